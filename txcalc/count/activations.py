@@ -1,0 +1,64 @@
+"""Activations kept for backward: the set of distinct tensors that the recorded operations keep.
+
+A tensor read by q, k and v is kept once. Adding up per operation would be wrong by tens of per cent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from txcalc.trace.record import Loop, Number, Op, Tensor, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A tensor that autograd keeps, ``times`` over, and the operation that keeps it first."""
+
+    op: Op
+    tensor: Tensor
+    times: Number
+    bytes: Number
+
+
+def kept(trace: Trace) -> list[Kept]:
+    """Every distinct tensor kept for backward, in bytes of the trace's workload. Empty in inference."""
+    if not trace.workload.keeps:
+        return []
+    found: dict[int, tuple[Op, Tensor, Number]] = {}
+    for op in trace.ops:
+        for tensor in op.saves:
+            found.setdefault(tensor.id, (op, tensor, tensor.calls))
+    aliases: set[int] = set()
+    for loop in trace.loops:
+        _join(loop, found, aliases)
+    width = trace.workload.bytes_of
+    return [Kept(op, x, times, times * x.elements * width(x.role)) for op, x, times in found.values()]
+
+
+def _join(loop: Loop, found: dict[int, tuple[Op, Tensor, Number]], aliases: set[int]) -> None:
+    """Name the same memory once: what a run of the loop leaves is what the next run reads.
+
+    ``aliases`` holds the ids that stand for memory already counted under another id.
+    """
+    leave = loop.exit
+    counted = leave.id in found or leave.id in aliases
+    if counted:
+        aliases.add(loop.after.id)
+        found.pop(loop.after.id, None)
+    if loop.entry.id in found:
+        op, _, _ = found.pop(loop.entry.id)
+        if loop.before.id not in aliases:
+            found.setdefault(loop.before.id, (op, loop.before, loop.before.calls))
+        if not counted:
+            between = loop.after.calls * (loop.times - 1)
+            found[leave.id] = (op, leave, between)
+
+
+def activation_bytes(trace: Trace) -> Number:
+    """Bytes kept for backward."""
+    return sum(k.bytes for k in kept(trace))
+
+
+def score_bytes(trace: Trace) -> Number:
+    """The part of ``activation_bytes`` that grows with queries x keys."""
+    return sum(k.bytes for k in kept(trace) if k.tensor.scores)

@@ -1,0 +1,32 @@
+"""Bytes that a training run holds per parameter: weights, gradients and optimizer state, by recipe."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from txcalc.trace.record import Number
+
+Recipe = Literal["adam-mixed", "adam-mixed-fp32-grads", "adam-fp32", "sgd-momentum-fp32"]
+
+
+class Bytes(NamedTuple):
+    """Bytes per parameter."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    source: str
+
+
+RECIPES: dict[Recipe, Bytes] = {
+    "adam-mixed": Bytes(2, 2, 12, "ZeRO, arXiv 1910.02054, section 3.1: fp32 master weights, momentum, variance"),
+    "adam-mixed-fp32-grads": Bytes(2, 4, 12, "Megatron, arXiv 2205.05198: gradients accumulated in fp32"),
+    "adam-fp32": Bytes(4, 4, 8, "torch.optim.Adam on fp32 parameters"),
+    "sgd-momentum-fp32": Bytes(4, 4, 4, "torch.optim.SGD(momentum=...) on fp32 parameters"),
+}
+
+
+def training_state_bytes(params: Number, recipe: Recipe) -> Number:
+    """Weights, gradients and optimizer state of ``params`` trained parameters."""
+    row = RECIPES[recipe]
+    return params * (row.weights + row.gradients + row.optimizer)

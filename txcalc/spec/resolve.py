@@ -1,0 +1,132 @@
+"""Fill in what a short spec leaves out, on plain data, before it is validated.
+
+Everything here is tolerant: a value of the wrong type is passed through for validation to refuse with its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from txcalc.spec.errors import FieldError
+
+Data = dict[str, Any]
+
+BLOCK_FIELDS = ("attention", "cross_attention", "feed_forward", "norm", "residual")
+STACK_FIELDS = (*BLOCK_FIELDS, "layers", "position", "embedding_norm", "final_norm", "share_layers", "groups")
+
+
+def model(data: Any) -> Any:
+    """The encoder takes missing fields from the decoder; every block takes missing fields from its stack."""
+    if not isinstance(data, Mapping):
+        return data
+    out = dict(data)
+    if out.get("architecture") == "encoder-decoder":
+        own = out.get("encoder")
+        if own is None or isinstance(own, Mapping):
+            inherited = {k: out[k] for k in STACK_FIELDS if k in out and k not in ("cross_attention", "groups")}
+            out["encoder"] = _stack(merge(inherited, dict(own or {})), out, ("encoder",))
+        if "cross_attention" not in out and "attention" in out:
+            out["cross_attention"] = _without(out["attention"], "window")
+    return _stack(out, out, ())
+
+
+def norm(data: Any) -> Any:
+    """RMSNorm has no bias unless asked for."""
+    if isinstance(data, Mapping) and data.get("kind") == "rmsnorm" and "bias" not in data:
+        return {**data, "bias": False}
+    return data
+
+
+def attention(data: Any) -> Any:
+    """Without ``kv_heads`` every head has keys and values of its own."""
+    if isinstance(data, Mapping) and data.get("kv_heads") is None and "heads" in data:
+        return {**data, "kv_heads": data["heads"]}
+    return data
+
+
+def moe(data: Any) -> Any:
+    """A shared expert is as wide as a routed one unless said otherwise."""
+    if isinstance(data, Mapping) and data.get("shared_experts") and data.get("shared_d_ff") is None:
+        return {**data, "shared_d_ff": data.get("d_ff")}
+    return data
+
+
+def merge(base: Data, override: Data) -> Data:
+    """``override`` laid over ``base``, mapping by mapping; a mapping of another ``kind`` replaces, not merges."""
+    out = dict(base)
+    for key, value in override.items():
+        old = base.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and not _other_kind(old, value):
+            out[key] = merge(dict(old), dict(value))
+        else:
+            out[key] = value
+    return out
+
+
+def divisors(n: int) -> str:
+    """The divisors of ``n`` up to 12 of them, for error messages."""
+    found = [i for i in range(1, min(n, 4096) + 1) if n % i == 0][:12]
+    return ", ".join(map(str, found))
+
+
+def _other_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return "kind" in new and new["kind"] != old.get("kind")
+
+
+def _without(data: Any, key: str) -> Any:
+    return {k: v for k, v in data.items() if k != key} if isinstance(data, Mapping) else data
+
+
+def _stack(data: Data, whole: Data, path: tuple[str | int, ...]) -> Data:
+    out = dict(data)
+    d_model = whole.get("d_model")
+    groups = out.get("groups")
+    if isinstance(groups, list | tuple):
+        base = {k: out[k] for k in BLOCK_FIELDS if k in out}
+        out["groups"] = [_group(g, base, d_model, (*path, "groups", i)) for i, g in enumerate(groups)]
+        if "layers" not in out and (total := _total(out["groups"])) is not None:
+            out["layers"] = total
+    position = out.get("position")
+    if isinstance(position, Mapping) and position.get("kind") in ("learned", "sinusoidal") and "size" not in position:
+        out["position"] = {**position, "size": whole.get("context")}
+    return _block(out, d_model, path)
+
+
+def _group(group: Any, base: Data, d_model: Any, path: tuple[str | int, ...]) -> Any:
+    if not isinstance(group, Mapping) or not isinstance(group.get("blocks"), list | tuple):
+        return group
+    blocks = [
+        _block(merge(base, dict(b)), d_model, (*path, "blocks", i)) if isinstance(b, Mapping) else b
+        for i, b in enumerate(group["blocks"])
+    ]
+    return {**group, "blocks": blocks}
+
+
+def _total(groups: list[Any]) -> int | None:
+    try:
+        return sum(g.get("repeat", 1) * sum(b.get("repeat", 1) for b in g["blocks"]) for g in groups)
+    except (AttributeError, KeyError, TypeError):
+        return None
+
+
+def _block(data: Data, d_model: Any, path: tuple[str | int, ...]) -> Data:
+    out = dict(data)
+    for name in ("attention", "cross_attention"):
+        if isinstance(out.get(name), Mapping):
+            out[name] = _head_dim(dict(out[name]), d_model, (*path, name))
+    return out
+
+
+def _head_dim(data: Data, d_model: Any, path: tuple[str | int, ...]) -> Data:
+    heads = data.get("heads")
+    if data.get("head_dim") is None and _is_size(heads) and _is_size(d_model):
+        if d_model % heads:
+            raise FieldError((*path, "heads"), f"{heads} does not divide d_model {d_model}; "
+                             f"use one of {divisors(d_model)}, or give head_dim")
+        data["head_dim"] = d_model // heads
+    return data
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,111 @@
+"""What one operation costs: weights, FLOPs forward and backward, and the tensors autograd keeps for it.
+
+One multiply-accumulate is 2 FLOPs; only matrix products are counted. What is kept was measured with
+``torch.autograd.graph.saved_tensors_hooks`` on torch 2.13; each function names the PyTorch op it stands for.
+Parameters and buffers are never listed as kept: they exist anyway.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from txcalc.spec.model import Activation, Norm
+from txcalc.trace.record import Kind, Number, Role, Tensor, Trace
+
+
+def linear(
+    t: Trace, name: str, x: Tensor, d_out: Number, *, bias: bool = False, tied: bool = False, kind: Kind = "linear"
+) -> Tensor:
+    """``F.linear``: (..., d_in) -> (..., d_out). Keeps its input. ``tied``: the weight is another op's."""
+    *lead, d_in = x.shape
+    weights = ({} if tied else {"weight": (d_out, d_in)}) | ({"bias": (d_out,)} if bias else {})
+    flops = 2 * prod(lead) * d_in * d_out
+    t.op(name, kind, weights=weights, flops=flops, flops_backward=flops * (1 + x.grad), saves=(x,))
+    return t.tensor(*lead, d_out, label=name)
+
+
+def embedding(t: Trace, name: str, ids: Tensor, rows: Number, width: Number, *, tied: bool = False) -> Tensor:
+    """``F.embedding``: indices (...) -> (..., width). Keeps the indices."""
+    t.op(name, "embedding", weights={} if tied else {"weight": (rows, width)}, saves=(ids,))
+    return t.tensor(*ids.shape, width, label=name)
+
+
+def norm(t: Trace, name: str, x: Tensor, spec: Norm, *, weight_shape: tuple[Number, ...] | None = None) -> Tensor:
+    """``F.layer_norm`` or ``F.rms_norm`` over the last axis.
+
+    LayerNorm keeps its input, the mean and the reciprocal deviation of each row. RMSNorm keeps its input and one
+    statistic where it is fused (CUDA); on the CPU it is composed in fp32, and keeps the fp32 input, the
+    reciprocal root mean square and, when scaled by a weight, the normalised rows.
+    """
+    *rows, d = x.shape
+    shape = weight_shape or (d,)
+    weights = ({"weight": shape} if spec.scale else {}) | ({"bias": shape} if spec.bias else {})
+    if spec.kind == "layernorm":
+        saves = [x, *(t.tensor(*rows, 1, role=Role.STATISTIC, label=label) for label in ("mean", "rstd"))]
+    elif t.workload.fused_norms:
+        saves = [x, t.tensor(*rows, 1, role=Role.STATISTIC, label="rstd")]
+    else:
+        upcast = x if t.workload.dtype == "fp32" else t.tensor(*x.shape, role=Role.FLOAT32, label=f"{x.label} in fp32")
+        saves = [upcast, t.tensor(*rows, 1, role=Role.FLOAT32, label="rstd")]
+        if spec.scale:
+            saves.append(t.tensor(*x.shape, role=Role.FLOAT32, label="normalised"))
+    t.op(name, "norm", weights=weights, saves=tuple(saves))
+    return t.tensor(*x.shape, label=name)
+
+
+def activation(t: Trace, name: str, x: Tensor, kind: Activation) -> Tensor:
+    """An elementwise nonlinearity. gelu and silu keep their input, relu, tanh and sigmoid their output."""
+    out = t.tensor(*x.shape, label=kind)
+    if kind in ("relu", "tanh", "sigmoid"):
+        saves: tuple[Tensor, ...] = (out,)
+    elif kind == "relu2":
+        saves = (t.tensor(*x.shape, label="relu"),)
+    elif kind == "quick_gelu":
+        saves = (x, t.tensor(*x.shape, label="sigmoid"))
+    else:
+        saves = (x,)
+    t.op(name, "elementwise", saves=saves)
+    return out
+
+
+def multiply(t: Trace, name: str, a: Tensor, b: Tensor) -> Tensor:
+    """``a * b`` with ``b`` broadcast to ``a``: keeps both."""
+    t.op(name, "elementwise", saves=(a, b))
+    return t.tensor(*a.shape, label=name)
+
+
+def add(t: Trace, a: Tensor, b: Tensor) -> Tensor:
+    """``a + b``: keeps nothing and weighs nothing, but its result is a new tensor."""
+    return t.tensor(*a.shape, label="residual")
+
+
+def dropout(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``F.dropout``: keeps its mask. Without dropout there is no such op, and ``x`` goes on as it is."""
+    if not t.workload.dropout:
+        return x
+    t.op(name, "elementwise", saves=(t.tensor(*x.shape, role=Role.MASK, label="dropout mask", scores=x.scores),))
+    return t.tensor(*x.shape, label=f"{x.label} after dropout", scores=x.scores)
+
+
+def softmax(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``F.softmax`` in the dtype of its input: keeps its output."""
+    out = t.tensor(*x.shape, label=name, scores=x.scores)
+    t.op(name, "elementwise", saves=(out,))
+    return out
+
+
+def take_rows(t: Trace, name: str, x: Tensor, rows: Number) -> Tensor:
+    """``x[index]`` along the first axis: keeps the index."""
+    _, *rest = x.shape
+    t.op(name, "elementwise", saves=(t.tensor(rows, role=Role.INDEX, label="row index"),))
+    return t.tensor(rows, *rest, label=x.label)
+
+
+def cross_entropy(t: Trace, name: str, logits: Tensor) -> None:
+    """``F.cross_entropy`` on fp32 logits: keeps the log-probabilities, the targets and the total weight."""
+    *rows, classes = logits.shape
+    t.op(name, "loss", saves=(
+        t.tensor(*rows, classes, role=Role.FLOAT32, label="log-probabilities"),
+        t.tensor(*rows, role=Role.INDEX, label="targets"),
+        t.tensor(role=Role.FLOAT32, label="total weight"),
+    ))

@@ -1,0 +1,177 @@
+"""What a run of a model leaves behind: tensors without data, operations, and how often each happens.
+
+The programs build a ``Trace``; the counters only read it. Sizes may be ints, symbols or arrays: nothing here
+looks at a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from txcalc.trace.workload import Workload
+
+Number = Any  # int, sympy expression or float64 array: whatever has + - * //
+Kind = Literal["linear", "embedding", "head", "norm", "core", "elementwise", "router", "loss"]
+
+
+class Role(Enum):
+    """What a tensor holds, which decides its bytes per element (``Workload.bytes_of``)."""
+
+    ACTIVATION = "activation"
+    FLOAT32 = "float32"
+    STATISTIC = "statistic"
+    INDEX = "index"
+    MASK = "mask"
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A shape with an identity. Views share the identity, because they share the memory."""
+
+    id: int
+    shape: tuple[Number, ...]
+    elements: Number  # of the storage, whatever part of it the shape shows
+    calls: Number  # how often the scope it was made in runs
+    role: Role = Role.ACTIVATION
+    label: str = ""
+    scores: bool = False  # grows with queries x keys: the O(N^2) part
+    grad: bool = True  # whether autograd wants its gradient
+
+    def view(self, *shape: Number) -> Tensor:
+        """The same memory under another shape."""
+        return replace(self, shape=shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Keys and values (or a state) that one call keeps for later tokens."""
+
+    kind: Literal["self", "cross"]
+    per_token: Number  # elements per sequence and token
+    tokens: Number  # held per sequence after this run
+    batch: Number
+
+    @property
+    def elements(self) -> Number:
+        """All elements of this cache after the run."""
+        return self.batch * self.tokens * self.per_token
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation, once; ``copies``, ``active`` and ``calls`` say how often.
+
+    ``copies``: sets of weights. ``active``: sets that one token passes. ``calls``: runs in one pass.
+    ``flops`` and ``flops_backward`` are of one call.
+    """
+
+    path: str
+    component: str
+    kind: Kind
+    copies: Number
+    active: Number
+    calls: Number
+    weights: tuple[tuple[str, tuple[Number, ...]], ...] = ()
+    flops: Number = 0
+    flops_backward: Number = 0
+    saves: tuple[Tensor, ...] = ()
+    cache: Cache | None = None
+
+    @property
+    def params(self) -> Number:
+        """Weights of one copy, in elements."""
+        return sum(prod(shape) for _, shape in self.weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A body run ``times`` in a row: each run's output is the next one's input.
+
+    ``entry`` is what the body read; it stands for ``before`` in the first run and for ``exit`` of the previous
+    run in all others. ``after`` is the ``exit`` of the last run.
+    """
+
+    before: Tensor
+    entry: Tensor
+    exit: Tensor
+    after: Tensor
+    times: Number
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    prefix: str = ""
+    component: str | None = None
+    copies: Number = 1
+    active: Number = 1
+    calls: Number = 1
+
+
+@dataclass
+class Trace:
+    """The record of one run. Programs add to it; everything else treats it as read-only."""
+
+    workload: Workload
+    ops: list[Op] = field(default_factory=list)
+    loops: list[Loop] = field(default_factory=list)
+    _scope: _Scope = _Scope()
+    _next_id: int = 0
+
+    def tensor(
+        self, *shape: Number, role: Role = Role.ACTIVATION, label: str = "", scores: bool = False, grad: bool = True
+    ) -> Tensor:
+        """A new tensor, made once per call of the present scope."""
+        self._next_id += 1
+        return Tensor(self._next_id, shape, prod(shape), self._scope.calls, role, label, scores, grad)
+
+    @contextmanager
+    def scope(
+        self, name: str, *, copies: Number = 1, calls: Number = 1, active: Number | None = None,
+        component: bool = False,
+    ) -> Iterator[None]:
+        """Operations inside get ``name.`` before their path and their multiplicities times these.
+
+        A ``component`` is a line of the breakdown: everything inside is added up under its path.
+        """
+        outer = self._scope
+        prefix = f"{outer.prefix}{name}."
+        self._scope = _Scope(
+            prefix,
+            outer.component or (prefix[:-1] if component else None),
+            outer.copies * copies,
+            outer.active * (copies if active is None else active),
+            outer.calls * calls,
+        )
+        try:
+            yield
+        finally:
+            self._scope = outer
+
+    def op(
+        self, name: str, kind: Kind, *, weights: dict[str, tuple[Number, ...]] | None = None, flops: Number = 0,
+        flops_backward: Number = 0, saves: tuple[Tensor, ...] = (), cache: Cache | None = None,
+    ) -> None:
+        """Record one operation in the present scope."""
+        s = self._scope
+        path = s.prefix + name
+        self.ops.append(
+            Op(path, s.component or path, kind, s.copies, s.active, s.calls, tuple((weights or {}).items()),
+               flops, flops_backward, saves, cache)
+        )
+
+    def loop(
+        self, name: str, times: Number, body: Callable[[Tensor], Tensor], x: Tensor, *, copies: Number | None = None
+    ) -> Tensor:
+        """Run ``body`` once and let it stand for ``times`` runs in a row, with ``copies`` sets of weights."""
+        with self.scope(name, copies=times if copies is None else copies, calls=times):
+            entry = self.tensor(*x.shape, label=x.label)
+            leave = body(entry)
+        after = self.tensor(*leave.shape, label=leave.label)
+        self.loops.append(Loop(x, entry, leave, after, times))
+        return after

@@ -1,0 +1,38 @@
+"""The one comparison that sizes need, for ints, arrays and symbols alike."""
+
+from __future__ import annotations
+
+import sys
+
+from txcalc.trace.record import Number
+
+
+def least(a: Number, b: Number) -> Number:
+    """The smaller of two sizes: a sliding window never holds more keys than there are tokens."""
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b)
+    sympy = sys.modules.get("sympy")
+    if sympy is not None and isinstance(a + b, sympy.Basic):
+        return sympy.Min(a, b)
+    import numpy
+
+    return numpy.minimum(a, b)
+
+
+def visible_pairs(new: Number, past: Number, *, causal: bool, window: Number | None) -> Number:
+    """(query, key) pairs that the mask keeps, for ``new`` queries after ``past`` cached tokens.
+
+    Causal: query i sees itself and all before it, at most ``window`` keys. Otherwise every query sees every key,
+    or those at most ``window // 2`` away on either side (arXiv 2004.05150, section 3.1).
+    """
+    if causal:
+        return _causal_pairs(past + new, window) - _causal_pairs(past, window)
+    if window is None:
+        return new * (past + new)
+    reach = least(window // 2, new - 1)
+    return new + 2 * new * reach - reach * (reach + 1)
+
+
+def _causal_pairs(tokens: Number, window: Number | None) -> Number:
+    full = tokens if window is None else least(tokens, window)
+    return full * (full + 1) // 2 + (tokens - full) * full
