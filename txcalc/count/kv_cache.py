@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from txcalc.trace.record import Number, Trace
-from txcalc.trace.workload import BYTES
+from collections.abc import Iterable
+
+from txcalc.trace.record import Number, Op, Trace
+from txcalc.trace.workload import BYTES, Workload
 
 
 def kv_cache_bytes(trace: Trace) -> Number | None:
     """Bytes held after the run, for the whole batch, self- and cross-attention. None without any cache."""
-    caches = [(op.calls, op.cache) for op in trace.ops if op.cache is not None]
+    return cache_bytes(trace.ops, trace.workload)
+
+
+def cache_bytes(ops: Iterable[Op], workload: Workload) -> Number | None:
+    """Bytes that these operations hold after the run. None if none of them caches anything."""
+    caches = [(op.calls, op.cache) for op in ops if op.cache is not None]
     if not caches:
         return None
-    return BYTES[trace.workload.kv_dtype] * sum(calls * cache.elements for calls, cache in caches)
+    return BYTES[workload.kv_dtype] * sum(calls * cache.elements for calls, cache in caches)
 
 
 def kv_cache_bytes_per_token(trace: Trace) -> Number | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from txcalc.trace.record import Number
-
-Recipe = Literal["adam-mixed", "adam-mixed-fp32-grads", "adam-fp32", "sgd-momentum-fp32"]
+from txcalc.trace.workload import Recipe
 
 
 class Bytes(NamedTuple):

@@ -105,8 +105,8 @@ def _group(group: Any, base: Data, d_model: Any, path: tuple[str | int, ...]) ->
 
 def _total(groups: list[Any]) -> int | None:
     try:
-        return sum(g.get("repeat", 1) * sum(b.get("repeat", 1) for b in g["blocks"]) for g in groups)
-    except (AttributeError, KeyError, TypeError):
+        return int(sum(g.get("repeat", 1) * sum(b.get("repeat", 1) for b in g["blocks"]) for g in groups))
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
 

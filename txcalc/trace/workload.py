@@ -17,6 +17,8 @@ Phase = Literal["forward", "training", "prefill", "decode"]
 DType = Literal["fp32", "fp16", "bf16", "fp8", "int8"]
 BYTES: dict[DType, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1}
 
+Recipe = Literal["adam-mixed", "adam-mixed-fp32-grads", "adam-fp32", "sgd-momentum-fp32"]
+
 Size = Annotated[int, Field(strict=True, ge=1)]
 Count = Annotated[int, Field(strict=True, ge=0)]
 
@@ -42,6 +44,7 @@ class Workload(BaseModel):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     masked: Literal["counted", "skipped"] = "counted"
     device: Literal["cuda", "cpu"] = "cuda"
+    recipe: Recipe = "adam-mixed"
 
     @model_validator(mode="before")
     @classmethod

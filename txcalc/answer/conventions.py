@@ -1,0 +1,73 @@
+"""Every choice on which experts differ, as data: what was chosen, and the flag that chooses otherwise."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from txcalc.count.states import RECIPES
+from txcalc.spec.model import Model, RelativePosition
+from txcalc.trace.workload import Workload
+
+
+class Convention(BaseModel):
+    """One choice. ``flag`` is the option that changes it, if there is one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    id: str
+    text: str
+    flag: str | None = None
+
+
+def conventions(spec: Model, workload: Workload) -> tuple[Convention, ...]:
+    """The choices behind a report on this model and workload, in the order of its totals."""
+    rows = [
+        ("flops", "1 multiply-accumulate = 2 FLOPs; matrix products are counted, "
+                  "softmax, norms, activations and additions are not", None),
+        ("logits", "logits are computed at every position", None),
+        ("masked", _MASKED[workload.masked], "--masked"),
+        ("non-embedding", "non-embedding parameters leave out the token, position and type tables "
+                          "and the output head", None),
+        ("active", "active parameters: each token's top experts, and everything that is always on", None),
+        ("kv-cache", f"keys and values in {workload.kv_dtype}; a sliding window holds at most its window",
+         "--kv-dtype"),
+        ("attention", _ATTENTION[workload.attention], "--attention"),
+        ("kept", _KEPT[workload.device], "--device"),
+        ("dropout", _dropout(workload), "--dropout"),
+        ("loss", "kept activations of a training step include the loss: fp32 log-probabilities of every position"
+         if workload.phase == "training" else "kept activations are those of the model, without a loss", "--phase"),
+        ("training-state", f"{workload.recipe}: {_recipe(workload)} bytes per parameter", "--recipe"),
+    ]
+    if workload.attention == "flash" and any(
+        isinstance(stack.position, RelativePosition) for stack in (spec, spec.encoder) if stack is not None
+    ):
+        rows.append(("relative-bias", "a learned relative bias needs the scores' gradient, "
+                                      "so its attention is eager", None))
+    return tuple(Convention(id=i, text=text, flag=flag) for i, text, flag in rows)
+
+
+_MASKED = {
+    "counted": "masked (query, key) pairs are counted, as PyTorch's FlopCounterMode counts them",
+    "skipped": "only the (query, key) pairs that the mask keeps are counted",
+}
+_ATTENTION = {
+    "eager": "attention is eager: scores and softmax are N x N tensors",
+    "flash": "attention is a flash kernel: no N x N tensor is kept; backward is 2.5 x its forward",
+}
+_KEPT = {
+    "cuda": "kept activations follow PyTorch's CUDA kernels: fused norms with fp32 statistics, 1-byte dropout masks",
+    "cpu": "kept activations follow PyTorch on the CPU: RMSNorm composed in fp32, dropout masks as wide as their "
+           "input, no dropout inside the flash kernel",
+}
+
+
+def _dropout(workload: Workload) -> str:
+    if not workload.dropout:
+        return "no dropout"
+    return "dropout on the embeddings, the attention probabilities and the output of every sublayer"
+
+
+def _recipe(workload: Workload) -> str:
+    row = RECIPES[workload.recipe]
+    return f"{row.weights} weights + {row.gradients} gradients + {row.optimizer} optimizer"
+

@@ -1,0 +1,224 @@
+"""The report: every total, where it goes, and every assumption behind it. The contract with machines.
+
+The same document is written as JSON and YAML; loading either gives an equal object. Totals are exact integers.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+import txcalc
+from txcalc.answer.conventions import Convention, conventions
+from txcalc.count import activations, flops, kv_cache, params, states
+from txcalc.spec.errors import SpecError
+from txcalc.spec.model import LearnedPosition, Model, Stack
+from txcalc.trace.model import trace
+from txcalc.trace.record import Op, Trace
+from txcalc.trace.workload import BYTES, Workload
+
+SCHEMA: Final = "txcalc/report/v1"
+Kind = Literal["exact", "estimate", "bound", "published"]
+
+
+class Part(BaseModel):
+    """Base of every part of a report: immutable; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, populate_by_name=True)
+
+
+class ModelInfo(Part):
+    """Which model was counted: the resolved spec stands on its own."""
+
+    name: str
+    source: str
+    overrides: tuple[str, ...] = ()
+    spec: dict[str, Any]
+
+
+class Quantity(Part):
+    """A total with its unit. ``exact``: equal to a count that can be checked."""
+
+    value: int
+    unit: str
+    kind: Kind = "exact"
+
+
+class Totals(Part):
+    """Null: the model has no such quantity, or this phase has none."""
+
+    params: Quantity
+    params_active: Quantity
+    params_embedding: Quantity
+    params_non_embedding: Quantity
+    flops_forward: Quantity
+    flops_backward: Quantity | None
+    flops_per_token: Quantity
+    weight_bytes: Quantity
+    activation_bytes: Quantity | None
+    kv_cache_bytes: Quantity | None
+    kv_cache_bytes_per_token: Quantity | None
+    attention_score_bytes: Quantity | None
+    training_state_bytes: Quantity
+
+
+class Component(Part):
+    """A line of the breakdown: ``copies`` sets of weights, ``calls`` runs in one pass, and the figures of them all."""
+
+    path: str
+    copies: int
+    calls: int
+    params: int
+    flops_forward: int
+    activation_bytes: int | None
+    kv_cache_bytes: int | None
+
+
+class KeptTensor(Part):
+    """A tensor that autograd keeps, ``times`` over, in bytes of all of them; ``op`` is what keeps it."""
+
+    op: str
+    tensor: str
+    shape: tuple[int, ...]
+    times: int
+    bytes: int
+
+
+class Provenance(Part):
+    """What made the report. No timestamp: the same command gives the same bytes."""
+
+    txcalc: str
+    command: tuple[str, ...]
+    python: str
+
+
+class Report(Part):
+    """All that ``txcalc count`` knows about one model under one workload."""
+
+    schema_: Literal["txcalc/report/v1"] = Field(default=SCHEMA, alias="schema")
+    model: ModelInfo
+    workload: Workload
+    conventions: tuple[Convention, ...]
+    totals: Totals
+    components: tuple[Component, ...]
+    kept: tuple[KeptTensor, ...]
+    sources: dict[str, str]
+    provenance: Provenance
+
+    def to_data(self) -> dict[str, Any]:
+        """The report as plain data in its own key order, for JSON and YAML."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def count(
+    spec: Model, workload: Workload, *, source: str = "python", overrides: Sequence[str] = (),
+    command: Sequence[str] = (), by_module: bool = False,
+) -> Report:
+    """Count one model under one workload.
+
+    ``by_module`` breaks down to single operations instead of components.
+    Raises ``SpecError`` when the workload does not fit the model: more positions than a learned table holds,
+    or a source length for a model without an encoder.
+    """
+    workload = fit(spec, workload)
+    t = trace(spec, workload)
+    return Report(
+        model=ModelInfo(name=spec.name, source=source, overrides=tuple(overrides), spec=spec.architecture_fields()),
+        workload=workload,
+        conventions=conventions(spec, workload),
+        totals=totals(t),
+        components=components(t, by_module=by_module),
+        kept=tuple(
+            KeptTensor(op=k.op.path, tensor=k.tensor.label, shape=k.tensor.shape, times=k.times, bytes=k.bytes)
+            for k in activations.kept(t) if k.bytes
+        ),
+        sources=spec.sources,
+        provenance=Provenance(
+            txcalc=txcalc.__version__, command=tuple(command), python=platform.python_version()
+        ),
+    )
+
+
+def fit(spec: Model, workload: Workload) -> Workload:
+    """The workload with the model's needs filled in and checked."""
+    updates: dict[str, Any] = {}
+    if spec.encoder is None:
+        if workload.source_seq is not None:
+            raise SpecError(f"{spec.name} has no encoder, so it takes no source sequence", field="source_seq")
+        if not spec.causal and workload.phase in ("prefill", "decode"):
+            raise SpecError(f"{spec.name} is an encoder and does not generate; use forward or training", field="phase")
+        if not spec.causal and workload.past:
+            raise SpecError(f"{spec.name} is an encoder and has no cache", field="past")
+    elif workload.source_seq is None:
+        updates["source_seq"] = workload.past + workload.seq
+    fitted = workload.model_copy(update=updates)
+    _check_positions(spec.name, "seq", spec, fitted.past + fitted.seq)
+    if spec.encoder is not None:
+        _check_positions(spec.name, "source_seq", spec.encoder, fitted.source_seq or 0)
+    return fitted
+
+
+def _check_positions(name: str, field: str, stack: Stack, tokens: int) -> None:
+    if isinstance(stack.position, LearnedPosition) and tokens > stack.position.size:
+        raise SpecError(f"{tokens:,} tokens, but {name} has {stack.position.size:,} learned positions", field=field)
+
+
+def totals(t: Trace) -> Totals:
+    """Every total of a trace on ints."""
+    w = t.workload
+    all_params = params.params(t)
+    embedding = params.embedding_params(t)
+    forward = flops.forward_flops(t)
+    tokens = w.batch * w.seq
+    kept_bytes = activations.activation_bytes(t) if w.keeps else None
+    return Totals(
+        params=_quantity(all_params, "params"),
+        params_active=_quantity(params.active_params(t), "params"),
+        params_embedding=_quantity(embedding, "params"),
+        params_non_embedding=_quantity(all_params - embedding, "params"),
+        flops_forward=_quantity(forward, "FLOP"),
+        flops_backward=_quantity(flops.backward_flops(t), "FLOP") if w.phase == "training" else None,
+        flops_per_token=Quantity(
+            value=forward // tokens, unit="FLOP/token", kind="estimate" if forward % tokens else "exact"
+        ),
+        weight_bytes=_quantity(all_params * BYTES[w.dtype], "B"),
+        activation_bytes=_optional(kept_bytes, "B"),
+        kv_cache_bytes=_optional(kv_cache.kv_cache_bytes(t), "B"),
+        kv_cache_bytes_per_token=_optional(kv_cache.kv_cache_bytes_per_token(t), "B/token"),
+        attention_score_bytes=_optional(activations.score_bytes(t) if w.keeps else None, "B"),
+        training_state_bytes=_quantity(states.training_state_bytes(all_params, w.recipe), "B"),
+    )
+
+
+def components(t: Trace, *, by_module: bool = False) -> tuple[Component, ...]:
+    """The breakdown in the order of the forward pass; every column adds up to its total."""
+    lines: dict[str, list[Op]] = {}
+    for op in t.ops:
+        lines.setdefault(op.path if by_module else op.component, []).append(op)
+    kept: dict[str, int] = {}
+    for k in activations.kept(t):
+        path = k.op.path if by_module else k.op.component
+        kept[path] = kept.get(path, 0) + k.bytes
+    return tuple(
+        Component(
+            path=path,
+            copies=ops[0].copies,
+            calls=ops[0].calls,
+            params=sum(op.copies * op.params for op in ops),
+            flops_forward=sum(op.calls * op.flops for op in ops),
+            activation_bytes=kept.get(path, 0) if t.workload.keeps else None,
+            kv_cache_bytes=kv_cache.cache_bytes(ops, t.workload),
+        )
+        for path, ops in lines.items()
+    )
+
+
+def _quantity(value: int, unit: str) -> Quantity:
+    return Quantity(value=value, unit=unit)
+
+
+def _optional(value: int | None, unit: str) -> Quantity | None:
+    return None if value is None else _quantity(value, unit)
