@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from txcalc.count.states import RECIPES
-from txcalc.spec.model import Model, RelativePosition
+from txcalc.spec.inputs import RelativePosition
+from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload
 
 

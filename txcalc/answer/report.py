@@ -15,7 +15,8 @@ import txcalc
 from txcalc.answer.conventions import Convention, conventions
 from txcalc.count import activations, flops, kv_cache, params, states
 from txcalc.spec.errors import SpecError
-from txcalc.spec.model import LearnedPosition, Model, Stack
+from txcalc.spec.inputs import LearnedPosition
+from txcalc.spec.model import Model, Stack
 from txcalc.trace.model import trace
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.workload import BYTES, Workload
@@ -174,18 +175,19 @@ def totals(t: Trace) -> Totals:
     forward = flops.forward_flops(t)
     tokens = w.batch * w.seq
     kept_bytes = activations.activation_bytes(t) if w.keeps else None
+    kernel: Kind = "estimate" if any(op.kind == "recurrence" for op in t.ops) else "exact"
     return Totals(
         params=_quantity(all_params, "params"),
         params_active=_quantity(params.active_params(t), "params"),
         params_embedding=_quantity(embedding, "params"),
         params_non_embedding=_quantity(all_params - embedding, "params"),
-        flops_forward=_quantity(forward, "FLOP"),
-        flops_backward=_quantity(flops.backward_flops(t), "FLOP") if w.phase == "training" else None,
+        flops_forward=_quantity(forward, "FLOP", kernel),
+        flops_backward=_quantity(flops.backward_flops(t), "FLOP", kernel) if w.phase == "training" else None,
         flops_per_token=Quantity(
-            value=forward // tokens, unit="FLOP/token", kind="estimate" if forward % tokens else "exact"
+            value=forward // tokens, unit="FLOP/token", kind="estimate" if forward % tokens else kernel
         ),
         weight_bytes=_quantity(all_params * BYTES[w.dtype], "B"),
-        activation_bytes=_optional(kept_bytes, "B"),
+        activation_bytes=_optional(kept_bytes, "B", kernel),
         kv_cache_bytes=_optional(kv_cache.kv_cache_bytes(t), "B"),
         kv_cache_bytes_per_token=_optional(kv_cache.kv_cache_bytes_per_token(t), "B/token"),
         attention_score_bytes=_optional(activations.score_bytes(t) if w.keeps else None, "B"),
@@ -216,9 +218,9 @@ def components(t: Trace, *, by_module: bool = False) -> tuple[Component, ...]:
     )
 
 
-def _quantity(value: int, unit: str) -> Quantity:
-    return Quantity(value=value, unit=unit)
+def _quantity(value: int, unit: str, kind: Kind = "exact") -> Quantity:
+    return Quantity(value=value, unit=unit, kind=kind)
 
 
-def _optional(value: int | None, unit: str) -> Quantity | None:
-    return None if value is None else _quantity(value, unit)
+def _optional(value: int | None, unit: str, kind: Kind = "exact") -> Quantity | None:
+    return None if value is None else _quantity(value, unit, kind)

@@ -1,4 +1,4 @@
-"""KV cache: what attention keeps for the tokens to come, in bytes of the workload's ``kv_dtype``."""
+"""KV cache: what attention and recurrence keep for the tokens to come."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def cache_bytes(ops: Iterable[Op], workload: Workload) -> Number | None:
     caches = [(op.calls, op.cache) for op in ops if op.cache is not None]
     if not caches:
         return None
-    return BYTES[workload.kv_dtype] * sum(calls * cache.elements for calls, cache in caches)
+    width = {"kv": BYTES[workload.kv_dtype], "float32": 4}
+    return sum(calls * cache.elements * width[cache.role] for calls, cache in caches)
 
 
 def kv_cache_bytes_per_token(trace: Trace) -> Number | None:

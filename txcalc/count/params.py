@@ -25,5 +25,5 @@ def embedding_params(trace: Trace) -> Number:
 
 
 def weight_shapes(op: Op) -> dict[str, tuple[Number, ...]]:
-    """``{path: shape}`` of one copy's weights."""
-    return {f"{op.path}.{name}": shape for name, shape in op.weights}
+    """``{path: shape}`` of one copy's weights; a bare parameter has the operation's own path."""
+    return {f"{op.path}.{name}".rstrip("."): shape for name, shape in op.weights}

@@ -11,295 +11,26 @@ symbols and arrays, which enter a validated spec through ``model_copy(update=...
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from txcalc.spec import resolve
+from txcalc.spec.base import Count, Flag, Size, Spec
 from txcalc.spec.errors import FieldError
+from txcalc.spec.inputs import *  # noqa: F403  (moving: import these from their own files)
+from txcalc.spec.inputs import Head, Input, LMHead, NoPosition, Position, RotaryPosition, TokenInput
+from txcalc.spec.layers import *  # noqa: F403
+from txcalc.spec.layers import AnyAttention, Attention, BlockNorm, FeedForward, Recurrent
 
-Size = Annotated[int, Field(strict=True, ge=1)]
-Count = Annotated[int, Field(strict=True, ge=0)]
-Flag = Annotated[bool, Field(strict=True)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "silu", "tanh", "sigmoid"]
 Architecture = Literal["decoder-only", "encoder-only", "encoder-decoder"]
-
-
-class Spec(BaseModel):
-    """Base of every spec: immutable, and an unknown field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _kind(default: str) -> Discriminator:
-    """A union told apart by ``kind``, which may be left out when it is the usual one."""
-
-    def read(value: Any) -> Any:
-        return value.get("kind", default) if isinstance(value, Mapping) else getattr(value, "kind", default)
-
-    return Discriminator(read)
-
-
-# ---------------------------------------------------------------- norms
-
-
-class Norm(Spec):
-    """A normalisation over the last axis: LayerNorm (arXiv 1607.06450) or RMSNorm (arXiv 1910.07467)."""
-
-    kind: Literal["layernorm", "rmsnorm"] = "layernorm"
-    scale: Flag = True
-    bias: Flag = Field(default=True, description="default: true for layernorm, false for rmsnorm")
-    eps: Positive = 1e-5
-
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults(cls, data: Any) -> Any:
-        return resolve.norm(data)
-
-
-class BlockNorm(Norm):
-    """The norms of a block, and where they stand.
-
-    ``pre``: x + f(norm(x)). ``post``: norm(x + f(x)). ``sandwich``: x + norm(f(norm(x))).
-    ``res-post``: x + norm(f(x)), the order of OLMo 2.
-    """
-
-    placement: Literal["pre", "post", "sandwich", "res-post"] = "pre"
-    shared: Flag = Field(default=False, description="parallel blocks: one norm feeds attention and feed-forward")
-
-
-class HeadNorm(Norm):
-    """A norm on queries and keys before their product.
-
-    ``head``: over head_dim, one weight for all heads. ``heads``: over head_dim, each head its own weight.
-    ``full``: over the whole projection.
-    """
-
-    kind: Literal["layernorm", "rmsnorm"] = "rmsnorm"
-    over: Literal["head", "heads", "full"] = "head"
-
-
-# ---------------------------------------------------------------- attention
-
-
-class AttentionBias(Spec):
-    """Which of the four projections add a bias. ``bias: true`` in a spec means all of them."""
-
-    q: Flag = False
-    k: Flag = False
-    v: Flag = False
-    o: Flag = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, data: Any) -> Any:
-        return dict.fromkeys("qkvo", data) if isinstance(data, bool) else data
-
-
-class Attention(Spec):
-    """Multi-head (kv_heads = heads), grouped-query, or multi-query (kv_heads = 1) attention.
-
-    arXiv 1706.03762 section 3.2; GQA: arXiv 2305.13245; MQA: arXiv 1911.02150.
-    """
-
-    kind: Literal["standard"] = "standard"
-    heads: Size
-    kv_heads: Size = Field(default=None, description="default: heads")  # type: ignore[assignment]
-    head_dim: Size = Field(default=None, description="default: d_model / heads")  # type: ignore[assignment]
-    bias: AttentionBias = AttentionBias()
-    window: Size | None = Field(default=None, description="sliding window: keys each query sees, itself included")
-    qk_norm: HeadNorm | None = None
-    scale: Positive | None = Field(default=None, description="softmax scale; default 1/sqrt(head_dim)")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults(cls, data: Any) -> Any:
-        return resolve.attention(data)
-
-    @model_validator(mode="after")
-    def _check(self) -> Attention:
-        if self.head_dim is None:
-            raise FieldError(("head_dim",), "is needed where there is no d_model to take it from")
-        if self.heads % self.kv_heads:
-            raise FieldError(("kv_heads",), f"{self.kv_heads} does not divide heads {self.heads}; "
-                             f"use one of {resolve.divisors(self.heads)}")
-        return self
-
-
-# ---------------------------------------------------------------- feed-forward
-
-
-class DenseBias(Spec):
-    """Which projections add a bias. ``bias: true`` in a spec means all of them."""
-
-    up: Flag = False
-    gate: Flag = False
-    down: Flag = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, data: Any) -> Any:
-        return dict.fromkeys(("up", "gate", "down"), data) if isinstance(data, bool) else data
-
-
-class Dense(Spec):
-    """Two projections around an activation, or three when gated (GLU variants, arXiv 2002.05202)."""
-
-    kind: Literal["dense"] = "dense"
-    d_ff: Size
-    activation: Activation = "gelu"
-    gated: Flag = Field(default=False, description="SwiGLU is gated silu, GEGLU is gated gelu")
-    bias: DenseBias = DenseBias()
-
-
-class MoE(Spec):
-    """Token-choice mixture of experts: each token is sent to its top ``active_experts`` of ``experts``.
-
-    arXiv 1701.06538; the forms of Mixtral (arXiv 2401.04088) and DeepSeekMoE (arXiv 2401.06066).
-    """
-
-    kind: Literal["moe"] = "moe"
-    experts: Size
-    active_experts: Size
-    d_ff: Size = Field(description="width of one routed expert")
-    activation: Activation = "silu"
-    gated: Flag = True
-    bias: DenseBias = DenseBias()
-    router_bias: Flag = False
-    routing: Literal["softmax-topk", "topk-softmax", "sigmoid-topk"] = "softmax-topk"
-    normalize: Flag = Field(default=True, description="the chosen experts' weights are made to sum to 1")
-    shared_experts: Count = Field(default=0, description="experts every token passes, in one fused feed-forward")
-    shared_d_ff: Size | None = Field(default=None, description="width of one shared expert; default d_ff")
-    shared_gate: Flag = Field(default=False, description="a sigmoid gate on the shared experts' output")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults(cls, data: Any) -> Any:
-        return resolve.moe(data)
-
-    @model_validator(mode="after")
-    def _check(self) -> MoE:
-        if self.active_experts > self.experts:
-            raise FieldError(("active_experts",), f"{self.active_experts} is more than experts {self.experts}")
-        if not self.shared_experts and (self.shared_gate or self.shared_d_ff is not None):
-            name = "shared_gate" if self.shared_gate else "shared_d_ff"
-            raise FieldError((name,), "needs shared_experts of at least 1")
-        return self
-
-
-FeedForward = Annotated[
-    Annotated[Dense, Tag("dense")] | Annotated[MoE, Tag("moe")], _kind("dense")
-]
-
-
-# ---------------------------------------------------------------- positions
-
-
-class NoPosition(Spec):
-    """No position information of its own."""
-
-    kind: Literal["none"] = "none"
-
-
-class LearnedPosition(Spec):
-    """A trained table with one row per position."""
-
-    kind: Literal["learned"] = "learned"
-    size: Size = Field(description="rows of the table; default: context")
-
-
-class SinusoidalPosition(Spec):
-    """Fixed sines and cosines (arXiv 1706.03762 section 3.5); ``stored`` when kept as a frozen parameter."""
-
-    kind: Literal["sinusoidal"] = "sinusoidal"
-    stored: Flag = False
-    size: Size = Field(description="rows when stored; default: context")
-
-
-class RotaryPosition(Spec):
-    """RoPE (arXiv 2104.09864): queries and keys are rotated; no weights, nothing kept for backward."""
-
-    kind: Literal["rope"] = "rope"
-    theta: Positive = 10000.0
-    dim: Size | None = Field(default=None, description="rotated part of head_dim; default: all of it")
-
-
-class AlibiPosition(Spec):
-    """ALiBi (arXiv 2108.12409): a fixed linear bias on the scores."""
-
-    kind: Literal["alibi"] = "alibi"
-
-
-class RelativePosition(Spec):
-    """T5's bucketed relative bias (arXiv 1910.10683 section 2.1), one table of (buckets, heads)."""
-
-    kind: Literal["relative"] = "relative"
-    buckets: Size = 32
-    max_distance: Size = 128
-    per_layer: Flag = Field(default=False, description="one table per layer instead of one per stack")
-
-
-Position = Annotated[
-    Annotated[NoPosition, Tag("none")]
-    | Annotated[LearnedPosition, Tag("learned")]
-    | Annotated[SinusoidalPosition, Tag("sinusoidal")]
-    | Annotated[RotaryPosition, Tag("rope")]
-    | Annotated[AlibiPosition, Tag("alibi")]
-    | Annotated[RelativePosition, Tag("relative")],
-    _kind("none"),
-]
-
-
-# ---------------------------------------------------------------- heads on top
-
-
-class HeadTransform(Spec):
-    """The dense layer, activation and norm before a masked-LM output (BERT, arXiv 1810.04805)."""
-
-    activation: Activation = "gelu"
-    bias: Flag = True
-    norm: Norm = Norm()
-
-
-class LMHead(Spec):
-    """A projection to the vocabulary at every position."""
-
-    kind: Literal["lm"] = "lm"
-    tied: Flag = Field(default=True, description="reuses the token embedding's weight")
-    bias: Flag = False
-    transform: HeadTransform | None = None
-
-
-class ClassifierHead(Spec):
-    """A projection of the first position to ``labels`` classes."""
-
-    kind: Literal["classifier"] = "classifier"
-    labels: Size
-    bias: Flag = True
-
-
-class NoHead(Spec):
-    """The hidden states are the output."""
-
-    kind: Literal["none"] = "none"
-
-
-Head = Annotated[
-    Annotated[LMHead, Tag("lm")] | Annotated[ClassifierHead, Tag("classifier")] | Annotated[NoHead, Tag("none")],
-    _kind("lm"),
-]
-
-
-# ---------------------------------------------------------------- blocks, stacks, models
 
 
 class Sublayers(Spec):
     """What one block contains, in the order of the forward pass."""
 
-    attention: Attention | None = None
+    attention: AnyAttention | None = None
+    recurrent: Recurrent | None = None
     cross_attention: Attention | None = None
     feed_forward: FeedForward | None = None
     norm: BlockNorm = BlockNorm()
@@ -336,8 +67,10 @@ class Stack(Sublayers):
     """A tower of blocks over one sequence of hidden states."""
 
     layers: Size
+    input: Input = TokenInput()
     position: Position = NoPosition()
     embedding_norm: Flag = Field(default=False, description="a norm on the summed embeddings")
+    layer_scale: Flag = Field(default=False, description="each sublayer's output times a learned vector (CaiT)")
     final_norm: Flag = Field(default=True, description="a norm after the last block")
     share_layers: Flag = Field(default=False, description="every layer uses one set of weights")
     groups: tuple[Group, ...] | None = Field(default=None, description="only for layers that differ")
@@ -352,10 +85,10 @@ class Stack(Sublayers):
             if self.share_layers:
                 raise FieldError(("share_layers",), "layers that differ cannot share one set of weights")
         for path, block in self.located_blocks():
-            if block.attention is None and block.feed_forward is None:
-                raise FieldError((*path, "attention"), "a block needs attention or feed_forward, or both")
+            if block.attention is None and block.recurrent is None and block.feed_forward is None:
+                raise FieldError((*path, "attention"), "a block needs attention, recurrent or feed_forward")
             if (isinstance(self.position, RotaryPosition) and self.position.dim is not None
-                    and block.attention is not None and self.position.dim > block.attention.head_dim):
+                    and isinstance(block.attention, Attention) and self.position.dim > block.attention.head_dim):
                 raise FieldError(("position", "dim"), f"{self.position.dim} is more than head_dim "
                                  f"{block.attention.head_dim}")
         return self
@@ -396,11 +129,15 @@ class Model(Stack):
     published: tuple[Published, ...] = ()
 
     architecture: Architecture = "decoder-only"
-    vocab: Size
+    vocab: Size | None = Field(default=None, description="rows of the token table; needed by token input and LM heads")
     d_model: Size
     context: Size = Field(description="the longest sequence the model was made for, in tokens")
     token_types: Count = Field(default=0, description="rows of the token type (segment) table; 0 for none")
     embedding_dim: Size | None = Field(default=None, description="factorised embeddings: width before projection")
+    embedding_projection: Literal["sum", "tokens"] = Field(
+        default="sum", description="what a factorised embedding projects: the sum with positions, or the tokens alone"
+    )
+    embedding_projection_bias: Flag = True
     embedding_scale: Flag = Field(default=False, description="token embeddings times sqrt(d_model)")
     encoder: Stack | None = Field(default=None, description="fields left out are taken from the decoder")
     pooler: Flag = Field(default=False, description="dense and tanh on the first position (BERT)")
@@ -421,8 +158,12 @@ class Model(Stack):
         for path, block in self.encoder.located_blocks() if self.encoder else []:
             if block.cross_attention is not None:
                 raise FieldError(("encoder", *path, "cross_attention"), "an encoder has nothing to attend to")
-        if isinstance(self.head, LMHead) and self.head.tied and self.embedding_dim and not self.head.transform:
-            raise FieldError(("head", "tied"), "with embedding_dim a tied head needs head.transform to come back to it")
+        stacks = [self, *([self.encoder] if self.encoder else [])]
+        reads_tokens = any(isinstance(stack.input, TokenInput) for stack in stacks)
+        if self.vocab is None and (reads_tokens or isinstance(self.head, LMHead)):
+            raise FieldError(("vocab",), "required field is missing")
+        if isinstance(self.head, LMHead) and self.head.tied and not reads_tokens:
+            raise FieldError(("head", "tied"), "there is no token table to share")
         return self
 
     @property

@@ -2,84 +2,165 @@
 
 from __future__ import annotations
 
-from txcalc.spec.model import Attention, HeadNorm, Position, RelativePosition, RotaryPosition
+from typing import NamedTuple
+
+from txcalc.spec.inputs import DisentangledPosition, Position, RelativePosition, RotaryPosition
+from txcalc.spec.layers import MLA, Attention, HeadNorm, Norm
 from txcalc.trace import ops
 from txcalc.trace.record import Cache, Number, Role, Tensor, Trace
 from txcalc.trace.sizes import least, visible_pairs
 
 
-def self_attention(t: Trace, name: str, spec: Attention, position: Position, x: Tensor, *, causal: bool) -> Tensor:
-    """Queries, keys and values from the same (b, n, d) hidden states; causal ones are cached for later tokens."""
+class Span(NamedTuple):
+    """Which keys the queries of this run meet."""
+
+    queries: Number
+    new: Number  # keys computed in this run
+    keys: Number  # keys in the score matrix: the new ones and the cached ones still held
+    pairs: Number  # (query, key) pairs whose products are counted
+    held: Number  # keys in the cache after this run
+
+
+def self_attention(
+    t: Trace, spec: Attention | MLA, position: Position, x: Tensor, *, causal: bool, table: Tensor | None = None
+) -> Tensor:
+    """Queries, keys and values from the same (b, n, d) hidden states; causal ones are cached for later tokens.
+
+    ``table``: the stack's relative position embeddings, where every layer projects them.
+    """
     _, n, _ = x.shape
     past = t.workload.past if causal else 0
-    return _attention(t, name, spec, position, x, x, new=n, past=past, causal=causal, cached=causal)
-
-
-def cross_attention(t: Trace, name: str, spec: Attention, position: Position, x: Tensor, memory: Tensor) -> Tensor:
-    """Queries from the decoder, keys and values from the encoder's output, cached once for the whole generation."""
-    _, n_source, _ = memory.shape
-    return _attention(
-        t, name, spec, position, x, memory, new=n_source, past=t.workload.source_past, causal=False, cached=True
-    )
-
-
-def _attention(
-    t: Trace, name: str, spec: Attention, position: Position, x: Tensor, source: Tensor, *,
-    new: Number, past: Number, causal: bool, cached: bool,
-) -> Tensor:
-    b, n, d = x.shape
-    crossing = source is not x
-    kept = past if spec.window is None or not causal else least(past, spec.window - 1)
-    keys = kept + new
-    with t.scope(name, component=True):
-        q = ops.linear(t, "q", x, spec.heads * spec.head_dim, bias=spec.bias.q)
-        k = ops.linear(t, "k", source, spec.kv_heads * spec.head_dim, bias=spec.bias.k)
-        v = ops.linear(t, "v", source, spec.kv_heads * spec.head_dim, bias=spec.bias.v)
-        if spec.qk_norm is not None:
-            q = _head_norm(t, "q_norm", q, spec.qk_norm, spec.heads, spec.head_dim)
-            k = _head_norm(t, "k_norm", k, spec.qk_norm, spec.kv_heads, spec.head_dim)
-        if isinstance(position, RotaryPosition) and not crossing:
-            q, k = (t.tensor(*y.shape, label=f"rotated {y.label}") for y in (q, k))
-        if isinstance(position, RelativePosition) and position.per_layer and not crossing:
-            relative_bias(t, "relative_bias", position, spec.heads, n, keys)
-
-        if crossing:
-            pairs = n * keys
-        elif t.workload.masked == "skipped":
-            pairs = visible_pairs(n, past, causal=causal, window=spec.window)
+    with t.scope("attention", component=True):
+        if isinstance(spec, MLA):
+            span = _span(t, n, past, causal=causal)
+            y = _latent(t, spec, x, span, cached=causal)
         else:
-            pairs = n * keys
-        cache = None
-        if cached:
-            held = past + new if spec.window is None else least(past + new, spec.window)
-            cache = Cache("cross" if crossing else "self", 2 * spec.kv_heads * spec.head_dim, held, b)
-        biased = isinstance(position, RelativePosition) and not crossing
-        core = _eager_core if t.workload.attention == "eager" or biased else _flash_core
-        with t.scope("core"):
-            y = core(t, spec, q, k, v, keys, pairs, cache)
-        y = ops.linear(t, "o", y, d, bias=spec.bias.o)
+            span = _span(t, n, past, causal=causal, window=spec.window, chunk=spec.chunk)
+            if isinstance(position, RelativePosition) and position.per_layer:
+                relative_bias(t, "relative_bias", position, spec.heads, n, span.keys)
+            y = _heads(t, spec, position, x, x, span, Cache("self", _kv_width(spec), span.held, x.shape[0])
+                       if causal else None, table)
         return ops.dropout(t, "dropout", y)
 
 
+def cross_attention(t: Trace, spec: Attention | MLA, position: Position, x: Tensor, memory: Tensor) -> Tensor:
+    """Queries from the decoder, keys and values from the encoder's output, cached once for the whole generation."""
+    assert isinstance(spec, Attention)
+    b, n, _ = x.shape
+    _, source_new, _ = memory.shape
+    keys = t.workload.source_past + source_new
+    span = Span(n, source_new, keys, n * keys, keys)
+    with t.scope("cross_attention", component=True):
+        y = _heads(t, spec, None, x, memory, span, Cache("cross", _kv_width(spec), keys, b), None)
+        return ops.dropout(t, "dropout", y)
+
+
+def relative_bias(t: Trace, name: str, spec: RelativePosition, heads: Number, queries: Number, keys: Number) -> None:
+    """T5's bias: a table looked up by the bucketed distance of every (query, key) pair."""
+    buckets = t.tensor(queries, keys, role=Role.INDEX, label="distance buckets")
+    ops.embedding(t, name, buckets, spec.buckets, heads)
+
+
+def _kv_width(spec: Attention) -> Number:
+    return 2 * spec.kv_heads * spec.head_dim
+
+
+def _span(
+    t: Trace, n: Number, past: Number, *, causal: bool, window: Number | None = None, chunk: Number | None = None
+) -> Span:
+    bound = window if window is not None else chunk
+    if not causal or bound is None:
+        keys = held = past + n
+    else:
+        keys, held = least(past, bound - 1) + n, least(past + n, bound)
+    skipped = t.workload.masked == "skipped"
+    pairs = visible_pairs(n, past, causal=causal, window=window, chunk=chunk) if skipped else n * keys
+    return Span(n, n, keys, pairs, held)
+
+
+def _heads(
+    t: Trace, spec: Attention, position: Position | None, x: Tensor, source: Tensor, span: Span, cache: Cache | None,
+    table: Tensor | None,
+) -> Tensor:
+    """Multi-head, grouped-query or multi-query attention. ``position`` is None across stacks."""
+    *_, d = x.shape
+    width, kv_width = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+    q = ops.linear(t, "q", x, width, bias=spec.bias.q)
+    gate = ops.linear(t, "gate", x, width, bias=spec.bias.q) if spec.output_gate else None
+    k = ops.linear(t, "k", source, kv_width, bias=spec.bias.k)
+    v = ops.linear(t, "v", source, kv_width, bias=spec.bias.v)
+    if spec.qk_norm is not None:
+        q = _head_norm(t, "q_norm", q, spec.qk_norm, spec.heads, spec.head_dim)
+        k = _head_norm(t, "k_norm", k, spec.qk_norm, spec.kv_heads, spec.head_dim)
+    if isinstance(position, RotaryPosition) and spec.rope:
+        q, k = (t.tensor(*y.shape, label=f"rotated {y.label}") for y in (q, k))
+    if isinstance(position, DisentangledPosition) and table is not None:
+        _position_scores(t, spec, position, table, q, k, span)
+    scored = isinstance(position, RelativePosition | DisentangledPosition) or spec.softcap is not None or spec.sinks
+    with t.scope("core"):
+        if t.workload.attention == "eager" or scored:
+            y = _eager_core(t, q, k, v, spec.heads, span, cache, softcap=spec.softcap is not None, sinks=spec.sinks)
+        else:
+            y = _flash_core(t, q, k, v, spec.heads, span, cache)
+    if gate is not None:
+        y = ops.multiply(t, "gated", y, ops.activation(t, "gate_activation", gate, "sigmoid"))
+    return ops.linear(t, "o", y, d, bias=spec.bias.o)
+
+
+def _latent(t: Trace, spec: MLA, x: Tensor, span: Span, *, cached: bool) -> Tensor:
+    """Queries, keys and values through latents; the key-value latent and the rotary key are what is cached.
+
+    Cached latents are expanded to keys and values of all heads in every run, as PyTorch implementations do.
+    """
+    b, n, d = x.shape
+    h, qk_dim = spec.heads, spec.nope_dim + spec.rope_dim
+    rms = Norm(kind="rmsnorm", bias=False)
+    if spec.q_rank is None:
+        q = ops.linear(t, "q", x, h * qk_dim)
+    else:
+        q = ops.norm(t, "q_norm", ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias), rms)
+        q = ops.linear(t, "q_up", q, h * qk_dim)
+    ops.linear(t, "kv_down", x, spec.kv_rank + spec.rope_dim, bias=spec.bias)
+    latent = ops.norm(t, "kv_norm", t.tensor(b, n, spec.kv_rank, label="kv_down"), rms)
+    latent = latent.view(b, span.keys, spec.kv_rank)
+    kv = ops.linear(t, "kv_up", latent, h * (spec.nope_dim + spec.value_dim))
+    q = t.tensor(*q.shape, label="rotated q")
+    k = t.tensor(b, span.keys, h * qk_dim, label="keys with rotary part")
+    v = kv.view(b, span.keys, h * spec.value_dim)
+    cache = Cache("self", spec.kv_rank + spec.rope_dim, span.held, b) if cached else None
+    with t.scope("core"):
+        y = _eager_core(t, q, k, v, h, span, cache, context_width=h * spec.value_dim)
+    return ops.linear(t, "o", y, d, bias=spec.bias)
+
+
 def _eager_core(
-    t: Trace, spec: Attention, q: Tensor, k: Tensor, v: Tensor, keys: Number, pairs: Number, cache: Cache | None
+    t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Number, span: Span, cache: Cache | None, *,
+    softcap: bool = False, sinks: bool = False, context_width: Number | None = None,
 ) -> Tensor:
     """Scores, softmax and weighted sum as three operations with an N x N tensor between them.
 
     Grouped queries share their keys without copying them. The mask is added, so it is not kept.
     """
     b, n, width = q.shape
-    flops = 2 * b * pairs * width
+    out_width = width if context_width is None else context_width
+    flops = 2 * b * span.pairs * width
     t.op("scores", "core", flops=flops, flops_backward=2 * flops, saves=(q, k), cache=cache)
-    probabilities = ops.softmax(t, "softmax", t.tensor(b, spec.heads, n, keys, label="scores", scores=True))
+    scores = t.tensor(b, heads, n, span.keys, label="scores", scores=True)
+    if softcap:
+        t.op("softcap", "elementwise", saves=(t.tensor(*scores.shape, label="tanh of scores", scores=True),))
+    if sinks:
+        ops.parameter(t, "sinks", heads)
+        ops.softmax(t, "softmax", t.tensor(b, heads, n, span.keys + 1, label="scores and sink", scores=True))
+        probabilities = t.tensor(*scores.shape, label="probabilities without sink", scores=True)
+    else:
+        probabilities = ops.softmax(t, "softmax", scores)
     probabilities = ops.dropout(t, "dropout", probabilities)
+    flops = 2 * b * span.pairs * out_width
     t.op("context", "core", flops=flops, flops_backward=2 * flops, saves=(probabilities, v))
-    return t.tensor(b, n, width, label="context")
+    return t.tensor(b, n, out_width, label="context")
 
 
-def _flash_core(
-    t: Trace, spec: Attention, q: Tensor, k: Tensor, v: Tensor, keys: Number, pairs: Number, cache: Cache | None
-) -> Tensor:
+def _flash_core(t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Number, span: Span, cache: Cache | None) -> Tensor:
     """``F.scaled_dot_product_attention``'s flash kernel (arXiv 2205.14135): no N x N tensor.
 
     Keeps q, k, v, its output and one fp32 log-sum-exp per row, and recomputes the scores backward: 5 matrix
@@ -87,18 +168,35 @@ def _flash_core(
     """
     b, n, width = q.shape
     out = t.tensor(b, n, width, label="context")
-    saves = [q, k, v, out, t.tensor(b, spec.heads, n, role=Role.FLOAT32, label="log-sum-exp")]
+    saves = [q, k, v, out, t.tensor(b, heads, n, role=Role.FLOAT32, label="log-sum-exp")]
     if t.workload.device == "cuda":
         saves.append(t.tensor(2, role=Role.INDEX, label="random state"))
-    flops = 4 * b * pairs * width
+    flops = 4 * b * span.pairs * width
     t.op("flash", "core", flops=flops, flops_backward=5 * flops // 2, saves=tuple(saves), cache=cache)
     return out
 
 
-def relative_bias(t: Trace, name: str, spec: RelativePosition, heads: Number, queries: Number, keys: Number) -> None:
-    """T5's bias: a table looked up by the bucketed distance of every (query, key) pair."""
-    buckets = t.tensor(queries, keys, role=Role.INDEX, label="distance buckets")
-    ops.embedding(t, name, buckets, spec.buckets, heads)
+def _position_scores(
+    t: Trace, spec: Attention, position: DisentangledPosition, table: Tensor, q: Tensor, k: Tensor, span: Span
+) -> None:
+    """DeBERTa's content-to-position and position-to-content scores, gathered by distance into the score matrix."""
+    b, n, width = q.shape
+    rows, _ = table.shape
+    for name, content in (("c2p", q), ("p2c", k)):
+        if name not in position.to_content:
+            continue
+        projection = {"c2p": "k", "p2c": "q"}[name]
+        path = projection if position.shared_projections else f"position_{projection}"
+        bias = spec.bias.k if name == "c2p" else spec.bias.q
+        if not position.shared_projections:
+            bias = name == "p2c" or bias
+        positions = ops.linear(t, path, table, width, bias=bias and not position.shared_projections,
+                               tied=position.shared_projections)
+        flops = 2 * b * n * rows * width
+        positions = t.tensor(b, rows, width, label=f"{positions.label} of positions, per sequence")
+        t.op(f"core.{name}", "core", flops=flops, flops_backward=2 * flops, saves=(content, positions))
+        gathered = t.tensor(b, spec.heads, n, span.keys, role=Role.INDEX, label="distances", scores=True)
+        t.op(f"core.{name}_gather", "elementwise", saves=(gathered,))
 
 
 def _head_norm(t: Trace, name: str, x: Tensor, spec: HeadNorm, heads: Number, head_dim: Number) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from txcalc.spec.model import Dense, MoE
+from txcalc.spec.layers import Dense, MoE
 from txcalc.trace import ops
 from txcalc.trace.record import Number, Role, Tensor, Trace
 

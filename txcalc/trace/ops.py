@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from math import prod
 
-from txcalc.spec.model import Activation, Norm
+from txcalc.spec.base import Activation
+from txcalc.spec.layers import Norm
 from txcalc.trace.record import Kind, Number, Role, Tensor, Trace
 
 
@@ -22,6 +23,32 @@ def linear(
     flops = 2 * prod(lead) * d_in * d_out
     t.op(name, kind, weights=weights, flops=flops, flops_backward=flops * (1 + x.grad), saves=(x,))
     return t.tensor(*lead, d_out, label=name)
+
+
+def convolution(
+    t: Trace, name: str, x: Tensor, d_out: Number, positions: Number, kernel: tuple[Number, ...], *, bias: bool,
+    groups: Number = 1,
+) -> Tensor:
+    """``F.conv1d``/``F.conv2d``: (b, d_in, ...) -> (b, positions, d_out), as many output ``positions`` as the
+    stride leaves. Keeps its input. Every output is a product with d_in / groups x kernel inputs."""
+    b, d_in, *_ = x.shape
+    d_in = d_in // groups
+    weights = {"weight": (d_out, d_in, *kernel)} | ({"bias": (d_out,)} if bias else {})
+    flops = 2 * b * positions * d_out * d_in * prod(kernel)
+    t.op(name, "linear", weights=weights, flops=flops, flops_backward=flops * (1 + x.grad), saves=(x,))
+    return t.tensor(b, positions, d_out, label=name)
+
+
+def parameter(t: Trace, name: str, *shape: Number, kind: Kind = "elementwise") -> None:
+    """A bare weight that is added or joined to the hidden states: keeps nothing."""
+    t.op(name, kind, weights={"": shape})
+
+
+def scale(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``x * weight`` over the last axis: keeps its input."""
+    *_, d = x.shape
+    t.op(name, "elementwise", weights={"": (d,)}, saves=(x,))
+    return t.tensor(*x.shape, label=name)
 
 
 def embedding(t: Trace, name: str, ids: Tensor, rows: Number, width: Number, *, tied: bool = False) -> Tensor:

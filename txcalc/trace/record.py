@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from txcalc.trace.workload import Workload
 
 Number = Any  # int, sympy expression or float64 array: whatever has + - * //
-Kind = Literal["linear", "embedding", "head", "norm", "core", "elementwise", "router", "loss"]
+Kind = Literal["linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "router", "loss"]
 
 
 class Role(Enum):
@@ -50,12 +50,13 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """Keys and values (or a state) that one call keeps for later tokens."""
+    """Keys and values, or a state of constant size (one "token" of it), that one call keeps for later tokens."""
 
-    kind: Literal["self", "cross"]
+    kind: Literal["self", "cross", "state"]
     per_token: Number  # elements per sequence and token
     tokens: Number  # held per sequence after this run
     batch: Number
+    role: Literal["kv", "float32"] = "kv"  # in the workload's kv_dtype, or always fp32
 
     @property
     def elements(self) -> Number:
@@ -135,12 +136,12 @@ class Trace:
         self, name: str, *, copies: Number = 1, calls: Number = 1, active: Number | None = None,
         component: bool = False,
     ) -> Iterator[None]:
-        """Operations inside get ``name.`` before their path and their multiplicities times these.
+        """Operations inside get ``name.`` before their path (nothing for an empty name) and these multiplicities.
 
         A ``component`` is a line of the breakdown: everything inside is added up under its path.
         """
         outer = self._scope
-        prefix = f"{outer.prefix}{name}."
+        prefix = f"{outer.prefix}{name}." if name else outer.prefix
         self._scope = _Scope(
             prefix,
             outer.component or (prefix[:-1] if component else None),

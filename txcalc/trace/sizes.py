@@ -19,12 +19,16 @@ def least(a: Number, b: Number) -> Number:
     return numpy.minimum(a, b)
 
 
-def visible_pairs(new: Number, past: Number, *, causal: bool, window: Number | None) -> Number:
+def visible_pairs(
+    new: Number, past: Number, *, causal: bool, window: Number | None = None, chunk: Number | None = None
+) -> Number:
     """(query, key) pairs that the mask keeps, for ``new`` queries after ``past`` cached tokens.
 
-    Causal: query i sees itself and all before it, at most ``window`` keys. Otherwise every query sees every key,
-    or those at most ``window // 2`` away on either side (arXiv 2004.05150, section 3.1).
+    Causal: query i sees itself and all before it, at most ``window`` keys, and none before its ``chunk``.
+    Otherwise every query sees every key, or those at most ``window // 2`` away on either side (arXiv 2004.05150, section 3.1).
     """
+    if causal and chunk is not None:
+        return _chunked_pairs(past + new, chunk) - _chunked_pairs(past, chunk)
     if causal:
         return _causal_pairs(past + new, window) - _causal_pairs(past, window)
     if window is None:
@@ -36,3 +40,9 @@ def visible_pairs(new: Number, past: Number, *, causal: bool, window: Number | N
 def _causal_pairs(tokens: Number, window: Number | None) -> Number:
     full = tokens if window is None else least(tokens, window)
     return full * (full + 1) // 2 + (tokens - full) * full
+
+
+def _chunked_pairs(tokens: Number, chunk: Number) -> Number:
+    whole = tokens // chunk
+    rest = tokens - whole * chunk
+    return whole * (chunk * (chunk + 1) // 2) + rest * (rest + 1) // 2

@@ -75,12 +75,12 @@ class Workload(BaseModel):
     @property
     def source_new(self) -> int:
         """Source tokens that the encoder processes in this run: none once decoding."""
-        return 0 if self.phase == "decode" else self.source_seq or 0
+        return 0 if self.phase == "decode" or self.source_seq is None else self.source_seq
 
     @property
     def source_past(self) -> int:
         """Source tokens whose cross-attention keys and values are already cached."""
-        return self.source_seq or 0 if self.phase == "decode" else 0
+        return self.source_seq if self.phase == "decode" and self.source_seq is not None else 0
 
     @property
     def keeps(self) -> bool:

@@ -1,0 +1,30 @@
+"""What every spec is built from: immutable models, sizes, and unions told apart by ``kind``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field
+
+Size = Annotated[int, Field(strict=True, ge=1)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+Flag = Annotated[bool, Field(strict=True)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "silu", "tanh", "sigmoid"]
+
+
+class Spec(BaseModel):
+    """Base of every spec: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def by_kind(default: str) -> Discriminator:
+    """A union told apart by ``kind``, which may be left out when it is the usual one."""
+
+    def read(value: Any) -> Any:
+        return value.get("kind", default) if isinstance(value, Mapping) else getattr(value, "kind", default)
+
+    return Discriminator(read)

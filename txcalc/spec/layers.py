@@ -1,0 +1,233 @@
+"""The layers of a block: norms, token mixers (attention and recurrence), feed-forward.
+
+Each class is one kind of layer with its sizes and switches; ``kind`` tells apart kinds whose fields differ.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, Tag, model_validator
+
+from txcalc.spec import resolve
+from txcalc.spec.base import Activation, Count, Flag, Positive, Size, Spec, by_kind
+from txcalc.spec.errors import FieldError
+
+# ---------------------------------------------------------------- norms
+
+
+class Norm(Spec):
+    """A normalisation over the last axis: LayerNorm (arXiv 1607.06450) or RMSNorm (arXiv 1910.07467)."""
+
+    kind: Literal["layernorm", "rmsnorm"] = "layernorm"
+    scale: Flag = True
+    bias: Flag = Field(default=True, description="default: true for layernorm, false for rmsnorm")
+    eps: Positive = 1e-5
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any) -> Any:
+        return resolve.norm(data)
+
+
+class BlockNorm(Norm):
+    """The norms of a block, and where they stand.
+
+    ``pre``: x + f(norm(x)). ``post``: norm(x + f(x)). ``sandwich``: x + norm(f(norm(x))).
+    ``res-post``: x + norm(f(x)), the order of OLMo 2.
+    """
+
+    placement: Literal["pre", "post", "sandwich", "res-post"] = "pre"
+    shared: Flag = Field(default=False, description="parallel blocks: one norm feeds attention and feed-forward")
+    on_attention: Flag = Field(default=True, description="false: attention has no norm of its own")
+
+
+class HeadNorm(Norm):
+    """A norm on queries and keys before their product.
+
+    ``head``: over head_dim, one weight for all heads. ``heads``: over head_dim, each head its own weight.
+    ``full``: over the whole projection.
+    """
+
+    kind: Literal["layernorm", "rmsnorm"] = "rmsnorm"
+    over: Literal["head", "heads", "full"] = "head"
+
+
+# ---------------------------------------------------------------- attention
+
+
+class AttentionBias(Spec):
+    """Which of the four projections add a bias. ``bias: true`` in a spec means all of them."""
+
+    q: Flag = False
+    k: Flag = False
+    v: Flag = False
+    o: Flag = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, data: Any) -> Any:
+        return dict.fromkeys("qkvo", data) if isinstance(data, bool) else data
+
+
+class Attention(Spec):
+    """Multi-head (kv_heads = heads), grouped-query, or multi-query (kv_heads = 1) attention.
+
+    arXiv 1706.03762 section 3.2; GQA: arXiv 2305.13245; MQA: arXiv 1911.02150.
+    """
+
+    kind: Literal["standard"] = "standard"
+    heads: Size
+    kv_heads: Size = Field(default=None, description="default: heads")  # type: ignore[assignment]
+    head_dim: Size = Field(default=None, description="default: d_model / heads")  # type: ignore[assignment]
+    bias: AttentionBias = AttentionBias()
+    window: Size | None = Field(default=None, description="sliding window: keys each query sees, itself included")
+    qk_norm: HeadNorm | None = None
+    scale: Positive | None = Field(default=None, description="softmax scale; default 1/sqrt(head_dim)")
+    rope: Flag = Field(default=True, description="false: no rotary embedding in this layer (NoPE)")
+    chunk: Size | None = Field(default=None, description="each query sees only keys of its own chunk of this length")
+    softcap: Positive | None = Field(default=None, description="scores become softcap * tanh(score / softcap)")
+    sinks: Flag = Field(default=False, description="one learned logit per head that takes part in the softmax")
+    output_gate: Flag = Field(default=False, description="the context is multiplied by sigmoid(gate(x))")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any) -> Any:
+        return resolve.attention(data)
+
+    @model_validator(mode="after")
+    def _check(self) -> Attention:
+        if self.head_dim is None:
+            raise FieldError(("head_dim",), "is needed where there is no d_model to take it from")
+        if self.heads % self.kv_heads:
+            raise FieldError(("kv_heads",), f"{self.kv_heads} does not divide heads {self.heads}; "
+                             f"use one of {resolve.divisors(self.heads)}")
+        if self.window is not None and self.chunk is not None:
+            raise FieldError(("chunk",), "attention has a window or chunks, not both")
+        return self
+
+
+class MLA(Spec):
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434 section 2.1): one latent is cached per token.
+
+    Each head's query and key have a part without position (``nope_dim``) and a rotary part (``rope_dim``); the
+    rotary key is shared by all heads.
+    """
+
+    kind: Literal["mla"]
+    heads: Size
+    q_rank: Size | None = Field(default=None, description="width of the query latent; none: queries come from x")
+    kv_rank: Size
+    nope_dim: Size
+    rope_dim: Size
+    value_dim: Size
+    bias: Flag = Field(default=False, description="on the projections down to the latents, and on the output")
+    scale: Positive | None = Field(default=None, description="softmax scale; default 1/sqrt(nope_dim + rope_dim)")
+
+
+AnyAttention = Annotated[
+    Annotated[Attention, Tag("standard")] | Annotated[MLA, Tag("mla")], by_kind("standard")
+]
+
+
+# ---------------------------------------------------------------- recurrence
+
+
+class Mamba2(Spec):
+    """A state-space layer with one scalar decay per head (Mamba-2, arXiv 2405.21060)."""
+
+    kind: Literal["mamba2"]
+    heads: Size
+    head_dim: Size
+    state: Size = Field(description="state dimension N of each channel")
+    groups: Size = 1
+    conv: Size = Field(default=4, description="length of the short causal convolution")
+    conv_bias: Flag = True
+    bias: Flag = False
+
+
+class GatedDelta(Spec):
+    """A gated delta-rule layer (Gated DeltaNet, arXiv 2412.06464)."""
+
+    kind: Literal["gated-delta"]
+    key_heads: Size
+    value_heads: Size
+    key_dim: Size
+    value_dim: Size
+    conv: Size = Field(default=4, description="length of the short causal convolution")
+
+    @model_validator(mode="after")
+    def _check(self) -> GatedDelta:
+        if self.value_heads % self.key_heads:
+            raise FieldError(("key_heads",), f"{self.key_heads} does not divide value_heads {self.value_heads}")
+        return self
+
+
+Recurrent = Annotated[
+    Annotated[Mamba2, Tag("mamba2")] | Annotated[GatedDelta, Tag("gated-delta")], by_kind("mamba2")
+]
+
+
+
+# ---------------------------------------------------------------- feed-forward
+
+
+class DenseBias(Spec):
+    """Which projections add a bias. ``bias: true`` in a spec means all of them."""
+
+    up: Flag = False
+    gate: Flag = False
+    down: Flag = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, data: Any) -> Any:
+        return dict.fromkeys(("up", "gate", "down"), data) if isinstance(data, bool) else data
+
+
+class Dense(Spec):
+    """Two projections around an activation, or three when gated (GLU variants, arXiv 2002.05202)."""
+
+    kind: Literal["dense"] = "dense"
+    d_ff: Size
+    activation: Activation = "gelu"
+    gated: Flag = Field(default=False, description="SwiGLU is gated silu, GEGLU is gated gelu")
+    bias: DenseBias = DenseBias()
+
+
+class MoE(Spec):
+    """Token-choice mixture of experts: each token is sent to its top ``active_experts`` of ``experts``.
+
+    arXiv 1701.06538; the forms of Mixtral (arXiv 2401.04088) and DeepSeekMoE (arXiv 2401.06066).
+    """
+
+    kind: Literal["moe"] = "moe"
+    experts: Size
+    active_experts: Size
+    d_ff: Size = Field(description="width of one routed expert")
+    activation: Activation = "silu"
+    gated: Flag = True
+    bias: DenseBias = DenseBias()
+    router_bias: Flag = False
+    routing: Literal["softmax-topk", "topk-softmax", "sigmoid-topk"] = "softmax-topk"
+    normalize: Flag = Field(default=True, description="the chosen experts' weights are made to sum to 1")
+    shared_experts: Count = Field(default=0, description="experts every token passes, in one fused feed-forward")
+    shared_d_ff: Size | None = Field(default=None, description="width of one shared expert; default d_ff")
+    shared_gate: Flag = Field(default=False, description="a sigmoid gate on the shared experts' output")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any) -> Any:
+        return resolve.moe(data)
+
+    @model_validator(mode="after")
+    def _check(self) -> MoE:
+        if self.active_experts > self.experts:
+            raise FieldError(("active_experts",), f"{self.active_experts} is more than experts {self.experts}")
+        if not self.shared_experts and (self.shared_gate or self.shared_d_ff is not None):
+            name = "shared_gate" if self.shared_gate else "shared_d_ff"
+            raise FieldError((name,), "needs shared_experts of at least 1")
+        return self
+
+
+FeedForward = Annotated[Annotated[Dense, Tag("dense")] | Annotated[MoE, Tag("moe")], by_kind("dense")]

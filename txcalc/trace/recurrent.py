@@ -1,0 +1,68 @@
+"""Layers that carry a state of constant size in place of a KV cache.
+
+Weights and state are exact. How a chunked kernel arranges the recurrence is its own choice, so the FLOPs here are
+those of the recurrence itself, step by step, and reports mark totals with such layers as estimates.
+"""
+
+from __future__ import annotations
+
+from txcalc.spec.layers import GatedDelta, Mamba2, Norm
+from txcalc.trace import ops
+from txcalc.trace.record import Cache, Number, Tensor, Trace
+
+
+def recurrent(t: Trace, spec: Mamba2 | GatedDelta, x: Tensor) -> Tensor:
+    """(b, n, d) -> (b, n, d)."""
+    with t.scope("recurrent", component=True):
+        y = _mamba2(t, spec, x) if isinstance(spec, Mamba2) else _gated_delta(t, spec, x)
+        return ops.dropout(t, "dropout", y)
+
+
+def _mamba2(t: Trace, spec: Mamba2, x: Tensor) -> Tensor:
+    """arXiv 2405.21060, section 7: one projection in, a short convolution, the recurrence, a gated norm, one out."""
+    b, n, d = x.shape
+    inner = spec.heads * spec.head_dim
+    mixed = inner + 2 * spec.groups * spec.state
+    ops.linear(t, "in", x, inner + mixed + spec.heads, bias=spec.bias)
+    _short_convolution(t, mixed, spec.conv, b, n, bias=spec.conv_bias)
+    for name in ("dt_bias", "a_log", "skip"):
+        ops.parameter(t, name, spec.heads)
+    # S <- a S + dt x B^T, then S C: two products of head_dim x state per head and token.
+    _recurrence(t, b, n, spec.heads * spec.head_dim * spec.state, products=2)
+    return _gated_output(t, b, n, inner, d, norm_width=inner, bias=spec.bias)
+
+
+def _gated_delta(t: Trace, spec: GatedDelta, x: Tensor) -> Tensor:
+    """arXiv 2412.06464, equation 10: S <- a S (1 - b k k^T) + b v k^T, then S q."""
+    b, n, d = x.shape
+    keys, values = spec.key_heads * spec.key_dim, spec.value_heads * spec.value_dim
+    ops.linear(t, "in", x, 2 * keys + 2 * values)
+    ops.linear(t, "rates", x, 2 * spec.value_heads)
+    _short_convolution(t, 2 * keys + values, spec.conv, b, n, bias=False)
+    for name in ("dt_bias", "a_log"):
+        ops.parameter(t, name, spec.value_heads)
+    _recurrence(t, b, n, spec.value_heads * spec.key_dim * spec.value_dim, products=3)
+    return _gated_output(t, b, n, values, d, norm_width=spec.value_dim, bias=False)
+
+
+def _short_convolution(t: Trace, channels: Number, width: Number, b: Number, n: Number, *, bias: bool) -> None:
+    """A depthwise causal convolution: each channel looks at its last ``width`` inputs, which it keeps as state."""
+    ops.convolution(t, "conv", t.tensor(b, channels, n, label="in"), channels, n, (width,), bias=bias, groups=channels)
+    ops.activation(t, "conv_activation", t.tensor(b, channels, n, label="conv"), "silu")
+    t.op("conv_state", "elementwise", cache=Cache("state", channels, width, b))
+
+
+def _recurrence(t: Trace, b: Number, n: Number, state: Number, *, products: int) -> None:
+    """``products`` multiply-accumulates per state element and token; the state is held in fp32."""
+    flops = 2 * products * b * n * state
+    t.op("recurrence", "recurrence", flops=flops, flops_backward=2 * flops,
+         saves=(t.tensor(b, n, state, label="states"),), cache=Cache("state", state, 1, b, role="float32"))
+
+
+def _gated_output(
+    t: Trace, b: Number, n: Number, width: Number, d: Number, *, norm_width: Number, bias: bool
+) -> Tensor:
+    y = t.tensor(b, n, width, label="recurrence")
+    y = ops.norm(t, "norm", y, Norm(kind="rmsnorm", bias=False), weight_shape=(norm_width,))
+    gate = ops.activation(t, "gate_activation", t.tensor(b, n, width, label="gate"), "silu")
+    return ops.linear(t, "out", ops.multiply(t, "gated", y, gate), d, bias=bias)
