@@ -159,7 +159,7 @@ class ClassifierHead(Spec):
     labels: Size
     bias: Flag = True
     of: Literal["first", "all", "mean"] = "first"
-    dense: Activation | None = Field(default=None, description="a dense layer of d_model with this activation before it")
+    dense: Activation | None = Field(default=None, description="a dense layer with this activation before it")
     copies: Size = Field(default=1, description="heads side by side, each on its own class token (DeiT)")
 
 

@@ -1,0 +1,82 @@
+"""The one error a user of a spec file sees: a place, a field, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+Loc = tuple[str | int, ...]
+
+
+class SpecError(ValueError):
+    """Something in a spec is wrong, in one line: ``tiny.yaml:7:3: attention.kv_head: unknown field``.
+
+    ``line`` and ``column`` count from 1. Parts that are None are left out of the line.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        source: str | None = None,
+        line: int | None = None,
+        column: int | None = None,
+        field: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.source = source
+        self.line = line
+        self.column = column
+        self.field = field
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.source, self.line, self.column) if part is not None)
+        text = ": ".join(part for part in (place, self.field, self.message) if part)
+        return " ".join(text.splitlines())
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The one of ``names`` that ``name`` was probably meant to be, or None if nothing is close.
+
+    Case and the choice between ``-`` and ``_`` do not count as differences.
+    """
+    if len(name) > 100:  # difflib's time grows with the square of the length
+        return None
+    folded = {_folded(candidate): candidate for candidate in names}
+    close = difflib.get_close_matches(_folded(name), folded, n=1, cutoff=0.6)
+    return folded[close[0]] if close else None
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("_", "-")
+
+
+class FieldError(ValueError):
+    """Raised inside validation when the field at fault is known: ``loc`` is its path below the validated object."""
+
+    def __init__(self, loc: Loc, message: str) -> None:
+        super().__init__(message)
+        self.loc = loc
+        self.message = message
+
+
+def dotted(path: Loc) -> str | None:
+    """A path in the data as an error names it: ``groups[0].blocks[1].attention``; None at the top."""
+    joined = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return joined.removeprefix(".") or None
+
+
+def shown(value: object) -> str:
+    """A value as an error names it: as the file would write it, and short."""
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if isinstance(value, str):
+        return repr(value if len(value) <= 40 else value[:39] + "…")
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "a number of more than 40 digits"
+    return str(value)

@@ -1,0 +1,370 @@
+"""Spec files in and out: YAML 1.2 core, read strictly, with the line and column of everything that was read.
+
+Why not ``yaml.safe_load``: PyYAML speaks YAML 1.1, where ``1e-5`` is text, ``no`` is False, ``12:30`` is 750
+and ``010`` is 8; of two equal keys it keeps the last in silence, it forgets where a value stood, and it lets
+an alias bomb through. Each of those could give a wrong number without a word. So PyYAML (libyaml where it is
+there) only parses, and the data is built here from its events, which also bounds depth, size and aliases
+before anything grows.
+
+Left out on purpose, each refused in one line: tags (``!!int``), merge keys (``<<``: YAML 1.2 dropped them,
+and where a field came from would be a riddle), keys that are not text, more than one document.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import yaml
+from yaml import events
+
+from txcalc.spec.errors import Loc, SpecError, dotted, shown
+
+MAX_BYTES: Final = 2**20
+MAX_DEPTH: Final = 32
+MAX_VALUES: Final = 100_000
+MAX_REPEATED: Final = 10_000
+"""The most values that aliases may add by repeating an anchor."""
+MAX_DIGITS: Final = 100
+MAX_KEY: Final = 1000
+"""The longest key written: YAML readers look for the colon within 1,024 characters."""
+
+Position = tuple[int, int]
+
+_PARSER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BREAK = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+# YAML 1.2.2, section 10.3.2, the core schema.
+_WORDS: Final[Mapping[str, object]] = (
+    dict.fromkeys(("", "~", "null", "Null", "NULL"))
+    | dict.fromkeys(("true", "True", "TRUE"), True)
+    | dict.fromkeys(("false", "False", "FALSE"), False)
+    | {sign + word: math.inf for sign in ("", "+") for word in (".inf", ".Inf", ".INF")}
+    | {"-" + word: -math.inf for word in (".inf", ".Inf", ".INF")}
+    | dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan)
+)
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a file says (``data``) and where it says it (``marks``, empty for data that is from no file)."""
+
+    data: dict[str, Any]
+    marks: Mapping[Loc, Position] = field(default_factory=dict, repr=False, compare=False)
+
+    def where(self, loc: Sequence[str | int]) -> Position | None:
+        """Line and column, from 1, of the key or list item at ``loc``, or of its nearest ancestor."""
+        path = tuple(loc)
+        return next((self.marks[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.marks), None)
+
+
+def read_text(path: str | os.PathLike[str], limit: int = MAX_BYTES) -> str:
+    """The text of a UTF-8 file of at most ``limit`` bytes, without a byte order mark.
+
+    Raises SpecError for a file that is missing, unreadable, a directory, too large, empty or not UTF-8 text.
+    """
+    source = os.fspath(path)
+    try:
+        with Path(path).open("rb") as file:
+            raw = file.read(limit + 1)
+    except FileNotFoundError:
+        raise SpecError("no such file", source=source) from None
+    except IsADirectoryError:
+        raise SpecError("is a directory, not a file", source=source) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise SpecError(f"cannot be read: {reason}", source=source) from None
+    if len(raw) > limit:
+        raise SpecError(f"is larger than {limit:,} bytes", source=source)
+    if not raw.strip():
+        raise SpecError("is empty", source=source)
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise SpecError("is UTF-16: save it as UTF-8", source=source, line=1, column=1)
+    text = raw.decode("utf-8", errors="replace")
+    good = text if "\ufffd" not in text else _valid_prefix(raw)
+    line, column = _position(good, good.find("\0") if "\0" in good else len(good))
+    if "\0" in good:
+        raise SpecError("is a binary file, not text", source=source, line=line, column=column)
+    if len(good) < len(text):
+        raise SpecError("is not UTF-8 text", source=source, line=line, column=column)
+    return text.removeprefix("\ufeff")
+
+
+def read_yaml(text: str, source: str) -> Document:
+    """Read one YAML 1.2 mapping; ``source`` is what errors call the text.
+
+    Raises SpecError, with line and column, for anything that is not one plain mapping (see above).
+    """
+    text = text.removeprefix("\ufeff")
+    if bad := _UNPRINTABLE.search(text):
+        line, column = _position(text, bad.start())
+        what = "a NUL character" if bad[0] == "\0" else f"the unprintable character U+{ord(bad[0]):04X}"
+        raise SpecError(f"{what} is not allowed in YAML", source=source, line=line, column=column)
+    try:
+        return _Builder(source, yaml.parse(text, Loader=_PARSER)).document()
+    except yaml.YAMLError as error:
+        raise _syntax_error(error, text, source) from None
+
+
+class _Builder:
+    """Builds the data of one document from parser events, and notes where each key and item stood."""
+
+    def __init__(self, source: str, stream: Iterable[events.Event]) -> None:
+        self.source = source
+        self.stream: Iterator[events.Event] = iter(stream)
+        self.marks: dict[Loc, Position] = {}
+        self.anchors: dict[str, object] = {}
+        self.values = 0
+        self.repeated = 0
+
+    def document(self) -> Document:
+        next(self.stream)
+        if isinstance(next(self.stream), events.StreamEndEvent):
+            raise SpecError("is empty", source=self.source, line=1, column=1)
+        root = next(self.stream)
+        self.marks[()] = _at(root)
+        data = self.node(root, ())
+        if not isinstance(data, dict):
+            hint = ": put a space after the colon" if isinstance(data, str) and ":" in data else ""
+            self.fail(root, f"the top level must be a mapping of fields, got {shown(data)}{hint}")
+        next(self.stream)
+        if isinstance(after := next(self.stream), events.DocumentStartEvent):
+            self.fail(after, "only one document is read: remove the second '---' and what follows")
+        return Document(data, types.MappingProxyType(self.marks))
+
+    def node(self, event: events.Event, path: Loc) -> object:
+        self.values += 1
+        if self.values > MAX_VALUES:
+            self.fail(event, f"more than {MAX_VALUES:,} values")
+        if len(path) > MAX_DEPTH:
+            self.fail(event, f"nested more than {MAX_DEPTH} levels deep")
+        if isinstance(event, events.AliasEvent):
+            if event.anchor not in self.anchors:
+                self.fail(
+                    event, f"unknown alias *{event.anchor}: no complete &{event.anchor} before it", path
+                )
+            return self.repeat(self.anchors[event.anchor], event, len(path))
+        if getattr(event, "tag", None) is not None:
+            self.fail(event, "tags ('!') are not read: write the plain value", path)
+        if isinstance(event, events.MappingStartEvent):
+            value: object = self.mapping(path)
+        elif isinstance(event, events.SequenceStartEvent):
+            value = self.sequence(path)
+        else:
+            value = self.scalar(event, path)
+        if (anchor := getattr(event, "anchor", None)) is not None:
+            self.anchors[anchor] = value
+        return value
+
+    def mapping(self, path: Loc) -> dict[str, object]:
+        found: dict[str, object] = {}
+        while not isinstance(event := next(self.stream), events.MappingEndEvent):
+            key = self.key(event, path)
+            if key in found:
+                line, _ = self.marks[*path, key]
+                self.fail(event, f"duplicate key, first on line {line}", (*path, key))
+            self.marks[*path, key] = _at(event)
+            found[key] = self.node(next(self.stream), (*path, key))
+        return found
+
+    def sequence(self, path: Loc) -> list[object]:
+        found: list[object] = []
+        while not isinstance(event := next(self.stream), events.SequenceEndEvent):
+            self.marks[*path, len(found)] = _at(event)
+            found.append(self.node(event, (*path, len(found))))
+        return found
+
+    def key(self, event: events.Event, path: Loc) -> str:
+        if not isinstance(event, events.ScalarEvent):
+            self.fail(event, "a key must be plain text, not an alias, a list or a mapping", path)
+        if event.implicit[0] and event.value == "<<":
+            self.fail(event, "merge keys ('<<') are not read: write the fields out", path)
+        key = self.node(event, path)
+        if not isinstance(key, str):
+            self.fail(event, f"a key must be text, got {shown(key)}: put it in quotes", path)
+        return key
+
+    def scalar(self, event: events.Event, path: Loc) -> object:
+        assert isinstance(event, events.ScalarEvent)
+        if not event.implicit[0]:  # quoted, or a block of text
+            return event.value
+        try:
+            return _core(event.value)
+        except ValueError as error:
+            self.fail(event, str(error), path)
+
+    def repeat(self, value: object, event: events.Event, depth: int) -> object:
+        """A copy of an anchored value: shared, a change in one place would show up in the other."""
+        self.repeated += 1
+        if self.repeated > MAX_REPEATED:
+            self.fail(event, f"aliases repeat more than {MAX_REPEATED:,} values")
+        if depth > MAX_DEPTH:
+            self.fail(event, f"nested more than {MAX_DEPTH} levels deep")
+        if isinstance(value, dict):
+            return {key: self.repeat(item, event, depth + 1) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.repeat(item, event, depth + 1) for item in value]
+        return value
+
+    def fail(self, event: events.Event, message: str, path: Loc = ()) -> NoReturn:
+        line, column = _at(event)
+        raise SpecError(message, source=self.source, line=line, column=column, field=dotted(path))
+
+
+def dump_yaml(data: object) -> str:
+    """Write plain data (mappings, lists, text, numbers, booleans, None) as YAML that reads back identical.
+
+    Key order is kept, short lists of scalars stand on one line, nothing is wrapped, and text is quoted where
+    a YAML 1.2 or 1.1 reader would take it for something else. Raises TypeError for other types and for keys
+    that are not text, ValueError for what ``read_yaml`` refuses (depth, over-long ints and keys, surrogates).
+    """
+    return "\n".join(_lines(data, 0)) + "\n"
+
+
+# Reading, the small parts.
+
+
+def _core(text: str) -> object:
+    """A plain scalar's value in YAML 1.2's core schema."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text):
+        if len(text.lstrip("+-")) > MAX_DIGITS:
+            raise ValueError(f"a whole number of more than {MAX_DIGITS} digits")
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+    if _FLOAT.fullmatch(text):
+        if math.isinf(value := float(text)):
+            raise ValueError(f"the number {shown(text)} is too large")
+        return value
+    return text
+
+
+def _at(event: events.Event) -> Position:
+    assert event.start_mark is not None
+    return event.start_mark.line + 1, event.start_mark.column + 1
+
+
+def _position(text: str, index: int) -> Position:
+    start, line = 0, 1
+    for match in _BREAK.finditer(text, 0, index):
+        start, line = match.end(), line + 1
+    return line, index - start + 1
+
+
+def _valid_prefix(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return raw[: error.start].decode("utf-8")
+
+
+def _syntax_error(error: yaml.YAMLError, text: str, source: str) -> SpecError:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    if mark is None:
+        return SpecError("not valid YAML", source=source, line=1, column=1)
+    lines = _BREAK.split(text)
+    here = lines[mark.line] if mark.line < len(lines) else ""
+    if "\t" in here[: len(here) - len(here.lstrip())] or here[mark.column : mark.column + 1] == "\t":
+        message = "a tab cannot indent YAML: use spaces"
+    else:
+        message = f"not valid YAML: {getattr(error, 'problem', None) or 'cannot be parsed'}"
+    return SpecError(message, source=source, line=mark.line + 1, column=mark.column + 1)
+
+
+# Writing, the small parts.
+
+_INLINE: Final = 80
+# Words with single spaces between them; no "#", no quote or bracket in front, no colon but inside a word.
+_MARK = r"\w./+@()%*=~^'\"<>!?&$;,×·–—−…-"
+_WORD = rf"[{_MARK}](?:[{_MARK}]|:(?=[\w/]))*"
+_PLAIN = re.compile(rf"(?=[\w/]){_WORD}(?: {_WORD})*")
+_ESCAPED = re.compile('["\\\\\x00-\x1f\x7f-\xa0\xad\u2028\u2029\ufeff\ufffe\uffff]')
+
+
+def _lines(value: object, depth: int) -> list[str]:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+    if isinstance(value, Mapping):
+        return [line for key, item in value.items() for line in _entry(key, item, depth)] or ["{}"]
+    if not isinstance(value, (list, tuple)):
+        return [_written(value)]
+    if (inline := _inline(value)) is not None:
+        return [inline]
+    return [
+        ("  " if number else "- ") + line
+        for item in value
+        for number, line in enumerate(_lines(item, depth + 1))
+    ]
+
+
+def _entry(key: object, value: object, depth: int) -> list[str]:
+    if not isinstance(key, str):
+        raise TypeError(f"a key must be text, got {key!r}")
+    name = _text(key)
+    if len(name) > MAX_KEY:
+        raise ValueError(f"a key of more than {MAX_KEY:,} characters")
+    lines = _lines(value, depth + 1)
+    if _is_block(value):
+        return [f"{name}:", *("  " + line for line in lines)]
+    return [f"{name}: {lines[0]}"]
+
+
+def _is_block(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return bool(value)
+    return isinstance(value, (list, tuple)) and _inline(value) is None
+
+
+def _inline(items: Sequence[object]) -> str | None:
+    """``[1, 2, 3]``, or None for a list that is long or holds more than scalars."""
+    if any(isinstance(item, (Mapping, list, tuple)) for item in items):
+        return None
+    text = f"[{', '.join(_written(item, inline=True) for item in items)}]"
+    return text if len(text) <= _INLINE or not items else None
+
+
+def _written(value: object, *, inline: bool = False) -> str:
+    if isinstance(value, str):
+        return _text(value, inline=inline)
+    if value is None or isinstance(value, bool):
+        return shown(value)
+    if isinstance(value, int):
+        if abs(value) >= 10**MAX_DIGITS:
+            raise ValueError(f"a whole number of more than {MAX_DIGITS} digits")
+        return str(int(value))
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+        mantissa, e, exponent = repr(float(value)).partition("e")
+        return mantissa + (".0" if e and "." not in mantissa else "") + e + exponent  # 1.1 needs the point
+    raise TypeError(f"cannot write {type(value).__name__} as YAML")
+
+
+def _text(text: str, *, inline: bool = False) -> str:
+    if re.search("[\ud800-\udfff]", text):
+        raise ValueError("text with a lone surrogate has no UTF-8 form")
+    if _PLAIN.fullmatch(text) and not _is_special(text) and not (inline and re.search("[,:?]", text)):
+        return text
+    return '"' + _ESCAPED.sub(_escape, text) + '"'
+
+
+def _escape(match: re.Match[str]) -> str:
+    char = match[0]
+    return {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char, f"\\u{ord(char):04x}")
+
+
+def _is_special(text: str) -> bool:
+    """Whether some reader takes the plain text for something else: a number, a time, ``no``, ``y``."""
+    if text in _WORDS or text in {"y", "Y", "n", "N"} or _INT.fullmatch(text) or _FLOAT.fullmatch(text):
+        return True
+    resolvers = yaml.SafeLoader.yaml_implicit_resolvers
+    return any(pattern.match(text) for _, pattern in resolvers.get(text[0], ()))
