@@ -149,6 +149,7 @@ class LMHead(Spec):
     kind: Literal["lm"] = "lm"
     tied: Flag = Field(default=True, description="reuses the token embedding's weight")
     bias: Flag = False
+    softcap: Positive | None = Field(default=None, description="logits become softcap * tanh(logit / softcap)")
     transform: HeadTransform | None = None
 
 

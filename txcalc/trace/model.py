@@ -229,4 +229,7 @@ def _predict(t: Trace, spec: Model, head: LMHead, x: Tensor) -> Tensor:
             x = ops.norm(t, "norm", ops.activation(t, "activation", x, head.transform.activation), head.transform.norm)
     elif head.tied and spec.embedding_dim is not None:
         x = ops.linear(t, "head_projection", x, spec.embedding_width, bias=False)
-    return ops.linear(t, "head", x, spec.vocab, bias=head.bias, tied=head.tied, kind="head")
+    logits = ops.linear(t, "head", x, spec.vocab, bias=head.bias, tied=head.tied, kind="head")
+    if head.softcap is not None:
+        logits = ops.activation(t, "head_softcap", logits, "tanh").view(*logits.shape)
+    return logits

@@ -1,0 +1,573 @@
+"""Every preset counts to what was published, or says in one line why not; and a name leads to the right file."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from txcalc.answer.published import PublishedRow, compare_published, published_value
+from txcalc.answer.report import SCHEMA, Totals, count
+from txcalc.spec import library
+from txcalc.spec.errors import SpecError
+from txcalc.spec.model import Model, Published
+from txcalc.spec.presets import REPORT_SCHEMA, load, names
+from txcalc.spec.yaml import dump_yaml
+from txcalc.trace.workload import Workload
+
+ROOT = Path(__file__).parents[1] / "presets"
+FILES = {path.stem: path for path in sorted(ROOT.rglob("*.yaml"))}
+TINY = "name: tiny\nvocab: 7\nd_model: 6\nlayers: 2\ncontext: 11\nattention: {heads: 3}\nfeed_forward: {d_ff: 5}\n"
+
+PARAMS = {
+    "transformer-base": 63_082_496,
+    "transformer-big": 214_245_376,
+    "gpt1": 116_534_784,
+    "gpt2": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+    "gpt3-small": 125_226_240,
+    "gpt3-medium": 355_871_744,
+    "gpt3-large": 760_300_032,
+    "gpt3-xl": 1_517_123_584,
+    "gpt3-2.7b": 2_651_553_280,
+    "gpt3-6.7b": 6_658_404_352,
+    "gpt3-13b": 12_936_488_380,
+    "gpt3": 174_604_259_328,
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_user_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(library.DIRECTORY_VARIABLE, "")
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's own directory of presets."""
+    folder = tmp_path / "presets"
+    folder.mkdir()
+    monkeypatch.setenv(library.DIRECTORY_VARIABLE, str(folder))
+    return folder
+
+
+def totals(model: Model, seq: int = 8) -> Totals:
+    return count(model, Workload(seq=seq)).totals
+
+
+def params(name: str, *overrides: str) -> int:
+    return totals(load(name, overrides).model).params.value
+
+
+def rows(name: str) -> tuple[PublishedRow, ...]:
+    model = load(name).model
+    return compare_published(model, totals(model))
+
+
+def refused(name: str, *overrides: str) -> str:
+    with pytest.raises(SpecError) as caught:
+        load(name, overrides)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+# ---------------------------------------------------------------- all presets
+
+
+def test_every_file_is_a_preset() -> None:
+    assert {info.name for info in names()} == set(FILES)
+    assert all(info.origin == "built-in" and info.shadows is None for info in names())
+
+
+def test_no_name_leads_to_two_presets() -> None:
+    called = [name for info in names() for name in (info.name, *info.aliases)]
+    folded = [re.sub("[-_]", "", name.casefold()) for name in called]
+    assert len(set(folded)) == len(folded)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_file_says_what_it_is(name: str) -> None:
+    first, *_ = FILES[name].read_text(encoding="utf-8").splitlines()
+    loaded = load(name)
+    assert first == "# yaml-language-server: $schema=../preset.schema.json"
+    assert loaded.model.name == name
+    assert loaded.model.family == FILES[name].parent.name
+    assert loaded.source == f"preset {name}"
+    assert loaded.model.summary and loaded.model.sources and loaded.model.published
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_listed_as_in_the_file(name: str) -> None:
+    (info,) = (info for info in names() if info.name == name)
+    model = load(name).model
+    assert (info.aliases, info.family) == (model.aliases, model.family)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_published_figures_are_met_or_explained(name: str) -> None:
+    for row in rows(name):
+        assert row.counted is not None
+        assert row.rounds_equal == (row.note is None), f"{row.printed} against {row.counted:,}: {row.note}"
+        assert row.note is None or "\n" not in row.note.strip()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_resolved_spec_loads_back(name: str) -> None:
+    fields = load(name).model.architecture_fields()
+    assert Model.model_validate(fields).architecture_fields() == fields
+
+
+def test_every_preset_counts() -> None:
+    assert set(PARAMS) <= set(FILES)
+    assert all(params(name) > 0 for name in FILES)
+
+
+@pytest.mark.parametrize(("name", "expected"), PARAMS.items())
+def test_parameters(name: str, expected: int) -> None:
+    assert params(name) == expected
+
+
+def test_gpt2_flops() -> None:
+    assert totals(load("gpt2").model, seq=1024).flops_forward.value == 291_648_307_200
+
+
+# ---------------------------------------------------------------- what the difference lines say
+
+
+@pytest.mark.parametrize(
+    ("layers", "d_model", "d_ff", "head_dim", "printed"),
+    [
+        (6, 512, 2048, 64, 65),
+        (2, 512, 2048, 64, 36),
+        (4, 512, 2048, 64, 50),
+        (8, 512, 2048, 64, 80),
+        (6, 256, 2048, 32, 28),
+        (6, 1024, 2048, 128, 168),
+        (6, 512, 1024, 64, 53),
+        (6, 512, 4096, 64, 90),
+    ],
+)
+def test_transformer_table_3_takes_a_vocabulary_of_41000(
+    layers: int, d_model: int, d_ff: int, head_dim: int, printed: int
+) -> None:
+    """arXiv 1706.03762, Table 3: the base model and rows (C)."""
+    sizes = (f"layers={layers}", f"d_model={d_model}", f"feed_forward.d_ff={d_ff}", f"attention.head_dim={head_dim}")
+    assert round(params("transformer-base", "vocab=41000", *sizes) / 1e6) == printed
+
+
+def test_transformer_big_takes_a_vocabulary_of_35800() -> None:
+    assert round(params("transformer-big", "vocab=35800") / 1e6) == 213
+    assert round(params("transformer-base", "vocab=35800") / 1e6) != 65
+    assert round(params("transformer-big", "vocab=41000") / 1e6) != 213
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"])
+def test_gpt2_first_printing_is_the_count_with_the_vocabulary_of_gpt1(name: str) -> None:
+    (row,) = (row for row in rows(name) if row.note and "known to be wrong" in row.note)
+    value, _ = published_value(row.printed)
+    without = params(name, f"vocab={load('gpt1').model.vocab}")
+    assert round(without / 1e6) == value / 10**6
+    assert row.note is not None and f"{without / 1e6:,.1f} M" in row.note
+
+
+def test_gpt3_with_consistent_head_sizes() -> None:
+    """arXiv 2005.14165: Table D.1's counts are those of heads x head_dim = d_model, unlike Table 2.1's sizes."""
+    xl = params("gpt3-xl", "attention.heads=16")
+    thirteen = params("gpt3-13b", "d_model=5120", "feed_forward.d_ff=20480")
+    assert (xl, round(xl, -7)) == (1_315_723_264, 1_320_000_000)
+    assert (thirteen, round(thirteen, -7)) == (12_853_386_240, 12_850_000_000)
+    assert all(f"{xl:,}" in (row.note or "") for row in rows("gpt3-xl"))
+    assert any(f"{thirteen:,}" in (row.note or "") for row in rows("gpt3-13b"))
+
+
+# ---------------------------------------------------------------- transformers, on meta
+
+
+@pytest.mark.parametrize("name", ["gpt1", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"])
+def test_parameters_equal_those_of_transformers(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model = load(name).model
+    kind = "OpenAIGPT" if name == "gpt1" else "GPT2"
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=model.vocab,
+        n_positions=model.context,
+        n_embd=model.d_model,
+        n_layer=model.layers,
+        n_head=model.attention.heads,
+    )
+    with torch.device("meta"):
+        twin = getattr(transformers, f"{kind}LMHeadModel")(config)
+    assert sum(math.prod(weight.shape) for weight in twin.parameters()) == params(name)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("gpt1", "OpenAIGPT"), ("gpt2", "GPT2")])
+def test_sizes_are_the_defaults_of_transformers(name: str, kind: str) -> None:
+    config = getattr(pytest.importorskip("transformers"), f"{kind}Config")()
+    model = load(name).model
+    assert model.attention is not None
+    ours = (model.vocab, model.context, model.d_model, model.layers, model.attention.heads)
+    assert ours == (config.vocab_size, config.n_positions, config.n_embd, config.n_layer, config.n_head)
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [
+        ("gpt3-175b", "gpt3"),
+        ("davinci", "gpt3"),
+        ("openai-gpt", "gpt1"),
+        ("gpt2-small", "gpt2"),
+        ("GPT-2", "gpt2"),
+        ("GPT3_175B", "gpt3"),
+        ("Transformer_Big", "transformer-big"),
+        ("gpt3-1.3b", "gpt3-xl"),
+    ],
+)
+def test_aliases_and_spellings(called: str, name: str) -> None:
+    assert load(called).model.name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gpt22", "unknown preset 'gpt22'; did you mean gpt2?"),
+        ("tranformer-base", "unknown preset 'tranformer-base'; did you mean transformer-base?"),
+        ("gpt2-larg", "unknown preset 'gpt2-larg'; did you mean gpt2-large?"),
+        ("", "unknown preset ''; 'txcalc presets' lists them; a file needs its path"),
+        ("presets", "unknown preset 'presets'; 'txcalc presets' lists them; a file needs its path"),
+        ("..", "unknown preset '..'; 'txcalc presets' lists them; a file needs its path"),
+        ("zz\n\0", r"unknown preset 'zz\n\x00'; 'txcalc presets' lists them; a file needs its path"),
+    ],
+)
+def test_unknown_name(name: str, message: str) -> None:
+    assert refused(name) == message
+
+
+def test_unknown_names_stay_short_and_quick() -> None:
+    assert len(refused("gpt" * 10_000)) < 200
+
+
+def test_at_most_three_suggestions() -> None:
+    assert refused("gpt5").endswith("did you mean gpt1, gpt2 or gpt3?")
+
+
+def test_a_name_is_found_without_reading_other_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    original = library.PresetFile.text
+
+    def text(file: library.PresetFile) -> str:
+        read.append(file.name)
+        return original.fget(file)  # type: ignore[attr-defined, no-any-return]
+
+    monkeypatch.setattr(library.PresetFile, "text", property(text))
+    load("gpt3")
+    assert read == ["gpt3"]
+
+
+# ---------------------------------------------------------------- a user's own presets
+
+
+def test_own_preset_comes_first_and_says_so(own: Path) -> None:
+    (own / "gpt2.yaml").write_text(TINY, encoding="utf-8")
+    loaded = load("gpt2")
+    assert loaded.model.name == "tiny"
+    assert loaded.source == f"preset gpt2 ({own / 'gpt2.yaml'}, in place of the built-in gpt2)"
+    mine, *others = names()
+    assert (mine.name, mine.origin, mine.shadows) == ("gpt2", "user", "gpt2")
+    assert "gpt2" not in [info.name for info in others]
+    assert load("gpt2-small").source == "preset gpt2"
+
+
+def test_own_alias_comes_before_a_built_in_name(own: Path) -> None:
+    (own / "tiny.yaml").write_text(f"aliases:\n  - davinci\n  - other\n{TINY}", encoding="utf-8")
+    assert load("davinci").model.name == "tiny"
+    assert load("gpt3").model.name == "gpt3"
+    by_name = {info.name: info for info in names()}
+    assert by_name["tiny"].aliases == ("davinci", "other")
+    assert by_name["tiny"].shadows == "gpt3"
+    assert by_name["gpt3"].aliases == ("gpt3-175b",)
+
+
+def test_own_preset_in_a_family(own: Path) -> None:
+    (own / "mine").mkdir()
+    (own / "mine" / "small-one.yml").write_text(TINY, encoding="utf-8")
+    assert load("Small_One").source == f"preset small-one ({own / 'mine' / 'small-one.yml'})"
+    assert names()[0].family == "mine"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\0\x01", "aliases: [a, b", "aliases: *x", "aliases: 7", "aliases: [[a]]", "[1, 2]", "- {"]
+)
+def test_a_broken_preset_does_not_stand_in_the_way(own: Path, text: str) -> None:
+    (own / "broken.yaml").write_text(text, encoding="utf-8")
+    (own / "folder.yaml").mkdir()
+    (own / "latin.yaml").write_bytes(b"aliases: [\xe9]\n")
+    assert load("gpt2").source == "preset gpt2"
+    assert load("davinci").source == "preset gpt3"
+    assert {"broken", "folder", "latin", "gpt2"} <= {info.name for info in names()}
+    assert refused("broken").startswith(str(own / "broken.yaml"))
+
+
+def test_two_presets_of_one_name(own: Path) -> None:
+    for family in "ab":
+        (own / family).mkdir()
+        (own / family / "same.yaml").write_text(TINY, encoding="utf-8")
+    assert refused("same") == f"preset 'same' could be {own / 'a' / 'same.yaml'} or {own / 'b' / 'same.yaml'}"
+
+
+def test_a_directory_that_is_not_there_is_an_error(own: Path) -> None:
+    own.rmdir()
+    assert refused("gpt2") == f"{own}: presets cannot be read: no such file or directory"
+
+
+def test_default_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    platformdirs = pytest.importorskip("platformdirs")
+    monkeypatch.delenv(library.DIRECTORY_VARIABLE)
+    monkeypatch.setattr(platformdirs, "user_config_dir", lambda *_, **__: str(tmp_path))
+    assert load("gpt2").source == "preset gpt2"
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "mine.yaml").write_text(TINY, encoding="utf-8")
+    assert load("mine").model.name == "tiny"
+
+
+# ---------------------------------------------------------------- files, stdin, reports
+
+
+def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("tiny.yaml", "tiny.json", "tiny", "gpt2"):
+        Path(name).write_text(TINY, encoding="utf-8")
+    for given in ("tiny.yaml", "tiny.json", "tiny", "./gpt2", str(tmp_path / "tiny")):
+        assert load(given).model.name == "tiny"
+        assert load(given).source == given
+    assert load("gpt2").source == "preset gpt2"  # a name is a preset's before it is a file's
+    assert refused("other.yaml") == "other.yaml: no such file"
+    assert refused("gpt/gpt2") == "gpt/gpt2: no such file"
+    assert refused(".") == "unknown preset '.'; 'txcalc presets' lists them; a file needs its path"
+    assert refused("./") == "./: is a directory, not a file"
+
+
+def test_json(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps(load("gpt2").model.architecture_fields(), indent=2), encoding="utf-8")
+    assert params(str(path)) == PARAMS["gpt2"]
+
+
+def feed(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    feed(monkeypatch, TINY.encode())
+    loaded = load("-", ["layers=3"])
+    assert (loaded.model.name, loaded.model.layers, loaded.source) == ("tiny", 3, "stdin")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "stdin:1:1: is empty"),
+        (b"\xff\xfe", "stdin: is not UTF-8 text"),
+        (b"#" * (2**20 + 1), "stdin: is larger than 1,048,576 bytes"),
+        (TINY.replace("heads", "head").encode(), "stdin:6:13: attention.head: unknown field; did you mean heads?"),
+    ],
+)
+def test_bad_stdin(monkeypatch: pytest.MonkeyPatch, data: bytes, message: str) -> None:
+    feed(monkeypatch, data)
+    assert refused("-") == message
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+@pytest.mark.parametrize("name", ["gpt3-xl", "transformer-base"])
+def test_a_report_stands_for_its_model(tmp_path: Path, name: str, suffix: str) -> None:
+    model = load(name).model
+    report = count(model, Workload(seq=8)).to_data()
+    path = tmp_path / f"report.{suffix}"
+    path.write_text(dump_yaml(report) if suffix == "yaml" else json.dumps(report), encoding="utf-8")
+    again = load(str(path))
+    assert again.model.architecture_fields() == model.architecture_fields()
+    assert again.source == str(path)
+    assert params(str(path), "vocab=9") == params(name, "vocab=9")
+    message = f"{path}: schema: this txcalc reads txcalc/report/v1, not 'txcalc/report/v2'"
+    path.write_text(path.read_text(encoding="utf-8").replace("report/v1", "report/v2"), encoding="utf-8")
+    assert re.sub(r":\d+:\d+", "", refused(str(path))) == message
+
+
+def test_a_report_without_its_model(tmp_path: Path) -> None:
+    path = tmp_path / "report.yaml"
+    path.write_text("schema: txcalc/report/v1\nmodel: {name: x}\n", encoding="utf-8")
+    assert refused(str(path)) == f"{path}: model.spec: a report holds its model here, as a mapping"
+
+
+def test_the_schema_is_the_report_s() -> None:
+    assert REPORT_SCHEMA == SCHEMA
+
+
+# ---------------------------------------------------------------- overrides
+
+
+def test_defaults_follow_an_override() -> None:
+    attention = load("gpt2", ["d_model=1024", "attention.heads=32"]).model.attention
+    assert attention is not None
+    assert (attention.heads, attention.kv_heads, attention.head_dim) == (32, 32, 32)
+    position = load("gpt2", ["context=4K"]).model.position
+    assert position.model_dump() == {"kind": "learned", "size": 4096}
+
+
+def test_an_override_reaches_the_encoder_too() -> None:
+    model = load("transformer-base", ["attention.kv_heads=2"]).model
+    assert model.encoder is not None and model.encoder.attention is not None and model.cross_attention is not None
+    assert model.encoder.attention.kv_heads == model.cross_attention.kv_heads == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("vocab=50257", 50257),
+        ("vocab = 50_257", 50257),
+        ("vocab=128,256", 128256),
+        ("vocab=4k", 4000),
+        ("vocab=4K", 4096),
+        ("vocab=1.5M", 1_500_000),
+        ("vocab=0x10", 16),
+    ],
+)
+def test_sizes_in_overrides(text: str, value: int) -> None:
+    assert load("gpt2", [text]).model.vocab == value
+
+
+def test_values_are_yaml() -> None:
+    model = load("gpt2", ["head.tied=false", "position={kind: rope, theta: 1e6}", "summary='4K'"]).model
+    assert model.head.model_dump()["tied"] is False
+    position = model.position.model_dump()
+    assert (position["kind"], position["theta"]) == ("rope", 1e6)
+    assert model.summary == "4K"
+
+
+def test_list_items(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.replace("layers: 2", "groups: [{blocks: [{}, {repeat: 2}]}]"), encoding="utf-8")
+    assert load(str(path)).model.layers == 3
+    assert load(str(path), ["groups.0.repeat=4", "groups[0].blocks[1].repeat=5"]).model.layers == 24
+
+
+def test_overrides_are_recorded_and_drop_published_figures() -> None:
+    loaded = load("gpt2", ["layers=3", "layers=2"])
+    assert loaded.overrides == ("layers=3", "layers=2")
+    assert (loaded.model.layers, loaded.model.published) == (2, ())
+    assert loaded.document.data["layers"] == 2
+    assert load("gpt2").model.published
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("attention.kv_head=4", "attention.kv_head: unknown field; did you mean kv_heads?"),
+        ("atention.heads=4", "atention: unknown field; did you mean attention?"),
+        ("attention.kv_heads=5", "attention.kv_heads: 5 does not divide heads 12; use one of 1, 2, 3, 4, 6, 12"),
+        ("d_model=0", "d_model: must be a whole number of at least 1, got 0"),
+        ("d_model=big", "d_model: must be a whole number, got 'big'"),
+        ("d_model=", "d_model: must be a whole number, got null"),
+        ("attention.heads.x=1", "attention.heads: is a single value here, with no x to set"),
+        ("attention.bias.q=no", "attention.bias: is a single value here, with no q to set"),
+        ("layers", "write it as KEY=VALUE, such as attention.kv_heads=4"),
+        ("=4", "write it as KEY=VALUE, such as attention.kv_heads=4"),
+        ("attention..heads=4", "write it as KEY=VALUE, such as attention.kv_heads=4"),
+        ("layers=!!int 4", "layers: tags ('!') are not read: write the plain value"),
+        (f"{'a.' * 99}a=4", "the key has more than 32 parts"),
+    ],
+)
+def test_bad_override(override: str, message: str) -> None:
+    assert refused("gpt2", override) == f"--set {override}: {message}"
+
+
+def test_bad_list_items(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.replace("layers: 2", "groups: [{blocks: [{}, {repeat: 2}]}]"), encoding="utf-8")
+    assert refused(str(path), "groups.1.repeat=4").endswith("groups.1: no such item: the list has 1, counted from 0")
+    assert refused(str(path), "groups.x=4").endswith("groups: is a list: name an item by its number, not 'x'")
+
+
+def test_an_override_is_not_a_way_to_set_two_fields() -> None:
+    assert "layers" in refused("gpt2", "layers=4\nvocab: 3")
+
+
+def test_the_last_override_of_a_field_is_to_blame() -> None:
+    assert refused("gpt2", "vocab=9", "attention.heads=2", "attention.heads=5").startswith("--set attention.heads=5: ")
+
+
+def test_a_consequence_elsewhere_names_every_override() -> None:
+    assert refused("gpt2", "vocab=9", "d_model=1000").startswith("--set vocab=9 --set d_model=1000: attention.heads: ")
+
+
+def test_a_mistake_in_the_file_is_not_blamed_on_an_override(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.replace("d_ff: 5", "d_ff: -5"), encoding="utf-8")
+    assert refused(str(path), "vocab=9").startswith(f"{path}:7:16: feed_forward.d_ff: must be")
+
+
+# ---------------------------------------------------------------- printed figures
+
+
+@pytest.mark.parametrize(
+    ("printed", "value", "unit"),
+    [
+        ("124M", 124_000_000, 10**6),
+        ("1.5 B", 1_500_000_000, 10**8),
+        ("175.0B", 175 * 10**9, 10**8),
+        ("350M", 350_000_000, 10**7),
+        ("1,320 M", 1_320_000_000, 10**7),
+        ("174,600 M", 174_600_000_000, 10**8),
+        ("10 B", 10 * 10**9, 10**9),
+        ("100B", 100 * 10**9, 10**10),
+        ("0.5B", 5 * 10**8, 10**8),
+        ("2.38e21", 238 * 10**19, 10**19),
+        ("3.14E+23 FLOPs", 314 * 10**21, 10**21),
+        ("36 KiB", 36 * 1024, 1024),
+        ("131,072 bytes", 131_072, 1),
+        ("~7B", 7 * 10**9, 10**9),
+    ],
+)
+def test_published_value(printed: str, value: int, unit: int) -> None:
+    assert published_value(printed) == (value, unit)
+
+
+@pytest.mark.parametrize("printed", ["", "about 65 M", "65 million", "1.2.3", "-5 M", "1,32 M", "12 X", "1e9999 M"])
+def test_not_a_figure(printed: str) -> None:
+    with pytest.raises(ValueError, match="is not a figure"):
+        published_value(printed)
+
+
+def test_half_a_unit_still_rounds() -> None:
+    model = load("gpt2").model
+    figure = Published(quantity="params", printed="124 M", source="test")
+    model = model.model_copy(update={"published": (figure,)})
+    base = totals(model)
+
+    def rounds(value: int) -> bool:
+        changed = base.model_copy(update={"params": base.params.model_copy(update={"value": value})})
+        (row,) = compare_published(model, changed)
+        return row.rounds_equal
+
+    assert rounds(124_500_000) and rounds(123_500_000)
+    assert not rounds(124_500_001) and not rounds(123_499_999)
+
+
+def test_a_quantity_that_the_model_does_not_have() -> None:
+    model = load("gpt2").model
+    figure = Published(quantity="kv_cache_bytes_per_token", printed="36 KiB", source="test")
+    model = model.model_copy(update={"published": (figure,)})
+    (row,) = compare_published(model, totals(model))
+    assert (row.counted, row.relative_difference, row.rounds_equal) == (36 * 1024, 0.0, True)
+    (row,) = compare_published(model, totals(model).model_copy(update={"kv_cache_bytes_per_token": None}))
+    assert (row.counted, row.relative_difference, row.rounds_equal) == (None, None, False)

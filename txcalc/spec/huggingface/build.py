@@ -1,0 +1,112 @@
+"""What the importers of all families share: sizes, heads, and layers that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from txcalc.spec.huggingface.config import Config
+from txcalc.spec.resolve import merge
+
+Data = dict[str, Any]
+
+ACTIVATIONS: Final = {
+    "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "relu": "relu",
+    "relu2": "relu2", "silu": "silu", "swish": "silu", "tanh": "tanh", "sigmoid": "sigmoid",
+}
+
+
+def activation(c: Config, *names: str) -> str:
+    """The feed-forward's activation function."""
+    name = next((n for n in names if n in c.data), names[0])
+    c.ignore(*names)
+    return str(c.choice(name, ACTIVATIONS))
+
+
+def rms(**more: Any) -> Data:
+    """An RMSNorm without bias."""
+    return {"kind": "rmsnorm", "bias": False, **more}
+
+
+def layernorm(**more: Any) -> Data:
+    """A LayerNorm with weight and bias."""
+    return {"kind": "layernorm", "bias": True, **more}
+
+
+def grouped_query(c: Config, *, default_head_dim: int | None = None, **more: Any) -> Data:
+    """Heads, key-value heads and head size as most decoders write them."""
+    heads = c.size("num_attention_heads", "n_head")
+    head_dim = c.take("head_dim", default=default_head_dim)
+    data = {"heads": heads, "kv_heads": c.size_or(heads, "num_key_value_heads"), **more}
+    if head_dim is not None:
+        data["head_dim"] = c.size("head_dim", default=default_head_dim)
+    return data
+
+
+def gated(c: Config, *, d_ff: int | None = None, bias: bool | Data = False, act: str = "hidden_act") -> Data:
+    """A gated feed-forward (SwiGLU and kin)."""
+    width = c.size("intermediate_size") if d_ff is None else d_ff
+    return {"d_ff": width, "activation": activation(c, act), "gated": True, "bias": bias}
+
+
+def plain(c: Config, d_ff: int, *, bias: bool = True, act: str = "hidden_act") -> Data:
+    """Two projections around an activation."""
+    return {"d_ff": d_ff, "activation": activation(c, act), "gated": False, "bias": bias}
+
+
+def rope(c: Config, head_dim: int, *, default: float = 1.0) -> Data:
+    """Rotary positions, over part of each head where the configuration says so."""
+    parameters = c.data.get("rope_parameters") or c.data.get("rope_scaling") or {}
+    nested = parameters.get("partial_rotary_factor") if isinstance(parameters, Mapping) else None
+    part = c.take("partial_rotary_factor", "rotary_pct", default=None)
+    part = nested if part is None else part
+    dim = int(head_dim * (default if part is None else part))
+    return {"kind": "rope"} if dim == head_dim else {"kind": "rope", "dim": dim}
+
+
+def windowed(c: Config, base: Data, windows: Sequence[int | None]) -> Data:
+    """``base`` with a sliding window of its own in every layer; ``None`` sees everything."""
+    return layered(base, [{"attention": {"window": w}} if w else {} for w in windows])
+
+
+def layered(base: Data, overrides: Sequence[Data]) -> Data:
+    """A stack whose layer i is ``base`` with ``overrides[i]`` laid over, as short as it can be said."""
+    layers = len(overrides)
+    if all(o == overrides[0] for o in overrides):
+        return {**merge(base, overrides[0]), "layers": layers}
+    for period in range(1, min(layers, 16) + 1):
+        whole = layers // period
+        if whole > 1 and all(overrides[i] == overrides[i % period] for i in range(whole * period)):
+            groups = [{"repeat": whole, "blocks": _runs(overrides[:period])}]
+            if layers % period:
+                groups.append({"blocks": _runs(overrides[whole * period :])})
+            return {**base, "layers": layers, "groups": groups}
+    return {**base, "layers": layers, "groups": [{"blocks": _runs(overrides)}]}
+
+
+def _runs(overrides: Sequence[Data]) -> list[Data]:
+    blocks: list[Data] = []
+    for override in overrides:
+        if blocks and {k: v for k, v in blocks[-1].items() if k != "repeat"} == override:
+            blocks[-1] = {"repeat": blocks[-1].get("repeat", 1) + 1, **override}
+        else:
+            blocks.append(dict(override))
+    return blocks
+
+
+def labels(c: Config) -> int:
+    """Classes of a classifier: the label table's length, or 2 as the library has it."""
+    table = c.take("id2label", default=None)
+    if isinstance(table, Mapping) and table:
+        return len(table)
+    return c.size("num_labels", "_num_labels", default=2)
+
+
+def layer_types(c: Config, layers: int, default: Sequence[str]) -> list[str]:
+    """The kind of every layer, from the file or from the pattern that the class makes up."""
+    given = c.take("layer_types", default=None)
+    kinds = list(default) if given is None else given
+    if not isinstance(kinds, list) or len(kinds) != layers:
+        raise c.error("layer_types", f"must be a list of {layers} entries, one per layer")
+    return [str(kind) for kind in kinds]

@@ -1,0 +1,378 @@
+"""Decoder-only families whose layers are dense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from txcalc.spec.huggingface.build import (
+    Data,
+    gated,
+    grouped_query,
+    layer_types,
+    layered,
+    layernorm,
+    plain,
+    rms,
+    rope,
+    windowed,
+)
+from txcalc.spec.huggingface.config import Config
+from txcalc.spec.huggingface.importer import decoder_head
+
+
+def common(c: Config, kind: str, *, head_bias: bool = False, **parts: Any) -> Data:
+    """Vocabulary, width, depth, context and head, under the names most decoders use; ``parts`` win."""
+    return {
+        "vocab": c.size("vocab_size"),
+        "d_model": c.size("hidden_size", "n_embd", "d_model", "n_embed"),
+        "layers": c.size("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+        "context": c.size("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", default=2048),
+        "head": decoder_head(c, kind, bias=head_bias),
+        **parts,
+    }
+
+
+def head_dim(c: Config, attention: Data) -> int:
+    """Width of a head, from the attention or from the model's width."""
+    return int(attention.get("head_dim") or c.size("hidden_size", "n_embd") // attention["heads"])
+
+
+def llama(c: Config, kind: str) -> Data:
+    """Llama 1 to 3 and all that share its shape: RMSNorm before, RoPE, grouped queries, SwiGLU."""
+    bias = c.flag("attention_bias", default=False)
+    attention = grouped_query(c, bias=bias)
+    return common(c, kind, attention=attention, feed_forward=gated(c, bias=c.flag("mlp_bias", default=False)),
+                  norm=rms(), position=rope(c, head_dim(c, attention)))
+
+
+def mistral(c: Config, kind: str) -> Data:
+    """Llama's shape with a sliding window in every layer."""
+    spec = llama(c, kind)
+    return windowed(c, spec, [c.take("sliding_window")] * spec["layers"])
+
+
+def qwen2(c: Config, kind: str) -> Data:
+    """Llama's shape with biases on q, k and v."""
+    attention = grouped_query(c, bias={"q": True, "k": True, "v": True})
+    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
+                  position=rope(c, head_dim(c, attention)))
+    return windowed(c, spec, _qwen_windows(c, spec["layers"]))
+
+
+def qwen3(c: Config, kind: str) -> Data:
+    """Llama's shape with a norm on every head's queries and keys."""
+    bias = c.flag("attention_bias")
+    attention = grouped_query(c, bias=bias, qk_norm=rms(over="head"))
+    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
+                  position=rope(c, head_dim(c, attention)))
+    return windowed(c, spec, _qwen_windows(c, spec["layers"]))
+
+
+def _qwen_windows(c: Config, layers: int) -> list[int | None]:
+    """From ``max_window_layers`` on, layers slide, if windows are used at all."""
+    window = c.take("sliding_window") if c.flag("use_sliding_window") else None
+    first = c.take("max_window_layers", default=layers)
+    default = ["sliding_attention" if window and i >= first else "full_attention" for i in range(layers)]
+    return [window if kind == "sliding_attention" else None for kind in layer_types(c, layers, default)]
+
+
+def gemma(c: Config, kind: str) -> Data:
+    """Gated GELU, an embedding scaled by the root of the width, heads wider than d_model / heads."""
+    c.only("use_bidirectional_attention", None, False)
+    attention = grouped_query(c, bias=c.flag("attention_bias"))
+    act = "hidden_activation" if c.data.get("hidden_activation") else "hidden_act"
+    c.ignore("hidden_activation", "hidden_act")
+    feed = {"d_ff": c.size("intermediate_size"), "activation": "gelu_tanh", "gated": True}
+    if c.data.get(act) not in (None, "gelu", "gelu_new", "gelu_pytorch_tanh"):
+        raise c.error(act, "only gelu is understood")
+    return common(c, kind, attention=attention, feed_forward=feed, norm=rms(), embedding_scale=True,
+                  position=rope(c, head_dim(c, attention)))
+
+
+def gemma2(c: Config, kind: str) -> Data:
+    """Gemma with norms on both sides of a sublayer, soft-capped scores, and a window in every second layer."""
+    spec = gemma(c, kind)
+    spec["norm"] = rms(placement="sandwich")
+    _softcaps(c, spec)
+    layers = spec["layers"]
+    default = ["full_attention" if (i + 1) % 2 == 0 else "sliding_attention" for i in range(layers)]
+    return _sliding(c, spec, default)
+
+
+def gemma3(c: Config, kind: str) -> Data:
+    """Gemma 2 with normed queries and keys, and five sliding layers to each full one."""
+    spec = gemma(c, kind)
+    spec["norm"] = rms(placement="sandwich")
+    spec["attention"]["qk_norm"] = rms(over="head")
+    _softcaps(c, spec)
+    pattern = c.take("sliding_window_pattern", default=6)
+    default = ["sliding_attention" if (i + 1) % pattern else "full_attention" for i in range(spec["layers"])]
+    return _sliding(c, spec, default)
+
+
+def _softcaps(c: Config, spec: Data) -> None:
+    cap = c.number("attn_logit_softcapping")
+    if cap is not None:
+        spec["attention"]["softcap"] = float(cap)
+    final = c.number("final_logit_softcapping")
+    if final is not None and spec["head"]["kind"] == "lm":
+        spec["head"]["softcap"] = float(final)
+
+
+def _sliding(c: Config, spec: Data, default: list[str], window_field: str = "sliding_window") -> Data:
+    window = c.take(window_field, default=None)
+    kinds = layer_types(c, spec["layers"], default)
+    return windowed(c, spec, [window if k == "sliding_attention" else None for k in kinds])
+
+
+def olmo(c: Config, kind: str) -> Data:
+    """Llama's shape with norms that have no weights."""
+    c.ignore("clip_qkv")
+    spec = llama(c, kind)
+    spec["norm"] = layernorm(scale=False, bias=False)
+    return spec
+
+
+def olmo2(c: Config, kind: str) -> Data:
+    """Norms after each sublayer instead of before, and norms over the whole of q and k."""
+    spec = llama(c, kind)
+    spec["norm"] = rms(placement="res-post")
+    spec["attention"]["qk_norm"] = rms(over="full")
+    return spec
+
+
+def olmo3(c: Config, kind: str) -> Data:
+    """OLMo 2 with three sliding layers to each full one."""
+    spec = olmo2(c, kind)
+    default = ["sliding_attention" if (i + 1) % 4 else "full_attention" for i in range(spec["layers"])]
+    return _sliding(c, spec, default)
+
+
+def cohere(c: Config, kind: str) -> Data:
+    """Parallel block behind one norm without bias."""
+    attention = grouped_query(c, bias=c.flag("attention_bias"))
+    if c.take("use_qk_norm", default=False):
+        attention["qk_norm"] = layernorm(bias=False, over="heads")
+    return common(c, kind, attention=attention, feed_forward=gated(c), norm=layernorm(bias=False, shared=True),
+                  residual="parallel", position=rope(c, head_dim(c, attention)))
+
+
+def cohere2(c: Config, kind: str) -> Data:
+    """Cohere with three sliding layers to each full one, which has no positions."""
+    spec = cohere(c, kind)
+    pattern = c.take("sliding_window_pattern", default=4)
+    default = ["sliding_attention" if (i + 1) % pattern else "full_attention" for i in range(spec["layers"])]
+    kinds = layer_types(c, spec["layers"], default)
+    window = c.take("sliding_window")
+    return layered(spec, [
+        {"attention": {"window": window}} if k == "sliding_attention" else {"attention": {"rope": False}} for k in kinds
+    ])
+
+
+def glm(c: Config, kind: str) -> Data:
+    """Half-rotary heads, biases on q, k and v."""
+    bias = c.flag("attention_bias")
+    attention = grouped_query(c, bias={"q": bias, "k": bias, "v": bias})
+    return common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
+                  position=rope(c, head_dim(c, attention), default=0.5))
+
+
+def glm4(c: Config, kind: str) -> Data:
+    """GLM with norms on both sides of a sublayer."""
+    spec = glm(c, kind)
+    spec["norm"] = rms(placement="sandwich")
+    return spec
+
+
+def phi(c: Config, kind: str) -> Data:
+    """Parallel block behind one LayerNorm, biases everywhere, part-rotary heads."""
+    attention = grouped_query(c, bias=True)
+    if c.flag("qk_layernorm"):
+        attention["qk_norm"] = layernorm(over="head")
+    return common(c, kind, head_bias=True, attention=attention, feed_forward=plain(c, c.size("intermediate_size")),
+                  norm=layernorm(shared=True), residual="parallel",
+                  position=rope(c, head_dim(c, attention), default=0.5))
+
+
+def phi3(c: Config, kind: str) -> Data:
+    """Llama's shape with a sliding window, and q, k, v in one matrix."""
+    attention = grouped_query(c)
+    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
+                  position=rope(c, head_dim(c, attention)))
+    return windowed(c, spec, [c.take("sliding_window")] * spec["layers"])
+
+
+def stablelm(c: Config, kind: str) -> Data:
+    """LayerNorm, quarter-rotary heads; the larger ones parallel with a norm for every head."""
+    qkv = c.flag("use_qkv_bias")
+    attention = grouped_query(c, bias={"q": qkv, "k": qkv, "v": qkv})
+    if c.flag("qk_layernorm"):
+        attention["qk_norm"] = layernorm(bias=False, over="heads")
+    parallel = c.flag("use_parallel_residual")
+    return common(c, kind, attention=attention, feed_forward=gated(c), norm=layernorm(shared=parallel),
+                  residual="parallel" if parallel else "sequential",
+                  position=rope(c, head_dim(c, attention), default=0.25))
+
+
+def starcoder2(c: Config, kind: str) -> Data:
+    """Biases everywhere, grouped queries, a plain GELU feed-forward, a sliding window."""
+    bias = c.flag("use_bias")
+    attention = grouped_query(c, bias=bias)
+    spec = common(c, kind, attention=attention, feed_forward=plain(c, c.size("intermediate_size"), bias=bias),
+                  norm=layernorm(), position=rope(c, head_dim(c, attention)))
+    c.ignore("norm_type", "mlp_type")
+    return windowed(c, spec, [c.take("sliding_window")] * spec["layers"])
+
+
+def nemotron(c: Config, kind: str) -> Data:
+    """Squared ReLU without a gate, LayerNorm, half-rotary heads."""
+    attention = grouped_query(c, bias=c.flag("attention_bias"))
+    feed = plain(c, c.size("intermediate_size"), bias=c.flag("mlp_bias"))
+    return common(c, kind, attention=attention, feed_forward=feed, norm=layernorm(),
+                  position=rope(c, head_dim(c, attention), default=0.5))
+
+
+def smollm3(c: Config, kind: str) -> Data:
+    """Llama's shape with no positions in every fourth layer."""
+    spec = llama(c, kind)
+    c.ignore("max_window_layers", "layer_types", "no_rope_layer_interval")
+    window = c.take("sliding_window") if c.flag("use_sliding_window", default=False) else None
+    no_rope = c.take("no_rope_layers", default=None)
+    interval = c.take("no_rope_layer_interval", default=4)
+    rotates = no_rope or [int((i + 1) % interval != 0) for i in range(spec["layers"])]
+    if len(rotates) != spec["layers"]:
+        raise c.error("no_rope_layers", f"must be a list of {spec['layers']} entries, one per layer")
+    kinds = layer_types(c, spec["layers"], ["sliding_attention" if window and r else "full_attention" for r in rotates])
+    return layered(spec, [
+        {"attention": ({"window": window} if window and k == "sliding_attention" else {})
+         | ({} if r else {"rope": False})}
+        for k, r in zip(kinds, rotates, strict=True)
+    ])
+
+
+def gpt2(c: Config, kind: str) -> Data:
+    """GPT-2: learned positions, LayerNorm before, biases everywhere."""
+    c.ignore("n_ctx", "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn")
+    d = c.size("n_embd", "hidden_size")
+    feed = plain(c, c.size_or(4 * d, "n_inner"), act="activation_function")
+    return common(c, kind, attention={"heads": c.size("n_head", "num_attention_heads"), "bias": True},
+                  feed_forward=feed, norm=layernorm(), position={"kind": "learned"})
+
+
+def openai_gpt(c: Config, kind: str) -> Data:
+    """GPT: norms after the residual sum, none at the end."""
+    c.ignore("n_ctx", "predict_special_tokens", "n_special")
+    d = c.size("n_embd", "hidden_size")
+    c.choice("afn", {"gelu": "gelu_tanh"})  # this class calls the tanh form gelu
+    return common(c, kind, attention={"heads": c.size("n_head", "num_attention_heads"), "bias": True},
+                  feed_forward={"d_ff": 4 * d, "activation": "gelu_tanh", "bias": True},
+                  norm=layernorm(placement="post"), final_norm=False, position={"kind": "learned"})
+
+
+def gpt_bigcode(c: Config, kind: str) -> Data:
+    """GPT-2 with one key-value head (SantaCoder, StarCoder)."""
+    c.ignore("attention_softmax_in_fp32", "scale_attention_softmax_in_fp32", "validate_runner_input",
+             "pre_allocate_kv_cache", "max_sequence_length", "max_batch_size", "pad_key_length", "inference_runner",
+             "num_key_value_heads")
+    spec = gpt2(c, kind)
+    if c.flag("multi_query"):
+        spec["attention"]["kv_heads"] = 1
+    return spec
+
+
+def gpt_neo(c: Config, kind: str) -> Data:
+    """GPT-2's shape, no bias on q, k, v, and layers that alternate between full and a window."""
+    d = c.size("hidden_size")
+    attention = {"heads": c.size("num_heads", "num_attention_heads"), "bias": {"o": True}, "scale": 1.0}
+    c.ignore("embed_dropout")
+    spec = common(c, kind, attention=attention,
+                  feed_forward=plain(c, c.size_or(4 * d, "intermediate_size"), act="activation_function"),
+                  norm=layernorm(), position={"kind": "learned"})
+    c.ignore("attention_layers")
+    kinds: list[str] = []
+    for pattern, times in c.take("attention_types"):
+        kinds += list(pattern) * times
+    if len(kinds) != spec["layers"]:
+        raise c.error("attention_types", f"names {len(kinds)} layers, not {spec['layers']}")
+    window = c.size("window_size")
+    return windowed(c, spec, [window if k == "local" else None for k in kinds])
+
+
+def gptj(c: Config, kind: str) -> Data:
+    """Parallel block behind one norm, no biases in attention, rotary part of each head, a biased head."""
+    d = c.size("n_embd", "hidden_size")
+    c.ignore("n_ctx", "scale_attn_weights")
+    feed = plain(c, c.size_or(4 * d, "n_inner"), act="activation_function")
+    return common(c, kind, head_bias=True, attention={"heads": c.size("n_head", "num_attention_heads")},
+                  feed_forward=feed, norm=layernorm(shared=True), residual="parallel",
+                  position={"kind": "rope", "dim": c.size("rotary_dim")})
+
+
+def gpt_neox(c: Config, kind: str) -> Data:
+    """Parallel block with a norm for each branch (Pythia, GPT-NeoX-20B)."""
+    parallel = c.flag("use_parallel_residual")
+    attention = {"heads": c.size("num_attention_heads"), "bias": c.flag("attention_bias")}
+    return common(c, kind, attention=attention, feed_forward=plain(c, c.size("intermediate_size")),
+                  norm=layernorm(), residual="parallel" if parallel else "sequential",
+                  position=rope(c, head_dim(c, attention), default=0.25))
+
+
+def opt(c: Config, kind: str) -> Data:
+    """OPT: two more rows of positions than the context; OPT-350m has norms after and a narrower embedding."""
+    c.ignore("_remove_final_layer_norm")
+    bias, affine = c.flag("enable_bias"), c.flag("layer_norm_elementwise_affine")
+    before = c.flag("do_layer_norm_before")
+    spec = common(c, kind, attention={"heads": c.size("num_attention_heads"), "bias": bias},
+                  feed_forward=plain(c, c.size("ffn_dim"), bias=bias, act="activation_function"),
+                  norm=layernorm(scale=affine, placement="pre" if before else "post") | {"bias": affine},
+                  final_norm=before and not c.data.get("_remove_final_layer_norm", False))
+    spec["position"] = {"kind": "learned", "size": spec["context"] + 2}
+    width = c.size("word_embed_proj_dim")
+    if width != spec["d_model"]:
+        spec |= {"embedding_dim": width, "embedding_projection": "tokens", "embedding_projection_bias": False}
+    return spec
+
+
+def bloom(c: Config, kind: str) -> Data:
+    """ALiBi, a norm on the embeddings, biases everywhere."""
+    c.ignore("apply_residual_connection_post_layernorm", "n_inner")
+    d = c.size("n_embed", "hidden_size") if "n_embed" in c.data else c.size("hidden_size")
+    return common(c, kind, d_model=d, attention={"heads": c.size("num_attention_heads", "n_head"), "bias": True},
+                  feed_forward={"d_ff": 4 * d, "activation": "gelu_tanh", "bias": True}, norm=layernorm(),
+                  embedding_norm=True, position={"kind": "alibi"})
+
+
+def mpt(c: Config, kind: str) -> Data:
+    """ALiBi, no biases at all."""
+    c.ignore("expansion_ratio", "learned_pos_emb", "no_bias", "embedding_fraction", "init_device", "norm_type",
+             "verbose", "init_config", "init_nonlinearity")
+    attn = c.section("attn_config", "")
+    attn.only("alibi", True)
+    attn.only("attn_type", "multihead_attention")
+    attn.only("qk_ln", False)
+    attn.only("prefix_lm", False)
+    attn.ignore("alibi_bias_max", "attn_impl", "attn_pdrop", "attn_uses_sequence_id", "clip_qkv", "softmax_scale")
+    attn.finish()
+    d = c.size("d_model", "hidden_size")
+    return common(c, kind, attention={"heads": c.size("n_heads", "num_attention_heads")},
+                  feed_forward={"d_ff": 4 * d, "activation": "gelu"}, norm=layernorm(bias=False),
+                  position={"kind": "alibi"})
+
+
+def falcon(c: Config, kind: str) -> Data:
+    """Parallel block, few key-value heads; the newer form has grouped queries and a norm for each branch."""
+    heads = c.size("num_attention_heads", "n_head")
+    new, bias = c.flag("new_decoder_architecture"), c.flag("bias")
+    multi_query, parallel = c.flag("multi_query"), c.flag("parallel_attn")
+    kv_heads = c.take("num_kv_heads", "n_head_kv", default=None)
+    norms = c.take("num_ln_in_parallel_attn", default=None)
+    d = c.size("hidden_size")
+    if new:
+        parallel, kv_heads = True, kv_heads or heads
+    else:
+        kv_heads = 1 if multi_query else heads
+    shared = parallel and (norms or (2 if new else 1)) == 1
+    return common(c, kind, attention={"heads": heads, "kv_heads": kv_heads, "bias": bias},
+                  feed_forward=plain(c, c.size_or(4 * d, "ffn_hidden_size"), bias=bias, act="activation"),
+                  norm=layernorm(shared=shared), residual="parallel" if parallel else "sequential",
+                  position={"kind": "alibi"} if c.flag("alibi") else {"kind": "rope"})

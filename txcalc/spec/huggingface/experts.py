@@ -1,0 +1,221 @@
+"""Decoder-only families with mixtures of experts, latent attention or recurrence."""
+
+from __future__ import annotations
+
+from txcalc.spec.huggingface.build import (
+    Data,
+    activation,
+    gated,
+    grouped_query,
+    layer_types,
+    layered,
+    layernorm,
+    rms,
+    rope,
+    windowed,
+)
+from txcalc.spec.huggingface.config import Config
+from txcalc.spec.huggingface.decoders import common, head_dim
+
+
+def experts(c: Config, *, count: tuple[str, ...], d_ff: str = "moe_intermediate_size", act: str = "hidden_act",
+            normalize: bool = True, **more: object) -> Data:
+    """Gated experts under their common field names."""
+    return {"kind": "moe", "experts": c.size(*count), "active_experts": c.size("num_experts_per_tok"),
+            "d_ff": c.size(d_ff), "activation": activation(c, act), "normalize": normalize, **more}
+
+
+def mixtral(c: Config, kind: str) -> Data:
+    """Llama's shape with experts in every layer."""
+    attention = grouped_query(c)
+    feed = experts(c, count=("num_local_experts",), d_ff="intermediate_size")
+    spec = common(c, kind, attention=attention, feed_forward=feed, norm=rms(), position=rope(c, head_dim(c, attention)))
+    return windowed(c, spec, [c.take("sliding_window")] * spec["layers"])
+
+
+def _sparse_layers(c: Config, layers: int) -> list[bool]:
+    """Qwen's rule: every ``decoder_sparse_step``-th layer, but those listed as dense."""
+    step, dense = c.size("decoder_sparse_step"), c.take("mlp_only_layers", default=None) or []
+    return [i not in dense and (i + 1) % step == 0 for i in range(layers)]
+
+
+def _with_experts(base: Data, sparse: list[bool], moe: Data, extra: list[Data] | None = None) -> Data:
+    """``base`` with its dense feed-forward, and ``moe`` where a layer is sparse."""
+    extra = extra or [{} for _ in sparse]
+    if all(sparse):
+        return layered({**base, "feed_forward": moe}, extra)
+    return layered(base, [{**e, **({"feed_forward": moe} if s else {})} for s, e in zip(sparse, extra, strict=True)])
+
+
+def _windows(c: Config, layers: int) -> list[Data]:
+    window = c.take("sliding_window") if c.flag("use_sliding_window") else None
+    first = c.take("max_window_layers", default=layers)
+    default = ["sliding_attention" if window and i >= first else "full_attention" for i in range(layers)]
+    return [{"attention": {"window": window}} if k == "sliding_attention" else {}
+            for k in layer_types(c, layers, default)]
+
+
+def qwen2_moe(c: Config, kind: str) -> Data:
+    """Qwen 1.5 and 2 with experts: a shared one behind a gate."""
+    bias = c.flag("qkv_bias")
+    attention = grouped_query(c, bias={"q": bias, "k": bias, "v": bias})
+    moe = experts(c, count=("num_experts",), normalize=c.flag("norm_topk_prob"), shared_experts=1,
+                  shared_d_ff=c.size("shared_expert_intermediate_size"), shared_gate=True)
+    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
+                  position=rope(c, head_dim(c, attention)))
+    layers = spec["layers"]
+    return _with_experts(spec, _sparse_layers(c, layers), moe, _windows(c, layers))
+
+
+def qwen3_moe(c: Config, kind: str) -> Data:
+    """Qwen 3 with experts and none shared."""
+    attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(over="head"))
+    moe = experts(c, count=("num_experts", "num_local_experts"), normalize=c.flag("norm_topk_prob"))
+    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
+                  position=rope(c, head_dim(c, attention)))
+    window = c.take("sliding_window") if c.flag("use_sliding_window") else None
+    c.ignore("max_window_layers")
+    spec["attention"]["window"] = window
+    return _with_experts(spec, _sparse_layers(c, spec["layers"]), moe)
+
+
+def olmoe(c: Config, kind: str) -> Data:
+    """OLMo with experts: norms over the whole of q and k, before each sublayer RMSNorm."""
+    c.ignore("clip_qkv")
+    attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(over="full"))
+    feed = experts(c, count=("num_experts",), d_ff="intermediate_size", normalize=c.flag("norm_topk_prob"))
+    return common(c, kind, attention=attention, feed_forward=feed, norm=rms(), position=rope(c, head_dim(c, attention)))
+
+
+def granitemoe(c: Config, kind: str) -> Data:
+    """Granite with experts."""
+    attention = grouped_query(c, bias=c.flag("attention_bias"))
+    feed = experts(c, count=("num_local_experts",), d_ff="intermediate_size", routing="topk-softmax")
+    return common(c, kind, attention=attention, feed_forward=feed, norm=rms(), position=rope(c, head_dim(c, attention)))
+
+
+def phimoe(c: Config, kind: str) -> Data:
+    """Phi-3.5-MoE: LayerNorm, biases as the configuration says, a biased head."""
+    attention = grouped_query(c, bias=c.flag("attention_bias"))
+    feed = experts(c, count=("num_local_experts",), d_ff="intermediate_size")
+    spec = common(c, kind, head_bias=c.flag("lm_head_bias"), attention=attention, feed_forward=feed, norm=layernorm(),
+                  position=rope(c, head_dim(c, attention)))
+    return windowed(c, spec, [c.take("sliding_window")] * spec["layers"])
+
+
+def dbrx(c: Config, kind: str) -> Data:
+    """DBRX: its own field names, LayerNorm without bias."""
+    attn, ffn = c.section("attn_config", ""), c.section("ffn_config", "")
+    attention = {"heads": c.size("n_heads", "num_attention_heads"), "kv_heads": attn.size("kv_n_heads", default=1)}
+    attn.ignore("clip_qkv", "attn_pdrop", "model_type")
+    act = ffn.take("ffn_act_fn", default=None) or {"name": "silu"}
+    feed = {"kind": "moe", "experts": ffn.size("moe_num_experts", default=4),
+            "active_experts": ffn.size("moe_top_k", default=1), "d_ff": ffn.size("ffn_hidden_size", default=3584),
+            "activation": act["name"], "normalize": ffn.take("moe_normalize_expert_weights", default=1.0) is not None}
+    ffn.ignore("moe_jitter_eps", "moe_loss_weight", "uniform_expert_assignment", "model_type", "hidden_size")
+    attn.finish()
+    ffn.finish()
+    c.ignore("num_key_value_heads")
+    return common(c, kind, attention=attention, feed_forward=feed, norm=layernorm(bias=False),
+                  position={"kind": "rope"})
+
+
+def gpt_oss(c: Config, kind: str) -> Data:
+    """Biases on everything, sinks, and a window in every second layer."""
+    c.ignore("swiglu_limit", "swiglu_alpha", "experts_per_token", "initial_context_length")
+    attention = grouped_query(c, bias=c.flag("attention_bias"), sinks=True)
+    feed = experts(c, count=("num_local_experts", "num_experts"), d_ff="intermediate_size", bias=True,
+                   router_bias=True, routing="topk-softmax")
+    spec = common(c, kind, attention=attention, feed_forward=feed, norm=rms(), position=rope(c, head_dim(c, attention)))
+    default = ["sliding_attention" if (i + 1) % 2 else "full_attention" for i in range(spec["layers"])]
+    window = c.size("sliding_window")
+    kinds = layer_types(c, spec["layers"], default)
+    return windowed(c, spec, [window if k == "sliding_attention" else None for k in kinds])
+
+
+def deepseek(c: Config, kind: str) -> Data:
+    """DeepSeek V2 and V3, Kimi K2: latent attention, shared experts, the first layers dense."""
+    c.ignore("num_key_value_heads", "head_dim", "qk_head_dim", "num_nextn_predict_layers", "n_group", "topk_group",
+             "topk_method", "routed_scaling_factor", "scoring_func", "ep_size", "moe_layer_freq_unused",
+             "num_local_experts")
+    c.only("moe_layer_freq", 1)
+    v3 = c.model_type == "deepseek_v3"
+    attention = {
+        "kind": "mla", "heads": c.size("num_attention_heads"), "kv_rank": c.size("kv_lora_rank"),
+        "nope_dim": c.size("qk_nope_head_dim"), "rope_dim": c.size("qk_rope_head_dim"),
+        "value_dim": c.size("v_head_dim"), "bias": c.flag("attention_bias"),
+    }
+    if c.take("q_lora_rank") is not None:
+        attention["q_rank"] = c.size("q_lora_rank")
+    shared = c.take("n_shared_experts")
+    moe = experts(c, count=("n_routed_experts",), normalize=c.flag("norm_topk_prob"),
+                  routing="sigmoid-topk" if v3 else "softmax-topk", **({"shared_experts": shared} if shared else {}))
+    spec = common(c, kind, attention=attention, feed_forward=gated(c, bias=c.flag("mlp_bias", default=False)),
+                  norm=rms(), position={"kind": "rope"})
+    first = c.take("first_k_dense_replace")
+    return _with_experts(spec, [i >= first for i in range(spec["layers"])], moe)
+
+
+def glm4_moe(c: Config, kind: str) -> Data:
+    """GLM-4.5: half-rotary heads, a shared expert, the first layers dense."""
+    c.ignore("num_nextn_predict_layers", "n_group", "topk_group", "routed_scaling_factor")
+    bias = c.flag("attention_bias")
+    attention = grouped_query(c, bias={"q": bias, "k": bias, "v": bias})
+    if c.flag("use_qk_norm"):
+        attention["qk_norm"] = rms(over="head")
+    shared = c.take("n_shared_experts")
+    moe = experts(c, count=("n_routed_experts",), normalize=c.flag("norm_topk_prob"), routing="sigmoid-topk",
+                  **({"shared_experts": shared} if shared else {}))
+    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
+                  position=rope(c, head_dim(c, attention), default=0.5))
+    first = c.take("first_k_dense_replace")
+    return _with_experts(spec, [i >= first for i in range(spec["layers"])], moe)
+
+
+def llama4(c: Config, kind: str) -> Data:
+    """Llama 4's text model: a shared expert beside one routed, chunked attention, layers without positions."""
+    c.ignore("attn_scale", "floor_scale", "attn_temperature_tuning", "for_llm_compression", "cache_implementation",
+             "attention_bias_unused")
+    attention = grouped_query(c, bias=c.flag("attention_bias"))
+    if c.flag("use_qk_norm"):
+        c.ignore("use_qk_norm")
+    width = c.size("intermediate_size")
+    moe = experts(c, count=("num_local_experts",), d_ff="intermediate_size", routing="sigmoid-topk", normalize=False,
+                  shared_experts=1, shared_d_ff=width)
+    dense = gated(c, d_ff=c.size("intermediate_size_mlp"))
+    spec = common(c, kind, attention=attention, feed_forward=dense, norm=rms(), position={"kind": "rope"})
+    layers = spec["layers"]
+    step = c.size("interleave_moe_layer_step")
+    listed = c.take("moe_layers", default=None)
+    sparse = [i in listed if listed is not None else (i + 1) % step == 0 for i in range(layers)]
+    rotary = c.take("no_rope_layers", default=None) or [
+        int((i + 1) % c.size("no_rope_layer_interval") != 0) for i in range(layers)
+    ]
+    c.ignore("no_rope_layer_interval")
+    chunk = c.take("attention_chunk_size")
+    kinds = layer_types(c, layers, ["chunked_attention" if r else "full_attention" for r in rotary])
+    extra: list[Data] = []
+    for k, r in zip(kinds, rotary, strict=True):
+        own = ({"chunk": chunk} if k == "chunked_attention" and chunk else {}) | ({} if r else {"rope": False})
+        norm = {"qk_norm": rms(over="head", scale=False)} if r and c.take("use_qk_norm") else {}
+        extra.append({"attention": own | norm} if own or norm else {})
+    return _with_experts(spec, sparse, moe, extra)
+
+
+def qwen3_next(c: Config, kind: str) -> Data:
+    """Three gated delta-rule layers to each layer of gated attention, experts with a gated shared one."""
+    attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(over="head"), output_gate=True)
+    delta = {"kind": "gated-delta", "key_heads": c.size("linear_num_key_heads"),
+             "value_heads": c.size("linear_num_value_heads"), "key_dim": c.size("linear_key_head_dim"),
+             "value_dim": c.size("linear_value_head_dim"), "conv": c.size("linear_conv_kernel_dim")}
+    moe = experts(c, count=("num_experts",), normalize=c.flag("norm_topk_prob"), shared_experts=1,
+                  shared_d_ff=c.size("shared_expert_intermediate_size"), shared_gate=True)
+    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
+                  position=rope(c, head_dim(c, attention), default=0.25))
+    layers, interval = spec["layers"], c.take("full_attention_interval", default=4)
+    default = ["linear_attention" if (i + 1) % interval else "full_attention" for i in range(layers)]
+    extra: list[Data] = [{"attention": None, "recurrent": delta} if k == "linear_attention" else {}
+             for k in layer_types(c, layers, default)]
+    return _with_experts(spec, _sparse_layers(c, layers), moe, extra)
+
+

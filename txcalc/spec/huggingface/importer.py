@@ -1,0 +1,91 @@
+"""From the text of a ``config.json`` to a spec, or one line that names what is not understood.
+
+Nothing is executed and nothing is downloaded: ``auto_map``, which points at code, is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from txcalc.spec.errors import SpecError, nearest, shown
+from txcalc.spec.huggingface.build import Data, labels
+from txcalc.spec.huggingface.config import Config
+
+
+class Family(NamedTuple):
+    """How one ``model_type`` is read. ``classes`` says which head each class puts on top."""
+
+    build: Callable[[Config, str], Data]
+    classes: dict[str, str]
+
+
+def is_config(data: Mapping[str, Any]) -> bool:
+    """Whether a mapping looks like a Hugging Face configuration rather than a spec of ours."""
+    return ("model_type" in data or "architectures" in data) and "architecture" not in data
+
+
+def parse(text: str, source: str) -> dict[str, Any]:
+    """The JSON object in ``text``. Raises ``SpecError`` with line and column for anything else."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SpecError(f"not valid JSON: {error.msg}", source=source, line=error.lineno, column=error.colno) from None
+    except RecursionError:
+        raise SpecError("nested too deeply", source=source) from None
+    if not isinstance(data, dict):
+        raise SpecError(f"must be a JSON object, got {shown(data)}", source=source)
+    return data
+
+
+def spec_from_config(data: Mapping[str, Any], source: str, name: str) -> Data:
+    """The fields of a spec named ``name`` for this configuration.
+
+    Raises ``SpecError`` for a ``model_type``, a class or a field that is not understood.
+    """
+    from txcalc.spec.huggingface.families import FAMILIES
+
+    model_type = data.get("model_type")
+    if not isinstance(model_type, str):
+        raise SpecError("required field is missing", source=source, field="model_type")
+    if model_type not in FAMILIES:
+        hint = nearest(model_type, FAMILIES)
+        code = "; its auto_map is code from the hub, which is never run" if "auto_map" in data else ""
+        raise SpecError(f"{shown(model_type)} is not known" + (f"; did you mean {hint}?" if hint else "") + code,
+                        source=source, field="model_type")
+    family = FAMILIES[model_type]
+    c = Config(data, model_type, source=source)
+    spec = {"name": name, "family": model_type, **family.build(c, _head_kind(data, family, source))}
+    c.finish()
+    return spec
+
+
+def _head_kind(data: Mapping[str, Any], family: Family, source: str) -> str:
+    classes = data.get("architectures") or [next(iter(family.classes))]
+    if not isinstance(classes, list) or len(classes) != 1 or not isinstance(classes[0], str):
+        raise SpecError(f"must be a list of one class, got {shown(classes)}", source=source, field="architectures")
+    if classes[0] not in family.classes:
+        hint = nearest(classes[0], family.classes)
+        raise SpecError(f"class {classes[0]!r} is not known for model_type {data['model_type']}; "
+                        f"known: {', '.join(family.classes)}" + (f"; did you mean {hint}?" if hint else ""),
+                        source=source, field="architectures")
+    return family.classes[classes[0]]
+
+
+def decoder_classes(prefix: str) -> dict[str, str]:
+    """The classes that a decoder family usually has."""
+    return {
+        f"{prefix}ForCausalLM": "lm", f"{prefix}Model": "none", f"{prefix}ForSequenceClassification": "sequence",
+        f"{prefix}ForTokenClassification": "token", f"{prefix}ForQuestionAnswering": "span",
+    }
+
+
+def decoder_head(c: Config, kind: str, *, bias: bool = False) -> Data:
+    """The head of a decoder: its language model's, or one of the usual classifiers over every position."""
+    tied = c.flag("tie_word_embeddings")
+    if kind == "lm":
+        return {"kind": "lm", "tied": tied, "bias": bias}
+    if kind == "none":
+        return {"kind": "none"}
+    return {"kind": "classifier", "labels": 2 if kind == "span" else labels(c), "bias": kind != "sequence", "of": "all"}
