@@ -82,6 +82,7 @@ class Attention(Spec):
     head_dim: Size = Field(default=None, description="default: d_model / heads")  # type: ignore[assignment]
     bias: AttentionBias = AttentionBias()
     window: Size | None = Field(default=None, description="sliding window: keys each query sees, itself included")
+    cached: Literal["window", "all"] = Field(default="window", description="all: a full window drops nothing from the cache")
     qk_norm: HeadNorm | None = None
     scale: Positive | None = Field(default=None, description="softmax scale; default 1/sqrt(head_dim)")
     rope: Flag = Field(default=True, description="false: no rotary embedding in this layer (NoPE)")

@@ -120,6 +120,8 @@ def _block(data: Data, d_model: Any, path: tuple[str | int, ...]) -> Data:
 
 def _head_dim(data: Data, d_model: Any, path: tuple[str | int, ...]) -> Data:
     heads = data.get("heads")
+    if data.get("kind", "standard") != "standard":
+        return data
     if data.get("head_dim") is None and _is_size(heads) and _is_size(d_model):
         if d_model % heads:
             raise FieldError((*path, "heads"), f"{heads} does not divide d_model {d_model}; "

@@ -38,8 +38,9 @@ def self_attention(
             span = _span(t, n, past, causal=causal, window=spec.window, chunk=spec.chunk)
             if isinstance(position, RelativePosition) and position.per_layer:
                 relative_bias(t, "relative_bias", position, spec.heads, n, span.keys)
-            y = _heads(t, spec, position, x, x, span, Cache("self", _kv_width(spec), span.held, x.shape[0])
-                       if causal else None, table)
+            held = past + n if spec.cached == "all" else span.held
+            cache = Cache("self", _kv_width(spec), held, x.shape[0]) if causal else None
+            y = _heads(t, spec, position, x, x, span, cache, table)
         return ops.dropout(t, "dropout", y)
 
 

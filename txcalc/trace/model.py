@@ -197,6 +197,8 @@ def _residual(
 
 def _top(t: Trace, spec: Model, x: Tensor) -> None:
     """Pooler, head, and in training the loss."""
+    if spec.embedding_dim is not None and spec.embedding_projection == "tokens":
+        x = ops.linear(t, "output_projection", x, spec.embedding_dim)
     b, _, d = x.shape
     first = x.view(b, d)
     if spec.pooler:
@@ -227,8 +229,6 @@ def _predict(t: Trace, spec: Model, head: LMHead, x: Tensor) -> Tensor:
         with t.scope("head_transform", component=True):
             x = ops.linear(t, "dense", x, spec.embedding_width, bias=head.transform.bias)
             x = ops.norm(t, "norm", ops.activation(t, "activation", x, head.transform.activation), head.transform.norm)
-    elif head.tied and spec.embedding_dim is not None:
-        x = ops.linear(t, "head_projection", x, spec.embedding_width, bias=False)
     logits = ops.linear(t, "head", x, spec.vocab, bias=head.bias, tied=head.tied, kind="head")
     if head.softcap is not None:
         logits = ops.activation(t, "head_softcap", logits, "tanh").view(*logits.shape)

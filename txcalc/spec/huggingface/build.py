@@ -62,7 +62,9 @@ def rope(c: Config, head_dim: int, *, default: float = 1.0) -> Data:
     part = c.take("partial_rotary_factor", "rotary_pct", default=None)
     part = nested if part is None else part
     dim = int(head_dim * (default if part is None else part))
-    return {"kind": "rope"} if dim == head_dim else {"kind": "rope", "dim": dim}
+    if dim == head_dim:
+        return {"kind": "rope"}
+    return {"kind": "rope", "dim": dim} if dim else {"kind": "none"}
 
 
 def windowed(c: Config, base: Data, windows: Sequence[int | None]) -> Data:

@@ -45,10 +45,10 @@ summary_type summary_use_proj summary_activation summary_proj_to_labels summary_
 sparse_prediction sparse_pred_ignore_index reference_compile repad_logits_with_grad deterministic_flash_attn
 classifier_pooling classifier_activation cross_attention_hidden_size add_cross_attention encoder_hidden_size
 tie_encoder_decoder mask_time_prob mask_time_length mask_time_min_masks mask_feature_prob mask_feature_length
-mask_feature_min_masks apply_spec_augment median_filter_length max_source_positions_unused image_token_id
-boi_token_id eoi_token_id image_token_index eoi_token_index boi_token_index mm_tokens_per_image_unused
+mask_feature_min_masks apply_spec_augment median_filter_length image_token_id
+boi_token_id eoi_token_id image_token_index eoi_token_index boi_token_index
 use_cache_quantization use_cache_kernel use_dynamic_ntk use_logn_attn fused_attention onnx_safe
-quantization_config unsloth_version unsloth_fixed layer_types_unused
+quantization_config unsloth_version unsloth_fixed cache_implementation
 """.split())
 
 REQUIRED: Final = object()
@@ -126,7 +126,7 @@ class Config:
 
     def section(self, name: str, model_type: str) -> Config:
         """A nested configuration."""
-        data = self.take(name, default={})
+        data = self.take(name, default=None) or {}
         if not isinstance(data, Mapping):
             raise self.error(name, f"must be a mapping, got {shown(data)}")
         return Config(data, model_type, source=self.source, path=f"{self.path}{name}.")

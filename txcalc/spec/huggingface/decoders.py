@@ -38,24 +38,27 @@ def head_dim(c: Config, attention: Data) -> int:
 
 
 def llama(c: Config, kind: str) -> Data:
-    """Llama 1 to 3 and all that share its shape: RMSNorm before, RoPE, grouped queries, SwiGLU."""
-    bias = c.flag("attention_bias", default=False)
+    """Llama 1 to 3, Granite: RMSNorm before, RoPE, grouped queries, SwiGLU, biases if asked for."""
+    return _plain_llama(c, kind, bias=c.flag("attention_bias"), mlp_bias=c.flag("mlp_bias", default=False))
+
+
+def _plain_llama(c: Config, kind: str, *, bias: bool | Data = False, mlp_bias: bool = False) -> Data:
     attention = grouped_query(c, bias=bias)
-    return common(c, kind, attention=attention, feed_forward=gated(c, bias=c.flag("mlp_bias", default=False)),
-                  norm=rms(), position=rope(c, head_dim(c, attention)))
+    return common(c, kind, attention=attention, feed_forward=gated(c, bias=mlp_bias), norm=rms(),
+                  position=rope(c, head_dim(c, attention)))
 
 
 def mistral(c: Config, kind: str) -> Data:
     """Llama's shape with a sliding window in every layer."""
-    spec = llama(c, kind)
+    c.ignore("attention_sink_size", "attention_bias", "mlp_bias")
+    spec = _plain_llama(c, kind)
     return windowed(c, spec, [c.take("sliding_window")] * spec["layers"])
 
 
 def qwen2(c: Config, kind: str) -> Data:
     """Llama's shape with biases on q, k and v."""
-    attention = grouped_query(c, bias={"q": True, "k": True, "v": True})
-    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
-                  position=rope(c, head_dim(c, attention)))
+    c.ignore("use_mrope", "attention_bias", "mlp_bias")
+    spec = _plain_llama(c, kind, bias={"q": True, "k": True, "v": True})
     return windowed(c, spec, _qwen_windows(c, spec["layers"]))
 
 
@@ -70,7 +73,8 @@ def qwen3(c: Config, kind: str) -> Data:
 
 def _qwen_windows(c: Config, layers: int) -> list[int | None]:
     """From ``max_window_layers`` on, layers slide, if windows are used at all."""
-    window = c.take("sliding_window") if c.flag("use_sliding_window") else None
+    window = c.take("sliding_window")
+    window = window if c.flag("use_sliding_window") else None
     first = c.take("max_window_layers", default=layers)
     default = ["sliding_attention" if window and i >= first else "full_attention" for i in range(layers)]
     return [window if kind == "sliding_attention" else None for kind in layer_types(c, layers, default)]
@@ -127,15 +131,16 @@ def _sliding(c: Config, spec: Data, default: list[str], window_field: str = "sli
 
 def olmo(c: Config, kind: str) -> Data:
     """Llama's shape with norms that have no weights."""
-    c.ignore("clip_qkv")
-    spec = llama(c, kind)
+    c.ignore("clip_qkv", "mlp_bias")
+    spec = _plain_llama(c, kind, bias=c.flag("attention_bias"))
     spec["norm"] = layernorm(scale=False, bias=False)
     return spec
 
 
 def olmo2(c: Config, kind: str) -> Data:
     """Norms after each sublayer instead of before, and norms over the whole of q and k."""
-    spec = llama(c, kind)
+    c.ignore("mlp_bias")
+    spec = _plain_llama(c, kind, bias=c.flag("attention_bias"))
     spec["norm"] = rms(placement="res-post")
     spec["attention"]["qk_norm"] = rms(over="full")
     return spec
@@ -196,9 +201,8 @@ def phi(c: Config, kind: str) -> Data:
 
 def phi3(c: Config, kind: str) -> Data:
     """Llama's shape with a sliding window, and q, k, v in one matrix."""
-    attention = grouped_query(c)
-    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
-                  position=rope(c, head_dim(c, attention)))
+    c.ignore("attention_bias", "embd_layer", "mlp_bias")
+    spec = _plain_llama(c, kind)
     return windowed(c, spec, [c.take("sliding_window")] * spec["layers"])
 
 
@@ -220,7 +224,8 @@ def starcoder2(c: Config, kind: str) -> Data:
     attention = grouped_query(c, bias=bias)
     spec = common(c, kind, attention=attention, feed_forward=plain(c, c.size("intermediate_size"), bias=bias),
                   norm=layernorm(), position=rope(c, head_dim(c, attention)))
-    c.ignore("norm_type", "mlp_type")
+    c.ignore("norm_type", "mlp_type", "scale_attn_weights", "attention_softmax_in_fp32",
+             "scale_attention_softmax_in_fp32")
     return windowed(c, spec, [c.take("sliding_window")] * spec["layers"])
 
 
@@ -236,7 +241,8 @@ def smollm3(c: Config, kind: str) -> Data:
     """Llama's shape with no positions in every fourth layer."""
     spec = llama(c, kind)
     c.ignore("max_window_layers", "layer_types", "no_rope_layer_interval")
-    window = c.take("sliding_window") if c.flag("use_sliding_window", default=False) else None
+    window = c.take("sliding_window")
+    window = window if c.flag("use_sliding_window", default=False) else None
     no_rope = c.take("no_rope_layers", default=None)
     interval = c.take("no_rope_layer_interval", default=4)
     rotates = no_rope or [int((i + 1) % interval != 0) for i in range(spec["layers"])]
@@ -273,7 +279,7 @@ def gpt_bigcode(c: Config, kind: str) -> Data:
     """GPT-2 with one key-value head (SantaCoder, StarCoder)."""
     c.ignore("attention_softmax_in_fp32", "scale_attention_softmax_in_fp32", "validate_runner_input",
              "pre_allocate_kv_cache", "max_sequence_length", "max_batch_size", "pad_key_length", "inference_runner",
-             "num_key_value_heads")
+             "num_key_value_heads", "runner_max_sequence_length", "reorder_and_upcast_attn")
     spec = gpt2(c, kind)
     if c.flag("multi_query"):
         spec["attention"]["kv_heads"] = 1
@@ -283,7 +289,8 @@ def gpt_bigcode(c: Config, kind: str) -> Data:
 def gpt_neo(c: Config, kind: str) -> Data:
     """GPT-2's shape, no bias on q, k, v, and layers that alternate between full and a window."""
     d = c.size("hidden_size")
-    attention = {"heads": c.size("num_heads", "num_attention_heads"), "bias": {"o": True}, "scale": 1.0}
+    attention = {"heads": c.size("num_heads", "num_attention_heads"), "bias": {"o": True}, "scale": 1.0,
+                 "cached": "all"}
     c.ignore("embed_dropout")
     spec = common(c, kind, attention=attention,
                   feed_forward=plain(c, c.size_or(4 * d, "intermediate_size"), act="activation_function"),
@@ -361,6 +368,7 @@ def mpt(c: Config, kind: str) -> Data:
 
 def falcon(c: Config, kind: str) -> Data:
     """Parallel block, few key-value heads; the newer form has grouped queries and a norm for each branch."""
+    c.ignore("apply_residual_connection_post_layernorm")
     heads = c.size("num_attention_heads", "n_head")
     new, bias = c.flag("new_decoder_architecture"), c.flag("bias")
     multi_query, parallel = c.flag("multi_query"), c.flag("parallel_attn")

@@ -48,7 +48,8 @@ def _with_experts(base: Data, sparse: list[bool], moe: Data, extra: list[Data] |
 
 
 def _windows(c: Config, layers: int) -> list[Data]:
-    window = c.take("sliding_window") if c.flag("use_sliding_window") else None
+    window = c.take("sliding_window")
+    window = window if c.flag("use_sliding_window") else None
     first = c.take("max_window_layers", default=layers)
     default = ["sliding_attention" if window and i >= first else "full_attention" for i in range(layers)]
     return [{"attention": {"window": window}} if k == "sliding_attention" else {}
@@ -73,7 +74,8 @@ def qwen3_moe(c: Config, kind: str) -> Data:
     moe = experts(c, count=("num_experts", "num_local_experts"), normalize=c.flag("norm_topk_prob"))
     spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
                   position=rope(c, head_dim(c, attention)))
-    window = c.take("sliding_window") if c.flag("use_sliding_window") else None
+    window = c.take("sliding_window")
+    window = window if c.flag("use_sliding_window") else None
     c.ignore("max_window_layers")
     spec["attention"]["window"] = window
     return _with_experts(spec, _sparse_layers(c, spec["layers"]), moe)

@@ -1,0 +1,5 @@
+"""``python -m txcalc``."""
+
+from txcalc.cli.app import main
+
+main()
