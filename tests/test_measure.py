@@ -179,6 +179,20 @@ def test_kept_by_hand() -> None:
     })
 
 
+@pytest.mark.parametrize("eager", [True, False])
+@pytest.mark.parametrize("position", ["none", "rope", "alibi", "sinusoidal"])
+def test_masks_and_rotations_are_buffers_and_not_kept(position: str, eager: bool) -> None:
+    """Also with a window, also where the mask is a slice of a longer table, as in an encoder-decoder."""
+    plain, other = (
+        measure.kept(
+            spec("t5", position={"kind": kind}, attention={"heads": 3, "window": window}), 2, 13, source_seq=17,
+            eager=eager,
+        )
+        for kind, window in (("none", None), (position, 5))
+    )
+    assert measure.by_path(plain) == measure.by_path(other)
+
+
 @pytest.mark.parametrize("device", ["cpu", "meta", "fake"])
 def test_cache_bytes_by_hand(device: str) -> None:
     half = {"dtype": torch.bfloat16, "device": device}

@@ -235,8 +235,6 @@ def test_a_training_step_reaches_every_weight() -> None:
 def test_what_it_cannot_run_is_refused_by_name() -> None:
     model = spec({})
     assert list(not_understood(model)) == []
-    odd = model.model_copy(update={"attention": model.attention.model_copy(update={"kind": "other"})})
-    assert list(not_understood(odd)) == []
     known = UNDERSTOOD[type(model.attention)]
     known.discard("softcap")
     try:
@@ -244,6 +242,9 @@ def test_what_it_cannot_run_is_refused_by_name() -> None:
             build(spec(CAUSAL["softcap"]), length=3)
     finally:
         known.add("softcap")
+    latent = {"kind": "mla", "heads": 3, "kv_rank": 5, "nope_dim": 4, "rope_dim": 2, "value_dim": 3}
+    with pytest.raises(NotImplementedError, match="attention of kind MLA"):
+        build(spec({"attention": latent}), length=3)
 
 
 def test_errors() -> None:

@@ -27,7 +27,7 @@ class Norm(Spec):
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, data: Any) -> Any:
-        return resolve.norm(data)
+        return resolve.norm(data, cls.model_fields["kind"].default)
 
 
 class BlockNorm(Norm):

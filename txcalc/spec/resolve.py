@@ -31,9 +31,9 @@ def model(data: Any) -> Any:
     return _stack(out, out, ())
 
 
-def norm(data: Any) -> Any:
+def norm(data: Any, default_kind: str) -> Any:
     """RMSNorm has no bias unless asked for."""
-    if isinstance(data, Mapping) and data.get("kind") == "rmsnorm" and "bias" not in data:
+    if isinstance(data, Mapping) and data.get("kind", default_kind) == "rmsnorm" and "bias" not in data:
         return {**data, "bias": False}
     return data
 

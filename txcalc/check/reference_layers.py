@@ -1,0 +1,172 @@
+"""The plain layers of the reference: norms, activations, feed-forward and mixture of experts.
+
+Nothing in the reference counts anything. What autograd keeps, what is computed and what is cached follow from
+running it, so it is written the way one would write it to train a model: no custom kernel, no needless copy.
+Shapes: ``b`` batch, ``n`` new tokens, ``t`` keys, ``d`` d_model, ``h`` heads, ``kv`` kv_heads, ``hd`` head_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensor
+from torch.nn import functional as F
+
+from txcalc.spec.base import Activation
+from txcalc.spec.layers import DenseBias, MoE, Norm
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the reference runs: the longest sequence its buffers serve, the attention path, dropout's p."""
+
+    length: int
+    eager: bool = False
+    dropout: float = 0.0
+
+
+class Repeated(nn.ModuleList):
+    """Modules that are all alike (layers, experts): the index is left out when paths are compared."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        super().__init__(modules)
+
+
+def activate(kind: Activation, x: Tensor) -> Tensor:
+    """The activation function called ``kind``, elementwise."""
+    match kind:
+        case "gelu":
+            return F.gelu(x)
+        case "gelu_tanh":
+            return F.gelu(x, approximate="tanh")
+        case "quick_gelu":
+            return x * torch.sigmoid(1.702 * x)
+        case "relu":
+            return F.relu(x)
+        case "relu2":
+            return F.relu(x).square()
+        case "silu":
+            return F.silu(x)
+        case "tanh":
+            return torch.tanh(x)
+        case "sigmoid":
+            return torch.sigmoid(x)
+
+
+def dropout_or_nothing(p: float) -> nn.Module:
+    """Dropout, or a module that keeps nothing when p is 0."""
+    return nn.Dropout(p) if p > 0 else nn.Identity()
+
+
+class Normalization(nn.Module):
+    """LayerNorm or RMSNorm over the last axis; with ``groups`` every group of the axis before has its own weights."""
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(self, norm: Norm, width: int, groups: int | None = None) -> None:
+        super().__init__()
+        shape = (width,) if groups is None else (groups, width)
+        self.rms = norm.kind == "rmsnorm"
+        self.width, self.eps, self.grouped = (width,), norm.eps, groups is not None
+        self.weight = nn.Parameter(torch.ones(shape)) if norm.scale else None
+        self.bias = nn.Parameter(torch.zeros(shape)) if norm.bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) to the same shape."""
+        weight, bias = (None, None) if self.grouped else (self.weight, self.bias)
+        if self.rms:
+            y = F.rms_norm(x, self.width, weight, self.eps)
+            y = y if bias is None else y + bias
+        else:
+            y = F.layer_norm(x, self.width, weight, bias, self.eps)
+        if self.grouped:
+            y = y if self.weight is None else y * self.weight
+            y = y if self.bias is None else y + self.bias
+        return y
+
+
+# ---------------------------------------------------------------- feed-forward
+
+
+class Dense(nn.Module):
+    """``down(act(up(x)))``, or gated: ``down(act(gate(x)) * up(x))``; also one expert of a mixture."""
+
+    gate: nn.Linear | None
+
+    def __init__(
+        self, d_model: int, d_ff: int, activation: Activation, gated: bool, bias: DenseBias,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.up = nn.Linear(d_model, d_ff, bias=bias.up)
+        self.gate = nn.Linear(d_model, d_ff, bias=bias.gate) if gated else None
+        self.down = nn.Linear(d_ff, d_model, bias=bias.down)
+        self.dropout = dropout_or_nothing(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., d) to (..., d)."""
+        up: Tensor = self.up(x)
+        hidden = activate(self.activation, up if self.gate is None else self.gate(x))
+        out: Tensor = self.dropout(self.down(hidden if self.gate is None else hidden * up))
+        return out
+
+
+class MixtureOfExperts(nn.Module):
+    """Every token goes through its top ``active_experts`` experts, and through the shared ones."""
+
+    shared: Dense | None
+    shared_gate: nn.Linear | None
+
+    def __init__(self, moe: MoE, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.routing, self.normalize, self.active = moe.routing, moe.normalize, moe.active_experts
+        self.router = nn.Linear(d_model, moe.experts, bias=moe.router_bias)
+        self.experts = Repeated(
+            Dense(d_model, moe.d_ff, moe.activation, moe.gated, moe.bias) for _ in range(moe.experts)
+        )
+        width = moe.shared_experts * (moe.shared_d_ff or moe.d_ff)
+        self.shared = Dense(d_model, width, moe.activation, moe.gated, moe.bias) if width else None
+        self.shared_gate = nn.Linear(d_model, 1, bias=False) if moe.shared_gate else None
+        self.dropout = dropout_or_nothing(options.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        tokens = x.flatten(0, 1)
+        weights, chosen = self._route(self.router(tokens))
+        order = torch.argsort(chosen.flatten(), stable=True)
+        sorted_tokens = tokens[order // self.active]
+        parts = torch.split(sorted_tokens, self._counts(chosen))
+        outputs = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])
+        unsorted = outputs[torch.argsort(order)].view(*chosen.shape, -1)
+        out = (unsorted * weights.unsqueeze(-1)).sum(dim=1)
+        if self.shared is not None:
+            shared = self.shared(tokens)
+            out = out + (shared if self.shared_gate is None else torch.sigmoid(self.shared_gate(tokens)) * shared)
+        result: Tensor = self.dropout(out.view_as(x))
+        return result
+
+    def _route(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (tokens, experts) to weights and indices, both (tokens, active)."""
+        match self.routing:
+            case "topk-softmax":
+                weights, chosen = scores.topk(self.active, dim=-1)
+                return F.softmax(weights, dim=-1), chosen  # sums to 1 already
+            case "softmax-topk":
+                weights, chosen = F.softmax(scores, dim=-1).topk(self.active, dim=-1)
+            case "sigmoid-topk":
+                weights, chosen = torch.sigmoid(scores).topk(self.active, dim=-1)
+        return (weights / weights.sum(dim=-1, keepdim=True) if self.normalize else weights), chosen
+
+    def _counts(self, chosen: Tensor) -> list[int]:
+        """Tokens per expert; where tensors have no values to read, as even as can be."""
+        experts = len(self.experts)
+        if chosen.is_meta or isinstance(chosen, FakeTensor):
+            each, left = divmod(chosen.numel(), experts)
+            return [each + (e < left) for e in range(experts)]
+        counts: list[int] = torch.bincount(chosen.flatten(), minlength=experts).tolist()
+        return counts

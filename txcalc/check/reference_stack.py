@@ -1,0 +1,270 @@
+"""Blocks and stacks of the reference: which layers follow each other, with which residuals, masks and caches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from txcalc.check.reference_attention import (
+    AdditiveMask,
+    CrossAttention,
+    LayerCache,
+    RelativeBias,
+    Rotary,
+    SelfAttention,
+)
+from txcalc.check.reference_layers import (
+    Dense,
+    MixtureOfExperts,
+    Normalization,
+    Options,
+    Repeated,
+    dropout_or_nothing,
+)
+from txcalc.spec.inputs import AlibiPosition, LearnedPosition, RelativePosition, RotaryPosition, SinusoidalPosition
+from txcalc.spec.layers import Attention, MoE
+from txcalc.spec.layers import Dense as DenseSpec
+from txcalc.spec.model import Model, Stack, Sublayers
+
+
+@dataclass
+class Cache:
+    """What generation keeps between steps: one entry per run of a block, in order."""
+
+    layers: list[LayerCache]
+    length: int = 0
+
+    def bytes(self) -> int:
+        """Bytes of all cached keys and values."""
+        return sum(layer.attention.bytes() + layer.cross_attention.bytes() for layer in self.layers)
+
+
+# ---------------------------------------------------------------- block
+
+
+class PositionTables:
+    """The masks and rotations of one stack, each built once and shared by the layers that need it."""
+
+    def __init__(self, stack: Stack, options: Options, *, causal: bool) -> None:
+        self.position, self.options, self.causal = stack.position, options, causal
+        self._masks: dict[tuple[int | None, int | None, int | None], AdditiveMask] = {}
+        self._rotations: dict[int, Rotary] = {}
+
+    def attention(self, attention: Attention, d_model: int) -> SelfAttention:
+        """A self-attention with this stack's positions."""
+        position, heads = self.position, attention.heads
+        alibi = heads if isinstance(position, AlibiPosition) else None
+        own_bias = isinstance(position, RelativePosition) and position.per_layer
+        return SelfAttention(
+            attention, d_model, self.options,
+            mask=self._mask(attention.window, attention.chunk, alibi),
+            plain_causal=self.causal and attention.window is None and attention.chunk is None and alibi is None,
+            rotary=self._rotary(attention.head_dim) if attention.rope else None,
+            relative_bias=self.relative_bias(heads) if own_bias else None,
+        )
+
+    def relative_bias(self, heads: int) -> RelativeBias | None:
+        """A table of T5's bias, if that is this stack's position."""
+        if not isinstance(self.position, RelativePosition):
+            return None
+        return RelativeBias(self.position, heads, causal=self.causal)
+
+    def _mask(self, window: int | None, chunk: int | None, alibi: int | None) -> AdditiveMask | None:
+        if not self.causal and window is None and chunk is None and alibi is None:
+            return None
+        key = (window, chunk, alibi)
+        if key not in self._masks:
+            self._masks[key] = AdditiveMask(
+                self.options.length, causal=self.causal, window=window, chunk=chunk, alibi_heads=alibi
+            )
+        return self._masks[key]
+
+    def _rotary(self, head_dim: int) -> Rotary | None:
+        if not isinstance(self.position, RotaryPosition):
+            return None
+        if head_dim not in self._rotations:
+            self._rotations[head_dim] = Rotary(self.position, head_dim, self.options.length)
+        return self._rotations[head_dim]
+
+
+class Block(nn.Module):
+    """One layer: attention, cross-attention and feed-forward, each in its residual, as far as the spec has them."""
+
+    attention: SelfAttention | None
+    cross_attention: CrossAttention | None
+    feed_forward: Dense | MixtureOfExperts | None
+
+    def __init__(self, block: Sublayers, d_model: int, options: Options, tables: PositionTables) -> None:
+        super().__init__()
+        norm = block.norm
+        self.placement, self.shared_norm, self.parallel = norm.placement, norm.shared, block.residual == "parallel"
+        own, cross, feed_forward = block.attention, block.cross_attention, block.feed_forward
+        if cross is not None and (cross.window or cross.chunk):
+            raise ValueError("a window or chunks mean nothing in cross_attention")
+        for name, part in (("attention", own), ("cross_attention", cross), ("feed_forward", feed_forward)):
+            if part is None or (name == "feed_forward" and norm.shared):
+                continue
+            bare = name == "attention" and not norm.on_attention
+            self.add_module(f"{name}_norm", nn.Identity() if bare else Normalization(norm, d_model))
+            if norm.placement == "sandwich":
+                self.add_module(f"{name}_post_norm", nn.Identity() if bare else Normalization(norm, d_model))
+        assert own is None or isinstance(own, Attention)  # the scope refused the rest
+        self.attention = None if own is None else tables.attention(own, d_model)
+        self.cross_attention = None if cross is None else CrossAttention(cross, d_model, options)
+        match feed_forward:
+            case None:
+                self.feed_forward = None
+            case MoE():
+                self.feed_forward = MixtureOfExperts(feed_forward, d_model, options)
+            case DenseSpec(d_ff=d_ff, activation=activation, gated=gated, bias=bias):
+                self.feed_forward = Dense(d_model, d_ff, activation, gated, bias, options.dropout)
+
+    def forward(
+        self, x: Tensor, memory: Tensor | None, bias: Tensor | None, past: int, cache: LayerCache | None
+    ) -> Tensor:
+        """(b, n, d) to (b, n, d); ``memory`` (b, s, d) is the encoder's output, ``bias`` the stack's relative one."""
+        attention, cross, feed_forward = self.attention, self.cross_attention, self.feed_forward
+        if self.parallel:
+            assert attention is not None and feed_forward is not None
+            normed = self._norm("attention_norm", x)
+            normed_2 = normed if self.shared_norm else self._norm("feed_forward_norm", x)
+            attended: Tensor = attention(normed, bias, past, cache and cache.attention)
+            y: Tensor = x + attended + feed_forward(normed_2)
+            return y
+        if attention is not None:
+            x = self._residual("attention", x, lambda y: attention(y, bias, past, cache and cache.attention))
+        if cross is not None:
+            x = self._residual("cross_attention", x, lambda y: cross(y, memory, cache and cache.cross_attention))
+        if feed_forward is not None:
+            x = self._residual("feed_forward", x, feed_forward)
+        return x
+
+    def _residual(self, name: str, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        match self.placement:
+            case "pre":
+                return x + run(self._norm(f"{name}_norm", x))
+            case "post":
+                return self._norm(f"{name}_norm", x + run(x))
+            case "sandwich":
+                return x + self._norm(f"{name}_post_norm", run(self._norm(f"{name}_norm", x)))
+            case "res-post":
+                return x + self._norm(f"{name}_norm", run(x))
+
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        y: Tensor = self.get_submodule(name)(x)
+        return y
+
+
+# ---------------------------------------------------------------- stack
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """(length, width): sine in the even columns, cosine in the odd ones (arXiv 1706.03762 section 3.5)."""
+    column = torch.arange(width)
+    frequency = 10000.0 ** (-(column // 2 * 2).double() / width)
+    angle = torch.arange(length).double()[:, None] * frequency
+    return torch.where(column % 2 == 0, angle.sin(), angle.cos()).to(torch.get_default_dtype())
+
+
+class StackModules(nn.Module):
+    """The embeddings' positions, the blocks and the norms of one stack; not yet a ``forward``."""
+
+    position_embedding: nn.Embedding | None
+    type_embedding: nn.Embedding | None
+    embedding_projection: nn.Linear | None
+    relative_bias: RelativeBias | None
+    position_table: Tensor | None
+
+    def __init__(self, model: Model, stack: Stack, options: Options, *, causal: bool) -> None:
+        super().__init__()
+        d_model, position = model.d_model, stack.position
+        self.project_tokens = model.embedding_projection == "tokens"
+        width = d_model if self.project_tokens else model.embedding_width
+        self.plan, self.scale = stack, math.sqrt(d_model) if model.embedding_scale else None
+        self.position_embedding, table = None, None
+        if isinstance(position, LearnedPosition):
+            self.position_embedding = nn.Embedding(position.size, width)
+        elif isinstance(position, SinusoidalPosition) and position.stored:
+            frozen = nn.Embedding(position.size, width, _weight=sinusoids(position.size, width), _freeze=True)
+            self.position_embedding = frozen
+        elif isinstance(position, SinusoidalPosition):
+            table = sinusoids(options.length, width)
+        self.register_buffer("position_table", table, persistent=False)
+        self.type_embedding = nn.Embedding(model.token_types, width) if model.token_types else None
+        self.embedding_norm = Normalization(stack.norm, width) if stack.embedding_norm else nn.Identity()
+        self.embedding_dropout = dropout_or_nothing(options.dropout)
+        self.embedding_projection = None
+        if model.embedding_dim is not None:
+            self.embedding_projection = nn.Linear(
+                model.embedding_dim, d_model, bias=model.embedding_projection_bias
+            )
+        tables = PositionTables(stack, options, causal=causal)
+        one_bias = isinstance(position, RelativePosition) and not position.per_layer
+        self.relative_bias = tables.relative_bias(stack.attention_heads) if one_bias else None
+
+        def blocks(block: Sublayers, count: int) -> Repeated:
+            return Repeated(Block(block, d_model, options, tables) for _ in range(count))
+
+        self.layers: nn.ModuleList
+        if stack.groups is None:
+            self.layers = blocks(stack, 1 if stack.share_layers else stack.layers)
+        else:
+            self.layers = nn.ModuleList(
+                nn.ModuleList(blocks(block, group.repeat * block.repeat) for block in group.blocks)
+                for group in stack.groups
+            )
+        self.final_norm = Normalization(stack.norm, d_model) if stack.final_norm else nn.Identity()
+
+    def run(self, embedded: Tensor, types: Tensor | None, memory: Tensor | None, cache: Cache | None) -> Tensor:
+        """Token embeddings (b, n, width) to hidden states (b, n, d)."""
+        past, n = 0 if cache is None else cache.length, embedded.shape[1]
+        x = self._embed(embedded, types, past)
+        bias = None if self.relative_bias is None else self.relative_bias.look_up(past, n)
+        for i, block in enumerate(self.blocks_in_order()):
+            x = block(x, memory, bias, past, None if cache is None else cache.layers[i])
+        if cache is not None:
+            cache.length = past + n
+        out: Tensor = self.final_norm(x)
+        return out
+
+    def blocks_in_order(self) -> Iterator[Block]:
+        """Every run of a block: one that is shared comes as often as it is run."""
+        stack = self.plan
+        if stack.groups is None:
+            for i in range(stack.layers):
+                yield cast(Block, self.layers[0 if stack.share_layers else i])
+            return
+        for group, modules in zip(stack.groups, self.layers, strict=True):
+            for turn in range(group.repeat):
+                for block, repeated in zip(group.blocks, cast(nn.ModuleList, modules), strict=True):
+                    for i in range(block.repeat):
+                        yield cast(Block, cast(Repeated, repeated)[turn * block.repeat + i])
+
+    def _embed(self, x: Tensor, types: Tensor | None, past: int) -> Tensor:
+        b, n, _ = x.shape
+        if self.scale is not None:
+            x = x * self.scale
+        if self.embedding_projection is not None and self.project_tokens:
+            x = self.embedding_projection(x)
+        if self.position_embedding is not None:
+            x = x + self.position_embedding(torch.arange(past, past + n, device=x.device))
+        elif self.position_table is not None:
+            x = x + self.position_table[past : past + n]
+        if self.type_embedding is not None:
+            types = torch.zeros(b, n, dtype=torch.long, device=x.device) if types is None else types
+            x = x + self.type_embedding(types)
+        x = self.embedding_dropout(self.embedding_norm(x))
+        return x if self.embedding_projection is None or self.project_tokens else self.embedding_projection(x)
+
+
+class InnerStack(StackModules):
+    """The encoder or the decoder of an encoder-decoder."""
+
+    def forward(self, embedded: Tensor, types: Tensor | None, memory: Tensor | None, cache: Cache | None) -> Tensor:
+        """Token embeddings (b, n, width) to hidden states (b, n, d)."""
+        return self.run(embedded, types, memory, cache)
