@@ -35,7 +35,8 @@ def convolution(
     d_in = d_in // groups
     weights = {"weight": (d_out, d_in, *kernel)} | ({"bias": (d_out,)} if bias else {})
     flops = 2 * b * positions * d_out * d_in * prod(kernel)
-    t.op(name, "linear", weights=weights, flops=flops, flops_backward=flops * (1 + x.grad), saves=(x,))
+    reach = kernel[0] if len(kernel) == 1 else None
+    t.op(name, "linear", weights=weights, flops=flops, flops_backward=flops * (1 + x.grad), saves=(x,), reach=reach)
     return t.tensor(b, positions, d_out, label=name)
 
 
@@ -62,11 +63,13 @@ def norm(t: Trace, name: str, x: Tensor, spec: Norm, *, weight_shape: tuple[Numb
 
     LayerNorm keeps its input, the mean and the reciprocal deviation of each row. RMSNorm keeps its input and one
     statistic where it is fused (CUDA); on the CPU it is composed in fp32, and keeps the fp32 input, the
-    reciprocal root mean square and, when scaled by a weight, the normalised rows.
+    reciprocal root mean square and, when scaled by a weight, the normalised rows. A weight of more than one axis
+    (each head its own) is beyond these kernels: it multiplies the normalised rows, which are kept for it.
     """
     *rows, d = x.shape
     shape = weight_shape or (d,)
     weights = ({"weight": shape} if spec.scale else {}) | ({"bias": shape} if spec.bias else {})
+    apart = len(shape) > 1
     if spec.kind == "layernorm":
         saves = [x, *(t.tensor(*rows, 1, role=Role.STATISTIC, label=label) for label in ("mean", "rstd"))]
     elif t.workload.fused_norms:
@@ -74,8 +77,10 @@ def norm(t: Trace, name: str, x: Tensor, spec: Norm, *, weight_shape: tuple[Numb
     else:
         upcast = x if t.workload.dtype == "fp32" else t.tensor(*x.shape, role=Role.FLOAT32, label=f"{x.label} in fp32")
         saves = [upcast, t.tensor(*rows, 1, role=Role.FLOAT32, label="rstd")]
-        if spec.scale:
+        if spec.scale and not apart:
             saves.append(t.tensor(*x.shape, role=Role.FLOAT32, label="normalised"))
+    if spec.scale and apart:
+        saves.append(t.tensor(*x.shape, label="normalised"))
     t.op(name, "norm", weights=weights, saves=tuple(saves))
     return t.tensor(*x.shape, label=name)
 
@@ -110,14 +115,16 @@ def dropout(t: Trace, name: str, x: Tensor) -> Tensor:
     """``F.dropout``: keeps its mask. Without dropout there is no such op, and ``x`` goes on as it is."""
     if not t.workload.dropout:
         return x
-    t.op(name, "elementwise", saves=(t.tensor(*x.shape, role=Role.MASK, label="dropout mask", scores=x.scores),))
-    return t.tensor(*x.shape, label=f"{x.label} after dropout", scores=x.scores)
+    mask = t.tensor(*x.shape, role=Role.MASK, label="dropout mask", scores=x.scores)
+    out = t.tensor(*x.shape, label=f"{x.label} after dropout", scores=x.scores)
+    t.op(name, "elementwise", saves=(mask,), reads=(x,), writes=(mask, out))
+    return out
 
 
 def softmax(t: Trace, name: str, x: Tensor) -> Tensor:
     """``F.softmax`` in the dtype of its input: keeps its output."""
     out = t.tensor(*x.shape, label=name, scores=x.scores)
-    t.op(name, "elementwise", saves=(out,))
+    t.op(name, "elementwise", saves=(out,), reads=(x,), writes=(out,))
     return out
 
 
