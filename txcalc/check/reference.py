@@ -52,7 +52,7 @@ class HeadTransform(nn.Module):
         super().__init__()
         self.activation = transform.activation
         self.dense = nn.Linear(d_model, width, bias=transform.bias)
-        self.norm = Normalization(transform.norm, width)
+        self.norm = nn.Identity() if transform.norm is None else Normalization(transform.norm, width)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(b, n, d) to (b, n, width)."""

@@ -47,6 +47,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.LMHead: {"kind", "tied", "bias", "transform"},
     inputs.ClassifierHead: {"kind", "labels", "bias", "of"},
     inputs.NoHead: {"kind"},
+    inputs.DensePooler: {"kind"},
 }
 
 

@@ -1,0 +1,66 @@
+"""A small model of the same structure: what is too large for the machine is checked on it instead.
+
+Every size is replaced by a small one, different from its neighbours and mostly prime; every switch, kind, ratio of
+heads and pattern of layers stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from txcalc.spec.model import Model
+
+SMALL: Final[dict[str, int]] = {
+    "vocab": 101, "d_model": 30, "context": 64, "size": 67, "d_ff": 37, "shared_d_ff": 19, "head_dim": 10,
+    "experts": 5, "window": 5, "chunk": 6, "token_types": 3, "embedding_dim": 13, "buckets": 7, "labels": 11,
+    "q_rank": 26, "kv_rank": 14, "nope_dim": 12, "rope_dim": 6, "value_dim": 10, "state": 9, "key_dim": 8, "conv": 3,
+    "image": 12, "patch": 4, "bins": 17, "length": 23, "max_distance": 20,
+}
+"""What each size becomes; other sizes are derived below or kept (they are small counts already)."""
+
+
+def sibling(spec: Model) -> Model:
+    """The same structure in small: at most 2 repeats of anything, heads in the same kind of groups."""
+    data = spec.model_dump(exclude={"aliases", "summary", "sources", "published"})
+    return Model.model_validate(_shrunk(data))
+
+
+def _shrunk(data: Mapping[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            out[name] = _shrunk(value)
+        elif isinstance(value, list | tuple):
+            out[name] = [_shrunk(item) if isinstance(item, Mapping) else item for item in value]
+        elif isinstance(value, int) and not isinstance(value, bool):
+            out[name] = min(value, SMALL[name]) if name in SMALL else value
+        else:
+            out[name] = value
+    _related(data, out)
+    return out
+
+
+def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:
+    """Sizes that must fit one another."""
+    if "kv_heads" in data:
+        group = data["heads"] // data["kv_heads"]
+        kv_heads = min(data["kv_heads"], 2)
+        out |= {"kv_heads": kv_heads, "heads": kv_heads * min(group, 3)}
+    elif "heads" in data:
+        out["heads"] = min(data["heads"], 3)
+    if "key_heads" in data:
+        out |= {"key_heads": 2, "value_heads": 2 * min(data["value_heads"] // data["key_heads"], 2)}
+    if "active_experts" in data:
+        out["active_experts"] = min(data["active_experts"], out["experts"], 2)
+    if data.get("kind") == "rope" and data.get("dim") is not None:
+        out["dim"] = 4
+    if data.get("shared_experts"):
+        out["shared_experts"] = min(data["shared_experts"], 2)
+    if "repeat" in data:
+        out["repeat"] = min(data["repeat"], 2)
+    if "layers" in data:
+        groups = out.get("groups")
+        out["layers"] = 3 if groups is None else sum(
+            g["repeat"] * sum(b["repeat"] for b in g["blocks"]) for g in groups
+        )

@@ -1,0 +1,336 @@
+"""Is it true? Count a model, run it in PyTorch, and compare: quantity by quantity, with ``==``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from txcalc.check.sibling import sibling
+from txcalc.count import activations, flops, kv_cache, params
+from txcalc.spec.model import Model
+from txcalc.trace.model import trace
+from txcalc.trace.record import Op, Trace
+from txcalc.trace.sizes import visible_pairs
+from txcalc.trace.workload import DType, Workload
+
+if TYPE_CHECKING:
+    import torch
+
+Device = Literal["cpu", "cuda"]
+BATCH, SEQ, SOURCE, STEPS = 2, 13, 11, 5
+CURVE = (256, 512, 1024, 2048, 4096)
+
+
+class Row(BaseModel):
+    """One comparison. ``how`` says on what it was measured; ``differences`` name what disagrees, one by one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    quantity: str
+    counted: int | None
+    measured: int | None
+    verdict: Literal["equal", "DIFFERS"]
+    how: str
+    differences: tuple[str, ...] = ()
+
+
+class Validation(BaseModel):
+    """All comparisons of one model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    device: str
+    torch: str
+    rows: tuple[Row, ...]
+    left_out: str | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every row is equal, and there is at least one."""
+        return bool(self.rows) and all(row.verdict == "equal" for row in self.rows)
+
+
+class Case(NamedTuple):
+    """One way of running: what changes what autograd keeps."""
+
+    eager: bool
+    dtype: DType
+    dropout: float
+    loss: bool
+
+    def workload(self, spec: Model, device: Device) -> Workload:
+        """The counter's side of this case."""
+        return Workload(
+            phase="training" if self.loss else "forward", batch=BATCH, seq=length_of(spec),
+            source_seq=_source(spec), dtype=self.dtype, dropout=self.dropout,
+            attention="eager" if self.eager else "flash", device=device,
+        )
+
+    def __str__(self) -> str:
+        """As the table names it."""
+        return ", ".join(["eager" if self.eager else "flash", self.dtype, f"dropout {self.dropout:g}",
+                          "with loss" if self.loss else "no loss"])
+
+
+CASES = tuple(Case(*case) for case in product((True, False), ("fp32", "bf16"), (0.0, 0.1), (True, False)))
+
+
+def validate(spec: Model, *, device: Device = "cpu", progress: Callable[[str], None] = lambda step: None) -> Validation:
+    """Compare every quantity of ``spec`` with the PyTorch reference.
+
+    Parameters and eager FLOPs at full size on the meta device; kept activations, caches and flash FLOPs on a small
+    sibling of the same structure with real tensors on ``device``. Raises ImportError without torch.
+    """
+    import torch
+
+    small = sibling(spec)
+    rows: list[Row] = []
+    for step, run in (
+        ("parameters", lambda: [parameters(spec)]),
+        ("FLOPs", lambda: [*eager_flops(spec, "meta, full size"), *flash_flops(small)]),
+        ("activations", lambda: [kept(small, case, device) for case in CASES]),
+        ("cache", lambda: [cache(small)] if spec.causal else []),
+        ("masks", lambda: list(masks(small))),
+        ("attention memory", lambda: list(attention_memory(small, device))),
+    ):
+        progress(step)
+        rows += run()
+    return Validation(model=spec.name, device=device, torch=torch.__version__, rows=tuple(rows))
+
+
+# ---------------------------------------------------------------- one quantity each
+
+
+def parameters(spec: Model) -> Row:
+    """Every weight's path and shape, and the total with tied weights once."""
+    from txcalc.check import measure
+
+    measured = measure.shapes(spec)
+    t = _trace(spec, Workload(seq=length_of(spec), source_seq=_source(spec)))
+    counted: dict[str, tuple[tuple[int, ...], int]] = {}
+    for op in t.ops:
+        for path, shape in params.weight_shapes(op).items():
+            counted[path] = (shape, counted.get(path, (shape, 0))[1] + op.copies)
+    return _row("parameters", params.params(t), sum(_size(s) * n for s, n in measured.values()), "meta, full size",
+                _differences(counted, measured, lambda path, of: f"{path} {of[0]} x{of[1]}"))
+
+
+def eager_flops(spec: Model, how: str) -> Iterator[Row]:
+    """Forward and backward FLOPs of every module, on sizes alone."""
+    yield from _flops(spec, eager=True, how=how)
+
+
+def flash_flops(spec: Model) -> Iterator[Row]:
+    """The same under the flash kernel, whose backward is 2.5 times its forward."""
+    yield from _flops(spec, eager=False, how="sibling, sizes alone")
+
+
+def _flops(spec: Model, *, eager: bool, how: str) -> Iterator[Row]:
+    from txcalc.check import measure
+
+    w = Case(eager=eager, dtype="bf16", dropout=0.0, loss=True).workload(spec, "cpu")
+    t = _trace(spec, w)
+    measured = measure.flops(spec, w.batch, w.seq, source_seq=w.source_seq, eager=eager, loss=True, backward=True)
+    name = "eager" if eager else "flash"
+    for which, got, of in (("forward", measured.forward, lambda op: op.flops),
+                           ("backward", measured.backward, lambda op: op.flops_backward)):
+        counted = _by_module(t, set(got), of)
+        yield _row(f"FLOPs {which}, {name}", sum(counted.values()), sum(got.values()), how,
+                   _differences(counted, {k: v for k, v in got.items() if v}, lambda path, n: f"{path} {n:,}"))
+
+
+def kept(spec: Model, case: Case, device: Device) -> Row:
+    """Every storage that autograd keeps, module by module and tensor by tensor."""
+    import torch
+
+    from txcalc.check import measure
+
+    w = case.workload(spec, device)
+    t = _trace(spec, w)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[case.dtype]
+    measured = measure.kept(spec, w.batch, w.seq, source_seq=w.source_seq, dtype=dtype, eager=case.eager,
+                            dropout=case.dropout, loss=case.loss, device=device)
+    modules = {storage.path for storage in measured}
+    ours: Counter[str] = Counter()
+    theirs: Counter[str] = Counter()
+    for k in activations.kept(t):
+        if k.bytes:
+            ours[_module(k.op.path, modules)] += k.bytes
+    for storage in measured:
+        theirs[storage.path] += storage.nbytes
+    return _row(f"kept activations: {case}", sum(ours.values()), sum(theirs.values()), f"sibling, {device} tensors",
+                _tensor_differences(t, measured, ours, theirs, modules))
+
+
+def cache(spec: Model) -> Row:
+    """Bytes of the real cache after a prompt and after each of some decoding steps, added up."""
+    from txcalc.check import measure
+
+    n, source = length_of(spec), _source(spec)
+    common: dict[str, Any] = {"batch": BATCH, "dtype": "fp32", "source_seq": source}
+    runs = [Workload.prefill(seq=n, **common)]
+    runs += [Workload.decode(past=n + i, **common) for i in range(STEPS)]
+    counted = [kv_cache.kv_cache_bytes(_trace(spec, run)) for run in runs]
+    measured = measure.cache_bytes(spec, BATCH, n, steps=STEPS, source_seq=source)
+    differences = [f"after {n + i} tokens: counted {c:,}, measured {m:,}"
+                   for i, (c, m) in enumerate(zip(counted, measured, strict=True)) if c != m]
+    return _row(f"KV cache, prompt and {STEPS} steps", sum(counted), sum(measured), "sibling, cpu tensors", differences)
+
+
+def masks(spec: Model) -> Iterator[Row]:
+    """(query, key) pairs that each kind of mask keeps, counted one by one."""
+    from txcalc.check import measure
+
+    stacks = [(spec, spec.causal), *([(spec.encoder, False)] if spec.encoder else [])]
+    kinds = {
+        (causal, getattr(block.attention, "window", None), getattr(block.attention, "chunk", None))
+        for stack, causal in stacks for _, block in stack.located_blocks() if block.attention is not None
+    }
+    for causal, window, chunk in sorted(kinds, key=str):
+        lengths = [(n, past) for n in (1, 3, 7, 12) for past in ((0, 1, 4, 9) if causal else (0,))]
+        counted = [visible_pairs(n, past, causal=causal, window=window, chunk=chunk) for n, past in lengths]
+        measured = [measure.visible(n, past, causal=causal, window=window, chunk=chunk) for n, past in lengths]
+        name = "causal" if causal else "full"
+        name += f", window {window}" if window else f", chunk {chunk}" if chunk else ""
+        yield _row(f"masked pairs: {name}", sum(counted), sum(measured), "brute force",
+                   [f"{at}: counted {c}, measured {m}" for at, c, m in zip(lengths, counted, measured, strict=True)
+                    if c != m])
+
+
+def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
+    """One attention layer at growing lengths: eager must lie on a quadratic exactly, flash on a line."""
+    import torch
+
+    from txcalc.check import measure
+
+    block = next((b for _, b in spec.located_blocks() if b.attention is not None), None)
+    if block is None or block.attention is None or block.attention.kind != "standard":
+        return
+    spec = spec.model_copy(update={"context": max(CURVE)})
+    for eager in (True, False):
+        case = Case(eager=eager, dtype="fp32", dropout=0.0, loss=False)
+        found = [measure.attention_memory(spec, 1, n, eager=eager, dtype=torch.float32, device=device) for n in CURVE]
+        counted = []
+        for n in CURVE:
+            t = trace(spec, case.workload(spec, device).model_copy(update={"batch": 1, "seq": n}))
+            first = next(op.component for op in t.ops if op.path.endswith("attention.q"))
+            calls = next(op.calls for op in t.ops if op.component == first)
+            counted.append(sum(k.bytes for k in activations.kept(t) if k.op.component == first) // calls)
+        degree = 2 if eager or not _has_flash(spec) else 1
+        peaks = [m.peak for m in found]
+        differences = [f"N = {n:,}: counted {c:,}, measured {m.kept:,}"
+                       for n, c, m in zip(CURVE, counted, found, strict=True) if c != m.kept]
+        if not _on_polynomial([m.kept for m in found], degree):
+            differences.append(f"kept bytes are no polynomial of degree {degree} in N")
+        if not _on_polynomial(peaks, degree):
+            differences.append(f"peak bytes {peaks} are no polynomial of degree {degree} in N")
+        yield _row(f"one attention layer, {'eager' if eager else 'flash'}, N = {CURVE[0]:,} to {CURVE[-1]:,}: kept",
+                   sum(counted), sum(m.kept for m in found), f"sibling, {device} tensors", differences)
+
+
+# ---------------------------------------------------------------- small parts
+
+
+def length_of(spec: Model) -> int:
+    """Positions of the own stack in these comparisons."""
+    return SEQ
+
+
+def _source(spec: Model) -> int | None:
+    return None if spec.encoder is None else SOURCE
+
+
+def _trace(spec: Model, workload: Workload) -> Trace:
+    return trace(spec, workload)
+
+
+def _has_flash(spec: Model) -> bool:
+    t = trace(spec, Workload(seq=3, source_seq=_source(spec), attention="flash"))
+    return any(op.path.endswith("attention.core.flash") for op in t.ops)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for n in shape:
+        size *= n
+    return size
+
+
+def _module(path: str, modules: set[str]) -> str:
+    """The innermost PyTorch module that holds an operation: an operation need not be a module of its own."""
+    while path not in modules and "." in path:
+        path = path.rsplit(".", 1)[0]
+    return path
+
+
+def _by_module(t: Trace, modules: set[str], of: Callable[[Op], int]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for op in t.ops:
+        if of(op):
+            found[_module(op.path, modules)] += op.calls * of(op)
+    return {path: n for path, n in found.items() if n}
+
+
+def _differences(counted: dict[str, Any], measured: dict[str, Any], say: Callable[[str, Any], str]) -> list[str]:
+    found = []
+    for path in sorted(counted.keys() | measured.keys()):
+        ours, theirs = counted.get(path), measured.get(path)
+        if ours != theirs:
+            found.append(" and ".join([
+                f"counted {say(path, ours)}" if ours is not None else f"not counted: {path}",
+                f"measured {say(path, theirs)}" if theirs is not None else f"not in PyTorch: {path}",
+            ]))
+    return found
+
+
+def _tensor_differences(
+    t: Trace, measured: list[Any], ours: Counter[str], theirs: Counter[str], modules: set[str]
+) -> list[str]:
+    """Where a module's bytes disagree, the tensors that only one side has."""
+    found = []
+    for path in sorted(ours.keys() | theirs.keys()):
+        if ours[path] == theirs[path]:
+            continue
+        mine: Counter[int] = Counter()
+        labels = {}
+        for k in activations.kept(t):
+            if _module(k.op.path, modules) == path and k.times:
+                mine[k.bytes // k.times] += k.times
+                labels[k.bytes // k.times] = f"{k.tensor.label} {k.tensor.shape}"
+        live: Counter[int] = Counter()
+        for storage in measured:
+            if storage.path == path:
+                live[storage.nbytes] += 1
+                labels[storage.nbytes] = f"{storage.dtype} {storage.shape}"
+        only = [f"only counted: {n} x {labels[size]}, {size:,} B" for size, n in (mine - live).items()]
+        only += [f"only in PyTorch: {n} x {labels[size]}, {size:,} B" for size, n in (live - mine).items()]
+        found.append(f"{path}: counted {ours[path]:,} B, measured {theirs[path]:,} B; " + "; ".join(only))
+    return found
+
+
+def _on_polynomial(values: list[int], degree: int) -> bool:
+    """Whether values at lengths N, 2N, 4N, ... lie on one polynomial in N of this degree, exactly."""
+    from fractions import Fraction
+
+    def through(at: int) -> Fraction:
+        total = Fraction(0)
+        for i in range(degree + 1):
+            term = Fraction(values[i])
+            for j in range(degree + 1):
+                if j != i:
+                    term *= Fraction(at - CURVE[j], CURVE[i] - CURVE[j])
+            total += term
+        return total
+
+    return all(through(n) == value for n, value in zip(CURVE, values, strict=True))
+
+
+def _row(quantity: str, counted: int, measured: int, how: str, differences: list[str]) -> Row:
+    equal = counted == measured and not differences
+    return Row(quantity=quantity, counted=counted, measured=measured, verdict="equal" if equal else "DIFFERS", how=how,
+               differences=tuple(differences))
