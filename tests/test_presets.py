@@ -15,6 +15,7 @@ from txcalc.answer.published import PublishedRow, compare_published, published_v
 from txcalc.answer.report import SCHEMA, Totals, count
 from txcalc.spec import library
 from txcalc.spec.errors import SpecError
+from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model, Published
 from txcalc.spec.presets import REPORT_SCHEMA, load, names
 from txcalc.spec.yaml import dump_yaml
@@ -40,7 +41,184 @@ PARAMS = {
     "gpt3-6.7b": 6_658_404_352,
     "gpt3-13b": 12_936_488_380,
     "gpt3": 174_604_259_328,
+    "bloom-560m": 559_214_592,
+    "bloom-1b1": 1_065_314_304,
+    "bloom-1b7": 1_722_408_960,
+    "bloom-3b": 3_002_557_440,
+    "bloom-7b1": 7_069_016_064,
+    "bloom-176b": 176_247_271_424,
+    "codegen-350m": 356_712_448,
+    "aya-23-8b": 8_028_033_024,
+    "command-r7b": 8_028_033_024,
+    "command-r": 34_980_831_232,
+    "command-r-plus": 103_810_674_688,
+    "dbrx": 131_596_523_520,
+    "deepseek-v2-lite": 15_706_484_224,
+    "deepseek-v2": 235_741_434_880,
+    "deepseek-v3": 671_026_404_352,
+    "falcon-7b": 6_921_720_704,
+    "falcon-40b": 41_303_293_952,
+    "falcon-180b": 178_557_088_768,
+    "gemma3-270m": 268_098_176,
+    "gemma3-1b": 999_885_952,
+    "gemma-2b": 2_506_172_416,
+    "gemma2-2b": 2_614_341_888,
+    "gemma3-4b": 3_880_263_168,
+    "gemma-7b": 8_537_680_896,
+    "gemma2-9b": 9_241_705_984,
+    "gemma3-12b": 11_766_034_176,
+    "gemma3-27b": 27_009_346_304,
+    "gemma2-27b": 27_227_128_320,
+    "glm4-9b": 9_399_951_360,
+    "glm4-9b-0414": 9_400_279_040,
+    "glm-4.5-air": 106_852_245_504,
+    "glm-4.5": 352_797_814_784,
+    "gpt-neo-125m": 125_198_592,
+    "gpt-neo-1.3b": 1_315_575_808,
+    "gpt-neo-2.7b": 2_651_307_520,
+    "gptj-6b": 6_050_882_784,
+    "gpt-neox-20b": 20_554_567_680,
+    "gpt-oss-20b": 20_914_757_184,
+    "gpt-oss-120b": 116_829_156_672,
+    "granite-3.1-1b-a400m": 1_334_628_352,
+    "granite-3.1-2b": 2_533_531_648,
+    "granite-3.1-3b-a800m": 3_298_793_472,
+    "granite-3.1-8b": 8_170_848_256,
+    "kimi-k2": 1_026_408_209_408,
+    "tinyllama-1.1b": 1_100_048_384,
+    "llama3.2-1b": 1_235_814_400,
+    "llama3.2-3b": 3_212_749_824,
+    "llama-7b": 6_738_415_616,
+    "llama2-7b": 6_738_415_616,
+    "llama3-8b": 8_030_261_248,
+    "llama3.1-8b": 8_030_261_248,
+    "llama-13b": 13_015_864_320,
+    "llama2-13b": 13_015_864_320,
+    "llama-30b": 32_528_943_616,
+    "codellama-34b": 33_743_970_304,
+    "llama-65b": 65_285_660_672,
+    "llama2-70b": 68_976_648_192,
+    "llama3-70b": 70_553_706_496,
+    "llama3.1-70b": 70_553_706_496,
+    "llama4-scout": 107_769_861_120,
+    "llama4-maverick": 400_711_848_960,
+    "llama3.1-405b": 405_853_388_800,
+    "megatron-530b": 529_600_819_200,
+    "mistral-7b": 7_241_732_096,
+    "mistral-7b-v0.3": 7_248_023_552,
+    "mistral-nemo-12b": 12_247_782_400,
+    "mistral-small3-24b": 23_572_403_200,
+    "mixtral-8x7b": 46_702_792_704,
+    "mistral-large2-123b": 122_610_069_504,
+    "mixtral-8x22b": 140_620_634_112,
+    "mpt-7b": 6_649_286_656,
+    "mpt-30b": 29_957_200_896,
+    "minitron-8b": 8_271_699_968,
+    "nemotron-4-15b": 15_628_775_424,
+    "nemotron-4-340b": 341_029_195_776,
+    "olmo-1b": 1_176_764_416,
+    "olmo2-1b": 1_484_916_736,
+    "olmo-7b": 6_888_095_744,
+    "olmoe-1b-7b": 6_919_161_856,
+    "olmo2-7b": 7_298_617_344,
+    "olmo2-13b": 13_716_198_400,
+    "olmo2-32b": 32_234_279_936,
+    "opt-125m": 125_239_296,
+    "opt-350m": 331_196_416,
+    "opt-1.3b": 1_315_758_080,
+    "opt-2.7b": 2_651_596_800,
+    "opt-6.7b": 6_658_473_984,
+    "opt-13b": 12_853_473_280,
+    "opt-30b": 29_974_540_288,
+    "opt-66b": 65_719_701_504,
+    "opt-175b": 174_604_468_224,
+    "palm-8b": 8_631_877_632,
+    "palm-62b": 62_495_129_600,
+    "palm-540b": 540_354_281_472,
+    "phi-1.5": 1_418_270_720,
+    "phi-2": 2_779_683_840,
+    "phi3-mini": 3_821_079_552,
+    "phi4-mini": 3_836_021_760,
+    "phi3-medium": 13_960_238_080,
+    "phi-4": 14_659_507_200,
+    "phi3.5-moe": 41_873_153_344,
+    "pythia-70m": 70_426_624,
+    "pythia-160m": 162_322_944,
+    "pythia-410m": 405_334_016,
+    "pythia-1b": 1_011_781_632,
+    "pythia-1.4b": 1_414_647_808,
+    "pythia-2.8b": 2_775_208_960,
+    "pythia-6.9b": 6_857_302_016,
+    "pythia-12b": 11_846_072_320,
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen3-0.6b": 596_049_920,
+    "qwen2.5-1.5b": 1_543_714_304,
+    "qwen3-1.7b": 1_720_574_976,
+    "qwen2.5-3b": 3_085_938_688,
+    "qwen3-4b": 4_022_468_096,
+    "qwen2.5-7b": 7_615_616_512,
+    "qwen3-8b": 8_190_735_360,
+    "qwen1.5-moe-a2.7b": 14_315_784_192,
+    "qwen3-14b": 14_768_307_200,
+    "qwen2.5-14b": 14_770_033_664,
+    "qwen3-30b-a3b": 30_532_122_624,
+    "qwen3-32b": 32_762_123_264,
+    "qwen2.5-32b": 32_763_876_352,
+    "qwen2.5-72b": 72_706_203_648,
+    "qwen3-next-80b-a3b": 79_674_391_296,
+    "qwen3-235b-a22b": 235_093_634_560,
+    "smollm2-135m": 134_515_008,
+    "smollm2-360m": 361_821_120,
+    "smollm2-1.7b": 1_711_376_384,
+    "smollm3-3b": 3_075_098_624,
+    "stablelm2-1.6b": 1_644_515_328,
+    "stablelm2-12b": 12_143_185_920,
+    "santacoder": 1_124_886_528,
+    "starcoder2-3b": 3_030_371_328,
+    "starcoder2-7b": 7_173_923_840,
+    "starcoder": 15_517_456_384,
+    "starcoder2-15b": 15_957_889_024,
+    "universal-transformer": 67_280_896,
 }
+
+# What one token passes in a mixture of experts, both tables and the router counted.
+ACTIVE = {
+    "dbrx": 36_469_708_800,
+    "deepseek-v2-lite": 2_661_150_208,
+    "deepseek-v2": 21_375_800_320,
+    "deepseek-v3": 37_552_282_624,
+    "glm-4.5-air": 13_424_123_904,
+    "glm-4.5": 33_632_251_904,
+    "gpt-oss-20b": 4_187_440_704,
+    "gpt-oss-120b": 5_711_982_912,
+    "granite-3.1-1b-a400m": 428_658_688,
+    "granite-3.1-3b-a800m": 882_874_368,
+    "kimi-k2": 32_861_477_888,
+    "llama4-scout": 17_172_894_720,
+    "llama4-maverick": 17_184_691_200,
+    "mixtral-8x7b": 12_879_925_248,
+    "mixtral-8x22b": 39_152_031_744,
+    "olmoe-1b-7b": 1_282_017_280,
+    "phi3.5-moe": 6_640_999_744,
+    "qwen1.5-moe-a2.7b": 2_689_173_504,
+    "qwen3-30b-a3b": 3_353_032_704,
+    "qwen3-next-80b-a3b": 3_874_929_408,
+    "qwen3-235b-a22b": 22_190_763_520,
+}
+
+KV_BYTES_PER_TOKEN = {
+    "gpt2": 36_864,
+    "llama3-8b": 131_072,
+    "llama3.1-405b": 516_096,
+    "mistral-7b": 131_072,
+    "deepseek-v3": 70_272,
+    "gpt-oss-120b": 73_728,
+}
+
+UNPRINTED = {"universal-transformer"}  # papers that print no figure for the model
+
+# The released config.json files, the fields of the architecture alone.
+CONFIGS = json.loads(Path(__file__).with_name("preset_configs.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(autouse=True)
@@ -100,14 +278,14 @@ def test_the_file_says_what_it_is(name: str) -> None:
     assert loaded.model.name == name
     assert loaded.model.family == FILES[name].parent.name
     assert loaded.source == f"preset {name}"
-    assert loaded.model.summary and loaded.model.sources and loaded.model.published
+    assert loaded.model.summary and loaded.model.sources
+    assert bool(loaded.model.published) == (name not in UNPRINTED)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_listed_as_in_the_file(name: str) -> None:
-    (info,) = (info for info in names() if info.name == name)
-    model = load(name).model
-    assert (info.aliases, info.family) == (model.aliases, model.family)
+def test_listed_as_in_the_files() -> None:
+    for info in names():
+        model = load(info.name).model
+        assert (info.aliases, info.family) == (model.aliases, model.family), info.name
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -132,6 +310,29 @@ def test_every_preset_counts() -> None:
 @pytest.mark.parametrize(("name", "expected"), PARAMS.items())
 def test_parameters(name: str, expected: int) -> None:
     assert params(name) == expected
+
+
+@pytest.mark.parametrize(("name", "expected"), ACTIVE.items())
+def test_active_parameters(name: str, expected: int) -> None:
+    assert totals(load(name).model).params_active.value == expected
+
+
+def test_only_mixtures_have_fewer_active_parameters() -> None:
+    for name in FILES:
+        counted = totals(load(name).model)
+        assert (counted.params_active.value < counted.params.value) == (name in ACTIVE), name
+
+
+@pytest.mark.parametrize(("name", "expected"), KV_BYTES_PER_TOKEN.items())
+def test_kv_cache_bytes_per_token(name: str, expected: int) -> None:
+    cache = totals(load(name).model).kv_cache_bytes_per_token
+    assert cache is not None and cache.value == expected
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_preset_is_what_its_config_says(name: str) -> None:
+    imported = Model.model_validate(spec_from_config(CONFIGS[name], "config.json", name)).architecture_fields()
+    assert load(name).model.architecture_fields() == {**imported, "family": FILES[name].parent.name}
 
 
 def test_gpt2_flops() -> None:
@@ -185,6 +386,23 @@ def test_gpt3_with_consistent_head_sizes() -> None:
     assert (thirteen, round(thirteen, -7)) == (12_853_386_240, 12_850_000_000)
     assert all(f"{xl:,}" in (row.note or "") for row in rows("gpt3-xl"))
     assert any(f"{thirteen:,}" in (row.note or "") for row in rows("gpt3-13b"))
+
+
+def test_palm_540b_leaves_the_weights_of_its_norms_out() -> None:
+    assert round(params("palm-540b") / 1e7) == 54_035
+    assert round(params("palm-540b", "norm.scale=true") / 1e7) == 54_036
+
+
+def test_gptj_s_printed_count_is_that_of_eight_shards() -> None:
+    """Seven more copies of norms and output biases, and eight biases on the embedding."""
+    model = load("gptj-6b").model
+    norms, output_biases = 2 * model.d_model * (model.layers + 1), model.d_model * model.layers
+    assert params("gptj-6b") + 7 * (norms + output_biases) + 8 * model.d_model == 6_053_381_344
+
+
+def test_kimi_k2_s_printed_count_has_experts_in_every_layer() -> None:
+    dense, mixture = (params("kimi-k2", "layers=62", f"groups.0.blocks.{i}.repeat={n}") for i, n in ((0, 2), (1, 61)))
+    assert round((params("kimi-k2") + mixture - dense) / 1e9) == 1043
 
 
 # ---------------------------------------------------------------- transformers, on meta

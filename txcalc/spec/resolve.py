@@ -21,10 +21,17 @@ def model(data: Any) -> Any:
     if not isinstance(data, Mapping):
         return data
     out = dict(data)
+    if isinstance(out.get("pooler"), bool):
+        out["pooler"] = {"kind": "dense"} if out["pooler"] else None
+    if "context" not in out and (length := _input_length(out)) is not None:
+        out["context"] = length
+    if isinstance(out.get("tower"), Mapping):
+        out["tower"] = _stack(dict(out["tower"]), out["tower"], ("tower",))
     if out.get("architecture") == "encoder-decoder":
         own = out.get("encoder")
         if own is None or isinstance(own, Mapping):
-            inherited = {k: out[k] for k in STACK_FIELDS if k in out and k not in ("cross_attention", "groups")}
+            apart = ("cross_attention", "groups", *(("layers",) if own and own.get("groups") else ()))
+            inherited = {k: out[k] for k in STACK_FIELDS if k in out and k not in apart}
             out["encoder"] = _stack(merge(inherited, dict(own or {})), out, ("encoder",))
         if "cross_attention" not in out and "attention" in out:
             out["cross_attention"] = _without(out["attention"], "window")
@@ -89,8 +96,27 @@ def _stack(data: Data, whole: Data, path: tuple[str | int, ...]) -> Data:
             out["layers"] = total
     position = out.get("position")
     if isinstance(position, Mapping) and position.get("kind") in ("learned", "sinusoidal") and "size" not in position:
-        out["position"] = {**position, "size": whole.get("context")}
+        length = _input_length(out)
+        out["position"] = {**position, "size": whole.get("context") if length is None else length}
+    pooler = out.get("pooler")
+    if isinstance(pooler, Mapping) and isinstance(pooler.get("attention"), Mapping):
+        own = _head_dim(dict(pooler["attention"]), d_model, (*path, "pooler", "attention"))
+        out["pooler"] = {**pooler, "attention": own}
     return _block(out, d_model, path)
+
+
+def _input_length(stack: Mapping[str, Any]) -> int | None:
+    """Positions of an image or a sound; None for tokens, or where validation will find something to refuse."""
+    own = stack.get("input")
+    if not isinstance(own, Mapping):
+        return None
+    length = own.get("length")
+    if isinstance(length, int):
+        return length
+    image, patch, extra = own.get("image"), own.get("patch"), own.get("class_tokens", 1)
+    if not (isinstance(image, int) and isinstance(patch, int) and isinstance(extra, int)) or not 1 <= patch <= image:
+        return None
+    return (image // patch) ** 2 + extra
 
 
 def _group(group: Any, base: Data, d_model: Any, path: tuple[str | int, ...]) -> Any:

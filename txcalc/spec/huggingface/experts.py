@@ -141,7 +141,7 @@ def deepseek(c: Config, kind: str) -> Data:
              "topk_method", "routed_scaling_factor", "scoring_func", "ep_size", "moe_layer_freq_unused",
              "num_local_experts")
     c.only("moe_layer_freq", 1)
-    v3 = c.model_type == "deepseek_v3"
+    v3 = c.model_type != "deepseek_v2"
     attention = {
         "kind": "mla", "heads": c.size("num_attention_heads"), "kv_rank": c.size("kv_lora_rank"),
         "nope_dim": c.size("qk_nope_head_dim"), "rope_dim": c.size("qk_rope_head_dim"),
