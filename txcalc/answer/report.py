@@ -13,13 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import txcalc
 from txcalc.answer.conventions import Convention, conventions
-from txcalc.count import activations, flops, kv_cache, params, states
-from txcalc.spec.errors import SpecError
-from txcalc.spec.inputs import LearnedPosition
-from txcalc.spec.model import Model, Stack
+from txcalc.answer.fit import fit
+from txcalc.count import activations, flops, kv_cache, params, states, weights
+from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Op, Trace
-from txcalc.trace.workload import BYTES, Workload
+from txcalc.trace.workload import Workload
 
 SCHEMA: Final = "txcalc/report/v1"
 Kind = Literal["exact", "estimate", "bound", "published"]
@@ -62,20 +61,39 @@ class Totals(Part):
     activation_bytes: Quantity | None
     kv_cache_bytes: Quantity | None
     kv_cache_bytes_per_token: Quantity | None
+    kv_cache_allocated_bytes: Quantity | None = None
     attention_score_bytes: Quantity | None
     training_state_bytes: Quantity
 
 
 class Component(Part):
-    """A line of the breakdown: ``copies`` sets of weights, ``calls`` runs in one pass, and the figures of them all."""
+    """A line of the breakdown: ``copies`` sets of weights, ``calls`` runs in one pass, and the figures of them all.
+
+    ``flops_core`` is the part of ``flops_forward`` that grows with queries x keys.
+    """
 
     path: str
     copies: int
     calls: int
     params: int
     flops_forward: int
+    flops_core: int
     activation_bytes: int | None
     kv_cache_bytes: int | None
+
+
+class CacheLine(Part):
+    """What the layers of one component cache, ``layers`` of them: ``tokens`` each, in bytes of the whole batch.
+
+    ``kind``: full, window, chunk, latent, cross (the source's tokens) or state (one for any length).
+    """
+
+    path: str
+    kind: str
+    layers: int
+    tokens: int
+    bytes: int
+    allocated_bytes: int | None
 
 
 class KeptTensor(Part):
@@ -105,6 +123,7 @@ class Report(Part):
     conventions: tuple[Convention, ...]
     totals: Totals
     components: tuple[Component, ...]
+    caches: tuple[CacheLine, ...] = ()
     kept: tuple[KeptTensor, ...]
     sources: dict[str, str]
     provenance: Provenance
@@ -132,6 +151,7 @@ def count(
         conventions=conventions(spec, workload),
         totals=totals(t),
         components=components(t, by_module=by_module),
+        caches=caches(t),
         kept=tuple(
             KeptTensor(op=k.op.path, tensor=k.tensor.label, shape=k.tensor.shape, times=k.times, bytes=k.bytes)
             for k in activations.kept(t) if k.bytes
@@ -141,30 +161,6 @@ def count(
             txcalc=txcalc.__version__, command=tuple(command), python=platform.python_version()
         ),
     )
-
-
-def fit(spec: Model, workload: Workload) -> Workload:
-    """The workload with the model's needs filled in and checked."""
-    updates: dict[str, Any] = {}
-    if spec.encoder is None:
-        if workload.source_seq is not None:
-            raise SpecError(f"{spec.name} has no encoder, so it takes no source sequence", field="source_seq")
-        if not spec.causal and workload.phase in ("prefill", "decode"):
-            raise SpecError(f"{spec.name} is an encoder and does not generate; use forward or training", field="phase")
-        if not spec.causal and workload.past:
-            raise SpecError(f"{spec.name} is an encoder and has no cache", field="past")
-    elif workload.source_seq is None:
-        updates["source_seq"] = workload.past + workload.seq
-    fitted = workload.model_copy(update=updates)
-    _check_positions(spec.name, "seq", spec, fitted.past + fitted.seq)
-    if spec.encoder is not None:
-        _check_positions(spec.name, "source_seq", spec.encoder, fitted.source_seq or 0)
-    return fitted
-
-
-def _check_positions(name: str, field: str, stack: Stack, tokens: int) -> None:
-    if isinstance(stack.position, LearnedPosition) and tokens > stack.position.size:
-        raise SpecError(f"{tokens:,} tokens, but {name} has {stack.position.size:,} learned positions", field=field)
 
 
 def totals(t: Trace) -> Totals:
@@ -186,10 +182,11 @@ def totals(t: Trace) -> Totals:
         flops_per_token=Quantity(
             value=forward // tokens, unit="FLOP/token", kind="estimate" if forward % tokens else kernel
         ),
-        weight_bytes=_quantity(all_params * BYTES[w.dtype], "B"),
+        weight_bytes=_quantity(weights.weight_bytes(t), "B", weights.certainty(t)),
         activation_bytes=_optional(kept_bytes, "B", kernel),
         kv_cache_bytes=_optional(kv_cache.kv_cache_bytes(t), "B"),
         kv_cache_bytes_per_token=_optional(kv_cache.kv_cache_bytes_per_token(t), "B/token"),
+        kv_cache_allocated_bytes=_optional(kv_cache.kv_cache_allocated_bytes(t), "B"),
         attention_score_bytes=_optional(activations.score_bytes(t) if w.keeps else None, "B"),
         training_state_bytes=_quantity(states.training_state_bytes(all_params, w.recipe), "B"),
     )
@@ -211,10 +208,23 @@ def components(t: Trace, *, by_module: bool = False) -> tuple[Component, ...]:
             calls=ops[0].calls,
             params=sum(op.copies * op.params for op in ops),
             flops_forward=sum(op.calls * op.flops for op in ops),
+            flops_core=sum(op.calls * op.flops for op in ops if op.kind == "core"),
             activation_bytes=kept.get(path, 0) if t.workload.keeps else None,
             kv_cache_bytes=kv_cache.cache_bytes(ops, t.workload),
         )
         for path, ops in lines.items()
+    )
+
+
+def caches(t: Trace) -> tuple[CacheLine, ...]:
+    """Every cache in the order of the forward pass; bytes add up to the total."""
+    return tuple(
+        CacheLine(
+            path=op.component, kind=op.cache.name, layers=op.calls, tokens=op.cache.tokens,
+            bytes=kv_cache.cache_bytes([op], t.workload) or 0,
+            allocated_bytes=kv_cache.allocated_bytes([op], t.workload),
+        )
+        for op in t.ops if op.cache is not None
     )
 
 

@@ -61,6 +61,11 @@ class AttentionMemory(NamedTuple):
 # ---------------------------------------------------------------- what is measured
 
 
+def module_paths(model: Model) -> frozenset[str]:
+    """The canonical path of every module of the reference."""
+    return frozenset(canonical_paths(build(model, length=1, device="meta")).values())
+
+
 def shapes(model: Model) -> dict[str, tuple[Shape, int]]:
     """Every weight's path to its shape and how many of it there are; a tied or shared weight counts once.
 

@@ -66,7 +66,7 @@ class Case(NamedTuple):
     def workload(self, spec: Model, device: Device) -> Workload:
         """The counter's side of this case."""
         return Workload(
-            phase="training" if self.loss else "forward", batch=BATCH, seq=length_of(spec),
+            phase="training" if self.loss and has_loss(spec) else "forward", batch=BATCH, seq=length_of(spec),
             source_seq=_source(spec), dtype=self.dtype, dropout=self.dropout,
             attention="eager" if self.eager else "flash", device=device,
         )
@@ -92,7 +92,10 @@ def validate(spec: Model, *, device: Device = "cpu", progress: Callable[[str], N
     rows: list[Row] = []
     for step, run in (
         ("parameters", lambda: [parameters(spec)]),
-        ("FLOPs", lambda: [*eager_flops(spec, "meta, full size"), *flash_flops(small)]),
+        ("FLOPs", lambda: [
+            *flops_rows(spec, eager=True, how="meta, full size", device="meta"),
+            *flops_rows(small, eager=False, how="sibling, cpu tensors", device="cpu"),
+        ]),
         ("activations", lambda: [kept(small, case, device) for case in CASES]),
         ("cache", lambda: [cache(small)] if spec.causal else []),
         ("masks", lambda: list(masks(small))),
@@ -120,26 +123,18 @@ def parameters(spec: Model) -> Row:
                 _differences(counted, measured, lambda path, of: f"{path} {of[0]} x{of[1]}"))
 
 
-def eager_flops(spec: Model, how: str) -> Iterator[Row]:
-    """Forward and backward FLOPs of every module, on sizes alone."""
-    yield from _flops(spec, eager=True, how=how)
-
-
-def flash_flops(spec: Model) -> Iterator[Row]:
-    """The same under the flash kernel, whose backward is 2.5 times its forward."""
-    yield from _flops(spec, eager=False, how="sibling, sizes alone")
-
-
-def _flops(spec: Model, *, eager: bool, how: str) -> Iterator[Row]:
+def flops_rows(spec: Model, *, eager: bool, how: str, device: str) -> Iterator[Row]:
+    """Forward and backward FLOPs of every module; the flash kernel's backward is 2.5 times its forward."""
     from txcalc.check import measure
 
     w = Case(eager=eager, dtype="bf16", dropout=0.0, loss=True).workload(spec, "cpu")
     t = _trace(spec, w)
-    measured = measure.flops(spec, w.batch, w.seq, source_seq=w.source_seq, eager=eager, loss=True, backward=True)
+    measured = measure.flops(spec, w.batch, w.seq, source_seq=w.source_seq, eager=eager, loss=has_loss(spec),
+                             backward=True, device=device)
     name = "eager" if eager else "flash"
     for which, got, of in (("forward", measured.forward, lambda op: op.flops),
                            ("backward", measured.backward, lambda op: op.flops_backward)):
-        counted = _by_module(t, set(got), of)
+        counted = _by_module(t, measure.module_paths(spec), of)
         yield _row(f"FLOPs {which}, {name}", sum(counted.values()), sum(got.values()), how,
                    _differences(counted, {k: v for k, v in got.items() if v}, lambda path, n: f"{path} {n:,}"))
 
@@ -154,8 +149,8 @@ def kept(spec: Model, case: Case, device: Device) -> Row:
     t = _trace(spec, w)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[case.dtype]
     measured = measure.kept(spec, w.batch, w.seq, source_seq=w.source_seq, dtype=dtype, eager=case.eager,
-                            dropout=case.dropout, loss=case.loss, device=device)
-    modules = {storage.path for storage in measured}
+                            dropout=case.dropout, loss=w.phase == "training", device=device)
+    modules = measure.module_paths(spec)
     ours: Counter[str] = Counter()
     theirs: Counter[str] = Counter()
     for k in activations.kept(t):
@@ -241,6 +236,11 @@ def length_of(spec: Model) -> int:
     return SEQ
 
 
+def has_loss(spec: Model) -> bool:
+    """Whether there is anything to train on."""
+    return spec.head.kind != "none"
+
+
 def _source(spec: Model) -> int | None:
     return None if spec.encoder is None else SOURCE
 
@@ -261,14 +261,14 @@ def _size(shape: tuple[int, ...]) -> int:
     return size
 
 
-def _module(path: str, modules: set[str]) -> str:
+def _module(path: str, modules: frozenset[str]) -> str:
     """The innermost PyTorch module that holds an operation: an operation need not be a module of its own."""
     while path not in modules and "." in path:
         path = path.rsplit(".", 1)[0]
     return path
 
 
-def _by_module(t: Trace, modules: set[str], of: Callable[[Op], int]) -> dict[str, int]:
+def _by_module(t: Trace, modules: frozenset[str], of: Callable[[Op], int]) -> dict[str, int]:
     found: Counter[str] = Counter()
     for op in t.ops:
         if of(op):
@@ -289,7 +289,7 @@ def _differences(counted: dict[str, Any], measured: dict[str, Any], say: Callabl
 
 
 def _tensor_differences(
-    t: Trace, measured: list[Any], ours: Counter[str], theirs: Counter[str], modules: set[str]
+    t: Trace, measured: list[Any], ours: Counter[str], theirs: Counter[str], modules: frozenset[str]
 ) -> list[str]:
     """Where a module's bytes disagree, the tensors that only one side has."""
     found = []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from txcalc.trace.record import Number, Op, Trace
+from txcalc.trace.record import Cache, Number, Op, Trace
 from txcalc.trace.workload import BYTES, Workload
 
 
@@ -13,13 +13,28 @@ def kv_cache_bytes(trace: Trace) -> Number | None:
     return cache_bytes(trace.ops, trace.workload)
 
 
+def kv_cache_allocated_bytes(trace: Trace) -> Number | None:
+    """Bytes that a paged engine (arXiv 2309.06180) has allocated after the run, in blocks of ``kv_block`` tokens.
+
+    Of every sequence and layer, the blocks that hold a token still needed, each counted whole: with blocks of b
+    tokens, ceil(T / b) for T tokens, and for a window of W, whose older blocks are freed, those from token T - W on:
+    at most ceil(W / b) + 1. Chunks begin with a block. A recurrent state is not paged. What an engine sets aside
+    for tokens that have not come yet is not counted. None without ``kv_block`` or without any cache.
+    """
+    return allocated_bytes(trace.ops, trace.workload)
+
+
 def cache_bytes(ops: Iterable[Op], workload: Workload) -> Number | None:
     """Bytes that these operations hold after the run. None if none of them caches anything."""
-    caches = [(op.calls, op.cache) for op in ops if op.cache is not None]
-    if not caches:
+    return _total(ops, workload, lambda cache: cache.tokens)
+
+
+def allocated_bytes(ops: Iterable[Op], workload: Workload) -> Number | None:
+    """Bytes of the blocks that these operations' caches touch. None without ``kv_block`` or without any cache."""
+    size = workload.kv_block
+    if size is None:
         return None
-    width = {"kv": BYTES[workload.kv_dtype], "float32": 4}
-    return sum(calls * cache.elements * width[cache.role] for calls, cache in caches)
+    return _total(ops, workload, lambda cache: cache.tokens if cache.kind == "state" else cache.blocks(size) * size)
 
 
 def kv_cache_bytes_per_token(trace: Trace) -> Number | None:
@@ -28,3 +43,11 @@ def kv_cache_bytes_per_token(trace: Trace) -> Number | None:
     if not own:
         return None
     return BYTES[trace.workload.kv_dtype] * sum(calls * cache.per_token for calls, cache in own)
+
+
+def _total(ops: Iterable[Op], workload: Workload, tokens: Callable[[Cache], Number]) -> Number | None:
+    caches = [(op.calls, op.cache) for op in ops if op.cache is not None]
+    if not caches:
+        return None
+    width = {"kv": BYTES[workload.kv_dtype], "float32": 4}
+    return sum(calls * c.batch * tokens(c) * c.per_token * width[c.role] for calls, c in caches)

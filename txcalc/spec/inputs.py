@@ -8,7 +8,7 @@ from pydantic import Field, Tag, model_validator
 
 from txcalc.spec.base import Activation, Count, Flag, Positive, Size, Spec, by_kind
 from txcalc.spec.errors import FieldError
-from txcalc.spec.layers import Norm
+from txcalc.spec.layers import Attention, Dense, Norm
 
 # ---------------------------------------------------------------- inputs
 
@@ -99,7 +99,10 @@ class AlibiPosition(Spec):
 
 
 class RelativePosition(Spec):
-    """T5's bucketed relative bias (arXiv 1910.10683 section 2.1), one table of (buckets, heads)."""
+    """A bias on the scores by distance, from a table of (buckets, heads).
+
+    T5's distances are put in buckets (arXiv 1910.10683 section 2.1); BEiT has a row for every distance of two patches.
+    """
 
     kind: Literal["relative"] = "relative"
     buckets: Size = 32
@@ -115,10 +118,12 @@ class DisentangledPosition(Spec):
 
     kind: Literal["disentangled"]
     buckets: Size
-    to_content: tuple[Literal["c2p", "p2c"], ...] = ("c2p", "p2c")
+    scores: tuple[Literal["c2p", "p2c"], ...] = ("c2p", "p2c")
     shared_projections: Flag = Field(default=True, description="positions use q and k; else projections of their own")
+    key_bias: Flag = Field(default=True, description="a bias on the own projection of positions to keys")
+    clipped: Flag = Field(default=False, description="rows for distances that cannot occur are left out of the products")
     norm: Flag = Field(default=True, description="a norm on the table")
-    absolute: Flag = Field(default=False, description="learned absolute positions are added to the embeddings as well")
+    absolute: Size | None = Field(default=None, description="rows of a learned absolute table that is added as well")
 
 
 Position = Annotated[
@@ -136,11 +141,11 @@ Position = Annotated[
 
 
 class HeadTransform(Spec):
-    """The dense layer, activation and norm before a masked-LM output (BERT, arXiv 1810.04805)."""
+    """A dense layer as wide as its output's input, an activation and a norm before an output (arXiv 1810.04805)."""
 
     activation: Activation = "gelu"
     bias: Flag = True
-    norm: Norm = Norm()
+    norm: Norm | None = Norm()
 
 
 class LMHead(Spec):
@@ -151,17 +156,38 @@ class LMHead(Spec):
     bias: Flag = False
     softcap: Positive | None = Field(default=None, description="logits become softcap * tanh(logit / softcap)")
     transform: HeadTransform | None = None
+    pair_labels: Count = Field(default=0, description="classes of a second head, on the pooled vector (next sentence)")
 
 
 class ClassifierHead(Spec):
-    """A projection to ``labels`` classes, of the first position (or its pooled form) or of every position."""
+    """A projection to ``labels`` classes: of one vector per sequence, or of every position.
+
+    ``first``: the pooled vector where there is a pooler, else the first position. ``first+mean``: both side by side.
+    """
 
     kind: Literal["classifier"]
     labels: Size
     bias: Flag = True
-    of: Literal["first", "all", "mean"] = "first"
-    dense: Activation | None = Field(default=None, description="a dense layer with this activation before it")
+    of: Literal["first", "all", "mean", "first+mean"] = "first"
+    transform: HeadTransform | None = None
     copies: Size = Field(default=1, description="heads side by side, each on its own class token (DeiT)")
+
+
+class ContrastiveHead(Spec):
+    """One vector per text and one per image, both projected to ``width``, and the products of all pairs (CLIP).
+
+    arXiv 2103.00020, figure 3. The temperature is one learned number.
+    """
+
+    kind: Literal["contrastive"]
+    width: Size
+
+
+class ProjectionHead(Spec):
+    """One vector per sequence, projected to ``width`` without a bias: half of a contrastive model."""
+
+    kind: Literal["projection"]
+    width: Size
 
 
 class NoHead(Spec):
@@ -171,6 +197,51 @@ class NoHead(Spec):
 
 
 Head = Annotated[
-    Annotated[LMHead, Tag("lm")] | Annotated[ClassifierHead, Tag("classifier")] | Annotated[NoHead, Tag("none")],
+    Annotated[LMHead, Tag("lm")]
+    | Annotated[ClassifierHead, Tag("classifier")]
+    | Annotated[ContrastiveHead, Tag("contrastive")]
+    | Annotated[ProjectionHead, Tag("projection")]
+    | Annotated[NoHead, Tag("none")],
     by_kind("lm"),
 ]
+
+# ---------------------------------------------------------------- one vector for a sequence
+
+
+class DensePooler(Spec):
+    """A dense layer and an activation on the first position (BERT, arXiv 1810.04805)."""
+
+    kind: Literal["dense"] = "dense"
+    activation: Activation = "tanh"
+    width: Size | None = Field(default=None, description="default: d_model")
+
+
+class NormPooler(Spec):
+    """A norm on the first position (CLIP) or on the mean of all (BEiT)."""
+
+    kind: Literal["norm"]
+    of: Literal["first", "mean"] = "first"
+
+
+class AttentionPooler(Spec):
+    """A learned query attends to all positions, then a feed-forward in its residual (SigLIP, arXiv 2303.15343)."""
+
+    kind: Literal["attention"]
+    attention: Attention
+    feed_forward: Dense
+
+
+Pooler = Annotated[
+    Annotated[DensePooler, Tag("dense")]
+    | Annotated[NormPooler, Tag("norm")]
+    | Annotated[AttentionPooler, Tag("attention")],
+    by_kind("dense"),
+]
+
+
+class Projector(Spec):
+    """How a tower's positions become positions of the main stack: averaged down to ``tokens``, normed, projected."""
+
+    tokens: Size = Field(description="positions of one input after averaging")
+    norm: Norm | None = None
+    bias: Flag = False

@@ -19,9 +19,21 @@ from txcalc.spec import resolve
 from txcalc.spec.base import Count, Flag, Size, Spec
 from txcalc.spec.errors import FieldError
 from txcalc.spec.inputs import *  # noqa: F403  (moving: import these from their own files)
-from txcalc.spec.inputs import Head, Input, LMHead, NoPosition, Position, RotaryPosition, TokenInput
+from txcalc.spec.inputs import (
+    ContrastiveHead,
+    Head,
+    Input,
+    LMHead,
+    NoPosition,
+    Pooler,
+    Position,
+    Projector,
+    RotaryPosition,
+    TokenInput,
+)
 from txcalc.spec.layers import *  # noqa: F403
 from txcalc.spec.layers import AnyAttention, Attention, BlockNorm, FeedForward, Recurrent
+from txcalc.spec.quantization import Quantization
 
 Architecture = Literal["decoder-only", "encoder-only", "encoder-decoder"]
 
@@ -61,6 +73,7 @@ class Group(Spec):
 
     repeat: Size = 1
     blocks: tuple[Block, ...] = Field(min_length=1)
+    shared: Flag = Field(default=False, description="every repetition uses one set of weights")
 
 
 class Stack(Sublayers):
@@ -72,6 +85,7 @@ class Stack(Sublayers):
     embedding_norm: Flag = Field(default=False, description="a norm on the summed embeddings")
     layer_scale: Flag = Field(default=False, description="each sublayer's output times a learned vector (CaiT)")
     final_norm: Flag = Field(default=True, description="a norm after the last block")
+    causal_mask: Flag = Field(default=False, description="an encoder whose positions see none after them (CLIP's text)")
     share_layers: Flag = Field(default=False, description="every layer uses one set of weights")
     groups: tuple[Group, ...] | None = Field(default=None, description="only for layers that differ")
 
@@ -109,6 +123,17 @@ class Stack(Sublayers):
         ]
 
 
+class Tower(Stack):
+    """A second stack beside the main one, with a width and inputs of its own: the images of CLIP or of Gemma 3.
+
+    It runs once per image of the workload: on one image per sequence for a contrastive head, else on none by default.
+    """
+
+    d_model: Size
+    pooler: Pooler | None = None
+    projector: Projector | None = Field(default=None, description="feeds the main stack")
+
+
 class Published(Spec):
     """A figure that a paper or model card printed, kept to be compared with the count."""
 
@@ -140,8 +165,13 @@ class Model(Stack):
     embedding_projection_bias: Flag = True
     embedding_scale: Flag = Field(default=False, description="token embeddings times sqrt(d_model)")
     encoder: Stack | None = Field(default=None, description="fields left out are taken from the decoder")
-    pooler: Flag = Field(default=False, description="dense and tanh on the first position (BERT)")
+    source_vocab: Size | None = Field(default=None, description="rows of the encoder's own token table; none: shared")
+    tower: Tower | None = Field(default=None, description="a second stack, for images")
+    pooler: Pooler | None = Field(default=None, description="true: dense and tanh on the first position (BERT)")
     head: Head = LMHead()
+    quantization: Quantization | None = Field(
+        default=None, description="how a checkpoint packs the weights; changes their bytes and nothing else"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -164,7 +194,21 @@ class Model(Stack):
             raise FieldError(("vocab",), "required field is missing")
         if isinstance(self.head, LMHead) and self.head.tied and not reads_tokens:
             raise FieldError(("head", "tied"), "there is no token table to share")
+        self._check_vectors()
         return self
+
+    def _check_vectors(self) -> None:
+        tower, head = self.tower, self.head
+        if tower is not None and isinstance(tower.input, TokenInput):
+            raise FieldError(("tower", "input"), "a tower reads patches or frames")
+        if isinstance(head, ContrastiveHead) and tower is None:
+            raise FieldError(("tower",), "a contrastive head compares the model's vectors with those of a tower")
+        if tower is not None and tower.projector is None and not isinstance(head, ContrastiveHead):
+            raise FieldError(("tower", "projector"), "needed where the tower feeds the main stack")
+        if isinstance(head, LMHead) and head.pair_labels and self.pooler is None:
+            raise FieldError(("pooler",), "head.pair_labels needs one")
+        if self.source_vocab is not None and self.encoder is None:
+            raise FieldError(("source_vocab",), "needs architecture: encoder-decoder")
 
     @property
     def embedding_width(self) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,72 +10,66 @@ from pydantic import ValidationError
 
 from txcalc.spec.errors import SpecError, dotted
 from txcalc.spec.explain import explain_validation
-from txcalc.spec.library import PresetInfo, find, names, unknown
+from txcalc.spec.huggingface import is_config
+from txcalc.spec.library import PresetInfo, names
 from txcalc.spec.model import Model
 from txcalc.spec.overrides import Override, apply_overrides, blame, parse_override
-from txcalc.spec.yaml import MAX_BYTES, Document, read_text, read_yaml
+from txcalc.spec.sources import Source, read_source
+from txcalc.spec.yaml import Document
 
 __all__ = ["REPORT_SCHEMA", "Loaded", "PresetInfo", "load", "names"]
 
 REPORT_SCHEMA: Final = "txcalc/report/v1"
-_SUFFIXES: Final = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A validated model and where it came from; ``document`` is its data as given, overrides included."""
+    """A validated model and where it came from; ``document`` is its data as given, overrides included.
+
+    Of a configuration, ``notes`` are what its reader should know, and ``dtype`` is what it says its weights are in.
+    """
 
     model: Model
     source: str
     overrides: tuple[str, ...]
     document: Document
+    notes: tuple[str, ...] = ()
+    dtype: str | None = None
 
 
 def load(model: str, overrides: Sequence[str] = ()) -> Loaded:
-    """Load a model by preset name or alias, by path, or from stdin for ``-``; a report stands for the model in it.
+    """Load the model that an argument names, see ``txcalc.spec.sources``; a report stands for the model in it.
 
-    What has a separator in it or ends in .yaml, .yml or .json is a path; so is any other existing file that is not
-    called like a preset. ``overrides`` are ``KEY=VALUE`` texts, see ``txcalc.spec.overrides``; with any, the figures
+    A Hugging Face configuration is read as the spec of the same model. ``overrides`` are ``KEY=VALUE`` texts, see ``txcalc.spec.overrides``; with any, the figures
     published for the model no longer apply and are left out. A report's model has every default written out, so that
     there an override changes its own field and none that would otherwise follow it.
     Raises SpecError for whatever cannot be found, read or validated.
     """
     parsed = [parse_override(text) for text in overrides]
-    document, source, place = _read(model)
-    document = _model_document(document, place)
+    source = read_source(model)
+    document = _model_document(source.document, source.place)
+    if is_config(document.data):
+        return _load_config(source, parsed)
     changed = apply_overrides(document, parsed)
     try:
-        return Loaded(Model.model_validate(changed.data), source, tuple(overrides), changed)
+        return Loaded(Model.model_validate(changed.data), source.label, tuple(overrides), changed)
     except ValidationError as error:
-        explained = explain_validation(error, changed, place, Model)
+        explained = explain_validation(error, changed, source.place, Model)
         raise _blamed(explained, parsed, document) from None
 
 
-def _read(model: str) -> tuple[Document, str, str]:
-    """The document, where it came from, and what errors call it."""
-    if model == "-":
-        return read_yaml(_stdin(), "stdin"), "stdin", "stdin"
-    if not _is_path(model):
-        if file := find(model):
-            place = str(file.entry)
-            return read_yaml(file.text, place), file.label, place
-        if not os.path.isfile(model):  # noqa: PTH113  Path.is_file raises for a NUL
-            raise unknown(model)
-    return read_yaml(read_text(model), model), model, model
+def _load_config(source: Source, overrides: Sequence[Override]) -> Loaded:
+    from txcalc.spec.huggingface.load import import_config, in_config_terms
 
-
-def _is_path(model: str) -> bool:
-    return any(sep in model for sep in ("/", os.sep, os.altsep) if sep) or model.casefold().endswith(_SUFFIXES)
-
-
-def _stdin() -> str:
-    raw = sys.stdin.buffer.read(MAX_BYTES + 1)
-    if len(raw) > MAX_BYTES:
-        raise SpecError(f"is larger than {MAX_BYTES:,} bytes", source="stdin")
+    found = import_config(source.document, source.place, source.name)
+    changed = apply_overrides(found.document, overrides)
+    texts = tuple(override.text for override in overrides)
     try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise SpecError("is not UTF-8 text", source="stdin") from None
+        return Loaded(Model.model_validate(changed.data), source.label, texts, changed, found.notes, found.dtype)
+    except ValidationError as error:
+        explained = explain_validation(error, changed, source.place, Model)
+        blamed = _blamed(explained, overrides, found.document)
+        raise (in_config_terms(explained, source.document) if blamed is explained else blamed) from None
 
 
 def _model_document(document: Document, place: str) -> Document:

@@ -19,27 +19,33 @@ class Span(NamedTuple):
     keys: Number  # keys in the score matrix: the new ones and the cached ones still held
     pairs: Number  # (query, key) pairs whose products are counted
     held: Number  # keys in the cache after this run
+    bound: Number | None = None  # keys that one query may see at most
+
+    @property
+    def reach(self) -> Number:
+        """Keys that the last query may see."""
+        return self.keys if self.bound is None else self.bound
 
 
 def self_attention(
-    t: Trace, spec: Attention | MLA, position: Position, x: Tensor, *, causal: bool, table: Tensor | None = None
+    t: Trace, spec: Attention | MLA, position: Position, x: Tensor, *, causal: bool, cached: bool,
+    table: Tensor | None = None,
 ) -> Tensor:
-    """Queries, keys and values from the same (b, n, d) hidden states; causal ones are cached for later tokens.
+    """Queries, keys and values from the same (b, n, d) hidden states, cached for later tokens where asked for.
 
     ``table``: the stack's relative position embeddings, where every layer projects them.
     """
     _, n, _ = x.shape
-    past = t.workload.past if causal else 0
+    past = t.workload.past if cached else 0
     with t.scope("attention", component=True):
         if isinstance(spec, MLA):
             span = _span(t, n, past, causal=causal)
-            y = _latent(t, spec, x, span, cached=causal)
+            y = _latent(t, spec, x, span, cached=cached)
         else:
             span = _span(t, n, past, causal=causal, window=spec.window, chunk=spec.chunk)
             if isinstance(position, RelativePosition) and position.per_layer:
                 relative_bias(t, "relative_bias", position, spec.heads, n, span.keys)
-            held = past + n if spec.cached == "all" else span.held
-            cache = Cache("self", _kv_width(spec), held, x.shape[0]) if causal else None
+            cache = _cache(spec, span, past + n, x.shape[0]) if cached else None
             y = _heads(t, spec, position, x, x, span, cache, table)
         return ops.dropout(t, "dropout", y)
 
@@ -56,10 +62,27 @@ def cross_attention(t: Trace, spec: Attention | MLA, position: Position, x: Tens
         return ops.dropout(t, "dropout", y)
 
 
+def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Tensor:
+    """A few (b, m, d) queries over all (b, n, d) positions, uncached."""
+    _, m, _ = query.shape
+    _, n, _ = x.shape
+    with t.scope("attention"):
+        return _heads(t, spec, None, query, x, Span(m, n, n, m * n, n), None, None)
+
+
 def relative_bias(t: Trace, name: str, spec: RelativePosition, heads: Number, queries: Number, keys: Number) -> None:
     """T5's bias: a table looked up by the bucketed distance of every (query, key) pair."""
     buckets = t.tensor(queries, keys, role=Role.INDEX, label="distance buckets")
     ops.embedding(t, name, buckets, spec.buckets, heads)
+
+
+def _cache(spec: Attention, span: Span, tokens: Number, batch: Number) -> Cache:
+    """What is held of ``tokens`` seen so far: all of them, or those that the next query may still see."""
+    if spec.cached == "all" or (spec.window is None and spec.chunk is None):
+        return Cache("self", _kv_width(spec), tokens, batch)
+    if spec.chunk is not None:
+        return Cache("self", _kv_width(spec), span.held, batch, layout="chunk")
+    return Cache("self", _kv_width(spec), span.held, batch, layout="window", end=tokens)
 
 
 def _kv_width(spec: Attention) -> Number:
@@ -76,7 +99,7 @@ def _span(
         keys, held = least(past, bound - 1) + n, least(past + n, bound)
     skipped = t.workload.masked == "skipped"
     pairs = visible_pairs(n, past, causal=causal, window=window, chunk=chunk) if skipped else n * keys
-    return Span(n, n, keys, pairs, held)
+    return Span(n, n, keys, pairs, held, bound)
 
 
 def _heads(
@@ -121,16 +144,19 @@ def _latent(t: Trace, spec: MLA, x: Tensor, span: Span, *, cached: bool) -> Tens
     else:
         q = ops.norm(t, "q_norm", ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias), rms)
         q = ops.linear(t, "q_up", q, h * qk_dim)
-    ops.linear(t, "kv_down", x, spec.kv_rank + spec.rope_dim, bias=spec.bias)
-    latent = ops.norm(t, "kv_norm", t.tensor(b, n, spec.kv_rank, label="kv_down"), rms)
+    down = ops.linear(t, "kv_down", x, spec.kv_rank + spec.rope_dim, bias=spec.bias)
+    latent = ops.norm(t, "kv_norm", down.view(b, n, spec.kv_rank), rms)
     latent = latent.view(b, span.keys, spec.kv_rank)
-    kv = ops.linear(t, "kv_up", latent, h * (spec.nope_dim + spec.value_dim))
+    ops.linear(t, "kv_up", latent, h * (spec.nope_dim + spec.value_dim))
     q = t.tensor(*q.shape, label="rotated q")
     k = t.tensor(b, span.keys, h * qk_dim, label="keys with rotary part")
-    v = kv.view(b, span.keys, h * spec.value_dim)
-    cache = Cache("self", spec.kv_rank + spec.rope_dim, span.held, b) if cached else None
+    v = t.tensor(b, span.keys, h * spec.value_dim, label="values")
+    cache = Cache("self", spec.kv_rank + spec.rope_dim, span.held, b, layout="latent") if cached else None
+    # Values narrower than keys: only CUDA has a kernel for them that makes no N x N tensor.
+    fused = t.workload.attention == "flash" and t.workload.device == "cuda"
     with t.scope("core"):
-        y = _eager_core(t, q, k, v, h, span, cache, context_width=h * spec.value_dim)
+        core = _flash_core if fused else _eager_core
+        y = core(t, q, k, v, h, span, cache, context_width=h * spec.value_dim)
     return ops.linear(t, "o", y, d, bias=spec.bias)
 
 
@@ -145,56 +171,75 @@ def _eager_core(
     b, n, width = q.shape
     out_width = width if context_width is None else context_width
     flops = 2 * b * span.pairs * width
-    t.op("scores", "core", flops=flops, flops_backward=2 * flops, saves=(q, k), cache=cache)
     scores = t.tensor(b, heads, n, span.keys, label="scores", scores=True)
+    keys, values = _seen(t, k, v, span)
+    t.op("scores", "core", flops=flops, flops_backward=2 * flops, saves=(q, k), cache=cache,
+         reads=(q, keys), writes=(scores,), reach=span.reach)
     if softcap:
-        t.op("softcap", "elementwise", saves=(t.tensor(*scores.shape, label="tanh of scores", scores=True),))
+        tanh = t.tensor(*scores.shape, label="tanh of scores", scores=True)
+        capped = t.tensor(*scores.shape, label="capped scores", scores=True)
+        t.op("softcap", "elementwise", saves=(tanh,), reads=(scores,), writes=(tanh, capped))
+        scores = capped
     if sinks:
         ops.parameter(t, "sinks", heads)
-        ops.softmax(t, "softmax", t.tensor(b, heads, n, span.keys + 1, label="scores and sink", scores=True))
-        probabilities = t.tensor(*scores.shape, label="probabilities without sink", scores=True)
+        joined = t.tensor(b, heads, n, span.keys + 1, label="scores and sink", scores=True)
+        probabilities = ops.softmax(t, "softmax", joined).view(*scores.shape)
     else:
         probabilities = ops.softmax(t, "softmax", scores)
     probabilities = ops.dropout(t, "dropout", probabilities)
     flops = 2 * b * span.pairs * out_width
-    t.op("context", "core", flops=flops, flops_backward=2 * flops, saves=(probabilities, v))
-    return t.tensor(b, n, out_width, label="context")
+    out = t.tensor(b, n, out_width, label="context")
+    t.op("context", "core", flops=flops, flops_backward=2 * flops, saves=(probabilities, v),
+         reads=(probabilities, values), writes=(out,), reach=span.reach)
+    return out
 
 
-def _flash_core(t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Number, span: Span, cache: Cache | None) -> Tensor:
+def _seen(t: Trace, k: Tensor, v: Tensor, span: Span) -> tuple[Tensor, Tensor]:
+    """All keys and values that are read, the cached ones among them."""
+    (b, _, k_width), (_, _, v_width) = k.shape, v.shape
+    return t.tensor(b, span.keys, k_width, label="keys"), t.tensor(b, span.keys, v_width, label="values")
+
+
+def _flash_core(
+    t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Number, span: Span, cache: Cache | None, *,
+    context_width: Number | None = None,
+) -> Tensor:
     """``F.scaled_dot_product_attention``'s flash kernel (arXiv 2205.14135): no N x N tensor.
 
     Keeps q, k, v, its output and one fp32 log-sum-exp per row, and recomputes the scores backward: 5 matrix
     products to the forward pass's 2. The CUDA kernel also keeps its random state; the CPU one has no dropout.
     """
     b, n, width = q.shape
-    out = t.tensor(b, n, width, label="context")
-    saves = [q, k, v, out, t.tensor(b, heads, n, role=Role.FLOAT32, label="log-sum-exp")]
+    out_width = width if context_width is None else context_width
+    out = t.tensor(b, n, out_width, label="context")
+    statistics = t.tensor(b, heads, n, role=Role.FLOAT32, label="log-sum-exp")
+    saves = [q, k, v, out, statistics]
     if t.workload.device == "cuda":
         saves.append(t.tensor(2, role=Role.INDEX, label="random state"))
-    flops = 4 * b * span.pairs * width
-    t.op("flash", "core", flops=flops, flops_backward=5 * flops // 2, saves=tuple(saves), cache=cache)
+    scores, context = 2 * b * span.pairs * width, 2 * b * span.pairs * out_width
+    t.op("flash", "core", flops=scores + context, flops_backward=3 * scores + 2 * context, saves=tuple(saves), cache=cache,
+         reads=(q, *_seen(t, k, v, span)), writes=(out, statistics), reach=span.reach)
     return out
 
 
 def _position_scores(
     t: Trace, spec: Attention, position: DisentangledPosition, table: Tensor, q: Tensor, k: Tensor, span: Span
 ) -> None:
-    """DeBERTa's content-to-position and position-to-content scores, gathered by distance into the score matrix."""
+    """DeBERTa's content-to-position and position-to-content scores, gathered by distance into the score matrix.
+
+    Every sequence gets a copy of the projected positions, as the products of PyTorch's batches need one.
+    """
     b, n, width = q.shape
-    rows, _ = table.shape
-    for name, content in (("c2p", q), ("p2c", k)):
-        if name not in position.to_content:
+    _, d = table.shape
+    rows = 2 * (least(span.keys, position.buckets) if position.clipped else position.buckets)
+    for name, content, projection in (("c2p", q, "k"), ("p2c", k, "q")):
+        if name not in position.scores:
             continue
-        projection = {"c2p": "k", "p2c": "q"}[name]
-        path = projection if position.shared_projections else f"position_{projection}"
-        bias = spec.bias.k if name == "c2p" else spec.bias.q
-        if not position.shared_projections:
-            bias = name == "p2c" or bias
-        positions = ops.linear(t, path, table, width, bias=bias and not position.shared_projections,
-                               tied=position.shared_projections)
+        bias = not position.shared_projections and (projection == "q" or position.key_bias)
+        ops.linear(t, f"position_{projection}", table.view(rows, d), width, bias=bias,
+                   tied=position.shared_projections)
+        positions = t.tensor(b, rows, width, label=f"position_{projection}")
         flops = 2 * b * n * rows * width
-        positions = t.tensor(b, rows, width, label=f"{positions.label} of positions, per sequence")
         t.op(f"core.{name}", "core", flops=flops, flops_backward=2 * flops, saves=(content, positions))
         gathered = t.tensor(b, spec.heads, n, span.keys, role=Role.INDEX, label="distances", scores=True)
         t.op(f"core.{name}_gather", "elementwise", saves=(gathered,))

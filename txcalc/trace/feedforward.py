@@ -18,8 +18,8 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
     """``down(act(up(x)))``, or ``down(act(gate(x)) * up(x))`` when gated (arXiv 2002.05202)."""
     *_, d = x.shape
     if spec.gated:
-        gate = ops.linear(t, "gate", x, d_ff, bias=spec.bias.gate)
         up = ops.linear(t, "up", x, d_ff, bias=spec.bias.up)
+        gate = ops.linear(t, "gate", x, d_ff, bias=spec.bias.gate)
         h = ops.multiply(t, "product", ops.activation(t, "activation", gate, spec.activation), up)
     else:
         h = ops.activation(t, "activation", ops.linear(t, "up", x, d_ff, bias=spec.bias.up), spec.activation)

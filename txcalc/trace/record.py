@@ -14,6 +14,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from txcalc.spec.quantization import Quantization
     from txcalc.trace.workload import Workload
 
 Number = Any  # int, sympy expression or float64 array: whatever has + - * //
@@ -57,6 +58,18 @@ class Cache:
     tokens: Number  # held per sequence after this run
     batch: Number
     role: Literal["kv", "float32"] = "kv"  # in the workload's kv_dtype, or always fp32
+    layout: Literal["full", "window", "chunk", "latent"] = "full"  # of self-attention: which tokens, and what of them
+    end: Number | None = None  # position after the last token held, where earlier ones have been dropped
+
+    @property
+    def name(self) -> str:
+        """``full``, ``window``, ``chunk``, ``latent``, ``cross`` or ``state``."""
+        return self.layout if self.kind == "self" else self.kind
+
+    def blocks(self, size: Number) -> Number:
+        """Blocks of ``size`` tokens that the tokens of one sequence touch: a window may straddle one more."""
+        end = self.tokens if self.end is None else self.end
+        return -(-end // size) - (end - self.tokens) // size
 
     @property
     def elements(self) -> Number:
@@ -69,7 +82,9 @@ class Op:
     """One operation, once; ``copies``, ``active`` and ``calls`` say how often.
 
     ``copies``: sets of weights. ``active``: sets that one token passes. ``calls``: runs in one pass.
-    ``flops`` and ``flops_backward`` are of one call.
+    ``flops`` and ``flops_backward`` are of one call. Operations that mix positions say more: ``reads`` and
+    ``writes`` are what attention's core moves to and from memory, and ``reach`` is how many positions, the
+    last one included, one call looks back over.
     """
 
     path: str
@@ -83,6 +98,9 @@ class Op:
     flops_backward: Number = 0
     saves: tuple[Tensor, ...] = ()
     cache: Cache | None = None
+    reads: tuple[Tensor, ...] = ()
+    writes: tuple[Tensor, ...] = ()
+    reach: Number | None = None
 
     @property
     def params(self) -> Number:
@@ -121,6 +139,7 @@ class Trace:
     workload: Workload
     ops: list[Op] = field(default_factory=list)
     loops: list[Loop] = field(default_factory=list)
+    quantization: Quantization | None = None
     _scope: _Scope = _Scope()
     _next_id: int = 0
 
@@ -157,13 +176,14 @@ class Trace:
     def op(
         self, name: str, kind: Kind, *, weights: dict[str, tuple[Number, ...]] | None = None, flops: Number = 0,
         flops_backward: Number = 0, saves: tuple[Tensor, ...] = (), cache: Cache | None = None,
+        reads: tuple[Tensor, ...] = (), writes: tuple[Tensor, ...] = (), reach: Number | None = None,
     ) -> None:
         """Record one operation in the present scope."""
         s = self._scope
         path = s.prefix + name
         self.ops.append(
             Op(path, s.component or path, kind, s.copies, s.active, s.calls, tuple((weights or {}).items()),
-               flops, flops_backward, saves, cache)
+               flops, flops_backward, saves, cache, reads, writes, reach)
         )
 
     def loop(

@@ -23,7 +23,7 @@ def _mamba2(t: Trace, spec: Mamba2, x: Tensor) -> Tensor:
     b, n, d = x.shape
     inner = spec.heads * spec.head_dim
     mixed = inner + 2 * spec.groups * spec.state
-    ops.linear(t, "in", x, inner + mixed + spec.heads, bias=spec.bias)
+    ops.linear(t, "in_proj", x, inner + mixed + spec.heads, bias=spec.bias)
     _short_convolution(t, mixed, spec.conv, b, n, bias=spec.conv_bias)
     for name in ("dt_bias", "a_log", "skip"):
         ops.parameter(t, name, spec.heads)
@@ -36,7 +36,7 @@ def _gated_delta(t: Trace, spec: GatedDelta, x: Tensor) -> Tensor:
     """arXiv 2412.06464, equation 10: S <- a S (1 - b k k^T) + b v k^T, then S q."""
     b, n, d = x.shape
     keys, values = spec.key_heads * spec.key_dim, spec.value_heads * spec.value_dim
-    ops.linear(t, "in", x, 2 * keys + 2 * values)
+    ops.linear(t, "in_proj", x, 2 * keys + 2 * values)
     ops.linear(t, "rates", x, 2 * spec.value_heads)
     _short_convolution(t, 2 * keys + values, spec.conv, b, n, bias=False)
     for name in ("dt_bias", "a_log"):
@@ -65,4 +65,4 @@ def _gated_output(
     y = t.tensor(b, n, width, label="recurrence")
     y = ops.norm(t, "norm", y, Norm(kind="rmsnorm", bias=False), weight_shape=(norm_width,))
     gate = ops.activation(t, "gate_activation", t.tensor(b, n, width, label="gate"), "silu")
-    return ops.linear(t, "out", ops.multiply(t, "gated", y, gate), d, bias=bias)
+    return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, gate), d, bias=bias)

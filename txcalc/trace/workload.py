@@ -28,6 +28,7 @@ class Workload(BaseModel):
 
     ``seq`` tokens are new; ``past`` tokens are already in the KV cache. An encoder-decoder also reads
     ``source_seq`` tokens, which its encoder has already processed when the phase is ``decode``.
+    ``kv_block`` is the page of a paged engine's cache, in tokens. ``images`` run through a second stack, where a model has one.
     ``forward`` is a pass over a whole sequence; ``training`` adds the loss and the backward pass.
     """
 
@@ -35,11 +36,13 @@ class Workload(BaseModel):
 
     phase: Phase = "forward"
     batch: Size = 1
-    seq: Size
+    seq: Size = Field(default=None)  # type: ignore[assignment]  # none: an image's or a sound's own length
     past: Count = 0
     source_seq: Size | None = None
+    images: Count | None = None
     dtype: DType = "bf16"
     kv_dtype: DType = "bf16"
+    kv_block: Size | None = None
     attention: Literal["eager", "flash"] = "flash"
     dropout: float = Field(default=0.0, ge=0, lt=1)
     masked: Literal["counted", "skipped"] = "counted"

@@ -48,7 +48,7 @@ tie_encoder_decoder mask_time_prob mask_time_length mask_time_min_masks mask_fea
 mask_feature_min_masks apply_spec_augment median_filter_length image_token_id
 boi_token_id eoi_token_id image_token_index eoi_token_index boi_token_index
 use_cache_quantization use_cache_kernel use_dynamic_ntk use_logn_attn fused_attention onnx_safe
-quantization_config unsloth_version unsloth_fixed cache_implementation
+quantization_config compression_config unsloth_version unsloth_fixed cache_implementation
 """.split())
 
 REQUIRED: Final = object()

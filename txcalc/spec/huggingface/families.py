@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from txcalc.spec.huggingface import decoders, experts
+from txcalc.spec.huggingface import decoders, encoders, experts, seq2seq, vision
+from txcalc.spec.huggingface.encoders import encoder_classes
 from txcalc.spec.huggingface.importer import Family, decoder_classes
+from txcalc.spec.huggingface.seq2seq import seq2seq_classes, t5_classes
+from txcalc.spec.huggingface.vision import image_classes
 
 _GPT2 = {"GPT2LMHeadModel": "lm", "GPT2Model": "none", "GPT2ForSequenceClassification": "sequence",
          "GPT2ForTokenClassification": "token", "GPT2ForQuestionAnswering": "span"}
@@ -57,4 +60,35 @@ FAMILIES: Final[dict[str, Family]] = {
     "glm4_moe": Family(experts.glm4_moe, decoder_classes("Glm4Moe")),
     "llama4_text": Family(experts.llama4, decoder_classes("Llama4")),
     "qwen3_next": Family(experts.qwen3_next, decoder_classes("Qwen3Next")),
+    "bert": Family(encoders.bert, encoder_classes("Bert", ForPreTraining="pretraining",
+                                                  ForNextSentencePrediction="next")),
+    "roberta": Family(encoders.roberta, encoder_classes("Roberta")),
+    "xlm-roberta": Family(encoders.roberta, encoder_classes("XLMRoberta")),
+    "camembert": Family(encoders.roberta, encoder_classes("Camembert")),
+    "distilbert": Family(encoders.distilbert, encoder_classes("DistilBert")),
+    "albert": Family(encoders.albert, encoder_classes("Albert", ForPreTraining="pretraining")),
+    "electra": Family(encoders.electra, encoder_classes("Electra", ForPreTraining="pretraining")),
+    "deberta": Family(encoders.deberta, {name: kind for name, kind in encoder_classes("Deberta").items()
+                                         if kind != "choice"}),
+    "deberta-v2": Family(encoders.deberta_v2, encoder_classes("DebertaV2")),
+    "modernbert": Family(encoders.modernbert, encoder_classes("ModernBert")),
+    "t5": Family(seq2seq.t5, t5_classes("T5")),
+    "mt5": Family(seq2seq.t5, t5_classes("MT5")),
+    "umt5": Family(seq2seq.umt5, t5_classes("UMT5")),
+    "bart": Family(seq2seq.bart, seq2seq_classes("Bart")),
+    "mbart": Family(seq2seq.mbart, seq2seq_classes("MBart")),
+    "blenderbot": Family(seq2seq.blenderbot, seq2seq_classes("Blenderbot", classifiers=False)),
+    "pegasus": Family(seq2seq.pegasus, seq2seq_classes("Pegasus", classifiers=False)),
+    "marian": Family(seq2seq.marian, {"MarianMTModel": "lm", "MarianModel": "none"}),
+    "whisper": Family(seq2seq.whisper, seq2seq_classes("Whisper", classifiers=False)),
+    "vit": Family(vision.vit, image_classes("ViT")),
+    "deit": Family(vision.deit, image_classes("DeiT") | {"DeiTForImageClassificationWithTeacher": "teacher"}),
+    "beit": Family(vision.beit, image_classes("Beit")),
+    "dinov2": Family(vision.dinov2, image_classes("Dinov2")),
+    "siglip_vision_model": Family(vision.siglip_vision, {"SiglipVisionModel": "none"}),
+    "clip": Family(vision.clip, {"CLIPModel": "contrastive"}),
+    "clip_text_model": Family(vision.clip_text, {"CLIPTextModel": "none", "CLIPTextModelWithProjection": "projection"}),
+    "clip_vision_model": Family(vision.clip_vision, {"CLIPVisionModel": "none",
+                                                     "CLIPVisionModelWithProjection": "projection"}),
+    "gemma3": Family(vision.gemma3, {"Gemma3ForConditionalGeneration": "lm", "Gemma3Model": "none"}),
 }

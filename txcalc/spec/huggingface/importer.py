@@ -5,7 +5,6 @@ Nothing is executed and nothing is downloaded: ``auto_map``, which points at cod
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,24 +18,6 @@ class Family(NamedTuple):
 
     build: Callable[[Config, str], Data]
     classes: dict[str, str]
-
-
-def is_config(data: Mapping[str, Any]) -> bool:
-    """Whether a mapping looks like a Hugging Face configuration rather than a spec of ours."""
-    return ("model_type" in data or "architectures" in data) and "architecture" not in data
-
-
-def parse(text: str, source: str) -> dict[str, Any]:
-    """The JSON object in ``text``. Raises ``SpecError`` with line and column for anything else."""
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise SpecError(f"not valid JSON: {error.msg}", source=source, line=error.lineno, column=error.colno) from None
-    except RecursionError:
-        raise SpecError("nested too deeply", source=source) from None
-    if not isinstance(data, dict):
-        raise SpecError(f"must be a JSON object, got {shown(data)}", source=source)
-    return data
 
 
 def spec_from_config(data: Mapping[str, Any], source: str, name: str) -> Data:
@@ -58,7 +39,16 @@ def spec_from_config(data: Mapping[str, Any], source: str, name: str) -> Data:
     c = Config(data, model_type, source=source)
     spec = {"name": name, "family": model_type, **family.build(c, _head_kind(data, family, source))}
     c.finish()
-    return spec
+    return {**spec, **_quantization(c, spec)}
+
+
+def _quantization(c: Config, spec: Data) -> Data:
+    if not (c.data.get("quantization_config") or c.data.get("compression_config")):
+        return {}
+    from txcalc.spec.huggingface.quantized import read_quantization
+    from txcalc.spec.model import Model
+
+    return {"quantization": read_quantization(c, Model.model_validate(spec))}
 
 
 def _head_kind(data: Mapping[str, Any], family: Family, source: str) -> str:

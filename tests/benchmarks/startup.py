@@ -1,0 +1,53 @@
+"""``txcalc count gpt3`` beside the bare imports of what it stands on. Run: python tests/benchmarks/startup.py
+
+The commands run in turn, so that a busy machine slows them alike; medians of wall time, and their ratios.
+
+``import pydantic`` alone is lazy and loads next to nothing, so a second line gives what any program that defines a
+model pays. The last two show that the time does not depend on the model's size.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from statistics import median
+
+RUNS = int(sys.argv[1]) if len(sys.argv) > 1 else 25
+CALL = "import sys; from txcalc.cli.app import main; sys.argv = ['txcalc', *sys.argv[1:]]; main()"
+COMMANDS = {
+    "import typer, rich, pydantic, yaml": ["-c", "import typer, rich, pydantic, yaml"],
+    "the same, with pydantic's BaseModel": [
+        "-c", "import typer, rich, yaml; from pydantic import BaseModel, Discriminator, Field, Tag, model_validator"
+    ],
+    "txcalc count gpt3": ["-c", CALL, "count", "gpt3"],
+    "txcalc count gpt2": ["-c", CALL, "count", "gpt2"],
+    "txcalc count gpt3, 10^30 layers": ["-c", CALL, "count", "gpt3", "--set", f"layers={10**30}"],
+}
+
+
+def seconds(arguments: list[str]) -> float:
+    """Wall time of one run in a fresh interpreter."""
+    # As installed: with the compiled modules that pip writes.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, env=environment)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Print the median of every command and its ratio to the first."""
+    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    for run in range(RUNS + 1):
+        for name, arguments in COMMANDS.items():
+            took = seconds(arguments)
+            if run:  # the first one fills the caches
+                times[name].append(took)
+    base = median(times[next(iter(COMMANDS))])
+    for name, found in times.items():
+        print(f"{name:36} {median(found) * 1000:7.1f} ms  {median(found) / base:5.2f}×")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Small configurations of encoders, encoder-decoders and image models, and what may be varied in each."""
+
+from typing import Any
+
+Values = dict[str, list[Any]]
+ACTIVATIONS = ["gelu", "relu", "gelu_new", "silu"]
+LABELS = [None, 3, 5]
+
+BERT: Values = {
+    "vocab_size": [101, 131], "hidden_size": [12, 20], "num_hidden_layers": [1, 2, 3], "num_attention_heads": [1, 2, 4],
+    "intermediate_size": [17, 29], "max_position_embeddings": [23, 31], "type_vocab_size": [1, 2, 3],
+    "hidden_act": ACTIVATIONS, "num_labels": LABELS, "pad_token_id": [0],
+}
+DEBERTA: Values = BERT | {
+    "type_vocab_size": [0, 2], "relative_attention": [True, True, False], "position_biased_input": [True, False],
+    "pos_att_type": [["c2p", "p2c"], "p2c|c2p", "c2p | p2c"], "max_relative_positions": [-1, 13],
+    "pooler_hidden_act": ACTIVATIONS, "legacy": [True, False],
+}
+T5: Values = {
+    "vocab_size": [101, 131], "d_model": [12, 20], "d_kv": [3, 7], "d_ff": [17, 29], "num_layers": [1, 2],
+    "num_decoder_layers": [None, 1, 3], "num_heads": [2, 3], "relative_attention_num_buckets": [6, 14],
+    "relative_attention_max_distance": [19], "feed_forward_proj": ["relu", "gated-gelu", "gated-silu", "gelu"],
+    "num_labels": LABELS,
+}
+BART: Values = {
+    "vocab_size": [101, 131], "d_model": [12, 20], "encoder_layers": [1, 2], "decoder_layers": [1, 3],
+    "encoder_attention_heads": [1, 2], "decoder_attention_heads": [2, 4], "encoder_ffn_dim": [17], "decoder_ffn_dim": [29],
+    "max_position_embeddings": [23, 31], "activation_function": ACTIVATIONS, "scale_embedding": [True, False],
+    "num_labels": LABELS, "pad_token_id": [1], "eos_token_id": [2], "decoder_start_token_id": [2],
+}
+VIT: Values = {
+    "hidden_size": [12, 20], "num_hidden_layers": [1, 2, 3], "num_attention_heads": [1, 2, 4],
+    "intermediate_size": [17, 29], "image_size": [21, 26, [21, 21]], "patch_size": [5, 7], "num_channels": [1, 3],
+    "hidden_act": ACTIVATIONS, "qkv_bias": [True, False], "num_labels": LABELS,
+}
+CLIP_TEXT: Values = {
+    "vocab_size": [101, 131], "hidden_size": [12, 20], "intermediate_size": [17], "num_hidden_layers": [1, 2],
+    "num_attention_heads": [1, 2], "max_position_embeddings": [13, 19], "hidden_act": ["quick_gelu", "gelu"],
+    "projection_dim": [9, 11],
+}
+VISION: Values = {k: v for k, v in VIT.items() if k not in ("qkv_bias", "num_labels")} | {"image_size": [21, 26]}
+CLIP_VISION: Values = VISION | {"hidden_act": ["quick_gelu", "gelu"], "projection_dim": [9, 11]}
+GEMMA3_TEXT: Values = {
+    "vocab_size": [101], "hidden_size": [16, 24], "intermediate_size": [17], "num_hidden_layers": [2, 7],
+    "num_attention_heads": [4], "num_key_value_heads": [1, 2], "head_dim": [6, 10], "sliding_window": [5],
+    "max_position_embeddings": [67],
+}
+
+CASES: dict[str, Values] = {
+    "bert": BERT,
+    "roberta": BERT | {"pad_token_id": [0, 1, 2]},
+    "xlm-roberta": BERT | {"pad_token_id": [1]},
+    "camembert": BERT | {"pad_token_id": [1]},
+    "distilbert": {
+        "vocab_size": [101, 131], "dim": [12, 20], "n_layers": [1, 2], "n_heads": [2, 4], "hidden_dim": [17],
+        "max_position_embeddings": [23], "activation": ["gelu", "relu"], "sinusoidal_pos_embds": [True, False],
+        "tie_word_embeddings": [True, False], "num_labels": [None, 2],
+    },
+    "albert": BERT | {"embedding_size": [7, 12], "num_hidden_layers": [4, 5, 6], "num_hidden_groups": [1, 2, 3],
+                      "inner_group_num": [1, 2]},
+    "electra": BERT | {"embedding_size": [7, 12], "tie_word_embeddings": [True, False]},
+    "deberta": DEBERTA | {"pos_att_type": [["c2p", "p2c"], "p2c", "c2p", None, []]},
+    "deberta-v2": DEBERTA | {"position_buckets": [-1, 5], "share_att_key": [True, False],
+                             "norm_rel_ebd": ["none", "layer_norm"]},
+    "modernbert": {
+        "vocab_size": [101], "hidden_size": [16, 24], "intermediate_size": [17, 29], "num_hidden_layers": [1, 4, 7],
+        "num_attention_heads": [2, 4], "max_position_embeddings": [31], "global_attn_every_n_layers": [2, 3],
+        "local_attention": [6], "attention_bias": [True, False], "mlp_bias": [True, False], "norm_bias": [True, False],
+        "classifier_bias": [True, False], "decoder_bias": [True, False], "tie_word_embeddings": [True, False],
+        "classifier_pooling": ["cls", "mean"], "hidden_activation": ACTIVATIONS, "num_labels": LABELS,
+        "pad_token_id": [0],
+    },
+    "t5": T5, "mt5": T5, "umt5": T5,
+    "bart": BART, "mbart": BART, "blenderbot": BART, "pegasus": BART,
+    "marian": BART | {"pad_token_id": [0], "share_encoder_decoder_embeddings": [True, False],
+                      "decoder_vocab_size": [None, 97], "tie_word_embeddings": [True, False]},
+    "whisper": {k: v for k, v in BART.items() if k not in ("max_position_embeddings", "num_labels")} | {
+        "num_mel_bins": [5, 8], "max_source_positions": [11, 17], "max_target_positions": [13],
+        "tie_word_embeddings": [True, False]},
+    "vit": VIT | {"pooler_output_size": [None, 9], "pooler_act": ["tanh", "relu"]},
+    "deit": VIT | {"pooler_output_size": [None, 9]},
+    "beit": VISION | {
+        "image_size": [21, [26, 26]],
+        "use_mask_token": [True, False], "use_mean_pooling": [True, False], "layer_scale_init_value": [0.1, 0.0],
+        "use_absolute_position_embeddings": [True, False, False], "use_relative_position_bias": [True, False],
+        "use_shared_relative_position_bias": [True, False, False], "num_labels": LABELS},
+    "dinov2": {k: v for k, v in VIT.items() if k != "intermediate_size"} | {
+        "mlp_ratio": [2, 3], "use_swiglu_ffn": [True, False], "use_mask_token": [True, False]},
+    "siglip_vision_model": VISION | {"vision_use_head": [True, False]},
+    "clip_text_model": CLIP_TEXT,
+    "clip_vision_model": CLIP_VISION,
+}
+NESTED: dict[str, dict[str, Values]] = {
+    "clip": {"text_config": CLIP_TEXT, "vision_config": CLIP_VISION, "": {"projection_dim": [5, 9]}},
+    "gemma3": {"text_config": GEMMA3_TEXT, "vision_config": CASES["siglip_vision_model"],
+               "": {"mm_tokens_per_image": [1, 4], "tie_word_embeddings": [True, False]}},
+}
+"""Fields of the nested configurations, and under "" those beside them."""

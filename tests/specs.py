@@ -1,0 +1,113 @@
+"""Random specs: small, pairwise different, mostly prime sizes, and every option that a spec has."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from txcalc.spec.model import Model
+
+ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "silu", "tanh", "sigmoid")
+flags = st.booleans()
+
+
+@st.composite
+def norms(draw: st.DrawFn, **fixed: Any) -> dict[str, Any]:
+    return {"kind": draw(st.sampled_from(("layernorm", "rmsnorm"))), "scale": draw(flags), "bias": draw(flags), **fixed}
+
+
+@st.composite
+def attentions(draw: st.DrawFn, *, rotary: bool, crossing: bool = False) -> dict[str, Any]:
+    kv_heads = draw(st.sampled_from((1, 2, 3)))
+    spec: dict[str, Any] = {
+        "heads": kv_heads * draw(st.sampled_from((1, 2, 3))), "kv_heads": kv_heads,
+        "head_dim": draw(st.sampled_from((4, 6, 10) if rotary else (3, 5, 7))),
+        "bias": {name: draw(flags) for name in "qkvo"},
+    }
+    if crossing:
+        return spec
+    over = draw(st.sampled_from((None, None, "head", "heads", "full")))
+    bound = draw(st.sampled_from((None, None, "window", "chunk")))
+    return {
+        **spec, "qk_norm": None if over is None else draw(norms(over=over)), "window": None, "chunk": None,
+        **({} if bound is None else {bound: draw(st.sampled_from((2, 5, 11)))}),
+        "softcap": None if draw(st.integers(0, 5)) else 30.0,
+    }
+
+
+@st.composite
+def feed_forwards(draw: st.DrawFn) -> dict[str, Any]:
+    common = {
+        "activation": draw(st.sampled_from(ACTIVATIONS)), "gated": draw(flags),
+        "bias": {name: draw(flags) for name in ("up", "gate", "down")},
+    }
+    if draw(flags):
+        return {"d_ff": draw(st.sampled_from((17, 23, 37))), **common}
+    experts = draw(st.sampled_from((3, 5)))
+    shared = draw(st.sampled_from((0, 1, 2)))
+    return {
+        "kind": "moe", "d_ff": draw(st.sampled_from((11, 13))), "experts": experts,
+        "active_experts": draw(st.integers(1, experts)), "router_bias": draw(flags),
+        "routing": draw(st.sampled_from(("softmax-topk", "topk-softmax", "sigmoid-topk"))),
+        "normalize": draw(flags), "shared_experts": shared,
+        "shared_d_ff": draw(st.sampled_from((7, 9))) if shared else None,
+        "shared_gate": draw(flags) if shared else False, **common,
+    }
+
+
+@st.composite
+def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool) -> dict[str, Any]:
+    block: dict[str, Any] = {"attention": draw(attentions(rotary=rotary)), "feed_forward": draw(feed_forwards())}
+    if crossing:
+        block["cross_attention"] = draw(attentions(rotary=rotary, crossing=True))
+    if not crossing and draw(st.integers(0, 3)) == 0:
+        return {**block, "residual": "parallel", "norm": draw(norms(placement="pre", shared=draw(flags)))}
+    placement = draw(st.sampled_from(("pre", "post", "sandwich", "res-post")))
+    return {**block, "residual": "sequential", "norm": draw(norms(placement=placement, shared=False))}
+
+
+@st.composite
+def stacks(draw: st.DrawFn, *, crossing: bool = False) -> dict[str, Any]:
+    position = draw(st.sampled_from((
+        {"kind": "none"}, {"kind": "learned", "size": 31}, {"kind": "sinusoidal"},
+        {"kind": "sinusoidal", "stored": True, "size": 29}, {"kind": "rope"}, {"kind": "rope", "dim": 4},
+        {"kind": "alibi"}, {"kind": "relative", "buckets": 8}, {"kind": "relative", "buckets": 8, "per_layer": True},
+    )))
+    rotary = position["kind"] == "rope"
+    stack: dict[str, Any] = {
+        "position": position, "embedding_norm": draw(flags), "final_norm": draw(flags),
+        **draw(blocks(rotary=rotary, crossing=crossing)),
+    }
+    shared_bias = position["kind"] == "relative" and not position.get("per_layer")
+    if shared_bias or draw(st.integers(0, 2)):
+        return {**stack, "layers": draw(st.integers(1, 4)), "share_layers": draw(flags)}
+    own = blocks(rotary=rotary, crossing=crossing)
+    groups = [
+        {"repeat": draw(st.integers(1, 2)), "blocks": [
+            {"repeat": draw(st.integers(1, 2)), **draw(own)} for _ in range(draw(st.integers(1, 2)))
+        ]} for _ in range(draw(st.integers(1, 2)))
+    ]
+    return {**stack, "groups": groups}
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> Model:
+    architecture = draw(st.sampled_from(("decoder-only", "encoder-only", "encoder-decoder")))
+    crossing = architecture == "encoder-decoder"
+    data: dict[str, Any] = {
+        "name": "drawn", "architecture": architecture, "vocab": draw(st.sampled_from((53, 61))),
+        "d_model": draw(st.sampled_from((14, 19, 22))), "context": 41, "token_types": draw(st.sampled_from((0, 0, 3))),
+        "embedding_scale": draw(flags), **draw(stacks(crossing=crossing)),
+    }
+    if crossing:
+        data["encoder"] = draw(stacks())
+        data["encoder"].setdefault("groups", None)
+        data["encoder"].setdefault("share_layers", False)
+    head = draw(st.sampled_from(("lm", "untied", "transform", "none", "classifier")))
+    data["head"] = {
+        "lm": {"tied": True, "bias": draw(flags)}, "untied": {"tied": False, "bias": draw(flags)},
+        "transform": {"tied": draw(flags), "bias": True, "transform": {"activation": "gelu", "norm": draw(norms())}},
+        "none": {"kind": "none"}, "classifier": {"kind": "classifier", "labels": 5, "bias": draw(flags)},
+    }[head]
+    if head == "transform" and draw(flags):
+        data["embedding_dim"] = 9
+    return Model.model_validate(data)

@@ -1,0 +1,258 @@
+"""Encoders, encoder-decoders and image models, varied at random, agree with transformers' own classes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from import_encoder_cases import CASES, NESTED, Values
+
+from txcalc.answer.report import Report, count
+from txcalc.spec.errors import SpecError
+from txcalc.spec.huggingface.families import FAMILIES
+from txcalc.spec.huggingface.importer import spec_from_config
+from txcalc.spec.inputs import FrameInput, PatchInput
+from txcalc.spec.model import Model
+from txcalc.trace.workload import Workload
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+torch.set_num_threads(1)
+
+DRAWS = 12
+RUNS, BACKWARDS = range(0, DRAWS, 3), range(0, DRAWS, 6)  # which of the draws are run as well
+BATCH, SEQ = 2, 5
+DERIVED = {"num_decoder_layers": None, "pooler_output_size": None, "num_labels": None, "decoder_vocab_size": None}
+CHANGED: dict[str, Any] = {"gemma3": {"vision_config": {"image_size": 896, "patch_size": 14}}}
+"""Where a family's own defaults contradict each other: an image too small for its number of tokens."""
+REFUSED = {"num_hidden_groups", "use_relative_position_bias", "decoder_vocab_size", "norm_rel_ebd", "tie_word_embeddings"}
+"""Fields named where a drawn combination is refused."""
+
+
+def pick(rng: random.Random, values: Values) -> dict[str, Any]:
+    """One value for each field; None stands for a field that the file leaves out."""
+    drawn = {name: rng.choice(choices) for name, choices in values.items()}
+    return {name: value for name, value in drawn.items() if value is not None or name not in DERIVED}
+
+
+def draw(model_type: str, seed: int) -> dict[str, Any]:
+    rng = random.Random(f"{model_type} {seed}")
+    if model_type in CASES:
+        fields = pick(rng, CASES[model_type])
+    else:
+        parts = {name: pick(rng, values) for name, values in NESTED[model_type].items()}
+        fields = {**parts.pop(""), **parts}
+    if model_type == "marian" and fields["share_encoder_decoder_embeddings"]:
+        fields.pop("decoder_vocab_size", None)
+    class_name = list(FAMILIES[model_type].classes)[seed % len(FAMILIES[model_type].classes)]
+    return {"model_type": model_type, "architectures": [class_name], **fields}
+
+
+def live(config: Mapping[str, Any], device: str = "meta") -> Any:
+    """The class itself in eager attention: without data, or on the CPU where some of them look at their inputs."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    fields = {name: value for name, value in config.items() if name not in ("model_type", "architectures")}
+    parsed = CONFIG_MAPPING[config["model_type"]](**fields)
+    parsed._attn_implementation = "eager"
+    with torch.device(device):
+        model = getattr(transformers, config["architectures"][0])(parsed)
+    return model.eval()
+
+
+def unique_params(model: Any) -> int:
+    return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
+
+
+def imported(config: Mapping[str, Any]) -> Model:
+    return Model.model_validate(spec_from_config(config, "config.json", "drawn"))
+
+
+def source(class_name: str) -> int:
+    """A classifier looks for its token at the same place on both sides."""
+    return SEQ if class_name.endswith("SequenceClassification") else 7
+
+
+def inputs(spec: Model, class_name: str, token: int) -> dict[str, Any]:
+    def ids(*shape: int) -> Any:
+        return torch.full(shape, token)
+
+    found: dict[str, Any] = {}
+    images = spec.input if isinstance(spec.input, PatchInput) else spec.tower.input if spec.tower else None
+    if isinstance(images, PatchInput) and not class_name.startswith("Gemma3"):
+        found["pixel_values"] = torch.zeros(BATCH, images.channels, images.image, images.image)
+    if isinstance(spec.input, PatchInput):
+        return found
+    if spec.encoder is None:
+        shape = (1, BATCH, SEQ) if class_name.endswith("MultipleChoice") else (BATCH, SEQ)
+        return found | {"input_ids": ids(*shape), "attention_mask": torch.ones(shape, dtype=torch.long)}
+    if isinstance(spec.encoder.input, FrameInput):
+        sound = spec.encoder.input
+        found["input_features"] = torch.zeros(BATCH, sound.bins, 2 * sound.length)
+    else:
+        found["input_ids"] = ids(BATCH, source(class_name))
+    return found | {"decoder_input_ids": ids(BATCH, SEQ)}
+
+
+def measured(model: Any, given: dict[str, Any], *, backward: bool) -> tuple[int, int]:
+    """FLOPs forward and backward by PyTorch's own counter."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        out = model(**given)
+    forward = counter.get_total_flops()
+    if not backward:
+        return forward, 0
+    tensors = [value for value in out.values() if isinstance(value, torch.Tensor) and value.requires_grad]
+    with FlopCounterMode(display=False) as counter:
+        torch.autograd.backward(tensors, [torch.ones_like(value) for value in tensors])
+    return forward, counter.get_total_flops()
+
+
+def counted(spec: Model, class_name: str) -> Report:
+    lengths: dict[str, Any] = {} if isinstance(spec.input, PatchInput) else {"seq": SEQ}
+    if spec.encoder is not None and not isinstance(spec.encoder.input, FrameInput):
+        lengths["source_seq"] = source(class_name)
+    return count(spec, Workload(phase="training", batch=BATCH, attention="eager", **lengths))
+
+
+@pytest.mark.parametrize("model_type", [*CASES, *NESTED])
+def test_parameters_and_flops_equal_the_class(model_type: str) -> None:
+    compared = 0
+    for seed in range(DRAWS):
+        config = draw(model_type, seed)
+        class_name = config["architectures"][0]
+        try:
+            spec = imported(config)
+        except SpecError as error:
+            assert str(error.field) in REFUSED, f"{config}: {error}"
+            continue
+        model = live(config, "cpu" if seed in RUNS else "meta")
+        totals = counted(spec, class_name).totals
+        assert totals.params.value == unique_params(model), config
+        compared += 1
+        two = not class_name.endswith("QuestionAnswering") or model.config.num_labels == 2
+        if seed not in RUNS or not two:  # a span's head is built with any number of labels, but runs only with two
+            continue
+        token = getattr(model.config, "eos_token_id", None)
+        given = inputs(spec, class_name, token if isinstance(token, int) and token < 100 else 3)
+        forward, backward = measured(model, given, backward=seed in BACKWARDS)
+        assert totals.flops_forward.value == forward, config
+        if backward:
+            assert totals.flops_backward is not None
+            assert totals.flops_backward.value == backward, config
+    assert compared >= DRAWS // 2
+
+
+@pytest.mark.parametrize("model_type", [*CASES, *NESTED])
+def test_a_terse_configuration_means_the_class_defaults(model_type: str) -> None:
+    class_name = next(iter(FAMILIES[model_type].classes))
+    config: dict[str, Any] = {"model_type": model_type, "architectures": [class_name]}
+    config |= CHANGED.get(model_type, {})
+    spec = imported(config)
+    report = count(spec, Workload() if isinstance(spec.input, PatchInput) else Workload(seq=3))
+    assert report.totals.params.value == unique_params(live(config))
+
+
+@pytest.mark.parametrize("model_type", [*CASES, *NESTED])
+def test_a_field_that_is_not_understood_is_refused(model_type: str) -> None:
+    with pytest.raises(SpecError, match="new_gate: not understood"):
+        imported({"model_type": model_type, **CHANGED.get(model_type, {}), "new_gate": 3})
+
+
+@pytest.mark.parametrize(("config", "field"), [
+    ({"model_type": "bert", "architectures": ["BertModel"], "is_decoder": True}, "is_decoder"),
+    ({"model_type": "bert", "architectures": ["BertModel"], "add_cross_attention": True}, "add_cross_attention"),
+    ({"model_type": "bert", "architectures": ["BertModel"], "position_embedding_type": "relative_key"},
+     "position_embedding_type"),
+    ({"model_type": "bert", "architectures": ["BertForMaskedLM"], "tie_word_embeddings": False}, "tie_word_embeddings"),
+    ({"model_type": "bert", "architectures": ["BertLMHeadModel"]}, "architectures"),
+    ({"model_type": "bart", "tie_word_embeddings": False}, "tie_word_embeddings"),
+    ({"model_type": "bart", "architectures": ["BartForCausalLM"]}, "architectures"),
+    ({"model_type": "deberta-v2", "conv_kernel_size": 3}, "conv_kernel_size"),
+    ({"model_type": "deberta", "talking_head": True}, "talking_head"),
+    ({"model_type": "deberta", "pos_att_type": "p2p", "relative_attention": True}, "pos_att_type"),
+    ({"model_type": "electra", "architectures": ["ElectraForMultipleChoice"], "summary_type": "mean"}, "summary_type"),
+    ({"model_type": "t5", "feed_forward_proj": "gated-swoosh"}, "feed_forward_proj"),
+    ({"model_type": "t5", "is_gated_act": True}, "is_gated_act"),
+    ({"model_type": "vit", "image_size": [224, 192]}, "image_size"),
+    ({"model_type": "vit", "architectures": ["ViTForMaskedImageModeling"]}, "architectures"),
+    ({"model_type": "clip", "text_config": {"model_type": "bert"}}, "text_config.model_type"),
+    ({"model_type": "clip", "vision_config": [1]}, "vision_config"),
+    ({"model_type": "clip", "vision_config": {"new_gate": 1}}, "vision_config.new_gate"),
+    ({"model_type": "roberta", "pad_token_id": 600}, "pad_token_id"),
+])
+def test_what_is_not_understood_is_refused_by_name(config: dict[str, Any], field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        imported(config)
+    assert caught.value.field == field
+    assert "\n" not in str(caught.value)
+
+
+def test_the_older_form_of_a_nested_configuration_wins() -> None:
+    config = {"model_type": "clip", "architectures": ["CLIPModel"], "text_config": {"hidden_size": 24},
+              "text_config_dict": {"num_hidden_layers": 3}, "vision_config_dict": None}
+    assert count(imported(config), Workload(seq=3)).totals.params.value == unique_params(live(config))
+
+
+def test_an_image_brings_its_own_length() -> None:
+    spec = imported({"model_type": "vit", "architectures": ["ViTForImageClassification"], "num_labels": 1000})
+    report = count(spec, Workload())
+    assert report.workload.seq == 197
+    assert report.totals.params.value == 86_567_656
+    assert count(spec, Workload(seq=197)).totals == report.totals
+    with pytest.raises(SpecError, match="197 positions") as caught:
+        count(spec, Workload(seq=512))
+    assert caught.value.field == "seq"
+
+
+def test_sound_brings_its_own_length() -> None:
+    spec = imported({"model_type": "whisper"})
+    assert count(spec, Workload(seq=3)).workload.source_seq == 1500
+    with pytest.raises(SpecError) as caught:
+        count(spec, Workload(seq=3, source_seq=7))
+    assert caught.value.field == "source_seq"
+
+
+def test_tokens_need_a_length() -> None:
+    with pytest.raises(SpecError) as caught:
+        count(imported({"model_type": "bert"}), Workload())
+    assert caught.value.field == "seq"
+
+
+def test_a_context_is_what_can_be_used_of_a_table() -> None:
+    spec = imported({"model_type": "roberta", "max_position_embeddings": 514})
+    count(spec, Workload(seq=512))
+    with pytest.raises(SpecError, match="512 learned positions"):
+        count(spec, Workload(seq=513))
+
+
+def test_images_run_through_the_tower_as_often_as_asked() -> None:
+    config = draw("gemma3", 0)
+    spec = imported(config)
+    none, two, four = (count(spec, Workload(seq=3, images=n)).totals for n in (0, 2, 4))
+    assert count(spec, Workload(seq=3)).totals == none
+    assert none.params == two.params
+    grown = two.flops_forward.value - none.flops_forward.value
+    assert grown > 0
+    assert four.flops_forward.value - none.flops_forward.value == 2 * grown
+    with pytest.raises(SpecError, match="no second stack"):
+        count(imported({"model_type": "bert"}), Workload(seq=3, images=1))
+
+
+def test_gemma3_images_equal_the_class() -> None:
+    config = draw("gemma3", 1)
+    model, spec = live(config), imported(config)
+    tower = spec.tower
+    assert tower is not None
+    assert isinstance(tower.input, PatchInput)
+    image = torch.zeros(BATCH, tower.input.channels, tower.input.image, tower.input.image, device="meta")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        model.get_image_features(image)
+    with_images, without = (count(spec, Workload(seq=3, attention="eager", images=n)).totals.flops_forward.value
+                            for n in (BATCH, 0))
+    assert with_images - without == counter.get_total_flops()

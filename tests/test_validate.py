@@ -1,0 +1,34 @@
+"""The counters agree with the PyTorch reference, exactly, on random specs; and a broken counter is caught."""
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from specs import specs
+
+from txcalc.spec.model import Model
+
+torch = pytest.importorskip("torch")
+
+from txcalc.check.validate import CASES, Case, cache, flops_rows, kept, parameters, validate  # noqa: E402
+from txcalc.spec.presets import load  # noqa: E402
+
+torch.set_num_threads(1)
+EXAMPLES = 240
+
+
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(spec=specs(), cases=st.lists(st.sampled_from(CASES), min_size=2, max_size=2, unique=True))
+def test_random_specs_agree(spec: Model, cases: list[Case]) -> None:
+    rows = [parameters(spec), *(kept(spec, case, "cpu") for case in cases)]
+    for eager in (True, False):
+        rows += flops_rows(spec, eager=eager, how="", device="cpu")
+    if spec.causal:
+        rows.append(cache(spec))
+    for row in rows:
+        assert row.verdict == "equal", f"{row.quantity}: {row.differences}"
+
+
+@pytest.mark.parametrize("name", ["gpt2", "transformer-base", "gpt1"])
+def test_presets_agree(name: str) -> None:
+    result = validate(load(name).model)
+    assert result.agrees, [row for row in result.rows if row.verdict != "equal"]

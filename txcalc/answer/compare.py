@@ -1,0 +1,90 @@
+"""Several models under one workload, side by side: data first, so that every format says the same."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+from pydantic import Field
+
+import txcalc
+from txcalc.answer.conventions import Convention
+from txcalc.answer.defaults import workload as fill
+from txcalc.answer.report import ModelInfo, Part, Provenance, Quantity, Report, Totals, count
+from txcalc.count import kv_cache
+from txcalc.spec.errors import SpecError
+from txcalc.spec.model import Model
+from txcalc.trace.model import trace
+from txcalc.trace.workload import Workload
+
+SCHEMA: Final = "txcalc/comparison/v1"
+
+
+class Named(NamedTuple):
+    """A model and how it came to be."""
+
+    spec: Model
+    source: str = "python"
+    overrides: tuple[str, ...] = ()
+
+
+class Entry(Part):
+    """One model's numbers. ``kv_cache_bytes_at_context``: the cache of one batch at the model's longest sequence."""
+
+    model: ModelInfo
+    workload: Workload
+    totals: Totals
+    kv_cache_bytes_at_context: Quantity | None
+
+
+class Comparison(Part):
+    """Models under one workload; the first is what the others are compared with. ``defaults``: sizes not given."""
+
+    schema_: Literal["txcalc/comparison/v1"] = Field(default=SCHEMA, alias="schema")
+    defaults: tuple[str, ...]
+    entries: tuple[Entry, ...] = Field(min_length=1)
+    conventions: tuple[Convention, ...]
+    provenance: Provenance
+
+    def to_data(self) -> dict[str, Any]:
+        """The comparison as plain data in its own key order, for JSON and YAML."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def compare(models: Sequence[Named], given: dict[str, Any], *, command: Sequence[str] = ()) -> Comparison:
+    """Count every model under one workload of the ``given`` fields; without ``seq``, one that suits them all.
+
+    Raises ``ValidationError`` for a bad workload field, ``SpecError`` for one that does not fit a model.
+    """
+    if not models:
+        raise SpecError("nothing to compare")
+    workload, defaults = fill([named.spec for named in models], given)
+    reports = [count(named.spec, workload, source=named.source, overrides=named.overrides) for named in models]
+    return Comparison(
+        defaults=tuple(sorted(defaults)),
+        entries=tuple(
+            _entry(report, _cache_at_context(named.spec, workload))
+            for named, report in zip(models, reports, strict=True)
+        ),
+        conventions=_all_conventions(reports),
+        provenance=Provenance(txcalc=txcalc.__version__, command=tuple(command), python=platform.python_version()),
+    )
+
+
+def _entry(report: Report, cache: int | None) -> Entry:
+    at_context = None if cache is None else Quantity(value=cache, unit="B")
+    return Entry(
+        model=report.model, workload=report.workload, totals=report.totals, kv_cache_bytes_at_context=at_context
+    )
+
+
+def _cache_at_context(spec: Model, workload: Workload) -> int | None:
+    sizes = {"seq": spec.context, "past": 0, "source_seq": spec.context if spec.encoder else None}
+    size = kv_cache.kv_cache_bytes(trace(spec, workload.model_copy(update={"phase": "forward", **sizes})))
+    return None if size is None else int(size)
+
+
+def _all_conventions(reports: Sequence[Report]) -> tuple[Convention, ...]:
+    """Every rule that holds for one of them, once."""
+    return tuple({rule.id: rule for report in reports for rule in report.conventions}.values())

@@ -1,0 +1,254 @@
+"""The O(N^2) curve: what attention costs at every length, with and without a score matrix.
+
+Every figure is a fold over the trace of the model at that length, under both policies: ``eager``, which writes the
+N x N scores to memory, and ``flash``, which does not (arXiv 2205.14135).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+from pydantic import Field
+
+import txcalc
+from txcalc.answer.conventions import Convention, conventions
+from txcalc.answer.devices import Device
+from txcalc.answer.limits import Limit, limits
+from txcalc.answer.report import ModelInfo, Part, Provenance
+from txcalc.answer.stretch import POLICIES, Run, Stretched
+from txcalc.count import activations, flops, kv_cache, params, scores, traffic
+from txcalc.spec.errors import SpecError
+from txcalc.spec.model import Model
+from txcalc.trace.record import Trace
+from txcalc.trace.workload import BYTES, Workload
+
+SCHEMA: Final = "txcalc/attention/v1"
+LENGTHS: Final = tuple(1024 << i for i in range(8))
+"""1,024 to 131,072, where no lengths are asked for."""
+
+_SHARED_RULES: Final = ("flops", "masked", "kv-cache", "kept", "dropout")
+
+
+class LayerCost(Part):
+    """One attention layer under one policy, in bytes.
+
+    ``score_matrix_bytes``: one N x N matrix (0: none is written). ``statistics_bytes``: the fp32 log-sum-exp of
+    each row, which flash writes in its place. ``peak_score_bytes``: all (query, key) tensors in memory at once, at
+    worst, in the forward pass; ``kept_score_bytes``: those kept for backward, so that the difference is transient.
+    ``kept_bytes``: everything the layer keeps, from its input to the output projection's. ``hbm_bytes``: traffic
+    of its core to and from memory. Null: nothing is kept in this phase, or the on-chip memory is not known.
+    """
+
+    score_matrix_bytes: int
+    statistics_bytes: int
+    peak_score_bytes: int
+    kept_score_bytes: int | None
+    kept_bytes: int | None
+    transient_bytes: int
+    hbm_bytes: int | None
+
+
+class ModelCost(Part):
+    """All attention layers, and for ``kept_bytes`` the whole model, under one policy, in bytes."""
+
+    statistics_bytes: int
+    kept_score_bytes: int | None
+    kept_bytes: int | None
+    hbm_bytes: int | None
+
+
+class LayerPoint(Part):
+    """One attention layer at one length. ``flops_core``: the products of queries with keys and scores with values."""
+
+    eager: LayerCost
+    flash: LayerCost
+    flops_core: int
+    kv_cache_bytes: int | None
+
+
+class ModelPoint(Part):
+    """The model at one length. FLOPs are of the forward pass, the same under both policies."""
+
+    eager: ModelCost
+    flash: ModelCost
+    flops_core: int
+    flops_forward: int
+    kv_cache_bytes: int | None
+
+
+class Point(Part):
+    """One length: ``seq`` positions that the last query looks back over, ``new`` of them computed in this run."""
+
+    seq: int
+    new: int
+    past: int
+    source_seq: int | None
+    layer: LayerPoint
+    model: ModelPoint
+
+
+class Layer(Part):
+    """The attention layer that is shown: the one with the largest score matrix. ``times``: how often it runs."""
+
+    path: str
+    times: int
+
+
+class AttentionCurve(Part):
+    """What ``txcalc attention`` knows. ``workload``: of the last length. ``sram_bytes``: M, in bytes."""
+
+    schema_: Literal["txcalc/attention/v1"] = Field(default=SCHEMA, alias="schema")
+    model: ModelInfo
+    workload: Workload
+    layer: Layer
+    other_layers: tuple[Layer, ...]
+    weight_bytes: int
+    sram_bytes: int | None
+    device: Device | None
+    points: tuple[Point, ...] = Field(min_length=1)
+    limits: tuple[Limit, ...]
+    notes: tuple[str, ...]
+    conventions: tuple[Convention, ...]
+    provenance: Provenance
+
+    def to_data(self) -> dict[str, Any]:
+        """The curve as plain data in its own key order, for JSON and YAML."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class Origin(NamedTuple):
+    """How the model came to be, and the command that asked."""
+
+    source: str = "python"
+    overrides: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+
+
+def attention_curve(
+    spec: Model, workload: Workload, lengths: Sequence[int] | None = None, device: Device | None = None,
+    sram_bytes: int | None = None, *, origin: Origin | None = None, progress: Callable[[int, int], None] | None = None,
+) -> AttentionCurve:
+    """What attention costs at each of ``lengths``, in positions; ``seq`` and ``past`` of ``workload`` are not used.
+
+    In decoding, one new token looks back over that many positions, itself included. A length beyond the model's
+    context is a hypothetical one, and a note says so. ``sram_bytes``: on-chip memory for FlashAttention's blocks;
+    default: the device's. With a ``device``, ``limits`` says from which length each quantity no longer fits.
+    ``progress`` is told how many of how many lengths are done.
+
+    Raises ``SpecError`` for a model without attention, and for a length that its images cannot have.
+    """
+    model = Stretched(spec, workload)
+    origin = origin or Origin()
+    points, run = [], None
+    lengths = tuple(sorted(set(lengths or model.default_lengths(LENGTHS))))
+    sram = sram_bytes if sram_bytes is not None else device.sram_bytes if device is not None else None
+    layer, *others = _layers(model, lengths[-1])
+    for done, length in enumerate(lengths):
+        if progress is not None:
+            progress(done, len(lengths))
+        run = model.at(length)
+        points.append(_point(run, length, layer.path, sram))
+    assert run is not None
+    return AttentionCurve(
+        model=ModelInfo(name=spec.name, source=origin.source, overrides=origin.overrides,
+                        spec=spec.architecture_fields()),
+        workload=run.workload,
+        layer=layer,
+        other_layers=tuple(others),
+        weight_bytes=_weight_bytes(run.flash),
+        sram_bytes=sram,
+        device=device,
+        points=tuple(points),
+        limits=() if device is None else limits(model, layer.path, device.memory_bytes),
+        notes=tuple(_notes(spec, run, lengths, layer.path)),
+        conventions=tuple(_conventions(spec, run.workload, sram)),
+        provenance=Provenance(txcalc=txcalc.__version__, command=origin.command, python=platform.python_version()),
+    )
+
+
+def _layers(model: Stretched, length: int) -> list[Layer]:
+    """Every kind of attention layer, the one with the largest score matrix first."""
+    run = model.at(length)
+    sizes = {path: scores.score_matrix_bytes(run.layer("eager", path)) for path, _ in run.attention_layers()}
+    found = [Layer(path=path, times=times) for path, times in run.attention_layers()]
+    if not found:
+        raise SpecError(f"{model.spec.name} has no attention, so nothing in it grows with the square of the length")
+    return sorted(found, key=lambda layer: -sizes[layer.path])
+
+
+def _point(run: Run, length: int, path: str, sram: int | None) -> Point:
+    flash = run.layer("flash", path)
+    return Point(
+        seq=length,
+        new=run.workload.seq,
+        past=run.workload.past,
+        source_seq=run.workload.source_seq,
+        layer=LayerPoint(
+            **{policy: _layer_cost(run.layer(policy, path), sram) for policy in POLICIES},
+            flops_core=flops.core_flops(flash),
+            kv_cache_bytes=kv_cache.kv_cache_bytes(flash),
+        ),
+        model=ModelPoint(
+            **{policy: _model_cost(run.trace(policy), sram) for policy in POLICIES},
+            flops_core=flops.core_flops(run.flash),
+            flops_forward=flops.forward_flops(run.flash),
+            kv_cache_bytes=kv_cache.kv_cache_bytes(run.flash),
+        ),
+    )
+
+
+def _layer_cost(t: Trace, sram: int | None) -> LayerCost:
+    kept = activations.score_bytes(t)
+    peak = scores.peak_score_bytes(t)
+    return LayerCost(
+        score_matrix_bytes=scores.score_matrix_bytes(t),
+        statistics_bytes=scores.statistics_bytes(t),
+        peak_score_bytes=peak,
+        kept_score_bytes=kept if t.workload.keeps else None,
+        kept_bytes=activations.activation_bytes(t) if t.workload.keeps else None,
+        transient_bytes=peak - kept,
+        hbm_bytes=traffic.hbm_bytes(t, sram),
+    )
+
+
+def _model_cost(t: Trace, sram: int | None) -> ModelCost:
+    keeps = t.workload.keeps
+    return ModelCost(
+        statistics_bytes=scores.statistics_bytes(t),
+        kept_score_bytes=activations.score_bytes(t) if keeps else None,
+        kept_bytes=activations.activation_bytes(t) if keeps else None,
+        hbm_bytes=traffic.hbm_bytes(t, sram),
+    )
+
+
+def _weight_bytes(t: Trace) -> int:
+    return int(params.params(t) * BYTES[t.workload.dtype])
+
+
+def _notes(spec: Model, run: Run, lengths: Sequence[int], path: str) -> list[str]:
+    found = []
+    if lengths[-1] > spec.context:
+        found.append(f"lengths beyond {spec.context:,} positions are hypothetical: {spec.name} was not made for them")
+    if scores.score_matrix_bytes(run.layer("flash", path)):
+        found.append("this attention changes its scores in a way that flash kernels cannot: eager in both columns")
+    return found
+
+
+def _conventions(spec: Model, workload: Workload, sram: int | None) -> list[Convention]:
+    shared = [rule for rule in conventions(spec, workload) if rule.id in _SHARED_RULES]
+    own = [
+        Convention(id="layer", text="one layer is the attention layer with the largest score matrix"),
+        Convention(id="score-matrix", text=f"eager N×N is one score matrix of all heads in {workload.dtype}; "
+                                           "flash is the fp32 log-sum-exp of each row that it writes instead"),
+        Convention(id="peak", text="peak counts the (query, key) tensors alive at once in the forward pass: scores and "
+                                   "probabilities; scale and mask take no copy of their own"),
+        Convention(id="hbm-eager", text="memory traffic, eager: arXiv 2205.14135, Algorithm 0, "
+                                        "4Nd + 4N² elements of one head"),
+        Convention(id="hbm-flash", flag="--sram", text=(
+            "memory traffic, flash: Algorithm 1, 3Nd + 2N + ceil(N/B)(3Nd + 4N) elements of one head, B = ceil(M/4d), "
+            + ("M unknown for this device" if sram is None else f"M = {sram // BYTES[workload.dtype]:,} elements")
+        )),
+    ]
+    return shared + own

@@ -1,0 +1,159 @@
+"""What an explanation holds: symbols, rows, the closed form and its total, and every source. Data only.
+
+Written as JSON and YAML it is a contract with machines: every formula is there in Unicode, ASCII, LaTeX and as a
+Python expression that evaluates, exactly, at the symbols' values.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, get_args
+
+from pydantic import Field
+
+from txcalc.answer.report import Kind, ModelInfo, Part, Provenance
+from txcalc.trace.workload import Workload
+
+SCHEMA: Final = "txcalc/explain/v1"
+QuantityName = Literal[
+    "params", "active-params", "flops", "flops-backward", "flops-training", "flops-per-token", "activations",
+    "kv-cache", "kv-cache-per-token", "weights", "training-state",
+]
+QUANTITIES: Final[tuple[QuantityName, ...]] = get_args(QuantityName)
+
+
+class Formula(Part):
+    """One formula in four notations. ``python`` uses names, ``+ - * / **`` and ``floor``."""
+
+    unicode: str
+    ascii: str
+    latex: str
+    python: str
+
+
+class Symbol(Part):
+    """A size and what it stands for; ``name`` is its name in Python expressions."""
+
+    name: str
+    text: Formula
+    meaning: str
+    value: int
+
+
+class Row(Part):
+    """Components that are alike: ``each`` once, ``count`` times, ``value`` in all. ``paths``: their modules."""
+
+    name: str
+    paths: tuple[str, ...]
+    each: Formula
+    count: int
+    times: Formula
+    value: int
+
+
+class KeptRow(Part):
+    """Tensors that are alike, of the row ``row``: ``bytes`` per element, ``each`` all bytes of one of them."""
+
+    row: str
+    tensor: str
+    shape: tuple[Formula, ...]
+    bytes: int
+    each: Formula
+    count: int
+    times: Formula
+    value: int
+    kept_by: tuple[str, ...]
+    kept_as: str
+    why: str
+
+
+class Term(Part):
+    """A term of the closed form with its value."""
+
+    formula: Formula
+    value: int
+
+
+class LayerPart(Part):
+    """What one row adds to a layer: ``formula`` is of the ``count`` that one layer has together."""
+
+    row: str
+    count: str
+    formula: Formula
+
+
+class Layer(Part):
+    """One layer of a kind, taken apart: the bracket behind ``symbol`` in the closed form."""
+
+    symbol: Formula
+    meaning: str
+    count: int
+    parts: tuple[LayerPart, ...]
+    formula: Formula
+
+
+class Simplification(Part):
+    """What a textbook writes instead of ``exact``, which is the ``of``. ``difference``: value over exact, less 1."""
+
+    formula: Formula
+    where: str
+    value: int
+    of: str
+    exact: int
+    difference: float
+    leaves_out: str
+    source: str
+
+
+class PublishedFigure(Part):
+    """A printed figure and the count beside it; ``note`` explains a difference."""
+
+    quantity: str
+    printed: str
+    counted: int | None
+    difference: float | None
+    rounds_equal: bool
+    note: str | None
+    source: str
+
+
+class Source(Part):
+    """A rule that was used, and where it was read or measured."""
+
+    rule: str
+    source: str
+
+
+class Explanation(Part):
+    """The derivation of one number.
+
+    ``relations`` hold in every formula here, ``substitutions`` (``f = 4d``) in the closed form only; ``assumptions``
+    are the sides taken of minima. ``terms`` are those of the closed form, each with its value.
+    """
+
+    schema_: Literal["txcalc/explain/v1"] = Field(default=SCHEMA, alias="schema")
+    model: ModelInfo
+    workload: Workload
+    quantity: QuantityName
+    title: str
+    unit: str
+    kind: Kind
+    total: int
+    symbols: tuple[Symbol, ...]
+    relations: tuple[Formula, ...]
+    substitutions: tuple[Formula, ...]
+    assumptions: tuple[Formula, ...]
+    rows: tuple[Row, ...]
+    kept: tuple[KeptRow, ...]
+    layers: tuple[Layer, ...]
+    closed: Formula
+    substituted: Formula
+    terms: tuple[Term, ...]
+    simplifications: tuple[Simplification, ...]
+    published: tuple[PublishedFigure, ...]
+    notes: tuple[str, ...]
+    sources: tuple[Source, ...]
+    provenance: Provenance
+
+    def to_data(self) -> dict[str, Any]:
+        """The explanation as plain data in its own key order, for JSON and YAML."""
+        return self.model_dump(mode="json", by_alias=True)

@@ -1,0 +1,102 @@
+"""The numbers people come for, as rows: what it is called, for people, exactly, how sure, and a note."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from txcalc import units
+from txcalc.answer.report import Quantity, Report
+from txcalc.answer.view import Alternative, View
+from txcalc.count.states import RECIPES
+
+MARKS: Final = {"exact": "=", "estimate": "~", "bound": "<", "published": "p"}
+
+
+class Figure(NamedTuple):
+    """One row; ``sub`` is a part of, or an alternative to, the row above it."""
+
+    label: str
+    value: str
+    exact: str
+    mark: str
+    note: str = ""
+    sub: bool = False
+
+
+def figures(view: View) -> list[Figure]:
+    """Every total of the report that exists, in the order of the terminal."""
+    report = view.report
+    return [
+        *_params(report),
+        *_flops(report),
+        _figure("Weights", report.totals.weight_bytes, units.memory),
+        *_cache(report),
+        *_activations(report, view.alternative),
+        *_training_state(report),
+    ]
+
+
+def _figure(
+    label: str, quantity: Quantity, scale: Callable[[int], str], *, note: str = "", sub: bool = False
+) -> Figure:
+    unit = " B" if quantity.unit == "B" else ""
+    return Figure(label, scale(quantity.value), units.exact(quantity.value) + unit, MARKS[quantity.kind], note, sub)
+
+
+def _params(report: Report) -> Iterator[Figure]:
+    t = report.totals
+    yield _figure("Parameters", t.params, units.params)
+    if t.params_active != t.params:
+        yield _figure("active", t.params_active, units.params, note="per token", sub=True)
+    yield _figure("non-embedding", t.params_non_embedding, units.params, sub=True)
+
+
+def _flops(report: Report) -> Iterator[Figure]:
+    t = report.totals
+    back = t.flops_backward
+    if back is None:
+        yield _figure("FLOPs", t.flops_forward, units.flops, note="matmuls")
+    else:
+        step = Quantity(value=t.flops_forward.value + back.value, unit="FLOP")
+        yield _figure("FLOPs", step, units.flops, note="forward + backward")
+        yield _figure("forward", t.flops_forward, units.flops, sub=True)
+        yield _figure("backward", back, units.flops, sub=True)
+    note = "" if back is None else "forward"
+    yield _figure("per token", t.flops_per_token, units.flops, note=note, sub=True)
+
+
+def _cache(report: Report) -> Iterator[Figure]:
+    t = report.totals
+    if t.kv_cache_bytes is None:
+        return
+    each = t.kv_cache_bytes_per_token
+    note = f"{units.memory(each.value)}/token" if each is not None else ""
+    yield _figure("KV cache", t.kv_cache_bytes, units.memory, note=note)
+
+
+def _activations(report: Report, other: Alternative | None) -> Iterator[Figure]:
+    t = report.totals
+    if t.activation_bytes is None:
+        return
+    label = "Activations" if report.workload.phase == "training" else "Activations (train)"
+    scores = t.attention_score_bytes.value if t.attention_score_bytes else 0
+    note = f"{report.workload.attention} attention{_scores(scores)}"
+    yield _figure(label, t.activation_bytes, units.memory, note=note)
+    if other is not None and other[1:] != (t.activation_bytes.value, scores):
+        kept = Quantity(value=other.activation_bytes, unit="B")
+        note = _scores(other.attention_score_bytes).removeprefix(", ")
+        yield _figure(f"if {other.attention}", kept, units.memory, note=note, sub=True)
+
+
+def _scores(size: int) -> str:
+    return f", {units.memory(size)} S×S" if size else ""
+
+
+def _training_state(report: Report) -> Iterator[Figure]:
+    workload = report.workload
+    if workload.keeps:
+        recipe = RECIPES[workload.recipe]
+        each = recipe.weights + recipe.gradients + recipe.optimizer
+        note = f"{workload.recipe}, {each} B/param"
+        yield _figure("Training state", report.totals.training_state_bytes, units.memory, note=note)

@@ -1,0 +1,76 @@
+"""A workload made to fit a model: what follows from the model is filled in, what contradicts it is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from txcalc.spec.errors import SpecError
+from txcalc.spec.inputs import LearnedPosition, SinusoidalPosition, TokenInput
+from txcalc.spec.model import Model, Stack
+from txcalc.trace.model import images
+from txcalc.trace.workload import Workload
+
+
+def fit(spec: Model, workload: Workload) -> Workload:
+    """The workload with the model's needs filled in and checked.
+
+    Images and sounds have as many positions as the model cuts them into, so that ``seq`` (or ``source_seq``) follows.
+    Raises ``SpecError`` when the workload does not fit: more positions than a learned table holds, a source length
+    for a model without an encoder, another length than that of the model's images.
+    """
+    seq = _length(spec.name, "seq", spec, workload.seq)
+    if seq is None:
+        raise SpecError(f"{spec.name} reads tokens, so it needs a length", field="seq")
+    updates: dict[str, Any] = {"seq": seq, "images": _images(spec, workload)}
+    if spec.encoder is None:
+        _check_encoder_only(spec, workload)
+    else:
+        source = _length(spec.name, "source_seq", spec.encoder, workload.source_seq)
+        updates["source_seq"] = workload.past + seq if source is None else source
+    fitted = workload.model_copy(update=updates)
+    _check_positions(spec, "seq", spec, fitted.past + fitted.seq)
+    if spec.encoder is not None:
+        _check_positions(spec, "source_seq", spec.encoder, fitted.source_seq or 0)
+    return fitted
+
+
+def _length(name: str, field: str, stack: Stack, asked: int | None) -> int | None:
+    """Positions of one input: as asked for, or as the model cuts an image or a sound."""
+    if isinstance(stack.input, TokenInput):
+        return asked
+    length = stack.input.length
+    if asked not in (None, length):
+        raise SpecError(f"{name} makes {length:,} positions of every input, not {asked:,}; leave it out", field=field)
+    return length
+
+
+def _images(spec: Model, workload: Workload) -> int | None:
+    if spec.tower is None and workload.images is not None:
+        raise SpecError(f"{spec.name} has no second stack that reads images", field="images")
+    count: int | None = images(spec, workload)
+    return count
+
+
+def _check_encoder_only(spec: Model, workload: Workload) -> None:
+    if workload.source_seq is not None:
+        raise SpecError(f"{spec.name} has no encoder, so it takes no source sequence", field="source_seq")
+    if not spec.causal and workload.phase in ("prefill", "decode"):
+        raise SpecError(f"{spec.name} is an encoder and does not generate; use forward or training", field="phase")
+    if not spec.causal and workload.past:
+        raise SpecError(f"{spec.name} is an encoder and has no cache", field="past")
+
+
+def _check_positions(spec: Model, field: str, stack: Stack, tokens: int) -> None:
+    """A learned table ends somewhere; RoBERTa's and BART's have rows that no position uses, so the context counts."""
+    position = stack.position
+    if not isinstance(stack.input, TokenInput):
+        return
+    if isinstance(position, LearnedPosition):
+        size = min(position.size, spec.context)
+    elif isinstance(position, SinusoidalPosition) and position.stored:
+        size = position.size
+    else:
+        return
+    if tokens > size:
+        kind = "learned" if isinstance(position, LearnedPosition) else "stored"
+        raise SpecError(f"{tokens:,} tokens, but {spec.name} has {size:,} {kind} positions", field=field)

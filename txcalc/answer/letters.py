@@ -1,0 +1,73 @@
+"""What sizes are called in formulas: the letters of the literature, where it has them."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Letter(NamedTuple):
+    """What a field is called in a formula, and what it means."""
+
+    letter: str
+    meaning: str
+
+
+LETTERS: Final[dict[str, Letter]] = {
+    "vocab": Letter("V", "vocabulary"),
+    "source_vocab": Letter("V", "the encoder's vocabulary"),
+    "d_model": Letter("d", "model width"),
+    "layers": Letter("L", "layers"),
+    "repeat": Letter("L", "layers"),
+    "token_types": Letter("T", "token types"),
+    "embedding_dim": Letter("e", "width of the token table"),
+    "heads": Letter("h", "attention heads"),
+    "kv_heads": Letter("g", "heads of keys and values"),
+    "head_dim": Letter("k", "width of a head"),
+    "window": Letter("w", "sliding window"),
+    "chunk": Letter("c", "chunk of attention"),
+    "q_rank": Letter("q", "query latent"),
+    "kv_rank": Letter("r", "key-value latent"),
+    "nope_dim": Letter("k_n", "part of a head without position"),
+    "rope_dim": Letter("k_r", "rotary part of a head"),
+    "value_dim": Letter("v", "width of a head's values"),
+    "key_heads": Letter("H_k", "key heads of the recurrence"),
+    "value_heads": Letter("H", "value heads of the recurrence"),
+    "key_dim": Letter("P_k", "width of a recurrent key"),
+    "state": Letter("N", "state dimension"),
+    "groups": Letter("G", "groups of the recurrence"),
+    "conv": Letter("K", "length of the short convolution"),
+    "d_ff": Letter("f", "feed-forward width"),
+    "shared_d_ff": Letter("f", "width of a shared expert"),
+    "experts": Letter("E", "experts"),
+    "active_experts": Letter("A", "active experts"),
+    "shared_experts": Letter("S", "shared experts"),
+    "size": Letter("n", "positions of the table"),
+    "absolute": Letter("n", "positions of the table"),
+    "buckets": Letter("B", "buckets of relative positions"),
+    "dim": Letter("k_R", "rotated part of a head"),
+    "max_distance": Letter("D", "farthest relative position"),
+    "image": Letter("I", "pixels along an image"),
+    "patch": Letter("a", "pixels along a patch"),
+    "channels": Letter("C", "colour channels"),
+    "class_tokens": Letter("t", "class tokens"),
+    "bins": Letter("F", "mel bins"),
+    "length": Letter("l", "positions of one input"),
+    "labels": Letter("Y", "classes"),
+    "pair_labels": Letter("Y_p", "classes of a pair"),
+    "copies": Letter("u", "heads side by side"),
+    "width": Letter("W", "width of the joint space"),
+    "tokens": Letter("j", "positions after averaging"),
+    "batch": Letter("b", "batch, sequences"),
+    "seq": Letter("s", "new tokens of a sequence"),
+    "past": Letter("p", "cached tokens of a sequence"),
+    "source_seq": Letter("m", "source tokens of a sequence"),
+    "images": Letter("x", "images"),
+}
+"""Field names with one meaning wherever they occur. ``SPECIAL`` overrides some for one class."""
+
+SPECIAL: Final[dict[tuple[str, str], Letter]] = {
+    ("MoE", "d_ff"): Letter("f", "width of an expert"),
+    ("Mamba2", "heads"): Letter("H", "heads of the recurrence"),
+    ("Mamba2", "head_dim"): Letter("P", "width of a recurrent head"),
+    ("GatedDelta", "value_dim"): Letter("P", "width of a recurrent value"),
+}

@@ -1,0 +1,93 @@
+"""From which length a quantity no longer fits into a device: found by search over the counts, exact to one position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, Literal, NamedTuple
+
+from txcalc.answer.report import Part
+from txcalc.answer.stretch import Policy, Run, Stretched
+from txcalc.count import activations, kv_cache, params, scores
+from txcalc.trace.workload import BYTES
+
+LONGEST: Final = 2**40
+"""Lengths beyond this are not searched."""
+
+
+class Limit(Part):
+    """Where one quantity alone fills the device's memory.
+
+    ``largest_fits``: the longest length that fits, null if not even the shortest does. ``first_not``: the next
+    one, null if every length up to 2^40 fits; ``bytes_first_not``: what it would take there.
+    """
+
+    id: str
+    text: str
+    policy: Literal["eager", "flash"] | None
+    largest_fits: int | None
+    first_not: int | None
+    bytes_first_not: int | None
+
+
+class _Quantity(NamedTuple):
+    id: str
+    text: str
+    policy: Policy | None
+    size: Callable[[Run], int]
+
+
+def limits(model: Stretched, path: str, memory: int) -> tuple[Limit, ...]:
+    """Every quantity that grows with the length, alone against ``memory`` bytes; ``path``: the layer that is shown."""
+    return tuple(_limit(quantity, model, memory) for quantity in _quantities(model, path))
+
+
+def _quantities(model: Stretched, path: str) -> Iterator[_Quantity]:
+    run = model.at(model.length(1))
+    yield _Quantity("score-matrix", "one eager score matrix", "eager",
+                    lambda run: scores.score_matrix_bytes(run.layer("eager", path)))
+    yield _Quantity("peak-scores", "one layer's eager attention at its peak", "eager",
+                    lambda run: scores.peak_score_bytes(run.layer("eager", path)))
+    if run.workload.keeps:
+        yield _Quantity("kept-scores", "all score matrices kept for backward, eager", "eager",
+                        lambda run: activations.score_bytes(run.eager))
+        yield _Quantity("activations-eager", "all activations kept for backward, eager", "eager",
+                        lambda run: activations.activation_bytes(run.eager))
+        yield _Quantity("activations-flash", "all activations kept for backward, flash", "flash",
+                        lambda run: activations.activation_bytes(run.flash))
+    if kv_cache.kv_cache_bytes(run.flash) is not None:
+        weights = params.params(run.flash) * BYTES[run.workload.dtype]
+        yield _Quantity("kv-cache", "the KV cache", None, _cache)
+        yield _Quantity("weights-kv-cache", "weights and KV cache", None, lambda run: weights + _cache(run))
+
+
+def _cache(run: Run) -> int:
+    return int(kv_cache.kv_cache_bytes(run.flash) or 0)
+
+
+def _limit(quantity: _Quantity, model: Stretched, memory: int) -> Limit:
+    def size(step: int) -> int:
+        return quantity.size(model.at(model.length(step)))
+
+    step = first_above(size, memory, LONGEST)
+    return Limit(
+        id=quantity.id,
+        text=quantity.text,
+        policy=quantity.policy,
+        largest_fits=model.length(LONGEST if step is None else step - 1) if step != 1 else None,
+        first_not=None if step is None else model.length(step),
+        bytes_first_not=None if step is None else size(step),
+    )
+
+
+def first_above(size: Callable[[int], int], bound: int, last: int) -> int | None:
+    """The least step from 1 to ``last`` whose size exceeds ``bound``; sizes never shrink. None if there is none."""
+    high = 1
+    while size(high) <= bound:
+        if high == last:
+            return None
+        high = min(2 * high, last)
+    low = high // 2  # fits, or is 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if size(middle) <= bound else (low, middle)
+    return high

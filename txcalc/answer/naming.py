@@ -1,0 +1,83 @@
+"""What people call a module of the trace: ``decoder.layers.cross_attention`` is the cross-attention."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from txcalc.spec.layers import MLA, Attention, MoE
+from txcalc.spec.model import Model, Stack, Sublayers
+
+_NAMES: Final = {
+    "cross_attention": "cross-attention", "feed_forward": "feed-forward", "head": "output head",
+    "mamba2": "Mamba-2", "gated-delta": "gated DeltaNet", "layernorm": "layernorm", "rmsnorm": "rmsnorm",
+}
+
+
+class Name(NamedTuple):
+    """``plain`` tells apart what a reader expects apart; ``detail`` is added where that is not enough."""
+
+    plain: str
+    detail: str
+
+    @property
+    def full(self) -> str:
+        """Both."""
+        return f"{self.plain} ({self.detail})" if self.detail else self.plain
+
+
+def name(spec: Model, path: str) -> Name:
+    """The name of a component at this path."""
+    first, *rest = path.split(".")
+    pair = spec.encoder is not None and first in ("encoder", "decoder")
+    tower = first == "tower"
+    where = rest if pair or tower else [first, *rest]
+    stack: Stack = spec
+    if pair and first == "encoder" and spec.encoder is not None:
+        stack = spec.encoder
+    elif tower and spec.tower is not None:
+        stack = spec.tower
+    found = _called(stack, where)
+    of = "images" if tower else first if pair and where[-1] == "attention" else ""
+    if pair:
+        found = found._replace(detail=" ".join(filter(None, (first, found.detail))))
+    if pair and found.plain == "attention":
+        found = found._replace(plain="self-attention")
+    return found._replace(plain=f"{found.plain}, {of}") if of else found
+
+
+def _called(stack: Stack, where: list[str]) -> Name:
+    last = where[-1]
+    block = _block(stack, where)
+    detail = ".".join(where[1:-1])
+    if last.endswith("norm"):
+        return Name(_NAMES[stack.norm.kind], last.replace("_", " "))
+    if last == "attention":
+        latent = isinstance(block.attention, MLA)
+        return Name("latent attention" if latent else "attention", _reach(stack, block) or detail)
+    if last == "recurrent" and block.recurrent is not None:
+        return Name(_NAMES[block.recurrent.kind], detail)
+    if last == "feed_forward":
+        return Name("mixture of experts" if isinstance(block.feed_forward, MoE) else _NAMES[last], detail)
+    return Name(_NAMES.get(last, last.replace("_", " ")), detail)
+
+
+def _reach(stack: Stack, block: Sublayers) -> str:
+    found = [_limit(each) for _, each in stack.located_blocks()]
+    return _limit(block) or ("full" if any(found) else "")
+
+
+def _limit(block: Sublayers) -> str:
+    attention = block.attention
+    if isinstance(attention, Attention):
+        if attention.window is not None:
+            return f"window {attention.window:,}"
+        if attention.chunk is not None:
+            return f"chunk {attention.chunk:,}"
+    return ""
+
+
+def _block(stack: Stack, where: list[str]) -> Sublayers:
+    """The block that a path such as layers.0.1.attention leads to."""
+    if stack.groups is not None and where[0] == "layers" and len(where) > 3:
+        return stack.groups[int(where[1])].blocks[int(where[2])]
+    return stack

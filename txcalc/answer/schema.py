@@ -1,0 +1,25 @@
+"""JSON Schemas of the documents that the package reads and writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from txcalc.answer.compare import Comparison
+from txcalc.answer.report import Report
+from txcalc.spec.errors import SpecError, nearest
+from txcalc.spec.model import Model
+
+DOCUMENTS: dict[str, type[BaseModel]] = {"preset": Model, "report": Report, "comparison": Comparison}
+
+
+def json_schema(document: str) -> dict[str, Any]:
+    """The schema (draft 2020-12) of what is read (a preset) or written (the others). Raises ``SpecError``."""
+    if document not in DOCUMENTS:
+        close = nearest(document, DOCUMENTS)
+        hint = f"; did you mean {close}?" if close else f"; one of {', '.join(DOCUMENTS)}"
+        raise SpecError(f"no such document {document!r}{hint}")
+    mode: Any = "validation" if document == "preset" else "serialization"
+    found = DOCUMENTS[document].model_json_schema(mode=mode, by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found, "title": f"txcalc {document}"}

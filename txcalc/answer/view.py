@@ -1,0 +1,95 @@
+"""What a reader sees beside the report itself: the same run under the other attention, published figures, shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from txcalc.answer.defaults import workload as fill
+from txcalc.answer.report import Report, count
+from txcalc.count import activations, params
+from txcalc.spec.model import Model
+from txcalc.trace.model import trace
+from txcalc.trace.workload import Workload
+
+if TYPE_CHECKING:
+    from txcalc.answer.published import PublishedRow
+
+
+class Alternative(NamedTuple):
+    """What the same run would keep under the other attention policy."""
+
+    attention: str
+    activation_bytes: int
+    attention_score_bytes: int
+
+
+class WeightRow(NamedTuple):
+    """A weight, ``copies`` times over."""
+
+    path: str
+    shape: tuple[int, ...]
+    copies: int
+
+
+class View(NamedTuple):
+    """A report and what is shown with it.
+
+    ``defaults`` names the workload's sizes that were filled in; ``verbose`` asks for shapes (1) and sources (2),
+    and then ``weights`` and ``published`` are there.
+    """
+
+    report: Report
+    defaults: frozenset[str] = frozenset()
+    alternative: Alternative | None = None
+    weights: tuple[WeightRow, ...] = ()
+    published: tuple[PublishedRow, ...] = ()
+    by_module: bool = False
+    verbose: int = 0
+    quiet: bool = False
+
+
+def view(
+    spec: Model, given: dict[str, Any], *, source: str = "python", overrides: Sequence[str] = (),
+    command: Sequence[str] = (), by_module: bool = False, verbose: int = 0, quiet: bool = False,
+) -> View:
+    """Count a model under a workload of the ``given`` fields, and gather what a reader wants beside the count.
+
+    Raises ``ValidationError`` for a bad workload field, ``SpecError`` for a workload that does not fit the model.
+    """
+    workload, defaults = fill([spec], given)
+    report = count(
+        spec, workload, source=source, overrides=overrides, command=command, by_module=by_module
+    )
+    return View(
+        report=report,
+        defaults=defaults,
+        alternative=_alternative(spec, report.workload),
+        weights=_weights(spec, report.workload) if verbose else (),
+        published=_published(spec, report) if verbose else (),
+        by_module=by_module,
+        verbose=verbose,
+        quiet=quiet,
+    )
+
+
+def _alternative(spec: Model, workload: Workload) -> Alternative | None:
+    if not workload.keeps:
+        return None
+    other = "flash" if workload.attention == "eager" else "eager"
+    t = trace(spec, workload.model_copy(update={"attention": other}))
+    return Alternative(other, activations.activation_bytes(t), activations.score_bytes(t))
+
+
+def _weights(spec: Model, workload: Workload) -> tuple[WeightRow, ...]:
+    return tuple(
+        WeightRow(path, shape, op.copies)
+        for op in trace(spec, workload).ops
+        for path, shape in params.weight_shapes(op).items()
+    )
+
+
+def _published(spec: Model, report: Report) -> tuple[PublishedRow, ...]:
+    from txcalc.answer.published import compare_published
+
+    return compare_published(spec, report.totals)

@@ -1,0 +1,112 @@
+"""``txcalc attention MODEL``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from txcalc.cli import plot
+from txcalc.cli.options import CommonOptions, ModelArgument, OutputOptions, RunOptions, SetOption, grouped
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+def _text(metavar: str, text: str) -> Any:
+    return typer.Option(metavar=metavar, help=text, show_default=False)
+
+
+def complete_device(incomplete: str) -> list[str]:
+    """Accelerators, for shell completion."""
+    from txcalc.answer.devices import devices
+
+    return [device.name for device in devices() if device.name.startswith(incomplete)]
+
+
+class CurveOptions(NamedTuple):
+    """The lengths, and what the model is run on. None: not given."""
+
+    seq: Annotated[str | None, _text("RANGE", "Lengths: 1K..1M doubles, 1K,3K lists. Default 1K..128K; of an image "
+                                     "model, its own and larger images.")] = None
+    batch: Annotated[str | None, _text("N", "Sequences at a time. Default 1.")] = None
+    source_seq: Annotated[str | None, _text("N", "Tokens that an encoder-decoder's encoder reads. "
+                                            "Default: as many as the decoder.")] = None
+    phase: Annotated[str | None, _text("PHASE", "forward, training, prefill or decode (one new token at the end of "
+                                       "each length). Default forward.")] = None
+    dtype: Annotated[str | None, _text("DTYPE", "fp32, fp16, bf16, fp8 or int8. Default bf16.")] = None
+    kv_dtype: Annotated[str | None, _text("DTYPE", "The KV cache's own dtype. Default: --dtype.")] = None
+    dropout: Annotated[str | None, _text("P", "Dropout probability, from 0 to below 1. Default 0.")] = None
+    masked: Annotated[str | None, _text("RULE", "Masked (query, key) pairs are counted or skipped. "
+                                        "Default counted.")] = None
+    device: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, autocompletion=complete_device,
+                                               help="What it has to fit into, such as a100-40gb or t4. "
+                                               "cpu: PyTorch on the CPU, and no limits. Default h100-80gb.")] = None
+    sram: Annotated[str | None, _text("BYTES", "On-chip memory of FlashAttention's blocks. Default: the "
+                                      "device's.")] = None
+
+    def given(self) -> dict[str, Any]:
+        """The workload's fields that were given, without the lengths. Raises ``SpecError`` for what is no number."""
+        names = ("batch", "source_seq", "phase", "dtype", "kv_dtype", "dropout", "masked")
+        kernels = "cpu" if self.device == "cpu" else None
+        return RunOptions(**{name: getattr(self, name) for name in names}, device=kernels).given()
+
+
+@app.command()
+@grouped
+def attention(
+    ctx: typer.Context,
+    model: ModelArgument,
+    *,
+    set_: SetOption = [],  # noqa: B006  typer copies it
+    curve: CurveOptions,
+    plot_: plot.PlotOption = None,
+    output: OutputOptions,
+    common: CommonOptions,
+) -> None:
+    """Draw the O(N²) curve: what attention costs at every length, with a score matrix and without.
+
+    Example: txcalc attention gpt2 --seq 1K..64K --device a100-40gb
+    """
+    from txcalc.answer.curves import Origin, attention_curve
+    from txcalc.answer.devices import DEFAULT, device
+    from txcalc.answer.render_attention import render
+    from txcalc.cli import write
+    from txcalc.cli.errors import workload_errors
+    from txcalc.cli.progress import progress
+    from txcalc.spec.presets import load
+    from txcalc.trace.workload import Workload
+
+    common = ctx.obj.common.joined(common)
+    write.check_target(output)
+    plot.check(plot_, output)
+    form = write.chosen_format(output)
+    lengths, sram = _read("seq", curve.seq), _read("sram", curve.sram)
+    accelerator = None if curve.device == "cpu" else device(curve.device or DEFAULT)
+    with workload_errors():
+        workload = Workload(seq=1, **curve.given())
+    loaded = load(model, set_)
+    with progress("lengths") as tell:
+        found = attention_curve(
+            loaded.model, workload, lengths, accelerator, sram[0] if sram else None,
+            origin=Origin(loaded.source, tuple(loaded.overrides), ctx.obj.command), progress=tell,
+        )
+    shown = render(found, form, write.screen(output, common), verbose=bool(common.verbose), quiet=common.quiet)
+    plot.save("attention", found, plot_, output, common)
+    write.write(shown, output, common)
+    if form == "table" and not (common.quiet or common.verbose):
+        write.note("more: -v (what is kept, memory traffic, the whole model, rules), --json")
+
+
+def _read(name: str, raw: str | None) -> tuple[int, ...] | None:
+    """Lengths, or one number of bytes. Raises ``SpecError``."""
+    from txcalc import units
+    from txcalc.spec.errors import SpecError
+
+    if raw is None:
+        return None
+    try:
+        return units.parse_range(raw) if name == "seq" else (max(units.parse_count(raw), 1),)
+    except ValueError as error:
+        raise SpecError(str(error), field=name) from None

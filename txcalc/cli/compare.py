@@ -1,0 +1,47 @@
+"""``txcalc compare MODEL...``."""
+
+from __future__ import annotations
+
+import typer
+
+from txcalc.cli import plot
+from txcalc.cli.options import CommonOptions, ModelsArgument, OutputOptions, RunOptions, SetOption, grouped
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+@app.command()
+@grouped
+def compare(
+    ctx: typer.Context,
+    models: ModelsArgument,
+    *,
+    set_: SetOption = [],  # noqa: B006  typer copies it
+    run: RunOptions,
+    plot_: plot.PlotOption = None,
+    output: OutputOptions,
+    common: CommonOptions,
+) -> None:
+    """Put models side by side.
+
+    The first one is what the others are relative to. Beyond four models, each is a row.
+    """
+    from txcalc.answer.compare import Named
+    from txcalc.answer.compare import compare as compared
+    from txcalc.answer.render import render_comparison
+    from txcalc.cli import write
+    from txcalc.cli.errors import workload_errors
+    from txcalc.spec.presets import load
+
+    common = ctx.obj.common.joined(common)
+    write.check_target(output)
+    plot.check(plot_, output)
+    form = write.chosen_format(output)
+    given = run.given()
+    named = [Named(loaded.model, loaded.source, loaded.overrides) for loaded in (load(name, set_) for name in models)]
+    with workload_errors():
+        found = compared(named, given, command=ctx.obj.command)
+    plot.save("comparison", found, plot_, output, common)
+    write.write(render_comparison(found, form, write.screen(output, common)), output, common)

@@ -1,0 +1,56 @@
+"""``txcalc count MODEL``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from txcalc.cli import plot
+from txcalc.cli.options import CommonOptions, ModelArgument, OutputOptions, RunOptions, SetOption, grouped
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+@app.command()
+@grouped
+def count(
+    ctx: typer.Context,
+    model: ModelArgument,
+    *,
+    set_: SetOption = [],  # noqa: B006  typer copies it
+    run: RunOptions,
+    by_module: Annotated[
+        bool, typer.Option("--by-module", help="Break down to single operations.", show_default=False)
+    ] = False,
+    plot_: plot.PlotOption = None,
+    output: OutputOptions,
+    common: CommonOptions,
+) -> None:
+    """Count one model, and say where it goes.
+
+    Parameters, FLOPs, weights, KV cache and the activations kept for backward, each with its exact integer.
+    """
+    from txcalc.answer.render import render
+    from txcalc.answer.view import view
+    from txcalc.cli import write
+    from txcalc.cli.errors import workload_errors
+    from txcalc.cli.models import load
+
+    common = ctx.obj.common.joined(common)
+    write.check_target(output)
+    plot.check(plot_, output)
+    form = write.chosen_format(output)
+    given = run.given()
+    loaded = load(model, set_, common, dtype=None if "dtype" in given else "bf16")
+    with workload_errors():
+        found = view(
+            loaded.model, given, source=loaded.source, overrides=loaded.overrides, command=ctx.obj.command,
+            by_module=by_module, verbose=common.verbose, quiet=common.quiet,
+        )
+    plot.save("breakdown", found.report, plot_, output, common)
+    write.write(render(found, form, write.screen(output, common)), output, common)
+    if form == "table" and not (common.quiet or common.verbose or by_module):
+        write.note("more: -v (tensors, rules), --by-module, --json")

@@ -1,0 +1,135 @@
+"""What went wrong, in one line on stderr, and the exit code that says so."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from txcalc.cli.options import CommonOptions
+
+# Older typers raise click's errors, newer ones their own: both have this line of ancestors.
+_UsageError: Any = typer.BadParameter.__base__
+_ClickError: Any = _UsageError.__base__
+
+
+class Invocation(NamedTuple):
+    """The arguments as given, and the common options that stood before the command."""
+
+    args: tuple[str, ...]
+    common: CommonOptions
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What a report says made it."""
+        return ("txcalc", *self.args)
+
+
+class Group(TyperGroup):
+    """Commands under one name; for one that there is not, the nearest is named."""
+
+    for_model = "txcalc count {}"
+    """What is meant when a model stands where a command should."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the arguments name. Raises a usage error that names the nearest one."""
+        if args and self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
+            raise _UsageError(_no_command(args[0], self.list_commands(ctx), self.for_model), ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+
+def report_error(error: BaseException, args: Sequence[str]) -> int:
+    """Say what went wrong and give the exit code: 2 for what the user can put right, 3 for a missing extra.
+
+    Raises what is a bug.
+    """
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return 130
+    if "--debug" in args:
+        raise error
+    message = _message(error)
+    if message is None:
+        raise error
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    return 3 if _is_missing(error) else 2
+
+
+@contextlib.contextmanager
+def workload_errors() -> Iterator[None]:
+    """Pydantic's complaint about a workload becomes one line about an option."""
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:
+        from txcalc.spec.explain import explain_validation
+        from txcalc.trace.workload import Workload
+
+        raise explain_validation(error, None, None, Workload) from None
+
+
+def _message(error: BaseException) -> str | None:
+    from txcalc.spec.errors import SpecError
+
+    if isinstance(error, SpecError):
+        return _option(error)
+    if _is_missing(error):
+        return str(error)
+    if isinstance(error, _ClickError):
+        return _usage(error)
+    return None
+
+
+def _is_missing(error: BaseException) -> bool:
+    """Whether an optional dependency is not installed."""
+    from txcalc.spec.errors import MissingExtra
+
+    return isinstance(error, MissingExtra)
+
+
+def _option(error: Any) -> str:
+    """A field of no file is an option of the command line."""
+    if error.source is None and error.field is not None and "." not in error.field:
+        return f"--{error.field.replace('_', '-')}: {error.message}"
+    return str(error)
+
+
+def _usage(error: Any) -> str:
+    """A usage error with the nearest name, and where to read more."""
+    name = getattr(error, "option_name", None)
+    if name is not None and type(error).__name__ == "NoSuchOption":
+        message = f"no such option {name}{_nearest_option(name, error.ctx)}"
+    else:
+        raw = str(error.format_message()).rstrip(".")
+        message = raw[:1].lower() + raw[1:]
+    path = getattr(error.ctx, "command_path", None) if getattr(error, "ctx", None) else None
+    return f"{message} (see {path} --help)" if path and sys.stderr.isatty() else message
+
+
+def _nearest_option(name: str, ctx: Any) -> str:
+    from txcalc.spec.errors import nearest
+
+    known = [option for param in ctx.command.get_params(ctx) for option in param.opts if option.startswith("--")]
+    swapped = [option for option in known if sorted(option) == sorted(name)]
+    close = next(iter(swapped), None) or nearest(name, known)
+    return f"; did you mean {close}?" if close else ""
+
+
+def _no_command(name: str, known: list[str], for_model: str) -> str:
+    from txcalc.spec.errors import SpecError, nearest
+    from txcalc.spec.library import find
+
+    close = nearest(name, known)
+    try:
+        model = None if close else find(name)
+    except SpecError:
+        model = None
+    is_model = model or os.path.isfile(name)  # noqa: PTH113  Path.is_file raises for a NUL
+    hint = close or (for_model.format(name) if is_model else None)
+    return f"no such command {name!r}" + (f"; did you mean {hint}?" if hint else f"; one of {', '.join(known)}")

@@ -1,0 +1,146 @@
+"""The options that commands share, as frozen groups that a command takes as one argument each.
+
+``@grouped`` turns ``def count(..., run: RunOptions)`` into a function whose signature has every field of
+``RunOptions`` as an option of its own, which is what typer reads.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, NamedTuple
+
+import typer
+
+SIZES: Final = ("batch", "seq", "past", "source_seq")
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Preset names and aliases, for shell completion. Completion never fails."""
+    from txcalc.spec.errors import SpecError
+    from txcalc.spec.presets import names
+
+    try:
+        known = [name for info in names() for name in (info.name, *info.aliases)]
+    except SpecError:
+        return []
+    return sorted(name for name in known if name.startswith(incomplete))
+
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A preset, a YAML file, or - for stdin.",
+                        autocompletion=complete_model, show_default=False)
+]
+ModelsArgument = Annotated[
+    list[str], typer.Argument(metavar="MODEL...", help="Presets, YAML files, or - for stdin.",
+                              autocompletion=complete_model, show_default=False)
+]
+SetOption = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a field, such as attention.kv_heads=4. "
+                            "Repeatable.", show_default=False)
+]
+
+
+def _text(metavar: str, text: str, *names: str) -> Any:
+    return typer.Option(*names, metavar=metavar, help=text, show_default=False)
+
+
+class RunOptions(NamedTuple):
+    """What the model is run on. None: not given."""
+
+    batch: Annotated[str | None, _text("N", "Sequences at a time. Default 1.")] = None
+    seq: Annotated[str | None, _text("N", "New tokens. Default: the model's context or 2,048, whichever is shorter; "
+                                     "1 in decoding. k is 1,000, K is 1,024.")] = None
+    past: Annotated[str | None, _text("N", "Tokens already in the KV cache. Default 0; in decoding as many as "
+                                      "leave room.")] = None
+    source_seq: Annotated[str | None, _text("N", "Tokens that an encoder-decoder's encoder reads. "
+                                            "Default: as many as the decoder.")] = None
+    phase: Annotated[str | None, _text("PHASE", "forward, training, prefill or decode. Default forward.")] = None
+    dtype: Annotated[str | None, _text("DTYPE", "fp32, fp16, bf16, fp8 or int8, of weights and activations. "
+                                       "Default bf16.")] = None
+    kv_dtype: Annotated[str | None, _text("DTYPE", "The KV cache's own dtype. Default: --dtype.")] = None
+    attention: Annotated[str | None, _text("KIND", "eager or flash. Default flash.")] = None
+    dropout: Annotated[str | None, _text("P", "Dropout probability, from 0 to below 1. Default 0.")] = None
+    masked: Annotated[str | None, _text("RULE", "Masked (query, key) pairs are counted or skipped. "
+                                        "Default counted.")] = None
+    device: Annotated[str | None, _text("KIND", "cuda or cpu: whose kernels decide what is kept. Default cuda.")] = None
+    recipe: Annotated[str | None, _text("NAME", "Training state: adam-mixed, adam-mixed-fp32-grads, adam-fp32 or "
+                                        "sgd-momentum-fp32. Default adam-mixed.")] = None
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were given, numbers read. Raises ``SpecError`` for what is no number."""
+        return {name: _read(name, value) for name, value in self._asdict().items() if value is not None}
+
+
+class OutputOptions(NamedTuple):
+    """Where the answer goes and in which format."""
+
+    format: Annotated[str | None, _text("FORMAT", "table, json, yaml, csv or md. Default: from the suffix of "
+                                        "--output, else table.", "--format", "-f")] = None
+    json: Annotated[bool, typer.Option("--json", help="Same as --format json.", show_default=False)] = False
+    markdown: Annotated[bool, typer.Option("--markdown", help="Same as --format md.", show_default=False)] = False
+    output: Annotated[str | None, _text("FILE", "Write to a file, whole or not at all.", "--output", "-o")] = None
+    force: Annotated[bool, typer.Option("--force", help="Let --output replace a file.", show_default=False)] = False
+
+
+class CommonOptions(NamedTuple):
+    """What may stand before the command and after it."""
+
+    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, metavar="", show_default=False,
+                                         help="Shapes, published figures, every rule; -vv: sources too.")] = 0
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The numbers alone.", show_default=False)] = False
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours.", show_default=False)] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Errors with a traceback.", show_default=False)] = False
+
+    def joined(self, other: CommonOptions) -> CommonOptions:
+        """Both: an option counts wherever it stands."""
+        return CommonOptions(
+            self.verbose + other.verbose, self.quiet or other.quiet,
+            self.no_color or other.no_color, self.debug or other.debug,
+        )
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with every parameter that is a group of options replaced by the group's options."""
+    hints = typing.get_type_hints(command, include_extras=True)
+    groups = {name: kind for name, kind in hints.items() if isinstance(kind, type) and issubclass(kind, tuple)}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        parameters += _expanded(groups[name]) if name in groups else [parameter.replace(annotation=hints[name])]
+
+    @functools.wraps(command)
+    def call(**options: Any) -> None:
+        command(**_collected(options, groups))
+
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call
+
+
+def _expanded(group: Any) -> list[inspect.Parameter]:
+    hints = typing.get_type_hints(group, include_extras=True)
+    defaults = group._field_defaults
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hints[name], default=defaults[name])
+        for name in group._fields
+    ]
+
+
+def _collected(options: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
+    rest = dict(options)
+    found = {name: group(**{field: rest.pop(field) for field in group._fields}) for name, group in groups.items()}
+    return rest | found
+
+
+def _read(name: str, raw: str) -> Any:
+    from txcalc import units
+    from txcalc.spec.errors import SpecError
+
+    try:
+        return units.parse_count(raw) if name in SIZES else float(raw) if name == "dropout" else raw
+    except ValueError as error:
+        message = f"must be a number, got {raw!r}" if name == "dropout" else str(error)
+        raise SpecError(message, field=name) from None

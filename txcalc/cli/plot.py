@@ -1,0 +1,52 @@
+"""``--plot FILE``: the answer as a figure, beside what is printed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from txcalc.cli.options import CommonOptions, OutputOptions
+
+PlotOption = Annotated[
+    str | None, typer.Option("--plot", metavar="FILE", show_default=False,
+                             help="Draw a figure as well: .svg, .png or .pdf. Needs matplotlib.")
+]
+_FORMS: Final = ("svg", "png", "pdf")
+
+
+def check(path: str | None, output: OutputOptions) -> None:
+    """Refuse what could not be drawn in the end, before anything is counted.
+
+    Raises ``SpecError`` for a file of another kind, ``MissingExtra`` without matplotlib.
+    """
+    if path is None:
+        return
+    from importlib.util import find_spec
+
+    from txcalc.cli import write
+    from txcalc.spec.errors import MissingExtra, SpecError
+
+    if _form(path) not in _FORMS:
+        raise SpecError(f"a figure is one of {', '.join(f'.{form}' for form in _FORMS)}, got {path!r}", field="plot")
+    if find_spec("matplotlib") is None:
+        raise MissingExtra("a figure needs matplotlib", "plot")
+    write.check_target(output._replace(output=path))
+
+
+def save(
+    kind: Literal["attention", "mixers", "breakdown", "comparison"], answer: Any, path: str | None,
+    output: OutputOptions, common: CommonOptions,
+) -> None:
+    """Draw ``answer`` in the format of the file's suffix, and write it whole or not at all."""
+    if path is None:
+        return
+    from txcalc.answer import plot
+    from txcalc.cli import write
+
+    write.write(getattr(plot, kind)(answer, _form(path)), output._replace(output=path), common)
+
+
+def _form(path: str) -> str:
+    return path.rpartition(".")[2].lower()

@@ -1,0 +1,64 @@
+"""``txcalc presets``: what there is, and ``txcalc presets show NAME``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from txcalc.cli.errors import Group
+from txcalc.cli.options import CommonOptions, complete_model, grouped
+
+
+class Presets(Group):
+    """``txcalc presets gpt2`` means to show it."""
+
+    for_model = "txcalc presets show {}"
+
+
+app = typer.Typer(
+    cls=Presets, add_completion=False, rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    suggest_commands=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+@grouped
+def presets(
+    ctx: typer.Context,
+    common: CommonOptions,
+    search: Annotated[
+        str | None, typer.Option("--search", metavar="TEXT", help="Only those that mention it.", show_default=False)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="For machines.", show_default=False)] = False,
+) -> None:
+    """List the presets, or show one."""
+    if ctx.invoked_subcommand is not None:
+        return
+    import sys
+
+    from txcalc.answer import catalogue
+    from txcalc.answer.render_data import json as as_json
+    from txcalc.cli import write
+    from txcalc.cli.options import OutputOptions
+
+    listed = catalogue.listing(search)
+    screen = write.screen(OutputOptions(), ctx.obj.common.joined(common))
+    write.to_stream(as_json(listed.to_data()) if json else catalogue.table(listed, screen), sys.stdout)
+
+
+@app.command()
+@grouped
+def show(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete_model, show_default=False)],
+    common: CommonOptions,
+) -> None:
+    """Print a preset's YAML, its path above it."""
+    import sys
+
+    from txcalc.answer.catalogue import shown
+    from txcalc.cli import write
+
+    write.to_stream(shown(name), sys.stdout)

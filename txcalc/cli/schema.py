@@ -1,0 +1,33 @@
+"""``txcalc schema preset|report``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from txcalc.cli.options import CommonOptions, grouped
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+@app.command()
+@grouped
+def schema(
+    ctx: typer.Context,
+    document: Annotated[
+        str, typer.Argument(metavar="DOCUMENT", help="preset, report or comparison.", show_default=False,
+                            autocompletion=lambda: ["preset", "report", "comparison"])
+    ],
+    common: CommonOptions,
+) -> None:
+    """Print the JSON Schema of a document."""
+    import sys
+
+    from txcalc.answer.render_data import json
+    from txcalc.answer.schema import json_schema
+    from txcalc.cli import write
+
+    write.to_stream(json(json_schema(document)), sys.stdout)

@@ -1,0 +1,44 @@
+"""The score matrix of attention while it exists: how large it is, and how many of it there are at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from txcalc.trace.record import Op, Role, Tensor, Trace
+
+
+def is_fused(op: Op) -> bool:
+    """Whether this operation is all of attention's core: it reads queries, keys and values together."""
+    return op.kind == "core" and len(op.reads) == 3
+
+
+def score_matrix_bytes(trace: Trace) -> int:
+    """Bytes of the largest score matrix that one operation writes to memory; 0 under a fused kernel."""
+    return max((_size(trace, [tensor]) for op in trace.ops if op.kind == "core" for tensor in op.writes
+                if tensor.scores), default=0)
+
+
+def peak_score_bytes(trace: Trace) -> int:
+    """Bytes of all (query, key) tensors that are in memory at once, at worst, in the forward pass of one layer.
+
+    While one operation runs, these are what it reads and writes, and what autograd already keeps. A tensor is
+    freed after its last reader, as PyTorch frees it where no variable still names it; scale and mask are taken
+    to be in the product, or to replace their input.
+    """
+    most, kept = 0, set[Tensor]()
+    for op in trace.ops:
+        if trace.workload.keeps:
+            kept |= {tensor for tensor in op.saves if tensor.scores}
+        live = kept | {tensor for tensor in (*op.saves, *op.reads, *op.writes) if tensor.scores}
+        most = max(most, _size(trace, live))
+    return most
+
+
+def statistics_bytes(trace: Trace) -> int:
+    """Bytes that fused kernels write in place of the score matrices: one log-sum-exp a row, in fp32."""
+    return sum(op.calls * _size(trace, [tensor for tensor in op.writes if tensor.role is Role.FLOAT32])
+               for op in trace.ops if is_fused(op))
+
+
+def _size(trace: Trace, tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.elements * trace.workload.bytes_of(tensor.role) for tensor in tensors)

@@ -1,0 +1,47 @@
+"""What attention's core moves between the accelerator's memory and its chip (FlashAttention, arXiv 2205.14135).
+
+Standard attention (Algorithm 0) reads and writes whole tensors, so its traffic is what the recorded operations
+read and write: Q, K -> S; S -> P; P, V -> O; 4Nd + 4N^2 elements of one head, Theta(Nd + N^2).
+
+FlashAttention (Algorithm 1) keeps blocks of B_c = ceil(M / 4d) keys and values on the chip, M being its size in
+elements. K and V are read once; O, l and m are written once to begin with; and each of the T_c = ceil(N / B_c)
+blocks reads Q, O, l and m, and writes O, l and m. Of one head: 3Nd + 2N + T_c (3Nd + 4N) elements,
+Theta(N^2 d^2 / M). Neither skips masked pairs. Query heads that share their keys are rows of one head with N
+times as many queries, in both, so that grouped keys are read once.
+"""
+
+from __future__ import annotations
+
+from txcalc.count.scores import is_fused
+from txcalc.trace.record import Op, Trace
+
+
+def hbm_bytes(trace: Trace, sram_bytes: int | None) -> int | None:
+    """Bytes moved by the cores of all attention layers in one forward pass.
+
+    ``sram_bytes``: on-chip memory for one block; None makes the figure of a fused kernel None.
+    """
+    moving = [op for op in trace.ops if op.reads and any(tensor.scores for tensor in (*op.reads, *op.writes))]
+    moving += [op for op in trace.ops if is_fused(op)]
+    if sram_bytes is None and any(map(is_fused, moving)):
+        return None
+    return int(sum(op.calls * (_blocked(trace, op, sram_bytes or 0) if is_fused(op) else _whole(trace, op))
+                   for op in moving))
+
+
+def _whole(trace: Trace, op: Op) -> int:
+    return sum(tensor.elements * trace.workload.bytes_of(tensor.role) for tensor in (*op.reads, *op.writes))
+
+
+def _blocked(trace: Trace, op: Op, sram_bytes: int) -> int:
+    """Algorithm 1; its l and m are fp32, all else has the width of the activations."""
+    q, keys, _ = op.reads
+    out, statistics = op.writes
+    batch, heads, queries = statistics.shape
+    d = q.shape[-1] // heads
+    width, wide = trace.workload.bytes_of(out.role), trace.workload.bytes_of(statistics.role)
+    block = -(-(sram_bytes // width) // (4 * d))
+    passes = -(-keys.shape[1] // max(block, 1))
+    rows, l_and_m = heads * queries * d * width, 2 * heads * queries * wide
+    once = 2 * keys.shape[1] * keys.shape[2] * width + rows + l_and_m
+    return int(batch * (once + passes * (3 * rows + 2 * l_and_m)))

@@ -1,0 +1,89 @@
+"""Bytes of the stored weights: every weight in the workload's dtype, or as the checkpoint's quantization packs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from txcalc.count.params import params
+from txcalc.spec.quantization import Quantization
+from txcalc.trace.record import Number, Op, Trace
+from txcalc.trace.workload import BYTES
+
+
+def weight_bytes(trace: Trace) -> Number:
+    """Bytes of all weights, scales and zero points included; a tied weight once."""
+    width = BYTES[trace.workload.dtype]
+    whole = params(trace) * width
+    quantization = trace.quantization
+    if quantization is None:
+        return whole
+    return whole + sum(
+        count * (stored_bytes(rows, columns, quantization, width) - rows * columns * width)
+        for count, rows, columns in _matrices(trace, quantization)
+    )
+
+
+def certainty(trace: Trace) -> Literal["exact", "estimate"]:
+    """Whether the bytes are those of the file to the last one."""
+    return "exact" if trace.quantization is None or trace.quantization.exact else "estimate"
+
+
+def quantized_params(trace: Trace) -> Number:
+    """Weights that are stored as codes of a few bits."""
+    if trace.quantization is None:
+        return 0
+    return sum(count * rows * columns for count, rows, columns in _matrices(trace, trace.quantization))
+
+
+def stored_bytes(rows: Number, columns: Number, spec: Quantization, dtype_bytes: int) -> Number:
+    """Bytes of one (rows, columns) matrix with all that belongs to it."""
+    if spec.flat:
+        rows, columns = 1, rows * columns
+    blocks = _blocks(rows, spec.rows) * (groups := _blocks(columns, spec.group))
+    scale = dtype_bytes if spec.scale_bytes is None else spec.scale_bytes
+    total = rows * _packed(columns, spec) + blocks * scale + columns * spec.input_bytes + spec.matrix_bytes
+    if spec.scale_group is not None:
+        total += 4 * _blocks(blocks, spec.scale_group)
+    if spec.zero_points:
+        total += groups * _packed(_blocks(rows, spec.rows), spec)
+    return total
+
+
+def _packed(codes: Number, spec: Quantization) -> Number:
+    return _ceil(codes * spec.bits, spec.word_bits) * spec.word_bits // 8
+
+
+def _blocks(length: Number, size: Number | None) -> Number:
+    return 1 if size is None else _ceil(length, size)
+
+
+def _ceil(a: Number, b: Number) -> Number:
+    return -(-a // b)
+
+
+def _matrices(trace: Trace, spec: Quantization) -> Iterator[tuple[Number, Number, Number]]:
+    """``(how many, outputs, inputs)`` of every matrix that is stored quantized, fused ones joined."""
+    found = {op.path: (op.copies - spec.left.get(op.path, 0), *op.weights[0][1]) for op in trace.ops if _taken(op, spec)}
+    for path, (count, rows, columns) in found.items():
+        prefix, _, name = path.rpartition(".")
+        siblings = [f"{prefix}.{other}" for other in _siblings(name, spec.fused)]
+        present = [other for other in siblings if other in found]
+        if path == present[0]:
+            yield count, sum(found[other][1] for other in present), columns
+
+
+def _siblings(name: str, fused: Sequence[Sequence[str]]) -> Sequence[str]:
+    return next((group for group in fused if name in group), [name])
+
+
+def _taken(op: Op, spec: Quantization) -> bool:
+    """Whether an operation's weight is a matrix of the kind that is quantized."""
+    if not op.weights or op.weights[0][0] != "weight" or len(op.weights[0][1]) != 2:
+        return False
+    if op.kind == "head":
+        return spec.head
+    if op.kind != "linear":
+        return False
+    parts = op.path.split(".")
+    return {"experts": "experts" in parts, "layers": "layers" in parts, "linear": True}[spec.weights]

@@ -1,0 +1,170 @@
+"""Encoder-decoders: T5, BART and their descendants, Whisper.
+
+Read off the forward pass of the transformers class of the same name; every function says what sets its family apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from txcalc.spec.errors import shown
+from txcalc.spec.huggingface.build import ACTIVATIONS, Data, activation, labels, layernorm, rms
+from txcalc.spec.huggingface.config import Config
+from txcalc.spec.huggingface.encoders import classifier, dense, no_head
+
+
+def seq2seq_classes(prefix: str, *, classifiers: bool = True) -> dict[str, str]:
+    """The classes that an encoder-decoder family usually has."""
+    found = {f"{prefix}ForConditionalGeneration": "lm", f"{prefix}Model": "none"}
+    if classifiers:
+        found |= {f"{prefix}ForSequenceClassification": "sequence", f"{prefix}ForQuestionAnswering": "span"}
+    return found
+
+
+def t5_classes(prefix: str) -> dict[str, str]:
+    """T5's: some keep only the encoder."""
+    return seq2seq_classes(prefix) | {f"{prefix}EncoderModel": "encoder", f"{prefix}ForTokenClassification": "token"}
+
+
+def t5(c: Config, kind: str) -> Data:
+    """T5 (arXiv 1910.10683) and v1.1: one bucketed bias per stack, RMSNorm, no biases, scores without a scale.
+
+    ``tie_word_embeddings: false`` means what it says, as in the published weights; transformers 5 ties them all the
+    same when it loads them.
+    """
+    return _t5(c, kind, per_layer=False)
+
+
+def umt5(c: Config, kind: str) -> Data:
+    """UMT5, arXiv 2304.09151: T5 v1.1 with a bias table in every layer."""
+    return _t5(c, kind, per_layer=True)
+
+
+def _t5(c: Config, kind: str, *, per_layer: bool) -> Data:
+    c.ignore("output_past", "scalable_attention")
+    layers, d = c.size("num_layers", "num_hidden_layers"), c.size("d_model", "hidden_size")
+    position = {"kind": "relative", "buckets": c.size("relative_attention_num_buckets"),
+                "max_distance": c.size("relative_attention_max_distance"), "per_layer": per_layer}
+    decoder_layers = c.size_or(layers, "num_decoder_layers")
+    tied = c.flag("tie_word_embeddings", default=True)
+    body: Data = {
+        "vocab": c.size("vocab_size"), "d_model": d, "context": c.size("n_positions", default=512),
+        "position": position, "norm": rms(),
+        "attention": {"heads": c.size("num_heads", "num_attention_heads"), "head_dim": c.size("d_kv", "head_dim"),
+                      "scale": 1.0},
+        "feed_forward": _t5_feed_forward(c),
+    }
+    if kind in ("encoder", "token"):
+        head = no_head() if kind == "encoder" else classifier(labels(c), "all")
+        return {"architecture": "encoder-only", "layers": layers, **body, "head": head}
+    head = {"kind": "lm", "tied": tied} if kind == "lm" else _decoder_head(c, kind, labels(c))
+    return {"architecture": "encoder-decoder", "layers": decoder_layers, "encoder": {"layers": layers}, **body,
+            "head": head}
+
+
+def _t5_feed_forward(c: Config) -> Data:
+    """``feed_forward_proj``: ``relu``, ``gated-gelu``, …"""
+    text = c.take("feed_forward_proj")
+    gated, _, act = text.rpartition("-") if isinstance(text, str) else ("?", "", "")
+    if gated not in ("", "gated") or act not in ACTIVATIONS:
+        raise c.error("feed_forward_proj", f"{shown(text)} is not known")
+    act = "gelu_new" if text == "gated-gelu" else act
+    c.only("is_gated_act", gated == "gated")
+    c.only("dense_act_fn", act)
+    return {"d_ff": c.size("d_ff", "intermediate_size"), "activation": ACTIVATIONS[act], "gated": gated == "gated"}
+
+
+def _decoder_head(c: Config, kind: str, classes: int) -> Data:
+    """On the decoder's last position, through a dense layer, or on all of its positions."""
+    if kind == "sequence":
+        return classifier(classes, transform=dense("tanh"))
+    return no_head() if kind == "none" else classifier(classes, "all")
+
+
+def bart(c: Config, kind: str) -> Data:
+    """BART, arXiv 1910.13461: norms after each sublayer and on the embeddings, two rows more than positions."""
+    named = "id2label" in c.data or "num_labels" in c.data
+    return _bart(c, kind, extra_rows=2, placement="post", embedding_norm=True, classes=labels(c) if named else 3)
+
+
+def mbart(c: Config, kind: str) -> Data:
+    """mBART, arXiv 2001.08210: BART with norms before each sublayer and one at the end of each stack."""
+    return _bart(c, kind, extra_rows=2, placement="pre", embedding_norm=True)
+
+
+def blenderbot(c: Config, kind: str) -> Data:
+    """Blenderbot, arXiv 2004.13637: norms before each sublayer, one at the end of each stack."""
+    return _bart(c, kind, placement="pre")
+
+
+def pegasus(c: Config, kind: str) -> Data:
+    """PEGASUS, arXiv 1912.08777: norms before each sublayer, sines and cosines as frozen parameters."""
+    return _bart(c, kind, placement="pre", learned=False)
+
+
+def marian(c: Config, kind: str) -> Data:
+    """Marian, the OPUS-MT models: the original Transformer; source and target may have vocabularies of their own."""
+    shared = c.flag("share_encoder_decoder_embeddings")
+    source = c.size("vocab_size")
+    target = c.size_or(source, "decoder_vocab_size")
+    if shared and target != source:
+        raise c.error("decoder_vocab_size", f"shared embeddings of {source} rows, but {target} here")
+    spec = _bart(c, kind, placement="post", learned=False, shared_tables=shared)
+    return spec if shared else spec | {"vocab": target, "source_vocab": source}
+
+
+def _bart(
+    c: Config, kind: str, *, placement: str, extra_rows: int = 0, learned: bool = True, embedding_norm: bool = False,
+    shared_tables: bool = True, classes: int | None = None,
+) -> Data:
+    """Two stacks with their own depth, heads and width, and biases everywhere.
+
+    Untied, these classes keep a third token table that nothing reads, so that is refused.
+    """
+    c.ignore("num_hidden_layers", "classif_dropout", "output_past", "save_step", "force_bos_token_to_be_generated",
+             "extra_layer_norm", "layernorm_variant", "hidden_size", "num_attention_heads", "max_new_tokens",
+             "encoder_emd_tok_dim", "decoder_emd_tok_dim")
+    c.only("is_decoder", False)
+    if shared_tables:
+        c.only("tie_word_embeddings", True)
+    tied = c.flag("tie_word_embeddings")
+    context = c.size("max_position_embeddings")
+    position = {"kind": "learned", "size": context + extra_rows} if learned else {
+        "kind": "sinusoidal", "stored": True, "size": context}
+    count = 2 if kind == "span" else classes or labels(c)  # a span's two ends, whatever the file says
+    return {
+        "architecture": "encoder-decoder", "vocab": c.size("vocab_size"), "d_model": c.size("d_model"),
+        "context": context, "position": position, "norm": layernorm(placement=placement),
+        "embedding_norm": embedding_norm, "final_norm": placement == "pre",
+        "embedding_scale": c.flag("scale_embedding", default=False),
+        **_two_stacks(c),
+        "head": {"kind": "lm", "tied": tied} if kind == "lm" else _decoder_head(c, kind, count),
+    }
+
+
+def _two_stacks(c: Config, **attention: Any) -> Data:
+    act = activation(c, "activation_function")
+
+    def stack(name: str) -> Data:
+        return {"layers": c.size(f"{name}_layers"),
+                "attention": {"heads": c.size(f"{name}_attention_heads"), "bias": True, **attention},
+                "feed_forward": {"d_ff": c.size(f"{name}_ffn_dim"), "activation": act, "bias": True}}
+
+    return {**stack("decoder"), "encoder": stack("encoder")}
+
+
+def whisper(c: Config, kind: str) -> Data:
+    """Whisper, arXiv 2212.04356: spectrogram frames through two convolutions, no bias on keys."""
+    c.ignore("num_hidden_layers", "classifier_proj_size", "median_filter_width", "use_weighted_layer_sum",
+             "max_new_tokens", "alignment_heads", "lang_to_id", "task_to_id", "no_timestamps_token_id",
+             "is_multilingual", "suppress_ids", "hidden_size", "num_attention_heads", "input_channels")
+    sound = {"kind": "frames", "bins": c.size("num_mel_bins"), "length": c.size("max_source_positions")}
+    tied = c.flag("tie_word_embeddings")
+    stacks = _two_stacks(c, bias={"q": True, "k": False, "v": True, "o": True})
+    stacks["encoder"] |= {"input": sound, "position": {"kind": "sinusoidal", "stored": True}}
+    return {
+        "architecture": "encoder-decoder", "vocab": c.size("vocab_size"), "d_model": c.size("d_model"),
+        "context": c.size("max_target_positions"), "position": {"kind": "learned"}, "norm": layernorm(),
+        "embedding_scale": c.flag("scale_embedding", default=False), **stacks,
+        "head": {"kind": "lm", "tied": tied} if kind == "lm" else no_head(),
+    }

@@ -1,0 +1,91 @@
+"""What a stack reads, and the positions that are added to it."""
+
+from __future__ import annotations
+
+from txcalc.spec.inputs import (
+    DisentangledPosition,
+    FrameInput,
+    LearnedPosition,
+    PatchInput,
+    SinusoidalPosition,
+    TokenInput,
+)
+from txcalc.spec.model import Model, Stack
+from txcalc.trace import ops
+from txcalc.trace.record import Number, Role, Tensor, Trace
+
+
+def tokens(t: Trace, n: Number, rows: Number, width: Number, *, name: str = "token_embedding", tied: bool) -> Tensor:
+    """(b, n) token ids to (b, n, width). ``tied``: the table is another stack's."""
+    ids = t.tensor(t.workload.batch, n, role=Role.INDEX, label="token ids")
+    return ops.embedding(t, name, ids, rows, width, tied=tied)
+
+
+def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
+    """(b, channels, image, image) pixels to (b, positions, d), class tokens first."""
+    pixels = t.tensor(b, spec.channels, spec.image, spec.image, label="pixels", grad=False)
+    ops.convolution(t, "patch_embedding", pixels, d, spec.patches, (spec.patch, spec.patch), bias=spec.bias)
+    if spec.class_tokens:
+        ops.parameter(t, "class_tokens", spec.class_tokens, d)
+    if spec.mask_token:
+        ops.parameter(t, "mask_token", 1, d)
+    return t.tensor(b, spec.length, d, label="patches")
+
+
+def frames(t: Trace, spec: FrameInput, b: Number, n: Number, d: Number) -> Tensor:
+    """(b, bins, 2n) spectrogram frames to (b, n, d)."""
+    x = t.tensor(b, spec.bins, 2 * n, label="frames", grad=False)
+    x = ops.convolution(t, "frame_conv1", x, d, 2 * n, (3,), bias=True)
+    x = ops.activation(t, "frame_activation1", x, "gelu").view(b, d, 2 * n)
+    x = ops.convolution(t, "frame_conv2", x, d, n, (3,), bias=True)
+    return ops.activation(t, "frame_activation2", x, "gelu")
+
+
+def embed(t: Trace, spec: Model, stack: Stack, x: Tensor) -> Tensor:
+    """Add positions and token types to the vectors of the inputs, norm and project them."""
+    b, n, width = x.shape
+    reads_tokens = isinstance(stack.input, TokenInput)
+    project = reads_tokens and spec.embedding_dim is not None
+    if project and spec.embedding_projection == "tokens":
+        x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
+        width = spec.d_model
+    x = _positions(t, stack, x)
+    if reads_tokens and spec.token_types:
+        types = t.tensor(b, n, role=Role.INDEX, label="token types")
+        x = ops.add(t, x, ops.embedding(t, "type_embedding", types, spec.token_types, width))
+    if stack.embedding_norm:
+        x = ops.norm(t, "embedding_norm", x, stack.norm)
+    x = ops.dropout(t, "embedding_dropout", x)
+    if project and spec.embedding_projection == "sum":
+        x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
+    return x
+
+
+def _positions(t: Trace, stack: Stack, x: Tensor) -> Tensor:
+    """Add a table of positions: looked up for tokens, added whole for images and sound."""
+    _, n, width = x.shape
+    position = stack.position
+    if isinstance(position, SinusoidalPosition):
+        if position.stored:
+            t.op("position_embedding", "embedding", weights={"weight": (position.size, width)})
+        return ops.add(t, x, x)
+    rows: Number
+    if isinstance(position, LearnedPosition):
+        rows = position.size
+    elif isinstance(position, DisentangledPosition) and position.absolute is not None:
+        rows = position.absolute
+    else:
+        return x
+    if isinstance(stack.input, TokenInput):
+        ids = t.tensor(n, role=Role.INDEX, label="positions")
+        return ops.add(t, x, ops.embedding(t, "position_embedding", ids, rows, width))
+    ops.parameter(t, "position_embedding", rows, width, kind="embedding")
+    return ops.add(t, x, x)
+
+
+def position_table(t: Trace, position: DisentangledPosition, stack: Stack, d: Number) -> Tensor:
+    """DeBERTa's table of relative positions, which every layer projects."""
+    rows = 2 * position.buckets
+    ops.parameter(t, "relative_embedding", rows, d, kind="embedding")
+    table = t.tensor(rows, d, label="relative positions")
+    return ops.norm(t, "relative_norm", table, stack.norm) if position.norm else table

@@ -1,0 +1,117 @@
+"""What stands on top of a stack: poolers, heads, and in training the loss."""
+
+from __future__ import annotations
+
+from txcalc.spec.inputs import (
+    AttentionPooler,
+    ClassifierHead,
+    ContrastiveHead,
+    DensePooler,
+    HeadTransform,
+    LMHead,
+    NormPooler,
+    ProjectionHead,
+    Projector,
+)
+from txcalc.spec.layers import Norm
+from txcalc.spec.model import Model
+from txcalc.trace import ops
+from txcalc.trace.attention import pooling_attention
+from txcalc.trace.feedforward import feed_forward
+from txcalc.trace.record import Number, Tensor, Trace
+
+
+def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
+    """Pooler, head and loss on (b, n, d) hidden states. ``images``: the pooled vectors of the tower."""
+    if spec.embedding_dim is not None and spec.embedding_projection == "tokens":
+        x = ops.linear(t, "output_projection", x, spec.embedding_dim)
+    b, _, d = x.shape
+    pooled = x.view(b, d) if spec.pooler is None else pool(t, spec.pooler, x, spec.norm)
+    head = spec.head
+    if isinstance(head, ClassifierHead):
+        _loss(t, "loss", _classify(t, head, x, pooled))
+    elif isinstance(head, ContrastiveHead):
+        assert images is not None
+        _loss(t, "loss", _contrast(t, head, pooled, images))
+    elif isinstance(head, ProjectionHead):
+        ops.linear(t, "projection", pooled, head.width)
+    elif isinstance(head, LMHead):
+        _loss(t, "loss", _predict(t, spec, head, x))
+        if head.pair_labels:
+            _loss(t, "pair_loss", ops.linear(t, "pair_head", pooled, head.pair_labels, bias=True, kind="head"))
+
+
+def _loss(t: Trace, name: str, logits: Tensor) -> None:
+    if t.workload.phase == "training":
+        ops.cross_entropy(t, name, logits)
+
+
+def pool(t: Trace, spec: DensePooler | NormPooler | AttentionPooler, x: Tensor, norm: Norm) -> Tensor:
+    """(b, n, d) to one vector for each sequence. ``norm`` is the kind of norm of the stack below."""
+    b, _, d = x.shape
+    with t.scope("pooler", component=True):
+        if isinstance(spec, AttentionPooler):
+            return _pool_by_attention(t, spec, x, norm)
+        if isinstance(spec, NormPooler):
+            return ops.norm(t, "norm", x.view(b, d) if spec.of == "first" else _mean(t, x), norm)
+        width = d if spec.width is None else spec.width
+        return ops.activation(t, "activation", ops.linear(t, "dense", x.view(b, d), width, bias=True), spec.activation)
+
+
+def project(t: Trace, spec: Projector, x: Tensor, d_out: Number) -> Tensor:
+    """(b, n, d) of a tower to (b, tokens, d_out): averaging costs no product."""
+    b, _, d = x.shape
+    with t.scope("projector", component=True):
+        x = t.tensor(b, spec.tokens, d, label="averaged positions")
+        if spec.norm is not None:
+            x = ops.norm(t, "norm", x, spec.norm)
+        return ops.linear(t, "dense", x, d_out, bias=spec.bias)
+
+
+def _mean(t: Trace, x: Tensor) -> Tensor:
+    b, _, d = x.shape
+    return t.tensor(b, d, label="mean of positions")
+
+
+def _pool_by_attention(t: Trace, spec: AttentionPooler, x: Tensor, norm: Norm) -> Tensor:
+    b, _, d = x.shape
+    ops.parameter(t, "query", 1, 1, d)
+    y = pooling_attention(t, spec.attention, t.tensor(b, 1, d, label="learned query"), x)
+    y = ops.add(t, y, feed_forward(t, spec.feed_forward, ops.norm(t, "norm", y, norm)))
+    return y.view(b, d)
+
+
+def _transform(t: Trace, spec: HeadTransform, x: Tensor, width: Number) -> Tensor:
+    with t.scope("head_transform", component=True):
+        x = ops.activation(t, "activation", ops.linear(t, "dense", x, width, bias=spec.bias), spec.activation)
+        return x if spec.norm is None else ops.norm(t, "norm", x, spec.norm)
+
+
+def _classify(t: Trace, head: ClassifierHead, x: Tensor, pooled: Tensor) -> Tensor:
+    b, _, d = x.shape
+    of = {"first": pooled, "all": x, "mean": _mean(t, x),
+          "first+mean": t.tensor(b, 2 * d, label="first and mean")}[head.of]
+    if head.transform is not None:
+        *_, width = of.shape
+        of = _transform(t, head.transform, of, width)
+    with t.scope("", copies=head.copies, calls=head.copies):
+        return ops.linear(t, "head", of, head.labels, bias=head.bias, kind="head")
+
+
+def _contrast(t: Trace, head: ContrastiveHead, texts: Tensor, images: Tensor) -> Tensor:
+    texts = ops.linear(t, "text_projection", texts, head.width)
+    images = ops.linear(t, "image_projection", images, head.width)
+    ops.parameter(t, "temperature")
+    (b, width), (count, _) = texts.shape, images.shape
+    flops = 2 * b * count * width
+    t.op("similarity", "head", flops=flops, flops_backward=2 * flops, saves=(texts, images))
+    return t.tensor(b, count, label="similarity")
+
+
+def _predict(t: Trace, spec: Model, head: LMHead, x: Tensor) -> Tensor:
+    if head.transform is not None:
+        x = _transform(t, head.transform, x, spec.embedding_width)
+    logits = ops.linear(t, "head", x, spec.vocab, bias=head.bias, tied=head.tied, kind="head")
+    if head.softcap is not None:
+        logits = ops.activation(t, "head_softcap", logits, "tanh").view(*logits.shape)
+    return logits
