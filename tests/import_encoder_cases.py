@@ -24,7 +24,8 @@ T5: Values = {
 }
 BART: Values = {
     "vocab_size": [101, 131], "d_model": [12, 20], "encoder_layers": [1, 2], "decoder_layers": [1, 3],
-    "encoder_attention_heads": [1, 2], "decoder_attention_heads": [2, 4], "encoder_ffn_dim": [17], "decoder_ffn_dim": [29],
+    "encoder_attention_heads": [1, 2], "decoder_attention_heads": [2, 4],
+    "encoder_ffn_dim": [17], "decoder_ffn_dim": [29],
     "max_position_embeddings": [23, 31], "activation_function": ACTIVATIONS, "scale_embedding": [True, False],
     "num_labels": LABELS, "pad_token_id": [1], "eos_token_id": [2], "decoder_start_token_id": [2],
 }

@@ -250,6 +250,15 @@ def test_memory_traffic_is_that_of_the_algorithms(phase: Any, sram: int, batch: 
         assert point.model.flash.hbm_bytes == 3 * point.layer.flash.hbm_bytes
 
 
+def test_traffic_of_values_narrower_than_keys() -> None:
+    point = curve("latent", (11,)).points[0]  # 3 heads, keys of 9, values of 7, M = 2048 elements: one block of keys
+    q = k = 11 * 3 * 9
+    v = o = 11 * 3 * 7
+    l_and_m = 2 * 11 * 3
+    assert point.layer.flash.hbm_bytes == 2 * (k + v + o + q + 2 * o) + 4 * (l_and_m + 2 * l_and_m)
+    assert point.layer.eager.hbm_bytes == 2 * (q + k + v + o + 4 * 3 * 11 * 11)
+
+
 def test_traffic_falls_with_the_size_of_the_chip() -> None:
     """Theta(N^2 d^2 / M): doubling M halves it, up to the part that does not depend on M."""
     small, large = (attention_curve(LLAMA, Workload(seq=1), (1 << 17,), sram_bytes=m).points[0].layer.flash.hbm_bytes
@@ -324,7 +333,7 @@ def test_every_kind_of_model_has_a_curve(name: str) -> None:
     found = curve(name)
     assert AttentionCurve.model_validate(found.to_data()) == found
     assert all(a.layer.eager.score_matrix_bytes < b.layer.eager.score_matrix_bytes for a, b in pairwise(found.points))
-    eager_always = name in ("relative", "capped", "latent")
+    eager_always = name in ("relative", "capped")
     assert any("eager in both" in note for note in found.notes) == eager_always
     for point in found.points:
         assert (point.layer.flash.score_matrix_bytes > 0) == eager_always

@@ -74,8 +74,9 @@ def test_the_picture_of_the_terminal() -> None:
     assert row(out, "KV cache at max context") == ["36.00 MiB", "9.000 GiB"]
 
 
-def test_the_cache_at_max_context_is_that_of_a_prefill_of_it() -> None:
-    found = compared("gpt2", "gpt3-xl", "transformer-base", seq=3, batch=2, kv_dtype="fp8")
+@pytest.mark.parametrize("given", [{"seq": 3}, {"phase": "decode", "past": 7}])
+def test_the_cache_at_max_context_is_that_of_a_prefill_of_it(given: dict[str, object]) -> None:
+    found = compared("gpt2", "gpt3-xl", "transformer-base", batch=2, kv_dtype="fp8", **given)
     for entry in found.entries:
         model = load(entry.model.name).model
         alone = count(model, Workload.prefill(seq=model.context, batch=2, kv_dtype="fp8"))

@@ -27,7 +27,8 @@ BATCH, SEQ = 2, 5
 DERIVED = {"num_decoder_layers": None, "pooler_output_size": None, "num_labels": None, "decoder_vocab_size": None}
 CHANGED: dict[str, Any] = {"gemma3": {"vision_config": {"image_size": 896, "patch_size": 14}}}
 """Where a family's own defaults contradict each other: an image too small for its number of tokens."""
-REFUSED = {"num_hidden_groups", "use_relative_position_bias", "decoder_vocab_size", "norm_rel_ebd", "tie_word_embeddings"}
+REFUSED = {"num_hidden_groups", "use_relative_position_bias", "decoder_vocab_size", "norm_rel_ebd",
+           "tie_word_embeddings"}
 """Fields named where a drawn combination is refused."""
 
 
@@ -68,6 +69,16 @@ def unique_params(model: Any) -> int:
 
 def imported(config: Mapping[str, Any]) -> Model:
     return Model.model_validate(spec_from_config(config, "config.json", "drawn"))
+
+
+def read_or_refused(config: Mapping[str, Any]) -> Model | None:
+    """None where the combination is one of those that are refused by name."""
+    try:
+        return imported(config)
+    except SpecError as error:
+        if error.field not in REFUSED:
+            raise
+        return None
 
 
 def source(class_name: str) -> int:
@@ -124,10 +135,8 @@ def test_parameters_and_flops_equal_the_class(model_type: str) -> None:
     for seed in range(DRAWS):
         config = draw(model_type, seed)
         class_name = config["architectures"][0]
-        try:
-            spec = imported(config)
-        except SpecError as error:
-            assert str(error.field) in REFUSED, f"{config}: {error}"
+        spec = read_or_refused(config)
+        if spec is None:
             continue
         model = live(config, "cpu" if seed in RUNS else "meta")
         totals = counted(spec, class_name).totals

@@ -16,7 +16,9 @@ from txcalc.answer.report import SCHEMA, Totals, count
 from txcalc.spec import library
 from txcalc.spec.errors import SpecError
 from txcalc.spec.huggingface.importer import spec_from_config
+from txcalc.spec.inputs import TokenInput
 from txcalc.spec.model import Model, Published
+from txcalc.spec.library import beside
 from txcalc.spec.presets import REPORT_SCHEMA, load, names
 from txcalc.spec.yaml import dump_yaml
 from txcalc.trace.workload import Workload
@@ -215,10 +217,10 @@ KV_BYTES_PER_TOKEN = {
     "gpt-oss-120b": 73_728,
 }
 
-UNPRINTED = {"universal-transformer"}  # papers that print no figure for the model
+UNPRINTED = {"universal-transformer", "opus-mt-en-de", "clip-vit-b32"}  # papers that print no figure for the model
 
 # The released config.json files, the fields of the architecture alone.
-CONFIGS = json.loads(Path(__file__).with_name("preset_configs.json").read_text(encoding="utf-8"))
+CONFIGS = json.loads(beside("transformers.json"))
 
 
 @pytest.fixture(autouse=True)
@@ -236,7 +238,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def totals(model: Model, seq: int = 8) -> Totals:
-    return count(model, Workload(seq=seq)).totals
+    lengths = {"seq": seq} if isinstance(model.input, TokenInput) else {}  # an image brings its own
+    return count(model, Workload(**lengths)).totals
 
 
 def params(name: str, *overrides: str) -> int:

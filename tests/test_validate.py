@@ -19,7 +19,7 @@ EXAMPLES = 240
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(spec=specs(), cases=st.lists(st.sampled_from(CASES), min_size=2, max_size=2, unique=True))
 def test_random_specs_agree(spec: Model, cases: list[Case]) -> None:
-    rows = [parameters(spec), *(kept(spec, case, "cpu") for case in cases)]
+    rows = [parameters(spec), *(kept(spec, case, "cpu", "") for case in cases)]
     for eager in (True, False):
         rows += flops_rows(spec, eager=eager, how="", device="cpu")
     if spec.causal:

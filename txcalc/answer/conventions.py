@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from txcalc.count.states import RECIPES
 from txcalc.spec.inputs import RelativePosition
 from txcalc.spec.model import Model
+from txcalc.spec.quantization import Quantization
 from txcalc.trace.workload import Workload
 
 
@@ -39,6 +40,12 @@ def conventions(spec: Model, workload: Workload) -> tuple[Convention, ...]:
          if workload.phase == "training" else "kept activations are those of the model, without a loss", "--phase"),
         ("training-state", f"{workload.recipe}: {_recipe(workload)} bytes per parameter", "--recipe"),
     ]
+    if spec.quantization is not None:
+        rows.append(("weights", _packing(spec.quantization, workload), "--dtype"))
+    if workload.kv_block is not None:
+        rows.append(("kv-block", f"a paged engine's cache: whole blocks of {workload.kv_block} tokens, for each sequence "
+                                 "and layer, that hold a token still needed; recurrent states are not paged",
+                     "--kv-block"))
     if workload.attention == "flash" and any(
         isinstance(stack.position, RelativePosition) for stack in (spec, spec.encoder) if stack is not None
     ):
@@ -66,6 +73,12 @@ def _dropout(workload: Workload) -> str:
     if not workload.dropout:
         return "no dropout"
     return "dropout on the embeddings, the attention probabilities and the output of every sublayer"
+
+
+def _packing(spec: Quantization, workload: Workload) -> str:
+    sure = "" if spec.exact else "; the layout leaves some bytes open, so they are an estimate"
+    return (f"weights packed as {spec.method} stores them, with scales and all that belongs to them; "
+            f"what is not packed in {workload.dtype}{sure}")
 
 
 def _recipe(workload: Workload) -> str:

@@ -18,7 +18,8 @@ from txcalc.answer.devices import Device
 from txcalc.answer.limits import Limit, limits
 from txcalc.answer.report import ModelInfo, Part, Provenance
 from txcalc.answer.stretch import POLICIES, Run, Stretched
-from txcalc.count import activations, flops, kv_cache, params, scores, traffic
+from txcalc.count import activations, flops, kv_cache, scores, traffic
+from txcalc.count.weights import weight_bytes
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.record import Trace
@@ -157,7 +158,7 @@ def attention_curve(
         workload=run.workload,
         layer=layer,
         other_layers=tuple(others),
-        weight_bytes=_weight_bytes(run.flash),
+        weight_bytes=weight_bytes(run.flash),
         sram_bytes=sram,
         device=device,
         points=tuple(points),
@@ -221,10 +222,6 @@ def _model_cost(t: Trace, sram: int | None) -> ModelCost:
         kept_bytes=activations.activation_bytes(t) if keeps else None,
         hbm_bytes=traffic.hbm_bytes(t, sram),
     )
-
-
-def _weight_bytes(t: Trace) -> int:
-    return int(params.params(t) * BYTES[t.workload.dtype])
 
 
 def _notes(spec: Model, run: Run, lengths: Sequence[int], path: str) -> list[str]:

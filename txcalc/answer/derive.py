@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
-from txcalc.answer.formula import Poly
+from txcalc.answer.formula import Poly, number
 from txcalc.answer.naming import Name, name
 from txcalc.answer.quantities import Amount, Definition
 from txcalc.answer.reader import Reader
@@ -105,7 +105,7 @@ def _components(run: Run, definition: Definition) -> Iterator[Line]:
     for amount in definition.amounts(run.trace):
         if not run.read(amount.value):
             continue
-        times, part = often[amount.op.component], definition.part(amount.op)
+        times, part = often.get(amount.op.component, number(1)), definition.part(amount.op)
         if amount.times is not None and not _whole(run.read(amount.times).over(times)):
             times, part = run.read(amount.times), tensor_name(amount)
         key = (amount.op.component, part, times.key)
@@ -136,6 +136,8 @@ def _rank(line: Line, t: Trace) -> int:
     if ".layers." in f".{path}":
         return {"cross_attention": 2, "feed_forward": 3}.get(last, 1)
     order = [op.component for op in t.ops]
+    if path not in order:
+        return 5
     first = next((i for i, each in enumerate(order) if ".layers." in f".{each}"), 0)
     return 0 if order.index(path) < first or last.endswith("embedding") or last.endswith("embedding_dropout") else 5
 

@@ -27,11 +27,12 @@ from txcalc.answer.explanation import (
     Symbol,
     Term,
 )
+from txcalc.answer.fit import fit
 from txcalc.answer.formula import Poly, Relation, Sum, collect, distributed
 from txcalc.answer.notation import at_most, equation, expanded, formula, letter, numbers
 from txcalc.answer.published import compare_published
 from txcalc.answer.quantities import DEFINITIONS, Definition, fit_phase, missing, notes
-from txcalc.answer.report import ModelInfo, Provenance, Quantity, fit
+from txcalc.answer.report import ModelInfo, Provenance, Quantity
 from txcalc.answer.textbook import simplifications
 from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload
@@ -39,6 +40,47 @@ from txcalc.trace.workload import Workload
 
 class DerivationError(RuntimeError):
     """A derived total is not the counted one: a mistake in this program, never in what the user gave."""
+
+
+class Explainer:
+    """One model under one workload, traced once for all of its quantities.
+
+    ``source``, ``overrides`` and ``command`` say where the model came from, as in a report.
+    """
+
+    def __init__(
+        self, spec: Model, workload: Workload, *, source: str = "python", overrides: Sequence[str] = (),
+        command: Sequence[str] = (),
+    ) -> None:
+        """Raises ``SpecError`` for a workload that does not fit the model."""
+        self._spec = spec
+        self._workload = fit(spec, workload)
+        self._info = ModelInfo(
+            name=spec.name, source=source, overrides=tuple(overrides), spec=spec.architecture_fields()
+        )
+        self._provenance = Provenance(
+            txcalc=txcalc.__version__, command=tuple(command), python=platform.python_version()
+        )
+        self._runs: dict[tuple[str, bool, bool], Run] = {}
+
+    def explain(self, quantity: QuantityName) -> Explanation:
+        """Derive one quantity, in the unit of the report's total.
+
+        Raises ``SpecError`` for a quantity that the model has not, with the reason, and ``DerivationError`` if the
+        derivation does not come to the count.
+        """
+        definition = DEFINITIONS[quantity]
+        run = self._run(fit_phase(quantity, self._workload), definition)
+        total = definition.total(run.totals)
+        if total is None:
+            raise missing(quantity, self._spec)
+        return _explanation(run, quantity, definition, total, self._info, self._provenance)
+
+    def _run(self, workload: Workload, definition: Definition) -> Run:
+        key = (workload.phase, definition.lengths, definition.closed)
+        if key not in self._runs:
+            self._runs[key] = Run(self._spec, workload, lengths=definition.lengths, closed=definition.closed)
+        return self._runs[key]
 
 
 def explain(
@@ -50,15 +92,7 @@ def explain(
     Raises ``SpecError`` for a quantity that the model has not, with the reason, and for a workload that does not fit;
     ``DerivationError`` if the derivation does not come to the count.
     """
-    definition = DEFINITIONS[quantity]
-    fitted = fit_phase(quantity, fit(spec, workload))
-    run = Run(spec, fitted, lengths=definition.lengths, closed=definition.closed)
-    total = definition.total(run.totals)
-    if total is None:
-        raise missing(quantity, spec)
-    info = ModelInfo(name=spec.name, source=source, overrides=tuple(overrides), spec=spec.architecture_fields())
-    provenance = Provenance(txcalc=txcalc.__version__, command=tuple(command), python=platform.python_version())
-    return _explanation(run, quantity, definition, total, info, provenance)
+    return Explainer(spec, workload, source=source, overrides=overrides, command=command).explain(quantity)
 
 
 def _explanation(

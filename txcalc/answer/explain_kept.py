@@ -41,7 +41,7 @@ def _groups(run: Run, line: Line) -> list[_Group]:
         each = run.read(amount.value).over(times) if len(times.terms) == 1 else _one(run, amount)
         rule = why.why_kept(amount.op, amount.tensor)
         name = tensor_name(amount)
-        key = (name, each.key, rule.id, *(_plain(reader) for reader in amount.readers))
+        key = (name, each.key, rule, *(_plain(reader) for reader in amount.readers))
         old = found.get(key)
         if old is None:
             found[key] = _Group(amount, rule, each, times, dict.fromkeys(amount.readers))

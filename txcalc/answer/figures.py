@@ -30,7 +30,7 @@ def figures(view: View) -> list[Figure]:
     return [
         *_params(report),
         *_flops(report),
-        _figure("Weights", report.totals.weight_bytes, units.memory),
+        _figure("Weights", report.totals.weight_bytes, units.memory, note=_packing(report)),
         *_cache(report),
         *_activations(report, view.alternative),
         *_training_state(report),
@@ -73,6 +73,14 @@ def _cache(report: Report) -> Iterator[Figure]:
     each = t.kv_cache_bytes_per_token
     note = f"{units.memory(each.value)}/token" if each is not None else ""
     yield _figure("KV cache", t.kv_cache_bytes, units.memory, note=note)
+    if t.kv_cache_allocated_bytes is not None:
+        note = f"blocks of {units.exact(report.workload.kv_block)}"
+        yield _figure("allocated", t.kv_cache_allocated_bytes, units.memory, note=note, sub=True)
+
+
+def _packing(report: Report) -> str:
+    quantization = report.model.spec.get("quantization")
+    return f"{quantization['method']}, scales included" if quantization else ""
 
 
 def _activations(report: Report, other: Alternative | None) -> Iterator[Figure]:

@@ -32,12 +32,12 @@ _COUNTS: Final = ("L", "E", "A", "S", "b", "s", "m", "p")
 """Sizes that say how often something happens: these stand before a bracket, widths inside it."""
 
 
-def base(atom: Atom) -> str:
+def _base(atom: Atom) -> str:
     return atom[0] if isinstance(atom, str) else "~"
 
 
 def _rank(atom: Atom) -> tuple[int, str]:
-    base = base(atom)
+    base = _base(atom)
     place = _ORDER.index(base) if base in _ORDER else len(_ORDER)
     return place, atom if isinstance(atom, str) else "~"
 
@@ -213,12 +213,18 @@ def _equal_factor(poly: Poly) -> Fraction:
 
 
 def _shared(poly: Poly) -> Monomial:
-    """The counting sizes that every term has, in the lowest power of any."""
+    """The counting sizes that every term has, in the lowest power of any, and the widths where all have the same."""
     if len(poly.terms) < 2:
         return ()
     first, *rest = (dict(powers) for powers, _ in poly.terms)
-    low = {a: min([n, *(other.get(a, 0) for other in rest)]) for a, n in first.items() if base(a) in _COUNTS}
-    return monomial({a: n for a, n in low.items() if n > 0 and base(a) != "V"})
+    low = {a: min([n, *(other.get(a, 0) for other in rest)]) for a, n in first.items() if _base(a) in _COUNTS}
+    widths = {monomial({a: n for a, n in powers if not _counting(a)}) for powers, _ in poly.terms}
+    same = dict(widths.pop()) if len(widths) == 1 else {}
+    return monomial({**{a: n for a, n in low.items() if n > 0}, **same})
+
+
+def _counting(atom: Atom) -> bool:
+    return _base(atom) in (*_COUNTS, "w", "c")
 
 
 def _grouped(poly: Poly) -> Sum:
@@ -226,7 +232,7 @@ def _grouped(poly: Poly) -> Sum:
     rest, parts = poly, []
     for atom in _groups(poly):
         mine = Poly(tuple(term for term in rest.terms if dict(term[0]).get(atom, 0) > 0))
-        if len(mine.terms) < 2 and base(atom) not in "L":
+        if len(mine.terms) < 2 and _base(atom) not in "L":
             continue
         rest = Poly(tuple(term for term in rest.terms if term not in mine.terms))
         parts.append((atom, mine))
@@ -238,13 +244,13 @@ def _grouped(poly: Poly) -> Sum:
 def _groups(poly: Poly) -> list[Atom]:
     """Counting sizes that some, not all, terms have: layers first, then experts, then lengths."""
     atoms = {atom: None for powers, _ in poly.terms for atom, n in powers if n > 0}
-    found = [atom for atom in atoms if isinstance(atom, str) and base(atom) in _COUNTS]
-    return sorted(found, key=lambda atom: _COUNTS.index(base(atom)))
+    found = [atom for atom in atoms if isinstance(atom, str) and _base(atom) in _COUNTS]
+    return sorted(found, key=lambda atom: _COUNTS.index(_base(atom)))
 
 
 def degree(powers: Monomial) -> int:
     """Twice the widths that are multiplied: how large a term is beside the others of its bracket."""
-    return sum(n * (0 if base(atom) in "LEASb" else 1 if base(atom) in _HALF else 2) for atom, n in powers)
+    return sum(n * (0 if _base(atom) in "LEASb" else 1 if _base(atom) in _HALF else 2) for atom, n in powers)
 
 
 def distributed(found: Sum) -> tuple[Product, ...]:
@@ -261,4 +267,4 @@ def distributed(found: Sum) -> tuple[Product, ...]:
 
 def is_layers(powers: Monomial) -> bool:
     """Whether the term is one of every layer."""
-    return any(base(atom) == "L" for atom, _ in powers)
+    return any(_base(atom) == "L" for atom, _ in powers)

@@ -7,8 +7,8 @@ from typing import Final, Literal, NamedTuple
 
 from txcalc.answer.report import Part
 from txcalc.answer.stretch import Policy, Run, Stretched
-from txcalc.count import activations, kv_cache, params, scores
-from txcalc.trace.workload import BYTES
+from txcalc.count import activations, kv_cache, scores
+from txcalc.count.weights import weight_bytes
 
 LONGEST: Final = 2**40
 """Lengths beyond this are not searched."""
@@ -55,7 +55,7 @@ def _quantities(model: Stretched, path: str) -> Iterator[_Quantity]:
         yield _Quantity("activations-flash", "all activations kept for backward, flash", "flash",
                         lambda run: activations.activation_bytes(run.flash))
     if kv_cache.kv_cache_bytes(run.flash) is not None:
-        weights = params.params(run.flash) * BYTES[run.workload.dtype]
+        weights = weight_bytes(run.flash)
         yield _Quantity("kv-cache", "the KV cache", None, _cache)
         yield _Quantity("weights-kv-cache", "weights and KV cache", None, lambda run: weights + _cache(run))
 

@@ -9,7 +9,9 @@ from txcalc.answer.explanation import QuantityName
 from txcalc.answer.report import Quantity, Totals
 from txcalc.answer.why import MEASURED
 from txcalc.count.activations import kept
+from txcalc.count.params import params
 from txcalc.count.states import RECIPES
+from txcalc.count.weights import weight_bytes
 from txcalc.spec.errors import SpecError
 from txcalc.spec.inputs import LMHead
 from txcalc.spec.model import Model
@@ -66,7 +68,10 @@ def fit_phase(quantity: QuantityName, workload: Workload) -> Workload:
 
 
 def missing(quantity: QuantityName, spec: Model) -> SpecError:
-    """Why the model has no such quantity."""
+    """Why the model has no such quantity, or none that can be derived."""
+    if quantity == "weights":
+        return SpecError(f"the bytes of {spec.name}'s packed weights are counted matrix by matrix, not derived; "
+                         f"--set quantization=null shows them unpacked")
     if not spec.causal:
         return SpecError(f"{spec.name} is an encoder: it reads all positions at once and generates nothing, "
                          f"so that it has no KV cache")
@@ -87,6 +92,9 @@ def notes(quantity: QuantityName, spec: Model, workload: Workload) -> Iterator[s
                f"{row.gradients} gradients + {row.optimizer} optimizer ({row.source})")
     if quantity == "weights":
         yield f"{BYTES[workload.dtype]} bytes per parameter in {workload.dtype}"
+        if spec.quantization is not None:
+            yield (f"quantization ({spec.quantization.method}): codes of {spec.quantization.bits} bits with their "
+                   "scales, less the same matrices in the dtype")
     if quantity in ("kv-cache", "kv-cache-per-token"):
         yield f"{BYTES[workload.kv_dtype]} bytes per element in {workload.kv_dtype}"
     if quantity == "flops-per-token":
@@ -105,6 +113,15 @@ def _weights(often: Often, scale: Callable[[Trace], int] = lambda _: 1) -> Calla
         return (Amount(op, factor * getattr(op, often) * op.params) for op in t.ops if op.weights)
 
     return amounts
+
+
+def _stored(t: Trace) -> Iterator[Amount]:
+    """The weights in the dtype, and in one line what a quantized checkpoint saves on them."""
+    yield from _weights("copies", lambda t: BYTES[t.workload.dtype])(t)
+    if t.quantization is not None:
+        whole = params(t) * BYTES[t.workload.dtype]
+        op = Op(path="quantization", component="quantization", kind="elementwise", copies=1, active=1, calls=1)
+        yield Amount(op, weight_bytes(t) - whole)
 
 
 def _flops(*names: str) -> Callable[[Trace], Iterator[Amount]]:
@@ -204,8 +221,8 @@ DEFINITIONS: Final[dict[QuantityName, Definition]] = {
         published=("kv_cache_bytes_per_token",),
     ),
     "weights": Definition(
-        "bytes of the weights", "copies", _weights("copies", lambda t: BYTES[t.workload.dtype]),
-        lambda t: t.weight_bytes, lambda w: (BYTES[w.dtype],), lengths=False,
+        "bytes of the weights", "copies", _stored, lambda t: t.weight_bytes,
+        lambda w: (BYTES[w.dtype],), lengths=False,
     ),
     "training-state": Definition(
         "training state: weights, gradients, optimizer", "copies",

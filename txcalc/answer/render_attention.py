@@ -117,8 +117,8 @@ def _run(curve: AttentionCurve) -> list[str]:
     run = [part for part in headings.run(curve.workload, frozenset()) if part not in lengths]
     one = "one new token at the end of seq" if curve.workload.phase == "decode" else ""
     times = f" × {units.exact(curve.layer.times)}" if curve.layer.times > 1 else ""
-    others = ", ".join(layer.path for layer in curve.other_layers)
-    return [*run, one, f"one layer: {curve.layer.path}{times}", f"also {others}" if others else ""]
+    others = [f"also {layer.path}" for layer in curve.other_layers]
+    return [*run, one, f"one layer: {curve.layer.path}{times}", *others]
 
 
 def _sections(curve: AttentionCurve) -> list[_Section]:

@@ -165,6 +165,7 @@ def _details(view: View, screen: Screen) -> Iterator[Line]:
     sections = [
         ("Published", ("printed", "counted", "difference"), _published(view)),
         ("Weights", ("shape", "copies"), _weights(view)),
+        ("KV cache", ("kind", "layers", "tokens", "bytes", "allocated"), _caches(report)),
         ("Kept for backward", ("tensor", "shape", "times", "bytes"), _kept(report)),
         ("Sources", ("",), _sources(report) if view.verbose > 1 else []),
     ]
@@ -188,7 +189,7 @@ def _section(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]], s
 
 
 def _align(column: str) -> Align:
-    return ">" if column in ("copies", "times", "bytes", "printed", "counted") else "<"
+    return ">" if column in ("copies", "times", "bytes", "allocated", "layers", "tokens", "printed", "counted") else "<"
 
 
 def _published(view: View) -> list[list[str]]:
@@ -207,6 +208,14 @@ def _difference(relative: float | None, note: str | None) -> str:
 
 def _weights(view: View) -> list[list[str]]:
     return [[row.path, _shape(row.shape), units.exact(row.copies)] for row in view.weights]
+
+
+def _caches(report: Report) -> list[list[str]]:
+    return [
+        [cache.path, cache.kind, units.exact(cache.layers), units.exact(cache.tokens), units.exact(cache.bytes),
+         units.exact(cache.allocated_bytes)]
+        for cache in report.caches
+    ]
 
 
 def _kept(report: Report) -> list[list[str]]:

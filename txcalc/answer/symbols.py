@@ -26,9 +26,8 @@ from txcalc.spec.model import Group, Model, Stack
 from txcalc.spec.replace import replace
 from txcalc.trace.workload import Workload
 
-
-UNUSED: Final = frozenset({"context"})
-"""Sizes that no program reads."""
+UNUSED: Final = frozenset({"context", "quantization"})
+"""What no program reads, and the layout of stored weights, whose bits and bytes are numbers and not sizes."""
 
 _BLOCK: Final = ("attention", "recurrent", "cross_attention", "feed_forward")
 

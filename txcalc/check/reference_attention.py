@@ -135,31 +135,78 @@ class KeyValues:
 
 
 @dataclass
+class Growing:
+    """Tensors of (b, t, width) that grow by the tokens of every step: the latents of MLA and its shared keys."""
+
+    parts: tuple[Tensor, ...] = ()
+
+    def extend(self, *new: Tensor) -> tuple[Tensor, ...]:
+        """The cached tokens and the new ones, part by part."""
+        old = self.parts
+        self.parts = tuple(torch.cat(pair, dim=1) for pair in zip(old, new, strict=True)) if old else new
+        return self.parts
+
+    def bytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(x.numel() * x.element_size() for x in self.parts)
+
+
+@dataclass
+class State:
+    """What a recurrence carries: the last inputs of its convolution (b, channels, conv), and its state in float32."""
+
+    inputs: Tensor | None = None
+    state: Tensor | None = None
+
+    def bytes(self) -> int:
+        """Bytes of the two tensors, whatever the length."""
+        return sum(x.numel() * x.element_size() for x in (self.inputs, self.state) if x is not None)
+
+
+@dataclass
 class LayerCache:
     """The caches of one run of one block."""
 
     attention: KeyValues = field(default_factory=KeyValues)
+    latents: Growing = field(default_factory=Growing)
+    recurrent: State = field(default_factory=State)
     cross_attention: KeyValues = field(default_factory=KeyValues)
+
+    def bytes(self) -> int:
+        """Bytes of all that this block keeps."""
+        return sum(part.bytes() for part in (self.attention, self.latents, self.recurrent, self.cross_attention))
 
 
 class AttentionCore(nn.Module):
-    """Scores, softmax and context."""
+    """Scores, softmax and context; ``sinks`` are one learned logit per head that takes part in the softmax.
 
-    def __init__(self, scale: float, softcap: float | None, options: Options) -> None:
+    ``unequal`` says that values are of another size than keys.
+    """
+
+    sinks: nn.Parameter | None
+
+    def __init__(
+        self, scale: float, options: Options, softcap: float | None = None, sinks: int | None = None,
+        unequal: bool = False,
+    ) -> None:
         super().__init__()
         self.scale, self.softcap, self.eager, self.dropout = scale, softcap, options.eager, options.dropout
+        self.sinks = None if sinks is None else nn.Parameter(torch.zeros(sinks))
+        self.unequal = unequal
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, is_causal: bool
     ) -> Tensor:
-        """Q (b, h, n, hd), K and V (b, kv, t, hd) to (b, h, n, hd).
+        """Q (b, h, n, hd), K (b, kv, t, hd) and V (b, kv, t, vd) to (b, h, n, vd).
 
         ``mask`` is a fixed buffer and ``bias`` a learned one, (n, t) or (h, n, t), both added to the scores.
         ``is_causal`` says that ``mask`` is the plain causal one, which the flash kernel has built in.
         """
         p = self.dropout if self.training else 0.0
-        # The flash kernels give a learned bias no gradient, and PyTorch's have no cap.
-        if self.eager or bias is not None or self.softcap is not None:
+        # The flash kernels give a learned bias no gradient; PyTorch's have no cap and no sinks, and the CPU's wants
+        # heads of one size.
+        if (self.eager or bias is not None or self.softcap is not None or self.sinks is not None
+                or (self.unequal and not q.is_cuda)):
             return self._eager(q, k, v, mask, bias, p)
         if mask is not None:
             mask = None if is_causal else mask if mask.dim() == 2 else mask[None]
@@ -179,13 +226,16 @@ class AttentionCore(nn.Module):
             scores = scores + bias
         if mask is not None:
             scores = scores + mask
-        weights = F.dropout(F.softmax(scores, dim=-1), p)
-        return (weights.view(*folded, t) @ v).view(b, h, n, hd)
+        if self.sinks is not None:
+            scores = torch.cat((scores, self.sinks.view(-1, 1, 1).expand(b, h, n, 1)), dim=-1)
+        weights = F.dropout(F.softmax(scores, dim=-1)[..., :t], p)
+        return (weights.view(*folded, t) @ v).view(b, h, n, -1)
 
 
 class Projections(nn.Module):
-    """What self- and cross-attention have in common: the four projections, the norms on q and k, the core."""
+    """What self- and cross-attention have in common: the projections, the norms on q and k, the core."""
 
+    gate: nn.Linear | None
     q_norm: Normalization | None
     k_norm: Normalization | None
 
@@ -197,10 +247,13 @@ class Projections(nn.Module):
         self.k = nn.Linear(d_model, kv_heads * head_dim, bias=bias.k)
         self.v = nn.Linear(d_model, kv_heads * head_dim, bias=bias.v)
         self.o = nn.Linear(heads * head_dim, d_model, bias=bias.o)
+        self.gate = nn.Linear(d_model, heads * head_dim, bias=bias.q) if attention.output_gate else None
         self.norm_before_split = attention.qk_norm is not None and attention.qk_norm.over == "full"
         self.q_norm = _head_norm(attention.qk_norm, heads, head_dim)
         self.k_norm = _head_norm(attention.qk_norm, kv_heads, head_dim)
-        self.core = AttentionCore(attention.scale or head_dim**-0.5, attention.softcap, options)
+        self.core = AttentionCore(
+            attention.scale or head_dim**-0.5, options, attention.softcap, heads if attention.sinks else None
+        )
         self.dropout = dropout_or_nothing(options.dropout)
 
     def queries(self, x: Tensor) -> Tensor:
@@ -216,11 +269,14 @@ class Projections(nn.Module):
         return self._split(self.v(x), self.kv_heads, None)
 
     def output(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, is_causal: bool
+        self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None,
+        is_causal: bool = False,
     ) -> Tensor:
-        """The core on tensors with heads in front, then the output projection: to (b, n, d)."""
-        context: Tensor = self.core(q, k, v, mask, bias, is_causal)
-        out: Tensor = self.dropout(self.o(context.transpose(1, 2).flatten(2)))
+        """The core on tensors with heads in front, then the gate that ``x`` gives, then the output projection."""
+        context: Tensor = self.core(q, k, v, mask, bias, is_causal).transpose(1, 2).flatten(2)
+        if self.gate is not None:
+            context = context * torch.sigmoid(self.gate(x))
+        out: Tensor = self.dropout(self.o(context))
         return out
 
     def _split(self, x: Tensor, heads: int, norm: Normalization | None) -> Tensor:
@@ -240,10 +296,11 @@ class SelfAttention(Projections):
         mask: AdditiveMask | None, plain_causal: bool, rotary: Rotary | None, relative_bias: RelativeBias | None,
     ) -> None:
         super().__init__(attention, d_model, options)
-        self.reach, self.mask, self.plain_causal = attention.window or attention.chunk, mask, plain_causal
+        self.reach = None if attention.cached == "all" else attention.window or attention.chunk
+        self.mask, self.plain_causal = mask, plain_causal
         self.rotary, self.relative_bias = rotary, relative_bias
 
-    def forward(self, x: Tensor, bias: Tensor | None, past: int, cache: KeyValues | None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None, past: int, cache: LayerCache | None) -> Tensor:
         """(b, n, d) to (b, n, d); ``bias`` is the stack's relative bias, (h, n, past + n)."""
         n = x.shape[1]
         q, k, v = self.queries(x), self.keys(x), self.values(x).transpose(1, 2)
@@ -251,12 +308,13 @@ class SelfAttention(Projections):
             q, k = self.rotary(q, past), self.rotary(k, past)
         q, k = q.transpose(1, 2), k.transpose(1, 2)
         if cache is not None:
-            k, v = cache.extend(k, v, self.reach)
+            k, v = cache.attention.extend(k, v, self.reach)
         t = k.shape[2]
         if self.relative_bias is not None:
             bias = self.relative_bias.look_up(past, n)
         mask = None if self.mask is None else self.mask(past, n, t)
-        return self.output(q, k, v, mask, None if bias is None else bias[..., -t:], self.plain_causal and past == 0)
+        bias = None if bias is None else bias[..., -t:]
+        return self.output(x, q, k, v, mask, bias, self.plain_causal and past == 0)
 
 
 class CrossAttention(Projections):
@@ -268,11 +326,11 @@ class CrossAttention(Projections):
         if memory is None:
             if cache is None or cache.key is None or cache.value is None:
                 raise ValueError("cross-attention needs a source, or a cache that was filled from one")
-            return self.output(q, cache.key, cache.value, None, None, False)
+            return self.output(x, q, cache.key, cache.value)
         k, v = self.keys(memory).transpose(1, 2), self.values(memory).transpose(1, 2)
         if cache is not None:
             cache.key, cache.value = k, v
-        return self.output(q, k, v, None, None, False)
+        return self.output(x, q, k, v)
 
 
 def _head_norm(norm: HeadNorm | None, heads: int, head_dim: int) -> Normalization | None:

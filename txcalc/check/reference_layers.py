@@ -7,7 +7,7 @@ Shapes: ``b`` batch, ``n`` new tokens, ``t`` keys, ``d`` d_model, ``h`` heads, `
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,10 +29,16 @@ class Options:
 
 
 class Repeated(nn.ModuleList):
-    """Modules that are all alike (layers, experts): the index is left out when paths are compared."""
+    """``count`` modules that are all alike (layers, experts): the index is left out when paths are compared.
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
-        super().__init__(modules)
+    On meta, where weights have no values, one module stands for all of them: it is run as often, and built once.
+    """
+
+    def __init__(self, make: Callable[[], nn.Module], count: int) -> None:
+        if torch.get_default_device().type == "meta":
+            super().__init__([make()] * count)
+        else:
+            super().__init__(make() for _ in range(count))
 
 
 def activate(kind: Activation, x: Tensor) -> Tensor:
@@ -127,7 +133,7 @@ class MixtureOfExperts(nn.Module):
         self.routing, self.normalize, self.active = moe.routing, moe.normalize, moe.active_experts
         self.router = nn.Linear(d_model, moe.experts, bias=moe.router_bias)
         self.experts = Repeated(
-            Dense(d_model, moe.d_ff, moe.activation, moe.gated, moe.bias) for _ in range(moe.experts)
+            lambda: Dense(d_model, moe.d_ff, moe.activation, moe.gated, moe.bias), moe.experts
         )
         width = moe.shared_experts * (moe.shared_d_ff or moe.d_ff)
         self.shared = Dense(d_model, width, moe.activation, moe.gated, moe.bias) if width else None

@@ -18,6 +18,7 @@ from txcalc.check.reference_attention import (
     Rotary,
     SelfAttention,
 )
+from txcalc.check.reference_latent import LatentAttention
 from txcalc.check.reference_layers import (
     Dense,
     MixtureOfExperts,
@@ -26,8 +27,9 @@ from txcalc.check.reference_layers import (
     Repeated,
     dropout_or_nothing,
 )
+from txcalc.check.reference_recurrent import DeltaRule, StateSpace
 from txcalc.spec.inputs import AlibiPosition, LearnedPosition, RelativePosition, RotaryPosition, SinusoidalPosition
-from txcalc.spec.layers import Attention, MoE
+from txcalc.spec.layers import MLA, Attention, Mamba2, MoE
 from txcalc.spec.layers import Dense as DenseSpec
 from txcalc.spec.model import Model, Stack, Sublayers
 
@@ -40,8 +42,8 @@ class Cache:
     length: int = 0
 
     def bytes(self) -> int:
-        """Bytes of all cached keys and values."""
-        return sum(layer.attention.bytes() + layer.cross_attention.bytes() for layer in self.layers)
+        """Bytes of everything cached."""
+        return sum(layer.bytes() for layer in self.layers)
 
 
 # ---------------------------------------------------------------- block
@@ -55,10 +57,15 @@ class PositionTables:
         self._masks: dict[tuple[int | None, int | None, int | None], AdditiveMask] = {}
         self._rotations: dict[int, Rotary] = {}
 
-    def attention(self, attention: Attention, d_model: int) -> SelfAttention:
+    def attention(self, attention: Attention | MLA, d_model: int) -> SelfAttention | LatentAttention:
         """A self-attention with this stack's positions."""
         position, heads = self.position, attention.heads
         alibi = heads if isinstance(position, AlibiPosition) else None
+        if isinstance(attention, MLA):
+            return LatentAttention(
+                attention, d_model, self.options, mask=self._mask(None, None, alibi),
+                plain_causal=self.causal and alibi is None, rotary=self._rotary(attention.rope_dim),
+            )
         own_bias = isinstance(position, RelativePosition) and position.per_layer
         return SelfAttention(
             attention, d_model, self.options,
@@ -93,9 +100,10 @@ class PositionTables:
 
 
 class Block(nn.Module):
-    """One layer: attention, cross-attention and feed-forward, each in its residual, as far as the spec has them."""
+    """One layer: attention, recurrence, cross-attention and feed-forward, each in its residual, as far as there."""
 
-    attention: SelfAttention | None
+    attention: SelfAttention | LatentAttention | None
+    recurrent: DeltaRule | StateSpace | None
     cross_attention: CrossAttention | None
     feed_forward: Dense | MixtureOfExperts | None
 
@@ -103,18 +111,27 @@ class Block(nn.Module):
         super().__init__()
         norm = block.norm
         self.placement, self.shared_norm, self.parallel = norm.placement, norm.shared, block.residual == "parallel"
-        own, cross, feed_forward = block.attention, block.cross_attention, block.feed_forward
+        own, recurrent, cross, feed_forward = block.attention, block.recurrent, block.cross_attention, block.feed_forward
+        if self.parallel and recurrent is not None:
+            raise ValueError("a parallel block has attention and feed_forward, and no recurrence")
         if cross is not None and (cross.window or cross.chunk):
             raise ValueError("a window or chunks mean nothing in cross_attention")
-        for name, part in (("attention", own), ("cross_attention", cross), ("feed_forward", feed_forward)):
+        parts = (("attention", own), ("recurrent", recurrent), ("cross_attention", cross), ("feed_forward", feed_forward))
+        for name, part in parts:
             if part is None or (name == "feed_forward" and norm.shared):
                 continue
             bare = name == "attention" and not norm.on_attention
             self.add_module(f"{name}_norm", nn.Identity() if bare else Normalization(norm, d_model))
             if norm.placement == "sandwich":
                 self.add_module(f"{name}_post_norm", nn.Identity() if bare else Normalization(norm, d_model))
-        assert own is None or isinstance(own, Attention)  # the scope refused the rest
         self.attention = None if own is None else tables.attention(own, d_model)
+        match recurrent:
+            case None:
+                self.recurrent = None
+            case Mamba2():
+                self.recurrent = StateSpace(recurrent, d_model, options)
+            case _:
+                self.recurrent = DeltaRule(recurrent, d_model, options)
         self.cross_attention = None if cross is None else CrossAttention(cross, d_model, options)
         match feed_forward:
             case None:
@@ -128,16 +145,19 @@ class Block(nn.Module):
         self, x: Tensor, memory: Tensor | None, bias: Tensor | None, past: int, cache: LayerCache | None
     ) -> Tensor:
         """(b, n, d) to (b, n, d); ``memory`` (b, s, d) is the encoder's output, ``bias`` the stack's relative one."""
-        attention, cross, feed_forward = self.attention, self.cross_attention, self.feed_forward
+        attention, recurrent, cross = self.attention, self.recurrent, self.cross_attention
+        feed_forward = self.feed_forward
         if self.parallel:
             assert attention is not None and feed_forward is not None
             normed = self._norm("attention_norm", x)
             normed_2 = normed if self.shared_norm else self._norm("feed_forward_norm", x)
-            attended: Tensor = attention(normed, bias, past, cache and cache.attention)
+            attended: Tensor = attention(normed, bias, past, cache)
             y: Tensor = x + attended + feed_forward(normed_2)
             return y
         if attention is not None:
-            x = self._residual("attention", x, lambda y: attention(y, bias, past, cache and cache.attention))
+            x = self._residual("attention", x, lambda y: attention(y, bias, past, cache))
+        if recurrent is not None:
+            x = self._residual("recurrent", x, lambda y: recurrent(y, cache and cache.recurrent))
         if cross is not None:
             x = self._residual("cross_attention", x, lambda y: cross(y, memory, cache and cache.cross_attention))
         if feed_forward is not None:
@@ -208,7 +228,7 @@ class StackModules(nn.Module):
         self.relative_bias = tables.relative_bias(stack.attention_heads) if one_bias else None
 
         def blocks(block: Sublayers, count: int) -> Repeated:
-            return Repeated(Block(block, d_model, options, tables) for _ in range(count))
+            return Repeated(lambda: Block(block, d_model, options, tables), count)
 
         self.layers: nn.ModuleList
         if stack.groups is None:

@@ -6,13 +6,14 @@ import json
 import os
 from collections.abc import Mapping
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from txcalc.check.stored import Checkpoint, Reader, Stored
 from txcalc.spec.errors import SpecError, shown
 
 MAX_HEADER: Final = 100_000_000
 """The format's own limit, in bytes; also of an index."""
+MAX_DIMS: Final = 64
 
 _BITS: Final = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
@@ -62,7 +63,7 @@ def read_index(path: str) -> Checkpoint:
         raise SpecError(f"must be a whole number, got {shown(stated)}", source=path, field="metadata.total_size")
     stored = _shards(path, names)
     if stored is None and stated is None:
-        raise SpecError("gives no total_size, and its files are not beside it", source=path, field="metadata.total_size")
+        raise SpecError("is missing, and the files are not all there", source=path, field="metadata.total_size")
     found = sum(tensor.bytes for tensor in stored.values()) if stored is not None else stated
     return Checkpoint("safetensors-index", path, stored or {}, int(found or 0), stated)
 
@@ -100,9 +101,9 @@ def _tensor(name: str, info: Any, reader: Reader) -> tuple[Stored, tuple[int, in
     return Stored(tuple(shape), dtype, size), (offsets[0], offsets[1])
 
 
-def _sizes(value: Any) -> bool:
+def _sizes(value: Any) -> TypeGuard[list[int]]:
     whole = isinstance(value, list) and all(isinstance(n, int) and not isinstance(n, bool) for n in value)
-    return whole and all(0 <= n < 2**63 for n in value)
+    return whole and len(value) <= MAX_DIMS and all(0 <= n < 2**63 for n in value)
 
 
 def _object(raw: bytes, source: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from txcalc.cli.options import CommonOptions, grouped
 COMMANDS: Final = {
     "count": "txcalc.cli.count",
     "compare": "txcalc.cli.compare",
+    "validate": "txcalc.cli.validate",
     "explain": "txcalc.cli.explain",
     "attention": "txcalc.cli.attention",
     "mixers": "txcalc.cli.mixers",

@@ -74,8 +74,8 @@ def attention(
     from txcalc.answer.render_attention import render
     from txcalc.cli import write
     from txcalc.cli.errors import workload_errors
+    from txcalc.cli.models import load
     from txcalc.cli.progress import progress
-    from txcalc.spec.presets import load
     from txcalc.trace.workload import Workload
 
     common = ctx.obj.common.joined(common)
@@ -86,7 +86,7 @@ def attention(
     accelerator = None if curve.device == "cpu" else device(curve.device or DEFAULT)
     with workload_errors():
         workload = Workload(seq=1, **curve.given())
-    loaded = load(model, set_)
+    loaded = load(model, set_, common, dtype=None)
     with progress("lengths") as tell:
         found = attention_curve(
             loaded.model, workload, lengths, accelerator, sram[0] if sram else None,

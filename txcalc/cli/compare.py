@@ -33,14 +33,16 @@ def compare(
     from txcalc.answer.render import render_comparison
     from txcalc.cli import write
     from txcalc.cli.errors import workload_errors
-    from txcalc.spec.presets import load
+    from txcalc.cli.models import load
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)
     plot.check(plot_, output)
     form = write.chosen_format(output)
     given = run.given()
-    named = [Named(loaded.model, loaded.source, loaded.overrides) for loaded in (load(name, set_) for name in models)]
+    dtype = None if "dtype" in given else "bf16"
+    found_models = [load(name, set_, common, dtype=dtype) for name in models]
+    named = [Named(loaded.model, loaded.source, loaded.overrides) for loaded in found_models]
     with workload_errors():
         found = compared(named, given, command=ctx.obj.command)
     plot.save("comparison", found, plot_, output, common)

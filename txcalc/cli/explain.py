@@ -58,14 +58,14 @@ def explain(
     from txcalc.answer.render_explain import NOTATIONS, render
     from txcalc.cli import write
     from txcalc.cli.errors import workload_errors
-    from txcalc.spec.presets import load
+    from txcalc.cli.models import load
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)
     form = write.chosen_format(output)
     name = known_quantity(quantity)
     style = _known_notation("latex" if latex and notation is None else notation, NOTATIONS)
-    loaded = load(model, set_)
+    loaded = load(model, set_, common, dtype=None)
     given = run.given()
     with workload_errors():
         filled, _ = workload([loaded.model], given)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
-SIZES: Final = ("batch", "seq", "past", "source_seq")
+SIZES: Final = ("batch", "seq", "past", "source_seq", "kv_block")
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -30,11 +30,11 @@ def complete_model(incomplete: str) -> list[str]:
 
 
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A preset, a YAML file, or - for stdin.",
+    str, typer.Argument(metavar="MODEL", help="A preset, a YAML file, a config.json, or - for stdin.",
                         autocompletion=complete_model, show_default=False)
 ]
 ModelsArgument = Annotated[
-    list[str], typer.Argument(metavar="MODEL...", help="Presets, YAML files, or - for stdin.",
+    list[str], typer.Argument(metavar="MODEL...", help="Presets, YAML files, config.json files, or - for stdin.",
                               autocompletion=complete_model, show_default=False)
 ]
 SetOption = Annotated[
@@ -61,6 +61,8 @@ class RunOptions(NamedTuple):
     dtype: Annotated[str | None, _text("DTYPE", "fp32, fp16, bf16, fp8 or int8, of weights and activations. "
                                        "Default bf16.")] = None
     kv_dtype: Annotated[str | None, _text("DTYPE", "The KV cache's own dtype. Default: --dtype.")] = None
+    kv_block: Annotated[str | None, _text("N", "Tokens in a block of a paged engine's KV cache, such as 16: adds what "
+                                          "it allocates.")] = None
     attention: Annotated[str | None, _text("KIND", "eager or flash. Default flash.")] = None
     dropout: Annotated[str | None, _text("P", "Dropout probability, from 0 to below 1. Default 0.")] = None
     masked: Annotated[str | None, _text("RULE", "Masked (query, key) pairs are counted or skipped. "

@@ -7,7 +7,8 @@ FlashAttention (Algorithm 1) keeps blocks of B_c = ceil(M / 4d) keys and values 
 elements. K and V are read once; O, l and m are written once to begin with; and each of the T_c = ceil(N / B_c)
 blocks reads Q, O, l and m, and writes O, l and m. Of one head: 3Nd + 2N + T_c (3Nd + 4N) elements,
 Theta(N^2 d^2 / M). Neither skips masked pairs. Query heads that share their keys are rows of one head with N
-times as many queries, in both, so that grouped keys are read once.
+times as many queries, in both, so that grouped keys are read once. Where values are narrower than keys, d of B_c is the
+keys'.
 """
 
 from __future__ import annotations
@@ -35,13 +36,14 @@ def _whole(trace: Trace, op: Op) -> int:
 
 def _blocked(trace: Trace, op: Op, sram_bytes: int) -> int:
     """Algorithm 1; its l and m are fp32, all else has the width of the activations."""
-    q, keys, _ = op.reads
+    q, keys, values = op.reads
     out, statistics = op.writes
     batch, heads, queries = statistics.shape
     d = q.shape[-1] // heads
     width, wide = trace.workload.bytes_of(out.role), trace.workload.bytes_of(statistics.role)
     block = -(-(sram_bytes // width) // (4 * d))
     passes = -(-keys.shape[1] // max(block, 1))
-    rows, l_and_m = heads * queries * d * width, 2 * heads * queries * wide
-    once = 2 * keys.shape[1] * keys.shape[2] * width + rows + l_and_m
-    return int(batch * (once + passes * (3 * rows + 2 * l_and_m)))
+    queries_in, rows_out = (queries * tensor.shape[-1] * width for tensor in (q, out))
+    l_and_m = 2 * heads * queries * wide
+    once = (keys.elements + values.elements) // batch * width + rows_out + l_and_m
+    return int(batch * (once + passes * (queries_in + 2 * rows_out + 2 * l_and_m)))

@@ -64,13 +64,13 @@ def _ceil(a: Number, b: Number) -> Number:
 
 def _matrices(trace: Trace, spec: Quantization) -> Iterator[tuple[Number, Number, Number]]:
     """``(how many, outputs, inputs)`` of every matrix that is stored quantized, fused ones joined."""
-    found = {op.path: (op.copies - spec.left.get(op.path, 0), *op.weights[0][1]) for op in trace.ops if _taken(op, spec)}
-    for path, (count, rows, columns) in found.items():
+    found = {op.path: op for op in trace.ops if _taken(op, spec)}
+    for path, op in found.items():
         prefix, _, name = path.rpartition(".")
         siblings = [f"{prefix}.{other}" for other in _siblings(name, spec.fused)]
-        present = [other for other in siblings if other in found]
-        if path == present[0]:
-            yield count, sum(found[other][1] for other in present), columns
+        present = [found[other].weights[0][1] for other in siblings if other in found]
+        if path == next(other for other in siblings if other in found):
+            yield op.copies - spec.left.get(path, 0), sum(rows for rows, _ in present), present[0][1]
 
 
 def _siblings(name: str, fused: Sequence[Sequence[str]]) -> Sequence[str]:

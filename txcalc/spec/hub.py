@@ -33,7 +33,7 @@ def config_path(repository: str) -> str:
         reachable = _is_there(constants.ENDPOINT)
         return str(hf_hub_download(name, "config.json", revision=revision or None, local_files_only=not reachable))
     except errors.GatedRepoError:
-        raise SpecError("is gated: accept its terms on the hub, then log in with 'hf auth login'", source=place) from None
+        raise SpecError("is gated: accept its terms on the hub, then 'hf auth login'", source=place) from None
     except errors.RepositoryNotFoundError:
         raise SpecError("no such model on the hub, or it is private", source=place) from None
     except errors.RevisionNotFoundError:

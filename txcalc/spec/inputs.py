@@ -121,7 +121,7 @@ class DisentangledPosition(Spec):
     scores: tuple[Literal["c2p", "p2c"], ...] = ("c2p", "p2c")
     shared_projections: Flag = Field(default=True, description="positions use q and k; else projections of their own")
     key_bias: Flag = Field(default=True, description="a bias on the own projection of positions to keys")
-    clipped: Flag = Field(default=False, description="rows for distances that cannot occur are left out of the products")
+    clipped: Flag = Field(default=False, description="rows for distances that cannot occur take part in no product")
     norm: Flag = Field(default=True, description="a norm on the table")
     absolute: Size | None = Field(default=None, description="rows of a learned absolute table that is added as well")
 

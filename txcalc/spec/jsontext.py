@@ -9,7 +9,7 @@ from __future__ import annotations
 import json.decoder
 import re
 import types
-from typing import Any, Final, NoReturn, cast
+from typing import Final, NoReturn, cast
 
 from txcalc.spec.errors import Loc, SpecError, dotted, shown
 from txcalc.spec.yaml import MAX_DEPTH, MAX_DIGITS, Document, Position

@@ -118,11 +118,19 @@ def _shadowed(file: PresetFile, built_in: Iterable[PresetFile]) -> str | None:
     return next((other.name for other in built_in if own & _all_names(other)), None)
 
 
-def _built_in() -> list[PresetFile]:
+def beside(name: str) -> str:
+    """The text of a data file that stands beside the built-in presets."""
+    return (_root() / name).read_text(encoding="utf-8")
+
+
+def _root() -> Traversable:
     root: Traversable = importlib.resources.files("txcalc") / "_presets"
-    if not root.is_dir():  # an editable install: the checkout's own folder
-        root = Path(__file__).parents[2] / "presets"
-    return sorted(_files(root, "built-in"), key=_order)
+    # An editable install has none: the checkout's own folder stands for it.
+    return root if root.is_dir() else Path(__file__).parents[2] / "presets"
+
+
+def _built_in() -> list[PresetFile]:
+    return sorted(_files(_root(), "built-in"), key=_order)
 
 
 def _user() -> list[PresetFile]:

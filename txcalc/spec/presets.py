@@ -40,9 +40,10 @@ class Loaded:
 def load(model: str, overrides: Sequence[str] = ()) -> Loaded:
     """Load the model that an argument names, see ``txcalc.spec.sources``; a report stands for the model in it.
 
-    A Hugging Face configuration is read as the spec of the same model. ``overrides`` are ``KEY=VALUE`` texts, see ``txcalc.spec.overrides``; with any, the figures
-    published for the model no longer apply and are left out. A report's model has every default written out, so that
-    there an override changes its own field and none that would otherwise follow it.
+    A Hugging Face configuration is read as the spec of the same model. ``overrides`` are ``KEY=VALUE`` texts, see
+    ``txcalc.spec.overrides``; with any, the figures published for the model no longer apply and are left out. A
+    report's model has every default written out, so that there an override changes its own field and none that would
+    otherwise follow it.
     Raises SpecError for whatever cannot be found, read or validated.
     """
     parsed = [parse_override(text) for text in overrides]

@@ -48,15 +48,17 @@ def _paths(node: Any, path: Path) -> Iterator[Path]:
         yield from _paths(value, (*path, key))
 
 
-def _has(node: Any, path: Path) -> bool:
+def _has(data: Data, path: Path) -> bool:
+    node: Any = data
     for key in path:
-        if isinstance(node, Mapping) and key in node:
-            node = node[key]
-        elif isinstance(node, list) and isinstance(key, int) and key < len(node):
-            node = node[key]
-        else:
+        if not (isinstance(node, list) or (isinstance(node, Mapping) and key in node)):
             return False
+        node = _item(node, key)
     return True
+
+
+def _item(node: Any, key: str | int) -> Any:
+    return node[key]
 
 
 def _without(node: Any, path: Path) -> Any:

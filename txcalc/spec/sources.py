@@ -19,7 +19,7 @@ _CONFIG: Final = "config.json"
 
 @dataclass(frozen=True)
 class Source:
-    """A document. ``label`` is what a report calls it, ``place`` what errors do, ``name`` what its folder says it is."""
+    """A document. ``label`` is what a report calls it, ``place`` what errors do, ``name`` what its folder does."""
 
     document: Document
     label: str
@@ -72,7 +72,7 @@ def _is_model_folder(path: str) -> bool:
 
 def _name(path: str) -> str:
     """What a file is called: by its folder for ``config.json``, by the repository in the hub's own cache."""
-    *folders, file = os.path.abspath(path).split(os.sep)  # noqa: PTH100  as written, links kept
+    *folders, file = os.path.abspath(path).split(os.sep)  # noqa: PTH100, PTH206  as written, links kept
     stem = file.rpartition(".")[0] or file
     if stem != "config" or not folders or not folders[-1]:
         return stem

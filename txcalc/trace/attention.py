@@ -241,8 +241,9 @@ def _position_scores(
         positions = t.tensor(b, rows, width, label=f"position_{projection}")
         flops = 2 * b * n * rows * width
         t.op(f"core.{name}", "core", flops=flops, flops_backward=2 * flops, saves=(content, positions))
-        gathered = t.tensor(b, spec.heads, n, span.keys, role=Role.INDEX, label="distances", scores=True)
-        t.op(f"core.{name}_gather", "elementwise", saves=(gathered,))
+        by_distance = t.tensor(b, spec.heads, n, rows, label=f"{name} by distance")
+        distances = t.tensor(n, span.keys, role=Role.INDEX, label="distances", scores=True)  # broadcast over the rest
+        t.op(f"core.{name}_gather", "elementwise", saves=(by_distance, distances))
 
 
 def _head_norm(t: Trace, name: str, x: Tensor, spec: HeadNorm, heads: Number, head_dim: Number) -> Tensor:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from txcalc.spec.inputs import ContrastiveHead, DisentangledPosition, FrameInput, PatchInput, RelativePosition, TokenInput
+from txcalc.spec.inputs import (
+    ContrastiveHead,
+    DisentangledPosition,
+    FrameInput,
+    PatchInput,
+    RelativePosition,
+    TokenInput,
+)
 from txcalc.spec.model import Group, Model, Stack, Sublayers, Tower
 from txcalc.trace import ops
 from txcalc.trace.attention import cross_attention, relative_bias, self_attention
@@ -66,7 +73,8 @@ def _source(t: Trace, spec: Model, encoder: Stack) -> Tensor:
     """What the encoder reads: with a table that the decoder shares, or one of its own."""
     if spec.source_vocab is None or not isinstance(encoder.input, TokenInput):
         return _input(t, spec, encoder, t.workload.source_new)
-    return tokens(t, t.workload.source_new, spec.source_vocab, spec.embedding_width, name="source_embedding", tied=False)
+    n, rows, width = t.workload.source_new, spec.source_vocab, spec.embedding_width
+    return tokens(t, n, rows, width, name="source_embedding", tied=False)
 
 
 def _read(t: Trace, stack: Stack, b: Number, n: Number, d: Number) -> Tensor:

@@ -63,6 +63,7 @@ def encoder(c: Config, head: Data, **parts: Any) -> Data:
     c.only("is_decoder", False)
     c.only("add_cross_attention", False)
     c.only("position_embedding_type", "absolute")
+    c.ignore("tie_word_embeddings")  # without a masked-LM head there is nothing to tie
     return {
         "architecture": "encoder-only",
         "vocab": c.size("vocab_size"),
@@ -118,7 +119,7 @@ def roberta(c: Config, kind: str) -> Data:
 
 def distilbert(c: Config, kind: str) -> Data:
     """DistilBERT, arXiv 1910.01108: no token types, no pooler, a dense layer in the classifier."""
-    c.ignore("qa_dropout", "seq_classif_dropout", "tie_weights_", "output_past")
+    c.ignore("qa_dropout", "seq_classif_dropout", "tie_weights_", "output_past", "tie_word_embeddings")
     d, act = c.size("dim", "hidden_size"), activation(c, "activation", "hidden_act")
     if kind == "mlm":
         head: Data = {"head": masked_lm(c, act, two_biases=False)}
@@ -237,7 +238,7 @@ def _deberta_head(c: Config, kind: str) -> Data:
     if kind == "mlm":
         if c.flag("legacy"):
             return {"head": masked_lm(c, activation(c, "hidden_act"), two_biases=True)}
-        c.ignore("tie_word_embeddings")  # the newer head reads the token table itself
+        # The newer head reads the token table itself, tied or not.
         return {"head": {"kind": "lm", "tied": True, "bias": True,
                          "transform": dense(activation(c, "hidden_act"), norm=layernorm())}}
     if kind in ("sequence", "choice"):
@@ -275,10 +276,13 @@ def modernbert(c: Config, kind: str) -> Data:
     layers, every = spec["layers"], c.size("global_attn_every_n_layers", default=3)
     window = c.size("local_attention")
     default = ["sliding_attention" if i % every else "full_attention" for i in range(layers)]
-    extra: list[Data] = [{"attention": {"window": window}} if kind == "sliding_attention" else {}
-                         for kind in layer_types(c, layers, default)]
-    extra[0] = extra[0] | {"norm": {"on_attention": False}}  # the embedding's norm stands right before it
-    return layered(spec, extra)
+    first, *others = [{"attention": {"window": window}} if kind == "sliding_attention" else {}
+                      for kind in layer_types(c, layers, default)]
+    first = {**first, "norm": {"on_attention": False}}  # the embedding's norm stands right before it
+    groups = [{"blocks": [first]}]
+    if others:
+        groups += layered({}, others).get("groups") or [{"blocks": [{"repeat": len(others), **others[0]}]}]
+    return spec | {"groups": groups}
 
 
 def _modernbert_head(c: Config, kind: str, norm: Data) -> Data:

@@ -42,7 +42,8 @@ class Matcher:
 def module_patterns(q: Config, field: str, default: Sequence[str] = ()) -> Matcher:
     """As transformers reads them: from the start of a name up to a dot, as an expression or not, or its end."""
     texts = _texts(q, field)
-    return Matcher(field, tuple((text, _module_pattern(q, field, text)) for text in (default if texts is None else texts)))
+    chosen = default if texts is None else texts
+    return Matcher(field, tuple((text, _module_pattern(q, field, text)) for text in chosen))
 
 
 def exact_names(q: Config, field: str) -> Matcher:

@@ -137,7 +137,7 @@ def _fp8(q: Config) -> tuple[Data, Matcher]:
     rounded = q.choice("scale_fmt", {None: False, "float": False, "ue8m0": True}, default=None)
     static = q.choice("activation_scheme", {"dynamic": False, "static": True}, default="dynamic")
     block = q.take("weight_block_size", default=None)
-    if block is not None and not (isinstance(block, list) and len(block) == 2 and all(isinstance(n, int) for n in block)):
+    if block is not None and not (isinstance(block, list) and [type(size) for size in block] == [int, int]):
         raise q.error("weight_block_size", f"must be two whole numbers, got {shown(block)}")
     rows, group = block or (None, None)
     # Some files round scales to powers of two and keep them in fp32, others in one byte.
@@ -186,9 +186,10 @@ def _stored(w: Config, form: str) -> Data:
     bits, strategy = w.size("num_bits"), w.take("strategy")
     order = w.choice("actorder", {None: False, "weight": False, "static": False, "group": True, "dynamic": True},
                      default=None)
-    sizes = {"tensor": (None, None), "channel": (1, None), "block": w.take("block_structure", default=None) or (1, None),
-             "group": (1, w.take("group_size", default=None)), "tensor_group": (1, w.take("group_size", default=None))}
-    if strategy not in sizes:
+    block, group = w.take("block_structure", default=None), w.take("group_size", default=None)
+    sizes = {"tensor": (None, None), "channel": (1, None), "block": block, "group": (1, group),
+             "tensor_group": (1, group)}
+    if strategy not in sizes or (strategy == "block" and not (isinstance(block, list) and len(block) == 2)):
         raise w.error("strategy", f"{shown(strategy)} is not known; txcalc knows {', '.join(sizes)}")
     rows, group = sizes[strategy]
     symmetric = w.flag("symmetric", default=True)

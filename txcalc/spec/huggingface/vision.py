@@ -180,8 +180,9 @@ def gemma3(c: Config, kind: str) -> Data:
     if not kernel:
         raise c.error("mm_tokens_per_image", f"must not be more than the image's {side**2} patches")
     tower["projector"] = {"tokens": (side // kernel) ** 2, "norm": rms()}
+    tied = c.flag("tie_word_embeddings")
     if kind == "lm":
-        spec["head"] |= {"tied": c.flag("tie_word_embeddings")}
+        spec["head"] |= {"tied": tied}
     return spec | {"tower": tower}
 
 

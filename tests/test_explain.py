@@ -1,0 +1,462 @@
+"""``explain``: every formula of every preset comes to the count, and reads like the literature's."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from fractions import Fraction
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from txcalc.answer.defaults import workload
+from txcalc.answer.explain import DerivationError, Explainer, explain
+from txcalc.answer.explanation import QUANTITIES, Explanation, Formula
+from txcalc.answer.fit import fit
+from txcalc.answer.grid import Screen
+from txcalc.answer.letters import LETTERS, SPECIAL
+from txcalc.answer.quantities import DEFINITIONS, fit_phase
+from txcalc.answer.render_explain import render
+from txcalc.answer.report import totals
+from txcalc.answer.symbols import UNUSED, symbols
+from txcalc.spec import inputs, layers, presets
+from txcalc.spec import model as models
+from txcalc.spec.errors import SpecError
+from txcalc.spec.model import Model
+from txcalc.trace.model import trace
+from txcalc.trace.record import Kind
+from txcalc.trace.workload import Workload
+
+PRESETS = [info.name for info in presets.names()]
+NONE_HAS = {"kv-cache", "kv-cache-per-token"}
+"""Quantities that some models do not have."""
+
+
+def preset(name: str) -> Model:
+    return presets.load(name).model
+
+
+def made(name: str, quantity: Any, **given: Any) -> Explanation:
+    spec = preset(name)
+    filled, _ = workload([spec], given)
+    return explain(spec, filled, quantity)
+
+
+def value(formula: Formula, found: Explanation) -> Fraction:
+    """The printed Python expression at the printed values, in exact fractions."""
+    sizes = {symbol.name: Fraction(symbol.value) for symbol in found.symbols}
+    return Fraction(eval(formula.python, {"__builtins__": {}, "floor": math.floor}, sizes))
+
+
+def check(found: Explanation, total: int) -> None:
+    """Every figure and formula of an explanation agrees with the count."""
+    assert found.total == total
+    assert math.floor(value(found.closed, found)) == total
+    exact = found.quantity != "flops-per-token"
+    for row in found.rows:
+        assert value(row.times, found) == row.count
+        assert not exact or value(row.each, found) * row.count == row.value
+    for kept in found.kept:
+        assert value(kept.each, found) * kept.count == kept.value
+        assert value(kept.times, found) == kept.count
+    if exact:
+        assert sum(row.value for row in found.rows) == total
+        assert sum(term.value for term in found.terms) == total
+        assert value(found.substituted, found) == total or total > 2**53  # Python divides plain numbers as floats
+    if found.quantity == "activations":
+        assert sum(kept.value for kept in found.kept) == total
+        for row in found.rows:
+            assert sum(kept.value for kept in found.kept if kept.row == row.name) == row.value
+    for layer in found.layers:
+        assert value(layer.formula, found) == sum(value(part.formula, found) for part in layer.parts)
+    assert len({row.name for row in found.rows}) == len(found.rows)
+
+
+def check_all(spec: Model, run: Workload) -> set[str]:
+    """Explain every quantity; those that there are not."""
+    explainer, counted, absent = Explainer(spec, run), {}, set()
+    for quantity, definition in DEFINITIONS.items():
+        try:
+            fitted = fit_phase(quantity, fit(spec, run))
+        except SpecError:
+            continue
+        if fitted.phase not in counted:
+            counted[fitted.phase] = totals(trace(spec, fitted))
+        total = definition.total(counted[fitted.phase])
+        if total is None:
+            absent.add(quantity)
+            with pytest.raises(SpecError):
+                explainer.explain(quantity)
+        else:
+            check(explainer.explain(quantity), total.value)
+    return absent
+
+
+def test_the_quantities_are_all_defined() -> None:
+    assert set(DEFINITIONS) == set(QUANTITIES)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_quantity_of_every_preset_comes_to_the_count(name: str) -> None:
+    spec = preset(name)
+    run, _ = workload([spec], {"attention": "eager", "dropout": 0.1})
+    absent = check_all(spec, run)
+    assert absent <= NONE_HAS
+    assert not absent or not spec.causal or spec.recurrent is not None, absent
+
+
+MIXED = Model.model_validate({
+    "name": "mixed", "vocab": 101, "d_model": 30, "context": 64,
+    "attention": {"heads": 6, "kv_heads": 3, "head_dim": 7}, "norm": {"kind": "rmsnorm"},
+    "feed_forward": {"kind": "moe", "d_ff": 11, "experts": 5, "active_experts": 2, "shared_experts": 1},
+    "groups": [
+        {"repeat": 3, "blocks": [{"repeat": 2, "attention": {"window": 5}}, {}]},
+        {"blocks": [{"feed_forward": {"kind": "dense", "d_ff": 13}}, {"repeat": 2, "attention": {"chunk": 4}}]},
+    ],
+})
+
+
+@pytest.mark.parametrize(("attention", "masked"), [("eager", "counted"), ("flash", "skipped")])
+@pytest.mark.parametrize("phase", ["forward", "training", "prefill", "decode"])
+@pytest.mark.parametrize("name", ["mixed", "gpt2", "transformer-base", "deepseek-v3", "qwen3-next-80b-a3b"])
+def test_every_workload(name: str, phase: Any, attention: Any, masked: Any) -> None:
+    spec = MIXED if name == "mixed" else preset(name)
+    past = 23 if phase in ("prefill", "decode") else 0
+    run = Workload(phase=phase, batch=3, seq=1 if phase == "decode" else 17, past=past, attention=attention,
+                   masked=masked, device="cpu" if masked == "skipped" else "cuda")
+    check_all(spec, run)
+
+
+@pytest.mark.parametrize("layout", [
+    {"bits": 4, "group": 16, "word_bits": 32, "zero_points": True}, {"bits": 3, "group": 7, "flat": True},
+])
+def test_quantized_weights(layout: dict[str, Any]) -> None:
+    spec = Model.model_validate({**MIXED.model_dump(mode="json"), "quantization": {"method": "some", **layout}})
+    check_all(spec, Workload(seq=9))
+
+
+def test_a_wrong_derivation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = DEFINITIONS["params"]
+    broken = params._replace(total=lambda t: t.params.model_copy(update={"value": t.params.value + 1}))
+    monkeypatch.setitem(DEFINITIONS, "params", broken)
+    with pytest.raises(DerivationError):
+        made("gpt2", "params")
+
+
+# ---------------------------------------------------------------- closed forms of the literature
+
+
+@pytest.mark.parametrize(("name", "quantity", "given", "closed"), [
+    ("gpt2", "params", {}, "L(12d² + 13d) + Vd + nd + 2d"),
+    ("transformer-base", "params", {}, "L_e·(12d² + 13d) + L_d·(16d² + 19d) + Vd"),
+    ("llama3-8b", "params", {}, "L(2d² + 2dgk + 3df + 2d) + 2Vd + d"),
+    ("mixtral-8x7b", "params", {}, "L(E(3df + d) + 2d² + 2dgk + 2d) + 2Vd + d"),
+    ("mixtral-8x7b", "active-params", {}, "L(2d² + 2dgk + 3Adf + Ed + 2d) + 2Vd + d"),
+    ("gpt3", "flops", {}, "2bs(L(12d² + 2sd) + Vd)"),
+    ("gpt3", "flops-training", {"attention": "eager"}, "6bs(L(12d² + 2sd) + Vd)"),
+    ("gpt3", "flops-per-token", {}, "2(L(12d² + 2sd) + Vd)"),
+    ("gpt3", "kv-cache", {}, "4bLsd"),
+    ("gpt3", "kv-cache", {"phase": "decode", "past": 1000}, "4bLd(p + 1)"),
+    ("llama3-8b", "kv-cache-per-token", {}, "4Lgk"),
+    ("deepseek-v2", "kv-cache-per-token", {}, "2(L(r + k_r) + r + k_r)"),
+    ("mistral-7b", "kv-cache", {"seq": 8192}, "4bLwgk"),
+    ("transformer-base", "kv-cache", {}, "4bL_d·d(s + m)"),
+    ("gemma3-27b", "kv-cache", {}, "bgk(L₁(20w + 4s) + 4L₂w)"),
+    ("gpt3", "weights", {}, "2(L(12d² + 13d) + Vd + nd + 2d)"),
+    ("gpt3", "training-state", {}, "16(L(12d² + 13d) + Vd + nd + 2d)"),
+    ("gpt3", "activations", {"attention": "eager", "dropout": 0.1}, "bLs(34d + 5hs + 16) + bs(5d + 16) + 8s"),
+    ("gpt3", "activations", {"attention": "eager"}, "bLs(32d + 2hs + 16) + bs(4d + 16) + 8s"),
+    ("vit-b16", "flops", {}, "2b(Ls(12d² + 2sd) + dCI² + dYu)"),
+])
+def test_closed_forms(name: str, quantity: str, given: dict[str, Any], closed: str) -> None:
+    assert made(name, quantity, **given).closed.unicode == closed
+
+
+@pytest.mark.parametrize(("name", "quantity", "given", "formula", "percent"), [
+    ("gpt3", "params", {}, "12Ld²", -0.38),
+    ("gpt3", "flops-training", {"attention": "eager"}, "6ND", -2.56),
+    ("gpt3", "activations", {"attention": "eager", "dropout": 0.1}, "bLs(34d + 5hs)", -0.05),
+    ("gpt3", "activations", {"dropout": 0.1}, "34bLsd", -1.11),
+    ("gpt3", "kv-cache", {}, "4bLsd", 0.0),
+    ("llama3-8b", "kv-cache-per-token", {}, "4Ld", 300.0),
+])
+def test_simplifications(name: str, quantity: str, given: dict[str, Any], formula: str, percent: float) -> None:
+    found = made(name, quantity, **given)
+    row = next(row for row in found.simplifications if row.formula.unicode == formula and row.of == "total")
+    assert row.exact == found.total
+    assert row.difference == row.value / row.exact - 1 == pytest.approx(percent / 100, abs=5e-5)
+
+
+def test_a_mixture_has_no_34() -> None:
+    assert not made("mixtral-8x7b", "activations", attention="eager", dropout=0.1).simplifications
+
+
+def test_where_34_and_5_come_from() -> None:
+    found = made("gpt3", "activations", attention="eager", dropout=0.1)
+    rows = {row.name: row.each.unicode for row in found.rows}
+    assert rows["attention"] == "bs(11d + 5hs)"
+    assert rows["feed-forward"] == "19bsd"
+    [layer] = found.layers
+    assert {part.row: part.formula.unicode for part in layer.parts} == {
+        "attention": "11bsd + 5bhs²", "feed-forward": "19bsd", "layernorm": "4bsd + 16bs",
+    }
+    five = [(kept.each.unicode, kept.kept_as) for kept in found.kept if "hs²" in kept.each.unicode]
+    assert five == [("2bhs²", "output"), ("bhs²", "mask"), ("2bhs²", "factor")]
+
+
+# ---------------------------------------------------------------- how it reads
+
+
+def test_windows_say_which_side_was_taken() -> None:
+    assert made("mistral-7b", "kv-cache", seq=8192).assumptions[0].unicode == "w ≤ s"
+    assert made("mistral-7b", "kv-cache", seq=1024).assumptions[0].unicode == "s ≤ w"
+
+
+def test_a_missing_quantity_says_why() -> None:
+    with pytest.raises(SpecError, match="bert-base is an encoder"):
+        made("bert-base", "kv-cache")
+    with pytest.raises(SpecError, match="decode has no backward pass"):
+        made("gpt2", "activations", phase="decode")
+    with pytest.raises(SpecError, match="prefill has no backward pass"):
+        made("gpt2", "flops-training", phase="prefill")
+
+
+def test_published_figures_come_with_their_reason() -> None:
+    [row] = made("transformer-base", "params").published
+    assert row.printed == "65 M" and row.difference == pytest.approx(-0.0295, abs=1e-4)
+    assert row.note is not None and "37000" in row.note
+
+
+def test_every_formula_has_its_sources() -> None:
+    for quantity in QUANTITIES:
+        found = made("deepseek-v3", quantity)
+        assert found.sources and all(row.source and row.rule for row in found.sources)
+
+
+def test_every_kind_of_operation_has_rules() -> None:
+    from txcalc.answer import why
+
+    assert set(get_args(Kind)) == set(why._BY_KIND)
+
+
+def test_every_size_has_a_letter() -> None:
+    """A new size in the spec or workload needs one."""
+    for module in (layers, inputs, models):
+        for kind in vars(module).values():
+            for name, field in getattr(kind, "model_fields", {}).items():
+                if re.search(r"\bint\b", str(field.annotation)) and name not in UNUSED:
+                    assert (kind.__name__, name) in SPECIAL or name in LETTERS, f"{kind.__name__}.{name}"
+    for name in ("batch", "seq", "past", "source_seq", "images"):
+        assert name in LETTERS
+
+
+def test_one_name_is_one_value() -> None:
+    spec = preset("deepseek-v3")
+    found = symbols(spec, Workload(seq=5))
+    assert found.values["f_1"] == 18432 and found.values["f_2"] == 2048
+    assert found.values["h"] == 128
+
+
+def parsed(text: str, names: list[str]) -> str:
+    """What is printed for people, as Python."""
+    powers = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda found: f"^{found[0].translate(powers)}", text)
+    text = text.translate(str.maketrans("₀₁₂₃₄₅₆₇₈₉·−", "0123456789*-")).replace("⌊", "floor(").replace("⌋", ")")
+    shown = {re.sub(r"_(?=\d)", "", name): name for name in names}
+    atoms = "|".join(map(re.escape, sorted(shown, key=len, reverse=True)))
+    tokens = re.findall(rf"floor|{atoms}|\d[\d,]*|\S", text)
+    assert "".join(tokens) == text.replace(" ", "")
+    out = ""
+    for before, token in zip(["+", *tokens], tokens, strict=False):
+        begins = token in shown or token[0].isdigit() or token in ("(", "floor")
+        ends = before in shown or before[-1].isdigit() or before == ")"
+        out += "*" if begins and ends else ""
+        out += {"^": "**"}.get(token) or shown.get(token) or token.replace(",", "")
+    return out
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+@pytest.mark.parametrize("name", ["gpt3", "transformer-base", "mixtral-8x7b", "deepseek-v3", "qwen3-next-80b-a3b"])
+def test_what_is_printed_is_what_was_checked(name: str, quantity: str) -> None:
+    """Superscripts, brackets and factors side by side, read back, come to the total as well."""
+    found = made(name, quantity, attention="eager", dropout=0.1)
+    sizes = {symbol.name: Fraction(symbol.value) for symbol in found.symbols}
+    for text in (found.closed.unicode, found.closed.ascii):
+        assert math.floor(eval(parsed(text, list(sizes)), {"floor": math.floor}, sizes)) == found.total
+
+
+@pytest.mark.parametrize("name", ["gpt3", "gemma3-27b", "deepseek-v3"])
+def test_ascii_is_ascii_and_nothing_is_cut(name: str) -> None:
+    for quantity in QUANTITIES:
+        found = made(name, quantity, attention="eager", dropout=0.1)
+        assert render(found, "table", Screen(), "ascii").isascii()
+        narrow = render(found, "table", Screen(60))
+        for row in found.rows:
+            assert row.each.unicode in narrow and f"{row.value:,}" in narrow
+        assert f"{found.total:,}" in narrow and "…" not in narrow
+
+
+@pytest.mark.parametrize("quantity", ["params", "activations", "kv-cache"])
+def test_sixty_columns_are_enough(quantity: str) -> None:
+    text = render(made("gpt3", quantity, attention="eager", dropout=0.1), "table", Screen(60))
+    assert max(map(len, text.splitlines())) <= 60
+
+
+def test_machines_read_it_back() -> None:
+    found = made("transformer-base", "params")
+    assert Explanation.model_validate(json.loads(render(found, "json", Screen()))) == found
+    assert Explanation.model_validate(yaml.safe_load(render(found, "yaml", Screen()))) == found
+    with pytest.raises(SpecError, match="no table"):
+        render(found, "csv", Screen())
+
+
+def test_markdown_and_latex() -> None:
+    found = made("transformer-base", "params")
+    assert r"| cross-attention | 4(d² + d) | 6 | 6,303,744 | 10.0 |" in render(found, "md", Screen())
+    assert "| cross-attention | $4(d^{2} + d)$ | 6 |" in render(found, "md", Screen(), "latex")
+    text = render(found, "table", Screen(), "latex")
+    assert r"& L_{e}(12d^{2} + 13d) + L_{d}(16d^{2} + 19d) + Vd \\" in text
+    assert text.count("{") == text.count("}") and "&  = 63{,}082{,}496" not in text
+
+
+def test_sympy_is_loaded_only_to_explain() -> None:
+    code = ("import sys, txcalc.cli.explain, txcalc.answer.report, txcalc.answer.explanation;"
+            "sys.exit('sympy' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+TRANSFORMER_BASE = """\
+transformer-base · parameters
+
+V    37,000  vocabulary             h      8  attention heads
+L_e       6  layers of the encoder  k     64  width of a head
+L_d       6  layers of the decoder  f  2,048  feed-forward width
+d       512  model width
+with hk = d
+
+component                formula      count       value      %
+token embedding          Vd               1  18,944,000   30.0
+self-attention, encoder  4(d² + d)        6   6,303,744   10.0
+self-attention, decoder  4(d² + d)        6   6,303,744   10.0
+cross-attention          4(d² + d)        6   6,303,744   10.0
+feed-forward             2df + f + d     12  25,196,544   39.9
+layernorm                2d              30      30,720    0.0
+total                                        63,082,496  100.0
+
+one layer of the encoder   with f = 4d
+  self-attention, encoder  4d² + 4d
+  feed-forward             8d² + 5d
+  2 × layernorm            4d
+  L_e = 6 of them, each    12d² + 13d
+
+one layer of the decoder   with f = 4d
+  self-attention, decoder  4d² + 4d
+  cross-attention          4d² + 4d
+  feed-forward             8d² + 5d
+  3 × layernorm            6d
+  L_d = 6 of them, each    16d² + 19d
+
+closed form   with f = 4d
+  L_e·(12d² + 13d) + L_d·(16d² + 19d) + Vd
+= 6(12·512² + 13·512) + 6(16·512² + 19·512) + 37,000·512
+= 18,914,304 + 25,224,192 + 18,944,000
+= 63,082,496   63.08 M
+"""
+
+GPT3_ACTIVATIONS = """\
+gpt3 · activations kept for backward
+batch 1 · seq 2,048 · bf16 · forward pass · dropout 0.1 · eager attention
+
+L      96  layers              f  49,152  feed-forward width
+d  12,288  model width         b       1  batch, sequences
+h      96  attention heads     s   2,048  new tokens of a sequence
+k     128  width of a head
+with hk = d
+
+component           formula        count            value      %
+token embedding     8bs                1           16,384    0.0
+position embedding  8s                 1           16,384    0.0
+embedding dropout   bsd                1       25,165,824    0.0
+attention           bs(11d + 5hs)     96  219,848,638,464   79.8
+feed-forward        19bsd             96   45,902,462,976   16.7
+layernorm           bs(2d + 8)       193    9,717,170,176    3.5
+output head         2bsd               1       50,331,648    0.0
+total                                     275,543,801,856  100.0
+
+kept tensor              shape          B  bytes          count  kept by (as its)
+token embedding                            8bs                1
+  token ids              b × s          8  8bs                1  token embedding (indices)
+position embedding                         8s                 1
+  positions              s              8  8s                 1  position embedding (indices)
+embedding dropout                          bsd                1
+  dropout mask           b × s × d      1  bsd                1  embedding dropout (mask)
+attention                                  bs(11d + 5hs)     96
+  norm output            b × s × d      2  2bsd              96  q, k, v (input)
+  q                      b × s × d      2  2bsd              96  scores (factor)
+  k                      b × s × d      2  2bsd              96  scores (factor)
+  softmax output         b × h × s × s  2  2bhs²             96  softmax (output)
+  dropout mask           b × h × s × s  1  bhs²              96  dropout (mask)
+  softmax after dropout  b × h × s × s  2  2bhs²             96  context (factor)
+  v                      b × s × d      2  2bsd              96  context (factor)
+  weighted values        b × s × d      2  2bsd              96  o (input)
+  dropout mask           b × s × d      1  bsd               96  dropout (mask)
+feed-forward                               19bsd             96
+  norm output            b × s × d      2  2bsd              96  up (input)
+  up projection          b × s × 4d     2  8bsd              96  activation (input)
+  gelu                   b × s × 4d     2  8bsd              96  down (input)
+  dropout mask           b × s × d      1  bsd               96  dropout (mask)
+layernorm                                  bs(2d + 8)       193
+  mean                   b × s × 1      4  4bs              193  norm (statistics)
+  1 / deviation          b × s × 1      4  4bs              193  norm (statistics)
+  residual stream        b × s × d      2  2bsd             193  norm (input)
+output head                                2bsd               1
+  norm output            b × s × d      2  2bsd               1  head (input)
+
+one layer   with f = 4d
+  attention             11bsd + 5bhs²
+  feed-forward          19bsd
+  2 × layernorm         4bsd + 16bs
+  L = 96 of them, each  bs(34d + 5hs + 16)
+
+closed form   with f = 4d
+  bLs(34d + 5hs + 16) + bs(5d + 16) + 8s
+= 1·96·2,048(34·12,288 + 5·96·2,048 + 16) + 1·2,048(5·12,288 + 16) + 8·2,048
+= 275,417,923,584 + 125,861,888 + 16,384
+= 275,543,801,856 B   256.6 GiB
+"""
+
+
+@pytest.mark.parametrize(("name", "quantity", "given", "text"), [
+    ("transformer-base", "params", {}, TRANSFORMER_BASE),
+    ("gpt3", "activations", {"attention": "eager", "dropout": 0.1}, GPT3_ACTIVATIONS),
+])
+def test_it_reads_like_the_literature(name: str, quantity: str, given: dict[str, Any], text: str) -> None:
+    shown = render(made(name, quantity, **given), "table", Screen())
+    assert shown[: len(text)].replace("\n\nin textbooks", "\n") == text
+
+
+def run(*args: str) -> subprocess.CompletedProcess[str]:
+    code = "from txcalc.cli.app import main; main()"
+    return subprocess.run([sys.executable, "-c", code, "explain", *args], capture_output=True, text=True, check=False,
+                          encoding="utf-8", env={"PYTHONIOENCODING": "utf-8", "PATH": ""})
+
+
+def test_the_command() -> None:
+    piped = run("gpt2", "params")
+    assert piped.returncode == 0 and piped.stdout.isascii() and "L(12d^2 + 13d) + Vd + nd + 2d" in piped.stdout
+    assert "L(12d² + 13d)" in run("gpt2", "params", "--notation", "unicode").stdout
+    assert "L(12d^{2} + 13d)" in run("gpt2", "params", "--latex").stdout
+    assert json.loads(run("gpt2", "kv_cache", "--json").stdout)["total"] == 37748736
+    assert run("gpt2", "params", "-q").stdout.splitlines()[0].startswith("closed form")
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    (("gpt2", "kv-cach"), "did you mean kv-cache?"), (("gpt2", "params", "-f", "csv"), "no table"),
+    (("bert-base", "kv-cache"), "encoder"), (("gpt2", "params", "--notation", "roman"), "unicode, ascii, latex"),
+])
+def test_what_the_command_refuses(args: tuple[str, ...], message: str) -> None:
+    refused = run(*args)
+    assert refused.returncode == 2 and message in refused.stderr and not refused.stdout
+    assert len(refused.stderr.splitlines()) == 1

@@ -1,0 +1,128 @@
+"""Figures: every kind in every format, with its axes and its workload named; and what happens without matplotlib."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from txcalc.answer import plot
+from txcalc.answer.compare import Named, compare
+from txcalc.answer.curves import attention_curve
+from txcalc.answer.devices import device
+from txcalc.answer.mixers import mixers
+from txcalc.answer.report import count
+from txcalc.cli.app import app
+from txcalc.spec.errors import MissingExtra
+from txcalc.spec.model import Model
+from txcalc.trace.workload import Workload
+
+pytest.importorskip("matplotlib")
+
+TINY = Model.model_validate({
+    "name": "tiny$", "vocab": 31, "d_model": 24, "layers": 5, "context": 64, "attention": {"heads": 6},
+    "feed_forward": {"d_ff": 41},
+})
+ENCODER = TINY.model_copy(update={"name": "encoder", "architecture": "encoder-only"})
+
+FIGURES: dict[str, Callable[[str], bytes]] = {
+    "attention": lambda form: plot.attention(
+        attention_curve(TINY, Workload(seq=1, batch=3), (1024, 4096), device("h100")), form),
+    "decoding": lambda form: plot.attention(
+        attention_curve(TINY, Workload(seq=1, phase="decode", batch=3), (1024,), device("tpu-v5e")), form),
+    "encoder": lambda form: plot.attention(attention_curve(ENCODER, Workload(seq=1, batch=3), (7, 9)), form),
+    "mixers": lambda form: plot.mixers(mixers(workload=Workload(seq=1, batch=3), lengths=(1024, 2048)), form),
+    "breakdown": lambda form: plot.breakdown(count(TINY, Workload(seq=32, batch=3)), form),
+    "prefill": lambda form: plot.breakdown(count(TINY, Workload(seq=32, batch=3, phase="prefill")), form),
+    "comparison": lambda form: plot.comparison(compare([Named(TINY), Named(ENCODER)], {"seq": 32, "batch": 3}), form),
+}
+every_figure = pytest.mark.parametrize("name", FIGURES)
+
+
+def words(svg: bytes) -> str:
+    return " ".join(re.findall(r"<text[^>]*>([^<]*)", svg.decode()))
+
+
+@every_figure
+def test_every_format(name: str) -> None:
+    assert FIGURES[name]("png").startswith(b"\x89PNG")
+    assert FIGURES[name]("pdf").startswith(b"%PDF")
+    assert b"<svg" in FIGURES[name]("svg")
+
+
+@every_figure
+def test_the_same_answer_gives_the_same_bytes(name: str) -> None:
+    assert FIGURES[name]("svg") == FIGURES[name]("svg")
+
+
+@every_figure
+def test_axes_and_workload_are_named(name: str) -> None:
+    shown = words(FIGURES[name]("svg"))
+    assert "batch 3" in shown and "bf16" in shown
+    units = {"mixers": "FLOP, one forward pass", "breakdown": "parameters", "prefill": "parameters",
+             "comparison": "bytes, log scale"}
+    assert units.get(name, "sequence length N, tokens") in shown
+    if name not in ("comparison", "mixers", "encoder"):
+        assert "tiny$" in shown
+
+
+def test_what_is_drawn_is_what_was_counted() -> None:
+    assert "H100 80GB, 79.65 GiB" in words(FIGURES["attention"]("svg"))
+    report = count(TINY, Workload(seq=32, batch=3))
+    attention = next(part for part in report.components if part.path.endswith("attention"))
+    share = 100 * attention.params / report.totals.params.value
+    assert f"({share:.1f} %)" in words(FIGURES["breakdown"]("svg"))
+
+
+def test_lines_and_bars_differ_without_colour() -> None:
+    """Every line has a marker of its own and every bar a hatch of its own."""
+    assert len(set(plot._MARKERS)) == len(plot._MARKERS) >= 10
+    assert len(set(plot._HATCHES)) == len(plot._HATCHES) >= 8
+
+
+def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtra, match=re.escape("a figure needs matplotlib: pip install 'txcalc[plot]'")):
+        FIGURES["mixers"]("svg")
+
+
+# ---------------------------------------------------------------- --plot
+
+
+def run(*args: object) -> Any:
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+@pytest.mark.parametrize("command", [
+    ("count", "gpt2"), ("compare", "gpt2", "gpt1"), ("attention", "gpt2", "--seq", "1K,2K"),
+    ("mixers", "--seq", "1K,2K"),
+])
+def test_the_figure_comes_beside_the_answer(command: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "figure.SVG"
+    result = run(*command, "--plot", path)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == run(*command).stdout
+    assert path.read_bytes().startswith(b"<?xml")
+    again = run(*command, "--plot", path)
+    assert (again.exit_code, again.stdout) == (2, "")
+    assert "--force" in again.stderr
+    assert run(*command, "--plot", path, "--force").exit_code == 0
+
+
+def test_a_figure_of_another_kind(tmp_path: Path) -> None:
+    result = run("count", "gpt2", "--plot", tmp_path / "x.gif")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--plot: a figure is one of .svg, .png, .pdf" in result.stderr
+
+
+def test_the_exit_code_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = run("mixers", "--plot", tmp_path / "x.svg")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == "error: a figure needs matplotlib: pip install 'txcalc[plot]'\n"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,383 @@
+"""Bytes of packed weights: against published totals, against libraries' own modules, against files laid out by hand."""
+
+import json
+import random
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from txcalc.answer.report import Quantity, count
+from txcalc.count.params import params
+from txcalc.count.weights import quantized_params, stored_bytes, weight_bytes
+from txcalc.spec.errors import SpecError
+from txcalc.spec.huggingface import modules
+from txcalc.spec.huggingface.importer import spec_from_config
+from txcalc.spec.model import Model
+from txcalc.spec.quantization import Quantization
+from txcalc.trace.model import trace
+from txcalc.trace.workload import Workload
+
+FACTS = json.loads((Path(__file__).parent / "data" / "conformance.json").read_text())
+LLAMA: dict[str, Any] = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 101, "hidden_size": 64,
+    "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "tie_word_embeddings": False,
+}
+LAYER = [(64, 64), (32, 64), (32, 64), (64, 64), (96, 64), (96, 64), (64, 96)]  # q, k, v, o, gate, up, down
+REST = 2 * (2 * 101 * 64 + 7 * 64)  # embedding, head and norms in bf16
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, "sym": True}
+
+
+def read(config: dict[str, Any], quantization: dict[str, Any] | None) -> Model:
+    found = {**config, **({"quantization_config": quantization} if quantization else {})}
+    return Model.model_validate(spec_from_config(found, "config.json", "tiny"))
+
+
+def stored(config: dict[str, Any], quantization: dict[str, Any] | None, dtype: str = "bf16") -> Quantity:
+    return count(read(config, quantization), Workload(seq=3, dtype=dtype)).totals.weight_bytes  # type: ignore[arg-type]
+
+
+def refused(quantization: dict[str, Any], config: dict[str, Any] = LLAMA) -> str:
+    with pytest.raises(SpecError) as caught:
+        read(config, quantization)
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------- published totals
+
+
+def test_gpt_oss_20b_equals_its_index() -> None:
+    """``metadata.total_size`` of openai/gpt-oss-20b's model.safetensors.index.json."""
+    spec = read(FACTS["gpt-oss-20b"]["config"], None)
+    assert spec.quantization is not None
+    assert weight_bytes(trace(spec, Workload(seq=3))) == 13_761_264_768
+
+
+def test_deepseek_awq_equals_its_index() -> None:
+    """``total_size`` of an AWQ DeepSeek-V3 with groups of 64 (github.com/kvcache-ai/sglang_awq,
+    model.safetensors.index.json). The rest are the routers' correction biases: 16-bit buffers, no parameters."""
+    awq = {"quant_method": "awq", "bits": 4, "group_size": 64, "version": "gemm", "zero_point": True}
+    found = stored(FACTS["deepseek-v3"]["config"], awq)
+    assert found.value + 58 * 256 * 2 == 364_589_799_936
+    assert found.kind == "exact"
+
+
+def test_deepseek_v3_in_its_files() -> None:
+    """688,586,727,753 bytes of files: main model, prediction layer, headers (some 130 bytes for each of 91,991 tensors).
+
+    The prediction layer is one more layer, copies of embedding and head, a bf16 projection of 2d to d, three norms.
+    """
+    config = FACTS["deepseek-v3"]["config"]
+    main = stored(config, None).value
+    layer = stored({**config, "num_hidden_layers": 62}, None).value - main
+    prediction = layer + 2 * (2 * 129_280 * 7_168 + 2 * 7_168 * 7_168 + 3 * 7_168)
+    headers = 688_586_727_753 - main - prediction - 59 * 256 * 4
+    assert 110 < headers / 91_991 < 150
+
+
+# ---------------------------------------------------------------- libraries' own modules
+
+
+def state_bytes(tensors: dict[str, Any]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("block", [None, [128, 128], [32, 48]])
+@pytest.mark.parametrize("scheme", ["dynamic", "static"])
+def test_fp8_equals_transformers(block: list[int] | None, scheme: str) -> None:
+    torch = pytest.importorskip("torch")
+    fp8 = pytest.importorskip("transformers.integrations.finegrained_fp8")
+    rng = random.Random(1)
+    for _ in range(8):
+        out, columns = rng.randrange(1, 400), rng.randrange(1, 400)
+        with torch.device("meta"):
+            module = fp8.FP8Linear(columns, out, block_size=block, activation_scheme=scheme)
+        spec = read({**LLAMA}, {"quant_method": "fp8", "weight_block_size": block, "activation_scheme": scheme})
+        assert spec.quantization is not None
+        assert stored_bytes(out, columns, spec.quantization, 2) == state_bytes(module.state_dict())
+
+
+def test_fp8_replaces_the_modules_that_transformers_replaces() -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    fp8 = pytest.importorskip("transformers.integrations.finegrained_fp8")
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    config = {"weight_block_size": [128, 128], "quant_method": "fp8", "modules_to_not_convert": None}
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA)).to(torch.bfloat16)
+        scheme = transformers.FineGrainedFP8Config(weight_block_size=(128, 128))
+        model = fp8.replace_with_fp8_linear(
+            model, modules_to_not_convert=list(get_keys_to_not_convert(model)), quantization_config=scheme,
+            pre_quantized=True)
+    assert stored(LLAMA, config).value == state_bytes(dict(model.named_parameters()))
+
+
+def test_mxfp4_equals_transformers() -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    mxfp4 = pytest.importorskip("transformers.integrations.mxfp4")
+    sizes = {"num_local_experts": 3, "intermediate_size": 64, "hidden_size": 96}
+    with torch.device("meta"):
+        experts = mxfp4.Mxfp4GptOssExperts(transformers.GptOssConfig(**sizes))
+    packed = state_bytes({n: t for n, t in experts.state_dict().items() if "bias" not in n})
+    scales = 3 * (128 * ceil(96 / 32) + 96 * ceil(64 / 32))
+    spec = Quantization(method="mxfp4", bits=4, group=32, scale_bytes=1, weights="experts")
+    assert packed + scales == 3 * (2 * stored_bytes(64, 96, spec, 2) + stored_bytes(96, 64, spec, 2))
+
+
+@pytest.mark.parametrize("model_type", sorted(modules.FAMILIES))
+def test_module_names_are_the_classes(model_type: str) -> None:
+    """Every linear layer of a class, experts apart (fused there, one by one in checkpoints), is in the table."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from import_cases import CASES
+
+    if model_type not in CASES:
+        pytest.skip("no class of its own")
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.pytorch_utils import Conv1D
+
+    from txcalc.spec.huggingface.families import FAMILIES
+
+    fields = {name: values[-1] for name, values in CASES[model_type].items() if name != "attention_types"}
+    name = next(iter(FAMILIES[model_type].classes))
+    spec = Model.model_validate(
+        spec_from_config({"model_type": model_type, "architectures": [name], **fields}, "config.json", "tiny"))
+    with torch.device("meta"):
+        live = getattr(transformers, name)(CONFIG_MAPPING[model_type](**fields))
+    theirs = {path for path, module in live.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)
+              and modules.FAMILIES[model_type].layers in path and not path.endswith(("mlp.gate", ".router"))}
+    ours = {matrix.module for matrix in modules.matrices(modules.FAMILIES[model_type], spec)
+            if ".experts." not in matrix.path}
+    renamed = {path.replace("block_sparse_moe", "mlp") for path in ours}
+    assert {path.replace("block_sparse_moe", "mlp") for path in theirs} == renamed
+
+
+# ---------------------------------------------------------------- files laid out by hand
+
+
+def write(path: Path, tensors: dict[str, Any]) -> int:
+    """A safetensors file with these tensors beside what a tiny Llama does not pack; the bytes of its tensors."""
+    torch = pytest.importorskip("torch")
+    save = pytest.importorskip("safetensors.torch").save_file
+    rest = {"embed": (101, 64), "head": (101, 64)} | {f"norm{i}": (64,) for i in range(7)}
+    save({**tensors, **{name: torch.zeros(shape, dtype=torch.bfloat16) for name, shape in rest.items()}}, path)
+    raw = path.read_bytes()
+    return len(raw) - 8 - int.from_bytes(raw[:8], "little")
+
+
+def layers(make: Any) -> dict[str, Any]:
+    return {f"{i}.{j}.{name}": tensor for i in range(3) for j, (out, columns) in enumerate(LAYER)
+            for name, tensor in make(out, columns).items()}
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("group", [-1, 16, 32])
+def test_gptq(tmp_path: Path, bits: int, group: int) -> None:
+    torch = pytest.importorskip("torch")
+
+    def make(out: int, columns: int) -> dict[str, Any]:
+        groups = 1 if group == -1 else columns // group
+        return {"qweight": torch.zeros(columns // 32 * bits, out, dtype=torch.int32),
+                "qzeros": torch.zeros(groups, out // 32 * bits, dtype=torch.int32),
+                "scales": torch.zeros(groups, out, dtype=torch.float16),
+                "g_idx": torch.zeros(columns, dtype=torch.int32)}
+
+    found = stored(LLAMA, {**GPTQ, "bits": bits, "group_size": group})
+    assert found == Quantity(value=write(tmp_path / "m.safetensors", layers(make)), unit="B", kind="exact")
+
+
+@pytest.mark.parametrize("group", [16, 32])
+def test_awq(tmp_path: Path, group: int) -> None:
+    torch = pytest.importorskip("torch")
+
+    def make(out: int, columns: int) -> dict[str, Any]:
+        return {"qweight": torch.zeros(columns, out // 8, dtype=torch.int32),
+                "qzeros": torch.zeros(columns // group, out // 8, dtype=torch.int32),
+                "scales": torch.zeros(columns // group, out, dtype=torch.float16)}
+
+    found = stored(LLAMA, {"quant_method": "awq", "bits": 4, "group_size": group, "version": "gemm"})
+    assert found.value == write(tmp_path / "m.safetensors", layers(make))
+
+
+def test_bitsandbytes_int8(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+
+    def make(out: int, columns: int) -> dict[str, Any]:
+        return {"weight": torch.zeros(out, columns, dtype=torch.int8), "SCB": torch.zeros(out, dtype=torch.float32),
+                "weight_format": torch.tensor(0, dtype=torch.uint8)}
+
+    found = stored(LLAMA, {"load_in_8bit": True, "load_in_4bit": False})
+    assert found == Quantity(value=write(tmp_path / "m.safetensors", layers(make)), unit="B", kind="exact")
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_bitsandbytes_nf4(tmp_path: Path, double: bool) -> None:
+    """All but the description of each matrix, a JSON text of some 170 bytes: an estimate."""
+    torch = pytest.importorskip("torch")
+
+    def make(out: int, columns: int) -> dict[str, Any]:
+        blocks = ceil(out * columns / 64)
+        common = {"weight": torch.zeros(ceil(out * columns / 2), 1, dtype=torch.uint8), "quant_map": torch.zeros(16)}
+        if not double:
+            return {**common, "absmax": torch.zeros(blocks)}
+        return {**common, "absmax": torch.zeros(blocks, dtype=torch.uint8),
+                "nested_absmax": torch.zeros(ceil(blocks / 256)), "nested_quant_map": torch.zeros(256)}
+
+    found = stored(LLAMA, {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4",
+                           "bnb_4bit_use_double_quant": double, "bnb_4bit_compute_dtype": "bfloat16"})
+    assert found == Quantity(value=write(tmp_path / "m.safetensors", layers(make)), unit="B", kind="estimate")
+
+
+def compressed(form: str, weights: dict[str, Any], **rest: Any) -> dict[str, Any]:
+    group = {"targets": ["Linear"], "input_activations": None, "output_activations": None,
+             "weights": {"dynamic": False, "symmetric": True, "actorder": None, "block_structure": None, **weights}}
+    return {"quant_method": "compressed-tensors", "format": form, "ignore": ["lm_head"], "kv_cache_scheme": None,
+            "quantization_status": "compressed", "config_groups": {"group_0": {**group, **rest}}}
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_compressed_tensors_packed(tmp_path: Path, symmetric: bool) -> None:
+    torch = pytest.importorskip("torch")
+
+    def make(out: int, columns: int) -> dict[str, Any]:
+        found = {"weight_packed": torch.zeros(out, ceil(columns * 4 / 32), dtype=torch.int32),
+                 "weight_scale": torch.zeros(out, columns // 16, dtype=torch.bfloat16),
+                 "weight_shape": torch.zeros(2, dtype=torch.int64)}
+        zero = torch.zeros(ceil(out * 4 / 32), columns // 16, dtype=torch.int32)
+        return found | ({} if symmetric else {"weight_zero_point": zero})
+
+    weights = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 16, "symmetric": symmetric}
+    found = stored(LLAMA, compressed("pack-quantized", weights))
+    assert found == Quantity(value=write(tmp_path / "m.safetensors", layers(make)), unit="B", kind="exact")
+
+
+@pytest.mark.parametrize("static", [True, False])
+@pytest.mark.parametrize(("strategy", "shape"), [("channel", lambda out, columns: (out, 1)), ("tensor", lambda *_: (1,))])
+def test_compressed_tensors_float(tmp_path: Path, strategy: str, shape: Any, static: bool) -> None:
+    torch = pytest.importorskip("torch")
+
+    def make(out: int, columns: int) -> dict[str, Any]:
+        found = {"weight": torch.zeros(out, columns, dtype=torch.float8_e4m3fn),
+                 "weight_scale": torch.zeros(shape(out, columns), dtype=torch.bfloat16)}
+        return found | ({"input_scale": torch.zeros(1, dtype=torch.bfloat16)} if static else {})
+
+    inputs = {"num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": not static, "symmetric": True}
+    weights = {"num_bits": 8, "type": "float", "strategy": strategy, "group_size": None}
+    found = stored(LLAMA, compressed("float-quantized", weights, input_activations=inputs))
+    assert found.value == write(tmp_path / "m.safetensors", layers(make))
+
+
+def test_compressed_tensors_nvfp4(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+
+    def make(out: int, columns: int) -> dict[str, Any]:
+        return {"weight_packed": torch.zeros(out, columns // 2, dtype=torch.uint8),
+                "weight_scale": torch.zeros(out, columns // 16, dtype=torch.float8_e4m3fn),
+                "weight_global_scale": torch.zeros(1), "input_global_scale": torch.zeros(1)}
+
+    weights = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16}
+    inputs = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "dynamic": "local", "symmetric": True}
+    found = stored(LLAMA, compressed("nvfp4-pack-quantized", weights, input_activations=inputs))
+    assert found.value == write(tmp_path / "m.safetensors", layers(make))
+
+
+# ---------------------------------------------------------------- what is left alone
+
+
+def test_parameters_stay_and_what_is_not_packed_is_as_wide_as_the_dtype() -> None:
+    plain, packed = read(LLAMA, None), read(LLAMA, GPTQ)
+    t = trace(packed, Workload(seq=3))
+    assert params(t) == params(trace(plain, Workload(seq=3)))
+    assert quantized_params(t) == 3 * sum(out * columns for out, columns in LAYER)
+    assert stored(LLAMA, GPTQ, "fp32").value - stored(LLAMA, GPTQ).value == REST
+    assert count(packed, Workload(seq=3)).totals.training_state_bytes == count(plain, Workload(seq=3)).totals.training_state_bytes
+
+
+@pytest.mark.parametrize(("names", "left"), [
+    (["lm_head"], 0), (["model.layers.1.self_attn"], 64 * 64 * 2 + 32 * 64 * 2), (["down_proj"], 3 * 64 * 96),
+    (["model.layers.*.mlp"], 3 * 3 * 64 * 96), (["model.layers.0.self_attn.q_proj", "o_proj"], 4 * 64 * 64),
+    (["model.layers.1"], sum(out * columns for out, columns in LAYER)),
+    (["self_attn.q_proj"], 3 * 64 * 64), (["model.layers.2.mlp.up_proj$"], 96 * 64),
+])
+def test_modules_left_alone(names: list[str], left: int) -> None:
+    fp8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    tied = {**LLAMA, "tie_word_embeddings": True}
+    whole = trace(read(tied, fp8), Workload(seq=3))
+    part = trace(read(tied, {**fp8, "modules_to_not_convert": names}), Workload(seq=3))
+    assert quantized_params(whole) - quantized_params(part) == left
+
+
+def test_experts_left_alone_are_counted_each() -> None:
+    config = {**LLAMA, "model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "num_local_experts": 5}
+    awq = {"quant_method": "awq", "bits": 4, "group_size": 32, "modules_to_not_convert": ["gate"]}
+    whole = trace(read(config, awq), Workload(seq=3))
+    part = trace(read(config, {**awq, "modules_to_not_convert": ["gate", "model.layers.1.block_sparse_moe.experts"]}),
+                 Workload(seq=3))
+    assert quantized_params(whole) == 3 * (2 * 64 * 64 + 2 * 32 * 64 + 5 * 3 * 64 * 96)
+    assert quantized_params(whole) - quantized_params(part) == 5 * 3 * 64 * 96
+
+
+def test_fused_projections_are_one_matrix() -> None:
+    config = {"model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"], "vocab_size": 101, "hidden_size": 64,
+              "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
+    spec = read(config, GPTQ)
+    assert spec.quantization is not None
+    assert spec.quantization.fused == (("q", "k", "v"),)
+    packed = 3 * sum(stored_bytes(out, columns, spec.quantization, 2)
+                     for out, columns in [(192, 64), (64, 64), (96, 64), (64, 96)])
+    t = trace(spec, Workload(seq=3))
+    assert weight_bytes(t) == packed + 2 * (params(t) - quantized_params(t))
+
+
+def test_a_head_that_is_not_left_alone_is_packed() -> None:
+    int8 = {"quant_method": "bitsandbytes", "load_in_8bit": True, "llm_int8_skip_modules": ["q_proj"]}
+    assert read(LLAMA, int8).quantization.head  # type: ignore[union-attr]
+    assert not read({**LLAMA, "tie_word_embeddings": True}, int8).quantization.head  # type: ignore[union-attr]
+
+
+def test_a_router_that_some_libraries_pack_makes_an_estimate() -> None:
+    config = {**LLAMA, "model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "num_local_experts": 5}
+    four = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    assert stored(config, four).kind == "estimate"
+    assert stored(config, {**four, "llm_int8_skip_modules": ["lm_head", "gate"]}).kind == "exact"
+
+
+# ---------------------------------------------------------------- refused by name
+
+
+@pytest.mark.parametrize(("quantization", "words"), [
+    ({"quant_method": "quip"}, "config.json: quantization_config.quant_method: 'quip' is not known"),
+    ({}, "config.json"),
+    ({"quant_method": None, "bits": 4}, "quantization_config.quant_method: null is not known"),
+    ({**GPTQ, "new_layout": 7}, "quantization_config.new_layout: not understood"),
+    ({**GPTQ, "bits": 5}, "quantization_config.bits: 5 is not known"),
+    ({**GPTQ, "group_size": 0}, "quantization_config.group_size: must be a whole number of at least 1"),
+    ({**GPTQ, "checkpoint_format": "marlin"}, "quantization_config.checkpoint_format"),
+    ({**GPTQ, "dynamic": {"+:.*": {}}}, "quantization_config.dynamic"),
+    ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv"}, "quantization_config.version"),
+    ({"quant_method": "fp8", "weight_block_size": 128}, "quantization_config.weight_block_size"),
+    ({"quant_method": "fp8", "modules_to_not_convert": ["visual"]}, "'visual' names no module of this model"),
+    ({"quant_method": "fp8", "modules_to_not_convert": ["(a*)*b"]}, "it could take too long"),
+    ({"quant_method": "fp8", "modules_to_not_convert": ["("]}, "is not a regular expression"),
+    ({"quant_method": "fp8", "modules_to_not_convert": "lm_head"}, "must be a list of module names"),
+    ({"load_in_4bit": False, "load_in_8bit": False}, "quantization_config.load_in_4bit"),
+    (compressed("marlin-24", {"num_bits": 4}), "quantization_config.format: 'marlin-24' is not known"),
+    (compressed("pack-quantized", {"num_bits": 4, "strategy": "token"}), "group_0.weights.strategy"),
+    ({**compressed("int-quantized", {}), "config_groups": {}}, "quantization_config.config_groups"),
+])
+def test_what_is_not_understood_is_refused(quantization: dict[str, Any], words: str) -> None:
+    if not quantization:
+        assert read(LLAMA, quantization).quantization is None
+        return
+    message = refused(quantization)
+    assert words in message
+    assert "\n" not in message
+
+
+def test_a_family_whose_modules_are_not_known_is_refused() -> None:
+    bert = {"model_type": "bert", "architectures": ["BertModel"]}
+    assert "quantized checkpoints of model_type bert are not understood" in refused({**GPTQ}, bert)

@@ -1,0 +1,136 @@
+"""Recurrent layers in the reference, one token after another: what they compute and carry, not how fast kernels do it.
+
+The products are ``torch.bmm``, so that their FLOPs can be read; a kernel that works on chunks of tokens computes the
+same function with more of them. What autograd keeps here is this loop's own and is compared with nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from txcalc.check.reference_attention import State
+from txcalc.check.reference_layers import Normalization, Options, dropout_or_nothing
+from txcalc.spec.layers import GatedDelta, Mamba2, Norm
+
+
+class CausalConv(nn.Conv1d):
+    """A depthwise convolution over the last ``width`` tokens: (b, n, channels) to the same shape."""
+
+    def __init__(self, channels: int, width: int, bias: bool) -> None:
+        super().__init__(channels, channels, width, groups=channels, bias=bias)
+        self.width = width
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """The cache holds the last ``width`` inputs, zeros before the first token."""
+        inputs, n = x.transpose(1, 2), x.shape[1]
+        if cache is None:
+            inputs = F.pad(inputs, (self.width - 1, 0))
+        else:
+            before = F.pad(inputs[..., :0], (self.width, 0)) if cache.inputs is None else cache.inputs
+            inputs = torch.cat((before, inputs), dim=-1)
+            cache.inputs = inputs[..., -self.width :].clone()
+            inputs = inputs[..., -(self.width - 1 + n) :]
+        return super().forward(inputs).transpose(1, 2)
+
+
+class DeltaRule(nn.Module):
+    """A gated delta-rule layer (Gated DeltaNet, arXiv 2412.06464): every head holds a state of (key_dim, value_dim)."""
+
+    def __init__(self, plan: GatedDelta, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.plan = plan
+        self.keys, self.values = plan.key_heads * plan.key_dim, plan.value_heads * plan.value_dim
+        self.in_proj = nn.Linear(d_model, 2 * self.keys + 2 * self.values, bias=False)
+        self.rates = nn.Linear(d_model, 2 * plan.value_heads, bias=False)
+        self.conv = CausalConv(2 * self.keys + self.values, plan.conv, bias=False)
+        self.dt_bias = nn.Parameter(torch.ones(plan.value_heads))
+        self.a_log = nn.Parameter(torch.zeros(plan.value_heads))
+        self.norm = Normalization(Norm(kind="rmsnorm", eps=1e-6), plan.value_dim)
+        self.out_proj = nn.Linear(self.values, d_model, bias=False)
+        self.dropout = dropout_or_nothing(options.dropout)
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        plan, keys, values = self.plan, self.keys, self.values
+        mixed, z = self.in_proj(x).split((2 * keys + values, values), dim=-1)
+        q, k, v = F.silu(self.conv(mixed, cache)).split((keys, keys, values), dim=-1)
+        strength, decay = self.rates(x).chunk(2, dim=-1)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        beta = torch.sigmoid(strength).to(wide)
+        g = -self.a_log.to(wide).exp() * F.softplus(decay.to(wide) + self.dt_bias)
+        group = plan.value_heads // plan.key_heads
+        q, k = (_unit(y.unflatten(-1, (plan.key_heads, -1)).to(wide)).repeat_interleave(group, dim=2) for y in (q, k))
+        v = v.unflatten(-1, (plan.value_heads, -1))
+        out = self._recurrence(q * plan.key_dim**-0.5, k, v.to(wide), beta, g, cache).to(x.dtype)
+        gated = self.norm(out) * F.silu(z.unflatten(-1, (plan.value_heads, -1)))
+        result: Tensor = self.dropout(self.out_proj(gated.flatten(2)))
+        return result
+
+    def _recurrence(self, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, cache: State | None) -> Tensor:
+        """Q and K (b, n, h, dk), V (b, n, h, dv), rates (b, n, h) to (b, n, h, dv)."""
+        b, n, h, dk = q.shape
+        state = q.new_zeros(b, h, dk, v.shape[-1]) if cache is None or cache.state is None else cache.state
+        state, out = state.flatten(0, 1), []
+        for i in range(n):
+            q_i, k_i, v_i = (y[:, i].flatten(0, 1).unsqueeze(1) for y in (q, k, v))
+            beta_i, decay_i = (y[:, i].flatten()[:, None, None] for y in (beta, g.exp()))
+            state = state * decay_i
+            known = torch.bmm(k_i, state)
+            state = state + torch.bmm(k_i.transpose(1, 2), (v_i - known) * beta_i)
+            out.append(torch.bmm(q_i, state))
+        if cache is not None:
+            cache.state = state.unflatten(0, (b, h))
+        return torch.cat(out, dim=1).unflatten(0, (b, h)).transpose(1, 2)
+
+
+class StateSpace(nn.Module):
+    """A state-space layer with one decay per head (Mamba-2, arXiv 2405.21060): states of (state, head_dim)."""
+
+    def __init__(self, plan: Mamba2, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.plan, self.inner, self.shared = plan, plan.heads * plan.head_dim, plan.groups * plan.state
+        self.in_proj = nn.Linear(d_model, 2 * self.inner + 2 * self.shared + plan.heads, bias=plan.bias)
+        self.conv = CausalConv(self.inner + 2 * self.shared, plan.conv, bias=plan.conv_bias)
+        self.dt_bias = nn.Parameter(torch.ones(plan.heads))
+        self.a_log = nn.Parameter(torch.arange(1, plan.heads + 1, dtype=torch.get_default_dtype()).log())
+        self.skip = nn.Parameter(torch.ones(plan.heads))
+        self.norm = Normalization(Norm(kind="rmsnorm"), self.inner)
+        self.out_proj = nn.Linear(self.inner, d_model, bias=plan.bias)
+        self.dropout = dropout_or_nothing(options.dropout)
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        plan, inner, shared = self.plan, self.inner, self.shared
+        z, mixed, dt = self.in_proj(x).split((inner, inner + 2 * shared, plan.heads), dim=-1)
+        u, write, read = F.silu(self.conv(mixed, cache)).split((inner, shared, shared), dim=-1)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        dt = F.softplus(dt.to(wide) + self.dt_bias)
+        decay = torch.exp(-self.a_log.to(wide).exp() * dt)
+        u = u.unflatten(-1, (plan.heads, -1)).to(wide)
+        write, read = (
+            y.unflatten(-1, (plan.groups, -1)).to(wide).repeat_interleave(plan.heads // plan.groups, dim=2)
+            for y in (write, read)
+        )
+        out = self._recurrence(u * dt.unsqueeze(-1), write, read, decay, cache) + u * self.skip[:, None]
+        result: Tensor = self.dropout(self.out_proj(self.norm(out.flatten(2).to(x.dtype) * F.silu(z))))
+        return result
+
+    def _recurrence(self, u: Tensor, write: Tensor, read: Tensor, decay: Tensor, cache: State | None) -> Tensor:
+        """U (b, n, h, hd), B and C (b, n, h, state), decay (b, n, h) to (b, n, h, hd)."""
+        b, n, h, hd = u.shape
+        state = u.new_zeros(b, h, write.shape[-1], hd) if cache is None or cache.state is None else cache.state
+        state, out = state.flatten(0, 1), []
+        for i in range(n):
+            u_i, write_i, read_i = (y[:, i].flatten(0, 1).unsqueeze(1) for y in (u, write, read))
+            state = state * decay[:, i].flatten()[:, None, None] + torch.bmm(write_i.transpose(1, 2), u_i)
+            out.append(torch.bmm(read_i, state))
+        if cache is not None:
+            cache.state = state.unflatten(0, (b, h))
+        return torch.cat(out, dim=1).unflatten(0, (b, h)).transpose(1, 2)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Vectors of length 1 along the last axis."""
+    return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True) + 1e-6)

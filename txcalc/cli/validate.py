@@ -1,0 +1,149 @@
+"""``txcalc validate MODEL``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from txcalc.cli.options import CommonOptions, OutputOptions, SetOption, complete_model, grouped
+
+if TYPE_CHECKING:
+    from txcalc.check.validate import Device, Validation
+    from txcalc.spec.presets import Loaded
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+@app.command()
+@grouped
+def validate(
+    ctx: typer.Context,
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL...]", help="Presets, YAML files, config.json files.",
+                                         autocompletion=complete_model, show_default=False)
+    ] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Every preset.", show_default=False)] = False,
+    set_: SetOption = [],  # noqa: B006  typer copies it
+    device: Annotated[
+        str, typer.Option(metavar="KIND", help="cpu or cuda: where the reference runs. Default cpu.",
+                          show_default=False)
+    ] = "cpu",
+    against: Annotated[
+        str, typer.Option(metavar="WHAT", show_default=False,
+                          help="reference (ours, in PyTorch), transformers (its class of the same architecture), "
+                               "published (printed figures; needs no torch), or a safetensors, index or GGUF file. "
+                               "Default reference.")
+    ] = "reference",
+    output: OutputOptions,
+    common: CommonOptions,
+) -> None:
+    """Check the counts against live PyTorch models, to the last digit. Exit code 1 if anything differs.
+
+    Example: txcalc validate gpt2
+    """
+    from txcalc.check.render import document, table
+    from txcalc.cli import write
+    from txcalc.cli.progress import progress
+    from txcalc.spec.errors import SpecError
+    from txcalc.spec.presets import load, names
+
+    common = ctx.obj.common.joined(common)
+    write.check_target(output)
+    form = write.chosen_format(output)
+    if form not in ("table", "json", "yaml"):
+        raise SpecError(f"must be table, json or yaml here, got {form}", field="format")
+    if bool(models) == every:
+        raise SpecError("name a model, or give --all")
+    compare = _comparison(against, device)
+    wanted = [info.name for info in names()] if every else models or []
+    results = []
+    with progress("models") as tell:
+        for done, name in enumerate(wanted):
+            tell(done, len(wanted))
+            results.append(compare(load(name, set_)))
+    if form == "table":
+        answer = table(results, write.screen(output, common), verbose=bool(common.verbose))
+    else:
+        from txcalc.answer import render_data
+
+        answer = (render_data.json if form == "json" else render_data.yaml)(document(results))
+    write.write(answer, output, common)
+    if not all(result.agrees for result in results if result.rows or against == "reference"):
+        raise typer.Exit(1)
+
+
+def _comparison(against: str, device: str) -> Callable[[Loaded], Validation]:
+    from txcalc.spec.errors import SpecError, nearest
+
+    if device not in ("cpu", "cuda"):
+        raise SpecError(f"must be cpu or cuda, got {device!r}", field="device")
+    if against == "published":
+        from txcalc.check.third_party import against_published
+
+        return lambda loaded: against_published(loaded.model)
+    if against == "reference":
+        _need_torch()
+        return _reference("cuda" if device == "cuda" else "cpu")
+    if against == "transformers":
+        _need_torch()
+        return _transformers()
+    if not any(mark in against for mark in ("/", ".")):
+        close = nearest(against, ("reference", "transformers", "published"))
+        hint = f"; did you mean {close}?" if close else ""
+        raise SpecError(f"must be reference, transformers, published or a file, got {against!r}{hint}", field="against")
+    return _checkpoint(against)
+
+
+def _reference(device: Device) -> Callable[[Loaded], Validation]:
+    import torch
+
+    from txcalc.check.validate import validate as compare
+    from txcalc.spec.errors import SpecError
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SpecError("this PyTorch sees no CUDA device", field="device")
+    return lambda loaded: compare(loaded.model, device=device)
+
+
+def _transformers() -> Callable[[Loaded], Validation]:
+    from importlib.util import find_spec
+
+    from txcalc.check.third_party import against_transformers, known_config
+    from txcalc.check.validate import Validation
+    from txcalc.spec.errors import MissingExtra
+
+    if find_spec("transformers") is None:
+        raise MissingExtra("--against transformers needs transformers", "dev")
+
+    def compare(loaded: Loaded) -> Validation:
+        config = None if loaded.overrides else known_config(loaded.model)
+        if config is None:
+            return Validation(model=loaded.model.name, against="transformers", device=None, rows=(),
+                              left_out=("no class of the same architecture is known for it",))
+        return against_transformers(loaded.model, config)
+
+    return compare
+
+
+def _checkpoint(path: str) -> Callable[[Loaded], Validation]:
+    from txcalc.check.checkpoint import compare_checkpoint, read_checkpoint
+    from txcalc.check.validate import Validation
+
+    checkpoint = read_checkpoint(path)
+    return lambda loaded: Validation(
+        model=loaded.model.name, against=path, device=None, rows=compare_checkpoint(loaded.model, None, checkpoint)
+    )
+
+
+def _need_torch() -> None:
+    from importlib.util import find_spec
+
+    from txcalc.spec.errors import MissingExtra
+
+    if find_spec("torch") is None:
+        raise MissingExtra("validation needs PyTorch", "torch")
