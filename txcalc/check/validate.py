@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from txcalc.check.sibling import sibling
-from txcalc.count import activations, flops, kv_cache, params
+from txcalc.count import activations, kv_cache, params
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Op, Trace
@@ -99,7 +99,7 @@ def validate(spec: Model, *, device: Device = "cpu", progress: Callable[[str], N
         progress("activations")
         rows += (kept(spec, case, device, f"full size, {device}") for case in FULL_SIZE)
     rows += sibling_rows(small, device, progress)
-    return Validation(model=spec.name, against=f"PyTorch {torch.__version__}", device=device, rows=tuple(rows),
+    return Validation(model=spec.name, against=f"PyTorch {torch.__version__.partition('+')[0]}", device=device, rows=tuple(rows),
                       left_out=left_out(spec))
 
 
