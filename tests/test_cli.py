@@ -256,13 +256,16 @@ def test_a_broken_preset_of_the_users_own_is_listed_with_its_error(
     assert "unknown field" in good("presets")
 
 
-@pytest.mark.parametrize("document", ["preset", "report", "comparison"])
+@pytest.mark.parametrize("document", ["preset", "report", "comparison", "attention", "mixers"])
 def test_schemas_are_valid(document: str) -> None:
     import jsonschema
 
     schema = json.loads(good("schema", document))
     jsonschema.Draft202012Validator.check_schema(schema)
-    args = {"report": ("count", "gpt2"), "comparison": ("compare", "gpt2", "gpt3")}.get(document)
+    args = {
+        "report": ("count", "gpt2"), "comparison": ("compare", "gpt2", "gpt3"), "attention": ("attention", "gpt2"),
+        "mixers": ("mixers",),
+    }.get(document)
     data = json.loads(good(*args, "--json")) if args else read_yaml(TINY, "tiny").data
     jsonschema.validate(data, schema)
     with pytest.raises(jsonschema.ValidationError):

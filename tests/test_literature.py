@@ -1,0 +1,157 @@
+"""Figures that papers printed, recomputed from traces of the models they describe."""
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from txcalc.answer.report import Totals, totals
+from txcalc.count.activations import kept
+from txcalc.count.flops import backward_flops, core_flops, forward_flops
+from txcalc.count.params import embedding_params, params
+from txcalc.count.states import RECIPES, training_state_bytes
+from txcalc.spec.model import Model
+from txcalc.spec.presets import load
+from txcalc.trace.model import trace
+from txcalc.trace.record import Role, Trace
+from txcalc.trace.workload import Workload
+
+
+def gpt(d: int, heads: int, layers: int, *, vocab: int = 51200, context: int = 2048, **more: Any) -> Model:
+    return Model.model_validate({
+        "name": "gpt", "vocab": vocab, "d_model": d, "layers": layers, "context": context,
+        "attention": {"heads": heads, "bias": True, **more.pop("attention", {})},
+        "feed_forward": {"d_ff": 4 * d, "activation": "gelu_tanh", "bias": True} | more.pop("feed_forward", {}),
+        **{"position": {"kind": "learned"}, **more},
+    })
+
+
+def run(spec: Model, **workload: Any) -> Trace:
+    return trace(spec, Workload(**{"seq": 2048, **workload}))
+
+
+def totals_of(name: str, **workload: Any) -> Totals:
+    return totals(run(load(name).model, **workload))
+
+
+# Narayanan et al. 2021 (arXiv 2104.04473), Table 1: hidden size, layers, billions of parameters; equations 2 and 3.
+MEGATRON = [(2304, 24, 24, 1.7), (3072, 32, 30, 3.6), (4096, 32, 36, 7.5), (6144, 48, 40, 18.4), (8192, 64, 48, 39.1),
+            (10240, 80, 60, 76.1), (12288, 96, 80, 145.6), (16384, 128, 96, 310.1), (20480, 128, 105, 529.6),
+            (25600, 160, 128, 1008.0)]
+
+
+@pytest.mark.parametrize(("h", "a", "layers", "billions"), MEGATRON)
+def test_megatron_parameters_and_flops(h: int, a: int, layers: int, billions: float) -> None:
+    V, s, B = 51200, 2048, 2
+    spec = gpt(h, a, layers)
+    t = run(spec, batch=B, attention="eager", phase="training")
+    assert round(params(t) / 1e9, 1) == billions
+    # The paper's P leaves out the final norm: 12 l h^2 (1 + 13/12h + (V + s)/12lh).
+    assert params(t) - 2 * h == 12 * layers * h**2 * (1 + Fraction(13, 12 * h) + Fraction(V + s, 12 * layers * h))
+    # 72 B s l h^2 (1 + s/6h + V/12lh) without recomputation, which adds one forward pass of the layers: 96 with it.
+    forward, backward = forward_flops(t), backward_flops(t)
+    assert forward + backward == 72 * B * s * layers * h**2 * (1 + Fraction(s, 6 * h) + Fraction(V, 12 * layers * h))
+    again = forward - 2 * B * s * h * V
+    assert forward + backward + again == (
+        96 * B * s * layers * h**2 * (1 + Fraction(s, 6 * h) + Fraction(V, 16 * layers * h))
+    )
+
+
+# Korthikanti et al. 2022 (arXiv 2205.05198), section 4 and Table 3; GiB without parallelism are theirs times t.
+@pytest.mark.parametrize(("h", "a", "b"), [(6144, 64, 4), (12288, 96, 1), (20480, 128, 1), (25600, 160, 1)])
+def test_korthikanti_activations_per_layer(h: int, a: int, b: int) -> None:
+    s, layers = 2048, 3
+    spec = gpt(h, a, layers)
+    t = run(spec, batch=b, attention="eager", dropout=0.1)
+    inside = [k for k in kept(t) if k.op.path.startswith("layers.")]
+    statistics = sum(k.bytes for k in inside if k.tensor.role is Role.STATISTIC)
+    assert statistics == layers * 2 * 2 * 4 * s * b  # two norms, mean and deviation, fp32: left out by the paper
+    rest = sum(k.bytes for k in inside) - statistics
+    assert rest == layers * s * b * h * (34 + Fraction(5 * a * s, h))
+    scores = sum(k.bytes for k in inside if k.tensor.scores)
+    assert scores == layers * 5 * a * s * s * b
+
+
+def test_where_34_comes_from() -> None:
+    s, h, a = 2048, 12288, 96
+    t = run(gpt(h, a, 1), attention="eager", dropout=0.1)
+    units: dict[str, Fraction] = {}
+    for k in kept(t):
+        if k.op.component.startswith("layers.") and k.tensor.role is not Role.STATISTIC and not k.tensor.scores:
+            units[k.op.component] = units.get(k.op.component, Fraction(0)) + Fraction(k.bytes, s * h)
+    assert units == {"layers.attention_norm": 2, "layers.attention": 11, "layers.feed_forward_norm": 2,
+                     "layers.feed_forward": 19}
+
+
+def test_flash_keeps_32_and_a_log_sum_exp() -> None:
+    s, h, a, b = 2048, 768, 12, 3
+    t = run(gpt(h, a, 1), batch=b, attention="flash", device="cpu")
+    inside = [k for k in kept(t) if k.op.path.startswith("layers.") and k.tensor.role is not Role.STATISTIC]
+    assert sum(k.bytes for k in inside) == 32 * s * b * h + 4 * a * s * b
+
+
+# Rajbhandari et al. 2020 (arXiv 1910.02054), Table 1 and section 3.1: 16 bytes per parameter, 120 GB for 7.5 B.
+def test_training_states() -> None:
+    assert training_state_bytes(7_500_000_000, "adam-mixed") == 120 * 10**9
+    sums = {name: row.weights + row.gradients + row.optimizer for name, row in RECIPES.items()}
+    assert sums == {"adam-mixed": 16, "adam-mixed-fp32-grads": 18, "adam-fp32": 16, "sgd-momentum-fp32": 12}
+
+
+# Hoffmann et al. 2022 (arXiv 2203.15556), Table A4: FLOPs counted over 6ND. Reproduced when the numerator leaves out
+# embeddings and logits, and N has the token table and each layer's projection of relative positions, d x (heads k).
+CHINCHILLA = [(10, 640, 2560, 10, 64, 73, "1.03"), (20, 1024, 4096, 16, 64, 305, "1.10"),
+              (24, 1280, 5120, 10, 128, 552, "1.08"), (26, 1792, 7168, 14, 128, 1102, "1.04"),
+              (28, 2048, 8192, 16, 128, 1631, "1.03"), (40, 3584, 14336, 28, 128, 6796, "0.99")]
+
+
+@pytest.mark.parametrize(("layers", "d", "d_ff", "heads", "head_dim", "millions", "printed"), CHINCHILLA)
+def test_chinchilla_ratio(
+    layers: int, d: int, d_ff: int, heads: int, head_dim: int, millions: int, printed: str
+) -> None:
+    spec = gpt(d, heads, layers, vocab=32000, attention={"bias": False, "head_dim": head_dim},
+               feed_forward={"d_ff": d_ff, "bias": False}, position={"kind": "none"}, final_norm=False,
+               norm={"scale": False, "bias": False})
+    t = run(spec, attention="eager")
+    relative = layers * d * heads * head_dim
+    n = params(t) + relative
+    assert abs(n / 1e6 - millions) < 1
+    logits = 2 * 2048 * d * 32000
+    assert f"{float(Fraction(3 * (forward_flops(t) - logits), 6 * 2048 * n)):.2f}" == printed
+
+
+# Brown et al. 2020 (arXiv 2005.14165), Table D.1: 6 FLOPs per parameter and token, 300 B tokens.
+@pytest.mark.parametrize(("name", "printed"), [("gpt3-small", 2.25e20), ("gpt3-2.7b", 4.77e21), ("gpt3-6.7b", 1.20e22),
+                                               ("gpt3", 3.14e23)])
+def test_gpt3_training_compute(name: str, printed: float) -> None:
+    counted = 6 * totals_of(name).params.value * 300e9
+    assert float(f"{counted:.2e}") == pytest.approx(printed, rel=0.005)
+
+
+def test_gpt3_training_is_more_than_6nd() -> None:
+    t = run(load("gpt3").model, phase="training", attention="eager")
+    six_nd = 6 * (params(t) - embedding_params(t)) * 2048
+    counted = forward_flops(t) + backward_flops(t)
+    assert counted - six_nd == 3 * core_flops(t) + 6 * 2048 * 12288 * 50257 - 6 * 2048 * (
+        params(t) - embedding_params(t) - 12 * 96 * 12288**2
+    )
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("llama3-8b", 131072), ("mistral-7b", 131072), ("gpt2", 36864), ("llama3.1-405b", 516096), ("gpt-oss-120b", 73728),
+    ("deepseek-v3", 70272),
+])
+def test_kv_cache_per_token(name: str, expected: int) -> None:
+    found = totals_of(name).kv_cache_bytes_per_token
+    assert found is not None
+    assert found.value == expected
+
+
+# Chowdhery et al. 2022 (arXiv 2204.02311), appendix B: 238.3 K tokens/s on 6,144 chips of 275 TFLOP/s.
+def test_palm_utilisation() -> None:
+    t = run(load("palm-540b").model, seq=2048, attention="eager", phase="training")
+    peak, rate = 6144 * 275e12, 238.3e3
+    per_token = 6 * params(t)
+    assert round(100 * rate * per_token / peak, 1) == 45.7
+    attention = 12 * 118 * 48 * 256 * 2048  # 12 L H Q T, as the appendix has it
+    assert 3 * core_flops(t) == 2048 * attention
+    assert round(100 * rate * (per_token + attention) / peak, 1) == 46.2

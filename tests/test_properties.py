@@ -1,0 +1,98 @@
+"""What must hold for every valid spec, drawn at random."""
+
+import json
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from specs import specs
+
+from txcalc.answer.render_data import json as as_json
+from txcalc.answer.render_data import yaml as as_yaml
+from txcalc.answer.report import Report, count
+from txcalc.spec.model import Model
+from txcalc.spec.yaml import read_yaml
+from txcalc.trace.workload import Workload
+
+quick = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+PHASES = ("forward", "training", "prefill", "decode")
+
+
+def report_on(spec: Model, phase: str = "training", **more: Any) -> Report:
+    past = {"past": 6} if phase == "decode" else {}
+    return count(spec, Workload(phase=phase, seq=9, attention="eager", dropout=0.1, **past, **more))
+
+
+@quick
+@given(spec=specs(), phase=st.sampled_from(PHASES))
+def test_components_add_up_to_the_totals(spec: Model, phase: str) -> None:
+    if not spec.causal and phase in ("prefill", "decode"):
+        phase = "forward"
+    for by_module in (False, True):
+        report = count(spec, Workload(phase=phase, seq=9, past=6 if phase == "decode" else 0), by_module=by_module)
+        parts, totals = report.components, report.totals
+        assert sum(c.params for c in parts) == totals.params.value
+        assert sum(c.flops_forward for c in parts) == totals.flops_forward.value
+        for column, total in (("activation_bytes", totals.activation_bytes), ("kv_cache_bytes", totals.kv_cache_bytes)):
+            figures = [getattr(c, column) for c in parts]
+            assert sum(f or 0 for f in figures) == (0 if total is None else total.value)
+            assert any(f is not None for f in figures) == (total is not None)
+        assert sum(k.bytes for k in report.kept) == (totals.activation_bytes.value if totals.activation_bytes else 0)
+
+
+@quick
+@given(spec=specs(), phase=st.sampled_from(("forward", "training")))
+def test_a_report_survives_the_round_trip_byte_for_byte(spec: Model, phase: str) -> None:
+    report = report_on(spec, phase)
+    as_text = as_yaml(report.to_data())
+    again = Report.model_validate(read_yaml(as_text, "report.yaml").data)
+    assert again == report
+    assert as_yaml(again.to_data()) == as_text
+    assert Report.model_validate(json.loads(as_json(report.to_data()))) == report
+    assert Model.model_validate(report.model.spec).architecture_fields() == report.model.spec
+
+
+def sizes(data: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """The places of all sizes in a spec's data that can grow on their own."""
+    if isinstance(data, dict):
+        return [found for k, v in data.items() for found in sizes(v, (*path, k))]
+    if isinstance(data, list):
+        return [found for i, v in enumerate(data) for found in sizes(v, (*path, i))]
+    alone = {"vocab", "d_model", "d_ff", "shared_d_ff", "experts", "head_dim", "token_types", "embedding_dim", "labels",
+             "buckets", "size", "layers"}
+    return [path] if path[-1] in alone and isinstance(data, int) and not isinstance(data, bool) and data else []
+
+
+@quick
+@given(spec=specs(), data=st.data())
+def test_counts_grow_with_every_size(spec: Model, data: st.DataObject) -> None:
+    fields = spec.architecture_fields()
+    path = data.draw(st.sampled_from(sizes(fields)))
+    node: Any = fields
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] += 2
+    try:
+        larger = Model.model_validate(fields)
+    except ValidationError:
+        return
+    before, after = report_on(spec).totals, report_on(larger).totals
+    for name, total in before:
+        if total is not None:
+            grown = getattr(after, name)
+            assert grown is not None
+            assert grown.value >= total.value, (name, path)
+
+
+@quick
+@given(spec=specs(), by=st.sampled_from(("batch", "seq")))
+def test_counts_grow_with_the_workload(spec: Model, by: str) -> None:
+    base = {"batch": 2, "seq": 9}
+    before = count(spec, Workload(phase="training", **base)).totals
+    after = count(spec, Workload(phase="training", **{**base, by: base[by] + 3})).totals
+    assert after.params == before.params
+    assert after.flops_forward.value > before.flops_forward.value
+    assert after.activation_bytes is not None
+    assert before.activation_bytes is not None
+    assert after.activation_bytes.value > before.activation_bytes.value
