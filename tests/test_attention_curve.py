@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable
 from itertools import pairwise
 from math import ceil
 from typing import Any
@@ -138,6 +139,32 @@ def eager_core(q: Any, k: Any, v: Any, dropout: float) -> Any:
     return (scores.view(*folded, n) @ v).view(b, h, n, d)
 
 
+class Allocated(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[misc]
+    """Bytes of the storages made while it is on, at most at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        storage = out.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self.known and not any(
+            isinstance(x, torch.Tensor) and x.untyped_storage()._cdata == key for x in args
+        ):
+            self.known.add(key)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self.free, key, size)
+        return out
+
+    def free(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
+
+
 def kept_bytes(layer: Any, x: Any) -> int:
     own = {p.untyped_storage()._cdata for p in layer.parameters()}
     found: dict[int, int] = {}
@@ -180,8 +207,6 @@ def test_what_a_real_layer_keeps_with_dropout_and_a_batch() -> None:
 
 def test_the_peak_of_a_real_core() -> None:
     """What is allocated at most inside the core, its inputs not counted: two score matrices, one of them transient."""
-    from txcalc.check.measure import _LiveMode
-
     torch.set_num_threads(1)
     found = attention_curve(REAL, Workload(seq=1, dtype="fp32", device="cpu"), (256, 512, 1024))
     for point in found.points:
@@ -195,7 +220,7 @@ def test_the_peak_of_a_real_core() -> None:
             scores = F.softmax(scores, -1)
             return scores.view(1, KV_HEADS, -1, n) @ v
 
-        live = _LiveMode()
+        live = Allocated()
         with live:
             core()
         assert live.peak == point.layer.eager.peak_score_bytes
@@ -450,11 +475,11 @@ def run(*args: object) -> Any:
 
 
 @pytest.fixture
-def tiny(tmp_path: Any) -> Iterator[str]:
+def tiny(tmp_path: Any) -> str:
     path = tmp_path / "tiny.yaml"
     path.write_text("{name: tiny, vocab: 31, d_model: 24, layers: 5, context: 64, attention: {heads: 6}, "
                     "feed_forward: {d_ff: 41}}")
-    yield str(path)
+    return str(path)
 
 
 def test_the_command(tiny: str) -> None:

@@ -131,7 +131,7 @@ def test_a_report_and_a_spec_in_json_are_no_configurations(tmp_path: Path) -> No
     ('{"a": ' + "9" * 5000 + "}", "a whole number of more than 100 digits"),
     ('{"a": 1, "a": 2}', ":1:10: a: not valid JSON: duplicate key, first on line 1"),
     ("[1, 2]", ":1:1: the top level must be a JSON object, got a list"),
-    ('"text"', "the top level must be a JSON object"), ("null", "the top level must be a JSON object, got null"),
+    ('"text"', "the top level must be a JSON object"), ("null", "the top level must be a mapping of fields, got null"),
     ('{"a": ' * 100_000, "nested more than 32 levels deep"), ('{"a": ' + "[" * 100_000, "nested more than 32 levels"),
     ('{"a": 1} {"b": 2}', ":1:10: not valid JSON: text after the end of the object"),
     ('{"a": "\t"}', "not valid JSON: invalid control character"),

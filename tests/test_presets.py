@@ -17,8 +17,8 @@ from txcalc.spec import library
 from txcalc.spec.errors import SpecError
 from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.inputs import TokenInput
-from txcalc.spec.model import Model, Published
 from txcalc.spec.library import beside
+from txcalc.spec.model import Model, Published
 from txcalc.spec.presets import REPORT_SCHEMA, load, names
 from txcalc.spec.yaml import dump_yaml
 from txcalc.trace.workload import Workload

@@ -229,7 +229,7 @@ def _notes(spec: Model, run: Run, lengths: Sequence[int], path: str) -> list[str
     if lengths[-1] > spec.context:
         found.append(f"lengths beyond {spec.context:,} positions are hypothetical: {spec.name} was not made for them")
     if scores.score_matrix_bytes(run.layer("flash", path)):
-        found.append("this attention changes its scores in a way that flash kernels cannot: eager in both columns")
+        found.append("PyTorch's flash kernels cannot change scores as this attention does: eager in both columns")
     return found
 
 

@@ -7,11 +7,15 @@ from typing import Any
 from pydantic import BaseModel
 
 from txcalc.answer.compare import Comparison
+from txcalc.answer.curves import AttentionCurve
+from txcalc.answer.mixers import MixerTable
 from txcalc.answer.report import Report
 from txcalc.spec.errors import SpecError, nearest
 from txcalc.spec.model import Model
 
-DOCUMENTS: dict[str, type[BaseModel]] = {"preset": Model, "report": Report, "comparison": Comparison}
+DOCUMENTS: dict[str, type[BaseModel]] = {
+    "preset": Model, "report": Report, "comparison": Comparison, "attention": AttentionCurve, "mixers": MixerTable,
+}
 
 
 def json_schema(document: str) -> dict[str, Any]:

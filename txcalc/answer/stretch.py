@@ -80,7 +80,8 @@ class Stretched:
     def at(self, length: int) -> Run:
         """The model run on so many positions. Raises ``SpecError`` for a length that its images cannot have."""
         shaped = _shaped(self.spec, length)
-        new, past = (1, length - 1) if self._workload.phase == "decode" else (length, 0)
+        decoding = self._workload.phase == "decode" and self.spec.causal
+        new, past = (1, length - 1) if decoding else (length, 0)
         workload = self._workload.model_copy(update={"seq": new, "past": past})
         return Run(shaped, fit(_roomy(shaped), workload))
 

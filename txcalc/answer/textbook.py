@@ -115,7 +115,7 @@ def _params(run: Run, closed: Poly) -> Iterator[Candidate]:
     if (_gpt_like(run) and isinstance(spec.position, LearnedPosition) and {"V", "n"} <= set(run.values)
             and classic and isinstance(spec.head, LMHead) and spec.head.tied):
         poly = _sum((12, "L d d"), (13, "L d"), (1, "V d"), (1, "n d"))
-        yield Candidate(poly, "the final norm", f"{_MEGATRON}, equation 2")
+        yield Candidate(poly, "the final norm", f"{_MEGATRON}, its formula for P")
 
 
 def _active(run: Run, closed: Poly) -> Iterator[Candidate]:
@@ -140,7 +140,7 @@ def _flops(per_token: int, *, each: bool = False) -> Finder:
         active = t.params_active.value
         yield Candidate(
             _term(per_token, letters), "attention's own products; counts tables that are only looked up",
-            f"{_KAPLAN}; arXiv 2203.15556, appendix F", f"N = {active:,} {kind}parameters{of}", {"N": active, **tokens},
+            f"{_KAPLAN}; arXiv 2203.15556, Table A4", f"N = {active:,} {kind}parameters{of}", {"N": active, **tokens},
         )
         yield Candidate(
             _term(per_token, letters), "attention's own products, and the logits", _KAPLAN,
@@ -171,7 +171,7 @@ def _megatron(run: Run, closed: Poly) -> Iterator[Candidate]:
     if _gpt_like(run) and {"V", "s"} <= set(run.values):
         poly = _sum((72, "b L s d d"), (12, "b L s s d"), (6, "b s V d"))
         note = "nothing for eager attention without recomputation; the flash kernel's backward is 2.5 × its forward"
-        yield Candidate(poly, note, f"{_MEGATRON}, equation 3, without its recomputed forward pass")
+        yield Candidate(poly, note, f"{_MEGATRON}, its formula for F, without its recomputed forward pass")
 
 
 # ---------------------------------------------------------------- memory
@@ -194,7 +194,7 @@ def _cache(*, per_token: bool) -> Finder:
         left = "nothing" if spec.attention.kv_heads == spec.attention.heads else "that heads share keys and values"
         if spec.attention.window is not None and not per_token:
             left += ", and the window"
-        yield Candidate(poly.rewritten(run.symbols.always), left, "arXiv 2303.06865, section 3", "2 tensors × "
+        yield Candidate(poly.rewritten(run.symbols.always), left, "arXiv 2303.06865", "2 tensors × "
                         f"{BYTES[w.kv_dtype]} bytes, every head its own keys and values")
 
     return find

@@ -48,7 +48,7 @@ def shares(report: Report) -> list[Share]:
     for part in report.components:
         stack, rest = _split(part.path, spec)
         passed |= {stack} if rest[0] == "layers" else set()
-        above = stack in passed or (not stack and bool(passed))
+        above = stack in passed or (not stack and bool(passed - {"tower"}))
         name, note = _called(rest, _stack(spec, stack), spec, part)
         share = _share(f"{_PREFIXES.get((stack, rest[-1]), stack)} {name}".strip(), part, note)
         key = (share.name, share.note)
@@ -101,18 +101,19 @@ def _sum(a: Share, b: Share) -> Share:
 
 def _split(path: str, spec: Fields) -> tuple[str, list[str]]:
     first, *rest = path.split(".")
-    if spec.get("encoder") and first in ("encoder", "decoder") and rest:
+    stacks = [*(("encoder", "decoder") if spec.get("encoder") else ()), *(("tower",) if spec.get("tower") else ())]
+    if rest and first in stacks:
         return first, rest
     return "", [first, *rest]
 
 
 def _stack(spec: Fields, name: str) -> Fields:
-    return spec["encoder"] if name == "encoder" else spec
+    return spec[name] if name in ("encoder", "tower") else spec
 
 
 def _stage(stack: str, above: bool) -> int:
-    """Inputs, encoder, decoder, and what stands on top. A model of one stack is all in the first."""
-    return {"encoder": 1, "decoder": 2}.get(stack, 3 if above else 0)
+    """A tower, inputs, encoder, decoder, and what stands on top. A model of one stack is all in one."""
+    return {"tower": -1, "encoder": 1, "decoder": 2}.get(stack, 3 if above else 0)
 
 
 def _rank(rest: list[str], above: bool) -> int:

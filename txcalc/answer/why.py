@@ -91,10 +91,10 @@ _WEIGHTS: Final = {
     "latent": Basis("latent attention: projections down to latents and up to heads", "arXiv 2405.04434, section 2.1"),
     "recurrent": Basis(
         "recurrence: projections in and out, and a short convolution",
-        "arXiv 2405.21060, section 7; arXiv 2412.06464, section 3",
+        "arXiv 2405.21060, section 7; arXiv 2412.06464",
     ),
     "feed_forward": Basis("feed-forward: two projections", "arXiv 1706.03762, equation 2"),
-    "gated": Basis("gated feed-forward: three projections", "arXiv 2002.05202, equation 6"),
+    "gated": Basis("gated feed-forward: three projections", "arXiv 2002.05202"),
     "router": Basis("router: width × experts", "arXiv 1701.06538, section 2.1"),
     "norm": Basis(
         "norm: one scale per column, LayerNorm one shift as well", "arXiv 1607.06450, section 3; arXiv 1910.07467"

@@ -10,26 +10,21 @@ On both, experts get equal shares of the tokens, since there are no scores to ra
 
 from __future__ import annotations
 
-import weakref
-from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
-from torch.utils.hooks import RemovableHandle
 
+from txcalc.check.measure_modes import FlopMode, ModulePath, canonical_paths, copies, storage_of
+from txcalc.check.measure_modes import LiveMode as _LiveMode
 from txcalc.check.reference import Output, Reference, build
-from txcalc.check.reference_layers import Repeated
-from txcalc.spec.inputs import ClassifierHead
+from txcalc.spec.inputs import ClassifierHead, ContrastiveHead, FrameInput, Input, LMHead, PatchInput
 from txcalc.spec.model import Model
 
 Shape = tuple[int, ...]
@@ -72,7 +67,7 @@ def shapes(model: Model) -> dict[str, tuple[Shape, int]]:
     Raises ValueError if weights that share a canonical path differ in shape.
     """
     root = build(model, length=1, device="meta")
-    paths = canonical_paths(root)
+    paths, times = canonical_paths(root), copies(root)
     found: dict[str, tuple[Shape, int]] = {}
     seen: set[nn.Parameter] = set()
     for module, path in paths.items():
@@ -80,17 +75,17 @@ def shapes(model: Model) -> dict[str, tuple[Shape, int]]:
             if weight in seen:
                 continue
             seen.add(weight)
-            full, shape = f"{path}.{name}", tuple(weight.shape)
+            full, shape = f"{path}.{name}".lstrip("."), tuple(weight.shape)
             before, count = found.get(full, (shape, 0))
             if before != shape:
                 raise ValueError(f"{full} is both {before} and {shape}")
-            found[full] = (shape, count + 1)
+            found[full] = (shape, count + times[module])
     return found
 
 
 def flops(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, past: int = 0, eager: bool = True,
-    loss: bool = False, backward: bool = False, device: str | None = None,
+    loss: bool = False, backward: bool = False, images: int | None = None, device: str | None = None,
 ) -> Flops:
     """FLOPs of ``seq`` new tokens after ``past`` cached ones, as PyTorch's flop formulas count the ops that ran.
 
@@ -99,20 +94,20 @@ def flops(
     """
     device = device or ("meta" if eager else "fake")
     with _maker(device) as at:
-        root = build(model, length=max(past + seq, source_seq or 0), eager=eager, device=at)
-        run = _Inputs(model, batch, seq, source_seq, at)
+        run = _Inputs(model, batch, seq, source_seq, at, images=images)
+        root = build(model, length=run.length + past, eager=eager, device=at)
         if past:
             if backward:
                 raise ValueError("there is no backward pass through a cache")
             with torch.no_grad():
                 _, cache = root.prefill(run.ids(past), run.source)
-                with ModulePath(root) as where, _FlopMode(where.now) as counted:
+                with ModulePath(root) as where, FlopMode(where.now) as counted:
                     root(run.tokens, cache=cache)
             return Flops(counted.by_path(), {})
         with ModulePath(root) as where:
-            with _FlopMode(where.now) as counted:
+            with FlopMode(where.now) as counted:
                 end = _end(root, run, loss)
-            with _FlopMode(where.of_backward) as counted_back:
+            with FlopMode(where.of_backward) as counted_back:
                 if backward:
                     end.backward()  # type: ignore[no-untyped-call]
         return Flops(counted.by_path(), counted_back.by_path())
@@ -120,16 +115,15 @@ def flops(
 
 def kept(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
-    eager: bool = False, dropout: float = 0.0, loss: bool = False, device: str = "cpu",
+    eager: bool = False, dropout: float = 0.0, loss: bool = False, images: int | None = None, device: str = "cpu",
 ) -> list[Kept]:
     """Every storage that autograd keeps for the backward pass, in the order of saving.
 
     Parameters and buffers are left out, and so are empty storages (an expert that got no token).
     """
     with _maker(device) as at:
-        length = max(seq, source_seq or 0)
-        root = build(model, length=length, eager=eager, dropout=dropout, dtype=dtype, device=at)
-        run = _Inputs(model, batch, seq, source_seq, at)
+        run = _Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
+        root = build(model, length=run.length, eager=eager, dropout=dropout, dtype=dtype, device=at)
         return _kept(root, lambda: _end(root, run, loss))
 
 
@@ -137,10 +131,13 @@ def cache_bytes(
     model: Model, batch: int, seq: int, *, steps: int = 0, source_seq: int | None = None,
     dtype: torch.dtype = torch.float32, device: str = "cpu",
 ) -> list[int]:
-    """Bytes of the key-value cache after a prompt of ``seq`` tokens, and after each of ``steps`` single tokens."""
+    """Bytes of the cache after a prompt of ``seq`` tokens, and after each of ``steps`` single tokens.
+
+    It holds keys and values, latents, and the states of recurrences.
+    """
     with _maker(device) as at, torch.no_grad():
-        root = build(model, length=max(seq + steps, source_seq or 0), dtype=dtype, device=at)
-        run = _Inputs(model, batch, seq, source_seq, at)
+        run = _Inputs(model, batch, seq, source_seq, at, dtype=dtype)
+        root = build(model, length=run.length + steps, dtype=dtype, device=at)
         _, cache = root.prefill(run.tokens, run.source)
         measured = [cache.bytes()]
         for _ in range(steps):
@@ -162,7 +159,7 @@ def attention_memory(
         root = build(model, length=seq, eager=eager, dropout=dropout, dtype=dtype, device=at)
         stack = root.stack
         attention = next(block.attention for block in stack.blocks_in_order() if block.attention is not None)
-        bias = None if stack.relative_bias is None else stack.relative_bias.look_up(0, seq)
+        bias = stack.relative(0, seq)
         x = torch.randn(batch, seq, model.d_model, dtype=dtype, device=at, requires_grad=True)
         saved = _kept(attention, lambda: attention(x, bias, 0, None), besides=() if bias is None else (bias,))
         return AttentionMemory(sum(storage.nbytes for storage in saved), _peak(lambda: attention(x, bias, 0, None), at))
@@ -185,32 +182,74 @@ def visible(n: int, past: int = 0, *, causal: bool = True, window: int | None = 
 
 
 class _Inputs:
-    """Random token ids of the right shapes."""
+    """Random token ids, pixels or frames of the right shapes, and what they should have given."""
 
-    def __init__(self, model: Model, batch: int, seq: int, source_seq: int | None, device: str) -> None:
+    def __init__(
+        self, model: Model, batch: int, seq: int, source_seq: int | None, device: str, *,
+        images: int | None = None, dtype: torch.dtype = torch.float32,
+    ) -> None:
         if (source_seq is None) != (model.encoder is None):
             raise ValueError("source_seq is needed by an encoder-decoder, and only by it")
-        self.vocab, self.batch, self.device = model.vocab or 1, batch, device
-        self.tokens = self.ids(seq)
-        self.source = None if source_seq is None else self.ids(source_seq)
-        head = model.head
-        one_each = isinstance(head, ClassifierHead) and head.of != "all"
-        classes = head.labels if isinstance(head, ClassifierHead) else self.vocab
-        self.targets = torch.randint(0, classes, (batch,) if one_each else (batch, seq), device=device)
+        self.model, self.batch, self.device, self.dtype = model, batch, device, dtype
+        self.tokens = self._read(model.input, batch, seq)
+        self.length = max(positions(model.input, seq), positions(model.encoder.input, source_seq or 0)
+                          if model.encoder is not None else 0)
+        self.source = None
+        if model.encoder is not None and source_seq is not None:
+            self.source = self._read(model.encoder.input, batch, source_seq)
+        self.images = None
+        if images is None and isinstance(model.head, ContrastiveHead):
+            images = batch
+        if model.tower is not None and images:
+            self.images = self._read(model.tower.input, images, 0)
+        self.targets = self._targets(positions(model.input, seq))
 
     def ids(self, length: int) -> Tensor:
-        return torch.randint(0, self.vocab, (self.batch, length), device=self.device)
+        return self._choose(self.model.vocab or 1, self.batch, length)
+
+    def _choose(self, classes: int, *shape: int) -> Tensor:
+        return torch.randint(0, classes, shape, device=self.device)
+
+    def _read(self, own: Input, batch: int, length: int) -> Tensor:
+        match own:
+            case PatchInput(image=side, channels=channels):
+                return torch.randn(batch, channels, side, side, dtype=self.dtype, device=self.device)
+            case FrameInput(bins=bins, length=length):
+                return torch.randn(batch, bins, 2 * length, dtype=self.dtype, device=self.device)
+        return self._choose(self.model.vocab or 1, batch, length)
+
+    def _targets(self, length: int) -> tuple[Tensor, ...]:
+        """One for every output of the model's head."""
+        b, head = self.batch, self.model.head
+        match head:
+            case ClassifierHead(labels=labels, of=of, copies=n):
+                return tuple(self._choose(labels, *((b, length) if of == "all" else (b,))) for _ in range(n))
+            case ContrastiveHead():
+                return (torch.arange(b, device=self.device),)
+        pairs = head.pair_labels if isinstance(head, LMHead) else 0
+        return (self.ids(length), *([self._choose(pairs, b)] if pairs else []))
+
+
+def positions(own: Input, tokens: int) -> int:
+    """Positions of one input: an image or a sound has its own number, whatever is asked for."""
+    return own.length if isinstance(own, PatchInput | FrameInput) else tokens
+
+
+def keeps_exactly(model: Model) -> bool:
+    """Whether what autograd keeps can be compared: a recurrence's kernels keep what they like."""
+    stacks = [model, model.encoder, model.tower]
+    return not any(
+        block.recurrent is not None for stack in stacks if stack is not None for _, block in stack.located_blocks()
+    )
 
 
 def _end(root: Reference, run: _Inputs, loss: bool) -> Tensor:
     """Run forward to one number whose gradient reaches everything the model computed."""
-    out: Output = root(run.tokens, run.source)
-    last = out.hidden if out.logits is None else out.logits
+    out: Output = root(run.tokens, run.source, images=run.images)
     if loss:
-        if out.logits is None:
-            raise ValueError("a model without a head has no loss")
-        last = root.loss(out.logits, run.targets)
-    end = last.sum()
+        end = root.loss_of(out, run.targets)
+    else:
+        end = sum((logits.sum() for logits in out.extra), (out.hidden if out.logits is None else out.logits).sum())
     return end if out.pooled is None else end + out.pooled.sum()
 
 
@@ -222,126 +261,18 @@ def _maker(device: str) -> Iterator[str]:
         yield "cpu" if device == "fake" else device
 
 
-# ---------------------------------------------------------------- which module is running
-
-
-def canonical_paths(root: nn.Module) -> dict[nn.Module, str]:
-    """Every module to its path, without the index where modules are repeated; a shared module has its first path."""
-    paths: dict[nn.Module, str] = {}
-
-    def visit(module: nn.Module, path: str) -> None:
-        if module in paths:
-            return
-        paths[module] = path
-        for name, child in module.named_children():
-            visit(child, path if isinstance(module, Repeated) else f"{path}.{name}".lstrip("."))
-
-    visit(root, "")
-    return paths
-
-
-class ModulePath:
-    """The canonical path of the innermost module that is running, in forward and in backward.
-
-    In backward it is found through autograd's sequence number, which every node got when it was made in forward.
-    """
-
-    def __init__(self, root: nn.Module) -> None:
-        self._paths = canonical_paths(root)
-        self._running: list[str] = []
-        self._marks: list[tuple[int, str]] = []
-        self._handles: list[RemovableHandle] = []
-
-    def __enter__(self) -> ModulePath:
-        for module, path in self._paths.items():
-            self._handles.append(module.register_forward_pre_hook(self._entering(path)))
-            self._handles.append(module.register_forward_hook(self._leave, always_call=True))
-        self._mark()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def now(self) -> str:
-        """The module whose forward is running; the root's path is empty."""
-        return self._running[-1] if self._running else ""
-
-    def of_backward(self) -> str:
-        """The module whose forward made the autograd node that is running."""
-        node = torch._C._current_autograd_node()
-        if node is None:
-            return ""
-        return self._marks[bisect_right(self._marks, node._sequence_nr(), key=lambda mark: mark[0]) - 1][1]
-
-    def _entering(self, path: str) -> Callable[[nn.Module, Any], None]:
-        def enter(module: nn.Module, args: Any) -> None:
-            self._running.append(path)
-            self._mark()
-
-        return enter
-
-    def _leave(self, module: nn.Module, args: Any, out: Any) -> None:
-        self._running.pop()
-        self._mark()
-
-    def _mark(self) -> None:
-        self._marks.append((torch._C._autograd._get_sequence_nr(), self.now()))
-
-
-# ---------------------------------------------------------------- counting what ran
-
-
-def _cpu_flash(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
-    count: int = sdpa_flop_count(q.shape, k.shape, v.shape)  # type: ignore[no-untyped-call]
-    return count
-
-
-def _cpu_flash_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
-    count: int = sdpa_backward_flop_count(grad.shape, q.shape, k.shape, v.shape)  # type: ignore[no-untyped-call]
-    return count
-
-
-_aten = torch.ops.aten
-# PyTorch has formulas for the CUDA kernels alone and reads 0 on the CPU's; these give its kernel the same ones.
-_FORMULAS: dict[Any, Callable[..., int]] = flop_registry | {
-    _aten._scaled_dot_product_flash_attention_for_cpu: _cpu_flash,
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_flash_backward,
-}
-
-
-class _FlopMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """FlopCounterMode with a path of our own for each op."""
-
-    def __init__(self, where: Callable[[], str]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._where = where
-        self._counts: dict[str, int] = defaultdict(int)
-
-    def by_path(self) -> dict[str, int]:
-        return dict(self._counts)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        if (formula := _FORMULAS.get(func._overloadpacket)) is not None:
-            self._counts[self._where()] += formula(*args, **kwargs, out_val=out)
-        return out
-
-
-def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
+# ---------------------------------------------------------------- what is kept and allocated
 
 
 def _kept(root: nn.Module, run: Callable[[], Tensor], besides: tuple[Tensor, ...] = ()) -> list[Kept]:
-    own = {_storage(tensor) for tensor in chain(root.parameters(), root.buffers(), besides)}
+    own = {storage_of(tensor) for tensor in chain(root.parameters(), root.buffers(), besides)}
     found: dict[int, Kept] = {}
     alive: list[Tensor] = []  # a storage that is freed may lend its address to the next
 
     with ModulePath(root) as where:
 
         def pack(tensor: Tensor) -> Tensor:
-            key = _storage(tensor)
+            key = storage_of(tensor)
             nbytes = tensor.untyped_storage().nbytes()
             if key not in own and key not in found and nbytes:
                 name = str(tensor.dtype).removeprefix("torch.")
@@ -357,31 +288,6 @@ def _kept(root: nn.Module, run: Callable[[], Tensor], besides: tuple[Tensor, ...
 def by_path(storages: list[Kept]) -> Counter[tuple[str, str, int]]:
     """How often each (path, dtype, bytes) occurs: what two lists are compared by."""
     return Counter((storage.path, storage.dtype, storage.nbytes) for storage in storages)
-
-
-class _LiveMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """The bytes of the storages made while it is on, now and at most."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now: int = 0
-        self.peak: int = 0
-        self._live: dict[int, weakref.finalize[Any, Any]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {_storage(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and _storage(tensor) not in given and _storage(tensor) not in self._live:
-                storage = tensor.untyped_storage()
-                self.now += storage.nbytes()
-                self._live[_storage(tensor)] = weakref.finalize(storage, self._free, _storage(tensor), storage.nbytes())
-        self.peak = max(self.peak, self.now)
-        return out
-
-    def _free(self, key: int, nbytes: int) -> None:
-        del self._live[key]
-        self.now -= nbytes
 
 
 def _peak(run: Callable[[], Tensor], device: str) -> int:

@@ -7,97 +7,45 @@ Its module names are the paths that the counters use: ``layers.0.attention.q`` (
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from txcalc.check.reference_attention import LayerCache
-from txcalc.check.reference_layers import Normalization, Options, activate
+from txcalc.check.reference_heads import Output, Top
+from txcalc.check.reference_inputs import Reader
+from txcalc.check.reference_layers import Options
 from txcalc.check.reference_scope import refuse_unknown
 from txcalc.check.reference_stack import Cache, InnerStack, StackModules
-from txcalc.spec.inputs import ClassifierHead, LMHead
-from txcalc.spec.inputs import HeadTransform as HeadTransformSpec
-from txcalc.spec.model import Model
+from txcalc.check.reference_tower import TowerModules
+from txcalc.spec.inputs import TokenInput
+from txcalc.spec.model import Model, Stack
+
+__all__ = ["Output", "Reference", "build"]
 
 
-class Output(NamedTuple):
-    """Hidden states (b, n, d); the pooled first position (b, d); logits (b, n, vocab), or (b, labels)."""
-
-    hidden: Tensor
-    pooled: Tensor | None
-    logits: Tensor | None
-
-
-# ---------------------------------------------------------------- the model
-
-
-class Pooler(nn.Module):
-    """Dense and tanh on the first position: (b, n, d) to (b, d)."""
-
-    def __init__(self, d_model: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(d_model, d_model)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(b, n, d) to (b, d)."""
-        return torch.tanh(self.dense(hidden[:, 0]))
-
-
-class HeadTransform(nn.Module):
-    """Dense, activation and norm before the output, down to the width of the embeddings it may be tied to."""
-
-    def __init__(self, transform: HeadTransformSpec, d_model: int, width: int) -> None:
-        super().__init__()
-        self.activation = transform.activation
-        self.dense = nn.Linear(d_model, width, bias=transform.bias)
-        self.norm = nn.Identity() if transform.norm is None else Normalization(transform.norm, width)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(b, n, d) to (b, n, width)."""
-        y: Tensor = self.norm(activate(self.activation, self.dense(hidden)))
-        return y
-
-
-class CrossEntropy(nn.Module):
-    """The mean loss over all positions, computed in at least float32."""
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Logits (..., classes) and targets (...) to a scalar."""
-        return F.cross_entropy(logits.float().flatten(0, -2), targets.flatten())
-
-
-class Reference(nn.Module):
-    """What both kinds of model share: the token table, what stands on top, generation and the loss.
+class Reference(Reader, Top):
+    """What both kinds of model share: the token tables, a tower, what stands on top, generation and the loss.
 
     Raises ValueError where a model is asked for what it does not have: a cache without a causal stack, a loss
     without a head.
     """
 
-    token_embedding: nn.Embedding
-    pooler: Pooler | None
-    head_transform: HeadTransform | None
-    head: nn.Linear | None
+    token_embedding: nn.Embedding | None
+    source_embedding: nn.Embedding | None
+    tower: TowerModules | None
 
-    def add_ends(self, model: Model) -> None:
-        """Build the token table and the heads."""
-        self.model, head = model, model.head
-        d_model, width = model.d_model, model.embedding_width
-        assert model.vocab is not None
-        self.token_embedding = nn.Embedding(model.vocab, width)
-        self.pooler = Pooler(d_model) if model.pooler else None
-        self.head_transform = self.head = None
-        match head:
-            case LMHead(transform=transform):
-                if transform is not None:
-                    self.head_transform = HeadTransform(transform, d_model, width)
-                self.head = nn.Linear(d_model if transform is None else width, model.vocab, bias=head.bias)
-                if head.tied:
-                    self.head.weight = self.token_embedding.weight
-            case ClassifierHead():
-                self.head = nn.Linear(d_model, head.labels, bias=head.bias)
-        self.loss = CrossEntropy()
+    def add_ends(self, model: Model, options: Options) -> None:
+        """Build what comes before the stacks and after them."""
+        stacks: list[Stack] = [model, *([model.encoder] if model.encoder else [])]
+        tables = {"token_embedding": model.vocab, "source_embedding": model.source_vocab}
+        if not any(isinstance(stack.input, TokenInput) for stack in stacks):
+            tables = dict.fromkeys(tables)
+        for name, rows in tables.items():
+            setattr(self, name, None if rows is None else nn.Embedding(rows, model.embedding_width))
+        for stack in stacks:
+            self.add_reader(stack.input, model.d_model)
+        self.tower = None if model.tower is None else TowerModules(model, model.tower, options)
+        self.add_top(model, self.token_embedding, options)
 
     @property
     def stack(self) -> StackModules:
@@ -105,50 +53,44 @@ class Reference(nn.Module):
         raise NotImplementedError
 
     def forward(
-        self, tokens: Tensor, source: Tensor | None = None, types: Tensor | None = None, cache: Cache | None = None
+        self, x: Tensor, source: Tensor | None = None, types: Tensor | None = None, cache: Cache | None = None,
+        images: Tensor | None = None,
     ) -> Output:
-        """Run on token ids (b, n); an encoder-decoder also takes a source (b, s), or a cache that has read it."""
+        """Run on token ids (b, n), pixels or frames.
+
+        An encoder-decoder also takes a source, or a cache that has read it; a tower takes its ``images``.
+        """
         raise NotImplementedError
 
-    def prefill(self, tokens: Tensor, source: Tensor | None = None) -> tuple[Output, Cache]:
+    def prefill(self, x: Tensor, source: Tensor | None = None) -> tuple[Output, Cache]:
         """Run a prompt and fill a new cache with it."""
         if not self.model.causal:
             raise ValueError("only a causal stack generates, so only it has a key-value cache")
         cache = Cache([LayerCache() for _ in range(self.model.layers)])
-        return self(tokens, source, cache=cache), cache
+        return self(x, source, cache=cache), cache
 
-    def training_loss(self, tokens: Tensor, targets: Tensor, source: Tensor | None = None) -> Tensor:
-        """Cross-entropy against targets of (b, n), or (b,) for a classifier."""
-        logits = self(tokens, source).logits
-        if logits is None:
-            raise ValueError("a model without a head has no loss")
-        loss: Tensor = self.loss(logits, targets)
-        return loss
+    def training_loss(self, x: Tensor, targets: Tensor, source: Tensor | None = None) -> Tensor:
+        """Cross-entropy against targets of (b, n), or (b,) for a classifier; all heads have the same targets."""
+        out = self(x, source)
+        return self.loss_of(out, (targets,) * (1 + len(out.extra)))
 
-    def on_top(self, hidden: Tensor) -> Output:
-        """What the model makes of its last hidden states (b, n, d)."""
-        pooled = None if self.pooler is None else self.pooler(hidden)
-        logits: Tensor | None = None
-        if self.head is not None:
-            if isinstance(self.model.head, ClassifierHead):
-                match self.model.head.of:
-                    case "first":
-                        logits = self.head(hidden[:, 0] if pooled is None else pooled)
-                    case "mean":
-                        logits = self.head(hidden.mean(dim=1))
-                    case "all":
-                        logits = self.head(hidden)
-            else:
-                logits = self.head(hidden if self.head_transform is None else self.head_transform(hidden))
-        return Output(hidden, pooled, logits)
+    def embed(self, stack: Stack, x: Tensor, *, source: bool = False) -> Tensor:
+        """What a stack reads as positions: (b, n, width)."""
+        if not isinstance(stack.input, TokenInput):
+            return self.read(stack.input, x)
+        table = self.source_embedding if source and self.source_embedding is not None else self.token_embedding
+        assert table is not None
+        embedded: Tensor = table(x)
+        return embedded
 
 
 class OneStack(StackModules, Reference):
     """A decoder-only or encoder-only model: its stack's modules stand at the root."""
 
     def __init__(self, model: Model, options: Options) -> None:
-        StackModules.__init__(self, model, model, options, causal=model.causal)
-        self.add_ends(model)
+        causal = model.causal or model.causal_mask
+        StackModules.__init__(self, model, model, options, causal=causal, d_model=model.d_model)
+        self.add_ends(model, options)
 
     @property
     def stack(self) -> StackModules:
@@ -156,23 +98,27 @@ class OneStack(StackModules, Reference):
         return self
 
     def forward(
-        self, tokens: Tensor, source: Tensor | None = None, types: Tensor | None = None, cache: Cache | None = None
+        self, x: Tensor, source: Tensor | None = None, types: Tensor | None = None, cache: Cache | None = None,
+        images: Tensor | None = None,
     ) -> Output:
-        """Run on token ids (b, n)."""
+        """Run on token ids (b, n), pixels or frames."""
         if source is not None:
             raise ValueError("only an encoder-decoder reads a source")
-        return self.on_top(self.run(self.token_embedding(tokens), types, None, cache))
+        seen = None if self.tower is None or images is None else self.tower(images)
+        prefix = seen if self.model.tower is not None and self.model.tower.projector is not None else None
+        return self.on_top(self.run(self.embed(self.model, x), types, None, cache, prefix), seen)
 
 
 class EncoderDecoder(Reference):
-    """Two stacks over one token table."""
+    """Two stacks; both read token ids through one table, unless the source has its own or is no text."""
 
     def __init__(self, model: Model, options: Options) -> None:
         super().__init__()
         assert model.encoder is not None
-        self.add_ends(model)
-        self.encoder = InnerStack(model, model.encoder, options, causal=False)
-        self.decoder = InnerStack(model, model, options, causal=True)
+        self.add_ends(model, options)
+        source = model.encoder
+        self.encoder = InnerStack(model, source, options, causal=source.causal_mask, d_model=model.d_model)
+        self.decoder = InnerStack(model, model, options, causal=True, d_model=model.d_model)
 
     @property
     def stack(self) -> StackModules:
@@ -180,11 +126,16 @@ class EncoderDecoder(Reference):
         return self.decoder
 
     def forward(
-        self, tokens: Tensor, source: Tensor | None = None, types: Tensor | None = None, cache: Cache | None = None
+        self, x: Tensor, source: Tensor | None = None, types: Tensor | None = None, cache: Cache | None = None,
+        images: Tensor | None = None,
     ) -> Output:
         """Run the encoder on a source (b, s) unless the cache has it, then the decoder on token ids (b, n)."""
-        memory = None if source is None else self.encoder(self.token_embedding(source), None, None, None)
-        return self.on_top(self.decoder(self.token_embedding(tokens), types, memory, cache))
+        encoder = self.model.encoder
+        assert encoder is not None
+        memory = None
+        if source is not None:
+            memory = self.encoder(self.embed(encoder, source, source=True), None, None, None)
+        return self.on_top(self.decoder(self.embed(self.model, x), types, memory, cache))
 
 
 def build(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from txcalc.check.reference_layers import Normalization, Options, dropout_or_nothing
-from txcalc.spec.inputs import RelativePosition, RotaryPosition
+from txcalc.spec.inputs import PatchInput, RelativePosition, RotaryPosition
 from txcalc.spec.layers import Attention, HeadNorm
 
 # ---------------------------------------------------------------- positions
@@ -107,6 +107,32 @@ class RelativeBias(nn.Embedding):
         far = exact + (torch.log(distance.clamp(min=1) / exact) * scale).long()
         bucket = torch.where(distance < exact, distance, far.clamp(max=buckets - 1))
         return bucket if self.causal or self.buckets == 1 else bucket + (relative > 0) * buckets
+
+
+class PatchBias(nn.Embedding):
+    """BEiT's bias: a row for every distance of two patches, and three for pairs with a class token.
+
+    A table with fewer rows shares its last one among the distances beyond it.
+    """
+
+    index: Tensor
+
+    def __init__(self, position: RelativePosition, heads: int, image: PatchInput) -> None:
+        super().__init__(position.buckets, heads)
+        side, extra = image.image // image.patch, image.class_tokens
+        at = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")).flatten(1)
+        apart = at[:, :, None] - at[:, None, :] + side - 1
+        rows = (2 * side - 1) ** 2
+        index = torch.full((side**2 + extra,) * 2, rows)  # class to patch; patch to class and class to class follow
+        index[:, :extra] = rows + 1
+        index[:extra, :extra] = rows + 2
+        index[extra:, extra:] = apart[0] * (2 * side - 1) + apart[1]
+        self.register_buffer("index", index.clamp(max=position.buckets - 1), persistent=False)
+
+    def look_up(self, past: int, n: int) -> Tensor:
+        """(heads, n, n); an image has no past."""
+        bias: Tensor = self(self.index)
+        return bias.permute(2, 0, 1)
 
 
 # ---------------------------------------------------------------- attention
@@ -207,7 +233,7 @@ class AttentionCore(nn.Module):
         # heads of one size.
         if (self.eager or bias is not None or self.softcap is not None or self.sinks is not None
                 or (self.unequal and not q.is_cuda)):
-            return self._eager(q, k, v, mask, bias, p)
+            return self.eager_scores(q, k, v, mask, bias, p)
         if mask is not None:
             mask = None if is_causal else mask if mask.dim() == 2 else mask[None]
         return F.scaled_dot_product_attention(
@@ -215,7 +241,10 @@ class AttentionCore(nn.Module):
             dropout_p=p if q.is_cuda else 0.0,  # the CPU's flash kernel has none, and would fall back to N x N
         )
 
-    def _eager(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, p: float) -> Tensor:
+    def eager_scores(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, p: float
+    ) -> Tensor:
+        """The same, with every (query, key) pair's score in memory."""
         (b, h, n, hd), (kv, t) = q.shape, k.shape[1:3]
         # The queries that share a key are folded into rows, so that keys and values are not copied h / kv times.
         folded = (b, kv, h // kv * n)
@@ -273,7 +302,11 @@ class Projections(nn.Module):
         is_causal: bool = False,
     ) -> Tensor:
         """The core on tensors with heads in front, then the gate that ``x`` gives, then the output projection."""
-        context: Tensor = self.core(q, k, v, mask, bias, is_causal).transpose(1, 2).flatten(2)
+        return self.finish(x, self.core(q, k, v, mask, bias, is_causal))
+
+    def finish(self, x: Tensor, context: Tensor) -> Tensor:
+        """Contexts (b, h, n, hd), side by side and gated, to (b, n, d)."""
+        context = context.transpose(1, 2).flatten(2)
         if self.gate is not None:
             context = context * torch.sigmoid(self.gate(x))
         out: Tensor = self.dropout(self.o(context))
@@ -289,11 +322,12 @@ class Projections(nn.Module):
 class SelfAttention(Projections):
     """Attention of a sequence to itself, with its stack's positions."""
 
-    relative_bias: RelativeBias | None
+    relative_bias: RelativeBias | PatchBias | None
 
     def __init__(
         self, attention: Attention, d_model: int, options: Options, *,
-        mask: AdditiveMask | None, plain_causal: bool, rotary: Rotary | None, relative_bias: RelativeBias | None,
+        mask: AdditiveMask | None, plain_causal: bool, rotary: Rotary | None,
+        relative_bias: RelativeBias | PatchBias | None,
     ) -> None:
         super().__init__(attention, d_model, options)
         self.reach = None if attention.cached == "all" else attention.window or attention.chunk

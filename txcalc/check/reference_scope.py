@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 from txcalc.spec import inputs, layers, model
 from txcalc.spec.base import Spec
+from txcalc.spec.quantization import Quantization
 
-_STACK = {
-    "attention", "cross_attention", "feed_forward", "norm", "residual", "layers", "input", "position",
-    "embedding_norm", "final_norm", "share_layers", "groups",
+_SUBLAYERS = {"attention", "recurrent", "cross_attention", "feed_forward", "norm", "residual"}
+_STACK = _SUBLAYERS | {
+    "layers", "input", "position", "embedding_norm", "layer_scale", "final_norm", "causal_mask", "share_layers",
+    "groups",
 }
 _NORM = {"kind", "scale", "bias", "eps"}
 
@@ -17,19 +19,25 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     model.Model: _STACK | {
         "name", "family", "aliases", "summary", "sources", "published", "architecture", "vocab", "d_model", "context",
         "token_types", "embedding_dim", "embedding_projection", "embedding_projection_bias", "embedding_scale",
-        "encoder", "pooler", "head",
+        "encoder", "source_vocab", "tower", "pooler", "head", "quantization",
     },
     model.Stack: _STACK,
-    model.Group: {"repeat", "blocks"},
-    model.Block: {"attention", "cross_attention", "feed_forward", "norm", "residual", "repeat"},
+    model.Tower: _STACK | {"d_model", "pooler", "projector"},
+    model.Group: {"repeat", "blocks", "shared"},
+    model.Block: _SUBLAYERS | {"repeat"},
     model.Published: set(model.Published.model_fields),
+    Quantization: set(Quantization.model_fields),  # how a checkpoint packs the weights: nothing of it runs
     layers.Norm: _NORM,
     layers.BlockNorm: _NORM | {"placement", "shared", "on_attention"},
     layers.HeadNorm: _NORM | {"over"},
     layers.AttentionBias: {"q", "k", "v", "o"},
     layers.Attention: {
-        "kind", "heads", "kv_heads", "head_dim", "bias", "window", "qk_norm", "scale", "rope", "chunk", "softcap",
+        "kind", "heads", "kv_heads", "head_dim", "bias", "window", "cached", "qk_norm", "scale", "rope", "chunk",
+        "softcap", "sinks", "output_gate",
     },
+    layers.MLA: {"kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale"},
+    layers.Mamba2: {"kind", "heads", "head_dim", "state", "groups", "conv", "conv_bias", "bias"},
+    layers.GatedDelta: {"kind", "key_heads", "value_heads", "key_dim", "value_dim", "conv"},
     layers.DenseBias: {"up", "gate", "down"},
     layers.Dense: {"kind", "d_ff", "activation", "gated", "bias"},
     layers.MoE: {
@@ -37,17 +45,27 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
         "normalize", "shared_experts", "shared_d_ff", "shared_gate",
     },
     inputs.TokenInput: {"kind"},
+    inputs.PatchInput: {"kind", "image", "patch", "channels", "bias", "class_tokens", "mask_token"},
+    inputs.FrameInput: {"kind", "bins", "length"},
     inputs.NoPosition: {"kind"},
     inputs.LearnedPosition: {"kind", "size"},
     inputs.SinusoidalPosition: {"kind", "stored", "size"},
     inputs.RotaryPosition: {"kind", "theta", "dim"},
     inputs.AlibiPosition: {"kind"},
     inputs.RelativePosition: {"kind", "buckets", "max_distance", "per_layer"},
+    inputs.DisentangledPosition: {
+        "kind", "buckets", "scores", "shared_projections", "key_bias", "clipped", "norm", "absolute",
+    },
     inputs.HeadTransform: {"activation", "bias", "norm"},
-    inputs.LMHead: {"kind", "tied", "bias", "transform"},
-    inputs.ClassifierHead: {"kind", "labels", "bias", "of"},
+    inputs.LMHead: {"kind", "tied", "bias", "softcap", "transform", "pair_labels"},
+    inputs.ClassifierHead: {"kind", "labels", "bias", "of", "transform", "copies"},
+    inputs.ContrastiveHead: {"kind", "width"},
+    inputs.ProjectionHead: {"kind", "width"},
     inputs.NoHead: {"kind"},
-    inputs.DensePooler: {"kind"},
+    inputs.DensePooler: {"kind", "activation", "width"},
+    inputs.NormPooler: {"kind", "of"},
+    inputs.AttentionPooler: {"kind", "attention", "feed_forward"},
+    inputs.Projector: {"tokens", "norm", "bias"},
 }
 
 

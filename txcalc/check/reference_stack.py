@@ -14,10 +14,12 @@ from txcalc.check.reference_attention import (
     AdditiveMask,
     CrossAttention,
     LayerCache,
+    PatchBias,
     RelativeBias,
     Rotary,
     SelfAttention,
 )
+from txcalc.check.reference_disentangled import DisentangledAttention
 from txcalc.check.reference_latent import LatentAttention
 from txcalc.check.reference_layers import (
     Dense,
@@ -28,10 +30,21 @@ from txcalc.check.reference_layers import (
     dropout_or_nothing,
 )
 from txcalc.check.reference_recurrent import DeltaRule, StateSpace
-from txcalc.spec.inputs import AlibiPosition, LearnedPosition, RelativePosition, RotaryPosition, SinusoidalPosition
+from txcalc.spec.inputs import (
+    AlibiPosition,
+    DisentangledPosition,
+    LearnedPosition,
+    PatchInput,
+    RelativePosition,
+    RotaryPosition,
+    SinusoidalPosition,
+    TokenInput,
+)
 from txcalc.spec.layers import MLA, Attention, Mamba2, MoE
 from txcalc.spec.layers import Dense as DenseSpec
 from txcalc.spec.model import Model, Stack, Sublayers
+
+AnySelfAttention = SelfAttention | LatentAttention | DisentangledAttention
 
 
 @dataclass
@@ -52,12 +65,13 @@ class Cache:
 class PositionTables:
     """The masks and rotations of one stack, each built once and shared by the layers that need it."""
 
-    def __init__(self, stack: Stack, options: Options, *, causal: bool) -> None:
-        self.position, self.options, self.causal = stack.position, options, causal
+    def __init__(self, stack: Stack, options: Options, *, causal: bool, context: int) -> None:
+        self.position, self.options, self.causal, self.context = stack.position, options, causal, context
+        self.image = stack.input if isinstance(stack.input, PatchInput) else None
         self._masks: dict[tuple[int | None, int | None, int | None], AdditiveMask] = {}
         self._rotations: dict[int, Rotary] = {}
 
-    def attention(self, attention: Attention | MLA, d_model: int) -> SelfAttention | LatentAttention:
+    def attention(self, attention: Attention | MLA, d_model: int) -> AnySelfAttention:
         """A self-attention with this stack's positions."""
         position, heads = self.position, attention.heads
         alibi = heads if isinstance(position, AlibiPosition) else None
@@ -66,6 +80,11 @@ class PositionTables:
                 attention, d_model, self.options, mask=self._mask(None, None, alibi),
                 plain_causal=self.causal and alibi is None, rotary=self._rotary(attention.rope_dim),
             )
+        if isinstance(position, DisentangledPosition):
+            if self.causal or attention.kv_heads != heads:
+                raise ValueError("disentangled attention has no causal mask and no grouped heads")
+            mask = self._mask(attention.window, attention.chunk, None)
+            return DisentangledAttention(attention, position, d_model, self.options, mask, self.context)
         own_bias = isinstance(position, RelativePosition) and position.per_layer
         return SelfAttention(
             attention, d_model, self.options,
@@ -75,10 +94,12 @@ class PositionTables:
             relative_bias=self.relative_bias(heads) if own_bias else None,
         )
 
-    def relative_bias(self, heads: int) -> RelativeBias | None:
-        """A table of T5's bias, if that is this stack's position."""
+    def relative_bias(self, heads: int) -> RelativeBias | PatchBias | None:
+        """A table of biases by distance, if that is this stack's position."""
         if not isinstance(self.position, RelativePosition):
             return None
+        if self.image is not None:
+            return PatchBias(self.position, heads, self.image)
         return RelativeBias(self.position, heads, causal=self.causal)
 
     def _mask(self, window: int | None, chunk: int | None, alibi: int | None) -> AdditiveMask | None:
@@ -102,22 +123,28 @@ class PositionTables:
 class Block(nn.Module):
     """One layer: attention, recurrence, cross-attention and feed-forward, each in its residual, as far as there."""
 
-    attention: SelfAttention | LatentAttention | None
+    attention: AnySelfAttention | None
     recurrent: DeltaRule | StateSpace | None
     cross_attention: CrossAttention | None
     feed_forward: Dense | MixtureOfExperts | None
 
-    def __init__(self, block: Sublayers, d_model: int, options: Options, tables: PositionTables) -> None:
+    def __init__(
+        self, block: Sublayers, d_model: int, options: Options, tables: PositionTables, *, scaled: bool
+    ) -> None:
         super().__init__()
         norm = block.norm
         self.placement, self.shared_norm, self.parallel = norm.placement, norm.shared, block.residual == "parallel"
-        own, recurrent, cross, feed_forward = block.attention, block.recurrent, block.cross_attention, block.feed_forward
+        self.scaled = scaled
+        own, recurrent, cross = block.attention, block.recurrent, block.cross_attention
+        feed_forward = block.feed_forward
         if self.parallel and recurrent is not None:
             raise ValueError("a parallel block has attention and feed_forward, and no recurrence")
         if cross is not None and (cross.window or cross.chunk):
             raise ValueError("a window or chunks mean nothing in cross_attention")
-        parts = (("attention", own), ("recurrent", recurrent), ("cross_attention", cross), ("feed_forward", feed_forward))
-        for name, part in parts:
+        parts = {"attention": own, "recurrent": recurrent, "cross_attention": cross, "feed_forward": feed_forward}
+        for name, part in parts.items():
+            if scaled and part is not None:
+                self.register_parameter(f"{name}_scale", nn.Parameter(torch.full((d_model,), 1e-4)))
             if part is None or (name == "feed_forward" and norm.shared):
                 continue
             bare = name == "attention" and not norm.on_attention
@@ -144,16 +171,18 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, memory: Tensor | None, bias: Tensor | None, past: int, cache: LayerCache | None
     ) -> Tensor:
-        """(b, n, d) to (b, n, d); ``memory`` (b, s, d) is the encoder's output, ``bias`` the stack's relative one."""
+        """(b, n, d) to (b, n, d); ``memory`` (b, s, d) is the encoder's output, ``bias`` the stack's relative one.
+
+        With disentangled positions ``bias`` is their table, (2 * buckets, d).
+        """
         attention, recurrent, cross = self.attention, self.recurrent, self.cross_attention
         feed_forward = self.feed_forward
         if self.parallel:
             assert attention is not None and feed_forward is not None
             normed = self._norm("attention_norm", x)
             normed_2 = normed if self.shared_norm else self._norm("feed_forward_norm", x)
-            attended: Tensor = attention(normed, bias, past, cache)
-            y: Tensor = x + attended + feed_forward(normed_2)
-            return y
+            attended = self._scale("attention", attention(normed, bias, past, cache))
+            return x + attended + self._scale("feed_forward", feed_forward(normed_2))
         if attention is not None:
             x = self._residual("attention", x, lambda y: attention(y, bias, past, cache))
         if recurrent is not None:
@@ -167,13 +196,17 @@ class Block(nn.Module):
     def _residual(self, name: str, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
         match self.placement:
             case "pre":
-                return x + run(self._norm(f"{name}_norm", x))
+                return x + self._scale(name, run(self._norm(f"{name}_norm", x)))
             case "post":
-                return self._norm(f"{name}_norm", x + run(x))
+                return self._norm(f"{name}_norm", x + self._scale(name, run(x)))
             case "sandwich":
-                return x + self._norm(f"{name}_post_norm", run(self._norm(f"{name}_norm", x)))
+                y = self._scale(name, run(self._norm(f"{name}_norm", x)))
+                return x + self._norm(f"{name}_post_norm", y)
             case "res-post":
-                return x + self._norm(f"{name}_norm", run(x))
+                return x + self._norm(f"{name}_norm", self._scale(name, run(x)))
+
+    def _scale(self, name: str, x: Tensor) -> Tensor:
+        return x * self.get_parameter(f"{name}_scale") if self.scaled else x
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
         y: Tensor = self.get_submodule(name)(x)
@@ -194,57 +227,83 @@ def sinusoids(length: int, width: int) -> Tensor:
 class StackModules(nn.Module):
     """The embeddings' positions, the blocks and the norms of one stack; not yet a ``forward``."""
 
-    position_embedding: nn.Embedding | None
+    position_embedding: nn.Embedding | nn.Parameter | None
+    relative_embedding: nn.Parameter | None
     type_embedding: nn.Embedding | None
     embedding_projection: nn.Linear | None
-    relative_bias: RelativeBias | None
+    relative_bias: RelativeBias | PatchBias | None
     position_table: Tensor | None
 
-    def __init__(self, model: Model, stack: Stack, options: Options, *, causal: bool) -> None:
+    def __init__(self, model: Model, stack: Stack, options: Options, *, causal: bool, d_model: int) -> None:
         super().__init__()
-        d_model, position = model.d_model, stack.position
+        self.plan, self.causal = stack, causal
+        self.reads_tokens = isinstance(stack.input, TokenInput)
+        factorised = self.reads_tokens and model.embedding_dim is not None
         self.project_tokens = model.embedding_projection == "tokens"
-        width = d_model if self.project_tokens else model.embedding_width
-        self.plan, self.scale = stack, math.sqrt(d_model) if model.embedding_scale else None
-        self.position_embedding, table = None, None
-        if isinstance(position, LearnedPosition):
-            self.position_embedding = nn.Embedding(position.size, width)
-        elif isinstance(position, SinusoidalPosition) and position.stored:
-            frozen = nn.Embedding(position.size, width, _weight=sinusoids(position.size, width), _freeze=True)
-            self.position_embedding = frozen
-        elif isinstance(position, SinusoidalPosition):
-            table = sinusoids(options.length, width)
-        self.register_buffer("position_table", table, persistent=False)
-        self.type_embedding = nn.Embedding(model.token_types, width) if model.token_types else None
+        width = model.embedding_width if factorised and not self.project_tokens else d_model
+        self.scale = math.sqrt(d_model) if model.embedding_scale and self.reads_tokens else None
+        self._add_positions(stack, width, options)
+        types = model.token_types if self.reads_tokens else 0
+        self.type_embedding = nn.Embedding(types, width) if types else None
         self.embedding_norm = Normalization(stack.norm, width) if stack.embedding_norm else nn.Identity()
         self.embedding_dropout = dropout_or_nothing(options.dropout)
         self.embedding_projection = None
-        if model.embedding_dim is not None:
+        if factorised:
             self.embedding_projection = nn.Linear(
-                model.embedding_dim, d_model, bias=model.embedding_projection_bias
+                model.embedding_width, d_model, bias=model.embedding_projection_bias
             )
-        tables = PositionTables(stack, options, causal=causal)
-        one_bias = isinstance(position, RelativePosition) and not position.per_layer
+        tables = PositionTables(stack, options, causal=causal, context=model.context)
+        one_bias = isinstance(stack.position, RelativePosition) and not stack.position.per_layer
         self.relative_bias = tables.relative_bias(stack.attention_heads) if one_bias else None
 
         def blocks(block: Sublayers, count: int) -> Repeated:
-            return Repeated(lambda: Block(block, d_model, options, tables), count)
+            return Repeated(lambda: Block(block, d_model, options, tables, scaled=stack.layer_scale), count)
 
         self.layers: nn.ModuleList
         if stack.groups is None:
             self.layers = blocks(stack, 1 if stack.share_layers else stack.layers)
         else:
             self.layers = nn.ModuleList(
-                nn.ModuleList(blocks(block, group.repeat * block.repeat) for block in group.blocks)
+                nn.ModuleList(
+                    blocks(block, (1 if group.shared else group.repeat) * block.repeat) for block in group.blocks
+                )
                 for group in stack.groups
             )
         self.final_norm = Normalization(stack.norm, d_model) if stack.final_norm else nn.Identity()
 
-    def run(self, embedded: Tensor, types: Tensor | None, memory: Tensor | None, cache: Cache | None) -> Tensor:
-        """Token embeddings (b, n, width) to hidden states (b, n, d)."""
+    def _add_positions(self, stack: Stack, width: int, options: Options) -> None:
+        """Tables that are added to the embeddings, and the one that disentangled attention reads."""
+        self.position_embedding = self.relative_embedding = table = None
+        match stack.position:
+            case LearnedPosition(size=size) if not self.reads_tokens:
+                # An image or a sound has as many positions as the table, which is added whole.
+                self.position_embedding = nn.Parameter(torch.randn(size, width) * 0.02)
+            case LearnedPosition(size=size) | DisentangledPosition(absolute=int(size)):
+                self.position_embedding = nn.Embedding(size, width)
+            case SinusoidalPosition(stored=True, size=size):
+                self.position_embedding = nn.Embedding(size, width, _weight=sinusoids(size, width), _freeze=True)
+            case SinusoidalPosition():
+                table = sinusoids(options.length, width)
+        self.register_buffer("position_table", table, persistent=False)
+        if isinstance(stack.position, DisentangledPosition):
+            self.relative_embedding = nn.Parameter(torch.randn(2 * stack.position.buckets, width) * 0.02)
+            self.relative_norm = Normalization(stack.norm, width) if stack.position.norm else nn.Identity()
+
+    def relative(self, past: int, n: int) -> Tensor | None:
+        """What every layer's attention is given: the relative bias (h, n, past + n), or DeBERTa's table."""
+        if self.relative_embedding is not None:
+            table: Tensor = self.relative_norm(self.relative_embedding)
+            return table
+        return None if self.relative_bias is None else self.relative_bias.look_up(past, n)
+
+    def run(
+        self, embedded: Tensor, types: Tensor | None, memory: Tensor | None, cache: Cache | None,
+        prefix: Tensor | None = None,
+    ) -> Tensor:
+        """Embeddings (b, n, width) to hidden states (b, n, d); a prefix (images, tokens, d) replaces the first ones."""
         past, n = 0 if cache is None else cache.length, embedded.shape[1]
-        x = self._embed(embedded, types, past)
-        bias = None if self.relative_bias is None else self.relative_bias.look_up(past, n)
+        x = self._embed(embedded, types, past, prefix)
+        bias = self.relative(past, n)
         for i, block in enumerate(self.blocks_in_order()):
             x = block(x, memory, bias, past, None if cache is None else cache.layers[i])
         if cache is not None:
@@ -263,16 +322,23 @@ class StackModules(nn.Module):
             for turn in range(group.repeat):
                 for block, repeated in zip(group.blocks, cast(nn.ModuleList, modules), strict=True):
                     for i in range(block.repeat):
-                        yield cast(Block, cast(Repeated, repeated)[turn * block.repeat + i])
+                        before = 0 if group.shared else turn * block.repeat
+                        yield cast(Block, cast(Repeated, repeated)[before + i])
 
-    def _embed(self, x: Tensor, types: Tensor | None, past: int) -> Tensor:
+    def _embed(self, x: Tensor, types: Tensor | None, past: int, prefix: Tensor | None) -> Tensor:
         b, n, _ = x.shape
         if self.scale is not None:
             x = x * self.scale
         if self.embedding_projection is not None and self.project_tokens:
             x = self.embedding_projection(x)
-        if self.position_embedding is not None:
-            x = x + self.position_embedding(torch.arange(past, past + n, device=x.device))
+        if prefix is not None:
+            seen = prefix.flatten(0, 1)
+            x = torch.cat((seen, x.flatten(0, 1)[len(seen) :])).view(x.shape)
+        position = self.position_embedding
+        if isinstance(position, nn.Parameter):
+            x = x + position
+        elif isinstance(position, nn.Embedding):
+            x = x + (position(torch.arange(past, past + n, device=x.device)) if self.reads_tokens else position.weight)
         elif self.position_table is not None:
             x = x + self.position_table[past : past + n]
         if self.type_embedding is not None:

@@ -58,7 +58,7 @@ def against_transformers(spec: Model, config: dict[str, Any]) -> Validation:
     measured = sum(p.numel() for p in {id(p): p for p in live.parameters()}.values())
     reads_tokens = isinstance(spec.input, TokenInput)
     source = SOURCE if spec.encoder is not None and isinstance(spec.encoder.input, TokenInput) else None
-    lengths = ({"seq": SEQ} if reads_tokens else {}) | ({"source_seq": source} if source else {})
+    lengths: dict[str, Any] = ({"seq": SEQ} if reads_tokens else {}) | ({"source_seq": source} if source else {})
     w = Workload(phase="training", batch=BATCH, attention="eager", dtype="fp32", **lengths)
     totals = count(spec, w).totals
 

@@ -65,7 +65,9 @@ def attention(
     output: OutputOptions,
     common: CommonOptions,
 ) -> None:
-    """Draw the O(N²) curve: what attention costs at every length, with a score matrix and without.
+    """Draw the O(N²) curve: what attention costs.
+
+    What it keeps and moves, eager with its score matrix and flash without, and where each stops fitting a device.
 
     Example: txcalc attention gpt2 --seq 1K..64K --device a100-40gb
     """

@@ -49,9 +49,10 @@ def explain(
         bool, typer.Option("--latex", help="Same as --notation latex.", show_default=False)
     ] = False,
 ) -> None:
-    """Derive a number: its formula, where each part comes from, and what textbooks write instead.
+    """Show how a number comes about.
 
-    The formula comes from the code that counts; its value is checked against the count on every run.
+    Its formula, where each part comes from, and what textbooks write instead. The formula comes from the code that
+    counts; its value is checked against the count on every run.
     """
     from txcalc.answer.defaults import workload
     from txcalc.answer.explain import explain as explained

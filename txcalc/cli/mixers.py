@@ -45,7 +45,9 @@ def mixers(
     ctx: typer.Context, *, layer: MixerOptions, plot_: plot.PlotOption = None, output: OutputOptions,
     common: CommonOptions,
 ) -> None:
-    """Put ways of processing a sequence side by side: recurrence, convolution, attention, and what came after.
+    """Put recurrence, convolution and attention side by side.
+
+    One layer of each, and of what came after: its costs, and how they grow with the length.
 
     Example: txcalc mixers --d 512 --seq 1K..64K
     """

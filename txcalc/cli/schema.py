@@ -18,8 +18,8 @@ app = typer.Typer(
 def schema(
     ctx: typer.Context,
     document: Annotated[
-        str, typer.Argument(metavar="DOCUMENT", help="preset, report or comparison.", show_default=False,
-                            autocompletion=lambda: ["preset", "report", "comparison"])
+        str, typer.Argument(metavar="DOCUMENT", help="preset, report, comparison, attention or mixers.", show_default=False,
+                            autocompletion=lambda: ["preset", "report", "comparison", "attention", "mixers"])
     ],
     common: CommonOptions,
 ) -> None:

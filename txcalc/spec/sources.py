@@ -45,7 +45,7 @@ def read_source(model: str) -> Source:
         if file := find(model):
             place = str(file.entry)
             return Source(read_yaml(file.text, place), file.label, place)
-        if not os.path.exists(model):  # noqa: PTH110  Path.exists raises for a NUL
+        if not (os.path.isfile(model) or _is_model_folder(model)):  # noqa: PTH113  Path.is_file raises for a NUL
             raise unknown(model)
     path = os.path.join(model, _CONFIG) if _is_model_folder(model) else model  # noqa: PTH118
     return Source(_read(path, path), path, path, _name(path))
@@ -57,7 +57,7 @@ def _read(path: str, place: str) -> Document:
 
 
 def _parsed(text: str, place: str, *, is_json: bool = False) -> Document:
-    if is_json or jsontext.looks_like_json(text):
+    if jsontext.looks_like_json(text) or (is_json and text.lstrip()[:1] in ("{", "[", '"')):
         return jsontext.read_json(text, place)
     return read_yaml(text, place)
 
@@ -83,8 +83,9 @@ def _name(path: str) -> str:
 
 def _stdin() -> str:
     raw = sys.stdin.buffer.read(jsontext.MAX_BYTES + 1)
-    if len(raw) > jsontext.MAX_BYTES:
-        raise SpecError(f"is larger than {jsontext.MAX_BYTES:,} bytes", source="stdin")
+    limit = jsontext.MAX_BYTES if raw.lstrip()[:1] == b"{" else MAX_BYTES
+    if len(raw) > limit:
+        raise SpecError(f"is larger than {limit:,} bytes", source="stdin")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:

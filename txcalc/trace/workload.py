@@ -28,7 +28,8 @@ class Workload(BaseModel):
 
     ``seq`` tokens are new; ``past`` tokens are already in the KV cache. An encoder-decoder also reads
     ``source_seq`` tokens, which its encoder has already processed when the phase is ``decode``.
-    ``kv_block`` is the page of a paged engine's cache, in tokens. ``images`` run through a second stack, where a model has one.
+    ``kv_block`` is the page of a paged engine's cache, in tokens.
+    ``images`` run through a second stack, where a model has one.
     ``forward`` is a pass over a whole sequence; ``training`` adds the loss and the backward pass.
     """
 

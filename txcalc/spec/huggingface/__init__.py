@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-_OWN: Final = frozenset({"architecture", "d_ff", "heads", "feed_forward", "position"})
+_OWN: Final = frozenset({"architecture", "attention", "feed_forward", "groups", "head"})
 _THEIRS: Final = frozenset({"model_type", "architectures", "transformers_version", "hidden_size", "num_hidden_layers",
                             "num_attention_heads", "n_embd"})
 

@@ -119,7 +119,7 @@ def roberta(c: Config, kind: str) -> Data:
 
 def distilbert(c: Config, kind: str) -> Data:
     """DistilBERT, arXiv 1910.01108: no token types, no pooler, a dense layer in the classifier."""
-    c.ignore("qa_dropout", "seq_classif_dropout", "tie_weights_", "output_past", "tie_word_embeddings")
+    c.ignore("qa_dropout", "seq_classif_dropout", "tie_weights_", "tie_word_embeddings")
     d, act = c.size("dim", "hidden_size"), activation(c, "activation", "hidden_act")
     if kind == "mlm":
         head: Data = {"head": masked_lm(c, act, two_biases=False)}
@@ -141,7 +141,7 @@ def distilbert(c: Config, kind: str) -> Data:
 
 def albert(c: Config, kind: str) -> Data:
     """ALBERT, arXiv 1909.11942: a factorised embedding, and layers that share their weights."""
-    c.ignore("gap_size", "net_structure_type", "num_memory_blocks", "down_scale_factor", "output_past")
+    c.ignore("gap_size", "net_structure_type", "num_memory_blocks", "down_scale_factor", "layers_to_keep")
     classes = labels(c) if kind == "pretraining" else 2
     spec = encoder(c, _bert_head(c, kind, pair_labels=classes), token_types=c.size("type_vocab_size"),
                    embedding_dim=c.size("embedding_size"))

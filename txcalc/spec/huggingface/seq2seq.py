@@ -41,7 +41,6 @@ def umt5(c: Config, kind: str) -> Data:
 
 
 def _t5(c: Config, kind: str, *, per_layer: bool) -> Data:
-    c.ignore("output_past", "scalable_attention")
     layers, d = c.size("num_layers", "num_hidden_layers"), c.size("d_model", "hidden_size")
     position = {"kind": "relative", "buckets": c.size("relative_attention_num_buckets"),
                 "max_distance": c.size("relative_attention_max_distance"), "per_layer": per_layer}
@@ -121,7 +120,7 @@ def _bart(
 
     Untied, these classes keep a third token table that nothing reads, so that is refused.
     """
-    c.ignore("num_hidden_layers", "classif_dropout", "output_past", "save_step", "force_bos_token_to_be_generated",
+    c.ignore("num_hidden_layers", "classif_dropout", "save_step", "force_bos_token_to_be_generated",
              "extra_layer_norm", "layernorm_variant", "hidden_size", "num_attention_heads", "max_new_tokens",
              "encoder_emd_tok_dim", "decoder_emd_tok_dim")
     c.only("is_decoder", False)

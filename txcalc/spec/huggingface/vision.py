@@ -37,6 +37,7 @@ def _side(c: Config, name: str) -> int:
 
 def _tower(c: Config, image: Data, *, bias: bool | Data = True, **parts: Any) -> Data:
     """A stack of ViT's shape: norms before each sublayer and at the end. ``parts`` win."""
+    c.ignore("tie_word_embeddings")
     heads, d = c.size("num_attention_heads"), c.size("hidden_size")
     attention: Data = {"heads": heads, "bias": bias}
     if c.take("head_dim", default=None) is not None:

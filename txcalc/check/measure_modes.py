@@ -1,0 +1,170 @@
+"""What watches a running model: which module runs, which products it computes, which storages live."""
+
+from __future__ import annotations
+
+import weakref
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.hooks import RemovableHandle
+
+from txcalc.check.reference_layers import Repeated
+
+# ---------------------------------------------------------------- which module is running
+
+
+def canonical_paths(root: nn.Module) -> dict[nn.Module, str]:
+    """Every module to its path, without the index where modules are repeated; a shared module has its first path."""
+    paths: dict[nn.Module, str] = {}
+
+    def visit(module: nn.Module, path: str) -> None:
+        if module in paths:
+            return
+        paths[module] = path
+        for name, child in module.named_children():
+            visit(child, path if isinstance(module, Repeated) else f"{path}.{name}".lstrip("."))
+
+    visit(root, "")
+    return paths
+
+
+def copies(root: nn.Module) -> dict[nn.Module, int]:
+    """How many modules each module stands for: on meta one may be repeated by reference."""
+    found: dict[nn.Module, int] = {}
+
+    def visit(module: nn.Module, times: int) -> None:
+        found.setdefault(module, times)
+        for child, n in Counter(module._modules.values()).items():
+            if child is not None and child not in found:
+                visit(child, times * n)
+
+    visit(root, 1)
+    return found
+
+
+class ModulePath:
+    """The canonical path of the innermost module that is running, in forward and in backward.
+
+    In backward it is found through autograd's sequence number, which every node got when it was made in forward.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        self._paths = canonical_paths(root)
+        self._running: list[str] = []
+        self._marks: list[tuple[int, str]] = []
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> ModulePath:
+        for module, path in self._paths.items():
+            self._handles.append(module.register_forward_pre_hook(self._entering(path)))
+            self._handles.append(module.register_forward_hook(self._leave, always_call=True))
+        self._mark()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def now(self) -> str:
+        """The module whose forward is running; the root's path is empty."""
+        return self._running[-1] if self._running else ""
+
+    def of_backward(self) -> str:
+        """The module whose forward made the autograd node that is running."""
+        node = torch._C._current_autograd_node()
+        if node is None:
+            return ""
+        return self._marks[bisect_right(self._marks, node._sequence_nr(), key=lambda mark: mark[0]) - 1][1]
+
+    def _entering(self, path: str) -> Callable[[nn.Module, Any], None]:
+        def enter(module: nn.Module, args: Any) -> None:
+            self._running.append(path)
+            self._mark()
+
+        return enter
+
+    def _leave(self, module: nn.Module, args: Any, out: Any) -> None:
+        self._running.pop()
+        self._mark()
+
+    def _mark(self) -> None:
+        self._marks.append((torch._C._autograd._get_sequence_nr(), self.now()))
+
+
+# ---------------------------------------------------------------- counting what ran
+
+
+def _cpu_flash(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
+    count: int = sdpa_flop_count(q.shape, k.shape, v.shape)  # type: ignore[no-untyped-call]
+    return count
+
+
+def _cpu_flash_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
+    count: int = sdpa_backward_flop_count(grad.shape, q.shape, k.shape, v.shape)  # type: ignore[no-untyped-call]
+    return count
+
+
+_aten = torch.ops.aten
+# PyTorch has formulas for the CUDA kernels alone and reads 0 on the CPU's; these give its kernel the same ones.
+_FORMULAS: dict[Any, Callable[..., int]] = flop_registry | {
+    _aten._scaled_dot_product_flash_attention_for_cpu: _cpu_flash,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_flash_backward,
+}
+
+
+class FlopMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """FlopCounterMode with a path of our own for each op."""
+
+    def __init__(self, where: Callable[[], str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._where = where
+        self._counts: dict[str, int] = defaultdict(int)
+
+    def by_path(self) -> dict[str, int]:
+        """What was counted so far, by path."""
+        return dict(self._counts)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if (formula := _FORMULAS.get(func._overloadpacket)) is not None:
+            self._counts[self._where()] += formula(*args, **kwargs, out_val=out)
+        return out
+
+
+def storage_of(tensor: Tensor) -> int:
+    """What identifies the memory behind a tensor, as long as it lives."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+class LiveMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The bytes of the storages made while it is on, now and at most."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now: int = 0
+        self.peak: int = 0
+        self._live: dict[int, weakref.finalize[Any, Any]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {storage_of(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor) and storage_of(tensor) not in given and storage_of(tensor) not in self._live:
+                storage = tensor.untyped_storage()
+                self.now += storage.nbytes()
+                key = storage_of(tensor)
+                self._live[key] = weakref.finalize(storage, self._free, key, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return out
+
+    def _free(self, key: int, nbytes: int) -> None:
+        del self._live[key]
+        self.now -= nbytes
