@@ -36,7 +36,7 @@ def read(config: dict[str, Any], quantization: dict[str, Any] | None) -> Model:
 
 
 def stored(config: dict[str, Any], quantization: dict[str, Any] | None, dtype: str = "bf16") -> Quantity:
-    return count(read(config, quantization), Workload(seq=3, dtype=dtype)).totals.weight_bytes  # type: ignore[arg-type]
+    return count(read(config, quantization), Workload.model_validate({"seq": 3, "dtype": dtype})).totals.weight_bytes
 
 
 def refused(quantization: dict[str, Any], config: dict[str, Any] = LLAMA) -> str:
@@ -256,7 +256,7 @@ def test_compressed_tensors_packed(tmp_path: Path, symmetric: bool) -> None:
 
 
 @pytest.mark.parametrize("static", [True, False])
-@pytest.mark.parametrize(("strategy", "shape"), [("channel", lambda out, columns: (out, 1)), ("tensor", lambda *_: (1,))])
+@pytest.mark.parametrize(("strategy", "shape"), [("channel", lambda out, _: (out, 1)), ("tensor", lambda *_: (1,))])
 def test_compressed_tensors_float(tmp_path: Path, strategy: str, shape: Any, static: bool) -> None:
     torch = pytest.importorskip("torch")
 
@@ -294,7 +294,8 @@ def test_parameters_stay_and_what_is_not_packed_is_as_wide_as_the_dtype() -> Non
     assert params(t) == params(trace(plain, Workload(seq=3)))
     assert quantized_params(t) == 3 * sum(out * columns for out, columns in LAYER)
     assert stored(LLAMA, GPTQ, "fp32").value - stored(LLAMA, GPTQ).value == REST
-    assert count(packed, Workload(seq=3)).totals.training_state_bytes == count(plain, Workload(seq=3)).totals.training_state_bytes
+    states = [count(model, Workload(seq=3)).totals.training_state_bytes for model in (plain, packed)]
+    assert states[0] == states[1]
 
 
 @pytest.mark.parametrize(("names", "left"), [
@@ -359,6 +360,7 @@ def test_a_router_that_some_libraries_pack_makes_an_estimate() -> None:
     ({**GPTQ, "checkpoint_format": "marlin"}, "quantization_config.checkpoint_format"),
     ({**GPTQ, "dynamic": {"+:.*": {}}}, "quantization_config.dynamic"),
     ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv"}, "quantization_config.version"),
+    ({"quant_method": "fp8", "modules_to_not_convert": ["model.layers.0.mlp.experts.3"]}, "single experts"),
     ({"quant_method": "fp8", "weight_block_size": 128}, "quantization_config.weight_block_size"),
     ({"quant_method": "fp8", "modules_to_not_convert": ["visual"]}, "'visual' names no module of this model"),
     ({"quant_method": "fp8", "modules_to_not_convert": ["(a*)*b"]}, "it could take too long"),
@@ -381,3 +383,11 @@ def test_what_is_not_understood_is_refused(quantization: dict[str, Any], words: 
 def test_a_family_whose_modules_are_not_known_is_refused() -> None:
     bert = {"model_type": "bert", "architectures": ["BertModel"]}
     assert "quantized checkpoints of model_type bert are not understood" in refused({**GPTQ}, bert)
+
+
+def test_a_packed_part_of_a_model_is_refused() -> None:
+    config = FACTS["gemma-3-4b"]["config"]
+    text = {**config["text_config"], "quantization_config": GPTQ}
+    with pytest.raises(SpecError, match=r"text_config\.quantization_config: a packed part"):
+        spec_from_config({**config, "text_config": text}, "config.json", "tiny")
+    assert "model_type gemma3 are not understood" in refused(GPTQ, config)

@@ -43,8 +43,8 @@ def conventions(spec: Model, workload: Workload) -> tuple[Convention, ...]:
     if spec.quantization is not None:
         rows.append(("weights", _packing(spec.quantization, workload), "--dtype"))
     if workload.kv_block is not None:
-        rows.append(("kv-block", f"a paged engine's cache: whole blocks of {workload.kv_block} tokens, for each sequence "
-                                 "and layer, that hold a token still needed; recurrent states are not paged",
+        rows.append(("kv-block", f"a paged engine's cache: whole blocks of {workload.kv_block} tokens that hold a token "
+                                 "still needed, for each sequence and layer; recurrent states are not paged",
                      "--kv-block"))
     if workload.attention == "flash" and any(
         isinstance(stack.position, RelativePosition) for stack in (spec, spec.encoder) if stack is not None

@@ -38,7 +38,7 @@ def markdown(comparison: Comparison) -> str:
     cells = list(zip(("", *names), *found, strict=True)) if wide else [("", *names), *found]
     head, *body = cells
     parts = [
-        " · ".join(escaped(part) for part in _run(comparison) if part),
+        " · ".join(escaped(part) for part in workload_line(comparison) if part),
         pipe_table(head, "<" + ">" * (len(head) - 1), body),
         "\n".join(f"- {escaped(rule)}" for rule in rules.full(comparison.conventions)),
     ]
@@ -67,8 +67,8 @@ def _rows(entries: Sequence[Entry]) -> Iterator[tuple[str, list[str], bool]]:
     yield "  relative", [units.ratio(t.params.value, base) for t in totals], False
     if any(t.params_active != t.params for t in totals):
         yield "  active", [units.params(t.params_active.value) for t in totals], False
-    yield "Layers × width", [_shape(entry) for entry in entries], False
-    yield "Heads / KV heads", [_heads(entry) for entry in entries], False
+    yield "Layers × width", [architecture(entry) for entry in entries], False
+    yield "Heads / KV heads", [heads(entry) for entry in entries], False
     yield "Context", [units.exact(spec["context"]) for spec in specs], False
     yield "FLOPs per token", [units.flops(t.flops_per_token.value) for t in totals], False
     yield "Weights", [units.memory(t.weight_bytes.value) for t in totals], False
@@ -78,7 +78,7 @@ def _rows(entries: Sequence[Entry]) -> Iterator[tuple[str, list[str], bool]]:
 
 
 def _lines(comparison: Comparison, screen: Screen) -> Iterator[Line]:
-    first, *rest = wrap(_run(comparison), screen)
+    first, *rest = wrap(workload_line(comparison), screen)
     yield from (first, *rest)
     for entry in comparison.entries:
         origin = [part for part in headings.origin(entry.model) if part]
@@ -109,7 +109,7 @@ def _transposed(comparison: Comparison) -> list[list[Span]]:
     return [head, *([Span(name), *(Span(row.cells[i]) for row in shown)] for i, name in enumerate(names))]
 
 
-def _run(comparison: Comparison) -> list[str]:
+def workload_line(comparison: Comparison) -> list[str]:
     """The workload that all share. An encoder's length is each model's own where it was not given."""
     entries = comparison.entries
     workload = entries[0].workload
@@ -125,12 +125,14 @@ def _run(comparison: Comparison) -> list[str]:
     return [batch, f"{seq} for all", *rest]
 
 
-def _shape(entry: Entry) -> str:
+def architecture(entry: Entry) -> str:
+    """``12 × 768``: layers and width."""
     layers = headings.layers(entry.model.spec)
     return f"{f'({layers})' if ' ' in layers else layers} × {units.exact(entry.model.spec['d_model'])}"
 
 
-def _heads(entry: Entry) -> str:
+def heads(entry: Entry) -> str:
+    """``32 / 8``: query heads, and heads of keys and values."""
     found = headings.heads(entry.model.spec)
     return units.MISSING if found is None else " / ".join(units.exact(number) for number in found)
 

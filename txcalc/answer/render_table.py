@@ -165,7 +165,7 @@ def _details(view: View, screen: Screen) -> Iterator[Line]:
     sections = [
         ("Published", ("printed", "counted", "difference"), _published(view)),
         ("Weights", ("shape", "copies"), _weights(view)),
-        ("KV cache", ("kind", "layers", "tokens", "bytes", "allocated"), _caches(report)),
+        ("KV cache", ("kind", "layers", "tokens", "bytes", *_allocated(report)), _caches(report)),
         ("Kept for backward", ("tensor", "shape", "times", "bytes"), _kept(report)),
         ("Sources", ("",), _sources(report) if view.verbose > 1 else []),
     ]
@@ -213,9 +213,13 @@ def _weights(view: View) -> list[list[str]]:
 def _caches(report: Report) -> list[list[str]]:
     return [
         [cache.path, cache.kind, units.exact(cache.layers), units.exact(cache.tokens), units.exact(cache.bytes),
-         units.exact(cache.allocated_bytes)]
+         *(units.exact(cache.allocated_bytes) for _ in _allocated(report))]
         for cache in report.caches
     ]
+
+
+def _allocated(report: Report) -> tuple[str, ...]:
+    return () if report.workload.kv_block is None else ("allocated",)
 
 
 def _kept(report: Report) -> list[list[str]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import conv_flop_count, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 from torch.utils.hooks import RemovableHandle
 
 from txcalc.check.reference_layers import Repeated
@@ -111,9 +111,20 @@ def _cpu_flash_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any, 
     return count
 
 
+def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any, **known: Any) -> int:
+    groups, wanted = rest[-2], rest[-1]
+    if groups == 1:
+        count: int = flop_registry[_aten.convolution_backward](grad, x, weight, *rest, **known)
+        return count
+    per_half: int = conv_flop_count(x.shape, weight.shape, grad.shape)  # type: ignore[no-untyped-call]
+    return per_half * sum(wanted[:2])
+
+
 _aten = torch.ops.aten
-# PyTorch has formulas for the CUDA kernels alone and reads 0 on the CPU's; these give its kernel the same ones.
+# PyTorch has formulas for the CUDA kernels of flash attention alone and reads 0 on the CPU's; these give its kernel
+# the same ones. Its formula for the backward of a convolution forgets the groups in the weight's half.
 _FORMULAS: dict[Any, Callable[..., int]] = flop_registry | {
+    _aten.convolution_backward: _convolution_backward,
     _aten._scaled_dot_product_flash_attention_for_cpu: _cpu_flash,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_flash_backward,
 }

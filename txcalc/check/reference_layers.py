@@ -146,8 +146,11 @@ class MixtureOfExperts(nn.Module):
         weights, chosen = self._route(self.router(tokens))
         order = torch.argsort(chosen.flatten(), stable=True)
         sorted_tokens = tokens[order // self.active]
-        parts = torch.split(sorted_tokens, self._counts(chosen))
-        outputs = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])
+        if sorted_tokens.is_meta:  # one module stands for all experts, so what each is given can go in together
+            outputs = self.experts[0](sorted_tokens)
+        else:
+            parts = torch.split(sorted_tokens, self._counts(chosen))
+            outputs = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])
         unsorted = outputs[torch.argsort(order)].view(*chosen.shape, -1)
         out = (unsorted * weights.unsqueeze(-1)).sum(dim=1)
         if self.shared is not None:
@@ -171,7 +174,7 @@ class MixtureOfExperts(nn.Module):
     def _counts(self, chosen: Tensor) -> list[int]:
         """Tokens per expert; where tensors have no values to read, as even as can be."""
         experts = len(self.experts)
-        if chosen.is_meta or isinstance(chosen, FakeTensor):
+        if isinstance(chosen, FakeTensor):
             each, left = divmod(chosen.numel(), experts)
             return [each + (e < left) for e in range(experts)]
         counts: list[int] = torch.bincount(chosen.flatten(), minlength=experts).tolist()

@@ -15,7 +15,8 @@ SMALL: Final[dict[str, int]] = {
     "vocab": 101, "d_model": 30, "context": 64, "size": 67, "d_ff": 37, "shared_d_ff": 19, "head_dim": 10,
     "experts": 5, "window": 5, "chunk": 6, "token_types": 3, "embedding_dim": 13, "buckets": 7, "labels": 11,
     "q_rank": 26, "kv_rank": 14, "nope_dim": 12, "rope_dim": 6, "value_dim": 10, "state": 9, "key_dim": 8, "conv": 3,
-    "image": 12, "patch": 4, "bins": 17, "length": 23, "max_distance": 20,
+    "image": 12, "patch": 4, "bins": 17, "length": 23, "max_distance": 20, "tokens": 1, "absolute": 71,
+    "source_vocab": 89, "width": 16, "pair_labels": 2, "channels": 3,
 }
 """What each size becomes; other sizes are derived below or kept (they are small counts already)."""
 
@@ -59,8 +60,21 @@ def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:
         out["shared_experts"] = min(data["shared_experts"], 2)
     if "repeat" in data:
         out["repeat"] = min(data["repeat"], 2)
+    if "input" in data and (length := _positions(out["input"])) is not None:
+        if "size" in out["position"]:
+            out["position"]["size"] = length
+        if out["position"]["kind"] == "relative" and "patch" in out["input"]:
+            sides = 2 * (out["input"]["image"] // out["input"]["patch"]) - 1
+            out["position"]["buckets"] = sides**2 + 3  # a row for every distance of two patches, and three besides
     if "layers" in data:
         groups = out.get("groups")
         out["layers"] = 3 if groups is None else sum(
             g["repeat"] * sum(b["repeat"] for b in g["blocks"]) for g in groups
         )
+
+
+def _positions(own: Mapping[str, Any]) -> int | None:
+    """Positions of one image or sound; None for tokens."""
+    if "patch" in own:
+        return int((own["image"] // own["patch"]) ** 2 + own["class_tokens"])
+    return own.get("length")

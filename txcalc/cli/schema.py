@@ -18,7 +18,8 @@ app = typer.Typer(
 def schema(
     ctx: typer.Context,
     document: Annotated[
-        str, typer.Argument(metavar="DOCUMENT", help="preset, report, comparison, attention or mixers.", show_default=False,
+        str, typer.Argument(metavar="DOCUMENT", show_default=False,
+                            help="preset, report, comparison, attention or mixers.",
                             autocompletion=lambda: ["preset", "report", "comparison", "attention", "mixers"])
     ],
     common: CommonOptions,

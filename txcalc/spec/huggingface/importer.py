@@ -43,6 +43,9 @@ def spec_from_config(data: Mapping[str, Any], source: str, name: str) -> Data:
 
 
 def _quantization(c: Config, spec: Data) -> Data:
+    for name, section in c.data.items():
+        if isinstance(section, Mapping) and section.get("quantization_config"):
+            raise c.error(f"{name}.quantization_config", "a packed part of a model is not understood")
     if not (c.data.get("quantization_config") or c.data.get("compression_config")):
         return {}
     from txcalc.spec.huggingface.quantized import read_quantization
