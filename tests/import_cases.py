@@ -104,4 +104,20 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "linear_num_key_heads": [2, 4], "linear_num_value_heads": [4, 8], "linear_key_head_dim": [6],
         "linear_value_head_dim": [10], "linear_conv_kernel_dim": [3, 4], "num_hidden_layers": [4, 7],
         "mlp_only_layers": [[]], "attention_bias": [True, False]},
+    "jamba": LLAMA | {
+        "num_hidden_layers": [4, 9], "attn_layer_period": [3, 4], "attn_layer_offset": [1, 2], "num_experts": [1, 4],
+        "expert_layer_period": [2], "expert_layer_offset": [0, 1], "num_experts_per_tok": [1, 2],
+        "mamba_d_state": [5, 7], "mamba_dt_rank": ["auto", 6], "mamba_d_conv": [3, 4], "mamba_expand": [2],
+        "mamba_conv_bias": [True, False], "mamba_proj_bias": [True, False], "pad_token_id": [0]},
+    "nemotron_h": {k: v for k, v in LLAMA.items() if k != "num_hidden_layers"} | {
+        "layers_block_type": [["mamba", "mlp", "attention", "mlp"], ["mamba", "moe", "mamba", "attention", "mlp"]],
+        "head_dim": [6, 10], "mamba_num_heads": [4, 6], "mamba_head_dim": [6], "ssm_state_size": [5, 7],
+        "n_groups": [1, 2], "conv_kernel": [3, 4], "use_conv_bias": [True, False], "use_bias": [True, False],
+        "mlp_bias": [False], "attention_bias": [True, False], "n_routed_experts": [4],
+        "moe_intermediate_size": [11], "moe_shared_expert_intermediate_size": [13], "num_experts_per_tok": [2]},
+    "minimax": LLAMA | HEADS | {"num_local_experts": [3, 5], "num_experts_per_tok": [1, 2],
+                                "num_hidden_layers": [3, 4]},
+    "mamba2": {"vocab_size": [101], "hidden_size": [24], "num_heads": [8], "head_dim": [6], "state_size": [5, 7],
+               "n_groups": [1, 2], "conv_kernel": [3, 4], "num_hidden_layers": [2, 3], "use_conv_bias": [True, False],
+               "use_bias": [True, False], "tie_word_embeddings": [True, False], "expand": [2]},
 }

@@ -26,7 +26,7 @@ def join(*parts: str, by: str = "") -> Html:
     return Html(html(by).join(html(part) for part in parts))
 
 
-def tag(name: str, *inside: str, **attributes: str | int | float | None) -> Html:
+def tag(name: str, /, *inside: str, **attributes: str | int | float | None) -> Html:
     """An element: ``tag("th", "FLOPs", scope="col", class_="n")``. An attribute that is None is left out.
 
     A trailing ``_`` of an attribute's name goes, any other becomes ``-``.

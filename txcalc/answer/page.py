@@ -51,8 +51,8 @@ def document(title: str, body: Iterable[str], data: dict[str, Any], provenance: 
         tag("style", Html(files("txcalc.answer").joinpath("page.css").read_text("utf-8"))),
     ]
     main = tag("main", *body, _origin(provenance), _embedded(data))
-    return f'<!doctype html>\n<html lang="en">\n<head>\n{join(*head, by=chr(10))}\n</head>\n' \
-           f"<body>\n{main}\n</body>\n</html>\n"
+    whole = tag("html", tag("head", join(*head, by=Html("\n"))), Html("\n"), tag("body", main), lang="en")
+    return f"<!doctype html>\n{whole}\n"
 
 
 def header(title: str, *lines: Sequence[str]) -> Html:

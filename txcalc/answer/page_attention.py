@@ -81,7 +81,7 @@ def _charts(curve: AttentionCurve) -> Html:
         curves("FLOPs of the model", lengths, [
             Series("attention cores: QKᵀ and PV", [point.model.flops_core for point in curve.points]),
             Series("everything", [point.model.flops_forward for point in curve.points]),
-        ], units.flops),
+        ], units.flops, base=10),
         curves("Kept for backward, whole model", lengths, of(_MODEL[:2]), units.memory, level=level),
         wide=True,
     )

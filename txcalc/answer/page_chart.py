@@ -7,6 +7,7 @@ in words what there is to see.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -77,20 +78,21 @@ def dots(title: str, found: Sequence[Bar], amount: Amount, *, base: int) -> Html
         for i, (bar, log) in enumerate(zip(shown, logs, strict=True))
     ]
     bottom = 24 + _ROW * len(shown)
-    grid = [_vertical(x(tick), 24, bottom, amount(base**tick)) for tick in _ticks(low, high, 5)]
+    grid = [_vertical(x(tick), 24, bottom, _tick(amount, base**tick)) for tick in _ticks(low, high, 4)]
     said = ", ".join(f"{bar.name} {amount(bar.value)}" for bar in shown)
     return _figure(f"{title}, log scale", said, _WIDTH, bottom + 20, *grid, *rows)
 
 
 def curves(
     title: str, xs: Sequence[int], found: Sequence[Series], amount: Amount, *, level: Level | None = None,
+    base: int = 2,
 ) -> Html:
-    """Curves on two logarithmic axes, doubling by doubling, with a legend below."""
+    """Curves on two logarithmic axes, the values' with powers of ``base``, and a legend below."""
     shown = [series for series in found if any(series.values)]
     if not shown:
         return Html()
     values = [value for series in shown for value in series.values if value]
-    frame = _Frame.around(xs, [*values, *([level.value] if level else [])])
+    frame = _Frame.around(xs, [*values, *([level.value] if level else [])], base)
     parts = [*_axes(frame, xs, amount)]
     if level is not None:
         parts += _level(level, frame, amount)
@@ -102,29 +104,31 @@ def curves(
 
 
 class _Frame(NamedTuple):
-    """Where a plot stands, and what its axes span, in powers of two."""
+    """Where a plot stands, and what its axes span, in powers of two and of ``base``."""
 
     x_low: float
     x_high: float
     y_low: float
     y_high: float
+    base: int
 
     width = 460
     left, right, top, bottom = 74, 448, 30, 250
 
     @classmethod
-    def around(cls, xs: Sequence[int], ys: Sequence[int]) -> _Frame:
+    def around(cls, xs: Sequence[int], ys: Sequence[int], base: int) -> _Frame:
         """The frame of these values. A single value stands in the middle."""
         x_low, x_high = math.log2(min(xs)), math.log2(max(xs))
-        y_low, y_high = math.floor(math.log2(min(ys))), math.ceil(math.log2(max(ys)))
+        y_low, y_high = math.floor(math.log(min(ys), base)), math.ceil(math.log(max(ys), base) - 1e-9)
         flat = x_high == x_low
-        return cls(x_low - flat, x_high + flat, y_low, y_high + (y_high == y_low))
+        return cls(x_low - flat, x_high + flat, y_low, y_high + (y_high == y_low), base)
 
     def x(self, value: int) -> float:
         return self.left + (self.right - self.left) * (math.log2(value) - self.x_low) / (self.x_high - self.x_low)
 
     def y(self, value: int) -> float:
-        return self.bottom - (self.bottom - self.top) * (math.log2(value) - self.y_low) / (self.y_high - self.y_low)
+        return self.bottom - (self.bottom - self.top) * (math.log(value, self.base) - self.y_low) / (
+            self.y_high - self.y_low)
 
 
 def _gathered(found: list[Bar]) -> list[Bar]:
@@ -177,11 +181,15 @@ def _ticks(low: int, high: int, most: int) -> range:
     return range(-(-low // step) * step, high + 1, step)
 
 
+def _tick(amount: Amount, value: int) -> str:
+    return re.sub(r"\.0+(?= |$)", "", amount(value))
+
+
 def _axes(frame: _Frame, xs: Sequence[int], amount: Amount) -> Iterator[Html]:
     for power in _ticks(int(frame.y_low), int(frame.y_high), 6):
-        y = frame.y(2**power)
+        y = frame.y(frame.base**power)
         yield tag("line", x1=frame.left, y1=_px(y), x2=frame.right, y2=_px(y), class_="grid")
-        yield tag("text", amount(2**power), x=frame.left - 7, y=_px(y + 4), class_="small end")
+        yield tag("text", _tick(amount, frame.base**power), x=frame.left - 7, y=_px(y + 4), class_="small end")
     for x in xs[:: -(-len(xs) // 8)]:
         at = frame.x(x)
         yield tag("line", x1=_px(at), y1=frame.bottom, x2=_px(at), y2=frame.bottom + 4, class_="grid")

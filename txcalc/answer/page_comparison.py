@@ -60,6 +60,7 @@ def _charts(entries: Sequence[Entry]) -> Html:
         dots("FLOPs per token", of(lambda e: e.totals.flops_per_token), units.flops, base=10),
         dots("KV cache per token", of(lambda e: e.totals.kv_cache_bytes_per_token), units.memory, base=2),
         dots("Kept for backward", of(lambda e: e.totals.activation_bytes), units.memory, base=2),
+        wide=True,
     )
 
 

@@ -78,8 +78,8 @@ def _value(e: Explanation, value: int) -> Html:
 
 
 def _kept(found: Iterable[KeptRow]) -> Html:
-    columns = (Column("Kept tensor"), Column("Component"), Column("Shape"), Column("Bytes each", "n"),
-               Column("Bytes", ""), Column("Count", "n"), Column("Value", "n"), Column("Kept by", "path"),
+    columns = (Column("Kept tensor"), Column("Component"), Column("Shape", "s"), Column("Bytes each", "n"),
+               Column("Bytes"), Column("Count", "n"), Column("Value", "n"), Column("Kept by", "path"),
                Column("Why", "words"))
     return table("Every tensor that autograd keeps", columns, map(_tensor, found))
 

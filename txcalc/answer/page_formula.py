@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from typing import Final
 
 from txcalc import units
 from txcalc.answer.explanation import Formula
 from txcalc.answer.markup import Html, join, tag
 
-_TIMES = tag("mo", "\u2062")  # seen by nobody, spoken by screen readers
+_TIMES = tag("mo", Html("&#x2062;"))  # seen by nobody, spoken by screen readers
 _DOT = tag("mo", "·")
+_SHORT: Final = 28
+"""Formulas of so many characters may be broken."""
 
 
 def mathml(formula: Formula) -> Html:
     """The formula as one or more ``math`` elements: a line may break before every plus and minus."""
     pieces = _pieces(ast.parse(formula.python, mode="eval").body)
-    return tag("span", join(*(tag("math", piece) for piece in pieces), by=" "), class_="formula")
+    kind = "formula short" if len(formula.unicode) < _SHORT else "formula"
+    return tag("span", join(*(tag("math", piece) for piece in pieces), by=Html("<wbr>")), class_=kind)
 
 
 def _pieces(node: ast.expr) -> list[Html]:

@@ -10,10 +10,11 @@ from txcalc.answer.view import View
 if TYPE_CHECKING:
     from txcalc.answer.compare import Comparison
 
-Format = Literal["table", "json", "yaml", "csv", "md"]
+Format = Literal["table", "json", "yaml", "csv", "md", "html"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 SUFFIXES: Final[dict[str, Format]] = {
-    ".json": "json", ".yaml": "yaml", ".yml": "yaml", ".csv": "csv", ".md": "md", ".txt": "table",
+    ".json": "json", ".yaml": "yaml", ".yml": "yaml", ".csv": "csv", ".md": "md", ".html": "html",
+    ".htm": "html", ".txt": "table",
 }
 
 
@@ -31,6 +32,10 @@ def render(view: View, form: Format, screen: Screen) -> str:
         from txcalc.answer.render_csv import components
 
         return components(view.report)
+    if form == "html":
+        from txcalc.answer.page_count import page
+
+        return page(view)
     from txcalc.answer import render_data
 
     return (render_data.json if form == "json" else render_data.yaml)(view.report.to_data())
@@ -47,4 +52,8 @@ def render_comparison(comparison: Comparison, form: Format, screen: Screen) -> s
         return each.markdown(comparison)
     if form == "csv":
         return each.csv(comparison)
+    if form == "html":
+        from txcalc.answer.page_comparison import page
+
+        return page(comparison)
     return (render_data.json if form == "json" else render_data.yaml)(comparison.to_data())

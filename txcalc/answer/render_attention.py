@@ -38,6 +38,10 @@ def render(curve: AttentionCurve, form: Format, screen: Screen, *, verbose: bool
         return markdown(curve)
     if form == "csv":
         return csv(curve)
+    if form == "html":
+        from txcalc.answer.page_attention import page
+
+        return page(curve)
     return (render_data.json if form == "json" else render_data.yaml)(curve.to_data())
 
 
@@ -52,15 +56,15 @@ def markdown(curve: AttentionCurve) -> str:
     parts = [
         f"# {escaped(name)}: attention",
         " · ".join(escaped(part) for part in [*identity, *headings.origin(curve.model)] if part),
-        " · ".join(escaped(part) for part in _run(curve) if part),
+        " · ".join(escaped(part) for part in workload_line(curve) if part),
     ]
     for section in _sections(curve):
         head = ("seq", *(name for name, _ in section.columns))
         rows = [(units.exact(point.seq), *(cell(point) for _, cell in section.columns)) for point in curve.points]
         parts += [f"## {section.title}", pipe_table(head, ">" * len(head), rows)]
     if curve.device is not None:
-        head = (_memory_of(curve), "No longer fits from seq")
-        parts.append(pipe_table(head, "<>", _limits(curve)))
+        head = (memory_of(curve), "No longer fits from seq")
+        parts.append(pipe_table(head, "<>", fits_from(curve)))
     rules = [rule.text + (f" ({rule.flag})" if rule.flag else "") for rule in curve.conventions]
     parts.append("\n".join(f"- {escaped(note)}" for note in [*curve.notes, *rules]))
     return "\n\n".join(parts) + "\n"
@@ -84,7 +88,7 @@ def _lines(curve: AttentionCurve, screen: Screen, verbose: bool, quiet: bool) ->
     yield tuple(Span(span.text, "bold") for span in first)
     yield from rest
     yield from wrap(headings.origin(curve.model), screen, style="dim")
-    yield from wrap(_run(curve), screen)
+    yield from wrap(workload_line(curve), screen)
     curve_itself, *others = _sections(curve)
     yield line()
     yield from _bars(curve, curve_itself, screen)
@@ -112,7 +116,8 @@ def _short(curve: AttentionCurve) -> str:
     return "; ".join(rule.text for rule in curve.conventions if rule.id in ("score-matrix", "masked"))
 
 
-def _run(curve: AttentionCurve) -> list[str]:
+def workload_line(curve: AttentionCurve) -> list[str]:
+    """``batch 1 · bf16 · forward pass · one layer: layers.attention × 32``, in parts."""
     lengths = headings.lengths(curve.workload, frozenset())
     run = [part for part in headings.run(curve.workload, frozenset()) if part not in lengths]
     one = "one new token at the end of seq" if curve.workload.phase == "decode" else ""
@@ -139,8 +144,8 @@ def _sections(curve: AttentionCurve) -> list[_Section]:
     return [
         _Section("Score matrix of one layer", (
             ("eager N×N", lambda p: units.memory(p.layer.eager.score_matrix_bytes)),
-            ("flash", lambda p: units.memory(_instead(p))),
-            ("ratio", lambda p: units.ratio(p.layer.eager.score_matrix_bytes, _instead(p))),
+            ("flash", lambda p: units.memory(instead(p))),
+            ("ratio", lambda p: units.ratio(p.layer.eager.score_matrix_bytes, instead(p))),
             ("KV cache", lambda p: units.memory(p.model.kv_cache_bytes)),
             ("% FLOPs", lambda p: units.percent(p.model.flops_core, p.model.flops_forward)),
         )),
@@ -159,7 +164,7 @@ def _sections(curve: AttentionCurve) -> list[_Section]:
     ]
 
 
-def _instead(point: Point) -> int:
+def instead(point: Point) -> int:
     """What flash writes in place of the scores; the scores themselves, where the kernel is eager under both."""
     return point.layer.flash.statistics_bytes or point.layer.flash.score_matrix_bytes
 
@@ -215,17 +220,19 @@ def _table(curve: AttentionCurve, section: _Section, screen: Screen) -> Iterator
 
 
 def _fits(curve: AttentionCurve, screen: Screen) -> Iterator[Line]:
-    yield from paragraph(f"{_memory_of(curve)}: no longer fits from seq", screen, style="")
-    rows = [[Span(f"  {name}"), Span(first, "red" if first == "never fits" else "")] for name, first in _limits(curve)]
+    yield from paragraph(f"{memory_of(curve)}: no longer fits from seq", screen, style="")
+    rows = [[Span(f"  {name}"), Span(first, "red" if first == "never fits" else "")] for name, first in fits_from(curve)]
     yield from grid(rows, ("<", ">"))
 
 
-def _memory_of(curve: AttentionCurve) -> str:
+def memory_of(curve: AttentionCurve) -> str:
+    """The device and how much it holds."""
     assert curve.device is not None
     return f"{curve.device.title} ({units.memory(curve.device.memory_bytes)})"
 
 
-def _limits(curve: AttentionCurve) -> list[tuple[str, str]]:
+def fits_from(curve: AttentionCurve) -> list[tuple[str, str]]:
+    """Each quantity and the length from which it no longer fits, in words."""
     return [(limit.text, _first(limit.largest_fits, limit.first_not)) for limit in curve.limits]
 
 

@@ -15,14 +15,18 @@ NOTATIONS: Final = ("unicode", "ascii", "latex")
 def render(
     explained: Explanation, form: str, screen: Screen, notation: str = "unicode", *, quiet: bool = False
 ) -> str:
-    """The explanation as table, md, json or yaml. ``quiet`` leaves of a table the closed form.
+    """The explanation as table, md, html, json or yaml. ``quiet`` leaves of a table the closed form.
 
     Raises ``SpecError`` for csv: a derivation is no table.
     """
     if form in ("json", "yaml"):
         return (render_data.json if form == "json" else render_data.yaml)(explained.to_data())
     if form == "csv":
-        raise SpecError("an explanation is no table: use table, md, json or yaml", field="format")
+        raise SpecError("an explanation is no table: use table, md, html, json or yaml", field="format")
+    if form == "html":
+        from txcalc.answer.page_explain import page
+
+        return page(explained)
     from txcalc.answer import render_explain_markup, render_explain_table
 
     if form == "md":

@@ -17,7 +17,7 @@ from txcalc.spec.layers import Attention
 class DisentangledCore(AttentionCore):
     """Scores of content with content, of queries with positions, and of positions with keys."""
 
-    def run(
+    def forward(  # type: ignore[override]
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, positions: tuple[Tensor | None, Tensor | None],
         distance: Tensor,
     ) -> Tensor:
@@ -72,7 +72,7 @@ class DisentangledAttention(Projections):
         keys = self._rows(table, self.position_k or self.k, "c2p")
         queries = self._rows(table, self.position_q or self.q, "p2c")
         mask = None if self.mask is None else self.mask(0, n, n)
-        context = self.core.run(q, k, v, mask, (keys, queries), self._distance(n, x.device))
+        context = self.core(q, k, v, mask, (keys, queries), self._distance(n, x.device))
         return self.finish(x, context)
 
     def _rows(self, table: Tensor, projection: nn.Linear, score: str) -> Tensor | None:

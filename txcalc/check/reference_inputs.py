@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from txcalc.spec.inputs import FrameInput, Input, PatchInput
 
@@ -23,13 +22,15 @@ class Reader(nn.Module):
                 self.class_tokens = nn.Parameter(torch.randn(extra, d_model) * 0.02) if extra else None
                 self.mask_token = nn.Parameter(torch.zeros(1, d_model)) if own.mask_token else None
             case FrameInput(bins=bins):
-                self.frame_conv1 = nn.Conv1d(bins, d_model, 3, padding=1)
+                self.frame_conv1, self.frame_activation1 = nn.Conv1d(bins, d_model, 3, padding=1), nn.GELU()
                 self.frame_conv2 = nn.Conv1d(d_model, d_model, 3, stride=2, padding=1)
+                self.frame_activation2 = nn.GELU()
 
     def read(self, own: Input, x: Tensor) -> Tensor:
         """Pixels (b, channels, height, width) or frames (b, bins, 2 * positions) to (b, positions, d)."""
         if isinstance(own, FrameInput):
-            return F.gelu(self.frame_conv2(F.gelu(self.frame_conv1(x)))).transpose(1, 2)
+            x = self.frame_activation1(self.frame_conv1(x))
+            return self.frame_activation2(self.frame_conv2(x)).transpose(1, 2)
         patches: Tensor = self.patch_embedding(x).flatten(2).transpose(1, 2)
         if self.class_tokens is None:
             return patches

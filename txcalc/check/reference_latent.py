@@ -28,7 +28,7 @@ class LatentAttention(nn.Module):
         self.heads, nope, rope, value = attention.heads, attention.nope_dim, attention.rope_dim, attention.value_dim
         self.sizes, rank, bias = (nope, rope, value), attention.q_rank, attention.bias
         self.latent = attention.kv_rank
-        norm = Norm(kind="rmsnorm")
+        norm = Norm(kind="rmsnorm", eps=1e-6)
         if rank is None:
             self.q = nn.Linear(d_model, self.heads * (nope + rope), bias=False)
         else:

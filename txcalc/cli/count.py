@@ -48,7 +48,7 @@ def count(
     with workload_errors():
         found = view(
             loaded.model, given, source=loaded.source, overrides=loaded.overrides, command=ctx.obj.command,
-            by_module=by_module, verbose=common.verbose, quiet=common.quiet,
+            by_module=by_module, verbose=max(common.verbose, form == "html"), quiet=common.quiet,
         )
     plot.save("breakdown", found.report, plot_, output, common)
     write.write(render(found, form, write.screen(output, common)), output, common)

@@ -79,7 +79,7 @@ class RunOptions(NamedTuple):
 class OutputOptions(NamedTuple):
     """Where the answer goes and in which format."""
 
-    format: Annotated[str | None, _text("FORMAT", "table, json, yaml, csv or md. Default: from the suffix of "
+    format: Annotated[str | None, _text("FORMAT", "table, json, yaml, csv, md or html. Default: from the suffix of "
                                         "--output, else table.", "--format", "-f")] = None
     json: Annotated[bool, typer.Option("--json", help="Same as --format json.", show_default=False)] = False
     markdown: Annotated[bool, typer.Option("--markdown", help="Same as --format md.", show_default=False)] = False

@@ -82,7 +82,7 @@ class Attention(Spec):
     head_dim: Size = Field(default=None, description="default: d_model / heads")  # type: ignore[assignment]
     bias: AttentionBias = AttentionBias()
     window: Size | None = Field(default=None, description="sliding window: keys each query sees, itself included")
-    cached: Literal["window", "all"] = Field(default="window", description="all: a full window drops nothing from the cache")
+    cached: Literal["window", "all"] = Field(default="window", description="all: a full window drops nothing cached")
     qk_norm: HeadNorm | None = None
     scale: Positive | None = Field(default=None, description="softmax scale; default 1/sqrt(head_dim)")
     rope: Flag = Field(default=True, description="false: no rotary embedding in this layer (NoPE)")
@@ -164,8 +164,31 @@ class GatedDelta(Spec):
         return self
 
 
+class Mamba(Spec):
+    """A selective state-space layer (Mamba, arXiv 2312.00752 section 3)."""
+
+    kind: Literal["mamba"]
+    inner: Size = Field(description="channels of the recurrence")
+    state: Size = Field(description="state dimension N of each channel")
+    rank: Size = Field(description="width of the step sizes' projection")
+    conv: Size = Field(default=4, description="length of the short causal convolution")
+    conv_bias: Flag = True
+    bias: Flag = False
+    norms: Flag = Field(default=False, description="norms on step sizes, B and C (Jamba, arXiv 2403.19887)")
+
+
+class LightningAttention(Spec):
+    """Linear attention with a fixed decay per head, normed and gated (MiniMax-01, arXiv 2501.08313)."""
+
+    kind: Literal["lightning"]
+    heads: Size
+    head_dim: Size
+
+
 Recurrent = Annotated[
-    Annotated[Mamba2, Tag("mamba2")] | Annotated[GatedDelta, Tag("gated-delta")], by_kind("mamba2")
+    Annotated[Mamba2, Tag("mamba2")] | Annotated[GatedDelta, Tag("gated-delta")]
+    | Annotated[Mamba, Tag("mamba")] | Annotated[LightningAttention, Tag("lightning")],
+    by_kind("mamba2"),
 ]
 
 

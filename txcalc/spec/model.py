@@ -160,7 +160,8 @@ class Model(Stack):
     token_types: Count = Field(default=0, description="rows of the token type (segment) table; 0 for none")
     embedding_dim: Size | None = Field(default=None, description="factorised embeddings: width before projection")
     embedding_projection: Literal["sum", "tokens"] = Field(
-        default="sum", description="what a factorised embedding projects: the sum with positions, or the tokens alone (and back, on top)"
+        default="sum",
+        description="what a factorised embedding projects: the sum with positions, or the tokens alone (back on top)",
     )
     embedding_projection_bias: Flag = True
     embedding_scale: Flag = Field(default=False, description="token embeddings times sqrt(d_model)")

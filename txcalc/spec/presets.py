@@ -27,6 +27,7 @@ class Loaded:
     """A validated model and where it came from; ``document`` is its data as given, overrides included.
 
     Of a configuration, ``notes`` are what its reader should know, and ``dtype`` is what it says its weights are in.
+    ``report`` is the whole document of a report, whose model this is.
     """
 
     model: Model
@@ -35,6 +36,7 @@ class Loaded:
     document: Document
     notes: tuple[str, ...] = ()
     dtype: str | None = None
+    report: Document | None = None
 
 
 def load(model: str, overrides: Sequence[str] = ()) -> Loaded:
@@ -53,10 +55,12 @@ def load(model: str, overrides: Sequence[str] = ()) -> Loaded:
         return _load_config(source, parsed)
     changed = apply_overrides(document, parsed)
     try:
-        return Loaded(Model.model_validate(changed.data), source.label, tuple(overrides), changed)
+        spec = Model.model_validate(changed.data)
     except ValidationError as error:
         explained = explain_validation(error, changed, source.place, Model)
         raise _blamed(explained, parsed, document) from None
+    report = None if document is source.document else source.document
+    return Loaded(spec, source.label, tuple(overrides), changed, report=report)
 
 
 def _load_config(source: Source, overrides: Sequence[Override]) -> Loaded:

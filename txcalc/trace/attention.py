@@ -217,7 +217,8 @@ def _flash_core(
     if t.workload.device == "cuda":
         saves.append(t.tensor(2, role=Role.INDEX, label="random state"))
     scores, context = 2 * b * span.pairs * width, 2 * b * span.pairs * out_width
-    t.op("flash", "core", flops=scores + context, flops_backward=3 * scores + 2 * context, saves=tuple(saves), cache=cache,
+    t.op("flash", "core", flops=scores + context, flops_backward=3 * scores + 2 * context, saves=tuple(saves),
+         cache=cache,
          reads=(q, *_seen(t, k, v, span)), writes=(out, statistics), reach=span.reach)
     return out
 

@@ -6,16 +6,56 @@ those of the recurrence itself, step by step, and reports mark totals with such 
 
 from __future__ import annotations
 
-from txcalc.spec.layers import GatedDelta, Mamba2, Norm
+from txcalc.spec.layers import GatedDelta, LightningAttention, Mamba, Mamba2, Norm
 from txcalc.trace import ops
 from txcalc.trace.record import Cache, Number, Tensor, Trace
 
 
-def recurrent(t: Trace, spec: Mamba2 | GatedDelta, x: Tensor) -> Tensor:
+def recurrent(t: Trace, spec: Mamba2 | GatedDelta | Mamba | LightningAttention, x: Tensor) -> Tensor:
     """(b, n, d) -> (b, n, d)."""
     with t.scope("recurrent", component=True):
-        y = _mamba2(t, spec, x) if isinstance(spec, Mamba2) else _gated_delta(t, spec, x)
+        if isinstance(spec, Mamba2):
+            y = _mamba2(t, spec, x)
+        elif isinstance(spec, GatedDelta):
+            y = _gated_delta(t, spec, x)
+        elif isinstance(spec, Mamba):
+            y = _mamba(t, spec, x)
+        else:
+            y = _lightning(t, spec, x)
         return ops.dropout(t, "dropout", y)
+
+
+def _mamba(t: Trace, spec: Mamba, x: Tensor) -> Tensor:
+    """arXiv 2312.00752, algorithm 2: step sizes, B and C come from the channels themselves."""
+    b, n, d = x.shape
+    ops.linear(t, "in_proj", x, 2 * spec.inner, bias=spec.bias)
+    _short_convolution(t, spec.inner, spec.conv, b, n, bias=spec.conv_bias)
+    channels = t.tensor(b, n, spec.inner, label="channels")
+    ops.linear(t, "x_proj", channels, spec.rank + 2 * spec.state)
+    steps = t.tensor(b, n, spec.rank, label="step sizes")
+    if spec.norms:
+        rms = Norm(kind="rmsnorm", bias=False)
+        steps = ops.norm(t, "dt_norm", steps, rms)
+        for name in ("b_norm", "c_norm"):
+            ops.norm(t, name, t.tensor(b, n, spec.state, label=name), rms)
+    ops.linear(t, "dt_proj", steps, spec.inner, bias=True)
+    ops.parameter(t, "a_log", spec.inner, spec.state)
+    ops.parameter(t, "skip", spec.inner)
+    _recurrence(t, b, n, spec.inner * spec.state, products=2)
+    gate = ops.activation(t, "gate_activation", t.tensor(b, n, spec.inner, label="gate"), "silu")
+    y = ops.multiply(t, "gated", t.tensor(b, n, spec.inner, label="recurrence"), gate)
+    return ops.linear(t, "out_proj", y, d, bias=spec.bias)
+
+
+def _lightning(t: Trace, spec: LightningAttention, x: Tensor) -> Tensor:
+    """arXiv 2501.08313, section 2.2: S <- a S + k v^T, then q S, in every head."""
+    b, n, d = x.shape
+    width = spec.heads * spec.head_dim
+    ops.linear(t, "qkv", x, 3 * width)
+    _recurrence(t, b, n, width * spec.head_dim, products=2)
+    y = ops.norm(t, "norm", t.tensor(b, n, width, label="recurrence"), Norm(kind="rmsnorm", bias=False))
+    gate = ops.activation(t, "gate_activation", ops.linear(t, "gate", x, width), "sigmoid")
+    return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, gate), d)
 
 
 def _mamba2(t: Trace, spec: Mamba2, x: Tensor) -> Tensor:

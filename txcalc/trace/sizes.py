@@ -25,7 +25,8 @@ def visible_pairs(
     """(query, key) pairs that the mask keeps, for ``new`` queries after ``past`` cached tokens.
 
     Causal: query i sees itself and all before it, at most ``window`` keys, and none before its ``chunk``.
-    Otherwise every query sees every key, or those at most ``window // 2`` away on either side (arXiv 2004.05150, section 3.1).
+    Otherwise every query sees every key, or those at most ``window // 2`` away on either side
+    (arXiv 2004.05150, section 3.1).
     """
     if causal and chunk is not None:
         return _chunked_pairs(past + new, chunk) - _chunked_pairs(past, chunk)

@@ -15,7 +15,39 @@ from typing import Any, Final
 from txcalc.spec.errors import SpecError, shown
 
 # Fields that change neither a weight's shape, nor which products are computed, nor what is cached.
-IRRELEVANT: Final = frozenset(["_name_or_path", "_commit_hash", "architectures", "auto_map", "transformers_version", "torch_dtype", "dtype", "model_type", "is_encoder_decoder", "is_decoder", "use_cache", "return_dict", "return_dict_in_generate", "output_past", "output_attentions", "output_hidden_states", "output_scores", "output_router_logits", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "unk_token_id", "mask_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "forced_decoder_ids", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "prefix", "tokenizer_class", "processor_class", "task_specific_params", "finetuning_task", "problem_type", "custom_pipelines", "id2label", "label2id", "num_labels", "chunk_size_feed_forward", "gradient_checkpointing", "torchscript", "use_bfloat16", "pruned_heads", "initializer_range", "initializer_factor", "init_std", "init_method", "init_cutoff_factor", "embedding_initializer_range", "rescale_prenorm_residual", "mup_enabled", "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "resid_pdrop", "embd_pdrop", "emb_pdrop", "hidden_dropout", "hidden_dropout_prob", "classifier_dropout", "classifier_dropout_prob", "dropout", "dropout_rate", "activation_dropout", "layerdrop", "encoder_layerdrop", "decoder_layerdrop", "hidden_dropout_p", "residual_dropout", "embedding_dropout", "attention_dropout_prob", "mlp_dropout", "embd_dropout", "summary_first_dropout", "drop_path_rate", "resid_dropout", "router_jitter_noise", "input_jitter_noise", "jitter_noise", "pretraining_tp", "slow_but_exact", "attention_softmax_in_fp32", "scale_attention_softmax_in_fp32", "bias_dropout_fusion", "masked_softmax_fusion", "skip_bias_add", "skip_bias_add_qkv", "offset_alibi", "router_aux_loss_coef", "router_z_loss_coef", "aux_loss_alpha", "seq_aux", "moe_loss_weight", "use_flash_attn", "_attn_implementation", "_flash_attn_2_enabled", "attn_implementation", "_experts_implementation", "experts_implementation", "layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "norm_eps", "norm_epsilon", "layernorm_epsilon", "rope_theta", "rope_scaling", "rope_parameters", "rope_local_base_freq", "rope_interleaved", "rope_interleave", "global_rope_theta", "local_rope_theta", "rotary_emb_base", "rotary_emb_scale_base", "original_max_position_embeddings", "default_theta", "logit_scale", "logits_scaling", "attention_multiplier", "embedding_multiplier", "residual_multiplier", "scale_embedding", "query_pre_attn_scalar", "attention_scale_factor", "logit_scale_init_value", "scale_embeddings", "mup_width_multiplier", "max_length", "min_length", "do_sample", "num_beams", "temperature", "top_k", "top_p", "early_stopping", "length_penalty", "no_repeat_ngram_size", "num_beam_groups", "diversity_penalty", "repetition_penalty", "typical_p", "encoder_no_repeat_ngram_size", "num_return_sequences", "remove_invalid_values", "exponential_decay_length_penalty", "tf_legacy_loss", "use_mems_eval", "static_position_embeddings", "normalize_before", "normalize_embedding", "add_bias_logits", "add_final_layer_norm", "extra_pos_embeddings", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout", "summary_last_dropout", "sparse_prediction", "sparse_pred_ignore_index", "reference_compile", "repad_logits_with_grad", "deterministic_flash_attn", "classifier_pooling", "classifier_activation", "cross_attention_hidden_size", "add_cross_attention", "encoder_hidden_size", "tie_encoder_decoder", "mask_time_prob", "mask_time_length", "mask_time_min_masks", "mask_feature_prob", "mask_feature_length", "mask_feature_min_masks", "apply_spec_augment", "median_filter_length", "image_token_id", "boi_token_id", "eoi_token_id", "image_token_index", "eoi_token_index", "boi_token_index", "use_cache_quantization", "use_cache_kernel", "use_dynamic_ntk", "use_logn_attn", "fused_attention", "onnx_safe", "quantization_config", "compression_config", "unsloth_version", "unsloth_fixed", "cache_implementation"])
+IRRELEVANT: Final = frozenset("""
+_attn_implementation _commit_hash _experts_implementation _flash_attn_2_enabled _name_or_path activation_dropout
+add_bias_logits add_cross_attention add_final_layer_norm apply_spec_augment architectures attention_dropout
+attention_dropout_prob attention_multiplier attention_probs_dropout_prob attention_scale_factor
+attention_softmax_in_fp32 attn_implementation attn_pdrop auto_map aux_loss_alpha bad_words_ids begin_suppress_tokens
+bias_dropout_fusion boi_token_id boi_token_index bos_token_id cache_implementation chunk_size_feed_forward
+classifier_activation classifier_dropout classifier_dropout_prob classifier_pooling cls_token_id compression_config
+cross_attention_hidden_size custom_pipelines decoder_layerdrop decoder_start_token_id default_theta
+deterministic_flash_attn diversity_penalty do_sample drop_path_rate dropout dropout_rate dtype early_stopping
+emb_pdrop embd_dropout embd_pdrop embedding_dropout embedding_initializer_range embedding_multiplier
+encoder_hidden_size encoder_layerdrop encoder_no_repeat_ngram_size eoi_token_id eoi_token_index eos_token_id
+experts_implementation exponential_decay_length_penalty extra_pos_embeddings finetuning_task forced_bos_token_id
+forced_decoder_ids forced_eos_token_id fused_attention global_rope_theta gradient_checkpointing hidden_dropout
+hidden_dropout_p hidden_dropout_prob id2label image_token_id image_token_index init_cutoff_factor init_method init_std
+initializer_factor initializer_range input_jitter_noise is_decoder is_encoder_decoder jitter_noise label2id
+layer_norm_eps layer_norm_epsilon layerdrop layernorm_epsilon length_penalty local_rope_theta logit_scale
+logit_scale_init_value logits_scaling mask_feature_length mask_feature_min_masks mask_feature_prob mask_time_length
+mask_time_min_masks mask_time_prob mask_token_id masked_softmax_fusion max_length median_filter_length min_length
+mlp_dropout model_type moe_loss_weight mup_enabled mup_width_multiplier no_repeat_ngram_size norm_eps norm_epsilon
+normalize_before normalize_embedding num_beam_groups num_beams num_labels num_return_sequences offset_alibi onnx_safe
+original_max_position_embeddings output_attentions output_hidden_states output_past output_router_logits output_scores
+pad_token_id prefix pretraining_tp problem_type processor_class pruned_heads quantization_config query_pre_attn_scalar
+reference_compile remove_invalid_values repad_logits_with_grad repetition_penalty rescale_prenorm_residual
+resid_dropout resid_pdrop residual_dropout residual_multiplier return_dict return_dict_in_generate rms_norm_eps
+rope_interleave rope_interleaved rope_local_base_freq rope_parameters rope_scaling rope_theta rotary_emb_base
+rotary_emb_scale_base router_aux_loss_coef router_jitter_noise router_z_loss_coef scale_attention_softmax_in_fp32
+scale_embedding scale_embeddings sep_token_id seq_aux skip_bias_add skip_bias_add_qkv slow_but_exact
+sparse_pred_ignore_index sparse_prediction static_position_embeddings summary_activation summary_first_dropout
+summary_last_dropout summary_proj_to_labels summary_type summary_use_proj suppress_tokens task_specific_params
+temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript
+transformers_version typical_p unk_token_id unsloth_fixed unsloth_version use_bfloat16 use_cache use_cache_kernel
+use_cache_quantization use_dynamic_ntk use_flash_attn use_logn_attn use_mems_eval
+""".split())  # noqa: SIM905  a list would be a column of 200 lines
 
 REQUIRED: Final = object()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from txcalc.spec.huggingface import decoders, encoders, experts, seq2seq, vision
+from txcalc.spec.huggingface import decoders, encoders, experts, hybrids, seq2seq, vision
 from txcalc.spec.huggingface.encoders import encoder_classes
 from txcalc.spec.huggingface.importer import Family, decoder_classes
 from txcalc.spec.huggingface.seq2seq import seq2seq_classes, t5_classes
@@ -59,6 +59,10 @@ FAMILIES: Final[dict[str, Family]] = {
     "kimi_k2": Family(experts.deepseek, decoder_classes("DeepseekV3")),
     "glm4_moe": Family(experts.glm4_moe, decoder_classes("Glm4Moe")),
     "llama4_text": Family(experts.llama4, decoder_classes("Llama4")),
+    "jamba": Family(hybrids.jamba, decoder_classes("Jamba")),
+    "nemotron_h": Family(hybrids.nemotron_h, decoder_classes("NemotronH")),
+    "minimax": Family(hybrids.minimax, decoder_classes("MiniMax")),
+    "mamba2": Family(hybrids.mamba2, {"Mamba2ForCausalLM": "lm", "Mamba2Model": "none"}),
     "qwen3_next": Family(experts.qwen3_next, decoder_classes("Qwen3Next")),
     "bert": Family(encoders.bert, encoder_classes("Bert", ForPreTraining="pretraining",
                                                   ForNextSentencePrediction="next")),

@@ -1,0 +1,104 @@
+"""Decoder-only families that mix attention with recurrent layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from txcalc.spec.huggingface.build import Data, gated, grouped_query, layer_types, layered, plain, rms, rope
+from txcalc.spec.huggingface.config import Config
+from txcalc.spec.huggingface.decoders import common, head_dim
+from txcalc.spec.huggingface.experts import experts
+
+
+def jamba(c: Config, kind: str) -> Data:
+    """Jamba: one attention layer in eight, Mamba in the others, experts in every second layer; no positions."""
+    c.ignore("use_mamba_kernels", "use_mambapy", "use_associative_scan", "num_logits_to_keep", "sliding_window")
+    d = c.size("hidden_size")
+    attention = grouped_query(c)
+    rank = c.take("mamba_dt_rank")
+    mamba = {"kind": "mamba", "inner": c.size("mamba_expand") * d, "state": c.size("mamba_d_state"),
+             "rank": -(-d // 16) if rank == "auto" else c.size("mamba_dt_rank"), "conv": c.size("mamba_d_conv"),
+             "conv_bias": c.flag("mamba_conv_bias"), "bias": c.flag("mamba_proj_bias"), "norms": True}
+    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms())
+    moe = experts(c, count=("num_experts",), d_ff="intermediate_size", normalize=False)
+    attention_period, attention_offset = c.size("attn_layer_period"), c.take("attn_layer_offset")
+    expert_period, expert_offset = c.size("expert_layer_period"), c.take("expert_layer_offset")
+    many = c.size("num_experts") > 1
+    return layered(spec, [
+        ({} if i % attention_period == attention_offset else {"attention": None, "recurrent": mamba})
+        | ({"feed_forward": moe} if many and i % expert_period == expert_offset else {})
+        for i in range(spec["layers"])
+    ])
+
+
+def nemotron_h(c: Config, kind: str) -> Data:
+    """Nemotron-H: every layer is one of Mamba-2, attention, a plain feed-forward or experts."""
+    c.ignore("chunk_size", "time_step_floor", "time_step_max", "time_step_min", "time_step_limit", "time_step_rank",
+             "use_mamba_kernels", "residual_in_fp32", "num_logits_to_keep", "moe_shared_expert_overlap", "n_group",
+             "topk_group", "routed_scaling_factor", "expand", "mamba_hidden_act", "num_nextn_predict_layers",
+             "mtp_layers_block_type", "mtp_hybrid_override_pattern", "num_hidden_layers", "num_query_groups")
+    c.only("mamba_ssm_cache_dtype", "float32")
+    c.only("moe_latent_size", None)
+    c.only("sliding_window", None)
+    blocks = _block_kinds(c)
+    parts: dict[str, Data] = {}
+    if "mamba" in blocks:
+        parts["mamba"] = {"recurrent": {
+            "kind": "mamba2", "heads": c.size("mamba_num_heads"), "head_dim": c.size("mamba_head_dim"),
+            "state": c.size("ssm_state_size"), "groups": c.size("n_groups"), "conv": c.size("conv_kernel"),
+            "conv_bias": c.flag("use_conv_bias"), "bias": c.flag("use_bias")}}
+    c.ignore("attention_bias")  # the class builds none whatever it says, and never ties its head
+    parts["attention"] = {"attention": grouped_query(c)}
+    parts["mlp"] = {"feed_forward": plain(c, c.size("intermediate_size"), bias=c.flag("mlp_bias"),
+                                          act="mlp_hidden_act")}
+    if "moe" in blocks:
+        if c.flag("mlp_bias"):
+            raise c.error("mlp_bias", "true is not understood beside experts, whose routed ones then have none")
+        parts["moe"] = {"feed_forward": experts(
+            c, count=("n_routed_experts",), act="mlp_hidden_act", normalize=c.flag("norm_topk_prob"), gated=False,
+            routing="sigmoid-topk", shared_experts=1, shared_d_ff=c.size("moe_shared_expert_intermediate_size"))}
+    c.ignore("n_routed_experts", "n_shared_experts", "moe_intermediate_size", "moe_shared_expert_intermediate_size",
+             "num_experts_per_tok", "norm_topk_prob", "ssm_state_size", "mamba_num_heads", "mamba_head_dim",
+             "n_groups", "conv_kernel", "use_conv_bias", "use_bias")
+    c.defaults = {**c.defaults, "num_hidden_layers": len(blocks)}
+    spec = common(c, kind, norm=rms()) | {"layers": len(blocks)}
+    if kind == "lm":
+        spec["head"]["tied"] = False
+    return layered(spec, [parts[block] for block in blocks])
+
+
+def _block_kinds(c: Config) -> list[str]:
+    letters = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
+    names = {"linear_attention": "mamba", "full_attention": "attention"}
+    pattern = c.take("hybrid_override_pattern", default=None)
+    given: Sequence[str] | None = c.take("layers_block_type", "layer_types", default=None)
+    kinds = [letters.get(mark, mark) for mark in pattern] if pattern else [names.get(k, k) for k in given or []]
+    unknown = [kind for kind in kinds if kind not in letters.values()]
+    if unknown or not kinds:
+        raise c.error("hybrid_override_pattern", f"must name a known kind for every layer, got {unknown or 'none'}")
+    return kinds
+
+
+def minimax(c: Config, kind: str) -> Data:
+    """MiniMax-01: lightning attention but for every few layers, which have softmax attention; experts in all."""
+    c.ignore("block_size", "full_attn_alpha_factor", "full_attn_beta_factor", "linear_attn_alpha_factor",
+             "linear_attn_beta_factor", "mlp_alpha_factor", "mlp_beta_factor")
+    c.only("sliding_window", None)
+    attention = grouped_query(c)
+    feed = experts(c, count=("num_local_experts",), d_ff="intermediate_size")
+    width = head_dim(c, attention)
+    spec = common(c, kind, attention=attention, feed_forward=feed, norm=rms(), position=rope(c, width))
+    lightning = {"kind": "lightning", "heads": attention["heads"], "head_dim": width}
+    default = ["full_attention" if (i + 1) % 2 else "linear_attention" for i in range(spec["layers"])]
+    return layered(spec, [{"attention": None, "recurrent": lightning} if k == "linear_attention" else {}
+                          for k in layer_types(c, spec["layers"], default)])
+
+
+def mamba2(c: Config, kind: str) -> Data:
+    """Mamba-2 alone: no attention, no feed-forward."""
+    c.ignore("residual_in_fp32", "chunk_size", "time_step_rank", "time_step_min", "time_step_max", "time_step_floor",
+             "time_step_limit", "rms_norm", "expand", "num_logits_to_keep", "use_mambapy", "hidden_act")
+    layer = {"kind": "mamba2", "heads": c.size("num_heads"), "head_dim": c.size("head_dim"),
+             "state": c.size("state_size"), "groups": c.size("n_groups"), "conv": c.size("conv_kernel"),
+             "conv_bias": c.flag("use_conv_bias"), "bias": c.flag("use_bias")}
+    return common(c, kind, recurrent=layer, norm=rms())
