@@ -158,7 +158,8 @@ def test_packed_weights_have_bytes_and_no_count_of_parameters(tmp_path: Path) ->
             continue
         base, (out, columns) = name.removesuffix(".weight"), shape
         tensors |= {f"{base}.qweight": ("I32", (columns // 8, out)),
-                    f"{base}.qzeros": ("I32", (columns // 32, out // 8)), f"{base}.scales": ("F16", (columns // 32, out)), f"{base}.g_idx": ("I32", (columns,))}
+                    f"{base}.qzeros": ("I32", (columns // 32, out // 8)),
+                    f"{base}.scales": ("F16", (columns // 32, out)), f"{base}.g_idx": ("I32", (columns,))}
     config = {**LLAMA, "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32}}
     rows = compare(config, write(tmp_path / "m.safetensors", tensors))
     assert list(rows) == ["weight bytes"]

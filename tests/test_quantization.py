@@ -65,7 +65,7 @@ def test_deepseek_awq_equals_its_index() -> None:
 
 
 def test_deepseek_v3_in_its_files() -> None:
-    """688,586,727,753 bytes of files: main model, prediction layer, headers (some 130 bytes for each of 91,991 tensors).
+    """688,586,727,753 bytes of files: main model, prediction layer, headers (130 bytes for each of 91,991 tensors).
 
     The prediction layer is one more layer, copies of embedding and head, a bf16 projection of 2d to d, three norms.
     """

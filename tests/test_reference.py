@@ -25,6 +25,9 @@ BASE = {
     "name": "tiny", "vocab": VOCAB, "layers": 3, "context": 29, "d_model": 15,
     "attention": {"heads": 3}, "feed_forward": {"d_ff": 23},
 }
+LATENT = {"kind": "mla", "heads": 3, "kv_rank": 7, "nope_dim": 5, "rope_dim": 4, "value_dim": 6}
+DELTA = {"kind": "gated-delta", "key_heads": 2, "value_heads": 4, "key_dim": 5, "value_dim": 3, "conv": 4}
+MAMBA = {"kind": "mamba2", "heads": 4, "head_dim": 3, "state": 5, "groups": 2, "conv": 3}
 GROUPED = {"heads": 6, "kv_heads": 2, "head_dim": 10}
 MIXED = [
     {"repeat": 2, "blocks": [
@@ -67,6 +70,18 @@ CAUSAL = {
         "position": {"kind": "learned"}, "embedding_projection_bias": False,
     },
     "attention only": {"feed_forward": None},
+    "sinks": {"attention": {**GROUPED, "sinks": True, "window": 5}},
+    "output gate": {"attention": {**GROUPED, "output_gate": True, "bias": True}},
+    "window that drops nothing": {"attention": {"heads": 3, "window": 4, "cached": "all"}},
+    "softcap on logits": {"head": {"softcap": 1.5}},
+    "latents": {"attention": {**LATENT, "q_rank": 11, "bias": True}, "position": {"kind": "rope"}},
+    "latents without a query's": {"attention": LATENT, "position": {"kind": "alibi"}},
+    "delta rule": {"attention": None, "recurrent": DELTA},
+    "state space": {"attention": None, "recurrent": {**MAMBA, "bias": True}},
+    "state space beside attention": {"recurrent": MAMBA, "position": {"kind": "rope"}},
+    "shared group": {"groups": [{"repeat": 2, "shared": True, "blocks": [{"repeat": 2}]}], "layers": 4},
+    "scaled layers": {"layer_scale": True, "norm": {"placement": "sandwich"}},
+    "scaled parallel layers": {"layer_scale": True, "residual": "parallel"},
 }
 ENCODER_DECODER = {
     "cross": {"architecture": "encoder-decoder", "position": {"kind": "learned"}},
@@ -242,9 +257,19 @@ def test_what_it_cannot_run_is_refused_by_name() -> None:
             build(spec(CAUSAL["softcap"]), length=3)
     finally:
         known.add("softcap")
-    latent = {"kind": "mla", "heads": 3, "kv_rank": 5, "nope_dim": 4, "rope_dim": 2, "value_dim": 3}
-    with pytest.raises(NotImplementedError, match="attention of kind MLA"):
-        build(spec({"attention": latent}), length=3)
+    latents = UNDERSTOOD.pop(type(spec(CAUSAL["latents"]).attention))
+    try:
+        with pytest.raises(NotImplementedError, match="attention of kind MLA"):
+            build(spec(CAUSAL["latents"]), length=3)
+    finally:
+        UNDERSTOOD[type(spec(CAUSAL["latents"]).attention)] = latents
+
+
+def test_everything_a_spec_can_say_is_understood() -> None:
+    unknown = [
+        f"{kind.__name__}.{name}" for kind, names in UNDERSTOOD.items() for name in kind.model_fields.keys() - names
+    ]
+    assert not unknown
 
 
 def test_errors() -> None:

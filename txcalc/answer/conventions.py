@@ -43,7 +43,7 @@ def conventions(spec: Model, workload: Workload) -> tuple[Convention, ...]:
     if spec.quantization is not None:
         rows.append(("weights", _packing(spec.quantization, workload), "--dtype"))
     if workload.kv_block is not None:
-        rows.append(("kv-block", f"a paged engine's cache: whole blocks of {workload.kv_block} tokens that hold a token "
+        rows.append(("kv-block", f"a paged engine's cache: whole blocks of {workload.kv_block} tokens that hold one "
                                  "still needed, for each sequence and layer; recurrent states are not paged",
                      "--kv-block"))
     if workload.attention == "flash" and any(

@@ -12,6 +12,15 @@ from txcalc.count.states import RECIPES
 
 MARKS: Final = {"exact": "=", "estimate": "~", "bound": "<", "published": "p"}
 
+_LABELS: Final = {
+    "params": "Parameters", "params_active": "Active parameters", "params_embedding": "Embedding parameters",
+    "params_non_embedding": "Non-embedding parameters", "flops_forward": "FLOPs, forward",
+    "flops_backward": "FLOPs, backward", "flops_per_token": "FLOPs per token", "weight_bytes": "Weights",
+    "activation_bytes": "Activations (train)", "kv_cache_bytes": "KV cache",
+    "kv_cache_bytes_per_token": "KV cache per token", "kv_cache_allocated_bytes": "KV cache, allocated",
+    "attention_score_bytes": "Attention scores kept", "training_state_bytes": "Training state",
+}
+
 
 class Figure(NamedTuple):
     """One row; ``sub`` is a part of, or an alternative to, the row above it."""
@@ -22,6 +31,11 @@ class Figure(NamedTuple):
     mark: str
     note: str = ""
     sub: bool = False
+
+
+def label(total: str) -> str:
+    """What people call a total."""
+    return _LABELS.get(total, total)
 
 
 def figures(view: View) -> list[Figure]:

@@ -92,7 +92,7 @@ def _table(
 ) -> Html:
     there = [cost for cost in costs if any(cost.get(point) is not None for point in curve.points)]
     extra = {"Eager / flash": _ratio} if ratio else {"% FLOPs": _share} if share else {}
-    columns = (Column("Length", "n"), *(Column(cost.name, "n") for cost in there), *(Column(name, "n") for name in extra))
+    columns = [Column(name, "n") for name in ("Length", *(cost.name for cost in there), *extra)]
     return table(caption, columns, (
         Row((html(units.exact(point.seq)), *(amount(cost.get(point), cost.scale) for cost in there),
              *(cell(point) for cell in extra.values())))

@@ -18,6 +18,9 @@ _WIDTH: Final = 380
 _ROW: Final = 32
 _MOST: Final = 14
 """Beyond so many bars, the smallest are one."""
+_PLOT: Final = 460
+"""A plot's width; its axes stand in a frame."""
+_LEFT, _RIGHT, _TOP, _BOTTOM = 74, 448, 30, 250
 _CHARACTER: Final = 6.5
 """How wide a character of 12 pixels is, about."""
 
@@ -100,7 +103,7 @@ def curves(
         points = [(frame.x(x), frame.y(y)) for x, y in zip(xs, series.values, strict=True) if y]
         parts += [_curve(points, i), _legend(series.name, i)]
     said = "; ".join(f"{series.name}: {_said(xs, series, amount)}" for series in shown)
-    return _figure(title, said, _Frame.width, _Frame.bottom + 44 + 20 * len(shown), *parts)
+    return _figure(title, said, _PLOT, _BOTTOM + 44 + 20 * len(shown), *parts)
 
 
 class _Frame(NamedTuple):
@@ -112,9 +115,6 @@ class _Frame(NamedTuple):
     y_high: float
     base: int
 
-    width = 460
-    left, right, top, bottom = 74, 448, 30, 250
-
     @classmethod
     def around(cls, xs: Sequence[int], ys: Sequence[int], base: int) -> _Frame:
         """The frame of these values. A single value stands in the middle."""
@@ -124,10 +124,10 @@ class _Frame(NamedTuple):
         return cls(x_low - flat, x_high + flat, y_low, y_high + (y_high == y_low), base)
 
     def x(self, value: int) -> float:
-        return self.left + (self.right - self.left) * (math.log2(value) - self.x_low) / (self.x_high - self.x_low)
+        return _LEFT + (_RIGHT - _LEFT) * (math.log2(value) - self.x_low) / (self.x_high - self.x_low)
 
     def y(self, value: int) -> float:
-        return self.bottom - (self.bottom - self.top) * (math.log(value, self.base) - self.y_low) / (
+        return _BOTTOM - (_BOTTOM - _TOP) * (math.log(value, self.base) - self.y_low) / (
             self.y_high - self.y_low)
 
 
@@ -188,14 +188,14 @@ def _tick(amount: Amount, value: int) -> str:
 def _axes(frame: _Frame, xs: Sequence[int], amount: Amount) -> Iterator[Html]:
     for power in _ticks(int(frame.y_low), int(frame.y_high), 6):
         y = frame.y(frame.base**power)
-        yield tag("line", x1=frame.left, y1=_px(y), x2=frame.right, y2=_px(y), class_="grid")
-        yield tag("text", _tick(amount, frame.base**power), x=frame.left - 7, y=_px(y + 4), class_="small end")
+        yield tag("line", x1=_LEFT, y1=_px(y), x2=_RIGHT, y2=_px(y), class_="grid")
+        yield tag("text", _tick(amount, frame.base**power), x=_LEFT - 7, y=_px(y + 4), class_="small end")
     for x in xs[:: -(-len(xs) // 8)]:
         at = frame.x(x)
-        yield tag("line", x1=_px(at), y1=frame.bottom, x2=_px(at), y2=frame.bottom + 4, class_="grid")
-        yield tag("text", length(x), x=_px(at), y=frame.bottom + 17, class_="small mid")
-    middle = (frame.left + frame.right) / 2
-    yield tag("text", "sequence length, log scale", x=middle, y=frame.bottom + 33, class_="small mid")
+        yield tag("line", x1=_px(at), y1=_BOTTOM, x2=_px(at), y2=_BOTTOM + 4, class_="grid")
+        yield tag("text", length(x), x=_px(at), y=_BOTTOM + 17, class_="small mid")
+    middle = (_LEFT + _RIGHT) / 2
+    yield tag("text", "sequence length, log scale", x=middle, y=_BOTTOM + 33, class_="small mid")
 
 
 def length(n: int) -> str:
@@ -209,8 +209,8 @@ def length(n: int) -> str:
 def _level(level: Level, frame: _Frame, amount: Amount) -> list[Html]:
     y = frame.y(level.value)
     said = f"{level.name}: {amount(level.value)}"
-    return [tag("line", x1=frame.left, y1=_px(y), x2=frame.right, y2=_px(y), class_="level"),
-            tag("text", said, x=frame.left + 4, y=_px(y - 5), class_="small")]
+    return [tag("line", x1=_LEFT, y1=_px(y), x2=_RIGHT, y2=_px(y), class_="level"),
+            tag("text", said, x=_LEFT + 4, y=_px(y - 5), class_="small")]
 
 
 _DASHES: Final = (None, "7 4", "2 3", "9 3 2 3")
@@ -232,7 +232,7 @@ def _mark(x: float, y: float, i: int) -> Html:
 
 
 def _legend(name: str, i: int) -> Html:
-    y, left = _Frame.bottom + 54 + 20 * i, _Frame.left
+    y, left = _BOTTOM + 54 + 20 * i, _LEFT
     return join(_curve([(left, y - 4), (left + 36, y - 4)], i), tag("text", name, x=left + 48, y=y))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from txcalc import units
 from txcalc.answer import headings
-from txcalc.answer.figures import Figure, figures
+from txcalc.answer.figures import Figure, figures, label
 from txcalc.answer.markup import Html, html, tag
 from txcalc.answer.page import (
     NONE,
@@ -28,6 +28,7 @@ from txcalc.answer.page import (
 from txcalc.answer.page_chart import Bar, bars
 from txcalc.answer.published import PublishedRow
 from txcalc.answer.report import Report
+from txcalc.answer.rerun import Since
 from txcalc.answer.view import View
 from txcalc.answer.where import Share, operations, shares, whole
 
@@ -45,6 +46,8 @@ def _body(view: View) -> Iterator[Html]:
     name, *identity = headings.identity(report.model)
     yield header(name, identity, headings.origin(report.model), headings.run(report.workload, view.defaults))
     yield section("Totals", _totals(view))
+    if view.since is not None:
+        yield section(f"Since {view.since.source}", _since(view.since))
     found = operations(report) if view.by_module else shares(report)
     yield section("Where it goes", _charts(found), _breakdown(found, report))
     yield section("KV cache", _caches(report))
@@ -63,6 +66,15 @@ def _total(figure: Figure) -> Row:
     plain = figure.exact.removesuffix(" B").replace(",", "")
     exact = tag("data", figure.exact, value=plain) if plain.isdigit() else html(figure.exact)
     return Row((figure.label, figure.value, exact, _SURE[figure.mark], figure.note), sub=figure.sub)
+
+
+def _since(since: Since) -> Html:
+    if not since.changes:
+        return tag("p", f"Unchanged since {since.made_by} counted it.")
+    columns = (Column("Quantity"), Column("Then", "n"), Column("Now", "n"))
+    return table(f"What {since.made_by} counted, and what is counted now", columns, (
+        Row((label(each.total), number(each.then), number(each.now))) for each in since.changes
+    ))
 
 
 def _charts(found: list[Share]) -> Html:

@@ -45,7 +45,8 @@ def _after(sign: str, left: list[Html], right: list[Html]) -> list[Html]:
 
 def _product(factors: Sequence[ast.expr]) -> list[Html]:
     """Factors in a row; a sum stands in brackets and may be broken."""
-    *done, current = [Html()]
+    done: list[Html] = []
+    current = Html()
     for i, factor in enumerate(factors):
         current = join(current, _between(factors[i - 1], factor) if i else "")
         if len(_terms(factor)) == 1:

@@ -221,7 +221,8 @@ def _table(curve: AttentionCurve, section: _Section, screen: Screen) -> Iterator
 
 def _fits(curve: AttentionCurve, screen: Screen) -> Iterator[Line]:
     yield from paragraph(f"{memory_of(curve)}: no longer fits from seq", screen, style="")
-    rows = [[Span(f"  {name}"), Span(first, "red" if first == "never fits" else "")] for name, first in fits_from(curve)]
+    found = fits_from(curve)
+    rows = [[Span(f"  {name}"), Span(first, "red" if first == "never fits" else "")] for name, first in found]
     yield from grid(rows, ("<", ">"))
 
 

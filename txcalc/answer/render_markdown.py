@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from txcalc import units
 from txcalc.answer import headings, rules
-from txcalc.answer.figures import figures
+from txcalc.answer.figures import figures, label
 from txcalc.answer.grid import printable
+from txcalc.answer.rerun import Since
 from txcalc.answer.view import View
 from txcalc.answer.where import operations, shares, whole
 
@@ -22,6 +23,8 @@ def markdown(view: View) -> str:
         " · ".join(escaped(part) for part in headings.run(report.workload, view.defaults) if part),
         _figures(view),
     ]
+    if view.since is not None:
+        parts.append(_since(view.since))
     if not view.quiet:
         parts += [_where(view), "\n".join(f"- {escaped(rule)}" for rule in rules.full(report.conventions))]
     return "\n\n".join(parts) + "\n"
@@ -45,6 +48,14 @@ def _figures(view: View) -> str:
         for figure in figures(view)
     )
     return pipe_table(("Quantity", "Value", "Exact", "", "Note"), "<>><<", rows)
+
+
+def _since(since: Since) -> str:
+    head = f"Since {escaped(since.source)} ({escaped(since.made_by)})"
+    if not since.changes:
+        return f"{head}: unchanged"
+    rows = ((label(each.total), units.exact(each.then), units.exact(each.now)) for each in since.changes)
+    return f"{head}:\n\n{pipe_table(('Quantity', 'Then', 'Now'), '<>>', rows)}"
 
 
 def _where(view: View) -> str:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from txcalc import units
 from txcalc.answer import headings, rules
-from txcalc.answer.figures import Figure, figures
+from txcalc.answer.figures import Figure, figures, label
 from txcalc.answer.grid import (
     GAP,
     Align,
@@ -24,10 +24,14 @@ from txcalc.answer.grid import (
     wrap,
 )
 from txcalc.answer.report import Report
+from txcalc.answer.rerun import Since
 from txcalc.answer.view import View
 from txcalc.answer.where import Share, operations, shares, whole
 
 _BLOCK: Final = "█"
+_NUMBERS: Final = frozenset((
+    "copies", "times", "bytes", "allocated", "layers", "tokens", "printed", "counted", "then", "now",
+))
 _RIGHT: Final[tuple[Align, ...]] = (">",) * 6
 
 
@@ -41,6 +45,7 @@ def _lines(view: View, screen: Screen) -> Iterator[Line]:
     yield from _heading(view, screen)
     yield line()
     yield from _figures(figures(view), screen)
+    yield from _since(view.since, screen)
     if view.quiet:
         return
     yield line()
@@ -84,6 +89,19 @@ def _figure(figure: Figure) -> list[Span]:
         Span(figure.exact),
         Span(figure.mark, "dim"),
     ]
+
+
+def _since(since: Since | None, screen: Screen) -> Iterator[Line]:
+    """What has changed since the report that was counted again."""
+    if since is None:
+        return
+    yield line()
+    head = f"Since {since.source} ({since.made_by})"
+    if not since.changes:
+        yield from wrap([f"{head}: unchanged"], screen)
+        return
+    rows = [[label(each.total), units.exact(each.then), units.exact(each.now)] for each in since.changes]
+    yield from _section(head, ("then", "now"), rows, screen)
 
 
 class _Layout(NamedTuple):
@@ -189,7 +207,7 @@ def _section(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]], s
 
 
 def _align(column: str) -> Align:
-    return ">" if column in ("copies", "times", "bytes", "allocated", "layers", "tokens", "printed", "counted") else "<"
+    return ">" if column in _NUMBERS else "<"
 
 
 def _published(view: View) -> list[list[str]]:

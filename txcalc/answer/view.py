@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from txcalc.answer.defaults import workload as fill
 from txcalc.answer.report import Report, count
+from txcalc.answer.rerun import Recorded, Since, again, since
 from txcalc.count import activations, params
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
@@ -35,6 +36,7 @@ class WeightRow(NamedTuple):
 class View(NamedTuple):
     """A report and what is shown with it.
 
+    ``since``: what has changed since the report that the model was loaded from.
     ``defaults`` names the workload's sizes that were filled in; ``verbose`` asks for shapes (1) and sources (2),
     and then ``weights`` and ``published`` are there.
     """
@@ -47,17 +49,21 @@ class View(NamedTuple):
     by_module: bool = False
     verbose: int = 0
     quiet: bool = False
+    since: Since | None = None
 
 
 def view(
     spec: Model, given: dict[str, Any], *, source: str = "python", overrides: Sequence[str] = (),
     command: Sequence[str] = (), by_module: bool = False, verbose: int = 0, quiet: bool = False,
+    recorded: Recorded | None = None,
 ) -> View:
     """Count a model under a workload of the ``given`` fields, and gather what a reader wants beside the count.
 
+    With what a report has ``recorded``, its workload's fields stand where none is given.
+
     Raises ``ValidationError`` for a bad workload field, ``SpecError`` for a workload that does not fit the model.
     """
-    workload, defaults = fill([spec], given)
+    workload, defaults = fill([spec], again(spec, recorded, given))
     report = count(
         spec, workload, source=source, overrides=overrides, command=command, by_module=by_module
     )
@@ -70,6 +76,7 @@ def view(
         by_module=by_module,
         verbose=verbose,
         quiet=quiet,
+        since=None if recorded is None else since(recorded, report.totals),
     )
 
 

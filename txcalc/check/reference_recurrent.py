@@ -35,6 +35,19 @@ class CausalConv(nn.Conv1d):
         return super().forward(inputs).transpose(1, 2)
 
 
+class GroupedNorm(nn.Module):
+    """RMSNorm over each of ``groups`` equal parts of the last axis, with a weight for every feature."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.groups, self.weight = groups, nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) to the same shape."""
+        parts = x.unflatten(-1, (self.groups, -1))
+        return F.rms_norm(parts, parts.shape[-1:], eps=1e-5).flatten(-2) * self.weight
+
+
 class DeltaRule(nn.Module):
     """A gated delta-rule layer (Gated DeltaNet, arXiv 2412.06464): every head holds a state of (key_dim, value_dim)."""
 
@@ -96,7 +109,7 @@ class StateSpace(nn.Module):
         self.dt_bias = nn.Parameter(torch.ones(plan.heads))
         self.a_log = nn.Parameter(torch.arange(1, plan.heads + 1, dtype=torch.get_default_dtype()).log())
         self.skip = nn.Parameter(torch.ones(plan.heads))
-        self.norm = Normalization(Norm(kind="rmsnorm"), self.inner)
+        self.norm = GroupedNorm(self.inner, plan.groups)
         self.out_proj = nn.Linear(self.inner, d_model, bias=plan.bias)
         self.dropout = dropout_or_nothing(options.dropout)
 

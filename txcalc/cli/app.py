@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "count": "txcalc.cli.count",
     "compare": "txcalc.cli.compare",
     "validate": "txcalc.cli.validate",
+    "diff": "txcalc.cli.diff",
     "explain": "txcalc.cli.explain",
     "attention": "txcalc.cli.attention",
     "mixers": "txcalc.cli.mixers",

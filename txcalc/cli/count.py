@@ -31,9 +31,11 @@ def count(
 ) -> None:
     """Count one model, and say where it goes.
 
-    Parameters, FLOPs, weights, KV cache and the activations kept for backward, each with its exact integer.
+    Parameters, FLOPs, weights, KV cache and the activations kept for backward, each with its exact integer. A report
+    is counted again, under its own workload, and what has changed since is shown.
     """
     from txcalc.answer.render import render
+    from txcalc.answer.rerun import recorded
     from txcalc.answer.view import view
     from txcalc.cli import write
     from txcalc.cli.errors import workload_errors
@@ -49,6 +51,7 @@ def count(
         found = view(
             loaded.model, given, source=loaded.source, overrides=loaded.overrides, command=ctx.obj.command,
             by_module=by_module, verbose=max(common.verbose, form == "html"), quiet=common.quiet,
+            recorded=recorded(loaded),
         )
     plot.save("breakdown", found.report, plot_, output, common)
     write.write(render(found, form, write.screen(output, common)), output, common)

@@ -17,7 +17,7 @@ from txcalc.spec.errors import SpecError, shown
 # Fields that change neither a weight's shape, nor which products are computed, nor what is cached.
 IRRELEVANT: Final = frozenset("""
 _attn_implementation _commit_hash _experts_implementation _flash_attn_2_enabled _name_or_path activation_dropout
-add_bias_logits add_cross_attention add_final_layer_norm apply_spec_augment architectures attention_dropout
+add_bias_logits add_final_layer_norm apply_spec_augment architectures attention_dropout
 attention_dropout_prob attention_multiplier attention_probs_dropout_prob attention_scale_factor
 attention_softmax_in_fp32 attn_implementation attn_pdrop auto_map aux_loss_alpha bad_words_ids begin_suppress_tokens
 bias_dropout_fusion boi_token_id boi_token_index bos_token_id cache_implementation chunk_size_feed_forward
@@ -48,6 +48,9 @@ temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch
 transformers_version typical_p unk_token_id unsloth_fixed unsloth_version use_bfloat16 use_cache use_cache_kernel
 use_cache_quantization use_dynamic_ntk use_flash_attn use_logn_attn use_mems_eval
 """.split())  # noqa: SIM905  a list would be a column of 200 lines
+
+# Fields of every class that build something else when they are set.
+USUAL: Final[dict[str, tuple[Any, ...]]] = {"add_cross_attention": (False, None)}
 
 REQUIRED: Final = object()
 
@@ -135,6 +138,8 @@ class Config:
             if name in self._taken or name in IRRELEVANT or name.startswith("_"):
                 continue
             if name in self.defaults and self.defaults[name] == value:
+                continue
+            if name in USUAL and value in USUAL[name]:
                 continue
             raise self.error(name, f"not understood for model_type {self.model_type}, and it could change the "
                              f"architecture (value {shown(value)})")

@@ -1,0 +1,118 @@
+"""A report counted again: its own model under its own workload, and what has changed since."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from pydantic import ValidationError
+
+from txcalc.answer.report import Totals
+from txcalc.spec.errors import SpecError
+from txcalc.spec.explain import explain_validation
+from txcalc.spec.inputs import TokenInput
+from txcalc.spec.model import Model
+from txcalc.spec.presets import Loaded
+from txcalc.spec.yaml import Document
+from txcalc.trace.workload import Workload
+
+_LENGTHS: Final = ("seq", "past")
+
+
+class Recorded(NamedTuple):
+    """What a report says: who made it, the fields of its workload, and its totals, in their own units."""
+
+    source: str
+    made_by: str
+    workload: dict[str, Any]
+    totals: dict[str, int | None]
+
+
+class Change(NamedTuple):
+    """A total that is not what it was. None: there was none, or there is none."""
+
+    total: str
+    unit: str
+    then: int | None
+    now: int | None
+
+
+class Since(NamedTuple):
+    """What has changed since the report ``source``; nothing where ``changes`` is empty."""
+
+    source: str
+    made_by: str
+    changes: tuple[Change, ...]
+
+
+def recorded(loaded: Loaded) -> Recorded | None:
+    """What the report says that a model was loaded from; None where it was no report.
+
+    Raises ``SpecError`` for a report whose workload or totals cannot be read.
+    """
+    if loaded.report is None:
+        return None
+    data = loaded.report.data
+    provenance = data.get("provenance")
+    version = provenance.get("txcalc") if isinstance(provenance, Mapping) else None
+    return Recorded(
+        loaded.source, f"txcalc {version}" if isinstance(version, str) else "an unknown txcalc",
+        _workload(loaded.report, loaded.source), _totals(loaded.report, loaded.source),
+    )
+
+
+def again(spec: Model, found: Recorded | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The workload's fields: those of the report, with the ``given`` ones in their places.
+
+    What followed from a field that is given now does not stay: the lengths of another phase, the cache's dtype
+    where it was that of the weights. Lengths that follow from the model itself are left out.
+    """
+    if found is None:
+        return given
+    old = dict(found.workload)
+    if given.get("phase", old["phase"]) != old["phase"]:
+        old = {name: value for name, value in old.items() if name not in _LENGTHS}
+    if "dtype" in given and old["kv_dtype"] == old["dtype"]:
+        del old["kv_dtype"]
+    if not isinstance(spec.input, TokenInput):
+        old.pop("seq", None)
+    if spec.encoder is not None and not isinstance(spec.encoder.input, TokenInput):
+        old.pop("source_seq", None)
+    return {**old, **given}
+
+
+def since(found: Recorded, totals: Totals) -> Since:
+    """Every total that the report has and that is another now."""
+    changes = []
+    for name, quantity in totals:
+        now = None if quantity is None else quantity.value
+        if name in found.totals and found.totals[name] != now:
+            changes.append(Change(name, "" if quantity is None else quantity.unit, found.totals[name], now))
+    return Since(found.source, found.made_by, tuple(changes))
+
+
+def _workload(report: Document, source: str) -> dict[str, Any]:
+    data = report.data.get("workload")
+    if not isinstance(data, Mapping):
+        raise SpecError("a report holds what was run here, as a mapping", source=source, field="workload")
+    marks = {loc[1:]: position for loc, position in report.marks.items() if loc[:1] == ("workload",)}
+    try:
+        workload = Workload.model_validate(dict(data))
+    except ValidationError as error:
+        raise explain_validation(error, Document(dict(data), marks), source, Workload) from None
+    return workload.model_dump(mode="json", exclude_none=True)
+
+
+def _totals(report: Document, source: str) -> dict[str, int | None]:
+    data = report.data.get("totals")
+    if not isinstance(data, Mapping):
+        raise SpecError("a report holds its totals here, as a mapping", source=source, field="totals")
+    return {name: _value(name, quantity, source) for name, quantity in data.items()}
+
+
+def _value(name: str, quantity: object, source: str) -> int | None:
+    value = quantity.get("value") if isinstance(quantity, Mapping) else None
+    if quantity is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise SpecError("must be null, or a mapping with a whole number as its value", source=source,
+                    field=f"totals.{name}")
