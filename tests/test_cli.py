@@ -256,7 +256,7 @@ def test_a_broken_preset_of_the_users_own_is_listed_with_its_error(
     assert "unknown field" in good("presets")
 
 
-@pytest.mark.parametrize("document", ["preset", "report", "comparison", "attention", "mixers"])
+@pytest.mark.parametrize("document", ["preset", "report", "comparison", "attention", "mixers", "explanation", "diff"])
 def test_schemas_are_valid(document: str) -> None:
     import jsonschema
 
@@ -264,7 +264,7 @@ def test_schemas_are_valid(document: str) -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
     args = {
         "report": ("count", "gpt2"), "comparison": ("compare", "gpt2", "gpt3"), "attention": ("attention", "gpt2"),
-        "mixers": ("mixers",),
+        "mixers": ("mixers",), "explanation": ("explain", "gpt2", "params"), "diff": ("diff", "gpt2", "gpt2-medium"),
     }.get(document)
     data = json.loads(good(*args, "--json")) if args else read_yaml(TINY, "tiny").data
     jsonschema.validate(data, schema)
@@ -406,7 +406,7 @@ def test_absurdly_many_layers_are_exact_and_quick(tiny: Path) -> None:
 
 def test_absurd_numbers_fit_every_format(tiny: Path) -> None:
     setting = ("--set", f"layers={10**30}")
-    for form in ("table", "json", "yaml", "csv", "md"):
+    for form in ("table", "json", "yaml", "csv", "md", "html"):
         assert good("count", tiny, *setting, "--format", form)
     assert "use JSON" in bad("count", tiny, "--set", f"layers={10**99}", "--seq", "1T", "--format", "yaml")
 
@@ -437,7 +437,8 @@ def test_a_written_report_loads_back_equal(tiny: Path, tmp_path: Path, suffix: s
 
 
 @pytest.mark.parametrize(("suffix", "start"), [(".json", "{"), (".yaml", "schema:"), (".csv", "path,"), (".md", "# "),
-                                               (".txt", "gpt2 · "), (".JSON", "{")])
+                                               (".txt", "gpt2 · "), (".JSON", "{"), (".html", "<!doctype html>"),
+                                               (".htm", "<!doctype html>")])
 def test_the_suffix_chooses_the_format(tmp_path: Path, suffix: str, start: str) -> None:
     path = tmp_path / f"out{suffix}"
     good("count", "gpt2", "-o", path)

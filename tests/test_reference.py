@@ -78,6 +78,10 @@ CAUSAL = {
     "latents without a query's": {"attention": LATENT, "position": {"kind": "alibi"}},
     "delta rule": {"attention": None, "recurrent": DELTA},
     "state space": {"attention": None, "recurrent": {**MAMBA, "bias": True}},
+    "selective scan": {"attention": None, "recurrent": {
+        "kind": "mamba", "inner": 14, "state": 5, "rank": 3, "conv": 3, "norms": True,
+    }},
+    "lightning": {"attention": None, "recurrent": {"kind": "lightning", "heads": 3, "head_dim": 4}},
     "state space beside attention": {"recurrent": MAMBA, "position": {"kind": "rope"}},
     "shared group": {"groups": [{"repeat": 2, "shared": True, "blocks": [{"repeat": 2}]}], "layers": 4},
     "scaled layers": {"layer_scale": True, "norm": {"placement": "sandwich"}},
@@ -287,4 +291,4 @@ def test_it_is_independent_of_what_it_checks() -> None:
     code = "import sys, txcalc.check.measure; print([m for m in sys.modules if m.startswith('txcalc.')])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "txcalc.check.reference" in loaded
-    assert "txcalc.trace" not in loaded and "txcalc.count" not in loaded
+    assert "txcalc.trace" not in loaded and "txcalc.count." not in loaded

@@ -79,10 +79,11 @@ def test_deepseek_v3_has_latents(eager: bool, q_rank: int | None) -> None:
 @both
 def test_qwen3_next_alternates_a_delta_rule_with_gated_attention(eager: bool) -> None:
     theirs = twin(transformers.Qwen3NextForCausalLM, transformers.Qwen3NextConfig(
-        vocab_size=VOCAB, hidden_size=30, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
-        linear_num_value_heads=6, linear_num_key_heads=2, linear_key_head_dim=6, linear_value_head_dim=5,
-        linear_conv_kernel_dim=3, moe_intermediate_size=11, shared_expert_intermediate_size=13, num_experts=5,
-        num_experts_per_tok=2, layer_types=["linear_attention", "full_attention"], rms_norm_eps=1e-6,
+        vocab_size=VOCAB, hidden_size=30, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=16, linear_num_value_heads=6, linear_num_key_heads=2, linear_key_head_dim=6,
+        linear_value_head_dim=5, linear_conv_kernel_dim=3, moe_intermediate_size=11,
+        shared_expert_intermediate_size=13, num_experts=5, num_experts_per_tok=2,
+        layer_types=["linear_attention", "full_attention"], rms_norm_eps=1e-6,
         max_position_embeddings=29, tie_word_embeddings=False, pad_token_id=0, bos_token_id=0, eos_token_id=0,
         norm_topk_prob=True,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25},
@@ -129,6 +130,16 @@ def test_qwen3_next_alternates_a_delta_rule_with_gated_attention(eager: bool) ->
     check(model, weights, lambda: theirs(tokens).logits, tokens, eager=eager)
 
 
+def mamba_names(mixer: str) -> list[tuple[str, str]]:
+    return [
+        (r"backbone\.embeddings\.weight", "token_embedding.weight"), (r"lm_head\.weight", "head.weight"),
+        (r"backbone\.norm_f\.(.*)", r"final_norm.\1"),
+        (r"backbone\.layers\.(\d+)\.norm\.(.*)", r"layers.\1.recurrent_norm.\2"),
+        (mixer + "A_log", r"layers.\1.recurrent.a_log"), (mixer + "D", r"layers.\1.recurrent.skip"),
+        (mixer + r"conv1d\.(.*)", r"layers.\1.recurrent.conv.\2"), (mixer + "(.*)", r"layers.\1.recurrent.\2"),
+    ]
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_mamba2(bias: bool) -> None:
     theirs = twin(transformers.Mamba2ForCausalLM, transformers.Mamba2Config(
@@ -136,13 +147,7 @@ def test_mamba2(bias: bool) -> None:
         conv_kernel=3, expand=2, use_bias=bias, use_conv_bias=bias, chunk_size=8, layer_norm_epsilon=1e-5,
         tie_word_embeddings=False, pad_token_id=0, bos_token_id=0, eos_token_id=0, residual_in_fp32=False,
     ))
-    mixer = r"backbone\.layers\.(\d+)\.mixer\."
-    weights = renamed(dict(theirs.named_parameters()), [
-        (r"backbone\.embeddings\.weight", "token_embedding.weight"), (r"lm_head\.weight", "head.weight"),
-        (r"backbone\.norm_f\.(.*)", r"final_norm.\1"), (r"backbone\.layers\.(\d+)\.norm\.(.*)", r"layers.\1.recurrent_norm.\2"),
-        (mixer + "A_log", r"layers.\1.recurrent.a_log"), (mixer + "D", r"layers.\1.recurrent.skip"),
-        (mixer + r"conv1d\.(.*)", r"layers.\1.recurrent.conv.\2"), (mixer + "(.*)", r"layers.\1.recurrent.\2"),
-    ])
+    weights = renamed(dict(theirs.named_parameters()), mamba_names(r"backbone\.layers\.(\d+)\.mixer\."))
     model = spec(
         d_model=15, norm={"kind": "rmsnorm"}, head={"kind": "lm", "tied": False},
         recurrent={"kind": "mamba2", "heads": 6, "head_dim": 5, "state": 7, "groups": 2, "conv": 3, "bias": bias,
@@ -150,6 +155,51 @@ def test_mamba2(bias: bool) -> None:
     )
     tokens = ids(2, 13)
     check(model, weights, lambda: theirs(tokens).logits, tokens, eager=True)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_mamba(bias: bool) -> None:
+    theirs = twin(transformers.MambaForCausalLM, transformers.MambaConfig(
+        vocab_size=VOCAB, hidden_size=15, intermediate_size=22, num_hidden_layers=2, state_size=7, time_step_rank=5,
+        conv_kernel=3, use_bias=bias, use_conv_bias=bias, layer_norm_epsilon=1e-5, tie_word_embeddings=False,
+        pad_token_id=0, bos_token_id=0, eos_token_id=0, residual_in_fp32=False,
+    ))
+    inner = theirs.config.intermediate_size
+    mixer = r"backbone\.layers\.(\d+)\.mixer\."
+    weights = renamed(dict(theirs.named_parameters()), [
+        (mixer + r"([a-z]+_proj\..*)", r"layers.\1.recurrent.\2"), *mamba_names(mixer),
+    ])
+    model = spec(
+        d_model=15, norm={"kind": "rmsnorm"}, head={"kind": "lm", "tied": False}, recurrent={
+            "kind": "mamba", "inner": inner, "state": 7, "rank": 5, "conv": 3, "bias": bias, "conv_bias": bias,
+        },
+    )
+    tokens = ids(2, 13)
+    check(model, weights, lambda: theirs(tokens).logits, tokens, eager=True)
+
+
+def test_lightning_attention() -> None:
+    """The layer alone, with the decay of MiniMax's last layer but one in place of the plain slope."""
+    config = transformers.MiniMaxConfig(
+        vocab_size=VOCAB, hidden_size=30, intermediate_size=11, num_hidden_layers=3, num_attention_heads=6,
+        num_key_value_heads=2, head_dim=10, num_local_experts=5, num_experts_per_tok=2, block_size=4,
+        layer_types=["linear_attention"] * 3, pad_token_id=0, bos_token_id=0, eos_token_id=0,
+    )
+    theirs = twin(transformers.MiniMaxModel, config).layers[1].self_attn
+    model = spec(layers=1, d_model=30, norm={"kind": "rmsnorm"}, recurrent={
+        "kind": "lightning", "heads": 6, "head_dim": 10,
+    })
+    layer = build(model, length=29, dtype=torch.float64).eval().layers[0].recurrent
+    weights = dict(theirs.named_parameters())
+    weights["qkv_proj.weight"] = weights["qkv_proj.weight"].unflatten(0, (6, 3, 10)).flatten(0, 2)
+    names = [(r"qkv_proj\.(.*)", r"qkv.\1"), (r"output_gate\.(.*)", r"gate.\1"), (r"(.*)", r"\1")]
+    layer.load_state_dict(renamed(weights, names), strict=True)
+    slopes = theirs.slope_rate.flatten()
+    torch.testing.assert_close(layer.slopes.double() * (slopes[0] / layer.slopes[0]), slopes, rtol=1e-6, atol=0)
+    layer.slopes = slopes
+    x = torch.randn(2, 13, 30, dtype=torch.float64)
+    with torch.no_grad(), Float64():
+        torch.testing.assert_close(layer(x), theirs(x, None, None)[0], atol=1e-10, rtol=0)
 
 
 @both
@@ -213,7 +263,8 @@ def test_gemma2_caps_scores_and_logits(eager: bool) -> None:
 @both
 def test_opt_350m_projects_in_and_out(eager: bool) -> None:
     theirs = twin(transformers.OPTForCausalLM, transformers.OPTConfig(
-        vocab_size=VOCAB, hidden_size=30, word_embed_proj_dim=13, num_hidden_layers=2, num_attention_heads=3, ffn_dim=37,
+        vocab_size=VOCAB, hidden_size=30, word_embed_proj_dim=13, num_hidden_layers=2, num_attention_heads=3,
+        ffn_dim=37,
         max_position_embeddings=29, do_layer_norm_before=False, pad_token_id=1, bos_token_id=0, eos_token_id=0,
     ))
     block = r"model\.decoder\.layers\.(\d+)\."
@@ -226,7 +277,8 @@ def test_opt_350m_projects_in_and_out(eager: bool) -> None:
         (block + r"final_layer_norm\.(.*)", r"layers.\1.feed_forward_norm.\2"),
         (block + r"self_attn\.out_proj\.(.*)", r"layers.\1.attention.o.\2"),
         (block + r"self_attn\.([qkv])_proj\.(.*)", r"layers.\1.attention.\2.\3"),
-        (block + r"fc1\.(.*)", r"layers.\1.feed_forward.up.\2"), (block + r"fc2\.(.*)", r"layers.\1.feed_forward.down.\2"),
+        (block + r"fc1\.(.*)", r"layers.\1.feed_forward.up.\2"),
+        (block + r"fc2\.(.*)", r"layers.\1.feed_forward.down.\2"),
     ])
     weights["head.weight"] = weights["token_embedding.weight"]
     weights["position_embedding.weight"] = weights["position_embedding.weight"][2:]  # the first two are never read

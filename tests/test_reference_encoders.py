@@ -233,7 +233,9 @@ def test_whisper(eager: bool) -> None:
     model = spec(
         architecture="encoder-decoder", d_model=30, position={"kind": "learned"}, feed_forward=DENSE,
         attention={"heads": 3, "bias": {"q": True, "v": True, "o": True}},
-        encoder={"input": {"kind": "frames", "bins": 7, "length": 11}, "position": {"kind": "sinusoidal", "stored": True}},
+        encoder={
+            "input": {"kind": "frames", "bins": 7, "length": 11}, "position": {"kind": "sinusoidal", "stored": True},
+        },
     )
     tokens, frames = ids(2, 13), torch.randn(2, 7, 22, dtype=torch.float64)
     check(

@@ -7,7 +7,7 @@ from typing import Final
 
 from txcalc.answer.grid import printable
 
-_VOID: Final = frozenset(("br", "link", "meta"))
+_VOID: Final = frozenset(("br", "link", "meta", "wbr"))
 
 
 class Html(str):

@@ -218,17 +218,17 @@ _DASHES: Final = (None, "7 4", "2 3", "9 3 2 3")
 
 def _curve(points: Sequence[tuple[float, float]], i: int) -> Html:
     path = " ".join(f"{_px(x)},{_px(y)}" for x, y in points)
-    return join(tag("polyline", points=path, class_=f"s{i % 4 + 1}", stroke_dasharray=_DASHES[i % 4]),
+    return join(tag("polyline", points=path, class_=f"s{i % 4 + 1}", stroke_dasharray=_DASHES[(i + i // 4) % 4]),
                 *(_mark(x, y, i) for x, y in points))
 
 
 def _mark(x: float, y: float, i: int) -> Html:
-    """A circle, a square, a triangle or a diamond."""
+    """A circle, a square, a triangle or a diamond; hollow beyond the first four."""
     shapes = ("", "M-4-4H4V4H-4Z", "M0-5L5 4H-5Z", "M0-5L5 0L0 5L-5 0Z")
-    place = f"translate({_px(x)} {_px(y)})"
+    place, kind = f"translate({_px(x)} {_px(y)})", f"s{i % 4 + 1}{' hollow' * (i // 4 % 2)}"
     if not shapes[i % 4]:
-        return tag("circle", r=4, transform=place, class_="s1")
-    return tag("path", d=shapes[i % 4], transform=place, class_=f"s{i % 4 + 1}")
+        return tag("circle", r=4, transform=place, class_=kind)
+    return tag("path", d=shapes[i % 4], transform=place, class_=kind)
 
 
 def _legend(name: str, i: int) -> Html:

@@ -20,7 +20,7 @@ def mathml(formula: Formula) -> Html:
     """The formula as one or more ``math`` elements: a line may break before every plus and minus."""
     pieces = _pieces(ast.parse(formula.python, mode="eval").body)
     kind = "formula short" if len(formula.unicode) < _SHORT else "formula"
-    return tag("span", join(*(tag("math", piece) for piece in pieces), by=Html("<wbr>")), class_=kind)
+    return tag("span", join(*(tag("math", piece) for piece in pieces), by=tag("wbr")), class_=kind)
 
 
 def _pieces(node: ast.expr) -> list[Html]:

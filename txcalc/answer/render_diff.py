@@ -53,9 +53,9 @@ def markdown(diff: Diff) -> str:
         parts.append(pipe_table(("Field", "a", "b"), "<>>", [[c.field, *_both(c.a, c.b)] for c in diff.fields]))
     if not diff.totals:
         parts.append("Every total is unchanged.")
-    for total in diff.totals:
+    for names, total in _alike(diff):
         rows = [(", ".join(share.fields), signed(share.change), _of(share, total)) for share in total.shares]
-        head = (label(total.total), f"{units.exact(total.a)} → {units.exact(total.b)}", "%")
+        head = (names, f"{units.exact(total.a)} → {units.exact(total.b)}", "%")
         parts.append(pipe_table(head, "<>>", [*rows, ("change", signed(total.change), "")]))
     return "\n\n".join([*parts, f"({_ORDER})"]) + "\n"
 
@@ -73,17 +73,16 @@ def _lines(diff: Diff, screen: Screen) -> Iterator[Line]:
         yield line()
         yield line("every total is unchanged")
         return
-    for total in diff.totals:
+    for names, total in _alike(diff):
         yield line()
-        yield from _total(total, screen)
+        yield from _total(names, total, screen)
     yield line()
     yield from paragraph(f"({_ORDER})", screen)
 
 
 def _side(side: Side) -> list[str]:
-    origin = headings.origin(side.model) or [side.model.source]
     run = [*headings.run(side.workload, frozenset()), f"{side.workload.attention} attention"]
-    return [part for part in (*origin, *run) if part]
+    return [part for part in (*headings.origin(side.model), *run) if part]
 
 
 def _fields(diff: Diff, screen: Screen) -> Iterator[Line]:
@@ -98,9 +97,19 @@ def _fields(diff: Diff, screen: Screen) -> Iterator[Line]:
         yield from paragraph(f"{change.field}: {old} → {new}", screen, rest=GAP, style="")
 
 
-def _total(total: TotalChange, screen: Screen) -> Iterator[Line]:
+def _alike(diff: Diff) -> list[tuple[str, TotalChange]]:
+    """Totals that change in the same way (all parameters are active in most models) are shown once."""
+    found: dict[tuple[object, ...], tuple[str, TotalChange]] = {}
+    for total in diff.totals:
+        key = (total.unit, total.a, total.b, total.shares)
+        names = f"{found[key][0]}, {label(total.total).lower()}" if key in found else label(total.total)
+        found[key] = (names, total)
+    return list(found.values())
+
+
+def _total(names: str, total: TotalChange, screen: Screen) -> Iterator[Line]:
     write = scale(total.unit)
-    yield (Span(label(total.total), "bold"), Span(f"  {write(total.a)} → {write(total.b)}"))
+    yield (Span(names, "bold"), Span(f"  {write(total.a)} → {write(total.b)}"))
     rows = [
         [Span(GAP + ", ".join(share.fields)), Span(signed(share.change)), Span(signed(share.change, write)),
          Span(_of(share, total) + " %", "dim")]

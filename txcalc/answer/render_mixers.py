@@ -35,6 +35,10 @@ def render(found: MixerTable, form: Format, screen: Screen, *, verbose: bool = F
         return markdown(found)
     if form == "csv":
         return csv(found)
+    if form == "html":
+        from txcalc.answer.page_mixers import page
+
+        return page(found)
     return (render_data.json if form == "json" else render_data.yaml)(found.to_data())
 
 
@@ -45,7 +49,7 @@ def table(found: MixerTable, screen: Screen, *, verbose: bool = False, quiet: bo
 
 def markdown(found: MixerTable) -> str:
     """The whole answer as GitHub-flavoured Markdown."""
-    parts = ["# Sequence mixers", " · ".join(_run(found))]
+    parts = ["# Sequence mixers", " · ".join(workload_line(found))]
     for title, cells in _tables(found):
         head, *rows = cells
         parts += [f"## {title}", pipe_table(head, "<" + ">" * (len(head) - 1), rows)]
@@ -65,7 +69,7 @@ def csv(found: MixerTable) -> str:
 
 
 def _lines(found: MixerTable, screen: Screen, verbose: bool, quiet: bool) -> Iterator[Line]:
-    first, *rest = wrap(_run(found), screen)
+    first, *rest = wrap(workload_line(found), screen)
     yield tuple(Span(span.text, "bold") for span in first)
     yield from rest
     costs, growth, *by_length = _tables(found)
@@ -96,7 +100,8 @@ def _grid(title: str, cells: Cells, screen: Screen) -> Iterator[Line]:
         yield from grid(part, aligns)
 
 
-def _run(found: MixerTable) -> list[str]:
+def workload_line(found: MixerTable) -> list[str]:
+    """``d_model 512 · 8 heads · batch 1 · bf16 · one layer each, forward pass``, in parts."""
     w = found.workload
     return [
         f"d_model {units.exact(found.d_model)}", f"{units.exact(found.heads)} heads",
@@ -125,10 +130,10 @@ def _costs(rows: Sequence[MixerRow]) -> Cells:
 
 def _growth(rows: Sequence[MixerRow]) -> Cells:
     head = ["", *(name for name, _ in _NAMES.values())]
-    return [head, *([row.title, *map(_order, row.growth)] for row in rows)]
+    return [head, *([row.title, *map(order, row.growth)] for row in rows)]
 
 
-def _order(growth: Growth) -> str:
+def order(growth: Growth) -> str:
     """``1.99 of O(N² d)``."""
     return growth.theory if growth.fitted is None else f"{growth.fitted:.2f}  {growth.theory:<9}"
 

@@ -99,7 +99,10 @@ def _workload(report: Document, source: str) -> dict[str, Any]:
     try:
         workload = Workload.model_validate(dict(data))
     except ValidationError as error:
-        raise explain_validation(error, Document(dict(data), marks), source, Workload) from None
+        found = explain_validation(error, Document(dict(data), marks), source, Workload)
+        raise SpecError(
+            found.message, source=source, line=found.line, column=found.column, field=f"workload.{found.field}"
+        ) from None
     return workload.model_dump(mode="json", exclude_none=True)
 
 

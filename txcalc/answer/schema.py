@@ -8,6 +8,8 @@ from pydantic import BaseModel
 
 from txcalc.answer.compare import Comparison
 from txcalc.answer.curves import AttentionCurve
+from txcalc.answer.diff import Diff
+from txcalc.answer.explanation import Explanation
 from txcalc.answer.mixers import MixerTable
 from txcalc.answer.report import Report
 from txcalc.spec.errors import SpecError, nearest
@@ -15,6 +17,7 @@ from txcalc.spec.model import Model
 
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "preset": Model, "report": Report, "comparison": Comparison, "attention": AttentionCurve, "mixers": MixerTable,
+    "explanation": Explanation, "diff": Diff,
 }
 
 

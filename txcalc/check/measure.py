@@ -267,7 +267,8 @@ def _maker(device: str) -> Iterator[str]:
 def _kept(root: nn.Module, run: Callable[[], Tensor], besides: tuple[Tensor, ...] = ()) -> list[Kept]:
     own = {storage_of(tensor) for tensor in chain(root.parameters(), root.buffers(), besides)}
     found: dict[int, Kept] = {}
-    alive: list[Tensor] = []  # a storage that is freed may lend its address to the next
+    # A storage that is freed may lend its address to the next.
+    alive: list[torch.UntypedStorage] = []
 
     with ModulePath(root) as where:
 
@@ -277,8 +278,8 @@ def _kept(root: nn.Module, run: Callable[[], Tensor], besides: tuple[Tensor, ...
             if key not in own and key not in found and nbytes:
                 name = str(tensor.dtype).removeprefix("torch.")
                 found[key] = Kept(where.now(), tuple(tensor.shape), name, nbytes)
-                alive.append(tensor)
-            return tensor
+                alive.append(tensor.untyped_storage())
+            return tensor.detach()  # itself, it would hold the graph that holds it, and nothing would be freed
 
         with saved_tensors_hooks(pack, lambda tensor: tensor):
             run()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from txcalc.check.reference_attention import State
 from txcalc.check.reference_layers import Normalization, Options, dropout_or_nothing
-from txcalc.spec.layers import GatedDelta, Mamba2, Norm
+from txcalc.spec.layers import GatedDelta, LightningAttention, Mamba, Mamba2, Norm, Recurrent
 
 
 class CausalConv(nn.Conv1d):
@@ -142,6 +142,99 @@ class StateSpace(nn.Module):
         if cache is not None:
             cache.state = state.unflatten(0, (b, h))
         return torch.cat(out, dim=1).unflatten(0, (b, h)).transpose(1, 2)
+
+
+class SelectiveScan(nn.Module):
+    """A selective state-space layer (Mamba, arXiv 2312.00752): every channel has ``state`` decays of its own."""
+
+    def __init__(self, plan: Mamba, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.plan, inner, state = plan, plan.inner, plan.state
+        self.in_proj = nn.Linear(d_model, 2 * inner, bias=plan.bias)
+        self.conv = CausalConv(inner, plan.conv, bias=plan.conv_bias)
+        self.x_proj = nn.Linear(inner, plan.rank + 2 * state, bias=False)
+        self.dt_norm, self.b_norm, self.c_norm = (
+            Normalization(Norm(kind="rmsnorm", eps=1e-6), width) if plan.norms else nn.Identity()
+            for width in (plan.rank, state, state)
+        )
+        self.dt_proj = nn.Linear(plan.rank, inner)
+        self.a_log = nn.Parameter(torch.arange(1, state + 1, dtype=torch.get_default_dtype()).log().repeat(inner, 1))
+        self.skip = nn.Parameter(torch.ones(inner))
+        self.out_proj = nn.Linear(inner, d_model, bias=plan.bias)
+        self.dropout = dropout_or_nothing(options.dropout)
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        u, z = self.in_proj(x).chunk(2, dim=-1)
+        u = F.silu(self.conv(u, cache))
+        dt, write, read = self.x_proj(u).split((self.plan.rank, self.plan.state, self.plan.state), dim=-1)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        dt = F.softplus(self.dt_proj(self.dt_norm(dt)).to(wide))
+        decay = torch.exp(-self.a_log.to(wide).exp() * dt.unsqueeze(-1))
+        write, read, u = self.b_norm(write).to(wide), self.c_norm(read).to(wide), u.to(wide)
+        state = u.new_zeros(*u[:, 0].shape, self.plan.state) if cache is None or cache.state is None else cache.state
+        out = []
+        for i in range(x.shape[1]):
+            change = torch.bmm((u * dt)[:, i].unsqueeze(2), write[:, i].unsqueeze(1))
+            state = state * decay[:, i] + change
+            out.append(torch.bmm(state, read[:, i].unsqueeze(2)).squeeze(2))
+        if cache is not None:
+            cache.state = state
+        y = torch.stack(out, dim=1) + u * self.skip
+        result: Tensor = self.dropout(self.out_proj(y.to(x.dtype) * F.silu(z)))
+        return result
+
+
+class Lightning(nn.Module):
+    """Linear attention with a fixed decay per head (MiniMax-01, arXiv 2501.08313): states of (head_dim, head_dim).
+
+    The decay is ALiBi's slope for the head; MiniMax makes it smaller from layer to layer, which is a constant too.
+    """
+
+    slopes: Tensor
+
+    def __init__(self, plan: LightningAttention, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.heads, width = plan.heads, plan.heads * plan.head_dim
+        self.qkv = nn.Linear(d_model, 3 * width, bias=False)
+        self.norm = Normalization(Norm(kind="rmsnorm", eps=1e-6), width)
+        self.gate = nn.Linear(d_model, width, bias=False)
+        self.out_proj = nn.Linear(width, d_model, bias=False)
+        self.dropout = dropout_or_nothing(options.dropout)
+        slopes = 2.0 ** (-8 * torch.arange(1, plan.heads + 1) / plan.heads)
+        self.register_buffer("slopes", slopes, persistent=False)
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        (b, n, _), h = x.shape, self.heads
+        wide = torch.promote_types(x.dtype, torch.float32)
+        q, k, v = F.silu(self.qkv(x)).to(wide).view(b, n, h, -1).transpose(1, 2).flatten(0, 1).chunk(3, dim=-1)
+        state = q.new_zeros(b, h, q.shape[-1], q.shape[-1]) if cache is None or cache.state is None else cache.state
+        state, decay, out = state.flatten(0, 1), torch.exp(-self.slopes.to(wide)).repeat(b)[:, None, None], []
+        for i in range(n):
+            state = state * decay + torch.bmm(k[:, i].unsqueeze(2), v[:, i].unsqueeze(1))
+            out.append(torch.bmm(q[:, i].unsqueeze(1), state))
+        if cache is not None:
+            cache.state = state.unflatten(0, (b, h))
+        y = torch.cat(out, dim=1).unflatten(0, (b, h)).transpose(1, 2).flatten(2)
+        result: Tensor = self.dropout(self.out_proj(self.norm(y.to(x.dtype)) * torch.sigmoid(self.gate(x))))
+        return result
+
+
+AnyRecurrence = DeltaRule | StateSpace | SelectiveScan | Lightning
+
+
+def build_recurrence(plan: Recurrent, d_model: int, options: Options) -> AnyRecurrence:
+    """The recurrent layer that ``plan`` describes."""
+    match plan:
+        case GatedDelta():
+            return DeltaRule(plan, d_model, options)
+        case Mamba2():
+            return StateSpace(plan, d_model, options)
+        case Mamba():
+            return SelectiveScan(plan, d_model, options)
+        case LightningAttention():
+            return Lightning(plan, d_model, options)
 
 
 def _unit(x: Tensor) -> Tensor:

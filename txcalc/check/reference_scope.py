@@ -37,6 +37,8 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     },
     layers.MLA: {"kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale"},
     layers.Mamba2: {"kind", "heads", "head_dim", "state", "groups", "conv", "conv_bias", "bias"},
+    layers.Mamba: {"kind", "inner", "state", "rank", "conv", "conv_bias", "bias", "norms"},
+    layers.LightningAttention: {"kind", "heads", "head_dim"},
     layers.GatedDelta: {"kind", "key_heads", "value_heads", "key_dim", "value_dim", "conv"},
     layers.DenseBias: {"up", "gate", "down"},
     layers.Dense: {"kind", "d_ff", "activation", "gated", "bias"},

@@ -29,7 +29,7 @@ from txcalc.check.reference_layers import (
     Repeated,
     dropout_or_nothing,
 )
-from txcalc.check.reference_recurrent import DeltaRule, StateSpace
+from txcalc.check.reference_recurrent import AnyRecurrence, build_recurrence
 from txcalc.spec.inputs import (
     AlibiPosition,
     DisentangledPosition,
@@ -40,7 +40,7 @@ from txcalc.spec.inputs import (
     SinusoidalPosition,
     TokenInput,
 )
-from txcalc.spec.layers import MLA, Attention, Mamba2, MoE
+from txcalc.spec.layers import MLA, Attention, MoE
 from txcalc.spec.layers import Dense as DenseSpec
 from txcalc.spec.model import Model, Stack, Sublayers
 
@@ -124,7 +124,7 @@ class Block(nn.Module):
     """One layer: attention, recurrence, cross-attention and feed-forward, each in its residual, as far as there."""
 
     attention: AnySelfAttention | None
-    recurrent: DeltaRule | StateSpace | None
+    recurrent: AnyRecurrence | None
     cross_attention: CrossAttention | None
     feed_forward: Dense | MixtureOfExperts | None
 
@@ -152,13 +152,7 @@ class Block(nn.Module):
             if norm.placement == "sandwich":
                 self.add_module(f"{name}_post_norm", nn.Identity() if bare else Normalization(norm, d_model))
         self.attention = None if own is None else tables.attention(own, d_model)
-        match recurrent:
-            case None:
-                self.recurrent = None
-            case Mamba2():
-                self.recurrent = StateSpace(recurrent, d_model, options)
-            case _:
-                self.recurrent = DeltaRule(recurrent, d_model, options)
+        self.recurrent = None if recurrent is None else build_recurrence(recurrent, d_model, options)
         self.cross_attention = None if cross is None else CrossAttention(cross, d_model, options)
         match feed_forward:
             case None:

@@ -13,14 +13,21 @@ app = typer.Typer(
 )
 
 
+def complete_document(incomplete: str) -> list[str]:
+    """Names of documents, for shell completion."""
+    from txcalc.answer.schema import DOCUMENTS
+
+    return [name for name in DOCUMENTS if name.startswith(incomplete)]
+
+
 @app.command()
 @grouped
 def schema(
     ctx: typer.Context,
     document: Annotated[
         str, typer.Argument(metavar="DOCUMENT", show_default=False,
-                            help="preset, report, comparison, attention or mixers.",
-                            autocompletion=lambda: ["preset", "report", "comparison", "attention", "mixers"])
+                            help="preset, report, comparison, attention, mixers, explanation or diff.",
+                            autocompletion=complete_document)
     ],
     common: CommonOptions,
 ) -> None:

@@ -29,11 +29,12 @@ class Span(NamedTuple):
 
 def self_attention(
     t: Trace, spec: Attention | MLA, position: Position, x: Tensor, *, causal: bool, cached: bool,
-    table: Tensor | None = None,
+    table: Tensor | None = None, fixed: bool = False,
 ) -> Tensor:
     """Queries, keys and values from the same (b, n, d) hidden states, cached for later tokens where asked for.
 
-    ``table``: the stack's relative position embeddings, where every layer projects them.
+    ``table``: the stack's relative position embeddings, where every layer projects them. ``fixed``: every input has
+    the same length (an image), so that the index of its distances is a buffer.
     """
     _, n, _ = x.shape
     past = t.workload.past if cached else 0
@@ -44,7 +45,7 @@ def self_attention(
         else:
             span = _span(t, n, past, causal=causal, window=spec.window, chunk=spec.chunk)
             if isinstance(position, RelativePosition) and position.per_layer:
-                relative_bias(t, "relative_bias", position, spec.heads, n, span.keys)
+                relative_bias(t, "relative_bias", position, spec.heads, n, span.keys, fixed=fixed)
             cache = _cache(spec, span, past + n, x.shape[0]) if cached else None
             y = _heads(t, spec, position, x, x, span, cache, table)
         return ops.dropout(t, "dropout", y)
@@ -70,8 +71,13 @@ def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Te
         return _heads(t, spec, None, query, x, Span(m, n, n, m * n, n), None, None)
 
 
-def relative_bias(t: Trace, name: str, spec: RelativePosition, heads: Number, queries: Number, keys: Number) -> None:
+def relative_bias(
+    t: Trace, name: str, spec: RelativePosition, heads: Number, queries: Number, keys: Number, *, fixed: bool
+) -> None:
     """T5's bias: a table looked up by the bucketed distance of every (query, key) pair."""
+    if fixed:
+        t.op(name, "embedding", weights={"weight": (spec.buckets, heads)})
+        return
     buckets = t.tensor(queries, keys, role=Role.INDEX, label="distance buckets")
     ops.embedding(t, name, buckets, spec.buckets, heads)
 

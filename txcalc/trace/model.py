@@ -92,7 +92,8 @@ def _stack(t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memo
     position = stack.position
     if isinstance(position, RelativePosition) and not position.per_layer:
         past = t.workload.past if cached else 0
-        relative_bias(t, "relative_bias", position, stack.attention_heads, n, past + n)
+        relative_bias(t, "relative_bias", position, stack.attention_heads, n, past + n,
+                      fixed=isinstance(stack.input, PatchInput))
     table = position_table(t, position, stack, d) if isinstance(position, DisentangledPosition) else None
 
     def run(sublayers: Sublayers) -> Callable[[Tensor], Tensor]:
@@ -121,6 +122,7 @@ def _block(
     def attend(h: Tensor) -> Tensor:
         assert block.attention is not None
         return self_attention(t, block.attention, stack.position, h, causal=cached or stack.causal_mask, cached=cached,
+                              fixed=isinstance(stack.input, PatchInput),
                               table=table)
 
     def attend_source(h: Tensor) -> Tensor:

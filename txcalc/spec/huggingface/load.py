@@ -19,7 +19,8 @@ MAX_LAYERS: Final = 10_000
 _DTYPES: Final = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 _REPOSITORY: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _LAYERS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers",
-                  "num_decoder_layers")
+                  "num_decoder_layers", "num_hidden_groups", "inner_group_num")
+_CLASHES: Final = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 
 # What a configuration may call a field of the spec, by the end of its path.
 _NAMES: Final[Mapping[str, Sequence[str]]] = {
@@ -74,9 +75,8 @@ def import_config(document: Document, place: str, name: str | None) -> Imported:
         raise in_config_terms(explain_validation(error, None, place, Model), document) from None
     except FieldError as error:
         raise SpecError(error.message, source=place, field=str(error.loc[-1]) if error.loc else None) from None
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        message = f"a field has a value that model_type {shown(data.get('model_type'))} cannot have"
-        raise SpecError(f"{message} ({' '.join(str(error).split())})", source=place) from None
+    except _CLASHES as error:
+        raise _placed(_clash(data, place, error), document) from None
     return Imported(Document(fields), _notes(data, place), _dtype(data))
 
 
@@ -85,6 +85,30 @@ def in_config_terms(error: SpecError, document: Document) -> SpecError:
     tail = re.sub(r"\[\d+\]", "", error.field or "").rpartition(".")[2]
     field = next((name for name in _NAMES.get(tail, ()) if name in document.data), error.field)
     return _placed(SpecError(error.message, source=error.source, field=field), document)
+
+
+def _clash(data: Mapping[str, Any], place: str, error: Exception) -> SpecError:
+    """An importer stumbled over a value of a kind that it does not expect: name the field without which it does not."""
+    needed = None
+    for name in data:
+        try:
+            spec_from_config({key: value for key, value in data.items() if key != name}, place, "x")
+        except SpecError as other:
+            # A field that is needed: whole numbers are looked at where they are read, so it is not one of those.
+            if other.field == name != "model_type" and not isinstance(data[name], int):
+                needed = needed or name
+        except _CLASHES:
+            pass
+        else:
+            return _impossible(data, name, place)
+    if needed is not None:
+        return _impossible(data, needed, place)
+    return SpecError(f"fields contradict each other ({' '.join(str(error).split())})", source=place)
+
+
+def _impossible(data: Mapping[str, Any], name: str, place: str) -> SpecError:
+    message = f"a {data.get('model_type')} model cannot have {shown(data[name])}"
+    return SpecError(message, source=place, field=name)
 
 
 def _placed(error: SpecError, document: Document) -> SpecError:

@@ -1,0 +1,116 @@
+"""The house keeps its shape: imports point back, files stay short, and no model is known by its name."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "txcalc"
+FILES = sorted(path for path in PACKAGE.rglob("*.py"))
+STAGES = ["units", "spec", "trace", "count", "answer", "cli"]
+CHECK = ["units", "spec", "trace", "count", "answer", "check"]
+CLI = [*STAGES, "check"]
+REFERENCE = ["spec", "check.reference", "check.measure"]
+
+
+def name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module of the package that a file imports, anywhere in it, without the package's name."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            found = [f"{module}.{alias.name}" if module == "txcalc" else module for alias in node.names]
+        else:
+            continue
+        yield from (each.removeprefix("txcalc.") for each in found if each.startswith("txcalc."))
+
+
+def allowed(module: str) -> list[str]:
+    """What a module may import, as prefixes."""
+    stage = module.split(".")[0]
+    if module.startswith(("check.reference", "check.measure")):
+        return REFERENCE
+    if stage == "check":
+        return CHECK
+    return CLI if stage == "cli" else STAGES[: STAGES.index(stage) + 1]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent != PACKAGE or path.stem == "units"], ids=name)
+def test_imports_point_back_up_the_list(path: Path) -> None:
+    may = allowed(name(path))
+    for imported in imports(path):
+        fine = any(imported == prefix or imported.startswith((f"{prefix}.", f"{prefix}_")) for prefix in may)
+        assert fine, f"{name(path)} imports {imported}"
+
+
+def test_the_reference_stands_on_torch_and_the_spec_alone() -> None:
+    """Otherwise the proof is circular."""
+    files = [path for path in FILES if name(path).startswith(("check.reference", "check.measure"))]
+    assert len(files) > 5
+    for path in files:
+        assert not {each.split(".")[0] for each in imports(path)} & {"trace", "count", "answer", "cli"}, path
+
+
+def test_a_violation_would_be_found(tmp_path: Path) -> None:
+    for text, expected in (
+        ("from txcalc.cli import write", "cli"), ("import txcalc.trace.model", "trace.model"),
+        ("from txcalc import units", "units"), ("def f():\n    from txcalc.count.flops import x", "count.flops"),
+    ):
+        path = tmp_path / "some.py"
+        path.write_text(text)
+        assert list(imports(path)) == [expected]
+    assert "cli" not in allowed("answer.page") and "count" not in allowed("trace.model")
+    assert "trace" not in allowed("check.reference_stack") and "trace" in allowed("check.validate")
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_no_file_is_longer_than_400_lines(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= 400
+
+
+def is_name_of_a_model(node: ast.expr) -> bool:
+    """``spec.name``, ``self.spec.family``, ``model.name``: but not the ``name`` of anything else."""
+    if not (isinstance(node, ast.Attribute) and node.attr in ("name", "family")):
+        return False
+    owner = node.value
+    last = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+    return last in ("spec", "model", "_spec", "_model")
+
+
+def questions(path: Path) -> Iterator[int]:
+    """Lines that ask what a model is called: comparisons, ``in``, ``match``, ``startswith`` and their like."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        asked: list[ast.expr] = []
+        if isinstance(node, ast.Compare):
+            asked = [node.left, *node.comparators]
+        elif isinstance(node, ast.Match):
+            asked = [node.subject]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            asked = [node.func.value] if node.func.attr in ("startswith", "endswith", "lower", "casefold") else []
+        elif isinstance(node, ast.Subscript):
+            asked = [node.slice]
+        if any(is_name_of_a_model(each) for each in asked):
+            yield node.lineno
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if name(path).split(".")[0] in ("trace", "count", "check")], ids=name
+)
+def test_nothing_asks_what_a_model_is_called(path: Path) -> None:
+    assert list(questions(path)) == [], "never branch on a name; add a field to the spec"
+
+
+def test_such_a_question_would_be_found(tmp_path: Path) -> None:
+    path = tmp_path / "some.py"
+    path.write_text('if "Gemma" in self.spec.name or spec.family == "gpt" or model.name.startswith("x"): pass\n'
+                    "row = TABLE[spec.name]\nif op.name == 'core' or cache.name: pass\n")
+    assert sorted(questions(path)) == [1, 1, 1, 2]

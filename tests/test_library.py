@@ -1,0 +1,147 @@
+"""``import txcalc``: light, typed, and the same numbers as the command."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import txcalc
+from txcalc.answer.library import Run
+from txcalc.cli.app import app
+from txcalc.trace.workload import Workload
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "numpy", "sympy", "matplotlib", "transformers", "rich")
+
+
+@pytest.fixture(autouse=True)
+def no_user_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TXCALC_PRESETS", "")
+
+
+def python(script: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TXCALC_PRESETS": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def command(*args: str) -> Any:
+    return json.loads(CliRunner().invoke(app, [*args, "--json"]).stdout)
+
+
+@pytest.mark.parametrize("script", [
+    "import txcalc",
+    "import txcalc; txcalc.count(txcalc.load('gpt2'), seq=8)",
+    "import sys; sys.argv = ['txcalc', 'count', 'gpt2']\nfrom txcalc.cli.app import main\ntry: main()\n"
+    "except SystemExit: pass",
+    "import sys; sys.argv = ['txcalc', 'count', 'gpt2', '-f', 'html']\nfrom txcalc.cli.app import main\ntry: main()\n"
+    "except SystemExit: pass",
+    "import sys; sys.argv = ['txcalc', 'diff', 'gpt2', 'gpt3']\nfrom txcalc.cli.app import main\ntry: main()\n"
+    "except SystemExit: pass",
+])
+def test_nothing_heavy_is_loaded(script: str) -> None:
+    last = python(f"{script}\nimport sys; print('loaded', *sorted(set({HEAVY!r}) & set(sys.modules)))")
+    assert last.splitlines()[-1] == "loaded"
+
+
+def test_the_import_alone_loads_next_to_nothing() -> None:
+    found = python("import sys, txcalc; print(*sorted(m for m in sys.modules if m.startswith(('txcalc', 'pydantic'))))")
+    assert found.split() == ["txcalc", "txcalc.count"]
+
+
+def test_the_readmes_example_runs() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    examples = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert examples
+    for example in examples:
+        scope: dict[str, Any] = {}
+        for line in example.splitlines():
+            code, _, expected = line.partition("  # ")
+            if expected.strip().isdigit():
+                assert eval(code, scope) == int(expected)
+            else:
+                exec(line, scope)
+
+
+def test_the_docstrings_example_runs() -> None:
+    import doctest
+
+    assert doctest.testmod(txcalc).failed == 0 and doctest.testmod(txcalc).attempted == 3
+
+
+def test_the_same_as_the_commands() -> None:
+    assert txcalc.count("gpt2", seq=64).totals.model_dump() == command("count", "gpt2", "--seq", "64")["totals"]
+    found = command("compare", "gpt2", "gpt3", "--batch", "2")
+    assert txcalc.compare("gpt2", txcalc.load("gpt3"), batch=2).to_data()["entries"][0] == found["entries"][0]
+    assert txcalc.compare("gpt2", "gpt3").defaults == ("seq",)
+    assert txcalc.attention("gpt2", [64, 128]).to_data()["points"] == command(
+        "attention", "gpt2", "--seq", "64..128")["points"]
+    assert txcalc.diff("gpt2", "gpt3").to_data()["totals"] == command("diff", "gpt2", "gpt3")["totals"]
+    explained = txcalc.explain("gpt2", "flops", seq=64)
+    assert explained.total == txcalc.count("gpt2", seq=64).totals.flops_forward.value
+
+
+def test_a_model_may_be_changed_and_written_by_hand() -> None:
+    assert txcalc.load("gpt2", ["layers=1"]).layers == 1
+    tiny = txcalc.Model.model_validate({
+        "name": "tiny", "vocab": 5, "d_model": 4, "layers": 1, "context": 8, "attention": {"heads": 2},
+        "feed_forward": {"d_ff": 3},
+    })
+    assert txcalc.count(tiny).model.source == "python"
+    assert txcalc.count("vit-b-16").workload.seq == 197
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: txcalc.load("gpt4"), "unknown preset"),
+    (lambda: txcalc.count("gpt2", seq=0), "seq: must be a whole number"),
+    (lambda: txcalc.count("gpt2", sek=3), "sek: unknown field; did you mean seq?"),
+    (lambda: txcalc.count("gpt2", seq=10**6), "1,000,000 tokens, but gpt2"),
+    (lambda: txcalc.compare("gpt2", dtype="bf17"), "did you mean bf16?"),
+    (lambda: txcalc.compare(), "nothing to compare"),
+    (lambda: txcalc.explain("bert-base", "kv-cache"), ""),
+    (lambda: txcalc.attention("gpt2", accelerator="h1000"), ""),
+])
+def test_errors_are_one_line(call: Any, message: str) -> None:
+    with pytest.raises(txcalc.SpecError) as found:
+        call()
+    assert message in str(found.value) and "\n" not in str(found.value)
+    assert isinstance(found.value, ValueError)
+
+
+def test_the_function_is_not_lost_to_the_folder_of_its_name() -> None:
+    python("import txcalc\nfrom txcalc.count import flops\nimport txcalc.count.params\n"
+           "assert callable(txcalc.count) and flops.forward_flops")
+    python("from txcalc.count import flops\nimport txcalc\nassert callable(txcalc.count)")
+    python("from txcalc import count, load\nassert count('gpt2', seq=1)")
+
+
+def test_everything_public_is_there_and_documented() -> None:
+    for name in txcalc.__all__:
+        found = getattr(txcalc, name)
+        assert inspect.getdoc(found)
+        if inspect.isfunction(found):
+            assert "Raises ``SpecError``" in str(found.__doc__)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = txcalc.nothing  # type: ignore[attr-defined]
+
+
+def test_every_field_of_a_workload_can_be_given() -> None:
+    assert list(Run.__annotations__) == [name for name in Workload.model_fields if name in Run.__annotations__]
+    assert set(Run.__annotations__) == set(Workload.model_fields)
+
+
+def test_it_is_typed(tmp_path: Path) -> None:
+    assert files("txcalc").joinpath("py.typed").is_file() and files("txcalc.answer").joinpath("page.css").is_file()
