@@ -1,4 +1,4 @@
-"""Count every preset with an installed txcalc, from outside the checkout. Usage: count_all_presets.py TXCALC DIRECTORY"""
+"""Count every preset with an installed txcalc, from a directory outside the checkout: both are the arguments."""
 
 import json
 import subprocess

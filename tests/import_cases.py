@@ -43,7 +43,8 @@ CASES: dict[str, dict[str, list[Any]]] = {
     "gpt_bigcode": GPT | {"multi_query": [True, False]},
     "gpt_neo": {"vocab_size": [101], "hidden_size": [24, 40], "num_layers": [2], "num_heads": [2, 4],
                 "intermediate_size": [None, 37], "max_position_embeddings": [67], "window_size": [5],
-                "attention_types": [[[["global", "local"], 1]], [[["local"], 2]]], "tie_word_embeddings": [True, False]},
+                "attention_types": [[[["global", "local"], 1]], [[["local"], 2]]],
+                "tie_word_embeddings": [True, False]},
     "gptj": GPT | {"rotary_dim": [2, 4]},
     "codegen": GPT | {"rotary_dim": [2, 4], "n_head": [4], "n_embd": [32, 48]},
     "gpt_neox": {k: v for k, v in LLAMA.items() if k != "num_key_value_heads"} | {

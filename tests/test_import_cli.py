@@ -187,8 +187,8 @@ def test_bad_fields(tmp_path: Path, more: dict[str, Any], words: str) -> None:
 
 
 def test_a_value_of_a_wrong_type_is_named(tmp_path: Path) -> None:
-    path = config(tmp_path, FACTS["gpt-neo-125m"]["config"], attention_types=3)
-    assert re.fullmatch(f"error: {path}:\\d+:3: attention_types: a gpt_neo model cannot have 3\n",
+    path = config(tmp_path, FACTS["pythia-160m"]["config"], rotary_pct=[1])
+    assert re.fullmatch(f"error: {path}:\\d+:3: rotary_pct: a gpt_neox model cannot have a list\n",
                         bad("count", path))
 
 

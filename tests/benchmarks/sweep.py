@@ -1,4 +1,4 @@
-"""Configurations counted per second, in one call on arrays and one by one on ints. Run: python tests/benchmarks/sweep.py"""
+"""Configurations counted per second: in one call on arrays, and one by one on ints."""
 
 import time
 
@@ -21,7 +21,8 @@ def main() -> None:
     work = Workload.training(seq=1024)
     rng = np.random.default_rng(0)
     d = 12 * rng.integers(8, 512, MANY)
-    sizes = {"d_model": d, "attention.head_dim": d // 12, "feed_forward.d_ff": 4 * d, "layers": rng.integers(1, 97, MANY)}
+    layers = rng.integers(1, 97, MANY)
+    sizes = {"d_model": d, "attention.head_dim": d // 12, "feed_forward.d_ff": 4 * d, "layers": layers}
     start = time.perf_counter()
     totals = sweep(spec, work, sizes, {"seq": rng.integers(1, 8193, MANY)})
     arrays = MANY / (time.perf_counter() - start)

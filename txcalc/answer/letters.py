@@ -35,6 +35,8 @@ LETTERS: Final[dict[str, Letter]] = {
     "key_dim": Letter("P_k", "width of a recurrent key"),
     "state": Letter("N", "state dimension"),
     "groups": Letter("G", "groups of the recurrence"),
+    "inner": Letter("J", "channels of the recurrence"),
+    "rank": Letter("R", "width of the step sizes"),
     "conv": Letter("K", "length of the short convolution"),
     "d_ff": Letter("f", "feed-forward width"),
     "shared_d_ff": Letter("f", "width of a shared expert"),
@@ -69,5 +71,7 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("MoE", "d_ff"): Letter("f", "width of an expert"),
     ("Mamba2", "heads"): Letter("H", "heads of the recurrence"),
     ("Mamba2", "head_dim"): Letter("P", "width of a recurrent head"),
+    ("LightningAttention", "heads"): Letter("H", "heads of the recurrence"),
+    ("LightningAttention", "head_dim"): Letter("P", "width of a recurrent head"),
     ("GatedDelta", "value_dim"): Letter("P", "width of a recurrent value"),
 }

@@ -126,7 +126,7 @@ def _published(view: View) -> Html:
 def _printed(row: PublishedRow) -> Row:
     difference = row.relative_difference
     shown = units.MISSING if difference is None else f"{'+' if difference >= 0 else '−'}{abs(difference):.2%}"
-    return Row((row.quantity, row.printed, number(row.counted), shown, linked(row.source), row.note or ""))
+    return Row((label(row.quantity), row.printed, number(row.counted), shown, linked(row.source), row.note or ""))
 
 
 def _weights(view: View) -> Html:

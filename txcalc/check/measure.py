@@ -161,8 +161,10 @@ def attention_memory(
         attention = next(block.attention for block in stack.blocks_in_order() if block.attention is not None)
         bias = stack.relative(0, seq)
         x = torch.randn(batch, seq, model.d_model, dtype=dtype, device=at, requires_grad=True)
-        saved = _kept(attention, lambda: attention(x, bias, 0, None), besides=() if bias is None else (bias,))
-        return AttentionMemory(sum(storage.nbytes for storage in saved), _peak(lambda: attention(x, bias, 0, None), at))
+        saved: list[Kept] = []
+        besides = () if bias is None else (bias,)
+        peak = _peak(lambda: saved.extend(_kept(attention, lambda: attention(x, bias, 0, None), besides)), at)
+        return AttentionMemory(sum(storage.nbytes for storage in saved), peak)
 
 
 def visible(n: int, past: int = 0, *, causal: bool = True, window: int | None = None, chunk: int | None = None) -> int:
@@ -291,7 +293,7 @@ def by_path(storages: list[Kept]) -> Counter[tuple[str, str, int]]:
     return Counter((storage.path, storage.dtype, storage.nbytes) for storage in storages)
 
 
-def _peak(run: Callable[[], Tensor], device: str) -> int:
+def _peak(run: Callable[[], None], device: str) -> int:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

@@ -116,7 +116,7 @@ def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any, *
     if groups == 1:
         count: int = flop_registry[_aten.convolution_backward](grad, x, weight, *rest, **known)
         return count
-    per_half: int = conv_flop_count(x.shape, weight.shape, grad.shape)  # type: ignore[no-untyped-call]
+    per_half: int = conv_flop_count(list(x.shape), list(weight.shape), list(grad.shape))
     return per_half * sum(wanted[:2])
 
 

@@ -200,6 +200,7 @@ class Top(nn.Module):
                 self.temperature = nn.Parameter(torch.tensor(1.0))
                 self.similarity = Similarity()
         self.loss = ContrastiveLoss() if isinstance(head, ContrastiveHead) else CrossEntropy()
+        self.pair_loss = CrossEntropy()
 
     def _add_lm(self, head: LMHead, width: int, vector: int, table: nn.Embedding | None) -> None:
         model = self.model
@@ -244,8 +245,9 @@ class Top(nn.Module):
         if out.logits is None or not self.has_loss:
             raise ValueError("a model without a head, or with half of one, has no loss")
         total: Tensor = self.loss(out.logits, targets[0])
+        further = self.loss if self.pair_head is None else self.pair_loss
         for logits, wanted in zip(out.extra, targets[1:], strict=True):
-            total = total + self.loss(logits, wanted)
+            total = total + further(logits, wanted)
         return total
 
     def _classes(

@@ -51,6 +51,9 @@ def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:
         out |= {"kv_heads": kv_heads, "heads": kv_heads * min(group, 3)}
     elif "heads" in data:
         out["heads"] = min(data["heads"], 3)
+    if "state" in data and "groups" in data:
+        groups = min(data["groups"], 2)
+        out |= {"groups": groups, "heads": groups * min(data["heads"] // data["groups"], 3)}
     if "key_heads" in data:
         out |= {"key_heads": 2, "value_heads": 2 * min(data["value_heads"] // data["key_heads"], 2)}
     if "active_experts" in data:

@@ -84,7 +84,9 @@ SMALL_ENOUGH = 200_000_000
 
 
 
-def validate(spec: Model, *, device: Device = "cpu", progress: Callable[[str], None] = lambda step: None) -> Validation:
+def validate(
+    spec: Model, *, device: Device = "cpu", progress: Callable[[str], None] = lambda step: None
+) -> Validation:
     """Compare every quantity of ``spec`` with the PyTorch reference.
 
     Parameters and eager FLOPs at full size on the meta device; kept activations, caches and flash FLOPs with real
@@ -102,7 +104,8 @@ def validate(spec: Model, *, device: Device = "cpu", progress: Callable[[str], N
         rows += (kept(spec, case, device, f"full size, {device}") for case in FULL_SIZE)
     rows += sibling_rows(small, device, progress)
     gc.collect()  # modules and their hooks point at each other: a long run would keep them all
-    return Validation(model=spec.name, against=f"PyTorch {torch.__version__.partition('+')[0]}", device=device, rows=tuple(rows),
+    version = torch.__version__.partition("+")[0]
+    return Validation(model=spec.name, against=f"PyTorch {version}", device=device, rows=tuple(rows),
                       left_out=left_out(spec))
 
 

@@ -103,7 +103,8 @@ def _clash(data: Mapping[str, Any], place: str, error: Exception) -> SpecError:
             return _impossible(data, name, place)
     if needed is not None:
         return _impossible(data, needed, place)
-    return SpecError(f"fields contradict each other ({' '.join(str(error).split())})", source=place)
+    reason = " ".join(str(error).split())
+    return SpecError(f"a field has a value that a {data.get('model_type')} model cannot have ({reason})", source=place)
 
 
 def _impossible(data: Mapping[str, Any], name: str, place: str) -> SpecError:
