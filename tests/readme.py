@@ -47,3 +47,4 @@ def regenerate(text: str) -> str:
 
 if __name__ == "__main__":
     README.write_text(regenerate(README.read_text("utf-8")), "utf-8")
+    (ROOT / "presets" / "preset.schema.json").write_text(output("txcalc schema preset"), "utf-8")

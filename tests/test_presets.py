@@ -824,3 +824,9 @@ def test_a_quantity_that_the_model_does_not_have() -> None:
     assert (row.counted, row.relative_difference, row.rounds_equal) == (36 * 1024, 0.0, True)
     (row,) = compare_published(model, totals(model).model_copy(update={"kv_cache_bytes_per_token": None}))
     assert (row.counted, row.relative_difference, row.rounds_equal) == (None, None, False)
+
+
+def test_the_schema_beside_the_presets_is_that_of_the_model() -> None:
+    from txcalc.answer.schema import json_schema
+
+    assert json.loads(beside("preset.schema.json")) == json_schema("preset"), "run: txcalc schema preset"
