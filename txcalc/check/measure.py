@@ -5,7 +5,8 @@ Paths are canonical: the index of a repeated layer or expert is left out, so tha
 
 Devices: ``cpu`` and ``cuda`` run for real. ``fake`` has sizes only and takes the kernels that the CPU would take,
 flash attention among them. ``meta`` has sizes only too, but replaces flash attention with its N x N decomposition.
-On both, experts get equal shares of the tokens, since there are no scores to rank.
+On ``fake``, experts get equal shares of the tokens, since there are no scores to rank; on ``meta`` one layer or
+expert is built and stands for all that are like it.
 """
 
 from __future__ import annotations

@@ -246,8 +246,8 @@ def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
     block = next((b for _, b in spec.located_blocks() if b.attention is not None), None)
     if block is None or block.attention is None or block.attention.kind != "standard":
         return
-    if not isinstance(spec.input, TokenInput):  # an image has one length
-        return
+    if not isinstance(spec.input, TokenInput) or spec.position.kind == "disentangled":
+        return  # an image has one length; disentangled layers share a table, so none stands alone
     spec = spec.model_copy(update={"context": max(CURVE)})
     for eager in (True, False):
         case = Case(eager=eager, dtype="fp32", dropout=0.0, loss=False)
@@ -255,7 +255,7 @@ def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
         counted = []
         for n in CURVE:
             t = trace(spec, case.workload(spec, device).model_copy(update={"batch": 1, "seq": n}))
-            own = "decoder." if spec.encoder is not None else ""
+            own = "layers" if spec.encoder is None else "decoder.layers"
             first = next(op.component for op in t.ops if op.path.startswith(own) and op.path.endswith(".attention.q"))
             calls = next(op.calls for op in t.ops if op.component == first)
             counted.append(sum(k.bytes for k in activations.kept(t) if k.op.component == first) // calls)

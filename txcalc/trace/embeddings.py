@@ -87,5 +87,5 @@ def position_table(t: Trace, position: DisentangledPosition, stack: Stack, d: Nu
     """DeBERTa's table of relative positions, which every layer projects."""
     rows = 2 * position.buckets
     ops.parameter(t, "relative_embedding", rows, d, kind="embedding")
-    table = t.tensor(rows, d, label="relative positions")
+    table = t.tensor(rows, d, role=Role.PARAMETER, label="relative positions")
     return ops.norm(t, "relative_norm", table, stack.norm) if position.norm else table

@@ -18,7 +18,7 @@ from txcalc.spec.model import Model
 from txcalc.trace import ops
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.feedforward import feed_forward
-from txcalc.trace.record import Number, Tensor, Trace
+from txcalc.trace.record import Number, Role, Tensor, Trace
 
 
 def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
@@ -29,10 +29,14 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
     pooled = x.view(b, d) if spec.pooler is None else pool(t, spec.pooler, x, spec.norm)
     head = spec.head
     if isinstance(head, ClassifierHead):
-        _loss(t, "loss", _classify(t, head, x, pooled))
+        logits = _classify(t, head, x, pooled)
+        with t.scope("", copies=head.copies, calls=head.copies):
+            _loss(t, "loss", logits)
     elif isinstance(head, ContrastiveHead):
         assert images is not None
-        _loss(t, "loss", _contrast(t, head, pooled, images))
+        similarity = _contrast(t, head, pooled, images)
+        if t.workload.phase == "training":
+            ops.contrastive_loss(t, "loss", similarity)
     elif isinstance(head, ProjectionHead):
         ops.linear(t, "projection", pooled, head.width)
     elif isinstance(head, LMHead):
@@ -76,7 +80,7 @@ def _mean(t: Trace, x: Tensor) -> Tensor:
 def _pool_by_attention(t: Trace, spec: AttentionPooler, x: Tensor, norm: Norm) -> Tensor:
     b, _, d = x.shape
     ops.parameter(t, "query", 1, 1, d)
-    y = pooling_attention(t, spec.attention, t.tensor(b, 1, d, label="learned query"), x)
+    y = pooling_attention(t, spec.attention, t.tensor(b, 1, d, role=Role.PARAMETER, label="learned query"), x)
     y = ops.add(t, y, feed_forward(t, spec.feed_forward, ops.norm(t, "norm", y, norm)))
     return y.view(b, d)
 
@@ -99,12 +103,17 @@ def _classify(t: Trace, head: ClassifierHead, x: Tensor, pooled: Tensor) -> Tens
 
 
 def _contrast(t: Trace, head: ContrastiveHead, texts: Tensor, images: Tensor) -> Tensor:
+    """Products of all texts with all images, each made a unit vector, times the temperature (arXiv 2103.00020)."""
     texts = ops.linear(t, "text_projection", texts, head.width)
     images = ops.linear(t, "image_projection", images, head.width)
     ops.parameter(t, "temperature")
     (b, width), (count, _) = texts.shape, images.shape
+    units = [t.tensor(rows, width, label=f"unit {x.label}") for rows, x in ((b, texts), (count, images))]
+    lengths = [t.tensor(rows, 1, label="lengths") for rows in (b, count)]
+    products = t.tensor(b, count, label="products")
     flops = 2 * b * count * width
-    t.op("similarity", "head", flops=flops, flops_backward=2 * flops, saves=(texts, images))
+    t.op("similarity", "head", flops=flops, flops_backward=2 * flops,
+         saves=(texts, images, *lengths, *units, products, t.tensor(label="temperature")))
     return t.tensor(b, count, label="similarity")
 
 

@@ -143,3 +143,14 @@ def cross_entropy(t: Trace, name: str, logits: Tensor) -> None:
         t.tensor(*rows, role=Role.INDEX, label="targets"),
         t.tensor(role=Role.FLOAT32, label="total weight"),
     ))
+
+
+def contrastive_loss(t: Trace, name: str, logits: Tensor) -> None:
+    """The mean of two ``F.cross_entropy``, over the rows and over the columns of fp32 logits, with the same targets."""
+    rows, columns = logits.shape
+    t.op(name, "loss", saves=(
+        t.tensor(rows, columns, role=Role.FLOAT32, label="log-probabilities"),
+        t.tensor(columns, rows, role=Role.FLOAT32, label="log-probabilities of columns"),
+        t.tensor(rows, role=Role.INDEX, label="targets"),
+        *(t.tensor(role=Role.FLOAT32, label="total weight") for _ in range(2)),
+    ))

@@ -29,6 +29,7 @@ class Role(Enum):
     STATISTIC = "statistic"
     INDEX = "index"
     MASK = "mask"
+    PARAMETER = "parameter"  # read as an input: its memory exists anyway, so keeping it costs nothing
 
 
 @dataclass(frozen=True, slots=True)

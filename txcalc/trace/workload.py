@@ -107,4 +107,5 @@ class Workload(BaseModel):
             Role.STATISTIC: 4 if on_cuda else width,
             Role.INDEX: 8,
             Role.MASK: 1 if on_cuda else width,
+            Role.PARAMETER: 0,
         }[role]
