@@ -48,9 +48,10 @@ def validate(
     """
     from txcalc.check.render import document, table
     from txcalc.cli import write
+    from txcalc.cli.models import load
     from txcalc.cli.progress import progress
     from txcalc.spec.errors import SpecError
-    from txcalc.spec.presets import load, names
+    from txcalc.spec.presets import names
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)
@@ -65,7 +66,7 @@ def validate(
     with progress("models") as tell:
         for done, name in enumerate(wanted):
             tell(done, len(wanted))
-            results.append(compare(load(name, set_)))
+            results.append(compare(load(name, set_, common)))
     if form == "table":
         answer = table(results, write.screen(output, common), verbose=bool(common.verbose))
     else:
