@@ -66,7 +66,7 @@ def validate(
     with progress("models") as tell:
         for done, name in enumerate(wanted):
             tell(done, len(wanted))
-            results.append(compare(load(name, set_, common)))
+            results.append(compare(load(name, set_, common, dtype=None)))
     if form == "table":
         answer = table(results, write.screen(output, common), verbose=bool(common.verbose))
     else:
