@@ -81,7 +81,7 @@ class ReadingPooler(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(b, n, d) to (b, d)."""
-        x = self.attention(self.query.repeat(hidden.shape[0], 1, 1), hidden, None)
+        x = self.attention(self.query.expand(hidden.shape[0], -1, -1), hidden, None)
         y: Tensor = x + self.feed_forward(self.norm(x))
         return y[:, 0]
 
