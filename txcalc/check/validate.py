@@ -138,7 +138,8 @@ _SEEN: dict[tuple[str, Device, str], tuple[Row, ...]] = {}
 
 def keeps_exactly(spec: Model) -> bool:
     """Whether kept activations are exact: what a recurrent kernel keeps is its own choice, and marked an estimate."""
-    return not any(op.kind == "recurrence" for op in _trace(spec, Workload(seq=SEQ, source_seq=_source(spec))).ops)
+    t = trace(spec, Workload(seq=length_of(spec), source_seq=_source(spec)))
+    return not any(op.kind == "recurrence" for op in t.ops)
 
 
 def left_out(spec: Model) -> tuple[str, ...]:
@@ -154,7 +155,7 @@ def parameters(spec: Model) -> Row:
     from txcalc.check import measure
 
     measured = measure.shapes(spec)
-    t = _trace(spec, Workload(seq=length_of(spec), source_seq=_source(spec)))
+    t = trace(spec, Workload(seq=length_of(spec), source_seq=_source(spec)))
     counted: dict[str, tuple[tuple[int, ...], int]] = {}
     for op in t.ops:
         for path, shape in params.weight_shapes(op).items():
@@ -168,7 +169,7 @@ def flops_rows(spec: Model, *, eager: bool, how: str, device: str) -> Iterator[R
     from txcalc.check import measure
 
     w = Case(eager=eager, dtype="bf16", dropout=0.0, loss=True).workload(spec, "cpu")
-    t = _trace(spec, w)
+    t = trace(spec, w)
     measured = measure.flops(spec, w.batch, w.seq, source_seq=w.source_seq, eager=eager, loss=has_loss(spec),
                              backward=True, device=device)
     name = "eager" if eager else "flash"
@@ -186,7 +187,7 @@ def kept(spec: Model, case: Case, device: Device, how: str) -> Row:
     from txcalc.check import measure
 
     w = case.workload(spec, device)
-    t = _trace(spec, w)
+    t = trace(spec, w)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[case.dtype]
     measured = measure.kept(spec, w.batch, w.seq, source_seq=w.source_seq, dtype=dtype, eager=case.eager,
                             dropout=case.dropout, loss=w.phase == "training", device=device)
@@ -210,7 +211,7 @@ def cache(spec: Model) -> Row:
     common: dict[str, Any] = {"batch": BATCH, "dtype": "fp32", "source_seq": source}
     runs = [Workload.prefill(seq=n, **common)]
     runs += [Workload.decode(past=n + i, **common) for i in range(STEPS)]
-    counted = [kv_cache.kv_cache_bytes(_trace(spec, run)) or 0 for run in runs]
+    counted = [kv_cache.kv_cache_bytes(trace(spec, run)) or 0 for run in runs]
     measured = measure.cache_bytes(spec, BATCH, n, steps=STEPS, source_seq=source)
     differences = [f"after {n + i} tokens: counted {c:,}, measured {m:,}"
                    for i, (c, m) in enumerate(zip(counted, measured, strict=True)) if c != m]
@@ -275,26 +276,26 @@ def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
 
 
 def length_of(spec: Model) -> int:
-    """Positions of the own stack in these comparisons."""
-    return SEQ
+    """Positions of the own stack in these comparisons: an image or a sound has its own."""
+    return SEQ if isinstance(spec.input, TokenInput) else spec.input.length
 
 
 def has_loss(spec: Model) -> bool:
     """Whether there is anything to train on."""
-    return spec.head.kind != "none"
+    return spec.head.kind not in ("none", "projection")
 
 
 def _source(spec: Model) -> int | None:
-    return None if spec.encoder is None else SOURCE
-
-
-def _trace(spec: Model, workload: Workload) -> Trace:
-    return trace(spec, workload)
+    if spec.encoder is None:
+        return None
+    return SOURCE if isinstance(spec.encoder.input, TokenInput) else spec.encoder.input.length
 
 
 def _has_flash(spec: Model) -> bool:
-    t = trace(spec, Workload(seq=3, source_seq=_source(spec), attention="flash"))
-    return any(op.path.endswith("attention.core.flash") for op in t.ops)
+    """Whether the own stack's self-attention has a kernel without an N x N tensor."""
+    t = trace(spec, Workload(seq=3, source_seq=_source(spec), attention="flash", device="cpu"))
+    return any(op.path.endswith(".attention.core.flash") and not op.path.startswith(("encoder.", "tower."))
+               for op in t.ops)
 
 
 def _size(shape: tuple[int, ...]) -> int:

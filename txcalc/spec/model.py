@@ -18,20 +18,19 @@ from pydantic import Field, model_validator
 from txcalc.spec import resolve
 from txcalc.spec.base import Count, Flag, Size, Spec
 from txcalc.spec.errors import FieldError
-from txcalc.spec.inputs import *  # noqa: F403  (moving: import these from their own files)
 from txcalc.spec.inputs import (
     ContrastiveHead,
     Head,
     Input,
     LMHead,
     NoPosition,
+    PatchInput,
     Pooler,
     Position,
     Projector,
     RotaryPosition,
     TokenInput,
 )
-from txcalc.spec.layers import *  # noqa: F403
 from txcalc.spec.layers import AnyAttention, Attention, BlockNorm, FeedForward, Recurrent
 from txcalc.spec.quantization import Quantization
 
@@ -99,6 +98,8 @@ class Stack(Sublayers):
             if self.share_layers:
                 raise FieldError(("share_layers",), "layers that differ cannot share one set of weights")
         for path, block in self.located_blocks():
+            if self.layer_scale and block.residual == "parallel":
+                raise FieldError((*path, "residual"), "layer_scale needs sequential blocks")
             if block.attention is None and block.recurrent is None and block.feed_forward is None:
                 raise FieldError((*path, "attention"), "a block needs attention, recurrent or feed_forward")
             if (isinstance(self.position, RotaryPosition) and self.position.dim is not None
@@ -195,6 +196,11 @@ class Model(Stack):
             raise FieldError(("vocab",), "required field is missing")
         if isinstance(self.head, LMHead) and self.head.tied and not reads_tokens:
             raise FieldError(("head", "tied"), "there is no token table to share")
+        if isinstance(self.encoder and self.encoder.input, PatchInput):
+            raise FieldError(("encoder", "input"), "reads tokens or frames")
+        narrow = self.embedding_dim not in (None, self.d_model) and self.embedding_projection == "sum"
+        if isinstance(self.head, LMHead) and self.head.tied and narrow and self.head.transform is None:
+            raise FieldError(("head", "tied"), "with embedding_dim it needs head.transform to come back to its width")
         self._check_vectors()
         return self
 

@@ -68,7 +68,8 @@ def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Te
     _, m, _ = query.shape
     _, n, _ = x.shape
     with t.scope("attention"):
-        return _heads(t, spec, None, query, x, Span(m, n, n, m * n, n), None, None)
+        y = _heads(t, spec, None, query, x, Span(m, n, n, m * n, n), None, None)
+        return ops.dropout(t, "dropout", y)
 
 
 def relative_bias(
