@@ -27,6 +27,8 @@ def compare(
     """Put models side by side.
 
     The first one is what the others are relative to. Beyond four models, each is a row.
+
+    Example: txcalc compare gpt2 gpt3 llama3-8b
     """
     from txcalc.answer.compare import Named
     from txcalc.answer.compare import compare as compared

@@ -33,6 +33,8 @@ def count(
 
     Parameters, FLOPs, weights, KV cache and the activations kept for backward, each with its exact integer. A report
     is counted again, under its own workload, and what has changed since is shown.
+
+    Example: txcalc count gpt2 --phase training --batch 8
     """
     from txcalc.answer.render import render
     from txcalc.answer.rerun import recorded

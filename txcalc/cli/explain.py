@@ -53,6 +53,8 @@ def explain(
 
     Its formula, where each part comes from, and what textbooks write instead. The formula comes from the code that
     counts; its value is checked against the count on every run.
+
+    Example: txcalc explain transformer-base params
     """
     from txcalc.answer.defaults import workload
     from txcalc.answer.explain import explain as explained

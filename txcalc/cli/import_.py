@@ -35,6 +35,8 @@ def import_(
     """Turn a Hugging Face configuration into a spec.
 
     Only what is not a default is written. What could change the architecture and is not understood is an error.
+
+    Example: txcalc import config.json
     """
     from txcalc.cli import write
     from txcalc.cli.models import load

@@ -33,7 +33,10 @@ def presets(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="For machines.", show_default=False)] = False,
 ) -> None:
-    """List the presets, or show one."""
+    """List the presets, or show one.
+
+    Example: txcalc presets --search llama
+    """
     if ctx.invoked_subcommand is not None:
         return
     import sys

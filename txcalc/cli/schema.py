@@ -31,7 +31,10 @@ def schema(
     ],
     common: CommonOptions,
 ) -> None:
-    """Print the JSON Schema of a document."""
+    """Print the JSON Schema of a document.
+
+    Example: txcalc schema preset
+    """
     import sys
 
     from txcalc.answer.render_data import json
