@@ -98,8 +98,6 @@ class Stack(Sublayers):
             if self.share_layers:
                 raise FieldError(("share_layers",), "layers that differ cannot share one set of weights")
         for path, block in self.located_blocks():
-            if self.layer_scale and block.residual == "parallel":
-                raise FieldError((*path, "residual"), "layer_scale needs sequential blocks")
             if block.attention is None and block.recurrent is None and block.feed_forward is None:
                 raise FieldError((*path, "attention"), "a block needs attention, recurrent or feed_forward")
             if (isinstance(self.position, RotaryPosition) and self.position.dim is not None

@@ -140,7 +140,10 @@ def _block(
     if block.residual == "parallel":
         h = ops.norm(t, "attention_norm", x, block.norm)
         g = h if block.norm.shared else ops.norm(t, "feed_forward_norm", x, block.norm)
-        return ops.add(t, ops.add(t, x, attend(h)), feed(g))
+        y, z = attend(h), feed(g)
+        if stack.layer_scale:
+            y, z = ops.scale(t, "attention_scale", y), ops.scale(t, "feed_forward_scale", z)
+        return ops.add(t, ops.add(t, x, y), z)
     sublayers = {"attention": attend, "recurrent": recur, "cross_attention": attend_source, "feed_forward": feed}
     for name, run in sublayers.items():
         if getattr(block, name) is not None:
