@@ -135,13 +135,22 @@ def gpt_oss(c: Config, kind: str) -> Data:
     return windowed(c, spec, [window if k == "sliding_attention" else None for k in kinds])
 
 
-def deepseek(c: Config, kind: str) -> Data:
+def deepseek_v2(c: Config, kind: str) -> Data:
+    """DeepSeek V2: softmax routing."""
+    return _deepseek(c, kind, "softmax-topk")
+
+
+def deepseek_v3(c: Config, kind: str) -> Data:
+    """DeepSeek V3 and Kimi K2: sigmoid routing."""
+    return _deepseek(c, kind, "sigmoid-topk")
+
+
+def _deepseek(c: Config, kind: str, routing: str) -> Data:
     """DeepSeek V2 and V3, Kimi K2: latent attention, shared experts, the first layers dense."""
     c.ignore("num_key_value_heads", "head_dim", "qk_head_dim", "num_nextn_predict_layers", "n_group", "topk_group",
-             "topk_method", "routed_scaling_factor", "scoring_func", "ep_size", "moe_layer_freq_unused",
+             "topk_method", "routed_scaling_factor", "scoring_func", "ep_size",
              "num_local_experts")
     c.only("moe_layer_freq", 1)
-    v3 = c.model_type != "deepseek_v2"
     attention = {
         "kind": "mla", "heads": c.size("num_attention_heads"), "kv_rank": c.size("kv_lora_rank"),
         "nope_dim": c.size("qk_nope_head_dim"), "rope_dim": c.size("qk_rope_head_dim"),
@@ -151,7 +160,7 @@ def deepseek(c: Config, kind: str) -> Data:
         attention["q_rank"] = c.size("q_lora_rank")
     shared = c.take("n_shared_experts")
     moe = experts(c, count=("n_routed_experts",), normalize=c.flag("norm_topk_prob"),
-                  routing="sigmoid-topk" if v3 else "softmax-topk", **({"shared_experts": shared} if shared else {}))
+                  routing=routing, **({"shared_experts": shared} if shared else {}))
     spec = common(c, kind, attention=attention, feed_forward=gated(c, bias=c.flag("mlp_bias", default=False)),
                   norm=rms(), position={"kind": "rope"})
     first = c.take("first_k_dense_replace")
@@ -176,8 +185,7 @@ def glm4_moe(c: Config, kind: str) -> Data:
 
 def llama4(c: Config, kind: str) -> Data:
     """Llama 4's text model: a shared expert beside one routed, chunked attention, layers without positions."""
-    c.ignore("attn_scale", "floor_scale", "attn_temperature_tuning", "for_llm_compression", "cache_implementation",
-             "attention_bias_unused")
+    c.ignore("attn_scale", "floor_scale", "attn_temperature_tuning", "for_llm_compression", "cache_implementation")
     attention = grouped_query(c, bias=c.flag("attention_bias"))
     if c.flag("use_qk_norm"):
         c.ignore("use_qk_norm")
