@@ -10,8 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "txcalc"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
-STAGES = ["units", "spec", "trace", "count", "answer", "cli"]
-CHECK = ["units", "spec", "trace", "count", "answer", "check"]
+STAGES = ["units", "document", "spec", "trace", "count", "answer", "cli"]
+CHECK = ["units", "document", "spec", "trace", "count", "answer", "check"]
 CLI = [*STAGES, "check"]
 REFERENCE = ["spec", "check.reference", "check.measure"]
 
@@ -44,7 +44,7 @@ def allowed(module: str) -> list[str]:
     return CLI if stage == "cli" else STAGES[: STAGES.index(stage) + 1]
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.parent != PACKAGE or path.stem == "units"], ids=name)
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent != PACKAGE or path.stem in ("units", "document")], ids=name)
 def test_imports_point_back_up_the_list(path: Path) -> None:
     may = allowed(name(path))
     for imported in imports(path):

@@ -120,7 +120,7 @@ def between(a: str | Model, b: str | Model, first: Workload = SEQ, second: Workl
 def check(found: Diff) -> None:
     """The shares of every total are its whole change, and every field has its step."""
     totals = {total.total: total for total in found.totals}
-    for name in Totals.model_fields:
+    for name in Totals.names():
         old, new = (getattr(side.totals, name) for side in (found.a, found.b))
         if old != new and (old is None or new is None or old.value != new.value):
             total = totals.pop(name)
@@ -175,7 +175,7 @@ def test_a_field_waits_for_the_one_that_it_needs() -> None:
 def test_any_two_models(a: str, b: str) -> None:
     for first, second in ((a, b), (b, a)):
         models = [load(first).model, load(second).model]
-        runs = [Run(model, Workload.model_validate({} if model.input.kind != "tokens" else {"seq": 16}))
+        runs = [Run(model, Workload.of({} if model.input.kind != "tokens" else {"seq": 16}))
                 for model in models]
         check(diff(*runs))
 
@@ -192,9 +192,9 @@ def test_reports_and_models(report: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.json"
     good("count", "gpt2-medium", "-o", other)
     data = json.loads(good("diff", report, other, "--json"))
-    assert data["schema"] == "txcalc/diff/v1" and Diff.model_validate(data).to_data() == data
+    assert data["schema"] == "txcalc/diff/v1" and Diff.from_data(data).to_data() == data
     assert {field["field"] for field in data["fields"]} >= {"spec.d_model", "workload.batch", "workload.dropout"}
-    check(Diff.model_validate(data))
+    check(Diff.from_data(data))
     beside = json.loads(good("diff", report, "gpt2-medium", "--json"))
     assert beside["b"]["workload"] == beside["a"]["workload"]
     same = json.loads(good("diff", report, other, "--json", "--batch", 2, "--seq", 64, "--phase", "training",
@@ -213,7 +213,7 @@ def test_every_format(form: str) -> None:
     shown = good("diff", "gpt2", "gpt2-medium", "-f", form)
     assert "spec.d_model" in shown.replace("\\", "") and ("+82,371,328" in shown or "82371328" in shown)
     if form == "yaml":
-        check(Diff.model_validate(read_yaml(shown, "diff").data))
+        check(Diff.from_data(read_yaml(shown, "diff").data))
 
 
 def test_nothing_differs() -> None:

@@ -111,6 +111,6 @@ def test_symbols_and_arrays() -> None:
     window = Cache("self", 28, sympy.Min(n, 11), 1, layout="window", end=n)
     assert window.blocks(16).subs({n: 33}) == 2
     lengths = numpy.array([1.0, 16.0, 17.0, 33.0])
-    w = Workload(phase="prefill", seq=1, kv_block=16).model_copy(update={"seq": lengths})
+    w = Workload(phase="prefill", seq=1, kv_block=16).replaced(seq=lengths)
     assert list(kv_cache_allocated_bytes(trace(spec(), w)) // (5 * 56)) == [16, 16, 32, 48]
     assert list(kv_cache_bytes(trace(spec(), w)) // (5 * 56)) == [1, 16, 17, 33]

@@ -40,7 +40,7 @@ def test_gpt2_in_symbols() -> None:
         "layers": L, "d_model": d, "vocab": V, "position.size": n, "attention.heads": h, "attention.kv_heads": h,
         "attention.head_dim": d / h, "feed_forward.d_ff": 4 * d,
     })
-    run = trace(spec, replace(Workload(seq=1, attention="eager"), {"batch": b, "seq": s}))
+    run = trace(spec, Workload(seq=1, attention="eager").replaced(batch=b, seq=s))
     assert sympy.expand(params(run) - (L * (12 * d**2 + 13 * d) + V * d + n * d + 2 * d)) == 0
     assert sympy.expand(forward_flops(run) - 2 * b * s * d * (12 * L * d + 2 * L * s + V)) == 0
 
@@ -53,7 +53,7 @@ def test_symbols_evaluate_to_the_counts(attention: str, masked: str, phase: str)
     work = Workload(phase=phase, seq=17, attention=attention, masked=masked, dropout=0.1, **past)  # type: ignore[arg-type]
     w, r, s, d = symbols("w r s d")
     spec = replace(WINDOWED, {"groups.0.blocks.0.attention.window": w, "groups.0.repeat": r, "d_model": d})
-    symbolic = trace(spec, replace(work, {"seq": s}))
+    symbolic = trace(spec, work.replaced(seq=s))
     exact = trace(WINDOWED, work)
     for name, fold in FOLDS.items():
         value = sympy.sympify(fold(symbolic)).subs({w: 5, r: 3, s: 17, d: 30})
@@ -69,7 +69,7 @@ def test_arrays_agree_with_ints() -> None:
     for i in range(3):
         spec = replace(GPT2, {"d_model": int(d[i]), "layers": int(layers[i]), "attention.head_dim": int(d[i]) // 12,
                               "position.size": 7 * int(d[i])})
-        run = trace(spec, work.model_copy(update={"seq": 7 + i}))
+        run = trace(spec, work.replaced(seq=7 + i))
         for name, fold in FOLDS.items():
             assert found[name][i] == fold(run), name
 
@@ -80,7 +80,7 @@ def test_arrays_cross_a_window() -> None:
         work = Workload(seq=1, masked=masked)
         found = sweep(WINDOWED, work, {}, {"seq": lengths})
         for i, seq in enumerate(lengths):
-            run = trace(WINDOWED, work.model_copy(update={"seq": int(seq)}))
+            run = trace(WINDOWED, work.replaced(seq=int(seq)))
             assert found["flops_forward"][i] == forward_flops(run)
             assert found["kv_cache_bytes"][i] == FOLDS["kv_cache_bytes"](run)
 

@@ -808,7 +808,7 @@ def test_half_a_unit_still_rounds() -> None:
     base = totals(model)
 
     def rounds(value: int) -> bool:
-        changed = base.model_copy(update={"params": base.params.model_copy(update={"value": value})})
+        changed = base.replaced(params=base.params.replaced(value=value))
         (row,) = compare_published(model, changed)
         return row.rounds_equal
 
@@ -822,7 +822,7 @@ def test_a_quantity_that_the_model_does_not_have() -> None:
     model = model.model_copy(update={"published": (figure,)})
     (row,) = compare_published(model, totals(model))
     assert (row.counted, row.relative_difference, row.rounds_equal) == (36 * 1024, 0.0, True)
-    (row,) = compare_published(model, totals(model).model_copy(update={"kv_cache_bytes_per_token": None}))
+    (row,) = compare_published(model, totals(model).replaced(kv_cache_bytes_per_token=None))
     assert (row.counted, row.relative_difference, row.rounds_equal) == (None, None, False)
 
 

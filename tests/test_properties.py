@@ -46,10 +46,10 @@ def test_components_add_up_to_the_totals(spec: Model, phase: str) -> None:
 def test_a_report_survives_the_round_trip_byte_for_byte(spec: Model, phase: str) -> None:
     report = report_on(spec, phase)
     as_text = as_yaml(report.to_data())
-    again = Report.model_validate(read_yaml(as_text, "report.yaml").data)
+    again = Report.from_data(read_yaml(as_text, "report.yaml").data)
     assert again == report
     assert as_yaml(again.to_data()) == as_text
-    assert Report.model_validate(json.loads(as_json(report.to_data()))) == report
+    assert Report.from_data(json.loads(as_json(report.to_data()))) == report
     assert Model.model_validate(report.model.spec).architecture_fields() == report.model.spec
 
 
@@ -78,7 +78,7 @@ def test_counts_grow_with_every_size(spec: Model, data: st.DataObject) -> None:
     except ValidationError:
         return
     before, after = report_on(spec).totals, report_on(larger).totals
-    for name, total in before:
+    for name, total in before.quantities().items():
         if total is not None:
             grown = getattr(after, name)
             assert grown is not None

@@ -36,7 +36,7 @@ def read(config: dict[str, Any], quantization: dict[str, Any] | None) -> Model:
 
 
 def stored(config: dict[str, Any], quantization: dict[str, Any] | None, dtype: str = "bf16") -> Quantity:
-    return count(read(config, quantization), Workload.model_validate({"seq": 3, "dtype": dtype})).totals.weight_bytes
+    return count(read(config, quantization), Workload.of({"seq": 3, "dtype": dtype})).totals.weight_bytes
 
 
 def refused(quantization: dict[str, Any], config: dict[str, Any] = LLAMA) -> str:

@@ -8,7 +8,8 @@
 Wherever a model is taken, it is a ``Model``, or what the command line takes for one: a preset's name, the path of a
 YAML file, of a ``config.json`` or of a report, or ``hf:org/name``. A workload is given as keyword arguments, the
 fields of ``txcalc.Workload``. Whatever cannot be found, read or counted raises ``txcalc.SpecError``, a ``ValueError``
-whose message is one line. Every answer is a frozen Pydantic model with ``to_data()`` for JSON and YAML.
+whose message is one line. Every answer is a frozen dataclass with ``to_data()`` for JSON and YAML, and ``from_data()``
+to come back.
 """
 
 from __future__ import annotations
@@ -75,8 +76,7 @@ def compare(*models: Model | str, **run: Unpack[Run]) -> Comparison:
     from txcalc.answer import library
 
     found = [library.find(model) for model in models]
-    with library.one_line():
-        return comparison.compare([comparison.Named(each.spec, each.source) for each in found], dict(run))
+    return comparison.compare([comparison.Named(each.spec, each.source) for each in found], dict(run))
 
 
 def explain(model: Model | str, quantity: QuantityName = "params", **run: Unpack[Run]) -> Explanation:

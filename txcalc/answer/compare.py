@@ -6,13 +6,12 @@ import platform
 from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-from pydantic import Field
-
 import txcalc
 from txcalc.answer.conventions import Convention
 from txcalc.answer.defaults import workload as fill
-from txcalc.answer.report import ModelInfo, Part, Provenance, Quantity, Report, Totals, count
+from txcalc.answer.report import ModelInfo, Provenance, Quantity, Report, Totals, count
 from txcalc.count import kv_cache
+from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
@@ -41,21 +40,17 @@ class Entry(Part):
 class Comparison(Part):
     """Models under one workload; the first is what the others are compared with. ``defaults``: sizes not given."""
 
-    schema_: Literal["txcalc/comparison/v1"] = Field(default=SCHEMA, alias="schema")
+    schema: Literal["txcalc/comparison/v1"] = SCHEMA
     defaults: tuple[str, ...]
-    entries: tuple[Entry, ...] = Field(min_length=1)
+    entries: tuple[Entry, ...]
     conventions: tuple[Convention, ...]
     provenance: Provenance
-
-    def to_data(self) -> dict[str, Any]:
-        """The comparison as plain data in its own key order, for JSON and YAML."""
-        return self.model_dump(mode="json", by_alias=True)
 
 
 def compare(models: Sequence[Named], given: dict[str, Any], *, command: Sequence[str] = ()) -> Comparison:
     """Count every model under one workload of the ``given`` fields; without ``seq``, one that suits them all.
 
-    Raises ``ValidationError`` for a bad workload field, ``SpecError`` for one that does not fit a model.
+    Raises ``SpecError`` for a bad workload field, and for a workload that does not fit a model.
     """
     if not models:
         raise SpecError("nothing to compare")
@@ -81,7 +76,7 @@ def _entry(report: Report, cache: int | None) -> Entry:
 
 def _cache_at_context(spec: Model, workload: Workload) -> int | None:
     sizes = {"seq": spec.context, "past": 0, "source_seq": spec.context if spec.encoder else None}
-    size = kv_cache.kv_cache_bytes(trace(spec, workload.model_copy(update={"phase": "forward", **sizes})))
+    size = kv_cache.kv_cache_bytes(trace(spec, workload.replaced(phase="forward", **sizes)))
     return None if size is None else int(size)
 
 

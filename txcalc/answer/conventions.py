@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import TYPE_CHECKING
 
 from txcalc.count.states import RECIPES
-from txcalc.spec.inputs import RelativePosition
-from txcalc.spec.model import Model
-from txcalc.spec.quantization import Quantization
+from txcalc.document import Part
 from txcalc.trace.workload import Workload
 
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model
+    from txcalc.spec.quantization import Quantization
 
-class Convention(BaseModel):
+
+class Convention(Part):
     """One choice. ``flag`` is the option that changes it, if there is one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     id: str
     text: str
@@ -47,7 +47,7 @@ def conventions(spec: Model, workload: Workload) -> tuple[Convention, ...]:
                                  "still needed, for each sequence and layer; recurrent states are not paged",
                      "--kv-block"))
     if workload.attention == "flash" and any(
-        isinstance(stack.position, RelativePosition) for stack in (spec, spec.encoder) if stack is not None
+        stack.position.kind == "relative" for stack in (spec, spec.encoder) if stack is not None
     ):
         rows.append(("relative-bias", "a learned relative bias needs the scores' gradient, "
                                       "so its attention is eager", None))

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal, NamedTuple
-
-from pydantic import Field
+from typing import Final, Literal, NamedTuple
 
 import txcalc
 from txcalc.answer.conventions import Convention, conventions
 from txcalc.answer.devices import Device
 from txcalc.answer.limits import Limit, limits
-from txcalc.answer.report import ModelInfo, Part, Provenance
+from txcalc.answer.report import ModelInfo, Provenance
 from txcalc.answer.stretch import POLICIES, Run, Stretched
 from txcalc.count import activations, flops, kv_cache, scores, traffic
 from txcalc.count.weights import weight_bytes
+from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.record import Trace
@@ -100,7 +99,7 @@ class Layer(Part):
 class AttentionCurve(Part):
     """What ``txcalc attention`` knows. ``workload``: of the last length. ``sram_bytes``: M, in bytes."""
 
-    schema_: Literal["txcalc/attention/v1"] = Field(default=SCHEMA, alias="schema")
+    schema: Literal["txcalc/attention/v1"] = SCHEMA
     model: ModelInfo
     workload: Workload
     layer: Layer
@@ -108,15 +107,11 @@ class AttentionCurve(Part):
     weight_bytes: int
     sram_bytes: int | None
     device: Device | None
-    points: tuple[Point, ...] = Field(min_length=1)
+    points: tuple[Point, ...]
     limits: tuple[Limit, ...]
     notes: tuple[str, ...]
     conventions: tuple[Convention, ...]
     provenance: Provenance
-
-    def to_data(self) -> dict[str, Any]:
-        """The curve as plain data in its own key order, for JSON and YAML."""
-        return self.model_dump(mode="json", by_alias=True)
 
 
 class Origin(NamedTuple):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from txcalc.spec.inputs import TokenInput
-from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model
 
 LONGEST: Final = 2048
 """The longest sequence that is assumed without being asked for."""
@@ -18,14 +19,14 @@ def workload(models: Sequence[Model], given: dict[str, Any]) -> tuple[Workload, 
 
     Without ``seq`` it is the shortest of the models' contexts, or 2,048 where that is shorter; in decoding it is
     one new token, after as many cached ones as leave room for it. Where all models read images, there is nothing to
-    fill in: their positions follow from the model. Raises ``ValidationError`` for a bad field.
+    fill in: their positions follow from the model. Raises ``SpecError`` for a bad field.
     """
-    contexts = [model.context for model in models if isinstance(model.input, TokenInput)]
+    contexts = [model.context for model in models if model.input.kind == "tokens"]
     if not contexts:
-        return Workload.model_validate(given), frozenset()
+        return Workload.of(given), frozenset()
     length = min(LONGEST, *contexts)
     filled = _decoding(given, length) if given.get("phase") == "decode" else _reading(given, length)
-    return Workload.model_validate({**filled, **given}), frozenset(filled)
+    return Workload.of({**filled, **given}), frozenset(filled)
 
 
 def _reading(given: dict[str, Any], length: int) -> dict[str, int]:

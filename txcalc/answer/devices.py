@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.resources
 from typing import Any, Final
 
-from pydantic import Field
-
-from txcalc.answer.report import Part
+from txcalc.document import Part
 from txcalc.spec.errors import SpecError, nearest
 from txcalc.spec.yaml import read_yaml
 
@@ -31,7 +30,7 @@ class Device(Part):
     aliases: tuple[str, ...] = ()
     memory_bytes: int
     bandwidth: int
-    peak_flops: dict[str, int] = Field(default_factory=dict)
+    peak_flops: dict[str, int] = dataclasses.field(default_factory=dict)
     sram_bytes: int | None = None
     sources: dict[str, str]
 

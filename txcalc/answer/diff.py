@@ -11,11 +11,12 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 import txcalc
 from txcalc.answer.fit import fit
-from txcalc.answer.report import ModelInfo, Part, Provenance, Totals, totals
+from txcalc.answer.report import ModelInfo, Provenance, Totals, totals
+from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
@@ -76,17 +77,13 @@ class TotalChange(Part):
 class Diff(Part):
     """From ``a`` to ``b``. ``fields`` in the order of the spec; ``steps`` in the order in which they were changed."""
 
-    schema_: Literal["txcalc/diff/v1"] = Field(default=SCHEMA, alias="schema")
+    schema: Literal["txcalc/diff/v1"] = SCHEMA
     a: Side
     b: Side
     fields: tuple[FieldChange, ...]
     steps: tuple[tuple[str, ...], ...]
     totals: tuple[TotalChange, ...]
     provenance: Provenance
-
-    def to_data(self) -> dict[str, Any]:
-        """The difference as plain data in its own key order, for JSON and YAML."""
-        return self.model_dump(mode="json", by_alias=True)
 
 
 class _Unit(NamedTuple):
@@ -140,11 +137,11 @@ def _side(run: Run) -> Side:
 
 def _state(side: Side) -> Data:
     spec = {name: value for name, value in side.model.spec.items() if name not in _NAMES}
-    return {"spec": spec, "workload": side.workload.model_dump(mode="json")}
+    return {"spec": spec, "workload": side.workload.to_data()}
 
 
 def _values(found: Totals) -> Values:
-    return {name: None if quantity is None else quantity.value for name, quantity in found}
+    return {name: None if quantity is None else quantity.value for name, quantity in found.quantities().items()}
 
 
 def _units(a: Any, b: Any, path: Path) -> Iterator[_Unit]:
@@ -185,7 +182,7 @@ def _step(state: Data, units: Sequence[_Unit]) -> _Step | None:
     data = _changed(state, units)
     try:
         spec = Model.model_validate({"name": "between", **data["spec"]})
-        workload = fit(spec, Workload.model_validate(data["workload"]))
+        workload = fit(spec, Workload.of(data["workload"]))
     except (ValidationError, SpecError):
         return None
     return _Step(tuple(units), _values(totals(trace(spec, workload))))

@@ -6,11 +6,10 @@ Python expression that evaluates, exactly, at the symbols' values.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
-from pydantic import Field
-
-from txcalc.answer.report import Kind, ModelInfo, Part, Provenance
+from txcalc.answer.report import Kind, ModelInfo, Provenance
+from txcalc.document import Part
 from txcalc.trace.workload import Workload
 
 SCHEMA: Final = "txcalc/explain/v1"
@@ -130,7 +129,7 @@ class Explanation(Part):
     are the sides taken of minima. ``terms`` are those of the closed form, each with its value.
     """
 
-    schema_: Literal["txcalc/explain/v1"] = Field(default=SCHEMA, alias="schema")
+    schema: Literal["txcalc/explain/v1"] = SCHEMA
     model: ModelInfo
     workload: Workload
     quantity: QuantityName
@@ -153,7 +152,3 @@ class Explanation(Part):
     notes: tuple[str, ...]
     sources: tuple[Source, ...]
     provenance: Provenance
-
-    def to_data(self) -> dict[str, Any]:
-        """The explanation as plain data in its own key order, for JSON and YAML."""
-        return self.model_dump(mode="json", by_alias=True)

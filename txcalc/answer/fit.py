@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from txcalc.spec.errors import SpecError
-from txcalc.spec.inputs import LearnedPosition, SinusoidalPosition, TokenInput
-from txcalc.spec.model import Model, Stack
 from txcalc.trace.model import images
 from txcalc.trace.workload import Workload
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model, Stack
 
 
 def fit(spec: Model, workload: Workload) -> Workload:
@@ -27,7 +28,7 @@ def fit(spec: Model, workload: Workload) -> Workload:
     else:
         source = _length(spec.name, "source_seq", spec.encoder, workload.source_seq)
         updates["source_seq"] = workload.past + seq if source is None else source
-    fitted = workload.model_copy(update=updates)
+    fitted = workload.replaced(**updates)
     _check_positions(spec, "seq", spec, fitted.past + fitted.seq)
     if spec.encoder is not None:
         _check_positions(spec, "source_seq", spec.encoder, fitted.source_seq or 0)
@@ -36,7 +37,7 @@ def fit(spec: Model, workload: Workload) -> Workload:
 
 def _length(name: str, field: str, stack: Stack, asked: int | None) -> int | None:
     """Positions of one input: as asked for, or as the model cuts an image or a sound."""
-    if isinstance(stack.input, TokenInput):
+    if stack.input.kind == "tokens":
         return asked
     length = stack.input.length
     if asked not in (None, length):
@@ -63,14 +64,14 @@ def _check_encoder_only(spec: Model, workload: Workload) -> None:
 def _check_positions(spec: Model, field: str, stack: Stack, tokens: int) -> None:
     """A learned table ends somewhere; RoBERTa's and BART's have rows that no position uses, so the context counts."""
     position = stack.position
-    if not isinstance(stack.input, TokenInput):
+    if stack.input.kind != "tokens":
         return
-    if isinstance(position, LearnedPosition):
+    if position.kind == "learned":
         size = min(position.size, spec.context)
-    elif isinstance(position, SinusoidalPosition) and position.stored:
+    elif position.kind == "sinusoidal" and position.stored:
         size = position.size
     else:
         return
     if tokens > size:
-        kind = "learned" if isinstance(position, LearnedPosition) else "stored"
+        kind = "learned" if position.kind == "learned" else "stored"
         raise SpecError(f"{tokens:,} tokens, but {spec.name} has {size:,} {kind} positions", field=field)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, TypedDict
-
-from pydantic import ValidationError
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
 
 from txcalc.answer.defaults import workload as fill
 from txcalc.spec import presets
-from txcalc.spec.explain import explain_validation
 from txcalc.spec.model import Model
-from txcalc.trace.workload import DType, Phase, Recipe, Workload
+from txcalc.trace.workload import AttentionKernel, Device, DType, Masked, Phase, Recipe, Workload
 
 
 class Run(TypedDict, total=False):
@@ -30,10 +26,10 @@ class Run(TypedDict, total=False):
     dtype: DType
     kv_dtype: DType
     kv_block: int
-    attention: Literal["eager", "flash"]
+    attention: AttentionKernel
     dropout: float
-    masked: Literal["counted", "skipped"]
-    device: Literal["cuda", "cpu"]
+    masked: Masked
+    device: Device
     recipe: Recipe
 
 
@@ -54,14 +50,4 @@ def find(model: Model | str) -> Found:
 
 def workload(models: Sequence[Model], run: Mapping[str, Any]) -> Workload:
     """The workload of these fields, lengths filled in as on the command line. Raises ``SpecError`` for a bad field."""
-    with one_line():
-        return fill(models, dict(run))[0]
-
-
-@contextmanager
-def one_line() -> Iterator[None]:
-    """Pydantic's complaint about a workload becomes a ``SpecError``."""
-    try:
-        yield
-    except ValidationError as error:
-        raise explain_validation(error, None, None, Workload) from None
+    return fill(models, dict(run))[0]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, Literal, NamedTuple
 
-from txcalc.answer.report import Part
 from txcalc.answer.stretch import Policy, Run, Stretched
 from txcalc.count import activations, kv_cache, scores
 from txcalc.count.weights import weight_bytes
+from txcalc.document import Part
 
 LONGEST: Final = 2**40
 """Lengths beyond this are not searched."""

@@ -10,14 +10,13 @@ import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple
-
-from pydantic import Field
+from typing import Final, Literal, NamedTuple
 
 import txcalc
 from txcalc.answer.conventions import Convention
-from txcalc.answer.report import Kind, Part, Provenance
+from txcalc.answer.report import Kind, Provenance
 from txcalc.count import activations, flops, kv_cache, params, sequence
+from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.layers import Attention, Mamba2
 from txcalc.spec.mixers import CausalConvolution, LinearAttention, Mixer, RecurrentCell
@@ -69,7 +68,7 @@ class MixerRow(Part):
     source: str
     params: int
     kind: Kind
-    points: tuple[MixerPoint, ...] = Field(min_length=1)
+    points: tuple[MixerPoint, ...]
     growth: tuple[Growth, ...]
 
 
@@ -86,7 +85,7 @@ class Sizes(NamedTuple):
 class MixerTable(Part):
     """What ``txcalc mixers`` knows: all layers at all lengths."""
 
-    schema_: Literal["txcalc/mixers/v1"] = Field(default=SCHEMA, alias="schema")
+    schema: Literal["txcalc/mixers/v1"] = SCHEMA
     d_model: int
     heads: int
     kernel: int
@@ -96,10 +95,6 @@ class MixerTable(Part):
     mixers: tuple[MixerRow, ...]
     conventions: tuple[Convention, ...]
     provenance: Provenance
-
-    def to_data(self) -> dict[str, Any]:
-        """The table as plain data in its own key order, for JSON and YAML."""
-        return self.model_dump(mode="json", by_alias=True)
 
 
 class _Entry(NamedTuple):
@@ -133,7 +128,7 @@ def mixers(
         rows.append(_row(entry, sizes.d, workload, lengths))
     return MixerTable(
         d_model=sizes.d, heads=heads, kernel=sizes.kernel, window=sizes.window, state=sizes.state,
-        workload=workload.model_copy(update={"seq": lengths[-1]}),
+        workload=workload.replaced(seq=lengths[-1]),
         mixers=tuple(rows),
         conventions=_conventions(workload),
         provenance=Provenance(txcalc=txcalc.__version__, command=tuple(command), python=platform.python_version()),
@@ -182,7 +177,7 @@ def _entries(sizes: Sizes, heads: int) -> list[_Entry]:
 
 def _row(entry: _Entry, d: int, workload: Workload, lengths: Sequence[int]) -> MixerRow:
     points = tuple(_point(entry, d, workload, length) for length in lengths)
-    t = trace_mixer(entry.spec, d, workload.model_copy(update={"seq": 1, **entry.policy}))
+    t = trace_mixer(entry.spec, d, workload.replaced(seq=1, **entry.policy))
     return MixerRow(
         id=entry.id, title=entry.title, source=entry.source, params=params.params(t), kind=entry.kind, points=points,
         growth=tuple(
@@ -193,7 +188,7 @@ def _row(entry: _Entry, d: int, workload: Workload, lengths: Sequence[int]) -> M
 
 
 def _point(entry: _Entry, d: int, workload: Workload, length: int) -> MixerPoint:
-    t = trace_mixer(entry.spec, d, workload.model_copy(update={"seq": length, **entry.policy}))
+    t = trace_mixer(entry.spec, d, workload.replaced(seq=length, **entry.policy))
     return MixerPoint(
         seq=length,
         flops_forward=flops.forward_flops(t),

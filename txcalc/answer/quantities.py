@@ -63,7 +63,7 @@ def fit_phase(quantity: QuantityName, workload: Workload) -> Workload:
         what = " and keeps nothing for it" if quantity == "activations" else ""
         raise SpecError(f"{workload.phase} has no backward pass{what}; use forward or training", field="phase")
     if quantity in ("flops-backward", "flops-training"):
-        return workload.model_copy(update={"phase": "training"})
+        return workload.replaced(phase="training")
     return workload
 
 

@@ -72,7 +72,7 @@ def markdown(curve: AttentionCurve) -> str:
 
 def csv(curve: AttentionCurve) -> str:
     """One row per length, every figure a plain integer; names as in the JSON, joined by underscores."""
-    flat = [_flat(point.model_dump()) for point in curve.points]
+    flat = [_flat(point.to_data()) for point in curve.points]
     return csv_rows(list(flat[0]), ([*row.values()] for row in flat))
 
 

@@ -47,7 +47,7 @@ def markdown(comparison: Comparison) -> str:
 
 def csv(comparison: Comparison) -> str:
     """One row per model: its name, its source, the sizes of its run, every total as a plain integer."""
-    totals = list(Totals.model_fields)
+    totals = Totals.names()
     columns = ["name", "source", "batch", "seq", "past", "source_seq", *totals, "kv_cache_bytes_at_context"]
     return csv_rows(columns, (_csv_row(entry, totals) for entry in comparison.entries))
 
@@ -114,7 +114,7 @@ def workload_line(comparison: Comparison) -> list[str]:
     entries = comparison.entries
     workload = entries[0].workload
     sources = {entry.workload.source_seq for entry in entries}
-    shared = workload if len(sources) == 1 else workload.model_copy(update={"source_seq": None})
+    shared = workload if len(sources) == 1 else workload.replaced(source_seq=None)
     batch, seq, *rest = headings.run(shared, frozenset())
     if comparison.defaults:
         shortest = "shortest default" if len(entries) > 1 else "default"

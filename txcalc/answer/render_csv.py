@@ -14,7 +14,7 @@ def components(report: Report) -> str:
 
     There is no row of totals: every column adds up to its total, and a sum over the file stays right.
     """
-    columns = list(Component.model_fields)
+    columns = Component.names()
     return rows(columns, ([getattr(part, name) for name in columns] for part in report.components))
 
 

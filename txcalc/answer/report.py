@@ -7,27 +7,22 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from typing import Any, Final, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import txcalc
 from txcalc.answer.conventions import Convention, conventions
 from txcalc.answer.fit import fit
 from txcalc.count import activations, flops, kv_cache, params, states, weights
-from txcalc.spec.model import Model
+from txcalc.document import Part
 from txcalc.trace.model import trace
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.workload import Workload
 
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model
+
 SCHEMA: Final = "txcalc/report/v1"
 Kind = Literal["exact", "estimate", "bound", "published"]
-
-
-class Part(BaseModel):
-    """Base of every part of a report: immutable; an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, populate_by_name=True)
 
 
 class ModelInfo(Part):
@@ -64,6 +59,10 @@ class Totals(Part):
     kv_cache_allocated_bytes: Quantity | None = None
     attention_score_bytes: Quantity | None
     training_state_bytes: Quantity
+
+    def quantities(self) -> dict[str, Quantity | None]:
+        """Every total by its name, in the report's order."""
+        return dict(self.__dict__)
 
 
 class Component(Part):
@@ -117,7 +116,7 @@ class Provenance(Part):
 class Report(Part):
     """All that ``txcalc count`` knows about one model under one workload."""
 
-    schema_: Literal["txcalc/report/v1"] = Field(default=SCHEMA, alias="schema")
+    schema: Literal["txcalc/report/v1"] = SCHEMA
     model: ModelInfo
     workload: Workload
     conventions: tuple[Convention, ...]
@@ -127,10 +126,6 @@ class Report(Part):
     kept: tuple[KeptTensor, ...]
     sources: dict[str, str]
     provenance: Provenance
-
-    def to_data(self) -> dict[str, Any]:
-        """The report as plain data in its own key order, for JSON and YAML."""
-        return self.model_dump(mode="json", by_alias=True)
 
 
 def count(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from txcalc.answer.report import Totals
 from txcalc.spec.errors import SpecError
-from txcalc.spec.explain import explain_validation
-from txcalc.spec.inputs import TokenInput
-from txcalc.spec.model import Model
-from txcalc.spec.presets import Loaded
-from txcalc.spec.yaml import Document
 from txcalc.trace.workload import Workload
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model
+    from txcalc.spec.presets import Loaded
+    from txcalc.spec.yaml import Document
 
 _LENGTHS: Final = ("seq", "past")
 
@@ -74,9 +72,9 @@ def again(spec: Model, found: Recorded | None, given: dict[str, Any]) -> dict[st
         old = {name: value for name, value in old.items() if name not in _LENGTHS}
     if "dtype" in given and old["kv_dtype"] == old["dtype"]:
         del old["kv_dtype"]
-    if not isinstance(spec.input, TokenInput):
+    if spec.input.kind != "tokens":
         old.pop("seq", None)
-    if spec.encoder is not None and not isinstance(spec.encoder.input, TokenInput):
+    if spec.encoder is not None and spec.encoder.input.kind != "tokens":
         old.pop("source_seq", None)
     return {**old, **given}
 
@@ -84,7 +82,7 @@ def again(spec: Model, found: Recorded | None, given: dict[str, Any]) -> dict[st
 def since(found: Recorded, totals: Totals) -> Since:
     """Every total that the report has and that is another now."""
     changes = []
-    for name, quantity in totals:
+    for name, quantity in totals.quantities().items():
         now = None if quantity is None else quantity.value
         if name in found.totals and found.totals[name] != now:
             changes.append(Change(name, "" if quantity is None else quantity.unit, found.totals[name], now))
@@ -95,15 +93,13 @@ def _workload(report: Document, source: str) -> dict[str, Any]:
     data = report.data.get("workload")
     if not isinstance(data, Mapping):
         raise SpecError("a report holds what was run here, as a mapping", source=source, field="workload")
-    marks = {loc[1:]: position for loc, position in report.marks.items() if loc[:1] == ("workload",)}
     try:
-        workload = Workload.model_validate(dict(data))
-    except ValidationError as error:
-        found = explain_validation(error, Document(dict(data), marks), source, Workload)
-        raise SpecError(
-            found.message, source=source, line=found.line, column=found.column, field=f"workload.{found.field}"
-        ) from None
-    return workload.model_dump(mode="json", exclude_none=True)
+        workload = Workload.of(data)
+    except SpecError as error:
+        line, column = report.where(("workload", error.field or "")) or (None, None)
+        field = f"workload.{error.field}"
+        raise SpecError(error.message, source=source, line=line, column=column, field=field) from None
+    return {name: value for name, value in workload.to_data().items() if value is not None}
 
 
 def _totals(report: Document, source: str) -> dict[str, int | None]:

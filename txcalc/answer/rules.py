@@ -23,5 +23,6 @@ def full(found: Sequence[Convention]) -> list[str]:
 
 def legend(report: Report) -> str:
     """What the marks mean."""
-    estimate = any(quantity.kind == "estimate" for _, quantity in report.totals if quantity is not None)
+    found = report.totals.quantities().values()
+    estimate = any(quantity.kind == "estimate" for quantity in found if quantity is not None)
     return "=  exact for these assumptions" + ("   ~  estimate" if estimate else "")

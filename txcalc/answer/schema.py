@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
-
 from txcalc.answer.compare import Comparison
 from txcalc.answer.curves import AttentionCurve
 from txcalc.answer.diff import Diff
@@ -15,7 +13,7 @@ from txcalc.answer.report import Report
 from txcalc.spec.errors import SpecError, nearest
 from txcalc.spec.model import Model
 
-DOCUMENTS: dict[str, type[BaseModel]] = {
+DOCUMENTS: dict[str, type[Any]] = {
     "preset": Model, "report": Report, "comparison": Comparison, "attention": AttentionCurve, "mixers": MixerTable,
     "explanation": Explanation, "diff": Diff,
 }
@@ -27,6 +25,8 @@ def json_schema(document: str) -> dict[str, Any]:
         close = nearest(document, DOCUMENTS)
         hint = f"; did you mean {close}?" if close else f"; one of {', '.join(DOCUMENTS)}"
         raise SpecError(f"no such document {document!r}{hint}")
+    from pydantic import TypeAdapter
+
     mode: Any = "validation" if document == "preset" else "serialization"
-    found = DOCUMENTS[document].model_json_schema(mode=mode, by_alias=True)
+    found = TypeAdapter(DOCUMENTS[document]).json_schema(mode=mode)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found, "title": f"txcalc {document}"}

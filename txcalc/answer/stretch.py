@@ -34,12 +34,12 @@ class Run:
     @cached_property
     def eager(self) -> Trace:
         """The trace with score matrices in memory."""
-        return trace(self._spec, self.workload.model_copy(update={"attention": "eager"}))
+        return trace(self._spec, self.workload.replaced(attention="eager"))
 
     @cached_property
     def flash(self) -> Trace:
         """The trace with a fused kernel where there is one."""
-        return trace(self._spec, self.workload.model_copy(update={"attention": "flash"}))
+        return trace(self._spec, self.workload.replaced(attention="flash"))
 
     def trace(self, policy: Policy) -> Trace:
         """The trace under a policy."""
@@ -82,7 +82,7 @@ class Stretched:
         shaped = _shaped(self.spec, length)
         decoding = self._workload.phase == "decode" and self.spec.causal
         new, past = (1, length - 1) if decoding else (length, 0)
-        workload = self._workload.model_copy(update={"seq": new, "past": past})
+        workload = self._workload.replaced(seq=new, past=past)
         return Run(shaped, fit(_roomy(shaped), workload))
 
 

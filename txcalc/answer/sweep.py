@@ -40,7 +40,7 @@ def sweep(
 
     as_float = {path: numpy.asarray(values, dtype=numpy.float64) for path, values in sizes.items()}
     as_length = {name: numpy.asarray(values, dtype=numpy.float64) for name, values in (lengths or {}).items()}
-    t = trace(replace(spec, as_float), replace(workload, as_length))
+    t = trace(replace(spec, as_float), workload.replaced(**as_length))
     count = max((a.size for a in (*as_float.values(), *as_length.values())), default=1)
     found = {name: fold(t) for name, fold in FOLDS.items()}
     return {name: numpy.broadcast_to(total, (count,)) for name, total in found.items() if total is not None}

@@ -78,7 +78,7 @@ def symbols(spec: Model, workload: Workload, *, lengths: bool = True) -> Symbols
         symbolic, found = _lengths(spec, symbolic, values, outside)
         meanings |= found
     return Symbols(
-        symbolic, replace(workload, outside), values,
+        symbolic, workload.replaced(**outside), values,
         {name: "; ".join(found) for name, found in meanings.items()},
         _head_relations(spec, inside), _width_relations(named),
     )
@@ -106,7 +106,7 @@ def _model(spec: Model) -> Iterator[Place]:
 
 
 def _workload(workload: Workload) -> Iterator[Place]:
-    for name in type(workload).model_fields:
+    for name in workload.names():
         value = getattr(workload, name)
         if name == "seq" and value == 1 and workload.phase == "decode":
             continue

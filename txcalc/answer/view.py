@@ -61,7 +61,7 @@ def view(
 
     With what a report has ``recorded``, its workload's fields stand where none is given.
 
-    Raises ``ValidationError`` for a bad workload field, ``SpecError`` for a workload that does not fit the model.
+    Raises ``SpecError`` for a bad workload field, and for a workload that does not fit the model.
     """
     workload, defaults = fill([spec], again(spec, recorded, given))
     report = count(
@@ -84,7 +84,7 @@ def _alternative(spec: Model, workload: Workload) -> Alternative | None:
     if not workload.keeps:
         return None
     other = "flash" if workload.attention == "eager" else "eager"
-    t = trace(spec, workload.model_copy(update={"attention": other}))
+    t = trace(spec, workload.replaced(attention=other))
     return Alternative(other, activations.activation_bytes(t), activations.score_bytes(t))
 
 

@@ -255,7 +255,7 @@ def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
         found = [measure.attention_memory(spec, 1, n, eager=eager, dtype=torch.float32, device=device) for n in CURVE]
         counted = []
         for n in CURVE:
-            t = trace(spec, case.workload(spec, device).model_copy(update={"batch": 1, "seq": n}))
+            t = trace(spec, case.workload(spec, device).replaced(batch=1, seq=n))
             own = "layers" if spec.encoder is None else "decoder.layers"
             first = next(op.component for op in t.ops if op.path.startswith(own) and op.path.endswith(".attention.q"))
             calls = next(op.calls for op in t.ops if op.component == first)

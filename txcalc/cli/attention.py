@@ -75,7 +75,6 @@ def attention(
     from txcalc.answer.devices import DEFAULT, device
     from txcalc.answer.render_attention import render
     from txcalc.cli import write
-    from txcalc.cli.errors import workload_errors
     from txcalc.cli.models import load
     from txcalc.cli.progress import progress
     from txcalc.trace.workload import Workload
@@ -86,8 +85,7 @@ def attention(
     form = write.chosen_format(output)
     lengths, sram = _read("seq", curve.seq), _read("sram", curve.sram)
     accelerator = None if curve.device == "cpu" else device(curve.device or DEFAULT)
-    with workload_errors():
-        workload = Workload(seq=1, **curve.given())
+    workload = Workload(seq=1, **curve.given())
     loaded = load(model, set_, common, dtype=None)
     with progress("lengths") as tell:
         found = attention_curve(

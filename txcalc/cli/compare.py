@@ -34,7 +34,6 @@ def compare(
     from txcalc.answer.compare import compare as compared
     from txcalc.answer.render import render_comparison
     from txcalc.cli import write
-    from txcalc.cli.errors import workload_errors
     from txcalc.cli.models import load
 
     common = ctx.obj.common.joined(common)
@@ -45,7 +44,6 @@ def compare(
     dtype = None if "dtype" in given else "bf16"
     found_models = [load(name, set_, common, dtype=dtype) for name in models]
     named = [Named(loaded.model, loaded.source, loaded.overrides) for loaded in found_models]
-    with workload_errors():
-        found = compared(named, given, command=ctx.obj.command)
+    found = compared(named, given, command=ctx.obj.command)
     plot.save("comparison", found, plot_, output, common)
     write.write(render_comparison(found, form, write.screen(output, common)), output, common)

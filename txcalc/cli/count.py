@@ -40,7 +40,6 @@ def count(
     from txcalc.answer.rerun import recorded
     from txcalc.answer.view import view
     from txcalc.cli import write
-    from txcalc.cli.errors import workload_errors
     from txcalc.cli.models import load
 
     common = ctx.obj.common.joined(common)
@@ -49,12 +48,11 @@ def count(
     form = write.chosen_format(output)
     given = run.given()
     loaded = load(model, set_, common, dtype=None if "dtype" in given else "bf16")
-    with workload_errors():
-        found = view(
-            loaded.model, given, source=loaded.source, overrides=loaded.overrides, command=ctx.obj.command,
-            by_module=by_module, verbose=max(common.verbose, form == "html"), quiet=common.quiet,
-            recorded=recorded(loaded),
-        )
+    found = view(
+        loaded.model, given, source=loaded.source, overrides=loaded.overrides, command=ctx.obj.command,
+        by_module=by_module, verbose=max(common.verbose, form == "html"), quiet=common.quiet,
+        recorded=recorded(loaded),
+    )
     plot.save("breakdown", found.report, plot_, output, common)
     write.write(render(found, form, write.screen(output, common)), output, common)
     if form == "table" and not (common.quiet or common.verbose or by_module):

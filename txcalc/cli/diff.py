@@ -44,16 +44,14 @@ def diff(
     from txcalc.answer.diff import diff as difference
     from txcalc.answer.render_diff import render
     from txcalc.cli import write
-    from txcalc.cli.errors import workload_errors
     from txcalc.cli.models import load
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)
     form = write.chosen_format(output)
     loaded = [load(a, [], common, dtype=None), load(b, set_, common, dtype=None)]
-    with workload_errors():
-        first, second = _runs(loaded, run.given())
-        found = difference(first, second, command=ctx.obj.command)
+    first, second = _runs(loaded, run.given())
+    found = difference(first, second, command=ctx.obj.command)
     write.write(render(found, form, write.screen(output, common)), output, common)
 
 

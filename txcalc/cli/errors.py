@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
@@ -58,20 +57,6 @@ def report_error(error: BaseException, args: Sequence[str]) -> int:
         raise error
     sys.stderr.write(f"error: {' '.join(message.split())}\n")
     return 3 if _is_missing(error) else 2
-
-
-@contextlib.contextmanager
-def workload_errors() -> Iterator[None]:
-    """Pydantic's complaint about a workload becomes one line about an option."""
-    from pydantic import ValidationError
-
-    try:
-        yield
-    except ValidationError as error:
-        from txcalc.spec.explain import explain_validation
-        from txcalc.trace.workload import Workload
-
-        raise explain_validation(error, None, None, Workload) from None
 
 
 def _message(error: BaseException) -> str | None:

@@ -60,7 +60,6 @@ def explain(
     from txcalc.answer.explain import explain as explained
     from txcalc.answer.render_explain import NOTATIONS, render
     from txcalc.cli import write
-    from txcalc.cli.errors import workload_errors
     from txcalc.cli.models import load
 
     common = ctx.obj.common.joined(common)
@@ -70,11 +69,10 @@ def explain(
     style = _known_notation("latex" if latex and notation is None else notation, NOTATIONS)
     loaded = load(model, set_, common, dtype=None)
     given = run.given()
-    with workload_errors():
-        filled, _ = workload([loaded.model], given)
-        found = explained(
-            loaded.model, filled, name, source=loaded.source, overrides=loaded.overrides, command=ctx.obj.command
-        )
+    filled, _ = workload([loaded.model], given)
+    found = explained(
+        loaded.model, filled, name, source=loaded.source, overrides=loaded.overrides, command=ctx.obj.command
+    )
     style = style or ("ascii" if _plain(output) else "unicode")
     write.write(render(found, form, write.screen(output, common), style, quiet=common.quiet), output, common)
 

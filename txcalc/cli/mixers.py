@@ -55,7 +55,6 @@ def mixers(
     from txcalc.answer.mixers import mixers as side_by_side
     from txcalc.answer.render_mixers import render
     from txcalc.cli import write
-    from txcalc.cli.errors import workload_errors
     from txcalc.cli.progress import progress
     from txcalc.trace.workload import Workload
 
@@ -63,8 +62,7 @@ def mixers(
     write.check_target(output)
     plot.check(plot_, output)
     form = write.chosen_format(output)
-    with workload_errors():
-        workload = Workload(seq=1, **layer.given())
+    workload = Workload(seq=1, **layer.given())
     with progress("layers") as tell:
         found = side_by_side(
             _sizes(layer), workload, _lengths(layer.seq) or LENGTHS, command=ctx.obj.command, progress=tell

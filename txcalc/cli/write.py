@@ -14,7 +14,7 @@ import typer
 
 from txcalc.answer.grid import Screen
 from txcalc.answer.render import FORMATS, SUFFIXES, Format
-from txcalc.spec.errors import SpecError, nearest
+from txcalc.spec.errors import SpecError, not_one_of
 
 if TYPE_CHECKING:
     from txcalc.cli.options import CommonOptions, OutputOptions
@@ -99,9 +99,8 @@ def note(text: str) -> None:
 def _known(form: str) -> str:
     if form in FORMATS:
         return form
-    close = nearest(form, FORMATS)
-    hint = f"; did you mean {close}?" if close else ""
-    raise SpecError(f"must be one of {', '.join(FORMATS)}, got {form!r}{hint}", field="format")
+    wanted, got = not_one_of(FORMATS, form)
+    raise SpecError(f"must be {wanted}{got}", field="format")
 
 
 def _suffix(path: str | None) -> str:

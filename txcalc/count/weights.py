@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from txcalc.count.params import params
-from txcalc.spec.quantization import Quantization
 from txcalc.trace.record import Number, Op, Trace
 from txcalc.trace.workload import BYTES
+
+if TYPE_CHECKING:
+    from txcalc.spec.quantization import Quantization
 
 
 def weight_bytes(trace: Trace) -> Number:

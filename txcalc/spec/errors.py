@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 Loc = tuple[str | int, ...]
 
@@ -57,6 +56,8 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     """
     if len(name) > 100:  # difflib's time grows with the square of the length
         return None
+    import difflib
+
     folded = {_folded(candidate): candidate for candidate in names}
     close = difflib.get_close_matches(_folded(name), folded, n=1, cutoff=0.6)
     return folded[close[0]] if close else None
@@ -73,6 +74,20 @@ class FieldError(ValueError):
         super().__init__(message)
         self.loc = loc
         self.message = message
+
+
+def unknown_field(name: str, names: Sequence[str]) -> str:
+    """What to say of a field that there is not."""
+    if close := nearest(name, names):
+        return f"unknown field; did you mean {close}?"
+    return f"unknown field; the fields here are {', '.join(names)}" if names else "unknown field"
+
+
+def not_one_of(options: Sequence[str], value: object) -> tuple[str, str]:
+    """What a field must be that takes one of a few words, and what it got: to stand after ``must be``."""
+    close = nearest(value, options) if isinstance(value, str) else None
+    wanted = options[0] if len(options) == 1 else f"one of {', '.join(options)}"
+    return wanted, f", got {shown(value)}" + (f"; did you mean {close}?" if close else "")
 
 
 def dotted(path: Loc) -> str | None:

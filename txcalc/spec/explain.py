@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from txcalc.spec.errors import FieldError, Loc, SpecError, dotted, nearest, shown
+from txcalc.spec.errors import FieldError, Loc, SpecError, dotted, nearest, not_one_of, shown, unknown_field
 from txcalc.spec.yaml import Document, Position
 
 _ABSENT: Final = object()
@@ -116,24 +116,18 @@ def _complaint(details: Mapping[str, Any], data: object, model_cls: type[BaseMod
     kind, ctx, value = details["type"], details.get("ctx", {}), details["input"]
     place = _place(model_cls, details["loc"], data, missing=kind == "missing")
     if kind == "extra_forbidden":
-        return _Complaint(place.path, _UNKNOWN, "", _unknown(str(place.path[-1]), _field_names(place.owner)))
+        return _Complaint(place.path, _UNKNOWN, "", unknown_field(str(place.path[-1]), _field_names(place.owner)))
     if kind == "missing":
         return _Complaint(place.path, _MISSING, "", "required field is missing")
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         return _untagged(place, ctx, value)
     if kind in ("literal_error", "enum"):
-        return _Complaint(place.path, _WRONG, *_choice(_options(ctx["expected"]), value))
+        return _Complaint(place.path, _WRONG, *not_one_of(_options(ctx["expected"]), value))
     if isinstance(cause := ctx.get("error"), FieldError):
         return _Complaint((*place.path, *cause.loc), _WRONG, "", cause.message)
     if wanted := _WANTED.get(kind) or _bound(ctx, whole=place.kind is int):
         return _Complaint(place.path, _WRONG, wanted, f", got {shown(value)}")
     return _Complaint(place.path, _WRONG, "", _plain_message(details))
-
-
-def _unknown(name: str, names: Sequence[str]) -> str:
-    if close := nearest(name, names):
-        return f"unknown field; did you mean {close}?"
-    return f"unknown field; the fields here are {', '.join(names)}" if names else "unknown field"
 
 
 def _untagged(place: _Place, ctx: Mapping[str, Any], value: object) -> _Complaint:
@@ -143,11 +137,11 @@ def _untagged(place: _Place, ctx: Mapping[str, Any], value: object) -> _Complain
     given = value if isinstance(value, Mapping) else {}
     if tag is None:
         return _Complaint(
-            place.path, _WRONG, *_choice(_options(ctx.get("expected_tags", "")), ctx.get("tag"))
+            place.path, _WRONG, *not_one_of(_options(ctx.get("expected_tags", "")), ctx.get("tag"))
         )
     options = _options(ctx["expected_tags"]) if "expected_tags" in ctx else _tags(members, tag)
     if tag in given or "tag" in ctx:
-        return _Complaint((*place.path, tag), _WRONG, *_choice(options, given.get(tag, ctx.get("tag"))))
+        return _Complaint((*place.path, tag), _WRONG, *not_one_of(options, given.get(tag, ctx.get("tag"))))
     known = {name for member in members for name in _field_names(member)}
     if typo := nearest(tag, [key for key in given if key not in known]):
         return _Complaint((*place.path, typo), _UNKNOWN, "", f"unknown field; did you mean {tag}?")
@@ -179,12 +173,6 @@ def _literals(member: object) -> dict[str, tuple[object, ...]]:
 def _options(expected: str) -> list[str]:
     """Pydantic's ``'a', 'b' or 'c'`` taken apart."""
     return [option.strip("'") for option in re.split(r", | or ", expected)]
-
-
-def _choice(options: Sequence[str], value: object) -> tuple[str, str]:
-    close = nearest(value, options) if isinstance(value, str) else None
-    wanted = options[0] if len(options) == 1 else f"one of {', '.join(options)}"
-    return wanted, f", got {shown(value)}" + (f"; did you mean {close}?" if close else "")
 
 
 def _bound(ctx: Mapping[str, Any], *, whole: bool) -> str | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from txcalc.spec.inputs import DisentangledPosition, Position, RelativePosition, RotaryPosition
-from txcalc.spec.layers import MLA, Attention, HeadNorm, Norm
 from txcalc.trace import ops
 from txcalc.trace.record import Cache, Number, Role, Tensor, Trace
 from txcalc.trace.sizes import least, visible_pairs
+
+if TYPE_CHECKING:
+    from txcalc.spec.inputs import DisentangledPosition, Position, RelativePosition
+    from txcalc.spec.layers import MLA, Attention, HeadNorm
 
 
 class Span(NamedTuple):
@@ -28,7 +30,7 @@ class Span(NamedTuple):
 
 
 def self_attention(
-    t: Trace, spec: Attention | MLA, position: Position, x: Tensor, *, causal: bool, cached: bool,
+    t: Trace, spec: Attention | MLA, position: Position | None, x: Tensor, *, causal: bool, cached: bool,
     table: Tensor | None = None, fixed: bool = False,
 ) -> Tensor:
     """Queries, keys and values from the same (b, n, d) hidden states, cached for later tokens where asked for.
@@ -39,21 +41,20 @@ def self_attention(
     _, n, _ = x.shape
     past = t.workload.past if cached else 0
     with t.scope("attention", component=True):
-        if isinstance(spec, MLA):
+        if spec.kind == "mla":
             span = _span(t, n, past, causal=causal)
             y = _latent(t, spec, x, span, cached=cached)
         else:
             span = _span(t, n, past, causal=causal, window=spec.window, chunk=spec.chunk)
-            if isinstance(position, RelativePosition) and position.per_layer:
+            if position is not None and position.kind == "relative" and position.per_layer:
                 relative_bias(t, "relative_bias", position, spec.heads, n, span.keys, fixed=fixed)
             cache = _cache(spec, span, past + n, x.shape[0]) if cached else None
             y = _heads(t, spec, position, x, x, span, cache, table)
         return ops.dropout(t, "dropout", y)
 
 
-def cross_attention(t: Trace, spec: Attention | MLA, position: Position, x: Tensor, memory: Tensor) -> Tensor:
+def cross_attention(t: Trace, spec: Attention, x: Tensor, memory: Tensor) -> Tensor:
     """Queries from the decoder, keys and values from the encoder's output, cached once for the whole generation."""
-    assert isinstance(spec, Attention)
     b, n, _ = x.shape
     _, source_new, _ = memory.shape
     keys = t.workload.source_past + source_new
@@ -123,11 +124,12 @@ def _heads(
     if spec.qk_norm is not None:
         q = _head_norm(t, "q_norm", q, spec.qk_norm, spec.heads, spec.head_dim)
         k = _head_norm(t, "k_norm", k, spec.qk_norm, spec.kv_heads, spec.head_dim)
-    if isinstance(position, RotaryPosition) and spec.rope:
+    if position is not None and position.kind == "rope" and spec.rope:
         q, k = (t.tensor(*y.shape, label=f"rotated {y.label}") for y in (q, k))
-    if isinstance(position, DisentangledPosition) and table is not None:
+    if position is not None and position.kind == "disentangled" and table is not None:
         _position_scores(t, spec, position, table, q, k, span)
-    scored = isinstance(position, RelativePosition | DisentangledPosition) or spec.softcap is not None or spec.sinks
+    biased = position is not None and position.kind in ("relative", "disentangled")
+    scored = biased or spec.softcap is not None or spec.sinks
     with t.scope("core"):
         if t.workload.attention == "eager" or scored:
             y = _eager_core(t, q, k, v, spec.heads, span, cache, softcap=spec.softcap is not None, sinks=spec.sinks)
@@ -145,14 +147,13 @@ def _latent(t: Trace, spec: MLA, x: Tensor, span: Span, *, cached: bool) -> Tens
     """
     b, n, d = x.shape
     h, qk_dim = spec.heads, spec.nope_dim + spec.rope_dim
-    rms = Norm(kind="rmsnorm", bias=False)
     if spec.q_rank is None:
         q = ops.linear(t, "q", x, h * qk_dim)
     else:
-        q = ops.norm(t, "q_norm", ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias), rms)
+        q = ops.rms_norm(t, "q_norm", ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias))
         q = ops.linear(t, "q_up", q, h * qk_dim)
     down = ops.linear(t, "kv_down", x, spec.kv_rank + spec.rope_dim, bias=spec.bias)
-    latent = ops.norm(t, "kv_norm", down.view(b, n, spec.kv_rank), rms)
+    latent = ops.rms_norm(t, "kv_norm", down.view(b, n, spec.kv_rank))
     latent = latent.view(b, span.keys, spec.kv_rank)
     ops.linear(t, "kv_up", latent, h * (spec.nope_dim + spec.value_dim))
     q = t.tensor(*q.shape, label="rotated q")

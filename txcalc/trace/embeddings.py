@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from txcalc.spec.inputs import (
-    DisentangledPosition,
-    FrameInput,
-    LearnedPosition,
-    PatchInput,
-    SinusoidalPosition,
-    TokenInput,
-)
-from txcalc.spec.model import Model, Stack
+from typing import TYPE_CHECKING
+
 from txcalc.trace import ops
 from txcalc.trace.record import Number, Role, Tensor, Trace
+
+if TYPE_CHECKING:
+    from txcalc.spec.inputs import DisentangledPosition, FrameInput, PatchInput
+    from txcalc.spec.model import Model, Stack
 
 
 def tokens(t: Trace, n: Number, rows: Number, width: Number, *, name: str = "token_embedding", tied: bool) -> Tensor:
@@ -44,7 +41,7 @@ def frames(t: Trace, spec: FrameInput, b: Number, n: Number, d: Number) -> Tenso
 def embed(t: Trace, spec: Model, stack: Stack, x: Tensor) -> Tensor:
     """Add positions and token types to the vectors of the inputs, norm and project them."""
     b, n, width = x.shape
-    reads_tokens = isinstance(stack.input, TokenInput)
+    reads_tokens = stack.input.kind == "tokens"
     project = reads_tokens and spec.embedding_dim is not None
     if project and spec.embedding_projection == "tokens":
         x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
@@ -65,18 +62,18 @@ def _positions(t: Trace, stack: Stack, x: Tensor) -> Tensor:
     """Add a table of positions: looked up for tokens, added whole for images and sound."""
     _, n, width = x.shape
     position = stack.position
-    if isinstance(position, SinusoidalPosition):
+    if position.kind == "sinusoidal":
         if position.stored:
             t.op("position_embedding", "embedding", weights={"weight": (position.size, width)})
         return ops.add(t, x, x)
     rows: Number
-    if isinstance(position, LearnedPosition):
+    if position.kind == "learned":
         rows = position.size
-    elif isinstance(position, DisentangledPosition) and position.absolute is not None:
+    elif position.kind == "disentangled" and position.absolute is not None:
         rows = position.absolute
     else:
         return x
-    if isinstance(stack.input, TokenInput):
+    if stack.input.kind == "tokens":
         ids = t.tensor(n, role=Role.INDEX, label="positions")
         return ops.add(t, x, ops.embedding(t, "position_embedding", ids, rows, width))
     ops.parameter(t, "position_embedding", rows, width, kind="embedding")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from txcalc.spec.layers import Dense, MoE
+from typing import TYPE_CHECKING
+
 from txcalc.trace import ops
 from txcalc.trace.record import Number, Role, Tensor, Trace
+
+if TYPE_CHECKING:
+    from txcalc.spec.layers import Dense, MoE
 
 
 def feed_forward(t: Trace, spec: Dense | MoE, x: Tensor) -> Tensor:
     """(b, n, d) -> (b, n, d)."""
     with t.scope("feed_forward", component=True):
-        y = _moe(t, spec, x) if isinstance(spec, MoE) else _dense(t, spec, spec.d_ff, x)
+        y = _moe(t, spec, x) if spec.kind == "moe" else _dense(t, spec, spec.d_ff, x)
         return ops.dropout(t, "dropout", y)
 
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from txcalc.spec.inputs import (
-    AttentionPooler,
-    ClassifierHead,
-    ContrastiveHead,
-    DensePooler,
-    HeadTransform,
-    LMHead,
-    NormPooler,
-    ProjectionHead,
-    Projector,
-)
-from txcalc.spec.layers import Norm
-from txcalc.spec.model import Model
+from typing import TYPE_CHECKING
+
 from txcalc.trace import ops
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.record import Number, Role, Tensor, Trace
+
+if TYPE_CHECKING:
+    from txcalc.spec.inputs import (
+        AttentionPooler,
+        ClassifierHead,
+        ContrastiveHead,
+        DensePooler,
+        HeadTransform,
+        LMHead,
+        NormPooler,
+        Projector,
+    )
+    from txcalc.spec.layers import Norm
+    from txcalc.spec.model import Model
 
 
 def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
@@ -28,18 +31,18 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
     b, _, d = x.shape
     pooled = x.view(b, d) if spec.pooler is None else pool(t, spec.pooler, x, spec.norm)
     head = spec.head
-    if isinstance(head, ClassifierHead):
+    if head.kind == "classifier":
         logits = _classify(t, head, x, pooled)
         with t.scope("", copies=head.copies, calls=head.copies):
             _loss(t, "loss", logits)
-    elif isinstance(head, ContrastiveHead):
+    elif head.kind == "contrastive":
         assert images is not None
         similarity = _contrast(t, head, pooled, images)
         if t.workload.phase == "training":
             ops.contrastive_loss(t, "loss", similarity)
-    elif isinstance(head, ProjectionHead):
+    elif head.kind == "projection":
         ops.linear(t, "projection", pooled, head.width)
-    elif isinstance(head, LMHead):
+    elif head.kind == "lm":
         _loss(t, "loss", _predict(t, spec, head, x))
         if head.pair_labels:
             _loss(t, "pair_loss", ops.linear(t, "pair_head", pooled, head.pair_labels, bias=True, kind="head"))
@@ -54,9 +57,9 @@ def pool(t: Trace, spec: DensePooler | NormPooler | AttentionPooler, x: Tensor, 
     """(b, n, d) to one vector for each sequence. ``norm`` is the kind of norm of the stack below."""
     b, _, d = x.shape
     with t.scope("pooler", component=True):
-        if isinstance(spec, AttentionPooler):
+        if spec.kind == "attention":
             return _pool_by_attention(t, spec, x, norm)
-        if isinstance(spec, NormPooler):
+        if spec.kind == "norm":
             return ops.norm(t, "norm", x.view(b, d) if spec.of == "first" else _mean(t, x), norm)
         width = d if spec.width is None else spec.width
         return ops.activation(t, "activation", ops.linear(t, "dense", x.view(b, d), width, bias=True), spec.activation)

@@ -8,32 +8,32 @@ else: cuDNN one opaque reserve buffer, and on the CPU oneDNN (the LSTM) a worksp
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from txcalc.spec.inputs import NoPosition
-from txcalc.spec.layers import Attention, Mamba2
-from txcalc.spec.mixers import CausalConvolution, LinearAttention, Mixer, RecurrentCell
 from txcalc.trace import ops
 from txcalc.trace.attention import self_attention
 from txcalc.trace.record import Cache, Loop, Number, Tensor, Trace
 from txcalc.trace.recurrent import recurrent
 from txcalc.trace.workload import Workload
 
+if TYPE_CHECKING:
+    from txcalc.spec.mixers import CausalConvolution, LinearAttention, Mixer, RecurrentCell
+
 
 def trace_mixer(spec: Mixer, d: Number, workload: Workload) -> Trace:
     """Run one layer of width ``d`` on the workload's batch and length, causally."""
     t = Trace(workload)
     x = t.tensor(workload.batch, workload.seq, d, label="x")
-    if isinstance(spec, RecurrentCell):
-        _recurrent_cell(t, spec, x)
-    elif isinstance(spec, CausalConvolution):
+    if spec.kind == "convolution":
         _convolution(t, spec, x)
-    elif isinstance(spec, LinearAttention):
+    elif spec.kind == "linear-attention":
         _linear_attention(t, spec, x)
-    elif isinstance(spec, Mamba2):
+    elif spec.kind == "mamba2":
         recurrent(t, spec, x)
+    elif spec.kind == "standard":
+        self_attention(t, spec, None, x, causal=True, cached=True)
     else:
-        assert isinstance(spec, Attention)
-        self_attention(t, spec, NoPosition(), x, causal=True, cached=True)
+        _recurrent_cell(t, spec, x)
     return t
 
 

@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from txcalc.spec.inputs import (
-    ContrastiveHead,
-    DisentangledPosition,
-    FrameInput,
-    PatchInput,
-    RelativePosition,
-    TokenInput,
-)
-from txcalc.spec.model import Group, Model, Stack, Sublayers, Tower
 from txcalc.trace import ops
 from txcalc.trace.attention import cross_attention, relative_bias, self_attention
 from txcalc.trace.embeddings import embed, frames, patches, position_table, tokens
@@ -21,6 +13,9 @@ from txcalc.trace.heads import pool, project, top
 from txcalc.trace.record import Number, Tensor, Trace
 from txcalc.trace.recurrent import recurrent
 from txcalc.trace.workload import Workload
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Group, Model, Stack, Sublayers, Tower
 
 
 def trace(spec: Model, workload: Workload) -> Trace:
@@ -37,7 +32,7 @@ def trace(spec: Model, workload: Workload) -> Trace:
         source = _source(t, spec, spec.encoder)
         with t.scope("encoder"):
             memory = _stack(t, spec, spec.encoder, source, cached=False)
-        shared = isinstance(spec.encoder.input, TokenInput) and spec.source_vocab is None
+        shared = spec.encoder.input.kind == "tokens" and spec.source_vocab is None
         target = _input(t, spec, spec, workload.seq, tied=shared)
         with t.scope("decoder"):
             x = _stack(t, spec, spec, target, cached=True, memory=memory)
@@ -49,7 +44,7 @@ def images(spec: Model, workload: Workload) -> Number:
     """Images in this run: as asked for, else one to each text of a contrastive model, and none of any other."""
     if workload.images is not None or spec.tower is None:
         return workload.images
-    return workload.batch if isinstance(spec.head, ContrastiveHead) else 0
+    return workload.batch if spec.head.kind == "contrastive" else 0
 
 
 def _tower(t: Trace, spec: Model, tower: Tower) -> Tensor:
@@ -64,14 +59,14 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> Tensor:
 
 def _input(t: Trace, spec: Model, stack: Stack, n: Number, *, tied: bool = False) -> Tensor:
     """``n`` positions per sequence of the model's own stack."""
-    if isinstance(stack.input, TokenInput):
+    if stack.input.kind == "tokens":
         return tokens(t, n, spec.vocab, spec.embedding_width, tied=tied)
     return _read(t, stack, t.workload.batch, n, spec.d_model)
 
 
 def _source(t: Trace, spec: Model, encoder: Stack) -> Tensor:
     """What the encoder reads: with a table that the decoder shares, or one of its own."""
-    if spec.source_vocab is None or not isinstance(encoder.input, TokenInput):
+    if spec.source_vocab is None or encoder.input.kind != "tokens":
         return _input(t, spec, encoder, t.workload.source_new)
     n, rows, width = t.workload.source_new, spec.source_vocab, spec.embedding_width
     return tokens(t, n, rows, width, name="source_embedding", tied=False)
@@ -79,9 +74,9 @@ def _source(t: Trace, spec: Model, encoder: Stack) -> Tensor:
 
 def _read(t: Trace, stack: Stack, b: Number, n: Number, d: Number) -> Tensor:
     """``b`` images or sounds."""
-    if isinstance(stack.input, PatchInput):
+    if stack.input.kind == "patches":
         return patches(t, stack.input, b, d)
-    assert isinstance(stack.input, FrameInput)
+    assert stack.input.kind == "frames"
     return frames(t, stack.input, b, n, d)
 
 
@@ -90,11 +85,11 @@ def _stack(t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memo
     x = embed(t, spec, stack, x)
     _, n, d = x.shape
     position = stack.position
-    if isinstance(position, RelativePosition) and not position.per_layer:
+    if position.kind == "relative" and not position.per_layer:
         past = t.workload.past if cached else 0
         relative_bias(t, "relative_bias", position, stack.attention_heads, n, past + n,
-                      fixed=isinstance(stack.input, PatchInput))
-    table = position_table(t, position, stack, d) if isinstance(position, DisentangledPosition) else None
+                      fixed=stack.input.kind == "patches")
+    table = position_table(t, position, stack, d) if position.kind == "disentangled" else None
 
     def run(sublayers: Sublayers) -> Callable[[Tensor], Tensor]:
         return lambda x: _block(t, sublayers, stack, x, cached=cached, memory=memory, table=table)
@@ -122,12 +117,12 @@ def _block(
     def attend(h: Tensor) -> Tensor:
         assert block.attention is not None
         return self_attention(t, block.attention, stack.position, h, causal=cached or stack.causal_mask, cached=cached,
-                              fixed=isinstance(stack.input, PatchInput),
+                              fixed=stack.input.kind == "patches",
                               table=table)
 
     def attend_source(h: Tensor) -> Tensor:
         assert block.cross_attention is not None and memory is not None
-        return cross_attention(t, block.cross_attention, stack.position, h, memory)
+        return cross_attention(t, block.cross_attention, h, memory)
 
     def recur(h: Tensor) -> Tensor:
         assert block.recurrent is not None

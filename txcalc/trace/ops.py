@@ -8,10 +8,24 @@ Parameters and buffers are never listed as kept: they exist anyway.
 from __future__ import annotations
 
 from math import prod
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from txcalc.spec.base import Activation
-from txcalc.spec.layers import Norm
 from txcalc.trace.record import Kind, Number, Role, Tensor, Trace
+
+if TYPE_CHECKING:
+    from txcalc.spec.base import Activation
+    from txcalc.spec.layers import Norm
+
+
+class _NormKind(NamedTuple):
+    """A norm that belongs to a layer and is no choice of the spec."""
+
+    kind: Literal["layernorm", "rmsnorm"]
+    scale: bool
+    bias: bool
+
+
+_RMS_NORM: Final = _NormKind("rmsnorm", scale=True, bias=False)
 
 
 def linear(
@@ -58,7 +72,9 @@ def embedding(t: Trace, name: str, ids: Tensor, rows: Number, width: Number, *, 
     return t.tensor(*ids.shape, width, label=name)
 
 
-def norm(t: Trace, name: str, x: Tensor, spec: Norm, *, weight_shape: tuple[Number, ...] | None = None) -> Tensor:
+def norm(
+    t: Trace, name: str, x: Tensor, spec: Norm | _NormKind, *, weight_shape: tuple[Number, ...] | None = None
+) -> Tensor:
     """``F.layer_norm`` or ``F.rms_norm`` over the last axis.
 
     LayerNorm keeps its input, the mean and the reciprocal deviation of each row. RMSNorm keeps its input and one
@@ -83,6 +99,11 @@ def norm(t: Trace, name: str, x: Tensor, spec: Norm, *, weight_shape: tuple[Numb
         saves.append(t.tensor(*x.shape, label="normalised"))
     t.op(name, "norm", weights=weights, saves=tuple(saves))
     return t.tensor(*x.shape, label=name)
+
+
+def rms_norm(t: Trace, name: str, x: Tensor, *, weight_shape: tuple[Number, ...] | None = None) -> Tensor:
+    """``F.rms_norm`` with a scale, as ``norm`` has it."""
+    return norm(t, name, x, _RMS_NORM, weight_shape=weight_shape)
 
 
 def activation(t: Trace, name: str, x: Tensor, kind: Activation) -> Tensor:

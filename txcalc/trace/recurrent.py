@@ -6,19 +6,23 @@ those of the recurrence itself, step by step, and reports mark totals with such 
 
 from __future__ import annotations
 
-from txcalc.spec.layers import GatedDelta, LightningAttention, Mamba, Mamba2, Norm
+from typing import TYPE_CHECKING
+
 from txcalc.trace import ops
 from txcalc.trace.record import Cache, Number, Tensor, Trace
+
+if TYPE_CHECKING:
+    from txcalc.spec.layers import GatedDelta, LightningAttention, Mamba, Mamba2
 
 
 def recurrent(t: Trace, spec: Mamba2 | GatedDelta | Mamba | LightningAttention, x: Tensor) -> Tensor:
     """(b, n, d) -> (b, n, d)."""
     with t.scope("recurrent", component=True):
-        if isinstance(spec, Mamba2):
+        if spec.kind == "mamba2":
             y = _mamba2(t, spec, x)
-        elif isinstance(spec, GatedDelta):
+        elif spec.kind == "gated-delta":
             y = _gated_delta(t, spec, x)
-        elif isinstance(spec, Mamba):
+        elif spec.kind == "mamba":
             y = _mamba(t, spec, x)
         else:
             y = _lightning(t, spec, x)
@@ -34,10 +38,9 @@ def _mamba(t: Trace, spec: Mamba, x: Tensor) -> Tensor:
     ops.linear(t, "x_proj", channels, spec.rank + 2 * spec.state)
     steps = t.tensor(b, n, spec.rank, label="step sizes")
     if spec.norms:
-        rms = Norm(kind="rmsnorm", bias=False)
-        steps = ops.norm(t, "dt_norm", steps, rms)
+        steps = ops.rms_norm(t, "dt_norm", steps)
         for name in ("b_norm", "c_norm"):
-            ops.norm(t, name, t.tensor(b, n, spec.state, label=name), rms)
+            ops.rms_norm(t, name, t.tensor(b, n, spec.state, label=name))
     ops.linear(t, "dt_proj", steps, spec.inner, bias=True)
     ops.parameter(t, "a_log", spec.inner, spec.state)
     ops.parameter(t, "skip", spec.inner)
@@ -53,7 +56,7 @@ def _lightning(t: Trace, spec: LightningAttention, x: Tensor) -> Tensor:
     width = spec.heads * spec.head_dim
     ops.linear(t, "qkv", x, 3 * width)
     _recurrence(t, b, n, width * spec.head_dim, products=2)
-    y = ops.norm(t, "norm", t.tensor(b, n, width, label="recurrence"), Norm(kind="rmsnorm", bias=False))
+    y = ops.rms_norm(t, "norm", t.tensor(b, n, width, label="recurrence"))
     gate = ops.activation(t, "gate_activation", ops.linear(t, "gate", x, width), "sigmoid")
     return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, gate), d)
 
@@ -103,6 +106,6 @@ def _gated_output(
     t: Trace, b: Number, n: Number, width: Number, d: Number, *, norm_width: Number, bias: bool
 ) -> Tensor:
     y = t.tensor(b, n, width, label="recurrence")
-    y = ops.norm(t, "norm", y, Norm(kind="rmsnorm", bias=False), weight_shape=(norm_width,))
+    y = ops.rms_norm(t, "norm", y, weight_shape=(norm_width,))
     gate = ops.activation(t, "gate_activation", t.tensor(b, n, width, label="gate"), "silu")
     return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, gate), d, bias=bias)

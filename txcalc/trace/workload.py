@@ -6,24 +6,33 @@ measured on torch 2.13 (``device: cpu``) or read from its CUDA kernels (``device
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from txcalc.spec.errors import FieldError
+from txcalc.document import Part
+from txcalc.spec.errors import SpecError, not_one_of, shown, unknown_field
 from txcalc.trace.record import Role
 
 Phase = Literal["forward", "training", "prefill", "decode"]
 DType = Literal["fp32", "fp16", "bf16", "fp8", "int8"]
+AttentionKernel = Literal["eager", "flash"]
+Masked = Literal["counted", "skipped"]
+Device = Literal["cuda", "cpu"]
+Recipe = Literal["adam-mixed", "adam-mixed-fp32-grads", "adam-fp32", "sgd-momentum-fp32"]
 BYTES: dict[DType, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1}
 
-Recipe = Literal["adam-mixed", "adam-mixed-fp32-grads", "adam-fp32", "sgd-momentum-fp32"]
+CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "phase": get_args(Phase), "dtype": get_args(DType), "kv_dtype": get_args(DType),
+    "attention": get_args(AttentionKernel), "masked": get_args(Masked), "device": get_args(Device),
+    "recipe": get_args(Recipe),
+}
+"""The fields that are one of a few words."""
 
-Size = Annotated[int, Field(strict=True, ge=1)]
-Count = Annotated[int, Field(strict=True, ge=0)]
+_LEAST: Final = {"batch": 1, "seq": 1, "past": 0, "source_seq": 1, "images": 0, "kv_block": 1}
+_MAY_BE_MISSING: Final = ("seq", "source_seq", "images", "kv_block")
 
 
-class Workload(BaseModel):
+class Workload(Part):
     """One run of a model.
 
     ``seq`` tokens are new; ``past`` tokens are already in the KV cache. An encoder-decoder also reads
@@ -31,35 +40,43 @@ class Workload(BaseModel):
     ``kv_block`` is the page of a paged engine's cache, in tokens.
     ``images`` run through a second stack, where a model has one.
     ``forward`` is a pass over a whole sequence; ``training`` adds the loss and the backward pass.
+    Raises ``SpecError`` that names the field.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     phase: Phase = "forward"
-    batch: Size = 1
-    seq: Size = Field(default=None)  # type: ignore[assignment]  # none: an image's or a sound's own length
-    past: Count = 0
-    source_seq: Size | None = None
-    images: Count | None = None
+    batch: int = 1
+    seq: int = None  # type: ignore[assignment]  # none: an image's or a sound's own length
+    past: int = 0
+    source_seq: int | None = None
+    images: int | None = None
     dtype: DType = "bf16"
-    kv_dtype: DType = "bf16"
-    kv_block: Size | None = None
-    attention: Literal["eager", "flash"] = "flash"
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    masked: Literal["counted", "skipped"] = "counted"
-    device: Literal["cuda", "cpu"] = "cuda"
+    kv_dtype: DType = None  # type: ignore[assignment]  # none: the same as dtype
+    kv_block: int | None = None
+    attention: AttentionKernel = "flash"
+    dropout: float = 0.0
+    masked: Masked = "counted"
+    device: Device = "cuda"
     recipe: Recipe = "adam-mixed"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill(cls, data: Any) -> Any:
-        return {"kv_dtype": data["dtype"], **data} if isinstance(data, dict) and "dtype" in data else data
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def __post_init__(self) -> None:
+        if self.kv_dtype is None:
+            object.__setattr__(self, "kv_dtype", self.dtype)
+        for name, options in CHOICES.items():
+            _check_choice(name, getattr(self, name), options)
+        for name, least in _LEAST.items():
+            _check_size(name, getattr(self, name), least)
+        _check_dropout(self.dropout)
         if self.past and self.phase in ("forward", "training"):
-            raise FieldError(("past",), f"a {self.phase} pass starts with an empty cache; use phase decode or prefill")
-        return self
+            message = f"a {self.phase} pass starts with an empty cache; use phase decode or prefill"
+            raise SpecError(message, field="past")
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """From names and values. Raises ``SpecError``, also for a name that is no field."""
+        for name in fields:
+            if name not in cls.names():
+                raise SpecError(unknown_field(name, cls.names()), field=name)
+        return cls(**fields)
 
     @classmethod
     def prefill(cls, *, seq: int, **rest: Any) -> Self:
@@ -109,3 +126,27 @@ class Workload(BaseModel):
             Role.MASK: 1 if on_cuda else width,
             Role.PARAMETER: 0,
         }[role]
+
+
+def _check_choice(name: str, value: object, options: tuple[str, ...]) -> None:
+    if value not in options:
+        wanted, got = not_one_of(options, value)
+        raise SpecError(f"must be {wanted}{got}", field=name)
+
+
+def _check_size(name: str, value: object, least: int) -> None:
+    if value is None and name in _MAY_BE_MISSING:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SpecError(f"must be a whole number, got {shown(value)}", field=name)
+    if value < least:
+        raise SpecError(f"must be a whole number of at least {least}, got {shown(value)}", field=name)
+
+
+def _check_dropout(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SpecError(f"must be a number, got {shown(value)}", field="dropout")
+    if not value >= 0:
+        raise SpecError(f"must be a number of at least 0, got {shown(value)}", field="dropout")
+    if not value < 1:
+        raise SpecError(f"must be a number below 1, got {shown(value)}", field="dropout")
