@@ -44,7 +44,10 @@ def allowed(module: str) -> list[str]:
     return CLI if stage == "cli" else STAGES[: STAGES.index(stage) + 1]
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.parent != PACKAGE or path.stem in ("units", "document")], ids=name)
+LAYERED = [path for path in FILES if path.parent != PACKAGE or path.stem in STAGES]
+
+
+@pytest.mark.parametrize("path", LAYERED, ids=name)
 def test_imports_point_back_up_the_list(path: Path) -> None:
     may = allowed(name(path))
     for imported in imports(path):

@@ -13,8 +13,9 @@ import pytest
 
 from txcalc.answer.report import Totals, count
 from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import positions
 from txcalc.spec.huggingface.importer import spec_from_config
-from txcalc.spec.inputs import FrameInput, PatchInput
+from txcalc.spec.inputs import PatchInput
 from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload
 
@@ -68,7 +69,7 @@ def test_flops(name: str) -> None:
 def test_kv_cache(name: str, length: str) -> None:
     spec, n = read(name), int(length.removeprefix("s"))
     own = None if spec.encoder is None else spec.encoder.input
-    source = own.length if isinstance(own, FrameInput) else n
+    source = positions(own, n)
     found = totals(spec, "prefill", {"seq": n} if own is None else {"seq": 128, "source_seq": source})
     assert found.kv_cache_bytes is not None
     assert found.kv_cache_bytes.value == FACTS[name]["kv"][length]

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from txcalc.check import measure  # noqa: E402
 from txcalc.check.reference import build  # noqa: E402
 from txcalc.check.sibling import sibling  # noqa: E402
+from txcalc.spec.facts import positions  # noqa: E402
 from txcalc.spec.model import Model  # noqa: E402
 
 torch.set_num_threads(1)
@@ -113,6 +114,6 @@ def test_a_sibling_of_an_image_model_fits_together() -> None:
     measure.kept(small, 2, 0, eager=True)
     encoder = {"input": SOUND, "position": {"kind": "learned"}}
     small = sibling(Model.model_validate({**BASE, "architecture": "encoder-decoder", "encoder": encoder}))
-    assert small.encoder.position.size == small.encoder.input.length
+    assert small.encoder.position.size == positions(small.encoder.input)
     hybrid = sibling(Model.model_validate({**BASE, "recurrent": {**MAMBA, "heads": 96, "groups": 8}}))
     assert (hybrid.recurrent.heads, hybrid.recurrent.groups) == (6, 2)

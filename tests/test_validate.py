@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from specs import specs
 
+from txcalc.spec.facts import is_causal
 from txcalc.spec.model import Model
 
 torch = pytest.importorskip("torch")
@@ -23,7 +24,7 @@ def test_random_specs_agree(spec: Model, cases: list[Case]) -> None:
     rows = [parameters(spec), *(kept(spec, case, "cpu", "") for case in cases)]
     for eager in (True, False):
         rows += flops_rows(spec, eager=eager, how="", device="cpu")
-    if spec.causal:
+    if is_causal(spec):
         rows.append(cache(spec))
     for row in rows:
         assert row.verdict == "equal", f"{row.quantity}: {row.differences}"

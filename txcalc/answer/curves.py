@@ -20,6 +20,7 @@ from txcalc.count import activations, flops, kv_cache, scores, traffic
 from txcalc.count.weights import weight_bytes
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import architecture_fields
 from txcalc.spec.model import Model
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import BYTES, Workload
@@ -149,7 +150,7 @@ def attention_curve(
     assert run is not None
     return AttentionCurve(
         model=ModelInfo(name=spec.name, source=origin.source, overrides=origin.overrides,
-                        spec=spec.architecture_fields()),
+                        spec=architecture_fields(spec)),
         workload=run.workload,
         layer=layer,
         other_layers=tuple(others),

@@ -18,6 +18,7 @@ from txcalc.answer.fit import fit
 from txcalc.answer.report import ModelInfo, Provenance, Totals, totals
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import architecture_fields
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
@@ -130,7 +131,7 @@ def diff(a: Run, b: Run, *, command: Sequence[str] = ()) -> Diff:
 def _side(run: Run) -> Side:
     workload = fit(run.spec, run.workload)
     info = ModelInfo(
-        name=run.spec.name, source=run.source, overrides=run.overrides, spec=run.spec.architecture_fields()
+        name=run.spec.name, source=run.source, overrides=run.overrides, spec=architecture_fields(run.spec)
     )
     return Side(model=info, workload=workload, totals=totals(trace(run.spec, workload)))
 

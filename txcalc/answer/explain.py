@@ -34,6 +34,7 @@ from txcalc.answer.published import compare_published
 from txcalc.answer.quantities import DEFINITIONS, Definition, fit_phase, missing, notes
 from txcalc.answer.report import ModelInfo, Provenance, Quantity
 from txcalc.answer.textbook import simplifications
+from txcalc.spec.facts import architecture_fields
 from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload
 
@@ -56,7 +57,7 @@ class Explainer:
         self._spec = spec
         self._workload = fit(spec, workload)
         self._info = ModelInfo(
-            name=spec.name, source=source, overrides=tuple(overrides), spec=spec.architecture_fields()
+            name=spec.name, source=source, overrides=tuple(overrides), spec=architecture_fields(spec)
         )
         self._provenance = Provenance(
             txcalc=txcalc.__version__, command=tuple(command), python=platform.python_version()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import is_causal, positions
 from txcalc.trace.model import images
 from txcalc.trace.workload import Workload
 
@@ -39,7 +40,7 @@ def _length(name: str, field: str, stack: Stack, asked: int | None) -> int | Non
     """Positions of one input: as asked for, or as the model cuts an image or a sound."""
     if stack.input.kind == "tokens":
         return asked
-    length = stack.input.length
+    length = positions(stack.input)
     if asked not in (None, length):
         raise SpecError(f"{name} makes {length:,} positions of every input, not {asked:,}; leave it out", field=field)
     return length
@@ -55,9 +56,9 @@ def _images(spec: Model, workload: Workload) -> int | None:
 def _check_encoder_only(spec: Model, workload: Workload) -> None:
     if workload.source_seq is not None:
         raise SpecError(f"{spec.name} has no encoder, so it takes no source sequence", field="source_seq")
-    if not spec.causal and workload.phase in ("prefill", "decode"):
+    if not is_causal(spec) and workload.phase in ("prefill", "decode"):
         raise SpecError(f"{spec.name} is an encoder and does not generate; use forward or training", field="phase")
-    if not spec.causal and workload.past:
+    if not is_causal(spec) and workload.past:
         raise SpecError(f"{spec.name} is an encoder and has no cache", field="past")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from txcalc.spec.facts import located_blocks
 from txcalc.spec.layers import MLA, Attention, MoE
 from txcalc.spec.model import Model, Stack, Sublayers
 
@@ -62,7 +63,7 @@ def _called(stack: Stack, where: list[str]) -> Name:
 
 
 def _reach(stack: Stack, block: Sublayers) -> str:
-    found = [_limit(each) for _, each in stack.located_blocks()]
+    found = [_limit(each) for _, each in located_blocks(stack)]
     return _limit(block) or ("full" if any(found) else "")
 
 

@@ -13,6 +13,7 @@ from txcalc.count.params import params
 from txcalc.count.states import RECIPES
 from txcalc.count.weights import weight_bytes
 from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import is_causal
 from txcalc.spec.inputs import LMHead
 from txcalc.spec.model import Model
 from txcalc.trace.record import Number, Op, Tensor, Trace
@@ -72,7 +73,7 @@ def missing(quantity: QuantityName, spec: Model) -> SpecError:
     if quantity == "weights":
         return SpecError(f"the bytes of {spec.name}'s packed weights are counted matrix by matrix, not derived; "
                          f"--set quantization=null shows them unpacked")
-    if not spec.causal:
+    if not is_causal(spec):
         return SpecError(f"{spec.name} is an encoder: it reads all positions at once and generates nothing, "
                          f"so that it has no KV cache")
     if quantity == "kv-cache-per-token":

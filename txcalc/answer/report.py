@@ -14,6 +14,7 @@ from txcalc.answer.conventions import Convention, conventions
 from txcalc.answer.fit import fit
 from txcalc.count import activations, flops, kv_cache, params, states, weights
 from txcalc.document import Part
+from txcalc.spec.facts import architecture_fields
 from txcalc.trace.model import trace
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.workload import Workload
@@ -141,7 +142,7 @@ def count(
     workload = fit(spec, workload)
     t = trace(spec, workload)
     return Report(
-        model=ModelInfo(name=spec.name, source=source, overrides=tuple(overrides), spec=spec.architecture_fields()),
+        model=ModelInfo(name=spec.name, source=source, overrides=tuple(overrides), spec=architecture_fields(spec)),
         workload=workload,
         conventions=conventions(spec, workload),
         totals=totals(t),

@@ -10,8 +10,8 @@ from txcalc.spec.errors import SpecError
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
+    from txcalc.spec.loaded import Loaded
     from txcalc.spec.model import Model
-    from txcalc.spec.presets import Loaded
     from txcalc.spec.yaml import Document
 
 _LENGTHS: Final = ("seq", "past")

@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeVar
 from txcalc.answer.fit import fit
 from txcalc.count.layer import alone, attention_layers
 from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import is_causal
 from txcalc.spec.inputs import FrameInput, LearnedPosition, PatchInput, SinusoidalPosition
 from txcalc.spec.model import Model, Stack
 from txcalc.trace.model import trace
@@ -80,7 +81,7 @@ class Stretched:
     def at(self, length: int) -> Run:
         """The model run on so many positions. Raises ``SpecError`` for a length that its images cannot have."""
         shaped = _shaped(self.spec, length)
-        decoding = self._workload.phase == "decode" and self.spec.causal
+        decoding = self._workload.phase == "decode" and is_causal(self.spec)
         new, past = (1, length - 1) if decoding else (length, 0)
         workload = self._workload.replaced(seq=new, past=past)
         return Run(shaped, fit(_roomy(shaped), workload))

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from txcalc.answer.formula import Relation, monomial
 from txcalc.answer.letters import LETTERS, SPECIAL, Letter
+from txcalc.spec.facts import located_blocks, patches, positions
 from txcalc.spec.inputs import PatchInput, SinusoidalPosition
 from txcalc.spec.layers import Attention
 from txcalc.spec.model import Group, Model, Stack
@@ -238,7 +239,7 @@ def _head_relations(spec: Model, inside: dict[str, Any]) -> tuple[Relation, ...]
     stacks = (("", spec, "d_model"), ("encoder.", spec.encoder, "d_model"),
               ("tower.", spec.tower, "tower.d_model"))
     for prefix, stack, width in stacks:
-        for path, block in stack.located_blocks() if stack is not None else ():
+        for path, block in located_blocks(stack) if stack is not None else ():
             at = prefix + "".join(f"{part}." for part in path)
             for name in ("attention", "cross_attention"):
                 each = getattr(block, name)
@@ -269,12 +270,12 @@ def _lengths(
     for path, stack, mark in stacks:
         if stack is None or not isinstance(stack.input, PatchInput):
             continue
-        length = stack.input.length
+        length = positions(stack.input)
         name = "s" if not mark and values.get("s") == length else f"s{mark}" if mark else "s_i"
         values[name] = length
         meanings.setdefault(name, {"positions of an image": None})
-        patches = symbolic
+        image: Any = symbolic
         for key in path.split("."):
-            patches = getattr(patches, key)
-        symbolic = replace(symbolic, {f"{path}.class_tokens": _symbol(name) - patches.patches})  # type: ignore[attr-defined]
+            image = getattr(image, key)
+        symbolic = replace(symbolic, {f"{path}.class_tokens": _symbol(name) - patches(image)})
     return symbolic, meanings

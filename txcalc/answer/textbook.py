@@ -11,6 +11,7 @@ from txcalc.answer.explanation import QuantityName, Simplification
 from txcalc.answer.formula import Atom, Poly, degree, is_layers, monomial
 from txcalc.answer.formula_text import write
 from txcalc.answer.notation import as_it_comes, formula
+from txcalc.spec.facts import is_causal
 from txcalc.spec.inputs import LearnedPosition, LMHead, TokenInput
 from txcalc.spec.layers import Attention, Dense
 from txcalc.spec.model import Model
@@ -157,7 +158,7 @@ def _with_attention(
     """PaLM's rule: 6 N + 12 L H Q T for a token of training, a third of it forward."""
     spec = run.spec
     if not (_one_stack(spec) and isinstance(spec.attention, Attention) and spec.attention.window is None
-            and {"L", "s", "h", "k"} <= set(run.values) and spec.recurrent is None and spec.causal):
+            and {"L", "s", "h", "k"} <= set(run.values) and spec.recurrent is None and is_causal(spec)):
         return
     core = _term(2 * per_token, "L h k s" if each else "L h k s D").rewritten(run.symbols.always)
     count = f"N = {values['N']:,} parameters"

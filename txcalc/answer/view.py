@@ -9,12 +9,12 @@ from txcalc.answer.defaults import workload as fill
 from txcalc.answer.report import Report, count
 from txcalc.answer.rerun import Recorded, Since, again, since
 from txcalc.count import activations, params
-from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
     from txcalc.answer.published import PublishedRow
+    from txcalc.spec.model import Model
 
 
 class Alternative(NamedTuple):

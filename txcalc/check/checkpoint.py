@@ -14,6 +14,7 @@ from txcalc.check.validate import Row
 from txcalc.count.params import params
 from txcalc.count.weights import weight_bytes
 from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import embedding_width
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
@@ -116,7 +117,7 @@ def _copies(spec: Model, t: Trace, checkpoint: Checkpoint, excess: int) -> tuple
     """Elements of tables that the file holds more often than the model has them, if they are all of the excess."""
     if spec.vocab is None:
         return 0, []
-    shape = (spec.vocab, spec.embedding_width)
+    shape = (spec.vocab, embedding_width(spec))
     size = shape[0] * shape[1]
     copies = excess // size
     own = sum(op.copies for op in t.ops for _, other in op.weights if other == shape)

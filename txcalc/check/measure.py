@@ -25,6 +25,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from txcalc.check.measure_modes import FlopMode, ModulePath, canonical_paths, copies, storage_of
 from txcalc.check.measure_modes import LiveMode as _LiveMode
 from txcalc.check.reference import Output, Reference, build
+from txcalc.spec.facts import located_blocks, positions
 from txcalc.spec.inputs import ClassifierHead, ContrastiveHead, FrameInput, Input, LMHead, PatchInput
 from txcalc.spec.model import Model
 
@@ -233,16 +234,11 @@ class _Inputs:
         return (self.ids(length), *([self._choose(pairs, b)] if pairs else []))
 
 
-def positions(own: Input, tokens: int) -> int:
-    """Positions of one input: an image or a sound has its own number, whatever is asked for."""
-    return own.length if isinstance(own, PatchInput | FrameInput) else tokens
-
-
 def keeps_exactly(model: Model) -> bool:
     """Whether what autograd keeps can be compared: a recurrence's kernels keep what they like."""
     stacks = [model, model.encoder, model.tower]
     return not any(
-        block.recurrent is not None for stack in stacks if stack is not None for _, block in stack.located_blocks()
+        block.recurrent is not None for stack in stacks if stack is not None for _, block in located_blocks(stack)
     )
 
 

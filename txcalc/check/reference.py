@@ -17,6 +17,7 @@ from txcalc.check.reference_layers import Options
 from txcalc.check.reference_scope import refuse_unknown
 from txcalc.check.reference_stack import Cache, InnerStack, StackModules
 from txcalc.check.reference_tower import TowerModules
+from txcalc.spec.facts import embedding_width, is_causal
 from txcalc.spec.inputs import TokenInput
 from txcalc.spec.model import Model, Stack
 
@@ -41,7 +42,7 @@ class Reference(Reader, Top):
         if not any(isinstance(stack.input, TokenInput) for stack in stacks):
             tables = dict.fromkeys(tables)
         for name, rows in tables.items():
-            setattr(self, name, None if rows is None else nn.Embedding(rows, model.embedding_width))
+            setattr(self, name, None if rows is None else nn.Embedding(rows, embedding_width(model)))
         for stack in stacks:
             self.add_reader(stack.input, model.d_model)
         self.tower = None if model.tower is None else TowerModules(model, model.tower, options)
@@ -64,7 +65,7 @@ class Reference(Reader, Top):
 
     def prefill(self, x: Tensor, source: Tensor | None = None) -> tuple[Output, Cache]:
         """Run a prompt and fill a new cache with it."""
-        if not self.model.causal:
+        if not is_causal(self.model):
             raise ValueError("only a causal stack generates, so only it has a key-value cache")
         cache = Cache([LayerCache() for _ in range(self.model.layers)])
         return self(x, source, cache=cache), cache
@@ -88,7 +89,7 @@ class OneStack(StackModules, Reference):
     """A decoder-only or encoder-only model: its stack's modules stand at the root."""
 
     def __init__(self, model: Model, options: Options) -> None:
-        causal = model.causal or model.causal_mask
+        causal = is_causal(model) or model.causal_mask
         StackModules.__init__(self, model, model, options, causal=causal, d_model=model.d_model)
         self.add_ends(model, options)
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from txcalc.check.reference_attention import CrossAttention
 from txcalc.check.reference_layers import Dense, Normalization, Options, Repeated, activate
 from txcalc.spec import inputs
+from txcalc.spec.facts import embedding_width, is_causal
 from txcalc.spec.inputs import (
     AttentionPooler,
     ClassifierHead,
@@ -206,8 +207,8 @@ class Top(nn.Module):
         model = self.model
         assert model.vocab is not None
         if head.transform is not None:
-            self.head_transform = HeadTransform(head.transform, width, model.embedding_width)
-            width = model.embedding_width
+            self.head_transform = HeadTransform(head.transform, width, embedding_width(model))
+            width = embedding_width(model)
         linear = nn.Linear(width, model.vocab, bias=head.bias)
         if head.tied and table is not None:
             linear.weight = table.weight
@@ -225,7 +226,7 @@ class Top(nn.Module):
         if self.output_projection is not None:
             hidden = self.output_projection(hidden)
         pooled = None if self.pooler is None else self.pooler(hidden)
-        vector = hidden[:, -1 if self.model.causal or self.model.causal_mask else 0] if pooled is None else pooled
+        vector = hidden[:, -1 if is_causal(self.model) or self.model.causal_mask else 0] if pooled is None else pooled
         match self.model.head:
             case ProjectionHead():
                 return Output(hidden, pooled, self.projection(vector))

@@ -30,6 +30,7 @@ from txcalc.check.reference_layers import (
     dropout_or_nothing,
 )
 from txcalc.check.reference_recurrent import AnyRecurrence, build_recurrence
+from txcalc.spec.facts import attention_heads, embedding_width
 from txcalc.spec.inputs import (
     AlibiPosition,
     DisentangledPosition,
@@ -234,7 +235,7 @@ class StackModules(nn.Module):
         self.reads_tokens = isinstance(stack.input, TokenInput)
         factorised = self.reads_tokens and model.embedding_dim is not None
         self.project_tokens = model.embedding_projection == "tokens"
-        width = model.embedding_width if factorised and not self.project_tokens else d_model
+        width = embedding_width(model) if factorised and not self.project_tokens else d_model
         self.scale = math.sqrt(d_model) if model.embedding_scale and self.reads_tokens else None
         self._add_positions(stack, width, options)
         types = model.token_types if self.reads_tokens else 0
@@ -244,11 +245,11 @@ class StackModules(nn.Module):
         self.embedding_projection = None
         if factorised:
             self.embedding_projection = nn.Linear(
-                model.embedding_width, d_model, bias=model.embedding_projection_bias
+                embedding_width(model), d_model, bias=model.embedding_projection_bias
             )
         tables = PositionTables(stack, options, causal=causal, context=model.context)
         one_bias = isinstance(stack.position, RelativePosition) and not stack.position.per_layer
-        self.relative_bias = tables.relative_bias(stack.attention_heads) if one_bias else None
+        self.relative_bias = tables.relative_bias(attention_heads(stack)) if one_bias else None
 
         def blocks(block: Sublayers, count: int) -> Repeated:
             return Repeated(lambda: Block(block, d_model, options, tables, scaled=stack.layer_scale), count)

@@ -9,6 +9,7 @@ from txcalc.answer.published import compare_published
 from txcalc.answer.report import count
 from txcalc.check.validate import Row, Validation
 from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import positions
 from txcalc.spec.huggingface.families import FAMILIES
 from txcalc.spec.inputs import FrameInput, PatchInput, TokenInput
 from txcalc.spec.library import beside
@@ -125,5 +126,5 @@ def _input(stack: Stack | Tower, tokens: int) -> dict[str, Any]:
     if isinstance(stack.input, PatchInput):
         return {"pixel_values": torch.zeros(BATCH, stack.input.channels, stack.input.image, stack.input.image)}
     if isinstance(stack.input, FrameInput):
-        return {"input_features": torch.zeros(BATCH, stack.input.bins, 2 * stack.input.length)}
+        return {"input_features": torch.zeros(BATCH, stack.input.bins, 2 * positions(stack.input))}
     return {"input_ids": torch.zeros(BATCH, tokens, dtype=torch.long)}

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from txcalc.check.sibling import sibling
 from txcalc.count import activations, kv_cache, params
+from txcalc.spec.facts import is_causal, located_blocks, positions
 from txcalc.spec.inputs import TokenInput
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
@@ -112,7 +113,7 @@ def validate(
 def sibling_rows(small: Model, device: Device, progress: Callable[[str], None]) -> list[Row]:
     """What is compared on a small model; once for all models that have the same one."""
     whole = small.model_copy(update={"name": "", "family": None}).model_dump_json()
-    block = next((b for _, b in small.located_blocks() if b.attention is not None), None)
+    block = next((b for _, b in located_blocks(small) if b.attention is not None), None)
     attention = "" if block is None else (
         f"{block.attention!r} {small.position!r} {small.input!r} {small.d_model} {small.architecture}"
     )
@@ -122,7 +123,7 @@ def sibling_rows(small: Model, device: Device, progress: Callable[[str], None]) 
         ("activations", whole, lambda: (
             kept(small, case, device, f"sibling, {device}") for case in CASES if keeps_exactly(small)
         )),
-        ("cache", whole, lambda: [cache(small)] if small.causal else []),
+        ("cache", whole, lambda: [cache(small)] if is_causal(small) else []),
         ("masks", whole, lambda: masks(small)),
         ("attention memory", attention, lambda: attention_memory(small, device)),
     ):
@@ -222,10 +223,10 @@ def masks(spec: Model) -> Iterator[Row]:
     """(query, key) pairs that each kind of mask keeps, counted one by one."""
     from txcalc.check import measure
 
-    stacks = [(spec, spec.causal), *([(spec.encoder, False)] if spec.encoder else [])]
+    stacks = [(spec, is_causal(spec)), *([(spec.encoder, False)] if spec.encoder else [])]
     kinds = {
         (causal, getattr(block.attention, "window", None), getattr(block.attention, "chunk", None))
-        for stack, causal in stacks for _, block in stack.located_blocks() if block.attention is not None
+        for stack, causal in stacks for _, block in located_blocks(stack) if block.attention is not None
     }
     for causal, window, chunk in sorted(kinds, key=str):
         lengths = [(n, past) for n in (1, 3, 7, 12) for past in ((0, 1, 4, 9) if causal else (0,))]
@@ -244,7 +245,7 @@ def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
 
     from txcalc.check import measure
 
-    block = next((b for _, b in spec.located_blocks() if b.attention is not None), None)
+    block = next((b for _, b in located_blocks(spec) if b.attention is not None), None)
     if block is None or block.attention is None or block.attention.kind != "standard":
         return
     if not isinstance(spec.input, TokenInput) or spec.position.kind == "disentangled":
@@ -277,7 +278,7 @@ def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
 
 def length_of(spec: Model) -> int:
     """Positions of the own stack in these comparisons: an image or a sound has its own."""
-    return SEQ if isinstance(spec.input, TokenInput) else spec.input.length
+    return positions(spec.input, SEQ)
 
 
 def has_loss(spec: Model) -> bool:
@@ -288,7 +289,7 @@ def has_loss(spec: Model) -> bool:
 def _source(spec: Model) -> int | None:
     if spec.encoder is None:
         return None
-    return SOURCE if isinstance(spec.encoder.input, TokenInput) else spec.encoder.input.length
+    return positions(spec.encoder.input, SOURCE)
 
 
 def _has_flash(spec: Model) -> bool:

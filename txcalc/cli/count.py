@@ -47,7 +47,7 @@ def count(
     plot.check(plot_, output)
     form = write.chosen_format(output)
     given = run.given()
-    loaded = load(model, set_, common, dtype=None if "dtype" in given else "bf16")
+    loaded = load(model, set_, common, dtype=None if "dtype" in given else "bf16", resolved=True)
     found = view(
         loaded.model, given, source=loaded.source, overrides=loaded.overrides, command=ctx.obj.command,
         by_module=by_module, verbose=max(common.verbose, form == "html"), quiet=common.quiet,

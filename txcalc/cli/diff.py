@@ -10,7 +10,7 @@ from txcalc.cli.options import CommonOptions, OutputOptions, RunOptions, complet
 
 if TYPE_CHECKING:
     from txcalc.answer.diff import Run
-    from txcalc.spec.presets import Loaded
+    from txcalc.spec.loaded import Loaded
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}

@@ -8,22 +8,35 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from txcalc.cli.options import CommonOptions
-    from txcalc.spec.presets import Loaded
+    from txcalc.spec.loaded import Loaded
 
 
-def load(model: str, overrides: Sequence[str], common: CommonOptions, *, dtype: str | None) -> Loaded:
+def load(
+    model: str, overrides: Sequence[str], common: CommonOptions, *, dtype: str | None, resolved: bool = False
+) -> Loaded:
     """Load a model; ``dtype`` is the one it is counted in by default, None where none is.
+
+    ``resolved``: a resolved preset will do, which has the fields of a validated model and nothing else.
 
     Raises ``SpecError``, see ``txcalc.spec.presets.load``.
     """
     from txcalc.cli import write
-    from txcalc.spec import presets
 
-    loaded = presets.load(model, overrides)
+    loaded = _resolved(model) if resolved and not overrides else None
+    if loaded is None:
+        from txcalc.spec import presets
+
+        loaded = presets.load(model, overrides)
     if not common.quiet:
         for note in (*loaded.notes, *_dtype_note(loaded, dtype)):
             write.to_stream(f"note: {note}\n", sys.stderr)
     return loaded
+
+
+def _resolved(model: str) -> Loaded | None:
+    from txcalc.spec import resolved
+
+    return resolved.load(model)
 
 
 def _dtype_note(loaded: Loaded, dtype: str | None) -> list[str]:

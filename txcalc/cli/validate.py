@@ -11,7 +11,7 @@ from txcalc.cli.options import CommonOptions, OutputOptions, SetOption, complete
 
 if TYPE_CHECKING:
     from txcalc.check.validate import Device, Validation
-    from txcalc.spec.presets import Loaded
+    from txcalc.spec.loaded import Loaded
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}

@@ -36,16 +36,6 @@ class PatchInput(Spec):
             raise FieldError(("patch",), f"{self.patch} is wider than the image, {self.image}")
         return self
 
-    @property
-    def patches(self) -> int:
-        """Patches of one image; a border too narrow for a whole patch is left out, as a convolution does."""
-        return (self.image // self.patch) ** 2
-
-    @property
-    def length(self) -> int:
-        """Positions of one image."""
-        return self.patches + self.class_tokens
-
 
 class FrameInput(Spec):
     """Spectrogram frames through two convolutions of width 3, the second of stride 2 (Whisper, arXiv 2212.04356)."""

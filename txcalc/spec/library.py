@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from txcalc.spec.errors import SpecError
+from txcalc.spec.folders import built_in_folder, user_folder
 from txcalc.spec.yaml import read_text, read_yaml
-
-DIRECTORY_VARIABLE: Final = "TXCALC_PRESETS"
-"""Names the user's directory of presets; empty for none. Without it, it is ``presets`` in txcalc's config directory."""
 
 _ALIASES: Final = re.compile(r"^aliases:.*(?:\n(?:[ \t#\]-].*)?)*", re.MULTILINE)
 
@@ -68,7 +65,7 @@ class PresetFile:
         """How a report calls it: ``preset gpt2``, with the path if it is the user's, and with what it hides."""
         if self.origin == "built-in":
             return f"preset {self.name}"
-        hidden = _shadowed(self, _built_in())
+        hidden = _shadowed(self, built_in())
         return f"preset {self.name} ({self.entry}{f', in place of the built-in {hidden}' if hidden else ''})"
 
 
@@ -78,18 +75,23 @@ def names() -> list[PresetInfo]:
     A file is not validated for this, so a broken one is listed like any other. Raises SpecError if the user's
     directory cannot be read.
     """
-    user, built_in = _user(), _built_in()
+    user, rest = _user(), built_in()
     hidden = {name for file in user for name in _all_names(file)}
-    return [_info(file, file.aliases, _shadowed(file, built_in)) for file in user] + [
+    return [_info(file, file.aliases, _shadowed(file, rest)) for file in user] + [
         _info(file, tuple(alias for alias in file.aliases if _folded(alias) not in hidden), None)
-        for file in built_in
+        for file in rest
         if _folded(file.name) not in hidden
     ]
 
 
 def find(name: str) -> PresetFile | None:
     """The preset of this name or alias. Raises SpecError if there are two in one place."""
-    for files in (_user(), _built_in()):
+    return find_in(name, (_user(), built_in()))
+
+
+def find_in(name: str, places: Iterable[Sequence[PresetFile]]) -> PresetFile | None:
+    """The preset of this name or alias in the first of the places that has one."""
+    for files in places:
         for called in (_own_name, _aliases):
             for spelt in (str, _folded):
                 matches = _called(spelt(name), files, called, spelt)
@@ -125,23 +127,17 @@ def beside(name: str) -> str:
 
 def _root() -> Traversable:
     root: Traversable = importlib.resources.files("txcalc") / "_presets"
-    # An editable install has none: the checkout's own folder stands for it.
-    return root if root.is_dir() else Path(__file__).parents[2] / "presets"
+    return root if root.is_dir() else Path(built_in_folder())
 
 
-def _built_in() -> list[PresetFile]:
+def built_in() -> list[PresetFile]:
+    """The presets that come with txcalc, in the order in which they are listed."""
     return sorted(_files(_root(), "built-in"), key=_order)
 
 
 def _user() -> list[PresetFile]:
-    folder = os.environ.get(DIRECTORY_VARIABLE)
+    folder = user_folder()
     if folder is None:
-        import platformdirs  # not needed where the variable is set
-
-        folder = os.path.join(platformdirs.user_config_dir("txcalc", appauthor=False), "presets")  # noqa: PTH118
-        if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises where a parent may not be entered
-            return []
-    elif not folder:
         return []
     try:
         return sorted(_files(Path(folder), "user"), key=_order)

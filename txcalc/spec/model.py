@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from txcalc.spec import resolve
 from txcalc.spec.base import Count, Flag, Size, Spec
 from txcalc.spec.errors import FieldError
+from txcalc.spec.facts import located_blocks
 from txcalc.spec.inputs import (
     ContrastiveHead,
     Head,
@@ -97,7 +98,7 @@ class Stack(Sublayers):
                 raise FieldError(("layers",), f"the groups hold {total} layers, not {self.layers}")
             if self.share_layers:
                 raise FieldError(("share_layers",), "layers that differ cannot share one set of weights")
-        for path, block in self.located_blocks():
+        for path, block in located_blocks(self):
             if block.attention is None and block.recurrent is None and block.feed_forward is None:
                 raise FieldError((*path, "attention"), "a block needs attention, recurrent or feed_forward")
             if (isinstance(self.position, RotaryPosition) and self.position.dim is not None
@@ -105,21 +106,6 @@ class Stack(Sublayers):
                 raise FieldError(("position", "dim"), f"{self.position.dim} is more than head_dim "
                                  f"{block.attention.head_dim}")
         return self
-
-    @property
-    def attention_heads(self) -> int:
-        """Heads of the first attention in the stack: what a bias shared by all its layers has one column for."""
-        return next(block.attention.heads for _, block in self.located_blocks() if block.attention is not None)
-
-    def located_blocks(self) -> list[tuple[tuple[str | int, ...], Sublayers]]:
-        """Every distinct block with its place in the spec; the stack itself when its layers are all alike."""
-        if self.groups is None:
-            return [((), self)]
-        return [
-            (("groups", g, "blocks", b), block)
-            for g, group in enumerate(self.groups)
-            for b, block in enumerate(group.blocks)
-        ]
 
 
 class Tower(Stack):
@@ -182,10 +168,10 @@ class Model(Stack):
     def _check_model(self) -> Model:
         if (self.architecture == "encoder-decoder") != (self.encoder is not None):
             raise FieldError(("encoder",), "an encoder-decoder needs one, and only it can have one")
-        for path, block in self.located_blocks():
+        for path, block in located_blocks(self):
             if block.cross_attention is not None and self.encoder is None:
                 raise FieldError((*path, "cross_attention"), "needs architecture: encoder-decoder")
-        for path, block in self.encoder.located_blocks() if self.encoder else []:
+        for path, block in located_blocks(self.encoder) if self.encoder else []:
             if block.cross_attention is not None:
                 raise FieldError(("encoder", *path, "cross_attention"), "an encoder has nothing to attend to")
         stacks = [self, *([self.encoder] if self.encoder else [])]
@@ -214,17 +200,3 @@ class Model(Stack):
             raise FieldError(("pooler",), "head.pair_labels needs one")
         if self.source_vocab is not None and self.encoder is None:
             raise FieldError(("source_vocab",), "needs architecture: encoder-decoder")
-
-    @property
-    def embedding_width(self) -> int:
-        """Columns of the token table."""
-        return self.d_model if self.embedding_dim is None else self.embedding_dim
-
-    @property
-    def causal(self) -> bool:
-        """Whether the model's own stack masks the future (its encoder, if any, never does)."""
-        return self.architecture != "encoder-only"
-
-    def architecture_fields(self) -> dict[str, Any]:
-        """The resolved spec without its bibliography, as plain data."""
-        return self.model_dump(mode="json", exclude={"aliases", "summary", "sources", "published"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from pydantic import ValidationError
@@ -12,6 +11,7 @@ from txcalc.spec.errors import SpecError, dotted
 from txcalc.spec.explain import explain_validation
 from txcalc.spec.huggingface import is_config
 from txcalc.spec.library import PresetInfo, names
+from txcalc.spec.loaded import Loaded
 from txcalc.spec.model import Model
 from txcalc.spec.overrides import Override, apply_overrides, blame, parse_override
 from txcalc.spec.sources import Source, read_source
@@ -20,23 +20,6 @@ from txcalc.spec.yaml import Document
 __all__ = ["REPORT_SCHEMA", "Loaded", "PresetInfo", "load", "names"]
 
 REPORT_SCHEMA: Final = "txcalc/report/v1"
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A validated model and where it came from; ``document`` is its data as given, overrides included.
-
-    Of a configuration, ``notes`` are what its reader should know, and ``dtype`` is what it says its weights are in.
-    ``report`` is the whole document of a report, whose model this is.
-    """
-
-    model: Model
-    source: str
-    overrides: tuple[str, ...]
-    document: Document
-    notes: tuple[str, ...] = ()
-    dtype: str | None = None
-    report: Document | None = None
 
 
 def load(model: str, overrides: Sequence[str] = ()) -> Loaded:
@@ -60,7 +43,7 @@ def load(model: str, overrides: Sequence[str] = ()) -> Loaded:
         explained = explain_validation(error, changed, source.place, Model)
         raise _blamed(explained, parsed, document) from None
     report = None if document is source.document else source.document
-    return Loaded(spec, source.label, tuple(overrides), changed, report=report)
+    return Loaded(spec, source.label, tuple(overrides), report=report)
 
 
 def _load_config(source: Source, overrides: Sequence[Override]) -> Loaded:
@@ -70,7 +53,7 @@ def _load_config(source: Source, overrides: Sequence[Override]) -> Loaded:
     changed = apply_overrides(found.document, overrides)
     texts = tuple(override.text for override in overrides)
     try:
-        return Loaded(Model.model_validate(changed.data), source.label, texts, changed, found.notes, found.dtype)
+        return Loaded(Model.model_validate(changed.data), source.label, texts, found.notes, found.dtype)
     except ValidationError as error:
         explained = explain_validation(error, changed, source.place, Model)
         blamed = _blamed(explained, overrides, found.document)

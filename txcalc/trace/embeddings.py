@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from txcalc.spec import facts
 from txcalc.trace import ops
 from txcalc.trace.record import Number, Role, Tensor, Trace
 
@@ -21,12 +22,12 @@ def tokens(t: Trace, n: Number, rows: Number, width: Number, *, name: str = "tok
 def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
     """(b, channels, image, image) pixels to (b, positions, d), class tokens first."""
     pixels = t.tensor(b, spec.channels, spec.image, spec.image, label="pixels", grad=False)
-    ops.convolution(t, "patch_embedding", pixels, d, spec.patches, (spec.patch, spec.patch), bias=spec.bias)
+    ops.convolution(t, "patch_embedding", pixels, d, facts.patches(spec), (spec.patch, spec.patch), bias=spec.bias)
     if spec.class_tokens:
         ops.parameter(t, "class_tokens", spec.class_tokens, d)
     if spec.mask_token:
         ops.parameter(t, "mask_token", 1, d)
-    return t.tensor(b, spec.length, d, label="patches")
+    return t.tensor(b, facts.positions(spec), d, label="patches")
 
 
 def frames(t: Trace, spec: FrameInput, b: Number, n: Number, d: Number) -> Tensor:

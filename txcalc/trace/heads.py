@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from txcalc.spec.facts import embedding_width
 from txcalc.trace import ops
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.feedforward import feed_forward
@@ -122,7 +123,7 @@ def _contrast(t: Trace, head: ContrastiveHead, texts: Tensor, images: Tensor) ->
 
 def _predict(t: Trace, spec: Model, head: LMHead, x: Tensor) -> Tensor:
     if head.transform is not None:
-        x = _transform(t, head.transform, x, spec.embedding_width)
+        x = _transform(t, head.transform, x, embedding_width(spec))
     logits = ops.linear(t, "head", x, spec.vocab, bias=head.bias, tied=head.tied, kind="head")
     if head.softcap is not None:
         logits = ops.activation(t, "head_softcap", logits, "tanh").view(*logits.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from txcalc.spec.facts import attention_heads, embedding_width, is_causal
 from txcalc.trace import ops
 from txcalc.trace.attention import cross_attention, relative_bias, self_attention
 from txcalc.trace.embeddings import embed, frames, patches, position_table, tokens
@@ -27,7 +28,7 @@ def trace(spec: Model, workload: Workload) -> Trace:
     t = Trace(workload, quantization=spec.quantization)
     images = None if spec.tower is None else _tower(t, spec, spec.tower)
     if spec.encoder is None:
-        x = _stack(t, spec, spec, _input(t, spec, spec, workload.seq), cached=spec.causal)
+        x = _stack(t, spec, spec, _input(t, spec, spec, workload.seq), cached=is_causal(spec))
     else:
         source = _source(t, spec, spec.encoder)
         with t.scope("encoder"):
@@ -60,7 +61,7 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> Tensor:
 def _input(t: Trace, spec: Model, stack: Stack, n: Number, *, tied: bool = False) -> Tensor:
     """``n`` positions per sequence of the model's own stack."""
     if stack.input.kind == "tokens":
-        return tokens(t, n, spec.vocab, spec.embedding_width, tied=tied)
+        return tokens(t, n, spec.vocab, embedding_width(spec), tied=tied)
     return _read(t, stack, t.workload.batch, n, spec.d_model)
 
 
@@ -68,7 +69,7 @@ def _source(t: Trace, spec: Model, encoder: Stack) -> Tensor:
     """What the encoder reads: with a table that the decoder shares, or one of its own."""
     if spec.source_vocab is None or encoder.input.kind != "tokens":
         return _input(t, spec, encoder, t.workload.source_new)
-    n, rows, width = t.workload.source_new, spec.source_vocab, spec.embedding_width
+    n, rows, width = t.workload.source_new, spec.source_vocab, embedding_width(spec)
     return tokens(t, n, rows, width, name="source_embedding", tied=False)
 
 
@@ -87,7 +88,7 @@ def _stack(t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memo
     position = stack.position
     if position.kind == "relative" and not position.per_layer:
         past = t.workload.past if cached else 0
-        relative_bias(t, "relative_bias", position, stack.attention_heads, n, past + n,
+        relative_bias(t, "relative_bias", position, attention_heads(stack), n, past + n,
                       fixed=stack.input.kind == "patches")
     table = position_table(t, position, stack, d) if position.kind == "disentangled" else None
 

@@ -1,0 +1,22 @@
+"""What installing does beside copying files: the built-in presets are resolved, see ``txcalc.spec.resolved``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class ResolvePresets(BuildHookInterface[Any]):
+    """Runs for a wheel and for an editable install."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Write the resolved presets beside the presets, which are copied whole."""
+        sys.path.insert(0, self.root)
+        try:
+            from txcalc.spec import resolved
+
+            resolved.write()
+        finally:
+            sys.path.remove(self.root)

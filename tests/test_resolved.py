@@ -1,0 +1,109 @@
+"""Resolved presets: the same answers as the validated ones, only sooner, and never stale."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_origin, get_type_hints
+
+import pytest
+
+from txcalc.answer.grid import Screen
+from txcalc.answer.render import render
+from txcalc.answer.view import view
+from txcalc.spec import base, folders, presets, resolved
+from txcalc.spec.model import Model
+
+NAMES = sorted({name for info in presets.names() for name in (info.name, *info.aliases)})
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where the presets are kept for these tests: an absolute path, which no folder comes before."""
+    path = str(tmp_path_factory.mktemp("resolved") / resolved.FILE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resolved, "FILE", path)
+        assert str(resolved.write()) == path
+    return path
+
+
+@pytest.fixture(autouse=True)
+def use(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolved, "FILE", kept)
+    monkeypatch.setenv(folders.DIRECTORY_VARIABLE, "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_resolved_preset_gives_the_same_answer(name: str) -> None:
+    quick, whole = resolved.load(name), presets.load(name)
+    assert quick is not None
+    assert not isinstance(quick.model, Model)
+    shown = [view(found.model, {}, source=found.source, verbose=2) for found in (quick, whole)]
+    assert shown[0] == shown[1]
+    assert render(shown[0], "table", Screen()) == render(shown[1], "table", Screen())
+
+
+def test_only_the_very_name_is_found() -> None:
+    assert resolved.load("GPT3") is None
+    assert resolved.load("gpt4") is None
+    assert resolved.load("") is None
+
+
+def test_a_changed_preset_or_reader_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+    real = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (seen.append(path), real(path))[1])
+    assert resolved.load("gpt2") is not None
+    read = list(seen)
+    assert {"gpt2.yaml", "model.py", "layers.py", "resolve.py", "yaml.py"} <= {path.name for path in read}
+    for changed in read:
+        monkeypatch.setattr(Path, "read_bytes", lambda path, changed=changed: real(path) + b"#" * (path == changed))
+        assert resolved.load("gpt2") is None, changed
+
+
+def test_the_users_own_presets_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(folders.DIRECTORY_VARIABLE, str(tmp_path))
+    assert resolved.load("gpt2") is None
+
+
+@pytest.mark.parametrize("content", [None, b"", b"gpt2\n", b"gpt2\tgpt2/gpt2.yaml\t0\tx\t{", b"\xff\xfe"])
+def test_what_cannot_be_read_is_as_if_it_were_not_there(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "resolved.tsv"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setattr(resolved, "FILE", str(path))
+    assert resolved.load("gpt2") is None
+
+
+def test_nothing_can_be_changed() -> None:
+    found = resolved.load("gpt2")
+    assert found is not None
+    with pytest.raises(AttributeError):
+        found.model.layers = 3  # type: ignore[misc]
+
+
+def test_every_mapping_is_known_as_one() -> None:
+    def specs(kind: type[base.Spec]) -> set[type[base.Spec]]:
+        return {kind}.union(*(specs(each) for each in kind.__subclasses__()))
+
+    found = {
+        name for kind in specs(base.Spec) for name, hint in get_type_hints(kind).items() if get_origin(hint) is dict
+        and kind.__module__.startswith("txcalc.")
+    }
+    assert found - {"model_config"} == set(resolved.MAPPINGS)
+
+
+def test_counting_a_preset_loads_nothing_that_it_can_do_without(kept: str) -> None:
+    program = (
+        "import sys\nfrom txcalc.spec import resolved\n"
+        f"resolved.FILE = {kept!r}\n"
+        "from txcalc.cli.app import main\nsys.argv = ['txcalc', 'count', 'gpt3']\n"
+        "try:\n    main()\nfinally:\n"
+        "    print(*sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "174,604,259,328" in done.stdout
+    assert not {"pydantic", "yaml", "numpy", "sympy", "torch", "matplotlib"} & set(done.stderr.split())

@@ -1,0 +1,55 @@
+"""What follows from a spec's fields: read off a validated model, or off a resolved preset of the same fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from txcalc.spec.inputs import Input, PatchInput
+    from txcalc.spec.model import Model, Stack, Sublayers
+
+BIBLIOGRAPHY = ("aliases", "summary", "sources", "published")
+"""The fields of a model that say nothing about its architecture."""
+
+
+def located_blocks(stack: Stack) -> list[tuple[tuple[str | int, ...], Sublayers]]:
+    """Every distinct block with its place in the spec; the stack itself when its layers are all alike."""
+    if stack.groups is None:
+        return [((), stack)]
+    return [
+        (("groups", g, "blocks", b), block)
+        for g, group in enumerate(stack.groups)
+        for b, block in enumerate(group.blocks)
+    ]
+
+
+def attention_heads(stack: Stack) -> int:
+    """Heads of the first attention in the stack: what a bias shared by all its layers has one column for."""
+    return next(block.attention.heads for _, block in located_blocks(stack) if block.attention is not None)
+
+
+def patches(image: PatchInput) -> int:
+    """Patches of one image; a border too narrow for a whole patch is left out, as a convolution does."""
+    return (image.image // image.patch) ** 2
+
+
+def positions(given: Input, tokens: int = 1) -> int:
+    """Positions of one input: an image or a sound has its own number, whatever is asked for of ``tokens``."""
+    if given.kind == "tokens":
+        return tokens
+    return given.length if given.kind == "frames" else patches(given) + given.class_tokens
+
+
+def embedding_width(model: Model) -> int:
+    """Columns of the token table."""
+    return model.d_model if model.embedding_dim is None else model.embedding_dim
+
+
+def is_causal(model: Model) -> bool:
+    """Whether the model's own stack masks the future (its encoder, if any, never does)."""
+    return model.architecture != "encoder-only"
+
+
+def architecture_fields(model: Model) -> dict[str, Any]:
+    """The resolved spec without its bibliography, as plain data."""
+    return model.model_dump(mode="json", exclude=set(BIBLIOGRAPHY))
