@@ -15,19 +15,22 @@ _PATIENCE: Final = 0.5
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A function to be told ``(done, total)``; the line is wiped at the end, and on Ctrl-C."""
-    began, shown = monotonic(), False
-    terminal = sys.stderr.isatty()
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (MofNCompleteColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True, no_color=True), transient=True)
+    task, began = bar.add_task(what), monotonic()
 
     def tell(done: int, total: int) -> None:
-        nonlocal shown
-        if terminal and monotonic() - began > _PATIENCE:
-            shown = True
-            sys.stderr.write(f"\r{done} of {total} {what}")
-            sys.stderr.flush()
+        if monotonic() - began > _PATIENCE:
+            bar.start()
+        bar.update(task, completed=done, total=total)
 
     try:
         yield tell
     finally:
-        if shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        bar.stop()
