@@ -1,8 +1,15 @@
-"""Count every preset with an installed txcalc, from a directory outside the checkout: both are the arguments."""
+"""Count every preset with an installed txcalc, from a directory outside the checkout: both are the arguments.
+
+By its name, as installing resolved it, and by its path, validated: the totals must be the same.
+"""
 
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 
 def main() -> None:
@@ -13,12 +20,19 @@ def main() -> None:
             [program, *arguments], cwd=elsewhere, check=True, capture_output=True, text=True
         ).stdout
 
-    names = [row["name"] for row in json.loads(run("presets", "--json"))["presets"]]
-    assert names, "no presets in the wheel"
-    for name in names:
-        totals = json.loads(run("count", name, "--json"))["totals"]
-        assert totals["params"]["value"] > 0, name
-    print(f"{len(names)} presets counted by the installed wheel")
+    rows = json.loads(run("presets", "--json"))["presets"]
+    assert rows, "no presets in the wheel"
+    assert Path(rows[0]["path"]).parents[1].joinpath("resolved.tsv").is_file(), "presets were not resolved"
+
+    def totals(model: str) -> dict[str, Any]:
+        return json.loads(run("count", model, "--json"))["totals"]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        quick = pool.map(totals, [row["name"] for row in rows])
+        whole = pool.map(totals, [row["path"] for row in rows])
+    for row, by_name, by_path in zip(rows, quick, whole, strict=True):
+        assert by_name == by_path and by_name["params"]["value"] > 0, row["name"]
+    print(f"{len(rows)} presets counted by the installed wheel")
 
 
 if __name__ == "__main__":
