@@ -65,22 +65,30 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool) -> dict[str, Any]:
     return {**block, "residual": "sequential", "norm": draw(norms(placement=placement, shared=False))}
 
 
+def uncapped(block: dict[str, Any]) -> dict[str, Any]:
+    return {**block, "attention": {**block["attention"], "softcap": None}}
+
+
 @st.composite
 def stacks(draw: st.DrawFn, *, crossing: bool = False) -> dict[str, Any]:
     position = draw(st.sampled_from((
         {"kind": "none"}, {"kind": "learned", "size": 31}, {"kind": "sinusoidal"},
         {"kind": "sinusoidal", "stored": True, "size": 29}, {"kind": "rope"}, {"kind": "rope", "dim": 4},
         {"kind": "alibi"}, {"kind": "relative", "buckets": 8}, {"kind": "relative", "buckets": 8, "per_layer": True},
+        {"kind": "transformer-xl"}, {"kind": "transformer-xl", "per_layer": False, "cached": "inputs"},
     )))
     rotary = position["kind"] == "rope"
     stack: dict[str, Any] = {
         "position": position, "embedding_norm": draw(flags), "final_norm": draw(flags),
         **draw(blocks(rotary=rotary, crossing=crossing)),
     }
-    shared_bias = position["kind"] == "relative" and not position.get("per_layer")
+    by_distance = position["kind"] == "transformer-xl"
+    stack = uncapped(stack) if by_distance else stack
+    shared_bias = position["kind"] in ("relative", "transformer-xl") and not position.get("per_layer", by_distance)
     if shared_bias or draw(st.integers(0, 2)):
         return {**stack, "layers": draw(st.integers(1, 4)), "share_layers": draw(flags)}
     own = blocks(rotary=rotary, crossing=crossing)
+    own = own.map(uncapped) if by_distance else own
     groups = [
         {"repeat": draw(st.integers(1, 2)), "blocks": [
             {"repeat": draw(st.integers(1, 2)), **draw(own)} for _ in range(draw(st.integers(1, 2)))

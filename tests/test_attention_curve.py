@@ -44,6 +44,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "encoder": {"architecture": "encoder-only"},
     "both": {"architecture": "encoder-decoder"},
     "relative": {"architecture": "encoder-decoder", "position": {"kind": "relative", "buckets": 7}},
+    "distances": {"position": {"kind": "transformer-xl"}},
     "capped": {"attention": {**BASE["attention"], "softcap": 30.0}},  # type: ignore[dict-item]
     "latent": {"attention": {"kind": "mla", "heads": 3, "kv_rank": 11, "nope_dim": 5, "rope_dim": 4, "value_dim": 7}},
     "images": {"architecture": "encoder-only", "position": {"kind": "learned", "size": 17}, "context": 17,
@@ -358,7 +359,7 @@ def test_every_kind_of_model_has_a_curve(name: str) -> None:
     found = curve(name)
     assert AttentionCurve.from_data(found.to_data()) == found
     assert all(a.layer.eager.score_matrix_bytes < b.layer.eager.score_matrix_bytes for a, b in pairwise(found.points))
-    eager_always = name in ("relative", "capped")
+    eager_always = name in ("relative", "distances", "capped")
     assert any("eager in both" in note for note in found.notes) == eager_always
     for point in found.points:
         assert (point.layer.flash.score_matrix_bytes > 0) == eager_always

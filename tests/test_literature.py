@@ -97,23 +97,66 @@ def test_training_states() -> None:
     assert sums == {"adam-mixed": 16, "adam-mixed-fp32-grads": 18, "adam-fp32": 16, "sgd-momentum-fp32": 12}
 
 
-# Hoffmann et al. 2022 (arXiv 2203.15556), Table A4: FLOPs counted over 6ND. Reproduced when the numerator leaves out
-# embeddings and logits and adds the softmax as their appendix F does (3 per head and score, which we do not count), and
-# N has the token table and each layer's projection of relative positions, d x (heads k).
-CHINCHILLA = [(10, 640, 2560, 10, 64, "1.03"), (20, 1024, 4096, 16, 64, "1.10"), (24, 1280, 5120, 10, 128, "1.08"),
-              (26, 1792, 7168, 14, 128, "1.04"), (28, 2048, 8192, 16, 128, "1.03"), (40, 3584, 14336, 28, 128, "0.99")]
+# Hoffmann et al. 2022 (arXiv 2203.15556), Table A9: parameters in millions, d_model, ffw_size, kv_size, n_heads,
+# n_layers of all their models. All 50 come out with the block of our presets: the projection of distances, u and v in
+# every layer, biases on every other projection, norms without weights, one table for input and output.
+A9 = [
+    (44, 512, 2048, 64, 8, 8), (57, 576, 2304, 64, 9, 9), (74, 640, 2560, 64, 10, 10), (90, 640, 2560, 64, 10, 13),
+    (106, 640, 2560, 64, 10, 16), (117, 768, 3072, 64, 12, 12), (140, 768, 3072, 64, 12, 15),
+    (163, 768, 3072, 64, 12, 18), (175, 896, 3584, 64, 14, 14), (196, 896, 3584, 64, 14, 16),
+    (217, 896, 3584, 64, 14, 18), (251, 1024, 4096, 64, 16, 16), (278, 1024, 4096, 64, 16, 18),
+    (306, 1024, 4096, 64, 16, 20), (425, 1280, 5120, 128, 10, 18), (489, 1280, 5120, 128, 10, 21),
+    (509, 1408, 5632, 128, 11, 18), (552, 1280, 5120, 128, 10, 24), (587, 1408, 5632, 128, 11, 21),
+    (632, 1536, 6144, 128, 12, 19), (664, 1408, 5632, 128, 11, 24), (724, 1536, 6144, 128, 12, 22),
+    (816, 1536, 6144, 128, 12, 25), (893, 1792, 7168, 128, 14, 20), (1018, 1792, 7168, 128, 14, 23),
+    (1143, 1792, 7168, 128, 14, 26), (1266, 2048, 8192, 128, 16, 22), (1424, 2176, 8704, 128, 17, 22),
+    (1429, 2048, 8192, 128, 16, 25), (1593, 2048, 8192, 128, 16, 28), (1609, 2176, 8704, 128, 17, 25),
+    (1731, 2304, 9216, 128, 18, 24), (1794, 2176, 8704, 128, 17, 28), (2007, 2304, 9216, 128, 18, 28),
+    (2283, 2304, 9216, 128, 18, 32), (2298, 2560, 10240, 128, 20, 26), (2639, 2560, 10240, 128, 20, 30),
+    (2980, 2560, 10240, 128, 20, 34), (3530, 2688, 10752, 128, 22, 36), (3802, 2816, 11264, 128, 22, 36),
+    (4084, 2944, 11776, 128, 22, 36), (4516, 3072, 12288, 128, 24, 36), (6796, 3584, 14336, 128, 28, 40),
+    (9293, 4096, 16384, 128, 32, 42), (11452, 4352, 17408, 128, 32, 47), (12295, 4608, 18432, 128, 36, 44),
+    (12569, 4608, 18432, 128, 32, 47), (13735, 4864, 19456, 128, 32, 47), (14940, 4992, 19968, 128, 32, 49),
+    (16183, 5120, 20480, 128, 40, 47),
+]
 
 
-@pytest.mark.parametrize(("layers", "d", "d_ff", "heads", "head_dim", "printed"), CHINCHILLA)
-def test_chinchilla_ratio(layers: int, d: int, d_ff: int, heads: int, head_dim: int, printed: str) -> None:
-    s, V = 2048, 32000
-    spec = gpt(d, heads, layers, vocab=V, attention={"bias": False, "head_dim": head_dim},
-               feed_forward={"d_ff": d_ff, "bias": False}, position={"kind": "none"}, final_norm=False,
-               norm={"scale": False, "bias": False})
+def chinchilla(d: int, d_ff: int, head_dim: int, heads: int, layers: int) -> Model:
+    base = load("chinchilla-70b").model
+    attention = base.attention.model_copy(update={"heads": heads, "kv_heads": heads, "head_dim": head_dim})
+    feed_forward = base.feed_forward.model_copy(update={"d_ff": d_ff})
+    return base.model_copy(update={
+        "d_model": d, "layers": layers, "attention": attention, "feed_forward": feed_forward,
+    })
+
+
+@pytest.mark.parametrize("row", A9, ids=lambda row: f"{row[0]}M")
+def test_all_chinchillas(row: tuple[int, ...]) -> None:
+    printed, *sizes = row
+    assert round(params(run(chinchilla(*sizes), seq=1)) / 1e6) == printed
+
+
+# The same, Table A4: FLOPs counted over 6ND. Reproduced with the whole N when the numerator leaves out embeddings,
+# logits and all that belongs to distances, and adds the softmax as appendix F does (3 per head and score).
+CHINCHILLA = [(640, 2560, 64, 10, 10, "1.03"), (1024, 4096, 64, 16, 20, "1.10"),
+      (1280, 5120, 128, 10, 24, "1.08"), (1792, 7168, 128, 14, 26, "1.04"),
+      (2048, 8192, 128, 16, 28, "1.03"), (3584, 14336, 128, 28, 40, "0.99")]
+
+
+@pytest.mark.parametrize(("d", "d_ff", "head_dim", "heads", "layers", "printed"), CHINCHILLA)
+def test_chinchilla_ratio(
+    d: int, d_ff: int, head_dim: int, heads: int, layers: int, printed: str
+) -> None:
+    s = 2048
+    spec = chinchilla(d, d_ff, head_dim, heads, layers)
     t = run(spec, seq=s, attention="eager")
-    n = params(t) + layers * d * heads * head_dim
-    flops = forward_flops(t) - 2 * s * d * V + layers * 3 * heads * s * s
-    assert f"{float(Fraction(3 * flops, 6 * s * n)):.2f}" == printed
+    left_out = sum(op.calls * op.flops for op in t.ops if op.path == "head" or "attention.position" in op.path
+                   or op.path.endswith("core.by_distance"))
+    flops = forward_flops(t) - left_out + layers * 3 * heads * s * s
+    plain = gpt(d, heads, layers, vocab=32000, attention={"head_dim": head_dim}, feed_forward={"d_ff": d_ff})
+    head = 2 * s * d * 32000
+    assert forward_flops(t) - left_out == forward_flops(run(plain, seq=s, attention="eager")) - head
+    assert f"{float(Fraction(flops, 2 * s * params(t))):.2f}" == printed
 
 
 # Brown et al. 2020 (arXiv 2005.14165), Table D.1: 6 FLOPs per parameter and token, 300 B tokens.

@@ -48,6 +48,13 @@ CAUSAL = {
     "relative": {"position": {"kind": "relative", "buckets": 7, "max_distance": 11}},
     "relative per layer": {"position": {"kind": "relative", "buckets": 7, "max_distance": 11, "per_layer": True}},
     "relative window": {"position": {"kind": "relative", "buckets": 7}, "attention": {"heads": 3, "window": 4}},
+    "distances": {"position": {"kind": "transformer-xl"}, "attention": {**GROUPED, "bias": True}},
+    "distances, one pair of biases": {"position": {"kind": "transformer-xl", "per_layer": False}},
+    "distances, inputs cached": {"position": {"kind": "transformer-xl", "cached": "inputs"}},
+    "distances, window of inputs cached": {
+        "position": {"kind": "transformer-xl", "cached": "inputs"}, "attention": {"heads": 3, "window": 4},
+    },
+    "distances, chunks": {"position": {"kind": "transformer-xl"}, "attention": {**GROUPED, "chunk": 4}},
     "window": {"attention": {**GROUPED, "window": 5}, "position": {"kind": "rope"}},
     "window of 1": {"attention": {"heads": 3, "window": 1}},
     "chunk": {"attention": {"heads": 3, "chunk": 4}},

@@ -51,7 +51,17 @@ def conventions(spec: Model, workload: Workload) -> tuple[Convention, ...]:
     ):
         rows.append(("relative-bias", "a learned relative bias needs the scores' gradient, "
                                       "so its attention is eager", None))
+    if "transformer-xl" in _positions(spec):
+        rows.append(("distances", "the sinusoids of all distances are projected in every run, once for all sequences",
+                     None))
+    if workload.attention == "flash" and {"disentangled", "transformer-xl"} & set(_positions(spec)):
+        rows.append(("relative-positions", "every query is scored with every distance as well, "
+                                           "so its attention is eager", None))
     return tuple(Convention(id=i, text=text, flag=flag) for i, text, flag in rows)
+
+
+def _positions(spec: Model) -> list[str]:
+    return [stack.position.kind for stack in (spec, spec.encoder) if stack is not None]
 
 
 _MASKED = {

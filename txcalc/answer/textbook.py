@@ -15,6 +15,7 @@ from txcalc.spec.facts import is_causal
 from txcalc.spec.inputs import LearnedPosition, LMHead, TokenInput
 from txcalc.spec.layers import Attention, Dense
 from txcalc.spec.model import Model
+from txcalc.trace.distances import keeps_inputs
 from txcalc.trace.workload import BYTES
 
 Finder = Callable[[Run, Poly], Iterator["Candidate"]]
@@ -182,7 +183,7 @@ def _cache(*, per_token: bool) -> Finder:
     def find(run: Run, closed: Poly) -> Iterator[Candidate]:
         spec, w = run.spec, run.workload
         if not (_one_stack(spec) and isinstance(spec.attention, Attention) and spec.recurrent is None
-                and {"L", "h", "k"} <= set(run.values)):
+                and {"L", "h", "k"} <= set(run.values)) or keeps_inputs(spec.position):
             return
         lengths = [name for name in ("s", "p") if name in run.values]
         width = 2 * BYTES[w.kv_dtype]

@@ -89,6 +89,10 @@ _WEIGHTS: Final = {
         "cross-attention: the same, with keys and values of the encoder's output", "arXiv 1706.03762, section 3.2.3"
     ),
     "latent": Basis("latent attention: projections down to latents and up to heads", "arXiv 2405.04434, section 2.1"),
+    "distances": Basis(
+        "attention with distances: a projection of their sinusoids, and two vectors added to the queries, besides",
+        "arXiv 1901.02860, section 3.3",
+    ),
     "recurrent": Basis(
         "recurrence: projections in and out, and a short convolution",
         "arXiv 2405.21060, section 7; arXiv 2412.06464",
@@ -102,7 +106,9 @@ _WEIGHTS: Final = {
     "head": Basis("output head: width × outputs; nothing where tied to the token table", "arXiv 1608.05859"),
     "elementwise": Basis("bare weights: their shape", "the model's own program"),
 }
-_SPECIAL: Final = {("attention", "kv_down"): "latent", ("feed_forward", "gate"): "gated"}
+_SPECIAL: Final = {
+    ("attention", "kv_down"): "latent", ("attention", "position"): "distances", ("feed_forward", "gate"): "gated",
+}
 """Projections that only one kind of layer has."""
 
 _FLOPS: Final = {
@@ -133,6 +139,7 @@ _CACHE: Final = {
         "keys and values of every layer, for each token", "arXiv 1911.02150, section 3; arXiv 2305.13245"
     ),
     "latent": Basis("one latent and one rotary key for all heads, for each token", "arXiv 2405.04434, section 2.1"),
+    "inputs": Basis("the input of every layer, for each token", "arXiv 1901.02860, section 3.2"),
     "cross": Basis("keys and values of the source, once for all tokens", "arXiv 1706.03762, section 3.2.3"),
     "state": Basis(
         "a recurrent state: of one size, for any length", "arXiv 2405.21060, section 7; arXiv 2412.06464, equation 10"
@@ -158,9 +165,8 @@ def costs(ops: Iterable[Op], *, backward: bool) -> list[Basis]:
 def caches(ops: Iterable[Op]) -> list[Basis]:
     """How the cache of these operations was counted, once each."""
     found = list(ops)
-    latent = any(op.path.endswith("attention.kv_up") for op in found)
-    kinds = {op.cache.kind for op in found if op.cache is not None}
-    return _each(_CACHE, {"latent" if kind == "self" and latent else kind for kind in kinds})
+    held = [op.cache for op in found if op.cache is not None]
+    return _each(_CACHE, {each.layout if each.layout in _CACHE else each.kind for each in held})
 
 
 def _last(path: str) -> str:

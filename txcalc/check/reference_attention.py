@@ -162,15 +162,19 @@ class KeyValues:
 
 @dataclass
 class Growing:
-    """Tensors of (b, t, width) that grow by the tokens of every step: the latents of MLA and its shared keys."""
+    """Tensors of (b, t, width) that grow by the tokens of every step: MLA's latents and keys, a layer's inputs."""
 
     parts: tuple[Tensor, ...] = ()
 
-    def extend(self, *new: Tensor) -> tuple[Tensor, ...]:
-        """The cached tokens and the new ones, part by part."""
-        old = self.parts
-        self.parts = tuple(torch.cat(pair, dim=1) for pair in zip(old, new, strict=True)) if old else new
-        return self.parts
+    def extend(self, *new: Tensor, reach: int | None = None) -> tuple[Tensor, ...]:
+        """The cached tokens and the new ones, part by part; of them the last ``reach`` stay for the next step."""
+        old, n = self.parts, new[0].shape[1]
+        whole = tuple(torch.cat(pair, dim=1) for pair in zip(old, new, strict=True)) if old else new
+        if reach is None:
+            self.parts = whole
+            return whole
+        self.parts = tuple(part[:, -reach:].clone() for part in whole)
+        return tuple(part[:, -(reach + n - 1) :] for part in whole)
 
     def bytes(self) -> int:
         """Bytes of all parts."""

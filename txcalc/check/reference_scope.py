@@ -58,6 +58,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.DisentangledPosition: {
         "kind", "buckets", "scores", "shared_projections", "key_bias", "clipped", "norm", "absolute",
     },
+    inputs.TransformerXLPosition: {"kind", "per_layer", "cached"},
     inputs.HeadTransform: {"activation", "bias", "norm"},
     inputs.LMHead: {"kind", "tied", "bias", "softcap", "transform", "pair_labels"},
     inputs.ClassifierHead: {"kind", "labels", "bias", "of", "transform", "copies"},

@@ -20,6 +20,7 @@ from txcalc.check.reference_attention import (
     SelfAttention,
 )
 from txcalc.check.reference_disentangled import DisentangledAttention
+from txcalc.check.reference_distances import DistanceAttention, Distances, query_bias
 from txcalc.check.reference_latent import LatentAttention
 from txcalc.check.reference_layers import (
     Dense,
@@ -30,7 +31,7 @@ from txcalc.check.reference_layers import (
     dropout_or_nothing,
 )
 from txcalc.check.reference_recurrent import AnyRecurrence, build_recurrence
-from txcalc.spec.facts import attention_heads, embedding_width
+from txcalc.spec.facts import embedding_width, first_attention
 from txcalc.spec.inputs import (
     AlibiPosition,
     DisentangledPosition,
@@ -40,12 +41,13 @@ from txcalc.spec.inputs import (
     RotaryPosition,
     SinusoidalPosition,
     TokenInput,
+    TransformerXLPosition,
 )
 from txcalc.spec.layers import MLA, Attention, MoE
 from txcalc.spec.layers import Dense as DenseSpec
 from txcalc.spec.model import Model, Stack, Sublayers
 
-AnySelfAttention = SelfAttention | LatentAttention | DisentangledAttention
+AnySelfAttention = SelfAttention | LatentAttention | DisentangledAttention | DistanceAttention
 
 
 @dataclass
@@ -71,6 +73,7 @@ class PositionTables:
         self.image = stack.input if isinstance(stack.input, PatchInput) else None
         self._masks: dict[tuple[int | None, int | None, int | None], AdditiveMask] = {}
         self._rotations: dict[int, Rotary] = {}
+        self._distances: Distances | None = None
 
     def attention(self, attention: Attention | MLA, d_model: int) -> AnySelfAttention:
         """A self-attention with this stack's positions."""
@@ -86,6 +89,10 @@ class PositionTables:
                 raise ValueError("disentangled attention has no causal mask and no grouped heads")
             mask = self._mask(attention.window, attention.chunk, None)
             return DisentangledAttention(attention, position, d_model, self.options, mask, self.context)
+        if isinstance(position, TransformerXLPosition):
+            mask = self._mask(attention.window, attention.chunk, None)
+            distances = self._all_distances(d_model)
+            return DistanceAttention(attention, position, d_model, self.options, mask=mask, distances=distances)
         own_bias = isinstance(position, RelativePosition) and position.per_layer
         return SelfAttention(
             attention, d_model, self.options,
@@ -119,6 +126,14 @@ class PositionTables:
         if head_dim not in self._rotations:
             self._rotations[head_dim] = Rotary(self.position, head_dim, self.options.length)
         return self._rotations[head_dim]
+
+    def _all_distances(self, d_model: int) -> Distances:
+        if self._distances is None:
+            n = self.options.length
+            rows = n if self.causal else 2 * n - 1
+            table = sinusoids(rows, d_model, first=n - rows).flip(0)
+            self._distances = Distances(table, n, causal=self.causal)
+        return self._distances
 
 
 class Block(nn.Module):
@@ -168,7 +183,7 @@ class Block(nn.Module):
     ) -> Tensor:
         """(b, n, d) to (b, n, d); ``memory`` (b, s, d) is the encoder's output, ``bias`` the stack's relative one.
 
-        With disentangled positions ``bias`` is their table, (2 * buckets, d).
+        With disentangled positions ``bias`` is their table, (2 * buckets, d); with Transformer-XL's, u and v.
         """
         attention, recurrent, cross = self.attention, self.recurrent, self.cross_attention
         feed_forward = self.feed_forward
@@ -211,11 +226,11 @@ class Block(nn.Module):
 # ---------------------------------------------------------------- stack
 
 
-def sinusoids(length: int, width: int) -> Tensor:
+def sinusoids(length: int, width: int, first: int = 0) -> Tensor:
     """(length, width): sine in the even columns, cosine in the odd ones (arXiv 1706.03762 section 3.5)."""
     column = torch.arange(width)
     frequency = 10000.0 ** (-(column // 2 * 2).double() / width)
-    angle = torch.arange(length).double()[:, None] * frequency
+    angle = torch.arange(first, first + length).double()[:, None] * frequency
     return torch.where(column % 2 == 0, angle.sin(), angle.cos()).to(torch.get_default_dtype())
 
 
@@ -227,6 +242,7 @@ class StackModules(nn.Module):
     type_embedding: nn.Embedding | None
     embedding_projection: nn.Linear | None
     relative_bias: RelativeBias | PatchBias | None
+    query_bias: nn.Parameter | None
     position_table: Tensor | None
 
     def __init__(self, model: Model, stack: Stack, options: Options, *, causal: bool, d_model: int) -> None:
@@ -249,7 +265,9 @@ class StackModules(nn.Module):
             )
         tables = PositionTables(stack, options, causal=causal, context=model.context)
         one_bias = isinstance(stack.position, RelativePosition) and not stack.position.per_layer
-        self.relative_bias = tables.relative_bias(attention_heads(stack)) if one_bias else None
+        self.relative_bias = tables.relative_bias(first_attention(stack).heads) if one_bias else None
+        one_pair = isinstance(stack.position, TransformerXLPosition) and not stack.position.per_layer
+        self.register_parameter("query_bias", _shared_query_bias(stack) if one_pair else None)
 
         def blocks(block: Sublayers, count: int) -> Repeated:
             return Repeated(lambda: Block(block, d_model, options, tables, scaled=stack.layer_scale), count)
@@ -285,10 +303,12 @@ class StackModules(nn.Module):
             self.relative_norm = Normalization(stack.norm, width) if stack.position.norm else nn.Identity()
 
     def relative(self, past: int, n: int) -> Tensor | None:
-        """What every layer's attention is given: the relative bias (h, n, past + n), or DeBERTa's table."""
+        """What every layer's attention is given: the relative bias (h, n, past + n), DeBERTa's table, or u and v."""
         if self.relative_embedding is not None:
             table: Tensor = self.relative_norm(self.relative_embedding)
             return table
+        if self.query_bias is not None:
+            return self.query_bias
         return None if self.relative_bias is None else self.relative_bias.look_up(past, n)
 
     def run(
@@ -341,6 +361,12 @@ class StackModules(nn.Module):
             x = x + self.type_embedding(types)
         x = self.embedding_dropout(self.embedding_norm(x))
         return x if self.embedding_projection is None or self.project_tokens else self.embedding_projection(x)
+
+
+def _shared_query_bias(stack: Stack) -> nn.Parameter:
+    first = first_attention(stack)
+    assert isinstance(first, Attention)
+    return query_bias(first.heads, first.head_dim)
 
 
 class InnerStack(StackModules):

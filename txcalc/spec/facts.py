@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import Input, PatchInput
+    from txcalc.spec.layers import AnyAttention
     from txcalc.spec.model import Model, Stack, Sublayers
 
 BIBLIOGRAPHY = ("aliases", "summary", "sources", "published")
@@ -23,9 +24,9 @@ def located_blocks(stack: Stack) -> list[tuple[tuple[str | int, ...], Sublayers]
     ]
 
 
-def attention_heads(stack: Stack) -> int:
-    """Heads of the first attention in the stack: what a bias shared by all its layers has one column for."""
-    return next(block.attention.heads for _, block in located_blocks(stack) if block.attention is not None)
+def first_attention(stack: Stack) -> AnyAttention:
+    """The first attention in the stack, after whose heads go the weights that all of its layers share."""
+    return next(block.attention for _, block in located_blocks(stack) if block.attention is not None)
 
 
 def patches(image: PatchInput) -> int:

@@ -116,6 +116,22 @@ class DisentangledPosition(Spec):
     absolute: Size | None = Field(default=None, description="rows of a learned absolute table that is added as well")
 
 
+class TransformerXLPosition(Spec):
+    """Transformer-XL's relative positions (arXiv 1901.02860 section 3.3): scores (q + u) k + (q + v) (W R).
+
+    R has one sinusoidal row of d_model for every distance of two positions of the run. Each layer projects it with a
+    W of (heads * head_dim, d_model) without bias, in every run. u and v are learned, (heads, head_dim) each.
+    """
+
+    kind: Literal["transformer-xl"]
+    per_layer: Flag = Field(default=True, description="u and v of every layer's own, else one pair per stack")
+    cached: Literal["keys", "inputs"] = Field(
+        default="keys",
+        description="what a layer keeps of earlier positions: keys and values, or its inputs, projected again in "
+                    "every run (the paper's memory, section 3.2)",
+    )
+
+
 Position = Annotated[
     Annotated[NoPosition, Tag("none")]
     | Annotated[LearnedPosition, Tag("learned")]
@@ -123,7 +139,8 @@ Position = Annotated[
     | Annotated[RotaryPosition, Tag("rope")]
     | Annotated[AlibiPosition, Tag("alibi")]
     | Annotated[RelativePosition, Tag("relative")]
-    | Annotated[DisentangledPosition, Tag("disentangled")],
+    | Annotated[DisentangledPosition, Tag("disentangled")]
+    | Annotated[TransformerXLPosition, Tag("transformer-xl")],
     by_kind("none"),
 ]
 

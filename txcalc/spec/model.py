@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from txcalc.spec import resolve
 from txcalc.spec.base import Count, Flag, Size, Spec
 from txcalc.spec.errors import FieldError
-from txcalc.spec.facts import located_blocks
+from txcalc.spec.facts import first_attention, located_blocks
 from txcalc.spec.inputs import (
     ContrastiveHead,
     Head,
@@ -31,6 +31,7 @@ from txcalc.spec.inputs import (
     Projector,
     RotaryPosition,
     TokenInput,
+    TransformerXLPosition,
 )
 from txcalc.spec.layers import AnyAttention, Attention, BlockNorm, FeedForward, Recurrent
 from txcalc.spec.quantization import Quantization
@@ -101,11 +102,26 @@ class Stack(Sublayers):
         for path, block in located_blocks(self):
             if block.attention is None and block.recurrent is None and block.feed_forward is None:
                 raise FieldError((*path, "attention"), "a block needs attention, recurrent or feed_forward")
+            if isinstance(self.position, TransformerXLPosition) and block.attention is not None:
+                self._check_distances(self.position, block.attention, (*path, "attention"))
             if (isinstance(self.position, RotaryPosition) and self.position.dim is not None
                     and isinstance(block.attention, Attention) and self.position.dim > block.attention.head_dim):
                 raise FieldError(("position", "dim"), f"{self.position.dim} is more than head_dim "
                                  f"{block.attention.head_dim}")
         return self
+
+    def _check_distances(
+        self, position: TransformerXLPosition, attention: AnyAttention, path: tuple[str | int, ...]
+    ) -> None:
+        """Transformer-XL's positions need whole queries, and as many of one size as their stack's u and v have."""
+        if not isinstance(attention, Attention):
+            raise FieldError((*path, "kind"), "transformer-xl positions need standard attention")
+        if attention.softcap is not None:
+            raise FieldError((*path, "softcap"), "transformer-xl positions have no cap on their scores")
+        first = first_attention(self)
+        sizes = (attention.heads, attention.head_dim)
+        if isinstance(first, Attention) and sizes != (first.heads, first.head_dim) and not position.per_layer:
+            raise FieldError(("position", "per_layer"), "layers share u and v only if their heads are alike")
 
 
 class Tower(Stack):

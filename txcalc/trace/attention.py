@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.trace import ops
+from txcalc.trace.distances import distance_scores, keeps_inputs
 from txcalc.trace.record import Cache, Number, Role, Tensor, Trace
 from txcalc.trace.sizes import least, visible_pairs
 
@@ -22,6 +23,7 @@ class Span(NamedTuple):
     pairs: Number  # (query, key) pairs whose products are counted
     held: Number  # keys in the cache after this run
     bound: Number | None = None  # keys that one query may see at most
+    distances: Number = 0  # between a query and a key of the same sequence, behind it and, unless causal, before it
 
     @property
     def reach(self) -> Number:
@@ -48,8 +50,12 @@ def self_attention(
             span = _span(t, n, past, causal=causal, window=spec.window, chunk=spec.chunk)
             if position is not None and position.kind == "relative" and position.per_layer:
                 relative_bias(t, "relative_bias", position, spec.heads, n, span.keys, fixed=fixed)
-            cache = _cache(spec, span, past + n, x.shape[0]) if cached else None
-            y = _heads(t, spec, position, x, x, span, cache, table)
+            source, cache = x, None
+            if cached:
+                cache = _cache(spec, position, span, past + n, x)
+            if cached and keeps_inputs(position):
+                source = x.view(x.shape[0], span.keys, x.shape[-1])
+            y = _heads(t, spec, position, x, source, span, cache, table)
         return ops.dropout(t, "dropout", y)
 
 
@@ -84,9 +90,13 @@ def relative_bias(
     ops.embedding(t, name, buckets, spec.buckets, heads)
 
 
-def _cache(spec: Attention, span: Span, tokens: Number, batch: Number) -> Cache:
+def _cache(spec: Attention, position: Position, span: Span, tokens: Number, x: Tensor) -> Cache:
     """What is held of ``tokens`` seen so far: all of them, or those that the next query may still see."""
-    if spec.cached == "all" or (spec.window is None and spec.chunk is None):
+    batch, _, d = x.shape
+    unbounded = spec.cached == "all" or (spec.window is None and spec.chunk is None)
+    if keeps_inputs(position):
+        return Cache("self", d, tokens if unbounded else span.held, batch, layout="inputs", end=tokens)
+    if unbounded:
         return Cache("self", _kv_width(spec), tokens, batch)
     if spec.chunk is not None:
         return Cache("self", _kv_width(spec), span.held, batch, layout="chunk")
@@ -107,7 +117,7 @@ def _span(
         keys, held = least(past, bound - 1) + n, least(past + n, bound)
     skipped = t.workload.masked == "skipped"
     pairs = visible_pairs(n, past, causal=causal, window=window, chunk=chunk) if skipped else n * keys
-    return Span(n, n, keys, pairs, held, bound)
+    return Span(n, n, keys, pairs, held, bound, keys if causal else 2 * n - 1)
 
 
 def _heads(
@@ -128,11 +138,15 @@ def _heads(
         q, k = (t.tensor(*y.shape, label=f"rotated {y.label}") for y in (q, k))
     if position is not None and position.kind == "disentangled" and table is not None:
         _position_scores(t, spec, position, table, q, k, span)
-    biased = position is not None and position.kind in ("relative", "disentangled")
+    by_distance = None
+    if position is not None and position.kind == "transformer-xl":
+        q, by_distance = distance_scores(t, spec, position, q, d, span)
+    biased = position is not None and position.kind in ("relative", "disentangled", "transformer-xl")
     scored = biased or spec.softcap is not None or spec.sinks
     with t.scope("core"):
         if t.workload.attention == "eager" or scored:
-            y = _eager_core(t, q, k, v, spec.heads, span, cache, softcap=spec.softcap is not None, sinks=spec.sinks)
+            y = _eager_core(t, q, k, v, spec.heads, span, cache, softcap=spec.softcap is not None, sinks=spec.sinks,
+                            by_distance=by_distance)
         else:
             y = _flash_core(t, q, k, v, spec.heads, span, cache)
     if gate is not None:
@@ -171,6 +185,7 @@ def _latent(t: Trace, spec: MLA, x: Tensor, span: Span, *, cached: bool) -> Tens
 def _eager_core(
     t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Number, span: Span, cache: Cache | None, *,
     softcap: bool = False, sinks: bool = False, context_width: Number | None = None,
+    by_distance: Tensor | None = None,
 ) -> Tensor:
     """Scores, softmax and weighted sum as three operations with an N x N tensor between them.
 
@@ -188,6 +203,10 @@ def _eager_core(
         capped = t.tensor(*scores.shape, label="capped scores", scores=True)
         t.op("softcap", "elementwise", saves=(tanh,), reads=(scores,), writes=(tanh, capped))
         scores = capped
+    if by_distance is not None:
+        sums = t.tensor(*scores.shape, label="scores with positions", scores=True)
+        t.op("shift", "elementwise", reads=(scores, by_distance), writes=(sums,))
+        scores = sums
     if sinks:
         ops.parameter(t, "sinks", heads)
         joined = t.tensor(b, heads, n, span.keys + 1, label="scores and sink", scores=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from txcalc.spec.facts import attention_heads, embedding_width, is_causal
+from txcalc.spec.facts import embedding_width, first_attention, is_causal
 from txcalc.trace import ops
 from txcalc.trace.attention import cross_attention, relative_bias, self_attention
+from txcalc.trace.distances import query_biases
 from txcalc.trace.embeddings import embed, frames, patches, position_table, tokens
 from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.heads import pool, project, top
@@ -88,8 +89,12 @@ def _stack(t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memo
     position = stack.position
     if position.kind == "relative" and not position.per_layer:
         past = t.workload.past if cached else 0
-        relative_bias(t, "relative_bias", position, attention_heads(stack), n, past + n,
+        relative_bias(t, "relative_bias", position, first_attention(stack).heads, n, past + n,
                       fixed=stack.input.kind == "patches")
+    if position.kind == "transformer-xl" and not position.per_layer:
+        first = first_attention(stack)
+        assert first.kind == "standard"
+        query_biases(t, first.heads, first.head_dim)
     table = position_table(t, position, stack, d) if position.kind == "disentangled" else None
 
     def run(sublayers: Sublayers) -> Callable[[Tensor], Tensor]:

@@ -59,12 +59,13 @@ class Cache:
     tokens: Number  # held per sequence after this run
     batch: Number
     role: Literal["kv", "float32"] = "kv"  # in the workload's kv_dtype, or always fp32
-    layout: Literal["full", "window", "chunk", "latent"] = "full"  # of self-attention: which tokens, and what of them
+    # Of self-attention: which tokens, and what of them.
+    layout: Literal["full", "window", "chunk", "latent", "inputs"] = "full"
     end: Number | None = None  # position after the last token held, where earlier ones have been dropped
 
     @property
     def name(self) -> str:
-        """``full``, ``window``, ``chunk``, ``latent``, ``cross`` or ``state``."""
+        """``full``, ``window``, ``chunk``, ``latent``, ``inputs``, ``cross`` or ``state``."""
         return self.layout if self.kind == "self" else self.kind
 
     def blocks(self, size: Number) -> Number:
