@@ -46,9 +46,7 @@ def conventions(spec: Model, workload: Workload) -> tuple[Convention, ...]:
         rows.append(("kv-block", f"a paged engine's cache: whole blocks of {workload.kv_block} tokens that hold one "
                                  "still needed, for each sequence and layer; recurrent states are not paged",
                      "--kv-block"))
-    if workload.attention == "flash" and any(
-        stack.position.kind == "relative" for stack in (spec, spec.encoder) if stack is not None
-    ):
+    if workload.attention == "flash" and "relative" in _positions(spec):
         rows.append(("relative-bias", "a learned relative bias needs the scores' gradient, "
                                       "so its attention is eager", None))
     if "transformer-xl" in _positions(spec):

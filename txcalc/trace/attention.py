@@ -90,7 +90,7 @@ def relative_bias(
     ops.embedding(t, name, buckets, spec.buckets, heads)
 
 
-def _cache(spec: Attention, position: Position, span: Span, tokens: Number, x: Tensor) -> Cache:
+def _cache(spec: Attention, position: Position | None, span: Span, tokens: Number, x: Tensor) -> Cache:
     """What is held of ``tokens`` seen so far: all of them, or those that the next query may still see."""
     batch, _, d = x.shape
     unbounded = spec.cached == "all" or (spec.window is None and spec.chunk is None)

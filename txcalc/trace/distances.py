@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from txcalc.trace.attention import Span
 
 
-def keeps_inputs(position: Position) -> bool:
+def keeps_inputs(position: Position | None) -> bool:
     """Whether a layer's memory of earlier positions is its inputs, projected to keys and values in every run."""
-    return position.kind == "transformer-xl" and position.cached == "inputs"
+    return position is not None and position.kind == "transformer-xl" and position.cached == "inputs"
 
 
 def query_biases(t: Trace, heads: Number, head_dim: Number) -> None:
