@@ -11,10 +11,11 @@ BERT: Values = {
     "intermediate_size": [17, 29], "max_position_embeddings": [23, 31], "type_vocab_size": [1, 2, 3],
     "hidden_act": ACTIVATIONS, "num_labels": LABELS, "pad_token_id": [0],
 }
+DECODING: Values = {"is_decoder": [True, False], "tie_word_embeddings": [True, False]}
 DEBERTA: Values = BERT | {
     "type_vocab_size": [0, 2], "relative_attention": [True, True, False], "position_biased_input": [True, False],
     "pos_att_type": [["c2p", "p2c"], "p2c|c2p", "c2p | p2c"], "max_relative_positions": [-1, 13],
-    "pooler_hidden_act": ACTIVATIONS, "legacy": [True, False],
+    "pooler_hidden_act": ACTIVATIONS, "legacy": [True, False], "tie_word_embeddings": [True, False],
 }
 T5: Values = {
     "vocab_size": [101, 131], "d_model": [12, 20], "d_kv": [3, 7], "d_ff": [17, 29], "num_layers": [1, 2],
@@ -48,18 +49,19 @@ GEMMA3_TEXT: Values = {
 }
 
 CASES: dict[str, Values] = {
-    "bert": BERT,
-    "roberta": BERT | {"pad_token_id": [0, 1, 2]},
-    "xlm-roberta": BERT | {"pad_token_id": [1]},
-    "camembert": BERT | {"pad_token_id": [1]},
+    "bert": BERT | DECODING,
+    "bert-generation": {k: v for k, v in BERT.items() if k not in ("type_vocab_size", "num_labels")} | DECODING,
+    "roberta": BERT | DECODING | {"pad_token_id": [0, 1, 2]},
+    "xlm-roberta": BERT | DECODING | {"pad_token_id": [1]},
+    "camembert": BERT | DECODING | {"pad_token_id": [1]},
     "distilbert": {
         "vocab_size": [101, 131], "dim": [12, 20], "n_layers": [1, 2], "n_heads": [2, 4], "hidden_dim": [17],
         "max_position_embeddings": [23], "activation": ["gelu", "relu"], "sinusoidal_pos_embds": [True, False],
         "tie_word_embeddings": [True, False], "num_labels": [None, 2],
     },
     "albert": BERT | {"embedding_size": [7, 12], "num_hidden_layers": [4, 5, 6], "num_hidden_groups": [1, 2, 3],
-                      "inner_group_num": [1, 2]},
-    "electra": BERT | {"embedding_size": [7, 12], "tie_word_embeddings": [True, False]},
+                      "inner_group_num": [1, 2], "tie_word_embeddings": [True, False]},
+    "electra": BERT | DECODING | {"embedding_size": [7, 12]},
     "deberta": DEBERTA | {"pos_att_type": [["c2p", "p2c"], "p2c", "c2p", None, []]},
     "deberta-v2": DEBERTA | {"position_buckets": [-1, 5], "share_att_key": [True, False],
                              "norm_rel_ebd": ["none", "layer_norm"]},

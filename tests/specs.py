@@ -113,7 +113,8 @@ def specs(draw: st.DrawFn) -> Model:
     head = draw(st.sampled_from(("lm", "untied", "transform", "none", "classifier")))
     data["head"] = {
         "lm": {"tied": True, "bias": draw(flags)}, "untied": {"tied": False, "bias": draw(flags)},
-        "transform": {"tied": draw(flags), "bias": True, "transform": {"activation": "gelu", "norm": draw(norms())}},
+        "transform": {"tied": draw(flags), "bias": True, "transform": {"activation": "gelu", "norm": draw(norms())},
+                      "unread_bias": draw(flags)},
         "none": {"kind": "none"}, "classifier": {"kind": "classifier", "labels": 5, "bias": draw(flags)},
     }[head]
     if head == "transform" and draw(flags):

@@ -155,6 +155,21 @@ def test_parameters_and_flops_equal_the_class(model_type: str) -> None:
     assert compared >= DRAWS // 2
 
 
+@pytest.mark.parametrize("model_type", [name for name, values in CASES.items() if "is_decoder" in values])
+def test_what_can_decode_caches_keys_and_values(model_type: str) -> None:
+    for seed in range(4):
+        config = draw(model_type, seed) | {"is_decoder": True}
+        config["architectures"] = list(FAMILIES[model_type].classes)[:1]
+        spec = imported(config)
+        given = inputs(spec, config["architectures"][0], 3)
+        cache = live(config, "cpu")(**given, use_cache=True).past_key_values
+        held = sum(x.numel() * x.element_size() for layer in cache.layers for x in (layer.keys, layer.values))
+        found = count(spec, Workload.prefill(seq=SEQ, batch=BATCH, dtype="fp32")).totals.kv_cache_bytes
+        assert found is not None
+        assert found.value == held
+        assert count(imported(config | {"is_decoder": False}), Workload(seq=SEQ)).totals.kv_cache_bytes is None
+
+
 @pytest.mark.parametrize("model_type", [*CASES, *NESTED])
 def test_a_terse_configuration_means_the_class_defaults(model_type: str) -> None:
     class_name = next(iter(FAMILIES[model_type].classes))
@@ -172,12 +187,14 @@ def test_a_field_that_is_not_understood_is_refused(model_type: str) -> None:
 
 
 @pytest.mark.parametrize(("config", "field"), [
-    ({"model_type": "bert", "architectures": ["BertModel"], "is_decoder": True}, "is_decoder"),
     ({"model_type": "bert", "architectures": ["BertModel"], "add_cross_attention": True}, "add_cross_attention"),
     ({"model_type": "bert", "architectures": ["BertModel"], "position_embedding_type": "relative_key"},
      "position_embedding_type"),
-    ({"model_type": "bert", "architectures": ["BertForMaskedLM"], "tie_word_embeddings": False}, "tie_word_embeddings"),
-    ({"model_type": "bert", "architectures": ["BertLMHeadModel"]}, "architectures"),
+    ({"model_type": "bert", "is_decoder": 1}, "is_decoder"),
+    ({"model_type": "albert", "is_decoder": True}, "is_decoder"),
+    ({"model_type": "deberta-v2", "is_decoder": True}, "is_decoder"),
+    ({"model_type": "bert", "architectures": ["BertForJokes"]}, "architectures"),
+    ({"model_type": "bert-generation", "add_cross_attention": True}, "add_cross_attention"),
     ({"model_type": "bart", "tie_word_embeddings": False}, "tie_word_embeddings"),
     ({"model_type": "bart", "architectures": ["BartForCausalLM"]}, "architectures"),
     ({"model_type": "deberta-v2", "conv_kernel_size": 3}, "conv_kernel_size"),

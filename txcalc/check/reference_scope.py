@@ -60,7 +60,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     },
     inputs.TransformerXLPosition: {"kind", "per_layer", "cached"},
     inputs.HeadTransform: {"activation", "bias", "norm"},
-    inputs.LMHead: {"kind", "tied", "bias", "softcap", "transform", "pair_labels"},
+    inputs.LMHead: {"kind", "tied", "bias", "unread_bias", "softcap", "transform", "pair_labels"},
     inputs.ClassifierHead: {"kind", "labels", "bias", "of", "transform", "copies"},
     inputs.ContrastiveHead: {"kind", "width"},
     inputs.ProjectionHead: {"kind", "width"},

@@ -161,6 +161,7 @@ class LMHead(Spec):
     kind: Literal["lm"] = "lm"
     tied: Flag = Field(default=True, description="reuses the token embedding's weight")
     bias: Flag = False
+    unread_bias: Flag = Field(default=False, description="a second bias, which nothing reads (BERT's, when untied)")
     softcap: Positive | None = Field(default=None, description="logits become softcap * tanh(logit / softcap)")
     transform: HeadTransform | None = None
     pair_labels: Count = Field(default=0, description="classes of a second head, on the pooled vector (next sentence)")

@@ -125,6 +125,8 @@ def _predict(t: Trace, spec: Model, head: LMHead, x: Tensor) -> Tensor:
     if head.transform is not None:
         x = _transform(t, head.transform, x, embedding_width(spec))
     logits = ops.linear(t, "head", x, spec.vocab, bias=head.bias, tied=head.tied, kind="head")
+    if head.unread_bias:
+        ops.parameter(t, "head.unread_bias", spec.vocab, kind="head")
     if head.softcap is not None:
         logits = ops.activation(t, "head_softcap", logits, "tanh").view(*logits.shape)
     return logits

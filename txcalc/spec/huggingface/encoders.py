@@ -43,12 +43,15 @@ def dense(act: str, *, norm: Data | None = None, bias: bool = True) -> Data:
 def masked_lm(c: Config, act: str, *, two_biases: bool) -> Data:
     """BERT's output: dense, activation, norm, and a biased projection that shares the token table.
 
-    ``two_biases``: untied, the class keeps a second bias that nothing reads, so that is refused.
+    ``two_biases``: untied, the class keeps a second bias that nothing reads.
     """
-    if two_biases:
-        c.only("tie_word_embeddings", True)
-    return {"kind": "lm", "tied": c.flag("tie_word_embeddings"), "bias": True,
-            "transform": dense(act, norm=layernorm())}
+    return lm(c, two_biases=two_biases) | {"transform": dense(act, norm=layernorm())}
+
+
+def lm(c: Config, *, two_biases: bool) -> Data:
+    """A biased projection to the vocabulary, which may share the token table."""
+    tied = c.flag("tie_word_embeddings")
+    return {"kind": "lm", "tied": tied, "bias": True, "unread_bias": two_biases and not tied}
 
 
 def by_position(c: Config, kind: str) -> Data | None:
@@ -58,14 +61,19 @@ def by_position(c: Config, kind: str) -> Data | None:
     return {"head": no_head()} if kind == "none" else None
 
 
-def encoder(c: Config, head: Data, **parts: Any) -> Data:
-    """BERT's body: learned positions, norms after each sublayer, biases everywhere. ``parts`` win."""
-    c.only("is_decoder", False)
+def encoder(c: Config, head: Data, *, decodes: bool = False, **parts: Any) -> Data:
+    """BERT's body: learned positions, norms after each sublayer, biases everywhere. ``parts`` win.
+
+    ``decodes``: with ``is_decoder`` the same layers are a decoder, each position blind to what comes after it.
+    """
+    if not decodes:
+        c.only("is_decoder", False)
+    causal = c.flag("is_decoder", default=False)
     c.only("add_cross_attention", False)
     c.only("position_embedding_type", "absolute")
     c.ignore("tie_word_embeddings")  # without a masked-LM head there is nothing to tie
     return {
-        "architecture": "encoder-only",
+        "architecture": "decoder-only" if causal else "encoder-only",
         "vocab": c.size("vocab_size"),
         "d_model": c.size("hidden_size"),
         "layers": c.size("num_hidden_layers"),
@@ -85,7 +93,12 @@ def bert(c: Config, kind: str) -> Data:
     """BERT, arXiv 1810.04805."""
     c.ignore("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head",
              "pooler_type", "directionality")
-    return encoder(c, _bert_head(c, kind), token_types=c.size("type_vocab_size"))
+    return encoder(c, _bert_head(c, kind), decodes=True, token_types=c.size("type_vocab_size"))
+
+
+def bert_generation(c: Config, kind: str) -> Data:
+    """BERT for generation, arXiv 1907.12461: no token types, no pooler, no dense layer before the output."""
+    return encoder(c, {"head": no_head() if kind == "none" else lm(c, two_biases=True)}, decodes=True)
 
 
 def _bert_head(c: Config, kind: str, *, pair_labels: int = 2) -> Data:
@@ -108,12 +121,14 @@ def roberta(c: Config, kind: str) -> Data:
     """RoBERTa, arXiv 1907.11692: its position table begins with rows for the padding index and all below it."""
     if kind == "sequence":
         head: Data = {"head": classifier(labels(c), transform=dense("tanh"))}
+    elif kind == "mlm":
+        head = {"head": masked_lm(c, "gelu", two_biases=True)}  # whatever the layers' activation
     else:
         head = _bert_head(c, kind)
     rows, padding = c.size("max_position_embeddings"), c.take("pad_token_id", default=1)
     if not isinstance(padding, int) or not 0 <= padding < rows - 1:
         raise c.error("pad_token_id", f"must be below max_position_embeddings - 1, got {shown(padding)}")
-    return encoder(c, head, token_types=c.size("type_vocab_size"), context=rows - padding - 1,
+    return encoder(c, head, decodes=True, token_types=c.size("type_vocab_size"), context=rows - padding - 1,
                    position={"kind": "learned", "size": rows})
 
 
@@ -179,7 +194,7 @@ def electra(c: Config, kind: str) -> Data:
     else:
         head = _known(by_position(c, kind))["head"]
     d, width = c.size("hidden_size"), c.size("embedding_size")
-    return encoder(c, {"head": head}, token_types=c.size("type_vocab_size"),
+    return encoder(c, {"head": head}, decodes=True, token_types=c.size("type_vocab_size"),
                    **({} if width == d else {"embedding_dim": width}))
 
 
