@@ -42,6 +42,7 @@ CLIP_TEXT: Values = {
 }
 VISION: Values = {k: v for k, v in VIT.items() if k not in ("qkv_bias", "num_labels")} | {"image_size": [21, 26]}
 CLIP_VISION: Values = VISION | {"hidden_act": ["quick_gelu", "gelu"], "projection_dim": [9, 11]}
+SIGLIP_TEXT: Values = {k: v for k, v in CLIP_TEXT.items() if k != "projection_dim"} | {"projection_size": [None, 9]}
 GEMMA3_TEXT: Values = {
     "vocab_size": [101], "hidden_size": [16, 24], "intermediate_size": [17], "num_hidden_layers": [2, 7],
     "num_attention_heads": [4], "num_key_value_heads": [1, 2], "head_dim": [6, 10], "sliding_window": [5],
@@ -89,12 +90,15 @@ CASES: dict[str, Values] = {
         "use_shared_relative_position_bias": [True, False, False], "num_labels": LABELS},
     "dinov2": {k: v for k, v in VIT.items() if k != "intermediate_size"} | {
         "mlp_ratio": [2, 3], "use_swiglu_ffn": [True, False], "use_mask_token": [True, False]},
+    "siglip_text_model": SIGLIP_TEXT,
     "siglip_vision_model": VISION | {"vision_use_head": [True, False]},
     "clip_text_model": CLIP_TEXT,
     "clip_vision_model": CLIP_VISION,
 }
 NESTED: dict[str, dict[str, Values]] = {
     "clip": {"text_config": CLIP_TEXT, "vision_config": CLIP_VISION, "": {"projection_dim": [5, 9]}},
+    "siglip": {"text_config": SIGLIP_TEXT | {"projection_size": [12]}, "vision_config": VISION | {"hidden_size": [12]},
+               "": {}},
     "gemma3": {"text_config": GEMMA3_TEXT, "vision_config": CASES["siglip_vision_model"],
                "": {"mm_tokens_per_image": [1, 4], "tie_word_embeddings": [True, False]}},
 }

@@ -209,6 +209,8 @@ def test_a_field_that_is_not_understood_is_refused(model_type: str) -> None:
     ({"model_type": "clip", "vision_config": [1]}, "vision_config"),
     ({"model_type": "clip", "vision_config": {"new_gate": 1}}, "vision_config.new_gate"),
     ({"model_type": "roberta", "pad_token_id": 600}, "pad_token_id"),
+    ({"model_type": "siglip", "vision_config": {"vision_use_head": False}}, "vision_config.vision_use_head"),
+    ({"model_type": "siglip", "architectures": ["SiglipForImageClassification"]}, "architectures"),
 ])
 def test_what_is_not_understood_is_refused_by_name(config: dict[str, Any], field: str) -> None:
     with pytest.raises(SpecError) as caught:

@@ -207,6 +207,53 @@ def test_clip_compares_texts_with_images(eager: bool) -> None:
 
 
 @both
+def test_siglip_compares_each_pair_on_its_own(eager: bool) -> None:
+    sizes = {key: SIZES[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads",
+                                         "intermediate_size")}
+    theirs = twin(transformers.SiglipModel, transformers.SiglipConfig(
+        text_config={**sizes, "vocab_size": VOCAB, "max_position_embeddings": 29, "layer_norm_eps": 1e-5},
+        vision_config={**sizes, "image_size": 12, "patch_size": 4, "layer_norm_eps": 1e-5},
+    ))
+    weights = dict(theirs.named_parameters())
+    head, text, query = "vision_model.head.", "text_model.", "tower.pooler.attention."
+    ours = {
+        "temperature": weights.pop("logit_scale")[0], "similarity_bias": weights.pop("logit_bias")[0],
+        "token_embedding.weight": weights.pop(text + "embeddings.token_embedding.weight"),
+        "position_embedding.weight": weights.pop(text + "embeddings.position_embedding.weight"),
+        "tower.pooler.query": weights.pop(head + "probe"),
+    }
+    for kind in ("weight", "bias"):
+        ours[f"pooler.dense.{kind}"] = weights.pop(f"{text}head.{kind}")
+        parts = weights.pop(f"{head}attention.in_proj_{kind}").chunk(3)
+        ours |= {f"{query}{name}.{kind}": part for name, part in zip("qkv", parts, strict=True)}
+        ours[f"{query}o.{kind}"] = weights.pop(f"{head}attention.out_proj.{kind}")
+        ours[f"tower.pooler.norm.{kind}"] = weights.pop(f"{head}layernorm.{kind}")
+        for name, own in (("fc1", "up"), ("fc2", "down")):
+            ours[f"tower.pooler.feed_forward.{own}.{kind}"] = weights.pop(f"{head}mlp.{name}.{kind}")
+    for name, weight in weights.items():
+        path = next(iter(renamed({name: weight}, VISION_NAMES)))
+        ours[f"tower.{path}" if name.startswith("vision_model.") else path] = weight
+    block = {"attention": {"heads": 3, "bias": True}, "feed_forward": {**DENSE, "activation": "gelu_tanh"}}
+    model = spec(
+        architecture="encoder-only", d_model=30, position={"kind": "learned"}, **block,
+        pooler={"of": "last", "activation": None}, head={"kind": "contrastive", "loss": "sigmoid"}, tower={
+            "d_model": 30, "layers": LAYERS, "input": {**IMAGE, "class_tokens": 0},
+            "position": {"kind": "learned", "size": 9}, "pooler": {"kind": "attention", **block}, **block,
+        },
+    )
+    tokens, x = ids(3, 13), pixels(3)
+    reference = build(model, length=29, eager=eager, dtype=torch.float64).eval()
+    reference.load_state_dict(ours, strict=True)
+    with torch.no_grad():
+        with Float64():
+            expected = theirs(input_ids=tokens, pixel_values=x, return_loss=True)
+        got = reference(tokens, images=x)
+    torch.testing.assert_close(got.logits, expected.logits_per_text, atol=1e-10, rtol=0)
+    loss = reference.loss_of(got, (torch.arange(3),)).double()
+    torch.testing.assert_close(loss, expected.loss, atol=1e-5, rtol=0)
+
+
+@both
 def test_whisper(eager: bool) -> None:
     theirs = twin(transformers.WhisperForConditionalGeneration, transformers.WhisperConfig(
         vocab_size=VOCAB, d_model=30, encoder_layers=2, decoder_layers=2, encoder_attention_heads=3,

@@ -43,16 +43,18 @@ class Output(NamedTuple):
 
 
 class DensePooler(nn.Module):
-    """Dense and an activation on the first position: (b, n, d) to (b, width)."""
+    """Dense and an activation on one position: (b, n, d) to (b, width)."""
 
     def __init__(self, pooler: inputs.DensePooler, d_model: int) -> None:
         super().__init__()
-        self.width, self.activation = pooler.width or d_model, pooler.activation
+        self.width = pooler.width or d_model
+        self.activation, self.at = pooler.activation, 0 if pooler.of == "first" else -1
         self.dense = nn.Linear(d_model, self.width)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(b, n, d) to (b, width)."""
-        return activate(self.activation, self.dense(hidden[:, 0]))
+        y: Tensor = self.dense(hidden[:, self.at])
+        return y if self.activation is None else activate(self.activation, y)
 
 
 class NormPooler(nn.Module):
@@ -123,6 +125,11 @@ class HeadTransform(nn.Module):
         return y
 
 
+def projection(width: int, to: int | None) -> nn.Module:
+    """Of a vector to another width, or to none: the vector as it is."""
+    return nn.Identity() if to is None else nn.Linear(width, to, bias=False)
+
+
 class Softcap(nn.Module):
     """``cap * tanh(logits / cap)``."""
 
@@ -161,6 +168,17 @@ class ContrastiveLoss(nn.Module):
         return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
 
+class PairsLoss(nn.Module):
+    """Every pair of a text and an image on its own: whether they belong together (SigLIP, arXiv 2303.15343)."""
+
+    def forward(self, similarity: Tensor, targets: Tensor) -> Tensor:
+        """A square of products and ``targets`` (b,) to a scalar."""
+        logits = similarity.float()
+        images = torch.arange(logits.shape[1], device=logits.device)
+        signs = torch.where(targets[:, None] == images, 1.0, -1.0)
+        return -F.logsigmoid(signs * logits).sum(dim=-1).mean()
+
+
 class Top(nn.Module):
     """The pooler and the heads, standing in the module that inherits this."""
 
@@ -170,6 +188,7 @@ class Top(nn.Module):
     head: nn.Module | None
     head_softcap: Softcap | None
     pair_head: nn.Linear | None
+    similarity_bias: nn.Parameter | None
 
     def add_top(self, model: Model, table: nn.Embedding | None, options: Options) -> None:
         """Build what stands on the hidden states (b, n, d); a tied head shares the weight of ``table``."""
@@ -196,11 +215,15 @@ class Top(nn.Module):
                 assert model.tower is not None
                 tower = model.tower
                 image = getattr(tower.pooler, "width", None) or tower.d_model
-                self.text_projection = nn.Linear(vector, head.width, bias=False)
-                self.image_projection = nn.Linear(image, head.width, bias=False)
+                self.text_projection = projection(vector, head.width)
+                self.image_projection = projection(image, head.width)
                 self.temperature = nn.Parameter(torch.tensor(1.0))
+                bias = nn.Parameter(torch.tensor(0.0)) if head.loss == "sigmoid" else None
+                self.register_parameter("similarity_bias", bias)
                 self.similarity = Similarity()
-        self.loss = ContrastiveLoss() if isinstance(head, ContrastiveHead) else CrossEntropy()
+        self.loss: nn.Module = CrossEntropy()
+        if isinstance(head, ContrastiveHead):
+            self.loss = PairsLoss() if head.loss == "sigmoid" else ContrastiveLoss()
         self.pair_loss = CrossEntropy()
 
     def _add_lm(self, head: LMHead, width: int, vector: int, table: nn.Embedding | None) -> None:
@@ -234,7 +257,8 @@ class Top(nn.Module):
                 return Output(hidden, pooled, self.projection(vector))
             case ContrastiveHead():
                 text, seen = self.text_projection(vector), self.image_projection(image)
-                return Output(hidden, pooled, self.similarity(text, seen, self.temperature))
+                logits = self.similarity(text, seen, self.temperature)
+                return Output(hidden, pooled, logits if self.similarity_bias is None else logits + self.similarity_bias)
             case ClassifierHead() as head:
                 return Output(hidden, pooled, *self._classes(head, hidden, pooled))
             case LMHead():

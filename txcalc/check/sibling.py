@@ -70,6 +70,9 @@ def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:
         if out["position"]["kind"] == "relative" and "patch" in out["input"]:
             sides = 2 * (out["input"]["image"] // out["input"]["patch"]) - 1
             out["position"]["buckets"] = sides**2 + 3  # a row for every distance of two patches, and three besides
+    head = data.get("head", {})
+    if head.get("kind") == "contrastive" and head["width"] is None and "width" in (out["pooler"] or {}):
+        out["pooler"]["width"] = out["tower"]["d_model"]
     if "layers" in data:
         groups = out.get("groups")
         out["layers"] = 3 if groups is None else sum(

@@ -184,11 +184,15 @@ class ClassifierHead(Spec):
 class ContrastiveHead(Spec):
     """One vector per text and one per image, both projected to ``width``, and the products of all pairs (CLIP).
 
-    arXiv 2103.00020, figure 3. The temperature is one learned number.
+    arXiv 2103.00020, figure 3. The temperature is one learned number. SigLIP (arXiv 2303.15343, section 3.2) compares
+    the vectors as they are, and each pair on its own: a learned bias is added to the products.
     """
 
     kind: Literal["contrastive"]
-    width: Size
+    width: Size | None = Field(default=None, description="none: no projections, both vectors are of one width already")
+    loss: Literal["softmax", "sigmoid"] = Field(
+        default="softmax", description="softmax: over all texts and all images; sigmoid: of each pair, with a bias"
+    )
 
 
 class ProjectionHead(Spec):
@@ -217,10 +221,11 @@ Head = Annotated[
 
 
 class DensePooler(Spec):
-    """A dense layer and an activation on the first position (BERT, arXiv 1810.04805)."""
+    """A dense layer and an activation, if any, on the first position (BERT, arXiv 1810.04805) or the last (SigLIP)."""
 
     kind: Literal["dense"] = "dense"
-    activation: Activation = "tanh"
+    of: Literal["first", "last"] = "first"
+    activation: Activation | None = "tanh"
     width: Size | None = Field(default=None, description="default: d_model")
 
 

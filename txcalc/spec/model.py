@@ -210,6 +210,10 @@ class Model(Stack):
             raise FieldError(("tower", "input"), "a tower reads patches or frames")
         if isinstance(head, ContrastiveHead) and tower is None:
             raise FieldError(("tower",), "a contrastive head compares the model's vectors with those of a tower")
+        if isinstance(head, ContrastiveHead) and head.width is None and tower is not None:
+            text, image = ((getattr(stack.pooler, "width", None) or stack.d_model) for stack in (self, tower))
+            if text != image:
+                raise FieldError(("head", "width"), f"texts of {text} and images of {image} need projections to one")
         if tower is not None and tower.projector is None and not isinstance(head, ContrastiveHead):
             raise FieldError(("tower", "projector"), "needed where the tower feeds the main stack")
         if isinstance(head, LMHead) and head.pair_labels and self.pooler is None:

@@ -40,7 +40,8 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
         assert images is not None
         similarity = _contrast(t, head, pooled, images)
         if t.workload.phase == "training":
-            ops.contrastive_loss(t, "loss", similarity)
+            loss = ops.pairs_loss if head.loss == "sigmoid" else ops.contrastive_loss
+            loss(t, "loss", similarity)
     elif head.kind == "projection":
         ops.linear(t, "projection", pooled, head.width)
     elif head.kind == "lm":
@@ -63,7 +64,8 @@ def pool(t: Trace, spec: DensePooler | NormPooler | AttentionPooler, x: Tensor, 
         if spec.kind == "norm":
             return ops.norm(t, "norm", x.view(b, d) if spec.of == "first" else _mean(t, x), norm)
         width = d if spec.width is None else spec.width
-        return ops.activation(t, "activation", ops.linear(t, "dense", x.view(b, d), width, bias=True), spec.activation)
+        y = ops.linear(t, "dense", x.view(b, d), width, bias=True)
+        return y if spec.activation is None else ops.activation(t, "activation", y, spec.activation)
 
 
 def project(t: Trace, spec: Projector, x: Tensor, d_out: Number) -> Tensor:
@@ -108,9 +110,12 @@ def _classify(t: Trace, head: ClassifierHead, x: Tensor, pooled: Tensor) -> Tens
 
 def _contrast(t: Trace, head: ContrastiveHead, texts: Tensor, images: Tensor) -> Tensor:
     """Products of all texts with all images, each made a unit vector, times the temperature (arXiv 2103.00020)."""
-    texts = ops.linear(t, "text_projection", texts, head.width)
-    images = ops.linear(t, "image_projection", images, head.width)
+    if head.width is not None:
+        texts = ops.linear(t, "text_projection", texts, head.width)
+        images = ops.linear(t, "image_projection", images, head.width)
     ops.parameter(t, "temperature")
+    if head.loss == "sigmoid":
+        ops.parameter(t, "similarity_bias")
     (b, width), (count, _) = texts.shape, images.shape
     units = [t.tensor(rows, width, label=f"unit {x.label}") for rows, x in ((b, texts), (count, images))]
     lengths = [t.tensor(rows, 1, label="lengths") for rows in (b, count)]

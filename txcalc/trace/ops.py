@@ -175,3 +175,12 @@ def contrastive_loss(t: Trace, name: str, logits: Tensor) -> None:
         t.tensor(rows, role=Role.INDEX, label="targets"),
         *(t.tensor(role=Role.FLOAT32, label="total weight") for _ in range(2)),
     ))
+
+
+def pairs_loss(t: Trace, name: str, logits: Tensor) -> None:
+    """``F.logsigmoid`` of every (text, image) pair in fp32, with a sign for whether they belong together.
+
+    The CPU's kernel also keeps a buffer as large as its input.
+    """
+    keeps = ("signs", "signed products", *(("exponentials",) if t.workload.device == "cpu" else ()))
+    t.op(name, "loss", saves=tuple(t.tensor(*logits.shape, role=Role.FLOAT32, label=label) for label in keeps))

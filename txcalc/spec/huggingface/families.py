@@ -92,6 +92,8 @@ FAMILIES: Final[dict[str, Family]] = {
     "beit": Family(vision.beit, image_classes("Beit")),
     "dinov2": Family(vision.dinov2, image_classes("Dinov2")),
     "siglip_vision_model": Family(vision.siglip_vision, {"SiglipVisionModel": "none"}),
+    "siglip_text_model": Family(vision.siglip_text, {"SiglipTextModel": "none"}),
+    "siglip": Family(vision.siglip, {"SiglipModel": "contrastive"}),
     "clip": Family(vision.clip, {"CLIPModel": "contrastive"}),
     "clip_text_model": Family(vision.clip_text, {"CLIPTextModel": "none", "CLIPTextModelWithProjection": "projection"}),
     "clip_vision_model": Family(vision.clip_vision, {"CLIPVisionModel": "none",

@@ -129,6 +129,35 @@ def _siglip(c: Config) -> Data:
     return spec
 
 
+def siglip_text(c: Config, kind: str) -> Data:
+    """SigLIP's text encoder: every position sees all, and the last one is projected."""
+    return _siglip_text(c) | {"head": no_head()}
+
+
+def _siglip_text(c: Config) -> Data:
+    c.ignore("tie_word_embeddings", "projection_dim")
+    d = c.size("hidden_size")
+    return {
+        "architecture": "encoder-only", "vocab": c.size("vocab_size"), "d_model": d,
+        "layers": c.size("num_hidden_layers"), "context": c.size("max_position_embeddings"),
+        "position": {"kind": "learned"}, "norm": layernorm(),
+        "attention": {"heads": c.size("num_attention_heads"), "bias": True},
+        "feed_forward": plain(c, c.size("intermediate_size")),
+        "pooler": {"of": "last", "activation": None, "width": c.size_or(d, "projection_size")},
+    }
+
+
+def siglip(c: Config, kind: str) -> Data:
+    """SigLIP, arXiv 2303.15343: both encoders' vectors are compared as they are, each pair on its own."""
+    c.ignore("tie_word_embeddings")
+    text, image = _nested(c, "text_config", "siglip_text_model"), _nested(c, "vision_config", "siglip_vision_model")
+    image.only("vision_use_head", True)
+    spec = _siglip_text(text) | {"tower": _siglip(image)}
+    text.finish()
+    image.finish()
+    return spec | {"head": {"kind": "contrastive", "loss": "sigmoid"}}
+
+
 def clip_vision(c: Config, kind: str) -> Data:
     """CLIP's image encoder, arXiv 2103.00020."""
     return {"architecture": "encoder-only", **_clip_vision(c), "head": _projection(c, kind)}
