@@ -64,7 +64,8 @@ CASES: dict[str, Values] = {
                       "inner_group_num": [1, 2], "tie_word_embeddings": [True, False]},
     "electra": BERT | DECODING | {"embedding_size": [7, 12]},
     "deberta": DEBERTA | {"pos_att_type": [["c2p", "p2c"], "p2c", "c2p", None, []]},
-    "deberta-v2": DEBERTA | {"position_buckets": [-1, 5], "share_att_key": [True, False],
+    "deberta-v2": DEBERTA | {"conv_kernel_size": [0, 3, 5], "conv_act": ["tanh", "gelu"],
+                             "position_buckets": [-1, 5], "share_att_key": [True, False],
                              "norm_rel_ebd": ["none", "layer_norm"]},
     "modernbert": {
         "vocab_size": [101], "hidden_size": [16, 24], "intermediate_size": [17, 29], "num_hidden_layers": [1, 4, 7],

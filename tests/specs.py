@@ -106,6 +106,9 @@ def specs(draw: st.DrawFn) -> Model:
         "d_model": draw(st.sampled_from((14, 19, 22))), "context": 41, "token_types": draw(st.sampled_from((0, 0, 3))),
         "embedding_scale": draw(flags), **draw(stacks(crossing=crossing)),
     }
+    if architecture == "encoder-only":
+        convolution = {"kernel": draw(st.sampled_from((1, 3, 5))), "activation": draw(st.sampled_from(ACTIVATIONS))}
+        data["convolution"] = draw(st.sampled_from((None, None, convolution)))
     if crossing:
         data["encoder"] = draw(stacks())
         data["encoder"].setdefault("groups", None)

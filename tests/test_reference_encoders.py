@@ -318,6 +318,29 @@ def test_deberta_v2_has_disentangled_positions(scores: tuple[str, ...], shared: 
     check(model, weights, lambda: theirs(tokens).last_hidden_state, tokens, eager=True, result="hidden")
 
 
+def test_deberta_v2_convolves_around_its_first_layer() -> None:
+    sizes = {**BERT_SIZES, "type_vocab_size": 0}
+    theirs = twin(transformers.DebertaV2Model, transformers.DebertaV2Config(
+        **sizes, relative_attention=True, position_buckets=5, share_att_key=True, pos_att_type=["c2p", "p2c"],
+        position_biased_input=False, conv_kernel_size=3, conv_act="gelu",
+    ))
+    position = {"kind": "disentangled", "buckets": 5, "norm": False}
+    first = {"convolution": {"kernel": 3, "activation": "gelu"}}
+    model = spec(**DEBERTA_SPEC, head={"kind": "none"}, position=position, groups=[
+        {"blocks": [first, {"repeat": LAYERS - 1}]},
+    ])
+    weights: Weights = {}
+    for name, weight in renamed(dict(theirs.named_parameters()), [
+        (r"encoder\.conv\.conv\.(.*)", r"layers.0.convolution.conv.\1"),
+        (r"encoder\.conv\.LayerNorm\.(.*)", r"layers.0.convolution_norm.\1"), *DEBERTA_NAMES,
+    ]).items():
+        head, _, rest = name.removeprefix("layers.").partition(".")
+        at = f"layers.0.0.0.{rest}" if head == "0" else f"layers.0.1.{int(head) - 1}.{rest}" if head.isdigit() else name
+        weights[at] = weight
+    tokens = ids(2, 23)
+    check(model, weights, lambda: theirs(tokens).last_hidden_state, tokens, eager=True, result="hidden")
+
+
 @pytest.mark.parametrize("reach", [7, 29])
 def test_deberta_clips_the_distances(reach: int) -> None:
     sizes = {**BERT_SIZES, "type_vocab_size": 0}

@@ -38,6 +38,7 @@ LETTERS: Final[dict[str, Letter]] = {
     "inner": Letter("J", "channels of the recurrence"),
     "rank": Letter("R", "width of the step sizes"),
     "conv": Letter("K", "length of the short convolution"),
+    "kernel": Letter("K", "positions of the convolution"),
     "d_ff": Letter("f", "feed-forward width"),
     "shared_d_ff": Letter("f", "width of a shared expert"),
     "experts": Letter("E", "experts"),

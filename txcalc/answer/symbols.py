@@ -30,7 +30,7 @@ from txcalc.trace.workload import Workload
 UNUSED: Final = frozenset({"context", "quantization"})
 """What no program reads, and the layout of stored weights, whose bits and bytes are numbers and not sizes."""
 
-_BLOCK: Final = ("attention", "recurrent", "cross_attention", "feed_forward")
+_BLOCK: Final = ("attention", "recurrent", "cross_attention", "feed_forward", "convolution")
 
 
 @dataclass(frozen=True)

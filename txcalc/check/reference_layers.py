@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 from torch.nn import functional as F
 
+from txcalc.spec import layers
 from txcalc.spec.base import Activation
 from txcalc.spec.layers import DenseBias, MoE, Norm
 
@@ -93,6 +94,19 @@ class Normalization(nn.Module):
             y = y if self.weight is None else y * self.weight
             y = y if self.bias is None else y + self.bias
         return y
+
+
+class Convolution(nn.Module):
+    """A convolution over positions, as many to either side, and an activation."""
+
+    def __init__(self, plan: layers.Convolution, d_model: int, dropout: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(d_model, d_model, plan.kernel, padding=plan.kernel // 2)
+        self.activation, self.dropout = plan.activation, dropout_or_nothing(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, n, d) to the same shape."""
+        return activate(self.activation, self.dropout(self.conv(x.transpose(1, 2)).transpose(1, 2)))
 
 
 # ---------------------------------------------------------------- feed-forward

@@ -8,7 +8,7 @@ from txcalc.spec import inputs, layers, model
 from txcalc.spec.base import Spec
 from txcalc.spec.quantization import Quantization
 
-_SUBLAYERS = {"attention", "recurrent", "cross_attention", "feed_forward", "norm", "residual"}
+_SUBLAYERS = {"attention", "recurrent", "cross_attention", "feed_forward", "convolution", "norm", "residual"}
 _STACK = _SUBLAYERS | {
     "layers", "input", "position", "embedding_norm", "layer_scale", "final_norm", "causal_mask", "share_layers",
     "groups",
@@ -40,6 +40,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.Mamba: {"kind", "inner", "state", "rank", "conv", "conv_bias", "bias", "norms"},
     layers.LightningAttention: {"kind", "heads", "head_dim"},
     layers.GatedDelta: {"kind", "key_heads", "value_heads", "key_dim", "value_dim", "conv"},
+    layers.Convolution: {"kernel", "activation"},
     layers.DenseBias: {"up", "gate", "down"},
     layers.Dense: {"kind", "d_ff", "activation", "gated", "bias"},
     layers.MoE: {

@@ -23,6 +23,7 @@ from txcalc.check.reference_disentangled import DisentangledAttention
 from txcalc.check.reference_distances import DistanceAttention, Distances, query_bias
 from txcalc.check.reference_latent import LatentAttention
 from txcalc.check.reference_layers import (
+    Convolution,
     Dense,
     MixtureOfExperts,
     Normalization,
@@ -143,6 +144,7 @@ class Block(nn.Module):
     recurrent: AnyRecurrence | None
     cross_attention: CrossAttention | None
     feed_forward: Dense | MixtureOfExperts | None
+    convolution: Convolution | None
 
     def __init__(
         self, block: Sublayers, d_model: int, options: Options, tables: PositionTables, *, scaled: bool
@@ -170,6 +172,9 @@ class Block(nn.Module):
         self.attention = None if own is None else tables.attention(own, d_model)
         self.recurrent = None if recurrent is None else build_recurrence(recurrent, d_model, options)
         self.cross_attention = None if cross is None else CrossAttention(cross, d_model, options)
+        plan = block.convolution
+        self.convolution = None if plan is None else Convolution(plan, d_model, options.dropout)
+        self.convolution_norm = nn.Identity() if plan is None else Normalization(norm, d_model)
         match feed_forward:
             case None:
                 self.feed_forward = None
@@ -185,6 +190,14 @@ class Block(nn.Module):
 
         With disentangled positions ``bias`` is their table, (2 * buckets, d); with Transformer-XL's, u and v.
         """
+        y = self._sublayers(x, memory, bias, past, cache)
+        if self.convolution is not None:
+            y = self.convolution_norm(y + self.convolution(x))
+        return y
+
+    def _sublayers(
+        self, x: Tensor, memory: Tensor | None, bias: Tensor | None, past: int, cache: LayerCache | None
+    ) -> Tensor:
         attention, recurrent, cross = self.attention, self.recurrent, self.cross_attention
         feed_forward = self.feed_forward
         if self.parallel:

@@ -193,6 +193,25 @@ Recurrent = Annotated[
 
 
 
+# ---------------------------------------------------------------- convolution
+
+
+class Convolution(Spec):
+    """A convolution of a block's input over its positions, activated, added to the block's output and normed.
+
+    DeBERTa-v2 has one around its first layer. Each position sees as many neighbours on either side.
+    """
+
+    kernel: Size
+    activation: Activation = "tanh"
+
+    @model_validator(mode="after")
+    def _check(self) -> Convolution:
+        if self.kernel % 2 == 0:
+            raise FieldError(("kernel",), f"{self.kernel} is even: it would look further to one side")
+        return self
+
+
 # ---------------------------------------------------------------- feed-forward
 
 

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from txcalc.spec import resolve
 from txcalc.spec.base import Count, Flag, Size, Spec
 from txcalc.spec.errors import FieldError
-from txcalc.spec.facts import first_attention, located_blocks
+from txcalc.spec.facts import first_attention, is_causal, located_blocks
 from txcalc.spec.inputs import (
     ContrastiveHead,
     Head,
@@ -33,7 +33,7 @@ from txcalc.spec.inputs import (
     TokenInput,
     TransformerXLPosition,
 )
-from txcalc.spec.layers import AnyAttention, Attention, BlockNorm, FeedForward, Recurrent
+from txcalc.spec.layers import AnyAttention, Attention, BlockNorm, Convolution, FeedForward, Recurrent
 from txcalc.spec.quantization import Quantization
 
 Architecture = Literal["decoder-only", "encoder-only", "encoder-decoder"]
@@ -46,6 +46,7 @@ class Sublayers(Spec):
     recurrent: Recurrent | None = None
     cross_attention: Attention | None = None
     feed_forward: FeedForward | None = None
+    convolution: Convolution | None = None
     norm: BlockNorm = BlockNorm()
     residual: Literal["sequential", "parallel"] = Field(
         default="sequential", description="parallel: x + attention(norm(x)) + feed_forward(norm(x))"
@@ -187,6 +188,8 @@ class Model(Stack):
         for path, block in located_blocks(self):
             if block.cross_attention is not None and self.encoder is None:
                 raise FieldError((*path, "cross_attention"), "needs architecture: encoder-decoder")
+            if block.convolution is not None and is_causal(self):
+                raise FieldError((*path, "convolution"), "it sees what comes after: only an encoder can have one")
         for path, block in located_blocks(self.encoder) if self.encoder else []:
             if block.cross_attention is not None:
                 raise FieldError(("encoder", *path, "cross_attention"), "an encoder has nothing to attend to")

@@ -12,7 +12,7 @@ from txcalc.spec.errors import FieldError
 
 Data = dict[str, Any]
 
-BLOCK_FIELDS = ("attention", "cross_attention", "feed_forward", "norm", "residual")
+BLOCK_FIELDS = ("attention", "cross_attention", "feed_forward", "convolution", "norm", "residual")
 STACK_FIELDS = (*BLOCK_FIELDS, "layers", "position", "embedding_norm", "final_norm", "share_layers", "groups")
 
 

@@ -10,7 +10,7 @@ from txcalc.trace import ops
 from txcalc.trace.attention import cross_attention, relative_bias, self_attention
 from txcalc.trace.distances import query_biases
 from txcalc.trace.embeddings import embed, frames, patches, position_table, tokens
-from txcalc.trace.feedforward import feed_forward
+from txcalc.trace.feedforward import convolve, feed_forward
 from txcalc.trace.heads import pool, project, top
 from txcalc.trace.record import Number, Tensor, Trace
 from txcalc.trace.recurrent import recurrent
@@ -138,14 +138,26 @@ def _block(
         assert block.feed_forward is not None
         return feed_forward(t, block.feed_forward, h)
 
+    y = _sublayers(t, block, stack, x, {
+        "attention": attend, "recurrent": recur, "cross_attention": attend_source, "feed_forward": feed,
+    })
+    if block.convolution is None:
+        return y
+    y = ops.add(t, y, convolve(t, block.convolution, x))
+    return ops.norm(t, "convolution_norm", y, block.norm)
+
+
+def _sublayers(
+    t: Trace, block: Sublayers, stack: Stack, x: Tensor, sublayers: dict[str, Callable[[Tensor], Tensor]]
+) -> Tensor:
+    """The sublayers that the block has, each in its residual, or attention and feed-forward side by side in one."""
     if block.residual == "parallel":
         h = ops.norm(t, "attention_norm", x, block.norm)
         g = h if block.norm.shared else ops.norm(t, "feed_forward_norm", x, block.norm)
-        y, z = attend(h), feed(g)
+        y, z = sublayers["attention"](h), sublayers["feed_forward"](g)
         if stack.layer_scale:
             y, z = ops.scale(t, "attention_scale", y), ops.scale(t, "feed_forward_scale", z)
         return ops.add(t, ops.add(t, x, y), z)
-    sublayers = {"attention": attend, "recurrent": recur, "cross_attention": attend_source, "feed_forward": feed}
     for name, run in sublayers.items():
         if getattr(block, name) is not None:
             x = _residual(t, name, block, stack, run, x)

@@ -211,9 +211,7 @@ def deberta(c: Config, kind: str) -> Data:
 
 def deberta_v2(c: Config, kind: str) -> Data:
     """DeBERTa-v2 and v3 (arXiv 2111.09543): distances in buckets, positions may share the projections of the words."""
-    c.only("conv_kernel_size", 0)
-    c.ignore("conv_act", "conv_groups")
-    spec = _disentangled(c, kind)
+    spec = _disentangled(c, kind) | _around_first_layer(c)
     buckets = c.take("position_buckets", default=-1)
     shared = c.take("share_att_key", default=False) is True
     normed = "layer_norm" in [part.strip() for part in str(c.take("norm_rel_ebd", default="none")).lower().split("|")]
@@ -227,6 +225,20 @@ def deberta_v2(c: Config, kind: str) -> Data:
     spec["position"] |= {"buckets": buckets if isinstance(buckets, int) and buckets > 0 else distances,
                          "shared_projections": shared, "norm": normed}
     return spec
+
+
+def _around_first_layer(c: Config) -> Data:
+    """A convolution of the embeddings, added to what the first layer makes of them."""
+    if c.take("conv_kernel_size", default=0) == 0:
+        c.ignore("conv_act", "conv_groups")
+        return {}
+    c.only("conv_groups", 1)
+    kernel, act = c.size("conv_kernel_size"), c.choice("conv_act", ACTIVATIONS, default="tanh")
+    if kernel % 2 == 0:
+        raise c.error("conv_kernel_size", "must be odd: an even one makes another length")
+    others = c.size("num_hidden_layers") - 1
+    first = {"convolution": {"kernel": kernel, "activation": act}}
+    return {"groups": [{"blocks": [first, *([{"repeat": others}] if others else [])]}]}
 
 
 def _disentangled(c: Config, kind: str) -> Data:
