@@ -68,9 +68,8 @@ def test_flops(name: str) -> None:
 ])
 def test_kv_cache(name: str, length: str) -> None:
     spec, n = read(name), int(length.removeprefix("s"))
-    own = None if spec.encoder is None else spec.encoder.input
-    source = positions(own, n)
-    found = totals(spec, "prefill", {"seq": n} if own is None else {"seq": 128, "source_seq": source})
+    lengths = {"seq": n} if spec.encoder is None else {"seq": 128, "source_seq": positions(spec.encoder.input, n)}
+    found = totals(spec, "prefill", lengths)
     assert found.kv_cache_bytes is not None
     assert found.kv_cache_bytes.value == FACTS[name]["kv"][length]
 
