@@ -1,14 +1,20 @@
-"""Read the default of every configuration field from transformers' classes. Run: python tests/huggingface_defaults.py
+"""Read every configuration field's default and other names from transformers' classes.
 
-A config.json leaves out what equals its class's default, so an importer must know these facts. A test checks that
-the committed table still equals the installed classes.
+Run: python tests/huggingface_defaults.py
+
+A config.json leaves out what equals its class's default, and may call a field by its other name, so an importer must
+know these facts. A test checks that the committed tables still equal the installed classes.
 """
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-TABLE = Path(__file__).parent.parent / "txcalc" / "spec" / "huggingface" / "defaults.json"
+FOLDER = Path(__file__).parent.parent / "txcalc" / "spec" / "huggingface"
+DEFAULTS, ALIASES = FOLDER / "defaults.json", FOLDER / "aliases.json"
+NAMED_OTHERWISE = {"kimi_k2": "deepseek_v3"}
+"""Types whose class is another's: the library has none of their name."""
 
 
 def read_defaults(model_types: list[str]) -> dict[str, dict[str, Any]]:
@@ -18,18 +24,32 @@ def read_defaults(model_types: list[str]) -> dict[str, dict[str, Any]]:
 
     found = {}
     for model_type in model_types:
-        cls = CONFIG_MAPPING[model_type]
+        cls = CONFIG_MAPPING[NAMED_OTHERWISE.get(model_type, model_type)]
         # The class attribute, not the instance's: an instance has already derived kv heads from heads.
         found[model_type] = {
-            name: value for name in sorted(cls().to_dict())
+            name: value for name in sorted({*cls().to_dict(), *(field.name for field in fields(cls))})
             if name not in IRRELEVANT and isinstance(value := getattr(cls, name, {}), int | float | str | list | None)
         }
     return found
 
 
+def read_aliases(model_types: list[str]) -> dict[str, dict[str, str]]:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    found = {name: CONFIG_MAPPING[NAMED_OTHERWISE.get(name, name)].attribute_map for name in model_types}
+    return {name: dict(sorted(aliases.items())) for name, aliases in found.items() if aliases}
+
+
+def as_text(table: dict[str, Any]) -> str:
+    return json.dumps(table, indent=1) + "\n"
+
+
 def main() -> None:
-    types = sorted(json.loads(TABLE.read_text()))
-    TABLE.write_text(json.dumps(read_defaults(types), indent=1) + "\n")
+    from txcalc.spec.huggingface.families import FAMILIES
+
+    types = sorted(FAMILIES)
+    DEFAULTS.write_text(as_text(read_defaults(types)))
+    ALIASES.write_text(as_text(read_aliases(types)))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from txcalc.spec.errors import shown
 from txcalc.spec.huggingface.config import Config
 from txcalc.spec.resolve import merge
 
@@ -62,6 +63,8 @@ def rope(c: Config, head_dim: int, *, default: float = 1.0) -> Data:
     part = c.take("partial_rotary_factor", "rotary_pct", default=None)
     part = nested if part is None else part
     dim = int(head_dim * (default if part is None else part))
+    if head_dim % 2:
+        raise c.error("head_dim", f"positions rotate pairs of columns, and a head has {head_dim}")
     if dim == head_dim:
         return {"kind": "rope"}
     return {"kind": "rope", "dim": dim} if dim else {"kind": "none"}
@@ -98,11 +101,18 @@ def _runs(overrides: Sequence[Data]) -> list[Data]:
 
 
 def labels(c: Config) -> int:
-    """Classes of a classifier: the label table's length, or 2 as the library has it."""
+    """Classes of a classifier: the label table's length, or 2 as the library has it.
+
+    Of a table and a number that contradict each other, versions of the library differ in which one wins.
+    """
     table = c.take("id2label", default=None)
-    if isinstance(table, Mapping) and table:
-        return len(table)
-    return c.size("num_labels", "_num_labels", default=2)
+    if table is None:
+        return c.size("num_labels", default=2)
+    if not isinstance(table, Mapping) or not table:
+        raise c.error("id2label", f"must be a mapping with a name for every class, got {shown(table)}")
+    if c.size("num_labels", default=len(table)) != len(table):
+        raise c.error("num_labels", f"{c.take('num_labels')} contradicts the {len(table)} names in id2label")
+    return len(table)
 
 
 def layer_types(c: Config, layers: int, default: Sequence[str]) -> list[str]:

@@ -59,28 +59,42 @@ class Config:
     """One JSON object of a configuration, with the class's defaults behind it."""
 
     def __init__(self, data: Mapping[str, Any], model_type: str, *, source: str, path: str = "") -> None:
-        self.data = data
         self.model_type = model_type
         self.source = source
         self.path = path
         self.defaults = class_defaults().get(model_type, {})
+        aliases = class_aliases().get(model_type, {})
+        self.own = {*self.defaults, *aliases, *aliases.values()}
+        self._aliases = {name: field for name, field in aliases.items() if name in data and field not in IRRELEVANT}
+        self.data = {**{field: data[name] for name, field in self._aliases.items()}, **data}
         self._taken: set[str] = set()
+        for name, field in self._aliases.items():
+            self._agree(field, name)
 
     def take(self, *names: str, default: Any = REQUIRED) -> Any:
         """The value of the first of these names in the file, else the class's default, else ``default``.
 
-        Raises ``SpecError`` when there is none.
+        Of several names for one thing, those that this family's class knows count, where it knows any: the class
+        would pass over the others. Raises ``SpecError`` when there is none, and when two names contradict each other.
         """
+        names = tuple(name for name in names if name in self.own) or names
         self._taken.update(names)
-        for name in names:
-            if name in self.data:
-                return self.data[name]
+        given = [name for name in names if name in self.data]
+        for name in given[1:]:
+            self._agree(given[0], name)
+        if given:
+            return self.data[given[0]]
         for name in names:
             if name in self.defaults:
                 return self.defaults[name]
         if default is REQUIRED:
             raise self.error(names[0], "required field is missing")
         return default
+
+    def _agree(self, name: str, other: str) -> None:
+        """Refuse two names of one thing with different values: libraries differ in which of them wins."""
+        if self.data[name] != self.data[other]:
+            raise self.error(other, f"{shown(self.data[other])} contradicts {name} {shown(self.data[name])}")
 
     def size(self, *names: str, default: Any = REQUIRED) -> int:
         """A whole number of at least 1."""
@@ -135,7 +149,7 @@ class Config:
     def finish(self) -> None:
         """Refuse any field that was neither taken nor known not to matter."""
         for name, value in self.data.items():
-            if name in self._taken or name in IRRELEVANT or name.startswith("_"):
+            if self._aliases.get(name, name) in self._taken or name in IRRELEVANT or name.startswith("_"):
                 continue
             if name in self.defaults and self.defaults[name] == value:
                 continue
@@ -152,6 +166,16 @@ class Config:
 @cache
 def class_defaults() -> dict[str, dict[str, Any]]:
     """``{model_type: {field: default}}`` of the configuration classes, for files that leave defaults out."""
-    text = resources.files("txcalc.spec.huggingface").joinpath("defaults.json").read_text("utf-8")
+    return _table("defaults.json")
+
+
+@cache
+def class_aliases() -> dict[str, dict[str, Any]]:
+    """``{model_type: {other name: field}}`` of the configuration classes."""
+    return _table("aliases.json")
+
+
+def _table(name: str) -> dict[str, dict[str, Any]]:
+    text = resources.files("txcalc.spec.huggingface").joinpath(name).read_text("utf-8")
     found: dict[str, dict[str, Any]] = json.loads(text)
     return found

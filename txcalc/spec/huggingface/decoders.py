@@ -8,6 +8,7 @@ from txcalc.spec.huggingface.build import (
     Data,
     gated,
     grouped_query,
+    labels,
     layer_types,
     layered,
     layernorm,
@@ -24,7 +25,7 @@ def common(c: Config, kind: str, *, head_bias: bool = False, **parts: Any) -> Da
     """Vocabulary, width, depth, context and head, under the names most decoders use; ``parts`` win."""
     return {
         "vocab": c.size("vocab_size"),
-        "d_model": c.size("hidden_size", "n_embd", "d_model", "n_embed"),
+        "d_model": c.size("hidden_size", "n_embd", "d_model"),
         "layers": c.size("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
         "context": c.size("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", default=2048),
         "head": decoder_head(c, kind, bias=head_bias),
@@ -194,6 +195,7 @@ def phi(c: Config, kind: str) -> Data:
     attention = grouped_query(c, bias=True)
     if c.flag("qk_layernorm"):
         attention["qk_norm"] = layernorm(over="head")
+        c.only("head_dim", None, c.size("hidden_size") // attention["heads"])  # the width of the class's norms
     return common(c, kind, head_bias=True, attention=attention, feed_forward=plain(c, c.size("intermediate_size")),
                   norm=layernorm(shared=True), residual="parallel",
                   position=rope(c, head_dim(c, attention), default=0.5))
@@ -210,6 +212,7 @@ def stablelm(c: Config, kind: str) -> Data:
     """LayerNorm, quarter-rotary heads; the larger ones parallel with a norm for every head."""
     qkv = c.flag("use_qkv_bias")
     attention = grouped_query(c, bias={"q": qkv, "k": qkv, "v": qkv})
+    c.only("head_dim", None, c.size("hidden_size") // attention["heads"])  # the class does not read it
     if c.flag("qk_layernorm"):
         attention["qk_norm"] = layernorm(bias=False, over="heads")
     parallel = c.flag("use_parallel_residual")
@@ -310,9 +313,12 @@ def gptj(c: Config, kind: str) -> Data:
     d = c.size("n_embd", "hidden_size")
     c.ignore("n_ctx", "scale_attn_weights")
     feed = plain(c, c.size_or(4 * d, "n_inner"), act="activation_function")
-    return common(c, kind, head_bias=True, attention={"heads": c.size("n_head", "num_attention_heads")},
+    spec = common(c, kind, head_bias=True, attention={"heads": c.size("n_head", "num_attention_heads")},
                   feed_forward=feed, norm=layernorm(shared=True), residual="parallel",
                   position={"kind": "rope", "dim": c.size("rotary_dim")})
+    if kind == "span":
+        spec["head"]["labels"] = labels(c)
+    return spec
 
 
 def gpt_neox(c: Config, kind: str) -> Data:
@@ -343,7 +349,7 @@ def opt(c: Config, kind: str) -> Data:
 def bloom(c: Config, kind: str) -> Data:
     """ALiBi, a norm on the embeddings, biases everywhere."""
     c.ignore("apply_residual_connection_post_layernorm", "n_inner")
-    d = c.size("n_embed", "hidden_size") if "n_embed" in c.data else c.size("hidden_size")
+    d = c.size_or(c.size("hidden_size"), "n_embed")
     return common(c, kind, d_model=d, attention={"heads": c.size("num_attention_heads", "n_head"), "bias": True},
                   feed_forward={"d_ff": 4 * d, "activation": "gelu_tanh", "bias": True}, norm=layernorm(),
                   embedding_norm=True, position={"kind": "alibi"})
@@ -372,14 +378,14 @@ def falcon(c: Config, kind: str) -> Data:
     heads = c.size("num_attention_heads", "n_head")
     new, bias = c.flag("new_decoder_architecture"), c.flag("bias")
     multi_query, parallel = c.flag("multi_query"), c.flag("parallel_attn")
-    kv_heads = c.take("num_kv_heads", "n_head_kv", default=None)
-    norms = c.take("num_ln_in_parallel_attn", default=None)
+    kv_heads = c.size_or(heads, "num_kv_heads", "n_head_kv")
+    norms = c.size_or(2 if new else 1, "num_ln_in_parallel_attn")
     d = c.size("hidden_size")
+    shared = parallel and norms != 2
     if new:
-        parallel, kv_heads = True, kv_heads or heads
+        parallel = True
     else:
         kv_heads = 1 if multi_query else heads
-    shared = parallel and (norms or (2 if new else 1)) == 1
     return common(c, kind, attention={"heads": heads, "kv_heads": kv_heads, "bias": bias},
                   feed_forward=plain(c, c.size_or(4 * d, "ffn_hidden_size"), bias=bias, act="activation"),
                   norm=layernorm(shared=shared), residual="parallel" if parallel else "sequential",

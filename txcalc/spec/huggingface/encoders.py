@@ -213,7 +213,7 @@ def deberta_v2(c: Config, kind: str) -> Data:
     """DeBERTa-v2 and v3 (arXiv 2111.09543): distances in buckets, positions may share the projections of the words."""
     spec = _disentangled(c, kind) | _around_first_layer(c)
     buckets = c.take("position_buckets", default=-1)
-    shared = c.take("share_att_key", default=False) is True
+    shared = c.flag("share_att_key", default=False)
     normed = "layer_norm" in [part.strip() for part in str(c.take("norm_rel_ebd", default="none")).lower().split("|")]
     if not c.flag("relative_attention"):
         if normed:

@@ -96,9 +96,80 @@ def granitemoe(c: Config, kind: str) -> Data:
     return common(c, kind, attention=attention, feed_forward=feed, norm=rms(), position=rope(c, head_dim(c, attention)))
 
 
+def granitemoeshared(c: Config, kind: str) -> Data:
+    """Granite with experts and a shared one of its own width; width 0 stands for none."""
+    spec = granitemoe(c, kind)
+    if c.take("shared_intermediate_size"):
+        spec["feed_forward"] |= {"shared_experts": 1, "shared_d_ff": c.size("shared_intermediate_size")}
+    return spec
+
+
+def flex_olmo(c: Config, kind: str) -> Data:
+    """FlexOlmo: OLMo 2's norms after each sublayer around OLMoE's experts."""
+    spec = olmoe(c, kind)
+    spec["norm"] = rms(placement="res-post")
+    return spec
+
+
+def minimax_m2(c: Config, kind: str) -> Data:
+    """MiniMax-M2: norms over the whole of q and k, sigmoid routing with a bias that is no parameter."""
+    c.only("use_qk_norm", True)
+    c.only("qk_norm_type", "per_layer")
+    c.only("attn_type_list", None, [1] * c.size("num_hidden_layers"))
+    c.only("shared_intermediate_size", 0)
+    c.only("scoring_func", "sigmoid")
+    c.ignore("use_routing_bias", "use_mtp", "num_mtp_modules", "mtp_transformer_layers")
+    attention = grouped_query(c, qk_norm=rms(over="full"))
+    feed = experts(c, count=("num_local_experts", "num_experts"), d_ff="intermediate_size", routing="sigmoid-topk")
+    width = head_dim(c, attention)
+    part = {"kind": "rope", "dim": c.size("rotary_dim")} if "rotary_dim" in c.data else rope(c, width)
+    return common(c, kind, attention=attention, feed_forward=feed, norm=rms(), position=part)
+
+
+def ernie4_5_moe(c: Config, kind: str) -> Data:
+    """ERNIE 4.5 with experts: one switch for every bias, the head's among them.
+
+    What is added to the scores before the best are chosen is a parameter here, one number for each expert.
+    """
+    bias = c.flag("use_bias")
+    c.ignore("moe_norm_min")
+    attention = grouped_query(c, bias=bias)
+    shared = c.take("moe_num_shared_experts")
+    moe = {"kind": "moe", "experts": c.size("moe_num_experts", "num_experts"),
+           "active_experts": c.size("moe_k", "num_experts_per_tok"), "d_ff": c.size("moe_intermediate_size"),
+           "activation": activation(c, "hidden_act"), "router_bias": True, "bias": False,
+           **({"shared_experts": shared} if shared else {})}
+    if bias:
+        raise c.error("use_bias", "true is not understood beside experts, whose routed ones then have none")
+    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
+                  position=rope(c, head_dim(c, attention)))
+    layers, step = spec["layers"], c.size("moe_layer_interval")
+    first, last = c.take("moe_layer_start_index"), c.take("moe_layer_end_index")
+    last = layers - 1 if last == -1 else last
+    return _with_experts(spec, [(i + 1) % step == 0 and first <= i <= last for i in range(layers)], moe)
+
+
+def dots1(c: Config, kind: str) -> Data:
+    """dots.llm1: Qwen 3's attention, DeepSeek V3's experts."""
+    c.ignore("n_group", "topk_group", "routed_scaling_factor")
+    attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(over="head"))
+    shared = c.take("n_shared_experts")
+    moe = experts(c, count=("n_routed_experts", "num_local_experts"), normalize=c.flag("norm_topk_prob"),
+                  routing="sigmoid-topk", **({"shared_experts": shared} if shared else {}))
+    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
+                  position=rope(c, head_dim(c, attention)))
+    layers, window, first = spec["layers"], c.take("sliding_window"), c.take("max_window_layers")
+    default = ["sliding_attention" if window is not None and i >= first else "full_attention" for i in range(layers)]
+    extra: list[Data] = [{"attention": {"window": window}} if k == "sliding_attention" and window else {}
+                         for k in layer_types(c, layers, default)]
+    dense = c.take("first_k_dense_replace")
+    return _with_experts(spec, [i >= dense for i in range(layers)], moe, extra)
+
+
 def phimoe(c: Config, kind: str) -> Data:
     """Phi-3.5-MoE: LayerNorm, biases as the configuration says, a biased head."""
     attention = grouped_query(c, bias=c.flag("attention_bias"))
+    c.only("num_experts_per_tok", 2)  # the class picks two, one after the other
     feed = experts(c, count=("num_local_experts",), d_ff="intermediate_size")
     spec = common(c, kind, head_bias=c.flag("lm_head_bias"), attention=attention, feed_forward=feed, norm=layernorm(),
                   position=rope(c, head_dim(c, attention)))
@@ -148,9 +219,10 @@ def deepseek_v3(c: Config, kind: str) -> Data:
 def _deepseek(c: Config, kind: str, routing: str) -> Data:
     """DeepSeek V2 and V3, Kimi K2: latent attention, shared experts, the first layers dense."""
     c.ignore("num_key_value_heads", "head_dim", "qk_head_dim", "num_nextn_predict_layers", "n_group", "topk_group",
-             "topk_method", "routed_scaling_factor", "scoring_func", "ep_size",
-             "num_local_experts")
+             "topk_method", "routed_scaling_factor", "scoring_func", "ep_size")
     c.only("moe_layer_freq", 1)
+    if "mlp_bias" not in c.own:
+        c.only("mlp_bias", False)
     attention = {
         "kind": "mla", "heads": c.size("num_attention_heads"), "kv_rank": c.size("kv_lora_rank"),
         "nope_dim": c.size("qk_nope_head_dim"), "rope_dim": c.size("qk_rope_head_dim"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from txcalc.spec.huggingface import decoders, encoders, experts, hybrids, seq2seq, vision
+from txcalc.spec.huggingface import decoders, encoders, experts, hybrids, llamas, seq2seq, vision
 from txcalc.spec.huggingface.encoders import encoder_classes
 from txcalc.spec.huggingface.importer import Family, decoder_classes
 from txcalc.spec.huggingface.seq2seq import seq2seq_classes, t5_classes
@@ -35,6 +35,16 @@ FAMILIES: Final[dict[str, Family]] = {
     "starcoder2": Family(decoders.starcoder2, decoder_classes("Starcoder2")),
     "nemotron": Family(decoders.nemotron, decoder_classes("Nemotron")),
     "smollm3": Family(decoders.smollm3, decoder_classes("SmolLM3")),
+    "ernie4_5": Family(llamas.ernie4_5, decoder_classes("Ernie4_5")),
+    "seed_oss": Family(llamas.seed_oss, decoder_classes("SeedOss")),
+    "hunyuan_v1_dense": Family(llamas.hunyuan, decoder_classes("HunYuanDenseV1")),
+    "arcee": Family(llamas.arcee, decoder_classes("Arcee")),
+    "helium": Family(llamas.helium, decoder_classes("Helium")),
+    "exaone4": Family(llamas.exaone4, decoder_classes("Exaone4")),
+    "ministral": Family(llamas.ministral, decoder_classes("Ministral")),
+    "ministral3": Family(decoders.mistral, decoder_classes("Ministral3")),
+    "cwm": Family(llamas.cwm, decoder_classes("Cwm")),
+    "vaultgemma": Family(llamas.vaultgemma, decoder_classes("VaultGemma")),
     "gpt2": Family(decoders.gpt2, _GPT2),
     "openai-gpt": Family(decoders.openai_gpt, {"OpenAIGPTLMHeadModel": "lm", "OpenAIGPTModel": "none"}),
     "gpt_bigcode": Family(decoders.gpt_bigcode, decoder_classes("GPTBigCode")),
@@ -51,6 +61,11 @@ FAMILIES: Final[dict[str, Family]] = {
     "qwen3_moe": Family(experts.qwen3_moe, decoder_classes("Qwen3Moe")),
     "olmoe": Family(experts.olmoe, decoder_classes("Olmoe")),
     "granitemoe": Family(experts.granitemoe, decoder_classes("GraniteMoe")),
+    "granitemoeshared": Family(experts.granitemoeshared, decoder_classes("GraniteMoeShared")),
+    "flex_olmo": Family(experts.flex_olmo, decoder_classes("FlexOlmo")),
+    "minimax_m2": Family(experts.minimax_m2, decoder_classes("MiniMaxM2")),
+    "ernie4_5_moe": Family(experts.ernie4_5_moe, decoder_classes("Ernie4_5_Moe")),
+    "dots1": Family(experts.dots1, decoder_classes("Dots1")),
     "phimoe": Family(experts.phimoe, decoder_classes("Phimoe")),
     "dbrx": Family(experts.dbrx, decoder_classes("Dbrx")),
     "gpt_oss": Family(experts.gpt_oss, decoder_classes("GptOss")),

@@ -41,6 +41,9 @@ def umt5(c: Config, kind: str) -> Data:
 
 
 def _t5(c: Config, kind: str, *, per_layer: bool) -> Data:
+    c.only("is_decoder", False)
+    if kind not in ("encoder", "token"):
+        c.only("is_encoder_decoder", True)
     layers, d = c.size("num_layers", "num_hidden_layers"), c.size("d_model", "hidden_size")
     position = {"kind": "relative", "buckets": c.size("relative_attention_num_buckets"),
                 "max_distance": c.size("relative_attention_max_distance"), "per_layer": per_layer}
@@ -120,9 +123,8 @@ def _bart(
 
     Untied, these classes keep a third token table that nothing reads, so that is refused.
     """
-    c.ignore("num_hidden_layers", "classif_dropout", "save_step", "force_bos_token_to_be_generated",
-             "extra_layer_norm", "layernorm_variant", "hidden_size", "num_attention_heads", "max_new_tokens",
-             "encoder_emd_tok_dim", "decoder_emd_tok_dim")
+    c.ignore("classif_dropout", "save_step", "force_bos_token_to_be_generated", "extra_layer_norm",
+             "layernorm_variant", "max_new_tokens", "encoder_emd_tok_dim", "decoder_emd_tok_dim")
     c.only("is_decoder", False)
     if shared_tables:
         c.only("tie_word_embeddings", True)
@@ -154,9 +156,9 @@ def _two_stacks(c: Config, **attention: Any) -> Data:
 
 def whisper(c: Config, kind: str) -> Data:
     """Whisper, arXiv 2212.04356: spectrogram frames through two convolutions, no bias on keys."""
-    c.ignore("num_hidden_layers", "classifier_proj_size", "median_filter_width", "use_weighted_layer_sum",
-             "max_new_tokens", "alignment_heads", "lang_to_id", "task_to_id", "no_timestamps_token_id",
-             "is_multilingual", "suppress_ids", "hidden_size", "num_attention_heads", "input_channels")
+    c.ignore("classifier_proj_size", "median_filter_width", "use_weighted_layer_sum", "max_new_tokens",
+             "alignment_heads", "lang_to_id", "task_to_id", "no_timestamps_token_id", "is_multilingual",
+             "suppress_ids", "input_channels")
     sound = {"kind": "frames", "bins": c.size("num_mel_bins"), "length": c.size("max_source_positions")}
     tied = c.flag("tie_word_embeddings")
     stacks = _two_stacks(c, bias={"q": True, "k": False, "v": True, "o": True})

@@ -40,7 +40,7 @@ def _tower(c: Config, image: Data, *, bias: bool | Data = True, **parts: Any) ->
     c.ignore("tie_word_embeddings")
     heads, d = c.size("num_attention_heads"), c.size("hidden_size")
     attention: Data = {"heads": heads, "bias": bias}
-    if c.take("head_dim", default=None) is not None:
+    if "head_dim" in c.own and c.take("head_dim") is not None:
         attention["head_dim"] = c.size("head_dim")
     feed = parts.pop("feed_forward", None) or plain(c, c.size("intermediate_size"))
     return {"d_model": d, "layers": c.size("num_hidden_layers"), "input": image, "position": {"kind": "learned"},
