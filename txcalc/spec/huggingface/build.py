@@ -63,11 +63,9 @@ def rope(c: Config, head_dim: int, *, default: float = 1.0) -> Data:
     part = c.take("partial_rotary_factor", "rotary_pct", default=None)
     part = nested if part is None else part
     dim = int(head_dim * (default if part is None else part))
-    if head_dim % 2:
-        raise c.error("head_dim", f"positions rotate pairs of columns, and a head has {head_dim}")
-    if dim == head_dim:
-        return {"kind": "rope"}
-    return {"kind": "rope", "dim": dim} if dim else {"kind": "none"}
+    if head_dim % 2 or dim < 2:
+        raise c.error("head_dim", f"positions rotate pairs of columns, here {dim} of a head's {head_dim}")
+    return {"kind": "rope"} if dim == head_dim else {"kind": "rope", "dim": dim}
 
 
 def windowed(c: Config, base: Data, windows: Sequence[int | None]) -> Data:
@@ -115,10 +113,30 @@ def labels(c: Config) -> int:
     return len(table)
 
 
-def layer_types(c: Config, layers: int, default: Sequence[str]) -> list[str]:
-    """The kind of every layer, from the file or from the pattern that the class makes up."""
+def layer_types(
+    c: Config, layers: int, default: Sequence[str], other: str = "sliding_attention",
+) -> list[str]:
+    """The kind of every layer, full attention or ``other``: from the file, or the pattern that the class makes up."""
     given = c.take("layer_types", default=None)
     kinds = list(default) if given is None else given
     if not isinstance(kinds, list) or len(kinds) != layers:
         raise c.error("layer_types", f"must be a list of {layers} entries, one per layer")
-    return [str(kind) for kind in kinds]
+    kinds = [_OLDER_KINDS.get(kind, kind) if isinstance(kind, str) else shown(kind) for kind in kinds]
+    for kind in kinds:
+        if kind not in ("full_attention", other):
+            raise c.error("layer_types", f"{shown(kind)} is not known; txcalc knows full_attention, {other}")
+    return kinds
+
+
+_OLDER_KINDS: Final = {"attention": "full_attention", "mamba": "linear_attention"}
+
+
+def runs(c: Config, name: str) -> list[tuple[list[Any], int]]:
+    """A list of pairs: a pattern of layers, and how often it follows itself (GPT-Neo)."""
+    pairs = c.take(name)
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], list) and type(pair[1]) is int
+        for pair in pairs
+    ):
+        raise c.error(name, f"must be a list of pairs of a pattern and how often it follows itself, got {shown(pairs)}")
+    return [(pattern, times) for pattern, times in pairs]

@@ -32,8 +32,9 @@ hidden_dropout_p hidden_dropout_prob id2label image_token_id image_token_index i
 initializer_factor initializer_range input_jitter_noise is_decoder is_encoder_decoder jitter_noise label2id
 layer_norm_eps layer_norm_epsilon layerdrop layernorm_epsilon length_penalty local_rope_theta logit_scale
 logit_scale_init_value logits_scaling mask_feature_length mask_feature_min_masks mask_feature_prob mask_time_length
-mask_time_min_masks mask_time_prob mask_token_id masked_softmax_fusion max_length median_filter_length min_length
-mlp_dropout model_type moe_loss_weight mup_enabled mup_width_multiplier no_repeat_ngram_size norm_eps norm_epsilon
+mask_time_min_masks mask_time_prob mask_token_id masked_softmax_fusion max_length max_sequence_length
+median_filter_length min_length mlp_dropout model_type moe_loss_weight mup_enabled mup_width_multiplier
+no_repeat_ngram_size norm_eps norm_epsilon
 normalize_before normalize_embedding num_beam_groups num_beams num_labels num_return_sequences offset_alibi onnx_safe
 original_max_position_embeddings output_attentions output_hidden_states output_past output_router_logits output_scores
 pad_token_id prefix pretraining_tp problem_type processor_class pruned_heads quantization_config query_pre_attn_scalar
@@ -44,7 +45,7 @@ rotary_emb_scale_base router_aux_loss_coef router_jitter_noise router_z_loss_coe
 scale_embedding scale_embeddings sep_token_id seq_aux skip_bias_add skip_bias_add_qkv slow_but_exact
 sparse_pred_ignore_index sparse_prediction static_position_embeddings summary_activation summary_first_dropout
 summary_last_dropout summary_proj_to_labels summary_type summary_use_proj suppress_tokens task_specific_params
-temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript
+temperature tf_legacy_loss tie_encoder_decoder tokenizer_class tokenizer_name top_k top_p torch_dtype torchscript
 transformers_version typical_p unk_token_id unsloth_fixed unsloth_version use_bfloat16 use_cache use_cache_kernel
 use_cache_quantization use_dynamic_ntk use_flash_attn use_logn_attn use_mems_eval
 """.split())  # noqa: SIM905  a list would be a column of 200 lines
@@ -66,6 +67,7 @@ class Config:
         aliases = class_aliases().get(model_type, {})
         self.own = {*self.defaults, *aliases, *aliases.values()}
         self._aliases = {name: field for name, field in aliases.items() if name in data and field not in IRRELEVANT}
+        self._given = data.keys()
         self.data = {**{field: data[name] for name, field in self._aliases.items()}, **data}
         self._taken: set[str] = set()
         for name, field in self._aliases.items():
@@ -134,6 +136,12 @@ class Config:
         if value not in understood:
             expected = " or ".join(shown(v) for v in understood)
             raise self.error(name, f"only {expected} is understood, got {shown(value)}")
+
+    def by_its_name(self, field: str) -> None:
+        """Refuse a field given by another name alone: its class derives sizes before it looks at other names."""
+        for other, name in self._aliases.items():
+            if name == field and field not in self._given:
+                raise self.error(other, f"is not understood without {field}")
 
     def ignore(self, *names: str) -> None:
         """Fields known not to matter for this family."""

@@ -15,6 +15,7 @@ from txcalc.spec.huggingface.build import (
     plain,
     rms,
     rope,
+    runs,
     windowed,
 )
 from txcalc.spec.huggingface.config import Config
@@ -58,7 +59,7 @@ def mistral(c: Config, kind: str) -> Data:
 
 def qwen2(c: Config, kind: str) -> Data:
     """Llama's shape with biases on q, k and v."""
-    c.ignore("use_mrope", "attention_bias", "mlp_bias")
+    c.ignore("use_mrope", "attention_bias", "mlp_bias", "dual_chunk_attention_config")
     spec = _plain_llama(c, kind, bias={"q": True, "k": True, "v": True})
     return windowed(c, spec, _qwen_windows(c, spec["layers"]))
 
@@ -165,6 +166,7 @@ def cohere(c: Config, kind: str) -> Data:
 
 def cohere2(c: Config, kind: str) -> Data:
     """Cohere with three sliding layers to each full one, which has no positions."""
+    c.only("use_qk_norm", False, None)
     spec = cohere(c, kind)
     pattern = c.take("sliding_window_pattern", default=4)
     default = ["sliding_attention" if (i + 1) % pattern else "full_attention" for i in range(spec["layers"])]
@@ -203,7 +205,9 @@ def phi(c: Config, kind: str) -> Data:
 
 def phi3(c: Config, kind: str) -> Data:
     """Llama's shape with a sliding window, and q, k, v in one matrix."""
-    c.ignore("attention_bias", "embd_layer", "mlp_bias")
+    c.ignore("attention_bias", "embd_layer", "mlp_bias", "lm_head_bias")
+    for name in ("full_attn_mod", "interpolate_factor"):
+        c.only(name, 1)
     spec = _plain_llama(c, kind)
     return windowed(c, spec, [c.take("sliding_window")] * spec["layers"])
 
@@ -299,9 +303,7 @@ def gpt_neo(c: Config, kind: str) -> Data:
                   feed_forward=plain(c, c.size_or(4 * d, "intermediate_size"), act="activation_function"),
                   norm=layernorm(), position={"kind": "learned"})
     c.ignore("attention_layers")
-    kinds: list[str] = []
-    for pattern, times in c.take("attention_types"):
-        kinds += list(pattern) * times
+    kinds = [str(kind) for pattern, times in runs(c, "attention_types") for kind in pattern * times]
     if len(kinds) != spec["layers"]:
         raise c.error("attention_types", f"names {len(kinds)} layers, not {spec['layers']}")
     window = c.size("window_size")
@@ -312,6 +314,7 @@ def gptj(c: Config, kind: str) -> Data:
     """Parallel block behind one norm, no biases in attention, rotary part of each head, a biased head."""
     d = c.size("n_embd", "hidden_size")
     c.ignore("n_ctx", "scale_attn_weights")
+    c.only("rotary", True)
     feed = plain(c, c.size_or(4 * d, "n_inner"), act="activation_function")
     spec = common(c, kind, head_bias=True, attention={"heads": c.size("n_head", "num_attention_heads")},
                   feed_forward=feed, norm=layernorm(shared=True), residual="parallel",
@@ -374,7 +377,8 @@ def mpt(c: Config, kind: str) -> Data:
 
 def falcon(c: Config, kind: str) -> Data:
     """Parallel block, few key-value heads; the newer form has grouped queries and a norm for each branch."""
-    c.ignore("apply_residual_connection_post_layernorm")
+    c.ignore("apply_residual_connection_post_layernorm", "ff_factor")
+    c.only("partial_rotary_factor", 1.0)
     heads = c.size("num_attention_heads", "n_head")
     new, bias = c.flag("new_decoder_architecture"), c.flag("bias")
     multi_query, parallel = c.flag("multi_query"), c.flag("parallel_attn")
@@ -389,4 +393,4 @@ def falcon(c: Config, kind: str) -> Data:
     return common(c, kind, attention={"heads": heads, "kv_heads": kv_heads, "bias": bias},
                   feed_forward=plain(c, c.size_or(4 * d, "ffn_hidden_size"), bias=bias, act="activation"),
                   norm=layernorm(shared=shared), residual="parallel" if parallel else "sequential",
-                  position={"kind": "alibi"} if c.flag("alibi") else {"kind": "rope"})
+                  position={"kind": "alibi"} if c.flag("alibi") else rope(c, d // heads))

@@ -8,7 +8,17 @@ from __future__ import annotations
 from typing import Any, Final
 
 from txcalc.spec.errors import shown
-from txcalc.spec.huggingface.build import ACTIVATIONS, Data, activation, labels, layer_types, layered, layernorm, plain
+from txcalc.spec.huggingface.build import (
+    ACTIVATIONS,
+    Data,
+    activation,
+    labels,
+    layer_types,
+    layered,
+    layernorm,
+    plain,
+    rope,
+)
 from txcalc.spec.huggingface.config import Config
 
 ENCODER_SUFFIXES: Final = {
@@ -296,7 +306,8 @@ def modernbert(c: Config, kind: str) -> Data:
     spec: Data = {
         "architecture": "encoder-only", "vocab": c.size("vocab_size"), "d_model": c.size("hidden_size"),
         "layers": c.size("num_hidden_layers"), "context": c.size("max_position_embeddings"),
-        "position": {"kind": "rope"}, "norm": normed, "embedding_norm": True,
+        "position": rope(c, c.size("hidden_size") // c.size("num_attention_heads")), "norm": normed,
+        "embedding_norm": True,
         "attention": {"heads": c.size("num_attention_heads"), "bias": bias}, "feed_forward": feed,
         "head": _modernbert_head(c, kind, normed),
     }

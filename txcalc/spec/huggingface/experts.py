@@ -118,6 +118,7 @@ def minimax_m2(c: Config, kind: str) -> Data:
     c.only("attn_type_list", None, [1] * c.size("num_hidden_layers"))
     c.only("shared_intermediate_size", 0)
     c.only("scoring_func", "sigmoid")
+    c.only("attn_window_size", None)
     c.ignore("use_routing_bias", "use_mtp", "num_mtp_modules", "mtp_transformer_layers")
     attention = grouped_query(c, qk_norm=rms(over="full"))
     feed = experts(c, count=("num_local_experts", "num_experts"), d_ff="intermediate_size", routing="sigmoid-topk")
@@ -132,7 +133,9 @@ def ernie4_5_moe(c: Config, kind: str) -> Data:
     What is added to the scores before the best are chosen is a parameter here, one number for each expert.
     """
     bias = c.flag("use_bias")
-    c.ignore("moe_norm_min")
+    c.ignore("moe_norm_min", "moe_capacity", "num_nextn_predict_layers")
+    c.only("moe_gate", "topk")
+    c.only("moe_use_aux_free", True)
     attention = grouped_query(c, bias=bias)
     shared = c.take("moe_num_shared_experts")
     moe = {"kind": "moe", "experts": c.size("moe_num_experts", "num_experts"),
@@ -151,7 +154,10 @@ def ernie4_5_moe(c: Config, kind: str) -> Data:
 
 def dots1(c: Config, kind: str) -> Data:
     """dots.llm1: Qwen 3's attention, DeepSeek V3's experts."""
-    c.ignore("n_group", "topk_group", "routed_scaling_factor")
+    c.ignore("n_group", "topk_group", "routed_scaling_factor", "topk_method", "scoring_func", "ep_size",
+             "num_nextn_predict_layers")
+    c.only("moe_layer_freq", 1)
+    c.only("use_sliding_window", False)
     attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(over="head"))
     shared = c.take("n_shared_experts")
     moe = experts(c, count=("n_routed_experts", "num_local_experts"), normalize=c.flag("norm_topk_prob"),
@@ -178,6 +184,7 @@ def phimoe(c: Config, kind: str) -> Data:
 
 def dbrx(c: Config, kind: str) -> Data:
     """DBRX: its own field names, LayerNorm without bias."""
+    c.by_its_name("d_model")
     attn, ffn = c.section("attn_config", ""), c.section("ffn_config", "")
     attention = {"heads": c.size("n_heads", "num_attention_heads"), "kv_heads": attn.size("kv_n_heads", default=1)}
     attn.ignore("clip_qkv", "attn_pdrop", "model_type")
@@ -221,8 +228,7 @@ def _deepseek(c: Config, kind: str, routing: str) -> Data:
     c.ignore("num_key_value_heads", "head_dim", "qk_head_dim", "num_nextn_predict_layers", "n_group", "topk_group",
              "topk_method", "routed_scaling_factor", "scoring_func", "ep_size")
     c.only("moe_layer_freq", 1)
-    if "mlp_bias" not in c.own:
-        c.only("mlp_bias", False)
+    c.only("mlp_bias", False)
     attention = {
         "kind": "mla", "heads": c.size("num_attention_heads"), "kv_rank": c.size("kv_lora_rank"),
         "nope_dim": c.size("qk_nope_head_dim"), "rope_dim": c.size("qk_rope_head_dim"),
@@ -233,8 +239,7 @@ def _deepseek(c: Config, kind: str, routing: str) -> Data:
     shared = c.take("n_shared_experts")
     moe = experts(c, count=("n_routed_experts",), normalize=c.flag("norm_topk_prob"),
                   routing=routing, **({"shared_experts": shared} if shared else {}))
-    spec = common(c, kind, attention=attention, feed_forward=gated(c, bias=c.flag("mlp_bias", default=False)),
-                  norm=rms(), position={"kind": "rope"})
+    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(), position={"kind": "rope"})
     first = c.take("first_k_dense_replace")
     return _with_experts(spec, [i >= first for i in range(spec["layers"])], moe)
 
@@ -275,7 +280,8 @@ def llama4(c: Config, kind: str) -> Data:
     ]
     c.ignore("no_rope_layer_interval")
     chunk = c.take("attention_chunk_size")
-    kinds = layer_types(c, layers, ["chunked_attention" if r else "full_attention" for r in rotary])
+    default = ["chunked_attention" if r else "full_attention" for r in rotary]
+    kinds = layer_types(c, layers, default, "chunked_attention")
     extra: list[Data] = []
     for k, r in zip(kinds, rotary, strict=True):
         own = ({"chunk": chunk} if k == "chunked_attention" and chunk else {}) | ({} if r else {"rope": False})
@@ -297,7 +303,7 @@ def qwen3_next(c: Config, kind: str) -> Data:
     layers, interval = spec["layers"], c.take("full_attention_interval", default=4)
     default = ["linear_attention" if (i + 1) % interval else "full_attention" for i in range(layers)]
     extra: list[Data] = [{"attention": None, "recurrent": delta} if k == "linear_attention" else {}
-             for k in layer_types(c, layers, default)]
+                         for k in layer_types(c, layers, default, "linear_attention")]
     return _with_experts(spec, _sparse_layers(c, layers), moe, extra)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from txcalc.spec.errors import shown
 from txcalc.spec.huggingface.build import Data, gated, grouped_query, layer_types, layered, plain, rms, rope
 from txcalc.spec.huggingface.config import Config
 from txcalc.spec.huggingface.decoders import common, head_dim
@@ -12,7 +11,9 @@ from txcalc.spec.huggingface.experts import experts
 
 def jamba(c: Config, kind: str) -> Data:
     """Jamba: one attention layer in eight, Mamba in the others, experts in every second layer; no positions."""
-    c.ignore("use_mamba_kernels", "use_mambapy", "use_associative_scan", "num_logits_to_keep", "sliding_window")
+    c.ignore("use_mamba_kernels", "use_mambapy", "use_associative_scan", "num_logits_to_keep", "sliding_window",
+             "calc_logits_for_entire_prompt", "n_ctx")
+    c.only("mamba_inner_layernorms", True)
     d = c.size("hidden_size")
     attention = grouped_query(c)
     rank = c.take("mamba_dt_rank")
@@ -71,11 +72,16 @@ def _block_kinds(c: Config) -> list[str]:
     letters = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
     names = {"linear_attention": "mamba", "full_attention": "attention"}
     pattern = c.take("hybrid_override_pattern", default=None)
-    given: Sequence[str] | None = c.take("layers_block_type", "layer_types", default=None)
-    kinds = [letters.get(mark, mark) for mark in pattern] if pattern else [names.get(k, k) for k in given or []]
+    field = "hybrid_override_pattern" if pattern else "layers_block_type"
+    given = c.take("layers_block_type", "layer_types", default=None)
+    marks = pattern or given
+    if not isinstance(marks, str if pattern else list):
+        raise c.error(field, f"must name a known kind for every layer, got {shown(marks)}")
+    kinds = [(letters if pattern else names).get(mark, mark) if isinstance(mark, str) else shown(mark)
+             for mark in marks]
     unknown = [kind for kind in kinds if kind not in letters.values()]
     if unknown or not kinds:
-        raise c.error("hybrid_override_pattern", f"must name a known kind for every layer, got {unknown or 'none'}")
+        raise c.error(field, f"must name a known kind for every layer, got {unknown[0] if unknown else 'none'}")
     return kinds
 
 
@@ -91,13 +97,15 @@ def minimax(c: Config, kind: str) -> Data:
     lightning = {"kind": "lightning", "heads": attention["heads"], "head_dim": width}
     default = ["full_attention" if (i + 1) % 2 else "linear_attention" for i in range(spec["layers"])]
     return layered(spec, [{"attention": None, "recurrent": lightning} if k == "linear_attention" else {}
-                          for k in layer_types(c, spec["layers"], default)])
+                          for k in layer_types(c, spec["layers"], default, "linear_attention")])
 
 
 def mamba2(c: Config, kind: str) -> Data:
     """Mamba-2 alone: no attention, no feed-forward."""
     c.ignore("residual_in_fp32", "chunk_size", "time_step_rank", "time_step_min", "time_step_max", "time_step_floor",
              "time_step_limit", "rms_norm", "expand", "num_logits_to_keep", "use_mambapy", "hidden_act")
+    c.only("norm_before_gate", True)
+    c.only("intermediate_size", c.size("num_heads") * c.size("head_dim"))
     layer = {"kind": "mamba2", "heads": c.size("num_heads"), "head_dim": c.size("head_dim"),
              "state": c.size("state_size"), "groups": c.size("n_groups"), "conv": c.size("conv_kernel"),
              "conv_bias": c.flag("use_conv_bias"), "bias": c.flag("use_bias")}

@@ -30,8 +30,11 @@ def hunyuan(c: Config, kind: str) -> Data:
     """Hunyuan: a norm on every head's queries and keys; no biases in the feed-forward."""
     attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(over="head"))
     c.only("use_qk_norm", True)
-    c.only("mlp_bias", False)
-    c.ignore("eod_token_id")
+    for name in ("mlp_bias", "use_cla", "add_classification_head"):
+        c.only(name, False)
+    c.only("norm_type", "rms", "hf_rms")
+    c.only("attention_head_dim", head_dim(c, attention))
+    c.ignore("eod_token_id", "cla_share_factor", "class_num", "dense_list", "org_vocab_size")
     return common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
                   position=rope(c, head_dim(c, attention)))
 

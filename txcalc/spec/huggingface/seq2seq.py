@@ -44,7 +44,8 @@ def _t5(c: Config, kind: str, *, per_layer: bool) -> Data:
     c.only("is_decoder", False)
     if kind not in ("encoder", "token"):
         c.only("is_encoder_decoder", True)
-    layers, d = c.size("num_layers", "num_hidden_layers"), c.size("d_model", "hidden_size")
+    c.by_its_name("num_layers")
+    layers, d = c.size("num_layers"), c.size("d_model", "hidden_size")
     position = {"kind": "relative", "buckets": c.size("relative_attention_num_buckets"),
                 "max_distance": c.size("relative_attention_max_distance"), "per_layer": per_layer}
     decoder_layers = c.size_or(layers, "num_decoder_layers")

@@ -1,0 +1,151 @@
+"""Every field of every configuration class: what changes the class changes the count, or is refused."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from huggingface_defaults import ALIASES, DEFAULTS, NAMED_OTHERWISE, as_text, read_aliases, read_defaults
+from import_cases import CASES as DECODERS
+from import_encoder_cases import CASES as ENCODERS
+
+from txcalc.count.params import params
+from txcalc.spec.errors import SpecError
+from txcalc.spec.huggingface.config import IRRELEVANT, class_aliases, class_defaults
+from txcalc.spec.huggingface.families import FAMILIES
+from txcalc.spec.huggingface.importer import spec_from_config
+from txcalc.spec.model import Model
+from txcalc.trace.model import trace
+from txcalc.trace.workload import Workload
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+torch.set_num_threads(1)
+
+CASES = {**DECODERS, **ENCODERS}
+QUIRKS = {("t5", "tie_word_embeddings"), ("mt5", "tie_word_embeddings"), ("umt5", "tie_word_embeddings")}
+"""Where the class does not do what its configuration says, and the count does."""
+UNBUILDABLE = (ValueError, TypeError, RuntimeError, AssertionError, ZeroDivisionError, AttributeError, LookupError,
+               NotImplementedError)
+
+
+def base(model_type: str) -> dict[str, Any]:
+    """One small configuration that the class can be built from, with the family's first class."""
+    for seed in range(20):
+        rng = random.Random(f"{model_type} {seed}")
+        drawn = {name: rng.choice(values) for name, values in CASES[model_type].items()}
+        fields = {name: value for name, value in drawn.items() if value is not None}
+        config = {"model_type": model_type, "architectures": [next(iter(FAMILIES[model_type].classes))], **fields}
+        if counted(config) is not None and live(config) is not None:
+            return config
+    raise AssertionError(f"no draw of {model_type} can be built")
+
+
+def live(config: Mapping[str, Any]) -> int | None:
+    """Unique parameters of the class on meta, or None where the class refuses."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    fields = {name: value for name, value in config.items() if name not in ("model_type", "architectures")}
+    model_type = config["model_type"]
+    try:
+        parsed = CONFIG_MAPPING[NAMED_OTHERWISE.get(model_type, model_type)](**fields)
+        with torch.device("meta"):
+            model = getattr(transformers, config["architectures"][0])(parsed)
+    except UNBUILDABLE:
+        return None
+    except Exception as error:  # the library's own class of validation errors
+        if "Validation" in type(error).__name__:
+            return None
+        raise
+    return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
+
+
+def counted(config: Mapping[str, Any]) -> int | None:
+    """The count, or None where it is refused."""
+    try:
+        spec = Model.model_validate(spec_from_config(config, "config.json", "changed"))
+    except (SpecError, ValueError):
+        return None
+    return int(params(trace(spec, Workload(seq=3))))
+
+
+def changes(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Another value for every field that the class knows, the ones that are passed over among them."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    model_type = NAMED_OTHERWISE.get(config["model_type"], config["model_type"])
+    known = CONFIG_MAPPING[model_type]().to_dict()
+    for name in sorted({*known, *class_defaults()[config["model_type"]], *class_aliases().get(config["model_type"], {})}
+                       - {"architectures", "model_type", "dtype", "transformers_version"}):
+        old = config.get(name, known.get(name))
+        if isinstance(old, bool):
+            yield name, not old
+        elif isinstance(old, int):
+            yield from ((name, value) for value in (old + 1, 2 * old, 1) if value != old)
+        elif old is None:
+            yield from ((name, value) for value in (True, 4))
+        elif isinstance(old, str):
+            yield name, "relu"
+
+
+@pytest.mark.parametrize("model_type", CASES)
+def test_a_changed_field_changes_the_count_as_it_does_the_class(model_type: str) -> None:
+    config = base(model_type)
+    for name, value in changes(config):
+        if (model_type, name) in QUIRKS or name == "id2label":
+            continue
+        changed = {**config, name: value}
+        ours = counted(changed)
+        if ours is not None:
+            assert live(changed) in (ours, None), (name, value, changed)
+
+
+@pytest.mark.parametrize("model_type", [name for name in class_aliases() if name in CASES])
+def test_a_field_under_its_other_name_is_the_field(model_type: str) -> None:
+    config = base(model_type)
+    for other, name in class_aliases()[model_type].items():
+        if name in IRRELEVANT or name not in config:
+            continue
+        renamed = {other: config[name], **{n: value for n, value in config.items() if n != name}}
+        assert counted(renamed) in (live(renamed), None), other
+        assert counted(renamed) in (counted(config), None), other
+        with pytest.raises(SpecError, match="contradicts") as caught:
+            spec_from_config({**config, other: -3}, "config.json", "x")
+        assert caught.value.field == other
+
+
+def test_the_tables_equal_the_installed_classes() -> None:
+    types = sorted(FAMILIES)
+    assert DEFAULTS.read_text() == as_text(read_defaults(types))
+    assert ALIASES.read_text() == as_text(read_aliases(types))
+
+
+LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 101, "hidden_size": 32,
+         "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+@pytest.mark.parametrize(("more", "field"), [
+    ({"n_embd": 64}, "n_embd"),
+    ({"n_layer": 2}, "n_layer"),
+    ({"head_dim": 7}, "head_dim"),
+    ({"architectures": ["LlamaForTokenClassification"], "id2label": {}}, "id2label"),
+    ({"architectures": ["LlamaForTokenClassification"], "id2label": {"0": "a"}, "num_labels": 3}, "num_labels"),
+    ({"model_type": "stablelm", "architectures": ["StableLmForCausalLM"], "head_dim": 4}, "head_dim"),
+    ({"model_type": "phimoe", "architectures": ["PhimoeForCausalLM"], "num_experts_per_tok": 1},
+     "num_experts_per_tok"),
+    ({"model_type": "deepseek_v3", "architectures": ["DeepseekV3ForCausalLM"], "mlp_bias": True}, "mlp_bias"),
+    ({"model_type": "cohere2", "architectures": ["Cohere2ForCausalLM"], "use_qk_norm": True}, "use_qk_norm"),
+    ({"model_type": "qwen3_next", "architectures": ["Qwen3NextForCausalLM"],
+      "layer_types": ["linear_attention", "chunked_attention"]}, "layer_types"),
+    ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": False},
+     "is_encoder_decoder"),
+    ({"model_type": "gpt_neo", "architectures": ["GPTNeoForCausalLM"], "attention_types": [1]}, "attention_types"),
+    ({"model_type": "nemotron_h", "architectures": ["NemotronHForCausalLM"], "layers_block_type": 3},
+     "layers_block_type"),
+])
+def test_what_would_be_a_wrong_number_is_refused_by_name(more: dict[str, Any], field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        spec_from_config({**LLAMA, **more}, "config.json", "x")
+    assert caught.value.field == field
