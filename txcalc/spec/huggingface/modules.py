@@ -78,11 +78,12 @@ _BLOOM: Final = {ours: theirs.replace("attention", "self_attention") for ours, t
 FAMILIES: Final[Mapping[str, Family]] = {
     **{name: Family("model.layers", _LLAMA) for name in (
         "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo", "olmo2", "olmo3", "granite",
-        "cohere", "cohere2", "smollm3", "stablelm", "nemotron",
+        "cohere", "cohere2", "smollm3", "stablelm", "nemotron", "ernie4_5", "seed_oss", "hunyuan_v1_dense", "arcee",
+        "helium", "exaone4", "ministral", "ministral3", "cwm", "vaultgemma",
     )},
     **{name: Family("model.layers", _QWEN_MOE, "mlp.gate") for name in ("qwen2_moe", "qwen3_moe", "olmoe")},
     **{name: Family("model.layers", _DEEPSEEK) for name in ("deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe")},
-    **{name: Family("model.layers", _MIXTRAL, "block_sparse_moe.gate") for name in ("mixtral", "phimoe")},
+    **{name: Family("model.layers", _MIXTRAL, "block_sparse_moe.gate") for name in ("mixtral", "phimoe", "minimax_m2")},
     **{name: Family("model.layers", _GLM) for name in ("glm", "glm4")},
     "qwen3_next": Family("model.layers", _QWEN3_NEXT, "mlp.gate"),
     "gpt_oss": Family("model.layers", _GPT_OSS),
