@@ -116,6 +116,12 @@ def test_a_report_and_a_spec_in_json_are_no_configurations(tmp_path: Path) -> No
     assert params("-", stdin="{name: x, vocab: 97, d_model: 24, layers: 2, context: 9, attention: {heads: 4}}") > 0
 
 
+def test_infinity_as_python_writes_it() -> None:
+    """Mamba-2's configurations hold one; it is a number like any other, so that a size cannot be one."""
+    text = '{"model_type": "mamba2", "num_hidden_layers": 2, "vocab_size": 100, "time_step_limit": [0.0, %s]}'
+    assert params("-", stdin=text % "Infinity") == params("-", stdin=text % "0.1") > 0
+
+
 # ---------------------------------------------------------------- what is wrong with it
 
 
@@ -127,7 +133,8 @@ def test_a_report_and_a_spec_in_json_are_no_configurations(tmp_path: Path) -> No
     ('{"a": 1,}', ":1:9: not valid JSON: a comma before '}' is not allowed"),
     ("{'a': 1}", ":1:2: not valid JSON: a field's name in double quotes is expected"),
     ('{"a": NaN}', ":1:7: not valid JSON: NaN is not JSON"),
-    ('{"a": -Infinity}', ":1:7: not valid JSON"),
+    ('{"a": -Infinit}', ":1:7: not valid JSON: -Infinit is not JSON"),
+    ('{"model_type": "llama", "hidden_size": Infinity}', "hidden_size: must be a whole number of at least 1, got inf"),
     ('{"a": 1e999}', "is too large"), ('{"a": 01}', "not a number"), ('{"a": 1.}', "not valid JSON"),
     ('{"a": ' + "9" * 5000 + "}", "a whole number of more than 100 digits"),
     ('{"a": 1, "a": 2}', ":1:10: a: not valid JSON: duplicate key, first on line 1"),

@@ -1,12 +1,14 @@
 """JSON read strictly, with the line and column of everything that was read (RFC 8259).
 
-Why not ``json.loads``: of two equal keys it keeps the last in silence, it takes ``NaN`` and ``Infinity``, it reads
-an integer of a million digits, it fails with a RecursionError, and it forgets where a value stood.
+Why not ``json.loads``: of two equal keys it keeps the last in silence, it takes ``NaN``, it reads an integer of a
+million digits, it fails with a RecursionError, and it forgets where a value stood. ``Infinity`` is read, beyond the
+standard, because Python writes it: configurations of Mamba-2 have a limit of it.
 """
 
 from __future__ import annotations
 
 import json.decoder
+import math
 import re
 import types
 from typing import Final, NoReturn, cast
@@ -19,7 +21,9 @@ MAX_BYTES: Final = 2**23
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
-_WORDS: Final[dict[str, object]] = {"true": True, "false": False, "null": None}
+_WORDS: Final[dict[str, object]] = {
+    "true": True, "false": False, "null": None, "Infinity": math.inf, "-Infinity": -math.inf,
+}
 _WORD: Final = re.compile(r"-?[A-Za-z]+")
 
 
@@ -70,7 +74,7 @@ class _Reader:
             return self.sequence(path)
         if char == '"':
             return self.string()
-        if char == "-" or char.isdigit():
+        if char.isdigit() or (char == "-" and not self.text.startswith("-I", self.at)):
             return self.number()
         return self.word()
 
