@@ -16,9 +16,10 @@ from txcalc.answer.mixers import QUANTITIES, MixerTable, Sizes, exponent, mixers
 from txcalc.answer.render_mixers import render
 from txcalc.cli.app import app
 from txcalc.count import activations, flops, kv_cache, params, sequence
+from txcalc.spec.cells import GRU, LSTM, RNN, Convolution
 from txcalc.spec.errors import SpecError
 from txcalc.spec.layers import Attention, Mamba2
-from txcalc.spec.mixers import CausalConvolution, LinearAttention, Mixer, RecurrentCell
+from txcalc.spec.mixers import LinearAttention, Mixer
 from txcalc.spec.yaml import read_yaml
 from txcalc.trace.mixers import trace_mixer
 from txcalc.trace.record import Trace
@@ -30,11 +31,16 @@ nn, F = torch.nn, torch.nn.functional
 SIZES = [(1, 2, 6), (3, 7, 10), (2, 13, 22)]  # batch, length, width
 every_size = pytest.mark.parametrize(("b", "n", "d"), SIZES)
 CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+SPECS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 every_cell = pytest.mark.parametrize("kind", CELLS)
 
 
 def traced(spec: Mixer, b: int, n: int, d: int, attention: Any = "flash", **rest: Any) -> Trace:
     return trace_mixer(spec, d, Workload(batch=b, seq=n, dtype="fp32", device="cpu", attention=attention, **rest))
+
+
+def cell(kind: Any, hidden: int, **rest: Any) -> Any:
+    return SPECS[kind].model_validate({"kind": kind, "hidden": hidden, **rest})
 
 
 def weights(module: Any) -> int:
@@ -103,7 +109,7 @@ def by_hand(kind: str, module: Any, x: Any) -> Any:
 @every_size
 def test_recurrent_cells(kind: Any, b: int, n: int, d: int) -> None:
     module, x = CELLS[kind](d, d, batch_first=True), given(b, n, d)
-    t = traced(RecurrentCell(kind=kind, hidden=d), b, n, d)
+    t = traced(cell(kind, d), b, n, d)
     assert torch.allclose(by_hand(kind, module, x), module(x)[0], atol=1e-5)
     assert params.params(t) == weights(module)
     assert flops.forward_flops(t) == counted(lambda: by_hand(kind, module, x))
@@ -119,10 +125,10 @@ def test_recurrent_cells(kind: Any, b: int, n: int, d: int) -> None:
 def test_weights_have_the_shapes_of_the_module(kind: Any) -> None:
     module = CELLS[kind](7, 7)
     shapes = {tuple(p.shape) for p in module.parameters()}
-    t = traced(RecurrentCell(kind=kind, hidden=7), 1, 3, 7)
+    t = traced(cell(kind, 7), 1, 3, 7)
     assert {shape for op in t.ops for _, shape in op.weights} == shapes
     assert {op.copies for op in t.ops} == {1}
-    assert params.params(traced(RecurrentCell(kind=kind, hidden=7, bias=False), 1, 3, 7)) == weights(
+    assert params.params(traced(cell(kind, 7, bias=False), 1, 3, 7)) == weights(
         CELLS[kind](7, 7, bias=False))
 
 
@@ -131,7 +137,7 @@ def test_what_the_fused_kernels_keep_instead(b: int, n: int, d: int) -> None:
     """On the CPU: ``nn.RNN`` what the loop keeps; ``nn.GRU`` one block of hidden a step less, working in place;
     ``nn.LSTM`` runs in oneDNN, which keeps a workspace of its own and shows PyTorch's counter no FLOPs."""
     x, block = given(b, n, d), 4 * b * n * d
-    loop = {kind: activations.activation_bytes(traced(RecurrentCell(kind=kind, hidden=d), b, n, d)) for kind in CELLS}
+    loop = {kind: activations.activation_bytes(traced(cell(kind, d), b, n, d)) for kind in CELLS}
     modules = {kind: cell(d, d, batch_first=True) for kind, cell in CELLS.items()}
     fused = {kind: kept(module, lambda m=module: m(x)) for kind, module in modules.items()}
     assert fused["rnn"] == loop["rnn"]
@@ -153,7 +159,7 @@ def test_convolution(width: int, b: int, n: int, d: int) -> None:
     def run() -> Any:
         return module(F.pad(x, (width - 1, 0)) if width > 1 else x)
 
-    t = traced(CausalConvolution(width=width), b, n, d)
+    t = traced(Convolution(width=width), b, n, d)
     assert run().shape == (b, d, n)
     assert params.params(t) == weights(module)
     assert flops.forward_flops(t) == counted(run)
@@ -289,19 +295,19 @@ def hops(n: int, reach: int) -> int:
 @pytest.mark.parametrize("reach", [2, 3, 5])
 def test_the_longest_path_is_how_far_the_first_position_is(n: int, reach: int) -> None:
     window = Attention.model_validate({"heads": 1, "head_dim": 4, "window": reach})
-    for spec in (CausalConvolution(width=reach), window):
+    for spec in (Convolution(width=reach), window):
         assert sequence.longest_path(traced(spec, 1, n, 4)) == hops(n, reach)
         assert sequence.sequential_steps(traced(spec, 1, n, 4)) == 1
     full = traced(Attention.model_validate({"heads": 1, "head_dim": 4}), 1, n, 4)
     assert sequence.longest_path(full) == hops(n, n)
     for kind in CELLS:
-        t = traced(RecurrentCell(kind=kind, hidden=4), 1, n, 4)  # type: ignore[arg-type]
+        t = traced(cell(kind, 4), 1, n, 4)
         assert (sequence.sequential_steps(t), sequence.longest_path(t)) == (n, n - 1)
 
 
 def test_what_sees_only_itself_never_hears_of_the_first() -> None:
-    assert sequence.longest_path(traced(CausalConvolution(width=1), 1, 5, 4)) is None
-    assert sequence.longest_path(traced(CausalConvolution(width=1), 1, 1, 4)) == 0
+    assert sequence.longest_path(traced(Convolution(width=1), 1, 5, 4)) is None
+    assert sequence.longest_path(traced(Convolution(width=1), 1, 1, 4)) == 0
 
 
 # ---------------------------------------------------------------- side by side

@@ -17,9 +17,10 @@ from txcalc.answer.conventions import Convention
 from txcalc.answer.report import Kind, Provenance
 from txcalc.count import activations, flops, kv_cache, params, sequence
 from txcalc.document import Part
+from txcalc.spec.cells import GRU, LSTM, RNN, Convolution
 from txcalc.spec.errors import SpecError
 from txcalc.spec.layers import Attention, Mamba2
-from txcalc.spec.mixers import CausalConvolution, LinearAttention, Mixer, RecurrentCell
+from txcalc.spec.mixers import LinearAttention, Mixer
 from txcalc.trace.mixers import trace_mixer
 from txcalc.trace.workload import Workload
 
@@ -154,10 +155,10 @@ def _entries(sizes: Sizes, heads: int) -> list[_Entry]:
     eager, flash, skipped = {"attention": "eager"}, {"attention": "flash"}, {"masked": "skipped"}
     vaswani, katharopoulos = "arXiv 1706.03762, Table 1", "arXiv 2006.16236, section 3"
     return [
-        _Entry("rnn", "RNN", RecurrentCell(kind="rnn", hidden=d), loop, vaswani),
-        _Entry("lstm", "LSTM", RecurrentCell(kind="lstm", hidden=d), loop, vaswani),
-        _Entry("gru", "GRU", RecurrentCell(kind="gru", hidden=d), loop, vaswani),
-        _Entry("convolution", f"convolution, {sizes.kernel} wide", CausalConvolution(width=sizes.kernel),
+        _Entry("rnn", "RNN", RNN(kind="rnn", hidden=d), loop, vaswani),
+        _Entry("lstm", "LSTM", LSTM(kind="lstm", hidden=d), loop, vaswani),
+        _Entry("gru", "GRU", GRU(kind="gru", hidden=d), loop, vaswani),
+        _Entry("convolution", f"convolution, {sizes.kernel} wide", Convolution(width=sizes.kernel),
                ("O(N k d²)", "O(N d)", "O(k d)", "O(1)", "O(N/k)"),
                f"{vaswani} (which has O(log N) for the path, with dilation)"),
         _Entry("attention-eager", "attention, eager", attention,

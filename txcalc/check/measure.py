@@ -200,7 +200,7 @@ class _Inputs:
                           if model.encoder is not None else 0)
         self.source = None
         if model.encoder is not None and source_seq is not None:
-            self.source = self._read(model.encoder.input, batch, source_seq)
+            self.source = self._read(model.encoder.input, batch, source_seq, rows=model.source_vocab)
         self.images = None
         if images is None and isinstance(model.head, ContrastiveHead):
             images = batch
@@ -214,13 +214,13 @@ class _Inputs:
     def _choose(self, classes: int, *shape: int) -> Tensor:
         return torch.randint(0, classes, shape, device=self.device)
 
-    def _read(self, own: Input, batch: int, length: int) -> Tensor:
+    def _read(self, own: Input, batch: int, length: int, *, rows: int | None = None) -> Tensor:
         match own:
             case PatchInput(image=side, channels=channels):
                 return torch.randn(batch, channels, side, side, dtype=self.dtype, device=self.device)
             case FrameInput(bins=bins, length=length):
                 return torch.randn(batch, bins, 2 * length, dtype=self.dtype, device=self.device)
-        return self._choose(self.model.vocab or 1, batch, length)
+        return self._choose(rows or self.model.vocab or 1, batch, length)
 
     def _targets(self, length: int) -> tuple[Tensor, ...]:
         """One for every output of the model's head."""

@@ -35,8 +35,8 @@ class Reference(Reader, Top):
     source_embedding: nn.Embedding | None
     tower: TowerModules | None
 
-    def add_ends(self, model: Model, options: Options) -> None:
-        """Build what comes before the stacks and after them."""
+    def add_ends(self, model: Model, options: Options, width: int) -> None:
+        """Build what comes before the stacks and after them; the last one hands on ``width`` columns."""
         stacks: list[Stack] = [model, *([model.encoder] if model.encoder else [])]
         tables = {"token_embedding": model.vocab, "source_embedding": model.source_vocab}
         if not any(isinstance(stack.input, TokenInput) for stack in stacks):
@@ -46,7 +46,7 @@ class Reference(Reader, Top):
         for stack in stacks:
             self.add_reader(stack.input, model.d_model)
         self.tower = None if model.tower is None else TowerModules(model, model.tower, options)
-        self.add_top(model, self.token_embedding, options)
+        self.add_top(model, self.token_embedding, options, width)
 
     @property
     def stack(self) -> StackModules:
@@ -91,7 +91,7 @@ class OneStack(StackModules, Reference):
     def __init__(self, model: Model, options: Options) -> None:
         causal = is_causal(model) or model.causal_mask
         StackModules.__init__(self, model, model, options, causal=causal, d_model=model.d_model)
-        self.add_ends(model, options)
+        self.add_ends(model, options, self.width)
 
     @property
     def stack(self) -> StackModules:
@@ -116,10 +116,11 @@ class EncoderDecoder(Reference):
     def __init__(self, model: Model, options: Options) -> None:
         super().__init__()
         assert model.encoder is not None
-        self.add_ends(model, options)
-        source = model.encoder
-        self.encoder = InnerStack(model, source, options, causal=source.causal_mask, d_model=model.d_model)
-        self.decoder = InnerStack(model, model, options, causal=True, d_model=model.d_model)
+        source, d = model.encoder, model.d_model
+        encoder = InnerStack(model, source, options, causal=source.causal_mask, d_model=d)
+        decoder = InnerStack(model, model, options, causal=True, d_model=d, memory=encoder.width)
+        self.add_ends(model, options, decoder.width)
+        self.encoder, self.decoder = encoder, decoder
 
     @property
     def stack(self) -> StackModules:

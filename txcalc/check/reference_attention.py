@@ -183,14 +183,20 @@ class Growing:
 
 @dataclass
 class State:
-    """What a recurrence carries: the last inputs of its convolution (b, channels, conv), and its state in float32."""
+    """What a recurrence carries: the last inputs of its convolution (b, channels, conv), and its state in float32.
+
+    ``cells``: the states of a cell, (b, hidden). ``source``: the encoder's output and its projection, where it attends.
+    """
 
     inputs: Tensor | None = None
     state: Tensor | None = None
+    cells: tuple[Tensor, ...] = ()
+    source: tuple[Tensor, ...] = ()
 
     def bytes(self) -> int:
-        """Bytes of the two tensors, whatever the length."""
-        return sum(x.numel() * x.element_size() for x in (self.inputs, self.state) if x is not None)
+        """Bytes of all tensors, whatever the length of the target."""
+        parts = (self.inputs, self.state, *self.cells, *self.source)
+        return sum(x.numel() * x.element_size() for x in parts if x is not None)
 
 
 @dataclass
@@ -272,13 +278,14 @@ class Projections(nn.Module):
     q_norm: Normalization | None
     k_norm: Normalization | None
 
-    def __init__(self, attention: Attention, d_model: int, options: Options) -> None:
+    def __init__(self, attention: Attention, d_model: int, options: Options, source: int | None = None) -> None:
         super().__init__()
         heads, kv_heads, head_dim, bias = attention.heads, attention.kv_heads, attention.head_dim, attention.bias
+        read = d_model if source is None else source  # columns of what keys and values are made of
         self.heads, self.kv_heads = heads, kv_heads
         self.q = nn.Linear(d_model, heads * head_dim, bias=bias.q)
-        self.k = nn.Linear(d_model, kv_heads * head_dim, bias=bias.k)
-        self.v = nn.Linear(d_model, kv_heads * head_dim, bias=bias.v)
+        self.k = nn.Linear(read, kv_heads * head_dim, bias=bias.k)
+        self.v = nn.Linear(read, kv_heads * head_dim, bias=bias.v)
         self.o = nn.Linear(heads * head_dim, d_model, bias=bias.o)
         self.gate = nn.Linear(d_model, heads * head_dim, bias=bias.q) if attention.output_gate else None
         self.norm_before_split = attention.qk_norm is not None and attention.qk_norm.over == "full"

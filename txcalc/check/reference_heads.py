@@ -130,6 +130,19 @@ def projection(width: int, to: int | None) -> nn.Module:
     return nn.Identity() if to is None else nn.Linear(width, to, bias=False)
 
 
+class Maxout(nn.Module):
+    """The largest of every ``pieces`` columns of a dense layer (arXiv 1302.4389)."""
+
+    def __init__(self, maxout: inputs.Maxout, d: int) -> None:
+        super().__init__()
+        self.pieces = maxout.pieces
+        self.dense = nn.Linear(d, maxout.width * maxout.pieces, bias=maxout.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., d) to (..., width)."""
+        return self.dense(hidden).unflatten(-1, (-1, self.pieces)).max(dim=-1).values
+
+
 class Softcap(nn.Module):
     """``cap * tanh(logits / cap)``."""
 
@@ -185,18 +198,20 @@ class Top(nn.Module):
     pooler: Pooler | None
     output_projection: nn.Linear | None
     head_transform: HeadTransform | None
+    maxout: Maxout | None
     head: nn.Module | None
     head_softcap: Softcap | None
     pair_head: nn.Linear | None
     similarity_bias: nn.Parameter | None
 
-    def add_top(self, model: Model, table: nn.Embedding | None, options: Options) -> None:
-        """Build what stands on the hidden states (b, n, d); a tied head shares the weight of ``table``."""
-        self.model, head, width = model, model.head, model.d_model
-        self.output_projection = self.head_transform = self.head = self.head_softcap = self.pair_head = None
+    def add_top(self, model: Model, table: nn.Embedding | None, options: Options, width: int) -> None:
+        """Build what stands on the hidden states (b, n, width); a tied head shares the weight of ``table``."""
+        self.model, head = model, model.head
+        self.output_projection = self.head_transform = self.maxout = None
+        self.head = self.head_softcap = self.pair_head = None
         if model.embedding_projection == "tokens" and model.embedding_dim is not None:
-            width = model.embedding_dim
-            self.output_projection = nn.Linear(model.d_model, width, bias=False)
+            hidden, width = width, model.embedding_dim
+            self.output_projection = nn.Linear(hidden, width, bias=False)
         extra = model.input.class_tokens if isinstance(model.input, PatchInput) else 0
         self.pooler = build_pooler(model.pooler, model.norm, width, extra, options)
         vector = width if self.pooler is None else self.pooler.width
@@ -232,6 +247,8 @@ class Top(nn.Module):
         if head.transform is not None:
             self.head_transform = HeadTransform(head.transform, width, embedding_width(model))
             width = embedding_width(model)
+        if head.maxout is not None:
+            self.maxout, width = Maxout(head.maxout, width), head.maxout.width
         linear = nn.Linear(width, model.vocab, bias=head.bias)
         if head.tied and table is not None:
             linear.weight = table.weight
@@ -297,5 +314,6 @@ class Top(nn.Module):
 
     def _output(self, x: Tensor) -> Tensor:
         assert self.head is not None
-        logits: Tensor = self.head(x if self.head_transform is None else self.head_transform(x))
+        x = x if self.head_transform is None else self.head_transform(x)
+        logits: Tensor = self.head(x if self.maxout is None else self.maxout(x))
         return logits

@@ -1,7 +1,8 @@
 """Recurrent layers in the reference, one token after another: what they compute and carry, not how fast kernels do it.
 
 The products are ``torch.bmm``, so that their FLOPs can be read; a kernel that works on chunks of tokens computes the
-same function with more of them. What autograd keeps here is this loop's own and is compared with nothing.
+same function with more of them. What autograd keeps here is this loop's own and is compared with nothing. Cells and
+convolutions, which are compared, are in ``reference_cells``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from txcalc.check.reference_attention import State
+from txcalc.check.reference_cells import BothWays, Convolution, Recurrence
 from txcalc.check.reference_layers import Normalization, Options, dropout_or_nothing
+from txcalc.spec import cells
 from txcalc.spec.layers import GatedDelta, LightningAttention, Mamba, Mamba2, Norm, Recurrent
 
 
@@ -221,12 +224,19 @@ class Lightning(nn.Module):
         return result
 
 
-AnyRecurrence = DeltaRule | StateSpace | SelectiveScan | Lightning
+AnyRecurrence = DeltaRule | StateSpace | SelectiveScan | Lightning | Recurrence | BothWays | Convolution
 
 
-def build_recurrence(plan: Recurrent, d_model: int, options: Options) -> AnyRecurrence:
-    """The recurrent layer that ``plan`` describes."""
+def build_recurrence(
+    plan: Recurrent, d_model: int, options: Options, *, causal: bool, memory: int | None
+) -> AnyRecurrence:
+    """The recurrent layer that ``plan`` describes, on inputs of ``d_model`` and an encoder's output of ``memory``."""
     match plan:
+        case cells.Convolution():
+            return Convolution(plan, d_model, options, causal=causal)
+        case cells.RNN() | cells.LSTM() | cells.GRU():
+            both = plan.bidirectional
+            return BothWays(plan, d_model, options) if both else Recurrence(plan, d_model, memory or 0, options)
         case GatedDelta():
             return DeltaRule(plan, d_model, options)
         case Mamba2():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from txcalc.spec import inputs, layers, model
+from txcalc.spec import cells, inputs, layers, model
 from txcalc.spec.base import Spec
 from txcalc.spec.quantization import Quantization
 
@@ -13,6 +13,7 @@ _STACK = _SUBLAYERS | {
     "layers", "input", "position", "embedding_norm", "layer_scale", "final_norm", "causal_mask", "share_layers",
     "groups",
 }
+_CELL = {"kind", "hidden", "bias", "bidirectional", "attends", "initial"}
 _NORM = {"kind", "scale", "bias", "eps"}
 
 UNDERSTOOD: dict[type[Spec], set[str]] = {
@@ -39,6 +40,13 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.Mamba2: {"kind", "heads", "head_dim", "state", "groups", "conv", "conv_bias", "bias"},
     layers.Mamba: {"kind", "inner", "state", "rank", "conv", "conv_bias", "bias", "norms"},
     layers.LightningAttention: {"kind", "heads", "head_dim"},
+    cells.CellBias: {"input", "hidden"},
+    cells.AdditiveAttention: {"kind", "width", "bias", "readout"},
+    cells.InitialState: {"of", "bias"},
+    cells.RNN: _CELL,
+    cells.LSTM: _CELL,
+    cells.GRU: _CELL | {"reset"},
+    cells.Convolution: {"kind", "width", "channels", "bias", "gated", "activation"},
     layers.GatedDelta: {"kind", "key_heads", "value_heads", "key_dim", "value_dim", "conv"},
     layers.Convolution: {"kernel", "activation"},
     layers.DenseBias: {"up", "gate", "down"},
@@ -61,7 +69,8 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     },
     inputs.TransformerXLPosition: {"kind", "per_layer", "cached"},
     inputs.HeadTransform: {"activation", "bias", "norm"},
-    inputs.LMHead: {"kind", "tied", "bias", "unread_bias", "softcap", "transform", "pair_labels"},
+    inputs.Maxout: {"width", "pieces", "bias"},
+    inputs.LMHead: {"kind", "tied", "bias", "unread_bias", "softcap", "transform", "maxout", "pair_labels"},
     inputs.ClassifierHead: {"kind", "labels", "bias", "of", "transform", "copies"},
     inputs.ContrastiveHead: {"kind", "width", "loss"},
     inputs.ProjectionHead: {"kind", "width"},

@@ -19,6 +19,7 @@ from txcalc.check.reference_attention import (
     Rotary,
     SelfAttention,
 )
+from txcalc.check.reference_cells import Recurrence
 from txcalc.check.reference_disentangled import DisentangledAttention
 from txcalc.check.reference_distances import DistanceAttention, Distances, query_bias
 from txcalc.check.reference_latent import LatentAttention
@@ -44,7 +45,7 @@ from txcalc.spec.inputs import (
     TokenInput,
     TransformerXLPosition,
 )
-from txcalc.spec.layers import MLA, Attention, MoE
+from txcalc.spec.layers import MLA, Attention, BlockNorm, MoE
 from txcalc.spec.layers import Dense as DenseSpec
 from txcalc.spec.model import Model, Stack, Sublayers
 
@@ -147,31 +148,24 @@ class Block(nn.Module):
     convolution: Convolution | None
 
     def __init__(
-        self, block: Sublayers, d_model: int, options: Options, tables: PositionTables, *, scaled: bool
+        self, block: Sublayers, d_model: int, options: Options, tables: PositionTables, *, scaled: bool,
+        memory: int | None,
     ) -> None:
         super().__init__()
         norm = block.norm
         self.placement, self.shared_norm, self.parallel = norm.placement, norm.shared, block.residual == "parallel"
-        self.scaled = scaled
+        self.scaled, self.bare, self.replaces = scaled, not norm.on_attention, block.residual == "none"
         own, recurrent, cross = block.attention, block.recurrent, block.cross_attention
         feed_forward = block.feed_forward
-        if self.parallel and recurrent is not None:
-            raise ValueError("a parallel block has attention and feed_forward, and no recurrence")
         if cross is not None and (cross.window or cross.chunk):
             raise ValueError("a window or chunks mean nothing in cross_attention")
-        parts = {"attention": own, "recurrent": recurrent, "cross_attention": cross, "feed_forward": feed_forward}
-        for name, part in parts.items():
-            if scaled and part is not None:
-                self.register_parameter(f"{name}_scale", nn.Parameter(torch.full((d_model,), 1e-4)))
-            if part is None or (name == "feed_forward" and norm.shared):
-                continue
-            bare = name == "attention" and not norm.on_attention
-            self.add_module(f"{name}_norm", nn.Identity() if bare else Normalization(norm, d_model))
-            if norm.placement == "sandwich":
-                self.add_module(f"{name}_post_norm", nn.Identity() if bare else Normalization(norm, d_model))
         self.attention = None if own is None else tables.attention(own, d_model)
-        self.recurrent = None if recurrent is None else build_recurrence(recurrent, d_model, options)
-        self.cross_attention = None if cross is None else CrossAttention(cross, d_model, options)
+        width = d_model
+        self.recurrent = None
+        if recurrent is not None:
+            self.recurrent = build_recurrence(recurrent, d_model, options, causal=tables.causal, memory=memory)
+            width = getattr(self.recurrent, "width", d_model)
+        self.cross_attention = None if cross is None else CrossAttention(cross, width, options, source=memory)
         plan = block.convolution
         self.convolution = None if plan is None else Convolution(plan, d_model, options.dropout)
         self.convolution_norm = nn.Identity() if plan is None else Normalization(norm, d_model)
@@ -179,9 +173,27 @@ class Block(nn.Module):
             case None:
                 self.feed_forward = None
             case MoE():
-                self.feed_forward = MixtureOfExperts(feed_forward, d_model, options)
+                self.feed_forward = MixtureOfExperts(feed_forward, width, options)
             case DenseSpec(d_ff=d_ff, activation=activation, gated=gated, bias=bias):
-                self.feed_forward = Dense(d_model, d_ff, activation, gated, bias, options.dropout)
+                self.feed_forward = Dense(width, d_ff, activation, gated, bias, options.dropout)
+        self.width = width
+        widths = {"attention": (d_model, d_model), "recurrent": (d_model, width), "cross_attention": (width, width),
+                  "feed_forward": (width, width)}
+        for name, (before, after) in widths.items():
+            if getattr(block, name) is not None:
+                self._add_norms(name, norm, before, after)
+
+    def _add_norms(self, name: str, norm: BlockNorm, before: int, after: int) -> None:
+        """The norms and the scale of one sublayer, which reads ``before`` columns and gives ``after``."""
+        if self.scaled:
+            self.register_parameter(f"{name}_scale", nn.Parameter(torch.full((after,), 1e-4)))
+        if norm.placement == "none" or (name == "feed_forward" and norm.shared):
+            return
+        bare = name == "attention" and self.bare
+        width = before if norm.placement in ("pre", "sandwich") else after
+        self.add_module(f"{name}_norm", nn.Identity() if bare else Normalization(norm, width))
+        if norm.placement == "sandwich":
+            self.add_module(f"{name}_post_norm", nn.Identity() if bare else Normalization(norm, after))
 
     def forward(
         self, x: Tensor, memory: Tensor | None, bias: Tensor | None, past: int, cache: LayerCache | None
@@ -209,24 +221,38 @@ class Block(nn.Module):
         if attention is not None:
             x = self._residual("attention", x, lambda y: attention(y, bias, past, cache))
         if recurrent is not None:
-            x = self._residual("recurrent", x, lambda y: recurrent(y, cache and cache.recurrent))
+            x = self._residual("recurrent", x, lambda y: self._recur(y, cache, memory))
         if cross is not None:
             x = self._residual("cross_attention", x, lambda y: cross(y, memory, cache and cache.cross_attention))
         if feed_forward is not None:
             x = self._residual("feed_forward", x, feed_forward)
         return x
 
+    def _recur(self, x: Tensor, cache: LayerCache | None, memory: Tensor | None) -> Tensor:
+        y: Tensor
+        if isinstance(self.recurrent, Recurrence):
+            y = self.recurrent(x, cache and cache.recurrent, memory)
+        else:
+            assert self.recurrent is not None
+            y = self.recurrent(x, cache and cache.recurrent)
+        return y
+
     def _residual(self, name: str, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
         match self.placement:
+            case "none":
+                return self._add(x, self._scale(name, run(x)))
             case "pre":
-                return x + self._scale(name, run(self._norm(f"{name}_norm", x)))
+                return self._add(x, self._scale(name, run(self._norm(f"{name}_norm", x))))
             case "post":
-                return self._norm(f"{name}_norm", x + self._scale(name, run(x)))
+                return self._norm(f"{name}_norm", self._add(x, self._scale(name, run(x))))
             case "sandwich":
                 y = self._scale(name, run(self._norm(f"{name}_norm", x)))
-                return x + self._norm(f"{name}_post_norm", y)
+                return self._add(x, self._norm(f"{name}_post_norm", y))
             case "res-post":
-                return x + self._norm(f"{name}_norm", self._scale(name, run(x)))
+                return self._add(x, self._norm(f"{name}_norm", self._scale(name, run(x))))
+
+    def _add(self, x: Tensor, y: Tensor) -> Tensor:
+        return y if self.replaces else x + y
 
     def _scale(self, name: str, x: Tensor) -> Tensor:
         return x * self.get_parameter(f"{name}_scale") if self.scaled else x
@@ -258,7 +284,9 @@ class StackModules(nn.Module):
     query_bias: nn.Parameter | None
     position_table: Tensor | None
 
-    def __init__(self, model: Model, stack: Stack, options: Options, *, causal: bool, d_model: int) -> None:
+    def __init__(
+        self, model: Model, stack: Stack, options: Options, *, causal: bool, d_model: int, memory: int | None = None
+    ) -> None:
         super().__init__()
         self.plan, self.causal = stack, causal
         self.reads_tokens = isinstance(stack.input, TokenInput)
@@ -282,8 +310,14 @@ class StackModules(nn.Module):
         one_pair = isinstance(stack.position, TransformerXLPosition) and not stack.position.per_layer
         self.register_parameter("query_bias", _shared_query_bias(stack) if one_pair else None)
 
+        self.width = d_model
+
         def blocks(block: Sublayers, count: int) -> Repeated:
-            return Repeated(lambda: Block(block, d_model, options, tables, scaled=stack.layer_scale), count)
+            made = Repeated(
+                lambda: Block(block, self.width, options, tables, scaled=stack.layer_scale, memory=memory), count
+            )
+            self.width = cast(Block, made[-1]).width
+            return made
 
         self.layers: nn.ModuleList
         if stack.groups is None:
@@ -295,7 +329,7 @@ class StackModules(nn.Module):
                 )
                 for group in stack.groups
             )
-        self.final_norm = Normalization(stack.norm, d_model) if stack.final_norm else nn.Identity()
+        self.final_norm = Normalization(stack.norm, self.width) if stack.final_norm else nn.Identity()
 
     def _add_positions(self, stack: Stack, width: int, options: Options) -> None:
         """Tables that are added to the embeddings, and the one that disentangled attention reads."""

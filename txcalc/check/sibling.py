@@ -17,30 +17,41 @@ SMALL: Final[dict[str, int]] = {
     "q_rank": 26, "kv_rank": 14, "nope_dim": 12, "rope_dim": 6, "value_dim": 10, "state": 9, "key_dim": 8, "conv": 3,
     "image": 12, "patch": 4, "bins": 17, "length": 23, "max_distance": 20, "tokens": 1, "absolute": 71,
     "source_vocab": 89, "width": 16, "pair_labels": 2, "channels": 3, "inner": 22,
-    "rank": 7, "kernel": 5,
+    "rank": 7, "kernel": 5, "pieces": 2,
 }
 """What each size becomes; other sizes are derived below or kept (they are small counts already)."""
+
+_OF_A_WIDTH: Final = ("rnn", "lstm", "gru", "convolution")
+"""Layers that hand on a width of their own."""
 
 
 def sibling(spec: Model) -> Model:
     """The same structure in small: at most 2 repeats of anything, heads in the same kind of groups."""
     data = spec.model_dump(exclude={"aliases", "summary", "sources", "published"})
-    return Model.model_validate(_shrunk(data))
+    return Model.model_validate(_shrunk(data, spec.d_model))
 
 
-def _shrunk(data: Mapping[str, Any]) -> dict[str, Any]:
+def _shrunk(data: Mapping[str, Any], d_model: int) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, value in data.items():
         if isinstance(value, Mapping):
-            out[name] = _shrunk(value)
+            out[name] = _shrunk(value, d_model)
         elif isinstance(value, list | tuple):
-            out[name] = [_shrunk(item) if isinstance(item, Mapping) else item for item in value]
+            out[name] = [_shrunk(item, d_model) if isinstance(item, Mapping) else item for item in value]
+        elif name in ("hidden", "channels") and data.get("kind") in _OF_A_WIDTH and value is not None:
+            out[name] = _in_proportion(value, d_model)
         elif isinstance(value, int) and not isinstance(value, bool):
             out[name] = min(value, SMALL[name]) if name in SMALL else value
         else:
             out[name] = value
     _related(data, out)
     return out
+
+
+def _in_proportion(width: int, d_model: int) -> int:
+    """A layer's own width: as it is to the model's, where that comes out small and even, so that sums still fit."""
+    small, rest = divmod(width * SMALL["d_model"], d_model)
+    return small if not rest and 0 < small <= 4 * SMALL["d_model"] else min(width, 23)
 
 
 def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:
@@ -64,7 +75,7 @@ def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:
         out["shared_experts"] = min(data["shared_experts"], 2)
     if "repeat" in data:
         out["repeat"] = min(data["repeat"], 2)
-    if "input" in data and (length := _positions(out["input"])) is not None:
+    if "position" in data and (length := _positions(out["input"])) is not None:
         if "size" in out["position"]:
             out["position"]["size"] = length
         if out["position"]["kind"] == "relative" and "patch" in out["input"]:
@@ -75,7 +86,7 @@ def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:
         out["pooler"]["width"] = out["tower"]["d_model"]
     if "layers" in data:
         groups = out.get("groups")
-        out["layers"] = 3 if groups is None else sum(
+        out["layers"] = min(data["layers"], 3) if groups is None else sum(
             g["repeat"] * sum(b["repeat"] for b in g["blocks"]) for g in groups
         )
 

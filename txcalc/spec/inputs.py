@@ -155,6 +155,14 @@ class HeadTransform(Spec):
     norm: Norm | None = Norm()
 
 
+class Maxout(Spec):
+    """A dense layer to ``width`` groups of ``pieces`` columns, of which the largest goes on (arXiv 1302.4389)."""
+
+    width: Size
+    pieces: Size = 2
+    bias: Flag = False
+
+
 class LMHead(Spec):
     """A projection to the vocabulary at every position."""
 
@@ -164,7 +172,14 @@ class LMHead(Spec):
     unread_bias: Flag = Field(default=False, description="a second bias, which nothing reads (BERT's, when untied)")
     softcap: Positive | None = Field(default=None, description="logits become softcap * tanh(logit / softcap)")
     transform: HeadTransform | None = None
+    maxout: Maxout | None = Field(default=None, description="a maxout layer before the logits (arXiv 1409.0473, A.2.2)")
     pair_labels: Count = Field(default=0, description="classes of a second head, on the pooled vector (next sentence)")
+
+    @model_validator(mode="after")
+    def _check(self) -> LMHead:
+        if self.transform is not None and self.maxout is not None:
+            raise FieldError(("maxout",), "a head has a transform or a maxout layer before it, not both")
+        return self
 
 
 class ClassifierHead(Spec):

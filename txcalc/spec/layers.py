@@ -1,4 +1,4 @@
-"""The layers of a block: norms, token mixers (attention and recurrence), feed-forward.
+"""The layers of a block: norms, token mixers (attention, recurrence, convolution), feed-forward.
 
 Each class is one kind of layer with its sizes and switches; ``kind`` tells apart kinds whose fields differ.
 """
@@ -11,6 +11,8 @@ from pydantic import Field, Tag, model_validator
 
 from txcalc.spec import resolve
 from txcalc.spec.base import Activation, Count, Flag, Positive, Size, Spec, by_kind
+from txcalc.spec.cells import GRU, LSTM, RNN
+from txcalc.spec.cells import Convolution as Convolution1D
 from txcalc.spec.errors import FieldError
 
 # ---------------------------------------------------------------- norms
@@ -34,10 +36,10 @@ class BlockNorm(Norm):
     """The norms of a block, and where they stand.
 
     ``pre``: x + f(norm(x)). ``post``: norm(x + f(x)). ``sandwich``: x + norm(f(norm(x))).
-    ``res-post``: x + norm(f(x)), the order of OLMo 2.
+    ``res-post``: x + norm(f(x)), the order of OLMo 2. ``none``: x + f(x).
     """
 
-    placement: Literal["pre", "post", "sandwich", "res-post"] = "pre"
+    placement: Literal["pre", "post", "sandwich", "res-post", "none"] = "pre"
     shared: Flag = Field(default=False, description="parallel blocks: one norm feeds attention and feed-forward")
     on_attention: Flag = Field(default=True, description="false: attention has no norm of its own")
 
@@ -187,10 +189,11 @@ class LightningAttention(Spec):
 
 Recurrent = Annotated[
     Annotated[Mamba2, Tag("mamba2")] | Annotated[GatedDelta, Tag("gated-delta")]
-    | Annotated[Mamba, Tag("mamba")] | Annotated[LightningAttention, Tag("lightning")],
+    | Annotated[Mamba, Tag("mamba")] | Annotated[LightningAttention, Tag("lightning")]
+    | Annotated[RNN, Tag("rnn")] | Annotated[LSTM, Tag("lstm")] | Annotated[GRU, Tag("gru")]
+    | Annotated[Convolution1D, Tag("convolution")],
     by_kind("mamba2"),
 ]
-
 
 
 # ---------------------------------------------------------------- convolution

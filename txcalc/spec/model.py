@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from txcalc.spec import resolve
+from txcalc.spec import resolve, widths
 from txcalc.spec.base import Count, Flag, Size, Spec
 from txcalc.spec.errors import FieldError
 from txcalc.spec.facts import first_attention, is_causal, located_blocks
@@ -48,15 +48,17 @@ class Sublayers(Spec):
     feed_forward: FeedForward | None = None
     convolution: Convolution | None = None
     norm: BlockNorm = BlockNorm()
-    residual: Literal["sequential", "parallel"] = Field(
-        default="sequential", description="parallel: x + attention(norm(x)) + feed_forward(norm(x))"
+    residual: Literal["sequential", "parallel", "none"] = Field(
+        default="sequential",
+        description="parallel: x + attention(norm(x)) + feed_forward(norm(x)); none: a sublayer's output replaces x",
     )
 
     @model_validator(mode="after")
     def _check_block(self) -> Sublayers:
         if self.residual == "parallel":
-            if self.attention is None or self.feed_forward is None or self.cross_attention is not None:
-                raise FieldError(("residual",), "parallel needs attention and feed_forward, and no cross_attention")
+            others = (self.cross_attention, self.recurrent)
+            if self.attention is None or self.feed_forward is None or others != (None, None):
+                raise FieldError(("residual",), "parallel needs attention and feed_forward, and nothing else")
             if self.norm.placement != "pre":
                 raise FieldError(("norm", "placement"), "a parallel block takes pre")
         elif self.norm.shared:
@@ -157,7 +159,7 @@ class Model(Stack):
 
     architecture: Architecture = "decoder-only"
     vocab: Size | None = Field(default=None, description="rows of the token table; needed by token input and LM heads")
-    d_model: Size
+    d_model: Size = Field(description="width of what the first layer reads; layers without a residual may change it")
     context: Size = Field(description="the longest sequence the model was made for, in tokens")
     token_types: Count = Field(default=0, description="rows of the token type (segment) table; 0 for none")
     embedding_dim: Size | None = Field(default=None, description="factorised embeddings: width before projection")
@@ -201,10 +203,8 @@ class Model(Stack):
             raise FieldError(("head", "tied"), "there is no token table to share")
         if isinstance(self.encoder and self.encoder.input, PatchInput):
             raise FieldError(("encoder", "input"), "reads tokens or frames")
-        narrow = self.embedding_dim not in (None, self.d_model) and self.embedding_projection == "sum"
-        if isinstance(self.head, LMHead) and self.head.tied and narrow and self.head.transform is None:
-            raise FieldError(("head", "tied"), "with embedding_dim it needs head.transform to come back to its width")
         self._check_vectors()
+        widths.check(self)
         return self
 
     def _check_vectors(self) -> None:

@@ -12,7 +12,8 @@ from txcalc.spec.errors import FieldError
 
 Data = dict[str, Any]
 
-BLOCK_FIELDS = ("attention", "cross_attention", "feed_forward", "convolution", "norm", "residual")
+BLOCK_FIELDS = ("attention", "recurrent", "cross_attention", "feed_forward", "convolution", "norm", "residual")
+ACROSS = ("attends", "initial")  # what a recurrent layer of a decoder has from the encoder
 STACK_FIELDS = (*BLOCK_FIELDS, "layers", "position", "embedding_norm", "final_norm", "share_layers", "groups")
 
 
@@ -31,7 +32,7 @@ def model(data: Any) -> Any:
         own = out.get("encoder")
         if own is None or isinstance(own, Mapping):
             apart = ("cross_attention", "groups", *(("layers",) if own and own.get("groups") else ()))
-            inherited = {k: out[k] for k in STACK_FIELDS if k in out and k not in apart}
+            inherited = {k: _without(out[k], *ACROSS) for k in STACK_FIELDS if k in out and k not in apart}
             out["encoder"] = _stack(merge(inherited, dict(own or {})), out, ("encoder",))
         if "cross_attention" not in out and "attention" in out:
             out["cross_attention"] = _without(out["attention"], "window")
@@ -81,8 +82,8 @@ def _other_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     return "kind" in new and new["kind"] != old.get("kind")
 
 
-def _without(data: Any, key: str) -> Any:
-    return {k: v for k, v in data.items() if k != key} if isinstance(data, Mapping) else data
+def _without(data: Any, *keys: str) -> Any:
+    return {k: v for k, v in data.items() if k not in keys} if isinstance(data, Mapping) else data
 
 
 def _stack(data: Data, whole: Data, path: tuple[str | int, ...]) -> Data:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         DensePooler,
         HeadTransform,
         LMHead,
+        Maxout,
         NormPooler,
         Projector,
     )
@@ -97,6 +98,15 @@ def _transform(t: Trace, spec: HeadTransform, x: Tensor, width: Number) -> Tenso
         return x if spec.norm is None else ops.norm(t, "norm", x, spec.norm)
 
 
+def _maxout(t: Trace, spec: Maxout, x: Tensor) -> Tensor:
+    """``x.max(dim=-1)`` over the pieces keeps which of them was the largest."""
+    *rows, _ = x.shape
+    with t.scope("maxout", component=True):
+        ops.linear(t, "dense", x, spec.width * spec.pieces, bias=spec.bias)
+        t.op("max", "elementwise", saves=(t.tensor(*rows, spec.width, role=Role.INDEX, label="largest pieces"),))
+        return t.tensor(*rows, spec.width, label="maxout")
+
+
 def _classify(t: Trace, head: ClassifierHead, x: Tensor, pooled: Tensor) -> Tensor:
     b, _, d = x.shape
     of = {"first": pooled, "all": x, "mean": _mean(t, x),
@@ -129,6 +139,8 @@ def _contrast(t: Trace, head: ContrastiveHead, texts: Tensor, images: Tensor) ->
 def _predict(t: Trace, spec: Model, head: LMHead, x: Tensor) -> Tensor:
     if head.transform is not None:
         x = _transform(t, head.transform, x, embedding_width(spec))
+    if head.maxout is not None:
+        x = _maxout(t, head.maxout, x)
     logits = ops.linear(t, "head", x, spec.vocab, bias=head.bias, tied=head.tied, kind="head")
     if head.unread_bias:
         ops.parameter(t, "head.unread_bias", spec.vocab, kind="head")

@@ -132,7 +132,7 @@ def _block(
 
     def recur(h: Tensor) -> Tensor:
         assert block.recurrent is not None
-        return recurrent(t, block.recurrent, h)
+        return recurrent(t, block.recurrent, h, cached=cached, memory=memory)
 
     def feed(h: Tensor) -> Tensor:
         assert block.feed_forward is not None
@@ -167,7 +167,7 @@ def _sublayers(
 def _residual(
     t: Trace, name: str, block: Sublayers, stack: Stack, run: Callable[[Tensor], Tensor], x: Tensor
 ) -> Tensor:
-    """One sublayer with its residual connection and norms, placed as the spec says."""
+    """One sublayer with its residual connection and norms, as far as it has them, placed as the spec says."""
     place = block.norm.placement if block.norm.on_attention or name != "attention" else None
 
     def normed(suffix: str, y: Tensor) -> Tensor:
@@ -180,5 +180,5 @@ def _residual(
         y = normed("_norm", y)
     elif place == "sandwich":
         y = normed("_post_norm", y)
-    x = ops.add(t, x, y)
+    x = y if block.residual == "none" else ops.add(t, x, y)
     return normed("_norm", x) if place == "post" else x

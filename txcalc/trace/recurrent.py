@@ -1,7 +1,8 @@
 """Layers that carry a state of constant size in place of a KV cache.
 
-Weights and state are exact. How a chunked kernel arranges the recurrence is its own choice, so the FLOPs here are
-those of the recurrence itself, step by step, and reports mark totals with such layers as estimates.
+Weights and state are exact. How a chunked kernel arranges a linear recurrence is its own choice, so its FLOPs here are
+those of the recurrence itself, step by step, and reports mark totals with such layers as estimates. Cells and
+convolutions are exact (``txcalc.trace.cells``).
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.trace import ops
+from txcalc.trace.cells import cell, convolution
 from txcalc.trace.record import Cache, Number, Tensor, Trace
 
 if TYPE_CHECKING:
-    from txcalc.spec.layers import GatedDelta, LightningAttention, Mamba, Mamba2
+    from txcalc.spec.layers import GatedDelta, LightningAttention, Mamba, Mamba2, Recurrent
 
 
-def recurrent(t: Trace, spec: Mamba2 | GatedDelta | Mamba | LightningAttention, x: Tensor) -> Tensor:
-    """(b, n, d) -> (b, n, d)."""
+def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Tensor | None = None) -> Tensor:
+    """(b, n, d) -> (b, n, d), or the width of a cell or convolution. ``memory``: what a cell attends to."""
     with t.scope("recurrent", component=True):
         if spec.kind == "mamba2":
             y = _mamba2(t, spec, x)
@@ -24,8 +26,12 @@ def recurrent(t: Trace, spec: Mamba2 | GatedDelta | Mamba | LightningAttention, 
             y = _gated_delta(t, spec, x)
         elif spec.kind == "mamba":
             y = _mamba(t, spec, x)
-        else:
+        elif spec.kind == "lightning":
             y = _lightning(t, spec, x)
+        elif spec.kind == "convolution":
+            y = convolution(t, spec, x, cached=cached)
+        else:
+            y = cell(t, spec, x, cached=cached, memory=memory)
         return ops.dropout(t, "dropout", y)
 
 

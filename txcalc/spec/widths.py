@@ -1,0 +1,127 @@
+"""Whether the layers of a model fit onto one another: what each reads, and what it hands on.
+
+Most layers keep the width of their stack. A recurrent cell and a convolution have one of their own, which a stack
+takes on where there is no residual connection.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from txcalc.spec.errors import FieldError, Loc
+
+if TYPE_CHECKING:
+    from txcalc.spec.layers import Recurrent
+    from txcalc.spec.model import Model, Stack, Sublayers
+
+
+def check(model: Model) -> None:
+    """Raises ``FieldError`` where a layer does not fit what is below it, or looks at what it cannot see."""
+    memory = None
+    if model.encoder is not None:
+        memory = _stack(model.encoder, model.d_model, ("encoder",))
+        _sees(model.encoder, ("encoder",), causal=model.encoder.causal_mask, encoder=None)
+    if model.tower is not None:
+        if _stack(model.tower, model.tower.d_model, ("tower",)) != model.tower.d_model:
+            raise FieldError(("tower", "residual"), "a tower keeps its width")
+        _sees(model.tower, ("tower",), causal=model.tower.causal_mask, encoder=None)
+    out = _stack(model, model.d_model, (), memory)
+    _sees(model, (), causal=model.causal or model.causal_mask, encoder=model.encoder)
+    _head(model, out)
+
+
+def _head(model: Model, width: int) -> None:
+    """A head that is tied to the token table reads what is as wide as the table."""
+    head = model.head
+    if head.kind != "lm" or not head.tied or head.transform is not None:
+        return
+    if head.maxout is not None:
+        width = head.maxout.width
+    elif model.embedding_dim is not None and model.embedding_projection == "tokens":
+        return
+    if width != model.embedding_width and width == model.d_model:
+        raise FieldError(("head", "tied"), "with embedding_dim it needs head.transform to come back to its width")
+    if width != model.embedding_width:
+        raise FieldError(("head", "tied"), f"the head reads {width} columns, and the token table has "
+                         f"{model.embedding_width}")
+
+
+def _stack(stack: Stack, d: int, path: Loc, memory: int | None = None) -> int:
+    """The width that the last layer hands on; the first one reads ``d``."""
+    width = d
+    if stack.groups is None:
+        width = _block(stack, d, memory, path)
+        _repeats(stack.layers, d, width, (*path, "layers"))
+    for g, group in enumerate(stack.groups or ()):
+        before = width
+        for b, block in enumerate(group.blocks):
+            at = (*path, "groups", g, "blocks", b)
+            after = _block(block, width, memory, at)
+            _repeats(block.repeat, width, after, (*at, "repeat"))
+            width = after
+        _repeats(group.repeat, before, width, (*path, "groups", g, "repeat"))
+    if stack.position.kind == "disentangled" and width != d:
+        raise FieldError((*path, "position"), "a table of positions for every layer needs layers of one width")
+    return width
+
+
+def _repeats(times: int, before: int, after: int, path: Loc) -> None:
+    if times > 1 and before != after:
+        raise FieldError(path, f"what reads {before} columns and hands on {after} is not like what comes after it: "
+                         "list groups, with the first layer alone")
+
+
+def _block(block: Sublayers, width: int, memory: int | None, path: Loc) -> int:
+    layer = block.recurrent
+    if layer is None:
+        return width
+    after = _handed_on(layer, width, memory)
+    if block.residual != "none" and after != width:
+        name = "channels" if layer.kind == "convolution" else "hidden"
+        raise FieldError((*path, "recurrent", name), f"{after} columns cannot be added to {width}: make them as many, "
+                         "or say residual: none")
+    return after
+
+
+def _handed_on(layer: Recurrent, width: int, memory: int | None) -> int:
+    if layer.kind == "convolution":
+        return width if layer.channels is None else layer.channels
+    if layer.kind == "rnn" or layer.kind == "lstm" or layer.kind == "gru":
+        if layer.attends is None:
+            return layer.hidden * (1 + layer.bidirectional)
+        parts = {"state": layer.hidden, "previous": layer.hidden, "input": width, "context": memory or 0}
+        return sum(parts[name] for name in layer.attends.readout)
+    return width
+
+
+def _sees(stack: Stack, path: Loc, *, causal: bool, encoder: Stack | None) -> None:
+    """Whether every recurrent layer knows what it reads: the past, the future, an encoder's output."""
+    for at, block in stack.located_blocks():
+        layer, here = block.recurrent, (*path, *at, "recurrent")
+        if layer is None or not (layer.kind == "rnn" or layer.kind == "lstm" or layer.kind == "gru"):
+            continue
+        if layer.bidirectional and causal:
+            raise FieldError((*here, "bidirectional"), "a stack that sees nothing ahead runs in one direction")
+        if layer.attends is not None and encoder is None:
+            raise FieldError((*here, "attends"), "needs the output of an encoder: architecture: encoder-decoder")
+        if layer.initial is not None:
+            _starts(layer.initial.of, encoder, (*here, "initial"))
+            if layer.initial.of == "reverse" and not _reads_all(stack):
+                raise FieldError((*here, "initial", "of"), "reverse leaves the encoder's other direction unread: "
+                                 "say attends or cross_attention")
+
+
+def _reads_all(stack: Stack) -> bool:
+    return any(
+        block.cross_attention is not None or getattr(block.recurrent, "attends", None) is not None
+        for _, block in stack.located_blocks()
+    )
+
+
+def _starts(of: str, encoder: Stack | None, path: Loc) -> None:
+    last = None if encoder is None else encoder.located_blocks()[-1][1]
+    layer = None if last is None or last.feed_forward is not None else last.recurrent
+    directions = getattr(layer, "bidirectional", None)
+    if directions is None or directions != (of == "reverse"):
+        kind = "a bidirectional" if of == "reverse" else "a one-directional"
+        raise FieldError((*path, "of"), f"{of} needs an encoder that ends in {kind} rnn, lstm or gru")

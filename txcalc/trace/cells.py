@@ -1,0 +1,205 @@
+"""Recurrent cells and 1-D convolutions, written as their forward pass from (b, n, d) to a width of their own.
+
+What a cell keeps is what a loop over PyTorch operations keeps, one step after the other: that is exact, and the
+same on every device. The fused kernels behind ``nn.RNN``, ``nn.LSTM`` and ``nn.GRU`` keep something else: cuDNN one
+opaque reserve buffer, and on the CPU oneDNN (the LSTM) a workspace of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from txcalc.trace import ops
+from txcalc.trace.record import Cache, Loop, Number, Tensor, Trace
+from txcalc.trace.sizes import least
+
+if TYPE_CHECKING:
+    from txcalc.spec.cells import GRU, LSTM, RNN, AdditiveAttention, Convolution, InitialState
+
+    Cell = RNN | LSTM | GRU
+
+GATES: Final = {"rnn": 1, "lstm": 4, "gru": 3}
+"""Blocks of ``hidden`` rows in each weight matrix of a cell."""
+
+_STATES: Final = {"rnn": ("hidden",), "lstm": ("hidden", "cell"), "gru": ("hidden",)}
+
+
+def convolution(t: Trace, spec: Convolution, x: Tensor, *, cached: bool) -> Tensor:
+    """``nn.Conv1d`` on a copy of the input with ``width - 1`` zeros around it, all before it in a causal stack.
+
+    (b, n, d) -> (b, n, channels). A gate keeps what it splits in two (``F.glu``).
+    """
+    b, n, d = x.shape
+    channels = d if spec.channels is None else spec.channels
+    padded = t.tensor(b, d, n + spec.width - 1, label="padded")
+    y = ops.convolution(t, "conv", padded, 2 * channels if spec.gated else channels, n, (spec.width,), bias=spec.bias)
+    if cached:
+        t.op("conv_state", "elementwise", cache=Cache("state", d, spec.width - 1, b))
+    if spec.gated:
+        t.op("gate", "elementwise", saves=(y,))
+        return t.tensor(b, n, channels, label="gated")
+    return y if spec.activation is None else ops.activation(t, "activation", y, spec.activation)
+
+
+def cell(t: Trace, spec: Cell, x: Tensor, *, cached: bool, memory: Tensor | None = None) -> Tensor:
+    """(b, n, d) -> (b, n, what it hands on). ``memory``: the encoder's output (b, m, w), as far as it is new."""
+    if not spec.bidirectional:
+        return _direction(t, spec, x, cached=cached, memory=memory)
+    with t.scope("directions", copies=2, calls=2):
+        one = _direction(t, spec, x, cached=cached, memory=None)
+    b, n, width = one.shape
+    return t.tensor(b, n, 2 * width, label="both directions")
+
+
+def _direction(t: Trace, spec: Cell, x: Tensor, *, cached: bool, memory: Tensor | None) -> Tensor:
+    """The inputs of all steps are projected at once; the loop has what needs the state before.
+
+    What attends has its inputs projected beside the context, step by step.
+    """
+    b, n, d = x.shape
+    h, names = spec.hidden, _STATES[spec.kind]
+    if spec.attends is None:
+        ops.linear(t, "input", x, GATES[spec.kind] * h, bias=spec.bias.input)
+        parts = {"state": h}
+    else:
+        assert memory is not None
+        _source(t, spec.attends, memory)
+        parts = {"state": h, "previous": h, "input": d, "context": memory.shape[-1]}
+    if spec.initial is None:
+        before = [t.tensor(b, h, label=name, grad=False) for name in names]
+    else:
+        assert memory is not None
+        before = [_initial(t, spec.initial, name, memory, h) for name in names]
+    _steps(t, spec, before, x, memory)
+    for name in names if cached else ():
+        t.op(f"{name}_state", "elementwise", cache=Cache("state", h, 1, b))
+    readout = ("state",) if spec.attends is None else spec.attends.readout
+    return t.tensor(b, n, sum(parts[name] for name in readout), label=" and ".join(readout))
+
+
+def _steps(t: Trace, spec: Cell, before: list[Tensor], x: Tensor, memory: Tensor | None) -> None:
+    """As many steps as there are positions, with one set of weights; each reads the states that the last one left."""
+    _, n, _ = x.shape
+    start = len(t.ops)
+    with t.scope("step", copies=1, calls=n):
+        entries = [t.tensor(*state.shape, label=state.label, grad=state.grad) for state in before]
+        if spec.attends is not None and memory is not None:
+            _attend(t, spec.attends, entries[0], memory)
+        update = len(t.ops)
+        if spec.attends is not None and memory is not None:
+            _inputs(t, spec, x, memory)
+        exits = {"rnn": _rnn, "lstm": _lstm, "gru": _gru}[spec.kind](t, spec, entries)  # type: ignore[operator]
+    for first, entry, leave in zip(before, entries, exits, strict=True):
+        t.loops.append(Loop(first, entry, leave, t.tensor(*leave.shape, label=leave.label), n))
+    last_unread = spec.attends is not None and "state" not in spec.attends.readout
+    _without_idle_gradients(t, start, update if last_unread else len(t.ops), n, before, entries)
+
+
+def _without_idle_gradients(
+    t: Trace, start: int, update: int, n: Number, before: list[Tensor], entries: list[Tensor]
+) -> None:
+    """The way back is shorter than the way there.
+
+    A state that begins as zeros needs no gradient, so that the first step has one product less for each of its
+    readers. A last state that nobody reads gets none, so that the operations from ``update`` on run once less.
+    """
+    calls = t.loops[-1].after.calls
+    zeros = {entry.id for first, entry in zip(before, entries, strict=True) if not first.grad}
+    for i, op in list(enumerate(t.ops))[start:]:
+        reads_zeros = any(tensor.id in zeros for tensor in op.saves)
+        if not op.weights or not (reads_zeros or i >= update):
+            continue
+        times = n - 1 if i >= update else n
+        total = times * op.flops_backward
+        if reads_zeros:
+            total += (times - least(times, 1)) * op.flops
+        t.ops[i] = replace(op, flops_backward=0)
+        t.ops.append(replace(op, weights=(), saves=(), flops=0, calls=calls, flops_backward=total))
+
+
+def _inputs(t: Trace, spec: Cell, x: Tensor, memory: Tensor) -> None:
+    """What is added to the gates besides the state's product."""
+    b, _, d = x.shape
+    width = GATES[spec.kind] * spec.hidden
+    ops.linear(t, "context", t.tensor(b, memory.shape[-1], label="context"), width)
+    ops.linear(t, "input", x.view(b, d), width, bias=spec.bias.input)
+
+
+def _rnn(t: Trace, spec: RNN, states: list[Tensor]) -> list[Tensor]:
+    """h' = tanh(W x + b + U h + c)."""
+    (h,) = states
+    gate = ops.linear(t, "hidden", h, spec.hidden, bias=spec.bias.hidden)
+    return [ops.activation(t, "tanh", gate, "tanh")]
+
+
+def _lstm(t: Trace, spec: LSTM, states: list[Tensor]) -> list[Tensor]:
+    """c' = f c + i g; h' = o tanh(c'), with i, f, o sigmoids and g a tanh."""
+    h, c = states
+    b, _ = h.shape
+    ops.linear(t, "hidden", h, 4 * spec.hidden, bias=spec.bias.hidden)
+    part = t.tensor(b, spec.hidden, label="gate")
+    i, f, o = (ops.activation(t, name, part, "sigmoid") for name in ("i", "f", "o"))
+    g = ops.activation(t, "g", part, "tanh")
+    ops.multiply(t, "forget", f, c)
+    ops.multiply(t, "write", i, g)
+    after = t.tensor(b, spec.hidden, label="cell")
+    shown = ops.activation(t, "tanh", after, "tanh")
+    return [ops.multiply(t, "output", o, shown), after]
+
+
+def _gru(t: Trace, spec: GRU, states: list[Tensor]) -> list[Tensor]:
+    """n = tanh(W x + r (U h + c)), or tanh(W x + U (r h) + c); h' = (1 - z) n + z h, with r and z sigmoids."""
+    (h,) = states
+    b, _ = h.shape
+    width, late = spec.hidden, spec.reset == "after"
+    products = ops.linear(t, "hidden", h, (3 if late else 2) * width, bias=spec.bias.hidden)
+    part = t.tensor(b, width, label="gate")
+    r, z = (ops.activation(t, name, part, "sigmoid") for name in ("r", "z"))
+    reset = ops.multiply(t, "reset", r, products.view(b, width) if late else h)
+    if not late:
+        ops.linear(t, "candidate", reset, width, bias=spec.bias.hidden)
+    new = ops.activation(t, "n", part, "tanh")
+    ops.multiply(t, "keep_new", t.tensor(b, width, label="1 - z"), new)
+    ops.multiply(t, "keep_old", z, h)
+    return [t.tensor(b, width, label="hidden")]
+
+
+# ---------------------------------------------------------------- what a cell has from an encoder
+
+
+def _initial(t: Trace, spec: InitialState, name: str, memory: Tensor, hidden: Number) -> Tensor:
+    """The state before the first token: once there is a past, it has been made."""
+    b, _, width = memory.shape
+    width = width // 2 if spec.of == "reverse" else width
+    last = t.tensor(0, width) if t.workload.phase == "decode" else memory.view(b, width)
+    state = ops.linear(t, f"initial_{name}", last, hidden, bias=spec.bias)
+    return ops.activation(t, f"initial_{name}_tanh", state, "tanh")
+
+
+def _source(t: Trace, spec: AdditiveAttention, memory: Tensor) -> None:
+    """Each source token is projected once; its projection and itself are held for the whole generation."""
+    b, new, width = memory.shape
+    ops.linear(t, "keys", memory, spec.width, bias=spec.bias)
+    t.op("source", "elementwise", cache=Cache("cross", width + spec.width, t.workload.source_past + new, b))
+
+
+def _attend(t: Trace, spec: AdditiveAttention, state: Tensor, memory: Tensor) -> None:
+    """v^T tanh(W s + U h) over the source, its softmax, and the weighted sum of h, for one target token.
+
+    The tanh of every (target, source) pair is kept, ``width`` columns wide: the O(N M) part, whatever the policy.
+    """
+    b, new, width = memory.shape
+    m = t.workload.source_past + new
+    with t.scope("attention"):
+        ops.linear(t, "query", state, spec.width)
+        pairs = t.tensor(b, m, spec.width, label="tanh of pairs", scores=True)
+        t.op("tanh", "elementwise", saves=(pairs,), writes=(pairs,))
+        scores, context = t.tensor(b, m, label="scores", scores=True), t.tensor(b, width, label="context")
+        flops = 2 * b * m * spec.width
+        t.op("scores", "core", weights={"weight": (1, spec.width)}, flops=flops, flops_backward=2 * flops,
+             saves=(pairs,), reads=(pairs,), writes=(scores,))
+        weights = ops.softmax(t, "softmax", scores)
+        flops = 2 * b * m * width
+        t.op("context", "core", flops=flops, flops_backward=2 * flops, saves=(weights, memory),
+             reads=(weights, memory), writes=(context,))
