@@ -10,8 +10,14 @@ from txcalc.spec.model import Model, Stack, Sublayers
 
 _NAMES: Final = {
     "cross_attention": "cross-attention", "feed_forward": "feed-forward", "head": "output head",
-    "mamba2": "Mamba-2", "gated-delta": "gated DeltaNet", "layernorm": "layernorm", "rmsnorm": "rmsnorm",
+    "layernorm": "layernorm", "rmsnorm": "rmsnorm",
 }
+
+RECURRENT: Final = {
+    "mamba2": "Mamba-2", "gated-delta": "gated DeltaNet", "mamba": "Mamba", "lightning": "lightning attention",
+    "rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "convolution": "convolution",
+}
+"""The kinds of layers that stand where ``recurrent`` does."""
 
 
 class Name(NamedTuple):
@@ -56,7 +62,7 @@ def _called(stack: Stack, where: list[str]) -> Name:
         latent = isinstance(block.attention, MLA)
         return Name("latent attention" if latent else "attention", _reach(stack, block) or detail)
     if last == "recurrent" and block.recurrent is not None:
-        return Name(_NAMES[block.recurrent.kind], detail)
+        return Name(RECURRENT[block.recurrent.kind], detail)
     if last == "feed_forward":
         return Name("mixture of experts" if isinstance(block.feed_forward, MoE) else _NAMES[last], detail)
     return Name(_NAMES.get(last, last.replace("_", " ")), detail)

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from txcalc import units
+from txcalc.answer.naming import RECURRENT
 from txcalc.answer.report import Component, Report
 
 Fields = dict[str, Any]
 
 _NAMES: Final = {
     "feed_forward": "feed-forward", "cross_attention": "cross-attention", "mla": "latent attention",
-    "mamba2": "Mamba-2", "gated-delta": "gated DeltaNet", "layernorm": "layernorm", "rmsnorm": "rmsnorm",
+    "layernorm": "layernorm", "rmsnorm": "rmsnorm",
 }
 _PREFIXES: Final = {("decoder", "cross_attention"): ""}  # only a decoder has it
 _INPUTS, _LAYERS, _NORMS, _TOP = range(4)
@@ -139,7 +140,7 @@ def _called(rest: list[str], stack: Fields, spec: Fields, part: Component) -> tu
         kind = "attention" if attention["kind"] == "standard" else _NAMES[attention["kind"]]
         return kind + _reach(attention), shared
     if last == "recurrent":
-        return _NAMES[block["recurrent"]["kind"]], shared
+        return RECURRENT[block["recurrent"]["kind"]], shared
     if last == "feed_forward":
         return ("MoE feed-forward" if block["feed_forward"]["kind"] == "moe" else _NAMES[last]), shared
     return _NAMES.get(last, last.replace("_", " ")), shared

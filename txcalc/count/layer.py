@@ -11,23 +11,30 @@ from txcalc.trace.record import Op, Tensor, Trace
 def alone(trace: Trace, component: str) -> Trace:
     """The operations of one component, run once, its input among what it keeps.
 
-    ``component`` is the path of a line of the breakdown, such as ``layers.attention``.
+    ``component`` is the path of a line of the breakdown, such as ``layers.attention``. What stands in a loop of the
+    component, as the steps of a recurrent cell do, runs as often as one run of the component has it.
     """
-    ops = [_once(op) for op in trace.ops if op.component == component]
-    return Trace(trace.workload, ops)
+    found = [op for op in trace.ops if op.component == component]
+    runs = _runs(found)
+    return Trace(trace.workload, [_once(op, runs) for op in found])
 
 
 def attention_layers(trace: Trace) -> list[tuple[str, int]]:
     """Every component that multiplies queries with keys, and how often it runs in one pass."""
-    return list({op.component: (op.component, op.calls) for op in trace.ops if op.kind == "core"}.values())
+    paths = dict.fromkeys(op.component for op in trace.ops if op.kind == "core")
+    return [(path, _runs([op for op in trace.ops if op.component == path])) for path in paths]
 
 
-def _once(op: Op) -> Op:
+def _runs(ops: list[Op]) -> int:
+    return min(int(op.calls) for op in ops)
+
+
+def _once(op: Op, runs: int) -> Op:
     return replace(
-        op, copies=1, active=1, calls=1,
-        saves=_tensors(op.saves), reads=_tensors(op.reads), writes=_tensors(op.writes),
+        op, copies=1, active=1, calls=op.calls // runs,
+        saves=_tensors(op.saves, runs), reads=_tensors(op.reads, runs), writes=_tensors(op.writes, runs),
     )
 
 
-def _tensors(tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(replace(tensor, calls=1) for tensor in tensors)
+def _tensors(tensors: Iterable[Tensor], runs: int) -> tuple[Tensor, ...]:
+    return tuple(replace(tensor, calls=max(tensor.calls // runs, 1)) for tensor in tensors)

@@ -13,8 +13,9 @@ def is_fused(op: Op) -> bool:
 
 
 def score_matrix_bytes(trace: Trace) -> int:
-    """Bytes of the largest score matrix that one operation writes to memory; 0 under a fused kernel."""
-    return max((_size(trace, [tensor]) for op in trace.ops if op.kind == "core" for tensor in op.writes
+    """Bytes of the largest score matrix that one operation writes to memory, in all steps of its layer's loop if it
+    stands in one; 0 under a fused kernel."""
+    return max((op.calls * _size(trace, [tensor]) for op in trace.ops if op.kind == "core" for tensor in op.writes
                 if tensor.scores), default=0)
 
 
@@ -29,8 +30,8 @@ def peak_score_bytes(trace: Trace) -> int:
     for op in trace.ops:
         if trace.workload.keeps:
             kept |= {tensor for tensor in op.saves if tensor.scores}
-        live = kept | {tensor for tensor in (*op.saves, *op.reads, *op.writes) if tensor.scores}
-        most = max(most, _size(trace, live))
+        live = {tensor for tensor in (*op.saves, *op.reads, *op.writes) if tensor.scores}
+        most = max(most, sum(tensor.calls * _size(trace, [tensor]) for tensor in kept) + _size(trace, live - kept))
     return most
 
 
