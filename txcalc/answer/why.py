@@ -97,6 +97,15 @@ _WEIGHTS: Final = {
         "recurrence: projections in and out, and a short convolution",
         "arXiv 2405.21060, section 7; arXiv 2412.06464",
     ),
+    "cell": Basis(
+        "recurrent cell: gates × hidden × (input + hidden), with 1 gate (RNN), 4 (LSTM) or 3 (GRU)",
+        "torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU; arXiv 1406.1078, section 2.3",
+    ),
+    "core": Basis(
+        "additive attention: projections of the state and of the source, and one vector for their scores",
+        "arXiv 1409.0473, appendix A.1.2",
+    ),
+    "convolution": Basis("convolution: channels in × channels out × positions seen", "torch.nn.Conv1d"),
     "feed_forward": Basis("feed-forward: two projections", "arXiv 1706.03762, equation 2"),
     "gated": Basis("gated feed-forward: three projections", "arXiv 2002.05202"),
     "router": Basis("router: width × experts", "arXiv 1701.06538, section 2.1"),
@@ -108,8 +117,9 @@ _WEIGHTS: Final = {
 }
 _SPECIAL: Final = {
     ("attention", "kv_down"): "latent", ("attention", "position"): "distances", ("feed_forward", "gate"): "gated",
+    ("recurrent", "hidden"): "cell", ("recurrent", "conv"): "convolution", ("recurrent", "out_proj"): "recurrent",
 }
-"""Projections that only one kind of layer has."""
+"""Projections that only one kind of layer has; the last one found decides."""
 
 _FLOPS: Final = {
     "linear": Basis("linear layer: 2 × rows × inputs × outputs", f"{_FLOP_COUNTER}, mm; arXiv 2001.08361, table 1"),
@@ -133,6 +143,10 @@ _BACKWARD: Final = {
         "backward of the core: 2 × forward if eager, 2.5 × in the flash kernel, which computes the scores again",
         f"{_FLOP_COUNTER}; arXiv 2205.14135, appendix B",
     ),
+    "cell": Basis(
+        "backward of a cell: no gradient of a first state that is zeros, nor of a last one that nothing reads",
+        f"{_FLOP_COUNTER}, on a loop of steps",
+    ),
 }
 _CACHE: Final = {
     "self": Basis(
@@ -141,8 +155,12 @@ _CACHE: Final = {
     "latent": Basis("one latent and one rotary key for all heads, for each token", "arXiv 2405.04434, section 2.1"),
     "inputs": Basis("the input of every layer, for each token", "arXiv 1901.02860, section 3.2"),
     "cross": Basis("keys and values of the source, once for all tokens", "arXiv 1706.03762, section 3.2.3"),
+    "source": Basis(
+        "the encoder's output and its projection, for each source token", "arXiv 1409.0473, appendix A.1.2"
+    ),
     "state": Basis(
-        "a recurrent state: of one size, for any length", "arXiv 2405.21060, section 7; arXiv 2412.06464, equation 10"
+        "a recurrent state: of one size, for any length",
+        "torch.nn.LSTM, h_n and c_n; arXiv 2405.21060, section 7; arXiv 2412.06464, equation 10",
     ),
 }
 
@@ -158,15 +176,22 @@ def weights(ops: Iterable[Op]) -> list[Basis]:
 
 def costs(ops: Iterable[Op], *, backward: bool) -> list[Basis]:
     """How the FLOPs of these operations were counted, once each."""
-    kinds = {op.kind for op in ops if not (isinstance(op.flops, int) and op.flops == 0)}
+    found = [op for op in ops if not (isinstance(op.flops, int) and op.flops == 0)]
+    kinds = {op.kind for op in found} | {_SPECIAL.get((_last(op.component), _last(op.path)), "") for op in found}
     return _each(_FLOPS, kinds) + (_each(_BACKWARD, kinds) if backward else [])
 
 
 def caches(ops: Iterable[Op]) -> list[Basis]:
     """How the cache of these operations was counted, once each."""
-    found = list(ops)
-    held = [op.cache for op in found if op.cache is not None]
-    return _each(_CACHE, {each.layout if each.layout in _CACHE else each.kind for each in held})
+    found = [op for op in ops if op.cache is not None]
+    return _each(_CACHE, map(_held, found))
+
+
+def _held(op: Op) -> str:
+    assert op.cache is not None
+    if op.cache.layout in _CACHE:
+        return op.cache.layout
+    return "source" if _last(op.path) == "source" else op.cache.kind
 
 
 def _last(path: str) -> str:
