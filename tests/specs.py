@@ -55,13 +55,42 @@ def feed_forwards(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
-def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool) -> dict[str, Any]:
-    block: dict[str, Any] = {"attention": draw(attentions(rotary=rotary)), "feed_forward": draw(feed_forwards())}
+def recurrences(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool) -> dict[str, Any]:
+    """A cell or a convolution that hands on as many columns as it reads."""
+    kind = draw(st.sampled_from(("rnn", "lstm", "gru", "convolution")))
+    if kind == "convolution":
+        gated = draw(flags)
+        return {"kind": kind, "width": draw(st.sampled_from((1, 2, 3, 5))), "bias": draw(flags), "gated": gated,
+                "activation": None if gated else draw(st.sampled_from((None, *ACTIVATIONS)))}
+    both = not causal and d % 2 == 0 and draw(flags)
+    cell: dict[str, Any] = {"kind": kind, "hidden": d // 2 if both else d, "bidirectional": both,
+                            "bias": {"input": draw(flags), "hidden": draw(flags)}}
+    if kind == "gru":
+        cell["reset"] = draw(st.sampled_from(("after", "before")))
+    if crossing and draw(flags):
+        cell["attends"] = {"width": draw(st.sampled_from((3, 11))), "bias": draw(flags)}
+    return cell
+
+
+@st.composite
+def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int, causal: bool) -> dict[str, Any]:
+    block: dict[str, Any] = {
+        "attention": draw(attentions(rotary=rotary)), "recurrent": None, "feed_forward": draw(feed_forwards()),
+    }
     if crossing:
         block["cross_attention"] = draw(attentions(rotary=rotary, crossing=True))
+    if draw(st.integers(0, 3)) == 0:
+        block["recurrent"] = draw(recurrences(d=d, causal=causal, crossing=crossing))
+        for name in ("attention", "cross_attention", "feed_forward"):
+            read = name != "cross_attention" or "attends" in block["recurrent"]
+            if name in block and read and (bare or name != "attention") and draw(flags):
+                block[name] = None
+        placement = draw(st.sampled_from(("pre", "post", "sandwich", "res-post", "none")))
+        return {**block, "residual": draw(st.sampled_from(("sequential", "none"))),
+                "norm": draw(norms(placement=placement, shared=False))}
     if not crossing and draw(st.integers(0, 3)) == 0:
         return {**block, "residual": "parallel", "norm": draw(norms(placement="pre", shared=draw(flags)))}
-    placement = draw(st.sampled_from(("pre", "post", "sandwich", "res-post")))
+    placement = draw(st.sampled_from(("pre", "post", "sandwich", "res-post", "none")))
     return {**block, "residual": "sequential", "norm": draw(norms(placement=placement, shared=False))}
 
 
@@ -70,25 +99,24 @@ def uncapped(block: dict[str, Any]) -> dict[str, Any]:
 
 
 @st.composite
-def stacks(draw: st.DrawFn, *, crossing: bool = False) -> dict[str, Any]:
+def stacks(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool = False) -> dict[str, Any]:
     position = draw(st.sampled_from((
         {"kind": "none"}, {"kind": "learned", "size": 31}, {"kind": "sinusoidal"},
         {"kind": "sinusoidal", "stored": True, "size": 29}, {"kind": "rope"}, {"kind": "rope", "dim": 4},
         {"kind": "alibi"}, {"kind": "relative", "buckets": 8}, {"kind": "relative", "buckets": 8, "per_layer": True},
         {"kind": "transformer-xl"}, {"kind": "transformer-xl", "per_layer": False, "cached": "inputs"},
     )))
-    rotary = position["kind"] == "rope"
+    own = blocks(rotary=position["kind"] == "rope", crossing=crossing, d=d, causal=causal,
+                 bare=position["kind"] not in ("relative", "transformer-xl"))
+    by_distance = position["kind"] == "transformer-xl"
+    own = own.map(uncapped) if by_distance else own
     stack: dict[str, Any] = {
         "position": position, "embedding_norm": draw(flags), "final_norm": draw(flags),
-        **draw(blocks(rotary=rotary, crossing=crossing)),
+        **draw(own),
     }
-    by_distance = position["kind"] == "transformer-xl"
-    stack = uncapped(stack) if by_distance else stack
     shared_bias = position["kind"] in ("relative", "transformer-xl") and not position.get("per_layer", by_distance)
     if shared_bias or draw(st.integers(0, 2)):
         return {**stack, "layers": draw(st.integers(1, 4)), "share_layers": draw(flags)}
-    own = blocks(rotary=rotary, crossing=crossing)
-    own = own.map(uncapped) if by_distance else own
     groups = [
         {"repeat": draw(st.integers(1, 2)), "blocks": [
             {"repeat": draw(st.integers(1, 2)), **draw(own)} for _ in range(draw(st.integers(1, 2)))
@@ -101,16 +129,17 @@ def stacks(draw: st.DrawFn, *, crossing: bool = False) -> dict[str, Any]:
 def specs(draw: st.DrawFn) -> Model:
     architecture = draw(st.sampled_from(("decoder-only", "encoder-only", "encoder-decoder")))
     crossing = architecture == "encoder-decoder"
+    d = draw(st.sampled_from((14, 19, 22)))
     data: dict[str, Any] = {
         "name": "drawn", "architecture": architecture, "vocab": draw(st.sampled_from((53, 61))),
-        "d_model": draw(st.sampled_from((14, 19, 22))), "context": 41, "token_types": draw(st.sampled_from((0, 0, 3))),
-        "embedding_scale": draw(flags), **draw(stacks(crossing=crossing)),
+        "d_model": d, "context": 41, "token_types": draw(st.sampled_from((0, 0, 3))),
+        "embedding_scale": draw(flags), **draw(stacks(d=d, causal=architecture != "encoder-only", crossing=crossing)),
     }
     if architecture == "encoder-only":
         convolution = {"kernel": draw(st.sampled_from((1, 3, 5))), "activation": draw(st.sampled_from(ACTIVATIONS))}
         data["convolution"] = draw(st.sampled_from((None, None, convolution)))
     if crossing:
-        data["encoder"] = draw(stacks())
+        data["encoder"] = draw(stacks(d=d, causal=False))
         data["encoder"].setdefault("groups", None)
         data["encoder"].setdefault("share_layers", False)
     head = draw(st.sampled_from(("lm", "untied", "transform", "none", "classifier")))

@@ -235,10 +235,11 @@ class _Inputs:
 
 
 def keeps_exactly(model: Model) -> bool:
-    """Whether what autograd keeps can be compared: a recurrence's kernels keep what they like."""
+    """Whether what autograd keeps can be compared: the kernels of linear recurrences keep what they like."""
     stacks = [model, model.encoder, model.tower]
     return not any(
-        block.recurrent is not None for stack in stacks if stack is not None for _, block in located_blocks(stack)
+        block.recurrent is not None and block.recurrent.kind in ("mamba2", "gated-delta", "mamba", "lightning")
+        for stack in stacks if stack is not None for _, block in located_blocks(stack)
     )
 
 

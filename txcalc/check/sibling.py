@@ -50,8 +50,9 @@ def _shrunk(data: Mapping[str, Any], d_model: int) -> dict[str, Any]:
 
 def _in_proportion(width: int, d_model: int) -> int:
     """A layer's own width: as it is to the model's, where that comes out small and even, so that sums still fit."""
-    small, rest = divmod(width * SMALL["d_model"], d_model)
-    return small if not rest and 0 < small <= 4 * SMALL["d_model"] else min(width, 23)
+    own = min(d_model, SMALL["d_model"])
+    small, rest = divmod(width * own, d_model)
+    return small if not rest and 0 < small <= 4 * own else min(width, 23)
 
 
 def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:

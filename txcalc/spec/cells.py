@@ -43,6 +43,8 @@ class AdditiveAttention(Spec):
     def _check(self) -> AdditiveAttention:
         if len(set(self.readout)) < len(self.readout):
             raise FieldError(("readout",), "names a part twice")
+        if "state" not in self.readout and not {"input", "context"} <= set(self.readout):
+            raise FieldError(("readout",), "needs the state, or else the input and the context")
         return self
 
 

@@ -21,6 +21,9 @@ def check(model: Model) -> None:
     if model.encoder is not None:
         memory = _stack(model.encoder, model.d_model, ("encoder",))
         _sees(model.encoder, ("encoder",), causal=model.encoder.causal_mask, encoder=None)
+        if not any(_reads(block) for _, block in model.located_blocks()):
+            raise FieldError(("encoder",), "nothing reads it: the decoder needs cross_attention, or a recurrent cell "
+                             "with attends or initial")
     if model.tower is not None:
         if _stack(model.tower, model.tower.d_model, ("tower",)) != model.tower.d_model:
             raise FieldError(("tower", "residual"), "a tower keeps its width")
@@ -60,9 +63,15 @@ def _stack(stack: Stack, d: int, path: Loc, memory: int | None = None) -> int:
             _repeats(block.repeat, width, after, (*at, "repeat"))
             width = after
         _repeats(group.repeat, before, width, (*path, "groups", g, "repeat"))
-    if stack.position.kind == "disentangled" and width != d:
-        raise FieldError((*path, "position"), "a table of positions for every layer needs layers of one width")
+    _positions(stack, width == d, (*path, "position"))
     return width
+
+
+def _positions(stack: Stack, one_width: bool, path: Loc) -> None:
+    if stack.position.kind == "disentangled" and not one_width:
+        raise FieldError(path, "a table of positions for every layer needs layers of one width")
+    if stack.position.kind == "relative" and all(block.attention is None for _, block in stack.located_blocks()):
+        raise FieldError(path, "relative positions are a bias on the scores of attention, and there is none")
 
 
 def _repeats(times: int, before: int, after: int, path: Loc) -> None:
@@ -106,16 +115,13 @@ def _sees(stack: Stack, path: Loc, *, causal: bool, encoder: Stack | None) -> No
             raise FieldError((*here, "attends"), "needs the output of an encoder: architecture: encoder-decoder")
         if layer.initial is not None:
             _starts(layer.initial.of, encoder, (*here, "initial"))
-            if layer.initial.of == "reverse" and not _reads_all(stack):
-                raise FieldError((*here, "initial", "of"), "reverse leaves the encoder's other direction unread: "
-                                 "say attends or cross_attention")
 
 
-def _reads_all(stack: Stack) -> bool:
-    return any(
-        block.cross_attention is not None or getattr(block.recurrent, "attends", None) is not None
-        for _, block in stack.located_blocks()
-    )
+def _reads(block: Sublayers) -> bool:
+    """Whether the encoder's output is an input of this block."""
+    if block.cross_attention is not None:
+        return True
+    return any(getattr(block.recurrent, name, None) is not None for name in ("attends", "initial"))
 
 
 def _starts(of: str, encoder: Stack | None, path: Loc) -> None:
