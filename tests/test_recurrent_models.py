@@ -240,6 +240,9 @@ def test_what_is_held_while_decoding() -> None:
 def test_only_a_stack_that_generates_holds_a_state() -> None:
     assert kv_cache.kv_cache_bytes(run(language_model("lstm", 2, 11, both=True))) is None
     assert kv_cache.kv_cache_bytes(run(language_model("lstm", 2, 11))) == 2 * 2 * 2 * 11 * 4
+    mamba = {"kind": "mamba", "inner": 22, "state": 3, "rank": 5}
+    assert kv_cache.kv_cache_bytes(run(model(recurrent=mamba, layers=2, architecture="encoder-only"))) is None
+    assert kv_cache.kv_cache_bytes(run(model(recurrent=mamba, layers=2))) is not None
 
 
 # ---------------------------------------------------------------- what does not fit

@@ -21,13 +21,13 @@ def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Ten
     """(b, n, d) -> (b, n, d), or the width of a cell or convolution. ``memory``: what a cell attends to."""
     with t.scope("recurrent", component=True):
         if spec.kind == "mamba2":
-            y = _mamba2(t, spec, x)
+            y = _mamba2(t, spec, x, cached=cached)
         elif spec.kind == "gated-delta":
-            y = _gated_delta(t, spec, x)
+            y = _gated_delta(t, spec, x, cached=cached)
         elif spec.kind == "mamba":
-            y = _mamba(t, spec, x)
+            y = _mamba(t, spec, x, cached=cached)
         elif spec.kind == "lightning":
-            y = _lightning(t, spec, x)
+            y = _lightning(t, spec, x, cached=cached)
         elif spec.kind == "convolution":
             y = convolution(t, spec, x, cached=cached)
         else:
@@ -35,11 +35,11 @@ def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Ten
         return ops.dropout(t, "dropout", y)
 
 
-def _mamba(t: Trace, spec: Mamba, x: Tensor) -> Tensor:
+def _mamba(t: Trace, spec: Mamba, x: Tensor, *, cached: bool) -> Tensor:
     """arXiv 2312.00752, algorithm 2: step sizes, B and C come from the channels themselves."""
     b, n, d = x.shape
     ops.linear(t, "in_proj", x, 2 * spec.inner, bias=spec.bias)
-    _short_convolution(t, spec.inner, spec.conv, b, n, bias=spec.conv_bias)
+    _short_convolution(t, spec.inner, spec.conv, b, n, bias=spec.conv_bias, cached=cached)
     channels = t.tensor(b, n, spec.inner, label="channels")
     ops.linear(t, "x_proj", channels, spec.rank + 2 * spec.state)
     steps = t.tensor(b, n, spec.rank, label="step sizes")
@@ -50,62 +50,66 @@ def _mamba(t: Trace, spec: Mamba, x: Tensor) -> Tensor:
     ops.linear(t, "dt_proj", steps, spec.inner, bias=True)
     ops.parameter(t, "a_log", spec.inner, spec.state)
     ops.parameter(t, "skip", spec.inner)
-    _recurrence(t, b, n, spec.inner * spec.state, products=2)
+    _recurrence(t, b, n, spec.inner * spec.state, products=2, cached=cached)
     gate = ops.activation(t, "gate_activation", t.tensor(b, n, spec.inner, label="gate"), "silu")
     y = ops.multiply(t, "gated", t.tensor(b, n, spec.inner, label="recurrence"), gate)
     return ops.linear(t, "out_proj", y, d, bias=spec.bias)
 
 
-def _lightning(t: Trace, spec: LightningAttention, x: Tensor) -> Tensor:
+def _lightning(t: Trace, spec: LightningAttention, x: Tensor, *, cached: bool) -> Tensor:
     """arXiv 2501.08313, section 2.2: S <- a S + k v^T, then q S, in every head."""
     b, n, d = x.shape
     width = spec.heads * spec.head_dim
     ops.linear(t, "qkv", x, 3 * width)
-    _recurrence(t, b, n, width * spec.head_dim, products=2)
+    _recurrence(t, b, n, width * spec.head_dim, products=2, cached=cached)
     y = ops.rms_norm(t, "norm", t.tensor(b, n, width, label="recurrence"))
     gate = ops.activation(t, "gate_activation", ops.linear(t, "gate", x, width), "sigmoid")
     return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, gate), d)
 
 
-def _mamba2(t: Trace, spec: Mamba2, x: Tensor) -> Tensor:
+def _mamba2(t: Trace, spec: Mamba2, x: Tensor, *, cached: bool) -> Tensor:
     """arXiv 2405.21060, section 7: one projection in, a short convolution, the recurrence, a gated norm, one out."""
     b, n, d = x.shape
     inner = spec.heads * spec.head_dim
     mixed = inner + 2 * spec.groups * spec.state
     ops.linear(t, "in_proj", x, inner + mixed + spec.heads, bias=spec.bias)
-    _short_convolution(t, mixed, spec.conv, b, n, bias=spec.conv_bias)
+    _short_convolution(t, mixed, spec.conv, b, n, bias=spec.conv_bias, cached=cached)
     for name in ("dt_bias", "a_log", "skip"):
         ops.parameter(t, name, spec.heads)
     # S <- a S + dt x B^T, then S C: two products of head_dim x state per head and token.
-    _recurrence(t, b, n, spec.heads * spec.head_dim * spec.state, products=2)
+    _recurrence(t, b, n, spec.heads * spec.head_dim * spec.state, products=2, cached=cached)
     return _gated_output(t, b, n, inner, d, norm_width=inner, bias=spec.bias)
 
 
-def _gated_delta(t: Trace, spec: GatedDelta, x: Tensor) -> Tensor:
+def _gated_delta(t: Trace, spec: GatedDelta, x: Tensor, *, cached: bool) -> Tensor:
     """arXiv 2412.06464, equation 10: S <- a S (1 - b k k^T) + b v k^T, then S q."""
     b, n, d = x.shape
     keys, values = spec.key_heads * spec.key_dim, spec.value_heads * spec.value_dim
     ops.linear(t, "in_proj", x, 2 * keys + 2 * values)
     ops.linear(t, "rates", x, 2 * spec.value_heads)
-    _short_convolution(t, 2 * keys + values, spec.conv, b, n, bias=False)
+    _short_convolution(t, 2 * keys + values, spec.conv, b, n, bias=False, cached=cached)
     for name in ("dt_bias", "a_log"):
         ops.parameter(t, name, spec.value_heads)
-    _recurrence(t, b, n, spec.value_heads * spec.key_dim * spec.value_dim, products=3)
+    _recurrence(t, b, n, spec.value_heads * spec.key_dim * spec.value_dim, products=3, cached=cached)
     return _gated_output(t, b, n, values, d, norm_width=spec.value_dim, bias=False)
 
 
-def _short_convolution(t: Trace, channels: Number, width: Number, b: Number, n: Number, *, bias: bool) -> None:
+def _short_convolution(
+    t: Trace, channels: Number, width: Number, b: Number, n: Number, *, bias: bool, cached: bool
+) -> None:
     """A depthwise causal convolution: each channel looks at its last ``width`` inputs, which it keeps as state."""
     ops.convolution(t, "conv", t.tensor(b, channels, n, label="in"), channels, n, (width,), bias=bias, groups=channels)
     ops.activation(t, "conv_activation", t.tensor(b, channels, n, label="conv"), "silu")
-    t.op("conv_state", "elementwise", cache=Cache("state", channels, width, b))
+    if cached:
+        t.op("conv_state", "elementwise", cache=Cache("state", channels, width, b))
 
 
-def _recurrence(t: Trace, b: Number, n: Number, state: Number, *, products: int) -> None:
+def _recurrence(t: Trace, b: Number, n: Number, state: Number, *, products: int, cached: bool) -> None:
     """``products`` multiply-accumulates per state element and token; the state is held in fp32."""
     flops = 2 * products * b * n * state
     t.op("recurrence", "recurrence", flops=flops, flops_backward=2 * flops,
-         saves=(t.tensor(b, n, state, label="states"),), cache=Cache("state", state, 1, b, role="float32"))
+         saves=(t.tensor(b, n, state, label="states"),),
+         cache=Cache("state", state, 1, b, role="float32") if cached else None)
 
 
 def _gated_output(
