@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.spec.errors import FieldError, Loc
+from txcalc.spec.facts import embedding_width, is_causal, located_blocks
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Recurrent
@@ -21,7 +22,7 @@ def check(model: Model) -> None:
     if model.encoder is not None:
         memory = _stack(model.encoder, model.d_model, ("encoder",))
         _sees(model.encoder, ("encoder",), causal=model.encoder.causal_mask, encoder=None)
-        if not any(_reads(block) for _, block in model.located_blocks()):
+        if not any(_reads(block) for _, block in located_blocks(model)):
             raise FieldError(("encoder",), "nothing reads it: the decoder needs cross_attention, or a recurrent cell "
                              "with attends or initial")
     if model.tower is not None:
@@ -29,7 +30,7 @@ def check(model: Model) -> None:
             raise FieldError(("tower", "residual"), "a tower keeps its width")
         _sees(model.tower, ("tower",), causal=model.tower.causal_mask, encoder=None)
     out = _stack(model, model.d_model, (), memory)
-    _sees(model, (), causal=model.causal or model.causal_mask, encoder=model.encoder)
+    _sees(model, (), causal=is_causal(model) or model.causal_mask, encoder=model.encoder)
     _head(model, out)
 
 
@@ -42,11 +43,11 @@ def _head(model: Model, width: int) -> None:
         width = head.maxout.width
     elif model.embedding_dim is not None and model.embedding_projection == "tokens":
         return
-    if width != model.embedding_width and width == model.d_model:
+    if width != embedding_width(model) and width == model.d_model:
         raise FieldError(("head", "tied"), "with embedding_dim it needs head.transform to come back to its width")
-    if width != model.embedding_width:
+    if width != embedding_width(model):
         raise FieldError(("head", "tied"), f"the head reads {width} columns, and the token table has "
-                         f"{model.embedding_width}")
+                         f"{embedding_width(model)}")
 
 
 def _stack(stack: Stack, d: int, path: Loc, memory: int | None = None) -> int:
@@ -70,7 +71,7 @@ def _stack(stack: Stack, d: int, path: Loc, memory: int | None = None) -> int:
 def _positions(stack: Stack, one_width: bool, path: Loc) -> None:
     if stack.position.kind == "disentangled" and not one_width:
         raise FieldError(path, "a table of positions for every layer needs layers of one width")
-    if stack.position.kind == "relative" and all(block.attention is None for _, block in stack.located_blocks()):
+    if stack.position.kind == "relative" and all(block.attention is None for _, block in located_blocks(stack)):
         raise FieldError(path, "relative positions are a bias on the scores of attention, and there is none")
 
 
@@ -105,7 +106,7 @@ def _handed_on(layer: Recurrent, width: int, memory: int | None) -> int:
 
 def _sees(stack: Stack, path: Loc, *, causal: bool, encoder: Stack | None) -> None:
     """Whether every recurrent layer knows what it reads: the past, the future, an encoder's output."""
-    for at, block in stack.located_blocks():
+    for at, block in located_blocks(stack):
         layer, here = block.recurrent, (*path, *at, "recurrent")
         if layer is None or not (layer.kind == "rnn" or layer.kind == "lstm" or layer.kind == "gru"):
             continue
@@ -125,7 +126,7 @@ def _reads(block: Sublayers) -> bool:
 
 
 def _starts(of: str, encoder: Stack | None, path: Loc) -> None:
-    last = None if encoder is None else encoder.located_blocks()[-1][1]
+    last = None if encoder is None else located_blocks(encoder)[-1][1]
     layer = None if last is None or last.feed_forward is not None else last.recurrent
     directions = getattr(layer, "bidirectional", None)
     if directions is None or directions != (of == "reverse"):
