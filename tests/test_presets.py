@@ -259,7 +259,8 @@ KV_BYTES_PER_TOKEN = {
     "gpt-oss-120b": 73_728,
 }
 
-UNPRINTED = {"universal-transformer", "opus-mt-en-de", "clip-vit-b32"}  # papers that print no figure for the model
+# Papers that print no figure for the model.
+UNPRINTED = {"universal-transformer", "opus-mt-en-de", "clip-vit-b32", "rnnsearch"}
 
 # The released config.json files, the fields of the architecture alone.
 CONFIGS = json.loads(beside("transformers.json"))

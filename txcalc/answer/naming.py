@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txcalc.spec.facts import located_blocks
-from txcalc.spec.layers import MLA, Attention, MoE
-from txcalc.spec.model import Model, Stack, Sublayers
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model, Stack, Sublayers
 
 _NAMES: Final = {
     "cross_attention": "cross-attention", "feed_forward": "feed-forward", "head": "output head",
@@ -59,12 +60,13 @@ def _called(stack: Stack, where: list[str]) -> Name:
     if last.endswith("norm"):
         return Name(_NAMES[stack.norm.kind], last.replace("_", " "))
     if last == "attention":
-        latent = isinstance(block.attention, MLA)
+        latent = block.attention is not None and block.attention.kind == "mla"
         return Name("latent attention" if latent else "attention", _reach(stack, block) or detail)
     if last == "recurrent" and block.recurrent is not None:
         return Name(RECURRENT[block.recurrent.kind], detail)
     if last == "feed_forward":
-        return Name("mixture of experts" if isinstance(block.feed_forward, MoE) else _NAMES[last], detail)
+        mixed = block.feed_forward is not None and block.feed_forward.kind == "moe"
+        return Name("mixture of experts" if mixed else _NAMES[last], detail)
     return Name(_NAMES.get(last, last.replace("_", " ")), detail)
 
 
@@ -75,7 +77,7 @@ def _reach(stack: Stack, block: Sublayers) -> str:
 
 def _limit(block: Sublayers) -> str:
     attention = block.attention
-    if isinstance(attention, Attention):
+    if attention is not None and attention.kind == "standard":
         if attention.window is not None:
             return f"window {attention.window:,}"
         if attention.chunk is not None:
