@@ -16,7 +16,7 @@ from txcalc.answer.mixers import QUANTITIES, MixerTable, Sizes, exponent, mixers
 from txcalc.answer.render_mixers import render
 from txcalc.cli.app import app
 from txcalc.count import activations, flops, kv_cache, params, sequence
-from txcalc.spec.cells import GRU, LSTM, RNN, Convolution
+from txcalc.spec.cells import GRU, LSTM, RNN, Convolution1D
 from txcalc.spec.errors import SpecError
 from txcalc.spec.layers import Attention, Mamba2
 from txcalc.spec.mixers import LinearAttention, Mixer
@@ -159,7 +159,7 @@ def test_convolution(width: int, b: int, n: int, d: int) -> None:
     def run() -> Any:
         return module(F.pad(x, (width - 1, 0)) if width > 1 else x)
 
-    t = traced(Convolution(width=width), b, n, d)
+    t = traced(Convolution1D(width=width), b, n, d)
     assert run().shape == (b, d, n)
     assert params.params(t) == weights(module)
     assert flops.forward_flops(t) == counted(run)
@@ -295,7 +295,7 @@ def hops(n: int, reach: int) -> int:
 @pytest.mark.parametrize("reach", [2, 3, 5])
 def test_the_longest_path_is_how_far_the_first_position_is(n: int, reach: int) -> None:
     window = Attention.model_validate({"heads": 1, "head_dim": 4, "window": reach})
-    for spec in (Convolution(width=reach), window):
+    for spec in (Convolution1D(width=reach), window):
         assert sequence.longest_path(traced(spec, 1, n, 4)) == hops(n, reach)
         assert sequence.sequential_steps(traced(spec, 1, n, 4)) == 1
     full = traced(Attention.model_validate({"heads": 1, "head_dim": 4}), 1, n, 4)
@@ -306,8 +306,8 @@ def test_the_longest_path_is_how_far_the_first_position_is(n: int, reach: int) -
 
 
 def test_what_sees_only_itself_never_hears_of_the_first() -> None:
-    assert sequence.longest_path(traced(Convolution(width=1), 1, 5, 4)) is None
-    assert sequence.longest_path(traced(Convolution(width=1), 1, 1, 4)) == 0
+    assert sequence.longest_path(traced(Convolution1D(width=1), 1, 5, 4)) is None
+    assert sequence.longest_path(traced(Convolution1D(width=1), 1, 1, 4)) == 0
 
 
 # ---------------------------------------------------------------- side by side

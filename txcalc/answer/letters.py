@@ -79,6 +79,6 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("GatedDelta", "value_dim"): Letter("P", "width of a recurrent value"),
     ("AdditiveAttention", "width"): Letter("W_a", "width of additive attention"),
     ("Maxout", "width"): Letter("W_m", "maxout units"),
-    ("Convolution", "width"): Letter("K", "positions that a convolution sees"),
-    ("Convolution", "channels"): Letter("Z", "channels of a convolution"),
+    ("Convolution1D", "width"): Letter("K", "positions that a convolution sees"),
+    ("Convolution1D", "channels"): Letter("Z", "channels of a convolution"),
 }

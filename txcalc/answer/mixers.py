@@ -17,7 +17,7 @@ from txcalc.answer.conventions import Convention
 from txcalc.answer.report import Kind, Provenance
 from txcalc.count import activations, flops, kv_cache, params, sequence
 from txcalc.document import Part
-from txcalc.spec.cells import GRU, LSTM, RNN, Convolution
+from txcalc.spec.cells import GRU, LSTM, RNN, Convolution1D
 from txcalc.spec.errors import SpecError
 from txcalc.spec.layers import Attention, Mamba2
 from txcalc.spec.mixers import LinearAttention, Mixer
@@ -158,7 +158,7 @@ def _entries(sizes: Sizes, heads: int) -> list[_Entry]:
         _Entry("rnn", "RNN", RNN(kind="rnn", hidden=d), loop, vaswani),
         _Entry("lstm", "LSTM", LSTM(kind="lstm", hidden=d), loop, vaswani),
         _Entry("gru", "GRU", GRU(kind="gru", hidden=d), loop, vaswani),
-        _Entry("convolution", f"convolution, {sizes.kernel} wide", Convolution(width=sizes.kernel),
+        _Entry("convolution", f"convolution, {sizes.kernel} wide", Convolution1D(width=sizes.kernel),
                ("O(N k d²)", "O(N d)", "O(k d)", "O(1)", "O(N/k)"),
                f"{vaswani} (which has O(log N) for the path, with dilation)"),
         _Entry("attention-eager", "attention, eager", attention,

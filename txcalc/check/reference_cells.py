@@ -18,10 +18,10 @@ from txcalc.spec.cells import GRU, LSTM, RNN
 States = tuple[Tensor, ...]
 
 
-class Convolution(nn.Module):
+class Convolution1D(nn.Module):
     """A 1-D convolution that leaves as many positions as it read: (b, n, d) to (b, n, channels)."""
 
-    def __init__(self, plan: cells.Convolution, d: int, options: Options, *, causal: bool) -> None:
+    def __init__(self, plan: cells.Convolution1D, d: int, options: Options, *, causal: bool) -> None:
         super().__init__()
         self.plan, self.causal = plan, causal
         self.width = d if plan.channels is None else plan.channels

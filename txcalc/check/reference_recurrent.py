@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from txcalc.check.reference_attention import State
-from txcalc.check.reference_cells import BothWays, Convolution, Recurrence
+from txcalc.check.reference_cells import BothWays, Convolution1D, Recurrence
 from txcalc.check.reference_layers import Normalization, Options, dropout_or_nothing
 from txcalc.spec import cells
 from txcalc.spec.layers import GatedDelta, LightningAttention, Mamba, Mamba2, Norm, Recurrent
@@ -224,7 +224,7 @@ class Lightning(nn.Module):
         return result
 
 
-AnyRecurrence = DeltaRule | StateSpace | SelectiveScan | Lightning | Recurrence | BothWays | Convolution
+AnyRecurrence = DeltaRule | StateSpace | SelectiveScan | Lightning | Recurrence | BothWays | Convolution1D
 
 
 def build_recurrence(
@@ -232,8 +232,8 @@ def build_recurrence(
 ) -> AnyRecurrence:
     """The recurrent layer that ``plan`` describes, on inputs of ``d_model`` and an encoder's output of ``memory``."""
     match plan:
-        case cells.Convolution():
-            return Convolution(plan, d_model, options, causal=causal)
+        case cells.Convolution1D():
+            return Convolution1D(plan, d_model, options, causal=causal)
         case cells.RNN() | cells.LSTM() | cells.GRU():
             both = plan.bidirectional
             return BothWays(plan, d_model, options) if both else Recurrence(plan, d_model, memory or 0, options)

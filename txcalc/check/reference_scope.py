@@ -46,7 +46,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     cells.RNN: _CELL,
     cells.LSTM: _CELL,
     cells.GRU: _CELL | {"reset"},
-    cells.Convolution: {"kind", "width", "channels", "bias", "gated", "activation"},
+    cells.Convolution1D: {"kind", "width", "channels", "bias", "gated", "activation"},
     layers.GatedDelta: {"kind", "key_heads", "value_heads", "key_dim", "value_dim", "conv"},
     layers.Convolution: {"kernel", "activation"},
     layers.DenseBias: {"up", "gate", "down"},

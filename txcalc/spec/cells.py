@@ -97,7 +97,7 @@ class GRU(RecurrentCell):
     )
 
 
-class Convolution(Spec):
+class Convolution1D(Spec):
     """A full (not depthwise) 1-D convolution over ``width`` positions: the last ones where the stack is causal.
 
     ``gated``: twice the channels, one half times the sigmoid of the other (arXiv 1612.08083, equation 1).
@@ -111,7 +111,7 @@ class Convolution(Spec):
     activation: Activation | None = None
 
     @model_validator(mode="after")
-    def _check(self) -> Convolution:
+    def _check(self) -> Convolution1D:
         if self.gated and self.activation is not None:
             raise FieldError(("activation",), "a gated convolution has its gate and no other")
         return self

@@ -11,8 +11,7 @@ from pydantic import Field, Tag, model_validator
 
 from txcalc.spec import resolve
 from txcalc.spec.base import Activation, Count, Flag, Positive, Size, Spec, by_kind
-from txcalc.spec.cells import GRU, LSTM, RNN
-from txcalc.spec.cells import Convolution as Convolution1D
+from txcalc.spec.cells import GRU, LSTM, RNN, Convolution1D
 from txcalc.spec.errors import FieldError
 
 # ---------------------------------------------------------------- norms

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from txcalc.spec.base import Flag, Size, Spec
-from txcalc.spec.cells import GRU, LSTM, RNN, Convolution
+from txcalc.spec.cells import GRU, LSTM, RNN, Convolution1D
 from txcalc.spec.layers import Attention, Mamba2
 
 
@@ -21,4 +21,4 @@ class LinearAttention(Spec):
     bias: Flag = True
 
 
-Mixer = RNN | LSTM | GRU | Convolution | LinearAttention | Attention | Mamba2
+Mixer = RNN | LSTM | GRU | Convolution1D | LinearAttention | Attention | Mamba2

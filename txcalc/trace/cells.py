@@ -15,7 +15,7 @@ from txcalc.trace.record import Cache, Loop, Number, Tensor, Trace
 from txcalc.trace.sizes import least
 
 if TYPE_CHECKING:
-    from txcalc.spec.cells import GRU, LSTM, RNN, AdditiveAttention, Convolution, InitialState
+    from txcalc.spec.cells import GRU, LSTM, RNN, AdditiveAttention, Convolution1D, InitialState
 
     Cell = RNN | LSTM | GRU
 
@@ -25,7 +25,7 @@ GATES: Final = {"rnn": 1, "lstm": 4, "gru": 3}
 _STATES: Final = {"rnn": ("hidden",), "lstm": ("hidden", "cell"), "gru": ("hidden",)}
 
 
-def convolution(t: Trace, spec: Convolution, x: Tensor, *, cached: bool) -> Tensor:
+def convolution(t: Trace, spec: Convolution1D, x: Tensor, *, cached: bool) -> Tensor:
     """``nn.Conv1d`` on a copy of the input with ``width - 1`` zeros around it, all before it in a causal stack.
 
     (b, n, d) -> (b, n, channels). A gate keeps what it splits in two (``F.glu``).
