@@ -12,9 +12,9 @@ torch = pytest.importorskip("torch")
 from txcalc.check.measure import visible  # noqa: E402
 from txcalc.check.reference import build  # noqa: E402
 from txcalc.check.reference_attention import AdditiveMask, alibi_slopes  # noqa: E402
+from txcalc.check.reference_block import sinusoids  # noqa: E402
 from txcalc.check.reference_layers import MixtureOfExperts, Normalization, Options, activate  # noqa: E402
 from txcalc.check.reference_scope import UNDERSTOOD, not_understood  # noqa: E402
-from txcalc.check.reference_stack import sinusoids  # noqa: E402
 from txcalc.spec.layers import HeadNorm, MoE  # noqa: E402
 from txcalc.spec.model import Model  # noqa: E402
 

@@ -90,6 +90,8 @@ def _block(block: Sublayers, width: int, memory: int | None, path: Loc) -> int:
         name = "channels" if layer.kind == "convolution" else "hidden"
         raise FieldError((*path, "recurrent", name), f"{after} columns cannot be added to {width}: make them as many, "
                          "or say residual: none")
+    if block.convolution is not None and after != width:
+        raise FieldError((*path, "convolution"), f"its {width} columns cannot be added to {after}")
     return after
 
 
