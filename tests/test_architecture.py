@@ -72,7 +72,7 @@ def test_a_violation_would_be_found(tmp_path: Path) -> None:
         path.write_text(text)
         assert list(imports(path)) == [expected]
     assert "cli" not in allowed("answer.page") and "count" not in allowed("trace.model")
-    assert "trace" not in allowed("check.reference_stack") and "trace" in allowed("check.validate")
+    assert "trace" not in allowed("check.reference.stack") and "trace" in allowed("check.validate")
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from txcalc import units
 from txcalc.answer.curves import AttentionCurve, attention_curve
 from txcalc.answer.devices import Device, device, devices
-from txcalc.answer.grid import Screen
 from txcalc.answer.limits import LONGEST, first_above
-from txcalc.answer.render_attention import log_blocks, render
+from txcalc.answer.render.attention import log_blocks, render
+from txcalc.answer.render.grid import Screen
 from txcalc.cli.app import app
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from txcalc import units
 from txcalc.answer.compare import Comparison, Named, compare
-from txcalc.answer.grid import Screen
-from txcalc.answer.render import FORMATS, render_comparison
+from txcalc.answer.render.formats import FORMATS, render_comparison
+from txcalc.answer.render.grid import Screen
 from txcalc.answer.report import count
 from txcalc.cli.app import app
 from txcalc.spec.errors import SpecError

@@ -12,15 +12,15 @@ import pytest
 import yaml
 
 from txcalc.answer.defaults import workload
-from txcalc.answer.explain import DerivationError, Explainer, explain
-from txcalc.answer.explanation import QUANTITIES, Explanation, Formula
+from txcalc.answer.explain.explain import DerivationError, Explainer, explain
+from txcalc.answer.explain.explanation import QUANTITIES, Explanation, Formula
+from txcalc.answer.explain.letters import LETTERS, SPECIAL
+from txcalc.answer.explain.quantities import DEFINITIONS, fit_phase
+from txcalc.answer.explain.symbols import UNUSED, symbols
 from txcalc.answer.fit import fit
-from txcalc.answer.grid import Screen
-from txcalc.answer.letters import LETTERS, SPECIAL
-from txcalc.answer.quantities import DEFINITIONS, fit_phase
-from txcalc.answer.render_explain import render
+from txcalc.answer.render.explanation import render
+from txcalc.answer.render.grid import Screen
 from txcalc.answer.report import totals
-from txcalc.answer.symbols import UNUSED, symbols
 from txcalc.spec import inputs, layers, presets
 from txcalc.spec import model as models
 from txcalc.spec.errors import SpecError
@@ -238,7 +238,7 @@ def test_every_formula_has_its_sources() -> None:
 
 
 def test_every_kind_of_operation_has_rules() -> None:
-    from txcalc.answer import why
+    from txcalc.answer.explain import why
 
     assert set(get_args(Kind)) == set(why._BY_KIND)
 
@@ -326,7 +326,7 @@ def test_markdown_and_latex() -> None:
 
 
 def test_sympy_is_loaded_only_to_explain() -> None:
-    code = ("import sys, txcalc.cli.explain, txcalc.answer.report, txcalc.answer.explanation;"
+    code = ("import sys, txcalc.cli.explain, txcalc.answer.report, txcalc.answer.explain.explanation;"
             "sys.exit('sympy' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from txcalc.answer.grid import Screen
 from txcalc.answer.mixers import QUANTITIES, MixerTable, Sizes, exponent, mixers
-from txcalc.answer.render_mixers import render
+from txcalc.answer.render.grid import Screen
+from txcalc.answer.render.mixers import render
 from txcalc.cli.app import app
 from txcalc.count import activations, flops, kv_cache, params, sequence
 from txcalc.spec.cells import GRU, LSTM, RNN, Convolution1D

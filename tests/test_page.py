@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import pytest
 from typer.testing import CliRunner
 
-from txcalc.answer.explanation import Formula
-from txcalc.answer.markup import Html, html, join, tag
-from txcalc.answer.page_chart import Bar, Level, Series, bars, curves, dots
-from txcalc.answer.page_formula import mathml
+from txcalc.answer.explain.explanation import Formula
+from txcalc.answer.page.chart import Bar, Level, Series, bars, curves, dots
+from txcalc.answer.page.formula import mathml
+from txcalc.answer.page.markup import Html, html, join, tag
 from txcalc.cli.app import app
 from txcalc.spec.yaml import dump_yaml, read_yaml
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from txcalc.answer import plot
 from txcalc.answer.compare import Named, compare
 from txcalc.answer.curves import attention_curve
 from txcalc.answer.devices import device
 from txcalc.answer.mixers import mixers
+from txcalc.answer.render import plot
 from txcalc.answer.report import count
 from txcalc.cli.app import app
 from txcalc.spec.errors import MissingExtra

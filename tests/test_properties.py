@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from specs import specs
 
-from txcalc.answer.render_data import json as as_json
-from txcalc.answer.render_data import yaml as as_yaml
+from txcalc.answer.render.data import json as as_json
+from txcalc.answer.render.data import yaml as as_yaml
 from txcalc.answer.report import Report, count
 from txcalc.spec.facts import architecture_fields, is_causal
 from txcalc.spec.model import Model

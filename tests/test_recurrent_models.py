@@ -106,8 +106,8 @@ def test_flops_are_those_of_a_loop_of_cells(kind: str, b: int, n: int) -> None:
 @every_cell
 def test_the_reference_computes_what_pytorch_computes(kind: str) -> None:
     torch = pytest.importorskip("torch")
-    from txcalc.check.reference_cells import BothWays
-    from txcalc.check.reference_layers import Options
+    from txcalc.check.reference.cells import BothWays
+    from txcalc.check.reference.layers import Options
 
     spec = language_model(kind, 1, 11, both=True).groups
     assert spec is not None

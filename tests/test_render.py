@@ -12,12 +12,12 @@ import pytest
 
 from txcalc import units
 from txcalc.answer.defaults import workload
-from txcalc.answer.figures import figures
-from txcalc.answer.grid import Screen, Span, chunks, grid, printable, text, total_width, widths, wrap
-from txcalc.answer.render import FORMATS, render
+from txcalc.answer.render.figures import figures
+from txcalc.answer.render.formats import FORMATS, render
+from txcalc.answer.render.grid import Screen, Span, chunks, grid, printable, text, total_width, widths, wrap
+from txcalc.answer.render.where import operations, shares, whole
 from txcalc.answer.report import Report
 from txcalc.answer.view import View, view
-from txcalc.answer.where import operations, shares, whole
 from txcalc.spec.model import Model
 from txcalc.spec.yaml import read_yaml
 

@@ -9,8 +9,8 @@ from typing import get_origin, get_type_hints
 
 import pytest
 
-from txcalc.answer.grid import Screen
-from txcalc.answer.render import render
+from txcalc.answer.render.formats import render
+from txcalc.answer.render.grid import Screen
 from txcalc.answer.view import view
 from txcalc.spec import base, folders, presets, resolved
 from txcalc.spec.model import Model

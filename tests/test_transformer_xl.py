@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from pydantic import ValidationError  # noqa: E402
 
 from txcalc.check import measure  # noqa: E402
-from txcalc.check.reference import build  # noqa: E402
+from txcalc.check.reference.model import build  # noqa: E402
 from txcalc.check.validate import validate  # noqa: E402
 from txcalc.count.flops import forward_flops  # noqa: E402
 from txcalc.count.params import params  # noqa: E402

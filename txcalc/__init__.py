@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from txcalc.answer.compare import Comparison
     from txcalc.answer.curves import AttentionCurve
     from txcalc.answer.diff import Diff
-    from txcalc.answer.explanation import Explanation, QuantityName
+    from txcalc.answer.explain.explanation import Explanation, QuantityName
     from txcalc.answer.library import Run
     from txcalc.answer.report import Report
     from txcalc.spec.errors import SpecError
@@ -86,8 +86,8 @@ def explain(model: Model | str, quantity: QuantityName = "params", **run: Unpack
     evaluated against the count before they are returned. ``explanation.sources`` says where each rule was read or
     measured. Raises ``SpecError`` for a quantity that the model does not have, with the reason.
     """
-    from txcalc.answer import explain as derivation
     from txcalc.answer import library
+    from txcalc.answer.explain import explain as derivation
 
     found = library.find(model)
     return derivation.explain(found.spec, library.workload([found.spec], run), quantity, source=found.source)

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from txcalc import units
-from txcalc.answer.grid import Align, Line, Screen, Span, grid, line, paragraph, text, total_width, widths
+from txcalc.answer.render.grid import Align, Line, Screen, Span, grid, line, paragraph, text, total_width, widths
 from txcalc.count import params
 from txcalc.spec.errors import SpecError
 from txcalc.spec.library import PresetInfo, find, names, unknown

@@ -7,7 +7,7 @@ from typing import Any
 from txcalc.answer.compare import Comparison
 from txcalc.answer.curves import AttentionCurve
 from txcalc.answer.diff import Diff
-from txcalc.answer.explanation import Explanation
+from txcalc.answer.explain.explanation import Explanation
 from txcalc.answer.mixers import MixerTable
 from txcalc.answer.report import Report
 from txcalc.spec.errors import SpecError, nearest

@@ -24,7 +24,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from txcalc.check.measure_modes import FlopMode, ModulePath, canonical_paths, copies, storage_of
 from txcalc.check.measure_modes import LiveMode as _LiveMode
-from txcalc.check.reference import Output, Reference, build
+from txcalc.check.reference.model import Output, Reference, build
 from txcalc.spec.facts import located_blocks, positions
 from txcalc.spec.inputs import ClassifierHead, ContrastiveHead, FrameInput, Input, LMHead, PatchInput
 from txcalc.spec.model import Model

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import conv_flop_count, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 from torch.utils.hooks import RemovableHandle
 
-from txcalc.check.reference_layers import Repeated
+from txcalc.check.reference.layers import Repeated
 
 # ---------------------------------------------------------------- which module is running
 

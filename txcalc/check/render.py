@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from txcalc import units
-from txcalc.answer.grid import Align, Line, Screen, Span, grid, line, paragraph, text, total_width, widths
+from txcalc.answer.render.grid import Align, Line, Screen, Span, grid, line, paragraph, text, total_width, widths
 from txcalc.check.validate import Row, Validation
 
 SCHEMA: Final = "txcalc/validation/v1"

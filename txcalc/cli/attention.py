@@ -73,7 +73,7 @@ def attention(
     """
     from txcalc.answer.curves import Origin, attention_curve
     from txcalc.answer.devices import DEFAULT, device
-    from txcalc.answer.render_attention import render
+    from txcalc.answer.render.attention import render
     from txcalc.cli import write
     from txcalc.cli.models import load
     from txcalc.cli.progress import progress

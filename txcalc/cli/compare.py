@@ -32,7 +32,7 @@ def compare(
     """
     from txcalc.answer.compare import Named
     from txcalc.answer.compare import compare as compared
-    from txcalc.answer.render import render_comparison
+    from txcalc.answer.render.formats import render_comparison
     from txcalc.cli import write
     from txcalc.cli.models import load
 

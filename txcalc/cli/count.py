@@ -36,7 +36,7 @@ def count(
 
     Example: txcalc count gpt2 --phase training --batch 8
     """
-    from txcalc.answer.render import render
+    from txcalc.answer.render.formats import render
     from txcalc.answer.rerun import recorded
     from txcalc.answer.view import view
     from txcalc.cli import write

@@ -42,7 +42,7 @@ def diff(
     Example: txcalc diff gpt2 gpt2-medium
     """
     from txcalc.answer.diff import diff as difference
-    from txcalc.answer.render_diff import render
+    from txcalc.answer.render.diff import render
     from txcalc.cli import write
     from txcalc.cli.models import load
 

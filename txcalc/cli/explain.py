@@ -10,7 +10,7 @@ import typer
 from txcalc.cli.options import CommonOptions, ModelArgument, OutputOptions, RunOptions, SetOption, grouped
 
 if TYPE_CHECKING:
-    from txcalc.answer.explanation import QuantityName
+    from txcalc.answer.explain.explanation import QuantityName
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
@@ -19,7 +19,7 @@ app = typer.Typer(
 
 def complete_quantity(incomplete: str) -> list[str]:
     """Names of quantities, for shell completion."""
-    from txcalc.answer.explanation import QUANTITIES
+    from txcalc.answer.explain.explanation import QUANTITIES
 
     return [name for name in QUANTITIES if name.startswith(incomplete)]
 
@@ -57,8 +57,8 @@ def explain(
     Example: txcalc explain transformer-base params
     """
     from txcalc.answer.defaults import workload
-    from txcalc.answer.explain import explain as explained
-    from txcalc.answer.render_explain import NOTATIONS, render
+    from txcalc.answer.explain.explain import explain as explained
+    from txcalc.answer.render.explanation import NOTATIONS, render
     from txcalc.cli import write
     from txcalc.cli.models import load
 
@@ -79,7 +79,7 @@ def explain(
 
 def known_quantity(raw: str) -> QuantityName:
     """The quantity of this name. Raises ``SpecError`` that names the nearest one."""
-    from txcalc.answer.explanation import QUANTITIES
+    from txcalc.answer.explain.explanation import QUANTITIES
     from txcalc.spec.errors import SpecError, nearest
 
     for name in QUANTITIES:

@@ -53,7 +53,7 @@ def mixers(
     """
     from txcalc.answer.mixers import LENGTHS
     from txcalc.answer.mixers import mixers as side_by_side
-    from txcalc.answer.render_mixers import render
+    from txcalc.answer.render.mixers import render
     from txcalc.cli import write
     from txcalc.cli.progress import progress
     from txcalc.trace.workload import Workload

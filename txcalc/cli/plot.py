@@ -42,7 +42,7 @@ def save(
     """Draw ``answer`` in the format of the file's suffix, and write it whole or not at all."""
     if path is None:
         return
-    from txcalc.answer import plot
+    from txcalc.answer.render import plot
     from txcalc.cli import write
 
     write.write(getattr(plot, kind)(answer, _form(path)), output._replace(output=path), common)

@@ -42,7 +42,7 @@ def presets(
     import sys
 
     from txcalc.answer import catalogue
-    from txcalc.answer.render_data import json as as_json
+    from txcalc.answer.render.data import json as as_json
     from txcalc.cli import write
     from txcalc.cli.options import OutputOptions
 

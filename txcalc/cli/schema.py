@@ -37,7 +37,7 @@ def schema(
     """
     import sys
 
-    from txcalc.answer.render_data import json
+    from txcalc.answer.render.data import json
     from txcalc.answer.schema import json_schema
     from txcalc.cli import write
 

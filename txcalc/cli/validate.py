@@ -70,7 +70,7 @@ def validate(
     if form == "table":
         answer = table(results, write.screen(output, common), verbose=bool(common.verbose))
     else:
-        from txcalc.answer import render_data
+        from txcalc.answer.render import data as render_data
 
         answer = (render_data.json if form == "json" else render_data.yaml)(document(results))
     write.write(answer, output, common)

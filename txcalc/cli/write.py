@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 import typer
 
-from txcalc.answer.grid import Screen
-from txcalc.answer.render import FORMATS, SUFFIXES, Format
+from txcalc.answer.render.formats import FORMATS, SUFFIXES, Format
+from txcalc.answer.render.grid import Screen
 from txcalc.spec.errors import SpecError, not_one_of
 
 if TYPE_CHECKING:

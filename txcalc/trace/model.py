@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def trace(spec: Model, workload: Workload) -> Trace:
     """Run the model on sizes.
 
-    Module paths are those of the PyTorch reference in ``txcalc.check.reference``, with the index of a repeated
+    Module paths are those of the PyTorch reference in ``txcalc.check.reference.model``, with the index of a repeated
     layer or expert left out.
     """
     t = Trace(workload, quantization=spec.quantization)

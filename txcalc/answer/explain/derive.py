@@ -1,0 +1,146 @@
+"""From a trace on symbols to lines: what each component adds to a quantity, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+from txcalc.answer.explain.formula import Poly, number
+from txcalc.answer.explain.naming import Name, name
+from txcalc.answer.explain.quantities import Amount, Definition
+from txcalc.answer.explain.reader import Reader
+from txcalc.answer.explain.symbols import Symbols, symbols
+from txcalc.answer.report import Totals, totals
+from txcalc.spec.model import Model
+from txcalc.trace.model import trace
+from txcalc.trace.record import Number, Trace
+from txcalc.trace.workload import Workload
+
+_TENSORS: Final = {
+    "residual": "residual stream", "residual after dropout": "residual stream", "rstd": "1 / deviation",
+    "up": "up projection", "gate": "gate projection", "context": "weighted values", "gelu_tanh": "gelu",
+    "softmax": "softmax output", "softmax after dropout": "softmax after dropout", "activation": "activation output",
+}
+
+
+@dataclass
+class Run:
+    """One model run on ints and on symbols, each when it is first needed. ``lengths``: see ``symbols``.
+
+    ``closed``: every formula uses the closed form's relations as well.
+    """
+
+    spec: Model
+    workload: Workload
+    lengths: bool = True
+    closed: bool = False
+    _read: dict[Number, Poly] = field(default_factory=dict)
+
+    @cached_property
+    def totals(self) -> Totals:
+        """The count."""
+        return totals(trace(self.spec, self.workload))
+
+    @cached_property
+    def symbols(self) -> Symbols:
+        """What every size is called."""
+        return symbols(self.spec, self.workload, lengths=self.lengths)
+
+    @cached_property
+    def trace(self) -> Trace:
+        """The program on symbols."""
+        return trace(self.symbols.spec, self.symbols.workload)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """From sympy's expressions to polynomials."""
+        return Reader(self.symbols.values)
+
+    @property
+    def values(self) -> dict[str, int]:
+        """The size of every symbol."""
+        return self.symbols.values
+
+    def read(self, expression: Number) -> Poly:
+        """An expression of the symbolic trace, with the relations that always hold."""
+        if expression not in self._read:
+            relations = (*self.symbols.always, *(self.symbols.closed if self.closed else ()))
+            self._read[expression] = self.reader.read(expression).rewritten(relations)
+        return self._read[expression]
+
+
+@dataclass
+class Line:
+    """What alike components add: ``each`` in one of them, ``times`` as many. ``title``: unlike all others."""
+
+    name: Name
+    paths: dict[str, None]
+    each: Poly
+    times: Poly
+    amounts: list[Amount]
+    title: str = ""
+
+
+def lines(run: Run, definition: Definition) -> list[Line]:
+    """The amounts of a quantity per component, like ones together, in the order of the forward pass."""
+    found: dict[tuple[str, object], Line] = {}
+    for line in _components(run, definition):
+        old = found.setdefault((line.name.plain, line.each.key), line)
+        if old is not line:
+            old.times += line.times
+            old.paths |= line.paths
+            old.amounts += line.amounts
+    merged = sorted(found.values(), key=lambda line: _rank(line, run.trace))
+    for line in merged:
+        alone = sum(other.name.plain == line.name.plain for other in merged) == 1
+        line.title = line.name.plain if alone else line.name.full
+    return merged
+
+
+def _components(run: Run, definition: Definition) -> Iterator[Line]:
+    often = {op.component: run.read(getattr(op, definition.often)) for op in reversed(run.trace.ops)}
+    groups: dict[tuple[str, str, object], tuple[Poly, list[Amount]]] = {}
+    for amount in definition.amounts(run.trace):
+        if not run.read(amount.value):
+            continue
+        times, part = often.get(amount.op.component, number(1)), definition.part(amount.op)
+        if amount.times is not None and not _whole(run.read(amount.times).over(times)):
+            times, part = run.read(amount.times), tensor_name(amount)
+        key = (amount.op.component, part, times.key)
+        groups.setdefault(key, (times, []))[1].append(amount)
+    for (path, part, _), (times, amounts) in groups.items():
+        total = Poly.of(term for amount in amounts for term in run.read(amount.value).terms)
+        called = name(run.spec, path)
+        if part:
+            called = called._replace(plain=f"{called.plain}, {part}")
+        yield Line(called, {path: None}, total.over(times), times, amounts)
+
+
+def tensor_name(amount: Amount) -> str:
+    """What a reader calls a kept tensor."""
+    assert amount.tensor is not None
+    if amount.op.path.endswith("cross_attention.k"):
+        return "encoder output"
+    label = amount.tensor.label
+    return "norm output" if label.endswith("_norm") else _TENSORS.get(label, label.replace("_", " "))
+
+
+def _rank(line: Line, t: Trace) -> int:
+    """Inputs, attention, cross-attention, feed-forward, norms, what stands on top."""
+    path = next(iter(line.paths))
+    last = path.rsplit(".", 1)[-1]
+    if last.endswith("_norm") and not path.startswith("relative"):
+        return 4
+    if ".layers." in f".{path}":
+        return {"cross_attention": 2, "feed_forward": 3}.get(last, 1)
+    order = [op.component for op in t.ops]
+    if path not in order:
+        return 5
+    first = next((i for i, each in enumerate(order) if ".layers." in f".{each}"), 0)
+    return 0 if order.index(path) < first or last.endswith("embedding") or last.endswith("embedding_dropout") else 5
+
+
+def _whole(poly: Poly) -> bool:
+    return all(n > 0 for powers, _ in poly.terms for _, n in powers)

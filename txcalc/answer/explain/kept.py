@@ -1,0 +1,83 @@
+"""The tensors that are kept for backward: shape in symbols, bytes, how often, which operation keeps them and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from txcalc.answer.explain import why
+from txcalc.answer.explain.derive import Line, Run, tensor_name
+from txcalc.answer.explain.explanation import KeptRow
+from txcalc.answer.explain.formula import Poly
+from txcalc.answer.explain.notation import formula
+from txcalc.answer.explain.quantities import Amount
+from txcalc.answer.explain.why import Basis, Rule
+
+
+@dataclass
+class _Group:
+    amount: Amount
+    rule: Rule
+    each: Poly
+    times: Poly
+    readers: dict[str, None]
+
+
+def kept_rows(run: Run, found: list[Line]) -> tuple[KeptRow, ...]:
+    """Every kept tensor under the line that it is a part of; alike ones together."""
+    return tuple(_row(run, line, group) for line in found for group in _groups(run, line))
+
+
+def kept_sources(run: Run, found: list[Line]) -> list[Basis]:
+    """Each rule by which a tensor is kept, once."""
+    rules = {group.rule: None for line in found for group in _groups(run, line)}
+    return [Basis(rule.keeps, rule.source) for rule in rules]
+
+
+def _groups(run: Run, line: Line) -> list[_Group]:
+    found: dict[tuple[object, ...], _Group] = {}
+    for amount in line.amounts:
+        assert amount.tensor is not None and amount.times is not None
+        times = run.read(amount.times)
+        each = run.read(amount.value).over(times) if len(times.terms) == 1 else _one(run, amount)
+        rule = why.why_kept(amount.op, amount.tensor)
+        name = tensor_name(amount)
+        key = (name, each.key, rule, *(_plain(reader) for reader in amount.readers))
+        old = found.get(key)
+        if old is None:
+            found[key] = _Group(amount, rule, each, times, dict.fromkeys(amount.readers))
+        else:
+            old.times += times
+            old.readers |= dict.fromkeys(amount.readers)
+    return list(found.values())
+
+
+def _plain(reader: str) -> str:
+    """Norms of the attention and of the feed-forward are one kind of reader."""
+    return "norm" if reader.endswith("_norm") else reader
+
+
+def _one(run: Run, amount: Amount) -> Poly:
+    assert amount.tensor is not None
+    return run.read(amount.tensor.elements).times(run.workload.bytes_of(amount.tensor.role))
+
+
+def _row(run: Run, line: Line, group: _Group) -> KeptRow:
+    tensor = group.amount.tensor
+    assert tensor is not None
+    return KeptRow(
+        row=line.title,
+        tensor=tensor_name(group.amount),
+        shape=tuple(formula(run.read(size)) for size in tensor.shape),
+        bytes=run.workload.bytes_of(tensor.role),
+        each=formula(group.each),
+        count=int(group.times.value(run.values)),
+        times=formula(group.times),
+        value=int((group.each * group.times).value(run.values)),
+        kept_by=tuple(dict.fromkeys(_reader(reader) for reader in group.readers)),
+        kept_as=group.rule.role,
+        why=group.rule.keeps,
+    )
+
+
+def _reader(reader: str) -> str:
+    return "norm" if reader.endswith("_norm") else reader.replace("_", " ")

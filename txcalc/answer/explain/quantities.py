@@ -1,0 +1,233 @@
+"""The quantities that can be explained: what each adds up, in which unit, and when a model has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, Literal, NamedTuple
+
+from txcalc.answer.explain.explanation import QuantityName
+from txcalc.answer.explain.why import MEASURED
+from txcalc.answer.report import Quantity, Totals
+from txcalc.count.activations import kept
+from txcalc.count.params import params
+from txcalc.count.states import RECIPES
+from txcalc.count.weights import weight_bytes
+from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import is_causal
+from txcalc.spec.inputs import LMHead
+from txcalc.spec.model import Model
+from txcalc.trace.record import Number, Op, Tensor, Trace
+from txcalc.trace.workload import BYTES, Workload
+
+Often = Literal["copies", "active", "calls"]
+
+
+class Amount(NamedTuple):
+    """What one operation adds to the quantity in all its copies or calls; of a kept tensor also how many of them."""
+
+    op: Op
+    value: Number
+    tensor: Tensor | None = None
+    times: Number | None = None
+    readers: tuple[str, ...] = ()
+
+
+class Definition(NamedTuple):
+    """A quantity: the amounts that add up to it, and the same total on ints. ``units`` may stand before the bracket.
+
+    ``lengths``: see ``symbols``. ``part`` splits a component in two lines. ``closed``: every row uses the closed
+    form's relations, so that 4bsf + 3bsd reads 19bsd as in the literature.
+    """
+
+    title: str
+    often: Often
+    amounts: Callable[[Trace], Iterator[Amount]]
+    total: Callable[[Totals], Quantity | None]
+    units: Callable[[Workload], tuple[int, ...]] = lambda _: ()
+    published: tuple[str, ...] = ()
+    lengths: bool = True
+    part: Callable[[Op], str] = lambda _: ""
+    closed: bool = False
+
+
+def _core(op: Op) -> str:
+    """Attention's products are a line of their own: they grow with queries x keys."""
+    return "scores and values" if op.kind == "core" else ""
+
+
+def fit_phase(quantity: QuantityName, workload: Workload) -> Workload:
+    """The workload in a phase that has the quantity: a backward pass makes a forward pass a training step.
+
+    Raises ``SpecError`` where the phase asked for has none.
+    """
+    if quantity in ("flops-backward", "flops-training", "activations") and not workload.keeps:
+        what = " and keeps nothing for it" if quantity == "activations" else ""
+        raise SpecError(f"{workload.phase} has no backward pass{what}; use forward or training", field="phase")
+    if quantity in ("flops-backward", "flops-training"):
+        return workload.replaced(phase="training")
+    return workload
+
+
+def missing(quantity: QuantityName, spec: Model) -> SpecError:
+    """Why the model has no such quantity, or none that can be derived."""
+    if quantity == "weights":
+        return SpecError(f"the bytes of {spec.name}'s packed weights are counted matrix by matrix, not derived; "
+                         f"--set quantization=null shows them unpacked")
+    if not is_causal(spec):
+        return SpecError(f"{spec.name} is an encoder: it reads all positions at once and generates nothing, "
+                         f"so that it has no KV cache")
+    if quantity == "kv-cache-per-token":
+        return SpecError(f"{spec.name} has no attention that caches keys and values: its state has the same size "
+                         f"for any length, so that a token adds nothing (explain kv-cache shows the state)")
+    return SpecError(f"{spec.name} has neither attention nor a recurrence, so that it has no KV cache")
+
+
+def notes(quantity: QuantityName, spec: Model, workload: Workload) -> Iterator[str]:
+    """What a reader may wonder about."""
+    tied = isinstance(spec.head, LMHead) and spec.head.tied
+    if tied and quantity in ("params", "active-params", "weights", "training-state"):
+        yield "the output head is tied to the token table: its weights are counted there, once"
+    if quantity == "training-state":
+        row = RECIPES[workload.recipe]
+        yield (f"{row.weights + row.gradients + row.optimizer} bytes per parameter = {row.weights} weights + "
+               f"{row.gradients} gradients + {row.optimizer} optimizer ({row.source})")
+    if quantity == "weights":
+        yield f"{BYTES[workload.dtype]} bytes per parameter in {workload.dtype}"
+        if spec.quantization is not None:
+            yield (f"quantization ({spec.quantization.method}): codes of {spec.quantization.bits} bits with their "
+                   "scales, less the same matrices in the dtype")
+    if quantity in ("kv-cache", "kv-cache-per-token"):
+        yield f"{BYTES[workload.kv_dtype]} bytes per element in {workload.kv_dtype}"
+    if quantity == "flops-per-token":
+        yield "the forward pass divided by its batch × seq tokens"
+    if quantity.startswith("flops"):
+        yield "1 multiply-accumulate = 2 FLOPs; softmax, norms, activations and additions are not counted"
+    if quantity == "activations":
+        yield MEASURED
+        if workload.attention == "flash":
+            yield "flash attention keeps no s × s tensor; --attention eager shows what it saves"
+
+
+def _weights(often: Often, scale: Callable[[Trace], int] = lambda _: 1) -> Callable[[Trace], Iterator[Amount]]:
+    def amounts(t: Trace) -> Iterator[Amount]:
+        factor = scale(t)
+        return (Amount(op, factor * getattr(op, often) * op.params) for op in t.ops if op.weights)
+
+    return amounts
+
+
+def _stored(t: Trace) -> Iterator[Amount]:
+    """The weights in the dtype, and in one line what a quantized checkpoint saves on them."""
+    yield from _weights("copies", lambda t: BYTES[t.workload.dtype])(t)
+    if t.quantization is not None:
+        whole = params(t) * BYTES[t.workload.dtype]
+        op = Op(path="quantization", component="quantization", kind="elementwise", copies=1, active=1, calls=1)
+        yield Amount(op, weight_bytes(t) - whole)
+
+
+def _flops(*names: str) -> Callable[[Trace], Iterator[Amount]]:
+    def amounts(t: Trace) -> Iterator[Amount]:
+        for op in t.ops:
+            yield Amount(op, op.calls * sum(getattr(op, name) for name in names))
+
+    return amounts
+
+
+def _kept(t: Trace) -> Iterator[Amount]:
+    """Every tensor once; what the runs of a loop hand on to each other is one tensor, whichever run it comes from."""
+    same = _handed_on(t)
+    readers: dict[int, dict[str, None]] = {}
+    for op in t.ops:
+        for tensor in op.saves:
+            readers.setdefault(same.get(tensor.id, tensor.id), {})[op.path.rsplit(".", 1)[-1]] = None
+    found: dict[tuple[int, str], Amount] = {}
+    for each in kept(t):
+        first = same.get(each.tensor.id, each.tensor.id)
+        key = (first, each.op.path)
+        old = found.get(key)
+        value, times = (each.bytes, each.times) if old is None else (old.value + each.bytes, old.times + each.times)
+        found[key] = Amount(each.op, value, each.tensor, times, tuple(readers[first]))
+    place = {id(op): i for i, op in enumerate(t.ops)}
+    return iter(sorted(found.values(), key=lambda amount: place[id(amount.op)]))
+
+
+def _handed_on(t: Trace) -> dict[int, int]:
+    """The tensor that stands for another one at the start of a loop's body."""
+    above: dict[int, int] = {}
+    for loop in t.loops:
+        above[loop.before.id] = above[loop.exit.id] = loop.entry.id
+    found: dict[int, int] = {}
+    for start in above:
+        end = start
+        while end in above:
+            end = above[end]
+        found[start] = end
+    return found
+
+
+def _cache(t: Trace) -> Iterator[Amount]:
+    width = {"kv": BYTES[t.workload.kv_dtype], "float32": 4}
+    for op in t.ops:
+        if op.cache is not None:
+            yield Amount(op, op.calls * op.cache.elements * width[op.cache.role])
+
+
+def _cache_per_token(t: Trace) -> Iterator[Amount]:
+    for op in t.ops:
+        if op.cache is not None and op.cache.kind == "self":
+            yield Amount(op, op.calls * op.cache.per_token * BYTES[t.workload.kv_dtype])
+
+
+def _state_bytes(workload: Workload) -> int:
+    row = RECIPES[workload.recipe]
+    return row.weights + row.gradients + row.optimizer
+
+
+def _training(totals: Totals) -> Quantity | None:
+    back = totals.flops_backward
+    value = totals.flops_forward.value + back.value if back is not None else 0
+    return None if back is None else Quantity(value=value, unit=back.unit, kind=back.kind)
+
+
+DEFINITIONS: Final[dict[QuantityName, Definition]] = {
+    "params": Definition(
+        "parameters", "copies", _weights("copies"), lambda t: t.params,
+        published=("params", "params_non_embedding"), lengths=False,
+    ),
+    "active-params": Definition(
+        "active parameters", "active", _weights("active"), lambda t: t.params_active,
+        published=("params_active",), lengths=False,
+    ),
+    "flops": Definition(
+        "FLOPs of the forward pass", "calls", _flops("flops"), lambda t: t.flops_forward, lambda _: (2,),
+        published=("flops_forward",), part=_core,
+    ),
+    "flops-backward": Definition(
+        "FLOPs of the backward pass", "calls", _flops("flops_backward"), lambda t: t.flops_backward, lambda _: (4, 2),
+        part=_core,
+    ),
+    "flops-training": Definition(
+        "FLOPs of a training step, forward and backward", "calls", _flops("flops", "flops_backward"), _training,
+        lambda _: (6, 2), part=_core,
+    ),
+    "flops-per-token": Definition(
+        "FLOPs per token, forward", "calls", _flops("flops"), lambda t: t.flops_per_token, lambda _: (2,), part=_core,
+    ),
+    "activations": Definition(
+        "activations kept for backward", "calls", _kept, lambda t: t.activation_bytes, closed=True,
+    ),
+    "kv-cache": Definition("KV cache", "calls", _cache, lambda t: t.kv_cache_bytes),
+    "kv-cache-per-token": Definition(
+        "KV cache per token", "calls", _cache_per_token, lambda t: t.kv_cache_bytes_per_token,
+        published=("kv_cache_bytes_per_token",),
+    ),
+    "weights": Definition(
+        "bytes of the weights", "copies", _stored, lambda t: t.weight_bytes,
+        lambda w: (BYTES[w.dtype],), lengths=False,
+    ),
+    "training-state": Definition(
+        "training state: weights, gradients, optimizer", "copies",
+        _weights("copies", lambda t: _state_bytes(t.workload)), lambda t: t.training_state_bytes,
+        lambda w: (_state_bytes(w),), lengths=False,
+    ),
+}

@@ -1,0 +1,281 @@
+"""Letters for sizes: every size of a model and its workload becomes a symbol, named as the literature names it.
+
+The same field with the same value is one symbol, wherever it stands; further values of a field get an index. Keys
+and values of as many heads as there are queries are of ``h`` heads, without a ``g``. In an encoder-decoder the
+layers are always ``L_e`` and ``L_d``, also where there are as many of each: so the formula shows both kinds of
+layer; a single layer is no symbol. Sizes of a tower for images are marked ``_v``. Where the only pattern of layers
+repeats and its layers differ just in what they see, it repeats ``L`` over its length times, so that weights collect
+under ``L``; other patterns are counted as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+import sympy
+from pydantic import BaseModel
+
+from txcalc.answer.explain.formula import Relation, monomial
+from txcalc.answer.explain.letters import LETTERS, SPECIAL, Letter
+from txcalc.spec.facts import located_blocks, patches, positions
+from txcalc.spec.inputs import PatchInput, SinusoidalPosition
+from txcalc.spec.layers import Attention
+from txcalc.spec.model import Group, Model, Stack
+from txcalc.spec.replace import replace
+from txcalc.trace.workload import Workload
+
+UNUSED: Final = frozenset({"context", "quantization"})
+"""What no program reads, and the layout of stored weights, whose bits and bytes are numbers and not sizes."""
+
+_BLOCK: Final = ("attention", "recurrent", "cross_attention", "feed_forward", "convolution")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A size in the spec or workload."""
+
+    path: str
+    letter: Letter
+    value: int
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """A spec and a workload on symbols, with what they stand for.
+
+    ``always``: relations that every formula uses (``h k = d``). ``closed``: those of the closed form (``f = 4 d``).
+    """
+
+    spec: Model
+    workload: Workload
+    values: dict[str, int]
+    meanings: dict[str, str]
+    always: tuple[Relation, ...]
+    closed: tuple[Relation, ...]
+
+
+def symbols(spec: Model, workload: Workload, *, lengths: bool = True) -> Symbols:
+    """Put a symbol in place of every size.
+
+    ``lengths``: an image's positions are one size, as in FLOPs and activations; otherwise its class tokens are, as in
+    parameters. One new token in decoding stays the number 1.
+    """
+    places = [*_model(spec), *_workload(workload)]
+    if lengths:
+        places = [place for place in places if not place.path.endswith(".class_tokens")]
+    named = _named(places)
+    values = {name: place.value for name, place in named}
+    meanings: dict[str, dict[str, None]] = {}
+    for name, place in named:
+        meanings.setdefault(name, {})[place.letter.meaning] = None
+    inside = {place.path: _symbol(name) for name, place in named if not place.path.startswith("/")}
+    inside |= _patterns(spec, inside)
+    outside = {place.path[1:]: _symbol(name) for name, place in named if place.path.startswith("/")}
+    symbolic = replace(spec, inside)
+    if lengths:
+        symbolic, found = _lengths(spec, symbolic, values, outside)
+        meanings |= found
+    return Symbols(
+        symbolic, workload.replaced(**outside), values,
+        {name: "; ".join(found) for name, found in meanings.items()},
+        _head_relations(spec, inside), _width_relations(named),
+    )
+
+
+@cache
+def _symbol(name: str) -> sympy.Symbol:
+    return sympy.Symbol(name, integer=True, positive=True)
+
+
+# ---------------------------------------------------------------- walking
+
+
+def _model(spec: Model) -> Iterator[Place]:
+    """The encoder's sizes before the decoder's, a tower's last."""
+    pair = spec.encoder is not None
+    own = list(_walk(spec, "", "_d" if pair else "", ("encoder", "tower")))
+    if spec.encoder is not None:
+        yield from _walk(spec.encoder, "encoder", "_e", ())
+    yield from own
+    if spec.tower is not None:
+        for place in _walk(spec.tower, "tower", "", ()):
+            letter = Letter(f"{place.letter.letter}_v", f"{place.letter.meaning} (images)")
+            yield Place(place.path, letter, place.value)
+
+
+def _workload(workload: Workload) -> Iterator[Place]:
+    for name in workload.names():
+        value = getattr(workload, name)
+        if name == "seq" and value == 1 and workload.phase == "decode":
+            continue
+        if _is_size(value):
+            yield Place(f"/{name}", _letter("Workload", name), value)
+
+
+def _walk(node: BaseModel, path: str, mark: str, skip: tuple[str, ...]) -> Iterator[Place]:
+    grouped = isinstance(node, Stack) and node.groups is not None
+    if isinstance(node, SinusoidalPosition) and not node.stored:
+        return
+    for name in type(node).model_fields:
+        value = getattr(node, name)
+        if name in skip or name in UNUSED or (grouped and name in (*_BLOCK, "layers")):
+            continue
+        below = f"{path}.{name}" if path else name
+        if _is_size(value):
+            if name != "repeat" and (name != "layers" or value > 1):
+                yield Place(below, _field(node, name, mark), value)
+        elif grouped and name == "groups":
+            yield from _groups(value, below, mark)
+        else:
+            yield from _children(value, below, mark)
+
+
+def _children(value: Any, path: str, mark: str) -> Iterator[Place]:
+    if isinstance(value, BaseModel):
+        yield from _walk(value, path, mark, ())
+    elif isinstance(value, tuple):
+        for i, each in enumerate(value):
+            yield from _children(each, f"{path}.{i}", mark)
+
+
+def _groups(groups: tuple[Group, ...], path: str, mark: str) -> Iterator[Place]:
+    """A group's repetitions are a size where it is repeated, else those of its blocks."""
+    first = 1
+    for i, group in enumerate(groups):
+        length = sum(block.repeat for block in group.blocks)
+        if group.repeat > 1:
+            yield _repetition(f"{path}.{i}.repeat", group, length, first, mark, alone=len(groups) == 1)
+        for j, block in enumerate(group.blocks):
+            below = f"{path}.{i}.blocks.{j}"
+            if group.repeat == 1 and block.repeat > 1:
+                yield Place(f"{below}.repeat", _layers(mark, first, block.repeat), block.repeat)
+            if group.repeat == 1:
+                first += block.repeat
+            yield from _walk(block, below, mark, ())
+        if group.repeat > 1:
+            first += group.repeat * length
+
+
+def _repetition(path: str, group: Group, length: int, first: int, mark: str, *, alone: bool) -> Place:
+    """How often a pattern of layers stands in a row; all layers, where it is the only one and they weigh the same."""
+    if alone and _alike(group):
+        return Place(path, _layers(mark), length * group.repeat)
+    if length == 1:
+        return Place(path, _layers(mark, first, group.repeat), group.repeat)
+    return Place(path, Letter(f"L{mark}", f"patterns of {length} layers"), group.repeat)
+
+
+def _alike(group: Group) -> bool:
+    """Whether the blocks differ in what their attention sees, and in nothing else."""
+    reach = {"window": None, "chunk": None, "rope": True, "scale": None}
+    kinds = {
+        block.model_copy(update={
+            "repeat": 1,
+            "attention": block.attention.model_copy(update=reach) if isinstance(block.attention, Attention)
+            else block.attention,
+        }).model_dump_json()
+        for block in group.blocks
+    }
+    return len(kinds) == 1
+
+
+def _patterns(spec: Model, inside: dict[str, Any]) -> dict[str, Any]:
+    """The repetitions of the only pattern, where its layers weigh the same: all layers over the pattern's length."""
+    found: dict[str, Any] = {}
+    for path, stack in (("", spec), ("encoder.", spec.encoder), ("tower.", spec.tower)):
+        groups = stack.groups if stack is not None else None
+        key = f"{path}groups.0.repeat"
+        if groups is not None and len(groups) == 1 and key in inside and _alike(groups[0]):
+            found[key] = inside[key] / sum(block.repeat for block in groups[0].blocks)
+    return found
+
+
+def _field(node: BaseModel, name: str, mark: str) -> Letter:
+    if isinstance(node, Attention) and name == "kv_heads" and node.kv_heads == node.heads:
+        return LETTERS["heads"]
+    if name == "layers":
+        return _layers(mark)
+    return _letter(type(node).__name__, name)
+
+
+def _layers(mark: str, first: int | None = None, count: int = 1) -> Letter:
+    of = {"_e": " of the encoder", "_d": " of the decoder"}.get(mark, "")
+    return Letter(f"L{mark}", "layers" + (f" {first}–{first + count - 1}" if first is not None else "") + of)
+
+
+def _letter(owner: str, name: str) -> Letter:
+    return SPECIAL.get((owner, name)) or LETTERS.get(name) or Letter(name, name.replace("_", " "))
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _named(places: list[Place]) -> list[tuple[str, Place]]:
+    """Names with an index where a letter has several values."""
+    values: dict[str, dict[int, None]] = {}
+    for place in places:
+        values.setdefault(place.letter.letter, {})[place.value] = None
+
+    def name(place: Place) -> str:
+        letter = place.letter.letter
+        several = list(values[letter])
+        if len(several) == 1:
+            return letter
+        return f"{letter}{'' if '_' in letter else '_'}{several.index(place.value) + 1}"
+
+    return [(name(place), place) for place in places]
+
+
+# ---------------------------------------------------------------- relations
+
+
+def _head_relations(spec: Model, inside: dict[str, Any]) -> tuple[Relation, ...]:
+    """``h k = d`` for every attention whose heads are together as wide as its stack."""
+    found: dict[Relation, None] = {}
+    stacks = (("", spec, "d_model"), ("encoder.", spec.encoder, "d_model"),
+              ("tower.", spec.tower, "tower.d_model"))
+    for prefix, stack, width in stacks:
+        for path, block in located_blocks(stack) if stack is not None else ():
+            at = prefix + "".join(f"{part}." for part in path)
+            for name in ("attention", "cross_attention"):
+                each = getattr(block, name)
+                d = getattr(stack, "d_model", spec.d_model)
+                if isinstance(each, Attention) and each.heads * each.head_dim == d:
+                    h, k = (str(inside[f"{at}{name}.{key}"]) for key in ("heads", "head_dim"))
+                    relation = Relation(monomial({h: 1, k: 1}), 1, ((str(inside[width]), 1),))
+                    found[relation] = None
+    return tuple(found)
+
+
+def _width_relations(named: list[tuple[str, Place]]) -> tuple[Relation, ...]:
+    """``f = 4 d`` for every feed-forward width that is four times a model width."""
+    widths = {place.value: name for name, place in named if place.letter.letter.split("_")[0] == "d"}
+    wide = {name: place.value for name, place in named if place.letter.letter.split("_")[0] == "f"}
+    return tuple(
+        Relation(((name, 1),), 4, ((widths[value // 4], 1),))
+        for name, value in wide.items() if value % 4 == 0 and value // 4 in widths
+    )
+
+
+def _lengths(
+    spec: Model, symbolic: Model, values: dict[str, int], outside: dict[str, Any]
+) -> tuple[Model, dict[str, dict[str, None]]]:
+    """Let an image's class tokens be what its positions have beyond its patches, so that the positions are one size."""
+    meanings: dict[str, dict[str, None]] = {}
+    stacks = (("input", spec, ""), ("encoder.input", spec.encoder, "_e"), ("tower.input", spec.tower, "_v"))
+    for path, stack, mark in stacks:
+        if stack is None or not isinstance(stack.input, PatchInput):
+            continue
+        length = positions(stack.input)
+        name = "s" if not mark and values.get("s") == length else f"s{mark}" if mark else "s_i"
+        values[name] = length
+        meanings.setdefault(name, {"positions of an image": None})
+        image: Any = symbolic
+        for key in path.split("."):
+            image = getattr(image, key)
+        symbolic = replace(symbolic, {f"{path}.class_tokens": _symbol(name) - patches(image)})
+    return symbolic, meanings

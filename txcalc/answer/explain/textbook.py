@@ -1,0 +1,228 @@
+"""What textbooks and papers write in place of the exact formula, where it applies, and how far off it is here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import NamedTuple
+
+from txcalc.answer.explain.derive import Run
+from txcalc.answer.explain.explanation import QuantityName, Simplification
+from txcalc.answer.explain.formula import Atom, Poly, degree, is_layers, monomial
+from txcalc.answer.explain.formula_text import write
+from txcalc.answer.explain.notation import as_it_comes, formula
+from txcalc.spec.facts import is_causal
+from txcalc.spec.inputs import LearnedPosition, LMHead, TokenInput
+from txcalc.spec.layers import Attention, Dense
+from txcalc.spec.model import Model
+from txcalc.trace.distances import keeps_inputs
+from txcalc.trace.workload import BYTES
+
+Finder = Callable[[Run, Poly], Iterator["Candidate"]]
+
+MOST_TERMS = 4
+"""A formula of more terms is no simplification."""
+
+_KAPLAN = "arXiv 2001.08361, section 2.1"
+_MEGATRON = "arXiv 2104.04473"
+_KORTHIKANTI = "arXiv 2205.05198, section 4.1"
+
+
+class Candidate(NamedTuple):
+    """A formula, what it leaves out, its source, and what its own letters stand for. ``of`` overrides the total."""
+
+    poly: Poly
+    leaves_out: str
+    source: str
+    where: str = ""
+    values: dict[str, int] = {}  # noqa: RUF012  never changed
+    of: str = "total"
+    exact: int | None = None
+    collected: bool = True
+
+
+def simplifications(run: Run, quantity: QuantityName, closed: Poly, total: int) -> tuple[Simplification, ...]:
+    """Every simplification that applies to this quantity of this model, with its error."""
+    find = _FINDERS.get(quantity)
+    candidates = find(run, closed) if find else iter(())
+    return tuple(_simplification(run, candidate, total) for candidate in candidates)
+
+
+def _simplification(run: Run, candidate: Candidate, total: int) -> Simplification:
+    value = candidate.poly.value(run.values | candidate.values)
+    exact = total if candidate.exact is None else candidate.exact
+    return Simplification(
+        formula=(formula if candidate.collected else as_it_comes)(candidate.poly), where=candidate.where,
+        value=int(value), of=candidate.of, exact=exact, difference=float(value / exact - 1),
+        leaves_out=candidate.leaves_out, source=candidate.source,
+    )
+
+
+def _term(factor: int, letters: str) -> Poly:
+    powers: dict[Atom, int] = {}
+    for letter in letters.split():
+        powers[letter] = powers.get(letter, 0) + 1
+    return Poly.of([(monomial(powers), Fraction(factor))])
+
+
+def _sum(*terms: tuple[int, str]) -> Poly:
+    return Poly.of(pair for factor, letters in terms for pair in _term(factor, letters).terms)
+
+
+# ---------------------------------------------------------------- which models
+
+
+def _one_stack(spec: Model) -> bool:
+    """One stack of like layers over tokens, with weights of their own."""
+    return (spec.encoder is None and spec.groups is None and spec.tower is None and not spec.share_layers
+            and isinstance(spec.input, TokenInput))
+
+
+def _gpt_like(run: Run) -> bool:
+    """The block of GPT: as many heads of keys as of queries, a plain feed-forward of 4 d."""
+    spec = run.spec
+    attention, feed = spec.attention, spec.feed_forward
+    return (
+        _one_stack(spec) and isinstance(attention, Attention) and isinstance(feed, Dense) and not feed.gated
+        and attention.kv_heads == attention.heads and attention.heads * attention.head_dim == spec.d_model
+        and feed.d_ff == 4 * spec.d_model and spec.norm.kind == "layernorm" and attention.qk_norm is None
+        and spec.embedding_dim is None and {"L", "d", "h"} <= set(run.values)
+    )
+
+
+def _reads_tokens(run: Run) -> bool:
+    """A model of tokens that are all new: 2 N D counts no cached ones, and each passes every layer."""
+    spec = run.spec
+    return (spec.encoder is None and spec.tower is None and isinstance(spec.input, TokenInput)
+            and not run.workload.past and not spec.share_layers)
+
+
+# ---------------------------------------------------------------- parameters
+
+
+def _params(run: Run, closed: Poly) -> Iterator[Candidate]:
+    layers = Poly(tuple(term for term in closed.terms if is_layers(term[0]) and degree(term[0]) >= 4))
+    tables = Poly(tuple(term for term in closed.terms if not is_layers(term[0]) and degree(term[0]) >= 4))
+    if not layers or len(layers.terms) > MOST_TERMS:
+        return
+    classic = write(layers, "ascii") == "12Ld^2"
+    source = f"{_KAPLAN} and table 1" if classic else "the terms of two widths in the closed form"
+    if len(layers.terms) < len(closed.terms):
+        outside = run.totals.params_non_embedding.value
+        yield Candidate(layers, "biases and norms", source, of="non-embedding parameters", exact=outside)
+        yield Candidate(layers, "tables, biases and norms", source)
+    if tables and len(layers.terms) + len(tables.terms) < len(closed.terms):
+        yield Candidate(layers + tables, "biases and norms", source)
+    spec = run.spec
+    if (_gpt_like(run) and isinstance(spec.position, LearnedPosition) and {"V", "n"} <= set(run.values)
+            and classic and isinstance(spec.head, LMHead) and spec.head.tied):
+        poly = _sum((12, "L d d"), (13, "L d"), (1, "V d"), (1, "n d"))
+        yield Candidate(poly, "the final norm", f"{_MEGATRON}, its formula for P")
+
+
+def _active(run: Run, closed: Poly) -> Iterator[Candidate]:
+    layers = Poly(tuple(term for term in closed.terms if is_layers(term[0]) and degree(term[0]) >= 4))
+    if layers and len(layers.terms) < min(len(closed.terms), MOST_TERMS + 1):
+        yield Candidate(layers, "tables, biases, norms", "the terms of two widths in the closed form")
+
+
+# ---------------------------------------------------------------- FLOPs
+
+
+def _flops(per_token: int, *, each: bool = False) -> Finder:
+    def find(run: Run, closed: Poly) -> Iterator[Candidate]:
+        if not _reads_tokens(run):
+            return
+        t, w = run.totals, run.workload
+        outside = t.params_non_embedding.value - (t.params.value - t.params_active.value)
+        mixture = t.params_active.value != t.params.value
+        kind = "active " if mixture else ""
+        letters, tokens = ("N", {}) if each else ("N D", {"D": w.batch * w.seq})
+        of = "" if each else f", D = {w.batch * w.seq:,} tokens"
+        active = t.params_active.value
+        yield Candidate(
+            _term(per_token, letters), "attention's own products; counts tables that are only looked up",
+            f"{_KAPLAN}; arXiv 2203.15556, Table A4", f"N = {active:,} {kind}parameters{of}", {"N": active, **tokens},
+        )
+        yield Candidate(
+            _term(per_token, letters), "attention's own products, and the logits", _KAPLAN,
+            f"N = {outside:,} {kind}non-embedding parameters{of}", {"N": outside, **tokens},
+        )
+        yield from _with_attention(run, per_token, letters, {"N": t.params_active.value, **tokens}, each=each)
+
+    return find
+
+
+def _with_attention(
+    run: Run, per_token: int, letters: str, values: dict[str, int], *, each: bool
+) -> Iterator[Candidate]:
+    """PaLM's rule: 6 N + 12 L H Q T for a token of training, a third of it forward."""
+    spec = run.spec
+    if not (_one_stack(spec) and isinstance(spec.attention, Attention) and spec.attention.window is None
+            and {"L", "s", "h", "k"} <= set(run.values) and spec.recurrent is None and is_causal(spec)):
+        return
+    core = _term(2 * per_token, "L h k s" if each else "L h k s D").rewritten(run.symbols.always)
+    count = f"N = {values['N']:,} parameters"
+    left = "nothing; counts biases, norms and tables that are only looked up"
+    source = "arXiv 2204.02311, appendix B"
+    yield Candidate(_term(per_token, letters) + core, left, source, count, values, collected=False)
+
+
+def _megatron(run: Run, closed: Poly) -> Iterator[Candidate]:
+    yield from _flops(6)(run, closed)
+    if _gpt_like(run) and {"V", "s"} <= set(run.values):
+        poly = _sum((72, "b L s d d"), (12, "b L s s d"), (6, "b s V d"))
+        note = "nothing for eager attention without recomputation; the flash kernel's backward is 2.5 × its forward"
+        yield Candidate(poly, note, f"{_MEGATRON}, its formula for F, without its recomputed forward pass")
+
+
+# ---------------------------------------------------------------- memory
+
+
+def _cache(*, per_token: bool) -> Finder:
+    def find(run: Run, closed: Poly) -> Iterator[Candidate]:
+        spec, w = run.spec, run.workload
+        if not (_one_stack(spec) and isinstance(spec.attention, Attention) and spec.recurrent is None
+                and {"L", "h", "k"} <= set(run.values)) or keeps_inputs(spec.position):
+            return
+        lengths = [name for name in ("s", "p") if name in run.values]
+        width = 2 * BYTES[w.kv_dtype]
+        if per_token:
+            poly = _term(width, "L h k")
+        else:
+            poly = _sum(*((width, f"b L {length} h k") for length in lengths))
+            if w.seq == 1 and "s" not in run.values:
+                poly += _term(width, "b L h k")
+        left = "nothing" if spec.attention.kv_heads == spec.attention.heads else "that heads share keys and values"
+        if spec.attention.window is not None and not per_token:
+            left += ", and the window"
+        yield Candidate(poly.rewritten(run.symbols.always), left, "arXiv 2303.06865", "2 tensors × "
+                        f"{BYTES[w.kv_dtype]} bytes, every head its own keys and values")
+
+    return find
+
+
+def _activations(run: Run, closed: Poly) -> Iterator[Candidate]:
+    w = run.workload
+    if not _gpt_like(run) or BYTES[w.dtype] != 2 or w.device != "cuda" or not {"b", "s"} <= set(run.values):
+        return
+    linear, square = (34, 5) if w.dropout else (32, 2)
+    eager = w.attention == "eager"
+    poly = _sum((linear, "b L s d"), *([(square, "b L h s s")] if eager else []))
+    paper = "the paper's sbh(34 + 5as/h) per layer: its h is d here, its a is h"
+    if not w.dropout:
+        paper += ", and without dropout 34 and 5 are 32 and 2"
+    left = "norm statistics, embeddings, final norm, head" + ("" if eager else ", the flash kernel's log-sum-exp")
+    if w.phase == "training":
+        left += ", loss"
+    yield Candidate(poly, left, f"{_KORTHIKANTI}, equation 1" + ("" if eager else " without its 5as/h"), paper)
+    if eager:
+        yield Candidate(_term(linear, "b L s d"), "also the 5as/h: selective recomputation, or flash attention",
+                        "arXiv 2205.05198, section 5")
+
+
+_FINDERS = {
+    "params": _params, "active-params": _active, "flops": _flops(2), "flops-per-token": _flops(2, each=True),
+    "flops-backward": _flops(4), "flops-training": _megatron, "activations": _activations,
+    "kv-cache": _cache(per_token=False), "kv-cache-per-token": _cache(per_token=True),
+}

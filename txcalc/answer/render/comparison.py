@@ -1,0 +1,150 @@
+"""A comparison for people (models as columns, or as rows beyond four), as Markdown and as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from txcalc import units
+from txcalc.answer.compare import Comparison, Entry
+from txcalc.answer.render import headings, rules
+from txcalc.answer.render.csv import rows as csv_rows
+from txcalc.answer.render.grid import Align, Line, Screen, Span, chunks, grid, line, paragraph, text, wrap
+from txcalc.answer.render.markdown import escaped, pipe_table
+from txcalc.answer.report import Quantity, Totals
+
+MOST_COLUMNS: Final = 4
+"""Beyond so many models, each is a row."""
+
+
+class Row(NamedTuple):
+    """One quantity of every model. What stands ``below`` another row is left out where models are rows."""
+
+    label: str
+    cells: tuple[str, ...]
+    below: bool = False
+
+
+def table(comparison: Comparison, screen: Screen) -> str:
+    """The whole answer as text."""
+    return text(_lines(comparison, screen), color=screen.color)
+
+
+def markdown(comparison: Comparison) -> str:
+    """The whole answer as GitHub-flavoured Markdown."""
+    names = [entry.model.name for entry in comparison.entries]
+    found = [(row.label.replace("  ", "– ") or "– exactly", *row.cells) for row in rows(comparison)]
+    wide = len(names) > MOST_COLUMNS
+    cells = list(zip(("", *names), *found, strict=True)) if wide else [("", *names), *found]
+    head, *body = cells
+    parts = [
+        " · ".join(escaped(part) for part in workload_line(comparison) if part),
+        pipe_table(head, "<" + ">" * (len(head) - 1), body),
+        "\n".join(f"- {escaped(rule)}" for rule in rules.full(comparison.conventions)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def csv(comparison: Comparison) -> str:
+    """One row per model: its name, its source, the sizes of its run, every total as a plain integer."""
+    totals = Totals.names()
+    columns = ["name", "source", "batch", "seq", "past", "source_seq", *totals, "kv_cache_bytes_at_context"]
+    return csv_rows(columns, (_csv_row(entry, totals) for entry in comparison.entries))
+
+
+def rows(comparison: Comparison) -> list[Row]:
+    """Every quantity that one of the models has."""
+    found = [Row(label, tuple(cells), below) for label, cells, below in _rows(comparison.entries)]
+    return [row for row in found if any(cell != units.MISSING for cell in row.cells)]
+
+
+def _rows(entries: Sequence[Entry]) -> Iterator[tuple[str, list[str], bool]]:
+    totals = [entry.totals for entry in entries]
+    specs = [entry.model.spec for entry in entries]
+    base = totals[0].params.value
+    yield "Parameters", [units.params(t.params.value) for t in totals], False
+    yield "", [units.exact(t.params.value) for t in totals], True
+    yield "  relative", [units.ratio(t.params.value, base) for t in totals], False
+    if any(t.params_active != t.params for t in totals):
+        yield "  active", [units.params(t.params_active.value) for t in totals], False
+    yield "Layers × width", [architecture(entry) for entry in entries], False
+    yield "Heads / KV heads", [heads(entry) for entry in entries], False
+    yield "Context", [units.exact(spec["context"]) for spec in specs], False
+    yield "FLOPs per token", [units.flops(t.flops_per_token.value) for t in totals], False
+    yield "Weights", [units.memory(t.weight_bytes.value) for t in totals], False
+    yield "KV cache per token", [_memory(t.kv_cache_bytes_per_token) for t in totals], False
+    yield "KV cache at max context", [_memory(entry.kv_cache_bytes_at_context) for entry in entries], False
+    yield "Activations (train)", [_memory(t.activation_bytes) for t in totals], False
+
+
+def _lines(comparison: Comparison, screen: Screen) -> Iterator[Line]:
+    first, *rest = wrap(workload_line(comparison), screen)
+    yield from (first, *rest)
+    for entry in comparison.entries:
+        origin = [part for part in headings.origin(entry.model) if part]
+        if origin:
+            yield from wrap([entry.model.name, *origin], screen, style="dim")
+    cells = _transposed(comparison) if len(comparison.entries) > MOST_COLUMNS else _upright(comparison)
+    for part in chunks(cells, screen):
+        aligns: list[Align] = [">"] * len(part[0])
+        yield line()
+        yield from grid(part, ["<", *aligns[1:]])
+    yield line()
+    yield from paragraph(f"({rules.short(comparison.conventions)})", screen)
+
+
+def _upright(comparison: Comparison) -> list[list[Span]]:
+    head = [Span(""), *(Span(entry.model.name, "bold") for entry in comparison.entries)]
+    return [head, *([Span(row.label), *_cells(row)] for row in rows(comparison))]
+
+
+def _cells(row: Row) -> list[Span]:
+    return [Span(cell, "dim" if row.below else "") for cell in row.cells]
+
+
+def _transposed(comparison: Comparison) -> list[list[Span]]:
+    shown = [row for row in rows(comparison) if not row.below]
+    head = [Span("", "bold"), *(Span(row.label.strip(), "bold") for row in shown)]
+    names = [entry.model.name for entry in comparison.entries]
+    return [head, *([Span(name), *(Span(row.cells[i]) for row in shown)] for i, name in enumerate(names))]
+
+
+def workload_line(comparison: Comparison) -> list[str]:
+    """The workload that all share. An encoder's length is each model's own where it was not given."""
+    entries = comparison.entries
+    workload = entries[0].workload
+    sources = {entry.workload.source_seq for entry in entries}
+    shared = workload if len(sources) == 1 else workload.replaced(source_seq=None)
+    batch, seq, *rest = headings.run(shared, frozenset())
+    if comparison.defaults:
+        shortest = "shortest default" if len(entries) > 1 else "default"
+        rest = [f"{part} ({shortest})" if part.endswith(" cached") and "past" in comparison.defaults else part
+                for part in rest]
+        if "seq" in comparison.defaults and workload.phase != "decode":
+            return [batch, f"{seq} for all ({shortest})", *rest]
+    return [batch, f"{seq} for all", *rest]
+
+
+def architecture(entry: Entry) -> str:
+    """``12 × 768``: layers and width."""
+    layers = headings.layers(entry.model.spec)
+    return f"{f'({layers})' if ' ' in layers else layers} × {units.exact(entry.model.spec['d_model'])}"
+
+
+def heads(entry: Entry) -> str:
+    """``32 / 8``: query heads, and heads of keys and values."""
+    found = headings.heads(entry.model.spec)
+    return units.MISSING if found is None else " / ".join(units.exact(number) for number in found)
+
+
+def _memory(quantity: Quantity | None) -> str:
+    return units.memory(None if quantity is None else quantity.value)
+
+
+def _csv_row(entry: Entry, totals: Sequence[str]) -> list[object]:
+    workload = entry.workload
+    found: list[Quantity | None] = [getattr(entry.totals, name) for name in totals]
+    numbers = [None if q is None else q.value for q in (*found, entry.kv_cache_bytes_at_context)]
+    return [
+        entry.model.name, entry.model.source, workload.batch, workload.seq, workload.past, workload.source_seq, *numbers
+    ]

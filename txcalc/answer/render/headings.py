@@ -1,0 +1,105 @@
+"""The lines above the numbers: which model, which run."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from txcalc import units
+from txcalc.answer.render.where import Fields, blocks, stacks
+from txcalc.answer.report import ModelInfo
+from txcalc.trace.workload import Workload
+
+_PHASES: Final = {"forward": "forward pass", "training": "training step", "prefill": "prefill", "decode": "decode"}
+
+
+def identity(model: ModelInfo) -> list[str]:
+    """``gpt2 · decoder-only · 12 layers · d_model 768 · 12 heads · vocab 50,257 · tied``, in parts."""
+    spec = model.spec
+    head = spec["head"]
+    vocab = spec.get("vocab")
+    return [
+        model.name,
+        spec["architecture"],
+        f"{layers(spec)} layer{'' if layers(spec) == '1' else 's'}",
+        f"d_model {units.exact(spec['d_model'])}",
+        _heads(spec),
+        _experts(spec),
+        f"vocab {units.exact(vocab)}" if vocab else "",
+        ("tied" if head["tied"] else "untied") if head["kind"] == "lm" else "",
+    ]
+
+
+def origin(model: ModelInfo) -> list[str]:
+    """Where the model came from and what was set, where its name does not say it already."""
+    source = "" if model.source in (f"preset {model.name}", "python") else f"from {model.source}"
+    return [source, *(f"set {override}" for override in model.overrides)]
+
+
+def run(workload: Workload, defaults: frozenset[str]) -> list[str]:
+    """``batch 1 · seq 1,024 · bf16 · forward pass``, in parts."""
+    return [
+        f"batch {units.exact(workload.batch)}",
+        *lengths(workload, defaults),
+        dtypes(workload),
+        _PHASES[workload.phase],
+        *policy(workload),
+    ]
+
+
+def lengths(workload: Workload, defaults: frozenset[str]) -> list[str]:
+    """How many tokens are new, cached and read by an encoder."""
+    default = " (default)"
+    cached = f"{units.exact(workload.past)} cached{default * ('past' in defaults)}"
+    return [
+        f"seq {units.exact(workload.seq)}{default * ('seq' in defaults and workload.phase != 'decode')}",
+        cached if workload.past or workload.phase == "decode" else "",
+        f"source {units.exact(workload.source_seq)}" if workload.source_seq is not None else "",
+    ]
+
+
+def dtypes(workload: Workload) -> str:
+    """``bf16``, or ``bf16, KV cache fp8``."""
+    return workload.dtype + (f", KV cache {workload.kv_dtype}" if workload.kv_dtype != workload.dtype else "")
+
+
+def policy(workload: Workload) -> list[str]:
+    """What is not as it usually is."""
+    return [
+        f"dropout {workload.dropout:g}" if workload.dropout else "",
+        "masked pairs skipped" if workload.masked == "skipped" else "",
+        "on the CPU" if workload.device == "cpu" else "",
+    ]
+
+
+def layers(spec: Fields) -> str:
+    """``12``, or ``6 + 6`` for an encoder and a decoder."""
+    return " + ".join(units.exact(stack["layers"]) for stack in stacks(spec))
+
+
+def attention(spec: Fields) -> dict[str, Any] | None:
+    """The first attention of the model's own stack, or of its encoder."""
+    found = (block.get("attention") for stack in reversed(stacks(spec)) for block in blocks(stack))
+    return next(filter(None, found), None)
+
+
+def heads(spec: Fields) -> tuple[int, int | None] | None:
+    """Query heads and, where they are counted, heads of keys and values."""
+    first = attention(spec)
+    return None if first is None else (first["heads"], first.get("kv_heads"))
+
+
+def _heads(spec: Fields) -> str:
+    found = heads(spec)
+    if found is None:
+        return ""
+    own, kv = found
+    return f"{units.exact(own)} heads" + (f" ({units.exact(kv)} KV)" if kv is not None and kv != own else "")
+
+
+def _experts(spec: Fields) -> str:
+    layers = (block.get("feed_forward") for stack in stacks(spec) for block in blocks(stack))
+    moe = next((layer for layer in layers if layer and layer["kind"] == "moe"), None)
+    if moe is None:
+        return ""
+    shared = f" + {units.exact(moe['shared_experts'])} shared" if moe["shared_experts"] else ""
+    return f"{units.exact(moe['experts'])} experts, {units.exact(moe['active_experts'])} active{shared}"

@@ -1,0 +1,163 @@
+"""Where it goes: the components of a report, like ones added up and named as people name them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from txcalc import units
+from txcalc.answer.explain.naming import RECURRENT
+from txcalc.answer.report import Component, Report
+
+Fields = dict[str, Any]
+
+_NAMES: Final = {
+    "feed_forward": "feed-forward", "cross_attention": "cross-attention", "mla": "latent attention",
+    "layernorm": "layernorm", "rmsnorm": "rmsnorm",
+}
+_PREFIXES: Final = {("decoder", "cross_attention"): ""}  # only a decoder has it
+_INPUTS, _LAYERS, _NORMS, _TOP = range(4)
+
+
+class Share(NamedTuple):
+    """One line of the breakdown. ``times`` counts the runs in one pass that it adds up."""
+
+    name: str
+    times: int
+    params: int
+    flops: int
+    flops_core: int
+    kept: int | None
+    note: str = ""
+
+    @property
+    def title(self) -> str:
+        """``attention × 12``; ``lm head, tied``."""
+        shown = units.exact(self.times) if self.times < 10**9 else units.params(self.times)
+        times = f" × {shown}" if self.times > 1 else ""
+        return f"{self.name}{times}{f', {self.note}' if self.note else ''}"
+
+
+def shares(report: Report) -> list[Share]:
+    """The breakdown in the order of the forward pass, norms after the layers they stand in.
+
+    Like components of a stack are one line; lines with neither weights nor FLOPs nor anything kept are left out.
+    """
+    spec = report.model.spec
+    found: dict[tuple[str, str], tuple[tuple[int, int], Share]] = {}
+    passed: set[str] = set()  # the stacks whose layers have begun
+    for part in report.components:
+        stack, rest = _split(part.path, spec)
+        passed |= {stack} if rest[0] == "layers" else set()
+        above = stack in passed or (not stack and bool(passed - {"tower"}))
+        name, note = _called(rest, _stack(spec, stack), spec, part)
+        share = _share(f"{_PREFIXES.get((stack, rest[-1]), stack)} {name}".strip(), part, note)
+        key = (share.name, share.note)
+        order, old = found.get(key, ((_stage(stack, above), _rank(rest, above)), None))
+        found[key] = (order, share if old is None else _sum(old, share))
+    ordered = sorted(found.values(), key=lambda pair: pair[0])
+    return [share for _, share in ordered if share.params or share.flops or share.kept]
+
+
+def operations(report: Report) -> list[Share]:
+    """The components one by one under their own paths."""
+    return [_share(part.path, part, "") for part in report.components]
+
+
+def whole(report: Report) -> Share:
+    """The last line, from the totals."""
+    t = report.totals
+    return Share(
+        name="total",
+        times=1,
+        params=t.params.value,
+        flops=t.flops_forward.value,
+        flops_core=sum(part.flops_core for part in report.components),
+        kept=None if t.activation_bytes is None else t.activation_bytes.value,
+    )
+
+
+def stacks(spec: Fields) -> list[Fields]:
+    """The towers of a resolved spec: the encoder, if there is one, and the model's own."""
+    return [stack for stack in (spec.get("encoder"), spec) if stack]
+
+
+def blocks(stack: Fields) -> list[Fields]:
+    """Every distinct block of a stack; the stack itself when its layers are all alike."""
+    groups = stack.get("groups")
+    return [block for group in groups for block in group["blocks"]] if groups else [stack]
+
+
+def _share(name: str, part: Component, note: str) -> Share:
+    return Share(name, part.calls, part.params, part.flops_forward, part.flops_core, part.activation_bytes, note)
+
+
+def _sum(a: Share, b: Share) -> Share:
+    kept = None if a.kept is None or b.kept is None else a.kept + b.kept
+    return a._replace(
+        times=a.times + b.times, params=a.params + b.params, flops=a.flops + b.flops,
+        flops_core=a.flops_core + b.flops_core, kept=kept,
+    )
+
+
+def _split(path: str, spec: Fields) -> tuple[str, list[str]]:
+    first, *rest = path.split(".")
+    stacks = [*(("encoder", "decoder") if spec.get("encoder") else ()), *(("tower",) if spec.get("tower") else ())]
+    if rest and first in stacks:
+        return first, rest
+    return "", [first, *rest]
+
+
+def _stack(spec: Fields, name: str) -> Fields:
+    return spec[name] if name in ("encoder", "tower") else spec
+
+
+def _stage(stack: str, above: bool) -> int:
+    """A tower, inputs, encoder, decoder, and what stands on top. A model of one stack is all in one."""
+    return {"tower": -1, "encoder": 1, "decoder": 2}.get(stack, 3 if above else 0)
+
+
+def _rank(rest: list[str], above: bool) -> int:
+    if rest[-1].endswith("_norm"):
+        return _NORMS
+    if rest[0] == "layers":
+        return _LAYERS
+    return _TOP if above else _INPUTS
+
+
+def _called(rest: list[str], stack: Fields, spec: Fields, part: Component) -> tuple[str, str]:
+    """What people call a component, and what is special about it."""
+    last = rest[-1]
+    block = _block(rest, stack)
+    shared = "shared" if part.copies < part.calls and rest[0] == "layers" and part.params else ""
+    if last.endswith("_norm"):
+        return _NAMES.get(stack["norm"]["kind"], "norm"), ""
+    if last == "head":
+        head = spec["head"]
+        return ("lm head" if head["kind"] == "lm" else "head"), ("tied" if head.get("tied") else "")
+    if last == "attention":
+        attention = block["attention"]
+        kind = "attention" if attention["kind"] == "standard" else _NAMES[attention["kind"]]
+        return kind + _reach(attention), shared
+    if last == "recurrent":
+        return RECURRENT[block["recurrent"]["kind"]], shared
+    if last == "feed_forward":
+        return ("MoE feed-forward" if block["feed_forward"]["kind"] == "moe" else _NAMES[last]), shared
+    return _NAMES.get(last, last.replace("_", " ")), shared
+
+
+def _reach(attention: Fields) -> str:
+    for limit in ("window", "chunk"):
+        if attention.get(limit):
+            return f" ({limit} {units.exact(attention[limit])})"
+    return ""
+
+
+def _block(rest: Iterable[str], stack: Fields) -> Fields:
+    """The block that a path such as layers.0.1.attention leads to."""
+    _, *where = rest
+    if stack.get("groups") and len(where) > 2:
+        group, block = int(where[0]), int(where[1])
+        found: Fields = stack["groups"][group]["blocks"][block]
+        return found
+    return stack

@@ -1,0 +1,386 @@
+"""Attention in the reference: positions that act inside it, the core on its two paths, and the key-value cache.
+
+The policy: masks and ALiBi slopes are buffers added to the scores; grouped queries share keys without copying
+them; the softmax runs in its input's dtype; the flash path is ``F.scaled_dot_product_attention``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
+from txcalc.spec.inputs import PatchInput, RelativePosition, RotaryPosition
+from txcalc.spec.layers import Attention, HeadNorm
+
+# ---------------------------------------------------------------- positions
+
+
+class AdditiveMask(nn.Module):
+    """What is added to the scores and has no weights: minus infinity where a key is hidden, and ALiBi's slope.
+
+    A buffer of (length, length), or (heads, length, length) with ALiBi. Causal: query i sees keys i-window+1..i;
+    otherwise it sees |i-j| <= window // 2. With chunks it sees only its own chunk.
+    """
+
+    table: Tensor
+
+    def __init__(
+        self, length: int, *, causal: bool, window: int | None, chunk: int | None, alibi_heads: int | None
+    ) -> None:
+        super().__init__()
+        position = torch.arange(length)
+        distance = position[:, None] - position[None, :]
+        hidden = distance < 0 if causal else torch.zeros_like(distance, dtype=torch.bool)
+        if window is not None:
+            hidden = hidden | (distance >= window if causal else distance.abs() > window // 2)
+        if chunk is not None:
+            hidden = hidden | (position[:, None] // chunk != position[None, :] // chunk)
+        table = torch.zeros(length, length)
+        if alibi_heads is not None:
+            table = -torch.tensor(alibi_slopes(alibi_heads))[:, None, None] * distance.abs()
+        self.register_buffer("table", table.masked_fill(hidden, -math.inf), persistent=False)
+
+    def forward(self, past: int, n: int, t: int) -> Tensor:
+        """A view of the rows of ``n`` new tokens and the columns of the last ``t`` keys up to them."""
+        return self.table[..., past : past + n, past + n - t : past + n]
+
+
+def alibi_slopes(heads: int) -> list[float]:
+    """The slope of each head (arXiv 2108.12409 section 3), with the authors' rule for other than a power of 2."""
+    power = 2 ** math.floor(math.log2(heads))
+    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+    between = [2 ** (-4 * (2 * i + 1) / power) for i in range(heads - power)]
+    return slopes + between
+
+
+class Rotary(nn.Module):
+    """RoPE (arXiv 2104.09864), the two halves of the rotated part paired; an odd feature left over is not rotated."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, position: RotaryPosition, head_dim: int, length: int) -> None:
+        super().__init__()
+        self.pairs = (position.dim or head_dim) // 2
+        frequency = position.theta ** (-torch.arange(self.pairs, dtype=torch.float64) / max(self.pairs, 1))
+        angle = torch.arange(length, dtype=torch.float64)[:, None, None] * frequency.repeat(2)
+        dtype = torch.get_default_dtype()
+        self.register_buffer("cos", angle.cos().to(dtype), persistent=False)
+        self.register_buffer("sin", angle.sin().to(dtype), persistent=False)
+
+    def forward(self, x: Tensor, past: int) -> Tensor:
+        """(b, n, heads, hd) to the same shape; the first token stands at position ``past``."""
+        n = x.shape[1]
+        cos, sin = self.cos[past : past + n], self.sin[past : past + n]
+        turned, rest = x[..., : 2 * self.pairs], x[..., 2 * self.pairs :]
+        crossed = torch.cat((-turned[..., self.pairs :], turned[..., : self.pairs]), dim=-1)
+        turned = turned * cos + crossed * sin
+        return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
+
+
+class RelativeBias(nn.Embedding):
+    """T5's bucketed bias: a table of (buckets, heads), looked up for every (query, key) pair."""
+
+    def __init__(self, position: RelativePosition, heads: int, *, causal: bool) -> None:
+        super().__init__(position.buckets, heads)
+        self.buckets, self.max_distance, self.causal = position.buckets, position.max_distance, causal
+
+    def look_up(self, past: int, n: int) -> Tensor:
+        """(heads, n, past + n)."""
+        device = self.weight.device
+        key = torch.arange(past + n, device=device)
+        query = torch.arange(past, past + n, device=device)
+        bias: Tensor = self(self._bucket(key[None, :] - query[:, None]))
+        return bias.permute(2, 0, 1)
+
+    def _bucket(self, relative: Tensor) -> Tensor:
+        """Half of the buckets are exact, the rest logarithmic; both directions share them unless causal."""
+        buckets = self.buckets if self.causal else max(self.buckets // 2, 1)
+        distance = (-relative).clamp(min=0) if self.causal else relative.abs()
+        exact = max(buckets // 2, 1)
+        scale = (buckets - exact) / math.log(max(self.max_distance, exact + 1) / exact)
+        far = exact + (torch.log(distance.clamp(min=1) / exact) * scale).long()
+        bucket = torch.where(distance < exact, distance, far.clamp(max=buckets - 1))
+        return bucket if self.causal or self.buckets == 1 else bucket + (relative > 0) * buckets
+
+
+class PatchBias(nn.Embedding):
+    """BEiT's bias: a row for every distance of two patches, and three for pairs with a class token.
+
+    A table with fewer rows shares its last one among the distances beyond it.
+    """
+
+    index: Tensor
+
+    def __init__(self, position: RelativePosition, heads: int, image: PatchInput) -> None:
+        super().__init__(position.buckets, heads)
+        side, extra = image.image // image.patch, image.class_tokens
+        at = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")).flatten(1)
+        apart = at[:, :, None] - at[:, None, :] + side - 1
+        rows = (2 * side - 1) ** 2
+        index = torch.full((side**2 + extra,) * 2, rows)  # class to patch; patch to class and class to class follow
+        index[:, :extra] = rows + 1
+        index[:extra, :extra] = rows + 2
+        index[extra:, extra:] = apart[0] * (2 * side - 1) + apart[1]
+        self.register_buffer("index", index.clamp(max=position.buckets - 1), persistent=False)
+
+    def look_up(self, past: int, n: int) -> Tensor:
+        """(heads, n, n); an image has no past."""
+        bias: Tensor = self(self.index)
+        return bias.permute(2, 0, 1)
+
+
+# ---------------------------------------------------------------- attention
+
+
+@dataclass
+class KeyValues:
+    """One attention's cache: keys and values of (b, kv, t, hd)."""
+
+    key: Tensor | None = None
+    value: Tensor | None = None
+
+    def extend(self, key: Tensor, value: Tensor, reach: int | None) -> tuple[Tensor, Tensor]:
+        """What some query of this step can see; in the cache only the last ``reach`` keys stay for the next."""
+        new = key.shape[2]
+        if self.key is not None and self.value is not None:
+            key, value = torch.cat((self.key, key), dim=2), torch.cat((self.value, value), dim=2)
+        keep = key.shape[2] if reach is None else reach
+        self.key, self.value = key[:, :, -keep:].clone(), value[:, :, -keep:].clone()
+        seen = keep + new - 1  # the oldest key that the first of the new queries can see, and all after it
+        return key[:, :, -seen:], value[:, :, -seen:]
+
+    def bytes(self) -> int:
+        """Bytes of the two tensors."""
+        return sum(x.numel() * x.element_size() for x in (self.key, self.value) if x is not None)
+
+
+@dataclass
+class Growing:
+    """Tensors of (b, t, width) that grow by the tokens of every step: MLA's latents and keys, a layer's inputs."""
+
+    parts: tuple[Tensor, ...] = ()
+
+    def extend(self, *new: Tensor, reach: int | None = None) -> tuple[Tensor, ...]:
+        """The cached tokens and the new ones, part by part; of them the last ``reach`` stay for the next step."""
+        old, n = self.parts, new[0].shape[1]
+        whole = tuple(torch.cat(pair, dim=1) for pair in zip(old, new, strict=True)) if old else new
+        if reach is None:
+            self.parts = whole
+            return whole
+        self.parts = tuple(part[:, -reach:].clone() for part in whole)
+        return tuple(part[:, -(reach + n - 1) :] for part in whole)
+
+    def bytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(x.numel() * x.element_size() for x in self.parts)
+
+
+@dataclass
+class State:
+    """What a recurrence carries: the last inputs of its convolution (b, channels, conv), and its state in float32.
+
+    ``cells``: the states of a cell, (b, hidden). ``source``: the encoder's output and its projection, where it attends.
+    """
+
+    inputs: Tensor | None = None
+    state: Tensor | None = None
+    cells: tuple[Tensor, ...] = ()
+    source: tuple[Tensor, ...] = ()
+
+    def bytes(self) -> int:
+        """Bytes of all tensors, whatever the length of the target."""
+        parts = (self.inputs, self.state, *self.cells, *self.source)
+        return sum(x.numel() * x.element_size() for x in parts if x is not None)
+
+
+@dataclass
+class LayerCache:
+    """The caches of one run of one block."""
+
+    attention: KeyValues = field(default_factory=KeyValues)
+    latents: Growing = field(default_factory=Growing)
+    recurrent: State = field(default_factory=State)
+    cross_attention: KeyValues = field(default_factory=KeyValues)
+
+    def bytes(self) -> int:
+        """Bytes of all that this block keeps."""
+        return sum(part.bytes() for part in (self.attention, self.latents, self.recurrent, self.cross_attention))
+
+
+class AttentionCore(nn.Module):
+    """Scores, softmax and context; ``sinks`` are one learned logit per head that takes part in the softmax.
+
+    ``unequal`` says that values are of another size than keys.
+    """
+
+    sinks: nn.Parameter | None
+
+    def __init__(
+        self, scale: float, options: Options, softcap: float | None = None, sinks: int | None = None,
+        unequal: bool = False,
+    ) -> None:
+        super().__init__()
+        self.scale, self.softcap, self.eager, self.dropout = scale, softcap, options.eager, options.dropout
+        self.sinks = None if sinks is None else nn.Parameter(torch.zeros(sinks))
+        self.unequal = unequal
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, is_causal: bool
+    ) -> Tensor:
+        """Q (b, h, n, hd), K (b, kv, t, hd) and V (b, kv, t, vd) to (b, h, n, vd).
+
+        ``mask`` is a fixed buffer and ``bias`` a learned one, (n, t) or (h, n, t), both added to the scores.
+        ``is_causal`` says that ``mask`` is the plain causal one, which the flash kernel has built in.
+        """
+        p = self.dropout if self.training else 0.0
+        # The flash kernels give a learned bias no gradient; PyTorch's have no cap and no sinks, and the CPU's wants
+        # heads of one size.
+        if (self.eager or bias is not None or self.softcap is not None or self.sinks is not None
+                or (self.unequal and not q.is_cuda)):
+            return self.eager_scores(q, k, v, mask, bias, p)
+        if mask is not None:
+            mask = None if is_causal else mask if mask.dim() == 2 else mask[None]
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=is_causal, scale=self.scale, enable_gqa=k.shape[1] < q.shape[1],
+            dropout_p=p if q.is_cuda else 0.0,  # the CPU's flash kernel has none, and would fall back to N x N
+        )
+
+    def eager_scores(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, p: float
+    ) -> Tensor:
+        """The same, with every (query, key) pair's score in memory."""
+        (b, h, n, hd), (kv, t) = q.shape, k.shape[1:3]
+        # The queries that share a key are folded into rows, so that keys and values are not copied h / kv times.
+        folded = (b, kv, h // kv * n)
+        scores = (q.reshape(*folded, hd) @ k.transpose(-1, -2)).view(b, h, n, t) * self.scale
+        if self.softcap is not None:
+            scores = torch.tanh(scores / self.softcap) * self.softcap
+        if bias is not None:
+            scores = scores + bias
+        if mask is not None:
+            scores = scores + mask
+        if self.sinks is not None:
+            scores = torch.cat((scores, self.sinks.view(-1, 1, 1).expand(b, h, n, 1)), dim=-1)
+        weights = F.dropout(F.softmax(scores, dim=-1)[..., :t], p)
+        return (weights.view(*folded, t) @ v).view(b, h, n, -1)
+
+
+class Projections(nn.Module):
+    """What self- and cross-attention have in common: the projections, the norms on q and k, the core."""
+
+    gate: nn.Linear | None
+    q_norm: Normalization | None
+    k_norm: Normalization | None
+
+    def __init__(self, attention: Attention, d_model: int, options: Options, source: int | None = None) -> None:
+        super().__init__()
+        heads, kv_heads, head_dim, bias = attention.heads, attention.kv_heads, attention.head_dim, attention.bias
+        read = d_model if source is None else source  # columns of what keys and values are made of
+        self.heads, self.kv_heads = heads, kv_heads
+        self.q = nn.Linear(d_model, heads * head_dim, bias=bias.q)
+        self.k = nn.Linear(read, kv_heads * head_dim, bias=bias.k)
+        self.v = nn.Linear(read, kv_heads * head_dim, bias=bias.v)
+        self.o = nn.Linear(heads * head_dim, d_model, bias=bias.o)
+        self.gate = nn.Linear(d_model, heads * head_dim, bias=bias.q) if attention.output_gate else None
+        self.norm_before_split = attention.qk_norm is not None and attention.qk_norm.over == "full"
+        self.q_norm = _head_norm(attention.qk_norm, heads, head_dim)
+        self.k_norm = _head_norm(attention.qk_norm, kv_heads, head_dim)
+        self.core = AttentionCore(
+            attention.scale or head_dim**-0.5, options, attention.softcap, heads if attention.sinks else None
+        )
+        self.dropout = dropout_or_nothing(options.dropout)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """(b, n, d) to (b, n, h, hd)."""
+        return self._split(self.q(x), self.heads, self.q_norm)
+
+    def keys(self, x: Tensor) -> Tensor:
+        """(b, n, d) to (b, n, kv, hd)."""
+        return self._split(self.k(x), self.kv_heads, self.k_norm)
+
+    def values(self, x: Tensor) -> Tensor:
+        """(b, n, d) to (b, n, kv, hd)."""
+        return self._split(self.v(x), self.kv_heads, None)
+
+    def output(
+        self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
+        """The core on tensors with heads in front, then the gate that ``x`` gives, then the output projection."""
+        return self.finish(x, self.core(q, k, v, mask, bias, is_causal))
+
+    def finish(self, x: Tensor, context: Tensor) -> Tensor:
+        """Contexts (b, h, n, hd), side by side and gated, to (b, n, d)."""
+        context = context.transpose(1, 2).flatten(2)
+        if self.gate is not None:
+            context = context * torch.sigmoid(self.gate(x))
+        out: Tensor = self.dropout(self.o(context))
+        return out
+
+    def _split(self, x: Tensor, heads: int, norm: Normalization | None) -> Tensor:
+        if norm is not None and self.norm_before_split:
+            x = norm(x)
+        x = x.view(*x.shape[:-1], heads, -1)
+        return x if norm is None or self.norm_before_split else norm(x)
+
+
+class SelfAttention(Projections):
+    """Attention of a sequence to itself, with its stack's positions."""
+
+    relative_bias: RelativeBias | PatchBias | None
+
+    def __init__(
+        self, attention: Attention, d_model: int, options: Options, *,
+        mask: AdditiveMask | None, plain_causal: bool, rotary: Rotary | None,
+        relative_bias: RelativeBias | PatchBias | None,
+    ) -> None:
+        super().__init__(attention, d_model, options)
+        self.reach = None if attention.cached == "all" else attention.window or attention.chunk
+        self.mask, self.plain_causal = mask, plain_causal
+        self.rotary, self.relative_bias = rotary, relative_bias
+
+    def forward(self, x: Tensor, bias: Tensor | None, past: int, cache: LayerCache | None) -> Tensor:
+        """(b, n, d) to (b, n, d); ``bias`` is the stack's relative bias, (h, n, past + n)."""
+        n = x.shape[1]
+        q, k, v = self.queries(x), self.keys(x), self.values(x).transpose(1, 2)
+        if self.rotary is not None:
+            q, k = self.rotary(q, past), self.rotary(k, past)
+        q, k = q.transpose(1, 2), k.transpose(1, 2)
+        if cache is not None:
+            k, v = cache.attention.extend(k, v, self.reach)
+        t = k.shape[2]
+        if self.relative_bias is not None:
+            bias = self.relative_bias.look_up(past, n)
+        mask = None if self.mask is None else self.mask(past, n, t)
+        bias = None if bias is None else bias[..., -t:]
+        return self.output(x, q, k, v, mask, bias, self.plain_causal and past == 0)
+
+
+class CrossAttention(Projections):
+    """Attention of a sequence to an encoder's output; no position and no mask applies."""
+
+    def forward(self, x: Tensor, memory: Tensor | None, cache: KeyValues | None) -> Tensor:
+        """X (b, n, d) to (b, n, d), reading a memory (b, s, d), or the keys cached when it was first read."""
+        q = self.queries(x).transpose(1, 2)
+        if memory is None:
+            if cache is None or cache.key is None or cache.value is None:
+                raise ValueError("cross-attention needs a source, or a cache that was filled from one")
+            return self.output(x, q, cache.key, cache.value)
+        k, v = self.keys(memory).transpose(1, 2), self.values(memory).transpose(1, 2)
+        if cache is not None:
+            cache.key, cache.value = k, v
+        return self.output(x, q, k, v)
+
+
+def _head_norm(norm: HeadNorm | None, heads: int, head_dim: int) -> Normalization | None:
+    if norm is None:
+        return None
+    if norm.over == "full":
+        return Normalization(norm, heads * head_dim)
+    return Normalization(norm, head_dim, groups=heads if norm.over == "heads" else None)

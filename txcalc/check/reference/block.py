@@ -1,0 +1,246 @@
+"""One block of the reference: its layers in order, with their residuals and norms, and the masks that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from txcalc.check.reference.attention import (
+    AdditiveMask,
+    CrossAttention,
+    LayerCache,
+    PatchBias,
+    RelativeBias,
+    Rotary,
+    SelfAttention,
+)
+from txcalc.check.reference.cells import Recurrence
+from txcalc.check.reference.disentangled import DisentangledAttention
+from txcalc.check.reference.distances import DistanceAttention, Distances
+from txcalc.check.reference.latent import LatentAttention
+from txcalc.check.reference.layers import (
+    Convolution,
+    Dense,
+    MixtureOfExperts,
+    Normalization,
+    Options,
+)
+from txcalc.check.reference.recurrent import AnyRecurrence, build_recurrence
+from txcalc.spec.inputs import (
+    AlibiPosition,
+    DisentangledPosition,
+    PatchInput,
+    RelativePosition,
+    RotaryPosition,
+    TransformerXLPosition,
+)
+from txcalc.spec.layers import MLA, Attention, BlockNorm, MoE
+from txcalc.spec.layers import Dense as DenseSpec
+from txcalc.spec.model import Stack, Sublayers
+
+AnySelfAttention = SelfAttention | LatentAttention | DisentangledAttention | DistanceAttention
+
+
+def sinusoids(length: int, width: int, first: int = 0) -> Tensor:
+    """(length, width): sine in the even columns, cosine in the odd ones (arXiv 1706.03762 section 3.5)."""
+    column = torch.arange(width)
+    frequency = 10000.0 ** (-(column // 2 * 2).double() / width)
+    angle = torch.arange(first, first + length).double()[:, None] * frequency
+    return torch.where(column % 2 == 0, angle.sin(), angle.cos()).to(torch.get_default_dtype())
+
+
+class PositionTables:
+    """The masks and rotations of one stack, each built once and shared by the layers that need it."""
+
+    def __init__(self, stack: Stack, options: Options, *, causal: bool, context: int) -> None:
+        self.position, self.options, self.causal, self.context = stack.position, options, causal, context
+        self.image = stack.input if isinstance(stack.input, PatchInput) else None
+        self._masks: dict[tuple[int | None, int | None, int | None], AdditiveMask] = {}
+        self._rotations: dict[int, Rotary] = {}
+        self._distances: Distances | None = None
+
+    def attention(self, attention: Attention | MLA, d_model: int) -> AnySelfAttention:
+        """A self-attention with this stack's positions."""
+        position, heads = self.position, attention.heads
+        alibi = heads if isinstance(position, AlibiPosition) else None
+        if isinstance(attention, MLA):
+            return LatentAttention(
+                attention, d_model, self.options, mask=self._mask(None, None, alibi),
+                plain_causal=self.causal and alibi is None, rotary=self._rotary(attention.rope_dim),
+            )
+        if isinstance(position, DisentangledPosition):
+            if self.causal or attention.kv_heads != heads:
+                raise ValueError("disentangled attention has no causal mask and no grouped heads")
+            mask = self._mask(attention.window, attention.chunk, None)
+            return DisentangledAttention(attention, position, d_model, self.options, mask, self.context)
+        if isinstance(position, TransformerXLPosition):
+            mask = self._mask(attention.window, attention.chunk, None)
+            distances = self._all_distances(d_model)
+            return DistanceAttention(attention, position, d_model, self.options, mask=mask, distances=distances)
+        own_bias = isinstance(position, RelativePosition) and position.per_layer
+        return SelfAttention(
+            attention, d_model, self.options,
+            mask=self._mask(attention.window, attention.chunk, alibi),
+            plain_causal=self.causal and attention.window is None and attention.chunk is None and alibi is None,
+            rotary=self._rotary(attention.head_dim) if attention.rope else None,
+            relative_bias=self.relative_bias(heads) if own_bias else None,
+        )
+
+    def relative_bias(self, heads: int) -> RelativeBias | PatchBias | None:
+        """A table of biases by distance, if that is this stack's position."""
+        if not isinstance(self.position, RelativePosition):
+            return None
+        if self.image is not None:
+            return PatchBias(self.position, heads, self.image)
+        return RelativeBias(self.position, heads, causal=self.causal)
+
+    def _mask(self, window: int | None, chunk: int | None, alibi: int | None) -> AdditiveMask | None:
+        if not self.causal and window is None and chunk is None and alibi is None:
+            return None
+        key = (window, chunk, alibi)
+        if key not in self._masks:
+            self._masks[key] = AdditiveMask(
+                self.options.length, causal=self.causal, window=window, chunk=chunk, alibi_heads=alibi
+            )
+        return self._masks[key]
+
+    def _rotary(self, head_dim: int) -> Rotary | None:
+        if not isinstance(self.position, RotaryPosition):
+            return None
+        if head_dim not in self._rotations:
+            self._rotations[head_dim] = Rotary(self.position, head_dim, self.options.length)
+        return self._rotations[head_dim]
+
+    def _all_distances(self, d_model: int) -> Distances:
+        if self._distances is None:
+            n = self.options.length
+            rows = n if self.causal else 2 * n - 1
+            table = sinusoids(rows, d_model, first=n - rows).flip(0)
+            self._distances = Distances(table, n, causal=self.causal)
+        return self._distances
+
+
+class Block(nn.Module):
+    """One layer: attention, recurrence, cross-attention and feed-forward, each in its residual, as far as there."""
+
+    attention: AnySelfAttention | None
+    recurrent: AnyRecurrence | None
+    cross_attention: CrossAttention | None
+    feed_forward: Dense | MixtureOfExperts | None
+    convolution: Convolution | None
+
+    def __init__(
+        self, block: Sublayers, d_model: int, options: Options, tables: PositionTables, *, scaled: bool,
+        memory: int | None,
+    ) -> None:
+        super().__init__()
+        norm = block.norm
+        self.placement, self.shared_norm, self.parallel = norm.placement, norm.shared, block.residual == "parallel"
+        self.scaled, self.bare, self.replaces = scaled, not norm.on_attention, block.residual == "none"
+        own, recurrent, cross = block.attention, block.recurrent, block.cross_attention
+        feed_forward = block.feed_forward
+        if cross is not None and (cross.window or cross.chunk):
+            raise ValueError("a window or chunks mean nothing in cross_attention")
+        self.attention = None if own is None else tables.attention(own, d_model)
+        width = d_model
+        self.recurrent = None
+        if recurrent is not None:
+            self.recurrent = build_recurrence(recurrent, d_model, options, causal=tables.causal, memory=memory)
+            width = getattr(self.recurrent, "width", d_model)
+        self.cross_attention = None if cross is None else CrossAttention(cross, width, options, source=memory)
+        plan = block.convolution
+        self.convolution = None if plan is None else Convolution(plan, d_model, options.dropout)
+        self.convolution_norm = nn.Identity() if plan is None else Normalization(norm, d_model)
+        match feed_forward:
+            case None:
+                self.feed_forward = None
+            case MoE():
+                self.feed_forward = MixtureOfExperts(feed_forward, width, options)
+            case DenseSpec(d_ff=d_ff, activation=activation, gated=gated, bias=bias):
+                self.feed_forward = Dense(width, d_ff, activation, gated, bias, options.dropout)
+        self.width = width
+        widths = {"attention": (d_model, d_model), "recurrent": (d_model, width), "cross_attention": (width, width),
+                  "feed_forward": (width, width)}
+        for name, (before, after) in widths.items():
+            if getattr(block, name) is not None:
+                self._add_norms(name, norm, before, after)
+
+    def _add_norms(self, name: str, norm: BlockNorm, before: int, after: int) -> None:
+        """The norms and the scale of one sublayer, which reads ``before`` columns and gives ``after``."""
+        if self.scaled:
+            self.register_parameter(f"{name}_scale", nn.Parameter(torch.full((after,), 1e-4)))
+        if norm.placement == "none" or (name == "feed_forward" and norm.shared):
+            return
+        bare = name == "attention" and self.bare
+        width = before if norm.placement in ("pre", "sandwich") else after
+        self.add_module(f"{name}_norm", nn.Identity() if bare else Normalization(norm, width))
+        if norm.placement == "sandwich":
+            self.add_module(f"{name}_post_norm", nn.Identity() if bare else Normalization(norm, after))
+
+    def forward(
+        self, x: Tensor, memory: Tensor | None, bias: Tensor | None, past: int, cache: LayerCache | None
+    ) -> Tensor:
+        """(b, n, d) to (b, n, d); ``memory`` (b, s, d) is the encoder's output, ``bias`` the stack's relative one.
+
+        With disentangled positions ``bias`` is their table, (2 * buckets, d); with Transformer-XL's, u and v.
+        """
+        y = self._sublayers(x, memory, bias, past, cache)
+        if self.convolution is not None:
+            y = self.convolution_norm(y + self.convolution(x))
+        return y
+
+    def _sublayers(
+        self, x: Tensor, memory: Tensor | None, bias: Tensor | None, past: int, cache: LayerCache | None
+    ) -> Tensor:
+        attention, recurrent, cross = self.attention, self.recurrent, self.cross_attention
+        feed_forward = self.feed_forward
+        if self.parallel:
+            assert attention is not None and feed_forward is not None
+            normed = self._norm("attention_norm", x)
+            normed_2 = normed if self.shared_norm else self._norm("feed_forward_norm", x)
+            attended = self._scale("attention", attention(normed, bias, past, cache))
+            return x + attended + self._scale("feed_forward", feed_forward(normed_2))
+        if attention is not None:
+            x = self._residual("attention", x, lambda y: attention(y, bias, past, cache))
+        if recurrent is not None:
+            x = self._residual("recurrent", x, lambda y: self._recur(y, cache, memory))
+        if cross is not None:
+            x = self._residual("cross_attention", x, lambda y: cross(y, memory, cache and cache.cross_attention))
+        if feed_forward is not None:
+            x = self._residual("feed_forward", x, feed_forward)
+        return x
+
+    def _recur(self, x: Tensor, cache: LayerCache | None, memory: Tensor | None) -> Tensor:
+        y: Tensor
+        if isinstance(self.recurrent, Recurrence):
+            y = self.recurrent(x, cache and cache.recurrent, memory)
+        else:
+            assert self.recurrent is not None
+            y = self.recurrent(x, cache and cache.recurrent)
+        return y
+
+    def _residual(self, name: str, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        match self.placement:
+            case "none":
+                return self._add(x, self._scale(name, run(x)))
+            case "pre":
+                return self._add(x, self._scale(name, run(self._norm(f"{name}_norm", x))))
+            case "post":
+                return self._norm(f"{name}_norm", self._add(x, self._scale(name, run(x))))
+            case "sandwich":
+                y = self._scale(name, run(self._norm(f"{name}_norm", x)))
+                return self._add(x, self._norm(f"{name}_post_norm", y))
+            case "res-post":
+                return self._add(x, self._norm(f"{name}_norm", self._scale(name, run(x))))
+
+    def _add(self, x: Tensor, y: Tensor) -> Tensor:
+        return y if self.replaces else x + y
+
+    def _scale(self, name: str, x: Tensor) -> Tensor:
+        return x * self.get_parameter(f"{name}_scale") if self.scaled else x
+
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        y: Tensor = self.get_submodule(name)(x)
+        return y

@@ -1,0 +1,319 @@
+"""What stands on top of a stack in the reference: one vector for a sequence, outputs, and the loss."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from txcalc.check.reference.attention import CrossAttention
+from txcalc.check.reference.layers import Dense, Normalization, Options, Repeated, activate
+from txcalc.spec import inputs
+from txcalc.spec.facts import embedding_width, is_causal
+from txcalc.spec.inputs import (
+    AttentionPooler,
+    ClassifierHead,
+    ContrastiveHead,
+    LMHead,
+    NoHead,
+    PatchInput,
+    ProjectionHead,
+)
+from txcalc.spec.layers import Norm
+from txcalc.spec.model import Model
+
+
+class Output(NamedTuple):
+    """Hidden states (b, n, d) and what is made of them, as far as the model has it.
+
+    ``pooled`` is (b, d). ``logits`` are (b, n, vocab), (b, n, labels), (b, labels), a projected vector (b, width), or
+    the products of all texts with all images; ``extra`` are those of further heads.
+    """
+
+    hidden: Tensor
+    pooled: Tensor | None = None
+    logits: Tensor | None = None
+    extra: tuple[Tensor, ...] = ()
+
+
+# ---------------------------------------------------------------- one vector for a sequence
+
+
+class DensePooler(nn.Module):
+    """Dense and an activation on one position: (b, n, d) to (b, width)."""
+
+    def __init__(self, pooler: inputs.DensePooler, d_model: int) -> None:
+        super().__init__()
+        self.width = pooler.width or d_model
+        self.activation, self.at = pooler.activation, 0 if pooler.of == "first" else -1
+        self.dense = nn.Linear(d_model, self.width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(b, n, d) to (b, width)."""
+        y: Tensor = self.dense(hidden[:, self.at])
+        return y if self.activation is None else activate(self.activation, y)
+
+
+class NormPooler(nn.Module):
+    """A norm on the first position, or on the mean of those after the class tokens."""
+
+    def __init__(self, pooler: inputs.NormPooler, norm: Norm, width: int, class_tokens: int) -> None:
+        super().__init__()
+        self.mean, self.width, self.class_tokens = pooler.of == "mean", width, class_tokens
+        self.norm = Normalization(norm, width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(b, n, d) to (b, d)."""
+        y: Tensor = self.norm(hidden[:, self.class_tokens :].mean(dim=1) if self.mean else hidden[:, 0])
+        return y
+
+
+class ReadingPooler(nn.Module):
+    """A learned query attends to all positions, then a feed-forward in its residual."""
+
+    def __init__(self, pooler: AttentionPooler, norm: Norm, width: int, options: Options) -> None:
+        super().__init__()
+        self.width, dense = width, pooler.feed_forward
+        self.query = nn.Parameter(torch.randn(1, 1, width))
+        self.attention = CrossAttention(pooler.attention, width, options)
+        self.norm = Normalization(norm, width)
+        self.feed_forward = Dense(width, dense.d_ff, dense.activation, dense.gated, dense.bias, options.dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(b, n, d) to (b, d)."""
+        x = self.attention(self.query.expand(hidden.shape[0], -1, -1), hidden, None)
+        y: Tensor = x + self.feed_forward(self.norm(x))
+        return y[:, 0]
+
+
+Pooler = DensePooler | NormPooler | ReadingPooler
+
+
+def build_pooler(
+    pooler: inputs.Pooler | None, norm: Norm, width: int, class_tokens: int, options: Options
+) -> Pooler | None:
+    """The pooler of a stack whose hidden states have ``width`` features."""
+    match pooler:
+        case None:
+            return None
+        case inputs.DensePooler():
+            return DensePooler(pooler, width)
+        case inputs.NormPooler():
+            return NormPooler(pooler, norm, width, class_tokens)
+        case AttentionPooler():
+            return ReadingPooler(pooler, norm, width, options)
+
+
+# ---------------------------------------------------------------- outputs
+
+
+class HeadTransform(nn.Module):
+    """Dense, activation and norm before the output, down to the width of the embeddings it may be tied to."""
+
+    def __init__(self, transform: inputs.HeadTransform, d_model: int, width: int) -> None:
+        super().__init__()
+        self.activation = transform.activation
+        self.dense = nn.Linear(d_model, width, bias=transform.bias)
+        self.norm = nn.Identity() if transform.norm is None else Normalization(transform.norm, width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., d) to (..., width)."""
+        y: Tensor = self.norm(activate(self.activation, self.dense(hidden)))
+        return y
+
+
+def projection(width: int, to: int | None) -> nn.Module:
+    """Of a vector to another width, or to none: the vector as it is."""
+    return nn.Identity() if to is None else nn.Linear(width, to, bias=False)
+
+
+class Maxout(nn.Module):
+    """The largest of every ``pieces`` columns of a dense layer (arXiv 1302.4389)."""
+
+    def __init__(self, maxout: inputs.Maxout, d: int) -> None:
+        super().__init__()
+        self.pieces = maxout.pieces
+        self.dense = nn.Linear(d, maxout.width * maxout.pieces, bias=maxout.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., d) to (..., width)."""
+        return self.dense(hidden).unflatten(-1, (-1, self.pieces)).max(dim=-1).values
+
+
+class Softcap(nn.Module):
+    """``cap * tanh(logits / cap)``."""
+
+    def __init__(self, cap: float) -> None:
+        super().__init__()
+        self.cap = cap
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """(b, n, vocab) to the same shape."""
+        return self.cap * torch.tanh(logits / self.cap)
+
+
+class Similarity(nn.Module):
+    """Products of all texts with all images, each made a unit vector (CLIP, arXiv 2103.00020, figure 3)."""
+
+    def forward(self, text: Tensor, image: Tensor, temperature: Tensor) -> Tensor:
+        """(texts, width) and (images, width) to (texts, images)."""
+        text, image = (x / x.norm(dim=-1, keepdim=True) for x in (text, image))
+        return text @ image.T * temperature.exp()
+
+
+class CrossEntropy(nn.Module):
+    """The mean loss over all positions, computed in at least float32."""
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logits (..., classes) and targets (...) to a scalar."""
+        return F.cross_entropy(logits.float().flatten(0, -2), targets.flatten())
+
+
+class ContrastiveLoss(nn.Module):
+    """Every text's own image among all, and every image's own text: the mean of two cross-entropies."""
+
+    def forward(self, similarity: Tensor, targets: Tensor) -> Tensor:
+        """A square of products and ``targets`` (b,) to a scalar."""
+        logits = similarity.float()
+        return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+class PairsLoss(nn.Module):
+    """Every pair of a text and an image on its own: whether they belong together (SigLIP, arXiv 2303.15343)."""
+
+    def forward(self, similarity: Tensor, targets: Tensor) -> Tensor:
+        """A square of products and ``targets`` (b,) to a scalar."""
+        logits = similarity.float()
+        images = torch.arange(logits.shape[1], device=logits.device)
+        signs = torch.where(targets[:, None] == images, 1.0, -1.0)
+        return -F.logsigmoid(signs * logits).sum(dim=-1).mean()
+
+
+class Top(nn.Module):
+    """The pooler and the heads, standing in the module that inherits this."""
+
+    pooler: Pooler | None
+    output_projection: nn.Linear | None
+    head_transform: HeadTransform | None
+    maxout: Maxout | None
+    head: nn.Module | None
+    head_softcap: Softcap | None
+    pair_head: nn.Linear | None
+    similarity_bias: nn.Parameter | None
+
+    def add_top(self, model: Model, table: nn.Embedding | None, options: Options, width: int) -> None:
+        """Build what stands on the hidden states (b, n, width); a tied head shares the weight of ``table``."""
+        self.model, head = model, model.head
+        self.output_projection = self.head_transform = self.maxout = None
+        self.head = self.head_softcap = self.pair_head = None
+        if model.embedding_projection == "tokens" and model.embedding_dim is not None:
+            hidden, width = width, model.embedding_dim
+            self.output_projection = nn.Linear(hidden, width, bias=False)
+        extra = model.input.class_tokens if isinstance(model.input, PatchInput) else 0
+        self.pooler = build_pooler(model.pooler, model.norm, width, extra, options)
+        vector = width if self.pooler is None else self.pooler.width
+        match head:
+            case LMHead():
+                self._add_lm(head, width, vector, table)
+            case ClassifierHead():
+                vector = {"first": vector, "first+mean": 2 * width}.get(head.of, width)
+                if head.transform is not None:
+                    self.head_transform = HeadTransform(head.transform, vector, vector)
+                make = partial(nn.Linear, vector, head.labels, bias=head.bias)
+                self.head = make() if head.copies == 1 else Repeated(make, head.copies)
+            case ProjectionHead():
+                self.projection = nn.Linear(vector, head.width, bias=False)
+            case ContrastiveHead():
+                assert model.tower is not None
+                tower = model.tower
+                image = getattr(tower.pooler, "width", None) or tower.d_model
+                self.text_projection = projection(vector, head.width)
+                self.image_projection = projection(image, head.width)
+                self.temperature = nn.Parameter(torch.tensor(1.0))
+                bias = nn.Parameter(torch.tensor(0.0)) if head.loss == "sigmoid" else None
+                self.register_parameter("similarity_bias", bias)
+                self.similarity = Similarity()
+        self.loss: nn.Module = CrossEntropy()
+        if isinstance(head, ContrastiveHead):
+            self.loss = PairsLoss() if head.loss == "sigmoid" else ContrastiveLoss()
+        self.pair_loss = CrossEntropy()
+
+    def _add_lm(self, head: LMHead, width: int, vector: int, table: nn.Embedding | None) -> None:
+        model = self.model
+        assert model.vocab is not None
+        if head.transform is not None:
+            self.head_transform = HeadTransform(head.transform, width, embedding_width(model))
+            width = embedding_width(model)
+        if head.maxout is not None:
+            self.maxout, width = Maxout(head.maxout, width), head.maxout.width
+        linear = nn.Linear(width, model.vocab, bias=head.bias)
+        if head.tied and table is not None:
+            linear.weight = table.weight
+        if head.unread_bias:
+            linear.register_parameter("unread_bias", nn.Parameter(torch.zeros(model.vocab)))
+        self.head = linear
+        self.head_softcap = None if head.softcap is None else Softcap(head.softcap)
+        self.pair_head = nn.Linear(vector, head.pair_labels) if head.pair_labels else None
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether the outputs alone can be trained on: a projection is half of a model."""
+        return not isinstance(self.model.head, NoHead | ProjectionHead)
+
+    def on_top(self, hidden: Tensor, image: Tensor | None = None) -> Output:
+        """What the model makes of its last hidden states (b, n, d), and of the vectors of a tower's images."""
+        if self.output_projection is not None:
+            hidden = self.output_projection(hidden)
+        pooled = None if self.pooler is None else self.pooler(hidden)
+        vector = hidden[:, -1 if is_causal(self.model) or self.model.causal_mask else 0] if pooled is None else pooled
+        match self.model.head:
+            case ProjectionHead():
+                return Output(hidden, pooled, self.projection(vector))
+            case ContrastiveHead():
+                text, seen = self.text_projection(vector), self.image_projection(image)
+                logits = self.similarity(text, seen, self.temperature)
+                return Output(hidden, pooled, logits if self.similarity_bias is None else logits + self.similarity_bias)
+            case ClassifierHead() as head:
+                return Output(hidden, pooled, *self._classes(head, hidden, pooled))
+            case LMHead():
+                logits = self._output(hidden)
+                logits = logits if self.head_softcap is None else self.head_softcap(logits)
+                return Output(hidden, pooled, logits, () if self.pair_head is None else (self.pair_head(pooled),))
+        return Output(hidden, pooled)
+
+    def loss_of(self, out: Output, targets: tuple[Tensor, ...]) -> Tensor:
+        """The sum of every output's loss against its own targets."""
+        if out.logits is None or not self.has_loss:
+            raise ValueError("a model without a head, or with half of one, has no loss")
+        total: Tensor = self.loss(out.logits, targets[0])
+        further = self.loss if self.pair_head is None else self.pair_loss
+        for logits, wanted in zip(out.extra, targets[1:], strict=True):
+            total = total + further(logits, wanted)
+        return total
+
+    def _classes(
+        self, head: ClassifierHead, hidden: Tensor, pooled: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The logits of the head, or of several that stand on a class token each."""
+        if isinstance(self.head, Repeated):
+            first, *rest = (one(hidden[:, i]) for i, one in enumerate(self.head))
+            return first, tuple(rest)
+        match head.of:
+            case "first":
+                x = hidden[:, 0] if pooled is None else pooled
+            case "mean":
+                x = hidden.mean(dim=1)
+            case "first+mean":
+                x = torch.cat((hidden[:, 0], hidden[:, 1:].mean(dim=1)), dim=-1)
+            case "all":
+                x = hidden
+        return self._output(x), ()
+
+    def _output(self, x: Tensor) -> Tensor:
+        assert self.head is not None
+        x = x if self.head_transform is None else self.head_transform(x)
+        logits: Tensor = self.head(x if self.maxout is None else self.maxout(x))
+        return logits

@@ -1,0 +1,156 @@
+"""The whole reference model: stacks, heads, generation and loss, in plain PyTorch from the spec alone.
+
+It is the other half of the proof, so it imports the spec and torch and nothing of the trace or the counters.
+Its module names are the paths that the counters use: ``layers.0.attention.q`` (compared as ``layers.attention.q``),
+``encoder.layers.0.feed_forward.up``, ``head``. What the spec leaves out has no module.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from txcalc.check.reference.attention import LayerCache
+from txcalc.check.reference.heads import Output, Top
+from txcalc.check.reference.inputs import Reader
+from txcalc.check.reference.layers import Options
+from txcalc.check.reference.scope import refuse_unknown
+from txcalc.check.reference.stack import Cache, InnerStack, StackModules
+from txcalc.check.reference.tower import TowerModules
+from txcalc.spec.facts import embedding_width, is_causal
+from txcalc.spec.inputs import TokenInput
+from txcalc.spec.model import Model, Stack
+
+__all__ = ["Output", "Reference", "build"]
+
+
+class Reference(Reader, Top):
+    """What both kinds of model share: the token tables, a tower, what stands on top, generation and the loss.
+
+    Raises ValueError where a model is asked for what it does not have: a cache without a causal stack, a loss
+    without a head.
+    """
+
+    token_embedding: nn.Embedding | None
+    source_embedding: nn.Embedding | None
+    tower: TowerModules | None
+
+    def add_ends(self, model: Model, options: Options, width: int) -> None:
+        """Build what comes before the stacks and after them; the last one hands on ``width`` columns."""
+        stacks: list[Stack] = [model, *([model.encoder] if model.encoder else [])]
+        tables = {"token_embedding": model.vocab, "source_embedding": model.source_vocab}
+        if not any(isinstance(stack.input, TokenInput) for stack in stacks):
+            tables = dict.fromkeys(tables)
+        for name, rows in tables.items():
+            setattr(self, name, None if rows is None else nn.Embedding(rows, embedding_width(model)))
+        for stack in stacks:
+            self.add_reader(stack.input, model.d_model)
+        self.tower = None if model.tower is None else TowerModules(model, model.tower, options)
+        self.add_top(model, self.token_embedding, options, width)
+
+    @property
+    def stack(self) -> StackModules:
+        """The model's own stack: the decoder of an encoder-decoder."""
+        raise NotImplementedError
+
+    def forward(
+        self, x: Tensor, source: Tensor | None = None, types: Tensor | None = None, cache: Cache | None = None,
+        images: Tensor | None = None,
+    ) -> Output:
+        """Run on token ids (b, n), pixels or frames.
+
+        An encoder-decoder also takes a source, or a cache that has read it; a tower takes its ``images``.
+        """
+        raise NotImplementedError
+
+    def prefill(self, x: Tensor, source: Tensor | None = None) -> tuple[Output, Cache]:
+        """Run a prompt and fill a new cache with it."""
+        if not is_causal(self.model):
+            raise ValueError("only a causal stack generates, so only it has a key-value cache")
+        cache = Cache([LayerCache() for _ in range(self.model.layers)])
+        return self(x, source, cache=cache), cache
+
+    def training_loss(self, x: Tensor, targets: Tensor, source: Tensor | None = None) -> Tensor:
+        """Cross-entropy against targets of (b, n), or (b,) for a classifier; all heads have the same targets."""
+        out = self(x, source)
+        return self.loss_of(out, (targets,) * (1 + len(out.extra)))
+
+    def embed(self, stack: Stack, x: Tensor, *, source: bool = False) -> Tensor:
+        """What a stack reads as positions: (b, n, width)."""
+        if not isinstance(stack.input, TokenInput):
+            return self.read(stack.input, x)
+        table = self.source_embedding if source and self.source_embedding is not None else self.token_embedding
+        assert table is not None
+        embedded: Tensor = table(x)
+        return embedded
+
+
+class OneStack(StackModules, Reference):
+    """A decoder-only or encoder-only model: its stack's modules stand at the root."""
+
+    def __init__(self, model: Model, options: Options) -> None:
+        causal = is_causal(model) or model.causal_mask
+        StackModules.__init__(self, model, model, options, causal=causal, d_model=model.d_model)
+        self.add_ends(model, options, self.width)
+
+    @property
+    def stack(self) -> StackModules:
+        """The model itself."""
+        return self
+
+    def forward(
+        self, x: Tensor, source: Tensor | None = None, types: Tensor | None = None, cache: Cache | None = None,
+        images: Tensor | None = None,
+    ) -> Output:
+        """Run on token ids (b, n), pixels or frames."""
+        if source is not None:
+            raise ValueError("only an encoder-decoder reads a source")
+        seen = None if self.tower is None or images is None else self.tower(images)
+        prefix = seen if self.model.tower is not None and self.model.tower.projector is not None else None
+        return self.on_top(self.run(self.embed(self.model, x), types, None, cache, prefix), seen)
+
+
+class EncoderDecoder(Reference):
+    """Two stacks; both read token ids through one table, unless the source has its own or is no text."""
+
+    def __init__(self, model: Model, options: Options) -> None:
+        super().__init__()
+        assert model.encoder is not None
+        source, d = model.encoder, model.d_model
+        encoder = InnerStack(model, source, options, causal=source.causal_mask, d_model=d)
+        decoder = InnerStack(model, model, options, causal=True, d_model=d, memory=encoder.width)
+        self.add_ends(model, options, decoder.width)
+        self.encoder, self.decoder = encoder, decoder
+
+    @property
+    def stack(self) -> StackModules:
+        """The decoder."""
+        return self.decoder
+
+    def forward(
+        self, x: Tensor, source: Tensor | None = None, types: Tensor | None = None, cache: Cache | None = None,
+        images: Tensor | None = None,
+    ) -> Output:
+        """Run the encoder on a source (b, s) unless the cache has it, then the decoder on token ids (b, n)."""
+        encoder = self.model.encoder
+        assert encoder is not None
+        memory = None
+        if source is not None:
+            memory = self.encoder(self.embed(encoder, source, source=True), None, None, None)
+        return self.on_top(self.decoder(self.embed(self.model, x), types, memory, cache))
+
+
+def build(
+    model: Model, *, length: int, eager: bool = False, dropout: float = 0.0,
+    dtype: torch.dtype = torch.float32, device: str = "cpu",
+) -> Reference:
+    """The reference for ``model`` with random weights; ``length`` bounds past plus new tokens, source included."""
+    refuse_unknown(model)
+    options = Options(length=length, eager=eager, dropout=dropout)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            return EncoderDecoder(model, options) if model.encoder is not None else OneStack(model, options)
+    finally:
+        torch.set_default_dtype(before)

@@ -1,0 +1,252 @@
+"""Recurrent layers in the reference, one token after another: what they compute and carry, not how fast kernels do it.
+
+The products are ``torch.bmm``, so that their FLOPs can be read; a kernel that works on chunks of tokens computes the
+same function with more of them. What autograd keeps here is this loop's own and is compared with nothing. Cells and
+convolutions, which are compared, are in ``cells``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from txcalc.check.reference.attention import State
+from txcalc.check.reference.cells import BothWays, Convolution1D, Recurrence
+from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
+from txcalc.spec import cells
+from txcalc.spec.layers import GatedDelta, LightningAttention, Mamba, Mamba2, Norm, Recurrent
+
+
+class CausalConv(nn.Conv1d):
+    """A depthwise convolution over the last ``width`` tokens: (b, n, channels) to the same shape."""
+
+    def __init__(self, channels: int, width: int, bias: bool) -> None:
+        super().__init__(channels, channels, width, groups=channels, bias=bias)
+        self.width = width
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """The cache holds the last ``width`` inputs, zeros before the first token."""
+        inputs, n = x.transpose(1, 2), x.shape[1]
+        if cache is None:
+            inputs = F.pad(inputs, (self.width - 1, 0))
+        else:
+            before = F.pad(inputs[..., :0], (self.width, 0)) if cache.inputs is None else cache.inputs
+            inputs = torch.cat((before, inputs), dim=-1)
+            cache.inputs = inputs[..., -self.width :].clone()
+            inputs = inputs[..., -(self.width - 1 + n) :]
+        return super().forward(inputs).transpose(1, 2)
+
+
+class GroupedNorm(nn.Module):
+    """RMSNorm over each of ``groups`` equal parts of the last axis, with a weight for every feature."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.groups, self.weight = groups, nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) to the same shape."""
+        parts = x.unflatten(-1, (self.groups, -1))
+        return F.rms_norm(parts, parts.shape[-1:], eps=1e-5).flatten(-2) * self.weight
+
+
+class DeltaRule(nn.Module):
+    """A gated delta-rule layer (Gated DeltaNet, arXiv 2412.06464): every head holds a state of (key_dim, value_dim)."""
+
+    def __init__(self, plan: GatedDelta, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.plan = plan
+        self.keys, self.values = plan.key_heads * plan.key_dim, plan.value_heads * plan.value_dim
+        self.in_proj = nn.Linear(d_model, 2 * self.keys + 2 * self.values, bias=False)
+        self.rates = nn.Linear(d_model, 2 * plan.value_heads, bias=False)
+        self.conv = CausalConv(2 * self.keys + self.values, plan.conv, bias=False)
+        self.dt_bias = nn.Parameter(torch.ones(plan.value_heads))
+        self.a_log = nn.Parameter(torch.zeros(plan.value_heads))
+        self.norm = Normalization(Norm(kind="rmsnorm", eps=1e-6), plan.value_dim)
+        self.out_proj = nn.Linear(self.values, d_model, bias=False)
+        self.dropout = dropout_or_nothing(options.dropout)
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        plan, keys, values = self.plan, self.keys, self.values
+        mixed, z = self.in_proj(x).split((2 * keys + values, values), dim=-1)
+        q, k, v = F.silu(self.conv(mixed, cache)).split((keys, keys, values), dim=-1)
+        strength, decay = self.rates(x).chunk(2, dim=-1)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        beta = torch.sigmoid(strength).to(wide)
+        g = -self.a_log.to(wide).exp() * F.softplus(decay.to(wide) + self.dt_bias)
+        group = plan.value_heads // plan.key_heads
+        q, k = (_unit(y.unflatten(-1, (plan.key_heads, -1)).to(wide)).repeat_interleave(group, dim=2) for y in (q, k))
+        v = v.unflatten(-1, (plan.value_heads, -1))
+        out = self._recurrence(q * plan.key_dim**-0.5, k, v.to(wide), beta, g, cache).to(x.dtype)
+        gated = self.norm(out) * F.silu(z.unflatten(-1, (plan.value_heads, -1)))
+        result: Tensor = self.dropout(self.out_proj(gated.flatten(2)))
+        return result
+
+    def _recurrence(self, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, cache: State | None) -> Tensor:
+        """Q and K (b, n, h, dk), V (b, n, h, dv), rates (b, n, h) to (b, n, h, dv)."""
+        b, n, h, dk = q.shape
+        state = q.new_zeros(b, h, dk, v.shape[-1]) if cache is None or cache.state is None else cache.state
+        state, out = state.flatten(0, 1), []
+        for i in range(n):
+            q_i, k_i, v_i = (y[:, i].flatten(0, 1).unsqueeze(1) for y in (q, k, v))
+            beta_i, decay_i = (y[:, i].flatten()[:, None, None] for y in (beta, g.exp()))
+            state = state * decay_i
+            known = torch.bmm(k_i, state)
+            state = state + torch.bmm(k_i.transpose(1, 2), (v_i - known) * beta_i)
+            out.append(torch.bmm(q_i, state))
+        if cache is not None:
+            cache.state = state.unflatten(0, (b, h))
+        return torch.cat(out, dim=1).unflatten(0, (b, h)).transpose(1, 2)
+
+
+class StateSpace(nn.Module):
+    """A state-space layer with one decay per head (Mamba-2, arXiv 2405.21060): states of (state, head_dim)."""
+
+    def __init__(self, plan: Mamba2, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.plan, self.inner, self.shared = plan, plan.heads * plan.head_dim, plan.groups * plan.state
+        self.in_proj = nn.Linear(d_model, 2 * self.inner + 2 * self.shared + plan.heads, bias=plan.bias)
+        self.conv = CausalConv(self.inner + 2 * self.shared, plan.conv, bias=plan.conv_bias)
+        self.dt_bias = nn.Parameter(torch.ones(plan.heads))
+        self.a_log = nn.Parameter(torch.arange(1, plan.heads + 1, dtype=torch.get_default_dtype()).log())
+        self.skip = nn.Parameter(torch.ones(plan.heads))
+        self.norm = GroupedNorm(self.inner, plan.groups)
+        self.out_proj = nn.Linear(self.inner, d_model, bias=plan.bias)
+        self.dropout = dropout_or_nothing(options.dropout)
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        plan, inner, shared = self.plan, self.inner, self.shared
+        z, mixed, dt = self.in_proj(x).split((inner, inner + 2 * shared, plan.heads), dim=-1)
+        u, write, read = F.silu(self.conv(mixed, cache)).split((inner, shared, shared), dim=-1)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        dt = F.softplus(dt.to(wide) + self.dt_bias)
+        decay = torch.exp(-self.a_log.to(wide).exp() * dt)
+        u = u.unflatten(-1, (plan.heads, -1)).to(wide)
+        write, read = (
+            y.unflatten(-1, (plan.groups, -1)).to(wide).repeat_interleave(plan.heads // plan.groups, dim=2)
+            for y in (write, read)
+        )
+        out = self._recurrence(u * dt.unsqueeze(-1), write, read, decay, cache) + u * self.skip[:, None]
+        result: Tensor = self.dropout(self.out_proj(self.norm(out.flatten(2).to(x.dtype) * F.silu(z))))
+        return result
+
+    def _recurrence(self, u: Tensor, write: Tensor, read: Tensor, decay: Tensor, cache: State | None) -> Tensor:
+        """U (b, n, h, hd), B and C (b, n, h, state), decay (b, n, h) to (b, n, h, hd)."""
+        b, n, h, hd = u.shape
+        state = u.new_zeros(b, h, write.shape[-1], hd) if cache is None or cache.state is None else cache.state
+        state, out = state.flatten(0, 1), []
+        for i in range(n):
+            u_i, write_i, read_i = (y[:, i].flatten(0, 1).unsqueeze(1) for y in (u, write, read))
+            state = state * decay[:, i].flatten()[:, None, None] + torch.bmm(write_i.transpose(1, 2), u_i)
+            out.append(torch.bmm(read_i, state))
+        if cache is not None:
+            cache.state = state.unflatten(0, (b, h))
+        return torch.cat(out, dim=1).unflatten(0, (b, h)).transpose(1, 2)
+
+
+class SelectiveScan(nn.Module):
+    """A selective state-space layer (Mamba, arXiv 2312.00752): every channel has ``state`` decays of its own."""
+
+    def __init__(self, plan: Mamba, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.plan, inner, state = plan, plan.inner, plan.state
+        self.in_proj = nn.Linear(d_model, 2 * inner, bias=plan.bias)
+        self.conv = CausalConv(inner, plan.conv, bias=plan.conv_bias)
+        self.x_proj = nn.Linear(inner, plan.rank + 2 * state, bias=False)
+        self.dt_norm, self.b_norm, self.c_norm = (
+            Normalization(Norm(kind="rmsnorm", eps=1e-6), width) if plan.norms else nn.Identity()
+            for width in (plan.rank, state, state)
+        )
+        self.dt_proj = nn.Linear(plan.rank, inner)
+        self.a_log = nn.Parameter(torch.arange(1, state + 1, dtype=torch.get_default_dtype()).log().repeat(inner, 1))
+        self.skip = nn.Parameter(torch.ones(inner))
+        self.out_proj = nn.Linear(inner, d_model, bias=plan.bias)
+        self.dropout = dropout_or_nothing(options.dropout)
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        u, z = self.in_proj(x).chunk(2, dim=-1)
+        u = F.silu(self.conv(u, cache))
+        dt, write, read = self.x_proj(u).split((self.plan.rank, self.plan.state, self.plan.state), dim=-1)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        dt = F.softplus(self.dt_proj(self.dt_norm(dt)).to(wide))
+        decay = torch.exp(-self.a_log.to(wide).exp() * dt.unsqueeze(-1))
+        write, read, u = self.b_norm(write).to(wide), self.c_norm(read).to(wide), u.to(wide)
+        state = u.new_zeros(*u[:, 0].shape, self.plan.state) if cache is None or cache.state is None else cache.state
+        out = []
+        for i in range(x.shape[1]):
+            change = torch.bmm((u * dt)[:, i].unsqueeze(2), write[:, i].unsqueeze(1))
+            state = state * decay[:, i] + change
+            out.append(torch.bmm(state, read[:, i].unsqueeze(2)).squeeze(2))
+        if cache is not None:
+            cache.state = state
+        y = torch.stack(out, dim=1) + u * self.skip
+        result: Tensor = self.dropout(self.out_proj(y.to(x.dtype) * F.silu(z)))
+        return result
+
+
+class Lightning(nn.Module):
+    """Linear attention with a fixed decay per head (MiniMax-01, arXiv 2501.08313): states of (head_dim, head_dim).
+
+    The decay is ALiBi's slope for the head; MiniMax makes it smaller from layer to layer, which is a constant too.
+    """
+
+    slopes: Tensor
+
+    def __init__(self, plan: LightningAttention, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.heads, width = plan.heads, plan.heads * plan.head_dim
+        self.qkv = nn.Linear(d_model, 3 * width, bias=False)
+        self.norm = Normalization(Norm(kind="rmsnorm", eps=1e-6), width)
+        self.gate = nn.Linear(d_model, width, bias=False)
+        self.out_proj = nn.Linear(width, d_model, bias=False)
+        self.dropout = dropout_or_nothing(options.dropout)
+        slopes = 2.0 ** (-8 * torch.arange(1, plan.heads + 1) / plan.heads)
+        self.register_buffer("slopes", slopes, persistent=False)
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        (b, n, _), h = x.shape, self.heads
+        wide = torch.promote_types(x.dtype, torch.float32)
+        q, k, v = F.silu(self.qkv(x)).to(wide).view(b, n, h, -1).transpose(1, 2).flatten(0, 1).chunk(3, dim=-1)
+        state = q.new_zeros(b, h, q.shape[-1], q.shape[-1]) if cache is None or cache.state is None else cache.state
+        state, decay, out = state.flatten(0, 1), torch.exp(-self.slopes.to(wide)).repeat(b)[:, None, None], []
+        for i in range(n):
+            state = state * decay + torch.bmm(k[:, i].unsqueeze(2), v[:, i].unsqueeze(1))
+            out.append(torch.bmm(q[:, i].unsqueeze(1), state))
+        if cache is not None:
+            cache.state = state.unflatten(0, (b, h))
+        y = torch.cat(out, dim=1).unflatten(0, (b, h)).transpose(1, 2).flatten(2)
+        result: Tensor = self.dropout(self.out_proj(self.norm(y.to(x.dtype)) * torch.sigmoid(self.gate(x))))
+        return result
+
+
+AnyRecurrence = DeltaRule | StateSpace | SelectiveScan | Lightning | Recurrence | BothWays | Convolution1D
+
+
+def build_recurrence(
+    plan: Recurrent, d_model: int, options: Options, *, causal: bool, memory: int | None
+) -> AnyRecurrence:
+    """The recurrent layer that ``plan`` describes, on inputs of ``d_model`` and an encoder's output of ``memory``."""
+    match plan:
+        case cells.Convolution1D():
+            return Convolution1D(plan, d_model, options, causal=causal)
+        case cells.RNN() | cells.LSTM() | cells.GRU():
+            both = plan.bidirectional
+            return BothWays(plan, d_model, options) if both else Recurrence(plan, d_model, memory or 0, options)
+        case GatedDelta():
+            return DeltaRule(plan, d_model, options)
+        case Mamba2():
+            return StateSpace(plan, d_model, options)
+        case Mamba():
+            return SelectiveScan(plan, d_model, options)
+        case LightningAttention():
+            return Lightning(plan, d_model, options)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Vectors of length 1 along the last axis."""
+    return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True) + 1e-6)

@@ -1,0 +1,199 @@
+"""Stacks of the reference: which blocks follow each other, on which positions, with which cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from txcalc.check.reference.attention import (
+    LayerCache,
+    PatchBias,
+    RelativeBias,
+)
+from txcalc.check.reference.block import Block, PositionTables, sinusoids
+from txcalc.check.reference.distances import query_bias
+from txcalc.check.reference.layers import (
+    Normalization,
+    Options,
+    Repeated,
+    dropout_or_nothing,
+)
+from txcalc.spec.facts import embedding_width, first_attention
+from txcalc.spec.inputs import (
+    DisentangledPosition,
+    LearnedPosition,
+    RelativePosition,
+    SinusoidalPosition,
+    TokenInput,
+    TransformerXLPosition,
+)
+from txcalc.spec.layers import Attention
+from txcalc.spec.model import Model, Stack, Sublayers
+
+
+@dataclass
+class Cache:
+    """What generation keeps between steps: one entry per run of a block, in order."""
+
+    layers: list[LayerCache]
+    length: int = 0
+
+    def bytes(self) -> int:
+        """Bytes of everything cached."""
+        return sum(layer.bytes() for layer in self.layers)
+
+
+class StackModules(nn.Module):
+    """The embeddings' positions, the blocks and the norms of one stack; not yet a ``forward``."""
+
+    position_embedding: nn.Embedding | nn.Parameter | None
+    relative_embedding: nn.Parameter | None
+    type_embedding: nn.Embedding | None
+    embedding_projection: nn.Linear | None
+    relative_bias: RelativeBias | PatchBias | None
+    query_bias: nn.Parameter | None
+    position_table: Tensor | None
+
+    def __init__(
+        self, model: Model, stack: Stack, options: Options, *, causal: bool, d_model: int, memory: int | None = None
+    ) -> None:
+        super().__init__()
+        self.plan, self.causal = stack, causal
+        self.reads_tokens = isinstance(stack.input, TokenInput)
+        factorised = self.reads_tokens and model.embedding_dim is not None
+        self.project_tokens = model.embedding_projection == "tokens"
+        width = embedding_width(model) if factorised and not self.project_tokens else d_model
+        self.scale = math.sqrt(d_model) if model.embedding_scale and self.reads_tokens else None
+        self._add_positions(stack, width, options)
+        types = model.token_types if self.reads_tokens else 0
+        self.type_embedding = nn.Embedding(types, width) if types else None
+        self.embedding_norm = Normalization(stack.norm, width) if stack.embedding_norm else nn.Identity()
+        self.embedding_dropout = dropout_or_nothing(options.dropout)
+        self.embedding_projection = None
+        if factorised:
+            self.embedding_projection = nn.Linear(
+                embedding_width(model), d_model, bias=model.embedding_projection_bias
+            )
+        tables = PositionTables(stack, options, causal=causal, context=model.context)
+        one_bias = isinstance(stack.position, RelativePosition) and not stack.position.per_layer
+        self.relative_bias = tables.relative_bias(first_attention(stack).heads) if one_bias else None
+        one_pair = isinstance(stack.position, TransformerXLPosition) and not stack.position.per_layer
+        self.register_parameter("query_bias", _shared_query_bias(stack) if one_pair else None)
+
+        self.width = d_model
+
+        def blocks(block: Sublayers, count: int) -> Repeated:
+            made = Repeated(
+                lambda: Block(block, self.width, options, tables, scaled=stack.layer_scale, memory=memory), count
+            )
+            self.width = cast(Block, made[-1]).width
+            return made
+
+        self.layers: nn.ModuleList
+        if stack.groups is None:
+            self.layers = blocks(stack, 1 if stack.share_layers else stack.layers)
+        else:
+            self.layers = nn.ModuleList(
+                nn.ModuleList(
+                    blocks(block, (1 if group.shared else group.repeat) * block.repeat) for block in group.blocks
+                )
+                for group in stack.groups
+            )
+        self.final_norm = Normalization(stack.norm, self.width) if stack.final_norm else nn.Identity()
+
+    def _add_positions(self, stack: Stack, width: int, options: Options) -> None:
+        """Tables that are added to the embeddings, and the one that disentangled attention reads."""
+        self.position_embedding = self.relative_embedding = table = None
+        match stack.position:
+            case LearnedPosition(size=size) if not self.reads_tokens:
+                # An image or a sound has as many positions as the table, which is added whole.
+                self.position_embedding = nn.Parameter(torch.randn(size, width) * 0.02)
+            case LearnedPosition(size=size) | DisentangledPosition(absolute=int(size)):
+                self.position_embedding = nn.Embedding(size, width)
+            case SinusoidalPosition(stored=True, size=size):
+                self.position_embedding = nn.Embedding(size, width, _weight=sinusoids(size, width), _freeze=True)
+            case SinusoidalPosition():
+                table = sinusoids(options.length, width)
+        self.register_buffer("position_table", table, persistent=False)
+        if isinstance(stack.position, DisentangledPosition):
+            self.relative_embedding = nn.Parameter(torch.randn(2 * stack.position.buckets, width) * 0.02)
+            self.relative_norm = Normalization(stack.norm, width) if stack.position.norm else nn.Identity()
+
+    def relative(self, past: int, n: int) -> Tensor | None:
+        """What every layer's attention is given: the relative bias (h, n, past + n), DeBERTa's table, or u and v."""
+        if self.relative_embedding is not None:
+            table: Tensor = self.relative_norm(self.relative_embedding)
+            return table
+        if self.query_bias is not None:
+            return self.query_bias
+        return None if self.relative_bias is None else self.relative_bias.look_up(past, n)
+
+    def run(
+        self, embedded: Tensor, types: Tensor | None, memory: Tensor | None, cache: Cache | None,
+        prefix: Tensor | None = None,
+    ) -> Tensor:
+        """Embeddings (b, n, width) to hidden states (b, n, d); a prefix (images, tokens, d) replaces the first ones."""
+        past, n = 0 if cache is None else cache.length, embedded.shape[1]
+        x = self._embed(embedded, types, past, prefix)
+        bias = self.relative(past, n)
+        for i, block in enumerate(self.blocks_in_order()):
+            x = block(x, memory, bias, past, None if cache is None else cache.layers[i])
+        if cache is not None:
+            cache.length = past + n
+        out: Tensor = self.final_norm(x)
+        return out
+
+    def blocks_in_order(self) -> Iterator[Block]:
+        """Every run of a block: one that is shared comes as often as it is run."""
+        stack = self.plan
+        if stack.groups is None:
+            for i in range(stack.layers):
+                yield cast(Block, self.layers[0 if stack.share_layers else i])
+            return
+        for group, modules in zip(stack.groups, self.layers, strict=True):
+            for turn in range(group.repeat):
+                for block, repeated in zip(group.blocks, cast(nn.ModuleList, modules), strict=True):
+                    for i in range(block.repeat):
+                        before = 0 if group.shared else turn * block.repeat
+                        yield cast(Block, cast(Repeated, repeated)[before + i])
+
+    def _embed(self, x: Tensor, types: Tensor | None, past: int, prefix: Tensor | None) -> Tensor:
+        b, n, _ = x.shape
+        if self.scale is not None:
+            x = x * self.scale
+        if self.embedding_projection is not None and self.project_tokens:
+            x = self.embedding_projection(x)
+        if prefix is not None:
+            seen = prefix.flatten(0, 1)
+            x = torch.cat((seen, x.flatten(0, 1)[len(seen) :])).view(x.shape)
+        position = self.position_embedding
+        if isinstance(position, nn.Parameter):
+            x = x + position
+        elif isinstance(position, nn.Embedding):
+            x = x + (position(torch.arange(past, past + n, device=x.device)) if self.reads_tokens else position.weight)
+        elif self.position_table is not None:
+            x = x + self.position_table[past : past + n]
+        if self.type_embedding is not None:
+            types = torch.zeros(b, n, dtype=torch.long, device=x.device) if types is None else types
+            x = x + self.type_embedding(types)
+        x = self.embedding_dropout(self.embedding_norm(x))
+        return x if self.embedding_projection is None or self.project_tokens else self.embedding_projection(x)
+
+
+def _shared_query_bias(stack: Stack) -> nn.Parameter:
+    first = first_attention(stack)
+    assert isinstance(first, Attention)
+    return query_bias(first.heads, first.head_dim)
+
+
+class InnerStack(StackModules):
+    """The encoder or the decoder of an encoder-decoder."""
+
+    def forward(self, embedded: Tensor, types: Tensor | None, memory: Tensor | None, cache: Cache | None) -> Tensor:
+        """Token embeddings (b, n, width) to hidden states (b, n, d)."""
+        return self.run(embedded, types, memory, cache)
