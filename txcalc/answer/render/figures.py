@@ -86,7 +86,8 @@ def _cache(report: Report) -> Iterator[Figure]:
         return
     each = t.kv_cache_bytes_per_token
     note = f"{units.memory(each.value)}/token" if each is not None else ""
-    yield _figure("KV cache", t.kv_cache_bytes, units.memory, note=note)
+    label = "Recurrent state" if all(line.kind == "state" for line in report.caches) else "KV cache"
+    yield _figure(label, t.kv_cache_bytes, units.memory, note=note)
     if t.kv_cache_allocated_bytes is not None:
         note = f"blocks of {units.exact(report.workload.kv_block)}"
         yield _figure("allocated", t.kv_cache_allocated_bytes, units.memory, note=note, sub=True)
@@ -103,16 +104,17 @@ def _activations(report: Report, other: Alternative | None) -> Iterator[Figure]:
         return
     label = "Activations" if report.workload.phase == "training" else "Activations (train)"
     scores = t.attention_score_bytes.value if t.attention_score_bytes else 0
-    note = f"{report.workload.attention} attention{_scores(scores)}"
-    yield _figure(label, t.activation_bytes, units.memory, note=note)
-    if other is not None and other[1:] != (t.activation_bytes.value, scores):
+    matters = other is None or other[1:] != (t.activation_bytes.value, scores)
+    kernel = f"{report.workload.attention} attention" if matters else ""
+    yield _figure(label, t.activation_bytes, units.memory, note=", ".join(filter(None, (kernel, _scores(scores)))))
+    if other is not None and matters:
         kept = Quantity(value=other.activation_bytes, unit="B")
-        note = _scores(other.attention_score_bytes).removeprefix(", ")
+        note = _scores(other.attention_score_bytes)
         yield _figure(f"if {other.attention}", kept, units.memory, note=note, sub=True)
 
 
 def _scores(size: int) -> str:
-    return f", {units.memory(size)} S×S" if size else ""
+    return f"{units.memory(size)} S×S" if size else ""
 
 
 def _training_state(report: Report) -> Iterator[Figure]:
