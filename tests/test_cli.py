@@ -618,12 +618,12 @@ def test_a_full_disk_is_one_line() -> None:
 
 
 def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    import txcalc.spec.presets
+    import txcalc.answer.view
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(txcalc.spec.presets, "load", interrupted)
+    monkeypatch.setattr(txcalc.answer.view, "view", interrupted)
     result = run("count", "gpt2")
     assert result.exit_code == 130 and "Traceback" not in result.output
 
