@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from txcalc.count import activations, flops, kv_cache, params
+from txcalc.count.layer import alone
 from txcalc.spec.errors import FieldError
 from txcalc.spec.model import Model
 from txcalc.spec.presets import load
@@ -281,3 +282,15 @@ def test_what_does_not_fit_is_refused_by_its_field(fields: dict[str, Any], place
     assert isinstance(cause, FieldError)
     assert cause.loc == place
     assert text in cause.message
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("workload", [{}, {"phase": "training", "dropout": 0.1}])
+def test_one_layer_keeps_what_its_line_of_the_breakdown_does(layers: int, workload: dict[str, Any]) -> None:
+    """A step's state is the next one's: it is held once, and the encoder's output by the first layer."""
+    small = search() if layers == 1 else search(hidden=13, initial=None, attends={"width": 11})
+    spec = Model.model_validate({**small, "layers": layers, "encoder": {**small["encoder"], "layers": 1}})
+    t, path = run(spec, **workload), "decoder.layers.recurrent"
+    whole = sum(each.bytes for each in activations.kept(t) if each.op.component == path)
+    source = 2 * 5 * 44 * 4
+    assert layers * activations.activation_bytes(alone(t, path)) == whole + (layers - 1) * source

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from txcalc.trace.record import Op, Tensor, Trace
+from txcalc.trace.record import Loop, Op, Tensor, Trace
 
 
 def alone(trace: Trace, component: str) -> Trace:
@@ -16,7 +16,9 @@ def alone(trace: Trace, component: str) -> Trace:
     """
     found = [op for op in trace.ops if op.component == component]
     runs = _runs(found)
-    return Trace(trace.workload, [_once(op, runs) for op in found])
+    # A loop around the component would leave less often than the component runs, unless its body runs once.
+    inside = [_loop(loop, runs) for loop in trace.loops if loop.after.calls == runs]
+    return Trace(trace.workload, [_once(op, runs) for op in found], inside)
 
 
 def attention_layers(trace: Trace) -> list[tuple[str, int]]:
@@ -34,6 +36,11 @@ def _once(op: Op, runs: int) -> Op:
         op, copies=1, active=1, calls=op.calls // runs,
         saves=_tensors(op.saves, runs), reads=_tensors(op.reads, runs), writes=_tensors(op.writes, runs),
     )
+
+
+def _loop(loop: Loop, runs: int) -> Loop:
+    before, entry, leave, after = _tensors((loop.before, loop.entry, loop.exit, loop.after), runs)
+    return Loop(before, entry, leave, after, loop.times)
 
 
 def _tensors(tensors: Iterable[Tensor], runs: int) -> tuple[Tensor, ...]:
