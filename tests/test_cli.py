@@ -18,8 +18,10 @@ from typer.testing import CliRunner, Result
 
 from txcalc.answer.report import Report
 from txcalc.cli.app import COMMANDS, app
+from txcalc.spec import presets
+from txcalc.spec.errors import SpecError
 from txcalc.spec.yaml import read_yaml
-from txcalc.trace.workload import CHOICES
+from txcalc.trace.workload import CHOICES, Workload
 
 ROOT = Path(__file__).parents[1]
 CALL = [sys.executable, "-c", "from txcalc.cli.app import main; main()"]
@@ -267,6 +269,33 @@ def test_schemas_are_valid(document: str) -> None:
     jsonschema.validate(data, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**data, "surprise": 1}, schema)
+
+
+def test_every_preset_is_what_the_schema_in_its_first_line_says() -> None:
+    import jsonschema
+
+    schema = jsonschema.Draft202012Validator(json.loads(good("schema", "preset")))
+    for info in presets.names():
+        data = read_yaml(Path(info.path).read_text(), info.name).data
+        assert not [(info.name, error.message) for error in schema.iter_errors(data)]
+        assert not schema.is_valid({**data, "attention": {"haeds": 3}})
+        assert not schema.is_valid({name: value for name, value in data.items() if name != "d_model"})
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("batch", 0), ("seq", 0), ("past", -1), ("source_seq", 0), ("images", -1), ("kv_block", 0), ("dropout", 1),
+    ("dropout", -0.5), ("phase", "train"), ("kv_dtype", None),
+])
+def test_the_schema_of_a_report_refuses_what_a_workload_does(field: str, value: object) -> None:
+    import jsonschema
+
+    schema, data = (json.loads(good(*args)) for args in (("schema", "report"), ("count", "gpt2", "--json")))
+    jsonschema.validate(data, schema)
+    data["workload"][field] = value
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data, schema)
+    with pytest.raises(SpecError):
+        Workload.of(data["workload"])
 
 
 def test_completion_knows_presets_and_commands() -> None:

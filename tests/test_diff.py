@@ -99,6 +99,7 @@ def test_lengths_that_follow_from_the_model_still_do(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("old", "new", "message"), [
     ("  batch: 3", "  batch: x", "workload.batch: must be"),
+    ("  kv_dtype: bf16", "  kv_dtype: null", "workload.kv_dtype: must be given or left out, got null"),
     ("  batch: 3", "  batsh: 3", "workload.batsh: unknown field; did you mean batch?"),
     ("totals:", "tottals:", "totals: a report holds"),
 ])

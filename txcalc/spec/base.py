@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validator
 
 Size = Annotated[int, Field(strict=True, ge=1)]
 Count = Annotated[int, Field(strict=True, ge=0)]
@@ -19,6 +19,15 @@ class Spec(BaseModel):
     """Base of every spec: immutable, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Switches(Spec):
+    """Flags of one kind. ``true`` or ``false`` in a spec stands for all of them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_at_once(cls, data: Any) -> Any:
+        return dict.fromkeys(cls.model_fields, data) if isinstance(data, bool) else data
 
 
 def by_kind(default: str) -> Discriminator:

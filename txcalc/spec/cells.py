@@ -5,24 +5,19 @@ They map (b, n, d) to a width of their own, (b, n, hidden) or (b, n, channels).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from txcalc.spec.base import Activation, Flag, Size, Spec
+from txcalc.spec.base import Activation, Flag, Size, Spec, Switches
 from txcalc.spec.errors import FieldError
 
 
-class CellBias(Spec):
+class CellBias(Switches):
     """Which of a cell's products add a bias. ``bias: true`` in a spec means both, as in PyTorch."""
 
     input: Flag = True
     hidden: Flag = True
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, data: Any) -> Any:
-        return dict.fromkeys(("input", "hidden"), data) if isinstance(data, bool) else data
 
 
 class AdditiveAttention(Spec):

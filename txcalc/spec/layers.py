@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag, model_validator
 
 from txcalc.spec import resolve
-from txcalc.spec.base import Activation, Count, Flag, Positive, Size, Spec, by_kind
+from txcalc.spec.base import Activation, Count, Flag, Positive, Size, Spec, Switches, by_kind
 from txcalc.spec.cells import GRU, LSTM, RNN, Convolution1D
 from txcalc.spec.errors import FieldError
 
@@ -57,18 +57,13 @@ class HeadNorm(Norm):
 # ---------------------------------------------------------------- attention
 
 
-class AttentionBias(Spec):
+class AttentionBias(Switches):
     """Which of the four projections add a bias. ``bias: true`` in a spec means all of them."""
 
     q: Flag = False
     k: Flag = False
     v: Flag = False
     o: Flag = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, data: Any) -> Any:
-        return dict.fromkeys("qkvo", data) if isinstance(data, bool) else data
 
 
 class Attention(Spec):
@@ -217,17 +212,12 @@ class Convolution(Spec):
 # ---------------------------------------------------------------- feed-forward
 
 
-class DenseBias(Spec):
+class DenseBias(Switches):
     """Which projections add a bias. ``bias: true`` in a spec means all of them."""
 
     up: Flag = False
     gate: Flag = False
     down: Flag = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, data: Any) -> Any:
-        return dict.fromkeys(("up", "gate", "down"), data) if isinstance(data, bool) else data
 
 
 class Dense(Spec):

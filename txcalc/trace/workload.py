@@ -28,7 +28,12 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The fields that are one of a few words."""
 
-_LEAST: Final = {"batch": 1, "seq": 1, "past": 0, "source_seq": 1, "images": 0, "kv_block": 1}
+LEAST: Final = {"batch": 1, "seq": 1, "past": 0, "source_seq": 1, "images": 0, "kv_block": 1}
+"""The fields that are whole numbers, and the smallest of each."""
+
+FILLED: Final = ("seq", "kv_dtype")
+"""The fields that follow from others where they are left out, so that every run has one."""
+
 _MAY_BE_MISSING: Final = ("seq", "source_seq", "images", "kv_block")
 
 
@@ -63,7 +68,7 @@ class Workload(Part):
             object.__setattr__(self, "kv_dtype", self.dtype)
         for name, options in CHOICES.items():
             _check_choice(name, getattr(self, name), options)
-        for name, least in _LEAST.items():
+        for name, least in LEAST.items():
             _check_size(name, getattr(self, name), least)
         _check_dropout(self.dropout)
         if self.past and self.phase in ("forward", "training"):
@@ -72,10 +77,12 @@ class Workload(Part):
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
-        """From names and values. Raises ``SpecError``, also for a name that is no field."""
-        for name in fields:
+        """From names and values. Raises ``SpecError``, also for a name that is no field, or a field with no value."""
+        for name, value in fields.items():
             if name not in cls.names():
                 raise SpecError(unknown_field(name, cls.names()), field=name)
+            if value is None and name in FILLED:
+                raise SpecError(f"must be given or left out, got {shown(value)}", field=name)
         return cls(**fields)
 
     @classmethod
