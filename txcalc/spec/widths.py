@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from txcalc.spec.cells import RecurrentCell
 from txcalc.spec.errors import FieldError, Loc
 from txcalc.spec.facts import embedding_width, is_causal, located_blocks
 
@@ -98,7 +99,7 @@ def _block(block: Sublayers, width: int, memory: int | None, path: Loc) -> int:
 def _handed_on(layer: Recurrent, width: int, memory: int | None) -> int:
     if layer.kind == "convolution":
         return width if layer.channels is None else layer.channels
-    if layer.kind == "rnn" or layer.kind == "lstm" or layer.kind == "gru":
+    if isinstance(layer, RecurrentCell):
         if layer.attends is None:
             return layer.hidden * (1 + layer.bidirectional)
         parts = {"state": layer.hidden, "previous": layer.hidden, "input": width, "context": memory or 0}
@@ -110,7 +111,7 @@ def _sees(stack: Stack, path: Loc, *, causal: bool, encoder: Stack | None) -> No
     """Whether every recurrent layer knows what it reads: the past, the future, an encoder's output."""
     for at, block in located_blocks(stack):
         layer, here = block.recurrent, (*path, *at, "recurrent")
-        if layer is None or not (layer.kind == "rnn" or layer.kind == "lstm" or layer.kind == "gru"):
+        if not isinstance(layer, RecurrentCell):
             continue
         if layer.bidirectional and causal:
             raise FieldError((*here, "bidirectional"), "a stack that sees nothing ahead runs in one direction")
@@ -122,15 +123,15 @@ def _sees(stack: Stack, path: Loc, *, causal: bool, encoder: Stack | None) -> No
 
 def _reads(block: Sublayers) -> bool:
     """Whether the encoder's output is an input of this block."""
+    layer = block.recurrent
     if block.cross_attention is not None:
         return True
-    return any(getattr(block.recurrent, name, None) is not None for name in ("attends", "initial"))
+    return isinstance(layer, RecurrentCell) and (layer.attends is not None or layer.initial is not None)
 
 
 def _starts(of: str, encoder: Stack | None, path: Loc) -> None:
     last = None if encoder is None else located_blocks(encoder)[-1][1]
     layer = None if last is None or last.feed_forward is not None else last.recurrent
-    directions = getattr(layer, "bidirectional", None)
-    if directions is None or directions != (of == "reverse"):
+    if not isinstance(layer, RecurrentCell) or layer.bidirectional != (of == "reverse"):
         kind = "a bidirectional" if of == "reverse" else "a one-directional"
         raise FieldError((*path, "of"), f"{of} needs an encoder that ends in {kind} rnn, lstm or gru")

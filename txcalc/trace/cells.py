@@ -16,6 +16,7 @@ from txcalc.trace.sizes import least
 
 if TYPE_CHECKING:
     from txcalc.spec.cells import GRU, LSTM, RNN, AdditiveAttention, Convolution1D, InitialState
+    from txcalc.spec.layers import Convolution
 
     Cell = RNN | LSTM | GRU
 
@@ -40,6 +41,14 @@ def convolution(t: Trace, spec: Convolution1D, x: Tensor, *, cached: bool) -> Te
         t.op("gate", "elementwise", saves=(y,))
         return t.tensor(b, n, channels, label="gated")
     return y if spec.activation is None else ops.activation(t, "activation", y, spec.activation)
+
+
+def convolve(t: Trace, spec: Convolution, x: Tensor) -> Tensor:
+    """(b, n, d) -> (b, n, d): what DeBERTa-v2 adds to a block's output, ``nn.Conv1d`` and an activation."""
+    b, n, d = x.shape
+    with t.scope("convolution", component=True):
+        y = ops.convolution(t, "conv", x.view(b, d, n), d, n, (spec.kernel,), bias=True)
+        return ops.activation(t, "activation", ops.dropout(t, "dropout", y), spec.activation)
 
 
 def cell(t: Trace, spec: Cell, x: Tensor, *, cached: bool, memory: Tensor | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from txcalc.trace import ops
 from txcalc.trace.record import Number, Role, Tensor, Trace
 
 if TYPE_CHECKING:
-    from txcalc.spec.layers import Convolution, Dense, MoE
+    from txcalc.spec.layers import Dense, MoE
 
 
 def feed_forward(t: Trace, spec: Dense | MoE, x: Tensor) -> Tensor:
@@ -74,11 +74,3 @@ def _route(t: Trace, spec: MoE, x: Tensor) -> Tensor:
         t.op("normalize", "router", saves=(weights, t.tensor(tokens, 1, label="sum of weights")))
         weights = t.tensor(*chosen, label="normalised weights")
     return weights
-
-
-def convolve(t: Trace, spec: Convolution, x: Tensor) -> Tensor:
-    """A convolution over the positions of (b, n, d) hidden states, and an activation."""
-    b, n, d = x.shape
-    with t.scope("convolution", component=True):
-        y = ops.convolution(t, "conv", x.view(b, d, n), d, n, (spec.kernel,), bias=True)
-        return ops.activation(t, "activation", ops.dropout(t, "dropout", y), spec.activation)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from txcalc.spec.facts import embedding_width, first_attention, is_causal
 from txcalc.trace import ops
 from txcalc.trace.attention import cross_attention, relative_bias, self_attention
+from txcalc.trace.cells import convolve
 from txcalc.trace.distances import query_biases
 from txcalc.trace.embeddings import embed, frames, patches, position_table, tokens
-from txcalc.trace.feedforward import convolve, feed_forward
+from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.heads import pool, project, top
 from txcalc.trace.record import Number, Tensor, Trace
 from txcalc.trace.recurrent import recurrent

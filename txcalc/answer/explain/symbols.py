@@ -76,7 +76,7 @@ def symbols(spec: Model, workload: Workload, *, lengths: bool = True) -> Symbols
     outside = {place.path[1:]: _symbol(name) for name, place in named if place.path.startswith("/")}
     symbolic = replace(spec, inside)
     if lengths:
-        symbolic, found = _lengths(spec, symbolic, values, outside)
+        symbolic, found = _lengths(spec, symbolic, values)
         meanings |= found
     return Symbols(
         symbolic, workload.replaced(**outside), values,
@@ -262,7 +262,7 @@ def _width_relations(named: list[tuple[str, Place]]) -> tuple[Relation, ...]:
 
 
 def _lengths(
-    spec: Model, symbolic: Model, values: dict[str, int], outside: dict[str, Any]
+    spec: Model, symbolic: Model, values: dict[str, int]
 ) -> tuple[Model, dict[str, dict[str, None]]]:
     """Let an image's class tokens be what its positions have beyond its patches, so that the positions are one size."""
     meanings: dict[str, dict[str, None]] = {}

@@ -6,6 +6,8 @@ those modules keep what they like.
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +18,9 @@ from txcalc.spec import cells
 from txcalc.spec.cells import GRU, LSTM, RNN
 
 States = tuple[Tensor, ...]
+
+_GATES: Final = {"rnn": 1, "lstm": 4, "gru": 3}
+"""Blocks of ``hidden`` rows in each weight matrix, one for every product that a step adds up."""
 
 
 class Convolution1D(nn.Module):
@@ -71,7 +76,7 @@ class Step(nn.Module):
         super().__init__()
         self.plan, h = plan, plan.hidden
         bias = plan.bias.hidden
-        gates = {"rnn": 1, "lstm": 4, "gru": 3}[plan.kind]
+        gates = _GATES[plan.kind]
         early = isinstance(plan, GRU) and plan.reset == "before"
         self.hidden = nn.Linear(h, (2 if early else gates) * h, bias=bias)
         self.candidate = nn.Linear(h, h, bias=bias) if early else None
@@ -126,7 +131,7 @@ class Recurrence(nn.Module):
         self.input = self.keys = None
         self.width = h
         if attends is None:
-            self.input = nn.Linear(d, {"rnn": 1, "lstm": 4, "gru": 3}[plan.kind] * h, bias=plan.bias.input)
+            self.input = nn.Linear(d, _GATES[plan.kind] * h, bias=plan.bias.input)
         else:
             self.keys = nn.Linear(memory, attends.width, bias=attends.bias)
             self.width = sum({"state": h, "previous": h, "input": d, "context": memory}[part]

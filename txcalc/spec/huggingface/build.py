@@ -68,7 +68,7 @@ def rope(c: Config, head_dim: int, *, default: float = 1.0) -> Data:
     return {"kind": "rope"} if dim == head_dim else {"kind": "rope", "dim": dim}
 
 
-def windowed(c: Config, base: Data, windows: Sequence[int | None]) -> Data:
+def windowed(base: Data, windows: Sequence[int | None]) -> Data:
     """``base`` with a sliding window of its own in every layer; ``None`` sees everything."""
     return layered(base, [{"attention": {"window": w}} if w else {} for w in windows])
 

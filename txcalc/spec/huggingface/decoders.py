@@ -54,14 +54,14 @@ def mistral(c: Config, kind: str) -> Data:
     """Llama's shape with a sliding window in every layer."""
     c.ignore("attention_sink_size", "attention_bias", "mlp_bias")
     spec = _plain_llama(c, kind)
-    return windowed(c, spec, [c.take("sliding_window")] * spec["layers"])
+    return windowed(spec, [c.take("sliding_window")] * spec["layers"])
 
 
 def qwen2(c: Config, kind: str) -> Data:
     """Llama's shape with biases on q, k and v."""
     c.ignore("use_mrope", "attention_bias", "mlp_bias", "dual_chunk_attention_config")
     spec = _plain_llama(c, kind, bias={"q": True, "k": True, "v": True})
-    return windowed(c, spec, _qwen_windows(c, spec["layers"]))
+    return windowed(spec, _qwen_windows(c, spec["layers"]))
 
 
 def qwen3(c: Config, kind: str) -> Data:
@@ -70,7 +70,7 @@ def qwen3(c: Config, kind: str) -> Data:
     attention = grouped_query(c, bias=bias, qk_norm=rms(over="head"))
     spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
                   position=rope(c, head_dim(c, attention)))
-    return windowed(c, spec, _qwen_windows(c, spec["layers"]))
+    return windowed(spec, _qwen_windows(c, spec["layers"]))
 
 
 def _qwen_windows(c: Config, layers: int) -> list[int | None]:
@@ -128,7 +128,7 @@ def _softcaps(c: Config, spec: Data) -> None:
 def _sliding(c: Config, spec: Data, default: list[str], window_field: str = "sliding_window") -> Data:
     window = c.take(window_field, default=None)
     kinds = layer_types(c, spec["layers"], default)
-    return windowed(c, spec, [window if k == "sliding_attention" else None for k in kinds])
+    return windowed(spec, [window if k == "sliding_attention" else None for k in kinds])
 
 
 def olmo(c: Config, kind: str) -> Data:
@@ -209,7 +209,7 @@ def phi3(c: Config, kind: str) -> Data:
     for name in ("full_attn_mod", "interpolate_factor"):
         c.only(name, 1)
     spec = _plain_llama(c, kind)
-    return windowed(c, spec, [c.take("sliding_window")] * spec["layers"])
+    return windowed(spec, [c.take("sliding_window")] * spec["layers"])
 
 
 def stablelm(c: Config, kind: str) -> Data:
@@ -233,7 +233,7 @@ def starcoder2(c: Config, kind: str) -> Data:
                   norm=layernorm(), position=rope(c, head_dim(c, attention)))
     c.ignore("norm_type", "mlp_type", "scale_attn_weights", "attention_softmax_in_fp32",
              "scale_attention_softmax_in_fp32")
-    return windowed(c, spec, [c.take("sliding_window")] * spec["layers"])
+    return windowed(spec, [c.take("sliding_window")] * spec["layers"])
 
 
 def nemotron(c: Config, kind: str) -> Data:
@@ -307,7 +307,7 @@ def gpt_neo(c: Config, kind: str) -> Data:
     if len(kinds) != spec["layers"]:
         raise c.error("attention_types", f"names {len(kinds)} layers, not {spec['layers']}")
     window = c.size("window_size")
-    return windowed(c, spec, [window if k == "local" else None for k in kinds])
+    return windowed(spec, [window if k == "local" else None for k in kinds])
 
 
 def gptj(c: Config, kind: str) -> Data:

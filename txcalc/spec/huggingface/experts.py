@@ -30,7 +30,7 @@ def mixtral(c: Config, kind: str) -> Data:
     attention = grouped_query(c)
     feed = experts(c, count=("num_local_experts",), d_ff="intermediate_size")
     spec = common(c, kind, attention=attention, feed_forward=feed, norm=rms(), position=rope(c, head_dim(c, attention)))
-    return windowed(c, spec, [c.take("sliding_window")] * spec["layers"])
+    return windowed(spec, [c.take("sliding_window")] * spec["layers"])
 
 
 def _sparse_layers(c: Config, layers: int) -> list[bool]:
@@ -179,7 +179,7 @@ def phimoe(c: Config, kind: str) -> Data:
     feed = experts(c, count=("num_local_experts",), d_ff="intermediate_size")
     spec = common(c, kind, head_bias=c.flag("lm_head_bias"), attention=attention, feed_forward=feed, norm=layernorm(),
                   position=rope(c, head_dim(c, attention)))
-    return windowed(c, spec, [c.take("sliding_window")] * spec["layers"])
+    return windowed(spec, [c.take("sliding_window")] * spec["layers"])
 
 
 def dbrx(c: Config, kind: str) -> Data:
@@ -210,7 +210,7 @@ def gpt_oss(c: Config, kind: str) -> Data:
     default = ["sliding_attention" if (i + 1) % 2 else "full_attention" for i in range(spec["layers"])]
     window = c.size("sliding_window")
     kinds = layer_types(c, spec["layers"], default)
-    return windowed(c, spec, [window if k == "sliding_attention" else None for k in kinds])
+    return windowed(spec, [window if k == "sliding_attention" else None for k in kinds])
 
 
 def deepseek_v2(c: Config, kind: str) -> Data:

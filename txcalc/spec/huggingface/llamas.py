@@ -83,7 +83,7 @@ def ministral(c: Config, kind: str) -> Data:
                   position=rope(c, head_dim(c, attention)))
     window = c.take("sliding_window")
     kinds = layer_types(c, spec["layers"], ["sliding_attention" if window else "full_attention"] * spec["layers"])
-    return windowed(c, spec, [window if kind == "sliding_attention" else None for kind in kinds])
+    return windowed(spec, [window if kind == "sliding_attention" else None for kind in kinds])
 
 
 def cwm(c: Config, kind: str) -> Data:
@@ -94,7 +94,7 @@ def cwm(c: Config, kind: str) -> Data:
     window = c.take("sliding_window")
     default = ["sliding_attention" if i % 4 else "full_attention" for i in range(spec["layers"])]
     kinds = layer_types(c, spec["layers"], default)
-    return windowed(c, spec, [window if kind == "sliding_attention" else None for kind in kinds])
+    return windowed(spec, [window if kind == "sliding_attention" else None for kind in kinds])
 
 
 def vaultgemma(c: Config, kind: str) -> Data:

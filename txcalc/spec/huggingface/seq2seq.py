@@ -60,7 +60,7 @@ def _t5(c: Config, kind: str, *, per_layer: bool) -> Data:
     if kind in ("encoder", "token"):
         head = no_head() if kind == "encoder" else classifier(labels(c), "all")
         return {"architecture": "encoder-only", "layers": layers, **body, "head": head}
-    head = {"kind": "lm", "tied": tied} if kind == "lm" else _decoder_head(c, kind, labels(c))
+    head = {"kind": "lm", "tied": tied} if kind == "lm" else _decoder_head(kind, labels(c))
     return {"architecture": "encoder-decoder", "layers": decoder_layers, "encoder": {"layers": layers}, **body,
             "head": head}
 
@@ -77,7 +77,7 @@ def _t5_feed_forward(c: Config) -> Data:
     return {"d_ff": c.size("d_ff", "intermediate_size"), "activation": ACTIVATIONS[act], "gated": gated == "gated"}
 
 
-def _decoder_head(c: Config, kind: str, classes: int) -> Data:
+def _decoder_head(kind: str, classes: int) -> Data:
     """On the decoder's last position, through a dense layer, or on all of its positions."""
     if kind == "sequence":
         return classifier(classes, transform=dense("tanh"))
@@ -140,7 +140,7 @@ def _bart(
         "embedding_norm": embedding_norm, "final_norm": placement == "pre",
         "embedding_scale": c.flag("scale_embedding", default=False),
         **_two_stacks(c),
-        "head": {"kind": "lm", "tied": tied} if kind == "lm" else _decoder_head(c, kind, count),
+        "head": {"kind": "lm", "tied": tied} if kind == "lm" else _decoder_head(kind, count),
     }
 
 
