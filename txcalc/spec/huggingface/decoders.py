@@ -41,11 +41,12 @@ def head_dim(c: Config, attention: Data) -> int:
 
 def llama(c: Config, kind: str) -> Data:
     """Llama 1 to 3, Granite: RMSNorm before, RoPE, grouped queries, SwiGLU, biases if asked for."""
-    return _plain_llama(c, kind, bias=c.flag("attention_bias"), mlp_bias=c.flag("mlp_bias", default=False))
+    return plain_llama(c, kind, bias=c.flag("attention_bias"), mlp_bias=c.flag("mlp_bias", default=False))
 
 
-def _plain_llama(c: Config, kind: str, *, bias: bool | Data = False, mlp_bias: bool = False) -> Data:
-    attention = grouped_query(c, bias=bias)
+def plain_llama(c: Config, kind: str, *, mlp_bias: bool = False, **parts: Any) -> Data:
+    """Llama's shape, without biases but for those asked for; ``parts`` are the attention's."""
+    attention = grouped_query(c, **parts)
     return common(c, kind, attention=attention, feed_forward=gated(c, bias=mlp_bias), norm=rms(),
                   position=rope(c, head_dim(c, attention)))
 
@@ -53,23 +54,20 @@ def _plain_llama(c: Config, kind: str, *, bias: bool | Data = False, mlp_bias: b
 def mistral(c: Config, kind: str) -> Data:
     """Llama's shape with a sliding window in every layer."""
     c.ignore("attention_sink_size", "attention_bias", "mlp_bias")
-    spec = _plain_llama(c, kind)
+    spec = plain_llama(c, kind)
     return windowed(spec, [c.take("sliding_window")] * spec["layers"])
 
 
 def qwen2(c: Config, kind: str) -> Data:
     """Llama's shape with biases on q, k and v."""
     c.ignore("use_mrope", "attention_bias", "mlp_bias", "dual_chunk_attention_config")
-    spec = _plain_llama(c, kind, bias={"q": True, "k": True, "v": True})
+    spec = plain_llama(c, kind, bias={"q": True, "k": True, "v": True})
     return windowed(spec, _qwen_windows(c, spec["layers"]))
 
 
 def qwen3(c: Config, kind: str) -> Data:
     """Llama's shape with a norm on every head's queries and keys."""
-    bias = c.flag("attention_bias")
-    attention = grouped_query(c, bias=bias, qk_norm=rms(over="head"))
-    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
-                  position=rope(c, head_dim(c, attention)))
+    spec = plain_llama(c, kind, bias=c.flag("attention_bias"), qk_norm=rms(over="head"))
     return windowed(spec, _qwen_windows(c, spec["layers"]))
 
 
@@ -102,7 +100,7 @@ def gemma2(c: Config, kind: str) -> Data:
     _softcaps(c, spec)
     layers = spec["layers"]
     default = ["full_attention" if (i + 1) % 2 == 0 else "sliding_attention" for i in range(layers)]
-    return _sliding(c, spec, default)
+    return sliding(c, spec, default)
 
 
 def gemma3(c: Config, kind: str) -> Data:
@@ -113,7 +111,7 @@ def gemma3(c: Config, kind: str) -> Data:
     _softcaps(c, spec)
     pattern = c.take("sliding_window_pattern", default=6)
     default = ["sliding_attention" if (i + 1) % pattern else "full_attention" for i in range(spec["layers"])]
-    return _sliding(c, spec, default)
+    return sliding(c, spec, default)
 
 
 def _softcaps(c: Config, spec: Data) -> None:
@@ -125,8 +123,9 @@ def _softcaps(c: Config, spec: Data) -> None:
         spec["head"]["softcap"] = float(final)
 
 
-def _sliding(c: Config, spec: Data, default: list[str], window_field: str = "sliding_window") -> Data:
-    window = c.take(window_field, default=None)
+def sliding(c: Config, spec: Data, default: list[str]) -> Data:
+    """``spec`` with a window in the layers that slide, as the file lists them or as the class has them."""
+    window = c.take("sliding_window", default=None)
     kinds = layer_types(c, spec["layers"], default)
     return windowed(spec, [window if k == "sliding_attention" else None for k in kinds])
 
@@ -134,7 +133,7 @@ def _sliding(c: Config, spec: Data, default: list[str], window_field: str = "sli
 def olmo(c: Config, kind: str) -> Data:
     """Llama's shape with norms that have no weights."""
     c.ignore("clip_qkv", "mlp_bias")
-    spec = _plain_llama(c, kind, bias=c.flag("attention_bias"))
+    spec = plain_llama(c, kind, bias=c.flag("attention_bias"))
     spec["norm"] = layernorm(scale=False, bias=False)
     return spec
 
@@ -142,7 +141,7 @@ def olmo(c: Config, kind: str) -> Data:
 def olmo2(c: Config, kind: str) -> Data:
     """Norms after each sublayer instead of before, and norms over the whole of q and k."""
     c.ignore("mlp_bias")
-    spec = _plain_llama(c, kind, bias=c.flag("attention_bias"))
+    spec = plain_llama(c, kind, bias=c.flag("attention_bias"))
     spec["norm"] = rms(placement="res-post")
     spec["attention"]["qk_norm"] = rms(over="full")
     return spec
@@ -152,7 +151,7 @@ def olmo3(c: Config, kind: str) -> Data:
     """OLMo 2 with three sliding layers to each full one."""
     spec = olmo2(c, kind)
     default = ["sliding_attention" if (i + 1) % 4 else "full_attention" for i in range(spec["layers"])]
-    return _sliding(c, spec, default)
+    return sliding(c, spec, default)
 
 
 def cohere(c: Config, kind: str) -> Data:
@@ -208,7 +207,7 @@ def phi3(c: Config, kind: str) -> Data:
     c.ignore("attention_bias", "embd_layer", "mlp_bias", "lm_head_bias")
     for name in ("full_attn_mod", "interpolate_factor"):
         c.only(name, 1)
-    spec = _plain_llama(c, kind)
+    spec = plain_llama(c, kind)
     return windowed(spec, [c.take("sliding_window")] * spec["layers"])
 
 

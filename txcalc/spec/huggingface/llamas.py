@@ -5,17 +5,15 @@ Read off the forward pass of the transformers class of the same name; every func
 
 from __future__ import annotations
 
-from txcalc.spec.huggingface.build import Data, gated, grouped_query, layer_types, layered, plain, rms, rope, windowed
+from txcalc.spec.huggingface.build import Data, grouped_query, layer_types, layered, plain, rms, rope
 from txcalc.spec.huggingface.config import Config
-from txcalc.spec.huggingface.decoders import common, gemma2, head_dim, llama
+from txcalc.spec.huggingface.decoders import common, gemma2, head_dim, llama, plain_llama, sliding
 
 
 def ernie4_5(c: Config, kind: str) -> Data:
     """ERNIE 4.5: one switch for every bias but the head's."""
     bias = c.flag("use_bias")
-    attention = grouped_query(c, bias=bias)
-    return common(c, kind, attention=attention, feed_forward=gated(c, bias=bias), norm=rms(),
-                  position=rope(c, head_dim(c, attention)))
+    return plain_llama(c, kind, bias=bias, mlp_bias=bias)
 
 
 def seed_oss(c: Config, kind: str) -> Data:
@@ -28,15 +26,14 @@ def seed_oss(c: Config, kind: str) -> Data:
 
 def hunyuan(c: Config, kind: str) -> Data:
     """Hunyuan: a norm on every head's queries and keys; no biases in the feed-forward."""
-    attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(over="head"))
+    spec = plain_llama(c, kind, bias=c.flag("attention_bias"), qk_norm=rms(over="head"))
     c.only("use_qk_norm", True)
     for name in ("mlp_bias", "use_cla", "add_classification_head"):
         c.only(name, False)
     c.only("norm_type", "rms", "hf_rms")
-    c.only("attention_head_dim", head_dim(c, attention))
+    c.only("attention_head_dim", head_dim(c, spec["attention"]))
     c.ignore("eod_token_id", "cla_share_factor", "class_num", "dense_list", "org_vocab_size")
-    return common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
-                  position=rope(c, head_dim(c, attention)))
+    return spec
 
 
 def arcee(c: Config, kind: str) -> Data:
@@ -60,9 +57,7 @@ def helium(c: Config, kind: str) -> Data:
 
 def exaone4(c: Config, kind: str) -> Data:
     """EXAONE 4: OLMo 2's norms, one on each head's queries and keys, and no positions beside sliding layers."""
-    attention = grouped_query(c, qk_norm=rms(over="head"))
-    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(placement="res-post"),
-                  position=rope(c, head_dim(c, attention)))
+    spec = plain_llama(c, kind, qk_norm=rms(over="head")) | {"norm": rms(placement="res-post")}
     window = c.take("sliding_window")
     pattern, given = c.take("sliding_window_pattern"), c.data.get("layer_types")
     if given is None and (window is None or not isinstance(pattern, int) or pattern < 1):
@@ -78,23 +73,14 @@ def exaone4(c: Config, kind: str) -> Data:
 
 def ministral(c: Config, kind: str) -> Data:
     """Ministral: Mistral, with the kind of every layer listed."""
-    attention = grouped_query(c)
-    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
-                  position=rope(c, head_dim(c, attention)))
-    window = c.take("sliding_window")
-    kinds = layer_types(c, spec["layers"], ["sliding_attention" if window else "full_attention"] * spec["layers"])
-    return windowed(spec, [window if kind == "sliding_attention" else None for kind in kinds])
+    spec = plain_llama(c, kind)
+    return sliding(c, spec, ["sliding_attention" if c.take("sliding_window") else "full_attention"] * spec["layers"])
 
 
 def cwm(c: Config, kind: str) -> Data:
     """Code World Model: three sliding layers to each full one."""
-    attention = grouped_query(c)
-    feed = gated(c, bias=c.flag("mlp_bias"))
-    spec = common(c, kind, attention=attention, feed_forward=feed, norm=rms(), position=rope(c, head_dim(c, attention)))
-    window = c.take("sliding_window")
-    default = ["sliding_attention" if i % 4 else "full_attention" for i in range(spec["layers"])]
-    kinds = layer_types(c, spec["layers"], default)
-    return windowed(spec, [window if kind == "sliding_attention" else None for kind in kinds])
+    spec = plain_llama(c, kind, mlp_bias=c.flag("mlp_bias"))
+    return sliding(c, spec, ["sliding_attention" if i % 4 else "full_attention" for i in range(spec["layers"])])
 
 
 def vaultgemma(c: Config, kind: str) -> Data:
