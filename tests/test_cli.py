@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from txcalc.answer.report import Report
+from txcalc.cli import progress
 from txcalc.cli.app import COMMANDS, app
 from txcalc.spec import presets
 from txcalc.spec.errors import SpecError
@@ -606,6 +607,27 @@ def test_hints_only_on_a_terminal() -> None:
 def test_colour_can_be_switched_off(args: tuple[str, ...], env: dict[str, str]) -> None:
     out = terminal("count", "gpt2", *args, **env)
     assert "\x1b" not in out and "Parameters" in out
+
+
+@pytest.mark.parametrize("term", ["dumb", "xterm-256color"])
+def test_a_command_that_is_soon_done_shows_no_progress(term: str) -> None:
+    out = terminal("attention", "gpt2", "--seq", "64, 128", "-q", TERM=term)
+    assert unstyled(out) == shell("attention", "gpt2", "--seq", "64, 128", "-q").stdout.decode()
+
+
+def test_a_long_command_shows_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_PATIENCE", -1)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with progress.progress("lengths") as tell:
+        tell(2, 5)
+    assert "2/5 lengths" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    with progress.progress("lengths") as tell:
+        tell(2, 5)
+    assert capsys.readouterr().err == ""
 
 
 def test_columns_overrides_the_terminal() -> None:

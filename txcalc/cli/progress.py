@@ -6,7 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _PATIENCE: Final = 0.5
 """Seconds before anything is shown: most commands are done by then."""
@@ -15,22 +18,29 @@ _PATIENCE: Final = 0.5
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A function to be told ``(done, total)``; the line is wiped at the end, and on Ctrl-C."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
+    began, there = monotonic(), sys.stderr.isatty()
+    bar: Progress | None = None
+
+    def tell(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None and there and monotonic() - began > _PATIENCE:
+            bar = _begun(what)
+        if bar is not None:
+            bar.update(bar.task_ids[0], completed=done, total=total)
+
+    try:
+        yield tell
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def _begun(what: str) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (MofNCompleteColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True, no_color=True), transient=True)
-    task, began = bar.add_task(what), monotonic()
-
-    def tell(done: int, total: int) -> None:
-        if monotonic() - began > _PATIENCE:
-            bar.start()
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield tell
-    finally:
-        bar.stop()
+    bar.add_task(what, total=None)
+    bar.start()
+    return bar
