@@ -18,7 +18,7 @@ def document(results: Sequence[Validation]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "agrees": all(result.agrees for result in results),
-        "models": [{**result.model_dump(mode="json"), "agrees": result.agrees} for result in results],
+        "models": [{**result.to_data(), "agrees": result.agrees} for result in results],
     }
 
 

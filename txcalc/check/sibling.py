@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from txcalc.spec.facts import BIBLIOGRAPHY
 from txcalc.spec.model import Model
 
 SMALL: Final[dict[str, int]] = {
@@ -27,7 +28,7 @@ _OF_A_WIDTH: Final = ("rnn", "lstm", "gru", "convolution")
 
 def sibling(spec: Model) -> Model:
     """The same structure in small: at most 2 repeats of anything, heads in the same kind of groups."""
-    data = spec.model_dump(exclude={"aliases", "summary", "sources", "published"})
+    data = spec.model_dump(exclude=set(BIBLIOGRAPHY))
     return Model.model_validate(_shrunk(data, spec.d_model))
 
 

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
 from txcalc.check.sibling import sibling
 from txcalc.count import activations, kv_cache, params
+from txcalc.document import Part
 from txcalc.spec.facts import is_causal, located_blocks, positions
 from txcalc.spec.inputs import TokenInput
 from txcalc.spec.model import Model
@@ -25,10 +24,8 @@ BATCH, SEQ, SOURCE, STEPS = 2, 13, 11, 5
 CURVE = (256, 512, 1024, 2048, 4096)
 
 
-class Row(BaseModel):
+class Row(Part):
     """One comparison. ``how`` says on what it was measured; ``differences`` name what disagrees, one by one."""
-
-    model_config = ConfigDict(frozen=True)
 
     quantity: str
     counted: int | None
@@ -38,10 +35,8 @@ class Row(BaseModel):
     differences: tuple[str, ...] = ()
 
 
-class Validation(BaseModel):
+class Validation(Part):
     """All comparisons of one model. ``left_out`` says what was not compared, and why."""
-
-    model_config = ConfigDict(frozen=True)
 
     model: str
     against: str
