@@ -668,6 +668,14 @@ def test_a_full_disk_is_one_line() -> None:
     assert (found.returncode, found.stderr) == (2, b"error: stdout: cannot be written: no space left on device\n")
 
 
+def test_a_closed_stdin_is_one_line() -> None:
+    found = subprocess.run(
+        ["bash", "-c", f'{CALL[0]} -c "{CALL[2]}" count - <&-'], capture_output=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TXCALC_PRESETS": ""},
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (2, b"", b"error: stdin: is closed\n")
+
+
 def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     import txcalc.answer.view
 

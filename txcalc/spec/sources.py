@@ -82,6 +82,8 @@ def _name(path: str) -> str:
 
 
 def _stdin() -> str:
+    if sys.stdin is None:
+        raise SpecError("is closed", source="stdin")
     raw = sys.stdin.buffer.read(jsontext.MAX_BYTES + 1)
     limit = jsontext.MAX_BYTES if raw.lstrip()[:1] == b"{" else MAX_BYTES
     if len(raw) > limit:
