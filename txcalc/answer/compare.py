@@ -82,4 +82,4 @@ def _cache_at_context(spec: Model, workload: Workload) -> int | None:
 
 def _all_conventions(reports: Sequence[Report]) -> tuple[Convention, ...]:
     """Every rule that holds for one of them, once."""
-    return tuple({rule.id: rule for report in reports for rule in report.conventions}.values())
+    return tuple({rule.text: rule for report in reports for rule in report.conventions}.values())

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from txcalc.count.scores import is_fused
 from txcalc.count.states import RECIPES
 from txcalc.document import Part
+from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
+
+Rule = tuple[str, str, str | None]
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
@@ -21,19 +26,21 @@ class Convention(Part):
     flag: str | None = None
 
 
-def conventions(spec: Model, workload: Workload) -> tuple[Convention, ...]:
-    """The choices behind a report on this model and workload, in the order of its totals."""
-    rows = [
+def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
+    """The choices behind a report on this model and its trace, in the order of its totals; none about what it lacks."""
+    workload = t.workload
+    attends = any(op.kind == "core" for op in t.ops)
+    rows: list[Rule] = [
         ("flops", "1 multiply-accumulate = 2 FLOPs; matrix products are counted, "
                   "softmax, norms, activations and additions are not", None),
         ("logits", "logits are computed at every position", None),
-        ("masked", _MASKED[workload.masked], "--masked"),
+        *_recurrence(t),
+        *([("masked", _MASKED[workload.masked], "--masked")] if attends else []),
         ("non-embedding", "non-embedding parameters leave out the token, position and type tables "
                           "and the output head", None),
         ("active", "active parameters: each token's top experts, and everything that is always on", None),
-        ("kv-cache", f"keys and values in {workload.kv_dtype}; a sliding window holds at most its window",
-         "--kv-dtype"),
-        ("attention", _ATTENTION[workload.attention], "--attention"),
+        *_cached(t),
+        *(_attention(t) if attends else []),
         ("kept", _KEPT[workload.device], "--device"),
         ("dropout", _dropout(workload), "--dropout"),
         ("loss", "kept activations of a training step include the loss: fp32 log-probabilities of every position"
@@ -56,6 +63,37 @@ def conventions(spec: Model, workload: Workload) -> tuple[Convention, ...]:
         rows.append(("relative-positions", "every query is scored with every distance as well, "
                                            "so its attention is eager", None))
     return tuple(Convention(id=i, text=text, flag=flag) for i, text, flag in rows)
+
+
+def _recurrence(t: Trace) -> Iterator[Rule]:
+    if any(op.kind == "recurrence" for op in t.ops):
+        kept = ", and the state of every step is kept for backward" if t.workload.keeps else ""
+        yield ("recurrence", f"a linear recurrence is counted step by step{kept}; fused kernels do "
+                             "otherwise, so its totals are estimates", None)
+
+
+def _cached(t: Trace) -> Iterator[Rule]:
+    caches = [op.cache for op in t.ops if op.cache is not None]
+    width = t.workload.kv_dtype
+    names = {cache.name for cache in caches}
+    if names - {"state", "inputs"}:
+        yield "kv-cache", f"keys and values in {width}; a sliding window holds at most its window", "--kv-dtype"
+    if "inputs" in names:
+        yield ("inputs", f"the input of every layer is cached in {width}, and its keys and values are computed again",
+               "--kv-dtype")
+    states = {cache.role for cache in caches if cache.kind == "state"}
+    if states == {"kv"}:
+        yield "states", f"recurrent states in {width}", "--kv-dtype"
+    elif states:
+        others = f", those of cells and convolutions in {width}" if "kv" in states else ""
+        yield "states", f"states of linear recurrences in fp32{others}", "--kv-dtype" if others else None
+
+
+def _attention(t: Trace) -> Iterator[Rule]:
+    if t.workload.attention == "flash" and not any(map(is_fused, t.ops)):
+        yield "no-flash", "attention is eager, for no flash kernel computes it: scores and softmax are tensors", None
+    else:
+        yield "attention", _ATTENTION[t.workload.attention], "--attention"
 
 
 def _positions(spec: Model) -> list[str]:

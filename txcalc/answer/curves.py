@@ -29,7 +29,7 @@ SCHEMA: Final = "txcalc/attention/v1"
 LENGTHS: Final = tuple(1024 << i for i in range(8))
 """1,024 to 131,072, where no lengths are asked for."""
 
-_SHARED_RULES: Final = ("flops", "masked", "kv-cache", "kept", "dropout")
+_SHARED_RULES: Final = ("flops", "recurrence", "masked", "kv-cache", "states", "kept", "dropout")
 
 
 class LayerCost(Part):
@@ -160,7 +160,7 @@ def attention_curve(
         points=tuple(points),
         limits=() if device is None else limits(model, layer.path, device.memory_bytes),
         notes=tuple(_notes(spec, run, lengths, layer.path)),
-        conventions=tuple(_conventions(spec, run.workload, sram)),
+        conventions=tuple(_conventions(spec, run, layer.path, sram)),
         provenance=Provenance(txcalc=txcalc.__version__, command=origin.command, python=platform.python_version()),
     )
 
@@ -229,12 +229,14 @@ def _notes(spec: Model, run: Run, lengths: Sequence[int], path: str) -> list[str
     return found
 
 
-def _conventions(spec: Model, workload: Workload, sram: int | None) -> list[Convention]:
-    shared = [rule for rule in conventions(spec, workload) if rule.id in _SHARED_RULES]
+def _conventions(spec: Model, run: Run, path: str, sram: int | None) -> list[Convention]:
+    workload = run.workload
+    shared = [rule for rule in conventions(spec, run.flash) if rule.id in _SHARED_RULES]
+    fused = scores.statistics_bytes(run.layer("flash", path))
+    instead = "; flash is the fp32 log-sum-exp of each row that it writes instead" if fused else ""
     own = [
         Convention(id="layer", text="one layer is the attention layer with the largest score matrix"),
-        Convention(id="score-matrix", text=f"eager N×N is one score matrix of all heads in {workload.dtype}; "
-                                           "flash is the fp32 log-sum-exp of each row that it writes instead"),
+        Convention(id="score-matrix", text=f"eager N×N is one score matrix of all heads in {workload.dtype}{instead}"),
         Convention(id="peak", text="peak counts the (query, key) tensors alive at once in the forward pass: scores and "
                                    "probabilities; scale and mask take no copy of their own"),
         Convention(id="hbm-eager", text="memory traffic, eager: arXiv 2205.14135, Algorithm 0, "

@@ -144,7 +144,7 @@ def count(
     return Report(
         model=ModelInfo(name=spec.name, source=source, overrides=tuple(overrides), spec=architecture_fields(spec)),
         workload=workload,
-        conventions=conventions(spec, workload),
+        conventions=conventions(spec, t),
         totals=totals(t),
         components=components(t, by_module=by_module),
         caches=caches(t),

@@ -8,10 +8,11 @@ from typing import NamedTuple
 from txcalc import units
 from txcalc.answer.compare import Comparison, Entry
 from txcalc.answer.page.chart import Bar, dots
-from txcalc.answer.page.markup import Html, html
+from txcalc.answer.page.markup import Html, html, join
 from txcalc.answer.page.page import NONE, Column, Row, Scale, amount, charts, document, header, rules, section, table
 from txcalc.answer.render import headings
 from txcalc.answer.render.comparison import MOST_COLUMNS, architecture, heads, workload_line
+from txcalc.answer.render.figures import MARKS
 from txcalc.answer.report import Quantity
 
 
@@ -88,4 +89,11 @@ def _lines(entries: Sequence[Entry]) -> Iterator[_Line]:
     yield _Line("Context", [html(units.exact(entry.model.spec["context"])) for entry in entries])
     for label, get, scale, unit in _TOTALS:
         found = [get(entry) for entry in entries]
-        yield _Line(label, [amount(None if q is None else q.value, scale, unit) for q in found])
+        yield _Line(label, [_amount(q, scale, unit) for q in found])
+
+
+def _amount(quantity: Quantity | None, scale: Scale, unit: str) -> Html:
+    if quantity is None:
+        return NONE
+    cell = amount(quantity.value, scale, unit)
+    return cell if quantity.kind == "exact" else join(f"{MARKS[quantity.kind]} ", cell)

@@ -26,7 +26,7 @@ from txcalc.answer.page.page import (
 )
 from txcalc.answer.published import PublishedRow
 from txcalc.answer.render import headings
-from txcalc.answer.render.figures import Figure, figures, label
+from txcalc.answer.render.figures import Figure, cache_label, figures, label
 from txcalc.answer.render.where import Share, operations, shares, whole
 from txcalc.answer.report import Report
 from txcalc.answer.rerun import Since
@@ -50,7 +50,7 @@ def _body(view: View) -> Iterator[Html]:
         yield section(f"Since {view.since.source}", _since(view.since))
     found = operations(report) if view.by_module else shares(report)
     yield section("Where it goes", _charts(found), _breakdown(found, report))
-    yield section("KV cache", _caches(report))
+    yield section(cache_label(report.caches), _caches(report))
     yield section("Published figures", _published(view))
     yield section("Tensors", folded("Weights", _weights(view)), folded("Kept for backward", _kept(report)))
     yield section("Counting rules", rules(report.conventions))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from txcalc import units
 from txcalc.answer.compare import Comparison, Entry
 from txcalc.answer.render import headings, rules
 from txcalc.answer.render.csv import rows as csv_rows
+from txcalc.answer.render.figures import MARKS
 from txcalc.answer.render.grid import Align, Line, Screen, Span, chunks, grid, line, paragraph, text, wrap
 from txcalc.answer.render.markdown import escaped, pipe_table
 from txcalc.answer.report import Quantity, Totals
@@ -70,11 +71,12 @@ def _rows(entries: Sequence[Entry]) -> Iterator[tuple[str, list[str], bool]]:
     yield "Layers × width", [architecture(entry) for entry in entries], False
     yield "Heads / KV heads", [heads(entry) for entry in entries], False
     yield "Context", [units.exact(spec["context"]) for spec in specs], False
-    yield "FLOPs per token", [units.flops(t.flops_per_token.value) for t in totals], False
-    yield "Weights", [units.memory(t.weight_bytes.value) for t in totals], False
-    yield "KV cache per token", [_memory(t.kv_cache_bytes_per_token) for t in totals], False
-    yield "KV cache at max context", [_memory(entry.kv_cache_bytes_at_context) for entry in entries], False
-    yield "Activations (train)", [_memory(t.activation_bytes) for t in totals], False
+    cache = "KV cache" if all(t.kv_cache_bytes_per_token or not t.kv_cache_bytes for t in totals) else "Cache or state"
+    yield "FLOPs per token", [_shown(t.flops_per_token, units.flops) for t in totals], False
+    yield "Weights", [_shown(t.weight_bytes) for t in totals], False
+    yield "KV cache per token", [_shown(t.kv_cache_bytes_per_token) for t in totals], False
+    yield f"{cache} at max context", [_shown(entry.kv_cache_bytes_at_context) for entry in entries], False
+    yield "Activations (train)", [_shown(t.activation_bytes) for t in totals], False
 
 
 def _lines(comparison: Comparison, screen: Screen) -> Iterator[Line]:
@@ -90,7 +92,8 @@ def _lines(comparison: Comparison, screen: Screen) -> Iterator[Line]:
         yield line()
         yield from grid(part, ["<", *aligns[1:]])
     yield line()
-    yield from paragraph(f"({rules.short(comparison.conventions)})", screen)
+    estimate = "~ estimate; " if any(cell.startswith("~") for row in rows(comparison) for cell in row.cells) else ""
+    yield from paragraph(f"({estimate}{rules.short(comparison.conventions)})", screen)
 
 
 def _upright(comparison: Comparison) -> list[list[Span]]:
@@ -137,8 +140,11 @@ def heads(entry: Entry) -> str:
     return units.MISSING if found is None else " / ".join(units.exact(number) for number in found)
 
 
-def _memory(quantity: Quantity | None) -> str:
-    return units.memory(None if quantity is None else quantity.value)
+def _shown(quantity: Quantity | None, scale: Callable[[int], str] = units.memory) -> str:
+    """``~ 23.82 GFLOP`` for an estimate."""
+    if quantity is None:
+        return units.MISSING
+    return ("" if quantity.kind == "exact" else f"{MARKS[quantity.kind]} ") + scale(quantity.value)
 
 
 def _csv_row(entry: Entry, totals: Sequence[str]) -> list[object]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from txcalc import units
-from txcalc.answer.report import Quantity, Report
+from txcalc.answer.report import CacheLine, Quantity, Report
 from txcalc.answer.view import Alternative, View
 from txcalc.count.states import RECIPES
 
@@ -72,7 +72,7 @@ def _flops(report: Report) -> Iterator[Figure]:
     if back is None:
         yield _figure("FLOPs", t.flops_forward, units.flops, note="matmuls")
     else:
-        step = Quantity(value=t.flops_forward.value + back.value, unit="FLOP")
+        step = Quantity(value=t.flops_forward.value + back.value, unit="FLOP", kind=back.kind)
         yield _figure("FLOPs", step, units.flops, note="forward + backward")
         yield _figure("forward", t.flops_forward, units.flops, sub=True)
         yield _figure("backward", back, units.flops, sub=True)
@@ -84,13 +84,29 @@ def _cache(report: Report) -> Iterator[Figure]:
     t = report.totals
     if t.kv_cache_bytes is None:
         return
-    each = t.kv_cache_bytes_per_token
-    note = f"{units.memory(each.value)}/token" if each is not None else ""
-    label = "Recurrent state" if all(line.kind == "state" for line in report.caches) else "KV cache"
-    yield _figure(label, t.kv_cache_bytes, units.memory, note=note)
+    yield _figure(cache_label(report.caches), t.kv_cache_bytes, units.memory, note=_parts(report, t.kv_cache_bytes))
     if t.kv_cache_allocated_bytes is not None:
         note = f"blocks of {units.exact(report.workload.kv_block)}"
         yield _figure("allocated", t.kv_cache_allocated_bytes, units.memory, note=note, sub=True)
+
+
+def cache_label(caches: Sequence[CacheLine]) -> str:
+    """What to call all that these lines hold."""
+    kinds = {line.kind for line in caches}
+    if kinds == {"state"}:
+        return "Recurrent state"
+    return "Cached layer inputs" if kinds == {"inputs"} else "KV cache"
+
+
+def _parts(report: Report, all_of_it: Quantity) -> str:
+    """``16.00 KiB/token + 15.75 MiB states``: what grows with the tokens, and what does not."""
+    each = report.totals.kv_cache_bytes_per_token
+    parts = [] if each is None else [f"{units.memory(each.value)}/token"]
+    for kind, name in (("cross", "of the source"), ("state", "states")):
+        size = sum(line.bytes for line in report.caches if line.kind == kind)
+        if 0 < size < all_of_it.value:
+            parts.append(f"{units.memory(size)} {name}")
+    return " + ".join(parts)
 
 
 def _packing(report: Report) -> str:
@@ -108,7 +124,7 @@ def _activations(report: Report, other: Alternative | None) -> Iterator[Figure]:
     kernel = f"{report.workload.attention} attention" if matters else ""
     yield _figure(label, t.activation_bytes, units.memory, note=", ".join(filter(None, (kernel, _scores(scores)))))
     if other is not None and matters:
-        kept = Quantity(value=other.activation_bytes, unit="B")
+        kept = Quantity(value=other.activation_bytes, unit="B", kind=t.activation_bytes.kind)
         note = _scores(other.attention_score_bytes)
         yield _figure(f"if {other.attention}", kept, units.memory, note=note, sub=True)
 

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from txcalc import units
 from txcalc.answer.render import headings, rules
-from txcalc.answer.render.figures import Figure, figures, label
+from txcalc.answer.render.figures import Figure, cache_label, figures, label
 from txcalc.answer.render.grid import (
     GAP,
     Align,
@@ -183,7 +183,7 @@ def _details(view: View, screen: Screen) -> Iterator[Line]:
     sections = [
         ("Published", ("printed", "counted", "difference"), _published(view)),
         ("Weights", ("shape", "copies"), _weights(view)),
-        ("KV cache", ("kind", "layers", "tokens", "bytes", *_allocated(report)), _caches(report)),
+        (cache_label(report.caches), ("kind", "layers", "tokens", "bytes", *_allocated(report)), _caches(report)),
         ("Kept for backward", ("tensor", "shape", "times", "bytes"), _kept(report)),
         ("Sources", ("",), _sources(report) if view.verbose > 1 else []),
     ]

@@ -1,0 +1,93 @@
+"""What is said about a model holds for it: labels, marks and rules, of recurrent models and hybrids above all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import txcalc
+from txcalc.answer import compare as side_by_side
+from txcalc.answer.curves import attention_curve
+from txcalc.answer.defaults import workload
+from txcalc.answer.page.comparison import page
+from txcalc.answer.render.comparison import rows
+from txcalc.answer.render.figures import Figure, cache_label, figures
+from txcalc.answer.view import view
+
+SCAN = ["jamba", "mamba2", "minimax-01", "nemotron-h", "qwen3-next"]
+
+
+def shown(name: str, **given: Any) -> dict[str, Figure]:
+    return {figure.label: figure for figure in figures(view(txcalc.load(name), given))}
+
+
+def rules(name: str, **given: Any) -> dict[str, str]:
+    return {rule.id: rule.text for rule in txcalc.count(txcalc.load(name), **given).conventions}
+
+
+@pytest.mark.parametrize("name", SCAN)
+@pytest.mark.parametrize("attention", ["eager", "flash"])
+def test_what_rests_on_an_estimate_is_marked_as_one(name: str, attention: str) -> None:
+    """A sum of estimates, and the same run under the other attention, are no surer than their parts."""
+    found = shown(name, phase="training", attention=attention)
+    uncertain = {label for label in found if label in ("FLOPs", "forward", "backward", "per token", "Activations")
+                 or label.startswith("if ")}
+    assert {label for label, figure in found.items() if figure.mark == "~"} == uncertain
+    assert "recurrence" in rules(name)
+
+
+@pytest.mark.parametrize(("name", "label", "note"), [
+    ("jamba", "KV cache", "16.00 KiB/token + 15.75 MiB states"),
+    ("rnnsearch", "KV cache", "293.0 KiB of the source + 1.953 KiB states"),
+    ("t5-small", "KV cache", "12.00 KiB/token + 6.000 MiB of the source"),
+    ("mamba2", "Recurrent state", ""),
+    ("transformer-xl-enwik8-12l", "Cached layer inputs", "12.00 KiB/token"),
+    ("gopher", "KV cache", "5.000 MiB/token"),
+])
+def test_a_cache_is_called_what_it_holds(name: str, label: str, note: str) -> None:
+    found = shown(name)
+    assert found[label].note == note
+    assert cache_label(txcalc.count(txcalc.load(name)).caches) == label
+
+
+@pytest.mark.parametrize(("name", "absent", "present"), [
+    ("lstm-ptb-medium", {"masked", "attention", "no-flash", "kv-cache", "recurrence"}, {"states"}),
+    ("mamba2", {"masked", "attention", "no-flash", "kv-cache"}, {"states", "recurrence"}),
+    ("rnnsearch", {"attention", "recurrence"}, {"masked", "no-flash", "kv-cache", "states"}),
+    ("transformer-xl-enwik8-12l", {"attention", "kv-cache", "states"}, {"no-flash", "inputs", "masked"}),
+    ("gemma2-2b", {"attention", "states"}, {"no-flash", "kv-cache"}),
+    ("bert", {"kv-cache", "states", "no-flash"}, {"attention"}),
+    ("t5-small", {"no-flash", "states"}, {"attention", "relative-bias", "kv-cache"}),
+    ("jamba", {"no-flash"}, {"attention", "recurrence", "masked", "kv-cache", "states"}),
+])
+def test_a_rule_stands_only_where_it_holds(name: str, absent: set[str], present: set[str]) -> None:
+    found = set(rules(name))
+    assert not found & absent
+    assert present <= found
+
+
+def test_every_model_of_a_comparison_brings_its_own_rules() -> None:
+    models = [side_by_side.Named(txcalc.load(name)) for name in ("rnnsearch", "transformer-base")]
+    found = {rule.id for rule in side_by_side.compare(models, {"seq": 50}).conventions}
+    assert {"no-flash", "attention", "kv-cache", "states"} <= found
+
+
+def test_a_comparison_marks_estimates_and_names_states() -> None:
+    models = [side_by_side.Named(txcalc.load(name)) for name in ("mamba2", "gpt2")]
+    compared = side_by_side.compare(models, {"seq": 64})
+    cells = {row.label.strip(): row.cells for row in rows(compared)}
+    assert cells["FLOPs per token"] == ("~ 5.571 GFLOP", "249.4 MFLOP")
+    assert cells["Activations (train)"][0].startswith("~ ")
+    assert cells["Cache or state at max context"] == ("162.6 MiB", "36.00 MiB")
+    assert "~ 5.571 GFLOP" in page(compared)
+
+
+def test_a_curve_without_a_flash_kernel_does_not_describe_one() -> None:
+    def text(name: str) -> str:
+        spec = txcalc.load(name)
+        curve = attention_curve(spec, workload([spec], {})[0], [64])
+        return next(rule.text for rule in curve.conventions if rule.id == "score-matrix")
+
+    assert "log-sum-exp" not in text("gopher")
+    assert "log-sum-exp" in text("jamba")
