@@ -10,9 +10,13 @@ import txcalc
 from txcalc.answer import compare as side_by_side
 from txcalc.answer.curves import attention_curve
 from txcalc.answer.defaults import workload
+from txcalc.answer.explain.explain import explain
+from txcalc.answer.explain.explanation import QuantityName
 from txcalc.answer.page.comparison import page
 from txcalc.answer.render.comparison import rows
+from txcalc.answer.render.explanation_table import table
 from txcalc.answer.render.figures import Figure, cache_label, figures
+from txcalc.answer.render.grid import Screen
 from txcalc.answer.view import view
 
 SCAN = ["jamba", "mamba2", "minimax-01", "nemotron-h", "qwen3-next"]
@@ -91,3 +95,32 @@ def test_a_curve_without_a_flash_kernel_does_not_describe_one() -> None:
 
     assert "log-sum-exp" not in text("gopher")
     assert "log-sum-exp" in text("jamba")
+
+
+def explained(name: str, quantity: QuantityName, **given: Any) -> str:
+    spec = txcalc.load(name)
+    return table(explain(spec, workload([spec], given)[0], quantity), Screen())
+
+
+@pytest.mark.parametrize(("name", "quantity", "said", "unsaid"), [
+    ("lstm-ptb-medium", "flops", (), ("attention",)),
+    ("lstm-ptb-medium", "params", ("leaves out: tables and biases",), ("norms",)),
+    ("lstm-ptb-medium", "activations", (), ("flash",)),
+    ("lstm-ptb-medium", "kv-cache", ("Recurrent state",), ("KV cache", "attention")),
+    ("mamba2", "flops", ("the recurrence's own products", "~ estimate", "fused kernels"), ("attention",)),
+    ("mamba2", "kv-cache", ("2 bytes per element in bf16", "4 bytes per element of a linear"), ("KV cache",)),
+    ("minimax-01", "params", ("leaves out: tables, routers and norms",), ("biases and norms",)),
+    ("minimax-01", "flops", ("attention's own products and the recurrence's",), ("flash attention",)),
+    ("gpt2", "params", ("leaves out: tables, biases and norms",), ()),
+    ("gpt2", "activations", ("flash attention",), ("eager attention", "estimate")),
+    ("transformer-xl-enwik8-12l", "flops", ("scores of queries and distances",), ("2ND + 4LsdD", "4L·sdD")),
+    ("transformer-xl-enwik8-12l", "activations", ("eager attention", "no flash kernel"), ("log-sum-exp",)),
+    ("transformer-xl-enwik8-12l", "kv-cache", ("Cached layer inputs",), ()),
+    ("rnnsearch", "activations", ("eager attention", "no flash kernel"), ("flash attention",)),
+])
+def test_an_explanation_speaks_of_what_the_model_has(
+    name: str, quantity: QuantityName, said: tuple[str, ...], unsaid: tuple[str, ...]
+) -> None:
+    text = " ".join(explained(name, quantity).split())
+    assert [part for part in said if part not in text] == []
+    assert [part for part in unsaid if part in text] == []

@@ -67,9 +67,13 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
 
 def _recurrence(t: Trace) -> Iterator[Rule]:
     if any(op.kind == "recurrence" for op in t.ops):
-        kept = ", and the state of every step is kept for backward" if t.workload.keeps else ""
-        yield ("recurrence", f"a linear recurrence is counted step by step{kept}; fused kernels do "
-                             "otherwise, so its totals are estimates", None)
+        yield "recurrence", recurrence(t.workload), None
+
+
+def recurrence(workload: Workload) -> str:
+    """Why the totals of linear recurrences are estimates."""
+    kept = ", and the state of every step is kept for backward" if workload.keeps else ""
+    return f"a linear recurrence is counted step by step{kept}; fused kernels do otherwise, so its totals are estimates"
 
 
 def _cached(t: Trace) -> Iterator[Rule]:

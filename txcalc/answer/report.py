@@ -6,7 +6,7 @@ The same document is written as JSON and YAML; loading either gives an equal obj
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import txcalc
@@ -94,6 +94,14 @@ class CacheLine(Part):
     tokens: int
     bytes: int
     allocated_bytes: int | None
+
+
+def cache_name(kinds: Collection[str]) -> str:
+    """What to call caches of these kinds together."""
+    found = set(kinds)
+    if found == {"state"}:
+        return "Recurrent state"
+    return "Cached layer inputs" if found == {"inputs"} else "KV cache"
 
 
 class KeptTensor(Part):

@@ -33,10 +33,11 @@ from txcalc.answer.explain.quantities import DEFINITIONS, Definition, fit_phase,
 from txcalc.answer.explain.textbook import simplifications
 from txcalc.answer.fit import fit
 from txcalc.answer.published import compare_published
-from txcalc.answer.report import ModelInfo, Provenance, Quantity
+from txcalc.answer.report import ModelInfo, Provenance, Quantity, cache_name
+from txcalc.count.scores import is_fused
 from txcalc.spec.facts import architecture_fields
 from txcalc.spec.model import Model
-from txcalc.trace.workload import Workload
+from txcalc.trace.workload import AttentionKernel, Workload
 
 
 class DerivationError(RuntimeError):
@@ -115,9 +116,10 @@ def _explanation(
         model=info,
         workload=run.workload,
         quantity=quantity,
-        title=definition.title,
+        title=_title(run, quantity, definition),
         unit=total.unit,
         kind=total.kind,
+        kernel=_kernel(run, quantity),
         total=total.value,
         symbols=_symbols(run, found, closed),
         relations=tuple(map(equation, _always(run, names))),
@@ -131,10 +133,23 @@ def _explanation(
         terms=_terms(run, collected),
         simplifications=simplifications(run, quantity, closed, total.value),
         published=_published(run, definition),
-        notes=tuple(notes(quantity, run.spec, run.workload)),
+        notes=tuple(notes(quantity, run.spec, run.trace)),
         sources=_sources(run, quantity, found),
         provenance=provenance,
     )
+
+
+def _title(run: Run, quantity: QuantityName, definition: Definition) -> str:
+    name = cache_name({op.cache.name for op in run.trace.ops if op.cache is not None})
+    return name if quantity == "kv-cache" else definition.title
+
+
+def _kernel(run: Run, quantity: QuantityName) -> AttentionKernel | None:
+    """The kernel that runs: eager as well where no flash kernel computes this attention."""
+    cores = [op for op in run.trace.ops if op.kind == "core"]
+    if not cores or quantity not in ("flops-backward", "flops-training", "activations"):
+        return None
+    return "flash" if any(map(is_fused, cores)) else "eager"
 
 
 def _check(quantity: QuantityName, derived: Fraction, counted: int) -> None:

@@ -10,7 +10,7 @@ from typing import Final, Literal, get_args
 
 from txcalc.answer.report import Kind, ModelInfo, Provenance
 from txcalc.document import Part
-from txcalc.trace.workload import Workload
+from txcalc.trace.workload import AttentionKernel, Workload
 
 SCHEMA: Final = "txcalc/explain/v1"
 QuantityName = Literal[
@@ -127,6 +127,7 @@ class Explanation(Part):
 
     ``relations`` hold in every formula here, ``substitutions`` (``f = 4d``) in the closed form only; ``assumptions``
     are the sides taken of minima. ``terms`` are those of the closed form, each with its value.
+    ``kernel``: the attention kernel, where it changes the quantity.
     """
 
     schema: Literal["txcalc/explain/v1"] = SCHEMA
@@ -136,6 +137,7 @@ class Explanation(Part):
     title: str
     unit: str
     kind: Kind
+    kernel: AttentionKernel | None = None
     total: int
     symbols: tuple[Symbol, ...]
     relations: tuple[Formula, ...]

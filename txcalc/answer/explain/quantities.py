@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, Literal, NamedTuple
 
+from txcalc.answer.conventions import recurrence
 from txcalc.answer.explain.explanation import QuantityName
 from txcalc.answer.explain.why import MEASURED
 from txcalc.answer.report import Quantity, Totals
 from txcalc.count.activations import kept
 from txcalc.count.params import params
+from txcalc.count.scores import is_fused
 from txcalc.count.states import RECIPES
 from txcalc.count.weights import weight_bytes
 from txcalc.spec.errors import SpecError
@@ -82,8 +84,9 @@ def missing(quantity: QuantityName, spec: Model) -> SpecError:
     return SpecError(f"{spec.name} has neither attention nor a recurrence, so that it has no KV cache")
 
 
-def notes(quantity: QuantityName, spec: Model, workload: Workload) -> Iterator[str]:
+def notes(quantity: QuantityName, spec: Model, t: Trace) -> Iterator[str]:
     """What a reader may wonder about."""
+    workload = t.workload
     tied = isinstance(spec.head, LMHead) and spec.head.tied
     if tied and quantity in ("params", "active-params", "weights", "training-state"):
         yield "the output head is tied to the token table: its weights are counted there, once"
@@ -97,15 +100,27 @@ def notes(quantity: QuantityName, spec: Model, workload: Workload) -> Iterator[s
             yield (f"quantization ({spec.quantization.method}): codes of {spec.quantization.bits} bits with their "
                    "scales, less the same matrices in the dtype")
     if quantity in ("kv-cache", "kv-cache-per-token"):
-        yield f"{BYTES[workload.kv_dtype]} bytes per element in {workload.kv_dtype}"
+        yield from _widths(t)
     if quantity == "flops-per-token":
         yield "the forward pass divided by its batch × seq tokens"
     if quantity.startswith("flops"):
         yield "1 multiply-accumulate = 2 FLOPs; softmax, norms, activations and additions are not counted"
     if quantity == "activations":
         yield MEASURED
-        if workload.attention == "flash":
+        if any(map(is_fused, t.ops)):
             yield "flash attention keeps no s × s tensor; --attention eager shows what it saves"
+        elif workload.attention == "flash" and any(op.kind == "core" for op in t.ops):
+            yield "no flash kernel computes this attention, so that its scores are kept"
+    if any(op.kind == "recurrence" for op in t.ops) and (quantity == "activations" or quantity.startswith("flops")):
+        yield recurrence(workload)
+
+
+def _widths(t: Trace) -> Iterator[str]:
+    roles = {op.cache.role for op in t.ops if op.cache is not None}
+    if "kv" in roles:
+        yield f"{BYTES[t.workload.kv_dtype]} bytes per element in {t.workload.kv_dtype}"
+    if "float32" in roles:
+        yield f"{BYTES['fp32']} bytes per element of a linear recurrence's state, in fp32"
 
 
 def _weights(often: Often, scale: Callable[[Trace], int] = lambda _: 1) -> Callable[[Trace], Iterator[Amount]]:

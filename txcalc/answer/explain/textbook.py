@@ -20,6 +20,9 @@ from txcalc.trace.workload import BYTES
 
 Finder = Callable[[Run, Poly], Iterator["Candidate"]]
 
+_MORE_SCORES = ("relative", "disentangled", "transformer-xl")
+"""Positions whose scores are sums that no flash kernel computes."""
+
 MOST_TERMS = 4
 """A formula of more terms is no simplification."""
 
@@ -109,10 +112,10 @@ def _params(run: Run, closed: Poly) -> Iterator[Candidate]:
     source = f"{_KAPLAN} and table 1" if classic else "the terms of two widths in the closed form"
     if len(layers.terms) < len(closed.terms):
         outside = run.totals.params_non_embedding.value
-        yield Candidate(layers, "biases and norms", source, of="non-embedding parameters", exact=outside)
-        yield Candidate(layers, "tables, biases and norms", source)
+        yield Candidate(layers, _small(run), source, of="non-embedding parameters", exact=outside)
+        yield Candidate(layers, _small(run, tables=True), source)
     if tables and len(layers.terms) + len(tables.terms) < len(closed.terms):
-        yield Candidate(layers + tables, "biases and norms", source)
+        yield Candidate(layers + tables, _small(run), source)
     spec = run.spec
     if (_gpt_like(run) and isinstance(spec.position, LearnedPosition) and {"V", "n"} <= set(run.values)
             and classic and isinstance(spec.head, LMHead) and spec.head.tied):
@@ -120,10 +123,25 @@ def _params(run: Run, closed: Poly) -> Iterator[Candidate]:
         yield Candidate(poly, "the final norm", f"{_MEGATRON}, its formula for P")
 
 
+def _small(run: Run, *, tables: bool = False) -> str:
+    """What the other weights are, of one width each."""
+    found = [(op.kind, name) for op in run.trace.ops for name, _ in op.weights]
+    there = {
+        "routers": any(kind == "router" for kind, _ in found), "biases": any("bias" in name for _, name in found),
+        "norms": any(kind == "norm" for kind, _ in found),
+    }
+    return _listed([*(["tables"] if tables else []), *(name for name, yes in there.items() if yes)])
+
+
+def _listed(names: list[str]) -> str:
+    *first, last = names or ["nothing"]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def _active(run: Run, closed: Poly) -> Iterator[Candidate]:
     layers = Poly(tuple(term for term in closed.terms if is_layers(term[0]) and degree(term[0]) >= 4))
     if layers and len(layers.terms) < min(len(closed.terms), MOST_TERMS + 1):
-        yield Candidate(layers, "tables, biases, norms", "the terms of two widths in the closed form")
+        yield Candidate(layers, _small(run, tables=True), "the terms of two widths in the closed form")
 
 
 # ---------------------------------------------------------------- FLOPs
@@ -140,12 +158,13 @@ def _flops(per_token: int, *, each: bool = False) -> Finder:
         letters, tokens = ("N", {}) if each else ("N D", {"D": w.batch * w.seq})
         of = "" if each else f", D = {w.batch * w.seq:,} tokens"
         active = t.params_active.value
+        own = _mixing(run)
         yield Candidate(
-            _term(per_token, letters), "attention's own products; counts tables that are only looked up",
+            _term(per_token, letters), f"{own or 'nothing'}; counts tables that are only looked up",
             f"{_KAPLAN}; arXiv 2203.15556, Table A4", f"N = {active:,} {kind}parameters{of}", {"N": active, **tokens},
         )
         yield Candidate(
-            _term(per_token, letters), "attention's own products, and the logits", _KAPLAN,
+            _term(per_token, letters), f"{own}, and the logits" if own else "the logits", _KAPLAN,
             f"N = {outside:,} {kind}non-embedding parameters{of}", {"N": outside, **tokens},
         )
         yield from _with_attention(run, per_token, letters, {"N": t.params_active.value, **tokens}, each=each)
@@ -153,11 +172,20 @@ def _flops(per_token: int, *, each: bool = False) -> Finder:
     return find
 
 
+def _mixing(run: Run) -> str:
+    """The products of activations with one another, which parameters do not tell."""
+    kinds = {op.kind for op in run.trace.ops}
+    names = {"core": "attention's own products", "recurrence": "the recurrence's own products"}
+    return " and ".join(name for kind, name in names.items() if kind in kinds)
+
+
 def _with_attention(
     run: Run, per_token: int, letters: str, values: dict[str, int], *, each: bool
 ) -> Iterator[Candidate]:
     """PaLM's rule: 6 N + 12 L H Q T for a token of training, a third of it forward."""
     spec = run.spec
+    if spec.position.kind in _MORE_SCORES:
+        return
     if not (_one_stack(spec) and isinstance(spec.attention, Attention) and spec.attention.window is None
             and {"L", "s", "h", "k"} <= set(run.values) and spec.recurrent is None and is_causal(spec)):
         return
@@ -204,6 +232,8 @@ def _cache(*, per_token: bool) -> Finder:
 
 def _activations(run: Run, closed: Poly) -> Iterator[Candidate]:
     w = run.workload
+    if run.spec.position.kind in _MORE_SCORES:
+        return
     if not _gpt_like(run) or BYTES[w.dtype] != 2 or w.device != "cuda" or not {"b", "s"} <= set(run.values):
         return
     linear, square = (34, 5) if w.dropout else (32, 2)

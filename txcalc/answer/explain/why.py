@@ -94,7 +94,7 @@ _WEIGHTS: Final = {
         "arXiv 1901.02860, section 3.3",
     ),
     "recurrent": Basis(
-        "recurrence: projections in and out, and a short convolution",
+        "recurrence: projections in and out, and a short convolution where it has one",
         "arXiv 2405.21060, section 7; arXiv 2412.06464",
     ),
     "cell": Basis(
@@ -116,7 +116,8 @@ _WEIGHTS: Final = {
     "elementwise": Basis("bare weights: their shape", "the model's own program"),
 }
 _SPECIAL: Final = {
-    ("attention", "kv_down"): "latent", ("attention", "position"): "distances", ("feed_forward", "gate"): "gated",
+    ("attention", "kv_down"): "latent", ("attention", "position"): "distances",
+    ("attention", "by_distance"): "by_distance", ("feed_forward", "gate"): "gated",
     ("recurrent", "hidden"): "cell", ("recurrent", "conv"): "convolution", ("recurrent", "out_proj"): "recurrent",
 }
 """Projections that only one kind of layer has; the last one found decides."""
@@ -126,6 +127,10 @@ _FLOPS: Final = {
     "core": Basis(
         "attention core: 2 × queries × keys × width, once for scores and once for values",
         f"arXiv 1706.03762, equation 1; {_FLOP_COUNTER}, bmm",
+    ),
+    "by_distance": Basis(
+        "attention with distances: the same once more, for the scores of queries and distances",
+        "arXiv 1901.02860, section 3.3",
     ),
     "router": Basis("router: 2 × rows × width × experts", f"{_FLOP_COUNTER}, mm"),
     "recurrence": Basis(
@@ -150,7 +155,7 @@ _BACKWARD: Final = {
 }
 _CACHE: Final = {
     "self": Basis(
-        "keys and values of every layer, for each token", "arXiv 1911.02150, section 3; arXiv 2305.13245"
+        "keys and values of every attention layer, for each token", "arXiv 1911.02150, section 3; arXiv 2305.13245"
     ),
     "latent": Basis("one latent and one rotary key for all heads, for each token", "arXiv 2405.04434, section 2.1"),
     "inputs": Basis("the input of every layer, for each token", "arXiv 1901.02860, section 3.2"),

@@ -65,7 +65,7 @@ def conditions(explained: Explanation) -> list[str]:
     if explained.quantity in ("params", "active-params"):
         return []
     w = explained.workload
-    return [*headings.run(w, frozenset()), f"{w.attention} attention"]
+    return [*headings.run(w, frozenset()), *([f"{explained.kernel} attention"] if explained.kernel else [])]
 
 
 def _lines(e: Explanation, screen: Screen, pick: Pick) -> Iterator[Line]:
@@ -189,7 +189,8 @@ def _closed(e: Explanation, screen: Screen, pick: Pick) -> Iterator[Line]:
     unit = {"B": " B", "B/token": " B"}.get(e.unit, "")
     human = amount(e, e.total)
     exactly = units.exact(e.total) + unit
-    yield (Span("= "), Span(exactly, "bold"), Span("" if human == exactly else f"   {human}"))
+    sure = "   ~  estimate" if e.kind == "estimate" else ""
+    yield (Span("= "), Span(exactly, "bold"), Span(("" if human == exactly else f"   {human}") + sure))
 
 
 def _formula(shown: str, screen: Screen, mark: str) -> Iterator[Line]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from txcalc import units
-from txcalc.answer.report import CacheLine, Quantity, Report
+from txcalc.answer.report import CacheLine, Quantity, Report, cache_name
 from txcalc.answer.view import Alternative, View
 from txcalc.count.states import RECIPES
 
@@ -92,10 +92,7 @@ def _cache(report: Report) -> Iterator[Figure]:
 
 def cache_label(caches: Sequence[CacheLine]) -> str:
     """What to call all that these lines hold."""
-    kinds = {line.kind for line in caches}
-    if kinds == {"state"}:
-        return "Recurrent state"
-    return "Cached layer inputs" if kinds == {"inputs"} else "KV cache"
+    return cache_name({line.kind for line in caches})
 
 
 def _parts(report: Report, all_of_it: Quantity) -> str:
