@@ -350,3 +350,13 @@ def test_json_places() -> None:
     assert document.where(("a", "b", 1)) == (3, 5)
     with pytest.raises(SpecError):
         read_json('{"a": 1} x', "x")
+
+
+# ---------------------------------------------------------------- fields that files in use have
+
+
+def test_gemma_2_may_give_its_window_twice(tmp_path: Path) -> None:
+    gemma = {**FACTS["gemma-2-2b"]["config"], "sliding_window": 4096}
+    once = params(config(tmp_path, gemma))
+    assert params(config(tmp_path, gemma, sliding_window_size=4096)) == once
+    assert "only 4096 is understood, got 512" in bad("count", config(tmp_path, gemma, sliding_window_size=512))

@@ -35,6 +35,8 @@ def presets(
 ) -> None:
     """List the presets, or show one.
 
+    Those of TXCALC_PRESETS, a folder of YAML files, come beside the built-in ones.
+
     Example: txcalc presets --search llama
     """
     if ctx.invoked_subcommand is not None:

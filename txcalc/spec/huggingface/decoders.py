@@ -98,6 +98,7 @@ def gemma2(c: Config, kind: str) -> Data:
     spec = gemma(c, kind)
     spec["norm"] = rms(placement="sandwich")
     _softcaps(c, spec)
+    c.only("sliding_window_size", c.take("sliding_window"))  # Gemma 2 9B's own file says it twice
     layers = spec["layers"]
     default = ["full_attention" if (i + 1) % 2 == 0 else "sliding_attention" for i in range(layers)]
     return sliding(c, spec, default)
