@@ -238,6 +238,19 @@ def test_what_is_held_while_decoding() -> None:
         assert not [op.path for op in t.ops if op.path.endswith(("keys", "initial_hidden")) and op.flops]
 
 
+@every_cell
+@pytest.mark.parametrize("initial", [None, {"bias": True}])
+def test_a_decoded_token_costs_one_step(kind: str, initial: dict[str, Any] | None) -> None:
+    """As much as one more position of a forward pass over the same source, whatever the past is."""
+    fields = search(kind=kind, initial=initial)
+    if kind != "gru":
+        del fields["recurrent"]["reset"]
+    spec = Model.model_validate(fields)
+    one, two = (flops.forward_flops(run(spec, seq=n)) for n in (1, 2))
+    for past in (1, 6):
+        assert flops.forward_flops(run(spec, phase="decode", seq=1, past=past)) == two - one > 0
+
+
 def test_only_a_stack_that_generates_holds_a_state() -> None:
     assert kv_cache.kv_cache_bytes(run(language_model("lstm", 2, 11, both=True))) is None
     assert kv_cache.kv_cache_bytes(run(language_model("lstm", 2, 11))) == 2 * 2 * 2 * 11 * 4

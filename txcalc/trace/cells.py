@@ -183,7 +183,7 @@ def _initial(t: Trace, spec: InitialState, name: str, memory: Tensor, hidden: Nu
     width = width // 2 if spec.of == "reverse" else width
     last = t.tensor(0, width) if t.workload.phase == "decode" else memory.view(b, width)
     state = ops.linear(t, f"initial_{name}", last, hidden, bias=spec.bias)
-    return ops.activation(t, f"initial_{name}_tanh", state, "tanh")
+    return ops.activation(t, f"initial_{name}_tanh", state, "tanh").view(b, hidden)
 
 
 def _source(t: Trace, spec: AdditiveAttention, memory: Tensor) -> None:
