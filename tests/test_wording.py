@@ -17,6 +17,7 @@ from txcalc.answer.render.comparison import rows
 from txcalc.answer.render.explanation_table import table
 from txcalc.answer.render.figures import Figure, cache_label, figures
 from txcalc.answer.render.grid import Screen
+from txcalc.answer.render.rules import short
 from txcalc.answer.view import view
 
 SCAN = ["jamba", "mamba2", "minimax-01", "nemotron-h", "qwen3-next"]
@@ -69,6 +70,13 @@ def test_a_rule_stands_only_where_it_holds(name: str, absent: set[str], present:
     found = set(rules(name))
     assert not found & absent
     assert present <= found
+
+
+@pytest.mark.parametrize(("name", "rule"), [("deepseek-v3", "latents"), ("gopher", "distances")])
+def test_what_multiplies_a_decoded_token_is_said_below_it(name: str, rule: str) -> None:
+    found = txcalc.count(txcalc.load(name), phase="decode", past=2000).conventions
+    assert {each.id: each.text for each in found}[rule] in short(found)
+    assert "latents" not in rules(name)
 
 
 def test_every_model_of_a_comparison_brings_its_own_rules() -> None:

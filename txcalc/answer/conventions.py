@@ -40,6 +40,7 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
                           "and the output head", None),
         ("active", "active parameters: each token's top experts, and everything that is always on", None),
         *_cached(t),
+        *_expanded(t),
         *(_attention(t) if attends else []),
         ("kept", _KEPT[workload.device], "--device"),
         ("dropout", _dropout(workload), "--dropout"),
@@ -91,6 +92,13 @@ def _cached(t: Trace) -> Iterator[Rule]:
     elif states:
         others = f", those of cells and convolutions in {width}" if "kv" in states else ""
         yield "states", f"states of linear recurrences in fp32{others}", "--kv-dtype" if others else None
+
+
+def _expanded(t: Trace) -> Iterator[Rule]:
+    latent = any(op.cache is not None and op.cache.name == "latent" for op in t.ops)
+    if latent and t.workload.past:
+        yield ("latents", "cached latents are expanded to keys and values of all heads in every run; kernels that absorb "
+                          "those projections do not", None)
 
 
 def _attention(t: Trace) -> Iterator[Rule]:
