@@ -97,8 +97,8 @@ def _cached(t: Trace) -> Iterator[Rule]:
 def _expanded(t: Trace) -> Iterator[Rule]:
     latent = any(op.cache is not None and op.cache.name == "latent" for op in t.ops)
     if latent and t.workload.past:
-        yield ("latents", "cached latents are expanded to keys and values of all heads in every run; kernels that absorb "
-                          "those projections do not", None)
+        yield ("latents", "cached latents are expanded to keys and values of all heads in every run; kernels that "
+                          "absorb those projections do not", None)
 
 
 def _attention(t: Trace) -> Iterator[Rule]:
