@@ -253,7 +253,7 @@ def test_a_broken_preset_of_the_users_own_is_listed_with_its_error(
 ) -> None:
     (tmp_path / "mine.yaml").write_text("name: mine\nlayres: 3\n")
     monkeypatch.setenv("TXCALC_PRESETS", str(tmp_path))
-    assert "unknown field" in good("presets")
+    assert "unknown field" in " ".join(good("presets").split())  # whose lines break where the path lets them
 
 
 @pytest.mark.parametrize("document", ["preset", "report", "comparison", "attention", "mixers", "explanation", "diff"])
