@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -17,6 +18,8 @@ class ResolvePresets(BuildHookInterface[Any]):
         try:
             from txcalc.spec import resolved
 
-            resolved.write()
+            # In a checkout that may not be written to, presets are validated whenever they are read.
+            with contextlib.suppress(OSError):
+                resolved.write()
         finally:
             sys.path.remove(self.root)
