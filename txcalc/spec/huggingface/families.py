@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from txcalc.spec.huggingface import decoders, encoders, experts, hybrids, llamas, seq2seq, vision
+from txcalc.spec.huggingface import decoders, encoders, experts, gpts, hybrids, llamas, seq2seq, vision
 from txcalc.spec.huggingface.encoders import encoder_classes
 from txcalc.spec.huggingface.importer import Family, decoder_classes
 from txcalc.spec.huggingface.seq2seq import seq2seq_classes, t5_classes
@@ -45,17 +45,17 @@ FAMILIES: Final[dict[str, Family]] = {
     "ministral3": Family(decoders.mistral, decoder_classes("Ministral3")),
     "cwm": Family(llamas.cwm, decoder_classes("Cwm")),
     "vaultgemma": Family(llamas.vaultgemma, decoder_classes("VaultGemma")),
-    "gpt2": Family(decoders.gpt2, _GPT2),
-    "openai-gpt": Family(decoders.openai_gpt, {"OpenAIGPTLMHeadModel": "lm", "OpenAIGPTModel": "none"}),
-    "gpt_bigcode": Family(decoders.gpt_bigcode, decoder_classes("GPTBigCode")),
-    "gpt_neo": Family(decoders.gpt_neo, decoder_classes("GPTNeo")),
-    "gptj": Family(decoders.gptj, decoder_classes("GPTJ")),
-    "codegen": Family(decoders.gptj, decoder_classes("CodeGen")),
-    "gpt_neox": Family(decoders.gpt_neox, decoder_classes("GPTNeoX")),
-    "opt": Family(decoders.opt, decoder_classes("OPT")),
-    "bloom": Family(decoders.bloom, decoder_classes("Bloom")),
-    "mpt": Family(decoders.mpt, decoder_classes("Mpt")),
-    "falcon": Family(decoders.falcon, decoder_classes("Falcon")),
+    "gpt2": Family(gpts.gpt2, _GPT2),
+    "openai-gpt": Family(gpts.openai_gpt, {"OpenAIGPTLMHeadModel": "lm", "OpenAIGPTModel": "none"}),
+    "gpt_bigcode": Family(gpts.gpt_bigcode, decoder_classes("GPTBigCode")),
+    "gpt_neo": Family(gpts.gpt_neo, decoder_classes("GPTNeo")),
+    "gptj": Family(gpts.gptj, decoder_classes("GPTJ")),
+    "codegen": Family(gpts.gptj, decoder_classes("CodeGen")),
+    "gpt_neox": Family(gpts.gpt_neox, decoder_classes("GPTNeoX")),
+    "opt": Family(gpts.opt, decoder_classes("OPT")),
+    "bloom": Family(gpts.bloom, decoder_classes("Bloom")),
+    "mpt": Family(gpts.mpt, decoder_classes("Mpt")),
+    "falcon": Family(gpts.falcon, decoder_classes("Falcon")),
     "mixtral": Family(experts.mixtral, decoder_classes("Mixtral")),
     "qwen2_moe": Family(experts.qwen2_moe, decoder_classes("Qwen2Moe")),
     "qwen3_moe": Family(experts.qwen3_moe, decoder_classes("Qwen3Moe")),
