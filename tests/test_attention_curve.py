@@ -511,3 +511,8 @@ def test_bad_input_is_one_line(tiny: str, args: tuple[str, ...], says: str) -> N
     assert result.exit_code == 2
     assert says in result.stderr and result.stderr.count("\n") == 1
     assert result.stdout == ""
+
+
+def test_what_rests_on_an_estimate_says_so() -> None:
+    assert "its totals are estimates" in " ".join(run("attention", "jamba-v0.1", "--seq", "64").stdout.split())
+    assert "estimate" not in run("attention", "gpt2", "--seq", "64").stdout

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from txcalc.answer.validation import Row
 from txcalc.check.checkpoint import compare_checkpoint, read_checkpoint
 from txcalc.check.gguf import MAGIC
-from txcalc.check.validate import Row
 from txcalc.spec.errors import SpecError
 from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model

@@ -256,7 +256,9 @@ def test_a_broken_preset_of_the_users_own_is_listed_with_its_error(
     assert "unknown field" in " ".join(good("presets").split())  # whose lines break where the path lets them
 
 
-@pytest.mark.parametrize("document", ["preset", "report", "comparison", "attention", "mixers", "explanation", "diff"])
+@pytest.mark.parametrize("document", [
+    "preset", "report", "comparison", "attention", "mixers", "explanation", "diff", "validation", "presets",
+])
 def test_schemas_are_valid(document: str) -> None:
     import jsonschema
 
@@ -265,6 +267,8 @@ def test_schemas_are_valid(document: str) -> None:
     args = {
         "report": ("count", "gpt2"), "comparison": ("compare", "gpt2", "gpt3"), "attention": ("attention", "gpt2"),
         "mixers": ("mixers",), "explanation": ("explain", "gpt2", "params"), "diff": ("diff", "gpt2", "gpt2-medium"),
+        "validation": ("validate", "gpt2", "--against", "published"),
+        "presets": ("presets", "--search", "gpt"),
     }.get(document)
     data = json.loads(good(*args, "--json")) if args else read_yaml(TINY, "tiny").data
     jsonschema.validate(data, schema)

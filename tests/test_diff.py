@@ -234,3 +234,10 @@ def test_nothing_differs() -> None:
 def test_bad_calls(args: tuple[str, ...], message: str) -> None:
     result = run("diff", *args)
     assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("form", ["table", "md"])
+def test_an_estimate_is_marked(form: str) -> None:
+    shown = good("diff", "gpt2", "mamba2-2.7b", "-f", form).replace("\\~", "~")
+    assert "→ ~ 5" in shown and "~ estimate; " in shown
+    assert "~" not in good("diff", "gpt2", "gpt2-medium", "-f", form)

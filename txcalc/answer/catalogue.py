@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 from txcalc import units
 from txcalc.answer.render.grid import Align, Line, Screen, Span, grid, line, paragraph, text, total_width, widths
 from txcalc.count import params
+from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.library import PresetInfo, find, names, unknown
 from txcalc.spec.presets import load
@@ -17,31 +17,26 @@ from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(Part):
     """A preset, its weights, or the reason why it cannot be counted."""
 
     name: str
     family: str | None
     aliases: tuple[str, ...]
-    summary: str | None
-    params: int | None
-    params_active: int | None
+    summary: str | None = None
+    params: int | None = None
+    params_active: int | None = None
     path: str
     origin: str
     shadows: str | None
     error: str | None = None
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(Part):
     """Presets by family, in the order of the library."""
 
+    schema: Literal["txcalc/presets/v1"] = "txcalc/presets/v1"
     presets: tuple[Listed, ...]
-
-    def to_data(self) -> dict[str, Any]:
-        """As plain data, for JSON."""
-        return {"schema": "txcalc/presets/v1", "presets": [asdict(preset) for preset in self.presets]}
 
 
 def listing(search: str | None = None) -> Listing:
@@ -52,7 +47,7 @@ def listing(search: str | None = None) -> Listing:
     found = tuple(listed for info in names() if _matches(listed := _listed(info), search))
     if search is not None and not found:
         raise SpecError(f"no preset mentions {search!r}", field="search")
-    return Listing(tuple(sorted(found, key=lambda preset: (preset.family or "", preset.params or 0))))
+    return Listing(presets=tuple(sorted(found, key=lambda preset: (preset.family or "", preset.params or 0))))
 
 
 def shown(name: str) -> str:
@@ -69,15 +64,17 @@ def table(listed: Listing, screen: Screen) -> str:
 
 
 def _listed(info: PresetInfo) -> Listed:
-    rest: dict[str, Any] = {"path": info.path, "origin": info.origin, "shadows": info.shadows}
+    where: dict[str, Any] = {
+        "name": info.name, "aliases": info.aliases, "path": info.path, "origin": info.origin, "shadows": info.shadows,
+    }
     try:
         spec = load(info.name).model
         t = trace(spec, Workload(seq=1))
     except SpecError as error:
-        return Listed(info.name, info.family, info.aliases, None, None, None, **rest, error=str(error))
-    family = spec.family or info.family
+        return Listed(**where, family=info.family, error=str(error))
     return Listed(
-        info.name, family, info.aliases, spec.summary, params.params(t), params.active_params(t), **rest
+        **where, family=spec.family or info.family, summary=spec.summary, params=params.params(t),
+        params_active=params.active_params(t),
     )
 
 

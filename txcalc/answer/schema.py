@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from txcalc.answer.catalogue import Listing
 from txcalc.answer.compare import Comparison
 from txcalc.answer.curves import AttentionCurve
 from txcalc.answer.diff import Diff
 from txcalc.answer.explain.explanation import Explanation
 from txcalc.answer.mixers import MixerTable
 from txcalc.answer.report import Report
+from txcalc.answer.validation import Validations
 from txcalc.spec.base import Switches
 from txcalc.spec.errors import SpecError, nearest
 from txcalc.spec.model import Model
@@ -17,7 +19,8 @@ from txcalc.trace.workload import FILLED, LEAST
 
 DOCUMENTS: dict[str, type[Any]] = {
     "preset": Model, "report": Report, "comparison": Comparison, "attention": AttentionCurve, "mixers": MixerTable,
-    "explanation": Explanation, "diff": Diff,
+    "explanation": Explanation, "diff": Diff, "validation": Validations,
+    "presets": Listing,
 }
 
 _FOLLOWING: Final = ("layers", "context")
@@ -69,6 +72,8 @@ def _any_of(schema: dict[str, Any]) -> None:
 
 def _bounded(schema: dict[str, Any]) -> None:
     """What a workload checks by itself, and its types do not say."""
+    if "Workload" not in schema["$defs"]:
+        return
     fields = schema["$defs"]["Workload"]["properties"]
     for name, least in LEAST.items():
         whole = next(each for each in fields[name].get("anyOf", [fields[name]]) if each["type"] == "integer")

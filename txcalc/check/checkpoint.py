@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+from txcalc.answer.validation import Row
 from txcalc.check.gguf import MAGIC, read_gguf
 from txcalc.check.safetensors import read_index, read_safetensors
 from txcalc.check.stored import Checkpoint, Reader
-from txcalc.check.validate import Row
 from txcalc.count.params import params
 from txcalc.count.weights import weight_bytes
 from txcalc.spec.errors import SpecError

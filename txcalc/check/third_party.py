@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from txcalc.answer.published import compare_published
 from txcalc.answer.report import count
-from txcalc.check.validate import Row, Validation
+from txcalc.answer.validation import Row, Validation
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import positions
 from txcalc.spec.huggingface.families import FAMILIES
@@ -42,8 +42,8 @@ def against_published(spec: Model) -> Validation:
             differences=(row.note,) if row.note else ())
         for row in compare_published(spec, report.totals)
     )
-    return Validation(model=spec.name, against="published figures", device=None, rows=rows,
-                      left_out=() if rows else ("no figure is published for it",))
+    return Validation.of(spec.name, "published figures", rows,
+                         left_out=() if rows else ("no figure is published for it",))
 
 
 def against_transformers(spec: Model, config: dict[str, Any]) -> Validation:
@@ -83,8 +83,8 @@ def against_transformers(spec: Model, config: dict[str, Any]) -> Validation:
                 rows.append(row("KV cache", totals.kv_cache_bytes.value, _cache_bytes(out.past_key_values)))
         except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
             missing = (f"FLOPs: the class does not run on sizes alone ({str(error).splitlines()[0][:80]})",)
-    return Validation(model=spec.name, against=f"transformers {transformers.__version__}, {type(live).__name__}",
-                      device="meta", rows=tuple(rows), left_out=missing)
+    return Validation.of(spec.name, f"transformers {transformers.__version__}, {type(live).__name__}", rows,
+                         device="meta", left_out=missing)
 
 
 def _instantiate(config: dict[str, Any]) -> Any:

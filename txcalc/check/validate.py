@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
+from txcalc.answer.validation import Row, Validation
 from txcalc.check.sibling import sibling
 from txcalc.count import activations, kv_cache, params
-from txcalc.document import Part
 from txcalc.spec.facts import is_causal, located_blocks, positions
 from txcalc.spec.inputs import TokenInput
 from txcalc.spec.model import Model
@@ -22,32 +22,6 @@ from txcalc.trace.workload import DType, Workload
 Device = Literal["cpu", "cuda"]
 BATCH, SEQ, SOURCE, STEPS = 2, 13, 11, 5
 CURVE = (256, 512, 1024, 2048, 4096)
-
-
-class Row(Part):
-    """One comparison. ``how`` says on what it was measured; ``differences`` name what disagrees, one by one."""
-
-    quantity: str
-    counted: int | None
-    measured: int | None
-    verdict: Literal["equal", "explained", "DIFFERS"]
-    how: str
-    differences: tuple[str, ...] = ()
-
-
-class Validation(Part):
-    """All comparisons of one model. ``left_out`` says what was not compared, and why."""
-
-    model: str
-    against: str
-    device: str | None
-    rows: tuple[Row, ...]
-    left_out: tuple[str, ...] = ()
-
-    @property
-    def agrees(self) -> bool:
-        """Whether there is something compared and nothing differs."""
-        return bool(self.rows) and all(row.verdict != "DIFFERS" for row in self.rows)
 
 
 class Case(NamedTuple):
@@ -101,8 +75,7 @@ def validate(
     rows += sibling_rows(small, device, progress)
     gc.collect()  # modules and their hooks point at each other: a long run would keep them all
     version = torch.__version__.partition("+")[0]
-    return Validation(model=spec.name, against=f"PyTorch {version}", device=device, rows=tuple(rows),
-                      left_out=left_out(spec))
+    return Validation.of(spec.name, f"PyTorch {version}", rows, device=device, left_out=left_out(spec))
 
 
 def sibling_rows(small: Model, device: Device, progress: Callable[[str], None]) -> list[Row]:

@@ -1,4 +1,4 @@
-"""``txcalc schema preset|report``."""
+"""``txcalc schema DOCUMENT``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def schema(
     ctx: typer.Context,
     document: Annotated[
         str, typer.Argument(metavar="DOCUMENT", show_default=False,
-                            help="preset, report, comparison, attention, mixers, explanation or diff.",
+                            help="preset, report, comparison, attention, mixers, explanation, diff, validation "
+                                 "or presets.",
                             autocompletion=complete_document)
     ],
     common: CommonOptions,

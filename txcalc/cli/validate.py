@@ -10,7 +10,8 @@ import typer
 from txcalc.cli.options import CommonOptions, OutputOptions, SetOption, complete_model, grouped
 
 if TYPE_CHECKING:
-    from txcalc.check.validate import Device, Validation
+    from txcalc.answer.validation import Validation
+    from txcalc.check.validate import Device
     from txcalc.spec.loaded import Loaded
 
 app = typer.Typer(
@@ -46,7 +47,8 @@ def validate(
 
     Example: txcalc validate gpt2
     """
-    from txcalc.check.render import document, table
+    from txcalc.answer.render.validation import table
+    from txcalc.answer.validation import Validations
     from txcalc.cli import write
     from txcalc.cli.models import load
     from txcalc.cli.progress import progress
@@ -62,7 +64,7 @@ def validate(
         raise SpecError("name a model, or give --all")
     compare = _comparison(against, device)
     wanted = [info.name for info in names()] if every else models or []
-    results = []
+    results: list[Validation] = []
     with progress("models") as tell:
         for done, name in enumerate(wanted):
             tell(done, len(wanted))
@@ -72,7 +74,8 @@ def validate(
     else:
         from txcalc.answer.render import data as render_data
 
-        answer = (render_data.json if form == "json" else render_data.yaml)(document(results))
+        found = Validations(agrees=all(result.agrees for result in results), models=tuple(results))
+        answer = (render_data.json if form == "json" else render_data.yaml)(found.to_data())
     write.write(answer, output, common)
     if not all(result.agrees for result in results if result.rows or against == "reference"):
         raise typer.Exit(1)
@@ -114,8 +117,8 @@ def _reference(device: Device) -> Callable[[Loaded], Validation]:
 def _transformers() -> Callable[[Loaded], Validation]:
     from importlib.util import find_spec
 
+    from txcalc.answer.validation import Validation
     from txcalc.check.third_party import against_transformers, known_config
-    from txcalc.check.validate import Validation
     from txcalc.spec.errors import MissingExtra
 
     if find_spec("transformers") is None:
@@ -124,20 +127,20 @@ def _transformers() -> Callable[[Loaded], Validation]:
     def compare(loaded: Loaded) -> Validation:
         config = None if loaded.overrides else known_config(loaded.model)
         if config is None:
-            return Validation(model=loaded.model.name, against="transformers", device=None, rows=(),
-                              left_out=("no class of the same architecture is known for it",))
+            return Validation.of(loaded.model.name, "transformers", (),
+                                 left_out=("no class of the same architecture is known for it",))
         return against_transformers(loaded.model, config)
 
     return compare
 
 
 def _checkpoint(path: str) -> Callable[[Loaded], Validation]:
+    from txcalc.answer.validation import Validation
     from txcalc.check.checkpoint import compare_checkpoint, read_checkpoint
-    from txcalc.check.validate import Validation
 
     checkpoint = read_checkpoint(path)
-    return lambda loaded: Validation(
-        model=loaded.model.name, against=path, device=None, rows=compare_checkpoint(loaded.model, None, checkpoint)
+    return lambda loaded: Validation.of(
+        loaded.model.name, path, compare_checkpoint(loaded.model, None, checkpoint)
     )
 
 

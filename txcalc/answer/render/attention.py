@@ -127,7 +127,7 @@ def _rules(curve: AttentionCurve, screen: Screen) -> Iterator[Line]:
 
 
 def _short(curve: AttentionCurve) -> str:
-    return "; ".join(rule.text for rule in curve.conventions if rule.id in ("score-matrix", "masked"))
+    return "; ".join(rule.text for rule in curve.conventions if rule.id in ("score-matrix", "recurrence", "masked"))
 
 
 def workload_line(curve: AttentionCurve) -> list[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from txcalc import units
 from txcalc.answer.compare import Comparison, Entry
 from txcalc.answer.render import headings, rules
 from txcalc.answer.render.csv import rows as csv_rows
-from txcalc.answer.render.figures import MARKS
+from txcalc.answer.render.figures import marked
 from txcalc.answer.render.grid import Align, Line, Screen, Span, chunks, grid, line, paragraph, text, wrap
 from txcalc.answer.render.markdown import escaped, pipe_table
 from txcalc.answer.report import Quantity, Totals
@@ -72,11 +72,12 @@ def _rows(entries: Sequence[Entry]) -> Iterator[tuple[str, list[str], bool]]:
     yield "Heads / KV heads", [heads(entry) for entry in entries], False
     yield "Context", [units.exact(spec["context"]) for spec in specs], False
     cache = "KV cache" if all(t.kv_cache_bytes_per_token or not t.kv_cache_bytes for t in totals) else "Cache or state"
-    yield "FLOPs per token", [_shown(t.flops_per_token, units.flops) for t in totals], False
-    yield "Weights", [_shown(t.weight_bytes) for t in totals], False
-    yield "KV cache per token", [_shown(t.kv_cache_bytes_per_token) for t in totals], False
-    yield f"{cache} at max context", [_shown(entry.kv_cache_bytes_at_context) for entry in entries], False
-    yield "Activations (train)", [_shown(t.activation_bytes) for t in totals], False
+    yield "FLOPs per token", [marked(t.flops_per_token, units.flops) for t in totals], False
+    yield "Weights", [marked(t.weight_bytes, units.memory) for t in totals], False
+    yield "KV cache per token", [marked(t.kv_cache_bytes_per_token, units.memory) for t in totals], False
+    at_most = [marked(entry.kv_cache_bytes_at_context, units.memory) for entry in entries]
+    yield f"{cache} at max context", at_most, False
+    yield "Activations (train)", [marked(t.activation_bytes, units.memory) for t in totals], False
 
 
 def _lines(comparison: Comparison, screen: Screen) -> Iterator[Line]:
@@ -138,13 +139,6 @@ def heads(entry: Entry) -> str:
     """``32 / 8``: query heads, and heads of keys and values."""
     found = headings.heads(entry.model.spec)
     return units.MISSING if found is None else " / ".join(units.exact(number) for number in found)
-
-
-def _shown(quantity: Quantity | None, scale: Callable[[int], str] = units.memory) -> str:
-    """``~ 23.82 GFLOP`` for an estimate."""
-    if quantity is None:
-        return units.MISSING
-    return ("" if quantity.kind == "exact" else f"{MARKS[quantity.kind]} ") + scale(quantity.value)
 
 
 def _csv_row(entry: Entry, totals: Sequence[str]) -> list[object]:

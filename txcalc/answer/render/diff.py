@@ -9,13 +9,14 @@ from txcalc import units
 from txcalc.answer.diff import Diff, Share, Side, TotalChange
 from txcalc.answer.render import data as render_data
 from txcalc.answer.render import headings
-from txcalc.answer.render.figures import label
+from txcalc.answer.render.figures import label, marked
 from txcalc.answer.render.grid import GAP, Line, Screen, Span, grid, line, paragraph, text, total_width, widths, wrap
 from txcalc.answer.render.markdown import escaped, pipe_table
 from txcalc.spec.errors import SpecError, shown
 
 _LONGEST: Final = 48
 _ORDER: Final = "each part depends on the fields that were changed before it; together they are the whole change"
+_ESTIMATE: Final = "~ estimate; "
 
 
 def render(diff: Diff, form: str, screen: Screen) -> str:
@@ -56,9 +57,9 @@ def markdown(diff: Diff) -> str:
         parts.append("Every total is unchanged.")
     for names, total in _alike(diff):
         rows = [(", ".join(share.fields), signed(share.change), _of(share, total)) for share in total.shares]
-        head = (names, f"{units.exact(total.a)} → {units.exact(total.b)}", "%")
+        head = (names, _change(diff, total, units.exact), "%")
         parts.append(pipe_table(head, "<>>", [*rows, ("change", signed(total.change), "")]))
-    return "\n\n".join([*parts, f"({_ORDER})"]) + "\n"
+    return "\n\n".join([*parts, _rule(diff)]) + "\n"
 
 
 def _lines(diff: Diff, screen: Screen) -> Iterator[Line]:
@@ -76,9 +77,9 @@ def _lines(diff: Diff, screen: Screen) -> Iterator[Line]:
         return
     for names, total in _alike(diff):
         yield line()
-        yield from _total(names, total, screen)
+        yield from _total(names, total, _change(diff, total, scale(total.unit)), screen)
     yield line()
-    yield from paragraph(f"({_ORDER})", screen)
+    yield from paragraph(_rule(diff), screen)
 
 
 def _side(side: Side) -> list[str]:
@@ -108,9 +109,9 @@ def _alike(diff: Diff) -> list[tuple[str, TotalChange]]:
     return list(found.values())
 
 
-def _total(names: str, total: TotalChange, screen: Screen) -> Iterator[Line]:
+def _total(names: str, total: TotalChange, change: str, screen: Screen) -> Iterator[Line]:
     write = scale(total.unit)
-    yield (Span(names, "bold"), Span(f"  {write(total.a)} → {write(total.b)}"))
+    yield (Span(names, "bold"), Span(f"  {change}"))
     rows = [
         [Span(GAP + ", ".join(share.fields)), Span(signed(share.change)), Span(signed(share.change, write)),
          Span(_of(share, total) + " %", "dim")]
@@ -123,6 +124,16 @@ def _total(names: str, total: TotalChange, screen: Screen) -> Iterator[Line]:
     for name, exact, human, part in rows:
         yield from paragraph(name.text.strip(), screen, first=GAP, rest=GAP * 2, style="")
         yield line(f"{GAP * 2}{exact.text}  {human.text}  {part.text}".rstrip())
+
+
+def _change(diff: Diff, total: TotalChange, write: Callable[[int | None], str]) -> str:
+    """``291.6 GFLOP → ~ 5.492 TFLOP``: an estimate is marked."""
+    return " → ".join(marked(getattr(side.totals, total.total), write) for side in (diff.a, diff.b))
+
+
+def _rule(diff: Diff) -> str:
+    changes = (_change(diff, total, units.exact) for total in diff.totals)
+    return f"({_ESTIMATE if any('~' in change for change in changes) else ''}{_ORDER})"
 
 
 def _of(share: Share, total: TotalChange) -> str:

@@ -38,6 +38,13 @@ def label(total: str) -> str:
     return _LABELS.get(total, total)
 
 
+def marked(quantity: Quantity | None, scale: Callable[[int], str]) -> str:
+    """``~ 23.82 GFLOP`` for an estimate; what is exact goes without a mark."""
+    if quantity is None:
+        return units.MISSING
+    return ("" if quantity.kind == "exact" else f"{MARKS[quantity.kind]} ") + scale(quantity.value)
+
+
 def figures(view: View) -> list[Figure]:
     """Every total of the report that exists, in the order of the terminal."""
     report = view.report

@@ -1,25 +1,15 @@
-"""Validations as a table, and as a document for machines."""
+"""Validations as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from txcalc import units
 from txcalc.answer.render.grid import Align, Line, Screen, Span, grid, line, paragraph, text, total_width, widths
-from txcalc.check.validate import Row, Validation
+from txcalc.answer.validation import Row, Validation
 
-SCHEMA: Final = "txcalc/validation/v1"
 _SHOWN: Final = 5
-
-
-def document(results: Sequence[Validation]) -> dict[str, Any]:
-    """Every comparison, as plain data."""
-    return {
-        "schema": SCHEMA,
-        "agrees": all(result.agrees for result in results),
-        "models": [{**result.to_data(), "agrees": result.agrees} for result in results],
-    }
 
 
 def table(results: Sequence[Validation], screen: Screen, *, verbose: bool = False) -> str:

@@ -1,0 +1,49 @@
+"""What comparing a model with PyTorch, with other classes or with printed figures gave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from txcalc.document import Part
+
+
+class Row(Part):
+    """One comparison. ``how`` says on what it was measured; ``differences`` name what disagrees, one by one."""
+
+    quantity: str
+    counted: int | None
+    measured: int | None
+    verdict: Literal["equal", "explained", "DIFFERS"]
+    how: str
+    differences: tuple[str, ...] = ()
+
+
+class Validation(Part):
+    """All comparisons of one model. ``agrees``: there is something compared, and nothing differs.
+
+    ``left_out`` says what was not compared, and why.
+    """
+
+    model: str
+    against: str
+    device: str | None
+    rows: tuple[Row, ...]
+    left_out: tuple[str, ...] = ()
+    agrees: bool
+
+    @classmethod
+    def of(cls, model: str, against: str, rows: Iterable[Row], *, device: str | None = None,
+           left_out: tuple[str, ...] = ()) -> Validation:
+        """These comparisons, and what follows from them."""
+        rows = tuple(rows)
+        agrees = bool(rows) and all(row.verdict != "DIFFERS" for row in rows)
+        return cls(model=model, against=against, device=device, rows=rows, left_out=left_out, agrees=agrees)
+
+
+class Validations(Part):
+    """What ``txcalc validate`` writes. ``agrees``: every model does."""
+
+    schema: Literal["txcalc/validation/v1"] = "txcalc/validation/v1"
+    agrees: bool
+    models: tuple[Validation, ...]
