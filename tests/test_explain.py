@@ -169,7 +169,7 @@ def test_a_wrong_derivation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
     ("gpt3", "training-state", {}, "16(L(12d² + 13d) + Vd + nd + 2d)"),
     ("gpt3", "activations", {"attention": "eager", "dropout": 0.1}, "bLs(34d + 5hs + 16) + bs(5d + 16) + 8s"),
     ("gpt3", "activations", {"attention": "eager"}, "bLs(32d + 2hs + 16) + bs(4d + 16) + 8s"),
-    ("vit-b16", "flops", {}, "2b(Ls(12d² + 2sd) + dCI² + dYu)"),
+    ("vit-b16", "flops", {}, "2b(Ls(12d² + 2sd) + dCI² + dY)"),
 ])
 def test_closed_forms(name: str, quantity: str, given: dict[str, Any], closed: str) -> None:
     assert made(name, quantity, **given).closed.unicode == closed
@@ -386,7 +386,7 @@ embedding dropout   bsd                1       25,165,824    0.0
 attention           bs(11d + 5hs)     96  219,848,638,464   79.8
 feed-forward        19bsd             96   45,902,462,976   16.7
 layernorm           bs(2d + 8)       193    9,717,170,176    3.5
-output head         2bsd               1       50,331,648    0.0
+lm head             2bsd               1       50,331,648    0.0
 total                                     275,543,801,856  100.0
 
 kept tensor              shape          B  bytes          count  kept by (as its)
@@ -415,7 +415,7 @@ layernorm                                  bs(2d + 8)       193
   mean                   b × s × 1      4  4bs              193  norm (statistics)
   1 / deviation          b × s × 1      4  4bs              193  norm (statistics)
   residual stream        b × s × d      2  2bsd             193  norm (input)
-output head                                2bsd               1
+lm head                                    2bsd               1
   norm output            b × s × d      2  2bsd               1  head (input)
 
 one layer   with f = 4d

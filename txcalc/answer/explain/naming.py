@@ -9,10 +9,11 @@ from txcalc.spec.facts import located_blocks
 if TYPE_CHECKING:
     from txcalc.spec.model import Model, Stack, Sublayers
 
-_NAMES: Final = {
-    "cross_attention": "cross-attention", "feed_forward": "feed-forward", "head": "output head",
-    "layernorm": "layernorm", "rmsnorm": "rmsnorm",
+NAMES: Final = {
+    "cross_attention": "cross-attention", "mla": "latent attention", "feed_forward": "feed-forward",
+    "moe": "MoE feed-forward", "lm": "lm head", "layernorm": "layernorm", "rmsnorm": "rmsnorm",
 }
+"""What people call a module, or one of a kind; any other is called what its path says."""
 
 RECURRENT: Final = {
     "mamba2": "Mamba-2", "gated-delta": "gated DeltaNet", "mamba": "Mamba", "lightning": "lightning attention",
@@ -44,7 +45,7 @@ def name(spec: Model, path: str) -> Name:
         stack = spec.encoder
     elif tower and spec.tower is not None:
         stack = spec.tower
-    found = _called(stack, where)
+    found = Name(NAMES.get(spec.head.kind, "head"), "") if where == ["head"] else _called(stack, where)
     of = "images" if tower else first if pair and where[-1] == "attention" else ""
     if pair:
         found = found._replace(detail=" ".join(filter(None, (first, found.detail))))
@@ -58,16 +59,16 @@ def _called(stack: Stack, where: list[str]) -> Name:
     block = _block(stack, where)
     detail = ".".join(where[1:-1])
     if last.endswith("norm"):
-        return Name(_NAMES[stack.norm.kind], last.replace("_", " "))
+        return Name(NAMES[stack.norm.kind], last.replace("_", " "))
     if last == "attention":
         latent = block.attention is not None and block.attention.kind == "mla"
-        return Name("latent attention" if latent else "attention", _reach(stack, block) or detail)
+        return Name(NAMES["mla"] if latent else "attention", _reach(stack, block) or detail)
     if last == "recurrent" and block.recurrent is not None:
         return Name(RECURRENT[block.recurrent.kind], detail)
     if last == "feed_forward":
         mixed = block.feed_forward is not None and block.feed_forward.kind == "moe"
-        return Name("mixture of experts" if mixed else _NAMES[last], detail)
-    return Name(_NAMES.get(last, last.replace("_", " ")), detail)
+        return Name(NAMES["moe" if mixed else last], detail)
+    return Name(NAMES.get(last, last.replace("_", " ")), detail)
 
 
 def _reach(stack: Stack, block: Sublayers) -> str:

@@ -3,9 +3,9 @@
 The same field with the same value is one symbol, wherever it stands; further values of a field get an index. Keys
 and values of as many heads as there are queries are of ``h`` heads, without a ``g``. In an encoder-decoder the
 layers are always ``L_e`` and ``L_d``, also where there are as many of each: so the formula shows both kinds of
-layer; a single layer is no symbol. Sizes of a tower for images are marked ``_v``. Where the only pattern of layers
-repeats and its layers differ just in what they see, it repeats ``L`` over its length times, so that weights collect
-under ``L``; other patterns are counted as such.
+layer; a single layer, or a head of its own, is no symbol. Sizes of a tower for images are marked ``_v``. Where the
+only pattern of layers repeats and its layers differ just in what they see, it repeats ``L`` over its length times, so
+that weights collect under ``L``; other patterns are counted as such.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _walk(node: BaseModel, path: str, mark: str, skip: tuple[str, ...]) -> Itera
             continue
         below = f"{path}.{name}" if path else name
         if _is_size(value):
-            if name != "repeat" and (name != "layers" or value > 1):
+            if name != "repeat" and (name not in ("layers", "copies") or value > 1):
                 yield Place(below, _field(node, name, mark), value)
         elif grouped and name == "groups":
             yield from _groups(value, below, mark)

@@ -6,15 +6,11 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from txcalc import units
-from txcalc.answer.explain.naming import RECURRENT
+from txcalc.answer.explain.naming import NAMES, RECURRENT
 from txcalc.answer.report import Component, Report
 
 Fields = dict[str, Any]
 
-_NAMES: Final = {
-    "feed_forward": "feed-forward", "cross_attention": "cross-attention", "mla": "latent attention",
-    "layernorm": "layernorm", "rmsnorm": "rmsnorm",
-}
 _PREFIXES: Final = {("decoder", "cross_attention"): ""}  # only a decoder has it
 _INPUTS, _LAYERS, _NORMS, _TOP = range(4)
 
@@ -131,19 +127,19 @@ def _called(rest: list[str], stack: Fields, spec: Fields, part: Component) -> tu
     block = _block(rest, stack)
     shared = "shared" if part.copies < part.calls and rest[0] == "layers" and part.params else ""
     if last.endswith("_norm"):
-        return _NAMES.get(stack["norm"]["kind"], "norm"), ""
+        return NAMES.get(stack["norm"]["kind"], "norm"), ""
     if last == "head":
         head = spec["head"]
-        return ("lm head" if head["kind"] == "lm" else "head"), ("tied" if head.get("tied") else "")
+        return NAMES.get(head["kind"], "head"), ("tied" if head.get("tied") else "")
     if last == "attention":
         attention = block["attention"]
-        kind = "attention" if attention["kind"] == "standard" else _NAMES[attention["kind"]]
+        kind = "attention" if attention["kind"] == "standard" else NAMES[attention["kind"]]
         return kind + _reach(attention), shared
     if last == "recurrent":
         return RECURRENT[block["recurrent"]["kind"]], shared
     if last == "feed_forward":
-        return ("MoE feed-forward" if block["feed_forward"]["kind"] == "moe" else _NAMES[last]), shared
-    return _NAMES.get(last, last.replace("_", " ")), shared
+        return NAMES["moe" if block["feed_forward"]["kind"] == "moe" else last], shared
+    return NAMES.get(last, last.replace("_", " ")), shared
 
 
 def _reach(attention: Fields) -> str:
