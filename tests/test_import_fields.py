@@ -149,3 +149,41 @@ def test_what_would_be_a_wrong_number_is_refused_by_name(more: dict[str, Any], f
     with pytest.raises(SpecError) as caught:
         spec_from_config({**LLAMA, **more}, "config.json", "x")
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(("model_type", "more"), [
+    ("llama", {"is_llama_config": True, "rope_interleaved": False, "activation": "swiglu", "sliding_window": None,
+               "transformers.js_config": {"dtype": "q4"}, "use_sliding_window": False, "model_max_length": 99}),
+    ("cohere2", {"layer_switch": 4, "order_of_interleaved_layers": "local_attn_first", "rotary_pct": 1.0,
+                 "position_embedding_type": "rope_gptj", "use_embedding_sharing": True, "use_parallel_block": True,
+                 "use_gated_activation": True, "use_parallel_embedding": True}),
+    ("bert", {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity",
+              "sentence_transformers": {"version": "4.1.0"}}),
+    ("blenderbot", {"do_blenderbot_90_layernorm": True, "extra_layer_norm": False}),
+    ("mbart", {"adaptor_hidden_size": 1024, "adaptor_activation_function": "gelu"}),
+    ("starcoder2", {"activation_function": "gelu"}),
+    ("nemotron", {"rope_percent": 0.5}),
+    ("ernie4_5", {"compression_ratio": 1.0}),
+    ("minimax_m2", {"mlp_intermediate_size": 8192, "layernorm_mlp_beta": 1.0, "sliding_window": None}),
+])
+def test_what_published_files_say_beside_their_architecture_is_passed_over(
+    model_type: str, more: dict[str, Any]
+) -> None:
+    config = base(model_type)
+    assert counted({**config, **more}) == counted(config)
+
+
+@pytest.mark.parametrize(("model_type", "field", "value"), [
+    ("llama", "use_sliding_window", True), ("llama", "activation", "geglu"), ("llama", "sliding_window", 7),
+    ("cohere2", "layer_switch", 3), ("cohere2", "use_gated_activation", False), ("ernie4_5", "compression_ratio", 2.0),
+])
+def test_another_value_of_it_is_not(model_type: str, field: str, value: object) -> None:
+    with pytest.raises(SpecError) as caught:
+        spec_from_config({**base(model_type), field: value}, "config.json", "x")
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("model_type", ["mpt", "phimoe"])
+def test_a_class_is_known_however_its_letters_are_cased(model_type: str) -> None:
+    config = base(model_type)
+    assert counted({**config, "architectures": [config["architectures"][0].upper()]}) == counted(config)

@@ -39,6 +39,7 @@ def head_dim(c: Config, attention: Data) -> int:
 
 def llama(c: Config, kind: str) -> Data:
     """Llama 1 to 3, Granite: RMSNorm before, RoPE, grouped queries, SwiGLU, biases if asked for."""
+    c.only("activation", "swiglu")
     return plain_llama(c, kind, bias=c.flag("attention_bias"), mlp_bias=c.flag("mlp_bias", default=False))
 
 
@@ -164,6 +165,12 @@ def cohere(c: Config, kind: str) -> Data:
 
 def cohere2(c: Config, kind: str) -> Data:
     """Cohere with three sliding layers to each full one, which has no positions."""
+    for name in ("use_embedding_sharing", "use_gated_activation", "use_parallel_block", "use_parallel_embedding"):
+        c.only(name, True)
+    c.only("order_of_interleaved_layers", "local_attn_first")
+    c.only("position_embedding_type", "rope_gptj")
+    c.only("layer_switch", c.take("sliding_window_pattern", default=4))
+    c.ignore("rotary_pct")
     c.only("use_qk_norm", False, None)
     spec = cohere(c, kind)
     pattern = c.take("sliding_window_pattern", default=4)
@@ -229,7 +236,7 @@ def starcoder2(c: Config, kind: str) -> Data:
     attention = grouped_query(c, bias=bias)
     spec = common(c, kind, attention=attention, feed_forward=plain(c, c.size("intermediate_size"), bias=bias),
                   norm=layernorm(), position=rope(c, head_dim(c, attention)))
-    c.ignore("norm_type", "mlp_type", "scale_attn_weights", "attention_softmax_in_fp32",
+    c.ignore("norm_type", "mlp_type", "activation_function", "scale_attn_weights", "attention_softmax_in_fp32",
              "scale_attention_softmax_in_fp32")
     return windowed(spec, [c.take("sliding_window")] * spec["layers"])
 

@@ -119,7 +119,9 @@ def minimax_m2(c: Config, kind: str) -> Data:
     c.only("shared_intermediate_size", 0)
     c.only("scoring_func", "sigmoid")
     c.only("attn_window_size", None)
-    c.ignore("use_routing_bias", "use_mtp", "num_mtp_modules", "mtp_transformer_layers")
+    c.ignore("use_routing_bias", "use_mtp", "num_mtp_modules", "mtp_transformer_layers", "mlp_intermediate_size",
+             "shared_moe_mode", "layernorm_full_attention_beta", "layernorm_linear_attention_beta",
+             "layernorm_mlp_beta")
     attention = grouped_query(c, qk_norm=rms(over="full"))
     feed = experts(c, count=("num_local_experts", "num_experts"), d_ff="intermediate_size", routing="sigmoid-topk")
     width = head_dim(c, attention)
@@ -262,7 +264,7 @@ def glm4_moe(c: Config, kind: str) -> Data:
 
 def llama4(c: Config, kind: str) -> Data:
     """Llama 4's text model: a shared expert beside one routed, chunked attention, layers without positions."""
-    c.ignore("attn_scale", "floor_scale", "attn_temperature_tuning", "for_llm_compression", "cache_implementation")
+    c.ignore("attn_scale", "floor_scale", "attn_temperature_tuning", "for_llm_compression", "for_llm_compressor")
     attention = grouped_query(c, bias=c.flag("attention_bias"))
     if c.flag("use_qk_norm"):
         c.ignore("use_qk_norm")

@@ -58,12 +58,13 @@ def _head_kind(data: Mapping[str, Any], family: Family, source: str) -> str:
     classes = data.get("architectures") or [next(iter(family.classes))]
     if not isinstance(classes, list) or len(classes) != 1 or not isinstance(classes[0], str):
         raise SpecError(f"must be a list of one class, got {shown(classes)}", source=source, field="architectures")
-    if classes[0] not in family.classes:
+    known = {name.casefold(): kind for name, kind in family.classes.items()}  # PhiMoE is Phimoe in the library
+    if classes[0].casefold() not in known:
         hint = nearest(classes[0], family.classes)
         raise SpecError(f"class {classes[0]!r} is not known for model_type {data['model_type']}; "
                         f"known: {', '.join(family.classes)}" + (f"; did you mean {hint}?" if hint else ""),
                         source=source, field="architectures")
-    return family.classes[classes[0]]
+    return known[classes[0].casefold()]
 
 
 def decoder_classes(prefix: str) -> dict[str, str]:

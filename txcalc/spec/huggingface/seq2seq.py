@@ -125,7 +125,8 @@ def _bart(
     Untied, these classes keep a third token table that nothing reads, so that is refused.
     """
     c.ignore("classif_dropout", "save_step", "force_bos_token_to_be_generated", "extra_layer_norm",
-             "layernorm_variant", "max_new_tokens", "encoder_emd_tok_dim", "decoder_emd_tok_dim")
+             "layernorm_variant", "do_blenderbot_90_layernorm", "adaptor_activation_function", "adaptor_dropout",
+             "adaptor_hidden_size", "adaptor_init_std", "max_new_tokens", "encoder_emd_tok_dim", "decoder_emd_tok_dim")
     c.only("is_decoder", False)
     if shared_tables:
         c.only("tie_word_embeddings", True)
