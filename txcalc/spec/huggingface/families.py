@@ -6,7 +6,7 @@ from typing import Final
 
 from txcalc.spec.huggingface import decoders, encoders, experts, gpts, hybrids, llamas, seq2seq, vision
 from txcalc.spec.huggingface.encoders import encoder_classes
-from txcalc.spec.huggingface.importer import Family, decoder_classes
+from txcalc.spec.huggingface.importer import Family, decoder_classes, lm_classes
 from txcalc.spec.huggingface.seq2seq import seq2seq_classes, t5_classes
 from txcalc.spec.huggingface.vision import image_classes
 
@@ -45,13 +45,30 @@ FAMILIES: Final[dict[str, Family]] = {
     "ministral3": Family(decoders.mistral, decoder_classes("Ministral3")),
     "cwm": Family(llamas.cwm, decoder_classes("Cwm")),
     "vaultgemma": Family(llamas.vaultgemma, decoder_classes("VaultGemma")),
+    "internlm3": Family(llamas.internlm3, decoder_classes("Llama") | decoder_classes("InternLM3")),
+    "iquestcoder": Family(llamas.iquestcoder, decoder_classes("Llama") | decoder_classes("IQuestCoder")),
+    "jais2": Family(llamas.jais2, lm_classes("Jais2")),
+    "nanochat": Family(llamas.nanochat, lm_classes("NanoChat")),
+    "hyperclovax": Family(llamas.hyperclovax, lm_classes("HyperCLOVAX")),
+    "granite_swa": Family(llamas.granite_swa, lm_classes("GraniteSWA")),
+    "modernbert-decoder": Family(llamas.modernbert_decoder, lm_classes("ModernBertDecoder") | {
+        "ModernBertDecoderForSequenceClassification": "sequence"}),
     "gpt2": Family(gpts.gpt2, _GPT2),
+    "gpt-sw3": Family(gpts.gpt2, _GPT2),
     "openai-gpt": Family(gpts.openai_gpt, {"OpenAIGPTLMHeadModel": "lm", "OpenAIGPTModel": "none"}),
     "gpt_bigcode": Family(gpts.gpt_bigcode, decoder_classes("GPTBigCode")),
     "gpt_neo": Family(gpts.gpt_neo, decoder_classes("GPTNeo")),
     "gptj": Family(gpts.gptj, decoder_classes("GPTJ")),
     "codegen": Family(gpts.gptj, decoder_classes("CodeGen")),
     "gpt_neox": Family(gpts.gpt_neox, decoder_classes("GPTNeoX")),
+    "gpt_neox_japanese": Family(gpts.gpt_neox_japanese, lm_classes("GPTNeoXJapanese")),
+    "persimmon": Family(gpts.persimmon, lm_classes("Persimmon") | {"PersimmonForSequenceClassification": "sequence",
+                                                                   "PersimmonForTokenClassification": "token"}),
+    "ctrl": Family(gpts.ctrl, {"CTRLLMHeadModel": "lm", "CTRLModel": "none",
+                               "CTRLForSequenceClassification": "sequence"}),
+    "biogpt": Family(gpts.biogpt, lm_classes("BioGpt") | {"BioGptForSequenceClassification": "sequence",
+                                                          "BioGptForTokenClassification": "token"}),
+    "xglm": Family(gpts.xglm, lm_classes("XGLM")),
     "opt": Family(gpts.opt, decoder_classes("OPT")),
     "bloom": Family(gpts.bloom, decoder_classes("Bloom")),
     "mpt": Family(gpts.mpt, decoder_classes("Mpt")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from txcalc.spec.huggingface.build import Data, labels, layernorm, plain, rope, runs, windowed
+from txcalc.spec.huggingface.build import Data, labels, layered, layernorm, plain, rope, runs, windowed
 from txcalc.spec.huggingface.config import Config
 from txcalc.spec.huggingface.decoders import common, head_dim
 
@@ -75,6 +75,48 @@ def gpt_neox(c: Config, kind: str) -> Data:
     return common(c, kind, attention=attention, feed_forward=plain(c, c.size("intermediate_size")),
                   norm=layernorm(), residual="parallel" if parallel else "sequential",
                   position=rope(c, head_dim(c, attention), default=0.25))
+
+
+def gpt_neox_japanese(c: Config, kind: str) -> Data:
+    """GPT-NeoX one sublayer after the other, without biases but for the attention's output in the last layer."""
+    d = c.size("hidden_size")
+    attention: Data = {"heads": c.size("num_attention_heads")}
+    spec = common(c, kind, attention=attention, norm=layernorm(), position=rope(c, head_dim(c, attention)),
+                  feed_forward=plain(c, d * c.size("intermediate_multiple_size"), bias=False))
+    return layered(spec, [{}] * (spec["layers"] - 1) + [{"attention": {"bias": {"o": True}}}])
+
+
+def persimmon(c: Config, kind: str) -> Data:
+    """Persimmon: a squared ReLU, half-rotary heads, and a LayerNorm on every head's queries and keys."""
+    attention: Data = {"heads": c.size("num_attention_heads"), "bias": True}
+    c.only("num_key_value_heads", None, attention["heads"])  # written in some files, read by no class
+    if c.flag("qk_layernorm"):
+        attention["qk_norm"] = layernorm(over="head")
+    return common(c, kind, attention=attention, feed_forward=plain(c, c.size("intermediate_size")), norm=layernorm(),
+                  position=rope(c, head_dim(c, attention), default=0.5))
+
+
+def ctrl(c: Config, kind: str) -> Data:
+    """CTRL: sines and cosines for positions, ReLU, a biased head (arXiv 1909.05858)."""
+    c.ignore("n_ctx", "from_tf")
+    return common(c, kind, head_bias=True, attention={"heads": c.size("n_head", "num_attention_heads"), "bias": True},
+                  feed_forward={"d_ff": c.size("dff"), "activation": "relu", "bias": True}, norm=layernorm(),
+                  embedding_scale=True, position={"kind": "sinusoidal"})
+
+
+def biogpt(c: Config, kind: str) -> Data:
+    """BioGPT: GPT-2's shape, two more rows of positions than the context, and scaled embeddings."""
+    spec = common(c, kind, attention={"heads": c.size("num_attention_heads"), "bias": True},
+                  feed_forward=plain(c, c.size("intermediate_size")), norm=layernorm(),
+                  embedding_scale=c.flag("scale_embedding", default=True))
+    return spec | {"position": {"kind": "learned", "size": spec["context"] + 2}}
+
+
+def xglm(c: Config, kind: str) -> Data:
+    """XGLM: GPT-2's shape, sines and cosines for positions, and scaled embeddings."""
+    return common(c, kind, attention={"heads": c.size("attention_heads", "num_attention_heads"), "bias": True},
+                  feed_forward=plain(c, c.size("ffn_dim"), act="activation_function"), norm=layernorm(),
+                  embedding_scale=c.flag("scale_embedding", default=True), position={"kind": "sinusoidal"})
 
 
 def opt(c: Config, kind: str) -> Data:

@@ -70,9 +70,14 @@ def _head_kind(data: Mapping[str, Any], family: Family, source: str) -> str:
 def decoder_classes(prefix: str) -> dict[str, str]:
     """The classes that a decoder family usually has."""
     return {
-        f"{prefix}ForCausalLM": "lm", f"{prefix}Model": "none", f"{prefix}ForSequenceClassification": "sequence",
+        **lm_classes(prefix), f"{prefix}ForSequenceClassification": "sequence",
         f"{prefix}ForTokenClassification": "token", f"{prefix}ForQuestionAnswering": "span",
     }
+
+
+def lm_classes(prefix: str) -> dict[str, str]:
+    """The classes of a decoder family without classifiers."""
+    return {f"{prefix}ForCausalLM": "lm", f"{prefix}Model": "none"}
 
 
 def decoder_head(c: Config, kind: str, *, bias: bool = False) -> Data:

@@ -5,7 +5,18 @@ Read off the forward pass of the transformers class of the same name; every func
 
 from __future__ import annotations
 
-from txcalc.spec.huggingface.build import Data, grouped_query, layer_types, layered, plain, rms, rope
+from txcalc.spec.huggingface.build import (
+    ACTIVATIONS,
+    Data,
+    gated,
+    grouped_query,
+    layer_types,
+    layered,
+    layernorm,
+    plain,
+    rms,
+    rope,
+)
 from txcalc.spec.huggingface.config import Config
 from txcalc.spec.huggingface.decoders import common, gemma2, head_dim, llama, plain_llama, sliding
 
@@ -88,3 +99,77 @@ def vaultgemma(c: Config, kind: str) -> Data:
     spec = gemma2(c, kind)
     spec["norm"] = rms()
     return spec
+
+
+def internlm3(c: Config, kind: str) -> Data:
+    """InternLM 3: Llama with names of its own for the biases, which are all there or none."""
+    spec = llama(c, kind)
+    c.only("mlp_bias", c.flag("attention_bias"))  # the original has them apart, the library's class has not
+    return spec
+
+
+def iquestcoder(c: Config, kind: str) -> Data:
+    """IQuest-Coder: Llama; its own code has a window and clipped projections, which no published model uses."""
+    spec = llama(c, kind)
+    c.only("use_sliding_window", False, None)
+    c.only("sliding_window", None)
+    c.only("clip_qkv", None)
+    c.ignore("max_window_layers")
+    return spec
+
+
+def jais2(c: Config, kind: str) -> Data:
+    """Jais 2: LayerNorms, a squared ReLU without a gate, biases."""
+    return arcee(c, kind) | {"norm": layernorm()}
+
+
+def nanochat(c: Config, kind: str) -> Data:
+    """nanochat: no norm has weights, one stands before the first layer, and logits are capped."""
+    attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(scale=False, over="head"))
+    spec = common(c, kind, attention=attention, feed_forward=plain(c, c.size("intermediate_size"), bias=False),
+                  norm=rms(scale=False), embedding_norm=True, position=rope(c, head_dim(c, attention)))
+    cap = c.number("final_logit_softcapping")
+    if cap is not None and kind == "lm":
+        spec["head"]["softcap"] = float(cap)
+    return spec
+
+
+def hyperclovax(c: Config, kind: str) -> Data:
+    """HyperCLOVA X: Granite, with norms after the sublayers as well unless switched off."""
+    return llama(c, kind) | {"norm": rms(placement="sandwich" if c.flag("use_post_norm") else "pre")}
+
+
+def granite_swa(c: Config, kind: str) -> Data:
+    """Granite with a sink in every layer, three sliding layers to each full one, and layers without positions."""
+    spec = llama(c, kind)
+    spec["attention"]["sinks"] = True
+    layers, window = spec["layers"], c.size("sliding_window")
+    kinds = layer_types(c, layers, ["sliding_attention" if i % 4 else "full_attention" for i in range(layers)])
+    thetas = c.take("layer_rope_theta", default=None)
+    thetas = [1] * layers if thetas is None else thetas
+    if not isinstance(thetas, list) or len(thetas) != layers:
+        raise c.error("layer_rope_theta", f"must be a list of {layers} numbers, one per layer; 0 for no positions")
+    return layered(spec, [
+        {"attention": ({"window": window} if k == "sliding_attention" else {}) | ({} if theta else {"rope": False})}
+        for k, theta in zip(kinds, thetas, strict=True)
+    ])
+
+
+def modernbert_decoder(c: Config, kind: str) -> Data:
+    """ModernBERT as a decoder (Ettin, arXiv 2507.11412): its window looks back only, so it is half as wide."""
+    heads, normed = c.size("num_attention_heads"), layernorm(bias=c.flag("norm_bias"))
+    attention: Data = {"heads": heads, "bias": c.flag("attention_bias")}
+    feed = gated(c, act="hidden_activation", bias=c.flag("mlp_bias"))
+    spec = common(c, kind, head_bias=c.flag("decoder_bias"), attention=attention, feed_forward=feed, norm=normed,
+                  embedding_norm=True, position=rope(c, head_dim(c, attention)))
+    bias, act = c.flag("classifier_bias"), c.choice("classifier_activation", ACTIVATIONS, default="gelu")
+    if kind != "none":
+        spec["head"]["transform"] = {"activation": act, "bias": bias, "norm": normed}
+    if kind == "sequence":
+        spec["head"]["bias"] = bias
+    layers, every, window = spec["layers"], c.size("global_attn_every_n_layers", default=3), c.size("local_attention")
+    c.only("sliding_window", window // 2)
+    kinds = layer_types(c, layers, ["sliding_attention" if i % every else "full_attention" for i in range(layers)])
+    overrides: list[Data] = [{"attention": {"window": window // 2}} if k == "sliding_attention" else {} for k in kinds]
+    overrides[0]["norm"] = {"on_attention": False}  # the embedding's norm stands right before it
+    return layered(spec, overrides)
