@@ -60,6 +60,8 @@ CASES: dict[str, dict[str, list[Any]]] = {
                                     "use_post_norm": [True, False]},
     "granite_swa": LLAMA | {"attention_bias": [True, False], "mlp_bias": [True, False], "sliding_window": [5],
                             "num_hidden_layers": [5], "layer_rope_theta": [None, [1e4, 0, 1e4, 1e5, 0]]},
+    "apertus": LLAMA | HEADS | {"attention_bias": [True, False], "hidden_act": ["xielu", "xielu", "silu"]},
+    "bitnet": LLAMA | {"attention_bias": [True, False]},
     "modernbert-decoder": {k: v for k, v in LLAMA.items() if k != "num_key_value_heads"} | {
         "num_hidden_layers": [2, 5, 8], "norm_bias": [True, False], "attention_bias": [True, False],
         "mlp_bias": [True, False], "decoder_bias": [True, False], "classifier_bias": [True, False],

@@ -31,17 +31,19 @@ def attentions(draw: st.DrawFn, *, rotary: bool, crossing: bool = False) -> dict
         **spec, "qk_norm": None if over is None else draw(norms(over=over)), "window": None, "chunk": None,
         **({} if bound is None else {bound: draw(st.sampled_from((2, 5, 11)))}),
         "softcap": None if draw(st.integers(0, 5)) else 30.0,
+        "inner_norm": None if draw(st.integers(0, 3)) else draw(norms()),
     }
 
 
 @st.composite
 def feed_forwards(draw: st.DrawFn) -> dict[str, Any]:
     common = {
-        "activation": draw(st.sampled_from(ACTIVATIONS)), "gated": draw(flags),
+        "activation": draw(st.sampled_from((*ACTIVATIONS, "xielu"))), "gated": draw(flags),
         "bias": {name: draw(flags) for name in ("up", "gate", "down")},
     }
     if draw(flags):
-        return {"d_ff": draw(st.sampled_from((17, 23, 37))), **common}
+        inner = None if draw(st.integers(0, 3)) else draw(norms())
+        return {"kind": "dense", "d_ff": draw(st.sampled_from((17, 23, 37))), "inner_norm": inner, **common}
     experts = draw(st.sampled_from((3, 5)))
     shared = draw(st.sampled_from((0, 1, 2)))
     return {

@@ -130,6 +130,49 @@ def test_qwen3_next_alternates_a_delta_rule_with_gated_attention(eager: bool) ->
     check(model, weights, lambda: theirs(tokens).logits, tokens, eager=eager)
 
 
+DENSE_SIZES = {
+    "vocab_size": VOCAB, "hidden_size": 30, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 3,
+    "num_key_value_heads": 1, "max_position_embeddings": 29, "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
+    "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
+DENSE_SPEC = {
+    "d_model": 30, "position": {"kind": "rope"}, "norm": {"kind": "rmsnorm"}, "head": {"kind": "lm", "tied": False},
+}
+
+
+@both
+def test_apertus_has_xielu(eager: bool) -> None:
+    theirs = twin(transformers.ApertusForCausalLM, transformers.ApertusConfig(**DENSE_SIZES))
+    layer = r"model\.layers\.(\d+)\."
+    weights = renamed(dict(theirs.named_parameters()), [
+        (layer + r"attention_layernorm\.(.*)", r"layers.\1.attention_norm.\2"),
+        (layer + r"feedforward_layernorm\.(.*)", r"layers.\1.feed_forward_norm.\2"),
+        (layer + r"mlp\.act_fn\.(.*)", r"layers.\1.feed_forward.activation.\2"),
+        *LLAMA_NAMES,
+    ])
+    model = spec(**DENSE_SPEC, attention={"heads": 3, "kv_heads": 1, "qk_norm": {"over": "head"}},
+                 feed_forward={"d_ff": 37, "activation": "xielu"})
+    tokens = ids(2, 13)
+    check(model, weights, lambda: theirs(tokens).logits, tokens, eager=eager)
+
+
+@both
+def test_bitnet_norms_inside_its_sublayers(eager: bool) -> None:
+    theirs = twin(transformers.BitNetForCausalLM, transformers.BitNetConfig(**DENSE_SIZES))
+    layer = r"model\.layers\.(\d+)\."
+    weights = renamed(dict(theirs.named_parameters()), [
+        (layer + r"self_attn\.attn_sub_norm\.(.*)", r"layers.\1.attention.inner_norm.\2"),
+        (layer + r"mlp\.ffn_sub_norm\.(.*)", r"layers.\1.feed_forward.inner_norm.\2"),
+        *LLAMA_NAMES,
+    ])
+    rms = {"kind": "rmsnorm"}
+    model = spec(**DENSE_SPEC, attention={"heads": 3, "kv_heads": 1, "inner_norm": rms},
+                 feed_forward={"d_ff": 37, "activation": "relu2", "gated": True, "inner_norm": rms})
+    tokens = ids(2, 13)
+    check(model, weights, lambda: theirs(tokens).logits, tokens, eager=eager)
+
+
 def mamba_names(mixer: str) -> list[tuple[str, str]]:
     return [
         (r"backbone\.embeddings\.weight", "token_embedding.weight"), (r"lm_head\.weight", "head.weight"),

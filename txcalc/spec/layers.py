@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag, model_validator
 
 from txcalc.spec import resolve
-from txcalc.spec.base import Activation, Count, Flag, Positive, Size, Spec, Switches, by_kind
+from txcalc.spec.base import Activation, Count, Curve, Flag, Positive, Size, Spec, Switches, by_kind
 from txcalc.spec.cells import GRU, LSTM, RNN, Convolution1D
 from txcalc.spec.errors import FieldError
 
@@ -86,6 +86,7 @@ class Attention(Spec):
     softcap: Positive | None = Field(default=None, description="scores become softcap * tanh(score / softcap)")
     sinks: Flag = Field(default=False, description="one learned logit per head that takes part in the softmax")
     output_gate: Flag = Field(default=False, description="the context is multiplied by sigmoid(gate(x))")
+    inner_norm: Norm | None = Field(default=None, description="a norm on what the output projection reads")
 
     @model_validator(mode="before")
     @classmethod
@@ -225,9 +226,10 @@ class Dense(Spec):
 
     kind: Literal["dense"] = "dense"
     d_ff: Size
-    activation: Activation = "gelu"
+    activation: Curve = "gelu"
     gated: Flag = Field(default=False, description="SwiGLU is gated silu, GEGLU is gated gelu")
     bias: DenseBias = DenseBias()
+    inner_norm: Norm | None = Field(default=None, description="a norm on what the last projection reads")
 
 
 class MoE(Spec):
@@ -240,7 +242,7 @@ class MoE(Spec):
     experts: Size
     active_experts: Size
     d_ff: Size = Field(description="width of one routed expert")
-    activation: Activation = "silu"
+    activation: Curve = "silu"
     gated: Flag = True
     bias: DenseBias = DenseBias()
     router_bias: Flag = False

@@ -151,6 +151,8 @@ def _heads(
             y = _flash_core(t, q, k, v, spec.heads, span, cache)
     if gate is not None:
         y = ops.multiply(t, "gated", y, ops.activation(t, "gate_activation", gate, "sigmoid"))
+    if spec.inner_norm is not None:
+        y = ops.norm(t, "inner_norm", y, spec.inner_norm)
     return ops.linear(t, "o", y, d, bias=spec.bias.o)
 
 

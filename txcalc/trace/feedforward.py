@@ -27,6 +27,8 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
         h = ops.multiply(t, "product", ops.activation(t, "activation", gate, spec.activation), up)
     else:
         h = ops.activation(t, "activation", ops.linear(t, "up", x, d_ff, bias=spec.bias.up), spec.activation)
+    if spec.kind == "dense" and spec.inner_norm is not None:
+        h = ops.norm(t, "inner_norm", h, spec.inner_norm)
     return ops.linear(t, "down", h, d, bias=spec.bias.down)
 
 

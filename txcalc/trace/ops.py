@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from txcalc.trace.record import Kind, Number, Role, Tensor, Trace
 
 if TYPE_CHECKING:
-    from txcalc.spec.base import Activation
+    from txcalc.spec.base import Curve
     from txcalc.spec.layers import Norm
 
 
@@ -106,8 +106,10 @@ def rms_norm(t: Trace, name: str, x: Tensor, *, weight_shape: tuple[Number, ...]
     return norm(t, name, x, _RMS_NORM, weight_shape=weight_shape)
 
 
-def activation(t: Trace, name: str, x: Tensor, kind: Activation) -> Tensor:
+def activation(t: Trace, name: str, x: Tensor, kind: Curve) -> Tensor:
     """An elementwise nonlinearity. gelu and silu keep their input, relu, tanh and sigmoid their output."""
+    if kind == "xielu":
+        return _xielu(t, name, x)
     out = t.tensor(*x.shape, label=kind)
     if kind in ("relu", "tanh", "sigmoid"):
         saves: tuple[Tensor, ...] = (out,)
@@ -119,6 +121,18 @@ def activation(t: Trace, name: str, x: Tensor, kind: Activation) -> Tensor:
         saves = (x,)
     t.op(name, "elementwise", saves=saves)
     return out
+
+
+def _xielu(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``b x + p relu(x)^2 + n (exp(m) - 1 - m)`` with m = min(x, 0) and learned p and n (arXiv 2411.13010, section 4).
+
+    Composed of PyTorch's functions: keeps x, what p and n multiply, what these are made of, and p and n themselves.
+    """
+    labels = ("relu", "relu squared", "exponential", "exponential beyond its tangent")
+    parts = (t.tensor(*x.shape, label=label) for label in labels)
+    slopes = (t.tensor(1, label=label) for label in ("slope above", "slope below"))
+    t.op(name, "elementwise", weights={"alpha_p": (1,), "alpha_n": (1,)}, saves=(x, *parts, *slopes))
+    return t.tensor(*x.shape, label="xielu")
 
 
 def multiply(t: Trace, name: str, a: Tensor, b: Tensor) -> Tensor:

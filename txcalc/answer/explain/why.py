@@ -38,6 +38,10 @@ _SLOPE_IN: Final = Rule("input", "gelu and silu keep their input", f"F.gelu and 
 _SLOPE_OUT: Final = Rule(
     "output", "relu, tanh and sigmoid keep their output", "F.relu, torch.tanh and torch.sigmoid, measured"
 )
+_XIELU: Final = Rule(
+    "parts", "xIELU keeps its input, what its learned slopes multiply, and the slopes",
+    "arXiv 2411.13010, section 4, composed of PyTorch's functions, measured",
+)
 _LOOKUP: Final = Rule("indices", "a table keeps the rows looked up", "F.embedding, measured")
 _INDEX: Final = Rule("index", "an indexed copy keeps its index", "x[index], measured")
 _FLASH: Final = Rule(
@@ -65,6 +69,8 @@ def why_kept(op: Op, tensor: Tensor) -> Rule:
     """The rule by which this operation keeps this tensor."""
     if op.kind == "norm" and tensor.role in (Role.STATISTIC, Role.FLOAT32):
         return _STATISTIC
+    if any(name == "alpha_p" for name, _ in op.weights):
+        return _XIELU
     if op.kind == "elementwise" and tensor.label in _OUTPUTS:
         return _SLOPE_OUT
     return _BY_NAME.get(op.path.rsplit(".", 1)[-1]) or _BY_KIND[op.kind]

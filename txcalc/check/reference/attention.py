@@ -277,6 +277,7 @@ class Projections(nn.Module):
     gate: nn.Linear | None
     q_norm: Normalization | None
     k_norm: Normalization | None
+    inner_norm: Normalization | None
 
     def __init__(self, attention: Attention, d_model: int, options: Options, source: int | None = None) -> None:
         super().__init__()
@@ -288,6 +289,8 @@ class Projections(nn.Module):
         self.v = nn.Linear(read, kv_heads * head_dim, bias=bias.v)
         self.o = nn.Linear(heads * head_dim, d_model, bias=bias.o)
         self.gate = nn.Linear(d_model, heads * head_dim, bias=bias.q) if attention.output_gate else None
+        inner = attention.inner_norm
+        self.inner_norm = None if inner is None else Normalization(inner, heads * head_dim)
         self.norm_before_split = attention.qk_norm is not None and attention.qk_norm.over == "full"
         self.q_norm = _head_norm(attention.qk_norm, heads, head_dim)
         self.k_norm = _head_norm(attention.qk_norm, kv_heads, head_dim)
@@ -316,10 +319,12 @@ class Projections(nn.Module):
         return self.finish(x, self.core(q, k, v, mask, bias, is_causal))
 
     def finish(self, x: Tensor, context: Tensor) -> Tensor:
-        """Contexts (b, h, n, hd), side by side and gated, to (b, n, d)."""
+        """Contexts (b, h, n, hd), side by side, gated and normed, to (b, n, d)."""
         context = context.transpose(1, 2).flatten(2)
         if self.gate is not None:
             context = context * torch.sigmoid(self.gate(x))
+        if self.inner_norm is not None:
+            context = self.inner_norm(context)
         out: Tensor = self.dropout(self.o(context))
         return out
 

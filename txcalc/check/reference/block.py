@@ -26,6 +26,7 @@ from txcalc.check.reference.layers import (
     MixtureOfExperts,
     Normalization,
     Options,
+    dense,
 )
 from txcalc.check.reference.recurrent import AnyRecurrence, build_recurrence
 from txcalc.spec.inputs import (
@@ -158,8 +159,8 @@ class Block(nn.Module):
                 self.feed_forward = None
             case MoE():
                 self.feed_forward = MixtureOfExperts(feed_forward, width, options)
-            case DenseSpec(d_ff=d_ff, activation=activation, gated=gated, bias=bias):
-                self.feed_forward = Dense(width, d_ff, activation, gated, bias, options.dropout)
+            case DenseSpec():
+                self.feed_forward = dense(feed_forward, width, options)
         self.width = width
         widths = {"attention": (d_model, d_model), "recurrent": (d_model, width), "cross_attention": (width, width),
                   "feed_forward": (width, width)}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from txcalc.check.reference.attention import CrossAttention
-from txcalc.check.reference.layers import Dense, Normalization, Options, Repeated, activate
+from txcalc.check.reference.layers import Normalization, Options, Repeated, activate, dense
 from txcalc.spec import inputs
 from txcalc.spec.facts import embedding_width, is_causal
 from txcalc.spec.inputs import (
@@ -76,11 +76,11 @@ class ReadingPooler(nn.Module):
 
     def __init__(self, pooler: AttentionPooler, norm: Norm, width: int, options: Options) -> None:
         super().__init__()
-        self.width, dense = width, pooler.feed_forward
+        self.width = width
         self.query = nn.Parameter(torch.randn(1, 1, width))
         self.attention = CrossAttention(pooler.attention, width, options)
         self.norm = Normalization(norm, width)
-        self.feed_forward = Dense(width, dense.d_ff, dense.activation, dense.gated, dense.bias, options.dropout)
+        self.feed_forward = dense(pooler.feed_forward, width, options)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(b, n, d) to (b, d)."""

@@ -16,7 +16,7 @@ from torch._subclasses import FakeTensor
 from torch.nn import functional as F
 
 from txcalc.spec import layers
-from txcalc.spec.base import Activation
+from txcalc.spec.base import Activation, Curve
 from txcalc.spec.layers import DenseBias, MoE, Norm
 
 
@@ -61,6 +61,21 @@ def activate(kind: Activation, x: Tensor) -> Tensor:
             return torch.tanh(x)
         case "sigmoid":
             return torch.sigmoid(x)
+
+
+class XIELU(nn.Module):
+    """A parabola above zero, an exponential with its tangent taken off below, both of a learned slope, and x / 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha_p = nn.Parameter(torch.full((1,), 0.8).expm1().log())
+        self.alpha_n = nn.Parameter(torch.full((1,), 0.3).expm1().log())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise; arXiv 2411.13010, section 4, with beta = 0.5."""
+        above, below = F.relu(x), x.clamp(max=0)
+        curve = F.softplus(self.alpha_p) * above.square()
+        return 0.5 * x + curve + (0.5 + F.softplus(self.alpha_n)) * (below.expm1() - below)
 
 
 def dropout_or_nothing(p: float) -> nn.Module:
@@ -116,13 +131,17 @@ class Dense(nn.Module):
     """``down(act(up(x)))``, or gated: ``down(act(gate(x)) * up(x))``; also one expert of a mixture."""
 
     gate: nn.Linear | None
+    activation: XIELU | None
+    inner_norm: Normalization | None
 
     def __init__(
-        self, d_model: int, d_ff: int, activation: Activation, gated: bool, bias: DenseBias,
-        dropout: float = 0.0,
+        self, d_model: int, d_ff: int, curve: Curve, gated: bool, bias: DenseBias, dropout: float = 0.0,
+        inner_norm: Norm | None = None,
     ) -> None:
         super().__init__()
-        self.activation = activation
+        self.curve = curve
+        self.activation = XIELU() if curve == "xielu" else None
+        self.inner_norm = None if inner_norm is None else Normalization(inner_norm, d_ff)
         self.up = nn.Linear(d_model, d_ff, bias=bias.up)
         self.gate = nn.Linear(d_model, d_ff, bias=bias.gate) if gated else None
         self.down = nn.Linear(d_ff, d_model, bias=bias.down)
@@ -131,9 +150,23 @@ class Dense(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., d) to (..., d)."""
         up: Tensor = self.up(x)
-        hidden = activate(self.activation, up if self.gate is None else self.gate(x))
-        out: Tensor = self.dropout(self.down(hidden if self.gate is None else hidden * up))
+        hidden = self._activate(up if self.gate is None else self.gate(x))
+        hidden = hidden if self.gate is None else hidden * up
+        if self.inner_norm is not None:
+            hidden = self.inner_norm(hidden)
+        out: Tensor = self.dropout(self.down(hidden))
         return out
+
+    def _activate(self, x: Tensor) -> Tensor:
+        if self.curve != "xielu":
+            return activate(self.curve, x)
+        y: Tensor = self.activation(x)  # type: ignore[misc]
+        return y
+
+
+def dense(plan: layers.Dense, d_model: int, options: Options) -> Dense:
+    """The feed-forward that a block has."""
+    return Dense(d_model, plan.d_ff, plan.activation, plan.gated, plan.bias, options.dropout, plan.inner_norm)
 
 
 class MixtureOfExperts(nn.Module):

@@ -34,7 +34,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.AttentionBias: {"q", "k", "v", "o"},
     layers.Attention: {
         "kind", "heads", "kv_heads", "head_dim", "bias", "window", "cached", "qk_norm", "scale", "rope", "chunk",
-        "softcap", "sinks", "output_gate",
+        "softcap", "sinks", "output_gate", "inner_norm",
     },
     layers.MLA: {"kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale"},
     layers.Mamba2: {"kind", "heads", "head_dim", "state", "groups", "conv", "conv_bias", "bias"},
@@ -50,7 +50,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.GatedDelta: {"kind", "key_heads", "value_heads", "key_dim", "value_dim", "conv"},
     layers.Convolution: {"kernel", "activation"},
     layers.DenseBias: {"up", "gate", "down"},
-    layers.Dense: {"kind", "d_ff", "activation", "gated", "bias"},
+    layers.Dense: {"kind", "d_ff", "activation", "gated", "bias", "inner_norm"},
     layers.MoE: {
         "kind", "experts", "active_experts", "d_ff", "activation", "gated", "bias", "router_bias", "routing",
         "normalize", "shared_experts", "shared_d_ff", "shared_gate",

@@ -51,6 +51,8 @@ FAMILIES: Final[dict[str, Family]] = {
     "nanochat": Family(llamas.nanochat, lm_classes("NanoChat")),
     "hyperclovax": Family(llamas.hyperclovax, lm_classes("HyperCLOVAX")),
     "granite_swa": Family(llamas.granite_swa, lm_classes("GraniteSWA")),
+    "apertus": Family(llamas.apertus, lm_classes("Apertus") | {"ApertusForTokenClassification": "token"}),
+    "bitnet": Family(llamas.bitnet, lm_classes("BitNet")),
     "modernbert-decoder": Family(llamas.modernbert_decoder, lm_classes("ModernBertDecoder") | {
         "ModernBertDecoderForSequenceClassification": "sequence"}),
     "gpt2": Family(gpts.gpt2, _GPT2),

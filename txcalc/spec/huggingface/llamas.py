@@ -60,10 +60,16 @@ def helium(c: Config, kind: str) -> Data:
     attention = spec["attention"]
     bias = attention["bias"]
     attention["bias"] = {"q": bias, "k": bias, "v": bias}
+    _square(c, spec)
+    return spec
+
+
+def _square(c: Config, spec: Data) -> None:
+    """Refuse heads that are not together as wide as the model, where the class could not run with them."""
+    attention = spec["attention"]
     if attention["heads"] * head_dim(c, attention) != spec["d_model"]:
         raise c.error("head_dim", f"{attention['heads']} heads of {head_dim(c, attention)} are not as wide as "
                       f"hidden_size {spec['d_model']}")
-    return spec
 
 
 def exaone4(c: Config, kind: str) -> Data:
@@ -173,3 +179,22 @@ def modernbert_decoder(c: Config, kind: str) -> Data:
     overrides: list[Data] = [{"attention": {"window": window // 2}} if k == "sliding_attention" else {} for k in kinds]
     overrides[0]["norm"] = {"on_attention": False}  # the embedding's norm stands right before it
     return layered(spec, overrides)
+
+
+def apertus(c: Config, kind: str) -> Data:
+    """Apertus (arXiv 2509.14233): xIELU without a gate, and a norm on every head's queries and keys."""
+    attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(over="head"))
+    act = c.choice("hidden_act", ACTIVATIONS | {"xielu": "xielu"})
+    c.only("qk_norm", True)
+    for name in ("post_norm", "mlp_bias"):
+        c.only(name, False)
+    return common(c, kind, attention=attention, feed_forward={"d_ff": c.size("intermediate_size"), "activation": act},
+                  norm=rms(), position=rope(c, head_dim(c, attention)))
+
+
+def bitnet(c: Config, kind: str) -> Data:
+    """BitNet b1.58 (arXiv 2504.12285): norms on what the output and the down projections read, a squared ReLU."""
+    spec = plain_llama(c, kind, bias=c.flag("attention_bias"), inner_norm=rms())
+    spec["feed_forward"]["inner_norm"] = rms()
+    _square(c, spec)
+    return spec
