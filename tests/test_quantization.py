@@ -128,6 +128,23 @@ def test_mxfp4_equals_transformers() -> None:
     assert packed + scales == 3 * (2 * stored_bytes(64, 96, spec, 2) + stored_bytes(96, 64, spec, 2))
 
 
+@pytest.mark.parametrize("linear_class", ["bitlinear", "autobitlinear"])
+def test_bitnet_equals_transformers(linear_class: str) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    bitnet = pytest.importorskip("transformers.integrations.bitnet")
+    config = {"model_type": "bitnet", "architectures": ["BitNetForCausalLM"], "vocab_size": 101, "hidden_size": 36,
+              "intermediate_size": 52, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2,
+              "tie_word_embeddings": False}
+    with torch.device("meta"):
+        model = transformers.BitNetForCausalLM(transformers.BitNetConfig(**config)).to(torch.bfloat16)
+        model = bitnet.replace_with_bitnet_linear(model, ["lm_head"])
+    packing = {"quant_method": "bitnet", "linear_class": linear_class, "quantization_mode": "offline"}
+    found = stored(config, packing)
+    assert found == Quantity(value=state_bytes(model.state_dict()), unit="B", kind="exact")
+    assert "quantization_mode" in refused({**packing, "quantization_mode": "online"}, config)
+
+
 @pytest.mark.parametrize("model_type", sorted(modules.FAMILIES))
 def test_module_names_are_the_classes(model_type: str) -> None:
     """Every linear layer of a class, experts apart (fused there, one by one in checkpoints), is in the table."""

@@ -79,7 +79,8 @@ FAMILIES: Final[Mapping[str, Family]] = {
     **{name: Family("model.layers", _LLAMA) for name in (
         "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo", "olmo2", "olmo3", "granite",
         "cohere", "cohere2", "smollm3", "stablelm", "nemotron", "ernie4_5", "seed_oss", "hunyuan_v1_dense", "arcee",
-        "helium", "exaone4", "ministral", "ministral3", "cwm", "vaultgemma",
+        "helium", "exaone4", "ministral", "ministral3", "cwm", "vaultgemma", "internlm3", "iquestcoder", "jais2",
+        "hyperclovax", "granite_swa", "apertus", "bitnet",
     )},
     **{name: Family("model.layers", _QWEN_MOE, "mlp.gate") for name in ("qwen2_moe", "qwen3_moe", "olmoe")},
     **{name: Family("model.layers", _DEEPSEEK) for name in ("deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe")},
@@ -96,7 +97,12 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "opt": Family("model.decoder.layers", _names("self_attn", "q_proj", "k_proj", "v_proj", "out_proj",
                                                  up="fc1", down="fc2")),
     "gpt_neox": Family("gpt_neox.layers", _NEOX),
+    "nanochat": Family("model.layers", _names("self_attn", "q_proj", "k_proj", "v_proj", "o_proj",
+                                              up="mlp.fc1", down="mlp.fc2")),
+    "persimmon": Family("model.layers", _names("self_attn", "query_key_value", "query_key_value", "query_key_value",
+                                               "dense", up="mlp.dense_h_to_4h", down="mlp.dense_4h_to_h")),
     "gpt2": Family("transformer.h", _GPT2),
+    "gpt-sw3": Family("transformer.h", _GPT2),
     "gpt_bigcode": Family("transformer.h", _GPT2),
     "gptj": Family("transformer.h", _names("attn", "q_proj", "k_proj", "v_proj", "out_proj",
                                            up="mlp.fc_in", down="mlp.fc_out")),
@@ -111,6 +117,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
 # What stands beside the matrices and is never packed.
 OTHERS: Final = (
     "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm",
+    "attention_layernorm", "feedforward_layernorm", "mlp.act_fn", "self_attn.attn_sub_norm", "mlp.ffn_sub_norm",
     "self_attn.q_norm", "self_attn.k_norm", "self_attn.q_a_layernorm", "self_attn.kv_a_layernorm",
     "mlp.gate", "mlp.gate.e_score_correction_bias", "mlp.router", "block_sparse_moe.gate", "feed_forward.router",
     "linear_attn.conv1d", "linear_attn.norm", "linear_attn.A_log", "linear_attn.dt_bias", "ln_1", "ln_2",

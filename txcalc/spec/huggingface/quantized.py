@@ -7,6 +7,7 @@ bitsandbytes: ``Linear8bitLt`` (int8, an fp32 scale per output, a format byte) a
 fp32 scales and a code book; double quantization (arXiv 2305.14314, section 3): 1-byte scales in blocks of 256).
 fp8: DeepSeek-V3's README_WEIGHTS: an fp32 scale per 128 x 128 block; one per matrix without ``weight_block_size``.
 mxfp4: OCP Microscaling Formats 1.0, section 5: 32 codes of 4 bits share a 1-byte scale; routed experts alone.
+bitnet: transformers' ``BitLinear``: four outputs in a byte, and one scale for a matrix.
 compressed-tensors: its ``pack-quantized``, ``int-``, ``float-``, ``naive-`` and ``nvfp4-pack-quantized`` formats.
 """
 
@@ -153,6 +154,15 @@ def _mxfp4(q: Config) -> tuple[Data, Matcher]:
     return layout, module_patterns(q, "modules_to_not_convert")
 
 
+def _bitnet(q: Config) -> tuple[Data, Matcher]:
+    q.ignore("rms_norm_eps")
+    q.only("linear_class", "bitlinear", "autobitlinear")  # the second unpacks what it loads
+    q.only("quantization_mode", "offline")  # the other mode stores whole weights
+    q.only("use_rms_norm", False)
+    layout = {"method": "bitnet", "bits": 2, "flat": True, "weights": "linear"}
+    return layout, module_patterns(q, "modules_to_not_convert", default=("lm_head",))
+
+
 def _compressed(q: Config) -> tuple[Data, Matcher]:
     q.ignore("quantization_status", "global_compression_ratio", "version", "run_compressed")
     q.only("kv_cache_scheme", None)
@@ -224,5 +234,6 @@ def _group(q: Config) -> Data:
 
 METHODS: Final[Mapping[str, Callable[[Config], tuple[Data, Matcher]]]] = {
     "gptq": _gptq, "awq": _awq, "bitsandbytes": _bitsandbytes, "fp8": _fp8, "mxfp4": _mxfp4,
+    "bitnet": _bitnet,
     "compressed-tensors": _compressed,
 }
