@@ -142,6 +142,7 @@ def nanochat(c: Config, kind: str) -> Data:
 
 def hyperclovax(c: Config, kind: str) -> Data:
     """HyperCLOVA X: Granite, with norms after the sublayers as well unless switched off."""
+    c.ignore("end_token_id")
     return llama(c, kind) | {"norm": rms(placement="sandwich" if c.flag("use_post_norm") else "pre")}
 
 
@@ -175,6 +176,9 @@ def modernbert_decoder(c: Config, kind: str) -> Data:
         spec["head"]["bias"] = bias
     layers, every, window = spec["layers"], c.size("global_attn_every_n_layers", default=3), c.size("local_attention")
     c.only("sliding_window", window // 2)
+    for name in ("causal_mask", "is_causal"):
+        c.only(name, True)
+    c.ignore("position_embedding_type")
     kinds = layer_types(c, layers, ["sliding_attention" if i % every else "full_attention" for i in range(layers)])
     overrides: list[Data] = [{"attention": {"window": window // 2}} if k == "sliding_attention" else {} for k in kinds]
     overrides[0]["norm"] = {"on_attention": False}  # the embedding's norm stands right before it
