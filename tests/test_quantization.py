@@ -142,7 +142,10 @@ def test_bitnet_equals_transformers(linear_class: str) -> None:
     packing = {"quant_method": "bitnet", "linear_class": linear_class, "quantization_mode": "offline"}
     found = stored(config, packing)
     assert found == Quantity(value=state_bytes(model.state_dict()), unit="B", kind="exact")
-    assert "quantization_mode" in refused({**packing, "quantization_mode": "online"}, config)
+    whole = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
+    assert stored(config, whole) == stored(config, None)
+    assert "linear_class" in refused({**whole, "linear_class": "bitlinear"}, config)
+    assert "use_rms_norm" in refused({**packing, "use_rms_norm": True}, config)
 
 
 @pytest.mark.parametrize("model_type", sorted(modules.FAMILIES))

@@ -51,7 +51,8 @@ def _quantization(c: Config, spec: Data) -> Data:
     from txcalc.spec.huggingface.quantized import read_quantization
     from txcalc.spec.model import Model
 
-    return {"quantization": read_quantization(c, Model.model_validate(spec))}
+    packed = read_quantization(c, Model.model_validate(spec))
+    return {} if packed is None else {"quantization": packed}
 
 
 def _head_kind(data: Mapping[str, Any], family: Family, source: str) -> str:

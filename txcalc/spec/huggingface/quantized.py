@@ -28,8 +28,10 @@ from txcalc.spec.model import Model
 FIELD: Final = "quantization_config"
 
 
-def read_quantization(c: Config, model: Model) -> Data:
+def read_quantization(c: Config, model: Model) -> Data | None:
     """The ``quantization`` of a spec for a ``model`` that was read from the same configuration.
+
+    None where weights are stored whole, and quantized in every forward pass.
 
     Raises ``SpecError`` naming a method, field or module that is not understood, and a family whose modules are not.
     """
@@ -38,9 +40,9 @@ def read_quantization(c: Config, model: Model) -> Data:
     family = modules.FAMILIES.get(c.model_type)
     if family is None:
         raise c.error(FIELD, f"quantized checkpoints of model_type {c.model_type} are not understood")
-    layout, matcher = METHODS[method](q)
+    found = METHODS[method](q)
     q.finish()
-    return _chosen(q, layout, matcher, family, model)
+    return None if found is None else _chosen(q, *found, family, model)
 
 
 def _implied(q: Config) -> str:
@@ -154,11 +156,13 @@ def _mxfp4(q: Config) -> tuple[Data, Matcher]:
     return layout, module_patterns(q, "modules_to_not_convert")
 
 
-def _bitnet(q: Config) -> tuple[Data, Matcher]:
-    q.ignore("rms_norm_eps")
+def _bitnet(q: Config) -> tuple[Data, Matcher] | None:
+    q.ignore("rms_norm_eps", "modules_to_not_convert")
     q.only("linear_class", "bitlinear", "autobitlinear")  # the second unpacks what it loads
-    q.only("quantization_mode", "offline")  # the other mode stores whole weights
     q.only("use_rms_norm", False)
+    if q.choice("quantization_mode", {"offline": False, "online": True}, default="offline"):
+        q.only("linear_class", "autobitlinear")
+        return None
     layout = {"method": "bitnet", "bits": 2, "flat": True, "weights": "linear"}
     return layout, module_patterns(q, "modules_to_not_convert", default=("lm_head",))
 
@@ -232,7 +236,7 @@ def _group(q: Config) -> Data:
     return {"group": q.size("group_size")}
 
 
-METHODS: Final[Mapping[str, Callable[[Config], tuple[Data, Matcher]]]] = {
+METHODS: Final[Mapping[str, Callable[[Config], tuple[Data, Matcher] | None]]] = {
     "gptq": _gptq, "awq": _awq, "bitsandbytes": _bitsandbytes, "fp8": _fp8, "mxfp4": _mxfp4,
     "bitnet": _bitnet,
     "compressed-tensors": _compressed,
