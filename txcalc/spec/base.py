@@ -14,7 +14,7 @@ Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "silu", "tanh", "sigmoid"]
 Curve = Literal[Activation, "xielu"]
-"""What a feed-forward may have besides: xIELU (arXiv 2411.13010) has two learned numbers of its own."""
+"""What a dense feed-forward may have besides: xIELU (arXiv 2411.13010) has two learned numbers of its own."""
 
 
 class Spec(BaseModel):

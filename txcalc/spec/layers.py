@@ -242,7 +242,7 @@ class MoE(Spec):
     experts: Size
     active_experts: Size
     d_ff: Size = Field(description="width of one routed expert")
-    activation: Curve = "silu"
+    activation: Activation = "silu"
     gated: Flag = True
     bias: DenseBias = DenseBias()
     router_bias: Flag = False
