@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeVar
 from txcalc.answer.fit import fit
 from txcalc.count.layer import alone, attention_layers
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import is_causal
+from txcalc.spec.facts import is_causal, unpatched
 from txcalc.spec.inputs import FrameInput, LearnedPosition, PatchInput, SinusoidalPosition
 from txcalc.spec.model import Model, Stack
 from txcalc.trace.model import trace
@@ -71,12 +71,12 @@ class Stretched:
         if not isinstance(given, PatchInput):
             return tuple(usual)
         side = given.image // given.patch
-        return tuple((side * times) ** 2 + given.class_tokens for times in _IMAGES)
+        return tuple((side * times) ** 2 + unpatched(given) for times in _IMAGES)
 
     def length(self, step: int) -> int:
         """The ``step``-th shortest length, counted from 1: an image has a whole number of patches on each side."""
         given = self.spec.input
-        return step**2 + given.class_tokens if isinstance(given, PatchInput) else step
+        return step**2 + unpatched(given) if isinstance(given, PatchInput) else step
 
     def at(self, length: int) -> Run:
         """The model run on so many positions. Raises ``SpecError`` for a length that its images cannot have."""
@@ -93,9 +93,9 @@ def _shaped(spec: Model, length: int) -> Model:
         return spec.model_copy(update={"input": given.model_copy(update={"length": length})})
     if not isinstance(given, PatchInput):
         return spec
-    side = isqrt(max(length - given.class_tokens, 0))
-    if side == 0 or side**2 + given.class_tokens != length:
-        near = " or ".join(f"{s**2 + given.class_tokens:,}" for s in (side, side + 1) if s)
+    side = isqrt(max(length - unpatched(given), 0))
+    if side == 0 or side**2 + unpatched(given) != length:
+        near = " or ".join(f"{s**2 + unpatched(given):,}" for s in (side, side + 1) if s)
         raise SpecError(f"{spec.name} reads square images, so it cannot have {length:,} positions; use {near}",
                         field="seq")
     return spec.model_copy(update={"input": given.model_copy(update={"image": side * given.patch})})

@@ -142,8 +142,8 @@ def flops_rows(spec: Model, *, eager: bool, how: str, device: str) -> Iterator[R
     measured = measure.flops(spec, w.batch, w.seq, source_seq=w.source_seq, eager=eager, loss=has_loss(spec),
                              backward=True, device=device)
     name = "eager" if eager else "flash"
-    for which, got, of in (("forward", measured.forward, lambda op: op.flops),
-                           ("backward", measured.backward, lambda op: op.flops_backward)):
+    for which, got, of in (("forward", measured.forward, lambda op: op.calls * op.flops),
+                           ("backward", measured.backward, lambda op: op.back * op.flops_backward)):
         counted = _by_module(t, measure.module_paths(spec), of)
         yield _row(f"FLOPs {which}, {name}", sum(counted.values()), sum(got.values()), how,
                    _differences(counted, {k: v for k, v in got.items() if v}, lambda path, n: f"{path} {n:,}"))
@@ -285,7 +285,7 @@ def _by_module(t: Trace, modules: frozenset[str], of: Callable[[Op], int]) -> di
     found: Counter[str] = Counter()
     for op in t.ops:
         if of(op):
-            found[_module(op.path, modules)] += op.calls * of(op)
+            found[_module(op.path, modules)] += of(op)
     return {path: n for path, n in found.items() if n}
 
 

@@ -12,7 +12,7 @@ def forward_flops(trace: Trace) -> Number:
 
 def backward_flops(trace: Trace) -> Number:
     """FLOPs of the backward pass over the whole workload."""
-    return sum(op.calls * op.flops_backward for op in trace.ops)
+    return sum(op.back * op.flops_backward for op in trace.ops)
 
 
 def core_flops(trace: Trace) -> Number:

@@ -33,7 +33,7 @@ def _runs(ops: list[Op]) -> int:
 
 def _once(op: Op, runs: int) -> Op:
     return replace(
-        op, copies=1, active=1, calls=op.calls // runs,
+        op, copies=1, active=1, calls=op.calls // runs, back=op.back // runs,
         saves=_tensors(op.saves, runs), reads=_tensors(op.reads, runs), writes=_tensors(op.writes, runs),
     )
 

@@ -38,7 +38,12 @@ def positions(given: Input, tokens: int = 1) -> int:
     """Positions of one input: an image or a sound has its own number, whatever is asked for of ``tokens``."""
     if given.kind == "tokens":
         return tokens
-    return given.length if given.kind == "frames" else patches(given) + given.class_tokens
+    return given.length if given.kind == "frames" else patches(given) + unpatched(given)
+
+
+def unpatched(image: PatchInput) -> int:
+    """Positions of one image that are no patch of it."""
+    return image.class_tokens + image.registers
 
 
 def embedding_width(model: Model) -> int:

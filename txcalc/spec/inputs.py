@@ -28,6 +28,7 @@ class PatchInput(Spec):
     channels: Size = 3
     bias: Flag = True
     class_tokens: Count = Field(default=1, description="learned vectors put before the patches (class, distillation)")
+    registers: Count = Field(default=0, description="learned vectors beside them without positions (arXiv 2309.16588)")
     mask_token: Flag = Field(default=False, description="a learned vector for masked patches, unused otherwise")
 
     @model_validator(mode="after")
@@ -267,9 +268,45 @@ Pooler = Annotated[
 ]
 
 
-class Projector(Spec):
-    """How a tower's positions become positions of the main stack: averaged down to ``tokens``, normed, projected."""
+class ProjectorLayer(Spec):
+    """One projection before a projector's last, and its activation; gated: a second one beside it multiplies it."""
 
-    tokens: Size = Field(description="positions of one input after averaging")
-    norm: Norm | None = None
+    width: Size
+    activation: Activation | None = None
+    gated: Flag = False
     bias: Flag = False
+
+    @model_validator(mode="after")
+    def _check(self) -> ProjectorLayer:
+        if self.gated and self.activation is None:
+            raise FieldError(("activation",), "needed by a gate")
+        return self
+
+
+class Projector(Spec):
+    """How a tower's positions become positions of the main stack.
+
+    Squares of neighbouring patches may become one position: ``merge`` puts the columns of so many by so many side by
+    side, ``average`` leaves ``tokens`` means. Then a norm, the ``hidden`` layers, and a projection to the main stack's
+    width. Class tokens and registers are left out.
+    """
+
+    merge: Size | None = Field(default=None, description="patches along a square whose columns come side by side")
+    average: Flag = False
+    tokens: Size = Field(default=None, description="positions of one input; "  # type: ignore[assignment]
+                                                   "default: all patches, or squares of them where they are merged")
+    norm: Norm | None = None
+    norm_first: Flag = Field(default=False, description="the norm is on the patches, before they are merged")
+    hidden: tuple[ProjectorLayer, ...] = ()
+    bias: Flag = False
+    skips: Count = Field(default=0, description="the tower's last layers that run, but whose output is not read")
+
+    @model_validator(mode="after")
+    def _check(self) -> Projector:
+        if self.average and self.merge is not None:
+            raise FieldError(("average",), "patches are merged or averaged, not both")
+        if self.tokens is None:
+            raise FieldError(("tokens",), "is needed where positions are averaged, or there are no patches")
+        if self.norm_first and (self.norm is None or self.merge is None):
+            raise FieldError(("norm_first",), "needs a norm, and patches that are merged")
+        return self

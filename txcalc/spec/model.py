@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from txcalc.spec import resolve, widths
 from txcalc.spec.base import Count, Flag, Size, Spec
 from txcalc.spec.errors import FieldError
-from txcalc.spec.facts import first_attention, is_causal, located_blocks
+from txcalc.spec.facts import first_attention, is_causal, located_blocks, positions
 from txcalc.spec.inputs import (
     ContrastiveHead,
     Head,
@@ -219,7 +219,22 @@ class Model(Stack):
                 raise FieldError(("head", "width"), f"texts of {text} and images of {image} need projections to one")
         if tower is not None and tower.projector is None and not isinstance(head, ContrastiveHead):
             raise FieldError(("tower", "projector"), "needed where the tower feeds the main stack")
+        if tower is not None and tower.projector is not None:
+            self._check_projector(tower, tower.projector)
         if isinstance(head, LMHead) and head.pair_labels and self.pooler is None:
             raise FieldError(("pooler",), "head.pair_labels needs one")
         if self.source_vocab is not None and self.encoder is None:
             raise FieldError(("source_vocab",), "needs architecture: encoder-decoder")
+
+    def _check_projector(self, tower: Tower, projector: Projector) -> None:
+        at = ("tower", "projector")
+        image = tower.input if isinstance(tower.input, PatchInput) else None
+        if image is None and projector.merge is not None:
+            raise FieldError((*at, "merge"), "only patches of an image are merged")
+        side = 0 if image is None else image.image // image.patch
+        given = positions(tower.input) if image is None else (side // (projector.merge or 1)) ** 2
+        if projector.tokens > given or (projector.tokens != given and not projector.average):
+            raise FieldError((*at, "tokens"), f"{projector.tokens}, but the projector reads {given} positions: "
+                             "leave it out, or average them")
+        if projector.skips and (tower.groups is not None or projector.skips >= tower.layers):
+            raise FieldError(("tower", "projector", "skips"), "must leave layers to read, all of them alike")

@@ -25,9 +25,9 @@ def model(data: Any) -> Any:
     if isinstance(out.get("pooler"), bool):
         out["pooler"] = {"kind": "dense"} if out["pooler"] else None
     if "context" not in out and (length := _input_length(out)) is not None:
-        out["context"] = length
+        out["context"] = length + _registers(out)
     if isinstance(out.get("tower"), Mapping):
-        out["tower"] = _stack(dict(out["tower"]), out["tower"], ("tower",))
+        out["tower"] = _projected(_stack(dict(out["tower"]), out["tower"], ("tower",)))
     if out.get("architecture") == "encoder-decoder":
         own = out.get("encoder")
         if own is None or isinstance(own, Mapping):
@@ -118,6 +118,25 @@ def _input_length(stack: Mapping[str, Any]) -> int | None:
     if not (isinstance(image, int) and isinstance(patch, int) and isinstance(extra, int)) or not 1 <= patch <= image:
         return None
     return (image // patch) ** 2 + extra
+
+
+def _registers(stack: Mapping[str, Any]) -> int:
+    registers = stack["input"].get("registers", 0)
+    return registers if isinstance(registers, int) else 0
+
+
+def _projected(tower: Data) -> Data:
+    """A projector hands on every patch, or every whole square of those that it merges."""
+    own, projector = tower.get("input"), tower.get("projector")
+    if not isinstance(own, Mapping) or not isinstance(projector, Mapping) or projector.get("tokens") is not None:
+        return tower
+    if isinstance(own.get("length"), int) and not projector.get("average"):
+        return {**tower, "projector": {**projector, "tokens": own["length"]}}
+    image, patch, merge = own.get("image"), own.get("patch"), projector.get("merge")
+    merge = 1 if merge is None else merge
+    if projector.get("average") or not all(map(_is_size, (image, patch, merge))) or image < patch * merge:
+        return tower
+    return {**tower, "projector": {**projector, "tokens": (image // patch // merge) ** 2}}
 
 
 def _group(group: Any, base: Data, d_model: Any, path: tuple[str | int, ...]) -> Any:

@@ -74,6 +74,8 @@ def _positions(stack: Stack, one_width: bool, path: Loc) -> None:
         raise FieldError(path, "a table of positions for every layer needs layers of one width")
     if stack.position.kind == "relative" and all(block.attention is None for _, block in located_blocks(stack)):
         raise FieldError(path, "relative positions are a bias on the scores of attention, and there is none")
+    if stack.position.kind == "relative" and stack.input.kind == "patches" and stack.input.registers:
+        raise FieldError(path, "registers stand at no distance from a patch")
 
 
 def _repeats(times: int, before: int, after: int, path: Loc) -> None:

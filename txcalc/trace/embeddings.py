@@ -25,6 +25,8 @@ def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
     ops.convolution(t, "patch_embedding", pixels, d, facts.patches(spec), (spec.patch, spec.patch), bias=spec.bias)
     if spec.class_tokens:
         ops.parameter(t, "class_tokens", spec.class_tokens, d)
+    if spec.registers:
+        ops.parameter(t, "registers", spec.registers, d)
     if spec.mask_token:
         ops.parameter(t, "mask_token", 1, d)
     return t.tensor(b, facts.positions(spec), d, label="patches")

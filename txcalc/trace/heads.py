@@ -21,9 +21,10 @@ if TYPE_CHECKING:
         Maxout,
         NormPooler,
         Projector,
+        ProjectorLayer,
     )
     from txcalc.spec.layers import Norm
-    from txcalc.spec.model import Model
+    from txcalc.spec.model import Model, Tower
 
 
 def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
@@ -69,14 +70,47 @@ def pool(t: Trace, spec: DensePooler | NormPooler | AttentionPooler, x: Tensor, 
         return y if spec.activation is None else ops.activation(t, "activation", y, spec.activation)
 
 
-def project(t: Trace, spec: Projector, x: Tensor, d_out: Number) -> Tensor:
-    """(b, n, d) of a tower to (b, tokens, d_out): averaging costs no product."""
-    b, _, d = x.shape
+def project(t: Trace, spec: Projector, tower: Tower, x: Tensor, d_out: Number) -> Tensor:
+    """(b, n, d) of a tower to (b, tokens, d_out): to average or to merge costs no product."""
     with t.scope("projector", component=True):
-        x = t.tensor(b, spec.tokens, d, label="averaged positions")
-        if spec.norm is not None:
+        if spec.norm is not None and spec.norm_first:
             x = ops.norm(t, "norm", x, spec.norm)
+        x = _gathered(t, spec, tower, x)
+        if spec.norm is not None and not spec.norm_first:
+            x = ops.norm(t, "norm", x, spec.norm)
+        for i, layer in enumerate(spec.hidden):
+            with t.scope(f"hidden.{i}"):
+                x = _project_once(t, layer, x)
         return ops.linear(t, "dense", x, d_out, bias=spec.bias)
+
+
+def _gathered(t: Trace, spec: Projector, tower: Tower, x: Tensor) -> Tensor:
+    """The positions that a projector reads: a tensor of its own, unless they are all of the tower's."""
+    (b, _, d), given = x.shape, tower.input
+    if spec.merge is not None:
+        return t.tensor(b, spec.tokens, d * spec.merge**2, label="merged positions")
+    if spec.average:
+        return t.tensor(b, spec.tokens, d, label="averaged positions")
+    if given.kind == "patches" and (given.class_tokens or given.registers):
+        return t.tensor(b, spec.tokens, d, label="patches")
+    if not spec.skips:
+        return x
+    # Without a norm on them, embeddings lie in memory as the convolution left them, and a projection copies what was
+    # added to them. With one, the next layer's norm keeps them already, unless it keeps them in fp32.
+    w = t.workload
+    own = tower.norm.kind == "layernorm" or w.fused_norms or w.dtype == "fp32"
+    role = Role.PARAMETER if tower.embedding_norm and own else Role.ACTIVATION
+    return t.tensor(*x.shape, role=role, label="positions between layers")
+
+
+def _project_once(t: Trace, spec: ProjectorLayer, x: Tensor) -> Tensor:
+    y = ops.linear(t, "dense", x, spec.width, bias=spec.bias)
+    if spec.activation is None:
+        return y
+    if not spec.gated:
+        return ops.activation(t, "activation", y, spec.activation)
+    gate = ops.activation(t, "activation", ops.linear(t, "gate", x, spec.width, bias=spec.bias), spec.activation)
+    return ops.multiply(t, "product", gate, y)
 
 
 def _mean(t: Trace, x: Tensor) -> Tensor:

@@ -51,12 +51,14 @@ def images(spec: Model, workload: Workload) -> Number:
 
 
 def _tower(t: Trace, spec: Model, tower: Tower) -> Tensor:
-    count = images(spec, t.workload)
+    count, projector = images(spec, t.workload), tower.projector
     with t.scope("tower"):
-        x = _stack(t, spec, tower, _read(t, tower, count, 0, tower.d_model), cached=False)
-        pooled = x.view(count, tower.d_model) if tower.pooler is None else pool(t, tower.pooler, x, tower.norm)
-        if tower.projector is not None:
-            project(t, tower.projector, x, spec.d_model)
+        x = _stack(t, spec, tower, _read(t, tower, count, 0, tower.d_model), cached=False,
+                   unread=0 if projector is None else projector.skips)
+        with t.scope("", back=1 if projector is None else 0):
+            pooled = x.view(count, tower.d_model) if tower.pooler is None else pool(t, tower.pooler, x, tower.norm)
+        if projector is not None:
+            project(t, projector, tower, x, spec.d_model)
     return pooled
 
 
@@ -83,8 +85,13 @@ def _read(t: Trace, stack: Stack, b: Number, n: Number, d: Number) -> Tensor:
     return frames(t, stack.input, b, n, d)
 
 
-def _stack(t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None = None) -> Tensor:
-    """Embedded inputs to hidden states. ``cached``: the stack generates, so it masks the future and keeps keys."""
+def _stack(
+    t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None = None, unread: Number = 0
+) -> Tensor:
+    """Embedded inputs to hidden states. ``cached``: the stack generates, so it masks the future and keeps keys.
+
+    ``unread``: the last layers whose output is not read.
+    """
     x = embed(t, spec, stack, x)
     _, n, d = x.shape
     position = stack.position
@@ -110,7 +117,8 @@ def _stack(t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memo
         return body
 
     if stack.groups is None:
-        x = t.loop("layers", stack.layers, run(stack), x, copies=1 if stack.share_layers else stack.layers)
+        x = t.loop("layers", stack.layers, run(stack), x, copies=1 if stack.share_layers else stack.layers,
+                   unread=unread)
     else:
         with t.scope("layers"):
             for g, group in enumerate(stack.groups):

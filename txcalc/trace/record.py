@@ -83,7 +83,8 @@ class Cache:
 class Op:
     """One operation, once; ``copies``, ``active`` and ``calls`` say how often.
 
-    ``copies``: sets of weights. ``active``: sets that one token passes. ``calls``: runs in one pass.
+    ``copies``: sets of weights. ``active``: sets that one token passes. ``calls``: runs in one pass. ``back``: those
+    of them that the backward pass goes through: what comes of the others is not read.
     ``flops`` and ``flops_backward`` are of one call. Operations that mix positions say more: ``reads`` and
     ``writes`` are what attention's core moves to and from memory, and ``reach`` is how many positions, the
     last one included, one call looks back over.
@@ -95,6 +96,7 @@ class Op:
     copies: Number
     active: Number
     calls: Number
+    back: Number
     weights: tuple[tuple[str, tuple[Number, ...]], ...] = ()
     flops: Number = 0
     flops_backward: Number = 0
@@ -132,6 +134,7 @@ class _Scope:
     copies: Number = 1
     active: Number = 1
     calls: Number = 1
+    back: Number = 1
 
 
 @dataclass
@@ -155,7 +158,7 @@ class Trace:
     @contextmanager
     def scope(
         self, name: str, *, copies: Number = 1, calls: Number = 1, active: Number | None = None,
-        component: bool = False,
+        back: Number | None = None, component: bool = False,
     ) -> Iterator[None]:
         """Operations inside get ``name.`` before their path (nothing for an empty name) and these multiplicities.
 
@@ -169,6 +172,7 @@ class Trace:
             outer.copies * copies,
             outer.active * (copies if active is None else active),
             outer.calls * calls,
+            outer.back * (calls if back is None else back),
         )
         try:
             yield
@@ -184,15 +188,19 @@ class Trace:
         s = self._scope
         path = s.prefix + name
         self.ops.append(
-            Op(path, s.component or path, kind, s.copies, s.active, s.calls, tuple((weights or {}).items()),
-               flops, flops_backward, saves, cache, reads, writes, reach)
+            Op(path, s.component or path, kind, s.copies, s.active, s.calls, s.back,
+               tuple((weights or {}).items()), flops, flops_backward, saves, cache, reads, writes, reach)
         )
 
     def loop(
-        self, name: str, times: Number, body: Callable[[Tensor], Tensor], x: Tensor, *, copies: Number | None = None
+        self, name: str, times: Number, body: Callable[[Tensor], Tensor], x: Tensor, *, copies: Number | None = None,
+        unread: Number = 0,
     ) -> Tensor:
-        """Run ``body`` once and let it stand for ``times`` runs in a row, with ``copies`` sets of weights."""
-        with self.scope(name, copies=times if copies is None else copies, calls=times):
+        """Run ``body`` once and let it stand for ``times`` runs in a row, with ``copies`` sets of weights.
+
+        What comes of the last ``unread`` of them is not read.
+        """
+        with self.scope(name, copies=times if copies is None else copies, calls=times, back=times - unread):
             entry = self.tensor(*x.shape, label=x.label)
             leave = body(entry)
         after = self.tensor(*leave.shape, label=leave.label)

@@ -136,14 +136,16 @@ def _stored(t: Trace) -> Iterator[Amount]:
     yield from _weights("copies", lambda t: BYTES[t.workload.dtype])(t)
     if t.quantization is not None:
         whole = params(t) * BYTES[t.workload.dtype]
-        op = Op(path="quantization", component="quantization", kind="elementwise", copies=1, active=1, calls=1)
+        op = Op(path="quantization", component="quantization", kind="elementwise", copies=1, active=1, calls=1, back=1)
         yield Amount(op, weight_bytes(t) - whole)
 
 
 def _flops(*names: str) -> Callable[[Trace], Iterator[Amount]]:
+    often = {"flops": "calls", "flops_backward": "back"}
+
     def amounts(t: Trace) -> Iterator[Amount]:
         for op in t.ops:
-            yield Amount(op, op.calls * sum(getattr(op, name) for name in names))
+            yield Amount(op, sum(getattr(op, often[name]) * getattr(op, name) for name in names))
 
     return amounts
 

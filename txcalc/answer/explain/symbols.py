@@ -277,5 +277,5 @@ def _lengths(
         image: Any = symbolic
         for key in path.split("."):
             image = getattr(image, key)
-        symbolic = replace(symbolic, {f"{path}.class_tokens": _symbol(name) - patches(image)})
+        symbolic = replace(symbolic, {f"{path}.class_tokens": _symbol(name) - patches(image) - image.registers})
     return symbolic, meanings

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from txcalc.check.reference.attention import CrossAttention
 from txcalc.check.reference.layers import Normalization, Options, Repeated, activate, dense
 from txcalc.spec import inputs
-from txcalc.spec.facts import embedding_width, is_causal
+from txcalc.spec.facts import embedding_width, is_causal, unpatched
 from txcalc.spec.inputs import (
     AttentionPooler,
     ClassifierHead,
@@ -212,8 +212,8 @@ class Top(nn.Module):
         if model.embedding_projection == "tokens" and model.embedding_dim is not None:
             hidden, width = width, model.embedding_dim
             self.output_projection = nn.Linear(hidden, width, bias=False)
-        extra = model.input.class_tokens if isinstance(model.input, PatchInput) else 0
-        self.pooler = build_pooler(model.pooler, model.norm, width, extra, options)
+        self.unpatched = unpatched(model.input) if isinstance(model.input, PatchInput) else 0
+        self.pooler = build_pooler(model.pooler, model.norm, width, self.unpatched, options)
         vector = width if self.pooler is None else self.pooler.width
         match head:
             case LMHead():
@@ -307,7 +307,7 @@ class Top(nn.Module):
             case "mean":
                 x = hidden.mean(dim=1)
             case "first+mean":
-                x = torch.cat((hidden[:, 0], hidden[:, 1:].mean(dim=1)), dim=-1)
+                x = torch.cat((hidden[:, 0], hidden[:, self.unpatched :].mean(dim=1)), dim=-1)
             case "all":
                 x = hidden
         return self._output(x), ()

@@ -56,7 +56,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
         "normalize", "shared_experts", "shared_d_ff", "shared_gate",
     },
     inputs.TokenInput: {"kind"},
-    inputs.PatchInput: {"kind", "image", "patch", "channels", "bias", "class_tokens", "mask_token"},
+    inputs.PatchInput: {"kind", "image", "patch", "channels", "bias", "class_tokens", "registers", "mask_token"},
     inputs.FrameInput: {"kind", "bins", "length"},
     inputs.NoPosition: {"kind"},
     inputs.LearnedPosition: {"kind", "size"},
@@ -78,7 +78,8 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.DensePooler: {"kind", "of", "activation", "width"},
     inputs.NormPooler: {"kind", "of"},
     inputs.AttentionPooler: {"kind", "attention", "feed_forward"},
-    inputs.Projector: {"tokens", "norm", "bias"},
+    inputs.ProjectorLayer: {"width", "activation", "gated", "bias"},
+    inputs.Projector: {"merge", "average", "tokens", "norm", "norm_first", "hidden", "bias", "skips"},
 }
 
 

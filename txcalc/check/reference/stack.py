@@ -27,6 +27,7 @@ from txcalc.spec.facts import embedding_width, first_attention
 from txcalc.spec.inputs import (
     DisentangledPosition,
     LearnedPosition,
+    PatchInput,
     RelativePosition,
     SinusoidalPosition,
     TokenInput,
@@ -58,6 +59,7 @@ class StackModules(nn.Module):
     relative_bias: RelativeBias | PatchBias | None
     query_bias: nn.Parameter | None
     position_table: Tensor | None
+    registers: nn.Parameter | None
 
     def __init__(
         self, model: Model, stack: Stack, options: Options, *, causal: bool, d_model: int, memory: int | None = None
@@ -70,6 +72,9 @@ class StackModules(nn.Module):
         width = embedding_width(model) if factorised and not self.project_tokens else d_model
         self.scale = math.sqrt(d_model) if model.embedding_scale and self.reads_tokens else None
         self._add_positions(stack, width, options)
+        image = stack.input if isinstance(stack.input, PatchInput) and stack.input.registers else None
+        self.registers = None if image is None else nn.Parameter(torch.randn(image.registers, width) * 0.02)
+        self.before_registers = 0 if image is None else image.class_tokens
         types = model.token_types if self.reads_tokens else 0
         self.type_embedding = nn.Embedding(types, width) if types else None
         self.embedding_norm = Normalization(stack.norm, width) if stack.embedding_norm else nn.Identity()
@@ -135,14 +140,19 @@ class StackModules(nn.Module):
 
     def run(
         self, embedded: Tensor, types: Tensor | None, memory: Tensor | None, cache: Cache | None,
-        prefix: Tensor | None = None,
+        prefix: Tensor | None = None, layers: list[Tensor] | None = None,
     ) -> Tensor:
-        """Embeddings (b, n, width) to hidden states (b, n, d); a prefix (images, tokens, d) replaces the first ones."""
+        """Embeddings (b, n, width) to hidden states (b, n, d); a prefix (images, tokens, d) replaces the first ones.
+
+        ``layers`` is given what every run of a block puts out.
+        """
         past, n = 0 if cache is None else cache.length, embedded.shape[1]
         x = self._embed(embedded, types, past, prefix)
         bias = self.relative(past, n)
         for i, block in enumerate(self.blocks_in_order()):
             x = block(x, memory, bias, past, None if cache is None else cache.layers[i])
+            if layers is not None:
+                layers.append(x)
         if cache is not None:
             cache.length = past + n
         out: Tensor = self.final_norm(x)
@@ -178,6 +188,9 @@ class StackModules(nn.Module):
             x = x + (position(torch.arange(past, past + n, device=x.device)) if self.reads_tokens else position.weight)
         elif self.position_table is not None:
             x = x + self.position_table[past : past + n]
+        if self.registers is not None:
+            first, registers = self.before_registers, self.registers.expand(b, -1, -1)
+            x = torch.cat((x[:, :first], registers, x[:, first:]), dim=1)
         if self.type_embedding is not None:
             types = torch.zeros(b, n, dtype=torch.long, device=x.device) if types is None else types
             x = x + self.type_embedding(types)

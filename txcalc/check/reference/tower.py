@@ -8,33 +8,71 @@ from torch import Tensor, nn
 
 from txcalc.check.reference.heads import build_pooler
 from txcalc.check.reference.inputs import Reader
-from txcalc.check.reference.layers import Normalization, Options
+from txcalc.check.reference.layers import Normalization, Options, activate
 from txcalc.check.reference.stack import StackModules
+from txcalc.spec.facts import unpatched
 from txcalc.spec.inputs import PatchInput
 from txcalc.spec.inputs import Projector as ProjectorSpec
+from txcalc.spec.inputs import ProjectorLayer as ProjectorLayerSpec
 from txcalc.spec.model import Model, Tower
 
 
-class Projector(nn.Module):
-    """Squares of neighbouring patches averaged, then a norm, then a projection to the main stack's width."""
+class ProjectorLayer(nn.Module):
+    """A projection and its activation, if any, with or without a gate."""
 
-    def __init__(self, projector: ProjectorSpec, width: int, d_model: int, class_tokens: int) -> None:
+    gate: nn.Linear | None
+
+    def __init__(self, layer: ProjectorLayerSpec, width: int) -> None:
         super().__init__()
-        self.tokens, self.class_tokens = projector.tokens, class_tokens
-        self.norm = nn.Identity() if projector.norm is None else Normalization(projector.norm, width)
-        self.dense = nn.Linear(width, d_model, bias=projector.bias)
+        self.activation = layer.activation
+        self.dense = nn.Linear(width, layer.width, bias=layer.bias)
+        self.gate = nn.Linear(width, layer.width, bias=layer.bias) if layer.gated else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) to (..., the layer's width)."""
+        y: Tensor = self.dense(x)
+        if self.activation is None:
+            return y
+        return activate(self.activation, y) if self.gate is None else activate(self.activation, self.gate(x)) * y
+
+
+class Projector(nn.Module):
+    """Squares of neighbouring patches averaged or side by side, a norm, projections to the main stack's width."""
+
+    def __init__(self, projector: ProjectorSpec, width: int, d_model: int, unpatched: int) -> None:
+        super().__init__()
+        self.tokens, self.merge, self.average = projector.tokens, projector.merge, projector.average
+        self.unpatched = unpatched
+        merged = width * (projector.merge or 1) ** 2
+        self.norm_first = projector.norm_first
+        normed = width if projector.norm_first else merged
+        self.norm = nn.Identity() if projector.norm is None else Normalization(projector.norm, normed)
+        widths = (merged, *(layer.width for layer in projector.hidden))
+        self.hidden = nn.ModuleList(map(ProjectorLayer, projector.hidden, widths))
+        self.dense = nn.Linear(widths[-1], d_model, bias=projector.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(images, positions, width) to (images, tokens, d)."""
-        x = hidden[:, self.class_tokens :]
-        side, squares = math.isqrt(x.shape[1]), math.isqrt(self.tokens)
-        if side != squares:
-            each = side // squares
-            if squares**2 != self.tokens or squares * each != side:
-                raise ValueError(f"{side} x {side} patches cannot be averaged in squares down to {self.tokens}")
-            x = x.reshape(-1, squares, each, squares, each, x.shape[-1]).mean(dim=(2, 4)).flatten(1, 2)
-        y: Tensor = self.dense(self.norm(x))
+        x = hidden[:, self.unpatched :]
+        x = self._squares(self.norm(x)) if self.norm_first else self.norm(self._squares(x))
+        for layer in self.hidden:
+            x = layer(x)
+        y: Tensor = self.dense(x)
         return y
+
+    def _squares(self, x: Tensor) -> Tensor:
+        if not self.average and self.merge is None:
+            return x
+        side, squares = math.isqrt(x.shape[1]), math.isqrt(self.tokens)
+        if self.merge is not None:
+            used = squares * self.merge  # a border too narrow for a whole square is left out
+            x = x.unflatten(1, (side, side))[:, :used, :used]
+            x = x.unflatten(2, (squares, self.merge)).unflatten(1, (squares, self.merge))
+            return x.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
+        each = side // squares
+        if squares**2 != self.tokens or squares * each != side:
+            raise ValueError(f"{side} x {side} patches cannot be averaged in squares down to {self.tokens}")
+        return x.reshape(-1, squares, each, squares, each, x.shape[-1]).mean(dim=(2, 4)).flatten(1, 2)
 
 
 class TowerModules(StackModules, Reader):
@@ -46,16 +84,19 @@ class TowerModules(StackModules, Reader):
         super().__init__(model, tower, options, causal=tower.causal_mask, d_model=tower.d_model)
         self.input, width = tower.input, tower.d_model
         self.add_reader(tower.input, width)
-        extra = tower.input.class_tokens if isinstance(tower.input, PatchInput) else 0
+        extra = unpatched(tower.input) if isinstance(tower.input, PatchInput) else 0
         self.pooler = build_pooler(tower.pooler, tower.norm, width, extra, options)
-        self.projector = None
+        self.projector, self.skips = None, 0
         if tower.projector is not None:
+            self.skips = tower.projector.skips
             self.projector = Projector(tower.projector, width, model.d_model, extra)
 
     def forward(self, images: Tensor) -> Tensor:
         """Pixels to (images, width) for a contrastive head, or (images, tokens, d) for the main stack."""
-        hidden = self.run(self.read(self.input, images), None, None, None)
-        if self.projector is not None:
-            seen: Tensor = self.projector(hidden)
-            return seen
-        return hidden[:, 0] if self.pooler is None else self.pooler(hidden)
+        layers: list[Tensor] = []
+        hidden = self.run(self.read(self.input, images), None, None, None, layers=layers)
+        pooled = hidden[:, 0] if self.pooler is None else self.pooler(hidden)
+        if self.projector is None:
+            return pooled
+        seen: Tensor = self.projector(layers[-1 - self.skips] if self.skips else hidden)
+        return seen

@@ -209,7 +209,7 @@ def gemma3(c: Config, kind: str) -> Data:
     kernel = side // int(c.size("mm_tokens_per_image") ** 0.5)
     if not kernel:
         raise c.error("mm_tokens_per_image", f"must not be more than the image's {side**2} patches")
-    tower["projector"] = {"tokens": (side // kernel) ** 2, "norm": rms()}
+    tower["projector"] = {"average": True, "tokens": (side // kernel) ** 2, "norm": rms()}
     tied = c.flag("tie_word_embeddings")
     if kind == "lm":
         spec["head"] |= {"tied": tied}

@@ -1,0 +1,100 @@
+"""A tower that feeds the main stack, and registers, in the reference: every weight, product and kept tensor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from txcalc.check import measure  # noqa: E402
+from txcalc.check.validate import _by_module, _module, parameters  # noqa: E402
+from txcalc.count import activations  # noqa: E402
+from txcalc.spec.errors import FieldError  # noqa: E402
+from txcalc.spec.model import Model  # noqa: E402
+from txcalc.trace.model import trace  # noqa: E402
+from txcalc.trace.workload import Workload  # noqa: E402
+
+torch.set_num_threads(1)
+
+IMAGE = {"kind": "patches", "image": 29, "patch": 4}  # 7 x 7 patches
+TEXT: dict[str, Any] = {
+    "name": "seeing", "vocab": 53, "d_model": 22, "layers": 2, "context": 131, "attention": {"heads": 2},
+    "feed_forward": {"d_ff": 37}, "position": {"kind": "rope"},
+}
+TOWER: dict[str, Any] = {
+    "d_model": 15, "layers": 3, "input": IMAGE, "position": {"kind": "learned"},
+    "attention": {"heads": 3, "bias": True}, "feed_forward": {"d_ff": 17, "bias": True},
+}
+PLAIN = {**IMAGE, "class_tokens": 0}
+READING = {"kind": "attention", "attention": {"heads": 3}, "feed_forward": {"d_ff": 11}}
+CASES: dict[str, dict[str, Any]] = {
+    "averaged": {"input": {**PLAIN, "image": 24}, "projector": {"average": True, "tokens": 4, "norm": {"kind": "rmsnorm"}}},
+    "every patch": {"input": PLAIN, "projector": {"bias": True}},
+    "after a class token": {"projector": {"hidden": [{"width": 22, "activation": "gelu", "bias": True}]}},
+    "taken a layer before": {"projector": {"skips": 1, "hidden": [{"width": 19, "activation": "relu"}]}},
+    "taken two layers before": {"final_norm": False, "pooler": {"kind": "norm"}, "projector": {"skips": 2}},
+    "between layers, no class token": {"input": PLAIN, "projector": {"skips": 1, "bias": True}},
+    "between layers of normed embeddings": {
+        "input": PLAIN, "embedding_norm": True, "projector": {"skips": 1, "bias": True}},
+    "between layers, with RMSNorm": {
+        "input": PLAIN, "embedding_norm": True, "norm": {"kind": "rmsnorm"}, "projector": {"skips": 2}},
+    "merged": {"input": PLAIN, "projector": {"merge": 2, "norm": {"kind": "layernorm"}, "hidden": [
+        {"width": 13, "activation": "silu", "gated": True, "bias": True}]}},
+    "merged, a layer before": {"projector": {"merge": 3, "skips": 1}},
+    "normed, then merged": {"input": PLAIN, "projector": {
+        "merge": 3, "norm": {"kind": "rmsnorm"}, "norm_first": True,
+        "hidden": [{"width": 15}, {"width": 22, "activation": "gelu"}]}},
+    "with registers": {"input": {**IMAGE, "registers": 2}, "projector": {"merge": 2}},
+    "with a pooler that nothing reads": {"input": PLAIN, "pooler": READING, "projector": {}},
+}
+
+
+def spec(**tower: Any) -> Model:
+    return Model.model_validate({**TEXT, "tower": {**TOWER, **tower}})
+
+
+@pytest.mark.parametrize("eager", [True, False])
+@pytest.mark.parametrize("name", CASES)
+def test_images_cost_what_the_reference_measures(name: str, eager: bool) -> None:
+    model = spec(**CASES[name])
+    assert parameters(model).verdict == "equal", parameters(model).differences
+    w = Workload(phase="training", batch=2, seq=101, images=2, attention="eager" if eager else "flash", dtype="bf16",
+                 device="cpu")
+    t, modules = trace(model, w), measure.module_paths(model)
+    measured = measure.flops(model, 2, 101, eager=eager, loss=True, backward=True, images=2)
+    assert _by_module(t, modules, lambda op: op.calls * op.flops) == {k: v for k, v in measured.forward.items() if v}
+    assert _by_module(t, modules, lambda op: op.back * op.flops_backward) == {
+        k: v for k, v in measured.backward.items() if v}
+    theirs: Counter[str] = Counter()
+    for storage in measure.kept(model, 2, 101, dtype=torch.bfloat16, eager=eager, loss=True, images=2):
+        theirs[storage.path] += storage.nbytes
+    ours: Counter[str] = Counter()
+    for k in activations.kept(t):
+        if k.bytes:
+            ours[_module(k.op.path, modules)] += k.bytes
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(("tower", "field"), [
+    ({"projector": {"merge": 2, "tokens": 16}}, "tokens"),
+    ({"projector": {"tokens": 4}}, "tokens"),
+    ({"projector": {"average": True, "tokens": 50}}, "tokens"),
+    ({"projector": {"skips": 3}}, "skips"),
+    ({"projector": {"norm_first": True, "norm": {}}}, "norm_first"),
+    ({"projector": {"hidden": [{"width": 3, "gated": True}]}}, "gate"),
+    ({"input": {"kind": "frames", "bins": 5, "length": 9}, "projector": {"merge": 2, "tokens": 2}}, "merge"),
+    ({"projector": {"average": True}}, "averaged"),
+    ({"projector": {"average": True, "merge": 2}}, "not both"),
+])
+def test_a_projector_that_cannot_be_is_refused(tower: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValueError, match=field) as caught:
+        spec(**tower)
+    assert not isinstance(caught.value, FieldError)
+
+
+def test_larger_images_have_more_positions() -> None:
+    tokens = [spec(input={**PLAIN, "image": side}, projector={"merge": 2}).tower for side in (29, 32, 64)]
+    assert [tower.projector.tokens for tower in tokens if tower and tower.projector] == [9, 16, 64]
