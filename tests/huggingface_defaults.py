@@ -15,6 +15,7 @@ FOLDER = Path(__file__).parent.parent / "txcalc" / "spec" / "huggingface"
 DEFAULTS, ALIASES = FOLDER / "defaults.json", FOLDER / "aliases.json"
 NAMED_OTHERWISE = {"kimi_k2": "deepseek_v3"}
 """Types whose class is another's: the library has none of their name."""
+PLAIN = int | float | str | list | tuple | None
 
 
 def read_defaults(model_types: list[str]) -> dict[str, dict[str, Any]]:
@@ -28,7 +29,7 @@ def read_defaults(model_types: list[str]) -> dict[str, dict[str, Any]]:
         # The class attribute, not the instance's: an instance has already derived kv heads from heads.
         found[model_type] = {
             name: value for name in sorted({*cls().to_dict(), *(field.name for field in fields(cls))})
-            if name not in IRRELEVANT and isinstance(value := getattr(cls, name, {}), int | float | str | list | None)
+            if name not in IRRELEVANT and isinstance(value := getattr(cls, name, {}), PLAIN)
         }
     return found
 
@@ -44,12 +45,17 @@ def as_text(table: dict[str, Any]) -> str:
     return json.dumps(table, indent=1) + "\n"
 
 
-def main() -> None:
+def types() -> list[str]:
+    """Every type of configuration that is read, alone or within another."""
     from txcalc.spec.huggingface.families import FAMILIES
+    from txcalc.spec.huggingface.multimodal import PARTS
 
-    types = sorted(FAMILIES)
-    DEFAULTS.write_text(as_text(read_defaults(types)))
-    ALIASES.write_text(as_text(read_aliases(types)))
+    return sorted({*FAMILIES, *PARTS})
+
+
+def main() -> None:
+    DEFAULTS.write_text(as_text(read_defaults(types())))
+    ALIASES.write_text(as_text(read_aliases(types())))
 
 
 if __name__ == "__main__":

@@ -91,15 +91,44 @@ CASES: dict[str, Values] = {
         "use_shared_relative_position_bias": [True, False, False], "num_labels": LABELS},
     "dinov2": {k: v for k, v in VIT.items() if k != "intermediate_size"} | {
         "mlp_ratio": [2, 3], "use_swiglu_ffn": [True, False], "use_mask_token": [True, False]},
+    "data2vec-vision": VISION | {
+        "use_mask_token": [True, False], "use_mean_pooling": [True, False], "layer_scale_init_value": [0.1, 0.0],
+        "use_absolute_position_embeddings": [True, False, False], "use_relative_position_bias": [True, False],
+        "use_shared_relative_position_bias": [True, False, False], "num_labels": LABELS},
+    "vit_msn": VIT,
+    "ijepa": VIT | {"pooler_output_size": [None, 9]},
+    "dinov2_with_registers": {k: v for k, v in VIT.items() if k != "intermediate_size"} | {
+        "mlp_ratio": [2, 3], "use_swiglu_ffn": [True, False], "num_register_tokens": [0, 1, 3]},
+    "dinov3_vit": {k: v for k, v in VIT.items() if k not in ("qkv_bias", "num_labels")} | {
+        "hidden_size": [16, 24], "num_attention_heads": [1, 2], "num_register_tokens": [0, 1, 3],
+        "query_bias": [True, False], "key_bias": [True, False], "value_bias": [True, False],
+        "proj_bias": [True, False], "mlp_bias": [True, False], "use_gated_mlp": [True, False]},
+    "pixtral": VISION | {"hidden_size": [16, 24], "num_attention_heads": [1, 2], "image_size": [21, 26]},
+    "internvl_vision": VISION | {
+        "image_size": [21, [26, 26]], "attention_bias": [True, False], "use_qk_norm": [True, False],
+        "norm_type": ["layer_norm", "rms_norm"], "use_mask_token": [True, False], "use_mean_pooling": [True, False],
+        "use_absolute_position_embeddings": [True, False]},
+    "idefics3_vision": VISION, "smolvlm_vision": VISION,
+    "siglip2_text_model": SIGLIP_TEXT,
+    "siglip2_vision_model": {k: v for k, v in VISION.items() if k != "image_size"} | {
+        "num_patches": [9, 16], "vision_use_head": [True, False]},
+    "metaclip_2_text_model": CLIP_TEXT | {"eos_token_id": [2]},
+    "metaclip_2_vision_model": CLIP_VISION,
     "siglip_text_model": SIGLIP_TEXT,
     "siglip_vision_model": VISION | {"vision_use_head": [True, False]},
     "clip_text_model": CLIP_TEXT,
     "clip_vision_model": CLIP_VISION,
 }
 NESTED: dict[str, dict[str, Values]] = {
-    "clip": {"text_config": CLIP_TEXT, "vision_config": CLIP_VISION, "": {"projection_dim": [5, 9]}},
+    "clip": {"text_config": CLIP_TEXT, "vision_config": CLIP_VISION,
+             "": {"projection_dim": [5, 9], "num_labels": LABELS}},
+    "metaclip_2": {"text_config": CLIP_TEXT | {"eos_token_id": [2]}, "vision_config": CLIP_VISION,
+                   "": {"projection_dim": [5, 9], "num_labels": LABELS}},
     "siglip": {"text_config": SIGLIP_TEXT | {"projection_size": [12]}, "vision_config": VISION | {"hidden_size": [12]},
-               "": {}},
+               "": {"num_labels": LABELS}},
+    "siglip2": {"text_config": SIGLIP_TEXT | {"projection_size": [12]},
+                "vision_config": CASES["siglip2_vision_model"] | {"hidden_size": [12], "vision_use_head": [True]},
+                "": {"num_labels": LABELS}},
     "gemma3": {"text_config": GEMMA3_TEXT, "vision_config": CASES["siglip_vision_model"],
                "": {"mm_tokens_per_image": [1, 4], "tie_word_embeddings": [True, False]}},
 }

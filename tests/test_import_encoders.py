@@ -28,7 +28,7 @@ DERIVED = {"num_decoder_layers": None, "pooler_output_size": None, "num_labels":
 CHANGED: dict[str, Any] = {"gemma3": {"vision_config": {"image_size": 896, "patch_size": 14}}}
 """Where a family's own defaults contradict each other: an image too small for its number of tokens."""
 REFUSED = {"num_hidden_groups", "use_relative_position_bias", "decoder_vocab_size", "norm_rel_ebd",
-           "tie_word_embeddings"}
+           "tie_word_embeddings", "use_mean_pooling"}
 """Fields named where a drawn combination is refused."""
 
 
@@ -86,6 +86,11 @@ def source(class_name: str) -> int:
     return SEQ if class_name.endswith("SequenceClassification") else 7
 
 
+def batch_of(class_name: str) -> int:
+    """Pixtral's class packs its images into one sequence, and multiplies each with all others before masking them."""
+    return 1 if class_name == "PixtralVisionModel" else BATCH
+
+
 def inputs(spec: Model, class_name: str, token: int) -> dict[str, Any]:
     def ids(*shape: int) -> Any:
         return torch.full(shape, token)
@@ -93,7 +98,12 @@ def inputs(spec: Model, class_name: str, token: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     images = spec.input if isinstance(spec.input, PatchInput) else spec.tower.input if spec.tower else None
     if isinstance(images, PatchInput) and not class_name.startswith("Gemma3"):
-        found["pixel_values"] = torch.zeros(BATCH, images.channels, images.image, images.image)
+        found["pixel_values"] = torch.zeros(batch_of(class_name), images.channels, images.image, images.image)
+    if isinstance(images, PatchInput) and class_name.startswith("Siglip2"):  # patches, already cut
+        side = images.image // images.patch
+        found["pixel_values"] = torch.zeros(BATCH, side**2, images.channels * images.patch**2)
+        found["spatial_shapes"] = torch.full((BATCH, 2), side)
+        found["pixel_attention_mask"] = torch.ones(BATCH, side**2, dtype=torch.long)
     if isinstance(spec.input, PatchInput):
         return found
     if spec.encoder is None:
@@ -126,7 +136,7 @@ def counted(spec: Model, class_name: str) -> Report:
     lengths: dict[str, Any] = {} if isinstance(spec.input, PatchInput) else {"seq": SEQ}
     if spec.encoder is not None and not isinstance(spec.encoder.input, FrameInput):
         lengths["source_seq"] = source(class_name)
-    return count(spec, Workload(phase="training", batch=BATCH, attention="eager", **lengths))
+    return count(spec, Workload(phase="training", batch=batch_of(class_name), attention="eager", **lengths))
 
 
 @pytest.mark.parametrize("model_type", [*CASES, *NESTED])
@@ -212,7 +222,11 @@ def test_a_field_that_is_not_understood_is_refused(model_type: str) -> None:
     ({"model_type": "clip", "vision_config": {"new_gate": 1}}, "vision_config.new_gate"),
     ({"model_type": "roberta", "pad_token_id": 600}, "pad_token_id"),
     ({"model_type": "siglip", "vision_config": {"vision_use_head": False}}, "vision_config.vision_use_head"),
-    ({"model_type": "siglip", "architectures": ["SiglipForImageClassification"]}, "architectures"),
+    ({"model_type": "siglip", "architectures": ["SiglipForJokes"]}, "architectures"),
+    ({"model_type": "siglip2", "vision_config": {"num_patches": 250}}, "vision_config.num_patches"),
+    ({"model_type": "dinov3_vit", "num_attention_heads": 64}, "num_attention_heads"),
+    ({"model_type": "dinov2_with_registers", "num_register_tokens": -1}, "num_register_tokens"),
+    ({"model_type": "internvl_vision", "norm_type": "rms_norm", "use_mean_pooling": False}, "use_mean_pooling"),
 ])
 def test_what_is_not_understood_is_refused_by_name(config: dict[str, Any], field: str) -> None:
     with pytest.raises(SpecError) as caught:

@@ -31,7 +31,8 @@ TOWER: dict[str, Any] = {
 PLAIN = {**IMAGE, "class_tokens": 0}
 READING = {"kind": "attention", "attention": {"heads": 3}, "feed_forward": {"d_ff": 11}}
 CASES: dict[str, dict[str, Any]] = {
-    "averaged": {"input": {**PLAIN, "image": 24}, "projector": {"average": True, "tokens": 4, "norm": {"kind": "rmsnorm"}}},
+    "averaged": {"input": {**PLAIN, "image": 24}, "projector": {
+        "average": True, "tokens": 4, "norm": {"kind": "rmsnorm"}}},
     "every patch": {"input": PLAIN, "projector": {"bias": True}},
     "after a class token": {"projector": {"hidden": [{"width": 22, "activation": "gelu", "bias": True}]}},
     "taken a layer before": {"projector": {"skips": 1, "hidden": [{"width": 19, "activation": "relu"}]}},

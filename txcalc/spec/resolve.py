@@ -132,8 +132,8 @@ def _projected(tower: Data) -> Data:
         return tower
     if isinstance(own.get("length"), int) and not projector.get("average"):
         return {**tower, "projector": {**projector, "tokens": own["length"]}}
-    image, patch, merge = own.get("image"), own.get("patch"), projector.get("merge")
-    merge = 1 if merge is None else merge
+    merge = 1 if projector.get("merge") is None else projector["merge"]
+    image, patch = own.get("image", 0), own.get("patch", 0)
     if projector.get("average") or not all(map(_is_size, (image, patch, merge))) or image < patch * merge:
         return tower
     return {**tower, "projector": {**projector, "tokens": (image // patch // merge) ** 2}}

@@ -32,8 +32,9 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
     if spec.embedding_dim is not None and spec.embedding_projection == "tokens":
         x = ops.linear(t, "output_projection", x, spec.embedding_dim)
     b, _, d = x.shape
-    pooled = x.view(b, d) if spec.pooler is None else pool(t, spec.pooler, x, spec.norm)
     head = spec.head
+    with t.scope("", back=0 if head.kind == "classifier" and head.of != "first" else 1):
+        pooled = x.view(b, d) if spec.pooler is None else pool(t, spec.pooler, x, spec.norm)
     if head.kind == "classifier":
         logits = _classify(t, head, x, pooled)
         with t.scope("", copies=head.copies, calls=head.copies):

@@ -277,7 +277,8 @@ class Top(nn.Module):
                 logits = self.similarity(text, seen, self.temperature)
                 return Output(hidden, pooled, logits if self.similarity_bias is None else logits + self.similarity_bias)
             case ClassifierHead() as head:
-                return Output(hidden, pooled, *self._classes(head, hidden, pooled))
+                read = pooled if head.of == "first" else None
+                return Output(hidden, read, *self._classes(head, hidden, pooled))
             case LMHead():
                 logits = self._output(hidden)
                 logits = logits if self.head_softcap is None else self.head_softcap(logits)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from txcalc.spec.huggingface import decoders, encoders, experts, gpts, hybrids, llamas, seq2seq, vision
+from txcalc.spec.huggingface import decoders, encoders, experts, gpts, hybrids, llamas, multimodal, seq2seq, vision
 from txcalc.spec.huggingface.encoders import encoder_classes
 from txcalc.spec.huggingface.importer import Family, decoder_classes, lm_classes
+from txcalc.spec.huggingface.importer import Family, decoder_classes
+from txcalc.spec.huggingface.multimodal import seeing_classes
 from txcalc.spec.huggingface.seq2seq import seq2seq_classes, t5_classes
 from txcalc.spec.huggingface.vision import image_classes
 
@@ -124,13 +126,40 @@ FAMILIES: Final[dict[str, Family]] = {
     "vit": Family(vision.vit, image_classes("ViT")),
     "deit": Family(vision.deit, image_classes("DeiT") | {"DeiTForImageClassificationWithTeacher": "teacher"}),
     "beit": Family(vision.beit, image_classes("Beit")),
+    "data2vec-vision": Family(vision.data2vec, image_classes("Data2VecVision")),
+    "vit_msn": Family(vision.vit_msn, image_classes("ViTMSN")),
+    "ijepa": Family(vision.ijepa, image_classes("IJepa")),
     "dinov2": Family(vision.dinov2, image_classes("Dinov2")),
+    "dinov2_with_registers": Family(vision.dinov2_with_registers, image_classes("Dinov2WithRegisters")),
+    "dinov3_vit": Family(vision.dinov3, {"DINOv3ViTModel": "none"}),
     "siglip_vision_model": Family(vision.siglip_vision, {"SiglipVisionModel": "none"}),
     "siglip_text_model": Family(vision.siglip_text, {"SiglipTextModel": "none"}),
-    "siglip": Family(vision.siglip, {"SiglipModel": "contrastive"}),
-    "clip": Family(vision.clip, {"CLIPModel": "contrastive"}),
+    "siglip": Family(vision.siglip, {"SiglipModel": "contrastive", "SiglipForImageClassification": "image"}),
+    "siglip2_vision_model": Family(vision.siglip2_vision, {"Siglip2VisionModel": "none"}),
+    "siglip2_text_model": Family(vision.siglip_text, {"Siglip2TextModel": "none"}),
+    "siglip2": Family(vision.siglip2, {"Siglip2Model": "contrastive", "Siglip2ForImageClassification": "image"}),
+    "clip": Family(vision.clip, {"CLIPModel": "contrastive", "CLIPForImageClassification": "image"}),
     "clip_text_model": Family(vision.clip_text, {"CLIPTextModel": "none", "CLIPTextModelWithProjection": "projection"}),
     "clip_vision_model": Family(vision.clip_vision, {"CLIPVisionModel": "none",
                                                      "CLIPVisionModelWithProjection": "projection"}),
-    "gemma3": Family(vision.gemma3, {"Gemma3ForConditionalGeneration": "lm", "Gemma3Model": "none"}),
+    "metaclip_2": Family(vision.metaclip_2, {"MetaClip2Model": "contrastive",
+                                             "MetaClip2ForImageClassification": "image"}),
+    "metaclip_2_text_model": Family(vision.clip_text, {"MetaClip2TextModel": "none",
+                                                       "MetaClip2TextModelWithProjection": "projection"}),
+    "metaclip_2_vision_model": Family(vision.clip_vision, {"MetaClip2VisionModel": "none",
+                                                           "MetaClip2VisionModelWithProjection": "projection"}),
+    "pixtral": Family(multimodal.pixtral_vision, {"PixtralVisionModel": "none"}),
+    "internvl_vision": Family(multimodal.internvl_vision, {"InternVLVisionModel": "none"}),
+    "idefics3_vision": Family(multimodal.idefics3_vision, {"Idefics3VisionTransformer": "none"}),
+    "smolvlm_vision": Family(multimodal.idefics3_vision, {"SmolVLMVisionTransformer": "none"}),
+    "gemma3": Family(multimodal.gemma3, seeing_classes("Gemma3")),
+    "llava": Family(multimodal.llava, seeing_classes("Llava")),
+    "mistral3": Family(multimodal.mistral3, seeing_classes("Mistral3")),
+    "paligemma": Family(multimodal.paligemma, seeing_classes("PaliGemma")),
+    "aya_vision": Family(multimodal.aya_vision, seeing_classes("AyaVision")),
+    "cohere2_vision": Family(multimodal.cohere2_vision, seeing_classes("Cohere2Vision")),
+    "internvl": Family(multimodal.internvl, seeing_classes("InternVL")),
+    "idefics3": Family(multimodal.idefics3, seeing_classes("Idefics3")),
+    "smolvlm": Family(multimodal.smolvlm, seeing_classes("SmolVLM")),
+    "llama4": Family(multimodal.llama4, {"Llama4ForConditionalGeneration": "lm"}),
 }

@@ -1,16 +1,16 @@
-"""Encoders of images, and models with one of them beside a stack of text.
+"""Encoders of images, alone or compared with one of texts.
 
 Read off the forward pass of the transformers class of the same name; every function says what sets its family apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from math import isqrt
+from typing import Any, Final
 
 from txcalc.spec.errors import shown
-from txcalc.spec.huggingface import decoders
-from txcalc.spec.huggingface.build import ACTIVATIONS, Data, activation, labels, layernorm, plain, rms
+from txcalc.spec.huggingface.build import ACTIVATIONS, Data, activation, labels, layernorm, plain
 from txcalc.spec.huggingface.config import Config, class_defaults
 from txcalc.spec.huggingface.encoders import classifier, no_head
 
@@ -35,7 +35,7 @@ def _side(c: Config, name: str) -> int:
     return value
 
 
-def _tower(c: Config, image: Data, *, bias: bool | Data = True, **parts: Any) -> Data:
+def vit_tower(c: Config, image: Data, *, bias: bool | Data = True, **parts: Any) -> Data:
     """A stack of ViT's shape: norms before each sublayer and at the end. ``parts`` win."""
     c.ignore("tie_word_embeddings")
     heads, d = c.size("num_attention_heads"), c.size("hidden_size")
@@ -65,12 +65,36 @@ def deit(c: Config, kind: str) -> Data:
 def _vit(c: Config, kind: str, *, class_tokens: int) -> Data:
     c.ignore("encoder_stride")
     bias = c.flag("qkv_bias")
-    spec = _tower(c, patches(c, class_tokens=class_tokens), bias={"q": bias, "k": bias, "v": bias, "o": True})
+    spec = vit_tower(c, patches(c, class_tokens=class_tokens), bias={"q": bias, "k": bias, "v": bias, "o": True})
     width = c.size_or(spec["d_model"], "pooler_output_size")
     act = c.choice("pooler_act", ACTIVATIONS)
     if kind == "none":
         spec["pooler"] = {"activation": act, "width": width}
     return spec | _image_head(c, kind, **({"copies": 2} if kind == "teacher" else {}))
+
+
+def vit_msn(c: Config, kind: str) -> Data:
+    """MSN, arXiv 2204.07141: ViT without a pooler."""
+    return _bare_vit(c, class_tokens=1) | _image_head(c, kind)
+
+
+def ijepa(c: Config, kind: str) -> Data:
+    """I-JEPA, arXiv 2301.08243: ViT without a class token; the mean of all patches is classified."""
+    c.ignore("pooler_output_size", "pooler_act")
+    return _bare_vit(c, class_tokens=0) | _image_head(c, kind, of="mean")
+
+
+def _bare_vit(c: Config, *, class_tokens: int) -> Data:
+    bias = c.flag("qkv_bias")
+    return vit_tower(c, patches(c, class_tokens=class_tokens), bias={"q": bias, "k": bias, "v": bias, "o": True})
+
+
+def data2vec(c: Config, kind: str) -> Data:
+    """data2vec's image encoder, arXiv 2202.03555: BEiT, but the bare class has no pooler."""
+    spec = beit(c, kind)
+    if kind == "none":
+        spec.pop("pooler", None)
+    return spec
 
 
 def beit(c: Config, kind: str) -> Data:
@@ -80,7 +104,7 @@ def beit(c: Config, kind: str) -> Data:
              "segmentation_indices", "stage_names", "add_fpn", "reshape_hidden_states")
     image = patches(c, mask_token=c.flag("use_mask_token"))
     mean = c.flag("use_mean_pooling")
-    spec = _tower(c, image, bias={"q": True, "k": False, "v": True, "o": True}, position=_beit_position(c, image),
+    spec = vit_tower(c, image, bias={"q": True, "k": False, "v": True, "o": True}, position=_beit_position(c, image),
                   layer_scale=(c.number("layer_scale_init_value") or 0) > 0, final_norm=not mean)
     if mean:
         spec["pooler"] = {"kind": "norm", "of": "mean"}
@@ -101,8 +125,42 @@ def _beit_position(c: Config, image: Data) -> Data:
 
 def dinov2(c: Config, kind: str) -> Data:
     """DINOv2, arXiv 2304.07193: a learned scale on each sublayer; the giant has a gated feed-forward."""
-    c.ignore("apply_layernorm", "reshape_hidden_states", "out_features", "out_indices", "stage_names",
-             "layerscale_value")
+    return _dinov2(c, kind, mask_token=c.flag("use_mask_token"))
+
+
+def dinov2_with_registers(c: Config, kind: str) -> Data:
+    """DINOv2 with registers, arXiv 2309.16588, and always with a token for masked patches."""
+    return _dinov2(c, kind, mask_token=True, registers=_registers(c))
+
+
+def _registers(c: Config) -> int:
+    value = c.take("num_register_tokens")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise c.error("num_register_tokens", f"must be a whole number of at least 0, got {shown(value)}")
+    return value
+
+
+_BACKBONE: Final = ("apply_layernorm", "reshape_hidden_states", "out_features", "out_indices", "stage_names",
+                    "layerscale_value")
+
+
+def dinov3(c: Config, kind: str) -> Data:
+    """DINOv3, arXiv 2508.10104: rotary positions, registers, and a switch for every bias."""
+    c.ignore(*_BACKBONE, "pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale", "return_class_token")
+    image = patches(c, mask_token=True, registers=_registers(c))
+    names = {"q": "query", "k": "key", "v": "value", "o": "proj"}
+    bias = {short: c.flag(f"{name}_bias") for short, name in names.items()}
+    feed = {"d_ff": c.size("intermediate_size"), "activation": activation(c, "hidden_act"),
+            "gated": c.flag("use_gated_mlp"), "bias": c.flag("mlp_bias")}
+    spec = vit_tower(c, image, bias=bias, layer_scale=True, feed_forward=feed, position={"kind": "rope"})
+    if spec["d_model"] // spec["attention"]["heads"] % 4:
+        raise c.error("num_attention_heads", "positions rotate pairs of columns along both sides of an image, so a "
+                      "head's must be a multiple of 4")
+    return spec | _image_head(c, kind)
+
+
+def _dinov2(c: Config, kind: str, **image: Any) -> Data:
+    c.ignore(*_BACKBONE)
     bias, d = c.flag("qkv_bias"), c.size("hidden_size")
     width = int(d * (c.number("mlp_ratio") or 0))
     if width < 1:
@@ -111,19 +169,34 @@ def dinov2(c: Config, kind: str) -> Data:
     feed: Data = {"d_ff": width, "activation": act, "bias": True}
     if c.flag("use_swiglu_ffn"):
         feed = {"d_ff": (width * 2 // 3 + 7) // 8 * 8, "activation": "silu", "gated": True, "bias": True}
-    spec = _tower(c, patches(c, mask_token=c.flag("use_mask_token")), bias={"q": bias, "k": bias, "v": bias, "o": True},
-                  layer_scale=True, feed_forward=feed)
+    spec = vit_tower(c, patches(c, **image), bias={"q": bias, "k": bias, "v": bias, "o": True}, layer_scale=True,
+                  feed_forward=feed)
     return spec | _image_head(c, kind, of="first+mean")
 
 
 def siglip_vision(c: Config, kind: str) -> Data:
     """SigLIP's image encoder, arXiv 2303.15343: no class token, a learned query that attends to all patches."""
-    return _siglip(c) | _image_head(c, kind)
+    return siglip_tower(c) | _image_head(c, kind)
 
 
-def _siglip(c: Config) -> Data:
+def siglip2_vision(c: Config, kind: str) -> Data:
+    """SigLIP 2's for images of any shape, arXiv 2502.14786: as many patches as its table of positions has rows."""
+    return siglip_tower(c, _flexible(c)) | _image_head(c, kind)
+
+
+def _flexible(c: Config) -> Data:
+    patch, number = _side(c, "patch_size"), c.size("num_patches")
+    side = isqrt(number)
+    if side**2 != number:
+        raise c.error("num_patches", f"must be those of a square image, got {number}")
+    return {"kind": "patches", "image": side * patch, "patch": patch, "channels": c.size("num_channels"),
+            "class_tokens": 0}
+
+
+def siglip_tower(c: Config, image: Data | None = None) -> Data:
+    """SigLIP's image encoder without what stands on it."""
     c.ignore("projection_dim")
-    spec = _tower(c, patches(c, class_tokens=0))
+    spec = vit_tower(c, image or patches(c, class_tokens=0))
     if c.flag("vision_use_head"):
         spec["pooler"] = {"kind": "attention", "attention": spec["attention"], "feed_forward": spec["feed_forward"]}
     return spec
@@ -149,18 +222,38 @@ def _siglip_text(c: Config) -> Data:
 
 def siglip(c: Config, kind: str) -> Data:
     """SigLIP, arXiv 2303.15343: both encoders' vectors are compared as they are, each pair on its own."""
+    return _siglip_pair(c, kind, "siglip")
+
+
+def siglip2(c: Config, kind: str) -> Data:
+    """SigLIP 2 for images of any shape: SigLIP with another image encoder."""
+    return _siglip_pair(c, kind, "siglip2", _flexible)
+
+
+def _siglip_pair(c: Config, kind: str, family: str, patches_of: Callable[[Config], Data] | None = None) -> Data:
     c.ignore("tie_word_embeddings")
-    text, image = _nested(c, "text_config", "siglip_text_model"), _nested(c, "vision_config", "siglip_vision_model")
-    image.only("vision_use_head", True)
-    spec = _siglip_text(text) | {"tower": _siglip(image)}
-    text.finish()
+    image = nested(c, "vision_config", f"{family}_vision_model")
+    if kind == "contrastive":
+        image.only("vision_use_head", True)
+    tower = siglip_tower(image, None if patches_of is None else patches_of(image))
     image.finish()
+    if kind == "image":
+        return _classified(c, tower)
+    text = nested(c, "text_config", f"{family}_text_model")
+    spec = _siglip_text(text) | {"tower": tower}
+    text.finish()
     return spec | {"head": {"kind": "contrastive", "loss": "sigmoid"}}
+
+
+def _classified(c: Config, tower: Data) -> Data:
+    """The mean of the patches, classified: what a pooler makes of them is not read, and no text is."""
+    c.ignore("text_config", "text_config_dict", "projection_dim")
+    return tower | _image_head(c, "image", of="mean")
 
 
 def clip_vision(c: Config, kind: str) -> Data:
     """CLIP's image encoder, arXiv 2103.00020."""
-    return {"architecture": "encoder-only", **_clip_vision(c), "head": _projection(c, kind)}
+    return {"architecture": "encoder-only", **clip_tower(c), "head": _projection(c, kind)}
 
 
 def clip_text(c: Config, kind: str) -> Data:
@@ -173,9 +266,10 @@ def _projection(c: Config, kind: str) -> Data:
     return {"kind": "projection", "width": width} if kind == "projection" else no_head()
 
 
-def _clip_vision(c: Config) -> Data:
+def clip_tower(c: Config) -> Data:
+    """CLIP's image encoder without what stands on it."""
     c.ignore("projection_dim")
-    return _tower(c, patches(c, bias=False), embedding_norm=True, final_norm=False, pooler={"kind": "norm"})
+    return vit_tower(c, patches(c, bias=False), embedding_norm=True, final_norm=False, pooler={"kind": "norm"})
 
 
 def _clip_text(c: Config) -> Data:
@@ -191,32 +285,27 @@ def _clip_text(c: Config) -> Data:
 
 def clip(c: Config, kind: str) -> Data:
     """CLIP: both encoders, each projected to one vector, and the products of all pairs."""
-    text, image = _nested(c, "text_config", "clip_text_model"), _nested(c, "vision_config", "clip_vision_model")
-    spec = _clip_text(text) | {"tower": _clip_vision(image)}
-    text.finish()
+    return _clip_pair(c, kind, "clip")
+
+
+def metaclip_2(c: Config, kind: str) -> Data:
+    """MetaCLIP 2, arXiv 2507.22062: CLIP with other words."""
+    return _clip_pair(c, kind, "metaclip_2")
+
+
+def _clip_pair(c: Config, kind: str, family: str) -> Data:
+    image = nested(c, "vision_config", f"{family}_vision_model")
+    tower = clip_tower(image)
     image.finish()
+    if kind == "image":
+        return _classified(c, tower)
+    text = nested(c, "text_config", f"{family}_text_model")
+    spec = _clip_text(text) | {"tower": tower}
+    text.finish()
     return spec | {"head": {"kind": "contrastive", "width": c.size("projection_dim")}}
 
 
-def gemma3(c: Config, kind: str) -> Data:
-    """Gemma 3 with eyes, arXiv 2503.19786: SigLIP's positions averaged, normed and projected into the text."""
-    text, image = _nested(c, "text_config", "gemma3_text"), _nested(c, "vision_config", "siglip_vision_model")
-    text.ignore("tie_word_embeddings")
-    spec, tower = decoders.gemma3(text, kind), _siglip(image)
-    text.finish()
-    image.finish()
-    side = tower["input"]["image"] // tower["input"]["patch"]
-    kernel = side // int(c.size("mm_tokens_per_image") ** 0.5)
-    if not kernel:
-        raise c.error("mm_tokens_per_image", f"must not be more than the image's {side**2} patches")
-    tower["projector"] = {"average": True, "tokens": (side // kernel) ** 2, "norm": rms()}
-    tied = c.flag("tie_word_embeddings")
-    if kind == "lm":
-        spec["head"] |= {"tied": tied}
-    return spec | {"tower": tower}
-
-
-def _nested(c: Config, name: str, model_type: str) -> Config:
+def nested(c: Config, name: str, model_type: str) -> Config:
     """A nested configuration, as CLIP's class puts it together with what older files call ``…_dict``."""
     data, legacy = c.take(name, default=None), c.take(f"{name}_dict", default=None)
     for field, value in ((name, data), (f"{name}_dict", legacy)):

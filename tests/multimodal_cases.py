@@ -1,0 +1,70 @@
+"""Small configurations of models that see: a tower, a stack of text, and what stands beside them."""
+
+from typing import Any
+
+from import_cases import CASES as TEXTS
+from import_encoder_cases import CASES as IMAGES
+from import_encoder_cases import Values
+
+TIED: Values = {"tie_word_embeddings": [True, False]}
+TEXT_TYPES = ["llama", "mistral", "qwen2", "gemma2", "cohere2", "olmoe"]
+SIGLIP: Values = IMAGES["siglip_vision_model"]
+CLIP: Values = {k: v for k, v in IMAGES["clip_vision_model"].items() if k != "projection_dim"}
+EVEN: Values = {"image_size": [24], "patch_size": [5, 6]}  # four patches along a side
+LAYERS: Values = {"num_hidden_layers": [3, 4]}
+DINO: Values = IMAGES["dinov2"]
+
+
+def text(*types: str, **more: list[Any]) -> list[Values]:
+    return [{"model_type": [name], **{k: v for k, v in TEXTS[name].items() if k != "tie_word_embeddings"}, **more}
+            for name in types]
+
+
+def tower(name: str, *changes: Values, **more: list[Any]) -> Values:
+    values = {"model_type": [name], **IMAGES[name]}
+    for change in changes:
+        values |= change
+    return values | more
+
+
+CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
+    "llava": (
+        text(*TEXT_TYPES, tie_word_embeddings=[True, False]),
+        [{"model_type": ["clip_vision_model"], **CLIP, **LAYERS}, tower("clip_vision_model", LAYERS)],
+        TIED | {"vision_feature_layer": [-1, -2, -3, 2], "multimodal_projector_bias": [True, False],
+                "projector_hidden_act": ["gelu", "relu"]},
+    ),
+    "mistral3": (
+        text("mistral", "ministral3"), [tower("pixtral", LAYERS, image_size=[33, 41])],
+        TIED | {"vision_feature_layer": [-1, -2], "multimodal_projector_bias": [True, False],
+                "spatial_merge_size": [1, 2], "projector_hidden_act": ["gelu", "silu"]},
+    ),
+    "paligemma": (
+        text("gemma", "gemma2", hidden_size=[24]), [tower("siglip_vision_model")], TIED | {"projection_dim": [24]},
+    ),
+    "aya_vision": (
+        text("cohere2", "cohere", "llama"), [tower("siglip_vision_model", EVEN, LAYERS)],
+        TIED | {"downsample_factor": [1, 2], "vision_feature_layer": [-1, -2],
+                "alignment_intermediate_size": [14, 22]},
+    ),
+    "cohere2_vision": (
+        text("cohere2"), [tower("siglip_vision_model", EVEN)],
+        TIED | {"downsample_factor": [1, 2], "alignment_intermediate_size": [14, 22]},
+    ),
+    "internvl": (
+        text("qwen2", "llama", "qwen3"), [tower("internvl_vision", EVEN, LAYERS, use_mean_pooling=[True])],
+        TIED | {"downsample_ratio": [0.5, 0.25, 1.0], "vision_feature_layer": [-1, -2],
+                "projector_hidden_act": ["gelu", "relu"]},
+    ),
+    "idefics3": (text("llama", "qwen3"), [tower("idefics3_vision", EVEN)], TIED | {"scale_factor": [1, 2, 4]}),
+    "smolvlm": (text("llama"), [tower("smolvlm_vision", EVEN)], TIED | {"scale_factor": [2]}),
+    "llama4": (
+        text("llama4_text", tie_word_embeddings=[True, False]),
+        [{"hidden_size": [16], "num_hidden_layers": [1, 3], "num_attention_heads": [1, 2, 4],
+          "intermediate_size": [64], **EVEN, "num_channels": [1, 3],
+          "pixel_shuffle_ratio": [0.5], "projector_input_dim": [13], "projector_output_dim": [13],
+          "vision_output_dim": [13]}],
+        {},
+    ),
+}
+"""Of each: texts, towers, and the fields beside them."""

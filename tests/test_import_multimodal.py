@@ -1,0 +1,160 @@
+"""Models that see, varied at random, agree with transformers' own classes: text, tower and projector."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from multimodal_cases import CASES
+from test_import_encoders import BATCH, DRAWS, imported, live, measured, pick, unique_params
+from test_import_fields import changes, counted
+from test_import_fields import live as live_params
+
+from txcalc.answer.report import Totals, count
+from txcalc.spec.errors import SpecError
+from txcalc.spec.huggingface.families import FAMILIES
+from txcalc.spec.inputs import PatchInput
+from txcalc.spec.model import Model
+from txcalc.trace.workload import Workload
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+torch.set_num_threads(1)
+
+SEQ = 3
+ONE_BY_ONE = {"mistral3"}
+"""Whose class packs all images into one sequence, and multiplies each with all others before masking them."""
+RUNS_ALL = {"llama4_text", "olmoe"}
+"""Texts whose experts the library runs in a way that its counter does not see, or all of them on every token."""
+
+PART_TYPES = {"llama4": "llama4_vision_model"}
+
+
+def draw(model_type: str, seed: int) -> dict[str, Any]:
+    rng = random.Random(f"{model_type} {seed}")
+    texts, towers, beside = CASES[model_type]
+    classes = list(FAMILIES[model_type].classes)
+    return {
+        "model_type": model_type, "architectures": [classes[seed % 3 == 2 and len(classes) > 1]],
+        "text_config": pick(rng, rng.choice(texts)), "vision_config": pick(rng, rng.choice(towers)),
+        **pick(rng, beside),
+    }
+
+
+def features(model: Any, spec: Model, images: int) -> Any:
+    """The projected positions of so many images, as the class makes them."""
+    base = getattr(model, "model", model)
+    assert spec.tower is not None
+    assert isinstance(spec.tower.input, PatchInput)
+    side = spec.tower.input.image
+    pixels = torch.ones(images, spec.tower.input.channels, side, side)
+    name = model.config.model_type
+    if name == "llama4":
+        return model.multi_modal_projector(model.get_image_features(pixels).last_hidden_state)
+    if name in ("idefics3", "smolvlm"):
+        pixels = pixels[:, None]
+    sizes = {"image_sizes": torch.tensor([[side, side]] * images)} if name == "mistral3" else {}
+    found = base.get_image_features(pixels, **sizes).pooler_output
+    return torch.cat(list(found)) if isinstance(found, list | tuple) else found
+
+
+def totals(spec: Model, images: int, phase: str = "training", **more: Any) -> Totals:
+    return count(spec, Workload(phase=phase, batch=BATCH, seq=SEQ, images=images, attention="eager", **more)).totals
+
+
+@pytest.mark.parametrize("model_type", CASES)
+def test_parameters_equal_the_class(model_type: str) -> None:
+    for seed in range(2 * DRAWS):
+        config = draw(model_type, seed)
+        assert totals(imported(config), 0).params.value == unique_params(live(config)), config
+
+
+@pytest.mark.parametrize("model_type", CASES)
+def test_an_image_costs_what_the_class_runs(model_type: str) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    images = 1 if model_type in ONE_BY_ONE else 2
+    for seed in range(DRAWS // 2):
+        config = draw(model_type, seed)
+        spec, model = imported(config), live(config, "cpu")
+        with FlopCounterMode(display=False) as forward:
+            seen = features(model, spec, images)
+        with FlopCounterMode(display=False) as backward:
+            seen.sum().backward()
+        assert spec.tower is not None
+        assert spec.tower.projector is not None
+        assert seen.numel() == images * spec.tower.projector.tokens * spec.d_model
+        with_images, without = totals(spec, images), totals(spec, 0)
+        assert with_images.flops_forward.value - without.flops_forward.value == forward.get_total_flops(), config
+        assert with_images.flops_backward is not None
+        assert without.flops_backward is not None
+        assert with_images.flops_backward.value - without.flops_backward.value == backward.get_total_flops(), config
+
+
+@pytest.mark.parametrize("model_type", CASES)
+def test_text_and_cache_are_those_of_the_class(model_type: str) -> None:
+    for seed in range(0, DRAWS, 2):
+        config = draw(model_type, seed)
+        spec, model = imported(config), live(config, "cpu")
+        given = {"input_ids": torch.full((BATCH, SEQ), 3), "attention_mask": torch.ones(BATCH, SEQ, dtype=torch.long)}
+        if config["text_config"]["model_type"] not in RUNS_ALL:
+            assert totals(spec, 0).flops_forward.value == measured(model, given, backward=False)[0], config
+        cache = model(**given, use_cache=True).past_key_values
+        held = sum(x.numel() * x.element_size() for layer in cache.layers for x in (layer.keys, layer.values))
+        found = totals(spec, 0, phase="prefill", dtype="fp32").kv_cache_bytes
+        assert found is not None
+        assert found.value == held, config
+
+
+@pytest.mark.parametrize("model_type", CASES)
+def test_a_changed_field_changes_the_count_as_it_does_the_class(model_type: str) -> None:
+    config = next(c for seed in range(DRAWS) if live_params(c := draw(model_type, seed)) is not None)
+    assert counted(config) == live_params(config)
+    parts: list[tuple[str | None, dict[str, Any]]] = [(None, config)]
+    image = config["vision_config"]
+    parts.append(("vision_config", {"model_type": PART_TYPES.get(model_type), **image}))
+    for name, part in parts:
+        for field, value in changes(part):
+            changed = {**config, field: value} if name is None else {**config, name: {**image, field: value}}
+            ours = counted(changed)
+            if ours is not None:
+                assert live_params(changed) in (ours, None), (name, field, value, changed)
+
+
+@pytest.mark.parametrize("model_type", CASES)
+def test_a_field_that_is_not_understood_is_refused_wherever_it_stands(model_type: str) -> None:
+    config = draw(model_type, 0)
+    for part in ("", "text_config", "vision_config"):
+        with pytest.raises(SpecError, match="not understood for model_type") as caught:
+            imported({**config, part: {**config[part], "new_gate": 3}} if part else {**config, "new_gate": 3})
+        assert caught.value.field == f"{part}.new_gate".strip(".")
+        if part:
+            with pytest.raises(SpecError, match="required field is missing"):
+                imported({name: value for name, value in config.items() if name != part})
+
+
+@pytest.mark.parametrize(("model_type", "change", "field"), [
+    ("llava", {"vision_feature_layer": [-1, -2]}, "vision_feature_layer"),
+    ("llava", {"vision_feature_layer": -9}, "vision_feature_layer"),
+    ("llava", {"vision_feature_select_strategy": "full"}, "vision_feature_select_strategy"),
+    ("llava", {"text_config": {"model_type": "bert"}}, "text_config.model_type"),
+    ("llava", {"text_config": {"model_type": "t5"}}, "text_config.model_type"),
+    ("llava", {"text_config": {"model_type": "brand-new"}}, "text_config.model_type"),
+    ("llava", {"text_config": {"model_type": 3}}, "text_config.model_type"),
+    ("llava", {"text_config": 3}, "text_config"),
+    ("llava", {"vision_config": {"model_type": "llama"}}, "vision_config.model_type"),
+    ("llava", {"vision_config": {"model_type": "deit"}}, "vision_config"),
+    ("paligemma", {"projection_dim": 7}, "projection_dim"),
+    ("paligemma", {"vision_config": {"model_type": "clip_vision_model"}}, "vision_config.model_type"),
+    ("mistral3", {"vision_feature_layer": [-1]}, "vision_feature_layer"),
+    ("aya_vision", {"downsample_factor": 3}, "downsample_factor"),
+    ("cohere2_vision", {"alignment_intermediate_size": 15}, "alignment_intermediate_size"),
+    ("internvl", {"downsample_ratio": 0.3}, "downsample_ratio"),
+    ("idefics3", {"vision_config": {"model_type": "siglip_vision_model"}}, "vision_config.model_type"),
+])
+def test_what_is_not_understood_is_refused_by_name(model_type: str, change: dict[str, Any], field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        imported({**draw(model_type, 0), **change})
+    assert caught.value.field == field
+    assert "\n" not in str(caught.value)
