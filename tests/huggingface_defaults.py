@@ -47,10 +47,10 @@ def as_text(table: dict[str, Any]) -> str:
 
 def types() -> list[str]:
     """Every type of configuration that is read, alone or within another."""
+    from txcalc.spec.huggingface import multimodal, qwen_vl
     from txcalc.spec.huggingface.families import FAMILIES
-    from txcalc.spec.huggingface.multimodal import PARTS
 
-    return sorted({*FAMILIES, *PARTS})
+    return sorted({*FAMILIES, *multimodal.PARTS, *qwen_vl.PARTS})
 
 
 def main() -> None:

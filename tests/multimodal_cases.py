@@ -27,6 +27,17 @@ def tower(name: str, *changes: Values, **more: list[Any]) -> Values:
     return values | more
 
 
+QWEN: Values = {"depth": [3, 4], "num_heads": [1, 2], "patch_size": [5, 6], "in_channels": [1, 3],
+                "spatial_merge_size": [1, 2], "temporal_patch_size": [1, 2]}
+QWEN3: Values = QWEN | {
+    "hidden_size": [16, 24], "intermediate_size": [17], "out_hidden_size": [32], "num_position_embeddings": [16, 36],
+    "deepstack_visual_indexes": [[0, 2], [1], [], [0, 1]], "hidden_act": ["gelu", "gelu_pytorch_tanh"]}
+QWEN_TEXT: Values = {k: v for k, v in TEXTS["qwen2"].items() if k not in (
+    "tie_word_embeddings", "use_sliding_window", "sliding_window", "max_window_layers")} | {
+    "hidden_size": [32], "num_attention_heads": [4], "tie_word_embeddings": [True, False],
+    "rope_parameters": [{"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}]}
+QWEN3_TEXT: Values = QWEN_TEXT | {"head_dim": [8, 16], "attention_bias": [True, False]}
+
 CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
     "llava": (
         text(*TEXT_TYPES, tie_word_embeddings=[True, False]),
@@ -58,6 +69,25 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
     ),
     "idefics3": (text("llama", "qwen3"), [tower("idefics3_vision", EVEN)], TIED | {"scale_factor": [1, 2, 4]}),
     "smolvlm": (text("llama"), [tower("smolvlm_vision", EVEN)], TIED | {"scale_factor": [2]}),
+    "qwen2_vl": (
+        [QWEN_TEXT | {"use_sliding_window": [True, False], "sliding_window": [5], "max_window_layers": [0, 1]}],
+        [QWEN | {"embed_dim": [16, 24], "mlp_ratio": [2, 3], "hidden_size": [32],
+                 "hidden_act": ["quick_gelu", "gelu"]}],
+        TIED,
+    ),
+    "qwen2_5_vl": (
+        [QWEN_TEXT], [QWEN | {"hidden_size": [16, 24], "intermediate_size": [17], "out_hidden_size": [32],
+                              "window_size": [40, 48], "fullatt_block_indexes": [[0, 2], [1], []]}],
+        TIED,
+    ),
+    "qwen3_vl": (
+        [QWEN3_TEXT], [QWEN3], TIED,
+    ),
+    "qwen3_vl_moe": (
+        [QWEN3_TEXT | {"tie_word_embeddings": [True, False], "num_experts": [4, 5], "num_experts_per_tok": [1, 2],
+                       "moe_intermediate_size": [12, 16], "mlp_only_layers": [[], [1]], "decoder_sparse_step": [1, 2]}],
+        [QWEN3], TIED,
+    ),
     "llama4": (
         text("llama4_text", tie_word_embeddings=[True, False]),
         [{"hidden_size": [16], "num_hidden_layers": [1, 3], "num_attention_heads": [1, 2, 4],

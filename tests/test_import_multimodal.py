@@ -25,10 +25,13 @@ torch.set_num_threads(1)
 SEQ = 3
 ONE_BY_ONE = {"mistral3"}
 """Whose class packs all images into one sequence, and multiplies each with all others before masking them."""
-RUNS_ALL = {"llama4_text", "olmoe"}
+RUNS_ALL = {"llama4_text", "olmoe", "qwen3_vl_moe"}
 """Texts whose experts the library runs in a way that its counter does not see, or all of them on every token."""
 
-PART_TYPES = {"llama4": "llama4_vision_model"}
+FLAT = {"qwen2_vl", "qwen2_5_vl"}
+"""Whose older files have the fields of the text beside the tower."""
+PART_TYPES = {name: f"{name}_vision" for name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")} | {
+    "llama4": "llama4_vision_model"}
 
 
 def draw(model_type: str, seed: int) -> dict[str, Any]:
@@ -42,8 +45,8 @@ def draw(model_type: str, seed: int) -> dict[str, Any]:
     }
 
 
-def features(model: Any, spec: Model, images: int) -> Any:
-    """The projected positions of so many images, as the class makes them."""
+def features(model: Any, spec: Model, images: int) -> list[Any]:
+    """The projected positions of so many images, and what is added to the text's first layers, as the class has it."""
     base = getattr(model, "model", model)
     assert spec.tower is not None
     assert isinstance(spec.tower.input, PatchInput)
@@ -51,12 +54,18 @@ def features(model: Any, spec: Model, images: int) -> Any:
     pixels = torch.ones(images, spec.tower.input.channels, side, side)
     name = model.config.model_type
     if name == "llama4":
-        return model.multi_modal_projector(model.get_image_features(pixels).last_hidden_state)
+        return [model.multi_modal_projector(model.get_image_features(pixels).last_hidden_state)]
     if name in ("idefics3", "smolvlm"):
         pixels = pixels[:, None]
     sizes = {"image_sizes": torch.tensor([[side, side]] * images)} if name == "mistral3" else {}
-    found = base.get_image_features(pixels, **sizes).pooler_output
-    return torch.cat(list(found)) if isinstance(found, list | tuple) else found
+    if name.startswith("qwen"):  # patches, already cut
+        grid = side // spec.tower.input.patch
+        pixels = torch.ones(images * grid**2, spec.tower.input.channels * spec.tower.input.patch**2)
+        sizes = {"image_grid_thw": torch.tensor([[1, grid, grid]] * images)}
+    out = base.get_image_features(pixels, **sizes)
+    found = out.pooler_output
+    return [torch.cat(list(found)) if isinstance(found, list | tuple) else found,
+            *(torch.cat(list(deep)) for deep in getattr(out, "deepstack_features", None) or ())]
 
 
 def totals(spec: Model, images: int, phase: str = "training", **more: Any) -> Totals:
@@ -81,10 +90,11 @@ def test_an_image_costs_what_the_class_runs(model_type: str) -> None:
         with FlopCounterMode(display=False) as forward:
             seen = features(model, spec, images)
         with FlopCounterMode(display=False) as backward:
-            seen.sum().backward()
+            sum(each.sum() for each in seen).backward()
         assert spec.tower is not None
         assert spec.tower.projector is not None
-        assert seen.numel() == images * spec.tower.projector.tokens * spec.d_model
+        assert seen[0].numel() == images * spec.tower.projector.tokens * spec.d_model
+        assert len(seen) == 1 + len(spec.tower.deepstack)
         with_images, without = totals(spec, images), totals(spec, 0)
         assert with_images.flops_forward.value - without.flops_forward.value == forward.get_total_flops(), config
         assert with_images.flops_backward is not None
@@ -98,7 +108,7 @@ def test_text_and_cache_are_those_of_the_class(model_type: str) -> None:
         config = draw(model_type, seed)
         spec, model = imported(config), live(config, "cpu")
         given = {"input_ids": torch.full((BATCH, SEQ), 3), "attention_mask": torch.ones(BATCH, SEQ, dtype=torch.long)}
-        if config["text_config"]["model_type"] not in RUNS_ALL:
+        if config["text_config"].get("model_type", model_type) not in RUNS_ALL:
             assert totals(spec, 0).flops_forward.value == measured(model, given, backward=False)[0], config
         cache = model(**given, use_cache=True).past_key_values
         held = sum(x.numel() * x.element_size() for layer in cache.layers for x in (layer.keys, layer.values))
@@ -129,7 +139,7 @@ def test_a_field_that_is_not_understood_is_refused_wherever_it_stands(model_type
         with pytest.raises(SpecError, match="not understood for model_type") as caught:
             imported({**config, part: {**config[part], "new_gate": 3}} if part else {**config, "new_gate": 3})
         assert caught.value.field == f"{part}.new_gate".strip(".")
-        if part:
+        if part == "vision_config" or (part and model_type not in FLAT):
             with pytest.raises(SpecError, match="required field is missing"):
                 imported({name: value for name, value in config.items() if name != part})
 
@@ -151,6 +161,13 @@ def test_a_field_that_is_not_understood_is_refused_wherever_it_stands(model_type
     ("aya_vision", {"downsample_factor": 3}, "downsample_factor"),
     ("cohere2_vision", {"alignment_intermediate_size": 15}, "alignment_intermediate_size"),
     ("internvl", {"downsample_ratio": 0.3}, "downsample_ratio"),
+    ("qwen2_vl", {"vision_config": {"num_heads": 3}}, "vision_config.num_heads"),
+    ("qwen2_vl", {"vision_config": {"hidden_size": 31}}, "vision_config.hidden_size"),
+    ("qwen2_5_vl", {"vision_config": {"window_size": 3}}, "vision_config.window_size"),
+    ("qwen2_5_vl", {"vision_config": {"fullatt_block_indexes": [99]}}, "vision_config.fullatt_block_indexes"),
+    ("qwen3_vl", {"vision_config": {"num_position_embeddings": 2305}}, "vision_config.num_position_embeddings"),
+    ("qwen3_vl", {"vision_config": {"deepstack_visual_indexes": [1, 1]}}, "vision_config.out_hidden_size"),
+    ("qwen3_vl_moe", {"text_config": {"norm_topk_prob": False}}, "text_config.norm_topk_prob"),
     ("idefics3", {"vision_config": {"model_type": "siglip_vision_model"}}, "vision_config.model_type"),
 ])
 def test_what_is_not_understood_is_refused_by_name(model_type: str, change: dict[str, Any], field: str) -> None:
@@ -158,3 +175,25 @@ def test_what_is_not_understood_is_refused_by_name(model_type: str, change: dict
         imported({**draw(model_type, 0), **change})
     assert caught.value.field == field
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model_type", sorted(FLAT))
+def test_older_files_have_the_text_beside_the_tower(model_type: str) -> None:
+    config = draw(model_type, 0)
+    text = {name: value for name, value in config["text_config"].items() if name != "tie_word_embeddings"}
+    nested = {**config, "text_config": text}
+    flat = {**text, **{name: value for name, value in config.items() if name != "text_config"}}
+    assert imported(flat) == imported(nested)
+    assert totals(imported(flat), 2) == totals(imported(nested), 2)
+    assert unique_params(live(flat)) == unique_params(live(nested))
+
+
+def test_an_image_of_another_size_has_as_many_positions_as_fit() -> None:
+    data = imported(draw("qwen2_vl", 0)).model_dump(exclude_defaults=True)
+    side = data["tower"]["input"]["patch"] * (data["tower"]["projector"]["merge"] or 1)
+    data["tower"]["input"]["image"] = 5 * side
+    del data["tower"]["projector"]["tokens"]
+    tower = Model.model_validate(data).tower
+    assert tower is not None
+    assert tower.projector is not None
+    assert tower.projector.tokens == 25

@@ -49,6 +49,12 @@ CASES: dict[str, dict[str, Any]] = {
         "merge": 3, "norm": {"kind": "rmsnorm"}, "norm_first": True,
         "hidden": [{"width": 15}, {"width": 22, "activation": "gelu"}]}},
     "with registers": {"input": {**IMAGE, "registers": 2}, "projector": {"merge": 2}},
+    "squares that attend by themselves": {
+        "input": {**PLAIN, "image": 24}, "position": {"kind": "rope"}, "attention": {"heads": 3, "head_dim": 4},
+        "projector": {"merge": 3}, "groups": [{"blocks": [{"attention": {"squares": 3}, "repeat": 2}, {}]}]},
+    "deepstack": {"input": PLAIN, "projector": {"merge": 2}, "deepstack": [
+        {"merge": 2, "skips": 2, "norm": {}, "hidden": [{"width": 8, "activation": "gelu"}]},
+        {"merge": 2, "skips": 1, "norm": {}}]},
     "with a pooler that nothing reads": {"input": PLAIN, "pooler": READING, "projector": {}},
 }
 
@@ -88,6 +94,13 @@ def test_images_cost_what_the_reference_measures(name: str, eager: bool) -> None
     ({"projector": {"hidden": [{"width": 3, "gated": True}]}}, "gate"),
     ({"input": {"kind": "frames", "bins": 5, "length": 9}, "projector": {"merge": 2, "tokens": 2}}, "merge"),
     ({"projector": {"average": True}}, "averaged"),
+    ({"deepstack": [{}]}, "feeds the main stack"),
+    ({"projector": {}, "deepstack": [{"skips": 1}] * 3}, "first layers"),
+    ({"projector": {}, "deepstack": [{"skips": 9}]}, "leave layers"),
+    ({"projector": {}, "attention": {"heads": 3, "squares": 7}}, "nothing else"),
+    ({"projector": {}, "input": PLAIN, "attention": {"heads": 3, "squares": 2}}, "do not divide"),
+    ({"projector": {}, "input": PLAIN, "position": {"kind": "relative"}, "attention": {"heads": 3, "squares": 7}},
+     "positions of its own"),
     ({"projector": {"average": True, "merge": 2}}, "not both"),
 ])
 def test_a_projector_that_cannot_be_is_refused(tower: dict[str, Any], field: str) -> None:

@@ -14,7 +14,8 @@ from txcalc.trace.workload import Workload
 Rule = tuple[str, str, str | None]
 
 if TYPE_CHECKING:
-    from txcalc.spec.model import Model
+    from txcalc.spec.inputs import Projector
+    from txcalc.spec.model import Model, Tower
     from txcalc.spec.quantization import Quantization
 
 
@@ -54,6 +55,8 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
         rows.append(("kv-block", f"a paged engine's cache: whole blocks of {workload.kv_block} tokens that hold one "
                                  "still needed, for each sequence and layer; recurrent states are not paged",
                      "--kv-block"))
+    if spec.tower is not None and spec.tower.projector is not None and workload.images:
+        rows.append(("images", _images(spec.tower, spec.tower.projector), None))
     if workload.attention == "flash" and "relative" in _positions(spec):
         rows.append(("relative-bias", "a learned relative bias needs the scores' gradient, "
                                       "so its attention is eager", None))
@@ -110,6 +113,13 @@ def _attention(t: Trace) -> Iterator[Rule]:
 
 def _positions(spec: Model) -> list[str]:
     return [stack.position.kind for stack in (spec, spec.encoder) if stack is not None]
+
+
+def _images(tower: Tower, projector: Projector) -> str:
+    """What one image or sound is, which towers of images of any size leave open."""
+    given = tower.input
+    what = f"an image of {given.image:,} x {given.image:,} pixels" if given.kind == "patches" else "a sound"
+    return f"{what} is {projector.tokens:,} of the text's positions, masked like all others"
 
 
 _MASKED = {

@@ -18,7 +18,7 @@ SMALL: Final[dict[str, int]] = {
     "q_rank": 26, "kv_rank": 14, "nope_dim": 12, "rope_dim": 6, "value_dim": 10, "state": 9, "key_dim": 8, "conv": 3,
     "image": 12, "patch": 4, "bins": 17, "length": 23, "max_distance": 20, "tokens": 1, "absolute": 71,
     "source_vocab": 89, "width": 16, "pair_labels": 2, "channels": 3, "inner": 22,
-    "rank": 7, "kernel": 5, "pieces": 2, "registers": 2, "merge": 3, "skips": 1,
+    "rank": 7, "kernel": 5, "pieces": 2, "registers": 2, "merge": 3, "skips": 1, "squares": 3,
 }
 """What each size becomes; other sizes are derived below or kept (they are small counts already)."""
 

@@ -83,6 +83,7 @@ class Attention(Spec):
     scale: Positive | None = Field(default=None, description="softmax scale; default 1/sqrt(head_dim)")
     rope: Flag = Field(default=True, description="false: no rotary embedding in this layer (NoPE)")
     chunk: Size | None = Field(default=None, description="each query sees only keys of its own chunk of this length")
+    squares: Size | None = Field(default=None, description="patches along a square of an image that attends by itself")
     softcap: Positive | None = Field(default=None, description="scores become softcap * tanh(score / softcap)")
     sinks: Flag = Field(default=False, description="one learned logit per head that takes part in the softmax")
     output_gate: Flag = Field(default=False, description="the context is multiplied by sigmoid(gate(x))")

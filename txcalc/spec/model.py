@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from txcalc.spec import resolve, widths
 from txcalc.spec.base import Count, Flag, Size, Spec
 from txcalc.spec.errors import FieldError
-from txcalc.spec.facts import first_attention, is_causal, located_blocks, positions
+from txcalc.spec.facts import first_attention, is_causal, located_blocks, positions, unpatched
 from txcalc.spec.inputs import (
     ContrastiveHead,
     Head,
@@ -105,6 +105,8 @@ class Stack(Sublayers):
         for path, block in located_blocks(self):
             if block.attention is None and block.recurrent is None and block.feed_forward is None:
                 raise FieldError((*path, "attention"), "a block needs attention, recurrent or feed_forward")
+            if isinstance(block.attention, Attention) and block.attention.squares is not None:
+                self._check_squares(block.attention.squares, (*path, "attention", "squares"))
             if isinstance(self.position, TransformerXLPosition) and block.attention is not None:
                 self._check_distances(self.position, block.attention, (*path, "attention"))
             if (isinstance(self.position, RotaryPosition) and self.position.dim is not None
@@ -112,6 +114,16 @@ class Stack(Sublayers):
                 raise FieldError(("position", "dim"), f"{self.position.dim} is more than head_dim "
                                  f"{block.attention.head_dim}")
         return self
+
+    def _check_squares(self, squares: int, path: tuple[str | int, ...]) -> None:
+        """Each square is computed by itself, so they must be alike, and nothing may stand beside them."""
+        if not isinstance(self.input, PatchInput) or unpatched(self.input):
+            raise FieldError(path, "only an image of patches and nothing else is cut into squares")
+        side = self.input.image // self.input.patch
+        if side % squares:
+            raise FieldError(path, f"squares of {squares} do not divide an image's {side} x {side} patches")
+        if self.position.kind not in ("none", "learned", "rope"):
+            raise FieldError(path, f"a square has no {self.position.kind} positions of its own")
 
     def _check_distances(
         self, position: TransformerXLPosition, attention: AnyAttention, path: tuple[str | int, ...]
@@ -136,6 +148,9 @@ class Tower(Stack):
     d_model: Size
     pooler: Pooler | None = None
     projector: Projector | None = Field(default=None, description="feeds the main stack")
+    deepstack: tuple[Projector, ...] = Field(
+        default=(), description="further projectors, added to the main stack's first layers (arXiv 2406.04334)"
+    )
 
 
 class Published(Spec):
@@ -220,14 +235,20 @@ class Model(Stack):
         if tower is not None and tower.projector is None and not isinstance(head, ContrastiveHead):
             raise FieldError(("tower", "projector"), "needed where the tower feeds the main stack")
         if tower is not None and tower.projector is not None:
-            self._check_projector(tower, tower.projector)
+            self._check_projector(tower, tower.projector, ("tower", "projector"))
+            for i, deep in enumerate(tower.deepstack):
+                self._check_projector(tower, deep, ("tower", "deepstack", i))
+                if deep.tokens != tower.projector.tokens or len(tower.deepstack) > self.layers:
+                    raise FieldError(("tower", "deepstack", i), "must be of the projector's positions, for each of the "
+                                     "main stack's first layers")
+        elif tower is not None and tower.deepstack:
+            raise FieldError(("tower", "deepstack"), "needs a projector")
         if isinstance(head, LMHead) and head.pair_labels and self.pooler is None:
             raise FieldError(("pooler",), "head.pair_labels needs one")
         if self.source_vocab is not None and self.encoder is None:
             raise FieldError(("source_vocab",), "needs architecture: encoder-decoder")
 
-    def _check_projector(self, tower: Tower, projector: Projector) -> None:
-        at = ("tower", "projector")
+    def _check_projector(self, tower: Tower, projector: Projector, at: tuple[str | int, ...]) -> None:
         image = tower.input if isinstance(tower.input, PatchInput) else None
         if image is None and projector.merge is not None:
             raise FieldError((*at, "merge"), "only patches of an image are merged")
@@ -237,4 +258,4 @@ class Model(Stack):
             raise FieldError((*at, "tokens"), f"{projector.tokens}, but the projector reads {given} positions: "
                              "leave it out, or average them")
         if projector.skips and (tower.groups is not None or projector.skips >= tower.layers):
-            raise FieldError(("tower", "projector", "skips"), "must leave layers to read, all of them alike")
+            raise FieldError((*at, "skips"), "must leave layers to read, all of them alike")

@@ -27,7 +27,7 @@ def model(data: Any) -> Any:
     if "context" not in out and (length := _input_length(out)) is not None:
         out["context"] = length + _registers(out)
     if isinstance(out.get("tower"), Mapping):
-        out["tower"] = _projected(_stack(dict(out["tower"]), out["tower"], ("tower",)))
+        out["tower"] = _projectors(_stack(dict(out["tower"]), out["tower"], ("tower",)))
     if out.get("architecture") == "encoder-decoder":
         own = out.get("encoder")
         if own is None or isinstance(own, Mapping):
@@ -125,18 +125,27 @@ def _registers(stack: Mapping[str, Any]) -> int:
     return registers if isinstance(registers, int) else 0
 
 
-def _projected(tower: Data) -> Data:
+def _projectors(tower: Data) -> Data:
+    out, deepstack = {**tower}, tower.get("deepstack")
+    if "projector" in tower:
+        out["projector"] = _projected(tower, tower["projector"])
+    if isinstance(deepstack, list | tuple):
+        out["deepstack"] = [_projected(tower, each) for each in deepstack]
+    return out
+
+
+def _projected(tower: Data, projector: Any) -> Any:
     """A projector hands on every patch, or every whole square of those that it merges."""
-    own, projector = tower.get("input"), tower.get("projector")
+    own = tower.get("input")
     if not isinstance(own, Mapping) or not isinstance(projector, Mapping) or projector.get("tokens") is not None:
-        return tower
+        return projector
     if isinstance(own.get("length"), int) and not projector.get("average"):
-        return {**tower, "projector": {**projector, "tokens": own["length"]}}
+        return {**projector, "tokens": own["length"]}
     merge = 1 if projector.get("merge") is None else projector["merge"]
     image, patch = own.get("image", 0), own.get("patch", 0)
     if projector.get("average") or not all(map(_is_size, (image, patch, merge))) or image < patch * merge:
-        return tower
-    return {**tower, "projector": {**projector, "tokens": (image // patch // merge) ** 2}}
+        return projector
+    return {**projector, "tokens": (image // patch // merge) ** 2}
 
 
 def _group(group: Any, base: Data, d_model: Any, path: tuple[str | int, ...]) -> Any:

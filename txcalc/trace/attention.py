@@ -40,7 +40,10 @@ def self_attention(
     ``table``: the stack's relative position embeddings, where every layer projects them. ``fixed``: every input has
     the same length (an image), so that the index of its distances is a buffer.
     """
-    _, n, _ = x.shape
+    shape = b, n, d = x.shape
+    if spec.kind == "standard" and spec.squares is not None:  # each square is a short sequence
+        together = spec.squares**2
+        x, n = x.view(b * (n // together), together, d), together
     past = t.workload.past if cached else 0
     with t.scope("attention", component=True):
         if spec.kind == "mla":
@@ -56,7 +59,7 @@ def self_attention(
             if cached and keeps_inputs(position):
                 source = x.view(x.shape[0], span.keys, x.shape[-1])
             y = _heads(t, spec, position, x, source, span, cache, table)
-        return ops.dropout(t, "dropout", y)
+        return ops.dropout(t, "dropout", y).view(*shape)
 
 
 def cross_attention(t: Trace, spec: Attention, x: Tensor, memory: Tensor) -> Tensor:

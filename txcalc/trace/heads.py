@@ -71,9 +71,9 @@ def pool(t: Trace, spec: DensePooler | NormPooler | AttentionPooler, x: Tensor, 
         return y if spec.activation is None else ops.activation(t, "activation", y, spec.activation)
 
 
-def project(t: Trace, spec: Projector, tower: Tower, x: Tensor, d_out: Number) -> Tensor:
+def project(t: Trace, name: str, spec: Projector, tower: Tower, x: Tensor, d_out: Number) -> Tensor:
     """(b, n, d) of a tower to (b, tokens, d_out): to average or to merge costs no product."""
-    with t.scope("projector", component=True):
+    with t.scope(name, component=True):
         if spec.norm is not None and spec.norm_first:
             x = ops.norm(t, "norm", x, spec.norm)
         x = _gathered(t, spec, tower, x)

@@ -58,7 +58,9 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> Tensor:
         with t.scope("", back=1 if projector is None else 0):
             pooled = x.view(count, tower.d_model) if tower.pooler is None else pool(t, tower.pooler, x, tower.norm)
         if projector is not None:
-            project(t, projector, tower, x, spec.d_model)
+            project(t, "projector", projector, tower, x, spec.d_model)
+        for i, deep in enumerate(tower.deepstack):
+            project(t, f"deepstack.{i}", deep, tower, x, spec.d_model)
     return pooled
 
 

@@ -63,6 +63,7 @@ LETTERS: Final[dict[str, Letter]] = {
     "width": Letter("W", "width of the joint space"),
     "pieces": Letter("P_m", "pieces of a maxout unit"),
     "tokens": Letter("j", "positions that a projector hands on"),
+    "squares": Letter("Q", "patches along a square that attends by itself"),
     "merge": Letter("M", "patches along a merged square"),
     "skips": Letter("L_u", "layers whose output is not read"),
     "batch": Letter("b", "batch, sequences"),

@@ -321,6 +321,8 @@ class Projections(nn.Module):
     def finish(self, x: Tensor, context: Tensor) -> Tensor:
         """Contexts (b, h, n, hd), side by side, gated and normed, to (b, n, d)."""
         context = context.transpose(1, 2).flatten(2)
+        """Contexts (b, h, n, hd), side by side and gated, to (b, n, d)."""
+        context = context.transpose(1, 2).flatten(2).reshape(*x.shape[:2], -1)
         if self.gate is not None:
             context = context * torch.sigmoid(self.gate(x))
         if self.inner_norm is not None:
@@ -348,15 +350,18 @@ class SelfAttention(Projections):
         super().__init__(attention, d_model, options)
         self.reach = None if attention.cached == "all" else attention.window or attention.chunk
         self.mask, self.plain_causal = mask, plain_causal
+        self.together = None if attention.squares is None else attention.squares**2
         self.rotary, self.relative_bias = rotary, relative_bias
 
     def forward(self, x: Tensor, bias: Tensor | None, past: int, cache: LayerCache | None) -> Tensor:
         """(b, n, d) to (b, n, d); ``bias`` is the stack's relative bias, (h, n, past + n)."""
         n = x.shape[1]
-        q, k, v = self.queries(x), self.keys(x), self.values(x).transpose(1, 2)
+        q, k, v = self.queries(x), self.keys(x), self.values(x)
         if self.rotary is not None:
             q, k = self.rotary(q, past), self.rotary(k, past)
-        q, k = q.transpose(1, 2), k.transpose(1, 2)
+        if self.together is not None:  # patches come square by square
+            q, k, v = (y.unflatten(1, (-1, self.together)).flatten(0, 1) for y in (q, k, v))
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if cache is not None:
             k, v = cache.attention.extend(k, v, self.reach)
         t = k.shape[2]

@@ -105,9 +105,10 @@ class OneStack(StackModules, Reference):
         """Run on token ids (b, n), pixels or frames."""
         if source is not None:
             raise ValueError("only an encoder-decoder reads a source")
-        seen = None if self.tower is None or images is None else self.tower(images)
-        prefix = seen if self.model.tower is not None and self.model.tower.projector is not None else None
-        return self.on_top(self.run(self.embed(self.model, x), types, None, cache, prefix), seen)
+        seen = [] if self.tower is None or images is None else self.tower(images)
+        prefix = seen if self.model.tower is not None and self.model.tower.projector is not None else []
+        hidden = self.run(self.embed(self.model, x), types, None, cache, prefix)
+        return self.on_top(hidden, seen[0] if seen else None)
 
 
 class EncoderDecoder(Reference):

@@ -23,7 +23,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
         "encoder", "source_vocab", "tower", "pooler", "head", "quantization",
     },
     model.Stack: _STACK,
-    model.Tower: _STACK | {"d_model", "pooler", "projector"},
+    model.Tower: _STACK | {"d_model", "pooler", "projector", "deepstack"},
     model.Group: {"repeat", "blocks", "shared"},
     model.Block: _SUBLAYERS | {"repeat"},
     model.Published: set(model.Published.model_fields),
@@ -35,6 +35,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.Attention: {
         "kind", "heads", "kv_heads", "head_dim", "bias", "window", "cached", "qk_norm", "scale", "rope", "chunk",
         "softcap", "sinks", "output_gate", "inner_norm",
+        "softcap", "sinks", "output_gate", "squares",
     },
     layers.MLA: {"kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale"},
     layers.Mamba2: {"kind", "heads", "head_dim", "state", "groups", "conv", "conv_bias", "bias"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -140,19 +140,24 @@ class StackModules(nn.Module):
 
     def run(
         self, embedded: Tensor, types: Tensor | None, memory: Tensor | None, cache: Cache | None,
-        prefix: Tensor | None = None, layers: list[Tensor] | None = None,
+        prefix: Sequence[Tensor] = (), layers: list[Tensor] | None = None,
     ) -> Tensor:
-        """Embeddings (b, n, width) to hidden states (b, n, d); a prefix (images, tokens, d) replaces the first ones.
+        """Embeddings (b, n, width) to hidden states (b, n, d).
 
-        ``layers`` is given what every run of a block puts out.
+        A prefix (images, tokens, d) replaces the first ones, and further ones are added after each of the first
+        blocks. ``layers`` is given what every run of a block puts out.
         """
         past, n = 0 if cache is None else cache.length, embedded.shape[1]
-        x = self._embed(embedded, types, past, prefix)
+        x = self._embed(embedded, types, past, prefix[0] if prefix else None)
         bias = self.relative(past, n)
         for i, block in enumerate(self.blocks_in_order()):
             x = block(x, memory, bias, past, None if cache is None else cache.layers[i])
             if layers is not None:
                 layers.append(x)
+            if i + 1 < len(prefix):
+                seen = prefix[i + 1].flatten(0, 1)
+                rows = x.flatten(0, 1)
+                x = torch.cat((rows[: len(seen)] + seen, rows[len(seen) :])).view(x.shape)
         if cache is not None:
             cache.length = past + n
         out: Tensor = self.final_norm(x)

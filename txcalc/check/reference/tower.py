@@ -86,17 +86,21 @@ class TowerModules(StackModules, Reader):
         self.add_reader(tower.input, width)
         extra = unpatched(tower.input) if isinstance(tower.input, PatchInput) else 0
         self.pooler = build_pooler(tower.pooler, tower.norm, width, extra, options)
-        self.projector, self.skips = None, 0
-        if tower.projector is not None:
-            self.skips = tower.projector.skips
-            self.projector = Projector(tower.projector, width, model.d_model, extra)
+        specs = () if tower.projector is None else (tower.projector, *tower.deepstack)
+        made = [Projector(each, width, model.d_model, extra) for each in specs]
+        self.projector = made[0] if made else None
+        self.deepstack = nn.ModuleList(made[1:])
+        self.skips = [each.skips for each in specs]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Pixels to (images, width) for a contrastive head, or (images, tokens, d) for the main stack."""
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Pixels to (images, width) for a contrastive head, or to (images, tokens, d) for the main stack.
+
+        Of the latter there is one for its embeddings, and one for each of the first layers that is given more.
+        """
         layers: list[Tensor] = []
         hidden = self.run(self.read(self.input, images), None, None, None, layers=layers)
         pooled = hidden[:, 0] if self.pooler is None else self.pooler(hidden)
         if self.projector is None:
-            return pooled
-        seen: Tensor = self.projector(layers[-1 - self.skips] if self.skips else hidden)
-        return seen
+            return [pooled]
+        return [projector(layers[-1 - skips] if skips else hidden)
+                for projector, skips in zip((self.projector, *self.deepstack), self.skips, strict=True)]

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from txcalc.spec.huggingface import decoders, encoders, experts, gpts, hybrids, llamas, multimodal, seq2seq, vision
+from txcalc.spec.huggingface import (
+    decoders,
+    encoders,
+    experts,
+    gpts,
+    hybrids,
+    llamas,
+    multimodal,
+    qwen_vl,
+    seq2seq,
+    vision,
+)
 from txcalc.spec.huggingface.encoders import encoder_classes
 from txcalc.spec.huggingface.importer import Family, decoder_classes, lm_classes
 from txcalc.spec.huggingface.importer import Family, decoder_classes
@@ -161,5 +172,9 @@ FAMILIES: Final[dict[str, Family]] = {
     "internvl": Family(multimodal.internvl, seeing_classes("InternVL")),
     "idefics3": Family(multimodal.idefics3, seeing_classes("Idefics3")),
     "smolvlm": Family(multimodal.smolvlm, seeing_classes("SmolVLM")),
+    "qwen2_vl": Family(qwen_vl.qwen2_vl, seeing_classes("Qwen2VL")),
+    "qwen2_5_vl": Family(qwen_vl.qwen2_5_vl, seeing_classes("Qwen2_5_VL")),
+    "qwen3_vl": Family(qwen_vl.qwen3_vl, seeing_classes("Qwen3VL")),
+    "qwen3_vl_moe": Family(qwen_vl.qwen3_vl_moe, seeing_classes("Qwen3VLMoe")),
     "llama4": Family(multimodal.llama4, {"Llama4ForConditionalGeneration": "lm"}),
 }

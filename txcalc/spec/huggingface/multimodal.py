@@ -29,7 +29,7 @@ def seeing_classes(prefix: str) -> dict[str, str]:
 # ---------------------------------------------------------------- what is nested
 
 
-def _part(c: Config, name: str, usual: str, *, only: bool = False) -> tuple[Config, str]:
+def part_of(c: Config, name: str, usual: str, *, only: bool = False) -> tuple[Config, str]:
     """A nested configuration and its type, which is the ``usual`` one unless it says so, or ``only`` that."""
     data = c.take(name, default=None)
     if not isinstance(data, Mapping):
@@ -57,22 +57,23 @@ def _text(c: Config, kind: str, usual: str, *, tied: bool | None = None, ignore:
 
     ``tied``: whether the head is, where the seeing class does not say so itself.
     """
-    part, model_type = _part(c, "text_config", usual)
+    part, model_type = part_of(c, "text_config", usual)
     part.ignore(*ignore)
     spec = _family(part, model_type, ("lm", "none"))(part, "lm")
     if spec.get("architecture", "decoder-only") != "decoder-only" or {"embedding_dim", "tower"} & spec.keys():
         raise part.error("model_type", f"{shown(model_type)} is not a stack of text that can be fed with images")
     part.finish()
-    return {**spec, "head": _head(kind, c.flag("tie_word_embeddings") if tied is None else tied)}
+    return {**spec, "head": head_of(kind, c.flag("tie_word_embeddings") if tied is None else tied)}
 
 
-def _head(kind: str, tied: bool) -> Data:
+def head_of(kind: str, tied: bool) -> Data:
+    """The output of a model that sees."""
     return {"kind": "lm", "tied": tied, "bias": False} if kind == "lm" else no_head()
 
 
 def _tower(c: Config, usual: str, *, only: bool = False) -> Data:
     """The tower, of any family of image encoders, without a head."""
-    part, model_type = _part(c, "vision_config", usual, only=only)
+    part, model_type = part_of(c, "vision_config", usual, only=only)
     # Of the text beside it, of a projector and of a contrastive model: the image encoders read none of these.
     part.ignore("vocab_size", "projection_dim", "num_image_tokens", "projector_hidden_act", "id2label", "num_labels")
     spec = _family(part, model_type, ("none",))(part, "none")
@@ -93,7 +94,8 @@ def _skips(c: Config, tower: Data) -> Data:
     return {"skips": skips} if skips else {}
 
 
-def _whole_squares(c: Config, name: str, tower: Data, merge: int) -> None:
+def whole_squares(c: Config, name: str, tower: Data, merge: int) -> None:
+    """Refuse squares that leave a border of an image."""
     side = tower["input"]["image"] // tower["input"]["patch"]
     if side % merge:
         raise c.error(name, f"squares of {merge} do not divide an image's {side} x {side} patches")
@@ -219,7 +221,7 @@ def cohere2_vision(c: Config, kind: str) -> Data:
 def _gated_squares(c: Config, tower: Data, width: int) -> Data:
     """One matrix makes both the gate and what it multiplies."""
     merge = c.size("downsample_factor")
-    _whole_squares(c, "downsample_factor", tower, merge)
+    whole_squares(c, "downsample_factor", tower, merge)
     if width % 2:
         raise c.error("alignment_intermediate_size", f"must be two equal halves, got {width}")
     return {"merge": merge, "bias": True,
@@ -248,7 +250,7 @@ def internvl(c: Config, kind: str) -> Data:
     c.ignore("image_seq_length")
     text, tower = _text(c, kind, "qwen2"), _tower(c, "internvl_vision")
     merge = _inverse(c, "downsample_ratio", c.number("downsample_ratio"))
-    _whole_squares(c, "downsample_ratio", tower, merge)
+    whole_squares(c, "downsample_ratio", tower, merge)
     _only_patches_are_read(c, tower)
     tower["projector"] = {
         "merge": merge, "norm": layernorm(), "bias": True,
@@ -284,7 +286,7 @@ def _idefics3(c: Config, kind: str, vision: str) -> Data:
     c.ignore("image_seq_len", "vocab_size")
     text, tower = _text(c, kind, "llama", ignore=_UNREAD), _tower(c, vision, only=True)
     merge = c.size("scale_factor")
-    _whole_squares(c, "scale_factor", tower, merge)
+    whole_squares(c, "scale_factor", tower, merge)
     tower["projector"] = {"merge": merge}
     return text | {"tower": tower}
 
@@ -297,8 +299,8 @@ _UNREAD: Final = ("additional_vocab_size", "freeze_lm_head", "freeze_text_layers
 
 def llama4(c: Config, kind: str) -> Data:
     """Llama 4 with eyes: squares of patches through two layers of the tower's own, and one into the text."""
-    text, _ = _part(c, "text_config", "llama4_text", only=True)
-    image, _ = _part(c, "vision_config", "llama4_vision_model", only=True)
+    text, _ = part_of(c, "text_config", "llama4_text", only=True)
+    image, _ = part_of(c, "vision_config", "llama4_vision_model", only=True)
     spec = experts.llama4(text, "lm")
     text.finish()
     c.ignore("tie_word_embeddings")  # the stack of text is a whole language model, with a head of its own
@@ -315,7 +317,7 @@ def _llama4_tower(c: Config) -> Data:
     merge = _inverse(c, "pixel_shuffle_ratio", c.number("pixel_shuffle_ratio"))
     feed = {"d_ff": c.size("intermediate_size"), "activation": "gelu", "gated": False, "bias": True}
     tower = vit_tower(c, patches(c, bias=False), embedding_norm=True, feed_forward=feed)
-    _whole_squares(c, "pixel_shuffle_ratio", tower, merge)
+    whole_squares(c, "pixel_shuffle_ratio", tower, merge)
     if c.size("intermediate_size") != d * merge**2:
         raise c.error("intermediate_size", f"must be the {d * merge**2} columns of a merged square, which it also is")
     for name in ("projector_input_dim", "vision_output_dim"):

@@ -22,11 +22,12 @@ def image_classes(prefix: str) -> dict[str, str]:
 
 def patches(c: Config, **more: Any) -> Data:
     """The image as a sequence. Images and patches that are not square are refused."""
-    return {"kind": "patches", "image": _side(c, "image_size"), "patch": _side(c, "patch_size"),
+    return {"kind": "patches", "image": side_of(c, "image_size"), "patch": side_of(c, "patch_size"),
             "channels": c.size("num_channels"), **more}
 
 
-def _side(c: Config, name: str) -> int:
+def side_of(c: Config, name: str) -> int:
+    """One side of a square, which may be written as both."""
     value = c.take(name)
     if isinstance(value, list) and len(value) == 2 and value[0] == value[1]:
         value = value[0]
@@ -185,7 +186,7 @@ def siglip2_vision(c: Config, kind: str) -> Data:
 
 
 def _flexible(c: Config) -> Data:
-    patch, number = _side(c, "patch_size"), c.size("num_patches")
+    patch, number = side_of(c, "patch_size"), c.size("num_patches")
     side = isqrt(number)
     if side**2 != number:
         raise c.error("num_patches", f"must be those of a square image, got {number}")
