@@ -197,3 +197,18 @@ def test_an_image_of_another_size_has_as_many_positions_as_fit() -> None:
     assert tower is not None
     assert tower.projector is not None
     assert tower.projector.tokens == 25
+
+
+@pytest.mark.parametrize(("version", "tied"), [("4.50.0.dev0", False), ("5.23.0", True), ("10.0", True), (None, None)])
+def test_a_file_that_does_not_say_whether_its_head_is_tied(version: str | None, tied: bool | None) -> None:
+    """As Mistral Small 3.1's and InternVL 3's do not: the library read them otherwise before its fifth version."""
+    config = {name: value for name, value in draw("mistral3", 0).items() if name != "tie_word_embeddings"}
+    config |= {"architectures": ["Mistral3ForConditionalGeneration"]}
+    if version is None:
+        with pytest.raises(SpecError, match="versions of the library differ"):
+            imported(config)
+        return
+    assert imported({**config, "transformers_version": version}) == imported({**config, "tie_word_embeddings": tied})
+    if tied:
+        assert totals(imported({**config, "transformers_version": version}), 0).params.value == unique_params(
+            live(config))

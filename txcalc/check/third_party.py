@@ -116,7 +116,8 @@ def _inputs(spec: Model) -> dict[str, Any]:
     """Inputs on the meta device, under the names that the library gives them."""
     if spec.encoder is not None:
         return {**_input(spec.encoder, SOURCE), "decoder_input_ids": _input(spec, SEQ)["input_ids"]}
-    images = {} if spec.tower is None else _input(spec.tower, 0)
+    # A tower that feeds the main stack runs on no image unless one is asked for.
+    images = {} if spec.tower is None or spec.tower.projector is not None else _input(spec.tower, 0)
     return {**_input(spec, SEQ), **images}
 
 

@@ -8,7 +8,7 @@ goes on with. An image's positions take part in the main stack's causal mask lik
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from txcalc.spec.errors import shown
 from txcalc.spec.huggingface import decoders, experts
@@ -52,10 +52,10 @@ def _family(part: Config, model_type: str, kinds: Iterable[str]) -> Callable[[Co
     return family.build
 
 
-def _text(c: Config, kind: str, usual: str, *, tied: bool | None = None, ignore: Iterable[str] = ()) -> Data:
+def _text(c: Config, kind: str, usual: str, *, either: bool = False, ignore: Iterable[str] = ()) -> Data:
     """The stack of text, of any family of decoders, under the seeing class's own head without a bias.
 
-    ``tied``: whether the head is, where the seeing class does not say so itself.
+    ``either``: the head is tied if one of the two configurations says so.
     """
     part, model_type = part_of(c, "text_config", usual)
     part.ignore(*ignore)
@@ -63,7 +63,25 @@ def _text(c: Config, kind: str, usual: str, *, tied: bool | None = None, ignore:
     if spec.get("architecture", "decoder-only") != "decoder-only" or {"embedding_dim", "tower"} & spec.keys():
         raise part.error("model_type", f"{shown(model_type)} is not a stack of text that can be fed with images")
     part.finish()
-    return {**spec, "head": head_of(kind, c.flag("tie_word_embeddings") if tied is None else tied)}
+    return {**spec, "head": head_of(kind, _tied(c, part, either=either))}
+
+
+def _tied(c: Config, text: Config, *, either: bool) -> bool:
+    """Whether the head shares the token table.
+
+    Where the file leaves it open and the two classes' defaults differ, versions of the library before the fifth go by
+    the text's, and later ones by the seeing class's.
+    """
+    tied, inner = c.flag("tie_word_embeddings"), text.flag("tie_word_embeddings", default=False)
+    if either or tied == inner:
+        return tied or inner
+    if "tie_word_embeddings" in c.data:
+        return tied
+    version = str(c.data.get("transformers_version", "")).partition(".")[0]
+    if not version.isdigit():
+        raise c.error("tie_word_embeddings", "required field is missing: versions of the library differ in what they "
+                      "then take it to be")
+    return tied if int(version) >= 5 else inner
 
 
 def head_of(kind: str, tied: bool) -> Data:
@@ -137,21 +155,12 @@ def gemma3(c: Config, kind: str) -> Data:
 def llava(c: Config, kind: str) -> Data:
     """LLaVA 1.5, arXiv 2310.03744: patches as a layer before the tower's last has them, through two layers."""
     c.ignore("ignore_index", "vocab_size", "image_seq_length", "image_grid_pinpoints")
-    text, tower = _text(c, kind, "llama"), _tower(c, "clip_vision_model")
-    data = c.take("text_config")
-    if kind == "lm" and data.get("tie_word_embeddings", _default(data, "llama", "tie_word_embeddings")):
-        text["head"]["tied"] = True
+    text, tower = _text(c, kind, "llama", either=True), _tower(c, "clip_vision_model")
     bias = c.flag("multimodal_projector_bias")
     _only_patches_are_read(c, tower)
     tower["projector"] = {"hidden": [{"width": text["d_model"], "activation": _projector(c), "bias": bias}],
                           "bias": bias, **_skips(c, tower)}
     return text | {"tower": tower}
-
-
-def _default(data: Mapping[str, Any], usual: str, field: str) -> Any:
-    from txcalc.spec.huggingface.config import class_defaults
-
-    return class_defaults().get(data.get("model_type", usual), {}).get(field, False)
 
 
 def paligemma(c: Config, kind: str) -> Data:
@@ -268,6 +277,7 @@ def _inverse(c: Config, name: str, ratio: float | None) -> int:
 
 def idefics3_vision(c: Config, kind: str) -> Data:
     """Idefics 3's image encoder: SigLIP's without the query that reads it."""
+    c.ignore("max_image_size", "size", "use_base_siglip")  # what a processor does, and where weights came from
     spec = vit_tower(c, patches(c, class_tokens=0))
     return {"architecture": "encoder-only", **spec, "head": no_head()}
 
