@@ -73,6 +73,11 @@ def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:
         out["active_experts"] = min(data["active_experts"], out["experts"], 2)
     if data.get("kind") == "rope" and data.get("dim") is not None:
         out["dim"] = 4
+    if data.get("squares"):
+        out["squares"] = SMALL["squares"]
+    for projector in [out.get("projector"), *out.get("deepstack", ())]:
+        if projector and not projector["average"]:
+            projector["tokens"] = None  # as many as the smaller image has
     if data.get("shared_experts"):
         out["shared_experts"] = min(data["shared_experts"], 2)
     if "repeat" in data:
