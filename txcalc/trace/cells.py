@@ -124,7 +124,7 @@ def _without_idle_gradients(
         if reads_zeros:
             total += (times - least(times, 1)) * op.flops
         t.ops[i] = replace(op, flops_backward=0)
-        t.ops.append(replace(op, weights=(), saves=(), flops=0, calls=calls, flops_backward=total))
+        t.ops.append(replace(op, weights=(), saves=(), flops=0, calls=calls, back=t.back, flops_backward=total))
 
 
 def _inputs(t: Trace, spec: Cell, x: Tensor, memory: Tensor) -> None:

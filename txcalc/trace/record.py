@@ -148,6 +148,11 @@ class Trace:
     _scope: _Scope = _Scope()
     _next_id: int = 0
 
+    @property
+    def back(self) -> Number:
+        """How often the backward pass goes through the present scope."""
+        return self._scope.back
+
     def tensor(
         self, *shape: Number, role: Role = Role.ACTIVATION, label: str = "", scores: bool = False, grad: bool = True
     ) -> Tensor:
