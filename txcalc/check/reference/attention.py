@@ -320,8 +320,6 @@ class Projections(nn.Module):
 
     def finish(self, x: Tensor, context: Tensor) -> Tensor:
         """Contexts (b, h, n, hd), side by side, gated and normed, to (b, n, d)."""
-        context = context.transpose(1, 2).flatten(2)
-        """Contexts (b, h, n, hd), side by side and gated, to (b, n, d)."""
         context = context.transpose(1, 2).flatten(2).reshape(*x.shape[:2], -1)
         if self.gate is not None:
             context = context * torch.sigmoid(self.gate(x))

@@ -34,8 +34,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.AttentionBias: {"q", "k", "v", "o"},
     layers.Attention: {
         "kind", "heads", "kv_heads", "head_dim", "bias", "window", "cached", "qk_norm", "scale", "rope", "chunk",
-        "softcap", "sinks", "output_gate", "inner_norm",
-        "softcap", "sinks", "output_gate", "squares",
+        "softcap", "sinks", "output_gate", "inner_norm", "squares",
     },
     layers.MLA: {"kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale"},
     layers.Mamba2: {"kind", "heads", "head_dim", "state", "groups", "conv", "conv_bias", "bias"},

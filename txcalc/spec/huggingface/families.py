@@ -18,7 +18,6 @@ from txcalc.spec.huggingface import (
 )
 from txcalc.spec.huggingface.encoders import encoder_classes
 from txcalc.spec.huggingface.importer import Family, decoder_classes, lm_classes
-from txcalc.spec.huggingface.importer import Family, decoder_classes
 from txcalc.spec.huggingface.multimodal import seeing_classes
 from txcalc.spec.huggingface.seq2seq import seq2seq_classes, t5_classes
 from txcalc.spec.huggingface.vision import image_classes
