@@ -27,6 +27,11 @@ def attentions(draw: st.DrawFn, *, rotary: bool, crossing: bool = False) -> dict
         return spec
     over = draw(st.sampled_from((None, None, "head", "heads", "full")))
     bound = draw(st.sampled_from((None, None, "window", "chunk")))
+    if draw(st.integers(0, 2)) == 0:
+        spec["value_dim"] = draw(st.sampled_from((8, 11)))
+    if draw(st.integers(0, 2)) == 0:
+        spec |= {"output_gate": True, "gate_over": draw(st.sampled_from(("channel", "head"))),
+                 "gate_activation": draw(st.sampled_from(("sigmoid", "softplus")))}
     return {
         **spec, "qk_norm": None if over is None else draw(norms(over=over)), "window": None, "chunk": None,
         **({} if bound is None else {bound: draw(st.sampled_from((2, 5, 11)))}),

@@ -231,6 +231,11 @@ PARAMS = {
     "beit-base": 86_530_984,
     "dinov2-base": 86_580_480,
     "clip-vit-b32": 151_277_313,
+    "deepseek-v3.2": 671_877_929_216,
+    "glm-5": 743_911_199_232,
+    "glm-4.7-flash": 29_943_390_976,
+    "mimo-v2-flash": 308_778_768_832,
+    "minicpm3-4b": 4_073_875_968,
 }
 
 # What one token passes in a mixture of experts, both tables and the router counted.
@@ -258,6 +263,10 @@ ACTIVE = {
     "qwen3-235b-a22b": 22_190_763_520,
     "jamba-v0.1": 12_110_311_296,
     "minimax-text-01": 48_403_306_496,
+    "deepseek-v3.2": 38_403_807_488,
+    "glm-5": 41_784_709_632,
+    "glm-4.7-flash": 3_896_763_136,
+    "mimo-v2-flash": 15_445_924_288,
 }
 
 KV_BYTES_PER_TOKEN = {
@@ -267,6 +276,8 @@ KV_BYTES_PER_TOKEN = {
     "mistral-7b": 131_072,
     "deepseek-v3": 70_272,
     "gpt-oss-120b": 73_728,
+    "deepseek-v3.2": 85_888,
+    "mimo-v2-flash": 222_720,
 }
 
 # Papers that print no figure for the model.

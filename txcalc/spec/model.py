@@ -33,7 +33,7 @@ from txcalc.spec.inputs import (
     TokenInput,
     TransformerXLPosition,
 )
-from txcalc.spec.layers import AnyAttention, Attention, BlockNorm, Convolution, FeedForward, Recurrent
+from txcalc.spec.layers import MLA, AnyAttention, Attention, BlockNorm, Convolution, FeedForward, Recurrent
 from txcalc.spec.quantization import Quantization
 
 Architecture = Literal["decoder-only", "encoder-only", "encoder-decoder"]
@@ -102,7 +102,12 @@ class Stack(Sublayers):
                 raise FieldError(("layers",), f"the groups hold {total} layers, not {self.layers}")
             if self.share_layers:
                 raise FieldError(("share_layers",), "layers that differ cannot share one set of weights")
+        indexed = False
         for path, block in located_blocks(self):
+            if isinstance(block.attention, MLA):
+                indexed = indexed or block.attention.indexer is not None
+                if block.attention.chosen is not None and not indexed:
+                    raise FieldError((*path, "attention", "indexer"), "no layer before this one has one")
             if block.attention is None and block.recurrent is None and block.feed_forward is None:
                 raise FieldError((*path, "attention"), "a block needs attention, recurrent or feed_forward")
             if isinstance(self.position, TransformerXLPosition) and block.attention is not None:

@@ -34,9 +34,12 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.AttentionBias: {"q", "k", "v", "o"},
     layers.Attention: {
         "kind", "heads", "kv_heads", "head_dim", "bias", "window", "cached", "qk_norm", "scale", "rope", "chunk",
-        "softcap", "sinks", "output_gate", "inner_norm",
+        "softcap", "sinks", "output_gate", "inner_norm", "gate_over", "gate_activation", "value_dim",
     },
-    layers.MLA: {"kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale"},
+    layers.MLA: {
+        "kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale", "chosen", "indexer",
+    },
+    layers.Indexer: {"heads", "head_dim"},
     layers.Mamba2: {"kind", "heads", "head_dim", "state", "groups", "conv", "conv_bias", "bias"},
     layers.Mamba: {"kind", "inner", "state", "rank", "conv", "conv_bias", "bias", "norms"},
     layers.LightningAttention: {"kind", "heads", "head_dim"},

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from txcalc.spec.huggingface import decoders, encoders, experts, gpts, hybrids, llamas, seq2seq, vision
+from txcalc.spec.huggingface import (
+    decoders,
+    encoders,
+    experts,
+    gpts,
+    hybrids,
+    latents,
+    llamas,
+    seq2seq,
+    vision,
+    windowed_experts,
+)
 from txcalc.spec.huggingface.encoders import encoder_classes
 from txcalc.spec.huggingface.importer import Family, decoder_classes, lm_classes
 from txcalc.spec.huggingface.seq2seq import seq2seq_classes, t5_classes
@@ -88,10 +99,25 @@ FAMILIES: Final[dict[str, Family]] = {
     "phimoe": Family(experts.phimoe, decoder_classes("Phimoe")),
     "dbrx": Family(experts.dbrx, decoder_classes("Dbrx")),
     "gpt_oss": Family(experts.gpt_oss, decoder_classes("GptOss")),
-    "deepseek_v2": Family(experts.deepseek_v2, decoder_classes("DeepseekV2")),
-    "deepseek_v3": Family(experts.deepseek_v3, decoder_classes("DeepseekV3")),
-    "kimi_k2": Family(experts.deepseek_v3, decoder_classes("DeepseekV3")),
+    "deepseek_v2": Family(latents.deepseek_v2, decoder_classes("DeepseekV2")),
+    "deepseek_v3": Family(latents.deepseek_v3, decoder_classes("DeepseekV3")),
+    "kimi_k2": Family(latents.deepseek_v3, decoder_classes("DeepseekV3")),
     "glm4_moe": Family(experts.glm4_moe, decoder_classes("Glm4Moe")),
+    "hunyuan_v1_moe": Family(experts.hunyuan_v1_moe, decoder_classes("HunYuanMoEV1")),
+    "exaone_moe": Family(windowed_experts.exaone_moe, decoder_classes("ExaoneMoe") | {"ExaoneMoEForCausalLM": "lm"}),
+    "afmoe": Family(windowed_experts.afmoe, decoder_classes("Afmoe")),
+    "solar_open": Family(experts.solar_open, decoder_classes("SolarOpen")),
+    "cohere2_moe": Family(windowed_experts.cohere2_moe, decoder_classes("Cohere2Moe")),
+    "granitemoe_swa": Family(windowed_experts.granitemoe_swa, decoder_classes("GraniteMoeSWA")),
+    "hy_v3": Family(experts.hy_v3, decoder_classes("HYV3")),
+    "mellum": Family(windowed_experts.mellum, decoder_classes("Mellum")),
+    "mimo_v2_flash": Family(windowed_experts.mimo_v2_flash, decoder_classes("MiMoV2Flash")),
+    "laguna": Family(windowed_experts.laguna, decoder_classes("Laguna")),
+    "glm4_moe_lite": Family(latents.glm4_moe_lite, decoder_classes("Glm4MoeLite")),
+    "deepseek_v32": Family(latents.deepseek_v32, decoder_classes("DeepseekV32")),
+    "glm_moe_dsa": Family(latents.glm_moe_dsa, decoder_classes("GlmMoeDsa")),
+    "youtu": Family(latents.youtu, decoder_classes("Youtu")),
+    "minicpm3": Family(latents.minicpm3, decoder_classes("MiniCPM3")),
     "llama4_text": Family(experts.llama4, decoder_classes("Llama4")),
     "jamba": Family(hybrids.jamba, decoder_classes("Jamba")),
     "nemotron_h": Family(hybrids.nemotron_h, decoder_classes("NemotronH")),
