@@ -55,6 +55,10 @@ CASES: dict[str, Values] = {
     "roberta": BERT | DECODING | {"pad_token_id": [0, 1, 2]},
     "xlm-roberta": BERT | DECODING | {"pad_token_id": [1]},
     "camembert": BERT | DECODING | {"pad_token_id": [1]},
+    "xlm-roberta-xl": BERT | DECODING | {"pad_token_id": [0, 1]},
+    "roberta-prelayernorm": BERT | DECODING | {"pad_token_id": [0, 1]},
+    "data2vec-text": BERT | DECODING | {"pad_token_id": [0, 1]},
+    "megatron-bert": BERT | DECODING,
     "distilbert": {
         "vocab_size": [101, 131], "dim": [12, 20], "n_layers": [1, 2], "n_heads": [2, 4], "hidden_dim": [17],
         "max_position_embeddings": [23], "activation": ["gelu", "relu"], "sinusoidal_pos_embds": [True, False],
@@ -77,6 +81,7 @@ CASES: dict[str, Values] = {
     },
     "t5": T5, "mt5": T5, "umt5": T5,
     "bart": BART, "mbart": BART, "blenderbot": BART, "pegasus": BART,
+    "m2m_100": BART, "blenderbot-small": BART, "plbart": BART, "mvp": BART,
     "marian": BART | {"pad_token_id": [0], "share_encoder_decoder_embeddings": [True, False],
                       "decoder_vocab_size": [None, 97], "tie_word_embeddings": [True, False]},
     "whisper": {k: v for k, v in BART.items() if k not in ("max_position_embeddings", "num_labels")} | {

@@ -105,6 +105,28 @@ def pegasus(c: Config, kind: str) -> Data:
     return _bart(c, kind, placement="pre", learned=False)
 
 
+def m2m_100(c: Config, kind: str) -> Data:
+    """M2M-100 (arXiv 2010.11125) and NLLB-200 (arXiv 2207.04672): norms before, sines that are no parameters."""
+    return _bart(c, kind, placement="pre") | {"position": {"kind": "sinusoidal"}}
+
+
+def blenderbot_small(c: Config, kind: str) -> Data:
+    """Blenderbot's smallest: norms after each sublayer and on the embeddings, as many rows as positions."""
+    return _bart(c, kind, placement="post", embedding_norm=True)
+
+
+def plbart(c: Config, kind: str) -> Data:
+    """PLBART, arXiv 2103.06333: BART for programs."""
+    return _bart(c, kind, extra_rows=2, placement="post", embedding_norm=True)
+
+
+def mvp(c: Config, kind: str) -> Data:
+    """MVP, arXiv 2206.12131: BART. Its prompts for every layer are refused: the class builds none, whatever it says."""
+    c.only("use_prompt", False)
+    c.ignore("prompt_length", "prompt_mid_dim")
+    return _bart(c, kind, extra_rows=2, placement="post", embedding_norm=True)
+
+
 def marian(c: Config, kind: str) -> Data:
     """Marian, the OPUS-MT models: the original Transformer; source and target may have vocabularies of their own."""
     shared = c.flag("share_encoder_decoder_embeddings")
