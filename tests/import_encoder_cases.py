@@ -11,6 +11,7 @@ BERT: Values = {
     "intermediate_size": [17, 29], "max_position_embeddings": [23, 31], "type_vocab_size": [1, 2, 3],
     "hidden_act": ACTIVATIONS, "num_labels": LABELS, "pad_token_id": [0],
 }
+UNTYPED: Values = {name: values for name, values in BERT.items() if name != "type_vocab_size"}
 DECODING: Values = {"is_decoder": [True, False], "tie_word_embeddings": [True, False]}
 DEBERTA: Values = BERT | {
     "type_vocab_size": [0, 2], "relative_attention": [True, True, False], "position_biased_input": [True, False],
@@ -29,6 +30,7 @@ BART: Values = {
     "encoder_ffn_dim": [17], "decoder_ffn_dim": [29],
     "max_position_embeddings": [23, 31], "activation_function": ACTIVATIONS, "scale_embedding": [True, False],
     "num_labels": LABELS, "pad_token_id": [1], "eos_token_id": [2], "decoder_start_token_id": [2],
+    "tie_word_embeddings": [True, True, False],
 }
 VIT: Values = {
     "hidden_size": [12, 20], "num_hidden_layers": [1, 2, 3], "num_attention_heads": [1, 2, 4],
@@ -59,6 +61,20 @@ CASES: dict[str, Values] = {
     "roberta-prelayernorm": BERT | DECODING | {"pad_token_id": [0, 1]},
     "data2vec-text": BERT | DECODING | {"pad_token_id": [0, 1]},
     "megatron-bert": BERT | DECODING,
+    "ernie": BERT | DECODING | {"use_task_id": [True, False], "task_type_vocab_size": [3, 5]},
+    "mpnet": UNTYPED | {"relative_attention_num_buckets": [32, 37], "tie_word_embeddings": [True, False]},
+    "esm": UNTYPED | {"pad_token_id": [0, 1, 2], "position_embedding_type": ["absolute", "rotary"],
+                      "emb_layer_norm_before": [True, False], "token_dropout": [False, True], "mask_token_id": [4],
+                      "hidden_act": ["gelu"], "hidden_size": [16, 24],
+                      "tie_word_embeddings": [True, False]},
+    "eurobert": UNTYPED | {
+        "num_key_value_heads": [1, 2], "num_attention_heads": [2, 4], "head_dim": [None, 6],
+        "attention_bias": [True, False], "mlp_bias": [True, False], "tie_word_embeddings": [True, False],
+        "hidden_size": [16, 24], "classifier_pooling": ["late", "bos", "mean"]},
+    "nomic_bert": BERT | {"hidden_size": [16, 24], "head_dim": [None, 6], "tie_word_embeddings": [True, False]},
+    "gte": BERT | {"hidden_size": [16, 24], "type_vocab_size": [0, 1, 2], "tie_word_embeddings": [True, False]},
+    "jina_embeddings_v3": BERT | {"hidden_size": [16, 24], "tie_word_embeddings": [True, False]},
+    "rembert": BERT | {"is_decoder": [True, False], "input_embedding_size": [7, 12], "output_embedding_size": [9, 20]},
     "distilbert": {
         "vocab_size": [101, 131], "dim": [12, 20], "n_layers": [1, 2], "n_heads": [2, 4], "hidden_dim": [17],
         "max_position_embeddings": [23], "activation": ["gelu", "relu"], "sinusoidal_pos_embds": [True, False],

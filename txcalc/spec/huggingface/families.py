@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from txcalc.spec.huggingface import berts, decoders, encoders, experts, gpts, hybrids, llamas, seq2seq, vision
+from txcalc.spec.huggingface.berts import single_text_classes
 from txcalc.spec.huggingface.encoders import encoder_classes
 from txcalc.spec.huggingface.importer import Family, decoder_classes, lm_classes
 from txcalc.spec.huggingface.seq2seq import seq2seq_classes, t5_classes
@@ -118,6 +119,15 @@ FAMILIES: Final[dict[str, Family]] = {
     "data2vec-text": Family(encoders.roberta, encoder_classes("Data2VecText", ForCausalLM="mlm")),
     "megatron-bert": Family(berts.megatron_bert, encoder_classes("MegatronBert", ForPreTraining="pretraining",
                                                                  ForCausalLM="mlm", ForNextSentencePrediction="next")),
+    "ernie": Family(berts.ernie, encoder_classes("Ernie", ForPreTraining="pretraining", ForCausalLM="mlm",
+                                                 ForNextSentencePrediction="next")),
+    "mpnet": Family(berts.mpnet, encoder_classes("MPNet")),
+    "esm": Family(berts.esm, single_text_classes("Esm")),
+    "eurobert": Family(berts.eurobert, single_text_classes("EuroBert")),
+    "nomic_bert": Family(berts.nomic_bert, single_text_classes("NomicBert")),
+    "gte": Family(berts.gte, single_text_classes("Gte")),
+    "jina_embeddings_v3": Family(berts.jina_embeddings_v3, single_text_classes("JinaEmbeddingsV3", "span")),
+    "rembert": Family(berts.rembert, encoder_classes("RemBert", ForCausalLM="mlm")),
     "t5": Family(seq2seq.t5, t5_classes("T5")),
     "mt5": Family(seq2seq.t5, t5_classes("MT5")),
     "umt5": Family(seq2seq.umt5, t5_classes("UMT5")),

@@ -144,21 +144,20 @@ def _bart(
 ) -> Data:
     """Two stacks with their own depth, heads and width, and biases everywhere.
 
-    Untied, these classes keep a third token table that nothing reads, so that is refused.
+    Untied, each stack has a token table of its own, and ``shared`` is a third one that nothing reads.
     """
     c.ignore("classif_dropout", "save_step", "force_bos_token_to_be_generated", "extra_layer_norm",
              "layernorm_variant", "do_blenderbot_90_layernorm", "adaptor_activation_function", "adaptor_dropout",
              "adaptor_hidden_size", "adaptor_init_std", "max_new_tokens", "encoder_emd_tok_dim", "decoder_emd_tok_dim")
     c.only("is_decoder", False)
-    if shared_tables:
-        c.only("tie_word_embeddings", True)
     tied = c.flag("tie_word_embeddings")
+    apart = {"source_vocab": c.size("vocab_size"), "unread_table": True} if shared_tables and not tied else {}
     context = c.size("max_position_embeddings")
     position = {"kind": "learned", "size": context + extra_rows} if learned else {
         "kind": "sinusoidal", "stored": True, "size": context}
     count = 2 if kind == "span" else classes or labels(c)  # a span's two ends, whatever the file says
     return {
-        "architecture": "encoder-decoder", "vocab": c.size("vocab_size"), "d_model": c.size("d_model"),
+        "architecture": "encoder-decoder", "vocab": c.size("vocab_size"), **apart, "d_model": c.size("d_model"),
         "context": context, "position": position, "norm": layernorm(placement=placement),
         "embedding_norm": embedding_norm, "final_norm": placement == "pre",
         "embedding_scale": c.flag("scale_embedding", default=False),
