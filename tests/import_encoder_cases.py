@@ -12,6 +12,12 @@ BERT: Values = {
     "hidden_act": ACTIVATIONS, "num_labels": LABELS, "pad_token_id": [0],
 }
 UNTYPED: Values = {name: values for name, values in BERT.items() if name != "type_vocab_size"}
+XLM: Values = {
+    "vocab_size": [101, 131], "emb_dim": [12, 20], "n_layers": [1, 2], "n_heads": [2, 4], "n_langs": [1, 3],
+    "use_lang_emb": [True, False], "gelu_activation": [True, False], "sinusoidal_embeddings": [True, False],
+    "max_position_embeddings": [23], "causal": [True, False], "num_labels": LABELS,
+    "tie_word_embeddings": [True, False],
+}
 DECODING: Values = {"is_decoder": [True, False], "tie_word_embeddings": [True, False]}
 DEBERTA: Values = BERT | {
     "type_vocab_size": [0, 2], "relative_attention": [True, True, False], "position_biased_input": [True, False],
@@ -51,6 +57,11 @@ GEMMA3_TEXT: Values = {
     "max_position_embeddings": [67],
 }
 
+T5GEMMA: Values = {name: values for name, values in GEMMA3_TEXT.items() if name != "hidden_size"} | {
+    "vocab_size": [101, 103], "hidden_size": [16], "attention_bias": [True, False], "num_hidden_layers": [1, 2, 5],
+    "attn_logit_softcapping": [None, 30.0], "final_logit_softcapping": [None, 20.0],
+}
+
 CASES: dict[str, Values] = {
     "bert": BERT | DECODING,
     "bert-generation": {k: v for k, v in BERT.items() if k not in ("type_vocab_size", "num_labels")} | DECODING,
@@ -75,6 +86,7 @@ CASES: dict[str, Values] = {
     "gte": BERT | {"hidden_size": [16, 24], "type_vocab_size": [0, 1, 2], "tie_word_embeddings": [True, False]},
     "jina_embeddings_v3": BERT | {"hidden_size": [16, 24], "tie_word_embeddings": [True, False]},
     "rembert": BERT | {"is_decoder": [True, False], "input_embedding_size": [7, 12], "output_embedding_size": [9, 20]},
+    "xlm": XLM, "flaubert": XLM | {"pre_norm": [True, False]},
     "distilbert": {
         "vocab_size": [101, 131], "dim": [12, 20], "n_layers": [1, 2], "n_heads": [2, 4], "hidden_dim": [17],
         "max_position_embeddings": [23], "activation": ["gelu", "relu"], "sinusoidal_pos_embds": [True, False],
@@ -97,6 +109,12 @@ CASES: dict[str, Values] = {
     },
     "t5": T5, "mt5": T5, "umt5": T5,
     "bart": BART, "mbart": BART, "blenderbot": BART, "pegasus": BART,
+    "switch_transformers": {k: v for k, v in T5.items() if k not in ("feed_forward_proj", "num_labels")} | {
+        "num_layers": [2, 4, 6], "num_decoder_layers": [2, 4, None], "num_sparse_encoder_layers": [0, 1, 2],
+        "num_sparse_decoder_layers": [1, 2], "num_experts": [2, 3], "dense_act_fn": ["relu", "gelu_new"],
+        "router_bias": [True, False], "tie_word_embeddings": [True, True, False]},
+    "fsmt": {name: values for name, values in BART.items() if name not in ("vocab_size", "num_labels")} | {
+        "src_vocab_size": [101, 101, 131], "tgt_vocab_size": [101]},
     "m2m_100": BART, "blenderbot-small": BART, "plbart": BART, "mvp": BART,
     "marian": BART | {"pad_token_id": [0], "share_encoder_decoder_embeddings": [True, False],
                       "decoder_vocab_size": [None, 97], "tie_word_embeddings": [True, False]},
@@ -121,6 +139,8 @@ NESTED: dict[str, dict[str, Values]] = {
     "clip": {"text_config": CLIP_TEXT, "vision_config": CLIP_VISION, "": {"projection_dim": [5, 9]}},
     "siglip": {"text_config": SIGLIP_TEXT | {"projection_size": [12]}, "vision_config": VISION | {"hidden_size": [12]},
                "": {}},
+    "t5gemma": {"encoder": T5GEMMA, "decoder": T5GEMMA,
+                "": {"tie_word_embeddings": [True, False], "num_labels": LABELS}},
     "gemma3": {"text_config": GEMMA3_TEXT, "vision_config": CASES["siglip_vision_model"],
                "": {"mm_tokens_per_image": [1, 4], "tie_word_embeddings": [True, False]}},
 }

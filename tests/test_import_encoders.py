@@ -29,7 +29,8 @@ DERIVED = {"num_decoder_layers": None, "pooler_output_size": None, "num_labels":
 CHANGED: dict[str, Any] = {"gemma3": {"vision_config": {"image_size": 896, "patch_size": 14}},
                            "esm": {"vocab_size": 33, "pad_token_id": 1}}
 """Where a family's own defaults contradict each other (an image too small for its number of tokens) or are missing."""
-REFUSED = {"num_hidden_groups", "use_relative_position_bias", "decoder_vocab_size", "norm_rel_ebd"}
+REFUSED = {"num_hidden_groups", "use_relative_position_bias", "decoder_vocab_size", "norm_rel_ebd",
+           "tie_word_embeddings"}
 """Fields named where a drawn combination is refused."""
 
 
@@ -143,8 +144,9 @@ def test_parameters_and_flops_equal_the_class(model_type: str) -> None:
         totals = counted(spec, class_name).totals
         assert totals.params.value == unique_params(model), config
         compared += 1
-        two = not class_name.endswith("QuestionAnswering") or model.config.num_labels == 2
-        if seed not in RUNS or not two:  # a span's head is built with any number of labels, but runs only with two
+        # A span's head is built with any number of labels, and runs with two; FlauBERT's class fails with pre_norm.
+        runs = ("QuestionAnswering" not in class_name or model.config.num_labels == 2) and not config.get("pre_norm")
+        if seed not in RUNS or not runs:
             continue
         token = getattr(model.config, "eos_token_id", None)
         given = inputs(spec, class_name, token if isinstance(token, int) and token < 100 else 3)

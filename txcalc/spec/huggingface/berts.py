@@ -32,6 +32,13 @@ def single_text_classes(prefix: str, *more: str) -> dict[str, str]:
     return {f"{prefix}{suffix}": kind for suffix, kind in ENCODER_SUFFIXES.items() if kind in kinds}
 
 
+def xlm_classes(prefix: str) -> dict[str, str]:
+    """XLM's, less those with a beam search over spans or a summary of their own."""
+    return {f"{prefix}Model": "none", f"{prefix}WithLMHeadModel": "mlm",
+            f"{prefix}ForSequenceClassification": "sequence", f"{prefix}ForTokenClassification": "token",
+            f"{prefix}ForQuestionAnsweringSimple": "span"}
+
+
 def xlm_roberta_xl(c: Config, kind: str) -> Data:
     """XLM-RoBERTa XL, arXiv 2105.00572: norms before each sublayer and one at the end, none on the embeddings."""
     return roberta(c, kind) | NORMS_BEFORE | {"embedding_norm": False}
@@ -169,3 +176,41 @@ def rembert(c: Config, kind: str) -> Data:
         head = _plain_head(c, kind, two_biases=False)
     return encoder(c, head, decodes=True, token_types=c.size("type_vocab_size"),
                    embedding_dim=c.size("input_embedding_size"))
+
+
+def xlm(c: Config, kind: str) -> Data:
+    """XLM (arXiv 1901.07291) and FlauBERT (arXiv 1912.05372): a table of languages in place of token types.
+
+    FlauBERT's larger models have their norms before each sublayer, and none at the end.
+    """
+    c.ignore("start_n_top", "end_n_top", "lang_id", "unk_index", "mask_index", "bos_index", "eos_index", "pad_index",
+             "embed_init_std", "lang2id", "id2lang", "max_vocab", "min_count", "same_enc_dec", "tie_word_embeddings")
+    c.only("is_encoder", True)
+    c.only("asm", False)
+    c.only("share_inout_emb", True)
+    if kind == "mlm":
+        head: Data = {"head": lm(c, two_biases=False)}
+    elif kind == "sequence":
+        _summary_is_a_classifier(c)
+        head = {"head": classifier(labels(c))}
+    else:
+        head = by_position(c, kind) or {}
+    languages, width = c.size("n_langs"), c.size("emb_dim")
+    frozen = c.flag("sinusoidal_embeddings")
+    act = "gelu" if c.flag("gelu_activation") else "relu"
+    return {
+        "architecture": "encoder-only", "vocab": c.size("vocab_size"), "d_model": width, "layers": c.size("n_layers"),
+        "context": c.size("max_position_embeddings"), "causal_mask": c.flag("causal"),
+        "position": {"kind": "sinusoidal", "stored": True} if frozen else {"kind": "learned"},
+        "token_types": languages if c.flag("use_lang_emb") and languages > 1 else 0,
+        "norm": layernorm(placement="pre" if c.flag("pre_norm", default=False) else "post"),
+        "embedding_norm": True, "final_norm": False, "attention": {"heads": c.size("n_heads"), "bias": True},
+        "feed_forward": {"d_ff": 4 * width, "activation": act, "bias": True}, **head,
+    }
+
+
+def _summary_is_a_classifier(c: Config) -> None:
+    c.only("summary_type", "first")
+    c.only("summary_use_proj", True)
+    c.only("summary_proj_to_labels", True)
+    c.only("summary_activation", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from txcalc.spec.huggingface import berts, decoders, encoders, experts, gpts, hybrids, llamas, seq2seq, vision
-from txcalc.spec.huggingface.berts import single_text_classes
+from txcalc.spec.huggingface.berts import single_text_classes, xlm_classes
 from txcalc.spec.huggingface.encoders import encoder_classes
 from txcalc.spec.huggingface.importer import Family, decoder_classes, lm_classes
 from txcalc.spec.huggingface.seq2seq import seq2seq_classes, t5_classes
@@ -128,6 +128,8 @@ FAMILIES: Final[dict[str, Family]] = {
     "gte": Family(berts.gte, single_text_classes("Gte")),
     "jina_embeddings_v3": Family(berts.jina_embeddings_v3, single_text_classes("JinaEmbeddingsV3", "span")),
     "rembert": Family(berts.rembert, encoder_classes("RemBert", ForCausalLM="mlm")),
+    "xlm": Family(berts.xlm, xlm_classes("XLM")),
+    "flaubert": Family(berts.xlm, xlm_classes("Flaubert")),
     "t5": Family(seq2seq.t5, t5_classes("T5")),
     "mt5": Family(seq2seq.t5, t5_classes("MT5")),
     "umt5": Family(seq2seq.umt5, t5_classes("UMT5")),
@@ -140,6 +142,13 @@ FAMILIES: Final[dict[str, Family]] = {
     "plbart": Family(seq2seq.plbart, {name: kind for name, kind in seq2seq_classes("PLBart").items()
                                       if kind != "span"}),
     "mvp": Family(seq2seq.mvp, seq2seq_classes("Mvp")),
+    "fsmt": Family(seq2seq.fsmt, {"FSMTForConditionalGeneration": "lm", "FSMTModel": "lm"}),
+    "switch_transformers": Family(seq2seq.switch_transformers, {
+        "SwitchTransformersForConditionalGeneration": "lm", "SwitchTransformersModel": "none",
+        "SwitchTransformersEncoderModel": "encoder"}),
+    "t5gemma": Family(seq2seq.t5gemma, {
+        "T5GemmaForConditionalGeneration": "lm", "T5GemmaModel": "none", "T5GemmaForSequenceClassification": "all",
+        "T5GemmaForTokenClassification": "all"}),
     "marian": Family(seq2seq.marian, {"MarianMTModel": "lm", "MarianModel": "none"}),
     "whisper": Family(seq2seq.whisper, seq2seq_classes("Whisper", classifiers=False)),
     "vit": Family(vision.vit, image_classes("ViT")),
