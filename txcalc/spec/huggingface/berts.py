@@ -51,6 +51,7 @@ def roberta_prelayernorm(c: Config, kind: str) -> Data:
 
 def megatron_bert(c: Config, kind: str) -> Data:
     """Megatron-LM's BERT, arXiv 1909.08053: norms before each sublayer and one at the end, none on the embeddings."""
+    c.ignore("tokenizer_type")
     return bert(c, kind) | NORMS_BEFORE | {"embedding_norm": False}
 
 

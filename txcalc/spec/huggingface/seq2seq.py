@@ -108,7 +108,7 @@ def _every_few_sparse(c: Config, stack: str, layers: int, dense_one: Data, spars
     if not isinstance(step, int) or step < 0:
         raise c.error(name, f"must be a whole number, got {shown(step)}")
     which = [step > 0 and (step == 1 or i % step == 1) for i in range(layers)]
-    return layered({}, [{"feed_forward": sparse_one if one else dense_one} for one in which])
+    return layered({"feed_forward": dense_one}, [{"feed_forward": sparse_one} if one else {} for one in which])
 
 
 def _t5_feed_forward(c: Config) -> Data:
