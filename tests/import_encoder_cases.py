@@ -73,6 +73,8 @@ CASES: dict[str, Values] = {
     "data2vec-text": BERT | DECODING | {"pad_token_id": [0, 1]},
     "megatron-bert": BERT | DECODING,
     "ernie": BERT | DECODING | {"use_task_id": [True, False], "task_type_vocab_size": [3, 5]},
+    "big_bird": BERT | DECODING | {"attention_type": ["original_full"], "use_bias": [True, False],
+                                   "rescale_embeddings": [True, False]},
     "mpnet": UNTYPED | {"relative_attention_num_buckets": [32, 37], "tie_word_embeddings": [True, False]},
     "esm": UNTYPED | {"pad_token_id": [0, 1, 2], "position_embedding_type": ["absolute", "rotary"],
                       "emb_layer_norm_before": [True, False], "token_dropout": [False, True], "mask_token_id": [4],

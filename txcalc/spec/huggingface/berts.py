@@ -61,6 +61,18 @@ def ernie(c: Config, kind: str) -> Data:
     return bert(c, kind) | {"task_types": tasks if c.flag("use_task_id") else 0}
 
 
+def big_bird(c: Config, kind: str) -> Data:
+    """BigBird, arXiv 2007.14062, where it attends to everything: BERT with a pooler under every head.
+
+    Blocks of sparse attention are refused; the classifier of sequences, which passes by its pooler, is not known.
+    """
+    c.only("attention_type", "original_full")
+    c.ignore("block_size", "num_random_blocks")
+    bias = c.flag("use_bias")
+    attention = {"heads": c.size("num_attention_heads"), "bias": {"q": bias, "k": bias, "v": bias, "o": True}}
+    return bert(c, kind) | {"attention": attention, "pooler": True, "embedding_scale": c.flag("rescale_embeddings")}
+
+
 def mpnet(c: Config, kind: str) -> Data:
     """MPNet, arXiv 2004.09297: RoBERTa with T5's bias by distance in one table for all layers, and no token types."""
     rows = c.size("max_position_embeddings")
