@@ -24,6 +24,12 @@ from txcalc.spec.huggingface.encoders import (
 )
 
 NORMS_BEFORE: Final = {"norm": layernorm(), "final_norm": True}
+TRAINING_OF_XLM: Final = (
+    "amp", "bptt", "clip_grad_norm", "context_size", "fp16", "group_by_size", "langs", "lg_sampling_factor", "lgs",
+    "max_batch_size", "max_len", "mlm_steps", "sample_alpha", "tokens_per_batch", "word_blank", "word_dropout",
+    "word_keep", "word_mask", "word_mask_keep_rand", "word_pred", "word_rand", "word_shuffle",
+)
+"""How FlauBERT was trained, which its files say as well."""
 
 
 def single_text_classes(prefix: str, *more: str) -> dict[str, str]:
@@ -57,6 +63,8 @@ def megatron_bert(c: Config, kind: str) -> Data:
 
 def ernie(c: Config, kind: str) -> Data:
     """ERNIE 1.0 to 3.0 (arXiv 1907.12412): BERT, and from 2.0 on a table for the task that a text is of."""
+    c.only("pool_act", "tanh")
+    c.ignore("task_id", "paddlenlp_version")
     tasks = c.size("task_type_vocab_size")
     return bert(c, kind) | {"task_types": tasks if c.flag("use_task_id") else 0}
 
@@ -180,6 +188,8 @@ def jina_embeddings_v3(c: Config, kind: str) -> Data:
 def rembert(c: Config, kind: str) -> Data:
     """RemBERT, arXiv 2010.12821: a narrow table for tokens, and an untied and wide one for the output."""
     c.only("tie_word_embeddings", False)
+    c.only("embedding_size", c.size("input_embedding_size"))
+    c.ignore("embedding_dropout_prob")
     transform = dense(activation(c, "hidden_act"), norm=layernorm()) | {"width": c.size("output_embedding_size")}
     if kind == "mlm":
         head: Data = {"head": {"kind": "lm", "tied": False, "bias": True, "transform": transform}}
@@ -198,7 +208,9 @@ def xlm(c: Config, kind: str) -> Data:
     """
     c.ignore("start_n_top", "end_n_top", "lang_id", "unk_index", "mask_index", "bos_index", "eos_index", "pad_index",
              "embed_init_std", "lang2id", "id2lang", "max_vocab", "min_count", "same_enc_dec", "tie_word_embeddings")
+    c.ignore(*TRAINING_OF_XLM)
     c.only("is_encoder", True)
+    c.only("encoder_only", True)
     c.only("asm", False)
     c.only("share_inout_emb", True)
     if kind == "mlm":

@@ -75,7 +75,8 @@ def switch_transformers(c: Config, kind: str) -> Data:
     c.only("is_gated_act", False)
     c.only("feed_forward_proj", c.take("dense_act_fn"))
     c.ignore("expert_capacity", "router_dtype", "router_ignore_padding_tokens", "add_router_probs", "router_type",
-             "batch_prioritized_routing", "num_selected_experts")
+             "batch_prioritized_routing")
+    c.only("num_selected_experts", 1)
     feed = {"kind": "dense", "d_ff": c.size("d_ff"), "activation": activation(c, "dense_act_fn"), "gated": False}
     sparse = feed | {"kind": "moe", "experts": c.size("num_experts"), "active_experts": 1, "normalize": False,
                      "router_bias": c.flag("router_bias")}
