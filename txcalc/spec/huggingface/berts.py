@@ -70,15 +70,15 @@ def ernie(c: Config, kind: str) -> Data:
 
 
 def big_bird(c: Config, kind: str) -> Data:
-    """BigBird, arXiv 2007.14062, where it attends to everything: BERT with a pooler under every head.
+    """BigBird, arXiv 2007.14062, where it attends to everything; blocks of sparse attention are refused.
 
-    Blocks of sparse attention are refused; the classifier of sequences, which passes by its pooler, is not known.
+    Its other classes run a pooler whose vector nothing reads, so that it has no backward pass: they are not known.
     """
     c.only("attention_type", "original_full")
     c.ignore("block_size", "num_random_blocks")
     bias = c.flag("use_bias")
     attention = {"heads": c.size("num_attention_heads"), "bias": {"q": bias, "k": bias, "v": bias, "o": True}}
-    return bert(c, kind) | {"attention": attention, "pooler": True, "embedding_scale": c.flag("rescale_embeddings")}
+    return bert(c, kind) | {"attention": attention, "embedding_scale": c.flag("rescale_embeddings")}
 
 
 def mpnet(c: Config, kind: str) -> Data:

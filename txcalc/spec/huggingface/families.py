@@ -122,9 +122,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "ernie": Family(berts.ernie, encoder_classes("Ernie", ForPreTraining="pretraining", ForCausalLM="mlm",
                                                  ForNextSentencePrediction="next")),
     "big_bird": Family(berts.big_bird, {
-        "BigBirdModel": "none", "BigBirdForMaskedLM": "mlm", "BigBirdForCausalLM": "mlm",
-        "BigBirdForPreTraining": "pretraining", "BigBirdForTokenClassification": "token",
-        "BigBirdForMultipleChoice": "choice"}),
+        "BigBirdModel": "none", "BigBirdForPreTraining": "pretraining", "BigBirdForMultipleChoice": "choice"}),
     "mpnet": Family(berts.mpnet, encoder_classes("MPNet")),
     "esm": Family(berts.esm, single_text_classes("Esm")),
     "eurobert": Family(berts.eurobert, single_text_classes("EuroBert")),
