@@ -19,8 +19,9 @@ _NORM = {"kind", "scale", "bias", "eps"}
 UNDERSTOOD: dict[type[Spec], set[str]] = {
     model.Model: _STACK | {
         "name", "family", "aliases", "summary", "sources", "published", "architecture", "vocab", "d_model", "context",
-        "token_types", "embedding_dim", "embedding_projection", "embedding_projection_bias", "embedding_scale",
-        "encoder", "source_vocab", "tower", "pooler", "head", "quantization",
+        "token_types", "task_types", "embedding_dim", "embedding_projection", "embedding_projection_bias",
+        "embedding_scale", "encoder", "source_vocab", "unread_table", "tower", "pooler", "contact_head", "head",
+        "quantization",
     },
     model.Stack: _STACK,
     model.Tower: _STACK | {"d_model", "pooler", "projector"},
@@ -66,12 +67,12 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.SinusoidalPosition: {"kind", "stored", "size"},
     inputs.RotaryPosition: {"kind", "theta", "dim"},
     inputs.AlibiPosition: {"kind"},
-    inputs.RelativePosition: {"kind", "buckets", "max_distance", "per_layer"},
+    inputs.RelativePosition: {"kind", "buckets", "max_distance", "per_layer", "absolute"},
     inputs.DisentangledPosition: {
         "kind", "buckets", "scores", "shared_projections", "key_bias", "clipped", "norm", "absolute",
     },
     inputs.TransformerXLPosition: {"kind", "per_layer", "cached"},
-    inputs.HeadTransform: {"activation", "bias", "norm"},
+    inputs.HeadTransform: {"activation", "bias", "norm", "width"},
     inputs.Maxout: {"width", "pieces", "bias"},
     inputs.LMHead: {"kind", "tied", "bias", "unread_bias", "softcap", "transform", "maxout", "pair_labels"},
     inputs.ClassifierHead: {"kind", "labels", "bias", "of", "transform", "copies"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from txcalc.spec.huggingface import (
+    berts,
     decoders,
     encoders,
     experts,
@@ -12,10 +13,11 @@ from txcalc.spec.huggingface import (
     hybrids,
     latents,
     llamas,
-    seq2seq,
+         seq2seq,
     vision,
     windowed_experts,
 )
+from txcalc.spec.huggingface.berts import single_text_classes, xlm_classes
 from txcalc.spec.huggingface.encoders import encoder_classes
 from txcalc.spec.huggingface.importer import Family, decoder_classes, lm_classes
 from txcalc.spec.huggingface.seq2seq import seq2seq_classes, t5_classes
@@ -138,6 +140,25 @@ FAMILIES: Final[dict[str, Family]] = {
                                          if kind != "choice"}),
     "deberta-v2": Family(encoders.deberta_v2, encoder_classes("DebertaV2")),
     "modernbert": Family(encoders.modernbert, encoder_classes("ModernBert")),
+    "xlm-roberta-xl": Family(berts.xlm_roberta_xl, encoder_classes("XLMRobertaXL", ForCausalLM="mlm")),
+    "roberta-prelayernorm": Family(berts.roberta_prelayernorm, encoder_classes("RobertaPreLayerNorm",
+                                                                               ForCausalLM="mlm")),
+    "data2vec-text": Family(encoders.roberta, encoder_classes("Data2VecText", ForCausalLM="mlm")),
+    "megatron-bert": Family(berts.megatron_bert, encoder_classes("MegatronBert", ForPreTraining="pretraining",
+                                                                 ForCausalLM="mlm", ForNextSentencePrediction="next")),
+    "ernie": Family(berts.ernie, encoder_classes("Ernie", ForPreTraining="pretraining", ForCausalLM="mlm",
+                                                 ForNextSentencePrediction="next")),
+    "big_bird": Family(berts.big_bird, {
+        "BigBirdModel": "none", "BigBirdForPreTraining": "pretraining", "BigBirdForMultipleChoice": "choice"}),
+    "mpnet": Family(berts.mpnet, encoder_classes("MPNet")),
+    "esm": Family(berts.esm, single_text_classes("Esm")),
+    "eurobert": Family(berts.eurobert, single_text_classes("EuroBert")),
+    "nomic_bert": Family(berts.nomic_bert, single_text_classes("NomicBert")),
+    "gte": Family(berts.gte, single_text_classes("Gte")),
+    "jina_embeddings_v3": Family(berts.jina_embeddings_v3, single_text_classes("JinaEmbeddingsV3", "span")),
+    "rembert": Family(berts.rembert, encoder_classes("RemBert", ForCausalLM="mlm")),
+    "xlm": Family(berts.xlm, xlm_classes("XLM")),
+    "flaubert": Family(berts.xlm, xlm_classes("Flaubert")),
     "t5": Family(seq2seq.t5, t5_classes("T5")),
     "mt5": Family(seq2seq.t5, t5_classes("MT5")),
     "umt5": Family(seq2seq.umt5, t5_classes("UMT5")),
@@ -145,6 +166,18 @@ FAMILIES: Final[dict[str, Family]] = {
     "mbart": Family(seq2seq.mbart, seq2seq_classes("MBart")),
     "blenderbot": Family(seq2seq.blenderbot, seq2seq_classes("Blenderbot", classifiers=False)),
     "pegasus": Family(seq2seq.pegasus, seq2seq_classes("Pegasus", classifiers=False)),
+    "m2m_100": Family(seq2seq.m2m_100, seq2seq_classes("M2M100", classifiers=False)),
+    "blenderbot-small": Family(seq2seq.blenderbot_small, seq2seq_classes("BlenderbotSmall", classifiers=False)),
+    "plbart": Family(seq2seq.plbart, {name: kind for name, kind in seq2seq_classes("PLBart").items()
+                                      if kind != "span"}),
+    "mvp": Family(seq2seq.mvp, seq2seq_classes("Mvp")),
+    "fsmt": Family(seq2seq.fsmt, {"FSMTForConditionalGeneration": "lm", "FSMTModel": "lm"}),
+    "switch_transformers": Family(seq2seq.switch_transformers, {
+        "SwitchTransformersForConditionalGeneration": "lm", "SwitchTransformersModel": "none",
+        "SwitchTransformersEncoderModel": "encoder"}),
+    "t5gemma": Family(seq2seq.t5gemma, {
+        "T5GemmaForConditionalGeneration": "lm", "T5GemmaModel": "none", "T5GemmaForSequenceClassification": "all",
+        "T5GemmaForTokenClassification": "all"}),
     "marian": Family(seq2seq.marian, {"MarianMTModel": "lm", "MarianModel": "none"}),
     "whisper": Family(seq2seq.whisper, seq2seq_classes("Whisper", classifiers=False)),
     "vit": Family(vision.vit, image_classes("ViT")),
