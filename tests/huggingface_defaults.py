@@ -15,7 +15,17 @@ FOLDER = Path(__file__).parent.parent / "txcalc" / "spec" / "huggingface"
 DEFAULTS, ALIASES = FOLDER / "defaults.json", FOLDER / "aliases.json"
 NAMED_OTHERWISE = {"kimi_k2": "deepseek_v3"}
 """Types whose class is another's: the library has none of their name."""
+PARTS = ["t5_gemma_module"]
+"""Types that only stand inside another's configuration."""
 PLAIN = int | float | str | list | tuple | None
+
+
+def read_types() -> list[str]:
+    """Every type of configuration that is read, alone or within another."""
+    from txcalc.spec.huggingface import multimodal, qwen_vl
+    from txcalc.spec.huggingface.families import FAMILIES
+
+    return sorted({*FAMILIES, *PARTS, *multimodal.PARTS, *qwen_vl.PARTS})
 
 
 def read_defaults(model_types: list[str]) -> dict[str, dict[str, Any]]:
@@ -45,17 +55,10 @@ def as_text(table: dict[str, Any]) -> str:
     return json.dumps(table, indent=1) + "\n"
 
 
-def types() -> list[str]:
-    """Every type of configuration that is read, alone or within another."""
-    from txcalc.spec.huggingface import multimodal, qwen_vl
-    from txcalc.spec.huggingface.families import FAMILIES
-
-    return sorted({*FAMILIES, *multimodal.PARTS, *qwen_vl.PARTS})
-
-
 def main() -> None:
-    DEFAULTS.write_text(as_text(read_defaults(types())))
-    ALIASES.write_text(as_text(read_aliases(types())))
+    types = read_types()
+    DEFAULTS.write_text(as_text(read_defaults(types)))
+    ALIASES.write_text(as_text(read_aliases(types)))
 
 
 if __name__ == "__main__":

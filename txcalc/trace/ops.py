@@ -106,8 +106,8 @@ def rms_norm(t: Trace, name: str, x: Tensor, *, weight_shape: tuple[Number, ...]
     return norm(t, name, x, _RMS_NORM, weight_shape=weight_shape)
 
 
-def activation(t: Trace, name: str, x: Tensor, kind: Curve) -> Tensor:
-    """An elementwise nonlinearity. gelu and silu keep their input, relu, tanh and sigmoid their output."""
+def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]) -> Tensor:
+    """An elementwise nonlinearity. gelu, silu and softplus keep their input, relu, tanh and sigmoid their output."""
     if kind == "xielu":
         return _xielu(t, name, x)
     out = t.tensor(*x.shape, label=kind)
