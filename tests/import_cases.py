@@ -13,6 +13,21 @@ GPT: dict[str, list[Any]] = {
 }
 HEADS = {"head_dim": [6, 10]}
 EXPERTS: dict[str, list[Any]] = {"num_experts_per_tok": [1, 2, 3], "moe_intermediate_size": [11, 13]}
+MAMBA: dict[str, list[Any]] = {
+    "vocab_size": [101], "hidden_size": [24, 40], "num_hidden_layers": [2, 3], "state_size": [5, 7], "expand": [1, 2, 3],
+    "time_step_rank": ["auto", 6], "conv_kernel": [3, 4],
+    "use_bias": [True, False], "use_conv_bias": [True, False], "tie_word_embeddings": [True, False],
+}
+MAMBA2: dict[str, list[Any]] = {
+    "mamba_n_heads": [4, 8], "mamba_d_head": ["auto"], "mamba_n_groups": [1, 2], "mamba_d_state": [5, 7],
+    "mamba_d_conv": [3, 4], "mamba_expand": [1, 2], "mamba_conv_bias": [True, False],
+    "mamba_proj_bias": [True, False],
+}
+DELTA: dict[str, list[Any]] = {
+    "head_dim": [8, 12], "linear_num_key_heads": [2, 4], "linear_num_value_heads": [4, 8], "linear_key_head_dim": [6],
+    "linear_value_head_dim": [10], "linear_conv_kernel_dim": [3, 4], "num_hidden_layers": [4, 7],
+    "attention_bias": [True, False],
+}
 
 CASES: dict[str, dict[str, list[Any]]] = {
     "llama": LLAMA | HEADS | {"attention_bias": [True, False], "mlp_bias": [True, False]},
@@ -152,11 +167,9 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "head_dim": [6, 10], "intermediate_size_mlp": [43], "num_local_experts": [3], "num_experts_per_tok": [1],
         "interleave_moe_layer_step": [1, 2], "attention_chunk_size": [5], "use_qk_norm": [True, False],
         "num_hidden_layers": [4, 5], "attention_bias": [True, False], "no_rope_layer_interval": [2, 4]},
-    "qwen3_next": LLAMA | EXPERTS | {
-        "head_dim": [8, 12], "num_experts": [5], "shared_expert_intermediate_size": [17], "decoder_sparse_step": [1, 2],
-        "linear_num_key_heads": [2, 4], "linear_num_value_heads": [4, 8], "linear_key_head_dim": [6],
-        "linear_value_head_dim": [10], "linear_conv_kernel_dim": [3, 4], "num_hidden_layers": [4, 7],
-        "mlp_only_layers": [[]], "attention_bias": [True, False]},
+    "qwen3_next": LLAMA | EXPERTS | DELTA | {
+        "num_experts": [5], "shared_expert_intermediate_size": [17], "decoder_sparse_step": [1, 2],
+        "mlp_only_layers": [[]]},
     "jamba": LLAMA | {
         "num_hidden_layers": [4, 9], "attn_layer_period": [3, 4], "attn_layer_offset": [1, 2], "num_experts": [1, 4],
         "expert_layer_period": [2], "expert_layer_offset": [0, 1], "num_experts_per_tok": [1, 2],
@@ -173,4 +186,16 @@ CASES: dict[str, dict[str, list[Any]]] = {
     "mamba2": {"vocab_size": [101], "hidden_size": [24], "num_heads": [8], "head_dim": [6], "state_size": [5, 7],
                "n_groups": [1, 2], "conv_kernel": [3, 4], "num_hidden_layers": [2, 3], "use_conv_bias": [True, False],
                "use_bias": [True, False], "tie_word_embeddings": [True, False], "expand": [2]},
+    "mamba": MAMBA,
+    "falcon_mamba": MAMBA | {"intermediate_size": [26, 34]},
+    "granitemoehybrid": LLAMA | MAMBA2 | {
+        "num_local_experts": [0, 3, 5], "num_experts_per_tok": [1, 2], "shared_intermediate_size": [17, 19],
+        "layer_types": [None, ["linear_attention", "full_attention"], ["mamba", "attention"],
+                        ["full_attention", "full_attention"]],
+        "num_hidden_layers": [2], "position_embedding_type": [None, "rope", "nope"], "attention_bias": [True, False]},
+    "bamba": LLAMA | MAMBA2 | HEADS | {
+        "attn_layer_indices": [None, [1], [0, 3]], "num_hidden_layers": [2, 5], "attention_bias": [True, False],
+        "mlp_bias": [True, False], "pad_token_id": [0]},
+    "qwen3_5_text": LLAMA | DELTA,
+    "qwen3_5_moe_text": LLAMA | EXPERTS | DELTA | {"num_experts": [5], "shared_expert_intermediate_size": [17]},
 }

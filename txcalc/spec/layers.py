@@ -172,6 +172,7 @@ class Mamba(Spec):
     conv_bias: Flag = True
     bias: Flag = False
     norms: Flag = Field(default=False, description="norms on step sizes, B and C (Jamba, arXiv 2403.19887)")
+    norm_scale: Flag = Field(default=True, description="false: these norms have no weights (Falcon Mamba)")
 
 
 class LightningAttention(Spec):

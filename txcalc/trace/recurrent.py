@@ -44,9 +44,9 @@ def _mamba(t: Trace, spec: Mamba, x: Tensor, *, cached: bool) -> Tensor:
     ops.linear(t, "x_proj", channels, spec.rank + 2 * spec.state)
     steps = t.tensor(b, n, spec.rank, label="step sizes")
     if spec.norms:
-        steps = ops.rms_norm(t, "dt_norm", steps)
+        steps = ops.rms_norm(t, "dt_norm", steps, scale=spec.norm_scale)
         for name in ("b_norm", "c_norm"):
-            ops.rms_norm(t, name, t.tensor(b, n, spec.state, label=name))
+            ops.rms_norm(t, name, t.tensor(b, n, spec.state, label=name), scale=spec.norm_scale)
     ops.linear(t, "dt_proj", steps, spec.inner, bias=True)
     ops.parameter(t, "a_log", spec.inner, spec.state)
     ops.parameter(t, "skip", spec.inner)

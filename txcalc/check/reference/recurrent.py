@@ -157,7 +157,7 @@ class SelectiveScan(nn.Module):
         self.conv = CausalConv(inner, plan.conv, bias=plan.conv_bias)
         self.x_proj = nn.Linear(inner, plan.rank + 2 * state, bias=False)
         self.dt_norm, self.b_norm, self.c_norm = (
-            Normalization(Norm(kind="rmsnorm", eps=1e-6), width) if plan.norms else nn.Identity()
+            Normalization(Norm(kind="rmsnorm", scale=plan.norm_scale, eps=1e-6), width) if plan.norms else nn.Identity()
             for width in (plan.rank, state, state)
         )
         self.dt_proj = nn.Linear(plan.rank, inner)

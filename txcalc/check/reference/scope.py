@@ -38,7 +38,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     },
     layers.MLA: {"kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale"},
     layers.Mamba2: {"kind", "heads", "head_dim", "state", "groups", "conv", "conv_bias", "bias"},
-    layers.Mamba: {"kind", "inner", "state", "rank", "conv", "conv_bias", "bias", "norms"},
+    layers.Mamba: {"kind", "inner", "state", "rank", "conv", "conv_bias", "bias", "norms", "norm_scale"},
     layers.LightningAttention: {"kind", "heads", "head_dim"},
     cells.CellBias: {"input", "hidden"},
     cells.AdditiveAttention: {"kind", "width", "bias", "readout"},

@@ -97,6 +97,13 @@ FAMILIES: Final[dict[str, Family]] = {
     "nemotron_h": Family(hybrids.nemotron_h, decoder_classes("NemotronH")),
     "minimax": Family(hybrids.minimax, decoder_classes("MiniMax")),
     "mamba2": Family(hybrids.mamba2, {"Mamba2ForCausalLM": "lm", "Mamba2Model": "none"}),
+    "mamba": Family(hybrids.mamba, {"MambaForCausalLM": "lm", "MambaModel": "none"}),
+    "falcon_mamba": Family(hybrids.falcon_mamba, {"FalconMambaForCausalLM": "lm", "FalconMambaModel": "none"}),
+    "granitemoehybrid": Family(hybrids.granitemoehybrid, decoder_classes("GraniteMoeHybrid")),
+    "bamba": Family(hybrids.bamba, decoder_classes("Bamba")),
+    "qwen3_5_text": Family(hybrids.qwen3_5, decoder_classes("Qwen3_5") | {
+        "Qwen3_5TextModel": "none", "Qwen3_5TextForSequenceClassification": "sequence"}),
+    "qwen3_5_moe_text": Family(hybrids.qwen3_5_moe, decoder_classes("Qwen3_5Moe") | {"Qwen3_5MoeTextModel": "none"}),
     "qwen3_next": Family(experts.qwen3_next, decoder_classes("Qwen3Next")),
     "bert": Family(encoders.bert, encoder_classes("Bert", ForPreTraining="pretraining", LMHeadModel="mlm",
                                                   ForNextSentencePrediction="next")),

@@ -6,7 +6,7 @@ from txcalc.spec.errors import shown
 from txcalc.spec.huggingface.build import Data, gated, grouped_query, layer_types, layered, plain, rms, rope
 from txcalc.spec.huggingface.config import Config
 from txcalc.spec.huggingface.decoders import common, head_dim
-from txcalc.spec.huggingface.experts import experts
+from txcalc.spec.huggingface.experts import attention_or_delta, experts, gated_delta
 
 
 def jamba(c: Config, kind: str) -> Data:
@@ -110,3 +110,111 @@ def mamba2(c: Config, kind: str) -> Data:
              "state": c.size("state_size"), "groups": c.size("n_groups"), "conv": c.size("conv_kernel"),
              "conv_bias": c.flag("use_conv_bias"), "bias": c.flag("use_bias")}
     return common(c, kind, recurrent=layer, norm=rms())
+
+
+def mamba(c: Config, kind: str) -> Data:
+    """Mamba alone: no attention, no feed-forward. Its channels are as many as the file says, whatever ``expand`` is."""
+    c.ignore("residual_in_fp32", "time_step_scale", "time_step_min", "time_step_max", "time_step_init_scheme",
+             "time_step_floor", "use_mambapy", "use_associative_scan", "fused_add_norm", "pad_vocab_size_multiple",
+             "num_logits_to_keep", "ssm_cfg")
+    c.only("hidden_act", "silu")
+    c.only("rms_norm", True)
+    d = c.size("hidden_size")
+    inner = c.size("intermediate_size", default=int((c.number("expand") or 0) * d))
+    for other, size in (("d_model", d), ("d_inner", inner), ("n_layer", c.size("num_hidden_layers"))):
+        c.only(other, size)
+    rank = c.take("time_step_rank")
+    layer = {"kind": "mamba", "inner": inner, "state": c.size("state_size"),
+             "rank": -(-d // 16) if rank == "auto" else c.size("time_step_rank"), "conv": c.size("conv_kernel"),
+             "conv_bias": c.flag("use_conv_bias"), "bias": c.flag("use_bias")}
+    return common(c, kind, recurrent=layer, norm=rms())
+
+
+def falcon_mamba(c: Config, kind: str) -> Data:
+    """Mamba with norms on step sizes, B and C that have no weights."""
+    c.ignore("mixer_rms_eps", "use_falcon_mambapy")
+    spec = mamba(c, kind)
+    spec["recurrent"] |= {"norms": True, "norm_scale": False}
+    return spec
+
+
+def _mamba2_beside(c: Config) -> Data:
+    """Mamba-2 as models with attention name its fields."""
+    c.ignore("mamba_chunk_size", "time_step_limit", "time_step_min", "time_step_max", "time_step_floor",
+             "use_mamba_kernels")
+    c.only("hidden_act", "silu")
+    inner, heads = c.size("mamba_expand") * c.size("hidden_size"), c.size("mamba_n_heads")
+    width = inner // heads if c.take("mamba_d_head") == "auto" else c.size("mamba_d_head")
+    if heads * width != inner:
+        raise c.error("mamba_n_heads", f"{heads} heads of {width} are not the {inner} channels of mamba_expand")
+    return {"kind": "mamba2", "heads": heads, "head_dim": width, "state": c.size("mamba_d_state"),
+            "groups": c.size("mamba_n_groups"), "conv": c.size("mamba_d_conv"),
+            "conv_bias": c.flag("mamba_conv_bias"), "bias": c.flag("mamba_proj_bias")}
+
+
+def granitemoehybrid(c: Config, kind: str) -> Data:
+    """Granite 4: Mamba-2 in most layers or in none, and experts beside a shared one, or that one alone.
+
+    Attention has rotary positions or none. Without experts what is shared is the feed-forward.
+    """
+    c.only("normalization_function", "rmsnorm")
+    c.ignore("intermediate_size", "num_experts_per_tok", "num_local_experts", "init_method", "rope")
+    shared = c.size("shared_intermediate_size")
+    feed = gated(c, d_ff=shared)
+    if c.take("num_local_experts"):
+        feed = experts(c, count=("num_local_experts",), d_ff="intermediate_size", routing="topk-softmax",
+                       shared_experts=1, shared_d_ff=shared)
+    attention = grouped_query(c, bias=c.flag("attention_bias"))
+    rotary = c.choice("position_embedding_type", {"rope": True, "nope": False, None: False})
+    spec = common(c, kind, attention=attention, feed_forward=feed, norm=rms(),
+                  **({"position": rope(c, head_dim(c, attention))} if rotary else {}))
+    kinds = layer_types(c, spec["layers"], ["linear_attention"] * spec["layers"], "linear_attention")
+    mamba2 = _mamba2_beside(c) if "linear_attention" in kinds else _no_mamba2(c)
+    return layered(spec, [{"attention": None, "recurrent": mamba2} if k == "linear_attention" else {} for k in kinds])
+
+
+def _no_mamba2(c: Config) -> Data:
+    """Pass over the sizes of a layer that no layer is."""
+    c.ignore("mamba_chunk_size", "mamba_conv_bias", "mamba_d_conv", "mamba_d_head", "mamba_d_state", "mamba_expand",
+             "mamba_n_groups", "mamba_n_heads", "mamba_proj_bias", "time_step_limit")
+    return {}
+
+
+def bamba(c: Config, kind: str) -> Data:
+    """Bamba: Mamba-2 but for the layers listed, whose heads are half rotary; a dense feed-forward in all."""
+    c.ignore("z_loss_coefficient", "num_logits_to_keep", "partial_rotary_factor")
+    attention = grouped_query(c, bias=c.flag("attention_bias"))
+    width = head_dim(c, attention)
+    if width % 2:
+        raise c.error("head_dim", f"half of a head's {width} columns rotate")
+    c.only("attn_rotary_emb", width // 2)
+    spec = common(c, kind, attention=attention, feed_forward=gated(c, bias=c.flag("mlp_bias")), norm=rms(),
+                  position={"kind": "rope", "dim": width // 2})
+    listed, mamba2 = c.take("attn_layer_indices", default=None) or [], _mamba2_beside(c)
+    if not isinstance(listed, list):
+        raise c.error("attn_layer_indices", f"must list the layers with attention, got {shown(listed)}")
+    return layered(spec, [{} if i in listed else {"attention": None, "recurrent": mamba2}
+                          for i in range(spec["layers"])])
+
+
+def _qwen3_5(c: Config, kind: str, feed_forward: Data) -> Data:
+    c.ignore("mtp_num_hidden_layers", "mtp_use_dedicated_embeddings", "mamba_ssm_dtype", "mlp_only_layers")
+    c.only("attn_output_gate", True)
+    attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(over="head"), output_gate=True)
+    spec = common(c, kind, attention=attention, feed_forward=feed_forward, norm=rms(),
+                  position=rope(c, head_dim(c, attention), default=0.25))
+    return layered(spec, attention_or_delta(c, spec["layers"], gated_delta(c)))
+
+
+def qwen3_5(c: Config, kind: str) -> Data:
+    """Qwen 3.5's text model: Qwen3-Next's layers with a dense feed-forward."""
+    return _qwen3_5(c, kind, gated(c))
+
+
+def qwen3_5_moe(c: Config, kind: str) -> Data:
+    """Qwen 3.5's text model with experts in every layer: a shared one behind a gate."""
+    c.only("norm_topk_prob", True)
+    c.only("decoder_sparse_step", 1)
+    c.ignore("intermediate_size")
+    return _qwen3_5(c, kind, experts(c, count=("num_experts",), shared_experts=1, shared_gate=True,
+                                     shared_d_ff=c.size("shared_expert_intermediate_size")))
