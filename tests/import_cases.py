@@ -196,6 +196,18 @@ CASES: dict[str, dict[str, list[Any]]] = {
     "bamba": LLAMA | MAMBA2 | HEADS | {
         "attn_layer_indices": [None, [1], [0, 3]], "num_hidden_layers": [2, 5], "attention_bias": [True, False],
         "mlp_bias": [True, False], "pad_token_id": [0]},
+    "olmo_hybrid": LLAMA | DELTA | {
+        "linear_num_key_heads": [None, 2, 4], "linear_num_value_heads": [None, 8], "linear_key_head_dim": [None, 6],
+        "linear_value_head_dim": [None, 10], "num_hidden_layers": [2, 5, 8], "pad_token_id": [0],
+        "rope_parameters": [None, {"rope_type": "default", "rope_theta": 500000.0}]},
+    "lfm2": {k: v for k, v in LLAMA.items() if k != "tie_word_embeddings"} | HEADS | {
+        "num_hidden_layers": [3, 4], "full_attn_idxs": [None, [1], [0, 2]], "conv_L_cache": [3, 4],
+        "conv_bias": [True, False], "block_auto_adjust_ff_dim": [True, False], "block_multiple_of": [8, 16],
+        "block_ffn_dim_multiplier": [1.0, 1.3], "tie_embedding": [True, False]},
+    "lfm2_moe": LLAMA | EXPERTS | {
+        "num_hidden_layers": [3], "layer_types": [["conv", "full_attention", "conv"], ["conv", "conv", "full_attention"]],
+        "num_experts": [4, 5], "num_dense_layers": [0, 1, 2], "conv_L_cache": [3, 4], "conv_bias": [True, False],
+        "use_expert_bias": [True, False], "norm_topk_prob": [True, False]},
     "qwen3_5_text": LLAMA | DELTA,
     "qwen3_5_moe_text": LLAMA | EXPERTS | DELTA | {"num_experts": [5], "shared_expert_intermediate_size": [17]},
 }

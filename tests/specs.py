@@ -60,7 +60,9 @@ def feed_forwards(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def recurrences(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool) -> dict[str, Any]:
     """A cell or a convolution that hands on as many columns as it reads."""
-    kind = draw(st.sampled_from(("rnn", "lstm", "gru", "convolution")))
+    kind = draw(st.sampled_from(("rnn", "lstm", "gru", "convolution", "short-convolution")))
+    if kind == "short-convolution":
+        return {"kind": kind, "conv": draw(st.sampled_from((1, 2, 3, 5))), "bias": draw(flags)}
     if kind == "convolution":
         gated = draw(flags)
         return {"kind": kind, "width": draw(st.sampled_from((1, 2, 3, 5))), "bias": draw(flags), "gated": gated,

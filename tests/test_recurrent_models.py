@@ -140,6 +140,11 @@ MODELS: dict[str, dict[str, Any]] = {
         {"blocks": [{"repeat": 2, "recurrent": {"kind": "convolution", "width": 3, "gated": True}}]},
         {"blocks": [{"recurrent": {"kind": "convolution", "width": 1}, "residual": "sequential",
                      "norm": {"placement": "pre"}}]}]},
+    "short convolutions": {
+        "residual": "sequential", "norm": {"placement": "pre"}, "final_norm": True, "groups": [{"blocks": [
+            {"repeat": 2, "recurrent": {"kind": "short-convolution", "conv": 4}, "feed_forward": {"d_ff": 23}},
+            {"recurrent": {"kind": "short-convolution", "bias": True}},
+            {"recurrent": {"kind": "short-convolution", "conv": 1}}]}]},
     "convolutions both ways": {"architecture": "encoder-only", "layers": 2,
                                "recurrent": {"kind": "convolution", "width": 4, "gated": True}},
     "GRU and attention": {

@@ -91,6 +91,10 @@ CAUSAL = {
     "selective scan": {"attention": None, "recurrent": {
         "kind": "mamba", "inner": 14, "state": 5, "rank": 3, "conv": 3, "norms": True,
     }},
+    "selective scan with norms that have no weights": {"attention": None, "recurrent": {
+        "kind": "mamba", "inner": 14, "state": 5, "rank": 3, "conv": 3, "norms": True, "norm_scale": False,
+    }},
+    "short convolution": {"attention": None, "recurrent": {"kind": "short-convolution", "conv": 4, "bias": True}},
     "lightning": {"attention": None, "recurrent": {"kind": "lightning", "heads": 3, "head_dim": 4}},
     "state space beside attention": {"recurrent": MAMBA, "position": {"kind": "rope"}},
     "shared group": {"groups": [{"repeat": 2, "shared": True, "blocks": [{"repeat": 2}]}], "layers": 4},

@@ -183,9 +183,22 @@ class LightningAttention(Spec):
     head_dim: Size
 
 
+class ShortConvolution(Spec):
+    """A short causal convolution of every channel, gated before and after (LFM2).
+
+    Three projections of the input, b, c and x; b * x is convolved over its last ``conv`` positions, and c times what
+    comes out is projected. No recurrence: its FLOPs and what autograd keeps are exact.
+    """
+
+    kind: Literal["short-convolution"]
+    conv: Size = Field(default=3, description="length of the convolution, this position included")
+    bias: Flag = Field(default=False, description="on the projections and on the convolution")
+
+
 Recurrent = Annotated[
     Annotated[Mamba2, Tag("mamba2")] | Annotated[GatedDelta, Tag("gated-delta")]
     | Annotated[Mamba, Tag("mamba")] | Annotated[LightningAttention, Tag("lightning")]
+    | Annotated[ShortConvolution, Tag("short-convolution")]
     | Annotated[RNN, Tag("rnn")] | Annotated[LSTM, Tag("lstm")] | Annotated[GRU, Tag("gru")]
     | Annotated[Convolution1D, Tag("convolution")],
     by_kind("mamba2"),

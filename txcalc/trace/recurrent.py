@@ -1,8 +1,8 @@
 """Layers that carry a state of constant size in place of a KV cache.
 
 Weights and state are exact. How a chunked kernel arranges a linear recurrence is its own choice, so its FLOPs here are
-those of the recurrence itself, step by step, and reports mark totals with such layers as estimates. Cells and
-convolutions are exact (``txcalc.trace.cells``).
+those of the recurrence itself, step by step, and reports mark totals with such layers as estimates. Convolutions and
+cells (``txcalc.trace.cells``) are exact.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from txcalc.trace.cells import cell, convolution
 from txcalc.trace.record import Cache, Number, Tensor, Trace
 
 if TYPE_CHECKING:
-    from txcalc.spec.layers import GatedDelta, LightningAttention, Mamba, Mamba2, Recurrent
+    from txcalc.spec.layers import GatedDelta, LightningAttention, Mamba, Mamba2, Recurrent, ShortConvolution
 
 
 def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Tensor | None = None) -> Tensor:
@@ -28,6 +28,8 @@ def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Ten
             y = _mamba(t, spec, x, cached=cached)
         elif spec.kind == "lightning":
             y = _lightning(t, spec, x, cached=cached)
+        elif spec.kind == "short-convolution":
+            y = _gated_convolution(t, spec, x, cached=cached)
         elif spec.kind == "convolution":
             y = convolution(t, spec, x, cached=cached)
         else:
@@ -92,6 +94,18 @@ def _gated_delta(t: Trace, spec: GatedDelta, x: Tensor, *, cached: bool) -> Tens
         ops.parameter(t, name, spec.value_heads)
     _recurrence(t, b, n, spec.value_heads * spec.key_dim * spec.value_dim, products=3, cached=cached)
     return _gated_output(t, b, n, values, d, norm_width=spec.value_dim, bias=False)
+
+
+def _gated_convolution(t: Trace, spec: ShortConvolution, x: Tensor, *, cached: bool) -> Tensor:
+    """c * convolution(b * x) for three projections b, c and x, which lie in one tensor and are kept as that."""
+    b, n, d = x.shape
+    projected = ops.linear(t, "in_proj", x, 3 * d, bias=spec.bias)
+    t.op("gate_in", "elementwise", saves=(projected,))
+    padded = t.tensor(b, d, n + spec.conv - 1, label="padded")
+    y = ops.convolution(t, "conv", padded, d, n, (spec.conv,), bias=spec.bias, groups=d)
+    if cached:
+        t.op("conv_state", "elementwise", cache=Cache("state", d, spec.conv, b))
+    return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, projected.view(b, n, d)), d, bias=spec.bias)
 
 
 def _short_convolution(

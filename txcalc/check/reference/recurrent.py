@@ -15,7 +15,7 @@ from txcalc.check.reference.attention import State
 from txcalc.check.reference.cells import BothWays, Convolution1D, Recurrence
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
 from txcalc.spec import cells
-from txcalc.spec.layers import GatedDelta, LightningAttention, Mamba, Mamba2, Norm, Recurrent
+from txcalc.spec.layers import GatedDelta, LightningAttention, Mamba, Mamba2, Norm, Recurrent, ShortConvolution
 
 
 class CausalConv(nn.Conv1d):
@@ -224,7 +224,26 @@ class Lightning(nn.Module):
         return result
 
 
-AnyRecurrence = DeltaRule | StateSpace | SelectiveScan | Lightning | Recurrence | BothWays | Convolution1D
+class GatedConvolution(nn.Module):
+    """A short causal convolution of every channel between two gates (LFM2)."""
+
+    def __init__(self, plan: ShortConvolution, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(d_model, 3 * d_model, bias=plan.bias)
+        self.conv = CausalConv(d_model, plan.conv, bias=plan.bias)
+        self.out_proj = nn.Linear(d_model, d_model, bias=plan.bias)
+        self.dropout = dropout_or_nothing(options.dropout)
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        before, after, inputs = self.in_proj(x).chunk(3, dim=-1)
+        result: Tensor = self.dropout(self.out_proj(after * self.conv(before * inputs, cache)))
+        return result
+
+
+AnyRecurrence = (
+    DeltaRule | StateSpace | SelectiveScan | Lightning | GatedConvolution | Recurrence | BothWays | Convolution1D
+)
 
 
 def build_recurrence(
@@ -243,6 +262,8 @@ def build_recurrence(
             return StateSpace(plan, d_model, options)
         case Mamba():
             return SelectiveScan(plan, d_model, options)
+        case ShortConvolution():
+            return GatedConvolution(plan, d_model, options)
         case LightningAttention():
             return Lightning(plan, d_model, options)
 

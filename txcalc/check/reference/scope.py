@@ -40,6 +40,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.Mamba2: {"kind", "heads", "head_dim", "state", "groups", "conv", "conv_bias", "bias"},
     layers.Mamba: {"kind", "inner", "state", "rank", "conv", "conv_bias", "bias", "norms", "norm_scale"},
     layers.LightningAttention: {"kind", "heads", "head_dim"},
+    layers.ShortConvolution: {"kind", "conv", "bias"},
     cells.CellBias: {"input", "hidden"},
     cells.AdditiveAttention: {"kind", "width", "bias", "readout"},
     cells.InitialState: {"of", "bias"},

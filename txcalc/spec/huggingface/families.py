@@ -101,6 +101,9 @@ FAMILIES: Final[dict[str, Family]] = {
     "falcon_mamba": Family(hybrids.falcon_mamba, {"FalconMambaForCausalLM": "lm", "FalconMambaModel": "none"}),
     "granitemoehybrid": Family(hybrids.granitemoehybrid, decoder_classes("GraniteMoeHybrid")),
     "bamba": Family(hybrids.bamba, decoder_classes("Bamba")),
+    "olmo_hybrid": Family(hybrids.olmo_hybrid, decoder_classes("OlmoHybrid")),
+    "lfm2": Family(hybrids.lfm2, decoder_classes("Lfm2")),
+    "lfm2_moe": Family(hybrids.lfm2_moe, decoder_classes("Lfm2Moe")),
     "qwen3_5_text": Family(hybrids.qwen3_5, decoder_classes("Qwen3_5") | {
         "Qwen3_5TextModel": "none", "Qwen3_5TextForSequenceClassification": "sequence"}),
     "qwen3_5_moe_text": Family(hybrids.qwen3_5_moe, decoder_classes("Qwen3_5Moe") | {"Qwen3_5MoeTextModel": "none"}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from txcalc.spec.errors import shown
 from txcalc.spec.huggingface.build import Data, gated, grouped_query, layer_types, layered, plain, rms, rope
 from txcalc.spec.huggingface.config import Config
@@ -190,11 +192,94 @@ def bamba(c: Config, kind: str) -> Data:
     c.only("attn_rotary_emb", width // 2)
     spec = common(c, kind, attention=attention, feed_forward=gated(c, bias=c.flag("mlp_bias")), norm=rms(),
                   position={"kind": "rope", "dim": width // 2})
-    listed, mamba2 = c.take("attn_layer_indices", default=None) or [], _mamba2_beside(c)
-    if not isinstance(listed, list):
-        raise c.error("attn_layer_indices", f"must list the layers with attention, got {shown(listed)}")
+    listed, mamba2 = _listed(c, "attn_layer_indices") or [], _mamba2_beside(c)
     return layered(spec, [{} if i in listed else {"attention": None, "recurrent": mamba2}
                           for i in range(spec["layers"])])
+
+
+def _listed(c: Config, name: str) -> list[Any] | None:
+    """The layers that have attention, where the file lists them."""
+    listed = c.take(name, default=None)
+    if listed is not None and not isinstance(listed, list):
+        raise c.error(name, f"must list the layers with attention, got {shown(listed)}")
+    return listed
+
+
+def olmo_hybrid(c: Config, kind: str) -> Data:
+    """OLMo 3 with the gated delta rule: norms before its layers, after those of attention, rotary positions or none."""
+    c.ignore("linear_a_log_min", "linear_a_log_max", "linear_dt_min", "linear_dt_max", "linear_dt_init_floor",
+             "linear_allow_neg_eigval", "fla_hybrid_attention_indices", "mlp_bias", "sliding_window", "linear_use_gate")
+    attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(over="full"))
+    heads, key_heads = attention["heads"], c.size_or(attention["heads"], "linear_num_key_heads")
+    key_dim = c.size_or(int(0.75 * c.size("hidden_size") / key_heads), "linear_key_head_dim")
+    delta = {"kind": "gated-delta", "key_heads": key_heads, "value_heads": c.size_or(heads, "linear_num_value_heads"),
+             "key_dim": key_dim, "value_dim": c.size_or(2 * key_dim, "linear_value_head_dim"),
+             "conv": c.size("linear_conv_kernel_dim")}
+    given = c.take("rope_parameters", default=None)
+    rotary = {"position": rope(c, head_dim(c, attention))} if isinstance(given, dict) and given.get("rope_theta") else {}
+    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(placement="res-post"), **rotary)
+    layers = spec["layers"]
+    default = ["full_attention" if i % 4 == 3 or (layers < 4 and i == layers - 1) else "linear_attention"
+               for i in range(layers)]
+    return layered(spec, [{"attention": None, "recurrent": delta, "norm": {"placement": "pre"}}
+                          if k == "linear_attention" else {} for k in layer_types(c, layers, default, "linear_attention")])
+
+
+def _lfm2_attention(c: Config) -> Data:
+    return grouped_query(c, qk_norm=rms(over="head"))
+
+
+def _short_convolution(c: Config) -> Data:
+    c.ignore("conv_use_xavier_init")
+    for name in ("conv_dim", "conv_dim_out"):
+        c.only(name, c.size("hidden_size"))
+    return {"attention": None,
+            "recurrent": {"kind": "short-convolution", "conv": c.size("conv_L_cache"), "bias": c.flag("conv_bias")}}
+
+
+def _lfm2(c: Config, kind: str, attention: Data, feed_forward: Data) -> Data:
+    spec = common(c, kind, attention=attention, feed_forward=feed_forward, norm=rms(),
+                  position=rope(c, head_dim(c, attention)))
+    tied = c.flag("tie_embedding", default=c.take("tie_word_embeddings"))  # the one that counts where both are given
+    if kind == "lm":
+        spec["head"]["tied"] = tied
+    return spec
+
+
+def lfm2(c: Config, kind: str) -> Data:
+    """LFM2: gated short convolutions beside attention with normed heads; a feed-forward width that is adjusted."""
+    c.ignore("block_mlp_init_scale", "block_norm_eps", "block_out_init_scale", "block_use_xavier_init", "theta")
+    c.only("block_use_swiglu", True)
+    c.only("use_pos_enc", True)
+    d, attention = c.size("hidden_size"), _lfm2_attention(c)
+    for other, size in (("block_dim", d), ("num_heads", attention["heads"])):
+        c.only(other, size)
+    width = c.size("block_ff_dim") if "block_ff_dim" in c.data else c.size("intermediate_size")
+    c.ignore("intermediate_size", "block_ffn_dim_multiplier", "block_multiple_of")
+    if c.flag("block_auto_adjust_ff_dim"):
+        width = int(2 * width / 3)
+        factor, step = c.number("block_ffn_dim_multiplier"), c.size("block_multiple_of")
+        width = width if factor is None else -(-int(factor * width) // step) * step
+    feed = {"d_ff": width, "activation": "silu", "gated": True}
+    spec = _lfm2(c, kind, attention, feed)
+    listed = _listed(c, "full_attn_idxs")
+    default = ["full_attention" if listed is None or i in listed else "conv" for i in range(spec["layers"])]
+    mixer = _short_convolution(c)
+    return layered(spec, [mixer if k == "conv" else {} for k in layer_types(c, spec["layers"], default, "conv")])
+
+
+def lfm2_moe(c: Config, kind: str) -> Data:
+    """LFM2 with experts in all but the first layers, chosen by sigmoids and a bias that is no parameter."""
+    c.ignore("use_expert_bias", "routed_scaling_factor")
+    dense = {"d_ff": c.size("intermediate_size"), "activation": "silu", "gated": True}
+    moe = {"kind": "moe", "experts": c.size("num_experts"), "active_experts": c.size("num_experts_per_tok"),
+           "d_ff": c.size("moe_intermediate_size"), "activation": "silu", "normalize": c.flag("norm_topk_prob"),
+           "routing": "sigmoid-topk"}
+    spec = _lfm2(c, kind, _lfm2_attention(c), dense)
+    mixer, first, layers = _short_convolution(c), c.take("num_dense_layers"), spec["layers"]
+    kinds = layer_types(c, layers, [], "conv")
+    return layered(spec, [(mixer if k == "conv" else {}) | ({} if i < first else {"feed_forward": moe})
+                          for i, k in enumerate(kinds)])
 
 
 def _qwen3_5(c: Config, kind: str, feed_forward: Data) -> Data:
