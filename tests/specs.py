@@ -90,6 +90,8 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
             read = name != "cross_attention" or "attends" in block["recurrent"]
             if name in block and read and (bare or name != "attention") and draw(flags):
                 block[name] = None
+        if not crossing and block["attention"] is not None and draw(flags):
+            return {**block, "residual": "mixers", "norm": draw(norms(placement="pre", shared=False))}
         placement = draw(st.sampled_from(("pre", "post", "sandwich", "res-post", "none")))
         return {**block, "residual": draw(st.sampled_from(("sequential", "none"))),
                 "norm": draw(norms(placement=placement, shared=False))}

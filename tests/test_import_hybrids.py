@@ -23,9 +23,9 @@ transformers = pytest.importorskip("transformers")
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 HYBRIDS = ("mamba", "falcon_mamba", "mamba2", "jamba", "nemotron_h", "granitemoehybrid", "bamba", "minimax",
-           "olmo_hybrid", "lfm2",
+           "falcon_h1", "kimi_linear", "olmo_hybrid", "lfm2",
            "lfm2_moe", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
-MIXERS = ("Mixer", "MambaLayer", "GatedDeltaNet", "ShortConv", "LightningAttention")
+MIXERS = ("Mixer", "MambaLayer", "GatedDeltaNet", "DeltaAttention", "ShortConv", "LightningAttention")
 """How the names of recurrent layers end."""
 BATCH, SEQ = 2, 11
 

@@ -142,6 +142,7 @@ class Mamba2(Spec):
     conv: Size = Field(default=4, description="length of the short causal convolution")
     conv_bias: Flag = True
     bias: Flag = False
+    norm: Flag = Field(default=True, description="false: what is gated has no norm (Falcon-H1)")
 
 
 class GatedDelta(Spec):
@@ -183,6 +184,18 @@ class LightningAttention(Spec):
     head_dim: Size
 
 
+class KimiDelta(Spec):
+    """A gated delta rule whose decay differs from channel to channel (Kimi Linear, arXiv 2510.26692).
+
+    Decay and output gate come from the input through a bottleneck that is as wide as a head.
+    """
+
+    kind: Literal["kimi-delta"]
+    heads: Size
+    head_dim: Size
+    conv: Size = Field(default=4, description="length of the short causal convolution")
+
+
 class ShortConvolution(Spec):
     """A short causal convolution of every channel, gated before and after (LFM2).
 
@@ -198,7 +211,7 @@ class ShortConvolution(Spec):
 Recurrent = Annotated[
     Annotated[Mamba2, Tag("mamba2")] | Annotated[GatedDelta, Tag("gated-delta")]
     | Annotated[Mamba, Tag("mamba")] | Annotated[LightningAttention, Tag("lightning")]
-    | Annotated[ShortConvolution, Tag("short-convolution")]
+    | Annotated[KimiDelta, Tag("kimi-delta")] | Annotated[ShortConvolution, Tag("short-convolution")]
     | Annotated[RNN, Tag("rnn")] | Annotated[LSTM, Tag("lstm")] | Annotated[GRU, Tag("gru")]
     | Annotated[Convolution1D, Tag("convolution")],
     by_kind("mamba2"),

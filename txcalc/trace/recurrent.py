@@ -14,7 +14,8 @@ from txcalc.trace.cells import cell, convolution
 from txcalc.trace.record import Cache, Number, Tensor, Trace
 
 if TYPE_CHECKING:
-    from txcalc.spec.layers import GatedDelta, LightningAttention, Mamba, Mamba2, Recurrent, ShortConvolution
+    from txcalc.spec.base import Activation
+    from txcalc.spec.layers import GatedDelta, KimiDelta, LightningAttention, Mamba, Mamba2, Recurrent, ShortConvolution
 
 
 def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Tensor | None = None) -> Tensor:
@@ -24,6 +25,8 @@ def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Ten
             y = _mamba2(t, spec, x, cached=cached)
         elif spec.kind == "gated-delta":
             y = _gated_delta(t, spec, x, cached=cached)
+        elif spec.kind == "kimi-delta":
+            y = _kimi_delta(t, spec, x, cached=cached)
         elif spec.kind == "mamba":
             y = _mamba(t, spec, x, cached=cached)
         elif spec.kind == "lightning":
@@ -80,7 +83,7 @@ def _mamba2(t: Trace, spec: Mamba2, x: Tensor, *, cached: bool) -> Tensor:
         ops.parameter(t, name, spec.heads)
     # S <- a S + dt x B^T, then S C: two products of head_dim x state per head and token.
     _recurrence(t, b, n, spec.heads * spec.head_dim * spec.state, products=2, cached=cached)
-    return _gated_output(t, b, n, inner, d, norm_width=inner, bias=spec.bias)
+    return _gated_output(t, b, n, inner, d, norm_width=inner if spec.norm else None, bias=spec.bias)
 
 
 def _gated_delta(t: Trace, spec: GatedDelta, x: Tensor, *, cached: bool) -> Tensor:
@@ -94,6 +97,21 @@ def _gated_delta(t: Trace, spec: GatedDelta, x: Tensor, *, cached: bool) -> Tens
         ops.parameter(t, name, spec.value_heads)
     _recurrence(t, b, n, spec.value_heads * spec.key_dim * spec.value_dim, products=3, cached=cached)
     return _gated_output(t, b, n, values, d, norm_width=spec.value_dim, bias=False)
+
+
+def _kimi_delta(t: Trace, spec: KimiDelta, x: Tensor, *, cached: bool) -> Tensor:
+    """arXiv 2510.26692, equation 1: S <- (1 - b k k^T) Diag(a) S + b k v^T, then S^T q."""
+    b, n, d = x.shape
+    width = spec.heads * spec.head_dim
+    ops.linear(t, "in_proj", x, 3 * width)
+    ops.linear(t, "strength", x, spec.heads)
+    for name in ("decay", "gate"):
+        ops.linear(t, f"{name}_up", ops.linear(t, f"{name}_down", x, spec.head_dim), width)
+    _short_convolution(t, 3 * width, spec.conv, b, n, bias=False, cached=cached)
+    ops.parameter(t, "dt_bias", width)
+    ops.parameter(t, "a_log", spec.heads)
+    _recurrence(t, b, n, width * spec.head_dim, products=3, cached=cached)
+    return _gated_output(t, b, n, width, d, norm_width=spec.head_dim, bias=False, act="sigmoid")
 
 
 def _gated_convolution(t: Trace, spec: ShortConvolution, x: Tensor, *, cached: bool) -> Tensor:
@@ -127,9 +145,11 @@ def _recurrence(t: Trace, b: Number, n: Number, state: Number, *, products: int,
 
 
 def _gated_output(
-    t: Trace, b: Number, n: Number, width: Number, d: Number, *, norm_width: Number, bias: bool
+    t: Trace, b: Number, n: Number, width: Number, d: Number, *, norm_width: Number | None, bias: bool,
+    act: Activation = "silu",
 ) -> Tensor:
     y = t.tensor(b, n, width, label="recurrence")
-    y = ops.rms_norm(t, "norm", y, weight_shape=(norm_width,))
-    gate = ops.activation(t, "gate_activation", t.tensor(b, n, width, label="gate"), "silu")
+    if norm_width is not None:
+        y = ops.rms_norm(t, "norm", y, weight_shape=(norm_width,))
+    gate = ops.activation(t, "gate_activation", t.tensor(b, n, width, label="gate"), act)
     return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, gate), d, bias=bias)

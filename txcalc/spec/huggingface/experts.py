@@ -19,9 +19,9 @@ from txcalc.spec.huggingface.decoders import common, head_dim
 
 
 def experts(c: Config, *, count: tuple[str, ...], d_ff: str = "moe_intermediate_size", act: str = "hidden_act",
-            normalize: bool = True, **more: object) -> Data:
+            active: tuple[str, ...] = ("num_experts_per_tok",), normalize: bool = True, **more: object) -> Data:
     """Gated experts under their common field names."""
-    return {"kind": "moe", "experts": c.size(*count), "active_experts": c.size("num_experts_per_tok"),
+    return {"kind": "moe", "experts": c.size(*count), "active_experts": c.size(*active),
             "d_ff": c.size(d_ff), "activation": activation(c, act), "normalize": normalize, **more}
 
 
@@ -231,6 +231,17 @@ def _deepseek(c: Config, kind: str, routing: str) -> Data:
              "topk_method", "routed_scaling_factor", "scoring_func", "ep_size")
     c.only("moe_layer_freq", 1)
     c.only("mlp_bias", False)
+    attention = latent_attention(c)
+    shared = c.take("n_shared_experts")
+    moe = experts(c, count=("n_routed_experts",), normalize=c.flag("norm_topk_prob"),
+                  routing=routing, **({"shared_experts": shared} if shared else {}))
+    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(), position={"kind": "rope"})
+    first = c.take("first_k_dense_replace")
+    return _with_experts(spec, [i >= first for i in range(spec["layers"])], moe)
+
+
+def latent_attention(c: Config) -> Data:
+    """Latent attention under DeepSeek's field names."""
     attention = {
         "kind": "mla", "heads": c.size("num_attention_heads"), "kv_rank": c.size("kv_lora_rank"),
         "nope_dim": c.size("qk_nope_head_dim"), "rope_dim": c.size("qk_rope_head_dim"),
@@ -238,12 +249,7 @@ def _deepseek(c: Config, kind: str, routing: str) -> Data:
     }
     if c.take("q_lora_rank") is not None:
         attention["q_rank"] = c.size("q_lora_rank")
-    shared = c.take("n_shared_experts")
-    moe = experts(c, count=("n_routed_experts",), normalize=c.flag("norm_topk_prob"),
-                  routing=routing, **({"shared_experts": shared} if shared else {}))
-    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(), position={"kind": "rope"})
-    first = c.take("first_k_dense_replace")
-    return _with_experts(spec, [i >= first for i in range(spec["layers"])], moe)
+    return attention
 
 
 def glm4_moe(c: Config, kind: str) -> Data:

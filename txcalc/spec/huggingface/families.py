@@ -101,6 +101,8 @@ FAMILIES: Final[dict[str, Family]] = {
     "falcon_mamba": Family(hybrids.falcon_mamba, {"FalconMambaForCausalLM": "lm", "FalconMambaModel": "none"}),
     "granitemoehybrid": Family(hybrids.granitemoehybrid, decoder_classes("GraniteMoeHybrid")),
     "bamba": Family(hybrids.bamba, decoder_classes("Bamba")),
+    "falcon_h1": Family(hybrids.falcon_h1, decoder_classes("FalconH1")),
+    "kimi_linear": Family(hybrids.kimi_linear, decoder_classes("KimiLinear")),
     "olmo_hybrid": Family(hybrids.olmo_hybrid, decoder_classes("OlmoHybrid")),
     "lfm2": Family(hybrids.lfm2, decoder_classes("Lfm2")),
     "lfm2_moe": Family(hybrids.lfm2_moe, decoder_classes("Lfm2Moe")),

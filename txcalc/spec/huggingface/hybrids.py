@@ -8,7 +8,7 @@ from txcalc.spec.errors import shown
 from txcalc.spec.huggingface.build import Data, gated, grouped_query, layer_types, layered, plain, rms, rope
 from txcalc.spec.huggingface.config import Config
 from txcalc.spec.huggingface.decoders import common, head_dim
-from txcalc.spec.huggingface.experts import attention_or_delta, experts, gated_delta
+from txcalc.spec.huggingface.experts import attention_or_delta, experts, gated_delta, latent_attention
 
 
 def jamba(c: Config, kind: str) -> Data:
@@ -145,10 +145,11 @@ def _mamba2_beside(c: Config) -> Data:
     c.ignore("mamba_chunk_size", "time_step_limit", "time_step_min", "time_step_max", "time_step_floor",
              "use_mamba_kernels")
     c.only("hidden_act", "silu")
-    inner, heads = c.size("mamba_expand") * c.size("hidden_size"), c.size("mamba_n_heads")
+    inner = c.size_or(c.size("mamba_expand") * c.size("hidden_size"), "mamba_d_ssm")
+    heads = c.size("mamba_n_heads")
     width = inner // heads if c.take("mamba_d_head") == "auto" else c.size("mamba_d_head")
     if heads * width != inner:
-        raise c.error("mamba_n_heads", f"{heads} heads of {width} are not the {inner} channels of mamba_expand")
+        raise c.error("mamba_n_heads", f"{heads} heads of {width} are not the {inner} channels")
     return {"kind": "mamba2", "heads": heads, "head_dim": width, "state": c.size("mamba_d_state"),
             "groups": c.size("mamba_n_groups"), "conv": c.size("mamba_d_conv"),
             "conv_bias": c.flag("mamba_conv_bias"), "bias": c.flag("mamba_proj_bias")}
@@ -160,7 +161,7 @@ def granitemoehybrid(c: Config, kind: str) -> Data:
     Attention has rotary positions or none. Without experts what is shared is the feed-forward.
     """
     c.only("normalization_function", "rmsnorm")
-    c.ignore("intermediate_size", "num_experts_per_tok", "num_local_experts", "init_method", "rope")
+    c.ignore("intermediate_size", "num_experts_per_tok", "num_local_experts", "init_method")
     shared = c.size("shared_intermediate_size")
     feed = gated(c, d_ff=shared)
     if c.take("num_local_experts"):
@@ -169,7 +170,7 @@ def granitemoehybrid(c: Config, kind: str) -> Data:
     attention = grouped_query(c, bias=c.flag("attention_bias"))
     rotary = c.choice("position_embedding_type", {"rope": True, "nope": False, None: False})
     spec = common(c, kind, attention=attention, feed_forward=feed, norm=rms(),
-                  **({"position": rope(c, head_dim(c, attention))} if rotary else {}))
+                  position=rope(c, head_dim(c, attention)) if rotary else {"kind": "none"})
     kinds = layer_types(c, spec["layers"], ["linear_attention"] * spec["layers"], "linear_attention")
     mamba2 = _mamba2_beside(c) if "linear_attention" in kinds else _no_mamba2(c)
     return layered(spec, [{"attention": None, "recurrent": mamba2} if k == "linear_attention" else {} for k in kinds])
@@ -197,6 +198,63 @@ def bamba(c: Config, kind: str) -> Data:
                           for i in range(spec["layers"])])
 
 
+def falcon_h1(c: Config, kind: str) -> Data:
+    """Falcon-H1: attention and Mamba-2 read one norm and are added up in every layer, which a feed-forward follows."""
+    c.ignore("num_logits_to_keep", "lm_head_multiplier", "mlp_multipliers", "key_multiplier", "ssm_multipliers",
+             "attention_in_multiplier", "attention_out_multiplier", "ssm_in_multiplier", "ssm_out_multiplier",
+             "mamba_norm_before_gate", "mlp_expansion_factor", "layers_block_type", "layer_types")
+    c.only("mamba_use_mlp", True)
+    c.only("attn_layer_indices", None)
+    c.only("projectors_bias", c.flag("mamba_proj_bias"))  # the one is on the way out, the other on the way in
+    attention = grouped_query(c, bias=c.flag("attention_bias"))
+    return common(c, kind, attention=attention, feed_forward=gated(c, bias=c.flag("mlp_bias")), norm=rms(),
+                  recurrent=_mamba2_beside(c) | {"norm": c.flag("mamba_rms_norm")}, residual="mixers",
+                  position=rope(c, head_dim(c, attention)))
+
+
+def kimi_linear(c: Config, kind: str) -> Data:
+    """Kimi Linear: three layers of Kimi delta attention to each of latent attention, without rotary positions."""
+    c.ignore("num_key_value_heads", "head_dim", "qk_head_dim", "n_group", "num_expert_group", "topk_group",
+             "routed_scaling_factor", "use_grouped_topk", "num_nextn_predict_layers")
+    c.only("moe_layer_freq", 1)
+    c.only("mla_use_nope", True)
+    c.only("moe_router_activation_func", "sigmoid")
+    given = c.section("linear_attn_config", "")
+    delta = {"kind": "kimi-delta", "heads": given.size("num_heads", default=c.size("linear_num_heads")),
+             "head_dim": given.size("head_dim", default=c.size("linear_head_dim")),
+             "conv": given.size("short_conv_kernel_size", default=c.size("linear_conv_kernel_dim"))}
+    shared = c.take("n_shared_experts", "num_shared_experts")
+    moe = experts(c, count=("num_local_experts", "num_experts"), active=("num_experts_per_tok", "num_experts_per_token"),
+                  normalize=c.flag("norm_topk_prob", "moe_renormalize"), routing="sigmoid-topk",
+                  **({"shared_experts": shared} if shared else {}))
+    spec = common(c, kind, attention=latent_attention(c), feed_forward=gated(c), norm=rms())
+    spec["context"] = c.size("max_position_embeddings", "model_max_length")
+    if kind == "lm":
+        spec["head"]["tied"] = False  # the class ties none, whatever the file says
+    layers, first = spec["layers"], c.take("first_k_dense_replace", default=1)
+    full = _one_based(given, layers)
+    kinds = layer_types(c, layers, ["full_attention" if i in full else "linear_attention" for i in range(layers)],
+                        "linear_attention")
+    given.finish()
+    feeds = c.take("mlp_layer_types", default=None) or ["dense" if i < first else "sparse" for i in range(layers)]
+    if len(feeds) != layers or not set(feeds) <= {"dense", "sparse"}:
+        raise c.error("mlp_layer_types", f"must say dense or sparse for each of {layers} layers")
+    return layered(spec, [
+        ({"attention": None, "recurrent": delta} if k == "linear_attention" else {})
+        | ({"feed_forward": moe} if feed == "sparse" else {}) for k, feed in zip(kinds, feeds, strict=True)
+    ])
+
+
+def _one_based(c: Config, layers: int) -> set[int]:
+    """The layers with full attention: those that the file lists, numbered from 1, or 4, 8, 12 and so on."""
+    full, other = c.take("full_attn_layers", default=None), c.take("kda_layers", default=None)
+    if full is None or other is None:
+        return {i for i in range(layers) if i and i % 4 == 0}
+    if not isinstance(full, list) or not isinstance(other, list) or sorted(full + other) != list(range(1, layers + 1)):
+        raise c.error("full_attn_layers", f"and kda_layers must list each of {layers} layers once, from 1")
+    return {i - 1 for i in full}
+
+
 def _listed(c: Config, name: str) -> list[Any] | None:
     """The layers that have attention, where the file lists them."""
     listed = c.take(name, default=None)
@@ -216,13 +274,16 @@ def olmo_hybrid(c: Config, kind: str) -> Data:
              "key_dim": key_dim, "value_dim": c.size_or(2 * key_dim, "linear_value_head_dim"),
              "conv": c.size("linear_conv_kernel_dim")}
     given = c.take("rope_parameters", default=None)
-    rotary = {"position": rope(c, head_dim(c, attention))} if isinstance(given, dict) and given.get("rope_theta") else {}
-    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(placement="res-post"), **rotary)
+    places = (given if isinstance(given, dict) else {}, c.data)
+    rotary = next((place["rope_theta"] for place in places if "rope_theta" in place), 0) is not None
+    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(placement="res-post"),
+                  position=rope(c, head_dim(c, attention)) if rotary else {"kind": "none"})
     layers = spec["layers"]
     default = ["full_attention" if i % 4 == 3 or (layers < 4 and i == layers - 1) else "linear_attention"
                for i in range(layers)]
+    kinds = layer_types(c, layers, default, "linear_attention")
     return layered(spec, [{"attention": None, "recurrent": delta, "norm": {"placement": "pre"}}
-                          if k == "linear_attention" else {} for k in layer_types(c, layers, default, "linear_attention")])
+                          if k == "linear_attention" else {} for k in kinds])
 
 
 def _lfm2_attention(c: Config) -> Data:
