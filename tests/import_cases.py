@@ -205,7 +205,8 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "num_experts_per_token": [2, 3], "moe_intermediate_size": [11, 13], "first_k_dense_replace": [0, 1, 2],
         "attention_bias": [True, False], "num_hidden_layers": [4, 6], "num_attention_heads": [4],
         "num_key_value_heads": [4], "linear_num_heads": [3, 5], "linear_head_dim": [6, 10],
-        "linear_conv_kernel_dim": [3, 4], "moe_renormalize": [True, False], "num_expert_group": [2], "pad_token_id": [0]},
+        "linear_conv_kernel_dim": [3, 4], "moe_renormalize": [True, False], "num_expert_group": [2],
+        "pad_token_id": [0]},
     "olmo_hybrid": LLAMA | DELTA | {
         "linear_num_key_heads": [None, 2, 4], "linear_num_value_heads": [None, 8], "linear_key_head_dim": [None, 6],
         "linear_value_head_dim": [None, 10], "num_hidden_layers": [2, 5, 8], "pad_token_id": [0],

@@ -15,7 +15,16 @@ from txcalc.check.reference.attention import State
 from txcalc.check.reference.cells import BothWays, Convolution1D, Recurrence
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
 from txcalc.spec import cells
-from txcalc.spec.layers import GatedDelta, KimiDelta, LightningAttention, Mamba, Mamba2, Norm, Recurrent, ShortConvolution
+from txcalc.spec.layers import (
+    GatedDelta,
+    KimiDelta,
+    LightningAttention,
+    Mamba,
+    Mamba2,
+    Norm,
+    Recurrent,
+    ShortConvolution,
+)
 
 
 class CausalConv(nn.Conv1d):
@@ -273,7 +282,8 @@ class GatedConvolution(nn.Module):
 
 
 AnyRecurrence = (
-    DeltaRule | ChannelDeltaRule | StateSpace | SelectiveScan | Lightning | GatedConvolution | Recurrence | BothWays | Convolution1D
+    DeltaRule | ChannelDeltaRule | StateSpace | SelectiveScan | Lightning | GatedConvolution
+    | Recurrence | BothWays | Convolution1D
 )
 
 

@@ -224,11 +224,12 @@ def kimi_linear(c: Config, kind: str) -> Data:
              "head_dim": given.size("head_dim", default=c.size("linear_head_dim")),
              "conv": given.size("short_conv_kernel_size", default=c.size("linear_conv_kernel_dim"))}
     shared = c.take("n_shared_experts", "num_shared_experts")
-    moe = experts(c, count=("num_local_experts", "num_experts"), active=("num_experts_per_tok", "num_experts_per_token"),
-                  normalize=c.flag("norm_topk_prob", "moe_renormalize"), routing="sigmoid-topk",
+    moe = experts(c, count=("num_local_experts", "num_experts"),
+                  active=("num_experts_per_tok", "num_experts_per_token"), routing="sigmoid-topk",
+                  normalize=c.flag("norm_topk_prob", "moe_renormalize"),
                   **({"shared_experts": shared} if shared else {}))
     spec = common(c, kind, attention=latent_attention(c), feed_forward=gated(c), norm=rms())
-    spec["context"] = c.size("max_position_embeddings", "model_max_length")
+    spec["context"] = c.size("max_position_embeddings", "model_max_length", default=1_048_576)
     if kind == "lm":
         spec["head"]["tied"] = False  # the class ties none, whatever the file says
     layers, first = spec["layers"], c.take("first_k_dense_replace", default=1)
