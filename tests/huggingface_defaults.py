@@ -15,6 +15,14 @@ FOLDER = Path(__file__).parent.parent / "txcalc" / "spec" / "huggingface"
 DEFAULTS, ALIASES = FOLDER / "defaults.json", FOLDER / "aliases.json"
 NAMED_OTHERWISE = {"kimi_k2": "deepseek_v3"}
 """Types whose class is another's: the library has none of their name."""
+PARTS = ["t5_gemma_module"]
+"""Types that only stand inside another's configuration."""
+
+
+def read_types() -> list[str]:
+    from txcalc.spec.huggingface.families import FAMILIES
+
+    return sorted({*FAMILIES, *PARTS})
 
 
 def read_defaults(model_types: list[str]) -> dict[str, dict[str, Any]]:
@@ -45,9 +53,7 @@ def as_text(table: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    from txcalc.spec.huggingface.families import FAMILIES
-
-    types = sorted(FAMILIES)
+    types = read_types()
     DEFAULTS.write_text(as_text(read_defaults(types)))
     ALIASES.write_text(as_text(read_aliases(types)))
 

@@ -29,6 +29,23 @@ DELTA: dict[str, list[Any]] = {
     "attention_bias": [True, False],
 }
 
+MLA: dict[str, list[Any]] = {
+    "num_attention_heads": [4], "num_key_value_heads": [4], "kv_lora_rank": [14, 22], "q_lora_rank": [None, 26],
+    "qk_nope_head_dim": [6], "qk_rope_head_dim": [4, 8], "v_head_dim": [10, 6], "attention_bias": [True, False],
+}
+SPARSE: dict[str, list[Any]] = {
+    "q_lora_rank": [26], "index_topk": [3, 7], "index_n_heads": [2, 5], "index_head_dim": [8, 12],
+    "n_routed_experts": [8], "n_shared_experts": [1, 2], "n_group": [2], "topk_group": [1],
+    "first_k_dense_replace": [0, 1, 2], "norm_topk_prob": [True, False],
+}
+FOUR_LAYERS: dict[str, list[Any]] = {
+    "num_hidden_layers": [4], "mlp_layer_types": [None, ["dense", "sparse", "dense", "sparse"], ["sparse"] * 4],
+}
+SLIDING: dict[str, list[Any]] = {
+    "num_hidden_layers": [4], "sliding_window": [5],
+    "layer_types": [None, ["sliding_attention", "full_attention", "full_attention", "sliding_attention"]],
+}
+
 CASES: dict[str, dict[str, list[Any]]] = {
     "llama": LLAMA | HEADS | {"attention_bias": [True, False], "mlp_bias": [True, False]},
     "mistral": LLAMA | HEADS | {"sliding_window": [None, 7]},
@@ -163,6 +180,48 @@ CASES: dict[str, dict[str, list[Any]]] = {
     "glm4_moe": LLAMA | EXPERTS | {
         "head_dim": [8, 12], "n_routed_experts": [5], "n_shared_experts": [1, 2], "first_k_dense_replace": [0, 1, 2],
         "attention_bias": [True, False], "use_qk_norm": [True, False], "num_hidden_layers": [3, 4]},
+    "hunyuan_v1_moe": LLAMA | HEADS | {
+        "num_experts": [3, 5], "moe_topk": [1, 2, 3, [2, 1, 2]], "num_hidden_layers": [3],
+        "attention_bias": [True, False]},
+    "solar_open": LLAMA | EXPERTS | {
+        "head_dim": [8, 12], "n_routed_experts": [6], "n_shared_experts": [0, 1, 2], "attention_bias": [True, False],
+        "n_group": [2], "topk_group": [1], "norm_topk_prob": [True, False]},
+    "hy_v3": LLAMA | HEADS | EXPERTS | FOUR_LAYERS | {
+        "num_experts": [5], "num_shared_experts": [0, 1, 2], "attention_bias": [True, False]},
+    "exaone_moe": LLAMA | EXPERTS | HEADS | FOUR_LAYERS | SLIDING | {
+        "num_experts": [5], "num_shared_experts": [0, 1, 2], "first_k_dense_replace": [0, 1, 2],
+        "sliding_window_pattern": [2, 4], "norm_topk_prob": [True, False]},
+    "afmoe": LLAMA | EXPERTS | HEADS | SLIDING | {
+        "num_experts": [5], "num_shared_experts": [0, 1, 2], "num_dense_layers": [0, 1, 2],
+        "global_attn_every_n_layers": [2, 3], "mup_enabled": [True, False]},
+    "mellum": LLAMA | EXPERTS | HEADS | FOUR_LAYERS | SLIDING | {
+        "num_experts": [5, 7], "attention_bias": [True, False], "norm_topk_prob": [True, False]},
+    "granitemoe_swa": LLAMA | SLIDING | {
+        "num_local_experts": [3, 5], "num_experts_per_tok": [1, 2], "shared_intermediate_size": [0, 19],
+        "attention_bias": [True, False], "layer_rope_theta": [None, [0, 1e4, 1e6, 0]]},
+    "cohere2_moe": LLAMA | HEADS | FOUR_LAYERS | SLIDING | {
+        "num_experts": [5], "num_experts_per_tok": [1, 2, 3], "num_shared_experts": [0, 1, 2],
+        "attention_bias": [True, False], "expert_selection_fn": ["softmax", "sigmoid"],
+        "norm_topk_prob": [True, False], "rms_norm_eps": [None, 1e-5], "prefix_dense_intermediate_size": [None, 43],
+        "first_k_dense_replace": [0, 1, 2], "prefix_dense_sliding_window_pattern": [1, 2],
+        "sliding_window_pattern": [2, 4]},
+    "mimo_v2_flash": LLAMA | EXPERTS | FOUR_LAYERS | SLIDING | {
+        "num_attention_heads": [8], "num_key_value_heads": [1, 2, 4], "head_dim": [8, 12], "v_head_dim": [6, 8, 14],
+        "n_routed_experts": [6], "n_group": [2], "topk_group": [1], "attention_bias": [True, False],
+        "norm_topk_prob": [True, False], "sliding_window_size": [None, 4]},
+    "laguna": LLAMA | EXPERTS | FOUR_LAYERS | SLIDING | {
+        "head_dim": [8, 12], "num_experts": [5], "shared_expert_intermediate_size": [17, 19],
+        "gating": [True, "per-head", "per-element"], "num_attention_heads_per_layer": [None, [4, 8, 8, 4]]},
+    "glm4_moe_lite": LLAMA | MLA | EXPERTS | FOUR_LAYERS | {
+        "n_routed_experts": [8], "n_shared_experts": [1, 2], "n_group": [2], "topk_group": [1],
+        "norm_topk_prob": [True, False]},
+    "deepseek_v32": LLAMA | MLA | EXPERTS | FOUR_LAYERS | SPARSE,
+    "glm_moe_dsa": LLAMA | MLA | EXPERTS | FOUR_LAYERS | SPARSE | {
+        "indexer_types": [None, ["full", "shared", "shared", "full"]], "index_topk_pattern": [None, "FSFS"],
+        "index_topk_freq": [1, 2, 4], "index_skip_topk_offset": [1, 2]},
+    "youtu": LLAMA | MLA,
+    "minicpm3": LLAMA | MLA | {"v_head_dim": [None, 10, 6], "mlp_bias": [True, False], "scale_depth": [None, 1.4],
+                               "dim_model_base": [None, 16]},
     "llama4_text": LLAMA | {
         "head_dim": [6, 10], "intermediate_size_mlp": [43], "num_local_experts": [3], "num_experts_per_tok": [1],
         "interleave_moe_layer_step": [1, 2], "attention_chunk_size": [5], "use_qk_norm": [True, False],

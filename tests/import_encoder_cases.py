@@ -11,6 +11,13 @@ BERT: Values = {
     "intermediate_size": [17, 29], "max_position_embeddings": [23, 31], "type_vocab_size": [1, 2, 3],
     "hidden_act": ACTIVATIONS, "num_labels": LABELS, "pad_token_id": [0],
 }
+UNTYPED: Values = {name: values for name, values in BERT.items() if name != "type_vocab_size"}
+XLM: Values = {
+    "vocab_size": [101, 131], "emb_dim": [12, 20], "n_layers": [1, 2], "n_heads": [2, 4], "n_langs": [1, 3],
+    "use_lang_emb": [True, False], "gelu_activation": [True, False], "sinusoidal_embeddings": [True, False],
+    "max_position_embeddings": [23], "causal": [True, False], "num_labels": LABELS,
+    "tie_word_embeddings": [True, False],
+}
 DECODING: Values = {"is_decoder": [True, False], "tie_word_embeddings": [True, False]}
 DEBERTA: Values = BERT | {
     "type_vocab_size": [0, 2], "relative_attention": [True, True, False], "position_biased_input": [True, False],
@@ -29,6 +36,7 @@ BART: Values = {
     "encoder_ffn_dim": [17], "decoder_ffn_dim": [29],
     "max_position_embeddings": [23, 31], "activation_function": ACTIVATIONS, "scale_embedding": [True, False],
     "num_labels": LABELS, "pad_token_id": [1], "eos_token_id": [2], "decoder_start_token_id": [2],
+    "tie_word_embeddings": [True, True, False],
 }
 VIT: Values = {
     "hidden_size": [12, 20], "num_hidden_layers": [1, 2, 3], "num_attention_heads": [1, 2, 4],
@@ -49,12 +57,38 @@ GEMMA3_TEXT: Values = {
     "max_position_embeddings": [67],
 }
 
+T5GEMMA: Values = {name: values for name, values in GEMMA3_TEXT.items() if name != "hidden_size"} | {
+    "vocab_size": [101, 103], "hidden_size": [16], "attention_bias": [True, False], "num_hidden_layers": [1, 2, 5],
+    "attn_logit_softcapping": [None, 30.0], "final_logit_softcapping": [None, 20.0],
+}
+
 CASES: dict[str, Values] = {
     "bert": BERT | DECODING,
     "bert-generation": {k: v for k, v in BERT.items() if k not in ("type_vocab_size", "num_labels")} | DECODING,
     "roberta": BERT | DECODING | {"pad_token_id": [0, 1, 2]},
     "xlm-roberta": BERT | DECODING | {"pad_token_id": [1]},
     "camembert": BERT | DECODING | {"pad_token_id": [1]},
+    "xlm-roberta-xl": BERT | DECODING | {"pad_token_id": [0, 1]},
+    "roberta-prelayernorm": BERT | DECODING | {"pad_token_id": [0, 1]},
+    "data2vec-text": BERT | DECODING | {"pad_token_id": [0, 1]},
+    "megatron-bert": BERT | DECODING,
+    "ernie": BERT | DECODING | {"use_task_id": [True, False], "task_type_vocab_size": [3, 5]},
+    "big_bird": BERT | DECODING | {"attention_type": ["original_full"], "use_bias": [True, False],
+                                   "rescale_embeddings": [True, False]},
+    "mpnet": UNTYPED | {"relative_attention_num_buckets": [32, 37], "tie_word_embeddings": [True, False]},
+    "esm": UNTYPED | {"pad_token_id": [0, 1, 2], "position_embedding_type": ["absolute", "rotary"],
+                      "emb_layer_norm_before": [True, False], "token_dropout": [False, True], "mask_token_id": [4],
+                      "hidden_act": ["gelu"], "hidden_size": [16, 24],
+                      "tie_word_embeddings": [True, False]},
+    "eurobert": UNTYPED | {
+        "num_key_value_heads": [1, 2], "num_attention_heads": [2, 4], "head_dim": [None, 6],
+        "attention_bias": [True, False], "mlp_bias": [True, False], "tie_word_embeddings": [True, False],
+        "hidden_size": [16, 24], "classifier_pooling": ["late", "bos", "mean"]},
+    "nomic_bert": BERT | {"hidden_size": [16, 24], "head_dim": [None, 6], "tie_word_embeddings": [True, False]},
+    "gte": BERT | {"hidden_size": [16, 24], "type_vocab_size": [0, 1, 2], "tie_word_embeddings": [True, False]},
+    "jina_embeddings_v3": BERT | {"hidden_size": [16, 24], "tie_word_embeddings": [True, False]},
+    "rembert": BERT | {"is_decoder": [True, False], "input_embedding_size": [7, 12], "output_embedding_size": [9, 20]},
+    "xlm": XLM, "flaubert": XLM | {"pre_norm": [True, False]},
     "distilbert": {
         "vocab_size": [101, 131], "dim": [12, 20], "n_layers": [1, 2], "n_heads": [2, 4], "hidden_dim": [17],
         "max_position_embeddings": [23], "activation": ["gelu", "relu"], "sinusoidal_pos_embds": [True, False],
@@ -77,6 +111,13 @@ CASES: dict[str, Values] = {
     },
     "t5": T5, "mt5": T5, "umt5": T5,
     "bart": BART, "mbart": BART, "blenderbot": BART, "pegasus": BART,
+    "switch_transformers": {k: v for k, v in T5.items() if k not in ("feed_forward_proj", "num_labels")} | {
+        "num_layers": [2, 4, 6], "num_decoder_layers": [2, 4, None], "num_sparse_encoder_layers": [0, 1, 2],
+        "num_sparse_decoder_layers": [1, 2], "num_experts": [2, 3], "dense_act_fn": ["relu", "gelu_new"],
+        "router_bias": [True, False], "tie_word_embeddings": [True, True, False]},
+    "fsmt": {name: values for name, values in BART.items() if name not in ("vocab_size", "num_labels")} | {
+        "src_vocab_size": [101, 101, 131], "tgt_vocab_size": [101]},
+    "m2m_100": BART, "blenderbot-small": BART, "plbart": BART, "mvp": BART,
     "marian": BART | {"pad_token_id": [0], "share_encoder_decoder_embeddings": [True, False],
                       "decoder_vocab_size": [None, 97], "tie_word_embeddings": [True, False]},
     "whisper": {k: v for k, v in BART.items() if k not in ("max_position_embeddings", "num_labels")} | {
@@ -100,6 +141,8 @@ NESTED: dict[str, dict[str, Values]] = {
     "clip": {"text_config": CLIP_TEXT, "vision_config": CLIP_VISION, "": {"projection_dim": [5, 9]}},
     "siglip": {"text_config": SIGLIP_TEXT | {"projection_size": [12]}, "vision_config": VISION | {"hidden_size": [12]},
                "": {}},
+    "t5gemma": {"encoder": T5GEMMA, "decoder": T5GEMMA,
+                "": {"tie_word_embeddings": [True, False], "num_labels": LABELS}},
     "gemma3": {"text_config": GEMMA3_TEXT, "vision_config": CASES["siglip_vision_model"],
                "": {"mm_tokens_per_image": [1, 4], "tie_word_embeddings": [True, False]}},
 }

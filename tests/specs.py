@@ -27,6 +27,11 @@ def attentions(draw: st.DrawFn, *, rotary: bool, crossing: bool = False) -> dict
         return spec
     over = draw(st.sampled_from((None, None, "head", "heads", "full")))
     bound = draw(st.sampled_from((None, None, "window", "chunk")))
+    if draw(st.integers(0, 2)) == 0:
+        spec["value_dim"] = draw(st.sampled_from((8, 11)))
+    if draw(st.integers(0, 2)) == 0:
+        spec |= {"output_gate": True, "gate_over": draw(st.sampled_from(("channel", "head"))),
+                 "gate_activation": draw(st.sampled_from(("sigmoid", "softplus")))}
     return {
         **spec, "qk_norm": None if over is None else draw(norms(over=over)), "window": None, "chunk": None,
         **({} if bound is None else {bound: draw(st.sampled_from((2, 5, 11)))}),
@@ -110,7 +115,8 @@ def stacks(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool = False) -> 
     position = draw(st.sampled_from((
         {"kind": "none"}, {"kind": "learned", "size": 31}, {"kind": "sinusoidal"},
         {"kind": "sinusoidal", "stored": True, "size": 29}, {"kind": "rope"}, {"kind": "rope", "dim": 4},
-        {"kind": "alibi"}, {"kind": "relative", "buckets": 8}, {"kind": "relative", "buckets": 8, "per_layer": True},
+        {"kind": "alibi"}, {"kind": "relative", "buckets": 8}, {"kind": "relative", "buckets": 8, "absolute": 37},
+        {"kind": "relative", "buckets": 8, "per_layer": True},
         {"kind": "transformer-xl"}, {"kind": "transformer-xl", "per_layer": False, "cached": "inputs"},
     )))
     own = blocks(rotary=position["kind"] == "rope", crossing=crossing, d=d, causal=causal,
@@ -140,6 +146,7 @@ def specs(draw: st.DrawFn) -> Model:
     data: dict[str, Any] = {
         "name": "drawn", "architecture": architecture, "vocab": draw(st.sampled_from((53, 61))),
         "d_model": d, "context": 41, "token_types": draw(st.sampled_from((0, 0, 3))),
+        "task_types": draw(st.sampled_from((0, 0, 4))),
         "embedding_scale": draw(flags), **draw(stacks(d=d, causal=architecture != "encoder-only", crossing=crossing)),
     }
     if architecture == "encoder-only":
@@ -149,12 +156,17 @@ def specs(draw: st.DrawFn) -> Model:
         data["encoder"] = draw(stacks(d=d, causal=False))
         data["encoder"].setdefault("groups", None)
         data["encoder"].setdefault("share_layers", False)
-    head = draw(st.sampled_from(("lm", "untied", "transform", "none", "classifier")))
+        data |= draw(st.sampled_from(({}, {"source_vocab": 47}, {"source_vocab": 43, "unread_table": True})))
+    elif data.get("groups") is None and data["attention"] is not None:
+        data["contact_head"] = draw(flags)
+    head = draw(st.sampled_from(("lm", "untied", "transform", "wide", "none", "classifier")))
     data["head"] = {
         "lm": {"tied": True, "bias": draw(flags)}, "untied": {"tied": False, "bias": draw(flags)},
         "transform": {"tied": draw(flags), "bias": True, "transform": {"activation": "gelu", "norm": draw(norms())},
                       "unread_bias": draw(flags)},
-        "none": {"kind": "none"}, "classifier": {"kind": "classifier", "labels": 5, "bias": draw(flags)},
+        "wide": {"tied": False, "transform": {"width": 17}},
+        "none": {"kind": "none"}, "classifier": {"kind": "classifier", "labels": 5, "bias": draw(flags),
+                                                 "of": draw(st.sampled_from(("first", "all", "votes")))},
     }[head]
     if head == "transform" and draw(flags):
         data["embedding_dim"] = 9

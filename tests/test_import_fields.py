@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from huggingface_defaults import ALIASES, DEFAULTS, NAMED_OTHERWISE, as_text, read_aliases, read_defaults
+from huggingface_defaults import ALIASES, DEFAULTS, NAMED_OTHERWISE, as_text, read_aliases, read_defaults, read_types
 from import_cases import CASES as DECODERS
 from import_encoder_cases import CASES as ENCODERS
 
@@ -117,7 +117,7 @@ def test_a_field_under_its_other_name_is_the_field(model_type: str) -> None:
 
 
 def test_the_tables_equal_the_installed_classes() -> None:
-    types = sorted(FAMILIES)
+    types = read_types()
     assert DEFAULTS.read_text() == as_text(read_defaults(types))
     assert ALIASES.read_text() == as_text(read_aliases(types))
 
@@ -161,6 +161,15 @@ def test_what_would_be_a_wrong_number_is_refused_by_name(more: dict[str, Any], f
               "sentence_transformers": {"version": "4.1.0"}}),
     ("blenderbot", {"do_blenderbot_90_layernorm": True, "extra_layer_norm": False}),
     ("mbart", {"adaptor_hidden_size": 1024, "adaptor_activation_function": "gelu"}),
+    ("ernie", {"pool_act": "tanh", "task_id": 0, "paddlenlp_version": None}),
+    ("eurobert", {"clf_pooling": "late", "mask_token": "<|mask|>", "hidden_dropout": 0.0}),
+    ("esm", {"esmfold_config": None, "vocab_list": None, "cls_token_id": 0, "hidden_act": "gelu"}),
+    ("flaubert", {"amp": 1, "bptt": 512, "encoder_only": True, "word_mask_keep_rand": "0.8,0.1,0.1", "mlm_steps": []}),
+    ("fsmt", {"langs": ["en", "de"], "decoder": {"vocab_size": 7}, "num_beams": 5}),
+    ("megatron-bert", {"tokenizer_type": "BertWordPieceLowerCase"}),
+    ("rembert", {"embedding_dropout_prob": 0}),
+    ("switch_transformers", {"is_gated_act": False, "router_type": "tokens_masked", "num_selected_experts": 1}),
+    ("xlm", {"max_vocab": -1, "same_enc_dec": True, "share_inout_emb": True, "id2lang": {"0": "en"}}),
     ("starcoder2", {"activation_function": "gelu"}),
     ("nemotron", {"rope_percent": 0.5}),
     ("ernie4_5", {"compression_ratio": 1.0}),
@@ -176,6 +185,9 @@ def test_what_published_files_say_beside_their_architecture_is_passed_over(
 @pytest.mark.parametrize(("model_type", "field", "value"), [
     ("llama", "use_sliding_window", True), ("llama", "activation", "geglu"), ("llama", "sliding_window", 7),
     ("cohere2", "layer_switch", 3), ("cohere2", "use_gated_activation", False), ("ernie4_5", "compression_ratio", 2.0),
+    ("ernie", "pool_act", "relu"), ("rembert", "embedding_size", 3), ("flaubert", "encoder_only", False),
+    ("esm", "hidden_act", "relu"), ("xlm", "share_inout_emb", False), ("switch_transformers", "is_gated_act", True),
+    ("switch_transformers", "num_selected_experts", 2),
 ])
 def test_another_value_of_it_is_not(model_type: str, field: str, value: object) -> None:
     with pytest.raises(SpecError) as caught:

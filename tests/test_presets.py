@@ -229,6 +229,12 @@ PARAMS = {
     "bart-large": 406_291_456,
     "pegasus-large": 570_797_056,
     "opus-mt-en-de": 74_410_496,
+    "nllb-200-600m": 615_073_792,
+    "mpnet-base": 109_486_464,
+    "esm2-650m": 651_043_254,
+    "nomic-embed-text-v1.5": 136_731_648,
+    "gte-multilingual-base": 305_368_320,
+    "switch-base-128": 7_415_217_408,
     "whisper-tiny": 37_760_640,
     "whisper-small": 241_734_912,
     "whisper-large-v3": 1_543_490_560,
@@ -240,6 +246,11 @@ PARAMS = {
     "beit-base": 86_530_984,
     "dinov2-base": 86_580_480,
     "clip-vit-b32": 151_277_313,
+    "deepseek-v3.2": 671_877_929_216,
+    "glm-5": 743_911_199_232,
+    "glm-4.7-flash": 29_943_390_976,
+    "mimo-v2-flash": 308_778_768_832,
+    "minicpm3-4b": 4_073_875_968,
 }
 
 # What one token passes in a mixture of experts, both tables and the router counted.
@@ -258,6 +269,7 @@ ACTIVE = {
     "llama4-scout": 17_172_894_720,
     "llama4-maverick": 17_184_691_200,
     "mixtral-8x7b": 12_879_925_248,
+    "switch-base-128": 224_083_200,
     "mixtral-8x22b": 39_152_031_744,
     "olmoe-1b-7b": 1_282_017_280,
     "phi3.5-moe": 6_640_999_744,
@@ -272,6 +284,10 @@ ACTIVE = {
     "lfm2-8b-a1b": 1_557_740_288,
     "qwen3.5-35b-a3b": 3_454_988_928,
     "kimi-linear-48b-a3b": 3_484_453_248,
+    "deepseek-v3.2": 38_403_807_488,
+    "glm-5": 41_784_709_632,
+    "glm-4.7-flash": 3_896_763_136,
+    "mimo-v2-flash": 15_445_924_288,
 }
 
 KV_BYTES_PER_TOKEN = {
@@ -281,6 +297,8 @@ KV_BYTES_PER_TOKEN = {
     "mistral-7b": 131_072,
     "deepseek-v3": 70_272,
     "gpt-oss-120b": 73_728,
+    "deepseek-v3.2": 85_888,
+    "mimo-v2-flash": 222_720,
 }
 
 # Papers that print no figure for the model.

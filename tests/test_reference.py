@@ -17,6 +17,8 @@ from txcalc.check.reference.model import build  # noqa: E402
 from txcalc.check.reference.scope import UNDERSTOOD, not_understood  # noqa: E402
 from txcalc.spec.layers import HeadNorm, MoE  # noqa: E402
 from txcalc.spec.model import Model  # noqa: E402
+from txcalc.trace.model import trace  # noqa: E402
+from txcalc.trace.workload import Workload  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -26,6 +28,7 @@ BASE = {
     "attention": {"heads": 3}, "feed_forward": {"d_ff": 23},
 }
 LATENT = {"kind": "mla", "heads": 3, "kv_rank": 7, "nope_dim": 5, "rope_dim": 4, "value_dim": 6}
+CHOSEN = {**LATENT, "q_rank": 11, "chosen": 3, "indexer": {"heads": 13, "head_dim": 5}}  # none tie at 0
 DELTA = {"kind": "gated-delta", "key_heads": 2, "value_heads": 4, "key_dim": 5, "value_dim": 3, "conv": 4}
 MAMBA = {"kind": "mamba2", "heads": 4, "head_dim": 3, "state": 5, "groups": 2, "conv": 3}
 GROUPED = {"heads": 6, "kv_heads": 2, "head_dim": 10}
@@ -82,9 +85,18 @@ CAUSAL = {
     "inner norms": {"attention": {**GROUPED, "inner_norm": {"kind": "rmsnorm"}},
                     "feed_forward": {"d_ff": 37, "activation": "relu2", "gated": True, "inner_norm": {}}},
     "xielu": {"feed_forward": {"d_ff": 37, "activation": "xielu"}},
+    "a gate for each head": {"attention": {**GROUPED, "output_gate": True, "gate_over": "head",
+                                           "gate_activation": "softplus"}},
+    "narrow values": {"attention": {**GROUPED, "value_dim": 4, "window": 5}, "position": {"kind": "rope"}},
+    "wide values, gated": {"attention": {"heads": 3, "value_dim": 11, "output_gate": True, "bias": True}},
     "window that drops nothing": {"attention": {"heads": 3, "window": 4, "cached": "all"}},
     "softcap on logits": {"head": {"softcap": 1.5}},
     "latents": {"attention": {**LATENT, "q_rank": 11, "bias": True}, "position": {"kind": "rope"}},
+    "chosen latents": {"attention": CHOSEN, "position": {"kind": "rope"}},
+    "chosen latents, shared": {
+        "attention": {**CHOSEN, "indexer": None}, "layers": 4, "position": {"kind": "rope"},
+        "groups": [{"repeat": 2, "blocks": [{"attention": {"indexer": CHOSEN["indexer"]}}, {}]}],
+    },
     "latents without a query's": {"attention": LATENT, "position": {"kind": "alibi"}},
     "delta rule": {"attention": None, "recurrent": DELTA},
     "delta rule by channel": {"attention": None, "recurrent": {
@@ -185,6 +197,19 @@ def test_visible_by_hand() -> None:
     assert visible(2, past=3) == 4 + 5
     assert visible(4, causal=False, window=3) == 2 + 3 + 3 + 2
     assert visible(5, chunk=2) == 1 + 2 + 1 + 2 + 1
+
+
+def test_an_indexer_lets_through_as_many_keys_as_a_window_of_them() -> None:
+    model = spec(CAUSAL["chosen latents"])
+    root = reference(model)
+    with torch.no_grad():
+        root(ids(2, 17))
+    chosen = root.layers[0].attention.chosen.mask[0, 0] == 0
+    pairs = visible(17, window=3)
+    assert int((chosen & torch.ones(17, 17, dtype=torch.bool).tril()).sum()) == pairs
+    flops = {op.path: op.flops for op in trace(model, Workload(seq=17, masked="skipped")).ops if op.kind == "core"}
+    assert flops["layers.attention.core.scores"] == 2 * pairs * 3 * (5 + 4)
+    assert flops["layers.attention.indexer.scores"] == 2 * visible(17) * 13 * 5
 
 
 def test_a_token_sees_no_further_than_its_window_reaches() -> None:

@@ -13,6 +13,7 @@ transformers = pytest.importorskip("transformers")
 from test_reference_transformers import LLAMA_NAMES, VOCAB, Float64, both, check, ids, renamed, spec, twin  # noqa: E402
 
 from txcalc.check.reference.model import build  # noqa: E402
+from txcalc.spec.model import Model  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -71,6 +72,59 @@ def test_deepseek_v3_has_latents(eager: bool, q_rank: int | None) -> None:
         groups=[{"blocks": [
             {"feed_forward": {"d_ff": 37, "activation": "silu", "gated": True}}, {"feed_forward": moe},
         ]}],
+    )
+    tokens = ids(2, 13)
+    check(model, weights, lambda: theirs(tokens).logits, tokens, eager=eager)
+
+
+def halved(weight: Any, rows: int) -> Any:
+    """The last ``rows`` with each pair's first before each pair's second, as the reference pairs them."""
+    turned = weight[..., -rows:, :]
+    return torch.cat((weight[..., :-rows, :], turned[..., 0::2, :], turned[..., 1::2, :]), dim=-2)
+
+
+@both
+@pytest.mark.parametrize("shared", [True, False])
+def test_deepseek_v32_and_glm5_choose_their_keys(eager: bool, shared: bool) -> None:
+    cls, config = ((transformers.GlmMoeDsaForCausalLM, transformers.GlmMoeDsaConfig) if shared
+                   else (transformers.DeepseekV32ForCausalLM, transformers.DeepseekV32Config))
+    theirs = twin(cls, config(
+        vocab_size=VOCAB, hidden_size=30, intermediate_size=37, num_hidden_layers=2, num_attention_heads=3,
+        num_key_value_heads=3, kv_lora_rank=14, q_lora_rank=26, qk_rope_head_dim=6, qk_nope_head_dim=12, v_head_dim=10,
+        first_k_dense_replace=2, index_topk=4, index_n_heads=13, index_head_dim=8, max_position_embeddings=29,
+        rms_norm_eps=1e-5, pad_token_id=0, bos_token_id=0, eos_token_id=0,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        **({"indexer_types": ["full", "shared"]} if shared else {}),
+    ))
+    attention = r"model\.layers\.(\d+)\.self_attn\."
+    weights = renamed(dict(theirs.named_parameters()), [
+        (attention + r"indexer\.wq_b\.(.*)", r"layers.\1.attention.indexer.q.\2"),
+        (attention + r"indexer\.wk\.(.*)", r"layers.\1.attention.indexer.k.\2"),
+        (attention + r"indexer\.weights_proj\.(.*)", r"layers.\1.attention.indexer.weights.\2"),
+        (attention + r"indexer\.k_norm\.(.*)", r"layers.\1.attention.indexer.k_norm.\2"),
+        (attention + r"kv_a_proj_with_mqa\.(.*)", r"layers.\1.attention.kv_down.\2"),
+        (attention + r"([qk]v?)_a_layernorm\.(.*)", r"layers.\1.attention.\2_norm.\3"),
+        (attention + r"([qk]v?)_a_proj\.(.*)", r"layers.\1.attention.\2_down.\3"),
+        (attention + r"([qk]v?)_b_proj\.(.*)", r"layers.\1.attention.\2_up.\3"), *LLAMA_NAMES,
+    ])
+    for name, weight in weights.items():
+        if name.endswith("kv_down.weight"):
+            weights[name] = halved(weight, 6)
+        elif name.endswith("q_up.weight"):
+            weights[name] = halved(weight.unflatten(0, (3, 18)), 6).flatten(0, 1)
+        elif shared and re.search(r"indexer\.(q|k|k_norm)\.", name):  # GLM-5 pairs the indexer's columns as well
+            rows = weight.view(-1, 8, *weight.shape[1:]) if weight.dim() > 1 else weight.view(1, 8, 1)
+            turned = torch.cat((rows[:, 0:6:2], rows[:, 1:6:2], rows[:, 6:]), dim=1)
+            weights[name] = turned.reshape(weight.shape)
+    chosen = {"kind": "mla", "heads": 3, "q_rank": 26, "kv_rank": 14, "nope_dim": 12, "rope_dim": 6, "value_dim": 10,
+              "chosen": 4, "indexer": {"heads": 13, "head_dim": 8}}
+    groups = None
+    if shared:
+        weights = {re.sub(r"layers\.([01])\.", r"layers.0.\1.0.", name): weight for name, weight in weights.items()}
+        groups = [{"blocks": [{}, {"attention": {"indexer": None}}]}]
+    model = spec(
+        d_model=30, position={"kind": "rope"}, norm={"kind": "rmsnorm"}, head={"kind": "lm", "tied": False},
+        attention=chosen, feed_forward={"d_ff": 37, "activation": "silu", "gated": True}, groups=groups,
     )
     tokens = ids(2, 13)
     check(model, weights, lambda: theirs(tokens).logits, tokens, eager=eager)
@@ -259,8 +313,49 @@ def test_gpt_oss_attention_has_sinks(eager: bool, window: int | None) -> None:
         layers=1, d_model=30, position={"kind": "rope"}, norm={"kind": "rmsnorm"},
         attention={"heads": 6, "kv_heads": 2, "head_dim": 10, "bias": True, "sinks": True, "window": window},
     )
+    check_attention(theirs, model, eager=eager)
+
+
+@both
+@pytest.mark.parametrize("sliding", [True, False])
+def test_mimo_has_narrow_values(eager: bool, sliding: bool) -> None:
+    kind = "sliding_attention" if sliding else "full_attention"
+    theirs = twin(transformers.MiMoV2FlashForCausalLM, transformers.MiMoV2FlashConfig(
+        vocab_size=VOCAB, hidden_size=30, intermediate_size=37, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=1, head_dim=12, v_head_dim=10, sliding_window=5, layer_types=[kind],
+        attention_value_scale=None, max_position_embeddings=29, pad_token_id=0, bos_token_id=0, eos_token_id=0,
+        rope_parameters={kind: {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}},
+    ))
+    model = spec(
+        layers=1, d_model=30, position={"kind": "rope", "dim": 6}, norm={"kind": "rmsnorm"},
+        attention={"heads": 4, "kv_heads": 2 if sliding else 1, "head_dim": 12, "value_dim": 10, "sinks": sliding,
+                   "window": 5 if sliding else None},
+    )
+    check_attention(theirs, model, eager=eager)
+
+
+@both
+@pytest.mark.parametrize("over", ["head", "channel"])
+def test_laguna_has_softplus_gates(eager: bool, over: str) -> None:
+    theirs = twin(transformers.LagunaForCausalLM, transformers.LagunaConfig(
+        vocab_size=VOCAB, hidden_size=30, intermediate_size=37, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=10, gating=f"per-{'head' if over == 'head' else 'element'}",
+        max_position_embeddings=29, pad_token_id=0, bos_token_id=0, eos_token_id=0, rms_norm_eps=1e-5,
+        rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": 10000.0}},
+    ))
+    model = spec(
+        layers=1, d_model=30, position={"kind": "rope"}, norm={"kind": "rmsnorm"},
+        attention={"heads": 4, "kv_heads": 2, "head_dim": 10, "qk_norm": {"over": "head"}, "output_gate": True,
+                   "gate_over": over, "gate_activation": "softplus"},
+    )
+    check_attention(theirs, model, eager=eager)
+
+
+def check_attention(theirs: Any, model: Model, *, eager: bool) -> None:
+    """The first attention alone, on what the library's read in a run of its model."""
     attention = build(model, length=29, eager=eager, dtype=torch.float64).eval().layers[0].attention
-    names = [("sinks", "core.sinks"), (r"([qkvo])_proj\.(.*)", r"\1.\2")]
+    names = [("sinks", "core.sinks"), (r"g_proj\.(.*)", r"gate.\1"), (r"([qkvo])_proj\.(.*)", r"\1.\2"),
+             (r"([qk]_norm\..*)", r"\1")]
     attention.load_state_dict(renamed(dict(theirs.model.layers[0].self_attn.named_parameters()), names), strict=True)
     seen: dict[str, Any] = {}
 

@@ -402,3 +402,90 @@ def test_bert_pretraining_has_a_second_head() -> None:
         torch.testing.assert_close(
             root(tokens).extra[0], theirs(tokens).seq_relationship_logits, atol=1e-10, rtol=0
         )
+
+
+MPNET_NAMES = [
+    (r"encoder\.relative_attention_bias\.(.*)", r"relative_bias.\1"),
+    (r"encoder\.layer\.(\d+)\.attention\.attn\.([qkvo])\.(.*)", r"layers.\1.attention.\2.\3"),
+    (r"encoder\.layer\.(\d+)\.attention\.LayerNorm\.(.*)", r"layers.\1.attention_norm.\2"),
+    *BERT_NAMES,
+]
+
+
+def test_mpnet_adds_positions_and_biases_scores_by_distance() -> None:
+    sizes = {name: value for name, value in BERT_SIZES.items() if name != "type_vocab_size"}
+    theirs = twin(transformers.MPNetModel, transformers.MPNetConfig(**sizes))
+    weights = renamed(dict(theirs.named_parameters()), MPNET_NAMES)
+    # The first token stands in the third row: the first two are for padding.
+    weights["position_embedding.weight"] = weights["position_embedding.weight"].roll(-2, 0)
+    model = spec(**DEBERTA_SPEC, position={"kind": "relative", "buckets": 32, "absolute": 29}, pooler=True,
+                 head={"kind": "none"})
+    tokens = torch.randint(2, VOCAB, (2, 23))
+    check(model, weights, lambda: theirs(tokens).last_hidden_state, tokens, eager=True, result="hidden")
+
+
+def test_ernie_has_a_table_of_tasks() -> None:
+    theirs = twin(transformers.ErnieModel, transformers.ErnieConfig(**BERT_SIZES, use_task_id=True))
+    names = [(r"embeddings\.task_type_embeddings\.(.*)", r"task_embedding.\1"), *BERT_NAMES]
+    model = spec(**BERT_SPEC, task_types=3, pooler=True, head={"kind": "none"})
+    tokens = ids(2, 13)
+    check(model, renamed(dict(theirs.named_parameters()), names), lambda: theirs(tokens).last_hidden_state, tokens,
+          eager=True, result="hidden")
+
+
+def test_rembert_has_a_wide_output() -> None:
+    theirs = twin(transformers.RemBertForMaskedLM, transformers.RemBertConfig(
+        **BERT_SIZES, input_embedding_size=8, output_embedding_size=13))
+    weights = {name.removeprefix("rembert."): weight for name, weight in theirs.named_parameters()}
+    names = [
+        (r"encoder\.embedding_hidden_mapping_in\.(.*)", r"embedding_projection.\1"),
+        (r"cls\.predictions\.dense\.(.*)", r"head_transform.dense.\1"),
+        (r"cls\.predictions\.LayerNorm\.(.*)", r"head_transform.norm.\1"),
+        (r"cls\.predictions\.decoder\.(.*)", r"head.\1"), *BERT_NAMES,
+    ]
+    model = spec(**BERT_SPEC, embedding_dim=8, head={
+        "kind": "lm", "tied": False, "bias": True, "transform": {"norm": {"eps": 1e-12}, "width": 13},
+    })
+    tokens = ids(2, 13)
+    check(model, renamed(weights, names), lambda: theirs(tokens).logits, tokens, eager=True)
+
+
+def test_eurobert_averages_logits() -> None:
+    theirs = twin(transformers.EuroBertForSequenceClassification, transformers.EuroBertConfig(
+        vocab_size=VOCAB, hidden_size=24, num_hidden_layers=LAYERS, num_attention_heads=3, intermediate_size=37,
+        num_labels=5, pad_token_id=0, rms_norm_eps=1e-5, rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+    ))
+    weights = {name.removeprefix("model."): weight for name, weight in theirs.named_parameters()}
+    names = [
+        (r"embed_tokens\.(.*)", r"token_embedding.\1"), (r"norm\.(.*)", r"final_norm.\1"),
+        (LAYER + r"self_attn\.([qkvo])_proj\.(.*)", r"layers.\1.attention.\2.\3"),
+        (LAYER + r"mlp\.(up|gate|down)_proj\.(.*)", r"layers.\1.feed_forward.\2.\3"),
+        (LAYER + r"input_layernorm\.(.*)", r"layers.\1.attention_norm.\2"),
+        (LAYER + r"post_attention_layernorm\.(.*)", r"layers.\1.feed_forward_norm.\2"),
+        (r"dense\.(.*)", r"head_transform.dense.\1"), (r"classifier\.(.*)", r"head.\1"),
+    ]
+    model = spec(
+        architecture="encoder-only", d_model=24, attention={"heads": 3}, position={"kind": "rope"},
+        norm={"kind": "rmsnorm"}, feed_forward={"d_ff": 37, "activation": "silu", "gated": True},
+        head={"kind": "classifier", "labels": 5, "of": "votes", "transform": {"norm": None}},
+    )
+    tokens = ids(2, 13)
+    check(model, renamed(weights, names), lambda: theirs(tokens).logits, tokens, eager=True)
+
+
+def test_esm_keeps_a_regression_beside_its_forward_pass() -> None:
+    sizes = {name: value for name, value in BERT_SIZES.items() if name != "type_vocab_size"}
+    theirs = twin(transformers.EsmModel, transformers.EsmConfig(**sizes, emb_layer_norm_before=True))
+    names = [
+        (r"contact_head\.regression\.(.*)", r"contact_head.\1"),
+        (r"embeddings\.layer_norm\.(.*)", r"embedding_norm.\1"),
+        (r"encoder\.emb_layer_norm_after\.(.*)", r"final_norm.\1"),
+        (LAYER + r"attention\.LayerNorm\.(.*)", r"layers.\1.attention_norm.\2"),
+        (LAYER + r"LayerNorm\.(.*)", r"layers.\1.feed_forward_norm.\2"), *BERT_NAMES,
+    ]
+    weights = renamed(dict(theirs.named_parameters()), names)
+    weights["position_embedding.weight"] = weights["position_embedding.weight"].roll(-1, 0)  # a row for padding
+    model = spec(**DEBERTA_SPEC | {"norm": {"eps": 1e-12}, "final_norm": True}, position={"kind": "learned"},
+                 pooler=True, contact_head=True, head={"kind": "none"})
+    tokens = torch.randint(1, VOCAB, (2, 23))
+    check(model, weights, lambda: theirs(tokens).last_hidden_state, tokens, eager=True, result="hidden")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from txcalc.count.scores import is_fused
 from txcalc.count.states import RECIPES
 from txcalc.document import Part
+from txcalc.spec.facts import chooses_keys
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
 
@@ -54,6 +55,9 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
         rows.append(("kv-block", f"a paged engine's cache: whole blocks of {workload.kv_block} tokens that hold one "
                                  "still needed, for each sequence and layer; recurrent states are not paged",
                      "--kv-block"))
+    if chooses_keys(spec):
+        rows.append(("indexer", "an indexer scores every key for each query, without a gradient; the keys that it "
+                                "passes over are masked", None))
     if workload.attention == "flash" and "relative" in _positions(spec):
         rows.append(("relative-bias", "a learned relative bias needs the scores' gradient, "
                                       "so its attention is eager", None))

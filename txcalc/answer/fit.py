@@ -69,10 +69,12 @@ def _check_positions(spec: Model, field: str, stack: Stack, tokens: int) -> None
         return
     if position.kind == "learned":
         size = min(position.size, spec.context)
+    elif (position.kind == "relative" or position.kind == "disentangled") and position.absolute is not None:
+        size = min(position.absolute, spec.context)
     elif position.kind == "sinusoidal" and position.stored:
         size = position.size
     else:
         return
     if tokens > size:
-        kind = "learned" if position.kind == "learned" else "stored"
+        kind = "stored" if position.kind == "sinusoidal" else "learned"
         raise SpecError(f"{tokens:,} tokens, but {spec.name} has {size:,} {kind} positions", field=field)

@@ -11,7 +11,14 @@ from txcalc.answer.fit import fit
 from txcalc.count.layer import alone, attention_layers
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal
-from txcalc.spec.inputs import FrameInput, LearnedPosition, PatchInput, SinusoidalPosition
+from txcalc.spec.inputs import (
+    DisentangledPosition,
+    FrameInput,
+    LearnedPosition,
+    PatchInput,
+    RelativePosition,
+    SinusoidalPosition,
+)
 from txcalc.spec.model import Model, Stack
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
@@ -108,7 +115,12 @@ def _roomy(spec: Model) -> Model:
 
 
 def _roomy_stack(stack: S) -> S:
-    if not isinstance(stack.position, LearnedPosition | SinusoidalPosition):
-        return stack
-    position = stack.position.model_copy(update={"size": _ENDLESS})
+    match stack.position:
+        case LearnedPosition() | SinusoidalPosition():
+            name = "size"
+        case RelativePosition(absolute=int()) | DisentangledPosition(absolute=int()):
+            name = "absolute"
+        case _:
+            return stack
+    position = stack.position.model_copy(update={name: _ENDLESS})
     return stack.model_copy(update={"position": position})

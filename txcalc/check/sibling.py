@@ -14,11 +14,11 @@ from txcalc.spec.model import Model
 
 SMALL: Final[dict[str, int]] = {
     "vocab": 101, "d_model": 30, "context": 64, "size": 67, "d_ff": 37, "shared_d_ff": 19, "head_dim": 10,
-    "experts": 5, "window": 5, "chunk": 6, "token_types": 3, "embedding_dim": 13, "buckets": 7, "labels": 11,
-    "q_rank": 26, "kv_rank": 14, "nope_dim": 12, "rope_dim": 6, "value_dim": 10, "state": 9, "key_dim": 8, "conv": 3,
-    "image": 12, "patch": 4, "bins": 17, "length": 23, "max_distance": 20, "tokens": 1, "absolute": 71,
-    "source_vocab": 89, "width": 16, "pair_labels": 2, "channels": 3, "inner": 22,
-    "rank": 7, "kernel": 5, "pieces": 2,
+    "experts": 5, "window": 5, "chunk": 6, "token_types": 3, "task_types": 4, "embedding_dim": 13, "buckets": 7,
+    "labels": 11, "q_rank": 26, "kv_rank": 14, "nope_dim": 12, "rope_dim": 6, "value_dim": 10, "state": 9, "key_dim": 8,
+    "conv": 3, "image": 12, "patch": 4, "bins": 17, "length": 23, "max_distance": 20, "tokens": 1,
+    "absolute": 71, "source_vocab": 89, "width": 16, "pair_labels": 2, "channels": 3, "inner": 22,
+    "rank": 7, "kernel": 5, "pieces": 2, "chosen": 8,
 }
 """What each size becomes; other sizes are derived below or kept (they are small counts already)."""
 
@@ -62,6 +62,8 @@ def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:
         group = data["heads"] // data["kv_heads"]
         kv_heads = min(data["kv_heads"], 2)
         out |= {"kv_heads": kv_heads, "heads": kv_heads * min(group, 3)}
+        if data["value_dim"] is not None:
+            out["value_dim"] = 7  # other than a head's
     elif "heads" in data:
         out["heads"] = min(data["heads"], 3)
     if "state" in data and "groups" in data:

@@ -106,11 +106,11 @@ def _instantiate(config: dict[str, Any]) -> Any:
 
 
 def _cache_bytes(cache: Any) -> int:
-    """Bytes of every key, value and state that the library's cache object holds."""
+    """Bytes of every key, value and state that the library's cache object holds, indexers' keys among them."""
     names = ("self_attention_cache", "cross_attention_cache")
     parts = [getattr(cache, name) for name in names if hasattr(cache, name)] or [cache]
     layers = [layer for part in parts for layer in part.layers]
-    tensors = [getattr(layer, name, None) for layer in layers for name in ("keys", "values")]
+    tensors = [getattr(layer, name, None) for layer in layers for name in ("keys", "values", "indexer_keys")]
     for layer in layers:
         tensors += [x for name in ("conv_states", "recurrent_states") for x in getattr(layer, name, {}).values()]
     return sum(x.numel() * x.element_size() for x in tensors if x is not None)

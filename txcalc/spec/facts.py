@@ -24,6 +24,12 @@ def located_blocks(stack: Stack) -> list[tuple[tuple[str | int, ...], Sublayers]
     ]
 
 
+def chooses_keys(stack: Stack) -> bool:
+    """Whether an indexer chooses the keys of some layer."""
+    attentions = (block.attention for _, block in located_blocks(stack))
+    return any(each is not None and each.kind == "mla" and each.indexer is not None for each in attentions)
+
+
 def first_attention(stack: Stack) -> AnyAttention:
     """The first attention in the stack, after whose heads go the weights that all of its layers share."""
     return next(block.attention for _, block in located_blocks(stack) if block.attention is not None)

@@ -98,6 +98,7 @@ class RelativePosition(Spec):
     buckets: Size = 32
     max_distance: Size = 128
     per_layer: Flag = Field(default=False, description="one table per layer instead of one per stack")
+    absolute: Size | None = Field(default=None, description="rows of a learned absolute table that is added as well")
 
 
 class DisentangledPosition(Spec):
@@ -153,6 +154,7 @@ class HeadTransform(Spec):
     activation: Activation = "gelu"
     bias: Flag = True
     norm: Norm | None = Norm()
+    width: Size | None = Field(default=None, description="default: as wide as the token table, or as its input")
 
 
 class Maxout(Spec):
@@ -179,6 +181,8 @@ class LMHead(Spec):
     def _check(self) -> LMHead:
         if self.transform is not None and self.maxout is not None:
             raise FieldError(("maxout",), "a head has a transform or a maxout layer before it, not both")
+        if self.tied and self.transform is not None and self.transform.width is not None:
+            raise FieldError(("transform", "width"), "a tied head is as wide as the token table: leave it out")
         return self
 
 
@@ -186,12 +190,13 @@ class ClassifierHead(Spec):
     """A projection to ``labels`` classes: of one vector per sequence, or of every position.
 
     ``first``: the pooled vector where there is a pooler, else the first position. ``first+mean``: both side by side.
+    ``votes``: every position, and then the mean of their logits (EuroBERT, arXiv 2503.05500).
     """
 
     kind: Literal["classifier"]
     labels: Size
     bias: Flag = True
-    of: Literal["first", "all", "mean", "first+mean"] = "first"
+    of: Literal["first", "all", "mean", "first+mean", "votes"] = "first"
     transform: HeadTransform | None = None
     copies: Size = Field(default=1, description="heads side by side, each on its own class token (DeiT)")
 

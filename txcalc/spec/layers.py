@@ -76,6 +76,7 @@ class Attention(Spec):
     heads: Size
     kv_heads: Size = Field(default=None, description="default: heads")  # type: ignore[assignment]
     head_dim: Size = Field(default=None, description="default: d_model / heads")  # type: ignore[assignment]
+    value_dim: Size | None = Field(default=None, description="width of a head's values, if not head_dim")
     bias: AttentionBias = AttentionBias()
     window: Size | None = Field(default=None, description="sliding window: keys each query sees, itself included")
     cached: Literal["window", "all"] = Field(default="window", description="all: a full window drops nothing cached")
@@ -87,6 +88,8 @@ class Attention(Spec):
     sinks: Flag = Field(default=False, description="one learned logit per head that takes part in the softmax")
     output_gate: Flag = Field(default=False, description="the context is multiplied by sigmoid(gate(x))")
     inner_norm: Norm | None = Field(default=None, description="a norm on what the output projection reads")
+    gate_over: Literal["channel", "head"] = Field(default="channel", description="head: one gate for each head")
+    gate_activation: Literal["sigmoid", "softplus"] = "sigmoid"
 
     @model_validator(mode="before")
     @classmethod
@@ -102,7 +105,22 @@ class Attention(Spec):
                              f"use one of {resolve.divisors(self.heads)}")
         if self.window is not None and self.chunk is not None:
             raise FieldError(("chunk",), "attention has a window or chunks, not both")
+        if self.value_dim == self.head_dim:
+            raise FieldError(("value_dim",), f"{self.value_dim} is head_dim: leave it out")
+        for name in ("gate_over", "gate_activation"):
+            if not self.output_gate and getattr(self, name) != type(self).model_fields[name].default:
+                raise FieldError((name,), "needs output_gate: true")
         return self
+
+
+class Indexer(Spec):
+    """What chooses the keys of sparse attention: small heads that score all of them (arXiv 2512.02556 section 2.1).
+
+    Queries come from the query latent; one key per token, normed, is shared by the heads and cached.
+    """
+
+    heads: Size
+    head_dim: Size
 
 
 class MLA(Spec):
@@ -121,6 +139,20 @@ class MLA(Spec):
     value_dim: Size
     bias: Flag = Field(default=False, description="on the projections down to the latents, and on the output")
     scale: Positive | None = Field(default=None, description="softmax scale; default 1/sqrt(nope_dim + rope_dim)")
+    chosen: Size | None = Field(default=None, description="sparse: the most keys that a query attends to")
+    indexer: Indexer | None = Field(default=None, description="chooses them; none: they are those of a layer before")
+
+    @model_validator(mode="after")
+    def _check(self) -> MLA:
+        if self.indexer is None:
+            return self
+        if self.chosen is None:
+            raise FieldError(("chosen",), "an indexer needs to know how many keys")
+        if self.q_rank is None:
+            raise FieldError(("q_rank",), "an indexer reads the query latent")
+        if self.indexer.head_dim < self.rope_dim:
+            raise FieldError(("indexer", "head_dim"), f"{self.indexer.head_dim} is less than rope_dim {self.rope_dim}")
+        return self
 
 
 AnyAttention = Annotated[

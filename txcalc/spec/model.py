@@ -33,7 +33,7 @@ from txcalc.spec.inputs import (
     TokenInput,
     TransformerXLPosition,
 )
-from txcalc.spec.layers import AnyAttention, Attention, BlockNorm, Convolution, FeedForward, Recurrent
+from txcalc.spec.layers import MLA, AnyAttention, Attention, BlockNorm, Convolution, FeedForward, Recurrent
 from txcalc.spec.quantization import Quantization
 
 Architecture = Literal["decoder-only", "encoder-only", "encoder-decoder"]
@@ -111,7 +111,12 @@ class Stack(Sublayers):
                 raise FieldError(("layers",), f"the groups hold {total} layers, not {self.layers}")
             if self.share_layers:
                 raise FieldError(("share_layers",), "layers that differ cannot share one set of weights")
+        indexed = False
         for path, block in located_blocks(self):
+            if isinstance(block.attention, MLA):
+                indexed = indexed or block.attention.indexer is not None
+                if block.attention.chosen is not None and not indexed:
+                    raise FieldError((*path, "attention", "indexer"), "no layer before this one has one")
             if block.attention is None and block.recurrent is None and block.feed_forward is None:
                 raise FieldError((*path, "attention"), "a block needs attention, recurrent or feed_forward")
             if isinstance(self.position, TransformerXLPosition) and block.attention is not None:
@@ -171,6 +176,7 @@ class Model(Stack):
     d_model: Size = Field(description="width of what the first layer reads; layers without a residual may change it")
     context: Size = Field(description="the longest sequence the model was made for, in tokens")
     token_types: Count = Field(default=0, description="rows of the token type (segment) table; 0 for none")
+    task_types: Count = Field(default=0, description="rows of a task type table beside it (ERNIE 2.0); 0 for none")
     embedding_dim: Size | None = Field(default=None, description="factorised embeddings: width before projection")
     embedding_projection: Literal["sum", "tokens"] = Field(
         default="sum",
@@ -180,8 +186,12 @@ class Model(Stack):
     embedding_scale: Flag = Field(default=False, description="token embeddings times sqrt(d_model)")
     encoder: Stack | None = Field(default=None, description="fields left out are taken from the decoder")
     source_vocab: Size | None = Field(default=None, description="rows of the encoder's own token table; none: shared")
+    unread_table: Flag = Field(default=False, description="a third token table, read by nothing (BART's, when untied)")
     tower: Tower | None = Field(default=None, description="a second stack, for images")
     pooler: Pooler | None = Field(default=None, description="true: dense and tanh on the first position (BERT)")
+    contact_head: Flag = Field(
+        default=False, description="a regression on the attention maps of all layers (ESM), beside the forward pass"
+    )
     head: Head = LMHead()
     quantization: Quantization | None = Field(
         default=None, description="how a checkpoint packs the weights; changes their bytes and nothing else"
@@ -232,3 +242,7 @@ class Model(Stack):
             raise FieldError(("pooler",), "head.pair_labels needs one")
         if self.source_vocab is not None and self.encoder is None:
             raise FieldError(("source_vocab",), "needs architecture: encoder-decoder")
+        if self.unread_table and self.source_vocab is None:
+            raise FieldError(("unread_table",), "needs source_vocab: stacks that share a table both read it")
+        if self.contact_head and (self.groups is not None or self.attention is None):
+            raise FieldError(("contact_head",), "needs attention, and layers that are alike")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.trace import ops
 from txcalc.trace.distances import distance_scores, keeps_inputs
+from txcalc.trace.indexer import choose_keys
 from txcalc.trace.record import Cache, Number, Role, Tensor, Trace
 from txcalc.trace.sizes import least, visible_pairs
 
@@ -45,7 +46,7 @@ def self_attention(
     with t.scope("attention", component=True):
         if spec.kind == "mla":
             span = _span(t, n, past, causal=causal)
-            y = _latent(t, spec, x, span, cached=cached)
+            y = _latent(t, spec, x, span, cached=cached, pairs=_chosen_pairs(t, spec, span, past, causal=causal))
         else:
             span = _span(t, n, past, causal=causal, window=spec.window, chunk=spec.chunk)
             if position is not None and position.kind == "relative" and position.per_layer:
@@ -103,8 +104,12 @@ def _cache(spec: Attention, position: Position | None, span: Span, tokens: Numbe
     return Cache("self", _kv_width(spec), span.held, batch, layout="window", end=tokens)
 
 
+def _value_dim(spec: Attention) -> Number:
+    return spec.head_dim if spec.value_dim is None else spec.value_dim
+
+
 def _kv_width(spec: Attention) -> Number:
-    return 2 * spec.kv_heads * spec.head_dim
+    return spec.kv_heads * (spec.head_dim + _value_dim(spec))
 
 
 def _span(
@@ -126,11 +131,12 @@ def _heads(
 ) -> Tensor:
     """Multi-head, grouped-query or multi-query attention. ``position`` is None across stacks."""
     *_, d = x.shape
-    width, kv_width = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-    q = ops.linear(t, "q", x, width, bias=spec.bias.q)
-    gate = ops.linear(t, "gate", x, width, bias=spec.bias.q) if spec.output_gate else None
-    k = ops.linear(t, "k", source, kv_width, bias=spec.bias.k)
-    v = ops.linear(t, "v", source, kv_width, bias=spec.bias.v)
+    value_dim = _value_dim(spec)
+    context_width, gates = spec.heads * value_dim, spec.heads * (value_dim if spec.gate_over == "channel" else 1)
+    q = ops.linear(t, "q", x, spec.heads * spec.head_dim, bias=spec.bias.q)
+    gate = ops.linear(t, "gate", x, gates, bias=spec.bias.q) if spec.output_gate else None
+    k = ops.linear(t, "k", source, spec.kv_heads * spec.head_dim, bias=spec.bias.k)
+    v = ops.linear(t, "v", source, spec.kv_heads * value_dim, bias=spec.bias.v)
     if spec.qk_norm is not None:
         q = _head_norm(t, "q_norm", q, spec.qk_norm, spec.heads, spec.head_dim)
         k = _head_norm(t, "k_norm", k, spec.qk_norm, spec.kv_heads, spec.head_dim)
@@ -142,32 +148,46 @@ def _heads(
     if position is not None and position.kind == "transformer-xl":
         q, by_distance = distance_scores(t, spec, position, q, d, span)
     biased = position is not None and position.kind in ("relative", "disentangled", "transformer-xl")
-    scored = biased or spec.softcap is not None or spec.sinks
+    scored = biased or spec.softcap is not None or spec.sinks or (
+        spec.value_dim is not None and not _fuses_unequal(t))
     with t.scope("core"):
         if t.workload.attention == "eager" or scored:
             y = _eager_core(t, q, k, v, spec.heads, span, cache, softcap=spec.softcap is not None, sinks=spec.sinks,
-                            by_distance=by_distance)
+                            by_distance=by_distance, context_width=context_width)
         else:
-            y = _flash_core(t, q, k, v, spec.heads, span, cache)
+            y = _flash_core(t, q, k, v, spec.heads, span, cache, context_width=context_width)
     if gate is not None:
-        y = ops.multiply(t, "gated", y, ops.activation(t, "gate_activation", gate, "sigmoid"))
+        y = ops.multiply(t, "gated", y, ops.activation(t, "gate_activation", gate, spec.gate_activation))
     if spec.inner_norm is not None:
         y = ops.norm(t, "inner_norm", y, spec.inner_norm)
     return ops.linear(t, "o", y, d, bias=spec.bias.o)
 
 
-def _latent(t: Trace, spec: MLA, x: Tensor, span: Span, *, cached: bool) -> Tensor:
+def _chosen_pairs(t: Trace, spec: MLA, span: Span, past: Number, *, causal: bool) -> Number:
+    """As many as in a window of the chosen keys, wherever those stand."""
+    if spec.chosen is None or t.workload.masked != "skipped":
+        return span.pairs
+    if not causal:
+        return span.queries * least(span.keys, spec.chosen)
+    return visible_pairs(span.queries, past, causal=True, window=spec.chosen)
+
+
+def _latent(t: Trace, spec: MLA, x: Tensor, span: Span, *, cached: bool, pairs: Number) -> Tensor:
     """Queries, keys and values through latents; the key-value latent and the rotary key are what is cached.
 
     Cached latents are expanded to keys and values of all heads in every run, as PyTorch implementations do.
     """
     b, n, d = x.shape
     h, qk_dim = spec.heads, spec.nope_dim + spec.rope_dim
+    cached_width = spec.kv_rank + spec.rope_dim
     if spec.q_rank is None:
         q = ops.linear(t, "q", x, h * qk_dim)
     else:
-        q = ops.rms_norm(t, "q_norm", ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias))
-        q = ops.linear(t, "q_up", q, h * qk_dim)
+        q_latent = ops.rms_norm(t, "q_norm", ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias))
+        q = ops.linear(t, "q_up", q_latent, h * qk_dim)
+        if spec.indexer is not None:
+            choose_keys(t, spec.indexer, x, q_latent, span.keys, span.pairs, span.reach)
+            cached_width += spec.indexer.head_dim
     down = ops.linear(t, "kv_down", x, spec.kv_rank + spec.rope_dim, bias=spec.bias)
     latent = ops.rms_norm(t, "kv_norm", down.view(b, n, spec.kv_rank))
     latent = latent.view(b, span.keys, spec.kv_rank)
@@ -175,13 +195,18 @@ def _latent(t: Trace, spec: MLA, x: Tensor, span: Span, *, cached: bool) -> Tens
     q = t.tensor(*q.shape, label="rotated q")
     k = t.tensor(b, span.keys, h * qk_dim, label="keys with rotary part")
     v = t.tensor(b, span.keys, h * spec.value_dim, label="values")
-    cache = Cache("self", spec.kv_rank + spec.rope_dim, span.held, b, layout="latent") if cached else None
-    # Values narrower than keys: only CUDA has a kernel for them that makes no N x N tensor.
-    fused = t.workload.attention == "flash" and t.workload.device == "cuda"
+    cache = Cache("self", cached_width, span.held, b, layout="latent") if cached else None
+    # What an indexer chose is a mask of its own for every sequence, which no flash kernel of PyTorch takes.
+    fused = t.workload.attention == "flash" and _fuses_unequal(t) and spec.chosen is None
     with t.scope("core"):
         core = _flash_core if fused else _eager_core
-        y = core(t, q, k, v, h, span, cache, context_width=h * spec.value_dim)
+        y = core(t, q, k, v, h, span._replace(pairs=pairs), cache, context_width=h * spec.value_dim)
     return ops.linear(t, "o", y, d, bias=spec.bias)
+
+
+def _fuses_unequal(t: Trace) -> bool:
+    """Values of another width than keys: only CUDA has a kernel for them that makes no N x N tensor."""
+    return t.workload.device == "cuda"
 
 
 def _eager_core(

@@ -51,6 +51,9 @@ def embed(t: Trace, spec: Model, stack: Stack, x: Tensor) -> Tensor:
     if reads_tokens and spec.token_types:
         types = t.tensor(b, n, role=Role.INDEX, label="token types")
         x = ops.add(t, x, ops.embedding(t, "type_embedding", types, spec.token_types, width))
+    if reads_tokens and spec.task_types:
+        tasks = t.tensor(b, n, role=Role.INDEX, label="task types")
+        x = ops.add(t, x, ops.embedding(t, "task_embedding", tasks, spec.task_types, width))
     if stack.embedding_norm:
         x = ops.norm(t, "embedding_norm", x, stack.norm)
     x = ops.dropout(t, "embedding_dropout", x)
@@ -70,7 +73,7 @@ def _positions(t: Trace, stack: Stack, x: Tensor) -> Tensor:
     rows: Number
     if position.kind == "learned":
         rows = position.size
-    elif position.kind == "disentangled" and position.absolute is not None:
+    elif (position.kind == "disentangled" or position.kind == "relative") and position.absolute is not None:
         rows = position.absolute
     else:
         return x

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.spec.facts import embedding_width
+from txcalc.spec.facts import embedding_width, first_attention
 from txcalc.trace import ops
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.feedforward import feed_forward
@@ -32,6 +32,9 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
         x = ops.linear(t, "output_projection", x, spec.embedding_dim)
     b, _, d = x.shape
     pooled = x.view(b, d) if spec.pooler is None else pool(t, spec.pooler, x, spec.norm)
+    if spec.contact_head:
+        maps = spec.layers * first_attention(spec).heads
+        t.op("contact_head", "linear", weights={"weight": (1, maps), "bias": (1,)})
     head = spec.head
     if head.kind == "classifier":
         logits = _classify(t, head, x, pooled)
@@ -93,6 +96,7 @@ def _pool_by_attention(t: Trace, spec: AttentionPooler, x: Tensor, norm: Norm) -
 
 
 def _transform(t: Trace, spec: HeadTransform, x: Tensor, width: Number) -> Tensor:
+    width = width if spec.width is None else spec.width
     with t.scope("head_transform", component=True):
         x = ops.activation(t, "activation", ops.linear(t, "dense", x, width, bias=spec.bias), spec.activation)
         return x if spec.norm is None else ops.norm(t, "norm", x, spec.norm)
@@ -109,13 +113,14 @@ def _maxout(t: Trace, spec: Maxout, x: Tensor) -> Tensor:
 
 def _classify(t: Trace, head: ClassifierHead, x: Tensor, pooled: Tensor) -> Tensor:
     b, _, d = x.shape
-    of = {"first": pooled, "all": x, "mean": _mean(t, x),
+    of = {"first": pooled, "all": x, "votes": x, "mean": _mean(t, x),
           "first+mean": t.tensor(b, 2 * d, label="first and mean")}[head.of]
     if head.transform is not None:
         *_, width = of.shape
         of = _transform(t, head.transform, of, width)
     with t.scope("", copies=head.copies, calls=head.copies):
-        return ops.linear(t, "head", of, head.labels, bias=head.bias, kind="head")
+        logits = ops.linear(t, "head", of, head.labels, bias=head.bias, kind="head")
+    return t.tensor(b, head.labels, label="mean of logits") if head.of == "votes" else logits
 
 
 def _contrast(t: Trace, head: ContrastiveHead, texts: Tensor, images: Tensor) -> Tensor:

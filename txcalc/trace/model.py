@@ -37,6 +37,8 @@ def trace(spec: Model, workload: Workload) -> Trace:
             memory = _stack(t, spec, spec.encoder, source, cached=False)
         shared = spec.encoder.input.kind == "tokens" and spec.source_vocab is None
         target = _input(t, spec, spec, workload.seq, tied=shared)
+        if spec.unread_table:
+            ops.parameter(t, "unread_table", spec.vocab, embedding_width(spec), kind="embedding")
         with t.scope("decoder"):
             x = _stack(t, spec, spec, target, cached=True, memory=memory)
     top(t, spec, x, images)

@@ -105,8 +105,8 @@ def rms_norm(
     return norm(t, name, x, _NormKind("rmsnorm", scale=scale, bias=False), weight_shape=weight_shape)
 
 
-def activation(t: Trace, name: str, x: Tensor, kind: Curve) -> Tensor:
-    """An elementwise nonlinearity. gelu and silu keep their input, relu, tanh and sigmoid their output."""
+def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]) -> Tensor:
+    """An elementwise nonlinearity. gelu, silu and softplus keep their input, relu, tanh and sigmoid their output."""
     if kind == "xielu":
         return _xielu(t, name, x)
     out = t.tensor(*x.shape, label=kind)

@@ -19,6 +19,7 @@ LETTERS: Final[dict[str, Letter]] = {
     "layers": Letter("L", "layers"),
     "repeat": Letter("L", "layers"),
     "token_types": Letter("T", "token types"),
+    "task_types": Letter("T_k", "task types"),
     "embedding_dim": Letter("e", "width of the token table"),
     "heads": Letter("h", "attention heads"),
     "kv_heads": Letter("g", "heads of keys and values"),
@@ -29,6 +30,7 @@ LETTERS: Final[dict[str, Letter]] = {
     "kv_rank": Letter("r", "key-value latent"),
     "nope_dim": Letter("k_n", "part of a head without position"),
     "rope_dim": Letter("k_r", "rotary part of a head"),
+    "chosen": Letter("k_c", "keys that a query attends to"),
     "value_dim": Letter("v", "width of a head's values"),
     "key_heads": Letter("H_k", "key heads of the recurrence"),
     "value_heads": Letter("H", "value heads of the recurrence"),
@@ -72,6 +74,8 @@ LETTERS: Final[dict[str, Letter]] = {
 
 SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("MoE", "d_ff"): Letter("f", "width of an expert"),
+    ("Indexer", "heads"): Letter("h_i", "heads of an indexer"),
+    ("Indexer", "head_dim"): Letter("k_i", "width of an indexer's head"),
     ("Mamba2", "heads"): Letter("H", "heads of the recurrence"),
     ("Mamba2", "head_dim"): Letter("P", "width of a recurrent head"),
     ("LightningAttention", "heads"): Letter("H", "heads of the recurrence"),
@@ -80,6 +84,7 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("KimiDelta", "head_dim"): Letter("P", "width of a recurrent head"),
     ("GatedDelta", "value_dim"): Letter("P", "width of a recurrent value"),
     ("AdditiveAttention", "width"): Letter("W_a", "width of additive attention"),
+    ("HeadTransform", "width"): Letter("W_t", "width before the output"),
     ("Maxout", "width"): Letter("W_m", "maxout units"),
     ("Convolution1D", "width"): Letter("K", "positions that a convolution sees"),
     ("Convolution1D", "channels"): Letter("Z", "channels of a convolution"),

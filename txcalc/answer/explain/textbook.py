@@ -88,6 +88,7 @@ def _gpt_like(run: Run) -> bool:
     return (
         _one_stack(spec) and isinstance(attention, Attention) and isinstance(feed, Dense) and not feed.gated
         and attention.kv_heads == attention.heads and attention.heads * attention.head_dim == spec.d_model
+        and attention.value_dim is None
         and feed.d_ff == 4 * spec.d_model and spec.norm.kind == "layernorm" and attention.qk_norm is None
         and spec.embedding_dim is None and {"L", "d", "h"} <= set(run.values)
     )
@@ -211,6 +212,7 @@ def _cache(*, per_token: bool) -> Finder:
     def find(run: Run, closed: Poly) -> Iterator[Candidate]:
         spec, w = run.spec, run.workload
         if not (_one_stack(spec) and isinstance(spec.attention, Attention) and spec.recurrent is None
+                and spec.attention.value_dim is None
                 and {"L", "h", "k"} <= set(run.values)) or keeps_inputs(spec.position):
             return
         lengths = [name for name in ("s", "p") if name in run.values]

@@ -123,7 +123,7 @@ _WEIGHTS: Final = {
 }
 _SPECIAL: Final = {
     ("attention", "kv_down"): "latent", ("attention", "position"): "distances",
-    ("attention", "by_distance"): "by_distance", ("feed_forward", "gate"): "gated",
+    ("attention", "by_distance"): "by_distance", ("attention", "mix"): "index", ("feed_forward", "gate"): "gated",
     ("recurrent", "hidden"): "cell", ("recurrent", "conv"): "convolution", ("recurrent", "out_proj"): "recurrent",
 }
 """Projections that only one kind of layer has; the last one found decides."""
@@ -137,6 +137,10 @@ _FLOPS: Final = {
     "by_distance": Basis(
         "attention with distances: the same once more, for the scores of queries and distances",
         "arXiv 1901.02860, section 3.3",
+    ),
+    "index": Basis(
+        "indexer: 2 × queries × keys × its width for scores, and 2 × queries × keys × its heads to add them up",
+        f"arXiv 2512.02556, equation 1; {_FLOP_COUNTER}, bmm",
     ),
     "router": Basis("router: 2 × rows × width × experts", f"{_FLOP_COUNTER}, mm"),
     "recurrence": Basis(
@@ -163,7 +167,8 @@ _CACHE: Final = {
     "self": Basis(
         "keys and values of every attention layer, for each token", "arXiv 1911.02150, section 3; arXiv 2305.13245"
     ),
-    "latent": Basis("one latent and one rotary key for all heads, for each token", "arXiv 2405.04434, section 2.1"),
+    "latent": Basis("one latent and one rotary key for all heads, for each token, and an indexer's key where there is "
+                    "one", "arXiv 2405.04434, section 2.1; arXiv 2512.02556, section 2.1"),
     "inputs": Basis("the input of every layer, for each token", "arXiv 1901.02860, section 3.2"),
     "cross": Basis("keys and values of the source, once for all tokens", "arXiv 1706.03762, section 3.2.3"),
     "source": Basis(

@@ -205,12 +205,14 @@ class LayerCache:
 
     attention: KeyValues = field(default_factory=KeyValues)
     latents: Growing = field(default_factory=Growing)
+    index: Growing = field(default_factory=Growing)
     recurrent: State = field(default_factory=State)
     cross_attention: KeyValues = field(default_factory=KeyValues)
 
     def bytes(self) -> int:
         """Bytes of all that this block keeps."""
-        return sum(part.bytes() for part in (self.attention, self.latents, self.recurrent, self.cross_attention))
+        parts = (self.attention, self.latents, self.index, self.recurrent, self.cross_attention)
+        return sum(part.bytes() for part in parts)
 
 
 class AttentionCore(nn.Module):
@@ -286,16 +288,20 @@ class Projections(nn.Module):
         self.heads, self.kv_heads = heads, kv_heads
         self.q = nn.Linear(d_model, heads * head_dim, bias=bias.q)
         self.k = nn.Linear(read, kv_heads * head_dim, bias=bias.k)
-        self.v = nn.Linear(read, kv_heads * head_dim, bias=bias.v)
-        self.o = nn.Linear(heads * head_dim, d_model, bias=bias.o)
-        self.gate = nn.Linear(d_model, heads * head_dim, bias=bias.q) if attention.output_gate else None
+        value_dim = attention.value_dim or head_dim
+        self.v = nn.Linear(read, kv_heads * value_dim, bias=bias.v)
+        self.o = nn.Linear(heads * value_dim, d_model, bias=bias.o)
+        self.gates = heads if attention.gate_over == "head" else heads * value_dim
+        self.gate = nn.Linear(d_model, self.gates, bias=bias.q) if attention.output_gate else None
+        self.open = torch.sigmoid if attention.gate_activation == "sigmoid" else F.softplus
         inner = attention.inner_norm
-        self.inner_norm = None if inner is None else Normalization(inner, heads * head_dim)
+        self.inner_norm = None if inner is None else Normalization(inner, heads * value_dim)
         self.norm_before_split = attention.qk_norm is not None and attention.qk_norm.over == "full"
         self.q_norm = _head_norm(attention.qk_norm, heads, head_dim)
         self.k_norm = _head_norm(attention.qk_norm, kv_heads, head_dim)
         self.core = AttentionCore(
-            attention.scale or head_dim**-0.5, options, attention.softcap, heads if attention.sinks else None
+            attention.scale or head_dim**-0.5, options, attention.softcap, heads if attention.sinks else None,
+            unequal=attention.value_dim is not None,
         )
         self.dropout = dropout_or_nothing(options.dropout)
 
@@ -322,7 +328,8 @@ class Projections(nn.Module):
         """Contexts (b, h, n, hd), side by side, gated and normed, to (b, n, d)."""
         context = context.transpose(1, 2).flatten(2)
         if self.gate is not None:
-            context = context * torch.sigmoid(self.gate(x))
+            gate = self.open(self.gate(x)).unsqueeze(-1)
+            context = (context.unflatten(-1, (self.gates, -1)) * gate).flatten(2)
         if self.inner_norm is not None:
             context = self.inner_norm(context)
         out: Tensor = self.dropout(self.o(context))

@@ -19,7 +19,7 @@ from txcalc.check.reference.attention import (
 from txcalc.check.reference.cells import Recurrence
 from txcalc.check.reference.disentangled import DisentangledAttention
 from txcalc.check.reference.distances import DistanceAttention, Distances
-from txcalc.check.reference.latent import LatentAttention
+from txcalc.check.reference.latent import Chosen, LatentAttention
 from txcalc.check.reference.layers import (
     Convolution,
     Dense,
@@ -61,6 +61,7 @@ class PositionTables:
         self._masks: dict[tuple[int | None, int | None, int | None], AdditiveMask] = {}
         self._rotations: dict[int, Rotary] = {}
         self._distances: Distances | None = None
+        self._chosen = Chosen()
 
     def attention(self, attention: Attention | MLA, d_model: int) -> AnySelfAttention:
         """A self-attention with this stack's positions."""
@@ -70,6 +71,7 @@ class PositionTables:
             return LatentAttention(
                 attention, d_model, self.options, mask=self._mask(None, None, alibi),
                 plain_causal=self.causal and alibi is None, rotary=self._rotary(attention.rope_dim),
+                chosen=self._chosen,
             )
         if isinstance(position, DisentangledPosition):
             if self.causal or attention.kv_heads != heads:

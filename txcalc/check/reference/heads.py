@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from txcalc.check.reference.attention import CrossAttention
 from txcalc.check.reference.layers import Normalization, Options, Repeated, activate, dense
 from txcalc.spec import inputs
-from txcalc.spec.facts import embedding_width, is_causal
+from txcalc.spec.facts import embedding_width, first_attention, is_causal
 from txcalc.spec.inputs import (
     AttentionPooler,
     ClassifierHead,
@@ -215,13 +215,16 @@ class Top(nn.Module):
         extra = model.input.class_tokens if isinstance(model.input, PatchInput) else 0
         self.pooler = build_pooler(model.pooler, model.norm, width, extra, options)
         vector = width if self.pooler is None else self.pooler.width
+        if model.contact_head:
+            self.contact_head = nn.Linear(model.layers * first_attention(model).heads, 1)
         match head:
             case LMHead():
                 self._add_lm(head, width, vector, table)
             case ClassifierHead():
                 vector = {"first": vector, "first+mean": 2 * width}.get(head.of, width)
                 if head.transform is not None:
-                    self.head_transform = HeadTransform(head.transform, vector, vector)
+                    self.head_transform = HeadTransform(head.transform, vector, head.transform.width or vector)
+                    vector = head.transform.width or vector
                 make = partial(nn.Linear, vector, head.labels, bias=head.bias)
                 self.head = make() if head.copies == 1 else Repeated(make, head.copies)
             case ProjectionHead():
@@ -245,8 +248,8 @@ class Top(nn.Module):
         model = self.model
         assert model.vocab is not None
         if head.transform is not None:
-            self.head_transform = HeadTransform(head.transform, width, embedding_width(model))
-            width = embedding_width(model)
+            own = head.transform.width or embedding_width(model)
+            self.head_transform, width = HeadTransform(head.transform, width, own), own
         if head.maxout is not None:
             self.maxout, width = Maxout(head.maxout, width), head.maxout.width
         linear = nn.Linear(width, model.vocab, bias=head.bias)
@@ -308,9 +311,10 @@ class Top(nn.Module):
                 x = hidden.mean(dim=1)
             case "first+mean":
                 x = torch.cat((hidden[:, 0], hidden[:, 1:].mean(dim=1)), dim=-1)
-            case "all":
+            case "all" | "votes":
                 x = hidden
-        return self._output(x), ()
+        logits = self._output(x)
+        return logits.mean(dim=1) if head.of == "votes" else logits, ()
 
     def _output(self, x: Tensor) -> Tensor:
         assert self.head is not None

@@ -2,12 +2,58 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from txcalc.check.reference.attention import AdditiveMask, AttentionCore, LayerCache, Rotary
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
-from txcalc.spec.layers import MLA, Norm
+from txcalc.spec.layers import MLA, Indexer, Norm
+
+
+@dataclass
+class Chosen:
+    """Minus infinity at the keys that the last indexer of a stack passed over, (b, 1, n, t); later layers share it."""
+
+    mask: Tensor | None = None
+
+
+class KeyIndexer(nn.Module):
+    """Heads of their own score every key; a query attends to the best (DeepSeek-V3.2, arXiv 2512.02556 section 2.1).
+
+    Choosing has no gradient: what trains an indexer is no part of the model's loss.
+    """
+
+    def __init__(self, plan: Indexer, d_model: int, q_rank: int, chosen: int, rotary: Rotary | None) -> None:
+        super().__init__()
+        self.heads, self.head_dim, self.chosen, self.rotary = plan.heads, plan.head_dim, chosen, rotary
+        self.q = nn.Linear(q_rank, plan.heads * plan.head_dim, bias=False)
+        self.k = nn.Linear(d_model, plan.head_dim, bias=False)
+        self.k_norm = Normalization(Norm(kind="layernorm", eps=1e-6), plan.head_dim)
+        self.weights = nn.Linear(d_model, plan.heads, bias=False)
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(
+        self, x: Tensor, latent: Tensor, mask: AdditiveMask | None, past: int, cache: LayerCache | None
+    ) -> Tensor:
+        """(b, n, d) and the query latent (b, n, r) to what is added to the scores, (b, 1, n, t)."""
+        q, k = self.q(latent).unflatten(-1, (self.heads, -1)), self.k_norm(self.k(x)).unsqueeze(2)
+        if self.rotary is not None:
+            q, k = self.rotary(q, past), self.rotary(k, past)
+        if cache is not None:
+            (k,) = cache.index.extend(k)
+        scores = torch.relu(q.transpose(1, 2) @ k.permute(0, 2, 3, 1) * self.head_dim**-0.5)  # (b, heads, n, t)
+        weights = self.weights(x) * self.heads**-0.5
+        mixed = (weights.unsqueeze(2) @ scores.transpose(1, 2)).squeeze(2)
+        t = mixed.shape[-1]
+        if mask is not None:
+            hidden = mask(past, x.shape[1], t).isneginf()
+            mixed = mixed.masked_fill(hidden[0] if hidden.dim() > 2 else hidden, -math.inf)
+        best = mixed.topk(min(self.chosen, t), dim=-1).indices
+        return torch.full_like(mixed, -math.inf).scatter(-1, best, 0.0).unsqueeze(1)
 
 
 class LatentAttention(nn.Module):
@@ -18,11 +64,12 @@ class LatentAttention(nn.Module):
     """
 
     q: nn.Linear | None
+    indexer: KeyIndexer | None
     relative_bias: None = None
 
     def __init__(
         self, attention: MLA, d_model: int, options: Options, *, mask: AdditiveMask | None, plain_causal: bool,
-        rotary: Rotary | None,
+        rotary: Rotary | None, chosen: Chosen,
     ) -> None:
         super().__init__()
         self.heads, nope, rope, value = attention.heads, attention.nope_dim, attention.rope_dim, attention.value_dim
@@ -36,6 +83,10 @@ class LatentAttention(nn.Module):
             self.q_down = nn.Linear(d_model, rank, bias=bias)
             self.q_norm = Normalization(norm, rank)
             self.q_up = nn.Linear(rank, self.heads * (nope + rope), bias=False)
+        self.chosen = None if attention.chosen is None else chosen
+        self.indexer = None
+        if attention.indexer is not None and attention.chosen is not None and rank is not None:
+            self.indexer = KeyIndexer(attention.indexer, d_model, rank, attention.chosen, rotary)
         self.kv_down = nn.Linear(d_model, self.latent + rope, bias=bias)
         self.kv_norm = Normalization(norm, self.latent)
         self.kv_up = nn.Linear(self.latent, self.heads * (nope + value), bias=False)
@@ -47,7 +98,13 @@ class LatentAttention(nn.Module):
     def forward(self, x: Tensor, bias: Tensor | None, past: int, cache: LayerCache | None) -> Tensor:
         """(b, n, d) to (b, n, d); ``bias`` is the stack's relative bias, (h, n, past + n)."""
         n, (nope, rope, value) = x.shape[1], self.sizes
-        q = self.q_up(self.q_norm(self.q_down(x))) if self.q is None else self.q(x)
+        if self.q is None:
+            q_latent = self.q_norm(self.q_down(x))
+            q = self.q_up(q_latent)
+            if self.indexer is not None and self.chosen is not None:
+                self.chosen.mask = self.indexer(x, q_latent, self.mask, past, cache)
+        else:
+            q = self.q(x)
         q_nope, q_rope = q.unflatten(-1, (self.heads, -1)).split((nope, rope), dim=-1)
         latent, k_rope = self.kv_down(x).split((self.latent, rope), dim=-1)
         latent, k_rope = self.kv_norm(latent), k_rope.unsqueeze(2)
@@ -59,6 +116,9 @@ class LatentAttention(nn.Module):
         q = torch.cat((q_nope, q_rope), dim=-1).transpose(1, 2)
         k = torch.cat((k_nope, k_rope.expand(-1, -1, self.heads, -1)), dim=-1).transpose(1, 2)
         mask = None if self.mask is None else self.mask(past, n, k.shape[2])
+        if self.chosen is not None:
+            assert self.chosen.mask is not None
+            bias = self.chosen.mask if bias is None else bias + self.chosen.mask
         context = self.core(q, k, v.transpose(1, 2).contiguous(), mask, bias, self.plain_causal and past == 0)
         out: Tensor = self.dropout(self.o(context.transpose(1, 2).flatten(2)))
         return out

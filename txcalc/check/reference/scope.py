@@ -19,8 +19,9 @@ _NORM = {"kind", "scale", "bias", "eps"}
 UNDERSTOOD: dict[type[Spec], set[str]] = {
     model.Model: _STACK | {
         "name", "family", "aliases", "summary", "sources", "published", "architecture", "vocab", "d_model", "context",
-        "token_types", "embedding_dim", "embedding_projection", "embedding_projection_bias", "embedding_scale",
-        "encoder", "source_vocab", "tower", "pooler", "head", "quantization",
+        "token_types", "task_types", "embedding_dim", "embedding_projection", "embedding_projection_bias",
+        "embedding_scale", "encoder", "source_vocab", "unread_table", "tower", "pooler", "contact_head", "head",
+        "quantization",
     },
     model.Stack: _STACK,
     model.Tower: _STACK | {"d_model", "pooler", "projector"},
@@ -34,9 +35,12 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.AttentionBias: {"q", "k", "v", "o"},
     layers.Attention: {
         "kind", "heads", "kv_heads", "head_dim", "bias", "window", "cached", "qk_norm", "scale", "rope", "chunk",
-        "softcap", "sinks", "output_gate", "inner_norm",
+        "softcap", "sinks", "output_gate", "inner_norm", "gate_over", "gate_activation", "value_dim",
     },
-    layers.MLA: {"kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale"},
+    layers.MLA: {
+        "kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale", "chosen", "indexer",
+    },
+    layers.Indexer: {"heads", "head_dim"},
     layers.Mamba2: {"kind", "heads", "head_dim", "state", "groups", "conv", "conv_bias", "bias", "norm"},
     layers.Mamba: {"kind", "inner", "state", "rank", "conv", "conv_bias", "bias", "norms", "norm_scale"},
     layers.LightningAttention: {"kind", "heads", "head_dim"},
@@ -65,12 +69,12 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.SinusoidalPosition: {"kind", "stored", "size"},
     inputs.RotaryPosition: {"kind", "theta", "dim"},
     inputs.AlibiPosition: {"kind"},
-    inputs.RelativePosition: {"kind", "buckets", "max_distance", "per_layer"},
+    inputs.RelativePosition: {"kind", "buckets", "max_distance", "per_layer", "absolute"},
     inputs.DisentangledPosition: {
         "kind", "buckets", "scores", "shared_projections", "key_bias", "clipped", "norm", "absolute",
     },
     inputs.TransformerXLPosition: {"kind", "per_layer", "cached"},
-    inputs.HeadTransform: {"activation", "bias", "norm"},
+    inputs.HeadTransform: {"activation", "bias", "norm", "width"},
     inputs.Maxout: {"width", "pieces", "bias"},
     inputs.LMHead: {"kind", "tied", "bias", "unread_bias", "softcap", "transform", "maxout", "pair_labels"},
     inputs.ClassifierHead: {"kind", "labels", "bias", "of", "transform", "copies"},

@@ -54,6 +54,7 @@ class StackModules(nn.Module):
     position_embedding: nn.Embedding | nn.Parameter | None
     relative_embedding: nn.Parameter | None
     type_embedding: nn.Embedding | None
+    task_embedding: nn.Embedding | None
     embedding_projection: nn.Linear | None
     relative_bias: RelativeBias | PatchBias | None
     query_bias: nn.Parameter | None
@@ -72,6 +73,8 @@ class StackModules(nn.Module):
         self._add_positions(stack, width, options)
         types = model.token_types if self.reads_tokens else 0
         self.type_embedding = nn.Embedding(types, width) if types else None
+        tasks = model.task_types if self.reads_tokens else 0
+        self.task_embedding = nn.Embedding(tasks, width) if tasks else None
         self.embedding_norm = Normalization(stack.norm, width) if stack.embedding_norm else nn.Identity()
         self.embedding_dropout = dropout_or_nothing(options.dropout)
         self.embedding_projection = None
@@ -110,10 +113,11 @@ class StackModules(nn.Module):
         """Tables that are added to the embeddings, and the one that disentangled attention reads."""
         self.position_embedding = self.relative_embedding = table = None
         match stack.position:
-            case LearnedPosition(size=size) if not self.reads_tokens:
+            case LearnedPosition(size=size) | RelativePosition(absolute=int(size)) if not self.reads_tokens:
                 # An image or a sound has as many positions as the table, which is added whole.
                 self.position_embedding = nn.Parameter(torch.randn(size, width) * 0.02)
-            case LearnedPosition(size=size) | DisentangledPosition(absolute=int(size)):
+            case (LearnedPosition(size=size) | DisentangledPosition(absolute=int(size))
+                  | RelativePosition(absolute=int(size))):
                 self.position_embedding = nn.Embedding(size, width)
             case SinusoidalPosition(stored=True, size=size):
                 self.position_embedding = nn.Embedding(size, width, _weight=sinusoids(size, width), _freeze=True)
@@ -181,6 +185,8 @@ class StackModules(nn.Module):
         if self.type_embedding is not None:
             types = torch.zeros(b, n, dtype=torch.long, device=x.device) if types is None else types
             x = x + self.type_embedding(types)
+        if self.task_embedding is not None:
+            x = x + self.task_embedding(torch.zeros(b, n, dtype=torch.long, device=x.device))
         x = self.embedding_dropout(self.embedding_norm(x))
         return x if self.embedding_projection is None or self.project_tokens else self.embedding_projection(x)
 

@@ -101,11 +101,11 @@ class Config:
         if self.data[name] != self.data[other]:
             raise self.error(other, f"{shown(self.data[other])} contradicts {name} {shown(self.data[name])}")
 
-    def size(self, *names: str, default: Any = REQUIRED) -> int:
-        """A whole number of at least 1."""
+    def size(self, *names: str, default: Any = REQUIRED, least: int = 1) -> int:
+        """A whole number of at least 1, or of at least ``least``."""
         value = self.take(*names, default=default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.error(names[0], f"must be a whole number of at least 1, got {shown(value)}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise self.error(names[0], f"must be a whole number of at least {least}, got {shown(value)}")
         return value
 
     def size_or(self, fallback: int, *names: str) -> int:

@@ -1,7 +1,10 @@
-"""Decoder-only families with mixtures of experts, latent attention or recurrence."""
+"""Decoder-only families with mixtures of experts, and Qwen3-Next, whose layers mostly recur."""
 
 from __future__ import annotations
 
+from typing import Final
+
+from txcalc.spec.errors import shown
 from txcalc.spec.huggingface.build import (
     Data,
     activation,
@@ -16,6 +19,7 @@ from txcalc.spec.huggingface.build import (
 )
 from txcalc.spec.huggingface.config import Config
 from txcalc.spec.huggingface.decoders import common, head_dim
+from txcalc.spec.huggingface.llamas import hunyuan
 
 
 def experts(c: Config, *, count: tuple[str, ...], d_ff: str = "moe_intermediate_size", act: str = "hidden_act",
@@ -39,12 +43,25 @@ def _sparse_layers(c: Config, layers: int) -> list[bool]:
     return [i not in dense and (i + 1) % step == 0 for i in range(layers)]
 
 
-def _with_experts(base: Data, sparse: list[bool], moe: Data, extra: list[Data] | None = None) -> Data:
+def with_experts(base: Data, sparse: list[bool], moe: Data, extra: list[Data] | None = None) -> Data:
     """``base`` with its dense feed-forward, and ``moe`` where a layer is sparse."""
     extra = extra or [{} for _ in sparse]
     if all(sparse):
         return layered({**base, "feed_forward": moe}, extra)
     return layered(base, [{**e, **({"feed_forward": moe} if s else {})} for s, e in zip(sparse, extra, strict=True)])
+
+
+def sparse_layers(c: Config, default: list[bool]) -> list[bool]:
+    """Which layers have experts: as the file lists them, or the pattern that the class makes up."""
+    given = c.take("mlp_layer_types", default=None)
+    if given is None:
+        return default
+    if not isinstance(given, list) or len(given) != len(default):
+        raise c.error("mlp_layer_types", f"must be a list of {len(default)} entries, one per layer")
+    for kind in given:
+        if kind not in ("dense", "sparse"):
+            raise c.error("mlp_layer_types", f"{shown(kind)} is not known; txcalc knows dense, sparse")
+    return [kind == "sparse" for kind in given]
 
 
 def _windows(c: Config, layers: int) -> list[Data]:
@@ -65,7 +82,7 @@ def qwen2_moe(c: Config, kind: str) -> Data:
     spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
                   position=rope(c, head_dim(c, attention)))
     layers = spec["layers"]
-    return _with_experts(spec, _sparse_layers(c, layers), moe, _windows(c, layers))
+    return with_experts(spec, _sparse_layers(c, layers), moe, _windows(c, layers))
 
 
 def qwen3_moe(c: Config, kind: str) -> Data:
@@ -78,7 +95,7 @@ def qwen3_moe(c: Config, kind: str) -> Data:
     window = window if c.flag("use_sliding_window") else None
     c.ignore("max_window_layers")
     spec["attention"]["window"] = window
-    return _with_experts(spec, _sparse_layers(c, spec["layers"]), moe)
+    return with_experts(spec, _sparse_layers(c, spec["layers"]), moe)
 
 
 def olmoe(c: Config, kind: str) -> Data:
@@ -151,7 +168,7 @@ def ernie4_5_moe(c: Config, kind: str) -> Data:
     layers, step = spec["layers"], c.size("moe_layer_interval")
     first, last = c.take("moe_layer_start_index"), c.take("moe_layer_end_index")
     last = layers - 1 if last == -1 else last
-    return _with_experts(spec, [(i + 1) % step == 0 and first <= i <= last for i in range(layers)], moe)
+    return with_experts(spec, [(i + 1) % step == 0 and first <= i <= last for i in range(layers)], moe)
 
 
 def dots1(c: Config, kind: str) -> Data:
@@ -171,7 +188,7 @@ def dots1(c: Config, kind: str) -> Data:
     extra: list[Data] = [{"attention": {"window": window}} if k == "sliding_attention" and window else {}
                          for k in layer_types(c, layers, default)]
     dense = c.take("first_k_dense_replace")
-    return _with_experts(spec, [i >= dense for i in range(layers)], moe, extra)
+    return with_experts(spec, [i >= dense for i in range(layers)], moe, extra)
 
 
 def phimoe(c: Config, kind: str) -> Data:
@@ -215,43 +232,6 @@ def gpt_oss(c: Config, kind: str) -> Data:
     return windowed(spec, [window if k == "sliding_attention" else None for k in kinds])
 
 
-def deepseek_v2(c: Config, kind: str) -> Data:
-    """DeepSeek V2: softmax routing."""
-    return _deepseek(c, kind, "softmax-topk")
-
-
-def deepseek_v3(c: Config, kind: str) -> Data:
-    """DeepSeek V3 and Kimi K2: sigmoid routing."""
-    return _deepseek(c, kind, "sigmoid-topk")
-
-
-def _deepseek(c: Config, kind: str, routing: str) -> Data:
-    """DeepSeek V2 and V3, Kimi K2: latent attention, shared experts, the first layers dense."""
-    c.ignore("num_key_value_heads", "head_dim", "qk_head_dim", "num_nextn_predict_layers", "n_group", "topk_group",
-             "topk_method", "routed_scaling_factor", "scoring_func", "ep_size")
-    c.only("moe_layer_freq", 1)
-    c.only("mlp_bias", False)
-    attention = latent_attention(c)
-    shared = c.take("n_shared_experts")
-    moe = experts(c, count=("n_routed_experts",), normalize=c.flag("norm_topk_prob"),
-                  routing=routing, **({"shared_experts": shared} if shared else {}))
-    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(), position={"kind": "rope"})
-    first = c.take("first_k_dense_replace")
-    return _with_experts(spec, [i >= first for i in range(spec["layers"])], moe)
-
-
-def latent_attention(c: Config) -> Data:
-    """Latent attention under DeepSeek's field names."""
-    attention = {
-        "kind": "mla", "heads": c.size("num_attention_heads"), "kv_rank": c.size("kv_lora_rank"),
-        "nope_dim": c.size("qk_nope_head_dim"), "rope_dim": c.size("qk_rope_head_dim"),
-        "value_dim": c.size("v_head_dim"), "bias": c.flag("attention_bias"),
-    }
-    if c.take("q_lora_rank") is not None:
-        attention["q_rank"] = c.size("q_lora_rank")
-    return attention
-
-
 def glm4_moe(c: Config, kind: str) -> Data:
     """GLM-4.5: half-rotary heads, a shared expert, the first layers dense."""
     c.ignore("num_nextn_predict_layers", "n_group", "topk_group", "routed_scaling_factor")
@@ -265,7 +245,7 @@ def glm4_moe(c: Config, kind: str) -> Data:
     spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
                   position=rope(c, head_dim(c, attention), default=0.5))
     first = c.take("first_k_dense_replace")
-    return _with_experts(spec, [i >= first for i in range(spec["layers"])], moe)
+    return with_experts(spec, [i >= first for i in range(spec["layers"])], moe)
 
 
 def llama4(c: Config, kind: str) -> Data:
@@ -295,7 +275,7 @@ def llama4(c: Config, kind: str) -> Data:
         own = ({"chunk": chunk} if k == "chunked_attention" and chunk else {}) | ({} if r else {"rope": False})
         norm = {"qk_norm": rms(over="head", scale=False)} if r and c.take("use_qk_norm") else {}
         extra.append({"attention": own | norm} if own or norm else {})
-    return _with_experts(spec, sparse, moe, extra)
+    return with_experts(spec, sparse, moe, extra)
 
 
 def qwen3_next(c: Config, kind: str) -> Data:
@@ -306,7 +286,7 @@ def qwen3_next(c: Config, kind: str) -> Data:
     spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
                   position=rope(c, head_dim(c, attention), default=0.25))
     layers = spec["layers"]
-    return _with_experts(spec, _sparse_layers(c, layers), moe, attention_or_delta(c, layers, gated_delta(c)))
+    return with_experts(spec, _sparse_layers(c, layers), moe, attention_or_delta(c, layers, gated_delta(c)))
 
 
 def gated_delta(c: Config) -> Data:
@@ -324,3 +304,62 @@ def attention_or_delta(c: Config, layers: int, delta: Data) -> list[Data]:
             for k in layer_types(c, layers, default, "linear_attention")]
 
 
+# What Hunyuan-A13B's file has for other models of the same code: latents that are off, images, sampling of tokens.
+_HUNYUAN_UNREAD: Final = tuple("""
+moe_drop_tokens moe_random_routing_dropped_token routed_scaling_factor group_limited_greedy n_group topk_group
+kv_lora_rank q_lora_rank qk_nope_head_dim qk_rope_head_dim v_head_dim xdrope_section mask_init_id pad_id pool_type
+im_start_id im_end_id im_newline_id image_token_id video_start_id video_end_id text_start_id text_end_id
+num_media_embeds skip_cls_token anyres_pooling_size anyres_vit_max_image_size anyres_vit_two_views
+vit_add_patchemb_bias vit_input_resolution vit_mapping_type vit_norm_type vit_patch vit_path vit_remove_prenorm
+vit_token vit_type vit_used_rms_norm
+""".split())  # noqa: SIM905  as in config.py
+
+
+def hunyuan_v1_moe(c: Config, kind: str) -> Data:
+    """Hunyuan-A13B: the dense model's attention, and a shared expert as wide as those routed; k may differ by layer."""
+    spec = hunyuan(c, kind)
+    layers, width = spec["layers"], c.size("intermediate_size")
+    c.only("moe_intermediate_size", width, [width] * layers)  # the class does not read it
+    c.only("num_shared_expert", 1, [1] * layers)
+    c.only("moe_layer_num_skipped", 0)
+    for name, built in (("use_mixed_mlp_moe", True), ("norm_topk_prob", True), ("use_rotary_pos_emb", True),
+                        ("use_mla", False), ("position_embedding_xdrope", False)):
+        c.only(name, built)
+    c.ignore(*_HUNYUAN_UNREAD)
+    chosen = c.take("moe_topk")
+    listed = chosen if isinstance(chosen, list) else [chosen] * layers
+    if len(listed) != layers or not all(type(k) is int and k > 0 for k in listed):
+        raise c.error("moe_topk", f"must be a whole number of at least 1, or a list of {layers} of them")
+    spec["feed_forward"] = {"kind": "moe", "experts": c.size("num_experts"), "active_experts": listed[0], "d_ff": width,
+                            "activation": activation(c, "hidden_act"), "shared_experts": 1}
+    return layered(spec, [{"feed_forward": {"active_experts": k}} for k in listed])
+
+
+def shared_experts(c: Config, name: str = "num_shared_experts") -> Data:
+    """Shared experts as wide as those routed; 0 stands for none."""
+    number = c.size(name, least=0)
+    return {"shared_experts": number} if number else {}
+
+
+def solar_open(c: Config, kind: str) -> Data:
+    """Solar Open: GLM-4.5's attention with whole heads rotated, experts in every layer."""
+    c.ignore("n_group", "topk_group", "routed_scaling_factor", "num_nextn_predict_layers", "intermediate_size")
+    c.only("use_qk_norm", False)
+    c.only("first_k_dense_replace", 0)
+    bias = c.flag("attention_bias")
+    attention = grouped_query(c, bias={"q": bias, "k": bias, "v": bias})
+    moe = experts(c, count=("n_routed_experts",), normalize=c.flag("norm_topk_prob"), routing="sigmoid-topk",
+                  **shared_experts(c, "n_shared_experts"))
+    return common(c, kind, attention=attention, feed_forward=moe, norm=rms(), position=rope(c, head_dim(c, attention)))
+
+
+def hy_v3(c: Config, kind: str) -> Data:
+    """Hunyuan 3: normed queries and keys, sigmoid routing; without shared experts one as wide as a dense layer."""
+    c.ignore("router_scaling_factor", "enable_moe_fp32_combine", "num_nextn_predict_layers")
+    c.only("mlp_bias", False)
+    attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(over="head"))
+    shared = shared_experts(c) or {"shared_experts": 1, "shared_d_ff": c.size("intermediate_size")}
+    moe = experts(c, count=("num_experts",), routing="sigmoid-topk", **shared)
+    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
+                  position=rope(c, head_dim(c, attention)))
+    return with_experts(spec, sparse_layers(c, [i > 0 for i in range(spec["layers"])]), moe)

@@ -8,7 +8,8 @@ from txcalc.spec.errors import shown
 from txcalc.spec.huggingface.build import Data, gated, grouped_query, layer_types, layered, plain, rms, rope
 from txcalc.spec.huggingface.config import Config
 from txcalc.spec.huggingface.decoders import common, head_dim
-from txcalc.spec.huggingface.experts import attention_or_delta, experts, gated_delta, latent_attention
+from txcalc.spec.huggingface.experts import attention_or_delta, experts, gated_delta
+from txcalc.spec.huggingface.latents import latent
 
 
 def jamba(c: Config, kind: str) -> Data:
@@ -105,7 +106,8 @@ def minimax(c: Config, kind: str) -> Data:
 def mamba2(c: Config, kind: str) -> Data:
     """Mamba-2 alone: no attention, no feed-forward."""
     c.ignore("residual_in_fp32", "chunk_size", "time_step_rank", "time_step_min", "time_step_max", "time_step_floor",
-             "time_step_limit", "rms_norm", "expand", "num_logits_to_keep", "use_mambapy", "hidden_act")
+             "time_step_limit", "rms_norm", "expand", "num_logits_to_keep", "use_mambapy")
+    c.only("hidden_act", "silu", "swish")
     c.only("norm_before_gate", True)
     c.only("intermediate_size", c.size("num_heads") * c.size("head_dim"))
     layer = {"kind": "mamba2", "heads": c.size("num_heads"), "head_dim": c.size("head_dim"),
@@ -228,7 +230,7 @@ def kimi_linear(c: Config, kind: str) -> Data:
                   active=("num_experts_per_tok", "num_experts_per_token"), routing="sigmoid-topk",
                   normalize=c.flag("norm_topk_prob", "moe_renormalize"),
                   **({"shared_experts": shared} if shared else {}))
-    spec = common(c, kind, attention=latent_attention(c), feed_forward=gated(c), norm=rms())
+    spec = common(c, kind, attention=latent(c), feed_forward=gated(c), norm=rms())
     spec["context"] = c.size("max_position_embeddings", "model_max_length", default=1_048_576)
     if kind == "lm":
         spec["head"]["tied"] = False  # the class ties none, whatever the file says

@@ -74,7 +74,13 @@ def _square(c: Config, spec: Data) -> None:
 
 def exaone4(c: Config, kind: str) -> Data:
     """EXAONE 4: OLMo 2's norms, one on each head's queries and keys, and no positions beside sliding layers."""
-    spec = plain_llama(c, kind, qk_norm=rms(over="head")) | {"norm": rms(placement="res-post")}
+    spec, layers = exaone_layers(c, kind)
+    return layered(spec | {"norm": rms(placement="res-post")}, layers)
+
+
+def exaone_layers(c: Config, kind: str) -> tuple[Data, list[Data]]:
+    """What all of EXAONE's layers have, and what each has of its own."""
+    spec = plain_llama(c, kind, qk_norm=rms(over="head"))
     window = c.take("sliding_window")
     pattern, given = c.take("sliding_window_pattern"), c.data.get("layer_types")
     if given is None and (window is None or not isinstance(pattern, int) or pattern < 1):
@@ -83,9 +89,8 @@ def exaone4(c: Config, kind: str) -> Data:
                for i in range(spec["layers"])]
     kinds = layer_types(c, spec["layers"], default)
     whole: Data = {} if window is None else {"attention": {"rope": False}}
-    return layered(spec, [
-        {"attention": {"window": window}} if kind == "sliding_attention" and window else whole for kind in kinds
-    ])
+    return spec, [{"attention": {"window": window}} if kind == "sliding_attention" and window else whole
+                  for kind in kinds]
 
 
 def ministral(c: Config, kind: str) -> Data:

@@ -83,7 +83,10 @@ FAMILIES: Final[Mapping[str, Family]] = {
         "hyperclovax", "granite_swa", "apertus", "bitnet",
     )},
     **{name: Family("model.layers", _QWEN_MOE, "mlp.gate") for name in ("qwen2_moe", "qwen3_moe", "olmoe")},
-    **{name: Family("model.layers", _DEEPSEEK) for name in ("deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe")},
+    **{name: Family("model.layers", _DEEPSEEK) for name in (
+        "deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe", "glm4_moe_lite", "youtu", "minicpm3", "solar_open",
+        "exaone_moe", "mellum", "mimo_v2_flash",
+    )},
     **{name: Family("model.layers", _MIXTRAL, "block_sparse_moe.gate") for name in ("mixtral", "phimoe", "minimax_m2")},
     **{name: Family("model.layers", _GLM) for name in ("glm", "glm4")},
     "qwen3_next": Family("model.layers", _QWEN3_NEXT, "mlp.gate"),

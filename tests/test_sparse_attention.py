@@ -1,0 +1,82 @@
+"""Latent attention to chosen keys: against the reference, and what a spec of it may not say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from txcalc.answer.conventions import conventions
+from txcalc.answer.report import count
+from txcalc.spec.model import Model
+from txcalc.trace.model import trace
+from txcalc.trace.workload import Workload
+
+INDEXER = {"heads": 5, "head_dim": 8}
+ATTENTION: dict[str, Any] = {"kind": "mla", "heads": 3, "q_rank": 26, "kv_rank": 14, "nope_dim": 12, "rope_dim": 6,
+                             "value_dim": 10, "chosen": 7}
+BASE: dict[str, Any] = {
+    "name": "sparse", "vocab": 101, "d_model": 30, "layers": 4, "context": 64, "position": {"kind": "rope"},
+    "norm": {"kind": "rmsnorm"}, "attention": ATTENTION, "feed_forward": {"d_ff": 37, "activation": "silu"},
+}
+STACKS: dict[str, dict[str, Any]] = {
+    "an indexer in every layer": {"attention": {**ATTENTION, "indexer": INDEXER}},
+    "one for two layers": {"groups": [{"repeat": 2, "blocks": [{"attention": {"indexer": INDEXER}}, {}]}]},
+    "one for all, after a layer without": {"groups": [{"blocks": [
+        {"attention": {"chosen": None}}, {"attention": {"indexer": INDEXER}}, {"repeat": 2}]}]},
+}
+
+
+def model(**fields: Any) -> Model:
+    return Model.model_validate({**BASE, **fields})
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_the_reference_agrees(name: str) -> None:
+    pytest.importorskip("torch")
+    from txcalc.check.validate import validate
+
+    result = validate(model(**STACKS[name]))
+    assert result.agrees, [row for row in result.rows if row.verdict != "equal"]
+
+
+def test_an_indexer_s_key_is_cached_beside_the_latent() -> None:
+    for name, indexers in (("an indexer in every layer", 4), ("one for two layers", 2)):
+        totals = count(model(**STACKS[name]), Workload(phase="prefill", seq=11, batch=3)).totals
+        assert totals.kv_cache_bytes is not None
+        assert totals.kv_cache_bytes.value == 2 * 3 * 11 * (4 * (14 + 6) + indexers * 8)
+
+
+@pytest.mark.parametrize("past", [0, 5, 6, 7, 40])
+def test_pairs_that_are_not_chosen_are_skipped_where_masked_ones_are(past: int) -> None:
+    spec = model(**STACKS["an indexer in every layer"])
+    t = trace(spec, Workload(phase="decode", seq=3, past=past, batch=2, masked="skipped"))
+    flops = {op.path: op.flops for op in t.ops if op.kind == "core"}
+    visible = [past + i + 1 for i in range(3)]
+    assert flops["layers.attention.core.scores"] == 2 * 2 * 3 * 18 * sum(min(keys, 7) for keys in visible)
+    assert flops["layers.attention.indexer.scores"] == 2 * 2 * 5 * 8 * sum(visible)
+    assert flops["layers.attention.indexer.mix"] == 2 * 2 * 5 * sum(visible)
+
+
+def test_it_is_said_that_an_indexer_has_no_gradient() -> None:
+    for more, said in (({"indexer": INDEXER}, True), ({"chosen": None}, False)):
+        spec = model(attention={**ATTENTION, **more})
+        assert ("indexer" in {rule.id for rule in conventions(spec, trace(spec, Workload(seq=3)))}) == said
+
+
+@pytest.mark.parametrize(("attention", "words"), [
+    ({"chosen": None, "indexer": INDEXER}, "how many keys"), ({"q_rank": None, "indexer": INDEXER}, "query latent"),
+    ({"indexer": {**INDEXER, "head_dim": 5}}, "less than rope_dim"), ({}, "no layer before"),
+])
+def test_what_chooses_nothing_is_refused(attention: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        model(attention={**ATTENTION, **attention})
+
+
+@pytest.mark.parametrize(("attention", "words"), [
+    ({"value_dim": 10}, "leave it out"), ({"gate_over": "head"}, "needs output_gate"),
+    ({"gate_activation": "softplus"}, "needs output_gate"),
+])
+def test_widths_and_gates_that_say_nothing_are_refused(attention: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        model(attention={"heads": 3, **attention})
