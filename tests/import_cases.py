@@ -13,6 +13,21 @@ GPT: dict[str, list[Any]] = {
 }
 HEADS = {"head_dim": [6, 10]}
 EXPERTS: dict[str, list[Any]] = {"num_experts_per_tok": [1, 2, 3], "moe_intermediate_size": [11, 13]}
+MAMBA: dict[str, list[Any]] = {
+    "vocab_size": [101], "hidden_size": [24, 40], "num_hidden_layers": [2, 3], "state_size": [5, 7],
+    "expand": [1, 2, 3], "time_step_rank": ["auto", 6], "conv_kernel": [3, 4],
+    "use_bias": [True, False], "use_conv_bias": [True, False], "tie_word_embeddings": [True, False],
+}
+MAMBA2: dict[str, list[Any]] = {
+    "mamba_n_heads": [4, 8], "mamba_d_head": ["auto"], "mamba_n_groups": [1, 2], "mamba_d_state": [5, 7],
+    "mamba_d_conv": [3, 4], "mamba_expand": [1, 2], "mamba_conv_bias": [True, False],
+    "mamba_proj_bias": [True, False],
+}
+DELTA: dict[str, list[Any]] = {
+    "head_dim": [8, 12], "linear_num_key_heads": [2, 4], "linear_num_value_heads": [4, 8], "linear_key_head_dim": [6],
+    "linear_value_head_dim": [10], "linear_conv_kernel_dim": [3, 4], "num_hidden_layers": [4, 7],
+    "attention_bias": [True, False],
+}
 
 MLA: dict[str, list[Any]] = {
     "num_attention_heads": [4], "num_key_value_heads": [4], "kv_lora_rank": [14, 22], "q_lora_rank": [None, 26],
@@ -211,11 +226,9 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "head_dim": [6, 10], "intermediate_size_mlp": [43], "num_local_experts": [3], "num_experts_per_tok": [1],
         "interleave_moe_layer_step": [1, 2], "attention_chunk_size": [5], "use_qk_norm": [True, False],
         "num_hidden_layers": [4, 5], "attention_bias": [True, False], "no_rope_layer_interval": [2, 4]},
-    "qwen3_next": LLAMA | EXPERTS | {
-        "head_dim": [8, 12], "num_experts": [5], "shared_expert_intermediate_size": [17], "decoder_sparse_step": [1, 2],
-        "linear_num_key_heads": [2, 4], "linear_num_value_heads": [4, 8], "linear_key_head_dim": [6],
-        "linear_value_head_dim": [10], "linear_conv_kernel_dim": [3, 4], "num_hidden_layers": [4, 7],
-        "mlp_only_layers": [[]], "attention_bias": [True, False]},
+    "qwen3_next": LLAMA | EXPERTS | DELTA | {
+        "num_experts": [5], "shared_expert_intermediate_size": [17], "decoder_sparse_step": [1, 2],
+        "mlp_only_layers": [[]]},
     "jamba": LLAMA | {
         "num_hidden_layers": [4, 9], "attn_layer_period": [3, 4], "attn_layer_offset": [1, 2], "num_experts": [1, 4],
         "expert_layer_period": [2], "expert_layer_offset": [0, 1], "num_experts_per_tok": [1, 2],
@@ -232,4 +245,40 @@ CASES: dict[str, dict[str, list[Any]]] = {
     "mamba2": {"vocab_size": [101], "hidden_size": [24], "num_heads": [8], "head_dim": [6], "state_size": [5, 7],
                "n_groups": [1, 2], "conv_kernel": [3, 4], "num_hidden_layers": [2, 3], "use_conv_bias": [True, False],
                "use_bias": [True, False], "tie_word_embeddings": [True, False], "expand": [2]},
+    "mamba": MAMBA,
+    "falcon_mamba": MAMBA | {"intermediate_size": [26, 34]},
+    "granitemoehybrid": LLAMA | MAMBA2 | {
+        "num_local_experts": [0, 3, 5], "num_experts_per_tok": [1, 2], "shared_intermediate_size": [17, 19],
+        "layer_types": [None, ["linear_attention", "full_attention"], ["mamba", "attention"],
+                        ["full_attention", "full_attention"]],
+        "num_hidden_layers": [2], "position_embedding_type": [None, "rope", "nope"], "attention_bias": [True, False]},
+    "bamba": LLAMA | MAMBA2 | HEADS | {
+        "attn_layer_indices": [None, [1], [0, 3]], "num_hidden_layers": [2, 5], "attention_bias": [True, False],
+        "mlp_bias": [True, False], "pad_token_id": [0]},
+    "falcon_h1": LLAMA | MAMBA2 | HEADS | {
+        "mamba_d_ssm": [None, 24, 40], "mamba_rms_norm": [True, False], "mamba_proj_bias": [False],
+        "attention_bias": [True, False], "mlp_bias": [True, False], "pad_token_id": [0]},
+    "kimi_linear": {k: v for k, v in LLAMA.items() if k != "max_position_embeddings"} | {
+        "model_max_length": [67, 97], "kv_lora_rank": [14, 22], "q_lora_rank": [None, 26], "qk_nope_head_dim": [6],
+        "qk_rope_head_dim": [4, 8], "v_head_dim": [10, 6], "num_experts": [8], "num_shared_experts": [1, 2],
+        "num_experts_per_token": [2, 3], "moe_intermediate_size": [11, 13], "first_k_dense_replace": [0, 1, 2],
+        "attention_bias": [True, False], "num_hidden_layers": [4, 6], "num_attention_heads": [4],
+        "num_key_value_heads": [4], "linear_num_heads": [3, 5], "linear_head_dim": [6, 10],
+        "linear_conv_kernel_dim": [3, 4], "moe_renormalize": [True, False], "num_expert_group": [2],
+        "pad_token_id": [0]},
+    "olmo_hybrid": LLAMA | DELTA | {
+        "linear_num_key_heads": [None, 2, 4], "linear_num_value_heads": [None, 8], "linear_key_head_dim": [None, 6],
+        "linear_value_head_dim": [None, 10], "num_hidden_layers": [2, 5, 8], "pad_token_id": [0],
+        "rope_parameters": [{"rope_type": "default", "rope_theta": theta} for theta in (None, 500000.0)]},
+    "lfm2": {k: v for k, v in LLAMA.items() if k != "tie_word_embeddings"} | HEADS | {
+        "num_hidden_layers": [3, 4], "full_attn_idxs": [None, [1], [0, 2]], "conv_L_cache": [3, 4],
+        "conv_bias": [True, False], "block_auto_adjust_ff_dim": [True, False], "block_multiple_of": [8, 16],
+        "block_ffn_dim_multiplier": [1.0, 1.3], "tie_embedding": [True, False]},
+    "lfm2_moe": LLAMA | EXPERTS | {
+        "num_hidden_layers": [3],
+        "layer_types": [["conv", "full_attention", "conv"], ["conv", "conv", "full_attention"]],
+        "num_experts": [4, 5], "num_dense_layers": [0, 1, 2], "conv_L_cache": [3, 4], "conv_bias": [True, False],
+        "use_expert_bias": [True, False], "norm_topk_prob": [True, False]},
+    "qwen3_5_text": LLAMA | DELTA,
+    "qwen3_5_moe_text": LLAMA | EXPERTS | DELTA | {"num_experts": [5], "shared_expert_intermediate_size": [17]},
 }

@@ -65,7 +65,9 @@ def feed_forwards(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def recurrences(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool) -> dict[str, Any]:
     """A cell or a convolution that hands on as many columns as it reads."""
-    kind = draw(st.sampled_from(("rnn", "lstm", "gru", "convolution")))
+    kind = draw(st.sampled_from(("rnn", "lstm", "gru", "convolution", "short-convolution")))
+    if kind == "short-convolution":
+        return {"kind": kind, "conv": draw(st.sampled_from((1, 2, 3, 5))), "bias": draw(flags)}
     if kind == "convolution":
         gated = draw(flags)
         return {"kind": kind, "width": draw(st.sampled_from((1, 2, 3, 5))), "bias": draw(flags), "gated": gated,
@@ -93,6 +95,8 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
             read = name != "cross_attention" or "attends" in block["recurrent"]
             if name in block and read and (bare or name != "attention") and draw(flags):
                 block[name] = None
+        if not crossing and block["attention"] is not None and draw(flags):
+            return {**block, "residual": "mixers", "norm": draw(norms(placement="pre", shared=False))}
         placement = draw(st.sampled_from(("pre", "post", "sandwich", "res-post", "none")))
         return {**block, "residual": draw(st.sampled_from(("sequential", "none"))),
                 "norm": draw(norms(placement=placement, shared=False))}

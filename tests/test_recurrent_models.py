@@ -140,6 +140,15 @@ MODELS: dict[str, dict[str, Any]] = {
         {"blocks": [{"repeat": 2, "recurrent": {"kind": "convolution", "width": 3, "gated": True}}]},
         {"blocks": [{"recurrent": {"kind": "convolution", "width": 1}, "residual": "sequential",
                      "norm": {"placement": "pre"}}]}]},
+    "short convolutions": {
+        "residual": "sequential", "norm": {"placement": "pre"}, "final_norm": True, "groups": [{"blocks": [
+            {"repeat": 2, "recurrent": {"kind": "short-convolution", "conv": 4}, "feed_forward": {"d_ff": 23}},
+            {"recurrent": {"kind": "short-convolution", "bias": True}},
+            {"recurrent": {"kind": "short-convolution", "conv": 1}}]}]},
+    "attention and a cell at once": {
+        "residual": "mixers", "norm": {"placement": "pre"}, "position": {"kind": "rope"}, "attention": {"heads": 1},
+        "recurrent": {"kind": "short-convolution"},
+        "groups": [{"blocks": [{"recurrent": {"kind": "gru", "hidden": 14}}, {"feed_forward": {"d_ff": 23}}]}]},
     "convolutions both ways": {"architecture": "encoder-only", "layers": 2,
                                "recurrent": {"kind": "convolution", "width": 4, "gated": True}},
     "GRU and attention": {
@@ -278,6 +287,12 @@ def test_only_a_stack_that_generates_holds_a_state() -> None:
      "reads 11 columns"),
     ({"layers": 1, "residual": "parallel", "norm": {}, "attention": {"heads": 2}, "feed_forward": {"d_ff": 9},
       "recurrent": {"kind": "gru", "hidden": 14}}, ("residual",), "nothing else"),
+    ({"layers": 1, "residual": "mixers", "norm": {"placement": "pre"}, "recurrent": {"kind": "gru", "hidden": 14}},
+     ("residual",), "needs attention and recurrent"),
+    ({"layers": 1, "residual": "mixers", "recurrent": {"kind": "gru", "hidden": 14}, "attention": {"heads": 2}},
+     ("norm", "placement"), "one norm"),
+    ({"layers": 1, "residual": "mixers", "norm": {"placement": "pre"}, "recurrent": {"kind": "gru", "hidden": 11},
+      "attention": {"heads": 2}}, ("recurrent", "hidden"), "cannot be added"),
     ({"layers": 1, "recurrent": {"kind": "gru", "hidden": 14}, "position": {"kind": "relative"}}, ("position",),
      "attention"),
     (search(attends=None, initial=None), ("encoder",), "nothing reads it"),

@@ -99,12 +99,21 @@ CAUSAL = {
     },
     "latents without a query's": {"attention": LATENT, "position": {"kind": "alibi"}},
     "delta rule": {"attention": None, "recurrent": DELTA},
+    "delta rule by channel": {"attention": None, "recurrent": {
+        "kind": "kimi-delta", "heads": 3, "head_dim": 5, "conv": 3}},
     "state space": {"attention": None, "recurrent": {**MAMBA, "bias": True}},
     "selective scan": {"attention": None, "recurrent": {
         "kind": "mamba", "inner": 14, "state": 5, "rank": 3, "conv": 3, "norms": True,
     }},
+    "selective scan with norms that have no weights": {"attention": None, "recurrent": {
+        "kind": "mamba", "inner": 14, "state": 5, "rank": 3, "conv": 3, "norms": True, "norm_scale": False,
+    }},
+    "short convolution": {"attention": None, "recurrent": {"kind": "short-convolution", "conv": 4, "bias": True}},
     "lightning": {"attention": None, "recurrent": {"kind": "lightning", "heads": 3, "head_dim": 4}},
     "state space beside attention": {"recurrent": MAMBA, "position": {"kind": "rope"}},
+    "attention and state space at once": {"residual": "mixers", "recurrent": {**MAMBA, "norm": False}},
+    "attention and a cell at once, scaled": {
+        "residual": "mixers", "layer_scale": True, "recurrent": {"kind": "short-convolution"}},
     "shared group": {"groups": [{"repeat": 2, "shared": True, "blocks": [{"repeat": 2}]}], "layers": 4},
     "scaled layers": {"layer_scale": True, "norm": {"placement": "sandwich"}},
     "scaled parallel layers": {"layer_scale": True, "residual": "parallel"},

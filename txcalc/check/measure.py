@@ -234,11 +234,14 @@ class _Inputs:
         return (self.ids(length), *([self._choose(pairs, b)] if pairs else []))
 
 
+_LINEAR_RECURRENCES = ("mamba2", "gated-delta", "kimi-delta", "mamba", "lightning")
+
+
 def keeps_exactly(model: Model) -> bool:
     """Whether what autograd keeps can be compared: the kernels of linear recurrences keep what they like."""
     stacks = [model, model.encoder, model.tower]
     return not any(
-        block.recurrent is not None and block.recurrent.kind in ("mamba2", "gated-delta", "mamba", "lightning")
+        block.recurrent is not None and block.recurrent.kind in _LINEAR_RECURRENCES
         for stack in stacks if stack is not None for _, block in located_blocks(stack)
     )
 

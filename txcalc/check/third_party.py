@@ -21,6 +21,8 @@ BATCH, SEQ, SOURCE = 2, 32, 48
 QUIRKS: Final[dict[tuple[str, str], str]] = {
     ("falcon", "KV cache"): "the library caches keys and values repeated to all heads",
     ("llama4_text", "FLOPs forward, eager"): "the library runs every routed expert on every token",
+    **{(name, "FLOPs forward, eager"): "the library convolves the zeros after the last position, too, and drops that"
+       for name in ("lfm2", "lfm2_moe")},
     ("mt5", "parameters"): "the library ties the head whatever the configuration says",
     ("t5", "parameters"): "the library ties the head whatever the configuration says",
 }
@@ -104,11 +106,13 @@ def _instantiate(config: dict[str, Any]) -> Any:
 
 
 def _cache_bytes(cache: Any) -> int:
-    """Bytes of every key and value tensor that the library's cache object holds, those of indexers among them."""
+    """Bytes of every key, value and state that the library's cache object holds, indexers' keys among them."""
     names = ("self_attention_cache", "cross_attention_cache")
     parts = [getattr(cache, name) for name in names if hasattr(cache, name)] or [cache]
     layers = [layer for part in parts for layer in part.layers]
     tensors = [getattr(layer, name, None) for layer in layers for name in ("keys", "values", "indexer_keys")]
+    for layer in layers:
+        tensors += [x for name in ("conv_states", "recurrent_states") for x in getattr(layer, name, {}).values()]
     return sum(x.numel() * x.element_size() for x in tensors if x is not None)
 
 

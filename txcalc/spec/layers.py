@@ -175,6 +175,7 @@ class Mamba2(Spec):
     conv: Size = Field(default=4, description="length of the short causal convolution")
     conv_bias: Flag = True
     bias: Flag = False
+    norm: Flag = Field(default=True, description="false: what is gated has no norm (Falcon-H1)")
 
 
 class GatedDelta(Spec):
@@ -205,6 +206,7 @@ class Mamba(Spec):
     conv_bias: Flag = True
     bias: Flag = False
     norms: Flag = Field(default=False, description="norms on step sizes, B and C (Jamba, arXiv 2403.19887)")
+    norm_scale: Flag = Field(default=True, description="false: these norms have no weights (Falcon Mamba)")
 
 
 class LightningAttention(Spec):
@@ -215,9 +217,34 @@ class LightningAttention(Spec):
     head_dim: Size
 
 
+class KimiDelta(Spec):
+    """A gated delta rule whose decay differs from channel to channel (Kimi Linear, arXiv 2510.26692).
+
+    Decay and output gate come from the input through a bottleneck that is as wide as a head.
+    """
+
+    kind: Literal["kimi-delta"]
+    heads: Size
+    head_dim: Size
+    conv: Size = Field(default=4, description="length of the short causal convolution")
+
+
+class ShortConvolution(Spec):
+    """A short causal convolution of every channel, gated before and after (LFM2).
+
+    Three projections of the input, b, c and x; b * x is convolved over its last ``conv`` positions, and c times what
+    comes out is projected. No recurrence: its FLOPs and what autograd keeps are exact.
+    """
+
+    kind: Literal["short-convolution"]
+    conv: Size = Field(default=3, description="length of the convolution, this position included")
+    bias: Flag = Field(default=False, description="on the projections and on the convolution")
+
+
 Recurrent = Annotated[
     Annotated[Mamba2, Tag("mamba2")] | Annotated[GatedDelta, Tag("gated-delta")]
     | Annotated[Mamba, Tag("mamba")] | Annotated[LightningAttention, Tag("lightning")]
+    | Annotated[KimiDelta, Tag("kimi-delta")] | Annotated[ShortConvolution, Tag("short-convolution")]
     | Annotated[RNN, Tag("rnn")] | Annotated[LSTM, Tag("lstm")] | Annotated[GRU, Tag("gru")]
     | Annotated[Convolution1D, Tag("convolution")],
     by_kind("mamba2"),

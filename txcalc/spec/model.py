@@ -48,9 +48,10 @@ class Sublayers(Spec):
     feed_forward: FeedForward | None = None
     convolution: Convolution | None = None
     norm: BlockNorm = BlockNorm()
-    residual: Literal["sequential", "parallel", "none"] = Field(
+    residual: Literal["sequential", "parallel", "mixers", "none"] = Field(
         default="sequential",
-        description="parallel: x + attention(norm(x)) + feed_forward(norm(x)); none: a sublayer's output replaces x",
+        description="parallel: x + attention(norm(x)) + feed_forward(norm(x)); mixers: x + attention(h) + recurrent(h) "
+                    "with h = norm(x), and a feed_forward after them; none: a sublayer's output replaces x",
     )
 
     @model_validator(mode="after")
@@ -63,7 +64,15 @@ class Sublayers(Spec):
                 raise FieldError(("norm", "placement"), "a parallel block takes pre")
         elif self.norm.shared:
             raise FieldError(("norm", "shared"), "only a parallel block can share its norm")
+        if self.residual == "mixers":
+            self._check_mixers()
         return self
+
+    def _check_mixers(self) -> None:
+        if self.attention is None or self.recurrent is None or self.cross_attention is not None:
+            raise FieldError(("residual",), "mixers needs attention and recurrent, and no cross_attention")
+        if self.norm.placement != "pre" or not self.norm.on_attention:
+            raise FieldError(("norm", "placement"), "attention and recurrent read one norm before them: it takes pre")
 
 
 class Block(Sublayers):

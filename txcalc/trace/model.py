@@ -163,7 +163,7 @@ def _block(
 def _sublayers(
     t: Trace, block: Sublayers, stack: Stack, x: Tensor, sublayers: dict[str, Callable[[Tensor], Tensor]]
 ) -> Tensor:
-    """The sublayers that the block has, each in its residual, or attention and feed-forward side by side in one."""
+    """The sublayers that the block has, each in its residual, or the first two side by side in one."""
     if block.residual == "parallel":
         h = ops.norm(t, "attention_norm", x, block.norm)
         g = h if block.norm.shared else ops.norm(t, "feed_forward_norm", x, block.norm)
@@ -171,6 +171,12 @@ def _sublayers(
         if stack.layer_scale:
             y, z = ops.scale(t, "attention_scale", y), ops.scale(t, "feed_forward_scale", z)
         return ops.add(t, ops.add(t, x, y), z)
+    if block.residual == "mixers":
+        h = ops.norm(t, "attention_norm", x, block.norm)
+        for name in ("attention", "recurrent"):
+            y = sublayers[name](h)
+            x = ops.add(t, x, ops.scale(t, f"{name}_scale", y) if stack.layer_scale else y)
+        sublayers = {"feed_forward": sublayers["feed_forward"]}
     for name, run in sublayers.items():
         if getattr(block, name) is not None:
             x = _residual(t, name, block, stack, run, x)

@@ -8,7 +8,7 @@ Parameters and buffers are never listed as kept: they exist anyway.
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from txcalc.trace.record import Kind, Number, Role, Tensor, Trace
 
@@ -23,9 +23,6 @@ class _NormKind(NamedTuple):
     kind: Literal["layernorm", "rmsnorm"]
     scale: bool
     bias: bool
-
-
-_RMS_NORM: Final = _NormKind("rmsnorm", scale=True, bias=False)
 
 
 def linear(
@@ -101,9 +98,11 @@ def norm(
     return t.tensor(*x.shape, label=name)
 
 
-def rms_norm(t: Trace, name: str, x: Tensor, *, weight_shape: tuple[Number, ...] | None = None) -> Tensor:
-    """``F.rms_norm`` with a scale, as ``norm`` has it."""
-    return norm(t, name, x, _RMS_NORM, weight_shape=weight_shape)
+def rms_norm(
+    t: Trace, name: str, x: Tensor, *, weight_shape: tuple[Number, ...] | None = None, scale: bool = True
+) -> Tensor:
+    """``F.rms_norm`` without a bias, as ``norm`` has it."""
+    return norm(t, name, x, _NormKind("rmsnorm", scale=scale, bias=False), weight_shape=weight_shape)
 
 
 def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]) -> Tensor:

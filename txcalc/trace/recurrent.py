@@ -1,8 +1,8 @@
 """Layers that carry a state of constant size in place of a KV cache.
 
 Weights and state are exact. How a chunked kernel arranges a linear recurrence is its own choice, so its FLOPs here are
-those of the recurrence itself, step by step, and reports mark totals with such layers as estimates. Cells and
-convolutions are exact (``txcalc.trace.cells``).
+those of the recurrence itself, step by step, and reports mark totals with such layers as estimates. Convolutions and
+cells (``txcalc.trace.cells``) are exact.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from txcalc.trace.cells import cell, convolution
 from txcalc.trace.record import Cache, Number, Tensor, Trace
 
 if TYPE_CHECKING:
-    from txcalc.spec.layers import GatedDelta, LightningAttention, Mamba, Mamba2, Recurrent
+    from txcalc.spec.base import Activation
+    from txcalc.spec.layers import GatedDelta, KimiDelta, LightningAttention, Mamba, Mamba2, Recurrent, ShortConvolution
 
 
 def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Tensor | None = None) -> Tensor:
@@ -24,10 +25,14 @@ def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Ten
             y = _mamba2(t, spec, x, cached=cached)
         elif spec.kind == "gated-delta":
             y = _gated_delta(t, spec, x, cached=cached)
+        elif spec.kind == "kimi-delta":
+            y = _kimi_delta(t, spec, x, cached=cached)
         elif spec.kind == "mamba":
             y = _mamba(t, spec, x, cached=cached)
         elif spec.kind == "lightning":
             y = _lightning(t, spec, x, cached=cached)
+        elif spec.kind == "short-convolution":
+            y = _gated_convolution(t, spec, x, cached=cached)
         elif spec.kind == "convolution":
             y = convolution(t, spec, x, cached=cached)
         else:
@@ -44,9 +49,9 @@ def _mamba(t: Trace, spec: Mamba, x: Tensor, *, cached: bool) -> Tensor:
     ops.linear(t, "x_proj", channels, spec.rank + 2 * spec.state)
     steps = t.tensor(b, n, spec.rank, label="step sizes")
     if spec.norms:
-        steps = ops.rms_norm(t, "dt_norm", steps)
+        steps = ops.rms_norm(t, "dt_norm", steps, scale=spec.norm_scale)
         for name in ("b_norm", "c_norm"):
-            ops.rms_norm(t, name, t.tensor(b, n, spec.state, label=name))
+            ops.rms_norm(t, name, t.tensor(b, n, spec.state, label=name), scale=spec.norm_scale)
     ops.linear(t, "dt_proj", steps, spec.inner, bias=True)
     ops.parameter(t, "a_log", spec.inner, spec.state)
     ops.parameter(t, "skip", spec.inner)
@@ -78,7 +83,7 @@ def _mamba2(t: Trace, spec: Mamba2, x: Tensor, *, cached: bool) -> Tensor:
         ops.parameter(t, name, spec.heads)
     # S <- a S + dt x B^T, then S C: two products of head_dim x state per head and token.
     _recurrence(t, b, n, spec.heads * spec.head_dim * spec.state, products=2, cached=cached)
-    return _gated_output(t, b, n, inner, d, norm_width=inner, bias=spec.bias)
+    return _gated_output(t, b, n, inner, d, norm_width=inner if spec.norm else None, bias=spec.bias)
 
 
 def _gated_delta(t: Trace, spec: GatedDelta, x: Tensor, *, cached: bool) -> Tensor:
@@ -92,6 +97,33 @@ def _gated_delta(t: Trace, spec: GatedDelta, x: Tensor, *, cached: bool) -> Tens
         ops.parameter(t, name, spec.value_heads)
     _recurrence(t, b, n, spec.value_heads * spec.key_dim * spec.value_dim, products=3, cached=cached)
     return _gated_output(t, b, n, values, d, norm_width=spec.value_dim, bias=False)
+
+
+def _kimi_delta(t: Trace, spec: KimiDelta, x: Tensor, *, cached: bool) -> Tensor:
+    """arXiv 2510.26692, equation 1: S <- (1 - b k k^T) Diag(a) S + b k v^T, then S^T q."""
+    b, n, d = x.shape
+    width = spec.heads * spec.head_dim
+    ops.linear(t, "in_proj", x, 3 * width)
+    ops.linear(t, "strength", x, spec.heads)
+    for name in ("decay", "gate"):
+        ops.linear(t, f"{name}_up", ops.linear(t, f"{name}_down", x, spec.head_dim), width)
+    _short_convolution(t, 3 * width, spec.conv, b, n, bias=False, cached=cached)
+    ops.parameter(t, "dt_bias", width)
+    ops.parameter(t, "a_log", spec.heads)
+    _recurrence(t, b, n, width * spec.head_dim, products=3, cached=cached)
+    return _gated_output(t, b, n, width, d, norm_width=spec.head_dim, bias=False, act="sigmoid")
+
+
+def _gated_convolution(t: Trace, spec: ShortConvolution, x: Tensor, *, cached: bool) -> Tensor:
+    """c * convolution(b * x) for three projections b, c and x, which lie in one tensor and are kept as that."""
+    b, n, d = x.shape
+    projected = ops.linear(t, "in_proj", x, 3 * d, bias=spec.bias)
+    t.op("gate_in", "elementwise", saves=(projected,))
+    padded = t.tensor(b, d, n + spec.conv - 1, label="padded")
+    y = ops.convolution(t, "conv", padded, d, n, (spec.conv,), bias=spec.bias, groups=d)
+    if cached:
+        t.op("conv_state", "elementwise", cache=Cache("state", d, spec.conv, b))
+    return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, projected.view(b, n, d)), d, bias=spec.bias)
 
 
 def _short_convolution(
@@ -113,9 +145,11 @@ def _recurrence(t: Trace, b: Number, n: Number, state: Number, *, products: int,
 
 
 def _gated_output(
-    t: Trace, b: Number, n: Number, width: Number, d: Number, *, norm_width: Number, bias: bool
+    t: Trace, b: Number, n: Number, width: Number, d: Number, *, norm_width: Number | None, bias: bool,
+    act: Activation = "silu",
 ) -> Tensor:
     y = t.tensor(b, n, width, label="recurrence")
-    y = ops.rms_norm(t, "norm", y, weight_shape=(norm_width,))
-    gate = ops.activation(t, "gate_activation", t.tensor(b, n, width, label="gate"), "silu")
+    if norm_width is not None:
+        y = ops.rms_norm(t, "norm", y, weight_shape=(norm_width,))
+    gate = ops.activation(t, "gate_activation", t.tensor(b, n, width, label="gate"), act)
     return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, gate), d, bias=bias)

@@ -84,6 +84,8 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("Mamba2", "head_dim"): Letter("P", "width of a recurrent head"),
     ("LightningAttention", "heads"): Letter("H", "heads of the recurrence"),
     ("LightningAttention", "head_dim"): Letter("P", "width of a recurrent head"),
+    ("KimiDelta", "heads"): Letter("H", "heads of the recurrence"),
+    ("KimiDelta", "head_dim"): Letter("P", "width of a recurrent head"),
     ("GatedDelta", "value_dim"): Letter("P", "width of a recurrent value"),
     ("AdditiveAttention", "width"): Letter("W_a", "width of additive attention"),
     ("HeadTransform", "width"): Letter("W_t", "width before the output"),

@@ -17,6 +17,7 @@ NAMES: Final = {
 
 RECURRENT: Final = {
     "mamba2": "Mamba-2", "gated-delta": "gated DeltaNet", "mamba": "Mamba", "lightning": "lightning attention",
+    "kimi-delta": "Kimi delta attention", "short-convolution": "gated short convolution",
     "rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "convolution": "convolution",
 }
 """The kinds of layers that stand where ``recurrent`` does."""

@@ -55,7 +55,7 @@ _LOSS: Final = Rule("target", "the loss keeps log-probabilities and targets", "F
 _BY_NAME: Final = {
     "softmax": _SOFTMAX, "router_softmax": _SOFTMAX, "dropout": _DROPOUT, "embedding_dropout": _DROPOUT,
     "permute": _INDEX, "unpermute": _INDEX, "c2p_gather": _INDEX, "p2c_gather": _INDEX, "flash": _FLASH,
-    "product": _MULTIPLY, "combine": _MULTIPLY, "shared_product": _MULTIPLY, "gated": _MULTIPLY,
+    "product": _MULTIPLY, "combine": _MULTIPLY, "shared_product": _MULTIPLY, "gated": _MULTIPLY, "gate_in": _MULTIPLY,
     "attention_scale": _SCALE, "feed_forward_scale": _SCALE, "router": _LINEAR,
 }
 _BY_KIND: Final[dict[Kind, Rule]] = {

@@ -141,6 +141,7 @@ class Block(nn.Module):
         super().__init__()
         norm = block.norm
         self.placement, self.shared_norm, self.parallel = norm.placement, norm.shared, block.residual == "parallel"
+        self.mixed = block.residual == "mixers"
         self.scaled, self.bare, self.replaces = scaled, not norm.on_attention, block.residual == "none"
         own, recurrent, cross = block.attention, block.recurrent, block.cross_attention
         feed_forward = block.feed_forward
@@ -174,7 +175,7 @@ class Block(nn.Module):
         """The norms and the scale of one sublayer, which reads ``before`` columns and gives ``after``."""
         if self.scaled:
             self.register_parameter(f"{name}_scale", nn.Parameter(torch.full((after,), 1e-4)))
-        if norm.placement == "none" or (name == "feed_forward" and norm.shared):
+        if norm.placement == "none" or (name == "feed_forward" and norm.shared) or (name == "recurrent" and self.mixed):
             return
         bare = name == "attention" and self.bare
         width = before if norm.placement in ("pre", "sandwich") else after
@@ -205,6 +206,12 @@ class Block(nn.Module):
             normed_2 = normed if self.shared_norm else self._norm("feed_forward_norm", x)
             attended = self._scale("attention", attention(normed, bias, past, cache))
             return x + attended + self._scale("feed_forward", feed_forward(normed_2))
+        if self.mixed:
+            assert attention is not None and recurrent is not None
+            normed = self._norm("attention_norm", x)
+            attended = self._scale("attention", attention(normed, bias, past, cache))
+            x = x + attended + self._scale("recurrent", self._recur(normed, cache, memory))
+            attention = recurrent = None
         if attention is not None:
             x = self._residual("attention", x, lambda y: attention(y, bias, past, cache))
         if recurrent is not None:

@@ -15,7 +15,16 @@ from txcalc.check.reference.attention import State
 from txcalc.check.reference.cells import BothWays, Convolution1D, Recurrence
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
 from txcalc.spec import cells
-from txcalc.spec.layers import GatedDelta, LightningAttention, Mamba, Mamba2, Norm, Recurrent
+from txcalc.spec.layers import (
+    GatedDelta,
+    KimiDelta,
+    LightningAttention,
+    Mamba,
+    Mamba2,
+    Norm,
+    Recurrent,
+    ShortConvolution,
+)
 
 
 class CausalConv(nn.Conv1d):
@@ -79,26 +88,57 @@ class DeltaRule(nn.Module):
         group = plan.value_heads // plan.key_heads
         q, k = (_unit(y.unflatten(-1, (plan.key_heads, -1)).to(wide)).repeat_interleave(group, dim=2) for y in (q, k))
         v = v.unflatten(-1, (plan.value_heads, -1))
-        out = self._recurrence(q * plan.key_dim**-0.5, k, v.to(wide), beta, g, cache).to(x.dtype)
+        out = _delta_rule(q * plan.key_dim**-0.5, k, v.to(wide), beta, g.exp().unsqueeze(-1), cache).to(x.dtype)
         gated = self.norm(out) * F.silu(z.unflatten(-1, (plan.value_heads, -1)))
         result: Tensor = self.dropout(self.out_proj(gated.flatten(2)))
         return result
 
-    def _recurrence(self, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, cache: State | None) -> Tensor:
-        """Q and K (b, n, h, dk), V (b, n, h, dv), rates (b, n, h) to (b, n, h, dv)."""
-        b, n, h, dk = q.shape
-        state = q.new_zeros(b, h, dk, v.shape[-1]) if cache is None or cache.state is None else cache.state
-        state, out = state.flatten(0, 1), []
-        for i in range(n):
-            q_i, k_i, v_i = (y[:, i].flatten(0, 1).unsqueeze(1) for y in (q, k, v))
-            beta_i, decay_i = (y[:, i].flatten()[:, None, None] for y in (beta, g.exp()))
-            state = state * decay_i
-            known = torch.bmm(k_i, state)
-            state = state + torch.bmm(k_i.transpose(1, 2), (v_i - known) * beta_i)
-            out.append(torch.bmm(q_i, state))
-        if cache is not None:
-            cache.state = state.unflatten(0, (b, h))
-        return torch.cat(out, dim=1).unflatten(0, (b, h)).transpose(1, 2)
+
+def _delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, decay: Tensor, cache: State | None) -> Tensor:
+    """Q and K (b, n, h, dk), V (b, n, h, dv), beta (b, n, h), decay (b, n, h, 1 or dk) to (b, n, h, dv)."""
+    b, n, h, dk = q.shape
+    state = q.new_zeros(b, h, dk, v.shape[-1]) if cache is None or cache.state is None else cache.state
+    state, out = state.flatten(0, 1), []
+    for i in range(n):
+        q_i, k_i, v_i = (y[:, i].flatten(0, 1).unsqueeze(1) for y in (q, k, v))
+        state = state * decay[:, i].flatten(0, 1).unsqueeze(2)
+        known = torch.bmm(k_i, state)
+        state = state + torch.bmm(k_i.transpose(1, 2), (v_i - known) * beta[:, i].flatten()[:, None, None])
+        out.append(torch.bmm(q_i, state))
+    if cache is not None:
+        cache.state = state.unflatten(0, (b, h))
+    return torch.cat(out, dim=1).unflatten(0, (b, h)).transpose(1, 2)
+
+
+class ChannelDeltaRule(nn.Module):
+    """A delta rule with a decay for every channel of a key (Kimi Linear, arXiv 2510.26692)."""
+
+    def __init__(self, plan: KimiDelta, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.plan, width = plan, plan.heads * plan.head_dim
+        self.in_proj = nn.Linear(d_model, 3 * width, bias=False)
+        self.strength = nn.Linear(d_model, plan.heads, bias=False)
+        self.decay_down, self.gate_down = (nn.Linear(d_model, plan.head_dim, bias=False) for _ in range(2))
+        self.decay_up, self.gate_up = (nn.Linear(plan.head_dim, width, bias=False) for _ in range(2))
+        self.conv = CausalConv(3 * width, plan.conv, bias=False)
+        self.dt_bias, self.a_log = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(plan.heads))
+        self.norm = Normalization(Norm(kind="rmsnorm", eps=1e-6), plan.head_dim)
+        self.out_proj = nn.Linear(width, d_model, bias=False)
+        self.dropout = dropout_or_nothing(options.dropout)
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        plan = self.plan
+        wide = torch.promote_types(x.dtype, torch.float32)
+        mixed = F.silu(self.conv(self.in_proj(x), cache)).to(wide)
+        q, k, v = (y.unflatten(-1, (plan.heads, -1)) for y in mixed.chunk(3, dim=-1))
+        rate = F.softplus(self.decay_up(self.decay_down(x)).to(wide) + self.dt_bias).unflatten(-1, (plan.heads, -1))
+        decay = torch.exp(-self.a_log.to(wide).exp()[:, None] * rate)
+        beta = torch.sigmoid(self.strength(x)).to(wide)
+        out = _delta_rule(_unit(q) * plan.head_dim**-0.5, _unit(k), v, beta, decay, cache).to(x.dtype)
+        gate = torch.sigmoid(self.gate_up(self.gate_down(x)))
+        result: Tensor = self.dropout(self.out_proj(self.norm(out).flatten(2) * gate))
+        return result
 
 
 class StateSpace(nn.Module):
@@ -112,7 +152,7 @@ class StateSpace(nn.Module):
         self.dt_bias = nn.Parameter(torch.ones(plan.heads))
         self.a_log = nn.Parameter(torch.arange(1, plan.heads + 1, dtype=torch.get_default_dtype()).log())
         self.skip = nn.Parameter(torch.ones(plan.heads))
-        self.norm = GroupedNorm(self.inner, plan.groups)
+        self.norm = GroupedNorm(self.inner, plan.groups) if plan.norm else nn.Identity()
         self.out_proj = nn.Linear(self.inner, d_model, bias=plan.bias)
         self.dropout = dropout_or_nothing(options.dropout)
 
@@ -157,7 +197,7 @@ class SelectiveScan(nn.Module):
         self.conv = CausalConv(inner, plan.conv, bias=plan.conv_bias)
         self.x_proj = nn.Linear(inner, plan.rank + 2 * state, bias=False)
         self.dt_norm, self.b_norm, self.c_norm = (
-            Normalization(Norm(kind="rmsnorm", eps=1e-6), width) if plan.norms else nn.Identity()
+            Normalization(Norm(kind="rmsnorm", scale=plan.norm_scale, eps=1e-6), width) if plan.norms else nn.Identity()
             for width in (plan.rank, state, state)
         )
         self.dt_proj = nn.Linear(plan.rank, inner)
@@ -224,7 +264,27 @@ class Lightning(nn.Module):
         return result
 
 
-AnyRecurrence = DeltaRule | StateSpace | SelectiveScan | Lightning | Recurrence | BothWays | Convolution1D
+class GatedConvolution(nn.Module):
+    """A short causal convolution of every channel between two gates (LFM2)."""
+
+    def __init__(self, plan: ShortConvolution, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(d_model, 3 * d_model, bias=plan.bias)
+        self.conv = CausalConv(d_model, plan.conv, bias=plan.bias)
+        self.out_proj = nn.Linear(d_model, d_model, bias=plan.bias)
+        self.dropout = dropout_or_nothing(options.dropout)
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        before, after, inputs = self.in_proj(x).chunk(3, dim=-1)
+        result: Tensor = self.dropout(self.out_proj(after * self.conv(before * inputs, cache)))
+        return result
+
+
+AnyRecurrence = (
+    DeltaRule | ChannelDeltaRule | StateSpace | SelectiveScan | Lightning | GatedConvolution
+    | Recurrence | BothWays | Convolution1D
+)
 
 
 def build_recurrence(
@@ -243,6 +303,10 @@ def build_recurrence(
             return StateSpace(plan, d_model, options)
         case Mamba():
             return SelectiveScan(plan, d_model, options)
+        case KimiDelta():
+            return ChannelDeltaRule(plan, d_model, options)
+        case ShortConvolution():
+            return GatedConvolution(plan, d_model, options)
         case LightningAttention():
             return Lightning(plan, d_model, options)
 

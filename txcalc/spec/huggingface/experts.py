@@ -23,9 +23,9 @@ from txcalc.spec.huggingface.llamas import hunyuan
 
 
 def experts(c: Config, *, count: tuple[str, ...], d_ff: str = "moe_intermediate_size", act: str = "hidden_act",
-            normalize: bool = True, **more: object) -> Data:
+            active: tuple[str, ...] = ("num_experts_per_tok",), normalize: bool = True, **more: object) -> Data:
     """Gated experts under their common field names."""
-    return {"kind": "moe", "experts": c.size(*count), "active_experts": c.size("num_experts_per_tok"),
+    return {"kind": "moe", "experts": c.size(*count), "active_experts": c.size(*active),
             "d_ff": c.size(d_ff), "activation": activation(c, act), "normalize": normalize, **more}
 
 
@@ -281,18 +281,27 @@ def llama4(c: Config, kind: str) -> Data:
 def qwen3_next(c: Config, kind: str) -> Data:
     """Three gated delta-rule layers to each layer of gated attention, experts with a gated shared one."""
     attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(over="head"), output_gate=True)
-    delta = {"kind": "gated-delta", "key_heads": c.size("linear_num_key_heads"),
-             "value_heads": c.size("linear_num_value_heads"), "key_dim": c.size("linear_key_head_dim"),
-             "value_dim": c.size("linear_value_head_dim"), "conv": c.size("linear_conv_kernel_dim")}
     moe = experts(c, count=("num_experts",), normalize=c.flag("norm_topk_prob"), shared_experts=1,
                   shared_d_ff=c.size("shared_expert_intermediate_size"), shared_gate=True)
     spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
                   position=rope(c, head_dim(c, attention), default=0.25))
-    layers, interval = spec["layers"], c.take("full_attention_interval", default=4)
+    layers = spec["layers"]
+    return with_experts(spec, _sparse_layers(c, layers), moe, attention_or_delta(c, layers, gated_delta(c)))
+
+
+def gated_delta(c: Config) -> Data:
+    """A gated delta-rule layer under Qwen's field names."""
+    return {"kind": "gated-delta", "key_heads": c.size("linear_num_key_heads"),
+            "value_heads": c.size("linear_num_value_heads"), "key_dim": c.size("linear_key_head_dim"),
+            "value_dim": c.size("linear_value_head_dim"), "conv": c.size("linear_conv_kernel_dim")}
+
+
+def attention_or_delta(c: Config, layers: int, delta: Data) -> list[Data]:
+    """What differs from layer to layer: ``delta`` in place of attention, three times in four unless said otherwise."""
+    interval = c.take("full_attention_interval", default=4)
     default = ["linear_attention" if (i + 1) % interval else "full_attention" for i in range(layers)]
-    extra: list[Data] = [{"attention": None, "recurrent": delta} if k == "linear_attention" else {}
-                         for k in layer_types(c, layers, default, "linear_attention")]
-    return with_experts(spec, _sparse_layers(c, layers), moe, extra)
+    return [{"attention": None, "recurrent": delta} if k == "linear_attention" else {}
+            for k in layer_types(c, layers, default, "linear_attention")]
 
 
 # What Hunyuan-A13B's file has for other models of the same code: latents that are off, images, sampling of tokens.
