@@ -1,4 +1,4 @@
-"""Attention in the reference: positions that act inside it, the core on its two paths, and the key-value cache.
+"""Attention in the reference: positions that act inside it, the core on its two paths, and its projections.
 
 The policy: masks and ALiBi slopes are buffers added to the scores; grouped queries share keys without copying
 them; the softmax runs in its input's dtype; the flash path is ``F.scaled_dot_product_attention``.
@@ -7,12 +7,12 @@ them; the softmax runs in its input's dtype; the flash path is ``F.scaled_dot_pr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from txcalc.check.reference.cache import KeyValues, LayerCache
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
 from txcalc.spec.inputs import PatchInput, RelativePosition, RotaryPosition
 from txcalc.spec.layers import Attention, HeadNorm
@@ -136,83 +136,6 @@ class PatchBias(nn.Embedding):
 
 
 # ---------------------------------------------------------------- attention
-
-
-@dataclass
-class KeyValues:
-    """One attention's cache: keys and values of (b, kv, t, hd)."""
-
-    key: Tensor | None = None
-    value: Tensor | None = None
-
-    def extend(self, key: Tensor, value: Tensor, reach: int | None) -> tuple[Tensor, Tensor]:
-        """What some query of this step can see; in the cache only the last ``reach`` keys stay for the next."""
-        new = key.shape[2]
-        if self.key is not None and self.value is not None:
-            key, value = torch.cat((self.key, key), dim=2), torch.cat((self.value, value), dim=2)
-        keep = key.shape[2] if reach is None else reach
-        self.key, self.value = key[:, :, -keep:].clone(), value[:, :, -keep:].clone()
-        seen = keep + new - 1  # the oldest key that the first of the new queries can see, and all after it
-        return key[:, :, -seen:], value[:, :, -seen:]
-
-    def bytes(self) -> int:
-        """Bytes of the two tensors."""
-        return sum(x.numel() * x.element_size() for x in (self.key, self.value) if x is not None)
-
-
-@dataclass
-class Growing:
-    """Tensors of (b, t, width) that grow by the tokens of every step: MLA's latents and keys, a layer's inputs."""
-
-    parts: tuple[Tensor, ...] = ()
-
-    def extend(self, *new: Tensor, reach: int | None = None) -> tuple[Tensor, ...]:
-        """The cached tokens and the new ones, part by part; of them the last ``reach`` stay for the next step."""
-        old, n = self.parts, new[0].shape[1]
-        whole = tuple(torch.cat(pair, dim=1) for pair in zip(old, new, strict=True)) if old else new
-        if reach is None:
-            self.parts = whole
-            return whole
-        self.parts = tuple(part[:, -reach:].clone() for part in whole)
-        return tuple(part[:, -(reach + n - 1) :] for part in whole)
-
-    def bytes(self) -> int:
-        """Bytes of all parts."""
-        return sum(x.numel() * x.element_size() for x in self.parts)
-
-
-@dataclass
-class State:
-    """What a recurrence carries: the last inputs of its convolution (b, channels, conv), and its state in float32.
-
-    ``cells``: the states of a cell, (b, hidden). ``source``: the encoder's output and its projection, where it attends.
-    """
-
-    inputs: Tensor | None = None
-    state: Tensor | None = None
-    cells: tuple[Tensor, ...] = ()
-    source: tuple[Tensor, ...] = ()
-
-    def bytes(self) -> int:
-        """Bytes of all tensors, whatever the length of the target."""
-        parts = (self.inputs, self.state, *self.cells, *self.source)
-        return sum(x.numel() * x.element_size() for x in parts if x is not None)
-
-
-@dataclass
-class LayerCache:
-    """The caches of one run of one block."""
-
-    attention: KeyValues = field(default_factory=KeyValues)
-    latents: Growing = field(default_factory=Growing)
-    index: Growing = field(default_factory=Growing)
-    recurrent: State = field(default_factory=State)
-    cross_attention: KeyValues = field(default_factory=KeyValues)
-
-    def bytes(self) -> int:
-        """Bytes of all that this block keeps."""
-        parts = (self.attention, self.latents, self.index, self.recurrent, self.cross_attention)
-        return sum(part.bytes() for part in parts)
 
 
 class AttentionCore(nn.Module):

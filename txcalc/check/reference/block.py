@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from txcalc.check.reference.attention import (
     AdditiveMask,
     CrossAttention,
-    LayerCache,
     PatchBias,
     RelativeBias,
     Rotary,
     SelfAttention,
 )
+from txcalc.check.reference.cache import LayerCache
 from txcalc.check.reference.cells import Recurrence
 from txcalc.check.reference.disentangled import DisentangledAttention
 from txcalc.check.reference.distances import DistanceAttention, Distances

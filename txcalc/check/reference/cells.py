@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from txcalc.check.reference.attention import State
+from txcalc.check.reference.cache import State
 from txcalc.check.reference.layers import Options, Repeated, activate, dropout_or_nothing
 from txcalc.spec import cells
 from txcalc.spec.cells import GRU, LSTM, RNN

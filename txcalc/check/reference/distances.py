@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from txcalc.check.reference.attention import AdditiveMask, AttentionCore, LayerCache, Projections
+from txcalc.check.reference.attention import AdditiveMask, AttentionCore, Projections
+from txcalc.check.reference.cache import LayerCache
 from txcalc.check.reference.layers import Options
 from txcalc.spec.inputs import TransformerXLPosition
 from txcalc.spec.layers import Attention

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from txcalc.check.reference.attention import AdditiveMask, AttentionCore, LayerCache, Rotary
+from txcalc.check.reference.attention import AdditiveMask, AttentionCore, Rotary
+from txcalc.check.reference.cache import LayerCache
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
 from txcalc.spec.layers import MLA, Indexer, Norm
 

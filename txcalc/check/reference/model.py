@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from txcalc.check.reference.attention import LayerCache
+from txcalc.check.reference.cache import LayerCache
 from txcalc.check.reference.heads import Output, Top
 from txcalc.check.reference.inputs import Reader
 from txcalc.check.reference.layers import Options

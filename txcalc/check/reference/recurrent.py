@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from txcalc.check.reference.attention import State
+from txcalc.check.reference.cache import State
 from txcalc.check.reference.cells import BothWays, Convolution1D, Recurrence
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
 from txcalc.spec import cells

@@ -10,12 +10,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from txcalc.check.reference.attention import (
-    LayerCache,
-    PatchBias,
-    RelativeBias,
-)
+from txcalc.check.reference.attention import PatchBias, RelativeBias
 from txcalc.check.reference.block import Block, PositionTables, sinusoids
+from txcalc.check.reference.cache import LayerCache
 from txcalc.check.reference.distances import query_bias
 from txcalc.check.reference.layers import (
     Normalization,
