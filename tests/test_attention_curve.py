@@ -516,3 +516,10 @@ def test_bad_input_is_one_line(tiny: str, args: tuple[str, ...], says: str) -> N
 def test_what_rests_on_an_estimate_says_so() -> None:
     assert "its totals are estimates" in " ".join(run("attention", "jamba-v0.1", "--seq", "64").stdout.split())
     assert "estimate" not in run("attention", "gpt2", "--seq", "64").stdout
+
+
+def test_a_tower_without_images_moves_nothing() -> None:
+    curves = [json.loads(run("attention", name, "--seq", "64", "--json").stdout)["points"]
+              for name in ("llava-1.5-7b", "llama2-7b")]
+    assert [point["layer"] for point in curves[0]] == [point["layer"] for point in curves[1]]
+    assert all(a["model"]["eager"] == b["model"]["eager"] for a, b in zip(*curves, strict=True))

@@ -153,6 +153,16 @@ def test_source_seq(tiny: Path) -> None:
     assert "--source-seq: tiny has no encoder" in bad("count", tiny, "--source-seq", 9)
 
 
+def test_images(tiny: Path) -> None:
+    flops = [json.loads(good("count", "llava-1.5-7b", "--images", n, "--json"))["totals"]["flops_forward"]["value"]
+             for n in (0, 1, 3)]
+    assert flops[2] - flops[0] == 3 * (flops[1] - flops[0]) > 0
+    shown = [good("count", "llava-1.5-7b", *images) for images in ((), ("--images", 1), ("--images", 3))]
+    assert all(says in text for says, text in zip(("no images", "1 image ·", "3 images"), shown, strict=True))
+    assert "image tower of 24 layers" in shown[0]
+    assert "--images: tiny has no second stack that reads images" in bad("count", tiny, "--images", 1)
+
+
 def test_set_changes_a_field_and_the_report_says_so(tiny: Path) -> None:
     found = json.loads(good("count", tiny, "--set", "attention.kv_heads=3", "--set", "layers=7", "--json"))
     assert found["model"]["overrides"] == ["attention.kv_heads=3", "layers=7"]

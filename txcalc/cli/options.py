@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
-SIZES: Final = ("batch", "seq", "past", "source_seq", "kv_block")
+SIZES: Final = ("batch", "seq", "past", "source_seq", "images", "kv_block")
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -57,6 +57,8 @@ class RunOptions(NamedTuple):
                                       "leave room.")] = None
     source_seq: Annotated[str | None, _text("N", "Tokens that an encoder-decoder's encoder reads. "
                                             "Default: as many as the decoder.")] = None
+    images: Annotated[str | None, _text("N", "Images that a model's tower reads; their tokens are part of --seq. "
+                                        "Default 0, or one to each text where both are compared.")] = None
     phase: Annotated[str | None, _text("PHASE", "forward, training, prefill or decode. Default forward.")] = None
     dtype: Annotated[str | None, _text("DTYPE", "fp32, fp16, bf16, fp8 or int8, of weights and activations. "
                                        "Default bf16.")] = None

@@ -13,6 +13,8 @@ keys'.
 
 from __future__ import annotations
 
+from math import prod
+
 from txcalc.count.scores import is_fused
 from txcalc.trace.record import Op, Trace
 
@@ -45,5 +47,5 @@ def _blocked(trace: Trace, op: Op, sram_bytes: int) -> int:
     passes = -(-keys.shape[1] // max(block, 1))
     queries_in, rows_out = (queries * tensor.shape[-1] * width for tensor in (q, out))
     l_and_m = 2 * heads * queries * wide
-    once = (keys.elements + values.elements) // batch * width + rows_out + l_and_m
+    once = (prod(keys.shape[1:]) + prod(values.shape[1:])) * width + rows_out + l_and_m
     return int(batch * (once + passes * (queries_in + 2 * rows_out + 2 * l_and_m)))

@@ -24,6 +24,7 @@ def identity(model: ModelInfo) -> list[str]:
         f"d_model {units.exact(spec['d_model'])}",
         _heads(spec),
         _experts(spec),
+        _tower(spec),
         f"vocab {units.exact(vocab)}" if vocab else "",
         ("tied" if head["tied"] else "untied") if head["kind"] == "lm" else "",
     ]
@@ -47,14 +48,21 @@ def run(workload: Workload, defaults: frozenset[str]) -> list[str]:
 
 
 def lengths(workload: Workload, defaults: frozenset[str]) -> list[str]:
-    """How many tokens are new, cached and read by an encoder."""
+    """How many tokens are new, cached and read by an encoder, and how many images by a tower."""
     default = " (default)"
     cached = f"{units.exact(workload.past)} cached{default * ('past' in defaults)}"
     return [
         f"seq {units.exact(workload.seq)}{default * ('seq' in defaults and workload.phase != 'decode')}",
         cached if workload.past or workload.phase == "decode" else "",
         f"source {units.exact(workload.source_seq)}" if workload.source_seq is not None else "",
+        _images(workload.images),
     ]
+
+
+def _images(number: int | None) -> str:
+    if number is None:
+        return ""
+    return "no images" if number == 0 else f"{units.exact(number)} image{'s' if number > 1 else ''}"
 
 
 def dtypes(workload: Workload) -> str:
@@ -94,6 +102,11 @@ def _heads(spec: Fields) -> str:
         return ""
     own, kv = found
     return f"{units.exact(own)} heads" + (f" ({units.exact(kv)} KV)" if kv is not None and kv != own else "")
+
+
+def _tower(spec: Fields) -> str:
+    tower = spec.get("tower")
+    return f"image tower of {units.exact(tower['layers'])} layers" if tower else ""
 
 
 def _experts(spec: Fields) -> str:
