@@ -88,6 +88,14 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
                        "moe_intermediate_size": [12, 16], "mlp_only_layers": [[], [1]], "decoder_sparse_step": [1, 2]}],
         [QWEN3], TIED,
     ),
+    "qwen3_5": (
+        text("qwen3_5_text", hidden_size=[32], tie_word_embeddings=[True, False]),
+        [{k: v for k, v in QWEN3.items() if k != "deepstack_visual_indexes"}], TIED,
+    ),
+    "qwen3_5_moe": (
+        text("qwen3_5_moe_text", hidden_size=[32], tie_word_embeddings=[True, False]),
+        [{k: v for k, v in QWEN3.items() if k != "deepstack_visual_indexes"}], TIED,
+    ),
     "llama4": (
         text("llama4_text", tie_word_embeddings=[True, False]),
         [{"hidden_size": [16], "num_hidden_layers": [1, 3], "num_attention_heads": [1, 2, 4],

@@ -27,10 +27,12 @@ ONE_BY_ONE = {"mistral3"}
 """Whose class packs all images into one sequence, and multiplies each with all others before masking them."""
 RUNS_ALL = {"llama4_text", "olmoe", "qwen3_vl_moe"}
 """Texts whose experts the library runs in a way that its counter does not see, or all of them on every token."""
-
+HYBRIDS = {"qwen3_5", "qwen3_5_moe"}
+"""Whose text has recurrent layers; these are run, beside their own class, in test_import_hybrids."""
 FLAT = {"qwen2_vl", "qwen2_5_vl"}
 """Whose older files have the fields of the text beside the tower."""
-PART_TYPES = {name: f"{name}_vision" for name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")} | {
+PART_TYPES = {name: f"{name}_vision" for name in (
+    "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")} | {
     "llama4": "llama4_vision_model"}
 
 
@@ -102,7 +104,7 @@ def test_an_image_costs_what_the_class_runs(model_type: str) -> None:
         assert with_images.flops_backward.value - without.flops_backward.value == backward.get_total_flops(), config
 
 
-@pytest.mark.parametrize("model_type", CASES)
+@pytest.mark.parametrize("model_type", [name for name in CASES if name not in HYBRIDS])
 def test_text_and_cache_are_those_of_the_class(model_type: str) -> None:
     for seed in range(0, DRAWS, 2):
         config = draw(model_type, seed)

@@ -237,5 +237,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "qwen2_5_vl": Family(qwen_vl.qwen2_5_vl, seeing_classes("Qwen2_5_VL")),
     "qwen3_vl": Family(qwen_vl.qwen3_vl, seeing_classes("Qwen3VL")),
     "qwen3_vl_moe": Family(qwen_vl.qwen3_vl_moe, seeing_classes("Qwen3VLMoe")),
+    "qwen3_5": Family(qwen_vl.qwen3_5, seeing_classes("Qwen3_5")),
+    "qwen3_5_moe": Family(qwen_vl.qwen3_5_moe, seeing_classes("Qwen3_5Moe")),
     "llama4": Family(multimodal.llama4, {"Llama4ForConditionalGeneration": "lm"}),
 }

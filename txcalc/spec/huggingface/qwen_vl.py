@@ -10,14 +10,14 @@ from __future__ import annotations
 from math import isqrt
 from typing import Any, Final
 
-from txcalc.spec.huggingface import decoders, experts
+from txcalc.spec.huggingface import decoders, experts, hybrids
 from txcalc.spec.huggingface.build import Data, gated, layered, layernorm, plain, rms
 from txcalc.spec.huggingface.config import IRRELEVANT, Config
 from txcalc.spec.huggingface.multimodal import head_of, part_of, whole_squares
 from txcalc.spec.huggingface.vision import side_of
 
 PARTS: Final = ("qwen2_vl_text", "qwen2_vl_vision", "qwen2_5_vl_text", "qwen2_5_vl_vision", "qwen3_vl_text",
-                "qwen3_vl_vision", "qwen3_vl_moe_text", "qwen3_vl_moe_vision")
+                "qwen3_vl_vision", "qwen3_vl_moe_text", "qwen3_vl_moe_vision", "qwen3_5_vision", "qwen3_5_moe_vision")
 """Types of configuration that stand only within another."""
 
 _SIDE: Final = 16  # positions of the text along an image
@@ -60,6 +60,18 @@ def qwen3_vl_moe(c: Config, kind: str) -> Data:
     return _qwen3(c, kind, experts.qwen3_moe(text, "lm"), text, "qwen3_vl_moe_vision")
 
 
+def qwen3_5(c: Config, kind: str) -> Data:
+    """Qwen 3.5: Qwen 3's tower, of which the text's first layers get no more than the others."""
+    text = _text(c, "qwen3_5_text")
+    return _qwen3(c, kind, hybrids.qwen3_5(text, "lm"), text, "qwen3_5_vision")
+
+
+def qwen3_5_moe(c: Config, kind: str) -> Data:
+    """Qwen 3.5 with experts."""
+    text = _text(c, "qwen3_5_moe_text")
+    return _qwen3(c, kind, hybrids.qwen3_5_moe(text, "lm"), text, "qwen3_5_moe_vision")
+
+
 def _qwen3(c: Config, kind: str, spec: Data, text: Config, vision: str) -> Data:
     image = _image(c, vision)
     rows, merge = image.size("num_position_embeddings"), image.size("spatial_merge_size")
@@ -69,7 +81,10 @@ def _qwen3(c: Config, kind: str, spec: Data, text: Config, vision: str) -> Data:
     tower = _tower(image, image.size("hidden_size"), image.size("num_heads"), bias=True, side=side // merge,
                    feed_forward=plain(image, image.size("intermediate_size")), position={"kind": "learned"})
     layers = tower["layers"]
-    deep = _layers(image, "deepstack_visual_indexes", layers)
+    known = "deepstack_visual_indexes" in image.own
+    if not known:
+        image.only("deepstack_visual_indexes", [])
+    deep = _layers(image, "deepstack_visual_indexes", layers) if known else []
     spec = _joined(c, kind, spec, tower, text, image, width="out_hidden_size")
     projector = {name: value for name, value in spec["tower"]["projector"].items() if name != "norm_first"}
     if len(deep) > spec["layers"] or len(set(deep)) < len(deep) or list(deep) != sorted(deep):
