@@ -112,3 +112,12 @@ def test_a_projector_that_cannot_be_is_refused(tower: dict[str, Any], field: str
 def test_larger_images_have_more_positions() -> None:
     tokens = [spec(input={**PLAIN, "image": side}, projector={"merge": 2}).tower for side in (29, 32, 64)]
     assert [tower.projector.tokens for tower in tokens if tower and tower.projector] == [9, 16, 64]
+
+
+def test_deepstack_is_one_line_of_the_breakdown() -> None:
+    from txcalc.answer.render.where import shares
+    from txcalc.answer.report import count
+
+    seeing = spec(input=PLAIN, projector={}, deepstack=[{"skips": 1}, {}])
+    titles = [share.title for share in shares(count(seeing, Workload(seq=5, images=1)))]
+    assert "tower projector" in titles and "tower deepstack × 2" in titles

@@ -61,6 +61,8 @@ def _called(stack: Stack, where: list[str]) -> Name:
     detail = ".".join(where[1:-1])
     if last.endswith("norm"):
         return Name(NAMES[stack.norm.kind], last.replace("_", " "))
+    if where[0] == "deepstack":
+        return Name(where[0], "")
     if last == "attention":
         latent = block.attention is not None and block.attention.kind == "mla"
         return Name(NAMES["mla"] if latent else "attention", _reach(stack, block) or detail)

@@ -128,6 +128,8 @@ def _called(rest: list[str], stack: Fields, spec: Fields, part: Component) -> tu
     shared = "shared" if part.copies < part.calls and rest[0] == "layers" and part.params else ""
     if last.endswith("_norm"):
         return NAMES.get(stack["norm"]["kind"], "norm"), ""
+    if rest[0] == "deepstack":
+        return rest[0], ""
     if last == "head":
         head = spec["head"]
         return NAMES.get(head["kind"], "head"), ("tied" if head.get("tied") else "")
