@@ -131,6 +131,7 @@ def dinov2(c: Config, kind: str) -> Data:
 
 def dinov2_with_registers(c: Config, kind: str) -> Data:
     """DINOv2 with registers, arXiv 2309.16588, and always with a token for masked patches."""
+    c.ignore("interpolate_antialias", "interpolate_offset")
     return _dinov2(c, kind, mask_token=True, registers=_registers(c))
 
 
