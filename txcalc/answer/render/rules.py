@@ -8,7 +8,7 @@ from typing import Final
 from txcalc.answer.conventions import Convention
 from txcalc.answer.report import Report
 
-_SHORT: Final = ("flops", "recurrence", "masked", "latents", "distances")
+_SHORT: Final = ("flops", "recurrence", "masked", "latents", "distances", "images")
 
 
 def short(found: Sequence[Convention]) -> str:
