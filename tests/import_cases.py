@@ -55,6 +55,13 @@ CASES: dict[str, dict[str, list[Any]]] = {
     "gemma2": LLAMA | HEADS | {"attention_bias": [True, False], "sliding_window": [5],
                                "attn_logit_softcapping": [None, 50.0], "final_logit_softcapping": [None, 30.0]},
     "gemma3_text": LLAMA | HEADS | {"num_hidden_layers": [2, 7, 13], "sliding_window": [5]},
+    "gemma4_text": LLAMA | HEADS | {
+        "num_hidden_layers": [7, 8], "sliding_window": [5], "attention_bias": [True, False],
+        "global_head_dim": [10, 14], "num_global_key_value_heads": [None, 1, 2], "attention_k_eq_v": [True, False],
+        "num_kv_shared_layers": [0, 1, 3], "use_double_wide_mlp": [True, False],
+        "hidden_size_per_layer_input": [0, 6], "vocab_size_per_layer_input": [262144, 262147],
+        "layer_types": [None], "final_logit_softcapping": [None, 30.0],
+    },
     "olmo": LLAMA | {"attention_bias": [True, False], "clip_qkv": [None, 8.0]},
     "olmo2": LLAMA | {"attention_bias": [True, False]},
     "olmo3": LLAMA | {"num_hidden_layers": [3, 8, 9], "sliding_window": [5]},

@@ -27,13 +27,14 @@ def attentions(draw: st.DrawFn, *, rotary: bool, crossing: bool = False) -> dict
         return spec
     over = draw(st.sampled_from((None, None, "head", "heads", "full")))
     bound = draw(st.sampled_from((None, None, "window", "chunk")))
-    if draw(st.integers(0, 2)) == 0:
-        spec["value_dim"] = draw(st.sampled_from((8, 11)))
+    apart = draw(st.integers(0, 2)) == 0
+    spec["value_dim"] = draw(st.sampled_from((8, 11))) if apart else None
+    spec["value_from"] = "input" if apart or draw(st.integers(0, 3)) else "key"
     if draw(st.integers(0, 2)) == 0:
         spec |= {"output_gate": True, "gate_over": draw(st.sampled_from(("channel", "head"))),
                  "gate_activation": draw(st.sampled_from(("sigmoid", "softplus")))}
     return {
-        **spec, "qk_norm": None if over is None else draw(norms(over=over)), "window": None, "chunk": None,
+        **spec, "value_norm": None if draw(st.integers(0, 3)) else draw(norms()), "qk_norm": None if over is None else draw(norms(over=over)), "window": None, "chunk": None,
         **({} if bound is None else {bound: draw(st.sampled_from((2, 5, 11)))}),
         "softcap": None if draw(st.integers(0, 5)) else 30.0,
         "inner_norm": None if draw(st.integers(0, 3)) else draw(norms()),
@@ -135,7 +136,21 @@ def stacks(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool = False) -> 
             {"repeat": draw(st.integers(1, 2)), **draw(own)} for _ in range(draw(st.integers(1, 2)))
         ]} for _ in range(draw(st.integers(1, 2)))
     ]
+    first = groups[0]["blocks"][0]
+    if first["attention"] is not None and not by_distance and draw(flags):
+        own = first["attention"]
+        for attention in [block["attention"] for group in groups for block in group["blocks"]]:
+            if attention is not None and reach_of(attention) == reach_of(own):  # the last of its kind is read
+                attention |= {name: own[name] for name in SHARED}
+        groups.append({"blocks": [{**first, "attention": {**own, "kv_shared": True}}]})
     return {**stack, "groups": groups}
+
+
+SHARED = ("heads", "kv_heads", "head_dim", "value_dim", "value_from", "window", "chunk")
+
+
+def reach_of(attention: dict[str, Any]) -> str:
+    return next((name for name in ("window", "chunk") if attention[name] is not None), "full")
 
 
 @st.composite
@@ -157,6 +172,9 @@ def specs(draw: st.DrawFn) -> Model:
         data["encoder"].setdefault("groups", None)
         data["encoder"].setdefault("share_layers", False)
         data |= draw(st.sampled_from(({}, {"source_vocab": 47}, {"source_vocab": 43, "unread_table": True})))
+    elif draw(st.integers(0, 3)) == 0:
+        data["per_layer_embedding"] = {"rows": 67, "width": draw(st.sampled_from((4, 6))),
+                                       "activation": draw(st.sampled_from(ACTIVATIONS))}
     elif data.get("groups") is None and data["attention"] is not None:
         data["contact_head"] = draw(flags)
     head = draw(st.sampled_from(("lm", "untied", "transform", "wide", "none", "classifier")))

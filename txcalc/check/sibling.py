@@ -19,6 +19,7 @@ SMALL: Final[dict[str, int]] = {
     "conv": 3, "image": 12, "patch": 4, "bins": 17, "length": 23, "max_distance": 20, "tokens": 1,
     "absolute": 71, "source_vocab": 89, "width": 16, "pair_labels": 2, "channels": 3, "inner": 22,
     "rank": 7, "kernel": 5, "pieces": 2, "chosen": 8, "registers": 2, "merge": 3, "skips": 1, "squares": 3,
+    "rows": 103,
 }
 """What each size becomes; other sizes are derived below or kept (they are small counts already)."""
 

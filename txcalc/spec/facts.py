@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import Input, PatchInput
-    from txcalc.spec.layers import AnyAttention
+    from txcalc.spec.layers import AnyAttention, Attention
     from txcalc.spec.model import Model, Stack, Sublayers
 
 BIBLIOGRAPHY = ("aliases", "summary", "sources", "published")
@@ -24,10 +24,21 @@ def located_blocks(stack: Stack) -> list[tuple[tuple[str | int, ...], Sublayers]
     ]
 
 
+def shares_keys(stack: Stack) -> bool:
+    """Whether some layer reads the keys and values of another."""
+    attentions = (block.attention for _, block in located_blocks(stack))
+    return any(each is not None and each.kind == "standard" and each.kv_shared for each in attentions)
+
+
 def chooses_keys(stack: Stack) -> bool:
     """Whether an indexer chooses the keys of some layer."""
     attentions = (block.attention for _, block in located_blocks(stack))
     return any(each is not None and each.kind == "mla" and each.indexer is not None for each in attentions)
+
+
+def reach(attention: Attention) -> str:
+    """Which kind of keys a layer's queries see: layers share keys and values with those of their own kind."""
+    return "window" if attention.window is not None else "chunk" if attention.chunk is not None else "full"
 
 
 def first_attention(stack: Stack) -> AnyAttention:

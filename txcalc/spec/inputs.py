@@ -51,6 +51,19 @@ Input = Annotated[
     by_kind("tokens"),
 ]
 
+
+class PerLayerEmbedding(Spec):
+    """A second table of tokens with a small vector for every layer (Gemma 3n's and Gemma 4's per-layer embeddings).
+
+    Each is added to a projection of the token's embedding, normed. A layer multiplies it with a gate that its own
+    output gives, and adds a projection of the product, normed.
+    """
+
+    rows: Size = Field(description="rows of the table")
+    width: Size = Field(description="columns of one layer's vector")
+    activation: Activation = Field(default="gelu_tanh", description="of the gate")
+
+
 # ---------------------------------------------------------------- positions
 
 
@@ -263,6 +276,12 @@ class AttentionPooler(Spec):
     kind: Literal["attention"]
     attention: Attention
     feed_forward: Dense
+
+    @model_validator(mode="after")
+    def _check(self) -> AttentionPooler:
+        if self.attention.kv_shared:
+            raise FieldError(("attention", "kv_shared"), "a pooler's keys and values are its own")
+        return self
 
 
 Pooler = Annotated[

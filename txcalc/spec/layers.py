@@ -91,6 +91,14 @@ class Attention(Spec):
     inner_norm: Norm | None = Field(default=None, description="a norm on what the output projection reads")
     gate_over: Literal["channel", "head"] = Field(default="channel", description="head: one gate for each head")
     gate_activation: Literal["sigmoid", "softplus"] = "sigmoid"
+    value_norm: Norm | None = Field(default=None, description="a norm on each head's values")
+    value_from: Literal["input", "key"] = Field(
+        default="input", description="key: values are the projected keys, before these are normed and rotated"
+    )
+    kv_shared: Flag = Field(
+        default=False, description="keys and values, and their cache, are those of the last layer before this one that "
+                                   "has its own, among layers of the same reach (all keys, a window, chunks)"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -108,6 +116,8 @@ class Attention(Spec):
             raise FieldError(("chunk",), "attention has a window or chunks, not both")
         if self.value_dim == self.head_dim:
             raise FieldError(("value_dim",), f"{self.value_dim} is head_dim: leave it out")
+        if self.value_dim is not None and self.value_from == "key":
+            raise FieldError(("value_dim",), "values that are keys are as wide: leave it out")
         for name in ("gate_over", "gate_activation"):
             if not self.output_gate and getattr(self, name) != type(self).model_fields[name].default:
                 raise FieldError((name,), "needs output_gate: true")

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from txcalc.spec import resolve, widths
 from txcalc.spec.base import Count, Flag, Size, Spec
 from txcalc.spec.errors import FieldError
-from txcalc.spec.facts import first_attention, is_causal, located_blocks, positions, unpatched
+from txcalc.spec.facts import first_attention, is_causal, located_blocks, positions, reach, unpatched
 from txcalc.spec.inputs import (
     ContrastiveHead,
     Head,
@@ -26,6 +26,7 @@ from txcalc.spec.inputs import (
     LMHead,
     NoPosition,
     PatchInput,
+    PerLayerEmbedding,
     Pooler,
     Position,
     Projector,
@@ -66,6 +67,12 @@ class Sublayers(Spec):
             raise FieldError(("norm", "shared"), "only a parallel block can share its norm")
         if self.residual == "mixers":
             self._check_mixers()
+        return self
+
+    @model_validator(mode="after")
+    def _check_sharing(self) -> Sublayers:
+        if self.cross_attention is not None and self.cross_attention.kv_shared:
+            raise FieldError(("cross_attention", "kv_shared"), "only layers over one sequence share keys and values")
         return self
 
     def _check_mixers(self) -> None:
@@ -112,6 +119,7 @@ class Stack(Sublayers):
             if self.share_layers:
                 raise FieldError(("share_layers",), "layers that differ cannot share one set of weights")
         indexed = False
+        own: dict[str, Attention] = {}
         for path, block in located_blocks(self):
             if isinstance(block.attention, MLA):
                 indexed = indexed or block.attention.indexer is not None
@@ -121,6 +129,8 @@ class Stack(Sublayers):
                 raise FieldError((*path, "attention"), "a block needs attention, recurrent or feed_forward")
             if isinstance(block.attention, Attention) and block.attention.squares is not None:
                 self._check_squares(block.attention.squares, (*path, "attention", "squares"))
+            if isinstance(block.attention, Attention):
+                self._check_keys(block.attention, own, (*path, "attention"))
             if isinstance(self.position, TransformerXLPosition) and block.attention is not None:
                 self._check_distances(self.position, block.attention, (*path, "attention"))
             if (isinstance(self.position, RotaryPosition) and self.position.dim is not None
@@ -138,6 +148,21 @@ class Stack(Sublayers):
             raise FieldError(path, f"squares of {squares} do not divide an image's {side} x {side} patches")
         if self.position.kind not in ("none", "learned", "rope"):
             raise FieldError(path, f"a square has no {self.position.kind} positions of its own")
+
+    def _check_keys(self, attention: Attention, own: dict[str, Attention], path: tuple[str | int, ...]) -> None:
+        """A layer without keys and values needs one before it that has its own, of the same sizes."""
+        if not attention.kv_shared:
+            own[reach(attention)] = attention
+            return
+        path, before = (*path, "kv_shared"), own.get(reach(attention))
+        if before is None:
+            raise FieldError(path, f"no layer of the same reach ({reach(attention)}) before this one has its own")
+        for name in ("kv_heads", "head_dim", "value_dim", "window", "chunk"):
+            if getattr(attention, name) != getattr(before, name):
+                raise FieldError(path, f"{name} {getattr(attention, name)} must be {getattr(before, name)}, as in the "
+                                 "layer whose keys and values it reads")
+        if self.position.kind in ("disentangled", "transformer-xl"):
+            raise FieldError(path, f"{self.position.kind} positions need every layer's own keys")
 
     def _check_distances(
         self, position: TransformerXLPosition, attention: AnyAttention, path: tuple[str | int, ...]
@@ -199,6 +224,7 @@ class Model(Stack):
     )
     embedding_projection_bias: Flag = True
     embedding_scale: Flag = Field(default=False, description="token embeddings times sqrt(d_model)")
+    per_layer_embedding: PerLayerEmbedding | None = None
     encoder: Stack | None = Field(default=None, description="fields left out are taken from the decoder")
     source_vocab: Size | None = Field(default=None, description="rows of the encoder's own token table; none: shared")
     unread_table: Flag = Field(default=False, description="a third token table, read by nothing (BART's, when untied)")
@@ -237,9 +263,20 @@ class Model(Stack):
             raise FieldError(("head", "tied"), "there is no token table to share")
         if isinstance(self.encoder and self.encoder.input, PatchInput):
             raise FieldError(("encoder", "input"), "reads tokens or frames")
+        self._check_per_layer_embedding()
         self._check_vectors()
         widths.check(self)
         return self
+
+    def _check_per_layer_embedding(self) -> None:
+        own = self.per_layer_embedding
+        if own is None:
+            return
+        if self.encoder is not None or not isinstance(self.input, TokenInput):
+            raise FieldError(("per_layer_embedding",), "needs a single stack that reads tokens")
+        if self.vocab is not None and own.rows < self.vocab:
+            raise FieldError(("per_layer_embedding", "rows"), f"{own.rows} leaves some of the {self.vocab} tokens "
+                             "without a row")
 
     def _check_vectors(self) -> None:
         tower, head = self.tower, self.head

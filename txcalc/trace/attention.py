@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from txcalc.spec.facts import reach
 from txcalc.trace import ops
 from txcalc.trace.distances import distance_scores, keeps_inputs
 from txcalc.trace.indexer import choose_keys
@@ -32,14 +33,18 @@ class Span(NamedTuple):
         return self.keys if self.bound is None else self.bound
 
 
+KeysValues = tuple[Tensor, Tensor]
+
+
 def self_attention(
     t: Trace, spec: Attention | MLA, position: Position | None, x: Tensor, *, causal: bool, cached: bool,
-    table: Tensor | None = None, fixed: bool = False,
+    table: Tensor | None = None, fixed: bool = False, shared: dict[str, KeysValues] | None = None,
 ) -> Tensor:
     """Queries, keys and values from the same (b, n, d) hidden states, cached for later tokens where asked for.
 
     ``table``: the stack's relative position embeddings, where every layer projects them. ``fixed``: every input has
-    the same length (an image), so that the index of its distances is a buffer.
+    the same length (an image), so that the index of its distances is a buffer. ``shared``: the last keys and values of
+    each reach that a layer of the stack has made.
     """
     shape = b, n, d = x.shape
     if spec.kind == "standard" and spec.squares is not None:  # each square is a short sequence
@@ -55,11 +60,11 @@ def self_attention(
             if position is not None and position.kind == "relative" and position.per_layer:
                 relative_bias(t, "relative_bias", position, spec.heads, n, span.keys, fixed=fixed)
             source, cache = x, None
-            if cached:
+            if cached and not spec.kv_shared:
                 cache = _cache(spec, position, span, past + n, x)
             if cached and keeps_inputs(position):
                 source = x.view(x.shape[0], span.keys, x.shape[-1])
-            y = _heads(t, spec, position, x, source, span, cache, table)
+            y = _heads(t, spec, position, x, source, span, cache, table, shared)
         return ops.dropout(t, "dropout", y).view(*shape)
 
 
@@ -130,21 +135,25 @@ def _span(
 
 def _heads(
     t: Trace, spec: Attention, position: Position | None, x: Tensor, source: Tensor, span: Span, cache: Cache | None,
-    table: Tensor | None,
+    table: Tensor | None, shared: dict[str, KeysValues] | None = None,
 ) -> Tensor:
     """Multi-head, grouped-query or multi-query attention. ``position`` is None across stacks."""
     *_, d = x.shape
+    rotated = position is not None and position.kind == "rope" and spec.rope
     value_dim = _value_dim(spec)
     context_width, gates = spec.heads * value_dim, spec.heads * (value_dim if spec.gate_over == "channel" else 1)
     q = ops.linear(t, "q", x, spec.heads * spec.head_dim, bias=spec.bias.q)
     gate = ops.linear(t, "gate", x, gates, bias=spec.bias.q) if spec.output_gate else None
-    k = ops.linear(t, "k", source, spec.kv_heads * spec.head_dim, bias=spec.bias.k)
-    v = ops.linear(t, "v", source, spec.kv_heads * value_dim, bias=spec.bias.v)
     if spec.qk_norm is not None:
         q = _head_norm(t, "q_norm", q, spec.qk_norm, spec.heads, spec.head_dim)
-        k = _head_norm(t, "k_norm", k, spec.qk_norm, spec.kv_heads, spec.head_dim)
-    if position is not None and position.kind == "rope" and spec.rope:
-        q, k = (t.tensor(*y.shape, label=f"rotated {y.label}") for y in (q, k))
+    if rotated:
+        q = t.tensor(*q.shape, label=f"rotated {q.label}")
+    if shared is not None and spec.kv_shared:
+        k, v = shared[reach(spec)]
+    else:
+        k, v = _keys_and_values(t, spec, source, rotated=rotated)
+    if shared is not None:
+        shared[reach(spec)] = k, v
     if position is not None and position.kind == "disentangled" and table is not None:
         _position_scores(t, spec, position, table, q, k, span)
     by_distance = None
@@ -164,6 +173,23 @@ def _heads(
     if spec.inner_norm is not None:
         y = ops.norm(t, "inner_norm", y, spec.inner_norm)
     return ops.linear(t, "o", y, d, bias=spec.bias.o)
+
+
+def _keys_and_values(t: Trace, spec: Attention, source: Tensor, *, rotated: bool) -> KeysValues:
+    """What queries meet: projected, or values that are keys, normed, and keys rotated."""
+    k = v = ops.linear(t, "k", source, spec.kv_heads * spec.head_dim, bias=spec.bias.k)
+    if spec.value_from == "input":
+        v = ops.linear(t, "v", source, spec.kv_heads * _value_dim(spec), bias=spec.bias.v)
+    if spec.qk_norm is not None:
+        k = _head_norm(t, "k_norm", k, spec.qk_norm, spec.kv_heads, spec.head_dim)
+    if spec.value_norm is not None:
+        b, n, width = v.shape
+        v = ops.norm(t, "v_norm", v.view(b, n, spec.kv_heads, _value_dim(spec)), spec.value_norm).view(b, n, width)
+    elif spec.value_from == "key":
+        v = t.tensor(*v.shape, label="values")
+    if rotated:
+        k = t.tensor(*k.shape, label=f"rotated {k.label}")
+    return k, v
 
 
 def _chosen_pairs(t: Trace, spec: MLA, span: Span, past: Number, *, causal: bool) -> Number:

@@ -9,7 +9,8 @@ from txcalc.trace import ops
 from txcalc.trace.record import Number, Role, Tensor, Trace
 
 if TYPE_CHECKING:
-    from txcalc.spec.inputs import DisentangledPosition, FrameInput, PatchInput
+    from txcalc.spec.inputs import DisentangledPosition, FrameInput, PatchInput, PerLayerEmbedding
+    from txcalc.spec.layers import Norm
     from txcalc.spec.model import Model, Stack
 
 
@@ -62,6 +63,29 @@ def embed(t: Trace, spec: Model, stack: Stack, x: Tensor) -> Tensor:
     if project and spec.embedding_projection == "sum":
         x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
     return x
+
+
+def per_layer_inputs(t: Trace, spec: PerLayerEmbedding, norm: Norm, layers: Number, x: Tensor) -> Tensor:
+    """Embeddings (b, n, d) to (b, n, layers, width): each layer's row of the tokens, and a projection of ``x``, normed.
+
+    The token ids are kept by the table that all layers share.
+    """
+    b, n, _ = x.shape
+    with t.scope("per_layer_embedding", component=True):
+        t.op("table", "embedding", weights={"weight": (spec.rows, layers * spec.width)})
+        projected = ops.linear(t, "projection", x, layers * spec.width)
+        ops.norm(t, "norm", projected.view(b, n, layers, spec.width), norm)
+        return t.tensor(b, n, layers, spec.width, label="per-layer inputs")
+
+
+def add_per_layer_input(t: Trace, spec: PerLayerEmbedding, norm: Norm, x: Tensor, inputs: Tensor) -> Tensor:
+    """A layer's output (b, n, d), and its own input gated by it, projected and normed."""
+    b, n, d = x.shape
+    with t.scope("per_layer_input", component=True):
+        gate = ops.activation(t, "activation", ops.linear(t, "gate", x, spec.width), spec.activation)
+        y = ops.multiply(t, "product", gate, inputs.view(b, n, spec.width))
+        y = ops.norm(t, "norm", ops.linear(t, "up", y, d), norm)
+    return ops.add(t, x, y)
 
 
 def _positions(t: Trace, stack: Stack, x: Tensor) -> Tensor:

@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import embedding_width, first_attention, is_causal
 from txcalc.trace import ops
-from txcalc.trace.attention import cross_attention, relative_bias, self_attention
+from txcalc.trace.attention import KeysValues, cross_attention, relative_bias, self_attention
 from txcalc.trace.cells import convolve
 from txcalc.trace.distances import query_biases
-from txcalc.trace.embeddings import embed, frames, patches, position_table, tokens
+from txcalc.trace.embeddings import (
+    add_per_layer_input,
+    embed,
+    frames,
+    patches,
+    per_layer_inputs,
+    position_table,
+    tokens,
+)
 from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.heads import pool, project, top
 from txcalc.trace.record import Number, Tensor, Trace
@@ -109,8 +117,18 @@ def _stack(
         query_biases(t, first.heads, first.head_dim)
     table = position_table(t, position, stack, d) if position.kind == "disentangled" else None
 
+    shared: dict[str, KeysValues] = {}
+    per_layer = spec.per_layer_embedding if stack is spec else None
+    inputs = None if per_layer is None else per_layer_inputs(t, per_layer, stack.norm, stack.layers, x)
+
     def run(sublayers: Sublayers) -> Callable[[Tensor], Tensor]:
-        return lambda x: _block(t, sublayers, stack, x, cached=cached, memory=memory, table=table)
+        def body(x: Tensor) -> Tensor:
+            y = _block(t, sublayers, stack, x, cached=cached, memory=memory, table=table, shared=shared)
+            if per_layer is None or inputs is None:
+                return y
+            return add_per_layer_input(t, per_layer, sublayers.norm, y, inputs)
+
+        return body
 
     def run_group(group: Group) -> Callable[[Tensor], Tensor]:
         def body(x: Tensor) -> Tensor:
@@ -131,13 +149,13 @@ def _stack(
 
 
 def _block(
-    t: Trace, block: Sublayers, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None, table: Tensor | None
+    t: Trace, block: Sublayers, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None, table: Tensor | None,
+    shared: dict[str, KeysValues],
 ) -> Tensor:
     def attend(h: Tensor) -> Tensor:
         assert block.attention is not None
         return self_attention(t, block.attention, stack.position, h, causal=cached or stack.causal_mask, cached=cached,
-                              fixed=stack.input.kind == "patches",
-                              table=table)
+                              fixed=stack.input.kind == "patches", table=table, shared=shared)
 
     def attend_source(h: Tensor) -> Tensor:
         assert block.cross_attention is not None and memory is not None

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 NAMES: Final = {
     "cross_attention": "cross-attention", "mla": "latent attention", "feed_forward": "feed-forward",
     "moe": "MoE feed-forward", "lm": "lm head", "layernorm": "layernorm", "rmsnorm": "rmsnorm",
+    "per_layer_embedding": "per-layer embedding", "per_layer_input": "per-layer input",
 }
 """What people call a module, or one of a kind; any other is called what its path says."""
 
@@ -65,7 +66,8 @@ def _called(stack: Stack, where: list[str]) -> Name:
         return Name(where[0], "")
     if last == "attention":
         latent = block.attention is not None and block.attention.kind == "mla"
-        return Name(NAMES["mla"] if latent else "attention", _reach(stack, block) or detail)
+        told_apart = ", ".join(filter(None, (_reach(stack, block), _sharing(block))))
+        return Name(NAMES["mla"] if latent else "attention", told_apart or detail)
     if last == "recurrent" and block.recurrent is not None:
         return Name(RECURRENT[block.recurrent.kind], detail)
     if last == "feed_forward":
@@ -87,6 +89,11 @@ def _limit(block: Sublayers) -> str:
         if attention.chunk is not None:
             return f"chunk {attention.chunk:,}"
     return ""
+
+
+def _sharing(block: Sublayers) -> str:
+    attention = block.attention
+    return "shared keys" if attention is not None and attention.kind == "standard" and attention.kv_shared else ""
 
 
 def _block(stack: Stack, where: list[str]) -> Sublayers:

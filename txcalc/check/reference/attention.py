@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from txcalc.check.reference.cache import KeyValues, LayerCache
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
+from txcalc.spec.facts import reach
 from txcalc.spec.inputs import PatchInput, RelativePosition, RotaryPosition
 from txcalc.spec.layers import Attention, HeadNorm
 
@@ -196,12 +197,22 @@ class AttentionCore(nn.Module):
         return (weights.view(*folded, t) @ v).view(b, h, n, -1)
 
 
+class SharedKeys(dict[str, tuple[Tensor, Tensor]]):
+    """The last keys and values that some layer of a stack has made, by their reach: layers without their own read them.
+
+    They are (b, kv, t, hd), those of earlier steps among them.
+    """
+
+
 class Projections(nn.Module):
     """What self- and cross-attention have in common: the projections, the norms on q and k, the core."""
 
+    k: nn.Linear | None
+    v: nn.Linear | None
     gate: nn.Linear | None
     q_norm: Normalization | None
     k_norm: Normalization | None
+    v_norm: Normalization | None
     inner_norm: Normalization | None
 
     def __init__(self, attention: Attention, d_model: int, options: Options, source: int | None = None) -> None:
@@ -210,9 +221,10 @@ class Projections(nn.Module):
         read = d_model if source is None else source  # columns of what keys and values are made of
         self.heads, self.kv_heads = heads, kv_heads
         self.q = nn.Linear(d_model, heads * head_dim, bias=bias.q)
-        self.k = nn.Linear(read, kv_heads * head_dim, bias=bias.k)
-        value_dim = attention.value_dim or head_dim
-        self.v = nn.Linear(read, kv_heads * value_dim, bias=bias.v)
+        value_dim, own = attention.value_dim or head_dim, not attention.kv_shared
+        self.k = nn.Linear(read, kv_heads * head_dim, bias=bias.k) if own else None
+        apart = own and attention.value_from == "input"
+        self.v = nn.Linear(read, kv_heads * value_dim, bias=bias.v) if apart else None
         self.o = nn.Linear(heads * value_dim, d_model, bias=bias.o)
         self.gates = heads if attention.gate_over == "head" else heads * value_dim
         self.gate = nn.Linear(d_model, self.gates, bias=bias.q) if attention.output_gate else None
@@ -221,7 +233,9 @@ class Projections(nn.Module):
         self.inner_norm = None if inner is None else Normalization(inner, heads * value_dim)
         self.norm_before_split = attention.qk_norm is not None and attention.qk_norm.over == "full"
         self.q_norm = _head_norm(attention.qk_norm, heads, head_dim)
-        self.k_norm = _head_norm(attention.qk_norm, kv_heads, head_dim)
+        self.k_norm = _head_norm(attention.qk_norm, kv_heads, head_dim) if own else None
+        normed = attention.value_norm if own else None
+        self.v_norm = None if normed is None else Normalization(normed, value_dim)
         self.core = AttentionCore(
             attention.scale or head_dim**-0.5, options, attention.softcap, heads if attention.sinks else None,
             unequal=attention.value_dim is not None,
@@ -232,13 +246,15 @@ class Projections(nn.Module):
         """(b, n, d) to (b, n, h, hd)."""
         return self._split(self.q(x), self.heads, self.q_norm)
 
-    def keys(self, x: Tensor) -> Tensor:
-        """(b, n, d) to (b, n, kv, hd)."""
-        return self._split(self.k(x), self.kv_heads, self.k_norm)
-
-    def values(self, x: Tensor) -> Tensor:
-        """(b, n, d) to (b, n, kv, hd)."""
-        return self._split(self.v(x), self.kv_heads, None)
+    def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, n, d) to keys (b, n, kv, hd) and values (b, n, kv, vd)."""
+        assert self.k is not None
+        projected = self.k(x)
+        k = self._split(projected, self.kv_heads, self.k_norm)
+        v = self._split(projected if self.v is None else self.v(x), self.kv_heads, None)
+        if self.v_norm is not None:
+            return k, self.v_norm(v)
+        return k, v.clone() if self.v is None else v
 
     def output(
         self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None,
@@ -273,9 +289,10 @@ class SelfAttention(Projections):
     def __init__(
         self, attention: Attention, d_model: int, options: Options, *,
         mask: AdditiveMask | None, plain_causal: bool, rotary: Rotary | None,
-        relative_bias: RelativeBias | PatchBias | None,
+        relative_bias: RelativeBias | PatchBias | None, shared: SharedKeys | None,
     ) -> None:
         super().__init__(attention, d_model, options)
+        self.shared, self.kind = shared, reach(attention)
         self.reach = None if attention.cached == "all" else attention.window or attention.chunk
         self.mask, self.plain_causal = mask, plain_causal
         self.together = None if attention.squares is None else attention.squares**2
@@ -284,20 +301,37 @@ class SelfAttention(Projections):
     def forward(self, x: Tensor, bias: Tensor | None, past: int, cache: LayerCache | None) -> Tensor:
         """(b, n, d) to (b, n, d); ``bias`` is the stack's relative bias, (h, n, past + n)."""
         n = x.shape[1]
-        q, k, v = self.queries(x), self.keys(x), self.values(x)
-        if self.rotary is not None:
-            q, k = self.rotary(q, past), self.rotary(k, past)
-        if self.together is not None:  # patches come square by square
-            q, k, v = (y.unflatten(1, (-1, self.together)).flatten(0, 1) for y in (q, k, v))
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        if cache is not None:
-            k, v = cache.attention.extend(k, v, self.reach)
+        q = self._placed(self.queries(x), past, rotated=True)
+        k, v = self._own_keys(x, past, cache) if self.shared is None else self._shared_keys(self.shared, x, past, cache)
         t = k.shape[2]
         if self.relative_bias is not None:
             bias = self.relative_bias.look_up(past, n)
         mask = None if self.mask is None else self.mask(past, n, t)
         bias = None if bias is None else bias[..., -t:]
         return self.output(x, q, k, v, mask, bias, self.plain_causal and past == 0)
+
+
+    def _own_keys(self, x: Tensor, past: int, cache: LayerCache | None) -> tuple[Tensor, Tensor]:
+        k, v = self.keys_and_values(x)
+        k, v = self._placed(k, past, rotated=True), self._placed(v, past, rotated=False)
+        return (k, v) if cache is None else cache.attention.extend(k, v, self.reach)
+
+    def _shared_keys(
+        self, shared: SharedKeys, x: Tensor, past: int, cache: LayerCache | None
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values of a stack in which some layers have none; laid out once, lest every product do it again."""
+        if self.k is not None:
+            k, v = self._own_keys(x, past, cache)
+            shared[self.kind] = k.contiguous(), v.contiguous()
+        return shared[self.kind]
+
+    def _placed(self, x: Tensor, past: int, *, rotated: bool) -> Tensor:
+        """(b, n, heads, hd) to (b, heads, n, hd), with its positions."""
+        if rotated and self.rotary is not None:
+            x = self.rotary(x, past)
+        if self.together is not None:  # patches come square by square
+            x = x.unflatten(1, (-1, self.together)).flatten(0, 1)
+        return x.transpose(1, 2)
 
 
 class CrossAttention(Projections):
@@ -310,7 +344,7 @@ class CrossAttention(Projections):
             if cache is None or cache.key is None or cache.value is None:
                 raise ValueError("cross-attention needs a source, or a cache that was filled from one")
             return self.output(x, q, cache.key, cache.value)
-        k, v = self.keys(memory).transpose(1, 2), self.values(memory).transpose(1, 2)
+        k, v = (y.transpose(1, 2) for y in self.keys_and_values(memory))
         if cache is not None:
             cache.key, cache.value = k, v
         return self.output(x, q, k, v)

@@ -14,6 +14,7 @@ from txcalc.check.reference.attention import (
     RelativeBias,
     Rotary,
     SelfAttention,
+    SharedKeys,
 )
 from txcalc.check.reference.cache import LayerCache
 from txcalc.check.reference.cells import Recurrence
@@ -28,11 +29,14 @@ from txcalc.check.reference.layers import (
     Options,
     dense,
 )
+from txcalc.check.reference.per_layer import LayerInput
 from txcalc.check.reference.recurrent import AnyRecurrence, build_recurrence
+from txcalc.spec.facts import shares_keys
 from txcalc.spec.inputs import (
     AlibiPosition,
     DisentangledPosition,
     PatchInput,
+    PerLayerEmbedding,
     RelativePosition,
     RotaryPosition,
     TransformerXLPosition,
@@ -62,6 +66,7 @@ class PositionTables:
         self._rotations: dict[int, Rotary] = {}
         self._distances: Distances | None = None
         self._chosen = Chosen()
+        self._shared = SharedKeys() if shares_keys(stack) else None
 
     def attention(self, attention: Attention | MLA, d_model: int) -> AnySelfAttention:
         """A self-attention with this stack's positions."""
@@ -88,7 +93,7 @@ class PositionTables:
             mask=self._mask(attention.window, attention.chunk, alibi),
             plain_causal=self.causal and attention.window is None and attention.chunk is None and alibi is None,
             rotary=self._rotary(attention.head_dim) if attention.rope else None,
-            relative_bias=self.relative_bias(heads) if own_bias else None,
+            relative_bias=self.relative_bias(heads) if own_bias else None, shared=self._shared,
         )
 
     def relative_bias(self, heads: int) -> RelativeBias | PatchBias | None:
@@ -133,10 +138,11 @@ class Block(nn.Module):
     cross_attention: CrossAttention | None
     feed_forward: Dense | MixtureOfExperts | None
     convolution: Convolution | None
+    per_layer_input: LayerInput | None
 
     def __init__(
         self, block: Sublayers, d_model: int, options: Options, tables: PositionTables, *, scaled: bool,
-        memory: int | None,
+        memory: int | None, per_layer: PerLayerEmbedding | None = None,
     ) -> None:
         super().__init__()
         norm = block.norm
@@ -164,6 +170,7 @@ class Block(nn.Module):
                 self.feed_forward = MixtureOfExperts(feed_forward, width, options)
             case DenseSpec():
                 self.feed_forward = dense(feed_forward, width, options)
+        self.per_layer_input = None if per_layer is None else LayerInput(per_layer, norm, width)
         self.width = width
         widths = {"attention": (d_model, d_model), "recurrent": (d_model, width), "cross_attention": (width, width),
                   "feed_forward": (width, width)}
@@ -184,16 +191,18 @@ class Block(nn.Module):
             self.add_module(f"{name}_post_norm", nn.Identity() if bare else Normalization(norm, after))
 
     def forward(
-        self, x: Tensor, memory: Tensor | None, bias: Tensor | None, past: int, cache: LayerCache | None
+        self, x: Tensor, memory: Tensor | None, bias: Tensor | None, past: int, cache: LayerCache | None,
+        own: Tensor | None = None,
     ) -> Tensor:
         """(b, n, d) to (b, n, d); ``memory`` (b, s, d) is the encoder's output, ``bias`` the stack's relative one.
 
-        With disentangled positions ``bias`` is their table, (2 * buckets, d); with Transformer-XL's, u and v.
+        With disentangled positions ``bias`` is their table, (2 * buckets, d); with Transformer-XL's, u and v. ``own``
+        (b, n, width) is what the layer is given beside ``x``.
         """
         y = self._sublayers(x, memory, bias, past, cache)
         if self.convolution is not None:
             y = self.convolution_norm(y + self.convolution(x))
-        return y
+        return y if self.per_layer_input is None or own is None else y + self.per_layer_input(y, own)
 
     def _sublayers(
         self, x: Tensor, memory: Tensor | None, bias: Tensor | None, past: int, cache: LayerCache | None

@@ -66,8 +66,8 @@ class DisentangledAttention(Projections):
         """(b, n, d) and the table (2 * buckets, d) to (b, n, d)."""
         assert table is not None
         n, position = x.shape[1], self.position
-        q, k = self.queries(x).transpose(1, 2).contiguous(), self.keys(x).transpose(1, 2).contiguous()
-        v = self.values(x).transpose(1, 2)
+        q, (k, v) = self.queries(x), self.keys_and_values(x)
+        q, k, v = q.transpose(1, 2).contiguous(), k.transpose(1, 2).contiguous(), v.transpose(1, 2)
         if position.clipped and n < position.buckets:
             table = table[position.buckets - n : position.buckets + n]
         keys = self._rows(table, self.position_k or self.k, "c2p")
@@ -76,8 +76,8 @@ class DisentangledAttention(Projections):
         context = self.core(q, k, v, mask, (keys, queries), self._distance(n, x.device))
         return self.finish(x, context)
 
-    def _rows(self, table: Tensor, projection: nn.Linear, score: str) -> Tensor | None:
-        if score not in self.position.scores:
+    def _rows(self, table: Tensor, projection: nn.Linear | None, score: str) -> Tensor | None:
+        if score not in self.position.scores or projection is None:
             return None
         shared = self.position.shared_projections
         rows = F.linear(table, projection.weight, projection.bias) if shared else projection(table)

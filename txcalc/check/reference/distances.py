@@ -81,7 +81,7 @@ class DistanceAttention(Projections):
         if cache is not None and self.keeps_inputs:
             (source,) = cache.latents.extend(x, reach=self.reach)
         q = self.queries(x)
-        k, v = self.keys(source).transpose(1, 2), self.values(source).transpose(1, 2)
+        k, v = (y.transpose(1, 2) for y in self.keys_and_values(source))
         if cache is not None and not self.keeps_inputs:
             k, v = cache.attention.extend(k, v, self.reach)
         t = k.shape[2]

@@ -109,7 +109,7 @@ class OneStack(StackModules, Reference):
             raise ValueError("only an encoder-decoder reads a source")
         seen = [] if self.tower is None or images is None else self.tower(images)
         prefix = seen if self.model.tower is not None and self.model.tower.projector is not None else []
-        hidden = self.run(self.embed(self.model, x), types, None, cache, prefix)
+        hidden = self.run(self.embed(self.model, x), types, None, cache, prefix, ids=x)
         return self.on_top(hidden, seen[0] if seen else None)
 
 

@@ -20,7 +20,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     model.Model: _STACK | {
         "name", "family", "aliases", "summary", "sources", "published", "architecture", "vocab", "d_model", "context",
         "token_types", "task_types", "embedding_dim", "embedding_projection", "embedding_projection_bias",
-        "embedding_scale", "encoder", "source_vocab", "unread_table", "tower", "pooler", "contact_head", "head",
+        "embedding_scale", "per_layer_embedding", "encoder", "source_vocab", "unread_table", "tower", "pooler", "contact_head", "head",
         "quantization",
     },
     model.Stack: _STACK,
@@ -36,6 +36,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.Attention: {
         "kind", "heads", "kv_heads", "head_dim", "bias", "window", "cached", "qk_norm", "scale", "rope", "chunk",
         "softcap", "sinks", "output_gate", "inner_norm", "gate_over", "gate_activation", "value_dim", "squares",
+        "value_norm", "value_from", "kv_shared",
     },
     layers.MLA: {
         "kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale", "chosen", "indexer",
@@ -64,6 +65,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.TokenInput: {"kind"},
     inputs.PatchInput: {"kind", "image", "patch", "channels", "bias", "class_tokens", "registers", "mask_token"},
     inputs.FrameInput: {"kind", "bins", "length"},
+    inputs.PerLayerEmbedding: {"rows", "width", "activation"},
     inputs.NoPosition: {"kind"},
     inputs.LearnedPosition: {"kind", "size"},
     inputs.SinusoidalPosition: {"kind", "stored", "size"},

@@ -20,6 +20,7 @@ from txcalc.check.reference.layers import (
     Repeated,
     dropout_or_nothing,
 )
+from txcalc.check.reference.per_layer import PerLayerInputs
 from txcalc.spec.facts import embedding_width, first_attention
 from txcalc.spec.inputs import (
     DisentangledPosition,
@@ -58,6 +59,7 @@ class StackModules(nn.Module):
     query_bias: nn.Parameter | None
     position_table: Tensor | None
     registers: nn.Parameter | None
+    per_layer_embedding: PerLayerInputs | None
 
     def __init__(
         self, model: Model, stack: Stack, options: Options, *, causal: bool, d_model: int, memory: int | None = None
@@ -91,10 +93,14 @@ class StackModules(nn.Module):
         self.register_parameter("query_bias", _shared_query_bias(stack) if one_pair else None)
 
         self.width = d_model
+        per_layer = model.per_layer_embedding if stack is model else None
+        self.per_layer_embedding = None if per_layer is None else PerLayerInputs(
+            per_layer, stack.norm, stack.layers, d_model)
 
         def blocks(block: Sublayers, count: int) -> Repeated:
             made = Repeated(
-                lambda: Block(block, self.width, options, tables, scaled=stack.layer_scale, memory=memory), count
+                lambda: Block(block, self.width, options, tables, scaled=stack.layer_scale, memory=memory,
+                              per_layer=per_layer), count
             )
             self.width = cast(Block, made[-1]).width
             return made
@@ -141,18 +147,20 @@ class StackModules(nn.Module):
 
     def run(
         self, embedded: Tensor, types: Tensor | None, memory: Tensor | None, cache: Cache | None,
-        prefix: Sequence[Tensor] = (), layers: list[Tensor] | None = None,
+        prefix: Sequence[Tensor] = (), layers: list[Tensor] | None = None, ids: Tensor | None = None,
     ) -> Tensor:
         """Embeddings (b, n, width) to hidden states (b, n, d).
 
         A prefix (images, tokens, d) replaces the first ones, and further ones are added after each of the first
-        blocks. ``layers`` is given what every run of a block puts out.
+        blocks. ``layers`` is given what every run of a block puts out. ``ids`` (b, n) are the tokens of a second table.
         """
         past, n = 0 if cache is None else cache.length, embedded.shape[1]
         x = self._embed(embedded, types, past, prefix[0] if prefix else None)
         bias = self.relative(past, n)
+        inputs = None if self.per_layer_embedding is None else self.per_layer_embedding(ids, x)
         for i, block in enumerate(self.blocks_in_order()):
-            x = block(x, memory, bias, past, None if cache is None else cache.layers[i])
+            own = None if inputs is None else inputs[:, :, i]
+            x = block(x, memory, bias, past, None if cache is None else cache.layers[i], own)
             if layers is not None:
                 layers.append(x)
             if i + 1 < len(prefix):

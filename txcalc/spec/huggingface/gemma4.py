@@ -1,0 +1,91 @@
+"""Gemma 4: full layers with heads of another width, layers without keys of their own, per-layer embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from txcalc.spec.errors import shown
+from txcalc.spec.huggingface.build import Data, grouped_query, layer_types, layered, rms, rope
+from txcalc.spec.huggingface.config import Config
+from txcalc.spec.huggingface.decoders import gemma
+from txcalc.spec.resolve import merge
+
+_FULL: Final = "full_attention"
+_PERIOD: Final = 6  # as the class has it, where a file lists no types: the last of so many layers is full
+
+
+def gemma4(c: Config, kind: str) -> Data:
+    """Gemma 4's text.
+
+    Values are normed without a weight, and scores are not scaled. Where the class is told so, the keys of full layers
+    are their values as well, and the last layers read the keys and values of the last of their kind before them.
+    """
+    c.only("use_bidirectional_attention", None, "vision")  # which changes the mask of images only
+    c.only("enable_moe_block", False)
+    c.ignore("num_experts", "top_k_experts", "moe_intermediate_size")
+    spec = _shape(c, kind)
+    layers, kinds = spec["layers"], _kinds(c, spec["layers"])
+    shared = c.size("num_kv_shared_layers", least=0)
+    if shared and not {*kinds[layers - shared:]} <= {*kinds[: layers - shared]}:
+        raise c.error("num_kv_shared_layers", f"leaves a kind of layer without one that has keys, with {shared} of "
+                      f"{layers} layers")
+    sizes, wide = _sizes_of_full(c, spec, kinds), c.flag("use_double_wide_mlp")
+    keys_as_values, window = c.flag("attention_k_eq_v"), c.size("sliding_window")
+    blocks = []
+    for i, layer in enumerate(kinds):
+        attention: Data = {"window": window} if layer != _FULL else {"value_from": "key"} if keys_as_values else {}
+        last = i >= layers - shared
+        attention |= sizes.get(i, {}) | ({"kv_shared": True} if last else {})
+        feed = {"feed_forward": {"d_ff": 2 * spec["feed_forward"]["d_ff"]}} if last and wide else {}
+        blocks.append(({"attention": attention} if attention else {}) | feed)
+    return layered(spec, blocks)
+
+
+def _shape(c: Config, kind: str) -> Data:
+    """What all layers have in common."""
+    norm = rms(placement="sandwich")
+    attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(over="head"), value_norm=rms(scale=False),
+                              scale=1.0)
+    spec = merge(gemma(c, kind), {"norm": norm, "attention": attention, "position": rope(c, attention["head_dim"])})
+    final = c.number("final_logit_softcapping")
+    if final is not None and spec["head"]["kind"] == "lm":
+        spec["head"]["softcap"] = float(final)
+    width = c.size_or(0, "hidden_size_per_layer_input") if c.take("hidden_size_per_layer_input") else 0
+    rows = c.size("vocab_size_per_layer_input")
+    if width:
+        spec["per_layer_embedding"] = {"rows": rows, "width": width, "activation": spec["feed_forward"]["activation"]}
+    return spec
+
+
+def _kinds(c: Config, layers: int) -> list[str]:
+    """The class makes its last layer a full one, whatever a file says."""
+    default = [_FULL if (i + 1) % _PERIOD == 0 else "sliding_attention" for i in range(layers)]
+    return [*layer_types(c, layers, default)[:-1], _FULL]
+
+
+def _sizes_of_full(c: Config, spec: Data, kinds: list[str]) -> dict[int, Data]:
+    """Heads of another width, and other numbers of them for keys, by layer: in full layers, or as a file lists them."""
+    usual = {name: spec["attention"][name] for name in ("head_dim", "kv_heads")}
+    listed = c.take("per_layer_config", default=None)
+    wide, few = c.size("global_head_dim", default=512), c.take("num_global_key_value_heads", default=None)
+    if listed is None:
+        full = {"head_dim": wide}
+        if few is not None and c.flag("attention_k_eq_v"):
+            full["kv_heads"] = c.size("num_global_key_value_heads")
+        found = {i: full for i, kind in enumerate(kinds) if kind == _FULL}
+    else:
+        found = _listed(c, listed, len(kinds))
+    return {i: {k: v for k, v in sizes.items() if v != usual[k]} for i, sizes in found.items()}
+
+
+def _listed(c: Config, listed: Any, layers: int) -> dict[int, Data]:
+    names = {"head_dim": "head_dim", "num_key_value_heads": "kv_heads"}
+    if not isinstance(listed, Mapping) or not all(
+        str(i).isdigit() and int(i) < layers and isinstance(own, Mapping)
+        and all(name in names and type(size) is int and size > 0 for name, size in own.items())
+        for i, own in listed.items()
+    ):
+        raise c.error("per_layer_config", f"must give some of {layers} layers, counted from 0, a head_dim or "
+                      f"num_key_value_heads, got {shown(listed)}")
+    return {int(i): {names[name]: size for name, size in own.items()} for i, own in listed.items()}
