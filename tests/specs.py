@@ -34,7 +34,8 @@ def attentions(draw: st.DrawFn, *, rotary: bool, crossing: bool = False) -> dict
         spec |= {"output_gate": True, "gate_over": draw(st.sampled_from(("channel", "head"))),
                  "gate_activation": draw(st.sampled_from(("sigmoid", "softplus")))}
     return {
-        **spec, "value_norm": None if draw(st.integers(0, 3)) else draw(norms()), "qk_norm": None if over is None else draw(norms(over=over)), "window": None, "chunk": None,
+        **spec, "qk_norm": None if over is None else draw(norms(over=over)), "window": None, "chunk": None,
+        "value_norm": None if draw(st.integers(0, 3)) else draw(norms()),
         **({} if bound is None else {bound: draw(st.sampled_from((2, 5, 11)))}),
         "softcap": None if draw(st.integers(0, 5)) else 30.0,
         "inner_norm": None if draw(st.integers(0, 3)) else draw(norms()),
@@ -59,7 +60,7 @@ def feed_forwards(draw: st.DrawFn) -> dict[str, Any]:
         "routing": draw(st.sampled_from(("softmax-topk", "topk-softmax", "sigmoid-topk"))),
         "normalize": draw(flags), "shared_experts": shared,
         "shared_d_ff": draw(st.sampled_from((7, 9))) if shared else None,
-        "shared_gate": draw(flags) if shared else False, **common,
+        "shared_gate": draw(flags) if shared else False, "apart": False, **common,
     }
 
 
@@ -98,13 +99,25 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
                 block[name] = None
         if not crossing and block["attention"] is not None and draw(flags):
             return {**block, "residual": "mixers", "norm": draw(norms(placement="pre", shared=False))}
-        placement = draw(st.sampled_from(("pre", "post", "sandwich", "res-post", "none")))
-        return {**block, "residual": draw(st.sampled_from(("sequential", "none"))),
-                "norm": draw(norms(placement=placement, shared=False))}
+        placement = draw(st.sampled_from(PLACES))
+        return draw(perhaps_apart({**block, "residual": draw(st.sampled_from(("sequential", "none"))),
+                                   "norm": draw(norms(placement=placement, shared=False))}))
     if not crossing and draw(st.integers(0, 3)) == 0:
         return {**block, "residual": "parallel", "norm": draw(norms(placement="pre", shared=draw(flags)))}
-    placement = draw(st.sampled_from(("pre", "post", "sandwich", "res-post", "none")))
-    return {**block, "residual": "sequential", "norm": draw(norms(placement=placement, shared=False))}
+    placement = draw(st.sampled_from(PLACES))
+    return draw(perhaps_apart(
+        {**block, "residual": "sequential", "norm": draw(norms(placement=placement, shared=False))}))
+
+
+PLACES = ("pre", "post", "sandwich", "res-post", "none")
+
+
+@st.composite
+def perhaps_apart(draw: st.DrawFn, block: dict[str, Any]) -> dict[str, Any]:
+    feed = block["feed_forward"] or {}
+    if block["norm"]["placement"] not in ("pre", "sandwich") or not feed.get("shared_experts") or draw(flags):
+        return block
+    return {**block, "feed_forward": {**feed, "shared_gate": False, "apart": True}}
 
 
 def uncapped(block: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from import_cases import CASES
 
 from txcalc.answer.report import count
 from txcalc.spec.errors import SpecError
-from txcalc.spec.huggingface import decoders, gpts, llamas
+from txcalc.spec.huggingface import decoders, gemma4, gpts, llamas
 from txcalc.spec.huggingface.families import FAMILIES
 from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model
@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 torch.set_num_threads(1)
 
-MODULES = {module.__name__ for module in (decoders, gpts, llamas)}
+MODULES = {module.__name__ for module in (decoders, gemma4, gpts, llamas)}
 DENSE = [name for name in CASES if FAMILIES[name].build.__module__ in MODULES]
 UNCACHED = {"openai-gpt"}  # a class that runs without a cache
 BATCH, DRAWS = 2, 4
@@ -33,6 +33,8 @@ def draw(model_type: str, seed: int) -> dict[str, Any]:
     fields = {name: rng.choice(values) for name, values in CASES[model_type].items()}
     if model_type == "ministral":
         fields["sliding_window"] = 5  # the class is built without, and does not run
+    if model_type == "gemma4_text" and fields["num_kv_shared_layers"]:
+        fields["hidden_size_per_layer_input"] = 6  # the class does not run without
     classes = [name for name in FAMILIES[model_type].classes if hasattr(transformers, name)]
     return {"model_type": model_type, "architectures": [classes[seed % len(classes)]], **fields}
 
@@ -44,7 +46,7 @@ def live(config: dict[str, Any]) -> Any:
     fields = {name: value for name, value in config.items() if name not in ("model_type", "architectures")}
     try:
         parsed = CONFIG_MAPPING[config["model_type"]](**fields)
-        parsed._attn_implementation = "eager"
+        parsed._attn_implementation = parsed._experts_implementation = "eager"
         parsed.pad_token_id = 0  # without one a classifier takes no batch
         return getattr(transformers, config["architectures"][0])(parsed).eval()
     except (ValueError, TypeError, RuntimeError, AssertionError, AttributeError):
@@ -61,10 +63,11 @@ def flops(model: Any) -> int:
 
 
 def held(model: Any) -> int:
-    """Bytes of the keys and values after a prefill of ``SHORT`` tokens."""
+    """Bytes of the keys and values after a prefill of ``SHORT`` tokens; a layer that reads another's holds none."""
     with torch.no_grad():
         cache = model(torch.full((BATCH, SHORT), 3), use_cache=True).past_key_values
-    return sum(x.numel() * x.element_size() for layer in cache.layers for x in (layer.keys, layer.values))
+    tensors = [x for layer in cache.layers for x in (layer.keys, layer.values) if x is not None]
+    return sum(x.numel() * x.element_size() for x in tensors)
 
 
 @pytest.mark.parametrize("model_type", DENSE)

@@ -321,6 +321,11 @@ class MoE(Spec):
     shared_experts: Count = Field(default=0, description="experts every token passes, in one fused feed-forward")
     shared_d_ff: Size | None = Field(default=None, description="width of one shared expert; default d_ff")
     shared_gate: Flag = Field(default=False, description="a sigmoid gate on the shared experts' output")
+    apart: Flag = Field(
+        default=False, description="the routed experts and their router read the block's input, each through a norm of "
+                                   "its own, and what routed and shared experts put out is normed; learned scales on "
+                                   "the router's input and on the experts' weights (Gemma 4)"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -334,6 +339,8 @@ class MoE(Spec):
         if not self.shared_experts and (self.shared_gate or self.shared_d_ff is not None):
             name = "shared_gate" if self.shared_gate else "shared_d_ff"
             raise FieldError((name,), "needs shared_experts of at least 1")
+        if self.apart and (not self.shared_experts or self.shared_gate):
+            raise FieldError(("apart",), "needs shared_experts, without a gate")
         return self
 
 

@@ -67,6 +67,10 @@ class Sublayers(Spec):
             raise FieldError(("norm", "shared"), "only a parallel block can share its norm")
         if self.residual == "mixers":
             self._check_mixers()
+        apart = self.feed_forward is not None and self.feed_forward.kind == "moe" and self.feed_forward.apart
+        if apart and (self.residual == "parallel" or self.norm.placement not in ("pre", "sandwich")):
+            raise FieldError(("feed_forward", "apart"), "needs a norm before feed_forward: pre or sandwich, and no "
+                             "parallel block")
         return self
 
     @model_validator(mode="after")

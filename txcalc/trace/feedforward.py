@@ -8,13 +8,21 @@ from txcalc.trace import ops
 from txcalc.trace.record import Number, Role, Tensor, Trace
 
 if TYPE_CHECKING:
-    from txcalc.spec.layers import Dense, MoE
+    from txcalc.spec.layers import Dense, MoE, Norm
 
 
-def feed_forward(t: Trace, spec: Dense | MoE, x: Tensor) -> Tensor:
-    """(b, n, d) -> (b, n, d)."""
+def feed_forward(
+    t: Trace, spec: Dense | MoE, x: Tensor, given: Tensor | None = None, norm: Norm | None = None
+) -> Tensor:
+    """(b, n, d) -> (b, n, d). ``given`` and ``norm``: what ``x`` was normed from, and the block's norm."""
     with t.scope("feed_forward", component=True):
-        y = _moe(t, spec, x) if spec.kind == "moe" else _dense(t, spec, spec.d_ff, x)
+        if spec.kind == "dense":
+            y = _dense(t, spec, spec.d_ff, x)
+        elif spec.apart:
+            assert given is not None and norm is not None
+            y = _moe_apart(t, spec, x, given, norm)
+        else:
+            y = _moe(t, spec, x)
         return ops.dropout(t, "dropout", y)
 
 
@@ -33,28 +41,51 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
 
 
 def _moe(t: Trace, spec: MoE, x: Tensor) -> Tensor:
-    """Route every token to its top experts, sort the copies by expert, run each expert on its share, put them back.
+    """The experts that the router chooses, and the shared ones."""
+    b, n, d = x.shape
+    y = _routed(t, spec, x, _route(t, spec, x.view(b * n, d)))
+    if spec.shared_d_ff is not None:
+        shared = _shared(t, spec, x)
+        if spec.shared_gate:
+            gate = ops.activation(t, "shared_gate_activation", ops.linear(t, "shared_gate", x, 1), "sigmoid")
+            shared = ops.multiply(t, "shared_product", shared, gate)
+        y = ops.add(t, y, shared)
+    return y
+
+
+def _moe_apart(t: Trace, spec: MoE, x: Tensor, given: Tensor, norm: Norm) -> Tensor:
+    """Shared experts on the normed input, routed ones on ``given`` through a norm of theirs, both normed again."""
+    b, n, d = given.shape
+    shared = ops.norm(t, "shared_norm", _shared(t, spec, x), norm)
+    plain = ops.rms_norm(t, "router_norm", given.view(b * n, d), scale=False)
+    weights = _route(t, spec, ops.scale(t, "router_scale", plain))
+    scales = t.tensor(*weights.shape, label="expert scales")
+    t.op("expert_scale", "elementwise", weights={"": (spec.experts,)}, saves=(weights, scales))
+    weights = t.tensor(*weights.shape, label="scaled weights")
+    routed = _routed(t, spec, ops.norm(t, "routed_norm", given, norm), weights)
+    return ops.add(t, shared, ops.norm(t, "routed_post_norm", routed, norm))
+
+
+def _shared(t: Trace, spec: MoE, x: Tensor) -> Tensor:
+    assert spec.shared_d_ff is not None
+    with t.scope("shared"):
+        return _dense(t, spec, spec.shared_experts * spec.shared_d_ff, x)
+
+
+def _routed(t: Trace, spec: MoE, x: Tensor, weights: Tensor) -> Tensor:
+    """Sort copies of the tokens by expert, run each expert on its share, put them back.
 
     The experts' scope runs ``active_experts`` times over all tokens: however the router spreads the tokens,
     that many rows in all pass through the experts.
     """
     b, n, d = x.shape
     tokens, a = b * n, spec.active_experts
-    weights = _route(t, spec, x.view(tokens, d))
     rows = ops.take_rows(t, "permute", x.view(tokens, d), tokens * a)
     with t.scope("experts", copies=spec.experts, active=a, calls=a):
         _dense(t, spec, spec.d_ff, rows.view(tokens, d))
     y = ops.take_rows(t, "unpermute", t.tensor(tokens * a, d, label="expert outputs"), tokens * a)
-    y = ops.multiply(t, "combine", y, weights)
-    y = t.tensor(b, n, d, label="mixed experts")
-    if spec.shared_d_ff is not None:
-        with t.scope("shared"):
-            shared = _dense(t, spec, spec.shared_experts * spec.shared_d_ff, x)
-        if spec.shared_gate:
-            gate = ops.activation(t, "shared_gate_activation", ops.linear(t, "shared_gate", x, 1), "sigmoid")
-            shared = ops.multiply(t, "shared_product", shared, gate)
-        y = ops.add(t, y, shared)
-    return y
+    ops.multiply(t, "combine", y, weights)
+    return t.tensor(b, n, d, label="mixed experts")
 
 
 def _route(t: Trace, spec: MoE, x: Tensor) -> Tensor:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from txcalc.spec.model import Group, Model, Stack, Sublayers, Tower
 
 
+_Sublayer = Callable[[Tensor, Tensor], Tensor]
+"""What it reads, normed, and that before its norm, to what it puts out."""
+
+
 def trace(spec: Model, workload: Workload) -> Trace:
     """Run the model on sizes.
 
@@ -152,22 +156,22 @@ def _block(
     t: Trace, block: Sublayers, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None, table: Tensor | None,
     shared: dict[str, KeysValues],
 ) -> Tensor:
-    def attend(h: Tensor) -> Tensor:
+    def attend(h: Tensor, _: Tensor) -> Tensor:
         assert block.attention is not None
         return self_attention(t, block.attention, stack.position, h, causal=cached or stack.causal_mask, cached=cached,
                               fixed=stack.input.kind == "patches", table=table, shared=shared)
 
-    def attend_source(h: Tensor) -> Tensor:
+    def attend_source(h: Tensor, _: Tensor) -> Tensor:
         assert block.cross_attention is not None and memory is not None
         return cross_attention(t, block.cross_attention, h, memory)
 
-    def recur(h: Tensor) -> Tensor:
+    def recur(h: Tensor, _: Tensor) -> Tensor:
         assert block.recurrent is not None
         return recurrent(t, block.recurrent, h, cached=cached, memory=memory)
 
-    def feed(h: Tensor) -> Tensor:
+    def feed(h: Tensor, x: Tensor) -> Tensor:
         assert block.feed_forward is not None
-        return feed_forward(t, block.feed_forward, h)
+        return feed_forward(t, block.feed_forward, h, x, block.norm)
 
     y = _sublayers(t, block, stack, x, {
         "attention": attend, "recurrent": recur, "cross_attention": attend_source, "feed_forward": feed,
@@ -179,20 +183,20 @@ def _block(
 
 
 def _sublayers(
-    t: Trace, block: Sublayers, stack: Stack, x: Tensor, sublayers: dict[str, Callable[[Tensor], Tensor]]
+    t: Trace, block: Sublayers, stack: Stack, x: Tensor, sublayers: dict[str, _Sublayer]
 ) -> Tensor:
     """The sublayers that the block has, each in its residual, or the first two side by side in one."""
     if block.residual == "parallel":
         h = ops.norm(t, "attention_norm", x, block.norm)
         g = h if block.norm.shared else ops.norm(t, "feed_forward_norm", x, block.norm)
-        y, z = sublayers["attention"](h), sublayers["feed_forward"](g)
+        y, z = sublayers["attention"](h, x), sublayers["feed_forward"](g, x)
         if stack.layer_scale:
             y, z = ops.scale(t, "attention_scale", y), ops.scale(t, "feed_forward_scale", z)
         return ops.add(t, ops.add(t, x, y), z)
     if block.residual == "mixers":
         h = ops.norm(t, "attention_norm", x, block.norm)
         for name in ("attention", "recurrent"):
-            y = sublayers[name](h)
+            y = sublayers[name](h, x)
             x = ops.add(t, x, ops.scale(t, f"{name}_scale", y) if stack.layer_scale else y)
         sublayers = {"feed_forward": sublayers["feed_forward"]}
     for name, run in sublayers.items():
@@ -202,7 +206,7 @@ def _sublayers(
 
 
 def _residual(
-    t: Trace, name: str, block: Sublayers, stack: Stack, run: Callable[[Tensor], Tensor], x: Tensor
+    t: Trace, name: str, block: Sublayers, stack: Stack, run: _Sublayer, x: Tensor
 ) -> Tensor:
     """One sublayer with its residual connection and norms, as far as it has them, placed as the spec says."""
     place = block.norm.placement if block.norm.on_attention or name != "attention" else None
@@ -210,7 +214,7 @@ def _residual(
     def normed(suffix: str, y: Tensor) -> Tensor:
         return ops.norm(t, f"{name}{suffix}", y, block.norm)
 
-    y = run(normed("_norm", x) if place in ("pre", "sandwich") else x)
+    y = run(normed("_norm", x) if place in ("pre", "sandwich") else x, x)
     if stack.layer_scale:
         y = ops.scale(t, f"{name}_scale", y)
     if place == "res-post":

@@ -57,6 +57,7 @@ _BY_NAME: Final = {
     "permute": _INDEX, "unpermute": _INDEX, "c2p_gather": _INDEX, "p2c_gather": _INDEX, "flash": _FLASH,
     "product": _MULTIPLY, "combine": _MULTIPLY, "shared_product": _MULTIPLY, "gated": _MULTIPLY, "gate_in": _MULTIPLY,
     "attention_scale": _SCALE, "feed_forward_scale": _SCALE, "router": _LINEAR,
+    "router_scale": _SCALE, "expert_scale": _MULTIPLY,
 }
 _BY_KIND: Final[dict[Kind, Rule]] = {
     "linear": _LINEAR, "head": _LINEAR, "embedding": _LOOKUP, "norm": _NORM, "core": _PRODUCT,

@@ -24,6 +24,7 @@ from txcalc.check.reference.latent import Chosen, LatentAttention
 from txcalc.check.reference.layers import (
     Convolution,
     Dense,
+    ExpertsApart,
     MixtureOfExperts,
     Normalization,
     Options,
@@ -166,6 +167,8 @@ class Block(nn.Module):
         match feed_forward:
             case None:
                 self.feed_forward = None
+            case MoE(apart=True):
+                self.feed_forward = ExpertsApart(feed_forward, width, options, norm)
             case MoE():
                 self.feed_forward = MixtureOfExperts(feed_forward, width, options)
             case DenseSpec():
@@ -228,7 +231,9 @@ class Block(nn.Module):
         if cross is not None:
             x = self._residual("cross_attention", x, lambda y: cross(y, memory, cache and cache.cross_attention))
         if feed_forward is not None:
-            x = self._residual("feed_forward", x, feed_forward)
+            given = x
+            x = self._residual("feed_forward", x, lambda y: (
+                feed_forward(y, given) if isinstance(feed_forward, ExpertsApart) else feed_forward(y)))
         return x
 
     def _recur(self, x: Tensor, cache: LayerCache | None, memory: Tensor | None) -> Tensor:

@@ -190,7 +190,15 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, n, d) to (b, n, d)."""
         tokens = x.flatten(0, 1)
-        weights, chosen = self._route(self.router(tokens))
+        out = self._routed(tokens, *self._route(self.router(tokens)))
+        if self.shared is not None:
+            shared = self.shared(tokens)
+            out = out + (shared if self.shared_gate is None else torch.sigmoid(self.shared_gate(tokens)) * shared)
+        result: Tensor = self.dropout(out.view_as(x))
+        return result
+
+    def _routed(self, tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+        """(tokens, d), and each one's weights and experts, (tokens, active), to (tokens, d)."""
         order = torch.argsort(chosen.flatten(), stable=True)
         sorted_tokens = tokens[order // self.active]
         if sorted_tokens.is_meta:  # one module stands for all experts, so what each is given can go in together
@@ -199,12 +207,7 @@ class MixtureOfExperts(nn.Module):
             parts = torch.split(sorted_tokens, self._counts(chosen))
             outputs = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])
         unsorted = outputs[torch.argsort(order)].view(*chosen.shape, -1)
-        out = (unsorted * weights.unsqueeze(-1)).sum(dim=1)
-        if self.shared is not None:
-            shared = self.shared(tokens)
-            out = out + (shared if self.shared_gate is None else torch.sigmoid(self.shared_gate(tokens)) * shared)
-        result: Tensor = self.dropout(out.view_as(x))
-        return result
+        return (unsorted * weights.unsqueeze(-1)).sum(dim=1)
 
     def _route(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (tokens, experts) to weights and indices, both (tokens, active)."""
@@ -226,3 +229,25 @@ class MixtureOfExperts(nn.Module):
             return [each + (e < left) for e in range(experts)]
         counts: list[int] = torch.bincount(chosen.flatten(), minlength=experts).tolist()
         return counts
+
+
+class ExpertsApart(MixtureOfExperts):
+    """Routed experts on the block's input beside shared ones on the normed input, with norms of their own (Gemma 4)."""
+
+    def __init__(self, moe: MoE, d_model: int, options: Options, norm: Norm) -> None:
+        super().__init__(moe, d_model, options)
+        self.router_scale = nn.Parameter(torch.ones(d_model))
+        self.expert_scale = nn.Parameter(torch.ones(moe.experts))
+        self.shared_norm, self.routed_norm = Normalization(norm, d_model), Normalization(norm, d_model)
+        self.routed_post_norm, self.eps = Normalization(norm, d_model), norm.eps
+
+    def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
+        """What the block's norm put out and what it was given, both (b, n, d), to (b, n, d)."""
+        assert given is not None and self.shared is not None
+        tokens, d = given.flatten(0, 1), x.shape[-1]
+        scores = self.router(F.rms_norm(tokens, (d,), None, self.eps) * self.router_scale * d**-0.5)
+        weights, chosen = self._route(scores)
+        routed = self._routed(self.routed_norm(tokens), weights * self.expert_scale[chosen], chosen)
+        out = self.shared_norm(self.shared(x.flatten(0, 1))) + self.routed_post_norm(routed)
+        result: Tensor = self.dropout(out.view_as(x))
+        return result

@@ -20,8 +20,8 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     model.Model: _STACK | {
         "name", "family", "aliases", "summary", "sources", "published", "architecture", "vocab", "d_model", "context",
         "token_types", "task_types", "embedding_dim", "embedding_projection", "embedding_projection_bias",
-        "embedding_scale", "per_layer_embedding", "encoder", "source_vocab", "unread_table", "tower", "pooler", "contact_head", "head",
-        "quantization",
+        "embedding_scale", "per_layer_embedding", "encoder", "source_vocab", "unread_table", "tower", "pooler",
+        "contact_head", "head", "quantization",
     },
     model.Stack: _STACK,
     model.Tower: _STACK | {"d_model", "pooler", "projector", "deepstack"},
@@ -60,7 +60,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.Dense: {"kind", "d_ff", "activation", "gated", "bias", "inner_norm"},
     layers.MoE: {
         "kind", "experts", "active_experts", "d_ff", "activation", "gated", "bias", "router_bias", "routing",
-        "normalize", "shared_experts", "shared_d_ff", "shared_gate",
+        "normalize", "shared_experts", "shared_d_ff", "shared_gate", "apart",
     },
     inputs.TokenInput: {"kind"},
     inputs.PatchInput: {"kind", "image", "patch", "channels", "bias", "class_tokens", "registers", "mask_token"},

@@ -22,8 +22,6 @@ def gemma4(c: Config, kind: str) -> Data:
     are their values as well, and the last layers read the keys and values of the last of their kind before them.
     """
     c.only("use_bidirectional_attention", None, "vision")  # which changes the mask of images only
-    c.only("enable_moe_block", False)
-    c.ignore("num_experts", "top_k_experts", "moe_intermediate_size")
     spec = _shape(c, kind)
     layers, kinds = spec["layers"], _kinds(c, spec["layers"])
     shared = c.size("num_kv_shared_layers", least=0)
@@ -37,7 +35,7 @@ def gemma4(c: Config, kind: str) -> Data:
         attention: Data = {"window": window} if layer != _FULL else {"value_from": "key"} if keys_as_values else {}
         last = i >= layers - shared
         attention |= sizes.get(i, {}) | ({"kv_shared": True} if last else {})
-        feed = {"feed_forward": {"d_ff": 2 * spec["feed_forward"]["d_ff"]}} if last and wide else {}
+        feed = _twice_as_wide(spec["feed_forward"]) if last and wide else {}
         blocks.append(({"attention": attention} if attention else {}) | feed)
     return layered(spec, blocks)
 
@@ -48,6 +46,9 @@ def _shape(c: Config, kind: str) -> Data:
     attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(over="head"), value_norm=rms(scale=False),
                               scale=1.0)
     spec = merge(gemma(c, kind), {"norm": norm, "attention": attention, "position": rope(c, attention["head_dim"])})
+    if c.flag("enable_moe_block"):
+        spec["feed_forward"] = _experts(c, spec["feed_forward"])
+    c.ignore("num_experts", "top_k_experts", "moe_intermediate_size")
     final = c.number("final_logit_softcapping")
     if final is not None and spec["head"]["kind"] == "lm":
         spec["head"]["softcap"] = float(final)
@@ -56,6 +57,18 @@ def _shape(c: Config, kind: str) -> Data:
     if width:
         spec["per_layer_embedding"] = {"rows": rows, "width": width, "activation": spec["feed_forward"]["activation"]}
     return spec
+
+
+def _twice_as_wide(feed_forward: Data) -> Data:
+    name = "shared_d_ff" if "experts" in feed_forward else "d_ff"
+    return {"feed_forward": {name: 2 * feed_forward[name]}}
+
+
+def _experts(c: Config, dense: Data) -> Data:
+    """Experts beside the dense feed-forward, which every token passes."""
+    return {"kind": "moe", "experts": c.size("num_experts"), "active_experts": c.size("top_k_experts"),
+            "d_ff": c.size("moe_intermediate_size"), "activation": dense["activation"], "shared_experts": 1,
+            "shared_d_ff": dense["d_ff"], "apart": True}
 
 
 def _kinds(c: Config, layers: int) -> list[str]:
