@@ -74,6 +74,10 @@ PARAMS = {
     "gemma2-9b": 9_241_705_984,
     "gemma3-12b": 11_766_034_176,
     "gemma3-27b": 27_009_346_304,
+    "gemma4-e2b": 4_628_569_344,
+    "gemma4-e4b": 7_463_013_376,
+    "gemma4-26b-a4b": 25_233_141_760,
+    "gemma4-31b": 30_697_345_280,
     "gemma2-27b": 27_227_128_320,
     "glm4-9b": 9_399_951_360,
     "glm4-9b-0414": 9_400_279_040,
@@ -257,6 +261,7 @@ PARAMS = {
 
 # What one token passes in a mixture of experts, both tables and the router counted.
 ACTIVE = {
+    "gemma4-26b-a4b": 3_822_530_560,
     "dbrx": 36_469_708_800,
     "deepseek-v2-lite": 2_661_150_208,
     "deepseek-v2": 21_375_800_320,
@@ -299,6 +304,8 @@ KV_BYTES_PER_TOKEN = {
     "mistral-7b": 131_072,
     "deepseek-v3": 70_272,
     "gpt-oss-120b": 73_728,
+    "gemma4-31b": 901_120,
+    "gemma4-e2b": 18_432,
     "deepseek-v3.2": 85_888,
     "mimo-v2-flash": 222_720,
 }

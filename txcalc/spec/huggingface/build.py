@@ -85,7 +85,37 @@ def layered(base: Data, overrides: Sequence[Data]) -> Data:
             if layers % period:
                 groups.append({"blocks": _runs(overrides[whole * period :])})
             return {**base, "layers": layers, "groups": groups}
-    return {**base, "layers": layers, "groups": [{"blocks": _runs(overrides)}]}
+    return {**base, "layers": layers, "groups": _repetitions(_runs(overrides))}
+
+
+def _repetitions(blocks: list[Data]) -> list[Data]:
+    """Groups of these blocks in their order: each sequence of two or more that comes again at once is one group."""
+    groups: list[Data] = []
+    at = 0
+    while at < len(blocks):
+        period, times = max(((p, _times(blocks[at:], p)) for p in range(2, len(blocks))), key=_covered, default=(1, 1))
+        if times > 1:
+            groups.append({"repeat": times, "blocks": blocks[at : at + period]})
+        elif groups and "repeat" not in groups[-1]:
+            groups[-1]["blocks"].append(blocks[at])
+        else:
+            groups.append({"blocks": [blocks[at]]})
+        at += period * times if times > 1 else 1
+    return groups
+
+
+def _times(blocks: Sequence[Data], period: int) -> int:
+    """How often the first ``period`` of these blocks come in a row."""
+    times = 1
+    while blocks[times * period : (times + 1) * period] == blocks[:period]:
+        times += 1
+    return times
+
+
+def _covered(found: tuple[int, int]) -> tuple[int, int]:
+    """Prefer what leaves out the most blocks, then the shortest sequence."""
+    period, times = found
+    return (period * (times - 1), -period)
 
 
 def _runs(overrides: Sequence[Data]) -> list[Data]:
