@@ -282,7 +282,8 @@ def parsed(text: str, names: list[str]) -> str:
 
 
 @pytest.mark.parametrize("quantity", QUANTITIES)
-@pytest.mark.parametrize("name", ["gpt3", "transformer-base", "mixtral-8x7b", "deepseek-v3", "qwen3-next-80b-a3b"])
+@pytest.mark.parametrize("name", ["gpt3", "transformer-base", "mixtral-8x7b", "deepseek-v3", "qwen3-next-80b-a3b",
+                                  "gemma4-e2b"])
 def test_what_is_printed_is_what_was_checked(name: str, quantity: str) -> None:
     """Superscripts, brackets and factors side by side, read back, come to the total as well."""
     found = made(name, quantity, attention="eager", dropout=0.1)

@@ -80,10 +80,10 @@ def per_layer_inputs(t: Trace, spec: PerLayerEmbedding, norm: Norm, layers: Numb
 
 def add_per_layer_input(t: Trace, spec: PerLayerEmbedding, norm: Norm, x: Tensor, inputs: Tensor) -> Tensor:
     """A layer's output (b, n, d), and its own input gated by it, projected and normed."""
-    b, n, d = x.shape
+    *_, d = x.shape
     with t.scope("per_layer_input", component=True):
         gate = ops.activation(t, "activation", ops.linear(t, "gate", x, spec.width), spec.activation)
-        y = ops.multiply(t, "product", gate, inputs.view(b, n, spec.width))
+        y = ops.multiply(t, "product", gate, inputs)
         y = ops.norm(t, "norm", ops.linear(t, "up", y, d), norm)
     return ops.add(t, x, y)
 

@@ -111,11 +111,19 @@ def _components(run: Run, definition: Definition) -> Iterator[Line]:
         key = (amount.op.component, part, times.key)
         groups.setdefault(key, (times, []))[1].append(amount)
     for (path, part, _), (times, amounts) in groups.items():
-        total = Poly.of(term for amount in amounts for term in run.read(amount.value).terms)
+        each = Poly.of(term for amount in amounts for term in one_of(run, amount, times).terms)
         called = name(run.spec, path)
         if part:
             called = called._replace(plain=f"{called.plain}, {part}")
-        yield Line(called, {path: None}, total.over(times), times, amounts)
+        yield Line(called, {path: None}, each, times, amounts)
+
+
+def one_of(run: Run, amount: Amount, times: Poly) -> Poly:
+    """What one of ``times`` as many adds: a tensor says it itself where they are a sum, which divides nothing."""
+    if len(times.terms) == 1:
+        return run.read(amount.value).over(times)
+    assert amount.tensor is not None
+    return run.read(amount.tensor.elements).times(run.workload.bytes_of(amount.tensor.role))
 
 
 def tensor_name(amount: Amount) -> str:

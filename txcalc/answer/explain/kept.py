@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from txcalc.answer.explain import why
-from txcalc.answer.explain.derive import Line, Run, tensor_name
+from txcalc.answer.explain.derive import Line, Run, one_of, tensor_name
 from txcalc.answer.explain.explanation import KeptRow
 from txcalc.answer.explain.formula import Poly
 from txcalc.answer.explain.notation import formula
@@ -38,7 +38,7 @@ def _groups(run: Run, line: Line) -> list[_Group]:
     for amount in line.amounts:
         assert amount.tensor is not None and amount.times is not None
         times = run.read(amount.times)
-        each = run.read(amount.value).over(times) if len(times.terms) == 1 else _one(run, amount)
+        each = one_of(run, amount, times)
         rule = why.why_kept(amount.op, amount.tensor)
         name = tensor_name(amount)
         key = (name, each.key, rule, *(_plain(reader) for reader in amount.readers))
@@ -54,11 +54,6 @@ def _groups(run: Run, line: Line) -> list[_Group]:
 def _plain(reader: str) -> str:
     """Norms of the attention and of the feed-forward are one kind of reader."""
     return "norm" if reader.endswith("_norm") else reader
-
-
-def _one(run: Run, amount: Amount) -> Poly:
-    assert amount.tensor is not None
-    return run.read(amount.tensor.elements).times(run.workload.bytes_of(amount.tensor.role))
 
 
 def _row(run: Run, line: Line, group: _Group) -> KeptRow:
