@@ -23,16 +23,19 @@ transformers = pytest.importorskip("transformers")
 torch.set_num_threads(1)
 
 SEQ = 3
-ONE_BY_ONE = {"mistral3"}
+ONE_BY_ONE = {"mistral3", "lighton_ocr"}
 """Whose class packs all images into one sequence, and multiplies each with all others before masking them."""
-RUNS_ALL = {"llama4_text", "olmoe", "qwen3_vl_moe"}
-"""Texts whose experts the library runs in a way that its counter does not see, or all of them on every token."""
+RUNS_ALL = {"llama4_text"}
+"""Texts of which the library runs all experts on every token."""
 HYBRIDS = {"qwen3_5", "qwen3_5_moe"}
 """Whose text has recurrent layers; these are run, beside their own class, in test_import_hybrids."""
-FLAT = {"qwen2_vl", "qwen2_5_vl"}
+FLAT = {"qwen2_vl", "qwen2_5_vl", "paddleocr_vl"}
 """Whose older files have the fields of the text beside the tower."""
+SQUARE_PATCHES = {"kimi_k25", "paddleocr_vl"}
+"""Whose patches are given as squares, and not as rows of numbers."""
 PART_TYPES = {name: f"{name}_vision" for name in (
-    "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")} | {
+    "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe", "glm_ocr",
+    "exaone4_5", "kimi_k25", "paddleocr_vl")} | {
     "llama4": "llama4_vision_model"}
 
 
@@ -59,10 +62,12 @@ def features(model: Any, spec: Model, images: int) -> list[Any]:
         return [model.multi_modal_projector(model.get_image_features(pixels).last_hidden_state)]
     if name in ("idefics3", "smolvlm"):
         pixels = pixels[:, None]
-    sizes = {"image_sizes": torch.tensor([[side, side]] * images)} if name == "mistral3" else {}
-    if name.startswith("qwen"):  # patches, already cut
-        grid = side // spec.tower.input.patch
-        pixels = torch.ones(images * grid**2, spec.tower.input.channels * spec.tower.input.patch**2)
+    sizes = {"image_sizes": torch.tensor([[side, side]] * images)} if name in ONE_BY_ONE else {}
+    if name.startswith(("qwen", "glm", "exaone", "kimi", "paddle")):  # patches, already cut
+        patch = spec.tower.input.patch
+        grid = side // patch
+        pixels = torch.ones(images * grid**2, spec.tower.input.channels, patch, patch)
+        pixels = pixels if name in SQUARE_PATCHES else pixels.flatten(1)
         sizes = {"image_grid_thw": torch.tensor([[1, grid, grid]] * images)}
     out = base.get_image_features(pixels, **sizes)
     found = out.pooler_output

@@ -277,6 +277,7 @@ class ProjectorLayer(Spec):
     """One projection before a projector's last, and its activation; gated: a second one beside it multiplies it."""
 
     width: Size
+    norm: Norm | None = Field(default=None, description="on what is projected, before the activation")
     activation: Activation | None = None
     gated: Flag = False
     bias: Flag = False
@@ -285,6 +286,8 @@ class ProjectorLayer(Spec):
     def _check(self) -> ProjectorLayer:
         if self.gated and self.activation is None:
             raise FieldError(("activation",), "needed by a gate")
+        if self.gated and self.norm is not None:
+            raise FieldError(("norm",), "a gated layer has none")
         return self
 
 

@@ -109,6 +109,8 @@ def _gathered(t: Trace, spec: Projector, tower: Tower, x: Tensor) -> Tensor:
 
 def _project_once(t: Trace, spec: ProjectorLayer, x: Tensor) -> Tensor:
     y = ops.linear(t, "dense", x, spec.width, bias=spec.bias)
+    if spec.norm is not None:
+        y = ops.norm(t, "norm", y, spec.norm)
     if spec.activation is None:
         return y
     if not spec.gated:

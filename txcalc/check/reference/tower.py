@@ -18,7 +18,7 @@ from txcalc.spec.model import Model, Tower
 
 
 class ProjectorLayer(nn.Module):
-    """A projection and its activation, if any, with or without a gate."""
+    """A projection, its norm and its activation, if any, with or without a gate."""
 
     gate: nn.Linear | None
 
@@ -27,10 +27,11 @@ class ProjectorLayer(nn.Module):
         self.activation = layer.activation
         self.dense = nn.Linear(width, layer.width, bias=layer.bias)
         self.gate = nn.Linear(width, layer.width, bias=layer.bias) if layer.gated else None
+        self.norm = nn.Identity() if layer.norm is None else Normalization(layer.norm, layer.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to (..., the layer's width)."""
-        y: Tensor = self.dense(x)
+        y: Tensor = self.norm(self.dense(x))
         if self.activation is None:
             return y
         return activate(self.activation, y) if self.gate is None else activate(self.activation, self.gate(x)) * y

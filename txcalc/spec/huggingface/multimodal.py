@@ -52,7 +52,7 @@ def _family(part: Config, model_type: str, kinds: Iterable[str]) -> Callable[[Co
     return family.build
 
 
-def _text(c: Config, kind: str, usual: str, *, either: bool = False, ignore: Iterable[str] = ()) -> Data:
+def text_stack(c: Config, kind: str, usual: str, *, either: bool = False, ignore: Iterable[str] = ()) -> Data:
     """The stack of text, of any family of decoders, under the seeing class's own head without a bias.
 
     ``either``: the head is tied if one of the two configurations says so.
@@ -155,7 +155,7 @@ def gemma3(c: Config, kind: str) -> Data:
 def llava(c: Config, kind: str) -> Data:
     """LLaVA 1.5, arXiv 2310.03744: patches as a layer before the tower's last has them, through two layers."""
     c.ignore("ignore_index", "vocab_size", "image_seq_length", "image_grid_pinpoints")
-    text, tower = _text(c, kind, "llama", either=True), _tower(c, "clip_vision_model")
+    text, tower = text_stack(c, kind, "llama", either=True), _tower(c, "clip_vision_model")
     bias = c.flag("multimodal_projector_bias")
     _only_patches_are_read(c, tower)
     tower["projector"] = {"hidden": [{"width": text["d_model"], "activation": _projector(c), "bias": bias}],
@@ -170,7 +170,7 @@ def paligemma(c: Config, kind: str) -> Data:
     if isinstance(data, Mapping) and data.get("use_bidirectional_attention") is True:  # as the class has it anyway
         c = Config({**c.data, "text_config": {**data, "use_bidirectional_attention": None}}, c.model_type,
                    source=c.source, path=c.path)
-    text, tower = _text(c, kind, "gemma", ignore=("num_image_tokens",)), _tower(c, "siglip_vision_model")
+    text, tower = text_stack(c, kind, "gemma", ignore=("num_image_tokens",)), _tower(c, "siglip_vision_model")
     if c.size("projection_dim") != text["d_model"]:
         raise c.error("projection_dim", f"must be the text's width {text['d_model']}, got {c.take('projection_dim')}")
     _no_class_token(c, tower)
@@ -199,20 +199,32 @@ def pixtral_vision(c: Config, kind: str) -> Data:
 def mistral3(c: Config, kind: str) -> Data:
     """Mistral Small 3.1: Pixtral's patches normed, merged by a layer of their own, and through two more."""
     c.ignore("ignore_index")
-    text, tower = _text(c, kind, "mistral"), _tower(c, "pixtral")
+    spec = _pixtral(c, kind, "mistral", activation=_projector(c), bias=c.flag("multimodal_projector_bias"))
+    spec["tower"]["projector"] |= _skips(c, spec["tower"])
+    return spec
+
+
+def _pixtral(c: Config, kind: str, usual: str, *, activation: str, bias: bool) -> Data:
+    text, tower = text_stack(c, kind, usual), _tower(c, "pixtral")
     _no_class_token(c, tower)
-    d, width, bias = text["d_model"], tower["d_model"], c.flag("multimodal_projector_bias")
     tower["projector"] = {
-        "merge": c.size("spatial_merge_size"), "norm": rms(), "norm_first": True,
-        "hidden": [{"width": width}, {"width": d, "activation": _projector(c), "bias": bias}], "bias": bias,
-        **_skips(c, tower),
+        "merge": c.size("spatial_merge_size"), "norm": rms(), "norm_first": True, "bias": bias,
+        "hidden": [{"width": tower["d_model"]}, {"width": text["d_model"], "activation": activation, "bias": bias}],
     }
     return text | {"tower": tower}
 
 
+def lighton_ocr(c: Config, kind: str) -> Data:
+    """LightOnOCR: Mistral Small 3.1's projector before Qwen 3's text."""
+    c.only("multimodal_projector_bias", False)
+    c.only("projector_hidden_act", "gelu")
+    c.only("vision_feature_layer", -1)
+    return _pixtral(c, kind, "qwen3", activation="gelu", bias=False)
+
+
 def aya_vision(c: Config, kind: str) -> Data:
     """Aya Vision, arXiv 2505.08751: squares of SigLIP's patches, normed, through a gated layer."""
-    text, tower = _text(c, kind, "cohere2"), _tower(c, "siglip_vision_model")
+    text, tower = text_stack(c, kind, "cohere2"), _tower(c, "siglip_vision_model")
     _only_patches_are_read(c, tower)
     width = c.size_or(text["d_model"], "alignment_intermediate_size")
     tower["projector"] = _gated_squares(c, tower, width) | {"norm": layernorm(), **_skips(c, tower)}
@@ -221,7 +233,7 @@ def aya_vision(c: Config, kind: str) -> Data:
 
 def cohere2_vision(c: Config, kind: str) -> Data:
     """Command A Vision: Aya Vision's projector without a norm, of a width of its own."""
-    text, tower = _text(c, kind, "cohere2"), _tower(c, "siglip_vision_model")
+    text, tower = text_stack(c, kind, "cohere2"), _tower(c, "siglip_vision_model")
     _no_class_token(c, tower)
     tower["projector"] = _gated_squares(c, tower, c.size("alignment_intermediate_size"))
     return text | {"tower": tower}
@@ -257,7 +269,7 @@ def internvl_vision(c: Config, kind: str) -> Data:
 def internvl(c: Config, kind: str) -> Data:
     """InternVL 3, arXiv 2504.10479: squares of patches, normed, through two layers."""
     c.ignore("image_seq_length")
-    text, tower = _text(c, kind, "qwen2"), _tower(c, "internvl_vision")
+    text, tower = text_stack(c, kind, "qwen2"), _tower(c, "internvl_vision")
     merge = _inverse(c, "downsample_ratio", c.number("downsample_ratio"))
     whole_squares(c, "downsample_ratio", tower, merge)
     _only_patches_are_read(c, tower)
@@ -273,6 +285,14 @@ def _inverse(c: Config, name: str, ratio: float | None) -> int:
     if merge < 1 or merge * (ratio or 0) != 1:
         raise c.error(name, f"must be one over a whole number, got {shown(ratio)}")
     return merge
+
+
+def deepseek_vl(c: Config, kind: str) -> Data:
+    """DeepSeek-VL, arXiv 2403.05525: SigLIP's patches through two layers, in the size without a second tower."""
+    text, tower = text_stack(c, kind, "llama"), _tower(c, "siglip_vision_model")
+    _no_class_token(c, tower)
+    tower["projector"] = {"hidden": [{"width": text["d_model"], "activation": "gelu", "bias": True}], "bias": True}
+    return text | {"tower": tower}
 
 
 def idefics3_vision(c: Config, kind: str) -> Data:
@@ -294,7 +314,7 @@ def smolvlm(c: Config, kind: str) -> Data:
 
 def _idefics3(c: Config, kind: str, vision: str) -> Data:
     c.ignore("image_seq_len", "vocab_size")
-    text, tower = _text(c, kind, "llama", ignore=_UNREAD), _tower(c, vision, only=True)
+    text, tower = text_stack(c, kind, "llama", ignore=_UNREAD), _tower(c, vision, only=True)
     merge = c.size("scale_factor")
     whole_squares(c, "scale_factor", tower, merge)
     tower["projector"] = {"merge": merge}
