@@ -112,9 +112,11 @@ def exaone4_5(c: Config, kind: str) -> Data:
     """EXAONE 4.5: EXAONE 4's text, and Qwen2.5-VL's tower with grouped queries."""
     data = c.take("text_config", default=None)
     if isinstance(data, Mapping) and data.get("model_type") == "exaone4_5_text":  # as it was first released
-        c = Config({**c.data, "text_config": {**data, "model_type": "exaone4"}}, c.model_type, source=c.source,
-                   path=c.path)
+        c.data["text_config"] = {**data, "model_type": "exaone4"}
     text, image = text_of(c, "exaone4"), image_of(c, "exaone4_5_vision")
+    c.only("vocab_size", text.size("vocab_size"))
+    text.only("reorder_qk_norm", True)
+    image.ignore("tokens_per_second")
     kv_heads = image.size("num_key_value_heads")
     return joined(c, kind, llamas.exaone4(text, "lm"), squares(image, kv_heads=kv_heads), text, image, norm=rms(),
                   width="out_hidden_size")

@@ -168,8 +168,7 @@ def paligemma(c: Config, kind: str) -> Data:
     c.ignore("ignore_index", "vocab_size", "hidden_size", "num_image_tokens")
     data = c.take("text_config", default=None)
     if isinstance(data, Mapping) and data.get("use_bidirectional_attention") is True:  # as the class has it anyway
-        c = Config({**c.data, "text_config": {**data, "use_bidirectional_attention": None}}, c.model_type,
-                   source=c.source, path=c.path)
+        c.data["text_config"] = {**data, "use_bidirectional_attention": None}
     text, tower = text_stack(c, kind, "gemma", ignore=("num_image_tokens",)), _tower(c, "siglip_vision_model")
     if c.size("projection_dim") != text["d_model"]:
         raise c.error("projection_dim", f"must be the text's width {text['d_model']}, got {c.take('projection_dim')}")

@@ -114,7 +114,7 @@ def text_of(c: Config, model_type: str, *, beside: bool = False, **absent: Any) 
         if name in data and data[name] != value:
             raise c.error(f"{path}{name}".removeprefix(c.path), "is not understood: the class does not read it")
     part = Config({"tie_word_embeddings": False, **data, **absent}, model_type, source=c.source, path=path)
-    part.ignore("use_mrope", "max_window_layers", "vision_token_id")
+    part.ignore("use_mrope", "max_window_layers")
     return part
 
 
@@ -168,7 +168,6 @@ def joined(
     if image.size(width) != spec["d_model"]:
         raise image.error(width, f"must be the text's width {spec['d_model']}, got {image.size(width)}")
     whole_squares(image, "spatial_merge_size", tower, merge)
-    c.ignore("vision_token_id")
     tied = c.flag("tie_word_embeddings") | (text.flag("tie_word_embeddings") and ties)
     text.finish()
     image.finish()
