@@ -53,8 +53,12 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
     "llava": (
         text(*TEXT_TYPES, tie_word_embeddings=[True, False]),
         [{"model_type": ["clip_vision_model"], **CLIP, **LAYERS}, tower("clip_vision_model", LAYERS)],
-        TIED | {"vision_feature_layer": [-1, -2, -3, 2], "multimodal_projector_bias": [True, False],
-                "projector_hidden_act": ["gelu", "relu"]},
+        TIED | {"vision_feature_layer": [-1, -2, -3, 2, [-2, -3], [-1, 2], [-2]],
+                "multimodal_projector_bias": [True, False], "projector_hidden_act": ["gelu", "relu"]},
+    ),
+    "vipllava": (
+        text(*TEXT_TYPES, tie_word_embeddings=[True, False]), [tower("clip_vision_model", LAYERS)],
+        TIED | {"vision_feature_layer": [[-2, -3], [-1, -2, 1], [2], -2, -1], "projector_hidden_act": ["gelu", "relu"]},
     ),
     "mistral3": (
         text("mistral", "ministral3"), [tower("pixtral", LAYERS, image_size=[33, 41])],

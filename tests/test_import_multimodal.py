@@ -152,7 +152,10 @@ def test_a_field_that_is_not_understood_is_refused_wherever_it_stands(model_type
 
 
 @pytest.mark.parametrize(("model_type", "change", "field"), [
-    ("llava", {"vision_feature_layer": [-1, -2]}, "vision_feature_layer"),
+    ("llava", {"vision_feature_layer": [-1, True]}, "vision_feature_layer"),
+    ("llava", {"vision_feature_layer": []}, "vision_feature_layer"),
+    ("vipllava", {"vision_feature_layer": [-2, -9]}, "vision_feature_layer"),
+    ("vipllava", {"vision_config": {"model_type": "siglip_vision_model"}}, "vision_config"),
     ("llava", {"vision_feature_layer": -9}, "vision_feature_layer"),
     ("llava", {"vision_feature_select_strategy": "full"}, "vision_feature_select_strategy"),
     ("llava", {"text_config": {"model_type": "bert"}}, "text_config.model_type"),

@@ -85,7 +85,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.NormPooler: {"kind", "of"},
     inputs.AttentionPooler: {"kind", "attention", "feed_forward"},
     inputs.ProjectorLayer: {"width", "norm", "activation", "gated", "bias"},
-    inputs.Projector: {"merge", "average", "tokens", "norm", "norm_first", "hidden", "bias", "skips"},
+    inputs.Projector: {"merge", "average", "tokens", "norm", "norm_first", "hidden", "bias", "skips", "beside"},
 }
 
 

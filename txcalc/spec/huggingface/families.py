@@ -227,6 +227,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "smolvlm_vision": Family(multimodal.idefics3_vision, {"SmolVLMVisionTransformer": "none"}),
     "gemma3": Family(multimodal.gemma3, seeing_classes("Gemma3")),
     "llava": Family(multimodal.llava, seeing_classes("Llava")),
+    "vipllava": Family(multimodal.vipllava, seeing_classes("VipLlava")),
     "mistral3": Family(multimodal.mistral3, seeing_classes("Mistral3")),
     "paligemma": Family(multimodal.paligemma, seeing_classes("PaliGemma")),
     "aya_vision": Family(multimodal.aya_vision, seeing_classes("AyaVision")),

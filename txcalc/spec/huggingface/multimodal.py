@@ -104,12 +104,22 @@ def _tower(c: Config, usual: str, *, only: bool = False) -> Data:
 def _skips(c: Config, tower: Data) -> Data:
     """How many of the tower's last layers come after the one whose output is read: the embeddings are number 0."""
     layer, layers = c.take("vision_feature_layer"), tower["layers"]
-    if not isinstance(layer, int) or isinstance(layer, bool):
+    if type(layer) is not int:
         raise c.error("vision_feature_layer", f"only a single layer is understood, got {shown(layer)}")
     skips = layers - layer if layer >= 0 else -1 - layer
     if not 0 <= skips < layers or "groups" in tower:
         raise c.error("vision_feature_layer", f"must be one of {layers} layers that are all alike, got {layer}")
     return {"skips": skips} if skips else {}
+
+
+def _several_skips(c: Config, tower: Data) -> Data:
+    """The same where the columns of several layers may come side by side: their order changes no number."""
+    listed = c.take("vision_feature_layer")
+    if not isinstance(listed, list) or not listed:
+        return _skips(c, tower)
+    each = (Config({"vision_feature_layer": layer}, "", source=c.source, path=c.path) for layer in listed)
+    first, *beside = sorted(_skips(one, tower).get("skips", 0) for one in each)
+    return ({"skips": first} if first else {}) | ({"beside": beside} if beside else {})
 
 
 def whole_squares(c: Config, name: str, tower: Data, merge: int) -> None:
@@ -159,7 +169,18 @@ def llava(c: Config, kind: str) -> Data:
     bias = c.flag("multimodal_projector_bias")
     _only_patches_are_read(c, tower)
     tower["projector"] = {"hidden": [{"width": text["d_model"], "activation": _projector(c), "bias": bias}],
-                          "bias": bias, **_skips(c, tower)}
+                          "bias": bias, **_several_skips(c, tower)}
+    return text | {"tower": tower}
+
+
+def vipllava(c: Config, kind: str) -> Data:
+    """ViP-LLaVA, arXiv 2312.00784: LLaVA with several layers of the tower side by side, and a norm on them."""
+    c.ignore("ignore_index", "vocab_size", "image_seq_length")
+    text, tower = text_stack(c, kind, "llama"), _tower(c, "clip_vision_model")
+    if tower["input"].get("class_tokens", 1) + tower["input"].get("registers", 0) != 1:
+        raise c.error("vision_config", "of any but a class token alone, a patch would be left out, or another be read")
+    tower["projector"] = {"norm": layernorm(), "bias": True, **_several_skips(c, tower), "hidden": [
+        {"width": text["d_model"], "activation": _projector(c), "bias": True}]}
     return text | {"tower": tower}
 
 
