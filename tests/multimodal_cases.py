@@ -128,8 +128,10 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
         [{"model_type": ["glm4v_text"], **QWEN_TEXT}, {"model_type": ["glm4v_moe_text"], **GLM_MOE_TEXT}],
         [{"model_type": ["glm4v_vision"], **GLM}, {"model_type": ["glm4v_moe_vision"], **GLM}], TIED,
     ),
-    "glm_ocr": ([QWEN_TEXT, QWEN_TEXT | ROTATED[8], QWEN_TEXT | ROTATED[16], QWEN_TEXT | HALF | {"head_dim": [16]}], [GLM],
-                TIED),
+    "glm_ocr": (
+        [QWEN_TEXT, QWEN_TEXT | ROTATED[8], QWEN_TEXT | ROTATED[16], QWEN_TEXT | HALF | {"head_dim": [16]}], [GLM],
+        TIED,
+    ),
     "exaone4_5": (
         text("exaone4", hidden_size=[32], tie_word_embeddings=[True, False]),
         [QWEN | {"hidden_size": [16, 32], "intermediate_size": [17], "out_hidden_size": [32], "num_heads": [2, 4],

@@ -157,7 +157,10 @@ def _released(c: Config, spec: Data, tower: Data) -> None:
 
 
 def paddleocr_vl(c: Config, kind: str) -> Data:
-    """PaddleOCR-VL, arXiv 2510.14528: SigLIP's tower without the query that reads it, before ERNIE 4.5."""
+    """PaddleOCR-VL, arXiv 2510.14528: SigLIP's tower without the query that reads it, before ERNIE 4.5.
+
+    The head is tied unless both configurations say otherwise, or one file that has the text's fields beside the tower.
+    """
     c.ignore("ignored_index", "weight_share_add_bias", "use_3d_rope", "rope_is_neox_style", "use_flash_attention")
     text = text_of(c, "paddleocr_vl_text", beside=True)
     image, _ = part_of(c, "vision_config", "paddleocr_vl_vision", only=True)
@@ -168,9 +171,10 @@ def paddleocr_vl(c: Config, kind: str) -> Data:
     image.finish()
     spec = llamas.ernie4_5(text, "lm")
     text.finish()
+    own = c.take("text_config", default=None)
+    inner = text.flag("tie_word_embeddings") if own is None or "tie_word_embeddings" in own else True
     tower["projector"] = _normed_squares(tower["d_model"], merge)
-    return {**spec, "head": head_of(kind, c.flag("tie_word_embeddings") or text.flag("tie_word_embeddings")),
-            "tower": tower}
+    return {**spec, "head": head_of(kind, c.flag("tie_word_embeddings") or inner), "tower": tower}
 
 
 def _normed_squares(width: int, merge: int) -> Data:

@@ -119,6 +119,7 @@ def text_of(c: Config, model_type: str, *, beside: bool = False, **absent: Any) 
 
 
 def image_of(c: Config, model_type: str) -> Config:
+    """The tower's own configuration."""
     part, _ = part_of(c, "vision_config", model_type, only=True)
     part.only("in_chans", part.size("in_channels"))  # names that the class does not read
     part.only("spatial_patch_size", side_of(part, "patch_size"))
@@ -131,6 +132,7 @@ def _qwen2_text(c: Config) -> Data:
 
 
 def any_size(c: Config, d: int, heads: int, *, bias: bool = False, side: int = _SIDE, **parts: Any) -> Data:
+    """A tower of two equal frames, whose image is ``side`` squares of patches wide; ``parts`` win."""
     merge, patch, frames = c.size("spatial_merge_size"), side_of(c, "patch_size"), side_of(c, "temporal_patch_size")
     image = {"kind": "patches", "image": side * merge * patch, "patch": patch, "bias": bias, "class_tokens": 0,
              "channels": c.size("in_channels") * frames}
