@@ -1,6 +1,7 @@
 """Other models that see images of any size: GLM's, EXAONE's, Kimi's and PaddleOCR's.
 
-Where a tower has a table of positions, an image here is as large as that table; the classes interpolate it for others.
+Where a tower has a table of positions, an image here is as large as that table, which the classes interpolate for
+others; GLM-OCR's has none, but its file says a size.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from txcalc.spec.huggingface.config import Config
 from txcalc.spec.huggingface.decoders import plain_llama
 from txcalc.spec.huggingface.multimodal import head_of, part_of, text_stack, whole_squares
 from txcalc.spec.huggingface.qwen_vl import any_size, image_of, joined, squares, text_of
-from txcalc.spec.huggingface.vision import patches, side_of, vit_tower
+from txcalc.spec.huggingface.vision import patches, rotates_both_ways, side_of, vit_tower
 
 PARTS: Final = ("glm4v_text", "glm4v_vision", "glm4v_moe_text", "glm4v_moe_vision", "glm_ocr_text", "glm_ocr_vision",
                 "exaone4_5_vision", "kimi_k25_vision", "paddleocr_vl_text", "paddleocr_vl_vision")
@@ -132,6 +133,7 @@ def kimi_k25(c: Config, kind: str) -> Data:
     image.only("pos_emb_width", side)
     patch = side_of(image, "patch_size")
     tower = vit_tower(image, {"kind": "patches", "image": side * patch, "patch": patch, "class_tokens": 0})
+    rotates_both_ways(image, "num_attention_heads", tower["d_model"])
     whole_squares(image, "merge_kernel_size", tower, merge)
     if c.size("projection_hidden_size") != tower["d_model"]:
         raise c.error("projection_hidden_size", f"must be the tower's width {tower['d_model']}, got "
@@ -167,6 +169,7 @@ def paddleocr_vl(c: Config, kind: str) -> Data:
     merge, (side, table) = image.size("spatial_merge_size"), _table(image)
     given = patches(image, class_tokens=0)
     tower = vit_tower(image, given | {"image": side * merge * given["patch"]}, position=table)
+    rotates_both_ways(image, "num_attention_heads", tower["d_model"])
     image.ignore("temporal_patch_size", "tokens_per_second")
     image.finish()
     spec = llamas.ernie4_5(text, "lm")

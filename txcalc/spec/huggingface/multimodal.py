@@ -15,7 +15,7 @@ from txcalc.spec.huggingface import decoders, experts
 from txcalc.spec.huggingface.build import ACTIVATIONS, Data, gated, layernorm, rms
 from txcalc.spec.huggingface.config import Config
 from txcalc.spec.huggingface.encoders import no_head
-from txcalc.spec.huggingface.vision import nested, patches, siglip_tower, vit_tower
+from txcalc.spec.huggingface.vision import nested, patches, rotates_both_ways, siglip_tower, vit_tower
 
 PARTS: Final = ("llama4_vision_model",)
 """Types of configuration that stand only within another."""
@@ -210,9 +210,7 @@ def pixtral_vision(c: Config, kind: str) -> Data:
     spec = vit_tower(c, patches(c, bias=False, class_tokens=0), bias=False, norm=rms(), embedding_norm=True,
                      final_norm=False, position={"kind": "rope"}, feed_forward=gated(c))
     spec["attention"].pop("head_dim", None)
-    if d // heads % 4:
-        raise c.error("num_attention_heads", "positions rotate pairs of columns along both sides of an image, so a "
-                      "head's must be a multiple of 4")
+    rotates_both_ways(c, "num_attention_heads", d)
     return {"architecture": "encoder-only", **spec, "head": no_head()}
 
 

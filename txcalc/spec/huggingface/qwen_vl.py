@@ -14,7 +14,7 @@ from txcalc.spec.huggingface import decoders, experts, hybrids
 from txcalc.spec.huggingface.build import Data, gated, layered, layernorm, plain, rms
 from txcalc.spec.huggingface.config import IRRELEVANT, Config
 from txcalc.spec.huggingface.multimodal import head_of, part_of, whole_squares
-from txcalc.spec.huggingface.vision import side_of
+from txcalc.spec.huggingface.vision import rotates_both_ways, side_of
 
 PARTS: Final = ("qwen2_vl_text", "qwen2_vl_vision", "qwen2_5_vl_text", "qwen2_5_vl_vision", "qwen3_vl_text",
                 "qwen3_vl_vision", "qwen3_vl_moe_text", "qwen3_vl_moe_vision", "qwen3_5_vision", "qwen3_5_moe_vision")
@@ -136,9 +136,7 @@ def any_size(c: Config, d: int, heads: int, *, bias: bool = False, side: int = _
     merge, patch, frames = c.size("spatial_merge_size"), side_of(c, "patch_size"), side_of(c, "temporal_patch_size")
     image = {"kind": "patches", "image": side * merge * patch, "patch": patch, "bias": bias, "class_tokens": 0,
              "channels": c.size("in_channels") * frames}
-    if d % heads or d // heads % 4:
-        raise c.error("num_heads", "positions rotate pairs of columns along both sides of an image, so a head's must "
-                      "be a multiple of 4")
+    rotates_both_ways(c, "num_heads", d)
     c.ignore("tie_word_embeddings")
     return {"d_model": d, "layers": c.size("depth"), "input": image, "position": {"kind": "rope"},
             "norm": layernorm(), "attention": {"heads": heads, "bias": True}, "final_norm": False, **parts}
