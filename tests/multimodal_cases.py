@@ -120,6 +120,12 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
         {},
     ),
     "deepseek_vl": (text("llama", "qwen2"), [tower("siglip_vision_model")], TIED),
+    "lfm2_vl": (
+        text("lfm2", "lfm2_moe", "qwen3", tie_word_embeddings=[True, False]),
+        [tower("siglip2_vision_model", num_patches=[16, 36])],
+        TIED | {"downsample_factor": [1, 2], "projector_hidden_size": [14, 22], "projector_bias": [True, False],
+                "projector_use_layernorm": [True, False], "projector_hidden_act": ["gelu", "relu"]},
+    ),
     "lighton_ocr": (text("qwen3", "mistral"), [tower("pixtral", image_size=[33, 41])], TIED | {
         "spatial_merge_size": [1, 2]}),
     "glm4v": ([QWEN_TEXT], [GLM], TIED),

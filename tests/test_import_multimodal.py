@@ -27,7 +27,7 @@ ONE_BY_ONE = {"mistral3", "lighton_ocr"}
 """Whose class packs all images into one sequence, and multiplies each with all others before masking them."""
 RUNS_ALL = {"llama4_text"}
 """Texts of which the library runs all experts on every token."""
-HYBRIDS = {"qwen3_5", "qwen3_5_moe"}
+HYBRIDS = {"qwen3_5", "qwen3_5_moe", "lfm2_vl"}
 """Whose text has recurrent layers; these are run, beside their own class, in test_import_hybrids."""
 FLAT = {"qwen2_vl", "qwen2_5_vl", "paddleocr_vl"}
 """Whose older files have the fields of the text beside the tower."""
@@ -57,15 +57,19 @@ def features(model: Any, spec: Model, images: int) -> list[Any]:
     assert isinstance(spec.tower.input, PatchInput)
     side = spec.tower.input.image
     pixels = torch.ones(images, spec.tower.input.channels, side, side)
-    name = model.config.model_type
+    name, sizes = model.config.model_type, {}
     if name == "llama4":
         return [model.multi_modal_projector(model.get_image_features(pixels).last_hidden_state)]
     if name in ("idefics3", "smolvlm"):
         pixels = pixels[:, None]
-    sizes = {"image_sizes": torch.tensor([[side, side]] * images)} if name in ONE_BY_ONE else {}
+    grid, patch = side // spec.tower.input.patch, spec.tower.input.patch
+    if name == "lfm2_vl":
+        pixels = pixels.view(images, grid**2, -1)
+        sizes = {"spatial_shapes": torch.full((images, 2), grid),
+                 "pixel_attention_mask": torch.ones(images, grid**2, dtype=torch.long)}
+    if name in ONE_BY_ONE:
+        sizes = {"image_sizes": torch.tensor([[side, side]] * images)}
     if name.startswith(("qwen", "glm", "exaone", "kimi", "paddle")):  # patches, already cut
-        patch = spec.tower.input.patch
-        grid = side // patch
         pixels = torch.ones(images * grid**2, spec.tower.input.channels, patch, patch)
         pixels = pixels if name in SQUARE_PATCHES else pixels.flatten(1)
         sizes = {"image_grid_thw": torch.tensor([[1, grid, grid]] * images)}
@@ -170,6 +174,9 @@ def test_a_field_that_is_not_understood_is_refused_wherever_it_stands(model_type
     ("paligemma", {"projection_dim": 7}, "projection_dim"),
     ("paligemma", {"vision_config": {"model_type": "clip_vision_model"}}, "vision_config.model_type"),
     ("mistral3", {"vision_feature_layer": [-1]}, "vision_feature_layer"),
+    ("lfm2_vl", {"vision_feature_layer": -2}, "vision_feature_layer"),
+    ("lfm2_vl", {"tie_word_embeddings": True, "tie_embedding": False}, "tie_embedding"),
+    ("lfm2_vl", {"vision_config": {"model_type": "siglip_vision_model"}}, "vision_config.model_type"),
     ("aya_vision", {"downsample_factor": 3}, "downsample_factor"),
     ("cohere2_vision", {"alignment_intermediate_size": 15}, "alignment_intermediate_size"),
     ("internvl", {"downsample_ratio": 0.3}, "downsample_ratio"),

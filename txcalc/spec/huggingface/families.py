@@ -242,6 +242,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "qwen3_5": Family(qwen_vl.qwen3_5, seeing_classes("Qwen3_5")),
     "qwen3_5_moe": Family(qwen_vl.qwen3_5_moe, seeing_classes("Qwen3_5Moe")),
     "deepseek_vl": Family(multimodal.deepseek_vl, seeing_classes("DeepseekVL")),
+    "lfm2_vl": Family(multimodal.lfm2_vl, seeing_classes("Lfm2Vl")),
     "lighton_ocr": Family(multimodal.lighton_ocr, seeing_classes("LightOnOcr")),
     "glm4v": Family(glm_vl.glm4v, seeing_classes("Glm4v")),
     "glm4v_moe": Family(glm_vl.glm4v_moe, seeing_classes("Glm4vMoe")),

@@ -313,6 +313,25 @@ def deepseek_vl(c: Config, kind: str) -> Data:
     return text | {"tower": tower}
 
 
+def lfm2_vl(c: Config, kind: str) -> Data:
+    """LFM2-VL: squares of SigLIP 2's patches, normed, through a layer of a width of its own."""
+    c.ignore(*_CUTTING)
+    c.only("vision_feature_layer", -1)
+    c.only("tie_embedding", c.flag("tie_word_embeddings"))  # which the class reads first
+    text, tower = text_stack(c, kind, "lfm2"), _tower(c, "siglip2_vision_model", only=True)
+    merge, bias = c.size("downsample_factor"), c.flag("projector_bias")
+    whole_squares(c, "downsample_factor", tower, merge)
+    layer = {"width": c.size("projector_hidden_size"), "activation": _projector(c), "bias": bias}
+    normed = {"norm": layernorm()} if c.flag("projector_use_layernorm") else {}
+    return text | {"tower": {**tower, "projector": {"merge": merge, **normed, "hidden": [layer], "bias": bias}}}
+
+
+# How a processor cuts images, in the configurations of LFM2-VL.
+_CUTTING: Final = ("do_image_splitting", "encoder_patch_size", "max_image_tokens", "max_num_patches",
+                   "max_pixels_tolerance", "max_tiles", "min_image_tokens", "min_tiles", "tile_size",
+                   "use_image_special_tokens", "use_thumbnail")
+
+
 def idefics3_vision(c: Config, kind: str) -> Data:
     """Idefics 3's image encoder: SigLIP's without the query that reads it."""
     c.ignore("max_image_size", "size", "use_base_siglip")  # what a processor does, and where weights came from
