@@ -38,12 +38,27 @@ QWEN_TEXT: Values = {k: v for k, v in TEXTS["qwen2"].items() if k not in (
     "rope_parameters": [{"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}]}
 QWEN3_TEXT: Values = QWEN_TEXT | {"head_dim": [8, 16], "attention_bias": [True, False]}
 
+GLM: Values = QWEN | {
+    "hidden_size": [16, 24], "intermediate_size": [17, 19], "out_hidden_size": [32], "image_size": [20, 24],
+    "attention_bias": [True, False], "hidden_act": ["silu", "gelu"]}
+ROTATED: dict[int, Values] = {width: {"head_dim": [width], "rope_parameters": [
+    {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [width // 4, width // 8, width // 8]}]}
+    for width in (8, 16)}
+HALF: Values = {"rope_parameters": [{**ROTATED[8]["rope_parameters"][0], "partial_rotary_factor": 0.5}]}
+GLM_MOE_TEXT: Values = {k: v for k, v in TEXTS["glm4_moe"].items() if k != "use_qk_norm"} | HALF | {
+    "hidden_size": [32], "head_dim": [16], "tie_word_embeddings": [True, False]}
+PADDLE: Values = TEXTS["ernie4_5"] | {"tie_word_embeddings": [True, False]}
+
 CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
     "llava": (
         text(*TEXT_TYPES, tie_word_embeddings=[True, False]),
         [{"model_type": ["clip_vision_model"], **CLIP, **LAYERS}, tower("clip_vision_model", LAYERS)],
-        TIED | {"vision_feature_layer": [-1, -2, -3, 2], "multimodal_projector_bias": [True, False],
-                "projector_hidden_act": ["gelu", "relu"]},
+        TIED | {"vision_feature_layer": [-1, -2, -3, 2, [-2, -3], [-1, 2], [-2]],
+                "multimodal_projector_bias": [True, False], "projector_hidden_act": ["gelu", "relu"]},
+    ),
+    "vipllava": (
+        text(*TEXT_TYPES, tie_word_embeddings=[True, False]), [tower("clip_vision_model", LAYERS)],
+        TIED | {"vision_feature_layer": [[-2, -3], [-1, -2, 1], [2], -2, -1], "projector_hidden_act": ["gelu", "relu"]},
     ),
     "mistral3": (
         text("mistral", "ministral3"), [tower("pixtral", LAYERS, image_size=[33, 41])],
@@ -103,6 +118,45 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
           "pixel_shuffle_ratio": [0.5], "projector_input_dim": [13], "projector_output_dim": [13],
           "vision_output_dim": [13]}],
         {},
+    ),
+    "deepseek_vl": (text("llama", "qwen2"), [tower("siglip_vision_model")], TIED),
+    "lfm2_vl": (
+        text("lfm2", "lfm2_moe", "qwen3", tie_word_embeddings=[True, False]),
+        [tower("siglip2_vision_model", num_patches=[16, 36])],
+        TIED | {"downsample_factor": [1, 2], "projector_hidden_size": [14, 22], "projector_bias": [True, False],
+                "projector_use_layernorm": [True, False], "projector_hidden_act": ["gelu", "relu"]},
+    ),
+    "lighton_ocr": (text("qwen3", "mistral"), [tower("pixtral", image_size=[33, 41])], TIED | {
+        "spatial_merge_size": [1, 2]}),
+    "glm4v": ([QWEN_TEXT], [GLM], TIED),
+    "glm4v_moe": ([GLM_MOE_TEXT], [GLM], TIED),
+    "glm46v": (
+        [{"model_type": ["glm4v_text"], **QWEN_TEXT}, {"model_type": ["glm4v_moe_text"], **GLM_MOE_TEXT}],
+        [{"model_type": ["glm4v_vision"], **GLM}, {"model_type": ["glm4v_moe_vision"], **GLM}], TIED,
+    ),
+    "glm_ocr": (
+        [QWEN_TEXT, QWEN_TEXT | ROTATED[8], QWEN_TEXT | ROTATED[16], QWEN_TEXT | HALF | {"head_dim": [16]}], [GLM],
+        TIED,
+    ),
+    "exaone4_5": (
+        text("exaone4", hidden_size=[32], tie_word_embeddings=[True, False]),
+        [QWEN | {"hidden_size": [16, 32], "intermediate_size": [17], "out_hidden_size": [32], "num_heads": [2, 4],
+                 "num_key_value_heads": [1, 2], "window_size": [40, 48], "fullatt_block_indexes": [[0, 2], [1], []]}],
+        TIED,
+    ),
+    "kimi_k25": (
+        text("deepseek_v3", "qwen3", tie_word_embeddings=[True, False]),
+        [{"hidden_size": [24], "num_hidden_layers": [1, 3], "num_attention_heads": [1, 2],
+          "intermediate_size": [17, 19], "patch_size": [3, 5], "pos_emb_height": [4], "pos_emb_width": [4],
+          "pos_emb_time": [2, 4], "merge_kernel_size": [[2, 2], [1, 1]], "hidden_act": ["gelu", "gelu_pytorch_tanh"]}],
+        TIED | {"projection_hidden_size": [24]},
+    ),
+    "paddleocr_vl": (
+        [PADDLE | ROTATED[8], PADDLE | ROTATED[16]],
+        [{"hidden_size": [16, 24], "num_hidden_layers": [1, 3], "num_attention_heads": [1, 2],
+          "intermediate_size": [17, 19], "num_channels": [1, 3], "image_size": [20, 28], "patch_size": [4, 5],
+          "spatial_merge_size": [1, 2], "hidden_act": ["gelu", "gelu_pytorch_tanh"]}],
+        TIED,
     ),
 }
 """Of each: texts, towers, and the fields beside them."""

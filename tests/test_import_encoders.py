@@ -56,12 +56,15 @@ def draw(model_type: str, seed: int) -> dict[str, Any]:
 
 
 def live(config: Mapping[str, Any], device: str = "meta") -> Any:
-    """The class itself in eager attention: without data, or on the CPU where some of them look at their inputs."""
+    """The class itself in eager attention: without data, or on the CPU where some of them look at their inputs.
+
+    Its experts run as products that the counter sees.
+    """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     fields = {name: value for name, value in config.items() if name not in ("model_type", "architectures")}
     parsed = CONFIG_MAPPING[config["model_type"]](**fields)
-    parsed._attn_implementation = "eager"
+    parsed._attn_implementation, parsed._experts_implementation = "eager", "batched_mm"
     with torch.device(device):
         model = getattr(transformers, config["architectures"][0])(parsed)
     return model.eval()

@@ -23,16 +23,19 @@ transformers = pytest.importorskip("transformers")
 torch.set_num_threads(1)
 
 SEQ = 3
-ONE_BY_ONE = {"mistral3"}
+ONE_BY_ONE = {"mistral3", "lighton_ocr"}
 """Whose class packs all images into one sequence, and multiplies each with all others before masking them."""
-RUNS_ALL = {"llama4_text", "olmoe", "qwen3_vl_moe"}
-"""Texts whose experts the library runs in a way that its counter does not see, or all of them on every token."""
-HYBRIDS = {"qwen3_5", "qwen3_5_moe"}
+RUNS_ALL = {"llama4_text"}
+"""Texts of which the library runs all experts on every token."""
+HYBRIDS = {"qwen3_5", "qwen3_5_moe", "lfm2_vl"}
 """Whose text has recurrent layers; these are run, beside their own class, in test_import_hybrids."""
-FLAT = {"qwen2_vl", "qwen2_5_vl"}
+FLAT = {"qwen2_vl", "qwen2_5_vl", "paddleocr_vl"}
 """Whose older files have the fields of the text beside the tower."""
+SQUARE_PATCHES = {"kimi_k25", "paddleocr_vl"}
+"""Whose patches are given as squares, and not as rows of numbers."""
 PART_TYPES = {name: f"{name}_vision" for name in (
-    "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")} | {
+    "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe", "glm_ocr",
+    "exaone4_5", "kimi_k25", "paddleocr_vl")} | {
     "llama4": "llama4_vision_model"}
 
 
@@ -54,15 +57,21 @@ def features(model: Any, spec: Model, images: int) -> list[Any]:
     assert isinstance(spec.tower.input, PatchInput)
     side = spec.tower.input.image
     pixels = torch.ones(images, spec.tower.input.channels, side, side)
-    name = model.config.model_type
+    name, sizes = model.config.model_type, {}
     if name == "llama4":
         return [model.multi_modal_projector(model.get_image_features(pixels).last_hidden_state)]
     if name in ("idefics3", "smolvlm"):
         pixels = pixels[:, None]
-    sizes = {"image_sizes": torch.tensor([[side, side]] * images)} if name == "mistral3" else {}
-    if name.startswith("qwen"):  # patches, already cut
-        grid = side // spec.tower.input.patch
-        pixels = torch.ones(images * grid**2, spec.tower.input.channels * spec.tower.input.patch**2)
+    grid, patch = side // spec.tower.input.patch, spec.tower.input.patch
+    if name == "lfm2_vl":
+        pixels = pixels.view(images, grid**2, -1)
+        sizes = {"spatial_shapes": torch.full((images, 2), grid),
+                 "pixel_attention_mask": torch.ones(images, grid**2, dtype=torch.long)}
+    if name in ONE_BY_ONE:
+        sizes = {"image_sizes": torch.tensor([[side, side]] * images)}
+    if name.startswith(("qwen", "glm", "exaone", "kimi", "paddle")):  # patches, already cut
+        pixels = torch.ones(images * grid**2, spec.tower.input.channels, patch, patch)
+        pixels = pixels if name in SQUARE_PATCHES else pixels.flatten(1)
         sizes = {"image_grid_thw": torch.tensor([[1, grid, grid]] * images)}
     out = base.get_image_features(pixels, **sizes)
     found = out.pooler_output
@@ -124,11 +133,13 @@ def test_a_changed_field_changes_the_count_as_it_does_the_class(model_type: str)
     config = next(c for seed in range(DRAWS) if live_params(c := draw(model_type, seed)) is not None)
     assert counted(config) == live_params(config)
     parts: list[tuple[str | None, dict[str, Any]]] = [(None, config)]
-    image = config["vision_config"]
+    text, image = config["text_config"], config["vision_config"]
     parts.append(("vision_config", {"model_type": PART_TYPES.get(model_type), **image}))
+    if text.get("model_type", f"{model_type}_text") not in FAMILIES:  # those are changed by themselves
+        parts.append(("text_config", {"model_type": f"{model_type}_text", **text}))
     for name, part in parts:
         for field, value in changes(part):
-            changed = {**config, field: value} if name is None else {**config, name: {**image, field: value}}
+            changed = {**config, field: value} if name is None else {**config, name: {**config[name], field: value}}
             ours = counted(changed)
             if ours is not None:
                 assert live_params(changed) in (ours, None), (name, field, value, changed)
@@ -147,7 +158,10 @@ def test_a_field_that_is_not_understood_is_refused_wherever_it_stands(model_type
 
 
 @pytest.mark.parametrize(("model_type", "change", "field"), [
-    ("llava", {"vision_feature_layer": [-1, -2]}, "vision_feature_layer"),
+    ("llava", {"vision_feature_layer": [-1, True]}, "vision_feature_layer"),
+    ("llava", {"vision_feature_layer": []}, "vision_feature_layer"),
+    ("vipllava", {"vision_feature_layer": [-2, -9]}, "vision_feature_layer"),
+    ("vipllava", {"vision_config": {"model_type": "siglip_vision_model"}}, "vision_config"),
     ("llava", {"vision_feature_layer": -9}, "vision_feature_layer"),
     ("llava", {"vision_feature_select_strategy": "full"}, "vision_feature_select_strategy"),
     ("llava", {"text_config": {"model_type": "bert"}}, "text_config.model_type"),
@@ -160,6 +174,9 @@ def test_a_field_that_is_not_understood_is_refused_wherever_it_stands(model_type
     ("paligemma", {"projection_dim": 7}, "projection_dim"),
     ("paligemma", {"vision_config": {"model_type": "clip_vision_model"}}, "vision_config.model_type"),
     ("mistral3", {"vision_feature_layer": [-1]}, "vision_feature_layer"),
+    ("lfm2_vl", {"vision_feature_layer": -2}, "vision_feature_layer"),
+    ("lfm2_vl", {"tie_word_embeddings": True, "tie_embedding": False}, "tie_embedding"),
+    ("lfm2_vl", {"vision_config": {"model_type": "siglip_vision_model"}}, "vision_config.model_type"),
     ("aya_vision", {"downsample_factor": 3}, "downsample_factor"),
     ("cohere2_vision", {"alignment_intermediate_size": 15}, "alignment_intermediate_size"),
     ("internvl", {"downsample_ratio": 0.3}, "downsample_ratio"),

@@ -42,12 +42,21 @@ CASES: dict[str, dict[str, Any]] = {
         "input": PLAIN, "embedding_norm": True, "projector": {"skips": 1, "bias": True}},
     "between layers, with RMSNorm": {
         "input": PLAIN, "embedding_norm": True, "norm": {"kind": "rmsnorm"}, "projector": {"skips": 2}},
+    "several layers side by side": {"projector": {"skips": 1, "beside": [2, 1], "norm": {}, "hidden": [{"width": 9}]}},
+    "several layers of patches alone": {"input": PLAIN, "projector": {"beside": [0, 2]}},
+    "several layers, merged": {"projector": {"merge": 2, "skips": 1, "beside": [2], "norm": {}, "norm_first": True}},
+    "several layers, averaged": {"input": {**PLAIN, "image": 24}, "projector": {
+        "average": True, "tokens": 4, "beside": [1]}},
+    "a table with rows to spare": {"input": PLAIN, "position": {"kind": "learned", "size": 64}, "projector": {}},
     "merged": {"input": PLAIN, "projector": {"merge": 2, "norm": {"kind": "layernorm"}, "hidden": [
         {"width": 13, "activation": "silu", "gated": True, "bias": True}]}},
     "merged, a layer before": {"projector": {"merge": 3, "skips": 1}},
     "normed, then merged": {"input": PLAIN, "projector": {
         "merge": 3, "norm": {"kind": "rmsnorm"}, "norm_first": True,
         "hidden": [{"width": 15}, {"width": 22, "activation": "gelu"}]}},
+    "a layer's own norm": {"input": PLAIN, "projector": {"merge": 2, "hidden": [
+        {"width": 11, "bias": True}, {"width": 9, "norm": {"kind": "layernorm"}, "activation": "gelu"},
+        {"width": 13, "norm": {"kind": "rmsnorm"}}, {"width": 7, "activation": "silu", "gated": True}]}},
     "with registers": {"input": {**IMAGE, "registers": 2}, "projector": {"merge": 2}},
     "squares that attend by themselves": {
         "input": {**PLAIN, "image": 24}, "position": {"kind": "rope"}, "attention": {"heads": 3, "head_dim": 4},
@@ -102,6 +111,9 @@ def test_images_cost_what_the_reference_measures(name: str, eager: bool) -> None
     ({"projector": {}, "input": PLAIN, "position": {"kind": "relative"}, "attention": {"heads": 3, "squares": 7}},
      "positions of its own"),
     ({"projector": {"average": True, "merge": 2}}, "not both"),
+    ({"projector": {"hidden": [{"width": 3, "gated": True, "activation": "silu", "norm": {}}]}}, "has none"),
+    ({"projector": {"skips": 2, "beside": [1]}}, "beside"),
+    ({"projector": {"beside": [3]}}, "leave layers"),
 ])
 def test_a_projector_that_cannot_be_is_refused(tower: dict[str, Any], field: str) -> None:
     with pytest.raises(ValueError, match=field) as caught:

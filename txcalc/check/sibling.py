@@ -76,6 +76,8 @@ def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:
         out["active_experts"] = min(data["active_experts"], out["experts"], 2)
     if data.get("kind") == "rope" and data.get("dim") is not None:
         out["dim"] = 4
+    if data.get("beside"):
+        out["beside"] = [min(skips, 2) for skips in data["beside"]]
     if data.get("squares"):
         out["squares"] = SMALL["squares"]
     for projector in [out.get("projector"), *out.get("deepstack", ())]:

@@ -296,6 +296,7 @@ class ProjectorLayer(Spec):
     """One projection before a projector's last, and its activation; gated: a second one beside it multiplies it."""
 
     width: Size
+    norm: Norm | None = Field(default=None, description="on what is projected, before the activation")
     activation: Activation | None = None
     gated: Flag = False
     bias: Flag = False
@@ -304,15 +305,17 @@ class ProjectorLayer(Spec):
     def _check(self) -> ProjectorLayer:
         if self.gated and self.activation is None:
             raise FieldError(("activation",), "needed by a gate")
+        if self.gated and self.norm is not None:
+            raise FieldError(("norm",), "a gated layer has none")
         return self
 
 
 class Projector(Spec):
     """How a tower's positions become positions of the main stack.
 
-    Squares of neighbouring patches may become one position: ``merge`` puts the columns of so many by so many side by
-    side, ``average`` leaves ``tokens`` means. Then a norm, the ``hidden`` layers, and a projection to the main stack's
-    width. Class tokens and registers are left out.
+    It reads one layer's output, or several side by side. Squares of neighbouring patches may become one position:
+    ``merge`` puts the columns of so many by so many side by side, ``average`` leaves ``tokens`` means. Then a norm, the
+    ``hidden`` layers, and a projection to the main stack's width. Class tokens and registers are left out.
     """
 
     merge: Size | None = Field(default=None, description="patches along a square whose columns come side by side")
@@ -324,9 +327,14 @@ class Projector(Spec):
     hidden: tuple[ProjectorLayer, ...] = ()
     bias: Flag = False
     skips: Count = Field(default=0, description="the tower's last layers that run, but whose output is not read")
+    beside: tuple[Count, ...] = Field(
+        default=(), description="earlier layers whose columns come beside, each by how many come after it"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Projector:
+        if any(earlier < self.skips for earlier in self.beside):
+            raise FieldError(("beside",), f"must not be less than skips, {self.skips}, got {list(self.beside)}")
         if self.average and self.merge is not None:
             raise FieldError(("average",), "patches are merged or averaged, not both")
         if self.tokens is None:

@@ -321,5 +321,6 @@ class Model(Stack):
         if projector.tokens > given or (projector.tokens != given and not projector.average):
             raise FieldError((*at, "tokens"), f"{projector.tokens}, but the projector reads {given} positions: "
                              "leave it out, or average them")
-        if projector.skips and (tower.groups is not None or projector.skips >= tower.layers):
-            raise FieldError((*at, "skips"), "must leave layers to read, all of them alike")
+        for name, skips in (("skips", projector.skips), *(("beside", skips) for skips in projector.beside)):
+            if skips and (tower.groups is not None or skips >= tower.layers):
+                raise FieldError((*at, name), "must leave layers to read, all of them alike")

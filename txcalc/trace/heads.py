@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.spec.facts import embedding_width, first_attention
+from txcalc.spec.facts import embedding_width, first_attention, unpatched
 from txcalc.trace import ops
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.feedforward import feed_forward
@@ -77,6 +77,9 @@ def pool(t: Trace, spec: DensePooler | NormPooler | AttentionPooler, x: Tensor, 
 def project(t: Trace, name: str, spec: Projector, tower: Tower, x: Tensor, d_out: Number) -> Tensor:
     """(b, n, d) of a tower to (b, tokens, d_out): to average or to merge costs no product."""
     with t.scope(name, component=True):
+        if spec.beside:
+            b, n, d = x.shape
+            x = t.tensor(b, n - _unread(tower), d * (1 + len(spec.beside)), label="columns of several layers")
         if spec.norm is not None and spec.norm_first:
             x = ops.norm(t, "norm", x, spec.norm)
         x = _gathered(t, spec, tower, x)
@@ -88,14 +91,21 @@ def project(t: Trace, name: str, spec: Projector, tower: Tower, x: Tensor, d_out
         return ops.linear(t, "dense", x, d_out, bias=spec.bias)
 
 
+def _unread(tower: Tower) -> Number:
+    """Positions that are no patches."""
+    return unpatched(tower.input) if tower.input.kind == "patches" else 0
+
+
 def _gathered(t: Trace, spec: Projector, tower: Tower, x: Tensor) -> Tensor:
     """The positions that a projector reads: a tensor of its own, unless they are all of the tower's."""
-    (b, _, d), given = x.shape, tower.input
+    b, _, d = x.shape
     if spec.merge is not None:
         return t.tensor(b, spec.tokens, d * spec.merge**2, label="merged positions")
     if spec.average:
         return t.tensor(b, spec.tokens, d, label="averaged positions")
-    if given.kind == "patches" and (given.class_tokens or given.registers):
+    if spec.beside:
+        return x
+    if _unread(tower):
         return t.tensor(b, spec.tokens, d, label="patches")
     if not spec.skips:
         return x
@@ -109,6 +119,8 @@ def _gathered(t: Trace, spec: Projector, tower: Tower, x: Tensor) -> Tensor:
 
 def _project_once(t: Trace, spec: ProjectorLayer, x: Tensor) -> Tensor:
     y = ops.linear(t, "dense", x, spec.width, bias=spec.bias)
+    if spec.norm is not None:
+        y = ops.norm(t, "norm", y, spec.norm)
     if spec.activation is None:
         return y
     if not spec.gated:

@@ -27,8 +27,9 @@ from txcalc.spec.model import Group, Model, Stack
 from txcalc.spec.replace import replace
 from txcalc.trace.workload import Workload
 
-UNUSED: Final = frozenset({"context", "quantization"})
-"""What no program reads, and the layout of stored weights, whose bits and bytes are numbers and not sizes."""
+UNUSED: Final = frozenset({"context", "quantization", "beside"})
+"""What no program reads, but for how many layers are beside one another, and the layout of stored weights, whose bits
+and bytes are numbers and not sizes."""
 
 _BLOCK: Final = ("attention", "recurrent", "cross_attention", "feed_forward", "convolution")
 

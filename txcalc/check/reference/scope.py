@@ -86,8 +86,8 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.DensePooler: {"kind", "of", "activation", "width"},
     inputs.NormPooler: {"kind", "of"},
     inputs.AttentionPooler: {"kind", "attention", "feed_forward"},
-    inputs.ProjectorLayer: {"width", "activation", "gated", "bias"},
-    inputs.Projector: {"merge", "average", "tokens", "norm", "norm_first", "hidden", "bias", "skips"},
+    inputs.ProjectorLayer: {"width", "norm", "activation", "gated", "bias"},
+    inputs.Projector: {"merge", "average", "tokens", "norm", "norm_first", "hidden", "bias", "skips", "beside"},
 }
 
 

@@ -122,7 +122,7 @@ class StackModules(nn.Module):
         self.position_embedding = self.relative_embedding = table = None
         match stack.position:
             case LearnedPosition(size=size) | RelativePosition(absolute=int(size)) if not self.reads_tokens:
-                # An image or a sound has as many positions as the table, which is added whole.
+                # An image or a sound has as many positions as the table, or fewer where its border is left out.
                 self.position_embedding = nn.Parameter(torch.randn(size, width) * 0.02)
             case (LearnedPosition(size=size) | DisentangledPosition(absolute=int(size))
                   | RelativePosition(absolute=int(size))):
@@ -197,7 +197,7 @@ class StackModules(nn.Module):
             x = torch.cat((seen, x.flatten(0, 1)[len(seen) :])).view(x.shape)
         position = self.position_embedding
         if isinstance(position, nn.Parameter):
-            x = x + position
+            x = x + position[:n]
         elif isinstance(position, nn.Embedding):
             x = x + (position(torch.arange(past, past + n, device=x.device)) if self.reads_tokens else position.weight)
         elif self.position_table is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from txcalc.check.reference.heads import build_pooler
@@ -18,7 +19,7 @@ from txcalc.spec.model import Model, Tower
 
 
 class ProjectorLayer(nn.Module):
-    """A projection and its activation, if any, with or without a gate."""
+    """A projection, its norm and its activation, if any, with or without a gate."""
 
     gate: nn.Linear | None
 
@@ -27,10 +28,11 @@ class ProjectorLayer(nn.Module):
         self.activation = layer.activation
         self.dense = nn.Linear(width, layer.width, bias=layer.bias)
         self.gate = nn.Linear(width, layer.width, bias=layer.bias) if layer.gated else None
+        self.norm = nn.Identity() if layer.norm is None else Normalization(layer.norm, layer.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to (..., the layer's width)."""
-        y: Tensor = self.dense(x)
+        y: Tensor = self.norm(self.dense(x))
         if self.activation is None:
             return y
         return activate(self.activation, y) if self.gate is None else activate(self.activation, self.gate(x)) * y
@@ -43,6 +45,8 @@ class Projector(nn.Module):
         super().__init__()
         self.tokens, self.merge, self.average = projector.tokens, projector.merge, projector.average
         self.unpatched = unpatched
+        self.read = (projector.skips, *projector.beside)
+        width *= len(self.read)
         merged = width * (projector.merge or 1) ** 2
         self.norm_first = projector.norm_first
         normed = width if projector.norm_first else merged
@@ -51,9 +55,10 @@ class Projector(nn.Module):
         self.hidden = nn.ModuleList(map(ProjectorLayer, projector.hidden, widths))
         self.dense = nn.Linear(widths[-1], d_model, bias=projector.bias)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(images, positions, width) to (images, tokens, d)."""
-        x = hidden[:, self.unpatched :]
+    def forward(self, hidden: Tensor, layers: list[Tensor]) -> Tensor:
+        """(images, positions, width), at the end and after each layer, to (images, tokens, d)."""
+        read = [(layers[-1 - skips] if skips else hidden)[:, self.unpatched :] for skips in self.read]
+        x = torch.cat(read, dim=-1) if len(read) > 1 else read[0]
         x = self._squares(self.norm(x)) if self.norm_first else self.norm(self._squares(x))
         for layer in self.hidden:
             x = layer(x)
@@ -90,7 +95,6 @@ class TowerModules(StackModules, Reader):
         made = [Projector(each, width, model.d_model, extra) for each in specs]
         self.projector = made[0] if made else None
         self.deepstack = nn.ModuleList(made[1:])
-        self.skips = [each.skips for each in specs]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Pixels to (images, width) for a contrastive head, or to (images, tokens, d) for the main stack.
@@ -102,5 +106,4 @@ class TowerModules(StackModules, Reader):
         pooled = hidden[:, 0] if self.pooler is None else self.pooler(hidden)
         if self.projector is None:
             return [pooled]
-        return [projector(layers[-1 - skips] if skips else hidden)
-                for projector, skips in zip((self.projector, *self.deepstack), self.skips, strict=True)]
+        return [projector(hidden, layers) for projector in (self.projector, *self.deepstack)]

@@ -27,7 +27,8 @@ do_sample drop_path_rate dropout dropout_rate dtype early_stopping emb_pdrop emb
 embedding_initializer_range embedding_multiplier encoder_hidden_size encoder_layerdrop encoder_no_repeat_ngram_size
 eoi_token_id eoi_token_index eos_token_id experts_implementation exponential_decay_length_penalty extra_pos_embeddings
 finetuning_task forced_bos_token_id forced_decoder_ids forced_eos_token_id fused_attention global_rope_theta
-gradient_checkpointing hidden_dropout hidden_dropout_p hidden_dropout_prob id2label image_token_id image_token_index
+gradient_checkpointing hidden_dropout hidden_dropout_p hidden_dropout_prob id2label
+image_end_token_id image_start_token_id image_token_id image_token_index
 init_cutoff_factor init_method init_std initializer_factor initializer_range input_jitter_noise is_decoder
 is_composition is_encoder_decoder is_llama_config jitter_noise label2id layer_norm_eps layer_norm_epsilon layerdrop
 layernorm_epsilon length_penalty local_rope_theta logit_scale logit_scale_init_value logits_scaling mask_feature_length
@@ -48,6 +49,7 @@ summary_last_dropout summary_proj_to_labels summary_type summary_use_proj suppre
 temperature tf_legacy_loss tie_encoder_decoder tokenizer_class tokenizer_name top_k top_p torch_dtype torchscript
 transformers.js_config transformers_version typical_p unk_token_id unsloth_fixed unsloth_version use_bfloat16
 use_cache use_cache_kernel use_cache_quantization use_dynamic_ntk use_flash_attn use_logn_attn use_mems_eval
+video_end_token_id video_start_token_id video_token_id vision_end_token_id vision_start_token_id vision_token_id
 """.split())  # noqa: SIM905  a list would be a column of 200 lines
 
 # Fields that mean nothing new where a family does not know them, as long as they have one of these values.

@@ -15,7 +15,7 @@ from txcalc.spec.huggingface import decoders, experts
 from txcalc.spec.huggingface.build import ACTIVATIONS, Data, gated, layernorm, rms
 from txcalc.spec.huggingface.config import Config
 from txcalc.spec.huggingface.encoders import no_head
-from txcalc.spec.huggingface.vision import nested, patches, siglip_tower, vit_tower
+from txcalc.spec.huggingface.vision import nested, patches, rotates_both_ways, siglip_tower, vit_tower
 
 PARTS: Final = ("llama4_vision_model",)
 """Types of configuration that stand only within another."""
@@ -52,7 +52,7 @@ def _family(part: Config, model_type: str, kinds: Iterable[str]) -> Callable[[Co
     return family.build
 
 
-def _text(c: Config, kind: str, usual: str, *, either: bool = False, ignore: Iterable[str] = ()) -> Data:
+def text_stack(c: Config, kind: str, usual: str, *, either: bool = False, ignore: Iterable[str] = ()) -> Data:
     """The stack of text, of any family of decoders, under the seeing class's own head without a bias.
 
     ``either``: the head is tied if one of the two configurations says so.
@@ -104,12 +104,22 @@ def _tower(c: Config, usual: str, *, only: bool = False) -> Data:
 def _skips(c: Config, tower: Data) -> Data:
     """How many of the tower's last layers come after the one whose output is read: the embeddings are number 0."""
     layer, layers = c.take("vision_feature_layer"), tower["layers"]
-    if not isinstance(layer, int) or isinstance(layer, bool):
+    if type(layer) is not int:
         raise c.error("vision_feature_layer", f"only a single layer is understood, got {shown(layer)}")
     skips = layers - layer if layer >= 0 else -1 - layer
     if not 0 <= skips < layers or "groups" in tower:
         raise c.error("vision_feature_layer", f"must be one of {layers} layers that are all alike, got {layer}")
     return {"skips": skips} if skips else {}
+
+
+def _several_skips(c: Config, tower: Data) -> Data:
+    """The same where the columns of several layers may come side by side: their order changes no number."""
+    listed = c.take("vision_feature_layer")
+    if not isinstance(listed, list) or not listed:
+        return _skips(c, tower)
+    each = (Config({"vision_feature_layer": layer}, "", source=c.source, path=c.path) for layer in listed)
+    first, *beside = sorted(_skips(one, tower).get("skips", 0) for one in each)
+    return ({"skips": first} if first else {}) | ({"beside": beside} if beside else {})
 
 
 def whole_squares(c: Config, name: str, tower: Data, merge: int) -> None:
@@ -155,11 +165,22 @@ def gemma3(c: Config, kind: str) -> Data:
 def llava(c: Config, kind: str) -> Data:
     """LLaVA 1.5, arXiv 2310.03744: patches as a layer before the tower's last has them, through two layers."""
     c.ignore("ignore_index", "vocab_size", "image_seq_length", "image_grid_pinpoints")
-    text, tower = _text(c, kind, "llama", either=True), _tower(c, "clip_vision_model")
+    text, tower = text_stack(c, kind, "llama", either=True), _tower(c, "clip_vision_model")
     bias = c.flag("multimodal_projector_bias")
     _only_patches_are_read(c, tower)
     tower["projector"] = {"hidden": [{"width": text["d_model"], "activation": _projector(c), "bias": bias}],
-                          "bias": bias, **_skips(c, tower)}
+                          "bias": bias, **_several_skips(c, tower)}
+    return text | {"tower": tower}
+
+
+def vipllava(c: Config, kind: str) -> Data:
+    """ViP-LLaVA, arXiv 2312.00784: LLaVA with several layers of the tower side by side, and a norm on them."""
+    c.ignore("ignore_index", "vocab_size", "image_seq_length")
+    text, tower = text_stack(c, kind, "llama"), _tower(c, "clip_vision_model")
+    if tower["input"].get("class_tokens", 1) + tower["input"].get("registers", 0) != 1:
+        raise c.error("vision_config", "of any but a class token alone, a patch would be left out, or another be read")
+    tower["projector"] = {"norm": layernorm(), "bias": True, **_several_skips(c, tower), "hidden": [
+        {"width": text["d_model"], "activation": _projector(c), "bias": True}]}
     return text | {"tower": tower}
 
 
@@ -168,9 +189,8 @@ def paligemma(c: Config, kind: str) -> Data:
     c.ignore("ignore_index", "vocab_size", "hidden_size", "num_image_tokens")
     data = c.take("text_config", default=None)
     if isinstance(data, Mapping) and data.get("use_bidirectional_attention") is True:  # as the class has it anyway
-        c = Config({**c.data, "text_config": {**data, "use_bidirectional_attention": None}}, c.model_type,
-                   source=c.source, path=c.path)
-    text, tower = _text(c, kind, "gemma", ignore=("num_image_tokens",)), _tower(c, "siglip_vision_model")
+        c.data["text_config"] = {**data, "use_bidirectional_attention": None}
+    text, tower = text_stack(c, kind, "gemma", ignore=("num_image_tokens",)), _tower(c, "siglip_vision_model")
     if c.size("projection_dim") != text["d_model"]:
         raise c.error("projection_dim", f"must be the text's width {text['d_model']}, got {c.take('projection_dim')}")
     _no_class_token(c, tower)
@@ -190,29 +210,39 @@ def pixtral_vision(c: Config, kind: str) -> Data:
     spec = vit_tower(c, patches(c, bias=False, class_tokens=0), bias=False, norm=rms(), embedding_norm=True,
                      final_norm=False, position={"kind": "rope"}, feed_forward=gated(c))
     spec["attention"].pop("head_dim", None)
-    if d // heads % 4:
-        raise c.error("num_attention_heads", "positions rotate pairs of columns along both sides of an image, so a "
-                      "head's must be a multiple of 4")
+    rotates_both_ways(c, "num_attention_heads", d)
     return {"architecture": "encoder-only", **spec, "head": no_head()}
 
 
 def mistral3(c: Config, kind: str) -> Data:
     """Mistral Small 3.1: Pixtral's patches normed, merged by a layer of their own, and through two more."""
     c.ignore("ignore_index")
-    text, tower = _text(c, kind, "mistral"), _tower(c, "pixtral")
+    spec = _pixtral(c, kind, "mistral", activation=_projector(c), bias=c.flag("multimodal_projector_bias"))
+    spec["tower"]["projector"] |= _skips(c, spec["tower"])
+    return spec
+
+
+def _pixtral(c: Config, kind: str, usual: str, *, activation: str, bias: bool) -> Data:
+    text, tower = text_stack(c, kind, usual), _tower(c, "pixtral")
     _no_class_token(c, tower)
-    d, width, bias = text["d_model"], tower["d_model"], c.flag("multimodal_projector_bias")
     tower["projector"] = {
-        "merge": c.size("spatial_merge_size"), "norm": rms(), "norm_first": True,
-        "hidden": [{"width": width}, {"width": d, "activation": _projector(c), "bias": bias}], "bias": bias,
-        **_skips(c, tower),
+        "merge": c.size("spatial_merge_size"), "norm": rms(), "norm_first": True, "bias": bias,
+        "hidden": [{"width": tower["d_model"]}, {"width": text["d_model"], "activation": activation, "bias": bias}],
     }
     return text | {"tower": tower}
 
 
+def lighton_ocr(c: Config, kind: str) -> Data:
+    """LightOnOCR: Mistral Small 3.1's projector before Qwen 3's text."""
+    c.only("multimodal_projector_bias", False)
+    c.only("projector_hidden_act", "gelu")
+    c.only("vision_feature_layer", -1)
+    return _pixtral(c, kind, "qwen3", activation="gelu", bias=False)
+
+
 def aya_vision(c: Config, kind: str) -> Data:
     """Aya Vision, arXiv 2505.08751: squares of SigLIP's patches, normed, through a gated layer."""
-    text, tower = _text(c, kind, "cohere2"), _tower(c, "siglip_vision_model")
+    text, tower = text_stack(c, kind, "cohere2"), _tower(c, "siglip_vision_model")
     _only_patches_are_read(c, tower)
     width = c.size_or(text["d_model"], "alignment_intermediate_size")
     tower["projector"] = _gated_squares(c, tower, width) | {"norm": layernorm(), **_skips(c, tower)}
@@ -221,7 +251,7 @@ def aya_vision(c: Config, kind: str) -> Data:
 
 def cohere2_vision(c: Config, kind: str) -> Data:
     """Command A Vision: Aya Vision's projector without a norm, of a width of its own."""
-    text, tower = _text(c, kind, "cohere2"), _tower(c, "siglip_vision_model")
+    text, tower = text_stack(c, kind, "cohere2"), _tower(c, "siglip_vision_model")
     _no_class_token(c, tower)
     tower["projector"] = _gated_squares(c, tower, c.size("alignment_intermediate_size"))
     return text | {"tower": tower}
@@ -257,7 +287,7 @@ def internvl_vision(c: Config, kind: str) -> Data:
 def internvl(c: Config, kind: str) -> Data:
     """InternVL 3, arXiv 2504.10479: squares of patches, normed, through two layers."""
     c.ignore("image_seq_length")
-    text, tower = _text(c, kind, "qwen2"), _tower(c, "internvl_vision")
+    text, tower = text_stack(c, kind, "qwen2"), _tower(c, "internvl_vision")
     merge = _inverse(c, "downsample_ratio", c.number("downsample_ratio"))
     whole_squares(c, "downsample_ratio", tower, merge)
     _only_patches_are_read(c, tower)
@@ -273,6 +303,33 @@ def _inverse(c: Config, name: str, ratio: float | None) -> int:
     if merge < 1 or merge * (ratio or 0) != 1:
         raise c.error(name, f"must be one over a whole number, got {shown(ratio)}")
     return merge
+
+
+def deepseek_vl(c: Config, kind: str) -> Data:
+    """DeepSeek-VL, arXiv 2403.05525: SigLIP's patches through two layers, in the size without a second tower."""
+    text, tower = text_stack(c, kind, "llama"), _tower(c, "siglip_vision_model")
+    _no_class_token(c, tower)
+    tower["projector"] = {"hidden": [{"width": text["d_model"], "activation": "gelu", "bias": True}], "bias": True}
+    return text | {"tower": tower}
+
+
+def lfm2_vl(c: Config, kind: str) -> Data:
+    """LFM2-VL: squares of SigLIP 2's patches, normed, through a layer of a width of its own."""
+    c.ignore(*_CUTTING)
+    c.only("vision_feature_layer", -1)
+    c.only("tie_embedding", c.flag("tie_word_embeddings"))  # which the class reads first
+    text, tower = text_stack(c, kind, "lfm2"), _tower(c, "siglip2_vision_model", only=True)
+    merge, bias = c.size("downsample_factor"), c.flag("projector_bias")
+    whole_squares(c, "downsample_factor", tower, merge)
+    layer = {"width": c.size("projector_hidden_size"), "activation": _projector(c), "bias": bias}
+    normed = {"norm": layernorm()} if c.flag("projector_use_layernorm") else {}
+    return text | {"tower": {**tower, "projector": {"merge": merge, **normed, "hidden": [layer], "bias": bias}}}
+
+
+# How a processor cuts images, in the configurations of LFM2-VL.
+_CUTTING: Final = ("do_image_splitting", "encoder_patch_size", "max_image_tokens", "max_num_patches",
+                   "max_pixels_tolerance", "max_tiles", "min_image_tokens", "min_tiles", "tile_size",
+                   "use_image_special_tokens", "use_thumbnail")
 
 
 def idefics3_vision(c: Config, kind: str) -> Data:
@@ -294,7 +351,7 @@ def smolvlm(c: Config, kind: str) -> Data:
 
 def _idefics3(c: Config, kind: str, vision: str) -> Data:
     c.ignore("image_seq_len", "vocab_size")
-    text, tower = _text(c, kind, "llama", ignore=_UNREAD), _tower(c, vision, only=True)
+    text, tower = text_stack(c, kind, "llama", ignore=_UNREAD), _tower(c, vision, only=True)
     merge = c.size("scale_factor")
     whole_squares(c, "scale_factor", tower, merge)
     tower["projector"] = {"merge": merge}

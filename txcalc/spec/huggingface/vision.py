@@ -48,6 +48,13 @@ def vit_tower(c: Config, image: Data, *, bias: bool | Data = True, **parts: Any)
             "norm": layernorm(), "attention": attention, "feed_forward": feed, **parts}
 
 
+def rotates_both_ways(c: Config, name: str, d: int) -> None:
+    """Refuse heads, of the number in field ``name``, whose columns cannot be rotated along both sides of an image."""
+    if d % c.size(name) or d // c.size(name) % 4:
+        raise c.error(name, "positions rotate pairs of columns along both sides of an image, so a head's must be a "
+                      "multiple of 4")
+
+
 def _image_head(c: Config, kind: str, **more: Any) -> Data:
     return {"architecture": "encoder-only",
             "head": no_head() if kind == "none" else classifier(labels(c), **more)}
@@ -155,9 +162,7 @@ def dinov3(c: Config, kind: str) -> Data:
     feed = {"d_ff": c.size("intermediate_size"), "activation": activation(c, "hidden_act"),
             "gated": c.flag("use_gated_mlp"), "bias": c.flag("mlp_bias")}
     spec = vit_tower(c, image, bias=bias, layer_scale=True, feed_forward=feed, position={"kind": "rope"})
-    if spec["d_model"] // spec["attention"]["heads"] % 4:
-        raise c.error("num_attention_heads", "positions rotate pairs of columns along both sides of an image, so a "
-                      "head's must be a multiple of 4")
+    rotates_both_ways(c, "num_attention_heads", spec["d_model"])
     return spec | _image_head(c, kind)
 
 

@@ -1,0 +1,138 @@
+"""Models that see, as they were released: counted to the last weight, and what their files say beside that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from test_import_encoders import imported, live, unique_params
+from test_import_experts import active
+from test_import_multimodal import draw, totals
+
+from txcalc.spec.errors import SpecError
+
+torch = pytest.importorskip("torch")
+
+TIED = {"paddleocr_vl": 103_424 * 1024}
+"""A head that the class ties though the released file says that it does not, and has a matrix for it."""
+SLIDES = ["sliding_attention"] * 3 + ["full_attention"]
+MROPE = {"mrope_section": [16, 24, 24], "rope_type": "default"}
+RELEASED: dict[int, dict[str, Any]] = {
+    1_107_405_824: {  # GLM-OCR, without the layer that predicts a token more
+        "model_type": "glm_ocr", "architectures": ["GlmOcrForConditionalGeneration"], "image_end_token_id": 59257,
+        "text_config": {
+            "model_type": "glm_ocr_text", "attention_bias": False, "head_dim": 128, "hidden_size": 1536,
+            "intermediate_size": 4608, "num_attention_heads": 16, "num_hidden_layers": 16, "num_key_value_heads": 8,
+            "num_nextn_predict_layers": 1, "tie_word_embeddings": False, "vocab_size": 59392,
+            "rope_parameters": MROPE | {"partial_rotary_factor": 1.0, "rope_theta": 10000}},
+        "vision_config": {
+            "model_type": "glm_ocr_vision", "attention_bias": True, "depth": 24, "hidden_dropout_prob": 0.0,
+            "hidden_size": 1024, "image_size": 336, "intermediate_size": 4096, "num_heads": 16,
+            "out_hidden_size": 1536, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2}},
+    33_813_987_328: {  # EXAONE 4.5: "33B"
+        "model_type": "exaone4_5", "architectures": ["Exaone4_5_ForConditionalGeneration"], "vocab_size": 153600,
+        "text_config": {
+            "model_type": "exaone4_5_text", "architectures": ["Exaone4ForCausalLM"], "hidden_size": 5120,
+            "intermediate_size": 27392, "layer_types": SLIDES * 16, "max_position_embeddings": 131072,
+            "max_window_layers": 64, "num_attention_heads": 40, "num_hidden_layers": 64, "num_key_value_heads": 8,
+            "reorder_qk_norm": True, "sliding_window": 4096, "sliding_window_pattern": "LLLG", "vocab_size": 153600},
+        "vision_config": {
+            "model_type": "exaone4_5_vision", "depth": 28, "fullatt_block_indexes": [6, 13, 20, 27],
+            "hidden_size": 2048, "in_chans": 3, "intermediate_size": 5120, "num_heads": 32, "num_key_value_heads": 8,
+            "out_hidden_size": 5120, "spatial_patch_size": 14, "tokens_per_second": 2, "window_size": 112}},
+    # PaddleOCR-VL: of the 958,588,736 of its file, a table of 37,748,736 and a query's 15,238,352 are read by nothing.
+    905_601_648: {
+        "model_type": "paddleocr_vl", "architectures": ["PaddleOCRVLForConditionalGeneration"],
+        "compression_ratio": 1.0, "head_dim": 128, "hidden_size": 1024, "ignored_index": -100,
+        "intermediate_size": 3072, "max_position_embeddings": 131072, "max_sequence_length": None,
+        "num_attention_heads": 16, "num_hidden_layers": 18, "num_key_value_heads": 2, "rope_is_neox_style": True,
+        "rope_scaling": MROPE, "rope_theta": 500000, "sliding_window": None, "tie_word_embeddings": False,
+        "use_3d_rope": True, "use_bias": False, "use_flash_attention": False, "vocab_size": 103424,
+        "weight_share_add_bias": True,
+        "vision_config": {
+            "model_type": "paddleocr_vl", "architectures": ["SiglipVisionModel"], "hidden_size": 1152,
+            "image_size": 384, "intermediate_size": 4304, "num_attention_heads": 16, "num_hidden_layers": 27,
+            "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, "tokens_per_second": 2}},
+    1_005_647_872: {  # LightOnOCR: "1B"
+        "model_type": "lighton_ocr", "architectures": ["LightOnOcrForConditionalGeneration"],
+        "text_config": {
+            "model_type": "qwen3", "head_dim": 128, "hidden_size": 1024, "intermediate_size": 3072,
+            "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8, "sliding_window": None,
+            "tie_word_embeddings": True, "vocab_size": 151936},
+        "vision_config": {
+            "model_type": "pixtral", "head_dim": 64, "hidden_size": 1024, "image_size": 1540,
+            "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24, "patch_size": 14}},
+    7_080_214_528: {  # ViP-LLaVA 7B
+        "model_type": "vipllava", "architectures": ["VipLlavaForConditionalGeneration"], "ignore_index": -100,
+        "text_config": {"model_type": "llama", "vocab_size": 32064}, "vision_feature_layers": [-2, -5, -8, -11, 6],
+        "tie_word_embeddings": False, "vocab_size": 32064, "vision_config": {
+            "model_type": "clip_vision_model", "hidden_size": 1024, "image_size": 336, "intermediate_size": 4096,
+            "num_attention_heads": 16, "num_hidden_layers": 24, "patch_size": 14, "vocab_size": 32000}},
+}
+
+
+@pytest.mark.parametrize(("expected", "config"), RELEASED.items(), ids=lambda x: x.get("model_type") if isinstance(
+    x, dict) else None)
+def test_released_files_are_read(expected: int, config: dict[str, Any]) -> None:
+    assert totals(imported(config), 0).params.value == expected
+    assert unique_params(live(config)) == expected - TIED.get(config["model_type"], 0)
+
+
+@pytest.mark.parametrize("model_type", ["glm4v_moe", "glm46v", "kimi_k25", "qwen3_vl_moe"])
+def test_a_token_passes_as_many_weights_as_in_the_class(model_type: str) -> None:
+    compared = 0
+    for seed in range(20):
+        config = draw(model_type, seed)
+        chosen = config["text_config"].get("num_experts_per_tok")
+        if chosen is not None:
+            assert totals(imported(config), 0).params_active.value == active(live(config), chosen), config
+            compared += 1
+    assert compared > 2
+
+
+def test_moonshots_own_names_for_a_towers_sizes_must_agree() -> None:
+    """Their class is not the library's, which passes these names over and takes its defaults for them."""
+    config = draw("kimi_k25", 0)
+    image, text = config["vision_config"], config["text_config"]
+    own = {"vt_hidden_size": image["hidden_size"], "vt_num_hidden_layers": image["num_hidden_layers"],
+           "vt_num_attention_heads": image["num_attention_heads"], "vt_intermediate_size": image["intermediate_size"],
+           "mm_hidden_size": image["hidden_size"], "text_hidden_size": text["hidden_size"], "init_pos_emb_height": 4,
+           "init_pos_emb_width": 4, "init_pos_emb_time": 4, "merge_type": "sd2_tpool", "projector_hidden_act": "gelu",
+           "mm_projector_type": "patchmerger", "pos_emb_type": "divided_fixed", "video_attn_type": "spatial_temporal"}
+    assert imported({**config, "vision_config": {**image, **own}}) == imported(config)
+    for name in ("vt_hidden_size", "vt_num_hidden_layers", "text_hidden_size", "init_pos_emb_width"):
+        with pytest.raises(SpecError) as caught:
+            imported({**config, "vision_config": {**image, **own, name: own[name] + 1}})
+        assert caught.value.field == f"vision_config.{name}"
+
+
+def test_paligemma_may_say_that_its_text_attends_both_ways_over_an_image() -> None:
+    config = draw("paligemma", 0)
+    said = {**config, "text_config": {**config["text_config"], "use_bidirectional_attention": True}}
+    assert imported(said) == imported(config)
+    with pytest.raises(SpecError, match="use_bidirectional_attention"):
+        imported({**config, "text_config": {**config["text_config"], "use_bidirectional_attention": 3}})
+
+
+@pytest.mark.parametrize(("model_type", "change", "field"), [
+    ("glm4v", {"vision_config": {"out_hidden_size": 31}}, "vision_config.out_hidden_size"),
+    ("glm4v", {"vision_config": {"out_hidden_size": 32, "image_size": 9, "patch_size": 5, "spatial_merge_size": 2}},
+     "vision_config.spatial_merge_size"),
+    ("glm4v", {"text_config": {"attention_bias": False}}, "text_config.attention_bias"),
+    ("glm4v_moe", {"text_config": {"use_qk_norm": True}}, "text_config.use_qk_norm"),
+    ("glm46v", {"text_config": {"model_type": "llama"}}, "text_config.model_type"),
+    ("glm46v", {"vision_config": {"model_type": "pixtral"}}, "vision_config.model_type"),
+    ("glm_ocr", {"text_config": {"attention_bias": True}}, "text_config.attention_bias"),
+    ("exaone4_5", {"vocab_size": 7}, "vocab_size"),
+    ("kimi_k25", {"projection_hidden_size": 25}, "projection_hidden_size"),
+    ("kimi_k25", {"vision_config": {"pos_emb_width": 5}}, "vision_config.pos_emb_width"),
+    ("lighton_ocr", {"projector_hidden_act": "relu"}, "projector_hidden_act"),
+    ("deepseek_vl", {"vision_config": {"model_type": "clip_vision_model"}}, "vision_config.model_type"),
+])
+def test_what_is_not_understood_is_refused_by_name(model_type: str, change: dict[str, Any], field: str) -> None:
+    config = draw(model_type, 0)
+    parts = {name: {**config[name], **value} if isinstance(value, dict) and "model_type" not in value else value
+             for name, value in change.items()}
+    with pytest.raises(SpecError) as caught:
+        imported({**config, **parts})
+    assert caught.value.field == field
