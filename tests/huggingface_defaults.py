@@ -22,10 +22,10 @@ PLAIN = int | float | str | list | tuple | None
 
 def read_types() -> list[str]:
     """Every type of configuration that is read, alone or within another."""
-    from txcalc.spec.huggingface import glm_vl, multimodal, qwen_vl
+    from txcalc.spec.huggingface import gemma4, glm_vl, multimodal, qwen_vl
     from txcalc.spec.huggingface.families import FAMILIES
 
-    return sorted({*FAMILIES, *PARTS, *glm_vl.PARTS, *multimodal.PARTS, *qwen_vl.PARTS})
+    return sorted({*FAMILIES, *PARTS, *gemma4.PARTS, *glm_vl.PARTS, *multimodal.PARTS, *qwen_vl.PARTS})
 
 
 def read_defaults(model_types: list[str]) -> dict[str, dict[str, Any]]:

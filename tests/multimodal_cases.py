@@ -68,6 +68,12 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
     "paligemma": (
         text("gemma", "gemma2", hidden_size=[24]), [tower("siglip_vision_model")], TIED | {"projection_dim": [24]},
     ),
+    "gemma4": (
+        text("gemma4_text", hidden_size_per_layer_input=[6], num_hidden_layers=[9], num_kv_shared_layers=[0, 1, 2]),
+        [{"hidden_size": [16, 24], "intermediate_size": [17, 23], "num_hidden_layers": [1, 2],
+          "num_attention_heads": [4], "num_key_value_heads": [1, 2, 4], "head_dim": [8, 12], "patch_size": [2, 3],
+          "pooling_kernel_size": [2, 3], "position_embedding_size": [48, 53], "standardize": [True, False]}], TIED,
+    ),
     "aya_vision": (
         text("cohere2", "cohere", "llama"), [tower("siglip_vision_model", EVEN, LAYERS)],
         TIED | {"downsample_factor": [1, 2], "vision_feature_layer": [-1, -2],

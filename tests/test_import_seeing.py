@@ -17,7 +17,32 @@ TIED = {"paddleocr_vl": 103_424 * 1024}
 """A head that the class ties though the released file says that it does not, and has a matrix for it."""
 SLIDES = ["sliding_attention"] * 3 + ["full_attention"]
 MROPE = {"mrope_section": [16, 24, 24], "rope_type": "default"}
+GEMMA4_TEXT: dict[str, Any] = {
+    "model_type": "gemma4_text", "attention_bias": False, "attention_k_eq_v": True, "enable_moe_block": False,
+    "final_logit_softcapping": 30.0, "global_head_dim": 512, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
+    "hidden_size": 5376, "hidden_size_per_layer_input": 0, "intermediate_size": 21504,
+    "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 10, "max_position_embeddings": 262144,
+    "moe_intermediate_size": None, "num_attention_heads": 32, "num_experts": None, "num_global_key_value_heads": 4,
+    "num_hidden_layers": 60, "num_key_value_heads": 16, "num_kv_shared_layers": 0, "rope_parameters": {
+        "full_attention": {"partial_rotary_factor": 0.25, "rope_theta": 1e6, "rope_type": "proportional"},
+        "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"}},
+    "sliding_window": 1024, "tie_word_embeddings": True, "top_k_experts": None,
+    "use_bidirectional_attention": "vision", "use_double_wide_mlp": False, "vocab_size": 262144,
+    "vocab_size_per_layer_input": 262144,
+}
 RELEASED: dict[int, dict[str, Any]] = {
+    31_273_086_512: {  # Gemma 4 31B
+        "model_type": "gemma4", "architectures": ["Gemma4ForConditionalGeneration"], "audio_config": None,
+        "audio_token_id": 258881, "boa_token_id": 256000, "boi_token_id": 255999, "eoa_token_id": 258883,
+        "eoa_token_index": 258883, "eoi_token_id": 258882, "image_token_id": 258880, "tie_word_embeddings": True,
+        "video_token_id": 258884, "vision_soft_tokens_per_image": 280, "text_config": GEMMA4_TEXT,
+        "vision_config": {
+            "model_type": "gemma4_vision", "attention_bias": False, "default_output_length": 280, "global_head_dim": 72,
+            "head_dim": 72, "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 1152, "intermediate_size": 4304,
+            "max_position_embeddings": 131072, "num_attention_heads": 16, "num_hidden_layers": 27,
+            "num_key_value_heads": 16, "patch_size": 16, "pooling_kernel_size": 3, "position_embedding_size": 10240,
+            "rope_parameters": {"rope_theta": 100.0, "rope_type": "axial"}, "standardize": True,
+            "use_clipped_linears": False}},
     1_107_405_824: {  # GLM-OCR, without the layer that predicts a token more
         "model_type": "glm_ocr", "architectures": ["GlmOcrForConditionalGeneration"], "image_end_token_id": 59257,
         "text_config": {
@@ -121,6 +146,9 @@ def test_paligemma_may_say_that_its_text_attends_both_ways_over_an_image() -> No
     ("glm4v", {"text_config": {"attention_bias": False}}, "text_config.attention_bias"),
     ("glm4v_moe", {"text_config": {"use_qk_norm": True}}, "text_config.use_qk_norm"),
     ("glm46v", {"text_config": {"model_type": "llama"}}, "text_config.model_type"),
+    ("gemma4", {"audio_config": {"model_type": "gemma4_audio"}}, "audio_config"),
+    ("gemma4", {"vision_config": {"use_clipped_linears": True}}, "vision_config.use_clipped_linears"),
+    ("gemma4", {"vision_config": {"head_dim": 6}}, "vision_config.head_dim"),
     ("glm46v", {"vision_config": {"model_type": "pixtral"}}, "vision_config.model_type"),
     ("glm_ocr", {"text_config": {"attention_bias": True}}, "text_config.attention_bias"),
     ("exaone4_5", {"vocab_size": 7}, "vocab_size"),

@@ -78,6 +78,9 @@ class LearnedPosition(Spec):
 
     kind: Literal["learned"] = "learned"
     size: Size = Field(description="rows of the table; default: context")
+    both_ways: Flag = Field(
+        default=False, description="two tables of that size: one for a patch's column in its image, one for its row"
+    )
 
 
 class SinusoidalPosition(Spec):

@@ -23,6 +23,7 @@ from txcalc.spec.inputs import (
     ContrastiveHead,
     Head,
     Input,
+    LearnedPosition,
     LMHead,
     NoPosition,
     PatchInput,
@@ -135,6 +136,8 @@ class Stack(Sublayers):
                 self._check_squares(block.attention.squares, (*path, "attention", "squares"))
             if isinstance(block.attention, Attention):
                 self._check_keys(block.attention, own, (*path, "attention"))
+            if isinstance(self.position, LearnedPosition) and self.position.both_ways:
+                self._check_sides(self.position.size)
             if isinstance(self.position, TransformerXLPosition) and block.attention is not None:
                 self._check_distances(self.position, block.attention, (*path, "attention"))
             if (isinstance(self.position, RotaryPosition) and self.position.dim is not None
@@ -152,6 +155,13 @@ class Stack(Sublayers):
             raise FieldError(path, f"squares of {squares} do not divide an image's {side} x {side} patches")
         if self.position.kind not in ("none", "learned", "rope"):
             raise FieldError(path, f"a square has no {self.position.kind} positions of its own")
+
+    def _check_sides(self, rows: int) -> None:
+        if not isinstance(self.input, PatchInput) or unpatched(self.input):
+            raise FieldError(("position", "both_ways"), "needs an image of patches, and nothing beside them")
+        side = self.input.image // self.input.patch
+        if rows < side:
+            raise FieldError(("position", "size"), f"{rows} is less than the {side} patches along an image")
 
     def _check_keys(self, attention: Attention, own: dict[str, Attention], path: tuple[str | int, ...]) -> None:
         """A layer without keys and values needs one before it that has its own, of the same sizes."""

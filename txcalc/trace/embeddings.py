@@ -106,7 +106,8 @@ def _positions(t: Trace, stack: Stack, x: Tensor) -> Tensor:
     if stack.input.kind == "tokens":
         ids = t.tensor(n, role=Role.INDEX, label="positions")
         return ops.add(t, x, ops.embedding(t, "position_embedding", ids, rows, width))
-    ops.parameter(t, "position_embedding", rows, width, kind="embedding")
+    tables = (2,) if position.kind == "learned" and position.both_ways else ()
+    ops.parameter(t, "position_embedding", *tables, rows, width, kind="embedding")
     return ops.add(t, x, x)
 
 

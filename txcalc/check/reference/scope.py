@@ -67,7 +67,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.FrameInput: {"kind", "bins", "length"},
     inputs.PerLayerEmbedding: {"rows", "width", "activation"},
     inputs.NoPosition: {"kind"},
-    inputs.LearnedPosition: {"kind", "size"},
+    inputs.LearnedPosition: {"kind", "size", "both_ways"},
     inputs.SinusoidalPosition: {"kind", "stored", "size"},
     inputs.RotaryPosition: {"kind", "theta", "dim"},
     inputs.AlibiPosition: {"kind"},

@@ -9,6 +9,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from txcalc.check.reference.attention import PatchBias, RelativeBias
 from txcalc.check.reference.block import Block, PositionTables, sinusoids
@@ -58,6 +59,7 @@ class StackModules(nn.Module):
     relative_bias: RelativeBias | PatchBias | None
     query_bias: nn.Parameter | None
     position_table: Tensor | None
+    patch_grid: Tensor | None
     registers: nn.Parameter | None
     per_layer_embedding: PerLayerInputs | None
 
@@ -119,8 +121,14 @@ class StackModules(nn.Module):
 
     def _add_positions(self, stack: Stack, width: int, options: Options) -> None:
         """Tables that are added to the embeddings, and the one that disentangled attention reads."""
-        self.position_embedding = self.relative_embedding = table = None
+        self.position_embedding = self.relative_embedding = table = grid = None
         match stack.position:
+            case LearnedPosition(size=size, both_ways=True):
+                assert isinstance(stack.input, PatchInput)
+                side = stack.input.image // stack.input.patch
+                self.position_embedding = nn.Parameter(torch.randn(2, size, width) * 0.02)
+                along = torch.arange(side)
+                grid = torch.stack(torch.meshgrid(along, along, indexing="xy")).flatten(1)
             case LearnedPosition(size=size) | RelativePosition(absolute=int(size)) if not self.reads_tokens:
                 # An image or a sound has as many positions as the table, or fewer where its border is left out.
                 self.position_embedding = nn.Parameter(torch.randn(size, width) * 0.02)
@@ -132,6 +140,7 @@ class StackModules(nn.Module):
             case SinusoidalPosition():
                 table = sinusoids(options.length, width)
         self.register_buffer("position_table", table, persistent=False)
+        self.register_buffer("patch_grid", grid, persistent=False)
         if isinstance(stack.position, DisentangledPosition):
             self.relative_embedding = nn.Parameter(torch.randn(2 * stack.position.buckets, width) * 0.02)
             self.relative_norm = Normalization(stack.norm, width) if stack.position.norm else nn.Identity()
@@ -196,7 +205,10 @@ class StackModules(nn.Module):
             seen = prefix.flatten(0, 1)
             x = torch.cat((seen, x.flatten(0, 1)[len(seen) :])).view(x.shape)
         position = self.position_embedding
-        if isinstance(position, nn.Parameter):
+        if isinstance(position, nn.Parameter) and self.patch_grid is not None:
+            (column, row), (columns, rows) = self.patch_grid, position
+            x = x + F.embedding(column, columns) + F.embedding(row, rows)
+        elif isinstance(position, nn.Parameter):
             x = x + position[:n]
         elif isinstance(position, nn.Embedding):
             x = x + (position(torch.arange(past, past + n, device=x.device)) if self.reads_tokens else position.weight)

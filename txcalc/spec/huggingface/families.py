@@ -227,6 +227,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "internvl_vision": Family(multimodal.internvl_vision, {"InternVLVisionModel": "none"}),
     "idefics3_vision": Family(multimodal.idefics3_vision, {"Idefics3VisionTransformer": "none"}),
     "smolvlm_vision": Family(multimodal.idefics3_vision, {"SmolVLMVisionTransformer": "none"}),
+    "gemma4": Family(gemma4.gemma4_seeing, seeing_classes("Gemma4")),
     "gemma3": Family(multimodal.gemma3, seeing_classes("Gemma3")),
     "llava": Family(multimodal.llava, seeing_classes("Llava")),
     "vipllava": Family(multimodal.vipllava, seeing_classes("VipLlava")),

@@ -1,4 +1,7 @@
-"""Gemma 4: full layers with heads of another width, layers without keys of their own, per-layer embeddings."""
+"""Gemma 4: full layers with heads of another width, layers without keys of their own, per-layer embeddings.
+
+Its towers have no size of image of their own: an image here is 16 x 16 = 256 positions of the text.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from txcalc.spec.errors import shown
-from txcalc.spec.huggingface.build import Data, grouped_query, layer_types, layered, rms, rope
+from txcalc.spec.huggingface.build import Data, gated, grouped_query, layer_types, layered, rms, rope
 from txcalc.spec.huggingface.config import Config
-from txcalc.spec.huggingface.decoders import gemma
-from txcalc.spec.resolve import merge
+from txcalc.spec.huggingface.decoders import common
+from txcalc.spec.huggingface.multimodal import head_of, part_of
+from txcalc.spec.huggingface.vision import side_of
 
+PARTS: Final = ("gemma4_vision",)
+"""Types of configuration that stand only within another."""
+
+_SIDE: Final = 16  # positions of the text along an image
 _FULL: Final = "full_attention"
 _PERIOD: Final = 6  # as the class has it, where a file lists no types: the last of so many layers is full
 
@@ -45,16 +53,17 @@ def _shape(c: Config, kind: str) -> Data:
     norm = rms(placement="sandwich")
     attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(over="head"), value_norm=rms(scale=False),
                               scale=1.0)
-    spec = merge(gemma(c, kind), {"norm": norm, "attention": attention, "position": rope(c, attention["head_dim"])})
+    spec = common(c, kind, attention=attention, feed_forward=gated(c, act="hidden_activation"), norm=norm,
+                  embedding_scale=True, position=rope(c, attention["head_dim"]))
     if c.flag("enable_moe_block"):
         spec["feed_forward"] = _experts(c, spec["feed_forward"])
     c.ignore("num_experts", "top_k_experts", "moe_intermediate_size")
     final = c.number("final_logit_softcapping")
     if final is not None and spec["head"]["kind"] == "lm":
         spec["head"]["softcap"] = float(final)
-    width = c.size_or(0, "hidden_size_per_layer_input") if c.take("hidden_size_per_layer_input") else 0
     rows = c.size("vocab_size_per_layer_input")
-    if width:
+    if c.take("hidden_size_per_layer_input"):
+        width = c.size("hidden_size_per_layer_input")
         spec["per_layer_embedding"] = {"rows": rows, "width": width, "activation": spec["feed_forward"]["activation"]}
     return spec
 
@@ -102,3 +111,42 @@ def _listed(c: Config, listed: Any, layers: int) -> dict[int, Data]:
         raise c.error("per_layer_config", f"must give some of {layers} layers, counted from 0, a head_dim or "
                       f"num_key_value_heads, got {shown(listed)}")
     return {int(i): {names[name]: size for name, size in own.items()} for i, own in listed.items()}
+
+
+# ---------------------------------------------------------------- images
+
+
+def gemma4_seeing(c: Config, kind: str) -> Data:
+    """Gemma 4 with eyes: squares of patches averaged, normed without a weight and projected into the text."""
+    c.only("audio_config", None)
+    c.ignore("boa_token_id", "eoa_token_id", "eoa_token_index", "audio_token_id", "video_token_id",
+             "vision_soft_tokens_per_image")
+    text, _ = part_of(c, "text_config", "gemma4_text", only=True)
+    image, _ = part_of(c, "vision_config", "gemma4_vision", only=True)
+    text.ignore("tie_word_embeddings")
+    spec, tower = gemma4(text, kind), _tower(image)
+    text.finish()
+    image.finish()
+    tied = c.flag("tie_word_embeddings")
+    head = head_of(kind, tied) | ({"softcap": spec["head"]["softcap"]} if "softcap" in spec["head"] else {})
+    return {**spec, "head": head, "tower": tower}
+
+
+def _tower(c: Config) -> Data:
+    c.only("use_clipped_linears", False)
+    c.only("attention_bias", False, None)  # which the class does not read
+    c.ignore("standardize", "default_output_length", "global_head_dim", "max_position_embeddings",
+             "tie_word_embeddings")
+    patch, kernel = side_of(c, "patch_size"), c.size("pooling_kernel_size")
+    attention = grouped_query(c, qk_norm=rms(over="head"), value_norm=rms(scale=False), scale=1.0)
+    if attention["head_dim"] % 4:
+        raise c.error("head_dim", "positions rotate pairs of columns along both sides of an image, so a head's must be "
+                      "a multiple of 4")
+    return {
+        "d_model": c.size("hidden_size"), "layers": c.size("num_hidden_layers"),
+        "input": {"kind": "patches", "image": _SIDE * kernel * patch, "patch": patch, "bias": False, "class_tokens": 0},
+        "position": {"kind": "learned", "size": c.size("position_embedding_size"), "both_ways": True},
+        "norm": rms(placement="sandwich"), "attention": attention, "final_norm": False,
+        "feed_forward": gated(c, act="hidden_activation"),
+        "projector": {"average": True, "tokens": _SIDE**2, "norm": rms(scale=False)},
+    }
