@@ -57,8 +57,8 @@ _DEEPSEEK: Final = {
     "attention.kv_down": "self_attn.kv_a_proj_with_mqa", "attention.kv_up": "self_attn.kv_b_proj",
 }
 _QWEN3_NEXT: Final = {
-    **_QWEN_MOE, "attention.gate": "self_attn.q_proj", "recurrent.in": "linear_attn.in_proj_qkvz",
-    "recurrent.rates": "linear_attn.in_proj_ba", "recurrent.out": "linear_attn.out_proj",
+    **_QWEN_MOE, "attention.gate": "self_attn.q_proj", "recurrent.in_proj": "linear_attn.in_proj_qkvz",
+    "recurrent.rates": "linear_attn.in_proj_ba", "recurrent.out_proj": "linear_attn.out_proj",
 }
 _MIXTRAL: Final = {**_LLAMA, **_experts("block_sparse_moe.experts.0", "w1", "w3", "w2")}
 _GPT_OSS: Final = {**_LLAMA, **_experts("mlp.experts", "gate_up_proj", "gate_up_proj", "down_proj")}
@@ -161,7 +161,7 @@ def _paths(block: Sublayers) -> Iterator[tuple[str, int]]:
     yield from ((f"attention.{name}", 1) for name in _attention(block.attention))
     if block.recurrent is not None:
         yield from ((f"recurrent.{name}", 1) for name in (
-            ("in", "rates", "out") if isinstance(block.recurrent, GatedDelta) else ("in", "out")))
+            ("in_proj", "rates", "out_proj") if isinstance(block.recurrent, GatedDelta) else ("in_proj", "out_proj")))
     yield from ((f"feed_forward.{name}", copies) for name, copies in _feed_forward(block.feed_forward))
 
 
