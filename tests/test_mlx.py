@@ -76,6 +76,43 @@ def test_every_module_of_the_file_has_its_name_in_the_table(case: dict[str, Any]
         assert weight_bytes(none[name]) - weight_bytes(t) == weights * 2 - weights * 33 // 32
 
 
+# ---------------------------------------------------------------- published files
+
+FACTS = json.loads((Path(__file__).parent / "data" / "conformance.json").read_text())
+OLD = {"group_size": 64, "bits": 4}
+EIGHT = {"group_size": 64, "bits": 8}
+LLAMA3, LLAMA32 = FACTS["llama-3-8b"]["config"], FACTS["llama-3.2-1b"]["config"]
+GPT_OSS = {name: value for name, value in FACTS["gpt-oss-20b"]["config"].items() if name != "quantization_config"}
+
+
+def each(layers: int, *modules: str) -> dict[str, Any]:
+    return {f"model.layers.{i}.{module}": EIGHT for i in range(layers) for module in modules}
+
+
+@pytest.mark.parametrize(("config", "packing", "size"), [
+    ({**LLAMA3, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+      "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True}, EIGHT, 142_955_136),
+    (LLAMA32, OLD, 695_242_752),
+    ({**LLAMA32, "hidden_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 24, "head_dim": 128}, OLD,
+     1_807_423_488),
+    (LLAMA3, OLD, 4_517_404_672),
+    ({**LLAMA3, "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64},
+     OLD, 39_688_355_840),
+    (GPT_OSS, {"group_size": 32, "bits": 4, "mode": "mxfp4", "model.embed_tokens": EIGHT, "lm_head": EIGHT,
+               **each(24, *(f"self_attn.{name}_proj" for name in "qkvo"), "mlp.router")}, 12_076_119_168),
+    (FACTS["qwen3-30b-a3b"]["config"], {**OLD, **each(48, "mlp.gate")}, 17_180_913_664),
+    (FACTS["qwen3-next-80b-a3b"]["config"], {**OLD, **each(48, "mlp.gate", "mlp.shared_expert_gate")}, 44_844_060_160),
+    # The rest are the routers' correction biases, in fp32.
+    ({"model_type": "glm4_moe_lite", "tie_word_embeddings": False}, OLD, 16_852_202_496 - 46 * 64 * 4),
+], ids=["SmolLM2-135M-Instruct-8bit", "Llama-3.2-1B-Instruct-4bit", "Llama-3.2-3B-Instruct-4bit",
+        "Llama-3.1-8B-Instruct-4bit", "Llama-3.3-70B-Instruct-4bit", "gpt-oss-20b-MXFP4-Q8",
+        "Qwen3-Coder-30B-A3B-Instruct-4bit", "Qwen3-Coder-Next-4bit", "GLM-4.7-Flash-4bit"])
+def test_bytes_equal_the_published_size(config: dict[str, Any], packing: dict[str, Any], size: int) -> None:
+    """Of files of mlx-community, as github.com/exo-explore/exo (resources/inference_model_cards) has them."""
+    found = count(read(config, packing), Workload(seq=3)).totals.weight_bytes
+    assert found == Quantity(value=size, unit="B", kind="exact")
+
+
 # ---------------------------------------------------------------- against the file
 
 
@@ -125,12 +162,14 @@ def test_a_file_of_an_older_release_is_an_estimate() -> None:
 
 
 @pytest.mark.parametrize(("quantization", "kind"), [
-    (FOUR, "exact"), ({**FOUR, "group_size": 128}, "estimate"), ({**FOUR, "group_size": 128, "bits": 8}, "exact"),
+    (FOUR, "exact"), ({**FOUR, "group_size": 128}, "exact"), ({**FOUR, "group_size": 32}, "estimate"),
+    ({**FOUR, "group_size": 32, "bits": 8}, "exact"), ({"group_size": 128, "bits": 8}, "exact"),
+    ({"group_size": 128, "bits": 4}, "estimate"), ({"group_size": 64, "bits": 4}, "exact"),
     ({**FOUR, "group_size": 32, "mode": "mxfp4"}, "estimate"),
     ({**FOUR, "group_size": 32, "mode": "mxfp4", "lm_head": {**FOUR, "bits": 8}}, "exact"),
 ])
 def test_codes_that_may_be_another_methods_make_an_estimate(quantization: dict[str, Any], kind: str) -> None:
-    assert stored(quantization).kind == kind
+    assert stored(quantization, quantization_config=quantization).kind == kind
 
 
 def test_yaml_says_it_as_well() -> None:

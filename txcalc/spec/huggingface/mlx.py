@@ -6,10 +6,11 @@ routers and shared gates too, wherever whole groups fill its rows; the others ar
 ``mxfp4``, ``mxfp8`` and ``nvfp4``: a scale of one byte. Modules that are packed otherwise have an entry under their
 name, which without a mode is affine, whatever the rest is.
 
-Where the configuration does not settle what is packed, the bytes are an estimate. mlx-lm's releases before 0.19 wrote
-no ``quantization_config`` beside ``quantization``, and those before 0.12 packed neither embeddings nor matrices of
-eight outputs. And a file may hold the codes of another method as they were (AWQ, GPTQ, NVFP4, ...), with nothing
-besides packed and nothing named: the float modes, and 4 bits in groups that are not MLX's own 64.
+Where the configuration does not settle what is packed, the bytes are an estimate. mlx-lm's releases before 0.18.2 wrote
+no ``quantization_config`` beside ``quantization``, and those before 0.10 packed neither embeddings nor matrices of
+eight outputs. And a file may hold the codes of another method as they were, with nothing besides packed and nothing
+named: AWQ's and GPTQ's, of 4 bits and without a mode, compressed-tensors' in groups of 32, any float mode. What a
+predicate of one's own leaves alone, mlx-lm does not write down since 0.27: ``validate --against`` the file tells.
 """
 
 from __future__ import annotations
@@ -132,7 +133,8 @@ def _settled(q: Config, rest: Data, family: Family) -> bool:
     named = q.data.keys() - SIZES
     if family.published == rest["mode"]:
         return not named or family.tokens in named
-    return bool(named) or (rest["mode"] == "affine" and (rest["bits"] != 4 or rest["group"] == 64))
+    own = rest["bits"] != 4 or rest["group"] == 64 or (rest["group"] == 128 and "mode" in q.data)
+    return bool(named) or (rest["mode"] == "affine" and own)
 
 
 def _sizes(layout: Data) -> Data:
