@@ -287,13 +287,34 @@ def others() -> Iterator[dict[str, Any]]:
             yield {"config": config, "files": list(map(without_tensors, listed(Path(name))))}
 
 
+def heads() -> Iterator[dict[str, Any]]:
+    """Whether a class takes a checkpoint whose head is tied, is not, or of which the file does not say it.
+
+    Null where it refuses the checkpoint, else the bytes of the file.
+    """
+    for model_type in FAMILIES:
+        config = config_of(model_type)
+        config.pop("tie_word_embeddings", None)
+        found = []
+        for said in ({"tie_word_embeddings": True}, {"tie_word_embeddings": False}, {}):
+            with tempfile.TemporaryDirectory() as name:
+                save_original(config | said, Path(name))
+                sizes = None if model_type == "gpt_oss" else (4, 64, "affine")
+                try:
+                    found.append(without_tensors(packed(Path(name), sizes)))
+                except (ValueError, TypeError):  # a tensor too many or too few, a required field
+                    found.append(None)
+        yield {"config": config, "tied": found[0], "untied": found[1], "unsaid": found[2]}
+
+
 def main() -> None:
     import mlx.core as mx
 
     mx.set_default_device(mx.cpu)
-    cases = [json.dumps(case) for case in (*families(), *others())]
-    versions = json.dumps({name: version(name) for name in ("mlx", "mlx-lm", "transformers")})
-    TABLE.write_text(f'{{"versions": {versions},\n"cases": [\n' + ",\n".join(cases) + "\n]}\n")
+    versions = {name: version(name) for name in ("mlx", "mlx-lm", "transformers")}
+    parts = {"cases": [*families(), *others()], "heads": [*heads()]}
+    lists = (f'"{name}": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]" for name, rows in parts.items())
+    TABLE.write_text(f'{{"versions": {json.dumps(versions)},\n' + ",\n".join(lists) + "}\n")
 
 
 if __name__ == "__main__":

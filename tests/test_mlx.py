@@ -19,7 +19,8 @@ from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
 
-CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "mlx.json").read_text())["cases"]
+TABLE: dict[str, list[dict[str, Any]]] = json.loads((Path(__file__).parent / "data" / "mlx.json").read_text())
+CASES = TABLE["cases"]
 NAMED = [case for case in CASES if "tensors" in case]
 BYTES = {"U32": 4, "F32": 4, "BF16": 2, "U8": 1}
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
@@ -54,6 +55,26 @@ def test_every_family_and_every_way_was_measured() -> None:
     ways = {(q["mode"], q["group_size"], q["bits"]) for case in CASES for file in case["files"]
             for q in [{"mode": "affine", **file["quantization"]}]}
     assert ways == {(mode, *way) for mode, known in mlx.MODES.items() for way in known}
+
+
+@pytest.mark.parametrize("case", TABLE["heads"], ids=names)
+def test_heads_are_those_of_the_class(case: dict[str, Any]) -> None:
+    """What the class takes is counted as its file has it, or refused; what it does not take is refused, if known."""
+    config, family = case["config"], mlx.FAMILIES[case["config"]["model_type"]]
+    takes = {tied for tied, file in ((True, case["tied"]), (False, case["untied"])) if file is not None}
+    assert takes == ({True, False} if family.tied is None else {family.tied})
+    for said, file in ((True, case["tied"]), (False, case["untied"]), (None, case["unsaid"])):
+        given = {**config, **({} if said is None else {"tie_word_embeddings": said})}
+        if said is not None and said not in takes:
+            with pytest.raises(SpecError, match="has no such head"):
+                read(given, FOUR if case["unsaid"] is None else case["unsaid"]["quantization"])
+        elif file is not None and said is None and config["model_type"] in mlx.TIED_UNLESS_SAID:
+            with pytest.raises(SpecError, match="tie_word_embeddings: must be given"):
+                read(given, file["quantization"])
+            assert file["bytes"] == case["tied"]["bytes"] < case["untied"]["bytes"]
+        elif file is not None:
+            assert weight_bytes(trace(read(given, file["quantization"]), Workload(seq=3))) == (
+                file["bytes"] - file["buffers"])
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if "modules" in case], ids=names)

@@ -86,6 +86,11 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "gpt_neox": Family("model.h", "model.embed_in", head="model.embed_out", tied=False),
 }
 
+TIED_UNLESS_SAID: Final = frozenset(
+    {"llama", "mistral", "qwen2", "granite", "glm", "seed_oss", "ministral3", "iquestcoder"}
+)
+"""Classes that drop the head of a file without ``tie_word_embeddings``, of which transformers' takes false."""
+
 _SPLIT: Final = re.compile(r"\.(?:embed_q|unembed_out)$")
 _WHOLE: Final = ("norm", ".ln_1", ".ln_2", ".ln_f", ".rope", ".activation", ".act_fn", ".conv1d", ".mlp.gate")
 """How names of modules end that nothing packs. Files of some releases list them all the same."""
@@ -109,6 +114,8 @@ def read_mlx(c: Config, model: Model) -> Data:
         raise c.error(OTHER_FIELD, f"contradicts {FIELD}")
     if not isinstance(model.head, LMHead) or family.tied not in (None, model.head.tied):
         raise c.error(FIELD, f"MLX's class of model_type {c.model_type} has no such head")
+    if c.model_type in TIED_UNLESS_SAID and "tie_word_embeddings" not in c.data:
+        raise c.error("tie_word_embeddings", "must be given with MLX's quantization: its class takes another default")
     rest, found = _layout(q), _modules(modules.FAMILIES[c.model_type], family, model)
     left, mixed = _entries(q, rest, found, family)
     if family.published == rest["mode"]:
