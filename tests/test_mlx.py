@@ -210,6 +210,8 @@ def test_yaml_says_it_as_well() -> None:
     ({"left": {"layers.attention.query": 1}}, "quantization.left: names 1 matrices layers.attention.query, and the "),
     ({"left": {"layers.attention.q": 3}}, "quantization.left: names 3 matrices layers.attention.q, and the model has"),
     ({"mixed": [{"bits": 8, "matrices": {"layers.attention.q": 3}}]}, "quantization.mixed: names 3 matrices"),
+    ({"mixed": [{"bits": 8, "group": 128, "matrices": {"layers.attention.q": 1}}]},
+     "quantization.mixed: layers.attention.q has 192 inputs, which are no whole groups of 128"),
 ])
 def test_matrices_that_the_model_has_not_are_refused(packing: dict[str, Any], words: str) -> None:
     said = {"method": "mlx", "bits": 4, "group": 64, "word_bits": 32, "offsets": True, "weights": "all", **packing}

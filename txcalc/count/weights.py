@@ -86,10 +86,15 @@ def _matrices(trace: Trace, spec: Quantization) -> Iterator[tuple[Number, Number
 
 
 def _check_named(found: dict[str, Op], spec: Quantization) -> None:
-    """Raise ``SpecError`` where the spec names more matrices than there are."""
+    """Raise ``SpecError`` where the spec names more matrices than there are, or gives them groups that do not fit."""
     named = Counter(spec.left)
     for group in spec.mixed:
         named.update(group.matrices)
+        for path in group.matrices.keys() & found.keys():
+            columns = found[path].weights[0][1][1]
+            if spec.weights == "all" and group.group and isinstance(columns, int) and columns % group.group:
+                raise SpecError(f"{path} has {columns:,} inputs, which are no whole groups of {group.group:,}",
+                                field="quantization.mixed")
     for path, count in named.items():
         there = found[path].copies if path in found else 0
         if isinstance(there, int) and count > there:
