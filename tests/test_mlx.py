@@ -16,6 +16,7 @@ from txcalc.spec.errors import SpecError
 from txcalc.spec.huggingface import mlx, modules
 from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model
+from txcalc.spec.resolved import Fields
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
 
@@ -219,6 +220,14 @@ def test_matrices_that_the_model_has_not_are_refused(packing: dict[str, Any], wo
     with pytest.raises(SpecError) as caught:
         weight_bytes(trace(spec, Workload(seq=3)))
     assert words in str(caught.value)
+
+
+def test_a_resolved_spec_counts_the_same() -> None:
+    """As the built-in presets are kept: fields without the classes."""
+    for case in CASES:
+        spec = read(case["config"], case["files"][0]["quantization"])
+        fields: Any = Fields(spec.model_dump(mode="json"))
+        assert weight_bytes(trace(fields, Workload(seq=3))) == weight_bytes(trace(spec, Workload(seq=3)))
 
 
 def test_whole_groups_alone_are_packed() -> None:

@@ -12,7 +12,7 @@ from txcalc.trace.record import Number, Op, Trace
 from txcalc.trace.workload import BYTES
 
 if TYPE_CHECKING:
-    from txcalc.spec.quantization import Quantization
+    from txcalc.spec.quantization import Mixed, Quantization
 
 
 def weight_bytes(trace: Trace) -> Number:
@@ -23,8 +23,8 @@ def weight_bytes(trace: Trace) -> Number:
     if quantization is None:
         return whole
     return whole + sum(
-        count * (stored_bytes(rows, columns, layout, width) - rows * columns * width)
-        for count, rows, columns, layout in _matrices(trace, quantization)
+        count * (stored_bytes(rows, columns, quantization, width, sizes) - rows * columns * width)
+        for count, rows, columns, sizes in _matrices(trace, quantization)
     )
 
 
@@ -40,23 +40,26 @@ def quantized_params(trace: Trace) -> Number:
     return sum(count * rows * columns for count, rows, columns, _ in _matrices(trace, trace.quantization))
 
 
-def stored_bytes(rows: Number, columns: Number, spec: Quantization, dtype_bytes: int) -> Number:
-    """Bytes of one (rows, columns) matrix with all that belongs to it."""
+def stored_bytes(
+    rows: Number, columns: Number, spec: Quantization, dtype_bytes: int, sizes: Quantization | Mixed | None = None
+) -> Number:
+    """Bytes of one (rows, columns) matrix with all that belongs to it. ``sizes``: those of its own, if it has any."""
+    sizes = sizes or spec
     if spec.flat:
         rows, columns = 1, rows * columns
-    blocks = _blocks(rows, spec.rows) * (groups := _blocks(columns, spec.group))
-    scale = dtype_bytes if spec.scale_bytes is None else spec.scale_bytes
-    total = rows * _packed(columns, spec) + columns * spec.input_bytes + spec.matrix_bytes
-    total += blocks * scale * (2 if spec.offsets else 1)
+    blocks = _blocks(rows, spec.rows) * (groups := _blocks(columns, sizes.group))
+    scale = dtype_bytes if sizes.scale_bytes is None else sizes.scale_bytes
+    total = rows * _packed(columns, sizes.bits, spec.word_bits) + columns * spec.input_bytes + spec.matrix_bytes
+    total += blocks * scale * (2 if sizes.offsets else 1)
     if spec.scale_group is not None:
         total += 4 * _blocks(blocks, spec.scale_group)
     if spec.zero_points:
-        total += groups * _packed(_blocks(rows, spec.rows), spec)
+        total += groups * _packed(_blocks(rows, spec.rows), sizes.bits, spec.word_bits)
     return total
 
 
-def _packed(codes: Number, spec: Quantization) -> Number:
-    return _ceil(codes * spec.bits, spec.word_bits) * spec.word_bits // 8
+def _packed(codes: Number, bits: int, word_bits: int) -> Number:
+    return _ceil(codes * bits, word_bits) * word_bits // 8
 
 
 def _blocks(length: Number, size: Number | None) -> Number:
@@ -67,11 +70,10 @@ def _ceil(a: Number, b: Number) -> Number:
     return -(-a // b)
 
 
-def _matrices(trace: Trace, spec: Quantization) -> Iterator[tuple[Number, Number, Number, Quantization]]:
-    """``(how many, outputs, inputs, stored how)`` of every matrix that is stored quantized, fused ones joined."""
+def _matrices(trace: Trace, spec: Quantization) -> Iterator[tuple[Number, Number, Number, Quantization | Mixed]]:
+    """``(how many, outputs, inputs, what has its sizes)`` of every matrix stored quantized, fused ones joined."""
     found = {op.path: op for op in trace.ops if _taken(op, spec)}
     _check_named(found, spec)
-    mixed = [(group.matrices, spec.model_copy(update=group.model_dump(exclude={"matrices"}))) for group in spec.mixed]
     for path, op in found.items():
         prefix, _, name = path.rpartition(".")
         siblings = [f"{prefix}.{other}" for other in _siblings(name, spec.fused)] if prefix else [path]
@@ -79,9 +81,9 @@ def _matrices(trace: Trace, spec: Quantization) -> Iterator[tuple[Number, Number
         if path != next(other for other in siblings if other in found):
             continue
         rows, columns = sum(rows for rows, _ in present), present[0][1]
-        others = [(matrices[path], layout) for matrices, layout in mixed if path in matrices]
-        yield from ((count, rows, columns, layout) for count, layout in others)
-        rest = op.copies - spec.left.get(path, 0) - sum(count for count, _ in others)
+        mixed = [(group.matrices[path], group) for group in spec.mixed if path in group.matrices]
+        yield from ((count, rows, columns, group) for count, group in mixed)
+        rest = op.copies - spec.left.get(path, 0) - sum(count for count, _ in mixed)
         yield rest * _fills(columns, spec), rows, columns, spec
 
 
