@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 TABLE = Path(__file__).parent / "data" / "mlx.json"
-BUFFERS = ("e_score_correction_bias", ".act_fn.beta", ".act_fn.eps")
+BUFFERS = ("e_score_correction_bias", "expert_bias", ".act_fn.beta", ".act_fn.eps")
 """Tensors that are no parameters."""
 NAMED = ("llama", "qwen3_moe", "gpt_oss", "deepseek_v3", "apertus")
 """Families whose tensors are all written down."""
@@ -43,6 +43,11 @@ LAYERS = {"num_hidden_layers": 4, "sliding_window": 8,
 LONG = {"original_max_position_embeddings": 67}
 YARN = {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, **LONG}
 
+SCALED = {"logits_scaling": 1.0, "attention_multiplier": 1.0, "embedding_multiplier": 1.0, "residual_multiplier": 1.0}
+GRANITE = {**SCALED, "attention_bias": False, "num_local_experts": 5, "num_experts_per_tok": 2}
+CONVOLUTION = {"rms_norm_eps": None, "norm_eps": 1e-5, "conv_bias": False, "conv_L_cache": 3, "num_hidden_layers": 3,
+               "layer_types": ["conv", "full_attention", "conv"], **TIED}
+
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {**HEADS, "attention_bias": True, "mlp_bias": True},
     "mistral": HEADS,
@@ -54,8 +59,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gemma3_text": {**HEADS, **TIED, "sliding_window_pattern": 6, "sliding_window": 8},
     "olmo2": HEADS,
     "olmo3": LAYERS,
-    "granite": {**PLAIN, "logits_scaling": 1.0, "attention_multiplier": 1.0, "embedding_multiplier": 1.0,
-                "residual_multiplier": 1.0},
+    "granite": {**PLAIN, **SCALED},
     "cohere": {**TIED, **EPS, "use_qk_norm": True},
     "cohere2": {**TIED, **EPS, "num_hidden_layers": 4, "sliding_window": 8, "sliding_window_pattern": 4,
                 "head_dim": 48},
@@ -111,6 +115,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
                "layer_types": ["sliding_attention", "full_attention"], "mlp_layer_types": ["sparse", "sparse"],
                "rope_parameters": {kind: {"rope_theta": 1e4, "rope_type": "default"}
                                    for kind in ("full_attention", "sliding_attention")}},
+    "dots1": {**EXPERTS, "n_routed_experts": 6, "n_shared_experts": 2, "first_k_dense_replace": 1, "n_group": 2,
+              "topk_group": 1, "routed_scaling_factor": 1.0, "attention_bias": False, "scoring_func": "noaux_tc"},
+    "granitemoe": GRANITE,
+    "granitemoehybrid": {**GRANITE, "shared_intermediate_size": 160, "layer_types": ["mamba", "attention"],
+                         "mamba_n_heads": 6, "mamba_d_head": 64, "mamba_n_groups": 1, "mamba_d_state": 32,
+                         "mamba_d_conv": 4, "mamba_expand": 2, "mamba_conv_bias": True, "mamba_proj_bias": False,
+                         "position_embedding_type": "rope"},
+    "lfm2": {**CONVOLUTION, "block_dim": 192, "block_ff_dim": 320, "block_multiple_of": 64,
+             "block_ffn_dim_multiplier": 1.0, "block_auto_adjust_ff_dim": True},
+    "lfm2_moe": {**EXPERTS, **CONVOLUTION, "num_experts": 5, "use_expert_bias": True, "num_dense_layers": 1},
     "qwen3_next": {**EXPERTS, **HEADS, "num_experts": 5, "shared_expert_intermediate_size": 160,
                    "decoder_sparse_step": 1, "mlp_only_layers": [], "linear_num_key_heads": 2,
                    "linear_num_value_heads": 4, "linear_key_head_dim": 32, "linear_value_head_dim": 32,
@@ -122,6 +136,8 @@ WIDE = {"hidden_size": 256, "intermediate_size": 384, "head_dim": 64, "moe_inter
         "qk_nope_head_dim": 128, "v_head_dim": 64, "linear_value_head_dim": 64, "linear_key_head_dim": 64}
 WIDER: dict[str, dict[str, Any]] = {
     "gpt_neox": {"intermediate_size": 1024}, "gpt_bigcode": {"n_inner": 384},
+    "granitemoehybrid": {"mamba_n_heads": 8, "shared_intermediate_size": 192},
+    "lfm2": {"block_dim": 256, "block_ff_dim": 384},
     "phimoe": {"rope_scaling": {**FAMILIES["phimoe"]["rope_scaling"], "long_factor": [1.0] * 32,
                                 "short_factor": [1.0] * 32}},
 }

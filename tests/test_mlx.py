@@ -52,7 +52,8 @@ def test_bytes_equal_the_file(case: dict[str, Any]) -> None:
 
 def test_every_family_and_every_way_was_measured() -> None:
     measured = {case["config"]["model_type"] for case in CASES}
-    assert measured == set(mlx.FAMILIES) <= set(modules.FAMILIES)
+    assert measured == set(mlx.FAMILIES) <= {*modules.FAMILIES, *modules.MLX}
+    assert not set(modules.FAMILIES) & set(modules.MLX)
     ways = {(q["mode"], q["group_size"], q["bits"]) for case in CASES for file in case["files"]
             for q in [{"mode": "affine", **file["quantization"]}]}
     assert ways == {(mode, *way) for mode, known in mlx.MODES.items() for way in known}

@@ -79,6 +79,11 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "qwen2_moe": _ROUTED._replace(tied=False),
     **dict.fromkeys(("mixtral", "minimax_m2"), _BLOCK_SPARSE),
     "phimoe": _BLOCK_SPARSE._replace(tied=False),
+    "dots1": Family(experts="mlp.experts"),
+    **dict.fromkeys(("granitemoe", "granitemoehybrid"),
+                    _BLOCK_SPARSE._replace(router="block_sparse_moe.router.layer")),
+    "lfm2": _PLAIN._replace(tied=True),
+    "lfm2_moe": Family(experts="feed_forward.switch_mlp", router="feed_forward.gate", tied=True),
     "gpt_oss": Family(experts="mlp.experts", router="mlp.router", tied=False, published="mxfp4"),
     "gpt2": Family("model.h", "model.wte", "model.wpe", tied=True),
     "gpt_bigcode": Family("transformer.h", "transformer.wte", "transformer.wpe"),
@@ -87,7 +92,8 @@ FAMILIES: Final[Mapping[str, Family]] = {
 }
 
 TIED_UNLESS_SAID: Final = frozenset(
-    {"llama", "mistral", "qwen2", "granite", "glm", "seed_oss", "ministral3", "iquestcoder"}
+    {"llama", "mistral", "qwen2", "granite", "granitemoe", "granitemoehybrid", "glm", "seed_oss", "ministral3",
+     "iquestcoder"}
 )
 """Classes that drop the head of a file without ``tie_word_embeddings``, of which transformers' takes false."""
 
@@ -116,7 +122,7 @@ def read_mlx(c: Config, model: Model) -> Data:
         raise c.error(FIELD, f"MLX's class of model_type {c.model_type} has no such head")
     if c.model_type in TIED_UNLESS_SAID and "tie_word_embeddings" not in c.data:
         raise c.error("tie_word_embeddings", "must be given with MLX's quantization: its class takes another default")
-    rest, found = _layout(q), _modules(modules.FAMILIES[c.model_type], family, model)
+    rest, found = _layout(q), _modules(_names(c.model_type), family, model)
     left, mixed = _entries(q, rest, found, family)
     if family.published == rest["mode"]:
         left += [matrix for name, matrices in found.items() if name not in q.data
@@ -191,6 +197,10 @@ def _entry(q: Config, name: str, value: object, rest: Data) -> Data | None:
     own = _layout(sizes)
     sizes.finish()
     return own
+
+
+def _names(model_type: str) -> modules.Family:
+    return modules.FAMILIES.get(model_type) or modules.MLX[model_type]
 
 
 def _modules(theirs: modules.Family, family: Family, model: Model) -> dict[str, list[Packed]]:

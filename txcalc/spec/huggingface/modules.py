@@ -117,6 +117,29 @@ FAMILIES: Final[Mapping[str, Family]] = {
                                                up="ffn.up_proj", down="ffn.down_proj")),
 }
 
+_LFM2: Final = {
+    **_names("self_attn", "q_proj", "k_proj", "v_proj", "out_proj"),
+    "recurrent.in_proj": "conv.in_proj", "recurrent.out_proj": "conv.out_proj",
+}
+_GRANITE_MOE: Final = {
+    **_names("self_attn", "q_proj", "k_proj", "v_proj", "o_proj", gate="shared_mlp.input_linear",
+             up="shared_mlp.input_linear", down="shared_mlp.output_linear"),
+    **_experts("block_sparse_moe.experts.0", "gate_proj", "up_proj", "down_proj"),
+    **_experts("shared_mlp", "input_linear", "input_linear", "output_linear", scope="shared"),
+    "recurrent.in_proj": "mamba.in_proj", "recurrent.out_proj": "mamba.out_proj",
+}
+
+MLX: Final[Mapping[str, Family]] = {
+    "dots1": Family("model.layers", _DEEPSEEK),
+    **dict.fromkeys(("granitemoe", "granitemoehybrid"), Family("model.layers", _GRANITE_MOE)),
+    "lfm2": Family("model.layers", {**_LFM2, "feed_forward.gate": "feed_forward.w1", "feed_forward.up":
+                                    "feed_forward.w3", "feed_forward.down": "feed_forward.w2"}),
+    "lfm2_moe": Family("model.layers", {
+        **_LFM2, **_experts("feed_forward.experts.0", "w1", "w3", "w2"), "feed_forward.gate": "feed_forward.gate_proj",
+        "feed_forward.up": "feed_forward.up_proj", "feed_forward.down": "feed_forward.down_proj"}),
+}
+"""Families of which MLX's checkpoints alone are read, with the names that these have."""
+
 # What stands beside the matrices and is never packed.
 OTHERS: Final = (
     "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm",
