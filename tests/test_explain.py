@@ -132,6 +132,10 @@ def test_every_workload(name: str, phase: Any, attention: Any, masked: Any) -> N
 
 @pytest.mark.parametrize("layout", [
     {"bits": 4, "group": 16, "word_bits": 32, "zero_points": True}, {"bits": 3, "group": 7, "flat": True},
+    {"bits": 5, "group": 15, "offsets": True, "weights": "all"},
+    {"bits": 2, "group": 6, "word_bits": 32, "offsets": True, "weights": "all", "left": {"layers.0.1.attention.o": 2},
+     "mixed": [{"bits": 8, "group": 10, "scale_bytes": 1,
+                "matrices": {"layers.0.1.attention.q": 3, "token_embedding": 1}}]},
 ])
 def test_quantized_weights(layout: dict[str, Any]) -> None:
     spec = Model.model_validate({**MIXED.model_dump(mode="json"), "quantization": {"method": "some", **layout}})

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from txcalc.answer.report import Quantity, count
+from txcalc.check.sibling import sibling
 from txcalc.count.params import params
 from txcalc.count.weights import quantized_params, stored_bytes, weight_bytes
 from txcalc.spec.errors import SpecError
@@ -172,6 +173,8 @@ def test_module_names_are_the_classes(model_type: str) -> None:
               and modules.FAMILIES[model_type].layers in path and not path.endswith(("mlp.gate", ".router"))}
     ours = {matrix.module for matrix in modules.matrices(modules.FAMILIES[model_type], spec)
             if ".experts." not in matrix.path}
+    assert {f"{matrix.layer}.{matrix.path}" for matrix in modules.matrices(modules.FAMILIES[model_type], spec)} <= {
+        op.path for op in trace(spec, Workload(seq=3)).ops}
     renamed = {path.replace("block_sparse_moe", "mlp") for path in ours}
     assert {path.replace("block_sparse_moe", "mlp") for path in theirs} == renamed
 
@@ -332,6 +335,18 @@ def test_modules_left_alone(names: list[str], left: int) -> None:
     assert quantized_params(whole) - quantized_params(part) == left
 
 
+def test_recurrent_matrices_left_alone() -> None:
+    config = {**LLAMA, "model_type": "qwen3_next", "architectures": ["Qwen3NextForCausalLM"], "num_hidden_layers": 4,
+              "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+              "shared_expert_intermediate_size": 32, "head_dim": 16, "linear_num_key_heads": 2,
+              "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 16}
+    fp8 = {"quant_method": "fp8", "weight_block_size": [32, 32], "modules_to_not_convert": ["lm_head", "mlp.gate"]}
+    whole = trace(read(config, fp8), Workload(seq=3))
+    fp8["modules_to_not_convert"] += ["linear_attn.in_proj_qkvz", "linear_attn.out_proj"]
+    part = trace(read(config, fp8), Workload(seq=3))
+    assert quantized_params(whole) - quantized_params(part) == 3 * (64 * (2 * 16 + 2 * 64) + 64 * 64)
+
+
 def test_experts_left_alone_are_counted_each() -> None:
     config = {**LLAMA, "model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "num_local_experts": 5}
     awq = {"quant_method": "awq", "bits": 4, "group_size": 32, "modules_to_not_convert": ["gate"]}
@@ -352,6 +367,10 @@ def test_fused_projections_are_one_matrix() -> None:
                      for out, columns in [(192, 64), (64, 64), (96, 64), (64, 96)])
     t = trace(spec, Workload(seq=3))
     assert weight_bytes(t) == packed + 2 * (params(t) - quantized_params(t))
+
+
+def test_the_sibling_that_validate_runs_packs_nothing() -> None:
+    assert sibling(read(LLAMA, GPTQ)) == sibling(read(LLAMA, None))
 
 
 def test_a_head_that_is_not_left_alone_is_packed() -> None:

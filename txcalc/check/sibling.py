@@ -29,7 +29,7 @@ _OF_A_WIDTH: Final = ("rnn", "lstm", "gru", "convolution")
 
 def sibling(spec: Model) -> Model:
     """The same structure in small: at most 2 repeats of anything, heads in the same kind of groups."""
-    data = spec.model_dump(exclude=set(BIBLIOGRAPHY))
+    data = spec.model_dump(exclude={*BIBLIOGRAPHY, "quantization"})  # of which nothing runs
     return Model.model_validate(_shrunk(data, spec.d_model))
 
 

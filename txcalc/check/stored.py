@@ -14,12 +14,12 @@ from txcalc.spec.errors import SpecError
 
 # Saved beside the weights though nothing trains them: masks, positions, rotary tables, a router's correction.
 _BUFFER: Final = re.compile(
-    r"(?:rotary_emb\.inv_freq|attn\.(?:masked_)?bias|attention\.(?:masked_)?bias|position_ids|e_score_correction_bias"
+    r"(?:rotary_emb\.inv_freq|attn\.(?:masked_)?bias|attention\.(?:masked_)?bias|position_ids|e_score_correction_bias|act_fn\.(?:beta|eps)"
     r"|rope_freqs\.weight|rope_factors_\w+\.weight|exp_probs_b\.bias|num_batches_tracked)$"
 )
 # What quantization puts beside a weight.
 _SCALE: Final = re.compile(
-    r"(?:\.(?:scales|qzeros|g_idx|weight_scale|weight_scale_inv|weight_global_scale|weight_zero_point|weight_shape"
+    r"(?:\.(?:scales|biases|qzeros|g_idx|weight_scale|weight_scale_inv|weight_global_scale|weight_zero_point|weight_shape"
     r"|weight_g_idx|input_scale|input_zero_point|input_global_scale|activation_scale|SCB|weight_format)|_scales"
     r"|\.absmax|\.quant_map|\.nested_absmax|\.nested_quant_map|\.quant_state\.\w+)$"
 )
@@ -67,9 +67,14 @@ class Checkpoint:
     def parameters(self) -> int | None:
         """Weights, without buffers and without scales. None where the header does not say: packed, or no header."""
         weights = {name: tensor for name, tensor in self.stored.items() if not _SCALE.search(name)}
-        if not weights or any(_PACKED.search(name) or f"{name}.absmax" in self.stored for name in weights):
+        if not weights or any(_PACKED.search(name) or f"{name}.absmax" in self.stored or self._is_mlx(name)
+                              for name in weights):
             return None
         return sum(t.elements for name, t in weights.items() if not self._is_buffer(name, t))
+
+    def _is_mlx(self, name: str) -> bool:
+        """Whether MLX packed this weight: it keeps its name, with scales beside it."""
+        return name.endswith(".weight") and f"{name.removesuffix('weight')}scales" in self.stored
 
     def _is_buffer(self, name: str, tensor: Stored) -> bool:
         # GPT-2's mask is called attn.bias, as is the bias of a projection called attn.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from txcalc.count.params import params
+from txcalc.spec.errors import SpecError
 from txcalc.trace.record import Number, Op, Trace
 from txcalc.trace.workload import BYTES
 
 if TYPE_CHECKING:
-    from txcalc.spec.quantization import Quantization
+    from txcalc.spec.quantization import Mixed, Quantization
 
 
 def weight_bytes(trace: Trace) -> Number:
@@ -21,8 +23,8 @@ def weight_bytes(trace: Trace) -> Number:
     if quantization is None:
         return whole
     return whole + sum(
-        count * (stored_bytes(rows, columns, quantization, width) - rows * columns * width)
-        for count, rows, columns in _matrices(trace, quantization)
+        count * (stored_bytes(rows, columns, quantization, width, sizes) - rows * columns * width)
+        for count, rows, columns, sizes in _matrices(trace, quantization)
     )
 
 
@@ -35,25 +37,29 @@ def quantized_params(trace: Trace) -> Number:
     """Weights that are stored as codes of a few bits."""
     if trace.quantization is None:
         return 0
-    return sum(count * rows * columns for count, rows, columns in _matrices(trace, trace.quantization))
+    return sum(count * rows * columns for count, rows, columns, _ in _matrices(trace, trace.quantization))
 
 
-def stored_bytes(rows: Number, columns: Number, spec: Quantization, dtype_bytes: int) -> Number:
-    """Bytes of one (rows, columns) matrix with all that belongs to it."""
+def stored_bytes(
+    rows: Number, columns: Number, spec: Quantization, dtype_bytes: int, sizes: Quantization | Mixed | None = None
+) -> Number:
+    """Bytes of one (rows, columns) matrix with all that belongs to it. ``sizes``: those of its own, if it has any."""
+    sizes = sizes or spec
     if spec.flat:
         rows, columns = 1, rows * columns
-    blocks = _blocks(rows, spec.rows) * (groups := _blocks(columns, spec.group))
-    scale = dtype_bytes if spec.scale_bytes is None else spec.scale_bytes
-    total = rows * _packed(columns, spec) + blocks * scale + columns * spec.input_bytes + spec.matrix_bytes
+    blocks = _blocks(rows, spec.rows) * (groups := _blocks(columns, sizes.group))
+    scale = dtype_bytes if sizes.scale_bytes is None else sizes.scale_bytes
+    total = rows * _packed(columns, sizes.bits, spec.word_bits) + columns * spec.input_bytes + spec.matrix_bytes
+    total += blocks * scale * (2 if sizes.offsets else 1)
     if spec.scale_group is not None:
         total += 4 * _blocks(blocks, spec.scale_group)
     if spec.zero_points:
-        total += groups * _packed(_blocks(rows, spec.rows), spec)
+        total += groups * _packed(_blocks(rows, spec.rows), sizes.bits, spec.word_bits)
     return total
 
 
-def _packed(codes: Number, spec: Quantization) -> Number:
-    return _ceil(codes * spec.bits, spec.word_bits) * spec.word_bits // 8
+def _packed(codes: Number, bits: int, word_bits: int) -> Number:
+    return _ceil(codes * bits, word_bits) * word_bits // 8
 
 
 def _blocks(length: Number, size: Number | None) -> Number:
@@ -64,15 +70,45 @@ def _ceil(a: Number, b: Number) -> Number:
     return -(-a // b)
 
 
-def _matrices(trace: Trace, spec: Quantization) -> Iterator[tuple[Number, Number, Number]]:
-    """``(how many, outputs, inputs)`` of every matrix that is stored quantized, fused ones joined."""
+def _matrices(trace: Trace, spec: Quantization) -> Iterator[tuple[Number, Number, Number, Quantization | Mixed]]:
+    """``(how many, outputs, inputs, what has its sizes)`` of every matrix stored quantized, fused ones joined."""
     found = {op.path: op for op in trace.ops if _taken(op, spec)}
+    _check_named(found, spec)
     for path, op in found.items():
         prefix, _, name = path.rpartition(".")
-        siblings = [f"{prefix}.{other}" for other in _siblings(name, spec.fused)]
+        siblings = [f"{prefix}.{other}" for other in _siblings(name, spec.fused)] if prefix else [path]
         present = [found[other].weights[0][1] for other in siblings if other in found]
-        if path == next(other for other in siblings if other in found):
-            yield op.copies - spec.left.get(path, 0), sum(rows for rows, _ in present), present[0][1]
+        if path != next(other for other in siblings if other in found):
+            continue
+        rows, columns = sum(rows for rows, _ in present), present[0][1]
+        mixed = [(group.matrices[path], group) for group in spec.mixed if path in group.matrices]
+        yield from ((count, rows, columns, group) for count, group in mixed)
+        rest = op.copies - spec.left.get(path, 0) - sum(count for count, _ in mixed)
+        yield rest * _fills(columns, spec), rows, columns, spec
+
+
+def _check_named(found: dict[str, Op], spec: Quantization) -> None:
+    """Raise ``SpecError`` where the spec names more matrices than there are, or gives them groups that do not fit."""
+    named = Counter(spec.left)
+    for group in spec.mixed:
+        named.update(group.matrices)
+        for path in group.matrices.keys() & found.keys():
+            columns = found[path].weights[0][1][1]
+            if spec.weights == "all" and group.group and isinstance(columns, int) and columns % group.group:
+                raise SpecError(f"{path} has {columns:,} inputs, which are no whole groups of {group.group:,}",
+                                field="quantization.mixed")
+    for path, count in named.items():
+        there = found[path].copies if path in found else 0
+        if isinstance(there, int) and count > there:
+            raise SpecError(f"names {count:,} matrices {path}, and the model has {there:,} that could be packed",
+                            field="quantization.left" if path in spec.left else "quantization.mixed")
+
+
+def _fills(columns: Number, spec: Quantization) -> Number:
+    """1 or 0: whether a row is packed, which for ``weights: all`` takes whole groups."""
+    if spec.weights != "all" or spec.group is None:
+        return 1
+    return 1 + columns // spec.group - _ceil(columns, spec.group)
 
 
 def _siblings(name: str, fused: Sequence[Sequence[str]]) -> Sequence[str]:
@@ -83,6 +119,8 @@ def _taken(op: Op, spec: Quantization) -> bool:
     """Whether an operation's weight is a matrix of the kind that is quantized."""
     if not op.weights or op.weights[0][0] != "weight" or len(op.weights[0][1]) != 2:
         return False
+    if spec.weights == "all":
+        return op.kind in ("linear", "head", "router", "embedding")
     if op.kind == "head":
         return spec.head
     if op.kind != "linear":

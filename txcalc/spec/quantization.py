@@ -14,6 +14,18 @@ from pydantic import Field
 from txcalc.spec.base import Count, Flag, Size, Spec
 
 
+class Mixed(Spec):
+    """Matrices of the same checkpoint whose sizes are others. What is not said here is as in the rest."""
+
+    bits: Size = Field(description="bits of a code")
+    group: Size | None = Field(default=None, description="inputs that share a scale; none: all")
+    scale_bytes: Size | None = Field(default=None, description="bytes of a scale; default: as wide as the dtype")
+    offsets: Flag = Field(default=False, description="an offset beside every scale, as wide as it")
+    matrices: dict[str, Size] = Field(
+        min_length=1, description="which: how many, by their path without layer numbers"
+    )
+
+
 class Quantization(Spec):
     """The storage of one (outputs, inputs) matrix, and which matrices are stored so.
 
@@ -30,10 +42,13 @@ class Quantization(Spec):
     scale_bytes: Size | None = Field(default=None, description="bytes of a scale; default: as wide as the dtype")
     scale_group: Size | None = Field(default=None, description="scales that share an fp32 scale of their own")
     zero_points: Flag = Field(default=False, description="a zero point per scale, packed like the codes")
+    offsets: Flag = Field(default=False, description="an offset beside every scale, as wide as it (MLX's biases)")
     input_bytes: Count = Field(default=0, description="bytes per input and matrix, such as GPTQ's group index")
     matrix_bytes: Count = Field(default=0, description="bytes per matrix: its shape, a global scale, a code book")
-    weights: Literal["layers", "experts", "linear"] = Field(
-        default="layers", description="which matrices: those of the layers, of routed experts, or all but the head"
+    weights: Literal["layers", "experts", "linear", "all"] = Field(
+        default="layers",
+        description="which matrices: those of the layers, of routed experts, all but the head (linear), or all: heads, "
+                    "routers and embeddings too, those alone whose inputs are whole groups",
     )
     head: Flag = Field(default=False, description="an output head that is not tied is stored so, too")
     fused: tuple[tuple[str, ...], ...] = Field(
@@ -42,4 +57,5 @@ class Quantization(Spec):
     left: dict[str, Size] = Field(
         default_factory=dict, description="matrices left as they are: how many, by their path without layer numbers"
     )
+    mixed: tuple[Mixed, ...] = Field(default=(), description="matrices that are stored with other sizes than the rest")
     exact: Flag = Field(default=True, description="false: the layout leaves some bytes open, so bytes are an estimate")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FILE: Final = "resolved.tsv"
 """A line for each preset: names, path, checksum of what it was made from, what reports call it, fields as JSON."""
 
-MAPPINGS: Final = ("sources", "left")
+MAPPINGS: Final = ("sources", "left", "matrices")
 """The fields of a spec that are mappings, not specs."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from txcalc.spec import cells, inputs, layers, model
 from txcalc.spec.base import Spec
-from txcalc.spec.quantization import Quantization
+from txcalc.spec.quantization import Mixed, Quantization
 
 _SUBLAYERS = {"attention", "recurrent", "cross_attention", "feed_forward", "convolution", "norm", "residual"}
 _STACK = _SUBLAYERS | {
@@ -28,6 +28,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     model.Group: {"repeat", "blocks", "shared"},
     model.Block: _SUBLAYERS | {"repeat"},
     model.Published: set(model.Published.model_fields),
+    Mixed: set(Mixed.model_fields),
     Quantization: set(Quantization.model_fields),  # how a checkpoint packs the weights: nothing of it runs
     layers.Norm: _NORM,
     layers.BlockNorm: _NORM | {"placement", "shared", "on_attention"},

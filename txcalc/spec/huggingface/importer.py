@@ -44,14 +44,17 @@ def spec_from_config(data: Mapping[str, Any], source: str, name: str) -> Data:
 
 def _quantization(c: Config, spec: Data) -> Data:
     for name, section in c.data.items():
-        if isinstance(section, Mapping) and section.get("quantization_config"):
-            raise c.error(f"{name}.quantization_config", "a packed part of a model is not understood")
-    if not (c.data.get("quantization_config") or c.data.get("compression_config")):
+        for field in ("quantization_config", "quantization"):
+            if isinstance(section, Mapping) and name not in (field, "quantization_config") and section.get(field):
+                raise c.error(f"{name}.{field}", "a packed part of a model is not understood")
+    if not any(c.data.get(field) for field in ("quantization", "quantization_config", "compression_config")):
         return {}
+    from txcalc.spec.huggingface.mlx import read_mlx
     from txcalc.spec.huggingface.quantized import read_quantization
     from txcalc.spec.model import Model
 
-    packed = read_quantization(c, Model.model_validate(spec))
+    read = read_mlx if c.data.get("quantization") else read_quantization
+    packed = read(c, Model.model_validate(spec))
     return {} if packed is None else {"quantization": packed}
 
 

@@ -57,8 +57,8 @@ _DEEPSEEK: Final = {
     "attention.kv_down": "self_attn.kv_a_proj_with_mqa", "attention.kv_up": "self_attn.kv_b_proj",
 }
 _QWEN3_NEXT: Final = {
-    **_QWEN_MOE, "attention.gate": "self_attn.q_proj", "recurrent.in": "linear_attn.in_proj_qkvz",
-    "recurrent.rates": "linear_attn.in_proj_ba", "recurrent.out": "linear_attn.out_proj",
+    **_QWEN_MOE, "attention.gate": "self_attn.q_proj", "recurrent.in_proj": "linear_attn.in_proj_qkvz",
+    "recurrent.rates": "linear_attn.in_proj_ba", "recurrent.out_proj": "linear_attn.out_proj",
 }
 _MIXTRAL: Final = {**_LLAMA, **_experts("block_sparse_moe.experts.0", "w1", "w3", "w2")}
 _GPT_OSS: Final = {**_LLAMA, **_experts("mlp.experts", "gate_up_proj", "gate_up_proj", "down_proj")}
@@ -117,6 +117,29 @@ FAMILIES: Final[Mapping[str, Family]] = {
                                                up="ffn.up_proj", down="ffn.down_proj")),
 }
 
+_LFM2: Final = {
+    **_names("self_attn", "q_proj", "k_proj", "v_proj", "out_proj"),
+    "recurrent.in_proj": "conv.in_proj", "recurrent.out_proj": "conv.out_proj",
+}
+_GRANITE_MOE: Final = {
+    **_names("self_attn", "q_proj", "k_proj", "v_proj", "o_proj", gate="shared_mlp.input_linear",
+             up="shared_mlp.input_linear", down="shared_mlp.output_linear"),
+    **_experts("block_sparse_moe.experts.0", "gate_proj", "up_proj", "down_proj"),
+    **_experts("shared_mlp", "input_linear", "input_linear", "output_linear", scope="shared"),
+    "recurrent.in_proj": "mamba.in_proj", "recurrent.out_proj": "mamba.out_proj",
+}
+
+MLX: Final[Mapping[str, Family]] = {
+    "dots1": Family("model.layers", _DEEPSEEK),
+    **dict.fromkeys(("granitemoe", "granitemoehybrid"), Family("model.layers", _GRANITE_MOE)),
+    "lfm2": Family("model.layers", {**_LFM2, "feed_forward.gate": "feed_forward.w1", "feed_forward.up":
+                                    "feed_forward.w3", "feed_forward.down": "feed_forward.w2"}),
+    "lfm2_moe": Family("model.layers", {
+        **_LFM2, **_experts("feed_forward.experts.0", "w1", "w3", "w2"), "feed_forward.gate": "feed_forward.gate_proj",
+        "feed_forward.up": "feed_forward.up_proj", "feed_forward.down": "feed_forward.down_proj"}),
+}
+"""Families of which MLX's checkpoints alone are read, with the names that these have."""
+
 # What stands beside the matrices and is never packed.
 OTHERS: Final = (
     "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm",
@@ -161,7 +184,7 @@ def _paths(block: Sublayers) -> Iterator[tuple[str, int]]:
     yield from ((f"attention.{name}", 1) for name in _attention(block.attention))
     if block.recurrent is not None:
         yield from ((f"recurrent.{name}", 1) for name in (
-            ("in", "rates", "out") if isinstance(block.recurrent, GatedDelta) else ("in", "out")))
+            ("in_proj", "rates", "out_proj") if isinstance(block.recurrent, GatedDelta) else ("in_proj", "out_proj")))
     yield from ((f"feed_forward.{name}", copies) for name, copies in _feed_forward(block.feed_forward))
 
 
