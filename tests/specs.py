@@ -24,7 +24,8 @@ def attentions(draw: st.DrawFn, *, rotary: bool, crossing: bool = False) -> dict
         "bias": {name: draw(flags) for name in "qkvo"},
     }
     if crossing:
-        return spec
+        spec["value_from"] = "input" if draw(st.integers(0, 3)) else "key"
+        return {**spec, "value_norm": None if draw(st.integers(0, 3)) else draw(norms())}
     over = draw(st.sampled_from((None, None, "head", "heads", "full")))
     bound = draw(st.sampled_from((None, None, "window", "chunk")))
     apart = draw(st.integers(0, 2)) == 0

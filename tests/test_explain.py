@@ -195,6 +195,21 @@ def test_simplifications(name: str, quantity: str, given: dict[str, Any], formul
     assert 100 * row.difference == pytest.approx(percent, abs=0.005)
 
 
+@pytest.mark.parametrize("field", [{"value_from": "key"}, {"value_norm": {"kind": "rmsnorm"}}])
+def test_megatrons_formulas_are_of_values_of_their_own(field: dict[str, Any]) -> None:
+    spec = preset("gpt2")
+    assert isinstance(spec.attention, layers.Attention)
+    changed = Model.model_validate(spec.model_dump() | {"attention": spec.attention.model_dump() | field})
+    workload = Workload.training(seq=1024, attention="eager")
+    for quantity in ("activations", "flops-training"):
+        of_megatron, without = (
+            [row for row in explain(each, workload, quantity).simplifications
+             if row.source.startswith(("arXiv 2104.04473", "arXiv 2205.05198"))] for each in (spec, changed)
+        )
+        assert of_megatron
+        assert not without
+
+
 def test_a_mixture_has_no_34() -> None:
     assert not made("mixtral-8x7b", "activations", attention="eager", dropout=0.1).simplifications
 

@@ -69,6 +69,8 @@ def test_per_layer_embeddings_are_embeddings() -> None:
     ([*OWN, {"attention": {**FULL, "heads": 6, "kv_heads": 2, "kv_shared": True}}],
      "kv_heads 2 must be 1, as in the layer whose keys and values it reads"),
     ([*OWN, {"attention": {**NEAR, "window": 7, "kv_shared": True}}], "window 7 must be 5"),
+    ([{"attention": {**NEAR, "cached": "all"}}, {"attention": {**NEAR, "kv_shared": True}}],
+     "cached window must be all"),
     ([{"attention": {**FULL, "value_dim": 6}}], "values that are keys are as wide: leave it out"),
 ])
 def test_what_cannot_be_shared_is_refused(blocks: list[dict[str, Any]], says: str) -> None:

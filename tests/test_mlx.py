@@ -268,6 +268,7 @@ def test_what_is_not_understood_is_refused(quantization: Any, words: str) -> Non
 @pytest.mark.parametrize(("fields", "words"), [
     ({"quantization_config": {"group_size": 64, "bits": 8}}, "quantization_config: contradicts quantization"),
     ({"quantization_config": {"quant_method": "mxfp4"}}, "quantization_config: contradicts quantization"),
+    ({"compression_config": {"quant_method": "mxfp4"}}, "compression_config: contradicts quantization"),
     ({"quantize_activations": True}, "quantize_activations"),
     ({"architectures": ["LlamaForSequenceClassification"]}, "MLX's class of model_type llama has no such head"),
     ({"model_type": "arcee"}, "quantization: MLX's checkpoints of model_type arcee are not understood"),

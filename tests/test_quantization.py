@@ -369,6 +369,16 @@ def test_fused_projections_are_one_matrix() -> None:
     assert weight_bytes(t) == packed + 2 * (params(t) - quantized_params(t))
 
 
+@pytest.mark.parametrize("name", ["left", "mixed"])
+def test_a_later_part_of_a_fused_matrix_is_not_named(name: str) -> None:
+    part: Any = {"layers.attention.k": 1}
+    own = part if name == "left" else ({"bits": 8, "matrices": part},)
+    spec = read(LLAMA, None).model_copy(update={"quantization": Quantization.model_validate(
+        {"method": "ours", "bits": 4, "fused": [["q", "k", "v"]], name: own})})
+    with pytest.raises(SpecError, match=r"layers\.attention\.k, which is stored with layers\.attention\.q"):
+        weight_bytes(trace(spec, Workload(seq=3)))
+
+
 def test_the_sibling_that_validate_runs_packs_nothing() -> None:
     assert sibling(read(LLAMA, GPTQ)) == sibling(read(LLAMA, None))
 

@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from txcalc.answer.report import count  # noqa: E402
 from txcalc.check.measure import visible  # noqa: E402
 from txcalc.check.reference.attention import AdditiveMask, alibi_slopes  # noqa: E402
 from txcalc.check.reference.block import sinusoids  # noqa: E402
@@ -87,6 +88,20 @@ CAUSAL = {
     "xielu": {"feed_forward": {"d_ff": 37, "activation": "xielu"}},
     "a gate for each head": {"attention": {**GROUPED, "output_gate": True, "gate_over": "head",
                                            "gate_activation": "softplus"}},
+    "values from keys": {"attention": {**GROUPED, "value_from": "key"}},
+    "values from keys, normed": {"attention": {**GROUPED, "value_from": "key", "value_norm": {"kind": "rmsnorm"}}},
+    "values normed, keys rotated": {
+        "position": {"kind": "rope"}, "attention": {**GROUPED, "value_from": "key", "value_norm": {"scale": False}},
+    },
+    "keys of a layer before": {"position": {"kind": "rope"}, "attention": GROUPED, "layers": 4, "groups": [{"blocks": [
+        {"attention": {"window": 4}}, {}, {"attention": {"kv_shared": True}},
+        {"attention": {"window": 4, "kv_shared": True}},
+    ]}]},
+    "per-layer embedding": {"per_layer_embedding": {"rows": VOCAB, "width": 4}},
+    "experts apart": {"feed_forward": {
+        "kind": "moe", "experts": 5, "active_experts": 2, "d_ff": 7, "shared_experts": 1, "apart": True,
+    }},
+    "a window that drops nothing": {"attention": {"heads": 3, "window": 4, "cached": "all"}},
     "narrow values": {"attention": {**GROUPED, "value_dim": 4, "window": 5}, "position": {"kind": "rope"}},
     "wide values, gated": {"attention": {"heads": 3, "value_dim": 11, "output_gate": True, "bias": True}},
     "window that drops nothing": {"attention": {"heads": 3, "window": 4, "cached": "all"}},
@@ -164,6 +179,24 @@ def test_generation_with_the_cache_is_the_whole_forward_pass(name: str, eager: b
             steps.append(root(tokens[:, start:stop], cache=cache).logits)
     equal(torch.cat(steps, dim=1), whole)
     assert whole.std() > 1e-2
+
+
+@pytest.mark.parametrize("name", [*CAUSAL, *ENCODER_DECODER])
+def test_a_step_costs_what_is_counted(name: str) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = spec((CAUSAL | ENCODER_DECODER)[name])
+    root, past = reference(model, eager=True), 7
+    source = ids(2, 13) if name in ENCODER_DECODER else None
+    with torch.no_grad():
+        _, cache = root.prefill(ids(2, past), source)
+        for new in (1, 3):
+            with FlopCounterMode(display=False) as counter:
+                root(ids(2, new), cache=cache)
+            given = {} if source is None else {"source_seq": 13}
+            step = Workload.decode(batch=2, past=past, seq=new, attention="eager", **given)
+            assert count(model, step).totals.flops_forward.value == counter.get_total_flops(), new
+            past += new
 
 
 @pytest.mark.parametrize("name", [*CAUSAL, *ENCODER_DECODER])

@@ -47,6 +47,13 @@ CASES: dict[str, dict[str, Any]] = {
     "several layers, merged": {"projector": {"merge": 2, "skips": 1, "beside": [2], "norm": {}, "norm_first": True}},
     "several layers, averaged": {"input": {**PLAIN, "image": 24}, "projector": {
         "average": True, "tokens": 4, "beside": [1]}},
+    "a table for either side": {
+        "input": {**PLAIN, "image": 24}, "position": {"kind": "learned", "both_ways": True},
+        "projector": {"average": True, "tokens": 4},
+    },
+    "tables for sides of other images": {
+        "input": PLAIN, "position": {"kind": "learned", "both_ways": True, "size": 9}, "projector": {},
+    },
     "a table with rows to spare": {"input": PLAIN, "position": {"kind": "learned", "size": 64}, "projector": {}},
     "merged": {"input": PLAIN, "projector": {"merge": 2, "norm": {"kind": "layernorm"}, "hidden": [
         {"width": 13, "activation": "silu", "gated": True, "bias": True}]}},
@@ -102,6 +109,10 @@ def test_images_cost_what_the_reference_measures(name: str, eager: bool) -> None
     ({"projector": {"norm_first": True, "norm": {}}}, "norm_first"),
     ({"projector": {"hidden": [{"width": 3, "gated": True}]}}, "gate"),
     ({"input": {"kind": "frames", "bins": 5, "length": 9}, "projector": {"merge": 2, "tokens": 2}}, "merge"),
+    ({"projector": {}, "position": {"kind": "learned", "size": 8}}, "less than the"),
+    ({"projector": {}, "input": PLAIN, "position": {"kind": "learned", "size": 6, "both_ways": True}},
+     "along an image"),
+    ({"projector": {}, "position": {"kind": "learned", "both_ways": True}}, "nothing beside them"),
     ({"projector": {"average": True}}, "averaged"),
     ({"deepstack": [{}]}, "feeds the main stack"),
     ({"projector": {}, "deepstack": [{"skips": 1}] * 3}, "first layers"),
@@ -112,7 +123,7 @@ def test_images_cost_what_the_reference_measures(name: str, eager: bool) -> None
      "positions of its own"),
     ({"projector": {"average": True, "merge": 2}}, "not both"),
     ({"projector": {"hidden": [{"width": 3, "gated": True, "activation": "silu", "norm": {}}]}}, "has none"),
-    ({"projector": {"skips": 2, "beside": [1]}}, "beside"),
+    ({"projector": {"skips": 2, "beside": [1]}}, "must not be less than skips"),
     ({"projector": {"beside": [3]}}, "leave layers"),
 ])
 def test_a_projector_that_cannot_be_is_refused(tower: dict[str, Any], field: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from txcalc.count.params import params
@@ -75,11 +75,9 @@ def _matrices(trace: Trace, spec: Quantization) -> Iterator[tuple[Number, Number
     found = {op.path: op for op in trace.ops if _taken(op, spec)}
     _check_named(found, spec)
     for path, op in found.items():
-        prefix, _, name = path.rpartition(".")
-        siblings = [f"{prefix}.{other}" for other in _siblings(name, spec.fused)] if prefix else [path]
-        present = [found[other].weights[0][1] for other in siblings if other in found]
-        if path != next(other for other in siblings if other in found):
+        if path != _first(path, found, spec):
             continue
+        present = [found[other].weights[0][1] for other in _together(path, spec) if other in found]
         rows, columns = sum(rows for rows, _ in present), present[0][1]
         mixed = [(group.matrices[path], group) for group in spec.mixed if path in group.matrices]
         yield from ((count, rows, columns, group) for count, group in mixed)
@@ -98,6 +96,10 @@ def _check_named(found: dict[str, Op], spec: Quantization) -> None:
                 raise SpecError(f"{path} has {columns:,} inputs, which are no whole groups of {group.group:,}",
                                 field="quantization.mixed")
     for path, count in named.items():
+        first = _first(path, found, spec)
+        if first != path:
+            raise SpecError(f"names {path}, which is stored with {first}: name that one",
+                            field="quantization.left" if path in spec.left else "quantization.mixed")
         there = found[path].copies if path in found else 0
         if isinstance(there, int) and count > there:
             raise SpecError(f"names {count:,} matrices {path}, and the model has {there:,} that could be packed",
@@ -111,8 +113,16 @@ def _fills(columns: Number, spec: Quantization) -> Number:
     return 1 + columns // spec.group - _ceil(columns, spec.group)
 
 
-def _siblings(name: str, fused: Sequence[Sequence[str]]) -> Sequence[str]:
-    return next((group for group in fused if name in group), [name])
+def _together(path: str, spec: Quantization) -> list[str]:
+    """The paths of the matrices that are stored as one with this one, in their order."""
+    prefix, dot, name = path.rpartition(".")
+    group = next((group for group in spec.fused if name in group), (name,)) if prefix else (name,)
+    return [f"{prefix}{dot}{other}" for other in group]
+
+
+def _first(path: str, found: dict[str, Op], spec: Quantization) -> str:
+    """The one of them under whose path they are counted."""
+    return next((other for other in _together(path, spec) if other in found), path)
 
 
 def _taken(op: Op, spec: Quantization) -> bool:

@@ -36,8 +36,8 @@ def chooses_keys(stack: Stack) -> bool:
     return any(each is not None and each.kind == "mla" and each.indexer is not None for each in attentions)
 
 
-def reach(attention: Attention) -> str:
-    """Which kind of keys a layer's queries see: layers share keys and values with those of their own kind."""
+def mask_kind(attention: Attention) -> str:
+    """Which keys a layer's queries see, in a word: layers share keys and values with those of their own kind."""
     return "window" if attention.window is not None else "chunk" if attention.chunk is not None else "full"
 
 

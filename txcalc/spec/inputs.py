@@ -77,7 +77,7 @@ class LearnedPosition(Spec):
     """A trained table with one row per position."""
 
     kind: Literal["learned"] = "learned"
-    size: Size = Field(description="rows of the table; default: context")
+    size: Size = Field(description="rows of a table; default: context, the positions of an image or sound, or its side")
     both_ways: Flag = Field(
         default=False, description="two tables of that size: one for a patch's column in its image, one for its row"
     )

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from txcalc.spec import resolve, widths
 from txcalc.spec.base import Count, Flag, Size, Spec
 from txcalc.spec.errors import FieldError
-from txcalc.spec.facts import first_attention, is_causal, located_blocks, positions, reach, unpatched
+from txcalc.spec.facts import first_attention, is_causal, located_blocks, mask_kind, positions, unpatched
 from txcalc.spec.inputs import (
     ContrastiveHead,
     Head,
@@ -123,6 +123,8 @@ class Stack(Sublayers):
                 raise FieldError(("layers",), f"the groups hold {total} layers, not {self.layers}")
             if self.share_layers:
                 raise FieldError(("share_layers",), "layers that differ cannot share one set of weights")
+        if isinstance(self.position, LearnedPosition):
+            self._check_table(self.position)
         indexed = False
         own: dict[str, Attention] = {}
         for path, block in located_blocks(self):
@@ -136,8 +138,6 @@ class Stack(Sublayers):
                 self._check_squares(block.attention.squares, (*path, "attention", "squares"))
             if isinstance(block.attention, Attention):
                 self._check_keys(block.attention, own, (*path, "attention"))
-            if isinstance(self.position, LearnedPosition) and self.position.both_ways:
-                self._check_sides(self.position.size)
             if isinstance(self.position, TransformerXLPosition) and block.attention is not None:
                 self._check_distances(self.position, block.attention, (*path, "attention"))
             if (isinstance(self.position, RotaryPosition) and self.position.dim is not None
@@ -156,22 +156,31 @@ class Stack(Sublayers):
         if self.position.kind not in ("none", "learned", "rope"):
             raise FieldError(path, f"a square has no {self.position.kind} positions of its own")
 
-    def _check_sides(self, rows: int) -> None:
-        if not isinstance(self.input, PatchInput) or unpatched(self.input):
+    def _check_table(self, table: LearnedPosition) -> None:
+        """A table of tokens may be shorter than the context; an image or a sound needs a row for each position."""
+        image = self.input if isinstance(self.input, PatchInput) else None
+        if not table.both_ways:
+            rows = 0 if isinstance(self.input, TokenInput) else positions(self.input)
+            if image is not None:
+                rows -= image.registers
+            if table.size < rows:
+                raise FieldError(("position", "size"), f"{table.size} is less than the {rows} positions of one input")
+            return
+        if image is None or unpatched(image):
             raise FieldError(("position", "both_ways"), "needs an image of patches, and nothing beside them")
-        side = self.input.image // self.input.patch
-        if rows < side:
-            raise FieldError(("position", "size"), f"{rows} is less than the {side} patches along an image")
+        side = image.image // image.patch
+        if table.size < side:
+            raise FieldError(("position", "size"), f"{table.size} is less than the {side} patches along an image")
 
     def _check_keys(self, attention: Attention, own: dict[str, Attention], path: tuple[str | int, ...]) -> None:
         """A layer without keys and values needs one before it that has its own, of the same sizes."""
         if not attention.kv_shared:
-            own[reach(attention)] = attention
+            own[mask_kind(attention)] = attention
             return
-        path, before = (*path, "kv_shared"), own.get(reach(attention))
+        path, before = (*path, "kv_shared"), own.get(mask_kind(attention))
         if before is None:
-            raise FieldError(path, f"no layer of the same reach ({reach(attention)}) before this one has its own")
-        for name in ("kv_heads", "head_dim", "value_dim", "window", "chunk"):
+            raise FieldError(path, f"no layer of the same reach ({mask_kind(attention)}) before this one has its own")
+        for name in ("kv_heads", "head_dim", "value_dim", "window", "chunk", "squares", "cached"):
             if getattr(attention, name) != getattr(before, name):
                 raise FieldError(path, f"{name} {getattr(attention, name)} must be {getattr(before, name)}, as in the "
                                  "layer whose keys and values it reads")

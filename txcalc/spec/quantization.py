@@ -15,7 +15,10 @@ from txcalc.spec.base import Count, Flag, Size, Spec
 
 
 class Mixed(Spec):
-    """Matrices of the same checkpoint whose sizes are others. What is not said here is as in the rest."""
+    """Matrices of the same checkpoint whose sizes are others.
+
+    Sizes left out take their defaults; all else is as in the rest.
+    """
 
     bits: Size = Field(description="bits of a code")
     group: Size | None = Field(default=None, description="inputs that share a scale; none: all")

@@ -97,7 +97,7 @@ def _stack(data: Data, whole: Data, path: tuple[str | int, ...]) -> Data:
             out["layers"] = total
     position = out.get("position")
     if isinstance(position, Mapping) and position.get("kind") in ("learned", "sinusoidal") and "size" not in position:
-        length = _input_length(out)
+        length = _side(out) if position.get("both_ways") is True else _input_length(out)
         out["position"] = {**position, "size": whole.get("context") if length is None else length}
     pooler = out.get("pooler")
     if isinstance(pooler, Mapping) and isinstance(pooler.get("attention"), Mapping):
@@ -118,6 +118,13 @@ def _input_length(stack: Mapping[str, Any]) -> int | None:
     if not (isinstance(image, int) and isinstance(patch, int) and isinstance(extra, int)) or not 1 <= patch <= image:
         return None
     return (image // patch) ** 2 + extra
+
+
+def _side(stack: Mapping[str, Any]) -> int | None:
+    """Patches along an image."""
+    own = stack.get("input")
+    image, patch = (own.get("image"), own.get("patch")) if isinstance(own, Mapping) else (None, None)
+    return image // patch if isinstance(image, int) and isinstance(patch, int) and 1 <= patch <= image else None
 
 
 def _registers(stack: Mapping[str, Any]) -> int:

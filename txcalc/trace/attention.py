@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from txcalc.spec.facts import reach
+from txcalc.spec.facts import mask_kind
 from txcalc.trace import ops
 from txcalc.trace.distances import distance_scores, keeps_inputs
 from txcalc.trace.indexer import choose_keys
@@ -56,7 +56,7 @@ def self_attention(
             span = _span(t, n, past, causal=causal)
             y = _latent(t, spec, x, span, cached=cached, pairs=_chosen_pairs(t, spec, span, past, causal=causal))
         else:
-            span = _span(t, n, past, causal=causal, window=spec.window, chunk=spec.chunk)
+            span = _span(t, n, past, causal=causal, window=spec.window, chunk=spec.chunk, drops=spec.cached == "window")
             if position is not None and position.kind == "relative" and position.per_layer:
                 relative_bias(t, "relative_bias", position, spec.heads, n, span.keys, fixed=fixed)
             source, cache = x, None
@@ -121,10 +121,12 @@ def _kv_width(spec: Attention) -> Number:
 
 
 def _span(
-    t: Trace, n: Number, past: Number, *, causal: bool, window: Number | None = None, chunk: Number | None = None
+    t: Trace, n: Number, past: Number, *, causal: bool, window: Number | None = None, chunk: Number | None = None,
+    drops: bool = True,
 ) -> Span:
+    """``drops``: keys that no later query can see are not held, and take part in no product."""
     bound = window if window is not None else chunk
-    if not causal or bound is None:
+    if not causal or bound is None or not drops:
         keys = held = past + n
     else:
         keys, held = least(past, bound - 1) + n, least(past + n, bound)
@@ -149,11 +151,11 @@ def _heads(
     if rotated:
         q = t.tensor(*q.shape, label=f"rotated {q.label}")
     if shared is not None and spec.kv_shared:
-        k, v = shared[reach(spec)]
+        k, v = shared[mask_kind(spec)]
     else:
         k, v = _keys_and_values(t, spec, source, rotated=rotated)
     if shared is not None:
-        shared[reach(spec)] = k, v
+        shared[mask_kind(spec)] = k, v
     if position is not None and position.kind == "disentangled" and table is not None:
         _position_scores(t, spec, position, table, q, k, span)
     by_distance = None
@@ -180,7 +182,9 @@ def _keys_and_values(t: Trace, spec: Attention, source: Tensor, *, rotated: bool
     k = v = ops.linear(t, "k", source, spec.kv_heads * spec.head_dim, bias=spec.bias.k)
     if spec.value_from == "input":
         v = ops.linear(t, "v", source, spec.kv_heads * _value_dim(spec), bias=spec.bias.v)
-    if spec.qk_norm is not None:
+    if spec.qk_norm is None and spec.value_norm is not None and spec.value_from == "key":
+        k = t.tensor(*k.shape, label="keys")
+    elif spec.qk_norm is not None:
         k = _head_norm(t, "k_norm", k, spec.qk_norm, spec.kv_heads, spec.head_dim)
     if spec.value_norm is not None:
         b, n, width = v.shape

@@ -89,7 +89,7 @@ def add_per_layer_input(t: Trace, spec: PerLayerEmbedding, norm: Norm, x: Tensor
 
 
 def _positions(t: Trace, stack: Stack, x: Tensor) -> Tensor:
-    """Add a table of positions: looked up for tokens, added whole for images and sound."""
+    """Add a table of positions: looked up for tokens, added row by row for images and sound."""
     _, n, width = x.shape
     position = stack.position
     if position.kind == "sinusoidal":

@@ -79,7 +79,7 @@ def project(t: Trace, name: str, spec: Projector, tower: Tower, x: Tensor, d_out
     with t.scope(name, component=True):
         if spec.beside:
             b, n, d = x.shape
-            x = t.tensor(b, n - _unread(tower), d * (1 + len(spec.beside)), label="columns of several layers")
+            x = t.tensor(b, n - _unpatched(tower), d * (1 + len(spec.beside)), label="columns of several layers")
         if spec.norm is not None and spec.norm_first:
             x = ops.norm(t, "norm", x, spec.norm)
         x = _gathered(t, spec, tower, x)
@@ -91,7 +91,7 @@ def project(t: Trace, name: str, spec: Projector, tower: Tower, x: Tensor, d_out
         return ops.linear(t, "dense", x, d_out, bias=spec.bias)
 
 
-def _unread(tower: Tower) -> Number:
+def _unpatched(tower: Tower) -> Number:
     """Positions that are no patches."""
     return unpatched(tower.input) if tower.input.kind == "patches" else 0
 
@@ -105,7 +105,7 @@ def _gathered(t: Trace, spec: Projector, tower: Tower, x: Tensor) -> Tensor:
         return t.tensor(b, spec.tokens, d, label="averaged positions")
     if spec.beside:
         return x
-    if _unread(tower):
+    if _unpatched(tower):
         return t.tensor(b, spec.tokens, d, label="patches")
     if not spec.skips:
         return x

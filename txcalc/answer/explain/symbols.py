@@ -28,8 +28,8 @@ from txcalc.spec.replace import replace
 from txcalc.trace.workload import Workload
 
 UNUSED: Final = frozenset({"context", "quantization", "beside"})
-"""What no program reads, but for how many layers are beside one another, and the layout of stored weights, whose bits
-and bytes are numbers and not sizes."""
+"""Fields whose numbers are no sizes with a letter: what no program reads, which layers stand side by side, and the
+layout of stored weights."""
 
 _BLOCK: Final = ("attention", "recurrent", "cross_attention", "feed_forward", "convolution")
 

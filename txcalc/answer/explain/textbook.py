@@ -88,7 +88,8 @@ def _gpt_like(run: Run) -> bool:
     return (
         _one_stack(spec) and isinstance(attention, Attention) and isinstance(feed, Dense) and not feed.gated
         and attention.kv_heads == attention.heads and attention.heads * attention.head_dim == spec.d_model
-        and attention.value_dim is None
+        and (attention.value_dim, attention.value_norm, attention.value_from) == (None, None, "input")
+        and spec.per_layer_embedding is None
         and feed.d_ff == 4 * spec.d_model and spec.norm.kind == "layernorm" and attention.qk_norm is None
         and spec.embedding_dim is None and {"L", "d", "h"} <= set(run.values)
     )
@@ -107,8 +108,8 @@ def _reads_tokens(run: Run) -> bool:
 def _params(run: Run, closed: Poly) -> Iterator[Candidate]:
     layers = Poly(tuple(term for term in closed.terms if is_layers(term[0]) and degree(term[0]) >= 4))
     tables = Poly(tuple(term for term in closed.terms if not is_layers(term[0]) and degree(term[0]) >= 4))
-    if not layers or len(layers.terms) > MOST_TERMS:
-        return
+    if not layers or len(layers.terms) > MOST_TERMS or run.spec.per_layer_embedding is not None:
+        return  # a table of every layer is no part of its matrices
     classic = write(layers, "ascii") == "12Ld^2"
     source = f"{_KAPLAN} and table 1" if classic else "the terms of two widths in the closed form"
     if len(layers.terms) < len(closed.terms):

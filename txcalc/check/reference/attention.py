@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from txcalc.check.reference.cache import KeyValues, LayerCache
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
-from txcalc.spec.facts import reach
+from txcalc.spec.facts import mask_kind
 from txcalc.spec.inputs import PatchInput, RelativePosition, RotaryPosition
 from txcalc.spec.layers import Attention, HeadNorm
 
@@ -252,9 +252,9 @@ class Projections(nn.Module):
         projected = self.k(x)
         k = self._split(projected, self.kv_heads, self.k_norm)
         v = self._split(projected if self.v is None else self.v(x), self.kv_heads, None)
-        if self.v_norm is not None:
-            return k, self.v_norm(v)
-        return k, v.clone() if self.v is None else v
+        if self.v_norm is None:
+            return k, v.clone() if self.v is None else v
+        return k.clone() if self.v is None and self.k_norm is None else k, self.v_norm(v)
 
     def output(
         self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None,
@@ -292,7 +292,7 @@ class SelfAttention(Projections):
         relative_bias: RelativeBias | PatchBias | None, shared: SharedKeys | None,
     ) -> None:
         super().__init__(attention, d_model, options)
-        self.shared, self.kind = shared, reach(attention)
+        self.shared, self.kind = shared, mask_kind(attention)
         self.reach = None if attention.cached == "all" else attention.window or attention.chunk
         self.mask, self.plain_causal = mask, plain_causal
         self.together = None if attention.squares is None else attention.squares**2

@@ -1,6 +1,7 @@
 """Gemma 4: full layers with heads of another width, layers without keys of their own, per-layer embeddings.
 
-Its towers have no size of image of their own: an image here is 16 x 16 = 256 positions of the text.
+Its towers have no size of image of their own: an image here is 16 x 16 = 256 positions of the text. Towers for sound
+are refused.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ from txcalc.spec.huggingface.build import Data, gated, grouped_query, layer_type
 from txcalc.spec.huggingface.config import Config
 from txcalc.spec.huggingface.decoders import common
 from txcalc.spec.huggingface.multimodal import head_of, part_of
-from txcalc.spec.huggingface.vision import side_of
+from txcalc.spec.huggingface.vision import SIDE, side_of, turns_both_ways
 
 PARTS: Final = ("gemma4_vision",)
 """Types of configuration that stand only within another."""
 
-_SIDE: Final = 16  # positions of the text along an image
 _FULL: Final = "full_attention"
 _PERIOD: Final = 6  # as the class has it, where a file lists no types: the last of so many layers is full
 
@@ -33,7 +33,7 @@ def gemma4(c: Config, kind: str) -> Data:
     spec = _shape(c, kind)
     layers, kinds = spec["layers"], _kinds(c, spec["layers"])
     shared = c.size("num_kv_shared_layers", least=0)
-    if shared and not {*kinds[layers - shared:]} <= {*kinds[: layers - shared]}:
+    if shared >= layers or not {*kinds[layers - shared:]} <= {*kinds[: layers - shared]}:
         raise c.error("num_kv_shared_layers", f"leaves a kind of layer without one that has keys, with {shared} of "
                       f"{layers} layers")
     sizes, wide = _sizes_of_full(c, spec, kinds), c.flag("use_double_wide_mlp")
@@ -61,9 +61,9 @@ def _shape(c: Config, kind: str) -> Data:
     final = c.number("final_logit_softcapping")
     if final is not None and spec["head"]["kind"] == "lm":
         spec["head"]["softcap"] = float(final)
-    rows = c.size("vocab_size_per_layer_input")
+    c.ignore("vocab_size_per_layer_input")
     if c.take("hidden_size_per_layer_input"):
-        width = c.size("hidden_size_per_layer_input")
+        rows, width = c.size("vocab_size_per_layer_input"), c.size("hidden_size_per_layer_input")
         spec["per_layer_embedding"] = {"rows": rows, "width": width, "activation": spec["feed_forward"]["activation"]}
     return spec
 
@@ -104,7 +104,7 @@ def _sizes_of_full(c: Config, spec: Data, kinds: list[str]) -> dict[int, Data]:
 def _listed(c: Config, listed: Any, layers: int) -> dict[int, Data]:
     names = {"head_dim": "head_dim", "num_key_value_heads": "kv_heads"}
     if not isinstance(listed, Mapping) or not all(
-        str(i).isdigit() and int(i) < layers and isinstance(own, Mapping)
+        str(i).isdecimal() and int(i) < layers and isinstance(own, Mapping)
         and all(name in names and type(size) is int and size > 0 for name, size in own.items())
         for i, own in listed.items()
     ):
@@ -134,19 +134,16 @@ def gemma4_seeing(c: Config, kind: str) -> Data:
 
 def _tower(c: Config) -> Data:
     c.only("use_clipped_linears", False)
-    c.only("attention_bias", False, None)  # which the class does not read
-    c.ignore("standardize", "default_output_length", "global_head_dim", "max_position_embeddings",
+    c.ignore("attention_bias", "standardize", "default_output_length", "global_head_dim", "max_position_embeddings",
              "tie_word_embeddings")
     patch, kernel = side_of(c, "patch_size"), c.size("pooling_kernel_size")
     attention = grouped_query(c, qk_norm=rms(over="head"), value_norm=rms(scale=False), scale=1.0)
-    if attention["head_dim"] % 4:
-        raise c.error("head_dim", "positions rotate pairs of columns along both sides of an image, so a head's must be "
-                      "a multiple of 4")
+    turns_both_ways(c, "head_dim", attention["head_dim"])
     return {
         "d_model": c.size("hidden_size"), "layers": c.size("num_hidden_layers"),
-        "input": {"kind": "patches", "image": _SIDE * kernel * patch, "patch": patch, "bias": False, "class_tokens": 0},
+        "input": {"kind": "patches", "image": SIDE * kernel * patch, "patch": patch, "bias": False, "class_tokens": 0},
         "position": {"kind": "learned", "size": c.size("position_embedding_size"), "both_ways": True},
         "norm": rms(placement="sandwich"), "attention": attention, "final_norm": False,
         "feed_forward": gated(c, act="hidden_activation"),
-        "projector": {"average": True, "tokens": _SIDE**2, "norm": rms(scale=False)},
+        "projector": {"average": True, "tokens": SIDE**2, "norm": rms(scale=False)},
     }

@@ -15,7 +15,7 @@ from txcalc.spec.huggingface.build import Data, activation, gated, layernorm, rm
 from txcalc.spec.huggingface.config import Config
 from txcalc.spec.huggingface.decoders import plain_llama
 from txcalc.spec.huggingface.multimodal import head_of, part_of, text_stack, whole_squares
-from txcalc.spec.huggingface.qwen_vl import any_size, image_of, joined, squares, text_of
+from txcalc.spec.huggingface.qwen_vl import any_size, image_of, joined, normed_squares, squares, text_of
 from txcalc.spec.huggingface.vision import patches, rotates_both_ways, side_of, vit_tower
 
 PARTS: Final = ("glm4v_text", "glm4v_vision", "glm4v_moe_text", "glm4v_moe_vision", "glm_ocr_text", "glm_ocr_vision",
@@ -140,7 +140,7 @@ def kimi_k25(c: Config, kind: str) -> Data:
                       f"{c.take('projection_hidden_size')}")
     _released(image, spec, tower)
     image.finish()
-    tower["projector"] = _normed_squares(tower["d_model"], merge)
+    tower["projector"] = normed_squares(tower["d_model"], merge, norm=layernorm())
     return spec | {"tower": tower}
 
 
@@ -176,11 +176,5 @@ def paddleocr_vl(c: Config, kind: str) -> Data:
     text.finish()
     own = c.take("text_config", default=None)
     inner = text.flag("tie_word_embeddings") if own is None or "tie_word_embeddings" in own else True
-    tower["projector"] = _normed_squares(tower["d_model"], merge)
+    tower["projector"] = normed_squares(tower["d_model"], merge, norm=layernorm())
     return {**spec, "head": head_of(kind, c.flag("tie_word_embeddings") or inner), "tower": tower}
-
-
-def _normed_squares(width: int, merge: int) -> Data:
-    """Patches normed one by one, merged, and passed through a layer as wide as a square of them."""
-    return {"merge": merge, "norm": layernorm(), "norm_first": True, "bias": True,
-            "hidden": [{"width": width * merge**2, "activation": "gelu", "bias": True}]}

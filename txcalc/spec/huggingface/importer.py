@@ -42,12 +42,15 @@ def spec_from_config(data: Mapping[str, Any], source: str, name: str) -> Data:
     return {**spec, **_quantization(c, spec)}
 
 
+_PACKINGS = ("quantization", "quantization_config", "compression_config")
+
+
 def _quantization(c: Config, spec: Data) -> Data:
     for name, section in c.data.items():
         for field in ("quantization_config", "quantization"):
-            if isinstance(section, Mapping) and name not in (field, "quantization_config") and section.get(field):
+            if isinstance(section, Mapping) and name not in _PACKINGS and section.get(field):
                 raise c.error(f"{name}.{field}", "a packed part of a model is not understood")
-    if not any(c.data.get(field) for field in ("quantization", "quantization_config", "compression_config")):
+    if not any(c.data.get(field) for field in _PACKINGS):
         return {}
     from txcalc.spec.huggingface.mlx import read_mlx
     from txcalc.spec.huggingface.quantized import read_quantization

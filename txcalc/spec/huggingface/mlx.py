@@ -116,8 +116,9 @@ def read_mlx(c: Config, model: Model) -> Data:
     if family is None:
         raise c.error(FIELD, f"MLX's checkpoints of model_type {c.model_type} are not understood")
     other = c.data.get(OTHER_FIELD)
-    if other and other != q.data:
-        raise c.error(OTHER_FIELD, f"contradicts {FIELD}")
+    for name in (OTHER_FIELD, "compression_config"):
+        if c.data.get(name) and c.data[name] != q.data:
+            raise c.error(name, f"contradicts {FIELD}")
     if not isinstance(model.head, LMHead) or family.tied not in (None, model.head.tied):
         raise c.error(FIELD, f"MLX's class of model_type {c.model_type} has no such head")
     if c.model_type in TIED_UNLESS_SAID and "tie_word_embeddings" not in c.data:

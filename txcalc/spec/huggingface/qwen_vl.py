@@ -14,13 +14,11 @@ from txcalc.spec.huggingface import decoders, experts, hybrids
 from txcalc.spec.huggingface.build import Data, gated, layered, layernorm, plain, rms
 from txcalc.spec.huggingface.config import IRRELEVANT, Config
 from txcalc.spec.huggingface.multimodal import head_of, part_of, whole_squares
-from txcalc.spec.huggingface.vision import rotates_both_ways, side_of
+from txcalc.spec.huggingface.vision import SIDE, rotates_both_ways, side_of
 
 PARTS: Final = ("qwen2_vl_text", "qwen2_vl_vision", "qwen2_5_vl_text", "qwen2_5_vl_vision", "qwen3_vl_text",
                 "qwen3_vl_vision", "qwen3_vl_moe_text", "qwen3_vl_moe_vision", "qwen3_5_vision", "qwen3_5_moe_vision")
 """Types of configuration that stand only within another."""
-
-_SIDE: Final = 16  # positions of the text along an image
 
 
 def qwen2_vl(c: Config, kind: str) -> Data:
@@ -131,7 +129,7 @@ def _qwen2_text(c: Config) -> Data:
     return decoders.qwen2(c, "lm")
 
 
-def any_size(c: Config, d: int, heads: int, *, bias: bool = False, side: int = _SIDE, **parts: Any) -> Data:
+def any_size(c: Config, d: int, heads: int, *, bias: bool = False, side: int = SIDE, **parts: Any) -> Data:
     """A tower of two equal frames, whose image is ``side`` squares of patches wide; ``parts`` win."""
     merge, patch, frames = c.size("spatial_merge_size"), side_of(c, "patch_size"), side_of(c, "temporal_patch_size")
     image = {"kind": "patches", "image": side * merge * patch, "patch": patch, "bias": bias, "class_tokens": 0,
@@ -149,7 +147,7 @@ def squares(c: Config, **attention: Any) -> Data:
     if not square:
         raise c.error("window_size", f"must be at least one merged square of {merge * patch} pixels")
     tower = any_size(c, c.size("hidden_size"), c.size("num_heads"), norm=rms(), feed_forward=gated(c, bias=True),
-                     side=_SIDE if _SIDE % square == 0 else 4 * square)
+                     side=SIDE if SIDE % square == 0 else 4 * square)
     tower["attention"] |= attention
     whole = _layers(c, "fullatt_block_indexes", tower["layers"])
     return layered(tower, [{} if i in whole else {"attention": {"squares": square * merge}}
@@ -164,15 +162,18 @@ def joined(
 
     ``ties``: the class ties the head if the text's configuration says so, too.
     """
-    merge, d = image.size("spatial_merge_size"), tower["d_model"]
+    merge = image.size("spatial_merge_size")
     if image.size(width) != spec["d_model"]:
         raise image.error(width, f"must be the text's width {spec['d_model']}, got {image.size(width)}")
     whole_squares(image, "spatial_merge_size", tower, merge)
     tied = c.flag("tie_word_embeddings") | (text.flag("tie_word_embeddings") and ties)
     text.finish()
     image.finish()
-    tower["projector"] = projector or {
-        "merge": merge, "norm": norm or layernorm(), "norm_first": True, "bias": True,
-        "hidden": [{"width": d * merge**2, "activation": "gelu", "bias": True}],
-    }
+    tower["projector"] = projector or normed_squares(tower["d_model"], merge, norm=norm or layernorm())
     return {**spec, "head": head_of(kind, tied), "tower": tower}
+
+
+def normed_squares(width: int, merge: int, *, norm: Data) -> Data:
+    """A projector: patches normed one by one, merged, and passed through a layer as wide as a square of them."""
+    return {"merge": merge, "norm": norm, "norm_first": True, "bias": True,
+            "hidden": [{"width": width * merge**2, "activation": "gelu", "bias": True}]}

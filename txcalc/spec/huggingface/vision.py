@@ -14,6 +14,9 @@ from txcalc.spec.huggingface.build import ACTIVATIONS, Data, activation, labels,
 from txcalc.spec.huggingface.config import Config, class_defaults
 from txcalc.spec.huggingface.encoders import classifier, no_head
 
+SIDE: Final = 16
+"""Positions of the text along an image, for towers that have no size of image of their own: 16 x 16 = 256 of them."""
+
 
 def image_classes(prefix: str) -> dict[str, str]:
     """The classes that an image encoder usually has; the bare model is what no ``architectures`` stands for."""
@@ -50,7 +53,13 @@ def vit_tower(c: Config, image: Data, *, bias: bool | Data = True, **parts: Any)
 
 def rotates_both_ways(c: Config, name: str, d: int) -> None:
     """Refuse heads, of the number in field ``name``, whose columns cannot be rotated along both sides of an image."""
-    if d % c.size(name) or d // c.size(name) % 4:
+    heads = c.size(name)
+    turns_both_ways(c, name, 0 if d % heads else d // heads)
+
+
+def turns_both_ways(c: Config, name: str, width: int) -> None:
+    """Refuse a head's ``width``, which field ``name`` decides, that does not split into pairs for either side."""
+    if not width or width % 4:
         raise c.error(name, "positions rotate pairs of columns along both sides of an image, so a head's must be a "
                       "multiple of 4")
 
