@@ -18,6 +18,7 @@ from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import architecture_fields
 from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.inputs import TokenInput
+from txcalc.spec.inputs import LearnedPosition
 from txcalc.spec.library import beside
 from txcalc.spec.model import Model, Published
 from txcalc.spec.presets import REPORT_SCHEMA, load, names
@@ -742,7 +743,7 @@ def test_defaults_follow_an_override() -> None:
     assert attention is not None
     assert (attention.heads, attention.kv_heads, attention.head_dim) == (32, 32, 32)
     position = load("gpt2", ["context=4K"]).model.position
-    assert position.model_dump() == {"kind": "learned", "size": 4096}
+    assert position == LearnedPosition(size=4096)
 
 
 def test_an_override_reaches_the_encoder_too() -> None:
