@@ -94,6 +94,18 @@ def test_experts_apart_stand_beside_shared_ones(fields: dict[str, Any], says: st
         model(OWN, feed_forward=APART, norm={"kind": "rmsnorm", "placement": "post"})
 
 
+@pytest.mark.parametrize("listed", [None, {"5": {"head_dim": 12}}, {"5": {"num_key_value_heads": 1}}])
+def test_sizes_that_a_file_lists_by_layer_stand_for_those_of_full_layers(listed: Any) -> None:
+    pytest.importorskip("transformers")
+    from test_import_encoders import imported, live, unique_params
+
+    config = {"model_type": "gemma4_text", "architectures": ["Gemma4ForCausalLM"], "hidden_size": 32, "vocab_size": 61,
+              "intermediate_size": 37, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2,
+              "head_dim": 8, "global_head_dim": 12, "vocab_size_per_layer_input": 61, "per_layer_config": listed}
+    counted = count(imported(config), Workload.prefill(seq=3)).totals
+    assert counted.params.value == unique_params(live(config))
+
+
 @pytest.mark.parametrize("experts", [True, False])
 @pytest.mark.parametrize("eager", [True, False])
 def test_the_reference_computes_what_gemma4_computes(eager: bool, experts: bool) -> None:

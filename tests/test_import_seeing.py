@@ -10,6 +10,10 @@ from test_import_experts import active
 from test_import_multimodal import draw, totals
 
 from txcalc.spec.errors import SpecError
+from txcalc.spec.inputs import PatchInput
+from txcalc.spec.model import Model
+from txcalc.spec.resolve import merge
+from txcalc.spec.shorten import shorten
 
 torch = pytest.importorskip("torch")
 
@@ -131,6 +135,29 @@ def test_moonshots_own_names_for_a_towers_sizes_must_agree() -> None:
         assert caught.value.field == f"vision_config.{name}"
 
 
+@pytest.mark.parametrize("model_type", ["glm4v", "kimi_k25", "qwen3_vl"])
+def test_an_image_of_another_size_meets_the_same_table(model_type: str) -> None:
+    """The classes interpolate it; what import writes keeps it as well."""
+    spec = imported(draw(model_type, 0))
+    assert spec.tower is not None
+    assert isinstance(spec.tower.input, PatchInput)
+    larger = {"tower": {"input": {"image": 3 * spec.tower.input.image}}}
+    for data in (spec.model_dump(), shorten(spec)):
+        tower = {name: value for name, value in merge(data, larger)["tower"].items() if name != "projector"}
+        tower["projector"] = {**data["tower"]["projector"], "tokens": None}
+        changed = Model.model_validate({**data, "tower": tower | {"deepstack": []}})
+        plain = Model.model_validate({**data, "tower": {**data["tower"], "deepstack": []}})
+        assert totals(changed, 0).params.value == totals(plain, 0).params.value
+
+
+def test_lfm2_vl_reads_the_older_name_of_a_tied_head_first() -> None:
+    config = {name: value for name, value in draw("lfm2_vl", 0).items() if not name.startswith("tie_")}
+    text = {**config["text_config"], "tie_word_embeddings": False}
+    for tied in (True, False):
+        said = {**config, "text_config": text, "tie_embedding": tied}
+        assert totals(imported(said), 0).params.value == unique_params(live(said))
+
+
 def test_paligemma_may_say_that_its_text_attends_both_ways_over_an_image() -> None:
     config = draw("paligemma", 0)
     said = {**config, "text_config": {**config["text_config"], "use_bidirectional_attention": True}}
@@ -146,6 +173,8 @@ def test_paligemma_may_say_that_its_text_attends_both_ways_over_an_image() -> No
     ("glm4v", {"text_config": {"attention_bias": False}}, "text_config.attention_bias"),
     ("glm4v_moe", {"text_config": {"use_qk_norm": True}}, "text_config.use_qk_norm"),
     ("glm46v", {"text_config": {"model_type": "llama"}}, "text_config.model_type"),
+    ("gemma4", {"text_config": {"model_type": "gemma4_text", "per_layer_config": {"0": {"width": 3}}}},
+     "text_config.per_layer_config"),
     ("gemma4", {"audio_config": {"model_type": "gemma4_audio"}}, "audio_config"),
     ("gemma4", {"vision_config": {"use_clipped_linears": True}}, "vision_config.use_clipped_linears"),
     ("gemma4", {"vision_config": {"head_dim": 6}}, "vision_config.head_dim"),

@@ -17,8 +17,7 @@ from txcalc.spec import folders, library
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import architecture_fields
 from txcalc.spec.huggingface.importer import spec_from_config
-from txcalc.spec.inputs import TokenInput
-from txcalc.spec.inputs import LearnedPosition
+from txcalc.spec.inputs import LearnedPosition, TokenInput
 from txcalc.spec.library import beside
 from txcalc.spec.model import Model, Published
 from txcalc.spec.presets import REPORT_SCHEMA, load, names

@@ -19,6 +19,7 @@ from txcalc.check.reference.scope import UNDERSTOOD, not_understood  # noqa: E40
 from txcalc.spec.layers import HeadNorm, MoE  # noqa: E402
 from txcalc.spec.model import Model  # noqa: E402
 from txcalc.trace.model import trace  # noqa: E402
+from txcalc.trace.sizes import visible_pairs  # noqa: E402
 from txcalc.trace.workload import Workload  # noqa: E402
 
 torch.set_num_threads(1)
@@ -225,6 +226,7 @@ def test_the_mask_lets_through_what_a_brute_force_count_finds(causal: bool, wind
 def test_visible_by_hand() -> None:
     assert visible(5) == 15
     assert visible(5, causal=False) == 25
+    assert visible(5, causal=False, chunk=3) == visible_pairs(5, 0, causal=False, chunk=3) == 9 + 4
     assert visible(5, window=2) == 1 + 2 + 2 + 2 + 2
     assert visible(2, past=3, window=3) == 6
     assert visible(2, past=3) == 4 + 5

@@ -79,7 +79,9 @@ def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:
     if data.get("beside"):
         out["beside"] = [min(skips, 2) for skips in data["beside"]]
     if data.get("squares"):
-        out["squares"] = SMALL["squares"]
+        out["squares"] = SMALL["squares"] if data["squares"] >= SMALL["squares"] else 1
+    if "image" in data:
+        out["image"] = min(data["image"], 3 * out["patch"])
     for projector in [out.get("projector"), *out.get("deepstack", ())]:
         if projector and not projector["average"]:
             projector["tokens"] = None  # as many as the smaller image has

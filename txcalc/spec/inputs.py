@@ -74,7 +74,7 @@ class NoPosition(Spec):
 
 
 class LearnedPosition(Spec):
-    """A trained table with one row per position."""
+    """A trained table with one row per position, interpolated for images of other sizes (arXiv 2010.11929, 3.2)."""
 
     kind: Literal["learned"] = "learned"
     size: Size = Field(description="rows of a table; default: context, the positions of an image or sound, or its side")

@@ -123,8 +123,8 @@ class Stack(Sublayers):
                 raise FieldError(("layers",), f"the groups hold {total} layers, not {self.layers}")
             if self.share_layers:
                 raise FieldError(("share_layers",), "layers that differ cannot share one set of weights")
-        if isinstance(self.position, LearnedPosition):
-            self._check_table(self.position)
+        if isinstance(self.position, LearnedPosition) and self.position.both_ways:
+            self._check_sides(self.position.size)
         indexed = False
         own: dict[str, Attention] = {}
         for path, block in located_blocks(self):
@@ -156,21 +156,12 @@ class Stack(Sublayers):
         if self.position.kind not in ("none", "learned", "rope"):
             raise FieldError(path, f"a square has no {self.position.kind} positions of its own")
 
-    def _check_table(self, table: LearnedPosition) -> None:
-        """A table of tokens may be shorter than the context; an image or a sound needs a row for each position."""
-        image = self.input if isinstance(self.input, PatchInput) else None
-        if not table.both_ways:
-            rows = 0 if isinstance(self.input, TokenInput) else positions(self.input)
-            if image is not None:
-                rows -= image.registers
-            if table.size < rows:
-                raise FieldError(("position", "size"), f"{table.size} is less than the {rows} positions of one input")
-            return
-        if image is None or unpatched(image):
+    def _check_sides(self, rows: int) -> None:
+        if not isinstance(self.input, PatchInput) or unpatched(self.input):
             raise FieldError(("position", "both_ways"), "needs an image of patches, and nothing beside them")
-        side = image.image // image.patch
-        if table.size < side:
-            raise FieldError(("position", "size"), f"{table.size} is less than the {side} patches along an image")
+        side = self.input.image // self.input.patch
+        if rows < side:
+            raise FieldError(("position", "size"), f"{rows} is less than the {side} patches along an image")
 
     def _check_keys(self, attention: Attention, own: dict[str, Attention], path: tuple[str | int, ...]) -> None:
         """A layer without keys and values needs one before it that has its own, of the same sizes."""

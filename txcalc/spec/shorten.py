@@ -17,6 +17,10 @@ _FIRST: Final = ("name", "family", "aliases", "summary", "architecture", "vocab"
 _LAST: Final = ("groups", "encoder", "tower", "head", "quantization", "sources", "published")
 
 
+_KEPT: Final[tuple[Path, ...]] = (("tower", "position", "size"),)
+"""What a loader would fill in alike, but otherwise beside another size of image, which most towers' tables outlast."""
+
+
 def shorten(model: Model) -> Data:
     """The model as plain data without what a loader fills in: ``Model.model_validate(shorten(m)) == m``.
 
@@ -24,7 +28,7 @@ def shorten(model: Model) -> Data:
     """
     data: Data = model.model_dump(mode="json")
     for path in list(_paths(data, ())):
-        if _has(data, path) and _same(shorter := _without(data, path), model):
+        if path not in _KEPT and _has(data, path) and _same(shorter := _without(data, path), model):
             data = shorter
     for path in list(_paths(data, ())):
         if (bias := _shorthand(data, path)) is not None and _same(shorter := _put(data, path, bias), model):

@@ -26,12 +26,15 @@ def visible_pairs(
 
     Causal: query i sees itself and all before it, at most ``window`` keys, and none before its ``chunk``.
     Otherwise every query sees every key, or those at most ``window // 2`` away on either side
-    (arXiv 2004.05150, section 3.1).
+    (arXiv 2004.05150, section 3.1), or those of its ``chunk``.
     """
     if causal and chunk is not None:
         return _chunked_pairs(past + new, chunk) - _chunked_pairs(past, chunk)
     if causal:
         return _causal_pairs(past + new, window) - _causal_pairs(past, window)
+    if chunk is not None:
+        whole = new // chunk
+        return whole * chunk**2 + (new - whole * chunk) ** 2
     if window is None:
         return new * (past + new)
     reach = least(window // 2, new - 1)

@@ -91,13 +91,13 @@ def _sizes_of_full(c: Config, spec: Data, kinds: list[str]) -> dict[int, Data]:
     usual = {name: spec["attention"][name] for name in ("head_dim", "kv_heads")}
     listed = c.take("per_layer_config", default=None)
     wide, few = c.size("global_head_dim", default=512), c.take("num_global_key_value_heads", default=None)
-    if listed is None:
+    if "per_layer_config" not in c.data:
         full = {"head_dim": wide}
         if few is not None and c.flag("attention_k_eq_v"):
             full["kv_heads"] = c.size("num_global_key_value_heads")
         found = {i: full for i, kind in enumerate(kinds) if kind == _FULL}
     else:
-        found = _listed(c, listed, len(kinds))
+        found = {} if listed is None else _listed(c, listed, len(kinds))
     return {i: {k: v for k, v in sizes.items() if v != usual[k]} for i, sizes in found.items()}
 
 

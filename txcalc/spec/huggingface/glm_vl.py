@@ -132,7 +132,8 @@ def kimi_k25(c: Config, kind: str) -> Data:
     side, merge = image.size("pos_emb_height"), side_of(image, "merge_kernel_size")
     image.only("pos_emb_width", side)
     patch = side_of(image, "patch_size")
-    tower = vit_tower(image, {"kind": "patches", "image": side * patch, "patch": patch, "class_tokens": 0})
+    tower = vit_tower(image, {"kind": "patches", "image": side * patch, "patch": patch, "class_tokens": 0},
+                      position={"kind": "learned", "size": side**2})
     rotates_both_ways(image, "num_attention_heads", tower["d_model"])
     whole_squares(image, "merge_kernel_size", tower, merge)
     if c.size("projection_hidden_size") != tower["d_model"]:

@@ -317,7 +317,9 @@ def lfm2_vl(c: Config, kind: str) -> Data:
     """LFM2-VL: squares of SigLIP 2's patches, normed, through a layer of a width of its own."""
     c.ignore(*_CUTTING)
     c.only("vision_feature_layer", -1)
-    c.only("tie_embedding", c.flag("tie_word_embeddings"))  # which the class reads first
+    if "tie_embedding" in c.data:  # which the class reads first
+        c.data = {"tie_word_embeddings": c.flag("tie_embedding"), **c.data}
+        c.only("tie_embedding", c.flag("tie_word_embeddings"))
     text, tower = text_stack(c, kind, "lfm2"), _tower(c, "siglip2_vision_model", only=True)
     merge, bias = c.size("downsample_factor"), c.flag("projector_bias")
     whole_squares(c, "downsample_factor", tower, merge)

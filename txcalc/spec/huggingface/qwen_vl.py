@@ -69,7 +69,8 @@ def _qwen3(c: Config, kind: str, spec: Data, text: Config, vision: str) -> Data:
     if side**2 != rows or side % merge:
         raise image.error("num_position_embeddings", f"must be those of a square image whose sides {merge} divides")
     tower = any_size(image, image.size("hidden_size"), image.size("num_heads"), bias=True, side=side // merge,
-                     feed_forward=plain(image, image.size("intermediate_size")), position={"kind": "learned"})
+                     feed_forward=plain(image, image.size("intermediate_size")),
+                     position={"kind": "learned", "size": rows})
     layers = tower["layers"]
     known = "deepstack_visual_indexes" in image.own
     if not known:
