@@ -187,7 +187,7 @@ def kept_bytes(layer: Any, x: Any) -> int:
 def test_what_a_real_layer_keeps(dtype: Any, name: str) -> None:
     """Distinct storages that autograd keeps, at five lengths, eager and flash: to the byte."""
     torch.set_num_threads(1)
-    found = attention_curve(REAL, Workload(seq=1, dtype=name, device="cpu"), LENGTHS)  # type: ignore[arg-type]
+    found = attention_curve(REAL, Workload(seq=1, dtype=name, kernels="cpu"), LENGTHS)  # type: ignore[arg-type]
     for point in found.points:
         x = torch.randn(1, point.seq, WIDTH, dtype=dtype, requires_grad=True)
         assert kept_bytes(Layer(eager=True).to(dtype), x) == point.layer.eager.kept_bytes
@@ -197,7 +197,7 @@ def test_what_a_real_layer_keeps(dtype: Any, name: str) -> None:
 def test_what_a_real_layer_keeps_with_dropout_and_a_batch() -> None:
     torch.set_num_threads(1)
     found = attention_curve(
-        REAL, Workload(seq=1, dtype="fp32", device="cpu", dropout=0.25, batch=3), (64, 128, 193, 256, 301)
+        REAL, Workload(seq=1, dtype="fp32", kernels="cpu", dropout=0.25, batch=3), (64, 128, 193, 256, 301)
     )
     for point in found.points:
         x = torch.randn(3, point.seq, WIDTH, requires_grad=True)
@@ -209,7 +209,7 @@ def test_what_a_real_layer_keeps_with_dropout_and_a_batch() -> None:
 def test_the_peak_of_a_real_core() -> None:
     """What is allocated at most inside the core, its inputs not counted: two score matrices, one of them transient."""
     torch.set_num_threads(1)
-    found = attention_curve(REAL, Workload(seq=1, dtype="fp32", device="cpu"), (256, 512, 1024))
+    found = attention_curve(REAL, Workload(seq=1, dtype="fp32", kernels="cpu"), (256, 512, 1024))
     for point in found.points:
         n = point.seq
         q, k, v = (torch.randn(1, heads, n, HEAD_DIM, requires_grad=True) for heads in (HEADS, KV_HEADS, KV_HEADS))
@@ -493,9 +493,9 @@ def test_the_command(tiny: str) -> None:
 
 
 def test_on_the_cpu_there_are_no_limits(tiny: str) -> None:
-    result = run("attention", tiny, "--seq", "16", "--device", "cpu", "--sram", "32K", "--json")
+    result = run("attention", tiny, "--seq", "16", "--kernels", "cpu", "--sram", "32K", "--json")
     data = json.loads(result.stdout)
-    assert (data["device"], data["limits"], data["workload"]["device"]) == (None, [], "cpu")
+    assert (data["device"], data["limits"], data["workload"]["kernels"]) == (None, [], "cpu")
     assert data["sram_bytes"] == 32768
 
 

@@ -126,7 +126,9 @@ def test_sizes_take_suffixes_on_the_command_line() -> None:
         (("--attention", "eager"), "attention", "eager"),
         (("--dropout", "0.1"), "dropout", 0.1),
         (("--masked", "skipped"), "masked", "skipped"),
-        (("--device", "cpu"), "device", "cpu"),
+        (("--kernels", "cpu"), "kernels", "cpu"),
+        (("--implementation", "torch"), "implementation", "torch"),
+        (("--latents", "expanded"), "latents", "expanded"),
         (("--recipe", "adam-fp32"), "recipe", "adam-fp32"),
         (("--phase", "decode", "--past", "7"), "past", 7),
         (("--phase", "decode", "--past", "7"), "seq", 1),
@@ -135,6 +137,23 @@ def test_sizes_take_suffixes_on_the_command_line() -> None:
 )
 def test_every_workload_option_arrives(tiny: Path, args: tuple[str, ...], field: str, value: object) -> None:
     assert json.loads(good("count", tiny, *args, "--json"))["workload"][field] == value
+
+
+def test_device_is_read_as_kernels_for_one_release(tiny: Path) -> None:
+    for command in ("count", "compare", "explain", "attention"):
+        found, asked = (run(command, tiny, *(["activations"] if command == "explain" else []), "--seq", 16, *kernels)
+                        for kernels in (("--device", "cpu"), ("--kernels", "cpu")))
+        assert found.exit_code == 0 and found.stdout == asked.stdout != ""
+        assert found.stderr == "note: --device cpu is now --kernels cpu; the old spelling goes in the next release\n"
+    assert "--kernels cuda or cpu says whose operators run" in bad("count", tiny, "--device", "h100")
+    found = run("validate", tiny, "--device", "fake-cuda")
+    assert found.stderr.startswith("note: --device fake-cuda is now --on fake-cuda;")
+
+
+@pytest.mark.parametrize("name", ["transformers", "megatron"])
+def test_implementations_that_are_not_built_are_refused(tiny: Path, name: str) -> None:
+    assert bad("count", tiny, "--implementation", name) == (
+        f"--implementation: {name} is not built yet; torch is counted")
 
 
 def test_help_names_every_choice_of_the_workload() -> None:

@@ -126,7 +126,7 @@ def test_every_workload(name: str, phase: Any, attention: Any, masked: Any) -> N
     spec = MIXED if name == "mixed" else preset(name)
     past = 23 if phase in ("prefill", "decode") else 0
     run = Workload(phase=phase, batch=3, seq=1 if phase == "decode" else 17, past=past, attention=attention,
-                   masked=masked, device="cpu" if masked == "skipped" else "cuda")
+                   masked=masked, kernels="cpu" if masked == "skipped" else "cuda")
     check_all(spec, run)
 
 

@@ -36,7 +36,7 @@ every_cell = pytest.mark.parametrize("kind", CELLS)
 
 
 def traced(spec: Mixer, b: int, n: int, d: int, attention: Any = "flash", **rest: Any) -> Trace:
-    return trace_mixer(spec, d, Workload(batch=b, seq=n, dtype="fp32", device="cpu", attention=attention, **rest))
+    return trace_mixer(spec, d, Workload(batch=b, seq=n, dtype="fp32", kernels="cpu", attention=attention, **rest))
 
 
 def cell(kind: Any, hidden: int, **rest: Any) -> Any:

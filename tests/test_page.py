@@ -36,7 +36,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "explain": ("explain", "gpt3", "params"),
     "activations": ("explain", "gpt3", "activations", "--attention", "eager", "--dropout", "0.1"),
     "attention": ("attention", "llama3-8b"),
-    "one length": ("attention", "gpt2", "--seq", "1", "--device", "cpu"),
+    "one length": ("attention", "gpt2", "--seq", "1", "--kernels", "cpu"),
     "mixers": ("mixers", "--seq", "1K..4K"),
 }
 VOID = {"meta", "link", "br", "wbr"}

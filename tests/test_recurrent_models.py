@@ -50,7 +50,7 @@ def language_model(kind: str, layers: int, hidden: int, *, bias: bool = True, bo
 
 def run(spec: Model, **workload: Any) -> Trace:
     source = {} if spec.encoder is None else {"source_seq": 5}
-    return trace(spec, Workload(**{"batch": 2, "seq": 7, "dtype": "fp32", "device": "cpu", **source, **workload}))
+    return trace(spec, Workload(**{"batch": 2, "seq": 7, "dtype": "fp32", "kernels": "cpu", **source, **workload}))
 
 
 # ---------------------------------------------------------------- PyTorch's modules

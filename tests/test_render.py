@@ -151,7 +151,7 @@ def test_marks_are_those_of_the_report() -> None:
         ({"phase": "decode"}, "batch 1 · seq 1 · 63 cached (default) · bf16 · decode"),
         ({"phase": "decode", "past": 5}, "batch 1 · seq 1 · 5 cached · bf16 · decode"),
         ({"phase": "prefill", "past": 4}, "batch 1 · seq 60 (default) · 4 cached · bf16 · prefill"),
-        ({"seq": 2, "dtype": "fp16", "kv_dtype": "fp8", "dropout": 0.1, "masked": "skipped", "device": "cpu",
+        ({"seq": 2, "dtype": "fp16", "kv_dtype": "fp8", "dropout": 0.1, "masked": "skipped", "kernels": "cpu",
           "phase": "training"},
          "batch 1 · seq 2 · fp16, KV cache fp8 · training step · dropout 0.1 · masked pairs skipped · on the CPU"),
     ],

@@ -85,7 +85,7 @@ def test_images_cost_what_the_reference_measures(name: str, eager: bool) -> None
     model = spec(**CASES[name])
     assert parameters(model).verdict == "equal", parameters(model).differences
     w = Workload(phase="training", batch=2, seq=101, images=2, attention="eager" if eager else "flash", dtype="bf16",
-                 device="cpu")
+                 kernels="cpu")
     t, modules = trace(model, w), measure.module_paths(model)
     measured = measure.flops(model, 2, 101, eager=eager, loss=True, backward=True, images=2)
     assert _by_module(t, modules, lambda op: op.calls * op.flops) == {k: v for k, v in measured.forward.items() if v}

@@ -44,7 +44,7 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
         *_cached(t),
         *_expanded(t),
         *(_attention(t) if attends else []),
-        ("kept", _KEPT[workload.device], "--device"),
+        ("kept", _KEPT[workload.kernels], "--kernels"),
         ("dropout", _dropout(workload), "--dropout"),
         ("loss", "kept activations of a training step include the loss: fp32 log-probabilities of every position"
          if workload.phase == "training" else "kept activations are those of the model, without a loss", "--phase"),

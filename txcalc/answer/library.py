@@ -8,7 +8,17 @@ from typing import Any, NamedTuple, TypedDict
 from txcalc.answer.defaults import workload as fill
 from txcalc.spec import presets
 from txcalc.spec.model import Model
-from txcalc.trace.workload import AttentionKernel, Device, DType, Masked, Phase, Recipe, Workload
+from txcalc.trace.workload import (
+    AttentionKernel,
+    DType,
+    Implementation,
+    Kernels,
+    Latents,
+    Masked,
+    Phase,
+    Recipe,
+    Workload,
+)
 
 
 class Run(TypedDict, total=False):
@@ -29,7 +39,9 @@ class Run(TypedDict, total=False):
     attention: AttentionKernel
     dropout: float
     masked: Masked
-    device: Device
+    kernels: Kernels
+    implementation: Implementation
+    latents: Latents
     recipe: Recipe
 
 

@@ -37,7 +37,7 @@ class Case(NamedTuple):
         return Workload(
             phase="training" if self.loss and has_loss(spec) else "forward", batch=BATCH, seq=length_of(spec),
             source_seq=_source(spec), dtype=self.dtype, dropout=self.dropout,
-            attention="eager" if self.eager else "flash", device=device,
+            attention="eager" if self.eager else "flash", kernels=device,
         )
 
     def __str__(self) -> str:
@@ -262,7 +262,7 @@ def _source(spec: Model) -> int | None:
 
 def _has_flash(spec: Model) -> bool:
     """Whether the own stack's self-attention has a kernel without an N x N tensor."""
-    t = trace(spec, Workload(seq=3, source_seq=_source(spec), attention="flash", device="cpu"))
+    t = trace(spec, Workload(seq=3, source_seq=_source(spec), attention="flash", kernels="cpu"))
     return any(op.path.endswith(".attention.core.flash") and not op.path.startswith(("encoder.", "tower."))
                for op in t.ops)
 

@@ -40,17 +40,26 @@ class CurveOptions(NamedTuple):
     dropout: Annotated[str | None, _text("P", "Dropout probability, from 0 to below 1. Default 0.")] = None
     masked: Annotated[str | None, _text("RULE", "Masked (query, key) pairs are counted or skipped. "
                                         "Default counted.")] = None
+    kernels: Annotated[str | None, _text("KIND", "cuda or cpu: whose operators run. Default cuda.")] = None
     device: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, autocompletion=complete_device,
-                                               help="What it has to fit into, such as a100-40gb or t4. "
-                                               "cpu: PyTorch on the CPU, and no limits. Default h100-80gb.")] = None
+                                               help="What it has to fit into, such as a100-40gb or t4. Default "
+                                               "h100-80gb; none with --kernels cpu.")] = None
     sram: Annotated[str | None, _text("BYTES", "On-chip memory of FlashAttention's blocks. Default: the "
                                       "device's.")] = None
 
     def given(self) -> dict[str, Any]:
         """The workload's fields that were given, without the lengths. Raises ``SpecError`` for what is no number."""
-        names = ("batch", "source_seq", "phase", "dtype", "kv_dtype", "dropout", "masked")
-        kernels = "cpu" if self.device == "cpu" else None
-        return RunOptions(**{name: getattr(self, name) for name in names}, device=kernels).given()
+        names = ("batch", "source_seq", "phase", "dtype", "kv_dtype", "dropout", "masked", "kernels")
+        kinds = self.device if self.device in ("cuda", "cpu") else None
+        return RunOptions(**{name: getattr(self, name) for name in names}, device=kinds).given()
+
+    def card(self, kernels: str) -> str | None:
+        """What it has to fit into: a card's name, or None for no limits."""
+        from txcalc.answer.devices import DEFAULT
+
+        if self.device in (None, "cuda", "cpu"):
+            return DEFAULT if kernels == "cuda" else None
+        return self.device
 
 
 @app.command()
@@ -72,7 +81,7 @@ def attention(
     Example: txcalc attention gpt2 --seq 1K..64K --device a100-40gb
     """
     from txcalc.answer.curves import Origin, attention_curve
-    from txcalc.answer.devices import DEFAULT, device
+    from txcalc.answer.devices import device
     from txcalc.answer.render.attention import render
     from txcalc.cli import write
     from txcalc.cli.models import load
@@ -84,8 +93,9 @@ def attention(
     plot.check(plot_, output)
     form = write.chosen_format(output)
     lengths, sram = _read("seq", curve.seq), _read("sram", curve.sram)
-    accelerator = None if curve.device == "cpu" else device(curve.device or DEFAULT)
     workload = Workload(seq=1, **curve.given())
+    card = curve.card(workload.kernels)
+    accelerator = None if card is None else device(card)
     loaded = load(model, set_, common, dtype=None)
     with progress("lengths") as tell:
         found = attention_curve(

@@ -69,13 +69,22 @@ class RunOptions(NamedTuple):
     dropout: Annotated[str | None, _text("P", "Dropout probability, from 0 to below 1. Default 0.")] = None
     masked: Annotated[str | None, _text("RULE", "Masked (query, key) pairs are counted or skipped. "
                                         "Default counted.")] = None
-    device: Annotated[str | None, _text("KIND", "cuda or cpu: whose kernels decide what is kept. Default cuda.")] = None
+    kernels: Annotated[str | None, _text("KIND", "cuda or cpu: whose operators run, which decides what is kept. "
+                                         "Default cuda.")] = None
+    device: Annotated[str | None, typer.Option(metavar="KIND", hidden=True)] = None
+    implementation: Annotated[str | None, _text("NAME", "Whose code calls the operators: torch. Default torch.")] = None
+    latents: Annotated[str | None, _text("HOW", "absorbed or expanded: how cached latents are read. Default absorbed "
+                                         "in decoding, else expanded.")] = None
     recipe: Annotated[str | None, _text("NAME", "Training state: adam-mixed, adam-mixed-fp32-grads, adam-fp32 or "
                                         "sgd-momentum-fp32. Default adam-mixed.")] = None
 
     def given(self) -> dict[str, Any]:
         """The fields that were given, numbers read. Raises ``SpecError`` for what is no number."""
-        return {name: _read(name, value) for name, value in self._asdict().items() if value is not None}
+        fields = self._asdict()
+        device = fields.pop("device")
+        if device is not None:
+            fields["kernels"] = fields["kernels"] or _kernels(device)
+        return {name: _read(name, value) for name, value in fields.items() if value is not None}
 
 
 class OutputOptions(NamedTuple):
@@ -137,6 +146,18 @@ def _collected(options: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[st
     rest = dict(options)
     found = {name: group(**{field: rest.pop(field) for field in group._fields}) for name, group in groups.items()}
     return rest | found
+
+
+def _kernels(device: str) -> str:
+    """What ``--device`` meant in earlier releases. Raises ``SpecError`` for a card."""
+    from txcalc.cli.write import notice
+    from txcalc.spec.errors import SpecError
+
+    if device not in ("cuda", "cpu"):
+        raise SpecError("no card changes what is counted here; --kernels cuda or cpu says whose operators run",
+                        field="device")
+    notice(f"--device {device} is now --kernels {device}; the old spelling goes in the next release")
+    return device
 
 
 def _read(name: str, raw: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -11,8 +11,10 @@ from txcalc.cli.options import CommonOptions, OutputOptions, SetOption, complete
 
 if TYPE_CHECKING:
     from txcalc.answer.validation import Validation
-    from txcalc.check.validate import Device
     from txcalc.spec.loaded import Loaded
+
+WHERE: Final = ("cpu", "cuda", "fake-cuda")
+"""What the reference runs on."""
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
@@ -30,10 +32,11 @@ def validate(
     *,
     every: Annotated[bool, typer.Option("--all", help="Every preset.", show_default=False)] = False,
     set_: SetOption = [],  # noqa: B006  typer copies it
-    device: Annotated[
-        str, typer.Option(metavar="KIND", help="cpu or cuda: where the reference runs. Default cpu.",
-                          show_default=False)
-    ] = "cpu",
+    on: Annotated[
+        str | None, typer.Option(metavar="WHERE", help="cpu, cuda or fake-cuda: where the reference runs. Default cpu.",
+                                 show_default=False)
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="WHERE", hidden=True)] = None,
     against: Annotated[
         str, typer.Option(metavar="WHAT", show_default=False,
                           help="reference (ours, in PyTorch), transformers (its class of the same architecture), "
@@ -62,7 +65,9 @@ def validate(
         raise SpecError(f"must be table, json or yaml here, got {form}", field="format")
     if bool(models) == every:
         raise SpecError("name a model, or give --all")
-    compare = _comparison(against, device)
+    if device is not None:
+        write.notice(f"--device {device} is now --on {device}; the old spelling goes in the next release")
+    compare = _comparison(against, on or device or "cpu")
     wanted = [info.name for info in names()] if every else models or []
     results: list[Validation] = []
     with progress("models") as tell:
@@ -81,18 +86,19 @@ def validate(
         raise typer.Exit(1)
 
 
-def _comparison(against: str, device: str) -> Callable[[Loaded], Validation]:
-    from txcalc.spec.errors import SpecError, nearest
+def _comparison(against: str, on: str) -> Callable[[Loaded], Validation]:
+    from txcalc.spec.errors import SpecError, nearest, not_one_of
 
-    if device not in ("cpu", "cuda"):
-        raise SpecError(f"must be cpu or cuda, got {device!r}", field="device")
+    if on not in WHERE:
+        wanted, got = not_one_of(WHERE, on)
+        raise SpecError(f"must be {wanted}{got}", field="on")
     if against == "published":
         from txcalc.check.third_party import against_published
 
         return lambda loaded: against_published(loaded.model)
     if against == "reference":
         _need_torch()
-        return _reference("cuda" if device == "cuda" else "cpu")
+        return _reference(on)
     if against == "transformers":
         _need_torch()
         return _transformers()
@@ -103,15 +109,19 @@ def _comparison(against: str, device: str) -> Callable[[Loaded], Validation]:
     return _checkpoint(against)
 
 
-def _reference(device: Device) -> Callable[[Loaded], Validation]:
+def _reference(on: str) -> Callable[[Loaded], Validation]:
     import torch
 
+    from txcalc.answer.validation import Validation
     from txcalc.check.validate import validate as compare
     from txcalc.spec.errors import SpecError
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SpecError("this PyTorch sees no CUDA device", field="device")
-    return lambda loaded: compare(loaded.model, device=device)
+    if on == "fake-cuda":
+        reason = "not run: fake CUDA tensors need an extension that is not built yet"
+        return lambda loaded: Validation.of(loaded.model.name, "fake CUDA tensors", (), left_out=(reason,))
+    if on == "cuda" and not torch.cuda.is_available():
+        raise SpecError("this PyTorch sees no CUDA device", field="on")
+    return lambda loaded: compare(loaded.model, device="cuda" if on == "cuda" else "cpu")
 
 
 def _transformers() -> Callable[[Loaded], Validation]:

@@ -96,6 +96,11 @@ def note(text: str) -> None:
         to_stream(f"{text}\n", sys.stderr)
 
 
+def notice(text: str) -> None:
+    """A line on stderr about how the request was read, wherever that goes."""
+    to_stream(f"note: {text}\n", sys.stderr)
+
+
 def _known(form: str) -> str:
     if form in FORMATS:
         return form

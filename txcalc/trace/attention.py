@@ -239,7 +239,7 @@ def _latent(t: Trace, spec: MLA, x: Tensor, span: Span, *, cached: bool, pairs: 
 
 def _fuses_unequal(t: Trace) -> bool:
     """Values of another width than keys: only CUDA has a kernel for them that makes no N x N tensor."""
-    return t.workload.device == "cuda"
+    return t.workload.kernels == "cuda"
 
 
 def _eager_core(
@@ -301,7 +301,7 @@ def _flash_core(
     out = t.tensor(b, n, out_width, label="context")
     statistics = t.tensor(b, heads, n, role=Role.FLOAT32, label="log-sum-exp")
     saves = [q, k, v, out, statistics]
-    if t.workload.device == "cuda":
+    if t.workload.kernels == "cuda":
         saves.append(t.tensor(2, role=Role.INDEX, label="random state"))
     scores, context = 2 * b * span.pairs * width, 2 * b * span.pairs * out_width
     t.op("flash", "core", flops=scores + context, flops_backward=3 * scores + 2 * context, saves=tuple(saves),

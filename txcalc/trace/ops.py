@@ -195,5 +195,5 @@ def pairs_loss(t: Trace, name: str, logits: Tensor) -> None:
 
     The CPU's kernel also keeps a buffer as large as its input.
     """
-    keeps = ("signs", "signed products", *(("exponentials",) if t.workload.device == "cpu" else ()))
+    keeps = ("signs", "signed products", *(("exponentials",) if t.workload.kernels == "cpu" else ()))
     t.op(name, "loss", saves=tuple(t.tensor(*logits.shape, role=Role.FLOAT32, label=label) for label in keeps))

@@ -1,7 +1,7 @@
 """What a model is run on: how many tokens, in which phase, in which dtypes, under which framework policy.
 
 What autograd keeps is a choice of the framework, not a fact of the model. The choices made here are PyTorch's,
-measured on torch 2.13 (``device: cpu``) or read from its CUDA kernels (``device: cuda``); every report prints them.
+measured on torch 2.13 (``kernels: cpu``) or read from its CUDA kernels (``kernels: cuda``); every report prints them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ Phase = Literal["forward", "training", "prefill", "decode"]
 DType = Literal["fp32", "fp16", "bf16", "fp8", "int8"]
 AttentionKernel = Literal["eager", "flash"]
 Masked = Literal["counted", "skipped"]
-Device = Literal["cuda", "cpu"]
+Latents = Literal["absorbed", "expanded"]
+Implementation = Literal["torch"]
+Kernels = Literal["cuda", "cpu"]
 Recipe = Literal["adam-mixed", "adam-mixed-fp32-grads", "adam-fp32", "sgd-momentum-fp32"]
 BYTES: dict[DType, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1}
 
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "phase": get_args(Phase), "dtype": get_args(DType), "kv_dtype": get_args(DType),
-    "attention": get_args(AttentionKernel), "masked": get_args(Masked), "device": get_args(Device),
+    "attention": get_args(AttentionKernel), "masked": get_args(Masked), "kernels": get_args(Kernels),
+    "latents": get_args(Latents), "implementation": get_args(Implementation),
     "recipe": get_args(Recipe),
 }
 """The fields that are one of a few words."""
@@ -33,6 +36,12 @@ LEAST: Final = {"batch": 1, "seq": 1, "past": 0, "source_seq": 1, "images": 0, "
 
 FILLED: Final = ("seq", "kv_dtype")
 """The fields that follow from others where they are left out, so that every run has one."""
+
+RENAMED: Final[Mapping[str, str]] = {"device": "kernels"}
+"""Fields by the names that earlier documents have for them."""
+
+UNBUILT: Final = ("transformers", "megatron")
+"""Implementations whose own operations are not counted yet."""
 
 _MAY_BE_MISSING: Final = ("seq", "source_seq", "images", "kv_block")
 
@@ -44,6 +53,9 @@ class Workload(Part):
     ``source_seq`` tokens, which its encoder has already processed when the phase is ``decode``.
     ``kv_block`` is the page of a paged engine's cache, in tokens.
     ``images`` run through a second stack, where a model has one.
+    ``kernels`` are those of PyTorch's operators, ``implementation`` is the code that calls them.
+    ``latents``: cached latents are expanded to keys and values of all heads, or the projections that would do so are
+    absorbed into queries and outputs; left out, absorbed in decoding alone.
     ``forward`` is a pass over a whole sequence; ``training`` adds the loss and the backward pass.
     Raises ``SpecError`` that names the field.
     """
@@ -60,13 +72,19 @@ class Workload(Part):
     attention: AttentionKernel = "flash"
     dropout: float = 0.0
     masked: Masked = "counted"
-    device: Device = "cuda"
+    kernels: Kernels = "cuda"
+    implementation: Implementation = "torch"
+    latents: Latents | None = None
     recipe: Recipe = "adam-mixed"
 
     def __post_init__(self) -> None:
         if self.kv_dtype is None:
             object.__setattr__(self, "kv_dtype", self.dtype)
+        if self.implementation in UNBUILT:
+            raise SpecError(f"{self.implementation} is not built yet; torch is counted", field="implementation")
         for name, options in CHOICES.items():
+            if name == "latents" and self.latents is None:
+                continue
             _check_choice(name, getattr(self, name), options)
         for name, least in LEAST.items():
             _check_size(name, getattr(self, name), least)
@@ -78,6 +96,7 @@ class Workload(Part):
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
         """From names and values. Raises ``SpecError``, also for a name that is no field, or a field with no value."""
+        fields = {RENAMED.get(name, name): value for name, value in fields.items()}
         for name, value in fields.items():
             if name not in cls.names():
                 raise SpecError(unknown_field(name, cls.names()), field=name)
@@ -116,15 +135,20 @@ class Workload(Part):
         return self.phase in ("forward", "training")
 
     @property
+    def absorbs(self) -> bool:
+        """Latent attention reads the cached latents themselves, not keys and values made of them."""
+        return self.phase == "decode" if self.latents is None else self.latents == "absorbed"
+
+    @property
     def fused_norms(self) -> bool:
         """CUDA has one RMSNorm kernel; the CPU composes it from fp32 steps, and autograd keeps those."""
-        return self.device == "cuda"
+        return self.kernels == "cuda"
 
     def bytes_of(self, role: Role) -> int:
         """Bytes per element. LayerNorm's statistics are fp32 on CUDA and in the input's dtype on the CPU;
         a dropout mask is one byte on CUDA and as wide as its input on the CPU (measured, torch 2.13)."""
         width = BYTES[self.dtype]
-        on_cuda = self.device == "cuda"
+        on_cuda = self.kernels == "cuda"
         return {
             Role.ACTIVATION: width,
             Role.FLOAT32: 4,

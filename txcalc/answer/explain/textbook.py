@@ -237,7 +237,7 @@ def _activations(run: Run, closed: Poly) -> Iterator[Candidate]:
     w = run.workload
     if run.spec.position.kind in _MORE_SCORES:
         return
-    if not _gpt_like(run) or BYTES[w.dtype] != 2 or w.device != "cuda" or not {"b", "s"} <= set(run.values):
+    if not _gpt_like(run) or BYTES[w.dtype] != 2 or w.kernels != "cuda" or not {"b", "s"} <= set(run.values):
         return
     linear, square = (34, 5) if w.dropout else (32, 2)
     eager = w.attention == "eager"

@@ -75,7 +75,7 @@ def policy(workload: Workload) -> list[str]:
     return [
         f"dropout {workload.dropout:g}" if workload.dropout else "",
         "masked pairs skipped" if workload.masked == "skipped" else "",
-        "on the CPU" if workload.device == "cpu" else "",
+        "on the CPU" if workload.kernels == "cpu" else "",
     ]
 
 
