@@ -45,12 +45,11 @@ def test_gpt2_in_symbols() -> None:
     assert sympy.expand(forward_flops(run) - 2 * b * s * d * (12 * L * d + 2 * L * s + V)) == 0
 
 
-@pytest.mark.parametrize("masked", ["counted", "skipped"])
 @pytest.mark.parametrize("attention", ["eager", "flash"])
 @pytest.mark.parametrize("phase", ["training", "decode"])
-def test_symbols_evaluate_to_the_counts(attention: str, masked: str, phase: str) -> None:
+def test_symbols_evaluate_to_the_counts(attention: str, phase: str) -> None:
     past = {"past": 3} if phase == "decode" else {}
-    work = Workload(phase=phase, seq=17, attention=attention, masked=masked, dropout=0.1, **past)  # type: ignore[arg-type]
+    work = Workload(phase=phase, seq=17, attention=attention, dropout=0.1, **past)  # type: ignore[arg-type]
     w, r, s, d = symbols("w r s d")
     spec = replace(WINDOWED, {"groups.0.blocks.0.attention.window": w, "groups.0.repeat": r, "d_model": d})
     symbolic = trace(spec, work.replaced(seq=s))
@@ -76,13 +75,12 @@ def test_arrays_agree_with_ints() -> None:
 
 def test_arrays_cross_a_window() -> None:
     lengths = np.arange(1, 12)
-    for masked in ("counted", "skipped"):
-        work = Workload(seq=1, masked=masked)
-        found = sweep(WINDOWED, work, {}, {"seq": lengths})
-        for i, seq in enumerate(lengths):
-            run = trace(WINDOWED, work.replaced(seq=int(seq)))
-            assert found["flops_forward"][i] == forward_flops(run)
-            assert found["kv_cache_bytes"][i] == FOLDS["kv_cache_bytes"](run)
+    work = Workload(seq=1)
+    found = sweep(WINDOWED, work, {}, {"seq": lengths})
+    for i, seq in enumerate(lengths):
+        run = trace(WINDOWED, work.replaced(seq=int(seq)))
+        for name in ("flops_forward", "flops_skipped", "kv_cache_bytes"):
+            assert found[name][i] == FOLDS[name](run), name
 
 
 def test_an_unknown_path_is_refused() -> None:

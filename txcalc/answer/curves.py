@@ -184,13 +184,13 @@ def _point(run: Run, length: int, path: str, sram: int | None) -> Point:
         source_seq=run.workload.source_seq,
         layer=LayerPoint(
             **{policy: _layer_cost(run.layer(policy, path), sram) for policy in POLICIES},
-            flops_core=flops.core_flops(flash),
+            flops_core=flops.core_flops(flash, flash.workload.masked),
             kv_cache_bytes=kv_cache.kv_cache_bytes(flash),
         ),
         model=ModelPoint(
             **{policy: _model_cost(run.trace(policy), sram) for policy in POLICIES},
-            flops_core=flops.core_flops(run.flash),
-            flops_forward=flops.forward_flops(run.flash),
+            flops_core=flops.core_flops(run.flash, run.workload.masked),
+            flops_forward=flops.forward_flops(run.flash, run.workload.masked),
             kv_cache_bytes=kv_cache.kv_cache_bytes(run.flash),
         ),
     )

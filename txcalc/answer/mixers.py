@@ -192,7 +192,7 @@ def _point(entry: _Entry, d: int, workload: Workload, length: int) -> MixerPoint
     t = trace_mixer(entry.spec, d, workload.replaced(seq=length, **entry.policy))
     return MixerPoint(
         seq=length,
-        flops_forward=flops.forward_flops(t),
+        flops_forward=flops.forward_flops(t, t.workload.masked),
         activation_bytes=activations.activation_bytes(t),
         state_bytes=kv_cache.kv_cache_bytes(t) or 0,
         sequential_steps=sequence.sequential_steps(t),

@@ -172,7 +172,8 @@ def totals(t: Trace) -> Totals:
     w = t.workload
     all_params = params.params(t)
     embedding = params.embedding_params(t)
-    forward = flops.forward_flops(t)
+    forward = flops.forward_flops(t, w.masked)
+    back = flops.backward_flops(t, w.masked) + flops.recomputed_flops(t, w.masked)
     tokens = w.batch * w.seq
     kept_bytes = activations.activation_bytes(t) if w.keeps else None
     kernel: Kind = "estimate" if any(op.kind == "recurrence" for op in t.ops) else "exact"
@@ -182,7 +183,7 @@ def totals(t: Trace) -> Totals:
         params_embedding=_quantity(embedding, "params"),
         params_non_embedding=_quantity(all_params - embedding, "params"),
         flops_forward=_quantity(forward, "FLOP", kernel),
-        flops_backward=_quantity(flops.backward_flops(t), "FLOP", kernel) if w.phase == "training" else None,
+        flops_backward=_quantity(back, "FLOP", kernel) if w.phase == "training" else None,
         flops_per_token=Quantity(
             value=forward // tokens, unit="FLOP/token", kind="estimate" if forward % tokens else kernel
         ),
@@ -211,8 +212,8 @@ def components(t: Trace, *, by_module: bool = False) -> tuple[Component, ...]:
             copies=ops[0].copies,
             calls=ops[0].calls,
             params=sum(op.copies * op.params for op in ops),
-            flops_forward=sum(op.calls * op.flops for op in ops),
-            flops_core=sum(op.calls * op.flops for op in ops if op.kind == "core"),
+            flops_forward=flops.flops_of(ops, "flops", t.workload.masked),
+            flops_core=flops.flops_of((op for op in ops if op.kind == "core"), "flops", t.workload.masked),
             activation_bytes=kept.get(path, 0) if t.workload.keeps else None,
             kv_cache_bytes=kv_cache.cache_bytes(ops, t.workload),
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.count import activations, flops, kv_cache, params
 from txcalc.spec.model import Model
 from txcalc.spec.replace import replace
 from txcalc.trace.model import trace
+from txcalc.trace.record import Number, Trace
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-FOLDS = {
+FOLDS: Final[dict[str, Callable[[Trace], Number | None]]] = {
     "params": params.params,
     "params_active": params.active_params,
     "flops_forward": flops.forward_flops,
+    "flops_skipped": lambda t: flops.forward_flops(t, "skipped"),
     "flops_backward": flops.backward_flops,
+    "flops_recomputed": flops.recomputed_flops,
     "activation_bytes": activations.activation_bytes,
     "kv_cache_bytes": kv_cache.kv_cache_bytes,
 }

@@ -143,7 +143,8 @@ def flops_rows(spec: Model, *, eager: bool, how: str, device: str) -> Iterator[R
                              backward=True, device=device)
     name = "eager" if eager else "flash"
     for which, got, of in (("forward", measured.forward, lambda op: op.calls * op.flops),
-                           ("backward", measured.backward, lambda op: op.back * op.flops_backward)):
+                           ("backward", measured.backward,
+                            lambda op: op.back * (op.flops_backward + op.flops_recomputed))):
         counted = _by_module(t, measure.module_paths(spec), of)
         yield _row(f"FLOPs {which}, {name}", sum(counted.values()), sum(got.values()), how,
                    _differences(counted, {k: v for k, v in got.items() if v}, lambda path, n: f"{path} {n:,}"))

@@ -1,20 +1,39 @@
-"""FLOPs: what every operation costs, times how often it runs. 1 multiply-accumulate = 2 FLOPs."""
+"""FLOPs: what every operation costs, times how often it runs. 1 multiply-accumulate = 2 FLOPs.
+
+``masked``: with (query, key) pairs that a mask hides, as ``FlopCounterMode`` counts, or without.
+"""
 
 from __future__ import annotations
 
-from txcalc.trace.record import Number, Trace
+from collections.abc import Iterable
+from typing import Literal
+
+from txcalc.trace.record import Number, Op, Trace
+from txcalc.trace.workload import Masked
+
+Part = Literal["flops", "flops_backward", "flops_recomputed"]
 
 
-def forward_flops(trace: Trace) -> Number:
+def forward_flops(trace: Trace, masked: Masked = "counted") -> Number:
     """FLOPs of the forward pass over the whole workload."""
-    return sum(op.calls * op.flops for op in trace.ops)
+    return flops_of(trace.ops, "flops", masked)
 
 
-def backward_flops(trace: Trace) -> Number:
-    """FLOPs of the backward pass over the whole workload."""
-    return sum(op.back * op.flops_backward for op in trace.ops)
+def backward_flops(trace: Trace, masked: Masked = "counted") -> Number:
+    """FLOPs of the backward pass over the whole workload, without what it computes once more."""
+    return flops_of(trace.ops, "flops_backward", masked)
 
 
-def core_flops(trace: Trace) -> Number:
+def recomputed_flops(trace: Trace, masked: Masked = "counted") -> Number:
+    """FLOPs of forward products that the backward pass computes once more: flash attention's scores."""
+    return flops_of(trace.ops, "flops_recomputed", masked)
+
+
+def core_flops(trace: Trace, masked: Masked = "counted") -> Number:
     """Forward FLOPs of the products of queries with keys and of scores with values: the O(N^2) part."""
-    return sum(op.calls * op.flops for op in trace.ops if op.kind == "core")
+    return flops_of((op for op in trace.ops if op.kind == "core"), "flops", masked)
+
+
+def flops_of(ops: Iterable[Op], part: Part, masked: Masked = "counted") -> Number:
+    """One part of the FLOPs of these operations, in all their runs."""
+    return sum((op.calls if part == "flops" else op.back) * getattr(op.work(masked), part) for op in ops)

@@ -8,7 +8,7 @@ from txcalc.spec.facts import mask_kind
 from txcalc.trace import ops
 from txcalc.trace.distances import distance_scores, keeps_inputs
 from txcalc.trace.indexer import choose_keys
-from txcalc.trace.record import Cache, Number, Role, Tensor, Trace
+from txcalc.trace.record import Cache, Number, Pairs, Role, Tensor, Trace
 from txcalc.trace.sizes import least, visible_pairs
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Span(NamedTuple):
     queries: Number
     new: Number  # keys computed in this run
     keys: Number  # keys in the score matrix: the new ones and the cached ones still held
-    pairs: Number  # (query, key) pairs whose products are counted
+    pairs: Pairs  # of queries and keys
     held: Number  # keys in the cache after this run
     bound: Number | None = None  # keys that one query may see at most
     distances: Number = 0  # between a query and a key of the same sequence, behind it and, unless causal, before it
@@ -54,7 +54,7 @@ def self_attention(
     with t.scope("attention", component=True):
         if spec.kind == "mla":
             span = _span(t, n, past, causal=causal)
-            y = _latent(t, spec, x, span, cached=cached, pairs=_chosen_pairs(t, spec, span, past, causal=causal))
+            y = _latent(t, spec, x, span, cached=cached, pairs=_chosen_pairs(spec, span, past, causal=causal))
         else:
             span = _span(t, n, past, causal=causal, window=spec.window, chunk=spec.chunk, drops=spec.cached == "window")
             if position is not None and position.kind == "relative" and position.per_layer:
@@ -73,7 +73,7 @@ def cross_attention(t: Trace, spec: Attention, x: Tensor, memory: Tensor) -> Ten
     b, n, _ = x.shape
     _, source_new, _ = memory.shape
     keys = t.workload.source_past + source_new
-    span = Span(n, source_new, keys, n * keys, keys)
+    span = Span(n, source_new, keys, Pairs(n * keys, n * keys), keys)
     with t.scope("cross_attention", component=True):
         y = _heads(t, spec, None, x, memory, span, Cache("cross", _kv_width(spec), keys, b), None)
         return ops.dropout(t, "dropout", y)
@@ -84,7 +84,7 @@ def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Te
     _, m, _ = query.shape
     _, n, _ = x.shape
     with t.scope("attention"):
-        y = _heads(t, spec, None, query, x, Span(m, n, n, m * n, n), None, None)
+        y = _heads(t, spec, None, query, x, Span(m, n, n, Pairs(m * n, m * n), n), None, None)
         return ops.dropout(t, "dropout", y)
 
 
@@ -104,12 +104,13 @@ def _cache(spec: Attention, position: Position | None, span: Span, tokens: Numbe
     batch, _, d = x.shape
     unbounded = spec.cached == "all" or (spec.window is None and spec.chunk is None)
     if keeps_inputs(position):
-        return Cache("self", d, tokens if unbounded else span.held, batch, layout="inputs", end=tokens)
+        return Cache("self", d, tokens if unbounded else span.held, batch, layout="inputs", end=tokens,
+                     limit=None if unbounded else span.bound)
     if unbounded:
         return Cache("self", _kv_width(spec), tokens, batch)
     if spec.chunk is not None:
-        return Cache("self", _kv_width(spec), span.held, batch, layout="chunk")
-    return Cache("self", _kv_width(spec), span.held, batch, layout="window", end=tokens)
+        return Cache("self", _kv_width(spec), span.held, batch, layout="chunk", limit=span.bound)
+    return Cache("self", _kv_width(spec), span.held, batch, layout="window", end=tokens, limit=span.bound)
 
 
 def _value_dim(spec: Attention) -> Number:
@@ -130,8 +131,7 @@ def _span(
         keys = held = past + n
     else:
         keys, held = least(past, bound - 1) + n, least(past + n, bound)
-    skipped = t.workload.masked == "skipped"
-    pairs = visible_pairs(n, past, causal=causal, window=window, chunk=chunk) if skipped else n * keys
+    pairs = Pairs(n * keys, visible_pairs(n, past, causal=causal, window=window, chunk=chunk))
     return Span(n, n, keys, pairs, held, bound, keys if causal else 2 * n - 1)
 
 
@@ -196,16 +196,16 @@ def _keys_and_values(t: Trace, spec: Attention, source: Tensor, *, rotated: bool
     return k, v
 
 
-def _chosen_pairs(t: Trace, spec: MLA, span: Span, past: Number, *, causal: bool) -> Number:
-    """As many as in a window of the chosen keys, wherever those stand."""
-    if spec.chosen is None or t.workload.masked != "skipped":
+def _chosen_pairs(spec: MLA, span: Span, past: Number, *, causal: bool) -> Pairs:
+    """As many kept as in a window of the chosen keys, wherever those stand."""
+    if spec.chosen is None:
         return span.pairs
     if not causal:
-        return span.queries * least(span.keys, spec.chosen)
-    return visible_pairs(span.queries, past, causal=True, window=spec.chosen)
+        return span.pairs._replace(kept=span.queries * least(span.keys, spec.chosen))
+    return span.pairs._replace(kept=visible_pairs(span.queries, past, causal=True, window=spec.chosen))
 
 
-def _latent(t: Trace, spec: MLA, x: Tensor, span: Span, *, cached: bool, pairs: Number) -> Tensor:
+def _latent(t: Trace, spec: MLA, x: Tensor, span: Span, *, cached: bool, pairs: Pairs) -> Tensor:
     """Queries, keys and values through latents; the key-value latent and the rotary key are what is cached.
 
     Cached latents are expanded to keys and values of all heads in every run, as PyTorch implementations do.
@@ -253,10 +253,10 @@ def _eager_core(
     """
     b, n, width = q.shape
     out_width = width if context_width is None else context_width
-    flops = 2 * b * span.pairs * width
+    flops = 2 * b * width
     scores = t.tensor(b, heads, n, span.keys, label="scores", scores=True)
     keys, values = _seen(t, k, v, span)
-    t.op("scores", "core", flops=flops, flops_backward=2 * flops, saves=(q, k), cache=cache,
+    t.op("scores", "core", pairs=span.pairs, flops=flops, flops_backward=2 * flops, saves=(q, k), cache=cache,
          reads=(q, keys), writes=(scores,), reach=span.reach)
     if softcap:
         tanh = t.tensor(*scores.shape, label="tanh of scores", scores=True)
@@ -274,9 +274,9 @@ def _eager_core(
     else:
         probabilities = ops.softmax(t, "softmax", scores)
     probabilities = ops.dropout(t, "dropout", probabilities)
-    flops = 2 * b * span.pairs * out_width
+    flops = 2 * b * out_width
     out = t.tensor(b, n, out_width, label="context")
-    t.op("context", "core", flops=flops, flops_backward=2 * flops, saves=(probabilities, v),
+    t.op("context", "core", pairs=span.pairs, flops=flops, flops_backward=2 * flops, saves=(probabilities, v),
          reads=(probabilities, values), writes=(out,), reach=span.reach)
     return out
 
@@ -303,9 +303,9 @@ def _flash_core(
     saves = [q, k, v, out, statistics]
     if t.workload.kernels == "cuda":
         saves.append(t.tensor(2, role=Role.INDEX, label="random state"))
-    scores, context = 2 * b * span.pairs * width, 2 * b * span.pairs * out_width
-    t.op("flash", "core", flops=scores + context, flops_backward=3 * scores + 2 * context, saves=tuple(saves),
-         cache=cache,
+    scores, context = 2 * b * width, 2 * b * out_width
+    t.op("flash", "core", pairs=span.pairs, flops=scores + context, flops_backward=2 * (scores + context),
+         flops_recomputed=scores, saves=tuple(saves), cache=cache,
          reads=(q, *_seen(t, k, v, span)), writes=(out, statistics), reach=span.reach)
     return out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.trace import ops
-from txcalc.trace.record import Number, Role, Tensor, Trace
+from txcalc.trace.record import Number, Pairs, Role, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import Position, TransformerXLPosition
@@ -38,9 +38,9 @@ def distance_scores(
     projected = ops.linear(t, "position", sinusoids, width)
     to_keys, to_distances = (t.tensor(b, n, width, label=label) for label in ("q + u", "q + v"))
     # Unmasked products by distance are those of pairs: each query meets each of its keys at one distance.
-    pairs = span.pairs if t.workload.masked == "skipped" else n * span.distances
-    flops = 2 * b * pairs * width
+    pairs = Pairs(n * span.distances, span.pairs.kept)
+    flops = 2 * b * width
     found = t.tensor(b, spec.heads, n, span.distances, label="scores by distance", scores=True)
-    t.op("core.by_distance", "core", flops=flops, flops_backward=2 * flops, saves=(to_distances, projected),
-         reads=(to_distances, projected), writes=(found,), reach=span.reach)
+    t.op("core.by_distance", "core", pairs=pairs, flops=flops, flops_backward=2 * flops,
+         saves=(to_distances, projected), reads=(to_distances, projected), writes=(found,), reach=span.reach)
     return to_keys, found

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace.record import Number, Tensor, Trace
+from txcalc.trace.record import Number, Pairs, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Indexer
 
 
 def choose_keys(
-    t: Trace, spec: Indexer, x: Tensor, latent: Tensor, keys: Number, pairs: Number, reach: Number
+    t: Trace, spec: Indexer, x: Tensor, latent: Tensor, keys: Number, pairs: Pairs, reach: Number
 ) -> None:
     """Scores of every (query, key) pair, in which the best keys are found; nothing here has a gradient.
 
@@ -27,7 +27,8 @@ def choose_keys(
         queries, weights = t.tensor(b, n, width, label="index queries"), t.tensor(b, n, heads, label="index weights")
         index_keys = t.tensor(b, keys, spec.head_dim, label="index keys")
         scores, above = (t.tensor(b, heads, n, keys, label=label, scores=True) for label in ("index scores", "relu"))
-        t.op("scores", "core", flops=2 * b * pairs * width, reads=(queries, index_keys), writes=(scores,), reach=reach)
+        t.op("scores", "core", pairs=pairs, flops=2 * b * width, reads=(queries, index_keys), writes=(scores,),
+             reach=reach)
         t.op("relu", "elementwise", reads=(scores,), writes=(above,))
-        t.op("mix", "core", flops=2 * b * pairs * heads, reads=(above, weights),
+        t.op("mix", "core", pairs=pairs, flops=2 * b * heads, reads=(above, weights),
              writes=(t.tensor(b, n, keys, label="mixed index scores", scores=True),), reach=reach)

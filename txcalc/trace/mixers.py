@@ -45,7 +45,7 @@ def _linear_attention(t: Trace, spec: LinearAttention, x: Tensor) -> None:
         saves.append(t.tensor(b, n, state, label="states"))
     flops = 4 * b * n * state
     again = 0 if t.workload.attention == "eager" else flops // 2
-    t.op("recurrence", "recurrence", flops=flops, flops_backward=2 * flops + again, saves=tuple(saves),
-         cache=Cache("state", state, 1, b, role="float32"))
+    t.op("recurrence", "recurrence", flops=flops, flops_backward=2 * flops, flops_recomputed=again,
+         saves=tuple(saves), cache=Cache("state", state, 1, b, role="float32"))
     t.op("normalize", "elementwise", saves=(t.tensor(b, n, h * (spec.head_dim + 1), label="weighted sums"),))
     ops.linear(t, "o", t.tensor(b, n, width, label="context"), d, bias=spec.bias)

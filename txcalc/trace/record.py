@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from txcalc.spec.quantization import Quantization
-    from txcalc.trace.workload import Workload
+    from txcalc.trace.workload import Masked, Workload
 
 Number = Any  # int, sympy expression or float64 array: whatever has + - * //
 Kind = Literal["linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "router", "loss"]
@@ -62,6 +62,7 @@ class Cache:
     # Of self-attention: which tokens, and what of them.
     layout: Literal["full", "window", "chunk", "latent", "inputs"] = "full"
     end: Number | None = None  # position after the last token held, where earlier ones have been dropped
+    limit: Number | None = None  # tokens held at most
 
     @property
     def name(self) -> str:
@@ -79,13 +80,33 @@ class Cache:
         return self.batch * self.tokens * self.per_token
 
 
+class Pairs(NamedTuple):
+    """(query, key) pairs of one sequence: all whose products are computed, and those of them that the mask keeps."""
+
+    counted: Number
+    kept: Number
+
+
+class Flops(NamedTuple):
+    """FLOPs of one call: forward, backward, and of the forward products that the backward pass computes again."""
+
+    flops: Number = 0
+    flops_backward: Number = 0
+    flops_recomputed: Number = 0
+
+    def times(self, pairs: Number) -> Flops:
+        """Those of so many pairs."""
+        return Flops(*(each * pairs for each in self))
+
+
 @dataclass(frozen=True, slots=True)
 class Op:
     """One operation, once; ``copies``, ``active`` and ``calls`` say how often.
 
     ``copies``: sets of weights. ``active``: sets that one token passes. ``calls``: runs in one pass. ``back``: those
     of them that the backward pass goes through: what comes of the others is not read.
-    ``flops`` and ``flops_backward`` are of one call. Operations that mix positions say more: ``reads`` and
+    ``flops``, ``flops_backward`` and ``flops_recomputed`` are of one call, masked pairs among them; ``skipped`` is all
+    three without, where a mask goes over its products. Operations that mix positions say more: ``reads`` and
     ``writes`` are what attention's core moves to and from memory, and ``reach`` is how many positions, the
     last one included, one call looks back over.
     """
@@ -100,11 +121,17 @@ class Op:
     weights: tuple[tuple[str, tuple[Number, ...]], ...] = ()
     flops: Number = 0
     flops_backward: Number = 0
+    flops_recomputed: Number = 0
+    skipped: Flops | None = None
     saves: tuple[Tensor, ...] = ()
     cache: Cache | None = None
     reads: tuple[Tensor, ...] = ()
     writes: tuple[Tensor, ...] = ()
     reach: Number | None = None
+
+    def work(self, masked: Masked) -> Op | Flops:
+        """The FLOPs with masked pairs or without."""
+        return self if masked == "counted" or self.skipped is None else self.skipped
 
     @property
     def params(self) -> Number:
@@ -186,15 +213,18 @@ class Trace:
 
     def op(
         self, name: str, kind: Kind, *, weights: dict[str, tuple[Number, ...]] | None = None, flops: Number = 0,
-        flops_backward: Number = 0, saves: tuple[Tensor, ...] = (), cache: Cache | None = None,
-        reads: tuple[Tensor, ...] = (), writes: tuple[Tensor, ...] = (), reach: Number | None = None,
+        flops_backward: Number = 0, flops_recomputed: Number = 0, pairs: Pairs | None = None,
+        saves: tuple[Tensor, ...] = (), cache: Cache | None = None, reads: tuple[Tensor, ...] = (),
+        writes: tuple[Tensor, ...] = (), reach: Number | None = None,
     ) -> None:
-        """Record one operation in the present scope."""
+        """Record one operation in the present scope. With ``pairs``, its FLOPs are given for one (query, key) pair."""
         s = self._scope
+        each = Flops(flops, flops_backward, flops_recomputed)
+        counted, skipped = (each, None) if pairs is None else (each.times(pairs.counted), each.times(pairs.kept))
         path = s.prefix + name
         self.ops.append(
             Op(path, s.component or path, kind, s.copies, s.active, s.calls, s.back,
-               tuple((weights or {}).items()), flops, flops_backward, saves, cache, reads, writes, reach)
+               tuple((weights or {}).items()), *counted, skipped, saves, cache, reads, writes, reach)
         )
 
     def loop(

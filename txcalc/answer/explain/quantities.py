@@ -10,6 +10,7 @@ from txcalc.answer.explain.explanation import QuantityName
 from txcalc.answer.explain.why import MEASURED
 from txcalc.answer.report import Quantity, Totals
 from txcalc.count.activations import kept
+from txcalc.count.flops import Part, flops_of
 from txcalc.count.params import params
 from txcalc.count.scores import is_fused
 from txcalc.count.states import RECIPES
@@ -140,12 +141,10 @@ def _stored(t: Trace) -> Iterator[Amount]:
         yield Amount(op, weight_bytes(t) - whole)
 
 
-def _flops(*names: str) -> Callable[[Trace], Iterator[Amount]]:
-    often = {"flops": "calls", "flops_backward": "back"}
-
+def _flops(*parts: Part) -> Callable[[Trace], Iterator[Amount]]:
     def amounts(t: Trace) -> Iterator[Amount]:
         for op in t.ops:
-            yield Amount(op, sum(getattr(op, often[name]) * getattr(op, name) for name in names))
+            yield Amount(op, sum(flops_of([op], part, t.workload.masked) for part in parts))
 
     return amounts
 
@@ -220,12 +219,12 @@ DEFINITIONS: Final[dict[QuantityName, Definition]] = {
         published=("flops_forward",), part=_core,
     ),
     "flops-backward": Definition(
-        "FLOPs of the backward pass", "calls", _flops("flops_backward"), lambda t: t.flops_backward, lambda _: (4, 2),
-        part=_core,
+        "FLOPs of the backward pass", "calls", _flops("flops_backward", "flops_recomputed"),
+        lambda t: t.flops_backward, lambda _: (4, 2), part=_core,
     ),
     "flops-training": Definition(
-        "FLOPs of a training step, forward and backward", "calls", _flops("flops", "flops_backward"), _training,
-        lambda _: (6, 2), part=_core,
+        "FLOPs of a training step, forward and backward", "calls",
+        _flops("flops", "flops_backward", "flops_recomputed"), _training, lambda _: (6, 2), part=_core,
     ),
     "flops-per-token": Definition(
         "FLOPs per token, forward", "calls", _flops("flops"), lambda t: t.flops_per_token, lambda _: (2,), part=_core,
