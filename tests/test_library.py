@@ -32,7 +32,7 @@ def no_user_presets(monkeypatch: pytest.MonkeyPatch) -> None:
 def python(script: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TXCALC_PRESETS": ""}
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=60, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -349,7 +349,7 @@ def opened(path: Path, folder: Path, *, dark: bool = False, width: int = 1200) -
          f"--user-data-dir={folder / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND", f"--log-net-log={log}",
          "--enable-logging=stderr", "--v=0", f"--blink-settings=preferredColorScheme={0 if dark else 1}",
          f"--window-size={width},2000", f"--screenshot={shot}", "--dump-dom", path.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=600, check=True,
     )
     tree = parsed(done.stdout)
     urls = set(re.findall(r'"url":"(https?://[^"]+)"', log.read_text("utf-8", errors="replace")))

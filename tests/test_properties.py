@@ -16,7 +16,7 @@ from txcalc.spec.model import Model
 from txcalc.spec.yaml import read_yaml
 from txcalc.trace.workload import Workload
 
-quick = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 PHASES = ("forward", "training", "prefill", "decode")
 
 

@@ -33,7 +33,7 @@ def test_configurations(name: str) -> None:
     assert through_yaml(model) == model
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(specs())
 def test_random_specs(model: Model) -> None:
     assert through_yaml(model) == model

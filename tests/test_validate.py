@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 EXAMPLES = 240
 
 
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, phases=[Phase.generate],
+@settings(max_examples=EXAMPLES, phases=[Phase.generate],
           suppress_health_check=list(HealthCheck))
 @given(spec=specs(), cases=st.lists(st.sampled_from(CASES), min_size=2, max_size=2, unique=True))
 def test_random_specs_agree(spec: Model, cases: list[Case]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeGuard
 
 from txcalc.check.stored import Checkpoint, Reader, Stored
 from txcalc.spec.errors import SpecError, shown
+from txcalc.spec.yaml import MAX_DIGITS
 
 MAX_HEADER: Final = 100_000_000
 """The format's own limit, in bytes; also of an index."""
@@ -115,8 +116,13 @@ def _object(raw: bytes, source: str) -> dict[str, Any]:
             raise ValueError("a name stands twice")
         return found
 
+    def whole(digits: str) -> int:
+        if len(digits) > MAX_DIGITS:
+            raise ValueError(f"a whole number of more than {MAX_DIGITS} digits")
+        return int(digits)
+
     try:
-        data = json.loads(raw.decode("utf-8"), object_pairs_hook=once)
+        data = json.loads(raw.decode("utf-8"), object_pairs_hook=once, parse_int=whole)
     except UnicodeDecodeError:
         raise SpecError("the header is not UTF-8 text: not a checkpoint, or damaged", source=source) from None
     except json.JSONDecodeError as error:

@@ -92,7 +92,7 @@ def not_one_of(options: Sequence[str], value: object) -> tuple[str, str]:
 
 def dotted(path: Loc) -> str | None:
     """A path in the data as an error names it: ``groups[0].blocks[1].attention``; None at the top."""
-    joined = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    joined = "".join(f"[{part}]" if isinstance(part, int) else f".{_short(part, 80)}" for part in path)
     return joined.removeprefix(".") or None
 
 
@@ -103,9 +103,13 @@ def shown(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return "a list"
     if isinstance(value, str):
-        return repr(value if len(value) <= 40 else value[:39] + "…")
+        return repr(_short(value, 40))
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int) and abs(value) >= 10**40:
         return "a number of more than 40 digits"
     return str(value)
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -35,6 +35,8 @@ MAX_DIGITS: Final = 100
 MAX_KEY: Final = 1000
 """The longest key written: YAML readers look for the colon within 1,024 characters."""
 
+_DEEP: Final = f"nested more than {MAX_DEPTH} levels deep"
+
 Position = tuple[int, int]
 
 _PARSER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -112,7 +114,7 @@ def read_yaml(text: str, source: str) -> Document:
     try:
         return _Builder(source, yaml.parse(text, Loader=_PARSER)).document()
     except yaml.YAMLError as error:
-        raise _syntax_error(error, text, source) from None
+        raise _too_deep(error, text, source) or _syntax_error(error, text, source) from None
 
 
 class _Builder:
@@ -146,12 +148,11 @@ class _Builder:
         if self.values > MAX_VALUES:
             self.fail(event, f"more than {MAX_VALUES:,} values")
         if len(path) > MAX_DEPTH:
-            self.fail(event, f"nested more than {MAX_DEPTH} levels deep")
+            self.fail(event, _DEEP)
         if isinstance(event, events.AliasEvent):
             if event.anchor not in self.anchors:
-                self.fail(
-                    event, f"unknown alias *{event.anchor}: no complete &{event.anchor} before it", path
-                )
+                name = shown(event.anchor)[1:-1]
+                self.fail(event, f"unknown alias *{name}: no complete &{name} before it", path)
             return self.repeat(self.anchors[event.anchor], event, len(path))
         if getattr(event, "tag", None) is not None:
             self.fail(event, "tags ('!') are not read: write the plain value", path)
@@ -208,7 +209,7 @@ class _Builder:
         if self.repeated > MAX_REPEATED:
             self.fail(event, f"aliases repeat more than {MAX_REPEATED:,} values")
         if depth > MAX_DEPTH:
-            self.fail(event, f"nested more than {MAX_DEPTH} levels deep")
+            self.fail(event, _DEEP)
         if isinstance(value, dict):
             return {key: self.repeat(item, event, depth + 1) for key, item in value.items()}
         if isinstance(value, list):
@@ -267,6 +268,20 @@ def _valid_prefix(raw: bytes) -> str:
         return raw[: error.start].decode("utf-8")
 
 
+def _too_deep(error: yaml.YAMLError, text: str, source: str) -> SpecError | None:
+    """Our refusal of the text before the place of a parser's own: libyaml, from 0.2.6 on, stops reading at
+    1,000 levels, before it hands over the first event.
+    """
+    mark = getattr(error, "problem_mark", None)
+    try:
+        _Builder(source, yaml.parse(text[: mark.index if mark else 0], Loader=_PARSER)).document()
+    except SpecError as ours:
+        return ours if ours.message == _DEEP else None
+    except yaml.YAMLError:
+        pass
+    return None
+
+
 def _syntax_error(error: yaml.YAMLError, text: str, source: str) -> SpecError:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:
@@ -292,7 +307,7 @@ _ESCAPED = re.compile('["\\\\\x00-\x1f\x7f-\xa0\xad\u2028\u2029\ufeff\ufffe\ufff
 
 def _lines(value: object, depth: int) -> list[str]:
     if depth > MAX_DEPTH:
-        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+        raise ValueError(_DEEP)
     if isinstance(value, Mapping):
         return [line for key, item in value.items() for line in _entry(key, item, depth)] or ["{}"]
     if not isinstance(value, (list, tuple)):
