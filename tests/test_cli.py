@@ -317,7 +317,7 @@ def test_every_preset_is_what_the_schema_in_its_first_line_says() -> None:
 
 @pytest.mark.parametrize(("field", "value"), [
     ("batch", 0), ("seq", 0), ("past", -1), ("source_seq", 0), ("images", -1), ("kv_block", 0), ("dropout", 1),
-    ("dropout", -0.5), ("phase", "train"), ("kv_dtype", None),
+    ("dropout", -0.5), ("phase", "walking"), ("kv_dtype", None),
 ])
 def test_the_schema_of_a_report_refuses_what_a_workload_does(field: str, value: object) -> None:
     import jsonschema

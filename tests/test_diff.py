@@ -224,8 +224,8 @@ def test_nothing_differs() -> None:
 
 
 @pytest.mark.parametrize(("args", "message"), [
-    (("gpt2", "gpt2-medium", "-f", "csv"), "must be table, md, json or yaml"),
-    (("gpt2", "gpt2-medium", "-f", "html"), "must be table, md, json or yaml"),
+    (("gpt2", "gpt2-medium", "-f", "csv"), "must be one of table, md, json, yaml here"),
+    (("gpt2", "gpt2-medium", "-f", "html"), "must be one of table, md, json, yaml here"),
     (("gpt2", "gpt4"), "unknown preset"),
     (("gpt2",), "missing argument"),
     (("gpt2", "gpt3", "--seq", "2K"), "2,048 tokens, but gpt2 has 1,024"),

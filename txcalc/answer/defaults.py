@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from txcalc.trace.workload import Workload
+from txcalc.trace.workload import Workload, plain
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
@@ -21,6 +21,7 @@ def workload(models: Sequence[Model], given: dict[str, Any]) -> tuple[Workload, 
     one new token, after as many cached ones as leave room for it. Where all models read images, there is nothing to
     fill in: their positions follow from the model. Raises ``SpecError`` for a bad field.
     """
+    given = plain(given)
     contexts = [model.context for model in models if model.input.kind == "tokens"]
     if not contexts:
         return Workload.of(given), frozenset()

@@ -14,7 +14,7 @@ from typer.main import get_command
 
 import txcalc
 from txcalc.cli.errors import Group, Invocation, report_error
-from txcalc.cli.options import CommonOptions, grouped
+from txcalc.cli.options import CommonOptions, Offer, grouped
 
 COMMANDS: Final = {
     "count": "txcalc.cli.count",
@@ -71,7 +71,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
-@grouped
+@grouped(Offer(verbose="More: each command's help says what.", quiet="Less."))
 def txcalc_(
     ctx: typer.Context,
     common: CommonOptions,

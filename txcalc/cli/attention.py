@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
 from txcalc.cli import plot
-from txcalc.cli.options import CommonOptions, ModelArgument, OutputOptions, RunOptions, SetOption, grouped
+from txcalc.cli.options import (
+    BATCH,
+    CommonOptions,
+    ModelArgument,
+    Offer,
+    OutputOptions,
+    RunOptions,
+    SetOption,
+    grouped,
+)
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
 )
 
 
-def _text(metavar: str, text: str) -> Any:
-    return typer.Option(metavar=metavar, help=text, show_default=False)
+def _text(metavar: str, text: str, *names: str) -> Any:
+    return typer.Option(*names, metavar=metavar, help=text, show_default=False)
 
 
 def complete_device(incomplete: str) -> list[str]:
@@ -30,7 +39,7 @@ class CurveOptions(NamedTuple):
 
     seq: Annotated[str | None, _text("RANGE", "Lengths: 1K..1M doubles, 1K,3K lists. Default 1K..128K; of an image "
                                      "model, its own and larger images.")] = None
-    batch: Annotated[str | None, _text("N", "Sequences at a time. Default 1.")] = None
+    batch: Annotated[str | None, _text("N", "Sequences at a time. Default 1.", *BATCH)] = None
     source_seq: Annotated[str | None, _text("N", "Tokens that an encoder-decoder's encoder reads. "
                                             "Default: as many as the decoder.")] = None
     phase: Annotated[str | None, _text("PHASE", "forward, training, prefill or decode (one new token at the end of "
@@ -62,8 +71,11 @@ class CurveOptions(NamedTuple):
         return self.device
 
 
+OFFER: Final = Offer(verbose="What is kept, memory traffic, the whole model, every rule.", quiet="The numbers alone.")
+
+
 @app.command()
-@grouped
+@grouped(OFFER)
 def attention(
     ctx: typer.Context,
     model: ModelArgument,
@@ -91,7 +103,7 @@ def attention(
     common = ctx.obj.common.joined(common)
     write.check_target(output)
     plot.check(plot_, output)
-    form = write.chosen_format(output)
+    form = write.chosen_format(output, OFFER.formats)
     lengths, sram = _read("seq", curve.seq), _read("sram", curve.sram)
     workload = Workload(seq=1, **curve.given())
     card = curve.card(workload.kernels)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import typer
 
 from txcalc.cli import plot
-from txcalc.cli.options import CommonOptions, ModelsArgument, OutputOptions, RunOptions, SetOption, grouped
+from txcalc.cli.options import CommonOptions, ModelsArgument, Offer, OutputOptions, RunOptions, SetOption, grouped
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
 )
+OFFER: Final = Offer()
 
 
 @app.command()
-@grouped
+@grouped(OFFER)
 def compare(
     ctx: typer.Context,
     models: ModelsArgument,
@@ -39,7 +42,7 @@ def compare(
     common = ctx.obj.common.joined(common)
     write.check_target(output)
     plot.check(plot_, output)
-    form = write.chosen_format(output)
+    form = write.chosen_format(output, OFFER.formats)
     given = run.given()
     dtype = None if "dtype" in given else "bf16"
     found_models = [load(name, set_, common, dtype=dtype) for name in models]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from txcalc.cli import plot
-from txcalc.cli.options import CommonOptions, ModelArgument, OutputOptions, RunOptions, SetOption, grouped
+from txcalc.cli.options import CommonOptions, ModelArgument, Offer, OutputOptions, RunOptions, SetOption, grouped
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
 )
+OFFER: Final = Offer(verbose="Shapes, published figures, every rule; -vv: sources too.", quiet="The numbers alone.")
 
 
 @app.command()
-@grouped
+@grouped(OFFER)
 def count(
     ctx: typer.Context,
     model: ModelArgument,
@@ -45,7 +46,7 @@ def count(
     common = ctx.obj.common.joined(common)
     write.check_target(output)
     plot.check(plot_, output)
-    form = write.chosen_format(output)
+    form = write.chosen_format(output, OFFER.formats)
     given = run.given()
     loaded = load(model, set_, common, dtype=None if "dtype" in given else "bf16", resolved=True)
     found = view(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from txcalc.cli.options import CommonOptions, OutputOptions, RunOptions, complete_model, grouped
+from txcalc.cli.options import CommonOptions, Offer, OutputOptions, RunOptions, complete_model, grouped
 
 if TYPE_CHECKING:
     from txcalc.answer.diff import Run
@@ -19,10 +19,11 @@ app = typer.Typer(
 
 def _side(metavar: str, text: str) -> Any:
     return typer.Argument(metavar=metavar, help=text, autocompletion=complete_model, show_default=False)
+OFFER: Final = Offer(("table", "md", "json", "yaml"))
 
 
 @app.command()
-@grouped
+@grouped(OFFER)
 def diff(
     ctx: typer.Context,
     a: Annotated[str, _side("A", "A report, or any MODEL: a preset, a YAML file, a config.json, - for stdin.")],
@@ -48,7 +49,7 @@ def diff(
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)
-    form = write.chosen_format(output)
+    form = write.chosen_format(output, OFFER.formats)
     loaded = [load(a, [], common, dtype=None), load(b, set_, common, dtype=None)]
     first, second = _runs(loaded, run.given())
     found = difference(first, second, command=ctx.obj.command)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from txcalc.cli.options import CommonOptions, ModelArgument, OutputOptions, RunOptions, SetOption, grouped
+from txcalc.cli.options import CommonOptions, ModelArgument, Offer, OutputOptions, RunOptions, SetOption, grouped
 
 if TYPE_CHECKING:
     from txcalc.answer.explain.explanation import QuantityName
@@ -29,10 +29,11 @@ QuantityArgument = Annotated[
                         help="params, active-params, flops, flops-backward, flops-training, flops-per-token, "
                         "activations, kv-cache, kv-cache-per-token, weights or training-state.")
 ]
+OFFER: Final = Offer(("table", "md", "html", "json", "yaml"), quiet="The closed form alone.")
 
 
 @app.command()
-@grouped
+@grouped(OFFER)
 def explain(
     ctx: typer.Context,
     model: ModelArgument,
@@ -64,7 +65,7 @@ def explain(
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)
-    form = write.chosen_format(output)
+    form = write.chosen_format(output, OFFER.formats)
     name = known_quantity(quantity)
     style = _known_notation("latex" if latex and notation is None else notation, NOTATIONS)
     loaded = load(model, set_, common, dtype=None)

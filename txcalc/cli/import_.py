@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from txcalc.cli.options import CommonOptions, OutputOptions, SetOption, grouped
+from txcalc.cli.options import CommonOptions, Offer, OutputOptions, SetOption, grouped
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
 )
+OFFER: Final = Offer()
 
 
 @app.command(name="import")
-@grouped
+@grouped(OFFER)
 def import_(
     ctx: typer.Context,
     model: Annotated[

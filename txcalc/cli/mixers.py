@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
 from txcalc.cli import plot
-from txcalc.cli.options import CommonOptions, OutputOptions, RunOptions, grouped
+from txcalc.cli.options import BATCH, CommonOptions, Offer, OutputOptions, RunOptions, grouped
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
 )
 
 
-def _text(metavar: str, text: str) -> Any:
-    return typer.Option(metavar=metavar, help=text, show_default=False)
+def _text(metavar: str, text: str, *names: str) -> Any:
+    return typer.Option(*names, metavar=metavar, help=text, show_default=False)
 
 
 class MixerOptions(NamedTuple):
@@ -27,7 +27,7 @@ class MixerOptions(NamedTuple):
     kernel: Annotated[str | None, _text("N", "Width of the convolution. Default 3.")] = None
     window: Annotated[str | None, _text("N", "Keys that the sliding window holds. Default 512.")] = None
     state: Annotated[str | None, _text("N", "State dimension of Mamba-2. Default 128.")] = None
-    batch: Annotated[str | None, _text("N", "Sequences at a time. Default 1.")] = None
+    batch: Annotated[str | None, _text("N", "Sequences at a time. Default 1.", *BATCH)] = None
     dtype: Annotated[str | None, _text("DTYPE", "fp32, fp16, bf16, fp8 or int8. Default bf16.")] = None
     kv_dtype: Annotated[str | None, _text("DTYPE", "The state's dtype. Default: --dtype.")] = None
     masked: Annotated[str | None, _text("RULE", "Masked (query, key) pairs are counted or skipped. "
@@ -37,10 +37,11 @@ class MixerOptions(NamedTuple):
         """The workload's fields that were given. Raises ``SpecError`` for what is no number."""
         names = ("batch", "dtype", "kv_dtype", "masked")
         return RunOptions(**{name: getattr(self, name) for name in names}).given()
+OFFER: Final = Offer(verbose="Every length, sources, every rule.", quiet="The costs alone.")
 
 
 @app.command()
-@grouped
+@grouped(OFFER)
 def mixers(
     ctx: typer.Context, *, layer: MixerOptions, plot_: plot.PlotOption = None, output: OutputOptions,
     common: CommonOptions,
@@ -61,7 +62,7 @@ def mixers(
     common = ctx.obj.common.joined(common)
     write.check_target(output)
     plot.check(plot_, output)
-    form = write.chosen_format(output)
+    form = write.chosen_format(output, OFFER.formats)
     workload = Workload(seq=1, **layer.given())
     with progress("layers") as tell:
         found = side_by_side(

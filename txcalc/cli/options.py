@@ -6,13 +6,17 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
+
+from txcalc.answer.render.formats import FORMATS
+from txcalc.spec import words
 
 SIZES: Final = ("batch", "seq", "past", "source_seq", "images", "kv_block")
 
@@ -47,10 +51,13 @@ def _text(metavar: str, text: str, *names: str) -> Any:
     return typer.Option(*names, metavar=metavar, help=text, show_default=False)
 
 
+BATCH: Final = ("--batch", "-b")
+
+
 class RunOptions(NamedTuple):
     """What the model is run on. None: not given."""
 
-    batch: Annotated[str | None, _text("N", "Sequences at a time. Default 1.")] = None
+    batch: Annotated[str | None, _text("N", "Sequences at a time. Default 1.", *BATCH)] = None
     seq: Annotated[str | None, _text("N", "New tokens. Default: the model's context or 2,048, whichever is shorter; "
                                      "1 in decoding. k is 1,000, K is 1,024.")] = None
     past: Annotated[str | None, _text("N", "Tokens already in the KV cache. Default 0; in decoding as many as "
@@ -79,19 +86,20 @@ class RunOptions(NamedTuple):
                                         "sgd-momentum-fp32. Default adam-mixed.")] = None
 
     def given(self) -> dict[str, Any]:
-        """The fields that were given, numbers read. Raises ``SpecError`` for what is no number."""
+        """The fields that were given, numbers and words read. Raises ``SpecError`` for what is no number."""
+        from txcalc.trace.workload import plain
+
         fields = self._asdict()
         device = fields.pop("device")
         if device is not None:
             fields["kernels"] = fields["kernels"] or _kernels(device)
-        return {name: _read(name, value) for name, value in fields.items() if value is not None}
+        return plain({name: _read(name, value) for name, value in fields.items() if value is not None})
 
 
 class OutputOptions(NamedTuple):
     """Where the answer goes and in which format."""
 
-    format: Annotated[str | None, _text("FORMAT", "table, json, yaml, csv, md or html. Default: from the suffix of "
-                                        "--output, else table.", "--format", "-f")] = None
+    format: Annotated[str | None, _text("FORMAT", "", "--format", "-f")] = None
     json: Annotated[bool, typer.Option("--json", help="Same as --format json.", show_default=False)] = False
     markdown: Annotated[bool, typer.Option("--markdown", help="Same as --format md.", show_default=False)] = False
     output: Annotated[str | None, _text("FILE", "Write to a file, whole or not at all.", "--output", "-o")] = None
@@ -101,9 +109,8 @@ class OutputOptions(NamedTuple):
 class CommonOptions(NamedTuple):
     """What may stand before the command and after it."""
 
-    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, metavar="", show_default=False,
-                                         help="Shapes, published figures, every rule; -vv: sources too.")] = 0
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The numbers alone.", show_default=False)] = False
+    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, metavar="", show_default=False, help="")] = 0
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="", show_default=False)] = False
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours.", show_default=False)] = False
     debug: Annotated[bool, typer.Option("--debug", help="Errors with a traceback.", show_default=False)] = False
 
@@ -115,37 +122,83 @@ class CommonOptions(NamedTuple):
         )
 
 
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with every parameter that is a group of options replaced by the group's options."""
-    hints = typing.get_type_hints(command, include_extras=True)
-    groups = {name: kind for name, kind in hints.items() if isinstance(kind, type) and issubclass(kind, tuple)}
-    parameters: list[inspect.Parameter] = []
-    for name, parameter in inspect.signature(command).parameters.items():
-        parameters += _expanded(groups[name]) if name in groups else [parameter.replace(annotation=hints[name])]
+class Offer(NamedTuple):
+    """What a command makes of the options that all have: its formats, and what -v adds and -q leaves, if anything."""
 
-    @functools.wraps(command)
-    def call(**options: Any) -> None:
-        command(**_collected(options, groups))
+    formats: Sequence[str] = FORMATS
+    verbose: str = ""
+    quiet: str = "No notes beside the answer."
 
-    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return call
+    def texts(self) -> dict[str, str]:
+        """The help of these options; an empty one hides an option that would do nothing."""
+        *most, last = self.formats
+        return {
+            "format": f"{', '.join(most)} or {last}. Default: from the suffix of --output, else table.",
+            "markdown": "Same as --format md." if "md" in self.formats else "",
+            "verbose": self.verbose, "quiet": self.quiet,
+        }
 
 
-def _expanded(group: Any) -> list[inspect.Parameter]:
+def grouped(offer: Offer) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace every parameter of a command that is a group of options by the group's options."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = typing.get_type_hints(command, include_extras=True)
+        groups = {name: kind for name, kind in hints.items() if isinstance(kind, type) and issubclass(kind, tuple)}
+        parameters: list[inspect.Parameter] = []
+        for name, parameter in inspect.signature(command).parameters.items():
+            own = [parameter.replace(annotation=hints[name])]
+            parameters += _expanded(groups[name], offer.texts()) if name in groups else own
+
+        @functools.wraps(command)
+        def call(**options: Any) -> None:
+            command(**_collected(options, groups))
+
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return call
+
+    return decorate
+
+
+def _expanded(group: Any, texts: Mapping[str, str]) -> list[inspect.Parameter]:
     hints = typing.get_type_hints(group, include_extras=True)
     defaults = group._field_defaults
+    hints |= {name: _described(hints[name], text) for name, text in texts.items() if name in hints}
+    hints |= {name: Annotated[str | None, typer.Option(hidden=True)] for name in _others(group)}
     return [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hints[name], default=defaults[name])
-        for name in group._fields
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=hint)
+        for name, hint in hints.items()
     ]
+
+
+def _others(group: Any) -> list[str]:
+    """Other names of the group's fields: read like these, and not listed."""
+    return [other for other, name in words.FIELDS.items() if name in group._fields]
+
+
+def _described(annotation: Any, text: str) -> Any:
+    """An option with this help, hidden where there is none."""
+    kind, option = typing.get_args(annotation)
+    option = copy.copy(option)
+    option.help, option.hidden = text, not text
+    return Annotated[kind, option]
 
 
 def _collected(options: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
     rest = dict(options)
-    found = {name: group(**{field: rest.pop(field) for field in group._fields}) for name, group in groups.items()}
-    return rest | found
+    return {name: group(**_fields(rest, group)) for name, group in groups.items()} | rest
+
+
+def _fields(options: dict[str, Any], group: Any) -> dict[str, Any]:
+    """The group's fields, taken out of the options. Raises ``SpecError`` for one that is given by two names."""
+    found = {name: options.pop(name) for name in group._fields}
+    others = {name: options.pop(name) for name in _others(group)}
+    return found | words.fields({
+        **{name: found[name] for name in words.FIELDS.values() if found.get(name) is not None},
+        **{name: value for name, value in others.items() if value is not None},
+    })
 
 
 def _kernels(device: str) -> str:

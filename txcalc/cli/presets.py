@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from txcalc.cli.errors import Group
-from txcalc.cli.options import CommonOptions, complete_model, grouped
+from txcalc.cli.options import CommonOptions, Offer, complete_model, grouped
 
 
 class Presets(Group):
@@ -21,10 +21,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     suggest_commands=False,
 )
+OFFER: Final = Offer(quiet="")
 
 
 @app.callback(invoke_without_command=True)
-@grouped
+@grouped(OFFER)
 def presets(
     ctx: typer.Context,
     common: CommonOptions,
@@ -54,7 +55,7 @@ def presets(
 
 
 @app.command()
-@grouped
+@grouped(OFFER)
 def show(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete_model, show_default=False)],

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from txcalc.cli.options import CommonOptions, grouped
+from txcalc.cli.options import CommonOptions, Offer, grouped
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
@@ -18,10 +18,11 @@ def complete_document(incomplete: str) -> list[str]:
     from txcalc.answer.schema import DOCUMENTS
 
     return [name for name in DOCUMENTS if name.startswith(incomplete)]
+OFFER: Final = Offer(quiet="")
 
 
 @app.command()
-@grouped
+@grouped(OFFER)
 def schema(
     ctx: typer.Context,
     document: Annotated[

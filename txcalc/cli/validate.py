@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from txcalc.cli.options import CommonOptions, OutputOptions, SetOption, complete_model, grouped
+from txcalc.cli.options import CommonOptions, Offer, OutputOptions, SetOption, complete_model, grouped
 
 if TYPE_CHECKING:
     from txcalc.answer.validation import Validation
@@ -19,10 +19,11 @@ WHERE: Final = ("cpu", "cuda", "fake-cuda")
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
 )
+OFFER: Final = Offer(("table", "json", "yaml"), verbose="Everything that differs, of many models.")
 
 
 @app.command()
-@grouped
+@grouped(OFFER)
 def validate(
     ctx: typer.Context,
     models: Annotated[
@@ -60,9 +61,7 @@ def validate(
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)
-    form = write.chosen_format(output)
-    if form not in ("table", "json", "yaml"):
-        raise SpecError(f"must be table, json or yaml here, got {form}", field="format")
+    form = write.chosen_format(output, OFFER.formats)
     if bool(models) == every:
         raise SpecError("name a model, or give --all")
     if device is not None:

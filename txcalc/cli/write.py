@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, TextIO
 
 import typer
@@ -23,8 +23,11 @@ STDOUT: Final = "-"
 _ASCII: Final = str.maketrans({"×": "x", "·": "|", "–": "-", "—": "-", "−": "-", "█": "#", "…": ".", "²": "2"})
 
 
-def chosen_format(output: OutputOptions) -> Format:
-    """The one format that --format, --json, --markdown and the suffix of --output agree on. Raises ``SpecError``."""
+def chosen_format(output: OutputOptions, offered: Sequence[str]) -> Format:
+    """The one format that --format, --json, --markdown and the suffix of --output agree on.
+
+    Raises ``SpecError`` for none of those that the command offers.
+    """
     asked = {"--json": "json"} if output.json else {}
     asked |= {"--markdown": "md"} if output.markdown else {}
     asked |= {f"--format {output.format}": _known(output.format)} if output.format is not None else {}
@@ -35,7 +38,10 @@ def chosen_format(output: OutputOptions) -> Format:
         raise SpecError(f"{' and '.join(asked)} ask for different formats")
     if output.output not in (None, STDOUT) and not asked:
         raise SpecError(f"no format follows from its suffix: use {', '.join(SUFFIXES)}, or --format", field="output")
-    return next((FORMATS[FORMATS.index(form)] for form in FORMATS if form in asked.values()), "table")
+    form: Format = next((form for form in FORMATS if form in asked.values()), "table")
+    if form not in offered:
+        raise SpecError(f"must be one of {', '.join(offered)} here, got {form}", field="format")
+    return form
 
 
 def screen(output: OutputOptions, common: CommonOptions) -> Screen:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, Self, get_args
 
 from txcalc.document import Part
+from txcalc.spec import words
 from txcalc.spec.errors import SpecError, not_one_of, shown, unknown_field
 from txcalc.trace.record import Role
 
@@ -85,6 +86,7 @@ class Workload(Part):
         for name, options in CHOICES.items():
             if name == "latents" and self.latents is None:
                 continue
+            object.__setattr__(self, name, words.word(name, getattr(self, name), options))
             _check_choice(name, getattr(self, name), options)
         for name, least in LEAST.items():
             _check_size(name, getattr(self, name), least)
@@ -96,7 +98,7 @@ class Workload(Part):
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
         """From names and values. Raises ``SpecError``, also for a name that is no field, or a field with no value."""
-        fields = {RENAMED.get(name, name): value for name, value in fields.items()}
+        fields = plain({RENAMED.get(name, name): value for name, value in fields.items()})
         for name, value in fields.items():
             if name not in cls.names():
                 raise SpecError(unknown_field(name, cls.names()), field=name)
@@ -157,6 +159,13 @@ class Workload(Part):
             Role.MASK: 1 if on_cuda else width,
             Role.PARAMETER: 0,
         }[role]
+
+
+def plain(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A workload's fields under their own names and words. Raises ``SpecError`` for one that is given twice."""
+    fields = words.fields(given)
+    return {name: words.word(name, value, CHOICES[name]) if name in CHOICES else value
+            for name, value in fields.items()}
 
 
 def _check_choice(name: str, value: object, options: tuple[str, ...]) -> None:

@@ -7,7 +7,6 @@ from typing import Final
 from txcalc.answer.explain.explanation import Explanation
 from txcalc.answer.render import data as render_data
 from txcalc.answer.render.grid import Screen
-from txcalc.spec.errors import SpecError
 
 NOTATIONS: Final = ("unicode", "ascii", "latex")
 
@@ -15,14 +14,9 @@ NOTATIONS: Final = ("unicode", "ascii", "latex")
 def render(
     explained: Explanation, form: str, screen: Screen, notation: str = "unicode", *, quiet: bool = False
 ) -> str:
-    """The explanation as table, md, html, json or yaml. ``quiet`` leaves of a table the closed form.
-
-    Raises ``SpecError`` for csv: a derivation is no table.
-    """
+    """The explanation as table, md, html, json or yaml. ``quiet`` leaves of a table the closed form."""
     if form in ("json", "yaml"):
         return (render_data.json if form == "json" else render_data.yaml)(explained.to_data())
-    if form == "csv":
-        raise SpecError("an explanation is no table: use table, md, html, json or yaml", field="format")
     if form == "html":
         from txcalc.answer.page.explanation import page
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from txcalc.answer.render.grid import Screen
-from txcalc.answer.view import View
-
 if TYPE_CHECKING:
     from txcalc.answer.compare import Comparison
+    from txcalc.answer.render.grid import Screen
+    from txcalc.answer.view import View
 
 Format = Literal["table", "json", "yaml", "csv", "md", "html"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)

@@ -13,10 +13,10 @@ from txcalc.spec.errors import FieldError, SpecError, shown
 from txcalc.spec.explain import explain_validation
 from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model
+from txcalc.spec.words import WORDS
 from txcalc.spec.yaml import Document
 
 MAX_LAYERS: Final = 10_000
-_DTYPES: Final = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 _REPOSITORY: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _LAYERS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers",
                   "num_decoder_layers", "num_hidden_groups", "inner_group_num")
@@ -153,4 +153,4 @@ def _notes(data: Mapping[str, Any], place: str) -> tuple[str, ...]:
 
 def _dtype(data: Mapping[str, Any]) -> str | None:
     value = data.get("dtype", data.get("torch_dtype"))
-    return _DTYPES.get(value.removeprefix("torch.")) if isinstance(value, str) else None
+    return WORDS["dtype"].get(value.removeprefix("torch.")) if isinstance(value, str) else None

@@ -1,0 +1,45 @@
+"""Other names of the fields of a run and of the words they take: read everywhere, written nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from txcalc.spec.errors import SpecError
+
+_DTYPES: Final = {"float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
+
+WORDS: Final[Mapping[str, Mapping[str, str]]] = {
+    "phase": {"train": "training", "inference": "prefill", "generate": "decode"},
+    "dtype": _DTYPES,
+    "kv_dtype": _DTYPES,
+    "attention": {"naive": "eager"},
+    "masked": {"skip": "skipped"},
+    "recipe": {"adam": "adam-mixed", "adamw": "adam-mixed"},
+}
+"""By field: a word that people use, and what it is called here."""
+
+FIELDS: Final[Mapping[str, str]] = {
+    "batch_size": "batch", "micro_batch": "batch", "seq_len": "seq", "seqlen": "seq",
+}
+"""Other names of fields, as keywords and keys; as options they are spelt with hyphens."""
+
+
+def word(field: str, value: Any, options: Iterable[str]) -> Any:
+    """The one of ``options`` that ``value`` means for this field, in any case, or else the value as it is."""
+    if not isinstance(value, str):
+        return value
+    folded = value.casefold().replace("_", "-")
+    meant = WORDS.get(field, {}).get(folded, folded)
+    return meant if meant in options else value
+
+
+def fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields by their own names. Raises ``SpecError`` for one that is given by two names."""
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        field = FIELDS.get(name, name)
+        if field in found:
+            raise SpecError(f"is another name of {field}: give one of them", field=name)
+        found[field] = value
+    return found
