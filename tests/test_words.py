@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 import txcalc
 from txcalc.answer.render.formats import FORMATS
+from txcalc.cli import foreign
 from txcalc.cli.app import COMMANDS, app
 from txcalc.spec import words
 from txcalc.trace.workload import CHOICES, Workload
@@ -121,3 +122,81 @@ def test_verbose_is_listed_where_it_shows_more(command: str) -> None:
     listed = "--verbose" in run(command, "--help").stdout
     plain, verbose = (run(command, *RUNS[command], *flag).stdout for flag in ((), ("-v",)))
     assert (plain != verbose) == listed or command == "validate"  # there, of many models that differ
+
+
+# ---------------------------------------------------------------- what other tools call it
+
+
+def refused(*args: object) -> str:
+    found = run(*args)
+    assert (found.exit_code, found.stdout, found.stderr.count("\n")) == (2, "", 1)
+    return found.stderr.removeprefix("error: ").rstrip("\n")
+
+
+def takes(command: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", run(command, "--help").stdout))
+
+
+TAKEN = {command: takes(command) for command in COMMANDS}
+
+
+def test_no_word_is_in_two_tables() -> None:
+    tables = (foreign.OPTIONS, foreign.FIELDS, foreign.ABSENT)
+    assert len(set().union(*tables)) == sum(map(len, tables))
+    assert not {f"--{word}" for word in set().union(*tables)} & TAKEN["count"]
+
+
+@pytest.mark.parametrize(("word", "option"), foreign.OPTIONS.items())
+def test_an_option_of_another_tool_leads_to_ours(word: str, option: str) -> None:
+    line = refused("count", "gpt2", f"--{word}", "1")
+    takers = ", ".join(command for command in COMMANDS if option in TAKEN[command])
+    elsewhere = f"{option} is an option of txcalc {takers}" if takers else "there is nothing like it yet"
+    assert line == f"no such option --{word}; " + (
+        f"did you mean {option}?" if option in TAKEN["count"] else elsewhere)
+
+
+@pytest.mark.parametrize(("word", "field"), foreign.FIELDS.items())
+def test_an_option_for_a_size_leads_to_the_field(word: str, field: str) -> None:
+    assert refused("count", "gpt2", f"--{word}", "1") == (
+        f"no such option --{word}; --set {field}=N changes that of the model")
+    assert re.search(rf"--set {re.escape(field)}=0: {re.escape(field)}: (must|.*field)",
+                     refused("count", "mixtral-8x7b", "--set", f"{field}=0"))
+
+
+@pytest.mark.parametrize(("word", "text"), foreign.ABSENT.items())
+def test_an_option_for_what_is_not_counted_says_so(word: str, text: str) -> None:
+    assert refused("count", "gpt2", f"--{word}", "1") == f"no such option --{word}; {text}"
+    assert set(re.findall(r"--[a-z-]+", text)) <= TAKEN["count"]
+
+
+@pytest.mark.parametrize(("group", "word", "text"), [
+    *(((), word, text) for word, text in foreign.COMMANDS.items()),
+    *((("presets",), word, text) for word, text in foreign.LISTING.items()),
+])
+def test_a_command_of_another_tool_leads_to_ours(group: tuple[str, ...], word: str, text: str) -> None:
+    assert refused(*group, word) == f"no such command {word!r}; see {text}"
+    command = re.match(r"txcalc (\w+)", text)
+    assert command and command[1] in COMMANDS and set(re.findall(r"--[a-z-]+", text)) <= TAKEN[command[1]]
+
+
+@pytest.mark.parametrize(("args", "line"), [
+    (("count", "gpt2", "--sram", "3"), "no such option --sram; --sram is an option of txcalc attention"),
+    (("validate", "gpt2", "--sqe"), "no such option --sqe; did you mean --set?"),
+    (("mixers", "--n-layers", "3"), "no such option --n-layers"),
+    (("count", "gpt2", "--zzz"), "no such option --zzz"),
+    (("attention", "gpt2", "--gpu", "t4"), "no such option --gpu; did you mean --device?"),
+    (("count", "gpt2", "--device", "h100"), "--device: no card changes what is counted; txcalc attention MODEL "
+     "--device h100-80gb shows what fits on it, --kernels cuda or cpu says whose operators run"),
+])
+def test_other_options(args: tuple[str, ...], line: str) -> None:
+    assert refused(*args) == line
+
+
+def test_a_hint_to_install_names_the_package_itself() -> None:
+    """No index has ours: what it needs can be installed from anywhere, a checkout too."""
+    calls = re.findall(r'MissingPackage\(f?"[^"]*", "([^"]*)"\)', "".join(
+        path.read_text("utf-8") for path in Path(txcalc.__file__).parent.rglob("*.py")))
+    assert {"matplotlib", "torch", "transformers", "huggingface_hub"} <= set(calls)
+    extras = (Path(txcalc.__file__).parents[1] / "pyproject.toml").read_text("utf-8")
+    assert all(re.search(f'"{package}[>=]=', extras) for package in calls)
+    assert "txcalc[" not in (Path(txcalc.__file__).parents[1] / "README.md").read_text("utf-8")

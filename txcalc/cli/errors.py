@@ -35,16 +35,18 @@ class Group(TyperGroup):
 
     for_model = "txcalc count {}"
     """What is meant when a model stands where a command should."""
+    meant = "COMMANDS"
+    """The table of ``txcalc.cli.foreign`` with what is typed for a command."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the arguments name. Raises a usage error that names the nearest one."""
         if args and self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
-            raise _UsageError(_no_command(args[0], self.list_commands(ctx), self.for_model), ctx=ctx)
+            raise _UsageError(_no_command(args[0], self.list_commands(ctx), self), ctx=ctx)
         return super().resolve_command(ctx, args)
 
 
 def report_error(error: BaseException, args: Sequence[str]) -> int:
-    """Say what went wrong and give the exit code: 2 for what the user can put right, 3 for a missing extra.
+    """Say what went wrong and give the exit code: 2 for what the user can put right, 3 for a missing package.
 
     Raises what is a bug.
     """
@@ -73,9 +75,9 @@ def _message(error: BaseException) -> str | None:
 
 def _is_missing(error: BaseException) -> bool:
     """Whether an optional dependency is not installed."""
-    from txcalc.spec.errors import MissingExtra
+    from txcalc.spec.errors import MissingPackage
 
-    return isinstance(error, MissingExtra)
+    return isinstance(error, MissingPackage)
 
 
 def _option(error: Any) -> str:
@@ -89,7 +91,7 @@ def _usage(error: Any) -> str:
     """A usage error with the nearest name, and where to read more."""
     name = getattr(error, "option_name", None)
     if name is not None and type(error).__name__ == "NoSuchOption":
-        message = f"no such option {name}{_nearest_option(name, error.ctx)}"
+        message = f"no such option {name}{_hint(name, error.ctx)}"
     else:
         raw = str(error.format_message()).rstrip(".")
         message = raw[:1].lower() + raw[1:]
@@ -97,24 +99,29 @@ def _usage(error: Any) -> str:
     return f"{message} (see {path} --help)" if path and sys.stderr.isatty() else message
 
 
-def _nearest_option(name: str, ctx: Any) -> str:
-    from txcalc.spec.errors import nearest
+def _hint(name: str, ctx: Any) -> str:
+    from txcalc.cli import foreign
+    from txcalc.cli.app import COMMANDS
 
-    known = [option for param in ctx.command.get_params(ctx) for option in param.opts if option.startswith("--")]
-    swapped = [option for option in known if sorted(option) == sorted(name)]
-    close = next(iter(swapped), None) or nearest(name, known)
-    return f"; did you mean {close}?" if close else ""
+    group = ctx.find_root().command
+    commands = {each: group.get_command(ctx, each) for each in COMMANDS}
+    others = {each: foreign.options_of(command, ctx) for each, command in commands.items()}
+    found = foreign.hint(name, foreign.options_of(ctx.command, ctx), others)
+    return f"; {found}" if found else ""
 
 
-def _no_command(name: str, known: list[str], for_model: str) -> str:
+def _no_command(name: str, known: list[str], group: Group) -> str:
+    from txcalc.cli import foreign
     from txcalc.spec.errors import SpecError, nearest
     from txcalc.spec.library import find
 
+    if meant := getattr(foreign, group.meant).get(name.casefold()):
+        return f"no such command {name!r}; see {meant}"
     close = nearest(name, known)
     try:
         model = None if close else find(name)
     except SpecError:
         model = None
     is_model = model or os.path.isfile(name)  # noqa: PTH113  Path.is_file raises for a NUL
-    hint = close or (for_model.format(name) if is_model else None)
+    hint = close or (group.for_model.format(name) if is_model else None)
     return f"no such command {name!r}" + (f"; did you mean {hint}?" if hint else f"; one of {', '.join(known)}")

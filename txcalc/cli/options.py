@@ -207,8 +207,10 @@ def _kernels(device: str) -> str:
     from txcalc.spec.errors import SpecError
 
     if device not in ("cuda", "cpu"):
-        raise SpecError("no card changes what is counted here; --kernels cuda or cpu says whose operators run",
-                        field="device")
+        from txcalc.answer.devices import device as card
+
+        raise SpecError(f"no card changes what is counted; txcalc attention MODEL --device {card(device).name} shows "
+                        "what fits on it, --kernels cuda or cpu says whose operators run", field="device")
     notice(f"--device {device} is now --kernels {device}; the old spelling goes in the next release")
     return device
 

@@ -19,19 +19,19 @@ _FORMS: Final = ("svg", "png", "pdf")
 def check(path: str | None, output: OutputOptions) -> None:
     """Refuse what could not be drawn in the end, before anything is counted.
 
-    Raises ``SpecError`` for a file of another kind, ``MissingExtra`` without matplotlib.
+    Raises ``SpecError`` for a file of another kind, ``MissingPackage`` without matplotlib.
     """
     if path is None:
         return
     from importlib.util import find_spec
 
     from txcalc.cli import write
-    from txcalc.spec.errors import MissingExtra, SpecError
+    from txcalc.spec.errors import MissingPackage, SpecError
 
     if _form(path) not in _FORMS:
         raise SpecError(f"a figure is one of {', '.join(f'.{form}' for form in _FORMS)}, got {path!r}", field="plot")
     if find_spec("matplotlib") is None:
-        raise MissingExtra("a figure needs matplotlib", "plot")
+        raise MissingPackage("a figure needs matplotlib", "matplotlib")
     write.check_target(output._replace(output=path))
 
 

@@ -14,6 +14,7 @@ class Presets(Group):
     """``txcalc presets gpt2`` means to show it."""
 
     for_model = "txcalc presets show {}"
+    meant = "LISTING"
 
 
 app = typer.Typer(

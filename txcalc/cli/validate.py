@@ -128,10 +128,10 @@ def _transformers() -> Callable[[Loaded], Validation]:
 
     from txcalc.answer.validation import Validation
     from txcalc.check.third_party import against_transformers, known_config
-    from txcalc.spec.errors import MissingExtra
+    from txcalc.spec.errors import MissingPackage
 
     if find_spec("transformers") is None:
-        raise MissingExtra("--against transformers needs transformers", "dev")
+        raise MissingPackage("--against transformers needs transformers", "transformers")
 
     def compare(loaded: Loaded) -> Validation:
         config = None if loaded.overrides else known_config(loaded.model)
@@ -156,7 +156,7 @@ def _checkpoint(path: str) -> Callable[[Loaded], Validation]:
 def _need_torch() -> None:
     from importlib.util import find_spec
 
-    from txcalc.spec.errors import MissingExtra
+    from txcalc.spec.errors import MissingPackage
 
     if find_spec("torch") is None:
-        raise MissingExtra("validation needs PyTorch", "torch")
+        raise MissingPackage("validation needs PyTorch", "torch")

@@ -35,18 +35,11 @@ class SpecError(ValueError):
         return " ".join(text.splitlines())
 
 
-class MissingExtra(RuntimeError):
-    """An optional dependency is not installed: ``a figure needs matplotlib: pip install 'txcalc[plot]'``."""
-
-    def __init__(self, need: str, extra: str) -> None:
-        super().__init__(f"{need}: pip install 'txcalc[{extra}]'")
-
-
-class MissingPackage(MissingExtra):
-    """A package that is asked for by its own name is not installed."""
+class MissingPackage(RuntimeError):
+    """An optional package is not installed: ``a figure needs matplotlib: pip install matplotlib``."""
 
     def __init__(self, need: str, package: str) -> None:
-        RuntimeError.__init__(self, f"{need}: pip install {package}")
+        super().__init__(f"{need}: pip install {package}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

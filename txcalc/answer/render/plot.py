@@ -18,7 +18,7 @@ from txcalc.answer.mixers import MixerRow, MixerTable, Quantity
 from txcalc.answer.render import headings
 from txcalc.answer.render.where import Share, shares
 from txcalc.answer.report import Report
-from txcalc.spec.errors import MissingExtra
+from txcalc.spec.errors import MissingPackage
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
@@ -164,12 +164,12 @@ def _run(workload: Workload) -> str:
 
 
 def _figure(draw: Callable[[Figure], None], size: tuple[float, float], title: str, caption: str, form: str) -> bytes:
-    """Draw under our style, with what was counted above and below. Raises ``MissingExtra`` without matplotlib."""
+    """Draw under our style, with what was counted above and below. Raises ``MissingPackage`` without matplotlib."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingExtra("a figure needs matplotlib", "plot") from None
+        raise MissingPackage("a figure needs matplotlib", "matplotlib") from None
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold")

@@ -1,0 +1,131 @@
+"""Options and commands that other tools have and people type here: what is meant, or that there is no such thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+
+def _each(table: Mapping[str, str]) -> dict[str, str]:
+    """``{"ctx context-length": "--seq"}`` with an entry for every word."""
+    return {word: meant for words, meant in table.items() for word in words.split()}
+
+
+OPTIONS: Final = _each({
+    "ctx ctx-size context-length n-ctx max-model-len max-seq-len max-seq-length max-length max-position-embeddings "
+    "sequence-length seq-length length tokens num-tokens prompt-len prompt-length input-len isl prompt": "--seq",
+    "bs mbs micro-batch-size per-device-train-batch-size per-device-batch-size num-seqs max-num-seqs": "--batch",
+    "cache cached kv-len kv-length prefix-len past-len past-length": "--past",
+    "src-seq encoder-seq source-len": "--source-seq",
+    "num-images": "--images",
+    "mode train training inference prefill decode generate": "--phase",
+    "torch-dtype compute-dtype fp16 bf16 fp32 half": "--dtype",
+    "kv-cache-dtype cache-type-k cache-type-v kv-type": "--kv-dtype",
+    "page-size block-size kv-block-size": "--kv-block",
+    "attn attn-implementation attention-backend flash flash-attention sdpa use-flash-attn": "--attention",
+    "causal skip-masked": "--masked",
+    "optimizer optim": "--recipe",
+    "quantize quantization quant bits load-in-4bit load-in-8bit gguf awq gptq nf4 weight-dtype": "--weights",
+    "gpu card accelerator hardware": "--device",
+    "compare-with reference": "--against",
+    "out file save": "--output",
+    "figure chart svg png": "--plot",
+    "csv yaml html md table": "--format",
+    "detail detailed breakdown modules per-module": "--by-module",
+})
+"""Options of ours by what other tools call them."""
+
+FIELDS: Final = _each({
+    "layers num-layers n-layers n-layer num-hidden-layers depth": "layers",
+    "hidden-size hidden-dim d-model n-embd dim width": "d_model",
+    "heads n-heads n-head num-heads num-attention-heads": "attention.heads",
+    "kv-heads n-kv-heads num-kv-heads num-key-value-heads num-query-groups": "attention.kv_heads",
+    "head-dim": "attention.head_dim",
+    "window sliding-window": "attention.window",
+    "d-ff ffn-dim ffn-size intermediate-size ffn-hidden-size": "feed_forward.d_ff",
+    "experts num-experts n-experts": "feed_forward.experts",
+    "active-experts top-k experts-per-token": "feed_forward.active_experts",
+    "vocab vocab-size": "vocab",
+})
+"""Fields of a model by what their options are called elsewhere."""
+
+_SPLIT: Final = "one device is counted; nothing is split over several yet"
+_ADAPTERS: Final = "adapters and frozen weights are not counted yet; a training step trains every weight"
+_RECOMPUTED: Final = "recomputation is not counted yet; --phase training keeps every activation"
+_ENGINE: Final = "engines and frameworks are not counted yet; what is counted is plain PyTorch"
+
+ABSENT: Final = _each({
+    "recompute recomputation checkpointing gradient-checkpointing activation-checkpointing checkpoint-activations "
+    "recompute-granularity selective": _RECOMPUTED,
+    "lora dora qlora peft rank lora-r lora-rank freeze frozen": _ADAPTERS,
+    "gpus num-gpus n-gpus ngpu devices world-size nodes nnodes nproc-per-node tp tensor-parallel tensor-parallel-size "
+    "tensor-model-parallel-size pp pipeline-parallel pipeline-parallel-size pipeline-model-parallel-size dp "
+    "data-parallel data-parallel-size ep expert-parallel expert-parallel-size etp cp context-parallel "
+    "context-parallel-size sp sequence-parallel zero zero-stage fsdp deepspeed offload cpu-offload schedule": _SPLIT,
+    "global-batch global-batch-size gbs accumulate gradient-accumulation-steps grad-accum accumulation":
+        "one micro-batch is counted, --batch; its step is not accumulated yet",
+    "precision amp mixed-precision": "--dtype is what is computed in, --recipe what is kept to train with",
+    "engine framework vllm sglang backend": _ENGINE,
+    "new max-new-tokens max-tokens output-len osl n-predict": "generation is counted a step at a time, --phase decode",
+    "context": "an engine's longest request is not counted yet; --seq is the length of a pass, --past what is cached",
+    "loss clip": "the plain loss over every position is counted, and no clipping",
+    "speculative draft beams num-beams": "one token at a time is decoded; --batch counts sequences",
+    "tokens-per-second throughput latency mfu bandwidth price cost": "time is not counted yet; FLOPs and bytes are",
+    "gpu-memory-utilization reserve pool": "no device's memory is filled here",
+    "model config preset name m": "the model stands by itself, without an option",
+})
+"""What there is no option for, and what is counted instead."""
+
+COMMANDS: Final = _each({
+    "params parameters": "txcalc explain MODEL params",
+    "flops": "txcalc explain MODEL flops",
+    "kv kv-cache cache": "txcalc explain MODEL kv-cache",
+    "weights": "txcalc explain MODEL weights",
+    "list ls models": "txcalc presets",
+    "search": "txcalc presets --search TEXT",
+    "show info": "txcalc presets show NAME",
+    "check verify test": "txcalc validate MODEL",
+    "convert load": "txcalc import CONFIG",
+    "curve": "txcalc attention MODEL",
+    "plot figure": "txcalc count MODEL --plot FILE",
+    "calc run estimate summary": "txcalc count MODEL",
+    "memory fit vram train": "txcalc count MODEL --phase training, whose parts they are: what fits is not counted yet",
+    "devices gpus": "txcalc attention MODEL --device NAME",
+    "time latency throughput": "txcalc count MODEL: FLOPs and bytes are counted, time is not yet",
+})
+"""Commands of ours by what is typed for them."""
+
+LISTING: Final = _each({"list ls": "txcalc presets", "search": "txcalc presets --search TEXT"})
+"""Those under ``txcalc presets``."""
+
+
+def hint(name: str, own: Iterable[str], others: Mapping[str, Iterable[str]]) -> str:
+    """What to say of an option that a command does not have; empty where nothing is known.
+
+    ``own``: the command's options; ``others``: those of every command.
+    """
+    from txcalc.spec.errors import nearest
+
+    word, own = name.lstrip("-").casefold().replace("_", "-"), list(own)
+    if word in FIELDS and "--set" in own:
+        return f"--set {FIELDS[word]}=N changes that of the model"
+    meant = OPTIONS.get(word, name)
+    if meant in own or meant != name:
+        return f"did you mean {meant}?" if meant in own else _elsewhere(meant, others) or "there is nothing like it yet"
+    if word in ABSENT or word in FIELDS:
+        return ABSENT.get(word, "")
+    if swapped := next((each for each in own if sorted(each) == sorted(name)), None):
+        return f"did you mean {swapped}?"
+    close = nearest(name, own)
+    return _elsewhere(name, others) or (f"did you mean {close}?" if close else "")
+
+
+def _elsewhere(name: str, others: Mapping[str, Iterable[str]]) -> str:
+    takers = [command for command, options in others.items() if name in options]
+    return f"{name} is an option of txcalc {', '.join(takers)}" if takers else ""
+
+
+def options_of(command: Any, ctx: Any) -> list[str]:
+    """The long options that a command's help lists."""
+    return [option for param in command.get_params(ctx) if not getattr(param, "hidden", False)
+            for option in param.opts if option.startswith("--")]
