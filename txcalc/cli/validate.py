@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -44,6 +45,11 @@ def validate(
                                "published (printed figures; needs no torch), or a safetensors, index or GGUF file. "
                                "Default reference.")
     ] = "reference",
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", metavar="N", min=1, show_default=False,
+                                 help="Processes that models are shared out to, at "
+                                 "up to 3 GB each. Default: as many as cores; on cuda always 1.")
+    ] = None,
     output: OutputOptions,
     common: CommonOptions,
 ) -> None:
@@ -53,6 +59,7 @@ def validate(
     """
     from txcalc.answer.render.validation import table
     from txcalc.answer.validation import Validations
+    from txcalc.check.processes import cores, in_processes
     from txcalc.cli import write
     from txcalc.cli.models import load
     from txcalc.cli.progress import progress
@@ -68,18 +75,23 @@ def validate(
         write.notice(f"--device {device} is now --on {device}; the old spelling goes in the next release")
     compare = _comparison(against, on or device or "cpu")
     wanted = [info.name for info in names()] if every else models or []
-    results: list[Validation] = []
+    loaded = [load(name, set_, common, dtype=None) for name in wanted]
+    live = against in ("reference", "transformers") and "cuda" not in (on, device)
+    groups = _alike(loaded) if live else [dict(enumerate(loaded))]
+    found: dict[int, Validation] = {}
     with progress("models") as tell:
-        for done, name in enumerate(wanted):
-            tell(done, len(wanted))
-            results.append(compare(load(name, set_, common, dtype=None)))
+        tell(0, len(loaded))
+        for number, result in in_processes(compare, groups, min(jobs or cores(), len(groups))):
+            found[number] = result
+            tell(len(found), len(loaded))
+    results = [found[number] for number in range(len(loaded))]
     if form == "table":
         answer = table(results, write.screen(output, common), verbose=bool(common.verbose))
     else:
         from txcalc.answer.render import data as render_data
 
-        found = Validations(agrees=all(result.agrees for result in results), models=tuple(results))
-        answer = (render_data.json if form == "json" else render_data.yaml)(found.to_data())
+        both = Validations(agrees=all(result.agrees for result in results), models=tuple(results))
+        answer = (render_data.json if form == "json" else render_data.yaml)(both.to_data())
     write.write(answer, output, common)
     if not all(result.agrees for result in results if result.rows or against == "reference"):
         raise typer.Exit(1)
@@ -92,9 +104,7 @@ def _comparison(against: str, on: str) -> Callable[[Loaded], Validation]:
         wanted, got = not_one_of(WHERE, on)
         raise SpecError(f"must be {wanted}{got}", field="on")
     if against == "published":
-        from txcalc.check.third_party import against_published
-
-        return lambda loaded: against_published(loaded.model)
+        return _with_published
     if against == "reference":
         _need_torch()
         return _reference(on)
@@ -108,39 +118,67 @@ def _comparison(against: str, on: str) -> Callable[[Loaded], Validation]:
     return _checkpoint(against)
 
 
+def _alike(loaded: list[Loaded]) -> list[dict[int, Loaded]]:
+    """Numbered models by their small sibling, which is compared once for all that have it; the largest group first."""
+    from txcalc.check.sibling import sibling
+
+    groups: dict[str, dict[int, Loaded]] = {}
+    for number, item in enumerate(loaded):
+        same = sibling(item.model).model_copy(update={"name": "", "family": None}).model_dump_json()
+        groups.setdefault(same, {})[number] = item
+    return sorted(groups.values(), key=len, reverse=True)
+
+
 def _reference(on: str) -> Callable[[Loaded], Validation]:
     import torch
 
-    from txcalc.answer.validation import Validation
-    from txcalc.check.validate import validate as compare
     from txcalc.spec.errors import SpecError
 
     if on == "fake-cuda":
-        reason = "not run: fake CUDA tensors need an extension that is not built yet"
-        return lambda loaded: Validation.of(loaded.model.name, "fake CUDA tensors", (), left_out=(reason,))
+        return _with_fake_cuda
     if on == "cuda" and not torch.cuda.is_available():
         raise SpecError("this PyTorch sees no CUDA device", field="on")
-    return lambda loaded: compare(loaded.model, device="cuda" if on == "cuda" else "cpu")
+    return functools.partial(_with_reference, on="cuda" if on == "cuda" else "cpu")
 
 
 def _transformers() -> Callable[[Loaded], Validation]:
     from importlib.util import find_spec
 
-    from txcalc.answer.validation import Validation
-    from txcalc.check.third_party import against_transformers, known_config
     from txcalc.spec.errors import MissingPackage
 
     if find_spec("transformers") is None:
         raise MissingPackage("--against transformers needs transformers", "transformers")
+    return _with_transformers
 
-    def compare(loaded: Loaded) -> Validation:
-        config = None if loaded.overrides else known_config(loaded.model)
-        if config is None:
-            return Validation.of(loaded.model.name, "transformers", (),
-                                 left_out=("no class of the same architecture is known for it",))
-        return against_transformers(loaded.model, config)
 
-    return compare
+def _with_published(loaded: Loaded) -> Validation:
+    from txcalc.check.third_party import against_published
+
+    return against_published(loaded.model)
+
+
+def _with_reference(loaded: Loaded, on: Literal["cpu", "cuda"]) -> Validation:
+    from txcalc.check.validate import validate as compare
+
+    return compare(loaded.model, device=on)
+
+
+def _with_fake_cuda(loaded: Loaded) -> Validation:
+    from txcalc.answer.validation import Validation
+
+    reason = "not run: fake CUDA tensors need an extension that is not built yet"
+    return Validation.of(loaded.model.name, "fake CUDA tensors", (), left_out=(reason,))
+
+
+def _with_transformers(loaded: Loaded) -> Validation:
+    from txcalc.answer.validation import Validation
+    from txcalc.check.third_party import against_transformers, known_config
+
+    config = None if loaded.overrides else known_config(loaded.model)
+    if config is None:
+        return Validation.of(loaded.model.name, "transformers", (),
+                             left_out=("no class of the same architecture is known for it",))
+    return against_transformers(loaded.model, config)
 
 
 def _checkpoint(path: str) -> Callable[[Loaded], Validation]:
