@@ -33,6 +33,7 @@ layers: 5
 context: 64
 attention: {heads: 6, kv_heads: 2, head_dim: 7}
 feed_forward: {d_ff: 41}
+position: none
 """
 
 
@@ -403,7 +404,7 @@ def test_bad_calls_get_one_line(args: tuple[str, ...], message: str | None) -> N
         ("layers: true", "layers: must be a whole number, got true"),
         ("layers: many", "layers: must be a whole number, got 'many'"),
         ("layres: 5", "layres: unknown field; did you mean layers?"),
-        ("layers: 5\nlayers: 6", "layers: duplicate key, first on line 7"),
+        ("layers: 5\nlayers: 6", "layers: duplicate key, first on line 8"),
         ("attention: {heads: 6, kv_heads: 4, head_dim: 4}", None),
         ("feed_forward: {kind: moe, experts: 4, active_experts: 5, d_ff: 8}", None),
     ],
@@ -429,7 +430,7 @@ def test_bad_specs_get_one_placed_line(tmp_path: Path, change: str, message: str
          "aliases repeat more than 10,000 values"),
         (b"- 1\n- 2\n", None),
         (b"name: [\n", None),
-        (b"name: x\n", "required field is missing"),
+        (b"name: x\n", "required fields are missing"),
     ],
 )
 def test_bad_files_get_one_line(tmp_path: Path, content: bytes, message: str | None) -> None:

@@ -109,7 +109,7 @@ def test_every_quantity_of_every_preset_comes_to_the_count(name: str) -> None:
 
 
 MIXED = Model.model_validate({
-    "name": "mixed", "vocab": 101, "d_model": 30, "context": 64,
+    "name": "mixed", "vocab": 101, "d_model": 30, "context": 64, "position": "none",
     "attention": {"heads": 6, "kv_heads": 3, "head_dim": 7}, "norm": {"kind": "rmsnorm"},
     "feed_forward": {"kind": "moe", "d_ff": 11, "experts": 5, "active_experts": 2, "shared_experts": 1},
     "groups": [

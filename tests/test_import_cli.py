@@ -112,9 +112,10 @@ def test_a_report_and_a_spec_in_json_are_no_configurations(tmp_path: Path) -> No
     path.write_text(run("count", "gpt2", "--json").stdout)
     assert params(path) == 124_439_808
     short = json.dumps({"name": "x", "vocab": 97, "d_model": 24, "layers": 2, "context": 9, "attention": {"heads": 4},
-                        "feed_forward": {"d_ff": 41}})
+                        "feed_forward": {"d_ff": 41}, "position": "none"})
     assert params("-", stdin=short) > 0
-    assert params("-", stdin="{name: x, vocab: 97, d_model: 24, layers: 2, context: 9, attention: {heads: 4}}") > 0
+    assert params("-", stdin="{name: x, vocab: 97, d_model: 24, layers: 2, context: 9, attention: {heads: 4}, "
+                             "feed_forward: none, position: none}") > 0
 
 
 def test_infinity_as_python_writes_it() -> None:

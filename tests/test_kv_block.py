@@ -18,7 +18,8 @@ from txcalc.trace.workload import Workload
 
 FACTS = json.loads((Path(__file__).parent / "data" / "conformance.json").read_text())
 TINY: dict[str, Any] = {"name": "tiny", "vocab": 97, "d_model": 24, "layers": 5, "context": 4096, "norm": {},
-                        "attention": {"heads": 6, "kv_heads": 2, "head_dim": 7}, "feed_forward": {"d_ff": 41}}
+                        "attention": {"heads": 6, "kv_heads": 2, "head_dim": 7}, "feed_forward": {"d_ff": 41},
+                        "position": "none"}
 
 
 def spec(**attention: Any) -> Model:

@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 
 BASE = {
     "name": "tiny", "vocab": 31, "layers": 3, "context": 29, "d_model": 15,
-    "attention": {"heads": 3}, "feed_forward": {"d_ff": 23},
+    "attention": {"heads": 3}, "feed_forward": {"d_ff": 23}, "position": "none",
 }
 GROUPED = {"heads": 6, "kv_heads": 2, "head_dim": 10, "bias": {"q": True}}
 RMS_HEADS = {"kind": "rmsnorm", "over": "heads", "bias": False}

@@ -19,7 +19,7 @@ GPT2 = Model.model_validate({
     "position": {"kind": "learned"},
 })
 WINDOWED = Model.model_validate({
-    "name": "windowed", "vocab": 101, "d_model": 30, "context": 64,
+    "name": "windowed", "vocab": 101, "d_model": 30, "context": 64, "position": "none",
     "attention": {"heads": 6, "kv_heads": 3, "head_dim": 7},
     "feed_forward": {"kind": "moe", "d_ff": 11, "experts": 5, "active_experts": 2},
     "norm": {"kind": "rmsnorm"},

@@ -238,7 +238,7 @@ def nasty(tmp_path: Path) -> Path:
     path = tmp_path / "nasty.yaml"
     path.write_text(dump_yaml({
         "name": NASTY, "vocab": 97, "d_model": 24, "layers": 5, "context": 64,
-        "attention": {"heads": 6}, "feed_forward": {"d_ff": 41},
+        "attention": {"heads": 6}, "feed_forward": {"d_ff": 41}, "position": "none",
         "sources": {NASTY: f"see https://example.com/a?b=1&c=\"<{NASTY}"},
         "published": [{"quantity": "params", "printed": "1 M", "source": NASTY, "difference": NASTY}],
     }), "utf-8")

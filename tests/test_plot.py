@@ -26,7 +26,7 @@ pytest.importorskip("matplotlib")
 
 TINY = Model.model_validate({
     "name": "tiny$", "vocab": 31, "d_model": 24, "layers": 5, "context": 64, "attention": {"heads": 6},
-    "feed_forward": {"d_ff": 41},
+    "feed_forward": {"d_ff": 41}, "position": "none",
 })
 ENCODER = TINY.model_copy(update={"name": "encoder", "architecture": "encoder-only"})
 

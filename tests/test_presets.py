@@ -26,7 +26,8 @@ from txcalc.trace.workload import Workload
 
 ROOT = Path(__file__).parents[1] / "presets"
 FILES = {path.stem: path for path in sorted(ROOT.rglob("*.yaml"))}
-TINY = "name: tiny\nvocab: 7\nd_model: 6\nlayers: 2\ncontext: 11\nattention: {heads: 3}\nfeed_forward: {d_ff: 5}\n"
+TINY = "name: tiny\nvocab: 7\nd_model: 6\nlayers: 2\ncontext: 11\nattention: {heads: 3}\n" \
+       "feed_forward: {d_ff: 5}\nposition: none\n"
 
 PARAMS = {
     "transformer-base": 63_082_496,

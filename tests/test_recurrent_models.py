@@ -18,7 +18,7 @@ from txcalc.trace.workload import Workload
 
 BARE: dict[str, Any] = {
     "name": "small", "vocab": 53, "d_model": 14, "context": 41, "residual": "none", "norm": {"placement": "none"},
-    "final_norm": False, "head": {"tied": False, "bias": True},
+    "final_norm": False, "head": {"tied": False, "bias": True}, "feed_forward": None, "position": "none",
 }
 CELLS = ("rnn", "lstm", "gru")
 every_cell = pytest.mark.parametrize("kind", CELLS)

@@ -27,7 +27,7 @@ torch.set_num_threads(1)
 VOCAB = 31
 BASE = {
     "name": "tiny", "vocab": VOCAB, "layers": 3, "context": 29, "d_model": 15,
-    "attention": {"heads": 3}, "feed_forward": {"d_ff": 23},
+    "attention": {"heads": 3}, "feed_forward": {"d_ff": 23}, "position": "none",
 }
 LATENT = {"kind": "mla", "heads": 3, "kv_rank": 7, "nope_dim": 5, "rope_dim": 4, "value_dim": 6}
 CHOSEN = {**LATENT, "q_rank": 11, "chosen": 3, "indexer": {"heads": 13, "head_dim": 5}}  # none tie at 0

@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 
 BASE = {
     "name": "tiny", "vocab": 31, "layers": 3, "context": 29, "d_model": 15, "attention": {"heads": 3},
-    "feed_forward": {"d_ff": 23},
+    "feed_forward": {"d_ff": 23}, "position": "none",
 }
 IMAGE = {"kind": "patches", "image": 13, "patch": 4, "class_tokens": 2}
 SOUND = {"kind": "frames", "bins": 7, "length": 11}

@@ -54,5 +54,6 @@ def test_nothing_is_left_to_leave_out() -> None:
 
 def test_short_words() -> None:
     tiny: dict[str, Any] = {"name": "tiny", "vocab": 97, "d_model": 24, "layers": 5, "context": 64,
-                            "attention": {"heads": 6, "bias": True}, "feed_forward": {"d_ff": 41, "bias": {"up": True}}}
+                            "attention": {"heads": 6, "bias": True}, "feed_forward": {"d_ff": 41, "bias": {"up": True}},
+                            "position": "none"}
     assert shorten(Model.model_validate(tiny)) == tiny

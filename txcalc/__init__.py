@@ -42,7 +42,8 @@ _CLASSES = {"Model": "txcalc.spec.model", "SpecError": "txcalc.spec.errors", "Wo
 def load(model: str, overrides: Sequence[str] = ()) -> Model:
     """The model that a name or a path means, with every default filled in.
 
-    ``overrides`` are ``KEY=VALUE`` texts as after ``--set``: ``["attention.kv_heads=4"]``. Nothing is downloaded,
+    ``overrides`` are ``KEY=VALUE`` texts as after ``--set``: ``["attention.kv_heads=4"]``; those of one model may also
+    stand in its name, wherever one is taken: ``gpt2@layers=24``. Nothing is downloaded,
     but for ``hf:org/name``. Raises ``SpecError`` that names the file, the line and the field.
     """
     from txcalc.spec import presets
@@ -63,7 +64,7 @@ def count(model: Model | str, *, by_module: bool = False, **run: Unpack[Run]) ->
 
     found = library.find(model)
     workload = library.workload([found.spec], run)
-    return report.count(found.spec, workload, source=found.source, by_module=by_module)
+    return report.count(found.spec, workload, source=found.source, overrides=found.overrides, by_module=by_module)
 
 
 def compare(*models: Model | str, **run: Unpack[Run]) -> Comparison:
@@ -76,7 +77,7 @@ def compare(*models: Model | str, **run: Unpack[Run]) -> Comparison:
     from txcalc.answer import library
 
     found = [library.find(model) for model in models]
-    return comparison.compare([comparison.Named(each.spec, each.source) for each in found], dict(run))
+    return comparison.compare([comparison.Named(*each) for each in found], dict(run))
 
 
 def explain(model: Model | str, quantity: QuantityName = "params", **run: Unpack[Run]) -> Explanation:
@@ -90,7 +91,8 @@ def explain(model: Model | str, quantity: QuantityName = "params", **run: Unpack
     from txcalc.answer.explain import explain as derivation
 
     found = library.find(model)
-    return derivation.explain(found.spec, library.workload([found.spec], run), quantity, source=found.source)
+    return derivation.explain(found.spec, library.workload([found.spec], run), quantity, source=found.source,
+                              overrides=found.overrides)
 
 
 def attention(
@@ -108,7 +110,8 @@ def attention(
     found = library.find(model)
     workload = library.workload([found.spec], {"seq": 1, **run})
     device = None if accelerator is None else devices.device(accelerator)
-    return curves.attention_curve(found.spec, workload, lengths, device, origin=curves.Origin(found.source))
+    origin = curves.Origin(found.source, found.overrides)
+    return curves.attention_curve(found.spec, workload, lengths, device, origin=origin)
 
 
 def diff(a: Model | str, b: Model | str, **run: Unpack[Run]) -> Diff:
@@ -122,7 +125,7 @@ def diff(a: Model | str, b: Model | str, **run: Unpack[Run]) -> Diff:
 
     found = [library.find(model) for model in (a, b)]
     workload = library.workload([each.spec for each in found], run)
-    first, second = (difference.Run(each.spec, workload, each.source) for each in found)
+    first, second = (difference.Run(each.spec, workload, each.source, each.overrides) for each in found)
     return difference.diff(first, second)
 
 

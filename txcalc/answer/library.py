@@ -50,6 +50,7 @@ class Found(NamedTuple):
 
     spec: Model
     source: str
+    overrides: tuple[str, ...] = ()
 
 
 def find(model: Model | str) -> Found:
@@ -57,7 +58,7 @@ def find(model: Model | str) -> Found:
     if isinstance(model, Model):
         return Found(model, "python")
     loaded = presets.load(model)
-    return Found(loaded.model, loaded.source)
+    return Found(loaded.model, loaded.source, loaded.overrides)
 
 
 def workload(models: Sequence[Model], run: Mapping[str, Any]) -> Workload:

@@ -12,9 +12,11 @@ from txcalc.answer.explain.explanation import Explanation
 from txcalc.answer.mixers import MixerTable
 from txcalc.answer.report import Report
 from txcalc.answer.validation import Validations
+from txcalc.spec import basis
 from txcalc.spec.base import Switches
 from txcalc.spec.errors import SpecError, nearest
 from txcalc.spec.model import Model
+from txcalc.spec.resolve import SUBLAYERS
 from txcalc.trace.workload import FILLED, LEAST
 
 DOCUMENTS: dict[str, type[Any]] = {
@@ -23,8 +25,8 @@ DOCUMENTS: dict[str, type[Any]] = {
     "presets": Listing,
 }
 
-_FOLLOWING: Final = ("layers", "context")
-"""What a whole model need not say: the groups' layers, and the positions of an image or a sound."""
+_FOLLOWING: Final = ("layers", "context", "feed_forward")
+"""What a whole model need not say: what its groups do, and the positions of an image or a sound."""
 
 _SWITCHES: Final = {each.__name__ for each in Switches.__subclasses__()}
 
@@ -50,7 +52,9 @@ def _as_written(schema: dict[str, Any]) -> None:
     ``kind`` can be asked for below the top; and where it is missing, what there is may be of several kinds.
     """
     parts = schema["$defs"]
-    schema["required"] = [name for name in schema["required"] if name not in _FOLLOWING]
+    required = [name for name in schema.pop("required") if name not in _FOLLOWING]
+    schema["anyOf"] = [{"required": [basis.FIELD]}, {"required": required}]
+    schema["properties"][basis.FIELD] = {"type": "string", "description": "the preset that this one starts from"}
     for name, part in parts.items():
         part["required"] = [each for each in part.get("required", ()) if each == "kind"]
         for field in part["properties"].values():
@@ -60,6 +64,10 @@ def _as_written(schema: dict[str, Any]) -> None:
     for field in schema["properties"].values():
         _any_of(field)
     schema["properties"]["pooler"]["anyOf"].append({"type": "boolean"})
+    for part in (schema, *(parts[name] for name in ("Block", "Stack", "Tower"))):
+        for field in (*SUBLAYERS, *(("position",) if "position" in part["properties"] else ())):
+            own = part["properties"][field]
+            own["anyOf"] = [*own["anyOf"], {"const": "none"}]
 
 
 def _any_of(schema: dict[str, Any]) -> None:

@@ -69,8 +69,8 @@ def explain_validation(
 ) -> SpecError:
     """The most useful of Pydantic's complaints as one SpecError, placed in the file if a document is given.
 
-    Unknown fields come first (a misspelt field is also a missing one), missing fields last, and otherwise the
-    file's order decides. What the file wrote itself comes before values that defaults copied from it. The
+    Unknown fields come first (a misspelt field is also a missing one), missing fields last and all at once, and
+    otherwise the file's order decides. What the file wrote itself comes before values that defaults copied from it. The
     field is named as the file has it, without the tags Pydantic puts in for unions.
     """
     data: object = document.data if document is not None else _ABSENT
@@ -82,6 +82,9 @@ def explain_validation(
     paths = _independent(found, marks)
     first = min(paths, key=lambda path: (found[path][0].rank, marks.get(path, (0, 0))))
     line, column = (document.where(first) if document is not None else None) or (None, None)
+    if found[first][0].rank == _MISSING:
+        field = ", ".join(filter(None, map(dotted, sorted(paths, key=str))))
+        return SpecError(_missing(paths), source=source, line=line, column=column, field=field)
     more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
     return SpecError(
         _message(found[first]) + more, source=source, line=line, column=column, field=dotted(first)
@@ -103,6 +106,14 @@ def _independent(found: Mapping[Loc, Sequence[_Complaint]], marks: Mapping[Loc, 
     ]
     # What the file does not hold is a copy of something that it does.
     return [path for path in paths if (path[:-1] if rank[path] == _MISSING else path) in marks] or paths
+
+
+def _missing(paths: Sequence[Loc]) -> str:
+    """All that is missing at once, with how to say that there is none where a stack need not have it."""
+    names = sorted({f"'{path[-1]}: none'" for path in paths if path[-1] in ("feed_forward", "position")})
+    several = "s are" if len(paths) > 1 else " is"
+    leave = f"; {' and '.join(names)} mean{'s' * (len(names) == 1)} that there is none" if names else ""
+    return f"required field{several} missing{leave}"
 
 
 def _message(complaints: Sequence[_Complaint]) -> str:

@@ -25,7 +25,6 @@ from txcalc.spec.inputs import (
     Input,
     LearnedPosition,
     LMHead,
-    NoPosition,
     PatchInput,
     PerLayerEmbedding,
     Pooler,
@@ -47,7 +46,7 @@ class Sublayers(Spec):
     attention: AnyAttention | None = None
     recurrent: Recurrent | None = None
     cross_attention: Attention | None = None
-    feed_forward: FeedForward | None = None
+    feed_forward: FeedForward | None = Field(description="none: a block without one")
     convolution: Convolution | None = None
     norm: BlockNorm = BlockNorm()
     residual: Literal["sequential", "parallel", "mixers", "none"] = Field(
@@ -106,7 +105,7 @@ class Stack(Sublayers):
 
     layers: Size
     input: Input = TokenInput()
-    position: Position = NoPosition()
+    position: Position
     embedding_norm: Flag = Field(default=False, description="a norm on the summed embeddings")
     layer_scale: Flag = Field(default=False, description="each sublayer's output times a learned vector (CaiT)")
     final_norm: Flag = Field(default=True, description="a norm after the last block")

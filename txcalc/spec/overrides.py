@@ -1,38 +1,70 @@
-"""What ``--set attention.kv_heads=4`` lays over a spec's raw data, before any default is derived from it."""
+"""What ``--set attention.kv_heads=4`` or ``gpt2@layers=24`` lays over a spec's raw data, before any default follows.
+
+A stack's field holds for all of its blocks but those that have their own. One that would leave some of the layers as
+they were is refused; ``groups.*.attention.window=512`` sets it in every block that has attention.
+"""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from txcalc.spec.errors import FieldError, Loc, SpecError, dotted
+from txcalc.spec.errors import FieldError, Loc, SpecError, dotted, shown
+from txcalc.spec.resolve import BLOCK_FIELDS, NONE, SUBLAYERS, merge
 from txcalc.spec.yaml import MAX_DEPTH, Document, Position, read_yaml
 from txcalc.units import parse_count
+
+ADVICE: Final = "set {every} for every block, or {one} for one"
+_OF_ONE: Final = re.compile(r"@(?=[A-Za-z_][\w.\[\]*]* *=)")
 
 
 @dataclass(frozen=True)
 class Override:
-    """One ``KEY=VALUE``: the path as it was written, and the value it was read as."""
+    """One ``KEY=VALUE``: the path as it was written, the value it was read as, and what errors call it."""
 
     text: str
     path: tuple[str, ...]
     value: object
-
-    @property
-    def source(self) -> str:
-        """What errors call it."""
-        return f"--set {self.text}"
+    source: str
 
 
-def parse_override(text: str) -> Override:
-    """Read ``KEY=VALUE``.
+def split_name(model: str) -> tuple[str, tuple[str, ...]]:
+    """A model's name, and the overrides of this one model after it: ``gpt2@layers=24,attention.kv_heads=4``.
 
-    The key is a path such as ``attention.heads``, ``groups.0.repeat`` or ``groups[0].repeat``. The value is YAML
-    (``true``, ``null``, ``{heads: 4}``), or a size as the command line writes it (``4K``). Raises SpecError.
+    They begin at the first ``@`` that a field and ``=`` follow, so that ``hf:org/name@revision`` has none, and are
+    separated by commas outside of brackets and quotes. The name of a file that there is may have both in it.
     """
-    source = f"--set {text}"
+    places = [(found.start(), found.end()) for found in _OF_ONE.finditer(model)]
+    if not places or os.path.lexists(model):
+        return model, ()
+    start, end = next((place for place in reversed(places) if os.path.lexists(model[: place[0]])), places[0])
+    return model[:start], tuple(_listed(model[end:]))
+
+
+def _listed(text: str) -> Iterator[str]:
+    depth, quote, start = 0, "", 0
+    for i, char in enumerate(text):
+        if quote or char in "\"'":
+            quote = "" if char == quote else quote or char
+        elif char == "," and not depth:
+            yield text[start:i]
+            start = i + 1
+        else:
+            depth += (char in "[{") - (char in "]}")
+    yield text[start:]
+
+
+def parse_override(text: str, of: str = "--set ") -> Override:
+    """Read ``KEY=VALUE``; ``of`` is what errors put before it.
+
+    The key is a path such as ``attention.heads``, ``groups.0.repeat``, ``groups[0].repeat`` or, for every block that
+    has it, ``groups.*.attention.window``. The value is YAML (``true``, ``null``, ``{heads: 4}``), or a size as the
+    command line writes it (``4K``). Raises SpecError.
+    """
+    source = f"{of}{text}"
     key, equals, value = text.partition("=")
     path = _path(key.strip())
     if not equals or not all(path):
@@ -40,7 +72,7 @@ def parse_override(text: str) -> Override:
     if len(path) > MAX_DEPTH:
         raise SpecError(f"the key has more than {MAX_DEPTH} parts", source=source)
     try:
-        return Override(text, path, _value(value.strip()))
+        return Override(text, path, _value(value.strip()), source)
     except (SpecError, ValueError) as error:
         message = error.message if isinstance(error, SpecError) else str(error)
         raise SpecError(message, source=source, field=dotted(path)) from None
@@ -50,26 +82,122 @@ def apply_overrides(document: Document, overrides: Sequence[Override]) -> Docume
     """The document with each override laid over it, in order. Nothing is changed in place.
 
     Figures published for the model no longer apply, so they are left out. Raises SpecError for a path that leads
-    through something that is not a mapping, or to a list item that is not there.
+    through something that is not a mapping, or to a list item that is not there, and for a field of a stack of which
+    some blocks have their own.
     """
     data: Any = {key: value for key, value in document.data.items() if key != "published" or not overrides}
     marks: dict[Loc, Position] = dict(document.marks)
+    written: set[Loc] = set()
     for override in overrides:
         try:
-            data, loc = _put(data, override.path, override.value, ())
+            for path in _expanded(override.path, data):
+                data, loc = _put(data, path, override.value, ())
+                written.add(loc)
+                marks |= {loc[:n]: document.where(loc[:n]) or (1, 1) for n in range(len(loc) + 1)}
         except FieldError as error:
             raise SpecError(error.message, source=override.source, field=dotted(error.loc)) from None
-        marks |= {loc[:n]: document.where(loc[:n]) or (1, 1) for n in range(len(loc) + 1)}
+    for override in overrides:
+        if own := [loc for loc in hidden(data, override.path, override.value) if not _set_by(loc, written)]:
+            raise SpecError(own_values(own, override.path, data), source=override.source, field=dotted(override.path))
     return Document(data, marks)
+
+
+def hidden(data: Mapping[str, Any], path: Sequence[str], value: object) -> list[Loc]:
+    """Where blocks of a stack have their own of what ``path`` sets to ``value`` in the stack, and another one."""
+    at, rest = _stack(path)
+    if rest[0] not in BLOCK_FIELDS:
+        return []
+    found = (
+        [(*loc, *own) for own in _differing(block, rest, value)] for loc, block in _blocks(_at(data, at), at)
+    )
+    return [loc for each in found for loc in each]
+
+
+def _differing(node: object, path: Sequence[str], value: object, done: Loc = ()) -> Iterator[Loc]:
+    """The fields of a block at or around ``path`` with another value. A block without the layer has none of its."""
+    if path and isinstance(node, Mapping):
+        if path[0] in node:
+            yield from _differing(node[path[0]], path[1:], value, (*done, path[0]))
+    elif isinstance(node, Mapping) and isinstance(value, Mapping):
+        for key in node.keys() & value.keys():
+            yield from _differing(node[key], (), value[key], (*done, key))
+    elif not (len(done) == 1 and node in NONE and (path or isinstance(value, Mapping))) and (path or node != value):
+        yield done
+
+
+def own_values(found: Sequence[Loc], path: Sequence[str], data: Mapping[str, Any], advice: str = ADVICE) -> str:
+    """What to say of a field that would leave the blocks' own at ``found``."""
+    at, rest = _stack(path)
+    shown_ = ", ".join(f"{dotted(loc)} ({shown(_at(data, loc))})" for loc in found[:3])
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    every = ".".join((*at, "groups", "*", *rest))
+    return f"blocks have their own: {shown_}{more}; {advice.format(every=every, one='.'.join(map(str, found[0])))}"
+
+
+def _stack(path: Sequence[str]) -> tuple[tuple[str, ...], Sequence[str]]:
+    """The path of the stack that a field is in, and the rest of the field's path."""
+    return ((path[0],), path[1:]) if path[0] in ("encoder", "tower") and len(path) > 1 else ((), path)
+
+
+def _blocks(stack: object, at: Loc) -> Iterator[tuple[Loc, Mapping[str, Any]]]:
+    """Every block of a stack's groups with its place, as far as they are what they should be."""
+    groups = stack.get("groups") if isinstance(stack, Mapping) else None
+    for g, group in enumerate(groups if isinstance(groups, list) else ()):
+        blocks = group.get("blocks") if isinstance(group, Mapping) else None
+        for b, block in enumerate(blocks if isinstance(blocks, list) else ()):
+            if isinstance(block, Mapping):
+                yield (*at, "groups", g, "blocks", b), block
+
+
+def _expanded(path: Sequence[str], data: Mapping[str, Any]) -> list[Sequence[str]]:
+    """The path itself, or with ``groups.*`` those in every block that has the layer; in a stack without groups, its."""
+    at, rest = _stack(path)
+    if "*" not in path:
+        return [path]
+    if rest[:2] != ("groups", "*"):
+        raise FieldError(tuple(path), "a * stands for every block, as in groups.*.attention.window")
+    rest = rest[4:] if rest[2:4] == ("blocks", "*") else rest[2:]
+    if not rest or "*" in rest:
+        raise FieldError(tuple(path), "name a field of a block, as in groups.*.attention.window")
+    stack = dict(_at(data, at) or {})
+    if not isinstance(stack.get("groups"), list):
+        return [(*at, *rest)]
+    base = {key: value for fields in (data, stack) for key, value in fields.items() if key in BLOCK_FIELDS}
+    found: list[Sequence[str]] = [
+        tuple(map(str, (*loc, *rest))) for loc, block in _blocks(stack, at)
+        if rest[0] not in SUBLAYERS or len(rest) == 1 or merge(base, dict(block)).get(rest[0]) not in NONE
+    ]
+    if not found:
+        raise FieldError((*at, "groups"), f"no block has {rest[0]}")
+    return found
+
+
+def _at(node: Any, path: Loc) -> Any:
+    """What stands at ``path``, None where nothing does."""
+    for key in path:
+        there = key in node if isinstance(node, Mapping) else isinstance(node, list)
+        node = node[key] if there else None
+    return node
+
+
+def _set_by(loc: Loc, written: Collection[Loc]) -> bool:
+    return any(loc[: len(each)] == each or each[: len(loc)] == loc for each in written)
 
 
 def blame(error: SpecError, overrides: Sequence[Override]) -> SpecError | None:
     """The error as the fault of the last override of the field it names, or of a field around or inside it."""
     field = _path(error.field or "")
     for override in reversed(overrides):
-        if field[: len(override.path)] == override.path or override.path[: len(field)] == field:
+        path = _anywhere(override.path) if "*" in override.path else override.path
+        if all(own in ("*", each) for own, each in zip(path, field, strict=False)):
             return SpecError(error.message, source=override.source, field=error.field)
     return None
+
+
+def _anywhere(path: tuple[str, ...]) -> tuple[str, ...]:
+    """``groups.*.norm`` as every block's path is like: ``groups.*.blocks.*.norm``."""
+    at = path.index("*") + 1
+    return (*path[:at], *(() if path[at : at + 2] == ("blocks", "*") else ("blocks", "*")), *path[at:])
 
 
 def _path(key: str) -> tuple[str, ...]:

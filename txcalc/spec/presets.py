@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from pydantic import ValidationError
 
+from txcalc.spec.basis import on_base
 from txcalc.spec.errors import SpecError, dotted
 from txcalc.spec.explain import explain_validation
 from txcalc.spec.huggingface import is_config
 from txcalc.spec.library import PresetInfo, names
 from txcalc.spec.loaded import Loaded
 from txcalc.spec.model import Model
-from txcalc.spec.overrides import Override, apply_overrides, blame, parse_override
+from txcalc.spec.overrides import Override, apply_overrides, blame, parse_override, split_name
+from txcalc.spec.resolve import unsaid
 from txcalc.spec.sources import Source, read_source
 from txcalc.spec.yaml import Document
 
@@ -26,23 +28,26 @@ def load(model: str, overrides: Sequence[str] = ()) -> Loaded:
     """Load the model that an argument names, see ``txcalc.spec.sources``; a report stands for the model in it.
 
     A Hugging Face configuration is read as the spec of the same model. ``overrides`` are ``KEY=VALUE`` texts, see
-    ``txcalc.spec.overrides``; with any, the figures published for the model no longer apply and are left out. A
-    report's model has every default written out, so that there an override changes its own field and none that would
-    otherwise follow it.
+    ``txcalc.spec.overrides``, which may also follow the name; with any, the figures published for the model no longer
+    apply and are left out. A report's model has every default written out, so that there an override changes its own
+    field and none that would otherwise follow it.
     Raises SpecError for whatever cannot be found, read or validated.
     """
-    parsed = [parse_override(text) for text in overrides]
-    source = read_source(model)
+    name, own = split_name(model)
+    parsed = [*(parse_override(text, f"{name}@") for text in own), *map(parse_override, overrides)]
+    overrides = (*own, *overrides)
+    source = read_source(name)
     document = _model_document(source.document, source.place)
     if is_config(document.data):
         return _load_config(source, parsed)
+    document = on_base(document, source.place, source.name)
     changed = apply_overrides(document, parsed)
     try:
         spec = Model.model_validate(changed.data)
     except ValidationError as error:
         explained = explain_validation(error, changed, source.place, Model)
         raise _blamed(explained, parsed, document) from None
-    report = None if document is source.document else source.document
+    report = source.document if is_report(source.document.data) else None
     return Loaded(spec, source.label, tuple(overrides), report=report)
 
 
@@ -62,9 +67,9 @@ def _load_config(source: Source, overrides: Sequence[Override]) -> Loaded:
 
 def _model_document(document: Document, place: str) -> Document:
     """The document itself, or the part that describes the model where the document is a report."""
-    schema = document.data.get("schema")
-    if not isinstance(schema, str) or not schema.startswith("txcalc/report/"):
+    if not is_report(document.data):
         return document
+    schema = document.data["schema"]
     if schema != REPORT_SCHEMA:
         line, column = document.where(("schema",)) or (None, None)
         message = f"this txcalc reads {REPORT_SCHEMA}, not {schema!r}"
@@ -75,7 +80,13 @@ def _model_document(document: Document, place: str) -> Document:
     if not isinstance(spec, dict):
         raise SpecError("a report holds its model here, as a mapping", source=place, field=dotted(path))
     marks = {loc[2:]: position for loc, position in document.marks.items() if loc[:2] == path}
-    return Document(spec, marks)
+    return Document(unsaid(spec), marks)
+
+
+def is_report(data: Mapping[str, Any]) -> bool:
+    """Whether it says that it is a report."""
+    schema = data.get("schema")
+    return isinstance(schema, str) and schema.startswith("txcalc/report/")
 
 
 def _blamed(error: SpecError, overrides: Sequence[Override], document: Document) -> SpecError:

@@ -14,6 +14,8 @@ Data = dict[str, Any]
 
 BLOCK_FIELDS = ("attention", "recurrent", "cross_attention", "feed_forward", "convolution", "norm", "residual")
 ACROSS = ("attends", "initial")  # what a recurrent layer of a decoder has from the encoder
+SUBLAYERS = ("attention", "recurrent", "cross_attention", "feed_forward", "convolution")
+NONE = (None, "none")  # what leaves out a layer
 STACK_FIELDS = (*BLOCK_FIELDS, "layers", "position", "embedding_norm", "final_norm", "share_layers", "groups")
 
 
@@ -21,22 +23,32 @@ def model(data: Any) -> Any:
     """The encoder takes missing fields from the decoder; every block takes missing fields from its stack."""
     if not isinstance(data, Mapping):
         return data
-    out = dict(data)
+    out = _said(data)
     if isinstance(out.get("pooler"), bool):
         out["pooler"] = {"kind": "dense"} if out["pooler"] else None
     if "context" not in out and (length := _input_length(out)) is not None:
         out["context"] = length + _registers(out)
     if isinstance(out.get("tower"), Mapping):
-        out["tower"] = _projectors(_stack(dict(out["tower"]), out["tower"], ("tower",)))
+        out["tower"] = _projectors(_stack(_said(out["tower"]), out["tower"], ("tower",)))
     if out.get("architecture") == "encoder-decoder":
         own = out.get("encoder")
         if own is None or isinstance(own, Mapping):
             apart = ("cross_attention", "groups", *(("layers",) if own and own.get("groups") else ()))
             inherited = {k: _without(out[k], *ACROSS) for k in STACK_FIELDS if k in out and k not in apart}
-            out["encoder"] = _stack(merge(inherited, dict(own or {})), out, ("encoder",))
+            out["encoder"] = _stack(merge(inherited, _said(own or {})), out, ("encoder",))
         if "cross_attention" not in out and "attention" in out:
             out["cross_attention"] = _without(out["attention"], "window")
     return _stack(out, out, ())
+
+
+def unsaid(data: Any) -> Any:
+    """A spec of txcalc/report/v1, which meant ``none`` where it left out a feed-forward or positions."""
+    if not isinstance(data, Mapping):
+        return data
+    out = {"feed_forward": None, "position": None, **data}
+    if isinstance(out.get("tower"), Mapping):
+        out["tower"] = {"feed_forward": None, "position": None, **out["tower"]}
+    return out
 
 
 def norm(data: Any, default_kind: str) -> Any:
@@ -86,6 +98,14 @@ def _without(data: Any, *keys: str) -> Any:
     return {k: v for k, v in data.items() if k not in keys} if isinstance(data, Mapping) else data
 
 
+def _said(data: Mapping[str, Any]) -> Data:
+    """The fields of a stack or a block, with ``none`` as what stands for it."""
+    out = {key: None if key in SUBLAYERS and value in NONE else value for key, value in data.items()}
+    if "position" in out and out["position"] in NONE:
+        out["position"] = {"kind": "none"}
+    return out
+
+
 def _stack(data: Data, whole: Data, path: tuple[str | int, ...]) -> Data:
     out = dict(data)
     d_model = whole.get("d_model")
@@ -93,6 +113,7 @@ def _stack(data: Data, whole: Data, path: tuple[str | int, ...]) -> Data:
     if isinstance(groups, list | tuple):
         base = {k: out[k] for k in BLOCK_FIELDS if k in out}
         out["groups"] = [_group(g, base, d_model, (*path, "groups", i)) for i, g in enumerate(groups)]
+        out.setdefault("feed_forward", None)  # said, or missing, in the blocks
         if "layers" not in out and (total := _total(out["groups"])) is not None:
             out["layers"] = total
     position = out.get("position")
@@ -159,7 +180,7 @@ def _group(group: Any, base: Data, d_model: Any, path: tuple[str | int, ...]) ->
     if not isinstance(group, Mapping) or not isinstance(group.get("blocks"), list | tuple):
         return group
     blocks = [
-        _block(merge(base, dict(b)), d_model, (*path, "blocks", i)) if isinstance(b, Mapping) else b
+        _block(merge(base, _said(b)), d_model, (*path, "blocks", i)) if isinstance(b, Mapping) else b
         for i, b in enumerate(group["blocks"])
     ]
     return {**group, "blocks": blocks}

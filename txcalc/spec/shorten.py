@@ -31,7 +31,7 @@ def shorten(model: Model) -> Data:
         if path not in _KEPT and _has(data, path) and _same(shorter := _without(data, path), model):
             data = shorter
     for path in list(_paths(data, ())):
-        if (bias := _shorthand(data, path)) is not None and _same(shorter := _put(data, path, bias), model):
+        if (short := _shorthand(data, path)) is not None and _same(shorter := _put(data, path, short), model):
             data = shorter
     return _ordered(data)
 
@@ -85,13 +85,15 @@ def _changed(node: Any, key: str | int, value: Any) -> Any:
     return {name: value if name == key else item for name, item in node.items()}
 
 
-def _shorthand(data: Data, path: Path) -> bool | None:
-    """``true`` for a ``bias`` mapping with nothing but true in it."""
-    if path[-1] != "bias" or not _has(data, path):
+def _shorthand(data: Data, path: Path) -> bool | str | None:
+    """``true`` for a ``bias`` mapping with nothing but true in it, ``none`` for positions or a layer left out."""
+    if path[-1] not in ("bias", "position", "feed_forward") or not _has(data, path):
         return None
     node: Any = data
     for key in path:
         node = node[key]
+    if path[-1] != "bias":
+        return "none" if node in (None, {"kind": "none"}, {}) else None
     return True if isinstance(node, Mapping) and node and all(value is True for value in node.values()) else None
 
 

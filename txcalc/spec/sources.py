@@ -44,7 +44,7 @@ def read_source(model: str) -> Source:
     if not _is_path(model):
         if file := find(model):
             place = str(file.entry)
-            return Source(read_yaml(file.text, place), file.label, place)
+            return Source(read_yaml(file.text, place), file.label, place, file.name)
         if not (os.path.isfile(model) or _is_model_folder(model)):  # noqa: PTH113  Path.is_file raises for a NUL
             raise unknown(model)
     path = os.path.join(model, _CONFIG) if _is_model_folder(model) else model  # noqa: PTH118

@@ -46,7 +46,7 @@ def table(diff: Diff, screen: Screen) -> str:
 def markdown(diff: Diff) -> str:
     """The whole answer as GitHub-flavoured Markdown."""
     parts = [
-        f"# {escaped(diff.a.model.name)} → {escaped(diff.b.model.name)}",
+        f"# {escaped(headings.title(diff.a.model))} → {escaped(headings.title(diff.b.model))}",
         "\n".join(f"- {name}: {escaped(' · '.join(_side(side)))}" for name, side in (("a", diff.a), ("b", diff.b))),
     ]
     if diff.fields:
@@ -61,7 +61,7 @@ def markdown(diff: Diff) -> str:
 
 
 def _lines(diff: Diff, screen: Screen) -> Iterator[Line]:
-    yield line(f"{diff.a.model.name} → {diff.b.model.name}", "bold")
+    yield from wrap([f"{headings.title(diff.a.model)} → {headings.title(diff.b.model)}"], screen, style="bold")
     for name, side in (("a", diff.a), ("b", diff.b)):
         yield from wrap([f"{name}: {_side(side)[0]}", *_side(side)[1:]], screen)
     yield line()

@@ -30,6 +30,11 @@ def identity(model: ModelInfo) -> list[str]:
     ]
 
 
+def title(model: ModelInfo) -> str:
+    """``llama3-8b@layers=30``: the model as a command names it, with what was set."""
+    return model.name + (f"@{','.join(model.overrides)}" if model.overrides else "")
+
+
 def origin(model: ModelInfo) -> list[str]:
     """Where the model came from and what was set, where its name does not say it already."""
     source = "" if model.source in (f"preset {model.name}", "python") else f"from {model.source}"

@@ -23,7 +23,7 @@ def jamba(c: Config, kind: str) -> Data:
     mamba = {"kind": "mamba", "inner": c.size("mamba_expand") * d, "state": c.size("mamba_d_state"),
              "rank": -(-d // 16) if rank == "auto" else c.size("mamba_dt_rank"), "conv": c.size("mamba_d_conv"),
              "conv_bias": c.flag("mamba_conv_bias"), "bias": c.flag("mamba_proj_bias"), "norms": True}
-    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms())
+    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(), position="none")
     moe = experts(c, count=("num_experts",), d_ff="intermediate_size", normalize=False)
     attention_period, attention_offset = c.size("attn_layer_period"), c.take("attn_layer_offset")
     expert_period, expert_offset = c.size("expert_layer_period"), c.take("expert_layer_offset")
@@ -65,7 +65,7 @@ def nemotron_h(c: Config, kind: str) -> Data:
              "num_experts_per_tok", "norm_topk_prob", "ssm_state_size", "mamba_num_heads", "mamba_head_dim",
              "n_groups", "conv_kernel", "use_conv_bias", "use_bias")
     c.defaults = {**c.defaults, "num_hidden_layers": len(blocks)}
-    spec = common(c, kind, norm=rms()) | {"layers": len(blocks)}
+    spec = common(c, kind, feed_forward="none", norm=rms(), position="none") | {"layers": len(blocks)}
     if kind == "lm":
         spec["head"]["tied"] = False
     return layered(spec, [parts[block] for block in blocks])
@@ -113,7 +113,7 @@ def mamba2(c: Config, kind: str) -> Data:
     layer = {"kind": "mamba2", "heads": c.size("num_heads"), "head_dim": c.size("head_dim"),
              "state": c.size("state_size"), "groups": c.size("n_groups"), "conv": c.size("conv_kernel"),
              "conv_bias": c.flag("use_conv_bias"), "bias": c.flag("use_bias")}
-    return common(c, kind, recurrent=layer, norm=rms())
+    return common(c, kind, recurrent=layer, feed_forward="none", norm=rms(), position="none")
 
 
 def mamba(c: Config, kind: str) -> Data:
@@ -131,7 +131,7 @@ def mamba(c: Config, kind: str) -> Data:
     layer = {"kind": "mamba", "inner": inner, "state": c.size("state_size"),
              "rank": -(-d // 16) if rank == "auto" else c.size("time_step_rank"), "conv": c.size("conv_kernel"),
              "conv_bias": c.flag("use_conv_bias"), "bias": c.flag("use_bias")}
-    return common(c, kind, recurrent=layer, norm=rms())
+    return common(c, kind, recurrent=layer, feed_forward="none", norm=rms(), position="none")
 
 
 def falcon_mamba(c: Config, kind: str) -> Data:
@@ -230,7 +230,7 @@ def kimi_linear(c: Config, kind: str) -> Data:
                   active=("num_experts_per_tok", "num_experts_per_token"), routing="sigmoid-topk",
                   normalize=c.flag("norm_topk_prob", "moe_renormalize"),
                   **({"shared_experts": shared} if shared else {}))
-    spec = common(c, kind, attention=latent(c), feed_forward=gated(c), norm=rms())
+    spec = common(c, kind, attention=latent(c), feed_forward=gated(c), norm=rms(), position="none")
     spec["context"] = c.size("max_position_embeddings", "model_max_length", default=1_048_576)
     if kind == "lm":
         spec["head"]["tied"] = False  # the class ties none, whatever the file says
