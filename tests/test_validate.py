@@ -6,10 +6,13 @@ from hypothesis import strategies as st
 from specs import specs
 
 from txcalc.spec.facts import is_causal
-from txcalc.spec.model import Model
+from txcalc.spec.model import Model, Published
 
 torch = pytest.importorskip("torch")
 
+from txcalc.answer.render.grid import Screen  # noqa: E402
+from txcalc.answer.render.validation import table  # noqa: E402
+from txcalc.check.third_party import against_published  # noqa: E402
 from txcalc.check.validate import CASES, Case, cache, flops_rows, kept, parameters, validate  # noqa: E402
 from txcalc.spec.presets import load  # noqa: E402
 
@@ -34,3 +37,16 @@ def test_random_specs_agree(spec: Model, cases: list[Case]) -> None:
 def test_presets_agree(name: str) -> None:
     result = validate(load(name).model)
     assert result.agrees, [row for row in result.rows if row.verdict != "equal"]
+
+
+def test_a_count_rounds_to_printed_digits() -> None:
+    """Equal is what is printed to the last digit; a figure with fewer digits is one that the count rounds to."""
+    model = load("llama3-8b").model
+    figures = [Published(quantity="params", printed=printed, source="a paper", difference=note)
+               for printed, note in (("8B", None), ("8,030,261,248", None), ("9B", "why"), ("9B", None))]
+    found = against_published(model.model_copy(update={"published": tuple(figures)}))
+    assert [(row.counted, row.printed, row.verdict) for row in found.rows] == [
+        (8_030_261_248, "8B", "rounds to it"), (8_030_261_248, "8,030,261,248", "equal"),
+        (8_030_261_248, "9B", "explained"), (8_030_261_248, "9B", "DIFFERS")]
+    shown = table([against_published(model)], Screen(80))
+    assert "8,030,261,248    8.03B  rounds to it" in shown and "last digit" not in shown

@@ -7,14 +7,20 @@ from typing import Literal
 
 from txcalc.document import Part
 
+Verdict = Literal["equal", "rounds to it", "explained", "DIFFERS"]
+
 
 class Row(Part):
-    """One comparison. ``how`` says on what it was measured; ``differences`` name what disagrees, one by one."""
+    """One comparison. ``how`` says on what it was measured; ``differences`` name what disagrees, one by one.
+
+    ``printed``: the figure as somebody printed it, to which a count rounds that has more digits.
+    """
 
     quantity: str
     counted: int | None
     measured: int | None
-    verdict: Literal["equal", "explained", "DIFFERS"]
+    printed: str | None = None
+    verdict: Verdict
     how: str
     differences: tuple[str, ...] = ()
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from txcalc.answer.published import compare_published
+from txcalc.answer.published import PublishedRow, compare_published
 from txcalc.answer.report import count
-from txcalc.answer.validation import Row, Validation
+from txcalc.answer.validation import Row, Validation, Verdict
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import positions
 from txcalc.spec.huggingface.families import FAMILIES
@@ -36,16 +36,21 @@ def known_config(spec: Model) -> dict[str, Any] | None:
 
 
 def against_published(spec: Model) -> Validation:
-    """Every published figure: equal when the count rounds to the printed digits, or the preset explains why not."""
+    """Every published figure: does the count round to the digits that were printed, or does the preset say why not."""
     report = count(spec, Workload(seq=1, source_seq=None if spec.encoder is None else 1))
     rows = tuple(
-        Row(quantity=f"{row.quantity}, printed {row.printed}", counted=row.counted, measured=None,
-            verdict="equal" if row.rounds_equal else "explained" if row.note else "DIFFERS", how=row.source,
-            differences=(row.note,) if row.note else ())
+        Row(quantity=row.quantity, counted=row.counted, measured=None, printed=row.printed, verdict=_verdict(row),
+            how=row.source, differences=(row.note,) if row.note else ())
         for row in compare_published(spec, report.totals)
     )
     return Validation.of(spec.name, "published figures", rows,
                          left_out=() if rows else ("no figure is published for it",))
+
+
+def _verdict(row: PublishedRow) -> Verdict:
+    if row.rounds_equal:
+        return "rounds to it" if row.relative_difference else "equal"
+    return "explained" if row.note else "DIFFERS"
 
 
 def against_transformers(spec: Model, config: dict[str, Any]) -> Validation:
@@ -67,7 +72,7 @@ def against_transformers(spec: Model, config: dict[str, Any]) -> Validation:
 
     def row(quantity: str, counted: int, measured: int) -> Row:
         quirk = QUIRKS.get((config["model_type"], quantity))
-        verdict: Literal["equal", "explained", "DIFFERS"] = "explained" if quirk else "DIFFERS"
+        verdict: Verdict = "explained" if quirk else "DIFFERS"
         return Row(quantity=quantity, counted=counted, measured=measured, how="full size, meta",
                    verdict="equal" if counted == measured else verdict,
                    differences=(quirk,) if quirk and counted != measured else ())

@@ -21,7 +21,9 @@ def table(results: Sequence[Validation], screen: Screen, *, verbose: bool = Fals
 
 def _one(result: Validation, screen: Screen) -> list[Line]:
     head = line(f"{result.model} against {result.against}", "bold")
-    rows = [[Span(name, "dim") for name in ("quantity", "counted", "measured", "verdict", "measured on")]]
+    printed = any(row.printed for row in result.rows)
+    names = ("printed", "verdict", "where") if printed else ("measured", "verdict", "measured on")
+    rows = [[Span(name, "dim") for name in ("quantity", "counted", *names)]]
     rows += [_cells(row) for row in result.rows]
     aligns: list[Align] = ["<", ">", ">", "<", "<"]
     if not screen.fits(total_width(widths(rows))):
@@ -35,13 +37,14 @@ def _one(result: Validation, screen: Screen) -> list[Line]:
 
 def _cells(row: Row) -> list[Span]:
     return [
-        Span(row.quantity), Span(units.exact(row.counted)), Span(units.exact(row.measured)),
+        Span(row.quantity), Span(units.exact(row.counted)), Span(row.printed or units.exact(row.measured)),
         Span(row.verdict, "red" if row.verdict == "DIFFERS" else ""), Span(row.how, "dim"),
     ]
 
 
 def _stacked(row: Row) -> list[Line]:
-    return [line(row.quantity), (Span(f"  {units.exact(row.counted)} = {units.exact(row.measured)}  {row.verdict}"),)]
+    other = row.printed or units.exact(row.measured)
+    return [line(row.quantity), (Span(f"  {units.exact(row.counted)}, {other}  {row.verdict}"),)]
 
 
 def _notes(result: Validation, screen: Screen) -> list[Line]:
@@ -55,7 +58,7 @@ def _notes(result: Validation, screen: Screen) -> list[Line]:
 def _several(results: Sequence[Validation], screen: Screen) -> list[Line]:
     rows = [[Span(name, "dim") for name in ("model", "compared", "equal", "verdict")]]
     for result in results:
-        equal = sum(row.verdict == "equal" for row in result.rows)
+        equal = sum(row.verdict in ("equal", "rounds to it") for row in result.rows)
         explained = sum(row.verdict == "explained" for row in result.rows)
         told = f"{equal}" + (f" + {explained} explained" if explained else "")
         verdict = "agrees" if result.agrees else "DIFFERS" if result.rows else "nothing to compare"
@@ -75,5 +78,6 @@ def _verdict(results: Sequence[Validation]) -> Line:
     if wrong:
         return line(f"{wrong} of {len(rows)} comparisons differ", "red")
     explained = sum(row.verdict == "explained" for row in rows)
-    suffix = f", {explained} of them explained" if explained else ", to the last digit"
+    digits = "printed" if any(row.printed for row in rows) else "last"
+    suffix = f", {explained} of them explained" if explained else f", to the {digits} digit"
     return line(f"all {len(rows)} comparisons agree{suffix}" if rows else "nothing to compare", "bold")
