@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from txcalc import units
 from txcalc.answer.curves import AttentionCurve, attention_curve
 from txcalc.answer.devices import Device, device, devices
-from txcalc.answer.limits import LONGEST, first_above
+from txcalc.answer.limits import DEFAULT_RESERVE, LONGEST, Reserve, first_above
 from txcalc.answer.render.attention import log_blocks, render
 from txcalc.answer.render.grid import Screen
 from txcalc.cli.app import app
@@ -35,7 +35,7 @@ LLAMA = Model.model_validate({
 })
 BASE = {
     "name": "tiny", "vocab": 31, "layers": 3, "context": 29, "d_model": 15,
-    "attention": {"heads": 6, "kv_heads": 2, "head_dim": 7}, "feed_forward": {"d_ff": 23},
+    "attention": {"heads": 6, "kv_heads": 2, "head_dim": 7}, "feed_forward": {"d_ff": 23}, "position": "none",
 }
 MODELS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -54,6 +54,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 every_model = pytest.mark.parametrize("name", MODELS)
 H100 = device("h100-80gb")
+RESERVE = Reserve(bytes=7919, source="a test")
 
 
 def model(name: str) -> Model:
@@ -318,7 +319,7 @@ def test_limits_are_where_the_counts_pass_the_memory(name: str, phase: Any) -> N
     small = Device(name="small", title="Small", memory_bytes=300_000, bandwidth=1, sources={})
     workload = Workload(seq=1, phase=phase)
     lengths = (5, 17) if name == "images" else (5, 7)
-    found = attention_curve(model(name), workload, lengths, small)
+    found = attention_curve(model(name), workload, lengths, small, reserve=RESERVE)
     assert found.limits
     for limit in found.limits:
         if limit.first_not is None:
@@ -346,7 +347,7 @@ def size_of(quantity: str, name: str, workload: Workload, length: int) -> int:
         "activations-eager": lambda: point.model.eager.kept_bytes,
         "activations-flash": lambda: point.model.flash.kept_bytes,
         "kv-cache": lambda: point.model.kv_cache_bytes,
-        "weights-kv-cache": lambda: found.weight_bytes + (point.model.kv_cache_bytes or 0),
+        "weights-kv-cache": lambda: found.weight_bytes + (point.model.kv_cache_bytes or 0) + RESERVE.bytes,
     }
     return sizes[quantity]() or 0
 
@@ -360,7 +361,7 @@ def test_every_kind_of_model_has_a_curve(name: str) -> None:
     assert AttentionCurve.from_data(found.to_data()) == found
     assert all(a.layer.eager.score_matrix_bytes < b.layer.eager.score_matrix_bytes for a, b in pairwise(found.points))
     eager_always = name in ("relative", "distances", "capped")
-    assert any("eager in both" in note for note in found.notes) == eager_always
+    assert any("counted eager" in note for note in found.notes) == eager_always
     for point in found.points:
         assert (point.layer.flash.score_matrix_bytes > 0) == eager_always
         assert point.layer.eager.score_matrix_bytes <= point.layer.eager.peak_score_bytes
@@ -379,6 +380,32 @@ def test_lengths_beyond_the_context_are_hypothetical() -> None:
     assert "hypothetical" in beyond.notes[0]
     assert beyond.weight_bytes == curve("learned", (29,)).weight_bytes
     assert curve("learned", (29,)).notes == ()
+
+
+def test_where_there_is_no_flash_kernel_the_number_says_so() -> None:
+    for name in MODELS:
+        found = curve(name)
+        without = name in ("relative", "distances", "capped")
+        shown = render(found, "table", Screen(80))
+        assert (", eager " in shown) == without and ("no flash kernel" in " ".join(shown.split())) == without, name
+        assert ("no such kernel, so eager" in render(found, "html", Screen())) == without
+
+
+@pytest.mark.parametrize(("given", "size"), [("0", 0), ("1GiB", 1 << 30), ("1GB", 10**9), ("5%", None)])
+def test_weights_and_cache_leave_a_reserve(tiny: str, given: str, size: int | None) -> None:
+    memory = H100.memory_bytes
+    size = memory * 5 // 100 if size is None else size
+    usual, found = (json.loads(run("attention", tiny, "--seq", "64", "--json", *more).stdout)
+                    for more in ((), ("--reserve", given)))
+    assert usual["reserve"]["bytes"] == DEFAULT_RESERVE.bytes == 987_842_478
+    assert "github.com" in usual["reserve"]["source"] and found["reserve"] == {
+        "bytes": size, "source": f"--reserve {given}"}
+    fixed, each = found["weight_bytes"] + size, 2 * 5 * 24 * 2  # keys and values of 5 layers, 24 wide, in bf16
+    limit = {each["id"]: each for each in found["limits"]}["weights-kv-cache"]
+    assert limit["largest_fits"] == (memory - fixed) // each
+    assert limit["bytes_first_not"] == fixed + each * limit["first_not"] > memory
+    shown = " ".join(run("attention", tiny, "--seq", "64", "--reserve", given).stdout.split())
+    assert f"weights, KV cache and {units.memory(size)} reserve" in shown if size else "weights and KV cache" in shown
 
 
 def test_images_have_lengths_of_their_own() -> None:
@@ -442,11 +469,14 @@ def test_lines_fit(name: str, width: int) -> None:
 def test_the_table() -> None:
     found = attention_curve(LLAMA, Workload(seq=1), (1024, 8192, 131072), H100)
     shown = render(found, "table", Screen(80))
-    assert "\n131,072  1.000 TiB  ███████████████  16.00 MiB  65,536×  16.00 GiB     82.1\n" in shown
+    one, whole = shown.split("\nthe whole model\n")
+    assert "\none layer of 32, bf16, forward\n    seq  eager N×N  log scale" in one
+    assert "\n131,072  1.000 TiB  ███████████████  16.00 MiB  65,536×\n" in one
+    assert "\n131,072  16.00 GiB        82.1\n" in whole
     assert "one eager score matrix" in shown and "36,555" in shown
     assert "\x1b" not in shown
     assert len(render(found, "table", Screen(80), quiet=True).splitlines()) < len(shown.splitlines())
-    assert "\n    seq  eager N×N      flash " in render(found, "table", Screen(60))
+    assert "\n    seq  eager N×N      flash " in render(found, "table", Screen(46))
 
 
 @pytest.mark.parametrize(("sizes", "most", "blocks"), [
@@ -479,7 +509,7 @@ def run(*args: object) -> Any:
 def tiny(tmp_path: Any) -> str:
     path = tmp_path / "tiny.yaml"
     path.write_text("{name: tiny, vocab: 31, d_model: 24, layers: 5, context: 64, attention: {heads: 6}, "
-                    "feed_forward: {d_ff: 41}}")
+                    "feed_forward: {d_ff: 41}, position: none}")
     return str(path)
 
 
@@ -503,6 +533,9 @@ def test_on_the_cpu_there_are_no_limits(tiny: str) -> None:
     (("--seq", "0"), "--seq: '0': a length is at least 1"),
     (("--device", "h1000"), "--device: no accelerator 'h1000' in the table; did you mean h100?"),
     (("--sram", "x"), "--sram: 'x' is not a size"),
+    (("--reserve", "x"), "--reserve: 'x' is not a size such as 24GiB, 24GB or 512MiB, or 5%"),
+    (("--reserve", "80GiB"), "--reserve: 80.00 GiB leave nothing of H100 80GB"),
+    (("--reserve", "1GiB", "--device", "cpu"), "--reserve: needs a --device that it is a part of"),
     (("--dtype", "fp7"), "--dtype: must be one of"),
     (("--source-seq", "9"), "--source-seq: tiny has no encoder"),
 ])

@@ -16,6 +16,7 @@ from txcalc.units import (
     flops,
     memory,
     params,
+    parse_bytes,
     parse_count,
     parse_range,
     percent,
@@ -57,6 +58,19 @@ UNITS = {
 )
 def test_parse_count(text: str, value: int) -> None:
     assert parse_count(text) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("24GB", 24 * 10**9), ("24GiB", 24 * 2**30), ("512", 512), ("512 B", 512), ("1.5 KiB", 1536), ("1.5kb", 1500),
+    ("0.92GiB", 987_842_478), ("3MiB", 3 << 20), ("2tb", 2 * 10**12), ("1,024", 1024), ("80G", None), ("x", None),
+    ("-1GB", None), ("5%", None), ("GiB", None), ("9" * 101, None),
+])
+def test_parse_bytes(text: str, value: int | None) -> None:
+    if value is None:
+        with pytest.raises(ValueError, match="is not a size such as"):
+            parse_bytes(text)
+    else:
+        assert parse_bytes(text) == value
 
 
 @pytest.mark.parametrize(

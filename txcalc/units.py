@@ -34,6 +34,7 @@ _AFTER_K: Final = _SUFFIX | {"M": 2**20, "G": 2**30, "T": 2**40}
 
 _WHOLE = r"0|[1-9][0-9]{0,2}(?:,[0-9]{3})+|[1-9](?:_?[0-9])*"
 _COUNT = re.compile(rf"(?P<whole>{_WHOLE})(?:\.(?P<part>[0-9]+))? ?(?P<suffix>[kKmMbBgGtT]?)")
+_BYTES = re.compile(rf"(?P<whole>{_WHOLE})(?:\.(?P<part>[0-9]{{1,30}}))? ?(?P<unit>(?:[kmgt]i?)?b|)", re.IGNORECASE)
 _GROUPED = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+")
 
 _PARAM_UNITS: Final = ("", "K", "M", "B", "T")
@@ -48,6 +49,20 @@ def parse_count(text: str) -> int:
     Raises ValueError, in one line, for anything else, a negative number, and a result that is not whole.
     """
     return _count(text, _SUFFIX)
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size of memory: ``24GB`` = 24·10^9, ``24GiB`` = 24·2^30, ``512``; a part of a byte is left out.
+
+    Raises ValueError, in one line, for anything else.
+    """
+    match = _BYTES.fullmatch(text.strip())
+    if match is None or len(match["whole"]) > MAX_DIGITS:
+        raise ValueError(f"{_quoted(text)} is not a size such as 24GiB, 24GB or 512MiB")
+    unit = match["unit"].casefold().removesuffix("b")
+    scale: int = (1024 if unit.endswith("i") else 1000) ** " kmgt".index(unit[:1] or " ")
+    part = match["part"] or ""
+    return int(match["whole"].replace(",", "").replace("_", "") + part) * scale // int(10 ** len(part))
 
 
 def parse_range(text: str) -> tuple[int, ...]:

@@ -9,12 +9,14 @@ from typing import Any, Final, Literal, NamedTuple
 import txcalc
 from txcalc.answer.conventions import Convention
 from txcalc.answer.defaults import workload as fill
+from txcalc.answer.notes import runs_as
 from txcalc.answer.report import ModelInfo, Provenance, Quantity, Report, Totals, count
 from txcalc.count import kv_cache
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
+from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
 
 SCHEMA: Final = "txcalc/comparison/v1"
@@ -29,12 +31,17 @@ class Named(NamedTuple):
 
 
 class Entry(Part):
-    """One model's numbers. ``kv_cache_bytes_at_context``: the cache of one batch at the model's longest sequence."""
+    """One model's numbers. ``kv_cache_bytes_at_context``: the cache of one batch at the model's longest sequence.
+
+    ``attention``: what it is counted as, flash, eager or both; null without any.
+    """
 
     model: ModelInfo
     workload: Workload
     totals: Totals
     kv_cache_bytes_at_context: Quantity | None
+    attention: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Comparison(Part):
@@ -59,7 +66,7 @@ def compare(models: Sequence[Named], given: dict[str, Any], *, command: Sequence
     return Comparison(
         defaults=tuple(sorted(defaults)),
         entries=tuple(
-            _entry(report, _cache_at_context(named.spec, workload))
+            _entry(report, _at_context(named.spec, workload))
             for named, report in zip(models, reports, strict=True)
         ),
         conventions=_all_conventions(reports),
@@ -67,17 +74,17 @@ def compare(models: Sequence[Named], given: dict[str, Any], *, command: Sequence
     )
 
 
-def _entry(report: Report, cache: int | None) -> Entry:
-    at_context = None if cache is None else Quantity(value=cache, unit="B")
+def _entry(report: Report, at_context: Trace) -> Entry:
+    cache = kv_cache.kv_cache_bytes(at_context)
     return Entry(
-        model=report.model, workload=report.workload, totals=report.totals, kv_cache_bytes_at_context=at_context
+        model=report.model, workload=report.workload, totals=report.totals, attention=runs_as(at_context),
+        kv_cache_bytes_at_context=None if cache is None else Quantity(value=int(cache), unit="B"), notes=report.notes,
     )
 
 
-def _cache_at_context(spec: Model, workload: Workload) -> int | None:
+def _at_context(spec: Model, workload: Workload) -> Trace:
     sizes = {"seq": spec.context, "past": 0, "source_seq": spec.context if spec.encoder else None}
-    size = kv_cache.kv_cache_bytes(trace(spec, workload.replaced(phase="forward", **sizes)))
-    return None if size is None else int(size)
+    return trace(spec, workload.replaced(phase="forward", **sizes))
 
 
 def _all_conventions(reports: Sequence[Report]) -> tuple[Convention, ...]:

@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Final, Literal, NamedTuple
 
 import txcalc
+from txcalc import units
 from txcalc.answer.conventions import Convention, conventions
 from txcalc.answer.devices import Device
-from txcalc.answer.limits import Limit, limits
+from txcalc.answer.limits import DEFAULT_RESERVE, Limit, Reserve, limits
+from txcalc.answer.notes import beyond, without_flash
 from txcalc.answer.report import ModelInfo, Provenance
 from txcalc.answer.stretch import POLICIES, Run, Stretched
 from txcalc.count import activations, flops, kv_cache, scores, traffic
@@ -108,6 +110,7 @@ class AttentionCurve(Part):
     weight_bytes: int
     sram_bytes: int | None
     device: Device | None
+    reserve: Reserve | None = None
     points: tuple[Point, ...]
     limits: tuple[Limit, ...]
     notes: tuple[str, ...]
@@ -125,13 +128,15 @@ class Origin(NamedTuple):
 
 def attention_curve(
     spec: Model, workload: Workload, lengths: Sequence[int] | None = None, device: Device | None = None,
-    sram_bytes: int | None = None, *, origin: Origin | None = None, progress: Callable[[int, int], None] | None = None,
+    sram_bytes: int | None = None, *, reserve: Reserve = DEFAULT_RESERVE, origin: Origin | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> AttentionCurve:
     """What attention costs at each of ``lengths``, in positions; ``seq`` and ``past`` of ``workload`` are not used.
 
     In decoding, one new token looks back over that many positions, itself included. A length beyond the model's
     context is a hypothetical one, and a note says so. ``sram_bytes``: on-chip memory for FlashAttention's blocks;
-    default: the device's. With a ``device``, ``limits`` says from which length each quantity no longer fits.
+    default: the device's. With a ``device``, ``limits`` says from which length each quantity no longer fits, weights
+    and cache beside a ``reserve``.
     ``progress`` is told how many of how many lengths are done.
 
     Raises ``SpecError`` for a model without attention, and for a length that its images cannot have.
@@ -158,9 +163,10 @@ def attention_curve(
         sram_bytes=sram,
         device=device,
         points=tuple(points),
-        limits=() if device is None else limits(model, layer.path, device.memory_bytes),
-        notes=tuple(_notes(spec, run, lengths, layer.path)),
-        conventions=tuple(_conventions(spec, run, layer.path, sram)),
+        reserve=None if device is None else reserve,
+        limits=() if device is None else limits(model, layer.path, device.memory_bytes, reserve.bytes),
+        notes=(*beyond(spec, lengths[-1]), *without_flash(spec, run.flash)),
+        conventions=tuple(_conventions(spec, run, layer.path, sram, reserve if device else None)),
         provenance=Provenance(txcalc=txcalc.__version__, command=origin.command, python=platform.python_version()),
     )
 
@@ -220,21 +226,20 @@ def _model_cost(t: Trace, sram: int | None) -> ModelCost:
     )
 
 
-def _notes(spec: Model, run: Run, lengths: Sequence[int], path: str) -> list[str]:
-    found = []
-    if lengths[-1] > spec.context:
-        found.append(f"lengths beyond {spec.context:,} positions are hypothetical: {spec.name} was not made for them")
-    if scores.score_matrix_bytes(run.layer("flash", path)):
-        found.append("PyTorch's flash kernels cannot change scores as this attention does: eager in both columns")
-    return found
+def _set_aside(reserve: Reserve) -> Convention:
+    text = f"reserve: {units.memory(reserve.bytes)} beside weights and KV cache, {reserve.source}"
+    return Convention(id="reserve", text=text, flag="--reserve")
 
 
-def _conventions(spec: Model, run: Run, path: str, sram: int | None) -> list[Convention]:
+def _conventions(
+    spec: Model, run: Run, path: str, sram: int | None, reserve: Reserve | None
+) -> list[Convention]:
     workload = run.workload
     shared = [rule for rule in conventions(spec, run.flash) if rule.id in _SHARED_RULES]
     fused = scores.statistics_bytes(run.layer("flash", path))
     instead = "; flash is the fp32 log-sum-exp of each row that it writes instead" if fused else ""
     own = [
+        *([] if reserve is None else [_set_aside(reserve)]),
         Convention(id="layer", text="one layer is the attention layer with the largest score matrix"),
         Convention(id="score-matrix", text=f"eager N×N is one score matrix of all heads in {workload.dtype}{instead}"),
         Convention(id="peak", text="peak counts the (query, key) tensors alive at once in the forward pass: scores and "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, Literal, NamedTuple
 
+from txcalc import units
 from txcalc.answer.stretch import Policy, Run, Stretched
 from txcalc.count import activations, kv_cache, scores
 from txcalc.count.weights import weight_bytes
@@ -29,6 +30,18 @@ class Limit(Part):
     bytes_first_not: int | None
 
 
+class Reserve(Part):
+    """Memory of a device that no tensor can have. ``source``: where the figure was read, or the option that gave it."""
+
+    bytes: int
+    source: str
+
+
+DEFAULT_RESERVE: Final = Reserve(bytes=92 * 2**30 // 100, source=(
+    "a CUDA context with all kernels loaded, PyTorch 2.1 on an A100: github.com/stas00/ml-engineering, "
+    "training/performance"))
+
+
 class _Quantity(NamedTuple):
     id: str
     text: str
@@ -36,12 +49,15 @@ class _Quantity(NamedTuple):
     size: Callable[[Run], int]
 
 
-def limits(model: Stretched, path: str, memory: int) -> tuple[Limit, ...]:
-    """Every quantity that grows with the length, alone against ``memory`` bytes; ``path``: the layer that is shown."""
-    return tuple(_limit(quantity, model, memory) for quantity in _quantities(model, path))
+def limits(model: Stretched, path: str, memory: int, reserve: int = 0) -> tuple[Limit, ...]:
+    """Every quantity that grows with the length, alone against ``memory`` bytes; ``path``: the layer that is shown.
+
+    Weights and cache are a whole run, so ``reserve`` bytes are set aside beside them.
+    """
+    return tuple(_limit(quantity, model, memory) for quantity in _quantities(model, path, reserve))
 
 
-def _quantities(model: Stretched, path: str) -> Iterator[_Quantity]:
+def _quantities(model: Stretched, path: str, reserve: int) -> Iterator[_Quantity]:
     run = model.at(model.length(1))
     yield _Quantity("score-matrix", "one eager score matrix", "eager",
                     lambda run: scores.score_matrix_bytes(run.layer("eager", path)))
@@ -55,9 +71,10 @@ def _quantities(model: Stretched, path: str) -> Iterator[_Quantity]:
         yield _Quantity("activations-flash", "all activations kept for backward, flash", "flash",
                         lambda run: activations.activation_bytes(run.flash))
     if kv_cache.kv_cache_bytes(run.flash) is not None:
-        weights = weight_bytes(run.flash)
+        fixed = weight_bytes(run.flash) + reserve
         yield _Quantity("kv-cache", "the KV cache", None, _cache)
-        yield _Quantity("weights-kv-cache", "weights and KV cache", None, lambda run: weights + _cache(run))
+        text = f"weights, KV cache and {units.memory(reserve)} reserve" if reserve else "weights and KV cache"
+        yield _Quantity("weights-kv-cache", text, None, lambda run: fixed + _cache(run))
 
 
 def _cache(run: Run) -> int:

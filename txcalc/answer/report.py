@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import txcalc
 from txcalc.answer.conventions import Convention, conventions
 from txcalc.answer.fit import fit
+from txcalc.answer.notes import notes
 from txcalc.count import activations, flops, kv_cache, params, states, weights
 from txcalc.document import Part
 from txcalc.spec.facts import architecture_fields
@@ -133,6 +134,7 @@ class Report(Part):
     components: tuple[Component, ...]
     caches: tuple[CacheLine, ...] = ()
     kept: tuple[KeptTensor, ...]
+    notes: tuple[str, ...] = ()
     sources: dict[str, str]
     provenance: Provenance
 
@@ -160,6 +162,7 @@ def count(
             KeptTensor(op=k.op.path, tensor=k.tensor.label, shape=k.tensor.shape, times=k.times, bytes=k.bytes)
             for k in activations.kept(t) if k.bytes
         ),
+        notes=tuple(notes(spec, t)),
         sources=spec.sources,
         provenance=Provenance(
             txcalc=txcalc.__version__, command=tuple(command), python=platform.python_version()

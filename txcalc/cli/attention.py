@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, NamedTuple
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 
@@ -17,6 +18,10 @@ from txcalc.cli.options import (
     SetOption,
     grouped,
 )
+
+if TYPE_CHECKING:
+    from txcalc.answer.devices import Device
+    from txcalc.answer.limits import Reserve
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
@@ -55,6 +60,8 @@ class CurveOptions(NamedTuple):
                                                "h100-80gb; none with --kernels cpu.")] = None
     sram: Annotated[str | None, _text("BYTES", "On-chip memory of FlashAttention's blocks. Default: the "
                                       "device's.")] = None
+    reserve: Annotated[str | None, _text("SIZE", "What of the device no tensor can have, such as 1GiB or 5%. "
+                                         "Default 0.92GiB, a CUDA context.")] = None
 
     def given(self) -> dict[str, Any]:
         """The workload's fields that were given, without the lengths. Raises ``SpecError`` for what is no number."""
@@ -112,6 +119,7 @@ def attention(
     with progress("lengths") as tell:
         found = attention_curve(
             loaded.model, workload, lengths, accelerator, sram[0] if sram else None,
+            reserve=_reserve(curve.reserve, accelerator),
             origin=Origin(loaded.source, tuple(loaded.overrides), ctx.obj.command), progress=tell,
         )
     shown = render(found, form, write.screen(output, common), verbose=bool(common.verbose), quiet=common.quiet)
@@ -119,6 +127,30 @@ def attention(
     write.write(shown, output, common)
     if form == "table" and not (common.quiet or common.verbose):
         write.note("more: -v (what is kept, memory traffic, the whole model, rules), --json")
+
+
+def _reserve(raw: str | None, device: Device | None) -> Reserve:
+    """What is set aside: bytes, or per cent of the device. Raises ``SpecError``."""
+    from txcalc import units
+    from txcalc.answer.limits import DEFAULT_RESERVE, Reserve
+    from txcalc.spec.errors import SpecError
+
+    if raw is None:
+        return DEFAULT_RESERVE
+    if device is None:
+        raise SpecError("needs a --device that it is a part of", field="reserve")
+    try:
+        part = re.fullmatch(r"(\d{1,2})(?:\.(\d{1,9}))?%", raw.strip())
+        if part is None:
+            size = units.parse_bytes(raw)
+        else:
+            digits = part[2] or ""
+            size = int(part[1] + digits) * device.memory_bytes // 10 ** (2 + len(digits))
+    except ValueError as error:
+        raise SpecError(f"{error}, or 5%", field="reserve") from None
+    if size >= device.memory_bytes:
+        raise SpecError(f"{units.memory(size)} leave nothing of {device.title}", field="reserve")
+    return Reserve(bytes=size, source=f"--reserve {raw.strip()}")
 
 
 def _read(name: str, raw: str | None) -> tuple[int, ...] | None:

@@ -11,7 +11,7 @@ from txcalc.answer.page.chart import Level, Series, curves
 from txcalc.answer.page.markup import Html, html
 from txcalc.answer.page.page import Column, Row, Scale, amount, bullets, charts, document, header, rules, section, table
 from txcalc.answer.render import headings
-from txcalc.answer.render.attention import fits_from, instead, memory_of, workload_line
+from txcalc.answer.render.attention import fits_from, fused, instead, memory_of, scope, workload_line
 
 Get = Callable[[Point], int | None]
 
@@ -59,8 +59,10 @@ def page(curve: AttentionCurve) -> str:
 def _body(curve: AttentionCurve, title: str) -> Iterator[Html]:
     yield header(title, headings.identity(curve.model)[1:], headings.origin(curve.model), workload_line(curve))
     yield section("The curve", _charts(curve))
-    yield section("One layer", _table(curve, "Scores of one layer, in bytes", _SCORES, ratio=True),
-                  _table(curve, "Kept and moved by one layer, in bytes", (*_KEPT, *_TRAFFIC)))
+    one, (eager, peak, flash, *rest) = scope(curve), _SCORES
+    own = flash if all(map(fused, curve.points)) else flash._replace(name="Flash: no such kernel, so eager")
+    yield section("One layer", _table(curve, f"Scores of {one}, in bytes", (eager, peak, own, *rest), ratio=True),
+                  _table(curve, f"Kept and moved by {one}, in bytes", (*_KEPT, *_TRAFFIC)))
     yield section("The whole model", _table(curve, "All layers", _MODEL, share=True))
     yield section("Where it stops fitting", _limits(curve))
     yield section("Notes", bullets(curve.notes))
@@ -113,4 +115,4 @@ def _limits(curve: AttentionCurve) -> Html:
         return Html()
     columns = (Column(memory_of(curve)), Column("No longer fits from", "n"))
     rows = (Row((name, first)) for name, first in fits_from(curve))
-    return table("Each alone against the device's memory", columns, rows)
+    return table("Each alone against the device's memory, weights and KV cache beside the reserve", columns, rows)

@@ -9,9 +9,22 @@ from txcalc import units
 from txcalc.answer.compare import Comparison, Entry
 from txcalc.answer.page.chart import Bar, dots
 from txcalc.answer.page.markup import Html, html, join
-from txcalc.answer.page.page import NONE, Column, Row, Scale, amount, charts, document, header, rules, section, table
+from txcalc.answer.page.page import (
+    NONE,
+    Column,
+    Row,
+    Scale,
+    amount,
+    bullets,
+    charts,
+    document,
+    header,
+    rules,
+    section,
+    table,
+)
 from txcalc.answer.render import headings
-from txcalc.answer.render.comparison import MOST_COLUMNS, architecture, heads, workload_line
+from txcalc.answer.render.comparison import MOST_COLUMNS, architecture, heads, notes, workload_line
 from txcalc.answer.render.figures import MARKS
 from txcalc.answer.report import Quantity
 
@@ -39,7 +52,7 @@ _TOTALS: tuple[tuple[str, Get, Scale, str], ...] = (
 
 def page(comparison: Comparison) -> str:
     """The whole page."""
-    names = [entry.model.name for entry in comparison.entries]
+    names = [headings.title(entry.model) for entry in comparison.entries]
     title = ", ".join(names) if len(names) <= MOST_COLUMNS else f"{len(names)} models"
     return document(title, _body(comparison, title), comparison.to_data(), comparison.provenance)
 
@@ -49,12 +62,13 @@ def _body(comparison: Comparison, title: str) -> Iterator[Html]:
                if (origin := [part for part in headings.origin(entry.model) if part])]
     yield header(title, workload_line(comparison), *origins)
     yield section("Side by side", _charts(comparison.entries), _table(comparison.entries))
+    yield section("Notes", bullets(notes(comparison)))
     yield section("Counting rules", rules(comparison.conventions))
 
 
 def _charts(entries: Sequence[Entry]) -> Html:
     def of(get: Get) -> list[Bar]:
-        return [Bar(e.model.name, 0 if (found := get(e)) is None else found.value) for e in entries]
+        return [Bar(headings.title(e.model), 0 if (found := get(e)) is None else found.value) for e in entries]
 
     return charts(
         dots("Parameters", of(lambda e: e.totals.params), units.params, base=10),
@@ -67,7 +81,7 @@ def _charts(entries: Sequence[Entry]) -> Html:
 
 def _table(entries: Sequence[Entry]) -> Html:
     lines = [line for line in _lines(entries) if any(cell != NONE for cell in line.cells)]
-    names = [entry.model.name for entry in entries]
+    names = [headings.title(entry.model) for entry in entries]
     caption = "One workload for all; relative to the first"
     if len(names) <= MOST_COLUMNS:
         columns = [Column("Quantity"), *(Column(name, "n") for name in names)]

@@ -53,6 +53,7 @@ def _body(view: View) -> Iterator[Html]:
     yield section(cache_label(report.caches), _caches(report))
     yield section("Published figures", _published(view))
     yield section("Tensors", folded("Weights", _weights(view)), folded("Kept for backward", _kept(report)))
+    yield section("Notes", bullets(report.notes))
     yield section("Counting rules", rules(report.conventions))
     yield section("Sources", bullets(linked(f"{field}: {source}") for field, source in report.sources.items()))
 

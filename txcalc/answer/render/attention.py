@@ -105,10 +105,11 @@ def _lines(curve: AttentionCurve, screen: Screen, verbose: bool, quiet: bool) ->
     yield from wrap(workload_line(curve), screen)
     curve_itself, *others = _sections(curve)
     yield line()
+    yield line(curve_itself.title, "bold")
     yield from _bars(curve, curve_itself, screen)
     if quiet:
         return
-    for section in others if verbose else ():
+    for section in others if verbose else others[:1]:
         yield line()
         yield from _table(curve, section, screen)
     if curve.device is not None:
@@ -116,7 +117,7 @@ def _lines(curve: AttentionCurve, screen: Screen, verbose: bool, quiet: bool) ->
         yield from _fits(curve, screen)
     yield line()
     for note in curve.notes:
-        yield from paragraph(note, screen)
+        yield from paragraph(note, screen, style="")
     yield from _rules(curve, screen) if verbose else paragraph(f"({_short(curve)})", screen)
 
 
@@ -141,6 +142,7 @@ def workload_line(curve: AttentionCurve) -> list[str]:
 
 
 def _sections(curve: AttentionCurve) -> list[_Section]:
+    """One scope a table: the curve of one layer, the whole model, what one layer keeps and moves, what all do."""
     keeps = curve.workload.keeps
     moved: tuple[Column, ...] = (
         ("traffic eager", lambda p: units.memory(p.layer.eager.hbm_bytes)),
@@ -155,20 +157,25 @@ def _sections(curve: AttentionCurve) -> list[_Section]:
         ("kept eager", lambda p: units.memory(p.model.eager.kept_bytes)),
         ("flash", lambda p: units.memory(p.model.flash.kept_bytes)),
     )
+    cached = any(point.model.kv_cache_bytes is not None for point in curve.points)
+    cache: Column = ("KV cache", lambda p: units.memory(p.model.kv_cache_bytes))
+    layer = scope(curve)
     return [
-        _Section("Score matrix of one layer", (
+        _Section(layer, (
             ("eager N×N", lambda p: units.memory(p.layer.eager.score_matrix_bytes)),
-            ("flash", lambda p: units.memory(instead(p))),
+            ("flash", lambda p: units.memory(instead(p)) + ("" if fused(p) else ", eager")),
             ("ratio", lambda p: units.ratio(p.layer.eager.score_matrix_bytes, instead(p))),
-            ("KV cache", lambda p: units.memory(p.model.kv_cache_bytes)),
-            ("% FLOPs", lambda p: units.percent(p.model.flops_core, p.model.flops_forward)),
         )),
-        _Section("Memory and traffic of one layer", (
+        _Section("the whole model", (
+            *([cache] if cached else []),
+            ("% of FLOPs", lambda p: units.percent(p.model.flops_core, p.model.flops_forward)),
+        )),
+        _Section(f"{layer}: memory and traffic", (
             ("scores at peak", lambda p: units.memory(p.layer.eager.peak_score_bytes)),
             ("transient", lambda p: units.memory(p.layer.eager.transient_bytes)),
             *(kept if keeps else ()), *moved,
         )),
-        _Section("Whole model", (
+        _Section("the whole model: memory, FLOPs and traffic", (
             *(kept_all if keeps else ()),
             ("core FLOPs", lambda p: units.flops(p.model.flops_core)),
             ("all FLOPs", lambda p: units.flops(p.model.flops_forward)),
@@ -176,6 +183,18 @@ def _sections(curve: AttentionCurve) -> list[_Section]:
             ("flash", lambda p: units.memory(p.model.flash.hbm_bytes)),
         )),
     ]
+
+
+def scope(curve: AttentionCurve) -> str:
+    """``one layer of 32, bf16, forward``: what a table of one layer is of."""
+    all_of_them = sum(layer.times for layer in (curve.layer, *curve.other_layers))
+    of = f"one layer of {units.exact(all_of_them)}" if all_of_them > 1 else "the one layer of attention"
+    return f"{of}, {curve.workload.dtype}, {curve.workload.phase}"
+
+
+def fused(point: Point) -> bool:
+    """Whether there is a flash kernel for the layer: else it is eager under both."""
+    return point.layer.flash.score_matrix_bytes == 0
 
 
 def instead(point: Point) -> int:

@@ -12,7 +12,7 @@ from txcalc.answer.render.csv import rows as csv_rows
 from txcalc.answer.render.figures import marked
 from txcalc.answer.render.grid import Align, Line, Screen, Span, chunks, grid, line, paragraph, text, wrap
 from txcalc.answer.render.markdown import escaped, pipe_table
-from txcalc.answer.report import Quantity, Totals
+from txcalc.answer.report import ModelInfo, Quantity, Totals
 
 MOST_COLUMNS: Final = 4
 """Beyond so many models, each is a row."""
@@ -33,7 +33,7 @@ def table(comparison: Comparison, screen: Screen) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """The whole answer as GitHub-flavoured Markdown."""
-    names = [entry.model.name for entry in comparison.entries]
+    names = [headings.title(entry.model) for entry in comparison.entries]
     found = [(row.label.replace("  ", "– ") or "– exactly", *row.cells) for row in rows(comparison)]
     wide = len(names) > MOST_COLUMNS
     cells = list(zip(("", *names), *found, strict=True)) if wide else [("", *names), *found]
@@ -41,7 +41,7 @@ def markdown(comparison: Comparison) -> str:
     parts = [
         " · ".join(escaped(part) for part in workload_line(comparison) if part),
         pipe_table(head, "<" + ">" * (len(head) - 1), body),
-        "\n".join(f"- {escaped(rule)}" for rule in rules.full(comparison.conventions)),
+        "\n".join(f"- {escaped(rule)}" for rule in [*notes(comparison), *rules.full(comparison.conventions)]),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -51,6 +51,11 @@ def csv(comparison: Comparison) -> str:
     totals = Totals.names()
     columns = ["name", "source", "batch", "seq", "past", "source_seq", *totals, "kv_cache_bytes_at_context"]
     return csv_rows(columns, (_csv_row(entry, totals) for entry in comparison.entries))
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """The notes on all models, each once."""
+    return list(dict.fromkeys(note for entry in comparison.entries for note in entry.notes))
 
 
 def rows(comparison: Comparison) -> list[Row]:
@@ -77,29 +82,44 @@ def _rows(entries: Sequence[Entry]) -> Iterator[tuple[str, list[str], bool]]:
     yield "KV cache per token", [marked(t.kv_cache_bytes_per_token, units.memory) for t in totals], False
     at_most = [marked(entry.kv_cache_bytes_at_context, units.memory) for entry in entries]
     yield f"{cache} at max context", at_most, False
-    yield "Activations (train)", [marked(t.activation_bytes, units.memory) for t in totals], False
+    yield "Activations (train)", [_kept(entry) for entry in entries], False
+
+
+def _kept(entry: Entry) -> str:
+    """What is kept, and as which attention where it is not the one that was asked for."""
+    kept, ran = entry.totals.activation_bytes, entry.attention
+    other = "" if kept is None or ran in (None, entry.workload.attention) else f", {ran}"
+    return marked(kept, units.memory) + other
 
 
 def _lines(comparison: Comparison, screen: Screen) -> Iterator[Line]:
     first, *rest = wrap(workload_line(comparison), screen)
     yield from (first, *rest)
     for entry in comparison.entries:
-        origin = [part for part in headings.origin(entry.model) if part]
-        if origin:
-            yield from wrap([entry.model.name, *origin], screen, style="dim")
+        if origin := headings.origin(entry.model)[0]:
+            yield from wrap([entry.model.name, origin], screen, style="dim")
     cells = _transposed(comparison) if len(comparison.entries) > MOST_COLUMNS else _upright(comparison)
     for part in chunks(cells, screen):
         aligns: list[Align] = [">"] * len(part[0])
         yield line()
         yield from grid(part, ["<", *aligns[1:]])
     yield line()
+    for note in notes(comparison):
+        yield from paragraph(note, screen, style="")
     estimate = "~ estimate; " if any(cell.startswith("~") for row in rows(comparison) for cell in row.cells) else ""
     yield from paragraph(f"({estimate}{rules.short(comparison.conventions)})", screen)
 
 
 def _upright(comparison: Comparison) -> list[list[Span]]:
-    head = [Span(""), *(Span(entry.model.name, "bold") for entry in comparison.entries)]
-    return [head, *([Span(row.label), *_cells(row)] for row in rows(comparison))]
+    models = [entry.model for entry in comparison.entries]
+    body = [[Span(row.label), *_cells(row)] for row in rows(comparison)]
+    return [[Span(""), *(Span(model.name, "bold") for model in models)], *_set(models), *body]
+
+
+def _set(models: Sequence[ModelInfo]) -> Iterator[list[Span]]:
+    """What was set of each model, below its name."""
+    for i in range(max(len(model.overrides) for model in models)):
+        yield [Span(""), *(Span("".join(f"@{text}" for text in model.overrides[i : i + 1]), "dim") for model in models)]
 
 
 def _cells(row: Row) -> list[Span]:
@@ -109,7 +129,7 @@ def _cells(row: Row) -> list[Span]:
 def _transposed(comparison: Comparison) -> list[list[Span]]:
     shown = [row for row in rows(comparison) if not row.below]
     head = [Span("", "bold"), *(Span(row.label.strip(), "bold") for row in shown)]
-    names = [entry.model.name for entry in comparison.entries]
+    names = [headings.title(entry.model) for entry in comparison.entries]
     return [head, *([Span(name), *(Span(row.cells[i]) for row in shown)] for i, name in enumerate(names))]
 
 
@@ -146,5 +166,6 @@ def _csv_row(entry: Entry, totals: Sequence[str]) -> list[object]:
     found: list[Quantity | None] = [getattr(entry.totals, name) for name in totals]
     numbers = [None if q is None else q.value for q in (*found, entry.kv_cache_bytes_at_context)]
     return [
-        entry.model.name, entry.model.source, workload.batch, workload.seq, workload.past, workload.source_seq, *numbers
+        headings.title(entry.model), entry.model.source, workload.batch, workload.seq, workload.past,
+        workload.source_seq, *numbers,
     ]

@@ -26,7 +26,8 @@ def markdown(view: View) -> str:
     if view.since is not None:
         parts.append(_since(view.since))
     if not view.quiet:
-        parts += [_where(view), "\n".join(f"- {escaped(rule)}" for rule in rules.full(report.conventions))]
+        below = [*report.notes, *rules.full(report.conventions)]
+        parts += [_where(view), "\n".join(f"- {escaped(each)}" for each in below)]
     return "\n\n".join(parts) + "\n"
 
 

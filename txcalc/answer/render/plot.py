@@ -137,7 +137,7 @@ def breakdown(report: Report, form: str) -> bytes:
 def comparison(found: Comparison, form: str) -> bytes:
     """Models side by side, on log scales."""
     totals = [entry.totals for entry in found.entries]
-    names = [entry.model.name for entry in found.entries]
+    names = [headings.title(entry.model) for entry in found.entries]
     panels: list[tuple[str, str, list[int], Amount]] = [
         ("Parameters", "parameters", [t.params.value for t in totals], units.params),
         ("FLOPs per token", "FLOP, forward pass", [t.flops_per_token.value for t in totals], units.flops),

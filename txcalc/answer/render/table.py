@@ -258,6 +258,8 @@ def _sources(report: Report) -> list[list[str]]:
 
 
 def _footer(report: Report, screen: Screen, *, verbose: bool) -> Iterator[Line]:
+    for note in report.notes:
+        yield from paragraph(note, screen, style="")
     if verbose:
         yield line(rules.legend(report), "dim")
         for rule in rules.full(report.conventions):

@@ -1,0 +1,58 @@
+"""Notes beside the numbers: lengths beyond the context, and kernels that do not exist, in every format."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from txcalc.cli.app import app
+
+
+def run(*args: str) -> Any:
+    return CliRunner().invoke(app, args)
+
+
+def words(*args: str) -> str:
+    return " ".join(run(*args).stdout.replace("\\", "").split())
+
+
+BEYOND = "8,193 positions are hypothetical: llama3-8b was made for 8,192"
+
+
+@pytest.mark.parametrize("args", [
+    ("count", "llama3-8b", "--seq", "8193"), ("compare", "llama3-8b", "llama3.1-8b", "--seq", "8193"),
+    ("attention", "llama3-8b", "--seq", "1K,8193"), ("count", "llama3-8b", "--phase", "decode", "--past", "8192"),
+])
+@pytest.mark.parametrize("form", ["table", "md", "html"])
+def test_a_length_beyond_the_context_is_hypothetical(args: tuple[str, ...], form: str) -> None:
+    within = [{"8193": "8192", "1K,8193": "1K,8192", "8192": "8191"}.get(arg, arg) for arg in args]
+    assert words(*args, "--format", form).count(BEYOND) >= 1
+    assert "hypothetical" not in words(*within, "--format", form)
+
+
+def test_notes_are_in_the_documents() -> None:
+    report = json.loads(run("count", "llama3-8b", "--seq", "8193", "--json").stdout)
+    assert [note.startswith(BEYOND) for note in report["notes"]] == [True]
+    entries = json.loads(run("compare", "llama3-8b", "llama3.1-8b", "--seq", "8193", "--json").stdout)["entries"]
+    assert [len(entry["notes"]) for entry in entries] == [1, 0]
+    assert json.loads(run("count", "llama3-8b", "--json").stdout)["notes"] == []
+
+
+def test_an_encoder_s_own_length_is_one() -> None:
+    assert "9,000 positions are hypothetical" in words("count", "t5-base", "--seq", "7", "--source-seq", "9000")
+
+
+@pytest.mark.parametrize(("name", "attention"), [
+    ("gpt2", "flash"), ("gpt-oss-20b", "eager"), ("t5-base", "flash and eager"), ("mamba-2.8b", None)])
+def test_attention_without_a_flash_kernel_is_said_to_be_eager(name: str, attention: str | None) -> None:
+    entry, = json.loads(run("compare", name, "--seq", "64", "--json").stdout)["entries"]
+    assert entry["attention"] == attention
+    without = attention not in ("flash", None)
+    kept = next(line for line in run("compare", name, "--seq", "64").stdout.splitlines() if "Activations" in line)
+    assert kept.endswith(f", {attention}") == without
+    for command in ("compare", "count"):
+        assert ("no flash kernel of PyTorch" in words(command, name, "--seq", "64")) == without
+        assert "no flash kernel" not in words(command, name, "--seq", "64", "--attention", "eager")
