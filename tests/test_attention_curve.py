@@ -476,7 +476,7 @@ def test_the_table() -> None:
     assert "one eager score matrix" in shown and "36,555" in shown
     assert "\x1b" not in shown
     assert len(render(found, "table", Screen(80), quiet=True).splitlines()) < len(shown.splitlines())
-    assert "\n    seq  eager N×N      flash " in render(found, "table", Screen(46))
+    assert "\n    seq  eager N×N      flash " in render(found, "table", Screen(44))
 
 
 @pytest.mark.parametrize(("sizes", "most", "blocks"), [
@@ -535,7 +535,7 @@ def test_on_the_cpu_there_are_no_limits(tiny: str) -> None:
     (("--sram", "x"), "--sram: 'x' is not a size"),
     (("--reserve", "x"), "--reserve: 'x' is not a size such as 24GiB, 24GB or 512MiB, or 5%"),
     (("--reserve", "80GiB"), "--reserve: 80.00 GiB leave nothing of H100 80GB"),
-    (("--reserve", "1GiB", "--device", "cpu"), "--reserve: needs a --device that it is a part of"),
+    (("--reserve", "1GiB", "--kernels", "cpu"), "--reserve: needs a --device that it is a part of"),
     (("--dtype", "fp7"), "--dtype: must be one of"),
     (("--source-seq", "9"), "--source-seq: tiny has no encoder"),
 ])
