@@ -13,7 +13,7 @@ from test_import_fields import live as live_params
 
 from txcalc.answer.report import Totals, count
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import positions
+from txcalc.spec.facts import image_positions, positions
 from txcalc.spec.huggingface.families import FAMILIES
 from txcalc.spec.inputs import PatchInput
 from txcalc.spec.model import Model
@@ -95,7 +95,13 @@ def averages(spec: Model, images: int) -> int:
 
 
 def totals(spec: Model, images: int, phase: str = "training", **more: Any) -> Totals:
-    return count(spec, Workload(phase=phase, batch=BATCH, seq=SEQ, images=images, attention="eager", **more)).totals
+    fields = {"phase": phase, "batch": BATCH, "seq": SEQ, "images": images, "attention": "eager", **more}
+    return count(spec, Workload(**fields)).totals
+
+
+def room(spec: Model) -> dict[str, int]:
+    """A text that has room for two images, whether they are there or not."""
+    return {"seq": max(SEQ, image_positions(spec, 2, BATCH))}
 
 
 @pytest.mark.parametrize("model_type", CASES)
@@ -121,7 +127,7 @@ def test_an_image_costs_what_the_class_runs(model_type: str) -> None:
         assert spec.tower.projector is not None
         assert seen[0].numel() == images * spec.tower.projector.tokens * spec.d_model
         assert len(seen) == 1 + len(spec.tower.deepstack)
-        with_images, without = totals(spec, images), totals(spec, 0)
+        with_images, without = (totals(spec, n, **room(spec)) for n in (images, 0))
         averaged = averages(spec, images) if model_type in AVERAGES else 0
         assert with_images.flops_forward.value - without.flops_forward.value + averaged == forward.get_total_flops()
         assert with_images.flops_backward is not None
@@ -220,7 +226,7 @@ def test_older_files_have_the_text_beside_the_tower(model_type: str) -> None:
     nested = {**config, "text_config": text}
     flat = {**text, **{name: value for name, value in config.items() if name != "text_config"}}
     assert imported(flat) == imported(nested)
-    assert totals(imported(flat), 2) == totals(imported(nested), 2)
+    assert totals(imported(flat), 2, **room(imported(flat))) == totals(imported(nested), 2, **room(imported(nested)))
     assert unique_params(live(flat)) == unique_params(live(nested))
 
 

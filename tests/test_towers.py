@@ -141,5 +141,5 @@ def test_deepstack_is_one_line_of_the_breakdown() -> None:
     from txcalc.answer.report import count
 
     seeing = spec(input=PLAIN, projector={}, deepstack=[{"skips": 1}, {}])
-    titles = [share.title for share in shares(count(seeing, Workload(seq=5, images=1)))]
+    titles = [share.title for share in shares(count(seeing, Workload(seq=64, images=1)))]
     assert "tower projector" in titles and "tower deepstack × 2" in titles

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import is_causal, positions
+from txcalc.spec.facts import image_positions, is_causal, positions
 from txcalc.trace.model import images
 from txcalc.trace.workload import Workload
 
@@ -18,7 +18,7 @@ def fit(spec: Model, workload: Workload) -> Workload:
 
     Images and sounds have as many positions as the model cuts them into, so that ``seq`` (or ``source_seq``) follows.
     Raises ``SpecError`` when the workload does not fit: more positions than a learned table holds, a source length
-    for a model without an encoder, another length than that of the model's images.
+    for a model without an encoder, another length than that of the model's images, a text too short for its images.
     """
     seq = _length(spec.name, "seq", spec, workload.seq)
     if seq is None:
@@ -30,6 +30,7 @@ def fit(spec: Model, workload: Workload) -> Workload:
         source = _length(spec.name, "source_seq", spec.encoder, workload.source_seq)
         updates["source_seq"] = workload.past + seq if source is None else source
     fitted = workload.replaced(**updates)
+    _check_images(spec, fitted)
     _check_positions(spec, "seq", spec, fitted.past + fitted.seq)
     if spec.encoder is not None:
         _check_positions(spec, "source_seq", spec.encoder, fitted.source_seq or 0)
@@ -51,6 +52,18 @@ def _images(spec: Model, workload: Workload) -> int | None:
         raise SpecError(f"{spec.name} has no second stack that reads images", field="images")
     count: int | None = images(spec, workload)
     return count
+
+
+def _check_images(spec: Model, workload: Workload) -> None:
+    """Images stand in the text: in what is read, or in decoding in what has been read."""
+    field = "past" if workload.phase == "decode" else "seq"
+    room = workload.past + (0 if field == "past" else workload.seq)
+    needed = image_positions(spec, workload.images or 0, workload.batch)
+    if needed > room:
+        least = needed - (0 if field == "past" else workload.past)
+        each = f" in each of {workload.batch:,} sequences" if workload.batch > 1 else ""
+        message = f"{workload.images:,} images are {needed:,} positions{each}; give --{field} {least} or more"
+        raise SpecError(message, field=field)
 
 
 def _check_encoder_only(spec: Model, workload: Workload) -> None:

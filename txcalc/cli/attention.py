@@ -44,11 +44,13 @@ class CurveOptions(NamedTuple):
 
     seq: Annotated[str | None, _text("RANGE", "Lengths: 1K..1M doubles, 1K,3K lists. Default 1K..128K; of an image "
                                      "model, its own and larger images.")] = None
+    past: Annotated[str | None, _text("RANGE", "In decoding, in place of --seq: tokens already in the cache, to which "
+                                      "one new token looks back.")] = None
     batch: Annotated[str | None, _text("N", "Sequences at a time. Default 1.", *BATCH)] = None
     source_seq: Annotated[str | None, _text("N", "Tokens that an encoder-decoder's encoder reads. "
                                             "Default: as many as the decoder.")] = None
     phase: Annotated[str | None, _text("PHASE", "forward, training, prefill or decode (one new token at the end of "
-                                       "each length). Default forward.")] = None
+                                       "each --past). Default forward.")] = None
     dtype: Annotated[str | None, _text("DTYPE", "fp32, fp16, bf16, fp8 or int8. Default bf16.")] = None
     kv_dtype: Annotated[str | None, _text("DTYPE", "The KV cache's own dtype. Default: --dtype.")] = None
     dropout: Annotated[str | None, _text("P", "Dropout probability, from 0 to below 1. Default 0.")] = None
@@ -68,6 +70,21 @@ class CurveOptions(NamedTuple):
         names = ("batch", "source_seq", "phase", "dtype", "kv_dtype", "dropout", "masked", "kernels")
         kinds = self.device if self.device in ("cuda", "cpu") else None
         return RunOptions(**{name: getattr(self, name) for name in names}, device=kinds).given()
+
+    def lengths(self, phase: str) -> tuple[int, ...] | None:
+        """Positions of every point: those of one pass, or in decoding the cached ones and a new one.
+
+        Raises ``SpecError`` for the wrong one of the two, and for what is no range of lengths.
+        """
+        from txcalc.spec.errors import SpecError
+
+        decoding = phase == "decode"
+        if decoding and self.seq is not None:
+            raise SpecError("decodes one token at a time; --past RANGE is the lengths of the cache", field="seq")
+        if not decoding and self.past is not None:
+            raise SpecError("needs --phase decode; --seq RANGE is the lengths of a pass", field="past")
+        found = _read("past" if decoding else "seq", self.past if decoding else self.seq)
+        return tuple(length + 1 for length in found) if decoding and found is not None else found
 
     def card(self, kernels: str) -> str | None:
         """What it has to fit into: a card's name, or None for no limits."""
@@ -111,8 +128,8 @@ def attention(
     write.check_target(output)
     plot.check(plot_, output)
     form = write.chosen_format(output, OFFER.formats)
-    lengths, sram = _read("seq", curve.seq), _read("sram", curve.sram)
     workload = Workload(seq=1, **curve.given())
+    lengths, sram = curve.lengths(workload.phase), _read("sram", curve.sram)
     card = curve.card(workload.kernels)
     accelerator = None if card is None else device(card)
     loaded = load(model, set_, common, dtype=None)
@@ -161,6 +178,6 @@ def _read(name: str, raw: str | None) -> tuple[int, ...] | None:
     if raw is None:
         return None
     try:
-        return units.parse_range(raw) if name == "seq" else (max(units.parse_count(raw), 1),)
+        return units.parse_range(raw) if name in ("seq", "past") else (max(units.parse_count(raw), 1),)
     except ValueError as error:
         raise SpecError(str(error), field=name) from None

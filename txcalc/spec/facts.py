@@ -58,6 +58,13 @@ def positions(given: Input, tokens: int = 1) -> int:
     return given.length if given.kind == "frames" else patches(given) + unpatched(given)
 
 
+def image_positions(model: Model, images: int, sequences: int) -> int:
+    """Positions of one of ``sequences`` texts that ``images`` become where they are spread over all, at most."""
+    if model.tower is None or model.tower.projector is None:
+        return 0
+    return -(-images // sequences) * model.tower.projector.tokens
+
+
 def unpatched(image: PatchInput) -> int:
     """Positions of one image that are no patch of it."""
     return image.class_tokens + image.registers

@@ -65,7 +65,8 @@ def images(spec: Model, workload: Workload) -> Number:
 
 
 def _tower(t: Trace, spec: Model, tower: Tower) -> Tensor:
-    count, projector = images(spec, t.workload), tower.projector
+    # While decoding, what images have become stands in the cache.
+    count, projector = 0 if t.workload.phase == "decode" else images(spec, t.workload), tower.projector
     with t.scope("tower"):
         x = _stack(t, spec, tower, _read(t, tower, count, 0, tower.d_model), cached=False,
                    unread=0 if projector is None else projector.skips)
