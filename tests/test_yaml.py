@@ -249,7 +249,8 @@ def test_read_text_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def denied(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", denied)
+    (tmp_path / "x").touch()
+    monkeypatch.setattr("txcalc.spec.files.open", denied, raising=False)
     with pytest.raises(SpecError, match="cannot be read: permission denied"):
         read_text(tmp_path / "x")
 
@@ -355,10 +356,10 @@ class Tiny(Strict):
             "blocks:\n- {kind: moe, rank: 1}\n- {kind: moe, rank: -1}",
             "4:15: blocks[1].rank: must be a whole number of at least 1, got -1",
         ),
-        ("blocks: {}", "2:1: blocks: must be a list, got a mapping"),
+        ("blocks: {}", "2:1: blocks: must be a list, got an empty mapping"),
         ("table: {a: 1, moe: x}", "2:15: table.moe: must be a whole number, got 'x'"),
         ("mixed: some", "2:1: mixed: must be a mapping or a whole number or all, got 'some'"),
-        ("mixed: {heads: []}", "2:9: mixed.heads: must be a whole number, got a list"),
+        ("mixed: {heads: []}", "2:9: mixed.heads: must be a whole number, got an empty list"),
         ("rate: 2", "2:1: rate: must be a number of at most 0.5, got 2"),
         ("rate: -1", "2:1: rate: must be a number of at least 0, got -1"),
         ("flag: 1", "2:1: flag: must be true or false, got 1"),

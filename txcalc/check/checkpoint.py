@@ -15,6 +15,7 @@ from txcalc.count.params import params
 from txcalc.count.weights import weight_bytes
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import embedding_width
+from txcalc.spec.files import open_file
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
@@ -36,7 +37,7 @@ def read_checkpoint(path: str) -> Checkpoint:
     try:
         if path.endswith(".json"):
             return read_index(path)
-        with open(path, "rb") as file:  # noqa: PTH123
+        with open_file(path) as file:
             is_gguf = file.read(len(MAGIC)) == MAGIC
             file.seek(0)
             reader = Reader(file, path)

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeGuard
 
 from txcalc.check.stored import Checkpoint, Reader, Stored
 from txcalc.spec.errors import SpecError, shown
+from txcalc.spec.files import open_file
 from txcalc.spec.yaml import MAX_DIGITS
 
 MAX_HEADER: Final = 100_000_000
@@ -48,7 +49,7 @@ def read_safetensors(reader: Reader) -> Checkpoint:
 
 def read_index(path: str) -> Checkpoint:
     """An index, and the headers of its files where all of them are beside it. Raises ``SpecError``."""
-    with open(path, "rb") as file:  # noqa: PTH123
+    with open_file(path) as file:
         raw = file.read(MAX_HEADER + 1)
     if len(raw) > MAX_HEADER:
         raise SpecError(f"is larger than {MAX_HEADER:,} bytes", source=path)
@@ -81,7 +82,7 @@ def _shards(path: str, names: Mapping[str, str]) -> dict[str, Stored] | None:
         return None
     stored: dict[str, Stored] = {}
     for place in places:
-        with open(place, "rb") as opened:  # noqa: PTH123
+        with open_file(place) as opened:
             stored |= read_safetensors(Reader(opened, place)).stored
     if missing := names.keys() - stored.keys():
         raise SpecError(f"no file holds {shown(min(missing))}", source=path, field="weight_map")

@@ -92,9 +92,9 @@ def dotted(path: Loc) -> str | None:
 def shown(value: object) -> str:
     """A value as an error names it: as the file would write it, and short."""
     if isinstance(value, Mapping):
-        return "a mapping"
+        return "a mapping" if value else "an empty mapping"
     if isinstance(value, (list, tuple)):
-        return "a list"
+        return "a list" if value else "an empty list"
     if isinstance(value, str):
         return repr(_short(value, 40))
     if value is None or isinstance(value, bool):

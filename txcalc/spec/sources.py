@@ -45,8 +45,8 @@ def read_source(model: str) -> Source:
         if file := find(model):
             place = str(file.entry)
             return Source(read_yaml(file.text, place), file.label, place, file.name)
-        if not (os.path.isfile(model) or _is_model_folder(model)):  # noqa: PTH113  Path.is_file raises for a NUL
-            raise unknown(model)
+        if (os.path.isdir(model) and not _is_model_folder(model)) or not os.path.exists(model):  # noqa: PTH110, PTH112
+            raise unknown(model)  # Path.is_dir raises for a NUL
     path = os.path.join(model, _CONFIG) if _is_model_folder(model) else model  # noqa: PTH118
     return Source(_read(path, path), path, path, _name(path))
 

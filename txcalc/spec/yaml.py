@@ -18,13 +18,13 @@ import re
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import yaml
 from yaml import events
 
 from txcalc.spec.errors import Loc, SpecError, dotted, shown
+from txcalc.spec.files import open_file
 
 MAX_BYTES: Final = 2**20
 MAX_DEPTH: Final = 32
@@ -76,12 +76,12 @@ def read_text(path: str | os.PathLike[str], limit: int = MAX_BYTES) -> str:
     """
     source = os.fspath(path)
     try:
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
             raw = file.read(limit + 1)
     except FileNotFoundError:
         raise SpecError("no such file", source=source) from None
-    except IsADirectoryError:
-        raise SpecError("is a directory, not a file", source=source) from None
+    except SpecError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise SpecError(f"cannot be read: {reason}", source=source) from None

@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from txcalc.answer.report import Component, Report
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def components(report: Report) -> str:
@@ -19,9 +22,19 @@ def components(report: Report) -> str:
 
 
 def rows(columns: Sequence[str], values: Iterable[Sequence[object]]) -> str:
-    """A header and its rows; None is an empty cell."""
+    """A header and its rows; None is an empty cell.
+
+    Text that a spreadsheet would run as a formula, such as a model called ``=cmd()``, has an apostrophe before it.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(values)
+    writer.writerows([_harmless(value) for value in row] for row in values)
     return out.getvalue()
+
+
+def _harmless(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r", " ")  # which the writer would not put in quotes
+    return f"'{text}" if value.startswith(_FORMULA) else text

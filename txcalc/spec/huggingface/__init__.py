@@ -4,10 +4,17 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 _OWN: Final = frozenset({"architecture", "attention", "feed_forward", "groups", "head"})
-_THEIRS: Final = frozenset({"model_type", "architectures", "transformers_version", "hidden_size", "num_hidden_layers",
-                            "num_attention_heads", "n_embd"})
+_SPEC: Final = frozenset({"name", "d_model", "layers", "context"})
+_SIZES: Final = frozenset({"hidden_size", "num_hidden_layers", "num_attention_heads", "n_embd"})
+_CLASS: Final = frozenset({"model_type", "architectures", "transformers_version"})
 
 
 def is_config(data: Mapping[str, Any]) -> bool:
-    """Whether a mapping looks like a Hugging Face configuration rather than a spec of ours."""
-    return not _OWN & data.keys() and bool(_THEIRS & data.keys())
+    """Whether a mapping looks like a Hugging Face configuration rather than a spec of ours.
+
+    What names the class of a model is one, unless it has every field that a spec must have, or its base; sizes alone
+    are one only where no part of a spec stands beside them.
+    """
+    if _CLASS & data.keys():
+        return not (data.keys() >= _SPEC or "base" in data)
+    return bool(_SIZES & data.keys()) and not _OWN & data.keys()
