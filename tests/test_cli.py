@@ -107,7 +107,7 @@ def test_gpt2_flops_at_its_context() -> None:
 def test_json_parses_from_the_first_byte_and_ends_in_a_newline() -> None:
     out = good("count", "gpt2", "--json")
     assert out[0] == "{" and out.endswith("}\n")
-    assert json.loads(out)["schema"] == "txcalc/report/v1"
+    assert json.loads(out)["schema"] == "txcalc/report/v2"
 
 
 def test_sizes_take_suffixes_on_the_command_line() -> None:
@@ -529,7 +529,7 @@ def test_force_writes_through_a_link_and_not_over_it(tmp_path: Path) -> None:
     target.write_text("old")
     link.symlink_to(target)
     good("count", "gpt2", "-o", link, "--force")
-    assert link.is_symlink() and json.loads(target.read_text())["schema"] == "txcalc/report/v1"
+    assert link.is_symlink() and json.loads(target.read_text())["schema"] == "txcalc/report/v2"
 
 
 def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

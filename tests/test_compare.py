@@ -69,7 +69,10 @@ def test_the_picture_of_the_terminal() -> None:
     assert row(out, "Heads / KV heads") == ["12 / 12", "96 / 96"]
     assert row(out, "FLOPs per token") == ["284.8 MFLOP", "354.0 GFLOP"]
     assert row(out, "Weights") == ["237.4 MiB", "325.2 GiB"]
-    assert row(out, "KV cache per token") == ["36.00 KiB", "4.500 MiB"]
+    assert row(out, "KV cache at seq") == ["36.00 MiB", "4.500 GiB"]
+    assert row(out, "  grows by") == ["36.00 KiB/token", "4.500 MiB/token"]
+    assert "  fixed" not in out
+    assert row(out, "  without masked pairs") == ["266.0 MFLOP", "351.5 GFLOP"]
     assert row(out, "KV cache at max context") == ["36.00 MiB", "9.000 GiB"]
 
 

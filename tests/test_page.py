@@ -138,16 +138,20 @@ def test_every_integer_in_the_tables_is_one_of_the_document(name: str) -> None:
 def sums(data: dict[str, Any]) -> set[int]:
     """Like components are one row; forward and backward are one step; other attention is a run of its own."""
     found: set[int] = set()
-    for field in ("params", "flops_forward", "activation_bytes"):
+    step = ("flops_forward", "flops_backward", "flops_recomputed")
+    for fields in (("params",), ("flops_forward",), step, ("activation_bytes",)):
         parts: dict[str, int] = {}
         for part in data.get("components", []):
             kind = part["path"].split(".")[-1]
-            parts[kind] = parts.get(kind, 0) + part[field]
+            parts[kind] = parts.get(kind, 0) + sum(part[field] or 0 for field in fields)
+            found.add(sum(part[field] or 0 for field in fields))
         norms = sum(n for kind, n in parts.items() if kind.endswith("_norm"))
         found |= {*parts.values(), norms}
     totals = data.get("totals", {})
     if isinstance(totals, dict) and totals.get("flops_backward"):
-        found.add(totals["flops_forward"]["value"] + totals["flops_backward"]["value"])
+        for end in ("", "_skipped"):
+            names = ("skipped" if end else "forward", f"backward{end}", f"recomputed{end}")
+            found.add(sum(totals[f"flops_{name}"]["value"] for name in names))
     if "components" in data:
         other = "flash" if data["workload"]["attention"] == "eager" else "eager"
         command = [*data["provenance"]["command"][1:], "--attention", other]
@@ -163,7 +167,8 @@ def test_every_total_of_a_count_stands_in_its_table(name: str) -> None:
     entries = data.get("entries", [data])
     for entry in entries:
         for total, quantity in entry.get("totals", {}).items() if isinstance(entry.get("totals"), dict) else ():
-            if quantity and total in ("params", "flops_per_token", "weight_bytes", "activation_bytes",
+            each = "model_per" if entry["workload"]["phase"] == "training" else "per"
+            if quantity and total in ("params", f"flops_{each}_token", "weight_bytes", "activation_bytes",
                                       "kv_cache_bytes", "kv_cache_allocated_bytes", "params_non_embedding"):
                 assert quantity["value"] in shown, total
 

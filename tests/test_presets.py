@@ -720,14 +720,14 @@ def test_a_report_stands_for_its_model(tmp_path: Path, name: str, suffix: str) -
     assert architecture_fields(again.model) == architecture_fields(model)
     assert again.source == str(path)
     assert params(str(path), "vocab=9") == params(name, "vocab=9")
-    message = f"{path}: schema: this txcalc reads txcalc/report/v1, not 'txcalc/report/v2'"
-    path.write_text(path.read_text(encoding="utf-8").replace("report/v1", "report/v2"), encoding="utf-8")
+    message = f"{path}: schema: this txcalc reads txcalc/report/v2, not 'txcalc/report/v9'"
+    path.write_text(path.read_text(encoding="utf-8").replace("report/v2", "report/v9"), encoding="utf-8")
     assert re.sub(r":\d+:\d+", "", refused(str(path))) == message
 
 
 def test_a_report_without_its_model(tmp_path: Path) -> None:
     path = tmp_path / "report.yaml"
-    path.write_text("schema: txcalc/report/v1\nmodel: {name: x}\n", encoding="utf-8")
+    path.write_text("schema: txcalc/report/v2\nmodel: {name: x}\n", encoding="utf-8")
     assert refused(str(path)) == f"{path}: model.spec: a report holds its model here, as a mapping"
 
 

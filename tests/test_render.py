@@ -68,7 +68,11 @@ def test_every_breakdown_adds_up(name: str, phase: str, breakdown: Any) -> None:
     for field in ("params", "flops", "flops_core", "kept"):
         assert sum(getattr(share, field) for share in found) == getattr(total, field), field
     assert total.params == report.totals.params.value
-    assert total.flops == report.totals.flops_forward.value
+    t = report.totals
+    passes = [q.value for q in (t.flops_forward, t.flops_backward, t.flops_recomputed) if q is not None]
+    assert len(passes) == (3 if phase == "training" else 1)
+    assert total.flops == sum(passes)
+    assert total.passes == tuple(sum(each) for each in zip(*(share.passes for share in found), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -105,8 +109,10 @@ def test_a_training_step_shows_the_loss_and_both_passes() -> None:
     assert titles(found)[-1] == "loss"
     rows = {figure.label: figure for figure in figures(found)}
     t = found.report.totals
-    assert t.flops_backward is not None
-    assert rows["FLOPs"].exact == units.exact(t.flops_forward.value + t.flops_backward.value)
+    assert t.flops_backward is not None and t.flops_recomputed is not None
+    assert rows["FLOPs"].exact == units.exact(
+        t.flops_forward.value + t.flops_backward.value + t.flops_recomputed.value)
+    assert rows["recomputed"].exact == units.exact(t.flops_recomputed.value)
     assert rows["forward"].exact == units.exact(t.flops_forward.value)
     assert rows["backward"].exact == units.exact(t.flops_backward.value)
 

@@ -10,7 +10,7 @@ import txcalc
 from txcalc.answer.conventions import Convention
 from txcalc.answer.defaults import workload as fill
 from txcalc.answer.notes import runs_as
-from txcalc.answer.report import ModelInfo, Provenance, Quantity, Report, Totals, count
+from txcalc.answer.report import KVCache, ModelInfo, Provenance, Quantity, Report, Totals, count
 from txcalc.count import kv_cache
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
@@ -39,6 +39,7 @@ class Entry(Part):
     model: ModelInfo
     workload: Workload
     totals: Totals
+    kv_cache: KVCache | None
     kv_cache_bytes_at_context: Quantity | None
     attention: str | None = None
     notes: tuple[str, ...] = ()
@@ -77,8 +78,9 @@ def compare(models: Sequence[Named], given: dict[str, Any], *, command: Sequence
 def _entry(report: Report, at_context: Trace) -> Entry:
     cache = kv_cache.kv_cache_bytes(at_context)
     return Entry(
-        model=report.model, workload=report.workload, totals=report.totals, attention=runs_as(at_context),
-        kv_cache_bytes_at_context=None if cache is None else Quantity(value=int(cache), unit="B"), notes=report.notes,
+        model=report.model, workload=report.workload, totals=report.totals, kv_cache=report.kv_cache,
+        kv_cache_bytes_at_context=None if cache is None else Quantity(value=int(cache), unit="B"),
+        attention=runs_as(at_context), notes=report.notes,
     )
 
 

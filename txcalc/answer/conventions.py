@@ -35,6 +35,7 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
     rows: list[Rule] = [
         ("flops", "1 multiply-accumulate = 2 FLOPs; matrix products are counted, "
                   "softmax, norms, activations and additions are not", None),
+        *([("training", _TRAINING, None)] if workload.phase == "training" else []),
         ("logits", "logits are computed at every position", None),
         *_recurrence(t),
         *([("masked", _MASKED[workload.masked], "--masked")] if attends else []),
@@ -130,9 +131,13 @@ _MASKED = {
     "counted": "masked (query, key) pairs are counted, as PyTorch's FlopCounterMode counts them",
     "skipped": "only the (query, key) pairs that the mask keeps are counted",
 }
+_TRAINING = (
+    "MFU is from model FLOPs, those of the forward and the backward pass; HFU is from hardware FLOPs, which are also "
+    "those that the backward pass computes again"
+)
 _ATTENTION = {
     "eager": "attention is eager: scores and softmax are N x N tensors",
-    "flash": "attention is a flash kernel: no N x N tensor is kept; backward is 2.5 x its forward",
+    "flash": "attention is a flash kernel: no N x N tensor is kept; its backward pass computes the scores again",
 }
 _KEPT = {
     "cuda": "kept activations follow PyTorch's CUDA kernels: fused norms with fp32 statistics, 1-byte dropout masks",

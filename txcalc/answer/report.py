@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import txcalc
 from txcalc.answer.conventions import Convention, conventions
@@ -18,12 +18,12 @@ from txcalc.document import Part
 from txcalc.spec.facts import architecture_fields
 from txcalc.trace.model import trace
 from txcalc.trace.record import Op, Trace
-from txcalc.trace.workload import Workload
+from txcalc.trace.workload import Masked, Workload
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
 
-SCHEMA: Final = "txcalc/report/v1"
+SCHEMA: Final = "txcalc/report/v2"
 Kind = Literal["exact", "estimate", "bound", "published"]
 
 
@@ -44,17 +44,52 @@ class Quantity(Part):
     kind: Kind = "exact"
 
 
-class Totals(Part):
-    """Null: the model has no such quantity, or this phase has none."""
+SKIPPED: Final = {
+    "flops_forward": "flops_skipped", "flops_backward": "flops_backward_skipped",
+    "flops_recomputed": "flops_recomputed_skipped", "flops_per_token": "flops_per_token_skipped",
+    "flops_model_per_token": "flops_model_per_token_skipped",
+    "flops_hardware_per_token": "flops_hardware_per_token_skipped",
+}
+"""Every figure that masked (query, key) pairs are part of, and its name without them."""
+
+
+class Flops(Part):
+    """Base of parts whose FLOPs stand there twice, as ``SKIPPED`` says."""
+
+    def shown(self, masked: Masked) -> Self:
+        """With those without masked pairs in both places, where they are asked for."""
+        if masked == "counted":
+            return self
+        return self.replaced(**{name: getattr(self, other) for name, other in SKIPPED.items() if name in self.names()})
+
+
+class Totals(Flops):
+    """Null: the model has no such quantity, or this phase has none.
+
+    ``flops_skipped`` and what ends in it: without masked (query, key) pairs. ``flops_recomputed``: forward products
+    that the backward pass computes again. Per token of a training step: model FLOPs are forward and backward (MFU),
+    hardware FLOPs recomputation as well (HFU). ``kv_cache_bytes_per_token``: one more token of one sequence, at this
+    length.
+    """
 
     params: Quantity
     params_active: Quantity
     params_embedding: Quantity
     params_non_embedding: Quantity
     flops_forward: Quantity
+    flops_skipped: Quantity
     flops_backward: Quantity | None
+    flops_backward_skipped: Quantity | None
+    flops_recomputed: Quantity | None
+    flops_recomputed_skipped: Quantity | None
     flops_per_token: Quantity
+    flops_per_token_skipped: Quantity
+    flops_model_per_token: Quantity | None
+    flops_model_per_token_skipped: Quantity | None
+    flops_hardware_per_token: Quantity | None
+    flops_hardware_per_token_skipped: Quantity | None
     weight_bytes: Quantity
+    released_weight_bytes: Quantity | None = None
     activation_bytes: Quantity | None
     kv_cache_bytes: Quantity | None
     kv_cache_bytes_per_token: Quantity | None
@@ -67,10 +102,11 @@ class Totals(Part):
         return dict(self.__dict__)
 
 
-class Component(Part):
+class Component(Flops):
     """A line of the breakdown: ``copies`` sets of weights, ``calls`` runs in one pass, and the figures of them all.
 
-    ``flops_core`` is the part of ``flops_forward`` that grows with queries x keys.
+    ``flops_core`` is the part of ``flops_forward`` that grows with queries x keys, masked pairs among them. Null:
+    not in this phase.
     """
 
     path: str
@@ -78,7 +114,12 @@ class Component(Part):
     calls: int
     params: int
     flops_forward: int
+    flops_skipped: int
     flops_core: int
+    flops_backward: int | None
+    flops_backward_skipped: int | None
+    flops_recomputed: int | None
+    flops_recomputed_skipped: int | None
     activation_bytes: int | None
     kv_cache_bytes: int | None
 
@@ -87,6 +128,7 @@ class CacheLine(Part):
     """What the layers of one component cache, ``layers`` of them: ``tokens`` each, in bytes of the whole batch.
 
     ``kind``: full, window, chunk, latent, cross (the source's tokens) or state (one for any length).
+    ``bytes_per_token``: what one more token of one sequence adds at this length; 0 where ``bytes`` are fixed.
     """
 
     path: str
@@ -94,7 +136,15 @@ class CacheLine(Part):
     layers: int
     tokens: int
     bytes: int
+    bytes_per_token: int
     allocated_bytes: int | None
+
+
+class KVCache(Part):
+    """How the cache grows from this length on: bytes = ``fixed_bytes`` + ``bytes_per_token`` x tokens of the batch."""
+
+    fixed_bytes: int
+    bytes_per_token: int
 
 
 def cache_name(kinds: Collection[str]) -> str:
@@ -124,13 +174,20 @@ class Provenance(Part):
 
 
 class Report(Part):
-    """All that ``txcalc count`` knows about one model under one workload."""
+    """All that ``txcalc count`` knows about one model under one workload.
 
-    schema: Literal["txcalc/report/v1"] = SCHEMA
+    ``implementation``, ``kernels``: whose code and whose operators are counted. ``notes``: what a reader must know
+    beside the numbers.
+    """
+
+    schema: Literal["txcalc/report/v2"] = SCHEMA
     model: ModelInfo
     workload: Workload
+    implementation: str
+    kernels: str
     conventions: tuple[Convention, ...]
     totals: Totals
+    kv_cache: KVCache | None
     components: tuple[Component, ...]
     caches: tuple[CacheLine, ...] = ()
     kept: tuple[KeptTensor, ...]
@@ -154,8 +211,11 @@ def count(
     return Report(
         model=ModelInfo(name=spec.name, source=source, overrides=tuple(overrides), spec=architecture_fields(spec)),
         workload=workload,
+        implementation=workload.implementation,
+        kernels=workload.kernels,
         conventions=conventions(spec, t),
         totals=totals(t),
+        kv_cache=growth(t),
         components=components(t, by_module=by_module),
         caches=caches(t),
         kept=tuple(
@@ -175,29 +235,55 @@ def totals(t: Trace) -> Totals:
     w = t.workload
     all_params = params.params(t)
     embedding = params.embedding_params(t)
-    forward = flops.forward_flops(t, w.masked)
-    back = flops.backward_flops(t, w.masked) + flops.recomputed_flops(t, w.masked)
-    tokens = w.batch * w.seq
     kept_bytes = activations.activation_bytes(t) if w.keeps else None
-    kernel: Kind = "estimate" if any(op.kind == "recurrence" for op in t.ops) else "exact"
     return Totals(
         params=_quantity(all_params, "params"),
         params_active=_quantity(params.active_params(t), "params"),
         params_embedding=_quantity(embedding, "params"),
         params_non_embedding=_quantity(all_params - embedding, "params"),
-        flops_forward=_quantity(forward, "FLOP", kernel),
-        flops_backward=_quantity(back, "FLOP", kernel) if w.phase == "training" else None,
-        flops_per_token=Quantity(
-            value=forward // tokens, unit="FLOP/token", kind="estimate" if forward % tokens else kernel
-        ),
+        **_flops(t),
         weight_bytes=_quantity(weights.weight_bytes(t), "B", weights.certainty(t)),
-        activation_bytes=_optional(kept_bytes, "B", kernel),
+        activation_bytes=_optional(kept_bytes, "B", _certainty(t)),
         kv_cache_bytes=_optional(kv_cache.kv_cache_bytes(t), "B"),
         kv_cache_bytes_per_token=_optional(kv_cache.kv_cache_bytes_per_token(t), "B/token"),
         kv_cache_allocated_bytes=_optional(kv_cache.kv_cache_allocated_bytes(t), "B"),
         attention_score_bytes=_optional(activations.score_bytes(t) if w.keeps else None, "B"),
         training_state_bytes=_quantity(states.training_state_bytes(all_params, w.recipe), "B"),
     )
+
+
+def _flops(t: Trace) -> dict[str, Any]:
+    """All totals in FLOPs, with masked pairs and without."""
+    found: dict[str, Quantity | None] = {}
+    tokens, certainty = t.workload.batch * t.workload.seq, _certainty(t)
+    options: tuple[Masked, ...] = ("counted", "skipped")
+    for masked in options:
+        forward = flops.forward_flops(t, masked)
+        back, again = flops.backward_flops(t, masked), flops.recomputed_flops(t, masked)
+        whole = {"flops_forward": forward}
+        each = {"flops_per_token": forward}
+        if t.workload.phase == "training":
+            whole |= {"flops_backward": back, "flops_recomputed": again}
+            each |= {"flops_model_per_token": forward + back, "flops_hardware_per_token": forward + back + again}
+        values = {name: _quantity(value, "FLOP", certainty) for name, value in whole.items()} | {
+            name: _quantity(value // tokens, "FLOP/token", "estimate" if value % tokens else certainty)
+            for name, value in each.items()
+        }
+        found |= {SKIPPED[name] if masked == "skipped" else name: values.get(name) for name in SKIPPED}
+    return found
+
+
+def _certainty(t: Trace) -> Kind:
+    """How sure FLOPs and kept bytes are: a recurrence's kernel has choices of its own."""
+    return "estimate" if any(op.kind == "recurrence" for op in t.ops) else "exact"
+
+
+def growth(t: Trace) -> KVCache | None:
+    """Fixed bytes of the whole batch, and what one more token of one sequence adds. None without any cache."""
+    fixed = kv_cache.fixed_bytes(t)
+    if fixed is None:
+        return None
+    return KVCache(fixed_bytes=fixed, bytes_per_token=kv_cache.kv_cache_bytes_per_token(t) or 0)
 
 
 def components(t: Trace, *, by_module: bool = False) -> tuple[Component, ...]:
@@ -215,13 +301,22 @@ def components(t: Trace, *, by_module: bool = False) -> tuple[Component, ...]:
             copies=ops[0].copies,
             calls=ops[0].calls,
             params=sum(op.copies * op.params for op in ops),
-            flops_forward=flops.flops_of(ops, "flops", t.workload.masked),
-            flops_core=flops.flops_of((op for op in ops if op.kind == "core"), "flops", t.workload.masked),
+            **_parts(t, ops),
+            flops_core=flops.flops_of((op for op in ops if op.kind == "core"), "flops"),
             activation_bytes=kept.get(path, 0) if t.workload.keeps else None,
             kv_cache_bytes=kv_cache.cache_bytes(ops, t.workload),
         )
         for path, ops in lines.items()
     )
+
+
+def _parts(t: Trace, ops: Sequence[Op]) -> dict[str, Any]:
+    parts: dict[str, flops.Part] = {"flops_forward": "flops"}
+    if t.workload.phase == "training":
+        parts |= {"flops_backward": "flops_backward", "flops_recomputed": "flops_recomputed"}
+    of = {name: parts.get(name) for name in SKIPPED if name in Component.names()}
+    return {name: part and flops.flops_of(ops, part) for name, part in of.items()} | {
+        SKIPPED[name]: part and flops.flops_of(ops, part, "skipped") for name, part in of.items()}
 
 
 def caches(t: Trace) -> tuple[CacheLine, ...]:
@@ -230,6 +325,7 @@ def caches(t: Trace) -> tuple[CacheLine, ...]:
         CacheLine(
             path=op.component, kind=op.cache.name, layers=op.calls, tokens=op.cache.tokens,
             bytes=kv_cache.cache_bytes([op], t.workload) or 0,
+            bytes_per_token=kv_cache.bytes_per_token([op], t.workload) or 0,
             allocated_bytes=kv_cache.allocated_bytes([op], t.workload),
         )
         for op in t.ops if op.cache is not None

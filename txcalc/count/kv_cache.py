@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from txcalc.trace.record import Cache, Number, Op, Trace
+from txcalc.trace.sizes import least
 from txcalc.trace.workload import BYTES, Workload
 
 
@@ -38,11 +39,28 @@ def allocated_bytes(ops: Iterable[Op], workload: Workload) -> Number | None:
 
 
 def kv_cache_bytes_per_token(trace: Trace) -> Number | None:
-    """Bytes that one more token of one sequence adds while no sliding window is full. None without any cache."""
-    own = [(op.calls, op.cache) for op in trace.ops if op.cache is not None and op.cache.kind == "self"]
+    """Bytes that one more token of one sequence adds at this length. None without a cache of self-attention."""
+    return bytes_per_token(trace.ops, trace.workload)
+
+
+def bytes_per_token(ops: Iterable[Op], workload: Workload) -> Number | None:
+    """Bytes that one more token of one sequence adds to what these operations hold: full windows and chunks, states
+    and what cross-attention holds do not grow. None where none of them caches the tokens of its own sequence."""
+    own = [(op.calls, op.cache) for op in ops if op.cache is not None and op.cache.kind == "self"]
     if not own:
         return None
-    return BYTES[trace.workload.kv_dtype] * sum(calls * cache.per_token for calls, cache in own)
+    return BYTES[workload.kv_dtype] * sum(calls * grows(cache) * cache.per_token for calls, cache in own)
+
+
+def grows(cache: Cache) -> Number:
+    """1 where the next token makes a cache of self-attention longer, 0 where it is as long as it may be."""
+    return 1 if cache.limit is None else least(cache.tokens + 1, cache.limit) - cache.tokens
+
+
+def fixed_bytes(trace: Trace) -> Number | None:
+    """Bytes of the whole batch that the next token does not add to. None without any cache."""
+    return _total(trace.ops, trace.workload,
+                  lambda cache: 0 if cache.kind == "self" and grows(cache) else cache.tokens)
 
 
 def _total(ops: Iterable[Op], workload: Workload, tokens: Callable[[Cache], Number]) -> Number | None:

@@ -21,7 +21,7 @@ from txcalc.spec.yaml import Document
 
 __all__ = ["REPORT_SCHEMA", "Loaded", "PresetInfo", "load", "names"]
 
-REPORT_SCHEMA: Final = "txcalc/report/v1"
+REPORT_SCHEMA: Final = "txcalc/report/v2"
 
 
 def load(model: str, overrides: Sequence[str] = ()) -> Loaded:

@@ -41,7 +41,12 @@ class Run:
     @cached_property
     def totals(self) -> Totals:
         """The count."""
-        return totals(trace(self.spec, self.workload))
+        return totals(self.counted).shown(self.workload.masked)
+
+    @cached_property
+    def counted(self) -> Trace:
+        """The program on ints."""
+        return trace(self.spec, self.workload)
 
     @cached_property
     def symbols(self) -> Symbols:
@@ -102,8 +107,9 @@ def lines(run: Run, definition: Definition) -> list[Line]:
 def _components(run: Run, definition: Definition) -> Iterator[Line]:
     often = {op.component: run.read(getattr(op, definition.often)) for op in reversed(run.trace.ops)}
     groups: dict[tuple[str, str, object], tuple[Poly, list[Amount]]] = {}
+    idle = {op.path for op in run.counted.ops if not definition.adds(op)}
     for amount in definition.amounts(run.trace):
-        if not run.read(amount.value):
+        if amount.op.path in idle or not run.read(amount.value):
             continue
         times, part = often.get(amount.op.component, number(1)), definition.part(amount.op)
         if amount.times is not None and not _whole(run.read(amount.times).over(times)):

@@ -8,11 +8,12 @@ With what it imports, the only part of the package that loads sympy.
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from fractions import Fraction
 from math import floor
 
 import txcalc
+from txcalc import units
 from txcalc.answer.explain import why
 from txcalc.answer.explain.derive import Line, Run, lines
 from txcalc.answer.explain.explanation import (
@@ -33,7 +34,7 @@ from txcalc.answer.explain.quantities import DEFINITIONS, Definition, fit_phase,
 from txcalc.answer.explain.textbook import simplifications
 from txcalc.answer.fit import fit
 from txcalc.answer.published import compare_published
-from txcalc.answer.report import ModelInfo, Provenance, Quantity, cache_name
+from txcalc.answer.report import ModelInfo, Provenance, Quantity, cache_name, growth
 from txcalc.count.scores import is_fused
 from txcalc.spec.facts import architecture_fields
 from txcalc.spec.model import Model
@@ -74,8 +75,8 @@ class Explainer:
         definition = DEFINITIONS[quantity]
         run = self._run(fit_phase(quantity, self._workload), definition)
         total = definition.total(run.totals)
-        if total is None:
-            raise missing(quantity, self._spec)
+        if total is None or (total.value == 0 and quantity == "kv-cache-per-token"):
+            raise missing(quantity, self._spec, full=total is not None)
         return _explanation(run, quantity, definition, total, self._info, self._provenance)
 
     def _run(self, workload: Workload, definition: Definition) -> Run:
@@ -133,7 +134,7 @@ def _explanation(
         terms=_terms(run, collected),
         simplifications=simplifications(run, quantity, closed, total.value),
         published=_published(run, definition),
-        notes=tuple(notes(quantity, run.spec, run.trace)),
+        notes=(*notes(quantity, run.spec, run.trace), *_fixed(run, quantity)),
         sources=_sources(run, quantity, found),
         provenance=provenance,
     )
@@ -150,6 +151,14 @@ def _kernel(run: Run, quantity: QuantityName) -> AttentionKernel | None:
     if not cores or quantity not in ("flops-backward", "flops-training", "activations"):
         return None
     return "flash" if any(map(is_fused, cores)) else "eager"
+
+
+def _fixed(run: Run, quantity: QuantityName) -> Iterator[str]:
+    """What of a cache the next token does not add to, where that is not all of it."""
+    found = growth(run.counted)
+    if found is not None and quantity.startswith("kv-cache") and found.fixed_bytes and found.bytes_per_token:
+        yield (f"at this length {units.memory(found.fixed_bytes)} are fixed, and every token adds "
+               f"{units.memory(found.bytes_per_token)}")
 
 
 def _check(quantity: QuantityName, derived: Fraction, counted: int) -> None:

@@ -11,6 +11,7 @@ from txcalc.answer.explain.why import MEASURED
 from txcalc.answer.report import Quantity, Totals
 from txcalc.count.activations import kept
 from txcalc.count.flops import Part, flops_of
+from txcalc.count.kv_cache import grows
 from txcalc.count.params import params
 from txcalc.count.scores import is_fused
 from txcalc.count.states import RECIPES
@@ -39,7 +40,8 @@ class Definition(NamedTuple):
     """A quantity: the amounts that add up to it, and the same total on ints. ``units`` may stand before the bracket.
 
     ``lengths``: see ``symbols``. ``part`` splits a component in two lines. ``closed``: every row uses the closed
-    form's relations, so that 4bsf + 3bsd reads 19bsd as in the literature.
+    form's relations, so that 4bsf + 3bsd reads 19bsd as in the literature. ``adds``: the operations of a run on ints
+    that add anything.
     """
 
     title: str
@@ -51,6 +53,7 @@ class Definition(NamedTuple):
     lengths: bool = True
     part: Callable[[Op], str] = lambda _: ""
     closed: bool = False
+    adds: Callable[[Op], bool] = lambda _: True
 
 
 def _core(op: Op) -> str:
@@ -71,7 +74,7 @@ def fit_phase(quantity: QuantityName, workload: Workload) -> Workload:
     return workload
 
 
-def missing(quantity: QuantityName, spec: Model) -> SpecError:
+def missing(quantity: QuantityName, spec: Model, *, full: bool) -> SpecError:
     """Why the model has no such quantity, or none that can be derived."""
     if quantity == "weights":
         return SpecError(f"the bytes of {spec.name}'s packed weights are counted matrix by matrix, not derived; "
@@ -79,6 +82,9 @@ def missing(quantity: QuantityName, spec: Model) -> SpecError:
     if not is_causal(spec):
         return SpecError(f"{spec.name} is an encoder: it reads all positions at once and generates nothing, "
                          f"so that it has no KV cache")
+    if quantity == "kv-cache-per-token" and full:
+        return SpecError(f"every window of {spec.name} is full at this length, so that a token adds nothing "
+                         f"(explain kv-cache shows what they hold)")
     if quantity == "kv-cache-per-token":
         return SpecError(f"{spec.name} has no attention that caches keys and values: its state has the same size "
                          f"for any length, so that a token adds nothing (explain kv-cache shows the state)")
@@ -194,15 +200,20 @@ def _cache_per_token(t: Trace) -> Iterator[Amount]:
             yield Amount(op, op.calls * op.cache.per_token * BYTES[t.workload.kv_dtype])
 
 
+def _longer(op: Op) -> bool:
+    return op.cache is not None and bool(grows(op.cache))
+
+
 def _state_bytes(workload: Workload) -> int:
     row = RECIPES[workload.recipe]
     return row.weights + row.gradients + row.optimizer
 
 
 def _training(totals: Totals) -> Quantity | None:
-    back = totals.flops_backward
-    value = totals.flops_forward.value + back.value if back is not None else 0
-    return None if back is None else Quantity(value=value, unit=back.unit, kind=back.kind)
+    back, again = totals.flops_backward, totals.flops_recomputed
+    if back is None or again is None:
+        return None
+    return Quantity(value=totals.flops_forward.value + back.value + again.value, unit=back.unit, kind=back.kind)
 
 
 DEFINITIONS: Final[dict[QuantityName, Definition]] = {
@@ -219,11 +230,11 @@ DEFINITIONS: Final[dict[QuantityName, Definition]] = {
         published=("flops_forward",), part=_core,
     ),
     "flops-backward": Definition(
-        "FLOPs of the backward pass", "calls", _flops("flops_backward", "flops_recomputed"),
+        "FLOPs of the backward pass", "calls", _flops("flops_backward"),
         lambda t: t.flops_backward, lambda _: (4, 2), part=_core,
     ),
     "flops-training": Definition(
-        "FLOPs of a training step, forward and backward", "calls",
+        "FLOPs of a training step: forward, backward and what is computed again", "calls",
         _flops("flops", "flops_backward", "flops_recomputed"), _training, lambda _: (6, 2), part=_core,
     ),
     "flops-per-token": Definition(
@@ -235,7 +246,7 @@ DEFINITIONS: Final[dict[QuantityName, Definition]] = {
     "kv-cache": Definition("KV cache", "calls", _cache, lambda t: t.kv_cache_bytes),
     "kv-cache-per-token": Definition(
         "KV cache per token", "calls", _cache_per_token, lambda t: t.kv_cache_bytes_per_token,
-        published=("kv_cache_bytes_per_token",),
+        published=("kv_cache_bytes_per_token",), adds=_longer,
     ),
     "weights": Definition(
         "bytes of the weights", "copies", _stored, lambda t: t.weight_bytes,

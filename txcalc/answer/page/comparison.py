@@ -40,10 +40,12 @@ class _Line(NamedTuple):
 Get = Callable[[Entry], Quantity | None]
 _TOTALS: tuple[tuple[str, Get, Scale, str], ...] = (
     ("FLOPs", lambda e: e.totals.flops_forward, units.flops, ""),
+    ("FLOPs without masked pairs", lambda e: e.totals.flops_skipped, units.flops, ""),
     ("FLOPs per token", lambda e: e.totals.flops_per_token, units.flops, ""),
     ("Weights", lambda e: e.totals.weight_bytes, units.memory, " B"),
     ("KV cache", lambda e: e.totals.kv_cache_bytes, units.memory, " B"),
-    ("KV cache per token", lambda e: e.totals.kv_cache_bytes_per_token, units.memory, " B"),
+    ("grows per token by", lambda e: e.totals.kv_cache_bytes_per_token, units.memory, " B"),
+    ("fixed", lambda e: Quantity(value=e.kv_cache.fixed_bytes, unit="B") if e.kv_cache else None, units.memory, " B"),
     ("KV cache at max context", lambda e: e.kv_cache_bytes_at_context, units.memory, " B"),
     ("Activations (train)", lambda e: e.totals.activation_bytes, units.memory, " B"),
     ("Training state", lambda e: e.totals.training_state_bytes, units.memory, " B"),
@@ -73,7 +75,7 @@ def _charts(entries: Sequence[Entry]) -> Html:
     return charts(
         dots("Parameters", of(lambda e: e.totals.params), units.params, base=10),
         dots("FLOPs per token", of(lambda e: e.totals.flops_per_token), units.flops, base=10),
-        dots("KV cache per token", of(lambda e: e.totals.kv_cache_bytes_per_token), units.memory, base=2),
+        dots("KV cache", of(lambda e: e.totals.kv_cache_bytes), units.memory, base=2),
         dots("Kept for backward", of(lambda e: e.totals.activation_bytes), units.memory, base=2),
         wide=True,
     )

@@ -81,7 +81,8 @@ def _since(since: Since) -> Html:
 def _charts(found: list[Share]) -> Html:
     return charts(
         bars("Parameters", [Bar(s.title, s.params) for s in found], units.params),
-        bars("FLOPs, forward", [Bar(s.title, s.flops, s.flops_core if s.flops_core < s.flops else 0) for s in found],
+        bars("FLOPs, forward",
+             [Bar(s.title, s.passes[0], s.flops_core if s.flops_core < s.passes[0] else 0) for s in found],
              units.flops, part="the products of queries with keys and of scores with values"),
         bars("Kept for backward", [Bar(s.title, s.kept or 0) for s in found], units.memory),
     )

@@ -9,10 +9,11 @@ from txcalc import units
 from txcalc.answer.compare import Comparison, Entry
 from txcalc.answer.render import headings, rules
 from txcalc.answer.render.csv import rows as csv_rows
-from txcalc.answer.render.figures import marked
+from txcalc.answer.render.figures import marked, matters
 from txcalc.answer.render.grid import Align, Line, Screen, Span, chunks, grid, line, paragraph, text, wrap
 from txcalc.answer.render.markdown import escaped, pipe_table
 from txcalc.answer.report import ModelInfo, Quantity, Totals
+from txcalc.trace.workload import Masked
 
 MOST_COLUMNS: Final = 4
 """Beyond so many models, each is a row."""
@@ -49,7 +50,8 @@ def markdown(comparison: Comparison) -> str:
 def csv(comparison: Comparison) -> str:
     """One row per model: its name, its source, the sizes of its run, every total as a plain integer."""
     totals = Totals.names()
-    columns = ["name", "source", "batch", "seq", "past", "source_seq", *totals, "kv_cache_bytes_at_context"]
+    columns = ["name", "source", "batch", "seq", "past", "source_seq", *totals, "kv_cache_fixed_bytes",
+               "kv_cache_bytes_at_context"]
     return csv_rows(columns, (_csv_row(entry, totals) for entry in comparison.entries))
 
 
@@ -76,10 +78,15 @@ def _rows(entries: Sequence[Entry]) -> Iterator[tuple[str, list[str], bool]]:
     yield "Layers × width", [architecture(entry) for entry in entries], False
     yield "Heads / KV heads", [heads(entry) for entry in entries], False
     yield "Context", [units.exact(spec["context"]) for spec in specs], False
-    cache = "KV cache" if all(t.kv_cache_bytes_per_token or not t.kv_cache_bytes for t in totals) else "Cache or state"
-    yield "FLOPs per token", [marked(t.flops_per_token, units.flops) for t in totals], False
+    yield from _flops(entries)
     yield "Weights", [marked(t.weight_bytes, units.memory) for t in totals], False
-    yield "KV cache per token", [marked(t.kv_cache_bytes_per_token, units.memory) for t in totals], False
+    cache = "KV cache" if all(t.kv_cache_bytes_per_token or not t.kv_cache_bytes for t in totals) else "Cache or state"
+    length = "past + seq" if entries[0].workload.past else "seq"
+    yield f"{cache} at {length}", [marked(t.kv_cache_bytes, units.memory) for t in totals], False
+    growth = [entry.kv_cache for entry in entries]
+    yield "  grows by", [f"{units.memory(g.bytes_per_token)}/token" if g and g.bytes_per_token else units.MISSING
+                         for g in growth], False
+    yield "  fixed", [units.memory(g.fixed_bytes) if g and g.fixed_bytes else units.MISSING for g in growth], False
     at_most = [marked(entry.kv_cache_bytes_at_context, units.memory) for entry in entries]
     yield f"{cache} at max context", at_most, False
     yield "Activations (train)", [_kept(entry) for entry in entries], False
@@ -90,6 +97,27 @@ def _kept(entry: Entry) -> str:
     kept, ran = entry.totals.activation_bytes, entry.attention
     other = "" if kept is None or ran in (None, entry.workload.attention) else f", {ran}"
     return marked(kept, units.memory) + other
+
+
+def _flops(entries: Sequence[Entry]) -> Iterator[tuple[str, list[str], bool]]:
+    """What one token costs, in training all that runs for it, and the same without or with masked pairs."""
+    masked: Masked = entries[0].workload.masked
+    training = entries[0].workload.phase == "training"
+    names = {"FLOPs per token": "flops_per_token"}
+    if training:
+        names = {"Model FLOPs/token": "flops_model_per_token", "Hardware FLOPs/token": "flops_hardware_per_token"}
+    counted, skipped = ([entry.totals.shown(which) for entry in entries] for which in _OPTIONS)
+    shown, other = (counted, skipped) if masked == "counted" else (skipped, counted)
+    differ = any(matters(a.flops_per_token.value, b.flops_per_token.value)
+                 for a, b in zip(counted, skipped, strict=True))
+    beside = f"  {'without' if masked == 'counted' else 'with'} masked pairs"
+    for name, total in names.items():
+        yield name, [marked(getattr(t, total), units.flops) for t in shown], False
+        if differ:
+            yield beside, [marked(getattr(t, total), units.flops) for t in other], False
+
+
+_OPTIONS: Final[tuple[Masked, ...]] = ("counted", "skipped")
 
 
 def _lines(comparison: Comparison, screen: Screen) -> Iterator[Line]:
@@ -164,7 +192,8 @@ def heads(entry: Entry) -> str:
 def _csv_row(entry: Entry, totals: Sequence[str]) -> list[object]:
     workload = entry.workload
     found: list[Quantity | None] = [getattr(entry.totals, name) for name in totals]
-    numbers = [None if q is None else q.value for q in (*found, entry.kv_cache_bytes_at_context)]
+    fixed = None if entry.kv_cache is None else Quantity(value=entry.kv_cache.fixed_bytes, unit="B")
+    numbers = [None if q is None else q.value for q in (*found, fixed, entry.kv_cache_bytes_at_context)]
     return [
         headings.title(entry.model), entry.model.source, workload.batch, workload.seq, workload.past,
         workload.source_seq, *numbers,

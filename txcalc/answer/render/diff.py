@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 from txcalc import units
 from txcalc.answer.diff import Diff, Share, Side, TotalChange
 from txcalc.answer.render import data as render_data
 from txcalc.answer.render import headings
-from txcalc.answer.render.figures import label, marked
+from txcalc.answer.render.figures import WITHOUT, label, marked, matters
 from txcalc.answer.render.grid import GAP, Line, Screen, Span, grid, line, paragraph, text, total_width, widths, wrap
 from txcalc.answer.render.markdown import escaped, pipe_table
 from txcalc.spec.errors import shown
@@ -100,11 +101,20 @@ def _fields(diff: Diff, screen: Screen) -> Iterator[Line]:
 def _alike(diff: Diff) -> list[tuple[str, TotalChange]]:
     """Totals that change in the same way (all parameters are active in most models) are shown once."""
     found: dict[tuple[object, ...], tuple[str, TotalChange]] = {}
-    for total in diff.totals:
+    for total in filter(partial(_told, diff), diff.totals):
         key = (total.unit, total.a, total.b, total.shares)
         names = f"{found[key][0]}, {label(total.total).lower()}" if key in found else label(total.total)
         found[key] = (names, total)
     return list(found.values())
+
+
+def _told(diff: Diff, total: TotalChange) -> bool:
+    """FLOPs without masked pairs are told where those are more than a hundredth."""
+    counted = WITHOUT.get(total.total)
+    if counted is None:
+        return True
+    pairs = [(getattr(side.totals, counted), getattr(side.totals, total.total)) for side in (diff.a, diff.b)]
+    return any(a is not None and b is not None and matters(a.value, b.value) for a, b in pairs)
 
 
 def _total(names: str, total: TotalChange, change: str, screen: Screen) -> Iterator[Line]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from txcalc import units
-from txcalc.answer.report import CacheLine, Quantity, Report, cache_name
+from txcalc.answer.report import SKIPPED, CacheLine, KVCache, Quantity, Report, Totals, cache_name
 from txcalc.answer.view import Alternative, View
 from txcalc.count.states import RECIPES
 
@@ -15,7 +15,9 @@ MARKS: Final = {"exact": "=", "estimate": "~", "bound": "<", "published": "p"}
 _LABELS: Final = {
     "params": "Parameters", "params_active": "Active parameters", "params_embedding": "Embedding parameters",
     "params_non_embedding": "Non-embedding parameters", "flops_forward": "FLOPs, forward",
-    "flops_backward": "FLOPs, backward", "flops_per_token": "FLOPs per token", "weight_bytes": "Weights",
+    "flops_backward": "FLOPs, backward", "flops_recomputed": "FLOPs, recomputed", "flops_per_token": "FLOPs per token",
+    "flops_model_per_token": "Model FLOPs per token", "flops_hardware_per_token": "Hardware FLOPs per token",
+    "weight_bytes": "Weights", "released_weight_bytes": "Weights as released",
     "activation_bytes": "Activations (train)", "kv_cache_bytes": "KV cache",
     "kv_cache_bytes_per_token": "KV cache per token", "kv_cache_allocated_bytes": "KV cache, allocated",
     "attention_score_bytes": "Attention scores kept", "training_state_bytes": "Training state",
@@ -33,9 +35,20 @@ class Figure(NamedTuple):
     sub: bool = False
 
 
+WITHOUT: Final = {other: name for name, other in SKIPPED.items()}
+"""Figures without masked pairs, and the names of those with them."""
+
+
 def label(total: str) -> str:
     """What people call a total."""
+    if total in WITHOUT:
+        return f"{_LABELS[WITHOUT[total]]}, without masked pairs"
     return _LABELS.get(total, total)
+
+
+def matters(counted: int, skipped: int) -> bool:
+    """Masked pairs are more than a hundredth of what is counted."""
+    return 100 * (counted - skipped) > counted
 
 
 def marked(quantity: Quantity | None, scale: Callable[[int], str]) -> str:
@@ -74,24 +87,54 @@ def _params(report: Report) -> Iterator[Figure]:
 
 
 def _flops(report: Report) -> Iterator[Figure]:
-    t = report.totals
-    back = t.flops_backward
-    if back is None:
-        yield _figure("FLOPs", t.flops_forward, units.flops, note="matmuls")
-    else:
-        step = Quantity(value=t.flops_forward.value + back.value, unit="FLOP", kind=back.kind)
-        yield _figure("FLOPs", step, units.flops, note="forward + backward")
-        yield _figure("forward", t.flops_forward, units.flops, sub=True)
-        yield _figure("backward", back, units.flops, sub=True)
-    note = "" if back is None else "forward"
-    yield _figure("per token", t.flops_per_token, units.flops, note=note, sub=True)
+    """The passes of the run, those with masked pairs and those without, and what one token costs."""
+    shown, other = _both(report)
+    names = [name for name in ("flops_forward", "flops_backward", "flops_recomputed") if getattr(shown, name)]
+    whole, others = (_sum([getattr(t, name) for name in names]) for t in (shown, other))
+    passes = " + ".join(name.removeprefix("flops_") for name in names if getattr(shown, name).value)
+    counted = report.workload.masked == "counted"
+    rules = ("as FlopCounterMode counts", "the pairs that the mask keeps")
+    yield _figure("FLOPs", whole, units.flops, note=passes if len(names) > 1 else rules[not counted])
+    if matters(*sorted((whole.value, others.value), reverse=True)):
+        name = "without masked pairs" if counted else "with masked pairs"
+        yield _figure(name, others, units.flops, note=rules[counted], sub=True)
+    if len(names) == 1:
+        yield _figure("per token", shown.flops_per_token, units.flops, sub=True)
+        return
+    for name in names:
+        if getattr(shown, name).value:
+            yield _figure(name.removeprefix("flops_"), getattr(shown, name), units.flops, sub=True)
+    yield from _each(shown.flops_model_per_token, other.flops_model_per_token, "model, per token", "for MFU", counted)
+    if shown.flops_hardware_per_token != shown.flops_model_per_token:
+        yield from _each(shown.flops_hardware_per_token, other.flops_hardware_per_token, "hardware, per token",
+                         "for HFU", counted)
+
+
+def _both(report: Report) -> tuple[Totals, Totals]:
+    """The totals that are shown, and those with masked pairs where these have none, or the other way round."""
+    counted, skipped = report.totals, report.totals.shown("skipped")
+    return (counted, skipped) if report.workload.masked == "counted" else (skipped, counted)
+
+
+def _sum(found: Sequence[Quantity]) -> Quantity:
+    return found[0].replaced(value=sum(quantity.value for quantity in found))
+
+
+def _each(
+    shown: Quantity | None, other: Quantity | None, name: str, use: str, counted: bool
+) -> Iterator[Figure]:
+    assert shown is not None and other is not None
+    differ = matters(*sorted((shown.value, other.value), reverse=True))
+    beside = f"{units.flops(other.value)} {'without' if counted else 'with'} masked pairs" if differ else ""
+    yield _figure(name, shown, units.flops, note=", ".join(filter(None, (use, beside))), sub=True)
 
 
 def _cache(report: Report) -> Iterator[Figure]:
     t = report.totals
     if t.kv_cache_bytes is None:
         return
-    yield _figure(cache_label(report.caches), t.kv_cache_bytes, units.memory, note=_parts(report, t.kv_cache_bytes))
+    note = growth(report.kv_cache, report.caches)
+    yield _figure(cache_label(report.caches), t.kv_cache_bytes, units.memory, note=note)
     if t.kv_cache_allocated_bytes is not None:
         note = f"blocks of {units.exact(report.workload.kv_block)}"
         yield _figure("allocated", t.kv_cache_allocated_bytes, units.memory, note=note, sub=True)
@@ -102,15 +145,20 @@ def cache_label(caches: Sequence[CacheLine]) -> str:
     return cache_name({line.kind for line in caches})
 
 
-def _parts(report: Report, all_of_it: Quantity) -> str:
-    """``16.00 KiB/token + 15.75 MiB states``: what grows with the tokens, and what does not."""
-    each = report.totals.kv_cache_bytes_per_token
-    parts = [] if each is None else [f"{units.memory(each.value)}/token"]
-    for kind, name in (("cross", "of the source"), ("state", "states")):
-        size = sum(line.bytes for line in report.caches if line.kind == kind)
-        if 0 < size < all_of_it.value:
-            parts.append(f"{units.memory(size)} {name}")
-    return " + ".join(parts)
+def growth(cache: KVCache | None, lines: Sequence[CacheLine]) -> str:
+    """``20.00 KiB/token + 200.0 MiB of windows``: what grows with the tokens from this length on, and what does not."""
+    if cache is None or (cache.fixed_bytes and not cache.bytes_per_token and {"state"} == {x.kind for x in lines}):
+        return ""
+    parts = [f"{units.memory(cache.bytes_per_token)}/token"] if cache.bytes_per_token else []
+    for kind, name in _FIXED.items():
+        size = sum(line.bytes for line in lines if line.kind == kind and not line.bytes_per_token)
+        parts += [f"{units.memory(size)} {name}"] if size else []
+    return " + ".join(parts) if cache.bytes_per_token or len(parts) > 1 else "full: it grows no further"
+
+
+_FIXED: Final = {
+    "window": "of windows", "chunk": "of chunks", "inputs": "of inputs", "cross": "of the source", "state": "states",
+}
 
 
 def _packing(report: Report) -> str:

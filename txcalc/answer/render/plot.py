@@ -141,8 +141,7 @@ def comparison(found: Comparison, form: str) -> bytes:
     panels: list[tuple[str, str, list[int], Amount]] = [
         ("Parameters", "parameters", [t.params.value for t in totals], units.params),
         ("FLOPs per token", "FLOP, forward pass", [t.flops_per_token.value for t in totals], units.flops),
-        ("KV cache per token", "bytes", [t.kv_cache_bytes_per_token.value if t.kv_cache_bytes_per_token else 0
-                                         for t in totals], units.memory),
+        ("KV cache", "bytes", [t.kv_cache_bytes.value if t.kv_cache_bytes else 0 for t in totals], units.memory),
         ("Kept for backward", "bytes", [t.activation_bytes.value if t.activation_bytes else 0 for t in totals],
          units.memory),
     ]

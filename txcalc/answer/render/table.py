@@ -32,7 +32,7 @@ _BLOCK: Final = "█"
 _NUMBERS: Final = frozenset((
     "copies", "times", "bytes", "allocated", "layers", "tokens", "printed", "counted", "then", "now",
 ))
-_RIGHT: Final[tuple[Align, ...]] = (">",) * 6
+_RIGHT: Final[tuple[Align, ...]] = (">",) * 9
 
 
 def table(view: View, screen: Screen) -> str:
@@ -105,12 +105,16 @@ def _since(since: Since | None, screen: Screen) -> Iterator[Line]:
 
 
 class _Layout(NamedTuple):
-    """How much of the breakdown a width holds: blocks for 100 % (0: no bars), every digit of the parameters, ..."""
+    """How much of the breakdown a width holds: blocks for 100 % (0: no bars), every digit of the parameters, ...
+
+    ``passes``: forward, backward and recomputed FLOPs in columns of their own.
+    """
 
     bar: int
     exact: bool
     percent: bool = True
     kept: bool = True
+    passes: bool = False
 
 
 _LAYOUTS: Final = (
@@ -126,10 +130,12 @@ def _where(view: View, screen: Screen) -> Iterator[Line]:
     found = operations(report) if view.by_module else shares(report)
     head = "Operation" if view.by_module else "Where it goes"
     kept = view.by_module or report.workload.phase == "training"
-    tables = [_shares(found, whole(report), head, layout._replace(kept=kept and layout.kept)) for layout in _LAYOUTS]
+    split = [layout._replace(passes=True) for layout in _LAYOUTS if layout.kept and len(whole(report).passes) > 1]
+    tables = [_shares(found, whole(report), head, layout._replace(kept=kept and layout.kept))
+              for layout in (*split, *_LAYOUTS)]
     fitting = (rows for rows in tables if screen.fits(total_width(widths(rows))))
     if rows := next(fitting, None):
-        yield from grid(rows, ("<", ">", ">", "<", ">", ">", ">"))
+        yield from grid(rows, ("<", ">", ">", "<", *_RIGHT[: len(rows[0]) - 4]))
         return
     for part in chunks(tables[-1], screen):
         yield from grid(part, ["<", *_RIGHT[: len(part[0]) - 1]])
@@ -137,11 +143,13 @@ def _where(view: View, screen: Screen) -> Iterator[Line]:
 
 def _shares(found: Sequence[Share], total: Share, head: str, layout: _Layout) -> list[list[Span]]:
     percent = "%" if layout.percent else ""
-    names = [head, "params", percent, "", "FLOPs", percent, "kept" if layout.kept and total.kept is not None else ""]
+    passes = ("forward", "backward", "recomputed")[: sum(map(bool, total.passes))] if layout.passes else ()
+    names = [head, "params", percent, "", *passes, "FLOPs", percent,
+             "kept" if layout.kept and total.kept is not None else ""]
     rows = [[Span(name, "bold") for name in names]]
     for share in found:
         rows.append(_share(share, total, layout))
-        if share.flops_core and share.flops_core != share.flops:
+        if share.flops_core and share.flops_core != share.passes[0] and (layout.passes or len(share.passes) == 1):
             rows.append(_core(share, total, layout))
     return [*rows, _share(total, total, layout._replace(bar=0))]
 
@@ -153,6 +161,7 @@ def _share(share: Share, total: Share, layout: _Layout) -> list[Span]:
         _number(share.params, amount),
         _percent(share.params, total.params, layout),
         Span(_BLOCK * _blocks(share.params, total.params, layout.bar)),
+        *(_number(each, units.flops) for each in _passes(share, total, layout)),
         _number(share.flops, units.flops),
         _percent(share.flops, total.flops, layout),
         Span(units.memory(share.kept) if layout.kept and share.kept is not None else ""),
@@ -160,9 +169,15 @@ def _share(share: Share, total: Share, layout: _Layout) -> list[Span]:
 
 
 def _core(share: Share, total: Share, layout: _Layout) -> list[Span]:
-    none = Span("")
+    """The core of the forward pass, in its own column where passes have one."""
+    none, passes = Span(""), _passes(share, total, layout)
     name, flops = Span(f"{GAP}of which S×S core", "dim"), Span(units.flops(share.flops_core), "dim")
-    return [name, none, none, none, flops, _percent(share.flops_core, total.flops, layout)._replace(style="dim"), none]
+    percent = _percent(share.flops_core, total.flops, layout)._replace(style="dim")
+    return [name, none, none, none, flops, *(none for _ in passes), none if passes else percent, none]
+
+
+def _passes(share: Share, total: Share, layout: _Layout) -> tuple[int, ...]:
+    return share.passes[: sum(map(bool, total.passes))] if layout.passes else ()
 
 
 def _percent(part: int, total: int, layout: _Layout) -> Span:

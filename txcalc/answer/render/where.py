@@ -16,12 +16,17 @@ _INPUTS, _LAYERS, _NORMS, _TOP = range(4)
 
 
 class Share(NamedTuple):
-    """One line of the breakdown. ``times`` counts the runs in one pass that it adds up."""
+    """One line of the breakdown. ``times`` counts the runs in one pass that it adds up.
+
+    ``passes``: FLOPs forward and, of a training step, backward and recomputed; ``flops`` is their sum, ``flops_core``
+    the forward part that grows with queries x keys.
+    """
 
     name: str
     times: int
     params: int
     flops: int
+    passes: tuple[int, ...]
     flops_core: int
     kept: int | None
     note: str = ""
@@ -47,7 +52,7 @@ def shares(report: Report) -> list[Share]:
         passed |= {stack} if rest[0] == "layers" else set()
         above = stack in passed or (not stack and bool(passed - {"tower"}))
         name, note = _called(rest, _stack(spec, stack), spec, part)
-        share = _share(f"{_PREFIXES.get((stack, rest[-1]), stack)} {name}".strip(), part, note)
+        share = _share(report, f"{_PREFIXES.get((stack, rest[-1]), stack)} {name}".strip(), part, note)
         key = (share.name, share.note)
         order, old = found.get(key, ((_stage(stack, above), _rank(rest, above)), None))
         found[key] = (order, share if old is None else _sum(old, share))
@@ -57,18 +62,20 @@ def shares(report: Report) -> list[Share]:
 
 def operations(report: Report) -> list[Share]:
     """The components one by one under their own paths."""
-    return [_share(part.path, part, "") for part in report.components]
+    return [_share(report, part.path, part, "") for part in report.components]
 
 
 def whole(report: Report) -> Share:
     """The last line, from the totals."""
-    t = report.totals
+    t = report.totals.shown(report.workload.masked)
+    passes = tuple(q.value for q in (t.flops_forward, t.flops_backward, t.flops_recomputed) if q is not None)
     return Share(
         name="total",
         times=1,
         params=t.params.value,
-        flops=t.flops_forward.value,
-        flops_core=sum(part.flops_core for part in report.components),
+        flops=sum(passes),
+        passes=passes,
+        flops_core=sum(_core(report, part) for part in report.components),
         kept=None if t.activation_bytes is None else t.activation_bytes.value,
     )
 
@@ -84,15 +91,24 @@ def blocks(stack: Fields) -> list[Fields]:
     return [block for group in groups for block in group["blocks"]] if groups else [stack]
 
 
-def _share(name: str, part: Component, note: str) -> Share:
-    return Share(name, part.calls, part.params, part.flops_forward, part.flops_core, part.activation_bytes, note)
+def _share(report: Report, name: str, part: Component, note: str) -> Share:
+    shown = part.shown(report.workload.masked)
+    passes = tuple(n for n in (shown.flops_forward, shown.flops_backward, shown.flops_recomputed) if n is not None)
+    core = _core(report, part)
+    return Share(name, part.calls, part.params, sum(passes), passes, core, part.activation_bytes, note)
+
+
+def _core(report: Report, part: Component) -> int:
+    """Masks go over the core alone."""
+    masked = part.flops_forward - part.flops_skipped
+    return part.flops_core - (masked if report.workload.masked == "skipped" else 0)
 
 
 def _sum(a: Share, b: Share) -> Share:
     kept = None if a.kept is None or b.kept is None else a.kept + b.kept
     return a._replace(
         times=a.times + b.times, params=a.params + b.params, flops=a.flops + b.flops,
-        flops_core=a.flops_core + b.flops_core, kept=kept,
+        passes=tuple(map(sum, zip(a.passes, b.passes, strict=True))), flops_core=a.flops_core + b.flops_core, kept=kept,
     )
 
 
