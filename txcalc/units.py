@@ -42,12 +42,18 @@ _FLOP_UNITS: Final = tuple(f"{prefix}FLOP" for prefix in ("", "k", "M", "G", "T"
 _MEMORY_UNITS: Final = ("B", *(f"{prefix}iB" for prefix in "KMGTPEZY"))
 
 
+class SeveralError(ValueError):
+    """Several sizes, or what could be several, where one is taken."""
+
+
 def parse_count(text: str) -> int:
     """Read a size: ``4096``, ``1_000``, ``1,024``, ``8k`` = 8,000, ``8K`` = 8,192, ``7B``.
 
     ``k`` is 1,000 and ``K`` 1,024; ``m``/``M`` is 10^6, ``b``/``B`` and ``g``/``G`` 10^9, ``t``/``T`` 10^12.
-    Raises ValueError, in one line, for anything else, a negative number, and a result that is not whole.
+    Raises ValueError, in one line, for anything else, a negative number, and a result that is not whole: SeveralError
+    for what is, or could be, several sizes.
     """
+    _refuse_several(text.strip())
     return _count(text, _SUFFIX)
 
 
@@ -75,10 +81,8 @@ def parse_range(text: str) -> tuple[int, ...]:
     text = text.strip()
     if _GROUPED.fullmatch(text) and ",0" in text:  # 1,024: no length begins with a zero
         return (parse_count(text),)
-    for piece in map(
-        str.strip, text.split("..")
-    ):  # 128,256: a vocabulary to one reader, two lengths to the next
-        if _GROUPED.fullmatch(piece) and ",0" not in piece:
+    for piece in map(str.strip, text.split("..")):
+        if _is_either(piece):
             raise ValueError(
                 f"{_quoted(piece)} could be one number or a list: "
                 f"write {piece.replace(',', '_')}, or '{piece.replace(',', ', ')}' with spaces"
@@ -130,6 +134,24 @@ def ratio(a: Number | None, b: Number | None) -> str:
     if value != 0 and not Fraction(1, 10**4) <= abs(value) < 10**12:
         return _scientific(value, 3) + "×"
     return _fixed(value, 0 if value.denominator == 1 else max(1, _decimals(value, 3))) + "×"
+
+
+def _is_either(text: str) -> bool:
+    """One number or a list: 128,256 is a vocabulary to one reader and two lengths to the next; 1,024 is no list."""
+    return _GROUPED.fullmatch(text) is not None and ",0" not in text
+
+
+def _refuse_several(text: str) -> None:
+    if _is_either(text):
+        raise SeveralError(f"{_quoted(text)} could be one number or a list: write {text.replace(',', '_')} for one")
+    if _GROUPED.fullmatch(text) or ("," not in text and ".." not in text):
+        return
+    try:
+        several = len(parse_range(text)) > 1
+    except ValueError:
+        return
+    if several:
+        raise SeveralError(f"{_quoted(text)} is a list, and one number is taken here")
 
 
 def _count(text: str, suffixes: dict[str, int]) -> int:

@@ -221,6 +221,9 @@ def _read(name: str, raw: str) -> Any:
 
     try:
         return units.parse_count(raw) if name in SIZES else float(raw) if name == "dropout" else raw
+    except units.SeveralError as error:
+        taker = "; txcalc attention MODEL --seq takes a list" if name in ("seq", "past") else ""
+        raise SpecError(f"{error}{taker}", field=name) from None
     except ValueError as error:
         message = f"must be a number, got {raw!r}" if name == "dropout" else str(error)
         raise SpecError(message, field=name) from None

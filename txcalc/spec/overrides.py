@@ -15,7 +15,7 @@ from typing import Any, Final
 from txcalc.spec.errors import FieldError, Loc, SpecError, dotted, shown
 from txcalc.spec.resolve import BLOCK_FIELDS, NONE, SUBLAYERS, merge
 from txcalc.spec.yaml import MAX_DEPTH, Document, Position, read_yaml
-from txcalc.units import parse_count
+from txcalc.units import SeveralError, parse_count
 
 ADVICE: Final = "set {every} for every block, or {one} for one"
 _OF_ONE: Final = re.compile(r"@(?=[A-Za-z_][\w.\[\]*]* *=)")
@@ -73,6 +73,9 @@ def parse_override(text: str, of: str = "--set ") -> Override:
         raise SpecError(f"the key has more than {MAX_DEPTH} parts", source=source)
     try:
         return Override(text, path, _value(value.strip()), source)
+    except SeveralError as error:
+        message = f"{error}; txcalc compare takes a model for each, MODEL@{dotted(path)}=..."
+        raise SpecError(message, source=source, field=dotted(path)) from None
     except (SpecError, ValueError) as error:
         message = error.message if isinstance(error, SpecError) else str(error)
         raise SpecError(message, source=source, field=dotted(path)) from None
@@ -213,6 +216,8 @@ def _value(text: str) -> object:
         return value
     try:
         return parse_count(text)  # YAML reads 4K as text
+    except SeveralError:
+        raise
     except ValueError:
         return value
 
