@@ -373,12 +373,12 @@ def test_completion_knows_presets_and_commands() -> None:
         (("count", "gpt2", "--seq", "true"), None),
         (("count", "gpt2", "--seq", "9" * 200), None),
         (("count", "gpt2", "--seq", "2K"), "--seq: 2,048 tokens, but gpt2 has 1,024 learned positions"),
-        (("count", "gpt2", "--seq", "512,768"), "--seq: '512,768' could be one number or a list: write 512_768 for one; "
-         "txcalc attention MODEL --seq takes a list"),
+        (("count", "gpt2", "--seq", "512,768"), "--seq: '512,768' could be one number or a list: write 512_768 for one"
+         "; txcalc attention MODEL --seq takes a list"),
         (("count", "gpt2", "--batch", "1, 2"), "--batch: '1, 2' is a list, and one number is taken here"),
         (("mixers", "--d", "512,768"), "--d: '512,768' could be one number or a list: write 512_768 for one"),
-        (("count", "gpt2", "--set", "d_model=512,768"), "--set d_model=512,768: d_model: '512,768' could be one number or "
-         "a list: write 512_768 for one; txcalc compare takes a model for each, MODEL@d_model=..."),
+        (("count", "gpt2", "--set", "d_model=512,768"), "--set d_model=512,768: d_model: '512,768' could be one number "
+         "or a list: write 512_768 for one; txcalc compare takes a model for each, MODEL@d_model=..."),
         (("count", "gpt2", "--set", "layers=1,2"), "--set layers=1,2: layers: '1,2' is a list, and one number is taken "
          "here; txcalc compare takes a model for each, MODEL@layers=..."),
         (("count", "gpt2", "--batch", "0"), "--batch: must be a whole number of at least 1, got 0"),
