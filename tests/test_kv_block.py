@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy
 import pytest
-import sympy
 
+from txcalc.answer.explain.polynomial import atomic
 from txcalc.answer.report import Totals, count
 from txcalc.count.kv_cache import kv_cache_allocated_bytes, kv_cache_bytes
 from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Cache
+from txcalc.trace.sizes import least
 from txcalc.trace.workload import Workload
 
 FACTS = json.loads((Path(__file__).parent / "data" / "conformance.json").read_text())
@@ -106,11 +107,11 @@ def test_null_without_blocks_and_without_a_cache() -> None:
 
 
 def test_symbols_and_arrays() -> None:
-    n, size = sympy.symbols("n b", integer=True, positive=True)
+    n, size = atomic("n"), atomic("b")
     cache = Cache("self", 28, n, 1)
-    assert cache.blocks(size).subs({n: 33, size: 16}) == 3
-    window = Cache("self", 28, sympy.Min(n, 11), 1, layout="window", end=n)
-    assert window.blocks(16).subs({n: 33}) == 2
+    assert cache.blocks(size).value({"n": 33, "b": 16}) == 3
+    window = Cache("self", 28, least(n, 11), 1, layout="window", end=n)
+    assert window.blocks(16).value({"n": 33}) == 2
     lengths = numpy.array([1.0, 16.0, 17.0, 33.0])
     w = Workload(phase="prefill", seq=1, kv_block=16).replaced(seq=lengths)
     assert list(kv_cache_allocated_bytes(trace(spec(), w)) // (5 * 56)) == [16, 16, 32, 48]

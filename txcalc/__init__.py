@@ -83,9 +83,9 @@ def compare(*models: Model | str, **run: Unpack[Run]) -> Comparison:
 def explain(model: Model | str, quantity: QuantityName = "params", **run: Unpack[Run]) -> Explanation:
     """The derivation of one quantity: formulas, symbols and their values, in the unit of the report's total.
 
-    The formulas come from running the model's program on symbols (the only function here that loads sympy), and are
-    evaluated against the count before they are returned. ``explanation.sources`` says where each rule was read or
-    measured. Raises ``SpecError`` for a quantity that the model does not have, with the reason.
+    The formulas come from running the model's program on symbols, and are evaluated against the count before they
+    are returned. ``explanation.sources`` says where each rule was read or measured. Raises ``SpecError`` for a
+    quantity that the model does not have, with the reason.
     """
     from txcalc.answer import library
     from txcalc.answer.explain import explain as derivation

@@ -50,7 +50,7 @@ def _join(loop: Loop, found: dict[int, tuple[Op, Tensor, Number]], aliases: set[
         if loop.before.id not in aliases:
             found.setdefault(loop.before.id, (op, loop.before, loop.before.calls))
         if not counted and not (isinstance(loop.times, int) and loop.times == 1):  # one run has nothing between
-            between = loop.after.calls * (loop.times - 1)
+            between = loop.after.calls * (-1 + loop.times)
             found[leave.id] = (op, leave, between)
 
 

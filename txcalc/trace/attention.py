@@ -130,7 +130,7 @@ def _span(
     if not causal or bound is None or not drops:
         keys = held = past + n
     else:
-        keys, held = least(past, bound - 1) + n, least(past + n, bound)
+        keys, held = n + least(past, bound - 1), least(past + n, bound)
     pairs = Pairs(n * keys, visible_pairs(n, past, causal=causal, window=window, chunk=chunk))
     return Span(n, n, keys, pairs, held, bound, keys if causal else 2 * n - 1)
 
@@ -212,7 +212,7 @@ def _latent(t: Trace, spec: MLA, x: Tensor, span: Span, *, cached: bool, pairs: 
     """
     b, n, d = x.shape
     h, qk_dim = spec.heads, spec.nope_dim + spec.rope_dim
-    cached_width = spec.kv_rank + spec.rope_dim
+    cached_width = spec.kv_rank
     if spec.q_rank is None:
         q = ops.linear(t, "q", x, h * qk_dim)
     else:
@@ -228,7 +228,7 @@ def _latent(t: Trace, spec: MLA, x: Tensor, span: Span, *, cached: bool, pairs: 
     q = t.tensor(*q.shape, label="rotated q")
     k = t.tensor(b, span.keys, h * qk_dim, label="keys with rotary part")
     v = t.tensor(b, span.keys, h * spec.value_dim, label="values")
-    cache = Cache("self", cached_width, span.held, b, layout="latent") if cached else None
+    cache = Cache("self", cached_width + spec.rope_dim, span.held, b, layout="latent") if cached else None
     # What an indexer chose is a mask of its own for every sequence, which no flash kernel of PyTorch takes.
     fused = t.workload.attention == "flash" and _fuses_unequal(t) and spec.chosen is None
     with t.scope("core"):

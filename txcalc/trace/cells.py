@@ -74,7 +74,7 @@ def _direction(t: Trace, spec: Cell, x: Tensor, *, cached: bool, memory: Tensor 
     else:
         assert memory is not None
         _source(t, spec.attends, memory)
-        parts = {"state": h, "previous": h, "input": d, "context": memory.shape[-1]}
+        parts = {"input": d, "state": h, "previous": h, "context": memory.shape[-1]}
     if spec.initial is None:
         before = [t.tensor(b, h, label=name, grad=False) for name in names]
     else:
@@ -84,7 +84,7 @@ def _direction(t: Trace, spec: Cell, x: Tensor, *, cached: bool, memory: Tensor 
     for name in names if cached else ():
         t.op(f"{name}_state", "elementwise", cache=Cache("state", h, 1, b))
     readout = ("state",) if spec.attends is None else spec.attends.readout
-    return t.tensor(b, n, sum(parts[name] for name in readout), label=" and ".join(readout))
+    return t.tensor(b, n, sum(parts[name] for name in parts if name in readout), label=" and ".join(readout))
 
 
 def _steps(t: Trace, spec: Cell, before: list[Tensor], x: Tensor, memory: Tensor | None) -> None:
@@ -190,7 +190,7 @@ def _source(t: Trace, spec: AdditiveAttention, memory: Tensor) -> None:
     """Each source token is projected once; its projection and itself are held for the whole generation."""
     b, new, width = memory.shape
     ops.linear(t, "keys", memory, spec.width, bias=spec.bias)
-    t.op("source", "elementwise", cache=Cache("cross", width + spec.width, t.workload.source_past + new, b))
+    t.op("source", "elementwise", cache=Cache("cross", spec.width + width, t.workload.source_past + new, b))
 
 
 def _attend(t: Trace, spec: AdditiveAttention, state: Tensor, memory: Tensor) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from txcalc.spec.quantization import Quantization
     from txcalc.trace.workload import Masked, Workload
 
-Number = Any  # int, sympy expression or float64 array: whatever has + - * //
+Number = Any  # int, polynomial or float64 array: whatever has + - * //
 Kind = Literal["linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "router", "loss"]
 
 

@@ -90,9 +90,9 @@ def _gated_delta(t: Trace, spec: GatedDelta, x: Tensor, *, cached: bool) -> Tens
     """arXiv 2412.06464, equation 10: S <- a S (1 - b k k^T) + b v k^T, then S q."""
     b, n, d = x.shape
     keys, values = spec.key_heads * spec.key_dim, spec.value_heads * spec.value_dim
-    ops.linear(t, "in_proj", x, 2 * keys + 2 * values)
+    ops.linear(t, "in_proj", x, 2 * values + 2 * keys)
     ops.linear(t, "rates", x, 2 * spec.value_heads)
-    _short_convolution(t, 2 * keys + values, spec.conv, b, n, bias=False, cached=cached)
+    _short_convolution(t, values + 2 * keys, spec.conv, b, n, bias=False, cached=cached)
     for name in ("dt_bias", "a_log"):
         ops.parameter(t, name, spec.value_heads)
     _recurrence(t, b, n, spec.value_heads * spec.key_dim * spec.value_dim, products=3, cached=cached)

@@ -1,8 +1,6 @@
-"""The one comparison that sizes need, for ints, arrays and symbols alike."""
+"""The one comparison that sizes need, for ints, arrays and polynomials alike."""
 
 from __future__ import annotations
-
-import sys
 
 from txcalc.trace.record import Number
 
@@ -11,9 +9,9 @@ def least(a: Number, b: Number) -> Number:
     """The smaller of two sizes: a sliding window never holds more keys than there are tokens."""
     if isinstance(a, int) and isinstance(b, int):
         return min(a, b)
-    sympy = sys.modules.get("sympy")
-    if sympy is not None and isinstance(a + b, sympy.Basic):
-        return sympy.Min(a, b)
+    for one, other in ((a, b), (b, a)):
+        if hasattr(one, "least"):
+            return one.least(other)
     import numpy
 
     return numpy.minimum(a, b)
@@ -38,12 +36,12 @@ def visible_pairs(
     if window is None:
         return new * (past + new)
     reach = least(window // 2, new - 1)
-    return new + 2 * new * reach - reach * (reach + 1)
+    return new - reach * (reach + 1) + 2 * new * reach
 
 
 def _causal_pairs(tokens: Number, window: Number | None) -> Number:
     full = tokens if window is None else least(tokens, window)
-    return full * (full + 1) // 2 + (tokens - full) * full
+    return (tokens - full) * full + full * (full + 1) // 2
 
 
 def _chunked_pairs(tokens: Number, chunk: Number) -> Number:

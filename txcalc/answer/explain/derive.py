@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
-from txcalc.answer.explain.formula import Poly, number
 from txcalc.answer.explain.naming import Name, name
+from txcalc.answer.explain.polynomial import ONE, Atom, Floor, Poly, added, atomic, poly
 from txcalc.answer.explain.quantities import Amount, Definition
-from txcalc.answer.explain.reader import Reader
 from txcalc.answer.explain.symbols import Symbols, symbols
 from txcalc.answer.report import Totals, totals
 from txcalc.spec.model import Model
@@ -36,6 +35,7 @@ class Run:
     workload: Workload
     lengths: bool = True
     closed: bool = False
+    choices: dict[tuple[Poly, Poly], None] = field(default_factory=dict)
     _read: dict[Number, Poly] = field(default_factory=dict)
 
     @cached_property
@@ -58,22 +58,32 @@ class Run:
         """The program on symbols."""
         return trace(self.symbols.spec, self.symbols.workload)
 
-    @cached_property
-    def reader(self) -> Reader:
-        """From sympy's expressions to polynomials."""
-        return Reader(self.symbols.values)
-
     @property
     def values(self) -> dict[str, int]:
         """The size of every symbol."""
         return self.symbols.values
 
-    def read(self, expression: Number) -> Poly:
-        """An expression of the symbolic trace, with the relations that always hold."""
-        if expression not in self._read:
+    def read(self, number: Number) -> Poly:
+        """A number of the symbolic trace, equal to it at these sizes, with the relations that always hold.
+
+        A minimum becomes the side that is smaller here, which ``choices`` keeps. A quotient rounded down loses its
+        rounding where it is whole here.
+        """
+        if number not in self._read:
             relations = (*self.symbols.always, *(self.symbols.closed if self.closed else ()))
-            self._read[expression] = self.reader.read(expression).rewritten(relations)
-        return self._read[expression]
+            self._read[number] = poly(number).mapped(self._settled).rewritten(relations)
+        return self._read[number]
+
+    def _settled(self, atom: Atom) -> Poly:
+        if isinstance(atom, str):
+            return atomic(atom)
+        sides = [side.mapped(self._settled) for side in atom.of]
+        if isinstance(atom, Floor):
+            [inner] = sides
+            return inner if isinstance(inner.value(self.values), int) else atomic(Floor((inner,)))
+        taken = min(sides, key=lambda side: (side.value(self.values), len(side.terms)))
+        self.choices |= {(taken, side): None for side in sides if side != taken}
+        return taken
 
 
 @dataclass
@@ -92,7 +102,7 @@ def lines(run: Run, definition: Definition) -> list[Line]:
     """The amounts of a quantity per component, like ones together, in the order of the forward pass."""
     found: dict[tuple[str, object], Line] = {}
     for line in _components(run, definition):
-        old = found.setdefault((line.name.plain, line.each.key), line)
+        old = found.setdefault((line.name.plain, line.each), line)
         if old is not line:
             old.times += line.times
             old.paths |= line.paths
@@ -111,13 +121,13 @@ def _components(run: Run, definition: Definition) -> Iterator[Line]:
     for amount in definition.amounts(run.trace):
         if amount.op.path in idle or not run.read(amount.value):
             continue
-        times, part = often.get(amount.op.component, number(1)), definition.part(amount.op)
-        if amount.times is not None and not _whole(run.read(amount.times).over(times)):
+        times, part = often.get(amount.op.component, ONE), definition.part(amount.op)
+        if amount.times is not None and not _whole(run.read(amount.times) / times):
             times, part = run.read(amount.times), tensor_name(amount)
-        key = (amount.op.component, part, times.key)
+        key = (amount.op.component, part, times)
         groups.setdefault(key, (times, []))[1].append(amount)
     for (path, part, _), (times, amounts) in groups.items():
-        each = Poly.of(term for amount in amounts for term in one_of(run, amount, times).terms)
+        each = added(one_of(run, amount, times) for amount in amounts)
         called = name(run.spec, path)
         if part:
             called = called._replace(plain=f"{called.plain}, {part}")
@@ -127,9 +137,9 @@ def _components(run: Run, definition: Definition) -> Iterator[Line]:
 def one_of(run: Run, amount: Amount, times: Poly) -> Poly:
     """What one of ``times`` as many adds: a tensor says it itself where they are a sum, which divides nothing."""
     if len(times.terms) == 1:
-        return run.read(amount.value).over(times)
+        return run.read(amount.value) / times
     assert amount.tensor is not None
-    return run.read(amount.tensor.elements).times(run.workload.bytes_of(amount.tensor.role))
+    return run.read(amount.tensor.elements) * run.workload.bytes_of(amount.tensor.role)
 
 
 def tensor_name(amount: Amount) -> str:

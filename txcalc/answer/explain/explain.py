@@ -2,14 +2,12 @@
 
 The model's program runs on symbols; its amounts are added up per component and collected into a closed form. Rows
 and closed form are evaluated at the model's sizes and must equal the count to the last digit, on every run.
-With what it imports, the only part of the package that loads sympy.
 """
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Collection, Iterator, Sequence
-from fractions import Fraction
 from math import floor
 
 import txcalc
@@ -27,9 +25,10 @@ from txcalc.answer.explain.explanation import (
     Symbol,
     Term,
 )
-from txcalc.answer.explain.formula import Poly, Relation, Sum, collect, distributed
+from txcalc.answer.explain.formula import Sum, collect, distributed, divides
 from txcalc.answer.explain.kept import kept_rows, kept_sources
 from txcalc.answer.explain.notation import at_most, equation, expanded, formula, letter, numbers
+from txcalc.answer.explain.polynomial import Exact, Poly, Relation, added
 from txcalc.answer.explain.quantities import DEFINITIONS, Definition, fit_phase, missing, notes
 from txcalc.answer.explain.textbook import simplifications
 from txcalc.answer.fit import fit
@@ -104,15 +103,15 @@ def _explanation(
     found = lines(run, definition)
     tokens = run.read(run.symbols.workload.batch * run.symbols.workload.seq) if quantity == "flops-per-token" else None
     rows = tuple(_row(run, line, tokens) for line in found)
-    open_form = _over(Poly.of(term for line in found for term in (line.each * line.times).terms), tokens)
+    open_form = _over(added(line.each * line.times for line in found), tokens)
     closed = open_form.rewritten(run.symbols.closed)
     _check(quantity, closed.value(run.values), total.value)
-    unit = next((unit for unit in definition.units(run.workload) if _divides(unit, closed)), 1)
+    unit = next((unit for unit in definition.units(run.workload) if divides(unit, closed)), 1)
     collected = collect(closed, unit=unit, share=quantity != "activations")
     names = {name for line in found for name in line.each.names()}
     kept = kept_rows(run, found) if quantity == "activations" else ()
     if kept:
-        _check(quantity, Fraction(sum(row.value for row in kept)), total.value)
+        _check(quantity, sum(row.value for row in kept), total.value)
     return Explanation(
         model=info,
         workload=run.workload,
@@ -125,7 +124,7 @@ def _explanation(
         symbols=_symbols(run, found, closed),
         relations=tuple(map(equation, _always(run, names))),
         substitutions=tuple(map(equation, _used(run, run.values if run.closed else open_form.names()))),
-        assumptions=tuple(dict.fromkeys(at_most(*sides) for sides in run.reader.choices)),
+        assumptions=tuple(dict.fromkeys(at_most(*sides) for sides in run.choices)),
         rows=rows,
         kept=kept,
         layers=_layers(run, found, tokens),
@@ -161,7 +160,7 @@ def _fixed(run: Run, quantity: QuantityName) -> Iterator[str]:
                f"{units.memory(found.bytes_per_token)}")
 
 
-def _check(quantity: QuantityName, derived: Fraction, counted: int) -> None:
+def _check(quantity: QuantityName, derived: Exact, counted: int) -> None:
     whole = floor(derived) if quantity == "flops-per-token" else derived
     if whole != counted:
         raise DerivationError(f"{quantity}: the derivation comes to {derived}, the count to {counted}")
@@ -176,11 +175,7 @@ def _row(run: Run, line: Line, tokens: Poly | None) -> Row:
 
 
 def _over(poly: Poly, tokens: Poly | None) -> Poly:
-    return poly if tokens is None else poly.over(tokens)
-
-
-def _divides(unit: int, poly: Poly) -> bool:
-    return all((factor / unit).denominator == 1 for _, factor in poly.terms)
+    return poly if tokens is None else poly / tokens
 
 
 def _terms(run: Run, collected: Sum) -> tuple[Term, ...]:
@@ -197,9 +192,9 @@ def _layers(run: Run, found: list[Line], tokens: Poly | None) -> tuple[Layer, ..
 def _layer(run: Run, name: str, found: list[Line], tokens: Poly | None) -> Layer | None:
     shares = [(line, _share(line.times, name)) for line in found]
     parts = [
-        (line, share, _over(line.each, tokens).rewritten(run.symbols.closed).times(share)) for line, share in shares
+        (line, share, _over(line.each, tokens).rewritten(run.symbols.closed) * share) for line, share in shares
     ]
-    whole = Poly.of(term for _, _, poly in parts for term in poly.terms)
+    whole = added(poly for _, _, poly in parts)
     if sum(bool(poly) for _, _, poly in parts) < 2:
         return None
     return Layer(
@@ -211,9 +206,9 @@ def _layer(run: Run, name: str, found: list[Line], tokens: Poly | None) -> Layer
     )
 
 
-def _share(times: Poly, name: str) -> Fraction:
+def _share(times: Poly, name: str) -> Exact:
     """How many there are in one layer."""
-    return sum((factor for powers, factor in times.terms if powers == ((name, 1),)), Fraction(0))
+    return dict(times.terms).get(((name, 1),), 0)
 
 
 def _symbols(run: Run, found: list[Line], closed: Poly) -> tuple[Symbol, ...]:

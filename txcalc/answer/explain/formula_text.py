@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Final, Literal
 
 from txcalc import units
-from txcalc.answer.explain.formula import Atom, Poly, Product, Sum, Values, collect
+from txcalc.answer.explain.formula import Product, Sum, collect, written
+from txcalc.answer.explain.polynomial import Atom, Floor, Poly, Values
 
 Notation = Literal["unicode", "ascii", "latex", "python"]
 
@@ -43,7 +45,7 @@ def _sum(found: Sum, notation: Notation, values: Values | None) -> str:
     text = ""
     for part in found.parts:
         sign = "-" if part.factor < 0 else "+"
-        shown = _part(Product(abs(part.factor), part.powers, part.inner), notation, values)
+        shown = _part(replace(part, factor=max(part.factor, -part.factor)), notation, values)
         minus = "−" if notation == "unicode" else "-"
         shown_sign = minus if sign == "-" else "+"
         text += f" {shown_sign} {shown}" if text else (minus if sign == "-" else "") + shown
@@ -51,8 +53,9 @@ def _sum(found: Sum, notation: Notation, values: Values | None) -> str:
 
 
 def _part(part: Product, notation: Notation, values: Values | None) -> str:
-    above = [_power(atom, n, notation, values) for atom, n in part.powers if n > 0]
-    below = [_power(atom, -n, notation, values) for atom, n in part.powers if n < 0]
+    powers = written(part.powers)
+    above = [_power(atom, n, notation, values) for atom, n in powers if n > 0]
+    below = [_power(atom, -n, notation, values) for atom, n in powers if n < 0]
     if part.inner is not None:
         above.append(f"({_sum(part.inner, notation, values)})")
     if part.factor.numerator != 1 or not above:
@@ -105,7 +108,8 @@ def _power(atom: Atom, n: int, notation: Notation, values: Values | None) -> str
 def _atom(atom: Atom, notation: Notation, values: Values | None) -> str:
     if isinstance(atom, str):
         return name(atom, notation) if values is None else _integer(values[atom], notation)
-    inner = _sum(collect(atom.of), notation, values)
+    assert isinstance(atom, Floor), "a formula has the side of a minimum that is taken"
+    inner = _sum(collect(*atom.of), notation, values)
     return {
         "unicode": f"⌊{inner}⌋", "ascii": f"floor({inner})", "python": f"floor({inner})",
         "latex": rf"\lfloor {inner} \rfloor",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from txcalc.answer.explain import why
 from txcalc.answer.explain.derive import Line, Run, one_of, tensor_name
 from txcalc.answer.explain.explanation import KeptRow
-from txcalc.answer.explain.formula import Poly
 from txcalc.answer.explain.notation import formula
+from txcalc.answer.explain.polynomial import Poly
 from txcalc.answer.explain.quantities import Amount
 from txcalc.answer.explain.why import Basis, Rule
 
@@ -41,7 +41,7 @@ def _groups(run: Run, line: Line) -> list[_Group]:
         each = one_of(run, amount, times)
         rule = why.why_kept(amount.op, amount.tensor)
         name = tensor_name(amount)
-        key = (name, each.key, rule, *(_plain(reader) for reader in amount.readers))
+        key = (name, each, rule, *(_plain(reader) for reader in amount.readers))
         old = found.get(key)
         if old is None:
             found[key] = _Group(amount, rule, each, times, dict.fromkeys(amount.readers))

@@ -2,71 +2,63 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
+from collections.abc import Callable
+from typing import Final
 
 from txcalc.answer.explain.explanation import Formula
-from txcalc.answer.explain.formula import Monomial, Poly, Product, Relation, Sum, Values, collect, degree
+from txcalc.answer.explain.formula import Sum, collect, largest_first, products
 from txcalc.answer.explain.formula_text import Notation, name, substituted, write
+from txcalc.answer.explain.polynomial import Monomial, Poly, Relation, Values
+
+_EQUAL: Final[dict[Notation, str]] = {"unicode": "=", "ascii": "=", "latex": "=", "python": "=="}
+_AT_MOST: Final[dict[Notation, str]] = {"unicode": "≤", "ascii": "<=", "latex": r"\le", "python": "<="}
 
 
-def formula(poly: Poly | Sum, *, unit: int = 1) -> Formula:
+def _in_each(text: Callable[[Notation], str]) -> Formula:
+    return Formula(unicode=text("unicode"), ascii=text("ascii"), latex=text("latex"), python=text("python"))
+
+
+def formula(poly: Poly | Sum) -> Formula:
     """A polynomial, collected."""
-    found = collect(poly, unit=unit) if isinstance(poly, Poly) else poly
-    return Formula(
-        unicode=write(found, "unicode"), ascii=write(found, "ascii"), latex=write(found, "latex"),
-        python=write(found, "python"),
-    )
+    found = collect(poly) if isinstance(poly, Poly) else poly
+    return _in_each(lambda notation: write(found, notation))
 
 
 def expanded(poly: Poly) -> Formula:
     """A polynomial without brackets, its largest terms first."""
-    return as_it_comes(Poly(tuple(sorted(poly.terms, key=lambda term: -degree(term[0])))))
+    return formula(products(largest_first(poly)))
 
 
 def as_it_comes(poly: Poly) -> Formula:
     """A polynomial without brackets, its terms in their own order."""
-    return formula(Sum(tuple(Product(factor, powers) for powers, factor in poly.terms)))
+    return formula(products(poly.terms))
 
 
 def letter(symbol: str) -> Formula:
     """One size."""
-    return Formula(
-        unicode=name(symbol, "unicode"), ascii=name(symbol, "ascii"), latex=name(symbol, "latex"), python=symbol
-    )
+    return _in_each(lambda notation: name(symbol, notation))
 
 
 def numbers(found: Sum, values: Values) -> Formula:
     """A collected formula with numbers for its sizes."""
-    return Formula(
-        unicode=substituted(found, values, "unicode"), ascii=substituted(found, values, "ascii"),
-        latex=substituted(found, values, "latex"), python=substituted(found, values, "python"),
-    )
+    return _in_each(lambda notation: substituted(found, values, notation))
 
 
 def equation(relation: Relation) -> Formula:
     """``hk = d``."""
-
-    def sides(notation: Notation, sign: str) -> str:
-        return sign.join((_side(relation.left, 1, notation), _side(relation.right, relation.factor, notation)))
-
-    return Formula(
-        unicode=sides("unicode", " = "), ascii=sides("ascii", " = "), latex=sides("latex", " = "),
-        python=sides("python", " == "),
-    )
-
-
-def _side(powers: Monomial, factor: int, notation: Notation) -> str:
-    return write(Poly.of([(powers, Fraction(factor))]), notation)
+    return _sides(_term(relation.left, 1), _EQUAL, _term(relation.right, relation.factor))
 
 
 def at_most(small: Poly, large: Poly) -> Formula:
     """The difference of two sides as an inequality without minus signs: ``w ≤ s``."""
-    gap = Poly.of((*large.terms, *((powers, -factor) for powers, factor in small.terms)))
-    above = Poly.of(term for term in gap.terms if term[1] > 0)
-    below = Poly.of((powers, -factor) for powers, factor in gap.terms if factor < 0)
-    return Formula(
-        unicode=f"{write(below, 'unicode')} ≤ {write(above, 'unicode')}",
-        ascii=f"{write(below, 'ascii')} <= {write(above, 'ascii')}",
-        latex=rf"{write(below, 'latex')} \le {write(above, 'latex')}",
-        python=f"{write(below, 'python')} <= {write(above, 'python')}",
-    )
+    gap = large - small
+    above = Poly(tuple(term for term in gap.terms if term[1] > 0))
+    return _sides(above - gap, _AT_MOST, above)
+
+
+def _term(powers: Monomial, factor: int) -> Poly:
+    return Poly(((powers, factor),))
+
+
+def _sides(left: Poly, sign: dict[Notation, str], right: Poly) -> Formula:
+    return _in_each(lambda notation: f"{write(left, notation)} {sign[notation]} {write(right, notation)}")

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 
-import sympy
 from pydantic import BaseModel
 
-from txcalc.answer.explain.formula import Relation, monomial
 from txcalc.answer.explain.letters import LETTERS, SPECIAL, Letter
+from txcalc.answer.explain.polynomial import Relation, atomic, monomial
 from txcalc.spec.facts import located_blocks, patches, positions
 from txcalc.spec.inputs import PatchInput, SinusoidalPosition
 from txcalc.spec.layers import Attention
@@ -72,9 +70,9 @@ def symbols(spec: Model, workload: Workload, *, lengths: bool = True) -> Symbols
     meanings: dict[str, dict[str, None]] = {}
     for name, place in named:
         meanings.setdefault(name, {})[place.letter.meaning] = None
-    inside = {place.path: _symbol(name) for name, place in named if not place.path.startswith("/")}
+    inside = {place.path: atomic(name) for name, place in named if not place.path.startswith("/")}
     inside |= _patterns(spec, inside)
-    outside = {place.path[1:]: _symbol(name) for name, place in named if place.path.startswith("/")}
+    outside = {place.path[1:]: atomic(name) for name, place in named if place.path.startswith("/")}
     symbolic = replace(spec, inside)
     if lengths:
         symbolic, found = _lengths(spec, symbolic, values)
@@ -84,11 +82,6 @@ def symbols(spec: Model, workload: Workload, *, lengths: bool = True) -> Symbols
         {name: "; ".join(found) for name, found in meanings.items()},
         _head_relations(spec, inside), _width_relations(named),
     )
-
-
-@cache
-def _symbol(name: str) -> sympy.Symbol:
-    return sympy.Symbol(name, integer=True, positive=True)
 
 
 # ---------------------------------------------------------------- walking
@@ -278,5 +271,5 @@ def _lengths(
         image: Any = symbolic
         for key in path.split("."):
             image = getattr(image, key)
-        symbolic = replace(symbolic, {f"{path}.class_tokens": _symbol(name) - patches(image) - image.registers})
+        symbolic = replace(symbolic, {f"{path}.class_tokens": atomic(name) - patches(image) - image.registers})
     return symbolic, meanings

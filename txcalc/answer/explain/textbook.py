@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from math import prod
 from typing import NamedTuple
 
 from txcalc.answer.explain.derive import Run
 from txcalc.answer.explain.explanation import QuantityName, Simplification
-from txcalc.answer.explain.formula import Atom, Poly, degree, is_layers, monomial
+from txcalc.answer.explain.formula import degree, is_layers
 from txcalc.answer.explain.formula_text import write
 from txcalc.answer.explain.notation import as_it_comes, formula
+from txcalc.answer.explain.polynomial import Poly, added, atomic, poly
 from txcalc.spec.facts import is_causal
 from txcalc.spec.inputs import LearnedPosition, LMHead, TokenInput
 from txcalc.spec.layers import Attention, Dense
@@ -56,20 +58,17 @@ def _simplification(run: Run, candidate: Candidate, total: int) -> Simplificatio
     exact = total if candidate.exact is None else candidate.exact
     return Simplification(
         formula=(formula if candidate.collected else as_it_comes)(candidate.poly), where=candidate.where,
-        value=int(value), of=candidate.of, exact=exact, difference=float(value / exact - 1),
+        value=int(value), of=candidate.of, exact=exact, difference=float(Fraction(value) / exact - 1),
         leaves_out=candidate.leaves_out, source=candidate.source,
     )
 
 
 def _term(factor: int, letters: str) -> Poly:
-    powers: dict[Atom, int] = {}
-    for letter in letters.split():
-        powers[letter] = powers.get(letter, 0) + 1
-    return Poly.of([(monomial(powers), Fraction(factor))])
+    return prod(map(atomic, letters.split()), start=poly(factor))
 
 
 def _sum(*terms: tuple[int, str]) -> Poly:
-    return Poly.of(pair for factor, letters in terms for pair in _term(factor, letters).terms)
+    return added(_term(factor, letters) for factor, letters in terms)
 
 
 # ---------------------------------------------------------------- which models
