@@ -181,7 +181,8 @@ def test_a_hundred_megabytes_are_refused_at_once(tmp_path: Path) -> None:
     ({"vocab_size": True}, ": vocab_size: must be a whole number"),
     ({"num_hidden_layers": 10**9}, ": num_hidden_layers: must be a whole number of at most 10,000"),
     ({"attention_bias": "yes"}, ": attention_bias: must be true or false"),
-    ({"mystery": 3}, ": mystery: not understood for model_type llama, and it could change the architecture (value 3)"),
+    ({"mtp_layer_types": 3},
+     ": mtp_layer_types: not understood for model_type llama, and it could change the architecture (value 3)"),
     ({"model_type": "llamo"}, ": model_type: 'llamo' is not known; did you mean llama?"),
     ({"model_type": "new", "auto_map": {"AutoModel": "x.Y"}}, "its auto_map is code from the hub, which is never run"),
     ({"architectures": ["LlamaForJokes"]}, ": architectures: class 'LlamaForJokes' is not known for model_type llama"),
@@ -326,7 +327,19 @@ def test_import_check_writes_nothing(tmp_path: Path) -> None:
     target = tmp_path / "spec.yaml"
     result = run("import", config(tmp_path), "--check", "-o", target)
     assert (result.exit_code, result.output, target.exists()) == (0, "", False)
-    assert "mystery: not understood" in bad("import", config(tmp_path, mystery=3), "--check")
+    assert "mtp_layer_types: not understood" in bad("import", config(tmp_path, mtp_layer_types=3), "--check")
+
+
+def test_what_no_class_reads_is_passed_over_and_said_or_refused(tmp_path: Path) -> None:
+    path = config(tmp_path, mystery=3, puzzle=None)
+    result = run("import", path)
+    note = f"note: {path}: passed over 2 fields that LlamaForCausalLM does not read: mystery, puzzle"
+    assert (result.exit_code, result.stderr) == (0, f"{note}\n")
+    assert result.stdout == run("import", config(tmp_path)).stdout
+    for command in ("count", "import"):
+        assert "mystery: not understood for model_type llama" in bad(command, config(tmp_path, mystery=3), "--strict")
+    coded = run("import", config(tmp_path, mystery=3, auto_map={"AutoModel": "m.M"}))
+    assert "does not read: mystery; the repository's own code, which auto_map names, may differ\n" in coded.stderr
 
 
 def test_import_replaces_a_file_only_when_told(tmp_path: Path) -> None:

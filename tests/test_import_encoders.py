@@ -218,8 +218,8 @@ def test_a_terse_configuration_means_the_class_defaults(model_type: str) -> None
 
 @pytest.mark.parametrize("model_type", [*CASES, *NESTED])
 def test_a_field_that_is_not_understood_is_refused(model_type: str) -> None:
-    with pytest.raises(SpecError, match="new_gate: not understood"):
-        imported({"model_type": model_type, **CHANGED.get(model_type, {}), "new_gate": 3})
+    with pytest.raises(SpecError, match="mtp_layer_types: not understood"):
+        imported({"model_type": model_type, **CHANGED.get(model_type, {}), "mtp_layer_types": 3})
 
 
 @pytest.mark.parametrize(("config", "field"), [
@@ -241,7 +241,7 @@ def test_a_field_that_is_not_understood_is_refused(model_type: str) -> None:
     ({"model_type": "switch_transformers", "feed_forward_proj": "gated-gelu"}, "feed_forward_proj"),
     ({"model_type": "switch_transformers", "encoder_sparse_step": -1}, "encoder_sparse_step"),
     ({"model_type": "t5gemma", "encoder": {"hidden_size": 16}}, "encoder.hidden_size"),
-    ({"model_type": "t5gemma", "decoder": {"new_gate": 1}}, "decoder.new_gate"),
+    ({"model_type": "t5gemma", "decoder": {"mtp_layer_types": 1}}, "decoder.mtp_layer_types"),
     ({"model_type": "t5gemma", "decoder": {"model_type": "gemma2"}}, "decoder.model_type"),
     ({"model_type": "xlm", "asm": True}, "asm"),
     ({"model_type": "xlm", "architectures": ["XLMForSequenceClassification"], "summary_activation": "tanh"},
@@ -258,7 +258,7 @@ def test_a_field_that_is_not_understood_is_refused(model_type: str) -> None:
     ({"model_type": "vit", "architectures": ["ViTForMaskedImageModeling"]}, "architectures"),
     ({"model_type": "clip", "text_config": {"model_type": "bert"}}, "text_config.model_type"),
     ({"model_type": "clip", "vision_config": [1]}, "vision_config"),
-    ({"model_type": "clip", "vision_config": {"new_gate": 1}}, "vision_config.new_gate"),
+    ({"model_type": "clip", "vision_config": {"mtp_layer_types": 1}}, "vision_config.mtp_layer_types"),
     ({"model_type": "roberta", "pad_token_id": 600}, "pad_token_id"),
     ({"model_type": "siglip", "vision_config": {"vision_use_head": False}}, "vision_config.vision_use_head"),
     ({"model_type": "siglip", "architectures": ["SiglipForJokes"]}, "architectures"),

@@ -128,7 +128,7 @@ LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_si
 
 @pytest.mark.parametrize(("more", "field"), [
     ({"n_embd": 64}, "n_embd"),
-    ({"n_layer": 2}, "n_layer"),
+    ({"n_layer": 3}, "n_layer"),
     ({"head_dim": 7}, "head_dim"),
     ({"architectures": ["LlamaForTokenClassification"], "id2label": {}}, "id2label"),
     ({"architectures": ["LlamaForTokenClassification"], "id2label": {"0": "a"}, "num_labels": 3}, "num_labels"),
@@ -184,8 +184,8 @@ def test_what_published_files_say_beside_their_architecture_is_passed_over(
 
 
 @pytest.mark.parametrize(("model_type", "field", "value"), [
-    ("llama", "use_sliding_window", True), ("llama", "activation", "geglu"), ("llama", "sliding_window", 7),
-    ("cohere2", "layer_switch", 3), ("cohere2", "use_gated_activation", False), ("ernie4_5", "compression_ratio", 2.0),
+    ("llama", "activation", "geglu"), ("llama", "sliding_window", 7), ("llama", "num_experts", 5),
+    ("cohere2", "layer_switch", 3), ("cohere2", "use_gated_activation", False),
     ("ernie", "pool_act", "relu"), ("rembert", "embedding_size", 3), ("flaubert", "encoder_only", False),
     ("esm", "hidden_act", "relu"), ("xlm", "share_inout_emb", False), ("switch_transformers", "is_gated_act", True),
     ("switch_transformers", "num_selected_experts", 2),

@@ -170,11 +170,11 @@ def test_a_changed_field_changes_the_count_as_it_does_the_class(model_type: str)
 
 @pytest.mark.parametrize("model_type", CASES)
 def test_a_field_that_is_not_understood_is_refused_wherever_it_stands(model_type: str) -> None:
-    config = draw(model_type, 0)
+    config, more = draw(model_type, 0), {"mtp_layer_types": 3}
     for part in ("", "text_config", "vision_config"):
         with pytest.raises(SpecError, match="not understood for model_type") as caught:
-            imported({**config, part: {**config[part], "new_gate": 3}} if part else {**config, "new_gate": 3})
-        assert caught.value.field == f"{part}.new_gate".strip(".")
+            imported({**config, part: {**config[part], **more}} if part else {**config, **more})
+        assert caught.value.field == f"{part}.mtp_layer_types".strip(".")
         if part == "vision_config" or (part and model_type not in FLAT):
             with pytest.raises(SpecError, match="required field is missing"):
                 imported({name: value for name, value in config.items() if name != part})

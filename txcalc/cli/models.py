@@ -26,7 +26,7 @@ def load(
     if loaded is None:
         from txcalc.spec import presets
 
-        loaded = presets.load(model, overrides)
+        loaded = presets.load(model, overrides, strict=common.strict)
     if not common.quiet:
         for note in (*loaded.notes, *_dtype_note(loaded, dtype)):
             write.to_stream(f"note: {note}\n", sys.stderr)

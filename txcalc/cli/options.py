@@ -112,13 +112,15 @@ class CommonOptions(NamedTuple):
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, metavar="", show_default=False, help="")] = 0
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="", show_default=False)] = False
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours.", show_default=False)] = False
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse what a config.json holds and no class reads.",
+                                         show_default=False)] = False
     debug: Annotated[bool, typer.Option("--debug", help="Errors with a traceback.", show_default=False)] = False
 
     def joined(self, other: CommonOptions) -> CommonOptions:
         """Both: an option counts wherever it stands."""
         return CommonOptions(
             self.verbose + other.verbose, self.quiet or other.quiet,
-            self.no_color or other.no_color, self.debug or other.debug,
+            self.no_color or other.no_color, self.strict or other.strict, self.debug or other.debug,
         )
 
 

@@ -24,13 +24,13 @@ __all__ = ["REPORT_SCHEMA", "Loaded", "PresetInfo", "load", "names"]
 REPORT_SCHEMA: Final = "txcalc/report/v2"
 
 
-def load(model: str, overrides: Sequence[str] = ()) -> Loaded:
+def load(model: str, overrides: Sequence[str] = (), *, strict: bool = False) -> Loaded:
     """Load the model that an argument names, see ``txcalc.spec.sources``; a report stands for the model in it.
 
-    A Hugging Face configuration is read as the spec of the same model. ``overrides`` are ``KEY=VALUE`` texts, see
-    ``txcalc.spec.overrides``, which may also follow the name; with any, the figures published for the model no longer
-    apply and are left out. A report's model has every default written out, so that there an override changes its own
-    field and none that would otherwise follow it.
+    A Hugging Face configuration is read as the spec of the same model; ``strict`` refuses fields that its class does
+    not read. ``overrides`` are ``KEY=VALUE`` texts, see ``txcalc.spec.overrides``, which may also follow the name; with
+    any, the figures published for the model no longer apply and are left out. A report's model has every default
+    written out, so that there an override changes its own field and none that would otherwise follow it.
     Raises SpecError for whatever cannot be found, read or validated.
     """
     name, own = split_name(model)
@@ -39,7 +39,7 @@ def load(model: str, overrides: Sequence[str] = ()) -> Loaded:
     source = read_source(name)
     document = _model_document(source.document, source.place)
     if is_config(document.data):
-        return _load_config(source, parsed)
+        return _load_config(source, parsed, strict=strict)
     document = on_base(document, source.place, source.name)
     changed = apply_overrides(document, parsed)
     try:
@@ -51,10 +51,10 @@ def load(model: str, overrides: Sequence[str] = ()) -> Loaded:
     return Loaded(spec, source.label, tuple(overrides), report=report)
 
 
-def _load_config(source: Source, overrides: Sequence[Override]) -> Loaded:
+def _load_config(source: Source, overrides: Sequence[Override], *, strict: bool) -> Loaded:
     from txcalc.spec.huggingface.load import import_config, in_config_terms
 
-    found = import_config(source.document, source.place, source.name)
+    found = import_config(source.document, source.place, source.name, strict=strict)
     changed = apply_overrides(found.document, overrides)
     texts = tuple(override.text for override in overrides)
     try:

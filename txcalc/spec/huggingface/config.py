@@ -58,16 +58,37 @@ USUAL: Final[dict[str, tuple[Any, ...]]] = {
     "sliding_window": (None,),
 }
 
+# What families call one size: a file with the name that its own class does not read may mean it all the same.
+SIZES: Final = tuple(frozenset(names.split()) for names in (
+    "hidden_size n_embd d_model dim embed_dim model_dim", "num_hidden_layers n_layer n_layers num_layers depth",
+    "num_attention_heads n_head n_heads num_heads", "num_key_value_heads num_kv_heads n_head_kv kv_n_heads",
+    "head_dim d_kv kv_channels attention_head_dim", "intermediate_size n_inner d_ff ffn_dim ffn_hidden_size hidden_dim",
+    "vocab_size padded_vocab_size n_vocab", "num_experts num_local_experts n_routed_experts moe_num_experts",
+    "num_experts_per_tok num_experts_per_token moe_topk moe_k top_k_experts moe_top_k experts_per_token",
+    "num_shared_experts n_shared_experts num_shared_expert moe_num_shared_experts",
+    "sliding_window window_size sliding_window_size attention_window", "tie_word_embeddings tie_embedding",
+))
+
 REQUIRED: Final = object()
 
 
 class Config:
-    """One JSON object of a configuration, with the class's defaults behind it."""
+    """One JSON object of a configuration, with the class's defaults behind it.
 
-    def __init__(self, data: Mapping[str, Any], model_type: str, *, source: str, path: str = "") -> None:
+    ``passed`` collects the fields of the whole file that no class reads; ``strict`` refuses them.
+    """
+
+    def __init__(
+        self, data: Mapping[str, Any], model_type: str, *, source: str, path: str = "", within: Config | None = None,
+        strict: bool = False,
+    ) -> None:
         self.model_type = model_type
         self.source = source
         self.path = path
+        self.passed: list[str] = within.passed if within else []
+        self._strict: bool = within._strict if within else strict
+        self._types: tuple[str, ...] = (model_type, *(within._types if within else ()))
+        self._version: object = within._version if within else data.get("transformers_version")
         self.defaults = class_defaults().get(model_type, {})
         aliases = class_aliases().get(model_type, {})
         self.own = {*self.defaults, *aliases, *aliases.values()}
@@ -157,10 +178,14 @@ class Config:
         data = self.take(name, default=None) or {}
         if not isinstance(data, Mapping):
             raise self.error(name, f"must be a mapping, got {shown(data)}")
-        return Config(data, model_type, source=self.source, path=f"{self.path}{name}.")
+        return self.part(name, data, model_type)
+
+    def part(self, name: str, data: Mapping[str, Any], model_type: str) -> Config:
+        """``data`` as the nested configuration of this name."""
+        return Config(data, model_type, source=self.source, path=f"{self.path}{name}.", within=self)
 
     def finish(self) -> None:
-        """Refuse any field that was neither taken nor known not to matter."""
+        """Refuse any field that was neither taken nor known not to matter, unless no class can read it."""
         for name, value in self.data.items():
             if self._aliases.get(name, name) in self._taken or name in IRRELEVANT or name.startswith("_"):
                 continue
@@ -168,8 +193,24 @@ class Config:
                 continue
             if name in USUAL and value in USUAL[name]:
                 continue
+            if not self._strict and self._is_inert(name, value):
+                self.passed.append(f"{self.path}{name}")
+                continue
             raise self.error(name, f"not understood for model_type {self.model_type}, and it could change the "
                              f"architecture (value {shown(value)})")
+
+    def _is_inert(self, name: str, value: Any) -> bool:
+        """Tell whether no class reads this field. Refuse a size that contradicts the one that is read."""
+        from txcalc.spec.huggingface.inert import is_inert
+
+        if not is_inert(name, self._types, self._version):
+            return False
+        for names in SIZES:
+            for own in (names & self._taken & {*self.data, *self.defaults}) if name in names else ():
+                if None not in (value, read := self.data.get(own, self.defaults.get(own))) and value != read:
+                    raise self.error(name, f"{shown(value)} contradicts {own} {shown(read)}, which alone is read for "
+                                     f"model_type {self.model_type}")
+        return True
 
     def error(self, field: str, message: str) -> SpecError:
         """A one-line error on a field of this file."""

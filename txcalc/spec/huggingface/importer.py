@@ -20,10 +20,13 @@ class Family(NamedTuple):
     classes: dict[str, str]
 
 
-def spec_from_config(data: Mapping[str, Any], source: str, name: str) -> Data:
-    """The fields of a spec named ``name`` for this configuration.
+def spec_from_config(
+    data: Mapping[str, Any], source: str, name: str, *, strict: bool = False, notes: list[str] | None = None
+) -> Data:
+    """The fields of a spec named ``name`` for this configuration; ``notes`` collects what its reader should know.
 
-    Raises ``SpecError`` for a ``model_type``, a class or a field that is not understood.
+    Raises ``SpecError`` for a ``model_type``, a class or a field that is not understood, and, where it is ``strict``,
+    for fields that no class reads.
     """
     from txcalc.spec.huggingface.families import FAMILIES
 
@@ -36,10 +39,18 @@ def spec_from_config(data: Mapping[str, Any], source: str, name: str) -> Data:
         raise SpecError(f"{shown(model_type)} is not known" + (f"; did you mean {hint}?" if hint else "") + code,
                         source=source, field="model_type")
     family = FAMILIES[model_type]
-    c = Config(data, model_type, source=source)
+    c = Config(data, model_type, source=source, strict=strict)
     spec = {"name": name, "family": model_type, **family.build(c, _head_kind(data, family, source))}
     c.finish()
+    if notes is not None and c.passed:
+        notes.append(_passed_over(c, (data.get("architectures") or [*family.classes])[0]))
     return {**spec, **_quantization(c, spec)}
+
+
+def _passed_over(c: Config, class_name: str) -> str:
+    fields = "field" if len(c.passed) == 1 else "fields"
+    code = "; the repository's own code, which auto_map names, may differ" if "auto_map" in c.data else ""
+    return f"passed over {len(c.passed)} {fields} that {class_name} does not read: {', '.join(c.passed)}{code}"
 
 
 _PACKINGS = ("quantization", "quantization_config", "compression_config")

@@ -60,15 +60,18 @@ class Imported:
     dtype: str | None
 
 
-def import_config(document: Document, place: str, name: str | None) -> Imported:
+def import_config(document: Document, place: str, name: str | None, *, strict: bool = False) -> Imported:
     """Read a configuration; ``place`` is what errors call it, ``name`` what its folder does.
 
+    ``strict`` refuses fields that no class reads.
     Raises ``SpecError``, with line and column, naming what is not understood.
     """
     data = document.data
     _check_layers(document, place)
+    notes: list[str] = []
+    called = _name(data) or name or str(data.get("model_type"))
     try:
-        fields = spec_from_config(data, place, _name(data) or name or str(data.get("model_type")))
+        fields = spec_from_config(data, place, called, strict=strict, notes=notes)
     except SpecError as error:
         raise _placed(error, document) from None
     except ValidationError as error:
@@ -77,7 +80,7 @@ def import_config(document: Document, place: str, name: str | None) -> Imported:
         raise SpecError(error.message, source=place, field=str(error.loc[-1]) if error.loc else None) from None
     except _CLASHES as error:
         raise _placed(_clash(data, place, error), document) from None
-    return Imported(Document(fields), _notes(data, place), _dtype(data))
+    return Imported(Document(fields), (*_notes(data, place), *(f"{place}: {note}" for note in notes)), _dtype(data))
 
 
 def in_config_terms(error: SpecError, document: Document) -> SpecError:

@@ -194,7 +194,7 @@ def _entry(q: Config, name: str, value: object, rest: Data) -> Data | None:
         return rest if value else None
     if not isinstance(value, Mapping):
         raise q.error(name, f"must be true, false or sizes, got {shown(value)}")
-    sizes = Config(value, "", source=q.source, path=f"{q.path}{name}.")
+    sizes = q.part(name, value, "")
     own = _layout(sizes)
     sizes.finish()
     return own

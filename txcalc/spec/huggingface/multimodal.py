@@ -40,7 +40,7 @@ def part_of(c: Config, name: str, usual: str, *, only: bool = False) -> tuple[Co
     model_type = usual if only else model_type
     if not isinstance(model_type, str):
         raise c.error(f"{name}.model_type", f"must be the name of a type, got {shown(model_type)}")
-    return Config(data, model_type, source=c.source, path=f"{c.path}{name}."), model_type
+    return c.part(name, data, model_type), model_type
 
 
 def _family(part: Config, model_type: str, kinds: Iterable[str]) -> Callable[[Config, str], Data]:

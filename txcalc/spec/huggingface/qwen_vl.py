@@ -112,7 +112,7 @@ def text_of(c: Config, model_type: str, *, beside: bool = False, **absent: Any) 
     for name, value in absent.items():
         if name in data and data[name] != value:
             raise c.error(f"{path}{name}".removeprefix(c.path), "is not understood: the class does not read it")
-    part = Config({"tie_word_embeddings": False, **data, **absent}, model_type, source=c.source, path=path)
+    part = Config({"tie_word_embeddings": False, **data, **absent}, model_type, source=c.source, path=path, within=c)
     part.ignore("use_mrope", "max_window_layers")
     return part
 

@@ -330,4 +330,4 @@ def nested(c: Config, name: str, model_type: str) -> Config:
     merged = {**(data or {}), **(class_defaults()[model_type] if legacy is not None else {}), **(legacy or {})}
     if merged.get("model_type", model_type) != model_type:
         raise c.error(f"{name}.model_type", f"only {model_type} is understood, got {shown(merged['model_type'])}")
-    return Config(merged, model_type, source=c.source, path=f"{c.path}{name}.")
+    return c.part(name, merged, model_type)
