@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent.parent / "txcalc" / "spec" / "huggingface"
-DEFAULTS, ALIASES = FOLDER / "defaults.json", FOLDER / "aliases.json"
+DEFAULTS, ALIASES, THETAS = FOLDER / "defaults.json", FOLDER / "aliases.json", FOLDER / "thetas.json"
+THETA_NAMES = ("rope_theta", "rotary_emb_base", "global_rope_theta", "rope_local_base_freq", "local_rope_theta",
+               "swa_rope_theta")
 NAMED_OTHERWISE = {"kimi_k2": "deepseek_v3"}
 """Types whose class is another's: the library has none of their name."""
 PARTS = ["t5_gemma_module"]
@@ -44,6 +46,29 @@ def read_defaults(model_types: list[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def read_thetas(model_types: list[str]) -> dict[str, dict[str, Any]]:
+    """Bases of the rotary frequencies: those of a configuration without any, and the fields that change them."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    found = {}
+    for model_type in model_types:
+        cls = CONFIG_MAPPING[NAMED_OTHERWISE.get(model_type, model_type)]
+        usual = thetas(cls())
+        given = {name: thetas(cls(**{name: 54321.0})) for name in THETA_NAMES}
+        entry = {kind: {"default": theta, "names": [name for name in THETA_NAMES if given[name][kind] == 54321.0]}
+                 for kind, theta in usual.items() if theta is not None}
+        if entry:
+            found[model_type] = entry
+    return found
+
+
+def thetas(settings: Any) -> dict[str, float | None]:
+    """Of layers that see everything, and of those with a window."""
+    parameters = getattr(settings, "rope_parameters", None) or {}
+    return {"full": parameters.get("full_attention", parameters).get("rope_theta"),
+            "window": parameters.get("sliding_attention", {}).get("rope_theta")}
+
+
 def read_aliases(model_types: list[str]) -> dict[str, dict[str, str]]:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -59,6 +84,7 @@ def main() -> None:
     types = read_types()
     DEFAULTS.write_text(as_text(read_defaults(types)))
     ALIASES.write_text(as_text(read_aliases(types)))
+    THETAS.write_text(as_text(read_thetas(types)))
 
 
 if __name__ == "__main__":

@@ -95,7 +95,10 @@ class RotaryPosition(Spec):
     """RoPE (arXiv 2104.09864): queries and keys are rotated; no weights, nothing kept for backward."""
 
     kind: Literal["rope"] = "rope"
-    theta: Positive = 10000.0
+    theta: Positive | None = Field(
+        default=None, description="base of the frequencies, which changes no count; none: not known"
+    )
+    window_theta: Positive | None = Field(default=None, description="that of layers with a window, if it is another")
     dim: Size | None = Field(default=None, description="rotated part of head_dim; default: all of it")
 
 

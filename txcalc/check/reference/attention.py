@@ -65,10 +65,12 @@ class Rotary(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, position: RotaryPosition, head_dim: int, length: int) -> None:
+    def __init__(self, position: RotaryPosition, head_dim: int, length: int, *, windowed: bool = False) -> None:
+        """Where no base is known, the paper's 10,000 stands for it."""
         super().__init__()
         self.pairs = (position.dim or head_dim) // 2
-        frequency = position.theta ** (-torch.arange(self.pairs, dtype=torch.float64) / max(self.pairs, 1))
+        base = (windowed and position.window_theta) or position.theta or 10_000.0
+        frequency = base ** (-torch.arange(self.pairs, dtype=torch.float64) / max(self.pairs, 1))
         angle = torch.arange(length, dtype=torch.float64)[:, None, None] * frequency.repeat(2)
         dtype = torch.get_default_dtype()
         self.register_buffer("cos", angle.cos().to(dtype), persistent=False)

@@ -64,7 +64,7 @@ class PositionTables:
         self.position, self.options, self.causal, self.context = stack.position, options, causal, context
         self.image = stack.input if isinstance(stack.input, PatchInput) else None
         self._masks: dict[tuple[int | None, int | None, int | None], AdditiveMask] = {}
-        self._rotations: dict[int, Rotary] = {}
+        self._rotations: dict[tuple[int, bool], Rotary] = {}
         self._distances: Distances | None = None
         self._chosen = Chosen()
         self._shared = SharedKeys() if shares_keys(stack) else None
@@ -93,7 +93,7 @@ class PositionTables:
             attention, d_model, self.options,
             mask=self._mask(attention.window, attention.chunk, alibi),
             plain_causal=self.causal and attention.window is None and attention.chunk is None and alibi is None,
-            rotary=self._rotary(attention.head_dim) if attention.rope else None,
+            rotary=self._rotary(attention.head_dim, windowed=attention.window is not None) if attention.rope else None,
             relative_bias=self.relative_bias(heads) if own_bias else None, shared=self._shared,
         )
 
@@ -115,12 +115,13 @@ class PositionTables:
             )
         return self._masks[key]
 
-    def _rotary(self, head_dim: int) -> Rotary | None:
+    def _rotary(self, head_dim: int, *, windowed: bool = False) -> Rotary | None:
         if not isinstance(self.position, RotaryPosition):
             return None
-        if head_dim not in self._rotations:
-            self._rotations[head_dim] = Rotary(self.position, head_dim, self.options.length)
-        return self._rotations[head_dim]
+        key = (head_dim, windowed)
+        if key not in self._rotations:
+            self._rotations[key] = Rotary(self.position, head_dim, self.options.length, windowed=windowed)
+        return self._rotations[key]
 
     def _all_distances(self, d_model: int) -> Distances:
         if self._distances is None:

@@ -70,7 +70,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.NoPosition: {"kind"},
     inputs.LearnedPosition: {"kind", "size", "both_ways"},
     inputs.SinusoidalPosition: {"kind", "stored", "size"},
-    inputs.RotaryPosition: {"kind", "theta", "dim"},
+    inputs.RotaryPosition: {"kind", "theta", "window_theta", "dim"},
     inputs.AlibiPosition: {"kind"},
     inputs.RelativePosition: {"kind", "buckets", "max_distance", "per_layer", "absolute"},
     inputs.DisentangledPosition: {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from txcalc.spec.errors import shown
-from txcalc.spec.huggingface.config import Config
+from txcalc.spec.huggingface.config import Config, class_thetas
 from txcalc.spec.resolve import merge
 
 Data = dict[str, Any]
@@ -65,7 +65,26 @@ def rope(c: Config, head_dim: int, *, default: float = 1.0) -> Data:
     dim = int(head_dim * (default if part is None else part))
     if head_dim % 2 or dim < 2:
         raise c.error("head_dim", f"positions rotate pairs of columns, here {dim} of a head's {head_dim}")
-    return {"kind": "rope"} if dim == head_dim else {"kind": "rope", "dim": dim}
+    return {"kind": "rope", **thetas(c)} | ({} if dim == head_dim else {"dim": dim})
+
+
+def thetas(c: Config) -> Data:
+    """Bases of the rotary frequencies, from the file or the class; ``window_theta`` if windows have another."""
+    parameters = c.data.get("rope_parameters") or c.data.get("rope_scaling")
+    kinds = parameters if isinstance(parameters, Mapping) else {}
+    nested = {"full": kinds.get("full_attention", kinds), "window": kinds.get("sliding_attention")}
+    found = {
+        kind: _theta(nested[kind], ("rope_theta",)) or _theta(c.data, known["names"]) or known["default"]
+        for kind, known in class_thetas().get(c.model_type, {}).items()
+    }
+    full = found.get("full")
+    return {"theta": full} | ({} if found.get("window") in (None, full) else {"window_theta": found["window"]})
+
+
+def _theta(place: Any, names: Sequence[str]) -> float | None:
+    """The first positive number of one of these names."""
+    given = [place.get(name) for name in names] if isinstance(place, Mapping) else []
+    return next((float(x) for x in given if isinstance(x, int | float) and not isinstance(x, bool) and x > 0), None)
 
 
 def windowed(base: Data, windows: Sequence[int | None]) -> Data:

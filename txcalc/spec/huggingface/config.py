@@ -229,6 +229,12 @@ def class_aliases() -> dict[str, dict[str, Any]]:
     return _table("aliases.json")
 
 
+@cache
+def class_thetas() -> dict[str, dict[str, Any]]:
+    """``{model_type: {full or window: {default, names}}}``: a rotary base, and the fields it is read from."""
+    return _table("thetas.json")
+
+
 def _table(name: str) -> dict[str, dict[str, Any]]:
     text = resources.files("txcalc.spec.huggingface").joinpath(name).read_text("utf-8")
     found: dict[str, dict[str, Any]] = json.loads(text)

@@ -14,6 +14,7 @@ from txcalc.spec.huggingface.build import (
     plain,
     rms,
     rope,
+    thetas,
     windowed,
 )
 from txcalc.spec.huggingface.config import Config
@@ -22,6 +23,7 @@ from txcalc.spec.huggingface.importer import decoder_head
 
 def common(c: Config, kind: str, *, head_bias: bool = False, **parts: Any) -> Data:
     """Vocabulary, width, depth, context and head, under the names most decoders use; ``parts`` win."""
+    position = parts["position"] if isinstance(parts.get("position"), dict) else {}
     return {
         "vocab": c.size("vocab_size"),
         "d_model": c.size("hidden_size", "n_embd", "d_model"),
@@ -29,6 +31,7 @@ def common(c: Config, kind: str, *, head_bias: bool = False, **parts: Any) -> Da
         "context": c.size("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", default=2048),
         "head": decoder_head(c, kind, bias=head_bias),
         **parts,
+        **({"position": {**thetas(c), **position}} if position.get("kind") == "rope" else {}),
     }
 
 

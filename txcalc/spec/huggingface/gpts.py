@@ -62,7 +62,7 @@ def gptj(c: Config, kind: str) -> Data:
     feed = plain(c, c.size_or(4 * d, "n_inner"), act="activation_function")
     spec = common(c, kind, head_bias=True, attention={"heads": c.size("n_head", "num_attention_heads")},
                   feed_forward=feed, norm=layernorm(shared=True), residual="parallel",
-                  position={"kind": "rope", "dim": c.size("rotary_dim")})
+                  position={"kind": "rope", "theta": 10_000.0, "dim": c.size("rotary_dim")})
     if kind == "span":
         spec["head"]["labels"] = labels(c)
     return spec
