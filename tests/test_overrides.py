@@ -270,3 +270,12 @@ def test_an_older_report_meant_none(tmp_path: Path) -> None:
     spec = {key: value for key, value in SAID.items() if key not in ("feed_forward", "position")}
     path = written(tmp_path, "report", {"schema": "txcalc/report/v1", "model": {"spec": spec}})
     assert load(path).model == Model.model_validate({**SAID, "feed_forward": "none"})
+
+
+def test_an_older_report_s_rotary_base_was_nobody_s(tmp_path: Path) -> None:
+    for theta, now in ((10_000.0, None), (500_000.0, 500_000.0)):
+        rope = {"kind": "rope", "theta": theta}
+        spec = {**SAID, "position": rope, "tower": {**HALF, "feed_forward": None, "position": rope}}
+        path = written(tmp_path, "report", {"schema": "txcalc/report/v1", "model": {"spec": spec}})
+        model = load(path).model
+        assert [stack.position.theta for stack in (model, model.tower)] == [now, now]  # type: ignore[union-attr]

@@ -15,13 +15,14 @@ from txcalc.spec.library import PresetInfo, names
 from txcalc.spec.loaded import Loaded
 from txcalc.spec.model import Model
 from txcalc.spec.overrides import Override, apply_overrides, blame, parse_override, split_name
-from txcalc.spec.resolve import unsaid
+from txcalc.spec.resolve import older
 from txcalc.spec.sources import Source, read_source
 from txcalc.spec.yaml import Document
 
 __all__ = ["REPORT_SCHEMA", "Loaded", "PresetInfo", "load", "names"]
 
 REPORT_SCHEMA: Final = "txcalc/report/v2"
+OLDER_SCHEMA: Final = "txcalc/report/v1"
 
 
 def load(model: str, overrides: Sequence[str] = (), *, strict: bool = False) -> Loaded:
@@ -70,7 +71,7 @@ def _model_document(document: Document, place: str) -> Document:
     if not is_report(document.data):
         return document
     schema = document.data["schema"]
-    if schema != REPORT_SCHEMA:
+    if schema not in (REPORT_SCHEMA, OLDER_SCHEMA):
         line, column = document.where(("schema",)) or (None, None)
         message = f"this txcalc reads {REPORT_SCHEMA}, not {schema!r}"
         raise SpecError(message, source=place, line=line, column=column, field="schema")
@@ -80,7 +81,7 @@ def _model_document(document: Document, place: str) -> Document:
     if not isinstance(spec, dict):
         raise SpecError("a report holds its model here, as a mapping", source=place, field=dotted(path))
     marks = {loc[2:]: position for loc, position in document.marks.items() if loc[:2] == path}
-    return Document(unsaid(spec), marks)
+    return Document(older(spec) if schema == OLDER_SCHEMA else spec, marks)
 
 
 def is_report(data: Mapping[str, Any]) -> bool:

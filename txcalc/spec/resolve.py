@@ -41,14 +41,23 @@ def model(data: Any) -> Any:
     return _stack(out, out, ())
 
 
-def unsaid(data: Any) -> Any:
-    """A spec of txcalc/report/v1, which meant ``none`` where it left out a feed-forward or positions."""
-    if not isinstance(data, Mapping):
-        return data
-    out = {"feed_forward": None, "position": None, **data}
-    if isinstance(out.get("tower"), Mapping):
-        out["tower"] = {"feed_forward": None, "position": None, **out["tower"]}
-    return out
+def older(data: Mapping[str, Any]) -> Data:
+    """A spec of txcalc/report/v1 as one of today.
+
+    Where it left out a feed-forward or positions, it meant ``none``; a rotary base of 10,000 was nobody's.
+    """
+    out = dict(data)
+    for name in ("encoder", "tower"):
+        if isinstance(out.get(name), Mapping):
+            out[name] = older(out[name]) if name == "tower" else {**out[name], **_base_unknown(out[name])}
+    return {"feed_forward": None, "position": None, **out, **_base_unknown(out)}
+
+
+def _base_unknown(stack: Mapping[str, Any]) -> Data:
+    position = stack.get("position")
+    if isinstance(position, Mapping) and position.get("kind") == "rope" and position.get("theta") == 10_000:
+        return {"position": {**position, "theta": None}}
+    return {}
 
 
 def norm(data: Any, default_kind: str) -> Any:
