@@ -138,7 +138,7 @@ def test_every_workload(name: str, phase: Any, attention: Any, masked: Any) -> N
                 "matrices": {"layers.0.1.attention.q": 3, "token_embedding": 1}}]},
 ])
 def test_quantized_weights(layout: dict[str, Any]) -> None:
-    spec = Model.model_validate({**MIXED.model_dump(mode="json"), "quantization": {"method": "some", **layout}})
+    spec = Model.model_validate({**MIXED.model_dump(mode="json"), "quantization": {"method": "custom", **layout}})
     check_all(spec, Workload(seq=9))
 
 

@@ -439,7 +439,32 @@ def test_the_preset_is_what_its_config_says(name: str) -> None:
     preset = architecture_fields(load(name).model)
     if preset["position"].get("theta", 0) is None:  # the class has a default, which a released model need not have
         imported["position"] |= {"theta": None, "window_theta": None}
-    assert preset == {**imported, "family": FILES[name].parent.name}
+    assert {**preset, "released": None} == {**imported, "family": FILES[name].parent.name}
+
+
+FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3", "weight_block_size": [128, 128]}
+MXFP4 = {"quant_method": "mxfp4", "modules_to_not_convert": [
+    "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]}
+RELEASED = {
+    "deepseek-v3": FP8, "kimi-k2": FP8,
+    "gpt-oss-20b": MXFP4, "gpt-oss-120b": MXFP4,
+    "mimo-v2-flash": {**FP8, "ignored_layers": ["lm_head", *(f"model.layers.{i}.self_attn.o_proj" for i in range(48))]},
+    "bitnet-b1.58-2b-4t": {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"},
+}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_preset_is_released_as_its_config_says(name: str) -> None:
+    """The quantization of the released config.json, read as that of any other file."""
+    found = Model.model_validate(
+        spec_from_config({**CONFIGS[name], "quantization_config": RELEASED[name]}, "config.json", name))
+    assert load(name).model.released == found.quantization
+
+
+def test_what_is_packed_is_named_with_its_source() -> None:
+    packed = {name for name in FILES if load(name).model.released is not None}
+    assert packed >= {*RELEASED, "deepseek-v3.2", "kimi-k2.5"}
+    assert all("released" in load(name).model.sources for name in packed)
 
 
 def test_gpt2_flops() -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from txcalc.count import weights
 from txcalc.count.scores import is_fused
 from txcalc.count.states import RECIPES
 from txcalc.document import Part
 from txcalc.spec.facts import chooses_keys
+from txcalc.spec.formats import RELEASED
+from txcalc.spec.ggml import MIXES, READ_AT
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
 
@@ -17,7 +20,6 @@ Rule = tuple[str, str, str | None]
 if TYPE_CHECKING:
     from txcalc.spec.inputs import Projector
     from txcalc.spec.model import Model, Tower
-    from txcalc.spec.quantization import Quantization
 
 
 class Convention(Part):
@@ -49,10 +51,8 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
         ("dropout", _dropout(workload), "--dropout"),
         ("loss", "kept activations of a training step include the loss: fp32 log-probabilities of every position"
          if workload.phase == "training" else "kept activations are those of the model, without a loss", "--phase"),
-        ("training-state", f"{workload.recipe}: {_recipe(workload)} bytes per parameter", "--recipe"),
+        *_weights(t),
     ]
-    if spec.quantization is not None:
-        rows.append(("weights", _packing(spec.quantization, workload), "--dtype"))
     if workload.kv_block is not None:
         rows.append(("kv-block", f"a paged engine's cache: whole blocks of {workload.kv_block} tokens that hold one "
                                  "still needed, for each sequence and layer; recurrent states are not paged",
@@ -152,10 +152,21 @@ def _dropout(workload: Workload) -> str:
     return "dropout on the embeddings, the attention probabilities and the output of every sublayer"
 
 
-def _packing(spec: Quantization, workload: Workload) -> str:
-    sure = "" if spec.exact else "; the layout leaves some bytes open, so they are an estimate"
-    return (f"weights packed as {spec.method} stores them, with scales and all that belongs to them; "
-            f"what is not packed in {workload.dtype}{sure}")
+def _weights(t: Trace) -> Iterator[Rule]:
+    packing = weights.stored(t).packing
+    if packing is None:
+        recipe = t.workload.recipe
+        yield "training-state", f"{recipe}: {_recipe(t.workload)} bytes per parameter", "--recipe"
+        return
+    yield "training-state", "no training state: nothing trains packed weights", "--weights"
+    rest = f"what is not packed in {t.workload.dtype}"
+    if t.workload.weights == RELEASED:
+        rest = "what is not packed in 16 bits"
+    if packing.method in MIXES:
+        rest = f"types by llama.cpp's rules ({READ_AT}); norms, biases, routers and positions in fp32"
+    sure = "" if weights.certainty(t) == "exact" else "; some bytes are left open, so they are an estimate"
+    yield ("weights", f"weights packed as {packing.method} stores them, with scales and all that belongs to them; "
+                      f"{rest}{sure}", "--weights")
 
 
 def _recipe(workload: Workload) -> str:

@@ -13,6 +13,7 @@ from txcalc.trace.workload import (
     DType,
     Implementation,
     Kernels,
+    KvDType,
     Latents,
     Masked,
     Phase,
@@ -34,7 +35,8 @@ class Run(TypedDict, total=False):
     source_seq: int
     images: int
     dtype: DType
-    kv_dtype: DType
+    weights: str
+    kv_dtype: KvDType
     kv_block: int
     attention: AttentionKernel
     dropout: float

@@ -16,6 +16,7 @@ from txcalc.answer.notes import notes
 from txcalc.count import activations, flops, kv_cache, params, states, weights
 from txcalc.document import Part
 from txcalc.spec.facts import architecture_fields
+from txcalc.spec.formats import RELEASED
 from txcalc.trace.model import trace
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.workload import Masked, Workload
@@ -95,7 +96,7 @@ class Totals(Flops):
     kv_cache_bytes_per_token: Quantity | None
     kv_cache_allocated_bytes: Quantity | None = None
     attention_score_bytes: Quantity | None
-    training_state_bytes: Quantity
+    training_state_bytes: Quantity | None
 
     def quantities(self) -> dict[str, Quantity | None]:
         """Every total by its name, in the report's order."""
@@ -248,7 +249,10 @@ def totals(t: Trace) -> Totals:
         kv_cache_bytes_per_token=_optional(kv_cache.kv_cache_bytes_per_token(t), "B/token"),
         kv_cache_allocated_bytes=_optional(kv_cache.kv_cache_allocated_bytes(t), "B"),
         attention_score_bytes=_optional(activations.score_bytes(t) if w.keeps else None, "B"),
-        training_state_bytes=_quantity(states.training_state_bytes(all_params, w.recipe), "B"),
+        training_state_bytes=_optional(
+            None if weights.is_packed(t) else states.training_state_bytes(all_params, w.recipe), "B"
+        ),
+        released_weight_bytes=_optional(weights.released_bytes(t), "B", weights.certainty(t, RELEASED)),
     )
 
 

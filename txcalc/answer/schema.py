@@ -15,6 +15,7 @@ from txcalc.answer.validation import Validations
 from txcalc.spec import basis
 from txcalc.spec.base import Switches
 from txcalc.spec.errors import SpecError, nearest
+from txcalc.spec.formats import FORMATS, NAMES
 from txcalc.spec.model import Model
 from txcalc.spec.resolve import SUBLAYERS
 from txcalc.trace.workload import FILLED, LEAST
@@ -61,6 +62,7 @@ def _as_written(schema: dict[str, Any]) -> None:
             _any_of(field)
         if name in _SWITCHES:
             parts[name] = {"anyOf": [{"type": "boolean"}, part]}
+    parts["Quantization"] = {"anyOf": [{"enum": list(FORMATS)}, parts["Quantization"]]}
     for field in schema["properties"].values():
         _any_of(field)
     schema["properties"]["pooler"]["anyOf"].append({"type": "boolean"})
@@ -86,6 +88,7 @@ def _bounded(schema: dict[str, Any]) -> None:
     for name, least in LEAST.items():
         whole = next(each for each in fields[name].get("anyOf", [fields[name]]) if each["type"] == "integer")
         whole["minimum"] = least
+    fields["weights"]["anyOf"][0]["enum"] = list(NAMES)
     fields["dropout"] |= {"minimum": 0, "exclusiveMaximum": 1}
     for name in FILLED:
         del fields[name]["default"]

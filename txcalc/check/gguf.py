@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Final, NamedTuple
+from typing import Final
 
 from txcalc.check.stored import Checkpoint, Reader, Stored
+from txcalc.spec.ggml import TYPES
 
 MAGIC: Final = b"GGUF"
 MAX_TENSORS: Final = 1_000_000
@@ -16,28 +17,6 @@ MAX_NESTING: Final = 4
 _STRING, _ARRAY, _UINT32 = 8, 9, 4
 _SCALARS: Final = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of the metadata's scalar types."""
-
-
-class _Type(NamedTuple):
-    """A tensor type: ``bytes`` for every ``block`` elements of a row."""
-
-    name: str
-    block: int
-    bytes: int
-
-
-# ggml.h, enum ggml_type, and the block structs of ggml-common.h.
-_TYPES: Final = {
-    number: _Type(*row) for number, row in {
-        0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
-        7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110),
-        12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210), 16: ("IQ2_XXS", 256, 66),
-        17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50), 20: ("IQ4_NL", 32, 18),
-        21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136), 24: ("I8", 1, 1), 25: ("I16", 1, 2),
-        26: ("I32", 1, 4), 27: ("I64", 1, 8), 28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2),
-        34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36),
-    }.items()
-}
 
 
 def read_gguf(reader: Reader) -> Checkpoint:
@@ -104,7 +83,7 @@ def _tensor(reader: Reader) -> tuple[str, Stored, int]:
         raise reader.fail(f"tensor {name[:60]!r} has {dims:,} dimensions")
     shape = [reader.number("Q") for _ in range(dims)]
     number = reader.number("I")
-    kind = _TYPES.get(number)
+    kind = TYPES.get(number)
     if kind is None:
         raise reader.fail(f"tensor {name[:60]!r} has the unknown type {number}")
     row = shape[0] if shape else 1

@@ -51,7 +51,7 @@ class CurveOptions(NamedTuple):
                                             "Default: as many as the decoder.")] = None
     phase: Annotated[str | None, _text("PHASE", "forward, training, prefill or decode (one new token at the end of "
                                        "each --past). Default forward.")] = None
-    dtype: Annotated[str | None, _text("DTYPE", "fp32, fp16, bf16, fp8 or int8. Default bf16.")] = None
+    dtype: Annotated[str | None, _text("DTYPE", "fp32, fp16 or bf16. Default bf16.")] = None
     kv_dtype: Annotated[str | None, _text("DTYPE", "The KV cache's own dtype. Default: --dtype.")] = None
     dropout: Annotated[str | None, _text("P", "Dropout probability, from 0 to below 1. Default 0.")] = None
     masked: Annotated[str | None, _text("RULE", "Masked (query, key) pairs are counted or skipped. "

@@ -28,7 +28,7 @@ class MixerOptions(NamedTuple):
     window: Annotated[str | None, _text("N", "Keys that the sliding window holds. Default 512.")] = None
     state: Annotated[str | None, _text("N", "State dimension of Mamba-2. Default 128.")] = None
     batch: Annotated[str | None, _text("N", "Sequences at a time. Default 1.", *BATCH)] = None
-    dtype: Annotated[str | None, _text("DTYPE", "fp32, fp16, bf16, fp8 or int8. Default bf16.")] = None
+    dtype: Annotated[str | None, _text("DTYPE", "fp32, fp16 or bf16. Default bf16.")] = None
     kv_dtype: Annotated[str | None, _text("DTYPE", "The state's dtype. Default: --dtype.")] = None
     masked: Annotated[str | None, _text("RULE", "Masked (query, key) pairs are counted or skipped. "
                                         "Default counted.")] = None

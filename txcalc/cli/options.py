@@ -17,6 +17,7 @@ import typer
 
 from txcalc.answer.render.formats import FORMATS
 from txcalc.spec import words
+from txcalc.spec.formats import NAMES
 
 SIZES: Final = ("batch", "seq", "past", "source_seq", "images", "kv_block")
 
@@ -67,9 +68,11 @@ class RunOptions(NamedTuple):
     images: Annotated[str | None, _text("N", "Images that a model's tower reads; their tokens are part of --seq. "
                                         "Default 0, or one to each text where both are compared.")] = None
     phase: Annotated[str | None, _text("PHASE", "forward, training, prefill or decode. Default forward.")] = None
-    dtype: Annotated[str | None, _text("DTYPE", "fp32, fp16, bf16, fp8 or int8, of weights and activations. "
-                                       "Default bf16.")] = None
-    kv_dtype: Annotated[str | None, _text("DTYPE", "The KV cache's own dtype. Default: --dtype.")] = None
+    dtype: Annotated[str | None, _text("DTYPE", "What is computed in: fp32, fp16 or bf16. Default bf16.")] = None
+    weights: Annotated[str | None, _text("FORMAT", f"How weights are stored: {', '.join(NAMES)} (as the model's own "
+                                         "files). Default: as its checkpoint, else --dtype.")] = None
+    kv_dtype: Annotated[str | None, _text("DTYPE", "The KV cache's own dtype: fp8, int8, int4, q8_0, q5_1, q5_0, "
+                                          "q4_1, q4_0. Default: --dtype.")] = None
     kv_block: Annotated[str | None, _text("N", "Tokens in a block of a paged engine's KV cache, such as 16: adds what "
                                           "it allocates.")] = None
     attention: Annotated[str | None, _text("KIND", "eager or flash. Default flash.")] = None

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, NamedTuple, get_args
 
+from txcalc.spec.errors import SpecError
+from txcalc.spec.ggml import NAMED
 from txcalc.trace.record import Cache, Number, Op, Trace
 from txcalc.trace.sizes import least
-from txcalc.trace.workload import BYTES, Workload
+from txcalc.trace.workload import BYTES, KvDType, Workload
+
+
+class RowFormat(NamedTuple):
+    """A format of keys and values: ``bytes`` for every ``block`` elements of a vector, and ``extra`` for the vector."""
+
+    block: int
+    bytes: int
+    extra: int = 0
+
+
+FORMATS: Final[Mapping[KvDType, RowFormat]] = {
+    **{name: RowFormat(1, width) for name, width in BYTES.items()},
+    "fp8": RowFormat(1, 1),
+    **{name: RowFormat(*NAMED[name.upper()][1:]) for name in get_args(KvDType) if name.upper() in NAMED},
+    "int8": RowFormat(1, 1, 4), "int4": RowFormat(2, 1, 4),
+}
+"""fp8: vLLM's, SGLang's, whose scales are a few numbers a layer. q8_0 and its like: llama.cpp's ``--cache-type-k``.
+int8, int4: LMDeploy's ``quant_policy`` 8 and 4, a 16-bit scale and zero point for each head's vector."""
 
 
 def kv_cache_bytes(trace: Trace) -> Number | None:
@@ -49,7 +70,7 @@ def bytes_per_token(ops: Iterable[Op], workload: Workload) -> Number | None:
     own = [(op.calls, op.cache) for op in ops if op.cache is not None and op.cache.kind == "self"]
     if not own:
         return None
-    return BYTES[workload.kv_dtype] * sum(calls * grows(cache) * cache.per_token for calls, cache in own)
+    return sum(calls * grows(cache) * token_bytes(cache, workload) for calls, cache in own)
 
 
 def grows(cache: Cache) -> Number:
@@ -63,9 +84,27 @@ def fixed_bytes(trace: Trace) -> Number | None:
                   lambda cache: 0 if cache.kind == "self" and grows(cache) else cache.tokens)
 
 
+def token_bytes(cache: Cache, workload: Workload) -> Number:
+    """Bytes of one token of one sequence: keys and values in their own format, all else in a whole dtype.
+
+    Raises ``SpecError`` where a format's blocks do not fill a head's vector.
+    """
+    if cache.role == "float32":
+        return BYTES["fp32"] * cache.per_token
+    form = FORMATS[workload.kv_dtype]
+    if workload.kv_dtype in BYTES:
+        return form.bytes * cache.per_token
+    if not cache.rows:
+        return BYTES[workload.dtype] * cache.per_token
+    for _, elements in cache.rows:
+        if isinstance(elements, int) and elements % form.block:
+            raise SpecError(f"{workload.kv_dtype} packs blocks of {form.block}, and a vector of this model's cache has "
+                            f"{elements:,} elements", field="kv_dtype")
+    return sum(count * (elements * form.bytes // form.block + form.extra) for count, elements in cache.rows)
+
+
 def _total(ops: Iterable[Op], workload: Workload, tokens: Callable[[Cache], Number]) -> Number | None:
     caches = [(op.calls, op.cache) for op in ops if op.cache is not None]
     if not caches:
         return None
-    width = {"kv": BYTES[workload.kv_dtype], "float32": 4}
-    return sum(calls * c.batch * tokens(c) * c.per_token * width[c.role] for calls, c in caches)
+    return sum(calls * c.batch * tokens(c) * token_bytes(c, workload) for calls, c in caches)

@@ -1,47 +1,96 @@
-"""Bytes of the stored weights: every weight in the workload's dtype, or as the checkpoint's quantization packs it."""
+"""Bytes of the stored weights: every weight in the workload's dtype, or packed as a format or the checkpoint has it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from txcalc.count.params import params
+from txcalc.count import gguf
 from txcalc.spec.errors import SpecError
+from txcalc.spec.formats import FORMATS, RELEASED, WHOLE, Format, Layout
+from txcalc.spec.ggml import MIXES
 from txcalc.trace.record import Number, Op, Trace
 from txcalc.trace.workload import BYTES
 
 if TYPE_CHECKING:
+    from txcalc.spec.model import Model
     from txcalc.spec.quantization import Mixed, Quantization
+
+    Packing = Quantization | Layout
+    Sizes = Packing | Mixed
+    Fused = tuple[tuple[str, ...], ...]
+
+
+class Stored(NamedTuple):
+    """How weights are stored: ``width`` bytes each, but for what ``packing`` packs."""
+
+    width: int
+    packing: Packing | None = None
 
 
 def weight_bytes(trace: Trace) -> Number:
-    """Bytes of all weights, scales and zero points included; a tied weight once."""
-    width = BYTES[trace.workload.dtype]
-    whole = params(trace) * width
-    quantization = trace.quantization
-    if quantization is None:
-        return whole
-    return whole + sum(
-        count * (stored_bytes(rows, columns, quantization, width, sizes) - rows * columns * width)
-        for count, rows, columns, sizes in _matrices(trace, quantization)
-    )
+    """Bytes of all weights, scales and zero points included; a tied weight once.
+
+    Raises ``SpecError`` where the format cannot store one of the model's matrices.
+    """
+    return sum(size for _, size in parts(trace))
 
 
-def certainty(trace: Trace) -> Literal["exact", "estimate"]:
-    """Whether the bytes are those of the file to the last one."""
-    return "exact" if trace.quantization is None or trace.quantization.exact else "estimate"
+def released_bytes(trace: Trace) -> Number | None:
+    """Bytes of the weights as the model is released. None where its spec does not say: in 16 bits."""
+    if own_format(trace.model) is None:
+        return None
+    return sum(size for _, size in _parts(trace, _stored(trace, RELEASED)))
+
+
+def own_format(model: Model) -> Quantization | None:
+    """How the model's own checkpoint stores its weights. None: in 16 bits."""
+    return model.quantization or model.released
+
+
+def stored(trace: Trace) -> Stored:
+    """How this run's weights are stored: as the workload says, else as the checkpoint does, else in the dtype."""
+    return _stored(trace, trace.workload.weights)
+
+
+def certainty(trace: Trace, name: str | None = None) -> Literal["exact", "estimate"]:
+    """How sure the bytes are. ``name``: of another format than the run's."""
+    name = name or trace.workload.weights
+    packing = _stored(trace, name).packing
+    if packing is None:  # a spec that says nothing of its release leaves open which files there are
+        return "estimate" if name == RELEASED and own_format(trace.model) is None else "exact"
+    loose = packing.method in FORMATS and FORMATS[packing.method].loose and packing.method == name
+    routed = loose and any(op.kind == "router" for op in trace.ops)
+    return "exact" if packing.exact and not routed else "estimate"
+
+
+def differs_by_layer(trace: Trace) -> bool:
+    """Tell whether alike layers may take unlike bytes."""
+    packing = stored(trace).packing
+    return packing is not None and packing.method in MIXES
+
+
+def is_packed(trace: Trace) -> bool:
+    """Tell whether some weights are codes of a few bits, which nothing trains."""
+    return stored(trace).packing is not None
 
 
 def quantized_params(trace: Trace) -> Number:
     """Weights that are stored as codes of a few bits."""
-    if trace.quantization is None:
+    packing = stored(trace).packing
+    if packing is None:
         return 0
-    return sum(count * rows * columns for count, rows, columns, _ in _matrices(trace, trace.quantization))
+    return sum(packed.own for _, packed in _packed(trace, packing))
+
+
+def parts(trace: Trace) -> Iterator[tuple[Op, Number]]:
+    """Bytes that each operation's weights take, in all its copies. Projections stored as one count with the first."""
+    return _parts(trace, stored(trace))
 
 
 def stored_bytes(
-    rows: Number, columns: Number, spec: Quantization, dtype_bytes: int, sizes: Quantization | Mixed | None = None
+    rows: Number, columns: Number, spec: Packing, dtype_bytes: int, sizes: Sizes | None = None
 ) -> Number:
     """Bytes of one (rows, columns) matrix with all that belongs to it. ``sizes``: those of its own, if it has any."""
     sizes = sizes or spec
@@ -49,16 +98,53 @@ def stored_bytes(
         rows, columns = 1, rows * columns
     blocks = _blocks(rows, spec.rows) * (groups := _blocks(columns, sizes.group))
     scale = dtype_bytes if sizes.scale_bytes is None else sizes.scale_bytes
-    total = rows * _packed(columns, sizes.bits, spec.word_bits) + columns * spec.input_bytes + spec.matrix_bytes
+    total = rows * _words(columns, sizes.bits, spec.word_bits) + columns * spec.input_bytes + spec.matrix_bytes
     total += blocks * scale * (2 if sizes.offsets else 1)
     if spec.scale_group is not None:
         total += 4 * _blocks(blocks, spec.scale_group)
     if spec.zero_points:
-        total += groups * _packed(_blocks(rows, spec.rows), sizes.bits, spec.word_bits)
+        total += groups * _words(_blocks(rows, spec.rows), sizes.bits, spec.word_bits)
     return total
 
 
-def _packed(codes: Number, bits: int, word_bits: int) -> Number:
+def _stored(trace: Trace, name: str | None) -> Stored:
+    width = BYTES[trace.workload.dtype]
+    own = trace.model.quantization
+    if name == RELEASED:
+        own, width = own_format(trace.model), 2
+    elif name is not None:
+        own = FORMATS[name].layout
+    if own is not None and own.method in WHOLE:
+        return Stored(WHOLE[own.method])
+    if own is not None and own.method in MIXES:
+        width = BYTES["fp32"]
+    return Stored(width, own)
+
+
+def _parts(trace: Trace, how: Stored) -> Iterator[tuple[Op, Number]]:
+    if how.packing is not None and how.packing.method in MIXES:
+        yield from gguf.parts(trace, how.packing.method)
+        return
+    packed = {} if how.packing is None else {op.path: found for op, found in _packed(trace, how.packing)}
+    if not packed and how.packing is not None and how.packing.weights == "experts":
+        raise SpecError(f"{how.packing.method} packs routed experts, and {trace.model.name} has none", field="weights")
+    for op in trace.ops:
+        if op.weights:
+            own, size = packed.get(op.path, _NOTHING)
+            yield op, (op.copies * op.params - own) * how.width + size
+
+
+class _Packed(NamedTuple):
+    """Of one operation: the weights of its own that are packed, and the bytes that are counted with it."""
+
+    own: Number
+    size: Number
+
+
+_NOTHING = _Packed(0, 0)
+
+
+def _words(codes: Number, bits: int, word_bits: int) -> Number:
     return _ceil(codes * bits, word_bits) * word_bits // 8
 
 
@@ -70,22 +156,40 @@ def _ceil(a: Number, b: Number) -> Number:
     return -(-a // b)
 
 
-def _matrices(trace: Trace, spec: Quantization) -> Iterator[tuple[Number, Number, Number, Quantization | Mixed]]:
-    """``(how many, outputs, inputs, what has its sizes)`` of every matrix stored quantized, fused ones joined."""
+def _packed(trace: Trace, spec: Packing) -> Iterator[tuple[Op, _Packed]]:
+    """Every operation with a matrix that is packed; projections that are stored as one count with their first."""
     found = {op.path: op for op in trace.ops if _taken(op, spec)}
-    _check_named(found, spec)
+    # Where rows are packed one by one, a matrix of several projections takes what they would.
+    fused = () if spec.weights == "all" else trace.model.fused
+    _check_named(found, spec, fused)
     for path, op in found.items():
-        if path != _first(path, found, spec):
-            continue
-        present = [found[other].weights[0][1] for other in _together(path, spec) if other in found]
-        rows, columns = sum(rows for rows, _ in present), present[0][1]
-        mixed = [(group.matrices[path], group) for group in spec.mixed if path in group.matrices]
-        yield from ((count, rows, columns, group) for count, group in mixed)
-        rest = op.copies - spec.left.get(path, 0) - sum(count for count, _ in mixed)
-        yield rest * _fills(columns, spec), rows, columns, spec
+        first = _first(path, found, fused)
+        rows, columns = op.weights[0][1]
+        mixed = [(group.matrices[first], group) for group in spec.mixed if first in group.matrices]
+        rest = (op.copies - spec.left.get(first, 0) - sum(count for count, _ in mixed)) * _fills(columns, spec)
+        own = (rest + sum(count for count, _ in mixed)) * rows * columns
+        size = 0
+        if path == first:
+            present = [found[other].weights[0][1] for other in _together(path, fused) if other in found]
+            rows, columns = sum(rows for rows, _ in present), present[0][1]
+            _check_whole(path, rows, columns, spec)
+            width = BYTES[trace.workload.dtype]
+            size = sum(count * stored_bytes(rows, columns, spec, width, sizes)
+                       for count, sizes in (*mixed, (rest, spec)))
+        yield op, _Packed(own, size)
 
 
-def _check_named(found: dict[str, Op], spec: Quantization) -> None:
+def _check_whole(path: str, rows: Number, columns: Number, spec: Packing) -> None:
+    """Raise ``SpecError`` for a matrix whose sizes the format's own tool refuses."""
+    known: Format | None = FORMATS.get(spec.method)
+    if known is None or not (isinstance(rows, int) and isinstance(columns, int)):
+        return
+    outputs, inputs = known.whole
+    for what, length, unit in (("outputs", rows, outputs), ("inputs", columns, inputs or spec.group)):
+        if unit and length % unit:
+            raise SpecError(f"{spec.method} needs {what} in multiples of {unit:,}, and {path} has {length:,}",
+                            field="weights")
+def _check_named(found: dict[str, Op], spec: Packing, fused: Fused) -> None:
     """Raise ``SpecError`` where the spec names more matrices than there are, or gives them groups that do not fit."""
     named = Counter(spec.left)
     for group in spec.mixed:
@@ -96,7 +200,7 @@ def _check_named(found: dict[str, Op], spec: Quantization) -> None:
                 raise SpecError(f"{path} has {columns:,} inputs, which are no whole groups of {group.group:,}",
                                 field="quantization.mixed")
     for path, count in named.items():
-        first = _first(path, found, spec)
+        first = _first(path, found, fused)
         if first != path:
             raise SpecError(f"names {path}, which is stored with {first}: name that one",
                             field="quantization.left" if path in spec.left else "quantization.mixed")
@@ -106,27 +210,27 @@ def _check_named(found: dict[str, Op], spec: Quantization) -> None:
                             field="quantization.left" if path in spec.left else "quantization.mixed")
 
 
-def _fills(columns: Number, spec: Quantization) -> Number:
+def _fills(columns: Number, spec: Packing) -> Number:
     """1 or 0: whether a row is packed, which for ``weights: all`` takes whole groups."""
     if spec.weights != "all" or spec.group is None:
         return 1
     return 1 + columns // spec.group - _ceil(columns, spec.group)
 
 
-def _together(path: str, spec: Quantization) -> list[str]:
+def _together(path: str, fused: Fused) -> list[str]:
     """The paths of the matrices that are stored as one with this one, in their order."""
     prefix, dot, name = path.rpartition(".")
-    group = next((group for group in spec.fused if name in group), (name,)) if prefix else (name,)
+    group = next((group for group in fused if name in group), (name,)) if prefix else (name,)
     return [f"{prefix}{dot}{other}" for other in group]
 
 
-def _first(path: str, found: dict[str, Op], spec: Quantization) -> str:
+def _first(path: str, found: dict[str, Op], fused: Fused) -> str:
     """The one of them under whose path they are counted."""
-    return next((other for other in _together(path, spec) if other in found), path)
+    return next((other for other in _together(path, fused) if other in found), path)
 
 
-def _taken(op: Op, spec: Quantization) -> bool:
-    """Whether an operation's weight is a matrix of the kind that is quantized."""
+def _taken(op: Op, spec: Packing) -> bool:
+    """Decide whether an operation's weight is a matrix of the kind that is quantized."""
     if not op.weights or op.weights[0][0] != "weight" or len(op.weights[0][1]) != 2:
         return False
     if spec.weights == "all":
@@ -135,5 +239,7 @@ def _taken(op: Op, spec: Quantization) -> bool:
         return spec.head
     if op.kind != "linear":
         return False
-    parts = op.path.split(".")
-    return {"experts": "experts" in parts, "layers": "layers" in parts, "linear": True}[spec.weights]
+    names = op.path.split(".")
+    # Of a tower's layers nothing is packed into words, nor is a gate of a single output.
+    layer = "layers" in names and names[0] != "tower" and op.weights[0][1][0] != 1
+    return {"experts": "experts" in names, "layers": layer, "linear": True}[spec.weights]

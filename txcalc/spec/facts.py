@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 
 BIBLIOGRAPHY = ("aliases", "summary", "sources", "published")
 """The fields of a model that say nothing about its architecture."""
+
+STORAGE = ("fused", "gguf", "quantization", "released")
+"""The fields that say how its weights are stored, of which nothing runs."""
 
 
 def located_blocks(stack: Stack) -> list[tuple[tuple[str | int, ...], Sublayers]]:
@@ -22,6 +26,17 @@ def located_blocks(stack: Stack) -> list[tuple[tuple[str | int, ...], Sublayers]
         for g, group in enumerate(stack.groups)
         for b, block in enumerate(group.blocks)
     ]
+
+
+def layer_order(stack: Stack) -> Iterator[tuple[str, Sublayers]]:
+    """Every single layer in its order: the path of its weights, which like layers share, and its block."""
+    if stack.groups is None:
+        yield from [("layers", stack)] * stack.layers
+        return
+    for g, group in enumerate(stack.groups):
+        for _ in range(group.repeat):
+            for b, block in enumerate(group.blocks):
+                yield from [(f"layers.{g}.{b}", block)] * block.repeat
 
 
 def shares_keys(stack: Stack) -> bool:

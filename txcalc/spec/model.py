@@ -247,8 +247,17 @@ class Model(Stack):
         default=False, description="a regression on the attention maps of all layers (ESM), beside the forward pass"
     )
     head: Head = LMHead()
+    fused: tuple[tuple[str, ...], ...] = Field(
+        default=(), description="projections that its files store as one matrix, such as [q, k, v]"
+    )
+    gguf: Literal["falcon"] | None = Field(
+        default=None, description="an architecture of llama.cpp's with rules of its own for the types of tensors"
+    )
     quantization: Quantization | None = Field(
         default=None, description="how a checkpoint packs the weights; changes their bytes and nothing else"
+    )
+    released: Quantization | None = Field(
+        default=None, description="how its own files store the weights where that is not 16 bits; --weights released"
     )
 
     @model_validator(mode="before")

@@ -7,11 +7,13 @@ their sources, are in ``txcalc.spec.huggingface.quantized``.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from txcalc.spec.base import Count, Flag, Size, Spec
+from txcalc.spec.formats import filled
 
 
 class Mixed(Spec):
@@ -36,7 +38,9 @@ class Quantization(Spec):
     None means the whole column or row. ``flat`` blocks run over the matrix as one long row.
     """
 
-    method: str = Field(min_length=1, description="the method's own name, shown to the reader")
+    method: str = Field(
+        min_length=1, description="a format of --weights, whose layout fills in what is left out; or custom"
+    )
     bits: Size = Field(description="bits of a code")
     word_bits: Literal[8, 32] = Field(default=8, description="bits of the words that rows of codes are packed into")
     group: Size | None = Field(default=None, description="inputs that share a scale; none: all")
@@ -54,11 +58,14 @@ class Quantization(Spec):
                     "routers and embeddings too, those alone whose inputs are whole groups",
     )
     head: Flag = Field(default=False, description="an output head that is not tied is stored so, too")
-    fused: tuple[tuple[str, ...], ...] = Field(
-        default=(), description="projections that the checkpoint stores as one matrix, such as [q, k, v]"
-    )
     left: dict[str, Size] = Field(
         default_factory=dict, description="matrices left as they are: how many, by their path without layer numbers"
     )
     mixed: tuple[Mixed, ...] = Field(default=(), description="matrices that are stored with other sizes than the rest")
     exact: Flag = Field(default=True, description="false: the layout leaves some bytes open, so bytes are an estimate")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: Any) -> Any:
+        found = {"method": data} if isinstance(data, str) else data
+        return filled(found) if isinstance(found, Mapping) else found

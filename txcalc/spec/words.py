@@ -7,12 +7,15 @@ from typing import Any, Final
 
 from txcalc.spec.errors import SpecError
 
-_DTYPES: Final = {"float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
+_DTYPES: Final = {
+    "float32": "fp32", "float": "fp32", "single": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16",
+}
 
 WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     "phase": {"train": "training", "inference": "prefill", "generate": "decode"},
     "dtype": _DTYPES,
     "kv_dtype": _DTYPES,
+    "weights": {**_DTYPES, "q3-k": "q3-k-m", "q4-k": "q4-k-m", "q5-k": "q5-k-m", "gptq-int4": "gptq"},
     "attention": {"naive": "eager"},
     "masked": {"skip": "skipped"},
     "recipe": {"adam": "adam-mixed", "adamw": "adam-mixed"},
@@ -31,7 +34,7 @@ def word(field: str, value: Any, options: Iterable[str]) -> Any:
         return value
     folded = value.casefold().replace("_", "-")
     meant = WORDS.get(field, {}).get(folded, folded)
-    return meant if meant in options else value
+    return next((option for option in options if option.replace("_", "-") == meant), value)
 
 
 def fields(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def cross_attention(t: Trace, spec: Attention, x: Tensor, memory: Tensor) -> Ten
     keys = t.workload.source_past + source_new
     span = Span(n, source_new, keys, Pairs(n * keys, n * keys), keys)
     with t.scope("cross_attention", component=True):
-        y = _heads(t, spec, None, x, memory, span, Cache("cross", _kv_width(spec), keys, b), None)
+        y = _heads(t, spec, None, x, memory, span, Cache("cross", _kv_width(spec), keys, b, rows=_kv_rows(spec)), None)
         return ops.dropout(t, "dropout", y)
 
 
@@ -107,10 +107,11 @@ def _cache(spec: Attention, position: Position | None, span: Span, tokens: Numbe
         return Cache("self", d, tokens if unbounded else span.held, batch, layout="inputs", end=tokens,
                      limit=None if unbounded else span.bound)
     if unbounded:
-        return Cache("self", _kv_width(spec), tokens, batch)
+        return Cache("self", _kv_width(spec), tokens, batch, rows=_kv_rows(spec))
     if spec.chunk is not None:
-        return Cache("self", _kv_width(spec), span.held, batch, layout="chunk", limit=span.bound)
-    return Cache("self", _kv_width(spec), span.held, batch, layout="window", end=tokens, limit=span.bound)
+        return Cache("self", _kv_width(spec), span.held, batch, layout="chunk", limit=span.bound, rows=_kv_rows(spec))
+    return Cache("self", _kv_width(spec), span.held, batch, layout="window", end=tokens, limit=span.bound,
+                 rows=_kv_rows(spec))
 
 
 def _value_dim(spec: Attention) -> Number:
@@ -119,6 +120,10 @@ def _value_dim(spec: Attention) -> Number:
 
 def _kv_width(spec: Attention) -> Number:
     return spec.kv_heads * (spec.head_dim + _value_dim(spec))
+
+
+def _kv_rows(spec: Attention) -> tuple[tuple[Number, Number], ...]:
+    return (spec.kv_heads, spec.head_dim), (spec.kv_heads, _value_dim(spec))
 
 
 def _span(
@@ -212,7 +217,7 @@ def _latent(t: Trace, spec: MLA, x: Tensor, span: Span, *, cached: bool, pairs: 
     """
     b, n, d = x.shape
     h, qk_dim = spec.heads, spec.nope_dim + spec.rope_dim
-    cached_width = spec.kv_rank
+    rows = [(1, spec.kv_rank + spec.rope_dim)]
     if spec.q_rank is None:
         q = ops.linear(t, "q", x, h * qk_dim)
     else:
@@ -220,7 +225,7 @@ def _latent(t: Trace, spec: MLA, x: Tensor, span: Span, *, cached: bool, pairs: 
         q = ops.linear(t, "q_up", q_latent, h * qk_dim)
         if spec.indexer is not None:
             choose_keys(t, spec.indexer, x, q_latent, span.keys, span.pairs, span.reach)
-            cached_width += spec.indexer.head_dim
+            rows.append((1, spec.indexer.head_dim))
     down = ops.linear(t, "kv_down", x, spec.kv_rank + spec.rope_dim, bias=spec.bias)
     latent = ops.rms_norm(t, "kv_norm", down.view(b, n, spec.kv_rank))
     latent = latent.view(b, span.keys, spec.kv_rank)
@@ -228,7 +233,8 @@ def _latent(t: Trace, spec: MLA, x: Tensor, span: Span, *, cached: bool, pairs: 
     q = t.tensor(*q.shape, label="rotated q")
     k = t.tensor(b, span.keys, h * qk_dim, label="keys with rotary part")
     v = t.tensor(b, span.keys, h * spec.value_dim, label="values")
-    cache = Cache("self", cached_width + spec.rope_dim, span.held, b, layout="latent") if cached else None
+    width = sum(elements for _, elements in rows)
+    cache = Cache("self", width, span.held, b, layout="latent", rows=tuple(rows)) if cached else None
     # What an indexer chose is a mask of its own for every sequence, which no flash kernel of PyTorch takes.
     fused = t.workload.attention == "flash" and _fuses_unequal(t) and spec.chosen is None
     with t.scope("core"):

@@ -39,7 +39,7 @@ def trace(spec: Model, workload: Workload) -> Trace:
     Module paths are those of the PyTorch reference in ``txcalc.check.reference.model``, with the index of a repeated
     layer or expert left out.
     """
-    t = Trace(workload, quantization=spec.quantization)
+    t = Trace(workload, model=spec)
     images = None if spec.tower is None else _tower(t, spec, spec.tower)
     if spec.encoder is None:
         x = _stack(t, spec, spec, _input(t, spec, spec, workload.seq), cached=is_causal(spec))

@@ -14,7 +14,6 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from txcalc.spec.quantization import Quantization
     from txcalc.trace.workload import Masked, Workload
 
 Number = Any  # int, polynomial or float64 array: whatever has + - * //
@@ -63,6 +62,8 @@ class Cache:
     layout: Literal["full", "window", "chunk", "latent", "inputs"] = "full"
     end: Number | None = None  # position after the last token held, where earlier ones have been dropped
     limit: Number | None = None  # tokens held at most
+    # (how many, elements of each): the vectors of one token, each of which a format of a few bits packs by itself.
+    rows: tuple[tuple[Number, Number], ...] = ()
 
     @property
     def name(self) -> str:
@@ -171,7 +172,7 @@ class Trace:
     workload: Workload
     ops: list[Op] = field(default_factory=list)
     loops: list[Loop] = field(default_factory=list)
-    quantization: Quantization | None = None
+    model: Any = None  # the spec it was made from: which weights are stored together is no matter of the run
     _scope: _Scope = _Scope()
     _next_id: int = 0
 

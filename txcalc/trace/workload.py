@@ -12,20 +12,22 @@ from typing import Any, Final, Literal, Self, get_args
 from txcalc.document import Part
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError, not_one_of, shown, unknown_field
+from txcalc.spec.formats import NAMES, PACKED
 from txcalc.trace.record import Role
 
 Phase = Literal["forward", "training", "prefill", "decode"]
-DType = Literal["fp32", "fp16", "bf16", "fp8", "int8"]
+DType = Literal["fp32", "fp16", "bf16"]
+KvDType = Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 AttentionKernel = Literal["eager", "flash"]
 Masked = Literal["counted", "skipped"]
 Latents = Literal["absorbed", "expanded"]
 Implementation = Literal["torch"]
 Kernels = Literal["cuda", "cpu"]
 Recipe = Literal["adam-mixed", "adam-mixed-fp32-grads", "adam-fp32", "sgd-momentum-fp32"]
-BYTES: dict[DType, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1}
+BYTES: dict[DType, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
-    "phase": get_args(Phase), "dtype": get_args(DType), "kv_dtype": get_args(DType),
+    "phase": get_args(Phase), "dtype": get_args(DType), "kv_dtype": get_args(KvDType), "weights": NAMES,
     "attention": get_args(AttentionKernel), "masked": get_args(Masked), "kernels": get_args(Kernels),
     "latents": get_args(Latents), "implementation": get_args(Implementation),
     "recipe": get_args(Recipe),
@@ -44,7 +46,7 @@ RENAMED: Final[Mapping[str, str]] = {"device": "kernels"}
 UNBUILT: Final = ("transformers", "megatron")
 """Implementations whose own operations are not counted yet."""
 
-_MAY_BE_MISSING: Final = ("seq", "source_seq", "images", "kv_block")
+_MAY_BE_MISSING: Final = ("latents", "weights", "seq", "source_seq", "images", "kv_block")
 
 
 class Workload(Part):
@@ -52,6 +54,8 @@ class Workload(Part):
 
     ``seq`` tokens are new; ``past`` tokens are already in the KV cache. An encoder-decoder also reads
     ``source_seq`` tokens, which its encoder has already processed when the phase is ``decode``.
+    ``dtype`` is what is computed in. ``weights`` is how weights are stored, one of ``txcalc.spec.formats.NAMES``;
+    none: as the model's own checkpoint if its spec says how, else in ``dtype``.
     ``kv_block`` is the page of a paged engine's cache, in tokens.
     ``images`` run through a second stack, where a model has one.
     ``kernels`` are those of PyTorch's operators, ``implementation`` is the code that calls them.
@@ -68,7 +72,8 @@ class Workload(Part):
     source_seq: int | None = None
     images: int | None = None
     dtype: DType = "bf16"
-    kv_dtype: DType = None  # type: ignore[assignment]  # none: the same as dtype
+    weights: str | None = None
+    kv_dtype: KvDType = None  # type: ignore[assignment]  # none: the same as dtype
     kv_block: int | None = None
     attention: AttentionKernel = "flash"
     dropout: float = 0.0
@@ -79,15 +84,17 @@ class Workload(Part):
     recipe: Recipe = "adam-mixed"
 
     def __post_init__(self) -> None:
+        if (packed := words.word("weights", self.dtype, PACKED)) in PACKED:
+            raise SpecError(f"nothing is computed in {packed}; --weights {packed} stores weights so, and --kv-dtype "
+                            "has formats of the cache", field="dtype")
         if self.kv_dtype is None:
             object.__setattr__(self, "kv_dtype", self.dtype)
         if self.implementation in UNBUILT:
             raise SpecError(f"{self.implementation} is not built yet; torch is counted", field="implementation")
         for name, options in CHOICES.items():
-            if name == "latents" and self.latents is None:
-                continue
-            object.__setattr__(self, name, words.word(name, getattr(self, name), options))
-            _check_choice(name, getattr(self, name), options)
+            if name not in _MAY_BE_MISSING or getattr(self, name) is not None:
+                object.__setattr__(self, name, words.word(name, getattr(self, name), options))
+                _check_choice(name, getattr(self, name), options)
         for name, least in LEAST.items():
             _check_size(name, getattr(self, name), least)
         _check_dropout(self.dropout)

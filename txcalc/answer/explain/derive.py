@@ -115,10 +115,11 @@ def lines(run: Run, definition: Definition) -> list[Line]:
 
 
 def _components(run: Run, definition: Definition) -> Iterator[Line]:
-    often = {op.component: run.read(getattr(op, definition.often)) for op in reversed(run.trace.ops)}
+    source = run.counted if definition.by_layer(run.counted) else run.trace
+    often = {op.component: run.read(getattr(op, definition.often)) for op in reversed(source.ops)}
     groups: dict[tuple[str, str, object], tuple[Poly, list[Amount]]] = {}
     idle = {op.path for op in run.counted.ops if not definition.adds(op)}
-    for amount in definition.amounts(run.trace):
+    for amount in definition.amounts(source):
         if amount.op.path in idle or not run.read(amount.value):
             continue
         times, part = often.get(amount.op.component, ONE), definition.part(amount.op)

@@ -9,13 +9,12 @@ from txcalc.answer.conventions import recurrence
 from txcalc.answer.explain.explanation import QuantityName
 from txcalc.answer.explain.why import MEASURED
 from txcalc.answer.report import Quantity, Totals
+from txcalc.count import weights
 from txcalc.count.activations import kept
 from txcalc.count.flops import Part, flops_of
-from txcalc.count.kv_cache import grows
-from txcalc.count.params import params
+from txcalc.count.kv_cache import FORMATS, grows, token_bytes
 from txcalc.count.scores import is_fused
 from txcalc.count.states import RECIPES
-from txcalc.count.weights import weight_bytes
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal
 from txcalc.spec.inputs import LMHead
@@ -39,6 +38,7 @@ class Amount(NamedTuple):
 class Definition(NamedTuple):
     """A quantity: the amounts that add up to it, and the same total on ints. ``units`` may stand before the bracket.
 
+    ``by_layer``: tells of a trace that alike layers add unlike amounts, which then are numbers without letters.
     ``lengths``: see ``symbols``. ``part`` splits a component in two lines. ``closed``: every row uses the closed
     form's relations, so that 4bsf + 3bsd reads 19bsd as in the literature. ``adds``: the operations of a run on ints
     that add anything.
@@ -54,6 +54,7 @@ class Definition(NamedTuple):
     part: Callable[[Op], str] = lambda _: ""
     closed: bool = False
     adds: Callable[[Op], bool] = lambda _: True
+    by_layer: Callable[[Trace], bool] = lambda _: False
 
 
 def _core(op: Op) -> str:
@@ -76,9 +77,9 @@ def fit_phase(quantity: QuantityName, workload: Workload) -> Workload:
 
 def missing(quantity: QuantityName, spec: Model, *, full: bool) -> SpecError:
     """Why the model has no such quantity, or none that can be derived."""
-    if quantity == "weights":
-        return SpecError(f"the bytes of {spec.name}'s packed weights are counted matrix by matrix, not derived; "
-                         f"--set quantization=null shows them unpacked")
+    if quantity == "training-state":
+        return SpecError(f"{spec.name}'s weights are packed: nothing trains codes of a few bits, so that there is no "
+                         "training state; --weights bf16 shows that of the whole weights")
     if not is_causal(spec):
         return SpecError(f"{spec.name} is an encoder: it reads all positions at once and generates nothing, "
                          f"so that it has no KV cache")
@@ -102,10 +103,10 @@ def notes(quantity: QuantityName, spec: Model, t: Trace) -> Iterator[str]:
         yield (f"{row.weights + row.gradients + row.optimizer} bytes per parameter = {row.weights} weights + "
                f"{row.gradients} gradients + {row.optimizer} optimizer ({row.source})")
     if quantity == "weights":
-        yield f"{BYTES[workload.dtype]} bytes per parameter in {workload.dtype}"
-        if spec.quantization is not None:
-            yield (f"quantization ({spec.quantization.method}): codes of {spec.quantization.bits} bits with their "
-                   "scales, less the same matrices in the dtype")
+        how = weights.stored(t)
+        yield f"{how.width} bytes per parameter" + (" that is not packed" if how.packing else "")
+        if how.packing is not None:
+            yield f"packed as {how.packing.method}: codes of {how.packing.bits} bits, with all that belongs to them"
     if quantity in ("kv-cache", "kv-cache-per-token"):
         yield from _widths(t)
     if quantity == "flops-per-token":
@@ -124,8 +125,13 @@ def notes(quantity: QuantityName, spec: Model, t: Trace) -> Iterator[str]:
 
 def _widths(t: Trace) -> Iterator[str]:
     roles = {op.cache.role for op in t.ops if op.cache is not None}
-    if "kv" in roles:
-        yield f"{BYTES[t.workload.kv_dtype]} bytes per element in {t.workload.kv_dtype}"
+    form = FORMATS[t.workload.kv_dtype]
+    if "kv" in roles and form.block == 1:
+        yield f"{form.bytes} byte{'s' * (form.bytes > 1)} per element in {t.workload.kv_dtype}"
+    elif "kv" in roles:
+        yield f"{form.bytes} bytes for {form.block} elements in {t.workload.kv_dtype}"
+    if "kv" in roles and form.extra:
+        yield f"{form.extra} bytes of scale and zero point for a head's keys, as many for its values"
     if "float32" in roles:
         yield f"{BYTES['fp32']} bytes per element of a linear recurrence's state, in fp32"
 
@@ -139,12 +145,7 @@ def _weights(often: Often, scale: Callable[[Trace], int] = lambda _: 1) -> Calla
 
 
 def _stored(t: Trace) -> Iterator[Amount]:
-    """The weights in the dtype, and in one line what a quantized checkpoint saves on them."""
-    yield from _weights("copies", lambda t: BYTES[t.workload.dtype])(t)
-    if t.quantization is not None:
-        whole = params(t) * BYTES[t.workload.dtype]
-        op = Op(path="quantization", component="quantization", kind="elementwise", copies=1, active=1, calls=1, back=1)
-        yield Amount(op, weight_bytes(t) - whole)
+    return (Amount(op, size) for op, size in weights.parts(t))
 
 
 def _flops(*parts: Part) -> Callable[[Trace], Iterator[Amount]]:
@@ -188,16 +189,16 @@ def _handed_on(t: Trace) -> dict[int, int]:
 
 
 def _cache(t: Trace) -> Iterator[Amount]:
-    width = {"kv": BYTES[t.workload.kv_dtype], "float32": 4}
     for op in t.ops:
         if op.cache is not None:
-            yield Amount(op, op.calls * op.cache.elements * width[op.cache.role])
+            each = token_bytes(op.cache, t.workload)
+            yield Amount(op, op.calls * op.cache.batch * op.cache.tokens * each)
 
 
 def _cache_per_token(t: Trace) -> Iterator[Amount]:
     for op in t.ops:
         if op.cache is not None and op.cache.kind == "self":
-            yield Amount(op, op.calls * op.cache.per_token * BYTES[t.workload.kv_dtype])
+            yield Amount(op, op.calls * token_bytes(op.cache, t.workload))
 
 
 def _longer(op: Op) -> bool:
@@ -250,7 +251,7 @@ DEFINITIONS: Final[dict[QuantityName, Definition]] = {
     ),
     "weights": Definition(
         "bytes of the weights", "copies", _stored, lambda t: t.weight_bytes,
-        lambda w: (BYTES[w.dtype],), lengths=False,
+        lambda w: () if w.weights else (BYTES[w.dtype],), lengths=False, by_layer=weights.differs_by_layer,
     ),
     "training-state": Definition(
         "training state: weights, gradients, optimizer", "copies",

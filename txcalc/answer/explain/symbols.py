@@ -18,14 +18,14 @@ from pydantic import BaseModel
 
 from txcalc.answer.explain.letters import LETTERS, SPECIAL, Letter
 from txcalc.answer.explain.polynomial import Relation, atomic, monomial
-from txcalc.spec.facts import located_blocks, patches, positions
+from txcalc.spec.facts import STORAGE, located_blocks, patches, positions
 from txcalc.spec.inputs import PatchInput, SinusoidalPosition
 from txcalc.spec.layers import Attention
 from txcalc.spec.model import Group, Model, Stack
 from txcalc.spec.replace import replace
 from txcalc.trace.workload import Workload
 
-UNUSED: Final = frozenset({"context", "quantization", "beside"})
+UNUSED: Final = frozenset({"context", "beside", *STORAGE})
 """Fields whose numbers are no sizes with a letter: what no program reads, which layers stand side by side, and the
 layout of stored weights."""
 

@@ -13,6 +13,7 @@ from txcalc.answer.explain.formula import degree, is_layers
 from txcalc.answer.explain.formula_text import write
 from txcalc.answer.explain.notation import as_it_comes, formula
 from txcalc.answer.explain.polynomial import Poly, added, atomic, poly
+from txcalc.count.kv_cache import FORMATS
 from txcalc.spec.facts import is_causal
 from txcalc.spec.inputs import LearnedPosition, LMHead, TokenInput
 from txcalc.spec.layers import Attention, Dense
@@ -215,8 +216,11 @@ def _cache(*, per_token: bool) -> Finder:
                 and spec.attention.value_dim is None
                 and {"L", "h", "k"} <= set(run.values)) or keeps_inputs(spec.position):
             return
+        form = FORMATS[w.kv_dtype]
+        if form.block > 1 or form.extra:
+            return
         lengths = [name for name in ("s", "p") if name in run.values]
-        width = 2 * BYTES[w.kv_dtype]
+        width = 2 * form.bytes
         if per_token:
             poly = _term(width, "L h k")
         else:
@@ -227,7 +231,7 @@ def _cache(*, per_token: bool) -> Finder:
         if spec.attention.window is not None and not per_token:
             left += ", and the window"
         yield Candidate(poly.rewritten(run.symbols.always), left, "arXiv 2303.06865", "2 tensors × "
-                        f"{BYTES[w.kv_dtype]} bytes, every head its own keys and values")
+                        f"{form.bytes} bytes, every head its own keys and values")
 
     return find
 

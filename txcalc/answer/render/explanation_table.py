@@ -105,7 +105,7 @@ def _symbols(e: Explanation, screen: Screen, pick: Pick) -> Iterator[Line]:
         pairs = [[*cells[i], *(cells[i + half] if i + half < len(cells) else blank)] for i in range(half)]
         if screen.fits(total_width(widths(pairs))):
             cells = pairs
-    yield from grid(cells, ("<", ">", "<") * (len(cells[0]) // 3))
+    yield from grid(cells, ("<", ">", "<") * (len(cells[0]) // 3) if cells else ())
     if e.relations or e.assumptions:
         yield line("with " + ", ".join(pick(formula) for formula in (*e.relations, *e.assumptions)))
 

@@ -9,6 +9,7 @@ from txcalc import units
 from txcalc.answer.report import SKIPPED, CacheLine, KVCache, Quantity, Report, Totals, cache_name
 from txcalc.answer.view import Alternative, View
 from txcalc.count.states import RECIPES
+from txcalc.spec.formats import PACKED, RELEASED
 
 MARKS: Final = {"exact": "=", "estimate": "~", "bound": "<", "published": "p"}
 
@@ -64,7 +65,7 @@ def figures(view: View) -> list[Figure]:
     return [
         *_params(report),
         *_flops(report),
-        _figure("Weights", report.totals.weight_bytes, units.memory, note=_packing(report)),
+        *_weights(report),
         *_cache(report),
         *_activations(report, view.alternative),
         *_training_state(report),
@@ -161,9 +162,15 @@ _FIXED: Final = {
 }
 
 
-def _packing(report: Report) -> str:
-    quantization = report.model.spec.get("quantization")
-    return f"{quantization['method']}, scales included" if quantization else ""
+def _weights(report: Report) -> Iterator[Figure]:
+    t, spec, asked = report.totals, report.model.spec, report.workload.weights
+    own = spec.get("quantization") or spec.get("released")
+    method = own["method"] if own else "16 bits"
+    counted = method if asked == RELEASED else asked or (spec.get("quantization") or {}).get("method", "")
+    note = f"{counted}, scales included" if counted in PACKED or (spec.get("quantization") and not asked) else counted
+    yield _figure("Weights", t.weight_bytes, units.memory, note=note)
+    if t.released_weight_bytes is not None and t.released_weight_bytes != t.weight_bytes:
+        yield _figure("as released", t.released_weight_bytes, units.memory, note=method, sub=True)
 
 
 def _activations(report: Report, other: Alternative | None) -> Iterator[Figure]:
@@ -187,8 +194,11 @@ def _scores(size: int) -> str:
 
 def _training_state(report: Report) -> Iterator[Figure]:
     workload = report.workload
-    if workload.keeps:
+    state = report.totals.training_state_bytes
+    if workload.keeps and state is None:
+        yield Figure("Training state", units.MISSING, "", "", "nothing trains packed weights")
+    elif workload.keeps and state is not None:
         recipe = RECIPES[workload.recipe]
         each = recipe.weights + recipe.gradients + recipe.optimizer
         note = f"{workload.recipe}, {each} B/param"
-        yield _figure("Training state", report.totals.training_state_bytes, units.memory, note=note)
+        yield _figure("Training state", state, units.memory, note=note)

@@ -71,8 +71,10 @@ def _images(number: int | None) -> str:
 
 
 def dtypes(workload: Workload) -> str:
-    """``bf16``, or ``bf16, KV cache fp8``."""
-    return workload.dtype + (f", KV cache {workload.kv_dtype}" if workload.kv_dtype != workload.dtype else "")
+    """``bf16``, or ``bf16, weights q4_k_m, KV cache fp8``."""
+    weights = f", weights {workload.weights}" if workload.weights not in (None, workload.dtype) else ""
+    cache = f", KV cache {workload.kv_dtype}" if workload.kv_dtype != workload.dtype else ""
+    return workload.dtype + weights + cache
 
 
 def policy(workload: Workload) -> list[str]:

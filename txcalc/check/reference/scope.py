@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from txcalc.spec import cells, inputs, layers, model
 from txcalc.spec.base import Spec
+from txcalc.spec.facts import STORAGE
 from txcalc.spec.quantization import Mixed, Quantization
 
 _SUBLAYERS = {"attention", "recurrent", "cross_attention", "feed_forward", "convolution", "norm", "residual"}
@@ -21,7 +22,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
         "name", "family", "aliases", "summary", "sources", "published", "architecture", "vocab", "d_model", "context",
         "token_types", "task_types", "embedding_dim", "embedding_projection", "embedding_projection_bias",
         "embedding_scale", "per_layer_embedding", "encoder", "source_vocab", "unread_table", "tower", "pooler",
-        "contact_head", "head", "quantization",
+        "contact_head", "head", *STORAGE,
     },
     model.Stack: _STACK,
     model.Tower: _STACK | {"d_model", "pooler", "projector", "deepstack"},

@@ -215,8 +215,9 @@ def dbrx(c: Config, kind: str) -> Data:
     attn.finish()
     ffn.finish()
     c.ignore("num_key_value_heads")
-    return common(c, kind, attention=attention, feed_forward=feed, norm=layernorm(bias=False),
-                  position={"kind": "rope"})
+    found = common(c, kind, attention=attention, feed_forward=feed, norm=layernorm(bias=False),
+                   position={"kind": "rope"})
+    return {**found, "fused": [["q", "k", "v"]]}
 
 
 def gpt_oss(c: Config, kind: str) -> Data:

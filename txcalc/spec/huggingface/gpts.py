@@ -176,7 +176,8 @@ def falcon(c: Config, kind: str) -> Data:
         parallel = True
     else:
         kv_heads = 1 if multi_query else heads
-    return common(c, kind, attention={"heads": heads, "kv_heads": kv_heads, "bias": bias},
-                  feed_forward=plain(c, c.size_or(4 * d, "ffn_hidden_size"), bias=bias, act="activation"),
-                  norm=layernorm(shared=shared), residual="parallel" if parallel else "sequential",
-                  position={"kind": "alibi"} if c.flag("alibi") else rope(c, d // heads))
+    found = common(c, kind, attention={"heads": heads, "kv_heads": kv_heads, "bias": bias},
+                   feed_forward=plain(c, c.size_or(4 * d, "ffn_hidden_size"), bias=bias, act="activation"),
+                   norm=layernorm(shared=shared), residual="parallel" if parallel else "sequential",
+                   position={"kind": "alibi"} if c.flag("alibi") else rope(c, d // heads))
+    return {**found, "gguf": "falcon"}

@@ -44,6 +44,7 @@ def spec_from_config(
     c.finish()
     if notes is not None and c.passed:
         notes.append(_passed_over(c, (data.get("architectures") or [*family.classes])[0]))
+    spec |= _fused(model_type, spec)
     return {**spec, **_quantization(c, spec)}
 
 
@@ -51,6 +52,20 @@ def _passed_over(c: Config, class_name: str) -> str:
     fields = "field" if len(c.passed) == 1 else "fields"
     code = "; the repository's own code, which auto_map names, may differ" if "auto_map" in c.data else ""
     return f"passed over {len(c.passed)} {fields} that {class_name} does not read: {', '.join(c.passed)}{code}"
+
+
+def _fused(model_type: str, spec: Data) -> Data:
+    """Projections that the class keeps as one matrix, and what llama.cpp makes of them."""
+    from txcalc.spec.huggingface import modules
+
+    family = modules.FAMILIES.get(model_type)
+    if family is None or not modules.fused(family.names, set(family.names)):
+        return {}
+    from txcalc.spec.model import Model
+
+    paths = {matrix.path for matrix in modules.matrices(family, Model.model_validate(spec))}
+    found = modules.fused(family.names, paths)
+    return {"fused": found} if found else {}
 
 
 _PACKINGS = ("quantization", "quantization_config", "compression_config")

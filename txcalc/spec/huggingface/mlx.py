@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from txcalc.spec.errors import shown
+from txcalc.spec.facts import layer_order
 from txcalc.spec.huggingface import modules
 from txcalc.spec.huggingface.build import Data
 from txcalc.spec.huggingface.config import Config
@@ -223,13 +224,13 @@ def _modules(theirs: modules.Family, family: Family, model: Model) -> dict[str, 
 
 def _routers(model: Model) -> list[tuple[int, Packed]]:
     """With the numbers of their layers."""
-    return [(i, Packed(f"{prefix}.feed_forward.router", 1)) for i, (prefix, block) in enumerate(modules.layers(model))
+    return [(i, Packed(f"{prefix}.feed_forward.router", 1)) for i, (prefix, block) in enumerate(layer_order(model))
             if isinstance(block.feed_forward, MoE)]
 
 
 def _check_split(q: Config, model: Model, group: int) -> None:
     """Where groups fill the rows of both stacks, or of neither, they weigh what the one matrix would."""
-    for _, block in modules.layers(model):
+    for _, block in layer_order(model):
         a = block.attention
         if isinstance(a, MLA) and (a.nope_dim % group == 0) != (a.kv_rank % group == 0):
             raise q.error("group_size", f"{group} divides one of qk_nope_head_dim and kv_lora_rank alone: "

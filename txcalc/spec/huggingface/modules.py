@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from txcalc.spec.facts import layer_order
 from txcalc.spec.layers import MLA, Attention, Dense, GatedDelta, MoE
-from txcalc.spec.model import Model, Stack, Sublayers
+from txcalc.spec.model import Model, Sublayers
 
 Names = Mapping[str, str]
 
@@ -156,7 +157,7 @@ def matrices(family: Family, model: Model) -> list[Matrix]:
     """Every matrix of every layer, in order. Raises ``KeyError`` for one that the family has no name for."""
     return [
         Matrix(prefix, ours, f"{family.layers}.{i}.{family.names[ours]}", copies)
-        for i, (prefix, block) in enumerate(layers(model)) for ours, copies in _paths(block)
+        for i, (prefix, block) in enumerate(layer_order(model)) for ours, copies in _paths(block)
     ]
 
 
@@ -167,17 +168,6 @@ def fused(names: Names, paths: set[str]) -> list[list[str]]:
         if ours in paths:
             joined.setdefault(theirs, []).append(ours.rpartition(".")[2])
     return [group for group in joined.values() if len(group) > 1]
-
-
-def layers(model: Stack) -> Iterator[tuple[str, Sublayers]]:
-    """The trace's prefix and the block of every single layer."""
-    if model.groups is None:
-        yield from [("layers", model)] * model.layers
-        return
-    for g, group in enumerate(model.groups):
-        for _ in range(group.repeat):
-            for b, block in enumerate(group.blocks):
-                yield from [(f"layers.{g}.{b}", block)] * block.repeat
 
 
 def _paths(block: Sublayers) -> Iterator[tuple[str, int]]:

@@ -1,14 +1,7 @@
 """``quantization_config`` of a configuration: how each method stores a matrix, and which ones it leaves alone.
 
-Layouts, as written by the methods' own tools:
-gptq: AutoGPTQ, ``qlinear_cuda``: int32 words of codes and of zero points, fp16 scales, an int32 group index per input.
-awq: AutoAWQ, ``WQLinear_GEMM``: int32 words of codes and of zero points, fp16 scales.
-bitsandbytes: ``Linear8bitLt`` (int8, an fp32 scale per output, a format byte) and ``Linear4bit`` (flat blocks of 64,
-fp32 scales and a code book; double quantization (arXiv 2305.14314, section 3): 1-byte scales in blocks of 256).
-fp8: DeepSeek-V3's README_WEIGHTS: an fp32 scale per 128 x 128 block; one per matrix without ``weight_block_size``.
-mxfp4: OCP Microscaling Formats 1.0, section 5: 32 codes of 4 bits share a 1-byte scale; routed experts alone.
-bitnet: transformers' ``BitLinear``: four outputs in a byte, and one scale for a matrix.
-compressed-tensors: its ``pack-quantized``, ``int-``, ``float-``, ``naive-`` and ``nvfp4-pack-quantized`` formats.
+The layouts of most are ``txcalc.spec.formats``; here is what a configuration may choose, and compressed-tensors, whose
+``pack-quantized``, ``int-``, ``float-``, ``naive-`` and ``nvfp4-pack-quantized`` formats say their sizes themselves.
 """
 
 from __future__ import annotations
@@ -17,6 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from txcalc.spec.errors import shown
+from txcalc.spec.facts import layer_order
+from txcalc.spec.formats import filled
 from txcalc.spec.huggingface import modules
 from txcalc.spec.huggingface.build import Data
 from txcalc.spec.huggingface.config import Config
@@ -54,21 +49,20 @@ def _chosen(q: Config, layout: Data, matcher: Matcher, family: modules.Family, m
     """The layout, with what is left alone counted by path."""
     found = modules.matrices(family, model)
     matcher.check(q, [matrix.module for matrix in found], _others(family, model))
-    linear, experts = (layout.get("weights") == kind for kind in ("linear", "experts"))
+    whole = filled(layout)
+    linear, experts = (whole["weights"] == kind for kind in ("linear", "experts"))
     left: dict[str, int] = {}
     for matrix in found:
         path, routed = f"{matrix.layer}.{matrix.path}", ".experts." in matrix.path
-        # A gate has one output, too few to be packed into words.
-        alone = matcher.leaves(matrix.module) or (matrix.path.endswith("shared_gate") and not linear)
-        if alone and (routed or not experts):
+        gate = matrix.path.endswith("shared_gate") and not linear  # never packed: it has one output
+        if matcher.leaves(matrix.module) and not gate and (routed or not experts):
             left[path] = left.get(path, 0) + matrix.copies
     untied = isinstance(model.head, LMHead) and not model.head.tied
     optional: Data = {
-        "fused": modules.fused(family.names, {matrix.path for matrix in found}),
         "left": left,
         "head": linear and untied and not matcher.leaves("lm_head"),
     }
-    exact = layout.get("exact", True) and not (linear and _packed_router(family, model, matcher))
+    exact = whole.get("exact", True) and not (linear and _packed_router(family, model, matcher))
     return {**layout, **{name: value for name, value in optional.items() if value}, "exact": exact}
 
 
@@ -80,7 +74,7 @@ def _others(family: modules.Family, model: Model) -> list[str]:
 
 def _packed_router(family: modules.Family, model: Model, matcher: Matcher) -> bool:
     """Whether some libraries would have packed a router of this model."""
-    groups = enumerate(block for _, block in modules.layers(model))
+    groups = enumerate(block for _, block in layer_order(model))
     routed = [i for i, block in groups if isinstance(block.feed_forward, MoE)]
     return family.router is not None and any(not matcher.leaves(f"{family.layers}.{i}.{family.router}") for i in routed)
 
@@ -97,8 +91,7 @@ def _gptq(q: Config) -> tuple[Data, Matcher]:
     q.only("lm_head", False, None)
     q.only("dynamic", None, {})
     q.only("pack_dtype", "int32")
-    layout = {"method": "gptq", "bits": q.choice("bits", {2: 2, 3: 3, 4: 4, 8: 8}), "word_bits": 32, **_group(q),
-              "scale_bytes": 2, "zero_points": True, "input_bytes": 4}
+    layout = {"method": "gptq", "bits": q.choice("bits", {2: 2, 3: 3, 4: 4, 8: 8}), **_group(q)}
     chosen = q.take("modules_in_block_to_quantize", "inside_layer_modules", default=None)
     names = [name for group in chosen or [] for name in (group if isinstance(group, list) else [group])]
     return layout, Matcher("modules_in_block_to_quantize", only=tuple(map(str, names)))
@@ -109,7 +102,7 @@ def _awq(q: Config) -> tuple[Data, Matcher]:
     q.only("version", "gemm", "GEMM")
     q.only("format", "gemm", None)
     q.only("lm_head", False, None)
-    layout = {"method": "awq", "bits": q.choice("bits", {4: 4}), "word_bits": 32, **_group(q), "scale_bytes": 2,
+    layout = {"method": "awq", "bits": q.choice("bits", {4: 4}), **_group(q),
               "zero_points": q.flag("zero_point", default=True)}
     return layout, module_patterns(q, "modules_to_not_convert")
 
@@ -123,13 +116,8 @@ def _bitsandbytes(q: Config) -> tuple[Data, Matcher]:
     kind = q.choice("bnb_4bit_quant_type", {"nf4": "nf4", "fp4": "fp4"}, default="fp4")
     if four == eight:
         raise q.error("load_in_4bit", "either this or load_in_8bit must be true")
-    if eight:
-        layout: Data = {"method": "bitsandbytes int8", "bits": 8, "scale_bytes": 4, "matrix_bytes": 1}
-    else:  # how many digits the file's description of a matrix has is not known: some 170 bytes
-        layout = {"method": f"bitsandbytes {kind}", "bits": 4, "group": 64, "flat": True, "exact": False,
-                  **({"scale_bytes": 1, "scale_group": 256, "matrix_bytes": 4 * 16 + 4 * 256} if double
-                     else {"scale_bytes": 4, "matrix_bytes": 4 * 16})}
-    return {**layout, "weights": "linear"}, module_patterns(q, "llm_int8_skip_modules", default=("lm_head",))
+    method = "int8" if eight else f"{kind}-dq" if double else kind
+    return {"method": method}, module_patterns(q, "llm_int8_skip_modules", default=("lm_head",))
 
 
 def _fp8(q: Config) -> tuple[Data, Matcher]:
@@ -144,16 +132,14 @@ def _fp8(q: Config) -> tuple[Data, Matcher]:
         raise q.error("weight_block_size", f"must be two whole numbers, got {shown(block)}")
     rows, group = block or (None, None)
     # Some files round scales to powers of two and keep them in fp32, others in one byte.
-    layout = {"method": "fp8", "bits": 8, "rows": rows, "group": group, "scale_bytes": 4, "matrix_bytes": 4 * static,
-              "weights": "linear", "exact": not rounded}
+    layout = {"method": "fp8", "rows": rows, "group": group, "matrix_bytes": 4 * static, "exact": not rounded}
     field = "ignored_layers" if "ignored_layers" in q.data else "modules_to_not_convert"
     return layout, module_patterns(q, field, default=("lm_head",))
 
 
 def _mxfp4(q: Config) -> tuple[Data, Matcher]:
     q.ignore("dequantize")
-    layout = {"method": "mxfp4", "bits": 4, "group": 32, "scale_bytes": 1, "weights": "experts"}
-    return layout, module_patterns(q, "modules_to_not_convert")
+    return {"method": "mxfp4"}, module_patterns(q, "modules_to_not_convert")
 
 
 def _bitnet(q: Config) -> tuple[Data, Matcher] | None:
@@ -163,8 +149,7 @@ def _bitnet(q: Config) -> tuple[Data, Matcher] | None:
     if q.choice("quantization_mode", {"offline": False, "online": True}, default="offline"):
         q.only("linear_class", "autobitlinear")
         return None
-    layout = {"method": "bitnet", "bits": 2, "flat": True, "weights": "linear"}
-    return layout, module_patterns(q, "modules_to_not_convert", default=("lm_head",))
+    return {"method": "bitnet"}, module_patterns(q, "modules_to_not_convert", default=("lm_head",))
 
 
 def _compressed(q: Config) -> tuple[Data, Matcher]:

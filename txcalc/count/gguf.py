@@ -1,0 +1,217 @@
+"""GGUF: a model's tensors, each of the type that ``llama-quantize`` gives it without an importance matrix.
+
+The rules are those of llama.cpp's src/llama-quant.cpp (``tensor_allows_quantization``, ``llama_tensor_get_type``,
+``tensor_type_fallback``) at ``txcalc.spec.ggml.READ_AT``; what stays fp32 is what ``convert_hf_to_gguf.py`` writes so.
+Checked against llama.cpp's own tests/snapshots. The file's header is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import layer_order
+from txcalc.spec.ggml import MIXES, NAMED
+from txcalc.trace.record import Number, Op, Trace
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model
+
+Part = Literal["tokens", "output", "v", "k", "attention output", "down", "other"]
+"""What the rules tell apart."""
+
+_PARTS: Final[dict[str, Part]] = {
+    "attention.v": "v", "attention.k": "k", "attention.o": "attention output", "feed_forward.down": "down",
+    "feed_forward.experts.down": "down", "feed_forward.shared.down": "down",
+}
+_FALLBACK: Final = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+_FIVE_FOR_EIGHT: Final = ("q2_k", "q3_k_s", "q3_k_m", "q4_k_s", "q4_k_m")
+_OUTPUT: Final = {"q2_k": "Q3_K", "q3_k_m": "Q4_K", "q3_k_l": "Q5_K"}
+
+
+class Place(NamedTuple):
+    """Where a tensor stands among those of its part: ``at`` of ``among``, counted as the rules count."""
+
+    at: int = 0
+    among: int = 1
+
+
+class Tensor(NamedTuple):
+    """A tensor of the file: ``copies`` matrices of one shape (experts) in one layer."""
+
+    op: Op
+    part: Part
+    place: Place
+    rows: int
+    columns: int
+    copies: int
+
+
+def parts(trace: Trace, mix: str) -> Iterator[tuple[Op, Number]]:
+    """Bytes of each operation's weights in all layers. Raises ``SpecError`` for a model whose tensors are not known."""
+    sizes: dict[str, int] = {}
+    for tensor in tensors(trace):
+        size = tensor.copies * tensor.rows * row_bytes(tensor_type(trace.model, tensor, mix), tensor.columns)
+        sizes[tensor.op.path] = sizes.get(tensor.op.path, 0) + size
+    for op in trace.ops:
+        if op.weights:
+            whole = op.params - (prod(op.weights[0][1]) if op.path in sizes else 0)
+            yield op, sizes.get(op.path, 0) + 4 * op.copies * whole
+
+
+def tensors(trace: Trace) -> Iterator[Tensor]:
+    """Every tensor that the rules give a type, layer by layer. Raises ``SpecError`` for other parts of models."""
+    model = trace.model
+    _check(model)
+    found = {op.path: op for op in trace.ops if _is_packed(op)}
+    order = [prefix for prefix, _ in layer_order(model)]
+    fused = any({"q", "k", "v"} <= set(group) for group in model.fused)
+    runs = {prefix: order.count(prefix) for prefix in order}
+    layers = [[(path, op) for path, op in found.items() if path.startswith(f"{prefix}.")] for prefix in order]
+    values = sum(any(path.endswith(".attention.v") for path, _ in layer) for layer in layers)
+    seen = {"v": 0, "down": 0}
+    for op in (found.pop(path) for path in ("token_embedding", "head") if path in found):
+        rows, columns = op.weights[0][1]
+        yield Tensor(op, "output" if op.kind == "head" else "tokens", Place(), rows, columns, 1)
+    for index, (prefix, layer) in enumerate(zip(order, layers, strict=True)):
+        for path, op in layer:
+            name = path.removeprefix(f"{prefix}.")
+            part = _PARTS.get(name, "other")
+            if fused and name in ("attention.q", "attention.k"):
+                part = "v"
+            place = Place(seen["v"], values) if part == "v" else Place(
+                index if _experts(model) > 1 else seen["down"], len(order))
+            copies = op.copies // runs[prefix]
+            yield from (Tensor(op, part, place, rows, columns, copies) for rows, columns in _shapes(model, name, op))
+        names = {path.removeprefix(f"{prefix}.") for path, _ in layer}
+        seen["v"] += "attention.v" in names
+        seen["down"] += "feed_forward.down" in names
+
+
+def tensor_type(model: Model, tensor: Tensor, mix: str) -> str:
+    """The type of one tensor, or what it falls back to where its rows are not whole blocks. Raises ``SpecError``."""
+    tied = model.head.kind == "lm" and model.head.tied
+    wanted = _wanted(model, tensor, mix, output=tensor.part == "output" or (tied and tensor.part == "tokens"))
+    if tensor.columns % NAMED[wanted].block == 0:
+        return wanted
+    if wanted not in _FALLBACK:
+        raise SpecError(f"{wanted} packs blocks of {NAMED[wanted].block}, and {tensor.op.path} has {tensor.columns:,} "
+                        "inputs, for which llama.cpp has no other type", field="weights")
+    found = _FALLBACK[wanted]
+    return "F16" if tensor.columns % NAMED[found].block else found
+
+
+def row_bytes(name: str, columns: int) -> int:
+    """Bytes of a row of a type whose blocks fill it."""
+    return columns // NAMED[name].block * NAMED[name].bytes
+
+
+def _wanted(model: Model, tensor: Tensor, mix: str, *, output: bool) -> str:
+    base, falcon, eight = MIXES[mix].type, model.gguf == "falcon", _experts(model) == 8
+    index, count = tensor.place.at, tensor.place.among
+    if output:
+        whole = tensor.columns % NAMED[base].block == 0 and not falcon
+        return "Q6_K" if whole and base != "Q8_0" else "Q8_0"
+    if tensor.part == "v":
+        return "Q8_0" if eight else _values(model, mix, base, index, count)
+    if tensor.part == "k" and eight:
+        return "Q8_0"
+    if tensor.part == "down":
+        return _down(mix, base, index, count, falcon=falcon)
+    if tensor.part == "attention output":
+        if falcon:
+            return "Q4_K" if mix == "q3_k_l" else base
+        if eight:
+            return "Q5_K" if mix in _FIVE_FOR_EIGHT else base
+        return _OUTPUT.get(mix, base)
+    return base
+
+
+def _values(model: Model, mix: str, base: str, index: int, count: int) -> str:
+    found = base
+    if mix == "q2_k":
+        found = "Q4_K" if _queries_per_key(model) >= 4 else "Q3_K"
+    elif mix == "q3_k_m":
+        found = "Q5_K" if index < 2 else "Q4_K"
+    elif mix == "q3_k_l" or (mix == "q4_k_s" and index < 4):
+        found = "Q5_K"
+    elif mix in ("q4_k_m", "q5_k_m") and _more(index, count):
+        found = "Q6_K"
+    # Of Llama 2's 70B, and of what has its 80 layers, values are small beside queries.
+    grouped = model.layers == 80 and _queries_per_key(model) > 1 and _is_gated(model)
+    return "Q5_K" if grouped and found in ("Q3_K", "Q4_K") else found
+
+
+def _down(mix: str, base: str, index: int, count: int, *, falcon: bool) -> str:
+    if mix == "q2_k":
+        return "Q3_K"
+    if mix == "q3_k_m":
+        if index < count // 16:
+            return "Q5_K"
+        return "Q4_K" if not falcon or _more(index, count) else "Q3_K"
+    if mix == "q3_k_l":
+        return "Q4_K" if falcon else "Q5_K"
+    if mix == "q4_k_m" and falcon:
+        return "Q6_K" if index < count // 16 else "Q5_K" if _more(index, count) else "Q4_K"
+    if mix in ("q4_k_m", "q5_k_m"):
+        return "Q6_K" if _more(index, count) else base
+    return "Q5_K" if mix == "q4_k_s" and index < count // 8 and not falcon else base
+
+
+def _more(index: int, count: int) -> bool:
+    """The first and last eighth of the layers, and every third between."""
+    first = count // 8
+    return index < first or index >= 7 * count // 8 or (index - first) % 3 == 2
+
+
+def _shapes(model: Model, name: str, op: Op) -> Iterator[tuple[int, int]]:
+    """The matrices that an operation's weight is in the file: what raises keys and values from a latent is two."""
+    rows, columns = op.weights[0][1]
+    if name != "attention.kv_up":
+        yield rows, columns
+        return
+    latent = next(block.attention for _, block in layer_order(model) if block.attention is not None)
+    assert latent.kind == "mla"
+    yield latent.heads * columns, latent.nope_dim
+    yield latent.heads * latent.value_dim, columns
+
+
+def _is_packed(op: Op) -> bool:
+    if not op.weights or op.weights[0][0] != "weight" or len(op.weights[0][1]) != 2:
+        return False
+    return (op.kind in ("linear", "head") and op.weights[0][1][0] != 1) or op.path == "token_embedding"
+
+
+def _experts(model: Model) -> int:
+    blocks = (block.feed_forward for _, block in layer_order(model))
+    return max((each.experts for each in blocks if each is not None and each.kind == "moe"), default=0)
+
+
+def _queries_per_key(model: Model) -> int:
+    first: Any = next((block.attention for _, block in layer_order(model) if block.attention is not None), None)
+    return 1 if first is None else first.heads // (1 if first.kind == "mla" else first.kv_heads)
+
+
+def _is_gated(model: Model) -> bool:
+    return any(block.feed_forward is not None and block.feed_forward.gated for _, block in layer_order(model))
+
+
+def _check(model: Model) -> None:
+    """Raise ``SpecError`` for a model whose tensors in GGUF are not known."""
+    blocks = [block for _, block in layer_order(model)]
+    strange = {
+        "an encoder": model.encoder is not None or model.architecture == "encoder-only",
+        "a tower": model.tower is not None, "no language model's head": model.head.kind != "lm",
+        "embeddings of every layer": model.per_layer_embedding is not None,
+        "factorised embeddings": model.embedding_dim is not None, "shared layers": model.share_layers,
+        "recurrent layers": any(block.recurrent is not None for block in blocks),
+        "an indexer": any(block.attention is not None and block.attention.kind == "mla"
+                          and block.attention.indexer is not None for block in blocks),
+        "cross-attention": any(block.cross_attention is not None for block in blocks),
+        f"{model.position.kind} positions": model.position.kind not in ("none", "rope", "learned", "alibi"),
+    }
+    if found := [what for what, present in strange.items() if present]:
+        raise SpecError(f"the tensors of a GGUF file are not known for a model with {found[0]}; formats of matrices "
+                        "are int8, nf4, fp8 and others", field="weights")
