@@ -9,11 +9,14 @@ from typing import get_origin, get_type_hints
 
 import pytest
 
+from txcalc.answer.defaults import workload
+from txcalc.answer.explain.explain import Explainer
 from txcalc.answer.render.formats import render
 from txcalc.answer.render.grid import Screen
 from txcalc.answer.view import view
-from txcalc.spec import base, folders, presets, resolved
+from txcalc.spec import base, folders, library, presets, resolved
 from txcalc.spec.model import Model
+from txcalc.spec.replace import replace
 
 NAMES = sorted({name for info in presets.names() for name in (info.name, *info.aliases)})
 
@@ -96,14 +99,46 @@ def test_every_mapping_is_known_as_one() -> None:
     assert found - {"model_config"} == set(resolved.MAPPINGS)
 
 
-def test_counting_a_preset_loads_nothing_that_it_can_do_without(kept: str) -> None:
+@pytest.mark.parametrize(("command", "total"), [
+    (["count", "gpt3"], "174,604,259,328"), (["explain", "gpt3", "params"], "174,604,259,328"),
+    (["explain", "deepseek-v3", "activations"], "total"), (["explain", "gemma3-27b", "kv-cache"], "total"),
+    (["explain", "vit-b16", "flops"], "total"),
+])
+def test_a_preset_is_counted_and_explained_without_what_that_can_do_without(
+    command: list[str], total: str, kept: str
+) -> None:
     program = (
         "import sys\nfrom txcalc.spec import resolved\n"
         f"resolved.FILE = {kept!r}\n"
-        "from txcalc.cli.app import main\nsys.argv = ['txcalc', 'count', 'gpt3']\n"
+        f"from txcalc.cli.app import main\nsys.argv = ['txcalc', *{command!r}]\n"
         "try:\n    main()\nfinally:\n"
         "    print(*sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "174,604,259,328" in done.stdout
+    assert total in done.stdout
     assert not {"pydantic", "yaml", "numpy", "sympy", "torch", "matplotlib"} & set(done.stderr.split())
+
+
+@pytest.mark.parametrize("name", ["gpt2", "deepseek-v3", "gemma3-27b", "transformer-base", "llava-1.5-7b", "rnnsearch",
+                                  "whisper-tiny", "nemotron-h-8b", "vit-b16", "gemma4-e2b"])
+def test_explanations_are_those_of_the_validated_model(name: str) -> None:
+    found = resolved.load(name)
+    assert found is not None
+    model = presets.load(str(next(file.entry for file in library.built_in() if file.name == name))).model
+    run, _ = workload([model], {"attention": "eager", "dropout": 0.1})
+    of_validated, of_kept = Explainer(model, run), Explainer(found.model, run)
+    for quantity in ("params", "flops-training", "activations", "weights"):
+        assert of_kept.explain(quantity) == of_validated.explain(quantity)
+
+
+def test_fields_can_be_replaced_and_found() -> None:
+    found = resolved.load("gemma3-27b")
+    assert found is not None
+    changed = replace(found.model, {"groups.0.repeat": 3, "d_model": 7})
+    assert (changed.groups[0].repeat, changed.d_model) == (3, 7) != (found.model.groups[0].repeat, found.model.d_model)
+    assert changed.model_dump(mode="json") == {**found.model.model_dump(mode="json"), "d_model": 7, "groups": [
+        {**changed.groups[0].model_dump(mode="json"), "repeat": 3}, *(
+            group.model_dump(mode="json") for group in found.model.groups[1:])
+    ]}
+    with pytest.raises(KeyError, match=r"attention\.head"):
+        replace(found.model, {"groups.0.blocks.0.attention.head": 3})

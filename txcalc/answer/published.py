@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
-from txcalc.spec.model import Model, Published
-
 if TYPE_CHECKING:
     from txcalc.answer.report import Totals
+    from txcalc.spec.model import Model, Published
 
 _UNITS: Final = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12, "P": 10**15} | {
     f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", start=1)

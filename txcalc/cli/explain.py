@@ -68,7 +68,7 @@ def explain(
     form = write.chosen_format(output, OFFER.formats)
     name = known_quantity(quantity)
     style = _known_notation("latex" if latex and notation is None else notation, NOTATIONS)
-    loaded = load(model, set_, common, dtype=None)
+    loaded = load(model, set_, common, dtype=None, resolved=True)
     given = run.given()
     filled, _ = workload([loaded.model], given)
     found = explained(

@@ -1,13 +1,11 @@
-"""Put symbols or arrays in place of a validated spec's sizes, unchecked."""
+"""Put symbols or arrays in place of a valid spec's sizes, unchecked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
-
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M")
 
 
 def replace(spec: M, values: Mapping[str, Any]) -> M:
@@ -28,6 +26,6 @@ def _put(node: Any, keys: list[str], value: Any, path: str) -> Any:
     if isinstance(node, tuple):
         i = int(key)
         return (*node[:i], _put(node[i], rest, value, path), *node[i + 1 :])
-    if not isinstance(node, BaseModel) or key not in type(node).model_fields:
+    if not hasattr(node, "model_copy") or key not in dict(node):
         raise KeyError(path)
     return node.model_copy(update={key: _put(getattr(node, key), rest, value, path)})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -31,15 +31,24 @@ class Fields:
     """A resolved spec: the fields of the validated model, immutable, and nothing else."""
 
     def __init__(self, data: dict[str, Any]) -> None:
-        found = {name: value if name in MAPPINGS else _fields(value) for name, value in data.items()}
-        self.__dict__.update(found, _data=data)
+        self.__dict__.update({name: value if name in MAPPINGS else _fields(value) for name, value in data.items()})
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name} cannot be changed")
 
-    def model_dump(self, *, mode: str, exclude: set[str]) -> dict[str, Any]:
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Names and values, as those of the validated model."""
+        return iter(self.__dict__.items())
+
+    def model_copy(self, *, update: dict[str, Any]) -> Fields:
+        """The same fields with other values for some."""
+        copy = Fields({})
+        copy.__dict__.update(self.__dict__ | update)
+        return copy
+
+    def model_dump(self, *, mode: str, exclude: Collection[str] = ()) -> dict[str, Any]:
         """The fields as plain data, as the validated model gives them."""
-        return {name: value for name, value in self.__dict__["_data"].items() if name not in exclude}
+        return {name: _plain(value) for name, value in self if name not in exclude}
 
 
 def load(name: str) -> Loaded | None:
@@ -82,6 +91,12 @@ def _fields(value: Any) -> Any:
     if isinstance(value, dict):
         return Fields(value)
     return tuple(_fields(each) for each in value) if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Fields):
+        return value.model_dump(mode="json")
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _checksum(preset: Path) -> str:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from txcalc.answer.explain.naming import Name, name
 from txcalc.answer.explain.polynomial import ONE, Atom, Floor, Poly, added, atomic, poly
 from txcalc.answer.explain.quantities import Amount, Definition
 from txcalc.answer.explain.symbols import Symbols, symbols
 from txcalc.answer.report import Totals, totals
-from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Number, Trace
 from txcalc.trace.workload import Workload
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model
 
 _TENSORS: Final = {
     "residual": "residual stream", "residual after dropout": "residual stream", "rstd": "1 / deviation",

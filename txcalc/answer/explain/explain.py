@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Collection, Iterator, Sequence
 from math import floor
+from typing import TYPE_CHECKING
 
 import txcalc
 from txcalc import units
@@ -36,8 +37,10 @@ from txcalc.answer.published import compare_published
 from txcalc.answer.report import ModelInfo, Provenance, Quantity, cache_name, growth
 from txcalc.count.scores import is_fused
 from txcalc.spec.facts import architecture_fields
-from txcalc.spec.model import Model
 from txcalc.trace.workload import AttentionKernel, Workload
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model
 
 
 class DerivationError(RuntimeError):

@@ -75,24 +75,25 @@ LETTERS: Final[dict[str, Letter]] = {
     "source_seq": Letter("m", "source tokens of a sequence"),
     "images": Letter("x", "images"),
 }
-"""Field names with one meaning wherever they occur. ``SPECIAL`` overrides some for one class."""
+"""Field names with one meaning wherever they occur. ``SPECIAL`` has other ones."""
 
 SPECIAL: Final[dict[tuple[str, str], Letter]] = {
-    ("MoE", "d_ff"): Letter("f", "width of an expert"),
-    ("Indexer", "heads"): Letter("h_i", "heads of an indexer"),
-    ("Indexer", "head_dim"): Letter("k_i", "width of an indexer's head"),
-    ("Mamba2", "heads"): Letter("H", "heads of the recurrence"),
-    ("Mamba2", "head_dim"): Letter("P", "width of a recurrent head"),
-    ("LightningAttention", "heads"): Letter("H", "heads of the recurrence"),
-    ("LightningAttention", "head_dim"): Letter("P", "width of a recurrent head"),
-    ("KimiDelta", "heads"): Letter("H", "heads of the recurrence"),
-    ("KimiDelta", "head_dim"): Letter("P", "width of a recurrent head"),
-    ("GatedDelta", "value_dim"): Letter("P", "width of a recurrent value"),
-    ("AdditiveAttention", "width"): Letter("W_a", "width of additive attention"),
-    ("PerLayerEmbedding", "width"): Letter("e_l", "width of a layer's vector"),
-    ("HeadTransform", "width"): Letter("W_t", "width before the output"),
-    ("Maxout", "width"): Letter("W_m", "maxout units"),
-    ("ProjectorLayer", "width"): Letter("f_p", "width of a projector"),
-    ("Convolution1D", "width"): Letter("K", "positions that a convolution sees"),
-    ("Convolution1D", "channels"): Letter("Z", "channels of a convolution"),
+    ("moe", "d_ff"): Letter("f", "width of an expert"),
+    ("indexer", "heads"): Letter("h_i", "heads of an indexer"),
+    ("indexer", "head_dim"): Letter("k_i", "width of an indexer's head"),
+    ("mamba2", "heads"): Letter("H", "heads of the recurrence"),
+    ("mamba2", "head_dim"): Letter("P", "width of a recurrent head"),
+    ("lightning", "heads"): Letter("H", "heads of the recurrence"),
+    ("lightning", "head_dim"): Letter("P", "width of a recurrent head"),
+    ("kimi-delta", "heads"): Letter("H", "heads of the recurrence"),
+    ("kimi-delta", "head_dim"): Letter("P", "width of a recurrent head"),
+    ("gated-delta", "value_dim"): Letter("P", "width of a recurrent value"),
+    ("additive", "width"): Letter("W_a", "width of additive attention"),
+    ("per_layer_embedding", "width"): Letter("e_l", "width of a layer's vector"),
+    ("transform", "width"): Letter("W_t", "width before the output"),
+    ("maxout", "width"): Letter("W_m", "maxout units"),
+    ("hidden", "width"): Letter("f_p", "width of a projector"),
+    ("convolution", "width"): Letter("K", "positions that a convolution sees"),
+    ("convolution", "channels"): Letter("Z", "channels of a convolution"),
 }
+"""Those of one kind of layer, or of what stands in one field."""

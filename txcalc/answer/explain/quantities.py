@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from txcalc.answer.conventions import recurrence
 from txcalc.answer.explain.explanation import QuantityName
@@ -17,10 +17,11 @@ from txcalc.count.scores import is_fused
 from txcalc.count.states import RECIPES
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal
-from txcalc.spec.inputs import LMHead
-from txcalc.spec.model import Model
 from txcalc.trace.record import Number, Op, Tensor, Trace
 from txcalc.trace.workload import BYTES, Workload
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model
 
 Often = Literal["copies", "active", "calls"]
 
@@ -95,7 +96,7 @@ def missing(quantity: QuantityName, spec: Model, *, full: bool) -> SpecError:
 def notes(quantity: QuantityName, spec: Model, t: Trace) -> Iterator[str]:
     """What a reader may wonder about."""
     workload = t.workload
-    tied = isinstance(spec.head, LMHead) and spec.head.tied
+    tied = spec.head.kind == "lm" and spec.head.tied
     if tied and quantity in ("params", "active-params", "weights", "training-state"):
         yield "the output head is tied to the token table: its weights are counted there, once"
     if quantity == "training-state":

@@ -12,18 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.answer.explain.letters import LETTERS, SPECIAL, Letter
 from txcalc.answer.explain.polynomial import Relation, atomic, monomial
 from txcalc.spec.facts import STORAGE, located_blocks, patches, positions
-from txcalc.spec.inputs import PatchInput, SinusoidalPosition
-from txcalc.spec.layers import Attention
-from txcalc.spec.model import Group, Model, Stack
 from txcalc.spec.replace import replace
 from txcalc.trace.workload import Workload
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Block, Group, Model
 
 UNUSED: Final = frozenset({"context", "beside", *STORAGE})
 """Fields whose numbers are no sizes with a letter: what no program reads, which layers stand side by side, and the
@@ -106,21 +104,21 @@ def _workload(workload: Workload) -> Iterator[Place]:
         if name == "seq" and value == 1 and workload.phase == "decode":
             continue
         if _is_size(value):
-            yield Place(f"/{name}", _letter("Workload", name), value)
+            yield Place(f"/{name}", _letter(name), value)
 
 
-def _walk(node: BaseModel, path: str, mark: str, skip: tuple[str, ...]) -> Iterator[Place]:
-    grouped = isinstance(node, Stack) and node.groups is not None
-    if isinstance(node, SinusoidalPosition) and not node.stored:
+def _walk(node: Any, path: str, mark: str, skip: tuple[str, ...]) -> Iterator[Place]:
+    kind = getattr(node, "kind", None)
+    grouped = isinstance(getattr(node, "groups", None), tuple)
+    if kind == "sinusoidal" and not node.stored:
         return
-    for name in type(node).model_fields:
-        value = getattr(node, name)
+    for name, value in node:
         if name in skip or name in UNUSED or (grouped and name in (*_BLOCK, "layers")):
             continue
         below = f"{path}.{name}" if path else name
         if _is_size(value):
             if name != "repeat" and (name not in ("layers", "copies") or value > 1):
-                yield Place(below, _field(node, name, mark), value)
+                yield Place(below, _field(node, name, mark, kind, _holder(path)), value)
         elif grouped and name == "groups":
             yield from _groups(value, below, mark)
         else:
@@ -128,7 +126,7 @@ def _walk(node: BaseModel, path: str, mark: str, skip: tuple[str, ...]) -> Itera
 
 
 def _children(value: Any, path: str, mark: str) -> Iterator[Place]:
-    if isinstance(value, BaseModel):
+    if hasattr(value, "model_copy"):
         yield from _walk(value, path, mark, ())
     elif isinstance(value, tuple):
         for i, each in enumerate(value):
@@ -164,16 +162,15 @@ def _repetition(path: str, group: Group, length: int, first: int, mark: str, *, 
 
 def _alike(group: Group) -> bool:
     """Whether the blocks differ in what their attention sees, and in nothing else."""
-    reach = {"window": None, "chunk": None, "rope": True, "scale": None}
-    kinds = {
-        block.model_copy(update={
-            "repeat": 1,
-            "attention": block.attention.model_copy(update=reach) if isinstance(block.attention, Attention)
-            else block.attention,
-        }).model_dump_json()
-        for block in group.blocks
-    }
-    return len(kinds) == 1
+    first, *rest = map(_weighs, group.blocks)
+    return all(each == first for each in rest)
+
+
+def _weighs(block: Block) -> dict[str, Any]:
+    attention = block.attention
+    if attention is not None and attention.kind == "standard":
+        attention = attention.model_copy(update={"window": None, "chunk": None, "rope": True, "scale": None})
+    return block.model_copy(update={"repeat": 1, "attention": attention}).model_dump(mode="json")
 
 
 def _patterns(spec: Model, inside: dict[str, Any]) -> dict[str, Any]:
@@ -187,12 +184,19 @@ def _patterns(spec: Model, inside: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _field(node: BaseModel, name: str, mark: str) -> Letter:
-    if isinstance(node, Attention) and name == "kv_heads" and node.kv_heads == node.heads:
+def _standard(node: Any) -> bool:
+    return getattr(node, "kind", None) == "standard"
+
+
+def _holder(path: str) -> str:
+    """The field that a spec stands in."""
+    return next((part for part in reversed(path.split(".")) if not part.isdigit()), "")
+
+
+def _field(node: Any, name: str, mark: str, *owners: str | None) -> Letter:
+    if name == "kv_heads" and _standard(node) and node.kv_heads == node.heads:
         return LETTERS["heads"]
-    if name == "layers":
-        return _layers(mark)
-    return _letter(type(node).__name__, name)
+    return _layers(mark) if name == "layers" else _letter(name, *owners)
 
 
 def _layers(mark: str, first: int | None = None, count: int = 1) -> Letter:
@@ -200,8 +204,9 @@ def _layers(mark: str, first: int | None = None, count: int = 1) -> Letter:
     return Letter(f"L{mark}", "layers" + (f" {first}–{first + count - 1}" if first is not None else "") + of)
 
 
-def _letter(owner: str, name: str) -> Letter:
-    return SPECIAL.get((owner, name)) or LETTERS.get(name) or Letter(name, name.replace("_", " "))
+def _letter(name: str, *owners: str | None) -> Letter:
+    special = (SPECIAL[owner, name] for owner in owners if owner is not None and (owner, name) in SPECIAL)
+    return next(special, None) or LETTERS.get(name) or Letter(name, name.replace("_", " "))
 
 
 def _is_size(value: object) -> bool:
@@ -238,7 +243,7 @@ def _head_relations(spec: Model, inside: dict[str, Any]) -> tuple[Relation, ...]
             for name in ("attention", "cross_attention"):
                 each = getattr(block, name)
                 d = getattr(stack, "d_model", spec.d_model)
-                if isinstance(each, Attention) and each.heads * each.head_dim == d:
+                if _standard(each) and each.heads * each.head_dim == d:
                     h, k = (str(inside[f"{at}{name}.{key}"]) for key in ("heads", "head_dim"))
                     relation = Relation(monomial({h: 1, k: 1}), 1, ((str(inside[width]), 1),))
                     found[relation] = None
@@ -262,7 +267,7 @@ def _lengths(
     meanings: dict[str, dict[str, None]] = {}
     stacks = (("input", spec, ""), ("encoder.input", spec.encoder, "_e"), ("tower.input", spec.tower, "_v"))
     for path, stack, mark in stacks:
-        if stack is None or not isinstance(stack.input, PatchInput):
+        if stack is None or stack.input.kind != "patches":
             continue
         length = positions(stack.input)
         name = "s" if not mark and values.get("s") == length else f"s{mark}" if mark else "s_i"

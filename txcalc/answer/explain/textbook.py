@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from math import prod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.answer.explain.derive import Run
 from txcalc.answer.explain.explanation import QuantityName, Simplification
@@ -15,11 +15,12 @@ from txcalc.answer.explain.notation import as_it_comes, formula
 from txcalc.answer.explain.polynomial import Poly, added, atomic, poly
 from txcalc.count.kv_cache import FORMATS
 from txcalc.spec.facts import is_causal
-from txcalc.spec.inputs import LearnedPosition, LMHead, TokenInput
-from txcalc.spec.layers import Attention, Dense
-from txcalc.spec.model import Model
 from txcalc.trace.distances import keeps_inputs
 from txcalc.trace.workload import BYTES
+
+if TYPE_CHECKING:
+    from txcalc.spec.layers import Attention
+    from txcalc.spec.model import Model
 
 Finder = Callable[[Run, Poly], Iterator["Candidate"]]
 
@@ -78,15 +79,19 @@ def _sum(*terms: tuple[int, str]) -> Poly:
 def _one_stack(spec: Model) -> bool:
     """One stack of like layers over tokens, with weights of their own."""
     return (spec.encoder is None and spec.groups is None and spec.tower is None and not spec.share_layers
-            and isinstance(spec.input, TokenInput))
+            and spec.input.kind == "tokens")
+
+
+def _standard(spec: Model) -> Attention | None:
+    return spec.attention if spec.attention is not None and spec.attention.kind == "standard" else None
 
 
 def _gpt_like(run: Run) -> bool:
     """The block of GPT: as many heads of keys as of queries, a plain feed-forward of 4 d."""
     spec = run.spec
-    attention, feed = spec.attention, spec.feed_forward
+    attention, feed = _standard(spec), spec.feed_forward
     return (
-        _one_stack(spec) and isinstance(attention, Attention) and isinstance(feed, Dense) and not feed.gated
+        _one_stack(spec) and attention is not None and feed is not None and feed.kind == "dense" and not feed.gated
         and attention.kv_heads == attention.heads and attention.heads * attention.head_dim == spec.d_model
         and (attention.value_dim, attention.value_norm, attention.value_from) == (None, None, "input")
         and spec.per_layer_embedding is None
@@ -98,7 +103,7 @@ def _gpt_like(run: Run) -> bool:
 def _reads_tokens(run: Run) -> bool:
     """A model of tokens that are all new: 2 N D counts no cached ones, and each passes every layer."""
     spec = run.spec
-    return (spec.encoder is None and spec.tower is None and isinstance(spec.input, TokenInput)
+    return (spec.encoder is None and spec.tower is None and spec.input.kind == "tokens"
             and not run.workload.past and not spec.share_layers)
 
 
@@ -119,8 +124,8 @@ def _params(run: Run, closed: Poly) -> Iterator[Candidate]:
     if tables and len(layers.terms) + len(tables.terms) < len(closed.terms):
         yield Candidate(layers + tables, _small(run), source)
     spec = run.spec
-    if (_gpt_like(run) and isinstance(spec.position, LearnedPosition) and {"V", "n"} <= set(run.values)
-            and classic and isinstance(spec.head, LMHead) and spec.head.tied):
+    if (_gpt_like(run) and spec.position.kind == "learned" and {"V", "n"} <= set(run.values)
+            and classic and spec.head.kind == "lm" and spec.head.tied):
         poly = _sum((12, "L d d"), (13, "L d"), (1, "V d"), (1, "n d"))
         yield Candidate(poly, "the final norm", f"{_MEGATRON}, its formula for P")
 
@@ -188,7 +193,7 @@ def _with_attention(
     spec = run.spec
     if spec.position.kind in _MORE_SCORES:
         return
-    if not (_one_stack(spec) and isinstance(spec.attention, Attention) and spec.attention.window is None
+    if not (_one_stack(spec) and (attention := _standard(spec)) is not None and attention.window is None
             and {"L", "s", "h", "k"} <= set(run.values) and spec.recurrent is None and is_causal(spec)):
         return
     core = _term(2 * per_token, "L h k s" if each else "L h k s D").rewritten(run.symbols.always)
@@ -212,8 +217,8 @@ def _megatron(run: Run, closed: Poly) -> Iterator[Candidate]:
 def _cache(*, per_token: bool) -> Finder:
     def find(run: Run, closed: Poly) -> Iterator[Candidate]:
         spec, w = run.spec, run.workload
-        if not (_one_stack(spec) and isinstance(spec.attention, Attention) and spec.recurrent is None
-                and spec.attention.value_dim is None
+        if not (_one_stack(spec) and (attention := _standard(spec)) is not None and spec.recurrent is None
+                and attention.value_dim is None
                 and {"L", "h", "k"} <= set(run.values)) or keeps_inputs(spec.position):
             return
         form = FORMATS[w.kv_dtype]
@@ -227,8 +232,8 @@ def _cache(*, per_token: bool) -> Finder:
             poly = _sum(*((width, f"b L {length} h k") for length in lengths))
             if w.seq == 1 and "s" not in run.values:
                 poly += _term(width, "b L h k")
-        left = "nothing" if spec.attention.kv_heads == spec.attention.heads else "that heads share keys and values"
-        if spec.attention.window is not None and not per_token:
+        left = "nothing" if attention.kv_heads == attention.heads else "that heads share keys and values"
+        if attention.window is not None and not per_token:
             left += ", and the window"
         yield Candidate(poly.rewritten(run.symbols.always), left, "arXiv 2303.06865", "2 tensors × "
                         f"{form.bytes} bytes, every head its own keys and values")
