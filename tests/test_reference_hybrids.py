@@ -20,7 +20,7 @@ SIZES: dict[str, Any] = {
     "bos_token_id": 0, "eos_token_id": 0,
 }
 BODY: dict[str, Any] = {
-    "d_model": 30, "position": "none", "norm": {"kind": "rmsnorm", "eps": 1e-5}, "head": {"kind": "lm", "tied": False},
+    "d_model": 30, "norm": {"kind": "rmsnorm", "eps": 1e-5}, "head": {"kind": "lm", "tied": False},
     "attention": {"heads": 3, "kv_heads": 1}, "feed_forward": {"d_ff": 37, "activation": "silu", "gated": True},
 }
 BLOCK = r"model\.layers\.(\d+)\."

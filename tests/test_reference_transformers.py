@@ -34,7 +34,8 @@ class Float64(TorchFunctionMode):
 
 
 def spec(**fields) -> Model:
-    return Model.model_validate({"name": "twin", "vocab": VOCAB, "layers": LAYERS, "context": 29, **fields})
+    return Model.model_validate({"name": "twin", "vocab": VOCAB, "layers": LAYERS, "context": 29, "position": "none",
+                                 "feed_forward": "none", **fields})
 
 
 def twin(cls: type, config: Any) -> Any:
