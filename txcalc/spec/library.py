@@ -1,7 +1,9 @@
 """Where presets are: the user's own directory, then the built-in ones, each searched by name and then by alias.
 
 In each, the exact spelling comes before one that differs only in case, ``-`` and ``_``. Nothing but file names is
-read to find a name; for an alias, only the ``aliases`` field of each file.
+read to find a name; for an alias, the ``aliases`` field of each file, and the repository on the Hugging Face hub whose
+``config.json`` it says it was read from. With its organisation before it, any name of such a preset leads to it. Last,
+the beginning of a name will do where one preset alone has it.
 """
 
 from __future__ import annotations
@@ -11,15 +13,22 @@ import importlib.resources
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final, Literal
 
 from txcalc.spec.errors import SpecError
 from txcalc.spec.folders import built_in_folder, user_folder
+from txcalc.spec.loaded import as_asked
 from txcalc.spec.yaml import read_text, read_yaml
 
 _ALIASES: Final = re.compile(r"^aliases:.*(?:\n(?:[ \t#\]-].*)?)*", re.MULTILINE)
+
+_HUB: Final = re.compile(r"config\.json of ([\w.-]+/[\w.-]*\w)")
+
+_MOST: Final = 12
+"""The most members of a family that one line lists."""
 
 Origin = Literal["built-in", "user"]
 
@@ -45,12 +54,12 @@ class PresetFile:
     entry: Traversable
     origin: Origin
 
-    @property
+    @cached_property
     def text(self) -> str:
         """What it says. Raises SpecError if it cannot be read."""
         return read_text(self.entry) if isinstance(self.entry, Path) else self.entry.read_text(encoding="utf-8")
 
-    @property
+    @cached_property
     def aliases(self) -> tuple[str, ...]:
         """Read from that one field alone: it is quick, and what is wrong elsewhere in the file does not matter."""
         try:
@@ -59,6 +68,17 @@ class PresetFile:
         except SpecError:
             return ()
         return tuple(name for name in found if isinstance(name, str)) if isinstance(found, list) else ()
+
+    @cached_property
+    def repositories(self) -> tuple[str, ...]:
+        """``org/name`` on the hub: those of its aliases, and where it was read from if that is called like it."""
+        own = set(map(_folded, (self.name, *(alias.rpartition("/")[2] for alias in self.aliases))))
+        found = [name for name in _HUB.findall(self.text) if _folded(name.partition("/")[2]) in own]
+        return tuple(dict.fromkeys([*(alias for alias in self.aliases if "/" in alias), *found]))
+
+    def label_for(self, asked: str) -> str:
+        """How a report calls it where somebody asked for it by this name."""
+        return as_asked(self.label, self.name, asked)
 
     @property
     def label(self) -> str:
@@ -85,8 +105,22 @@ def names() -> list[PresetInfo]:
 
 
 def find(name: str) -> PresetFile | None:
-    """The preset of this name or alias. Raises SpecError if there are two in one place."""
-    return find_in(name, (_user(), built_in()))
+    """The preset of this name or alias, or the only one whose name begins so. Raises SpecError if there are two."""
+    places = (_user(), built_in())
+    found = find_in(name, places)
+    if found is None and len(own := members(name)) == 1:
+        return find_in(own[0], places)
+    return found
+
+
+def members(name: str) -> list[str]:
+    """The presets of a family, or of a name's first part: ``llama3`` for llama3-8b, llama3.1-8b and so on."""
+    letters = _folded(name)
+    if not re.fullmatch(r"[a-z][a-z0-9.]+", letters):
+        return []
+    begins = re.compile("[-_]?".join(map(re.escape, letters)) + "(?=[-_.])", re.IGNORECASE)
+    return [info.name for info in names()
+            if _folded(info.family or "") == letters or any(map(begins.match, (info.name, *info.aliases)))]
 
 
 def find_in(name: str, places: Iterable[Sequence[PresetFile]]) -> PresetFile | None:
@@ -100,12 +134,25 @@ def find_in(name: str, places: Iterable[Sequence[PresetFile]]) -> PresetFile | N
                     raise SpecError(f"preset {name!r} could be {choices}")
                 if matches:
                     return matches[0]
+        if "/" in name and (found := [file for file in files if _of_organisation(file, name)]):
+            return found[0]
     return None
+
+
+def _of_organisation(file: PresetFile, name: str) -> bool:
+    organisation, _, rest = name.casefold().partition("/")
+    return _folded(rest) in _all_names(file) and organisation in (
+        repository.casefold().partition("/")[0] for repository in file.repositories)
 
 
 def unknown(name: str) -> SpecError:
     """The error for a name that ``find`` does not know, with up to three that it does."""
     shown = repr(name if len(name) <= 60 else name[:59] + "…")
+    if own := members(name):
+        more = f" and {len(own) - _MOST} more ('txcalc presets --search {name}')" if len(own) > _MOST else ""
+        return SpecError(f"{shown} could be any of {', '.join(own[:_MOST])}{more}")
+    if "/" in name:
+        return SpecError(f"no such file and no such preset; hf:{name} reads its config.json from the hub", source=name)
     close = _nearest(name)
     hint = f"did you mean {_listed(close)}?" if close else "'txcalc presets' lists them; a file needs its path"
     return SpecError(f"unknown preset {shown}; {hint}")
@@ -168,11 +215,12 @@ def _own_name(file: PresetFile) -> tuple[str, ...]:
 
 
 def _aliases(file: PresetFile) -> tuple[str, ...]:
-    return file.aliases
+    """With its organisation and without."""
+    return (*file.aliases, *(alias.rpartition("/")[2] for alias in file.aliases if "/" in alias))
 
 
 def _all_names(file: PresetFile) -> frozenset[str]:
-    return frozenset(map(_folded, (file.name, *file.aliases)))
+    return frozenset(map(_folded, (file.name, *_aliases(file))))
 
 
 def _called(

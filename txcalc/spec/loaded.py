@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from txcalc.spec.yaml import Document
 
 
+_ASKED = ", asked for as "
+
+
 class Loaded(NamedTuple):
     """A valid model; ``source`` is what a report calls the place it was read from.
 
@@ -22,3 +25,8 @@ class Loaded(NamedTuple):
     notes: tuple[str, ...] = ()
     dtype: str | None = None
     report: Document | None = None
+
+
+def as_asked(label: str, name: str, asked: str) -> str:
+    """How a report calls a preset: with both names where it was asked for by another."""
+    return label if asked == name else f"{label}{_ASKED}{asked}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from txcalc.spec.folders import built_in_folder, user_folder
-from txcalc.spec.loaded import Loaded
+from txcalc.spec.loaded import Loaded, as_asked
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
@@ -53,7 +53,7 @@ class Fields:
 
 def load(name: str) -> Loaded | None:
     """The built-in preset of this very name or alias; None where that needs a closer look."""
-    if user_folder() is not None:
+    if user_folder() is not None or ("/" in name and os.path.lexists(name)):
         return None
     folder = built_in_folder()
     try:
@@ -61,6 +61,7 @@ def load(name: str) -> Loaded | None:
             names, path, checksum, label, fields = line.split("\t")
             if name in names.split(" "):
                 fresh = checksum == _checksum(Path(folder, path))
+                label = as_asked(label, names.partition(" ")[0], name)
                 return Loaded(cast("Model", Fields(json.loads(fields))), label) if fresh else None
     except (OSError, ValueError):  # never written, or by another version
         pass
@@ -78,11 +79,13 @@ def write() -> Path:
 def _lines(folder: Path) -> Iterator[str]:
     from txcalc.spec import library, presets
 
-    for file in library.built_in():
+    files = library.built_in()
+    for file in files:
         path = Path(str(file.entry))
         model = presets.load(str(path)).model
         # A name that is nearly another preset's own is not settled by looking at one line.
-        names = [name for name in (file.name, *file.aliases) if library.find_in(name, [library.built_in()]) == file]
+        names = [name for name in (file.name, *file.aliases, *file.repositories)
+                 if library.find_in(name, [files]) == file]
         data = json.dumps(model.model_dump(mode="json"), separators=(",", ":"))
         yield "\t".join((" ".join(names), path.relative_to(folder).as_posix(), _checksum(path), file.label, data))
 

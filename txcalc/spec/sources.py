@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +16,7 @@ from txcalc.spec.yaml import MAX_BYTES, Document, read_text, read_yaml
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
 _HUB: Final = "hf:"
 _CONFIG: Final = "config.json"
+_REPOSITORY: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,9 @@ class Source:
 def read_source(model: str) -> Source:
     """The document that a MODEL argument means: a preset's name or alias, a path, ``-``, or ``hf:org/name``.
 
-    What has a separator in it or ends in .yaml, .yml or .json is a path; so is any other existing file that is not
-    called like a preset. A folder stands for the ``config.json`` in it. Nothing is downloaded but for ``hf:``.
+    What has a separator in it or ends in .yaml, .yml or .json is a path, but for ``org/name`` where no file is called
+    so; so is any other existing file that is not called like a preset. A folder stands for the ``config.json`` in it.
+    Nothing is downloaded but for ``hf:``.
     Raises SpecError for whatever cannot be found or read.
     """
     if model == "-":
@@ -44,7 +47,7 @@ def read_source(model: str) -> Source:
     if not _is_path(model):
         if file := find(model):
             place = str(file.entry)
-            return Source(read_yaml(file.text, place), file.label, place, file.name)
+            return Source(read_yaml(file.text, place), file.label_for(model), place, file.name)
         if (os.path.isdir(model) and not _is_model_folder(model)) or not os.path.exists(model):  # noqa: PTH110, PTH112
             raise unknown(model)  # Path.is_dir raises for a NUL
     path = os.path.join(model, _CONFIG) if _is_model_folder(model) else model  # noqa: PTH118
@@ -63,6 +66,8 @@ def _parsed(text: str, place: str, *, is_json: bool = False) -> Document:
 
 
 def _is_path(model: str) -> bool:
+    if _REPOSITORY.fullmatch(model) and not model.casefold().endswith(_SUFFIXES) and not os.path.lexists(model):
+        return False
     return any(sep in model for sep in ("/", os.sep, os.altsep) if sep) or model.casefold().endswith(_SUFFIXES)
 
 

@@ -1,0 +1,122 @@
+"""What a model may be called: a repository's name, a family's, another spelling."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import txcalc
+from txcalc.cli.app import app
+from txcalc.spec import library, resolved
+
+BUILT_IN = library.built_in()
+REPOSITORIES = [(name, file.name) for file in BUILT_IN for name in file.repositories]
+
+
+@pytest.fixture(autouse=True)
+def no_user_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TXCALC_PRESETS", "")
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def refused(*args: object) -> str:
+    found = run(*args)
+    assert (found.exit_code, found.stdout, found.stderr.count("\n")) == (2, "", 1)
+    return found.stderr.removeprefix("error: ").rstrip("\n")
+
+
+def found(name: str) -> str | None:
+    file = library.find_in(name, [BUILT_IN])
+    return None if file is None else file.name
+
+
+def test_most_presets_know_their_repository() -> None:
+    assert len({name for _, name in REPOSITORIES}) > 0.8 * len(BUILT_IN)
+    assert len({repository.casefold() for repository, _ in REPOSITORIES}) == len(REPOSITORIES)
+
+
+@pytest.mark.parametrize(("repository", "name"), REPOSITORIES)
+def test_a_repository_is_its_preset_with_its_organisation_and_without(repository: str, name: str) -> None:
+    organisation, _, rest = repository.partition("/")
+    assert found(repository) == found(repository.upper()) == found(rest) == name
+    assert found(f"{organisation}/{name}") == name
+    assert found(f"somebody-else/{rest}") is None
+
+
+@pytest.mark.parametrize(("repository", "name"), [
+    ("meta-llama/Llama-3.1-8B", "llama3.1-8b"), ("meta-llama/Llama-3.1-8B-Instruct", "llama3.1-8b"),
+    ("meta-llama/Meta-Llama-3.1-8B", "llama3.1-8b"), ("meta-llama/Llama-3.3-70B-Instruct", "llama3.1-70b"),
+    ("openai-community/gpt2-xl", "gpt2-xl"), ("mistralai/Mistral-7B-Instruct-v0.1", "mistral-7b"),
+    ("microsoft/phi-1_5", "phi-1.5"), ("lmsys/vicuna-7b-v1.5", None), ("facebook/opt-66b", "opt-66b"),
+    ("facebook/opt-175b", None),
+])
+def test_repositories(repository: str, name: str | None) -> None:
+    assert found(repository) == name
+
+
+def test_what_is_no_preset_may_be_on_the_hub() -> None:
+    assert refused("count", "meta-llama/Llama-9") == (
+        "meta-llama/Llama-9: no such file and no such preset; hf:meta-llama/Llama-9 reads its config.json from the hub")
+    for path in ("./Llama-9", "some/Llama-9.yaml", "a/b/c", "/a/b"):
+        assert refused("count", path) == f"{path}: no such file"
+
+
+def test_a_file_comes_before_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = library.find("gpt2")
+    assert file is not None
+    Path("openai-community").mkdir()
+    Path("openai-community/gpt2").write_text(file.text.replace("layers: 12", "layers: 3"))
+    assert txcalc.load("openai-community/gpt2").layers == 3 != txcalc.load("gpt2").layers
+    assert resolved.load("openai-community/gpt2") is None
+
+
+@pytest.mark.parametrize(("family", "some", "without"), [
+    ("llama3", {"llama3-8b", "llama3-70b", "llama3.1-8b"}, {"llama-7b", "llama2-7b", "llama4-scout"}),
+    ("llama-3", {"llama3-8b", "llama3.2-1b"}, {"llama2-7b"}), ("qwen3", {"qwen3-0.6b", "qwen3-32b"}, {"qwen2.5-7b"}),
+    ("t5", {"t5-small", "t5-11b", "flan-t5-xl"}, {"whisper-tiny"}), ("Pythia", {"pythia-70m", "pythia-12b"}, set()),
+])
+def test_a_family_lists_its_members(family: str, some: set[str], without: set[str]) -> None:
+    line = refused("count", family)
+    listed = set(line.removeprefix(f"'{family}' could be any of ").split(", "))
+    assert some <= listed and not without & listed
+    assert all(found(name) == name for name in listed)
+
+
+def test_a_large_family_is_cut_with_where_the_rest_is() -> None:
+    line = refused("compare", "gpt2", "llama")
+    assert line.endswith("more ('txcalc presets --search llama')") and line.count(", ") == 11
+
+
+@pytest.mark.parametrize(("part", "name"), [("minicpm3", "minicpm3-4b"), ("minimax", "minimax-text-01"),
+                                            ("llama-3.3", "llama3.1-70b"), ("mimo", "mimo-v2-flash")])
+def test_one_meaning_is_taken(part: str, name: str) -> None:
+    assert run("count", part).stdout.splitlines()[1] == f"from preset {name}, asked for as {part}"
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt3", "mistral-7b"])
+def test_a_name_of_its_own_is_no_family(name: str) -> None:
+    assert found(name) == name
+
+
+@pytest.mark.parametrize("command", [("count",), ("compare", "gpt2"), ("diff", "gpt2"), ("explain",), ("attention",)])
+def test_another_name_shows_both(command: tuple[str, ...]) -> None:
+    args = (*command, "davinci", *(["params"] if command == ("explain",) else []))
+    assert "preset gpt3, asked for as davinci" in run(*args).stdout
+    assert "asked for" not in run(*(arg if arg != "davinci" else "gpt3" for arg in args)).stdout
+    assert "preset gpt3, asked for as davinci" in json.dumps(json.loads(run(*args, "--json").stdout))
+
+
+def test_the_quick_way_gives_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolved, "FILE", str(tmp_path / "resolved.tsv"))
+    resolved.write()
+    for name in ("gpt3", "davinci", "meta-llama/Llama-3.1-8B", "openai-community/gpt2"):
+        quick = resolved.load(name)
+        assert quick is not None and quick.source == txcalc.count(name, seq=8).model.source
+    assert resolved.load("llama3") is None
