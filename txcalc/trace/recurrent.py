@@ -7,7 +7,7 @@ cells (``txcalc.trace.cells``) are exact.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from txcalc.trace import ops
 from txcalc.trace.cells import cell, convolution
@@ -66,7 +66,8 @@ def _lightning(t: Trace, spec: LightningAttention, x: Tensor, *, cached: bool) -
     b, n, d = x.shape
     width = spec.heads * spec.head_dim
     ops.linear(t, "qkv", x, 3 * width)
-    _recurrence(t, b, n, width * spec.head_dim, products=2, cached=cached)
+    # MiniMax's class holds the state in the model's dtype.
+    _recurrence(t, b, n, width * spec.head_dim, products=2, cached=cached, role="kv")
     y = ops.rms_norm(t, "norm", t.tensor(b, n, width, label="recurrence"))
     gate = ops.activation(t, "gate_activation", ops.linear(t, "gate", x, width), "sigmoid")
     return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, gate), d)
@@ -119,29 +120,45 @@ def _gated_convolution(t: Trace, spec: ShortConvolution, x: Tensor, *, cached: b
     b, n, d = x.shape
     projected = ops.linear(t, "in_proj", x, 3 * d, bias=spec.bias)
     t.op("gate_in", "elementwise", saves=(projected,))
-    padded = t.tensor(b, d, n + spec.conv - 1, label="padded")
-    y = ops.convolution(t, "conv", padded, d, n, (spec.conv,), bias=spec.bias, groups=d)
-    if cached:
-        t.op("conv_state", "elementwise", cache=Cache("state", d, spec.conv, b))
+    y = _causal(t, t.tensor(b, d, n, label="gated in"), spec.conv, bias=spec.bias, cached=cached)
     return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, projected.view(b, n, d)), d, bias=spec.bias)
 
 
 def _short_convolution(
     t: Trace, channels: Number, width: Number, b: Number, n: Number, *, bias: bool, cached: bool
 ) -> None:
-    """A depthwise causal convolution: each channel looks at its last ``width`` inputs, which it keeps as state."""
-    ops.convolution(t, "conv", t.tensor(b, channels, n, label="in"), channels, n, (width,), bias=bias, groups=channels)
-    ops.activation(t, "conv_activation", t.tensor(b, channels, n, label="conv"), "silu")
+    y = _causal(t, t.tensor(b, channels, n, label="in"), width, bias=bias, cached=cached)
+    ops.activation(t, "conv_activation", y, "silu")
+
+
+def _causal(t: Trace, x: Tensor, width: Number, *, bias: bool, cached: bool) -> Tensor:
+    """A depthwise causal convolution: each channel looks at its last ``width`` inputs, which it keeps as state.
+
+    As ``transformers`` runs it without a package of kernels: with zeros on both sides, so that it also stands on
+    ``width - 1`` positions after the last, which are dropped. Inputs of the past are put before the new ones, all
+    ``width`` of them; a single new token has no zeros around those.
+    """
+    b, channels, n = x.shape
+    past = t.workload.past if cached else 0
+    if isinstance(past, int) and past == 0:
+        positions = n + width - 1
+    else:
+        positions = n + 1 if isinstance(n, int) and n == 1 else n + 2 * width - 1
+    y = ops.convolution(t, "conv", x, channels, positions, (width,), bias=bias, groups=channels)
     if cached:
         t.op("conv_state", "elementwise", cache=Cache("state", channels, width, b))
+    return y.view(b, n, channels)
 
 
-def _recurrence(t: Trace, b: Number, n: Number, state: Number, *, products: int, cached: bool) -> None:
-    """``products`` multiply-accumulates per state element and token; the state is held in fp32."""
+def _recurrence(
+    t: Trace, b: Number, n: Number, state: Number, *, products: int, cached: bool,
+    role: Literal["kv", "float32"] = "float32",
+) -> None:
+    """``products`` multiply-accumulates per state element and token; the state is in fp32 if ``role`` says no other."""
     flops = 2 * products * b * n * state
     t.op("recurrence", "recurrence", flops=flops, flops_backward=2 * flops,
          saves=(t.tensor(b, n, state, label="states"),),
-         cache=Cache("state", state, 1, b, role="float32") if cached else None)
+         cache=Cache("state", state, 1, b, role=role) if cached else None)
 
 
 def _gated_output(

@@ -31,20 +31,25 @@ class CausalConv(nn.Conv1d):
     """A depthwise convolution over the last ``width`` tokens: (b, n, channels) to the same shape."""
 
     def __init__(self, channels: int, width: int, bias: bool) -> None:
-        super().__init__(channels, channels, width, groups=channels, bias=bias)
+        super().__init__(channels, channels, width, groups=channels, bias=bias, padding=width - 1)
         self.width = width
 
     def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
-        """The cache holds the last ``width`` inputs, zeros before the first token."""
+        """The cache holds the last ``width`` inputs, zeros before the first token.
+
+        Zeros stand on both sides, as ``transformers`` has it; a single token after cached inputs needs none.
+        """
         inputs, n = x.transpose(1, 2), x.shape[1]
-        if cache is None:
-            inputs = F.pad(inputs, (self.width - 1, 0))
-        else:
+        first = cache is None or cache.inputs is None
+        if cache is not None:
             before = F.pad(inputs[..., :0], (self.width, 0)) if cache.inputs is None else cache.inputs
-            inputs = torch.cat((before, inputs), dim=-1)
-            cache.inputs = inputs[..., -self.width :].clone()
-            inputs = inputs[..., -(self.width - 1 + n) :]
-        return super().forward(inputs).transpose(1, 2)
+            joined = torch.cat((before, inputs), dim=-1)
+            cache.inputs = joined[..., -self.width :].clone()
+            inputs = inputs if first else joined
+        if n == 1 and not first:
+            return F.conv1d(inputs, self.weight, self.bias, groups=self.groups)[..., -n:].transpose(1, 2)
+        past = inputs.shape[-1] - n
+        return super().forward(inputs)[..., past : past + n].transpose(1, 2)
 
 
 class GroupedNorm(nn.Module):
