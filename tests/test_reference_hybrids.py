@@ -37,7 +37,8 @@ def test_falcon_mamba_has_norms_without_weights() -> None:
         (mixer + r"([a-z]+_proj\..*)", r"layers.\1.recurrent.\2"), *mamba_names(mixer),
     ])
     model = spec(
-        d_model=15, norm={"kind": "rmsnorm"}, head={"kind": "lm", "tied": False}, recurrent={
+        d_model=15, norm={"kind": "rmsnorm"}, head={"kind": "lm", "tied": False}, feed_forward=None, position=None,
+        recurrent={
             "kind": "mamba", "inner": 22, "state": 7, "rank": 5, "conv": 3, "norms": True, "norm_scale": False,
         },
     )
@@ -66,7 +67,7 @@ def test_lfm2_convolves_between_two_gates(bias: bool) -> None:
         (BLOCK + r"feed_forward\.w2\.(.*)", r"layers.0.\1.0.feed_forward.down.\2"), *LLAMA_NAMES,
     ])
     attention = {**BODY["attention"], "qk_norm": {"over": "head", "eps": 1e-5}}
-    model = spec(**BODY | {"attention": attention}, position={"kind": "rope"}, groups=[{"blocks": [
+    model = spec(**BODY | {"attention": attention, "position": {"kind": "rope"}}, groups=[{"blocks": [
         {"attention": None, "recurrent": {"kind": "short-convolution", "conv": 4, "bias": bias}}, {},
     ]}])
     tokens = ids(2, 13)
@@ -88,7 +89,7 @@ def test_falcon_h1_mixes_attention_and_a_state_space(norm: bool) -> None:
         (BLOCK + r"pre_ff_layernorm\.(.*)", r"layers.\1.feed_forward_norm.\2"),
         (BLOCK + r"feed_forward\.(up|gate|down)_proj\.(.*)", r"layers.\1.feed_forward.\2.\3"), *LLAMA_NAMES,
     ])
-    model = spec(**BODY, residual="mixers", position={"kind": "rope"}, recurrent={
+    model = spec(**BODY | {"position": {"kind": "rope"}}, residual="mixers", recurrent={
         "kind": "mamba2", "heads": 6, "head_dim": 4, "state": 7, "groups": 2, "conv": 3, "norm": norm})
     tokens = ids(2, 13)
     check(model, weights, lambda: theirs(tokens).logits, tokens, eager=True)

@@ -62,7 +62,7 @@ def test_sizes_alone_cost_what_real_tensors_cost(name: str) -> None:
 def test_a_recurrence_is_read_and_written_once_per_token() -> None:
     got = measure.flops(spec("delta"), 2, 13, backward=True)
     products = 3 * 2 * 13 * 4 * 3 * (2 * 5 * 3)  # layers, batch, tokens, heads, products, one product
-    conv = 3 * 2 * 13 * (2 * 10 + 12) * 4 * 2
+    conv = 3 * 2 * (13 + 4 - 1) * (2 * 10 + 12) * 4 * 2  # also over the zeros after the last token
     assert got.forward["layers.recurrent"] == products
     assert got.forward["layers.recurrent.conv"] == conv
     assert got.backward["layers.recurrent"] == 2 * products

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from txcalc.answer.report import Totals
+from txcalc.answer import versions
+from txcalc.answer.report import Report
 from txcalc.spec.errors import SpecError
 from txcalc.trace.workload import Workload
 
@@ -18,21 +19,23 @@ _LENGTHS: Final = ("seq", "past")
 
 
 class Recorded(NamedTuple):
-    """What a report says: who made it, the fields of its workload, and its totals, in their own units."""
+    """What a report says: who made it, the fields of its workload, and its totals, by today's names."""
 
     source: str
+    schema: str
     made_by: str
     workload: dict[str, Any]
     totals: dict[str, int | None]
 
 
 class Change(NamedTuple):
-    """A total that is not what it was. None: there was none, or there is none."""
+    """A total that is not what it was. None: there was none, or there is none. ``why``: what is counted otherwise."""
 
     total: str
     unit: str
     then: int | None
     now: int | None
+    why: str = ""
 
 
 class Since(NamedTuple):
@@ -51,11 +54,11 @@ def recorded(loaded: Loaded) -> Recorded | None:
     if loaded.report is None:
         return None
     data = loaded.report.data
-    provenance = data.get("provenance")
+    workload, provenance = _workload(loaded.report, loaded.source), data.get("provenance")
     version = provenance.get("txcalc") if isinstance(provenance, Mapping) else None
     return Recorded(
-        loaded.source, f"txcalc {version}" if isinstance(version, str) else "an unknown txcalc",
-        _workload(loaded.report, loaded.source), _totals(loaded.report, loaded.source),
+        loaded.source, data["schema"], f"txcalc {version}" if isinstance(version, str) else "an unknown txcalc",
+        workload, versions.totals(data["schema"], workload["masked"], _totals(loaded.report, loaded.source)),
     )
 
 
@@ -79,13 +82,14 @@ def again(spec: Model, found: Recorded | None, given: dict[str, Any]) -> dict[st
     return {**old, **given}
 
 
-def since(found: Recorded, totals: Totals) -> Since:
+def since(found: Recorded, report: Report) -> Since:
     """Every total that the report has and that is another now."""
     changes = []
-    for name, quantity in totals.quantities().items():
+    for name, quantity in report.totals.quantities().items():
         now = None if quantity is None else quantity.value
         if name in found.totals and found.totals[name] != now:
-            changes.append(Change(name, "" if quantity is None else quantity.unit, found.totals[name], now))
+            changes.append(Change(name, "" if quantity is None else quantity.unit, found.totals[name], now,
+                                  versions.why(found.schema, name, report)))
     return Since(found.source, found.made_by, tuple(changes))
 
 

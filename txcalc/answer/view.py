@@ -76,7 +76,7 @@ def view(
         by_module=by_module,
         verbose=verbose,
         quiet=quiet,
-        since=None if recorded is None else since(recorded, report.totals),
+        since=None if recorded is None else since(recorded, report),
     )
 
 

@@ -55,8 +55,8 @@ def _since(since: Since) -> str:
     head = f"Since {escaped(since.source)} ({escaped(since.made_by)})"
     if not since.changes:
         return f"{head}: unchanged"
-    rows = ((label(each.total), units.exact(each.then), units.exact(each.now)) for each in since.changes)
-    return f"{head}:\n\n{pipe_table(('Quantity', 'Then', 'Now'), '<>>', rows)}"
+    rows = ((label(each.total), units.exact(each.then), units.exact(each.now), each.why) for each in since.changes)
+    return f"{head}:\n\n{pipe_table(('Quantity', 'Then', 'Now', 'Why'), '<>><', rows)}"
 
 
 def _where(view: View) -> str:

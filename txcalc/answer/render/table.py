@@ -102,6 +102,9 @@ def _since(since: Since | None, screen: Screen) -> Iterator[Line]:
         return
     rows = [[label(each.total), units.exact(each.then), units.exact(each.now)] for each in since.changes]
     yield from _section(head, ("then", "now"), rows, screen)
+    for each in since.changes:
+        if each.why:
+            yield from paragraph(f"{label(each.total)}: {each.why}", screen, rest=GAP)
 
 
 class _Layout(NamedTuple):

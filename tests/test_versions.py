@@ -1,0 +1,76 @@
+"""Reports that version 1 wrote, in every phase, are read, counted again, and say what changed and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from txcalc.answer.render.formats import render
+from txcalc.answer.render.grid import Screen
+from txcalc.answer.rerun import recorded
+from txcalc.answer.versions import MEANINGS
+from txcalc.answer.view import View, view
+from txcalc.spec.presets import load
+from txcalc.spec.yaml import read_yaml
+
+DATA = Path(__file__).parent / "data" / "v1"
+REPORTS = sorted(path.name for path in DATA.glob("count-*"))
+CHANGED = {  # of a report's totals, the ones that are counted otherwise today
+    "count-convolutions.json": {"flops_forward", "flops_per_token"},
+    "count-decode.json": {"kv_cache_bytes_per_token"},
+    "count-forward.json": {"kv_cache_bytes_per_token"},
+    "count-prefill.json": {"kv_cache_bytes_per_token"},
+    "count-training.json": {"flops_backward", "kv_cache_bytes_per_token"},
+    "count-skipped.yaml": {"flops_backward_skipped", "kv_cache_bytes_per_token"},
+    "count-lightning.json": {"kv_cache_bytes"},
+}
+
+
+def again(name: str) -> View:
+    loaded = load(str(DATA / name))
+    return view(loaded.model, {}, source=loaded.source, recorded=recorded(loaded))
+
+
+def written(name: str) -> dict[str, Any]:
+    text = (DATA / name).read_text(encoding="utf-8")
+    data: dict[str, Any] = json.loads(text) if name.endswith("json") else read_yaml(text, name).data
+    return data
+
+
+def test_every_phase_is_among_them() -> None:
+    assert {written(name)["schema"] for name in REPORTS} == {"txcalc/report/v1"}
+    assert {written(name)["workload"]["phase"] for name in REPORTS} == {"forward", "training", "prefill", "decode"}
+    assert CHANGED.keys() == set(REPORTS)
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_what_changed_is_said_with_its_reason(name: str) -> None:
+    old, found = written(name), again(name)
+    assert found.since is not None
+    assert {change.total for change in found.since.changes} == CHANGED[name]
+    out = " ".join(render(found, "table", Screen()).split())
+    for change in found.since.changes:
+        assert change.why and change.why in out, change
+    workload = old["workload"]
+    kept = {"phase", "batch", "seq", "past", "dtype", "kv_dtype", "attention", "masked", "recipe"}
+    assert {key: getattr(found.report.workload, key) for key in kept} == {key: workload[key] for key in kept}
+    assert found.report.kernels == workload["device"]
+    same = {"params", "params_active", "weight_bytes", "activation_bytes", "training_state_bytes"}
+    for total in same:
+        quantity = getattr(found.report.totals, total)
+        assert (quantity and quantity.to_data()) == old["totals"][total], total
+
+
+def test_what_was_recomputed_was_part_of_the_backward_pass() -> None:
+    for name, end in (("count-training.json", ""), ("count-skipped.yaml", "_skipped")):
+        totals = again(name).report.totals
+        parts = [getattr(totals, f"flops_{part}{end}").value for part in ("backward", "recomputed")]
+        assert sum(parts) == written(name)["totals"]["flops_backward"]["value"]
+
+
+def test_every_reason_is_the_reason_of_a_report() -> None:
+    said = {change.why for name in REPORTS for change in getattr(again(name).since, "changes", ())}
+    assert all(any(row.why in each for each in said) for row in MEANINGS)

@@ -1,0 +1,57 @@
+"""What documents of txcalc/report/v1 say otherwise than today's, in one table: another name, or another meaning.
+
+Fields of a workload that have other names are in ``workload.RENAMED``; what specs left out is in ``resolve.older``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from txcalc.answer.report import SKIPPED, Report
+from txcalc.spec.presets import OLDER_SCHEMA
+
+
+class Meaning(NamedTuple):
+    """Totals that are counted otherwise today, the reports in which they are, and why."""
+
+    totals: tuple[str, ...]
+    holds: Callable[[Report], bool]
+    why: str
+
+
+_FLOPS: Final = (*SKIPPED, *SKIPPED.values())
+_CONVOLVE: Final = ("mamba", "mamba2", "gated-delta", "kimi-delta", "short-convolution")
+
+MEANINGS: Final = (
+    Meaning(("flops_backward", SKIPPED["flops_backward"]),
+            lambda r: r.totals.flops_recomputed is not None and r.totals.flops_recomputed.value > 0,
+            "what the backward pass computes again is a total of its own now, flops_recomputed"),
+    Meaning(("kv_cache_bytes_per_token",), lambda r: any(not line.bytes_per_token for line in r.caches),
+            "it is what the next token adds at this length, where full windows grow no further"),
+    Meaning(_FLOPS, lambda r: any(_has(r.model.spec, kind) for kind in _CONVOLVE),
+            "short convolutions also run over the positions behind the last, as the models' classes do"),
+    Meaning(("kv_cache_bytes",), lambda r: _has(r.model.spec, "lightning"),
+            "the states of lightning attention are in the cache's dtype, as the model's class holds them"),
+)
+
+
+def totals(schema: object, masked: object, found: Mapping[str, int | None]) -> dict[str, int | None]:
+    """Totals by today's names: v1 had FLOPs without masked pairs, where they were asked for, in place of the others."""
+    if schema != OLDER_SCHEMA or masked != "skipped":
+        return dict(found)
+    return {SKIPPED.get(name, name): value for name, value in found.items()}
+
+
+def why(schema: object, total: str, now: Report) -> str:
+    """Why a total of a document of ``schema`` is another today, as far as that lies in how it is counted."""
+    if schema != OLDER_SCHEMA:
+        return ""
+    return "; ".join(row.why for row in MEANINGS if total in row.totals and row.holds(now))
+
+
+def _has(node: Any, kind: str) -> bool:
+    """A layer of this kind, anywhere in a spec."""
+    if isinstance(node, Mapping):
+        return node.get("kind") == kind or any(_has(each, kind) for each in node.values())
+    return isinstance(node, list | tuple) and any(_has(each, kind) for each in node)
