@@ -13,11 +13,13 @@ from txcalc.answer.render.grid import Screen
 from txcalc.answer.rerun import recorded
 from txcalc.answer.versions import MEANINGS
 from txcalc.answer.view import View, view
+from txcalc.spec.errors import SpecError
 from txcalc.spec.presets import load
 from txcalc.spec.yaml import read_yaml
 
 DATA = Path(__file__).parent / "data" / "v1"
 REPORTS = sorted(path.name for path in DATA.glob("count-*"))
+OTHERS = {"compare", "diff", "mixers", "presets", "validate"}
 CHANGED = {  # of a report's totals, the ones that are counted otherwise today
     "count-convolutions.json": {"flops_forward", "flops_per_token"},
     "count-decode.json": {"kv_cache_bytes_per_token"},
@@ -62,6 +64,24 @@ def test_what_changed_is_said_with_its_reason(name: str) -> None:
     for total in same:
         quantity = getattr(found.report.totals, total)
         assert (quantity and quantity.to_data()) == old["totals"][total], total
+
+
+@pytest.mark.parametrize(("name", "totals"), [
+    ("attention", {"weight_bytes", "flops_forward", "kv_cache_bytes"}), ("explain", {"flops_forward"}),
+])
+def test_an_attention_curve_and_an_explanation_stand_for_their_model(name: str, totals: set[str]) -> None:
+    found = recorded(load(str(DATA / f"{name}.json")))
+    assert found is not None and set(found.totals) == totals
+    since = again(f"{name}.json").since
+    assert since is not None and since.changes == ()
+
+
+@pytest.mark.parametrize("name", sorted(OTHERS))
+def test_what_holds_no_one_model_says_so(name: str) -> None:
+    assert {path.stem for path in DATA.iterdir()} == OTHERS | {"attention", "explain"} | {
+        name.split(".")[0] for name in REPORTS}
+    with pytest.raises(SpecError, match=f"no one model stands in '{written(f'{name}.json')['schema']}'"):
+        load(str(DATA / f"{name}.json"))
 
 
 def test_what_was_recomputed_was_part_of_the_backward_pass() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from txcalc.answer import versions
 from txcalc.answer.report import Report
 from txcalc.spec.errors import SpecError
+from txcalc.spec.loaded import is_older
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
@@ -16,13 +17,20 @@ if TYPE_CHECKING:
     from txcalc.spec.yaml import Document
 
 _LENGTHS: Final = ("seq", "past")
+QUANTITIES: Final[Mapping[object, str]] = {
+    "params": "params", "active-params": "params_active", "flops": "flops_forward", "flops-backward": "flops_backward",
+    "flops-per-token": "flops_per_token", "activations": "activation_bytes", "kv-cache": "kv_cache_bytes",
+    "kv-cache-per-token": "kv_cache_bytes_per_token", "weights": "weight_bytes",
+    "training-state": "training_state_bytes",
+}
+"""The totals that explanations are about."""
 
 
 class Recorded(NamedTuple):
     """What a report says: who made it, the fields of its workload, and its totals, by today's names."""
 
     source: str
-    schema: str
+    older: bool
     made_by: str
     workload: dict[str, Any]
     totals: dict[str, int | None]
@@ -57,8 +65,8 @@ def recorded(loaded: Loaded) -> Recorded | None:
     workload, provenance = _workload(loaded.report, loaded.source), data.get("provenance")
     version = provenance.get("txcalc") if isinstance(provenance, Mapping) else None
     return Recorded(
-        loaded.source, data["schema"], f"txcalc {version}" if isinstance(version, str) else "an unknown txcalc",
-        workload, versions.totals(data["schema"], workload["masked"], _totals(loaded.report, loaded.source)),
+        loaded.source, is_older(data), f"txcalc {version}" if isinstance(version, str) else "an unknown txcalc",
+        workload, versions.totals(data, workload["masked"], _totals(loaded.report, loaded.source)),
     )
 
 
@@ -89,7 +97,7 @@ def since(found: Recorded, report: Report) -> Since:
         now = None if quantity is None else quantity.value
         if name in found.totals and found.totals[name] != now:
             changes.append(Change(name, "" if quantity is None else quantity.unit, found.totals[name], now,
-                                  versions.why(found.schema, name, report)))
+                                  versions.why(name, report) if found.older else ""))
     return Since(found.source, found.made_by, tuple(changes))
 
 
@@ -107,10 +115,28 @@ def _workload(report: Document, source: str) -> dict[str, Any]:
 
 
 def _totals(report: Document, source: str) -> dict[str, int | None]:
+    if report.data["schema"] in _SOME:
+        return {name: value for name, value in _SOME[report.data["schema"]](report.data).items()
+                if isinstance(value, int)}
     data = report.data.get("totals")
     if not isinstance(data, Mapping):
         raise SpecError("a report holds its totals here, as a mapping", source=source, field="totals")
     return {name: _value(name, quantity, source) for name, quantity in data.items()}
+
+
+def _of_curve(data: Mapping[str, Any]) -> dict[str, object]:
+    """An attention curve's workload is that of its last length."""
+    *_, last = data.get("points") or [{}]
+    whole = last.get("model", {})
+    return {"weight_bytes": data.get("weight_bytes")} | {
+        name: whole.get(name) for name in ("flops_forward", "kv_cache_bytes")}
+
+
+_SOME: Final[Mapping[str, Callable[[Mapping[str, Any]], dict[str, object]]]] = {
+    "txcalc/attention/v1": _of_curve,
+    "txcalc/explain/v1": lambda data: {QUANTITIES.get(data.get("quantity"), ""): data.get("total")},
+}
+"""The totals that stand in answers other than reports."""
 
 
 def _value(name: str, quantity: object, source: str) -> int | None:

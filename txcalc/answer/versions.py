@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from txcalc.answer.report import SKIPPED, Report
-from txcalc.spec.presets import OLDER_SCHEMA
+from txcalc.spec.loaded import is_older
 
 
 class Meaning(NamedTuple):
@@ -36,17 +36,15 @@ MEANINGS: Final = (
 )
 
 
-def totals(schema: object, masked: object, found: Mapping[str, int | None]) -> dict[str, int | None]:
+def totals(data: Mapping[str, Any], masked: object, found: Mapping[str, int | None]) -> dict[str, int | None]:
     """Totals by today's names: v1 had FLOPs without masked pairs, where they were asked for, in place of the others."""
-    if schema != OLDER_SCHEMA or masked != "skipped":
+    if not is_older(data) or masked != "skipped":
         return dict(found)
     return {SKIPPED.get(name, name): value for name, value in found.items()}
 
 
-def why(schema: object, total: str, now: Report) -> str:
-    """Why a total of a document of ``schema`` is another today, as far as that lies in how it is counted."""
-    if schema != OLDER_SCHEMA:
-        return ""
+def why(total: str, now: Report) -> str:
+    """Why a total of an older document is another today, as far as that lies in how it is counted."""
     return "; ".join(row.why for row in MEANINGS if total in row.totals and row.holds(now))
 
 

@@ -12,7 +12,7 @@ from txcalc.spec.errors import SpecError, dotted
 from txcalc.spec.explain import explain_validation
 from txcalc.spec.huggingface import is_config
 from txcalc.spec.library import PresetInfo, names
-from txcalc.spec.loaded import Loaded
+from txcalc.spec.loaded import OLDER_SCHEMA, Loaded, is_older
 from txcalc.spec.model import Model
 from txcalc.spec.overrides import Override, apply_overrides, blame, parse_override, split_name
 from txcalc.spec.resolve import older
@@ -22,7 +22,7 @@ from txcalc.spec.yaml import Document
 __all__ = ["REPORT_SCHEMA", "Loaded", "PresetInfo", "load", "names"]
 
 REPORT_SCHEMA: Final = "txcalc/report/v2"
-OLDER_SCHEMA: Final = "txcalc/report/v1"
+_OF_ONE_MODEL: Final = (REPORT_SCHEMA, OLDER_SCHEMA, "txcalc/attention/v1", "txcalc/explain/v1")
 
 
 def load(model: str, overrides: Sequence[str] = (), *, strict: bool = False) -> Loaded:
@@ -67,13 +67,15 @@ def _load_config(source: Source, overrides: Sequence[Override], *, strict: bool)
 
 
 def _model_document(document: Document, place: str) -> Document:
-    """The document itself, or the part that describes the model where the document is a report."""
+    """The document itself, or the part that describes the model where the document is an answer about one."""
     if not is_report(document.data):
         return document
     schema = document.data["schema"]
-    if schema not in (REPORT_SCHEMA, OLDER_SCHEMA):
+    if schema not in _OF_ONE_MODEL:
         line, column = document.where(("schema",)) or (None, None)
         message = f"this txcalc reads {REPORT_SCHEMA}, not {schema!r}"
+        if not schema.startswith("txcalc/report/"):
+            message = f"no one model stands in {schema!r}: a report, an attention curve or an explanation holds one"
         raise SpecError(message, source=place, line=line, column=column, field="schema")
     path = ("model", "spec")
     info = document.data.get("model")
@@ -81,13 +83,13 @@ def _model_document(document: Document, place: str) -> Document:
     if not isinstance(spec, dict):
         raise SpecError("a report holds its model here, as a mapping", source=place, field=dotted(path))
     marks = {loc[2:]: position for loc, position in document.marks.items() if loc[:2] == path}
-    return Document(older(spec) if schema == OLDER_SCHEMA else spec, marks)
+    return Document(older(spec) if is_older(document.data) else spec, marks)
 
 
 def is_report(data: Mapping[str, Any]) -> bool:
-    """Whether it says that it is a report."""
+    """Whether it says that it is an answer of this program."""
     schema = data.get("schema")
-    return isinstance(schema, str) and schema.startswith("txcalc/report/")
+    return isinstance(schema, str) and schema.startswith("txcalc/")
 
 
 def _blamed(error: SpecError, overrides: Sequence[Override], document: Document) -> SpecError:
