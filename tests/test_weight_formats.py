@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from math import ceil
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -11,9 +13,11 @@ import pytest
 import txcalc
 from txcalc.answer.explain.explain import explain
 from txcalc.answer.report import Report, count
+from txcalc.answer.rerun import recorded
 from txcalc.count import gguf
 from txcalc.count.kv_cache import FORMATS as KV_FORMATS
 from txcalc.count.weights import stored_bytes, weight_bytes
+from txcalc.spec import presets
 from txcalc.spec.errors import SpecError
 from txcalc.spec.formats import FORMATS, NAMES, PACKED, WHOLE, Layout
 from txcalc.spec.ggml import MIXES, TYPES
@@ -352,3 +356,32 @@ def test_states_are_not_packed() -> None:
     assert plain.totals.kv_cache_bytes == packed_.totals.kv_cache_bytes
     assert set(KV_FORMATS) == {*BYTES, *get_args(KvDType)}
     assert stored_bytes(4, 4, FORMATS["fp8"].layout, 2) == 16 + 4
+
+
+# ---------------------------------------------------------------- reports of v1
+
+
+@pytest.mark.parametrize(("old", "method"), [
+    ({"method": "bitsandbytes int8", "bits": 8, "scale_bytes": 4, "matrix_bytes": 1, "weights": "linear"}, "int8"),
+    ({"method": "bitsandbytes fp4", "bits": 4, "group": 64, "flat": True, "scale_bytes": 1, "scale_group": 256,
+      "matrix_bytes": 1088, "weights": "linear", "exact": False}, "fp4-dq"),
+    ({"method": "awq", "bits": 4, "group": 128, "word_bits": 32, "scale_bytes": 2, "zero_points": True}, "awq"),
+    ({"method": "awq", "bits": 4, "group": 128, "word_bits": 8, "scale_bytes": None}, "custom"),
+    ({"method": "foo", "bits": 4}, "custom"), ({"method": "mlx", "bits": 4, "word_bits": 32}, "mlx"),
+])
+def test_older_reports_are_read(tmp_path: Path, old: dict[str, Any], method: str) -> None:
+    """What was packed then, with the same sizes, and fused projections where they stand now."""
+    report = count(tiny(), Workload(seq=3)).to_data()
+    report["schema"] = "txcalc/report/v1"
+    report["model"]["spec"] |= {"quantization": {**old, "fused": [["q", "k", "v"]]}}
+    del report["model"]["spec"]["fused"], report["model"]["spec"]["released"], report["workload"]["weights"]
+    report["workload"] |= {"dtype": "fp8", "kv_dtype": "fp8"}
+    (path := tmp_path / "report.json").write_text(json.dumps(report))
+    loaded = presets.load(str(path))
+    assert loaded.model.fused == (("q", "k", "v"),)
+    packing = loaded.model.quantization
+    assert packing is not None and packing.method == method
+    assert {name: getattr(packing, name) for name in old} == {**old, "method": method}
+    found = recorded(loaded)
+    assert found is not None
+    assert [found.workload[name] for name in ("dtype", "weights", "kv_dtype")] == ["bf16", "fp8", "fp8"]

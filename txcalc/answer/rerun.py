@@ -106,7 +106,7 @@ def _workload(report: Document, source: str) -> dict[str, Any]:
     if not isinstance(data, Mapping):
         raise SpecError("a report holds what was run here, as a mapping", source=source, field="workload")
     try:
-        workload = Workload.of(data)
+        workload = Workload.of(versions.workload(report.data, data))
     except SpecError as error:
         line, column = report.where(("workload", error.field or "")) or (None, None)
         field = f"workload.{error.field}"

@@ -20,6 +20,9 @@ class Meaning(NamedTuple):
     why: str
 
 
+_STORED: Final = ("fp8", "int8")
+"""Dtypes of v1 in which nothing is computed."""
+
 _FLOPS: Final = (*SKIPPED, *SKIPPED.values())
 _CONVOLVE: Final = ("mamba", "mamba2", "gated-delta", "kimi-delta", "short-convolution")
 
@@ -33,7 +36,18 @@ MEANINGS: Final = (
             "short convolutions also run over the positions behind the last, as the models' classes do"),
     Meaning(("kv_cache_bytes",), lambda r: _has(r.model.spec, "lightning"),
             "the states of lightning attention are in the cache's dtype, as the model's class holds them"),
+    Meaning(("training_state_bytes",), lambda r: r.totals.training_state_bytes is None,
+            "packed weights are not trained, so that they have no training state"),
+    Meaning(("weight_bytes", "activation_bytes", "attention_score_bytes"), lambda r: r.workload.weights in _STORED,
+            "a dtype is what is computed in, and weights have formats of their own"),
 )
+
+
+def workload(data: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a run as they are now: v1 had one dtype for what is stored and what is computed in."""
+    if is_older(data) and found.get("dtype") in _STORED:
+        return {**found, "dtype": "bf16", "weights": found["dtype"]}
+    return dict(found)
 
 
 def totals(data: Mapping[str, Any], masked: object, found: Mapping[str, int | None]) -> dict[str, int | None]:
