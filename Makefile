@@ -1,11 +1,14 @@
-.PHONY: lint test validate readme bench
+.PHONY: lint test test-all validate readme bench
 
 lint:  ## style and types
 	ruff check .
 	mypy
 
-test:  ## the whole test suite
+test:  ## what every change must pass
 	pytest
+
+test-all:  ## the slow tests as well
+	pytest -m ""
 
 validate:  ## every preset against live PyTorch models
 	txcalc validate --all

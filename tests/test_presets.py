@@ -398,6 +398,7 @@ def test_published_figures_are_met_or_explained(name: str) -> None:
         assert row.counted is not None
         assert row.rounds_equal == (row.note is None), f"{row.printed} against {row.counted:,}: {row.note}"
         assert row.note is None or "\n" not in row.note.strip()
+        assert row.as_noted == (row.note is not None), f"explained is {row.expected}, counted {row.counted}"
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -25,7 +25,8 @@ class PublishedRow:
     """One published figure and the count beside it.
 
     ``relative_difference`` is counted over printed, less 1. ``rounds_equal``: the count rounds to the printed digits.
-    ``note`` says why it does not. ``counted`` is None where the report has no such quantity.
+    ``note`` says why it does not, and ``expected`` what is counted then. ``counted`` is None where the report has no
+    such quantity.
     """
 
     quantity: str
@@ -35,6 +36,12 @@ class PublishedRow:
     relative_difference: float | None
     rounds_equal: bool
     note: str | None
+    expected: int | None
+
+    @property
+    def as_noted(self) -> bool:
+        """Whether the count is the one that ``note`` explains."""
+        return self.note is not None and self.counted == self.expected
 
 
 def published_value(printed: str) -> tuple[Fraction, Fraction]:
@@ -74,4 +81,5 @@ def _row(figure: Published, totals: Totals) -> PublishedRow:
         relative_difference=float(counted / value - 1) if counted is not None and value else None,
         rounds_equal=counted is not None and 2 * abs(counted - value) <= unit,
         note=figure.difference,
+        expected=figure.counted,
     )

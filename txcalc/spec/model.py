@@ -212,6 +212,7 @@ class Published(Spec):
     printed: str = Field(description="the figure as printed, such as 124 M or 1.5 B")
     source: str
     difference: str | None = Field(default=None, description="why the count rounds to something else, in one line")
+    counted: int | None = Field(default=None, description="the count that ``difference`` explains, to the last digit")
 
 
 class Model(Stack):
