@@ -16,6 +16,8 @@ from txcalc.trace.workload import Workload
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+from classes import on_meta, unique_params  # noqa: E402
+
 DRAWS = 12
 LEFT_TO_DEFAULTS = ("vocab_size", "tie_word_embeddings", "max_position_embeddings", "attention_bias", "mlp_bias",
                     "norm_topk_prob", "use_bias", "qkv_bias", "parallel_attn", "decoder_sparse_step")
@@ -36,11 +38,11 @@ def live_params(model_type: str, fields: dict[str, Any], class_name: str) -> int
     fields = {k: v for k, v in fields.items() if not (k == "attention_types" and v is None)}
     try:
         config = CONFIG_MAPPING[model_type](**fields)
-        with torch.device("meta"):
+        with on_meta():
             model = getattr(transformers, class_name)(config)
     except (ValueError, TypeError, RuntimeError, AssertionError, ZeroDivisionError, AttributeError, IndexError):
         return None
-    return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
+    return unique_params(model)
 
 
 @pytest.mark.parametrize("model_type", CASES)

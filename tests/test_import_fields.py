@@ -22,11 +22,17 @@ from txcalc.trace.workload import Workload
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+from classes import on_meta, unique_params  # noqa: E402
+
 torch.set_num_threads(1)
 
 CASES = {**DECODERS, **ENCODERS}
 QUIRKS = {("t5", "tie_word_embeddings"), ("mt5", "tie_word_embeddings"), ("umt5", "tie_word_embeddings")}
 """Where the class does not do what its configuration says, and the count does."""
+FLOOR = 20
+"""The fewest changes of a family's fields that must be compared with its class."""
+UNNAMED = {"bamba", "falcon_h1"}
+"""Whose draws say their kinds of layers in another way than the field with two names."""
 UNBUILDABLE = (ValueError, TypeError, RuntimeError, AssertionError, ZeroDivisionError, AttributeError, LookupError,
                NotImplementedError)
 
@@ -51,7 +57,7 @@ def live(config: Mapping[str, Any]) -> int | None:
     model_type = config["model_type"]
     try:
         parsed = CONFIG_MAPPING[NAMED_OTHERWISE.get(model_type, model_type)](**fields)
-        with torch.device("meta"):
+        with on_meta():
             model = getattr(transformers, config["architectures"][0])(parsed)
     except UNBUILDABLE:
         return None
@@ -59,7 +65,7 @@ def live(config: Mapping[str, Any]) -> int | None:
         if "Validation" in type(error).__name__:
             return None
         raise
-    return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
+    return unique_params(model)
 
 
 def counted(config: Mapping[str, Any]) -> int | None:
@@ -93,27 +99,36 @@ def changes(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 @pytest.mark.parametrize("model_type", CASES)
 def test_a_changed_field_changes_the_count_as_it_does_the_class(model_type: str) -> None:
     config = base(model_type)
+    compared = 0
     for name, value in changes(config):
         if (model_type, name) in QUIRKS or name == "id2label":
             continue
         changed = {**config, name: value}
         ours = counted(changed)
-        if ours is not None:
-            assert live(changed) in (ours, None), (name, value, changed)
+        theirs = live(changed) if ours is not None else None
+        if theirs is not None:
+            assert ours == theirs, (name, value, changed)
+            compared += 1
+    assert compared >= FLOOR
 
 
 @pytest.mark.parametrize("model_type", [name for name in class_aliases() if name in CASES])
 def test_a_field_under_its_other_name_is_the_field(model_type: str) -> None:
     config = base(model_type)
-    for other, name in class_aliases()[model_type].items():
+    compared = 0
+    for alias, proper in class_aliases()[model_type].items():
+        other, name = (proper, alias) if alias in config and proper not in config else (alias, proper)
         if name in IRRELEVANT or name not in config:
             continue
         renamed = {other: config[name], **{n: value for n, value in config.items() if n != name}}
-        assert counted(renamed) in (live(renamed), None), other
-        assert counted(renamed) in (counted(config), None), other
+        if (ours := counted(renamed)) is not None:
+            assert ours == counted(config), other
+            assert live(renamed) == ours, other
+            compared += 1
         with pytest.raises(SpecError, match="contradicts") as caught:
             spec_from_config({**config, other: -3}, "config.json", "x")
-        assert caught.value.field == other
+        assert caught.value.field in (other, name)
+    assert compared or model_type in UNNAMED
 
 
 def test_the_tables_equal_the_installed_classes() -> None:
