@@ -16,7 +16,6 @@ from txcalc.spec.inputs import FrameInput, LMHead, PatchInput, TokenInput
 from txcalc.spec.layers import Attention
 from txcalc.spec.library import beside
 from txcalc.spec.model import Model, Stack, Tower
-from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
 
 CONFIGS: Final = "transformers.json"
@@ -51,18 +50,10 @@ def _all_experts(spec: Model, counted: int) -> int:
     return count(Model.model_validate(every(spec.model_dump())), _workload(spec)).totals.flops_forward.value
 
 
-def _whole_convolutions(spec: Model, counted: int) -> int:
-    kernels = [(op.weights[0][1][-1], op.calls) for op in trace(spec, _workload(spec)).ops
-               if op.path.endswith(".recurrent.conv")]
-    return counted + sum(calls * BATCH * 2 * spec.d_model * k * (k - 1) for k, calls in kernels)
-
-
 QUIRKS: Final = {
     ("falcon", "KV cache"): Quirk("the library caches keys and values repeated to all heads", _all_heads),
     ("llama4_text", "FLOPs forward, eager"): Quirk("the library runs every routed expert on every token",
                                                    _all_experts),
-    **{(name, "FLOPs forward, eager"): Quirk("the library convolves the zeros after the last position, too, and drops "
-                                             "that", _whole_convolutions) for name in ("lfm2", "lfm2_moe")},
     **{(name, "parameters"): Quirk("the library ties the head whatever the configuration says", _tied)
        for name in ("t5", "mt5")},
 }
