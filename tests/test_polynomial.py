@@ -11,7 +11,7 @@ import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from txcalc.answer.explain.polynomial import Least, Poly, Relation, added, atomic, monomial, poly
+from txcalc.answer.explain.polynomial import Poly, Relation, Whole, added, atomic, monomial, poly
 from txcalc.trace.sizes import least, visible_pairs
 
 NAMES = ("b", "d", "s", "w")
@@ -129,7 +129,7 @@ def test_the_least_is_seen_where_all_sizes_agree() -> None:
     assert least(1, w) == 1 and least(w, poly(1)) == 1
     assert least(2, s + w) == 2
     for undecided in (least(2, s), least(s, w), least(s, 2 * w), least(3, s + w), least(1, s / w)):
-        assert isinstance(undecided.terms[0][0][0][0], Least)
+        assert isinstance(undecided.terms[0][0][0][0], Whole)
     for sides in itertools.permutations((s, w, 2 * b)):
         assert least(least(sides[0], sides[1]), sides[2]) == least(s, least(2 * b, w))
     assert repr(least(least(w, s), 2 * b)) == "min(2*b, s, w)"
@@ -144,6 +144,7 @@ def test_terms_stay_in_the_order_in_which_they_came() -> None:
 
 def test_numbers_among_polynomials() -> None:
     assert poly(3) == 3 == s - s + 3 and hash(poly(3)) == hash(3) and poly(0) == 0 and not poly(0) and poly(1)
+    assert 3 - s == -(s - 3) and Fraction(1, 2) - s == -(s - Fraction(1, 2))
     assert sum([s, s]) == 2 * s and s**0 == 1 and s**-1 * s == 1 and s != "s"
     assert isinstance((s / 2).value({"s": 4}), int) and (s / 2).value({"s": 3}) == Fraction(3, 2)
     assert (s / w).value({"s": 3 * 10**30, "w": 3}) == 10**30
@@ -160,6 +161,8 @@ def test_relations_apply_as_often_as_they_occur() -> None:
     heads = Relation(monomial({"s": 1, "w": 1}), 1, (("d", 1),))
     wide = Relation((("b", 1),), 4, (("d", 1),))
     assert (2 * s * w + s * s * w + s**2 * w**2 + s).rewritten([heads]) == 2 * d + d * s + d**2 + s
+    squares = Relation((("s", 2),), 3, (("d", 1),))
+    assert (s**5 + s).rewritten([squares]) == 9 * s * d**2 + s
     assert (b**2 + b * s + 1).rewritten([wide]) == 16 * d**2 + 4 * d * s + 1
 
 

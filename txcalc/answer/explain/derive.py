@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from txcalc.answer.explain.naming import Name, name
-from txcalc.answer.explain.polynomial import ONE, Atom, Floor, Poly, added, atomic, poly
+from txcalc.answer.explain.polynomial import ONE, Atom, Poly, Whole, added, atomic, poly
 from txcalc.answer.explain.quantities import Amount, Definition
 from txcalc.answer.explain.symbols import Symbols, symbols
 from txcalc.answer.report import Totals, totals
@@ -80,9 +80,9 @@ class Run:
         if isinstance(atom, str):
             return atomic(atom)
         sides = [side.mapped(self._settled) for side in atom.of]
-        if isinstance(atom, Floor):
+        if atom.name == "floor":
             [inner] = sides
-            return inner if isinstance(inner.value(self.values), int) else atomic(Floor((inner,)))
+            return inner if isinstance(inner.value(self.values), int) else atomic(Whole("floor", (inner,)))
         taken = min(sides, key=lambda side: (side.value(self.values), len(side.terms)))
         self.choices |= {(taken, side): None for side in sides if side != taken}
         return taken

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from txcalc import units
 from txcalc.answer.explain.formula import Product, Sum, collect, written
-from txcalc.answer.explain.polynomial import Atom, Floor, Poly, Values
+from txcalc.answer.explain.polynomial import Atom, Poly, Values
 
 Notation = Literal["unicode", "ascii", "latex", "python"]
 
@@ -108,7 +108,7 @@ def _power(atom: Atom, n: int, notation: Notation, values: Values | None) -> str
 def _atom(atom: Atom, notation: Notation, values: Values | None) -> str:
     if isinstance(atom, str):
         return name(atom, notation) if values is None else _integer(values[atom], notation)
-    assert isinstance(atom, Floor), "a formula has the side of a minimum that is taken"
+    assert atom.name == "floor", "a formula has the side of a minimum that is taken"
     inner = _sum(collect(*atom.of), notation, values)
     return {
         "unicode": f"⌊{inner}⌋", "ascii": f"floor({inner})", "python": f"floor({inner})",

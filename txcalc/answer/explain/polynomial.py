@@ -12,49 +12,32 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
 from math import floor
-from typing import Final
+from typing import Final, Literal
 
 Exact = int | Fraction
 Values = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Floor:
-    """A quotient rounded down."""
+class Whole:
+    """A quotient rounded down (``floor``), or the least of several sizes in one order however compared (``min``)."""
 
-    of: tuple[Poly]
-
-    def value(self, parts: Sequence[Exact]) -> Exact:
-        """Its number, from that of its part."""
-        return floor(parts[0])
-
-    def again(self, parts: Sequence[Poly]) -> Poly:
-        """The same of another part."""
-        return parts[0] // 1
-
-    def __str__(self) -> str:
-        return f"floor({self.of[0]})"
-
-
-@dataclass(frozen=True)
-class Least:
-    """The least of several sizes, in one order whichever way they were compared."""
-
+    name: Literal["floor", "min"]
     of: tuple[Poly, ...]
 
     def value(self, parts: Sequence[Exact]) -> Exact:
         """Its number, from those of its parts."""
-        return min(parts)
+        return floor(parts[0]) if self.name == "floor" else min(parts)
 
     def again(self, parts: Sequence[Poly]) -> Poly:
         """The same of other parts."""
-        return reduce(Poly.least, parts)
+        return parts[0] // 1 if self.name == "floor" else reduce(Poly.least, parts)
 
     def __str__(self) -> str:
-        return f"min({', '.join(map(str, self.of))})"
+        return f"{self.name}({', '.join(map(str, self.of))})"
 
 
-Atom = str | Floor | Least
+Atom = str | Whole
 Monomial = tuple[tuple[Atom, int], ...]
 Term = tuple[Monomial, Exact]
 
@@ -89,6 +72,8 @@ class Poly:
     def __mul__(self, other: Poly | Exact) -> Poly:
         return Poly.of((times(a, b), x * y) for a, x in self.terms for b, y in poly(other).terms)
 
+    __rmul__ = __mul__
+
     def __truediv__(self, other: Poly | Exact) -> Poly:
         divisor = poly(other)
         if not divisor:
@@ -105,11 +90,11 @@ class Poly:
     def __floordiv__(self, other: Poly | Exact) -> Poly:
         """Rounded down: what is whole whatever the sizes are stands before the brackets."""
         quotient = self / other
-        whole = Poly(tuple(term for term in quotient.terms if _whole(term)))
+        whole = Poly(tuple(term for term in quotient.terms if _integral(term)))
         rest = quotient - whole
         if not rest.names():
             return whole + floor(rest.value({}))
-        return whole + atomic(Floor((rest,)))
+        return whole + atomic(Whole("floor", (rest,)))
 
     def __pow__(self, exponent: int) -> Poly:
         return reduce(Poly.__mul__, [self if exponent >= 0 else ONE / self] * abs(exponent), ONE)
@@ -119,9 +104,6 @@ class Poly:
 
     def __rsub__(self, other: Exact) -> Poly:
         return poly(other) - self
-
-    def __rmul__(self, other: Exact) -> Poly:
-        return poly(other) * self
 
     def __rtruediv__(self, other: Exact) -> Poly:
         return poly(other) / self
@@ -137,11 +119,11 @@ class Poly:
         if _never_negative(a - b):
             return b
         found = {part: None for side in (a, b) for part in side._sides()}
-        return atomic(Least(tuple(sorted(found, key=str))))
+        return atomic(Whole("min", tuple(sorted(found, key=str))))
 
     def _sides(self) -> tuple[Poly, ...]:
         match self.terms:
-            case ((((Least(of), 1),), 1),):
+            case ((((Whole("min", of), 1),), 1),):
                 return of
         return (self,)
 
@@ -265,7 +247,7 @@ def _exact(number: Exact) -> Exact:
     return number.numerator if number.denominator == 1 else number
 
 
-def _whole(term: Term) -> bool:
+def _integral(term: Term) -> bool:
     """Whether a term is a whole number at all sizes."""
     powers, factor = term
     return factor.denominator == 1 and all(n > 0 for _, n in powers)
