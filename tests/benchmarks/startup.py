@@ -24,6 +24,7 @@ COMMANDS = {
     ],
     "txcalc count gpt3": ["-c", CALL, "count", "gpt3"],
     "txcalc count gpt2": ["-c", CALL, "count", "gpt2"],
+    "txcalc explain gpt2 params": ["-c", CALL, "explain", "gpt2", "params"],
     "txcalc count gpt3 --set layers=1": ["-c", CALL, "count", "gpt3", "--set", "layers=1"],
     "txcalc count gpt3 --set layers=10^30": ["-c", CALL, "count", "gpt3", "--set", f"layers={10**30}"],
 }
