@@ -664,7 +664,7 @@ def test_a_broken_preset_does_not_stand_in_the_way(own: Path, text: str) -> None
     (own / "folder.yaml").mkdir()
     (own / "latin.yaml").write_bytes(b"aliases: [\xe9]\n")
     assert load("gpt2").source == "preset gpt2"
-    assert load("davinci").source == "preset gpt3"
+    assert load("davinci").source == "preset gpt3, asked for as davinci"
     assert {"broken", "folder", "latin", "gpt2"} <= {info.name for info in names()}
     assert refused("broken").startswith(str(own / "broken.yaml"))
 
@@ -703,7 +703,7 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert load(given).source == given
     assert load("gpt2").source == "preset gpt2"  # a name is a preset's before it is a file's
     assert refused("other.yaml") == "other.yaml: no such file"
-    assert refused("gpt/gpt2") == "gpt/gpt2: no such file"
+    assert refused("gpt/gpt2").startswith("gpt/gpt2: no such file and no such preset; hf:gpt/gpt2")
     assert refused(".") == "unknown preset '.'; 'txcalc presets' lists them; a file needs its path"
     assert refused("./") == "./: is a directory, not a file"
 
@@ -786,7 +786,7 @@ def test_an_override_reaches_the_encoder_too() -> None:
     [
         ("vocab=50257", 50257),
         ("vocab = 50_257", 50257),
-        ("vocab=128,256", 128256),
+        ("vocab=128_256", 128256),
         ("vocab=4k", 4000),
         ("vocab=4K", 4096),
         ("vocab=1.5M", 1_500_000),

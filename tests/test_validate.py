@@ -42,11 +42,13 @@ def test_presets_agree(name: str) -> None:
 def test_a_count_rounds_to_printed_digits() -> None:
     """Equal is what is printed to the last digit; a figure with fewer digits is one that the count rounds to."""
     model = load("llama3-8b").model
-    figures = [Published(quantity="params", printed=printed, source="a paper", difference=note)
-               for printed, note in (("8B", None), ("8,030,261,248", None), ("9B", "why"), ("9B", None))]
+    figures = [Published(quantity="params", printed=printed, source="a paper", difference=note, counted=counted)
+               for printed, note, counted in (("8B", None, None), ("8,030,261,248", None, None),
+                                              ("9B", "why", 8_030_261_248), ("9B", "why", 8_030_261_249),
+                                              ("9B", "why", None), ("9B", None, None))]
     found = against_published(model.model_copy(update={"published": tuple(figures)}))
     assert [(row.counted, row.printed, row.verdict) for row in found.rows] == [
         (8_030_261_248, "8B", "rounds to it"), (8_030_261_248, "8,030,261,248", "equal"),
-        (8_030_261_248, "9B", "explained"), (8_030_261_248, "9B", "DIFFERS")]
+        (8_030_261_248, "9B", "explained"), *[(8_030_261_248, "9B", "DIFFERS")] * 3]
     shown = table([against_published(model)], Screen(80))
     assert "8,030,261,248    8.03B  rounds to it" in shown and "last digit" not in shown
