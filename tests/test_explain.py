@@ -396,7 +396,7 @@ closed form   with f = 4d
 
 GPT3_ACTIVATIONS = """\
 gpt3 · activations kept for backward
-batch 1 · seq 2,048 · bf16 · forward pass · dropout 0.1 · eager attention
+batch 1 · seq 2,048 · bf16 · forward pass · dropout 0.1 · eager attention · plain PyTorch's CUDA kernels
 
 L      96  layers           f  49,152  feed-forward width
 d  12,288  model width      b       1  batch, sequences

@@ -85,7 +85,7 @@ def test_where_34_comes_from() -> None:
 
 def test_flash_keeps_32_and_a_log_sum_exp() -> None:
     s, h, a, b = 2048, 768, 12, 3
-    t = run(gpt(h, a, 1), batch=b, attention="flash", device="cpu")
+    t = run(gpt(h, a, 1), batch=b, attention="flash", kernels="cpu")
     inside = [k for k in kept(t) if k.op.path.startswith("layers.") and k.tensor.role is not Role.STATISTIC]
     assert sum(k.bytes for k in inside) == 32 * s * b * h + 4 * a * s * b
 

@@ -34,11 +34,12 @@ def test_a_length_beyond_the_context_is_hypothetical(args: tuple[str, ...], form
 
 
 def test_notes_are_in_the_documents() -> None:
-    report = json.loads(run("count", "llama3-8b", "--seq", "8193", "--json").stdout)
+    report = json.loads(run("count", "llama3-8b", "--seq", "8193", "--phase", "prefill", "--json").stdout)
     assert [note.startswith(BEYOND) for note in report["notes"]] == [True]
-    entries = json.loads(run("compare", "llama3-8b", "llama3.1-8b", "--seq", "8193", "--json").stdout)["entries"]
+    entries = json.loads(run("compare", "llama3-8b", "llama3.1-8b", "--seq", "8193", "--phase", "prefill",
+                             "--json").stdout)["entries"]
     assert [len(entry["notes"]) for entry in entries] == [1, 0]
-    assert json.loads(run("count", "llama3-8b", "--json").stdout)["notes"] == []
+    assert json.loads(run("count", "llama3-8b", "--phase", "prefill", "--json").stdout)["notes"] == []
 
 
 def test_an_encoder_s_own_length_is_one() -> None:
@@ -56,3 +57,24 @@ def test_attention_without_a_flash_kernel_is_said_to_be_eager(name: str, attenti
     for command in ("compare", "count"):
         assert ("no flash kernel of PyTorch" in words(command, name, "--seq", "64")) == without
         assert "no flash kernel" not in words(command, name, "--seq", "64", "--attention", "eager")
+
+
+def test_what_transformers_code_keeps_beyond_ours() -> None:
+    """GPT-2's own class, with its gelu_new and with PyTorch's: three tensors of the hidden width in each layer."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    layers, width, inner, found = 2, 24, 52, []
+    for activation in ("gelu_pytorch_tanh", "gelu_new"):
+        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
+            vocab_size=101, n_positions=32, n_embd=width, n_layer=layers, n_head=3, n_inner=inner, resid_pdrop=0,
+            embd_pdrop=0, attn_pdrop=0, activation_function=activation, bos_token_id=0, eos_token_id=0))
+        seen: dict[int, Any] = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, seen=seen: seen.setdefault(t.untyped_storage().data_ptr(), t.untyped_storage()) and t, lambda t: t
+        ):
+            model(torch.randint(0, 101, (2, 13)), use_cache=False)
+        found.append(sum(storage.nbytes() for storage in seen.values()))
+    assert found[1] - found[0] == 3 * layers * 4 * 2 * 13 * inner
+    said = "three more tensors of the hidden width where its file says gelu_new"
+    assert said in words("count", "gpt2") and said not in words("count", "llama3-8b")
+    assert "transformers' own code" not in words("count", "gpt2", "--phase", "decode")

@@ -195,7 +195,7 @@ def test_a_step_costs_what_is_counted(name: str) -> None:
             with FlopCounterMode(display=False) as counter:
                 root(ids(2, new), cache=cache)
             given = {} if source is None else {"source_seq": 13}
-            step = Workload.decode(batch=2, past=past, seq=new, attention="eager", **given)
+            step = Workload.decode(batch=2, past=past, seq=new, attention="eager", latents="expanded", **given)
             assert count(model, step).totals.flops_forward.value == counter.get_total_flops(), new
             past += new
 

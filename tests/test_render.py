@@ -152,14 +152,19 @@ def test_marks_are_those_of_the_report() -> None:
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ({}, "batch 1 · seq 64 (default) · bf16 · forward pass"),
-        ({"seq": 64, "batch": 3}, "batch 3 · seq 64 · bf16 · forward pass"),
-        ({"phase": "decode"}, "batch 1 · seq 1 · 63 cached (default) · bf16 · decode"),
-        ({"phase": "decode", "past": 5}, "batch 1 · seq 1 · 5 cached · bf16 · decode"),
-        ({"phase": "prefill", "past": 4}, "batch 1 · seq 60 (default) · 4 cached · bf16 · prefill"),
+        ({}, "batch 1 · seq 64 (default) · bf16 · forward pass · flash attention · plain PyTorch's CUDA kernels"),
+        ({"seq": 64, "batch": 3}, "batch 3 · seq 64 · bf16 · forward pass"
+         " · flash attention · plain PyTorch's CUDA kernels"),
+        ({"phase": "decode"}, "batch 1 · seq 1 · 63 cached (default) · bf16 · decode"
+         " · flash attention · plain PyTorch's CUDA kernels"),
+        ({"phase": "decode", "past": 5}, "batch 1 · seq 1 · 5 cached · bf16 · decode"
+         " · flash attention · plain PyTorch's CUDA kernels"),
+        ({"phase": "prefill", "past": 4}, "batch 1 · seq 60 (default) · 4 cached · bf16 · prefill"
+         " · flash attention · plain PyTorch's CUDA kernels"),
         ({"seq": 2, "dtype": "fp16", "kv_dtype": "fp8", "dropout": 0.1, "masked": "skipped", "kernels": "cpu",
           "phase": "training"},
-         "batch 1 · seq 2 · fp16, KV cache fp8 · training step · dropout 0.1 · masked pairs skipped · on the CPU"),
+         "batch 1 · seq 2 · fp16, KV cache fp8 · training step · dropout 0.1 · masked pairs skipped · "
+         "math attention (flash asked for) · plain PyTorch's CPU kernels"),
     ],
 )
 def test_the_workload_line_says_what_was_assumed(given: dict[str, Any], line: str) -> None:

@@ -59,14 +59,14 @@ def test_a_cache_is_called_what_it_holds(name: str, label: str, note: str) -> No
 
 
 @pytest.mark.parametrize(("name", "absent", "present"), [
-    ("lstm-ptb-medium", {"masked", "attention", "no-flash", "kv-cache", "recurrence"}, {"states"}),
-    ("mamba2", {"masked", "attention", "no-flash", "kv-cache"}, {"states", "recurrence"}),
-    ("rnnsearch", {"attention", "recurrence"}, {"masked", "no-flash", "kv-cache", "states"}),
-    ("transformer-xl-enwik8-12l", {"attention", "kv-cache", "states"}, {"no-flash", "inputs", "masked"}),
-    ("gemma2-2b", {"attention", "states"}, {"no-flash", "kv-cache"}),
-    ("bert", {"kv-cache", "states", "no-flash"}, {"attention"}),
-    ("t5-small", {"no-flash", "states"}, {"attention", "relative-bias", "kv-cache"}),
-    ("jamba", {"no-flash"}, {"attention", "recurrence", "masked", "kv-cache", "states"}),
+    ("lstm-ptb-medium", {"masked", "attention", "kv-cache", "recurrence"}, {"states"}),
+    ("mamba2", {"masked", "attention", "kv-cache"}, {"states", "recurrence"}),
+    ("rnnsearch", {"recurrence"}, {"masked", "attention", "kv-cache", "states"}),
+    ("transformer-xl-enwik8-12l", {"kv-cache", "states"}, {"attention", "inputs", "masked"}),
+    ("gemma2-2b", {"states"}, {"attention", "kv-cache"}),
+    ("bert", {"kv-cache", "states"}, {"attention"}),
+    ("t5-small", {"states", "latents"}, {"attention", "kv-cache"}),
+    ("jamba", {"latents"}, {"attention", "recurrence", "masked", "kv-cache", "states"}),
 ])
 def test_a_rule_stands_only_where_it_holds(name: str, absent: set[str], present: set[str]) -> None:
     found = set(rules(name))
@@ -78,13 +78,23 @@ def test_a_rule_stands_only_where_it_holds(name: str, absent: set[str], present:
 def test_what_multiplies_a_decoded_token_is_said_below_it(name: str, rule: str) -> None:
     found = txcalc.count(txcalc.load(name), phase="decode", past=2000).conventions
     assert {each.id: each.text for each in found}[rule] in short(found)
-    assert "latents" not in rules(name)
+    assert ("latents" in rules(name)) == (rule == "latents")
+
+
+@pytest.mark.parametrize(("name", "kernels"), [
+    ("gpt2", ["flash"]), ("t5-small", ["eager", "flash"]), ("rnnsearch", ["eager"]), ("deepseek-v3", ["efficient"]),
+])
+def test_every_kernel_that_runs_is_a_rule_with_why(name: str, kernels: list[str]) -> None:
+    found = [rule.text for rule in txcalc.count(name).conventions if rule.id == "attention"]
+    words = {"flash": "a flash kernel", "eager": "eager", "efficient": "CUDA's memory-efficient kernel"}
+    assert [text.partition(":")[0] for text in found] == [f"attention is {words[kernel]}" for kernel in kernels]
+    assert [("; not flash: " in text) for text in found] == [kernel != "flash" for kernel in kernels]
 
 
 def test_every_model_of_a_comparison_brings_its_own_rules() -> None:
     models = [side_by_side.Named(txcalc.load(name)) for name in ("rnnsearch", "transformer-base")]
     found = {rule.id for rule in side_by_side.compare(models, {"seq": 50}).conventions}
-    assert {"no-flash", "attention", "kv-cache", "states"} <= found
+    assert {"attention", "kv-cache", "states"} <= found
 
 
 def test_a_comparison_marks_estimates_and_names_states() -> None:
@@ -124,9 +134,9 @@ def explained(name: str, quantity: QuantityName, **given: Any) -> str:
     ("gpt2", "params", ("leaves out: tables, biases and norms",), ()),
     ("gpt2", "activations", ("flash attention",), ("eager attention", "estimate")),
     ("transformer-xl-enwik8-12l", "flops", ("scores of queries and distances",), ("2ND + 4LsdD", "4L·sdD")),
-    ("transformer-xl-enwik8-12l", "activations", ("eager attention", "no flash kernel"), ("log-sum-exp",)),
+    ("transformer-xl-enwik8-12l", "activations", ("eager attention", "scored with every distance"), ("log-sum-exp",)),
     ("transformer-xl-enwik8-12l", "kv-cache", ("Cached layer inputs",), ()),
-    ("rnnsearch", "activations", ("eager attention", "no flash kernel"), ("flash attention",)),
+    ("rnnsearch", "activations", ("eager attention", "additive scores"), ("flash attention",)),
 ])
 def test_an_explanation_speaks_of_what_the_model_has(
     name: str, quantity: QuantityName, said: tuple[str, ...], unsaid: tuple[str, ...]

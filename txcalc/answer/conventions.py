@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from txcalc.count import weights
-from txcalc.count.scores import is_fused
 from txcalc.count.states import RECIPES
 from txcalc.document import Part
 from txcalc.spec.facts import chooses_keys
@@ -45,8 +44,8 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
                           "and the output head", None),
         ("active", "active parameters: each token's top experts, and everything that is always on", None),
         *_cached(t),
-        *_expanded(t),
-        *(_attention(t) if attends else []),
+        *_latents(t),
+        *_attention(t),
         ("kept", _KEPT[workload.kernels], "--kernels"),
         ("dropout", _dropout(workload), "--dropout"),
         ("loss", "kept activations of a training step include the loss: fp32 log-probabilities of every position"
@@ -62,15 +61,9 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
     if chooses_keys(spec):
         rows.append(("indexer", "an indexer scores every key for each query, without a gradient; the keys that it "
                                 "passes over are masked", None))
-    if workload.attention == "flash" and "relative" in _positions(spec):
-        rows.append(("relative-bias", "a learned relative bias needs the scores' gradient, "
-                                      "so its attention is eager", None))
     if "transformer-xl" in _positions(spec):
         rows.append(("distances", "the sinusoids of all distances are projected in every run, once for all sequences",
                      None))
-    if workload.attention == "flash" and {"disentangled", "transformer-xl"} & set(_positions(spec)):
-        rows.append(("relative-positions", "every query is scored with every distance as well, "
-                                           "so its attention is eager", None))
     return tuple(Convention(id=i, text=text, flag=flag) for i, text, flag in rows)
 
 
@@ -102,18 +95,19 @@ def _cached(t: Trace) -> Iterator[Rule]:
         yield "states", f"states of linear recurrences in fp32{others}", "--kv-dtype" if others else None
 
 
-def _expanded(t: Trace) -> Iterator[Rule]:
-    latent = any(op.cache is not None and op.cache.name == "latent" for op in t.ops)
-    if latent and t.workload.past:
-        yield ("latents", "cached latents are expanded to keys and values of all heads in every run; kernels that "
-                          "absorb those projections do not", None)
+def _latents(t: Trace) -> Iterator[Rule]:
+    if any(op.cache is not None and op.cache.name == "latent" for op in t.ops):
+        yield "latents", _LATENTS["absorbed" if t.workload.absorbs else "expanded"], "--latents"
 
 
 def _attention(t: Trace) -> Iterator[Rule]:
-    if t.workload.attention == "flash" and not any(map(is_fused, t.ops)):
-        yield "no-flash", "attention is eager, for no flash kernel computes it: scores and softmax are tensors", None
-    else:
-        yield "attention", _ATTENTION[t.workload.attention], "--attention"
+    """A rule for every kernel that runs, with why it is not the one that was asked for."""
+    for kernel, why in t.kernels:
+        yield "attention", _ATTENTION[kernel] + (f"; not {_asked(t.workload)}: {why}" if why else ""), "--attention"
+
+
+def _asked(workload: Workload) -> str:
+    return "flash" if workload.attention == "sdpa" else workload.attention
 
 
 def _positions(spec: Model) -> list[str]:
@@ -138,11 +132,22 @@ _TRAINING = (
 _ATTENTION = {
     "eager": "attention is eager: scores and softmax are N x N tensors",
     "flash": "attention is a flash kernel: no N x N tensor is kept; its backward pass computes the scores again",
+    "efficient": "attention is CUDA's memory-efficient kernel: no N x N tensor is kept, but a copy of grouped keys and "
+                 "values for every head; its backward pass computes the scores again",
+    "math": "attention is PyTorch's math fallback: scores and softmax are N x N tensors in fp32, as are its copies of "
+            "queries, keys and values",
 }
 _KEPT = {
     "cuda": "kept activations follow PyTorch's CUDA kernels: fused norms with fp32 statistics, 1-byte dropout masks",
     "cpu": "kept activations follow PyTorch on the CPU: RMSNorm composed in fp32, dropout masks as wide as their "
-           "input, no dropout inside the flash kernel",
+           "input",
+}
+
+
+_LATENTS = {
+    "absorbed": "cached latents are read as they are: the projections that would expand them are absorbed into queries "
+                "and outputs, as engines do when they decode",
+    "expanded": "cached latents are expanded to keys and values of all heads in every run",
 }
 
 

@@ -15,7 +15,7 @@ from txcalc import units
 from txcalc.answer.conventions import Convention, conventions
 from txcalc.answer.devices import Device
 from txcalc.answer.limits import DEFAULT_RESERVE, Limit, Reserve, limits
-from txcalc.answer.notes import beyond, without_flash
+from txcalc.answer.notes import beyond, instead
 from txcalc.answer.report import ModelInfo, Provenance
 from txcalc.answer.stretch import POLICIES, Run, Stretched
 from txcalc.count import activations, flops, kv_cache, scores, traffic
@@ -165,7 +165,7 @@ def attention_curve(
         points=tuple(points),
         reserve=None if device is None else reserve,
         limits=() if device is None else limits(model, layer.path, device.memory_bytes, reserve.bytes),
-        notes=(*beyond(spec, lengths[-1]), *without_flash(spec, run.flash)),
+        notes=(*beyond(spec, lengths[-1]), *instead(spec, run.flash)),
         conventions=tuple(_conventions(spec, run, layer.path, sram, reserve if device else None)),
         provenance=Provenance(txcalc=txcalc.__version__, command=origin.command, python=platform.python_version()),
     )

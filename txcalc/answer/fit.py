@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import image_positions, is_causal, positions
+from txcalc.spec.facts import has_latents, image_positions, is_causal, positions
 from txcalc.trace.model import images
-from txcalc.trace.workload import Workload
+from txcalc.trace.workload import Latents, Workload
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model, Stack
@@ -23,7 +23,7 @@ def fit(spec: Model, workload: Workload) -> Workload:
     seq = _length(spec.name, "seq", spec, workload.seq)
     if seq is None:
         raise SpecError(f"{spec.name} reads tokens, so it needs a length", field="seq")
-    updates: dict[str, Any] = {"seq": seq, "images": _images(spec, workload)}
+    updates: dict[str, Any] = {"seq": seq, "images": _images(spec, workload), "latents": _latents(spec, workload)}
     if spec.encoder is None:
         _check_encoder_only(spec, workload)
     else:
@@ -45,6 +45,13 @@ def _length(name: str, field: str, stack: Stack, asked: int | None) -> int | Non
     if asked not in (None, length):
         raise SpecError(f"{name} makes {length:,} positions of every input, not {asked:,}; leave it out", field=field)
     return length
+
+
+def _latents(spec: Model, workload: Workload) -> Latents | None:
+    """How latents are read, where there are any."""
+    if not has_latents(spec):
+        return None
+    return "absorbed" if workload.absorbs else "expanded"
 
 
 def _images(spec: Model, workload: Workload) -> int | None:

@@ -1,12 +1,13 @@
-"""Notes beside the numbers: a length that the model was not made for, a kernel that does not exist."""
+"""Notes beside the numbers: a length that the model was not made for, a kernel that does not exist, whose code."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from txcalc.count.scores import is_fused
+from txcalc.spec.facts import located_blocks
 from txcalc.trace.record import Trace
+from txcalc.trace.workload import AttentionKernel
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
@@ -19,7 +20,9 @@ def notes(spec: Model, t: Trace) -> Iterator[str]:
     if spec.encoder is not None and spec.encoder.input.kind == "tokens":
         longest = max(longest, workload.source_seq or 0)
     yield from beyond(spec, longest)
-    yield from without_flash(spec, t)
+    yield from instead(spec, t)
+    if workload.keeps:
+        yield from transformers_keep(spec, t)
 
 
 def beyond(spec: Model, length: int) -> Iterator[str]:
@@ -29,17 +32,36 @@ def beyond(spec: Model, length: int) -> Iterator[str]:
                "that it is of use beyond them")
 
 
-def without_flash(spec: Model, t: Trace) -> Iterator[str]:
-    """The attention that no flash kernel computes, where one was asked for."""
-    if t.workload.attention != "flash":
+def instead(spec: Model, t: Trace) -> Iterator[str]:
+    """The kernels that run in place of the one that was asked for, and why."""
+    if t.workload.attention == "sdpa":
         return
-    eager = list(dict.fromkeys(op.component for op in t.ops if op.kind == "core" and not is_fused(op)))
-    if eager:
-        which = f"{', '.join(eager)} of {spec.name}" if any(map(is_fused, t.ops)) else f"the attention of {spec.name}"
-        yield f"no flash kernel of PyTorch computes {which}: counted eager, its scores and softmax are tensors"
+    several = len(t.kernels) > 1
+    for kernel, why in t.kernels:
+        if why:
+            which = f"some attention of {spec.name}" if several else f"the attention of {spec.name}"
+            counted = "counted eager, its scores and softmax are tensors" if kernel == "eager" else f"{kernel} runs"
+            yield f"no {t.workload.attention} kernel of PyTorch computes {which}: {why}; {counted}"
 
 
 def runs_as(t: Trace) -> str | None:
-    """What attention runs as in this trace: flash, eager, or both; None without attention."""
-    found = {"flash" if is_fused(op) else "eager" for op in t.ops if op.kind == "core"}
-    return " and ".join(sorted(found, reverse=True)) or None
+    """What attention runs as in this trace, such as ``flash`` or ``flash and eager``; None without attention."""
+    found = dict.fromkeys(kernel for kernel, _ in t.kernels)
+    return " and ".join(name for name in get_args(AttentionKernel)[::-1] if name in found) or None
+
+
+def transformers_keep(spec: Model, t: Trace) -> Iterator[str]:
+    """What the modelling code of transformers keeps beyond plain PyTorch: read in its 5.23."""
+    blocks = [block for stack in (spec, spec.encoder, spec.tower) if stack is not None
+              for _, block in located_blocks(stack)]
+    own = [block.feed_forward for block in blocks if block.feed_forward is not None]
+    more = {
+        "the rows that RMSNorm, composed, multiplies by its weight": t.workload.fused_norms and any(
+            b.norm.kind == "rmsnorm" for b in blocks),
+        "three more tensors of the hidden width where its file says gelu_new": any(
+            getattr(each, "activation", None) == "gelu_tanh" for each in own),
+        "a softmax in fp32 and copies of grouped keys in most of its classes": any(k == "eager" for k, _ in t.kernels),
+    }
+    known = [what for what, holds in more.items() if holds]
+    if known:
+        yield f"kept activations are plain PyTorch's; transformers' own code keeps more: {', '.join(known)}"

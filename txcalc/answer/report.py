@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 import txcalc
 from txcalc.answer.conventions import Convention, conventions
 from txcalc.answer.fit import fit
-from txcalc.answer.notes import notes
+from txcalc.answer.notes import notes, runs_as
 from txcalc.count import activations, flops, kv_cache, params, states, weights
 from txcalc.document import Part
 from txcalc.spec.facts import architecture_fields
@@ -177,7 +177,8 @@ class Provenance(Part):
 class Report(Part):
     """All that ``txcalc count`` knows about one model under one workload.
 
-    ``implementation``, ``kernels``: whose code and whose operators are counted. ``notes``: what a reader must know
+    ``implementation``, ``kernels``: whose code and whose operators are counted. ``attention``: the kernels that run,
+    whatever was asked for. ``notes``: what a reader must know
     beside the numbers.
     """
 
@@ -186,6 +187,7 @@ class Report(Part):
     workload: Workload
     implementation: str
     kernels: str
+    attention: str | None
     conventions: tuple[Convention, ...]
     totals: Totals
     kv_cache: KVCache | None
@@ -214,6 +216,7 @@ def count(
         workload=workload,
         implementation=workload.implementation,
         kernels=workload.kernels,
+        attention=runs_as(t),
         conventions=conventions(spec, t),
         totals=totals(t),
         kv_cache=growth(t),

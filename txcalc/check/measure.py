@@ -88,6 +88,7 @@ def shapes(model: Model) -> dict[str, tuple[Shape, int]]:
 def flops(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, past: int = 0, eager: bool = True,
     loss: bool = False, backward: bool = False, images: int | None = None, device: str | None = None,
+    absorbed: bool = False,
 ) -> Flops:
     """FLOPs of ``seq`` new tokens after ``past`` cached ones, as PyTorch's flop formulas count the ops that ran.
 
@@ -97,7 +98,7 @@ def flops(
     device = device or ("meta" if eager else "fake")
     with _maker(device) as at:
         run = _Inputs(model, batch, seq, source_seq, at, images=images)
-        root = build(model, length=run.length + past, eager=eager, device=at)
+        root = build(model, length=run.length + past, eager=eager, absorbed=absorbed, device=at)
         if past:
             if backward:
                 raise ValueError("there is no backward pass through a cache")
@@ -117,7 +118,8 @@ def flops(
 
 def kept(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
-    eager: bool = False, dropout: float = 0.0, loss: bool = False, images: int | None = None, device: str = "cpu",
+    eager: bool = False, attention: str = "flash", absorbed: bool = False, dropout: float = 0.0, loss: bool = False,
+    images: int | None = None, device: str = "cpu",
 ) -> list[Kept]:
     """Every storage that autograd keeps for the backward pass, in the order of saving.
 
@@ -125,7 +127,8 @@ def kept(
     """
     with _maker(device) as at:
         run = _Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
-        root = build(model, length=run.length, eager=eager, dropout=dropout, dtype=dtype, device=at)
+        root = build(model, length=run.length, eager=eager, attention=attention, absorbed=absorbed, dropout=dropout,
+                     dtype=dtype, device=at)
         return _kept(root, lambda: _end(root, run, loss))
 
 

@@ -11,13 +11,13 @@ from typing import Any, Literal, NamedTuple
 from txcalc.answer.validation import Row, Validation
 from txcalc.check.sibling import sibling
 from txcalc.count import activations, kv_cache, params
-from txcalc.spec.facts import is_causal, located_blocks, positions
+from txcalc.spec.facts import has_latents, is_causal, located_blocks, positions
 from txcalc.spec.inputs import TokenInput
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.sizes import visible_pairs
-from txcalc.trace.workload import DType, Workload
+from txcalc.trace.workload import AttentionKernel, DType, Latents, Workload
 
 Device = Literal["cpu", "cuda"]
 BATCH, SEQ, SOURCE, STEPS = 2, 13, 11, 5
@@ -27,27 +27,29 @@ CURVE = (256, 512, 1024, 2048, 4096)
 class Case(NamedTuple):
     """One way of running: what changes what autograd keeps."""
 
-    eager: bool
+    attention: AttentionKernel
     dtype: DType
     dropout: float
     loss: bool
+    latents: Latents = "expanded"
 
     def workload(self, spec: Model, device: Device) -> Workload:
         """The counter's side of this case."""
         return Workload(
             phase="training" if self.loss and has_loss(spec) else "forward", batch=BATCH, seq=length_of(spec),
             source_seq=_source(spec), dtype=self.dtype, dropout=self.dropout,
-            attention="eager" if self.eager else "flash", kernels=device,
+            attention=self.attention, latents=self.latents, kernels=device,
         )
 
     def __str__(self) -> str:
         """As the table names it."""
-        return ", ".join(["eager" if self.eager else "flash", self.dtype, f"dropout {self.dropout:g}",
+        return ", ".join([self.attention, self.dtype, f"dropout {self.dropout:g}",
                           "with loss" if self.loss else "no loss"])
 
 
 _DTYPES: tuple[DType, ...] = ("fp32", "bf16")
-CASES = tuple(Case(*case) for case in product((True, False), _DTYPES, (0.0, 0.1), (True, False)))
+_ATTENTION: tuple[AttentionKernel, ...] = ("eager", "flash")
+CASES = tuple(Case(*case) for case in product(_ATTENTION, _DTYPES, (0.0, 0.1), (True, False)))
 FULL_SIZE = tuple(case for case in CASES if case.dtype == "bf16" and case.dropout and case.loss)
 SMALL_ENOUGH = 200_000_000
 """Parameters up to which a model itself is run with real tensors, not only its sibling."""
@@ -91,6 +93,7 @@ def sibling_rows(small: Model, device: Device, progress: Callable[[str], None]) 
         ("activations", whole, lambda: (
             kept(small, case, device, f"sibling, {device}") for case in CASES if keeps_exactly(small)
         )),
+        ("decoding", whole, lambda: decoding(small) if generates(small) else []),
         ("cache", whole, lambda: [cache(small)] if is_causal(small) else []),
         ("masks", whole, lambda: masks(small)),
         ("attention memory", attention, lambda: attention_memory(small, device)),
@@ -137,7 +140,7 @@ def flops_rows(spec: Model, *, eager: bool, how: str, device: str) -> Iterator[R
     """Forward and backward FLOPs of every module; the flash kernel's backward is 2.5 times its forward."""
     from txcalc.check import measure
 
-    w = Case(eager=eager, dtype="bf16", dropout=0.0, loss=True).workload(spec, "cpu")
+    w = Case("eager" if eager else "flash", dtype="bf16", dropout=0.0, loss=True).workload(spec, "cpu")
     t = trace(spec, w)
     measured = measure.flops(spec, w.batch, w.seq, source_seq=w.source_seq, eager=eager, loss=has_loss(spec),
                              backward=True, device=device)
@@ -159,8 +162,9 @@ def kept(spec: Model, case: Case, device: Device, how: str) -> Row:
     w = case.workload(spec, device)
     t = trace(spec, w)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[case.dtype]
-    measured = measure.kept(spec, w.batch, w.seq, source_seq=w.source_seq, dtype=dtype, eager=case.eager,
-                            dropout=case.dropout, loss=w.phase == "training", device=device)
+    measured = measure.kept(spec, w.batch, w.seq, source_seq=w.source_seq, dtype=dtype, attention=case.attention,
+                            absorbed=case.latents == "absorbed", dropout=case.dropout, loss=w.phase == "training",
+                            device=device)
     modules = measure.module_paths(spec)
     ours: Counter[str] = Counter()
     theirs: Counter[str] = Counter()
@@ -171,6 +175,20 @@ def kept(spec: Model, case: Case, device: Device, how: str) -> Row:
         theirs[storage.path] += storage.nbytes
     return _row(f"kept activations: {case}", sum(ours.values()), sum(theirs.values()), how,
                 _tensor_differences(t, measured, ours, theirs, modules))
+
+
+def decoding(spec: Model) -> Iterator[Row]:
+    """FLOPs of new tokens after cached ones, by module; where latents are cached, read both ways."""
+    from txcalc.check import measure
+
+    ways: tuple[Latents | None, ...] = ("absorbed", "expanded") if has_latents(spec) else (None,)
+    for latents in ways:
+        w = Workload.decode(past=SEQ, seq=2, batch=BATCH, source_seq=_source(spec), attention="eager", latents=latents)
+        got = measure.flops(spec, w.batch, w.seq, source_seq=w.source_seq, past=w.past, absorbed=w.absorbs).forward
+        counted = _by_module(trace(spec, w), measure.module_paths(spec), lambda op: op.calls * op.flops)
+        yield _row(f"FLOPs decoding{f', latents {latents}' if latents else ''}", sum(counted.values()),
+                   sum(got.values()), "sibling, meta",
+                   _differences(counted, {k: v for k, v in got.items() if v}, lambda path, n: f"{path} {n:,}"))
 
 
 def cache(spec: Model) -> Row:
@@ -221,7 +239,7 @@ def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
         return  # an image has one length; disentangled layers share a table, so none stands alone
     spec = spec.model_copy(update={"context": max(CURVE)})
     for eager in (True, False):
-        case = Case(eager=eager, dtype="fp32", dropout=0.0, loss=False)
+        case = Case("eager" if eager else "flash", dtype="fp32", dropout=0.0, loss=False)
         found = [measure.attention_memory(spec, 1, n, eager=eager, dtype=torch.float32, device=device) for n in CURVE]
         counted = []
         for n in CURVE:
@@ -248,6 +266,11 @@ def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
 def length_of(spec: Model) -> int:
     """Positions of the own stack in these comparisons: an image or a sound has its own."""
     return positions(spec.input, SEQ)
+
+
+def generates(spec: Model) -> bool:
+    """Whether it decodes tokens, and its decoding is counted as it runs."""
+    return is_causal(spec) and isinstance(spec.input, TokenInput)
 
 
 def has_loss(spec: Model) -> bool:

@@ -40,7 +40,7 @@ def _blocked(trace: Trace, op: Op, sram_bytes: int) -> int:
     """Algorithm 1; its l and m are fp32, all else has the width of the activations."""
     q, keys, values = op.reads
     out, statistics = op.writes
-    batch, heads, queries = statistics.shape
+    (batch, heads, _), queries = statistics.shape, q.shape[1]
     d = q.shape[-1] // heads
     width, wide = trace.workload.bytes_of(out.role), trace.workload.bytes_of(statistics.role)
     block = -(-(sram_bytes // width) // (4 * d))

@@ -51,6 +51,11 @@ def chooses_keys(stack: Stack) -> bool:
     return any(each is not None and each.kind == "mla" and each.indexer is not None for each in attentions)
 
 
+def has_latents(stack: Stack) -> bool:
+    """Some layer caches latents in place of keys and values."""
+    return any(block.attention is not None and block.attention.kind == "mla" for _, block in located_blocks(stack))
+
+
 def mask_kind(attention: Attention) -> str:
     """Which keys a layer's queries see, in a word: layers share keys and values with those of their own kind."""
     return "window" if attention.window is not None else "chunk" if attention.chunk is not None else "full"

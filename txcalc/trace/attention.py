@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import mask_kind
 from txcalc.trace import ops
+from txcalc.trace.cores import Extra, Heads, Span, attend
 from txcalc.trace.distances import distance_scores, keeps_inputs
-from txcalc.trace.indexer import choose_keys
+from txcalc.trace.latents import latent_attention
 from txcalc.trace.record import Cache, Number, Pairs, Role, Tensor, Trace
 from txcalc.trace.sizes import least, visible_pairs
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import DisentangledPosition, Position, RelativePosition
     from txcalc.spec.layers import MLA, Attention, HeadNorm
-
-
-class Span(NamedTuple):
-    """Which keys the queries of this run meet."""
-
-    queries: Number
-    new: Number  # keys computed in this run
-    keys: Number  # keys in the score matrix: the new ones and the cached ones still held
-    pairs: Pairs  # of queries and keys
-    held: Number  # keys in the cache after this run
-    bound: Number | None = None  # keys that one query may see at most
-    distances: Number = 0  # between a query and a key of the same sequence, behind it and, unless causal, before it
-
-    @property
-    def reach(self) -> Number:
-        """Keys that the last query may see."""
-        return self.keys if self.bound is None else self.bound
 
 
 KeysValues = tuple[Tensor, Tensor]
@@ -54,7 +38,7 @@ def self_attention(
     with t.scope("attention", component=True):
         if spec.kind == "mla":
             span = _span(t, n, past, causal=causal)
-            y = _latent(t, spec, x, span, cached=cached, pairs=_chosen_pairs(spec, span, past, causal=causal))
+            y = latent_attention(t, spec, x, span, past, causal=causal, cached=cached)
         else:
             span = _span(t, n, past, causal=causal, window=spec.window, chunk=spec.chunk, drops=spec.cached == "window")
             if position is not None and position.kind == "relative" and position.per_layer:
@@ -148,7 +132,7 @@ def _heads(
     *_, d = x.shape
     rotated = position is not None and position.kind == "rope" and spec.rope
     value_dim = _value_dim(spec)
-    context_width, gates = spec.heads * value_dim, spec.heads * (value_dim if spec.gate_over == "channel" else 1)
+    gates = spec.heads * (value_dim if spec.gate_over == "channel" else 1)
     q = ops.linear(t, "q", x, spec.heads * spec.head_dim, bias=spec.bias.q)
     gate = ops.linear(t, "gate", x, gates, bias=spec.bias.q) if spec.output_gate else None
     if spec.qk_norm is not None:
@@ -166,20 +150,26 @@ def _heads(
     by_distance = None
     if position is not None and position.kind == "transformer-xl":
         q, by_distance = distance_scores(t, spec, position, q, d, span)
-    biased = position is not None and position.kind in ("relative", "disentangled", "transformer-xl")
-    scored = biased or spec.softcap is not None or spec.sinks or (
-        spec.value_dim is not None and not _fuses_unequal(t))
-    with t.scope("core"):
-        if t.workload.attention == "eager" or scored:
-            y = _eager_core(t, q, k, v, spec.heads, span, cache, softcap=spec.softcap is not None, sinks=spec.sinks,
-                            by_distance=by_distance, context_width=context_width)
-        else:
-            y = _flash_core(t, q, k, v, spec.heads, span, cache, context_width=context_width)
+    extra = Extra(_beyond_kernels(spec, position), spec.softcap is not None, spec.sinks, by_distance)
+    masked = spec.window is not None or spec.chunk is not None or (position is not None and position.kind == "alibi")
+    y = attend(t, q, k, v, Heads(spec.heads, spec.kv_heads, spec.head_dim, value_dim), span, cache, masked=masked,
+               extra=extra)
     if gate is not None:
         y = ops.multiply(t, "gated", y, ops.activation(t, "gate_activation", gate, spec.gate_activation))
     if spec.inner_norm is not None:
         y = ops.norm(t, "inner_norm", y, spec.inner_norm)
     return ops.linear(t, "o", y, d, bias=spec.bias.o)
+
+
+def _beyond_kernels(spec: Attention, position: Position | None) -> str:
+    """Why no kernel of PyTorch computes these scores, or nothing."""
+    if position is not None and position.kind == "relative":
+        return "a learned relative bias needs the scores' gradient"
+    if position is not None and position.kind in ("disentangled", "transformer-xl"):
+        return "every query is scored with every distance as well"
+    if spec.softcap is not None:
+        return "no kernel of PyTorch caps scores"
+    return "no kernel of PyTorch has sinks" if spec.sinks else ""
 
 
 def _keys_and_values(t: Trace, spec: Attention, source: Tensor, *, rotated: bool) -> KeysValues:
@@ -199,121 +189,6 @@ def _keys_and_values(t: Trace, spec: Attention, source: Tensor, *, rotated: bool
     if rotated:
         k = t.tensor(*k.shape, label=f"rotated {k.label}")
     return k, v
-
-
-def _chosen_pairs(spec: MLA, span: Span, past: Number, *, causal: bool) -> Pairs:
-    """As many kept as in a window of the chosen keys, wherever those stand."""
-    if spec.chosen is None:
-        return span.pairs
-    if not causal:
-        return span.pairs._replace(kept=span.queries * least(span.keys, spec.chosen))
-    return span.pairs._replace(kept=visible_pairs(span.queries, past, causal=True, window=spec.chosen))
-
-
-def _latent(t: Trace, spec: MLA, x: Tensor, span: Span, *, cached: bool, pairs: Pairs) -> Tensor:
-    """Queries, keys and values through latents; the key-value latent and the rotary key are what is cached.
-
-    Cached latents are expanded to keys and values of all heads in every run, as PyTorch implementations do.
-    """
-    b, n, d = x.shape
-    h, qk_dim = spec.heads, spec.nope_dim + spec.rope_dim
-    rows = [(1, spec.kv_rank + spec.rope_dim)]
-    if spec.q_rank is None:
-        q = ops.linear(t, "q", x, h * qk_dim)
-    else:
-        q_latent = ops.rms_norm(t, "q_norm", ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias))
-        q = ops.linear(t, "q_up", q_latent, h * qk_dim)
-        if spec.indexer is not None:
-            choose_keys(t, spec.indexer, x, q_latent, span.keys, span.pairs, span.reach)
-            rows.append((1, spec.indexer.head_dim))
-    down = ops.linear(t, "kv_down", x, spec.kv_rank + spec.rope_dim, bias=spec.bias)
-    latent = ops.rms_norm(t, "kv_norm", down.view(b, n, spec.kv_rank))
-    latent = latent.view(b, span.keys, spec.kv_rank)
-    ops.linear(t, "kv_up", latent, h * (spec.nope_dim + spec.value_dim))
-    q = t.tensor(*q.shape, label="rotated q")
-    k = t.tensor(b, span.keys, h * qk_dim, label="keys with rotary part")
-    v = t.tensor(b, span.keys, h * spec.value_dim, label="values")
-    width = sum(elements for _, elements in rows)
-    cache = Cache("self", width, span.held, b, layout="latent", rows=tuple(rows)) if cached else None
-    # What an indexer chose is a mask of its own for every sequence, which no flash kernel of PyTorch takes.
-    fused = t.workload.attention == "flash" and _fuses_unequal(t) and spec.chosen is None
-    with t.scope("core"):
-        core = _flash_core if fused else _eager_core
-        y = core(t, q, k, v, h, span._replace(pairs=pairs), cache, context_width=h * spec.value_dim)
-    return ops.linear(t, "o", y, d, bias=spec.bias)
-
-
-def _fuses_unequal(t: Trace) -> bool:
-    """Values of another width than keys: only CUDA has a kernel for them that makes no N x N tensor."""
-    return t.workload.kernels == "cuda"
-
-
-def _eager_core(
-    t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Number, span: Span, cache: Cache | None, *,
-    softcap: bool = False, sinks: bool = False, context_width: Number | None = None,
-    by_distance: Tensor | None = None,
-) -> Tensor:
-    """Scores, softmax and weighted sum as three operations with an N x N tensor between them.
-
-    Grouped queries share their keys without copying them. The mask is added, so it is not kept.
-    """
-    b, n, width = q.shape
-    out_width = width if context_width is None else context_width
-    flops = 2 * b * width
-    scores = t.tensor(b, heads, n, span.keys, label="scores", scores=True)
-    keys, values = _seen(t, k, v, span)
-    t.op("scores", "core", pairs=span.pairs, flops=flops, flops_backward=2 * flops, saves=(q, k), cache=cache,
-         reads=(q, keys), writes=(scores,), reach=span.reach)
-    if softcap:
-        tanh = t.tensor(*scores.shape, label="tanh of scores", scores=True)
-        capped = t.tensor(*scores.shape, label="capped scores", scores=True)
-        t.op("softcap", "elementwise", saves=(tanh,), reads=(scores,), writes=(tanh, capped))
-        scores = capped
-    if by_distance is not None:
-        sums = t.tensor(*scores.shape, label="scores with positions", scores=True)
-        t.op("shift", "elementwise", reads=(scores, by_distance), writes=(sums,))
-        scores = sums
-    if sinks:
-        ops.parameter(t, "sinks", heads)
-        joined = t.tensor(b, heads, n, span.keys + 1, label="scores and sink", scores=True)
-        probabilities = ops.softmax(t, "softmax", joined).view(*scores.shape)
-    else:
-        probabilities = ops.softmax(t, "softmax", scores)
-    probabilities = ops.dropout(t, "dropout", probabilities)
-    flops = 2 * b * out_width
-    out = t.tensor(b, n, out_width, label="context")
-    t.op("context", "core", pairs=span.pairs, flops=flops, flops_backward=2 * flops, saves=(probabilities, v),
-         reads=(probabilities, values), writes=(out,), reach=span.reach)
-    return out
-
-
-def _seen(t: Trace, k: Tensor, v: Tensor, span: Span) -> tuple[Tensor, Tensor]:
-    """All keys and values that are read, the cached ones among them."""
-    (b, _, k_width), (_, _, v_width) = k.shape, v.shape
-    return t.tensor(b, span.keys, k_width, label="keys"), t.tensor(b, span.keys, v_width, label="values")
-
-
-def _flash_core(
-    t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Number, span: Span, cache: Cache | None, *,
-    context_width: Number | None = None,
-) -> Tensor:
-    """``F.scaled_dot_product_attention``'s flash kernel (arXiv 2205.14135): no N x N tensor.
-
-    Keeps q, k, v, its output and one fp32 log-sum-exp per row, and recomputes the scores backward: 5 matrix
-    products to the forward pass's 2. The CUDA kernel also keeps its random state; the CPU one has no dropout.
-    """
-    b, n, width = q.shape
-    out_width = width if context_width is None else context_width
-    out = t.tensor(b, n, out_width, label="context")
-    statistics = t.tensor(b, heads, n, role=Role.FLOAT32, label="log-sum-exp")
-    saves = [q, k, v, out, statistics]
-    if t.workload.kernels == "cuda":
-        saves.append(t.tensor(2, role=Role.INDEX, label="random state"))
-    scores, context = 2 * b * width, 2 * b * out_width
-    t.op("flash", "core", pairs=span.pairs, flops=scores + context, flops_backward=2 * (scores + context),
-         flops_recomputed=scores, saves=tuple(saves), cache=cache,
-         reads=(q, *_seen(t, k, v, span)), writes=(out, statistics), reach=span.reach)
-    return out
 
 
 def _position_scores(

@@ -200,6 +200,7 @@ def _attend(t: Trace, spec: AdditiveAttention, state: Tensor, memory: Tensor) ->
     """
     b, new, width = memory.shape
     m = t.workload.source_past + new
+    t.runs("eager", "" if t.workload.attention == "eager" else "no kernel of PyTorch has additive scores")
     with t.scope("attention"):
         ops.linear(t, "query", state, spec.width)
         pairs = t.tensor(b, m, spec.width, label="tanh of pairs", scores=True)

@@ -10,7 +10,7 @@ from txcalc.trace.record import Number, Pairs, Role, Tensor, Trace
 if TYPE_CHECKING:
     from txcalc.spec.inputs import Position, TransformerXLPosition
     from txcalc.spec.layers import Attention
-    from txcalc.trace.attention import Span
+    from txcalc.trace.cores import Span
 
 
 def keeps_inputs(position: Position | None) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import embedding_width, first_attention, is_causal
@@ -33,13 +33,13 @@ _Sublayer = Callable[[Tensor, Tensor], Tensor]
 """What it reads, normed, and that before its norm, to what it puts out."""
 
 
-def trace(spec: Model, workload: Workload) -> Trace:
-    """Run the model on sizes.
+def trace(spec: Model, workload: Workload, sizes: Mapping[str, int] | None = None) -> Trace:
+    """Run the model on sizes; ``sizes`` says what symbols among them stand for.
 
     Module paths are those of the PyTorch reference in ``txcalc.check.reference.model``, with the index of a repeated
     layer or expert left out.
     """
-    t = Trace(workload, model=spec)
+    t = Trace(workload, model=spec, sizes=sizes or {})
     images = None if spec.tower is None else _tower(t, spec, spec.tower)
     if spec.encoder is None:
         x = _stack(t, spec, spec, _input(t, spec, spec, workload.seq), cached=is_causal(spec))

@@ -6,7 +6,7 @@ looks at a value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -173,6 +173,10 @@ class Trace:
     ops: list[Op] = field(default_factory=list)
     loops: list[Loop] = field(default_factory=list)
     model: Any = None  # the spec it was made from: which weights are stored together is no matter of the run
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """What symbols stand for: which kernel runs is decided on numbers."""
+    kernels: list[tuple[str, str]] = field(default_factory=list)
+    """Attention's kernels that ran, each with why another did not."""
     _scope: _Scope = _Scope()
     _next_id: int = 0
 
@@ -180,6 +184,17 @@ class Trace:
     def back(self) -> Number:
         """How often the backward pass goes through the present scope."""
         return self._scope.back
+
+    def runs(self, kernel: str, why: str) -> None:
+        """Note a kernel of attention, and why it is not the one that was asked for, once."""
+        if (kernel, why) not in self.kernels:
+            self.kernels.append((kernel, why))
+
+    def size(self, of: Number) -> int | None:
+        """A size as a number; none for an array of them."""
+        if isinstance(of, int):
+            return of
+        return int(of.value(self.sizes)) if hasattr(of, "value") else None
 
     def tensor(
         self, *shape: Number, role: Role = Role.ACTIVATION, label: str = "", scores: bool = False, grad: bool = True

@@ -17,6 +17,12 @@ def least(a: Number, b: Number) -> Number:
     return numpy.minimum(a, b)
 
 
+def same(a: Number, b: Number) -> bool:
+    """Whether two sizes are one: symbols where they have one name, arrays where they agree everywhere."""
+    equal = a == b
+    return bool(equal if isinstance(equal, bool) else equal.all())
+
+
 def visible_pairs(
     new: Number, past: Number, *, causal: bool, window: Number | None = None, chunk: Number | None = None
 ) -> Number:

@@ -18,7 +18,7 @@ from txcalc.trace.record import Role
 Phase = Literal["forward", "training", "prefill", "decode"]
 DType = Literal["fp32", "fp16", "bf16"]
 KvDType = Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
-AttentionKernel = Literal["eager", "flash"]
+AttentionKernel = Literal["eager", "flash", "efficient", "math", "sdpa"]
 Masked = Literal["counted", "skipped"]
 Latents = Literal["absorbed", "expanded"]
 Implementation = Literal["torch"]
@@ -95,6 +95,8 @@ class Workload(Part):
             if name not in _MAY_BE_MISSING or getattr(self, name) is not None:
                 object.__setattr__(self, name, words.word(name, getattr(self, name), options))
                 _check_choice(name, getattr(self, name), options)
+        if self.attention == "efficient" and self.kernels == "cpu":
+            raise SpecError("the memory-efficient kernel is CUDA's; the CPU has flash and math", field="attention")
         for name, least in LEAST.items():
             _check_size(name, getattr(self, name), least)
         _check_dropout(self.dropout)

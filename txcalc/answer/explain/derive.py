@@ -58,7 +58,7 @@ class Run:
     @cached_property
     def trace(self) -> Trace:
         """The program on symbols."""
-        return trace(self.symbols.spec, self.symbols.workload)
+        return trace(self.symbols.spec, self.symbols.workload, self.symbols.values)
 
     @property
     def values(self) -> dict[str, int]:

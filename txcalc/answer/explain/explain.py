@@ -33,11 +33,11 @@ from txcalc.answer.explain.polynomial import Exact, Poly, Relation, added
 from txcalc.answer.explain.quantities import DEFINITIONS, Definition, fit_phase, missing, notes
 from txcalc.answer.explain.textbook import simplifications
 from txcalc.answer.fit import fit
+from txcalc.answer.notes import runs_as
 from txcalc.answer.published import compare_published
 from txcalc.answer.report import ModelInfo, Provenance, Quantity, cache_name, growth
-from txcalc.count.scores import is_fused
 from txcalc.spec.facts import architecture_fields
-from txcalc.trace.workload import AttentionKernel, Workload
+from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
@@ -147,12 +147,9 @@ def _title(run: Run, quantity: QuantityName, definition: Definition) -> str:
     return name if quantity == "kv-cache" else definition.title
 
 
-def _kernel(run: Run, quantity: QuantityName) -> AttentionKernel | None:
-    """The kernel that runs: eager as well where no flash kernel computes this attention."""
-    cores = [op for op in run.trace.ops if op.kind == "core"]
-    if not cores or quantity not in ("flops-backward", "flops-training", "activations"):
-        return None
-    return "flash" if any(map(is_fused, cores)) else "eager"
+def _kernel(run: Run, quantity: QuantityName) -> str | None:
+    """The kernels that run, where they matter."""
+    return runs_as(run.trace) if quantity in ("flops-backward", "flops-training", "activations") else None
 
 
 def _fixed(run: Run, quantity: QuantityName) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Final, Literal, get_args
 
 from txcalc.answer.report import Kind, ModelInfo, Provenance
 from txcalc.document import Part
-from txcalc.trace.workload import AttentionKernel, Workload
+from txcalc.trace.workload import Workload
 
 SCHEMA: Final = "txcalc/explain/v1"
 QuantityName = Literal[
@@ -137,7 +137,7 @@ class Explanation(Part):
     title: str
     unit: str
     kind: Kind
-    kernel: AttentionKernel | None = None
+    kernel: str | None = None
     total: int
     symbols: tuple[Symbol, ...]
     relations: tuple[Formula, ...]

@@ -118,8 +118,8 @@ def notes(quantity: QuantityName, spec: Model, t: Trace) -> Iterator[str]:
         yield MEASURED
         if any(map(is_fused, t.ops)):
             yield "flash attention keeps no s × s tensor; --attention eager shows what it saves"
-        elif workload.attention == "flash" and any(op.kind == "core" for op in t.ops):
-            yield "no flash kernel computes this attention, so that its scores are kept"
+        elif workload.attention != "eager" and t.kernels:
+            yield "; ".join(f"attention is {kernel}: {why or 'as asked for'}" for kernel, why in t.kernels)
     if any(op.kind == "recurrence" for op in t.ops) and (quantity == "activations" or quantity.startswith("flops")):
         yield recurrence(workload)
 

@@ -248,7 +248,10 @@ def _activations(run: Run, closed: Poly) -> Iterator[Candidate]:
     if not _gpt_like(run) or BYTES[w.dtype] != 2 or w.kernels != "cuda" or not {"b", "s"} <= set(run.values):
         return
     linear, square = (34, 5) if w.dropout else (32, 2)
-    eager = w.attention == "eager"
+    kernels = {kernel for kernel, _ in run.trace.kernels}
+    if not kernels <= {"eager", "flash"}:
+        return
+    eager = "eager" in kernels
     poly = _sum((linear, "b L s d"), *([(square, "b L h s s")] if eager else []))
     paper = "the paper's sbh(34 + 5as/h) per layer: its h is d here, its a is h"
     if not w.dropout:

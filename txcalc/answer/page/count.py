@@ -44,7 +44,8 @@ def page(view: View) -> str:
 def _body(view: View) -> Iterator[Html]:
     report = view.report
     name, *identity = headings.identity(report.model)
-    yield header(name, identity, headings.origin(report.model), headings.run(report.workload, view.defaults))
+    run = headings.run(report.workload, view.defaults, report.attention)
+    yield header(name, identity, headings.origin(report.model), run)
     yield section("Totals", _totals(view))
     if view.since is not None:
         yield section(f"Since {view.since.source}", _since(view.since))

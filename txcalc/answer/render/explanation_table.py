@@ -65,7 +65,7 @@ def conditions(explained: Explanation) -> list[str]:
     if explained.quantity in ("params", "active-params"):
         return []
     w = explained.workload
-    return [*headings.run(w, frozenset()), *([f"{explained.kernel} attention"] if explained.kernel else [])]
+    return headings.run(w, frozenset(), explained.kernel)
 
 
 def _lines(e: Explanation, screen: Screen, pick: Pick) -> Iterator[Line]:

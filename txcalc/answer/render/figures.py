@@ -180,7 +180,7 @@ def _activations(report: Report, other: Alternative | None) -> Iterator[Figure]:
     label = "Activations" if report.workload.phase == "training" else "Activations (train)"
     scores = t.attention_score_bytes.value if t.attention_score_bytes else 0
     matters = other is None or other[1:] != (t.activation_bytes.value, scores)
-    kernel = f"{report.workload.attention} attention" if matters else ""
+    kernel = f"{report.attention} attention" if matters and report.attention else ""
     yield _figure(label, t.activation_bytes, units.memory, note=", ".join(filter(None, (kernel, _scores(scores)))))
     if other is not None and matters:
         kept = Quantity(value=other.activation_bytes, unit="B", kind=t.activation_bytes.kind)

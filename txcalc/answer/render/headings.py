@@ -41,15 +41,31 @@ def origin(model: ModelInfo) -> list[str]:
     return [source, *(f"set {override}" for override in model.overrides)]
 
 
-def run(workload: Workload, defaults: frozenset[str]) -> list[str]:
-    """``batch 1 · seq 1,024 · bf16 · forward pass``, in parts."""
+_CODE: Final = {"torch": "plain PyTorch"}
+
+
+def run(workload: Workload, defaults: frozenset[str], attention: str | None = None) -> list[str]:
+    """``batch 1 · seq 1,024 · bf16 · forward pass · flash attention · plain PyTorch's CUDA kernels``, in parts.
+
+    ``attention``: what it runs as, where that is one thing.
+    """
     return [
         f"batch {units.exact(workload.batch)}",
         *lengths(workload, defaults),
         dtypes(workload),
         _PHASES[workload.phase],
         *policy(workload),
+        "" if attention is None else kernel(workload, attention),
+        f"{_CODE[workload.implementation]}'s {workload.kernels.upper()} kernels",
     ]
+
+
+def kernel(workload: Workload, attention: str) -> str:
+    """``flash attention``, and by what else it was called or asked for."""
+    if workload.attention == "sdpa":
+        return f"sdpa: {attention} attention"
+    beside = "" if attention == workload.attention else f" ({workload.attention} asked for)"
+    return f"{attention} attention{beside}"
 
 
 def lengths(workload: Workload, defaults: frozenset[str]) -> list[str]:
@@ -82,8 +98,13 @@ def policy(workload: Workload) -> list[str]:
     return [
         f"dropout {workload.dropout:g}" if workload.dropout else "",
         "masked pairs skipped" if workload.masked == "skipped" else "",
-        "on the CPU" if workload.kernels == "cpu" else "",
+        f"latents {workload.latents}" if workload.latents == "absorbed" or _unusual(workload) else "",
     ]
+
+
+def _unusual(workload: Workload) -> bool:
+    """Latents that are expanded where engines absorb them."""
+    return workload.latents == "expanded" and workload.phase == "decode"
 
 
 def layers(spec: Fields) -> str:

@@ -20,7 +20,7 @@ def markdown(view: View) -> str:
     parts = [
         f"# {escaped(name)}",
         " · ".join(escaped(part) for part in [*identity, *headings.origin(report.model)] if part),
-        " · ".join(escaped(part) for part in headings.run(report.workload, view.defaults) if part),
+        " · ".join(escaped(part) for part in headings.run(report.workload, view.defaults, report.attention) if part),
         _figures(view),
     ]
     if view.since is not None:

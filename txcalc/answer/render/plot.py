@@ -158,8 +158,7 @@ def comparison(found: Comparison, form: str) -> bytes:
 
 
 def _run(workload: Workload) -> str:
-    kernels = f"{workload.attention} attention" if workload.keeps else ""
-    return " · ".join(filter(None, [*headings.run(workload, frozenset()), kernels]))
+    return " · ".join(filter(None, headings.run(workload, frozenset(), workload.attention if workload.keeps else None)))
 
 
 def _figure(draw: Callable[[Figure], None], size: tuple[float, float], title: str, caption: str, form: str) -> bytes:

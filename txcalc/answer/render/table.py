@@ -62,7 +62,7 @@ def _heading(view: View, screen: Screen) -> Iterator[Line]:
     yield tuple(Span(span.text, "bold") for span in first)
     yield from rest
     yield from wrap(headings.origin(report.model), screen, style="dim")
-    yield from wrap(headings.run(report.workload, view.defaults), screen)
+    yield from wrap(headings.run(report.workload, view.defaults, report.attention), screen)
 
 
 def _figures(found: Sequence[Figure], screen: Screen) -> Iterator[Line]:

@@ -7,10 +7,12 @@ them; the softmax runs in its input's dtype; the flash path is ``F.scaled_dot_pr
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from txcalc.check.reference.cache import KeyValues, LayerCache
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
@@ -142,21 +144,16 @@ class PatchBias(nn.Embedding):
 
 
 class AttentionCore(nn.Module):
-    """Scores, softmax and context; ``sinks`` are one learned logit per head that takes part in the softmax.
-
-    ``unequal`` says that values are of another size than keys.
-    """
+    """Scores, softmax and context; ``sinks`` are one learned logit per head that takes part in the softmax."""
 
     sinks: nn.Parameter | None
 
     def __init__(
-        self, scale: float, options: Options, softcap: float | None = None, sinks: int | None = None,
-        unequal: bool = False,
+        self, scale: float, options: Options, softcap: float | None = None, sinks: int | None = None
     ) -> None:
         super().__init__()
-        self.scale, self.softcap, self.eager, self.dropout = scale, softcap, options.eager, options.dropout
+        self.scale, self.softcap, self.kernel, self.dropout = scale, softcap, options.attention, options.dropout
         self.sinks = None if sinks is None else nn.Parameter(torch.zeros(sinks))
-        self.unequal = unequal
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, is_causal: bool
@@ -167,17 +164,16 @@ class AttentionCore(nn.Module):
         ``is_causal`` says that ``mask`` is the plain causal one, which the flash kernel has built in.
         """
         p = self.dropout if self.training else 0.0
-        # The flash kernels give a learned bias no gradient; PyTorch's have no cap and no sinks, and the CPU's wants
-        # heads of one size.
-        if (self.eager or bias is not None or self.softcap is not None or self.sinks is not None
-                or (self.unequal and not q.is_cuda)):
+        # The flash kernels give a learned bias no gradient; PyTorch's have no cap and no sinks.
+        if self.kernel == "eager" or bias is not None or self.softcap is not None or self.sinks is not None:
             return self.eager_scores(q, k, v, mask, bias, p)
         if mask is not None:
             mask = None if is_causal else mask if mask.dim() == 2 else mask[None]
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=is_causal, scale=self.scale, enable_gqa=k.shape[1] < q.shape[1],
-            dropout_p=p if q.is_cuda else 0.0,  # the CPU's flash kernel has none, and would fall back to N x N
-        )
+        with sdpa_kernel(SDPBackend.MATH) if self.kernel == "math" else nullcontext():
+            return F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=is_causal, scale=self.scale, enable_gqa=k.shape[1] < q.shape[1],
+                dropout_p=p,
+            )
 
     def eager_scores(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, p: float
@@ -240,7 +236,6 @@ class Projections(nn.Module):
         self.v_norm = None if normed is None else Normalization(normed, value_dim)
         self.core = AttentionCore(
             attention.scale or head_dim**-0.5, options, attention.softcap, heads if attention.sinks else None,
-            unequal=attention.value_dim is not None,
         )
         self.dropout = dropout_or_nothing(options.dropout)
 

@@ -21,6 +21,10 @@ class Chosen:
     mask: Tensor | None = None
 
 
+Masks = tuple[Tensor | None, Tensor | None, bool]
+"""A fixed mask, a computed one, and whether the fixed one is the plain causal one."""
+
+
 class KeyIndexer(nn.Module):
     """Heads of their own score every key; a query attends to the best (DeepSeek-V3.2, arXiv 2512.02556 section 2.1).
 
@@ -60,8 +64,8 @@ class KeyIndexer(nn.Module):
 class LatentAttention(nn.Module):
     """Keys and values come from one latent per token, which alone is cached, next to a rotary key for all heads.
 
-    The latent is expanded for every cached token; folding ``kv_up`` into the query, as kernels for decoding do,
-    computes the same and is another program.
+    The latent is expanded for every cached token, or where ``absorbed`` each head's part of ``kv_up`` is applied to its
+    query and to its context, which computes the same (section 2.1.2).
     """
 
     q: nn.Linear | None
@@ -91,14 +95,15 @@ class LatentAttention(nn.Module):
         self.kv_down = nn.Linear(d_model, self.latent + rope, bias=bias)
         self.kv_norm = Normalization(norm, self.latent)
         self.kv_up = nn.Linear(self.latent, self.heads * (nope + value), bias=False)
-        self.core = AttentionCore(attention.scale or (nope + rope) ** -0.5, options, unequal=True)
+        self.core = AttentionCore(attention.scale or (nope + rope) ** -0.5, options)
         self.o = nn.Linear(self.heads * value, d_model, bias=bias)
         self.dropout = dropout_or_nothing(options.dropout)
         self.mask, self.plain_causal, self.rotary = mask, plain_causal, rotary
+        self.attend = self.absorbed if options.absorbed else self.expanded
 
     def forward(self, x: Tensor, bias: Tensor | None, past: int, cache: LayerCache | None) -> Tensor:
         """(b, n, d) to (b, n, d); ``bias`` is the stack's relative bias, (h, n, past + n)."""
-        n, (nope, rope, value) = x.shape[1], self.sizes
+        n, (nope, rope, _) = x.shape[1], self.sizes
         if self.q is None:
             q_latent = self.q_norm(self.q_down(x))
             q = self.q_up(q_latent)
@@ -113,13 +118,30 @@ class LatentAttention(nn.Module):
             q_rope, k_rope = self.rotary(q_rope, past), self.rotary(k_rope, past)
         if cache is not None:
             latent, k_rope = cache.latents.extend(latent, k_rope)
-        k_nope, v = self.kv_up(latent).unflatten(-1, (self.heads, -1)).split((nope, value), dim=-1)
-        q = torch.cat((q_nope, q_rope), dim=-1).transpose(1, 2)
-        k = torch.cat((k_nope, k_rope.expand(-1, -1, self.heads, -1)), dim=-1).transpose(1, 2)
-        mask = None if self.mask is None else self.mask(past, n, k.shape[2])
+        mask = None if self.mask is None else self.mask(past, n, latent.shape[1])
         if self.chosen is not None:
             assert self.chosen.mask is not None
             bias = self.chosen.mask if bias is None else bias + self.chosen.mask
-        context = self.core(q, k, v.transpose(1, 2).contiguous(), mask, bias, self.plain_causal and past == 0)
-        out: Tensor = self.dropout(self.o(context.transpose(1, 2).flatten(2)))
+        context = self.attend(q_nope, q_rope, latent, k_rope, (mask, bias, self.plain_causal and past == 0))
+        out: Tensor = self.dropout(self.o(context.flatten(2)))
         return out
+
+    def expanded(self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor, masks: Masks) -> Tensor:
+        """Contexts (b, n, h, value) of queries (b, n, h, nope) and (b, n, h, rope)."""
+        nope, _, value = self.sizes
+        k_nope, v = self.kv_up(latent).unflatten(-1, (self.heads, -1)).split((nope, value), dim=-1)
+        q = torch.cat((q_nope, q_rope), dim=-1).transpose(1, 2)
+        k = torch.cat((k_nope, k_rope.expand(-1, -1, self.heads, -1)), dim=-1).transpose(1, 2)
+        context: Tensor = self.core(q, k, v.transpose(1, 2).contiguous(), *masks)
+        return context.transpose(1, 2)
+
+    def absorbed(self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor, masks: Masks) -> Tensor:
+        """The same, with one key for all heads, whose first columns are the values, too."""
+        (b, n), (nope, _, value) = q_nope.shape[:2], self.sizes
+        up = self.kv_up.weight.unflatten(0, (self.heads, -1))  # (h, nope + value, r)
+        to_keys, to_values = up.split((nope, value), dim=1)
+        q = (q_nope.flatten(0, 1).transpose(0, 1) @ to_keys).unflatten(1, (b, n)).transpose(0, 1)  # (b, h, n, r)
+        q = torch.cat((q, q_rope.transpose(1, 2)), dim=-1)
+        k = torch.cat((latent, k_rope.squeeze(2)), dim=-1).unsqueeze(1)
+        context: Tensor = self.core(q, k, k[..., : self.latent], *masks).transpose(0, 1).flatten(1, 2)  # (h, bn, r)
+        return (context @ to_values.transpose(1, 2)).unflatten(1, (b, n)).permute(1, 2, 0, 3)

@@ -22,11 +22,15 @@ from txcalc.spec.layers import DenseBias, MoE, Norm
 
 @dataclass(frozen=True)
 class Options:
-    """How the reference runs: the longest sequence its buffers serve, the attention path, dropout's p."""
+    """How the reference runs: the longest sequence its buffers serve, attention's kernel, dropout's p, latents.
+
+    ``attention``: eager, or what ``F.scaled_dot_product_attention`` may choose from: flash (all kernels) or math.
+    """
 
     length: int
-    eager: bool = False
+    attention: str = "flash"
     dropout: float = 0.0
+    absorbed: bool = False
 
 
 class Repeated(nn.ModuleList):

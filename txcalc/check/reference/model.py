@@ -144,12 +144,15 @@ class EncoderDecoder(Reference):
 
 
 def build(
-    model: Model, *, length: int, eager: bool = False, dropout: float = 0.0,
-    dtype: torch.dtype = torch.float32, device: str = "cpu",
+    model: Model, *, length: int, eager: bool = False, attention: str = "flash", absorbed: bool = False,
+    dropout: float = 0.0, dtype: torch.dtype = torch.float32, device: str = "cpu",
 ) -> Reference:
-    """The reference for ``model`` with random weights; ``length`` bounds past plus new tokens, source included."""
+    """The reference for ``model`` with random weights; ``length`` bounds past plus new tokens, source included.
+
+    ``eager`` is short for ``attention="eager"``; ``absorbed`` reads latents as they are.
+    """
     refuse_unknown(model)
-    options = Options(length=length, eager=eager, dropout=dropout)
+    options = Options(length, "eager" if eager else attention, dropout, absorbed)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

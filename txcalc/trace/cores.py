@@ -1,0 +1,248 @@
+"""Attention's core: scores, softmax and weighted sum, by the kernel that runs.
+
+PyTorch chooses it, by the rules of ``F.scaled_dot_product_attention``: the CPU's in ``sdp_utils_cpp.cpp``, CUDA's in
+``cuda/sdp_utils.cpp``, in the order flash, memory-efficient, math. Newer builds try cuDNN's kernel first on Hopper and
+Blackwell; it is not counted.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from txcalc.trace import ops
+from txcalc.trace.record import Cache, Number, Pairs, Role, Tensor, Trace
+from txcalc.trace.sizes import same
+
+Kernel = Literal["eager", "flash", "efficient", "math"]
+
+FLASH_WIDEST = 256
+"""Columns of a head that CUDA's flash kernel has at most."""
+
+
+class Span(NamedTuple):
+    """Which keys the queries of this run meet."""
+
+    queries: Number
+    new: Number  # keys computed in this run
+    keys: Number  # keys in the score matrix: the new ones and the cached ones still held
+    pairs: Pairs  # of queries and keys
+    held: Number  # keys in the cache after this run
+    bound: Number | None = None  # keys that one query may see at most
+    distances: Number = 0  # between a query and a key of the same sequence, behind it and, unless causal, before it
+
+    @property
+    def reach(self) -> Number:
+        """Keys that the last query may see."""
+        return self.keys if self.bound is None else self.bound
+
+
+class Heads(NamedTuple):
+    """How many heads queries have, how many keys and values, and their columns."""
+
+    queries: Number
+    keys: Number
+    dim: Number
+    value_dim: Number
+
+    @property
+    def grouped(self) -> bool:
+        """Several queries share a key."""
+        return not same(self.queries, self.keys)
+
+    @property
+    def unequal(self) -> bool:
+        """Values are of another size than keys."""
+        return not same(self.dim, self.value_dim)
+
+
+class Extra(NamedTuple):
+    """What a layer does to its scores that only plain operations do, and why."""
+
+    why: str = ""
+    softcap: bool = False
+    sinks: bool = False
+    by_distance: Tensor | None = None
+
+
+def attend(
+    t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None, *,
+    masked: bool = False, extra: Extra | None = None,
+) -> Tensor:
+    """Contexts (b, n, heads x value_dim) of queries (b, n, heads x dim).
+
+    ``masked``: what a query sees is no more than a mask of its own says, such as a window's.
+    """
+    kernel, why = _choice(t, heads, masked, extra)
+    t.runs(kernel, why)
+    with t.scope("core"):
+        if kernel == "eager":
+            return _eager(t, q, k, v, heads, span, cache, extra or Extra())
+        if kernel == "math":
+            return _math(t, q, k, v, heads, span, cache)
+        return _fused(t, q, k, v, heads, span, cache, efficient=kernel == "efficient", masked=masked)
+
+
+def _choice(t: Trace, heads: Heads, masked: bool, extra: Extra | None) -> tuple[Kernel, str]:
+    """The kernel that runs, and why none of those that are tried before it does."""
+    asked = t.workload.attention
+    if asked == "eager":
+        return "eager", ""
+    if extra is not None and extra.why:
+        return "eager", extra.why
+    reasons = []
+    if asked in ("flash", "sdpa"):
+        reasons.append(_not_flash(t, heads, masked and asked == "sdpa"))
+        if not reasons[-1]:
+            return "flash", ""
+    if asked != "math" and t.workload.kernels == "cuda":
+        reasons.append(_not_efficient(t, heads))
+        if not reasons[-1]:
+            return "efficient", "; ".join(reasons[:-1])
+    return "math", "; ".join(reasons)
+
+
+def _not_flash(t: Trace, heads: Heads, masked: bool) -> str:
+    """Why the flash kernel does not run, or nothing."""
+    w, dim = t.workload, t.size(heads.dim)
+    if heads.unequal:
+        return "flash kernels want keys and values of one size"
+    if w.kernels == "cpu":
+        return "the CPU's flash kernel has no dropout" if w.dropout and w.keeps else ""
+    if w.dtype == "fp32":
+        return "CUDA's flash kernel has no fp32"
+    if dim is not None and dim > FLASH_WIDEST:
+        return f"CUDA's flash kernel has no heads of more than {FLASH_WIDEST}"
+    return "CUDA's flash kernel takes no mask that is a tensor" if masked else ""
+
+
+def _not_efficient(t: Trace, heads: Heads) -> str:
+    """Why CUDA's memory-efficient kernel does not run, or nothing."""
+    unit = 4 if t.workload.dtype == "fp32" else 8
+    sizes = (t.size(heads.dim), t.size(heads.value_dim))
+    if any(size is not None and size % unit for size in sizes):
+        return f"CUDA's memory-efficient kernel wants heads of multiples of {unit}"
+    return ""
+
+
+def _eager(
+    t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None, extra: Extra
+) -> Tensor:
+    """Scores, softmax and weighted sum as three operations with an N x N tensor between them.
+
+    Grouped queries share their keys without copying them. The mask is added, so it is not kept.
+    """
+    b, n, width = q.shape
+    out_width = heads.queries * heads.value_dim
+    flops = 2 * b * width
+    scores = t.tensor(b, heads.queries, n, span.keys, label="scores", scores=True)
+    keys, values = _seen(t, k, v, span)
+    t.op("scores", "core", pairs=span.pairs, flops=flops, flops_backward=2 * flops, saves=(q, k), cache=cache,
+         reads=(q, keys), writes=(scores,), reach=span.reach)
+    if extra.softcap:
+        tanh = t.tensor(*scores.shape, label="tanh of scores", scores=True)
+        capped = t.tensor(*scores.shape, label="capped scores", scores=True)
+        t.op("softcap", "elementwise", saves=(tanh,), reads=(scores,), writes=(tanh, capped))
+        scores = capped
+    if extra.by_distance is not None:
+        sums = t.tensor(*scores.shape, label="scores with positions", scores=True)
+        t.op("shift", "elementwise", reads=(scores, extra.by_distance), writes=(sums,))
+        scores = sums
+    if extra.sinks:
+        ops.parameter(t, "sinks", heads.queries)
+        joined = t.tensor(b, heads.queries, n, span.keys + 1, label="scores and sink", scores=True)
+        probabilities = ops.softmax(t, "softmax", joined).view(*scores.shape)
+    else:
+        probabilities = ops.softmax(t, "softmax", scores)
+    probabilities = ops.dropout(t, "dropout", probabilities)
+    flops = 2 * b * out_width
+    out = t.tensor(b, n, out_width, label="context")
+    t.op("context", "core", pairs=span.pairs, flops=flops, flops_backward=2 * flops, saves=(probabilities, v),
+         reads=(probabilities, values), writes=(out,), reach=span.reach)
+    return out
+
+
+def _seen(t: Trace, k: Tensor, v: Tensor, span: Span) -> tuple[Tensor, Tensor]:
+    """All keys and values that are read, the cached ones among them."""
+    (b, _, k_width), (_, _, v_width) = k.shape, v.shape
+    keys = t.tensor(b, span.keys, k_width, label="keys")
+    if v.id == k.id:  # values that are columns of the keys
+        return keys, keys.view(b, span.keys, v_width)
+    return keys, t.tensor(b, span.keys, v_width, label="values")
+
+
+def _fused(
+    t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None, *, efficient: bool,
+    masked: bool,
+) -> Tensor:
+    """A kernel of ``F.scaled_dot_product_attention`` that makes no N x N tensor (arXiv 2205.14135, 2112.05682).
+
+    Keeps q, k, v, its output and one fp32 log-sum-exp per row, and recomputes the scores backward: 5 matrix
+    products to the forward pass's 2. CUDA's kernels also keep their random state. The memory-efficient one has as
+    many heads of keys as of queries, so that grouped keys are copied; it rounds its rows up to 32, and the columns of a
+    mask to 16, in a copy that it keeps.
+    """
+    b, n, width = q.shape
+    out_width = heads.queries * heads.value_dim
+    out = t.tensor(b, n, out_width, label="context")
+    reads = (q, *_seen(t, k, v, span))
+    rows = -(-n // 32) * 32 if efficient else n
+    statistics = t.tensor(b, heads.queries, rows, role=Role.FLOAT32, label="log-sum-exp")
+    if efficient and heads.grouped:
+        k, v = _of_every_head(t, b, heads, span)
+    saves = [q, k, v, out, statistics]
+    if efficient:
+        saves += [t.tensor(role=Role.INDEX, label=label) for label in ("random seed", "random offset")]
+    elif t.workload.kernels == "cuda":
+        saves += [t.tensor(2, role=Role.INDEX, label="random state"), t.tensor(role=Role.INDEX, label="unused state")]
+    if efficient and masked:
+        aligned, above = span.keys // 16, -(-span.keys // 16)  # as many of both where nothing is added
+        saves.append(t.tensor(b * (above - aligned), heads.queries, n, 16 * above, label="mask", scores=True))
+    scores, context = 2 * b * width, 2 * b * out_width
+    t.op("efficient" if efficient else "flash", "core", pairs=span.pairs, flops=scores + context,
+         flops_backward=2 * (scores + context), flops_recomputed=scores, saves=tuple(saves), cache=cache,
+         reads=reads, writes=(out, statistics), reach=span.reach)
+    return out
+
+
+def _math(
+    t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None
+) -> Tensor:
+    """``_scaled_dot_product_attention_math``: plain operations in fp32, on scaled copies of queries and keys.
+
+    Grouped keys and values are copied for every head. A dropped-out product keeps what it multiplies, too.
+    """
+    b, n, width = q.shape
+    out_width, wide = heads.queries * heads.value_dim, Role.FLOAT32
+    keys, values = _seen(t, k, v, span)
+    if heads.grouped:
+        k, v = _of_every_head(t, b, heads, span, role=wide)
+    elif t.workload.dtype != "fp32":
+        v = t.tensor(*v.shape, role=wide, label="values in fp32")
+    k = t.tensor(*k.shape, role=wide, label="scaled keys")
+    scaled = t.tensor(*q.shape, role=wide, label="scaled queries")
+    shape = (b, heads.queries, n, span.keys)
+    scores, probabilities = (t.tensor(*shape, role=wide, label=label, scores=True) for label in ("scores", "softmax"))
+    flops = 2 * b * width
+    t.op("scores", "core", pairs=span.pairs, flops=flops, flops_backward=2 * flops, saves=(scaled, k), cache=cache,
+         reads=(q, keys), writes=(scores,), reach=span.reach)
+    t.op("softmax", "elementwise", saves=(probabilities,), reads=(scores,), writes=(probabilities,))
+    if t.workload.dropout:
+        mask = t.tensor(*shape, role=Role.MASK if t.workload.kernels == "cuda" else wide, label="dropout mask",
+                        scores=True)
+        dropped = t.tensor(*shape, role=wide, label="softmax after dropout", scores=True)
+        t.op("dropout", "elementwise", saves=(mask,), reads=(probabilities,), writes=(mask, dropped))
+        probabilities = dropped
+    flops = 2 * b * out_width
+    out = t.tensor(b, n, out_width, label="context")
+    t.op("context", "core", pairs=span.pairs, flops=flops, flops_backward=2 * flops, saves=(probabilities, v),
+         reads=(probabilities, values), writes=(out,), reach=span.reach)
+    return out
+
+
+def _of_every_head(
+    t: Trace, b: Number, heads: Heads, span: Span, role: Role = Role.ACTIVATION
+) -> tuple[Tensor, Tensor]:
+    """Copies of the keys and values that queries share, one for each of them."""
+    keys, values = (t.tensor(b, span.new, heads.queries * size, role=role, label=f"{name} of every head")
+                    for name, size in (("keys", heads.dim), ("values", heads.value_dim)))
+    return keys, values

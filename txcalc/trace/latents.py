@@ -1,0 +1,89 @@
+"""Multi-head latent attention, written as its forward pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from txcalc.trace import ops
+from txcalc.trace.cores import Extra, Heads, Span, attend
+from txcalc.trace.indexer import choose_keys
+from txcalc.trace.record import Cache, Number, Pairs, Tensor, Trace
+from txcalc.trace.sizes import least, visible_pairs
+
+if TYPE_CHECKING:
+    from txcalc.spec.layers import MLA
+
+
+def _chosen_pairs(spec: MLA, span: Span, past: Number, *, causal: bool) -> Pairs:
+    """As many kept as in a window of the chosen keys, wherever those stand."""
+    if spec.chosen is None:
+        return span.pairs
+    if not causal:
+        return span.pairs._replace(kept=span.queries * least(span.keys, spec.chosen))
+    return span.pairs._replace(kept=visible_pairs(span.queries, past, causal=True, window=spec.chosen))
+
+
+def latent_attention(
+    t: Trace, spec: MLA, x: Tensor, span: Span, past: Number, *, causal: bool, cached: bool
+) -> Tensor:
+    """Queries, keys and values through latents; the key-value latent and the rotary key are what is cached.
+
+    Expanded, latents become keys and values of all heads in every run. Absorbed, each head's half of ``kv_up`` for keys
+    is applied to its queries, and that for values to its context: all heads share the latents as their only key, and
+    their values are its columns (DeepSeek-V2, arXiv 2405.04434, section 2.1.2).
+    """
+    b, n, d = x.shape
+    rows = [(1, spec.kv_rank + spec.rope_dim)]
+    if spec.q_rank is None:
+        q = ops.linear(t, "q", x, spec.heads * (spec.nope_dim + spec.rope_dim))
+    else:
+        q_latent = ops.rms_norm(t, "q_norm", ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias))
+        q = ops.linear(t, "q_up", q_latent, spec.heads * (spec.nope_dim + spec.rope_dim))
+        if spec.indexer is not None:
+            choose_keys(t, spec.indexer, x, q_latent, span.keys, span.pairs, span.reach)
+            rows.append((1, spec.indexer.head_dim))
+    down = ops.linear(t, "kv_down", x, spec.kv_rank + spec.rope_dim, bias=spec.bias)
+    latent = ops.rms_norm(t, "kv_norm", down.view(b, n, spec.kv_rank))
+    latent = latent.view(b, span.keys, spec.kv_rank)
+    width = sum(elements for _, elements in rows)
+    cache = Cache("self", width, span.held, b, layout="latent", rows=tuple(rows)) if cached else None
+    span = span._replace(pairs=_chosen_pairs(spec, span, past, causal=causal))
+    # A mask of its own for every sequence: a flash kernel of PyTorch takes none, and the others would copy it.
+    extra = None if spec.chosen is None else Extra("an indexer's choice is a mask of every sequence")
+    form = _absorbed if t.workload.absorbs else _expanded
+    y = form(t, spec, q, latent, span, cache, extra)
+    return ops.linear(t, "o", y, d, bias=spec.bias)
+
+
+
+
+def _expanded(
+    t: Trace, spec: MLA, q: Tensor, latent: Tensor, span: Span, cache: Cache | None, extra: Extra | None
+) -> Tensor:
+    b, h, qk_dim = latent.shape[0], spec.heads, spec.nope_dim + spec.rope_dim
+    ops.linear(t, "kv_up", latent, h * (spec.nope_dim + spec.value_dim))
+    q = t.tensor(*q.shape, label="rotated q")
+    k = t.tensor(b, span.keys, h * qk_dim, label="keys with rotary part")
+    v = t.tensor(b, span.keys, h * spec.value_dim, label="values")
+    return attend(t, q, k, v, Heads(h, h, qk_dim, spec.value_dim), span, cache, extra=extra)
+
+
+def _absorbed(
+    t: Trace, spec: MLA, q: Tensor, latent: Tensor, span: Span, cache: Cache | None, extra: Extra | None
+) -> Tensor:
+    (b, n, _), h, r = q.shape, spec.heads, spec.kv_rank
+    t.op("kv_up", "linear", weights={"weight": (h * (spec.nope_dim + spec.value_dim), r)})
+    _by_head(t, "absorb_q", q, h, spec.nope_dim, r)
+    q = t.tensor(b, n, h * (r + spec.rope_dim), label="queries of latents")
+    k = t.tensor(b, span.keys, r + spec.rope_dim, label="latents with rotary part")
+    v = k.view(b, span.keys, r)
+    context = attend(t, q, k, v, Heads(h, 1, r + spec.rope_dim, r), span, cache, extra=extra)
+    _by_head(t, "absorb_v", context, h, r, spec.value_dim)
+    return t.tensor(b, n, h * spec.value_dim, label="context of values")
+
+
+def _by_head(t: Trace, name: str, x: Tensor, heads: Number, d_in: Number, d_out: Number) -> None:
+    """A product of each head's columns with its part of a weight that another op has: keeps its input."""
+    b, n, _ = x.shape
+    flops = 2 * b * n * heads * d_in * d_out
+    t.op(name, "linear", flops=flops, flops_backward=2 * flops, saves=(x,))
