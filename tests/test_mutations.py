@@ -16,7 +16,7 @@ from txcalc.check import validate as check
 from txcalc.spec.model import Model
 from txcalc.trace import attention, ops
 from txcalc.trace import record as trace_record
-from txcalc.trace.record import Role, Tensor, Trace
+from txcalc.trace.record import Role, Storage, Tensor, Trace
 
 SPEC = Model.model_validate({
     "name": "small", "vocab": 53, "d_model": 22, "layers": 3, "context": 41,
@@ -44,7 +44,11 @@ def missing_bias(patch: Patch) -> None:
 
 def saved_once_per_reader(patch: Patch) -> None:
     fresh = iter(range(10**6, 10**7))
-    change_op(patch, lambda name, d: d | {"saves": tuple(replace(x, id=next(fresh)) for x in d.get("saves", ()))}
+
+    def own(x: Tensor) -> Tensor:
+        return replace(x, storage=replace(x.storage, id=next(fresh)))
+
+    change_op(patch, lambda name, d: d | {"saves": tuple(map(own, d.get("saves", ())))}
               if name in ("q", "k", "v") else d)
 
 
@@ -96,7 +100,8 @@ def embedding_counted_per_layer(patch: Patch) -> None:
 
 
 def flash_stores_the_scores(patch: Patch) -> None:
-    change_op(patch, lambda name, d: d | {"saves": (*d["saves"], Tensor(10**8, (13, 13), 2 * 6 * 13 * 13, 3))}
+    scores = Tensor(10**8, Storage(10**8, 2 * 6 * 13 * 13, 3), (13, 13))
+    change_op(patch, lambda name, d: d | {"saves": (*d["saves"], scores)}
               if name == "flash" else d)
 
 

@@ -295,13 +295,15 @@ def growth(t: Trace) -> KVCache | None:
 
 def components(t: Trace, *, by_module: bool = False) -> tuple[Component, ...]:
     """The breakdown in the order of the forward pass; every column adds up to its total."""
-    lines: dict[str, list[Op]] = {}
-    for op in t.ops:
-        lines.setdefault(op.path if by_module else op.component, []).append(op)
     kept: dict[str, int] = {}
     for k in activations.kept(t):
         path = k.op.path if by_module else k.op.component
         kept[path] = kept.get(path, 0) + k.bytes
+    lines: dict[str, list[Op]] = {}
+    for op in t.ops:
+        path = op.path if by_module else op.component
+        if op.weights or op.flops or op.saves or op.cache is not None or path in lines:
+            lines.setdefault(path, []).append(op)
     return tuple(
         Component(
             path=path,

@@ -132,6 +132,23 @@ def kept(
         return _kept(root, lambda: _end(root, run, loss))
 
 
+def live_bytes(
+    model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
+    eager: bool = False, dropout: float = 0.0, device: str = "cpu",
+) -> list[tuple[str, int]]:
+    """The bytes live after every operation of a training step that allocates or frees, the loss and backward included.
+
+    What was there before (weights, buffers, inputs, targets) and what a kernel allocates for itself are not seen.
+    """
+    with _maker(device) as at:
+        run = _Inputs(model, batch, seq, source_seq, at, dtype=dtype)
+        root = build(model, length=run.length, eager=eager, dropout=dropout, dtype=dtype, device=at)
+        with _LiveMode() as live:
+            end = _end(root, run, loss=True)
+            end.backward()  # type: ignore[no-untyped-call]
+            return list(live.events)
+
+
 def cache_bytes(
     model: Model, batch: int, seq: int, *, steps: int = 0, source_seq: int | None = None,
     dtype: torch.dtype = torch.float32, device: str = "cpu",

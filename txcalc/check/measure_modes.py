@@ -156,26 +156,39 @@ def storage_of(tensor: Tensor) -> int:
 
 
 class LiveMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """The bytes of the storages made while it is on, now and at most."""
+    """The bytes of the storages made while it is on: now, at most, and after each operation that changed them.
+
+    ``events``: the operation that allocated, or nothing where others were freed before the next did, and the bytes
+    that live then.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now: int = 0
         self.peak: int = 0
+        self.events: list[tuple[str, int]] = []
         self._live: dict[int, weakref.finalize[Any, Any]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = {storage_of(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
         out = func(*args, **(kwargs or {}))
+        before = self.now
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and storage_of(tensor) not in given and storage_of(tensor) not in self._live:
                 storage = tensor.untyped_storage()
                 self.now += storage.nbytes()
                 key = storage_of(tensor)
                 self._live[key] = weakref.finalize(storage, self._free, key, storage.nbytes())
+        if self.now != before:
+            self.events.append((str(func), self.now))
         self.peak = max(self.peak, self.now)
         return out
 
     def _free(self, key: int, nbytes: int) -> None:
         del self._live[key]
         self.now -= nbytes
+        if not nbytes:
+            return
+        if self.events and not self.events[-1][0]:
+            self.events.pop()
+        self.events.append(("", self.now))

@@ -44,4 +44,6 @@ def _loop(loop: Loop, runs: int) -> Loop:
 
 
 def _tensors(tensors: Iterable[Tensor], runs: int) -> tuple[Tensor, ...]:
-    return tuple(replace(tensor, calls=max(tensor.calls // runs, 1)) for tensor in tensors)
+    return tuple(
+        replace(x, storage=replace(x.storage, calls=max(x.storage.calls // runs, 1))) for x in tensors
+    )

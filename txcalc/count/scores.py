@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from txcalc.trace.record import Op, Role, Tensor, Trace
+from txcalc.trace.record import Op, Role, Storage, Tensor, Trace
 
 
 def is_fused(op: Op) -> bool:
@@ -26,12 +26,14 @@ def peak_score_bytes(trace: Trace) -> int:
     freed after its last reader, as PyTorch frees it where no variable still names it; scale and mask are taken
     to be in the product, or to replace their input.
     """
-    most, kept = 0, set[Tensor]()
+    most, kept = 0, set[Storage]()
     for op in trace.ops:
+        if op.kind == "shift":
+            continue
         if trace.workload.keeps:
-            kept |= {tensor for tensor in op.saves if tensor.scores}
-        live = {tensor for tensor in (*op.saves, *op.reads, *op.writes) if tensor.scores}
-        most = max(most, sum(tensor.calls * _size(trace, [tensor]) for tensor in kept) + _size(trace, live - kept))
+            kept |= {x.storage for x in op.saves if x.scores}
+        live = {x.storage for x in (*op.saves, *op.reads, *op.writes) if x.scores}
+        most = max(most, sum(x.calls * _size(trace, [x]) for x in kept) + _size(trace, live - kept))
     return most
 
 
@@ -41,5 +43,5 @@ def statistics_bytes(trace: Trace) -> int:
                for op in trace.ops if is_fused(op))
 
 
-def _size(trace: Trace, tensors: Iterable[Tensor]) -> int:
+def _size(trace: Trace, tensors: Iterable[Tensor | Storage]) -> int:
     return sum(tensor.elements * trace.workload.bytes_of(tensor.role) for tensor in tensors)

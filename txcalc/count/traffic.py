@@ -24,7 +24,8 @@ def hbm_bytes(trace: Trace, sram_bytes: int | None) -> int | None:
 
     ``sram_bytes``: on-chip memory for one block; None makes the figure of a fused kernel None.
     """
-    moving = [op for op in trace.ops if op.reads and any(tensor.scores for tensor in (*op.reads, *op.writes))]
+    moving = [op for op in trace.ops if op.reads and op.kind != "shift"
+              and any(tensor.scores for tensor in (*op.reads, *op.writes))]
     moving += [op for op in trace.ops if is_fused(op)]
     if sram_bytes is None and any(map(is_fused, moving)):
         return None
@@ -39,7 +40,7 @@ def _whole(trace: Trace, op: Op) -> int:
 def _blocked(trace: Trace, op: Op, sram_bytes: int) -> int:
     """Algorithm 1; its l and m are fp32, all else has the width of the activations."""
     q, keys, values = op.reads
-    out, statistics = op.writes
+    out, statistics, *_ = op.writes
     (batch, heads, _), queries = statistics.shape, q.shape[1]
     d = q.shape[-1] // heads
     width, wide = trace.workload.bytes_of(out.role), trace.workload.bytes_of(statistics.role)

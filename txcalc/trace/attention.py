@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import mask_kind
 from txcalc.trace import ops
-from txcalc.trace.cores import Extra, Heads, Span, attend
+from txcalc.trace.cores import Extra, Heads, Span, attend, choose
 from txcalc.trace.distances import distance_scores, keeps_inputs
 from txcalc.trace.latents import latent_attention
 from txcalc.trace.record import Cache, Number, Pairs, Role, Tensor, Trace
-from txcalc.trace.sizes import least, visible_pairs
+from txcalc.trace.sizes import least, several, visible_pairs
 
 if TYPE_CHECKING:
-    from txcalc.spec.inputs import DisentangledPosition, Position, RelativePosition
+    from txcalc.spec.inputs import DisentangledPosition, Position, RelativePosition, RotaryPosition
     from txcalc.spec.layers import MLA, Attention, HeadNorm
 
 
@@ -48,7 +48,7 @@ def self_attention(
                 cache = _cache(spec, position, span, past + n, x)
             if cached and keeps_inputs(position):
                 source = x.view(x.shape[0], span.keys, x.shape[-1])
-            y = _heads(t, spec, position, x, source, span, cache, table, shared)
+            return _heads(t, spec, position, x, source, span, cache, table, shared).view(*shape)
         return ops.dropout(t, "dropout", y).view(*shape)
 
 
@@ -59,8 +59,8 @@ def cross_attention(t: Trace, spec: Attention, x: Tensor, memory: Tensor) -> Ten
     keys = t.workload.source_past + source_new
     span = Span(n, source_new, keys, Pairs(n * keys, n * keys), keys)
     with t.scope("cross_attention", component=True):
-        y = _heads(t, spec, None, x, memory, span, Cache("cross", _kv_width(spec), keys, b, rows=_kv_rows(spec)), None)
-        return ops.dropout(t, "dropout", y)
+        cache = Cache("cross", _kv_width(spec), keys, b, rows=_kv_rows(spec))
+        return _heads(t, spec, None, x, memory, span, cache, None)
 
 
 def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Tensor:
@@ -68,8 +68,7 @@ def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Te
     _, m, _ = query.shape
     _, n, _ = x.shape
     with t.scope("attention"):
-        y = _heads(t, spec, None, query, x, Span(m, n, n, Pairs(m * n, m * n), n), None, None)
-        return ops.dropout(t, "dropout", y)
+        return _heads(t, spec, None, query, x, Span(m, n, n, Pairs(m * n, m * n), n), None, None)
 
 
 def relative_bias(
@@ -121,7 +120,8 @@ def _span(
     else:
         keys, held = n + least(past, bound - 1), least(past + n, bound)
     pairs = Pairs(n * keys, visible_pairs(n, past, causal=causal, window=window, chunk=chunk))
-    return Span(n, n, keys, pairs, held, bound, keys if causal else 2 * n - 1)
+    masks = causal or bound is not None
+    return Span(n, n, keys, pairs, held, bound, masks, keys if causal else 2 * n - 1)
 
 
 def _heads(
@@ -130,35 +130,80 @@ def _heads(
 ) -> Tensor:
     """Multi-head, grouped-query or multi-query attention. ``position`` is None across stacks."""
     *_, d = x.shape
-    rotated = position is not None and position.kind == "rope" and spec.rope
+    rotary = position if position is not None and position.kind == "rope" and spec.rope else None
     value_dim = _value_dim(spec)
     gates = spec.heads * (value_dim if spec.gate_over == "channel" else 1)
-    q = ops.linear(t, "q", x, spec.heads * spec.head_dim, bias=spec.bias.q)
-    gate = ops.linear(t, "gate", x, gates, bias=spec.bias.q) if spec.output_gate else None
-    if spec.qk_norm is not None:
-        q = _head_norm(t, "q_norm", q, spec.qk_norm, spec.heads, spec.head_dim)
-    if rotated:
-        q = t.tensor(*q.shape, label=f"rotated {q.label}")
-    if shared is not None and spec.kv_shared:
-        k, v = shared[mask_kind(spec)]
-    else:
-        k, v = _keys_and_values(t, spec, source, rotated=rotated)
-    if shared is not None:
-        shared[mask_kind(spec)] = k, v
-    if position is not None and position.kind == "disentangled" and table is not None:
-        _position_scores(t, spec, position, table, q, k, span)
-    by_distance = None
-    if position is not None and position.kind == "transformer-xl":
-        q, by_distance = distance_scores(t, spec, position, q, d, span)
-    extra = Extra(_beyond_kernels(spec, position), spec.softcap is not None, spec.sinks, by_distance)
+    heads = Heads(spec.heads, spec.kv_heads, spec.head_dim, value_dim)
     masked = spec.window is not None or spec.chunk is not None or (position is not None and position.kind == "alibi")
-    y = attend(t, q, k, v, Heads(spec.heads, spec.kv_heads, spec.head_dim, value_dim), span, cache, masked=masked,
-               extra=extra)
-    if gate is not None:
-        y = ops.multiply(t, "gated", y, ops.activation(t, "gate_activation", gate, spec.gate_activation))
-    if spec.inner_norm is not None:
-        y = ops.norm(t, "inner_norm", y, spec.inner_norm)
-    return ops.linear(t, "o", y, d, bias=spec.bias.o)
+    extra = Extra(_beyond_kernels(spec, position), spec.softcap is not None, spec.sinks)
+    kernel = choose(t, heads, masked=masked, extra=extra)
+    scored = kernel == "eager"
+    with t.frame(x):
+        q = ops.linear(t, "q", x, spec.heads * spec.head_dim, bias=spec.bias.q)
+        gate = ops.linear(t, "gate", x, gates, bias=spec.bias.q) if spec.output_gate else None
+        q = _split(t, "q", q, spec.heads, spec.qk_norm, copied=scored and several(t, q.shape[1])
+                   and not _partly_rotated(spec, rotary))
+        q = t.hold(_rotated(t, "q", q, spec, spec.heads, rotary))
+        if shared is not None and spec.kv_shared:
+            k, v = shared[mask_kind(spec)]
+        else:
+            k, v = _keys_and_values(t, spec, source, rotary, copied=scored)
+            if shared is not None and several(t, k.shape[1], spec.kv_heads):
+                k, v = ops.copy(t, "k_copy", k), ops.copy(t, "v_copy", v)
+        if shared is not None:
+            shared[mask_kind(spec)] = k, v
+        t.hold(k)
+        t.hold(v)
+        if shared is not None:
+            extra = extra._replace(laid="kv")
+        if position is not None and position.kind == "disentangled" and table is not None:
+            q, k = t.hold(ops.copy(t, "q_copy", q)), t.hold(ops.copy(t, "k_copy", k))
+            extra = extra._replace(laid="qk")
+            _position_scores(t, spec, position, table, q, k, span)
+        if position is not None and position.kind == "transformer-xl":
+            q, by_distance = distance_scores(t, spec, position, q, d, span)
+            extra = extra._replace(by_distance=by_distance)
+        y = attend(t, q, k, v, heads, span, cache, masked=masked, extra=extra, kernel=kernel)
+        if gate is not None:
+            opened = ops.activation(t, "gate_activation", gate, spec.gate_activation)
+            y = ops.multiply(t, "gated", y, opened, broadcast=spec.gate_over == "head")
+        if spec.inner_norm is not None:
+            y = ops.norm(t, "inner_norm", y, spec.inner_norm)
+        return ops.dropout(t, "dropout", ops.linear(t, "o", y, d, bias=spec.bias.o))
+
+
+def _rotary(spec: Attention, position: RotaryPosition) -> Number | None:
+    """Columns of a head that are rotated, None for all: a column that has no partner is left as it is."""
+    if position.dim is not None:
+        return 2 * (position.dim // 2)
+    odd = isinstance(spec.head_dim, int) and spec.head_dim % 2
+    return spec.head_dim - 1 if odd else None
+
+
+def _partly_rotated(spec: Attention, position: RotaryPosition | None) -> bool:
+    """Whether the parts of a head are joined again, which lays the gradient out as the head was."""
+    return position is not None and _rotary(spec, position) is not None
+
+
+def _split(t: Trace, name: str, x: Tensor, heads: Number, norm: HeadNorm | None, *, copied: bool) -> Tensor:
+    """(b, n, width), normed as it is or in heads. ``copied``: its gradient comes back with heads before positions."""
+    if norm is not None and norm.over == "full":
+        x = ops.norm(t, f"{name}_norm", x, norm)
+    if copied:
+        x = ops.reorder(t, name, x)
+    if norm is None or norm.over == "full":
+        return x
+    return _head_norm(t, f"{name}_norm", x, norm, heads, x.shape[-1] // heads)
+
+
+def _rotated(
+    t: Trace, name: str, x: Tensor, spec: Attention, heads: Number, position: RotaryPosition | None
+) -> Tensor:
+    if position is None:
+        return x
+    b, n, width = x.shape
+    y = ops.rotate(t, f"{name}_rotary", x.view(b, n, heads, spec.head_dim), _rotary(spec, position))
+    return y.view(b, n, width)
 
 
 def _beyond_kernels(spec: Attention, position: Position | None) -> str:
@@ -172,23 +217,29 @@ def _beyond_kernels(spec: Attention, position: Position | None) -> str:
     return "no kernel of PyTorch has sinks" if spec.sinks else ""
 
 
-def _keys_and_values(t: Trace, spec: Attention, source: Tensor, *, rotated: bool) -> KeysValues:
+def _keys_and_values(
+    t: Trace, spec: Attention, source: Tensor, rotary: RotaryPosition | None, *, copied: bool
+) -> KeysValues:
     """What queries meet: projected, or values that are keys, normed, and keys rotated."""
-    k = v = ops.linear(t, "k", source, spec.kv_heads * spec.head_dim, bias=spec.bias.k)
-    if spec.value_from == "input":
-        v = ops.linear(t, "v", source, spec.kv_heads * _value_dim(spec), bias=spec.bias.v)
-    if spec.qk_norm is None and spec.value_norm is not None and spec.value_from == "key":
-        k = t.tensor(*k.shape, label="keys")
-    elif spec.qk_norm is not None:
-        k = _head_norm(t, "k_norm", k, spec.qk_norm, spec.kv_heads, spec.head_dim)
-    if spec.value_norm is not None:
-        b, n, width = v.shape
-        v = ops.norm(t, "v_norm", v.view(b, n, spec.kv_heads, _value_dim(spec)), spec.value_norm).view(b, n, width)
-    elif spec.value_from == "key":
-        v = t.tensor(*v.shape, label="values")
-    if rotated:
-        k = t.tensor(*k.shape, label=f"rotated {k.label}")
-    return k, v
+    b, n, _ = source.shape
+    with t.frame():
+        with t.frame():
+            k = v = t.hold(ops.linear(t, "k", source, spec.kv_heads * spec.head_dim, bias=spec.bias.k))
+            if copied and several(t, b, n) and not _partly_rotated(spec, rotary):
+                k = ops.reorder(t, "k", k)
+            k = _split(t, "k", k, spec.kv_heads, spec.qk_norm, copied=False)
+            if spec.value_from == "input":
+                v = ops.linear(t, "v", source, spec.kv_heads * _value_dim(spec), bias=spec.bias.v)
+            if copied and several(t, n, spec.kv_heads):
+                v = ops.reorder(t, "v", v)
+            if spec.value_norm is not None:
+                heads = v.view(b, n, spec.kv_heads, _value_dim(spec))
+                v = ops.norm(t, "v_norm", heads, spec.value_norm).view(*v.shape)
+            if spec.value_from == "key" and spec.value_norm is None:
+                v = ops.copy(t, "v_copy", v, label="values")
+            elif spec.value_from == "key" and spec.qk_norm is None:
+                k = ops.copy(t, "k_copy", k, label="keys")
+        return _rotated(t, "k", t.hold(k), spec, spec.kv_heads, rotary), v
 
 
 def _position_scores(
@@ -206,7 +257,7 @@ def _position_scores(
             continue
         bias = not position.shared_projections and (projection == "q" or position.key_bias)
         ops.linear(t, f"position_{projection}", table.view(rows, d), width, bias=bias,
-                   tied=position.shared_projections)
+                   tied=f"{t.path(projection)}.weight" if position.shared_projections else None)
         positions = t.tensor(b, rows, width, label=f"position_{projection}")
         flops = 2 * b * n * rows * width
         t.op(f"core.{name}", "core", flops=flops, flops_backward=2 * flops, saves=(content, positions))

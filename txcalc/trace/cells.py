@@ -91,7 +91,7 @@ def _steps(t: Trace, spec: Cell, before: list[Tensor], x: Tensor, memory: Tensor
     """As many steps as there are positions, with one set of weights; each reads the states that the last one left."""
     _, n, _ = x.shape
     start = len(t.ops)
-    with t.scope("step", copies=1, calls=n):
+    with t.scope("step", copies=1, calls=n, repeat=True):
         entries = [t.tensor(*state.shape, label=state.label, grad=state.grad) for state in before]
         if spec.attends is not None and memory is not None:
             _attend(t, spec.attends, entries[0], memory)
@@ -99,8 +99,8 @@ def _steps(t: Trace, spec: Cell, before: list[Tensor], x: Tensor, memory: Tensor
         if spec.attends is not None and memory is not None:
             _inputs(t, spec, x, memory)
         exits = {"rnn": _rnn, "lstm": _lstm, "gru": _gru}[spec.kind](t, spec, entries)  # type: ignore[operator]
-    for first, entry, leave in zip(before, entries, exits, strict=True):
-        t.loops.append(Loop(first, entry, leave, t.tensor(*leave.shape, label=leave.label), n))
+    t.carry(*(Loop(first, entry, leave, t.tensor(*leave.shape, label=leave.label), n)
+              for first, entry, leave in zip(before, entries, exits, strict=True)))
     last_unread = spec.attends is not None and "state" not in spec.attends.readout
     _without_idle_gradients(t, start, update if last_unread else len(t.ops), n, before, entries)
 

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from txcalc.trace import ops
 from txcalc.trace.record import Cache, Number, Pairs, Role, Tensor, Trace
-from txcalc.trace.sizes import same
+from txcalc.trace.sizes import same, several
 
 Kernel = Literal["eager", "flash", "efficient", "math"]
 
@@ -28,6 +28,7 @@ class Span(NamedTuple):
     pairs: Pairs  # of queries and keys
     held: Number  # keys in the cache after this run
     bound: Number | None = None  # keys that one query may see at most
+    masks: bool = False  # a mask is added to the scores
     distances: Number = 0  # between a query and a key of the same sequence, behind it and, unless causal, before it
 
     @property
@@ -62,24 +63,31 @@ class Extra(NamedTuple):
     softcap: bool = False
     sinks: bool = False
     by_distance: Tensor | None = None
+    laid: str = ""  # which of q, k and v lie with their heads in front already
 
 
 def attend(
     t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None, *,
-    masked: bool = False, extra: Extra | None = None,
+    masked: bool = False, extra: Extra | None = None, kernel: Kernel | None = None,
 ) -> Tensor:
-    """Contexts (b, n, heads x value_dim) of queries (b, n, heads x dim).
+    """Contexts (b, n, heads x value_dim) of queries (b, n, heads x dim), by the kernel that has been chosen, if it has.
 
     ``masked``: what a query sees is no more than a mask of its own says, such as a window's.
     """
-    kernel, why = _choice(t, heads, masked, extra)
-    t.runs(kernel, why)
+    kernel = kernel or choose(t, heads, masked=masked, extra=extra)
     with t.scope("core"):
         if kernel == "eager":
             return _eager(t, q, k, v, heads, span, cache, extra or Extra())
         if kernel == "math":
             return _math(t, q, k, v, heads, span, cache)
         return _fused(t, q, k, v, heads, span, cache, efficient=kernel == "efficient", masked=masked)
+
+
+def choose(t: Trace, heads: Heads, *, masked: bool = False, extra: Extra | None = None) -> Kernel:
+    """The kernel that runs; the trace notes it, and why none of those that are tried before it does."""
+    kernel, why = _choice(t, heads, masked, extra)
+    t.runs(kernel, why)
+    return kernel
 
 
 def _choice(t: Trace, heads: Heads, masked: bool, extra: Extra | None) -> tuple[Kernel, str]:
@@ -133,41 +141,56 @@ def _eager(
     """
     b, n, width = q.shape
     out_width = heads.queries * heads.value_dim
-    flops = 2 * b * width
-    scores = t.tensor(b, heads.queries, n, span.keys, label="scores", scores=True)
+    grouped = heads.grouped and several(t, n)
+    batched = several(t, b, heads.keys)
     keys, values = _seen(t, k, v, span)
-    t.op("scores", "core", pairs=span.pairs, flops=flops, flops_backward=2 * flops, saves=(q, k), cache=cache,
-         reads=(q, keys), writes=(scores,), reach=span.reach)
-    if extra.softcap:
-        tanh = t.tensor(*scores.shape, label="tanh of scores", scores=True)
-        capped = t.tensor(*scores.shape, label="capped scores", scores=True)
-        t.op("softcap", "elementwise", saves=(tanh,), reads=(scores,), writes=(tanh, capped))
-        scores = capped
-    if extra.by_distance is not None:
-        sums = t.tensor(*scores.shape, label="scores with positions", scores=True)
-        t.op("shift", "elementwise", reads=(scores, extra.by_distance), writes=(sums,))
-        scores = sums
-    if extra.sinks:
-        ops.parameter(t, "sinks", heads.queries)
-        joined = t.tensor(b, heads.queries, n, span.keys + 1, label="scores and sink", scores=True)
-        probabilities = ops.softmax(t, "softmax", joined).view(*scores.shape)
-    else:
-        probabilities = ops.softmax(t, "softmax", scores)
-    probabilities = ops.dropout(t, "dropout", probabilities)
-    flops = 2 * b * out_width
-    out = t.tensor(b, n, out_width, label="context")
-    t.op("context", "core", pairs=span.pairs, flops=flops, flops_backward=2 * flops, saves=(probabilities, v),
-         reads=(probabilities, values), writes=(out,), reach=span.reach)
-    return out
+    with t.frame(q, k, v):
+        left = ops.copy(t, "q_copy", q) if (batched or grouped) and "q" not in extra.laid else q
+        right = ops.copy(t, "k_copy", keys) if batched and "k" not in extra.laid else keys
+        scores = t.tensor(b, heads.queries, n, span.keys, label="scores", scores=True)
+        flops = 2 * b * width
+        t.op("scores", "core", pairs=span.pairs, flops=flops, flops_backward=2 * flops, saves=(left, right),
+             cache=cache, reads=(left, right), writes=(scores,), reach=span.reach,
+             backward=((ops.to(right),), (ops.to(left),)))
+        scores = ops.scaled(t, "scale", scores, kind="shift")
+        if extra.softcap:
+            scores = ops.cap(t, "softcap", scores)
+        if extra.by_distance is not None:
+            sums = t.tensor(*scores.shape, label="scores with positions", scores=True)
+            t.op("shift", "elementwise", reads=(scores, extra.by_distance), writes=(sums,))
+            scores = sums
+        if span.masks:
+            scores = ops.shifted(t, "mask", scores)
+        if extra.sinks:
+            ops.parameter(t, "sinks", heads.queries)
+            joined = t.tensor(b, heads.queries, n, span.keys + 1, label="scores and sink", scores=True)
+            probabilities = ops.softmax(t, "softmax", joined).view(*scores.shape)
+        else:
+            probabilities = ops.softmax(t, "softmax", t.hold(scores))
+        probabilities = t.hold(ops.dropout(t, "dropout", probabilities))
+        weighed = ops.copy(t, "v_copy", values) if batched and "v" not in extra.laid else values
+        flops = 2 * b * out_width
+        out = t.tensor(b, n, out_width, label="context")
+        t.op("context", "core", pairs=span.pairs, flops=flops, flops_backward=2 * flops,
+             saves=(probabilities, weighed), reads=(probabilities, weighed), writes=(out,), reach=span.reach,
+             backward=((ops.to(weighed),), (ops.to(probabilities),)))
+        if batched or grouped:
+            out = ops.reorder(t, "context", out)
+    return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out
 
 
 def _seen(t: Trace, k: Tensor, v: Tensor, span: Span) -> tuple[Tensor, Tensor]:
     """All keys and values that are read, the cached ones among them."""
+    if t.size(t.workload.past) == 0:
+        return k, v
     (b, _, k_width), (_, _, v_width) = k.shape, v.shape
     keys = t.tensor(b, span.keys, k_width, label="keys")
     if v.id == k.id:  # values that are columns of the keys
+        t.op("cache", "elementwise", reads=(k,), writes=(keys,))
         return keys, keys.view(b, span.keys, v_width)
-    return keys, t.tensor(b, span.keys, v_width, label="values")
+    values = t.tensor(b, span.keys, v_width, label="values")
+    t.op("cache", "elementwise", reads=(k, v), writes=(keys, values))
+    return keys, values
 
 
 def _fused(
@@ -198,9 +221,10 @@ def _fused(
         aligned, above = span.keys // 16, -(-span.keys // 16)  # as many of both where nothing is added
         saves.append(t.tensor(b * (above - aligned), heads.queries, n, 16 * above, label="mask", scores=True))
     scores, context = 2 * b * width, 2 * b * out_width
-    t.op("efficient" if efficient else "flash", "core", pairs=span.pairs, flops=scores + context,
-         flops_backward=2 * (scores + context), flops_recomputed=scores, saves=tuple(saves), cache=cache,
-         reads=reads, writes=(out, statistics), reach=span.reach)
+    with t.frame(q, k, v):
+        t.op("efficient" if efficient else "flash", "core", pairs=span.pairs, flops=scores + context,
+             flops_backward=2 * (scores + context), flops_recomputed=scores, saves=tuple(saves), cache=cache,
+             reads=reads, writes=tuple(saves[3:]), reach=span.reach, backward=((ops.to(q), ops.to(k), ops.to(v)),))
     return out
 
 

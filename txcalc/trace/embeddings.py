@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from txcalc.spec import facts
 from txcalc.trace import ops
@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from txcalc.spec.model import Model, Stack
 
 
-def tokens(t: Trace, n: Number, rows: Number, width: Number, *, name: str = "token_embedding", tied: bool) -> Tensor:
+TABLE: Final = "token_embedding"
+"""The path of the table that an output head may be tied to."""
+
+
+def tokens(t: Trace, n: Number, rows: Number, width: Number, *, name: str = TABLE, tied: bool) -> Tensor:
     """(b, n) token ids to (b, n, width). ``tied``: the table is another stack's."""
-    ids = t.tensor(t.workload.batch, n, role=Role.INDEX, label="token ids")
-    return ops.embedding(t, name, ids, rows, width, tied=tied)
+    ids = t.tensor(t.workload.batch, n, role=Role.INDEX, label="token ids", grad=False)
+    return ops.embedding(t, name, ids, rows, width, tied=f"{TABLE}.weight" if tied else None)
 
 
 def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
@@ -104,7 +108,8 @@ def _positions(t: Trace, stack: Stack, x: Tensor) -> Tensor:
     else:
         return x
     if stack.input.kind == "tokens":
-        ids = t.tensor(n, role=Role.INDEX, label="positions")
+        ids = t.tensor(n, role=Role.INDEX, label="positions", grad=False)
+        t.op("position_embedding", "embedding", writes=(ids,))
         return ops.add(t, x, ops.embedding(t, "position_embedding", ids, rows, width))
     tables = (2,) if position.kind == "learned" and position.both_ways else ()
     ops.parameter(t, "position_embedding", *tables, rows, width, kind="embedding")

@@ -23,21 +23,23 @@ def feed_forward(
             y = _moe_apart(t, spec, x, given, norm)
         else:
             y = _moe(t, spec, x)
-        return ops.dropout(t, "dropout", y)
+        return y if spec.kind == "dense" else ops.dropout(t, "dropout", y)
 
 
 def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
     """``down(act(up(x)))``, or ``down(act(gate(x)) * up(x))`` when gated (arXiv 2002.05202)."""
     *_, d = x.shape
-    if spec.gated:
-        up = ops.linear(t, "up", x, d_ff, bias=spec.bias.up)
-        gate = ops.linear(t, "gate", x, d_ff, bias=spec.bias.gate)
-        h = ops.multiply(t, "product", ops.activation(t, "activation", gate, spec.activation), up)
-    else:
-        h = ops.activation(t, "activation", ops.linear(t, "up", x, d_ff, bias=spec.bias.up), spec.activation)
-    if spec.kind == "dense" and spec.inner_norm is not None:
-        h = ops.norm(t, "inner_norm", h, spec.inner_norm)
-    return ops.linear(t, "down", h, d, bias=spec.bias.down)
+    with t.frame(x):
+        up = t.hold(ops.linear(t, "up", x, d_ff, bias=spec.bias.up))
+        if spec.gated:
+            gate = ops.linear(t, "gate", x, d_ff, bias=spec.bias.gate)
+            h = ops.multiply(t, "product", ops.activation(t, "activation", gate, spec.activation), up)
+        else:
+            h = ops.activation(t, "activation", up, spec.activation)
+        if spec.kind == "dense" and spec.inner_norm is not None:
+            h = ops.norm(t, "inner_norm", h, spec.inner_norm)
+        y = ops.linear(t, "down", t.hold(h), d, bias=spec.bias.down)
+        return ops.dropout(t, "dropout", y) if spec.kind == "dense" else y
 
 
 def _moe(t: Trace, spec: MoE, x: Tensor) -> Tensor:
@@ -48,7 +50,7 @@ def _moe(t: Trace, spec: MoE, x: Tensor) -> Tensor:
         shared = _shared(t, spec, x)
         if spec.shared_gate:
             gate = ops.activation(t, "shared_gate_activation", ops.linear(t, "shared_gate", x, 1), "sigmoid")
-            shared = ops.multiply(t, "shared_product", shared, gate)
+            shared = ops.multiply(t, "shared_product", shared, gate, broadcast=True)
         y = ops.add(t, y, shared)
     return y
 
@@ -84,7 +86,7 @@ def _routed(t: Trace, spec: MoE, x: Tensor, weights: Tensor) -> Tensor:
     with t.scope("experts", copies=spec.experts, active=a, calls=a):
         _dense(t, spec, spec.d_ff, rows.view(tokens, d))
     y = ops.take_rows(t, "unpermute", t.tensor(tokens * a, d, label="expert outputs"), tokens * a)
-    ops.multiply(t, "combine", y, weights)
+    ops.multiply(t, "combine", y, weights, broadcast=True)
     return t.tensor(b, n, d, label="mixed experts")
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import embedding_width, first_attention, unpatched
-from txcalc.trace import ops
+from txcalc.trace import losses, ops
 from txcalc.trace.attention import pooling_attention
+from txcalc.trace.embeddings import TABLE
 from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.record import Number, Role, Tensor, Trace
 
@@ -29,8 +30,13 @@ if TYPE_CHECKING:
 
 def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
     """Pooler, head and loss on (b, n, d) hidden states. ``images``: the pooled vectors of the tower."""
+    with t.frame(x):
+        _top(t, spec, x, images)
+
+
+def _top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
     if spec.embedding_dim is not None and spec.embedding_projection == "tokens":
-        x = ops.linear(t, "output_projection", x, spec.embedding_dim)
+        x = t.hold(ops.linear(t, "output_projection", x, spec.embedding_dim))
     b, _, d = x.shape
     head = spec.head
     with t.scope("", back=0 if head.kind == "classifier" and head.of != "first" else 1):
@@ -46,7 +52,7 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
         assert images is not None
         similarity = _contrast(t, head, pooled, images)
         if t.workload.phase == "training":
-            loss = ops.pairs_loss if head.loss == "sigmoid" else ops.contrastive_loss
+            loss = losses.pairs_loss if head.loss == "sigmoid" else losses.contrastive_loss
             loss(t, "loss", similarity)
     elif head.kind == "projection":
         ops.linear(t, "projection", pooled, head.width)
@@ -58,7 +64,7 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
 
 def _loss(t: Trace, name: str, logits: Tensor) -> None:
     if t.workload.phase == "training":
-        ops.cross_entropy(t, name, logits)
+        t.results = losses.cross_entropy(t, name, t.hold(logits))
 
 
 def pool(t: Trace, spec: DensePooler | NormPooler | AttentionPooler, x: Tensor, norm: Norm) -> Tensor:
@@ -193,7 +199,8 @@ def _predict(t: Trace, spec: Model, head: LMHead, x: Tensor) -> Tensor:
         x = _transform(t, head.transform, x, embedding_width(spec))
     if head.maxout is not None:
         x = _maxout(t, head.maxout, x)
-    logits = ops.linear(t, "head", x, spec.vocab, bias=head.bias, tied=head.tied, kind="head")
+    logits = ops.linear(t, "head", x, spec.vocab, bias=head.bias, kind="head",
+                        tied=f"{TABLE}.weight" if head.tied else None)
     if head.unread_bias:
         ops.parameter(t, "head.unread_bias", spec.vocab, kind="head")
     if head.softcap is not None:

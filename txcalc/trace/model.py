@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from txcalc.spec.facts import embedding_width, first_attention, is_causal
+from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys
 from txcalc.trace import ops
 from txcalc.trace.attention import KeysValues, cross_attention, relative_bias, self_attention
 from txcalc.trace.cells import convolve
@@ -109,7 +109,13 @@ def _stack(
 
     ``unread``: the last layers whose output is not read.
     """
-    x = embed(t, spec, stack, x)
+    with t.frame(x):
+        return _run(t, spec, stack, embed(t, spec, stack, x), cached=cached, memory=memory, unread=unread)
+
+
+def _run(
+    t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None, unread: Number
+) -> Tensor:
     _, n, d = x.shape
     position = stack.position
     if position.kind == "relative" and not position.per_layer:
@@ -122,7 +128,7 @@ def _stack(
         query_biases(t, first.heads, first.head_dim)
     table = position_table(t, position, stack, d) if position.kind == "disentangled" else None
 
-    shared: dict[str, KeysValues] = {}
+    shared: dict[str, KeysValues] | None = {} if shares_keys(stack) else None
     per_layer = spec.per_layer_embedding if stack is spec else None
     inputs = None if per_layer is None else per_layer_inputs(t, per_layer, stack.norm, stack.layers, x)
 
@@ -155,7 +161,7 @@ def _stack(
 
 def _block(
     t: Trace, block: Sublayers, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None, table: Tensor | None,
-    shared: dict[str, KeysValues],
+    shared: dict[str, KeysValues] | None,
 ) -> Tensor:
     def attend(h: Tensor, _: Tensor) -> Tensor:
         assert block.attention is not None
@@ -174,13 +180,14 @@ def _block(
         assert block.feed_forward is not None
         return feed_forward(t, block.feed_forward, h, x, block.norm)
 
-    y = _sublayers(t, block, stack, x, {
-        "attention": attend, "recurrent": recur, "cross_attention": attend_source, "feed_forward": feed,
-    })
-    if block.convolution is None:
-        return y
-    y = ops.add(t, y, convolve(t, block.convolution, x))
-    return ops.norm(t, "convolution_norm", y, block.norm)
+    with t.frame(x):
+        y = _sublayers(t, block, stack, x, {
+            "attention": attend, "recurrent": recur, "cross_attention": attend_source, "feed_forward": feed,
+        })
+        if block.convolution is None:
+            return y
+        y = ops.add(t, y, convolve(t, block.convolution, x))
+        return ops.norm(t, "convolution_norm", y, block.norm)
 
 
 def _sublayers(
@@ -190,10 +197,10 @@ def _sublayers(
     if block.residual == "parallel":
         h = ops.norm(t, "attention_norm", x, block.norm)
         g = h if block.norm.shared else ops.norm(t, "feed_forward_norm", x, block.norm)
-        y, z = sublayers["attention"](h, x), sublayers["feed_forward"](g, x)
-        if stack.layer_scale:
-            y, z = ops.scale(t, "attention_scale", y), ops.scale(t, "feed_forward_scale", z)
-        return ops.add(t, ops.add(t, x, y), z)
+        y = t.hold(sublayers["attention"](t.hold(h), x))
+        attended = ops.add(t, x, t.hold(ops.scale(t, "attention_scale", y)) if stack.layer_scale else y)
+        z = sublayers["feed_forward"](t.hold(g), x)
+        return ops.add(t, attended, ops.scale(t, "feed_forward_scale", z) if stack.layer_scale else z)
     if block.residual == "mixers":
         h = ops.norm(t, "attention_norm", x, block.norm)
         for name in ("attention", "recurrent"):
@@ -215,12 +222,13 @@ def _residual(
     def normed(suffix: str, y: Tensor) -> Tensor:
         return ops.norm(t, f"{name}{suffix}", y, block.norm)
 
-    y = run(normed("_norm", x) if place in ("pre", "sandwich") else x, x)
-    if stack.layer_scale:
-        y = ops.scale(t, f"{name}_scale", y)
-    if place == "res-post":
-        y = normed("_norm", y)
-    elif place == "sandwich":
-        y = normed("_post_norm", y)
-    x = y if block.residual == "none" else ops.add(t, x, y)
-    return normed("_norm", x) if place == "post" else x
+    with t.frame(x):
+        y = run(normed("_norm", x) if place in ("pre", "sandwich") else x, x)
+        if stack.layer_scale:
+            y = ops.scale(t, f"{name}_scale", y)
+        if place == "res-post":
+            y = normed("_norm", y)
+        elif place == "sandwich":
+            y = normed("_post_norm", t.hold(y))
+        x = y if block.residual == "none" else ops.add(t, x, y)
+        return normed("_norm", x) if place == "post" else x

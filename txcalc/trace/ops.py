@@ -1,8 +1,9 @@
-"""What one operation costs: weights, FLOPs forward and backward, and the tensors autograd keeps for it.
+"""What one operation costs: weights, FLOPs, what autograd keeps for it, and what its backward pass makes.
 
-One multiply-accumulate is 2 FLOPs; only matrix products are counted. What is kept was measured with
-``torch.autograd.graph.saved_tensors_hooks`` on torch 2.13; each function names the PyTorch op it stands for.
-Parameters and buffers are never listed as kept: they exist anyway.
+One multiply-accumulate is 2 FLOPs; only matrix products are counted. An operation here is one of ATen's, which the
+function names; what is composed in PyTorch is composed here. What is kept was measured with
+``torch.autograd.graph.saved_tensors_hooks`` on torch 2.13, and the steps of each backward pass are those of
+``derivatives.yaml``. Parameters and buffers are never listed as kept: they exist anyway.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from txcalc.trace.record import Kind, Number, Role, Tensor, Trace
+from txcalc.trace.record import Gradient, Kind, Number, Role, Steps, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.base import Curve
@@ -25,15 +26,55 @@ class _NormKind(NamedTuple):
     bias: bool
 
 
+# ---------------------------------------------------------------- gradients
+
+
+def to(x: Tensor) -> Gradient:
+    """The gradient of ``x`` in memory of its own."""
+    return Gradient(x, prod(x.shape), x.role)
+
+
+def through(x: Tensor) -> Gradient:
+    """The output's gradient as that of ``x``."""
+    return Gradient(x, how="same")
+
+
+def part(x: Tensor) -> Gradient:
+    """A view of the output's gradient as that of ``x``."""
+    return Gradient(x, how="part")
+
+
+def temporary(x: Tensor, *, passing: bool = False) -> Gradient:
+    """Memory as large as ``x`` that the backward pass uses for a moment."""
+    return Gradient(None, prod(x.shape), x.role, passing=passing)
+
+
+def of_weight(path: str, *shape: Number, viewed: bool = False) -> Gradient:
+    """The gradient of the weight at ``path``; ``viewed``, if its backward pass transposes or reshapes it."""
+    return Gradient(path, prod(shape), how="view" if viewed else "new")
+
+
+# ---------------------------------------------------------------- products
+
+
 def linear(
-    t: Trace, name: str, x: Tensor, d_out: Number, *, bias: bool = False, tied: bool = False, kind: Kind = "linear"
+    t: Trace, name: str, x: Tensor, d_out: Number, *, bias: bool = False, tied: str | None = None,
+    kind: Kind = "linear",
 ) -> Tensor:
-    """``F.linear``: (..., d_in) -> (..., d_out). Keeps its input. ``tied``: the weight is another op's."""
+    """``F.linear``: (..., d_in) -> (..., d_out). Keeps its input. ``tied``: the path of another op's weight."""
     *lead, d_in = x.shape
     weights = ({} if tied else {"weight": (d_out, d_in)}) | ({"bias": (d_out,)} if bias else {})
     flops = 2 * prod(lead) * d_in * d_out
-    t.op(name, kind, weights=weights, flops=flops, flops_backward=flops * (1 + x.grad), saves=(x,))
-    return t.tensor(*lead, d_out, label=name)
+    path = t.path(name)
+    rows = x.view(prod(lead), d_in) if len(lead) > 1 else x
+    weight = of_weight(tied or f"{path}.weight", d_out, d_in, viewed=True)
+    steps: Steps = ((weight,), (to(rows),))
+    if bias:
+        steps = ((to(rows),), (weight,), (of_weight(f"{path}.bias", d_out),))
+    y = t.tensor(*lead, d_out, label=name)
+    t.op(name, kind, weights=weights, flops=flops, flops_backward=flops * (1 + x.grad), saves=(x,), reads=(x,),
+         writes=(y,), backward=steps)
+    return y
 
 
 def convolution(
@@ -47,8 +88,14 @@ def convolution(
     weights = {"weight": (d_out, d_in, *kernel)} | ({"bias": (d_out,)} if bias else {})
     flops = 2 * b * positions * d_out * d_in * prod(kernel)
     reach = kernel[0] if len(kernel) == 1 else None
-    t.op(name, "linear", weights=weights, flops=flops, flops_backward=flops * (1 + x.grad), saves=(x,), reach=reach)
-    return t.tensor(b, positions, d_out, label=name)
+    path = t.path(name)
+    made = [to(x), of_weight(f"{path}.weight", d_out, d_in, *kernel)]
+    if bias:
+        made.append(of_weight(f"{path}.bias", d_out))
+    y = t.tensor(b, positions, d_out, label=name)
+    t.op(name, "linear", weights=weights, flops=flops, flops_backward=flops * (1 + x.grad), saves=(x,), reach=reach,
+         reads=(x,), writes=(y,), backward=(tuple(made),))
+    return y
 
 
 def parameter(t: Trace, name: str, *shape: Number, kind: Kind = "elementwise") -> None:
@@ -56,17 +103,157 @@ def parameter(t: Trace, name: str, *shape: Number, kind: Kind = "elementwise") -
     t.op(name, kind, weights={"": shape})
 
 
+def embedding(
+    t: Trace, name: str, ids: Tensor, rows: Number, width: Number, *, tied: str | None = None
+) -> Tensor:
+    """``F.embedding``: indices (...) -> (..., width). Keeps the indices. ``tied``: the path of another op's table."""
+    weight = of_weight(tied or f"{t.path(name)}.weight", rows, width)
+    y = t.tensor(*ids.shape, width, label=name)
+    t.op(name, "embedding", weights={} if tied else {"weight": (rows, width)}, saves=(ids,), reads=(ids,), writes=(y,),
+         backward=((weight,),))
+    return y
+
+
+# ---------------------------------------------------------------- elementwise
+
+
+def elementwise(
+    t: Trace, name: str, kind: Kind, x: Tensor, out: Tensor, *, keeps: tuple[Tensor, ...] = (), temporaries: int = 0,
+    others: tuple[Tensor, ...] = (),
+) -> Tensor:
+    """One output of one input, whose gradient takes so many temporaries."""
+    steps = (*((temporary(x),) for _ in range(temporaries)), (to(x),))
+    t.op(name, kind, saves=keeps, reads=(x,), writes=(out, *others), backward=steps)
+    return out
+
+
+def _like(t: Trace, x: Tensor, label: str, role: Role | None = None) -> Tensor:
+    own = Role.ACTIVATION if x.role is Role.PARAMETER else x.role
+    return t.tensor(*x.shape, role=own if role is None else role, label=label, scores=x.scores, grad=x.grad)
+
+
+def cast(t: Trace, name: str, x: Tensor, role: Role, *, kind: Kind = "elementwise", label: str = "") -> Tensor:
+    """``x.to(dtype)``: a copy, unless it has that dtype already. Keeps nothing."""
+    if t.workload.bytes_of(role) == t.workload.bytes_of(x.role):
+        return x
+    return elementwise(t, name, kind, x, _like(t, x, label or f"{x.label} in fp32", role))
+
+
+def copy(t: Trace, name: str, x: Tensor, label: str | None = None) -> Tensor:
+    """``x.contiguous()`` of a tensor whose axes lie in another order: keeps nothing."""
+    y = _like(t, x, x.label if label is None else label)
+    t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((through(x),),))
+    return y
+
+
+def reorder(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``x.view()`` whose gradient comes back with its axes in another order, so that its reshape is a copy."""
+    y = t.alias(x, *x.shape)
+    t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((to(x),),))
+    return y
+
+
+def multiply(t: Trace, name: str, a: Tensor, b: Tensor, *, broadcast: bool = False) -> Tensor:
+    """``a * b``: keeps both. ``broadcast``: ``b`` is one column, or one for each head."""
+    y = _like(t, a, name)
+    steps: Steps = ((to(a),), (to(b),))
+    if broadcast:
+        steps = ((to(a),), (temporary(a, passing=True),), (to(b),))
+    t.op(name, "elementwise", saves=(a, b), reads=(a, b), writes=(y,), backward=steps)
+    return y
+
+
+def scaled(t: Trace, name: str, x: Tensor, *, kind: Kind = "elementwise") -> Tensor:
+    """``x`` times a number or a buffer: keeps nothing."""
+    return elementwise(t, name, kind, x, _like(t, x, x.label))
+
+
+def shifted(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``x`` plus a buffer: keeps nothing."""
+    y = _like(t, x, x.label)
+    t.op(name, "shift", reads=(x,), writes=(y,), backward=((through(x),),))
+    return y
+
+
+def cap(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``c tanh(x / c)``: keeps the tanh."""
+    with t.frame(x):
+        tanh = _like(t, x, f"tanh of {x.label}")
+        elementwise(t, name, "elementwise", scaled(t, name, x, kind="shift"), tanh, keeps=(tanh,))
+        return scaled(t, name, tanh, kind="shift")
+
+
 def scale(t: Trace, name: str, x: Tensor) -> Tensor:
     """``x * weight`` over the last axis: keeps its input."""
-    *_, d = x.shape
-    t.op(name, "elementwise", weights={"": (d,)}, saves=(x,))
-    return t.tensor(*x.shape, label=name)
+    shape = (x.shape[-1],)
+    weight = of_weight(t.path(name), *shape, viewed=True)
+    y = _like(t, x, name)
+    t.op(name, "elementwise", weights={"": shape}, saves=(x,), reads=(x,), writes=(y,),
+         backward=((to(x),), (temporary(x, passing=True),), (weight,)))
+    return y
 
 
-def embedding(t: Trace, name: str, ids: Tensor, rows: Number, width: Number, *, tied: bool = False) -> Tensor:
-    """``F.embedding``: indices (...) -> (..., width). Keeps the indices."""
-    t.op(name, "embedding", weights={} if tied else {"weight": (rows, width)}, saves=(ids,))
-    return t.tensor(*ids.shape, width, label=name)
+def add(t: Trace, a: Tensor, b: Tensor, name: str = "residual") -> Tensor:
+    """``a + b`` with ``b`` broadcast to ``a``: keeps nothing and weighs nothing, but its result is a new tensor."""
+    y = _like(t, a, name)
+    whole = len(a.shape) == len(b.shape)
+    t.op(name, "elementwise", reads=(a, b), writes=(y,),
+         backward=((through(a), *((through(b),) if whole else ())), *(() if whole else ((to(b),),))))
+    return y
+
+
+def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]) -> Tensor:
+    """An elementwise nonlinearity. gelu, silu and softplus keep their input, relu, tanh and sigmoid their output."""
+    if kind == "xielu":
+        return _xielu(t, name, x)
+    if kind == "relu2":
+        relu = activation(t, name, x, "relu")
+        return elementwise(t, name, "elementwise", relu, _like(t, x, kind), keeps=(relu,), temporaries=2)
+    if kind == "quick_gelu":
+        gate = activation(t, name, scaled(t, name, x), "sigmoid")
+        return multiply(t, name, x, gate)
+    out = _like(t, x, kind)
+    return elementwise(t, name, "elementwise", x, out, keeps=(out if kind in ("relu", "tanh", "sigmoid") else x,))
+
+
+def _xielu(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``b x + p relu(x)^2 + n (exp(m) - 1 - m)`` with m = min(x, 0) and learned p and n (arXiv 2411.13010, section 4).
+
+    Composed of PyTorch's functions: keeps x, what p and n multiply, what these are made of, and p and n themselves.
+    """
+    labels = ("relu", "relu squared", "exponential", "exponential beyond its tangent")
+    parts = (t.tensor(*x.shape, label=label) for label in labels)
+    slopes = (t.tensor(1, label=label) for label in ("slope above", "slope below"))
+    made = (*parts, *slopes)
+    y = t.tensor(*x.shape, label="xielu")
+    t.op(name, "elementwise", weights={"alpha_p": (1,), "alpha_n": (1,)}, saves=(x, *made), reads=(x,),
+         writes=(*made, y))
+    return y
+
+
+def dropout(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``F.dropout``: keeps its mask. Without dropout there is no such op, and ``x`` goes on as it is.
+
+    CUDA has one kernel for it; the CPU makes a mask as wide as its input, and multiplies.
+    """
+    if not t.workload.dropout:
+        return x
+    mask = t.tensor(*x.shape, role=Role.MASK, label="dropout mask", scores=x.scores, grad=False)
+    out = _like(t, x, f"{x.label} after dropout")
+    if t.workload.kernels == "cuda":
+        return elementwise(t, name, "elementwise", x, out, keeps=(mask,), others=(mask,))
+    t.op(name, "elementwise", reads=(x,), writes=(mask,))
+    t.op(name, "elementwise", saves=(mask,), reads=(x, mask), writes=(out,), backward=((to(x),),))
+    return out
+
+
+def softmax(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``F.softmax`` in the dtype of its input: keeps its output."""
+    out = _like(t, x, name)
+    return elementwise(t, name, "elementwise", x, out, keeps=(out,))
+
+
+# ---------------------------------------------------------------- norms
 
 
 def norm(
@@ -79,23 +266,69 @@ def norm(
     reciprocal root mean square and, when scaled by a weight, the normalised rows. A weight of more than one axis
     (each head its own) is beyond these kernels: it multiplies the normalised rows, which are kept for it.
     """
-    *rows, d = x.shape
-    shape = weight_shape or (d,)
-    weights = ({"weight": shape} if spec.scale else {}) | ({"bias": shape} if spec.bias else {})
+    shape = weight_shape or (x.shape[-1],)
     apart = len(shape) > 1
-    if spec.kind == "layernorm":
-        saves = [x, *(t.tensor(*rows, 1, role=Role.STATISTIC, label=label) for label in ("mean", "rstd"))]
-    elif t.workload.fused_norms:
-        saves = [x, t.tensor(*rows, 1, role=Role.STATISTIC, label="rstd")]
-    else:
-        upcast = x if t.workload.dtype == "fp32" else t.tensor(*x.shape, role=Role.FLOAT32, label=f"{x.label} in fp32")
-        saves = [upcast, t.tensor(*rows, 1, role=Role.FLOAT32, label="rstd")]
-        if spec.scale and not apart:
-            saves.append(t.tensor(*x.shape, role=Role.FLOAT32, label="normalised"))
-    if spec.scale and apart:
-        saves.append(t.tensor(*x.shape, label="normalised"))
-    t.op(name, "norm", weights=weights, saves=tuple(saves))
-    return t.tensor(*x.shape, label=name)
+    scaled_inside, biased_inside = spec.scale and not apart, spec.bias and not apart and spec.kind == "layernorm"
+    weights = ({"weight": shape} if scaled_inside else {}) | ({"bias": shape} if biased_inside else {})
+    with t.frame(x):
+        if spec.kind == "layernorm" or t.workload.fused_norms:
+            statistics = ("mean", "rstd") if spec.kind == "layernorm" else ("rstd",)
+            y = _fused_norm(t, name, x, statistics, weights)
+        else:
+            y = _composed_rms_norm(t, name, x, weights)
+        if spec.scale and apart:
+            y = _weighted(t, name, y, shape)
+        if spec.bias and not biased_inside:
+            y = _shifted(t, name, y, shape)
+    return y
+
+
+def _fused_norm(
+    t: Trace, name: str, x: Tensor, statistics: tuple[str, ...], weights: dict[str, tuple[Number, ...]]
+) -> Tensor:
+    *rows, _ = x.shape
+    y = _like(t, x, name)
+    found = tuple(t.tensor(*rows, 1, role=Role.STATISTIC, label=label) for label in statistics)
+    made = (to(x), *(of_weight(f"{t.path(name)}.{key}", *shape) for key, shape in weights.items()))
+    t.op(name, "norm", weights=weights, saves=(x, *found), reads=(x,), writes=(y, *found), backward=(made,))
+    return y
+
+
+def _composed_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[Number, ...]]) -> Tensor:
+    """``x * rsqrt(mean(x ** 2) + eps)``, then times the weight, in fp32."""
+    *rows, _ = x.shape
+    with t.frame():
+        wide = t.hold(cast(t, name, x, Role.FLOAT32, kind="norm"))
+        squares = t.tensor(*x.shape, role=Role.FLOAT32, label="squares")
+        elementwise(t, name, "norm", wide, t.hold(squares), keeps=(wide,), temporaries=2)
+        mean = t.tensor(*rows, 1, role=Role.FLOAT32, label="mean of squares")
+        elementwise(t, name, "norm", squares, mean)
+        rstd = t.tensor(*rows, 1, role=Role.FLOAT32, label="rstd")
+        elementwise(t, name, "norm", mean, rstd, keeps=(rstd,), temporaries=2)
+    y = t.tensor(*x.shape, role=Role.FLOAT32, label="normalised")
+    t.op(name, "norm", saves=(wide, rstd), reads=(wide, rstd), writes=(y,),
+         backward=((to(wide),), (temporary(wide, passing=True),), (to(rstd),)))
+    if weights:
+        y = _weighted(t, name, y, weights["weight"])
+    return cast(t, name, y, x.role, kind="norm", label=name)
+
+
+def _weighted(t: Trace, name: str, x: Tensor, shape: tuple[Number, ...]) -> Tensor:
+    """The normalised rows times a weight, whose gradient is summed in the rows' dtype."""
+    y = _like(t, x, name)
+    rows = Gradient(None, prod(shape), x.role, passing=True)
+    weight = of_weight(f"{t.path(name)}.weight", *shape, viewed=True)
+    wide = t.workload.bytes_of(x.role) != t.workload.bytes_of(Role.ACTIVATION)
+    steps: Steps = ((to(x),), (temporary(x, passing=True),), *(((rows,),) if wide else ()), (weight,))
+    t.op(name, "norm", weights={"weight": shape}, saves=(x,), reads=(x,), writes=(y,), backward=steps)
+    return y
+
+
+def _shifted(t: Trace, name: str, x: Tensor, shape: tuple[Number, ...]) -> Tensor:
+    y = _like(t, x, name)
+    t.op(name, "norm", weights={"bias": shape}, reads=(x,), writes=(y,),
+         backward=((through(x),), (of_weight(f"{t.path(name)}.bias", *shape, viewed=True),)))
+    return y
 
 
 def rms_norm(
@@ -105,95 +338,48 @@ def rms_norm(
     return norm(t, name, x, _NormKind("rmsnorm", scale=scale, bias=False), weight_shape=weight_shape)
 
 
-def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]) -> Tensor:
-    """An elementwise nonlinearity. gelu, silu and softplus keep their input, relu, tanh and sigmoid their output."""
-    if kind == "xielu":
-        return _xielu(t, name, x)
-    out = t.tensor(*x.shape, label=kind)
-    if kind in ("relu", "tanh", "sigmoid"):
-        saves: tuple[Tensor, ...] = (out,)
-    elif kind == "relu2":
-        saves = (t.tensor(*x.shape, label="relu"),)
-    elif kind == "quick_gelu":
-        saves = (x, t.tensor(*x.shape, label="sigmoid"))
-    else:
-        saves = (x,)
-    t.op(name, "elementwise", saves=saves)
-    return out
+# ---------------------------------------------------------------- parts and places
 
 
-def _xielu(t: Trace, name: str, x: Tensor) -> Tensor:
-    """``b x + p relu(x)^2 + n (exp(m) - 1 - m)`` with m = min(x, 0) and learned p and n (arXiv 2411.13010, section 4).
+def narrow(t: Trace, name: str, x: Tensor, width: Number) -> Tensor:
+    """``x[..., a:b]``, ``width`` columns of it: a view, whose gradient is put into zeros as large as ``x``."""
+    y = t.alias(x, *x.shape[:-1], width)
+    t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((to(x),),))
+    return y
 
-    Composed of PyTorch's functions: keeps x, what p and n multiply, what these are made of, and p and n themselves.
+
+def join(t: Trace, name: str, xs: tuple[Tensor, ...], label: str = "") -> Tensor:
+    """``torch.cat`` along the last axis: each one's gradient is a view of the output's."""
+    first = xs[0]
+    y = t.tensor(*first.shape[:-1], sum(x.shape[-1] for x in xs), role=first.role, label=label)
+    t.op(name, "elementwise", reads=xs, writes=(y,), backward=(tuple(part(x) for x in xs),))
+    return y
+
+
+def rotate(t: Trace, name: str, x: Tensor, rotated: Number | None) -> Tensor:
+    """RoPE on (b, n, heads, head_dim), the two halves of the ``rotated`` columns paired (arXiv 2104.09864).
+
+    ``x cos + (-x2, x1) sin``: the tables are buffers, so that it keeps nothing. ``rotated``: None for all columns.
     """
-    labels = ("relu", "relu squared", "exponential", "exponential beyond its tangent")
-    parts = (t.tensor(*x.shape, label=label) for label in labels)
-    slopes = (t.tensor(1, label=label) for label in ("slope above", "slope below"))
-    t.op(name, "elementwise", weights={"alpha_p": (1,), "alpha_n": (1,)}, saves=(x, *parts, *slopes))
-    return t.tensor(*x.shape, label="xielu")
-
-
-def multiply(t: Trace, name: str, a: Tensor, b: Tensor) -> Tensor:
-    """``a * b`` with ``b`` broadcast to ``a``: keeps both."""
-    t.op(name, "elementwise", saves=(a, b))
-    return t.tensor(*a.shape, label=name)
-
-
-def add(t: Trace, a: Tensor, b: Tensor) -> Tensor:
-    """``a + b``: keeps nothing and weighs nothing, but its result is a new tensor."""
-    return t.tensor(*a.shape, label="residual")
-
-
-def dropout(t: Trace, name: str, x: Tensor) -> Tensor:
-    """``F.dropout``: keeps its mask. Without dropout there is no such op, and ``x`` goes on as it is."""
-    if not t.workload.dropout:
-        return x
-    mask = t.tensor(*x.shape, role=Role.MASK, label="dropout mask", scores=x.scores)
-    out = t.tensor(*x.shape, label=f"{x.label} after dropout", scores=x.scores)
-    t.op(name, "elementwise", saves=(mask,), reads=(x,), writes=(mask, out))
-    return out
-
-
-def softmax(t: Trace, name: str, x: Tensor) -> Tensor:
-    """``F.softmax`` in the dtype of its input: keeps its output."""
-    out = t.tensor(*x.shape, label=name, scores=x.scores)
-    t.op(name, "elementwise", saves=(out,), reads=(x,), writes=(out,))
-    return out
+    head_dim = x.shape[-1]
+    with t.frame(x):
+        turned = x if rotated is None else narrow(t, name, x, rotated)
+        rest = None if rotated is None else narrow(t, name, x, head_dim - rotated)
+        half = (head_dim if rotated is None else rotated) // 2
+        negated = scaled(t, name, narrow(t, name, turned, half))
+        crossed = t.hold(join(t, name, (negated, narrow(t, name, turned, half))))
+        with t.frame():
+            along, across = t.hold(scaled(t, name, turned)), t.hold(scaled(t, name, crossed))
+            y = add(t, along, across, name)
+        if rest is not None:
+            y = join(t, name, (t.hold(y), rest))
+    return y
 
 
 def take_rows(t: Trace, name: str, x: Tensor, rows: Number) -> Tensor:
     """``x[index]`` along the first axis: keeps the index."""
     _, *rest = x.shape
-    t.op(name, "elementwise", saves=(t.tensor(rows, role=Role.INDEX, label="row index"),))
-    return t.tensor(rows, *rest, label=x.label)
-
-
-def cross_entropy(t: Trace, name: str, logits: Tensor) -> None:
-    """``F.cross_entropy`` on fp32 logits: keeps the log-probabilities, the targets and the total weight."""
-    *rows, classes = logits.shape
-    t.op(name, "loss", saves=(
-        t.tensor(*rows, classes, role=Role.FLOAT32, label="log-probabilities"),
-        t.tensor(*rows, role=Role.INDEX, label="targets"),
-        t.tensor(role=Role.FLOAT32, label="total weight"),
-    ))
-
-
-def contrastive_loss(t: Trace, name: str, logits: Tensor) -> None:
-    """The mean of two ``F.cross_entropy``, over the rows and over the columns of fp32 logits, with the same targets."""
-    rows, columns = logits.shape
-    t.op(name, "loss", saves=(
-        t.tensor(rows, columns, role=Role.FLOAT32, label="log-probabilities"),
-        t.tensor(columns, rows, role=Role.FLOAT32, label="log-probabilities of columns"),
-        t.tensor(rows, role=Role.INDEX, label="targets"),
-        *(t.tensor(role=Role.FLOAT32, label="total weight") for _ in range(2)),
-    ))
-
-
-def pairs_loss(t: Trace, name: str, logits: Tensor) -> None:
-    """``F.logsigmoid`` of every (text, image) pair in fp32, with a sign for whether they belong together.
-
-    The CPU's kernel also keeps a buffer as large as its input.
-    """
-    keeps = ("signs", "signed products", *(("exponentials",) if t.workload.kernels == "cpu" else ()))
-    t.op(name, "loss", saves=tuple(t.tensor(*logits.shape, role=Role.FLOAT32, label=label) for label in keeps))
+    index = t.tensor(rows, role=Role.INDEX, label="row index", grad=False)
+    y = t.tensor(rows, *rest, label=x.label)
+    t.op(name, "elementwise", saves=(index,), reads=(x,), writes=(index, y), backward=((to(x),),))
+    return y

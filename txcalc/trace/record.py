@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from txcalc.trace.workload import Masked, Workload
 
 Number = Any  # int, polynomial or float64 array: whatever has + - * //
-Kind = Literal["linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "router", "loss"]
+Kind = Literal["linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "shift", "router", "loss"]
 
 
 class Role(Enum):
@@ -32,21 +32,60 @@ class Role(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
-    """A shape with an identity. Views share the identity, because they share the memory."""
+class Storage:
+    """Memory that one operation allocates, or that is there before the run."""
 
     id: int
-    shape: tuple[Number, ...]
-    elements: Number  # of the storage, whatever part of it the shape shows
+    elements: Number
     calls: Number  # how often the scope it was made in runs
     role: Role = Role.ACTIVATION
     label: str = ""
     scores: bool = False  # grows with queries x keys: the O(N^2) part
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A value: a shape on a storage, which views share. ``value`` is what autograd has one gradient of."""
+
+    value: int
+    storage: Storage
+    shape: tuple[Number, ...]
     grad: bool = True  # whether autograd wants its gradient
+    viewed: bool = False  # a reshape of the value: its gradient comes back as a view
+
+    @property
+    def id(self) -> int:
+        """The storage's identity."""
+        return self.storage.id
+
+    @property
+    def elements(self) -> Number:
+        """Elements of the storage, whatever part of it the shape shows."""
+        return self.storage.elements
+
+    @property
+    def calls(self) -> Number:
+        """How often the scope that it was made in runs."""
+        return self.storage.calls
+
+    @property
+    def role(self) -> Role:
+        """The storage's role."""
+        return self.storage.role
+
+    @property
+    def label(self) -> str:
+        """A word for a reader."""
+        return self.storage.label
+
+    @property
+    def scores(self) -> bool:
+        """Whether it grows with queries x keys."""
+        return self.storage.scores
 
     def view(self, *shape: Number) -> Tensor:
-        """The same memory under another shape."""
-        return replace(self, shape=shape)
+        """The same value under another shape."""
+        return replace(self, shape=shape, viewed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +139,25 @@ class Flops(NamedTuple):
         return Flops(*(each * pairs for each in self))
 
 
+class Gradient(NamedTuple):
+    """A storage that the backward pass of an operation makes, or hands on.
+
+    ``of``: the tensor that was read, the name of a weight (or the path of one that is another operation's), or None
+    for a temporary. ``how``: ``new`` in memory of its own, as it is or as a ``view`` of it, on which nothing is added
+    in place; ``same``, the output's gradient itself, or a ``part`` of it. ``passing``: a temporary that the next step
+    replaces; all others live until the operation's backward pass is over.
+    """
+
+    of: Tensor | str | None
+    elements: Number = 0
+    role: Role = Role.ACTIVATION
+    how: Literal["new", "view", "same", "part"] = "new"
+    passing: bool = False
+
+
+Steps = tuple[tuple[Gradient, ...], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Op:
     """One operation, once; ``copies``, ``active`` and ``calls`` say how often.
@@ -129,6 +187,7 @@ class Op:
     reads: tuple[Tensor, ...] = ()
     writes: tuple[Tensor, ...] = ()
     reach: Number | None = None
+    backward: Steps = ()
 
     def work(self, masked: Masked) -> Op | Flops:
         """The FLOPs with masked pairs or without."""
@@ -156,6 +215,32 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeat:
+    """A body run ``times`` in a row on as many sets of weights as there are ``copies``.
+
+    ``carries``: what each run reads of the run before, None for what nothing hands on.
+    """
+
+    path: str
+    times: Number
+    copies: Number
+    back: Number
+    body: tuple[Node, ...]
+    carries: tuple[Loop, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A function's call: what it holds until it returns, arguments and locals, though nothing may read them again."""
+
+    holds: tuple[Tensor, ...]
+    body: tuple[Node, ...]
+
+
+Node = Op | Repeat | Frame
+
+
+@dataclass(frozen=True, slots=True)
 class _Scope:
     prefix: str = ""
     component: str | None = None
@@ -177,8 +262,11 @@ class Trace:
     """What symbols stand for: which kernel runs is decided on numbers."""
     kernels: list[tuple[str, str]] = field(default_factory=list)
     """Attention's kernels that ran, each with why another did not."""
+    body: list[Node] = field(default_factory=list)
+    results: tuple[Tensor, ...] = ()  # of a training step: the loss, and what lives as long
     _scope: _Scope = _Scope()
     _next_id: int = 0
+    _held: list[Tensor] = field(default_factory=list)
 
     @property
     def back(self) -> Number:
@@ -201,47 +289,80 @@ class Trace:
     ) -> Tensor:
         """A new tensor, made once per call of the present scope."""
         self._next_id += 1
-        return Tensor(self._next_id, shape, prod(shape), self._scope.calls, role, label, scores, grad)
+        storage = Storage(self._next_id, prod(shape), self._scope.calls, role, label, scores)
+        return Tensor(self._next_id, storage, shape, grad)
+
+    def alias(self, x: Tensor, *shape: Number, grad: bool | None = None) -> Tensor:
+        """A new value on the storage of ``x``: a part of it, or all of it with its axes in another order."""
+        self._next_id += 1
+        return Tensor(self._next_id, x.storage, shape, x.grad if grad is None else grad)
+
+    @contextmanager
+    def frame(self, *holds: Tensor) -> Iterator[None]:
+        """A function's call, which holds its arguments, and what ``hold`` names inside, until it returns."""
+        body, held = self.body, self._held
+        self.body, self._held = [], [*holds]
+        try:
+            yield
+        finally:
+            body.append(Frame(tuple(self._held), tuple(self.body)))
+            self.body, self._held = body, held
+
+    def hold(self, x: Tensor) -> Tensor:
+        """A local of the innermost ``frame``: it lives until that returns."""
+        self._held.append(x)
+        return x
 
     @contextmanager
     def scope(
         self, name: str, *, copies: Number = 1, calls: Number = 1, active: Number | None = None,
-        back: Number | None = None, component: bool = False,
+        back: Number | None = None, component: bool = False, repeat: bool = False,
     ) -> Iterator[None]:
         """Operations inside get ``name.`` before their path (nothing for an empty name) and these multiplicities.
 
-        A ``component`` is a line of the breakdown: everything inside is added up under its path.
+        A ``component`` is a line of the breakdown: everything inside is added up under its path. ``repeat``: a node
+        of the tree, however often it runs.
         """
-        outer = self._scope
+        outer, body = self._scope, self.body
         prefix = f"{outer.prefix}{name}." if name else outer.prefix
+        back = calls if back is None else back
+        repeat = repeat or not all(isinstance(each, int) and each == 1 for each in (copies, calls, back))
         self._scope = _Scope(
             prefix,
             outer.component or (prefix[:-1] if component else None),
             outer.copies * copies,
             outer.active * (copies if active is None else active),
             outer.calls * calls,
-            outer.back * (calls if back is None else back),
+            outer.back * back,
         )
+        if repeat:
+            self.body = []
         try:
             yield
         finally:
-            self._scope = outer
+            if repeat:
+                body.append(Repeat(prefix[:-1], calls, copies, back, tuple(self.body)))
+            self._scope, self.body = outer, body
+
+    def path(self, name: str) -> str:
+        """The path of an operation of the present scope."""
+        return self._scope.prefix + name
 
     def op(
         self, name: str, kind: Kind, *, weights: dict[str, tuple[Number, ...]] | None = None, flops: Number = 0,
         flops_backward: Number = 0, flops_recomputed: Number = 0, pairs: Pairs | None = None,
         saves: tuple[Tensor, ...] = (), cache: Cache | None = None, reads: tuple[Tensor, ...] = (),
-        writes: tuple[Tensor, ...] = (), reach: Number | None = None,
+        writes: tuple[Tensor, ...] = (), reach: Number | None = None, backward: Steps = (),
     ) -> None:
         """Record one operation in the present scope. With ``pairs``, its FLOPs are given for one (query, key) pair."""
         s = self._scope
         each = Flops(flops, flops_backward, flops_recomputed)
         counted, skipped = (each, None) if pairs is None else (each.times(pairs.counted), each.times(pairs.kept))
-        path = s.prefix + name
-        self.ops.append(
-            Op(path, s.component or path, kind, s.copies, s.active, s.calls, s.back,
-               tuple((weights or {}).items()), *counted, skipped, saves, cache, reads, writes, reach)
-        )
+        path = self.path(name)
+        op = Op(path, s.component or path, kind, s.copies, s.active, s.calls, s.back, tuple((weights or {}).items()),
+                *counted, skipped, saves, cache, reads, writes, reach, backward)
+        self.ops.append(op)
+        self.body.append(op)
 
     def loop(
         self, name: str, times: Number, body: Callable[[Tensor], Tensor], x: Tensor, *, copies: Number | None = None,
@@ -251,9 +372,17 @@ class Trace:
 
         What comes of the last ``unread`` of them is not read.
         """
-        with self.scope(name, copies=times if copies is None else copies, calls=times, back=times - unread):
+        copies = times if copies is None else copies
+        with self.scope(name, copies=copies, calls=times, back=times - unread, repeat=True):
             entry = self.tensor(*x.shape, label=x.label)
             leave = body(entry)
         after = self.tensor(*leave.shape, label=leave.label)
-        self.loops.append(Loop(x, entry, leave, after, times))
+        self.carry(Loop(x, entry, leave, after, times))
         return after
+
+    def carry(self, *loops: Loop) -> None:
+        """Say what each run of the last repeated scope reads of the one before."""
+        self.loops += loops
+        last = self.body[-1]
+        assert isinstance(last, Repeat)
+        self.body[-1] = replace(last, carries=loops)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from txcalc.trace.record import Number
+from txcalc.trace.record import Number, Trace
 
 
 def least(a: Number, b: Number) -> Number:
@@ -21,6 +21,11 @@ def same(a: Number, b: Number) -> bool:
     """Whether two sizes are one: symbols where they have one name, arrays where they agree everywhere."""
     equal = a == b
     return bool(equal if isinstance(equal, bool) else equal.all())
+
+
+def several(t: Trace, *axes: Number) -> bool:
+    """Whether all these axes are longer than one, so that a reshape has to respect them."""
+    return all(t.size(axis) != 1 for axis in axes)
 
 
 def visible_pairs(

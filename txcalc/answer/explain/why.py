@@ -50,6 +50,7 @@ _FLASH: Final = Rule(
 )
 _ROUTER: Final = Rule("choice", "routing keeps its choice", "torch.topk, measured; arXiv 1701.06538, section 2.1")
 _RECURRENCE: Final = Rule("states", "the recurrence keeps its states", "arXiv 2405.21060, section 7")
+_SHIFT: Final = Rule("nothing", "a constant factor or addend keeps nothing", "x * c and x + c, measured")
 _LOSS: Final = Rule("target", "the loss keeps log-probabilities and targets", "F.cross_entropy, measured")
 
 _BY_NAME: Final = {
@@ -61,7 +62,7 @@ _BY_NAME: Final = {
 }
 _BY_KIND: Final[dict[Kind, Rule]] = {
     "linear": _LINEAR, "head": _LINEAR, "embedding": _LOOKUP, "norm": _NORM, "core": _PRODUCT,
-    "recurrence": _RECURRENCE, "router": _ROUTER, "loss": _LOSS, "elementwise": _SLOPE_IN,
+    "recurrence": _RECURRENCE, "router": _ROUTER, "loss": _LOSS, "elementwise": _SLOPE_IN, "shift": _SHIFT,
 }
 _OUTPUTS: Final = ("relu", "tanh", "sigmoid", "tanh of scores")
 

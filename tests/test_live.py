@@ -1,0 +1,64 @@
+"""Live bytes after every operation of a real training step of the reference, on the CPU, and of the trace."""
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from txcalc.check import measure
+from txcalc.count.memory import live_bytes
+from txcalc.spec.model import Model
+from txcalc.trace.model import trace
+from txcalc.trace.workload import Workload
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+GPT = {
+    "name": "gpt", "vocab": 101, "d_model": 24, "layers": 3, "context": 19, "position": {"kind": "learned"},
+    "attention": {"heads": 3, "head_dim": 8, "bias": True},
+    "feed_forward": {"d_ff": 40, "activation": "gelu_tanh", "bias": True},
+}
+LLAMA = {
+    "name": "llama", "vocab": 101, "d_model": 22, "layers": 2, "context": 19, "position": {"kind": "rope"},
+    "norm": {"kind": "rmsnorm"}, "attention": {"heads": 6, "kv_heads": 2, "head_dim": 4},
+    "feed_forward": {"d_ff": 41, "activation": "silu", "gated": True}, "head": {"tied": False},
+}
+MODELS = {
+    "gpt": GPT,
+    "llama": LLAMA,
+    "partly-rotated": LLAMA | {"position": {"kind": "rope", "dim": 2}},
+    "multi-query": LLAMA | {"attention": {"heads": 5, "kv_heads": 1, "head_dim": 4}},
+    "qk-norm": LLAMA | {"attention": {"heads": 6, "kv_heads": 2, "head_dim": 4, "qk_norm": {}}},
+    "qk-norm-full": LLAMA | {"attention": {"heads": 6, "kv_heads": 2, "head_dim": 4, "qk_norm": {"over": "full"}}},
+    "sandwich": LLAMA | {"norm": {"kind": "rmsnorm", "placement": "sandwich"}},
+    "post-norm": GPT | {"norm": {"placement": "post"}},
+    "parallel": GPT | {"residual": "parallel"},
+    "relu": GPT | {"feed_forward": {"d_ff": 40, "activation": "relu", "bias": False}},
+    "squared-relu": GPT | {"feed_forward": {"d_ff": 40, "activation": "relu2", "bias": False}},
+    "quick-gelu": GPT | {"feed_forward": {"d_ff": 40, "activation": "quick_gelu", "bias": False}},
+    "capped": LLAMA | {"attention": {"heads": 6, "kv_heads": 2, "head_dim": 4, "softcap": 30.0}},
+    "window": LLAMA | {"attention": {"heads": 6, "kv_heads": 2, "head_dim": 4, "window": 3}},
+    "shared-layers": GPT | {"share_layers": True},
+}
+
+
+def steps(given: dict[str, Any], batch: int, **run: Any) -> tuple[list[int], list[int]]:
+    """What PyTorch has alive, and what the trace has, event by event."""
+    spec = Model.model_validate(given)
+    dtype, attention, dropout = run.get("dtype", "fp32"), run.get("attention", "flash"), run.get("dropout", 0.0)
+    real = measure.live_bytes(spec, batch, 7, dtype=DTYPES[dtype], eager=attention == "eager", dropout=dropout)
+    workload = Workload(phase="training", batch=batch, seq=7, kernels="cpu", **{"dtype": "fp32"} | run)
+    return [live for _, live in real], [event.live for event in live_bytes(trace(spec, workload), in_place=False)]
+
+
+@pytest.mark.parametrize("run", [
+    {}, {"attention": "eager"}, {"dtype": "bf16"}, {"dtype": "bf16", "attention": "eager", "dropout": 0.1},
+], ids=["flash", "eager", "flash-bf16", "eager-bf16-dropout"])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("name", list(MODELS))
+def test_a_training_step(name: str, batch: int, run: dict[str, Any]) -> None:
+    real, ours = steps(MODELS[name], batch, **run)
+    assert len(real) > 60
+    assert ours == real
