@@ -23,11 +23,12 @@ OTHERS = {"compare", "diff", "mixers", "presets", "validate"}
 CHANGED = {  # of a report's totals, the ones that are counted otherwise today
     "count-convolutions.json": {"flops_forward", "flops_per_token"},
     "count-decode.json": {"kv_cache_bytes_per_token"},
-    "count-forward.json": {"kv_cache_bytes_per_token"},
+    "count-forward.json": {"kv_cache_bytes_per_token", "activation_bytes"},
     "count-prefill.json": {"kv_cache_bytes_per_token"},
-    "count-training.json": {"flops_backward", "kv_cache_bytes_per_token"},
-    "count-skipped.yaml": {"flops_backward_skipped", "kv_cache_bytes_per_token"},
+    "count-training.json": {"flops_backward", "kv_cache_bytes_per_token", "activation_bytes"},
+    "count-skipped.yaml": {"flops_backward_skipped", "kv_cache_bytes_per_token", "activation_bytes"},
     "count-lightning.json": {"kv_cache_bytes"},
+    "count-latents.json": {"flops_forward", "flops_per_token"},
     "count-fp8.json": {"weight_bytes", "activation_bytes", "training_state_bytes"},
 }
 

@@ -193,9 +193,9 @@ def scale(t: Trace, name: str, x: Tensor) -> Tensor:
     return y
 
 
-def add(t: Trace, a: Tensor, b: Tensor, name: str = "residual") -> Tensor:
+def add(t: Trace, a: Tensor, b: Tensor, name: str = "residual", *, label: str = "") -> Tensor:
     """``a + b`` with ``b`` broadcast to ``a``: keeps nothing and weighs nothing, but its result is a new tensor."""
-    y = _like(t, a, name)
+    y = _like(t, a, label or name)
     whole = len(a.shape) == len(b.shape)
     t.op(name, "elementwise", reads=(a, b), writes=(y,),
          backward=((through(a), *((through(b),) if whole else ())), *(() if whole else ((to(b),),))))
@@ -370,9 +370,9 @@ def rotate(t: Trace, name: str, x: Tensor, rotated: Number | None) -> Tensor:
         crossed = t.hold(join(t, name, (negated, narrow(t, name, turned, half))))
         with t.frame():
             along, across = t.hold(scaled(t, name, turned)), t.hold(scaled(t, name, crossed))
-            y = add(t, along, across, name)
+            y = add(t, along, across, name, label=f"rotated {x.label}")
         if rest is not None:
-            y = join(t, name, (t.hold(y), rest))
+            y = join(t, name, (t.hold(y), rest), label=f"rotated {x.label}")
     return y
 
 
