@@ -100,8 +100,15 @@ def test_the_pipe_of_a_command_is_read() -> None:
 @pytest.mark.parametrize("field", ["architecture", "attention", "feed_forward", "groups", "head"])
 @pytest.mark.parametrize("value", [None, 1, "x", {}, []])
 def test_a_configuration_with_a_field_of_ours_stays_one(field: str, value: object) -> None:
-    line = refused("count", "-", stdin=json.dumps({**LLAMA, field: value}))
-    assert f"{field}: not understood for model_type llama, and it could change the architecture" in line
+    """It is read as one: a field that no class has is passed over, and one that some class has is refused."""
+    found = run("count", "-", "--json", stdin=json.dumps({**LLAMA, field: value}))
+    if found.exit_code:
+        assert f"{field}: not understood for model_type llama, and it could change the architecture" in found.stderr
+    else:
+        assert f"passed over 1 field that LlamaForCausalLM does not read: {field}" in found.stderr
+        assert json.loads(found.stdout)["totals"]["params"]["value"] == 8_030_261_248
+    strict = refused("count", "-", "--strict", stdin=json.dumps({**LLAMA, field: value}))
+    assert f"{field}: not understood for model_type llama" in strict
 
 
 def test_a_spec_with_a_field_of_theirs_stays_one() -> None:
@@ -139,3 +146,87 @@ def test_a_model_called_like_a_formula(tmp_path: Path, command: str) -> None:
     text = run(command, path, "-f", "csv").stdout
     cells = [cell for row in csv.reader(io.StringIO(text)) for cell in row]
     assert cells and not any(cell.startswith(("=", "+", "@", "-")) for cell in cells)
+
+
+# ---------------------------------------------------------------- everything that is wrong, at once
+
+
+def lines(*args: object, stdin: str | None = None) -> list[str]:
+    found = run(*args, stdin=stdin)
+    assert (found.exit_code, found.stdout) == (2, ""), found.output
+    assert all(line.startswith("error: ") for line in found.stderr.splitlines())
+    return [line.removeprefix("error: ") for line in found.stderr.splitlines()]
+
+
+def test_all_that_is_wrong_with_a_spec(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("name: x\nd_model: 0\nlayres: 5\ncontext: many\nattention: {haeds: 6}\n"
+                    "feed_forward: {d_ff: 41, activaton: silu}\nposition: none\n")
+    assert lines("count", path) == [
+        f"{path}:3:1: layres: unknown field; did you mean layers?",
+        f"{path}:5:13: attention.haeds: unknown field; did you mean heads?",
+        f"{path}:6:26: feed_forward.activaton: unknown field; did you mean activation?",
+        f"{path}:2:1: d_model: must be a whole number of at least 1, got 0",
+        f"{path}:4:1: context: must be a whole number, got 'many'",
+    ]
+    path.write_text("name: x\nd_model: 0\nattention: {heads: 6}\n")
+    wrong, missing = lines("count", path)
+    assert wrong == f"{path}:2:1: d_model: must be a whole number of at least 1, got 0"
+    assert missing.startswith(f"{path}:1:1: context, feed_forward, layers, position: required fields are missing")
+
+
+def test_all_that_is_wrong_with_a_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    data = {**LLAMA, "hidden_size": "x", "vocab_size": -1, "hidden_act": "sine", "attention_bias": 3, "head": 4,
+            "groups": []}
+    path.write_text(json.dumps(data, indent=1))
+    where = {line.split('"')[1]: number for number, line in enumerate(path.read_text().splitlines(), 1) if '":' in line}
+    found = lines("count", path, "--strict")
+    assert {line.split(": ")[1] for line in found} == {
+        "hidden_size", "vocab_size", "hidden_act", "attention_bias", "head", "groups"}
+    assert all(line.startswith(f"{path}:{where[line.split(': ')[1]]}:2: ") for line in found)
+
+
+@pytest.mark.parametrize("name", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size",
+                                  "intermediate_size", "rms_norm_eps", "tie_word_embeddings"])
+def test_what_follows_from_a_wrong_field_is_not_said(name: str) -> None:
+    """Only what the file says itself is wrong, not what a stand-in for it would lead to."""
+    for value in ("x", [], {"a": 1}):
+        found = run("count", "-", stdin=json.dumps({**LLAMA, name: value}))
+        assert found.exit_code == 0 or [line.split(": ")[2] for line in found.stderr.splitlines()] == [name]
+
+
+def test_all_that_is_wrong_with_overrides_and_options() -> None:
+    assert [line.partition(": ")[0] for line in lines(
+        "count", "gpt2", "--set", "layers=0", "--set", "layres=3", "--set", "d_model=24")] == [
+            "--set layres=3", "--set layers=0"]
+    assert len(lines("count", "gpt2", "--set", "layers", "--set", "=3", "--set", "vocab=5")) == 2
+    assert [line.partition(": ")[0] for line in lines(
+        "count", "gpt2", "--seq", "0", "--batch", "0", "--dtype", "bf17", "--dropout", "2")] == [
+            "--batch", "--seq", "--dtype", "--dropout"]
+    assert [line.partition(": ")[0] for line in lines("compare", "gpt2", "gpt3", "--seq", "x", "--batch", "y")] == [
+        "--batch", "--seq"]
+
+
+def test_all_that_is_wrong_with_the_workload_of_a_report(tmp_path: Path) -> None:
+    data = json.loads(run("count", "gpt2", "--json").stdout)
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({**data, "workload": {**data["workload"], "seq": 0, "phase": "x", "sek": 1}}, indent=1))
+    assert [line.split(": ")[1] for line in lines("count", path)] == [
+        "workload.sek", "workload.phase", "workload.seq"]
+
+
+def test_no_more_than_a_reader_goes_through() -> None:
+    spec = {**TINY, **{f"field{i}": i for i in range(30)}}
+    found = lines("count", "-", stdin=json.dumps(spec))
+    assert len(found) == 20 and found[-1] == "stdin: and 11 more"
+
+
+def test_python_gets_a_line_for_each() -> None:
+    import txcalc
+
+    with pytest.raises(txcalc.SpecError) as caught:
+        txcalc.count("gpt2", seq=0, batch=0)
+    assert str(caught.value) == ("seq: must be a whole number of at least 1, got 0\n"
+                                 "batch: must be a whole number of at least 1, got 0")
+    assert [each.field for each in caught.value.every] == ["seq", "batch"] and caught.value.field == "seq"

@@ -299,7 +299,7 @@ def test_a_bare_name_is_never_looked_up(monkeypatch: pytest.MonkeyPatch) -> None
             "    except ValueError as error: print(error)\n"
             "assert 'huggingface_hub' not in sys.modules\n")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[0] == "org/name: no such file"
+    assert done.stdout.splitlines()[0].startswith("org/name: no such file and no such preset; hf:org/name")
     assert done.stdout.splitlines()[1].startswith("unknown preset 'llama-99b'")
 
 

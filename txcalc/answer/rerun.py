@@ -108,10 +108,14 @@ def _workload(report: Document, source: str) -> dict[str, Any]:
     try:
         workload = Workload.of(versions.workload(report.data, data))
     except SpecError as error:
-        line, column = report.where(("workload", error.field or "")) or (None, None)
-        field = f"workload.{error.field}"
-        raise SpecError(error.message, source=source, line=line, column=column, field=field) from None
+        raise error.each(lambda each: _placed(each, report, source)) from None
     return {name: value for name, value in workload.to_data().items() if value is not None}
+
+
+def _placed(error: SpecError, report: Document, source: str) -> SpecError:
+    line, column = report.where(("workload", error.field or "")) or (None, None)
+    field = f"workload.{error.field}"
+    return SpecError(error.message, source=source, line=line, column=column, field=field)
 
 
 def _totals(report: Document, source: str) -> dict[str, int | None]:

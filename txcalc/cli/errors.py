@@ -57,7 +57,8 @@ def report_error(error: BaseException, args: Sequence[str]) -> int:
     message = _message(error)
     if message is None:
         raise error
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    for line in message.splitlines():
+        sys.stderr.write(f"error: {' '.join(line.split())}\n")
     return 3 if _is_missing(error) else 2
 
 
@@ -65,7 +66,7 @@ def _message(error: BaseException) -> str | None:
     from txcalc.spec.errors import SpecError
 
     if isinstance(error, SpecError):
-        return _option(error)
+        return "\n".join(map(_option, error.every))
     if _is_missing(error):
         return str(error)
     if isinstance(error, _ClickError):

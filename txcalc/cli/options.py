@@ -90,13 +90,16 @@ class RunOptions(NamedTuple):
 
     def given(self) -> dict[str, Any]:
         """The fields that were given, numbers and words read. Raises ``SpecError`` for what is no number."""
+        from txcalc.spec.errors import all_of
         from txcalc.trace.workload import plain
 
         fields = self._asdict()
         device = fields.pop("device")
         if device is not None:
             fields["kernels"] = fields["kernels"] or _kernels(device)
-        return plain({name: _read(name, value) for name, value in fields.items() if value is not None})
+        given = {name: raw for name, raw in fields.items() if raw is not None}
+        read = all_of(functools.partial(_read, name, raw) for name, raw in given.items())
+        return plain(dict(zip(given, read, strict=True)))
 
 
 class OutputOptions(NamedTuple):

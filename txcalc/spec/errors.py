@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from typing import Final, TypeVar
 
 Loc = tuple[str | int, ...]
+
+T = TypeVar("T")
+
+_MOST: Final = 20
+"""The most errors that are said at once."""
 
 
 class SpecError(ValueError):
     """Something in a spec is wrong, in one line: ``tiny.yaml:7:3: attention.kv_head: unknown field``.
 
-    ``line`` and ``column`` count from 1. Parts that are None are left out of the line.
+    ``line`` and ``column`` count from 1. Parts that are None are left out of the line. ``also``: what else is wrong
+    there, each in a line of its own.
     """
 
     def __init__(
@@ -28,11 +36,51 @@ class SpecError(ValueError):
         self.line = line
         self.column = column
         self.field = field
+        self.also: tuple[SpecError, ...] = ()
+
+    @property
+    def every(self) -> tuple[SpecError, ...]:
+        """The errors one by one."""
+        alone = copy(self)
+        alone.also = ()
+        return (alone, *self.also)
+
+    def each(self, change: Callable[[SpecError], SpecError]) -> SpecError:
+        """All the errors, each of them changed."""
+        return joined([change(error) for error in self.every])
 
     def __str__(self) -> str:
+        return "\n".join([self._line(), *map(str, self.also)])
+
+    def _line(self) -> str:
         place = ":".join(str(part) for part in (self.source, self.line, self.column) if part is not None)
         text = ": ".join(part for part in (place, self.field, self.message) if part)
         return " ".join(text.splitlines())
+
+
+def joined(errors: Sequence[SpecError]) -> SpecError:
+    """Several errors as one, each line once, and no more than a reader would go through."""
+    alone = {str(error): error for several in errors for error in several.every}
+    first, *rest = alone.values()
+    if len(rest) >= _MOST:
+        rest = [*rest[: _MOST - 2], SpecError(f"and {len(rest) - _MOST + 2} more", source=first.source)]
+    found = copy(first)
+    found.also = tuple(rest)
+    return found
+
+
+def all_of(calls: Iterable[Callable[[], T]]) -> list[T]:
+    """What every call returns. Raises ``SpecError`` of all that they raise."""
+    results: list[T] = []
+    errors: list[SpecError] = []
+    for call in calls:
+        try:
+            results.append(call())
+        except SpecError as error:
+            errors.append(error)
+    if errors:
+        raise joined(errors)
+    return results
 
 
 class MissingPackage(RuntimeError):

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from txcalc.spec.errors import FieldError, Loc, SpecError, dotted, nearest, not_one_of, shown, unknown_field
+from txcalc.spec.errors import FieldError, Loc, SpecError, dotted, joined, nearest, not_one_of, shown, unknown_field
 from txcalc.spec.yaml import Document, Position
 
 _ABSENT: Final = object()
@@ -67,7 +67,7 @@ def explain_validation(
     source: str | None,
     model_cls: type[BaseModel],
 ) -> SpecError:
-    """The most useful of Pydantic's complaints as one SpecError, placed in the file if a document is given.
+    """Pydantic's complaints as one SpecError for each mistake, placed in the file if a document is given.
 
     Unknown fields come first (a misspelt field is also a missing one), missing fields last and all at once, and
     otherwise the file's order decides. What the file wrote itself comes before values that defaults copied from it. The
@@ -80,15 +80,18 @@ def explain_validation(
         found.setdefault(complaint.path, []).append(complaint)
     marks = document.marks if document is not None else {}
     paths = _independent(found, marks)
-    first = min(paths, key=lambda path: (found[path][0].rank, marks.get(path, (0, 0))))
-    line, column = (document.where(first) if document is not None else None) or (None, None)
-    if found[first][0].rank == _MISSING:
-        field = ", ".join(filter(None, map(dotted, sorted(paths, key=str))))
-        return SpecError(_missing(paths), source=source, line=line, column=column, field=field)
-    more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
-    return SpecError(
-        _message(found[first]) + more, source=source, line=line, column=column, field=dotted(first)
-    )
+    ordered = sorted(paths, key=lambda path: (found[path][0].rank, marks.get(path, (0, 0))))
+    missing = [path for path in ordered if found[path][0].rank == _MISSING]
+
+    def placed(path: Loc, field: str | None, message: str) -> SpecError:
+        line, column = (document.where(path) if document is not None else None) or (None, None)
+        return SpecError(message, source=source, line=line, column=column, field=field)
+
+    errors = [placed(path, dotted(path), _message(found[path])) for path in ordered if path not in missing]
+    if missing:
+        fields = ", ".join(filter(None, map(dotted, sorted(missing, key=str))))
+        errors.append(placed(missing[0], fields, _missing(missing)))
+    return joined(errors)
 
 
 def _independent(found: Mapping[Loc, Sequence[_Complaint]], marks: Mapping[Loc, Position]) -> list[Loc]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-from txcalc.spec.errors import FieldError, Loc, SpecError, dotted, shown
+from txcalc.spec.errors import FieldError, Loc, SpecError, all_of, dotted, joined, shown
 from txcalc.spec.resolve import BLOCK_FIELDS, NONE, SUBLAYERS, merge
 from txcalc.spec.yaml import MAX_DEPTH, Document, Position, read_yaml
 from txcalc.units import SeveralError, parse_count
@@ -81,6 +82,11 @@ def parse_override(text: str, of: str = "--set ") -> Override:
         raise SpecError(message, source=source, field=dotted(path)) from None
 
 
+def parse_overrides(texts: Iterable[str], of: str = "--set ") -> list[Override]:
+    """Read each. Raises SpecError of all that cannot be read."""
+    return all_of(partial(parse_override, text, of) for text in texts)
+
+
 def apply_overrides(document: Document, overrides: Sequence[Override]) -> Document:
     """The document with each override laid over it, in order. Nothing is changed in place.
 
@@ -91,6 +97,7 @@ def apply_overrides(document: Document, overrides: Sequence[Override]) -> Docume
     data: Any = {key: value for key, value in document.data.items() if key != "published" or not overrides}
     marks: dict[Loc, Position] = dict(document.marks)
     written: set[Loc] = set()
+    wrong: list[SpecError] = []
     for override in overrides:
         try:
             for path in _expanded(override.path, data):
@@ -98,10 +105,13 @@ def apply_overrides(document: Document, overrides: Sequence[Override]) -> Docume
                 written.add(loc)
                 marks |= {loc[:n]: document.where(loc[:n]) or (1, 1) for n in range(len(loc) + 1)}
         except FieldError as error:
-            raise SpecError(error.message, source=override.source, field=dotted(error.loc)) from None
+            wrong.append(SpecError(error.message, source=override.source, field=dotted(error.loc)))
     for override in overrides:
         if own := [loc for loc in hidden(data, override.path, override.value) if not _set_by(loc, written)]:
-            raise SpecError(own_values(own, override.path, data), source=override.source, field=dotted(override.path))
+            field = dotted(override.path)
+            wrong.append(SpecError(own_values(own, override.path, data), source=override.source, field=field))
+    if wrong:
+        raise joined(wrong)
     return Document(data, marks)
 
 

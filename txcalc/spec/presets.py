@@ -14,7 +14,7 @@ from txcalc.spec.huggingface import is_config
 from txcalc.spec.library import PresetInfo, names
 from txcalc.spec.loaded import OLDER_SCHEMA, Loaded, is_older
 from txcalc.spec.model import Model
-from txcalc.spec.overrides import Override, apply_overrides, blame, parse_override, split_name
+from txcalc.spec.overrides import Override, apply_overrides, blame, parse_overrides, split_name
 from txcalc.spec.resolve import older
 from txcalc.spec.sources import Source, read_source
 from txcalc.spec.yaml import Document
@@ -35,7 +35,7 @@ def load(model: str, overrides: Sequence[str] = (), *, strict: bool = False) -> 
     Raises SpecError for whatever cannot be found, read or validated.
     """
     name, own = split_name(model)
-    parsed = [*(parse_override(text, f"{name}@") for text in own), *map(parse_override, overrides)]
+    parsed = parse_overrides(own, f"{name}@") + parse_overrides(overrides)
     overrides = (*own, *overrides)
     source = read_source(name)
     document = _model_document(source.document, source.place)
@@ -93,13 +93,14 @@ def is_report(data: Mapping[str, Any]) -> bool:
 
 
 def _blamed(error: SpecError, overrides: Sequence[Override], document: Document) -> SpecError:
-    """Put the error on the override that caused it: on all of them where none is near it and the rest is sound."""
+    """Put errors on the overrides that caused them: on all of them where none is near any and the rest is sound."""
     if not overrides:
         return error
-    if culprit := blame(error, overrides):
-        return culprit
+    if any(blame(each, overrides) for each in error.every):
+        return error.each(lambda each: blame(each, overrides) or each)
     try:
         Model.model_validate(document.data)
     except ValidationError:
         return error
-    return SpecError(error.message, source=" ".join(override.source for override in overrides), field=error.field)
+    all_of_them = " ".join(override.source for override in overrides)
+    return error.each(lambda each: SpecError(each.message, source=all_of_them, field=each.field))

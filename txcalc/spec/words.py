@@ -15,7 +15,7 @@ WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     "phase": {"train": "training", "inference": "prefill", "generate": "decode"},
     "dtype": _DTYPES,
     "kv_dtype": _DTYPES,
-    "weights": {**_DTYPES, "q3-k": "q3-k-m", "q4-k": "q4-k-m", "q5-k": "q5-k-m", "gptq-int4": "gptq"},
+    "weights": {**_DTYPES, "q3-k": "q3_k_m", "q4-k": "q4_k_m", "q5-k": "q5_k_m", "gptq-int4": "gptq"},
     "attention": {"naive": "eager"},
     "masked": {"skip": "skipped"},
     "recipe": {"adam": "adam-mixed", "adamw": "adam-mixed"},
@@ -33,7 +33,7 @@ def word(field: str, value: Any, options: Iterable[str]) -> Any:
     if not isinstance(value, str):
         return value
     folded = value.casefold().replace("_", "-")
-    meant = WORDS.get(field, {}).get(folded, folded)
+    meant = WORDS.get(field, {}).get(folded, folded).replace("_", "-")
     return next((option for option in options if option.replace("_", "-") == meant), value)
 
 

@@ -6,12 +6,14 @@ measured on torch 2.13 (``kernels: cpu``) or read from its CUDA kernels (``kerne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any, Final, Literal, Self, get_args
 
 from txcalc.document import Part
 from txcalc.spec import words
-from txcalc.spec.errors import SpecError, not_one_of, shown, unknown_field
+from txcalc.spec.errors import SpecError, all_of, not_one_of, shown, unknown_field
 from txcalc.spec.formats import NAMES, PACKED
 from txcalc.trace.record import Role
 
@@ -94,12 +96,9 @@ class Workload(Part):
         for name, options in CHOICES.items():
             if name not in _MAY_BE_MISSING or getattr(self, name) is not None:
                 object.__setattr__(self, name, words.word(name, getattr(self, name), options))
-                _check_choice(name, getattr(self, name), options)
+        all_of(_checks(self.__dict__))
         if self.attention == "efficient" and self.kernels == "cpu":
             raise SpecError("the memory-efficient kernel is CUDA's; the CPU has flash and math", field="attention")
-        for name, least in LEAST.items():
-            _check_size(name, getattr(self, name), least)
-        _check_dropout(self.dropout)
         if self.past and self.phase in ("forward", "training"):
             message = f"a {self.phase} pass starts with an empty cache; use phase decode or prefill"
             raise SpecError(message, field="past")
@@ -108,11 +107,8 @@ class Workload(Part):
     def of(cls, fields: Mapping[str, Any]) -> Self:
         """From names and values. Raises ``SpecError``, also for a name that is no field, or a field with no value."""
         fields = plain({RENAMED.get(name, name): value for name, value in fields.items()})
-        for name, value in fields.items():
-            if name not in cls.names():
-                raise SpecError(unknown_field(name, cls.names()), field=name)
-            if value is None and name in FILLED:
-                raise SpecError(f"must be given or left out, got {shown(value)}", field=name)
+        known = (partial(_check_known, name, value, cls.names()) for name, value in fields.items())
+        all_of(chain(known, _checks({name: value for name, value in fields.items() if value is not None})))
         return cls(**fields)
 
     @classmethod
@@ -175,6 +171,26 @@ def plain(given: Mapping[str, Any]) -> dict[str, Any]:
     fields = words.fields(given)
     return {name: words.word(name, value, CHOICES[name]) if name in CHOICES else value
             for name, value in fields.items()}
+
+
+def _checks(fields: Mapping[str, Any]) -> Iterator[partial[None]]:
+    """A check of every field, whatever the others are."""
+    for name, value in fields.items():
+        if value is None and name in _MAY_BE_MISSING:
+            continue
+        if name in CHOICES and not (name == "dtype" and words.word("weights", value, PACKED) in PACKED):
+            yield partial(_check_choice, name, value, CHOICES[name])
+        elif name in LEAST:
+            yield partial(_check_size, name, value, LEAST[name])
+        elif name == "dropout":
+            yield partial(_check_dropout, value)
+
+
+def _check_known(name: str, value: object, known: Sequence[str]) -> None:
+    if name not in known:
+        raise SpecError(unknown_field(name, known), field=name)
+    if value is None and name in FILLED:
+        raise SpecError(f"must be given or left out, got {shown(value)}", field=name)
 
 
 def _check_choice(name: str, value: object, options: tuple[str, ...]) -> None:

@@ -7,12 +7,13 @@ class's own default, could change the architecture, and is refused by name.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from typing import Any, Final
 
-from txcalc.spec.errors import SpecError, shown
+from txcalc.spec.errors import SpecError, joined, shown
 
 # Fields that change neither a weight's shape, nor which products are computed, nor what is cached.
 IRRELEVANT: Final = frozenset("""
@@ -75,7 +76,9 @@ REQUIRED: Final = object()
 class Config:
     """One JSON object of a configuration, with the class's defaults behind it.
 
-    ``passed`` collects the fields of the whole file that no class reads; ``strict`` refuses them.
+    ``passed`` collects the fields of the whole file that no class reads; ``strict`` refuses them. ``problems`` collects
+    what is wrong with single fields of the whole file: each stands for some value that is right, so that the others are
+    looked at too, and nothing that is built of them counts.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Config:
         self.source = source
         self.path = path
         self.passed: list[str] = within.passed if within else []
+        self.problems: list[SpecError] = within.problems if within else []
         self._strict: bool = within._strict if within else strict
         self._types: tuple[str, ...] = (model_type, *(within._types if within else ()))
         self._version: object = within._version if within else data.get("transformers_version")
@@ -128,7 +132,9 @@ class Config:
         """A whole number of at least 1, or of at least ``least``."""
         value = self.take(*names, default=default)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise self.error(names[0], f"must be a whole number of at least {least}, got {shown(value)}")
+            self._note(names[0], f"must be a whole number of at least {least}, got {shown(value)}")
+            usual = self.defaults.get(names[0])
+            return usual if isinstance(usual, int) and usual >= least else least
         return value
 
     def size_or(self, fallback: int, *names: str) -> int:
@@ -139,21 +145,24 @@ class Config:
         """True or false."""
         value = self.take(*names, default=default)
         if not isinstance(value, bool):
-            raise self.error(names[0], f"must be true or false, got {shown(value)}")
+            self._note(names[0], f"must be true or false, got {shown(value)}")
+            return False
         return value
 
     def number(self, *names: str, default: Any = REQUIRED) -> float | None:
         """A number, or None where the field is null."""
         value = self.take(*names, default=default)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise self.error(names[0], f"must be a number, got {shown(value)}")
+            self._note(names[0], f"must be a number, got {shown(value)}")
+            return None
         return value
 
     def choice(self, name: str, known: Mapping[Any, Any], default: Any = REQUIRED) -> Any:
-        """What ``known`` says of the field's value. Raises ``SpecError`` naming a value it does not know."""
+        """What ``known`` says of the field's value; a value that it does not know is a problem."""
         value = self.take(name, default=default)
         if isinstance(value, list | dict) or value not in known:
-            raise self.error(name, f"{shown(value)} is not known; txcalc knows {', '.join(map(str, known))}")
+            self._note(name, f"{shown(value)} is not known; txcalc knows {', '.join(map(str, known))}")
+            return next(iter(known.values()))
         return known[value]
 
     def only(self, name: str, *understood: Any) -> None:
@@ -161,7 +170,7 @@ class Config:
         value = self.take(name, default=understood[0])
         if value not in understood:
             expected = " or ".join(shown(v) for v in understood)
-            raise self.error(name, f"only {expected} is understood, got {shown(value)}")
+            self._note(name, f"only {expected} is understood, got {shown(value)}")
 
     def by_its_name(self, field: str) -> None:
         """Refuse a field given by another name alone: its class derives sizes before it looks at other names."""
@@ -196,8 +205,8 @@ class Config:
             if not self._strict and self._is_inert(name, value):
                 self.passed.append(f"{self.path}{name}")
                 continue
-            raise self.error(name, f"not understood for model_type {self.model_type}, and it could change the "
-                             f"architecture (value {shown(value)})")
+            self._note(name, f"not understood for model_type {self.model_type}, and it could change the "
+                       f"architecture (value {shown(value)})")
 
     def _is_inert(self, name: str, value: Any) -> bool:
         """Tell whether no class reads this field. Refuse a size that contradicts the one that is read."""
@@ -211,6 +220,20 @@ class Config:
                     raise self.error(name, f"{shown(value)} contradicts {own} {shown(read)}, which alone is read for "
                                      f"model_type {self.model_type}")
         return True
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Raise ``SpecError`` of all problems at the end, or in place of what a stand-in led to."""
+        try:
+            yield
+        except Exception:
+            if not self.problems:
+                raise
+        if self.problems:
+            raise joined(self.problems)
+
+    def _note(self, field: str, message: str) -> None:
+        self.problems.append(self.error(field, message))
 
     def error(self, field: str, message: str) -> SpecError:
         """A one-line error on a field of this file."""

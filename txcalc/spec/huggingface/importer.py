@@ -40,12 +40,15 @@ def spec_from_config(
                         source=source, field="model_type")
     family = FAMILIES[model_type]
     c = Config(data, model_type, source=source, strict=strict)
-    spec = {"name": name, "family": model_type, **family.build(c, _head_kind(data, family, source))}
-    c.finish()
+    with c.whole():
+        spec = {"name": name, "family": model_type, **family.build(c, _head_kind(data, family, source))}
+        c.finish()
     if notes is not None and c.passed:
         notes.append(_passed_over(c, (data.get("architectures") or [*family.classes])[0]))
     spec |= _fused(model_type, spec)
-    return {**spec, **_quantization(c, spec)}
+    with c.whole():
+        packed = _quantization(c, spec)
+    return {**spec, **packed}
 
 
 def _passed_over(c: Config, class_name: str) -> str:

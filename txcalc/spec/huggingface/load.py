@@ -73,7 +73,7 @@ def import_config(document: Document, place: str, name: str | None, *, strict: b
     try:
         fields = spec_from_config(data, place, called, strict=strict, notes=notes)
     except SpecError as error:
-        raise _placed(error, document) from None
+        raise error.each(lambda each: _placed(each, document)) from None
     except ValidationError as error:
         raise in_config_terms(explain_validation(error, None, place, Model), document) from None
     except FieldError as error:
@@ -84,7 +84,11 @@ def import_config(document: Document, place: str, name: str | None, *, strict: b
 
 
 def in_config_terms(error: SpecError, document: Document) -> SpecError:
-    """An error on a field of the spec as one on the field of the configuration that it was read from."""
+    """Errors on fields of the spec as ones on the fields of the configuration that they were read from."""
+    return error.each(lambda each: _in_config_terms(each, document))
+
+
+def _in_config_terms(error: SpecError, document: Document) -> SpecError:
     tail = re.sub(r"\[\d+\]", "", error.field or "").rpartition(".")[2]
     field = next((name for name in _NAMES.get(tail, ()) if name in document.data), error.field)
     return _placed(SpecError(error.message, source=error.source, field=field), document)
