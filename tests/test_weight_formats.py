@@ -80,7 +80,7 @@ def test_awq_of_llama_7b() -> None:
 
 
 @pytest.mark.parametrize(("mix", "file"), [
-    # TheBloke/Llama-2-7B-GGUF; its Q2_K and Q3_K_S are of 2023, before a rule changed.
+    # TheBloke/Llama-2-7B-GGUF; its Q2_K is of 2023, before a rule changed.
     ("q3_k_m", 3_298_004_672), ("q4_0", 3_825_807_040), ("q4_k_m", 4_081_004_224), ("q5_k_m", 4_783_156_928),
     ("q6_k", 5_529_194_176), ("q8_0", 7_161_089_728),
 ])
