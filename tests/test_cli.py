@@ -128,7 +128,6 @@ def test_sizes_take_suffixes_on_the_command_line() -> None:
         (("--masked", "skipped"), "masked", "skipped"),
         (("--kernels", "cpu"), "kernels", "cpu"),
         (("--implementation", "torch"), "implementation", "torch"),
-        (("--latents", "expanded"), "latents", "expanded"),
         (("--recipe", "adam-fp32"), "recipe", "adam-fp32"),
         (("--phase", "decode", "--past", "7"), "past", 7),
         (("--phase", "decode", "--past", "7"), "seq", 1),
@@ -651,7 +650,8 @@ def test_colour_can_be_switched_off(args: tuple[str, ...], env: dict[str, str]) 
 @pytest.mark.parametrize("term", ["dumb", "xterm-256color"])
 def test_a_command_that_is_soon_done_shows_no_progress(term: str) -> None:
     out = terminal("attention", "gpt2", "--seq", "64, 128", "-q", TERM=term)
-    assert unstyled(out) == shell("attention", "gpt2", "--seq", "64, 128", "-q").stdout.decode()
+    piped = shell("attention", "gpt2", "--seq", "64, 128", "-q").stdout.decode()
+    assert unstyled(out).split() == piped.split()  # a terminal is as narrow as it is, a pipe is not
 
 
 def test_a_long_command_shows_how_far_it_is(

@@ -82,6 +82,16 @@ def test_backward_of_absorbed_latents(kind: str) -> None:
     assert sum(op.back * op.flops_backward for op in ops) == sum(got.backward.values())
 
 
+def test_the_option_arrives() -> None:
+    from typer.testing import CliRunner
+
+    from txcalc.cli.app import app
+
+    for asked, found in (("absorbed", "absorbed"), ("expanded", "expanded")):
+        result = CliRunner().invoke(app, ["count", "deepseek-v2-lite", "--seq", "8", "--latents", asked, "--json"])
+        assert f'"latents": "{found}"' in result.stdout
+
+
 def test_absorbed_is_the_default_of_decoding_alone() -> None:
     spec = model("query latents")
     assert count(spec, Workload.decode(past=5)).workload.latents == "absorbed"

@@ -75,7 +75,8 @@ class RunOptions(NamedTuple):
                                           "q4_1, q4_0. Default: --dtype.")] = None
     kv_block: Annotated[str | None, _text("N", "Tokens in a block of a paged engine's KV cache, such as 16: adds what "
                                           "it allocates.")] = None
-    attention: Annotated[str | None, _text("KIND", "eager or flash. Default flash.")] = None
+    attention: Annotated[str | None, _text("KIND", "eager, flash, efficient, math, or sdpa: what PyTorch chooses. "
+                                           "Default flash; what runs in its place is named.")] = None
     dropout: Annotated[str | None, _text("P", "Dropout probability, from 0 to below 1. Default 0.")] = None
     masked: Annotated[str | None, _text("RULE", "Masked (query, key) pairs are counted or skipped. "
                                         "Default counted.")] = None
