@@ -1,7 +1,7 @@
 """The counters agree with the PyTorch reference, exactly, on random specs; and a broken counter is caught."""
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from specs import specs
 
@@ -17,20 +17,25 @@ from txcalc.check.validate import CASES, Case, cache, flops_rows, kept, paramete
 from txcalc.spec.presets import load  # noqa: E402
 
 torch.set_num_threads(1)
-EXAMPLES = 240
+EXAMPLES, PARTS = 240, 8
+"""Random specs, and the tests that they are shared out to: one alone would keep one worker busy at the end."""
 
 
-@settings(max_examples=EXAMPLES, phases=[Phase.generate],
-          suppress_health_check=list(HealthCheck))
-@given(spec=specs(), cases=st.lists(st.sampled_from(CASES), min_size=2, max_size=2, unique=True))
-def test_random_specs_agree(spec: Model, cases: list[Case]) -> None:
-    rows = [parameters(spec), *(kept(spec, case, "cpu", "") for case in cases)]
-    for eager in (True, False):
-        rows += flops_rows(spec, eager=eager, how="", device="cpu")
-    if is_causal(spec):
-        rows.append(cache(spec))
-    for row in rows:
-        assert row.verdict == "equal", f"{row.quantity}: {row.differences}"
+@pytest.mark.parametrize("part", range(PARTS))
+def test_random_specs_agree(part: int) -> None:
+    @seed(part)
+    @settings(max_examples=EXAMPLES // PARTS, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @given(spec=specs(), cases=st.lists(st.sampled_from(CASES), min_size=2, max_size=2, unique=True))
+    def agree(spec: Model, cases: list[Case]) -> None:
+        rows = [parameters(spec), *(kept(spec, case, "cpu", "") for case in cases)]
+        for eager in (True, False):
+            rows += flops_rows(spec, eager=eager, how="", device="cpu")
+        if is_causal(spec):
+            rows.append(cache(spec))
+        for row in rows:
+            assert row.verdict == "equal", f"{row.quantity}: {row.differences}"
+
+    agree()
 
 
 @pytest.mark.parametrize("name", ["gpt2", "transformer-base", "gpt1"])
