@@ -651,7 +651,8 @@ def test_colour_can_be_switched_off(args: tuple[str, ...], env: dict[str, str]) 
 def test_a_command_that_is_soon_done_shows_no_progress(term: str) -> None:
     out = terminal("attention", "gpt2", "--seq", "64, 128", "-q", TERM=term)
     piped = shell("attention", "gpt2", "--seq", "64, 128", "-q").stdout.decode()
-    assert unstyled(out).split() == piped.split()  # a terminal is as narrow as it is, a pipe is not
+    plain, wide = (text.replace("·", " ").split() for text in (unstyled(out), piped))  # a long line is wrapped at a dot
+    assert plain == wide
 
 
 def test_a_long_command_shows_how_far_it_is(
