@@ -313,8 +313,8 @@ def test_a_context_is_what_can_be_used_of_a_table() -> None:
 def test_images_run_through_the_tower_as_often_as_asked() -> None:
     config = draw("gemma3", 0)
     spec = imported(config)
-    none, two, four = (count(spec, Workload(seq=3, images=n)).totals for n in (0, 2, 4))
-    assert count(spec, Workload(seq=3)).totals == none
+    none, two, four = (count(spec, Workload(seq=16, images=n)).totals for n in (0, 2, 4))
+    assert count(spec, Workload(seq=16)).totals == none
     assert none.params == two.params
     grown = two.flops_forward.value - none.flops_forward.value
     assert grown > 0
@@ -334,7 +334,7 @@ def test_gemma3_images_equal_the_class() -> None:
 
     with FlopCounterMode(display=False) as counter:
         model.get_image_features(image)
-    with_images, without = (count(spec, Workload(seq=3, attention="eager", images=n)).totals.flops_forward.value
+    with_images, without = (count(spec, Workload(seq=16, attention="eager", images=n)).totals.flops_forward.value
                             for n in (BATCH, 0))
     assert with_images - without == counter.get_total_flops()
 

@@ -121,7 +121,8 @@ def _span(
         keys, held = n + least(past, bound - 1), least(past + n, bound)
     pairs = Pairs(n * keys, visible_pairs(n, past, causal=causal, window=window, chunk=chunk))
     masks = causal or bound is not None
-    return Span(n, n, keys, pairs, held, bound, masks, keys if causal else 2 * n - 1)
+    distances = keys if causal else 0 if t.size(n) == 0 else 2 * n - 1
+    return Span(n, n, keys, pairs, held, bound, masks, distances)
 
 
 def _heads(

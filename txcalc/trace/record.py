@@ -279,10 +279,15 @@ class Trace:
             self.kernels.append((kernel, why))
 
     def size(self, of: Number) -> int | None:
-        """A size as a number; none for an array of them."""
+        """A size as a number; none for an array of them, or a symbol that stands for nothing yet."""
         if isinstance(of, int):
             return of
-        return int(of.value(self.sizes)) if hasattr(of, "value") else None
+        if not hasattr(of, "value"):
+            return None
+        try:
+            return int(of.value(self.sizes))
+        except KeyError:
+            return None
 
     def tensor(
         self, *shape: Number, role: Role = Role.ACTIVATION, label: str = "", scores: bool = False, grad: bool = True

@@ -91,8 +91,6 @@ class Workload(Part):
                             "has formats of the cache", field="dtype")
         if self.kv_dtype is None:
             object.__setattr__(self, "kv_dtype", self.dtype)
-        if self.implementation in UNBUILT:
-            raise SpecError(f"{self.implementation} is not built yet; torch is counted", field="implementation")
         for name, options in CHOICES.items():
             if name not in _MAY_BE_MISSING or getattr(self, name) is not None:
                 object.__setattr__(self, name, words.word(name, getattr(self, name), options))
@@ -194,6 +192,8 @@ def _check_known(name: str, value: object, known: Sequence[str]) -> None:
 
 
 def _check_choice(name: str, value: object, options: tuple[str, ...]) -> None:
+    if name == "implementation" and value in UNBUILT:
+        raise SpecError(f"{value} is not built yet; torch is counted", field=name)
     if value not in options:
         wanted, got = not_one_of(options, value)
         raise SpecError(f"must be {wanted}{got}", field=name)

@@ -12,6 +12,9 @@ from typing import Any, Final
 
 _FIELD: Final = re.compile(r"[a-z]\w*")
 
+_OF_LOADERS: Final = ("quantize_activations",)
+"""Fields that no class of transformers reads, but that mlx-lm does as it loads a file (``mlx_lm.utils``)."""
+
 
 def is_inert(field: str, model_types: Iterable[str], written_by: object = None) -> bool:
     """Tell whether the classes of these types, one inside the other, cannot read a field of this name.
@@ -22,7 +25,7 @@ def is_inert(field: str, model_types: Iterable[str], written_by: object = None) 
     """
     table = _table()
     folders = [table["folders"].get(table["types"].get(name, name)) for name in model_types]
-    if not _FIELD.fullmatch(field) or None in folders or _is_later(written_by):
+    if not _FIELD.fullmatch(field) or field in _OF_LOADERS or None in folders or _is_later(written_by):
         return False
     return not any(_holds(words, field) for words in (table["shared"], *folders))
 
