@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 import txcalc
+from txcalc.answer.catalogue import structure
 from txcalc.cli.app import app
 from txcalc.spec import library, resolved
+from txcalc.spec.facts import located_blocks
 
 BUILT_IN = library.built_in()
 REPOSITORIES = [(name, file.name) for file in BUILT_IN for name in file.repositories]
@@ -120,3 +124,54 @@ def test_the_quick_way_gives_the_same_name(tmp_path: Path, monkeypatch: pytest.M
         quick = resolved.load(name)
         assert quick is not None and quick.source == txcalc.count(name, seq=8).model.source
     assert resolved.load("llama3") is None
+
+
+# ---------------------------------------------------------------- what is searched for
+
+
+SPECS = {file.name: txcalc.load(file.name) for file in BUILT_IN}
+MADE_OF = {name: structure(spec) for name, spec in SPECS.items()}
+
+
+def made_of(word: str) -> set[str]:
+    return {name for name, words in MADE_OF.items() if word in words}
+
+
+def test_structure_is_what_the_fields_say() -> None:
+    def blocks(name: str) -> list[Any]:
+        stacks = [stack for stack in (SPECS[name], SPECS[name].encoder, SPECS[name].tower) if stack is not None]
+        return [block for stack in stacks for _, block in located_blocks(stack)]
+
+    def those(holds: Callable[[Any], bool]) -> set[str]:
+        return {name for name in SPECS if any(map(holds, blocks(name)))}
+
+    def standard(block: Any) -> bool:
+        return block.attention is not None and block.attention.kind == "standard"
+
+    assert made_of("moe") == those(lambda b: b.feed_forward is not None and b.feed_forward.kind == "moe")
+    assert made_of("mla") == those(lambda b: b.attention is not None and b.attention.kind == "mla")
+    assert made_of("window") == those(lambda b: standard(b) and b.attention.window)
+    assert made_of("gqa") == those(lambda b: standard(b) and 1 < b.attention.kv_heads < b.attention.heads)
+    assert made_of("mqa") == those(lambda b: standard(b) and 1 == b.attention.kv_heads < b.attention.heads)
+    assert made_of("encoder-decoder") == {name for name, spec in SPECS.items() if spec.encoder is not None}
+    assert made_of("vision") >= {"vit-b16", "clip-vit-b32", "llava-1.5-7b"} and "gpt2" not in made_of("vision")
+    assert all(len(made_of(word)) > 2 for word in ("moe", "mla", "window", "gqa", "mqa", "encoder-decoder", "vision",
+                                                   "rope", "mamba2", "audio", "recurrent"))
+
+
+@pytest.mark.parametrize(("text", "some", "without"), [
+    ("moe gqa", {"mixtral-8x7b"}, {"mistral-7b"}), ("mla", {"deepseek-v3", "kimi-k2"}, {"llama3-8b"}),
+    ("2407.21783", {"llama3.1-8b"}, {"llama-7b"}), ("arXiv:1706.03762", {"transformer-base"}, {"gpt2"}),
+    ("window llama", set(), {"llama3-8b", "mistral-7b"}), ("Llama3.1", {"llama3.1-8b"}, {"gpt2"}),
+])
+def test_search(text: str, some: set[str], without: set[str]) -> None:
+    found = run("presets", "--search", text, "--json")
+    if not some:
+        assert found.exit_code == 2
+        return
+    names = {preset["name"] for preset in json.loads(found.stdout)["presets"]}
+    assert some <= names and not without & names
+
+
+def test_a_number_that_no_source_has_finds_nothing() -> None:
+    assert refused("presets", "--search", "9999.99999") == "--search: no preset mentions '9999.99999'"

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from txcalc import units
 from txcalc.answer.render.grid import Align, Line, Screen, Span, grid, line, paragraph, text, total_width, widths
 from txcalc.count import params
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import located_blocks
+from txcalc.spec.layers import MLA, AnyAttention, Attention
 from txcalc.spec.library import PresetInfo, find, names, unknown
+from txcalc.spec.model import Model, Stack
 from txcalc.spec.presets import load
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
+
+_FIELDS: Final = {"window": ("window", "sliding"), "chunk": ("chunk",), "softcap": ("softcap",), "sinks": ("sinks",)}
+"""Words for what an attention has where its field is set."""
 
 
 class Listed(Part):
@@ -40,11 +47,15 @@ class Listing(Part):
 
 
 def listing(search: str | None = None) -> Listing:
-    """Every preset whose name, alias, family or summary mentions the words of ``search``.
+    """Every preset whose name, alias, family or summary mentions the words of ``search``, or whose structure they name.
+
+    A word of structure is ``moe``, ``gqa``, ``mla``, ``window``, ``encoder-decoder``, ``mamba2`` and so on, see
+    ``structure``; a number such as ``2302.13971`` is looked for in the sources.
 
     Raises ``SpecError`` where nothing does.
     """
-    found = tuple(listed for info in names() if _matches(listed := _listed(info), search))
+    wanted = (search or "").casefold().split()
+    found = tuple(listed for info in names() if (listed := _listed(info, wanted)) is not None)
     if search is not None and not found:
         raise SpecError(f"no preset mentions {search!r}", field="search")
     return Listing(presets=tuple(sorted(found, key=lambda preset: (preset.family or "", preset.params or 0))))
@@ -63,24 +74,69 @@ def table(listed: Listing, screen: Screen) -> str:
     return text(_lines(listed, screen), color=screen.color)
 
 
-def _listed(info: PresetInfo) -> Listed:
+def structure(spec: Model) -> frozenset[str]:
+    """The words for what a model is made of: its architecture, attention, experts, recurrence, positions and inputs."""
+    stacks = [stack for stack in (spec, spec.encoder, spec.tower) if stack is not None]
+    found = {spec.architecture, *(word for stack in stacks for word in _of_stack(stack))}
+    if spec.tower is not None or spec.input.kind == "patches":
+        found |= {"vision", "image"}
+    return frozenset(word for word in found if word != "none")
+
+
+def _of_stack(stack: Stack) -> Iterator[str]:
+    yield from (stack.position.kind, stack.norm.kind, stack.input.kind)
+    if stack.input.kind == "frames":
+        yield from ("audio", "speech")
+    for _, block in located_blocks(stack):
+        if block.attention is not None:
+            yield from _of_attention(block.attention)
+        if block.recurrent is not None:
+            yield from ("recurrent", block.recurrent.kind)
+        if block.feed_forward is not None and block.feed_forward.kind == "moe":
+            yield from ("moe", "experts")
+
+
+def _of_attention(attention: AnyAttention) -> Iterator[str]:
+    if isinstance(attention, MLA):
+        yield from ("mla", "latent", *(["sparse"] if attention.indexer is not None else []))
+    if not isinstance(attention, Attention):
+        return
+    yield "mha" if attention.kv_heads == attention.heads else "mqa" if attention.kv_heads == 1 else "gqa"
+    for field, words in _FIELDS.items():
+        if getattr(attention, field):
+            yield from words
+
+
+def _listed(info: PresetInfo, wanted: Sequence[str]) -> Listed | None:
+    """The preset, unless something is wanted that it has not."""
     where: dict[str, Any] = {
         "name": info.name, "aliases": info.aliases, "path": info.path, "origin": info.origin, "shadows": info.shadows,
     }
     try:
         spec = load(info.name).model
-        t = trace(spec, Workload(seq=1))
     except SpecError as error:
-        return Listed(**where, family=info.family, error=str(error))
+        broken = Listed(**where, family=info.family, error=str(error))
+        return broken if _mentioned(wanted, (*info.aliases, info.name, info.family)) else None
+    mentions = (info.name, *info.aliases, spec.family or info.family, spec.summary)
+    made_of, read_in = structure(spec), " ".join((*spec.sources.values(), *(each.source for each in spec.published)))
+    if not _mentioned([word for word in wanted if word not in made_of and not _in_paper(word, read_in)], mentions):
+        return None
+    t = trace(spec, Workload(seq=1))
     return Listed(
         **where, family=spec.family or info.family, summary=spec.summary, params=params.params(t),
         params_active=params.active_params(t),
     )
 
 
-def _matches(listed: Listed, search: str | None) -> bool:
-    everything = " ".join(filter(None, (listed.name, *listed.aliases, listed.family, listed.summary))).casefold()
-    return all(word in everything for word in (search or "").casefold().split())
+def _mentioned(words: Sequence[str], texts: Iterable[str | None]) -> bool:
+    everything = " ".join(filter(None, texts)).casefold()
+    return all(word in everything for word in words)
+
+
+def _in_paper(word: str, sources: str) -> bool:
+    """An arXiv number, with or without ``arxiv:`` before it."""
+    number = word.removeprefix("arxiv").lstrip(":/. ")
+    return re.fullmatch(r"\d{4}\.\d{4,5}", number) is not None and number in sources
 
 
 def _lines(listed: Listing, screen: Screen) -> Iterator[Line]:

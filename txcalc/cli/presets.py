@@ -31,7 +31,9 @@ def presets(
     ctx: typer.Context,
     common: CommonOptions,
     search: Annotated[
-        str | None, typer.Option("--search", metavar="TEXT", help="Only those that mention it.", show_default=False)
+        str | None, typer.Option("--search", metavar="TEXT", show_default=False,
+                                 help="Only those that mention it, are made so (moe, gqa, mla, window, "
+                                 "encoder-decoder, vision) or come from it (an arXiv number).")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="For machines.", show_default=False)] = False,
 ) -> None:
