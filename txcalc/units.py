@@ -163,7 +163,7 @@ def _count(text: str, suffixes: dict[str, int]) -> int:
     match = _COUNT.fullmatch(stripped)
     if match is None:
         raise ValueError(
-            f"{_quoted(stripped)} is not a size: write a number such as 4096, 1_000, 1,024, "
+            f"{_quoted(stripped)} is not a size: write a number such as 4096, 4_096, "
             "8k (8,000), 8K (8,192), 1.5M or 7B"
         )
     digits = match["whole"].replace(",", "").replace("_", "") + (match["part"] or "")

@@ -94,7 +94,8 @@ class Workload(Part):
         for name, options in CHOICES.items():
             if name not in _MAY_BE_MISSING or getattr(self, name) is not None:
                 object.__setattr__(self, name, words.word(name, getattr(self, name), options))
-        all_of(_checks(self.__dict__))
+        follows = {"kv_dtype"} if self.kv_dtype == self.dtype else set()  # what is wrong with it is said of the dtype
+        all_of(_checks({name: value for name, value in self.__dict__.items() if name not in follows}))
         if self.attention == "efficient" and self.kernels == "cpu":
             raise SpecError("the memory-efficient kernel is CUDA's; the CPU has flash and math", field="attention")
         if self.past and self.phase in ("forward", "training"):
