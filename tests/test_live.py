@@ -12,6 +12,7 @@ from txcalc.check import measure
 from txcalc.count.memory import live_bytes
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
+from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -62,3 +63,46 @@ def test_a_training_step(name: str, batch: int, run: dict[str, Any]) -> None:
     real, ours = steps(MODELS[name], batch, **run)
     assert len(real) > 60
     assert ours == real
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_every_tensor_that_is_read_has_a_writer_or_was_there_before(name: str) -> None:
+    run = trace(Model.model_validate(MODELS[name]), Workload(phase="training", seq=7, attention="eager", dropout=0.1))
+    written = {x.storage.id for op in run.ops for x in op.writes}
+    joined = {x.storage.id for loop in run.loops for x in (loop.entry, loop.after)}
+    inputs = {x.label for op in run.ops for x in op.reads if x.storage.id not in written | joined}
+    assert inputs == {"token ids", "targets"}
+    assert len(written) > 20
+
+
+def _without_a_save(details: dict[str, Any]) -> dict[str, Any]:
+    return details | {"saves": details.get("saves", ())[1:]}
+
+
+def _without_a_reader(details: dict[str, Any]) -> dict[str, Any]:
+    return details | {"reads": ()}
+
+
+def _without_a_writer(details: dict[str, Any]) -> dict[str, Any]:
+    return details | {"writes": details.get("writes", ())[:1]}
+
+
+def _without_a_gradient(details: dict[str, Any]) -> dict[str, Any]:
+    return details | {"backward": details.get("backward", ())[1:]}
+
+
+@pytest.mark.parametrize(("op", "change"), [
+    ("attention_norm", _without_a_save), ("down", _without_a_save), ("down", _without_a_gradient),
+    ("attention_norm", _without_a_writer), ("flash", _without_a_gradient), ("residual", _without_a_reader),
+    ("residual", _without_a_gradient),
+])
+def test_a_broken_record_is_caught(monkeypatch: pytest.MonkeyPatch, op: str, change: Any) -> None:
+    real = Trace.op
+
+    def record(self: Trace, name: str, kind: Any, **details: Any) -> None:
+        real(self, name, kind, **(change(details) if name == op else details))
+
+    measured, _ = steps(MODELS["gpt"], 2)
+    monkeypatch.setattr(Trace, "op", record)
+    _, ours = steps(MODELS["gpt"], 2)
+    assert ours != measured
