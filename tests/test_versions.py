@@ -22,6 +22,8 @@ REPORTS = sorted(path.name for path in DATA.glob("count-*"))
 OTHERS = {"compare", "diff", "mixers", "presets", "validate"}
 CHANGED = {  # of a report's totals, the ones that are counted otherwise today
     "count-convolutions.json": {"flops_forward", "flops_per_token"},
+    "count-dropout.json": {"flops_backward", "activation_bytes", "attention_score_bytes", "kv_cache_bytes_per_token"},
+    "count-int8-cache.json": {"kv_cache_bytes", "kv_cache_bytes_per_token"},
     "count-decode.json": {"kv_cache_bytes_per_token"},
     "count-forward.json": {"kv_cache_bytes_per_token", "activation_bytes"},
     "count-prefill.json": {"kv_cache_bytes_per_token"},
@@ -98,3 +100,13 @@ def test_what_was_recomputed_was_part_of_the_backward_pass() -> None:
 def test_every_reason_is_the_reason_of_a_report() -> None:
     said = {change.why for name in REPORTS for change in getattr(again(name).since, "changes", ())}
     assert all(any(row.why in each for each in said) for row in MEANINGS)
+
+
+def test_a_prompt_decoded_at_once_is_refused(tmp_path: Path) -> None:
+    """What v1 took for a decoding step without a cache."""
+    old = written("count-decode.json")
+    old["workload"] |= {"past": 0, "seq": 33}
+    (tmp_path / "old.json").write_text(json.dumps(old), encoding="utf-8")
+    loaded = load(str(tmp_path / "old.json"))
+    with pytest.raises(SpecError, match="--phase decode --past 32"):
+        recorded(loaded)

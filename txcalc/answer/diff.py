@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 import txcalc
 from txcalc.answer.fit import fit
+from txcalc.answer.notes import runs_as
 from txcalc.answer.report import ModelInfo, Provenance, Totals, totals
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
@@ -47,6 +48,7 @@ class Side(Part):
     model: ModelInfo
     workload: Workload
     totals: Totals
+    attention: str | None = None
 
 
 class FieldChange(Part):
@@ -133,7 +135,8 @@ def _side(run: Run) -> Side:
     info = ModelInfo(
         name=run.spec.name, source=run.source, overrides=run.overrides, spec=architecture_fields(run.spec)
     )
-    return Side(model=info, workload=workload, totals=totals(trace(run.spec, workload)))
+    ran = trace(run.spec, workload)
+    return Side(model=info, workload=workload, totals=totals(ran), attention=runs_as(ran))
 
 
 def _state(side: Side) -> Data:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, get_args
 
+from txcalc.count.weights import is_packed
 from txcalc.spec.facts import located_blocks
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import AttentionKernel
@@ -21,6 +22,9 @@ def notes(spec: Model, t: Trace) -> Iterator[str]:
         longest = max(longest, workload.source_seq or 0)
     yield from beyond(spec, longest)
     yield from instead(spec, t)
+    if workload.phase == "training" and is_packed(t):
+        yield ("packed weights have no gradients: what trains over them is an adapter, which is not counted; the "
+               "backward pass here, and what it keeps, are those of weights that are all trained")
     if workload.keeps:
         yield from transformers_keep(spec, t)
 

@@ -247,7 +247,7 @@ def totals(t: Trace) -> Totals:
         params_non_embedding=_quantity(all_params - embedding, "params"),
         **_flops(t),
         weight_bytes=_quantity(weights.weight_bytes(t), "B", weights.certainty(t)),
-        activation_bytes=_optional(kept_bytes, "B", _certainty(t)),
+        activation_bytes=_optional(kept_bytes, "B", _trained(t)),
         kv_cache_bytes=_optional(kv_cache.kv_cache_bytes(t), "B"),
         kv_cache_bytes_per_token=_optional(kv_cache.kv_cache_bytes_per_token(t), "B/token"),
         kv_cache_allocated_bytes=_optional(kv_cache.kv_cache_allocated_bytes(t), "B"),
@@ -272,8 +272,10 @@ def _flops(t: Trace) -> dict[str, Any]:
         if t.workload.phase == "training":
             whole |= {"flops_backward": back, "flops_recomputed": again}
             each |= {"flops_model_per_token": forward + back, "flops_hardware_per_token": forward + back + again}
-        values = {name: _quantity(value, "FLOP", certainty) for name, value in whole.items()} | {
-            name: _quantity(value // tokens, "FLOP/token", "estimate" if value % tokens else certainty)
+        sure = {name: certainty if name in ("flops_forward", "flops_per_token") else _trained(t)
+                for name in (*whole, *each)}
+        values = {name: _quantity(value, "FLOP", sure[name]) for name, value in whole.items()} | {
+            name: _quantity(value // tokens, "FLOP/token", "estimate" if value % tokens else sure[name])
             for name, value in each.items()
         }
         found |= {SKIPPED[name] if masked == "skipped" else name: values.get(name) for name in SKIPPED}
@@ -283,6 +285,12 @@ def _flops(t: Trace) -> dict[str, Any]:
 def _certainty(t: Trace) -> Kind:
     """How sure FLOPs and kept bytes are: a recurrence's kernel has choices of its own."""
     return "estimate" if any(op.kind == "recurrence" for op in t.ops) else "exact"
+
+
+def _trained(t: Trace) -> Kind:
+    """How sure the backward pass is, and what it keeps: packed weights are frozen, and what is trained is not known."""
+    packed = t.workload.phase == "training" and weights.is_packed(t)
+    return "estimate" if packed else _certainty(t)
 
 
 def growth(t: Trace) -> KVCache | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from txcalc.answer.report import SKIPPED, Report
+from txcalc.spec.errors import SpecError
 from txcalc.spec.loaded import is_older
 
 
@@ -38,6 +39,11 @@ MEANINGS: Final = (
             "cached latents are absorbed into queries and outputs; --latents expanded counts as before"),
     Meaning(("activation_bytes",), lambda r: r.kernels == "cuda" and any(k.tensor == "unused state" for k in r.kept),
             "CUDA's flash kernel hands back an empty state beside its random one, which is kept too"),
+    Meaning(("flops_backward", SKIPPED["flops_backward"], "activation_bytes", "attention_score_bytes"),
+            lambda r: r.attention is not None and r.attention != r.workload.attention,
+            "the kernel that runs is counted, where the one that was asked for cannot run"),
+    Meaning(("kv_cache_bytes", "kv_cache_bytes_per_token"), lambda r: r.workload.kv_dtype == "int8",
+            "keys and values in int8 have scales"),
     Meaning(("kv_cache_bytes",), lambda r: _has(r.model.spec, "lightning"),
             "the states of lightning attention are in the cache's dtype, as the model's class holds them"),
     Meaning(("training_state_bytes",), lambda r: r.totals.training_state_bytes is None,
@@ -49,6 +55,9 @@ MEANINGS: Final = (
 
 def workload(data: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a run as they are now: v1 had one dtype for what is stored and what is computed in."""
+    if is_older(data) and found.get("phase") == "decode" and not found.get("past") and (found.get("seq") or 1) != 1:
+        raise SpecError(f"{found['seq']:,} tokens decoded at once, into an empty cache, are not a decoding step; count "
+                        f"the model with --phase decode --past {found['seq'] - 1}", field="seq")
     if is_older(data) and found.get("dtype") in _STORED:
         return {**found, "dtype": "bf16", "weights": found["dtype"]}
     return dict(found)

@@ -69,7 +69,8 @@ def parse_override(text: str, of: str = "--set ") -> Override:
     key, equals, value = text.partition("=")
     path = _path(key.strip())
     if not equals or not all(path):
-        raise SpecError("write it as KEY=VALUE, such as attention.kv_heads=4", source=source)
+        more = "" if of.startswith("--") else "; a comma begins the next one, and several values take several models"
+        raise SpecError(f"write it as KEY=VALUE, such as attention.kv_heads=4{more}", source=source)
     if len(path) > MAX_DEPTH:
         raise SpecError(f"the key has more than {MAX_DEPTH} parts", source=source)
     try:

@@ -157,7 +157,7 @@ _BACKWARD: Final = {
         f"{_FLOP_COUNTER}; arXiv 2001.08361, section 2.1",
     ),
     "core": Basis(
-        "backward of the core: 2 × forward if eager, 2.5 × in the flash kernel, which computes the scores again",
+        "backward of the core: 2 × forward; a flash kernel computes its scores again besides, which is counted apart",
         f"{_FLOP_COUNTER}; arXiv 2205.14135, appendix B",
     ),
     "cell": Basis(

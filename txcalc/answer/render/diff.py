@@ -82,7 +82,7 @@ def _lines(diff: Diff, screen: Screen) -> Iterator[Line]:
 
 
 def _side(side: Side) -> list[str]:
-    run = headings.run(side.workload, frozenset(), side.workload.attention)
+    run = headings.run(side.workload, frozenset(), side.attention or side.workload.attention)
     return [part for part in (*headings.origin(side.model), *run) if part]
 
 

@@ -118,7 +118,8 @@ def _both(report: Report) -> tuple[Totals, Totals]:
 
 
 def _sum(found: Sequence[Quantity]) -> Quantity:
-    return found[0].replaced(value=sum(quantity.value for quantity in found))
+    least = next((each for each in found if each.kind != "exact"), found[0])  # a sum is as sure as its parts
+    return least.replaced(value=sum(quantity.value for quantity in found))
 
 
 def _each(
