@@ -136,7 +136,8 @@ class Live:
 
     def __init__(self, workload: Workload, *, in_place: bool) -> None:
         self.workload, self.in_place = workload, in_place
-        self.now, self.events, self._phase = 0, list[Event](), Phase.__args__[0]  # type: ignore[attr-defined]
+        self.now, self.events = 0, list[Event]()
+        self._phase: Phase = "forward"
         self._weights: dict[object, _Value] = {}
 
     def forward(self, run: _Unrolled, *, saves: bool, results: Iterable[Tensor] = ()) -> None:

@@ -153,7 +153,7 @@ def _kernel(run: Run, quantity: QuantityName) -> str | None:
 
 
 def _fixed(run: Run, quantity: QuantityName) -> Iterator[str]:
-    """What of a cache the next token does not add to, where that is not all of it."""
+    """The part of a cache that the next token does not add to, where that is not all of it."""
     found = growth(run.counted)
     if found is not None and quantity.startswith("kv-cache") and found.fixed_bytes and found.bytes_per_token:
         yield (f"at this length {units.memory(found.fixed_bytes)} are fixed, and every token adds "

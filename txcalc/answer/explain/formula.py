@@ -74,7 +74,7 @@ def collect(poly: Poly, *, unit: int = 1, share: bool = True) -> Sum:
 
 
 def divides(unit: int, poly: Poly) -> bool:
-    """Whether every coefficient is a multiple of the unit."""
+    """Tell if every coefficient is a multiple of the unit."""
     return all(factor % unit == 0 for _, factor in poly.terms)
 
 

@@ -96,4 +96,4 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("convolution", "width"): Letter("K", "positions that a convolution sees"),
     ("convolution", "channels"): Letter("Z", "channels of a convolution"),
 }
-"""Those of one kind of layer, or of what stands in one field."""
+"""Letters of one kind of layer, or of one field's contents."""

@@ -138,7 +138,7 @@ class Poly:
         return hash(frozenset(self.terms))
 
     def __bool__(self) -> bool:
-        """Whether it is anything but zero, which no choice of sizes decides."""
+        """Tell if it is anything but zero, which no choice of sizes decides."""
         return bool(self.terms)
 
     def value(self, values: Values) -> Exact:
@@ -248,13 +248,13 @@ def _exact(number: Exact) -> Exact:
 
 
 def _integral(term: Term) -> bool:
-    """Whether a term is a whole number at all sizes."""
+    """Tell if a term is a whole number at all sizes."""
     powers, factor = term
     return factor.denominator == 1 and all(n > 0 for _, n in powers)
 
 
 def _never_negative(found: Poly) -> bool:
-    """Whether a sum is seen to be at least 0: every product of sizes, which are at least 1, is at least 1."""
+    """Tell if a sum is seen to be at least 0: every product of sizes, which are at least 1, is at least 1."""
     least = sum(factor for powers, factor in found.terms if factor < 0 and not powers) + sum(
         factor for powers, factor in found.terms if factor > 0 and all(n > 0 for _, n in powers)
     )
