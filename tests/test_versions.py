@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from txcalc.answer.render.formats import render
 from txcalc.answer.render.grid import Screen
 from txcalc.answer.rerun import recorded
-from txcalc.answer.versions import MEANINGS
+from txcalc.answer.versions import CONVOLVES, EMPTY_STATE, MEANINGS
 from txcalc.answer.view import View, view
+from txcalc.cli.app import app
 from txcalc.spec.errors import SpecError
 from txcalc.spec.presets import load
 from txcalc.spec.yaml import read_yaml
@@ -80,6 +82,81 @@ def test_an_attention_curve_and_an_explanation_stand_for_their_model(name: str, 
     assert found is not None and set(found.totals) == totals
     since = again(f"{name}.json").since
     assert since is not None and since.changes == ()
+
+
+def said(*args: str) -> tuple[dict[str, Any], list[str]]:
+    """A command's document, and the notes on stderr."""
+    found = CliRunner().invoke(app, [*args, "--json"])
+    assert found.exit_code == 0, found.stderr
+    return json.loads(found.stdout), [line.removeprefix("note: ") for line in found.stderr.splitlines()]
+
+
+@pytest.mark.parametrize(("name", "old"), [
+    ("compare", lambda data: {f"entries[{i}]": each for i, each in enumerate(data["entries"])}),
+    ("diff", lambda data: {side: data[side] for side in "ab"}),
+])
+def test_a_comparison_and_a_difference_are_counted_again(name: str, old: Any) -> None:
+    now, notes = said(name, str(DATA / f"{name}.json"))
+    expected = set()
+    for place, then in old(written(f"{name}.json")).items():
+        today = old(now)[place]
+        assert today["model"]["name"] == then["model"]["name"]
+        for total, quantity in then["totals"].items():
+            values = [each and each["value"] for each in (quantity, today["totals"][total])]
+            if values[0] != values[1]:
+                expected.add((place, total, f"was {values[0]:,}, is {values[1]:,}"))
+    assert len(expected) == 3
+    for place, total, change in expected:
+        assert [f"{place} (txcalc 0.1.0): {total} {change}: " in note for note in notes].count(True) == 1
+    assert len(notes) == 3
+
+
+def test_a_comparison_is_counted_under_its_own_workload_but_for_what_is_given() -> None:
+    now, _ = said("compare", str(DATA / "compare.json"))
+    assert {each["workload"]["seq"] for each in now["entries"]} == {33}
+    now, _ = said("compare", str(DATA / "compare.json"), "--seq", "7")
+    assert {each["workload"]["seq"] for each in now["entries"]} == {7}
+
+
+def test_layers_side_by_side_are_counted_again() -> None:
+    old = written("mixers.json")
+    now, notes = said("mixers", str(DATA / "mixers.json"))
+    changed = {
+        f"{quantity} of {then['id']} at {point['seq']:,} was {point[quantity]:,}, is {new[quantity]:,}"
+        for then, row in zip(old["mixers"], now["mixers"], strict=True)
+        for point, new in zip(then["points"], row["points"], strict=True) for quantity in point
+        if point[quantity] != new[quantity]
+    }
+    assert {note.split(": ")[1] for note in notes} == changed
+    assert len(changed) == 16
+    assert {note.split(": ", 2)[2] for note in notes} == {CONVOLVES, EMPTY_STATE}
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    (["mixers", "diff.json"], "schema: a saved answer of txcalc mixers has the schema txcalc/mixers/v1"),
+    (["diff", "compare.json", "--set", "layers=2"], "give two models, A and B"),
+    (["diff", "count-training.json"], "give two models, A and B"),
+    (["count", "compare.json"], "the command that wrote this counts it again"),
+])
+def test_another_answer_is_refused(args: list[str], message: str) -> None:
+    found = CliRunner().invoke(app, [args[0], str(DATA / args[1]), *args[2:]])
+    assert found.exit_code == 2 and message in found.stderr
+
+
+@pytest.mark.parametrize("entries", [None, 7, "abc", [], {}, {"a": 1}, [7], [None], [[]]])
+def test_a_broken_comparison_is_refused(tmp_path: Path, entries: object) -> None:
+    (tmp_path / "broken.json").write_text(json.dumps(written("compare.json") | {"entries": entries}), encoding="utf-8")
+    found = CliRunner().invoke(app, ["compare", str(tmp_path / "broken.json")])
+    assert (found.exit_code, found.stderr.count("\n")) == (2, 1)
+    assert "entries[0]: txcalc/comparison/v1 holds a model here, as a mapping" in found.stderr
+
+
+@pytest.mark.parametrize("rows", [None, 7, [7], [{}], [{"id": "rnn"}], [{"id": "rnn", "points": 7}],
+                                  [{"id": "rnn", "points": [{}]}], [{"id": "rnn", "points": [7]}]])
+def test_a_broken_table_of_layers_is_refused(tmp_path: Path, rows: object) -> None:
+    (tmp_path / "broken.json").write_text(json.dumps(written("mixers.json") | {"mixers": rows}), encoding="utf-8")
+    found = CliRunner().invoke(app, ["mixers", str(tmp_path / "broken.json")])
+    assert (found.exit_code, found.stderr.count("\n")) == (2, 1) and "is not whole" in found.stderr
 
 
 @pytest.mark.parametrize("name", sorted(OTHERS))

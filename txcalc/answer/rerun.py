@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from txcalc.answer import versions
-from txcalc.answer.report import Report
+from txcalc.answer.report import Report, count
 from txcalc.spec.errors import SpecError
 from txcalc.spec.loaded import is_older
 from txcalc.trace.workload import Workload
@@ -99,6 +99,19 @@ def since(found: Recorded, report: Report) -> Since:
             changes.append(Change(name, "" if quantity is None else quantity.unit, found.totals[name], now,
                                   versions.why(name, report) if found.older else ""))
     return Since(found.source, found.made_by, tuple(changes))
+
+
+def changes(found: Recorded, spec: Model, workload: Workload) -> list[str]:
+    """A line for each total that was another in a saved answer, under the ``workload`` of today's."""
+    then = since(found, count(spec, workload))
+    of = f"since {then.source} ({then.made_by})"
+    return [f"{of}: {each.total} was {exact(each.then)}, is {exact(each.now)}{each.why and f': {each.why}'}"
+            for each in then.changes] or [f"unchanged {of}"]
+
+
+def exact(value: int | None) -> str:
+    """A total of a saved answer in full."""
+    return "none" if value is None else f"{value:,}"
 
 
 def _workload(report: Document, source: str) -> dict[str, Any]:

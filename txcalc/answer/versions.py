@@ -27,6 +27,9 @@ _STORED: Final = ("fp8", "int8")
 _FLOPS: Final = (*SKIPPED, *SKIPPED.values())
 _CONVOLVE: Final = ("mamba", "mamba2", "gated-delta", "kimi-delta", "short-convolution")
 
+CONVOLVES: Final = "short convolutions also run over the positions behind the last, as the models' classes do"
+EMPTY_STATE: Final = "CUDA's flash kernel hands back an empty state beside its random one, which is kept too"
+
 MEANINGS: Final = (
     Meaning(("flops_backward", SKIPPED["flops_backward"]),
             lambda r: r.totals.flops_recomputed is not None and r.totals.flops_recomputed.value > 0,
@@ -34,11 +37,11 @@ MEANINGS: Final = (
     Meaning(("kv_cache_bytes_per_token",), lambda r: any(not line.bytes_per_token for line in r.caches),
             "it is what the next token adds at this length, where full windows grow no further"),
     Meaning(_FLOPS, lambda r: any(_has(r.model.spec, kind) for kind in _CONVOLVE),
-            "short convolutions also run over the positions behind the last, as the models' classes do"),
+            CONVOLVES),
     Meaning(_FLOPS, lambda r: r.workload.absorbs and _has(r.model.spec, "mla"),
             "cached latents are absorbed into queries and outputs; --latents expanded counts as before"),
     Meaning(("activation_bytes",), lambda r: r.kernels == "cuda" and any(k.tensor == "unused state" for k in r.kept),
-            "CUDA's flash kernel hands back an empty state beside its random one, which is kept too"),
+            EMPTY_STATE),
     Meaning(("flops_backward", SKIPPED["flops_backward"], "activation_bytes", "attention_score_bytes"),
             lambda r: r.attention is not None and r.attention != r.workload.attention,
             "the kernel that runs is counted, where the one that was asked for cannot run"),

@@ -29,15 +29,17 @@ def compare(
 ) -> None:
     """Put models side by side.
 
-    The first one is what the others are relative to. Beyond four models, each is a row.
+    The first one is what the others are relative to. Beyond four models, each is a row. A saved comparison is
+    counted again, under its own workload.
 
     Example: txcalc compare gpt2 gpt3 llama3-8b
     """
     from txcalc.answer.compare import Named
     from txcalc.answer.compare import compare as compared
     from txcalc.answer.render.formats import render_comparison
+    from txcalc.answer.rerun import again, changes, recorded
     from txcalc.cli import write
-    from txcalc.cli.models import load
+    from txcalc.cli.models import load_all, tell
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)
@@ -45,8 +47,14 @@ def compare(
     form = write.chosen_format(output, OFFER.formats)
     given = run.given()
     dtype = None if "dtype" in given else "bf16"
-    found_models = [load(name, set_, common, dtype=dtype) for name in models]
-    named = [Named(loaded.model, loaded.source, loaded.overrides) for loaded in found_models]
-    found = compared(named, given, command=ctx.obj.command)
+    loaded = [each for name in models for each in load_all(name, set_, common, dtype=dtype)]
+    saved = [each for each in map(recorded, loaded) if each is not None]
+    as_saved = len(saved) == len(loaded) and all(each.workload == saved[0].workload for each in saved)
+    fields = again(loaded[0].model, saved[0], given) if as_saved else given
+    found = compared([Named(each.model, each.source, each.overrides) for each in loaded], fields,
+                     command=ctx.obj.command)
+    if as_saved:
+        for was, model, entry in zip(saved, loaded, found.entries, strict=True):
+            tell(changes(was, model.model, entry.workload), common)
     plot.save("comparison", found, plot_, output, common)
     write.write(render_comparison(found, form, write.screen(output, common)), output, common)

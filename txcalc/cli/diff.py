@@ -27,7 +27,11 @@ OFFER: Final = Offer(("table", "md", "json", "yaml"))
 def diff(
     ctx: typer.Context,
     a: Annotated[str, _side("A", "A report, or any MODEL: a preset, a YAML file, a config.json, - for stdin.")],
-    b: Annotated[str, _side("B", "Likewise. A model without a workload of its own takes the other's.")],
+    b: Annotated[
+        str | None, _side("B", "Likewise. A model without a workload of its own takes the other's. Left out where A "
+                               "is a saved difference, which is counted again.")
+    ] = None,
+    *,
     run: RunOptions,
     output: OutputOptions,
     common: CommonOptions,
@@ -44,15 +48,25 @@ def diff(
     """
     from txcalc.answer.diff import diff as difference
     from txcalc.answer.render.diff import render
+    from txcalc.answer.rerun import changes, recorded
     from txcalc.cli import write
-    from txcalc.cli.models import load
+    from txcalc.cli.models import load, load_all, tell
+    from txcalc.spec.errors import SpecError
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)
     form = write.chosen_format(output, OFFER.formats)
-    loaded = [load(a, [], common, dtype=None), load(b, set_, common, dtype=None)]
+    if b is None:
+        loaded = load_all(a, [], common, dtype=None)
+        if len(loaded) != 2 or set_:
+            raise SpecError("give two models, A and B; only a saved difference stands for both, as it is")
+    else:
+        loaded = [load(a, [], common, dtype=None), load(b, set_, common, dtype=None)]
     first, second = _runs(loaded, run.given())
     found = difference(first, second, command=ctx.obj.command)
+    if b is None:
+        for was, each in zip(map(recorded, loaded), (first, second), strict=True):
+            tell(changes(was, each.spec, each.workload) if was else (), common)
     write.write(render(found, form, write.screen(output, common)), output, common)
 
 

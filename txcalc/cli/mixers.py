@@ -43,7 +43,12 @@ OFFER: Final = Offer(verbose="Every length, sources, every rule.", quiet="The co
 @app.command()
 @grouped(OFFER)
 def mixers(
-    ctx: typer.Context, *, layer: MixerOptions, plot_: plot.PlotOption = None, output: OutputOptions,
+    ctx: typer.Context,
+    saved: Annotated[
+        str | None, typer.Argument(metavar="SAVED", show_default=False,
+                                   help="A saved answer of this command, to be counted again.")
+    ] = None,
+    *, layer: MixerOptions, plot_: plot.PlotOption = None, output: OutputOptions,
     common: CommonOptions,
 ) -> None:
     """Put recurrence, convolution and attention side by side.
@@ -52,10 +57,12 @@ def mixers(
 
     Example: txcalc mixers --d 512 --seq 1K..64K
     """
-    from txcalc.answer.mixers import LENGTHS
+    from txcalc.answer.mixers import LENGTHS, Sizes
     from txcalc.answer.mixers import mixers as side_by_side
     from txcalc.answer.render.mixers import render
+    from txcalc.answer.saved_mixers import changes, read
     from txcalc.cli import write
+    from txcalc.cli.models import tell
     from txcalc.cli.progress import progress
     from txcalc.trace.workload import Workload
 
@@ -63,11 +70,13 @@ def mixers(
     write.check_target(output)
     plot.check(plot_, output)
     form = write.chosen_format(output, OFFER.formats)
-    workload = Workload(seq=1, **layer.given())
-    with progress("layers") as tell:
-        found = side_by_side(
-            _sizes(layer), workload, _lengths(layer.seq) or LENGTHS, command=ctx.obj.command, progress=tell
-        )
+    was = None if saved is None else read(saved)
+    fields, sizes, lengths = ({}, {}, LENGTHS) if was is None else (was.workload, was.sizes, was.lengths)
+    workload = Workload.of({**fields, **layer.given(), "seq": 1})
+    with progress("layers") as step:
+        found = side_by_side(Sizes(**{**sizes, **_sizes(layer)}), workload, _lengths(layer.seq) or lengths,
+                             command=ctx.obj.command, progress=step)
+    tell(() if was is None else changes(was, found), common)
     shown = render(found, form, write.screen(output, common), verbose=bool(common.verbose), quiet=common.quiet)
     plot.save("mixers", found, plot_, output, common)
     write.write(shown, output, common)
@@ -75,7 +84,7 @@ def mixers(
         write.note("more: -v (every length, sources, rules), --json")
 
 
-def _sizes(layer: MixerOptions) -> Any:
+def _sizes(layer: MixerOptions) -> dict[str, int]:
     from txcalc import units
     from txcalc.answer.mixers import Sizes
     from txcalc.spec.errors import SpecError
@@ -91,7 +100,7 @@ def _sizes(layer: MixerOptions) -> Any:
             raise SpecError(str(error), field=name) from None
         if found[name] < 1:
             raise SpecError("must be at least 1", field=name)
-    return Sizes(**found)
+    return found
 
 
 def _lengths(raw: str | None) -> tuple[int, ...] | None:

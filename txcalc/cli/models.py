@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,16 +19,35 @@ def load(
 
     Raises ``SpecError``, see ``txcalc.spec.presets.load``.
     """
-    from txcalc.cli import write
-
     loaded = _resolved(model) if resolved and not overrides else None
     if loaded is None:
         from txcalc.spec import presets
 
         loaded = presets.load(model, overrides, strict=common.strict)
+    return _told(loaded, common, dtype)
+
+
+def load_all(model: str, overrides: Sequence[str], common: CommonOptions, *, dtype: str | None) -> list[Loaded]:
+    """Load every model of a saved answer about several, of anything else its one.
+
+    Raises ``SpecError``, see ``txcalc.spec.presets.load_all``.
+    """
+    from txcalc.spec import presets
+
+    return [_told(each, common, dtype) for each in presets.load_all(model, overrides, strict=common.strict)]
+
+
+def tell(changes: Iterable[str], common: CommonOptions) -> None:
+    """Say on stderr what is counted otherwise than a saved answer says."""
+    from txcalc.cli import write
+
     if not common.quiet:
-        for note in (*loaded.notes, *_dtype_note(loaded, dtype)):
-            write.to_stream(f"note: {note}\n", sys.stderr)
+        for each in changes:
+            write.notice(each)
+
+
+def _told(loaded: Loaded, common: CommonOptions, dtype: str | None) -> Loaded:
+    tell((*loaded.notes, *_dtype_note(loaded, dtype)), common)
     return loaded
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from txcalc.spec.basis import on_base
-from txcalc.spec.errors import SpecError, dotted
+from txcalc.spec.errors import Loc, SpecError, dotted
 from txcalc.spec.explain import explain_validation
 from txcalc.spec.huggingface import is_config
 from txcalc.spec.library import PresetInfo, names
@@ -23,6 +24,11 @@ __all__ = ["REPORT_SCHEMA", "Loaded", "PresetInfo", "load", "names"]
 
 REPORT_SCHEMA: Final = "txcalc/report/v2"
 _OF_ONE_MODEL: Final = (REPORT_SCHEMA, OLDER_SCHEMA, "txcalc/attention/v1", "txcalc/explain/v1")
+_OF_SEVERAL: Final[Mapping[str, Callable[[Mapping[str, Any]], Sequence[tuple[Loc, object]]]]] = {
+    "txcalc/comparison/v1": lambda data: _listed("entries", data.get("entries")),
+    "txcalc/diff/v1": lambda data: [((side,), data.get(side)) for side in "ab"],
+}
+"""The parts that hold a model each in an answer about several, and where they stand."""
 
 
 def load(model: str, overrides: Sequence[str] = (), *, strict: bool = False) -> Loaded:
@@ -35,9 +41,41 @@ def load(model: str, overrides: Sequence[str] = (), *, strict: bool = False) -> 
     Raises SpecError for whatever cannot be found, read or validated.
     """
     name, own = split_name(model)
-    parsed = parse_overrides(own, f"{name}@") + parse_overrides(overrides)
-    overrides = (*own, *overrides)
+    return _load(read_source(name), name, own, overrides, strict=strict)
+
+
+def load_all(model: str, overrides: Sequence[str] = (), *, strict: bool = False) -> list[Loaded]:
+    """Load every model of a saved comparison or difference; of anything else the one that ``load`` gives."""
+    name, own = split_name(model)
     source = read_source(name)
+    return [_load(each, name, own, overrides, strict=strict) for each in _parts(source)]
+
+
+def _parts(source: Source) -> Iterator[Source]:
+    """A source for each model of an answer about several, which says of it what a report would."""
+    data = source.document.data
+    schema = str(data.get("schema"))
+    if schema not in _OF_SEVERAL:
+        yield source
+        return
+    for path, part in _OF_SEVERAL[schema](data):
+        if not isinstance(part, Mapping):
+            raise SpecError(f"{schema} holds a model here, as a mapping", source=source.place, field=dotted(path))
+        schema_of_part = OLDER_SCHEMA if is_older(part) else REPORT_SCHEMA
+        marks = {loc[len(path):]: at for loc, at in source.document.marks.items() if loc[:len(path)] == path}
+        document = Document({"provenance": data.get("provenance"), **part, "schema": schema_of_part}, marks)
+        yield replace(source, document=document, label=f"{source.label}, {dotted(path)}")
+
+
+def _listed(name: str, parts: object) -> Sequence[tuple[Loc, object]]:
+    if isinstance(parts, list) and parts:
+        return [((name, i), part) for i, part in enumerate(parts)]
+    return [((name, 0), None)]
+
+
+def _load(source: Source, name: str, own: Sequence[str], given: Sequence[str], *, strict: bool) -> Loaded:
+    parsed = parse_overrides(own, f"{name}@") + parse_overrides(given)
+    overrides = (*own, *given)
     document = _model_document(source.document, source.place)
     if is_config(document.data):
         return _load_config(source, parsed, strict=strict)
@@ -76,6 +114,8 @@ def _model_document(document: Document, place: str) -> Document:
         message = f"this txcalc reads {REPORT_SCHEMA}, not {schema!r}"
         if not schema.startswith("txcalc/report/"):
             message = f"no one model stands in {schema!r}: a report, an attention curve or an explanation holds one"
+            if schema in _OF_SEVERAL:
+                message += "; the command that wrote this counts it again"
         raise SpecError(message, source=place, line=line, column=column, field="schema")
     path = ("model", "spec")
     info = document.data.get("model")
