@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from txcalc.answer import versions
-from txcalc.answer.report import Report, count
+from txcalc.answer.report import SKIPPED, Report, count
+from txcalc.spec import older
 from txcalc.spec.errors import SpecError
-from txcalc.spec.loaded import is_older
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def recorded(loaded: Loaded) -> Recorded | None:
     workload, provenance = _workload(loaded.report, loaded.source), data.get("provenance")
     version = provenance.get("txcalc") if isinstance(provenance, Mapping) else None
     return Recorded(
-        loaded.source, is_older(data), f"txcalc {version}" if isinstance(version, str) else "an unknown txcalc",
-        workload, versions.totals(data, workload["masked"], _totals(loaded.report, loaded.source)),
+        loaded.source, older.is_older(data), f"txcalc {version}" if isinstance(version, str) else "an unknown txcalc",
+        workload, older.totals(data, workload["masked"], _totals(loaded.report, loaded.source), SKIPPED),
     )
 
 
@@ -119,7 +119,7 @@ def _workload(report: Document, source: str) -> dict[str, Any]:
     if not isinstance(data, Mapping):
         raise SpecError("a report holds what was run here, as a mapping", source=source, field="workload")
     try:
-        workload = Workload.of(versions.workload(report.data, data))
+        workload = Workload.of(older.workload(report.data, data))
     except SpecError as error:
         raise error.each(lambda each: _placed(each, report, source)) from None
     return {name: value for name, value in workload.to_data().items() if value is not None}

@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 from txcalc.answer import versions
 from txcalc.answer.mixers import QUANTITIES, SCHEMA, MixerTable, Sizes
 from txcalc.answer.rerun import exact
+from txcalc.spec import older
 from txcalc.spec.errors import SpecError
-from txcalc.spec.loaded import is_older
 from txcalc.spec.sources import read_source
 
 _WHY: Final = {"attention-flash": versions.EMPTY_STATE, "window": versions.EMPTY_STATE, "mamba2": versions.CONVOLVES}
@@ -40,11 +40,11 @@ def read(path: str) -> Saved:
         names = {"d": "d_model"}
         sizes = {name: int(data[names.get(name, name)]) for name in Sizes._fields}
         costs = dict(_costs((row["id"], row["points"]) for row in data["mixers"]))
-        workload = versions.workload(data, data["workload"])
+        workload = older.workload(data, data["workload"])
     except (KeyError, TypeError, ValueError) as error:
         raise SpecError(f"is not whole: {error}", source=source.place) from None
     lengths = tuple(sorted({length for _, length, _ in costs}))
-    return Saved(source.label, is_older(data), workload, sizes, lengths, costs)
+    return Saved(source.label, older.is_older(data), workload, sizes, lengths, costs)
 
 
 def changes(saved: Saved, now: MixerTable) -> list[str]:

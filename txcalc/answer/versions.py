@@ -1,7 +1,4 @@
-"""What documents of txcalc/report/v1 say otherwise than today's, in one table: another name, or another meaning.
-
-Fields of a workload that have other names are in ``workload.RENAMED``; what specs left out is in ``resolve.older``.
-"""
+"""Why a total of an older document is another today; what its fields are called now is in ``txcalc.spec.older``."""
 
 from __future__ import annotations
 
@@ -9,8 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from txcalc.answer.report import SKIPPED, Report
-from txcalc.spec.errors import SpecError
-from txcalc.spec.loaded import is_older
+from txcalc.spec.older import STORED
 
 
 class Meaning(NamedTuple):
@@ -20,9 +16,6 @@ class Meaning(NamedTuple):
     holds: Callable[[Report], bool]
     why: str
 
-
-_STORED: Final = ("fp8", "int8")
-"""Dtypes of v1 in which nothing is computed."""
 
 _FLOPS: Final = (*SKIPPED, *SKIPPED.values())
 _CONVOLVE: Final = ("mamba", "mamba2", "gated-delta", "kimi-delta", "short-convolution")
@@ -51,26 +44,9 @@ MEANINGS: Final = (
             "the states of lightning attention are in the cache's dtype, as the model's class holds them"),
     Meaning(("training_state_bytes",), lambda r: r.totals.training_state_bytes is None,
             "packed weights are not trained, so that they have no training state"),
-    Meaning(("weight_bytes", "activation_bytes", "attention_score_bytes"), lambda r: r.workload.weights in _STORED,
+    Meaning(("weight_bytes", "activation_bytes", "attention_score_bytes"), lambda r: r.workload.weights in STORED,
             "a dtype is what is computed in, and weights have formats of their own"),
 )
-
-
-def workload(data: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a run as they are now: v1 had one dtype for what is stored and what is computed in."""
-    if is_older(data) and found.get("phase") == "decode" and not found.get("past") and (found.get("seq") or 1) != 1:
-        raise SpecError(f"{found['seq']:,} tokens decoded at once, into an empty cache, are not a decoding step; count "
-                        f"the model with --phase decode --past {found['seq'] - 1}", field="seq")
-    if is_older(data) and found.get("dtype") in _STORED:
-        return {**found, "dtype": "bf16", "weights": found["dtype"]}
-    return dict(found)
-
-
-def totals(data: Mapping[str, Any], masked: object, found: Mapping[str, int | None]) -> dict[str, int | None]:
-    """Totals by today's names: v1 had FLOPs without masked pairs, where they were asked for, in place of the others."""
-    if not is_older(data) or masked != "skipped":
-        return dict(found)
-    return {SKIPPED.get(name, name): value for name, value in found.items()}
 
 
 def why(total: str, now: Report) -> str:

@@ -8,22 +8,22 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from txcalc.spec import older
 from txcalc.spec.basis import on_base
 from txcalc.spec.errors import Loc, SpecError, dotted
 from txcalc.spec.explain import explain_validation
 from txcalc.spec.huggingface import is_config
 from txcalc.spec.library import PresetInfo, names
-from txcalc.spec.loaded import OLDER_SCHEMA, Loaded, is_older
+from txcalc.spec.loaded import Loaded
 from txcalc.spec.model import Model
 from txcalc.spec.overrides import Override, apply_overrides, blame, parse_overrides, split_name
-from txcalc.spec.resolve import older
 from txcalc.spec.sources import Source, read_source
 from txcalc.spec.yaml import Document
 
 __all__ = ["REPORT_SCHEMA", "Loaded", "PresetInfo", "load", "names"]
 
 REPORT_SCHEMA: Final = "txcalc/report/v2"
-_OF_ONE_MODEL: Final = (REPORT_SCHEMA, OLDER_SCHEMA, "txcalc/attention/v1", "txcalc/explain/v1")
+_OF_ONE_MODEL: Final = (REPORT_SCHEMA, older.SCHEMA, "txcalc/attention/v1", "txcalc/explain/v1")
 _OF_SEVERAL: Final[Mapping[str, Callable[[Mapping[str, Any]], Sequence[tuple[Loc, object]]]]] = {
     "txcalc/comparison/v1": lambda data: _listed("entries", data.get("entries")),
     "txcalc/diff/v1": lambda data: [((side,), data.get(side)) for side in "ab"],
@@ -61,7 +61,7 @@ def _parts(source: Source) -> Iterator[Source]:
     for path, part in _OF_SEVERAL[schema](data):
         if not isinstance(part, Mapping):
             raise SpecError(f"{schema} holds a model here, as a mapping", source=source.place, field=dotted(path))
-        schema_of_part = OLDER_SCHEMA if is_older(part) else REPORT_SCHEMA
+        schema_of_part = older.SCHEMA if older.is_older(part) else REPORT_SCHEMA
         marks = {loc[len(path):]: at for loc, at in source.document.marks.items() if loc[:len(path)] == path}
         document = Document({"provenance": data.get("provenance"), **part, "schema": schema_of_part}, marks)
         yield replace(source, document=document, label=f"{source.label}, {dotted(path)}")
@@ -123,7 +123,7 @@ def _model_document(document: Document, place: str) -> Document:
     if not isinstance(spec, dict):
         raise SpecError("a report holds its model here, as a mapping", source=place, field=dotted(path))
     marks = {loc[2:]: position for loc, position in document.marks.items() if loc[:2] == path}
-    return Document(older(spec) if is_older(document.data) else spec, marks)
+    return Document(older.spec(spec) if older.is_older(document.data) else spec, marks)
 
 
 def is_report(data: Mapping[str, Any]) -> bool:

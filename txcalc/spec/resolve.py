@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from txcalc.spec.errors import FieldError
-from txcalc.spec.formats import filled
 
 Data = dict[str, Any]
 
@@ -40,40 +39,6 @@ def model(data: Any) -> Any:
         if "cross_attention" not in out and "attention" in out:
             out["cross_attention"] = _without(out["attention"], "window")
     return _stack(out, out, ())
-
-
-def older(data: Mapping[str, Any]) -> Data:
-    """A spec of txcalc/report/v1 as one of today.
-
-    Where it left out a feed-forward or positions, it meant ``none``; a rotary base of 10,000 was nobody's. Its methods
-    of quantization were labels beside sizes, which count as they did; fused projections stood there, too.
-    """
-    out = dict(data)
-    for name in ("encoder", "tower"):
-        if isinstance(out.get(name), Mapping):
-            out[name] = older(out[name]) if name == "tower" else {**out[name], **_base_unknown(out[name])}
-    if isinstance(out.get("quantization"), Mapping):
-        packing = dict(out["quantization"])
-        out |= {"fused": packing.pop("fused", ()), "quantization": _older_packing(packing)}
-    return {"feed_forward": None, "position": None, **out, **_base_unknown(out)}
-
-
-def _older_packing(packing: Data) -> Data:
-    """A method of today where the sizes are what it writes, else the sizes alone."""
-    name = str(packing.get("method")).removeprefix("bitsandbytes ")
-    for method in (f"{name}-dq", name):
-        try:
-            return filled({**packing, "method": method})
-        except FieldError:
-            pass
-    return {**packing, "method": "custom"}
-
-
-def _base_unknown(stack: Mapping[str, Any]) -> Data:
-    position = stack.get("position")
-    if isinstance(position, Mapping) and position.get("kind") == "rope" and position.get("theta") == 10_000:
-        return {"position": {**position, "theta": None}}
-    return {}
 
 
 def norm(data: Any, default_kind: str) -> Any:

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any, Final, Literal, Self, get_args
 
 from txcalc.document import Part
-from txcalc.spec import words
+from txcalc.spec import older, words
 from txcalc.spec.errors import SpecError, all_of, not_one_of, shown, unknown_field
 from txcalc.spec.formats import NAMES, PACKED
 from txcalc.trace.record import Role
@@ -41,9 +41,6 @@ LEAST: Final = {"batch": 1, "seq": 1, "past": 0, "source_seq": 1, "images": 0, "
 
 FILLED: Final = ("seq", "kv_dtype")
 """The fields that follow from others where they are left out, so that every run has one."""
-
-RENAMED: Final[Mapping[str, str]] = {"device": "kernels"}
-"""Fields by the names that earlier documents have for them."""
 
 UNBUILT: Final = ("transformers", "megatron")
 """Implementations whose own operations are not counted yet."""
@@ -105,7 +102,7 @@ class Workload(Part):
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
         """From names and values. Raises ``SpecError``, also for a name that is no field, or a field with no value."""
-        fields = plain({RENAMED.get(name, name): value for name, value in fields.items()})
+        fields = plain({older.FIELDS.get(name, name): value for name, value in fields.items()})
         known = (partial(_check_known, name, value, cls.names()) for name, value in fields.items())
         all_of(chain(known, _checks({name: value for name, value in fields.items() if value is not None})))
         return cls(**fields)
