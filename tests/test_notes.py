@@ -42,6 +42,19 @@ def test_notes_are_in_the_documents() -> None:
     assert json.loads(run("count", "llama3-8b", "--phase", "prefill", "--json").stdout)["notes"] == []
 
 
+@pytest.mark.parametrize(("field", "option", "model", "other"), [
+    ("latents", ("--latents", "expanded"), "gpt2", "deepseek-v2-lite"),
+    ("kv_dtype", ("--kv-dtype", "fp8"), "bert-base", "gpt2"),
+    ("kv_block", ("--kv-block", "16"), "bert-base", "gpt2"),
+])
+def test_an_option_that_changes_nothing_says_so(field: str, option: tuple[str, str], model: str, other: str) -> None:
+    said = f"{field} changes nothing here: {model} "
+    for command in (("count", model), ("compare", model, other)):
+        with_it, without = words(*command, *option), words(*command)
+        assert with_it.count(said) == 1
+        assert "changes nothing" not in without + with_it.replace(said, "")
+
+
 def test_an_encoder_s_own_length_is_one() -> None:
     assert "9,000 positions are hypothetical" in words("count", "t5-base", "--seq", "7", "--source-seq", "9000")
 

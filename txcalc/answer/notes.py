@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, get_args
 
+from txcalc.count.kv_cache import kv_cache_bytes
 from txcalc.count.weights import is_packed
 from txcalc.spec.facts import located_blocks
 from txcalc.trace.record import Trace
-from txcalc.trace.workload import AttentionKernel
+from txcalc.trace.workload import AttentionKernel, Workload
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
 
 
-def notes(spec: Model, t: Trace) -> Iterator[str]:
-    """Notes on a model under the workload of its trace, each a sentence."""
+def notes(spec: Model, t: Trace, asked: Workload) -> Iterator[str]:
+    """Notes on a model under the workload of its trace, each a sentence; ``asked``: before it was made to fit."""
     workload = t.workload
     longest = workload.past + workload.seq if spec.input.kind == "tokens" else 0
     if spec.encoder is not None and spec.encoder.input.kind == "tokens":
         longest = max(longest, workload.source_seq or 0)
     yield from beyond(spec, longest)
     yield from instead(spec, t)
+    yield from idle(spec, t, asked)
     if workload.phase == "training" and is_packed(t):
         yield ("packed weights have no gradients: what trains over them is an adapter, which is not counted; the "
                "backward pass here, and what it keeps, are those of weights that are all trained")
@@ -46,6 +48,18 @@ def instead(spec: Model, t: Trace) -> Iterator[str]:
             which = f"some attention of {spec.name}" if several else f"the attention of {spec.name}"
             counted = "counted eager, its scores and softmax are tensors" if kernel == "eager" else f"{kernel} runs"
             yield f"no {t.workload.attention} kernel of PyTorch computes {which}: {why}; {counted}"
+
+
+def idle(spec: Model, t: Trace, asked: Workload) -> Iterator[str]:
+    """Fields of the workload that were given and change nothing."""
+    cached = kv_cache_bytes(t) is not None
+    for name, why, holds in (
+        ("latents", "caches no latents", asked.latents is not None and t.workload.latents is None),
+        ("kv_dtype", "has no KV cache", asked.kv_dtype != asked.dtype and not cached),
+        ("kv_block", "has no KV cache", asked.kv_block is not None and not cached),
+    ):
+        if holds:
+            yield f"{name} changes nothing here: {spec.name} {why}"
 
 
 def runs_as(t: Trace) -> str | None:

@@ -209,7 +209,7 @@ def count(
     Raises ``SpecError`` when the workload does not fit the model: more positions than a learned table holds,
     or a source length for a model without an encoder.
     """
-    workload = fit(spec, workload)
+    asked, workload = workload, fit(spec, workload)
     t = trace(spec, workload)
     return Report(
         model=ModelInfo(name=spec.name, source=source, overrides=tuple(overrides), spec=architecture_fields(spec)),
@@ -226,7 +226,7 @@ def count(
             KeptTensor(op=k.op.path, tensor=k.tensor.label, shape=k.tensor.shape, times=k.times, bytes=k.bytes)
             for k in activations.kept(t) if k.bytes
         ),
-        notes=tuple(notes(spec, t)),
+        notes=tuple(notes(spec, t, asked)),
         sources=spec.sources,
         provenance=Provenance(
             txcalc=txcalc.__version__, command=tuple(command), python=platform.python_version()
