@@ -28,6 +28,9 @@ FOLDS: Final[dict[str, Callable[[Trace], Number | None]]] = {
     "kv_cache_bytes": kv_cache.kv_cache_bytes,
 }
 
+BLOCK: Final = 1 << 14
+"""Variants that are traced at once: so many that arrays stay in the processor's cache."""
+
 
 def sweep(
     spec: Model, workload: Workload, sizes: Mapping[str, Array], lengths: Mapping[str, Array] | None = None
@@ -41,9 +44,20 @@ def sweep(
     """
     import numpy
 
-    as_float = {path: numpy.asarray(values, dtype=numpy.float64) for path, values in sizes.items()}
-    as_length = {name: numpy.asarray(values, dtype=numpy.float64) for name, values in (lengths or {}).items()}
-    t = trace(replace(spec, as_float), workload.replaced(**as_length))
-    count = max((a.size for a in (*as_float.values(), *as_length.values())), default=1)
-    found = {name: fold(t) for name, fold in FOLDS.items()}
-    return {name: numpy.broadcast_to(total, (count,)) for name, total in found.items() if total is not None}
+    inputs = {(where, name): numpy.asarray(values, dtype=numpy.float64)
+              for where, given in enumerate((sizes, lengths or {})) for name, values in given.items()}
+    many = max((values.size for values in inputs.values()), default=1)
+    found: dict[str, Array] = {}
+    for start in range(0, many, BLOCK):
+        here = slice(start, min(start + BLOCK, many))
+        part: tuple[dict[str, Any], ...] = ({}, {})
+        for (where, name), values in inputs.items():
+            part[where][name] = values if values.size == 1 else values[here]
+        for total, values in _totals(spec, workload, *part).items():
+            found.setdefault(total, numpy.empty(many))[here] = values
+    return found
+
+
+def _totals(spec: Model, workload: Workload, sizes: Mapping[str, Any], lengths: Mapping[str, Any]) -> dict[str, Any]:
+    t = trace(replace(spec, sizes), workload.replaced(**lengths))
+    return {name: total for name, fold in FOLDS.items() if (total := fold(t)) is not None}

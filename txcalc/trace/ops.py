@@ -31,7 +31,7 @@ class _NormKind(NamedTuple):
 
 def to(x: Tensor) -> Gradient:
     """The gradient of ``x`` in memory of its own."""
-    return Gradient(x, prod(x.shape), x.role)
+    return Gradient(x, x.shape, x.role)
 
 
 def through(x: Tensor) -> Gradient:
@@ -46,12 +46,12 @@ def part(x: Tensor) -> Gradient:
 
 def temporary(x: Tensor, *, passing: bool = False) -> Gradient:
     """Memory as large as ``x`` that the backward pass uses for a moment."""
-    return Gradient(None, prod(x.shape), x.role, passing=passing)
+    return Gradient(None, x.shape, x.role, passing=passing)
 
 
 def of_weight(path: str, *shape: Number, viewed: bool = False) -> Gradient:
     """The gradient of the weight at ``path``; ``viewed``, if its backward pass transposes or reshapes it."""
-    return Gradient(path, prod(shape), how="view" if viewed else "new")
+    return Gradient(path, shape, how="view" if viewed else "new")
 
 
 # ---------------------------------------------------------------- products
@@ -316,7 +316,7 @@ def _composed_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[
 def _weighted(t: Trace, name: str, x: Tensor, shape: tuple[Number, ...]) -> Tensor:
     """The normalised rows times a weight, whose gradient is summed in the rows' dtype."""
     y = _like(t, x, name)
-    rows = Gradient(None, prod(shape), x.role, passing=True)
+    rows = Gradient(None, shape, x.role, passing=True)
     weight = of_weight(f"{t.path(name)}.weight", *shape, viewed=True)
     wide = t.workload.bytes_of(x.role) != t.workload.bytes_of(Role.ACTIVATION)
     steps: Steps = ((to(x),), (temporary(x, passing=True),), *(((rows,),) if wide else ()), (weight,))

@@ -36,11 +36,16 @@ class Storage:
     """Memory that one operation allocates, or that is there before the run."""
 
     id: int
-    elements: Number
+    shape: tuple[Number, ...]
     calls: Number  # how often the scope it was made in runs
     role: Role = Role.ACTIVATION
     label: str = ""
     scores: bool = False  # grows with queries x keys: the O(N^2) part
+
+    @property
+    def elements(self) -> Number:
+        """Their number."""
+        return prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +154,15 @@ class Gradient(NamedTuple):
     """
 
     of: Tensor | str | None
-    elements: Number = 0
+    shape: tuple[Number, ...] = ()
     role: Role = Role.ACTIVATION
     how: Literal["new", "view", "same", "part"] = "new"
     passing: bool = False
+
+    @property
+    def elements(self) -> Number:
+        """Elements of the new memory."""
+        return prod(self.shape)
 
 
 Steps = tuple[tuple[Gradient, ...], ...]
@@ -294,7 +304,7 @@ class Trace:
     ) -> Tensor:
         """A new tensor, made once per call of the present scope."""
         self._next_id += 1
-        storage = Storage(self._next_id, prod(shape), self._scope.calls, role, label, scores)
+        storage = Storage(self._next_id, shape, self._scope.calls, role, label, scores)
         return Tensor(self._next_id, storage, shape, grad)
 
     def alias(self, x: Tensor, *shape: Number, grad: bool | None = None) -> Tensor:
