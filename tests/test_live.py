@@ -8,8 +8,10 @@ pytest.importorskip("torch")
 
 import torch
 
+from tests.live_families import FAMILIES
 from txcalc.check import measure
 from txcalc.count.memory import live_bytes
+from txcalc.spec.facts import positions
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
@@ -49,18 +51,22 @@ def steps(given: dict[str, Any], batch: int, **run: Any) -> tuple[list[int], lis
     """What PyTorch has alive, and what the trace has, event by event."""
     spec = Model.model_validate(given)
     dtype, attention, dropout = run.get("dtype", "fp32"), run.get("attention", "flash"), run.get("dropout", 0.0)
-    real = measure.live_bytes(spec, batch, 7, dtype=DTYPES[dtype], eager=attention == "eager", dropout=dropout)
-    workload = Workload(phase="training", batch=batch, seq=7, kernels="cpu", **{"dtype": "fp32"} | run)
+    sources = {} if spec.encoder is None else {"source_seq": 5}
+    real = measure.live_bytes(spec, batch, 7, dtype=DTYPES[dtype], eager=attention == "eager", dropout=dropout,
+                              loss=run.get("phase") != "forward", **sources)
+    workload = Workload(**{"phase": "training", "dtype": "fp32", "kernels": "cpu", "batch": batch,
+                           "seq": positions(spec.input, 7)} | sources | run)
     return [live for _, live in real], [event.live for event in live_bytes(trace(spec, workload), in_place=False)]
 
 
 @pytest.mark.parametrize("run", [
     {}, {"attention": "eager"}, {"dtype": "bf16"}, {"dtype": "bf16", "attention": "eager", "dropout": 0.1},
-], ids=["flash", "eager", "flash-bf16", "eager-bf16-dropout"])
+    {"phase": "forward"},
+], ids=["flash", "eager", "flash-bf16", "eager-bf16-dropout", "no-loss"])
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("name", [*MODELS, *FAMILIES])
 def test_a_training_step(name: str, batch: int, run: dict[str, Any]) -> None:
-    real, ours = steps(MODELS[name], batch, **run)
+    real, ours = steps({**MODELS, **FAMILIES}[name], batch, **run)
     assert len(real) > 60
     assert ours == real
 

@@ -134,19 +134,23 @@ def kept(
 
 def live_bytes(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
-    eager: bool = False, dropout: float = 0.0, device: str = "cpu",
+    eager: bool = False, dropout: float = 0.0, loss: bool = True, device: str = "cpu",
 ) -> list[tuple[str, int]]:
     """The bytes live after every operation of a training step that allocates or frees, the loss and backward included.
 
-    What was there before (weights, buffers, inputs, targets) and what a kernel allocates for itself are not seen.
+    Without a ``loss``, or where a model has none, the gradients of its outputs are given. What was there before
+    (weights, buffers, inputs, targets, given gradients) and what a kernel allocates for itself are not seen.
     """
     with _maker(device) as at:
         run = _Inputs(model, batch, seq, source_seq, at, dtype=dtype)
         root = build(model, length=run.length, eager=eager, dropout=dropout, dtype=dtype, device=at)
-        with _LiveMode() as live:
-            end = _end(root, run, loss=True)
-            end.backward()  # type: ignore[no-untyped-call]
-            return list(live.events)
+        live = _LiveMode()
+        with live:
+            ends = _ends(root, run, loss=loss and root.has_loss)
+        given = None if loss and root.has_loss else tuple(map(torch.ones_like, ends))
+        with live:
+            torch.autograd.backward(ends, given)
+        return list(live.events)
 
 
 def cache_bytes(
@@ -269,11 +273,22 @@ def keeps_exactly(model: Model) -> bool:
 def _end(root: Reference, run: _Inputs, loss: bool) -> Tensor:
     """Run forward to one number whose gradient reaches everything the model computed."""
     out: Output = root(run.tokens, run.source, images=run.images)
-    if loss:
-        end = root.loss_of(out, run.targets)
-    else:
-        end = sum((logits.sum() for logits in out.extra), (out.hidden if out.logits is None else out.logits).sum())
+    if not loss:
+        first, *rest = _outputs(out)
+        return sum((each.sum() for each in rest), first.sum())
+    end = root.loss_of(out, run.targets)
     return end if out.pooled is None else end + out.pooled.sum()
+
+
+def _ends(root: Reference, run: _Inputs, loss: bool) -> tuple[Tensor, ...]:
+    """Run forward to the loss, or to all outputs."""
+    out: Output = root(run.tokens, run.source, images=run.images)
+    return (root.loss_of(out, run.targets),) if loss else _outputs(out)
+
+
+def _outputs(out: Output) -> tuple[Tensor, ...]:
+    pooled = () if out.pooled is None else (out.pooled,)
+    return (out.hidden if out.logits is None else out.logits, *out.extra, *pooled)
 
 
 @contextmanager

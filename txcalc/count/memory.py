@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import prod
 from typing import Literal, NamedTuple
 
 from txcalc.trace.record import Frame, Gradient, Node, Op, Repeat, Tensor, Trace
@@ -126,8 +127,7 @@ def live_bytes(trace: Trace, *, in_place: bool = True) -> list[Event]:
     run.add(trace.body)
     live = Live(trace.workload, in_place=in_place)
     live.forward(run, saves=True, results=trace.results)
-    if trace.results:
-        live.backward(run, *trace.results)
+    live.backward(run, trace.results, given=trace.loss is None)
     return live.events
 
 
@@ -157,16 +157,20 @@ class Live:
                     memory.users += 1
             self._release(dying.get(i, ()))
 
-    def backward(self, run: _Unrolled, root: Tensor, *rest: Tensor) -> None:
-        """Run backward from the gradient of ``root``; the ``rest`` goes with the graph."""
+    def backward(self, run: _Unrolled, results: Iterable[Tensor], *, given: bool) -> None:
+        """Run backward from the gradients of the results, which the caller holds, and had before if ``given``."""
         self._phase = "backward"
-        value = run.values[root.value]
-        assert value.memory is not None
-        value.gradient = self._make("", [value.memory.bytes])[0]
+        first = [_Memory(self._width(x), users=1) for x in results]
+        for x, memory in zip(results, first, strict=True):
+            run.values[x.value].gradient = memory
+            memory.users += given
+        if not given:
+            self._allocate("", first)
         for op, _ in reversed(run.steps):
             if op is not None:
                 self._back(op)
-        self._release(run.memories[x.storage.id] for x in rest)
+        if not given:
+            self._release(first)
 
     def _back(self, run: _Run) -> None:
         given = [value.gradient for value in run.written if value.gradient is not None]
@@ -210,12 +214,16 @@ class Live:
             value.gradient, value.fresh = memory, fresh
             return []
         if not (self.in_place and value.fresh and old.users == 1):
-            value.gradient, value.fresh = self._make(run.op.path, [old.bytes])[0], True
+            size = self._width(g.of) if isinstance(g.of, Tensor) else old.bytes
+            value.gradient, value.fresh = self._make(run.op.path, [size])[0], True
             self._release([old])
         return [memory]
 
     def _size(self, g: Gradient) -> int:
         return int(g.elements * self.workload.bytes_of(g.role))
+
+    def _width(self, x: Tensor) -> int:
+        return int(prod(x.shape) * self.workload.bytes_of(x.role))
 
     def _make(self, path: str, sizes: list[int]) -> list[_Memory]:
         made = [_Memory(size) for size in sizes]

@@ -56,17 +56,22 @@ def embed(t: Trace, spec: Model, stack: Stack, x: Tensor) -> Tensor:
         width = spec.d_model
     x = _positions(t, stack, x)
     if reads_tokens and spec.token_types:
-        types = t.tensor(b, n, role=Role.INDEX, label="token types")
-        x = ops.add(t, x, ops.embedding(t, "type_embedding", types, spec.token_types, width))
+        x = ops.add(t, x, ops.embedding(t, "type_embedding", _zeros(t, "type", b, n), spec.token_types, width))
     if reads_tokens and spec.task_types:
-        tasks = t.tensor(b, n, role=Role.INDEX, label="task types")
-        x = ops.add(t, x, ops.embedding(t, "task_embedding", tasks, spec.task_types, width))
+        x = ops.add(t, x, ops.embedding(t, "task_embedding", _zeros(t, "task", b, n), spec.task_types, width))
     if stack.embedding_norm:
         x = ops.norm(t, "embedding_norm", x, stack.norm)
     x = ops.dropout(t, "embedding_dropout", x)
     if project and spec.embedding_projection == "sum":
         x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
     return x
+
+
+def _zeros(t: Trace, name: str, b: Number, n: Number) -> Tensor:
+    """The first type for every token, where none are given."""
+    types = t.tensor(b, n, role=Role.INDEX, label=f"{name} types", grad=False)
+    t.op(f"{name}_embedding", "embedding", writes=(types,))
+    return types
 
 
 def per_layer_inputs(t: Trace, spec: PerLayerEmbedding, norm: Norm, layers: Number, x: Tensor) -> Tensor:

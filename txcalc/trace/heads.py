@@ -37,46 +37,67 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
 def _top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
     if spec.embedding_dim is not None and spec.embedding_projection == "tokens":
         x = t.hold(ops.linear(t, "output_projection", x, spec.embedding_dim))
-    b, _, d = x.shape
     head = spec.head
-    with t.scope("", back=0 if head.kind == "classifier" and head.of != "first" else 1):
-        pooled = x.view(b, d) if spec.pooler is None else pool(t, spec.pooler, x, spec.norm)
+    unread = head.kind == "classifier" and head.of != "first"
+    pooled = None
+    if spec.pooler is not None:
+        with t.scope("", back=0 if unread else 1):
+            pooled = t.hold(pool(t, spec.pooler, x, spec.norm))
     if spec.contact_head:
         maps = spec.layers * first_attention(spec).heads
         t.op("contact_head", "linear", weights={"weight": (1, maps), "bias": (1,)})
+    logits = _logits(t, spec, x, pooled, images)
+    t.results = (*(logits or (x,)), *(() if pooled is None or unread else (pooled,)))
+    if t.workload.phase == "training" and logits and head.kind != "projection":
+        for each in logits:
+            t.hold(each)
+        if head.kind == "contrastive":
+            (losses.pairs_loss if head.loss == "sigmoid" else losses.contrastive_loss)(t, "loss", *logits)
+        else:
+            copies = head.copies if head.kind == "classifier" else 1
+            with t.scope("", copies=copies, calls=copies):
+                _losses(t, logits)
+
+
+def _logits(t: Trace, spec: Model, x: Tensor, pooled: Tensor | None, images: Tensor | None) -> tuple[Tensor, ...]:
+    """What a model puts out beside its hidden states and their pooled vector: one tensor for each head."""
+    head = spec.head
+    if head.kind == "none":
+        return ()
     if head.kind == "classifier":
-        logits = _classify(t, head, x, pooled)
-        with t.scope("", copies=head.copies, calls=head.copies):
-            _loss(t, "loss", logits)
-    elif head.kind == "contrastive":
-        assert images is not None
-        similarity = _contrast(t, head, pooled, images)
-        if t.workload.phase == "training":
-            loss = losses.pairs_loss if head.loss == "sigmoid" else losses.contrastive_loss
-            loss(t, "loss", similarity)
-    elif head.kind == "projection":
-        ops.linear(t, "projection", pooled, head.width)
-    elif head.kind == "lm":
-        _loss(t, "loss", _predict(t, spec, head, x))
-        if head.pair_labels:
-            _loss(t, "pair_loss", ops.linear(t, "pair_head", pooled, head.pair_labels, bias=True, kind="head"))
+        return (_classify(t, head, x, pooled),)
+    if head.kind == "lm":
+        logits = _predict(t, spec, head, x)
+        if not head.pair_labels:
+            return (logits,)
+        assert pooled is not None
+        return logits, ops.linear(t, "pair_head", pooled, head.pair_labels, bias=True, kind="head")
+    if pooled is None:
+        pooled = ops.position(t, "position", x)
+    if head.kind == "projection":
+        return (ops.linear(t, "projection", pooled, head.width),)
+    assert images is not None
+    return (_contrast(t, head, pooled, images),)
 
 
-def _loss(t: Trace, name: str, logits: Tensor) -> None:
-    if t.workload.phase == "training":
-        t.results = losses.cross_entropy(t, name, t.hold(logits))
+def _losses(t: Trace, logits: tuple[Tensor, ...]) -> None:
+    """The sum of every head's cross-entropy."""
+    total = losses.cross_entropy(t, "loss", logits[0])
+    for each in logits[1:]:
+        total = ops.add(t, total, losses.cross_entropy(t, "pair_loss", each), "total_loss")
+    t.results, t.loss = (total,), total
 
 
 def pool(t: Trace, spec: DensePooler | NormPooler | AttentionPooler, x: Tensor, norm: Norm) -> Tensor:
     """(b, n, d) to one vector for each sequence. ``norm`` is the kind of norm of the stack below."""
-    b, _, d = x.shape
+    *_, d = x.shape
     with t.scope("pooler", component=True):
         if spec.kind == "attention":
             return _pool_by_attention(t, spec, x, norm)
         if spec.kind == "norm":
-            return ops.norm(t, "norm", x.view(b, d) if spec.of == "first" else _mean(t, x), norm)
+            return ops.norm(t, "norm", ops.position(t, "position", x) if spec.of == "first" else _mean(t, x), norm)
         width = d if spec.width is None else spec.width
-        y = ops.linear(t, "dense", x.view(b, d), width, bias=True)
+        y = ops.linear(t, "dense", ops.position(t, "position", x), width, bias=True)
         return y if spec.activation is None else ops.activation(t, "activation", y, spec.activation)
 
 
@@ -145,7 +166,7 @@ def _pool_by_attention(t: Trace, spec: AttentionPooler, x: Tensor, norm: Norm) -
     ops.parameter(t, "query", 1, 1, d)
     y = pooling_attention(t, spec.attention, t.tensor(b, 1, d, role=Role.PARAMETER, label="learned query"), x)
     y = ops.add(t, y, feed_forward(t, spec.feed_forward, ops.norm(t, "norm", y, norm)))
-    return y.view(b, d)
+    return ops.position(t, "position", y)
 
 
 def _transform(t: Trace, spec: HeadTransform, x: Tensor, width: Number) -> Tensor:
@@ -164,10 +185,14 @@ def _maxout(t: Trace, spec: Maxout, x: Tensor) -> Tensor:
         return t.tensor(*rows, spec.width, label="maxout")
 
 
-def _classify(t: Trace, head: ClassifierHead, x: Tensor, pooled: Tensor) -> Tensor:
+def _classify(t: Trace, head: ClassifierHead, x: Tensor, pooled: Tensor | None) -> Tensor:
     b, _, d = x.shape
-    of = {"first": pooled, "all": x, "votes": x, "mean": _mean(t, x),
-          "first+mean": t.tensor(b, 2 * d, label="first and mean")}[head.of]
+    if head.of == "first":
+        of = ops.position(t, "position", x) if pooled is None else pooled
+    elif head.of == "mean":
+        of = _mean(t, x)
+    else:
+        of = t.tensor(b, 2 * d, label="first and mean") if head.of == "first+mean" else x
     if head.transform is not None:
         *_, width = of.shape
         of = _transform(t, head.transform, of, width)

@@ -6,11 +6,8 @@ from txcalc.trace import ops
 from txcalc.trace.record import Role, Tensor, Trace
 
 
-def cross_entropy(t: Trace, name: str, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """``F.cross_entropy`` on fp32 logits: keeps the log-probabilities, the targets and the total weight.
-
-    Returns the loss and that weight, which is released with it.
-    """
+def cross_entropy(t: Trace, name: str, logits: Tensor) -> Tensor:
+    """``F.cross_entropy`` on fp32 logits: keeps the log-probabilities, the targets and the total weight."""
     *rows, classes = logits.shape
     with t.frame(logits):
         wide = t.hold(ops.cast(t, name, logits, Role.FLOAT32, kind="loss"))
@@ -21,7 +18,7 @@ def cross_entropy(t: Trace, name: str, logits: Tensor) -> tuple[Tensor, Tensor]:
         loss = t.tensor(role=Role.FLOAT32, label="loss")
         t.op(name, "loss", saves=(found, targets, weight), reads=(found, targets), writes=(loss, weight),
              backward=((ops.to(found),),))
-    return loss, weight
+    return loss
 
 
 def contrastive_loss(t: Trace, name: str, logits: Tensor) -> None:

@@ -343,7 +343,17 @@ def rms_norm(
 
 def narrow(t: Trace, name: str, x: Tensor, width: Number) -> Tensor:
     """``x[..., a:b]``, ``width`` columns of it: a view, whose gradient is put into zeros as large as ``x``."""
-    y = t.alias(x, *x.shape[:-1], width)
+    return _part_of(t, name, x, *x.shape[:-1], width)
+
+
+def position(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``x[:, i]``, one position (b, d) of (b, n, d): a view, whose gradient is put into zeros as large as ``x``."""
+    b, _, *rest = x.shape
+    return _part_of(t, name, x, b, *rest)
+
+
+def _part_of(t: Trace, name: str, x: Tensor, *shape: Number) -> Tensor:
+    y = t.alias(x, *shape)
     t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((to(x),),))
     return y
 

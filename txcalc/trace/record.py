@@ -273,7 +273,8 @@ class Trace:
     kernels: list[tuple[str, str]] = field(default_factory=list)
     """Attention's kernels that ran, each with why another did not."""
     body: list[Node] = field(default_factory=list)
-    results: tuple[Tensor, ...] = ()  # of a training step: the loss, and what lives as long
+    results: tuple[Tensor, ...] = ()  # what outlives the run: the loss of a training step, else its outputs
+    loss: Tensor | None = None  # the one result whose gradient the run makes itself
     _scope: _Scope = _Scope()
     _next_id: int = 0
     _held: list[Tensor] = field(default_factory=list)
