@@ -227,7 +227,7 @@ def test_nothing_differs() -> None:
     (("gpt2", "gpt2-medium", "-f", "csv"), "must be one of table, md, json, yaml here"),
     (("gpt2", "gpt2-medium", "-f", "html"), "must be one of table, md, json, yaml here"),
     (("gpt2", "gpt4"), "unknown preset"),
-    (("gpt2",), "missing argument"),
+    (("gpt2",), "give two models, A and B"),
     (("gpt2", "gpt3", "--seq", "2K"), "2,048 tokens, but gpt2 has 1,024"),
     (("gpt2", "gpt3", "--seq", "0"), "--seq: must be"),
 ])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from txcalc.trace.record import Loop, Op, Tensor, Trace
 
@@ -32,8 +31,8 @@ def _runs(ops: list[Op]) -> int:
 
 
 def _once(op: Op, runs: int) -> Op:
-    return replace(
-        op, copies=1, active=1, calls=op.calls // runs, back=op.back // runs,
+    return op._replace(
+        copies=1, active=1, calls=op.calls // runs, back=op.back // runs,
         saves=_tensors(op.saves, runs), reads=_tensors(op.reads, runs), writes=_tensors(op.writes, runs),
     )
 
@@ -45,5 +44,5 @@ def _loop(loop: Loop, runs: int) -> Loop:
 
 def _tensors(tensors: Iterable[Tensor], runs: int) -> tuple[Tensor, ...]:
     return tuple(
-        replace(x, storage=replace(x.storage, calls=max(x.storage.calls // runs, 1))) for x in tensors
+        x._replace(storage=x.storage._replace(calls=max(x.storage.calls // runs, 1))) for x in tensors
     )

@@ -7,7 +7,6 @@ opaque reserve buffer, and on the CPU oneDNN (the LSTM) a workspace of its own.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from txcalc.trace import ops
@@ -123,8 +122,8 @@ def _without_idle_gradients(
         total = times * op.flops_backward
         if reads_zeros:
             total += (times - least(times, 1)) * op.flops
-        t.ops[i] = replace(op, flops_backward=0)
-        t.ops.append(replace(op, weights=(), saves=(), flops=0, calls=calls, back=t.back, flops_backward=total))
+        t.ops[i] = op._replace(flops_backward=0)
+        t.ops.append(op._replace(weights=(), saves=(), flops=0, calls=calls, back=t.back, flops_backward=total))
 
 
 def _inputs(t: Trace, spec: Cell, x: Tensor, memory: Tensor) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -31,8 +31,7 @@ class Role(Enum):
     PARAMETER = "parameter"  # read as an input: its memory exists anyway, so keeping it costs nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
+class Storage(NamedTuple):
     """Memory that one operation allocates, or that is there before the run."""
 
     id: int
@@ -48,8 +47,7 @@ class Storage:
         return prod(self.shape)
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(NamedTuple):
     """A value: a shape on a storage, which views share. ``value`` is what autograd has one gradient of."""
 
     value: int
@@ -90,7 +88,7 @@ class Tensor:
 
     def view(self, *shape: Number) -> Tensor:
         """The same value under another shape."""
-        return replace(self, shape=shape, viewed=True)
+        return Tensor(self.value, self.storage, shape, self.grad, viewed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +166,7 @@ class Gradient(NamedTuple):
 Steps = tuple[tuple[Gradient, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
+class Op(NamedTuple):
     """One operation, once; ``copies``, ``active`` and ``calls`` say how often.
 
     ``copies``: sets of weights. ``active``: sets that one token passes. ``calls``: runs in one pass. ``back``: those
@@ -209,8 +206,7 @@ class Op:
         return sum(prod(shape) for _, shape in self.weights)
 
 
-@dataclass(frozen=True, slots=True)
-class Loop:
+class Loop(NamedTuple):
     """A body run ``times`` in a row: each run's output is the next one's input.
 
     ``entry`` is what the body read; it stands for ``before`` in the first run and for ``exit`` of the previous
@@ -224,8 +220,7 @@ class Loop:
     times: Number
 
 
-@dataclass(frozen=True, slots=True)
-class Repeat:
+class Repeat(NamedTuple):
     """A body run ``times`` in a row on as many sets of weights as there are ``copies``.
 
     ``carries``: what each run reads of the run before, None for what nothing hands on.
@@ -239,8 +234,7 @@ class Repeat:
     carries: tuple[Loop, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """A function's call: what it holds until it returns, arguments and locals, though nothing may read them again."""
 
     holds: tuple[Tensor, ...]
@@ -250,8 +244,7 @@ class Frame:
 Node = Op | Repeat | Frame
 
 
-@dataclass(frozen=True, slots=True)
-class _Scope:
+class _Scope(NamedTuple):
     prefix: str = ""
     component: str | None = None
     copies: Number = 1
@@ -275,7 +268,7 @@ class Trace:
     body: list[Node] = field(default_factory=list)
     results: tuple[Tensor, ...] = ()  # what outlives the run: the loss of a training step, else its outputs
     loss: Tensor | None = None  # the one result whose gradient the run makes itself
-    _scope: _Scope = _Scope()
+    _scope: _Scope = field(default_factory=_Scope)
     _next_id: int = 0
     _held: list[Tensor] = field(default_factory=list)
 
@@ -401,4 +394,4 @@ class Trace:
         self.loops += loops
         last = self.body[-1]
         assert isinstance(last, Repeat)
-        self.body[-1] = replace(last, carries=loops)
+        self.body[-1] = last._replace(carries=loops)
