@@ -12,8 +12,8 @@ from txcalc.answer.report import Totals, count
 from txcalc.count.kv_cache import kv_cache_allocated_bytes, kv_cache_bytes
 from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model
+from txcalc.trace.cache import Cache
 from txcalc.trace.model import trace
-from txcalc.trace.record import Cache
 from txcalc.trace.sizes import least
 from txcalc.trace.workload import Workload
 

@@ -150,8 +150,8 @@ def test_chinchilla_ratio(
     s = 2048
     spec = chinchilla(d, d_ff, head_dim, heads, layers)
     t = run(spec, seq=s, attention="eager")
-    left_out = sum(op.calls * op.flops for op in t.ops if op.path == "head" or "attention.position" in op.path
-                   or op.path.endswith("core.by_distance"))
+    left_out = sum(often.calls * op.flops for op, often in t.placed if op.path == "head"
+                   or "attention.position" in op.path or op.path.endswith("core.by_distance"))
     flops = forward_flops(t) - left_out + layers * 3 * heads * s * s
     plain = gpt(d, heads, layers, vocab=32000, attention={"head_dim": head_dim}, feed_forward={"d_ff": d_ff})
     head = 2 * s * d * 32000

@@ -75,7 +75,7 @@ def test_a_training_step(name: str, batch: int, run: dict[str, Any]) -> None:
 def test_every_tensor_that_is_read_has_a_writer_or_was_there_before(name: str) -> None:
     run = trace(Model.model_validate(MODELS[name]), Workload(phase="training", seq=7, attention="eager", dropout=0.1))
     written = {x.storage.id for op in run.ops for x in op.writes}
-    joined = {x.storage.id for loop in run.loops for x in (loop.entry, loop.after)}
+    joined = {x.storage.id for loop, _ in run.loops for x in (loop.entry, loop.after)}
     inputs = {x.label for op in run.ops for x in op.reads if x.storage.id not in written | joined}
     assert inputs == {"token ids", "targets"}
     assert len(written) > 20

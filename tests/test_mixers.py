@@ -127,7 +127,7 @@ def test_weights_have_the_shapes_of_the_module(kind: Any) -> None:
     shapes = {tuple(p.shape) for p in module.parameters()}
     t = traced(cell(kind, 7), 1, 3, 7)
     assert {shape for op in t.ops for _, shape in op.weights} == shapes
-    assert {op.copies for op in t.ops} == {1}
+    assert {often.copies for _, often in t.placed} == {1}
     assert params.params(traced(cell(kind, 7, bias=False), 1, 3, 7)) == weights(
         CELLS[kind](7, 7, bias=False))
 

@@ -99,7 +99,7 @@ def embedding_counted_per_layer(patch: Patch) -> None:
 
 
 def flash_stores_the_scores(patch: Patch) -> None:
-    scores = Tensor(10**8, Storage(10**8, (2, 6, 13, 13), 3), (13, 13))
+    scores = Tensor(10**8, Storage(10**8, (2, 6, 13, 13)), (13, 13))
     change_op(patch, lambda name, d: d | {"saves": (*d["saves"], scores)}
               if name == "flash" else d)
 

@@ -69,7 +69,7 @@ def test_stacks_weigh_what_pytorch_s_do(kind: str, layers: int, hidden: int, bia
     ])
     t = run(language_model(kind, layers, hidden, bias=bias, both=both))
     assert params.params(t) == sum(p.numel() for p in theirs.parameters())
-    shapes = [shape for op in t.ops for _, shape in op.weights for _ in range(op.copies)]
+    shapes = [shape for op, often in t.placed for _, shape in op.weights for _ in range(often.copies)]
     assert sorted(shapes) == sorted(tuple(p.shape) for p in theirs.parameters())
 
 
@@ -243,7 +243,7 @@ def test_what_is_held_while_decoding() -> None:
         held = {op.cache.kind: op.cache.elements for op in t.ops if op.cache is not None}
         assert held == {"state": 2 * 1000, "cross": 2 * 9 * (2000 + 1000)}
         assert kv_cache.kv_cache_bytes_per_token(t) is None
-        assert not [op.path for op in t.ops if op.path.startswith("encoder") and op.flops * op.calls]
+        assert not [op.path for op, often in t.placed if op.path.startswith("encoder") and op.flops * often.calls]
         assert not [op.path for op in t.ops if op.path.endswith(("keys", "initial_hidden")) and op.flops]
 
 

@@ -18,7 +18,7 @@ from txcalc.document import Part
 from txcalc.spec.facts import architecture_fields
 from txcalc.spec.formats import RELEASED
 from txcalc.trace.model import trace
-from txcalc.trace.record import Op, Trace
+from txcalc.trace.record import Often, Op, Trace
 from txcalc.trace.workload import Masked, Workload
 
 if TYPE_CHECKING:
@@ -307,19 +307,19 @@ def components(t: Trace, *, by_module: bool = False) -> tuple[Component, ...]:
     for k in activations.kept(t):
         path = k.op.path if by_module else k.op.component
         kept[path] = kept.get(path, 0) + k.bytes
-    lines: dict[str, list[Op]] = {}
-    for op in t.ops:
+    lines: dict[str, list[tuple[Op, Often]]] = {}
+    for op, often in t.placed:
         path = op.path if by_module else op.component
         if op.weights or op.flops or op.saves or op.cache is not None or path in lines:
-            lines.setdefault(path, []).append(op)
+            lines.setdefault(path, []).append((op, often))
     return tuple(
         Component(
             path=path,
-            copies=ops[0].copies,
-            calls=ops[0].calls,
-            params=sum(op.copies * op.params for op in ops),
+            copies=ops[0][1].copies,
+            calls=ops[0][1].calls,
+            params=sum(often.copies * op.params for op, often in ops),
             **_parts(t, ops),
-            flops_core=flops.flops_of((op for op in ops if op.kind == "core"), "flops"),
+            flops_core=flops.flops_of((each for each in ops if each[0].kind == "core"), "flops"),
             activation_bytes=kept.get(path, 0) if t.workload.keeps else None,
             kv_cache_bytes=kv_cache.cache_bytes(ops, t.workload),
         )
@@ -327,7 +327,7 @@ def components(t: Trace, *, by_module: bool = False) -> tuple[Component, ...]:
     )
 
 
-def _parts(t: Trace, ops: Sequence[Op]) -> dict[str, Any]:
+def _parts(t: Trace, ops: Sequence[tuple[Op, Often]]) -> dict[str, Any]:
     parts: dict[str, flops.Part] = {"flops_forward": "flops"}
     if t.workload.phase == "training":
         parts |= {"flops_backward": "flops_backward", "flops_recomputed": "flops_recomputed"}
@@ -340,12 +340,12 @@ def caches(t: Trace) -> tuple[CacheLine, ...]:
     """Every cache in the order of the forward pass; bytes add up to the total."""
     return tuple(
         CacheLine(
-            path=op.component, kind=op.cache.name, layers=op.calls, tokens=op.cache.tokens,
-            bytes=kv_cache.cache_bytes([op], t.workload) or 0,
-            bytes_per_token=kv_cache.bytes_per_token([op], t.workload) or 0,
-            allocated_bytes=kv_cache.allocated_bytes([op], t.workload),
+            path=op.component, kind=op.cache.name, layers=often.calls, tokens=op.cache.tokens,
+            bytes=kv_cache.cache_bytes([(op, often)], t.workload) or 0,
+            bytes_per_token=kv_cache.bytes_per_token([(op, often)], t.workload) or 0,
+            allocated_bytes=kv_cache.allocated_bytes([(op, often)], t.workload),
         )
-        for op in t.ops if op.cache is not None
+        for op, often in t.placed if op.cache is not None
     )
 
 

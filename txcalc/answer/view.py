@@ -90,8 +90,8 @@ def _alternative(spec: Model, workload: Workload) -> Alternative | None:
 
 def _weights(spec: Model, workload: Workload) -> tuple[WeightRow, ...]:
     return tuple(
-        WeightRow(path, shape, op.copies)
-        for op in trace(spec, workload).ops
+        WeightRow(path, shape, often.copies)
+        for op, often in trace(spec, workload).placed
         for path, shape in params.weight_shapes(op).items()
     )
 

@@ -121,7 +121,7 @@ def _copies(spec: Model, t: Trace, checkpoint: Checkpoint, excess: int) -> tuple
     shape = (spec.vocab, embedding_width(spec))
     size = shape[0] * shape[1]
     copies = excess // size
-    own = sum(op.copies for op in t.ops for _, other in op.weights if other == shape)
+    own = sum(often.copies for op, often in t.placed for _, other in op.weights if other == shape)
     there = sum(tensor.shape == shape for tensor in checkpoint.stored.values())
     if excess % size or not 0 < copies <= 3 or (checkpoint.stored and there - own != copies):
         return 0, []

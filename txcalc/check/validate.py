@@ -10,12 +10,12 @@ from typing import Any, Literal, NamedTuple
 
 from txcalc.answer.validation import Row, Validation
 from txcalc.check.sibling import sibling
-from txcalc.count import activations, kv_cache, params
+from txcalc.count import activations, flops, kv_cache, params
 from txcalc.spec.facts import has_latents, is_causal, located_blocks, positions
 from txcalc.spec.inputs import TokenInput
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
-from txcalc.trace.record import Op, Trace
+from txcalc.trace.record import Trace
 from txcalc.trace.sizes import visible_pairs
 from txcalc.trace.workload import AttentionKernel, DType, Latents, Workload
 
@@ -129,9 +129,9 @@ def parameters(spec: Model) -> Row:
     measured = measure.shapes(spec)
     t = trace(spec, Workload(seq=length_of(spec), source_seq=_source(spec)))
     counted: dict[str, tuple[tuple[int, ...], int]] = {}
-    for op in t.ops:
+    for op, often in t.placed:
         for path, shape in params.weight_shapes(op).items():
-            counted[path] = (shape, counted.get(path, (shape, 0))[1] + op.copies)
+            counted[path] = (shape, counted.get(path, (shape, 0))[1] + often.copies)
     return _row("parameters", params.params(t), sum(_size(s) * n for s, n in measured.values()), "full size, meta",
                 _differences(counted, measured, lambda path, of: f"{path} {of[0]} x{of[1]}"))
 
@@ -145,10 +145,11 @@ def flops_rows(spec: Model, *, eager: bool, how: str, device: str) -> Iterator[R
     measured = measure.flops(spec, w.batch, w.seq, source_seq=w.source_seq, eager=eager, loss=has_loss(spec),
                              backward=True, device=device)
     name = "eager" if eager else "flash"
-    for which, got, of in (("forward", measured.forward, lambda op: op.calls * op.flops),
-                           ("backward", measured.backward,
-                            lambda op: op.back * (op.flops_backward + op.flops_recomputed))):
-        counted = _by_module(t, measure.module_paths(spec), of)
+    parts: tuple[tuple[str, dict[str, int], tuple[flops.Part, ...]], ...] = (
+        ("forward", measured.forward, ("flops",)),
+        ("backward", measured.backward, ("flops_backward", "flops_recomputed")))
+    for which, got, of in parts:
+        counted = by_module(t, measure.module_paths(spec), *of)
         yield _row(f"FLOPs {which}, {name}", sum(counted.values()), sum(got.values()), how,
                    _differences(counted, {k: v for k, v in got.items() if v}, lambda path, n: f"{path} {n:,}"))
 
@@ -185,7 +186,7 @@ def decoding(spec: Model) -> Iterator[Row]:
     for latents in ways:
         w = Workload.decode(past=SEQ, seq=2, batch=BATCH, source_seq=_source(spec), attention="eager", latents=latents)
         got = measure.flops(spec, w.batch, w.seq, source_seq=w.source_seq, past=w.past, absorbed=w.absorbs).forward
-        counted = _by_module(trace(spec, w), measure.module_paths(spec), lambda op: op.calls * op.flops)
+        counted = by_module(trace(spec, w), measure.module_paths(spec), "flops")
         yield _row(f"FLOPs decoding{f', latents {latents}' if latents else ''}", sum(counted.values()),
                    sum(got.values()), "sibling, meta",
                    _differences(counted, {k: v for k, v in got.items() if v}, lambda path, n: f"{path} {n:,}"))
@@ -246,7 +247,7 @@ def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
             t = trace(spec, case.workload(spec, device).replaced(batch=1, seq=n))
             own = "layers" if spec.encoder is None else "decoder.layers"
             first = next(op.component for op in t.ops if op.path.startswith(own) and op.path.endswith(".attention.q"))
-            calls = next(op.calls for op in t.ops if op.component == first)
+            calls = next(often.calls for op, often in t.placed if op.component == first)
             counted.append(sum(k.bytes for k in activations.kept(t) if k.op.component == first) // calls)
         degree = 2 if eager or not _has_flash(spec) else 1
         peaks = [m.peak for m in found]
@@ -305,11 +306,11 @@ def _module(path: str, modules: frozenset[str]) -> str:
     return path
 
 
-def _by_module(t: Trace, modules: frozenset[str], of: Callable[[Op], int]) -> dict[str, int]:
+def by_module(t: Trace, modules: frozenset[str], *parts: flops.Part) -> dict[str, int]:
+    """FLOPs of each module of PyTorch that has any."""
     found: Counter[str] = Counter()
-    for op in t.ops:
-        if of(op):
-            found[_module(op.path, modules)] += of(op)
+    for each in t.placed:
+        found[_module(each[0].path, modules)] += sum(flops.flops_of([each], part) for part in parts)
     return {path: n for path, n in found.items() if n}
 
 

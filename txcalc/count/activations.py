@@ -24,18 +24,29 @@ def kept(trace: Trace) -> list[Kept]:
     """Every distinct tensor kept for backward, in bytes of the trace's workload. Empty in inference."""
     if not trace.workload.keeps:
         return []
+    times = made(trace)
     found: dict[int, tuple[Op, Tensor, Number]] = {}
     for op in trace.ops:
         for tensor in op.saves:
-            found.setdefault(tensor.id, (op, tensor, tensor.calls))
+            found.setdefault(tensor.id, (op, tensor, times[tensor.id]))
     aliases: set[int] = set()
-    for loop in trace.loops:
-        _join(loop, found, aliases)
+    for loop, entered in trace.loops:
+        _join(loop, entered, found, aliases)
     width = trace.workload.bytes_of
-    return [Kept(op, x, times, times * x.elements * width(x.role)) for op, x, times in found.values()]
+    return [Kept(op, x, often, often * x.elements * width(x.role)) for op, x, often in found.values()]
 
 
-def _join(loop: Loop, found: dict[int, tuple[Op, Tensor, Number]], aliases: set[int]) -> None:
+def made(trace: Trace) -> dict[int, Number]:
+    """How often each storage is made: as often as its writer runs, or as the first operation that names it."""
+    found: dict[int, Number] = {x.id: 1 for x in trace.inputs} | {
+        loop.after.id: entered for loop, entered in trace.loops}
+    for op, often in trace.placed:
+        for x in (*op.writes, *op.reads, *op.saves):
+            found.setdefault(x.id, often.calls)
+    return found
+
+
+def _join(loop: Loop, entered: Number, found: dict[int, tuple[Op, Tensor, Number]], aliases: set[int]) -> None:
     """Name the same memory once: what a run of the loop leaves is what the next run reads.
 
     ``aliases`` holds the ids that stand for memory already counted under another id.
@@ -48,9 +59,9 @@ def _join(loop: Loop, found: dict[int, tuple[Op, Tensor, Number]], aliases: set[
     if loop.entry.id in found:
         op, _, _ = found.pop(loop.entry.id)
         if loop.before.id not in aliases:
-            found.setdefault(loop.before.id, (op, loop.before, loop.before.calls))
+            found.setdefault(loop.before.id, (op, loop.before, entered))
         if not counted and not (isinstance(loop.times, int) and loop.times == 1):  # one run has nothing between
-            between = loop.after.calls * (-1 + loop.times)
+            between = entered * (-1 + loop.times)
             found[leave.id] = (op, leave, between)
 
 

@@ -55,37 +55,37 @@ def parts(trace: Trace, mix: str) -> Iterator[tuple[Op, Number]]:
     for tensor in tensors(trace):
         size = tensor.copies * tensor.rows * row_bytes(tensor_type(trace.model, tensor, mix), tensor.columns)
         sizes[tensor.op.path] = sizes.get(tensor.op.path, 0) + size
-    for op in trace.ops:
+    for op, often in trace.placed:
         if op.weights:
             whole = op.params - (prod(op.weights[0][1]) if op.path in sizes else 0)
-            yield op, sizes.get(op.path, 0) + 4 * op.copies * whole
+            yield op, sizes.get(op.path, 0) + 4 * often.copies * whole
 
 
 def tensors(trace: Trace) -> Iterator[Tensor]:
     """Every tensor that the rules give a type, layer by layer. Raises ``SpecError`` for other parts of models."""
     model = trace.model
     _check(model)
-    found = {op.path: op for op in trace.ops if _is_packed(op)}
+    found = {op.path: (op, often.copies) for op, often in trace.placed if _is_packed(op)}
     order = [prefix for prefix, _ in layer_order(model)]
     fused = any({"q", "k", "v"} <= set(group) for group in model.fused)
     runs = {prefix: order.count(prefix) for prefix in order}
-    layers = [[(path, op) for path, op in found.items() if path.startswith(f"{prefix}.")] for prefix in order]
-    values = sum(any(path.endswith(".attention.v") for path, _ in layer) for layer in layers)
+    layers = [[(path, *each) for path, each in found.items() if path.startswith(f"{prefix}.")] for prefix in order]
+    values = sum(any(path.endswith(".attention.v") for path, *_ in layer) for layer in layers)
     seen = {"v": 0, "down": 0}
-    for op in (found.pop(path) for path in ("token_embedding", "head") if path in found):
+    for op, _ in (found.pop(path) for path in ("token_embedding", "head") if path in found):
         rows, columns = op.weights[0][1]
         yield Tensor(op, "output" if op.kind == "head" else "tokens", Place(), rows, columns, 1)
     for index, (prefix, layer) in enumerate(zip(order, layers, strict=True)):
-        for path, op in layer:
+        for path, op, all_copies in layer:
             name = path.removeprefix(f"{prefix}.")
             part = _PARTS.get(name, "other")
             if fused and name in ("attention.q", "attention.k"):
                 part = "v"
             place = Place(seen["v"], values) if part == "v" else Place(
                 index if _experts(model) > 1 else seen["down"], len(order))
-            copies = op.copies // runs[prefix]
+            copies = all_copies // runs[prefix]
             yield from (Tensor(op, part, place, rows, columns, copies) for rows, columns in _shapes(model, name, op))
-        names = {path.removeprefix(f"{prefix}.") for path, _ in layer}
+        names = {path.removeprefix(f"{prefix}.") for path, *_ in layer}
         seen["v"] += "attention.v" in names
         seen["down"] += "feed_forward.down" in names
 

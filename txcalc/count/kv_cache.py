@@ -7,9 +7,12 @@ from typing import Final, NamedTuple, get_args
 
 from txcalc.spec.errors import SpecError
 from txcalc.spec.ggml import NAMED
-from txcalc.trace.record import Cache, Number, Op, Trace
+from txcalc.trace.cache import Cache
+from txcalc.trace.record import Number, Often, Op, Trace
 from txcalc.trace.sizes import least
 from txcalc.trace.workload import BYTES, KvDType, Workload
+
+Placed = Iterable[tuple[Op, Often]]
 
 
 class RowFormat(NamedTuple):
@@ -32,7 +35,7 @@ int8, int4: LMDeploy's ``quant_policy`` 8 and 4, a 16-bit scale and zero point f
 
 def kv_cache_bytes(trace: Trace) -> Number | None:
     """Bytes held after the run, for the whole batch, self- and cross-attention. None without any cache."""
-    return cache_bytes(trace.ops, trace.workload)
+    return cache_bytes(trace.placed, trace.workload)
 
 
 def kv_cache_allocated_bytes(trace: Trace) -> Number | None:
@@ -43,31 +46,31 @@ def kv_cache_allocated_bytes(trace: Trace) -> Number | None:
     at most ceil(W / b) + 1. Chunks begin with a block. A recurrent state is not paged. What an engine sets aside
     for tokens that have not come yet is not counted. None without ``kv_block`` or without any cache.
     """
-    return allocated_bytes(trace.ops, trace.workload)
+    return allocated_bytes(trace.placed, trace.workload)
 
 
-def cache_bytes(ops: Iterable[Op], workload: Workload) -> Number | None:
+def cache_bytes(placed: Placed, workload: Workload) -> Number | None:
     """Bytes that these operations hold after the run. None if none of them caches anything."""
-    return _total(ops, workload, lambda cache: cache.tokens)
+    return _total(placed, workload, lambda cache: cache.tokens)
 
 
-def allocated_bytes(ops: Iterable[Op], workload: Workload) -> Number | None:
+def allocated_bytes(placed: Placed, workload: Workload) -> Number | None:
     """Bytes of the blocks that these operations' caches touch. None without ``kv_block`` or without any cache."""
     size = workload.kv_block
     if size is None:
         return None
-    return _total(ops, workload, lambda cache: cache.tokens if cache.kind == "state" else cache.blocks(size) * size)
+    return _total(placed, workload, lambda cache: cache.tokens if cache.kind == "state" else cache.blocks(size) * size)
 
 
 def kv_cache_bytes_per_token(trace: Trace) -> Number | None:
     """Bytes that one more token of one sequence adds at this length. None without a cache of self-attention."""
-    return bytes_per_token(trace.ops, trace.workload)
+    return bytes_per_token(trace.placed, trace.workload)
 
 
-def bytes_per_token(ops: Iterable[Op], workload: Workload) -> Number | None:
+def bytes_per_token(placed: Placed, workload: Workload) -> Number | None:
     """Bytes that one more token of one sequence adds to what these operations hold: full windows and chunks, states
     and what cross-attention holds do not grow. None where none of them caches the tokens of its own sequence."""
-    own = [(op.calls, op.cache) for op in ops if op.cache is not None and op.cache.kind == "self"]
+    own = [(often.calls, op.cache) for op, often in placed if op.cache is not None and op.cache.kind == "self"]
     if not own:
         return None
     return sum(calls * grows(cache) * token_bytes(cache, workload) for calls, cache in own)
@@ -80,7 +83,7 @@ def grows(cache: Cache) -> Number:
 
 def fixed_bytes(trace: Trace) -> Number | None:
     """Bytes of the whole batch that the next token does not add to. None without any cache."""
-    return _total(trace.ops, trace.workload,
+    return _total(trace.placed, trace.workload,
                   lambda cache: 0 if cache.kind == "self" and grows(cache) else cache.tokens)
 
 
@@ -103,8 +106,8 @@ def token_bytes(cache: Cache, workload: Workload) -> Number:
     return sum(count * (elements * form.bytes // form.block + form.extra) for count, elements in cache.rows)
 
 
-def _total(ops: Iterable[Op], workload: Workload, tokens: Callable[[Cache], Number]) -> Number | None:
-    caches = [(op.calls, op.cache) for op in ops if op.cache is not None]
+def _total(placed: Placed, workload: Workload, tokens: Callable[[Cache], Number]) -> Number | None:
+    caches = [(often.calls, op.cache) for op, often in placed if op.cache is not None]
     if not caches:
         return None
     return sum(calls * c.batch * tokens(c) * token_bytes(c, workload) for calls, c in caches)

@@ -11,17 +11,17 @@ EMBEDDING_KINDS = ("embedding", "head")
 
 def params(trace: Trace) -> Number:
     """All weights; a tied weight once."""
-    return sum(op.copies * op.params for op in trace.ops)
+    return sum(often.copies * op.params for op, often in trace.placed)
 
 
 def active_params(trace: Trace) -> Number:
     """The weights that one token passes: its top experts, and everything that is always on."""
-    return sum(op.active * op.params for op in trace.ops)
+    return sum(often.active * op.params for op, often in trace.placed)
 
 
 def embedding_params(trace: Trace) -> Number:
     """The tables of tokens, positions and types, and an output head that is not tied."""
-    return sum(op.copies * op.params for op in trace.ops if op.kind in EMBEDDING_KINDS)
+    return sum(often.copies * op.params for op, often in trace.placed if op.kind in EMBEDDING_KINDS)
 
 
 def weight_shapes(op: Op) -> dict[str, tuple[Number, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from txcalc.count.activations import made
 from txcalc.trace.record import Op, Role, Storage, Tensor, Trace
 
 
@@ -15,8 +16,8 @@ def is_fused(op: Op) -> bool:
 def score_matrix_bytes(trace: Trace) -> int:
     """Bytes of the largest score matrix that one operation writes to memory, in all steps of its layer's loop if it
     stands in one; 0 under a fused kernel."""
-    return max((op.calls * _size(trace, [tensor]) for op in trace.ops if op.kind == "core" for tensor in op.writes
-                if tensor.scores), default=0)
+    return max((often.calls * _size(trace, [tensor]) for op, often in trace.placed if op.kind == "core"
+                for tensor in op.writes if tensor.scores), default=0)
 
 
 def peak_score_bytes(trace: Trace) -> int:
@@ -26,21 +27,21 @@ def peak_score_bytes(trace: Trace) -> int:
     freed after its last reader, as PyTorch frees it where no variable still names it; scale and mask are taken
     to be in the product, or to replace their input.
     """
-    most, kept = 0, set[Storage]()
+    most, kept, times = 0, set[Storage](), made(trace)
     for op in trace.ops:
         if op.kind == "shift":
             continue
         if trace.workload.keeps:
             kept |= {x.storage for x in op.saves if x.scores}
         live = {x.storage for x in (*op.saves, *op.reads, *op.writes) if x.scores}
-        most = max(most, sum(x.calls * _size(trace, [x]) for x in kept) + _size(trace, live - kept))
+        most = max(most, sum(times[x.id] * _size(trace, [x]) for x in kept) + _size(trace, live - kept))
     return most
 
 
 def statistics_bytes(trace: Trace) -> int:
     """Bytes that fused kernels write in place of the score matrices: one log-sum-exp a row, in fp32."""
-    return sum(op.calls * _size(trace, [tensor for tensor in op.writes if tensor.role is Role.FLOAT32])
-               for op in trace.ops if is_fused(op))
+    return sum(often.calls * _size(trace, [tensor for tensor in op.writes if tensor.role is Role.FLOAT32])
+               for op, often in trace.placed if is_fused(op))
 
 
 def _size(trace: Trace, tensors: Iterable[Tensor | Storage]) -> int:

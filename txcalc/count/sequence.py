@@ -11,7 +11,7 @@ def sequential_steps(trace: Trace) -> int:
     Loops over positions, and recurrences as they are written: a linear one can also run as a scan of log2(N) steps.
     """
     recurrent = any(op.kind == "recurrence" for op in trace.ops)
-    return max((loop.times for loop in trace.loops), default=int(trace.workload.seq) if recurrent else 1)
+    return max((loop.times for loop, _ in trace.loops), default=int(trace.workload.seq) if recurrent else 1)
 
 
 def longest_path(trace: Trace) -> int | None:

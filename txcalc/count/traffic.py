@@ -24,13 +24,15 @@ def hbm_bytes(trace: Trace, sram_bytes: int | None) -> int | None:
 
     ``sram_bytes``: on-chip memory for one block; None makes the figure of a fused kernel None.
     """
-    moving = [op for op in trace.ops if op.reads and op.kind != "shift"
-              and any(tensor.scores for tensor in (*op.reads, *op.writes))]
-    moving += [op for op in trace.ops if is_fused(op)]
-    if sram_bytes is None and any(map(is_fused, moving)):
-        return None
-    return int(sum(op.calls * (_blocked(trace, op, sram_bytes or 0) if is_fused(op) else _whole(trace, op))
-                   for op in moving))
+    moved = 0
+    for op, often in trace.placed:
+        if is_fused(op):
+            if sram_bytes is None:
+                return None
+            moved += often.calls * _blocked(trace, op, sram_bytes)
+        elif op.reads and op.kind != "shift" and any(tensor.scores for tensor in (*op.reads, *op.writes)):
+            moved += often.calls * _whole(trace, op)
+    return moved
 
 
 def _whole(trace: Trace, op: Op) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Packing = Quantization | Layout
     Sizes = Packing | Mixed
     Fused = tuple[tuple[str, ...], ...]
+    Found = dict[str, tuple[Op, Number]]
 
 
 class Stored(NamedTuple):
@@ -128,10 +129,10 @@ def _parts(trace: Trace, how: Stored) -> Iterator[tuple[Op, Number]]:
     packed = {} if how.packing is None else {op.path: found for op, found in _packed(trace, how.packing)}
     if not packed and how.packing is not None and how.packing.weights == "experts":
         raise SpecError(f"{how.packing.method} packs routed experts, and {trace.model.name} has none", field="weights")
-    for op in trace.ops:
+    for op, often in trace.placed:
         if op.weights:
             own, size = packed.get(op.path, _NOTHING)
-            yield op, (op.copies * op.params - own) * how.width + size
+            yield op, (often.copies * op.params - own) * how.width + size
 
 
 class _Packed(NamedTuple):
@@ -158,19 +159,19 @@ def _ceil(a: Number, b: Number) -> Number:
 
 def _packed(trace: Trace, spec: Packing) -> Iterator[tuple[Op, _Packed]]:
     """Every operation with a matrix that is packed; projections that are stored as one count with their first."""
-    found = {op.path: op for op in trace.ops if _taken(op, spec)}
+    found = {op.path: (op, often.copies) for op, often in trace.placed if _taken(op, spec)}
     # Where rows are packed one by one, a matrix of several projections takes what they would.
     fused = () if spec.weights == "all" else trace.model.fused
     _check_named(found, spec, fused)
-    for path, op in found.items():
+    for path, (op, copies) in found.items():
         first = _first(path, found, fused)
         rows, columns = op.weights[0][1]
         mixed = [(group.matrices[first], group) for group in spec.mixed if first in group.matrices]
-        rest = (op.copies - spec.left.get(first, 0) - sum(count for count, _ in mixed)) * _fills(columns, spec)
+        rest = (copies - spec.left.get(first, 0) - sum(count for count, _ in mixed)) * _fills(columns, spec)
         own = (rest + sum(count for count, _ in mixed)) * rows * columns
         size = 0
         if path == first:
-            present = [found[other].weights[0][1] for other in _together(path, fused) if other in found]
+            present = [found[other][0].weights[0][1] for other in _together(path, fused) if other in found]
             rows, columns = sum(rows for rows, _ in present), present[0][1]
             _check_whole(path, rows, columns, spec)
             width = BYTES[trace.workload.dtype]
@@ -189,13 +190,13 @@ def _check_whole(path: str, rows: Number, columns: Number, spec: Packing) -> Non
         if unit and length % unit:
             raise SpecError(f"{spec.method} needs {what} in multiples of {unit:,}, and {path} has {length:,}",
                             field="weights")
-def _check_named(found: dict[str, Op], spec: Packing, fused: Fused) -> None:
+def _check_named(found: Found, spec: Packing, fused: Fused) -> None:
     """Raise ``SpecError`` where the spec names more matrices than there are, or gives them groups that do not fit."""
     named = Counter(spec.left)
     for group in spec.mixed:
         named.update(group.matrices)
         for path in group.matrices.keys() & found.keys():
-            columns = found[path].weights[0][1][1]
+            columns = found[path][0].weights[0][1][1]
             if spec.weights == "all" and group.group and isinstance(columns, int) and columns % group.group:
                 raise SpecError(f"{path} has {columns:,} inputs, which are no whole groups of {group.group:,}",
                                 field="quantization.mixed")
@@ -204,7 +205,7 @@ def _check_named(found: dict[str, Op], spec: Packing, fused: Fused) -> None:
         if first != path:
             raise SpecError(f"names {path}, which is stored with {first}: name that one",
                             field="quantization.left" if path in spec.left else "quantization.mixed")
-        there = found[path].copies if path in found else 0
+        there = found[path][1] if path in found else 0
         if isinstance(there, int) and count > there:
             raise SpecError(f"names {count:,} matrices {path}, and the model has {there:,} that could be packed",
                             field="quantization.left" if path in spec.left else "quantization.mixed")
@@ -224,7 +225,7 @@ def _together(path: str, fused: Fused) -> list[str]:
     return [f"{prefix}{dot}{other}" for other in group]
 
 
-def _first(path: str, found: dict[str, Op], fused: Fused) -> str:
+def _first(path: str, found: Found, fused: Fused) -> str:
     """The one of them under whose path they are counted."""
     return next((other for other in _together(path, fused) if other in found), path)
 

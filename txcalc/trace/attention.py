@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import mask_kind
 from txcalc.trace import ops
+from txcalc.trace.cache import Cache
 from txcalc.trace.cores import Extra, Heads, Span, attend, choose
 from txcalc.trace.distances import distance_scores, keeps_inputs
 from txcalc.trace.latents import latent_attention
-from txcalc.trace.record import Cache, Number, Pairs, Role, Tensor, Trace
+from txcalc.trace.record import Number, Pairs, Role, Tensor, Trace
 from txcalc.trace.sizes import least, several, visible_pairs
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from txcalc.trace import ops
-from txcalc.trace.record import Cache, Loop, Number, Tensor, Trace
+from txcalc.trace.cache import Cache
+from txcalc.trace.record import Loop, Node, Number, Op, Tensor, Trace
 from txcalc.trace.sizes import least
 
 if TYPE_CHECKING:
@@ -89,41 +90,42 @@ def _direction(t: Trace, spec: Cell, x: Tensor, *, cached: bool, memory: Tensor 
 def _steps(t: Trace, spec: Cell, before: list[Tensor], x: Tensor, memory: Tensor | None) -> None:
     """As many steps as there are positions, with one set of weights; each reads the states that the last one left."""
     _, n, _ = x.shape
-    start = len(t.ops)
     with t.scope("step", copies=1, calls=n, repeat=True):
         entries = [t.tensor(*state.shape, label=state.label, grad=state.grad) for state in before]
         if spec.attends is not None and memory is not None:
             _attend(t, spec.attends, entries[0], memory)
-        update = len(t.ops)
+        update = len(t.body)
         if spec.attends is not None and memory is not None:
             _inputs(t, spec, x, memory)
         exits = {"rnn": _rnn, "lstm": _lstm, "gru": _gru}[spec.kind](t, spec, entries)  # type: ignore[operator]
+        last_unread = spec.attends is not None and "state" not in spec.attends.readout
+        rest = _without_idle_gradients(t.body, update if last_unread else len(t.body), n, entries)
     t.carry(*(Loop(first, entry, leave, t.tensor(*leave.shape, label=leave.label), n)
               for first, entry, leave in zip(before, entries, exits, strict=True)))
-    last_unread = spec.attends is not None and "state" not in spec.attends.readout
-    _without_idle_gradients(t, start, update if last_unread else len(t.ops), n, before, entries)
+    t.body += rest
 
 
-def _without_idle_gradients(
-    t: Trace, start: int, update: int, n: Number, before: list[Tensor], entries: list[Tensor]
-) -> None:
-    """The way back is shorter than the way there.
+def _without_idle_gradients(body: list[Node], update: int, n: Number, entries: list[Tensor]) -> list[Node]:
+    """The way back is shorter than the way there: what all steps do on it, where they do not do it all alike.
 
     A state that begins as zeros needs no gradient, so that the first step has one product less for each of its
     readers. A last state that nobody reads gets none, so that the operations from ``update`` on run once less.
     """
-    calls = t.loops[-1].after.calls
-    zeros = {entry.id for first, entry in zip(before, entries, strict=True) if not first.grad}
-    for i, op in list(enumerate(t.ops))[start:]:
+    zeros = {entry.id for entry in entries if not entry.grad}
+    rest: list[Node] = []
+    for i, op in enumerate(body):
+        if not isinstance(op, Op) or not op.weights:
+            continue
         reads_zeros = any(tensor.id in zeros for tensor in op.saves)
-        if not op.weights or not (reads_zeros or i >= update):
+        if not (reads_zeros or i >= update):
             continue
         times = n - 1 if i >= update else n
         total = times * op.flops_backward
         if reads_zeros:
             total += (times - least(times, 1)) * op.flops
-        t.ops[i] = op._replace(flops_backward=0)
-        t.ops.append(op._replace(weights=(), saves=(), flops=0, calls=calls, back=t.back, flops_backward=total))
+        body[i] = op._replace(flops_backward=0)
+        rest.append(Op(op.path, op.component, op.kind, flops_backward=total))
+    return rest
 
 
 def _inputs(t: Trace, spec: Cell, x: Tensor, memory: Tensor) -> None:

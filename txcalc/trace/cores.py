@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from txcalc.trace import ops
-from txcalc.trace.record import Cache, Number, Pairs, Role, Tensor, Trace
+from txcalc.trace.cache import Cache
+from txcalc.trace.record import Number, Pairs, Role, Tensor, Trace
 from txcalc.trace.sizes import same, several
 
 Kernel = Literal["eager", "flash", "efficient", "math"]

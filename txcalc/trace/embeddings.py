@@ -83,8 +83,10 @@ def per_layer_inputs(t: Trace, spec: PerLayerEmbedding, norm: Norm, layers: Numb
     with t.scope("per_layer_embedding", component=True):
         t.op("table", "embedding", weights={"weight": (spec.rows, layers * spec.width)})
         projected = ops.linear(t, "projection", x, layers * spec.width)
-        ops.norm(t, "norm", projected.view(b, n, layers, spec.width), norm)
-        return t.tensor(b, n, layers, spec.width, label="per-layer inputs")
+        normed = ops.norm(t, "norm", projected.view(b, n, layers, spec.width), norm)
+        inputs = t.tensor(b, n, layers, spec.width, label="per-layer inputs")
+        t.op("inputs", "elementwise", reads=(normed,), writes=(inputs,))
+        return inputs
 
 
 def add_per_layer_input(t: Trace, spec: PerLayerEmbedding, norm: Norm, x: Tensor, inputs: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.trace import ops
+from txcalc.trace.cache import Cache
 from txcalc.trace.cores import Extra, Heads, Span, attend
 from txcalc.trace.indexer import choose_keys
-from txcalc.trace.record import Cache, Number, Pairs, Tensor, Trace
+from txcalc.trace.record import Number, Pairs, Tensor, Trace
 from txcalc.trace.sizes import least, visible_pairs
 
 if TYPE_CHECKING:

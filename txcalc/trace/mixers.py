@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from txcalc.trace import ops
 from txcalc.trace.attention import self_attention
-from txcalc.trace.record import Cache, Number, Tensor, Trace
+from txcalc.trace.cache import Cache
+from txcalc.trace.record import Number, Tensor, Trace
 from txcalc.trace.recurrent import recurrent
 
 if TYPE_CHECKING:

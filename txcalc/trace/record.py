@@ -6,15 +6,17 @@ looks at a value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from txcalc.trace.workload import Masked, Workload
+    from txcalc.trace.cache import Cache
+    from txcalc.trace.workload import Workload
 
 Number = Any  # int, polynomial or float64 array: whatever has + - * //
 Kind = Literal["linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "shift", "router", "loss"]
@@ -36,7 +38,6 @@ class Storage(NamedTuple):
 
     id: int
     shape: tuple[Number, ...]
-    calls: Number  # how often the scope it was made in runs
     role: Role = Role.ACTIVATION
     label: str = ""
     scores: bool = False  # grows with queries x keys: the O(N^2) part
@@ -67,11 +68,6 @@ class Tensor(NamedTuple):
         return self.storage.elements
 
     @property
-    def calls(self) -> Number:
-        """How often the scope that it was made in runs."""
-        return self.storage.calls
-
-    @property
     def role(self) -> Role:
         """The storage's role."""
         return self.storage.role
@@ -89,38 +85,6 @@ class Tensor(NamedTuple):
     def view(self, *shape: Number) -> Tensor:
         """The same value under another shape."""
         return Tensor(self.value, self.storage, shape, self.grad, viewed=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Cache:
-    """Keys and values, or a state of constant size (one "token" of it), that one call keeps for later tokens."""
-
-    kind: Literal["self", "cross", "state"]
-    per_token: Number  # elements per sequence and token
-    tokens: Number  # held per sequence after this run
-    batch: Number
-    role: Literal["kv", "float32"] = "kv"  # in the workload's kv_dtype, or always fp32
-    # Of self-attention: which tokens, and what of them.
-    layout: Literal["full", "window", "chunk", "latent", "inputs"] = "full"
-    end: Number | None = None  # position after the last token held, where earlier ones have been dropped
-    limit: Number | None = None  # tokens held at most
-    # (how many, elements of each): the vectors of one token, each of which a format of a few bits packs by itself.
-    rows: tuple[tuple[Number, Number], ...] = ()
-
-    @property
-    def name(self) -> str:
-        """``full``, ``window``, ``chunk``, ``latent``, ``inputs``, ``cross`` or ``state``."""
-        return self.layout if self.kind == "self" else self.kind
-
-    def blocks(self, size: Number) -> Number:
-        """Blocks of ``size`` tokens that the tokens of one sequence touch: a window may straddle one more."""
-        end = self.tokens if self.end is None else self.end
-        return -(-end // size) - (end - self.tokens) // size
-
-    @property
-    def elements(self) -> Number:
-        """All elements of this cache after the run."""
-        return self.batch * self.tokens * self.per_token
 
 
 class Pairs(NamedTuple):
@@ -167,10 +131,8 @@ Steps = tuple[tuple[Gradient, ...], ...]
 
 
 class Op(NamedTuple):
-    """One operation, once; ``copies``, ``active`` and ``calls`` say how often.
+    """One operation, once: the ``Repeat``s around it say how often.
 
-    ``copies``: sets of weights. ``active``: sets that one token passes. ``calls``: runs in one pass. ``back``: those
-    of them that the backward pass goes through: what comes of the others is not read.
     ``flops``, ``flops_backward`` and ``flops_recomputed`` are of one call, masked pairs among them; ``skipped`` is all
     three without, where a mask goes over its products. Operations that mix positions say more: ``reads`` and
     ``writes`` are what attention's core moves to and from memory, and ``reach`` is how many positions, the
@@ -180,10 +142,6 @@ class Op(NamedTuple):
     path: str
     component: str
     kind: Kind
-    copies: Number
-    active: Number
-    calls: Number
-    back: Number
     weights: tuple[tuple[str, tuple[Number, ...]], ...] = ()
     flops: Number = 0
     flops_backward: Number = 0
@@ -195,10 +153,6 @@ class Op(NamedTuple):
     writes: tuple[Tensor, ...] = ()
     reach: Number | None = None
     backward: Steps = ()
-
-    def work(self, masked: Masked) -> Op | Flops:
-        """The FLOPs with masked pairs or without."""
-        return self if masked == "counted" or self.skipped is None else self.skipped
 
     @property
     def params(self) -> Number:
@@ -223,12 +177,14 @@ class Loop(NamedTuple):
 class Repeat(NamedTuple):
     """A body run ``times`` in a row on as many sets of weights as there are ``copies``.
 
-    ``carries``: what each run reads of the run before, None for what nothing hands on.
+    ``active``: the sets that one token passes. ``back``: the runs that the backward pass goes through: what comes of
+    the others is not read. ``carries``: what each run reads of the run before.
     """
 
     path: str
     times: Number
     copies: Number
+    active: Number
     back: Number
     body: tuple[Node, ...]
     carries: tuple[Loop, ...] = ()
@@ -244,13 +200,33 @@ class Frame(NamedTuple):
 Node = Op | Repeat | Frame
 
 
-class _Scope(NamedTuple):
-    prefix: str = ""
-    component: str | None = None
+class Often(NamedTuple):
+    """How often a node happens: the products of what the ``Repeat``s around it say."""
+
     copies: Number = 1
     active: Number = 1
     calls: Number = 1
     back: Number = 1
+
+    def inside(self, node: Repeat) -> Often:
+        """How often what it repeats happens."""
+        return Often(self.copies * node.copies, self.active * node.active, self.calls * node.times,
+                     self.back * node.back)
+
+
+_ONCE: Final = Often()
+
+
+def walk(nodes: Iterable[Node], often: Often = _ONCE) -> Iterator[tuple[Op | Repeat, Often]]:
+    """Every operation and every repetition in order, what is repeated before its repetition, and how often."""
+    for node in nodes:
+        if isinstance(node, Op):
+            yield node, often
+        elif isinstance(node, Frame):
+            yield from walk(node.body, often)
+        else:
+            yield from walk(node.body, often.inside(node))
+            yield node, often
 
 
 @dataclass
@@ -258,24 +234,35 @@ class Trace:
     """The record of one run. Programs add to it; everything else treats it as read-only."""
 
     workload: Workload
-    ops: list[Op] = field(default_factory=list)
-    loops: list[Loop] = field(default_factory=list)
     model: Any = None  # the spec it was made from: which weights are stored together is no matter of the run
     sizes: Mapping[str, int] = field(default_factory=dict)
     """What symbols stand for: which kernel runs is decided on numbers."""
     kernels: list[tuple[str, str]] = field(default_factory=list)
     """Attention's kernels that ran, each with why another did not."""
     body: list[Node] = field(default_factory=list)
+    inputs: tuple[Tensor, ...] = ()  # of a part of a run: what is made before it
     results: tuple[Tensor, ...] = ()  # what outlives the run: the loss of a training step, else its outputs
     loss: Tensor | None = None  # the one result whose gradient the run makes itself
-    _scope: _Scope = field(default_factory=_Scope)
+    _prefix: str = ""
+    _component: str | None = None
     _next_id: int = 0
     _held: list[Tensor] = field(default_factory=list)
 
-    @property
-    def back(self) -> Number:
-        """How often the backward pass goes through the present scope."""
-        return self._scope.back
+    @cached_property
+    def placed(self) -> tuple[tuple[Op, Often], ...]:
+        """Every operation of the finished run in order, and how often it happens."""
+        return tuple((node, often) for node, often in walk(self.body) if isinstance(node, Op))
+
+    @cached_property
+    def ops(self) -> tuple[Op, ...]:
+        """Every operation of the finished run, in order."""
+        return tuple(op for op, _ in self.placed)
+
+    @cached_property
+    def loops(self) -> tuple[tuple[Loop, Number], ...]:
+        """What runs hand on to the next in the finished run, inner ones first, and how often each loop is entered."""
+        return tuple((loop, often.calls) for node, often in walk(self.body) if isinstance(node, Repeat)
+                     for loop in node.carries)
 
     def runs(self, kernel: str, why: str) -> None:
         """Note a kernel of attention, and why it is not the one that was asked for, once."""
@@ -296,10 +283,9 @@ class Trace:
     def tensor(
         self, *shape: Number, role: Role = Role.ACTIVATION, label: str = "", scores: bool = False, grad: bool = True
     ) -> Tensor:
-        """A new tensor, made once per call of the present scope."""
+        """A new tensor."""
         self._next_id += 1
-        storage = Storage(self._next_id, shape, self._scope.calls, role, label, scores)
-        return Tensor(self._next_id, storage, shape, grad)
+        return Tensor(self._next_id, Storage(self._next_id, shape, role, label, scores), shape, grad)
 
     def alias(self, x: Tensor, *shape: Number, grad: bool | None = None) -> Tensor:
         """A new value on the storage of ``x``: a part of it, or all of it with its axes in another order."""
@@ -332,30 +318,24 @@ class Trace:
         A ``component`` is a line of the breakdown: everything inside is added up under its path. ``repeat``: a node
         of the tree, however often it runs.
         """
-        outer, body = self._scope, self.body
-        prefix = f"{outer.prefix}{name}." if name else outer.prefix
-        back = calls if back is None else back
-        repeat = repeat or not all(isinstance(each, int) and each == 1 for each in (copies, calls, back))
-        self._scope = _Scope(
-            prefix,
-            outer.component or (prefix[:-1] if component else None),
-            outer.copies * copies,
-            outer.active * (copies if active is None else active),
-            outer.calls * calls,
-            outer.back * back,
-        )
+        prefix, outer, body = self._prefix, self._component, self.body
+        often = Often(copies, copies if active is None else active, calls, calls if back is None else back)
+        repeat = repeat or not all(isinstance(each, int) and each == 1 for each in often)
+        path = f"{prefix}{name}" if name else prefix[:-1]
+        self._prefix = path and f"{path}."
+        self._component = outer or (path if component else None)
         if repeat:
             self.body = []
         try:
             yield
         finally:
             if repeat:
-                body.append(Repeat(prefix[:-1], calls, copies, back, tuple(self.body)))
-            self._scope, self.body = outer, body
+                body.append(Repeat(path, calls, copies, often.active, often.back, tuple(self.body)))
+            self._prefix, self._component, self.body = prefix, outer, body
 
     def path(self, name: str) -> str:
         """The path of an operation of the present scope."""
-        return self._scope.prefix + name
+        return self._prefix + name
 
     def op(
         self, name: str, kind: Kind, *, weights: dict[str, tuple[Number, ...]] | None = None, flops: Number = 0,
@@ -364,14 +344,11 @@ class Trace:
         writes: tuple[Tensor, ...] = (), reach: Number | None = None, backward: Steps = (),
     ) -> None:
         """Record one operation in the present scope. With ``pairs``, its FLOPs are given for one (query, key) pair."""
-        s = self._scope
         each = Flops(flops, flops_backward, flops_recomputed)
         counted, skipped = (each, None) if pairs is None else (each.times(pairs.counted), each.times(pairs.kept))
-        path = self.path(name)
-        op = Op(path, s.component or path, kind, s.copies, s.active, s.calls, s.back, tuple((weights or {}).items()),
-                *counted, skipped, saves, cache, reads, writes, reach, backward)
-        self.ops.append(op)
-        self.body.append(op)
+        path, of = self.path(name), tuple((weights or {}).items())
+        self.body.append(Op(path, self._component or path, kind, of, *counted, skipped, saves, cache, reads, writes,
+                            reach, backward))
 
     def loop(
         self, name: str, times: Number, body: Callable[[Tensor], Tensor], x: Tensor, *, copies: Number | None = None,
@@ -391,7 +368,6 @@ class Trace:
 
     def carry(self, *loops: Loop) -> None:
         """Say what each run of the last repeated scope reads of the one before."""
-        self.loops += loops
-        last = self.body[-1]
+        last = self.body.pop()
         assert isinstance(last, Repeat)
-        self.body[-1] = last._replace(carries=loops)
+        self.body.append(last._replace(carries=loops))

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from txcalc.trace import ops
+from txcalc.trace.cache import Cache
 from txcalc.trace.cells import cell, convolution
-from txcalc.trace.record import Cache, Number, Tensor, Trace
+from txcalc.trace.record import Number, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.base import Activation

@@ -118,7 +118,7 @@ def lines(run: Run, definition: Definition) -> list[Line]:
 
 def _components(run: Run, definition: Definition) -> Iterator[Line]:
     source = run.counted if definition.by_layer(run.counted) else run.trace
-    often = {op.component: run.read(getattr(op, definition.often)) for op in reversed(source.ops)}
+    often = {op.component: run.read(getattr(each, definition.often)) for op, each in reversed(source.placed)}
     groups: dict[tuple[str, str, object], tuple[Poly, list[Amount]]] = {}
     idle = {op.path for op in run.counted.ops if not definition.adds(op)}
     for amount in definition.amounts(source):

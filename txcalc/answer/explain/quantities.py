@@ -140,7 +140,7 @@ def _widths(t: Trace) -> Iterator[str]:
 def _weights(often: Often, scale: Callable[[Trace], int] = lambda _: 1) -> Callable[[Trace], Iterator[Amount]]:
     def amounts(t: Trace) -> Iterator[Amount]:
         factor = scale(t)
-        return (Amount(op, factor * getattr(op, often) * op.params) for op in t.ops if op.weights)
+        return (Amount(op, factor * getattr(found, often) * op.params) for op, found in t.placed if op.weights)
 
     return amounts
 
@@ -151,8 +151,8 @@ def _stored(t: Trace) -> Iterator[Amount]:
 
 def _flops(*parts: Part) -> Callable[[Trace], Iterator[Amount]]:
     def amounts(t: Trace) -> Iterator[Amount]:
-        for op in t.ops:
-            yield Amount(op, sum(flops_of([op], part, t.workload.masked) for part in parts))
+        for each in t.placed:
+            yield Amount(each[0], sum(flops_of([each], part, t.workload.masked) for part in parts))
 
     return amounts
 
@@ -178,7 +178,7 @@ def _kept(t: Trace) -> Iterator[Amount]:
 def _handed_on(t: Trace) -> dict[int, int]:
     """The tensor that stands for another one at the start of a loop's body."""
     above: dict[int, int] = {}
-    for loop in t.loops:
+    for loop, _ in t.loops:
         above[loop.before.id] = above[loop.exit.id] = loop.entry.id
     found: dict[int, int] = {}
     for start in above:
@@ -190,16 +190,16 @@ def _handed_on(t: Trace) -> dict[int, int]:
 
 
 def _cache(t: Trace) -> Iterator[Amount]:
-    for op in t.ops:
+    for op, often in t.placed:
         if op.cache is not None:
             each = token_bytes(op.cache, t.workload)
-            yield Amount(op, op.calls * op.cache.batch * op.cache.tokens * each)
+            yield Amount(op, often.calls * op.cache.batch * op.cache.tokens * each)
 
 
 def _cache_per_token(t: Trace) -> Iterator[Amount]:
-    for op in t.ops:
+    for op, often in t.placed:
         if op.cache is not None and op.cache.kind == "self":
-            yield Amount(op, op.calls * token_bytes(op.cache, t.workload))
+            yield Amount(op, often.calls * token_bytes(op.cache, t.workload))
 
 
 def _longer(op: Op) -> bool:
