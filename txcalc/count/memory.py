@@ -4,19 +4,26 @@ A storage is born at its writer and dies after its last reader, unless autograd 
 backward pass is the forward one in reverse: an operation reads what it saved and the gradients of what it wrote, and
 makes those of what it read, in the order of PyTorch's formulas; what it saved is released, then what it made is
 added to the gradients that are there (https://pytorch.org/docs/stable/notes/autograd.html).
+
+Of the turns of a ``Repeat`` the first, the second and the last ones are run. The second stands for all between: what is
+alive grows by as much in each of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from txcalc.trace.record import Frame, Gradient, Node, Op, Repeat, Tensor, Trace
-from txcalc.trace.workload import Workload
+from txcalc.trace.record import Frame, Gradient, Node, Number, Op, Repeat, Tensor, Trace
 
 Phase = Literal["forward", "backward"]
+Turns = tuple[tuple[str, Number], ...]
+"""The repeats around an operation, outermost first, and in which turn of each, from 0, it runs."""
+
+_LAST = 2
+"""Turns at the end that are run: the backward pass adds to a gradient in its second turn, maybe to a copy of it."""
 
 
 class Event(NamedTuple):
@@ -27,11 +34,88 @@ class Event(NamedTuple):
     live: int
 
 
+def live_bytes(trace: Trace, *, in_place: bool = True, unroll: bool = False) -> list[Event]:
+    """Live bytes of a run, forward and, in training, backward, as PyTorch's autograd runs it.
+
+    What was there before (weights, buffers, inputs) is left out, and so is what a kernel allocates for itself.
+    ``in_place``: gradients are added in place where PyTorch does so; under a dispatch mode it never does. ``unroll``:
+    run every turn of every repeat, which comes to the same.
+    """
+    found: list[Event] = []
+    for event in _each(trace, moments(trace, in_place=in_place, unroll=unroll)):
+        if event.live == (found[-1].live if found else 0):
+            continue
+        if found and not event.path and not found[-1].path:
+            found.pop()
+        found.append(event)
+    return found
+
+
+def moments(
+    trace: Trace, *, in_place: bool, unroll: bool = False, none: Any = 0,
+    amount: Callable[[Memory], Any] = lambda memory: memory.bytes,
+) -> Moments:
+    """Every moment of a run on ints or symbols. ``amount``: what a storage adds to ``none``, its bytes or more."""
+    steps = _Steps(trace, unroll)
+    steps.add(trace.body)
+    live = _Live(trace, in_place=in_place, now=none, amount=amount)
+    live.forward(steps, saves=trace.workload.keeps)
+    if trace.workload.keeps:
+        live.backward(steps)
+    return live.moments
+
+
+# ---------------------------------------------------------------- moments
+
+
+class Moment(NamedTuple):
+    """What is alive after an operation has allocated, or after others were freed; its amounts add up."""
+
+    phase: Phase
+    path: str
+    live: Any
+    turns: Turns
+
+
+class Middle(NamedTuple):
+    """Turns of a repeat that one stands for: each but the first adds ``grows`` to its moments."""
+
+    times: Number
+    depth: int  # repeats around it
+    grows: Any
+    moments: Moments
+
+
+Moments = Sequence[Moment | Middle]
+
+
+def _each(trace: Trace, moments: Moments, more: int = 0) -> Iterator[Event]:
+    for m in moments:
+        if isinstance(m, Moment):
+            yield Event(m.phase, m.path, m.live + more)
+        else:
+            for turn in range(count(trace, m.times)):
+                yield from _each(trace, m.moments, more + turn * m.grows)
+
+
+def count(trace: Trace, times: Number) -> int:
+    """How often, as a number. Raises ``TypeError`` for an array, or a symbol that stands for none."""
+    size = trace.size(times)
+    if size is None:
+        raise TypeError("how often a repeat runs must be known to say what is alive")
+    return size
+
+
+# ---------------------------------------------------------------- steps
+
+
 @dataclass(eq=False, slots=True)
-class _Memory:
+class Memory:
     """One storage of one turn, and how many still need it."""
 
-    bytes: int
+    bytes: Number
+    path: str
+    what: str
     users: int = 0
 
 
@@ -39,8 +123,8 @@ class _Memory:
 class _Value:
     """One value of one turn, which has one gradient."""
 
-    memory: _Memory | None  # none: it was there before the run
-    gradient: _Memory | None = None
+    memory: Memory | None  # none: it was there before the run
+    gradient: Memory | None = None
     fresh: bool = False  # the gradient may be added to in place
 
 
@@ -48,43 +132,65 @@ class _Run(NamedTuple):
     """One operation of one turn, on its own storages."""
 
     op: Op
-    reads: tuple[_Memory, ...]
-    writes: tuple[_Memory, ...]
-    saves: tuple[_Memory, ...]
+    turns: Turns
+    own: tuple[int, ...]  # which of the sets of weights
+    reads: tuple[Memory, ...]
+    writes: tuple[Memory, ...]
+    saves: tuple[Memory, ...]
     read_values: dict[int, _Value]
     written: tuple[_Value, ...]
-    turns: tuple[int, ...]
+
+
+class _Return(NamedTuple):
+    """The end of a frame, which releases what it holds."""
+
+    holds: tuple[Memory, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Edge:
+    """Where turns that stand for ``times`` begin, and where they end."""
+
+    times: Number
+    depth: int
 
 
 @dataclass
-class _Unrolled:
-    """Every operation of every turn, in order; ``None`` ends a frame and releases what stands beside it."""
+class _Steps:
+    """The operations of every turn that is run, in order."""
 
-    workload: Workload
-    steps: list[tuple[_Run | None, tuple[_Memory, ...]]] = field(default_factory=list)
-    memories: dict[int, _Memory] = field(default_factory=dict)
+    trace: Trace
+    unroll: bool
+    steps: list[_Run | _Return | _Edge] = field(default_factory=list)
+    memories: dict[int, Memory] = field(default_factory=dict)
     values: dict[int, _Value] = field(default_factory=dict)
 
-    def add(self, nodes: Iterable[Node], turns: tuple[int, ...] = ()) -> None:
+    def add(self, nodes: Iterable[Node], turns: Turns = (), own: tuple[int, ...] = ()) -> None:
         for node in nodes:
             if isinstance(node, Op):
-                self.steps.append((self._op(node, turns), ()))
+                self.steps.append(self._op(node, turns, own))
             elif isinstance(node, Frame):
-                self.add(node.body, turns)
-                held = tuple(m for x in node.holds if (m := self.memories.get(x.storage.id)) is not None)
-                self.steps.append((None, held))
+                self.add(node.body, turns, own)
+                held = (self.memories.get(x.storage.id) for x in node.holds)
+                self.steps.append(_Return(tuple(m for m in held if m is not None)))
             else:
-                self._repeat(node, turns)
+                self._repeat(node, turns, own)
 
-    def _repeat(self, node: Repeat, turns: tuple[int, ...]) -> None:
-        for loop in node.carries:
-            self._name(loop.entry, loop.before)
-        own = isinstance(node.copies, int) and node.copies > 1
-        for turn in range(int(node.times)):
-            if turn:
-                for loop in node.carries:
-                    self._name(loop.entry, loop.exit)
-            self.add(node.body, (*turns, turn) if own else turns)
+    def _repeat(self, node: Repeat, turns: Turns, own: tuple[int, ...]) -> None:
+        times = count(self.trace, node.times)
+        unread = node.times - node.back
+        last = times if self.unroll else count(self.trace, unread) + _LAST
+        middle = times - 1 - last
+        for turn in range(times):
+            if 1 < turn <= middle:
+                continue
+            for loop in node.carries:
+                self._name(loop.entry, loop.exit if turn else loop.before)
+            which = turn if turn < 2 else node.times - (times - turn)
+            edge = [_Edge(node.times - unread - 1 - _LAST, len(turns))] if turn == 1 <= middle else []
+            self.steps += edge
+            self.add(node.body, (*turns, (node.path, which)), own if node.copies == 1 else (*own, turn))
+            self.steps += edge
         for loop in node.carries:
             self._name(loop.after, loop.exit)
 
@@ -101,86 +207,96 @@ class _Unrolled:
             self.values[x.value] = _Value(self.memories.get(x.storage.id))
         return self.values[x.value]
 
-    def _op(self, op: Op, turns: tuple[int, ...]) -> _Run:
+    def _op(self, op: Op, turns: Turns, own: tuple[int, ...]) -> _Run:
         reads = tuple(m for x in op.reads if (m := self.memories.get(x.storage.id)) is not None)
         read_values = {x.value: self._value(x) for step in op.backward for g in step if isinstance(x := g.of, Tensor)}
         old = {x.storage.id for x in op.reads}
         for x in op.writes:
             if x.storage.id not in old:
-                self.memories[x.storage.id] = _Memory(x.elements * self.workload.bytes_of(x.role))
+                size = x.elements * self.trace.workload.bytes_of(x.role)
+                self.memories[x.storage.id] = Memory(size, op.path, x.label)
         written = []
         for x in op.writes:
             value = self.values[x.value] = _Value(self.memories.get(x.storage.id))
             written.append(value)
         writes = tuple(dict.fromkeys(self.memories[x.storage.id] for x in op.writes if x.storage.id not in old))
         saves = tuple(m for x in op.saves if (m := self.memories.get(x.storage.id)) is not None)
-        return _Run(op, reads, writes, saves, read_values, tuple(written), turns)
+        return _Run(op, turns, own, reads, writes, saves, read_values, tuple(written))
 
 
-def live_bytes(trace: Trace, *, in_place: bool = True) -> list[Event]:
-    """Live bytes of a training step's forward and backward pass, as PyTorch's autograd runs it.
-
-    What was there before (weights, buffers, inputs) is left out, and so is what a kernel allocates for itself.
-    ``in_place``: gradients are added in place where PyTorch does so; under a dispatch mode it never does.
-    """
-    run = _Unrolled(trace.workload)
-    run.add(trace.body)
-    live = Live(trace.workload, in_place=in_place)
-    live.forward(run, saves=True, results=trace.results)
-    live.backward(run, trace.results, given=trace.loss is None)
-    return live.events
+# ---------------------------------------------------------------- what is alive
 
 
-class Live:
-    """The bytes that are live, event by event."""
+class _Live:
+    """What is alive, moment by moment."""
 
-    def __init__(self, workload: Workload, *, in_place: bool) -> None:
-        self.workload, self.in_place = workload, in_place
-        self.now, self.events = 0, list[Event]()
+    def __init__(self, trace: Trace, *, in_place: bool, now: Any, amount: Callable[[Memory], Any]) -> None:
+        self.trace, self.in_place, self.now, self.amount = trace, in_place, now, amount
+        self.moments = list[Moment | Middle]()
         self._phase: Phase = "forward"
+        self._turns: Turns = ()
         self._weights: dict[object, _Value] = {}
+        self._open: list[tuple[_Edge, int, Any]] = []  # with the first moment inside, and what was alive before
 
-    def forward(self, run: _Unrolled, *, saves: bool, results: Iterable[Tensor] = ()) -> None:
+    def forward(self, steps: _Steps, *, saves: bool) -> None:
         """Run forward to results that the caller holds; with ``saves``, autograd keeps what operations save."""
-        for x in results:
-            run.memories[x.storage.id].users += 1
-        last: dict[_Memory, int] = {}
-        for i, (op, held) in enumerate(run.steps):
-            last |= dict.fromkeys(held if op is None else (*op.reads, *op.writes), i)
-        dying: dict[int, list[_Memory]] = {}
+        for x in self.trace.results:
+            steps.memories[x.storage.id].users += 1
+        last: dict[Memory, int] = {}
+        for i, step in enumerate(steps.steps):
+            if not isinstance(step, _Edge):
+                last |= dict.fromkeys(step.holds if isinstance(step, _Return) else (*step.reads, *step.writes), i)
+        dying: dict[int, list[Memory]] = {}
         for memory, i in last.items():
             dying.setdefault(i, []).append(memory)
-        for i, (op, _) in enumerate(run.steps):
-            if op is not None:
-                self._allocate(op.op.path, op.writes)
-                for memory in op.saves if saves else ():
+        for i, step in enumerate(steps.steps):
+            if isinstance(step, _Edge):
+                self._cross(step)
+                continue
+            if isinstance(step, _Run):
+                self._turns = step.turns
+                self._allocate(step.op.path, step.writes)
+                for memory in step.saves if saves else ():
                     memory.users += 1
             self._release(dying.get(i, ()))
 
-    def backward(self, run: _Unrolled, results: Iterable[Tensor], *, given: bool) -> None:
-        """Run backward from the gradients of the results, which the caller holds, and had before if ``given``."""
-        self._phase = "backward"
-        first = [_Memory(self._width(x), users=1) for x in results]
+    def backward(self, steps: _Steps) -> None:
+        """Run backward from the gradients of the results, which the caller holds, and had before if it has no loss."""
+        self._phase, given, results = "backward", self.trace.loss is None, self.trace.results
+        first = [Memory(self._width(x), "", f"gradient of {x.label}", users=1) for x in results]
         for x, memory in zip(results, first, strict=True):
-            run.values[x.value].gradient = memory
+            steps.values[x.value].gradient = memory
             memory.users += given
         if not given:
-            self._allocate("", first)
-        for op, _ in reversed(run.steps):
-            if op is not None:
-                self._back(op)
+            self._allocate(results[0].label, first)
+        for step in reversed(steps.steps):
+            if isinstance(step, _Edge):
+                self._cross(step)
+            elif isinstance(step, _Run):
+                self._turns = step.turns
+                self._back(step)
         if not given:
             self._release(first)
 
+    def _cross(self, edge: _Edge) -> None:
+        """Begin turns that stand for others, or end them: then all that those would have added is alive."""
+        if not self._open or self._open[-1][0] is not edge:
+            self._open.append((edge, len(self.moments), self.now))
+            return
+        _, start, before = self._open.pop()
+        grows = self.now - before
+        self.moments[start:] = [Middle(edge.times, edge.depth, grows, tuple(self.moments[start:]))]
+        self.now += grows * (edge.times - 1)
+
     def _back(self, run: _Run) -> None:
         given = [value.gradient for value in run.written if value.gradient is not None]
-        made: list[tuple[Gradient, _Memory]] = []
-        passing: list[_Memory] = []
+        made: list[tuple[Gradient, Memory]] = []
+        passing: list[Memory] = []
         if given:
             for step in run.op.backward:
                 wanted = [g for g in step if not isinstance(g.of, Tensor) or g.of.grad]
                 new = [g for g in wanted if g.how in ("new", "view")]
-                fresh = self._make(run.op.path, [self._size(g) for g in new])
+                fresh = self._make(run.op.path, [(self._size(g), _name(g)) for g in new])
                 made += zip(new, fresh, strict=True)
                 for g in wanted:
                     if g.how in ("same", "part"):
@@ -197,17 +313,17 @@ class Live:
         for each in reversed(through_views):  # each through an operation of its own, made before this one
             self._hand_on(run, [each])
 
-    def _hand_on(self, run: _Run, made: list[tuple[Gradient, _Memory]]) -> None:
+    def _hand_on(self, run: _Run, made: list[tuple[Gradient, Memory]]) -> None:
         """Add gradients to those that are there; what was added is released when all have been."""
-        spent: list[_Memory] = []
+        spent: list[Memory] = []
         for g, memory in made:
             if isinstance(g.of, Tensor):
                 spent += self._add(run, run.read_values[g.of.value], g, memory)
             elif g.of is not None:
-                spent += self._add(run, self._weights.setdefault((g.of, run.turns), _Value(None)), g, memory)
+                spent += self._add(run, self._weights.setdefault((g.of, run.own), _Value(None)), g, memory)
         self._release(spent)
 
-    def _add(self, run: _Run, value: _Value, g: Gradient, memory: _Memory) -> list[_Memory]:
+    def _add(self, run: _Run, value: _Value, g: Gradient, memory: Memory) -> list[Memory]:
         """Add a gradient to what is there, in place where that has one owner and no view of it."""
         old, fresh = value.gradient, g.how in ("new", "same") and not _through_view(g)
         if old is None:
@@ -215,40 +331,38 @@ class Live:
             return []
         if not (self.in_place and value.fresh and old.users == 1):
             size = self._width(g.of) if isinstance(g.of, Tensor) else old.bytes
-            value.gradient, value.fresh = self._make(run.op.path, [size])[0], True
+            value.gradient, value.fresh = self._make(run.op.path, [(size, _name(g))])[0], True
             self._release([old])
         return [memory]
 
-    def _size(self, g: Gradient) -> int:
-        return int(g.elements * self.workload.bytes_of(g.role))
+    def _size(self, g: Gradient) -> Number:
+        return g.elements * self.trace.workload.bytes_of(g.role)
 
-    def _width(self, x: Tensor) -> int:
-        return int(prod(x.shape) * self.workload.bytes_of(x.role))
+    def _width(self, x: Tensor) -> Number:
+        return prod(x.shape) * self.trace.workload.bytes_of(x.role)
 
-    def _make(self, path: str, sizes: list[int]) -> list[_Memory]:
-        made = [_Memory(size) for size in sizes]
+    def _make(self, path: str, sizes: list[tuple[Number, str]]) -> list[Memory]:
+        """Allocate gradients, each of a size and of something."""
+        made = [Memory(size, path, f"gradient of {of}" if of else "temporary") for size, of in sizes]
         self._allocate(path, made)
         return made
 
-    def _allocate(self, path: str, memories: Iterable[_Memory]) -> None:
-        new = list(memories)
-        for memory in new:
+    def _allocate(self, path: str, memories: Iterable[Memory]) -> None:
+        for memory in memories:
             memory.users += 1
-            self.now += memory.bytes
-        if any(memory.bytes for memory in new):
-            self.events.append(Event(self._phase, path, self.now))
+            self.now += self.amount(memory)
+        self.moments.append(Moment(self._phase, path, self.now, self._turns))
 
-    def _release(self, memories: Iterable[_Memory]) -> None:
-        before = self.now
+    def _release(self, memories: Iterable[Memory]) -> None:
         for memory in memories:
             memory.users -= 1
             if not memory.users:
-                self.now -= memory.bytes
-        if self.now == before:
-            return
-        if self.events and not self.events[-1].path:
-            self.events.pop()
-        self.events.append(Event(self._phase, "", self.now))
+                self.now -= self.amount(memory)
+        self.moments.append(Moment(self._phase, "", self.now, self._turns))
+
+
+def _name(g: Gradient) -> str:
+    return g.of.label if isinstance(g.of, Tensor) else g.of or ""
 
 
 def _through_view(g: Gradient) -> bool:

@@ -1,0 +1,77 @@
+"""Peaks: what is found on a few turns of a repeat is what all turns come to."""
+
+from typing import Any
+
+import pytest
+
+from txcalc.count.memory import live_bytes, moments
+from txcalc.count.peak import peak
+from txcalc.spec.model import Model
+from txcalc.trace.model import trace
+from txcalc.trace.record import Trace
+from txcalc.trace.workload import Workload
+
+GPT = {
+    "name": "gpt", "vocab": 101, "d_model": 24, "layers": 7, "context": 19, "position": {"kind": "learned"},
+    "attention": {"heads": 3, "head_dim": 8, "bias": True},
+    "feed_forward": {"d_ff": 40, "activation": "gelu_tanh", "bias": True},
+}
+ATTENTION = {"heads": 6, "kv_heads": 2, "head_dim": 4}
+FEED_FORWARD = {"d_ff": 41, "activation": "silu", "gated": True}
+LLAMA = {
+    "name": "llama", "vocab": 101, "d_model": 22, "layers": 7, "context": 19, "position": {"kind": "rope"},
+    "norm": {"kind": "rmsnorm"}, "attention": ATTENTION, "feed_forward": FEED_FORWARD, "head": {"tied": False},
+}
+WINDOWS = {key: value for key, value in LLAMA.items() if key not in ("attention", "feed_forward")} | {
+    "layers": 5 * (6 + 1) + 3,
+    "groups": [
+        {"repeat": 5, "blocks": [
+            {"repeat": 6, "attention": ATTENTION | {"window": 3}, "feed_forward": FEED_FORWARD},
+            {"attention": ATTENTION, "feed_forward": FEED_FORWARD},
+        ]},
+        {"blocks": [{"repeat": 3, "attention": ATTENTION, "feed_forward": {"d_ff": 90, "activation": "relu"}}]},
+    ],
+}
+SHARED = WINDOWS | {"groups": [WINDOWS["groups"][0] | {"shared": True}, WINDOWS["groups"][1]]}  # type: ignore[index]
+MODELS: dict[str, dict[str, Any]] = {
+    "gpt": GPT, "llama": LLAMA, "shared": GPT | {"share_layers": True}, "one": GPT | {"layers": 1},
+    "two": GPT | {"layers": 2}, "three": GPT | {"layers": 3}, "four": GPT | {"layers": 4}, "five": GPT | {"layers": 5},
+    "windows": WINDOWS, "shared-windows": SHARED, "wide-vocabulary": LLAMA | {"vocab": 5003},
+}
+
+
+def step(given: dict[str, Any], **run: Any) -> Trace:
+    workload = {"phase": "training", "batch": 2, "seq": 11, "kernels": "cpu"} | run
+    return trace(Model.model_validate(given), Workload(**workload))
+
+
+@pytest.mark.parametrize("run", [
+    {}, {"attention": "eager"}, {"kernels": "cuda", "dropout": 0.1}, {"phase": "forward"}, {"phase": "prefill"},
+    {"phase": "decode", "seq": 2, "past": 5},
+], ids=["training", "eager", "cuda", "forward", "prefill", "decode"])
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("name", list(MODELS))
+def test_a_few_turns_stand_for_all(name: str, in_place: bool, run: dict[str, Any]) -> None:
+    t = step(MODELS[name], **run)
+    every = live_bytes(t, in_place=in_place, unroll=True)
+    assert live_bytes(t, in_place=in_place) == every
+    found = peak(t, in_place=in_place)
+    first = max(every, key=lambda event: event.live)
+    assert (found.bytes, found.phase, found.path) == (first.live, first.phase, first.path)
+    assert sum(each.bytes for each in found.alive) == first.live
+    assert all(each.bytes > 0 for each in found.alive)
+
+
+def test_the_turn_of_a_peak() -> None:
+    """Activations grow to the last layer; a gradient of logits is above them where the vocabulary is large."""
+    every_turn = moments(step(LLAMA), in_place=True, unroll=True)
+    highest = max(every_turn, key=lambda moment: moment.live)
+    assert peak(step(LLAMA)).turns == highest.turns
+
+
+def test_a_hundred_layers_cost_as_much_as_four() -> None:
+    def steps(layers: int) -> int:
+        run = moments(step(LLAMA | {"layers": layers}), in_place=True)
+        return sum(1 if not hasattr(each, "moments") else len(each.moments) for each in run)
+
+    assert steps(120) - steps(4) == 0
