@@ -24,7 +24,7 @@ from txcalc.spec.yaml import read_yaml
 from txcalc.trace.workload import CHOICES, Workload
 
 ROOT = Path(__file__).parents[1]
-CALL = [sys.executable, "-c", "from txcalc.cli.app import main; main()"]
+CALL = [sys.executable, "-m", "txcalc"]
 TINY = """\
 name: tiny
 vocab: 97
@@ -690,7 +690,7 @@ def test_an_ascii_stream_gets_ascii_of_the_same_layout() -> None:
 
 def test_a_reader_that_stops_early_is_no_error() -> None:
     for command in ("count gpt2 --json", "count gpt2", "presets"):
-        script = f'{CALL[0]} -c "{CALL[2]}" {command} | true; echo "${{PIPESTATUS[0]}}"'
+        script = f'{" ".join(CALL)} {command} | true; echo "${{PIPESTATUS[0]}}"'
         found = subprocess.run(
             ["bash", "-c", script], capture_output=True, timeout=600, check=False,
             env={**os.environ, "PYTHONPATH": str(ROOT), "TXCALC_PRESETS": ""},
@@ -710,7 +710,7 @@ def test_a_full_disk_is_one_line() -> None:
 
 def test_a_closed_stdin_is_one_line() -> None:
     found = subprocess.run(
-        ["bash", "-c", f'{CALL[0]} -c "{CALL[2]}" count - <&-'], capture_output=True, timeout=600, check=False,
+        ["bash", "-c", f'{" ".join(CALL)} count - <&-'], capture_output=True, timeout=600, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TXCALC_PRESETS": ""},
     )
     assert (found.returncode, found.stdout, found.stderr) == (2, b"", b"error: stdin: is closed\n")

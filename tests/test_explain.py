@@ -467,7 +467,7 @@ def test_it_reads_like_the_literature(name: str, quantity: str, given: dict[str,
 
 
 def run(*args: str) -> subprocess.CompletedProcess[str]:
-    code = "from txcalc.cli.app import main; main()"
+    code = "from txcalc.__main__ import main; main()"
     return subprocess.run([sys.executable, "-c", code, "explain", *args], capture_output=True, text=True, check=False,
                           encoding="utf-8", env={"PYTHONIOENCODING": "utf-8", "PATH": ""})
 

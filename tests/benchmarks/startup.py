@@ -16,7 +16,7 @@ import time
 from statistics import median
 
 RUNS = int(sys.argv[1]) if len(sys.argv) > 1 else 25
-CALL = "import sys; from txcalc.cli.app import main; sys.argv = ['txcalc', *sys.argv[1:]]; main()"
+CALL = "import sys; from txcalc.__main__ import main; sys.argv = ['txcalc', *sys.argv[1:]]; main()"
 COMMANDS = {
     "import typer, rich, pydantic, yaml": ["-c", "import typer, rich, pydantic, yaml"],
     "the same, with pydantic's BaseModel": [
@@ -25,6 +25,9 @@ COMMANDS = {
     "txcalc count gpt3": ["-c", CALL, "count", "gpt3"],
     "txcalc count gpt2": ["-c", CALL, "count", "gpt2"],
     "txcalc explain gpt2 params": ["-c", CALL, "explain", "gpt2", "params"],
+    "txcalc attention gpt2": ["-c", CALL, "attention", "gpt2"],
+    "txcalc presets": ["-c", CALL, "presets"],
+    "txcalc compare gpt2 gpt3 llama3-8b t5-base": ["-c", CALL, "compare", "gpt2", "gpt3", "llama3-8b", "t5-base"],
     "txcalc count gpt3 --set layers=1": ["-c", CALL, "count", "gpt3", "--set", "layers=1"],
     "txcalc count gpt3 --set layers=10^30": ["-c", CALL, "count", "gpt3", "--set", f"layers={10**30}"],
 }
@@ -49,7 +52,7 @@ def main() -> None:
                 times[name].append(took)
     base = median(times[next(iter(COMMANDS))])
     for name, found in times.items():
-        print(f"{name:36} {median(found) * 1000:7.1f} ms  {median(found) / base:5.2f}×")
+        print(f"{name:43} {median(found) * 1000:7.1f} ms  {median(found) / base:5.2f}×")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -86,11 +85,7 @@ def txcalc_(
 
 
 def main() -> None:
-    """The console script."""
-    # A short run makes many objects that live to its end: looking through them for garbage is a tenth of its time.
-    gc.set_threshold(100_000, 50, 50)
-    # Pydantic's plugins are for servers that trace their validation; to look for them reads every installed package.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    """The command line; leaves by ``SystemExit``."""
     for name in ("stdout", "stderr"):  # closed by the caller
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115

@@ -13,7 +13,7 @@ import importlib.resources
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final, Literal
@@ -177,9 +177,10 @@ def _root() -> Traversable:
     return root if root.is_dir() else Path(built_in_folder())
 
 
-def built_in() -> list[PresetFile]:
-    """The presets that come with txcalc, in the order in which they are listed."""
-    return sorted(_files(_root(), "built-in"), key=_order)
+@cache
+def built_in() -> tuple[PresetFile, ...]:
+    """The presets that come with txcalc, in the order in which they are listed: found once, since none are added."""
+    return tuple(sorted(_files(_root(), "built-in"), key=_order))
 
 
 def _user() -> list[PresetFile]:
