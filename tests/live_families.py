@@ -8,10 +8,47 @@ BERT: dict[str, Any] = {
     "final_norm": False, "attention": {"heads": 3, "head_dim": 8, "bias": True},
     "feed_forward": {"d_ff": 40, "activation": "gelu", "bias": True}, "pooler": True, "head": {"kind": "none"},
 }
+T5: dict[str, Any] = {
+    "name": "t5", "architecture": "encoder-decoder", "vocab": 101, "d_model": 22, "layers": 2, "context": 19,
+    "position": {"kind": "relative", "buckets": 8}, "norm": {"kind": "rmsnorm"},
+    "attention": {"heads": 3, "head_dim": 8, "scale": 1.0}, "feed_forward": {"d_ff": 40, "activation": "relu"},
+}
+BART: dict[str, Any] = {
+    "name": "bart", "architecture": "encoder-decoder", "vocab": 101, "d_model": 24, "layers": 2, "context": 19,
+    "position": {"kind": "learned", "size": 21}, "embedding_norm": True, "norm": {"placement": "post"},
+    "final_norm": False, "attention": {"heads": 3, "head_dim": 8, "bias": True},
+    "feed_forward": {"d_ff": 40, "activation": "gelu", "bias": True}, "head": {"kind": "none"},
+}
+VIT: dict[str, Any] = {
+    "name": "vit", "architecture": "encoder-only", "d_model": 24, "layers": 2,
+    "input": {"kind": "patches", "image": 12, "patch": 4}, "position": {"kind": "learned"},
+    "attention": {"heads": 3, "head_dim": 8, "bias": True},
+    "feed_forward": {"d_ff": 40, "activation": "gelu", "bias": True}, "head": {"kind": "classifier", "labels": 5},
+}
+WHISPER: dict[str, Any] = {
+    "name": "whisper", "architecture": "encoder-decoder", "vocab": 101, "d_model": 24, "layers": 2, "context": 19,
+    "position": {"kind": "learned"}, "feed_forward": {"d_ff": 40, "activation": "gelu", "bias": True},
+    "attention": {"heads": 3, "head_dim": 8, "bias": {"q": True, "v": True, "o": True}},
+    "encoder": {"input": {"kind": "frames", "bins": 7, "length": 11},
+                "position": {"kind": "sinusoidal", "stored": True}},
+}
 FAMILIES: dict[str, dict[str, Any]] = {
     "bert": BERT,
     "bert-masked-lm": BERT | {"pooler": None, "head": {"bias": True, "transform": {"activation": "gelu"}}},
     "bert-pretraining": BERT | {"head": {"bias": True, "transform": {"activation": "gelu"}, "pair_labels": 2}},
     "bert-classifier": BERT | {"head": {"kind": "classifier", "labels": 5}},
     "bert-tagger": BERT | {"pooler": None, "head": {"kind": "classifier", "labels": 5, "of": "all"}},
+    "t5": T5,
+    "t5-gated": T5 | {"feed_forward": {"d_ff": 40, "activation": "gelu_tanh", "gated": True}, "head": {"tied": False}},
+    "t5-scaled": T5 | {"embedding_scale": True, "position": {"kind": "relative", "per_layer": True}},
+    "bart": BART,
+    "transformer": BART | {"position": {"kind": "sinusoidal"}, "embedding_norm": False, "embedding_scale": True,
+                           "head": {}},
+    "whisper": WHISPER,
+    "vit": VIT,
+    "vit-mean": VIT | {"input": {"kind": "patches", "image": 12, "patch": 4, "class_tokens": 0},
+                       "head": {"kind": "classifier", "labels": 5, "of": "mean"}},
+    "vit-normed": VIT | {"pooler": {"kind": "norm", "of": "mean"}},
+    "vit-both": VIT | {"head": {"kind": "classifier", "labels": 5, "of": "first+mean"}},
+    "vit-votes": VIT | {"head": {"kind": "classifier", "labels": 5, "of": "votes"}},
 }

@@ -51,7 +51,7 @@ def steps(given: dict[str, Any], batch: int, **run: Any) -> tuple[list[int], lis
     """What PyTorch has alive, and what the trace has, event by event."""
     spec = Model.model_validate(given)
     dtype, attention, dropout = run.get("dtype", "fp32"), run.get("attention", "flash"), run.get("dropout", 0.0)
-    sources = {} if spec.encoder is None else {"source_seq": 5}
+    sources = {} if spec.encoder is None else {"source_seq": positions(spec.encoder.input, 5)}
     real = measure.live_bytes(spec, batch, 7, dtype=DTYPES[dtype], eager=attention == "eager", dropout=dropout,
                               loss=run.get("phase") != "forward", **sources)
     workload = Workload(**{"phase": "training", "dtype": "fp32", "kernels": "cpu", "batch": batch,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import mask_kind
 from txcalc.trace import ops
 from txcalc.trace.cache import Cache
 from txcalc.trace.cores import Extra, Heads, Span, attend, choose
-from txcalc.trace.distances import distance_scores, keeps_inputs
+from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
 from txcalc.trace.latents import latent_attention
 from txcalc.trace.record import Number, Pairs, Role, Tensor, Trace
 from txcalc.trace.sizes import least, several, visible_pairs
 
 if TYPE_CHECKING:
-    from txcalc.spec.inputs import DisentangledPosition, Position, RelativePosition, RotaryPosition
+    from txcalc.spec.inputs import DisentangledPosition, Position, RotaryPosition
     from txcalc.spec.layers import MLA, Attention, HeadNorm
 
 
@@ -27,9 +28,9 @@ def self_attention(
 ) -> Tensor:
     """Queries, keys and values from the same (b, n, d) hidden states, cached for later tokens where asked for.
 
-    ``table``: the stack's relative position embeddings, where every layer projects them. ``fixed``: every input has
-    the same length (an image), so that the index of its distances is a buffer. ``shared``: the last keys and values of
-    each reach that a layer of the stack has made.
+    ``table``: the stack's bias by distance, or its relative position embeddings, which every layer projects.
+    ``fixed``: every input has the same length (an image), so that the index of its distances is a buffer. ``shared``:
+    the last keys and values of each reach that a layer of the stack has made.
     """
     shape = b, n, d = x.shape
     if spec.kind == "standard" and spec.squares is not None:  # each square is a short sequence
@@ -42,14 +43,18 @@ def self_attention(
             y = latent_attention(t, spec, x, span, past, causal=causal, cached=cached)
         else:
             span = _span(t, n, past, causal=causal, window=spec.window, chunk=spec.chunk, drops=spec.cached == "window")
-            if position is not None and position.kind == "relative" and position.per_layer:
-                relative_bias(t, "relative_bias", position, spec.heads, n, span.keys, fixed=fixed)
             source, cache = x, None
             if cached and not spec.kv_shared:
                 cache = _cache(spec, position, span, past + n, x)
             if cached and keeps_inputs(position):
                 source = x.view(x.shape[0], span.keys, x.shape[-1])
-            return _heads(t, spec, position, x, source, span, cache, table, shared).view(*shape)
+
+            def bias() -> Tensor | None:
+                if position is None or position.kind != "relative" or not position.per_layer:
+                    return table
+                return relative_bias(t, position, spec.heads, n, span.keys, causal=causal, fixed=fixed)
+
+            return _heads(t, spec, position, x, source, span, cache, bias, shared).view(*shape)
         return ops.dropout(t, "dropout", y).view(*shape)
 
 
@@ -61,7 +66,7 @@ def cross_attention(t: Trace, spec: Attention, x: Tensor, memory: Tensor) -> Ten
     span = Span(n, source_new, keys, Pairs(n * keys, n * keys), keys)
     with t.scope("cross_attention", component=True):
         cache = Cache("cross", _kv_width(spec), keys, b, rows=_kv_rows(spec))
-        return _heads(t, spec, None, x, memory, span, cache, None)
+        return _heads(t, spec, None, x, memory, span, cache)
 
 
 def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Tensor:
@@ -69,18 +74,7 @@ def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Te
     _, m, _ = query.shape
     _, n, _ = x.shape
     with t.scope("attention"):
-        return _heads(t, spec, None, query, x, Span(m, n, n, Pairs(m * n, m * n), n), None, None)
-
-
-def relative_bias(
-    t: Trace, name: str, spec: RelativePosition, heads: Number, queries: Number, keys: Number, *, fixed: bool
-) -> None:
-    """T5's bias: a table looked up by the bucketed distance of every (query, key) pair."""
-    if fixed:
-        t.op(name, "embedding", weights={"weight": (spec.buckets, heads)})
-        return
-    buckets = t.tensor(queries, keys, role=Role.INDEX, label="distance buckets")
-    ops.embedding(t, name, buckets, spec.buckets, heads)
+        return _heads(t, spec, None, query, x, Span(m, n, n, Pairs(m * n, m * n), n), None)
 
 
 def _cache(spec: Attention, position: Position | None, span: Span, tokens: Number, x: Tensor) -> Cache:
@@ -128,9 +122,12 @@ def _span(
 
 def _heads(
     t: Trace, spec: Attention, position: Position | None, x: Tensor, source: Tensor, span: Span, cache: Cache | None,
-    table: Tensor | None, shared: dict[str, KeysValues] | None = None,
+    table: Callable[[], Tensor | None] | None = None, shared: dict[str, KeysValues] | None = None,
 ) -> Tensor:
-    """Multi-head, grouped-query or multi-query attention. ``position`` is None across stacks."""
+    """Multi-head, grouped-query or multi-query attention. ``position`` is None across stacks.
+
+    ``table``: what gives its bias by distance, or the relative position embeddings.
+    """
     *_, d = x.shape
     rotary = position if position is not None and position.kind == "rope" and spec.rope else None
     value_dim = _value_dim(spec)
@@ -158,13 +155,16 @@ def _heads(
         t.hold(v)
         if shared is not None:
             extra = extra._replace(laid="kv")
-        if position is not None and position.kind == "disentangled" and table is not None:
+        given = None if table is None else table()
+        if position is not None and position.kind == "relative" and given is not None:
+            extra = extra._replace(bias=t.hold(ops.narrow(t, "bias", given, span.keys)))
+        if position is not None and position.kind == "disentangled" and given is not None:
             q, k = t.hold(ops.copy(t, "q_copy", q)), t.hold(ops.copy(t, "k_copy", k))
             extra = extra._replace(laid="qk")
-            _position_scores(t, spec, position, table, q, k, span)
+            _position_scores(t, spec, position, given, q, k, span)
         if position is not None and position.kind == "transformer-xl":
             q, by_distance = distance_scores(t, spec, position, q, d, span)
-            extra = extra._replace(by_distance=by_distance)
+            extra = extra._replace(bias=by_distance)
         y = attend(t, q, k, v, heads, span, cache, masked=masked, extra=extra, kernel=kernel)
         if gate is not None:
             opened = ops.activation(t, "gate_activation", gate, spec.gate_activation)

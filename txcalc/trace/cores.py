@@ -63,7 +63,7 @@ class Extra(NamedTuple):
     why: str = ""
     softcap: bool = False
     sinks: bool = False
-    by_distance: Tensor | None = None
+    bias: Tensor | None = None  # is added to the scores, and learned
     laid: str = ""  # which of q, k and v lie with their heads in front already
 
 
@@ -156,10 +156,8 @@ def _eager(
         scores = ops.scaled(t, "scale", scores, kind="shift")
         if extra.softcap:
             scores = ops.cap(t, "softcap", scores)
-        if extra.by_distance is not None:
-            sums = t.tensor(*scores.shape, label="scores with positions", scores=True)
-            t.op("shift", "elementwise", reads=(scores, extra.by_distance), writes=(sums,))
-            scores = sums
+        if extra.bias is not None:
+            scores = ops.add(t, scores, extra.bias, "shift", label="scores with positions")
         if span.masks:
             scores = ops.shifted(t, "mask", scores)
         if extra.sinks:

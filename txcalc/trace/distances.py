@@ -8,7 +8,7 @@ from txcalc.trace import ops
 from txcalc.trace.record import Number, Pairs, Role, Tensor, Trace
 
 if TYPE_CHECKING:
-    from txcalc.spec.inputs import Position, TransformerXLPosition
+    from txcalc.spec.inputs import Position, RelativePosition, TransformerXLPosition
     from txcalc.spec.layers import Attention
     from txcalc.trace.cores import Span
 
@@ -21,6 +21,46 @@ def keeps_inputs(position: Position | None) -> bool:
 def query_biases(t: Trace, heads: Number, head_dim: Number) -> None:
     """u and v, which are added to the queries before they meet keys and positions: (2, heads, head_dim)."""
     ops.parameter(t, "query_bias", 2, heads, head_dim)
+
+
+def relative_bias(
+    t: Trace, spec: RelativePosition, heads: Number, queries: Number, keys: Number, *, causal: bool, fixed: bool,
+) -> Tensor:
+    """T5's bias (heads, queries, keys): a table looked up by the bucketed distance of every (query, key) pair.
+
+    ``fixed``: distances are those of an image, whose index is a buffer.
+    """
+    name = "relative_bias"
+    with t.frame():
+        role = Role.PARAMETER if fixed else Role.INDEX
+        index = t.tensor(queries, keys, role=role, label="distance buckets", grad=False)
+        if not fixed:
+            index = _buckets(t, name, spec, index, causal=causal)
+        found = ops.embedding(t, name, index, spec.buckets, heads)
+    return found.view(heads, queries, keys)
+
+
+def _buckets(t: Trace, name: str, spec: RelativePosition, like: Tensor, *, causal: bool) -> Tensor:
+    """The first half of the buckets are distances, the rest their logarithms, of either sign unless causal."""
+    def made(label: str, *reads: Tensor, role: Role = Role.INDEX) -> Tensor:
+        y = t.tensor(*like.shape, role=role, label=label, grad=False)
+        t.op(name, "elementwise", reads=reads, writes=(y,))
+        return y
+
+    queries, keys = like.shape
+    places = [t.tensor(each, role=Role.INDEX, label="positions", grad=False) for each in (keys, queries)]
+    for place in places:
+        t.op(name, "elementwise", writes=(t.hold(place),))
+    apart = made("distances", *places)
+    with t.frame(apart):
+        away = t.hold(made("distances", made("distances behind", apart) if causal else apart))
+        part = made("part of the exact", made("distances", away), role=Role.FLOAT32)
+        log = made("logarithms", made("logarithms", part, role=Role.FLOAT32), role=Role.FLOAT32)
+        far = t.hold(made("buckets", made("buckets", log)))
+        bucket = t.hold(made("buckets", made("near", away, role=Role.BOOL), away, made("buckets", far)))
+        if causal or t.size(spec.buckets) == 1:
+            return bucket
+        return made("buckets", bucket, made("shift", made("before", apart, role=Role.BOOL)))
 
 
 def distance_scores(

@@ -27,14 +27,14 @@ def tokens(t: Trace, n: Number, rows: Number, width: Number, *, name: str = TABL
 def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
     """(b, channels, image, image) pixels to (b, positions, d), class tokens first."""
     pixels = t.tensor(b, spec.channels, spec.image, spec.image, label="pixels", grad=False)
-    ops.convolution(t, "patch_embedding", pixels, d, facts.patches(spec), (spec.patch, spec.patch), bias=spec.bias)
-    if spec.class_tokens:
-        ops.parameter(t, "class_tokens", spec.class_tokens, d)
+    x = ops.convolution(t, "patch_embedding", pixels, d, facts.patches(spec), (spec.patch, spec.patch), bias=spec.bias)
     if spec.registers:
         ops.parameter(t, "registers", spec.registers, d)
     if spec.mask_token:
         ops.parameter(t, "mask_token", 1, d)
-    return t.tensor(b, facts.positions(spec), d, label="patches")
+    if not spec.class_tokens:
+        return x
+    return ops.put_before(t, "class_tokens", x, spec.class_tokens)
 
 
 def frames(t: Trace, spec: FrameInput, b: Number, n: Number, d: Number) -> Tensor:
@@ -50,6 +50,8 @@ def embed(t: Trace, spec: Model, stack: Stack, x: Tensor) -> Tensor:
     """Add positions and token types to the vectors of the inputs, norm and project them."""
     b, n, width = x.shape
     reads_tokens = stack.input.kind == "tokens"
+    if reads_tokens and spec.embedding_scale:
+        x = ops.scaled(t, "embedding_scale", x)
     project = reads_tokens and spec.embedding_dim is not None
     if project and spec.embedding_projection == "tokens":
         x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
@@ -103,12 +105,12 @@ def _positions(t: Trace, stack: Stack, x: Tensor) -> Tensor:
     """Add a table of positions: looked up for tokens, added row by row for images and sound."""
     _, n, width = x.shape
     position = stack.position
-    if position.kind == "sinusoidal":
+    if position.kind == "sinusoidal" and not (position.stored and stack.input.kind == "tokens"):
         if position.stored:
             t.op("position_embedding", "embedding", weights={"weight": (position.size, width)})
-        return ops.add(t, x, x)
+        return ops.shifted(t, "position", x)
     rows: Number
-    if position.kind == "learned":
+    if position.kind in ("learned", "sinusoidal"):
         rows = position.size
     elif (position.kind == "disentangled" or position.kind == "relative") and position.absolute is not None:
         rows = position.absolute
@@ -117,10 +119,13 @@ def _positions(t: Trace, stack: Stack, x: Tensor) -> Tensor:
     if stack.input.kind == "tokens":
         ids = t.tensor(n, role=Role.INDEX, label="positions", grad=False)
         t.op("position_embedding", "embedding", writes=(ids,))
-        return ops.add(t, x, ops.embedding(t, "position_embedding", ids, rows, width))
+        frozen = position.kind == "sinusoidal"
+        return ops.add(t, x, ops.embedding(t, "position_embedding", ids, rows, width, frozen=frozen))
     tables = (2,) if position.kind == "learned" and position.both_ways else ()
-    ops.parameter(t, "position_embedding", *tables, rows, width, kind="embedding")
-    return ops.add(t, x, x)
+    if tables:
+        ops.parameter(t, "position_embedding", *tables, rows, width, kind="embedding")
+        return ops.add(t, x, x)
+    return ops.plus(t, "position_embedding", x, rows, width)
 
 
 def position_table(t: Trace, position: DisentangledPosition, stack: Stack, d: Number) -> Tensor:

@@ -16,11 +16,9 @@ if TYPE_CHECKING:
         AttentionPooler,
         ClassifierHead,
         ContrastiveHead,
-        DensePooler,
         HeadTransform,
         LMHead,
         Maxout,
-        NormPooler,
         Projector,
         ProjectorLayer,
     )
@@ -42,7 +40,7 @@ def _top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
     pooled = None
     if spec.pooler is not None:
         with t.scope("", back=0 if unread else 1):
-            pooled = t.hold(pool(t, spec.pooler, x, spec.norm))
+            pooled = t.hold(pool(t, spec, x))
     if spec.contact_head:
         maps = spec.layers * first_attention(spec).heads
         t.op("contact_head", "linear", weights={"weight": (1, maps), "bias": (1,)})
@@ -65,7 +63,7 @@ def _logits(t: Trace, spec: Model, x: Tensor, pooled: Tensor | None, images: Ten
     if head.kind == "none":
         return ()
     if head.kind == "classifier":
-        return (_classify(t, head, x, pooled),)
+        return (_classify(t, spec, head, x, pooled),)
     if head.kind == "lm":
         logits = _predict(t, spec, head, x)
         if not head.pair_labels:
@@ -88,14 +86,17 @@ def _losses(t: Trace, logits: tuple[Tensor, ...]) -> None:
     t.results, t.loss = (total,), total
 
 
-def pool(t: Trace, spec: DensePooler | NormPooler | AttentionPooler, x: Tensor, norm: Norm) -> Tensor:
-    """(b, n, d) to one vector for each sequence. ``norm`` is the kind of norm of the stack below."""
+def pool(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
+    """(b, n, d) of a stack to one vector for each sequence."""
     *_, d = x.shape
+    spec = stack.pooler
+    assert spec is not None
     with t.scope("pooler", component=True):
         if spec.kind == "attention":
-            return _pool_by_attention(t, spec, x, norm)
+            return _pool_by_attention(t, spec, x, stack.norm)
         if spec.kind == "norm":
-            return ops.norm(t, "norm", ops.position(t, "position", x) if spec.of == "first" else _mean(t, x), norm)
+            one = ops.position(t, "position", x) if spec.of == "first" else _mean(t, stack, x)
+            return ops.norm(t, "norm", one, stack.norm)
         width = d if spec.width is None else spec.width
         y = ops.linear(t, "dense", ops.position(t, "position", x), width, bias=True)
         return y if spec.activation is None else ops.activation(t, "activation", y, spec.activation)
@@ -118,9 +119,9 @@ def project(t: Trace, name: str, spec: Projector, tower: Tower, x: Tensor, d_out
         return ops.linear(t, "dense", x, d_out, bias=spec.bias)
 
 
-def _unpatched(tower: Tower) -> Number:
+def _unpatched(stack: Model | Tower) -> Number:
     """Positions that are no patches."""
-    return unpatched(tower.input) if tower.input.kind == "patches" else 0
+    return unpatched(stack.input) if stack.input.kind == "patches" else 0
 
 
 def _gathered(t: Trace, spec: Projector, tower: Tower, x: Tensor) -> Tensor:
@@ -156,9 +157,10 @@ def _project_once(t: Trace, spec: ProjectorLayer, x: Tensor) -> Tensor:
     return ops.multiply(t, "product", gate, y)
 
 
-def _mean(t: Trace, x: Tensor) -> Tensor:
-    b, _, d = x.shape
-    return t.tensor(b, d, label="mean of positions")
+def _mean(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
+    """The mean of all positions but those that are no patches."""
+    _, n, _ = x.shape
+    return ops.mean(t, "mean", ops.positions(t, "positions", x, n - _unpatched(stack)), "mean of positions")
 
 
 def _pool_by_attention(t: Trace, spec: AttentionPooler, x: Tensor, norm: Norm) -> Tensor:
@@ -185,20 +187,21 @@ def _maxout(t: Trace, spec: Maxout, x: Tensor) -> Tensor:
         return t.tensor(*rows, spec.width, label="maxout")
 
 
-def _classify(t: Trace, head: ClassifierHead, x: Tensor, pooled: Tensor | None) -> Tensor:
-    b, _, d = x.shape
+def _classify(t: Trace, spec: Model, head: ClassifierHead, x: Tensor, pooled: Tensor | None) -> Tensor:
     if head.of == "first":
         of = ops.position(t, "position", x) if pooled is None else pooled
     elif head.of == "mean":
-        of = _mean(t, x)
+        of = ops.mean(t, "mean", x, "mean of positions")
     else:
-        of = t.tensor(b, 2 * d, label="first and mean") if head.of == "first+mean" else x
+        of = x
+        if head.of == "first+mean":
+            of = ops.join(t, "join", (ops.position(t, "position", x), _mean(t, spec, x)), "first and mean")
     if head.transform is not None:
         *_, width = of.shape
         of = _transform(t, head.transform, of, width)
     with t.scope("", copies=head.copies, calls=head.copies):
         logits = ops.linear(t, "head", of, head.labels, bias=head.bias, kind="head")
-    return t.tensor(b, head.labels, label="mean of logits") if head.of == "votes" else logits
+    return ops.mean(t, "mean", logits, "mean of logits") if head.of == "votes" else logits
 
 
 def _contrast(t: Trace, head: ContrastiveHead, texts: Tensor, images: Tensor) -> Tensor:

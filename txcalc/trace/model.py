@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys
 from txcalc.trace import ops
-from txcalc.trace.attention import KeysValues, cross_attention, relative_bias, self_attention
+from txcalc.trace.attention import KeysValues, cross_attention, self_attention
 from txcalc.trace.cells import convolve
-from txcalc.trace.distances import query_biases
+from txcalc.trace.distances import query_biases, relative_bias
 from txcalc.trace.embeddings import (
     add_per_layer_input,
     embed,
@@ -44,17 +44,21 @@ def trace(spec: Model, workload: Workload, sizes: Mapping[str, int] | None = Non
     if spec.encoder is None:
         x = _stack(t, spec, spec, _input(t, spec, spec, workload.seq), cached=is_causal(spec))
     else:
-        source = _source(t, spec, spec.encoder)
-        with t.scope("encoder"):
-            memory = _stack(t, spec, spec.encoder, source, cached=False)
-        shared = spec.encoder.input.kind == "tokens" and spec.source_vocab is None
-        target = _input(t, spec, spec, workload.seq, tied=shared)
-        if spec.unread_table:
-            ops.parameter(t, "unread_table", spec.vocab, embedding_width(spec), kind="embedding")
-        with t.scope("decoder"):
-            x = _stack(t, spec, spec, target, cached=True, memory=memory)
+        x = _encoder_decoder(t, spec, spec.encoder)
     top(t, spec, x, images)
     return t
+
+
+def _encoder_decoder(t: Trace, spec: Model, encoder: Stack) -> Tensor:
+    source = _source(t, spec, encoder)
+    with t.scope("encoder"):
+        memory = _stack(t, spec, encoder, source, cached=False)
+    shared = encoder.input.kind == "tokens" and spec.source_vocab is None
+    target = _input(t, spec, spec, t.workload.seq, tied=shared)
+    if spec.unread_table:
+        ops.parameter(t, "unread_table", spec.vocab, embedding_width(spec), kind="embedding")
+    with t.scope("decoder"):
+        return _stack(t, spec, spec, target, cached=True, memory=memory)
 
 
 def images(spec: Model, workload: Workload) -> Number:
@@ -71,7 +75,7 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> Tensor:
         x = _stack(t, spec, tower, _read(t, tower, count, 0, tower.d_model), cached=False,
                    unread=0 if projector is None else projector.skips)
         with t.scope("", back=1 if projector is None else 0):
-            pooled = x.view(count, tower.d_model) if tower.pooler is None else pool(t, tower.pooler, x, tower.norm)
+            pooled = x.view(count, tower.d_model) if tower.pooler is None else pool(t, tower, x)
         if projector is not None:
             project(t, "projector", projector, tower, x, spec.d_model)
         for i, deep in enumerate(tower.deepstack):
@@ -117,16 +121,17 @@ def _run(
     t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None, unread: Number
 ) -> Tensor:
     _, n, d = x.shape
-    position = stack.position
+    position, table = stack.position, None
     if position.kind == "relative" and not position.per_layer:
         past = t.workload.past if cached else 0
-        relative_bias(t, "relative_bias", position, first_attention(stack).heads, n, past + n,
-                      fixed=stack.input.kind == "patches")
+        table = t.hold(relative_bias(t, position, first_attention(stack).heads, n, past + n,
+                                     causal=cached or stack.causal_mask, fixed=stack.input.kind == "patches"))
     if position.kind == "transformer-xl" and not position.per_layer:
         first = first_attention(stack)
         assert first.kind == "standard"
         query_biases(t, first.heads, first.head_dim)
-    table = position_table(t, position, stack, d) if position.kind == "disentangled" else None
+    if position.kind == "disentangled":
+        table = t.hold(position_table(t, position, stack, d))
 
     shared: dict[str, KeysValues] | None = {} if shares_keys(stack) else None
     per_layer = spec.per_layer_embedding if stack is spec else None

@@ -104,13 +104,35 @@ def parameter(t: Trace, name: str, *shape: Number, kind: Kind = "elementwise") -
 
 
 def embedding(
-    t: Trace, name: str, ids: Tensor, rows: Number, width: Number, *, tied: str | None = None
+    t: Trace, name: str, ids: Tensor, rows: Number, width: Number, *, tied: str | None = None, frozen: bool = False
 ) -> Tensor:
-    """``F.embedding``: indices (...) -> (..., width). Keeps the indices. ``tied``: the path of another op's table."""
+    """``F.embedding``: indices (...) -> (..., width). Keeps the indices, unless the table is ``frozen``.
+
+    ``tied``: the path of another op's table.
+    """
     weight = of_weight(tied or f"{t.path(name)}.weight", rows, width)
-    y = t.tensor(*ids.shape, width, label=name)
-    t.op(name, "embedding", weights={} if tied else {"weight": (rows, width)}, saves=(ids,), reads=(ids,), writes=(y,),
-         backward=((weight,),))
+    y = t.tensor(*ids.shape, width, label=name, grad=not frozen)
+    t.op(name, "embedding", weights={} if tied else {"weight": (rows, width)}, saves=() if frozen else (ids,),
+         reads=(ids,), writes=(y,), backward=() if frozen else ((weight,),))
+    return y
+
+
+def plus(t: Trace, name: str, x: Tensor, *shape: Number) -> Tensor:
+    """``x + weight[:n]``, one table (rows, width) for all of (b, n, width): keeps nothing."""
+    _, n, width = x.shape
+    y = _like(t, x, x.label)
+    summed = Gradient(None, (n, width), passing=True)
+    t.op(name, "embedding", weights={"": shape}, reads=(x,), writes=(y,),
+         backward=((through(x),), (summed,), (of_weight(t.path(name), *shape, viewed=True),)))
+    return y
+
+
+def put_before(t: Trace, name: str, x: Tensor, count: Number) -> Tensor:
+    """``torch.cat((weight.expand(b, -1, -1), x), dim=1)``: ``count`` rows before (b, n, d). Keeps nothing."""
+    b, n, d = x.shape
+    y = t.tensor(b, count + n, d, label=x.label)
+    t.op(name, "elementwise", weights={"": (count, d)}, reads=(x,), writes=(y,),
+         backward=((part(x),), (of_weight(t.path(name), count, d, viewed=True),)))
     return y
 
 
@@ -352,6 +374,12 @@ def position(t: Trace, name: str, x: Tensor) -> Tensor:
     return _part_of(t, name, x, b, *rest)
 
 
+def positions(t: Trace, name: str, x: Tensor, count: Number) -> Tensor:
+    """``x[:, i:]``, ``count`` positions of (b, n, d): a view, whose gradient is put into zeros as large as ``x``."""
+    b, _, *rest = x.shape
+    return _part_of(t, name, x, b, count, *rest)
+
+
 def _part_of(t: Trace, name: str, x: Tensor, *shape: Number) -> Tensor:
     y = t.alias(x, *shape)
     t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((to(x),),))
@@ -384,6 +412,12 @@ def rotate(t: Trace, name: str, x: Tensor, rotated: Number | None) -> Tensor:
         if rest is not None:
             y = join(t, name, (t.hold(y), rest), label=f"rotated {x.label}")
     return y
+
+
+def mean(t: Trace, name: str, x: Tensor, label: str) -> Tensor:
+    """``x.mean(dim=1)``, (b, n, d) to (b, d): keeps nothing."""
+    b, _, d = x.shape
+    return elementwise(t, name, "elementwise", x, t.tensor(b, d, label=label))
 
 
 def take_rows(t: Trace, name: str, x: Tensor, rows: Number) -> Tensor:

@@ -29,6 +29,7 @@ class Role(Enum):
     FLOAT32 = "float32"
     STATISTIC = "statistic"
     INDEX = "index"
+    BOOL = "bool"
     MASK = "mask"
     PARAMETER = "parameter"  # read as an input: its memory exists anyway, so keeping it costs nothing
 
