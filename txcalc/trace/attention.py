@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import mask_kind
-from txcalc.trace import ops
+from txcalc.trace import ops, parts
 from txcalc.trace.cache import Cache
 from txcalc.trace.cores import Extra, Heads, Span, attend, choose
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
@@ -204,7 +204,7 @@ def _rotated(
     if position is None:
         return x
     b, n, width = x.shape
-    y = ops.rotate(t, f"{name}_rotary", x.view(b, n, heads, spec.head_dim), _rotary(spec, position))
+    y = parts.rotate(t, f"{name}_rotary", x.view(b, n, heads, spec.head_dim), _rotary(spec, position))
     return y.view(b, n, width)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from txcalc.spec import facts
-from txcalc.trace import ops
+from txcalc.trace import ops, parts
 from txcalc.trace.record import Number, Role, Tensor, Trace
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
         ops.parameter(t, "mask_token", 1, d)
     if not spec.class_tokens:
         return x
-    return ops.put_before(t, "class_tokens", x, spec.class_tokens)
+    return parts.put_before(t, "class_tokens", x, spec.class_tokens)
 
 
 def frames(t: Trace, spec: FrameInput, b: Number, n: Number, d: Number) -> Tensor:
@@ -125,7 +125,7 @@ def _positions(t: Trace, stack: Stack, x: Tensor) -> Tensor:
     if tables:
         ops.parameter(t, "position_embedding", *tables, rows, width, kind="embedding")
         return ops.add(t, x, x)
-    return ops.plus(t, "position_embedding", x, rows, width)
+    return parts.plus(t, "position_embedding", x, rows, width)
 
 
 def position_table(t: Trace, position: DisentangledPosition, stack: Stack, d: Number) -> Tensor:

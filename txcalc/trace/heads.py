@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import embedding_width, first_attention, unpatched
-from txcalc.trace import losses, ops
+from txcalc.trace import losses, ops, parts
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.embeddings import TABLE
 from txcalc.trace.feedforward import feed_forward
@@ -71,7 +71,7 @@ def _logits(t: Trace, spec: Model, x: Tensor, pooled: Tensor | None, images: Ten
         assert pooled is not None
         return logits, ops.linear(t, "pair_head", pooled, head.pair_labels, bias=True, kind="head")
     if pooled is None:
-        pooled = ops.position(t, "position", x)
+        pooled = parts.position(t, "position", x)
     if head.kind == "projection":
         return (ops.linear(t, "projection", pooled, head.width),)
     assert images is not None
@@ -95,10 +95,10 @@ def pool(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
         if spec.kind == "attention":
             return _pool_by_attention(t, spec, x, stack.norm)
         if spec.kind == "norm":
-            one = ops.position(t, "position", x) if spec.of == "first" else _mean(t, stack, x)
+            one = parts.position(t, "position", x) if spec.of == "first" else _mean(t, stack, x)
             return ops.norm(t, "norm", one, stack.norm)
         width = d if spec.width is None else spec.width
-        y = ops.linear(t, "dense", ops.position(t, "position", x), width, bias=True)
+        y = ops.linear(t, "dense", parts.position(t, "position", x), width, bias=True)
         return y if spec.activation is None else ops.activation(t, "activation", y, spec.activation)
 
 
@@ -160,7 +160,7 @@ def _project_once(t: Trace, spec: ProjectorLayer, x: Tensor) -> Tensor:
 def _mean(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
     """The mean of all positions but those that are no patches."""
     _, n, _ = x.shape
-    return ops.mean(t, "mean", ops.positions(t, "positions", x, n - _unpatched(stack)), "mean of positions")
+    return parts.mean(t, "mean", parts.positions(t, "positions", x, n - _unpatched(stack)), "mean of positions")
 
 
 def _pool_by_attention(t: Trace, spec: AttentionPooler, x: Tensor, norm: Norm) -> Tensor:
@@ -168,7 +168,7 @@ def _pool_by_attention(t: Trace, spec: AttentionPooler, x: Tensor, norm: Norm) -
     ops.parameter(t, "query", 1, 1, d)
     y = pooling_attention(t, spec.attention, t.tensor(b, 1, d, role=Role.PARAMETER, label="learned query"), x)
     y = ops.add(t, y, feed_forward(t, spec.feed_forward, ops.norm(t, "norm", y, norm)))
-    return ops.position(t, "position", y)
+    return parts.position(t, "position", y)
 
 
 def _transform(t: Trace, spec: HeadTransform, x: Tensor, width: Number) -> Tensor:
@@ -189,19 +189,19 @@ def _maxout(t: Trace, spec: Maxout, x: Tensor) -> Tensor:
 
 def _classify(t: Trace, spec: Model, head: ClassifierHead, x: Tensor, pooled: Tensor | None) -> Tensor:
     if head.of == "first":
-        of = ops.position(t, "position", x) if pooled is None else pooled
+        of = parts.position(t, "position", x) if pooled is None else pooled
     elif head.of == "mean":
-        of = ops.mean(t, "mean", x, "mean of positions")
+        of = parts.mean(t, "mean", x, "mean of positions")
     else:
         of = x
         if head.of == "first+mean":
-            of = ops.join(t, "join", (ops.position(t, "position", x), _mean(t, spec, x)), "first and mean")
+            of = ops.join(t, "join", (parts.position(t, "position", x), _mean(t, spec, x)), "first and mean")
     if head.transform is not None:
         *_, width = of.shape
         of = _transform(t, head.transform, of, width)
     with t.scope("", copies=head.copies, calls=head.copies):
         logits = ops.linear(t, "head", of, head.labels, bias=head.bias, kind="head")
-    return ops.mean(t, "mean", logits, "mean of logits") if head.of == "votes" else logits
+    return parts.mean(t, "mean", logits, "mean of logits") if head.of == "votes" else logits
 
 
 def _contrast(t: Trace, head: ContrastiveHead, texts: Tensor, images: Tensor) -> Tensor:

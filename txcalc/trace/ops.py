@@ -117,23 +117,6 @@ def embedding(
     return y
 
 
-def plus(t: Trace, name: str, x: Tensor, *shape: Number) -> Tensor:
-    """``x + weight[:n]``, one table (rows, width) for all of (b, n, width): keeps nothing."""
-    _, n, width = x.shape
-    y = _like(t, x, x.label)
-    summed = Gradient(None, (n, width), passing=True)
-    t.op(name, "embedding", weights={"": shape}, reads=(x,), writes=(y,),
-         backward=((through(x),), (summed,), (of_weight(t.path(name), *shape, viewed=True),)))
-    return y
-
-
-def put_before(t: Trace, name: str, x: Tensor, count: Number) -> Tensor:
-    """``torch.cat((weight.expand(b, -1, -1), x), dim=1)``: ``count`` rows before (b, n, d). Keeps nothing."""
-    b, n, d = x.shape
-    y = t.tensor(b, count + n, d, label=x.label)
-    t.op(name, "elementwise", weights={"": (count, d)}, reads=(x,), writes=(y,),
-         backward=((part(x),), (of_weight(t.path(name), count, d, viewed=True),)))
-    return y
 
 
 # ---------------------------------------------------------------- elementwise
@@ -149,7 +132,8 @@ def elementwise(
     return out
 
 
-def _like(t: Trace, x: Tensor, label: str, role: Role | None = None) -> Tensor:
+def like(t: Trace, x: Tensor, label: str, role: Role | None = None) -> Tensor:
+    """A new tensor of the shape of ``x``, in another role where one is given."""
     own = Role.ACTIVATION if x.role is Role.PARAMETER else x.role
     return t.tensor(*x.shape, role=own if role is None else role, label=label, scores=x.scores, grad=x.grad)
 
@@ -158,12 +142,12 @@ def cast(t: Trace, name: str, x: Tensor, role: Role, *, kind: Kind = "elementwis
     """``x.to(dtype)``: a copy, unless it has that dtype already. Keeps nothing."""
     if t.workload.bytes_of(role) == t.workload.bytes_of(x.role):
         return x
-    return elementwise(t, name, kind, x, _like(t, x, label or f"{x.label} in fp32", role))
+    return elementwise(t, name, kind, x, like(t, x, label or f"{x.label} in fp32", role))
 
 
 def copy(t: Trace, name: str, x: Tensor, label: str | None = None) -> Tensor:
     """``x.contiguous()`` of a tensor whose axes lie in another order: keeps nothing."""
-    y = _like(t, x, x.label if label is None else label)
+    y = like(t, x, x.label if label is None else label)
     t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((through(x),),))
     return y
 
@@ -177,7 +161,7 @@ def reorder(t: Trace, name: str, x: Tensor) -> Tensor:
 
 def multiply(t: Trace, name: str, a: Tensor, b: Tensor, *, broadcast: bool = False) -> Tensor:
     """``a * b``: keeps both. ``broadcast``: ``b`` is one column, or one for each head."""
-    y = _like(t, a, name)
+    y = like(t, a, name)
     steps: Steps = ((to(a),), (to(b),))
     if broadcast:
         steps = ((to(a),), (temporary(a, passing=True),), (to(b),))
@@ -187,12 +171,12 @@ def multiply(t: Trace, name: str, a: Tensor, b: Tensor, *, broadcast: bool = Fal
 
 def scaled(t: Trace, name: str, x: Tensor, *, kind: Kind = "elementwise") -> Tensor:
     """``x`` times a number or a buffer: keeps nothing."""
-    return elementwise(t, name, kind, x, _like(t, x, x.label))
+    return elementwise(t, name, kind, x, like(t, x, x.label))
 
 
 def shifted(t: Trace, name: str, x: Tensor) -> Tensor:
     """``x`` plus a buffer: keeps nothing."""
-    y = _like(t, x, x.label)
+    y = like(t, x, x.label)
     t.op(name, "shift", reads=(x,), writes=(y,), backward=((through(x),),))
     return y
 
@@ -200,7 +184,7 @@ def shifted(t: Trace, name: str, x: Tensor) -> Tensor:
 def cap(t: Trace, name: str, x: Tensor) -> Tensor:
     """``c tanh(x / c)``: keeps the tanh."""
     with t.frame(x):
-        tanh = _like(t, x, f"tanh of {x.label}")
+        tanh = like(t, x, f"tanh of {x.label}")
         elementwise(t, name, "elementwise", scaled(t, name, x, kind="shift"), tanh, keeps=(tanh,))
         return scaled(t, name, tanh, kind="shift")
 
@@ -209,7 +193,7 @@ def scale(t: Trace, name: str, x: Tensor) -> Tensor:
     """``x * weight`` over the last axis: keeps its input."""
     shape = (x.shape[-1],)
     weight = of_weight(t.path(name), *shape, viewed=True)
-    y = _like(t, x, name)
+    y = like(t, x, name)
     t.op(name, "elementwise", weights={"": shape}, saves=(x,), reads=(x,), writes=(y,),
          backward=((to(x),), (temporary(x, passing=True),), (weight,)))
     return y
@@ -217,7 +201,7 @@ def scale(t: Trace, name: str, x: Tensor) -> Tensor:
 
 def add(t: Trace, a: Tensor, b: Tensor, name: str = "residual", *, label: str = "") -> Tensor:
     """``a + b`` with ``b`` broadcast to ``a``: keeps nothing and weighs nothing, but its result is a new tensor."""
-    y = _like(t, a, label or name)
+    y = like(t, a, label or name)
     whole = len(a.shape) == len(b.shape)
     t.op(name, "elementwise", reads=(a, b), writes=(y,),
          backward=((through(a), *((through(b),) if whole else ())), *(() if whole else ((to(b),),))))
@@ -230,11 +214,11 @@ def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]
         return _xielu(t, name, x)
     if kind == "relu2":
         relu = activation(t, name, x, "relu")
-        return elementwise(t, name, "elementwise", relu, _like(t, x, kind), keeps=(relu,), temporaries=2)
+        return elementwise(t, name, "elementwise", relu, like(t, x, kind), keeps=(relu,), temporaries=2)
     if kind == "quick_gelu":
         gate = activation(t, name, scaled(t, name, x), "sigmoid")
         return multiply(t, name, x, gate)
-    out = _like(t, x, kind)
+    out = like(t, x, kind)
     return elementwise(t, name, "elementwise", x, out, keeps=(out if kind in ("relu", "tanh", "sigmoid") else x,))
 
 
@@ -261,7 +245,7 @@ def dropout(t: Trace, name: str, x: Tensor) -> Tensor:
     if not t.workload.dropout:
         return x
     mask = t.tensor(*x.shape, role=Role.MASK, label="dropout mask", scores=x.scores, grad=False)
-    out = _like(t, x, f"{x.label} after dropout")
+    out = like(t, x, f"{x.label} after dropout")
     if t.workload.kernels == "cuda":
         return elementwise(t, name, "elementwise", x, out, keeps=(mask,), others=(mask,))
     t.op(name, "elementwise", reads=(x,), writes=(mask,))
@@ -271,7 +255,7 @@ def dropout(t: Trace, name: str, x: Tensor) -> Tensor:
 
 def softmax(t: Trace, name: str, x: Tensor) -> Tensor:
     """``F.softmax`` in the dtype of its input: keeps its output."""
-    out = _like(t, x, name)
+    out = like(t, x, name)
     return elementwise(t, name, "elementwise", x, out, keeps=(out,))
 
 
@@ -309,7 +293,7 @@ def _fused_norm(
     t: Trace, name: str, x: Tensor, statistics: tuple[str, ...], weights: dict[str, tuple[Number, ...]]
 ) -> Tensor:
     *rows, _ = x.shape
-    y = _like(t, x, name)
+    y = like(t, x, name)
     found = tuple(t.tensor(*rows, 1, role=Role.STATISTIC, label=label) for label in statistics)
     made = (to(x), *(of_weight(f"{t.path(name)}.{key}", *shape) for key, shape in weights.items()))
     t.op(name, "norm", weights=weights, saves=(x, *found), reads=(x,), writes=(y, *found), backward=(made,))
@@ -337,7 +321,7 @@ def _composed_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[
 
 def _weighted(t: Trace, name: str, x: Tensor, shape: tuple[Number, ...]) -> Tensor:
     """The normalised rows times a weight, whose gradient is summed in the rows' dtype."""
-    y = _like(t, x, name)
+    y = like(t, x, name)
     rows = Gradient(None, shape, x.role, passing=True)
     weight = of_weight(f"{t.path(name)}.weight", *shape, viewed=True)
     wide = t.workload.bytes_of(x.role) != t.workload.bytes_of(Role.ACTIVATION)
@@ -347,7 +331,7 @@ def _weighted(t: Trace, name: str, x: Tensor, shape: tuple[Number, ...]) -> Tens
 
 
 def _shifted(t: Trace, name: str, x: Tensor, shape: tuple[Number, ...]) -> Tensor:
-    y = _like(t, x, name)
+    y = like(t, x, name)
     t.op(name, "norm", weights={"bias": shape}, reads=(x,), writes=(y,),
          backward=((through(x),), (of_weight(f"{t.path(name)}.bias", *shape, viewed=True),)))
     return y
@@ -365,22 +349,13 @@ def rms_norm(
 
 def narrow(t: Trace, name: str, x: Tensor, width: Number) -> Tensor:
     """``x[..., a:b]``, ``width`` columns of it: a view, whose gradient is put into zeros as large as ``x``."""
-    return _part_of(t, name, x, *x.shape[:-1], width)
+    return part_of(t, name, x, *x.shape[:-1], width)
 
 
-def position(t: Trace, name: str, x: Tensor) -> Tensor:
-    """``x[:, i]``, one position (b, d) of (b, n, d): a view, whose gradient is put into zeros as large as ``x``."""
-    b, _, *rest = x.shape
-    return _part_of(t, name, x, b, *rest)
 
 
-def positions(t: Trace, name: str, x: Tensor, count: Number) -> Tensor:
-    """``x[:, i:]``, ``count`` positions of (b, n, d): a view, whose gradient is put into zeros as large as ``x``."""
-    b, _, *rest = x.shape
-    return _part_of(t, name, x, b, count, *rest)
-
-
-def _part_of(t: Trace, name: str, x: Tensor, *shape: Number) -> Tensor:
+def part_of(t: Trace, name: str, x: Tensor, *shape: Number) -> Tensor:
+    """``x[...]`` of that shape: a view, whose gradient is put into zeros as large as ``x``."""
     y = t.alias(x, *shape)
     t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((to(x),),))
     return y
@@ -394,30 +369,6 @@ def join(t: Trace, name: str, xs: tuple[Tensor, ...], label: str = "") -> Tensor
     return y
 
 
-def rotate(t: Trace, name: str, x: Tensor, rotated: Number | None) -> Tensor:
-    """RoPE on (b, n, heads, head_dim), the two halves of the ``rotated`` columns paired (arXiv 2104.09864).
-
-    ``x cos + (-x2, x1) sin``: the tables are buffers, so that it keeps nothing. ``rotated``: None for all columns.
-    """
-    head_dim = x.shape[-1]
-    with t.frame(x):
-        turned = x if rotated is None else narrow(t, name, x, rotated)
-        rest = None if rotated is None else narrow(t, name, x, head_dim - rotated)
-        half = (head_dim if rotated is None else rotated) // 2
-        negated = scaled(t, name, narrow(t, name, turned, half))
-        crossed = t.hold(join(t, name, (negated, narrow(t, name, turned, half))))
-        with t.frame():
-            along, across = t.hold(scaled(t, name, turned)), t.hold(scaled(t, name, crossed))
-            y = add(t, along, across, name, label=f"rotated {x.label}")
-        if rest is not None:
-            y = join(t, name, (t.hold(y), rest), label=f"rotated {x.label}")
-    return y
-
-
-def mean(t: Trace, name: str, x: Tensor, label: str) -> Tensor:
-    """``x.mean(dim=1)``, (b, n, d) to (b, d): keeps nothing."""
-    b, _, d = x.shape
-    return elementwise(t, name, "elementwise", x, t.tensor(b, d, label=label))
 
 
 def take_rows(t: Trace, name: str, x: Tensor, rows: Number) -> Tensor:

@@ -1,0 +1,66 @@
+"""Positions of a sequence: one or some of them, all as one, weights beside them, and their rotation.
+
+What one operation costs is said as in ``txcalc.trace.ops``.
+"""
+
+from __future__ import annotations
+
+from txcalc.trace import ops
+from txcalc.trace.record import Gradient, Number, Tensor, Trace
+
+
+def plus(t: Trace, name: str, x: Tensor, *shape: Number) -> Tensor:
+    """``x + weight[:n]``, one table (rows, width) for all of (b, n, width): keeps nothing."""
+    _, n, width = x.shape
+    y = ops.like(t, x, x.label)
+    summed = Gradient(None, (n, width), passing=True)
+    t.op(name, "embedding", weights={"": shape}, reads=(x,), writes=(y,),
+         backward=((ops.through(x),), (summed,), (ops.of_weight(t.path(name), *shape, viewed=True),)))
+    return y
+
+
+def put_before(t: Trace, name: str, x: Tensor, count: Number) -> Tensor:
+    """``torch.cat((weight.expand(b, -1, -1), x), dim=1)``: ``count`` rows before (b, n, d). Keeps nothing."""
+    b, n, d = x.shape
+    y = t.tensor(b, count + n, d, label=x.label)
+    t.op(name, "elementwise", weights={"": (count, d)}, reads=(x,), writes=(y,),
+         backward=((ops.part(x),), (ops.of_weight(t.path(name), count, d, viewed=True),)))
+    return y
+
+
+def position(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``x[:, i]``, one position (b, d) of (b, n, d): a view, whose gradient is put into zeros as large as ``x``."""
+    b, _, *rest = x.shape
+    return ops.part_of(t, name, x, b, *rest)
+
+
+def positions(t: Trace, name: str, x: Tensor, count: Number) -> Tensor:
+    """``x[:, i:]``, ``count`` positions of (b, n, d): a view, whose gradient is put into zeros as large as ``x``."""
+    b, _, *rest = x.shape
+    return ops.part_of(t, name, x, b, count, *rest)
+
+
+def mean(t: Trace, name: str, x: Tensor, label: str) -> Tensor:
+    """``x.mean(dim=1)``, (b, n, d) to (b, d): keeps nothing."""
+    b, _, d = x.shape
+    return ops.elementwise(t, name, "elementwise", x, t.tensor(b, d, label=label))
+
+
+def rotate(t: Trace, name: str, x: Tensor, rotated: Number | None) -> Tensor:
+    """RoPE on (b, n, heads, head_dim), the two halves of the ``rotated`` columns paired (arXiv 2104.09864).
+
+    ``x cos + (-x2, x1) sin``: the tables are buffers, so that it keeps nothing. ``rotated``: None for all columns.
+    """
+    head_dim = x.shape[-1]
+    with t.frame(x):
+        turned = x if rotated is None else ops.narrow(t, name, x, rotated)
+        rest = None if rotated is None else ops.narrow(t, name, x, head_dim - rotated)
+        half = (head_dim if rotated is None else rotated) // 2
+        negated = ops.scaled(t, name, ops.narrow(t, name, turned, half))
+        crossed = t.hold(ops.join(t, name, (negated, ops.narrow(t, name, turned, half))))
+        with t.frame():
+            along, across = t.hold(ops.scaled(t, name, turned)), t.hold(ops.scaled(t, name, crossed))
+            y = ops.add(t, along, across, name, label=f"rotated {x.label}")
+        if rest is not None:
+            y = ops.join(t, name, (t.hold(y), rest), label=f"rotated {x.label}")
+    return y
