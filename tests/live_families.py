@@ -51,4 +51,5 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "vit-normed": VIT | {"pooler": {"kind": "norm", "of": "mean"}},
     "vit-both": VIT | {"head": {"kind": "classifier", "labels": 5, "of": "first+mean"}},
     "vit-votes": VIT | {"head": {"kind": "classifier", "labels": 5, "of": "votes"}},
+    "vit-registers": VIT | {"input": {"kind": "patches", "image": 12, "patch": 4, "registers": 2, "mask_token": True}},
 }

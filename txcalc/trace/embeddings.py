@@ -28,13 +28,13 @@ def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
     """(b, channels, image, image) pixels to (b, positions, d), class tokens first."""
     pixels = t.tensor(b, spec.channels, spec.image, spec.image, label="pixels", grad=False)
     x = ops.convolution(t, "patch_embedding", pixels, d, facts.patches(spec), (spec.patch, spec.patch), bias=spec.bias)
+    if spec.class_tokens:
+        x = parts.join(t, "patches", (parts.learned(t, "class_tokens", spec.class_tokens, d), x), b, x.label)
     if spec.registers:
         ops.parameter(t, "registers", spec.registers, d)
     if spec.mask_token:
         ops.parameter(t, "mask_token", 1, d)
-    if not spec.class_tokens:
-        return x
-    return parts.put_before(t, "class_tokens", x, spec.class_tokens)
+    return x
 
 
 def frames(t: Trace, spec: FrameInput, b: Number, n: Number, d: Number) -> Tensor:
@@ -57,6 +57,9 @@ def embed(t: Trace, spec: Model, stack: Stack, x: Tensor) -> Tensor:
         x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
         width = spec.d_model
     x = _positions(t, stack, x)
+    if stack.input.kind == "patches" and stack.input.registers:
+        x = _with_registers(t, stack.input, x)
+        b, n, width = x.shape
     if reads_tokens and spec.token_types:
         x = ops.add(t, x, ops.embedding(t, "type_embedding", _zeros(t, "type", b, n), spec.token_types, width))
     if reads_tokens and spec.task_types:
@@ -67,6 +70,14 @@ def embed(t: Trace, spec: Model, stack: Stack, x: Tensor) -> Tensor:
     if project and spec.embedding_projection == "sum":
         x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
     return x
+
+
+def _with_registers(t: Trace, spec: PatchInput, x: Tensor) -> Tensor:
+    """Registers between class tokens and patches."""
+    b, n, width = x.shape
+    rows = parts.learned(t, "registers", spec.registers, width, weighs=False)
+    before, after = (parts.positions(t, "registers", x, count) for count in (spec.class_tokens, n - spec.class_tokens))
+    return parts.join(t, "registers", (before, rows, after), b, x.label)
 
 
 def _zeros(t: Trace, name: str, b: Number, n: Number) -> Tensor:

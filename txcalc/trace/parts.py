@@ -6,7 +6,7 @@ What one operation costs is said as in ``txcalc.trace.ops``.
 from __future__ import annotations
 
 from txcalc.trace import ops
-from txcalc.trace.record import Gradient, Number, Tensor, Trace
+from txcalc.trace.record import Gradient, Number, Role, Tensor, Trace
 
 
 def plus(t: Trace, name: str, x: Tensor, *shape: Number) -> Tensor:
@@ -19,12 +19,18 @@ def plus(t: Trace, name: str, x: Tensor, *shape: Number) -> Tensor:
     return y
 
 
-def put_before(t: Trace, name: str, x: Tensor, count: Number) -> Tensor:
-    """``torch.cat((weight.expand(b, -1, -1), x), dim=1)``: ``count`` rows before (b, n, d). Keeps nothing."""
-    b, n, d = x.shape
-    y = t.tensor(b, count + n, d, label=x.label)
-    t.op(name, "elementwise", weights={"": (count, d)}, reads=(x,), writes=(y,),
-         backward=((ops.part(x),), (ops.of_weight(t.path(name), count, d, viewed=True),)))
+def learned(t: Trace, name: str, count: Number, width: Number, *, weighs: bool = True) -> Tensor:
+    """``weight.expand(b, -1, -1)``, learned rows (count, width) for every sequence: a view of the weight."""
+    y = t.tensor(count, width, role=Role.PARAMETER, label=name)
+    t.op(name, "elementwise", weights={"": (count, width)} if weighs else {}, writes=(y,),
+         backward=((ops.of_weight(t.path(name), count, width),),))
+    return y
+
+
+def join(t: Trace, name: str, xs: tuple[Tensor, ...], b: Number, label: str) -> Tensor:
+    """``torch.cat(xs, dim=1)``, (b, n, d) each, or learned rows: each one's gradient is a view of the output's."""
+    y = t.tensor(b, sum(x.shape[-2] for x in xs), xs[0].shape[-1], label=label)
+    t.op(name, "elementwise", reads=xs, writes=(y,), backward=(tuple(ops.part(x) for x in xs),))
     return y
 
 
