@@ -36,7 +36,7 @@ def core(heads: Heads, batch: int, n: int, *, masked: bool = False, **run: Any) 
 
 
 def kept_bytes(t: Trace) -> int:
-    return sum(each.bytes for each in counted(t))
+    return sum(each.value for each in counted(t))
 
 
 @contextmanager

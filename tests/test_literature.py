@@ -7,8 +7,9 @@ import pytest
 
 from txcalc.answer.report import Totals, totals
 from txcalc.count.activations import kept
+from txcalc.count.entries import total
 from txcalc.count.flops import backward_flops, core_flops, forward_flops
-from txcalc.count.params import embedding_params, params
+from txcalc.count.params import params, tables
 from txcalc.count.states import RECIPES, training_state_bytes
 from txcalc.spec.model import Model
 from txcalc.spec.presets import load
@@ -64,11 +65,11 @@ def test_korthikanti_activations_per_layer(h: int, a: int, b: int) -> None:
     spec = gpt(h, a, layers)
     t = run(spec, batch=b, attention="eager", dropout=0.1)
     inside = [k for k in kept(t) if k.op.path.startswith("layers.")]
-    statistics = sum(k.bytes for k in inside if k.tensor.role is Role.STATISTIC)
+    statistics = sum(k.value for k in inside if k.tensor.role is Role.STATISTIC)
     assert statistics == layers * 2 * 2 * 4 * s * b  # two norms, mean and deviation, fp32: left out by the paper
-    rest = sum(k.bytes for k in inside) - statistics
+    rest = sum(k.value for k in inside) - statistics
     assert rest == layers * s * b * h * (34 + Fraction(5 * a * s, h))
-    scores = sum(k.bytes for k in inside if k.tensor.scores)
+    scores = sum(k.value for k in inside if k.tensor.scores)
     assert scores == layers * 5 * a * s * s * b
 
 
@@ -78,7 +79,7 @@ def test_where_34_comes_from() -> None:
     units: dict[str, Fraction] = {}
     for k in kept(t):
         if k.op.component.startswith("layers.") and k.tensor.role is not Role.STATISTIC and not k.tensor.scores:
-            units[k.op.component] = units.get(k.op.component, Fraction(0)) + Fraction(k.bytes, s * h)
+            units[k.op.component] = units.get(k.op.component, Fraction(0)) + Fraction(k.value, s * h)
     assert units == {"layers.attention_norm": 2, "layers.attention": 11, "layers.feed_forward_norm": 2,
                      "layers.feed_forward": 19}
 
@@ -87,7 +88,7 @@ def test_flash_keeps_32_and_a_log_sum_exp() -> None:
     s, h, a, b = 2048, 768, 12, 3
     t = run(gpt(h, a, 1), batch=b, attention="flash", kernels="cpu")
     inside = [k for k in kept(t) if k.op.path.startswith("layers.") and k.tensor.role is not Role.STATISTIC]
-    assert sum(k.bytes for k in inside) == 32 * s * b * h + 4 * a * s * b
+    assert sum(k.value for k in inside) == 32 * s * b * h + 4 * a * s * b
 
 
 # Rajbhandari et al. 2020 (arXiv 1910.02054), Table 1 and section 3.1: 16 bytes per parameter, 120 GB for 7.5 B.
@@ -169,10 +170,10 @@ def test_gpt3_training_compute(name: str, printed: float) -> None:
 
 def test_gpt3_training_is_more_than_6nd() -> None:
     t = run(load("gpt3").model, phase="training", attention="eager")
-    six_nd = 6 * (params(t) - embedding_params(t)) * 2048
+    six_nd = 6 * (params(t) - total(tables(t))) * 2048
     counted = forward_flops(t) + backward_flops(t)
     assert counted - six_nd == 3 * core_flops(t) + 6 * 2048 * 12288 * 50257 - 6 * 2048 * (
-        params(t) - embedding_params(t) - 12 * 96 * 12288**2
+        params(t) - total(tables(t)) - 12 * 96 * 12288**2
     )
 
 

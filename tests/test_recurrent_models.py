@@ -242,7 +242,7 @@ def test_what_is_held_while_decoding() -> None:
         t = run(spec, phase="decode", seq=1, past=past, source_seq=9, batch=2)
         held = {op.cache.kind: op.cache.elements for op in t.ops if op.cache is not None}
         assert held == {"state": 2 * 1000, "cross": 2 * 9 * (2000 + 1000)}
-        assert kv_cache.kv_cache_bytes_per_token(t) is None
+        assert not list(kv_cache.per_token(t))
         assert not [op.path for op, often in t.placed if op.path.startswith("encoder") and op.flops * often.calls]
         assert not [op.path for op in t.ops if op.path.endswith(("keys", "initial_hidden")) and op.flops]
 
@@ -319,6 +319,6 @@ def test_one_layer_keeps_what_its_line_of_the_breakdown_does(layers: int, worklo
     small = search() if layers == 1 else search(hidden=13, initial=None, attends={"width": 11})
     spec = Model.model_validate({**small, "layers": layers, "encoder": {**small["encoder"], "layers": 1}})
     t, path = run(spec, **workload), "decoder.layers.recurrent"
-    whole = sum(each.bytes for each in activations.kept(t) if each.op.component == path)
+    whole = sum(each.value for each in activations.kept(t) if each.op.component == path)
     source = 2 * 5 * 44 * 4
     assert layers * activations.activation_bytes(alone(t, path)) == whole + (layers - 1) * source

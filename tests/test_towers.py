@@ -10,8 +10,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from txcalc.check import measure  # noqa: E402
-from txcalc.check.validate import _module, by_module, parameters  # noqa: E402
+from txcalc.check.validate import by_module, parameters  # noqa: E402
 from txcalc.count import activations  # noqa: E402
+from txcalc.count.flops import entries  # noqa: E402
 from txcalc.spec.errors import FieldError  # noqa: E402
 from txcalc.spec.model import Model  # noqa: E402
 from txcalc.trace.model import trace  # noqa: E402
@@ -88,17 +89,13 @@ def test_images_cost_what_the_reference_measures(name: str, eager: bool) -> None
                  kernels="cpu")
     t, modules = trace(model, w), measure.module_paths(model)
     measured = measure.flops(model, 2, 101, eager=eager, loss=True, backward=True, images=2)
-    assert by_module(t, modules, "flops") == {k: v for k, v in measured.forward.items() if v}
-    assert by_module(t, modules, "flops_backward", "flops_recomputed") == {
+    assert by_module(entries(t, "forward"), modules) == {k: v for k, v in measured.forward.items() if v}
+    assert by_module(entries(t, "backward", "recomputed"), modules) == {
         k: v for k, v in measured.backward.items() if v}
     theirs: Counter[str] = Counter()
     for storage in measure.kept(model, 2, 101, dtype=torch.bfloat16, eager=eager, loss=True, images=2):
         theirs[storage.path] += storage.nbytes
-    ours: Counter[str] = Counter()
-    for k in activations.kept(t):
-        if k.bytes:
-            ours[_module(k.op.path, modules)] += k.bytes
-    assert ours == theirs
+    assert by_module(activations.kept(t), modules) == theirs
 
 
 @pytest.mark.parametrize(("tower", "field"), [

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from txcalc import units
 from txcalc.answer.render.grid import Align, Line, Screen, Span, grid, line, paragraph, text, total_width, widths
 from txcalc.count import params
+from txcalc.count.entries import total
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks
@@ -124,7 +125,7 @@ def _listed(info: PresetInfo, wanted: Sequence[str]) -> Listed | None:
     t = trace(spec, Workload(seq=1))
     return Listed(
         **where, family=spec.family or info.family, summary=spec.summary, params=params.params(t),
-        params_active=params.active_params(t),
+        params_active=total(params.active(t)),
     )
 
 

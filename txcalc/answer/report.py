@@ -6,17 +6,18 @@ The same document is written as JSON and YAML; loading either gives an equal obj
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import txcalc
 from txcalc.answer.conventions import Convention, conventions
 from txcalc.answer.fit import fit
 from txcalc.answer.notes import notes, runs_as
-from txcalc.count import activations, flops, kv_cache, params, states, weights
+from txcalc.count import kv_cache
+from txcalc.count.entries import grouped, total, total_of_any
+from txcalc.count.totals import TOTALS, Entries, counted
 from txcalc.document import Part
 from txcalc.spec.facts import architecture_fields
-from txcalc.spec.formats import RELEASED
 from txcalc.trace.model import trace
 from txcalc.trace.record import Often, Op, Trace
 from txcalc.trace.workload import Masked, Workload
@@ -211,6 +212,7 @@ def count(
     """
     asked, workload = workload, fit(spec, workload)
     t = trace(spec, workload)
+    found = counted(t)
     return Report(
         model=ModelInfo(name=spec.name, source=source, overrides=tuple(overrides), spec=architecture_fields(spec)),
         workload=workload,
@@ -218,13 +220,13 @@ def count(
         kernels=workload.kernels,
         attention=runs_as(t),
         conventions=conventions(spec, t),
-        totals=totals(t),
+        totals=_totals(t, found),
         kv_cache=growth(t),
-        components=components(t, by_module=by_module),
-        caches=caches(t),
+        components=_components(t, found, by_module=by_module),
+        caches=_caches(t, found),
         kept=tuple(
-            KeptTensor(op=k.op.path, tensor=k.tensor.label, shape=k.tensor.shape, times=k.times, bytes=k.bytes)
-            for k in activations.kept(t) if k.bytes
+            KeptTensor(op=each.op.path, tensor=each.what, shape=each.tensor.shape, times=each.times, bytes=each.value)
+            for each in found["activation_bytes"] or () if each.value
         ),
         notes=tuple(notes(spec, t, asked)),
         sources=spec.sources,
@@ -236,122 +238,66 @@ def count(
 
 def totals(t: Trace) -> Totals:
     """Every total of a trace on ints."""
-    w = t.workload
-    all_params = params.params(t)
-    embedding = params.embedding_params(t)
-    kept_bytes = activations.activation_bytes(t) if w.keeps else None
-    return Totals(
-        params=_quantity(all_params, "params"),
-        params_active=_quantity(params.active_params(t), "params"),
-        params_embedding=_quantity(embedding, "params"),
-        params_non_embedding=_quantity(all_params - embedding, "params"),
-        **_flops(t),
-        weight_bytes=_quantity(weights.weight_bytes(t), "B", weights.certainty(t)),
-        activation_bytes=_optional(kept_bytes, "B", _trained(t)),
-        kv_cache_bytes=_optional(kv_cache.kv_cache_bytes(t), "B"),
-        kv_cache_bytes_per_token=_optional(kv_cache.kv_cache_bytes_per_token(t), "B/token"),
-        kv_cache_allocated_bytes=_optional(kv_cache.kv_cache_allocated_bytes(t), "B"),
-        attention_score_bytes=_optional(activations.score_bytes(t) if w.keeps else None, "B"),
-        training_state_bytes=_optional(
-            None if weights.is_packed(t) else states.training_state_bytes(all_params, w.recipe), "B"
-        ),
-        released_weight_bytes=_optional(weights.released_bytes(t), "B", weights.certainty(t, RELEASED)),
-    )
+    return _totals(t, counted(t))
 
 
-def _flops(t: Trace) -> dict[str, Any]:
-    """All totals in FLOPs, with masked pairs and without."""
-    found: dict[str, Quantity | None] = {}
-    tokens, certainty = t.workload.batch * t.workload.seq, _certainty(t)
-    options: tuple[Masked, ...] = ("counted", "skipped")
-    for masked in options:
-        forward = flops.forward_flops(t, masked)
-        back, again = flops.backward_flops(t, masked), flops.recomputed_flops(t, masked)
-        whole = {"flops_forward": forward}
-        each = {"flops_per_token": forward}
-        if t.workload.phase == "training":
-            whole |= {"flops_backward": back, "flops_recomputed": again}
-            each |= {"flops_model_per_token": forward + back, "flops_hardware_per_token": forward + back + again}
-        sure = {name: certainty if name in ("flops_forward", "flops_per_token") else _trained(t)
-                for name in (*whole, *each)}
-        values = {name: _quantity(value, "FLOP", sure[name]) for name, value in whole.items()} | {
-            name: _quantity(value // tokens, "FLOP/token", "estimate" if value % tokens else sure[name])
-            for name, value in each.items()
-        }
-        found |= {SKIPPED[name] if masked == "skipped" else name: values.get(name) for name in SKIPPED}
+def _totals(t: Trace, found: Entries) -> Totals:
+    values = {name: None if entries is None else total(entries) for name, entries in found.items()}
+    shown: dict[str, Any] = {
+        name: None if value is None else Quantity(value=value, unit=TOTALS[name].unit, kind=TOTALS[name].sure(t))
+        for name, value in values.items()}
+    rest = total(found["params"] or ()) - total(found["params_embedding"] or ())
+    shown |= {"params_non_embedding": Quantity(value=rest, unit="params")} | _per_token(t, shown)
+    return Totals(**shown)
+
+
+def _per_token(t: Trace, shown: Mapping[str, Quantity | None]) -> dict[str, Quantity | None]:
+    """FLOPs of all passes, of the forward one and of model and hardware, for a token, with masked pairs and without."""
+    tokens, found = t.workload.batch * t.workload.seq, dict[str, Quantity | None]()
+    passes = {"flops_per_token": 1, "flops_model_per_token": 2, "flops_hardware_per_token": 3}
+    for names in (tuple(SKIPPED), tuple(SKIPPED.values())):
+        parts = [shown[name] for name in names[:3]]
+        for name, many in zip(names[3:], passes.values(), strict=True):
+            used = [part for part in parts[:many] if part is not None]
+            value = sum(part.value for part in used)
+            kind = "estimate" if value % tokens else used[-1].kind
+            found[name] = Quantity(value=value // tokens, unit="FLOP/token", kind=kind) if len(used) == many else None
     return found
-
-
-def _certainty(t: Trace) -> Kind:
-    """How sure FLOPs and kept bytes are: a recurrence's kernel has choices of its own."""
-    return "estimate" if any(op.kind == "recurrence" for op in t.ops) else "exact"
-
-
-def _trained(t: Trace) -> Kind:
-    """How sure the backward pass is, and what it keeps: packed weights are frozen, and what is trained is not known."""
-    packed = t.workload.phase == "training" and weights.is_packed(t)
-    return "estimate" if packed else _certainty(t)
 
 
 def growth(t: Trace) -> KVCache | None:
     """Fixed bytes of the whole batch, and what one more token of one sequence adds. None without any cache."""
-    fixed = kv_cache.fixed_bytes(t)
-    if fixed is None:
-        return None
-    return KVCache(fixed_bytes=fixed, bytes_per_token=kv_cache.kv_cache_bytes_per_token(t) or 0)
+    fixed = total_of_any(kv_cache.fixed(t))
+    return None if fixed is None else KVCache(fixed_bytes=fixed, bytes_per_token=total(kv_cache.per_token(t)))
 
 
-def components(t: Trace, *, by_module: bool = False) -> tuple[Component, ...]:
+def _components(t: Trace, found: Entries, *, by_module: bool) -> tuple[Component, ...]:
     """The breakdown in the order of the forward pass; every column adds up to its total."""
-    kept: dict[str, int] = {}
-    for k in activations.kept(t):
-        path = k.op.path if by_module else k.op.component
-        kept[path] = kept.get(path, 0) + k.bytes
-    lines: dict[str, list[tuple[Op, Often]]] = {}
+    def path(op: Op) -> str:
+        return op.path if by_module else op.component
+
+    lines: dict[str, Often] = {}
     for op, often in t.placed:
-        path = op.path if by_module else op.component
-        if op.weights or op.flops or op.saves or op.cache is not None or path in lines:
-            lines.setdefault(path, []).append((op, often))
-    return tuple(
-        Component(
-            path=path,
-            copies=ops[0][1].copies,
-            calls=ops[0][1].calls,
-            params=sum(often.copies * op.params for op, often in ops),
-            **_parts(t, ops),
-            flops_core=flops.flops_of((each for each in ops if each[0].kind == "core"), "flops"),
-            activation_bytes=kept.get(path, 0) if t.workload.keeps else None,
-            kv_cache_bytes=kv_cache.cache_bytes(ops, t.workload),
-        )
-        for path, ops in lines.items()
-    )
+        if op.weights or op.flops or op.saves or op.cache is not None:
+            lines.setdefault(path(op), often)
+    columns: dict[str, dict[str, Any] | None] = {
+        name: None if (entries := found[name]) is None else grouped(entries, path)
+        for name in Component.names() if name in found}
+    caches, forward = columns.pop("kv_cache_bytes"), found["flops_forward"] or ()
+    columns["flops_core"] = grouped((entry for entry in forward if entry.op.kind == "core"), path)
+    def figures(at: str) -> dict[str, Any]:
+        return {name: None if column is None else column.get(at, 0) for name, column in columns.items()}
+
+    return tuple(Component(path=at, copies=often.copies, calls=often.calls, kv_cache_bytes=(caches or {}).get(at),
+                           **figures(at)) for at, often in lines.items())
 
 
-def _parts(t: Trace, ops: Sequence[tuple[Op, Often]]) -> dict[str, Any]:
-    parts: dict[str, flops.Part] = {"flops_forward": "flops"}
-    if t.workload.phase == "training":
-        parts |= {"flops_backward": "flops_backward", "flops_recomputed": "flops_recomputed"}
-    of = {name: parts.get(name) for name in SKIPPED if name in Component.names()}
-    return {name: part and flops.flops_of(ops, part) for name, part in of.items()} | {
-        SKIPPED[name]: part and flops.flops_of(ops, part, "skipped") for name, part in of.items()}
-
-
-def caches(t: Trace) -> tuple[CacheLine, ...]:
+def _caches(t: Trace, found: Entries) -> tuple[CacheLine, ...]:
     """Every cache in the order of the forward pass; bytes add up to the total."""
+    held, grows, pages = (grouped(found[name] or (), id) for name in (
+        "kv_cache_bytes", "kv_cache_bytes_per_token", "kv_cache_allocated_bytes"))
     return tuple(
-        CacheLine(
-            path=op.component, kind=op.cache.name, layers=often.calls, tokens=op.cache.tokens,
-            bytes=kv_cache.cache_bytes([(op, often)], t.workload) or 0,
-            bytes_per_token=kv_cache.bytes_per_token([(op, often)], t.workload) or 0,
-            allocated_bytes=kv_cache.allocated_bytes([(op, often)], t.workload),
-        )
+        CacheLine(path=op.component, kind=op.cache.name, layers=often.calls, tokens=op.cache.tokens, bytes=held[id(op)],
+                  bytes_per_token=grows.get(id(op), 0), allocated_bytes=pages.get(id(op)))
         for op, often in t.placed if op.cache is not None
     )
-
-
-def _quantity(value: int, unit: str, kind: Kind = "exact") -> Quantity:
-    return Quantity(value=value, unit=unit, kind=kind)
-
-
-def _optional(value: int | None, unit: str, kind: Kind = "exact") -> Quantity | None:
-    return None if value is None else _quantity(value, unit, kind)

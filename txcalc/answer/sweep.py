@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from txcalc.count import activations, flops, kv_cache, params
+from txcalc.count.entries import total
+from txcalc.count.totals import TOTALS
 from txcalc.spec.model import Model
 from txcalc.spec.replace import replace
 from txcalc.trace.model import trace
-from txcalc.trace.record import Number, Trace
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
@@ -17,16 +17,10 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-FOLDS: Final[dict[str, Callable[[Trace], Number | None]]] = {
-    "params": params.params,
-    "params_active": params.active_params,
-    "flops_forward": flops.forward_flops,
-    "flops_skipped": lambda t: flops.forward_flops(t, "skipped"),
-    "flops_backward": flops.backward_flops,
-    "flops_recomputed": flops.recomputed_flops,
-    "activation_bytes": activations.activation_bytes,
-    "kv_cache_bytes": kv_cache.kv_cache_bytes,
-}
+SWEPT: Final = (
+    "params", "params_active", "flops_forward", "flops_skipped", "flops_backward", "flops_recomputed",
+    "activation_bytes", "kv_cache_bytes",
+)
 
 BLOCK: Final = 1 << 14
 """Variants that are traced at once: so many that arrays stay in the processor's cache."""
@@ -53,11 +47,12 @@ def sweep(
         part: tuple[dict[str, Any], ...] = ({}, {})
         for (where, name), values in inputs.items():
             part[where][name] = values if values.size == 1 else values[here]
-        for total, values in _totals(spec, workload, *part).items():
-            found.setdefault(total, numpy.empty(many))[here] = values
+        for name, values in _totals(spec, workload, *part).items():
+            found.setdefault(name, numpy.empty(many))[here] = values
     return found
 
 
 def _totals(spec: Model, workload: Workload, sizes: Mapping[str, Any], lengths: Mapping[str, Any]) -> dict[str, Any]:
     t = trace(replace(spec, sizes), workload.replaced(**lengths))
-    return {name: total for name, fold in FOLDS.items() if (total := fold(t)) is not None}
+    found = {name: list(TOTALS[name].entries(t)) for name in SWEPT}
+    return {name: total(entries) for name, entries in found.items() if entries or name != "kv_cache_bytes"}

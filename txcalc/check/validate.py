@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
 from txcalc.answer.validation import Row, Validation
 from txcalc.check.sibling import sibling
 from txcalc.count import activations, flops, kv_cache, params
+from txcalc.count.entries import Entry, grouped
 from txcalc.spec.facts import has_latents, is_causal, located_blocks, positions
 from txcalc.spec.inputs import TokenInput
 from txcalc.spec.model import Model
@@ -145,11 +146,10 @@ def flops_rows(spec: Model, *, eager: bool, how: str, device: str) -> Iterator[R
     measured = measure.flops(spec, w.batch, w.seq, source_seq=w.source_seq, eager=eager, loss=has_loss(spec),
                              backward=True, device=device)
     name = "eager" if eager else "flash"
-    parts: tuple[tuple[str, dict[str, int], tuple[flops.Part, ...]], ...] = (
-        ("forward", measured.forward, ("flops",)),
-        ("backward", measured.backward, ("flops_backward", "flops_recomputed")))
-    for which, got, of in parts:
-        counted = by_module(t, measure.module_paths(spec), *of)
+    passes: tuple[tuple[str, dict[str, int], tuple[flops.Pass, ...]], ...] = (
+        ("forward", measured.forward, ("forward",)), ("backward", measured.backward, ("backward", "recomputed")))
+    for which, got, of in passes:
+        counted = by_module(flops.entries(t, *of), measure.module_paths(spec))
         yield _row(f"FLOPs {which}, {name}", sum(counted.values()), sum(got.values()), how,
                    _differences(counted, {k: v for k, v in got.items() if v}, lambda path, n: f"{path} {n:,}"))
 
@@ -167,11 +167,7 @@ def kept(spec: Model, case: Case, device: Device, how: str) -> Row:
                             absorbed=case.latents == "absorbed", dropout=case.dropout, loss=w.phase == "training",
                             device=device)
     modules = measure.module_paths(spec)
-    ours: Counter[str] = Counter()
-    theirs: Counter[str] = Counter()
-    for k in activations.kept(t):
-        if k.bytes:
-            ours[_module(k.op.path, modules)] += k.bytes
+    ours, theirs = Counter(by_module(activations.kept(t), modules)), Counter[str]()
     for storage in measured:
         theirs[storage.path] += storage.nbytes
     return _row(f"kept activations: {case}", sum(ours.values()), sum(theirs.values()), how,
@@ -186,7 +182,7 @@ def decoding(spec: Model) -> Iterator[Row]:
     for latents in ways:
         w = Workload.decode(past=SEQ, seq=2, batch=BATCH, source_seq=_source(spec), attention="eager", latents=latents)
         got = measure.flops(spec, w.batch, w.seq, source_seq=w.source_seq, past=w.past, absorbed=w.absorbs).forward
-        counted = by_module(trace(spec, w), measure.module_paths(spec), "flops")
+        counted = by_module(flops.entries(trace(spec, w), "forward"), measure.module_paths(spec))
         yield _row(f"FLOPs decoding{f', latents {latents}' if latents else ''}", sum(counted.values()),
                    sum(got.values()), "sibling, meta",
                    _differences(counted, {k: v for k, v in got.items() if v}, lambda path, n: f"{path} {n:,}"))
@@ -248,7 +244,7 @@ def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
             own = "layers" if spec.encoder is None else "decoder.layers"
             first = next(op.component for op in t.ops if op.path.startswith(own) and op.path.endswith(".attention.q"))
             calls = next(often.calls for op, often in t.placed if op.component == first)
-            counted.append(sum(k.bytes for k in activations.kept(t) if k.op.component == first) // calls)
+            counted.append(sum(k.value for k in activations.kept(t) if k.op.component == first) // calls)
         degree = 2 if eager or not _has_flash(spec) else 1
         peaks = [m.peak for m in found]
         differences = [f"N = {n:,}: counted {c:,}, measured {m.kept:,}"
@@ -306,12 +302,9 @@ def _module(path: str, modules: frozenset[str]) -> str:
     return path
 
 
-def by_module(t: Trace, modules: frozenset[str], *parts: flops.Part) -> dict[str, int]:
-    """FLOPs of each module of PyTorch that has any."""
-    found: Counter[str] = Counter()
-    for each in t.placed:
-        found[_module(each[0].path, modules)] += sum(flops.flops_of([each], part) for part in parts)
-    return {path: n for path, n in found.items() if n}
+def by_module(entries: Iterable[Entry], modules: frozenset[str]) -> dict[str, int]:
+    """The sums of each module of PyTorch that has any."""
+    return {path: n for path, n in grouped(entries, lambda op: _module(op.path, modules)).items() if n}
 
 
 def _differences(counted: dict[str, Any], measured: dict[str, Any], say: Callable[[str, Any], str]) -> list[str]:
@@ -338,8 +331,8 @@ def _tensor_differences(
         labels = {}
         for k in activations.kept(t):
             if _module(k.op.path, modules) == path and k.times:
-                mine[k.bytes // k.times] += k.times
-                labels[k.bytes // k.times] = f"{k.tensor.label} {k.tensor.shape}"
+                mine[k.value // k.times] += k.times
+                labels[k.value // k.times] = f"{k.tensor.label} {k.tensor.shape}"
         live: Counter[int] = Counter()
         for storage in measured:
             if storage.path == path:

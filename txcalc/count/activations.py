@@ -5,23 +5,13 @@ A tensor read by q, k and v is kept once. Adding up per operation would be wrong
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from txcalc.count.entries import Entry, total
 from txcalc.trace.record import Loop, Number, Op, Tensor, Trace
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A tensor that autograd keeps, ``times`` over, and the operation that keeps it first."""
-
-    op: Op
-    tensor: Tensor
-    times: Number
-    bytes: Number
-
-
-def kept(trace: Trace) -> list[Kept]:
-    """Every distinct tensor kept for backward, in bytes of the trace's workload. Empty in inference."""
+def kept(trace: Trace) -> list[Entry]:
+    """Bytes of every distinct tensor kept for backward, each with the operation that keeps it first. Empty in
+    inference."""
     if not trace.workload.keeps:
         return []
     times = made(trace)
@@ -33,7 +23,7 @@ def kept(trace: Trace) -> list[Kept]:
     for loop, entered in trace.loops:
         _join(loop, entered, found, aliases)
     width = trace.workload.bytes_of
-    return [Kept(op, x, often, often * x.elements * width(x.role)) for op, x, often in found.values()]
+    return [Entry(op, x.label, x.elements * width(x.role), often, x) for op, x, often in found.values()]
 
 
 def made(trace: Trace) -> dict[int, Number]:
@@ -65,11 +55,16 @@ def _join(loop: Loop, entered: Number, found: dict[int, tuple[Op, Tensor, Number
             found[leave.id] = (op, leave, between)
 
 
+def kept_scores(trace: Trace) -> list[Entry]:
+    """Those of them that grow with queries x keys."""
+    return [entry for entry in kept(trace) if entry.tensor.scores]
+
+
 def activation_bytes(trace: Trace) -> Number:
     """Bytes kept for backward."""
-    return sum(k.bytes for k in kept(trace))
+    return total(kept(trace))
 
 
 def score_bytes(trace: Trace) -> Number:
     """The part of ``activation_bytes`` that grows with queries x keys."""
-    return sum(k.bytes for k in kept(trace) if k.tensor.scores)
+    return total(kept_scores(trace))

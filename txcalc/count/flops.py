@@ -5,36 +5,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterator
+from typing import Final, Literal
 
-from txcalc.trace.record import Number, Often, Op, Trace
+from txcalc.count.entries import Entry, total
+from txcalc.trace.record import Number, Trace
 from txcalc.trace.workload import Masked
 
-Part = Literal["flops", "flops_backward", "flops_recomputed"]
+Pass = Literal["forward", "backward", "recomputed"]
+PASSES: Final[dict[Pass, str]] = {
+    "forward": "flops", "backward": "flops_backward", "recomputed": "flops_recomputed",
+}
+"""The forward pass, the backward pass, and forward products that the backward pass computes once more: flash
+attention's scores."""
+
+
+def entries(trace: Trace, *passes: Pass, masked: Masked = "counted") -> Iterator[Entry]:
+    """FLOPs over the whole workload, of all these passes."""
+    for op, often in trace.placed:
+        counted = op if masked == "counted" or op.skipped is None else op.skipped
+        for what in passes:
+            each = getattr(counted, PASSES[what])
+            if not (isinstance(each, int) and each == 0):
+                yield Entry(op, what, each, often.calls if what == "forward" else often.back)
 
 
 def forward_flops(trace: Trace, masked: Masked = "counted") -> Number:
     """FLOPs of the forward pass over the whole workload."""
-    return flops_of(trace.placed, "flops", masked)
-
-
-def backward_flops(trace: Trace, masked: Masked = "counted") -> Number:
-    """FLOPs of the backward pass over the whole workload, without what it computes once more."""
-    return flops_of(trace.placed, "flops_backward", masked)
-
-
-def recomputed_flops(trace: Trace, masked: Masked = "counted") -> Number:
-    """FLOPs of forward products that the backward pass computes once more: flash attention's scores."""
-    return flops_of(trace.placed, "flops_recomputed", masked)
+    return total(entries(trace, "forward", masked=masked))
 
 
 def core_flops(trace: Trace, masked: Masked = "counted") -> Number:
     """Forward FLOPs of the products of queries with keys and of scores with values: the O(N^2) part."""
-    return flops_of((each for each in trace.placed if each[0].kind == "core"), "flops", masked)
+    return total(entry for entry in entries(trace, "forward", masked=masked) if entry.op.kind == "core")
 
 
-def flops_of(placed: Iterable[tuple[Op, Often]], part: Part, masked: Masked = "counted") -> Number:
-    """One part of the FLOPs of these operations, in all their runs."""
-    return sum((often.calls if part == "flops" else often.back) * getattr(
-        op if masked == "counted" or op.skipped is None else op.skipped, part) for op, often in placed)
+def backward_flops(trace: Trace, masked: Masked = "counted") -> Number:
+    """FLOPs of the backward pass over the whole workload, without what it computes once more."""
+    return total(entries(trace, "backward", masked=masked))

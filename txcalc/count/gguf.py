@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from math import prod
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from txcalc.count.entries import Entry
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import layer_order
 from txcalc.spec.ggml import MIXES, NAMED
-from txcalc.trace.record import Number, Op, Trace
+from txcalc.trace.record import Op, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
@@ -49,7 +50,7 @@ class Tensor(NamedTuple):
     copies: int
 
 
-def parts(trace: Trace, mix: str) -> Iterator[tuple[Op, Number]]:
+def entries(trace: Trace, mix: str) -> Iterator[Entry]:
     """Bytes of each operation's weights in all layers. Raises ``SpecError`` for a model whose tensors are not known."""
     sizes: dict[str, int] = {}
     for tensor in tensors(trace):
@@ -58,7 +59,7 @@ def parts(trace: Trace, mix: str) -> Iterator[tuple[Op, Number]]:
     for op, often in trace.placed:
         if op.weights:
             whole = op.params - (prod(op.weights[0][1]) if op.path in sizes else 0)
-            yield op, sizes.get(op.path, 0) + 4 * often.copies * whole
+            yield Entry(op, "weights", sizes.get(op.path, 0) + 4 * often.copies * whole, 1)
 
 
 def tensors(trace: Trace) -> Iterator[Tensor]:

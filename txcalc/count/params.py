@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from txcalc.count.entries import Entry, total
 from txcalc.trace.record import Number, Op, Trace
 
 # Kaplan et al. (arXiv 2001.08361), section 1.3: N leaves out the token and position tables; we leave out
@@ -9,19 +12,24 @@ from txcalc.trace.record import Number, Op, Trace
 EMBEDDING_KINDS = ("embedding", "head")
 
 
-def params(trace: Trace) -> Number:
+def entries(trace: Trace) -> Iterator[Entry]:
     """All weights; a tied weight once."""
-    return sum(often.copies * op.params for op, often in trace.placed)
+    return (Entry(op, "weights", op.params, often.copies) for op, often in trace.placed if op.weights)
 
 
-def active_params(trace: Trace) -> Number:
+def active(trace: Trace) -> Iterator[Entry]:
     """The weights that one token passes: its top experts, and everything that is always on."""
-    return sum(often.active * op.params for op, often in trace.placed)
+    return (Entry(op, "weights", op.params, often.active) for op, often in trace.placed if op.weights)
 
 
-def embedding_params(trace: Trace) -> Number:
+def tables(trace: Trace) -> Iterator[Entry]:
     """The tables of tokens, positions and types, and an output head that is not tied."""
-    return sum(often.copies * op.params for op, often in trace.placed if op.kind in EMBEDDING_KINDS)
+    return (entry for entry in entries(trace) if entry.op.kind in EMBEDDING_KINDS)
+
+
+def params(trace: Trace) -> Number:
+    """The number of all weights."""
+    return total(entries(trace))
 
 
 def weight_shapes(op: Op) -> dict[str, tuple[Number, ...]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from txcalc.trace.record import Number
+from txcalc.count import params
+from txcalc.count.entries import Entry
+from txcalc.trace.record import Number, Trace
 from txcalc.trace.workload import Recipe
 
 
@@ -23,6 +26,12 @@ RECIPES: dict[Recipe, Bytes] = {
     "adam-fp32": Bytes(4, 4, 8, "torch.optim.Adam on fp32 parameters"),
     "sgd-momentum-fp32": Bytes(4, 4, 4, "torch.optim.SGD(momentum=...) on fp32 parameters"),
 }
+
+
+def entries(trace: Trace) -> Iterator[Entry]:
+    """Bytes of every trained parameter's state."""
+    recipe = trace.workload.recipe
+    return (entry._replace(each=training_state_bytes(entry.each, recipe)) for entry in params.entries(trace))
 
 
 def training_state_bytes(params: Number, recipe: Recipe) -> Number:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from txcalc.count import gguf
+from txcalc.count.entries import Entry, total
 from txcalc.spec.errors import SpecError
 from txcalc.spec.formats import FORMATS, RELEASED, WHOLE, Format, Layout
 from txcalc.spec.ggml import MIXES
@@ -35,14 +36,12 @@ def weight_bytes(trace: Trace) -> Number:
 
     Raises ``SpecError`` where the format cannot store one of the model's matrices.
     """
-    return sum(size for _, size in parts(trace))
+    return total(entries(trace))
 
 
-def released_bytes(trace: Trace) -> Number | None:
-    """Bytes of the weights as the model is released. None where its spec does not say: in 16 bits."""
-    if own_format(trace.model) is None:
-        return None
-    return sum(size for _, size in _parts(trace, _stored(trace, RELEASED)))
+def released(trace: Trace) -> Iterator[Entry]:
+    """Bytes of the weights as the model is released: in 16 bits where its spec does not say."""
+    return _entries(trace, _stored(trace, RELEASED))
 
 
 def own_format(model: Model) -> Quantization | None:
@@ -85,9 +84,9 @@ def quantized_params(trace: Trace) -> Number:
     return sum(packed.own for _, packed in _packed(trace, packing))
 
 
-def parts(trace: Trace) -> Iterator[tuple[Op, Number]]:
-    """Bytes that each operation's weights take, in all its copies. Projections stored as one count with the first."""
-    return _parts(trace, stored(trace))
+def entries(trace: Trace) -> Iterator[Entry]:
+    """Bytes that each operation's weights take. Projections stored as one count with the first."""
+    return _entries(trace, stored(trace))
 
 
 def stored_bytes(
@@ -122,17 +121,20 @@ def _stored(trace: Trace, name: str | None) -> Stored:
     return Stored(width, own)
 
 
-def _parts(trace: Trace, how: Stored) -> Iterator[tuple[Op, Number]]:
+def _entries(trace: Trace, how: Stored) -> Iterator[Entry]:
     if how.packing is not None and how.packing.method in MIXES:
-        yield from gguf.parts(trace, how.packing.method)
+        yield from gguf.entries(trace, how.packing.method)
         return
     packed = {} if how.packing is None else {op.path: found for op, found in _packed(trace, how.packing)}
     if not packed and how.packing is not None and how.packing.weights == "experts":
         raise SpecError(f"{how.packing.method} packs routed experts, and {trace.model.name} has none", field="weights")
     for op, often in trace.placed:
         if op.weights:
-            own, size = packed.get(op.path, _NOTHING)
-            yield op, (often.copies * op.params - own) * how.width + size
+            if op.path not in packed:
+                yield Entry(op, "weights", op.params * how.width, often.copies)
+                continue
+            own, size = packed[op.path]
+            yield Entry(op, "weights", (often.copies * op.params - own) * how.width + size, 1)
 
 
 class _Packed(NamedTuple):
@@ -140,9 +142,6 @@ class _Packed(NamedTuple):
 
     own: Number
     size: Number
-
-
-_NOTHING = _Packed(0, 0)
 
 
 def _words(codes: Number, bits: int, word_bits: int) -> Number:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from txcalc.answer.explain.naming import Name, name
 from txcalc.answer.explain.polynomial import ONE, Atom, Poly, Whole, added, atomic, poly
-from txcalc.answer.explain.quantities import Amount, Definition
+from txcalc.answer.explain.quantities import Definition
 from txcalc.answer.explain.symbols import Symbols, symbols
 from txcalc.answer.report import Totals, totals
+from txcalc.count.entries import Entry
 from txcalc.trace.model import trace
-from txcalc.trace.record import Number, Trace
+from txcalc.trace.record import Number, Tensor, Trace
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
@@ -60,6 +61,34 @@ class Run:
         """The program on symbols."""
         return trace(self.symbols.spec, self.symbols.workload, self.symbols.values)
 
+    @cached_property
+    def first(self) -> dict[int, int]:
+        """The tensor at the start of a loop's body for each that stands there: the one before, and a run's last."""
+        above: dict[int, int] = {}
+        for loop, _ in self.trace.loops:
+            above[loop.before.id] = above[loop.exit.id] = loop.entry.id
+        found: dict[int, int] = {}
+        for start in above:
+            end = start
+            while end in above:
+                end = above[end]
+            found[start] = end
+        return found
+
+    @cached_property
+    def readers(self) -> dict[int, dict[str, None]]:
+        """The operations that keep each tensor, by their own names."""
+        found: dict[int, dict[str, None]] = {}
+        for op in self.trace.ops:
+            for tensor in op.saves:
+                names = found.setdefault(self.first.get(tensor.id, tensor.id), {})
+                names[op.path.rsplit(".", 1)[-1]] = None
+        return found
+
+    def kept_by(self, tensor: Tensor) -> dict[str, None]:
+        """The operations that keep this tensor, whichever run of a loop it comes from."""
+        return self.readers[self.first.get(tensor.id, tensor.id)]
+
     @property
     def values(self) -> dict[str, int]:
         """The size of every symbol."""
@@ -96,19 +125,19 @@ class Line:
     paths: dict[str, None]
     each: Poly
     times: Poly
-    amounts: list[Amount]
+    entries: list[Entry]
     title: str = ""
 
 
 def lines(run: Run, definition: Definition) -> list[Line]:
-    """The amounts of a quantity per component, like ones together, in the order of the forward pass."""
+    """The entries of a quantity per component, like ones together, in the order of the forward pass."""
     found: dict[tuple[str, object], Line] = {}
     for line in _components(run, definition):
         old = found.setdefault((line.name.plain, line.each), line)
         if old is not line:
             old.times += line.times
             old.paths |= line.paths
-            old.amounts += line.amounts
+            old.entries += line.entries
     merged = sorted(found.values(), key=lambda line: _rank(line, run.trace))
     for line in merged:
         alone = sum(other.name.plain == line.name.plain for other in merged) == 1
@@ -119,38 +148,50 @@ def lines(run: Run, definition: Definition) -> list[Line]:
 def _components(run: Run, definition: Definition) -> Iterator[Line]:
     source = run.counted if definition.by_layer(run.counted) else run.trace
     often = {op.component: run.read(getattr(each, definition.often)) for op, each in reversed(source.placed)}
-    groups: dict[tuple[str, str, object], tuple[Poly, list[Amount]]] = {}
+    groups: dict[tuple[str, str, object], tuple[Poly, list[Entry]]] = {}
     idle = {op.path for op in run.counted.ops if not definition.adds(op)}
-    for amount in definition.amounts(source):
-        if amount.op.path in idle or not run.read(amount.value):
+    for entry in _once(run, definition.entries(source)):
+        if entry.op.path in idle or not run.read(entry.value):
             continue
-        times, part = often.get(amount.op.component, ONE), definition.part(amount.op)
-        if amount.times is not None and not _whole(run.read(amount.times) / times):
-            times, part = run.read(amount.times), tensor_name(amount)
-        key = (amount.op.component, part, times)
-        groups.setdefault(key, (times, []))[1].append(amount)
-    for (path, part, _), (times, amounts) in groups.items():
-        each = added(one_of(run, amount, times) for amount in amounts)
+        times, part = often.get(entry.op.component, ONE), definition.part(entry.op)
+        if entry.tensor is not None and not _whole(run.read(entry.times) / times):
+            times, part = run.read(entry.times), tensor_name(entry)
+        groups.setdefault((entry.op.component, part, times), (times, []))[1].append(entry)
+    for (path, part, _), (times, entries) in groups.items():
+        each = added(one_of(run, entry, times) for entry in entries)
         called = name(run.spec, path)
         if part:
             called = called._replace(plain=f"{called.plain}, {part}")
-        yield Line(called, {path: None}, each, times, amounts)
+        yield Line(called, {path: None}, each, times, entries)
 
 
-def one_of(run: Run, amount: Amount, times: Poly) -> Poly:
-    """What one of ``times`` as many adds: a tensor says it itself where they are a sum, which divides nothing."""
-    if len(times.terms) == 1:
-        return run.read(amount.value) / times
-    assert amount.tensor is not None
-    return run.read(amount.tensor.elements) * run.workload.bytes_of(amount.tensor.role)
+def _once(run: Run, entries: Iterable[Entry]) -> Iterator[Entry]:
+    """What the runs of a loop hand on to each other is one tensor, whichever run it comes from."""
+    found: dict[object, Entry] = {}
+    for entry in entries:
+        if entry.tensor is None:
+            yield entry
+            continue
+        key = (run.first.get(entry.tensor.id, entry.tensor.id), entry.op.path)
+        old = found.get(key)
+        if old is not None:
+            times, value = old.times + entry.times, old.value + entry.value
+            entry = entry._replace(times=times, each=old.each if old.each == entry.each else value / times)
+        found[key] = entry
+    place = {id(op): i for i, op in enumerate(run.trace.ops)}
+    yield from sorted(found.values(), key=lambda entry: place[id(entry.op)])
 
 
-def tensor_name(amount: Amount) -> str:
+def one_of(run: Run, entry: Entry, times: Poly) -> Poly:
+    """What one of ``times`` as many adds: an entry says it itself where they are a sum, which divides nothing."""
+    return run.read(entry.value) / times if len(times.terms) == 1 else run.read(entry.each)
+
+
+def tensor_name(entry: Entry) -> str:
     """What a reader calls a kept tensor."""
-    assert amount.tensor is not None
-    if amount.op.path.endswith("cross_attention.k"):
+    if entry.op.path.endswith("cross_attention.k"):
         return "encoder output"
-    label = amount.tensor.label
+    label = entry.what
     return "norm output" if label.endswith("_norm") else _TENSORS.get(label, label.replace("_", " "))
 
 

@@ -9,13 +9,13 @@ from txcalc.answer.explain.derive import Line, Run, one_of, tensor_name
 from txcalc.answer.explain.explanation import KeptRow
 from txcalc.answer.explain.notation import formula
 from txcalc.answer.explain.polynomial import Poly
-from txcalc.answer.explain.quantities import Amount
 from txcalc.answer.explain.why import Basis, Rule
+from txcalc.count.entries import Entry
 
 
 @dataclass
 class _Group:
-    amount: Amount
+    entry: Entry
     rule: Rule
     each: Poly
     times: Poly
@@ -35,19 +35,17 @@ def kept_sources(run: Run, found: list[Line]) -> list[Basis]:
 
 def _groups(run: Run, line: Line) -> list[_Group]:
     found: dict[tuple[object, ...], _Group] = {}
-    for amount in line.amounts:
-        assert amount.tensor is not None and amount.times is not None
-        times = run.read(amount.times)
-        each = one_of(run, amount, times)
-        rule = why.why_kept(amount.op, amount.tensor)
-        name = tensor_name(amount)
-        key = (name, each, rule, *(_plain(reader) for reader in amount.readers))
+    for entry in line.entries:
+        times, readers = run.read(entry.times), run.kept_by(entry.tensor)
+        each = one_of(run, entry, times)
+        rule = why.why_kept(entry.op, entry.tensor)
+        key = (tensor_name(entry), each, rule, *(_plain(reader) for reader in readers))
         old = found.get(key)
         if old is None:
-            found[key] = _Group(amount, rule, each, times, dict.fromkeys(amount.readers))
+            found[key] = _Group(entry, rule, each, times, dict(readers))
         else:
             old.times += times
-            old.readers |= dict.fromkeys(amount.readers)
+            old.readers |= readers
     return list(found.values())
 
 
@@ -57,11 +55,10 @@ def _plain(reader: str) -> str:
 
 
 def _row(run: Run, line: Line, group: _Group) -> KeptRow:
-    tensor = group.amount.tensor
-    assert tensor is not None
+    tensor = group.entry.tensor
     return KeptRow(
         row=line.title,
-        tensor=tensor_name(group.amount),
+        tensor=tensor_name(group.entry),
         shape=tuple(formula(run.read(size)) for size in tensor.shape),
         bytes=run.workload.bytes_of(tensor.role),
         each=formula(group.each),

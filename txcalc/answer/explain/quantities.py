@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from txcalc.answer.conventions import recurrence
 from txcalc.answer.explain.explanation import QuantityName
 from txcalc.answer.explain.why import MEASURED
 from txcalc.answer.report import Quantity, Totals
-from txcalc.count import weights
-from txcalc.count.activations import kept
-from txcalc.count.flops import Part, flops_of
-from txcalc.count.kv_cache import FORMATS, grows, token_bytes
+from txcalc.count import activations, flops, kv_cache, params, states, weights
+from txcalc.count.entries import Entry
+from txcalc.count.kv_cache import FORMATS, grows
 from txcalc.count.scores import is_fused
 from txcalc.count.states import RECIPES
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal
-from txcalc.trace.record import Number, Op, Tensor, Trace
+from txcalc.trace.record import Op, Trace
 from txcalc.trace.workload import BYTES, Workload
 
 if TYPE_CHECKING:
@@ -26,18 +25,8 @@ if TYPE_CHECKING:
 Often = Literal["copies", "active", "calls"]
 
 
-class Amount(NamedTuple):
-    """What one operation adds to the quantity in all its copies or calls; of a kept tensor also how many of them."""
-
-    op: Op
-    value: Number
-    tensor: Tensor | None = None
-    times: Number | None = None
-    readers: tuple[str, ...] = ()
-
-
 class Definition(NamedTuple):
-    """A quantity: the amounts that add up to it, and the same total on ints. ``units`` may stand before the bracket.
+    """A quantity: the entries that add up to it, and the same total on ints. ``units`` may stand before the bracket.
 
     ``by_layer``: tells of a trace that alike layers add unlike amounts, which then are numbers without letters.
     ``lengths``: see ``symbols``. ``part`` splits a component in two lines. ``closed``: every row uses the closed
@@ -47,7 +36,7 @@ class Definition(NamedTuple):
 
     title: str
     often: Often
-    amounts: Callable[[Trace], Iterator[Amount]]
+    entries: Callable[[Trace], Iterable[Entry]]
     total: Callable[[Totals], Quantity | None]
     units: Callable[[Workload], tuple[int, ...]] = lambda _: ()
     published: tuple[str, ...] = ()
@@ -137,69 +126,8 @@ def _widths(t: Trace) -> Iterator[str]:
         yield f"{BYTES['fp32']} bytes per element of a linear recurrence's state, in fp32"
 
 
-def _weights(often: Often, scale: Callable[[Trace], int] = lambda _: 1) -> Callable[[Trace], Iterator[Amount]]:
-    def amounts(t: Trace) -> Iterator[Amount]:
-        factor = scale(t)
-        return (Amount(op, factor * getattr(found, often) * op.params) for op, found in t.placed if op.weights)
-
-    return amounts
-
-
-def _stored(t: Trace) -> Iterator[Amount]:
-    return (Amount(op, size) for op, size in weights.parts(t))
-
-
-def _flops(*parts: Part) -> Callable[[Trace], Iterator[Amount]]:
-    def amounts(t: Trace) -> Iterator[Amount]:
-        for each in t.placed:
-            yield Amount(each[0], sum(flops_of([each], part, t.workload.masked) for part in parts))
-
-    return amounts
-
-
-def _kept(t: Trace) -> Iterator[Amount]:
-    """Every tensor once; what the runs of a loop hand on to each other is one tensor, whichever run it comes from."""
-    same = _handed_on(t)
-    readers: dict[int, dict[str, None]] = {}
-    for op in t.ops:
-        for tensor in op.saves:
-            readers.setdefault(same.get(tensor.id, tensor.id), {})[op.path.rsplit(".", 1)[-1]] = None
-    found: dict[tuple[int, str], Amount] = {}
-    for each in kept(t):
-        first = same.get(each.tensor.id, each.tensor.id)
-        key = (first, each.op.path)
-        old = found.get(key)
-        value, times = (each.bytes, each.times) if old is None else (old.value + each.bytes, old.times + each.times)
-        found[key] = Amount(each.op, value, each.tensor, times, tuple(readers[first]))
-    place = {id(op): i for i, op in enumerate(t.ops)}
-    return iter(sorted(found.values(), key=lambda amount: place[id(amount.op)]))
-
-
-def _handed_on(t: Trace) -> dict[int, int]:
-    """The tensor that stands for another one at the start of a loop's body."""
-    above: dict[int, int] = {}
-    for loop, _ in t.loops:
-        above[loop.before.id] = above[loop.exit.id] = loop.entry.id
-    found: dict[int, int] = {}
-    for start in above:
-        end = start
-        while end in above:
-            end = above[end]
-        found[start] = end
-    return found
-
-
-def _cache(t: Trace) -> Iterator[Amount]:
-    for op, often in t.placed:
-        if op.cache is not None:
-            each = token_bytes(op.cache, t.workload)
-            yield Amount(op, often.calls * op.cache.batch * op.cache.tokens * each)
-
-
-def _cache_per_token(t: Trace) -> Iterator[Amount]:
-    for op, often in t.placed:
-        if op.cache is not None and op.cache.kind == "self":
-            yield Amount(op, often.calls * token_bytes(op.cache, t.workload))
+def _flops(*passes: flops.Pass) -> Callable[[Trace], Iterator[Entry]]:
+    return lambda t: flops.entries(t, *passes, masked=t.workload.masked)
 
 
 def _longer(op: Op) -> bool:
@@ -220,43 +148,43 @@ def _training(totals: Totals) -> Quantity | None:
 
 DEFINITIONS: Final[dict[QuantityName, Definition]] = {
     "params": Definition(
-        "parameters", "copies", _weights("copies"), lambda t: t.params,
+        "parameters", "copies", params.entries, lambda t: t.params,
         published=("params", "params_non_embedding"), lengths=False,
     ),
     "active-params": Definition(
-        "active parameters", "active", _weights("active"), lambda t: t.params_active,
+        "active parameters", "active", params.active, lambda t: t.params_active,
         published=("params_active",), lengths=False,
     ),
     "flops": Definition(
-        "FLOPs of the forward pass", "calls", _flops("flops"), lambda t: t.flops_forward, lambda _: (2,),
+        "FLOPs of the forward pass", "calls", _flops("forward"), lambda t: t.flops_forward, lambda _: (2,),
         published=("flops_forward",), part=_core,
     ),
     "flops-backward": Definition(
-        "FLOPs of the backward pass", "calls", _flops("flops_backward"),
+        "FLOPs of the backward pass", "calls", _flops("backward"),
         lambda t: t.flops_backward, lambda _: (4, 2), part=_core,
     ),
     "flops-training": Definition(
         "FLOPs of a training step: forward, backward and what is computed again", "calls",
-        _flops("flops", "flops_backward", "flops_recomputed"), _training, lambda _: (6, 2), part=_core,
+        _flops("forward", "backward", "recomputed"), _training, lambda _: (6, 2), part=_core,
     ),
     "flops-per-token": Definition(
-        "FLOPs per token, forward", "calls", _flops("flops"), lambda t: t.flops_per_token, lambda _: (2,), part=_core,
+        "FLOPs per token, forward", "calls", _flops("forward"), lambda t: t.flops_per_token, lambda _: (2,), part=_core,
     ),
     "activations": Definition(
-        "activations kept for backward", "calls", _kept, lambda t: t.activation_bytes, closed=True,
+        "activations kept for backward", "calls", activations.kept, lambda t: t.activation_bytes, closed=True,
     ),
-    "kv-cache": Definition("KV cache", "calls", _cache, lambda t: t.kv_cache_bytes),
+    "kv-cache": Definition("KV cache", "calls", kv_cache.entries, lambda t: t.kv_cache_bytes),
     "kv-cache-per-token": Definition(
-        "KV cache per token", "calls", _cache_per_token, lambda t: t.kv_cache_bytes_per_token,
+        "KV cache per token", "calls", kv_cache.per_token_of_all, lambda t: t.kv_cache_bytes_per_token,
         published=("kv_cache_bytes_per_token",), adds=_longer,
     ),
     "weights": Definition(
-        "bytes of the weights", "copies", _stored, lambda t: t.weight_bytes,
+        "bytes of the weights", "copies", weights.entries, lambda t: t.weight_bytes,
         lambda w: () if w.weights else (BYTES[w.dtype],), lengths=False, by_layer=weights.differs_by_layer,
     ),
     "training-state": Definition(
-        "training state: weights, gradients, optimizer", "copies",
-        _weights("copies", lambda t: _state_bytes(t.workload)), lambda t: t.training_state_bytes,
+        "training state: weights, gradients, optimizer", "copies", states.entries,
+        lambda t: t.training_state_bytes,
         lambda w: (_state_bytes(w),), lengths=False,
     ),
 }

@@ -1,0 +1,73 @@
+"""Every quantity: its entries, their unit, and which runs have it, by the names that reports have for their totals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Literal, NamedTuple
+
+from txcalc.count import activations, flops, kv_cache, params, states, weights
+from txcalc.count.entries import Entry
+from txcalc.spec.formats import RELEASED
+from txcalc.trace.record import Trace
+from txcalc.trace.workload import Masked
+
+Sure = Literal["exact", "estimate"]
+Entries = Mapping[str, list[Entry] | None]
+
+
+def _sure(t: Trace) -> Sure:
+    """FLOPs and kept bytes: a recurrence's kernel has choices of its own."""
+    return "estimate" if any(op.kind == "recurrence" for op in t.ops) else "exact"
+
+
+def _trained(t: Trace) -> Sure:
+    """The backward pass, and what it keeps: packed weights are frozen, and what is trained is not known."""
+    return "estimate" if t.workload.phase == "training" and weights.is_packed(t) else _sure(t)
+
+
+class Total(NamedTuple):
+    """A quantity. ``there``: says whether a run has it. ``sure``: how certain it is."""
+
+    entries: Callable[[Trace], Iterable[Entry]]
+    unit: str
+    there: Callable[[Trace], bool] = lambda t: True
+    sure: Callable[[Trace], Sure] = lambda t: "exact"
+
+
+def _flops(what: flops.Pass, masked: Masked = "counted") -> Total:
+    if what == "forward":
+        return Total(lambda t: flops.entries(t, what, masked=masked), "FLOP", sure=_sure)
+    return Total(lambda t: flops.entries(t, what, masked=masked), "FLOP", lambda t: t.workload.phase == "training",
+                 _trained)
+
+
+def _caches(*kinds: str) -> Callable[[Trace], bool]:
+    return lambda t: any(op.cache is not None and op.cache.kind in kinds for op in t.ops)
+
+
+_ANY: Final = _caches("self", "cross", "state")
+TOTALS: Final[Mapping[str, Total]] = {
+    "params": Total(params.entries, "params"),
+    "params_active": Total(params.active, "params"),
+    "params_embedding": Total(params.tables, "params"),
+    "flops_forward": _flops("forward"),
+    "flops_skipped": _flops("forward", "skipped"),
+    "flops_backward": _flops("backward"),
+    "flops_backward_skipped": _flops("backward", "skipped"),
+    "flops_recomputed": _flops("recomputed"),
+    "flops_recomputed_skipped": _flops("recomputed", "skipped"),
+    "weight_bytes": Total(weights.entries, "B", sure=weights.certainty),
+    "released_weight_bytes": Total(weights.released, "B", lambda t: weights.own_format(t.model) is not None,
+                                   lambda t: weights.certainty(t, RELEASED)),
+    "activation_bytes": Total(activations.kept, "B", lambda t: t.workload.keeps, _trained),
+    "kv_cache_bytes": Total(kv_cache.entries, "B", _ANY),
+    "kv_cache_bytes_per_token": Total(kv_cache.per_token, "B/token", _caches("self")),
+    "kv_cache_allocated_bytes": Total(kv_cache.allocated, "B", lambda t: t.workload.kv_block is not None and _ANY(t)),
+    "attention_score_bytes": Total(activations.kept_scores, "B", lambda t: t.workload.keeps),
+    "training_state_bytes": Total(states.entries, "B", lambda t: not weights.is_packed(t)),
+}
+
+
+def counted(t: Trace) -> Entries:
+    """The entries of every quantity; None where the run has no such quantity."""
+    return {name: list(each.entries(t)) if each.there(t) else None for name, each in TOTALS.items()}
