@@ -9,7 +9,8 @@ import pytest
 
 from txcalc.answer.explain.polynomial import atomic
 from txcalc.answer.report import Totals, count
-from txcalc.count.kv_cache import kv_cache_allocated_bytes, kv_cache_bytes
+from txcalc.count.entries import total
+from txcalc.count.kv_cache import allocated, kv_cache_bytes
 from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model
 from txcalc.trace.cache import Cache
@@ -114,5 +115,5 @@ def test_symbols_and_arrays() -> None:
     assert window.blocks(16).value({"n": 33}) == 2
     lengths = numpy.array([1.0, 16.0, 17.0, 33.0])
     w = Workload(phase="prefill", seq=1, kv_block=16).replaced(seq=lengths)
-    assert list(kv_cache_allocated_bytes(trace(spec(), w)) // (5 * 56)) == [16, 16, 32, 48]
+    assert list(total(allocated(trace(spec(), w))) // (5 * 56)) == [16, 16, 32, 48]
     assert list(kv_cache_bytes(trace(spec(), w)) // (5 * 56)) == [1, 16, 17, 33]
