@@ -338,6 +338,11 @@ def test_what_no_class_reads_is_passed_over_and_said_or_refused(tmp_path: Path) 
     assert result.stdout == run("import", config(tmp_path)).stdout
     for command in ("count", "import"):
         assert "mystery: not understood for model_type llama" in bad(command, config(tmp_path, mystery=3), "--strict")
+    path = config(tmp_path, mystery=3, puzzle=None)
+    counted = run("count", path)
+    assert counted.stderr.count(note) == 0 and "passed over 2 fields" in " ".join(counted.stdout.split())
+    counted = run("count", path, "--json")
+    assert counted.stderr == f"{note}\n" and f"note: {json.loads(counted.stdout)['notes'][0]}" == note
     coded = run("import", config(tmp_path, mystery=3, auto_map={"AutoModel": "m.M"}))
     assert "does not read: mystery; the repository's own code, which auto_map names, may differ\n" in coded.stderr
 

@@ -7,7 +7,8 @@ import random
 from typing import Any
 
 import pytest
-from test_import_fields import CASES, LLAMA, base, counted
+from huggingface_defaults import NAMED_OTHERWISE
+from test_import_fields import CASES, LLAMA, base, counted, live
 
 from txcalc.spec.errors import SpecError
 from txcalc.spec.huggingface.config import class_defaults
@@ -17,6 +18,7 @@ from txcalc.spec.huggingface.inert import is_inert
 transformers = pytest.importorskip("transformers")
 
 FIELDS = sorted({name for fields in class_defaults().values() for name in fields})
+WHOLE = LLAMA | {"max_position_embeddings": 97, "tie_word_embeddings": True}
 VALUES: tuple[Any, ...] = (7, True, "relu", None, [1, 2], {"a": 1}, 0.5, 0)
 
 
@@ -55,6 +57,8 @@ def test_fields_of_other_families_that_none_of_its_classes_reads_change_nothing(
     ("bamba", {"mamba_dt_rank": "auto"}),
     ("llama", {"use_sliding_window": True, "never_heard_of": {"a": 1}}),
     ("ernie4_5", {"compression_ratio": 2.0}),
+    ("hunyuan_v1_dense", {"im_start_id": 5, "mask_init_id": 13, "pad_id": 2, "num_media_embeds": 257,
+                          "v_head_dim": None, "kv_lora_rank": None}),
 ])
 def test_what_the_class_does_not_read_is_passed_over_with_one_note(model_type: str, more: dict[str, Any]) -> None:
     config = base(model_type)
@@ -79,5 +83,68 @@ def test_what_may_mean_something_else_is_refused(more: dict[str, Any], message: 
 
 
 def test_a_size_under_a_name_that_is_not_read_may_say_the_same() -> None:
-    assert notes_on({**LLAMA, "n_layer": 2, "n_embd": 32}) == [
+    assert notes_on({**WHOLE, "n_layer": 2, "n_embd": 32}) == [
         "passed over 2 fields that LlamaForCausalLM does not read: n_layer, n_embd"]
+
+
+def test_choices_that_a_file_leaves_open_are_said() -> None:
+    without = {name: value for name, value in WHOLE.items() if name not in ("architectures", "tie_word_embeddings")}
+    assert notes_on(WHOLE) == []
+    assert notes_on({**without, "transformers_version": "4.40.1"}) == [
+        "architectures is missing: counted as LlamaForCausalLM",
+        "tie_word_embeddings is missing: the head is untied, as transformers 4.40.1 reads it"]
+    assert notes_on({**without, "architectures": ["LlamaModel"]}) == []  # without a head
+
+
+def test_sizes_that_a_file_leaves_out_are_the_classs_and_named() -> None:
+    text = {"model_type": "gemma3_text", "architectures": ["Gemma3TextModel"], "hidden_size": 32,
+            "intermediate_size": 37, "num_hidden_layers": 2, "max_position_embeddings": 97, "sliding_window": 5}
+    assert notes_on(text) == ["missing, so counted as the class has them by default: num_attention_heads 8, "
+                              "num_key_value_heads 4, head_dim 256, vocab_size 262208"]
+    assert counted(text) == live(text)
+
+
+@pytest.mark.parametrize("model_type", CASES)
+def test_what_the_library_saves_is_read_whole(model_type: str) -> None:
+    """A class's own file says all, and nothing in it is passed over."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    config = base(model_type)
+    fields = {name: value for name, value in config.items() if name not in ("model_type", "architectures")}
+    parsed = CONFIG_MAPPING[NAMED_OTHERWISE.get(model_type, model_type)](**fields)
+    saved = {**json.loads(parsed.to_json_string()), **{name: config[name] for name in ("model_type", "architectures")}}
+    assert counted(saved) == counted(config)
+    assert notes_on(saved) == []
+
+
+@pytest.mark.parametrize(("fields", "tied"), [
+    ({"tie_word_embeddings": False}, False), ({"tie_word_embeddings": True, "scale_decoder_outputs": False}, False),
+    ({"tie_word_embeddings": True, "scale_decoder_outputs": True}, True), ({"tie_word_embeddings": True}, True),
+])
+def test_t5_has_the_two_tables_of_its_published_weights_whatever_its_class_ties(
+    fields: dict[str, Any], tied: bool
+) -> None:
+    """As the library loads and saves v1.1's weights again: the second field alone tells that they differ."""
+    config = {**base("t5"), **fields}
+    notes: list[str] = []
+    spec = spec_from_config(config, "config.json", "x", notes=notes)
+    assert spec["head"]["tied"] is tied
+    assert notes == [] if tied else "today's class ties it" in notes[0]
+    assert not tied or counted(config) == live(config)
+
+
+NOMIC = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
+         "intermediate_size": "n_inner", "max_position_embeddings": "n_positions"}
+SWITCHES = {"prenorm": False, "causal": False, "use_rms_norm": False, "activation_function": "swiglu",
+            "rotary_emb_fraction": 1.0, "pad_vocab_size_multiple": 64, "mlp_fc1_bias": False}
+
+
+def test_nomics_own_files_have_the_names_of_gpt() -> None:
+    config = {"model_type": "nomic_bert", "architectures": ["NomicBertModel"], "vocab_size": 30528, "hidden_size": 768,
+              "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "type_vocab_size": 2,
+              "max_position_embeddings": 8192}
+    renamed = {NOMIC.get(name, name): value for name, value in config.items()} | SWITCHES
+    assert counted(renamed) == counted(config) == live(config) == 136_731_648
+    for change in ({"hidden_size": 512}, {"prenorm": True}, {"n_inner": 3000}, {"pad_vocab_size_multiple": 1000},
+                   {"num_experts": 8}, {"activation_function": "gelu"}, {"rotary_emb_fraction": 0.0}):
+        assert counted({**renamed, **change}) is None

@@ -28,6 +28,7 @@ class Named(NamedTuple):
     spec: Model
     source: str = "python"
     overrides: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Entry(Part):
@@ -63,7 +64,8 @@ def compare(models: Sequence[Named], given: dict[str, Any], *, command: Sequence
     if not models:
         raise SpecError("nothing to compare")
     workload, defaults = fill([named.spec for named in models], given)
-    reports = [count(named.spec, workload, source=named.source, overrides=named.overrides) for named in models]
+    reports = [count(named.spec, workload, source=named.source, overrides=named.overrides, noted=named.notes)
+               for named in models]
     return Comparison(
         defaults=tuple(sorted(defaults)),
         entries=tuple(

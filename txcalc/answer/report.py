@@ -202,11 +202,11 @@ class Report(Part):
 
 def count(
     spec: Model, workload: Workload, *, source: str = "python", overrides: Sequence[str] = (),
-    command: Sequence[str] = (), by_module: bool = False,
+    command: Sequence[str] = (), by_module: bool = False, noted: Sequence[str] = (),
 ) -> Report:
     """Count one model under one workload.
 
-    ``by_module`` breaks down to single operations instead of components.
+    ``by_module`` breaks down to single operations instead of components; ``noted`` is known of the model already.
     Raises ``SpecError`` when the workload does not fit the model: more positions than a learned table holds,
     or a source length for a model without an encoder.
     """
@@ -228,7 +228,7 @@ def count(
             KeptTensor(op=each.op.path, tensor=each.what, shape=each.tensor.shape, times=each.times, bytes=each.value)
             for each in found["activation_bytes"] or () if each.value
         ),
-        notes=tuple(notes(spec, t, asked)),
+        notes=(*noted, *notes(spec, t, asked)),
         sources=spec.sources,
         provenance=Provenance(
             txcalc=txcalc.__version__, command=tuple(command), python=platform.python_version()

@@ -55,7 +55,7 @@ class View(NamedTuple):
 def view(
     spec: Model, given: dict[str, Any], *, source: str = "python", overrides: Sequence[str] = (),
     command: Sequence[str] = (), by_module: bool = False, verbose: int = 0, quiet: bool = False,
-    recorded: Recorded | None = None,
+    recorded: Recorded | None = None, noted: Sequence[str] = (),
 ) -> View:
     """Count a model under a workload of the ``given`` fields, and gather what a reader wants beside the count.
 
@@ -65,7 +65,7 @@ def view(
     """
     workload, defaults = fill([spec], again(spec, recorded, given))
     report = count(
-        spec, workload, source=source, overrides=overrides, command=command, by_module=by_module
+        spec, workload, source=source, overrides=overrides, command=command, by_module=by_module, noted=noted
     )
     return View(
         report=report,

@@ -47,11 +47,12 @@ def compare(
     form = write.chosen_format(output, OFFER.formats)
     given = run.given()
     dtype = None if "dtype" in given else "bf16"
-    loaded = [each for name in models for each in load_all(name, set_, common, dtype=dtype)]
+    loaded = [each for name in models
+              for each in load_all(name, set_, common, dtype=dtype, noted=form == "table")]
     saved = [each for each in map(recorded, loaded) if each is not None]
     as_saved = len(saved) == len(loaded) and all(each.workload == saved[0].workload for each in saved)
     fields = again(loaded[0].model, saved[0], given) if as_saved else given
-    found = compared([Named(each.model, each.source, each.overrides) for each in loaded], fields,
+    found = compared([Named(each.model, each.source, each.overrides, each.notes) for each in loaded], fields,
                      command=ctx.obj.command)
     if as_saved:
         for was, model, entry in zip(saved, loaded, found.entries, strict=True):

@@ -48,11 +48,11 @@ def count(
     plot.check(plot_, output)
     form = write.chosen_format(output, OFFER.formats)
     given = run.given()
-    loaded = load(model, set_, common, dtype=None if "dtype" in given else "bf16", resolved=True)
+    loaded = load(model, set_, common, dtype=None if "dtype" in given else "bf16", resolved=True, noted=form == "table")
     found = view(
         loaded.model, given, source=loaded.source, overrides=loaded.overrides, command=ctx.obj.command,
         by_module=by_module, verbose=max(common.verbose, form == "html"), quiet=common.quiet,
-        recorded=recorded(loaded),
+        recorded=recorded(loaded), noted=loaded.notes,
     )
     plot.save("breakdown", found.report, plot_, output, common)
     write.write(render(found, form, write.screen(output, common)), output, common)

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 
 
 def load(
-    model: str, overrides: Sequence[str], common: CommonOptions, *, dtype: str | None, resolved: bool = False
+    model: str, overrides: Sequence[str], common: CommonOptions, *, dtype: str | None, resolved: bool = False,
+    noted: bool = False,
 ) -> Loaded:
     """Load a model; ``dtype`` is the one it is counted in by default, None where none is.
 
     ``resolved``: a resolved preset will do, which has the fields of a validated model and nothing else.
+    ``noted``: the answer holds the model's own notes.
 
     Raises ``SpecError``, see ``txcalc.spec.presets.load``.
     """
@@ -24,17 +26,20 @@ def load(
         from txcalc.spec import presets
 
         loaded = presets.load(model, overrides, strict=common.strict)
-    return _told(loaded, common, dtype)
+    return _told(loaded, common, dtype, noted=noted)
 
 
-def load_all(model: str, overrides: Sequence[str], common: CommonOptions, *, dtype: str | None) -> list[Loaded]:
-    """Load every model of a saved answer about several, of anything else its one.
+def load_all(
+    model: str, overrides: Sequence[str], common: CommonOptions, *, dtype: str | None, noted: bool = False
+) -> list[Loaded]:
+    """Load every model of a saved answer about several, of anything else its one; ``noted`` as in ``load``.
 
     Raises ``SpecError``, see ``txcalc.spec.presets.load_all``.
     """
     from txcalc.spec import presets
 
-    return [_told(each, common, dtype) for each in presets.load_all(model, overrides, strict=common.strict)]
+    found = presets.load_all(model, overrides, strict=common.strict)
+    return [_told(each, common, dtype, noted=noted) for each in found]
 
 
 def tell(changes: Iterable[str], common: CommonOptions) -> None:
@@ -46,8 +51,8 @@ def tell(changes: Iterable[str], common: CommonOptions) -> None:
             write.notice(each)
 
 
-def _told(loaded: Loaded, common: CommonOptions, dtype: str | None) -> Loaded:
-    tell((*loaded.notes, *_dtype_note(loaded, dtype)), common)
+def _told(loaded: Loaded, common: CommonOptions, dtype: str | None, *, noted: bool) -> Loaded:
+    tell((*(() if noted else loaded.notes), *_dtype_note(loaded, dtype)), common)
     return loaded
 
 

@@ -153,6 +153,7 @@ def eurobert(c: Config, kind: str) -> Data:
 
 def nomic_bert(c: Config, kind: str) -> Data:
     """Nomic BERT, arXiv 2402.01613: BERT with rotary positions, SwiGLU, and biases on norms alone; no pooler."""
+    _nomic_of_gpt(c)
     width, heads = c.size("hidden_size"), c.size("num_attention_heads")
     head_dim = c.size_or(width // heads, "head_dim")
     if kind == "mlm":
@@ -161,6 +162,24 @@ def nomic_bert(c: Config, kind: str) -> Data:
         head = _pooled_where_classified(c, kind)
     return encoder(c, head, token_types=c.size("type_vocab_size"), position=rope(c, head_dim),
                    attention={"heads": heads, "head_dim": head_dim}, feed_forward=gated(c))
+
+
+def _nomic_of_gpt(c: Config) -> None:
+    """The names of GPT-2 in the files of Nomic's own code, and its switches, which the library's class lacks."""
+    if "n_embd" not in c.data:
+        return
+    c.rename(n_embd="hidden_size", n_layer="num_hidden_layers", n_head="num_attention_heads",
+             n_inner="intermediate_size", n_positions="max_position_embeddings")
+    for name in ("prenorm", "causal", "parallel_block", "parallel_block_tied_norm", "use_rms_norm", "qkv_proj_bias",
+                 "mlp_fc1_bias", "mlp_fc2_bias"):
+        c.only(name, False)
+    c.only("activation_function", "swiglu")
+    c.only("rotary_emb_fraction", 1.0)
+    c.only("num_experts", 0)
+    c.only("add_pooling_layer", False)
+    for name, whole in (("vocab_size", c.size("pad_vocab_size_multiple", default=1)), ("n_inner", 256)):
+        if c.size(name) % whole:
+            raise c.error(name, f"Nomic's code rounds it up to a multiple of {whole}: {shown(c.data[name])} is none")
 
 
 def gte(c: Config, kind: str) -> Data:

@@ -6,6 +6,7 @@ class's own default, could change the architecture, and is refused by name.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -56,7 +57,7 @@ video_end_token_id video_start_token_id video_token_id vision_end_token_id visio
 # Fields that mean nothing new where a family does not know them, as long as they have one of these values.
 USUAL: Final[dict[str, tuple[Any, ...]]] = {
     "add_cross_attention": (False, None), "use_sliding_window": (False,), "compression_ratio": (1.0,),
-    "sliding_window": (None,),
+    "sliding_window": (None,), "num_experts": (0, 1), "num_local_experts": (0, 1),
 }
 
 # What families call one size: a file with the name that its own class does not read may mean it all the same.
@@ -71,26 +72,39 @@ SIZES: Final = tuple(frozenset(names.split()) for names in (
 ))
 
 REQUIRED: Final = object()
+TIES: Final = frozenset({"tie_word_embeddings", "tie_embedding"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Remarks:
+    """What a reader should know of a whole file.
+
+    ``passed``: fields that no class reads, refused where the file is read ``strict``ly. ``problems``: what is wrong
+    with single fields; each stands for some value that is right, so that the others are looked at too, and nothing
+    that is built of them counts. ``ties``: for each question whether a head is tied, whether its object says so.
+    ``sizes``: those that are the class's own since the file leaves them out. ``choices``: what was chosen otherwise
+    where the file leaves it open.
+    """
+
+    strict: bool = False
+    passed: list[str] = dataclasses.field(default_factory=list)
+    problems: list[SpecError] = dataclasses.field(default_factory=list)
+    ties: list[bool] = dataclasses.field(default_factory=list)
+    sizes: dict[str, int] = dataclasses.field(default_factory=dict)
+    choices: list[str] = dataclasses.field(default_factory=list)
 
 
 class Config:
-    """One JSON object of a configuration, with the class's defaults behind it.
-
-    ``passed`` collects the fields of the whole file that no class reads; ``strict`` refuses them. ``problems`` collects
-    what is wrong with single fields of the whole file: each stands for some value that is right, so that the others are
-    looked at too, and nothing that is built of them counts.
-    """
+    """One JSON object of a configuration, with the class's defaults behind it."""
 
     def __init__(
         self, data: Mapping[str, Any], model_type: str, *, source: str, path: str = "", within: Config | None = None,
-        strict: bool = False,
+        remarks: Remarks | None = None,
     ) -> None:
         self.model_type = model_type
         self.source = source
         self.path = path
-        self.passed: list[str] = within.passed if within else []
-        self.problems: list[SpecError] = within.problems if within else []
-        self._strict: bool = within._strict if within else strict
+        self.remarks: Remarks = within.remarks if within else remarks or Remarks()
         self._types: tuple[str, ...] = (model_type, *(within._types if within else ()))
         self._version: object = within._version if within else data.get("transformers_version")
         self.defaults = class_defaults().get(model_type, {})
@@ -112,6 +126,8 @@ class Config:
         names = tuple(name for name in names if name in self.own) or names
         self._taken.update(names)
         given = [name for name in names if name in self.data]
+        if TIES & {*names}:
+            self.remarks.ties.append(bool(given))
         for name in given[1:]:
             self._agree(given[0], name)
         if given:
@@ -135,6 +151,9 @@ class Config:
             self._note(names[0], f"must be a whole number of at least {least}, got {shown(value)}")
             usual = self.defaults.get(names[0])
             return usual if isinstance(usual, int) and usual >= least else least
+        if not any(name in self.data for name in names):
+            usual = class_defaults().get(self.model_type, {})
+            self.remarks.sizes.update({f"{self.path}{name}": value for name in names[:1] if usual.get(name) == value})
         return value
 
     def size_or(self, fallback: int, *names: str) -> int:
@@ -178,6 +197,14 @@ class Config:
             if name == field and field not in self._given:
                 raise self.error(other, f"is not understood without {field}")
 
+    def rename(self, **names: str) -> None:
+        """Take these fields under other names as well, which are a file's and not the class's."""
+        for other, name in names.items():
+            if other in self._given:
+                self._aliases[other] = name
+                self.data.setdefault(name, self.data[other])
+                self._agree(name, other)
+
     def ignore(self, *names: str) -> None:
         """Fields known not to matter for this family."""
         self._taken.update(names)
@@ -202,8 +229,8 @@ class Config:
                 continue
             if name in USUAL and value in USUAL[name]:
                 continue
-            if not self._strict and self._is_inert(name, value):
-                self.passed.append(f"{self.path}{name}")
+            if not self.remarks.strict and self._is_inert(name, value):
+                self.remarks.passed.append(f"{self.path}{name}")
                 continue
             self._note(name, f"not understood for model_type {self.model_type}, and it could change the "
                        f"architecture (value {shown(value)})")
@@ -212,7 +239,7 @@ class Config:
         """Tell whether no class reads this field. Refuse a size that contradicts the one that is read."""
         from txcalc.spec.huggingface.inert import is_inert
 
-        if not is_inert(name, self._types, self._version):
+        if not is_inert(name, self._types, self._version, unset=value is None and name not in self.own):
             return False
         for names in SIZES:
             for own in (names & self._taken & {*self.data, *self.defaults}) if name in names else ():
@@ -227,13 +254,13 @@ class Config:
         try:
             yield
         except Exception:
-            if not self.problems:
+            if not self.remarks.problems:
                 raise
-        if self.problems:
-            raise joined(self.problems)
+        if self.remarks.problems:
+            raise joined(self.remarks.problems)
 
     def _note(self, field: str, message: str) -> None:
-        self.problems.append(self.error(field, message))
+        self.remarks.problems.append(self.error(field, message))
 
     def error(self, field: str, message: str) -> SpecError:
         """A one-line error on a field of this file."""

@@ -178,4 +178,7 @@ def paddleocr_vl(c: Config, kind: str) -> Data:
     own = c.take("text_config", default=None)
     inner = text.flag("tie_word_embeddings") if own is None or "tie_word_embeddings" in own else True
     tower["projector"] = normed_squares(tower["d_model"], merge, norm=layernorm())
-    return {**spec, "head": head_of(kind, c.flag("tie_word_embeddings") or inner), "tower": tower}
+    tied = c.flag("tie_word_embeddings") or inner
+    if tied and kind == "lm" and c.data.get("tie_word_embeddings") is False:
+        c.remarks.choices.append("the head is tied, as the class ties it, though the file says that it is not")
+    return {**spec, "head": head_of(kind, tied), "tower": tower}

@@ -218,6 +218,7 @@ def kimi_linear(c: Config, kind: str) -> Data:
     """Kimi Linear: three layers of Kimi delta attention to each of latent attention, without rotary positions."""
     c.ignore("num_key_value_heads", "head_dim", "qk_head_dim", "n_group", "num_expert_group", "topk_group",
              "routed_scaling_factor", "use_grouped_topk", "num_nextn_predict_layers")
+    c.rename(model_max_length="max_position_embeddings")
     c.only("moe_layer_freq", 1)
     c.only("mla_use_nope", True)
     c.only("moe_router_activation_func", "sigmoid")
@@ -231,7 +232,6 @@ def kimi_linear(c: Config, kind: str) -> Data:
                   normalize=c.flag("norm_topk_prob", "moe_renormalize"),
                   **({"shared_experts": shared} if shared else {}))
     spec = common(c, kind, attention=latent(c), feed_forward=gated(c), norm=rms(), position="none")
-    spec["context"] = c.size("max_position_embeddings", "model_max_length", default=1_048_576)
     if kind == "lm":
         spec["head"]["tied"] = False  # the class ties none, whatever the file says
     layers, first = spec["layers"], c.take("first_k_dense_replace", default=1)

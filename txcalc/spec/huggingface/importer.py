@@ -5,12 +5,12 @@ Nothing is executed and nothing is downloaded: ``auto_map``, which points at cod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from txcalc.spec.errors import SpecError, nearest, shown
 from txcalc.spec.huggingface.build import Data, labels
-from txcalc.spec.huggingface.config import Config
+from txcalc.spec.huggingface.config import Config, Remarks
 
 
 class Family(NamedTuple):
@@ -39,22 +39,38 @@ def spec_from_config(
         raise SpecError(f"{shown(model_type)} is not known" + (f"; did you mean {hint}?" if hint else "") + code,
                         source=source, field="model_type")
     family = FAMILIES[model_type]
-    c = Config(data, model_type, source=source, strict=strict)
+    c = Config(data, model_type, source=source, remarks=Remarks(strict))
     with c.whole():
         spec = {"name": name, "family": model_type, **family.build(c, _head_kind(data, family, source))}
         c.finish()
-    if notes is not None and c.passed:
-        notes.append(_passed_over(c, (data.get("architectures") or [*family.classes])[0]))
+    if notes is not None:
+        notes += _notes(c, family, spec)
     spec |= _fused(model_type, spec)
     with c.whole():
         packed = _quantization(c, spec)
     return {**spec, **packed}
 
 
-def _passed_over(c: Config, class_name: str) -> str:
-    fields = "field" if len(c.passed) == 1 else "fields"
-    code = "; the repository's own code, which auto_map names, may differ" if "auto_map" in c.data else ""
-    return f"passed over {len(c.passed)} {fields} that {class_name} does not read: {', '.join(c.passed)}{code}"
+def _notes(c: Config, family: Family, spec: Data) -> Iterator[str]:
+    """What a reader should know: the choices that the file leaves open, and the fields that no class reads."""
+    from txcalc.spec.huggingface.inert import library_version
+
+    named, passed, ties = c.data.get("architectures"), c.remarks.passed, c.remarks.ties
+    class_name = (named or [*family.classes])[0]
+    if not named:
+        yield f"architectures is missing: counted as {class_name}"
+    if spec.get("head", {}).get("kind") == "lm" and ties and not any(ties):
+        tied = "tied" if spec["head"]["tied"] else "untied"
+        version = c.data.get("transformers_version") or library_version()
+        yield f"tie_word_embeddings is missing: the head is {tied}, as transformers {version} reads it"
+    yield from c.remarks.choices
+    if sizes := c.remarks.sizes:
+        listed = ", ".join(f"{field} {size}" for field, size in sizes.items())
+        yield f"missing, so counted as the class has them by default: {listed}"
+    if passed:
+        fields = "field" if len(passed) == 1 else "fields"
+        code = "; the repository's own code, which auto_map names, may differ" if "auto_map" in c.data else ""
+        yield f"passed over {len(passed)} {fields} that {class_name} does not read: {', '.join(passed)}{code}"
 
 
 def _fused(model_type: str, spec: Data) -> Data:

@@ -16,18 +16,19 @@ _OF_LOADERS: Final = ("quantize_activations",)
 """Fields that no class of transformers reads, but that mlx-lm does as it loads a file (``mlx_lm.utils``)."""
 
 
-def is_inert(field: str, model_types: Iterable[str], written_by: object = None) -> bool:
+def is_inert(field: str, model_types: Iterable[str], written_by: object = None, *, unset: bool = False) -> bool:
     """Tell whether the classes of these types, one inside the other, cannot read a field of this name.
 
     A word that is nowhere in the source of the classes and their configurations is not read, whatever its value. The
     source is that of one version of the library: False for a file that a later one wrote, for types that the library
-    does not have, and for names that are not spelt like a field.
+    does not have, and for names that are not spelt like a field. ``unset``: it is null, as what all classes share finds
+    it in files that leave it out; then the words of its own classes decide.
     """
     table = _table()
-    folders = [table["folders"].get(table["types"].get(name, name)) for name in model_types]
-    if not _FIELD.fullmatch(field) or field in _OF_LOADERS or None in folders or _is_later(written_by):
+    own = [table["folders"].get(table["types"].get(name, name)) for name in model_types]
+    if not _FIELD.fullmatch(field) or field in _OF_LOADERS or None in own or _is_later(written_by):
         return False
-    return not any(_holds(words, field) for words in (table["shared"], *folders))
+    return not any(_holds(words, field) for words in (own if unset else (table["shared"], *own)))
 
 
 def library_version() -> str:

@@ -50,7 +50,7 @@ def _t5(c: Config, kind: str, *, per_layer: bool) -> Data:
     position = {"kind": "relative", "buckets": c.size("relative_attention_num_buckets"),
                 "max_distance": c.size("relative_attention_max_distance"), "per_layer": per_layer}
     decoder_layers = c.size_or(layers, "num_decoder_layers")
-    tied = c.flag("tie_word_embeddings", default=True)
+    tied = _t5_ties(c)
     body: Data = {
         "vocab": c.size("vocab_size"), "d_model": d, "context": c.size("n_positions", default=512),
         "position": position, "norm": rms(),
@@ -64,6 +64,17 @@ def _t5(c: Config, kind: str, *, per_layer: bool) -> Data:
     head = {"kind": "lm", "tied": tied} if kind == "lm" else _decoder_head(kind, labels(c))
     return {"architecture": "encoder-decoder", "layers": decoder_layers, "encoder": {"layers": layers}, **body,
             "head": head}
+
+
+def _t5_ties(c: Config) -> bool:
+    """Whether the head shares the token table. Since its fifth version, the library says so in the second field.
+
+    There the first is always true, also beside the two tables of v1.1.
+    """
+    tied = c.flag("tie_word_embeddings", default=True) and c.flag("scale_decoder_outputs", default=True)
+    if not tied:
+        c.remarks.choices.append("the head is untied, as published; today's class ties it unless the weights differ")
+    return tied
 
 
 def switch_transformers(c: Config, kind: str) -> Data:
