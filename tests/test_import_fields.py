@@ -27,7 +27,8 @@ from classes import on_meta, unique_params  # noqa: E402
 torch.set_num_threads(1)
 
 CASES = {**DECODERS, **ENCODERS}
-QUIRKS = {("t5", "tie_word_embeddings"), ("mt5", "tie_word_embeddings"), ("umt5", "tie_word_embeddings")}
+QUIRKS = {("t5", "tie_word_embeddings"), ("mt5", "tie_word_embeddings"), ("umt5", "tie_word_embeddings"),
+          ("t5", "scale_decoder_outputs")}
 """Where the class does not do what its configuration says, and the count does."""
 FLOOR = 20
 """The fewest changes of a family's fields that must be compared with its class."""
