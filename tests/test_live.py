@@ -1,5 +1,7 @@
 """Live bytes after every operation of a real training step of the reference, on the CPU, and of the trace."""
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from txcalc.count.memory import live_bytes
 from txcalc.spec.facts import positions
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
-from txcalc.trace.record import Trace
+from txcalc.trace.record import Node, Op, Repeat, Trace
 from txcalc.trace.workload import Workload
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -28,6 +30,8 @@ LLAMA = {
     "norm": {"kind": "rmsnorm"}, "attention": {"heads": 6, "kv_heads": 2, "head_dim": 4},
     "feed_forward": {"d_ff": 41, "activation": "silu", "gated": True}, "head": {"tied": False},
 }
+MOE = {"kind": "moe", "experts": 5, "active_experts": 2, "d_ff": 13}
+SHARED = MOE | {"shared_experts": 3, "shared_d_ff": 7}
 MODELS = {
     "gpt": GPT,
     "llama": LLAMA,
@@ -43,6 +47,17 @@ MODELS = {
     "quick-gelu": GPT | {"feed_forward": {"d_ff": 40, "activation": "quick_gelu", "bias": False}},
     "capped": LLAMA | {"attention": {"heads": 6, "kv_heads": 2, "head_dim": 4, "softcap": 30.0}},
     "window": LLAMA | {"attention": {"heads": 6, "kv_heads": 2, "head_dim": 4, "window": 3}},
+    "mixtral": LLAMA | {"feed_forward": MOE | {"routing": "topk-softmax"}},
+    "more-experts-than-rows": LLAMA | {"feed_forward": MOE | {"experts": 37, "active_experts": 2}},
+    "equal-shares": LLAMA | {"feed_forward": MOE | {"experts": 7, "active_experts": 3, "normalize": False}},
+    "all-experts": GPT | {"feed_forward": MOE | {"active_experts": 5, "gated": False, "activation": "gelu",
+                                                 "bias": True, "router_bias": True}},
+    "qwen-moe": LLAMA | {"feed_forward": SHARED | {"shared_gate": True, "normalize": False}},
+    "deepseek-moe": LLAMA | {"layers": 3, "groups": [
+        {"repeat": 1, "blocks": [{"feed_forward": {"d_ff": 41, "activation": "silu", "gated": True}}]},
+        {"repeat": 2, "blocks": [{"feed_forward": SHARED | {"routing": "sigmoid-topk"}}]},
+    ]},
+    "experts-apart": LLAMA | {"feed_forward": SHARED | {"apart": True}},
     "shared-layers": GPT | {"share_layers": True},
 }
 
@@ -71,14 +86,49 @@ def test_a_training_step(name: str, batch: int, run: dict[str, Any]) -> None:
     assert ours == real
 
 
+def operations(nodes: Iterable[Node], joined: set[int]) -> Iterator[Op]:
+    """Every operation as it runs; ``joined`` gets what stands for another tensor, or for a list of them."""
+    for node in nodes:
+        if isinstance(node, Op):
+            yield node
+        elif isinstance(node, Repeat) and node.runs:
+            yield from operations(node.runs, joined)
+        else:
+            if isinstance(node, Repeat):
+                joined |= {x.storage.id for loop in node.carries for x in (loop.entry, loop.after)}
+                joined |= {items.storage.id for _, items in node.gathers}
+            yield from operations(node.body, joined)
+
+
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_tensor_that_is_read_has_a_writer_or_was_there_before(name: str) -> None:
     run = trace(Model.model_validate(MODELS[name]), Workload(phase="training", seq=7, attention="eager", dropout=0.1))
-    written = {x.storage.id for op in run.ops for x in op.writes}
-    joined = {x.storage.id for loop, _ in run.loops for x in (loop.entry, loop.after)}
-    inputs = {x.label for op in run.ops for x in op.reads if x.storage.id not in written | joined}
+    joined: set[int] = set()
+    ops = list(operations(run.body, joined))
+    written = Counter(x.storage.id for op in ops for x in {x.storage.id: x for x in op.writes}.values()
+                      if x.storage.id not in {read.storage.id for read in op.reads})
+    inputs = {x.label for op in ops for x in (*op.reads, *op.saves) if x.storage.id not in {*written, *joined}}
     assert inputs == {"token ids", "targets"}
     assert len(written) > 20
+    assert set(written.values()) == {1}
+
+
+@pytest.mark.parametrize(("tokens", "shares"), [
+    (1, [(2, 1)]), (2, [(4, 1)]), (5, [(5, 2)]), (7, [(4, 3), (1, 2)]), (13, [(1, 6), (4, 5)]),
+])
+def test_experts_run_as_often_as_they_have_rows(tokens: int, shares: list[tuple[int, int]]) -> None:
+    run = trace(Model.model_validate(MODELS["mixtral"] | {"layers": 1}), Workload(seq=tokens))
+    experts = next(node for node in _nodes(run.body) if isinstance(node, Repeat) and node.runs)
+    assert experts.copies == 5
+    found = [(each.times, item.shape[0]) for each in experts.runs for _, item in each.spreads if each.times]
+    assert found == shares
+
+
+def _nodes(nodes: Iterable[Node]) -> Iterator[Node]:
+    for node in nodes:
+        yield node
+        if not isinstance(node, Op):
+            yield from _nodes(node.body)
 
 
 def _without_a_save(details: dict[str, Any]) -> dict[str, Any]:
@@ -97,18 +147,22 @@ def _without_a_gradient(details: dict[str, Any]) -> dict[str, Any]:
     return details | {"backward": details.get("backward", ())[1:]}
 
 
-@pytest.mark.parametrize(("op", "change"), [
-    ("attention_norm", _without_a_save), ("down", _without_a_save), ("down", _without_a_gradient),
-    ("attention_norm", _without_a_writer), ("flash", _without_a_gradient), ("residual", _without_a_reader),
-    ("residual", _without_a_gradient),
+@pytest.mark.parametrize(("model", "op", "change"), [
+    ("gpt", "attention_norm", _without_a_save), ("gpt", "down", _without_a_save), ("gpt", "down", _without_a_gradient),
+    ("gpt", "attention_norm", _without_a_writer), ("gpt", "flash", _without_a_gradient),
+    ("gpt", "residual", _without_a_reader), ("gpt", "residual", _without_a_gradient),
+    ("mixtral", "permute", _without_a_gradient), ("mixtral", "split", _without_a_gradient),
+    ("mixtral", "outputs", _without_a_gradient), ("mixtral", "outputs", _without_a_reader),
+    ("mixtral", "topk", _without_a_writer), ("mixtral", "unpermute", _without_a_save),
+    ("qwen-moe", "shared_product", _without_a_gradient), ("deepseek-moe", "normalize", _without_a_gradient),
 ])
-def test_a_broken_record_is_caught(monkeypatch: pytest.MonkeyPatch, op: str, change: Any) -> None:
+def test_a_broken_record_is_caught(monkeypatch: pytest.MonkeyPatch, model: str, op: str, change: Any) -> None:
     real = Trace.op
 
     def record(self: Trace, name: str, kind: Any, **details: Any) -> None:
         real(self, name, kind, **(change(details) if name == op else details))
 
-    measured, _ = steps(MODELS["gpt"], 2)
+    measured, _ = steps(MODELS[model], 2)
     monkeypatch.setattr(Trace, "op", record)
-    _, ours = steps(MODELS["gpt"], 2)
+    _, ours = steps(MODELS[model], 2)
     assert ours != measured

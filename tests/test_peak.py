@@ -36,6 +36,7 @@ SHARED = WINDOWS | {"groups": [WINDOWS["groups"][0] | {"shared": True}, WINDOWS[
 MODELS: dict[str, dict[str, Any]] = {
     "gpt": GPT, "llama": LLAMA, "shared": GPT | {"share_layers": True}, "one": GPT | {"layers": 1},
     "two": GPT | {"layers": 2}, "three": GPT | {"layers": 3}, "four": GPT | {"layers": 4}, "five": GPT | {"layers": 5},
+    "experts": LLAMA | {"feed_forward": {"kind": "moe", "experts": 13, "active_experts": 4, "d_ff": 17}},
     "windows": WINDOWS, "shared-windows": SHARED, "wide-vocabulary": LLAMA | {"vocab": 5003},
 }
 

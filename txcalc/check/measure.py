@@ -21,9 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import _disable_current_modes
 
 from txcalc.check.measure_modes import FlopMode, ModulePath, canonical_paths, copies, storage_of
 from txcalc.check.measure_modes import LiveMode as _LiveMode
+from txcalc.check.reference.layers import MixtureOfExperts
 from txcalc.check.reference.model import Output, Reference, build
 from txcalc.spec.facts import located_blocks, positions
 from txcalc.spec.inputs import ClassifierHead, ContrastiveHead, FrameInput, Input, LMHead, PatchInput
@@ -144,6 +146,7 @@ def live_bytes(
     with _maker(device) as at:
         run = _Inputs(model, batch, seq, source_seq, at, dtype=dtype)
         root = build(model, length=run.length, eager=eager, dropout=dropout, dtype=dtype, device=at)
+        _balance(root)
         live = _LiveMode()
         with live:
             ends = _ends(root, run, loss=loss and root.has_loss)
@@ -151,6 +154,24 @@ def live_bytes(
         with live:
             torch.autograd.backward(ends, given)
         return list(live.events)
+
+
+def _balance(root: nn.Module) -> None:
+    """Let routers choose experts in turn, in place of what they score: all get equal shares, the first ones a token
+    more."""
+    for module in root.modules():
+        if isinstance(module, MixtureOfExperts):
+            module.router.register_forward_hook(_in_turn(module.active))
+
+
+def _in_turn(active: int) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+    def hook(_: nn.Module, __: tuple[Tensor], scores: Tensor) -> None:
+        tokens, experts = scores.shape
+        with torch.no_grad(), _disable_current_modes():
+            place = torch.arange(experts)[None, :] - active * torch.arange(tokens)[:, None]
+            scores.copy_((active - place % experts).clamp(min=0))
+
+    return hook
 
 
 def cache_bytes(

@@ -6,24 +6,20 @@ makes those of what it read, in the order of PyTorch's formulas; what it saved i
 added to the gradients that are there (https://pytorch.org/docs/stable/notes/autograd.html).
 
 Of the turns of a ``Repeat`` the first, the second and the last ones are run. The second stands for all between: what is
-alive grows by as much in each of them.
+alive grows by as much in each of them. What a turn adds to a list, or leaves as the gradient of what it read of one, is
+alive until the list is read, and then freed as often as turns are alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal, NamedTuple
 
-from txcalc.trace.record import Frame, Gradient, Node, Number, Op, Repeat, Tensor, Trace
+from txcalc.count.turns import Edge, Memory, Return, Run, Steps, Turns, Value, count
+from txcalc.trace.record import Gradient, Number, Tensor, Trace
 
 Phase = Literal["forward", "backward"]
-Turns = tuple[tuple[str, Number], ...]
-"""The repeats around an operation, outermost first, and in which turn of each, from 0, it runs."""
-
-_LAST = 2
-"""Turns at the end that are run: the backward pass adds to a gradient in its second turn, maybe to a copy of it."""
 
 
 class Event(NamedTuple):
@@ -56,7 +52,7 @@ def moments(
     amount: Callable[[Memory], Any] = lambda memory: memory.bytes,
 ) -> Moments:
     """Every moment of a run on ints or symbols. ``amount``: what a storage adds to ``none``, its bytes or more."""
-    steps = _Steps(trace, unroll)
+    steps = Steps(trace, unroll)
     steps.add(trace.body)
     live = _Live(trace, in_place=in_place, now=none, amount=amount)
     live.forward(steps, saves=trace.workload.keeps)
@@ -98,132 +94,6 @@ def _each(trace: Trace, moments: Moments, more: int = 0) -> Iterator[Event]:
                 yield from _each(trace, m.moments, more + turn * m.grows)
 
 
-def count(trace: Trace, times: Number) -> int:
-    """How often, as a number. Raises ``TypeError`` for an array, or a symbol that stands for none."""
-    size = trace.size(times)
-    if size is None:
-        raise TypeError("how often a repeat runs must be known to say what is alive")
-    return size
-
-
-# ---------------------------------------------------------------- steps
-
-
-@dataclass(eq=False, slots=True)
-class Memory:
-    """One storage of one turn, and how many still need it."""
-
-    bytes: Number
-    path: str
-    what: str
-    users: int = 0
-
-
-@dataclass(eq=False, slots=True)
-class _Value:
-    """One value of one turn, which has one gradient."""
-
-    memory: Memory | None  # none: it was there before the run
-    gradient: Memory | None = None
-    fresh: bool = False  # the gradient may be added to in place
-
-
-class _Run(NamedTuple):
-    """One operation of one turn, on its own storages."""
-
-    op: Op
-    turns: Turns
-    own: tuple[int, ...]  # which of the sets of weights
-    reads: tuple[Memory, ...]
-    writes: tuple[Memory, ...]
-    saves: tuple[Memory, ...]
-    read_values: dict[int, _Value]
-    written: tuple[_Value, ...]
-
-
-class _Return(NamedTuple):
-    """The end of a frame, which releases what it holds."""
-
-    holds: tuple[Memory, ...]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Edge:
-    """Where turns that stand for ``times`` begin, and where they end."""
-
-    times: Number
-    depth: int
-
-
-@dataclass
-class _Steps:
-    """The operations of every turn that is run, in order."""
-
-    trace: Trace
-    unroll: bool
-    steps: list[_Run | _Return | _Edge] = field(default_factory=list)
-    memories: dict[int, Memory] = field(default_factory=dict)
-    values: dict[int, _Value] = field(default_factory=dict)
-
-    def add(self, nodes: Iterable[Node], turns: Turns = (), own: tuple[int, ...] = ()) -> None:
-        for node in nodes:
-            if isinstance(node, Op):
-                self.steps.append(self._op(node, turns, own))
-            elif isinstance(node, Frame):
-                self.add(node.body, turns, own)
-                held = (self.memories.get(x.storage.id) for x in node.holds)
-                self.steps.append(_Return(tuple(m for m in held if m is not None)))
-            else:
-                self._repeat(node, turns, own)
-
-    def _repeat(self, node: Repeat, turns: Turns, own: tuple[int, ...]) -> None:
-        times = count(self.trace, node.times)
-        unread = node.times - node.back
-        last = times if self.unroll else count(self.trace, unread) + _LAST
-        middle = times - 1 - last
-        for turn in range(times):
-            if 1 < turn <= middle:
-                continue
-            for loop in node.carries:
-                self._name(loop.entry, loop.exit if turn else loop.before)
-            which = turn if turn < 2 else node.times - (times - turn)
-            edge = [_Edge(node.times - unread - 1 - _LAST, len(turns))] if turn == 1 <= middle else []
-            self.steps += edge
-            self.add(node.body, (*turns, (node.path, which)), own if node.copies == 1 else (*own, turn))
-            self.steps += edge
-        for loop in node.carries:
-            self._name(loop.after, loop.exit)
-
-    def _name(self, name: Tensor, known: Tensor) -> None:
-        """Let one tensor stand for what another is."""
-        self.values[name.value] = self._value(known)
-        if known.storage.id in self.memories:
-            self.memories[name.storage.id] = self.memories[known.storage.id]
-        else:
-            self.memories.pop(name.storage.id, None)
-
-    def _value(self, x: Tensor) -> _Value:
-        if x.value not in self.values:
-            self.values[x.value] = _Value(self.memories.get(x.storage.id))
-        return self.values[x.value]
-
-    def _op(self, op: Op, turns: Turns, own: tuple[int, ...]) -> _Run:
-        reads = tuple(m for x in op.reads if (m := self.memories.get(x.storage.id)) is not None)
-        read_values = {x.value: self._value(x) for step in op.backward for g in step if isinstance(x := g.of, Tensor)}
-        old = {x.storage.id for x in op.reads}
-        for x in op.writes:
-            if x.storage.id not in old:
-                size = x.elements * self.trace.workload.bytes_of(x.role)
-                self.memories[x.storage.id] = Memory(size, op.path, x.label)
-        written = []
-        for x in op.writes:
-            value = self.values[x.value] = _Value(self.memories.get(x.storage.id))
-            written.append(value)
-        writes = tuple(dict.fromkeys(self.memories[x.storage.id] for x in op.writes if x.storage.id not in old))
-        saves = tuple(m for x in op.saves if (m := self.memories.get(x.storage.id)) is not None)
-        return _Run(op, turns, own, reads, writes, saves, read_values, tuple(written))
-
-
 # ---------------------------------------------------------------- what is alive
 
 
@@ -235,32 +105,32 @@ class _Live:
         self.moments = list[Moment | Middle]()
         self._phase: Phase = "forward"
         self._turns: Turns = ()
-        self._weights: dict[object, _Value] = {}
-        self._open: list[tuple[_Edge, int, Any]] = []  # with the first moment inside, and what was alive before
+        self._weights: dict[object, Value] = {}
+        self._open: list[tuple[Edge, int, Any]] = []  # with the first moment inside, and what was alive before
 
-    def forward(self, steps: _Steps, *, saves: bool) -> None:
+    def forward(self, steps: Steps, *, saves: bool) -> None:
         """Run forward to results that the caller holds; with ``saves``, autograd keeps what operations save."""
         for x in self.trace.results:
             steps.memories[x.storage.id].users += 1
         last: dict[Memory, int] = {}
         for i, step in enumerate(steps.steps):
-            if not isinstance(step, _Edge):
-                last |= dict.fromkeys(step.holds if isinstance(step, _Return) else (*step.reads, *step.writes), i)
+            if not isinstance(step, Edge):
+                last |= dict.fromkeys(step.holds if isinstance(step, Return) else (*step.reads, *step.writes), i)
         dying: dict[int, list[Memory]] = {}
         for memory, i in last.items():
             dying.setdefault(i, []).append(memory)
         for i, step in enumerate(steps.steps):
-            if isinstance(step, _Edge):
+            if isinstance(step, Edge):
                 self._cross(step)
                 continue
-            if isinstance(step, _Run):
+            if isinstance(step, Run):
                 self._turns = step.turns
                 self._allocate(step.op.path, step.writes)
                 for memory in step.saves if saves else ():
                     memory.users += 1
             self._release(dying.get(i, ()))
 
-    def backward(self, steps: _Steps) -> None:
+    def backward(self, steps: Steps) -> None:
         """Run backward from the gradients of the results, which the caller holds, and had before if it has no loss."""
         self._phase, given, results = "backward", self.trace.loss is None, self.trace.results
         first = [Memory(self._width(x), "", f"gradient of {x.label}", users=1) for x in results]
@@ -270,15 +140,15 @@ class _Live:
         if not given:
             self._allocate(results[0].label, first)
         for step in reversed(steps.steps):
-            if isinstance(step, _Edge):
+            if isinstance(step, Edge):
                 self._cross(step)
-            elif isinstance(step, _Run):
+            elif isinstance(step, Run):
                 self._turns = step.turns
                 self._back(step)
         if not given:
             self._release(first)
 
-    def _cross(self, edge: _Edge) -> None:
+    def _cross(self, edge: Edge) -> None:
         """Begin turns that stand for others, or end them: then all that those would have added is alive."""
         if not self._open or self._open[-1][0] is not edge:
             self._open.append((edge, len(self.moments), self.now))
@@ -288,42 +158,48 @@ class _Live:
         self.moments[start:] = [Middle(edge.times, edge.depth, grows, tuple(self.moments[start:]))]
         self.now += grows * (edge.times - 1)
 
-    def _back(self, run: _Run) -> None:
-        given = [value.gradient for value in run.written if value.gradient is not None]
+    def _back(self, run: Run) -> None:
+        given: list[Memory] = []
+        for value in (each for many in run.written for each in many.each()):
+            if value.gradient is not None:
+                value.gradient.edge = value.edge
+                given.append(value.gradient)
+                value.gradient = None
         made: list[tuple[Gradient, Memory]] = []
-        passing: list[Memory] = []
+        passing: list[tuple[int, Memory]] = []
         if given:
-            for step in run.op.backward:
-                wanted = [g for g in step if not isinstance(g.of, Tensor) or g.of.grad]
+            for i, step in enumerate(run.op.backward):
+                wanted = [g for g in step if (not isinstance(g.of, Tensor) or g.of.grad)
+                          and not (g.watched and self.in_place)]
                 new = [g for g in wanted if g.how in ("new", "view")]
                 fresh = self._make(run.op.path, [(self._size(g), _name(g)) for g in new])
                 made += zip(new, fresh, strict=True)
                 for g in wanted:
                     if g.how in ("same", "part"):
-                        given[0].users += 1
+                        given[0].users += len(run.read_values[g.of.value].each()) if isinstance(g.of, Tensor) else 1
                         made.append((g, given[0]))
-                self._release(passing)
-                passing = [memory for g, memory in zip(new, fresh, strict=True) if g.passing]
-        for value in run.written:
-            value.gradient = None
+                self._release(memory for last, memory in passing if last == i)
+                passing += [(i + g.passing, memory) for g, memory in zip(new, fresh, strict=True) if g.passing]
         temporary = [memory for g, memory in made if g.of is None and not g.passing]
-        self._release([*given, *passing, *temporary, *run.saves])
+        passed = [memory for last, memory in passing if last >= len(run.op.backward)]
+        self._release([*given, *passed, *temporary, *run.saves])
         through_views = [each for each in made if _through_view(each[0])]
         self._hand_on(run, [each for each in made if not _through_view(each[0])])
         for each in reversed(through_views):  # each through an operation of its own, made before this one
             self._hand_on(run, [each])
 
-    def _hand_on(self, run: _Run, made: list[tuple[Gradient, Memory]]) -> None:
+    def _hand_on(self, run: Run, made: list[tuple[Gradient, Memory]]) -> None:
         """Add gradients to those that are there; what was added is released when all have been."""
         spent: list[Memory] = []
         for g, memory in made:
             if isinstance(g.of, Tensor):
-                spent += self._add(run, run.read_values[g.of.value], g, memory)
+                for value in run.read_values[g.of.value].each():
+                    spent += self._add(run, value, g, memory)
             elif g.of is not None:
-                spent += self._add(run, self._weights.setdefault((g.of, run.own), _Value(None)), g, memory)
+                spent += self._add(run, self._weights.setdefault((g.of, run.own), Value(None)), g, memory)
         self._release(spent)
 
-    def _add(self, run: _Run, value: _Value, g: Gradient, memory: Memory) -> list[Memory]:
+    def _add(self, run: Run, value: Value, g: Gradient, memory: Memory) -> list[Memory]:
         """Add a gradient to what is there, in place where that has one owner and no view of it."""
         old, fresh = value.gradient, g.how in ("new", "same") and not _through_view(g)
         if old is None:
@@ -357,7 +233,9 @@ class _Live:
         for memory in memories:
             memory.users -= 1
             if not memory.users:
-                self.now -= self.amount(memory)
+                edge, amount = memory.edge, self.amount(memory)
+                alone = edge is None or any(edge is other for other, _, _ in self._open)
+                self.now -= amount if edge is None or alone else amount * edge.times
         self.moments.append(Moment(self._phase, "", self.now, self._turns))
 
 

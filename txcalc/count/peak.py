@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from txcalc.count.memory import Middle, Moment, Moments, Phase, Turns, count, moments
+from txcalc.count.memory import Middle, Moment, Moments, Phase, moments
+from txcalc.count.turns import Turns, count
 from txcalc.trace.record import Number, Trace
 
 Where = tuple[tuple[int, bool], ...]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import ops
-from txcalc.trace.record import Number, Role, Tensor, Trace
+from txcalc.trace import choices, ops
+from txcalc.trace.record import Number, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Dense, MoE, Norm
@@ -23,7 +23,7 @@ def feed_forward(
             y = _moe_apart(t, spec, x, given, norm)
         else:
             y = _moe(t, spec, x)
-        return y if spec.kind == "dense" else ops.dropout(t, "dropout", y)
+        return y
 
 
 def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
@@ -45,27 +45,34 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
 def _moe(t: Trace, spec: MoE, x: Tensor) -> Tensor:
     """The experts that the router chooses, and the shared ones."""
     b, n, d = x.shape
-    y = _routed(t, spec, x, _route(t, spec, x.view(b * n, d)))
-    if spec.shared_d_ff is not None:
-        shared = _shared(t, spec, x)
-        if spec.shared_gate:
-            gate = ops.activation(t, "shared_gate_activation", ops.linear(t, "shared_gate", x, 1), "sigmoid")
-            shared = ops.multiply(t, "shared_product", shared, gate, broadcast=True)
-        y = ops.add(t, y, shared)
-    return y
+    with t.frame(x):
+        tokens = t.hold(choices.flat(t, "tokens", x, b * n, d))
+        scores = ops.linear(t, "router", tokens, spec.experts, bias=spec.router_bias, kind="router")
+        y = _routed(t, spec, tokens, *_route(t, spec, scores))
+        if spec.shared_d_ff is not None:
+            shared = t.hold(_shared(t, spec, tokens))
+            if spec.shared_gate:
+                gate = ops.activation(t, "shared_gate_activation", ops.linear(t, "shared_gate", tokens, 1), "sigmoid")
+                shared = ops.multiply(t, "shared_product", shared, gate, broadcast=True)
+            y = ops.add(t, y, shared)
+        return ops.dropout(t, "dropout", t.hold(y).view(b, n, d))
 
 
 def _moe_apart(t: Trace, spec: MoE, x: Tensor, given: Tensor, norm: Norm) -> Tensor:
     """Shared experts on the normed input, routed ones on ``given`` through a norm of theirs, both normed again."""
     b, n, d = given.shape
-    shared = ops.norm(t, "shared_norm", _shared(t, spec, x), norm)
-    plain = ops.rms_norm(t, "router_norm", given.view(b * n, d), scale=False)
-    weights = _route(t, spec, ops.scale(t, "router_scale", plain))
-    scales = t.tensor(*weights.shape, label="expert scales")
-    t.op("expert_scale", "elementwise", weights={"": (spec.experts,)}, saves=(weights, scales))
-    weights = t.tensor(*weights.shape, label="scaled weights")
-    routed = _routed(t, spec, ops.norm(t, "routed_norm", given, norm), weights)
-    return ops.add(t, shared, ops.norm(t, "routed_post_norm", routed, norm))
+    with t.frame(x, given):
+        tokens = t.hold(choices.flat(t, "tokens", given, b * n, d))
+        plain = ops.scale(t, "router_scale", ops.rms_norm(t, "router_norm", tokens, scale=False))
+        plain = ops.scaled(t, "router_scale", plain)
+        scores = t.hold(ops.linear(t, "router", plain, spec.experts, bias=spec.router_bias, kind="router"))
+        weights, chosen = (t.hold(each) for each in _route(t, spec, scores))
+        normed = ops.norm(t, "routed_norm", tokens, norm)
+        scales = choices.look_up(t, "expert_scale", chosen, spec.experts)
+        routed = t.hold(_routed(t, spec, normed, ops.multiply(t, "expert_scale", weights, scales), chosen))
+        shared = ops.norm(t, "shared_norm", _shared(t, spec, choices.flat(t, "tokens", x, b * n, d)), norm)
+        y = t.hold(ops.add(t, shared, ops.norm(t, "routed_post_norm", routed, norm)))
+        return ops.dropout(t, "dropout", y.view(b, n, d))
 
 
 def _shared(t: Trace, spec: MoE, x: Tensor) -> Tensor:
@@ -74,38 +81,60 @@ def _shared(t: Trace, spec: MoE, x: Tensor) -> Tensor:
         return _dense(t, spec, spec.shared_experts * spec.shared_d_ff, x)
 
 
-def _routed(t: Trace, spec: MoE, x: Tensor, weights: Tensor) -> Tensor:
-    """Sort copies of the tokens by expert, run each expert on its share, put them back.
+def _routed(t: Trace, spec: MoE, tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+    """Sort copies of the tokens by expert, split them, run each expert on its share, and put them back in place.
 
-    The experts' scope runs ``active_experts`` times over all tokens: however the router spreads the tokens,
-    that many rows in all pass through the experts.
+    (tokens, d), and the weights and experts of each, (tokens, active), to (tokens, d).
     """
-    b, n, d = x.shape
-    tokens, a = b * n, spec.active_experts
-    rows = ops.take_rows(t, "permute", x.view(tokens, d), tokens * a)
+    (n, d), a = tokens.shape, spec.active_experts
+    with t.frame(tokens, weights, chosen):
+        order = t.hold(choices.order_of(t, "permute", chosen))
+        rows = t.hold(choices.take_rows(t, "permute", tokens, choices.of_index(t, "permute", order, n * a)))
+        choices.of_index(t, "counts", chosen, spec.experts)
+        y = t.hold(choices.gathered(t, "outputs", _experts(t, spec, rows), n * a, d, label="expert outputs"))
+        back = choices.take_rows(t, "unpermute", y, choices.order_of(t, "unpermute", order)).view(n, a, d)
+        product = ops.multiply(t, "combine", t.hold(back), weights.view(n, a, 1), broadcast=True)
+        return choices.added_up(t, "combine", product, n, d, label="mixed experts")
+
+
+def _experts(t: Trace, spec: MoE, rows: Tensor) -> Tensor:
+    """Each expert on its share of the sorted rows, to a list of what they put out.
+
+    Shares are equal as far as whole rows allow; an expert without any does not run. Together, they are as many passes
+    of all tokens as there are active experts.
+    """
+    total, d = rows.shape
+    a = spec.active_experts
+    parts = choices.split(t, "split", rows)
+    outputs = t.tensor(total, d, label="expert output")
     with t.scope("experts", copies=spec.experts, active=a, calls=a):
-        _dense(t, spec, spec.d_ff, rows.view(tokens, d))
-    y = ops.take_rows(t, "unpermute", t.tensor(tokens * a, d, label="expert outputs"), tokens * a)
-    ops.multiply(t, "combine", y, weights, broadcast=True)
-    return t.tensor(b, n, d, label="mixed experts")
+        _dense(t, spec, spec.d_ff, rows.view(total // a, d))
+    each = total // spec.experts
+    more = total - each * spec.experts
+    with t.unlike():
+        for count, share in ((more, each + 1), (spec.experts - more, each)):
+            if t.size(share) == 0:
+                continue
+            with t.scope("experts", copies=count, calls=count, repeat=True):
+                own = t.alias(parts, share, d)
+                y = _dense(t, spec, spec.d_ff, own)
+            t.lists(spreads=((parts, own),), gathers=((y, outputs),))
+    return outputs
 
 
-def _route(t: Trace, spec: MoE, x: Tensor) -> Tensor:
-    """The router's (tokens, active_experts) weights. The sorted order and the top-k index are kept."""
-    tokens, _ = x.shape
-    scores = ops.linear(t, "router", x, spec.experts, bias=spec.router_bias, kind="router")
-    chosen = (tokens, spec.active_experts)
-    index = t.tensor(*chosen, role=Role.INDEX, label="top-k index")
-    if spec.routing == "topk-softmax":
-        t.op("topk", "router", saves=(index,))
-        return ops.softmax(t, "router_softmax", t.tensor(*chosen, label="top-k scores"))
-    if spec.routing == "softmax-topk":
-        ops.softmax(t, "router_softmax", scores)
-    else:
-        ops.activation(t, "router_sigmoid", scores, "sigmoid")
-    t.op("topk", "router", saves=(index,))
-    weights = t.tensor(*chosen, label="top-k weights")
-    if spec.normalize:
-        t.op("normalize", "router", saves=(weights, t.tensor(tokens, 1, label="sum of weights")))
-        weights = t.tensor(*chosen, label="normalised weights")
-    return weights
+def _route(t: Trace, spec: MoE, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores (tokens, experts) to weights and experts, both (tokens, active)."""
+    tokens, _ = scores.shape
+    with t.frame(scores):
+        if spec.routing == "softmax-topk":
+            scores = ops.softmax(t, "router_softmax", scores)
+        elif spec.routing == "sigmoid-topk":
+            scores = ops.activation(t, "router_sigmoid", scores, "sigmoid")
+        weights, chosen = choices.top_k(t, "topk", scores, spec.active_experts, "top-k weights")
+        t.hold(weights)
+        if spec.routing == "topk-softmax":
+            weights = ops.softmax(t, "router_softmax", weights)
+        elif spec.normalize:
+            sums = choices.added_up(t, "normalize", weights, tokens, 1, label="sum of weights")
+            weights = ops.divide(t, "normalize", weights, sums)
+        return weights, chosen

@@ -44,8 +44,8 @@ def part(x: Tensor) -> Gradient:
     return Gradient(x, how="part")
 
 
-def temporary(x: Tensor, *, passing: bool = False) -> Gradient:
-    """Memory as large as ``x`` that the backward pass uses for a moment."""
+def temporary(x: Tensor, *, passing: int = 0) -> Gradient:
+    """Memory as large as ``x`` that the backward pass uses for a moment: for so many steps more, or to its end."""
     return Gradient(None, x.shape, x.role, passing=passing)
 
 
@@ -164,8 +164,16 @@ def multiply(t: Trace, name: str, a: Tensor, b: Tensor, *, broadcast: bool = Fal
     y = like(t, a, name)
     steps: Steps = ((to(a),), (to(b),))
     if broadcast:
-        steps = ((to(a),), (temporary(a, passing=True),), (to(b),))
+        steps = ((to(a),), (temporary(a, passing=1),), (to(b),))
     t.op(name, "elementwise", saves=(a, b), reads=(a, b), writes=(y,), backward=steps)
+    return y
+
+
+def divide(t: Trace, name: str, a: Tensor, b: Tensor) -> Tensor:
+    """``a / b`` with one column in ``b``: keeps both. The gradient of ``b`` is ``-grad * (a / b / b)``, made first."""
+    y = like(t, a, name)
+    steps = (*((temporary(a, passing=n),) for n in (3, 2, 1)), (temporary(a),), (to(a),), (to(b),))
+    t.op(name, "router", saves=(a, b), reads=(a, b), writes=(y,), backward=steps)
     return y
 
 
@@ -195,7 +203,7 @@ def scale(t: Trace, name: str, x: Tensor) -> Tensor:
     weight = of_weight(t.path(name), *shape, viewed=True)
     y = like(t, x, name)
     t.op(name, "elementwise", weights={"": shape}, saves=(x,), reads=(x,), writes=(y,),
-         backward=((to(x),), (temporary(x, passing=True),), (weight,)))
+         backward=((to(x),), (temporary(x, passing=1),), (weight,)))
     return y
 
 
@@ -313,7 +321,7 @@ def _composed_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[
         elementwise(t, name, "norm", mean, rstd, keeps=(rstd,), temporaries=2)
     y = t.tensor(*x.shape, role=Role.FLOAT32, label="normalised")
     t.op(name, "norm", saves=(wide, rstd), reads=(wide, rstd), writes=(y,),
-         backward=((to(wide),), (temporary(wide, passing=True),), (to(rstd),)))
+         backward=((to(wide),), (temporary(wide, passing=1),), (to(rstd),)))
     if weights:
         y = _weighted(t, name, y, weights["weight"])
     return cast(t, name, y, x.role, kind="norm", label=name)
@@ -322,10 +330,10 @@ def _composed_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[
 def _weighted(t: Trace, name: str, x: Tensor, shape: tuple[Number, ...]) -> Tensor:
     """The normalised rows times a weight, whose gradient is summed in the rows' dtype."""
     y = like(t, x, name)
-    rows = Gradient(None, shape, x.role, passing=True)
+    rows = Gradient(None, shape, x.role, passing=1)
     weight = of_weight(f"{t.path(name)}.weight", *shape, viewed=True)
     wide = t.workload.bytes_of(x.role) != t.workload.bytes_of(Role.ACTIVATION)
-    steps: Steps = ((to(x),), (temporary(x, passing=True),), *(((rows,),) if wide else ()), (weight,))
+    steps: Steps = ((to(x),), (temporary(x, passing=1),), *(((rows,),) if wide else ()), (weight,))
     t.op(name, "norm", weights={"weight": shape}, saves=(x,), reads=(x,), writes=(y,), backward=steps)
     return y
 
@@ -366,15 +374,4 @@ def join(t: Trace, name: str, xs: tuple[Tensor, ...], label: str = "") -> Tensor
     first = xs[0]
     y = t.tensor(*first.shape[:-1], sum(x.shape[-1] for x in xs), role=first.role, label=label)
     t.op(name, "elementwise", reads=xs, writes=(y,), backward=(tuple(part(x) for x in xs),))
-    return y
-
-
-
-
-def take_rows(t: Trace, name: str, x: Tensor, rows: Number) -> Tensor:
-    """``x[index]`` along the first axis: keeps the index."""
-    _, *rest = x.shape
-    index = t.tensor(rows, role=Role.INDEX, label="row index", grad=False)
-    y = t.tensor(rows, *rest, label=x.label)
-    t.op(name, "elementwise", saves=(index,), reads=(x,), writes=(index, y), backward=((to(x),),))
     return y

@@ -13,7 +13,7 @@ def plus(t: Trace, name: str, x: Tensor, *shape: Number) -> Tensor:
     """``x + weight[:n]``, one table (rows, width) for all of (b, n, width): keeps nothing."""
     _, n, width = x.shape
     y = ops.like(t, x, x.label)
-    summed = Gradient(None, (n, width), passing=True)
+    summed = Gradient(None, (n, width), passing=1)
     t.op(name, "embedding", weights={"": shape}, reads=(x,), writes=(y,),
          backward=((ops.through(x),), (summed,), (ops.of_weight(t.path(name), *shape, viewed=True),)))
     return y

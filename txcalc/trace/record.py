@@ -112,15 +112,17 @@ class Gradient(NamedTuple):
 
     ``of``: the tensor that was read, the name of a weight (or the path of one that is another operation's), or None
     for a temporary. ``how``: ``new`` in memory of its own, as it is or as a ``view`` of it, on which nothing is added
-    in place; ``same``, the output's gradient itself, or a ``part`` of it. ``passing``: a temporary that the next step
-    replaces; all others live until the operation's backward pass is over.
+    in place; ``same``, the output's gradient itself, or a ``part`` of it. ``passing``: steps that a temporary
+    outlives; all others live until the operation's backward pass is over. ``watched``: a temporary that is written to
+    in place, and so becomes the result, unless a dispatch mode watches.
     """
 
     of: Tensor | str | None
     shape: tuple[Number, ...] = ()
     role: Role = Role.ACTIVATION
     how: Literal["new", "view", "same", "part"] = "new"
-    passing: bool = False
+    passing: int = 0
+    watched: bool = False
 
     @property
     def elements(self) -> Number:
@@ -179,7 +181,9 @@ class Repeat(NamedTuple):
     """A body run ``times`` in a row on as many sets of weights as there are ``copies``.
 
     ``active``: the sets that one token passes. ``back``: the runs that the backward pass goes through: what comes of
-    the others is not read. ``carries``: what each run reads of the run before.
+    the others is not read. ``carries``: what each run reads of the run before. ``spreads``: a list, and what each run
+    reads as its own item of it. ``gathers``: what each run leaves, and the list it is added to. ``runs``: how
+    it runs where runs are not alike, one after the other; ``body`` then has the sizes that all of them come to.
     """
 
     path: str
@@ -189,6 +193,9 @@ class Repeat(NamedTuple):
     back: Number
     body: tuple[Node, ...]
     carries: tuple[Loop, ...] = ()
+    spreads: tuple[tuple[Tensor, Tensor], ...] = ()
+    gathers: tuple[tuple[Tensor, Tensor], ...] = ()
+    runs: tuple[Repeat, ...] = ()
 
 
 class Frame(NamedTuple):
@@ -369,6 +376,25 @@ class Trace:
 
     def carry(self, *loops: Loop) -> None:
         """Say what each run of the last repeated scope reads of the one before."""
+        self._extend(carries=loops)
+
+    def lists(
+        self, *, spreads: tuple[tuple[Tensor, Tensor], ...] = (), gathers: tuple[tuple[Tensor, Tensor], ...] = ()
+    ) -> None:
+        """Say which items of lists each run of the last repeated scope reads, and which it adds."""
+        self._extend(spreads=spreads, gathers=gathers)
+
+    @contextmanager
+    def unlike(self) -> Iterator[None]:
+        """Repeated scopes inside are how the last one runs: only the tree has their operations."""
+        body, self.body = self.body, []
+        try:
+            yield
+        finally:
+            runs, self.body = self.body, body
+            self._extend(runs=tuple(runs))
+
+    def _extend(self, **more: Any) -> None:
         last = self.body.pop()
         assert isinstance(last, Repeat)
-        self.body.append(last._replace(carries=loops))
+        self.body.append(last._replace(**more))

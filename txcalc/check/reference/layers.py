@@ -202,14 +202,17 @@ class MixtureOfExperts(nn.Module):
         return result
 
     def _routed(self, tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
-        """(tokens, d), and each one's weights and experts, (tokens, active), to (tokens, d)."""
+        """(tokens, d), and each one's weights and experts, (tokens, active), to (tokens, d).
+
+        Tokens are sorted by expert, split, and put back; an expert without any does not run.
+        """
         order = torch.argsort(chosen.flatten(), stable=True)
         sorted_tokens = tokens[order // self.active]
         if sorted_tokens.is_meta:  # one module stands for all experts, so what each is given can go in together
             outputs = self.experts[0](sorted_tokens)
         else:
             parts = torch.split(sorted_tokens, self._counts(chosen))
-            outputs = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])
+            outputs = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True) if len(part)])
         unsorted = outputs[torch.argsort(order)].view(*chosen.shape, -1)
         return (unsorted * weights.unsqueeze(-1)).sum(dim=1)
 

@@ -1,0 +1,179 @@
+"""The operations of a run in order, turn by turn, each on the storages and values of its own turn.
+
+Of the turns of a ``Repeat`` the first, the second and the last ones are run; an ``Edge`` stands on either side of the
+second where that stands for more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from txcalc.trace.record import Frame, Node, Number, Op, Repeat, Tensor, Trace
+
+Turns = tuple[tuple[str, Number], ...]
+"""The repeats around an operation, outermost first, and in which turn of each, from 0, it runs."""
+
+_LAST = 2
+"""Turns at the end that are run: the backward pass adds to a gradient in its second turn, maybe to a copy of it."""
+
+
+def count(trace: Trace, times: Number) -> int:
+    """How often, as a number. Raises ``TypeError`` for an array, or a symbol that stands for none."""
+    size = trace.size(times)
+    if size is None:
+        raise TypeError("how often a repeat runs must be known to say what is alive")
+    return size
+
+
+@dataclass(eq=False, slots=True)
+class Memory:
+    """One storage of one turn, and how many still need it."""
+
+    bytes: Number
+    path: str
+    what: str
+    users: int = 0
+    edge: Edge | None = None  # of turns that it outlives, in which it stands for as many
+
+
+@dataclass(eq=False, slots=True)
+class Value:
+    """One value of one turn, which has one gradient, or a list of them."""
+
+    memory: Memory | None  # none: it was there before the run
+    gradient: Memory | None = None
+    fresh: bool = False  # the gradient may be added to in place
+    edge: Edge | None = None  # of turns whose values it stands for in a list
+    items: list[Value] = field(default_factory=list)
+
+    def each(self) -> list[Value]:
+        """Its items, or itself."""
+        return self.items or [self]
+
+
+class Run(NamedTuple):
+    """One operation of one turn, on its own storages."""
+
+    op: Op
+    turns: Turns
+    own: tuple[int, ...]  # which of the sets of weights
+    reads: tuple[Memory, ...]
+    writes: tuple[Memory, ...]
+    saves: tuple[Memory, ...]
+    read_values: dict[int, Value]
+    written: tuple[Value, ...]
+
+
+class Return(NamedTuple):
+    """The end of a frame, which releases what it holds."""
+
+    holds: tuple[Memory, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Edge:
+    """Where turns that stand for ``times`` begin, and where they end."""
+
+    times: Number
+    depth: int
+
+
+@dataclass
+class Steps:
+    """The operations of every turn that is run, in order."""
+
+    trace: Trace
+    unroll: bool
+    steps: list[Run | Return | Edge] = field(default_factory=list)
+    memories: dict[int, Memory] = field(default_factory=dict)
+    lists: dict[int, list[Memory]] = field(default_factory=dict)
+    values: dict[int, Value] = field(default_factory=dict)
+
+    def add(self, nodes: Iterable[Node], turns: Turns = (), own: tuple[int, ...] = ()) -> None:
+        """Append what nodes come to in these ``turns``, on the sets of weights that ``own`` names."""
+        for node in nodes:
+            if isinstance(node, Op):
+                self.steps.append(self._op(node, turns, own))
+            elif isinstance(node, Frame):
+                self.add(node.body, turns, own)
+                self.steps.append(Return(self._known(node.holds)))
+            else:
+                self._repeat(node, turns, own)
+
+    def _repeat(self, node: Repeat, turns: Turns, own: tuple[int, ...]) -> None:
+        first: Number = 0
+        runs = node.runs or (node,)
+        for _, items in (pair for run in runs for pair in run.gathers):
+            self.values[items.value], self.lists[items.storage.id] = Value(None), []
+        for run in runs:
+            self._turns(run, first, turns, own if node.copies == 1 else (*own, count(self.trace, first)))
+            first += run.times
+        for loop in node.carries:
+            self._name(loop.after, loop.exit)
+
+    def _turns(self, node: Repeat, first: Number, turns: Turns, own: tuple[int, ...]) -> None:
+        times = count(self.trace, node.times)
+        unread = node.times - node.back
+        last = times if self.unroll else count(self.trace, unread) + _LAST
+        middle = times - 1 - last
+        for turn in range(times):
+            if 1 < turn <= middle:
+                continue
+            for loop in node.carries:
+                self._name(loop.entry, loop.exit if turn else loop.before)
+            which = first + (turn if turn < 2 else node.times - (times - turn))
+            edge = Edge(node.times - unread - 1 - _LAST, len(turns)) if turn == 1 <= middle else None
+            edges = [] if edge is None else [edge]
+            self.steps += edges
+            self._spread(node, edge)
+            self.add(node.body, (*turns, (node.path, which)), own if node.copies == 1 else (*own, turn))
+            self._gather(node, edge)
+            self.steps += edges
+
+    def _spread(self, node: Repeat, edge: Edge | None) -> None:
+        """Let what a turn reads of a list be an item of its own."""
+        for items, item in node.spreads:
+            self.values[item.value] = Value(self.memories.get(item.storage.id), edge=edge)
+            self.values[items.value].items.append(self.values[item.value])
+
+    def _gather(self, node: Repeat, edge: Edge | None) -> None:
+        for item, items in node.gathers:
+            self.values[items.value].items.append(self._value(item))
+            for memory in self._known((item,)):
+                memory.edge = edge
+                self.lists[items.storage.id].append(memory)
+
+    def _known(self, tensors: Iterable[Tensor]) -> tuple[Memory, ...]:
+        """The storages of tensors, but those that were there before the run."""
+        found = (self.lists.get(x.storage.id, [self.memories.get(x.storage.id)]) for x in tensors)
+        return tuple(memory for each in found for memory in each if memory is not None)
+
+    def _name(self, name: Tensor, known: Tensor) -> None:
+        """Let one tensor stand for what another is."""
+        self.values[name.value] = self._value(known)
+        if known.storage.id in self.memories:
+            self.memories[name.storage.id] = self.memories[known.storage.id]
+        else:
+            self.memories.pop(name.storage.id, None)
+
+    def _value(self, x: Tensor) -> Value:
+        if x.value not in self.values:
+            self.values[x.value] = Value(self.memories.get(x.storage.id))
+        return self.values[x.value]
+
+    def _op(self, op: Op, turns: Turns, own: tuple[int, ...]) -> Run:
+        reads = self._known(op.reads)
+        read_values = {x.value: self._value(x) for step in op.backward for g in step if isinstance(x := g.of, Tensor)}
+        old = {x.storage.id for x in op.reads}
+        for x in op.writes:
+            if x.storage.id not in old:
+                size = x.elements * self.trace.workload.bytes_of(x.role)
+                self.memories[x.storage.id] = Memory(size, op.path, x.label)
+        written = []
+        for x in op.writes:
+            value = self.values[x.value] = Value(self.memories.get(x.storage.id))
+            written.append(value)
+        writes = tuple(dict.fromkeys(self.memories[x.storage.id] for x in op.writes if x.storage.id not in old))
+        return Run(op, turns, own, reads, writes, self._known(op.saves), read_values, tuple(written))
