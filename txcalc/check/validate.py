@@ -39,7 +39,8 @@ class Case(NamedTuple):
         return Workload(
             phase="training" if self.loss and has_loss(spec) else "forward", batch=BATCH, seq=length_of(spec),
             source_seq=_source(spec), dtype=self.dtype, dropout=self.dropout,
-            attention=self.attention, latents=self.latents, kernels=device,
+            attention="sdpa" if self.attention == "flash" and device == "cuda" else self.attention,
+            latents=self.latents, kernels=device,
         )
 
     def __str__(self) -> str:
@@ -235,9 +236,11 @@ def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
     if not isinstance(spec.input, TokenInput) or spec.position.kind == "disentangled":
         return  # an image has one length; disentangled layers share a table, so none stands alone
     spec = spec.model_copy(update={"context": max(CURVE)})
+    name: DType = "bf16" if device == "cuda" else "fp32"  # CUDA's flash kernel has no fp32
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
     for eager in (True, False):
-        case = Case("eager" if eager else "flash", dtype="fp32", dropout=0.0, loss=False)
-        found = [measure.attention_memory(spec, 1, n, eager=eager, dtype=torch.float32, device=device) for n in CURVE]
+        case = Case("eager" if eager else "flash", dtype=name, dropout=0.0, loss=False)
+        found = [measure.attention_memory(spec, 1, n, eager=eager, dtype=dtype, device=device) for n in CURVE]
         counted = []
         for n in CURVE:
             t = trace(spec, case.workload(spec, device).replaced(batch=1, seq=n))

@@ -19,6 +19,9 @@ Kernel = Literal["eager", "flash", "efficient", "math"]
 FLASH_WIDEST = 256
 """Columns of a head that CUDA's flash kernel has at most."""
 
+FLASH_UNIT = 8
+"""Its heads have a multiple of so many columns; others are padded (``pad_last_dim`` in PyTorch's attention.cpp)."""
+
 
 class Span(NamedTuple):
     """Which keys the queries of this run meet."""
@@ -203,6 +206,15 @@ def _fused(
     many heads of keys as of queries, so that grouped keys are copied; it rounds its rows up to 32, and the columns of a
     mask to 16, in a copy that it keeps.
     """
+    own = heads.dim
+    if not efficient and t.workload.kernels == "cuda" and (t.size(own) or 0) % FLASH_UNIT:
+        wide = -(-own // FLASH_UNIT) * FLASH_UNIT
+        padded = [ops.pad(t, f"{name}_pad", x, count * wide)
+                  for name, x, count in (("q", q, heads.queries), ("k", k, heads.keys), ("v", v, heads.keys))]
+        out = _fused(t, padded[0], padded[1], padded[2], heads._replace(dim=wide, value_dim=wide), span, cache,
+                     efficient=False, masked=masked)
+        out = ops.narrow(t, "context_part", out, heads.queries * own)
+        return ops.copy(t, "context_copy", out) if several(t, heads.queries) else out
     b, n, width = q.shape
     out_width = heads.queries * heads.value_dim
     out = t.tensor(b, n, out_width, label="context")

@@ -369,6 +369,13 @@ def part_of(t: Trace, name: str, x: Tensor, *shape: Number) -> Tensor:
     return y
 
 
+def pad(t: Trace, name: str, x: Tensor, width: Number) -> Tensor:
+    """Columns of zeros after each head's own: keeps nothing."""
+    y = t.tensor(*x.shape[:-1], width, role=x.role, label=f"{x.label}, padded")
+    t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((to(x),),))
+    return y
+
+
 def join(t: Trace, name: str, xs: tuple[Tensor, ...], label: str = "") -> Tensor:
     """``torch.cat`` along the last axis: each one's gradient is a view of the output's."""
     first = xs[0]

@@ -7,7 +7,6 @@ them; the softmax runs in its input's dtype; the flash path is ``F.scaled_dot_pr
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,9 @@ from txcalc.check.reference.layers import Normalization, Options, dropout_or_not
 from txcalc.spec.facts import mask_kind
 from txcalc.spec.inputs import PatchInput, RelativePosition, RotaryPosition
 from txcalc.spec.layers import Attention, HeadNorm
+
+COUNTED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""The kernels that are counted: not cuDNN's, which CUDA's builds try first on Hopper and Blackwell."""
 
 # ---------------------------------------------------------------- positions
 
@@ -169,7 +171,7 @@ class AttentionCore(nn.Module):
             return self.eager_scores(q, k, v, mask, bias, p)
         if mask is not None:
             mask = None if is_causal else mask if mask.dim() == 2 else mask[None]
-        with sdpa_kernel(SDPBackend.MATH) if self.kernel == "math" else nullcontext():
+        with sdpa_kernel([SDPBackend.MATH] if self.kernel == "math" else COUNTED):
             return F.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, is_causal=is_causal, scale=self.scale, enable_gqa=k.shape[1] < q.shape[1],
                 dropout_p=p,
