@@ -32,6 +32,12 @@ WHISPER: dict[str, Any] = {
     "encoder": {"input": {"kind": "frames", "bins": 7, "length": 11},
                 "position": {"kind": "sinusoidal", "stored": True}},
 }
+DECODER: dict[str, Any] = {
+    "name": "decoder", "vocab": 101, "d_model": 22, "layers": 2, "context": 19, "position": {"kind": "rope"},
+    "norm": {"kind": "rmsnorm"}, "attention": {"heads": 6, "kv_heads": 2, "head_dim": 4},
+    "feed_forward": {"d_ff": 41, "activation": "silu", "gated": True}, "head": {"tied": False},
+}
+HEADS = DECODER["attention"]
 FAMILIES: dict[str, dict[str, Any]] = {
     "bert": BERT,
     "bert-masked-lm": BERT | {"pooler": None, "head": {"bias": True, "transform": {"activation": "gelu"}}},
@@ -52,4 +58,24 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "vit-both": VIT | {"head": {"kind": "classifier", "labels": 5, "of": "first+mean"}},
     "vit-votes": VIT | {"head": {"kind": "classifier", "labels": 5, "of": "votes"}},
     "vit-registers": VIT | {"input": {"kind": "patches", "image": 12, "patch": 4, "registers": 2, "mask_token": True}},
+    "alibi": DECODER | {"position": {"kind": "alibi"}, "attention": {"heads": 3, "head_dim": 8}},
+    "alibi-norm": DECODER | {"position": {"kind": "alibi"}, "embedding_norm": True},
+    "chunk": DECODER | {"attention": HEADS | {"chunk": 3}},
+    "inner-norm": DECODER | {"attention": HEADS | {"inner_norm": {"kind": "rmsnorm"}}},
+    "value-norm": DECODER | {"attention": HEADS | {"value_norm": {"kind": "rmsnorm", "scale": False}}},
+    "qk-norm-heads": DECODER | {"attention": HEADS | {"qk_norm": {"over": "heads"}}},
+    "inner-norm-dense": DECODER | {"feed_forward": {"d_ff": 41, "activation": "silu", "inner_norm": {}}},
+    "res-post": DECODER | {"norm": {"kind": "rmsnorm", "placement": "res-post"}},
+    "shared-norm": DECODER | {"residual": "parallel", "norm": {"kind": "layernorm", "shared": True}},
+    "plain-norm": DECODER | {"norm": {"kind": "layernorm", "scale": False, "bias": False}},
+    "rms-bias": DECODER | {"norm": {"kind": "rmsnorm", "bias": True}},
+    "layer-scale": DECODER | {"layer_scale": True},
+    "albert": BERT | {"embedding_dim": 13, "share_layers": True},
+    "opt": DECODER | {"embedding_dim": 13, "embedding_projection": "tokens", "embedding_projection_bias": False},
+    "stored-sinusoids": BERT | {"position": {"kind": "sinusoidal", "stored": True}, "task_types": 2},
+    "groups": DECODER | {"layers": 4, "groups": [{"repeat": 2, "blocks": [
+        {"attention": HEADS | {"window": 3}}, {"attention": HEADS}]}]},
+    "beit": VIT | {"position": {"kind": "relative", "buckets": 28, "per_layer": True}, "layer_scale": True},
+    "beit-shared": VIT | {"position": {"kind": "relative", "buckets": 28}},
+    "projection": BERT | {"head": {"kind": "projection", "width": 7}},
 }
