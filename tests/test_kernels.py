@@ -20,7 +20,7 @@ from txcalc.count.activations import kept as counted  # noqa: E402
 from txcalc.spec.errors import SpecError  # noqa: E402
 from txcalc.spec.model import Model  # noqa: E402
 from txcalc.trace.cores import Heads, Span, attend  # noqa: E402
-from txcalc.trace.record import Pairs, Trace  # noqa: E402
+from txcalc.trace.record import Trace  # noqa: E402
 from txcalc.trace.workload import Workload  # noqa: E402
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -31,7 +31,7 @@ def core(heads: Heads, batch: int, n: int, *, masked: bool = False, **run: Any) 
     t = Trace(Workload(batch=batch, seq=n, **run))
     q, k, v = (t.tensor(batch, n, width) for width in (
         heads.queries * heads.dim, heads.keys * heads.dim, heads.keys * heads.value_dim))
-    attend(t, q, k, v, heads, Span(n, n, n, Pairs(n * n, n * n), n), None, masked=masked)
+    attend(t, q, k, v, heads, Span(n, n, n, n * n, n), None, masked=masked)
     return t
 
 

@@ -278,7 +278,7 @@ def _components(t: Trace, found: Entries, *, by_module: bool) -> tuple[Component
 
     lines: dict[str, Often] = {}
     for op, often in t.placed:
-        if op.weights or op.flops or op.saves or op.cache is not None:
+        if op.weights or op.products or op.saves or op.cache is not None:
             lines.setdefault(path(op), often)
     columns: dict[str, dict[str, Any] | None] = {
         name: None if (entries := found[name]) is None else grouped(entries, path)

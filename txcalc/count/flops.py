@@ -6,16 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Literal
 
 from txcalc.count.entries import Entry, total
 from txcalc.trace.record import Number, Trace
 from txcalc.trace.workload import Masked
 
 Pass = Literal["forward", "backward", "recomputed"]
-PASSES: Final[dict[Pass, str]] = {
-    "forward": "flops", "backward": "flops_backward", "recomputed": "flops_recomputed",
-}
 """The forward pass, the backward pass, and forward products that the backward pass computes once more: flash
 attention's scores."""
 
@@ -23,10 +20,10 @@ attention's scores."""
 def entries(trace: Trace, *passes: Pass, masked: Masked = "counted") -> Iterator[Entry]:
     """FLOPs over the whole workload, of all these passes."""
     for op, often in trace.placed:
-        counted = op if masked == "counted" or op.skipped is None else op.skipped
         for what in passes:
-            each = getattr(counted, PASSES[what])
-            if not (isinstance(each, int) and each == 0):
+            many = [(getattr(product, what), product) for product in op.products]
+            if any(times for times, _ in many):
+                each = sum(times * product.flops(masked) for times, product in many if times)
                 yield Entry(op, what, each, often.calls if what == "forward" else often.back)
 
 

@@ -11,7 +11,7 @@ from txcalc.trace.cache import Cache
 from txcalc.trace.cores import Extra, Heads, Span, attend, choose
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
 from txcalc.trace.latents import latent_attention
-from txcalc.trace.record import Number, Pairs, Role, Tensor, Trace
+from txcalc.trace.record import Number, Product, Role, Tensor, Trace
 from txcalc.trace.sizes import least, several, visible_pairs
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def cross_attention(t: Trace, spec: Attention, x: Tensor, memory: Tensor) -> Ten
     b, n, _ = x.shape
     _, source_new, _ = memory.shape
     keys = t.workload.source_past + source_new
-    span = Span(n, source_new, keys, Pairs(n * keys, n * keys), keys)
+    span = Span(n, source_new, keys, n * keys, keys)
     with t.scope("cross_attention", component=True):
         cache = Cache("cross", _kv_width(spec), keys, b, rows=_kv_rows(spec))
         return _heads(t, spec, None, x, memory, span, cache)
@@ -74,7 +74,7 @@ def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Te
     _, m, _ = query.shape
     _, n, _ = x.shape
     with t.scope("attention"):
-        return _heads(t, spec, None, query, x, Span(m, n, n, Pairs(m * n, m * n), n), None)
+        return _heads(t, spec, None, query, x, Span(m, n, n, m * n, n), None)
 
 
 def _cache(spec: Attention, position: Position | None, span: Span, tokens: Number, x: Tensor) -> Cache:
@@ -114,7 +114,7 @@ def _span(
         keys = held = past + n
     else:
         keys, held = n + least(past, bound - 1), least(past + n, bound)
-    pairs = Pairs(n * keys, visible_pairs(n, past, causal=causal, window=window, chunk=chunk))
+    pairs = visible_pairs(n, past, causal=causal, window=window, chunk=chunk)
     masks = causal or bound is not None
     distances = keys if causal else 0 if t.size(n) == 0 else 2 * n - 1
     return Span(n, n, keys, pairs, held, bound, masks, distances)
@@ -261,8 +261,8 @@ def _position_scores(
         ops.linear(t, f"position_{projection}", table.view(rows, d), width, bias=bias,
                    tied=f"{t.path(projection)}.weight" if position.shared_projections else None)
         positions = t.tensor(b, rows, width, label=f"position_{projection}")
-        flops = 2 * b * n * rows * width
-        t.op(f"core.{name}", "core", flops=flops, flops_backward=2 * flops, saves=(content, positions))
+        t.op(f"core.{name}", "core", products=(Product(b * spec.heads, n, rows, width // spec.heads),),
+             saves=(content, positions))
         by_distance = t.tensor(b, spec.heads, n, rows, label=f"{name} by distance")
         distances = t.tensor(n, span.keys, role=Role.INDEX, label="distances", scores=True)  # broadcast over the rest
         t.op(f"core.{name}_gather", "elementwise", saves=(by_distance, distances))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from txcalc.trace import ops
 from txcalc.trace.cache import Cache
-from txcalc.trace.record import Loop, Node, Number, Op, Tensor, Trace
+from txcalc.trace.record import Loop, Node, Number, Op, Product, Tensor, Trace
 from txcalc.trace.sizes import least
 
 if TYPE_CHECKING:
@@ -120,11 +120,12 @@ def _without_idle_gradients(body: list[Node], update: int, n: Number, entries: l
         if not (reads_zeros or i >= update):
             continue
         times = n - 1 if i >= update else n
-        total = times * op.flops_backward
+        body[i] = op._replace(products=tuple(each._replace(backward=0) for each in op.products))
+        back = [each._replace(batch=times * each.batch, forward=0) for each in op.products]
         if reads_zeros:
-            total += (times - least(times, 1)) * op.flops
-        body[i] = op._replace(flops_backward=0)
-        rest.append(Op(op.path, op.component, op.kind, flops_backward=total))
+            again = times - least(times, 1)
+            back += [each._replace(batch=again * each.batch, forward=0, backward=1) for each in op.products]
+        rest.append(Op(op.path, op.component, op.kind, products=tuple(back)))
     return rest
 
 
@@ -207,10 +208,8 @@ def _attend(t: Trace, spec: AdditiveAttention, state: Tensor, memory: Tensor) ->
         pairs = t.tensor(b, m, spec.width, label="tanh of pairs", scores=True)
         t.op("tanh", "elementwise", saves=(pairs,), writes=(pairs,))
         scores, context = t.tensor(b, m, label="scores", scores=True), t.tensor(b, width, label="context")
-        flops = 2 * b * m * spec.width
-        t.op("scores", "core", weights={"weight": (1, spec.width)}, flops=flops, flops_backward=2 * flops,
+        t.op("scores", "core", weights={"weight": (1, spec.width)}, products=(Product(1, b * m, 1, spec.width),),
              saves=(pairs,), reads=(pairs,), writes=(scores,))
         weights = ops.softmax(t, "softmax", scores)
-        flops = 2 * b * m * width
-        t.op("context", "core", flops=flops, flops_backward=2 * flops, saves=(weights, memory),
+        t.op("context", "core", products=(Product(b, 1, width, m),), saves=(weights, memory),
              reads=(weights, memory), writes=(context,))

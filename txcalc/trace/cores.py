@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from txcalc.trace import ops
 from txcalc.trace.cache import Cache
-from txcalc.trace.record import Number, Pairs, Role, Tensor, Trace
+from txcalc.trace.record import Number, Product, Role, Tensor, Trace
 from txcalc.trace.sizes import same, several
 
 Kernel = Literal["eager", "flash", "efficient", "math"]
@@ -29,7 +29,7 @@ class Span(NamedTuple):
     queries: Number
     new: Number  # keys computed in this run
     keys: Number  # keys in the score matrix: the new ones and the cached ones still held
-    pairs: Pairs  # of queries and keys
+    pairs: Number  # of queries and keys of one sequence, as far as the mask keeps them
     held: Number  # keys in the cache after this run
     bound: Number | None = None  # keys that one query may see at most
     masks: bool = False  # a mask is added to the scores
@@ -58,6 +58,14 @@ class Heads(NamedTuple):
     def unequal(self) -> bool:
         """Values are of another size than keys."""
         return not same(self.dim, self.value_dim)
+
+    def scores(self, b: Number, span: Span) -> Product:
+        """Queries with keys, of ``b`` sequences."""
+        return Product(b * self.queries, span.queries, span.keys, self.dim, self.dim * span.pairs)
+
+    def context(self, b: Number, span: Span) -> Product:
+        """Probabilities with values."""
+        return Product(b * self.queries, span.queries, self.value_dim, span.keys, self.value_dim * span.pairs)
 
 
 class Extra(NamedTuple):
@@ -143,7 +151,7 @@ def _eager(
 
     Grouped queries share their keys without copying them. The mask is added, so it is not kept.
     """
-    b, n, width = q.shape
+    b, n, _ = q.shape
     out_width = heads.queries * heads.value_dim
     grouped = heads.grouped and several(t, n)
     batched = several(t, b, heads.keys)
@@ -152,8 +160,7 @@ def _eager(
         left = ops.copy(t, "q_copy", q) if (batched or grouped) and "q" not in extra.laid else q
         right = ops.copy(t, "k_copy", keys) if batched and "k" not in extra.laid else keys
         scores = t.tensor(b, heads.queries, n, span.keys, label="scores", scores=True)
-        flops = 2 * b * width
-        t.op("scores", "core", pairs=span.pairs, flops=flops, flops_backward=2 * flops, saves=(left, right),
+        t.op("scores", "core", products=(heads.scores(b, span),), saves=(left, right),
              cache=cache, reads=(left, right), writes=(scores,), reach=span.reach,
              backward=((ops.to(right),), (ops.to(left),)))
         scores = ops.scaled(t, "scale", scores, kind="shift")
@@ -171,9 +178,8 @@ def _eager(
             probabilities = ops.softmax(t, "softmax", t.hold(scores))
         probabilities = t.hold(ops.dropout(t, "dropout", probabilities))
         weighed = ops.copy(t, "v_copy", values) if batched and "v" not in extra.laid else values
-        flops = 2 * b * out_width
         out = t.tensor(b, n, out_width, label="context")
-        t.op("context", "core", pairs=span.pairs, flops=flops, flops_backward=2 * flops,
+        t.op("context", "core", products=(heads.context(b, span),),
              saves=(probabilities, weighed), reads=(probabilities, weighed), writes=(out,), reach=span.reach,
              backward=((ops.to(weighed),), (ops.to(probabilities),)))
         if batched or grouped:
@@ -215,7 +221,7 @@ def _fused(
                      efficient=False, masked=masked)
         out = ops.narrow(t, "context_part", out, heads.queries * own)
         return ops.copy(t, "context_copy", out) if several(t, heads.queries) else out
-    b, n, width = q.shape
+    b, n, _ = q.shape
     out_width = heads.queries * heads.value_dim
     out = t.tensor(b, n, out_width, label="context")
     reads = (q, *_seen(t, k, v, span))
@@ -231,10 +237,9 @@ def _fused(
     if efficient and masked:
         aligned, above = span.keys // 16, -(-span.keys // 16)  # as many of both where nothing is added
         saves.append(t.tensor(b * (above - aligned), heads.queries, n, 16 * above, label="mask", scores=True))
-    scores, context = 2 * b * width, 2 * b * out_width
+    scores, context = heads.scores(b, span)._replace(recomputed=1), heads.context(b, span)
     with t.frame(q, k, v):
-        t.op("efficient" if efficient else "flash", "core", pairs=span.pairs, flops=scores + context,
-             flops_backward=2 * (scores + context), flops_recomputed=scores, saves=tuple(saves), cache=cache,
+        t.op("efficient" if efficient else "flash", "core", products=(scores, context), saves=tuple(saves), cache=cache,
              reads=reads, writes=tuple(saves[3:]), reach=span.reach, backward=((ops.to(q), ops.to(k), ops.to(v)),))
     return out
 
@@ -246,7 +251,7 @@ def _math(
 
     Grouped keys and values are copied for every head. A dropped-out product keeps what it multiplies, too.
     """
-    b, n, width = q.shape
+    b, n, _ = q.shape
     out_width, wide = heads.queries * heads.value_dim, Role.FLOAT32
     keys, values = _seen(t, k, v, span)
     if heads.grouped:
@@ -257,8 +262,7 @@ def _math(
     scaled = t.tensor(*q.shape, role=wide, label="scaled queries")
     shape = (b, heads.queries, n, span.keys)
     scores, probabilities = (t.tensor(*shape, role=wide, label=label, scores=True) for label in ("scores", "softmax"))
-    flops = 2 * b * width
-    t.op("scores", "core", pairs=span.pairs, flops=flops, flops_backward=2 * flops, saves=(scaled, k), cache=cache,
+    t.op("scores", "core", products=(heads.scores(b, span),), saves=(scaled, k), cache=cache,
          reads=(q, keys), writes=(scores,), reach=span.reach)
     t.op("softmax", "elementwise", saves=(probabilities,), reads=(scores,), writes=(probabilities,))
     if t.workload.dropout:
@@ -267,9 +271,8 @@ def _math(
         dropped = t.tensor(*shape, role=wide, label="softmax after dropout", scores=True)
         t.op("dropout", "elementwise", saves=(mask,), reads=(probabilities,), writes=(mask, dropped))
         probabilities = dropped
-    flops = 2 * b * out_width
     out = t.tensor(b, n, out_width, label="context")
-    t.op("context", "core", pairs=span.pairs, flops=flops, flops_backward=2 * flops, saves=(probabilities, v),
+    t.op("context", "core", products=(heads.context(b, span),), saves=(probabilities, v),
          reads=(probabilities, values), writes=(out,), reach=span.reach)
     return out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.trace import ops
-from txcalc.trace.record import Number, Pairs, Role, Tensor, Trace
+from txcalc.trace.record import Number, Product, Role, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import Position, RelativePosition, TransformerXLPosition
@@ -78,9 +78,9 @@ def distance_scores(
     projected = ops.linear(t, "position", sinusoids, width)
     to_keys, to_distances = (t.tensor(b, n, width, label=label) for label in ("q + u", "q + v"))
     # Unmasked products by distance are those of pairs: each query meets each of its keys at one distance.
-    pairs = Pairs(n * span.distances, span.pairs.kept)
-    flops = 2 * b * width
+    kept = b * spec.head_dim * span.pairs
+    product = Product(spec.heads, b * n, span.distances, spec.head_dim, kept)
     found = t.tensor(b, spec.heads, n, span.distances, label="scores by distance", scores=True)
-    t.op("core.by_distance", "core", pairs=pairs, flops=flops, flops_backward=2 * flops,
+    t.op("core.by_distance", "core", products=(product,),
          saves=(to_distances, projected), reads=(to_distances, projected), writes=(found,), reach=span.reach)
     return to_keys, found

@@ -9,7 +9,7 @@ from txcalc.trace import losses, ops, parts
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.embeddings import TABLE
 from txcalc.trace.feedforward import feed_forward
-from txcalc.trace.record import Number, Role, Tensor, Trace
+from txcalc.trace.record import Number, Product, Role, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import (
@@ -216,8 +216,7 @@ def _contrast(t: Trace, head: ContrastiveHead, texts: Tensor, images: Tensor) ->
     units = [t.tensor(rows, width, label=f"unit {x.label}") for rows, x in ((b, texts), (count, images))]
     lengths = [t.tensor(rows, 1, label="lengths") for rows in (b, count)]
     products = t.tensor(b, count, label="products")
-    flops = 2 * b * count * width
-    t.op("similarity", "head", flops=flops, flops_backward=2 * flops,
+    t.op("similarity", "head", products=(Product(1, b, count, width),),
          saves=(texts, images, *lengths, *units, products, t.tensor(label="temperature")))
     return t.tensor(b, count, label="similarity")
 

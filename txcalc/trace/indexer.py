@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace.record import Number, Pairs, Tensor, Trace
+from txcalc.trace.record import Number, Product, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Indexer
 
 
 def choose_keys(
-    t: Trace, spec: Indexer, x: Tensor, latent: Tensor, keys: Number, pairs: Pairs, reach: Number
+    t: Trace, spec: Indexer, x: Tensor, latent: Tensor, keys: Number, pairs: Number, reach: Number
 ) -> None:
     """Scores of every (query, key) pair, in which the best keys are found; nothing here has a gradient.
 
@@ -22,13 +22,16 @@ def choose_keys(
     heads, width = spec.heads, spec.heads * spec.head_dim
     with t.scope("indexer"):
         for name, columns, out in (("q", rank, width), ("k", d, spec.head_dim), ("weights", d, heads)):
-            t.op(name, "linear", weights={"weight": (out, columns)}, flops=2 * b * n * columns * out)
+            t.op(name, "linear", weights={"weight": (out, columns)},
+                 products=(Product(1, b * n, out, columns, backward=0),))
         t.op("k_norm", "norm", weights={"weight": (spec.head_dim,), "bias": (spec.head_dim,)})
         queries, weights = t.tensor(b, n, width, label="index queries"), t.tensor(b, n, heads, label="index weights")
         index_keys = t.tensor(b, keys, spec.head_dim, label="index keys")
         scores, above = (t.tensor(b, heads, n, keys, label=label, scores=True) for label in ("index scores", "relu"))
-        t.op("scores", "core", pairs=pairs, flops=2 * b * width, reads=(queries, index_keys), writes=(scores,),
+        scored = Product(b * heads, n, keys, spec.head_dim, spec.head_dim * pairs, backward=0)
+        mixed = Product(b, n, keys, heads, heads * pairs, backward=0)
+        t.op("scores", "core", products=(scored,), reads=(queries, index_keys), writes=(scores,),
              reach=reach)
         t.op("relu", "elementwise", reads=(scores,), writes=(above,))
-        t.op("mix", "core", pairs=pairs, flops=2 * b * heads, reads=(above, weights),
+        t.op("mix", "core", products=(mixed,), reads=(above, weights),
              writes=(t.tensor(b, n, keys, label="mixed index scores", scores=True),), reach=reach)

@@ -8,20 +8,20 @@ from txcalc.trace import ops
 from txcalc.trace.cache import Cache
 from txcalc.trace.cores import Extra, Heads, Span, attend
 from txcalc.trace.indexer import choose_keys
-from txcalc.trace.record import Number, Pairs, Tensor, Trace
+from txcalc.trace.record import Number, Product, Tensor, Trace
 from txcalc.trace.sizes import least, visible_pairs
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import MLA
 
 
-def _chosen_pairs(spec: MLA, span: Span, past: Number, *, causal: bool) -> Pairs:
+def _chosen_pairs(spec: MLA, span: Span, past: Number, *, causal: bool) -> Number:
     """As many kept as in a window of the chosen keys, wherever those stand."""
     if spec.chosen is None:
         return span.pairs
     if not causal:
-        return span.pairs._replace(kept=span.queries * least(span.keys, spec.chosen))
-    return span.pairs._replace(kept=visible_pairs(span.queries, past, causal=True, window=spec.chosen))
+        return span.queries * least(span.keys, spec.chosen)
+    return visible_pairs(span.queries, past, causal=True, window=spec.chosen)
 
 
 def latent_attention(
@@ -86,5 +86,4 @@ def _absorbed(
 def _by_head(t: Trace, name: str, x: Tensor, heads: Number, d_in: Number, d_out: Number) -> None:
     """A product of each head's columns with its part of a weight that another op has: keeps its input."""
     b, n, _ = x.shape
-    flops = 2 * b * n * heads * d_in * d_out
-    t.op(name, "linear", flops=flops, flops_backward=2 * flops, saves=(x,))
+    t.op(name, "linear", products=(Product(heads, b * n, d_out, d_in),), saves=(x,))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from txcalc.trace import ops
 from txcalc.trace.attention import self_attention
 from txcalc.trace.cache import Cache
-from txcalc.trace.record import Number, Tensor, Trace
+from txcalc.trace.record import Number, Product, Tensor, Trace
 from txcalc.trace.recurrent import recurrent
 
 if TYPE_CHECKING:
@@ -44,9 +44,10 @@ def _linear_attention(t: Trace, spec: LinearAttention, x: Tensor) -> None:
     saves = [*features, values]
     if t.workload.attention == "eager":
         saves.append(t.tensor(b, n, state, label="states"))
-    flops = 4 * b * n * state
-    again = 0 if t.workload.attention == "eager" else flops // 2
-    t.op("recurrence", "recurrence", flops=flops, flops_backward=2 * flops, flops_recomputed=again,
-         saves=tuple(saves), cache=Cache("state", state, 1, b, role="float32"))
+    write, read = Product(b * n, state, 1, 1), Product(b * n, state, 1, 1)
+    if t.workload.attention != "eager":
+        write = write._replace(recomputed=1)
+    t.op("recurrence", "recurrence", products=(write, read), saves=tuple(saves),
+         cache=Cache("state", state, 1, b, role="float32"))
     t.op("normalize", "elementwise", saves=(t.tensor(b, n, h * (spec.head_dim + 1), label="weighted sums"),))
     ops.linear(t, "o", t.tensor(b, n, width, label="context"), d, bias=spec.bias)

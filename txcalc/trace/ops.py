@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from txcalc.trace.record import Gradient, Kind, Number, Role, Steps, Tensor, Trace
+from txcalc.trace.record import Gradient, Kind, Number, Product, Role, Steps, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.base import Curve
@@ -64,7 +64,7 @@ def linear(
     """``F.linear``: (..., d_in) -> (..., d_out). Keeps its input. ``tied``: the path of another op's weight."""
     *lead, d_in = x.shape
     weights = ({} if tied else {"weight": (d_out, d_in)}) | ({"bias": (d_out,)} if bias else {})
-    flops = 2 * prod(lead) * d_in * d_out
+    product = Product(1, prod(lead), d_out, d_in, backward=1 + x.grad)
     path = t.path(name)
     rows = x.view(prod(lead), d_in) if len(lead) > 1 else x
     weight = of_weight(tied or f"{path}.weight", d_out, d_in, viewed=True)
@@ -72,7 +72,7 @@ def linear(
     if bias:
         steps = ((to(rows),), (weight,), (of_weight(f"{path}.bias", d_out),))
     y = t.tensor(*lead, d_out, label=name)
-    t.op(name, kind, weights=weights, flops=flops, flops_backward=flops * (1 + x.grad), saves=(x,), reads=(x,),
+    t.op(name, kind, weights=weights, products=(product,), saves=(x,), reads=(x,),
          writes=(y,), backward=steps)
     return y
 
@@ -86,14 +86,14 @@ def convolution(
     b, d_in, *_ = x.shape
     d_in = d_in // groups
     weights = {"weight": (d_out, d_in, *kernel)} | ({"bias": (d_out,)} if bias else {})
-    flops = 2 * b * positions * d_out * d_in * prod(kernel)
+    product = Product(groups, b * positions, d_out // groups, d_in * prod(kernel), backward=1 + x.grad)
     reach = kernel[0] if len(kernel) == 1 else None
     path = t.path(name)
     made = [to(x), of_weight(f"{path}.weight", d_out, d_in, *kernel)]
     if bias:
         made.append(of_weight(f"{path}.bias", d_out))
     y = t.tensor(b, positions, d_out, label=name)
-    t.op(name, "linear", weights=weights, flops=flops, flops_backward=flops * (1 + x.grad), saves=(x,), reach=reach,
+    t.op(name, "linear", weights=weights, products=(product,), saves=(x,), reach=reach,
          reads=(x,), writes=(y,), backward=(tuple(made),))
     return y
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from txcalc.trace.cache import Cache
-    from txcalc.trace.workload import Workload
+    from txcalc.trace.workload import Masked, Workload
 
 Number = Any  # int, polynomial or float64 array: whatever has + - * //
 Kind = Literal["linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "shift", "router", "loss"]
@@ -88,23 +88,26 @@ class Tensor(NamedTuple):
         return Tensor(self.value, self.storage, shape, self.grad, viewed=True)
 
 
-class Pairs(NamedTuple):
-    """(query, key) pairs of one sequence: all whose products are computed, and those of them that the mask keeps."""
+class Product(NamedTuple):
+    """``batch`` matrix products (m, k) x (k, n), and how many of that size each pass computes.
 
-    counted: Number
-    kept: Number
+    ``backward``: one for each factor that needs a gradient. ``recomputed``: forward ones that the backward pass
+    computes once more. ``kept``: multiply-accumulates of one (query, key) mask, where it goes over the products.
+    """
 
+    batch: Number
+    m: Number
+    n: Number
+    k: Number
+    kept: Number | None = None
+    forward: int = 1
+    backward: int = 2
+    recomputed: int = 0
 
-class Flops(NamedTuple):
-    """FLOPs of one call: forward, backward, and of the forward products that the backward pass computes again."""
-
-    flops: Number = 0
-    flops_backward: Number = 0
-    flops_recomputed: Number = 0
-
-    def times(self, pairs: Number) -> Flops:
-        """Those of so many pairs."""
-        return Flops(*(each * pairs for each in self))
+    def flops(self, masked: Masked = "counted") -> Number:
+        """FLOPs of one of them, in all batches, with masked pairs or without."""
+        whole = masked == "counted" or self.kept is None
+        return 2 * self.batch * (self.m * self.n * self.k if whole else self.kept)
 
 
 class Gradient(NamedTuple):
@@ -136,8 +139,7 @@ Steps = tuple[tuple[Gradient, ...], ...]
 class Op(NamedTuple):
     """One operation, once: the ``Repeat``s around it say how often.
 
-    ``flops``, ``flops_backward`` and ``flops_recomputed`` are of one call, masked pairs among them; ``skipped`` is all
-    three without, where a mask goes over its products. Operations that mix positions say more: ``reads`` and
+    Operations that mix positions say more: ``reads`` and
     ``writes`` are what attention's core moves to and from memory, and ``reach`` is how many positions, the
     last one included, one call looks back over.
     """
@@ -146,16 +148,18 @@ class Op(NamedTuple):
     component: str
     kind: Kind
     weights: tuple[tuple[str, tuple[Number, ...]], ...] = ()
-    flops: Number = 0
-    flops_backward: Number = 0
-    flops_recomputed: Number = 0
-    skipped: Flops | None = None
+    products: tuple[Product, ...] = ()
     saves: tuple[Tensor, ...] = ()
     cache: Cache | None = None
     reads: tuple[Tensor, ...] = ()
     writes: tuple[Tensor, ...] = ()
     reach: Number | None = None
     backward: Steps = ()
+
+    @property
+    def flops(self) -> Number:
+        """FLOPs of one forward call, masked pairs among them."""
+        return sum(product.forward * product.flops() for product in self.products)
 
     @property
     def params(self) -> Number:
@@ -222,10 +226,7 @@ class Often(NamedTuple):
                      self.back * node.back)
 
 
-_ONCE: Final = Often()
-
-
-def walk(nodes: Iterable[Node], often: Often = _ONCE) -> Iterator[tuple[Op | Repeat, Often]]:
+def walk(nodes: Iterable[Node], often: Often = Often()) -> Iterator[tuple[Op | Repeat, Often]]:  # noqa: B008
     """Every operation and every repetition in order, what is repeated before its repetition, and how often."""
     for node in nodes:
         if isinstance(node, Op):
@@ -346,17 +347,15 @@ class Trace:
         return self._prefix + name
 
     def op(
-        self, name: str, kind: Kind, *, weights: dict[str, tuple[Number, ...]] | None = None, flops: Number = 0,
-        flops_backward: Number = 0, flops_recomputed: Number = 0, pairs: Pairs | None = None,
-        saves: tuple[Tensor, ...] = (), cache: Cache | None = None, reads: tuple[Tensor, ...] = (),
-        writes: tuple[Tensor, ...] = (), reach: Number | None = None, backward: Steps = (),
+        self, name: str, kind: Kind, *, weights: dict[str, tuple[Number, ...]] | None = None,
+        products: tuple[Product, ...] = (), saves: tuple[Tensor, ...] = (), cache: Cache | None = None,
+        reads: tuple[Tensor, ...] = (), writes: tuple[Tensor, ...] = (), reach: Number | None = None,
+        backward: Steps = (),
     ) -> None:
-        """Record one operation in the present scope. With ``pairs``, its FLOPs are given for one (query, key) pair."""
-        each = Flops(flops, flops_backward, flops_recomputed)
-        counted, skipped = (each, None) if pairs is None else (each.times(pairs.counted), each.times(pairs.kept))
+        """Record one operation in the present scope."""
         path, of = self.path(name), tuple((weights or {}).items())
-        self.body.append(Op(path, self._component or path, kind, of, *counted, skipped, saves, cache, reads, writes,
-                            reach, backward))
+        self.body.append(Op(path, self._component or path, kind, of, products, saves, cache, reads, writes, reach,
+                            backward))
 
     def loop(
         self, name: str, times: Number, body: Callable[[Tensor], Tensor], x: Tensor, *, copies: Number | None = None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from txcalc.trace import ops
 from txcalc.trace.cache import Cache
 from txcalc.trace.cells import cell, convolution
-from txcalc.trace.record import Number, Tensor, Trace
+from txcalc.trace.record import Number, Product, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.base import Activation
@@ -156,8 +156,7 @@ def _recurrence(
     role: Literal["kv", "float32"] = "float32",
 ) -> None:
     """``products`` multiply-accumulates per state element and token; the state is in fp32 if ``role`` says no other."""
-    flops = 2 * products * b * n * state
-    t.op("recurrence", "recurrence", flops=flops, flops_backward=2 * flops,
+    t.op("recurrence", "recurrence", products=products * (Product(b * n, state, 1, 1),),
          saves=(t.tensor(b, n, state, label="states"),),
          cache=Cache("state", state, 1, b, role=role) if cached else None)
 
