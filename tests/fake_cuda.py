@@ -105,9 +105,8 @@ def _run(kernel: str, heads: int, keys: int, width: int, value_width: int, dtype
             aten._scaled_dot_product_attention_math(q, k, v, None, dropout, True, enable_gqa=keys < heads)
         else:  # as F.scaled_dot_product_attention prepares keys, values and a mask
             k, v = (x if keys == heads else x.repeat_interleave(heads // keys, 1) for x in (k, v))
-            bias = None if kernel == "efficient" else mask.expand(2, heads, n, n)
-            if bias is not None and n % 16:
-                bias = torch.nn.functional.pad(bias, (0, -n % 16))[..., :n]
+            padded = torch.nn.functional.pad(mask, (0, -n % 8))[..., :n] if n % 8 else mask
+            bias = None if kernel == "efficient" else padded.expand(2, heads, n, n)
             aten._scaled_dot_product_efficient_attention(q, k, v, bias, True, dropout, bias is None)
     return sum(nbytes for key, nbytes in found.items() if key != mask.untyped_storage()._cdata)
 

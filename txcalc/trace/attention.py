@@ -133,7 +133,8 @@ def _heads(
     value_dim = _value_dim(spec)
     gates = spec.heads * (value_dim if spec.gate_over == "channel" else 1)
     heads = Heads(spec.heads, spec.kv_heads, spec.head_dim, value_dim)
-    masked = spec.window is not None or spec.chunk is not None or (position is not None and position.kind == "alibi")
+    alibi = position is not None and position.kind == "alibi"
+    masked = heads.queries if alibi else int(spec.window is not None or spec.chunk is not None)
     extra = Extra(_beyond_kernels(spec, position), spec.softcap is not None, spec.sinks)
     kernel = choose(t, heads, masked=masked, extra=extra)
     scored = kernel == "eager"

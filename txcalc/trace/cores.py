@@ -80,11 +80,11 @@ class Extra(NamedTuple):
 
 def attend(
     t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None, *,
-    masked: bool = False, extra: Extra | None = None, kernel: Kernel | None = None,
+    masked: Number = 0, extra: Extra | None = None, kernel: Kernel | None = None,
 ) -> Tensor:
     """Contexts (b, n, heads x value_dim) of queries (b, n, heads x dim), by the kernel that has been chosen, if it has.
 
-    ``masked``: what a query sees is no more than a mask of its own says, such as a window's.
+    ``masked``: what a query sees is no more than a mask of its own says, such as a window's: one, or one a head.
     """
     kernel = kernel or choose(t, heads, masked=masked, extra=extra)
     with t.scope("core"):
@@ -95,14 +95,14 @@ def attend(
         return _fused(t, q, k, v, heads, span, cache, efficient=kernel == "efficient", masked=masked)
 
 
-def choose(t: Trace, heads: Heads, *, masked: bool = False, extra: Extra | None = None) -> Kernel:
+def choose(t: Trace, heads: Heads, *, masked: Number = 0, extra: Extra | None = None) -> Kernel:
     """The kernel that runs; the trace notes it, and why none of those that are tried before it does."""
     kernel, why = _choice(t, heads, masked, extra)
     t.runs(kernel, why)
     return kernel
 
 
-def _choice(t: Trace, heads: Heads, masked: bool, extra: Extra | None) -> tuple[Kernel, str]:
+def _choice(t: Trace, heads: Heads, masked: Number, extra: Extra | None) -> tuple[Kernel, str]:
     """The kernel that runs, and why none of those that are tried before it does."""
     asked = t.workload.attention
     if asked == "eager":
@@ -111,7 +111,7 @@ def _choice(t: Trace, heads: Heads, masked: bool, extra: Extra | None) -> tuple[
         return "eager", extra.why
     reasons = []
     if asked in ("flash", "sdpa"):
-        reasons.append(_not_flash(t, heads, masked and asked == "sdpa"))
+        reasons.append(_not_flash(t, heads, masked=asked == "sdpa" and not same(masked, 0)))
         if not reasons[-1]:
             return "flash", ""
     if asked != "math" and t.workload.kernels == "cuda":
@@ -121,7 +121,7 @@ def _choice(t: Trace, heads: Heads, masked: bool, extra: Extra | None) -> tuple[
     return "math", "; ".join(reasons)
 
 
-def _not_flash(t: Trace, heads: Heads, masked: bool) -> str:
+def _not_flash(t: Trace, heads: Heads, *, masked: bool) -> str:
     """Why the flash kernel does not run, or nothing."""
     w, dim = t.workload, t.size(heads.dim)
     if heads.unequal:
@@ -203,14 +203,14 @@ def _seen(t: Trace, k: Tensor, v: Tensor, span: Span) -> tuple[Tensor, Tensor]:
 
 def _fused(
     t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None, *, efficient: bool,
-    masked: bool,
+    masked: Number,
 ) -> Tensor:
     """A kernel of ``F.scaled_dot_product_attention`` that makes no N x N tensor (arXiv 2205.14135, 2112.05682).
 
     Keeps q, k, v, its output and one fp32 log-sum-exp per row, and recomputes the scores backward: 5 matrix
     products to the forward pass's 2. CUDA's kernels also keep their random state. The memory-efficient one has as
     many heads of keys as of queries, so that grouped keys are copied; it rounds its rows up to 32, and the columns of a
-    mask to 16, in a copy that it keeps.
+    mask to 8, in a copy of it that is kept (``preprocess_mask``; as on an H200).
     """
     own = heads.dim
     if not efficient and t.workload.kernels == "cuda" and (t.size(own) or 0) % FLASH_UNIT:
@@ -232,11 +232,11 @@ def _fused(
     saves = [q, k, v, out, statistics]
     if efficient:
         saves += [t.tensor(role=Role.INDEX, label=label) for label in ("random seed", "random offset")]
-    elif t.workload.kernels == "cuda":
+    elif t.workload.kernels == "cuda" and not same(b, 0):  # of nothing it keeps nothing
         saves += [t.tensor(2, role=Role.INDEX, label="random state"), t.tensor(role=Role.INDEX, label="unused state")]
-    if efficient and masked:
-        aligned, above = span.keys // 16, -(-span.keys // 16)  # as many of both where nothing is added
-        saves.append(t.tensor(b * (above - aligned), heads.queries, n, 16 * above, label="mask", scores=True))
+    if efficient and not same(masked, 0):
+        aligned, above = span.keys // 8, -(-span.keys // 8)  # as many of both where nothing is added
+        saves.append(t.tensor(above - aligned, masked, n, 8 * above, label="mask", scores=True))
     scores, context = heads.scores(b, span)._replace(recomputed=1), heads.context(b, span)
     with t.frame(q, k, v):
         t.op("efficient" if efficient else "flash", "core", products=(scores, context), saves=tuple(saves), cache=cache,

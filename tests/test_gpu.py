@@ -1,0 +1,83 @@
+"""Counts beside what a card measured: the files of ``tests/gpu.py`` in tests/data/gpu are the truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from gpu import STEPS
+
+from txcalc.check.validate import CASES, Case
+from txcalc.count import activations
+from txcalc.count.memory import Moment, moments
+from txcalc.spec.model import Model
+from txcalc.trace.model import trace
+from txcalc.trace.record import Trace
+from txcalc.trace.workload import Workload
+
+CARDS = sorted((Path(__file__).parent / "data" / "gpu").glob("*-reference.json"))
+MIB = 2**20
+
+
+def facts(card: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(card.read_text("utf-8"))
+    return found
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.stem)
+def test_what_autograd_keeps_on_a_card(card: Path) -> None:
+    cases: dict[str, Case] = {str(case): case for case in CASES}
+    differ, compared = [], 0
+    for row in facts(card)["kept"]:
+        spec = Model.model_validate(row["spec"])
+        for name, measured in row["kept"].items():
+            t = trace(spec, cases[name].workload(spec, "cuda"))
+            counted = sum(entry.value for entry in activations.kept(t))
+            compared += 1
+            if counted != measured:
+                differ.append((spec.name, name, counted, measured))
+    assert compared > 2000
+    assert differ == []
+
+
+def peak(t: Trace, phase: str, amount: Callable[[Any], int]) -> int:
+    found = moments(t, in_place=True, unroll=True, amount=amount)
+    return max(m.live for m in found if isinstance(m, Moment) and m.phase == phase)
+
+
+def rounded(memory: Any) -> int:
+    """Bytes of a storage as PyTorch's allocator for CUDA counts them, at least."""
+    return int(-(-memory.bytes // 512) * 512)
+
+
+def unsplit(memory: Any) -> int:
+    """Bytes of a storage at most: a block of more than 1 MiB is only split where more than that would be left."""
+    return rounded(memory) + (MIB if memory.bytes > MIB else 0)
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.stem)
+@pytest.mark.parametrize("name", list(STEPS))
+@pytest.mark.parametrize("phase", ["forward", "backward"])
+def test_the_peaks_of_a_training_step_on_a_card(card: Path, name: str, phase: str) -> None:
+    """Between what is live, in blocks of 512 B, and the most that the allocator's blocks can be larger."""
+    found = facts(card)
+    compared = 0
+    for row in found["steps"]:
+        if row["model"] != name or row["run"]["attention"] == "math":
+            continue
+        spec = Model.model_validate({"name": name, **STEPS[name]})
+        info = found["info"]
+        t = trace(spec, Workload(phase="training", batch=info["batch"], seq=info["seq"], kernels="cuda",
+                                 source_seq=info["source_seq"] if spec.encoder else None, **row["run"]))
+        least, most = peak(t, phase, rounded), peak(t, phase, unsplit)
+        assert least <= row[f"peak_{phase}"] <= most, row["run"]
+        if name.startswith("encoder") and row["run"]["attention"] == "flash":  # no block was left unsplit
+            assert least == row[f"peak_{phase}"]
+        compared += 1
+    assert compared == 4
