@@ -22,7 +22,7 @@ SWEPT: Final = (
     "activation_bytes", "kv_cache_bytes",
 )
 
-BLOCK: Final = 1 << 14
+BLOCK: Final = 1 << 13
 """Variants that are traced at once: so many that arrays stay in the processor's cache."""
 
 

@@ -18,7 +18,8 @@ def kept(trace: Trace) -> list[Entry]:
     found: dict[int, tuple[Op, Tensor, Number]] = {}
     for op in trace.ops:
         for tensor in op.saves:
-            found.setdefault(tensor.id, (op, tensor, times[tensor.id]))
+            if tensor.id not in found:
+                found[tensor.id] = (op, tensor, times[tensor.id])
     aliases: set[int] = set()
     for loop, entered in trace.loops:
         _join(loop, entered, found, aliases)

@@ -20,11 +20,10 @@ attention's scores."""
 def entries(trace: Trace, *passes: Pass, masked: Masked = "counted") -> Iterator[Entry]:
     """FLOPs over the whole workload, of all these passes."""
     for op, often in trace.placed:
-        for what in passes:
-            many = [(getattr(product, what), product) for product in op.products]
-            if any(times for times, _ in many):
-                each = sum(times * product.flops(masked) for times, product in many if times)
-                yield Entry(op, what, each, often.calls if what == "forward" else often.back)
+        for what in passes if op.products else ():
+            found = [times * product.flops(masked) for product in op.products if (times := getattr(product, what))]
+            if found:
+                yield Entry(op, what, sum(found), often.calls if what == "forward" else often.back)
 
 
 def forward_flops(trace: Trace, masked: Masked = "counted") -> Number:

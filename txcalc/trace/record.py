@@ -106,8 +106,9 @@ class Product(NamedTuple):
 
     def flops(self, masked: Masked = "counted") -> Number:
         """FLOPs of one of them, in all batches, with masked pairs or without."""
-        whole = masked == "counted" or self.kept is None
-        return 2 * self.batch * (self.m * self.n * self.k if whole else self.kept)
+        if masked == "skipped" and self.kept is not None:
+            return 2 * self.batch * self.kept
+        return 2 * self.batch * self.m * self.n * self.k
 
 
 class Gradient(NamedTuple):

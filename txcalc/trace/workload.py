@@ -151,9 +151,10 @@ class Workload(Part):
         """Bytes per element. LayerNorm's statistics are fp32 on CUDA and in the input's dtype on the CPU;
         a dropout mask is one byte on CUDA and as wide as its input on the CPU (measured, torch 2.13)."""
         width = BYTES[self.dtype]
+        if role is Role.ACTIVATION:
+            return width
         on_cuda = self.kernels == "cuda"
         return {
-            Role.ACTIVATION: width,
             Role.FLOAT32: 4,
             Role.STATISTIC: 4 if on_cuda else width,
             Role.INDEX: 8,
