@@ -78,4 +78,18 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "beit": VIT | {"position": {"kind": "relative", "buckets": 28, "per_layer": True}, "layer_scale": True},
     "beit-shared": VIT | {"position": {"kind": "relative", "buckets": 28}},
     "projection": BERT | {"head": {"kind": "projection", "width": 7}},
+    "head-softcap": DECODER | {"head": {"softcap": 30.0}, "embedding_scale": True},
+    "sinks": DECODER | {"attention": HEADS | {"sinks": True, "bias": True}},
+    "gated-channels": DECODER | {"attention": HEADS | {"output_gate": True}},
+    "gated-heads": DECODER | {"attention": HEADS | {"output_gate": True, "gate_over": "head",
+                                                    "gate_activation": "softplus"}},
+    "value-is-key": DECODER | {"attention": HEADS | {"value_from": "key"}},
+    "value-is-key-normed": DECODER | {"attention": HEADS | {
+        "value_from": "key", "qk_norm": {}, "value_norm": {"kind": "rmsnorm", "scale": False}}},
+    "layer-norm-qk": DECODER | {"attention": HEADS | {"qk_norm": {"kind": "layernorm", "over": "heads"}}},
+    "xielu": DECODER | {"feed_forward": {"d_ff": 41, "activation": "xielu"}},
+    "bert-convolved": BERT | {"convolution": {"kernel": 3, "activation": "tanh"}},
+    "kv-shared": DECODER | {"layers": 3, "groups": [{"repeat": 1, "blocks": [
+        {"attention": HEADS}, {"attention": HEADS | {"kv_shared": True}, "repeat": 2}]}]},
+    "per-layer": DECODER | {"per_layer_embedding": {"rows": 103, "width": 5}},
 }

@@ -16,7 +16,7 @@ from txcalc.trace.sizes import least, several, visible_pairs
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import DisentangledPosition, Position, RotaryPosition
-    from txcalc.spec.layers import MLA, Attention, HeadNorm
+    from txcalc.spec.layers import MLA, Attention, HeadNorm, Norm
 
 
 KeysValues = tuple[Tensor, Tensor]
@@ -140,7 +140,6 @@ def _heads(
     scored = kernel == "eager"
     with t.frame(x):
         q = ops.linear(t, "q", x, spec.heads * spec.head_dim, bias=spec.bias.q)
-        gate = ops.linear(t, "gate", x, gates, bias=spec.bias.q) if spec.output_gate else None
         q = _split(t, "q", q, spec.heads, spec.qk_norm, copied=scored and several(t, q.shape[1])
                    and not _partly_rotated(spec, rotary))
         q = t.hold(_rotated(t, "q", q, spec, spec.heads, rotary))
@@ -149,7 +148,8 @@ def _heads(
         else:
             k, v = _keys_and_values(t, spec, source, rotary, copied=scored)
             if shared is not None and several(t, k.shape[1], spec.kv_heads):
-                k, v = ops.copy(t, "k_copy", k), ops.copy(t, "v_copy", v)
+                with t.frame(k, v):
+                    k, v = ops.copy(t, "k_copy", k), ops.copy(t, "v_copy", v)
         if shared is not None:
             shared[mask_kind(spec)] = k, v
         t.hold(k)
@@ -158,7 +158,7 @@ def _heads(
             extra = extra._replace(laid="kv")
         given = None if table is None else table()
         if position is not None and position.kind == "relative" and given is not None:
-            extra = extra._replace(bias=t.hold(ops.narrow(t, "bias", given, span.keys)))
+            extra = extra._replace(bias=t.hold(parts.narrow(t, "bias", given, span.keys)))
         if position is not None and position.kind == "disentangled" and given is not None:
             q, k = t.hold(ops.copy(t, "q_copy", q)), t.hold(ops.copy(t, "k_copy", k))
             extra = extra._replace(laid="qk")
@@ -167,7 +167,8 @@ def _heads(
             q, by_distance = distance_scores(t, spec, position, q, d, span)
             extra = extra._replace(bias=by_distance)
         y = attend(t, q, k, v, heads, span, cache, masked=masked, extra=extra, kernel=kernel)
-        if gate is not None:
+        if spec.output_gate:
+            gate = ops.linear(t, "gate", x, gates, bias=spec.bias.q)
             opened = ops.activation(t, "gate_activation", gate, spec.gate_activation)
             y = ops.multiply(t, "gated", y, opened, broadcast=spec.gate_over == "head")
         if spec.inner_norm is not None:
@@ -192,11 +193,16 @@ def _split(t: Trace, name: str, x: Tensor, heads: Number, norm: HeadNorm | None,
     """(b, n, width), normed as it is or in heads. ``copied``: its gradient comes back with heads before positions."""
     if norm is not None and norm.over == "full":
         x = ops.norm(t, f"{name}_norm", x, norm)
-    if copied:
+    if copied and (norm is None or norm.over == "full" or not _lays_out(t, norm)):
         x = ops.reorder(t, name, x)
     if norm is None or norm.over == "full":
         return x
     return _head_norm(t, f"{name}_norm", x, norm, heads, x.shape[-1] // heads)
+
+
+def _lays_out(t: Trace, norm: Norm | None) -> bool:
+    """Whether the gradient that comes out of a norm lies in memory as the norm's input does: that of one kernel."""
+    return norm is not None and (norm.kind == "layernorm" or t.workload.fused_norms)
 
 
 def _rotated(
@@ -228,12 +234,14 @@ def _keys_and_values(
     with t.frame():
         with t.frame():
             k = v = t.hold(ops.linear(t, "k", source, spec.kv_heads * spec.head_dim, bias=spec.bias.k))
-            if copied and several(t, b, n) and not _partly_rotated(spec, rotary):
+            if spec.value_from == "key":  # both gradients are added to each other, in the order of the values'
+                k, v = ops.view(t, "k", k), ops.view(t, "v", v)
+            elif copied and several(t, b, n) and not _partly_rotated(spec, rotary) and not _lays_out(t, spec.qk_norm):
                 k = ops.reorder(t, "k", k)
             k = _split(t, "k", k, spec.kv_heads, spec.qk_norm, copied=False)
             if spec.value_from == "input":
                 v = ops.linear(t, "v", source, spec.kv_heads * _value_dim(spec), bias=spec.bias.v)
-            if copied and several(t, n, spec.kv_heads):
+            if copied and several(t, n, spec.kv_heads) and not _lays_out(t, spec.value_norm):
                 v = ops.reorder(t, "v", v)
             if spec.value_norm is not None:
                 heads = v.view(b, n, spec.kv_heads, _value_dim(spec))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from txcalc.trace import ops
+from txcalc.trace import ops, parts
 from txcalc.trace.cache import Cache
 from txcalc.trace.record import Number, Product, Role, Tensor, Trace
 from txcalc.trace.sizes import same, several
@@ -171,11 +171,13 @@ def _eager(
         if span.masks:
             scores = ops.shifted(t, "mask", scores)
         if extra.sinks:
-            ops.parameter(t, "sinks", heads.queries)
-            joined = t.tensor(b, heads.queries, n, span.keys + 1, label="scores and sink", scores=True)
-            probabilities = ops.softmax(t, "softmax", joined).view(*scores.shape)
-        else:
-            probabilities = ops.softmax(t, "softmax", t.hold(scores))
+            sinks = t.tensor(heads.queries, 1, 1, role=Role.PARAMETER, label="sinks")
+            t.op("sinks", "elementwise", weights={"": (heads.queries,)}, writes=(sinks,),
+                 backward=((ops.of_weight(t.path("sinks"), heads.queries, viewed=True),),))
+            scores = parts.join(t, "sinks", (scores, sinks), "scores and sink", scores=True)
+        probabilities = ops.softmax(t, "softmax", t.hold(scores))
+        if extra.sinks:
+            probabilities = parts.narrow(t, "softmax", probabilities, span.keys)
         probabilities = t.hold(ops.dropout(t, "dropout", probabilities))
         weighed = ops.copy(t, "v_copy", values) if batched and "v" not in extra.laid else values
         out = t.tensor(b, n, out_width, label="context")
@@ -215,11 +217,11 @@ def _fused(
     own = heads.dim
     if not efficient and t.workload.kernels == "cuda" and (t.size(own) or 0) % FLASH_UNIT:
         wide = -(-own // FLASH_UNIT) * FLASH_UNIT
-        padded = [ops.pad(t, f"{name}_pad", x, count * wide)
+        padded = [parts.pad(t, f"{name}_pad", x, count * wide)
                   for name, x, count in (("q", q, heads.queries), ("k", k, heads.keys), ("v", v, heads.keys))]
         out = _fused(t, padded[0], padded[1], padded[2], heads._replace(dim=wide, value_dim=wide), span, cache,
                      efficient=False, masked=masked)
-        out = ops.narrow(t, "context_part", out, heads.queries * own)
+        out = parts.narrow(t, "context_part", out, heads.queries * own)
         return ops.copy(t, "context_copy", out) if several(t, heads.queries) else out
     b, n, _ = q.shape
     out_width = heads.queries * heads.value_dim

@@ -18,10 +18,12 @@ TABLE: Final = "token_embedding"
 """The path of the table that an output head may be tied to."""
 
 
-def tokens(t: Trace, n: Number, rows: Number, width: Number, *, name: str = TABLE, tied: bool) -> Tensor:
-    """(b, n) token ids to (b, n, width). ``tied``: the table is another stack's."""
+def tokens(
+    t: Trace, n: Number, rows: Number, width: Number, *, name: str = TABLE, tied: bool
+) -> tuple[Tensor, Tensor]:
+    """(b, n) token ids to (b, n, width), and the ids. ``tied``: the table is another stack's."""
     ids = t.tensor(t.workload.batch, n, role=Role.INDEX, label="token ids", grad=False)
-    return ops.embedding(t, name, ids, rows, width, tied=f"{TABLE}.weight" if tied else None)
+    return ops.embedding(t, name, ids, rows, width, tied=f"{TABLE}.weight" if tied else None), ids
 
 
 def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
@@ -29,7 +31,7 @@ def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
     pixels = t.tensor(b, spec.channels, spec.image, spec.image, label="pixels", grad=False)
     x = ops.convolution(t, "patch_embedding", pixels, d, facts.patches(spec), (spec.patch, spec.patch), bias=spec.bias)
     if spec.class_tokens:
-        x = parts.join(t, "patches", (parts.learned(t, "class_tokens", spec.class_tokens, d), x), b, x.label)
+        x = parts.join_rows(t, "patches", (parts.learned(t, "class_tokens", spec.class_tokens, d), x), b, x.label)
     if spec.registers:
         ops.parameter(t, "registers", spec.registers, d)
     if spec.mask_token:
@@ -77,7 +79,7 @@ def _with_registers(t: Trace, spec: PatchInput, x: Tensor) -> Tensor:
     b, n, width = x.shape
     rows = parts.learned(t, "registers", spec.registers, width, weighs=False)
     before, after = (parts.positions(t, "registers", x, count) for count in (spec.class_tokens, n - spec.class_tokens))
-    return parts.join(t, "registers", (before, rows, after), b, x.label)
+    return parts.join_rows(t, "registers", (before, rows, after), b, x.label)
 
 
 def _zeros(t: Trace, name: str, b: Number, n: Number) -> Tensor:
@@ -87,29 +89,37 @@ def _zeros(t: Trace, name: str, b: Number, n: Number) -> Tensor:
     return types
 
 
-def per_layer_inputs(t: Trace, spec: PerLayerEmbedding, norm: Norm, layers: Number, x: Tensor) -> Tensor:
+def per_layer_inputs(
+    t: Trace, spec: PerLayerEmbedding, norm: Norm, layers: Number, ids: Tensor, x: Tensor
+) -> Tensor:
     """Embeddings (b, n, d) to (b, n, layers, width): each layer's row of the tokens, and a projection of ``x``, normed.
 
     The token ids are kept by the table that all layers share.
     """
-    b, n, _ = x.shape
-    with t.scope("per_layer_embedding", component=True):
-        t.op("table", "embedding", weights={"weight": (spec.rows, layers * spec.width)})
-        projected = ops.linear(t, "projection", x, layers * spec.width)
-        normed = ops.norm(t, "norm", projected.view(b, n, layers, spec.width), norm)
-        inputs = t.tensor(b, n, layers, spec.width, label="per-layer inputs")
-        t.op("inputs", "elementwise", reads=(normed,), writes=(inputs,))
-        return inputs
+    b, n = ids.shape
+    with t.scope("per_layer_embedding", component=True), t.frame(ids, x):
+        found = t.hold(ops.scaled(t, "scale", ops.embedding(t, "table", ids, spec.rows, layers * spec.width)))
+        projected = ops.scaled(t, "scale", ops.linear(t, "projection", x, layers * spec.width))
+        normed = t.hold(ops.norm(t, "norm", projected.view(b, n, layers, spec.width), norm))
+        both = ops.add(t, normed, found.view(b, n, layers, spec.width), "sum", label="per-layer inputs")
+        return ops.scaled(t, "scale", both)
 
 
-def add_per_layer_input(t: Trace, spec: PerLayerEmbedding, norm: Norm, x: Tensor, inputs: Tensor) -> Tensor:
+def own_input(t: Trace, inputs: Tensor) -> Tensor:
+    """A layer's vectors (b, n, width) of those of all."""
+    b, n, _, width = inputs.shape
+    return parts.part_of(t, "own_input", inputs, b, n, width)
+
+
+def add_per_layer_input(t: Trace, spec: PerLayerEmbedding, norm: Norm, x: Tensor, own: Tensor) -> Tensor:
     """A layer's output (b, n, d), and its own input gated by it, projected and normed."""
     *_, d = x.shape
-    with t.scope("per_layer_input", component=True):
-        gate = ops.activation(t, "activation", ops.linear(t, "gate", x, spec.width), spec.activation)
-        y = ops.multiply(t, "product", gate, inputs)
-        y = ops.norm(t, "norm", ops.linear(t, "up", y, d), norm)
-    return ops.add(t, x, y)
+    with t.frame(x):
+        with t.scope("per_layer_input", component=True), t.frame():
+            gate = ops.activation(t, "activation", ops.linear(t, "gate", x, spec.width), spec.activation)
+            y = ops.multiply(t, "product", gate, own)
+            y = ops.norm(t, "norm", ops.linear(t, "up", y, d), norm)
+        return ops.add(t, x, y)
 
 
 def _positions(t: Trace, stack: Stack, x: Tensor) -> Tensor:

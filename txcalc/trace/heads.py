@@ -195,7 +195,7 @@ def _classify(t: Trace, spec: Model, head: ClassifierHead, x: Tensor, pooled: Te
     else:
         of = x
         if head.of == "first+mean":
-            of = ops.join(t, "join", (parts.position(t, "position", x), _mean(t, spec, x)), "first and mean")
+            of = parts.join(t, "join", (parts.position(t, "position", x), _mean(t, spec, x)), "first and mean")
     if head.transform is not None:
         *_, width = of.shape
         of = _transform(t, head.transform, of, width)
@@ -231,5 +231,5 @@ def _predict(t: Trace, spec: Model, head: LMHead, x: Tensor) -> Tensor:
     if head.unread_bias:
         ops.parameter(t, "head.unread_bias", spec.vocab, kind="head")
     if head.softcap is not None:
-        logits = ops.activation(t, "head_softcap", logits, "tanh").view(*logits.shape)
+        logits = ops.cap(t, "head_softcap", logits)
     return logits

@@ -14,6 +14,7 @@ from txcalc.trace.embeddings import (
     add_per_layer_input,
     embed,
     frames,
+    own_input,
     patches,
     per_layer_inputs,
     position_table,
@@ -42,7 +43,8 @@ def trace(spec: Model, workload: Workload, sizes: Mapping[str, int] | None = Non
     t = Trace(workload, model=spec, sizes=sizes or {})
     images = None if spec.tower is None else _tower(t, spec, spec.tower)
     if spec.encoder is None:
-        x = _stack(t, spec, spec, _input(t, spec, spec, workload.seq), cached=is_causal(spec))
+        x, ids = _input(t, spec, spec, workload.seq)
+        x = _stack(t, spec, spec, x, cached=is_causal(spec), ids=ids)
     else:
         x = _encoder_decoder(t, spec, spec.encoder)
     top(t, spec, x, images)
@@ -54,11 +56,11 @@ def _encoder_decoder(t: Trace, spec: Model, encoder: Stack) -> Tensor:
     with t.scope("encoder"):
         memory = _stack(t, spec, encoder, source, cached=False)
     shared = encoder.input.kind == "tokens" and spec.source_vocab is None
-    target = _input(t, spec, spec, t.workload.seq, tied=shared)
+    target, ids = _input(t, spec, spec, t.workload.seq, tied=shared)
     if spec.unread_table:
         ops.parameter(t, "unread_table", spec.vocab, embedding_width(spec), kind="embedding")
     with t.scope("decoder"):
-        return _stack(t, spec, spec, target, cached=True, memory=memory)
+        return _stack(t, spec, spec, target, cached=True, memory=memory, ids=ids)
 
 
 def images(spec: Model, workload: Workload) -> Number:
@@ -83,19 +85,21 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> Tensor:
     return pooled
 
 
-def _input(t: Trace, spec: Model, stack: Stack, n: Number, *, tied: bool = False) -> Tensor:
-    """``n`` positions per sequence of the model's own stack."""
+def _input(
+    t: Trace, spec: Model, stack: Stack, n: Number, *, tied: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """``n`` positions per sequence of the model's own stack, and their token ids, if they are tokens."""
     if stack.input.kind == "tokens":
         return tokens(t, n, spec.vocab, embedding_width(spec), tied=tied)
-    return _read(t, stack, t.workload.batch, n, spec.d_model)
+    return _read(t, stack, t.workload.batch, n, spec.d_model), None
 
 
 def _source(t: Trace, spec: Model, encoder: Stack) -> Tensor:
     """What the encoder reads: with a table that the decoder shares, or one of its own."""
     if spec.source_vocab is None or encoder.input.kind != "tokens":
-        return _input(t, spec, encoder, t.workload.source_new)
+        return _input(t, spec, encoder, t.workload.source_new)[0]
     n, rows, width = t.workload.source_new, spec.source_vocab, embedding_width(spec)
-    return tokens(t, n, rows, width, name="source_embedding", tied=False)
+    return tokens(t, n, rows, width, name="source_embedding", tied=False)[0]
 
 
 def _read(t: Trace, stack: Stack, b: Number, n: Number, d: Number) -> Tensor:
@@ -107,18 +111,20 @@ def _read(t: Trace, stack: Stack, b: Number, n: Number, d: Number) -> Tensor:
 
 
 def _stack(
-    t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None = None, unread: Number = 0
+    t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None = None, unread: Number = 0,
+    ids: Tensor | None = None,
 ) -> Tensor:
     """Embedded inputs to hidden states. ``cached``: the stack generates, so it masks the future and keeps keys.
 
-    ``unread``: the last layers whose output is not read.
+    ``unread``: the last layers whose output is not read. ``ids``: the tokens that ``x`` was looked up for.
     """
     with t.frame(x):
-        return _run(t, spec, stack, embed(t, spec, stack, x), cached=cached, memory=memory, unread=unread)
+        return _run(t, spec, stack, embed(t, spec, stack, x), cached=cached, memory=memory, unread=unread, ids=ids)
 
 
 def _run(
-    t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None, unread: Number
+    t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None, unread: Number,
+    ids: Tensor | None,
 ) -> Tensor:
     _, n, d = x.shape
     position, table = stack.position, None
@@ -135,14 +141,18 @@ def _run(
 
     shared: dict[str, KeysValues] | None = {} if shares_keys(stack) else None
     per_layer = spec.per_layer_embedding if stack is spec else None
-    inputs = None if per_layer is None else per_layer_inputs(t, per_layer, stack.norm, stack.layers, x)
+    inputs = None
+    if per_layer is not None and ids is not None:
+        inputs = t.hold(per_layer_inputs(t, per_layer, stack.norm, stack.layers, ids, x))
 
     def run(sublayers: Sublayers) -> Callable[[Tensor], Tensor]:
         def body(x: Tensor) -> Tensor:
-            y = _block(t, sublayers, stack, x, cached=cached, memory=memory, table=table, shared=shared)
-            if per_layer is None or inputs is None:
-                return y
-            return add_per_layer_input(t, per_layer, sublayers.norm, y, inputs)
+            own = None if inputs is None else own_input(t, inputs)
+            with t.frame(x):
+                y = _block(t, sublayers, stack, x, cached=cached, memory=memory, table=table, shared=shared)
+                if per_layer is None or own is None:
+                    return y
+                return add_per_layer_input(t, per_layer, sublayers.norm, y, own)
 
         return body
 
@@ -191,8 +201,8 @@ def _block(
         })
         if block.convolution is None:
             return y
-        y = ops.add(t, y, convolve(t, block.convolution, x))
-        return ops.norm(t, "convolution_norm", y, block.norm)
+        with t.frame(y):
+            return ops.norm(t, "convolution_norm", ops.add(t, y, convolve(t, block.convolution, x)), block.norm)
 
 
 def _sublayers(

@@ -117,8 +117,6 @@ def embedding(
     return y
 
 
-
-
 # ---------------------------------------------------------------- elementwise
 
 
@@ -148,6 +146,13 @@ def cast(t: Trace, name: str, x: Tensor, role: Role, *, kind: Kind = "elementwis
 def copy(t: Trace, name: str, x: Tensor, label: str | None = None) -> Tensor:
     """``x.contiguous()`` of a tensor whose axes lie in another order: keeps nothing."""
     y = like(t, x, x.label if label is None else label)
+    t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((through(x),),))
+    return y
+
+
+def view(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``x.view()``, one of several: each has a gradient of its own, and they meet at ``x``."""
+    y = t.alias(x, *x.shape)
     t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((through(x),),))
     return y
 
@@ -235,13 +240,36 @@ def _xielu(t: Trace, name: str, x: Tensor) -> Tensor:
 
     Composed of PyTorch's functions: keeps x, what p and n multiply, what these are made of, and p and n themselves.
     """
-    labels = ("relu", "relu squared", "exponential", "exponential beyond its tangent")
-    parts = (t.tensor(*x.shape, label=label) for label in labels)
-    slopes = (t.tensor(1, label=label) for label in ("slope above", "slope below"))
-    made = (*parts, *slopes)
-    y = t.tensor(*x.shape, label="xielu")
-    t.op(name, "elementwise", weights={"alpha_p": (1,), "alpha_n": (1,)}, saves=(x, *made), reads=(x,),
-         writes=(*made, y))
+    with t.frame(x):
+        above = t.hold(activation(t, name, x, "relu"))
+        below = t.hold(like(t, x, "minimum"))
+        zero, smaller = Gradient(None), Gradient(None, x.shape, Role.BOOL)
+        t.op(name, "elementwise", saves=(x,), reads=(x,), writes=(below,), backward=((zero,), (smaller,), (to(x),)))
+        slope = _slope(t, name, "alpha_p", "slope above")
+        squares = elementwise(t, name, "elementwise", above, like(t, x, "relu squared"), keeps=(above,), temporaries=2)
+        curve = t.hold(_sloped(t, name, slope, squares))
+        line = add(t, scaled(t, name, x), curve, name)
+        slope = shifted(t, name, _slope(t, name, "alpha_n", "slope below"))
+        power = like(t, x, "exponential")
+        elementwise(t, name, "elementwise", below, power, keeps=(power,), temporaries=1)
+        rest = like(t, x, "exponential beyond its tangent")
+        t.op(name, "elementwise", reads=(power, below), writes=(rest,), backward=((through(power), to(below)),))
+        return add(t, line, _sloped(t, name, slope, rest), name, label="xielu")
+
+
+def _slope(t: Trace, name: str, weight: str, label: str) -> Tensor:
+    """``F.softplus`` of a weight, one number: keeps only that."""
+    y = t.tensor(1, label=label)
+    own = of_weight(f"{t.path(name)}.{weight}", 1)
+    t.op(name, "elementwise", weights={weight: (1,)}, writes=(y,), backward=((own,),))
+    return y
+
+
+def _sloped(t: Trace, name: str, slope: Tensor, x: Tensor) -> Tensor:
+    """``slope * x``: keeps both."""
+    y = like(t, x, name)
+    t.op(name, "elementwise", saves=(slope, x), reads=(slope, x), writes=(y,),
+         backward=((temporary(x),), (to(x),), (to(slope),)))
     return y
 
 
@@ -350,35 +378,3 @@ def rms_norm(
 ) -> Tensor:
     """``F.rms_norm`` without a bias, as ``norm`` has it."""
     return norm(t, name, x, _NormKind("rmsnorm", scale=scale, bias=False), weight_shape=weight_shape)
-
-
-# ---------------------------------------------------------------- parts and places
-
-
-def narrow(t: Trace, name: str, x: Tensor, width: Number) -> Tensor:
-    """``x[..., a:b]``, ``width`` columns of it: a view, whose gradient is put into zeros as large as ``x``."""
-    return part_of(t, name, x, *x.shape[:-1], width)
-
-
-
-
-def part_of(t: Trace, name: str, x: Tensor, *shape: Number) -> Tensor:
-    """``x[...]`` of that shape: a view, whose gradient is put into zeros as large as ``x``."""
-    y = t.alias(x, *shape)
-    t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((to(x),),))
-    return y
-
-
-def pad(t: Trace, name: str, x: Tensor, width: Number) -> Tensor:
-    """Columns of zeros after each head's own: keeps nothing."""
-    y = t.tensor(*x.shape[:-1], width, role=x.role, label=f"{x.label}, padded")
-    t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((to(x),),))
-    return y
-
-
-def join(t: Trace, name: str, xs: tuple[Tensor, ...], label: str = "") -> Tensor:
-    """``torch.cat`` along the last axis: each one's gradient is a view of the output's."""
-    first = xs[0]
-    y = t.tensor(*first.shape[:-1], sum(x.shape[-1] for x in xs), role=first.role, label=label)
-    t.op(name, "elementwise", reads=xs, writes=(y,), backward=(tuple(part(x) for x in xs),))
-    return y

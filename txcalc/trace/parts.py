@@ -1,4 +1,4 @@
-"""Positions of a sequence: one or some of them, all as one, weights beside them, and their rotation.
+"""Parts of a tensor and tensors of parts: columns, positions, weights beside them, and their rotation.
 
 What one operation costs is said as in ``txcalc.trace.ops``.
 """
@@ -7,6 +7,33 @@ from __future__ import annotations
 
 from txcalc.trace import ops
 from txcalc.trace.record import Gradient, Number, Role, Tensor, Trace
+
+
+def narrow(t: Trace, name: str, x: Tensor, width: Number) -> Tensor:
+    """``x[..., a:b]``, ``width`` columns of it: a view, whose gradient is put into zeros as large as ``x``."""
+    return part_of(t, name, x, *x.shape[:-1], width)
+
+
+def part_of(t: Trace, name: str, x: Tensor, *shape: Number) -> Tensor:
+    """``x[...]`` of that shape: a view, whose gradient is put into zeros as large as ``x``."""
+    y = t.alias(x, *shape)
+    t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((ops.to(x),),))
+    return y
+
+
+def pad(t: Trace, name: str, x: Tensor, width: Number) -> Tensor:
+    """Columns of zeros after each head's own: keeps nothing."""
+    y = t.tensor(*x.shape[:-1], width, role=x.role, label=f"{x.label}, padded")
+    t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((ops.to(x),),))
+    return y
+
+
+def join(t: Trace, name: str, xs: tuple[Tensor, ...], label: str = "", *, scores: bool = False) -> Tensor:
+    """``torch.cat`` along the last axis: each one's gradient is a view of the output's."""
+    first = xs[0]
+    y = t.tensor(*first.shape[:-1], sum(x.shape[-1] for x in xs), role=first.role, label=label, scores=scores)
+    t.op(name, "elementwise", reads=xs, writes=(y,), backward=(tuple(ops.part(x) for x in xs),))
+    return y
 
 
 def plus(t: Trace, name: str, x: Tensor, *shape: Number) -> Tensor:
@@ -27,7 +54,7 @@ def learned(t: Trace, name: str, count: Number, width: Number, *, weighs: bool =
     return y
 
 
-def join(t: Trace, name: str, xs: tuple[Tensor, ...], b: Number, label: str) -> Tensor:
+def join_rows(t: Trace, name: str, xs: tuple[Tensor, ...], b: Number, label: str) -> Tensor:
     """``torch.cat(xs, dim=1)``, (b, n, d) each, or learned rows: each one's gradient is a view of the output's."""
     y = t.tensor(b, sum(x.shape[-2] for x in xs), xs[0].shape[-1], label=label)
     t.op(name, "elementwise", reads=xs, writes=(y,), backward=(tuple(ops.part(x) for x in xs),))
@@ -37,13 +64,13 @@ def join(t: Trace, name: str, xs: tuple[Tensor, ...], b: Number, label: str) -> 
 def position(t: Trace, name: str, x: Tensor) -> Tensor:
     """``x[:, i]``, one position (b, d) of (b, n, d): a view, whose gradient is put into zeros as large as ``x``."""
     b, _, *rest = x.shape
-    return ops.part_of(t, name, x, b, *rest)
+    return part_of(t, name, x, b, *rest)
 
 
 def positions(t: Trace, name: str, x: Tensor, count: Number) -> Tensor:
     """``x[:, i:]``, ``count`` positions of (b, n, d): a view, whose gradient is put into zeros as large as ``x``."""
     b, _, *rest = x.shape
-    return ops.part_of(t, name, x, b, count, *rest)
+    return part_of(t, name, x, b, count, *rest)
 
 
 def mean(t: Trace, name: str, x: Tensor, label: str) -> Tensor:
@@ -59,14 +86,14 @@ def rotate(t: Trace, name: str, x: Tensor, rotated: Number | None) -> Tensor:
     """
     head_dim = x.shape[-1]
     with t.frame(x):
-        turned = x if rotated is None else ops.narrow(t, name, x, rotated)
-        rest = None if rotated is None else ops.narrow(t, name, x, head_dim - rotated)
+        turned = x if rotated is None else narrow(t, name, x, rotated)
+        rest = None if rotated is None else narrow(t, name, x, head_dim - rotated)
         half = (head_dim if rotated is None else rotated) // 2
-        negated = ops.scaled(t, name, ops.narrow(t, name, turned, half))
-        crossed = t.hold(ops.join(t, name, (negated, ops.narrow(t, name, turned, half))))
+        negated = ops.scaled(t, name, narrow(t, name, turned, half))
+        crossed = t.hold(join(t, name, (negated, narrow(t, name, turned, half))))
         with t.frame():
             along, across = t.hold(ops.scaled(t, name, turned)), t.hold(ops.scaled(t, name, crossed))
             y = ops.add(t, along, across, name, label=f"rotated {x.label}")
         if rest is not None:
-            y = ops.join(t, name, (t.hold(y), rest), label=f"rotated {x.label}")
+            y = join(t, name, (t.hold(y), rest), label=f"rotated {x.label}")
     return y

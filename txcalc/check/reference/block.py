@@ -67,7 +67,7 @@ class PositionTables:
         self._rotations: dict[tuple[int, bool], Rotary] = {}
         self._distances: Distances | None = None
         self._chosen = Chosen()
-        self._shared = SharedKeys() if shares_keys(stack) else None
+        self.shared = SharedKeys() if shares_keys(stack) else None
 
     def attention(self, attention: Attention | MLA, d_model: int) -> AnySelfAttention:
         """A self-attention with this stack's positions."""
@@ -94,7 +94,7 @@ class PositionTables:
             mask=self._mask(attention.window, attention.chunk, alibi),
             plain_causal=self.causal and attention.window is None and attention.chunk is None and alibi is None,
             rotary=self._rotary(attention.head_dim, windowed=attention.window is not None) if attention.rope else None,
-            relative_bias=self.relative_bias(heads) if own_bias else None, shared=self._shared,
+            relative_bias=self.relative_bias(heads) if own_bias else None, shared=self.shared,
         )
 
     def relative_bias(self, heads: int) -> RelativeBias | PatchBias | None:

@@ -89,6 +89,7 @@ class StackModules(nn.Module):
                 embedding_width(model), d_model, bias=model.embedding_projection_bias
             )
         tables = PositionTables(stack, options, causal=causal, context=model.context)
+        self.shared_keys = tables.shared
         one_bias = isinstance(stack.position, RelativePosition) and not stack.position.per_layer
         self.relative_bias = tables.relative_bias(first_attention(stack).heads) if one_bias else None
         one_pair = isinstance(stack.position, TransformerXLPosition) and not stack.position.per_layer
@@ -176,6 +177,8 @@ class StackModules(nn.Module):
                 seen = prefix[i + 1].flatten(0, 1)
                 rows = x.flatten(0, 1)
                 x = torch.cat((rows[: len(seen)] + seen, rows[len(seen) :])).view(x.shape)
+        if self.shared_keys is not None:
+            self.shared_keys.clear()
         if cache is not None:
             cache.length = past + n
         out: Tensor = self.final_norm(x)
