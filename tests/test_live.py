@@ -30,6 +30,7 @@ LLAMA = {
     "norm": {"kind": "rmsnorm"}, "attention": {"heads": 6, "kv_heads": 2, "head_dim": 4},
     "feed_forward": {"d_ff": 41, "activation": "silu", "gated": True}, "head": {"tied": False},
 }
+MLA = {"kind": "mla", "heads": 3, "kv_rank": 10, "nope_dim": 5, "rope_dim": 4, "value_dim": 9}
 MOE = {"kind": "moe", "experts": 5, "active_experts": 2, "d_ff": 13}
 SHARED = MOE | {"shared_experts": 3, "shared_d_ff": 7}
 MODELS = {
@@ -47,6 +48,8 @@ MODELS = {
     "quick-gelu": GPT | {"feed_forward": {"d_ff": 40, "activation": "quick_gelu", "bias": False}},
     "capped": LLAMA | {"attention": {"heads": 6, "kv_heads": 2, "head_dim": 4, "softcap": 30.0}},
     "window": LLAMA | {"attention": {"heads": 6, "kv_heads": 2, "head_dim": 4, "window": 3}},
+    "latents": LLAMA | {"attention": MLA},
+    "latents-of-queries": LLAMA | {"attention": MLA | {"q_rank": 14}},
     "mixtral": LLAMA | {"feed_forward": MOE | {"routing": "topk-softmax"}},
     "more-experts-than-rows": LLAMA | {"feed_forward": MOE | {"experts": 37, "active_experts": 2}},
     "equal-shares": LLAMA | {"feed_forward": MOE | {"experts": 7, "active_experts": 3, "normalize": False}},
@@ -57,6 +60,7 @@ MODELS = {
         {"repeat": 1, "blocks": [{"feed_forward": {"d_ff": 41, "activation": "silu", "gated": True}}]},
         {"repeat": 2, "blocks": [{"feed_forward": SHARED | {"routing": "sigmoid-topk"}}]},
     ]},
+    "deepseek-v2": LLAMA | {"attention": MLA, "feed_forward": SHARED | {"normalize": False}},
     "experts-apart": LLAMA | {"feed_forward": SHARED | {"apart": True}},
     "shared-layers": GPT | {"share_layers": True},
 }

@@ -40,22 +40,20 @@ def self_attention(
     with t.scope("attention", component=True):
         if spec.kind == "mla":
             span = _span(t, n, past, causal=causal)
-            y = latent_attention(t, spec, x, span, past, causal=causal, cached=cached)
-        else:
-            span = _span(t, n, past, causal=causal, window=spec.window, chunk=spec.chunk, drops=spec.cached == "window")
-            source, cache = x, None
-            if cached and not spec.kv_shared:
-                cache = _cache(spec, position, span, past + n, x)
-            if cached and keeps_inputs(position):
-                source = x.view(x.shape[0], span.keys, x.shape[-1])
+            return latent_attention(t, spec, position, x, span, past, causal=causal, cached=cached)
+        span = _span(t, n, past, causal=causal, window=spec.window, chunk=spec.chunk, drops=spec.cached == "window")
+        source, cache = x, None
+        if cached and not spec.kv_shared:
+            cache = _cache(spec, position, span, past + n, x)
+        if cached and keeps_inputs(position):
+            source = x.view(x.shape[0], span.keys, x.shape[-1])
 
-            def bias() -> Tensor | None:
-                if position is None or position.kind != "relative" or not position.per_layer:
-                    return table
-                return relative_bias(t, position, spec.heads, n, span.keys, causal=causal, fixed=fixed)
+        def bias() -> Tensor | None:
+            if position is None or position.kind != "relative" or not position.per_layer:
+                return table
+            return relative_bias(t, position, spec.heads, n, span.keys, causal=causal, fixed=fixed)
 
-            return _heads(t, spec, position, x, source, span, cache, bias, shared).view(*shape)
-        return ops.dropout(t, "dropout", y).view(*shape)
+        return _heads(t, spec, position, x, source, span, cache, bias, shared).view(*shape)
 
 
 def cross_attention(t: Trace, spec: Attention, x: Tensor, memory: Tensor) -> Tensor:
@@ -176,17 +174,9 @@ def _heads(
         return ops.dropout(t, "dropout", ops.linear(t, "o", y, d, bias=spec.bias.o))
 
 
-def _rotary(spec: Attention, position: RotaryPosition) -> Number | None:
-    """Columns of a head that are rotated, None for all: a column that has no partner is left as it is."""
-    if position.dim is not None:
-        return 2 * (position.dim // 2)
-    odd = isinstance(spec.head_dim, int) and spec.head_dim % 2
-    return spec.head_dim - 1 if odd else None
-
-
 def _partly_rotated(spec: Attention, position: RotaryPosition | None) -> bool:
     """Whether the parts of a head are joined again, which lays the gradient out as the head was."""
-    return position is not None and _rotary(spec, position) is not None
+    return position is not None and parts.rotated(position, spec.head_dim) is not None
 
 
 def _split(t: Trace, name: str, x: Tensor, heads: Number, norm: HeadNorm | None, *, copied: bool) -> Tensor:
@@ -211,7 +201,7 @@ def _rotated(
     if position is None:
         return x
     b, n, width = x.shape
-    y = parts.rotate(t, f"{name}_rotary", x.view(b, n, heads, spec.head_dim), _rotary(spec, position))
+    y = parts.rotate(t, f"{name}_rotary", x.view(b, n, heads, spec.head_dim), parts.rotated(position, spec.head_dim))
     return y.view(b, n, width)
 
 

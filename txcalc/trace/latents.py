@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import ops
+from txcalc.trace import ops, parts
 from txcalc.trace.cache import Cache
 from txcalc.trace.cores import Extra, Heads, Span, attend
 from txcalc.trace.indexer import choose_keys
@@ -12,6 +12,7 @@ from txcalc.trace.record import Number, Product, Tensor, Trace
 from txcalc.trace.sizes import least, visible_pairs
 
 if TYPE_CHECKING:
+    from txcalc.spec.inputs import Position
     from txcalc.spec.layers import MLA
 
 
@@ -25,7 +26,7 @@ def _chosen_pairs(spec: MLA, span: Span, past: Number, *, causal: bool) -> Numbe
 
 
 def latent_attention(
-    t: Trace, spec: MLA, x: Tensor, span: Span, past: Number, *, causal: bool, cached: bool
+    t: Trace, spec: MLA, position: Position | None, x: Tensor, span: Span, past: Number, *, causal: bool, cached: bool
 ) -> Tensor:
     """Queries, keys and values through latents; the key-value latent and the rotary key are what is cached.
 
@@ -35,44 +36,62 @@ def latent_attention(
     """
     b, n, d = x.shape
     rows = [(1, spec.kv_rank + spec.rope_dim)]
-    if spec.q_rank is None:
-        q = ops.linear(t, "q", x, spec.heads * (spec.nope_dim + spec.rope_dim))
-    else:
-        q_latent = ops.rms_norm(t, "q_norm", ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias))
-        q = ops.linear(t, "q_up", q_latent, spec.heads * (spec.nope_dim + spec.rope_dim))
-        if spec.indexer is not None:
-            choose_keys(t, spec.indexer, x, q_latent, span.keys, span.pairs, span.reach)
-            rows.append((1, spec.indexer.head_dim))
-    down = ops.linear(t, "kv_down", x, spec.kv_rank + spec.rope_dim, bias=spec.bias)
-    latent = ops.rms_norm(t, "kv_norm", down.view(b, n, spec.kv_rank))
-    latent = latent.view(b, span.keys, spec.kv_rank)
-    width = sum(elements for _, elements in rows)
-    cache = Cache("self", width, span.held, b, layout="latent", rows=tuple(rows)) if cached else None
-    span = span._replace(pairs=_chosen_pairs(spec, span, past, causal=causal))
-    # A mask of its own for every sequence: a flash kernel of PyTorch takes none, and the others would copy it.
-    extra = None if spec.chosen is None else Extra("an indexer's choice is a mask of every sequence")
-    form = _absorbed if t.workload.absorbs else _expanded
-    y = form(t, spec, q, latent, span, cache, extra)
-    return ops.linear(t, "o", y, d, bias=spec.bias)
-
-
+    rotary = position if position is not None and position.kind == "rope" else None
+    with t.frame(x):
+        if spec.q_rank is None:
+            q = ops.linear(t, "q", x, spec.heads * (spec.nope_dim + spec.rope_dim))
+        else:
+            q_latent = ops.rms_norm(t, "q_norm", ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias))
+            q = ops.linear(t, "q_up", q_latent, spec.heads * (spec.nope_dim + spec.rope_dim))
+            if spec.indexer is not None:
+                choose_keys(t, spec.indexer, x, q_latent, span.keys, span.pairs, span.reach)
+                rows.append((1, spec.indexer.head_dim))
+        by_head = t.hold(q).view(b, n, spec.heads, spec.nope_dim + spec.rope_dim)
+        q_nope, q_rope = parts.columns(t, "q_split", by_head, spec.nope_dim, spec.rope_dim)
+        down = ops.linear(t, "kv_down", x, spec.kv_rank + spec.rope_dim, bias=spec.bias)
+        latent, k_rope = parts.columns(t, "kv_split", down, spec.kv_rank, spec.rope_dim)
+        latent = t.hold(ops.rms_norm(t, "kv_norm", latent))
+        k_rope = k_rope.view(b, n, 1, spec.rope_dim)
+        if rotary is not None:
+            rotated = parts.rotated(rotary, spec.rope_dim)
+            q_rope = parts.rotate(t, "q_rotary", q_rope, rotated)
+            k_rope = parts.rotate(t, "k_rotary", k_rope, rotated)
+        if t.size(past) != 0:
+            latent, k_rope = (parts.extended(t, "cache", each, span.keys) for each in (latent, k_rope))
+        t.hold(q_rope)
+        t.hold(k_rope)
+        width = sum(elements for _, elements in rows)
+        cache = Cache("self", width, span.held, b, layout="latent", rows=tuple(rows)) if cached else None
+        span = span._replace(pairs=_chosen_pairs(spec, span, past, causal=causal))
+        # A mask of its own for every sequence: a flash kernel of PyTorch takes none, and the others would copy it.
+        why = "" if spec.chosen is None else "an indexer's choice is a mask of every sequence"
+        form = _absorbed if t.workload.absorbs else _expanded
+        context = form(t, spec, (q_nope, q_rope), (latent, k_rope), span, cache, Extra(why))
+        return ops.dropout(t, "dropout", ops.linear(t, "o", t.hold(context), d, bias=spec.bias))
 
 
 def _expanded(
-    t: Trace, spec: MLA, q: Tensor, latent: Tensor, span: Span, cache: Cache | None, extra: Extra | None
+    t: Trace, spec: MLA, queries: tuple[Tensor, Tensor], latents: tuple[Tensor, Tensor], span: Span,
+    cache: Cache | None, extra: Extra,
 ) -> Tensor:
-    b, h, qk_dim = latent.shape[0], spec.heads, spec.nope_dim + spec.rope_dim
-    ops.linear(t, "kv_up", latent, h * (spec.nope_dim + spec.value_dim))
-    q = t.tensor(*q.shape, label="rotated q")
-    k = t.tensor(b, span.keys, h * qk_dim, label="keys with rotary part")
-    v = t.tensor(b, span.keys, h * spec.value_dim, label="values")
-    return attend(t, q, k, v, Heads(h, h, qk_dim, spec.value_dim), span, cache, extra=extra)
+    (latent, k_rope), (b, n, h, _) = latents, queries[0].shape
+    size, keys = spec.nope_dim + spec.rope_dim, span.keys
+    with t.frame(*queries, *latents):
+        up = ops.linear(t, "kv_up", latent, h * (spec.nope_dim + spec.value_dim))
+        up = up.view(b, keys, h, spec.nope_dim + spec.value_dim)
+        k_nope, v = parts.columns(t, "kv_up_split", t.hold(up), spec.nope_dim, spec.value_dim)
+        q = t.hold(ops.join(t, "q_join", queries, "rotated q"))
+        k = t.hold(ops.join(t, "k_join", (k_nope, parts.repeated(t, "k_rope", k_rope, h)), "keys with rotary part"))
+        v = ops.copy(t, "v_copy", v, label="values")
+        return attend(t, q.view(b, n, h * size), k.view(b, keys, h * size), v.view(b, keys, h * spec.value_dim),
+                      Heads(h, h, size, spec.value_dim), span, cache, extra=extra._replace(laid="v"))
 
 
 def _absorbed(
-    t: Trace, spec: MLA, q: Tensor, latent: Tensor, span: Span, cache: Cache | None, extra: Extra | None
+    t: Trace, spec: MLA, queries: tuple[Tensor, Tensor], latents: tuple[Tensor, Tensor], span: Span,
+    cache: Cache | None, extra: Extra,
 ) -> Tensor:
-    (b, n, _), h, r = q.shape, spec.heads, spec.kv_rank
+    (b, n, h, _), r, q = queries[0].shape, spec.kv_rank, queries[0]
     t.op("kv_up", "linear", weights={"weight": (h * (spec.nope_dim + spec.value_dim), r)})
     _by_head(t, "absorb_q", q, h, spec.nope_dim, r)
     q = t.tensor(b, n, h * (r + spec.rope_dim), label="queries of latents")
@@ -85,5 +104,5 @@ def _absorbed(
 
 def _by_head(t: Trace, name: str, x: Tensor, heads: Number, d_in: Number, d_out: Number) -> None:
     """A product of each head's columns with its part of a weight that another op has: keeps its input."""
-    b, n, _ = x.shape
+    b, n, *_ = x.shape
     t.op(name, "linear", products=(Product(heads, b * n, d_out, d_in),), saves=(x,))

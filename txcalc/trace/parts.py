@@ -5,8 +5,14 @@ What one operation costs is said as in ``txcalc.trace.ops``.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from txcalc.trace import ops
 from txcalc.trace.record import Gradient, Number, Role, Tensor, Trace
+from txcalc.trace.sizes import several
+
+if TYPE_CHECKING:
+    from txcalc.spec.inputs import RotaryPosition
 
 
 def narrow(t: Trace, name: str, x: Tensor, width: Number) -> Tensor:
@@ -96,4 +102,38 @@ def rotate(t: Trace, name: str, x: Tensor, rotated: Number | None) -> Tensor:
             y = ops.add(t, along, across, name, label=f"rotated {x.label}")
         if rest is not None:
             y = join(t, name, (t.hold(y), rest), label=f"rotated {x.label}")
+    return y
+
+
+def rotated(position: RotaryPosition, width: Number) -> Number | None:
+    """Columns of so many that are rotated, None for all: a column that has no partner is left as it is."""
+    if position.dim is not None:
+        return 2 * (position.dim // 2)
+    return width - 1 if isinstance(width, int) and width % 2 else None
+
+
+# ---------------------------------------------------------------- columns and copies
+
+
+def columns(t: Trace, name: str, x: Tensor, *widths: Number) -> tuple[Tensor, ...]:
+    """``x.split(widths, dim=-1)``: views, whose gradients are joined."""
+    ys = tuple(t.alias(x, *x.shape[:-1], width) for width in widths)
+    t.op(name, "elementwise", reads=(x,), writes=ys, backward=((ops.to(x),),))
+    return ys
+
+
+def repeated(t: Trace, name: str, x: Tensor, heads: Number) -> Tensor:
+    """``x.expand``, (b, n, 1, width) for so many heads: a view, whose gradient is a sum."""
+    b, n, _, width = x.shape
+    y = t.alias(x, b, n, heads, width)
+    made = ops.to(x) if several(t, heads) else ops.through(x)
+    t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((made,),))
+    return y
+
+
+def extended(t: Trace, name: str, x: Tensor, keys: Number) -> Tensor:
+    """What a cache holds, (b, keys, ...), once (b, n, ...) has been added to it."""
+    b, _, *rest = x.shape
+    y = t.tensor(b, keys, *rest, label=x.label)
+    t.op(name, "elementwise", reads=(x,), writes=(y,))
     return y

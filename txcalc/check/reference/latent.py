@@ -122,18 +122,19 @@ class LatentAttention(nn.Module):
         if self.chosen is not None:
             assert self.chosen.mask is not None
             bias = self.chosen.mask if bias is None else bias + self.chosen.mask
-        context = self.attend(q_nope, q_rope, latent, k_rope, (mask, bias, self.plain_causal and past == 0))
-        out: Tensor = self.dropout(self.o(context.flatten(2)))
+        masks = mask, bias, self.plain_causal and past == 0
+        context = self.attend(q_nope, q_rope, latent, k_rope, masks)
+        out: Tensor = self.dropout(self.o(context))
         return out
 
     def expanded(self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor, masks: Masks) -> Tensor:
-        """Contexts (b, n, h, value) of queries (b, n, h, nope) and (b, n, h, rope)."""
+        """Contexts (b, n, h * value) of queries (b, n, h, nope) and (b, n, h, rope)."""
         nope, _, value = self.sizes
         k_nope, v = self.kv_up(latent).unflatten(-1, (self.heads, -1)).split((nope, value), dim=-1)
         q = torch.cat((q_nope, q_rope), dim=-1).transpose(1, 2)
         k = torch.cat((k_nope, k_rope.expand(-1, -1, self.heads, -1)), dim=-1).transpose(1, 2)
         context: Tensor = self.core(q, k, v.transpose(1, 2).contiguous(), *masks)
-        return context.transpose(1, 2)
+        return context.transpose(1, 2).flatten(2)
 
     def absorbed(self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor, masks: Masks) -> Tensor:
         """The same, with one key for all heads, whose first columns are the values, too."""
@@ -144,4 +145,4 @@ class LatentAttention(nn.Module):
         q = torch.cat((q, q_rope.transpose(1, 2)), dim=-1)
         k = torch.cat((latent, k_rope.squeeze(2)), dim=-1).unsqueeze(1)
         context: Tensor = self.core(q, k, k[..., : self.latent], *masks).transpose(0, 1).flatten(1, 2)  # (h, bn, r)
-        return (context @ to_values.transpose(1, 2)).unflatten(1, (b, n)).permute(1, 2, 0, 3)
+        return (context @ to_values.transpose(1, 2)).unflatten(1, (b, n)).permute(1, 2, 0, 3).flatten(2)
