@@ -1,4 +1,4 @@
-"""The README's command outputs: generated here, checked by tests/test_readme.py. Run: python tests/readme.py
+"""The outputs in the README and in docs/: generated here, checked by tests/test_readme.py. Run: python tests/readme.py
 
 A block is a console fence that starts with ``$ txcalc ...``; everything after its first line is the output.
 """
@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 BLOCK = re.compile(r"^```console\n\$ (txcalc [^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-TREE = re.compile(r"(?<=<!-- tree -->\n).*?(?=<!-- /tree -->)", re.DOTALL)
+ROOMS = re.compile(r"(?<=<!-- rooms -->\n).*?(?=<!-- /rooms -->)", re.DOTALL)
 
 
 def output(command: str) -> str:
@@ -28,23 +28,21 @@ def blocks(text: str) -> list[tuple[str, str]]:
     return [(match[1], match[2]) for match in BLOCK.finditer(text)]
 
 
-def tree() -> str:
-    """Every source file with the first clause of its docstring."""
-    lines = ["| file | what it is |", "|---|---|"]
-    for path in sorted((ROOT / "txcalc").rglob("*.py"), key=lambda p: (p.parent.as_posix(), p.name)):
-        doc = ast.get_docstring(ast.parse(path.read_text("utf-8")))
-        if doc and path.name != "__main__.py":
-            first = " ".join(doc.split("\n\n")[0].split())
-            clause = re.split(r"(?<=[a-z)`\]])[.;:] ", first + " ")[0].rstrip(". ")
-            lines.append(f"| `{path.relative_to(ROOT).as_posix()}` | {clause} |")
-    return "\n".join(["", *lines, "", ""])
+def rooms() -> str:
+    """Every package with the first sentence of its docstring."""
+    lines = ["", "| room | what lives there |", "|---|---|"]
+    for path in sorted((ROOT / "txcalc").rglob("__init__.py"), key=lambda p: p.parent.as_posix()):
+        doc = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+        lines.append(f"| `{path.parent.relative_to(ROOT).as_posix()}/` | {' '.join(doc.split(chr(10) * 2)[0].split())} |")
+    return "\n".join([*lines, "", ""])
 
 
 def regenerate(text: str) -> str:
     text = BLOCK.sub(lambda match: f"```console\n$ {match[1]}\n{output(match[1])}```", text)
-    return TREE.sub(lambda _: tree(), text)
+    return ROOMS.sub(lambda _: rooms(), text)
 
 
 if __name__ == "__main__":
-    README.write_text(regenerate(README.read_text("utf-8")), "utf-8")
+    for page in PAGES:
+        page.write_text(regenerate(page.read_text("utf-8")), "utf-8")
     (ROOT / "presets" / "preset.schema.json").write_text(output("txcalc schema preset"), "utf-8")

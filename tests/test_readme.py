@@ -1,23 +1,37 @@
 import re
 
 import pytest
-from readme import README, TREE, blocks, output, tree
+from readme import PAGES, ROOMS, ROOT, blocks, output, rooms
 
 from txcalc.spec.model import Model
 from txcalc.spec.yaml import read_yaml
 
-TEXT = README.read_text("utf-8")
+TEXTS = {page.name: page.read_text("utf-8") for page in PAGES}
+TEXT = TEXTS["README.md"]
+SHOWN = [block for text in TEXTS.values() for block in blocks(text)]
+COPIED = [text for page in TEXTS.values() for text in re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)]
 
 
-@pytest.mark.parametrize(("command", "shown"), blocks(TEXT), ids=[command for command, _ in blocks(TEXT)])
+@pytest.mark.parametrize(("command", "shown"), SHOWN, ids=[command for command, _ in SHOWN])
 def test_the_output_shown_is_what_the_command_prints(command: str, shown: str) -> None:
     assert output(command) == shown, "run: python tests/readme.py"
 
 
-def test_the_file_table_is_that_of_the_source() -> None:
-    found = TREE.search(TEXT)
+def test_the_table_of_rooms_is_that_of_the_source() -> None:
+    found = ROOMS.search(TEXTS["architecture.md"])
     assert found is not None
-    assert found[0] == tree(), "run: python tests/readme.py"
+    assert found[0] == rooms(), "run: python tests/readme.py"
+    assert "| |" not in found[0], "a package says in its docstring what lives there"
+
+
+def test_the_readme_is_short() -> None:
+    assert len(TEXT.encode()) < 8000
+
+
+def test_links_lead_to_pages() -> None:
+    for name, text in TEXTS.items():
+        for link in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert ((ROOT if name == "README.md" else ROOT / "docs") / link).is_file(), (name, link)
 
 
 def test_every_command_is_mentioned() -> None:
@@ -27,13 +41,12 @@ def test_every_command_is_mentioned() -> None:
         assert re.search(rf"txcalc {command}\b|`{command}`", TEXT), command
 
 
-@pytest.mark.parametrize("text", re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE))
+@pytest.mark.parametrize("text", COPIED)
 def test_a_spec_shown_is_one_that_can_be_copied(text: str) -> None:
     """Whole models as they stand, fields of one (a list of groups) beside those of the first."""
-    first = re.search(r"^```yaml\n(name: .*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
-    assert first is not None
-    fields = read_yaml(text, "README.md").data
-    whole = fields if "name" in fields else {**read_yaml(first[1], "README.md").data, **fields}
+    first = next(each for each in COPIED if each.startswith("name: "))
+    fields = read_yaml(text, "specs.md").data
+    whole = fields if "name" in fields else {**read_yaml(first, "specs.md").data, **fields}
     if "groups" in fields:
         whole.pop("layers")
     assert Model.model_validate(whole).name == whole["name"]

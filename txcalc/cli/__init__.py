@@ -1,0 +1,1 @@
+"""The command line: read the arguments, make one call, write the answer."""

@@ -1,0 +1,1 @@
+"""Text: tables, Markdown, CSV, JSON, YAML and charts of every answer."""
