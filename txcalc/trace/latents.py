@@ -80,8 +80,8 @@ def _expanded(
         up = ops.linear(t, "kv_up", latent, h * (spec.nope_dim + spec.value_dim))
         up = up.view(b, keys, h, spec.nope_dim + spec.value_dim)
         k_nope, v = parts.columns(t, "kv_up_split", t.hold(up), spec.nope_dim, spec.value_dim)
-        q = t.hold(ops.join(t, "q_join", queries, "rotated q"))
-        k = t.hold(ops.join(t, "k_join", (k_nope, parts.repeated(t, "k_rope", k_rope, h)), "keys with rotary part"))
+        q = t.hold(parts.join(t, "q_join", queries, "rotated q"))
+        k = t.hold(parts.join(t, "k_join", (k_nope, parts.repeated(t, "k_rope", k_rope, h)), "keys with rotary part"))
         v = ops.copy(t, "v_copy", v, label="values")
         return attend(t, q.view(b, n, h * size), k.view(b, keys, h * size), v.view(b, keys, h * spec.value_dim),
                       Heads(h, h, size, spec.value_dim), span, cache, extra=extra._replace(laid="v"))
