@@ -33,7 +33,8 @@ def rooms() -> str:
     lines = ["", "| room | what lives there |", "|---|---|"]
     for path in sorted((ROOT / "txcalc").rglob("__init__.py"), key=lambda p: p.parent.as_posix()):
         doc = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
-        lines.append(f"| `{path.parent.relative_to(ROOT).as_posix()}/` | {' '.join(doc.split(chr(10) * 2)[0].split())} |")
+        first = " ".join(doc.split("\n\n")[0].split())
+        lines.append(f"| `{path.parent.relative_to(ROOT).as_posix()}/` | {first} |")
     return "\n".join([*lines, "", ""])
 
 

@@ -9,7 +9,8 @@ from txcalc.spec.yaml import read_yaml
 TEXTS = {page.name: page.read_text("utf-8") for page in PAGES}
 TEXT = TEXTS["README.md"]
 SHOWN = [block for text in TEXTS.values() for block in blocks(text)]
-COPIED = [text for page in TEXTS.values() for text in re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)]
+YAML = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+COPIED = [text for page in TEXTS.values() for text in YAML.findall(page)]
 
 
 @pytest.mark.parametrize(("command", "shown"), SHOWN, ids=[command for command, _ in SHOWN])
