@@ -188,7 +188,6 @@ def test_a_hundred_megabytes_are_refused_at_once(tmp_path: Path) -> None:
     ({"architectures": ["LlamaForJokes"]}, ": architectures: class 'LlamaForJokes' is not known for model_type llama"),
     ({"architectures": "LlamaForCausalLM"}, ": architectures: must be a list of one class"),
     ({"hidden_act": "sine"}, ": hidden_act: 'sine' is not known"),
-    ({"quantization_config": {"quant_method": "new"}}, ": quantization_config.quant_method: 'new' is not known"),
 ])
 def test_bad_fields(tmp_path: Path, more: dict[str, Any], words: str) -> None:
     path = config(tmp_path, **more)
@@ -198,6 +197,21 @@ def test_bad_fields(tmp_path: Path, more: dict[str, Any], words: str) -> None:
     row, column = map(int, place.split(":"))
     assert 1 <= row <= path.read_text().count("\n") + 1
     assert column >= 1
+
+
+@pytest.mark.parametrize("packing", [{"quant_method": "new"}, {"quant_method": "awq", "bits": [4]}, [4]])
+def test_how_weights_are_packed_stops_no_other_count(tmp_path: Path, packing: object) -> None:
+    path = config(tmp_path, quantization_config=packing)
+    found, strictly = json.loads(run("count", path, "--json").stdout), bad("count", path, "--strict")
+    assert found["totals"]["weight_bytes"] is None and "quantization_config" in strictly
+    assert any("bytes of the weights are left out" in note for note in found["notes"])
+    assert json.loads(run("count", path, "--json", "--weights", "bf16").stdout)["totals"]["weight_bytes"]
+    assert "–" in run("compare", path, "gpt2").stdout
+    assert run("attention", path).stdout and run("explain", path, "params").stdout
+    assert "is not understood" in bad("explain", path, "weights")
+    plain = json.loads(run("count", config(tmp_path), "--json").stdout)["totals"]
+    assert {**plain, "weight_bytes": None, "training_state_bytes": None} == {
+        **found["totals"], "training_state_bytes": None}
 
 
 def test_a_value_of_a_wrong_type_is_named(tmp_path: Path) -> None:

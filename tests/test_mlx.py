@@ -31,7 +31,7 @@ LLAMA: dict[str, Any] = next(case["config"] for case in CASES if case["config"][
 
 def read(config: dict[str, Any], packing: Any = None) -> Model:
     fields = {"quantization": packing, "quantization_config": packing} if packing else {}
-    return Model.model_validate(spec_from_config({**config, **fields}, "config.json", "tiny"))
+    return Model.model_validate(spec_from_config({**config, **fields}, "config.json", "tiny", strict=True))
 
 
 def names(case: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -31,18 +32,26 @@ REST = 2 * (2 * 101 * 64 + 7 * 64)  # embedding, head and norms in bf16
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, "sym": True}
 
 
-def read(config: dict[str, Any], quantization: dict[str, Any] | None) -> Model:
+def read(config: dict[str, Any], quantization: dict[str, Any] | None, *, strict: bool = False) -> Model:
     found = {**config, **({"quantization_config": quantization} if quantization else {})}
-    return Model.model_validate(spec_from_config(found, "config.json", "tiny"))
+    return Model.model_validate(spec_from_config(found, "config.json", "tiny", strict=strict))
 
 
 def stored(config: dict[str, Any], quantization: dict[str, Any] | None, dtype: str = "bf16") -> Quantity:
-    return count(read(config, quantization), Workload.of({"seq": 3, "dtype": dtype})).totals.weight_bytes
+    found = count(read(config, quantization), Workload.of({"seq": 3, "dtype": dtype})).totals.weight_bytes
+    assert found is not None
+    return found
 
 
 def refused(quantization: dict[str, Any], config: dict[str, Any] = LLAMA) -> str:
+    """What is said of it, strictly; otherwise the bytes of the weights are left out, and a note says the same."""
     with pytest.raises(SpecError) as caught:
-        read(config, quantization)
+        read(config, quantization, strict=True)
+    found, plain = (count(read(config, packing), Workload(seq=3)) for packing in (quantization, None))
+    assert found.totals.weight_bytes is None
+    bytes_of_weights = {name: getattr(plain.totals, name) for name in ("weight_bytes", "training_state_bytes")}
+    assert replace(found.totals, **bytes_of_weights) == plain.totals
+    assert any(caught.value.message in note for note in found.notes)
     return str(caught.value)
 
 
@@ -169,10 +178,12 @@ def test_module_names_are_the_classes(model_type: str) -> None:
         spec_from_config({"model_type": model_type, "architectures": [name], **fields}, "config.json", "tiny"))
     with torch.device("meta"):
         live = getattr(transformers, name)(CONFIG_MAPPING[model_type](**fields))
+    family = modules.FAMILIES[model_type]
     theirs = {path for path, module in live.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)
-              and modules.FAMILIES[model_type].layers in path and not path.endswith(("mlp.gate", ".router"))}
-    ours = {matrix.module for matrix in modules.matrices(modules.FAMILIES[model_type], spec)
-            if ".experts." not in matrix.path}
+              and any(place in path for place in (family.layers, *family.also))
+              and not path.endswith(("mlp.gate", ".router", "router.gate", "gate.wg"))}
+    ours = {name for matrix in modules.matrices(family, spec) if ".experts." not in matrix.path
+            for part in matrix.parts for name in part if name in theirs or len(part) == 1}
     assert {f"{matrix.layer}.{matrix.path}" for matrix in modules.matrices(modules.FAMILIES[model_type], spec)} <= {
         op.path for op in trace(spec, Workload(seq=3)).ops}
     renamed = {path.replace("block_sparse_moe", "mlp") for path in ours}
@@ -308,7 +319,83 @@ def test_compressed_tensors_nvfp4(tmp_path: Path) -> None:
     assert found.value == write(tmp_path / "m.safetensors", layers(make))
 
 
+@pytest.mark.parametrize(("algorithm", "scales"), [
+    ("NVFP4", {"weight_scale_2": 1, "input_scale": 1}), ("FP8", {"weight_scale": 1, "input_scale": 1})])
+def test_modelopt(tmp_path: Path, algorithm: str, scales: dict[str, int]) -> None:
+    torch = pytest.importorskip("torch")
+
+    def make(out: int, columns: int) -> dict[str, Any]:
+        found = {name: torch.zeros((), dtype=torch.float32) for name in scales}
+        if algorithm == "FP8":
+            return {**found, "weight": torch.zeros(out, columns, dtype=torch.float8_e4m3fn)}
+        return {**found, "weight": torch.zeros(out, columns // 2, dtype=torch.uint8),
+                "weight_scale": torch.zeros(out, columns // 16, dtype=torch.float8_e4m3fn)}
+
+    packing = {"quant_method": "modelopt", "quant_algo": algorithm, "ignore": ["lm_head", "model.layers.*.mlp.gate"],
+               "producer": {"name": "modelopt"}, "kv_cache_scheme": None}
+    found = stored(LLAMA, packing)
+    assert found == Quantity(value=write(tmp_path / "m.safetensors", layers(make)), unit="B", kind="exact")
+    assert stored(LLAMA, {**packing, "kv_cache_scheme": {"num_bits": 8, "type": "float"}}).kind == "estimate"
+    whole = {**packing, "ignore": ["lm_head", "model.layers.*"]}
+    assert stored(LLAMA, whole) == stored(LLAMA, None)
+
+
+@pytest.mark.parametrize("packing", [
+    {"quant_method": "auto-round", "bits": 4, "group_size": 32, "packing_format": "auto_round:auto_gptq",
+     "extra_config": {"model.layers.0.self_attn.q_proj": {"bits": 16, "data_type": "float"}}},
+    {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64}}},
+    {"quant_method": "torchao",
+     "quant_type": {"default": {"_type": "Int4WeightOnlyConfig", "_data": {"group_size": 32}}}},
+    {"quant_method": "torchao", "quant_type": "int8_weight_only"}, {"quant_method": "quanto", "weights": "int8"},
+])
+def test_methods_whose_smallest_tensors_are_left_open_are_estimates(packing: dict[str, Any]) -> None:
+    found = stored(LLAMA, packing)
+    codes = read(LLAMA, packing).quantization.bits / 8  # type: ignore[union-attr]
+    packed = quantized_params(trace(read(LLAMA, packing), Workload(seq=3)))
+    assert found.kind == "estimate"
+    assert 1 < (found.value - stored(LLAMA, None).value + 2 * packed) / (codes * packed) < 1.4
+
+
 # ---------------------------------------------------------------- what is left alone
+
+
+@pytest.mark.parametrize("name", [
+    "model.layers.0.self_attn.q_proj.bias", "mtp.fc", "mtp.layers.0.self_attn.q_proj", "visual", "re:.*vision_tower.*",
+    "model.layers.0.post_attention_layernorm", "re:.*mlp.gate$"])
+def test_names_of_what_is_no_matrix_or_is_not_built_leave_nothing_alone(name: str) -> None:
+    packing = compressed("pack-quantized", {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 16})
+    assert stored(LLAMA, {**packing, "ignore": ["lm_head", name]}) == stored(LLAMA, packing)
+
+
+@pytest.mark.parametrize("prefix", ["model.language_model.layers", "language_model.model.layers", "model.layers"])
+def test_a_stack_of_text_beside_a_tower(prefix: str) -> None:
+    """Whatever the list of its layers is called; the tower is left alone, or packed as all else is."""
+    text = {"model_type": "qwen3_5_text", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 101,
+            "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+            "linear_value_head_dim": 16, "tie_word_embeddings": True}
+    config = {"model_type": "qwen3_5", "architectures": ["Qwen3_5ForConditionalGeneration"], "text_config": text,
+              "vision_config": {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2,
+                                "out_hidden_size": 64}, "tie_word_embeddings": True}
+    fp8 = {"quant_method": "fp8", "weight_block_size": [32, 32]}
+
+    def packed(*names: str, place: str = "quantization_config") -> int:
+        own = {**fp8, "modules_to_not_convert": ["lm_head", *names]}
+        part = {**config, "text_config": {**text, "quantization_config": own}} if place == "text" else {
+            **config, "quantization_config": own}
+        return int(quantized_params(trace(Model.model_validate(spec_from_config(part, "config.json", "x")),
+                                          Workload(seq=3))))
+
+    alone = packed("visual")
+    layer = 4 * 32 * 32 + 2 * 32 * 48  # of the tower; its squares of four go through two matrices
+    assert packed() - alone == 2 * layer + 4 * 32 * (4 * 32 + 64)
+    assert packed(place="text") == alone
+    attention = 64 * (4 * 16 * 2) + 2 * 64 * 2 * 16 + 4 * 16 * 64
+    assert alone - packed("visual", f"{prefix}.3.self_attn") == attention
+    both = [f"{prefix}.0.linear_attn.in_proj_{name}" for name in ("qkv", "z")]
+    assert alone - packed("visual", *both) == 64 * (2 * 2 * 8 + 2 * 4 * 16)
+    with pytest.raises(SpecError, match="a part of what stands as one"):
+        read(config, {**fp8, "modules_to_not_convert": ["visual", both[0]]}, strict=True)
 
 
 def test_parameters_stay_and_what_is_not_packed_is_as_wide_as_the_dtype() -> None:
@@ -411,7 +498,7 @@ def test_a_router_that_some_libraries_pack_makes_an_estimate() -> None:
     ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv"}, "quantization_config.version"),
     ({"quant_method": "fp8", "modules_to_not_convert": ["model.layers.0.mlp.experts.3"]}, "single experts"),
     ({"quant_method": "fp8", "weight_block_size": 128}, "quantization_config.weight_block_size"),
-    ({"quant_method": "fp8", "modules_to_not_convert": ["visual"]}, "'visual' names no module of this model"),
+    ({"quant_method": "fp8", "modules_to_not_convert": ["blocks.1"]}, "'blocks.1' names no module of this model"),
     ({"quant_method": "fp8", "modules_to_not_convert": ["(a*)*b"]}, "it could take too long"),
     ({"quant_method": "fp8", "modules_to_not_convert": ["("]}, "is not a regular expression"),
     ({"quant_method": "fp8", "modules_to_not_convert": "lm_head"}, "must be a list of module names"),
@@ -434,9 +521,9 @@ def test_a_family_whose_modules_are_not_known_is_refused() -> None:
     assert "quantized checkpoints of model_type bert are not understood" in refused({**GPTQ}, bert)
 
 
-def test_a_packed_part_of_a_model_is_refused() -> None:
+def test_a_packed_part_of_a_model() -> None:
     config = FACTS["gemma-3-4b"]["config"]
-    text = {**config["text_config"], "quantization_config": GPTQ}
-    with pytest.raises(SpecError, match=r"text_config\.quantization_config: a packed part"):
-        spec_from_config({**config, "text_config": text}, "config.json", "tiny")
-    assert "model_type gemma3 are not understood" in refused(GPTQ, config)
+    part = {name: {**config[name], "quantization_config": GPTQ} for name in ("text_config", "vision_config")}
+    assert stored({**config, "text_config": part["text_config"]}, None) == stored(config, GPTQ)
+    with pytest.raises(SpecError, match=r"vision_config\.quantization_config: a packed part"):
+        read({**config, "vision_config": part["vision_config"]}, None, strict=True)

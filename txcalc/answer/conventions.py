@@ -158,6 +158,8 @@ def _dropout(workload: Workload) -> str:
 
 
 def _weights(t: Trace) -> Iterator[Rule]:
+    if not weights.is_known(t):
+        return
     packing = weights.stored(t).packing
     if packing is None:
         recipe = t.workload.recipe

@@ -19,7 +19,7 @@ from txcalc.answer.notes import beyond, instead
 from txcalc.answer.report import ModelInfo, Provenance
 from txcalc.answer.stretch import POLICIES, Run, Stretched
 from txcalc.count import activations, flops, kv_cache, scores, traffic
-from txcalc.count.weights import weight_bytes
+from txcalc.count.weights import is_known, weight_bytes
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import architecture_fields
@@ -107,7 +107,7 @@ class AttentionCurve(Part):
     workload: Workload
     layer: Layer
     other_layers: tuple[Layer, ...]
-    weight_bytes: int
+    weight_bytes: int | None
     sram_bytes: int | None
     device: Device | None
     reserve: Reserve | None = None
@@ -159,7 +159,7 @@ def attention_curve(
         workload=run.workload,
         layer=layer,
         other_layers=tuple(others),
-        weight_bytes=weight_bytes(run.flash),
+        weight_bytes=weight_bytes(run.flash) if is_known(run.flash) else None,
         sram_bytes=sram,
         device=device,
         points=tuple(points),

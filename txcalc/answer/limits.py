@@ -8,7 +8,7 @@ from typing import Final, Literal, NamedTuple
 from txcalc import units
 from txcalc.answer.stretch import Policy, Run, Stretched
 from txcalc.count import activations, kv_cache, scores
-from txcalc.count.weights import weight_bytes
+from txcalc.count.weights import is_known, weight_bytes
 from txcalc.document import Part
 
 LONGEST: Final = 2**40
@@ -71,8 +71,9 @@ def _quantities(model: Stretched, path: str, reserve: int) -> Iterator[_Quantity
         yield _Quantity("activations-flash", "all activations kept for backward, flash", "flash",
                         lambda run: activations.activation_bytes(run.flash))
     if kv_cache.kv_cache_bytes(run.flash) is not None:
-        fixed = weight_bytes(run.flash) + reserve
         yield _Quantity("kv-cache", "the KV cache", None, _cache)
+    if kv_cache.kv_cache_bytes(run.flash) is not None and is_known(run.flash):
+        fixed = weight_bytes(run.flash) + reserve
         text = f"weights, KV cache and {units.memory(reserve)} reserve" if reserve else "weights and KV cache"
         yield _Quantity("weights-kv-cache", text, None, lambda run: fixed + _cache(run))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, get_args
 
 from txcalc.count.kv_cache import kv_cache_bytes
-from txcalc.count.weights import is_packed
+from txcalc.count.weights import is_known, is_packed
 from txcalc.spec.facts import located_blocks
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import AttentionKernel, Workload
@@ -24,6 +24,9 @@ def notes(spec: Model, t: Trace, asked: Workload) -> Iterator[str]:
     yield from beyond(spec, longest)
     yield from instead(spec, t)
     yield from idle(spec, t, asked)
+    if not is_known(t):
+        yield (f"bytes of the weights are left out, for how they are stored is not understood: "
+               f"{spec.unknown_quantization}; --weights counts them in a format of its own")
     if workload.phase == "training" and is_packed(t):
         yield ("packed weights have no gradients: what trains over them is an adapter, which is not counted; the "
                "backward pass here, and what it keeps, are those of weights that are all trained")

@@ -90,7 +90,7 @@ class Totals(Flops):
     flops_model_per_token_skipped: Quantity | None
     flops_hardware_per_token: Quantity | None
     flops_hardware_per_token_skipped: Quantity | None
-    weight_bytes: Quantity
+    weight_bytes: Quantity | None
     released_weight_bytes: Quantity | None = None
     activation_bytes: Quantity | None
     kv_cache_bytes: Quantity | None

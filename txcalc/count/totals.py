@@ -56,7 +56,7 @@ TOTALS: Final[Mapping[str, Total]] = {
     "flops_backward_skipped": _flops("backward", "skipped"),
     "flops_recomputed": _flops("recomputed"),
     "flops_recomputed_skipped": _flops("recomputed", "skipped"),
-    "weight_bytes": Total(weights.entries, "B", sure=weights.certainty),
+    "weight_bytes": Total(weights.entries, "B", weights.is_known, weights.certainty),
     "released_weight_bytes": Total(weights.released, "B", lambda t: weights.own_format(t.model) is not None,
                                    lambda t: weights.certainty(t, RELEASED)),
     "activation_bytes": Total(activations.kept, "B", lambda t: t.workload.keeps, _trained),

@@ -34,7 +34,7 @@ class Stored(NamedTuple):
 def weight_bytes(trace: Trace) -> Number:
     """Bytes of all weights, scales and zero points included; a tied weight once.
 
-    Raises ``SpecError`` where the format cannot store one of the model's matrices.
+    Raises ``SpecError`` where the format cannot store one of the model's matrices, and where it is not known.
     """
     return total(entries(trace))
 
@@ -42,6 +42,11 @@ def weight_bytes(trace: Trace) -> Number:
 def released(trace: Trace) -> Iterator[Entry]:
     """Bytes of the weights as the model is released: in 16 bits where its spec does not say."""
     return _entries(trace, _stored(trace, RELEASED))
+
+
+def is_known(trace: Trace, name: str | None = None) -> bool:
+    """Tell whether it is known how the weights are stored; ``name``: in another format than the run's."""
+    return trace.model.unknown_quantization is None or (name or trace.workload.weights) not in (None, RELEASED)
 
 
 def own_format(model: Model) -> Quantization | None:
@@ -67,13 +72,13 @@ def certainty(trace: Trace, name: str | None = None) -> Literal["exact", "estima
 
 def differs_by_layer(trace: Trace) -> bool:
     """Tell whether alike layers may take unlike bytes."""
-    packing = stored(trace).packing
+    packing = stored(trace).packing if is_known(trace) else None
     return packing is not None and packing.method in MIXES
 
 
 def is_packed(trace: Trace) -> bool:
     """Tell whether some weights are codes of a few bits, which nothing trains."""
-    return stored(trace).packing is not None
+    return not is_known(trace) or stored(trace).packing is not None
 
 
 def quantized_params(trace: Trace) -> Number:
@@ -108,6 +113,9 @@ def stored_bytes(
 
 
 def _stored(trace: Trace, name: str | None) -> Stored:
+    if not is_known(trace, name):
+        raise SpecError(f"{trace.model.name} is stored in a way that is not understood: "
+                        f"{trace.model.unknown_quantization}; choose a format", field="weights")
     width = BYTES[trace.workload.dtype]
     own = trace.model.quantization
     if name == RELEASED:
@@ -242,4 +250,4 @@ def _taken(op: Op, spec: Packing) -> bool:
     names = op.path.split(".")
     # Of a tower's layers nothing is packed into words, nor is a gate of a single output.
     layer = "layers" in names and names[0] != "tower" and op.weights[0][1][0] != 1
-    return {"experts": "experts" in names, "layers": layer, "linear": True}[spec.weights]
+    return {"experts": "experts" in names, "layers": layer, "linear": spec.tower or names[0] != "tower"}[spec.weights]

@@ -46,6 +46,7 @@ class Layout(NamedTuple):
     matrix_bytes: int = 0
     weights: str = "layers"
     head: bool = False
+    tower: bool = True
     left: Mapping[str, int] = {}
     mixed: tuple[Any, ...] = ()
     exact: bool = True
@@ -66,7 +67,7 @@ class Format(NamedTuple):
 _NF4: Final = Layout("nf4", 4, group=64, flat=True, scale_bytes=4, matrix_bytes=4 * 16, weights="linear", exact=False)
 _DOUBLE: Final = _NF4._replace(method="nf4-dq", scale_bytes=1, scale_group=256, matrix_bytes=4 * 16 + 4 * 256)
 _GPTQ: Final = Layout("gptq", 4, 32, 128, scale_bytes=2, zero_points=True, input_bytes=4)
-_CHOICES: Final = frozenset({"weights", "head", "left", "mixed", "exact"})
+_CHOICES: Final = frozenset({"weights", "head", "tower", "left", "mixed", "exact"})
 """What is no layout of a matrix: which matrices are packed is the checkpoint's own choice in every format."""
 
 FORMATS: Final[Mapping[str, Format]] = {found.layout.method: found for found in (

@@ -257,6 +257,9 @@ class Model(Stack):
     quantization: Quantization | None = Field(
         default=None, description="how a checkpoint packs the weights; changes their bytes and nothing else"
     )
+    unknown_quantization: str | None = Field(
+        default=None, description="what is not understood of how a checkpoint packs the weights: no bytes of them"
+    )
     released: Quantization | None = Field(
         default=None, description="how its own files store the weights where that is not 16 bits; --weights released"
     )

@@ -58,6 +58,7 @@ class Quantization(Spec):
                     "routers and embeddings too, those alone whose inputs are whole groups",
     )
     head: Flag = Field(default=False, description="an output head that is not tied is stored so, too")
+    tower: Flag = Field(default=True, description="linear: the matrices of a tower are stored so, too")
     left: dict[str, Size] = Field(
         default_factory=dict, description="matrices left as they are: how many, by their path without layer numbers"
     )

@@ -14,8 +14,8 @@ Path = tuple[str | int, ...]
 
 _FIRST: Final = ("name", "family", "aliases", "summary", "architecture", "vocab", "source_vocab", "d_model", "layers",
                  "context")
-_LAST: Final = ("groups", "encoder", "tower", "head", "fused", "gguf", "quantization", "released",
-                "sources", "published")
+_LAST: Final = ("groups", "encoder", "tower", "head", "fused", "gguf", "quantization", "unknown_quantization",
+                "released", "sources", "published")
 
 
 _KEPT: Final[tuple[Path, ...]] = (("tower", "position", "size"),)

@@ -67,6 +67,9 @@ def fit_phase(quantity: QuantityName, workload: Workload) -> Workload:
 
 def missing(quantity: QuantityName, spec: Model, *, full: bool) -> SpecError:
     """Why the model has no such quantity, or none that can be derived."""
+    if quantity == "weights":
+        return SpecError(f"how {spec.name} stores its weights is not understood: {spec.unknown_quantization}; "
+                         "--weights counts them in a format of its own")
     if quantity == "training-state":
         return SpecError(f"{spec.name}'s weights are packed: nothing trains codes of a few bits, so that there is no "
                          "training state; --weights bf16 shows that of the whole weights")

@@ -165,6 +165,8 @@ _FIXED: Final = {
 
 def _weights(report: Report) -> Iterator[Figure]:
     t, spec, asked = report.totals, report.model.spec, report.workload.weights
+    if t.weight_bytes is None:
+        return
     own = spec.get("quantization") or spec.get("released")
     method = own["method"] if own else "16 bits"
     counted = method if asked == RELEASED else asked or (spec.get("quantization") or {}).get("method", "")

@@ -46,9 +46,7 @@ def spec_from_config(
     if notes is not None:
         notes += _notes(c, family, spec)
     spec |= _fused(model_type, spec)
-    with c.whole():
-        packed = _quantization(c, spec)
-    return {**spec, **packed}
+    return {**spec, **_packing(c, spec)}
 
 
 def _notes(c: Config, family: Family, spec: Data) -> Iterator[str]:
@@ -87,22 +85,38 @@ def _fused(model_type: str, spec: Data) -> Data:
     return {"fused": found} if found else {}
 
 
+def _packing(c: Config, spec: Data) -> Data:
+    """How the weights are packed, or what is not understood of it, which changes their bytes and nothing else."""
+    parts = [c.data, *(part for part in c.data.values() if isinstance(part, Mapping))]
+    if not any(part.get(field) for part in parts for field in _PACKINGS):
+        return {}
+    try:
+        with c.whole():
+            return _quantization(c, spec)
+    except (SpecError, TypeError, LookupError, AttributeError) as error:
+        if c.remarks.strict:
+            raise
+        first = error.every[0] if isinstance(error, SpecError) else None
+        return {"unknown_quantization": f"{first.field}: {first.message}" if first else "a value of another kind"}
+
+
 _PACKINGS = ("quantization", "quantization_config", "compression_config")
 
 
 def _quantization(c: Config, spec: Data) -> Data:
-    for name, section in c.data.items():
-        for field in ("quantization_config", "quantization"):
-            if isinstance(section, Mapping) and name not in _PACKINGS and section.get(field):
-                raise c.error(f"{name}.{field}", "a packed part of a model is not understood")
-    if not any(c.data.get(field) for field in _PACKINGS):
-        return {}
     from txcalc.spec.huggingface.mlx import read_mlx
     from txcalc.spec.huggingface.quantized import read_quantization
     from txcalc.spec.model import Model
 
-    read = read_mlx if c.data.get("quantization") else read_quantization
-    packed = read(c, Model.model_validate(spec))
+    model = Model.model_validate(spec)
+    for name, section in c.data.items():
+        if not isinstance(section, Mapping) or name in _PACKINGS:
+            continue
+        if packing := next((field for field in _PACKINGS if section.get(field)), None):
+            if (name, packing) != ("text_config", "quantization_config") or any(map(c.data.get, _PACKINGS)):
+                raise c.error(f"{name}.{packing}", "a packed part of a model is not understood")
+            return {"quantization": read_quantization(c.part(name, section, c.model_type), model, tower=False)}
+    packed = read_mlx(c, model) if c.data.get("quantization") else read_quantization(c, model)
     return {} if packed is None else {"quantization": packed}
 
 
