@@ -58,6 +58,30 @@ STEPS: dict[str, dict[str, Any]] = {
         "position": {"kind": "sinusoidal"}, "norm": {"placement": "post"},
         "attention": {"heads": 6, "bias": True}, "feed_forward": {"d_ff": 1544, "activation": "relu", "bias": True},
     },
+    "t5": {
+        "architecture": "encoder-decoder", "vocab": 5003, "d_model": 384, "layers": 3, "context": 512,
+        "position": {"kind": "relative"}, "norm": {"kind": "rmsnorm"}, "attention": {"heads": 6, "scale": 1.0},
+        "feed_forward": {"d_ff": 1032, "activation": "gelu_tanh", "gated": True}, "head": {"tied": False},
+    },
+    "vit": {
+        "architecture": "encoder-only", "d_model": 384, "layers": 3,
+        "input": {"kind": "patches", "image": 224, "patch": 14}, "position": {"kind": "learned"},
+        "attention": {"heads": 6, "bias": True}, "feed_forward": {"d_ff": 1544, "activation": "gelu", "bias": True},
+        "head": {"kind": "classifier", "labels": 101},
+    },
+    "mixtral": {
+        "vocab": 5003, "d_model": 384, "layers": 3, "context": 512, "position": {"kind": "rope"},
+        "norm": {"kind": "rmsnorm"}, "attention": {"heads": 6, "kv_heads": 2}, "head": {"tied": False},
+        "feed_forward": {"kind": "moe", "experts": 7, "active_experts": 2, "d_ff": 520, "routing": "topk-softmax"},
+    },
+    "deepseek": {
+        "vocab": 5003, "d_model": 384, "layers": 3, "context": 512, "position": {"kind": "rope"},
+        "norm": {"kind": "rmsnorm"}, "head": {"tied": False},
+        "attention": {"kind": "mla", "heads": 6, "kv_rank": 128, "q_rank": 192, "nope_dim": 64, "rope_dim": 32,
+                      "value_dim": 64},
+        "feed_forward": {"kind": "moe", "experts": 7, "active_experts": 2, "d_ff": 264, "shared_experts": 1,
+                         "shared_d_ff": 264, "routing": "sigmoid-topk"},
+    },
 }
 RUNS = (
     {"dtype": "fp32", "attention": "eager"}, {"dtype": "bf16", "attention": "eager", "dropout": 0.1},
@@ -110,43 +134,76 @@ def told(run: Callable[[], Iterable[Row]]) -> Iterator[dict[str, Any]]:
         yield {"error": f"{type(error).__name__}: {str(error)[:200]}"}
 
 
-def step(given: dict[str, Any], run: dict[str, Any]) -> dict[str, int]:
-    """Allocated bytes of a training step, above what was there before, its second run on fresh gradients."""
+def step(given: dict[str, Any], run: dict[str, Any]) -> tuple[dict[str, int], list[list[int]]]:
+    """Bytes of a training step above what was there before, its second run on fresh gradients: allocated in blocks,
+    and as they were asked for. Also what was asked for and given back, forward and backward, in order."""
     spec = Model.model_validate({"name": "step", **given})
     inputs = measure._Inputs(spec, BATCH, SEQ, SOURCE if spec.encoder else None, "cuda", dtype=DTYPES[run["dtype"]])
     root = build(spec, length=inputs.length, eager=run["attention"] == "eager", attention=run["attention"],
-                         dropout=run.get("dropout", 0.0), dtype=DTYPES[run["dtype"]], device="cuda")
+                 dropout=run.get("dropout", 0.0), dtype=DTYPES[run["dtype"]], device="cuda")
+    measure._balance(root)
+    once(root, inputs)  # leaves cuBLAS its workspaces
+    root.zero_grad(set_to_none=True)
+    found = once(root, inputs)
+    root.zero_grad(set_to_none=True)
+    torch.cuda.memory._record_memory_history("all", context=None, stacks="python", max_entries=1_000_000)
+    events: list[list[int]] = []
+    once(root, inputs, events)
+    torch.cuda.memory._record_memory_history(enabled=None)
+    live = 0
+    for phase, sizes in zip(("forward", "backward"), events, strict=True):
+        lives = [live := live + size for size in sizes]
+        found |= {f"requested_after_{phase}": live, f"requested_peak_{phase}": max(lives)}
+    return found, events
+
+
+def once(root: Any, inputs: Any, events: list[list[int]] | None = None) -> dict[str, int]:
+    """One forward and backward pass."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    base = torch.cuda.memory_allocated()
     found: dict[str, int] = {}
-    for _ in range(2):  # the first leaves cuBLAS its workspaces
-        root.zero_grad(set_to_none=True)
-        gc.collect()
-        torch.cuda.empty_cache()
-        base = torch.cuda.memory_allocated()
+    past = len(asked()) if events is not None else 0
+    for phase in ("forward", "backward"):
         torch.cuda.reset_peak_memory_stats()
-        loss, = measure._ends(root, inputs, loss=True)
-        found = {"after_forward": torch.cuda.memory_allocated() - base,
-                 "peak_forward": torch.cuda.max_memory_allocated() - base}
-        torch.cuda.reset_peak_memory_stats()
-        torch.autograd.backward(loss)
-        del loss
-        found |= {"after_backward": torch.cuda.memory_allocated() - base,
-                  "peak_backward": torch.cuda.max_memory_allocated() - base}
+        if phase == "forward":
+            loss, = measure._ends(root, inputs, loss=True)
+        else:
+            torch.autograd.backward(loss)
+            del loss
+        found |= {f"after_{phase}": torch.cuda.memory_allocated() - base,
+                  f"peak_{phase}": torch.cuda.max_memory_allocated() - base}
+        if events is not None:
+            sizes = asked()
+            events.append(sizes[past:])
+            past = len(sizes)
     return found
+
+
+def asked() -> list[int]:
+    """Bytes that were asked for, or, negative, given back, since the history began."""
+    signs = {"alloc": 1, "free_requested": -1}
+    return [signs[each["action"]] * each["size"] for each in torch.cuda.memory._snapshot()["device_traces"][0]
+            if each["action"] in signs]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--events", type=Path, help="where the order of allocations goes")
     options = parser.parse_args()
     end = time.monotonic() + options.seconds
     info = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "batch": BATCH, "seq": SEQ,
             "source_seq": SOURCE}
     rows: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     for name, given in STEPS.items():
         for run in RUNS:
             try:
-                rows.append({"step": name, "run": run, "measured": step(given, run)})
+                found, order = step(given, run)
+                rows.append({"step": name, "run": run, "measured": found})
+                events.append({"step": name, "run": run, "events": order})
             except Exception as error:
                 rows.append({"step": name, "run": run, "error": f"{type(error).__name__}: {str(error)[:300]}"})
             print(rows[-1], flush=True)
@@ -154,6 +211,8 @@ def main() -> None:
         rows.append(row)
         if "error" in row or row.get("differences"):
             print(row, flush=True)
+    if options.events is not None:
+        options.events.write_text(json.dumps(events), "utf-8")
     options.out.write_text(json.dumps({"info": info, "rows": rows}, indent=0), "utf-8")
     print(f"{len(rows)} rows, {sum('error' in row for row in rows)} errors, "
           f"{sum(bool(row.get('differences')) for row in rows)} differ")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from txcalc.trace.record import Frame, Node, Number, Op, Repeat, Tensor, Trace
+from txcalc.trace.record import Frame, Node, Number, Op, Repeat, Role, Tensor, Trace
 
 Turns = tuple[tuple[str, Number], ...]
 """The repeats around an operation, outermost first, and in which turn of each, from 0, it runs."""
@@ -169,7 +169,7 @@ class Steps:
         old = {x.storage.id for x in op.reads}
         for x in op.writes:
             if x.storage.id not in old:
-                size = x.elements * self.trace.workload.bytes_of(x.role)
+                size = 0 if x.role is Role.HOST else x.elements * self.trace.workload.bytes_of(x.role)
                 self.memories[x.storage.id] = Memory(size, op.path, x.label)
         written = []
         for x in op.writes:

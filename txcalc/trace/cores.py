@@ -233,7 +233,7 @@ def _fused(
         k, v = _of_every_head(t, b, heads, span)
     saves = [q, k, v, out, statistics]
     if efficient:
-        saves += [t.tensor(role=Role.INDEX, label=label) for label in ("random seed", "random offset")]
+        saves += [t.tensor(role=Role.HOST, label=label) for label in ("random seed", "random offset")]
     elif t.workload.kernels == "cuda" and not same(b, 0):  # of nothing it keeps nothing
         saves += [t.tensor(2, role=Role.INDEX, label="random state"), t.tensor(role=Role.INDEX, label="unused state")]
     if efficient and not same(masked, 0):

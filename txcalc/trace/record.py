@@ -31,6 +31,7 @@ class Role(Enum):
     INDEX = "index"
     BOOL = "bool"
     MASK = "mask"
+    HOST = "host"  # a number that CUDA's kernels leave in the host's memory
     PARAMETER = "parameter"  # read as an input: its memory exists anyway, so keeping it costs nothing
 
 

@@ -158,6 +158,7 @@ class Workload(Part):
             Role.FLOAT32: 4,
             Role.STATISTIC: 4 if on_cuda else width,
             Role.INDEX: 8,
+            Role.HOST: 8,
             Role.BOOL: 1,
             Role.MASK: 1 if on_cuda else width,
             Role.PARAMETER: 0,
