@@ -26,8 +26,8 @@ from txcalc.spec import model as models
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal
 from txcalc.spec.model import Model
+from txcalc.trace.kinds import KINDS, Name
 from txcalc.trace.model import trace
-from txcalc.trace.record import Kind
 from txcalc.trace.workload import Workload
 
 PRESETS = [info.name for info in presets.names()]
@@ -257,9 +257,18 @@ def test_every_formula_has_its_sources() -> None:
 
 
 def test_every_kind_of_operation_has_rules() -> None:
-    from txcalc.answer.explain import why
+    assert set(get_args(Name)) == set(KINDS)
 
-    assert set(get_args(Kind)) == set(why._BY_KIND)
+
+@pytest.mark.parametrize("given", [
+    {}, {"kernels": "cpu", "dropout": 0.1, "attention": "eager", "dtype": "fp32"}, {"attention": "efficient"},
+    {"attention": "math", "dropout": 0.1}, {"phase": "training", "latents": "absorbed"},
+], ids=lambda given: " ".join(map(str, given.values())))
+def test_what_an_operation_keeps_has_a_reason(given: dict[str, Any]) -> None:
+    for name in PRESETS:
+        spec = preset(name)
+        run = trace(spec, fit(spec, Workload(**given, **({"seq": 7} if spec.input.kind == "tokens" else {}))))
+        assert not [op.path for op in run.ops if op.saves and op.kind.keeps is None], name
 
 
 def test_every_size_has_a_letter() -> None:

@@ -86,7 +86,7 @@ def expected(t: Any) -> tuple[int, int]:
     for op, often in t.placed:
         if op.path.endswith("recurrent.conv"):
             convolutions += op.flops * often.calls
-        elif op.kind != "recurrence":
+        elif op.kind.group != "recurrence":
             rest += op.flops * often.calls
     return rest, convolutions
 

@@ -96,7 +96,7 @@ def one_byte_masks_on_the_cpu(patch: Patch) -> None:
 
 def embedding_counted_per_layer(patch: Patch) -> None:
     patch.setattr(trace_record.Op, "params", property(lambda op: sum(
-        shape[0] * (shape[1] if len(shape) > 1 else 1) + (op.kind == "embedding") for _, shape in op.weights)))
+        shape[0] * (shape[1] if len(shape) > 1 else 1) + (op.kind.group == "embedding") for _, shape in op.weights)))
 
 
 def flash_stores_the_scores(patch: Patch) -> None:

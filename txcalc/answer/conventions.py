@@ -32,7 +32,7 @@ class Convention(Part):
 def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
     """The choices behind a report on this model and its trace, in the order of its totals; none about what it lacks."""
     workload = t.workload
-    attends = any(op.kind == "core" for op in t.ops)
+    attends = any(op.kind.group == "core" for op in t.ops)
     rows: list[Rule] = [
         ("flops", "1 multiply-accumulate = 2 FLOPs; matrix products are counted, "
                   "softmax, norms, activations and additions are not", None),
@@ -68,7 +68,7 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
 
 
 def _recurrence(t: Trace) -> Iterator[Rule]:
-    if any(op.kind == "recurrence" for op in t.ops):
+    if any(op.kind.group == "recurrence" for op in t.ops):
         yield "recurrence", recurrence(t.workload), None
 
 

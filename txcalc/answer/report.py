@@ -284,7 +284,7 @@ def _components(t: Trace, found: Entries, *, by_module: bool) -> tuple[Component
         name: None if (entries := found[name]) is None else grouped(entries, path)
         for name in Component.names() if name in found}
     caches, forward = columns.pop("kv_cache_bytes"), found["flops_forward"] or ()
-    columns["flops_core"] = grouped((entry for entry in forward if entry.op.kind == "core"), path)
+    columns["flops_core"] = grouped((entry for entry in forward if entry.op.kind.group == "core"), path)
     def figures(at: str) -> dict[str, Any]:
         return {name: None if column is None else column.get(at, 0) for name, column in columns.items()}
 

@@ -33,8 +33,8 @@ MEANINGS: Final = (
             CONVOLVES),
     Meaning(_FLOPS, lambda r: r.workload.absorbs and _has(r.model.spec, "mla"),
             "cached latents are absorbed into queries and outputs; --latents expanded counts as before"),
-    Meaning(("activation_bytes",), lambda r: r.kernels == "cuda" and any(k.tensor == "unused state" for k in r.kept),
-            EMPTY_STATE),
+    Meaning(("activation_bytes",), lambda r: r.kernels == "cuda" and "flash" in (r.attention or "").split() and bool(
+        r.kept), EMPTY_STATE),
     Meaning(("flops_backward", SKIPPED["flops_backward"], "activation_bytes", "attention_score_bytes"),
             lambda r: r.attention is not None and r.attention != r.workload.attention,
             "the kernel that runs is counted, where the one that was asked for cannot run"),

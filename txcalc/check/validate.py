@@ -113,7 +113,7 @@ _SEEN: dict[tuple[str, Device, str], tuple[Row, ...]] = {}
 def keeps_exactly(spec: Model) -> bool:
     """Whether kept activations are exact: what a recurrent kernel keeps is its own choice, and marked an estimate."""
     t = trace(spec, Workload(seq=length_of(spec), source_seq=_source(spec)))
-    return not any(op.kind == "recurrence" for op in t.ops)
+    return not any(op.kind.group == "recurrence" for op in t.ops)
 
 
 def left_out(spec: Model) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def tensors(trace: Trace) -> Iterator[Tensor]:
     seen = {"v": 0, "down": 0}
     for op, _ in (found.pop(path) for path in ("token_embedding", "head") if path in found):
         rows, columns = op.weights[0][1]
-        yield Tensor(op, "output" if op.kind == "head" else "tokens", Place(), rows, columns, 1)
+        yield Tensor(op, "output" if op.kind.group == "head" else "tokens", Place(), rows, columns, 1)
     for index, (prefix, layer) in enumerate(zip(order, layers, strict=True)):
         for path, op, all_copies in layer:
             name = path.removeprefix(f"{prefix}.")
@@ -182,7 +182,7 @@ def _shapes(model: Model, name: str, op: Op) -> Iterator[tuple[int, int]]:
 def _is_packed(op: Op) -> bool:
     if not op.weights or op.weights[0][0] != "weight" or len(op.weights[0][1]) != 2:
         return False
-    return (op.kind in ("linear", "head") and op.weights[0][1][0] != 1) or op.path == "token_embedding"
+    return (op.kind.group in ("linear", "head") and op.weights[0][1][0] != 1) or op.path == "token_embedding"
 
 
 def _experts(model: Model) -> int:

@@ -26,7 +26,7 @@ def alone(trace: Trace, component: str) -> Trace:
 
 def attention_layers(trace: Trace) -> list[tuple[str, int]]:
     """Every component that multiplies queries with keys, and how often it runs in one pass."""
-    paths = dict.fromkeys(op.component for op in trace.ops if op.kind == "core")
+    paths = dict.fromkeys(op.component for op in trace.ops if op.kind.group == "core")
     return [(path, min(int(often.calls) for op, often in trace.placed if op.component == path)) for path in paths]
 
 

@@ -24,7 +24,7 @@ def active(trace: Trace) -> Iterator[Entry]:
 
 def tables(trace: Trace) -> Iterator[Entry]:
     """The tables of tokens, positions and types, and an output head that is not tied."""
-    return (entry for entry in entries(trace) if entry.op.kind in EMBEDDING_KINDS)
+    return (entry for entry in entries(trace) if entry.op.kind.group in EMBEDDING_KINDS)
 
 
 def params(trace: Trace) -> Number:

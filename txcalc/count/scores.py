@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from txcalc.count.activations import made
-from txcalc.trace.record import Op, Role, Storage, Tensor, Trace
-
-
-def is_fused(op: Op) -> bool:
-    """Whether this operation is all of attention's core: it reads queries, keys and values together."""
-    return op.kind == "core" and len(op.reads) == 3
+from txcalc.trace.record import Role, Storage, Tensor, Trace
 
 
 def score_matrix_bytes(trace: Trace) -> int:
     """Bytes of the largest score matrix that one operation writes to memory, in all steps of its layer's loop if it
     stands in one; 0 under a fused kernel."""
-    return max((often.calls * _size(trace, [tensor]) for op, often in trace.placed if op.kind == "core"
+    return max((often.calls * _size(trace, [tensor]) for op, often in trace.placed if op.kind.group == "core"
                 for tensor in op.writes if tensor.scores), default=0)
 
 
@@ -29,7 +24,7 @@ def peak_score_bytes(trace: Trace) -> int:
     """
     most, kept, times = 0, set[Storage](), made(trace)
     for op in trace.ops:
-        if op.kind == "shift":
+        if op.kind.group == "shift":
             continue
         if trace.workload.keeps:
             kept |= {x.storage for x in op.saves if x.scores}
@@ -41,7 +36,7 @@ def peak_score_bytes(trace: Trace) -> int:
 def statistics_bytes(trace: Trace) -> int:
     """Bytes that fused kernels write in place of the score matrices: one log-sum-exp a row, in fp32."""
     return sum(often.calls * _size(trace, [tensor for tensor in op.writes if tensor.role is Role.FLOAT32])
-               for op, often in trace.placed if is_fused(op))
+               for op, often in trace.placed if op.kind.fused)
 
 
 def _size(trace: Trace, tensors: Iterable[Tensor | Storage]) -> int:

@@ -10,7 +10,7 @@ def sequential_steps(trace: Trace) -> int:
 
     Loops over positions, and recurrences as they are written: a linear one can also run as a scan of log2(N) steps.
     """
-    recurrent = any(op.kind == "recurrence" for op in trace.ops)
+    recurrent = any(op.kind.group == "recurrence" for op in trace.ops)
     return max((loop.times for loop, _ in trace.loops), default=int(trace.workload.seq) if recurrent else 1)
 
 
@@ -21,7 +21,7 @@ def longest_path(trace: Trace) -> int | None:
     ceil((N - 1) / (r - 1)) layers that each look back over r positions. None where no layer looks back at all.
     """
     apart = int(trace.workload.seq) - 1
-    if trace.loops or any(op.kind == "recurrence" for op in trace.ops):
+    if trace.loops or any(op.kind.group == "recurrence" for op in trace.ops):
         return apart
     reach = max((int(op.reach) for op in trace.ops if op.reach is not None), default=1)
     if apart and reach < 2:

@@ -17,7 +17,7 @@ Entries = Mapping[str, list[Entry] | None]
 
 def _sure(t: Trace) -> Sure:
     """FLOPs and kept bytes: a recurrence's kernel has choices of its own."""
-    return "estimate" if any(op.kind == "recurrence" for op in t.ops) else "exact"
+    return "estimate" if any(op.kind.group == "recurrence" for op in t.ops) else "exact"
 
 
 def _trained(t: Trace) -> Sure:

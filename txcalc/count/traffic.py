@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from math import prod
 
-from txcalc.count.scores import is_fused
 from txcalc.trace.record import Op, Trace
 
 
@@ -26,11 +25,11 @@ def hbm_bytes(trace: Trace, sram_bytes: int | None) -> int | None:
     """
     moved = 0
     for op, often in trace.placed:
-        if is_fused(op):
+        if op.kind.fused:
             if sram_bytes is None:
                 return None
             moved += often.calls * _blocked(trace, op, sram_bytes)
-        elif op.reads and op.kind != "shift" and any(tensor.scores for tensor in (*op.reads, *op.writes)):
+        elif op.reads and op.kind.group != "shift" and any(tensor.scores for tensor in (*op.reads, *op.writes)):
             moved += often.calls * _whole(trace, op)
     return moved
 

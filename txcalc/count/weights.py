@@ -66,7 +66,7 @@ def certainty(trace: Trace, name: str | None = None) -> Literal["exact", "estima
     if packing is None:  # a spec that says nothing of its release leaves open which files there are
         return "estimate" if name == RELEASED and own_format(trace.model) is None else "exact"
     loose = packing.method in FORMATS and FORMATS[packing.method].loose and packing.method == name
-    routed = loose and any(op.kind == "router" for op in trace.ops)
+    routed = loose and any(op.kind.group == "router" for op in trace.ops)
     return "exact" if packing.exact and not routed else "estimate"
 
 
@@ -242,10 +242,10 @@ def _taken(op: Op, spec: Packing) -> bool:
     if not op.weights or op.weights[0][0] != "weight" or len(op.weights[0][1]) != 2:
         return False
     if spec.weights == "all":
-        return op.kind in ("linear", "head", "router", "embedding")
-    if op.kind == "head":
+        return op.kind.group in ("linear", "head", "router", "embedding")
+    if op.kind.group == "head":
         return spec.head
-    if op.kind != "linear":
+    if op.kind.group != "linear":
         return False
     names = op.path.split(".")
     # Of a tower's layers nothing is packed into words, nor is a gate of a single output.

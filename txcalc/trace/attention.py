@@ -37,7 +37,9 @@ def self_attention(
         together = spec.squares**2
         x, n = x.view(b * (n // together), together, d), together
     past = t.workload.past if cached else 0
-    with t.scope("attention", component=True):
+    by_distance = position is not None and position.kind == "transformer-xl"
+    layer = "latent" if spec.kind == "mla" else "distances" if by_distance else "attention"
+    with t.scope("attention", component=layer):
         if spec.kind == "mla":
             span = _span(t, n, past, causal=causal)
             return latent_attention(t, spec, position, x, span, past, causal=causal, cached=cached)
@@ -62,7 +64,7 @@ def cross_attention(t: Trace, spec: Attention, x: Tensor, memory: Tensor) -> Ten
     _, source_new, _ = memory.shape
     keys = t.workload.source_past + source_new
     span = Span(n, source_new, keys, n * keys, keys)
-    with t.scope("cross_attention", component=True):
+    with t.scope("cross_attention", component="cross_attention"):
         cache = Cache("cross", _kv_width(spec), keys, b, rows=_kv_rows(spec))
         return _heads(t, spec, None, x, memory, span, cache)
 
@@ -264,7 +266,7 @@ def _position_scores(
              saves=(content, positions))
         by_distance = t.tensor(b, spec.heads, n, rows, label=f"{name} by distance")
         distances = t.tensor(n, span.keys, role=Role.INDEX, label="distances", scores=True)  # broadcast over the rest
-        t.op(f"core.{name}_gather", "elementwise", saves=(by_distance, distances))
+        t.op(f"core.{name}_gather", "index", saves=(by_distance, distances))
 
 
 def _head_norm(t: Trace, name: str, x: Tensor, spec: HeadNorm, heads: Number, head_dim: Number) -> Tensor:

@@ -18,7 +18,7 @@ class Cache(NamedTuple):
     batch: Number
     role: Literal["kv", "float32"] = "kv"  # in the workload's kv_dtype, or always fp32
     # Of self-attention: which tokens, and what of them.
-    layout: Literal["full", "window", "chunk", "latent", "inputs"] = "full"
+    layout: Literal["full", "window", "chunk", "latent", "inputs", "source"] = "full"
     end: Number | None = None  # position after the last token held, where earlier ones have been dropped
     limit: Number | None = None  # tokens held at most
     # (how many, elements of each): the vectors of one token, each of which a format of a few bits packs by itself.

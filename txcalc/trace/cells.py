@@ -38,7 +38,7 @@ def convolution(t: Trace, spec: Convolution1D, x: Tensor, *, cached: bool) -> Te
     if cached:
         t.op("conv_state", "elementwise", cache=Cache("state", d, spec.width - 1, b))
     if spec.gated:
-        t.op("gate", "elementwise", saves=(y,))
+        t.op("gate", "product", saves=(y,))
         return t.tensor(b, n, channels, label="gated")
     return y if spec.activation is None else ops.activation(t, "activation", y, spec.activation)
 
@@ -46,7 +46,7 @@ def convolution(t: Trace, spec: Convolution1D, x: Tensor, *, cached: bool) -> Te
 def convolve(t: Trace, spec: Convolution, x: Tensor) -> Tensor:
     """(b, n, d) -> (b, n, d): what DeBERTa-v2 adds to a block's output, ``nn.Conv1d`` and an activation."""
     b, n, d = x.shape
-    with t.scope("convolution", component=True):
+    with t.scope("convolution", component="convolution"):
         y = ops.convolution(t, "conv", x.view(b, d, n), d, n, (spec.kernel,), bias=True)
         return ops.activation(t, "activation", ops.dropout(t, "dropout", y), spec.activation)
 
@@ -125,7 +125,7 @@ def _without_idle_gradients(body: list[Node], update: int, n: Number, entries: l
         if reads_zeros:
             again = times - least(times, 1)
             back += [each._replace(batch=again * each.batch, forward=0, backward=1) for each in op.products]
-        rest.append(Op(op.path, op.component, op.kind, products=tuple(back)))
+        rest.append(Op(op.path, op.component, op.layer, op.kind, products=tuple(back)))
     return rest
 
 
@@ -192,7 +192,8 @@ def _source(t: Trace, spec: AdditiveAttention, memory: Tensor) -> None:
     """Each source token is projected once; its projection and itself are held for the whole generation."""
     b, new, width = memory.shape
     ops.linear(t, "keys", memory, spec.width, bias=spec.bias)
-    t.op("source", "elementwise", cache=Cache("cross", spec.width + width, t.workload.source_past + new, b))
+    t.op("source", "elementwise", cache=Cache("cross", spec.width + width, t.workload.source_past + new, b,
+                                             layout="source"))
 
 
 def _attend(t: Trace, spec: AdditiveAttention, state: Tensor, memory: Tensor) -> None:
@@ -206,7 +207,7 @@ def _attend(t: Trace, spec: AdditiveAttention, state: Tensor, memory: Tensor) ->
     with t.scope("attention"):
         ops.linear(t, "query", state, spec.width)
         pairs = t.tensor(b, m, spec.width, label="tanh of pairs", scores=True)
-        t.op("tanh", "elementwise", saves=(pairs,), writes=(pairs,))
+        t.op("tanh", "slope_out", saves=(pairs,), writes=(pairs,))
         scores, context = t.tensor(b, m, label="scores", scores=True), t.tensor(b, width, label="context")
         t.op("scores", "core", weights={"weight": (1, spec.width)}, products=(Product(1, b * m, 1, spec.width),),
              saves=(pairs,), reads=(pairs,), writes=(scores,))

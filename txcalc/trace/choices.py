@@ -18,7 +18,7 @@ def top_k(t: Trace, name: str, x: Tensor, k: Number, label: str) -> tuple[Tensor
     """``x.topk(k)``: the values and their index, which it keeps."""
     values = t.tensor(*x.shape[:-1], k, role=x.role, label=label)
     index = t.tensor(*x.shape[:-1], k, role=Role.INDEX, label="top-k index", grad=False)
-    t.op(name, "router", saves=(index,), reads=(x,), writes=(values, index), backward=_into_zeros(to(x)))
+    t.op(name, "choice", saves=(index,), reads=(x,), writes=(values, index), backward=_into_zeros(to(x)))
     return values, index
 
 
@@ -40,14 +40,14 @@ def of_index(t: Trace, name: str, index: Tensor, *shape: Number) -> Tensor:
 def take_rows(t: Trace, name: str, x: Tensor, index: Tensor, label: str = "") -> Tensor:
     """``x[index]`` along the first axis: keeps the index."""
     y = t.tensor(*index.shape, *x.shape[1:], role=x.role, label=label or x.label)
-    t.op(name, "elementwise", saves=(index,), reads=(x, index), writes=(y,), backward=_into_zeros(to(x)))
+    t.op(name, "index", saves=(index,), reads=(x, index), writes=(y,), backward=_into_zeros(to(x)))
     return y
 
 
 def look_up(t: Trace, name: str, index: Tensor, rows: Number) -> Tensor:
     """``weight[index]`` of a weight with one axis: keeps the index."""
     y = t.tensor(*index.shape, label=name)
-    t.op(name, "elementwise", weights={"": (rows,)}, saves=(index,), reads=(index,), writes=(y,),
+    t.op(name, "index", weights={"": (rows,)}, saves=(index,), reads=(index,), writes=(y,),
          backward=_into_zeros(of_weight(t.path(name), rows)))
     return y
 

@@ -240,8 +240,9 @@ def _fused(
         aligned, above = span.keys // 8, -(-span.keys // 8)  # as many of both where nothing is added
         saves.append(t.tensor(above - aligned, masked, n, 8 * above, label="mask", scores=True))
     scores, context = heads.scores(b, span)._replace(recomputed=1), heads.context(b, span)
+    kernel: Literal["flash", "efficient"] = "efficient" if efficient else "flash"
     with t.frame(q, k, v):
-        t.op("efficient" if efficient else "flash", "core", products=(scores, context), saves=tuple(saves), cache=cache,
+        t.op(kernel, kernel, products=(scores, context), saves=tuple(saves), cache=cache,
              reads=reads, writes=tuple(saves[3:]), reach=span.reach, backward=((ops.to(q), ops.to(k), ops.to(v)),))
     return out
 
@@ -266,12 +267,12 @@ def _math(
     scores, probabilities = (t.tensor(*shape, role=wide, label=label, scores=True) for label in ("scores", "softmax"))
     t.op("scores", "core", products=(heads.scores(b, span),), saves=(scaled, k), cache=cache,
          reads=(q, keys), writes=(scores,), reach=span.reach)
-    t.op("softmax", "elementwise", saves=(probabilities,), reads=(scores,), writes=(probabilities,))
+    t.op("softmax", "softmax", saves=(probabilities,), reads=(scores,), writes=(probabilities,))
     if t.workload.dropout:
         mask = t.tensor(*shape, role=Role.MASK if t.workload.kernels == "cuda" else wide, label="dropout mask",
                         scores=True)
         dropped = t.tensor(*shape, role=wide, label="softmax after dropout", scores=True)
-        t.op("dropout", "elementwise", saves=(mask,), reads=(probabilities,), writes=(mask, dropped))
+        t.op("dropout", "dropout", saves=(mask,), reads=(probabilities,), writes=(mask, dropped))
         probabilities = dropped
     out = t.tensor(b, n, out_width, label="context")
     t.op("context", "core", products=(heads.context(b, span),), saves=(probabilities, v),

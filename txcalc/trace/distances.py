@@ -81,6 +81,6 @@ def distance_scores(
     kept = b * spec.head_dim * span.pairs
     product = Product(spec.heads, b * n, span.distances, spec.head_dim, kept)
     found = t.tensor(b, spec.heads, n, span.distances, label="scores by distance", scores=True)
-    t.op("core.by_distance", "core", products=(product,),
+    t.op("core.by_distance", "by_distance", products=(product,),
          saves=(to_distances, projected), reads=(to_distances, projected), writes=(found,), reach=span.reach)
     return to_keys, found

@@ -97,7 +97,7 @@ def per_layer_inputs(
     The token ids are kept by the table that all layers share.
     """
     b, n = ids.shape
-    with t.scope("per_layer_embedding", component=True), t.frame(ids, x):
+    with t.scope("per_layer_embedding", component="per-layer embedding"), t.frame(ids, x):
         found = t.hold(ops.scaled(t, "scale", ops.embedding(t, "table", ids, spec.rows, layers * spec.width)))
         projected = ops.scaled(t, "scale", ops.linear(t, "projection", x, layers * spec.width))
         normed = t.hold(ops.norm(t, "norm", projected.view(b, n, layers, spec.width), norm))
@@ -115,7 +115,7 @@ def add_per_layer_input(t: Trace, spec: PerLayerEmbedding, norm: Norm, x: Tensor
     """A layer's output (b, n, d), and its own input gated by it, projected and normed."""
     *_, d = x.shape
     with t.frame(x):
-        with t.scope("per_layer_input", component=True), t.frame():
+        with t.scope("per_layer_input", component="per-layer input"), t.frame():
             gate = ops.activation(t, "activation", ops.linear(t, "gate", x, spec.width), spec.activation)
             y = ops.multiply(t, "product", gate, own)
             y = ops.norm(t, "norm", ops.linear(t, "up", y, d), norm)

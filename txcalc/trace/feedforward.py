@@ -15,7 +15,7 @@ def feed_forward(
     t: Trace, spec: Dense | MoE, x: Tensor, given: Tensor | None = None, norm: Norm | None = None
 ) -> Tensor:
     """(b, n, d) -> (b, n, d). ``given`` and ``norm``: what ``x`` was normed from, and the block's norm."""
-    with t.scope("feed_forward", component=True):
+    with t.scope("feed_forward", component="gated" if spec.gated else "feed_forward"):
         if spec.kind == "dense":
             y = _dense(t, spec, spec.d_ff, x)
         elif spec.apart:

@@ -91,7 +91,7 @@ def pool(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
     *_, d = x.shape
     spec = stack.pooler
     assert spec is not None
-    with t.scope("pooler", component=True):
+    with t.scope("pooler", component="pooler"):
         if spec.kind == "attention":
             return _pool_by_attention(t, spec, x, stack.norm)
         if spec.kind == "norm":
@@ -104,7 +104,7 @@ def pool(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
 
 def project(t: Trace, name: str, spec: Projector, tower: Tower, x: Tensor, d_out: Number) -> Tensor:
     """(b, n, d) of a tower to (b, tokens, d_out): to average or to merge costs no product."""
-    with t.scope(name, component=True):
+    with t.scope(name, component="projector"):
         if spec.beside:
             b, n, d = x.shape
             x = t.tensor(b, n - _unpatched(tower), d * (1 + len(spec.beside)), label="columns of several layers")
@@ -173,7 +173,7 @@ def _pool_by_attention(t: Trace, spec: AttentionPooler, x: Tensor, norm: Norm) -
 
 def _transform(t: Trace, spec: HeadTransform, x: Tensor, width: Number) -> Tensor:
     width = width if spec.width is None else spec.width
-    with t.scope("head_transform", component=True):
+    with t.scope("head_transform", component="transform"):
         x = ops.activation(t, "activation", ops.linear(t, "dense", x, width, bias=spec.bias), spec.activation)
         return x if spec.norm is None else ops.norm(t, "norm", x, spec.norm)
 
@@ -181,9 +181,9 @@ def _transform(t: Trace, spec: HeadTransform, x: Tensor, width: Number) -> Tenso
 def _maxout(t: Trace, spec: Maxout, x: Tensor) -> Tensor:
     """``x.max(dim=-1)`` over the pieces keeps which of them was the largest."""
     *rows, _ = x.shape
-    with t.scope("maxout", component=True):
+    with t.scope("maxout", component="maxout"):
         ops.linear(t, "dense", x, spec.width * spec.pieces, bias=spec.bias)
-        t.op("max", "elementwise", saves=(t.tensor(*rows, spec.width, role=Role.INDEX, label="largest pieces"),))
+        t.op("max", "index", saves=(t.tensor(*rows, spec.width, role=Role.INDEX, label="largest pieces"),))
         return t.tensor(*rows, spec.width, label="maxout")
 
 

@@ -33,5 +33,5 @@ def choose_keys(
         t.op("scores", "core", products=(scored,), reads=(queries, index_keys), writes=(scores,),
              reach=reach)
         t.op("relu", "elementwise", reads=(scores,), writes=(above,))
-        t.op("mix", "core", products=(mixed,), reads=(above, weights),
+        t.op("mix", "mix", products=(mixed,), reads=(above, weights),
              writes=(t.tensor(b, n, keys, label="mixed index scores", scores=True),), reach=reach)

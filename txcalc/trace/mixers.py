@@ -37,7 +37,7 @@ def _linear_attention(t: Trace, spec: LinearAttention, x: Tensor) -> None:
     b, n, d = x.shape
     h, width = spec.heads, spec.heads * spec.head_dim
     q, k, _ = (ops.linear(t, name, x, width, bias=spec.bias) for name in ("q", "k", "v"))
-    t.op("features", "elementwise", saves=(q, k))
+    t.op("features", "slope_in", saves=(q, k))
     features = [t.tensor(b, n, width, label=f"phi({name})") for name in ("q", "k")]
     values = t.tensor(b, n, h * (spec.head_dim + 1), label="values and ones")
     state = width * (spec.head_dim + 1)
@@ -49,5 +49,5 @@ def _linear_attention(t: Trace, spec: LinearAttention, x: Tensor) -> None:
         write = write._replace(recomputed=1)
     t.op("recurrence", "recurrence", products=(write, read), saves=tuple(saves),
          cache=Cache("state", state, 1, b, role="float32"))
-    t.op("normalize", "elementwise", saves=(t.tensor(b, n, h * (spec.head_dim + 1), label="weighted sums"),))
+    t.op("normalize", "product", saves=(t.tensor(b, n, h * (spec.head_dim + 1), label="weighted sums"),))
     ops.linear(t, "o", t.tensor(b, n, width, label="context"), d, bias=spec.bias)

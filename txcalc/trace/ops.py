@@ -11,7 +11,8 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from txcalc.trace.record import Gradient, Kind, Number, Product, Role, Steps, Tensor, Trace
+from txcalc.trace.kinds import Name
+from txcalc.trace.record import Gradient, Number, Product, Role, Steps, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.base import Curve
@@ -59,7 +60,7 @@ def of_weight(path: str, *shape: Number, viewed: bool = False) -> Gradient:
 
 def linear(
     t: Trace, name: str, x: Tensor, d_out: Number, *, bias: bool = False, tied: str | None = None,
-    kind: Kind = "linear",
+    kind: Name = "linear",
 ) -> Tensor:
     """``F.linear``: (..., d_in) -> (..., d_out). Keeps its input. ``tied``: the path of another op's weight."""
     *lead, d_in = x.shape
@@ -98,7 +99,7 @@ def convolution(
     return y
 
 
-def parameter(t: Trace, name: str, *shape: Number, kind: Kind = "elementwise") -> None:
+def parameter(t: Trace, name: str, *shape: Number, kind: Name = "elementwise") -> None:
     """A bare weight that is added or joined to the hidden states: keeps nothing."""
     t.op(name, kind, weights={"": shape})
 
@@ -121,7 +122,7 @@ def embedding(
 
 
 def elementwise(
-    t: Trace, name: str, kind: Kind, x: Tensor, out: Tensor, *, keeps: tuple[Tensor, ...] = (), temporaries: int = 0,
+    t: Trace, name: str, kind: Name, x: Tensor, out: Tensor, *, keeps: tuple[Tensor, ...] = (), temporaries: int = 0,
     others: tuple[Tensor, ...] = (),
 ) -> Tensor:
     """One output of one input, whose gradient takes so many temporaries."""
@@ -136,7 +137,7 @@ def like(t: Trace, x: Tensor, label: str, role: Role | None = None) -> Tensor:
     return t.tensor(*x.shape, role=own if role is None else role, label=label, scores=x.scores, grad=x.grad)
 
 
-def cast(t: Trace, name: str, x: Tensor, role: Role, *, kind: Kind = "elementwise", label: str = "") -> Tensor:
+def cast(t: Trace, name: str, x: Tensor, role: Role, *, kind: Name = "elementwise", label: str = "") -> Tensor:
     """``x.to(dtype)``: a copy, unless it has that dtype already. Keeps nothing."""
     if t.workload.bytes_of(role) == t.workload.bytes_of(x.role):
         return x
@@ -170,7 +171,7 @@ def multiply(t: Trace, name: str, a: Tensor, b: Tensor, *, broadcast: bool = Fal
     steps: Steps = ((to(a),), (to(b),))
     if broadcast:
         steps = ((to(a),), (temporary(a, passing=1),), (to(b),))
-    t.op(name, "elementwise", saves=(a, b), reads=(a, b), writes=(y,), backward=steps)
+    t.op(name, "product", saves=(a, b), reads=(a, b), writes=(y,), backward=steps)
     return y
 
 
@@ -178,11 +179,11 @@ def divide(t: Trace, name: str, a: Tensor, b: Tensor) -> Tensor:
     """``a / b`` with one column in ``b``: keeps both. The gradient of ``b`` is ``-grad * (a / b / b)``, made first."""
     y = like(t, a, name)
     steps = (*((temporary(a, passing=n),) for n in (3, 2, 1)), (temporary(a),), (to(a),), (to(b),))
-    t.op(name, "router", saves=(a, b), reads=(a, b), writes=(y,), backward=steps)
+    t.op(name, "weighing", saves=(a, b), reads=(a, b), writes=(y,), backward=steps)
     return y
 
 
-def scaled(t: Trace, name: str, x: Tensor, *, kind: Kind = "elementwise") -> Tensor:
+def scaled(t: Trace, name: str, x: Tensor, *, kind: Name = "elementwise") -> Tensor:
     """``x`` times a number or a buffer: keeps nothing."""
     return elementwise(t, name, kind, x, like(t, x, x.label))
 
@@ -198,7 +199,7 @@ def cap(t: Trace, name: str, x: Tensor) -> Tensor:
     """``c tanh(x / c)``: keeps the tanh."""
     with t.frame(x):
         tanh = like(t, x, f"tanh of {x.label}")
-        elementwise(t, name, "elementwise", scaled(t, name, x, kind="shift"), tanh, keeps=(tanh,))
+        elementwise(t, name, "slope_out", scaled(t, name, x, kind="shift"), tanh, keeps=(tanh,))
         return scaled(t, name, tanh, kind="shift")
 
 
@@ -207,7 +208,7 @@ def scale(t: Trace, name: str, x: Tensor) -> Tensor:
     shape = (x.shape[-1],)
     weight = of_weight(t.path(name), *shape, viewed=True)
     y = like(t, x, name)
-    t.op(name, "elementwise", weights={"": shape}, saves=(x,), reads=(x,), writes=(y,),
+    t.op(name, "scale", weights={"": shape}, saves=(x,), reads=(x,), writes=(y,),
          backward=((to(x),), (temporary(x, passing=1),), (weight,)))
     return y
 
@@ -227,12 +228,14 @@ def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]
         return _xielu(t, name, x)
     if kind == "relu2":
         relu = activation(t, name, x, "relu")
-        return elementwise(t, name, "elementwise", relu, like(t, x, kind), keeps=(relu,), temporaries=2)
+        return elementwise(t, name, "slope_out", relu, like(t, x, kind), keeps=(relu,), temporaries=2)
     if kind == "quick_gelu":
         gate = activation(t, name, scaled(t, name, x), "sigmoid")
         return multiply(t, name, x, gate)
     out = like(t, x, kind)
-    return elementwise(t, name, "elementwise", x, out, keeps=(out if kind in ("relu", "tanh", "sigmoid") else x,))
+    if kind in ("relu", "tanh", "sigmoid"):
+        return elementwise(t, name, "slope_out", x, out, keeps=(out,))
+    return elementwise(t, name, "slope_in", x, out, keeps=(x,))
 
 
 def _xielu(t: Trace, name: str, x: Tensor) -> Tensor:
@@ -244,14 +247,14 @@ def _xielu(t: Trace, name: str, x: Tensor) -> Tensor:
         above = t.hold(activation(t, name, x, "relu"))
         below = t.hold(like(t, x, "minimum"))
         zero, smaller = Gradient(None), Gradient(None, x.shape, Role.BOOL)
-        t.op(name, "elementwise", saves=(x,), reads=(x,), writes=(below,), backward=((zero,), (smaller,), (to(x),)))
+        t.op(name, "xielu", saves=(x,), reads=(x,), writes=(below,), backward=((zero,), (smaller,), (to(x),)))
         slope = _slope(t, name, "alpha_p", "slope above")
-        squares = elementwise(t, name, "elementwise", above, like(t, x, "relu squared"), keeps=(above,), temporaries=2)
+        squares = elementwise(t, name, "xielu", above, like(t, x, "relu squared"), keeps=(above,), temporaries=2)
         curve = t.hold(_sloped(t, name, slope, squares))
         line = add(t, scaled(t, name, x), curve, name)
         slope = shifted(t, name, _slope(t, name, "alpha_n", "slope below"))
         power = like(t, x, "exponential")
-        elementwise(t, name, "elementwise", below, power, keeps=(power,), temporaries=1)
+        elementwise(t, name, "xielu", below, power, keeps=(power,), temporaries=1)
         rest = like(t, x, "exponential beyond its tangent")
         t.op(name, "elementwise", reads=(power, below), writes=(rest,), backward=((through(power), to(below)),))
         return add(t, line, _sloped(t, name, slope, rest), name, label="xielu")
@@ -268,7 +271,7 @@ def _slope(t: Trace, name: str, weight: str, label: str) -> Tensor:
 def _sloped(t: Trace, name: str, slope: Tensor, x: Tensor) -> Tensor:
     """``slope * x``: keeps both."""
     y = like(t, x, name)
-    t.op(name, "elementwise", saves=(slope, x), reads=(slope, x), writes=(y,),
+    t.op(name, "xielu", saves=(slope, x), reads=(slope, x), writes=(y,),
          backward=((temporary(x),), (to(x),), (to(slope),)))
     return y
 
@@ -283,16 +286,16 @@ def dropout(t: Trace, name: str, x: Tensor) -> Tensor:
     mask = t.tensor(*x.shape, role=Role.MASK, label="dropout mask", scores=x.scores, grad=False)
     out = like(t, x, f"{x.label} after dropout")
     if t.workload.kernels == "cuda":
-        return elementwise(t, name, "elementwise", x, out, keeps=(mask,), others=(mask,))
-    t.op(name, "elementwise", reads=(x,), writes=(mask,))
-    t.op(name, "elementwise", saves=(mask,), reads=(x, mask), writes=(out,), backward=((to(x),),))
+        return elementwise(t, name, "dropout", x, out, keeps=(mask,), others=(mask,))
+    t.op(name, "dropout", reads=(x,), writes=(mask,))
+    t.op(name, "dropout", saves=(mask,), reads=(x, mask), writes=(out,), backward=((to(x),),))
     return out
 
 
 def softmax(t: Trace, name: str, x: Tensor) -> Tensor:
     """``F.softmax`` in the dtype of its input: keeps its output."""
     out = like(t, x, name)
-    return elementwise(t, name, "elementwise", x, out, keeps=(out,))
+    return elementwise(t, name, "softmax", x, out, keeps=(out,))
 
 
 # ---------------------------------------------------------------- norms

@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from math import prod
+from operator import mul
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from txcalc.trace.kinds import KINDS, Kind, Name
 
 if TYPE_CHECKING:
     from txcalc.trace.cache import Cache
     from txcalc.trace.workload import Masked, Workload
 
 Number = Any  # int, polynomial or float64 array: whatever has + - * //
-Kind = Literal["linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "shift", "router", "loss"]
 
 
 class Role(Enum):
@@ -148,6 +150,7 @@ class Op(NamedTuple):
 
     path: str
     component: str
+    layer: str  # kind of the component
     kind: Kind
     weights: tuple[tuple[str, tuple[Number, ...]], ...] = ()
     products: tuple[Product, ...] = ()
@@ -224,8 +227,7 @@ class Often(NamedTuple):
 
     def inside(self, node: Repeat) -> Often:
         """How often what it repeats happens."""
-        return Often(self.copies * node.copies, self.active * node.active, self.calls * node.times,
-                     self.back * node.back)
+        return Often(*map(mul, self, (node.copies, node.active, node.times, node.back)))
 
 
 def walk(nodes: Iterable[Node], often: Often = Often()) -> Iterator[tuple[Op | Repeat, Often]]:  # noqa: B008
@@ -255,7 +257,7 @@ class Trace:
     results: tuple[Tensor, ...] = ()  # what outlives the run: the loss of a training step, else its outputs
     loss: Tensor | None = None  # the one result whose gradient the run makes itself
     _prefix: str = ""
-    _component: str | None = None
+    _component: tuple[str, str] | None = None  # its path, and its kind
     _next_id: int = 0
     _held: list[Tensor] = field(default_factory=list)
 
@@ -282,10 +284,8 @@ class Trace:
 
     def size(self, of: Number) -> int | None:
         """A size as a number; none for an array of them, or a symbol that stands for nothing yet."""
-        if isinstance(of, int):
-            return of
         if not hasattr(of, "value"):
-            return None
+            return of if isinstance(of, int) else None
         try:
             return int(of.value(self.sizes))
         except KeyError:
@@ -322,19 +322,19 @@ class Trace:
     @contextmanager
     def scope(
         self, name: str, *, copies: Number = 1, calls: Number = 1, active: Number | None = None,
-        back: Number | None = None, component: bool = False, repeat: bool = False,
+        back: Number | None = None, component: str = "", repeat: bool = False,
     ) -> Iterator[None]:
         """Operations inside get ``name.`` before their path (nothing for an empty name) and these multiplicities.
 
-        A ``component`` is a line of the breakdown: everything inside is added up under its path. ``repeat``: a node
-        of the tree, however often it runs.
+        A ``component`` of this kind is a line of the breakdown: everything inside is added up under its path.
+        ``repeat``: a node of the tree, however often it runs.
         """
         prefix, outer, body = self._prefix, self._component, self.body
         often = Often(copies, copies if active is None else active, calls, calls if back is None else back)
         repeat = repeat or not all(isinstance(each, int) and each == 1 for each in often)
         path = f"{prefix}{name}" if name else prefix[:-1]
         self._prefix = path and f"{path}."
-        self._component = outer or (path if component else None)
+        self._component = outer or ((path, component) if component else None)
         if repeat:
             self.body = []
         try:
@@ -349,15 +349,15 @@ class Trace:
         return self._prefix + name
 
     def op(
-        self, name: str, kind: Kind, *, weights: dict[str, tuple[Number, ...]] | None = None,
+        self, name: str, kind: Name, *, weights: dict[str, tuple[Number, ...]] | None = None,
         products: tuple[Product, ...] = (), saves: tuple[Tensor, ...] = (), cache: Cache | None = None,
         reads: tuple[Tensor, ...] = (), writes: tuple[Tensor, ...] = (), reach: Number | None = None,
         backward: Steps = (),
     ) -> None:
         """Record one operation in the present scope."""
         path, of = self.path(name), tuple((weights or {}).items())
-        self.body.append(Op(path, self._component or path, kind, of, products, saves, cache, reads, writes, reach,
-                            backward))
+        self.body.append(Op(path, *(self._component or (path, "")), KINDS[kind], of, products, saves, cache, reads,
+                            writes, reach, backward))
 
     def loop(
         self, name: str, times: Number, body: Callable[[Tensor], Tensor], x: Tensor, *, copies: Number | None = None,
@@ -367,8 +367,8 @@ class Trace:
 
         What comes of the last ``unread`` of them is not read.
         """
-        copies = times if copies is None else copies
-        with self.scope(name, copies=copies, calls=times, back=times - unread, repeat=True):
+        own = times if copies is None else copies
+        with self.scope(name, copies=own, calls=times, back=times - unread, repeat=True):
             entry = self.tensor(*x.shape, label=x.label)
             leave = body(entry)
         after = self.tensor(*leave.shape, label=leave.label)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Tensor | None = None) -> Tensor:
     """(b, n, d) -> (b, n, d), or the width of a cell or convolution. ``memory``: what a cell attends to."""
-    with t.scope("recurrent", component=True):
+    cells = {"rnn": "cell", "lstm": "cell", "gru": "cell", "convolution": "convolution"}
+    with t.scope("recurrent", component=cells.get(spec.kind, "recurrent")):
         if spec.kind == "mamba2":
             y = _mamba2(t, spec, x, cached=cached)
         elif spec.kind == "gated-delta":
@@ -120,7 +121,7 @@ def _gated_convolution(t: Trace, spec: ShortConvolution, x: Tensor, *, cached: b
     """c * convolution(b * x) for three projections b, c and x, which lie in one tensor and are kept as that."""
     b, n, d = x.shape
     projected = ops.linear(t, "in_proj", x, 3 * d, bias=spec.bias)
-    t.op("gate_in", "elementwise", saves=(projected,))
+    t.op("gate_in", "product", saves=(projected,))
     y = _causal(t, t.tensor(b, d, n, label="gated in"), spec.conv, bias=spec.bias, cached=cached)
     return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, projected.view(b, n, d)), d, bias=spec.bias)
 

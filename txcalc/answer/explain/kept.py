@@ -9,14 +9,15 @@ from txcalc.answer.explain.derive import Line, Run, one_of, tensor_name
 from txcalc.answer.explain.explanation import KeptRow
 from txcalc.answer.explain.notation import formula
 from txcalc.answer.explain.polynomial import Poly
-from txcalc.answer.explain.why import Basis, Rule
+from txcalc.answer.explain.why import Basis
 from txcalc.count.entries import Entry
+from txcalc.trace.kinds import Keeps
 
 
 @dataclass
 class _Group:
     entry: Entry
-    rule: Rule
+    rule: Keeps
     each: Poly
     times: Poly
     readers: dict[str, None]
@@ -30,7 +31,7 @@ def kept_rows(run: Run, found: list[Line]) -> tuple[KeptRow, ...]:
 def kept_sources(run: Run, found: list[Line]) -> list[Basis]:
     """Each rule by which a tensor is kept, once."""
     rules = {group.rule: None for line in found for group in _groups(run, line)}
-    return [Basis(rule.keeps, rule.source) for rule in rules]
+    return [Basis(rule.why, rule.source) for rule in rules]
 
 
 def _groups(run: Run, line: Line) -> list[_Group]:
@@ -67,7 +68,7 @@ def _row(run: Run, line: Line, group: _Group) -> KeptRow:
         value=int((group.each * group.times).value(run.values)),
         kept_by=tuple(dict.fromkeys(_reader(reader) for reader in group.readers)),
         kept_as=group.rule.role,
-        why=group.rule.keeps,
+        why=group.rule.why,
     )
 
 

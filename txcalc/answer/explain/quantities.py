@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from txcalc.answer.conventions import recurrence
 from txcalc.answer.explain.explanation import QuantityName
-from txcalc.answer.explain.why import MEASURED
 from txcalc.answer.report import Quantity, Totals
 from txcalc.count import activations, flops, kv_cache, params, states, weights
 from txcalc.count.entries import Entry
 from txcalc.count.kv_cache import FORMATS, grows
-from txcalc.count.scores import is_fused
 from txcalc.count.states import RECIPES
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal
+from txcalc.trace.kinds import MEASURED
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.workload import BYTES, Workload
 
@@ -49,7 +48,7 @@ class Definition(NamedTuple):
 
 def _core(op: Op) -> str:
     """Attention's products are a line of their own: they grow with queries x keys."""
-    return "scores and values" if op.kind == "core" else ""
+    return "scores and values" if op.kind.group == "core" else ""
 
 
 def fit_phase(quantity: QuantityName, workload: Workload) -> Workload:
@@ -108,11 +107,12 @@ def notes(quantity: QuantityName, spec: Model, t: Trace) -> Iterator[str]:
         yield "1 multiply-accumulate = 2 FLOPs; softmax, norms, activations and additions are not counted"
     if quantity == "activations":
         yield MEASURED
-        if any(map(is_fused, t.ops)):
+        if any(op.kind.fused for op in t.ops):
             yield "flash attention keeps no s × s tensor; --attention eager shows what it saves"
         elif workload.attention != "eager" and t.kernels:
             yield "; ".join(f"attention is {kernel}: {why or 'as asked for'}" for kernel, why in t.kernels)
-    if any(op.kind == "recurrence" for op in t.ops) and (quantity == "activations" or quantity.startswith("flops")):
+    recurs = any(op.kind.group == "recurrence" for op in t.ops)
+    if recurs and (quantity == "activations" or quantity.startswith("flops")):
         yield recurrence(workload)
 
 

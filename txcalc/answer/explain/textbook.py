@@ -132,7 +132,7 @@ def _params(run: Run, closed: Poly) -> Iterator[Candidate]:
 
 def _small(run: Run, *, tables: bool = False) -> str:
     """What the other weights are, of one width each."""
-    found = [(op.kind, name) for op in run.trace.ops for name, _ in op.weights]
+    found = [(op.kind.group, name) for op in run.trace.ops for name, _ in op.weights]
     there = {
         "routers": any(kind == "router" for kind, _ in found), "biases": any("bias" in name for _, name in found),
         "norms": any(kind == "norm" for kind, _ in found),
@@ -181,7 +181,7 @@ def _flops(per_token: int, *, each: bool = False) -> Finder:
 
 def _mixing(run: Run) -> str:
     """The products of activations with one another, which parameters do not tell."""
-    kinds = {op.kind for op in run.trace.ops}
+    kinds = {op.kind.group for op in run.trace.ops}
     names = {"core": "attention's own products", "recurrence": "the recurrence's own products"}
     return " and ".join(name for kind, name in names.items() if kind in kinds)
 

@@ -1,0 +1,77 @@
+"""Kinds of operations: what each keeps for the backward pass, why, and where that was measured or read."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+Group = Literal["linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "shift", "router", "loss"]
+Name = Literal[
+    "linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "shift", "router", "loss", "flash",
+    "efficient", "by_distance", "mix", "choice", "softmax", "dropout", "product", "weighing", "scale", "slope_in",
+    "slope_out", "xielu", "index",
+]
+MEASURED: Final = "measured: on torch 2.13 with torch.autograd.graph.saved_tensors_hooks"
+_KORTHIKANTI: Final = "measured; arXiv 2205.05198, section 4.1"
+
+
+class Keeps(NamedTuple):
+    """A tensor that is kept: what it is to the operation in a word, in a sentence, and the source."""
+
+    role: str
+    why: str
+    source: str
+
+
+class Kind(NamedTuple):
+    """A kind of operation. ``keeps`` is None where it keeps nothing; ``statistics``: of what it keeps in fp32 besides.
+
+    ``group``: what is counted alike. ``fused``: one kernel is all of attention's core.
+    """
+
+    name: Name
+    group: Group
+    keeps: Keeps | None = None
+    statistics: Keeps | None = None
+    fused: bool = False
+
+
+_LINEAR: Final = Keeps("input", "a linear layer keeps its input", f"F.linear, {_KORTHIKANTI}")
+_PRODUCT: Final = Keeps("factor", "a matrix product keeps both factors", f"torch.matmul, {_KORTHIKANTI}")
+_MULTIPLY: Final = Keeps("factor", "a product keeps both factors", "a * b, measured")
+
+KINDS: Final = {kind.name: kind for kind in (
+    Kind("linear", "linear", _LINEAR),
+    Kind("head", "head", _LINEAR),
+    Kind("router", "router", _LINEAR),
+    Kind("embedding", "embedding", Keeps("indices", "a table keeps the rows looked up", "F.embedding, measured")),
+    Kind("norm", "norm", Keeps("input", "a norm keeps its input", f"F.layer_norm and F.rms_norm, {_KORTHIKANTI}"),
+         Keeps("statistics", "a norm keeps the statistics of every row",
+               "F.layer_norm and F.rms_norm, measured; left out in arXiv 2205.05198")),
+    Kind("core", "core", _PRODUCT),
+    Kind("by_distance", "core", _PRODUCT),
+    Kind("mix", "core", _PRODUCT),
+    Kind("flash", "core", Keeps("kernel", "the flash kernel keeps q, k, v, its output and one number per row",
+                                "arXiv 2205.14135, algorithm 1; F.scaled_dot_product_attention"), fused=True),
+    Kind("efficient", "core", Keeps(
+        "kernel", "the memory-efficient kernel keeps q, k, v, its output, one number per row and its mask",
+        "arXiv 2112.05682; F.scaled_dot_product_attention"), fused=True),
+    Kind("recurrence", "recurrence", Keeps("states", "the recurrence keeps its states", "arXiv 2405.21060, section 7")),
+    Kind("choice", "router", Keeps("choice", "routing keeps its choice",
+                                   "torch.topk, measured; arXiv 1701.06538, section 2.1")),
+    Kind("weighing", "router", _MULTIPLY),
+    Kind("loss", "loss", Keeps("target", "the loss keeps log-probabilities and targets", "F.cross_entropy, measured")),
+    Kind("shift", "shift"),
+    Kind("elementwise", "elementwise"),
+    Kind("product", "elementwise", _MULTIPLY),
+    Kind("scale", "elementwise", Keeps("input", "a learned scale keeps its input", "x * weight, measured")),
+    Kind("softmax", "elementwise", Keeps("output", "softmax keeps its output", f"F.softmax, {_KORTHIKANTI}")),
+    Kind("dropout", "elementwise", Keeps("mask", "dropout keeps its mask", f"F.dropout, {_KORTHIKANTI}")),
+    Kind("slope_in", "elementwise",
+         Keeps("input", "gelu and silu keep their input", f"F.gelu and F.silu, {_KORTHIKANTI}")),
+    Kind("slope_out", "elementwise", Keeps("output", "relu, tanh and sigmoid keep their output",
+                                           "F.relu, torch.tanh and torch.sigmoid, measured")),
+    Kind("xielu", "elementwise", Keeps(
+        "parts", "xIELU keeps its input, what its learned slopes multiply, and the slopes",
+        "arXiv 2411.13010, section 4, composed of PyTorch's functions, measured")),
+    Kind("index", "elementwise", Keeps("index", "an indexed copy keeps its index", "x[index], measured")),
+)}
