@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "txcalc"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
-STAGES = ["units", "document", "spec", "trace", "count", "answer", "cli"]
+STAGES = ["units", "document", "spec", "trace", "count", "answer", "show", "cli"]
 CHECK = ["units", "document", "spec", "trace", "count", "answer", "check"]
 CLI = [*STAGES, "check"]
 REFERENCE = ["spec", "check.reference", "check.measure"]
@@ -71,7 +71,7 @@ def test_a_violation_would_be_found(tmp_path: Path) -> None:
         path = tmp_path / "some.py"
         path.write_text(text)
         assert list(imports(path)) == [expected]
-    assert "cli" not in allowed("answer.page") and "count" not in allowed("trace.model")
+    assert "cli" not in allowed("show.html") and "count" not in allowed("trace.model")
     assert "trace" not in allowed("check.reference.stack") and "trace" in allowed("check.validate")
 
 

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from showing import render
 from typer.testing import CliRunner
 
 from txcalc import units
 from txcalc.answer.curves import AttentionCurve, attention_curve
 from txcalc.answer.devices import Device, device, devices
 from txcalc.answer.limits import DEFAULT_RESERVE, LONGEST, Reserve, first_above
-from txcalc.answer.render.attention import log_blocks, render
-from txcalc.answer.render.grid import Screen
 from txcalc.cli.app import app
+from txcalc.show.terminal import Bar, Screen, blocks
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.spec.yaml import read_yaml
@@ -462,7 +462,7 @@ def test_lines_fit(name: str, width: int) -> None:
         spec = model(name)
         found = attention_curve(spec, Workload(seq=1, phase=phase), device=H100)
         for verbose in (False, True):
-            shown = render(found, "table", Screen(width), verbose=verbose)
+            shown = render(found, "table", Screen(width), 1 + verbose)
             assert max(map(len, shown.splitlines())) <= width, shown
 
 
@@ -475,16 +475,16 @@ def test_the_table() -> None:
     assert "\n131,072  16.00 GiB        82.1\n" in whole
     assert "one eager score matrix" in shown and "36,555" in shown
     assert "\x1b" not in shown
-    assert len(render(found, "table", Screen(80), quiet=True).splitlines()) < len(shown.splitlines())
+    assert len(render(found, "table", Screen(80), 0).splitlines()) < len(shown.splitlines())
     assert "\n    seq  eager N×N      flash " in render(found, "table", Screen(44))
 
 
-@pytest.mark.parametrize(("sizes", "most", "blocks"), [
+@pytest.mark.parametrize(("sizes", "most", "lengths"), [
     ((1, 2, 4), 15, [1, 2, 3]), ((1, 1 << 28), 15, [1, 15]), ((5, 5), 15, [1, 1]), ((0, 0), 15, [1, 1]),
     ((1, 4), 0, [0, 0]),
 ])
-def test_bars_are_logarithmic(sizes: tuple[int, ...], most: int, blocks: list[int]) -> None:
-    assert log_blocks(sizes, most) == blocks
+def test_bars_are_logarithmic(sizes: tuple[int, ...], most: int, lengths: list[int]) -> None:
+    assert [blocks(Bar(size, max(sizes), max(min(sizes), 1)), most) for size in sizes] == lengths
 
 
 def test_every_format_says_the_same() -> None:

@@ -8,14 +8,15 @@ import json
 import re
 
 import pytest
+from showing import render
 from typer.testing import CliRunner
 
 from txcalc import units
 from txcalc.answer.compare import Comparison, Named, compare
-from txcalc.answer.render.formats import FORMATS, render_comparison
-from txcalc.answer.render.grid import Screen
 from txcalc.answer.report import count
 from txcalc.cli.app import app
+from txcalc.show.formats import FORMATS
+from txcalc.show.terminal import Screen
 from txcalc.spec.errors import SpecError
 from txcalc.spec.presets import load
 from txcalc.spec.yaml import read_yaml
@@ -36,7 +37,7 @@ def compared(*names: str, **given: object) -> Comparison:
 
 
 def table(*names: str, width: int | None = None, **given: object) -> str:
-    return render_comparison(compared(*names, **given), "table", Screen(width))
+    return render(compared(*names, **given), "table", Screen(width))
 
 
 def row(out: str, label: str) -> list[str]:
@@ -109,7 +110,7 @@ def test_what_does_not_fit_goes_below_and_nothing_is_lost(width: int, names: tup
 @pytest.mark.parametrize("names", [("gpt2",), THREE, SIX])
 def test_every_format(form: str, names: tuple[str, ...]) -> None:
     found = compared(*names)
-    out = render_comparison(found, form, PIPE)  # type: ignore[arg-type]
+    out = render(found, form, PIPE)  # type: ignore[arg-type]
     if form in ("json", "yaml"):
         data = json.loads(out) if form == "json" else read_yaml(out, "out").data
         assert data["schema"] == "txcalc/comparison/v1"
@@ -124,7 +125,7 @@ def test_every_format(form: str, names: tuple[str, ...]) -> None:
 
 
 def test_markdown_puts_many_models_in_rows() -> None:
-    lines = render_comparison(compared(*SIX), "md", PIPE).splitlines()
+    lines = render(compared(*SIX), "md", PIPE).splitlines()
     assert len([line for line in lines if line.startswith("| gpt")]) == 5
     bars = {line.count("|") for line in lines if line.startswith("|")}
     assert len(bars) == 1

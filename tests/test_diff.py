@@ -50,9 +50,8 @@ def test_a_report_is_counted_again_under_its_own_workload(report: Path) -> None:
     data = read_yaml(report.read_text("utf-8"), "report").data
     for part in ("workload", "totals", "components", "conventions"):
         assert again[part] == data[part], part
-    assert "(txcalc 0.1.0): unchanged" in good("count", report)
-    assert ": unchanged" in good("count", report, "--markdown")
-    assert "Unchanged since txcalc 0.1.0" in good("count", report, "-f", "html")
+    for form in ("table", "md", "html", "latex"):
+        assert "(txcalc 0.1.0): unchanged" in " ".join(good("count", report, "-f", form).split()), form
 
 
 def test_what_has_changed_is_shown(report: Path) -> None:
@@ -92,7 +91,7 @@ def test_an_option_replaces_the_reports_own(report: Path, args: tuple[str, ...],
 def test_lengths_that_follow_from_the_model_still_do(tmp_path: Path) -> None:
     path = tmp_path / "vit.yaml"
     good("count", "vit-b-16", "-o", path)
-    assert ": unchanged" in good("count", path)
+    assert ": unchanged" in " ".join(good("count", path).split())
     larger = json.loads(good("count", path, "--set", "input.image=384", "--set", "position.size=577", "--json"))
     assert larger["workload"]["seq"] == 577
 
@@ -224,8 +223,7 @@ def test_nothing_differs() -> None:
 
 
 @pytest.mark.parametrize(("args", "message"), [
-    (("gpt2", "gpt2-medium", "-f", "csv"), "must be one of table, md, json, yaml here"),
-    (("gpt2", "gpt2-medium", "-f", "html"), "must be one of table, md, json, yaml here"),
+    (("gpt2", "gpt2-medium", "-f", "xml"), "must be"),
     (("gpt2", "gpt4"), "unknown preset"),
     (("gpt2",), "give two models, A and B"),
     (("gpt2", "gpt3", "--seq", "2K"), "2,048 tokens, but gpt2 has 1,024"),

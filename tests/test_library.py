@@ -144,4 +144,4 @@ def test_every_field_of_a_workload_can_be_given() -> None:
 
 
 def test_it_is_typed(tmp_path: Path) -> None:
-    assert files("txcalc").joinpath("py.typed").is_file() and files("txcalc.answer.page").joinpath("page.css").is_file()
+    assert files("txcalc").joinpath("py.typed").is_file() and files("txcalc.show").joinpath("page.css").is_file()

@@ -9,13 +9,13 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from showing import render
 from typer.testing import CliRunner
 
 from txcalc.answer.mixers import QUANTITIES, MixerTable, Sizes, exponent, mixers
-from txcalc.answer.render.grid import Screen
-from txcalc.answer.render.mixers import render
 from txcalc.cli.app import app
 from txcalc.count import activations, flops, kv_cache, params, sequence
+from txcalc.show.terminal import Screen
 from txcalc.spec.cells import GRU, LSTM, RNN, Convolution1D
 from txcalc.spec.errors import SpecError
 from txcalc.spec.layers import Attention, Mamba2
@@ -367,9 +367,9 @@ def test_heads_must_divide_the_width() -> None:
 def test_lines_fit(width: int, lengths: tuple[int, ...]) -> None:
     found = mixers(lengths=lengths)
     for verbose in (False, True):
-        shown = render(found, "table", Screen(width), verbose=verbose)
+        shown = render(found, "table", Screen(width), 1 + verbose)
         assert max(map(len, shown.splitlines())) <= width
-    assert len(render(found, "table", Screen(width), quiet=True)) < len(shown)
+    assert len(render(found, "table", Screen(width), 0)) < len(shown)
 
 
 def test_every_format_says_the_same() -> None:

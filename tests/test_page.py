@@ -19,10 +19,11 @@ import pytest
 from typer.testing import CliRunner
 
 from txcalc.answer.explain.explanation import Formula
-from txcalc.answer.page.chart import Bar, Level, Series, bars, curves, dots
-from txcalc.answer.page.formula import mathml
-from txcalc.answer.page.markup import Html, html, join, tag
 from txcalc.cli.app import app
+from txcalc.show.blocks import Chart, Mark, Series
+from txcalc.show.markup import Html, html, join, tag
+from txcalc.show.mathml import mathml
+from txcalc.show.svg import figure, spread
 from txcalc.spec.yaml import dump_yaml, read_yaml
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -222,7 +223,7 @@ def test_contrast_is_enough_in_light_and_dark() -> None:
         for ground in (found["ground"], found["shade"]):
             for name in ("text", "dim", "link"):
                 assert contrast(found[name], ground) >= 4.5, name
-            for name in ("c1", "c2", "c3", "c4"):
+            for name in (f"c{i}" for i in range(1, 11)):
                 assert contrast(found[name], ground) >= 3, name
         assert contrast(found["ink"], found["c1"]) >= 3
 
@@ -311,24 +312,39 @@ def test_formulas_are_mathematics(python: str, shown: str, elements: set[str]) -
     assert {node.name for node in found.all()} & {"msup", "msub", "mfrac"} == elements
 
 
+def charts(values: list[int]) -> Iterator[Chart]:
+    marks, level = [Mark(f"part {i}", value, value // 2) for i, value in enumerate(values)], Mark("device", 80)
+    yield Chart("Title", "bars", "exact", "things", marks, part="half")
+    yield Chart("Title", "bars", "exact", "things", marks, level=level)
+    yield Chart("Title", "dots", "exact", "things", marks)
+    yield Chart("Title", "curves", "exact", "things", lengths=[2**i for i in range(len(values))],
+                series=[Series("all", values), Series("none", [None] * len(values))], level=level)
+
+
 @pytest.mark.parametrize("values", [[1], [0], [1, 10**40], [5] * 40, [7, 7]])
 def test_charts_draw_whatever_there_is(values: list[int]) -> None:
-    named = [Bar(f"part {i}", value, value // 2) for i, value in enumerate(values)]
-    for drawn in (bars("Title", named, str, part="half"), dots("Title", named, str, base=10),
-                  curves("Title", [2**i for i in range(len(values))], [Series("all", values), Series("none", [None])],
-                         str, level=Level("device", 80))):
+    for chart in charts(values):
+        drawn = figure(chart)
         if not any(values):
             assert drawn == ""
             continue
         picture = parsed(drawn)
-        assert str(max(values)) in picture.text()
+        assert f"{max(values):,}" in picture.text()
         numbers = [float(n) for node in picture.all() for key, n in node.attributes.items()
                    if key in ("x", "y", "x1", "x2", "y1", "y2", "width", "height", "cx", "cy")]
         assert all(-20 <= n <= 2000 for n in numbers) and "none" not in picture.text()
 
 
+def test_names_at_the_ends_of_lines_do_not_lie_on_one_another() -> None:
+    for places in ([5.0, 5.0, 5.0], [0.0, 99.0, 100.0, 100.0], [50.0], [90.0, 10.0]):
+        found = spread(places, 14.0, 0.0, 100.0)
+        assert all(b - a >= 14 - 1e-9 for a, b in itertools.pairwise(sorted(found)))
+        assert all(0 <= place <= 100 for place in found)
+        assert sorted(range(len(places)), key=lambda i: places[i]) == sorted(range(len(places)), key=lambda i: found[i])
+
+
 def test_long_names_are_shortened_beside_their_value_alone() -> None:
-    drawn = parsed(bars("Title", [Bar("n" * 200, 5)], str))
+    drawn = parsed(figure(Chart("Title", "bars", "exact", "things", [Mark("n" * 200, 5)])))
     assert any(node.text().endswith("…") for node in drawn.all("text"))
     assert "n" * 200 in next(drawn.all("desc")).text()
 

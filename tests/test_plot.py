@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from showing import blocks
 from typer.testing import CliRunner
 
 from txcalc.answer.compare import Named, compare
 from txcalc.answer.curves import attention_curve
 from txcalc.answer.devices import device
 from txcalc.answer.mixers import mixers
-from txcalc.answer.render import plot
 from txcalc.answer.report import count
+from txcalc.answer.view import view
 from txcalc.cli.app import app
+from txcalc.show import plot
 from txcalc.spec.errors import MissingPackage
 from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload
@@ -30,18 +32,21 @@ TINY = Model.model_validate({
 })
 ENCODER = TINY.model_copy(update={"name": "encoder", "architecture": "encoder-only"})
 
-FIGURES: dict[str, Callable[[str], bytes]] = {
-    "attention": lambda form: plot.attention(
-        attention_curve(TINY, Workload(seq=1, batch=3), (1024, 4096), device("h100")), form),
-    "decoding": lambda form: plot.attention(
-        attention_curve(TINY, Workload(seq=1, phase="decode", batch=3), (1024,), device("tpu-v5e")), form),
-    "encoder": lambda form: plot.attention(attention_curve(ENCODER, Workload(seq=1, batch=3), (7, 9)), form),
-    "mixers": lambda form: plot.mixers(mixers(workload=Workload(seq=1, batch=3), lengths=(1024, 2048)), form),
-    "breakdown": lambda form: plot.breakdown(count(TINY, Workload(seq=32, batch=3)), form),
-    "prefill": lambda form: plot.breakdown(count(TINY, Workload(seq=32, batch=3, phase="prefill")), form),
-    "comparison": lambda form: plot.comparison(compare([Named(TINY), Named(ENCODER)], {"seq": 32, "batch": 3}), form),
+ANSWERS: dict[str, Callable[[], Any]] = {
+    "attention": lambda: attention_curve(TINY, Workload(seq=1, batch=3), (1024, 4096), device("h100")),
+    "decoding": lambda: attention_curve(
+        TINY, Workload(seq=1, phase="decode", batch=3), (1024,), device("tpu-v5e")),
+    "encoder": lambda: attention_curve(ENCODER, Workload(seq=1, batch=3), (7, 9)),
+    "mixers": lambda: mixers(workload=Workload(seq=1, batch=3), lengths=(1024, 2048)),
+    "breakdown": lambda: view(TINY, {"seq": 32, "batch": 3}),
+    "prefill": lambda: view(TINY, {"seq": 32, "batch": 3, "phase": "prefill"}),
+    "comparison": lambda: compare([Named(TINY), Named(ENCODER)], {"seq": 32, "batch": 3}),
 }
-every_figure = pytest.mark.parametrize("name", FIGURES)
+every_figure = pytest.mark.parametrize("name", ANSWERS)
+
+
+def drawn(name: str, form: str = "svg") -> bytes:
+    return plot.write(blocks(ANSWERS[name]()), form)
 
 
 def words(svg: bytes) -> str:
@@ -50,19 +55,19 @@ def words(svg: bytes) -> str:
 
 @every_figure
 def test_every_format(name: str) -> None:
-    assert FIGURES[name]("png").startswith(b"\x89PNG")
-    assert FIGURES[name]("pdf").startswith(b"%PDF")
-    assert b"<svg" in FIGURES[name]("svg")
+    assert drawn(name, "png").startswith(b"\x89PNG")
+    assert drawn(name, "pdf").startswith(b"%PDF")
+    assert b"<svg" in drawn(name, "svg")
 
 
 @every_figure
 def test_the_same_answer_gives_the_same_bytes(name: str) -> None:
-    assert FIGURES[name]("svg") == FIGURES[name]("svg")
+    assert drawn(name, "svg") == drawn(name, "svg")
 
 
 @every_figure
 def test_axes_and_workload_are_named(name: str) -> None:
-    shown = words(FIGURES[name]("svg"))
+    shown = words(drawn(name, "svg"))
     assert "batch 3" in shown and "bf16" in shown
     units = {"mixers": "FLOP, one forward pass", "breakdown": "parameters", "prefill": "parameters",
              "comparison": "bytes, log scale"}
@@ -72,11 +77,11 @@ def test_axes_and_workload_are_named(name: str) -> None:
 
 
 def test_what_is_drawn_is_what_was_counted() -> None:
-    assert "H100 80GB, 79.65 GiB" in words(FIGURES["attention"]("svg"))
+    assert "H100 80GB, 79.65 GiB" in words(drawn("attention"))
     report = count(TINY, Workload(seq=32, batch=3))
     attention = next(part for part in report.components if part.path.endswith("attention"))
     share = 100 * attention.params / report.totals.params.value
-    assert f"({share:.1f} %)" in words(FIGURES["breakdown"]("svg"))
+    assert f"({share:.1f} %)" in words(drawn("breakdown"))
 
 
 def test_lines_and_bars_differ_without_colour() -> None:
@@ -88,7 +93,7 @@ def test_lines_and_bars_differ_without_colour() -> None:
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingPackage, match=re.escape("a figure needs matplotlib: pip install matplotlib")):
-        FIGURES["mixers"]("svg")
+        drawn("mixers")
 
 
 # ---------------------------------------------------------------- --plot

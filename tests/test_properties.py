@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from specs import specs
 
-from txcalc.answer.render.data import json as as_json
-from txcalc.answer.render.data import yaml as as_yaml
 from txcalc.answer.report import Report, count
+from txcalc.show.data import json as as_json
+from txcalc.show.data import yaml as as_yaml
 from txcalc.spec.facts import architecture_fields, is_causal
 from txcalc.spec.model import Model, Sublayers
 from txcalc.spec.yaml import read_yaml

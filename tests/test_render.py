@@ -9,15 +9,17 @@ import re
 from typing import Any
 
 import pytest
+from showing import render
 
 from txcalc import units
 from txcalc.answer.defaults import workload
-from txcalc.answer.render.figures import figures
-from txcalc.answer.render.formats import FORMATS, render
-from txcalc.answer.render.grid import Screen, Span, chunks, grid, printable, text, total_width, widths, wrap
-from txcalc.answer.render.where import operations, shares, whole
 from txcalc.answer.report import Report
 from txcalc.answer.view import View, view
+from txcalc.show.blocks import printable
+from txcalc.show.figures import figures
+from txcalc.show.formats import FORMATS
+from txcalc.show.terminal import Screen, Span, chunks, grid, text, total_width, widths, wrap
+from txcalc.show.where import operations, shares, whole
 from txcalc.spec.model import Model
 from txcalc.spec.yaml import read_yaml
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import get_origin, get_type_hints
 
 import pytest
+from showing import render
 
 from txcalc.answer.defaults import workload
 from txcalc.answer.explain.explain import Explainer
-from txcalc.answer.render.formats import render
-from txcalc.answer.render.grid import Screen
 from txcalc.answer.view import view
 from txcalc.spec import base, folders, library, presets, resolved
 from txcalc.spec.model import Model
@@ -44,7 +43,7 @@ def test_a_resolved_preset_gives_the_same_answer(name: str) -> None:
     assert not isinstance(quick.model, Model)
     shown = [view(found.model, {}, source=found.source, verbose=2) for found in (quick, whole)]
     assert shown[0] == shown[1]
-    assert render(shown[0], "table", Screen()) == render(shown[1], "table", Screen())
+    assert render(shown[0]) == render(shown[1])
 
 
 def test_only_the_very_name_is_found() -> None:

@@ -134,8 +134,8 @@ def test_larger_images_have_more_positions() -> None:
 
 
 def test_deepstack_is_one_line_of_the_breakdown() -> None:
-    from txcalc.answer.render.where import shares
     from txcalc.answer.report import count
+    from txcalc.show.where import shares
 
     seeing = spec(input=PLAIN, projector={}, deepstack=[{"skips": 1}, {}])
     titles = [share.title for share in shares(count(seeing, Workload(seq=64, images=1)))]

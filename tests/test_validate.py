@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from showing import render
 from specs import specs
 
 from txcalc.spec.facts import is_causal
@@ -10,10 +11,10 @@ from txcalc.spec.model import Model, Published
 
 torch = pytest.importorskip("torch")
 
-from txcalc.answer.render.grid import Screen  # noqa: E402
-from txcalc.answer.render.validation import table  # noqa: E402
+from txcalc.answer.validation import Validations  # noqa: E402
 from txcalc.check.third_party import against_published  # noqa: E402
 from txcalc.check.validate import CASES, Case, cache, flops_rows, kept, parameters, validate  # noqa: E402
+from txcalc.show.terminal import Screen  # noqa: E402
 from txcalc.spec.presets import load  # noqa: E402
 
 torch.set_num_threads(1)
@@ -55,5 +56,6 @@ def test_a_count_rounds_to_printed_digits() -> None:
     assert [(row.counted, row.printed, row.verdict) for row in found.rows] == [
         (8_030_261_248, "8B", "rounds to it"), (8_030_261_248, "8,030,261,248", "equal"),
         (8_030_261_248, "9B", "explained"), *[(8_030_261_248, "9B", "DIFFERS")] * 3]
-    shown = table([against_published(model)], Screen(80))
+    answer = against_published(model)
+    shown = render(Validations(agrees=answer.agrees, models=(answer,)), "table", Screen(80))
     assert "8,030,261,248    8.03B  rounds to it" in shown and "last digit" not in shown

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from showing import render
 from typer.testing import CliRunner
 
-from txcalc.answer.render.formats import render
-from txcalc.answer.render.grid import Screen
 from txcalc.answer.rerun import recorded
 from txcalc.answer.versions import CONVOLVES, EMPTY_STATE, MEANINGS
 from txcalc.answer.view import View, view
@@ -59,7 +58,7 @@ def test_what_changed_is_said_with_its_reason(name: str) -> None:
     old, found = written(name), again(name)
     assert found.since is not None
     assert {change.total for change in found.since.changes} == CHANGED[name]
-    out = " ".join(render(found, "table", Screen()).split())
+    out = " ".join(render(found).split())
     for change in found.since.changes:
         assert change.why and change.why in out, change
     workload = old["workload"]

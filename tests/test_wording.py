@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from showing import render
 
 import txcalc
 from txcalc.answer import compare as side_by_side
@@ -12,18 +13,16 @@ from txcalc.answer.curves import attention_curve
 from txcalc.answer.defaults import workload
 from txcalc.answer.explain.explain import explain
 from txcalc.answer.explain.explanation import QuantityName
-from txcalc.answer.page.comparison import page
-from txcalc.answer.render.comparison import rows
-from txcalc.answer.render.explanation_table import table
-from txcalc.answer.render.figures import Figure, cache_label, figures
-from txcalc.answer.render.grid import Screen
-from txcalc.answer.render.rules import short
 from txcalc.answer.view import view
+from txcalc.show.blocks import Fact, plain
+from txcalc.show.compare import lines
+from txcalc.show.figures import cache_label, figures
+from txcalc.show.headings import short
 
 SCAN = ["jamba", "mamba2", "minimax-01", "nemotron-h", "qwen3-next"]
 
 
-def shown(name: str, **given: Any) -> dict[str, Figure]:
+def shown(name: str, **given: Any) -> dict[str, Fact]:
     return {figure.label: figure for figure in figures(view(txcalc.load(name), given))}
 
 
@@ -100,11 +99,11 @@ def test_every_model_of_a_comparison_brings_its_own_rules() -> None:
 def test_a_comparison_marks_estimates_and_names_states() -> None:
     models = [side_by_side.Named(txcalc.load(name)) for name in ("mamba2", "gpt2")]
     compared = side_by_side.compare(models, {"seq": 64})
-    cells = {row.label.strip(): row.cells for row in rows(compared)}
+    cells = {line.label: tuple(map(plain, line.cells)) for line in lines(compared.entries)}
     assert cells["FLOPs per token"] == ("~ 5.571 GFLOP", "249.4 MFLOP")
     assert cells["Activations (train)"][0].startswith("~ ")
     assert cells["Cache or state at max context"] == ("162.6 MiB", "36.00 MiB")
-    assert "~ 5.571 GFLOP" in page(compared)
+    assert "~ 5.571 GFLOP" in render(compared, "html")
 
 
 def test_a_curve_without_a_flash_kernel_does_not_describe_one() -> None:
@@ -119,7 +118,7 @@ def test_a_curve_without_a_flash_kernel_does_not_describe_one() -> None:
 
 def explained(name: str, quantity: QuantityName, **given: Any) -> str:
     spec = txcalc.load(name)
-    return table(explain(spec, workload([spec], given)[0], quantity), Screen())
+    return render(explain(spec, workload([spec], given)[0], quantity))
 
 
 @pytest.mark.parametrize(("name", "quantity", "said", "unsaid"), [

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import txcalc
-from txcalc.answer.render.formats import FORMATS
 from txcalc.cli import foreign
 from txcalc.cli.app import COMMANDS, app
+from txcalc.show.formats import FORMATS
 from txcalc.spec import words
 from txcalc.trace.workload import CHOICES, Workload
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 from typing import Any, Final, Literal
 
-from txcalc import units
-from txcalc.answer.render.grid import Align, Line, Screen, Span, grid, line, paragraph, text, total_width, widths
 from txcalc.count import params
 from txcalc.count.entries import total
 from txcalc.document import Part
@@ -68,11 +65,6 @@ def shown(name: str) -> str:
     if file is None:
         raise unknown(name)
     return f"# {file.entry}\n{file.text}"
-
-
-def table(listed: Listing, screen: Screen) -> str:
-    """The presets for people, a heading for each family."""
-    return text(_lines(listed, screen), color=screen.color)
 
 
 def structure(spec: Model) -> frozenset[str]:
@@ -138,30 +130,3 @@ def _in_paper(word: str, sources: str) -> bool:
     """An arXiv number, with or without ``arxiv:`` before it."""
     number = word.removeprefix("arxiv").lstrip(":/. ")
     return re.fullmatch(r"\d{4}\.\d{4,5}", number) is not None and number in sources
-
-
-def _lines(listed: Listing, screen: Screen) -> Iterator[Line]:
-    active = any(preset.params_active != preset.params for preset in listed.presets)
-    rows = [_row(preset, active=active) for preset in listed.presets]
-    head = [Span(name, "bold") for name in ("preset", "params", "active" if active else "", "aliases")]
-    wide = screen.fits(total_width(widths([head, *rows])))
-    aligns: tuple[Align, ...] = ("<", ">", ">", "<")
-    lines = grid([row if wide else row[:3] for row in [head, *rows]], aligns)
-    yield lines[0]
-    for family, members in groupby(zip(listed.presets, lines[1:], strict=True), key=lambda pair: pair[0].family):
-        yield line()
-        yield line(family or "other", "bold")
-        for preset, row in members:
-            yield row
-            note = preset.error or (f"in place of the built-in {preset.shadows}" if preset.shadows else "")
-            if note:
-                yield from paragraph(note, screen, first="    ", rest="    ", style="red" if preset.error else "dim")
-
-
-def _row(preset: Listed, *, active: bool) -> list[Span]:
-    return [
-        Span(f"  {preset.name}"),
-        Span(units.params(preset.params)),
-        Span(units.params(preset.params_active) if active else ""),
-        Span(", ".join(preset.aliases), "dim"),
-    ]

@@ -118,10 +118,10 @@ def attention(
     """
     from txcalc.answer.curves import Origin, attention_curve
     from txcalc.answer.devices import device
-    from txcalc.answer.render.attention import render
     from txcalc.cli import write
     from txcalc.cli.models import load
     from txcalc.cli.progress import progress
+    from txcalc.show.attention import blocks
     from txcalc.trace.workload import Workload
 
     common = ctx.obj.common.joined(common)
@@ -139,9 +139,7 @@ def attention(
             reserve=_reserve(curve.reserve, accelerator),
             origin=Origin(loaded.source, tuple(loaded.overrides), ctx.obj.command), progress=tell,
         )
-    shown = render(found, form, write.screen(output, common), verbose=bool(common.verbose), quiet=common.quiet)
-    plot.save("attention", found, plot_, output, common)
-    write.write(shown, output, common)
+    write.answer(found, blocks(found), form, output, common, figure=plot_)
     if form == "table" and not (common.quiet or common.verbose):
         write.note("more: -v (what is kept, memory traffic, the whole model, rules), --json")
 

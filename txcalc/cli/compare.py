@@ -12,7 +12,7 @@ from txcalc.cli.options import CommonOptions, ModelsArgument, Offer, OutputOptio
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
 )
-OFFER: Final = Offer()
+OFFER: Final = Offer(verbose="Every total, every rule.")
 
 
 @app.command()
@@ -36,10 +36,10 @@ def compare(
     """
     from txcalc.answer.compare import Named
     from txcalc.answer.compare import compare as compared
-    from txcalc.answer.render.formats import render_comparison
     from txcalc.answer.rerun import again, changes, recorded
     from txcalc.cli import write
     from txcalc.cli.models import load_all, tell
+    from txcalc.show.compare import blocks
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)
@@ -57,5 +57,4 @@ def compare(
     if as_saved:
         for was, model, entry in zip(saved, loaded, found.entries, strict=True):
             tell(changes(was, model.model, entry.workload), common)
-    plot.save("comparison", found, plot_, output, common)
-    write.write(render_comparison(found, form, write.screen(output, common)), output, common)
+    write.answer(found, blocks(found), form, output, common, figure=plot_)

@@ -37,11 +37,11 @@ def count(
 
     Example: txcalc count gpt2 --phase training --batch 8
     """
-    from txcalc.answer.render.formats import render
     from txcalc.answer.rerun import recorded
     from txcalc.answer.view import view
     from txcalc.cli import write
     from txcalc.cli.models import load
+    from txcalc.show.count import blocks
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)
@@ -54,7 +54,6 @@ def count(
         by_module=by_module, verbose=max(common.verbose, form == "html"), quiet=common.quiet,
         recorded=recorded(loaded), noted=loaded.notes,
     )
-    plot.save("breakdown", found.report, plot_, output, common)
-    write.write(render(found, form, write.screen(output, common)), output, common)
+    write.answer(found.report, blocks(found), form, output, common, figure=plot_)
     if form == "table" and not (common.quiet or common.verbose or by_module):
         write.note("more: -v (tensors, rules), --by-module, --json")

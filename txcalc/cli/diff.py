@@ -19,7 +19,7 @@ app = typer.Typer(
 
 def _side(metavar: str, text: str) -> Any:
     return typer.Argument(metavar=metavar, help=text, autocompletion=complete_model, show_default=False)
-OFFER: Final = Offer(("table", "md", "json", "yaml"))
+OFFER: Final = Offer()
 
 
 @app.command()
@@ -47,10 +47,10 @@ def diff(
     Example: txcalc diff gpt2 gpt2-medium
     """
     from txcalc.answer.diff import diff as difference
-    from txcalc.answer.render.diff import render
     from txcalc.answer.rerun import changes, recorded
     from txcalc.cli import write
     from txcalc.cli.models import load, load_all, tell
+    from txcalc.show.diff import blocks
     from txcalc.spec.errors import SpecError
 
     common = ctx.obj.common.joined(common)
@@ -67,7 +67,7 @@ def diff(
     if b is None:
         for was, each in zip(map(recorded, loaded), (first, second), strict=True):
             tell(changes(was, each.spec, each.workload) if was else (), common)
-    write.write(render(found, form, write.screen(output, common)), output, common)
+    write.answer(found, blocks(found), form, output, common)
 
 
 def _runs(loaded: list[Loaded], given: dict[str, Any]) -> list[Run]:

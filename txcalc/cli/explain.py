@@ -29,7 +29,8 @@ QuantityArgument = Annotated[
                         help="params, active-params, flops, flops-backward, flops-training, flops-per-token, "
                         "activations, kv-cache, kv-cache-per-token, weights or training-state.")
 ]
-OFFER: Final = Offer(("table", "md", "html", "json", "yaml"), quiet="The closed form alone.")
+NOTATIONS: Final = ("unicode", "ascii", "latex")
+OFFER: Final = Offer(quiet="The closed form alone.")
 
 
 @app.command()
@@ -59,23 +60,25 @@ def explain(
     """
     from txcalc.answer.defaults import workload
     from txcalc.answer.explain.explain import explain as explained
-    from txcalc.answer.render.explanation import NOTATIONS, render
     from txcalc.cli import write
     from txcalc.cli.models import load
+    from txcalc.show.explain import blocks
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)
     form = write.chosen_format(output, OFFER.formats)
     name = known_quantity(quantity)
-    style = _known_notation("latex" if latex and notation is None else notation, NOTATIONS)
+    style = _known_notation("latex" if latex and notation is None else notation)
     loaded = load(model, set_, common, dtype=None, resolved=True)
     given = run.given()
     filled, _ = workload([loaded.model], given)
     found = explained(
         loaded.model, filled, name, source=loaded.source, overrides=loaded.overrides, command=ctx.obj.command
     )
-    style = style or ("ascii" if _plain(output) else "unicode")
-    write.write(render(found, form, write.screen(output, common), style, quiet=common.quiet), output, common)
+    style = style or ("ascii" if form == "table" and _plain(output) else "unicode")
+    if (form, style) == ("table", "latex"):
+        form = "latex"
+    write.answer(found, blocks(found), form, output, common, notation=style)
 
 
 def known_quantity(raw: str) -> QuantityName:
@@ -91,11 +94,11 @@ def known_quantity(raw: str) -> QuantityName:
     raise SpecError(f"no quantity {raw!r}; {hint}")
 
 
-def _known_notation(raw: str | None, known: tuple[str, ...]) -> str | None:
+def _known_notation(raw: str | None) -> str | None:
     from txcalc.spec.errors import SpecError
 
-    if raw is not None and raw not in known:
-        raise SpecError(f"must be one of {', '.join(known)}, got {raw!r}", field="notation")
+    if raw is not None and raw not in NOTATIONS:
+        raise SpecError(f"must be one of {', '.join(NOTATIONS)}, got {raw!r}", field="notation")
     return raw
 
 

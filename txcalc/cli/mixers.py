@@ -59,11 +59,11 @@ def mixers(
     """
     from txcalc.answer.mixers import LENGTHS, Sizes
     from txcalc.answer.mixers import mixers as side_by_side
-    from txcalc.answer.render.mixers import render
     from txcalc.answer.saved_mixers import changes, read
     from txcalc.cli import write
     from txcalc.cli.models import tell
     from txcalc.cli.progress import progress
+    from txcalc.show.mixers import blocks
     from txcalc.trace.workload import Workload
 
     common = ctx.obj.common.joined(common)
@@ -77,9 +77,7 @@ def mixers(
         found = side_by_side(Sizes(**{**sizes, **_sizes(layer)}), workload, _lengths(layer.seq) or lengths,
                              command=ctx.obj.command, progress=step)
     tell(() if was is None else changes(was, found), common)
-    shown = render(found, form, write.screen(output, common), verbose=bool(common.verbose), quiet=common.quiet)
-    plot.save("mixers", found, plot_, output, common)
-    write.write(shown, output, common)
+    write.answer(found, blocks(found), form, output, common, figure=plot_)
     if form == "table" and not (common.quiet or common.verbose):
         write.note("more: -v (every length, sources, rules), --json")
 

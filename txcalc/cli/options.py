@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
-from txcalc.answer.render.formats import FORMATS
+from txcalc.show.formats import FORMATS
 from txcalc.spec import words
 from txcalc.spec.formats import NAMES
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 if TYPE_CHECKING:
     from txcalc.cli.options import CommonOptions, OutputOptions
+    from txcalc.show.blocks import Block
 
 PlotOption = Annotated[
     str | None, typer.Option("--plot", metavar="FILE", show_default=False,
@@ -35,17 +37,21 @@ def check(path: str | None, output: OutputOptions) -> None:
     write.check_target(output._replace(output=path))
 
 
-def save(
-    kind: Literal["attention", "mixers", "breakdown", "comparison"], answer: Any, path: str | None,
-    output: OutputOptions, common: CommonOptions,
-) -> None:
-    """Draw ``answer`` in the format of the file's suffix, and write it whole or not at all."""
+def drawn(block: Block) -> Block:
+    """The block with its charts made, to be looked at more than once."""
+    from txcalc.show.blocks import Charts
+
+    return block._replace(charts=tuple(block.charts)) if isinstance(block, Charts) else block
+
+
+def save(blocks: Iterable[Block], path: str | None, output: OutputOptions, common: CommonOptions) -> None:
+    """Draw the answer's charts in the format of the file's suffix, and write them whole or not at all."""
     if path is None:
         return
-    from txcalc.answer.render import plot
     from txcalc.cli import write
+    from txcalc.show import plot
 
-    write.write(getattr(plot, kind)(answer, _form(path)), output._replace(output=path), common)
+    write.write(plot.write(blocks, _form(path)), output._replace(output=path), common)
 
 
 def _form(path: str) -> str:

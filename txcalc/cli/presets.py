@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from txcalc.cli.errors import Group
-from txcalc.cli.options import CommonOptions, Offer, complete_model, grouped
+from txcalc.cli.options import CommonOptions, Offer, OutputOptions, complete_model, grouped
 
 
 class Presets(Group):
@@ -29,13 +29,13 @@ OFFER: Final = Offer(quiet="")
 @grouped(OFFER)
 def presets(
     ctx: typer.Context,
+    output: OutputOptions,
     common: CommonOptions,
     search: Annotated[
         str | None, typer.Option("--search", metavar="TEXT", show_default=False,
                                  help="Only those that mention it, are made so (moe, gqa, mla, window, "
                                  "encoder-decoder, vision) or come from it (an arXiv number).")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="For machines.", show_default=False)] = False,
 ) -> None:
     """List the presets, or show one.
 
@@ -45,16 +45,15 @@ def presets(
     """
     if ctx.invoked_subcommand is not None:
         return
-    import sys
-
-    from txcalc.answer import catalogue
-    from txcalc.answer.render.data import json as as_json
+    from txcalc.answer.catalogue import listing
     from txcalc.cli import write
-    from txcalc.cli.options import OutputOptions
+    from txcalc.show.presets import blocks
 
-    listed = catalogue.listing(search)
-    screen = write.screen(OutputOptions(), ctx.obj.common.joined(common))
-    write.to_stream(as_json(listed.to_data()) if json else catalogue.table(listed, screen), sys.stdout)
+    common = ctx.obj.common.joined(common)
+    write.check_target(output)
+    form = write.chosen_format(output, OFFER.formats)
+    found = listing(search)
+    write.answer(found, blocks(found), form, output, common)
 
 
 @app.command()

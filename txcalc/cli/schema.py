@@ -39,8 +39,8 @@ def schema(
     """
     import sys
 
-    from txcalc.answer.render.data import json
     from txcalc.answer.schema import json_schema
     from txcalc.cli import write
+    from txcalc.show.data import json
 
     write.to_stream(json(json_schema(document)), sys.stdout)

@@ -20,7 +20,7 @@ WHERE: Final = ("cpu", "cuda", "fake-cuda")
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
 )
-OFFER: Final = Offer(("table", "json", "yaml"), verbose="Everything that differs, of many models.")
+OFFER: Final = Offer(verbose="Everything that differs, of many models.")
 
 
 @app.command()
@@ -57,12 +57,12 @@ def validate(
 
     Example: txcalc validate gpt2
     """
-    from txcalc.answer.render.validation import table
     from txcalc.answer.validation import Validations
     from txcalc.check.processes import cores, in_processes
     from txcalc.cli import write
     from txcalc.cli.models import load
     from txcalc.cli.progress import progress
+    from txcalc.show.validate import blocks
     from txcalc.spec.errors import SpecError
     from txcalc.spec.presets import names
 
@@ -84,15 +84,9 @@ def validate(
         for number, result in in_processes(compare, groups, min(jobs or cores(), len(groups))):
             found[number] = result
             tell(len(found), len(loaded))
-    results = [found[number] for number in range(len(loaded))]
-    if form == "table":
-        answer = table(results, write.screen(output, common), verbose=bool(common.verbose))
-    else:
-        from txcalc.answer.render import data as render_data
-
-        both = Validations(agrees=all(result.agrees for result in results), models=tuple(results))
-        answer = (render_data.json if form == "json" else render_data.yaml)(both.to_data())
-    write.write(answer, output, common)
+    results = tuple(found[number] for number in range(len(loaded)))
+    answer = Validations(agrees=all(result.agrees for result in results), models=results)
+    write.answer(answer, blocks(answer), form, output, common)
     if not all(result.agrees for result in results if result.rows or against == "reference"):
         raise typer.Exit(1)
 

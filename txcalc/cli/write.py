@@ -7,17 +7,19 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, TextIO
 
 import typer
 
-from txcalc.answer.render.formats import FORMATS, SUFFIXES, Format
-from txcalc.answer.render.grid import Screen
+from txcalc.show.formats import FORMATS, SUFFIXES, Format
+from txcalc.show.terminal import Screen
 from txcalc.spec.errors import SpecError, not_one_of
 
 if TYPE_CHECKING:
     from txcalc.cli.options import CommonOptions, OutputOptions
+    from txcalc.document import Part
+    from txcalc.show.blocks import Block
 
 STDOUT: Final = "-"
 _ASCII: Final = str.maketrans({"×": "x", "·": "|", "–": "-", "—": "-", "−": "-", "█": "#", "…": ".", "²": "2"})
@@ -51,6 +53,23 @@ def screen(output: OutputOptions, common: CommonOptions) -> Screen:
     dumb = os.environ.get("TERM") in ("dumb", "unknown")
     plain = common.no_color or bool(os.environ.get("NO_COLOR")) or dumb
     return Screen(shutil.get_terminal_size().columns, color=not plain)
+
+
+def answer(
+    document: Part, blocks: Iterable[Block], form: Format, output: OutputOptions, common: CommonOptions, *,
+    figure: str | None = None, notation: str = "unicode",
+) -> None:
+    """Write an answer in its format, and its charts to ``figure``, if that is a file."""
+    from txcalc.cli import plot
+    from txcalc.show import formats
+
+    if figure is not None:
+        blocks = tuple(plot.drawn(block) for block in blocks)
+    detail = 0 if common.quiet else 1 + common.verbose
+    laid_out = screen(output, common)._replace(notation=notation)
+    shown = formats.write(document, blocks, form, laid_out, detail)
+    plot.save(blocks, figure, output, common)
+    write(shown, output, common)
 
 
 def check_target(output: OutputOptions) -> None:

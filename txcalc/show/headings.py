@@ -1,12 +1,14 @@
-"""The lines above the numbers: which model, which run."""
+"""The lines above the numbers, which model and which run, and the counting rules below them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from txcalc import units
-from txcalc.answer.render.where import Fields, blocks, stacks
-from txcalc.answer.report import ModelInfo
+from txcalc.answer.conventions import Convention
+from txcalc.answer.report import ModelInfo, Totals
+from txcalc.show.where import Fields, blocks, stacks
 from txcalc.trace.workload import Workload
 
 _PHASES: Final = {"forward": "forward pass", "training": "training step", "prefill": "prefill", "decode": "decode"}
@@ -144,3 +146,23 @@ def _experts(spec: Fields) -> str:
         return ""
     shared = f" + {units.exact(moe['shared_experts'])} shared" if moe["shared_experts"] else ""
     return f"{units.exact(moe['experts'])} experts, {units.exact(moe['active_experts'])} active{shared}"
+
+
+_SHORT: Final = ("flops", "recurrence", "masked", "latents", "distances", "images")
+
+
+def short(found: Sequence[Convention]) -> str:
+    """The rules that change the numbers most, in one sentence."""
+    return "; ".join(rule.text for rule in found if rule.id in _SHORT)
+
+
+def rules(found: Sequence[Convention]) -> list[str]:
+    """Every rule, with the option that changes it."""
+    return [f"{rule.text} ({rule.flag})" if rule.flag else rule.text for rule in found]
+
+
+def legend(totals: Totals) -> str:
+    """What the marks mean."""
+    found = totals.quantities().values()
+    estimate = any(quantity.kind == "estimate" for quantity in found if quantity is not None)
+    return "=  exact for these assumptions" + ("   ~  estimate" if estimate else "")

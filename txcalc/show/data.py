@@ -1,4 +1,4 @@
-"""Reports and comparisons for machines: JSON and YAML of the same document."""
+"""Documents for machines: JSON and YAML of the same data."""
 
 from __future__ import annotations
 

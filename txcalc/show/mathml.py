@@ -8,7 +8,7 @@ from typing import Final
 
 from txcalc import units
 from txcalc.answer.explain.explanation import Formula
-from txcalc.answer.page.markup import Html, join, tag
+from txcalc.show.markup import Html, join, tag
 
 _TIMES = tag("mo", Html("&#x2062;"))  # seen by nobody, spoken by screen readers
 _DOT = tag("mo", "·")

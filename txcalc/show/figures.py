@@ -1,14 +1,15 @@
-"""The numbers people come for, as rows: what it is called, for people, exactly, how sure, and a note."""
+"""The totals of a report as facts: what each is called, how sure it is, and a note."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from txcalc import units
 from txcalc.answer.report import SKIPPED, CacheLine, KVCache, Quantity, Report, Totals, cache_name
 from txcalc.answer.view import Alternative, View
 from txcalc.count.states import RECIPES
+from txcalc.show.blocks import Fact, Number, Scale
 from txcalc.spec.formats import PACKED, RELEASED
 
 MARKS: Final = {"exact": "=", "estimate": "~", "bound": "<", "published": "p"}
@@ -23,17 +24,6 @@ _LABELS: Final = {
     "kv_cache_bytes_per_token": "KV cache per token", "kv_cache_allocated_bytes": "KV cache, allocated",
     "attention_score_bytes": "Attention scores kept", "training_state_bytes": "Training state",
 }
-
-
-class Figure(NamedTuple):
-    """One row; ``sub`` is a part of, or an alternative to, the row above it."""
-
-    label: str
-    value: str
-    exact: str
-    mark: str
-    note: str = ""
-    sub: bool = False
 
 
 WITHOUT: Final = {other: name for name, other in SKIPPED.items()}
@@ -52,14 +42,24 @@ def matters(counted: int, skipped: int) -> bool:
     return 100 * (counted - skipped) > counted
 
 
-def marked(quantity: Quantity | None, scale: Callable[[int], str]) -> str:
+def marked(quantity: Quantity | None, scale: Scale) -> Number | None:
     """``~ 23.82 GFLOP`` for an estimate; what is exact goes without a mark."""
     if quantity is None:
-        return units.MISSING
-    return ("" if quantity.kind == "exact" else f"{MARKS[quantity.kind]} ") + scale(quantity.value)
+        return None
+    return Number(quantity.value, scale, "" if quantity.kind == "exact" else f"{MARKS[quantity.kind]} ")
 
 
-def figures(view: View) -> list[Figure]:
+def scale_of(unit: str) -> Scale:
+    """How amounts in this unit are written for people."""
+    return "memory" if unit.startswith("B") else "flops" if unit.startswith("FLOP") else "params"
+
+
+def kind_of(total: str) -> Scale:
+    """How amounts of this total are written for people."""
+    return "memory" if "bytes" in total else "flops" if "flops" in total else "params"
+
+
+def figures(view: View) -> list[Fact]:
     """Every total of the report that exists, in the order of the terminal."""
     report = view.report
     return [
@@ -73,21 +73,20 @@ def figures(view: View) -> list[Figure]:
 
 
 def _figure(
-    label: str, quantity: Quantity, scale: Callable[[int], str], *, note: str = "", sub: bool = False
-) -> Figure:
-    unit = " B" if quantity.unit == "B" else ""
-    return Figure(label, scale(quantity.value), units.exact(quantity.value) + unit, MARKS[quantity.kind], note, sub)
+    label: str, quantity: Quantity, scale: Scale, *, note: str = "", sub: bool = False
+) -> Fact:
+    return Fact(label, Number(quantity.value, scale), MARKS[quantity.kind], note, sub)
 
 
-def _params(report: Report) -> Iterator[Figure]:
+def _params(report: Report) -> Iterator[Fact]:
     t = report.totals
-    yield _figure("Parameters", t.params, units.params)
+    yield _figure("Parameters", t.params, "params")
     if t.params_active != t.params:
-        yield _figure("active", t.params_active, units.params, note="per token", sub=True)
-    yield _figure("non-embedding", t.params_non_embedding, units.params, sub=True)
+        yield _figure("active", t.params_active, "params", note="per token", sub=True)
+    yield _figure("non-embedding", t.params_non_embedding, "params", sub=True)
 
 
-def _flops(report: Report) -> Iterator[Figure]:
+def _flops(report: Report) -> Iterator[Fact]:
     """The passes of the run, those with masked pairs and those without, and what one token costs."""
     shown, other = _both(report)
     names = [name for name in ("flops_forward", "flops_backward", "flops_recomputed") if getattr(shown, name)]
@@ -95,16 +94,16 @@ def _flops(report: Report) -> Iterator[Figure]:
     passes = " + ".join(name.removeprefix("flops_") for name in names if getattr(shown, name).value)
     counted = report.workload.masked == "counted"
     rules = ("as FlopCounterMode counts", "the pairs that the mask keeps")
-    yield _figure("FLOPs", whole, units.flops, note=passes if len(names) > 1 else rules[not counted])
+    yield _figure("FLOPs", whole, "flops", note=passes if len(names) > 1 else rules[not counted])
     if matters(*sorted((whole.value, others.value), reverse=True)):
         name = "without masked pairs" if counted else "with masked pairs"
-        yield _figure(name, others, units.flops, note=rules[counted], sub=True)
+        yield _figure(name, others, "flops", note=rules[counted], sub=True)
     if len(names) == 1:
-        yield _figure("per token", shown.flops_per_token, units.flops, sub=True)
+        yield _figure("per token", shown.flops_per_token, "flops", sub=True)
         return
     for name in names:
         if getattr(shown, name).value:
-            yield _figure(name.removeprefix("flops_"), getattr(shown, name), units.flops, sub=True)
+            yield _figure(name.removeprefix("flops_"), getattr(shown, name), "flops", sub=True)
     yield from _each(shown.flops_model_per_token, other.flops_model_per_token, "model, per token", "for MFU", counted)
     if shown.flops_hardware_per_token != shown.flops_model_per_token:
         yield from _each(shown.flops_hardware_per_token, other.flops_hardware_per_token, "hardware, per token",
@@ -124,22 +123,22 @@ def _sum(found: Sequence[Quantity]) -> Quantity:
 
 def _each(
     shown: Quantity | None, other: Quantity | None, name: str, use: str, counted: bool
-) -> Iterator[Figure]:
+) -> Iterator[Fact]:
     assert shown is not None and other is not None
     differ = matters(*sorted((shown.value, other.value), reverse=True))
     beside = f"{units.flops(other.value)} {'without' if counted else 'with'} masked pairs" if differ else ""
-    yield _figure(name, shown, units.flops, note=", ".join(filter(None, (use, beside))), sub=True)
+    yield _figure(name, shown, "flops", note=", ".join(filter(None, (use, beside))), sub=True)
 
 
-def _cache(report: Report) -> Iterator[Figure]:
+def _cache(report: Report) -> Iterator[Fact]:
     t = report.totals
     if t.kv_cache_bytes is None:
         return
     note = growth(report.kv_cache, report.caches)
-    yield _figure(cache_label(report.caches), t.kv_cache_bytes, units.memory, note=note)
+    yield _figure(cache_label(report.caches), t.kv_cache_bytes, "memory", note=note)
     if t.kv_cache_allocated_bytes is not None:
         note = f"blocks of {units.exact(report.workload.kv_block)}"
-        yield _figure("allocated", t.kv_cache_allocated_bytes, units.memory, note=note, sub=True)
+        yield _figure("allocated", t.kv_cache_allocated_bytes, "memory", note=note, sub=True)
 
 
 def cache_label(caches: Sequence[CacheLine]) -> str:
@@ -163,7 +162,7 @@ _FIXED: Final = {
 }
 
 
-def _weights(report: Report) -> Iterator[Figure]:
+def _weights(report: Report) -> Iterator[Fact]:
     t, spec, asked = report.totals, report.model.spec, report.workload.weights
     if t.weight_bytes is None:
         return
@@ -171,12 +170,12 @@ def _weights(report: Report) -> Iterator[Figure]:
     method = own["method"] if own else "16 bits"
     counted = method if asked == RELEASED else asked or (spec.get("quantization") or {}).get("method", "")
     note = f"{counted}, scales included" if counted in PACKED or (spec.get("quantization") and not asked) else counted
-    yield _figure("Weights", t.weight_bytes, units.memory, note=note)
+    yield _figure("Weights", t.weight_bytes, "memory", note=note)
     if t.released_weight_bytes is not None and t.released_weight_bytes != t.weight_bytes:
-        yield _figure("as released", t.released_weight_bytes, units.memory, note=method, sub=True)
+        yield _figure("as released", t.released_weight_bytes, "memory", note=method, sub=True)
 
 
-def _activations(report: Report, other: Alternative | None) -> Iterator[Figure]:
+def _activations(report: Report, other: Alternative | None) -> Iterator[Fact]:
     t = report.totals
     if t.activation_bytes is None:
         return
@@ -184,24 +183,24 @@ def _activations(report: Report, other: Alternative | None) -> Iterator[Figure]:
     scores = t.attention_score_bytes.value if t.attention_score_bytes else 0
     matters = other is None or other[1:] != (t.activation_bytes.value, scores)
     kernel = f"{report.attention} attention" if matters and report.attention else ""
-    yield _figure(label, t.activation_bytes, units.memory, note=", ".join(filter(None, (kernel, _scores(scores)))))
+    yield _figure(label, t.activation_bytes, "memory", note=", ".join(filter(None, (kernel, _scores(scores)))))
     if other is not None and matters:
         kept = Quantity(value=other.activation_bytes, unit="B", kind=t.activation_bytes.kind)
         note = _scores(other.attention_score_bytes)
-        yield _figure(f"if {other.attention}", kept, units.memory, note=note, sub=True)
+        yield _figure(f"if {other.attention}", kept, "memory", note=note, sub=True)
 
 
 def _scores(size: int) -> str:
     return f"{units.memory(size)} S×S" if size else ""
 
 
-def _training_state(report: Report) -> Iterator[Figure]:
+def _training_state(report: Report) -> Iterator[Fact]:
     workload = report.workload
     state = report.totals.training_state_bytes
     if workload.keeps and state is None:
-        yield Figure("Training state", units.MISSING, "", "", "nothing trains packed weights")
+        yield Fact("Training state", None, "", "nothing trains packed weights")
     elif workload.keeps and state is not None:
         recipe = RECIPES[workload.recipe]
         each = recipe.weights + recipe.gradients + recipe.optimizer
         note = f"{workload.recipe}, {each} B/param"
-        yield _figure("Training state", state, units.memory, note=note)
+        yield _figure("Training state", state, "memory", note=note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Final
 
-from txcalc.answer.render.grid import printable
+from txcalc.show.blocks import printable
 
 _VOID: Final = frozenset(("br", "link", "meta", "wbr"))
 

@@ -1,0 +1,39 @@
+"""Any answer in any format, as the command line writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from txcalc.answer.catalogue import Listing
+from txcalc.answer.compare import Comparison
+from txcalc.answer.curves import AttentionCurve
+from txcalc.answer.diff import Diff
+from txcalc.answer.explain.explanation import Explanation
+from txcalc.answer.mixers import MixerTable
+from txcalc.answer.validation import Validations
+from txcalc.answer.view import View
+from txcalc.show import attention, compare, count, diff, explain, formats, mixers, presets, validate
+from txcalc.show.blocks import Block
+from txcalc.show.terminal import Screen
+
+BLOCKS: dict[type, Any] = {
+    View: count.blocks, Comparison: compare.blocks, Diff: diff.blocks, AttentionCurve: attention.blocks,
+    Explanation: explain.blocks, MixerTable: mixers.blocks, Validations: validate.blocks, Listing: presets.blocks,
+}
+
+
+WIDE = Screen()
+
+
+def blocks(answer: Any) -> Iterator[Block]:
+    found: Iterator[Block] = BLOCKS[type(answer)](answer)
+    return found
+
+
+def render(answer: Any, form: Any = "table", screen: Screen = WIDE, detail: int | None = None) -> str:
+    """``detail``: that which a view was made for, else as usual."""
+    document = answer.report if isinstance(answer, View) else answer
+    if detail is None:
+        detail = 1 + answer.verbose if isinstance(answer, View) else 1
+    return formats.write(document, blocks(answer), form, screen, detail)

@@ -1,1 +1,0 @@
-"""Pages: HTML of every answer."""

@@ -1,1 +1,0 @@
-"""Text: tables, Markdown, CSV, JSON, YAML and charts of every answer."""

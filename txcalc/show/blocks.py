@@ -1,0 +1,278 @@
+"""What a reader sees, as data: an answer is a list of blocks, and each format has one writer that knows no model.
+
+Plain named tuples, because a short command builds them on every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from txcalc import units
+
+if TYPE_CHECKING:
+    from txcalc.answer.explain.explanation import Formula
+
+Scale = Literal["exact", "params", "flops", "memory"]
+Style = Literal["", "bold", "dim", "red"]
+
+SCALES: Final[dict[str, Any]] = {
+    "exact": units.exact, "params": units.params, "flops": units.flops, "memory": units.memory,
+}
+"""How integers are written for people."""
+
+
+class Number(NamedTuple):
+    """An integer of the document. ``mark`` stands before an estimate; ``signed``: an increase has its plus."""
+
+    value: int
+    scale: Scale = "exact"
+    mark: str = ""
+    signed: bool = False
+
+    @property
+    def human(self) -> str:
+        """``36.00 MiB``."""
+        return self._written(SCALES[self.scale](self.value))
+
+    @property
+    def digits(self) -> str:
+        """``37,748,736``, whatever it is of."""
+        return self._written(units.exact(self.value))
+
+    @property
+    def exact(self) -> str:
+        """``37,748,736 B``."""
+        return self.digits + (" B" if self.scale == "memory" else "")
+
+    def _written(self, raw: str) -> str:
+        return f"{self.mark}{'+' if self.signed and self.value > 0 else ''}{raw}"
+
+
+class Bar(NamedTuple):
+    """A bar on a terminal: ``part`` of ``whole``, or on a log scale where ``least`` is one block."""
+
+    part: int
+    whole: int
+    least: int = 0
+
+
+class Alert(str):
+    """Text that says no."""
+
+    __slots__ = ()
+
+
+Cell = Any
+"""A text, a ``Number``, a ``Bar``, a formula, a tuple of such in a row, or None for what does not exist."""
+
+
+class Column(NamedTuple):
+    """A column's heading and how its cells stand.
+
+    ``kind``: ``n`` for numbers, ``words`` for running text, ``path``, ``mark``, ``bar``. ``name``: the heading where
+    there is room. ``exact``: numbers to the last digit: in files (1), on terminals with room for them (2), always (3).
+    On a terminal only: columns give way in the ``order`` of their numbers where there is no room (0: never), to a
+    line below as ``fold`` says, if it does; ``place``: such a line always, or beside the row where there is room.
+    """
+
+    title: str
+    kind: Literal["", "n", "words", "path", "mark", "bar"] = ""
+    name: str = ""
+    exact: int = 0
+    order: int = 0
+    fold: str = ""
+    place: Literal["", "below", "beside"] = ""
+    bars: tuple[int, ...] = (0,)
+    style: Style = ""
+    files: bool = True
+    screen: bool = True
+
+    @property
+    def long(self) -> str:
+        """The heading where there is room."""
+        return self.name or self.title
+
+
+class Row(NamedTuple):
+    """A row. ``sub``: a part of the row above; ``head``: a heading of those below; ``echo``: the row above in full."""
+
+    cells: Sequence[Cell]
+    kind: Literal["", "sub", "head", "echo"] = ""
+    style: Style = ""
+
+
+class Title(NamedTuple):
+    """Whose numbers these are, and of what run. ``name``: what a terminal shows in place of ``heading``."""
+
+    heading: str
+    about: Sequence[str] = ()
+    lines: Sequence[tuple[Sequence[str], Style]] = ()
+    name: str | None = None
+    level: int = 0
+
+
+class Table(NamedTuple):
+    """A table. ``title`` begins a section, ``caption`` says what the rows are.
+
+    On a terminal: ``lines`` writes a row that is too wide as words, not in parts; ``twice`` puts halves side by side;
+    ``bare`` leaves the title out.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    foot: Row | None = None
+    caption: str = ""
+    level: int = 0
+    lines: bool = False
+    twice: bool = False
+    bare: bool = False
+
+
+class Fact(NamedTuple):
+    """A number people come for. ``sub``: a part of, or an alternative to, the one above. No number: there is none."""
+
+    label: str
+    number: Number | None
+    mark: str = ""
+    note: str = ""
+    sub: bool = False
+
+    @property
+    def value(self) -> str:
+        """For people."""
+        return units.MISSING if self.number is None else self.number.human
+
+    @property
+    def exact(self) -> str:
+        """To the last digit."""
+        return "" if self.number is None else self.number.exact
+
+
+class Facts(NamedTuple):
+    """The numbers people come for, one a line."""
+
+    title: str
+    facts: Sequence[Fact]
+    level: int = 0
+
+    def table(self) -> Table:
+        """The same as a table: label, value, all digits, mark and note."""
+        columns = (Column("Quantity"), Column("Value", "n"), Column("Exactly", "n", order=1, fold="{}"),
+                   Column("", "mark", style="dim"), Column("Note", "words", fold="{}", place="beside", style="dim"))
+        rows = [Row((f.label, f.value, f.exact, f.mark, f.note), "sub" if f.sub else "") for f in self.facts]
+        return Table(self.title, columns, rows)
+
+
+class Mark(NamedTuple):
+    """A bar or a dot; ``part`` of its ``value`` is hatched."""
+
+    name: str
+    value: int
+    part: int = 0
+
+
+class Series(NamedTuple):
+    """A curve; missing and zero values are left out."""
+
+    name: str
+    values: Sequence[int | None]
+
+
+class Chart(NamedTuple):
+    """Bars on a linear scale, dots on a log scale, or curves over lengths on two. ``level``: a line to stay below.
+
+    ``axis``: what the values are. ``part``: what is hatched.
+    """
+
+    title: str
+    kind: Literal["bars", "dots", "curves"]
+    scale: Scale
+    axis: str
+    marks: Sequence[Mark] = ()
+    lengths: Sequence[int] = ()
+    series: Sequence[Series] = ()
+    level: Mark | None = None
+    part: str = ""
+
+    @property
+    def base(self) -> int:
+        """Ticks of a log scale stand at powers of this."""
+        return 2 if self.scale == "memory" else 10
+
+    @property
+    def drawn(self) -> list[int]:
+        """Every value that there is something to draw for."""
+        return [value for each in self.series for value in each.values if value] or [
+            mark.value for mark in self.marks if mark.value]
+
+    def amount(self, value: int) -> str:
+        """A value for people."""
+        return str(SCALES[self.scale](value))
+
+
+class Charts(NamedTuple):
+    """Charts of the block above them, for pages and figures."""
+
+    charts: Iterable[Chart]
+    level: int = 0
+
+
+class Derivation(NamedTuple):
+    """A formula, step by step, and what it comes to. ``given``: what holds in it. ``unit``: of the total."""
+
+    title: str
+    given: Sequence[Formula]
+    steps: Sequence[Cell]
+    total: Number
+    unit: str
+    estimate: bool = False
+    level: int = 0
+
+
+class Notes(NamedTuple):
+    """Sentences. ``short``: in one, for a terminal that is not asked for all; ``lead`` stands above all of them."""
+
+    title: str
+    items: Sequence[Cell]
+    short: str | None = None
+    lead: str = ""
+    style: Style = "dim"
+    level: int = 0
+
+
+class Data(NamedTuple):
+    """The rows of a spreadsheet: numbers as plain integers, None for what does not exist."""
+
+    columns: Sequence[str]
+    rows: Iterable[Sequence[object]]
+    level: int = 0
+
+
+Block = Title | Facts | Table | Charts | Derivation | Notes | Data
+
+
+def joined(cells: Iterable[Cell], by: str = ", ") -> tuple[Cell, ...]:
+    """Cells in a row, with ``by`` between them."""
+    return tuple(part for i, cell in enumerate(cells) for part in ((by, cell) if i else (cell,)))
+
+
+def plain(cell: Cell, notation: str = "unicode", *, exact: bool = False) -> str:
+    """A cell as text, its numbers for people or to the last digit."""
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, Number):
+        return cell.digits if exact else cell.human
+    if cell is None:
+        return units.MISSING
+    if isinstance(cell, Bar):
+        return ""
+    if isinstance(cell, tuple):
+        return "".join(plain(part, notation, exact=exact) for part in cell)
+    return str(getattr(cell, notation))
+
+
+def printable(raw: str) -> str:
+    """A name from a file must not be able to send the terminal commands or break the layout."""
+    return raw if raw.isprintable() else "".join(c if c.isprintable() else "?" for c in raw)

@@ -1,0 +1,184 @@
+"""A comparison: models as columns, or as rows beyond four."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from txcalc import units
+from txcalc.answer.compare import Comparison, Entry
+from txcalc.answer.report import Quantity, Totals
+from txcalc.show import headings
+from txcalc.show.blocks import (
+    Block,
+    Cell,
+    Chart,
+    Charts,
+    Column,
+    Data,
+    Mark,
+    Notes,
+    Number,
+    Row,
+    Scale,
+    Style,
+    Table,
+    Title,
+    plain,
+)
+from txcalc.show.figures import kind_of, label, marked, matters
+
+MOST_COLUMNS: Final = 4
+"""Beyond so many models, each is a row."""
+
+
+class Line(NamedTuple):
+    """One quantity of every model."""
+
+    label: str
+    cells: Sequence[Cell]
+    kind: str = ""
+
+
+def blocks(found: Comparison) -> Iterator[Block]:
+    """What a reader sees of models side by side."""
+    entries = found.entries
+    names = [headings.title(entry.model) for entry in entries]
+    many = len(names) > MOST_COLUMNS
+    origins: list[tuple[list[str], Style]] = [
+        ([entry.model.name, headings.origin(entry.model)[0]], "dim") for entry in entries
+        if headings.origin(entry.model)[0]]
+    yield Title(f"{len(names)} models" if many else ", ".join(names), workload_line(found), origins, name="")
+    yield _table("Side by side", entries, lines(entries))._replace(bare=True)
+    yield Charts(_charts(entries, names))
+    yield _table("Every total", entries, _totals(entries))._replace(level=2)
+    notes = list(dict.fromkeys(note for entry in entries for note in entry.notes))
+    yield Notes("Notes", notes, style="", level=1)
+    estimate = "~ estimate; " if any("~" in plain(cell) for line in lines(entries) for cell in line.cells) else ""
+    yield Notes("Counting rules", headings.rules(found.conventions),
+                f"({estimate}{headings.short(found.conventions)})", "~  estimate" if estimate else "", level=1)
+    totals = Totals.names()
+    yield Data(("name", "source", "batch", "seq", "past", "source_seq", *totals, "kv_cache_fixed_bytes",
+                "kv_cache_bytes_at_context"), (_data(entry, totals) for entry in entries))
+
+
+def _table(title: str, entries: Sequence[Entry], found: Sequence[Line]) -> Table:
+    caption = "One workload for all; relative to the first"
+    if len(entries) <= MOST_COLUMNS:
+        columns = (Column(""), *(Column(headings.title(entry.model), "n") for entry in entries))
+        rows = [Row((line.label, *line.cells), line.kind) for line in found]  # type: ignore[arg-type]
+        return Table(title, columns, rows, caption=caption)
+    shown = [line for line in found if line.kind != "echo"]
+    columns = (Column(""), *(Column(line.label, "n") for line in shown))
+    return Table(title, columns, [
+        Row((headings.title(entry.model), *(line.cells[i] for line in shown))) for i, entry in enumerate(entries)
+    ], caption=caption)
+
+
+def workload_line(found: Comparison) -> list[str]:
+    """The workload that all share. An encoder's length is each model's own where it was not given."""
+    entries = found.entries
+    workload = entries[0].workload
+    sources = {entry.workload.source_seq for entry in entries}
+    shared = workload if len(sources) == 1 else workload.replaced(source_seq=None)
+    batch, seq, *rest = headings.run(shared, frozenset())
+    if found.defaults:
+        shortest = "shortest default" if len(entries) > 1 else "default"
+        rest = [f"{part} ({shortest})" if part.endswith(" cached") and "past" in found.defaults else part
+                for part in rest]
+        if "seq" in found.defaults and workload.phase != "decode":
+            return [batch, f"{seq} for all ({shortest})", *rest]
+    return [batch, f"{seq} for all", *rest]
+
+
+def lines(entries: Sequence[Entry]) -> list[Line]:
+    """Every quantity that one of the models has."""
+    return [line for line in _lines(entries) if any(cell not in (None, units.MISSING) for cell in line.cells)]
+
+
+def _lines(entries: Sequence[Entry]) -> Iterator[Line]:
+    totals = [entry.totals for entry in entries]
+    specs = [entry.model.spec for entry in entries]
+    params = [t.params.value for t in totals]
+    yield Line("Parameters", [Number(n, "params") for n in params])
+    yield Line("exactly", [Number(n) for n in params], "echo")
+    yield Line("relative", [units.ratio(n, params[0]) for n in params], "sub")
+    if any(t.params_active != t.params for t in totals):
+        yield Line("active", [Number(t.params_active.value, "params") for t in totals], "sub")
+    yield Line("Layers × width", [_architecture(entry) for entry in entries])
+    yield Line("Heads / KV heads", [_heads(entry) for entry in entries])
+    yield Line("Context", [Number(spec["context"]) for spec in specs])
+    yield from _flops(entries)
+    yield Line("Weights", [marked(t.weight_bytes, "memory") for t in totals])
+    cache = "KV cache" if all(t.kv_cache_bytes_per_token or not t.kv_cache_bytes for t in totals) else "Cache or state"
+    length = "past + seq" if entries[0].workload.past else "seq"
+    yield Line(f"{cache} at {length}", [marked(t.kv_cache_bytes, "memory") for t in totals])
+    growth = [entry.kv_cache for entry in entries]
+    yield Line("grows by", [(Number(g.bytes_per_token, "memory"), "/token") if g and g.bytes_per_token else None
+                            for g in growth], "sub")
+    yield Line("fixed", [Number(g.fixed_bytes, "memory") if g and g.fixed_bytes else None for g in growth], "sub")
+    yield Line(f"{cache} at max context", [marked(entry.kv_cache_bytes_at_context, "memory") for entry in entries])
+    yield Line("Activations (train)", [_kept(entry) for entry in entries])
+
+
+def _kept(entry: Entry) -> Cell:
+    """What is kept, and as which attention where it is not the one that was asked for."""
+    kept, ran = marked(entry.totals.activation_bytes, "memory"), entry.attention
+    return kept if kept is None or ran in (None, entry.workload.attention) else (kept, f", {ran}")
+
+
+def _flops(entries: Sequence[Entry]) -> Iterator[Line]:
+    """What one token costs, in training all that runs for it, and the same without or with masked pairs."""
+    masked = entries[0].workload.masked
+    names = {"FLOPs per token": "flops_per_token"}
+    if entries[0].workload.phase == "training":
+        names = {"Model FLOPs/token": "flops_model_per_token", "Hardware FLOPs/token": "flops_hardware_per_token"}
+    counted, skipped = [e.totals.shown("counted") for e in entries], [e.totals.shown("skipped") for e in entries]
+    shown, other = (counted, skipped) if masked == "counted" else (skipped, counted)
+    differ = any(matters(a.flops_per_token.value, b.flops_per_token.value)
+                 for a, b in zip(counted, skipped, strict=True))
+    for name, total in names.items():
+        yield Line(name, [marked(getattr(t, total), "flops") for t in shown])
+        if differ:
+            beside = f"{'without' if masked == 'counted' else 'with'} masked pairs"
+            yield Line(beside, [marked(getattr(t, total), "flops") for t in other], "sub")
+
+
+def _totals(entries: Sequence[Entry]) -> list[Line]:
+    found = (Line(label(name), [marked(getattr(e.totals, name), kind_of(name)) for e in entries])
+             for name in Totals.names())
+    return [line for line in found if any(cell is not None for cell in line.cells)]
+
+
+def _architecture(entry: Entry) -> str:
+    """``12 × 768``: layers and width."""
+    layers = headings.layers(entry.model.spec)
+    return f"{f'({layers})' if ' ' in layers else layers} × {units.exact(entry.model.spec['d_model'])}"
+
+
+def _heads(entry: Entry) -> str | None:
+    """``32 / 8``: query heads, and heads of keys and values."""
+    found = headings.heads(entry.model.spec)
+    return None if found is None else " / ".join(units.exact(number) for number in found)
+
+
+def _charts(entries: Sequence[Entry], names: Sequence[str]) -> Iterator[Chart]:
+    def of(title: str, scale: Scale, axis: str, get: Callable[[Totals], Quantity | None]) -> Chart:
+        found = [get(entry.totals) for entry in entries]
+        marks = [Mark(name, 0 if q is None else q.value) for name, q in zip(names, found, strict=True)]
+        return Chart(title, "dots", scale, axis, marks)
+
+    yield of("Parameters", "params", "parameters", lambda t: t.params)
+    yield of("FLOPs per token", "flops", "FLOP, forward pass", lambda t: t.flops_per_token)
+    yield of("KV cache", "memory", "bytes", lambda t: t.kv_cache_bytes)
+    yield of("Kept for backward", "memory", "bytes", lambda t: t.activation_bytes)
+
+
+def _data(entry: Entry, totals: Sequence[str]) -> list[object]:
+    workload = entry.workload
+    found: list[Quantity | None] = [getattr(entry.totals, name) for name in totals]
+    numbers = [None if q is None else q.value for q in found]
+    fixed = None if entry.kv_cache is None else entry.kv_cache.fixed_bytes
+    at_most = None if entry.kv_cache_bytes_at_context is None else entry.kv_cache_bytes_at_context.value
+    return [headings.title(entry.model), entry.model.source, workload.batch, workload.seq, workload.past,
+            workload.source_seq, *numbers, fixed, at_most]

@@ -1,0 +1,222 @@
+"""Blocks as one HTML file that needs nothing else: no network, no script. For reading, on paper too.
+
+Elements are built by functions that escape whatever is not markup already, so that nothing can be left unescaped or
+open; a template engine would be one more package for a page of one shape. The document stands in the element
+``report`` as YAML, as text.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+
+from txcalc import units
+from txcalc.show import data, svg
+from txcalc.show.blocks import (
+    Block,
+    Cell,
+    Charts,
+    Column,
+    Data,
+    Derivation,
+    Facts,
+    Notes,
+    Number,
+    Row,
+    Table,
+    Title,
+    plain,
+)
+from txcalc.show.markup import Html, html, join, tag
+from txcalc.show.mathml import mathml
+
+if TYPE_CHECKING:
+    from txcalc.document import Part
+
+_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+_LINK: Final = re.compile(r"(?P<url>https?://[^\s,;)>\"']+[^\s,;.)>\"'])|(?<=\()(?P<flag>--[a-z-]+)(?=\)$)")
+_NONE: Final = Html(f'<span class="dim">{units.MISSING}</span>')
+_MOST: Final = 8
+"""A table of more columns is several: a page has an end, and paper too."""
+_LONG: Final = 12
+"""A table behind the numbers that has more rows is folded."""
+
+
+def write(blocks: Iterable[Block], document: Part) -> str:
+    """The whole file: every block, the document, and the command that made it."""
+    found = list(blocks)
+    title = next(block.heading for block in found if isinstance(block, Title))
+    head = [
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        # Not even by a mistake of ours does the page ask for anything.
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("link", rel="icon", href="data:,"),
+        tag("title", f"{title} · txcalc"),
+        tag("style", Html(files("txcalc.show").joinpath("page.css").read_text("utf-8"))),
+    ]
+    made_by = _made_by(getattr(document, "provenance", None))
+    main = tag("main", *_sections(found), made_by, _embedded(document.to_data()))
+    whole = tag("html", tag("head", join(*head, by=Html("\n"))), Html("\n"), tag("body", main), lang="en")
+    return f"<!doctype html>\n{whole}\n"
+
+
+def _sections(blocks: Iterable[Block]) -> Iterator[Html]:
+    """The title, and a section for every block that has one of its own; what has none belongs to the one before."""
+    title, inside = "", list[Html]()
+    for block in blocks:
+        if isinstance(block, Title):
+            yield _header(block)
+            continue
+        shown = [each for each in _inside(block) if each]
+        own = "" if isinstance(block, Charts | Data) else block.title
+        if own and shown:
+            yield _section(title, inside)
+            title, inside = own, []
+        inside += shown
+    yield _section(title, inside)
+
+
+def _inside(block: Any) -> Iterator[Html]:
+    if isinstance(block, Charts):
+        drawn = [figure for figure in map(svg.figure, block.charts) if figure]
+        yield tag("div", *drawn, class_="charts") if drawn else Html()
+    elif isinstance(block, Table | Facts):
+        yield from _tables(_facts(block) if isinstance(block, Facts) else block)
+    elif isinstance(block, Derivation):
+        yield _derivation(block)
+    elif isinstance(block, Notes):
+        items = ([block.lead] if block.lead else []) + [*block.items]
+        yield tag("ul", *(tag("li", _inline(item)) for item in items)) if block.items else Html()
+
+
+def _header(block: Title) -> Html:
+    lines = [" · ".join(filter(None, parts)) for parts in (block.about, *(parts for parts, _ in block.lines))]
+    shown = [tag("p", line, class_="dim" if i else None) for i, line in enumerate(filter(None, lines))]
+    return tag("header", tag("h1", block.heading), *shown)
+
+
+def _section(title: str, inside: Sequence[Html]) -> Html:
+    if not inside:
+        return Html()
+    name = "s-" + re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    return tag("section", tag("h2", title, id=name), tag("div", *inside, class_="row"), aria_labelledby=name)
+
+
+def _facts(block: Facts) -> Table:
+    """Without a column of marks: an estimate has its mark before the value."""
+    columns = (Column("Quantity"), Column("Value", "n"), Column("Note", "words"))
+    rows = [Row((fact.label, fact.number and fact.number._replace(mark="" if fact.mark == "=" else f"{fact.mark} "),
+                 fact.note), "sub" if fact.sub else "") for fact in block.facts]
+    return Table(block.title, columns, rows)
+
+
+# ---------------------------------------------------------------- tables
+
+
+def _tables(t: Table) -> Iterator[Html]:
+    """A table in parts of so many columns that each fits, the first column in every part."""
+    kept = [i for i, column in enumerate(t.columns) if column.files and column.kind not in ("bar", "mark")]
+    rows = [row for row in t.rows if row.kind != "echo"]
+    if not rows:
+        return
+    most = len(kept) if len(kept) <= _MOST else -(-len(kept[1:]) // -(-len(kept[1:]) // (_MOST - 1))) + 1
+    parts = [[kept[0], *kept[i : i + most - 1]] for i in range(1, len(kept), most - 1)] or [kept]
+    shown = [_table(t, rows, part) for part in parts]
+    if t.level > 1 and len(rows) > _LONG:
+        yield tag("details", tag("summary", f"{len(rows)} rows"), *shown)
+    else:
+        yield from shown
+
+
+def _table(t: Table, rows: Sequence[Row], kept: Sequence[int]) -> Html:
+    caption = t.caption or t.title
+    columns = [t.columns[i] for i in kept]
+    head = tag("thead", tag("tr", *(tag("th", c.long, scope="col", class_=c.kind or None) for c in columns)))
+    body = tag("tbody", *(_row(t, row, kept) for row in rows))
+    foot = tag("tfoot", _row(t, t.foot, kept)) if t.foot is not None else Html()
+    same = "same" if caption == t.title else None  # the heading says it
+    size = "many" if len(kept) > 5 else "some" if len(kept) > 3 else "few"
+    whole = tag("table", tag("caption", caption, class_=same), head, body, foot, class_=size)
+    return tag("div", whole, class_="scroll", role="region", tabindex=0, aria_label=caption)
+
+
+def _row(t: Table, row: Row, kept: Sequence[int]) -> Html:
+    first, *rest = kept
+    if row.kind == "head":
+        heading = tag("th", plain(row.cells[0]), scope="row", class_="group")
+        return tag("tr", heading, *(tag("td") for _ in rest))
+    cells = [tag("td", _cell(row.cells[i]), class_=t.columns[i].kind or None, data_label=t.columns[i].long or None)
+             for i in rest]
+    kind = "sub" if row.kind == "sub" else t.columns[first].kind
+    return tag("tr", tag("th", _cell(row.cells[first]), scope="row", class_=kind or None), *cells)
+
+
+def _cell(cell: Cell) -> Html:
+    """A number is there for people and, below that, to the last digit."""
+    if cell is None or cell == units.MISSING:
+        return _NONE
+    if isinstance(cell, Html):
+        return cell
+    if isinstance(cell, Number):
+        if cell.human == cell.digits:
+            return _number(cell)
+        return join(cell.human, _number(cell._replace(mark=""), " B" if cell.scale == "memory" else "", "exact"))
+    if isinstance(cell, tuple):
+        return join(*map(_inline, cell))
+    return _inline(cell)
+
+
+def _number(number: Number, unit: str = "", kind: str | None = None) -> Html:
+    """Every digit, and the plain integer for machines."""
+    return tag("data", number.digits + unit, value=number.value, class_=kind)
+
+
+def _inline(cell: Cell) -> Html:
+    if isinstance(cell, str):
+        return _text(cell)
+    if isinstance(cell, Number):
+        return _number(cell) if cell.scale == "exact" else html(cell.human)
+    return join(*map(_inline, cell)) if isinstance(cell, tuple) else mathml(cell)
+
+
+def _text(raw: str) -> Html:
+    """Text with its addresses as links, and the option at its end as code."""
+    parts, end = list[str](), 0
+    for match in _LINK.finditer(raw):
+        url = match["url"]
+        parts += [raw[end : match.start()],
+                  tag("a", url, href=url, rel="noreferrer") if url else tag("code", match["flag"])]
+        end = match.end()
+    return join(*parts, raw[end:])
+
+
+def _derivation(block: Derivation) -> Html:
+    given = [mathml(formula) for formula in block.given]
+    exact, human = block.total.digits, block.total.human
+    steps = [*map(_inline, block.steps),
+             join(_number(block.total), f" {block.unit}", f" ({human})" if human != exact else "")]
+    shown = (tag("li", tag("span", "=" if i else "", class_="sign"), step) for i, step in enumerate(steps))
+    return tag("div", tag("p", "With ", join(*given, by=", ")) if given else Html(), tag("ol", *shown, class_="steps"),
+               class_="derivation")
+
+
+# ---------------------------------------------------------------- the end
+
+
+def _made_by(provenance: Any) -> Html:
+    if provenance is None:
+        return Html()
+    command = tag("code", shlex.join(provenance.command)) if provenance.command else html("Python")
+    return tag("footer", tag("p", f"Made by txcalc {provenance.txcalc}: ", command))
+
+
+def _embedded(document: dict[str, Any]) -> Html:
+    """The YAML as text, so that neither a script is needed to read it nor anything in it can end the element."""
+    text = Html(escape(data.yaml(document), quote=False))
+    code = tag("pre", tag("code", text, id="report"), tabindex=0, aria_label="YAML")
+    return tag("details", tag("summary", "The same as YAML"), code)

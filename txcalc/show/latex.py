@@ -1,0 +1,78 @@
+"""Blocks as a LaTeX fragment for a document that loads amsmath: tables, formulas, and notes as comments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from txcalc.show.blocks import Bar, Block, Cell, Derivation, Facts, Notes, Number, Row, Table, Title, plain, printable
+
+_SPECIAL: Final = str.maketrans({
+    **{c: f"\\{c}" for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}", "×": r"$\times$", "·": r"$\cdot$", "−": "$-$", "–": "--", "≤": r"$\le$",
+    "→": r"$\to$", "²": "$^2$", "…": r"\dots{}", "ᵀ": r"$^{\top}$", "<": "$<$", ">": "$>$", "|": "$|$",
+})
+
+
+def write(blocks: Iterable[Block], made_by: str, detail: int = 1) -> str:
+    """The blocks as LaTeX. ``made_by`` stands in the first comment."""
+    parts = [part for block in blocks if block.level <= detail for part in _parts(block, made_by)]
+    return "\n".join(parts)
+
+
+def _parts(block: Any, made_by: str) -> Iterator[str]:
+    if isinstance(block, Title):
+        lines = [f"{block.heading}; made by {made_by}", " · ".join(filter(None, block.about)),
+                 *(" · ".join(filter(None, parts)) for parts, _ in block.lines)]
+        yield "".join(f"% {printable(line)}\n" for line in lines if line)
+    elif isinstance(block, Notes):
+        yield "".join(f"% {printable(plain(item))}\n" for item in block.items)
+    elif isinstance(block, Derivation):
+        given = ", ".join(_inline(formula) for formula in block.given)
+        steps = [_math(step) for step in (*block.steps, block.total._replace(scale="exact"))]
+        yield (f"With {given}:\n" if given else "") + "\\begin{align*}\n  & " + " \\\\\n  & = ".join(steps) + (
+            "\n\\end{align*}\n")
+    elif isinstance(block, Table | Facts):
+        t = block.table() if isinstance(block, Facts) else block
+        if t.rows:
+            yield _table(t)
+
+
+def _table(t: Table) -> str:
+    kept = [i for i, column in enumerate(t.columns) if column.files and column.kind != "bar"]
+    aligns = "".join({"n": "r", "words": "p{0.3\\linewidth}"}.get(t.columns[i].kind, "l") for i in kept)
+    head = " & ".join(_text(t.columns[i].long) for i in kept)
+    body = [_row(t, row, kept) for row in t.rows if row.kind != "echo"]
+    foot = f" \\hline\n  {_row(t, t.foot, kept)}" if t.foot else ""
+    title = f"% {printable(t.title)}\n" if t.title else ""
+    return (f"{title}\\begin{{tabular}}{{{aligns}}}\n  {head} \\\\ \\hline\n"
+            + "\n".join(f"  {row}" for row in body) + foot + "\n\\end{tabular}\n")
+
+
+def _row(t: Table, row: Row, kept: list[int]) -> str:
+    if row.kind == "head":
+        return f"\\multicolumn{{{len(kept)}}}{{l}}{{\\textbf{{{_text(plain(row.cells[0]))}}}}} \\\\"
+    cells = [_inline(row.cells[i], exact=bool(t.columns[i].exact)) for i in kept]
+    return ("\\quad " if row.kind == "sub" else "") + " & ".join(cells) + " \\\\"
+
+
+def _inline(cell: Cell, *, exact: bool = False) -> str:
+    """A cell in running text: formulas and whole numbers between dollar signs."""
+    if isinstance(cell, Number):
+        return f"${_math(cell)}$" if exact or cell.scale == "exact" else _text(cell.human)
+    if isinstance(cell, tuple) and not isinstance(cell, Bar):
+        return "".join(_inline(part, exact=exact) for part in cell)
+    return f"${cell.latex}$" if hasattr(cell, "latex") else _text(plain(cell))
+
+
+def _math(cell: Cell) -> str:
+    """A cell within a formula."""
+    if isinstance(cell, Number | str):
+        return plain(cell, exact=True).replace(",", "{,}").replace("−", "-")
+    if isinstance(cell, tuple):
+        return "".join(map(_math, cell))
+    return str(cell.latex)
+
+
+def _text(raw: str) -> str:
+    return printable(raw).translate(_SPECIAL)
