@@ -366,7 +366,9 @@ def test_nothing_heavy_is_loaded_to_explain() -> None:
 
 
 TRANSFORMER_BASE = """\
-transformer-base · parameters
+transformer-base: parameters · encoder-decoder · 6 + 6 layers · d_model 512 · 8 heads · vocab 37,000 · tied
+
+Parameters  63.08 M  63,082,496  =
 
 V    37,000  vocabulary             h      8  attention heads
 L_e       6  layers of the encoder  k     64  width of a head
@@ -383,29 +385,31 @@ feed-forward             2df + f + d     12  25,196,544   39.9
 layernorm                2d              30      30,720    0.0
 total                                        63,082,496  100.0
 
-one layer of the encoder   with f = 4d
-  self-attention, encoder  4d² + 4d
-  feed-forward             8d² + 5d
-  2 × layernorm            4d
-  L_e = 6 of them, each    12d² + 13d
-
-one layer of the decoder   with f = 4d
-  self-attention, decoder  4d² + 4d
-  cross-attention          4d² + 4d
-  feed-forward             8d² + 5d
-  3 × layernorm            6d
-  L_d = 6 of them, each    16d² + 19d
-
 closed form   with f = 4d
   L_e·(12d² + 13d) + L_d·(16d² + 19d) + Vd
 = 6(12·512² + 13·512) + 6(16·512² + 19·512) + 37,000·512
 = 18,914,304 + 25,224,192 + 18,944,000
 = 63,082,496   63.08 M
+
+one layer of the encoder
+  self-attention, encoder  4d² + 4d
+  feed-forward             8d² + 5d
+  2 × layernorm            4d
+  L_e = 6 of them, each    12d² + 13d
+
+one layer of the decoder
+  self-attention, decoder  4d² + 4d
+  cross-attention          4d² + 4d
+  feed-forward             8d² + 5d
+  3 × layernorm            6d
+  L_d = 6 of them, each    16d² + 19d
 """
 
 GPT3_ACTIVATIONS = """\
-gpt3 · activations kept for backward
+gpt3: activations kept for backward · decoder-only · 96 layers · d_model 12,288 · 96 heads · vocab 50,257 · tied
 batch 1 · seq 2,048 · bf16 · forward pass · dropout 0.1 · eager attention · plain PyTorch's CUDA kernels
+
+Activations kept for backward  256.6 GiB  275,543,801,856 B  =
 
 L      96  layers           f  49,152  feed-forward width
 d  12,288  model width      b       1  batch, sequences
@@ -422,6 +426,18 @@ feed-forward        19bsd             96   45,902,462,976   16.7
 layernorm           bs(2d + 8)       193    9,717,170,176    3.5
 lm head             2bsd               1       50,331,648    0.0
 total                                     275,543,801,856  100.0
+
+closed form   with f = 4d
+  bLs(34d + 5hs + 16) + bs(5d + 16) + 8s
+= 1·96·2,048(34·12,288 + 5·96·2,048 + 16) + 1·2,048(5·12,288 + 16) + 8·2,048
+= 275,417,923,584 + 125,861,888 + 16,384
+= 275,543,801,856 B   256.6 GiB
+
+one layer
+  attention             11bsd + 5bhs²
+  feed-forward          19bsd
+  2 × layernorm         4bsd + 16bs
+  L = 96 of them, each  bs(34d + 5hs + 16)
 
 kept tensor              shape          B  bytes          count  kept by (as its)
 token embedding                            8bs                1
@@ -451,18 +467,6 @@ layernorm                                  bs(2d + 8)       193
   residual stream        b × s × d      2  2bsd             193  norm (input)
 lm head                                    2bsd               1
   norm output            b × s × d      2  2bsd               1  head (input)
-
-one layer   with f = 4d
-  attention             11bsd + 5bhs²
-  feed-forward          19bsd
-  2 × layernorm         4bsd + 16bs
-  L = 96 of them, each  bs(34d + 5hs + 16)
-
-closed form   with f = 4d
-  bLs(34d + 5hs + 16) + bs(5d + 16) + 8s
-= 1·96·2,048(34·12,288 + 5·96·2,048 + 16) + 1·2,048(5·12,288 + 16) + 8·2,048
-= 275,417,923,584 + 125,861,888 + 16,384
-= 275,543,801,856 B   256.6 GiB
 """
 
 
