@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from txcalc import units
-from txcalc.answer.devices import DEFAULT, device
 from txcalc.answer.published import PublishedRow
 from txcalc.answer.report import Component, Report
 from txcalc.answer.rerun import Since
@@ -130,6 +129,8 @@ def _percent(part: int, whole: int) -> str:
 
 def _memory(report: Report) -> Iterator[Chart]:
     """What the run holds, part by part and together, against a card."""
+    from txcalc.answer.devices import DEFAULT, device
+
     card, t = device(DEFAULT), report.totals
     training = {"training state": t.training_state_bytes, "kept for backward": t.activation_bytes}
     parts = training if report.workload.phase == "training" else {

@@ -79,7 +79,7 @@ def write(blocks: Iterable[Block], screen: Screen, detail: int = 1) -> str:
 
 def _follows(block: Block, last: Any) -> bool:
     """Whether sentences stand right below what is above them."""
-    return isinstance(block, Notes) and block.style in ("", "dim") and (isinstance(last, Notes) or not block.title)
+    return isinstance(block, Notes) and block.level < 2 and block.style in ("", "dim") and (isinstance(last, Notes) or not block.title)
 
 
 def _lines(block: Any, screen: Screen, detail: int) -> Iterator[Line]:
@@ -151,6 +151,8 @@ def _notes(block: Notes, screen: Screen, detail: int) -> Iterator[Line]:
         return
     if block.lead and block.items:
         yield (Span(block.lead, "dim"),)
+    if block.level > 1 and block.title and block.items:
+        yield (Span(block.title, "bold"),)
     first, rest = ("   ", "     ") if block.lead else ("", GAP if block.style else "")
     for item in block.items:
         yield from paragraph(plain(item, screen.notation), screen, first=first, rest=rest, style=block.style)
