@@ -79,7 +79,9 @@ def write(blocks: Iterable[Block], screen: Screen, detail: int = 1) -> str:
 
 def _follows(block: Block, last: Any) -> bool:
     """Whether sentences stand right below what is above them."""
-    return isinstance(block, Notes) and block.level < 2 and block.style in ("", "dim") and (isinstance(last, Notes) or not block.title)
+    if not isinstance(block, Notes) or block.level > 1 or block.style not in ("", "dim"):
+        return False
+    return isinstance(last, Notes) or not block.title
 
 
 def _lines(block: Any, screen: Screen, detail: int) -> Iterator[Line]:
