@@ -11,7 +11,8 @@ from txcalc.trace.cache import Cache
 from txcalc.trace.cores import Extra, Heads, Span, attend, choose
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
 from txcalc.trace.latents import latent_attention
-from txcalc.trace.record import Number, Product, Role, Tensor, Trace
+from txcalc.trace.products import Product
+from txcalc.trace.record import Number, Role, Tensor, Trace
 from txcalc.trace.sizes import least, several, visible_pairs
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from txcalc.trace import ops
 from txcalc.trace.cache import Cache
-from txcalc.trace.record import Loop, Node, Number, Op, Product, Tensor, Trace
+from txcalc.trace.products import Product
+from txcalc.trace.record import Loop, Node, Number, Op, Tensor, Trace
 from txcalc.trace.sizes import least
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple
 
 from txcalc.trace import ops, parts
 from txcalc.trace.cache import Cache
-from txcalc.trace.record import Number, Product, Role, Tensor, Trace
+from txcalc.trace.products import Product
+from txcalc.trace.record import Number, Role, Tensor, Trace
 from txcalc.trace.sizes import same, several
 
 Kernel = Literal["eager", "flash", "efficient", "math"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.trace import ops
-from txcalc.trace.record import Number, Product, Role, Tensor, Trace
+from txcalc.trace.products import Product
+from txcalc.trace.record import Number, Role, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import Position, RelativePosition, TransformerXLPosition

@@ -9,7 +9,8 @@ from txcalc.trace import losses, ops, parts
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.embeddings import TABLE
 from txcalc.trace.feedforward import feed_forward
-from txcalc.trace.record import Number, Product, Role, Tensor, Trace
+from txcalc.trace.products import Product
+from txcalc.trace.record import Number, Role, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import (

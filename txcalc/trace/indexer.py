@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace.record import Number, Product, Tensor, Trace
+from txcalc.trace.products import Product
+from txcalc.trace.record import Number, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Indexer

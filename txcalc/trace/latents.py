@@ -8,7 +8,8 @@ from txcalc.trace import ops, parts
 from txcalc.trace.cache import Cache
 from txcalc.trace.cores import Extra, Heads, Span, attend
 from txcalc.trace.indexer import choose_keys
-from txcalc.trace.record import Number, Product, Tensor, Trace
+from txcalc.trace.products import Product
+from txcalc.trace.record import Number, Tensor, Trace
 from txcalc.trace.sizes import least, visible_pairs
 
 if TYPE_CHECKING:

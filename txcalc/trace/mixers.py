@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from txcalc.trace import ops
 from txcalc.trace.attention import self_attention
 from txcalc.trace.cache import Cache
-from txcalc.trace.record import Number, Product, Tensor, Trace
+from txcalc.trace.products import Product
+from txcalc.trace.record import Number, Tensor, Trace
 from txcalc.trace.recurrent import recurrent
 
 if TYPE_CHECKING:

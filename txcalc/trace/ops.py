@@ -12,7 +12,8 @@ from math import prod
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from txcalc.trace.kinds import Name
-from txcalc.trace.record import Gradient, Number, Product, Role, Steps, Tensor, Trace
+from txcalc.trace.products import Product
+from txcalc.trace.record import Gradient, Number, Role, Steps, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.base import Curve

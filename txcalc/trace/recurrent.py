@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from txcalc.trace import ops
 from txcalc.trace.cache import Cache
 from txcalc.trace.cells import cell, convolution
-from txcalc.trace.record import Number, Product, Tensor, Trace
+from txcalc.trace.products import Product
+from txcalc.trace.record import Number, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.base import Activation
