@@ -112,7 +112,12 @@ def test_a_model_may_be_changed_and_written_by_hand() -> None:
     (lambda: txcalc.compare("gpt2", dtype="bf17"), "did you mean bf16?"),
     (lambda: txcalc.compare(), "nothing to compare"),
     (lambda: txcalc.explain("bert-base", "kv-cache"), ""),
-    (lambda: txcalc.attention("gpt2", accelerator="h1000"), ""),
+    (lambda: txcalc.attention("gpt2", device="h1000"), ""),
+    (lambda: txcalc.attention("gpt2", "4..2"), "seq: "), (lambda: txcalc.count("gpt2", seq="4Q"), "seq: "),
+    (lambda: txcalc.sweep("gpt2", {"layer": [1]}), "layer: no such field"),
+    (lambda: txcalc.mixers(with_=3), "with_: unknown field"), (lambda: txcalc.mixers(d=0), "d: must be"),
+    (lambda: txcalc.validate("gpt2", on="tpu"), "on: must be cpu or cuda"),
+    (lambda: txcalc.presets("nothing like it"), "search: no preset"),
 ])
 def test_errors_are_one_line(call: Any, message: str) -> None:
     with pytest.raises(txcalc.SpecError) as found:
@@ -140,7 +145,33 @@ def test_everything_public_is_there_and_documented() -> None:
 
 def test_every_field_of_a_workload_can_be_given() -> None:
     assert list(Run.__annotations__) == [name for name in Workload.names() if name in Run.__annotations__]
-    assert set(Run.__annotations__) == set(Workload.names())
+    shown = {"batch", "seq", "phase"}
+    assert set(Run.__annotations__) | shown == set(Workload.names())
+    for name in ("count", "compare", "explain", "diff"):
+        assert shown <= set(inspect.signature(getattr(txcalc, name)).parameters)
+
+
+def test_words_and_forms_of_the_command_line() -> None:
+    run = txcalc.count("llama3-8b", seq="4K", batch="1,024", phase="train", kv_block="16").workload
+    assert (run.seq, run.batch, run.phase, run.kv_block) == (4096, 1024, "training", 16)
+    assert [point.seq for point in txcalc.attention("gpt2", "64..256", device=None).points] == [64, 128, 256]
+    assert [point.seq for point in txcalc.mixers("16..64", d=32).mixers[0].points] == [16, 32, 64]
+    assert [each.name for each in txcalc.presets("2302.13971").presets][:1] == ["llama-7b"]
+    assert txcalc.validate("opt-125m").agrees
+
+
+def test_a_short_repr() -> None:
+    report = txcalc.count("gpt2", seq=64)
+    assert repr(report) == (
+        "Report(gpt2: 124.4 M params, 15.96 GFLOP forward, 237.4 MiB of weights; batch 1, seq 64, bf16, forward)")
+    assert repr(report.totals.params) == "124,439,808 params (exact)" and int(report.totals.params) == 124439808
+
+
+def test_a_sweep() -> None:
+    found = txcalc.sweep("gpt2", {"layers": [1, 2, 12]}, {"seq": [64, 64, 64]})
+    counted = [txcalc.count("gpt2", seq=64).totals, txcalc.count("gpt2@layers=2", seq=64).totals]
+    assert [int(found["params"][i]) for i in (2, 1)] == [int(each.params) for each in counted]
+    assert [int(found["flops_forward"][i]) for i in (2, 1)] == [int(each.flops_forward or 0) for each in counted]
 
 
 def test_it_is_typed(tmp_path: Path) -> None:

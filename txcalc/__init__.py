@@ -2,14 +2,14 @@
 
 >>> import txcalc
 >>> report = txcalc.count(txcalc.load("gpt2"), seq=1024)
->>> report.totals.params.value
+>>> int(report.totals.params)
 124439808
 
 Wherever a model is taken, it is a ``Model``, or what the command line takes for one: a preset's name, the path of a
 YAML file, of a ``config.json`` or of a report, or ``hf:org/name``. A workload is given as keyword arguments, the
-fields of ``txcalc.Workload``. Whatever cannot be found, read or counted raises ``txcalc.SpecError``, a ``ValueError``
-whose message is one line. Every answer is a frozen dataclass with ``to_data()`` for JSON and YAML, and ``from_data()``
-to come back.
+fields of ``txcalc.Workload``, in the command line's words and forms: ``seq="4K"``, ``phase="train"``. Whatever cannot
+be found, read or counted raises ``txcalc.SpecError``, a ``ValueError`` whose message is one line. Every answer is a
+frozen dataclass with ``to_data()`` for JSON and YAML, and ``from_data()`` to come back.
 """
 
 from __future__ import annotations
@@ -20,21 +20,28 @@ from typing import TYPE_CHECKING, Any
 import txcalc.count  # noqa: F401
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Unpack
 
+    from txcalc.answer.catalogue import Listing
     from txcalc.answer.compare import Comparison
     from txcalc.answer.curves import AttentionCurve
     from txcalc.answer.diff import Diff
     from txcalc.answer.explain.explanation import Explanation, QuantityName
-    from txcalc.answer.library import Run
+    from txcalc.answer.library import Run, Size
+    from txcalc.answer.mixers import MixerTable
     from txcalc.answer.report import Report
+    from txcalc.answer.sweep import Array
+    from txcalc.answer.validation import Validation
     from txcalc.spec.errors import SpecError
     from txcalc.spec.model import Model
-    from txcalc.trace.workload import Workload
+    from txcalc.trace.workload import Phase, Workload
 
 __version__ = "0.1.0"
-__all__ = ["Model", "SpecError", "Workload", "attention", "compare", "count", "diff", "explain", "load"]
+__all__ = [
+    "Model", "SpecError", "Workload", "attention", "compare", "count", "diff", "explain", "load", "mixers", "presets",
+    "sweep", "validate",
+]
 
 _CLASSES = {"Model": "txcalc.spec.model", "SpecError": "txcalc.spec.errors", "Workload": "txcalc.trace.workload"}
 
@@ -51,7 +58,10 @@ def load(model: str, overrides: Sequence[str] = ()) -> Model:
     return presets.load(model, overrides).model
 
 
-def count(model: Model | str, *, by_module: bool = False, **run: Unpack[Run]) -> Report:
+def count(
+    model: Model | str, *, batch: Size = 1, seq: Size | None = None, phase: Phase = "forward", by_module: bool = False,
+    **run: Unpack[Run],
+) -> Report:
     """Every total of one model under one workload, and where it goes; the same as ``txcalc count --json``.
 
     Parameters are counted in numbers, FLOPs with 2 to a multiply-accumulate (matrix products and convolutions, as
@@ -63,11 +73,13 @@ def count(model: Model | str, *, by_module: bool = False, **run: Unpack[Run]) ->
     from txcalc.answer import library, report
 
     found = library.find(model)
-    workload = library.workload([found.spec], run)
+    workload = library.workload([found.spec], batch, seq, phase, run)
     return report.count(found.spec, workload, source=found.source, overrides=found.overrides, by_module=by_module)
 
 
-def compare(*models: Model | str, **run: Unpack[Run]) -> Comparison:
+def compare(
+    *models: Model | str, batch: Size = 1, seq: Size | None = None, phase: Phase = "forward", **run: Unpack[Run],
+) -> Comparison:
     """Several models under one workload; the first is what the others are compared with.
 
     Units and rules are those of ``count``. Without ``seq``, the length is the shortest of the models' contexts, or
@@ -77,10 +89,13 @@ def compare(*models: Model | str, **run: Unpack[Run]) -> Comparison:
     from txcalc.answer import library
 
     found = [library.find(model) for model in models]
-    return comparison.compare([comparison.Named(*each) for each in found], dict(run))
+    return comparison.compare([comparison.Named(*each) for each in found], library.fields(batch, seq, phase, run))
 
 
-def explain(model: Model | str, quantity: QuantityName = "params", **run: Unpack[Run]) -> Explanation:
+def explain(
+    model: Model | str, quantity: QuantityName = "params", *, batch: Size = 1, seq: Size | None = None,
+    phase: Phase = "forward", **run: Unpack[Run],
+) -> Explanation:
     """The derivation of one quantity: formulas, symbols and their values, in the unit of the report's total.
 
     The formulas come from running the model's program on symbols, and are evaluated against the count before they
@@ -91,30 +106,33 @@ def explain(model: Model | str, quantity: QuantityName = "params", **run: Unpack
     from txcalc.answer.explain import explain as derivation
 
     found = library.find(model)
-    return derivation.explain(found.spec, library.workload([found.spec], run), quantity, source=found.source,
-                              overrides=found.overrides)
+    workload = library.workload([found.spec], batch, seq, phase, run)
+    return derivation.explain(found.spec, workload, quantity, source=found.source, overrides=found.overrides)
 
 
 def attention(
-    model: Model | str, lengths: Sequence[int] | None = None, *, accelerator: str | None = "h100-80gb",
-    **run: Unpack[Run],
+    model: Model | str, lengths: Sequence[int] | str | None = None, *, batch: Size = 1, phase: Phase = "forward",
+    device: str | None = "h100-80gb", **run: Unpack[Run],
 ) -> AttentionCurve:
     """What attention costs at each of ``lengths``, in positions: bytes, FLOPs and bytes of memory traffic.
 
-    Eager attention keeps score matrices of N x N; a flash kernel (arXiv 2205.14135) does not. ``accelerator`` is what
-    it has to fit into, None for no limits. Raises ``SpecError`` for a model without attention, and for an
-    accelerator that there is not.
+    Eager attention keeps score matrices of N x N; a flash kernel (arXiv 2205.14135) does not. ``lengths`` may be a
+    range, ``"1K..128K"``. ``device`` is what it has to fit into, None for no limits. Raises ``SpecError`` for a model
+    without attention, and for a device that there is not.
     """
     from txcalc.answer import curves, devices, library
 
     found = library.find(model)
-    workload = library.workload([found.spec], {"seq": 1, **run})
-    device = None if accelerator is None else devices.device(accelerator)
+    workload = library.workload([found.spec], batch, 1, phase, run)
+    card = None if device is None else devices.device(device)
     origin = curves.Origin(found.source, found.overrides)
-    return curves.attention_curve(found.spec, workload, lengths, device, origin=origin)
+    return curves.attention_curve(found.spec, workload, library.lengths(lengths), card, origin=origin)
 
 
-def diff(a: Model | str, b: Model | str, **run: Unpack[Run]) -> Diff:
+def diff(
+    a: Model | str, b: Model | str, *, batch: Size = 1, seq: Size | None = None, phase: Phase = "forward",
+    **run: Unpack[Run],
+) -> Diff:
     """Which field explains which change in which total, from ``a`` to ``b``, both under one workload.
 
     The fields that differ are changed one at a time and every step is counted, in the units of ``count``; what the
@@ -124,9 +142,62 @@ def diff(a: Model | str, b: Model | str, **run: Unpack[Run]) -> Diff:
     from txcalc.answer import library
 
     found = [library.find(model) for model in (a, b)]
-    workload = library.workload([each.spec for each in found], run)
+    workload = library.workload([each.spec for each in found], batch, seq, phase, run)
     first, second = (difference.Run(each.spec, workload, each.source, each.overrides) for each in found)
     return difference.diff(first, second)
+
+
+def mixers(lengths: Sequence[int] | str | None = None, *, batch: Size = 1, **sizes: int) -> MixerTable:
+    """Recurrence, convolution and attention side by side: what one layer of each costs, and how that grows.
+
+    ``sizes``: ``d``, ``heads``, ``kernel``, ``window``, ``state``. Raises ``SpecError`` for sizes that do not fit.
+    """
+    from txcalc.answer import library
+    from txcalc.answer import mixers as layers
+
+    workload = library.workload([], batch, 1, "forward", {})
+    return layers.mixers(library.sizes(sizes), workload, library.lengths(lengths) or layers.LENGTHS)
+
+
+def presets(search: str | None = None) -> Listing:
+    """The presets by family, with what each weighs: all, or those that mention the words of ``search``.
+
+    Raises ``SpecError`` where none does.
+    """
+    from txcalc.answer import catalogue
+
+    return catalogue.listing(search)
+
+
+def sweep(
+    model: Model | str, sizes: Mapping[str, Array], lengths: Mapping[str, Array] | None = None, *,
+    phase: Phase = "forward", **run: Unpack[Run],
+) -> dict[str, Array]:
+    """Totals of many variants of one model at once, as arrays of float64, which is exact up to 2^53.
+
+    ``sizes`` maps dotted spec paths to equally long arrays, ``lengths`` the workload's ``batch``, ``seq`` and ``past``.
+    No default follows: vary ``attention.head_dim`` together with ``d_model``. Raises ``SpecError`` for an unknown path.
+    """
+    from txcalc.answer import library
+    from txcalc.answer import sweep as many
+
+    found = library.find(model)
+    workload = library.workload([found.spec], 1, None, phase, run)
+    try:
+        return many.sweep(found.spec, workload, sizes, lengths)
+    except KeyError as error:
+        raise library.unknown(error) from None
+
+
+def validate(model: Model | str, *, on: str = "cpu") -> Validation:
+    """Every count of a model beside live PyTorch's, ``on`` the CPU or ``cuda``; the same as ``txcalc validate``.
+
+    Raises ``SpecError`` for a model that cannot be found, and ``ImportError`` without PyTorch.
+    """
+    from txcalc.answer import library
+    from txcalc.check import validate as check
+
+    return check.validate(library.find(model).spec, device=library.where(on))
 
 
 def __getattr__(name: str) -> Any:

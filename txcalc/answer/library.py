@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
+from txcalc import units
 from txcalc.answer.defaults import workload as fill
+from txcalc.answer.mixers import Sizes
 from txcalc.spec import presets
+from txcalc.spec.errors import SpecError, unknown_field
 from txcalc.spec.model import Model
 from txcalc.trace.workload import (
+    LEAST,
     AttentionKernel,
     DType,
     Implementation,
@@ -16,28 +20,27 @@ from txcalc.trace.workload import (
     KvDType,
     Latents,
     Masked,
-    Phase,
     Recipe,
     Workload,
 )
 
+Size = int | str
+"""A whole number, or as the command line writes it: ``"4K"``."""
+
 
 class Run(TypedDict, total=False):
-    """The fields of a ``Workload``, each of which may be left out: see there, and ``txcalc count --help``.
+    """The fields of a ``Workload`` beside batch, seq and phase: see there, and ``txcalc count --help``.
 
-    ``batch``, ``images``: how many; ``seq``, ``past``, ``source_seq``, ``kv_block``: tokens.
+    ``images``: how many; ``past``, ``source_seq``, ``kv_block``: tokens.
     """
 
-    phase: Phase
-    batch: int
-    seq: int
-    past: int
-    source_seq: int
-    images: int
+    past: Size
+    source_seq: Size
+    images: Size
     dtype: DType
     weights: str
     kv_dtype: KvDType
-    kv_block: int
+    kv_block: Size
     attention: AttentionKernel
     dropout: float
     masked: Masked
@@ -63,6 +66,49 @@ def find(model: Model | str) -> Found:
     return Found(loaded.model, loaded.source, loaded.overrides)
 
 
-def workload(models: Sequence[Model], run: Mapping[str, Any]) -> Workload:
+def fields(batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a workload that were given. Raises ``SpecError`` for a text that is no number."""
+    given = {"batch": batch, "phase": phase, **({} if seq is None else {"seq": seq}), **run}
+    return {name: _number(name, value) if name in LEAST else value for name, value in given.items()}
+
+
+def workload(models: Sequence[Model], batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) -> Workload:
     """The workload of these fields, lengths filled in as on the command line. Raises ``SpecError`` for a bad field."""
-    return fill(models, dict(run))[0]
+    return fill(models, fields(batch, seq, phase, run))[0]
+
+
+def lengths(given: Sequence[int] | str | None) -> Sequence[int] | None:
+    """Lengths, or a range of them as on the command line. Raises ``SpecError`` for a text that is neither."""
+    try:
+        return units.parse_range(given) if isinstance(given, str) else given
+    except ValueError as error:
+        raise SpecError(str(error), field="seq") from None
+
+
+def sizes(given: Mapping[str, int]) -> Sizes:
+    """The sizes of layers side by side. Raises ``SpecError`` for one that there is not, or that is no size."""
+    for name, value in given.items():
+        if name not in Sizes._fields:
+            raise SpecError(unknown_field(name, Sizes._fields), field=name)
+        if not isinstance(value, int) or value < 1:
+            raise SpecError("must be a whole number from 1 on", field=name)
+    return Sizes(**given)
+
+
+def unknown(error: KeyError) -> SpecError:
+    """A path that a spec has not."""
+    return SpecError("no such field of this model", field=str(error.args[0]))
+
+
+def where(name: str) -> Literal["cpu", "cuda"]:
+    """Where PyTorch runs. Raises ``SpecError`` for any other place."""
+    if name not in ("cpu", "cuda"):
+        raise SpecError(f"must be cpu or cuda, got {name!r}", field="on")
+    return "cuda" if name == "cuda" else "cpu"
+
+
+def _number(name: str, value: object) -> object:
+    try:
+        return units.parse_count(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise SpecError(str(error), field=name) from None

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import txcalc
+from txcalc import units
 from txcalc.answer.conventions import Convention, conventions
 from txcalc.answer.fit import fit
 from txcalc.answer.notes import notes, runs_as
@@ -44,6 +45,14 @@ class Quantity(Part):
     value: int
     unit: str
     kind: Kind = "exact"
+
+    def __int__(self) -> int:
+        """The number alone."""
+        return self.value
+
+    def __repr__(self) -> str:
+        """In full, with its unit: ``124,439,808 params (exact)``."""
+        return f"{self.value:,} {self.unit} ({self.kind})"
 
 
 SKIPPED: Final = {
@@ -198,6 +207,17 @@ class Report(Part):
     notes: tuple[str, ...] = ()
     sources: dict[str, str]
     provenance: Provenance
+
+    def __repr__(self) -> str:
+        """The model, its headline figures and its run in a line."""
+        t, w = self.totals, self.workload
+        figures = [f"{units.params(t.params.value)} params"]
+        if t.flops_forward is not None:
+            figures.append(f"{units.flops(t.flops_forward.value)} forward")
+        if t.weight_bytes is not None:
+            figures.append(f"{units.memory(t.weight_bytes.value)} of weights")
+        run = f"batch {w.batch:,}, seq {w.seq:,}, {w.dtype}, {w.phase}"
+        return f"Report({self.model.name}: {', '.join(figures)}; {run})"
 
 
 def count(
