@@ -29,6 +29,13 @@ COMMANDS: Final = {
 }
 """Every command and the module whose ``app`` it is."""
 
+EXAMPLES: Final = """\
+  txcalc count gpt2                                parameters, FLOPs, memory of a preset
+  txcalc count path/to/config.json --batch 8       of a model of yours
+  txcalc compare llama3-8b qwen3-8b                two side by side
+"""
+"""What a reader sees first who has asked for nothing."""
+
 SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 
 
@@ -81,7 +88,7 @@ def txcalc_(
     """The exact calculator for Transformers: parameters, FLOPs, KV cache, activations, attention."""
     ctx.obj = Invocation(ctx.obj.args, common)
     if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
+        typer.echo(f"{EXAMPLES}\n{ctx.get_help()}")
 
 
 def main() -> None:
