@@ -18,7 +18,7 @@ class SpecError(ValueError):
     """Something in a spec is wrong, in one line: ``tiny.yaml:7:3: attention.kv_head: unknown field``.
 
     ``line`` and ``column`` count from 1. Parts that are None are left out of the line. ``also``: what else is wrong
-    there, each in a line of its own.
+    there, each in a line of its own. ``single``: it is known to be of its field alone.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class SpecError(ValueError):
         self.column = column
         self.field = field
         self.also: tuple[SpecError, ...] = ()
+        self.single = False
 
     @property
     def every(self) -> tuple[SpecError, ...]:

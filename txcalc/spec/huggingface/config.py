@@ -72,6 +72,10 @@ SIZES: Final = tuple(frozenset(names.split()) for names in (
 ))
 
 REQUIRED: Final = object()
+UNKNOWN: Final = "not understood"
+"""What is said of a field that may be read, and of which nothing is known."""
+UNREAD: Final = "which alone is read"
+"""What is said of the field that another name contradicts, which no class reads."""
 TIES: Final = frozenset({"tie_word_embeddings", "tie_embedding"})
 
 
@@ -232,7 +236,7 @@ class Config:
             if not self.remarks.strict and self._is_inert(name, value):
                 self.remarks.passed.append(f"{self.path}{name}")
                 continue
-            self._note(name, f"not understood for model_type {self.model_type}, and it could change the "
+            self._note(name, f"{UNKNOWN} for model_type {self.model_type}, and it could change the "
                        f"architecture (value {shown(value)})")
 
     def _is_inert(self, name: str, value: Any) -> bool:
@@ -244,7 +248,7 @@ class Config:
         for names in SIZES:
             for own in (names & self._taken & {*self.data, *self.defaults}) if name in names else ():
                 if None not in (value, read := self.data.get(own, self.defaults.get(own))) and value != read:
-                    raise self.error(name, f"{shown(value)} contradicts {own} {shown(read)}, which alone is read for "
+                    raise self.error(name, f"{shown(value)} contradicts {own} {shown(read)}, {UNREAD} for "
                                      f"model_type {self.model_type}")
         return True
 
@@ -260,7 +264,9 @@ class Config:
             raise joined(self.remarks.problems)
 
     def _note(self, field: str, message: str) -> None:
-        self.remarks.problems.append(self.error(field, message))
+        error = self.error(field, message)
+        error.single = True
+        self.remarks.problems.append(error)
 
     def error(self, field: str, message: str) -> SpecError:
         """A one-line error on a field of this file."""

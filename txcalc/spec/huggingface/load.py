@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from txcalc.spec.errors import FieldError, SpecError, shown
+from txcalc.spec.errors import FieldError, SpecError, joined, shown
 from txcalc.spec.explain import explain_validation
+from txcalc.spec.huggingface.config import UNKNOWN, UNREAD
 from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model
 from txcalc.spec.words import WORDS
@@ -73,7 +74,8 @@ def import_config(document: Document, place: str, name: str | None, *, strict: b
     try:
         fields = spec_from_config(data, place, called, strict=strict, notes=notes)
     except SpecError as error:
-        raise error.each(lambda each: _placed(each, document)) from None
+        every = joined([error, *_further(data, place, error, strict=strict)])
+        raise every.each(lambda each: _placed(each, document)) from None
     except ValidationError as error:
         raise in_config_terms(explain_validation(error, None, place, Model), document) from None
     except FieldError as error:
@@ -81,6 +83,35 @@ def import_config(document: Document, place: str, name: str | None, *, strict: b
     except _CLASHES as error:
         raise _placed(_clash(data, place, error), document) from None
     return Imported(Document(fields), (*_notes(data, place), *(f"{place}: {note}" for note in notes)), _dtype(data))
+
+
+def _further(data: Mapping[str, Any], place: str, error: SpecError, *, strict: bool) -> Iterator[SpecError]:
+    """What else is wrong with a file, once the fields that were named are left out.
+
+    Where one of those was understood, what is said of several fields together may come of leaving it out.
+    """
+    found, sound = error.every, True
+    named: set[str | None] = set()
+    while found:
+        sound = sound and all(UNKNOWN in each.message or UNREAD in each.message for each in found)
+        named |= {each.field for each in found}
+        rest = _without(data, named)
+        try:
+            Model.model_validate(spec_from_config(rest, place, "x", strict=strict))
+            return
+        except SpecError as other:
+            every = other
+        except ValidationError as other:
+            every = in_config_terms(explain_validation(other, None, place, Model), Document(dict(rest)))
+        except _CLASHES:
+            return
+        found = tuple(each for each in every.every if each.field not in named and (sound or each.single))
+        yield from found
+
+
+def _without(data: Mapping[str, Any], fields: Collection[str | None], path: str = "") -> dict[str, Any]:
+    return {name: _without(value, fields, f"{path}{name}.") if isinstance(value, Mapping) else value
+            for name, value in data.items() if f"{path}{name}" not in fields}
 
 
 def in_config_terms(error: SpecError, document: Document) -> SpecError:
