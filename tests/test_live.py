@@ -8,10 +8,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-import torch
-
 from tests.live_families import FAMILIES
-from txcalc.check import measure
+from txcalc.check.live import measured
 from txcalc.count.memory import live_bytes
 from txcalc.spec.facts import positions
 from txcalc.spec.model import Model
@@ -19,7 +17,6 @@ from txcalc.trace.model import trace
 from txcalc.trace.record import Node, Op, Repeat, Trace
 from txcalc.trace.workload import Workload
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 GPT = {
     "name": "gpt", "vocab": 101, "d_model": 24, "layers": 3, "context": 19, "position": {"kind": "learned"},
     "attention": {"heads": 3, "head_dim": 8, "bias": True},
@@ -66,16 +63,14 @@ MODELS = {
 }
 
 
-def steps(given: dict[str, Any], batch: int, **run: Any) -> tuple[list[int], list[int]]:
+def steps(given: dict[str, Any], batch: int, device: Any = "cpu", seq: int = 7, **run: Any) -> tuple[Any, Any]:
     """What PyTorch has alive, and what the trace has, event by event."""
     spec = Model.model_validate(given)
-    dtype, attention, dropout = run.get("dtype", "fp32"), run.get("attention", "flash"), run.get("dropout", 0.0)
     sources = {} if spec.encoder is None else {"source_seq": positions(spec.encoder.input, 5)}
-    real = measure.live_bytes(spec, batch, 7, dtype=DTYPES[dtype], eager=attention == "eager", dropout=dropout,
-                              loss=run.get("phase") != "forward", **sources)
-    workload = Workload(**{"phase": "training", "dtype": "fp32", "kernels": "cpu", "batch": batch,
-                           "seq": positions(spec.input, 7)} | sources | run)
-    return [live for _, live in real], [event.live for event in live_bytes(trace(spec, workload), in_place=False)]
+    w = Workload(**{"phase": "training", "dtype": "fp32", "kernels": "cpu" if device == "cpu" else "cuda",
+                    "batch": batch, "seq": positions(spec.input, seq)} | sources | run)
+    real = measured("live_bytes", spec, w, device)
+    return [live for _, live in real], [event.live for event in live_bytes(trace(spec, w), in_place=False)]
 
 
 @pytest.mark.parametrize("run", [

@@ -90,8 +90,9 @@ def norm_keeps_no_statistics(patch: Patch) -> None:
 
 
 def one_byte_masks_on_the_cpu(patch: Patch) -> None:
-    real = check.Workload.bytes_of
-    patch.setattr(check.Workload, "bytes_of", lambda self, role: 1 if role is Role.MASK else real(self, role))
+    real = trace_record.Trace.tensor
+    patch.setattr(trace_record.Trace, "tensor", lambda self, *shape, **d: real(
+        self, *shape, **d | ({"role": Role.BOOL} if d.get("label") == "dropout mask" else {})))
 
 
 def embedding_counted_per_layer(patch: Patch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from txcalc.document import Part
@@ -26,7 +26,7 @@ class Row(Part):
 
 
 class Validation(Part):
-    """All comparisons of one model. ``agrees``: there is something compared, and nothing differs.
+    """All comparisons of one model. ``agrees``: nothing of what is compared differs; None where nothing is.
 
     ``left_out`` says what was not compared, and why.
     """
@@ -36,20 +36,26 @@ class Validation(Part):
     device: str | None
     rows: tuple[Row, ...]
     left_out: tuple[str, ...] = ()
-    agrees: bool
+    agrees: bool | None
 
     @classmethod
     def of(cls, model: str, against: str, rows: Iterable[Row], *, device: str | None = None,
            left_out: tuple[str, ...] = ()) -> Validation:
         """These comparisons, and what follows from them."""
         rows = tuple(rows)
-        agrees = bool(rows) and all(row.verdict != "DIFFERS" for row in rows)
+        agrees = all(row.verdict != "DIFFERS" for row in rows) if rows else None
         return cls(model=model, against=against, device=device, rows=rows, left_out=left_out, agrees=agrees)
 
 
 class Validations(Part):
-    """What ``txcalc validate`` writes. ``agrees``: every model does."""
+    """What ``txcalc validate`` writes. ``agrees``: every model does of which anything is compared."""
 
     schema: Literal["txcalc/validation/v1"] = "txcalc/validation/v1"
-    agrees: bool
+    agrees: bool | None
     models: tuple[Validation, ...]
+
+    @classmethod
+    def of(cls, models: Sequence[Validation]) -> Validations:
+        """These, and what follows from them."""
+        said = [each.agrees for each in models if each.agrees is not None]
+        return cls(agrees=all(said) if said else None, models=tuple(models))

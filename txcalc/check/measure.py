@@ -5,7 +5,8 @@ Paths are canonical: the index of a repeated layer or expert is left out, so tha
 
 Devices: ``cpu`` and ``cuda`` run for real. ``fake`` has sizes only and takes the kernels that the CPU would take,
 flash attention among them. ``meta`` has sizes only too, but replaces flash attention with its N x N decomposition.
-On ``fake``, experts get equal shares of the tokens, since there are no scores to rank; on ``meta`` one layer or
+``fake-cuda`` is ``fake`` with CUDA's kernels, and runs in a process of its own (``txcalc.check.fake_cuda``).
+On both, experts get equal shares of the tokens, since there are no scores to rank; on ``meta`` one layer or
 expert is built and stands for all that are like it.
 """
 
@@ -15,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ from txcalc.spec.inputs import ClassifierHead, ContrastiveHead, FrameInput, Inpu
 from txcalc.spec.model import Model
 
 Shape = tuple[int, ...]
+DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Flops(NamedTuple):
@@ -136,7 +138,7 @@ def kept(
 
 def live_bytes(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
-    eager: bool = False, dropout: float = 0.0, loss: bool = True, device: str = "cpu",
+    attention: str = "flash", absorbed: bool = False, dropout: float = 0.0, loss: bool = True, device: str = "cpu",
 ) -> list[tuple[str, int]]:
     """The bytes live after every operation of a training step that allocates or frees, the loss and backward included.
 
@@ -145,9 +147,11 @@ def live_bytes(
     """
     with _maker(device) as at:
         run = _Inputs(model, batch, seq, source_seq, at, dtype=dtype)
-        root = build(model, length=run.length, eager=eager, dropout=dropout, dtype=dtype, device=at)
-        _balance(root)
-        live = _LiveMode()
+        root = build(model, length=run.length, attention=attention, absorbed=absorbed, dropout=dropout, dtype=dtype,
+                     device=at)
+        if not device.startswith("fake"):
+            _balance(root)
+        live = _LiveMode(at)
         with live:
             ends = _ends(root, run, loss=loss and root.has_loss)
         given = None if loss and root.has_loss else tuple(map(torch.ones_like, ends))
@@ -314,10 +318,10 @@ def _outputs(out: Output) -> tuple[Tensor, ...]:
 
 @contextmanager
 def _maker(device: str) -> Iterator[str]:
-    """The name to build tensors under; ``fake`` means CPU tensors without data."""
-    mode: AbstractContextManager[object] = FakeTensorMode() if device == "fake" else nullcontext()
+    """The name to build tensors under; ``fake`` means CPU tensors without data, ``fake-cuda`` CUDA's."""
+    mode: AbstractContextManager[object] = FakeTensorMode() if device.startswith("fake") else nullcontext()
     with mode:
-        yield "cpu" if device == "fake" else device
+        yield {"fake": "cpu", "fake-cuda": "cuda"}.get(device, device)
 
 
 # ---------------------------------------------------------------- what is kept and allocated
@@ -358,7 +362,7 @@ def _peak(run: Callable[[], None], device: str) -> int:
         run()
         torch.cuda.synchronize()
         return int(torch.cuda.max_memory_allocated()) - before
-    live = _LiveMode()
+    live = _LiveMode(device)
     with live:
         run()
     return live.peak

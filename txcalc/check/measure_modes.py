@@ -156,14 +156,15 @@ def storage_of(tensor: Tensor) -> int:
 
 
 class LiveMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """The bytes of the storages made while it is on: now, at most, and after each operation that changed them.
+    """The bytes of the storages made on a device while it is on: now, at most, after each operation that changed them.
 
     ``events``: the operation that allocated, or nothing where others were freed before the next did, and the bytes
     that live then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._device = torch.device(device).type
         self.now: int = 0
         self.peak: int = 0
         self.events: list[tuple[str, int]] = []
@@ -174,7 +175,9 @@ class LiveMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **(kwargs or {}))
         before = self.now
         for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and storage_of(tensor) not in given and storage_of(tensor) not in self._live:
+            if not isinstance(tensor, Tensor) or tensor.device.type != self._device:
+                continue
+            if storage_of(tensor) not in given and storage_of(tensor) not in self._live:
                 storage = tensor.untyped_storage()
                 self.now += storage.nbytes()
                 key = storage_of(tensor)

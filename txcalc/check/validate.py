@@ -6,9 +6,11 @@ import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from txcalc.answer.validation import Row, Validation
+from txcalc.check.fake_cuda import NotRun
+from txcalc.check.live import Device, live, measured, unproved
 from txcalc.check.sibling import sibling
 from txcalc.count import activations, flops, kv_cache, params
 from txcalc.count.entries import Entry, grouped
@@ -20,7 +22,6 @@ from txcalc.trace.record import Trace
 from txcalc.trace.sizes import visible_pairs
 from txcalc.trace.workload import AttentionKernel, DType, Latents, Workload
 
-Device = Literal["cpu", "cuda"]
 BATCH, SEQ, SOURCE, STEPS = 2, 13, 11, 5
 CURVE = (256, 512, 1024, 2048, 4096)
 
@@ -40,7 +41,7 @@ class Case(NamedTuple):
             phase="training" if self.loss and has_loss(spec) else "forward", batch=BATCH, seq=length_of(spec),
             source_seq=_source(spec), dtype=self.dtype, dropout=self.dropout,
             attention="sdpa" if self.attention == "flash" and device == "cuda" else self.attention,
-            latents=self.latents, kernels=device,
+            latents=self.latents, kernels="cpu" if device == "cpu" else "cuda",
         )
 
     def __str__(self) -> str:
@@ -68,18 +69,22 @@ def validate(
     """
     import torch
 
-    small = sibling(spec)
-    progress("parameters")
-    rows = [parameters(spec)]
-    progress("FLOPs")
-    rows += flops_rows(spec, eager=True, how="full size, meta", device="meta")
-    if keeps_exactly(spec) and (rows[0].counted or 0) <= SMALL_ENOUGH:
-        progress("activations")
-        rows += (kept(spec, case, device, f"full size, {device}") for case in FULL_SIZE)
-    rows += sibling_rows(small, device, progress)
+    version = f"PyTorch {torch.__version__.partition('+')[0]}"
+    small, rows = sibling(spec), []
+    if device != "fake-cuda":
+        progress("parameters")
+        rows.append(parameters(spec))
+        progress("FLOPs")
+        rows += flops_rows(spec, eager=True, how="full size, meta", device="meta")
+    try:
+        if keeps_exactly(spec) and params.params(_traced(spec)) <= SMALL_ENOUGH:
+            progress("activations")
+            rows += (kept(spec, case, device, f"full size, {device}") for case in FULL_SIZE)
+        rows += sibling_rows(small, device, progress)
+    except NotRun as reason:
+        return Validation.of(spec.name, version, (), device=device, left_out=(f"not run: {reason}",))
     gc.collect()  # modules and their hooks point at each other: a long run would keep them all
-    version = torch.__version__.partition("+")[0]
-    return Validation.of(spec.name, f"PyTorch {version}", rows, device=device, left_out=left_out(spec))
+    return Validation.of(spec.name, version, rows, device=device, left_out=left_out(spec))
 
 
 def sibling_rows(small: Model, device: Device, progress: Callable[[str], None]) -> list[Row]:
@@ -90,16 +95,23 @@ def sibling_rows(small: Model, device: Device, progress: Callable[[str], None]) 
         f"{block.attention!r} {small.position!r} {small.input!r} {small.d_model} {small.architecture}"
     )
     rows: list[Row] = []
-    for step, key, run in (
+    steps: tuple[tuple[str, str, Callable[[], Iterable[Row]]], ...] = (
         ("FLOPs", whole, lambda: flops_rows(small, eager=False, how="sibling, cpu", device="cpu")),
         ("activations", whole, lambda: (
             kept(small, case, device, f"sibling, {device}") for case in CASES if keeps_exactly(small)
+        )),
+        ("live bytes", whole, lambda: (
+            live(small, case.workload(small, device), device, f"sibling, {device}") for case in CASES
+            if case.loss and not _not_live(small)
         )),
         ("decoding", whole, lambda: decoding(small) if generates(small) else []),
         ("cache", whole, lambda: [cache(small)] if is_causal(small) else []),
         ("masks", whole, lambda: masks(small)),
         ("attention memory", attention, lambda: attention_memory(small, device)),
-    ):
+    )
+    for step, key, run in steps:
+        if device == "fake-cuda" and step not in ("activations", "live bytes"):
+            continue
         progress(step)
         if (step, device, key) not in _SEEN:
             _SEEN[step, device, key] = tuple(run())
@@ -112,13 +124,28 @@ _SEEN: dict[tuple[str, Device, str], tuple[Row, ...]] = {}
 
 def keeps_exactly(spec: Model) -> bool:
     """Whether kept activations are exact: what a recurrent kernel keeps is its own choice, and marked an estimate."""
-    t = trace(spec, Workload(seq=length_of(spec), source_seq=_source(spec)))
-    return not any(op.kind.group == "recurrence" for op in t.ops)
+    return not any(op.kind.group == "recurrence" for op in _traced(spec).ops)
 
 
 def left_out(spec: Model) -> tuple[str, ...]:
     """What cannot be compared for this model."""
-    return () if keeps_exactly(spec) else ("kept activations: estimates where a layer is recurrent",)
+    if not keeps_exactly(spec):
+        return ("kept activations and live bytes: estimates where a layer is recurrent",)
+    why = _not_live(spec)
+    return (f"live bytes of a training step: {why}",) if why else ()
+
+
+def _not_live(spec: Model) -> str:
+    """Why live bytes are not compared, or nothing."""
+    if not keeps_exactly(spec):
+        return "a layer is recurrent"
+    if not has_loss(spec):
+        return "there is no loss"
+    return unproved(spec, CASES[0].workload(spec, "cpu"))
+
+
+def _traced(spec: Model) -> Trace:
+    return trace(spec, Workload(seq=length_of(spec), source_seq=_source(spec)))
 
 
 # ---------------------------------------------------------------- one quantity each
@@ -129,7 +156,7 @@ def parameters(spec: Model) -> Row:
     from txcalc.check import measure
 
     measured = measure.shapes(spec)
-    t = trace(spec, Workload(seq=length_of(spec), source_seq=_source(spec)))
+    t = _traced(spec)
     counted: dict[str, tuple[tuple[int, ...], int]] = {}
     for op, often in t.placed:
         for path, shape in params.weight_shapes(op).items():
@@ -157,22 +184,17 @@ def flops_rows(spec: Model, *, eager: bool, how: str, device: str) -> Iterator[R
 
 def kept(spec: Model, case: Case, device: Device, how: str) -> Row:
     """Every storage that autograd keeps, module by module and tensor by tensor."""
-    import torch
-
     from txcalc.check import measure
 
     w = case.workload(spec, device)
     t = trace(spec, w)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[case.dtype]
-    measured = measure.kept(spec, w.batch, w.seq, source_seq=w.source_seq, dtype=dtype, attention=case.attention,
-                            absorbed=case.latents == "absorbed", dropout=case.dropout, loss=w.phase == "training",
-                            device=device)
+    found = [measure.Kept(*storage) for storage in measured("kept", spec, w, device)]
     modules = measure.module_paths(spec)
     ours, theirs = Counter(by_module(activations.kept(t), modules)), Counter[str]()
-    for storage in measured:
+    for storage in found:
         theirs[storage.path] += storage.nbytes
     return _row(f"kept activations: {case}", sum(ours.values()), sum(theirs.values()), how,
-                _tensor_differences(t, measured, ours, theirs, modules))
+                _tensor_differences(t, found, ours, theirs, modules))
 
 
 def decoding(spec: Model) -> Iterator[Row]:

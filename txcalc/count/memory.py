@@ -33,9 +33,9 @@ class Event(NamedTuple):
 def live_bytes(trace: Trace, *, in_place: bool = True, unroll: bool = False) -> list[Event]:
     """Live bytes of a run, forward and, in training, backward, as PyTorch's autograd runs it.
 
-    What was there before (weights, buffers, inputs) is left out, and so is what a kernel allocates for itself.
-    ``in_place``: gradients are added in place where PyTorch does so; under a dispatch mode it never does. ``unroll``:
-    run every turn of every repeat, which comes to the same.
+    What was there before (weights, buffers, inputs) is left out, and so is what a kernel allocates for itself, and what
+    a run on a card has in the CPU's memory. ``in_place``: gradients and masks are added in place where PyTorch does so;
+    under a dispatch mode it never does. ``unroll``: run every turn of every repeat, which comes to the same.
     """
     found: list[Event] = []
     for event in _each(trace, moments(trace, in_place=in_place, unroll=unroll)):
@@ -52,7 +52,7 @@ def moments(
     amount: Callable[[Memory], Any] = lambda memory: memory.bytes,
 ) -> Moments:
     """Every moment of a run on ints or symbols. ``amount``: what a storage adds to ``none``, its bytes or more."""
-    steps = Steps(trace, unroll)
+    steps = Steps(trace, unroll, in_place)
     steps.add(trace.body)
     live = _Live(trace, in_place=in_place, now=none, amount=amount)
     live.forward(steps, saves=trace.workload.keeps)

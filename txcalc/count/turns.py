@@ -86,6 +86,7 @@ class Steps:
 
     trace: Trace
     unroll: bool
+    in_place: bool
     steps: list[Run | Return | Edge] = field(default_factory=list)
     memories: dict[int, Memory] = field(default_factory=dict)
     lists: dict[int, list[Memory]] = field(default_factory=dict)
@@ -169,11 +170,12 @@ class Steps:
         old = {x.storage.id for x in op.reads}
         for x in op.writes:
             if x.storage.id not in old:
+                over = self.memories.get(x.storage.over) if self.in_place and x.storage.over else None
                 size = 0 if x.role is Role.HOST else x.elements * self.trace.workload.bytes_of(x.role)
-                self.memories[x.storage.id] = Memory(size, op.path, x.label)
+                self.memories[x.storage.id] = Memory(size, op.path, x.label) if over is None else over
         written = []
         for x in op.writes:
             value = self.values[x.value] = Value(self.memories.get(x.storage.id))
             written.append(value)
-        writes = tuple(dict.fromkeys(self.memories[x.storage.id] for x in op.writes if x.storage.id not in old))
+        writes = tuple(dict.fromkeys(m for x in op.writes if (m := self.memories[x.storage.id]) not in reads))
         return Run(op, turns, own, reads, writes, self._known(op.saves), read_values, tuple(written))

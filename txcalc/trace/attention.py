@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from txcalc.spec.facts import mask_kind
 from txcalc.trace import ops, parts
 from txcalc.trace.cache import Cache
-from txcalc.trace.cores import Extra, Heads, Span, attend, choose
+from txcalc.trace.cores import Extra, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
 from txcalc.trace.latents import latent_attention
 from txcalc.trace.products import Product
@@ -138,7 +138,8 @@ def _heads(
     masked = heads.queries if alibi else int(spec.window is not None or spec.chunk is not None)
     extra = Extra(_beyond_kernels(spec, position), spec.softcap is not None, spec.sinks)
     kernel = choose(t, heads, masked=masked, extra=extra)
-    scored = kernel == "eager"
+    in_front = pads(t, kernel, heads) or (kernel == "math" and heads.grouped)
+    scored = kernel in ("eager", "math") or in_front
     with t.frame(x):
         q = ops.linear(t, "q", x, spec.heads * spec.head_dim, bias=spec.bias.q)
         q = _split(t, "q", q, spec.heads, spec.qk_norm, copied=scored and several(t, q.shape[1])
@@ -147,7 +148,7 @@ def _heads(
         if shared is not None and spec.kv_shared:
             k, v = shared[mask_kind(spec)]
         else:
-            k, v = _keys_and_values(t, spec, source, rotary, copied=scored)
+            k, v = _keys_and_values(t, spec, source, rotary, copied=scored, in_front=in_front)
             if shared is not None and several(t, k.shape[1], spec.kv_heads):
                 with t.frame(k, v):
                     k, v = ops.copy(t, "k_copy", k), ops.copy(t, "v_copy", v)
@@ -220,18 +221,23 @@ def _beyond_kernels(spec: Attention, position: Position | None) -> str:
 
 
 def _keys_and_values(
-    t: Trace, spec: Attention, source: Tensor, rotary: RotaryPosition | None, *, copied: bool
+    t: Trace, spec: Attention, source: Tensor, rotary: RotaryPosition | None, *, copied: bool, in_front: bool
 ) -> KeysValues:
-    """What queries meet: projected, or values that are keys, normed, and keys rotated."""
+    """What queries meet: projected, or values that are keys, normed, and keys rotated.
+
+    ``copied``: gradients come back with their axes in another order; ``in_front``: those of keys with heads first.
+    """
     b, n, _ = source.shape
     with t.frame():
         with t.frame():
             k = v = t.hold(ops.linear(t, "k", source, spec.kv_heads * spec.head_dim, bias=spec.bias.k))
+            copied_key = copied and not _partly_rotated(spec, rotary)
             if spec.value_from == "key":  # both gradients are added to each other, in the order of the values'
                 k, v = ops.view(t, "k", k), ops.view(t, "v", v)
-            elif copied and several(t, b, n) and not _partly_rotated(spec, rotary) and not _lays_out(t, spec.qk_norm):
+            elif copied_key and not in_front and several(t, b, n) and not _lays_out(t, spec.qk_norm):
                 k = ops.reorder(t, "k", k)
-            k = _split(t, "k", k, spec.kv_heads, spec.qk_norm, copied=False)
+            k = _split(t, "k", k, spec.kv_heads, spec.qk_norm,
+                       copied=copied_key and in_front and several(t, n, spec.kv_heads))
             if spec.value_from == "input":
                 v = ops.linear(t, "v", source, spec.kv_heads * _value_dim(spec), bias=spec.bias.v)
             if copied and several(t, n, spec.kv_heads) and not _lays_out(t, spec.value_norm):

@@ -92,8 +92,11 @@ def attend(
         if kernel == "eager":
             return _eager(t, q, k, v, heads, span, cache, extra or Extra())
         if kernel == "math":
-            return _math(t, q, k, v, heads, span, cache)
-        return _fused(t, q, k, v, heads, span, cache, efficient=kernel == "efficient", masked=masked)
+            return _math(t, q, k, v, heads, span, cache, extra or Extra(), masked=not same(masked, 0))
+        if kernel == "efficient":
+            mask = () if same(masked, 0) else _aligned_mask(t, masked, span)
+            return _efficient(t, q, k, v, heads, span, cache, mask)
+        return _flash(t, q, k, v, heads, span, cache)
 
 
 def choose(t: Trace, heads: Heads, *, masked: Number = 0, extra: Extra | None = None) -> Kernel:
@@ -122,6 +125,12 @@ def _choice(t: Trace, heads: Heads, masked: Number, extra: Extra | None) -> tupl
     return "math", "; ".join(reasons)
 
 
+def pads(t: Trace, kernel: Kernel, heads: Heads) -> bool:
+    """Whether queries, keys and values go to CUDA's flash kernel in copies with heads of a multiple of 8 columns."""
+    dim = t.size(heads.dim)
+    return kernel == "flash" and t.workload.kernels == "cuda" and dim is not None and dim % FLASH_UNIT != 0
+
+
 def _not_flash(t: Trace, heads: Heads, *, masked: bool) -> str:
     """Why the flash kernel does not run, or nothing."""
     w, dim = t.workload, t.size(heads.dim)
@@ -142,7 +151,7 @@ def _not_efficient(t: Trace, heads: Heads) -> str:
     sizes = (t.size(heads.dim), t.size(heads.value_dim))
     if any(size is not None and size % unit for size in sizes):
         return f"CUDA's memory-efficient kernel wants heads of multiples of {unit}"
-    return ""
+    return "CUDA's memory-efficient kernel has no grouped heads" if heads.grouped else ""
 
 
 def _eager(
@@ -204,87 +213,122 @@ def _seen(t: Trace, k: Tensor, v: Tensor, span: Span) -> tuple[Tensor, Tensor]:
     return keys, values
 
 
-def _fused(
-    t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None, *, efficient: bool,
-    masked: Number,
+def _flash(t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None) -> Tensor:
+    """FlashAttention (arXiv 2205.14135): CUDA's also keeps its random state, and wants heads of multiples of 8 columns.
+
+    ``F.scaled_dot_product_attention`` pads other heads with zeros, in copies of q, k and v and in the output, which are
+    what is kept.
+    """
+    b, n, _ = q.shape
+    statistics = [t.tensor(b, heads.queries, n, role=Role.FLOAT32, label="log-sum-exp")]
+    if t.workload.kernels == "cuda" and not same(b, 0):  # of nothing it keeps nothing
+        statistics += [t.tensor(*shape, role=Role.INDEX, label=f"{what} state")
+                       for what, shape in (("random", (2,)), ("unused", ()))]
+    if not pads(t, "flash", heads):
+        return _fused(t, "flash", q, k, v, heads, span, cache, tuple(statistics))
+    wide = -(-heads.dim // FLASH_UNIT) * FLASH_UNIT
+    with t.frame(q, k, v):
+        q, k, v = (parts.widen(t, f"{name}_pad", x, count * wide, ", padded") for name, x, count in (
+            ("q", q, heads.queries), ("k", k, heads.keys), ("v", v, heads.keys)))
+        out = _fused(t, "flash", q, k, v, heads._replace(dim=wide, value_dim=wide), span, cache, tuple(statistics))
+    out = parts.narrow(t, "context", out, heads.queries * heads.dim)
+    return ops.copy(t, "context_copy", out) if several(t, heads.queries) else out
+
+
+def _efficient(
+    t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None, mask: tuple[Tensor, ...]
 ) -> Tensor:
-    """A kernel of ``F.scaled_dot_product_attention`` that makes no N x N tensor (arXiv 2205.14135, 2112.05682).
+    """CUDA's memory-efficient kernel (arXiv 2112.05682): rows of statistics up to a multiple of 32, random state."""
+    b, n, _ = q.shape
+    statistics = t.tensor(b, heads.queries, -(-n // 32) * 32, role=Role.FLOAT32, label="log-sum-exp")
+    state = (t.tensor(role=Role.HOST, label=f"random {name}") for name in ("seed", "offset"))
+    return _fused(t, "efficient", q, k, v, heads, span, cache, (statistics, *state), mask)
+
+
+def _aligned_mask(t: Trace, masks: Number, span: Span) -> tuple[Tensor, ...]:
+    """The copy of masks whose columns are no multiple of 8 (``preprocess_mask``); others are buffers, there anyway."""
+    aligned, above = span.keys // 8, -(-span.keys // 8)  # as many of both where nothing is added
+    mask = t.tensor(above - aligned, masks, span.queries, 8 * above, label="mask", scores=True, grad=False)
+    t.op("mask", "elementwise", writes=(mask,))
+    return (mask,)
+
+
+def _fused(
+    t: Trace, name: Literal["flash", "efficient"], q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span,
+    cache: Cache | None, statistics: tuple[Tensor, ...], mask: tuple[Tensor, ...] = (),
+) -> Tensor:
+    """A kernel of ``F.scaled_dot_product_attention`` that makes no N x N tensor.
 
     Keeps q, k, v, its output and one fp32 log-sum-exp per row, and recomputes the scores backward: 5 matrix
-    products to the forward pass's 2. CUDA's kernels also keep their random state. The memory-efficient one has as
-    many heads of keys as of queries, so that grouped keys are copied; it rounds its rows up to 32, and the columns of a
-    mask to 8, in a copy of it that is kept (``preprocess_mask``; as on an H200).
+    products to the forward pass's 2.
     """
-    own = heads.dim
-    if not efficient and t.workload.kernels == "cuda" and (t.size(own) or 0) % FLASH_UNIT:
-        wide = -(-own // FLASH_UNIT) * FLASH_UNIT
-        padded = [parts.pad(t, f"{name}_pad", x, count * wide)
-                  for name, x, count in (("q", q, heads.queries), ("k", k, heads.keys), ("v", v, heads.keys))]
-        out = _fused(t, padded[0], padded[1], padded[2], heads._replace(dim=wide, value_dim=wide), span, cache,
-                     efficient=False, masked=masked)
-        out = parts.narrow(t, "context_part", out, heads.queries * own)
-        return ops.copy(t, "context_copy", out) if several(t, heads.queries) else out
     b, n, _ = q.shape
     out_width = heads.queries * heads.value_dim
     out = t.tensor(b, n, out_width, label="context")
-    reads = (q, *_seen(t, k, v, span))
-    rows = -(-n // 32) * 32 if efficient else n
-    statistics = t.tensor(b, heads.queries, rows, role=Role.FLOAT32, label="log-sum-exp")
-    if efficient and heads.grouped:
-        k, v = _of_every_head(t, b, heads, span)
-    saves = [q, k, v, out, statistics]
-    if efficient:
-        saves += [t.tensor(role=Role.HOST, label=label) for label in ("random seed", "random offset")]
-    elif t.workload.kernels == "cuda" and not same(b, 0):  # of nothing it keeps nothing
-        saves += [t.tensor(2, role=Role.INDEX, label="random state"), t.tensor(role=Role.INDEX, label="unused state")]
-    if efficient and not same(masked, 0):
-        aligned, above = span.keys // 8, -(-span.keys // 8)  # as many of both where nothing is added
-        saves.append(t.tensor(above - aligned, masked, n, 8 * above, label="mask", scores=True))
-    scores, context = heads.scores(b, span)._replace(recomputed=1), heads.context(b, span)
-    kernel: Literal["flash", "efficient"] = "efficient" if efficient else "flash"
+    products = (heads.scores(b, span)._replace(recomputed=1), heads.context(b, span))
     with t.frame(q, k, v):
-        t.op(kernel, kernel, products=(scores, context), saves=tuple(saves), cache=cache,
-             reads=reads, writes=tuple(saves[3:]), reach=span.reach, backward=((ops.to(q), ops.to(k), ops.to(v)),))
+        t.op(name, name, products=products, saves=(q, k, v, out, *statistics, *mask), cache=cache,
+             reads=(q, *_seen(t, k, v, span), *mask), writes=(out, *statistics), reach=span.reach,
+             backward=((ops.to(q), ops.to(k), ops.to(v)),))
     return out
 
 
 def _math(
-    t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None
+    t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None, extra: Extra, *,
+    masked: bool,
 ) -> Tensor:
     """``_scaled_dot_product_attention_math``: plain operations in fp32, on scaled copies of queries and keys.
 
-    Grouped keys and values are copied for every head. A dropped-out product keeps what it multiplies, too.
+    Grouped keys and values are copied for every head. The products of a batch want heads in front of positions.
     """
     b, n, _ = q.shape
     out_width, wide = heads.queries * heads.value_dim, Role.FLOAT32
-    keys, values = _seen(t, k, v, span)
-    if heads.grouped:
-        k, v = _of_every_head(t, b, heads, span, role=wide)
-    elif t.workload.dtype != "fp32":
-        v = t.tensor(*v.shape, role=wide, label="values in fp32")
-    k = t.tensor(*k.shape, role=wide, label="scaled keys")
-    scaled = t.tensor(*q.shape, role=wide, label="scaled queries")
-    shape = (b, heads.queries, n, span.keys)
-    scores, probabilities = (t.tensor(*shape, role=wide, label=label, scores=True) for label in ("scores", "softmax"))
-    t.op("scores", "core", products=(heads.scores(b, span),), saves=(scaled, k), cache=cache,
-         reads=(q, keys), writes=(scores,), reach=span.reach)
-    t.op("softmax", "softmax", saves=(probabilities,), reads=(scores,), writes=(probabilities,))
-    if t.workload.dropout:
-        mask = t.tensor(*shape, role=Role.MASK if t.workload.kernels == "cuda" else wide, label="dropout mask",
-                        scores=True)
-        dropped = t.tensor(*shape, role=wide, label="softmax after dropout", scores=True)
-        t.op("dropout", "dropout", saves=(mask,), reads=(probabilities,), writes=(mask, dropped))
-        probabilities = dropped
-    out = t.tensor(b, n, out_width, label="context")
-    t.op("context", "core", products=(heads.context(b, span),), saves=(probabilities, v),
-         reads=(probabilities, values), writes=(out,), reach=span.reach)
-    return out
+    own, probable = q.role, (b, heads.queries, n, span.keys)
+    batched = not heads.grouped and several(t, b, heads.keys, span.keys)
+    with t.frame(q, k, v), t.frame():
+        seen = (("q", q), *zip("kv", _seen(t, k, v, span), strict=True))
+        q, k, v = (t.hold(ops.cast(t, f"{name}_cast", x, wide)) for name, x in seen)
+        left = t.hold(ops.scaled(t, "q_scale", q))
+        if span.masks and not masked:
+            _causal_mask(t, n, span.keys)
+        if heads.grouped:
+            k = t.hold(parts.widen(t, "k_repeat", k, heads.queries * heads.dim, " of every head"))
+            v = t.hold(parts.widen(t, "v_repeat", v, out_width, " of every head"))
+        with t.frame():
+            right = t.hold(ops.scaled(t, "k_scale", k))
+            left = ops.copy(t, "q_copy", left) if several(t, b, heads.queries, n) and "q" not in extra.laid else left
+            right = ops.copy(t, "k_copy", right) if batched and "k" not in extra.laid else right
+            scores = t.tensor(*probable, role=wide, label="scores", scores=True)
+            t.op("scores", "core", products=(heads.scores(b, span),), saves=(left, right), cache=cache,
+                 reads=(left, right), writes=(scores,), reach=span.reach,
+                 backward=((ops.to(right),), (ops.to(left),)))
+        if span.masks:
+            added = t.tensor(*probable, role=wide, label="scores", scores=True, over=scores.id)
+            t.op("mask", "shift", reads=(scores,), writes=(added,), backward=((ops.through(scores),),))
+            scores = added
+        probabilities = ops.dropout(t, "dropout", ops.softmax(t, "softmax", scores))
+        t.hold(ops.cast(t, "softmax_cast", probabilities, own))
+        weighed = ops.copy(t, "v_copy", v) if batched and "v" not in extra.laid else v
+        out = t.hold(t.tensor(b, n, out_width, role=wide, label="context"))
+        t.op("context", "core", products=(heads.context(b, span),), saves=(probabilities, weighed),
+             reads=(probabilities, weighed), writes=(out,), reach=span.reach,
+             backward=((ops.to(weighed),), (ops.to(probabilities),)))
+        if several(t, b, heads.queries, n):
+            out = ops.reorder(t, "context", out)
+        out = ops.cast(t, "context_cast", out, own, label="context")
+    return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out
 
 
-def _of_every_head(
-    t: Trace, b: Number, heads: Heads, span: Span, role: Role = Role.ACTIVATION
-) -> tuple[Tensor, Tensor]:
-    """Copies of the keys and values that queries share, one for each of them."""
-    keys, values = (t.tensor(b, span.new, heads.queries * size, role=role, label=f"{name} of every head")
-                    for name, size in (("keys", heads.dim), ("values", heads.value_dim)))
-    return keys, values
+def _causal_mask(t: Trace, queries: Number, keys: Number) -> None:
+    """``ones().tril()`` and zero or minus infinity ``where`` it says so, which the caller holds."""
+    with t.frame():
+        ones, lower = (t.tensor(queries, keys, role=Role.BOOL, label="causal mask", scores=True, grad=False)
+                       for _ in range(2))
+        t.op("causal", "elementwise", writes=(ones,))
+        t.op("causal", "elementwise", reads=(ones,), writes=(t.hold(lower),))
+        values = [t.tensor(role=Role.FLOAT32, label="value of the mask", grad=False) for _ in range(2)]
+        for value in values:
+            t.op("causal", "elementwise", writes=(value,))
+        mask = t.tensor(queries, keys, role=Role.FLOAT32, label="additive mask", scores=True, grad=False)
+        t.op("causal", "elementwise", reads=(lower, *values), writes=(mask,))
+    t.hold(mask)

@@ -284,9 +284,10 @@ def dropout(t: Trace, name: str, x: Tensor) -> Tensor:
     """
     if not t.workload.dropout:
         return x
-    mask = t.tensor(*x.shape, role=Role.MASK, label="dropout mask", scores=x.scores, grad=False)
+    on_cuda = t.workload.kernels == "cuda"
+    mask = t.tensor(*x.shape, role=Role.BOOL if on_cuda else x.role, label="dropout mask", scores=x.scores, grad=False)
     out = like(t, x, f"{x.label} after dropout")
-    if t.workload.kernels == "cuda":
+    if on_cuda:
         return elementwise(t, name, "dropout", x, out, keeps=(mask,), others=(mask,))
     t.op(name, "dropout", reads=(x,), writes=(mask,))
     t.op(name, "dropout", saves=(mask,), reads=(x, mask), writes=(out,), backward=((to(x),),))

@@ -27,11 +27,10 @@ def part_of(t: Trace, name: str, x: Tensor, *shape: Number) -> Tensor:
     return y
 
 
-def pad(t: Trace, name: str, x: Tensor, width: Number) -> Tensor:
-    """Columns of zeros after each head's own: keeps nothing."""
-    y = t.tensor(*x.shape[:-1], width, role=x.role, label=f"{x.label}, padded")
-    t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((ops.to(x),),))
-    return y
+def widen(t: Trace, name: str, x: Tensor, width: Number, how: str) -> Tensor:
+    """A copy with more columns: zeros after each head's own, or heads repeated, whose gradients are added up."""
+    y = t.tensor(*x.shape[:-1], width, role=x.role, label=x.label + how)
+    return ops.elementwise(t, name, "elementwise", x, y)
 
 
 def join(t: Trace, name: str, xs: tuple[Tensor, ...], label: str = "", *, scores: bool = False) -> Tensor:

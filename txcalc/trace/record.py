@@ -33,7 +33,6 @@ class Role(Enum):
     STATISTIC = "statistic"
     INDEX = "index"
     BOOL = "bool"
-    MASK = "mask"
     HOST = "host"  # a number that CUDA's kernels leave in the host's memory
     PARAMETER = "parameter"  # read as an input: its memory exists anyway, so keeping it costs nothing
 
@@ -46,6 +45,7 @@ class Storage(NamedTuple):
     role: Role = Role.ACTIVATION
     label: str = ""
     scores: bool = False  # grows with queries x keys: the O(N^2) part
+    over: int | None = None  # the storage in whose memory this one is written, in place
 
     @property
     def elements(self) -> Number:
@@ -269,12 +269,10 @@ class Trace:
         except KeyError:
             return None
 
-    def tensor(
-        self, *shape: Number, role: Role = Role.ACTIVATION, label: str = "", scores: bool = False, grad: bool = True
-    ) -> Tensor:
-        """A new tensor."""
+    def tensor(self, *shape: Number, role: Role = Role.ACTIVATION, grad: bool = True, **of: Any) -> Tensor:
+        """A new tensor. ``of``: what else its ``Storage`` says."""
         self._next_id += 1
-        return Tensor(self._next_id, Storage(self._next_id, shape, role, label, scores), shape, grad)
+        return Tensor(self._next_id, Storage(self._next_id, shape, role, **of), shape, grad)
 
     def alias(self, x: Tensor, *shape: Number, grad: bool | None = None) -> Tensor:
         """A new value on the storage of ``x``: a part of it, or all of it with its axes in another order."""

@@ -160,7 +160,6 @@ class Workload(Part):
             Role.INDEX: 8,
             Role.HOST: 8,
             Role.BOOL: 1,
-            Role.MASK: 1 if on_cuda else width,
             Role.PARAMETER: 0,
         }[role]
 

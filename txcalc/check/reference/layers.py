@@ -232,6 +232,7 @@ class MixtureOfExperts(nn.Module):
         """Tokens per expert; where tensors have no values to read, as even as can be."""
         experts = len(self.experts)
         if isinstance(chosen, FakeTensor):
+            chosen.new_empty(experts)  # as bincount makes one
             each, left = divmod(chosen.numel(), experts)
             return [each + (e < left) for e in range(experts)]
         counts: list[int] = torch.bincount(chosen.flatten(), minlength=experts).tolist()

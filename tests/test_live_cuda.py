@@ -1,0 +1,79 @@
+"""Live bytes of a training step under CUDA's operators, on tensors without data, and of the trace; what is kept."""
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tests.live_families import FAMILIES
+from tests.test_kernels import BASE
+from tests.test_kernels import MODELS as KERNELS
+from tests.test_live import GPT, LLAMA, MODELS, steps
+from txcalc.check import fake_cuda
+from txcalc.check.fake_cuda import NotRun
+from txcalc.check.validate import Case, kept
+from txcalc.spec.model import Model
+
+RUNS: dict[str, dict[str, Any]] = {
+    "flash": {}, "flash-dropout": {"dropout": 0.1}, "fp32": {"dtype": "fp32"},
+    "eager": {"attention": "eager"}, "eager-fp32-dropout": {"attention": "eager", "dtype": "fp32", "dropout": 0.1},
+    "efficient": {"attention": "efficient"}, "sdpa-dropout": {"attention": "sdpa", "dropout": 0.1},
+    "math": {"attention": "math"}, "math-fp32-dropout": {"attention": "math", "dtype": "fp32", "dropout": 0.1},
+}
+"""In bf16 unless they say otherwise."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fake_tensors() -> None:
+    """CUDA's operators, or no tests."""
+    try:
+        fake_cuda.start()
+    except NotRun as reason:
+        pytest.skip(f"not run: {reason}")
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("name", [*MODELS, *FAMILIES])
+def test_a_training_step(name: str, batch: int, run: str) -> None:
+    real, ours = steps({**MODELS, **FAMILIES}[name], batch, "fake-cuda", **{"dtype": "bf16"} | RUNS[run])
+    assert len(real) > 60
+    assert ours == real
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_heads_whose_columns_are_padded(heads: int) -> None:
+    """To a multiple of 8: also where there is one head, or one for all queries, and nothing is rotated."""
+    for kv_heads in {1, heads}:
+        model = GPT | {"attention": {"heads": heads, "kv_heads": kv_heads, "head_dim": 13, "bias": True}}
+        real, ours = steps(model, 2, "fake-cuda", dtype="bf16")
+        assert ours == real
+
+
+@pytest.mark.parametrize("n", [8, 16, 24, 33])
+def test_masks_of_any_width(n: int) -> None:
+    """One of a multiple of 8 columns is no copy, and the statistics have rows of a multiple of 32."""
+    for change in ({"position": {"kind": "alibi"}}, {"attention": {"heads": 3, "head_dim": 8, "window": 5}}):
+        real, ours = steps(GPT | {"context": 64} | change, 2, "fake-cuda", n, dtype="bf16", attention="sdpa")
+        assert ours == real
+
+
+def test_a_stack_as_wide_as_llama_3_8b() -> None:
+    """At full size: 4 layers, 8,192 tokens, in bf16."""
+    model = LLAMA | {"vocab": 128_256, "d_model": 4096, "layers": 4, "context": 8192,
+                     "attention": {"heads": 32, "kv_heads": 8, "head_dim": 128},
+                     "feed_forward": {"d_ff": 14_336, "activation": "silu", "gated": True}}
+    real, ours = steps(model, 1, "fake-cuda", 8192, dtype="bf16")
+    assert ours == real
+    assert max(ours) == 27_154_366_820
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("attention", ["eager", "flash", "efficient", "math", "sdpa"])
+@pytest.mark.parametrize("name", KERNELS)
+def test_what_is_kept(name: str, attention: Any, dropout: float) -> None:
+    for dtype in ("fp32", "bf16"):
+        case = Case(attention, dtype, dropout, loss=True)  # type: ignore[arg-type]
+        row = kept(Model.model_validate({**BASE, **KERNELS[name]}), case, "fake-cuda", "")
+        assert row.verdict == "equal", row.differences
