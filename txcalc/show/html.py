@@ -120,8 +120,9 @@ def _facts(block: Facts) -> Table:
 
 def _tables(t: Table) -> Iterator[Html]:
     """A table in parts of so many columns that each fits, the first column in every part."""
-    kept = [i for i, column in enumerate(t.columns) if column.files and column.kind not in ("bar", "mark")]
     rows = [row for row in t.rows if row.kind != "echo"]
+    kept = [i for i, column in enumerate(t.columns) if column.files and column.kind != "bar"
+            and any(row.cells[i] not in ("", "=") for row in rows)]
     if not rows:
         return
     most = len(kept) if len(kept) <= _MOST else -(-len(kept[1:]) // -(-len(kept[1:]) // (_MOST - 1))) + 1
@@ -160,6 +161,8 @@ def _cell(cell: Cell) -> Html:
     """A number is there for people and, below that, to the last digit."""
     if cell is None or cell == units.MISSING:
         return _NONE
+    if cell == "=":  # exact, as all is that has no mark
+        return Html()
     if isinstance(cell, Html):
         return cell
     if isinstance(cell, Number):

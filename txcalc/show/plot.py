@@ -98,7 +98,8 @@ def _ends(axes: Axes, ends: Sequence[tuple[str, tuple[int, int], str]]) -> None:
     for (name, end, colour), place in zip(ends, places, strict=True):
         axes.annotate(_plain(name), end, (1.05, place), xycoords="data", textcoords="axes fraction", fontsize=8,
                       va="center", color=colour, annotation_clip=False,
-                      arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 4})
+                      arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "relpos": (0, 0.5),
+                                  "shrinkA": 1, "shrinkB": 4})
 
 
 def _marks(axes: Axes, chart: Chart) -> None:

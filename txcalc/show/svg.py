@@ -19,8 +19,8 @@ _WIDTH: Final = 380
 _ROW: Final = 32
 _MOST: Final = 14
 """Beyond so many bars, the smallest are one."""
-_PLOT: Final = 500
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 332, 30, 250
+_PLOT: Final = 520
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 332, 30, 250
 """A plot's frame; the names of its lines stand right of it."""
 _CHARACTER: Final = 6.5
 """How wide a character of 12 pixels is, about."""
