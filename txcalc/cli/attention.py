@@ -121,7 +121,6 @@ def attention(
     from txcalc.cli import write
     from txcalc.cli.models import load
     from txcalc.cli.progress import progress
-    from txcalc.show.attention import blocks
     from txcalc.trace.workload import Workload
 
     common = ctx.obj.common.joined(common)
@@ -139,7 +138,7 @@ def attention(
             reserve=_reserve(curve.reserve, accelerator),
             origin=Origin(loaded.source, tuple(loaded.overrides), ctx.obj.command), progress=tell,
         )
-    write.answer(found, blocks(found), form, output, common, figure=plot_)
+    write.answer("attention", found, form, output, common, figure=plot_)
     if form == "table" and not (common.quiet or common.verbose):
         write.note("more: -v (what is kept, memory traffic, the whole model, rules), --json")
 

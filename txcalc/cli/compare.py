@@ -39,7 +39,6 @@ def compare(
     from txcalc.answer.rerun import again, changes, recorded
     from txcalc.cli import write
     from txcalc.cli.models import load_all, tell
-    from txcalc.show.compare import blocks
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)
@@ -57,4 +56,4 @@ def compare(
     if as_saved:
         for was, model, entry in zip(saved, loaded, found.entries, strict=True):
             tell(changes(was, model.model, entry.workload), common)
-    write.answer(found, blocks(found), form, output, common, figure=plot_)
+    write.answer("compare", found, form, output, common, figure=plot_)

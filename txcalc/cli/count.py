@@ -41,7 +41,6 @@ def count(
     from txcalc.answer.view import view
     from txcalc.cli import write
     from txcalc.cli.models import load
-    from txcalc.show.count import blocks
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)
@@ -54,6 +53,6 @@ def count(
         by_module=by_module, verbose=max(common.verbose, form == "html"), quiet=common.quiet,
         recorded=recorded(loaded), noted=loaded.notes,
     )
-    write.answer(found.report, blocks(found), form, output, common, figure=plot_)
+    write.answer("count", found, form, output, common, document=found.report, figure=plot_)
     if form == "table" and not (common.quiet or common.verbose or by_module):
         write.note("more: -v (tensors, rules), --by-module, --json")

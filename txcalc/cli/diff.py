@@ -50,7 +50,6 @@ def diff(
     from txcalc.answer.rerun import changes, recorded
     from txcalc.cli import write
     from txcalc.cli.models import load, load_all, tell
-    from txcalc.show.diff import blocks
     from txcalc.spec.errors import SpecError
 
     common = ctx.obj.common.joined(common)
@@ -67,7 +66,7 @@ def diff(
     if b is None:
         for was, each in zip(map(recorded, loaded), (first, second), strict=True):
             tell(changes(was, each.spec, each.workload) if was else (), common)
-    write.answer(found, blocks(found), form, output, common)
+    write.answer("diff", found, form, output, common)
 
 
 def _runs(loaded: list[Loaded], given: dict[str, Any]) -> list[Run]:

@@ -62,7 +62,6 @@ def explain(
     from txcalc.answer.explain.explain import explain as explained
     from txcalc.cli import write
     from txcalc.cli.models import load
-    from txcalc.show.explain import blocks
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)
@@ -78,7 +77,7 @@ def explain(
     style = style or ("ascii" if form == "table" and _plain(output) else "unicode")
     if (form, style) == ("table", "latex"):
         form = "latex"
-    write.answer(found, blocks(found), form, output, common, notation=style)
+    write.answer("explain", found, form, output, common, notation=style)
 
 
 def known_quantity(raw: str) -> QuantityName:

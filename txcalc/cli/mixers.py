@@ -63,7 +63,6 @@ def mixers(
     from txcalc.cli import write
     from txcalc.cli.models import tell
     from txcalc.cli.progress import progress
-    from txcalc.show.mixers import blocks
     from txcalc.trace.workload import Workload
 
     common = ctx.obj.common.joined(common)
@@ -77,7 +76,7 @@ def mixers(
         found = side_by_side(Sizes(**{**sizes, **_sizes(layer)}), workload, _lengths(layer.seq) or lengths,
                              command=ctx.obj.command, progress=step)
     tell(() if was is None else changes(was, found), common)
-    write.answer(found, blocks(found), form, output, common, figure=plot_)
+    write.answer("mixers", found, form, output, common, figure=plot_)
     if form == "table" and not (common.quiet or common.verbose):
         write.note("more: -v (every length, sources, rules), --json")
 

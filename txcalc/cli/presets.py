@@ -47,13 +47,12 @@ def presets(
         return
     from txcalc.answer.catalogue import listing
     from txcalc.cli import write
-    from txcalc.show.presets import blocks
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)
     form = write.chosen_format(output, OFFER.formats)
     found = listing(search)
-    write.answer(found, blocks(found), form, output, common)
+    write.answer("presets", found, form, output, common)
 
 
 @app.command()

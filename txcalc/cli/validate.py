@@ -62,7 +62,6 @@ def validate(
     from txcalc.cli import write
     from txcalc.cli.models import load
     from txcalc.cli.progress import progress
-    from txcalc.show.validate import blocks
     from txcalc.spec.errors import SpecError
     from txcalc.spec.presets import names
 
@@ -85,7 +84,7 @@ def validate(
             found[number] = result
             tell(len(found), len(loaded))
     answer = Validations.of([found[number] for number in range(len(loaded))])
-    write.answer(answer, blocks(answer), form, output, common)
+    write.answer("validate", answer, form, output, common)
     if answer.agrees is False:
         raise typer.Exit(1)
 

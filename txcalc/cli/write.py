@@ -8,7 +8,8 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final, TextIO
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import typer
 
@@ -56,18 +57,25 @@ def screen(output: OutputOptions, common: CommonOptions) -> Screen:
 
 
 def answer(
-    document: Part, blocks: Iterable[Block], form: Format, output: OutputOptions, common: CommonOptions, *,
-    figure: str | None = None, notation: str = "unicode",
+    kind: str, found: Any, form: Format, output: OutputOptions, common: CommonOptions, *,
+    document: Part | None = None, figure: str | None = None, notation: str = "unicode",
 ) -> None:
-    """Write an answer in its format, and its charts to ``figure``, if that is a file."""
+    """Write an answer in its format, and its charts to ``figure``, if that is a file.
+
+    ``kind``: its module in ``txcalc.show``, which is loaded where something is to be seen. ``document``: what machines
+    read, where that is not all of the answer.
+    """
     from txcalc.cli import plot
     from txcalc.show import formats
 
+    blocks: Iterable[Block] = ()
+    if figure is not None or form not in ("json", "yaml"):
+        blocks = import_module(f"txcalc.show.{kind}").blocks(found)
     if figure is not None:
         blocks = tuple(plot.drawn(block) for block in blocks)
     detail = 0 if common.quiet else 1 + common.verbose
     laid_out = screen(output, common)._replace(notation=notation)
-    shown = formats.write(document, blocks, form, laid_out, detail)
+    shown = formats.write(document or found, blocks, form, laid_out, detail)
     plot.save(blocks, figure, output, common)
     write(shown, output, common)
 
