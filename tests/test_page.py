@@ -129,6 +129,7 @@ def test_the_page_can_be_read_by_everyone(name: str) -> None:
     assert next(node.text() for node in page.all("title") if node.attributes == {}).endswith(" · txcalc")
     levels = [int(node.name[1]) for node in page.all("h1", "h2", "h3", "h4")]
     assert levels[0] == 1 and levels.count(1) == 1
+    assert all(node.text() for node in page.all("h1", "h2", "h3", "h4", "caption"))
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     for table in page.all("table"):
         assert next(node.name for node in table.children if isinstance(node, Node)) == "caption"

@@ -20,7 +20,7 @@ def blocks(found: Listing) -> Iterator[Block]:
     for family, members in groupby(found.presets, key=lambda preset: preset.family):
         rows += [Row((family or "other", *[""] * (len(columns) - 1)), "head"),
                  *(_row(preset, active=active) for preset in members)]
-    yield Table("", columns, rows, caption="Presets by family")
+    yield Table("By family", columns, rows, bare=True)
     names = ("name", "family", "params", "params_active", "aliases", "summary", "path", "origin", "shadows", "error")
     yield Data(names, (
         [", ".join(value) if isinstance(value, tuple) else value for value in (getattr(preset, n) for n in names)]

@@ -17,21 +17,21 @@ def blocks(found: Validations) -> Iterator[Block]:
     results = found.models
     if len(results) == 1:
         yield Title(f"{results[0].model} against {results[0].against}")
-        yield _rows(results[0])
+        yield _rows(results[0])._replace(bare=True)
         yield _notes(results[0])
         yield _verdict(results)
     else:
         yield Title("Validation", name="")
         columns = (Column("model"), Column("compared", "n"), Column("equal", "n"), Column("verdict"))
-        yield Table("", columns, [_line(result) for result in results], caption="Comparisons of each model")
+        yield Table("Models", columns, [_line(result) for result in results], caption="Comparisons of each", bare=True)
         yield _verdict(results)
         for result in results:
             level = 0 if result.rows and not result.agrees else 2
             title = f"{result.model} against {result.against}"
             yield _rows(result)._replace(title=title, level=level)
             yield _notes(result)._replace(level=level)
-    columns_ = ("model", "against", *Compared.names())
-    yield Data(columns_, (
+    names = ("model", "against", *Compared.names())
+    yield Data(names, (
         (result.model, result.against, *("; ".join(value) if isinstance(value, tuple) else value
                                          for value in (getattr(row, name) for name in Compared.names())))
         for result in results for row in result.rows
@@ -43,7 +43,7 @@ def _rows(result: Validation) -> Table:
     other, where = ("printed", "where") if printed else ("measured", "measured on")
     columns = (Column("quantity"), Column("counted", "n"), Column(other, "n"), Column("verdict"),
                Column(where, order=1, style="dim"))
-    return Table("", columns, [
+    return Table("Comparisons", columns, [
         Row((row.quantity, _number(row.counted), row.printed or _number(row.measured),
              Alert(row.verdict) if row.verdict == "DIFFERS" else row.verdict, row.how)) for row in result.rows
     ], caption="Every quantity that was compared", lines=True)
