@@ -64,15 +64,9 @@ class Run:
     @cached_property
     def first(self) -> dict[int, int]:
         """The tensor at the start of a loop's body for each that stands there: the one before, and a run's last."""
-        above: dict[int, int] = {}
-        for loop, _ in self.trace.loops:
-            above[loop.before.id] = above[loop.exit.id] = loop.entry.id
         found: dict[int, int] = {}
-        for start in above:
-            end = start
-            while end in above:
-                end = above[end]
-            found[start] = end
+        for loop, _ in self.trace.loops:  # inner ones first
+            found[loop.before.id] = found[loop.exit.id] = found.get(loop.entry.id, loop.entry.id)
         return found
 
     @cached_property
