@@ -46,6 +46,7 @@ MODELS = {
     "capped": LLAMA | {"attention": {"heads": 6, "kv_heads": 2, "head_dim": 4, "softcap": 30.0}},
     "window": LLAMA | {"attention": {"heads": 6, "kv_heads": 2, "head_dim": 4, "window": 3}},
     "latents": LLAMA | {"attention": MLA},
+    "latents-unequal": LLAMA | {"attention": MLA | {"value_dim": 6, "q_rank": 14}},
     "latents-of-queries": LLAMA | {"attention": MLA | {"q_rank": 14}},
     "mixtral": LLAMA | {"feed_forward": MOE | {"routing": "topk-softmax"}},
     "more-experts-than-rows": LLAMA | {"feed_forward": MOE | {"experts": 37, "active_experts": 2}},
@@ -82,6 +83,14 @@ def steps(given: dict[str, Any], batch: int, device: Any = "cpu", seq: int = 7, 
 def test_a_training_step(name: str, batch: int, run: dict[str, Any]) -> None:
     real, ours = steps({**MODELS, **FAMILIES}[name], batch, **run)
     assert len(real) > 60
+    assert ours == real
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("name", ["gpt", "multi-query", "qk-norm-full", "window", "latents-unequal", "deepseek-v2"])
+def test_the_math_kernel_which_dropout_asks_for(name: str, batch: int, dtype: str) -> None:
+    real, ours = steps(MODELS[name], batch, dtype=dtype, dropout=0.1)
     assert ours == real
 
 
