@@ -54,10 +54,10 @@ def operation(t: Trace, name: str, x: Tensor) -> None:
             ops.activation(t, "activation", x, CURVES[name])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 NAMES = ["linear", "layer_norm", "rms_norm", "dropout", "softmax", "cross_entropy fp32", *CURVES]
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_what_an_operation_keeps(name: str, dtype: str) -> None:
     row = next(row for row in ROWS if row["name"] == name and row["config"] == {"dtype": dtype})
