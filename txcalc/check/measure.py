@@ -178,6 +178,32 @@ def _in_turn(active: int) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
     return hook
 
 
+def generation_live_bytes(
+    model: Model, batch: int, seq: int, *steps: int, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
+    eager: bool = False, device: str = "cpu",
+) -> list[list[tuple[str, int]]]:
+    """The bytes live after every operation that allocates or frees, of a prompt and of ``steps`` of so many tokens.
+
+    Each is run without gradients and hands its cache on to the next; what else it puts out is released before that.
+    What was there before (weights, buffers, tokens) and what a kernel allocates for itself are not seen.
+    """
+    with _maker(device) as at, torch.no_grad():
+        run = _Inputs(model, batch, seq, source_seq, at, dtype=dtype)
+        root = build(model, length=run.length + sum(steps), eager=eager, dtype=dtype, device=at).eval()
+        _balance(root)
+        tokens = [run.ids(n) for n in steps]
+        with _LiveMode(at) as live:
+            first, cache = root.prefill(run.tokens, run.source)
+            found, held = [live.taken()], [first]
+            del first
+            for each in tokens:
+                held.clear()
+                live.taken()
+                held.append(root(each, cache=cache))
+                found.append(live.taken())
+        return found
+
+
 def cache_bytes(
     model: Model, batch: int, seq: int, *, steps: int = 0, source_seq: int | None = None,
     dtype: torch.dtype = torch.float32, device: str = "cpu",

@@ -187,6 +187,11 @@ class LiveMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = max(self.peak, self.now)
         return out
 
+    def taken(self) -> list[tuple[str, int]]:
+        """The events so far, which are then forgotten."""
+        found, self.events = self.events, []
+        return found
+
     def _free(self, key: int, nbytes: int) -> None:
         del self._live[key]
         self.now -= nbytes

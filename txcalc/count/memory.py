@@ -33,28 +33,34 @@ class Event(NamedTuple):
 def live_bytes(trace: Trace, *, in_place: bool = True, unroll: bool = False) -> list[Event]:
     """Live bytes of a run, forward and, in training, backward, as PyTorch's autograd runs it.
 
-    What was there before (weights, buffers, inputs) is left out, and so is what a kernel allocates for itself, and what
-    a run on a card has in the CPU's memory. ``in_place``: gradients and masks are added in place where PyTorch does so;
-    under a dispatch mode it never does. ``unroll``: run every turn of every repeat, which comes to the same.
+    A cache is alive before the run; what else was there (weights, buffers, inputs) is left out, and so is what a kernel
+    allocates for itself, and what a run on a card has in the CPU's memory. ``in_place``: gradients and masks are added
+    in place where PyTorch does so; under a dispatch mode it never does. ``unroll``: run every turn of every repeat,
+    which comes to the same.
     """
     found: list[Event] = []
     for event in _each(trace, moments(trace, in_place=in_place, unroll=unroll)):
-        if event.live == (found[-1].live if found else 0):
+        if found and event.live == found[-1].live:
             continue
-        if found and not event.path and not found[-1].path:
+        if len(found) > 1 and not event.path and not found[-1].path:
             found.pop()
         found.append(event)
-    return found
+    return found[1:]
 
 
 def moments(
     trace: Trace, *, in_place: bool, unroll: bool = False, none: Any = 0,
     amount: Callable[[Memory], Any] = lambda memory: memory.bytes,
 ) -> Moments:
-    """Every moment of a run on ints or symbols. ``amount``: what a storage adds to ``none``, its bytes or more."""
+    """Every moment of a run on ints or symbols, that before it first.
+
+    ``amount``: what a storage adds to ``none``, its bytes or more.
+    """
     steps = Steps(trace, unroll, in_place)
     steps.add(trace.body)
-    live = _Live(trace, in_place=in_place, now=none, amount=amount)
+    start = sum((amount(memory) * often for memory, often in steps.cached), none)
+    live = _Live(trace, in_place=in_place, now=start, amount=amount)
+    live.release(())
     live.forward(steps, saves=trace.workload.keeps)
     if trace.workload.keeps:
         live.backward(steps)
@@ -125,10 +131,12 @@ class _Live:
                 continue
             if isinstance(step, Run):
                 self._turns = step.turns
-                self._allocate(step.op.path, step.writes)
-                for memory in step.saves if saves else ():
+                if step.op.kind.cached != "before":
+                    self._allocate(step.op.path, step.writes)
+                kept = (step.writes or step.reads) if step.op.kind.cached else ()
+                for memory in (*(step.saves if saves else ()), *kept):
                     memory.users += 1
-            self._release(dying.get(i, ()))
+            self.release(dying.get(i, ()))
 
     def backward(self, steps: Steps) -> None:
         """Run backward from the gradients of the results, which the caller holds, and had before if it has no loss."""
@@ -146,7 +154,7 @@ class _Live:
                 self._turns = step.turns
                 self._back(step)
         if not given:
-            self._release(first)
+            self.release(first)
 
     def _cross(self, edge: Edge) -> None:
         """Begin turns that stand for others, or end them: then all that those would have added is alive."""
@@ -178,11 +186,11 @@ class _Live:
                     if g.how in ("same", "part"):
                         given[0].users += len(run.read_values[g.of.value].each()) if isinstance(g.of, Tensor) else 1
                         made.append((g, given[0]))
-                self._release(memory for last, memory in passing if last == i)
+                self.release(memory for last, memory in passing if last == i)
                 passing += [(i + g.passing, memory) for g, memory in zip(new, fresh, strict=True) if g.passing]
         temporary = [memory for g, memory in made if g.of is None and not g.passing]
         passed = [memory for last, memory in passing if last >= len(run.op.backward)]
-        self._release([*given, *passed, *temporary, *run.saves])
+        self.release([*given, *passed, *temporary, *run.saves])
         through_views = [each for each in made if _through_view(each[0])]
         self._hand_on(run, [each for each in made if not _through_view(each[0])])
         for each in reversed(through_views):  # each through an operation of its own, made before this one
@@ -197,7 +205,7 @@ class _Live:
                     spent += self._add(run, value, g, memory)
             elif g.of is not None:
                 spent += self._add(run, self._weights.setdefault((g.of, run.own), Value(None)), g, memory)
-        self._release(spent)
+        self.release(spent)
 
     def _add(self, run: Run, value: Value, g: Gradient, memory: Memory) -> list[Memory]:
         """Add a gradient to what is there, in place where that has one owner and no view of it."""
@@ -208,7 +216,7 @@ class _Live:
         if not (self.in_place and value.fresh and old.users == 1):
             size = self._width(g.of) if isinstance(g.of, Tensor) else old.bytes
             value.gradient, value.fresh = self._make(run.op.path, [(size, _name(g))])[0], True
-            self._release([old])
+            self.release([old])
         return [memory]
 
     def _size(self, g: Gradient) -> Number:
@@ -229,7 +237,7 @@ class _Live:
             self.now += self.amount(memory)
         self.moments.append(Moment(self._phase, path, self.now, self._turns))
 
-    def _release(self, memories: Iterable[Memory]) -> None:
+    def release(self, memories: Iterable[Memory]) -> None:
         for memory in memories:
             memory.users -= 1
             if not memory.users:

@@ -91,6 +91,8 @@ class Steps:
     memories: dict[int, Memory] = field(default_factory=dict)
     lists: dict[int, list[Memory]] = field(default_factory=dict)
     values: dict[int, Value] = field(default_factory=dict)
+    cached: list[tuple[Memory, Number]] = field(default_factory=list)  # before the run, and in how many turns
+    often: Number = 1
 
     def add(self, nodes: Iterable[Node], turns: Turns = (), own: tuple[int, ...] = ()) -> None:
         """Append what nodes come to in these ``turns``, on the sets of weights that ``own`` names."""
@@ -128,9 +130,11 @@ class Steps:
             edge = Edge(node.times - unread - 1 - _LAST, len(turns)) if turn == 1 <= middle else None
             edges = [] if edge is None else [edge]
             self.steps += edges
+            often, self.often = self.often, self.often if edge is None else self.often * edge.times
             self._spread(node, edge)
             self.add(node.body, (*turns, (node.path, which)), own if node.copies == 1 else (*own, turn))
             self._gather(node, edge)
+            self.often = often
             self.steps += edges
 
     def _spread(self, node: Repeat, edge: Edge | None) -> None:
@@ -178,4 +182,6 @@ class Steps:
             value = self.values[x.value] = Value(self.memories.get(x.storage.id))
             written.append(value)
         writes = tuple(dict.fromkeys(m for x in op.writes if (m := self.memories[x.storage.id]) not in reads))
+        if op.kind.cached == "before":
+            self.cached += ((memory, self.often) for memory in writes)
         return Run(op, turns, own, reads, writes, self._known(op.saves), read_values, tuple(written))

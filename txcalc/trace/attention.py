@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import mask_kind
 from txcalc.trace import ops, parts
-from txcalc.trace.cache import Cache
+from txcalc.trace.cache import Cache, extend, keep
 from txcalc.trace.cores import Extra, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
 from txcalc.trace.latents import latent_attention
@@ -64,7 +64,7 @@ def cross_attention(t: Trace, spec: Attention, x: Tensor, memory: Tensor) -> Ten
     b, n, _ = x.shape
     _, source_new, _ = memory.shape
     keys = t.workload.source_past + source_new
-    span = Span(n, source_new, keys, n * keys, keys)
+    span = Span(n, source_new, keys, n * keys, t.workload.source_past, keys)
     with t.scope("cross_attention", component="cross_attention"):
         cache = Cache("cross", _kv_width(spec), keys, b, rows=_kv_rows(spec))
         return _heads(t, spec, None, x, memory, span, cache)
@@ -75,7 +75,7 @@ def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Te
     _, m, _ = query.shape
     _, n, _ = x.shape
     with t.scope("attention"):
-        return _heads(t, spec, None, query, x, Span(m, n, n, m * n, n), None)
+        return _heads(t, spec, None, query, x, Span(m, n, n, m * n, 0, n), None)
 
 
 def _cache(spec: Attention, position: Position | None, span: Span, tokens: Number, x: Tensor) -> Cache:
@@ -112,13 +112,14 @@ def _span(
     """``drops``: keys that no later query can see are not held, and take part in no product."""
     bound = window if window is not None else chunk
     if not causal or bound is None or not drops:
-        keys = held = past + n
+        before, keys = past, past + n
+        held = keys
     else:
-        keys, held = n + least(past, bound - 1), least(past + n, bound)
+        before, keys, held = least(past, bound), n + least(past, bound - 1), least(past + n, bound)
     pairs = visible_pairs(n, past, causal=causal, window=window, chunk=chunk)
     masks = causal or bound is not None
     distances = keys if causal else 0 if t.size(n) == 0 else 2 * n - 1
-    return Span(n, n, keys, pairs, held, bound, masks, distances)
+    return Span(n, n, keys, pairs, before, held, bound, masks, distances)
 
 
 def _heads(
@@ -148,7 +149,12 @@ def _heads(
         if shared is not None and spec.kv_shared:
             k, v = shared[mask_kind(spec)]
         else:
-            k, v = _keys_and_values(t, spec, source, rotary, copied=scored, in_front=in_front)
+            with t.frame():
+                k, v = _keys_and_values(t, spec, source, rotary, copied=scored, in_front=in_front)
+                if cache is not None and not t.workload.keeps and not keeps_inputs(position):
+                    join = extend if cache.kind == "self" else keep
+                    k, v = join(t, t.hold(k), t.hold(v), span.before, span.held)
+                    extra = extra._replace(laid="kv" if cache.kind == "self" and t.size(span.before) != 0 else "")
             if shared is not None and several(t, k.shape[1], spec.kv_heads):
                 with t.frame(k, v):
                     k, v = ops.copy(t, "k_copy", k), ops.copy(t, "v_copy", v)

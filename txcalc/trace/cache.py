@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from txcalc.trace.record import Number
-
-
+    from txcalc.trace.record import Number, Tensor, Trace
 
 class Cache(NamedTuple):
     """Keys and values, or a state of constant size (one "token" of it), that one call keeps for later tokens."""
@@ -38,3 +36,33 @@ class Cache(NamedTuple):
     def elements(self) -> Number:
         """All elements of this cache after the run."""
         return self.batch * self.tokens * self.per_token
+
+
+def extend(t: Trace, k: Tensor, v: Tensor, before: Number, held: Number) -> tuple[Tensor, Tensor]:
+    """Keys and values (b, n, width) after those of the ``before`` tokens that are cached, and the cache's own copies.
+
+    ``torch.cat`` copies all of them; of that the last ``held`` tokens are copied once more, and replace what was there.
+    """
+    seen = []
+    with t.frame():
+        for label, x in (("keys", k), ("values", v)):
+            b, n, width = x.shape
+            if t.size(before) != 0:
+                old, new = t.hold(t.tensor(b, before, width, label=f"cached {label}")), x
+                t.op("cache", "past", writes=(old,))
+                x = t.tensor(b, before + n, width, label=label)
+                t.op("cache", "elementwise", reads=(old, new), writes=(x,))
+            seen.append(x)
+        for x in seen:
+            b, _, width = x.shape
+            t.op("cache", "cache", reads=(x,), writes=(t.tensor(b, held, width, label=f"cached {x.label}"),))
+    return seen[0], seen[1]
+
+
+def keep(t: Trace, k: Tensor, v: Tensor, before: Number, held: Number) -> tuple[Tensor, Tensor]:
+    """Keys and values (b, n, width) of a source, cached as they are, or the ``held`` ones that are cached already."""
+    if t.size(before) != 0:
+        k, v = (t.tensor(x.shape[0], held, x.shape[-1], label=label) for label, x in (("keys", k), ("values", v)))
+        t.op("cache", "past", writes=(k, v))
+    t.op("cache", "cache", reads=(k, v))
+    return k, v

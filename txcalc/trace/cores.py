@@ -31,6 +31,7 @@ class Span(NamedTuple):
     new: Number  # keys computed in this run
     keys: Number  # keys in the score matrix: the new ones and the cached ones still held
     pairs: Number  # of queries and keys of one sequence, as far as the mask keeps them
+    before: Number  # keys in the cache before this run
     held: Number  # keys in the cache after this run
     bound: Number | None = None  # keys that one query may see at most
     masks: bool = False  # a mask is added to the scores
@@ -164,11 +165,11 @@ def _eager(
     b, n, _ = q.shape
     out_width = heads.queries * heads.value_dim
     grouped = heads.grouped and several(t, n)
-    batched = several(t, b, heads.keys)
-    keys, values = _seen(t, k, v, span)
+    batched = several(t, b, heads.keys, span.keys)
+    apart = several(t, n) and (batched or grouped)  # queries lie position by position
     with t.frame(q, k, v):
-        left = ops.copy(t, "q_copy", q) if (batched or grouped) and "q" not in extra.laid else q
-        right = ops.copy(t, "k_copy", keys) if batched and "k" not in extra.laid else keys
+        left = ops.copy(t, "q_copy", q) if apart and "q" not in extra.laid else q
+        right = ops.copy(t, "k_copy", k) if batched and "k" not in extra.laid else k
         scores = t.tensor(b, heads.queries, n, span.keys, label="scores", scores=True)
         t.op("scores", "core", products=(heads.scores(b, span),), saves=(left, right),
              cache=cache, reads=(left, right), writes=(scores,), reach=span.reach,
@@ -189,7 +190,7 @@ def _eager(
         if extra.sinks:
             probabilities = parts.narrow(t, "softmax", probabilities, span.keys)
         probabilities = t.hold(ops.dropout(t, "dropout", probabilities))
-        weighed = ops.copy(t, "v_copy", values) if batched and "v" not in extra.laid else values
+        weighed = ops.copy(t, "v_copy", v) if batched and "v" not in extra.laid else v
         out = t.tensor(b, n, out_width, label="context")
         t.op("context", "core", products=(heads.context(b, span),),
              saves=(probabilities, weighed), reads=(probabilities, weighed), writes=(out,), reach=span.reach,
@@ -197,20 +198,6 @@ def _eager(
         if batched or grouped:
             out = ops.reorder(t, "context", out)
     return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out
-
-
-def _seen(t: Trace, k: Tensor, v: Tensor, span: Span) -> tuple[Tensor, Tensor]:
-    """All keys and values that are read, the cached ones among them."""
-    if t.size(t.workload.past) == 0:
-        return k, v
-    (b, _, k_width), (_, _, v_width) = k.shape, v.shape
-    keys = t.tensor(b, span.keys, k_width, label="keys")
-    if v.id == k.id:  # values that are columns of the keys
-        t.op("cache", "elementwise", reads=(k,), writes=(keys,))
-        return keys, keys.view(b, span.keys, v_width)
-    values = t.tensor(b, span.keys, v_width, label="values")
-    t.op("cache", "elementwise", reads=(k, v), writes=(keys, values))
-    return keys, values
 
 
 def _flash(t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None) -> Tensor:
@@ -268,7 +255,7 @@ def _fused(
     products = (heads.scores(b, span)._replace(recomputed=1), heads.context(b, span))
     with t.frame(q, k, v):
         t.op(name, name, products=products, saves=(q, k, v, out, *statistics, *mask), cache=cache,
-             reads=(q, *_seen(t, k, v, span), *mask), writes=(out, *statistics), reach=span.reach,
+             reads=(q, k, v, *mask), writes=(out, *statistics), reach=span.reach,
              backward=((ops.to(q), ops.to(k), ops.to(v)),))
     return out
 
@@ -286,8 +273,7 @@ def _math(
     own, probable = q.role, (b, heads.queries, n, span.keys)
     batched = not heads.grouped and several(t, b, heads.keys, span.keys)
     with t.frame(q, k, v), t.frame():
-        seen = (("q", q), *zip("kv", _seen(t, k, v, span), strict=True))
-        q, k, v = (t.hold(ops.cast(t, f"{name}_cast", x, wide)) for name, x in seen)
+        q, k, v = (t.hold(ops.cast(t, f"{name}_cast", x, wide)) for name, x in (("q", q), ("k", k), ("v", v)))
         left = t.hold(ops.scaled(t, "q_scale", q))
         if span.masks and not masked:
             _causal_mask(t, n, span.keys)

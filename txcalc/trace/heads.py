@@ -46,7 +46,8 @@ def _top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
         maps = spec.layers * first_attention(spec).heads
         t.op("contact_head", "linear", weights={"weight": (1, maps), "bias": (1,)})
     logits = _logits(t, spec, x, pooled, images)
-    t.results = (*(logits or (x,)), *(() if pooled is None or unread else (pooled,)))
+    hidden = () if logits and t.workload.keeps else (x,)  # a graph holds them only for a reader
+    t.results = (*logits, *hidden, *(() if pooled is None or unread else (pooled,)))
     if t.workload.phase == "training" and logits and head.kind != "projection":
         for each in logits:
             t.hold(each)

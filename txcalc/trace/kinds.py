@@ -8,7 +8,7 @@ Group = Literal["linear", "embedding", "head", "norm", "core", "recurrence", "el
 Name = Literal[
     "linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "shift", "router", "loss", "flash",
     "efficient", "by_distance", "mix", "choice", "softmax", "dropout", "product", "weighing", "scale", "slope_in",
-    "slope_out", "xielu", "index",
+    "slope_out", "xielu", "index", "cache", "past",
 ]
 MEASURED: Final = "measured: on torch 2.13 with torch.autograd.graph.saved_tensors_hooks"
 _KORTHIKANTI: Final = "measured; arXiv 2205.05198, section 4.1"
@@ -25,7 +25,8 @@ class Keeps(NamedTuple):
 class Kind(NamedTuple):
     """A kind of operation. ``keeps`` is None where it keeps nothing; ``statistics``: of what it keeps in fp32 besides.
 
-    ``group``: what is counted alike. ``fused``: one kernel is all of attention's core.
+    ``group``: what is counted alike. ``fused``: one kernel is all of attention's core. ``cached``: what it writes, else
+    reads, is cached from then on (``after``), or what it writes was cached ``before`` the run.
     """
 
     name: Name
@@ -33,6 +34,7 @@ class Kind(NamedTuple):
     keeps: Keeps | None = None
     statistics: Keeps | None = None
     fused: bool = False
+    cached: Literal["after", "before"] | None = None
 
 
 _LINEAR: Final = Keeps("input", "a linear layer keeps its input", f"F.linear, {_KORTHIKANTI}")
@@ -74,4 +76,6 @@ KINDS: Final = {kind.name: kind for kind in (
         "parts", "xIELU keeps its input, what its learned slopes multiply, and the slopes",
         "arXiv 2411.13010, section 4, composed of PyTorch's functions, measured")),
     Kind("index", "elementwise", Keeps("index", "an indexed copy keeps its index", "x[index], measured")),
+    Kind("cache", "elementwise", cached="after"),
+    Kind("past", "elementwise", cached="before"),
 )}

@@ -345,19 +345,22 @@ def _composed_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[
     """``x * rsqrt(mean(x ** 2) + eps)``, then times the weight, in fp32."""
     *rows, _ = x.shape
     with t.frame():
-        wide = t.hold(cast(t, name, x, Role.FLOAT32, kind="norm"))
-        squares = t.tensor(*x.shape, role=Role.FLOAT32, label="squares")
-        elementwise(t, name, "norm", wide, t.hold(squares), keeps=(wide,), temporaries=2)
-        mean = t.tensor(*rows, 1, role=Role.FLOAT32, label="mean of squares")
-        elementwise(t, name, "norm", squares, mean)
-        rstd = t.tensor(*rows, 1, role=Role.FLOAT32, label="rstd")
-        elementwise(t, name, "norm", mean, rstd, keeps=(rstd,), temporaries=2)
-    y = t.tensor(*x.shape, role=Role.FLOAT32, label="normalised")
-    t.op(name, "norm", saves=(wide, rstd), reads=(wide, rstd), writes=(y,),
-         backward=((to(wide),), (temporary(wide, passing=1),), (to(rstd),)))
-    if weights:
-        y = _weighted(t, name, y, weights["weight"])
-    return cast(t, name, y, x.role, kind="norm", label=name)
+        with t.frame():
+            wide = t.hold(cast(t, name, x, Role.FLOAT32, kind="norm"))
+            with t.frame():
+                squares = t.tensor(*x.shape, role=Role.FLOAT32, label="squares")
+                elementwise(t, name, "norm", wide, t.hold(squares), keeps=(wide,), temporaries=2)
+                mean = t.tensor(*rows, 1, role=Role.FLOAT32, label="mean of squares")
+                elementwise(t, name, "norm", squares, mean)
+                rstd = t.tensor(*rows, 1, role=Role.FLOAT32, label="rstd")
+                elementwise(t, name, "norm", mean, rstd, keeps=(rstd,), temporaries=2)
+            y = t.tensor(*x.shape, role=Role.FLOAT32, label="normalised")
+            t.op(name, "norm", saves=(wide, rstd), reads=(wide, rstd), writes=(y,),
+                 backward=((to(wide),), (temporary(wide, passing=1),), (to(rstd),)))
+            if weights:
+                y = _weighted(t, name, y, weights["weight"])
+        t.hold(rstd)
+        return cast(t, name, y, x.role, kind="norm", label=name)
 
 
 def _weighted(t: Trace, name: str, x: Tensor, shape: tuple[Number, ...]) -> Tensor:

@@ -1,7 +1,6 @@
 """What a run of a model leaves behind: tensors without data, operations, and how often each happens.
 
-The programs build a ``Trace``; the counters only read it. Sizes may be ints, symbols or arrays: nothing here
-looks at a value.
+Programs build a ``Trace``, counters only read it. Sizes may be ints, symbols or arrays: nothing looks at a value.
 """
 
 from __future__ import annotations

@@ -1,0 +1,111 @@
+"""Live bytes after every operation of a prompt and of steps after it, without gradients, and of the trace."""
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tests.test_live import GPT, LLAMA, MODELS, steps
+from txcalc.check import measure
+from txcalc.count.memory import live_bytes
+from txcalc.spec.model import Model
+from txcalc.trace.model import trace
+from txcalc.trace.record import Frame, Trace
+from txcalc.trace.workload import Workload
+
+ATTENTION = LLAMA["attention"]
+GROUPS = {key: value for key, value in LLAMA.items() if key not in ("attention", "feed_forward")} | {
+    "layers": 9,
+    "groups": [
+        {"repeat": 4, "blocks": [
+            {"attention": ATTENTION | {"window": 3}, "feed_forward": LLAMA["feed_forward"]},
+            {"attention": ATTENTION, "feed_forward": LLAMA["feed_forward"]},
+        ]},
+        {"blocks": [{"attention": ATTENTION, "feed_forward": LLAMA["feed_forward"]}]},
+    ],
+}
+FURTHER: dict[str, dict[str, Any]] = {
+    "seven-layers": GPT | {"layers": 7},
+    "windows-and-all": GROUPS,
+    "chunks": LLAMA | {"attention": ATTENTION | {"chunk": 4}},
+    "window-that-drops-nothing": LLAMA | {"attention": ATTENTION | {"window": 3, "cached": "all"}},
+    "alibi": LLAMA | {"position": {"kind": "alibi"}},
+    "no-position": LLAMA | {"position": {"kind": "none"}},
+    "sinusoidal": GPT | {"position": {"kind": "sinusoidal"}},
+    "norm-without-weight": LLAMA | {"norm": {"kind": "rmsnorm", "scale": False}},
+}
+KEYS_AS_VALUES = LLAMA | {"attention": ATTENTION | {"value_from": "key"}}
+DECODERS = {name: given for name, given in {**MODELS, **FURTHER, "keys-as-values": KEYS_AS_VALUES}.items()
+            if given.get("attention", {}).get("kind") != "mla"}
+"""Latents are cached by code that the record does not have yet."""
+STEPS = (7, 1, 3)
+"""Tokens of the prompt, of one step and of another, which windows of 3 and chunks of 4 do not hold all."""
+
+
+def generation(given: dict[str, Any], batch: int, **run: Any) -> tuple[list[list[int]], list[list[int]]]:
+    """What PyTorch has alive in the prompt and in each step, and what the trace has, event by event."""
+    spec = Model.model_validate(given)
+    real = measure.generation_live_bytes(spec, batch, *STEPS, dtype=measure.DTYPES[run.get("dtype", "fp32")],
+                                         eager=run.get("attention") == "eager")
+    ours = []
+    for i, new in enumerate(STEPS):
+        workload = Workload(phase="decode" if i else "prefill", batch=batch, seq=new, past=sum(STEPS[:i]),
+                            **{"dtype": "fp32", "kernels": "cpu"} | run)
+        ours.append([event.live for event in live_bytes(trace(spec, workload))])
+    return [[live for _, live in events] for events in real], ours
+
+
+@pytest.mark.parametrize("run", [
+    {}, {"attention": "eager"}, {"dtype": "bf16"}, {"dtype": "bf16", "attention": "eager"},
+], ids=["flash", "eager", "flash-bf16", "eager-bf16"])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("name", list(DECODERS))
+def test_a_prompt_and_steps_after_it(name: str, batch: int, run: dict[str, Any]) -> None:
+    real, ours = generation(DECODERS[name], batch, **run)
+    assert all(len(events) > 40 for events in real)
+    assert ours == real
+
+
+@pytest.mark.parametrize("attention", ["flash", "eager"])
+@pytest.mark.parametrize("name", list(FURTHER))
+def test_a_training_step(name: str, attention: str) -> None:
+    real, ours = steps(FURTHER[name], 2, attention=attention)
+    assert ours == real
+
+
+def _drop(name: str, part: str) -> Any:
+    """A record that leaves out what operations of this name read or write."""
+    real = Trace.op
+
+    def record(self: Trace, op: str, kind: Any, **details: Any) -> None:
+        real(self, op, kind, **(details | {part: ()} if op == name else details))
+
+    return "op", record
+
+
+def _kind(of: str) -> Any:
+    """A record in which the cache is no more than any tensor."""
+    real = Trace.op
+
+    def record(self: Trace, op: str, kind: Any, **details: Any) -> None:
+        real(self, op, "elementwise" if kind == of else kind, **details)
+
+    return "op", record
+
+
+@pytest.mark.parametrize("change", [
+    _drop("q_rotary", "writes"), _drop("residual", "writes"), _drop("product", "reads"), _drop("residual", "reads"),
+    _kind("cache"), _kind("past"), ("hold", lambda self, x: x),
+], ids=["writer", "writer-of-residual", "reader", "reader-of-residual", "cache", "past", "locals"])
+def test_a_broken_record_is_caught(monkeypatch: pytest.MonkeyPatch, change: tuple[str, Any]) -> None:
+    monkeypatch.setattr(Trace, *change)
+    real, ours = generation(LLAMA, 2)
+    assert ours != real
+
+
+def test_a_call_that_holds_no_argument_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, ours = generation(LLAMA, 2)
+    assert ours == real
+    monkeypatch.setattr(Frame, "__new__", lambda cls, holds, body: tuple.__new__(cls, ((), body)))
+    assert generation(LLAMA, 2)[1] != real
