@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from txcalc.count.memory import live_bytes, moments
-from txcalc.count.peak import peak
+from txcalc.count.peak import at, peak
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
@@ -76,3 +76,32 @@ def test_a_hundred_layers_cost_as_much_as_four() -> None:
         return sum(1 if not hasattr(each, "moments") else len(each.moments) for each in run)
 
     assert steps(120) - steps(4) == 0
+
+
+@pytest.mark.parametrize(("name", "run", "others"), [
+    ("gpt", {}, [{"batch": 3, "seq": 13}, {"seq": 17}]),
+    ("llama", {"attention": "eager"}, [{"batch": 3, "seq": 13}]),
+    ("wide-vocabulary", {}, [{"batch": 5}, {"seq": 19}]),
+    ("windows", {"phase": "prefill"}, [{"batch": 3, "seq": 17}]),
+    ("llama", {"phase": "decode", "seq": 1, "past": 40}, [{"batch": 7}, {"past": 90}]),
+])
+def test_a_peak_as_a_formula(name: str, run: dict[str, Any], others: list[dict[str, Any]]) -> None:
+    """Where a peak is, is decided on numbers; what is alive there, read on symbols, holds at all sizes that agree."""
+    from txcalc.answer.explain.derive import Run
+    from txcalc.answer.explain.polynomial import poly
+
+    spec = Model.model_validate(MODELS[name])
+    first = Run(spec, step(MODELS[name], **run).workload)
+    found = peak(first.counted)
+    formula = at(first.trace, found.where)
+    assert (formula.phase, formula.path) == (found.phase, found.path)
+    assert formula.bytes.value(first.values) == found.bytes
+    for sizes in others:
+        t = step(MODELS[name], **run | sizes)
+        other = peak(t)
+        assert other.where == found.where
+        letters = {"batch": "b", "seq": "s", "past": "p"}
+        values = first.values | {letters[key]: value for key, value in sizes.items()}
+        assert formula.bytes.value(values) == other.bytes
+        assert {(each.path, each.what): poly(each.bytes).value(values) for each in formula.alive} == {
+            (each.path, each.what): each.bytes for each in other.alive}
