@@ -1,4 +1,4 @@
-.PHONY: lint test test-all validate readme bench
+.PHONY: lint test test-all validate judge readme bench
 
 lint:  ## style and types
 	ruff check .
@@ -12,6 +12,9 @@ test-all:  ## the slow tests as well
 
 validate:  ## every preset against live PyTorch models
 	txcalc validate --all
+
+judge:  ## every model type of transformers against its classes; writes docs/models.md
+	python -m tests.judge
 
 readme:  ## write the README's outputs anew from the program
 	python tests/readme.py

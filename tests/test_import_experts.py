@@ -52,7 +52,8 @@ def counted(config: dict[str, Any]) -> Report:
 
 def held_there(report: Report) -> int:
     """Bytes that the library holds after a prefill: of a window, all but the token that the next one pushes out."""
-    return sum(line.bytes - (line.bytes // line.tokens if line.kind == "window" else 0) for line in report.caches)
+    return sum(line.bytes - (line.bytes // line.tokens if line.kind in ("window", "chunk") and line.tokens < SEQ else 0)
+               for line in report.caches)
 
 
 def cache_bytes(cache: Any) -> int:
@@ -64,7 +65,7 @@ def active(model: Any, chosen: int | list[int]) -> int:
     """Every weight once, and of the routed experts those that a token is sent to."""
     total = 0
     for name, weight in {id(w): (n, w) for n, w in model.named_parameters()}.values():
-        routed = re.search(r"layers\.(\d+)\..*\.experts\.(gate_up|down)_proj", name)
+        routed = re.search(r"layers\.(\d+)\.(?:.*\.)?experts\.(gate_up|up|down)_proj", name)
         k = (chosen[int(routed[1])] if isinstance(chosen, list) else chosen) if routed else 1
         total += weight.numel() if routed is None else weight.numel() // weight.shape[0] * k
     return total

@@ -125,6 +125,16 @@ def test_fp8_replaces_the_modules_that_transformers_replaces() -> None:
     assert stored(LLAMA, config).value == state_bytes(dict(model.named_parameters()))
 
 
+def test_fbgemm_equals_transformers() -> None:
+    torch = pytest.importorskip("torch")
+    fbgemm = pytest.importorskip("transformers.integrations.fbgemm_fp8")
+    with torch.device("meta"):
+        linears = [fbgemm.FbgemmFp8Linear(columns, out, bias=False) for out, columns in LAYER]
+    packed = 3 * sum(state_bytes(linear.state_dict()) for linear in linears)
+    packing = {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0, "modules_to_not_convert": ["lm_head"]}
+    assert stored(LLAMA, packing) == Quantity(value=packed + REST, unit="B", kind="exact")
+
+
 def test_mxfp4_equals_transformers() -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
@@ -360,7 +370,8 @@ def test_methods_whose_smallest_tensors_are_left_open_are_estimates(packing: dic
 
 
 @pytest.mark.parametrize("name", [
-    "model.layers.0.self_attn.q_proj.bias", "mtp.fc", "mtp.layers.0.self_attn.q_proj", "visual", "re:.*vision_tower.*",
+    "model.layers.0.self_attn.q_proj.bias", "mtp.fc", "mtp.layers.0.self_attn.q_proj", "visual", "modality_projection",
+    "re:.*shared_experts.*", "re:.*vision_tower.*",
     "model.layers.0.post_attention_layernorm", "re:.*mlp.gate$"])
 def test_names_of_what_is_no_matrix_or_is_not_built_leave_nothing_alone(name: str) -> None:
     packing = compressed("pack-quantized", {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 16})

@@ -68,7 +68,8 @@ def _windows(c: Config, layers: int) -> list[Data]:
     window = c.take("sliding_window")
     window = window if c.flag("use_sliding_window") else None
     first = c.take("max_window_layers", default=layers)
-    default = ["sliding_attention" if window and i >= first else "full_attention" for i in range(layers)]
+    # Unlike Qwen 2: every other one of the first layers, which its configuration class says.
+    default = ["sliding_attention" if window and i % 2 == 0 and i < first else "full_attention" for i in range(layers)]
     return [{"attention": {"window": window}} if k == "sliding_attention" else {}
             for k in layer_types(c, layers, default)]
 

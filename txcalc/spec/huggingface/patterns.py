@@ -17,7 +17,8 @@ _QUANTIFIERS: Final = 6
 # No matrix that anything packs; and a layer that predicts a token more, towers and adapters, where none is built.
 _NO_MATRIX: Final = re.compile(
     r"(norm|embed\w*|embeddings|conv1d|rotary\w*|gate|router|wg|bias|scale|A_log|dt_bias|score|head|wte|wpe)(\.weight)?\W*$"
-    r"|\b(mtp|eh_proj|nextn|visual|vision\w*|audio\w*|speech\w*|image\w*|mm_\w+|\w*projector|merger|draft\w*)\b"
+    r"|\b(mtp|eh_proj|nextn|visual|vision\w*|audio\w*|speech\w*|image\w*|mm_\w+|modality\w*|\w*projector|merger)\b"
+    r"|\b(draft\w*|shared_experts?)\b"
     r"|\.(bias|A_log|dt_bias)$")
 
 

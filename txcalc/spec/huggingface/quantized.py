@@ -179,6 +179,13 @@ def _fp8(q: Config) -> tuple[Data, Matcher]:
     return layout, module_patterns(q, field, default=("lm_head",))
 
 
+def _fbgemm(q: Config) -> tuple[Data, Matcher]:
+    """Transformers' ``FbgemmFp8Linear``: an fp32 scale per output."""
+    q.ignore("activation_scale_ub")
+    layout = {"method": "custom", "bits": 8, "scale_bytes": 4, "weights": "linear"}
+    return layout, module_patterns(q, "modules_to_not_convert", default=("lm_head",))
+
+
 def _mxfp4(q: Config) -> tuple[Data, Matcher]:
     q.ignore("dequantize")
     return {"method": "mxfp4"}, module_patterns(q, "modules_to_not_convert")
@@ -337,6 +344,7 @@ def _group(q: Config) -> Data:
 
 METHODS: Final[Mapping[str, Callable[[Config], tuple[Data, Matcher] | None]]] = {
     "gptq": _gptq, "awq": _awq, "bitsandbytes": _bitsandbytes, "fp8": _fp8, "mxfp4": _mxfp4,
-    "bitnet": _bitnet, "modelopt": _modelopt, "modelopt_fp4": _modelopt, "auto-round": _auto_round, "hqq": _hqq,
+    "bitnet": _bitnet, "fbgemm_fp8": _fbgemm,
+    "modelopt": _modelopt, "modelopt_fp4": _modelopt, "auto-round": _auto_round, "hqq": _hqq,
     "torchao": _torchao, "quanto": _quanto, "compressed-tensors": _compressed,
 }

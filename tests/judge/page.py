@@ -1,0 +1,59 @@
+"""The table of all model types as a page of the documentation."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from judge.verdict import Verdict
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "models.md"
+QUANTITIES = ("weights", "active", "FLOPs", "cache")
+HEAD = """# What is read of transformers {version}
+
+Every model type of the library, judged by its own classes: random configurations of small, mostly prime sizes are read
+and built on the meta device, and compared. `python -m tests.judge` (half an hour) writes this page; `python -m
+tests.judge llama t5` judges some. A column says in how many draws a quantity was equal: the shapes of all weights,
+parameters that a token passes, FLOPs of a prefill in eager attention, and the bytes that it leaves in the cache. What
+has no number there is compared by tests of its own, such as images, recurrences and what stands beside an encoder.
+
+{summary}.
+"""
+ROW = re.compile(r"^\| `([^`]+)` \| (\w+) \|", re.MULTILINE)
+
+
+def all_types() -> list[str]:
+    """The types of the installed library and those that are read besides."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    from txcalc.spec.huggingface.families import FAMILIES
+
+    return sorted({*CONFIG_MAPPING, *FAMILIES})
+
+
+def as_page(found: Mapping[str, Verdict]) -> str:
+    import transformers
+
+    words = Counter(verdict.word for verdict in found.values())
+    summary = ", ".join(f"{words[word]} {word}" for word in ("exact", "wrong", "refused", "unknown"))
+    text = HEAD.format(version=transformers.__version__, summary=summary)
+    text += f"\n| type | verdict | {' | '.join(QUANTITIES)} | |\n|---|---|{'---|' * len(QUANTITIES)}---|\n"
+    for name, verdict in found.items():
+        if verdict.word != "unknown":
+            numbers = " | ".join(str(verdict.compared.get(quantity, "")) for quantity in QUANTITIES)
+            text += f"| `{name}` | {verdict.word} | {numbers} | {verdict.detail} |\n"
+    unknown = {name: verdict.detail for name, verdict in found.items() if verdict.word == "unknown"}
+    near = [f"`{name}` ({detail})" for name, detail in unknown.items() if detail]
+    return f"{text}\n## Unknown\n\nA family's row would do for these: {', '.join(near) or 'none'}.\n\nThe others: " + (
+        ", ".join(f"`{name}`" for name, detail in unknown.items() if not detail) + ".\n")
+
+
+def rows(text: str) -> dict[str, str]:
+    """The verdict on every type that the table holds."""
+    return dict(ROW.findall(text))
+
+
+def write(found: Mapping[str, Verdict]) -> None:
+    PAGE.write_text(as_page(found), "utf-8")
