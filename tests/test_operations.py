@@ -36,7 +36,7 @@ def test_the_page_is_true() -> None:
 def test_the_operation_is_pytorch_s() -> None:
     scope, _ = run()
     root = torch.nn.Sequential(torch.nn.Linear(22, 41), torch.nn.Mish(), torch.nn.Linear(41, 13))
-    x, live = torch.randn(2, 7, 22), LiveMode()
+    x, live = torch.randn(2, 7, 22), LiveMode("cpu")
     with live:
         y = root(x)
     given = torch.ones_like(y)
