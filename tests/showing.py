@@ -31,9 +31,6 @@ def blocks(answer: Any) -> Iterator[Block]:
     return found
 
 
-def render(answer: Any, form: Any = "table", screen: Screen = WIDE, detail: int | None = None) -> str:
-    """``detail``: that which a view was made for, else as usual."""
+def render(answer: Any, form: Any = "table", screen: Screen = WIDE, detail: int = 1) -> str:
     document = answer.report if isinstance(answer, View) else answer
-    if detail is None:
-        detail = 1 + answer.verbose if isinstance(answer, View) else 1
     return formats.write(document, blocks(answer), form, screen, detail)

@@ -198,8 +198,8 @@ def test_the_identity_line() -> None:
 @pytest.mark.parametrize("name", SPECS)
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_of_every_kind_of_model(name: str, form: Any) -> None:
-    found = shown(name, {"phase": "training"} if name == "encoder" else {}, verbose=2)
-    out = render(found, form, PIPE)
+    found = shown(name, {"phase": "training"} if name == "encoder" else {}, details=True)
+    out = render(found, form, PIPE, 3)
     assert out.endswith("\n") and "\x1b" not in out
     if form in ("table", "md"):
         assert units.exact(found.report.totals.params.value) in out
@@ -260,8 +260,8 @@ def test_bars_are_shares_of_the_parameters() -> None:
 
 
 def test_colour_adds_codes_and_nothing_else() -> None:
-    found = shown("moe", verbose=2)
-    plain, coloured = (render(found, "table", Screen(90, color=color)) for color in (False, True))
+    found = shown("moe", details=True)
+    plain, coloured = (render(found, "table", Screen(90, color=color), 3) for color in (False, True))
     assert plain == re.sub(r"\x1b\[\d+m", "", coloured) != coloured
     assert not re.search(r" $", plain, re.MULTILINE)
 
@@ -270,8 +270,8 @@ def test_published_figures_are_shown_with_their_difference() -> None:
     published = [
         {"quantity": "params", "printed": "20K", "source": "Table 1", "difference": "biases left out"},
     ]
-    found = view(spec("dense", published=published), {}, verbose=1)
-    out = render(found, "table", PIPE)
+    found = view(spec("dense", published=published), {}, details=True)
+    out = render(found, "table", PIPE, 2)
     counted = found.report.totals.params.value
     line = next(line for line in out.splitlines() if "20K" in line)
     assert units.exact(counted) in line and "biases left out" in line

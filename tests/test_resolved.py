@@ -41,9 +41,9 @@ def test_a_resolved_preset_gives_the_same_answer(name: str) -> None:
     quick, whole = resolved.load(name), presets.load(name)
     assert quick is not None
     assert not isinstance(quick.model, Model)
-    shown = [view(found.model, {}, source=found.source, verbose=2) for found in (quick, whole)]
+    shown = [view(found.model, {}, source=found.source, details=True) for found in (quick, whole)]
     assert shown[0] == shown[1]
-    assert render(shown[0]) == render(shown[1])
+    assert render(shown[0], detail=3) == render(shown[1], detail=3)
 
 
 def test_only_the_very_name_is_found() -> None:

@@ -37,7 +37,7 @@ GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,]*\.\d)(?![\d,])")
 
 
 def seen(name: str, **given: Any) -> View:
-    return view(txcalc.load(name), given, verbose=2)
+    return view(txcalc.load(name), given, details=True)
 
 
 def explained(name: str, quantity: Any, **given: Any) -> Any:
@@ -183,7 +183,7 @@ def said(name: str) -> set[int]:
     """Numbers in texts that are no cells: headings, notes, and the axes of charts."""
     found: set[int] = set()
     for block in blocks(answer(name)):
-        for chart in block.charts if isinstance(block, Charts) else ():
+        for chart in block.make() if isinstance(block, Charts) else ():
             found |= {*chart.lengths, *chart.drawn} | {10**power for power in range(3, 40)}
         if not isinstance(block, Charts | Data):
             found |= integers(json.loads(json.dumps(block, default=str)))

@@ -37,8 +37,8 @@ class View(NamedTuple):
     """A report and what is shown with it.
 
     ``since``: what has changed since the report that the model was loaded from.
-    ``defaults`` names the workload's sizes that were filled in; ``verbose`` asks for shapes (1) and sources (2),
-    and then ``weights`` and ``published`` are there.
+    ``defaults`` names the workload's sizes that were filled in; ``weights`` and ``published`` are there where details
+    were asked for.
     """
 
     report: Report
@@ -47,14 +47,12 @@ class View(NamedTuple):
     weights: tuple[WeightRow, ...] = ()
     published: tuple[PublishedRow, ...] = ()
     by_module: bool = False
-    verbose: int = 0
-    quiet: bool = False
     since: Since | None = None
 
 
 def view(
     spec: Model, given: dict[str, Any], *, source: str = "python", overrides: Sequence[str] = (),
-    command: Sequence[str] = (), by_module: bool = False, verbose: int = 0, quiet: bool = False,
+    command: Sequence[str] = (), by_module: bool = False, details: bool = False,
     recorded: Recorded | None = None, noted: Sequence[str] = (),
 ) -> View:
     """Count a model under a workload of the ``given`` fields, and gather what a reader wants beside the count.
@@ -71,11 +69,9 @@ def view(
         report=report,
         defaults=defaults,
         alternative=_alternative(spec, report.workload),
-        weights=_weights(spec, report.workload) if verbose else (),
-        published=_published(spec, report) if verbose else (),
+        weights=_weights(spec, report.workload) if details else (),
+        published=_published(spec, report) if details else (),
         by_module=by_module,
-        verbose=verbose,
-        quiet=quiet,
         since=None if recorded is None else since(recorded, report),
     )
 

@@ -50,7 +50,7 @@ def count(
     loaded = load(model, set_, common, dtype=None if "dtype" in given else "bf16", resolved=True, noted=form == "table")
     found = view(
         loaded.model, given, source=loaded.source, overrides=loaded.overrides, command=ctx.obj.command,
-        by_module=by_module, verbose=max(common.verbose, form == "html"), quiet=common.quiet,
+        by_module=by_module, details=bool(common.verbose) or form == "html",
         recorded=recorded(loaded), noted=loaded.notes,
     )
     write.answer("count", found, form, output, common, document=found.report, figure=plot_)

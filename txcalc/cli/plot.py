@@ -37,13 +37,6 @@ def check(path: str | None, output: OutputOptions) -> None:
     write.check_target(output._replace(output=path))
 
 
-def drawn(block: Block) -> Block:
-    """The block with its charts made, to be looked at more than once."""
-    from txcalc.show.blocks import Charts
-
-    return block._replace(charts=tuple(block.charts)) if isinstance(block, Charts) else block
-
-
 def save(blocks: Iterable[Block], path: str | None, output: OutputOptions, common: CommonOptions) -> None:
     """Draw the answer's charts in the format of the file's suffix, and write them whole or not at all."""
     if path is None:

@@ -70,9 +70,7 @@ def answer(
 
     blocks: Iterable[Block] = ()
     if figure is not None or form not in ("json", "yaml"):
-        blocks = import_module(f"txcalc.show.{kind}").blocks(found)
-    if figure is not None:
-        blocks = tuple(plot.drawn(block) for block in blocks)
+        blocks = tuple(import_module(f"txcalc.show.{kind}").blocks(found))
     detail = 0 if common.quiet else 1 + common.verbose
     laid_out = screen(output, common)._replace(notation=notation)
     shown = formats.write(document or found, blocks, form, laid_out, detail)

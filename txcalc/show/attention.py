@@ -47,7 +47,7 @@ def blocks(curve: AttentionCurve) -> Iterator[Block]:
     yield Title(f"{name}: attention", about, ((headings.origin(curve.model), "dim"), (_run(curve), "")), name=name)
     layer, whole = scope(curve), "the whole model"
     yield _scores(curve, layer)
-    yield Charts(_charts(curve))
+    yield Charts(lambda: _charts(curve))
     yield _table(curve, whole, _MODEL)._replace(level=1)
     yield _table(curve, f"{layer}: memory and traffic", _LAYER)._replace(level=2)
     yield _table(curve, f"{whole}: memory, FLOPs and traffic", _MODEL_TOO)._replace(level=2)

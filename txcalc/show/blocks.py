@@ -5,7 +5,7 @@ Plain named tuples, because a short command builds them on every run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from txcalc import units
@@ -213,9 +213,9 @@ class Chart(NamedTuple):
 
 
 class Charts(NamedTuple):
-    """Charts of the block above them, for pages and figures."""
+    """Charts of the block above them, for pages and figures, made where they are drawn."""
 
-    charts: Iterable[Chart]
+    make: Callable[[], Iterable[Chart]]
     level: int = 0
 
 

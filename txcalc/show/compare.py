@@ -50,7 +50,7 @@ def blocks(found: Comparison) -> Iterator[Block]:
         if headings.origin(entry.model)[0]]
     yield Title(f"{len(names)} models" if many else ", ".join(names), workload_line(found), origins, name="")
     yield _table("Side by side", entries, lines(entries))._replace(bare=True)
-    yield Charts(_charts(entries, names))
+    yield Charts(lambda: _charts(entries, names))
     yield _table("Every total", entries, _totals(entries))._replace(level=2)
     notes = list(dict.fromkeys(note for entry in entries for note in entry.notes))
     yield Notes("Notes", notes, style="", level=1)

@@ -39,12 +39,12 @@ def blocks(view: View) -> Iterator[Block]:
     run = headings.run(report.workload, view.defaults, report.attention)
     yield Title(name, about, ((headings.origin(report.model), "dim"), (run, "")))
     yield Facts("Totals", figures(view))
-    yield Charts(_memory(report), level=1)
+    yield Charts(lambda: _memory(report), level=1)
     if view.since is not None:
         yield from _since(view.since)
     found = operations(report) if view.by_module else shares(report)
     yield _where(view, found)
-    yield Charts(_charts(report, found), level=1)
+    yield Charts(lambda: _charts(found), level=1)
     yield _published(view.published)
     yield Table("Weights", (Column("Weights", "path"), Column("shape"), Column("copies", "n")), [
         Row((row.path, _shape(row.shape), Number(row.copies))) for row in view.weights
@@ -141,7 +141,7 @@ def _memory(report: Report) -> Iterator[Chart]:
                 level=Mark(card.title, card.memory_bytes))
 
 
-def _charts(report: Report, found: Sequence[Share]) -> Iterator[Chart]:
+def _charts(found: Sequence[Share]) -> Iterator[Chart]:
     yield Chart("Parameters", "bars", "params", "parameters", [Mark(s.title, s.params) for s in found])
     yield Chart("FLOPs, forward", "bars", "flops", "FLOP, forward pass",
                 [Mark(s.title, s.passes[0], s.flops_core if s.flops_core < s.passes[0] else 0) for s in found],

@@ -46,7 +46,7 @@ def blocks(e: Explanation) -> Iterator[Block]:
     if e.relations or e.assumptions:
         yield Notes("", [joined(("with", joined((*e.relations, *e.assumptions))), " ")], style="", level=1)
     yield _rows(e, scale)
-    yield Charts([Chart(e.title[:1].upper() + e.title[1:], "bars", scale, e.unit,
+    yield Charts(lambda: [Chart(e.title[:1].upper() + e.title[1:], "bars", scale, e.unit,
                         [Mark(row.name, row.value) for row in e.rows])])
     yield _closed(e, scale)
     for layer in e.layers:

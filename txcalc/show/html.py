@@ -83,7 +83,7 @@ def _sections(blocks: Iterable[Block]) -> Iterator[Html]:
 
 def _inside(block: Any) -> Iterator[Html]:
     if isinstance(block, Charts):
-        drawn = [figure for figure in map(svg.figure, block.charts) if figure]
+        drawn = [figure for figure in map(svg.figure, block.make()) if figure]
         yield tag("div", *drawn, class_="charts") if drawn else Html()
     elif isinstance(block, Table | Facts):
         yield from _tables(_facts(block) if isinstance(block, Facts) else block)

@@ -60,7 +60,7 @@ def blocks(found: MixerTable) -> Iterator[Block]:
              *(_number(getattr(row.points[-1], c.id), c.scale) for c in _COSTS), MARKS[row.kind]))
         for row in found.mixers
     ])
-    yield Charts(_charts(found, lengths))
+    yield Charts(lambda: _charts(found, lengths))
     fitted = "Exponent of N" if len(lengths) > 1 else "Order"
     yield Table(fitted, (Column(fitted), *(Column(c.title, "n", c.name) for c in _COSTS)), [
         Row((row.title, *map(_order, row.growth))) for row in found.mixers

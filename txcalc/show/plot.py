@@ -41,7 +41,7 @@ def write(blocks: Iterable[Block], form: str) -> bytes:
         raise MissingPackage("a figure needs matplotlib", "matplotlib") from None
     found = list(blocks)
     [title] = [block for block in found if isinstance(block, Title)]
-    charts = [chart for block in found if isinstance(block, Charts) for chart in block.charts if chart.drawn]
+    charts = [chart for block in found if isinstance(block, Charts) for chart in block.make() if chart.drawn]
     rows = max([2 * len(chart.marks) for chart in charts if chart.kind != "curves"], default=0)
     with matplotlib.rc_context(_STYLE):
         wide = min(len(charts), 2)
