@@ -55,6 +55,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "vit-mean": VIT | {"input": {"kind": "patches", "image": 12, "patch": 4, "class_tokens": 0},
                        "head": {"kind": "classifier", "labels": 5, "of": "mean"}},
     "vit-normed": VIT | {"pooler": {"kind": "norm", "of": "mean"}},
+    "vit-normed-all": VIT | {"pooler": {"kind": "norm", "of": "mean"},
+                            "input": {"kind": "patches", "image": 12, "patch": 4, "class_tokens": 0}},
     "vit-both": VIT | {"head": {"kind": "classifier", "labels": 5, "of": "first+mean"}},
     "vit-votes": VIT | {"head": {"kind": "classifier", "labels": 5, "of": "votes"}},
     "vit-registers": VIT | {"input": {"kind": "patches", "image": 12, "patch": 4, "registers": 2, "mask_token": True}},
@@ -92,4 +94,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "kv-shared": DECODER | {"layers": 3, "groups": [{"repeat": 1, "blocks": [
         {"attention": HEADS}, {"attention": HEADS | {"kv_shared": True}, "repeat": 2}]}]},
     "per-layer": DECODER | {"per_layer_embedding": {"rows": 103, "width": 5}},
+    "transformer-xl": DECODER | {"position": {"kind": "transformer-xl"}, "attention": {"heads": 3, "head_dim": 8}},
+    "transformer-xl-shared": DECODER | {"position": {"kind": "transformer-xl", "per_layer": False,
+                                                     "cached": "inputs"}, "attention": {"heads": 3, "head_dim": 8}},
+    "xlnet": BERT | {"position": {"kind": "transformer-xl"}},
+    "vit-both-ways": VIT | {"position": {"kind": "learned", "both_ways": True},
+                            "input": {"kind": "patches", "image": 12, "patch": 4, "class_tokens": 0}},
+    "vit-pooled": VIT | {"pooler": {"kind": "attention", "attention": {"heads": 3, "head_dim": 8},
+                                    "feed_forward": {"d_ff": 17, "activation": "gelu"}}},
 }

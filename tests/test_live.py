@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("torch")
 
 from tests.live_families import FAMILIES
+from tests.test_record import operations
 from txcalc.check.live import measured
 from txcalc.count.memory import live_bytes
 from txcalc.spec.facts import positions
@@ -92,20 +93,6 @@ def test_a_training_step(name: str, batch: int, run: dict[str, Any]) -> None:
 def test_the_math_kernel_which_dropout_asks_for(name: str, batch: int, dtype: str) -> None:
     real, ours = steps(MODELS[name], batch, dtype=dtype, dropout=0.1)
     assert ours == real
-
-
-def operations(nodes: Iterable[Node], joined: set[int]) -> Iterator[Op]:
-    """Every operation as it runs; ``joined`` gets what stands for another tensor, or for a list of them."""
-    for node in nodes:
-        if isinstance(node, Op):
-            yield node
-        elif isinstance(node, Repeat) and node.runs:
-            yield from operations(node.runs, joined)
-        else:
-            if isinstance(node, Repeat):
-                joined |= {x.storage.id for loop in node.carries for x in (loop.entry, loop.after)}
-                joined |= {items.storage.id for _, items in node.gathers}
-            yield from operations(node.body, joined)
 
 
 @pytest.mark.parametrize("name", list(MODELS))

@@ -17,6 +17,7 @@ from math import prod
 from typing import Any, Literal, NamedTuple
 
 from txcalc.count.turns import Edge, Memory, Return, Run, Steps, Turns, Value, count
+from txcalc.trace.ops import made
 from txcalc.trace.record import Gradient, Number, Tensor, Trace
 
 Phase = Literal["forward", "backward"]
@@ -223,7 +224,7 @@ class _Live:
         return g.elements * self.trace.workload.bytes_of(g.role)
 
     def _width(self, x: Tensor) -> Number:
-        return prod(x.shape) * self.trace.workload.bytes_of(x.role)
+        return prod(x.shape) * self.trace.workload.bytes_of(made(x))
 
     def _make(self, path: str, sizes: list[tuple[Number, str]]) -> list[Memory]:
         """Allocate gradients, each of a size and of something."""

@@ -172,8 +172,8 @@ def _heads(
             extra = extra._replace(laid="qk")
             _position_scores(t, spec, position, given, q, k, span)
         if position is not None and position.kind == "transformer-xl":
-            q, by_distance = distance_scores(t, spec, position, q, d, span)
-            extra = extra._replace(bias=by_distance)
+            q, *made = distance_scores(t, spec, position, q, given, d, span)
+            extra = extra._replace(bias=made[-1], holds=tuple(made))
         y = attend(t, q, k, v, heads, span, cache, masked=masked, extra=extra, kernel=kernel)
         if spec.output_gate:
             gate = ops.linear(t, "gate", x, gates, bias=spec.bias.q)

@@ -77,6 +77,7 @@ class Extra(NamedTuple):
     softcap: bool = False
     sinks: bool = False
     bias: Tensor | None = None  # is added to the scores, and learned
+    holds: tuple[Tensor, ...] = ()  # lives until the core's function returns
     laid: str = ""  # which of q, k and v lie with their heads in front already
 
 
@@ -167,7 +168,7 @@ def _eager(
     grouped = heads.grouped and several(t, n)
     batched = several(t, b, heads.keys, span.keys)
     apart = several(t, n) and (batched or grouped)  # queries lie position by position
-    with t.frame(q, k, v):
+    with t.frame(q, k, v, *extra.holds):
         left = ops.copy(t, "q_copy", q) if apart and "q" not in extra.laid else q
         right = ops.copy(t, "k_copy", k) if batched and "k" not in extra.laid else k
         scores = t.tensor(b, heads.queries, n, span.keys, label="scores", scores=True)
@@ -195,7 +196,7 @@ def _eager(
         t.op("context", "core", products=(heads.context(b, span),),
              saves=(probabilities, weighed), reads=(probabilities, weighed), writes=(out,), reach=span.reach,
              backward=((ops.to(weighed),), (ops.to(probabilities),)))
-        if batched or grouped:
+        if apart:
             out = ops.reorder(t, "context", out)
     return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out
 

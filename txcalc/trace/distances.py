@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import ops
+from txcalc.trace import ops, parts
 from txcalc.trace.products import Product
-from txcalc.trace.record import Number, Role, Tensor, Trace
+from txcalc.trace.record import Gradient, Number, Role, Tensor, Trace
+from txcalc.trace.sizes import several
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import Position, RelativePosition, TransformerXLPosition
@@ -19,9 +20,13 @@ def keeps_inputs(position: Position | None) -> bool:
     return position is not None and position.kind == "transformer-xl" and position.cached == "inputs"
 
 
-def query_biases(t: Trace, heads: Number, head_dim: Number) -> None:
+def query_biases(t: Trace, heads: Number, head_dim: Number) -> Tensor:
     """u and v, which are added to the queries before they meet keys and positions: (2, heads, head_dim)."""
-    ops.parameter(t, "query_bias", 2, heads, head_dim)
+    shape = (2, heads, head_dim)
+    y = t.tensor(*shape, role=Role.PARAMETER, label="query biases")
+    t.op("query_bias", "elementwise", weights={"": shape}, writes=(y,),
+         backward=((Gradient(t.path("query_bias"), how="same"),),))
+    return y
 
 
 def relative_bias(
@@ -65,23 +70,42 @@ def _buckets(t: Trace, name: str, spec: RelativePosition, like: Tensor, *, causa
 
 
 def distance_scores(
-    t: Trace, spec: Attention, position: TransformerXLPosition, q: Tensor, d: Number, span: Span
-) -> tuple[Tensor, Tensor]:
-    """(b, n, width) queries to q + u, and the scores of q + v with every distance, (b, heads, n, distances).
+    t: Trace, spec: Attention, position: TransformerXLPosition, q: Tensor, biases: Tensor | None, d: Number, span: Span
+) -> tuple[Tensor, ...]:
+    """(b, n, width) queries to q + u, what is made on the way, and the scores of q + v by key, (b, heads, n, keys).
 
-    The sinusoids are a buffer, which keeping costs nothing, and one for all sequences: no batch is in their
-    projection. The product's heads are its batch, so that no sequence needs a copy of the projected distances.
+    ``biases``: u and v of the whole stack. The sinusoids are a buffer, which keeping costs nothing, and one for all
+    sequences: no batch is in their projection. The product's heads are its batch, so that no sequence needs a copy of
+    the projected distances.
     """
     b, n, width = q.shape
-    if position.per_layer:
-        query_biases(t, spec.heads, spec.head_dim)
+    biases = query_biases(t, spec.heads, spec.head_dim) if biases is None else biases
     sinusoids = t.tensor(span.distances, d, role=Role.PARAMETER, label="sinusoids", grad=False)
-    projected = ops.linear(t, "position", sinusoids, width)
-    to_keys, to_distances = (t.tensor(b, n, width, label=label) for label in ("q + u", "q + v"))
+    projected = t.hold(ops.linear(t, "position", sinusoids, width))
+    heads = q.view(b, n, spec.heads, spec.head_dim)
+    to_keys, to_distances = (
+        ops.add(t, heads, parts.part_of(t, "query_bias", biases, spec.heads, spec.head_dim), "query_bias",
+                label=label).view(b, n, width)
+        for label in ("q + u", "q + v"))
     # Unmasked products by distance are those of pairs: each query meets each of its keys at one distance.
     kept = b * spec.head_dim * span.pairs
     product = Product(spec.heads, b * n, span.distances, spec.head_dim, kept)
     found = t.tensor(b, spec.heads, n, span.distances, label="scores by distance", scores=True)
     t.op("core.by_distance", "by_distance", products=(product,),
-         saves=(to_distances, projected), reads=(to_distances, projected), writes=(found,), reach=span.reach)
-    return to_keys, found
+         saves=(to_distances, projected), reads=(to_distances, projected), writes=(found,), reach=span.reach,
+         backward=((ops.to(projected),), (ops.to(to_distances),)))
+    if several(t, b, spec.heads):
+        found = ops.reorder(t, "core.by_distance", found)
+    return to_keys, to_distances, found, _shifted(t, found, span)
+
+
+def _shifted(t: Trace, found: Tensor, span: Span) -> Tensor:
+    """Scores (b, h, n, r) by distance to (b, h, n, t) by key, times the scale: a row of zeros moves them."""
+    b, h, n, r = found.shape
+    padded = t.tensor(b, h, n, r + 1, label="scores by distance, padded", scores=True)
+    t.op("core.shift", "elementwise", reads=(found,), writes=(padded,), backward=((ops.to(found),),))
+    moved = parts.part_of(t, "core.shift", padded, b, h, n, r)
+    if t.size(r) != t.size(span.keys):
+        moved = parts.narrow(t, "core.shift", moved, span.keys)
+    y = t.tensor(b, h, n, span.keys, label="scores of positions", scores=True)
+    return ops.elementwise(t, "core.shift", "shift", moved, y)

@@ -142,10 +142,10 @@ def _positions(t: Trace, stack: Stack, x: Tensor) -> Tensor:
         t.op("position_embedding", "embedding", writes=(ids,))
         frozen = position.kind == "sinusoidal"
         return ops.add(t, x, ops.embedding(t, "position_embedding", ids, rows, width, frozen=frozen))
-    tables = (2,) if position.kind == "learned" and position.both_ways else ()
-    if tables:
-        ops.parameter(t, "position_embedding", *tables, rows, width, kind="embedding")
-        return ops.add(t, x, x)
+    if position.kind == "learned" and position.both_ways:
+        for table in parts.two_tables(t, "position_embedding", rows, width):
+            x = ops.add(t, x, parts.look_up(t, "position_embedding", table, n))
+        return x
     return parts.plus(t, "position_embedding", x, rows, width)
 
 

@@ -10,7 +10,8 @@ from txcalc.trace.attention import pooling_attention
 from txcalc.trace.embeddings import TABLE
 from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.products import Product
-from txcalc.trace.record import Number, Role, Tensor, Trace
+from txcalc.trace.record import Gradient, Number, Role, Tensor, Trace
+from txcalc.trace.sizes import several
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import (
@@ -167,10 +168,13 @@ def _mean(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
 
 def _pool_by_attention(t: Trace, spec: AttentionPooler, x: Tensor, norm: Norm) -> Tensor:
     b, _, d = x.shape
-    ops.parameter(t, "query", 1, 1, d)
-    y = pooling_attention(t, spec.attention, t.tensor(b, 1, d, role=Role.PARAMETER, label="learned query"), x)
-    y = ops.add(t, y, feed_forward(t, spec.feed_forward, ops.norm(t, "norm", y, norm)))
-    return parts.position(t, "position", y)
+    query = t.tensor(b, 1, d, role=Role.PARAMETER, label="learned query")
+    summed = ops.of_weight(t.path("query"), 1, 1, d) if several(t, b) else Gradient(t.path("query"), how="same")
+    t.op("query", "elementwise", weights={"": (1, 1, d)}, writes=(query,), backward=((summed,),))
+    with t.frame():
+        y = t.hold(pooling_attention(t, spec.attention, query, x))
+        y = t.hold(ops.add(t, y, feed_forward(t, spec.feed_forward, ops.norm(t, "norm", y, norm))))
+        return parts.position(t, "position", y)
 
 
 def _transform(t: Trace, spec: HeadTransform, x: Tensor, width: Number) -> Tensor:

@@ -135,7 +135,7 @@ def _run(
     if position.kind == "transformer-xl" and not position.per_layer:
         first = first_attention(stack)
         assert first.kind == "standard"
-        query_biases(t, first.heads, first.head_dim)
+        table = query_biases(t, first.heads, first.head_dim)
     if position.kind == "disentangled":
         table = t.hold(position_table(t, position, stack, d))
 

@@ -31,9 +31,14 @@ class _NormKind(NamedTuple):
 # ---------------------------------------------------------------- gradients
 
 
+def made(x: Tensor) -> Role:
+    """The role of what is computed of ``x``, its gradient too: that of activations where it is a parameter."""
+    return Role.ACTIVATION if x.role is Role.PARAMETER else x.role
+
+
 def to(x: Tensor) -> Gradient:
     """The gradient of ``x`` in memory of its own."""
-    return Gradient(x, x.shape, x.role)
+    return Gradient(x, x.shape, made(x))
 
 
 def through(x: Tensor) -> Gradient:
@@ -134,8 +139,7 @@ def elementwise(
 
 def like(t: Trace, x: Tensor, label: str, role: Role | None = None) -> Tensor:
     """A new tensor of the shape of ``x``, in another role where one is given."""
-    own = Role.ACTIVATION if x.role is Role.PARAMETER else x.role
-    return t.tensor(*x.shape, role=own if role is None else role, label=label, scores=x.scores, grad=x.grad)
+    return t.tensor(*x.shape, role=made(x) if role is None else role, label=label, scores=x.scores, grad=x.grad)
 
 
 def cast(t: Trace, name: str, x: Tensor, role: Role, *, kind: Name = "elementwise", label: str = "") -> Tensor:

@@ -59,6 +59,21 @@ def learned(t: Trace, name: str, count: Number, width: Number, *, weighs: bool =
     return y
 
 
+def two_tables(t: Trace, name: str, rows: Number, width: Number) -> tuple[Tensor, ...]:
+    """Both tables of a weight (2, rows, width): views, whose gradients are stacked."""
+    tables = tuple(t.tensor(rows, width, role=Role.PARAMETER, label=name) for _ in range(2))
+    t.op(name, "embedding", weights={"": (2, rows, width)}, writes=tables,
+         backward=((ops.of_weight(t.path(name), 2, rows, width),),))
+    return tables
+
+
+def look_up(t: Trace, name: str, table: Tensor, n: Number) -> Tensor:
+    """``F.embedding`` of a buffer of indices (n,) in a table that is a view: keeps nothing."""
+    y = t.tensor(n, table.shape[-1], label=name)
+    t.op(name, "embedding", reads=(table,), writes=(y,), backward=((ops.to(table),),))
+    return y
+
+
 def join_rows(t: Trace, name: str, xs: tuple[Tensor, ...], b: Number, label: str) -> Tensor:
     """``torch.cat(xs, dim=1)``, (b, n, d) each, or learned rows: each one's gradient is a view of the output's."""
     y = t.tensor(b, sum(x.shape[-2] for x in xs), xs[0].shape[-1], label=label)
@@ -74,7 +89,9 @@ def position(t: Trace, name: str, x: Tensor) -> Tensor:
 
 def positions(t: Trace, name: str, x: Tensor, count: Number) -> Tensor:
     """``x[:, i:]``, ``count`` positions of (b, n, d): a view, whose gradient is put into zeros as large as ``x``."""
-    b, _, *rest = x.shape
+    b, n, *rest = x.shape
+    if t.size(count) == t.size(n):
+        return x
     return part_of(t, name, x, b, count, *rest)
 
 
