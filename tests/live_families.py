@@ -38,6 +38,13 @@ DECODER: dict[str, Any] = {
     "feed_forward": {"d_ff": 41, "activation": "silu", "gated": True}, "head": {"tied": False},
 }
 HEADS = DECODER["attention"]
+TOWER: dict[str, Any] = {
+    "input": {"kind": "patches", "image": 8, "patch": 4, "class_tokens": 0}, "d_model": 16, "layers": 2,
+    "position": {"kind": "learned"}, "attention": {"heads": 2, "head_dim": 8, "bias": True},
+    "feed_forward": {"d_ff": 23, "activation": "gelu", "bias": True}, "final_norm": True,
+    "projector": {"hidden": [{"width": 13, "activation": "gelu"}]},
+}
+VLM = DECODER | {"context": 29, "tower": TOWER}
 FAMILIES: dict[str, dict[str, Any]] = {
     "bert": BERT,
     "bert-masked-lm": BERT | {"pooler": None, "head": {"bias": True, "transform": {"activation": "gelu"}}},
@@ -102,4 +109,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
                             "input": {"kind": "patches", "image": 12, "patch": 4, "class_tokens": 0}},
     "vit-pooled": VIT | {"pooler": {"kind": "attention", "attention": {"heads": 3, "head_dim": 8},
                                     "feed_forward": {"d_ff": 17, "activation": "gelu"}}},
+    "vlm": VLM,
+    "vlm-class": VLM | {"tower": TOWER | {"input": {"kind": "patches", "image": 8, "patch": 4}}},
+    "vlm-merged": VLM | {"tower": TOWER | {
+        "input": {"kind": "patches", "image": 16, "patch": 4, "class_tokens": 0},
+        "projector": {"merge": 2, "norm": {}, "norm_first": True, "hidden": [{"width": 13, "activation": "gelu"}]}}},
+    "vlm-averaged": VLM | {"tower": TOWER | {
+        "projector": {"average": True, "tokens": 1, "norm": {"kind": "rmsnorm"}}}},
+    "vlm-gated": VLM | {"tower": TOWER | {
+        "projector": {"hidden": [{"width": 13, "activation": "silu", "gated": True}]}}},
 }

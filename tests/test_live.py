@@ -69,6 +69,8 @@ def steps(given: dict[str, Any], batch: int, device: Any = "cpu", seq: int = 7, 
     """What PyTorch has alive, and what the trace has, event by event."""
     spec = Model.model_validate(given)
     sources = {} if spec.encoder is None else {"source_seq": positions(spec.encoder.input, 5)}
+    if spec.tower is not None and spec.tower.projector is not None:
+        sources = {"images": batch}
     w = Workload(**{"phase": "training", "dtype": "fp32", "kernels": "cpu" if device == "cpu" else "cuda",
                     "batch": batch, "seq": positions(spec.input, seq)} | sources | run)
     real = measured("live_bytes", spec, w, device)

@@ -76,9 +76,6 @@ INCOMPLETE: dict[str, set[str]] = {
         "kept, not read: position_q by p2c", "kept, not read: q by c2p",
         "weights that make nothing: relative_embedding",
     },
-    "projectors of a tower": {
-        "read, not written: merged positions by dense", "read, not written: patches by dense",
-    },
     "weights that nothing reads, or whose table is a buffer": {
         "weights that make nothing: mask_token", "weights that make nothing: contact_head",
         "weights that make nothing: position_embedding",

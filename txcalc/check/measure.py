@@ -138,7 +138,8 @@ def kept(
 
 def live_bytes(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
-    attention: str = "flash", absorbed: bool = False, dropout: float = 0.0, loss: bool = True, device: str = "cpu",
+    attention: str = "flash", absorbed: bool = False, dropout: float = 0.0, loss: bool = True,
+    images: int | None = None, device: str = "cpu",
 ) -> list[tuple[str, int]]:
     """The bytes live after every operation of a training step that allocates or frees, the loss and backward included.
 
@@ -146,7 +147,7 @@ def live_bytes(
     (weights, buffers, inputs, targets, given gradients) and what a kernel allocates for itself are not seen.
     """
     with _maker(device) as at:
-        run = _Inputs(model, batch, seq, source_seq, at, dtype=dtype)
+        run = _Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
         root = build(model, length=run.length, attention=attention, absorbed=absorbed, dropout=dropout, dtype=dtype,
                      device=at)
         if not device.startswith("fake"):

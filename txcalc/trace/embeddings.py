@@ -48,8 +48,11 @@ def frames(t: Trace, spec: FrameInput, b: Number, n: Number, d: Number) -> Tenso
     return ops.activation(t, "frame_activation2", x, "gelu")
 
 
-def embed(t: Trace, spec: Model, stack: Stack, x: Tensor) -> Tensor:
-    """Add positions and token types to the vectors of the inputs, norm and project them."""
+def embed(t: Trace, spec: Model, stack: Stack, x: Tensor, prefix: Tensor | None) -> Tensor:
+    """Add positions and token types to the vectors of the inputs, norm and project them.
+
+    ``prefix``: positions (images, tokens, d) of a tower, which replace the first ones.
+    """
     b, n, width = x.shape
     reads_tokens = stack.input.kind == "tokens"
     if reads_tokens and spec.embedding_scale:
@@ -58,6 +61,8 @@ def embed(t: Trace, spec: Model, stack: Stack, x: Tensor) -> Tensor:
     if project and spec.embedding_projection == "tokens":
         x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
         width = spec.d_model
+    if prefix is not None:
+        x = parts.replace_first(t, "images", x, prefix)
     x = _positions(t, stack, x)
     if stack.input.kind == "patches" and stack.input.registers:
         x = _with_registers(t, stack.input, x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.spec.facts import embedding_width, first_attention, unpatched
 from txcalc.trace import losses, ops, parts
@@ -28,36 +28,44 @@ if TYPE_CHECKING:
     from txcalc.spec.model import Model, Tower
 
 
-def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
-    """Pooler, head and loss on (b, n, d) hidden states. ``images``: the pooled vectors of the tower."""
-    with t.frame(x):
-        _top(t, spec, x, images)
+class Outputs(NamedTuple):
+    """Hidden states (b, n, d) and what is made of them, which the caller holds."""
+
+    hidden: Tensor
+    pooled: Tensor | None
+    logits: tuple[Tensor, ...]
 
 
-def _top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> None:
+def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> Outputs:
+    """Pooler and head on (b, n, d) hidden states. ``images``: the pooled vectors of the tower."""
     if spec.embedding_dim is not None and spec.embedding_projection == "tokens":
-        x = t.hold(ops.linear(t, "output_projection", x, spec.embedding_dim))
+        x = ops.linear(t, "output_projection", x, spec.embedding_dim)
     head = spec.head
     unread = head.kind == "classifier" and head.of != "first"
     pooled = None
     if spec.pooler is not None:
         with t.scope("", back=0 if unread else 1):
-            pooled = t.hold(pool(t, spec, x))
+            pooled = pool(t, spec, x)
     if spec.contact_head:
         maps = spec.layers * first_attention(spec).heads
         t.op("contact_head", "linear", weights={"weight": (1, maps), "bias": (1,)})
     logits = _logits(t, spec, x, pooled, images)
     hidden = () if logits and t.workload.keeps else (x,)  # a graph holds them only for a reader
     t.results = (*logits, *hidden, *(() if pooled is None or unread else (pooled,)))
-    if t.workload.phase == "training" and logits and head.kind != "projection":
-        for each in logits:
-            t.hold(each)
-        if head.kind == "contrastive":
-            (losses.pairs_loss if head.loss == "sigmoid" else losses.contrastive_loss)(t, "loss", *logits)
-        else:
-            copies = head.copies if head.kind == "classifier" else 1
-            with t.scope("", copies=copies, calls=copies):
-                _losses(t, logits)
+    return Outputs(x, pooled, logits)
+
+
+def loss(t: Trace, spec: Model, outputs: Outputs) -> None:
+    """The loss of a training step, where a model has one."""
+    head, logits = spec.head, outputs.logits
+    if t.workload.phase != "training" or head.kind == "none" or head.kind == "projection":
+        return
+    if head.kind == "contrastive":
+        (losses.pairs_loss if head.loss == "sigmoid" else losses.contrastive_loss)(t, "loss", *logits)
+        return
+    copies = head.copies if head.kind == "classifier" else 1
+    with t.scope("", copies=copies, calls=copies):
+        _losses(t, logits)
 
 
 def _logits(t: Trace, spec: Model, x: Tensor, pooled: Tensor | None, images: Tensor | None) -> tuple[Tensor, ...]:
@@ -107,10 +115,12 @@ def pool(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
 
 def project(t: Trace, name: str, spec: Projector, tower: Tower, x: Tensor, d_out: Number) -> Tensor:
     """(b, n, d) of a tower to (b, tokens, d_out): to average or to merge costs no product."""
-    with t.scope(name, component="projector"):
+    with t.scope(name, component="projector"), t.frame(x):
         if spec.beside:
             b, n, d = x.shape
             x = t.tensor(b, n - _unpatched(tower), d * (1 + len(spec.beside)), label="columns of several layers")
+        else:
+            x = t.hold(parts.positions(t, "patches", x, x.shape[1] - _unpatched(tower)))
         if spec.norm is not None and spec.norm_first:
             x = ops.norm(t, "norm", x, spec.norm)
         x = _gathered(t, spec, tower, x)
@@ -129,15 +139,15 @@ def _unpatched(stack: Model | Tower) -> Number:
 
 def _gathered(t: Trace, spec: Projector, tower: Tower, x: Tensor) -> Tensor:
     """The positions that a projector reads: a tensor of its own, unless they are all of the tower's."""
-    b, _, d = x.shape
+    b, *_ = x.shape
     if spec.merge is not None:
-        return t.tensor(b, spec.tokens, d * spec.merge**2, label="merged positions")
+        return parts.merged(t, "squares", x, spec.tokens, spec.merge)
     if spec.average:
-        return t.tensor(b, spec.tokens, d, label="averaged positions")
+        return parts.averaged(t, "squares", x, spec.tokens)
     if spec.beside:
         return x
     if _unpatched(tower):
-        return t.tensor(b, spec.tokens, d, label="patches")
+        return ops.copy(t, "patches", x, "patches") if several(t, b) else x
     if not spec.skips:
         return x
     # Without a norm on them, embeddings lie in memory as the convolution left them, and a projection copies what was

@@ -21,7 +21,7 @@ from txcalc.trace.embeddings import (
     tokens,
 )
 from txcalc.trace.feedforward import feed_forward
-from txcalc.trace.heads import pool, project, top
+from txcalc.trace.heads import Outputs, loss, pool, project, top
 from txcalc.trace.record import Number, Tensor, Trace
 from txcalc.trace.recurrent import recurrent
 from txcalc.trace.workload import Workload
@@ -41,14 +41,26 @@ def trace(spec: Model, workload: Workload, sizes: Mapping[str, int] | None = Non
     layer or expert left out.
     """
     t = Trace(workload, model=spec, sizes=sizes or {})
-    images = None if spec.tower is None else _tower(t, spec, spec.tower)
-    if spec.encoder is None:
-        x, ids = _input(t, spec, spec, workload.seq)
-        x = _stack(t, spec, spec, x, cached=is_causal(spec), ids=ids)
-    else:
-        x = _encoder_decoder(t, spec, spec.encoder)
-    top(t, spec, x, images)
+    with t.frame():
+        made = _forward(t, spec)
+        for x in (made.hidden, made.pooled, *made.logits):
+            if x is not None:
+                t.hold(x)
+        loss(t, spec, made)
     return t
+
+
+def _forward(t: Trace, spec: Model) -> Outputs:
+    with t.frame():
+        pooled, prefix = (None, None) if spec.tower is None else _tower(t, spec, spec.tower)
+        if prefix is not None:
+            t.hold(prefix)
+        if spec.encoder is None:
+            x, ids = _input(t, spec, spec, t.workload.seq)
+            x = _stack(t, spec, spec, x, cached=is_causal(spec), ids=ids, prefix=prefix)
+        else:
+            x = _encoder_decoder(t, spec, spec.encoder)
+        return top(t, spec, t.hold(x), pooled)
 
 
 def _encoder_decoder(t: Trace, spec: Model, encoder: Stack) -> Tensor:
@@ -70,7 +82,8 @@ def images(spec: Model, workload: Workload) -> Number:
     return workload.batch if spec.head.kind == "contrastive" else 0
 
 
-def _tower(t: Trace, spec: Model, tower: Tower) -> Tensor:
+def _tower(t: Trace, spec: Model, tower: Tower) -> tuple[Tensor, Tensor | None]:
+    """A tower's images as vectors, and as positions of the main stack, if there are any."""
     # While decoding, what images have become stands in the cache.
     count, projector = 0 if t.workload.phase == "decode" else images(spec, t.workload), tower.projector
     with t.scope("tower"):
@@ -78,11 +91,10 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> Tensor:
                    unread=0 if projector is None else projector.skips)
         with t.scope("", back=1 if projector is None else 0):
             pooled = x.view(count, tower.d_model) if tower.pooler is None else pool(t, tower, x)
-        if projector is not None:
-            project(t, "projector", projector, tower, x, spec.d_model)
+        made = None if projector is None else project(t, "projector", projector, tower, x, spec.d_model)
         for i, deep in enumerate(tower.deepstack):
             project(t, f"deepstack.{i}", deep, tower, x, spec.d_model)
-    return pooled
+    return pooled, None if t.size(count) == 0 else made
 
 
 def _input(
@@ -112,14 +124,16 @@ def _read(t: Trace, stack: Stack, b: Number, n: Number, d: Number) -> Tensor:
 
 def _stack(
     t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None = None, unread: Number = 0,
-    ids: Tensor | None = None,
+    ids: Tensor | None = None, prefix: Tensor | None = None,
 ) -> Tensor:
     """Embedded inputs to hidden states. ``cached``: the stack generates, so it masks the future and keeps keys.
 
-    ``unread``: the last layers whose output is not read. ``ids``: the tokens that ``x`` was looked up for.
+    ``unread``: the last layers whose output is not read. ``ids``: the tokens that ``x`` was looked up for. ``prefix``:
+    positions (images, tokens, d) that replace the first ones.
     """
     with t.frame(x):
-        return _run(t, spec, stack, embed(t, spec, stack, x), cached=cached, memory=memory, unread=unread, ids=ids)
+        x = embed(t, spec, stack, x, prefix)
+        return _run(t, spec, stack, x, cached=cached, memory=memory, unread=unread, ids=ids)
 
 
 def _run(

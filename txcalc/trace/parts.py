@@ -81,6 +81,16 @@ def join_rows(t: Trace, name: str, xs: tuple[Tensor, ...], b: Number, label: str
     return y
 
 
+def replace_first(t: Trace, name: str, x: Tensor, rows: Tensor) -> Tensor:
+    """``torch.cat((rows, x[len(rows):]))`` of all rows of (images, tokens, d) and of (b, n, d). Keeps nothing."""
+    b, n, d = x.shape
+    images, tokens, _ = rows.shape
+    rest = part_of(t, name, x, b * n - images * tokens, d)
+    y = t.tensor(b, n, d, label=x.label)
+    t.op(name, "elementwise", reads=(rows, rest), writes=(y,), backward=((ops.part(rows), ops.part(rest)),))
+    return y
+
+
 def position(t: Trace, name: str, x: Tensor) -> Tensor:
     """``x[:, i]``, one position (b, d) of (b, n, d): a view, whose gradient is put into zeros as large as ``x``."""
     b, _, *rest = x.shape
@@ -99,6 +109,23 @@ def mean(t: Trace, name: str, x: Tensor, label: str) -> Tensor:
     """``x.mean(dim=1)``, (b, n, d) to (b, d): keeps nothing."""
     b, _, d = x.shape
     return ops.elementwise(t, name, "elementwise", x, t.tensor(b, d, label=label))
+
+
+def merged(t: Trace, name: str, x: Tensor, count: Number, side: Number) -> Tensor:
+    """Squares of ``side`` by ``side`` positions, their columns side by side: (b, n, d) to (b, count, side^2 d).
+
+    A copy whose gradient comes back in another order, so that it is copied again.
+    """
+    b, _, d = x.shape
+    y = t.tensor(b, count, d * side**2, label="merged positions")
+    t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((ops.to(x),),))
+    return y
+
+
+def averaged(t: Trace, name: str, x: Tensor, count: Number) -> Tensor:
+    """The means of squares of positions, (b, n, d) to (b, count, d): keeps nothing."""
+    b, _, d = x.shape
+    return ops.elementwise(t, name, "elementwise", x, t.tensor(b, count, d, label="averaged positions"))
 
 
 def rotate(t: Trace, name: str, x: Tensor, rotated: Number | None) -> Tensor:
