@@ -118,4 +118,5 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "projector": {"average": True, "tokens": 1, "norm": {"kind": "rmsnorm"}}}},
     "vlm-gated": VLM | {"tower": TOWER | {
         "projector": {"hidden": [{"width": 13, "activation": "silu", "gated": True}]}}},
+    "value-dim": DECODER | {"attention": HEADS | {"value_dim": 5}},
 }
