@@ -48,10 +48,13 @@ INCOMPLETE: dict[str, set[str]] = {
     "latents and their indexer": {
         "no gradient: mix", "no gradient: relu", "read, not written: context of values by o",
         "read, not written: index keys by scores", "read, not written: index queries by scores",
-        "read, not written: index weights by mix", "read, not written: latents with rotary part by cache",
-        "read, not written: queries of latents by q_cast", "read, not written: queries of latents by q_copy",
-        "weights that make nothing: k", "weights that make nothing: k_norm", "weights that make nothing: kv_up",
-        "weights that make nothing: q", "weights that make nothing: weights",
+        "read, not written: index weights by mix", "read, not written: latents with rotary part by context",
+        "read, not written: latents with rotary part by k_cast",
+        "read, not written: latents with rotary part by scores",
+        "read, not written: latents with rotary part by v_cast", "read, not written: queries of latents by q_cast",
+        "read, not written: queries of latents by q_copy", "weights that make nothing: k",
+        "weights that make nothing: k_norm", "weights that make nothing: kv_up", "weights that make nothing: q",
+        "weights that make nothing: weights",
     },
     "contrastive heads": {
         "kept, not read: image_projection by similarity", "kept, not read: lengths by similarity",
