@@ -101,3 +101,24 @@ def test_attention(row: dict[str, Any]) -> None:
     else:
         assert kernel == KERNELS.get(name, kernel)
     assert ours == saved(row, mask=config["mask"] and kernel != "math")
+
+
+def splits(blocks: int, slots: int, keys: int) -> int:
+    """Parts that flash splits its keys into: the fewest that fill 85 % of the best share of a card's slots.
+
+    ``num_splits_heuristic`` of flash_api.cpp, where each of ``keys`` blocks can be a part of its own.
+    """
+    if blocks >= 0.8 * slots:
+        return 1
+    share = {n: blocks * n / slots / -(-blocks * n // slots) for n in range(1, min(128, slots, keys) + 1)
+             if n == 1 or -(-keys // n) != -(-keys // (n - 1))}
+    return next(n for n, each in share.items() if each >= 0.85 * max(share.values()))
+
+
+@pytest.mark.parametrize("row", [row for row in ATTENTION if "FLASH" in row["name"] and "error" not in row], ids=named)
+def test_what_flash_allocates_inside(row: dict[str, Any]) -> None:
+    """Without dropout the output and statistics of every part in fp32; with it, random state is made once more."""
+    parts = splits(B * H * -(-N // 64), 2 * FACTS["info"]["multiprocessors"], -(-N // 256))
+    inside = row["measured"]["peak"] - row["measured"]["after"]
+    assert parts == 2
+    assert inside == (512 if row["config"]["dropout"] else parts * B * H * N * (DIM + 1) * 4)

@@ -17,9 +17,8 @@ from txcalc.spec.model import Model
 
 RUNS: dict[str, dict[str, Any]] = {
     "flash": {}, "flash-dropout": {"dropout": 0.1}, "fp32": {"dtype": "fp32"},
-    "eager": {"attention": "eager"}, "eager-fp32-dropout": {"attention": "eager", "dtype": "fp32", "dropout": 0.1},
-    "efficient": {"attention": "efficient"}, "sdpa-dropout": {"attention": "sdpa", "dropout": 0.1},
-    "math": {"attention": "math"}, "math-fp32-dropout": {"attention": "math", "dtype": "fp32", "dropout": 0.1},
+    "eager-dropout": {"attention": "eager", "dropout": 0.1}, "sdpa": {"attention": "sdpa"},
+    "math-fp32-dropout": {"attention": "math", "dtype": "fp32", "dropout": 0.1},
 }
 """In bf16 unless they say otherwise."""
 
@@ -34,21 +33,27 @@ def fake_tensors() -> None:
 
 
 @pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("name", [*MODELS, *FAMILIES])
-def test_a_training_step(name: str, batch: int, run: str) -> None:
-    real, ours = steps({**MODELS, **FAMILIES}[name], batch, "fake-cuda", **{"dtype": "bf16"} | RUNS[run])
+def test_a_training_step(name: str, run: str) -> None:
+    real, ours = steps({**MODELS, **FAMILIES}[name], 2, "fake-cuda", **{"dtype": "bf16"} | RUNS[run])
     assert len(real) > 60
     assert ours == real
 
 
-@pytest.mark.parametrize("heads", [1, 2])
-def test_heads_whose_columns_are_padded(heads: int) -> None:
-    """To a multiple of 8: also where there is one head, or one for all queries, and nothing is rotated."""
-    for kv_heads in {1, heads}:
-        model = GPT | {"attention": {"heads": heads, "kv_heads": kv_heads, "head_dim": 13, "bias": True}}
-        real, ours = steps(model, 2, "fake-cuda", dtype="bf16")
-        assert ours == real
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("attention", ["eager", "flash", "efficient", "math"])
+@pytest.mark.parametrize("name", ["gpt", "llama", "mixtral"])
+def test_a_batch_of_one(name: str, attention: str, dtype: str) -> None:
+    real, ours = steps(MODELS[name], 1, "fake-cuda", dtype=dtype, attention=attention)
+    assert ours == real
+
+
+@pytest.mark.parametrize("kv_heads", [1, 3])
+def test_heads_whose_columns_are_padded(kv_heads: int) -> None:
+    """To a multiple of 8: also where there is one for all queries, and nothing is rotated."""
+    model = GPT | {"attention": {"heads": 3, "kv_heads": kv_heads, "head_dim": 13, "bias": True}}
+    real, ours = steps(model, 2, "fake-cuda", dtype="bf16")
+    assert ours == real
 
 
 @pytest.mark.parametrize("n", [8, 16, 24, 33])
@@ -66,7 +71,7 @@ def test_a_stack_as_wide_as_llama_3_8b() -> None:
                      "feed_forward": {"d_ff": 14_336, "activation": "silu", "gated": True}}
     real, ours = steps(model, 1, "fake-cuda", 8192, dtype="bf16")
     assert ours == real
-    assert max(ours) == 27_154_366_820
+    assert max(ours) == 18_249_711_720
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])

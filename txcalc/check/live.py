@@ -20,6 +20,8 @@ NAMES: Final[dict[Device, str]] = {"cpu": "CPU", "cuda": "CUDA", "fake-cuda": "C
 UNPROVED: Final[tuple[tuple[str, Callable[[Model], bool]], ...]] = (
     ("a tower", lambda spec: spec.tower is not None),
     ("a distilled head", lambda spec: isinstance(spec.head, ClassifierHead) and spec.head.copies > 1),
+    ("one head of columns that CUDA's flash kernel pads", lambda spec: any(
+        getattr(b.attention, "heads", 0) == 1 and getattr(b.attention, "head_dim", 0) % 8 for b in _blocks(spec))),
     ("xIELU", lambda spec: any(getattr(b.feed_forward, "activation", "") == "xielu" for b in _blocks(spec))),
     ("an inner norm", lambda spec: any(getattr(part, "inner_norm", None) is not None for b in _blocks(spec)
                                        for part in (b.feed_forward, b.attention))),

@@ -2,7 +2,8 @@
 
 PyTorch chooses it, by the rules of ``F.scaled_dot_product_attention``: the CPU's in ``sdp_utils_cpp.cpp``, CUDA's in
 ``cuda/sdp_utils.cpp``, in the order flash, memory-efficient, math. Newer builds try cuDNN's kernel first on Hopper and
-Blackwell; it is not counted.
+Blackwell; it is counted as flash, which keeps 24 bytes of random state where cuDNN's keeps 16, and nothing else that is
+different (measured on an H200 with torch 2.11).
 """
 
 from __future__ import annotations
