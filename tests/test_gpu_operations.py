@@ -92,7 +92,7 @@ def test_attention(row: dict[str, Any]) -> None:
         assert kernel != ("flash" if cudnn else KERNELS[name])
         return
     q, k, v = (t.tensor(B, N, count * DIM) for count in (H, heads.keys, heads.keys))
-    span = Span(N, N, N, N * N, N, masks=config["causal"] or config["mask"])
+    span = Span(N, N, N, N * N, 0, N, masks=config["causal"] or config["mask"])
     attend(t, q, k, v, heads, span, None, masked=masked, extra=Extra(laid="qkv"), kernel=kernel)
     ours = counted(t)
     if cudnn:
