@@ -68,7 +68,8 @@ def find(model: Model | str) -> Found:
 
 def fields(batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a workload that were given. Raises ``SpecError`` for a text that is no number."""
-    given = {"batch": batch, "phase": phase, **({} if seq is None else {"seq": seq}), **run}
+    shown = {"batch": (batch, 1), "seq": (seq, None), "phase": (phase, "forward")}
+    given = {**{name: value for name, (value, default) in shown.items() if value != default}, **run}
     return {name: _number(name, value) if name in LEAST else value for name, value in given.items()}
 
 
