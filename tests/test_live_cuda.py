@@ -1,5 +1,6 @@
 """Live bytes of a training step under CUDA's operators, on tensors without data, and of the trace; what is kept."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from tests.test_kernels import MODELS as KERNELS
 from tests.test_live import GPT, LLAMA, MODELS, steps
 from txcalc.check import fake_cuda
 from txcalc.check.fake_cuda import NotRun
-from txcalc.check.validate import Case, kept
+from txcalc.check.validate import Case, kept, validate
 from txcalc.spec.model import Model
 
 RUNS: dict[str, dict[str, Any]] = {
@@ -82,3 +83,13 @@ def test_what_is_kept(name: str, attention: Any, dropout: float) -> None:
         case = Case(attention, dtype, dropout, loss=True)  # type: ignore[arg-type]
         row = kept(Model.model_validate({**BASE, **KERNELS[name]}), case, "fake-cuda", "")
         assert row.verdict == "equal", row.differences
+
+
+def test_where_it_cannot_be_built_nothing_is_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither a success nor a failure: why is said."""
+    for name, value in (("XDG_CACHE_HOME", str(tmp_path)), ("CXX", "/no/such/compiler")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(fake_cuda, "start", lambda: fake_cuda._built.__wrapped__())
+    found = validate(Model.model_validate(GPT | {"name": "never measured"}), device="fake-cuda")
+    assert found.agrees is None
+    assert found.left_out[0].startswith("not run: the extension cannot be built")
