@@ -22,11 +22,8 @@ UNPROVED: Final[tuple[tuple[str, Callable[[Model], bool]], ...]] = (
     ("a distilled head", lambda spec: isinstance(spec.head, ClassifierHead) and spec.head.copies > 1),
     ("one head of columns that CUDA's flash kernel pads", lambda spec: any(
         getattr(b.attention, "heads", 0) == 1 and getattr(b.attention, "head_dim", 0) % 8 for b in _blocks(spec))),
-    ("xIELU", lambda spec: any(getattr(b.feed_forward, "activation", "") == "xielu" for b in _blocks(spec))),
     ("an inner norm", lambda spec: any(getattr(part, "inner_norm", None) is not None for b in _blocks(spec)
                                        for part in (b.feed_forward, b.attention))),
-    ("norms of each head's own", lambda spec: any(
-        (norm := getattr(b.attention, "qk_norm", None)) is not None and norm.over == "heads" for b in _blocks(spec))),
 )
 """Parts of models whose records are complete, but that no test has followed yet."""
 INPUTS: Final = frozenset({"token ids", "pixels", "frames", "targets"})
