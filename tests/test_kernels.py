@@ -29,7 +29,7 @@ def core(heads: Heads, batch: int, n: int, *, masked: bool = False, **run: Any) 
     t = Trace(Workload(batch=batch, seq=n, **run))
     q, k, v = (t.tensor(batch, n, width) for width in (
         heads.queries * heads.dim, heads.keys * heads.dim, heads.keys * heads.value_dim))
-    attend(t, q, k, v, heads, Span(n, n, n, n * n, n), None, masked=masked)
+    attend(t, q, k, v, heads, Span(n, n, n, n * n, 0, n), None, masked=masked)
     return t
 
 

@@ -40,7 +40,7 @@ def _whole(trace: Trace, op: Op) -> int:
 
 def _blocked(trace: Trace, op: Op, sram_bytes: int) -> int:
     """Algorithm 1; its l and m are fp32, all else has the width of the activations."""
-    q, keys, values = op.reads
+    q, keys, values, *_ = op.reads  # a mask may come after them
     out, statistics, *_ = op.writes
     (batch, heads, _), queries = statistics.shape, q.shape[1]
     d = q.shape[-1] // heads

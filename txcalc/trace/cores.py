@@ -140,7 +140,7 @@ def _not_flash(t: Trace, heads: Heads, *, masked: bool) -> str:
     if heads.unequal:
         return "flash kernels want keys and values of one size"
     if w.kernels == "cpu":
-        return "the CPU's flash kernel has no dropout" if w.dropout and w.keeps else ""
+        return "the CPU's flash kernel has no dropout" if w.drops else ""
     if w.dtype == "fp32":
         return "CUDA's flash kernel has no fp32"
     if dim is not None and dim > FLASH_WIDEST:

@@ -286,7 +286,7 @@ def dropout(t: Trace, name: str, x: Tensor) -> Tensor:
 
     CUDA has one kernel for it; the CPU makes a mask as wide as its input, and multiplies.
     """
-    if not t.workload.dropout:
+    if not t.workload.drops:
         return x
     on_cuda = t.workload.kernels == "cuda"
     mask = t.tensor(*x.shape, role=Role.BOOL if on_cuda else x.role, label="dropout mask", scores=x.scores, grad=False)

@@ -330,6 +330,7 @@ class Trace:
         backward: Steps = (),
     ) -> None:
         """Record one operation in the present scope."""
+        assert not saves or KINDS[kind].keeps is not None, f"{self.path(name)}: its kind keeps nothing"
         path, of = self.path(name), tuple((weights or {}).items())
         self.body.append(Op(path, *(self._component or (path, "")), KINDS[kind], of, products, saves, cache, reads,
                             writes, reach, backward))

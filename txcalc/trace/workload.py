@@ -138,6 +138,11 @@ class Workload(Part):
         return self.phase in ("forward", "training")
 
     @property
+    def drops(self) -> bool:
+        """Whether dropout runs: not where nothing is trained."""
+        return self.dropout > 0 and self.keeps
+
+    @property
     def absorbs(self) -> bool:
         """Latent attention reads the cached latents themselves, not keys and values made of them."""
         return self.phase == "decode" if self.latents is None else self.latents == "absorbed"
