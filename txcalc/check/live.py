@@ -22,6 +22,11 @@ UNPROVED: Final[tuple[tuple[str, Callable[[Model], bool]], ...]] = (
     ("a distilled head", lambda spec: isinstance(spec.head, ClassifierHead) and spec.head.copies > 1),
     ("one head of columns that CUDA's flash kernel pads", lambda spec: any(
         getattr(b.attention, "heads", 0) == 1 and getattr(b.attention, "head_dim", 0) % 8 for b in _blocks(spec))),
+    ("a cell that reads both ways", lambda spec: any(
+        getattr(b.recurrent, "bidirectional", False) for b in _blocks(spec))),
+    ("a cell beside attention", lambda spec: any(
+        getattr(b.recurrent, "kind", "") in ("rnn", "lstm", "gru") for b in _blocks(spec))
+        and any(b.attention is not None for b in _blocks(spec))),
     ("an inner norm", lambda spec: any(getattr(part, "inner_norm", None) is not None for b in _blocks(spec)
                                        for part in (b.feed_forward, b.attention))),
 )
@@ -73,7 +78,7 @@ def unproved(spec: Model, w: Workload) -> str:
         known = written | {x.storage.id for x in (*op.reads, *op.saves) if x.label in INPUTS}
         if any(x.storage.id not in known for x in (*op.reads, *op.saves)):
             return f"what {op.path} reads has no writer yet"
-        if not op.writes:
+        if not op.writes and (op.weights or op.reads or op.saves):
             return f"what {op.path} writes is not recorded yet"
     return ""
 

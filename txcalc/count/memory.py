@@ -178,7 +178,7 @@ class _Live:
         passing: list[tuple[int, Memory]] = []
         if given:
             for i, step in enumerate(run.op.backward):
-                wanted = [g for g in step if (not isinstance(g.of, Tensor) or g.of.grad)
+                wanted = [g for g in step if (not isinstance(g.of, Tensor) or run.read_values[g.of.value].grad)
                           and not (g.watched and self.in_place)]
                 new = [g for g in wanted if g.how in ("new", "view")]
                 fresh = self._make(run.op.path, [(self._size(g), _name(g)) for g in new])
@@ -193,7 +193,8 @@ class _Live:
         passed = [memory for last, memory in passing if last >= len(run.op.backward)]
         self.release([*given, *passed, *temporary, *run.saves])
         through_views = [each for each in made if _through_view(each[0])]
-        self._hand_on(run, [each for each in made if not _through_view(each[0])])
+        plain = [each for each in made if not _through_view(each[0])]
+        self._hand_on(run, sorted(plain, key=lambda each: not each[0].first))
         for each in reversed(through_views):  # each through an operation of its own, made before this one
             self._hand_on(run, [each])
 

@@ -46,6 +46,7 @@ class Value:
     gradient: Memory | None = None
     fresh: bool = False  # the gradient may be added to in place
     edge: Edge | None = None  # of turns whose values it stands for in a list
+    grad: bool = True  # whether autograd wants its gradient
     items: list[Value] = field(default_factory=list)
 
     def each(self) -> list[Value]:
@@ -119,7 +120,8 @@ class Steps:
     def _turns(self, node: Repeat, first: Number, turns: Turns, own: tuple[int, ...]) -> None:
         times = count(self.trace, node.times)
         unread = node.times - node.back
-        last = times if self.unroll else count(self.trace, unread) + _LAST
+        # Gradients of what is handed on and put into a list as well come from both: those turns are all run.
+        last = times if self.unroll or (node.carries and node.gathers) else count(self.trace, unread) + _LAST
         middle = times - 1 - last
         for turn in range(times):
             if 1 < turn <= middle:
@@ -165,7 +167,7 @@ class Steps:
 
     def _value(self, x: Tensor) -> Value:
         if x.value not in self.values:
-            self.values[x.value] = Value(self.memories.get(x.storage.id))
+            self.values[x.value] = Value(self.memories.get(x.storage.id), grad=x.grad)
         return self.values[x.value]
 
     def _op(self, op: Op, turns: Turns, own: tuple[int, ...]) -> Run:
@@ -179,7 +181,7 @@ class Steps:
                 self.memories[x.storage.id] = Memory(size, op.path, x.label) if over is None else over
         written = []
         for x in op.writes:
-            value = self.values[x.value] = Value(self.memories.get(x.storage.id))
+            value = self.values[x.value] = Value(self.memories.get(x.storage.id), grad=x.grad)
             written.append(value)
         writes = tuple(dict.fromkeys(m for x in op.writes if (m := self.memories[x.storage.id]) not in reads))
         if op.kind.cached == "before":

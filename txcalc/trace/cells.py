@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from txcalc.trace import ops
+from txcalc.trace import choices, ops, parts
 from txcalc.trace.cache import Cache
 from txcalc.trace.products import Product
 from txcalc.trace.record import Loop, Node, Number, Op, Tensor, Trace
@@ -56,10 +56,14 @@ def cell(t: Trace, spec: Cell, x: Tensor, *, cached: bool, memory: Tensor | None
     """(b, n, d) -> (b, n, what it hands on). ``memory``: the encoder's output (b, m, w), as far as it is new."""
     if not spec.bidirectional:
         return _direction(t, spec, x, cached=cached, memory=memory)
-    with t.scope("directions", copies=2, calls=2):
-        one = _direction(t, spec, x, cached=cached, memory=None)
-    b, n, width = one.shape
-    return t.tensor(b, n, 2 * width, label="both directions")
+    b, n, _ = x.shape
+    with t.frame(x):
+        outputs = t.tensor(b, n, spec.hidden, label="outputs")
+        with t.scope("directions", copies=2, calls=2):
+            one = _direction(t, spec, x, cached=cached, memory=None)
+        t.lists(gathers=((one, outputs),))
+        y = choices.gathered(t, "join", t.hold(outputs), b, n, 2 * spec.hidden, label="both directions")
+        return ops.dropout(t, "dropout", y)
 
 
 def _direction(t: Trace, spec: Cell, x: Tensor, *, cached: bool, memory: Tensor | None) -> Tensor:
@@ -70,40 +74,57 @@ def _direction(t: Trace, spec: Cell, x: Tensor, *, cached: bool, memory: Tensor 
     b, n, d = x.shape
     h, names = spec.hidden, _STATES[spec.kind]
     if spec.attends is None:
-        ops.linear(t, "input", x, GATES[spec.kind] * h, bias=spec.bias.input)
-        parts = {"state": h}
+        widths = {"state": h}
     else:
         assert memory is not None
         _source(t, spec.attends, memory)
-        parts = {"input": d, "state": h, "previous": h, "context": memory.shape[-1]}
-    if spec.initial is None:
-        before = [t.tensor(b, h, label=name, grad=False) for name in names]
-    else:
-        assert memory is not None
-        before = [_initial(t, spec.initial, name, memory, h) for name in names]
-    _steps(t, spec, before, x, memory)
-    for name in names if cached else ():
-        t.op(f"{name}_state", "elementwise", cache=Cache("state", h, 1, b))
+        widths = {"input": d, "state": h, "previous": h, "context": memory.shape[-1]}
+    with t.frame(x):
+        if spec.initial is None:
+            before = [_zeros(t, name, b, h) for name in names]
+        else:
+            assert memory is not None
+            before = [_initial(t, spec.initial, name, memory, h) for name in names]
+        if spec.attends is None:
+            x = t.hold(ops.linear(t, "input", x, GATES[spec.kind] * h, bias=spec.bias.input))
+        states = _steps(t, spec, before, x, memory)
+        for name in names if cached else ():
+            t.op(f"{name}_state", "elementwise", cache=Cache("state", h, 1, b))
+        if spec.attends is None:
+            y = choices.gathered(t, "states", t.hold(states), b, n, h, label="state")
+            return y if spec.bidirectional else ops.dropout(t, "dropout", y)
     readout = ("state",) if spec.attends is None else spec.attends.readout
-    return t.tensor(b, n, sum(parts[name] for name in parts if name in readout), label=" and ".join(readout))
+    y = t.tensor(b, n, sum(widths[name] for name in widths if name in readout), label=" and ".join(readout))
+    return ops.dropout(t, "dropout", y)
 
 
-def _steps(t: Trace, spec: Cell, before: list[Tensor], x: Tensor, memory: Tensor | None) -> None:
-    """As many steps as there are positions, with one set of weights; each reads the states that the last one left."""
+def _zeros(t: Trace, name: str, *shape: Number) -> Tensor:
+    y = t.tensor(*shape, label=name, grad=False)
+    t.op("zeros", "elementwise", writes=(y,))
+    return y
+
+
+def _steps(t: Trace, spec: Cell, before: list[Tensor], x: Tensor, memory: Tensor | None) -> Tensor:
+    """As many steps as there are positions, with one set of weights; each reads the states that the last one left.
+
+    A list of what they leave.
+    """
     _, n, _ = x.shape
-    with t.scope("step", copies=1, calls=n, repeat=True):
+    states = t.tensor(*before[0].shape, label="states")
+    with t.scope("step", copies=1, calls=n, repeat=True), t.frame():
         entries = [t.tensor(*state.shape, label=state.label, grad=state.grad) for state in before]
         if spec.attends is not None and memory is not None:
             _attend(t, spec.attends, entries[0], memory)
         update = len(t.body)
-        if spec.attends is not None and memory is not None:
-            _inputs(t, spec, x, memory)
-        exits = {"rnn": _rnn, "lstm": _lstm, "gru": _gru}[spec.kind](t, spec, entries)  # type: ignore[operator]
+        given = _inputs(t, spec, x, memory) if memory is not None and spec.attends else parts.position(t, "input", x)
+        exits = {"rnn": _rnn, "lstm": _lstm, "gru": _gru}[spec.kind](t, spec, given, entries)  # type: ignore[operator]
         last_unread = spec.attends is not None and "state" not in spec.attends.readout
         rest = _without_idle_gradients(t.body, update if last_unread else len(t.body), n, entries)
-    t.carry(*(Loop(first, entry, leave, t.tensor(*leave.shape, label=leave.label), n)
+    t.carry(*(Loop(first, entry, leave, t.hold(t.tensor(*leave.shape, label=leave.label)), n)
               for first, entry, leave in zip(before, entries, exits, strict=True)))
+    t.lists(gathers=((exits[0], states),))
     t.body += rest
+    return states
 
 
 def _without_idle_gradients(body: list[Node], update: int, n: Number, entries: list[Tensor]) -> list[Node]:
@@ -130,51 +151,48 @@ def _without_idle_gradients(body: list[Node], update: int, n: Number, entries: l
     return rest
 
 
-def _inputs(t: Trace, spec: Cell, x: Tensor, memory: Tensor) -> None:
+def _inputs(t: Trace, spec: Cell, x: Tensor, memory: Tensor) -> Tensor:
     """What is added to the gates besides the state's product."""
     b, _, d = x.shape
     width = GATES[spec.kind] * spec.hidden
-    ops.linear(t, "context", t.tensor(b, memory.shape[-1], label="context"), width)
-    ops.linear(t, "input", x.view(b, d), width, bias=spec.bias.input)
+    context = ops.linear(t, "context", t.tensor(b, memory.shape[-1], label="context"), width)
+    return ops.add(t, context, ops.linear(t, "input", x.view(b, d), width, bias=spec.bias.input), "sum")
 
 
-def _rnn(t: Trace, spec: RNN, states: list[Tensor]) -> list[Tensor]:
+def _rnn(t: Trace, spec: RNN, x: Tensor, states: list[Tensor]) -> list[Tensor]:
     """h' = tanh(W x + b + U h + c)."""
     (h,) = states
     gate = ops.linear(t, "hidden", h, spec.hidden, bias=spec.bias.hidden)
-    return [ops.activation(t, "tanh", gate, "tanh")]
+    return [ops.activation(t, "tanh", ops.add(t, x, gate, "sum"), "tanh")]
 
 
-def _lstm(t: Trace, spec: LSTM, states: list[Tensor]) -> list[Tensor]:
+def _lstm(t: Trace, spec: LSTM, x: Tensor, states: list[Tensor]) -> list[Tensor]:
     """c' = f c + i g; h' = o tanh(c'), with i, f, o sigmoids and g a tanh."""
     h, c = states
-    b, _ = h.shape
-    ops.linear(t, "hidden", h, 4 * spec.hidden, bias=spec.bias.hidden)
-    part = t.tensor(b, spec.hidden, label="gate")
-    i, f, o = (ops.activation(t, name, part, "sigmoid") for name in ("i", "f", "o"))
-    g = ops.activation(t, "g", part, "tanh")
-    ops.multiply(t, "forget", f, c)
-    ops.multiply(t, "write", i, g)
-    after = t.tensor(b, spec.hidden, label="cell")
-    shown = ops.activation(t, "tanh", after, "tanh")
-    return [ops.multiply(t, "output", o, shown), after]
+    gates = ops.add(t, x, ops.linear(t, "hidden", h, 4 * spec.hidden, bias=spec.bias.hidden), "sum")
+    i, f, g, o = parts.columns(t, "gates", t.hold(gates), *(4 * (spec.hidden,)))
+    kept = ops.multiply(t, "forget", ops.activation(t, "f", f, "sigmoid"), c)
+    i, g = ops.activation(t, "i", i, "sigmoid"), ops.activation(t, "g", g, "tanh")
+    after = ops.add(t, kept, ops.multiply(t, "write", i, g), "cell", label="cell")
+    o = ops.activation(t, "o", o, "sigmoid")
+    return [ops.multiply(t, "output", o, ops.activation(t, "tanh", after, "tanh")), after]
 
 
-def _gru(t: Trace, spec: GRU, states: list[Tensor]) -> list[Tensor]:
+def _gru(t: Trace, spec: GRU, x: Tensor, states: list[Tensor]) -> list[Tensor]:
     """n = tanh(W x + r (U h + c)), or tanh(W x + U (r h) + c); h' = (1 - z) n + z h, with r and z sigmoids."""
     (h,) = states
-    b, _ = h.shape
     width, late = spec.hidden, spec.reset == "after"
-    products = ops.linear(t, "hidden", h, (3 if late else 2) * width, bias=spec.bias.hidden)
-    part = t.tensor(b, width, label="gate")
-    r, z = (ops.activation(t, name, part, "sigmoid") for name in ("r", "z"))
-    reset = ops.multiply(t, "reset", r, products.view(b, width) if late else h)
+    x_r, x_z, x_n = parts.columns(t, "inputs", x, width, width, width)
+    products = t.hold(ops.linear(t, "hidden", h, (3 if late else 2) * width, bias=spec.bias.hidden))
+    h_r, h_z, *h_n = parts.columns(t, "products", products, *((3 if late else 2) * (width,)))
+    r = ops.activation(t, "r", ops.add(t, x_r, h_r, "sum"), "sigmoid")
+    reset = ops.multiply(t, "reset", r, h_n[0] if late else h)
     if not late:
-        ops.linear(t, "candidate", reset, width, bias=spec.bias.hidden)
-    new = ops.activation(t, "n", part, "tanh")
-    ops.multiply(t, "keep_new", t.tensor(b, width, label="1 - z"), new)
-    ops.multiply(t, "keep_old", z, h)
-    return [t.tensor(b, width, label="hidden")]
+        reset = ops.linear(t, "candidate", reset, width, bias=spec.bias.hidden)
+    new = t.hold(ops.activation(t, "n", ops.add(t, x_n, reset, "sum"), "tanh"))
+    z = t.hold(ops.activation(t, "z", ops.add(t, x_z, h_z, "sum"), "sigmoid"))
+    kept = ops.multiply(t, "keep_new", ops.scaled(t, "rest", z), new)
+    return [ops.add(t, kept, ops.multiply(t, "keep_old", z, h), "hidden_state", label="hidden")]
 
 
 # ---------------------------------------------------------------- what a cell has from an encoder

@@ -77,7 +77,7 @@ def linear(
     weight = of_weight(tied or f"{path}.weight", d_out, d_in, viewed=True)
     steps: Steps = ((weight,), (to(rows),))
     if bias:
-        steps = ((to(rows),), (weight,), (of_weight(f"{path}.bias", d_out),))
+        steps = ((to(rows),), (weight,), (of_weight(f"{path}.bias", d_out)._replace(first=True),))
     y = t.tensor(*lead, d_out, label=name)
     t.op(name, kind, weights=weights, products=(product,), saves=(x,), reads=(x,),
          writes=(y,), backward=steps)

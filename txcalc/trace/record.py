@@ -98,7 +98,7 @@ class Gradient(NamedTuple):
     for a temporary. ``how``: ``new`` in memory of its own, as it is or as a ``view`` of it, on which nothing is added
     in place; ``same``, the output's gradient itself, or a ``part`` of it. ``passing``: steps that a temporary
     outlives; all others live until the operation's backward pass is over. ``watched``: a temporary that is written to
-    in place, and so becomes the result, unless a dispatch mode watches.
+    in place, and so becomes the result, unless a dispatch mode watches. ``first``: handed on before those made earlier.
     """
 
     of: Tensor | str | None
@@ -107,6 +107,7 @@ class Gradient(NamedTuple):
     how: Literal["new", "view", "same", "part"] = "new"
     passing: int = 0
     watched: bool = False
+    first: bool = False
 
     @property
     def elements(self) -> Number:

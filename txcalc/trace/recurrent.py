@@ -39,7 +39,7 @@ def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Ten
         elif spec.kind == "convolution":
             y = convolution(t, spec, x, cached=cached)
         else:
-            y = cell(t, spec, x, cached=cached, memory=memory)
+            return cell(t, spec, x, cached=cached, memory=memory)
         return ops.dropout(t, "dropout", y)
 
 
