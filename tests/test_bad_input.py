@@ -228,6 +228,6 @@ def test_python_gets_a_line_for_each() -> None:
 
     with pytest.raises(txcalc.SpecError) as caught:
         txcalc.count("gpt2", seq=0, batch=0)
-    assert str(caught.value) == ("seq: must be a whole number of at least 1, got 0\n"
-                                 "batch: must be a whole number of at least 1, got 0")
-    assert [each.field for each in caught.value.every] == ["seq", "batch"] and caught.value.field == "seq"
+    assert str(caught.value) == ("batch: must be a whole number of at least 1, got 0\n"
+                                 "seq: must be a whole number of at least 1, got 0")
+    assert [each.field for each in caught.value.every] == ["batch", "seq"] and caught.value.field == "batch"

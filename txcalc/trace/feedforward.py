@@ -107,7 +107,7 @@ def _experts(t: Trace, spec: MoE, rows: Tensor) -> Tensor:
     a = spec.active_experts
     parts = choices.split(t, "split", rows)
     outputs = t.tensor(total, d, label="expert output")
-    with t.scope("experts", copies=spec.experts, active=a, calls=a):
+    with t.scope("experts", copies=spec.experts, active=a, calls=a, repeat=True):
         _dense(t, spec, spec.d_ff, rows.view(total // a, d))
     each = total // spec.experts
     more = total - each * spec.experts
