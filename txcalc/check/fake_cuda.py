@@ -134,6 +134,18 @@ def _on_cuda() -> Any:
                          for each, want in zip((x, weight), wanted, strict=True))
 
     meta_table[norm_backward] = contiguous  # else its decomposition is run
+
+    layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
+
+    @register_op_impl(layer_norm_backward)  # type: ignore[untyped-decorator]
+    def contiguous_too(mode: FakeTensorMode, func: Any, *args: Any, **kwargs: Any) -> tuple[FakeTensor | None, ...]:
+        """Likewise (``LEGACY_CONTIGUOUS_MEMORY_FORMAT`` in the same file)."""
+        _, x, _, _, _, weight, bias, wanted = args
+        with mode:
+            return tuple(each.new_empty(each.shape) if want and each is not None else None
+                         for each, want in zip((x, weight, bias), wanted, strict=True))
+
+    meta_table[layer_norm_backward] = contiguous_too
     return library
 
 

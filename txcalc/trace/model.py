@@ -178,13 +178,16 @@ def _run(
 
         return body
 
-    if stack.groups is None:
-        x = t.loop("layers", stack.layers, run(stack), x, copies=1 if stack.share_layers else stack.layers,
-                   unread=unread)
-    else:
-        with t.scope("layers"):
-            for g, group in enumerate(stack.groups):
-                x = t.loop(str(g), group.repeat, run_group(group), x, copies=1 if group.shared else group.repeat)
+    with t.frame():
+        if stack.groups is None:
+            x = t.loop("layers", stack.layers, run(stack), x, copies=1 if stack.share_layers else stack.layers,
+                       unread=unread)
+        else:
+            with t.scope("layers"):
+                for g, group in enumerate(stack.groups):
+                    x = t.loop(str(g), group.repeat, run_group(group), x, copies=1 if group.shared else group.repeat)
+        for held in (each for pair in (shared or {}).values() for each in pair):
+            t.hold(held)
     return ops.norm(t, "final_norm", x, stack.norm) if stack.final_norm else x
 
 
