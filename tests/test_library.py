@@ -114,7 +114,14 @@ def test_a_model_may_be_changed_and_written_by_hand() -> None:
     (lambda: txcalc.explain("bert-base", "kv-cache"), ""),
     (lambda: txcalc.attention("gpt2", device="h1000"), ""),
     (lambda: txcalc.attention("gpt2", "4..2"), "seq: "), (lambda: txcalc.count("gpt2", seq="4Q"), "seq: "),
-    (lambda: txcalc.sweep("gpt2", {"layer": [1]}), "layer: no such field"),
+    (lambda: txcalc.sweep("gpt2", {"layer": [1]}), "layer: no size of this model"),
+    (lambda: txcalc.sweep("gpt2", {"attention.kind": [1]}), "attention.kind: is no size"),
+    (lambda: txcalc.sweep("gemma3-1b", {"attention.heads": [1]}), "attention.heads: blocks of this model have"),
+    (lambda: txcalc.sweep("gpt2", {"layers": [1, 2], "d_model": [1, 2, 3]}), "arrays of one length"),
+    (lambda: txcalc.sweep("gpt2", {}, {"past": [1, 2]}), "past: a forward pass starts"),
+    (lambda: txcalc.sweep("gpt2", {}, {"sek": [1]}), "sek: unknown field; did you mean seq?"),
+    *[(lambda given=given: txcalc.sweep("gpt2", {"layers": given}), "layers: must be whole numbers of at least 0")
+      for given in ([-2], [1.5], [None], ["a"], [[1, 2]], [], "1K..4K")],
     (lambda: txcalc.mixers(with_=3), "with_: unknown field"), (lambda: txcalc.mixers(d=0), "d: must be"),
     (lambda: txcalc.validate("gpt2", on="tpu"), "on: must be cpu or cuda"),
     (lambda: txcalc.presets("nothing like it"), "search: no preset"),
@@ -167,11 +174,32 @@ def test_a_short_repr() -> None:
     assert repr(report.totals.params) == "124,439,808 params (exact)" and int(report.totals.params) == 124439808
 
 
-def test_a_sweep() -> None:
-    found = txcalc.sweep("gpt2", {"layers": [1, 2, 12]}, {"seq": [64, 64, 64]})
-    counted = [txcalc.count("gpt2", seq=64).totals, txcalc.count("gpt2@layers=2", seq=64).totals]
-    assert [int(found["params"][i]) for i in (2, 1)] == [int(each.params) for each in counted]
-    assert [int(found["flops_forward"][i]) for i in (2, 1)] == [int(each.flops_forward or 0) for each in counted]
+@pytest.mark.parametrize(("model", "sizes", "lengths", "run"), [
+    ("gpt2", {"layers": [1, 2, 12]}, {"seq": [64, 64, 1]}, {}),
+    ("t5-base", {}, {}, {}), ("whisper-tiny", {}, {"seq": [1, 7]}, {}),
+    ("bart-base", {}, {"seq": [3, 64]}, {"phase": "training"}),
+    ("gpt2", {"attention.head_dim": [300, 64, 60, 10, 256]}, {"seq": [64] * 5}, {"phase": "training"}),
+    ("llama3.1-8b", {"attention.kv_heads": [32, 8, 4]}, {}, {"phase": "training", "seq": 64, "attention": "efficient"}),
+    ("llama3.1-8b", {"attention.kv_heads": [32, 8, 4]}, {}, {"phase": "training", "seq": 64, "dtype": "fp32"}),
+    ("lfm2-1.2b", {}, {"past": [0, 1, 2]}, {"phase": "decode", "seq": 1}),
+    ("qwen3-next-80b-a3b", {}, {"past": [0, 1, 100]}, {"phase": "prefill", "seq": 1}),
+    ("mixtral-8x7b", {}, {"seq": [1, 2, 64], "batch": [1, 2, 1]}, {"phase": "training"}),
+])
+def test_a_sweep_is_the_counts_of_its_variants(model: str, sizes: Any, lengths: Any, run: Any) -> None:
+    """Also where one variant runs another kernel than the next."""
+    found = txcalc.sweep(model, sizes, lengths, **run)
+    compared = 0
+    for i in range(len(next(iter({**sizes, **lengths}.values()), [0]))):
+        changes = ",".join(f"{path}={values[i]}" for path, values in sizes.items())
+        of_lengths = {name: values[i] for name, values in lengths.items()}
+        totals = txcalc.count(f"{model}@{changes}" if changes else model, **{**run, **of_lengths}).totals
+        for name, values in found.items():
+            quantity = getattr(totals, name)
+            if quantity is not None:
+                assert int(values[i]) == quantity.value, (name, i)
+                compared += 1
+    assert compared >= 4
+
 
 
 def test_it_is_typed(tmp_path: Path) -> None:

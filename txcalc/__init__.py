@@ -175,18 +175,16 @@ def sweep(
 ) -> dict[str, Array]:
     """Totals of many variants of one model at once, as arrays of float64, which is exact up to 2^53.
 
-    ``sizes`` maps dotted spec paths to equally long arrays, ``lengths`` the workload's ``batch``, ``seq`` and ``past``.
-    No default follows: vary ``attention.head_dim`` together with ``d_model``. Raises ``SpecError`` for an unknown path.
+    ``sizes`` maps dotted spec paths to equally long arrays, ``lengths`` the workload's ``batch``, ``seq``, ``past`` and
+    ``source_seq``. No default follows: vary ``attention.head_dim`` together with ``d_model``. Raises ``SpecError`` for
+    what is no size, and for a path that the model has not.
     """
     from txcalc.answer import library
     from txcalc.answer import sweep as many
 
     found = library.find(model)
     workload = library.workload([found.spec], 1, None, phase, run)
-    try:
-        return many.sweep(found.spec, workload, sizes, lengths)
-    except KeyError as error:
-        raise library.unknown(error) from None
+    return many.sweep(found.spec, workload, sizes, lengths)
 
 
 def validate(model: Model | str, *, on: str = "cpu") -> Validation:

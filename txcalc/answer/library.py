@@ -96,11 +96,6 @@ def sizes(given: Mapping[str, int]) -> Sizes:
     return Sizes(**given)
 
 
-def unknown(error: KeyError) -> SpecError:
-    """A path that a spec has not."""
-    return SpecError("no such field of this model", field=str(error.args[0]))
-
-
 def where(name: str) -> Literal["cpu", "cuda"]:
     """Where PyTorch runs. Raises ``SpecError`` for any other place."""
     if name not in ("cpu", "cuda"):

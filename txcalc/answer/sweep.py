@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from txcalc.answer.fit import fit
 from txcalc.count.entries import total
 from txcalc.count.totals import TOTALS
+from txcalc.spec.errors import SpecError, unknown_field
 from txcalc.spec.model import Model
 from txcalc.spec.replace import replace
+from txcalc.spec.resolve import BLOCK_FIELDS
+from txcalc.trace.cores import FLASH_WIDEST
 from txcalc.trace.model import trace
-from txcalc.trace.workload import Workload
+from txcalc.trace.workload import LEAST, Workload
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,8 +26,13 @@ SWEPT: Final = (
     "activation_bytes", "kv_cache_bytes",
 )
 
+_VARIED: Final = ("batch", "seq", "past", "source_seq", "images")
+
 BLOCK: Final = 1 << 13
 """Variants that are traced at once: so many that arrays stay in the processor's cache."""
+
+_HEADS: Final = ("head_dim", "value_dim", "nope_dim", "rope_dim", "heads", "kv_heads")
+_PAIRS: Final = (("heads", "kv_heads"), ("head_dim", "value_dim"))
 
 
 def sweep(
@@ -32,27 +41,95 @@ def sweep(
     """Totals of many variants of one model at once.
 
     ``sizes`` maps dotted spec paths to equally long arrays, ``lengths`` maps workload fields (``batch``, ``seq``,
-    ``past``) likewise. Sizes are not validated and no default follows: vary ``attention.head_dim`` together with
-    ``d_model``. Arrays are turned into float64, which is exact up to 2^53; int64 would overflow silently.
-    Returns ``{total: array}``, in the units of the report. Raises ``KeyError`` for an unknown path.
+    ``past``, ``source_seq``) likewise. No default follows but a source as long as the text: vary
+    ``attention.head_dim`` together with ``d_model``. Arrays are turned into float64, which is exact up to 2^53; int64
+    would overflow silently. Returns ``{total: array}``, in the units of the report. Raises ``SpecError`` for what is no
+    size, for arrays of unlike lengths, and for a path that the model has not.
     """
     import numpy
 
-    inputs = {(where, name): numpy.asarray(values, dtype=numpy.float64)
+    inputs = {(where, name): _numbers(spec, where, name, values)
               for where, given in enumerate((sizes, lengths or {})) for name, values in given.items()}
-    many = max((values.size for values in inputs.values()), default=1)
+    counts = {values.size for values in inputs.values()} - {1}
+    if len(counts) > 1:
+        raise SpecError(f"arrays of one length are wanted, got {' and '.join(map(str, sorted(counts)))}", field="sizes")
+    _check_lengths(workload, {name: values for (where, name), values in inputs.items() if where})
+    many = max(counts, default=1)
     found: dict[str, Array] = {}
-    for start in range(0, many, BLOCK):
-        here = slice(start, min(start + BLOCK, many))
-        part: tuple[dict[str, Any], ...] = ({}, {})
-        for (where, name), values in inputs.items():
-            part[where][name] = values if values.size == 1 else values[here]
-        for name, values in _totals(spec, workload, *part).items():
-            found.setdefault(name, numpy.empty(many))[here] = values
+    for alike in _alike(spec, inputs, many):
+        for start in range(0, alike.size, BLOCK):
+            here = alike[start : start + BLOCK]
+            part: tuple[dict[str, Any], ...] = ({}, {})
+            for (where, name), values in inputs.items():
+                part[where][name] = values if values.size == 1 else values[here]
+            for name, values in _totals(spec, workload, *part).items():
+                found.setdefault(name, numpy.empty(many))[here] = values
     return found
 
 
 def _totals(spec: Model, workload: Workload, sizes: Mapping[str, Any], lengths: Mapping[str, Any]) -> dict[str, Any]:
-    t = trace(replace(spec, sizes), workload.replaced(**lengths))
+    run = fit(spec, workload).replaced(**lengths)
+    if spec.encoder is not None and spec.encoder.input.kind == "tokens" and workload.source_seq is None \
+            and "source_seq" not in lengths:
+        run = run.replaced(source_seq=run.past + run.seq)
+    t = trace(replace(spec, sizes), run)
     found = {name: list(TOTALS[name].entries(t)) for name in SWEPT}
     return {name: total(entries) for name, entries in found.items() if entries or name != "kv_cache_bytes"}
+
+
+def _alike(spec: Model, inputs: Mapping[tuple[int, str], Array], many: int) -> Iterator[Array]:
+    """Variants for which the same kernels run, and which reshape and cache alike: what is decided on numbers."""
+    import numpy
+
+    marks: list[Any] = []
+    for (where, name), own in inputs.items():
+        prefix, _, last = name.rpartition(".")
+        if where:
+            marks += [own == 0, own == 1]
+        elif last in _HEADS:
+            marks += [own % 8 == 0, own % 4 == 0, own > FLASH_WIDEST, own == 1]
+            others = [f"{prefix}.{other}" for pair in _PAIRS if last in pair for other in pair if other != last]
+            marks += [own == inputs.get((0, other), _field(spec, other)) for other in others]
+    which = numpy.zeros(many, dtype=numpy.int64)
+    for mark in marks:
+        _, which = numpy.unique(2 * which + numpy.broadcast_to(mark, many), return_inverse=True)
+    order = numpy.argsort(which, kind="stable")
+    yield from numpy.split(order, numpy.flatnonzero(numpy.diff(which[order])) + 1)
+
+
+def _numbers(spec: Model, where: int, name: str, values: Any) -> Array:
+    """An array of whole numbers for a field that is one. Raises ``SpecError`` for any other."""
+    import numpy
+
+    name = str(name)
+    known = _VARIED if where else None
+    field = None if where else _field(spec, name)
+    if known is not None and name not in known:
+        raise SpecError(unknown_field(name, known), field=name)
+    if not where and spec.groups is not None and name.partition(".")[0] in (*BLOCK_FIELDS, "layers"):
+        raise SpecError("blocks of this model have their own: vary groups.0.blocks.0 and so on", field=name)
+    if not where and (isinstance(field, bool) or not isinstance(field, int)):
+        raise SpecError("no size of this model" if field is None else "is no size, and does not vary", field=name)
+    try:
+        found = numpy.asarray(values, dtype=numpy.float64)
+    except (TypeError, ValueError):
+        found = numpy.full(1, numpy.nan)
+    least = LEAST.get(name, 0) if where else 0
+    if found.ndim > 1 or found.size == 0 or not bool(((found >= least) & (found == numpy.floor(found))).all()):
+        raise SpecError(f"must be whole numbers of at least {least}, in one row", field=name)
+    return found.reshape(-1)
+
+
+def _field(spec: Any, path: str) -> Any:
+    for part in path.split("."):
+        if isinstance(spec, tuple | list):
+            spec = spec[int(part)] if part.isdigit() and int(part) < len(spec) else None
+        else:
+            spec = getattr(spec, part, None)
+    return spec
+
+
+def _check_lengths(workload: Workload, lengths: Mapping[str, Array]) -> None:
+    """Raise ``SpecError`` for lengths that a run of this phase has not."""
+    Workload.of({name: value for name, value in workload.to_data().items() if value is not None}
+                | {name: int(values.max()) for name, values in lengths.items()})

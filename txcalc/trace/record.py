@@ -261,9 +261,14 @@ class Trace:
             self.kernels.append((kernel, why))
 
     def size(self, of: Number) -> int | None:
-        """A size as a number; none for an array of them, or a symbol that stands for nothing yet."""
+        """A size as a number: the first of an array, whose variants decide alike; none for a symbol that stands for
+        nothing yet."""
+        if isinstance(of, int):
+            return of
+        if hasattr(of, "flat"):
+            return int(of.flat[0])
         if not hasattr(of, "value"):
-            return of if isinstance(of, int) else None
+            return None
         try:
             return int(of.value(self.sizes))
         except KeyError:

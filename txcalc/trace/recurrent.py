@@ -143,10 +143,8 @@ def _causal(t: Trace, x: Tensor, width: Number, *, bias: bool, cached: bool) -> 
     """
     b, channels, n = x.shape
     past = t.workload.past if cached else 0
-    if isinstance(past, int) and past == 0:
-        positions = n + width - 1
-    else:
-        positions = n + 1 if isinstance(n, int) and n == 1 else n + 2 * width - 1
+    after = n + 1 if t.size(n) == 1 else n + 2 * width - 1
+    positions = n + width - 1 if t.size(past) == 0 else after
     y = ops.convolution(t, "conv", x, channels, positions, (width,), bias=bias, groups=channels)
     if cached:
         t.op("conv_state", "elementwise", cache=Cache("state", channels, width, b))
