@@ -123,6 +123,10 @@ def test_a_model_may_be_changed_and_written_by_hand() -> None:
     *[(lambda given=given: txcalc.sweep("gpt2", {"layers": given}), "layers: must be whole numbers of at least 0")
       for given in ([-2], [1.5], [None], ["a"], [[1, 2]], [], "1K..4K")],
     (lambda: txcalc.mixers(with_=3), "with_: unknown field"), (lambda: txcalc.mixers(d=0), "d: must be"),
+    (lambda: txcalc.explain("gpt2", "x"), "quantity: nothing explains 'x'"),
+    (lambda: txcalc.count(None), "a model is a Model, a name or a path, not NoneType"),
+    *[(lambda given=given: txcalc.mixers(given), "seq: lengths are whole numbers of at least 1")
+      for given in ([0], [-1], [1.5], [True], [])],
     (lambda: txcalc.validate("gpt2", on="tpu"), "on: must be cpu or cuda"),
     (lambda: txcalc.presets("nothing like it"), "search: no preset"),
 ])

@@ -18,6 +18,8 @@ from txcalc.spec.errors import SpecError
 from txcalc.spec.presets import load
 from txcalc.spec.yaml import read_yaml
 
+POINT = {"seq": 16, "flops_forward": 1, "activation_bytes": 1, "state_bytes": 1, "sequential_steps": 1,
+         "longest_path": None}
 DATA = Path(__file__).parent / "data" / "v1"
 REPORTS = sorted(path.name for path in DATA.glob("count-*"))
 OTHERS = {"compare", "diff", "mixers", "presets", "validate"}
@@ -151,11 +153,25 @@ def test_a_broken_comparison_is_refused(tmp_path: Path, entries: object) -> None
 
 
 @pytest.mark.parametrize("rows", [None, 7, [7], [{}], [{"id": "rnn"}], [{"id": "rnn", "points": 7}],
-                                  [{"id": "rnn", "points": [{}]}], [{"id": "rnn", "points": [7]}]])
+                                  [{"id": "rnn", "points": [{}]}], [{"id": "rnn", "points": [7]}], [],
+                                  *[[{"id": "rnn", "points": [POINT | {name: bad}]}] for name, bad in (
+                                      ("seq", -5), ("seq", "a"), ("seq", True), ("flops_forward", "abc"),
+                                      ("flops_forward", [1]), ("longest_path", -1))]])
 def test_a_broken_table_of_layers_is_refused(tmp_path: Path, rows: object) -> None:
     (tmp_path / "broken.json").write_text(json.dumps(written("mixers.json") | {"mixers": rows}), encoding="utf-8")
     found = CliRunner().invoke(app, ["mixers", str(tmp_path / "broken.json")])
-    assert (found.exit_code, found.stderr.count("\n")) == (2, 1) and "is not whole" in found.stderr
+    assert (found.exit_code, found.stderr.count("\n")) == (2, 1)
+    assert "is not whole" in found.stderr or "holds no layer" in found.stderr
+
+
+def test_a_saved_derivation_of_a_training_step_is_compared() -> None:
+    loaded = load(str(DATA / "explain.json"))
+    assert loaded.report is not None
+    data = {**loaded.report.data, "quantity": "flops-training", "total": 5}
+    data["workload"] = {**data["workload"], "phase": "training"}
+    found = recorded(loaded._replace(report=type(loaded.report)(data)))
+    since = view(loaded.model, {}, recorded=found).since
+    assert since is not None and [(each.total, each.then) for each in since.changes] == [("flops_training", 5)]
 
 
 @pytest.mark.parametrize("name", sorted(OTHERS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypedDict
 
@@ -62,7 +63,9 @@ def find(model: Model | str) -> Found:
     """The model itself, or the one that a name or a path means. Raises ``SpecError``."""
     if isinstance(model, Model):
         return Found(model, "python")
-    loaded = presets.load(model)
+    if not isinstance(model, str | os.PathLike):
+        raise SpecError(f"a model is a Model, a name or a path, not {type(model).__name__}")
+    loaded = presets.load(os.fspath(model))
     return Found(loaded.model, loaded.source, loaded.overrides)
 
 
@@ -80,10 +83,15 @@ def workload(models: Sequence[Model], batch: Size, seq: Size | None, phase: str,
 
 def lengths(given: Sequence[int] | str | None) -> Sequence[int] | None:
     """Lengths, or a range of them as on the command line. Raises ``SpecError`` for a text that is neither."""
+    if given is None:
+        return None
     try:
-        return units.parse_range(given) if isinstance(given, str) else given
+        found = units.parse_range(given) if isinstance(given, str) else tuple(given)
     except ValueError as error:
         raise SpecError(str(error), field="seq") from None
+    if not found or any(isinstance(each, bool) or not isinstance(each, int) or each < 1 for each in found):
+        raise SpecError("lengths are whole numbers of at least 1", field="seq")
+    return found
 
 
 def sizes(given: Mapping[str, int]) -> Sizes:
@@ -91,7 +99,7 @@ def sizes(given: Mapping[str, int]) -> Sizes:
     for name, value in given.items():
         if name not in Sizes._fields:
             raise SpecError(unknown_field(name, Sizes._fields), field=name)
-        if not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise SpecError("must be a whole number from 1 on", field=name)
     return Sizes(**given)
 

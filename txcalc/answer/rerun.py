@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from txcalc.spec.yaml import Document
 
 _LENGTHS: Final = ("seq", "past")
+_STEP: Final = "flops_training"
+"""All FLOPs of a training step, which are no total of their own."""
+
 QUANTITIES: Final[Mapping[object, str]] = {
     "params": "params", "active-params": "params_active", "flops": "flops_forward", "flops-backward": "flops_backward",
     "flops-per-token": "flops_per_token", "activations": "activation_bytes", "kv-cache": "kv_cache_bytes",
     "kv-cache-per-token": "kv_cache_bytes_per_token", "weights": "weight_bytes",
-    "training-state": "training_state_bytes",
+    "training-state": "training_state_bytes", "flops-training": _STEP,
 }
 """The totals that explanations are about."""
 
@@ -98,6 +101,11 @@ def since(found: Recorded, report: Report) -> Since:
         if name in found.totals and found.totals[name] != now:
             changes.append(Change(name, "" if quantity is None else quantity.unit, found.totals[name], now,
                                   versions.why(name, report) if found.older else ""))
+    if _STEP in found.totals:
+        parts = (report.totals.flops_forward, report.totals.flops_backward, report.totals.flops_recomputed)
+        step = sum(part.value for part in parts if part is not None)
+        if step != found.totals[_STEP]:
+            changes.append(Change(_STEP, "FLOP", found.totals[_STEP], step))
     return Since(found.source, found.made_by, tuple(changes))
 
 

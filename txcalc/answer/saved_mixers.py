@@ -38,12 +38,14 @@ def read(path: str) -> Saved:
         raise SpecError(f"a saved answer of txcalc mixers has the schema {SCHEMA}", source=source.place, field="schema")
     try:
         names = {"d": "d_model"}
-        sizes = {name: int(data[names.get(name, name)]) for name in Sizes._fields}
+        sizes = {name: _whole(data[names.get(name, name)]) for name in Sizes._fields}
         costs = dict(_costs((row["id"], row["points"]) for row in data["mixers"]))
         workload = older.workload(data, data["workload"])
     except (KeyError, TypeError, ValueError) as error:
         raise SpecError(f"is not whole: {error}", source=source.place) from None
     lengths = tuple(sorted({length for _, length, _ in costs}))
+    if not lengths:
+        raise SpecError("holds no layer at any length", source=source.place, field="mixers")
     return Saved(source.label, older.is_older(data), workload, sizes, lengths, costs)
 
 
@@ -59,11 +61,18 @@ def changes(saved: Saved, now: MixerTable) -> list[str]:
     return lines or [f"unchanged since {saved.source}"]
 
 
+def _whole(value: object, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{value!r} is no whole number of at least {least}")
+    return value
+
+
 def _costs(rows: Any) -> Iterator[tuple[tuple[str, int, str], int | None]]:
     for layer, points in rows:
         for point in points:
             if not isinstance(point, Mapping):
                 raise TypeError("a point of a layer is a mapping")
             for quantity in QUANTITIES:
-                yield (layer, point["seq"], quantity), point[quantity]
+                value = point[quantity]
+                yield (str(layer), _whole(point["seq"]), quantity), None if value is None else _whole(value, least=0)
 

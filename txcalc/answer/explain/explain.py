@@ -36,6 +36,7 @@ from txcalc.answer.fit import fit
 from txcalc.answer.notes import runs_as
 from txcalc.answer.published import compare_published
 from txcalc.answer.report import ModelInfo, Provenance, Quantity, cache_name, growth
+from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import architecture_fields
 from txcalc.trace.workload import Workload
 
@@ -74,6 +75,8 @@ class Explainer:
         Raises ``SpecError`` for a quantity that the model has not, with the reason, and ``DerivationError`` if the
         derivation does not come to the count.
         """
+        if quantity not in DEFINITIONS:
+            raise SpecError(f"nothing explains {quantity!r}; one of {', '.join(DEFINITIONS)}", field="quantity")
         definition = DEFINITIONS[quantity]
         run = self._run(fit_phase(quantity, self._workload), definition)
         total = definition.total(run.totals)
