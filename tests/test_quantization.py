@@ -538,3 +538,26 @@ def test_a_packed_part_of_a_model() -> None:
     assert stored({**config, "text_config": part["text_config"]}, None) == stored(config, GPTQ)
     with pytest.raises(SpecError, match=r"vision_config\.quantization_config: a packed part"):
         read({**config, "vision_config": part["vision_config"]}, None, strict=True)
+
+
+@pytest.mark.parametrize("packing", [
+    {"quant_method": "torchao", "quant_type": "int8_weight_only", "include_input_output_embeddings": True},
+    *[{"quant_method": "torchao", "quant_type": {"default": {"_type": "Int4WeightOnlyConfig", "_data": {
+        "group_size": size}}}} for size in (-4, "x", True)],
+    {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": "4", "group_size": 64}}},
+    *[{"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": {
+        "targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "group_size": size, "strategy": "group",
+                                           "symmetric": True}}}} for size in ("128", 0)],
+])
+def test_sizes_that_are_none_leave_out_the_bytes_alone(tmp_path: Path, packing: dict[str, Any]) -> None:
+
+    import txcalc
+
+    config = {"model_type": "llama", "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2,
+              "num_attention_heads": 4, "vocab_size": 1000, "tie_word_embeddings": False}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    plain = txcalc.count(str(path), seq=7).totals
+    path.write_text(json.dumps(config | {"quantization_config": packing}), encoding="utf-8")
+    found = txcalc.count(str(path), seq=7).totals
+    assert (found.params, found.flops_forward, found.weight_bytes) == (plain.params, plain.flops_forward, None)

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from txcalc.spec.errors import SpecError, nearest, shown
 from txcalc.spec.huggingface.build import Data, labels
 from txcalc.spec.huggingface.config import Config, Remarks
+from txcalc.spec.quantization import Quantization
 
 
 class Family(NamedTuple):
@@ -92,12 +95,23 @@ def _packing(c: Config, spec: Data) -> Data:
         return {}
     try:
         with c.whole():
-            return _quantization(c, spec)
+            found = _quantization(c, spec)
+        if (packing := found.get("quantization")) is not None:
+            Quantization.model_validate(packing)
+        return found
+    except ValidationError as error:
+        if c.remarks.strict:
+            raise SpecError("holds what is no size", field="quantization_config") from None
+        return {"unknown_quantization": f"{_dotted(error)}: {error.errors()[0]['msg']}"}
     except (SpecError, TypeError, LookupError, AttributeError) as error:
         if c.remarks.strict:
             raise
         first = error.every[0] if isinstance(error, SpecError) else None
         return {"unknown_quantization": f"{first.field}: {first.message}" if first else "a value of another kind"}
+
+
+def _dotted(error: ValidationError) -> str:
+    return ".".join(("quantization", *map(str, error.errors()[0]["loc"])))
 
 
 _PACKINGS = ("quantization", "quantization_config", "compression_config")

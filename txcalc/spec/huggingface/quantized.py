@@ -300,13 +300,17 @@ def _hqq(q: Config) -> tuple[Data, Matcher]:
     own = q.take("quant_config", default=None) or {}
     weights = own.get("weight_quant_params", own)
     skipped = module_patterns(q, "skip_modules", default=("lm_head",))
+    for name in ("nbits", "group_size"):
+        _whole(q, name, weights[name])
     return {"method": "custom", "bits": weights["nbits"], "group": weights["group_size"], "offsets": True,
             "flat": True, "weights": "linear", "exact": False}, skipped
 
 
 def _torchao(q: Config) -> tuple[Data, Matcher]:
     """Torchao's types: int4 with a scale and a zero for each group, int8 and fp8 with a scale per output."""
-    q.ignore("quant_type_kwargs", "include_input_output_embeddings", "untie_embedding_weights")
+    q.ignore("quant_type_kwargs", "untie_embedding_weights")
+    if q.take("include_input_output_embeddings", default=False):
+        raise q.error("include_input_output_embeddings", "packed embeddings and heads are not understood")
     kind, arguments = q.take("quant_type"), {}
     if isinstance(kind, Mapping):
         kind = kind["default"]
@@ -316,9 +320,17 @@ def _torchao(q: Config) -> tuple[Data, Matcher]:
         raise q.error("quant_type", f"{shown(kind)} is not known; txcalc knows int4_weight_only, "
                       f"{', '.join(_TORCHAO_EIGHT)}")
     group = arguments.get("group_size") or (q.data.get("quant_type_kwargs") or {}).get("group_size", 128)
+    _whole(q, "group_size", group)
     layout: Data = {"method": "custom", "bits": 4 if four else 8, "group": group if four else None, "offsets": four}
     return {**layout, "weights": "linear", "exact": False}, module_patterns(
         q, "modules_to_not_convert", default=("lm_head",))
+
+
+def _whole(q: Config, name: str, value: object) -> None:
+    """Raise ``SpecError`` for what is no size."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        field = "quant_config" if "quant_config" in q.data else "quant_type"
+        raise q.error(field, f"{name} is {shown(value)}, no size")
 
 
 _TORCHAO_EIGHT: Final = ("int8_weight_only", "Int8WeightOnlyConfig", "int8_dynamic_activation_int8_weight",
