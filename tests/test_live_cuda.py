@@ -33,8 +33,13 @@ def fake_tensors() -> None:
         pytest.skip(f"not run: {reason}")
 
 
-@pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("name", [*MODELS, *FAMILIES])
+CASES = [(name, run) for name in (*MODELS, *FAMILIES) for run in RUNS]
+OFTEN = ("flash", "eager-dropout")
+
+
+@pytest.mark.parametrize(("name", "run"), [
+    pytest.param(name, run, marks=() if name in MODELS or run in OFTEN else pytest.mark.slow) for name, run in CASES
+])
 def test_a_training_step(name: str, run: str) -> None:
     real, ours = steps({**MODELS, **FAMILIES}[name], 2, "fake-cuda", **{"dtype": "bf16"} | RUNS[run])
     assert len(real) > 60

@@ -27,6 +27,9 @@ UNPROVED: Final[tuple[tuple[str, Callable[[Model], bool]], ...]] = (
     ("a cell beside attention", lambda spec: any(
         getattr(b.recurrent, "kind", "") in ("rnn", "lstm", "gru") for b in _blocks(spec))
         and any(b.attention is not None for b in _blocks(spec))),
+    ("keys that layers share where several layers make their own", lambda spec: any(
+        getattr(b.attention, "kv_shared", False) for b in _blocks(spec)) and sum(
+        b.attention is not None and not getattr(b.attention, "kv_shared", False) for b in _blocks(spec)) > 1),
     ("an inner norm", lambda spec: any(getattr(part, "inner_norm", None) is not None for b in _blocks(spec)
                                        for part in (b.feed_forward, b.attention))),
 )
