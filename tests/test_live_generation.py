@@ -37,8 +37,8 @@ FURTHER: dict[str, dict[str, Any]] = {
 }
 KEYS_AS_VALUES = LLAMA | {"attention": ATTENTION | {"value_from": "key"}}
 DECODERS = {name: given for name, given in {**MODELS, **FURTHER, "keys-as-values": KEYS_AS_VALUES}.items()
-            if given.get("attention", {}).get("kind") != "mla"}
-"""Latents are cached by code that the record does not have yet."""
+            if "recurrent" not in given and given.get("attention", {}).get("kind") != "mla"}
+"""Latents, and the states of cells, are cached by code that the record does not have yet."""
 STEPS = (7, 1, 3)
 """Tokens of the prompt, of one step and of another, which windows of 3 and chunks of 4 do not hold all."""
 
