@@ -387,8 +387,8 @@ def test_where_there_is_no_flash_kernel_the_number_says_so() -> None:
         found = curve(name)
         without = name in ("relative", "distances", "capped")
         shown = render(found, "table", Screen(80))
-        assert (", eager " in shown) == without and ("counted eager" in " ".join(shown.split())) == without, name
-        assert ("no such kernel, so eager" in render(found, "html", Screen())) == without
+        assert (", not fused " in shown) == without and ("counted eager" in " ".join(shown.split())) == without, name
+        assert ("no such kernel, so not fused" in render(found, "html", Screen())) == without
 
 
 @pytest.mark.parametrize(("given", "size"), [("0", 0), ("1GiB", 1 << 30), ("1GB", 10**9), ("5%", None)])

@@ -127,7 +127,7 @@ def test_a_model_may_be_changed_and_written_by_hand() -> None:
     (lambda: txcalc.count(None), "a model is a Model, a name or a path, not NoneType"),
     *[(lambda given=given: txcalc.mixers(given), "seq: lengths are whole numbers of at least 1")
       for given in ([0], [-1], [1.5], [True], [])],
-    (lambda: txcalc.validate("gpt2", on="tpu"), "on: must be cpu or cuda"),
+    (lambda: txcalc.validate("gpt2", on="tpu"), "on: must be one of cpu, cuda, fake-cuda"),
     (lambda: txcalc.presets("nothing like it"), "search: no preset"),
 ])
 def test_errors_are_one_line(call: Any, message: str) -> None:
@@ -169,6 +169,8 @@ def test_words_and_forms_of_the_command_line() -> None:
     assert [point.seq for point in txcalc.mixers("16..64", d=32).mixers[0].points] == [16, 32, 64]
     assert [each.name for each in txcalc.presets("2302.13971").presets][:1] == ["llama-7b"]
     assert txcalc.validate("opt-125m").agrees
+    numpy = pytest.importorskip("numpy")
+    assert txcalc.count("gpt2", batch=numpy.int64(3), seq=numpy.int32(5)).workload.batch == 3
 
 
 def test_a_short_repr() -> None:

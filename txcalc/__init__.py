@@ -188,14 +188,14 @@ def sweep(
 
 
 def validate(model: Model | str, *, on: str = "cpu") -> Validation:
-    """Every count of a model beside live PyTorch's, ``on`` the CPU or ``cuda``; the same as ``txcalc validate``.
+    """Every count of a model beside PyTorch's, ``on`` cpu, cuda or fake-cuda; the same as ``txcalc validate``.
 
     Raises ``SpecError`` for a model that cannot be found, and ``ImportError`` without PyTorch.
     """
     from txcalc.answer import library
     from txcalc.check import validate as check
 
-    return check.validate(library.find(model).spec, device=library.where(on))
+    return check.validate(library.find(model).spec, device=library.device(on))
 
 
 def __getattr__(name: str) -> Any:

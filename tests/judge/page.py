@@ -16,8 +16,8 @@ HEAD = """# What is read of transformers {version}
 Every model type of the library, judged by its own classes: random configurations of small, mostly prime sizes are read
 and built on the meta device, and compared. `python -m tests.judge` (half an hour) writes this page; `python -m
 tests.judge llama t5` judges some. A column says in how many draws a quantity was equal: the shapes of all weights,
-parameters that a token passes, FLOPs of a prefill in eager attention, and the bytes that it leaves in the cache. What
-has no number there is compared by tests of its own, such as images, recurrences and what stands beside an encoder.
+parameters that a token passes, FLOPs of a prefill in eager attention, and the bytes that it leaves in the cache. A
+column without a number is compared by other tests: images, recurrences, encoders of encoder-decoders.
 
 {summary}.
 """

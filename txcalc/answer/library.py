@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, NamedTuple, SupportsIndex, TypedDict
 
 from txcalc import units
 from txcalc.answer.defaults import workload as fill
 from txcalc.answer.mixers import Sizes
+from txcalc.answer.validation import DEVICES, Device
 from txcalc.spec import presets
 from txcalc.spec.errors import SpecError, unknown_field
 from txcalc.spec.model import Model
@@ -104,14 +106,17 @@ def sizes(given: Mapping[str, int]) -> Sizes:
     return Sizes(**given)
 
 
-def where(name: str) -> Literal["cpu", "cuda"]:
-    """Where PyTorch runs. Raises ``SpecError`` for any other place."""
-    if name not in ("cpu", "cuda"):
-        raise SpecError(f"must be cpu or cuda, got {name!r}", field="on")
-    return "cuda" if name == "cuda" else "cpu"
+def device(name: str) -> Device:
+    """Check the device that PyTorch runs on. Raises ``SpecError`` for any other."""
+    for known in DEVICES:
+        if known == name:
+            return known
+    raise SpecError(f"must be one of {', '.join(DEVICES)}, got {name!r}", field="on")
 
 
 def _number(name: str, value: object) -> object:
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        return operator.index(value)  # NumPy's integers too
     try:
         return units.parse_count(value) if isinstance(value, str) else value
     except ValueError as error:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from txcalc.document import Part
+
+Device = Literal["cpu", "cuda", "fake-cuda"]
+DEVICES: Final[tuple[Device, ...]] = get_args(Device)
+"""The devices that the reference runs on."""
 
 Verdict = Literal["equal", "rounds to it", "explained", "DIFFERS"]
 
@@ -48,7 +52,7 @@ class Validation(Part):
 
 
 class Validations(Part):
-    """What ``txcalc validate`` writes. ``agrees``: every model does of which anything is compared."""
+    """The document of ``txcalc validate``. ``agrees``: every model does of which anything is compared."""
 
     schema: Literal["txcalc/validation/v1"] = "txcalc/validation/v1"
     agrees: bool | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Literal
 
-from txcalc.answer.validation import Row
+from txcalc.answer.validation import Device, Row
 from txcalc.count.memory import live_bytes
 from txcalc.spec.facts import located_blocks
 from txcalc.spec.inputs import ClassifierHead
@@ -14,7 +14,6 @@ from txcalc.trace.model import trace
 from txcalc.trace.record import Node, Op, Repeat
 from txcalc.trace.workload import Workload
 
-Device = Literal["cpu", "cuda", "fake-cuda"]
 NAMES: Final[dict[Device, str]] = {"cpu": "CPU", "cuda": "CUDA", "fake-cuda": "CUDA's operators, no GPU"}
 """What the rows call each device."""
 UNPROVED: Final[tuple[tuple[str, Callable[[Model], bool]], ...]] = (

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import Any, NamedTuple
 
-from txcalc.answer.validation import Row, Validation
+from txcalc.answer.validation import Device, Row, Validation
 from txcalc.check.fake_cuda import NotRun
-from txcalc.check.live import Device, live, measured, unproved
+from txcalc.check.live import live, measured, unproved
 from txcalc.check.sibling import sibling
 from txcalc.count import activations, flops, kv_cache, params
 from txcalc.count.entries import Entry, grouped

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from txcalc.answer.validation import Validation
     from txcalc.spec.loaded import Loaded
 
-WHERE: Final = ("cpu", "cuda", "fake-cuda")
-"""What the reference runs on."""
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
@@ -90,10 +88,11 @@ def validate(
 
 
 def _comparison(against: str, on: str) -> Callable[[Loaded], Validation]:
+    from txcalc.answer.validation import DEVICES
     from txcalc.spec.errors import SpecError, nearest, not_one_of
 
-    if on not in WHERE:
-        wanted, got = not_one_of(WHERE, on)
+    if on not in DEVICES:
+        wanted, got = not_one_of(DEVICES, on)
         raise SpecError(f"must be {wanted}{got}", field="on")
     if against == "published":
         return _with_published

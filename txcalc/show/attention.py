@@ -82,18 +82,18 @@ def scope(curve: AttentionCurve) -> str:
 
 
 def _is_fused(point: Point) -> bool:
-    """Whether there is a flash kernel for the layer: else it is eager under both."""
+    """Whether a fused kernel runs the layer: else there are scores under both."""
     return point.layer.flash.score_matrix_bytes == 0
 
 
 def _instead(point: Point) -> int:
-    """What flash writes in place of the scores; the scores themselves, where the kernel is eager under both."""
+    """What flash writes in place of the scores; the scores themselves, where no fused kernel runs."""
     return point.layer.flash.statistics_bytes or point.layer.flash.score_matrix_bytes
 
 
 def _flash(point: Point) -> Cell:
     found = Number(_instead(point), "memory")
-    return found if _is_fused(point) else (found, ", eager")
+    return found if _is_fused(point) else (found, ", not fused")
 
 
 _SCORES = (
@@ -156,7 +156,7 @@ def _charts(curve: AttentionCurve) -> Iterator[Chart]:
     def series(name: str, get: Get) -> Series:
         return Series(name, [get(point) for point in curve.points])
 
-    flash = "flash, in its place" if all(map(_is_fused, curve.points)) else "flash: no such kernel, so eager"
+    flash = "flash, in its place" if all(map(_is_fused, curve.points)) else "flash: no such kernel, so not fused"
     yield Chart("Memory of one layer", "curves", "memory", "bytes", lengths=lengths, level=level, series=(
         series("eager, one N×N", lambda p: p.layer.eager.score_matrix_bytes),
         series("eager, at its peak", lambda p: p.layer.eager.peak_score_bytes),

@@ -160,7 +160,7 @@ def _components(run: Run, definition: Definition) -> Iterator[Line]:
 
 
 def _once(run: Run, entries: Iterable[Entry]) -> Iterator[Entry]:
-    """What the runs of a loop hand on to each other is one tensor, whichever run it comes from."""
+    """Merge the entries of a tensor that the runs of a loop hand on to each other, whichever run it comes from."""
     found: dict[object, Entry] = {}
     for entry in entries:
         if entry.tensor is None:
@@ -177,7 +177,7 @@ def _once(run: Run, entries: Iterable[Entry]) -> Iterator[Entry]:
 
 
 def one_of(run: Run, entry: Entry, times: Poly) -> Poly:
-    """What one of ``times`` as many adds: an entry says it itself where they are a sum, which divides nothing."""
+    """Divide an entry by ``times``; where that is a sum, which divides nothing, take what the entry says of one."""
     return run.read(entry.value) / times if len(times.terms) == 1 else run.read(entry.each)
 
 

@@ -1,4 +1,4 @@
-"""How weights, products and caches are counted, and where that was read: a rule for each kind of operation and layer.
+"""Rules in words and their sources, one for each kind of operation and layer: weights, products, caches, kept tensors.
 
 The rules change nothing: they say in words what the programs do.
 """
