@@ -1,4 +1,4 @@
-"""What installing does beside copying files: the built-in presets are resolved, see ``txcalc.spec.resolved``."""
+"""What installing does beside copying files: the built-in presets are resolved, see ``txcalc.models.resolved``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ResolvePresets(BuildHookInterface[Any]):
         """Write the resolved presets beside the presets, which are copied whole."""
         sys.path.insert(0, self.root)
         try:
-            from txcalc.spec import resolved
+            from txcalc.models import resolved
 
             # In a checkout that may not be written to, presets are validated whenever they are read.
             with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ from typing import Any
 
 def here() -> None:
     import txcalc
-    from txcalc.spec.presets import names
+    from txcalc.models.load import names
 
     rows = names()
     assert rows, "no presets"

@@ -13,7 +13,7 @@ from typing import Any
 from zlib import crc32
 
 import txcalc
-from txcalc.spec.presets import names
+from txcalc.models.load import names
 
 PATH = Path(__file__).parent / "data" / "totals.tsv"
 LONG = 6007

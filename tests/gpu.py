@@ -24,9 +24,9 @@ from txcalc.check.reference.model import build
 from txcalc.check.sibling import sibling
 from txcalc.check.validate import CASES, FULL_SIZE, SMALL_ENOUGH, Case, attention_memory, keeps_exactly, kept
 from txcalc.count.params import params
-from txcalc.spec.library import names
+from txcalc.models.library import names
+from txcalc.models.load import load
 from txcalc.spec.model import Model
-from txcalc.spec.presets import load
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
 

@@ -24,8 +24,8 @@ PLAIN = int | float | str | list | tuple | None
 
 def read_types() -> list[str]:
     """Every type of configuration that is read, alone or within another."""
-    from txcalc.spec.huggingface import gemma4, glm_vl, multimodal, qwen_vl
-    from txcalc.spec.huggingface.families import FAMILIES
+    from txcalc.huggingface import gemma4, glm_vl, multimodal, qwen_vl
+    from txcalc.huggingface.families import FAMILIES
 
     return sorted({*FAMILIES, *PARTS, *gemma4.PARTS, *glm_vl.PARTS, *multimodal.PARTS, *qwen_vl.PARTS})
 
@@ -33,7 +33,7 @@ def read_types() -> list[str]:
 def read_defaults(model_types: list[str]) -> dict[str, dict[str, Any]]:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    from txcalc.spec.huggingface.config import IRRELEVANT
+    from txcalc.huggingface.config import IRRELEVANT
 
     found = {}
     for model_type in model_types:

@@ -9,10 +9,10 @@ from txcalc.answer.catalogue import Listing
 from txcalc.answer.compare import Comparison
 from txcalc.answer.curves import AttentionCurve
 from txcalc.answer.diff import Diff
-from txcalc.answer.explain.explanation import Explanation
 from txcalc.answer.mixers import MixerTable
 from txcalc.answer.validation import Validations
 from txcalc.answer.view import View
+from txcalc.explain.explanation import Explanation
 from txcalc.show import attention, compare, count, diff, explain, formats, mixers, presets, validate
 from txcalc.show.blocks import Block
 from txcalc.show.terminal import Screen

@@ -10,8 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "txcalc"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
-STAGES = ["units", "document", "spec", "trace", "count", "answer", "show", "cli"]
-CHECK = ["units", "document", "spec", "trace", "count", "answer", "check"]
+STAGES = ["units", "document", "spec", "huggingface", "models", "trace", "count", "answer", "explain", "show", "cli"]
+CHECK = ["units", "document", "spec", "huggingface", "models", "trace", "count", "answer", "check"]
 CLI = [*STAGES, "check"]
 REFERENCE = ["spec", "check.reference", "check.measure"]
 

@@ -17,9 +17,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from txcalc.cli.app import app
+from txcalc.huggingface import is_config
 from txcalc.show import csv as show_csv
 from txcalc.show.blocks import Data
-from txcalc.spec.huggingface import is_config
 
 ROOT = Path(__file__).parents[1]
 FACTS = json.loads((Path(__file__).parent / "data" / "conformance.json").read_text())

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from txcalc.answer.validation import Row
 from txcalc.check.checkpoint import compare_checkpoint, read_checkpoint
 from txcalc.check.gguf import MAGIC
+from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.errors import SpecError
-from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model
 
 WIDTH = {"F32": 4, "BF16": 2, "F16": 2, "I32": 4, "U8": 1, "F8_E4M3": 1, "I64": 8}

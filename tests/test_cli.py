@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from txcalc.answer.report import Report
 from txcalc.cli import progress
 from txcalc.cli.app import COMMANDS, app
-from txcalc.spec import presets
+from txcalc.models import load as presets
 from txcalc.spec.errors import SpecError
 from txcalc.spec.yaml import read_yaml
 from txcalc.trace.workload import CHOICES, Workload

@@ -14,8 +14,8 @@ import pytest
 
 from txcalc.answer.report import Totals, count
 from txcalc.check.third_party import compared
+from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.facts import positions
-from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.inputs import PatchInput
 from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload

@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 from txcalc.answer.diff import Diff, Run, diff
 from txcalc.answer.report import Totals, count
 from txcalc.cli.app import app
+from txcalc.models.load import load
 from txcalc.spec.model import Model
-from txcalc.spec.presets import load
 from txcalc.spec.yaml import read_yaml
 from txcalc.trace.workload import Workload
 

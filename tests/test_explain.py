@@ -13,15 +13,16 @@ import yaml
 from showing import render
 
 from txcalc.answer.defaults import workload
-from txcalc.answer.explain.explain import DerivationError, Explainer, explain
-from txcalc.answer.explain.explanation import QUANTITIES, Explanation, Formula
-from txcalc.answer.explain.letters import LETTERS, SPECIAL
-from txcalc.answer.explain.quantities import DEFINITIONS, fit_phase
-from txcalc.answer.explain.symbols import UNUSED, symbols
 from txcalc.answer.fit import fit
 from txcalc.answer.report import totals
+from txcalc.explain.explain import DerivationError, Explainer, explain
+from txcalc.explain.explanation import QUANTITIES, Explanation, Formula
+from txcalc.explain.letters import LETTERS, SPECIAL
+from txcalc.explain.quantities import DEFINITIONS, fit_phase
+from txcalc.explain.symbols import UNUSED, symbols
+from txcalc.models import load as presets
 from txcalc.show.terminal import Screen
-from txcalc.spec import inputs, layers, presets
+from txcalc.spec import inputs, layers
 from txcalc.spec import model as models
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal

@@ -10,9 +10,9 @@ from typing import Any, Final
 import pytest
 
 from txcalc.answer.defaults import workload
-from txcalc.answer.explain.explain import Explainer
-from txcalc.answer.explain.explanation import QUANTITIES, Explanation
-from txcalc.spec import presets
+from txcalc.explain.explain import Explainer
+from txcalc.explain.explanation import QUANTITIES, Explanation
+from txcalc.models import load as presets
 from txcalc.spec.errors import SpecError
 
 FILE = Path(__file__).parent / "data" / "formulas.txt"

@@ -13,9 +13,9 @@ from steps import steps
 from typer.testing import CliRunner, Result
 
 from txcalc.cli.app import app
+from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
 from txcalc.spec.jsontext import read_json
-from txcalc.spec.presets import load
 from txcalc.spec.yaml import read_yaml
 
 FACTS = json.loads((Path(__file__).parent / "data" / "conformance.json").read_text())
@@ -316,7 +316,7 @@ def test_a_bare_name_is_never_looked_up(monkeypatch: pytest.MonkeyPatch) -> None
     code = ("import sys, socket\n"
             "def no(*a, **k): raise AssertionError('network')\n"
             "socket.getaddrinfo = socket.create_connection = no\n"
-            "from txcalc.spec.presets import load\n"
+            "from txcalc.models.load import load\n"
             "for name in ('org/name', 'llama-99b'):\n"
             "    try: load(name)\n"
             "    except ValueError as error: print(error)\n"

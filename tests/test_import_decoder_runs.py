@@ -9,10 +9,10 @@ import pytest
 from import_cases import CASES
 
 from txcalc.answer.report import count
+from txcalc.huggingface import decoders, gemma4, gpts, llamas
+from txcalc.huggingface.families import FAMILIES
+from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.errors import SpecError
-from txcalc.spec.huggingface import decoders, gemma4, gpts, llamas
-from txcalc.spec.huggingface.families import FAMILIES
-from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload
 

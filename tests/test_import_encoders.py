@@ -10,9 +10,9 @@ import pytest
 from import_encoder_cases import CASES, NESTED, Values
 
 from txcalc.answer.report import Report, count
+from txcalc.huggingface.families import FAMILIES
+from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.errors import SpecError
-from txcalc.spec.huggingface.families import FAMILIES
-from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.inputs import FrameInput, PatchInput
 from txcalc.spec.layers import Attention
 from txcalc.spec.model import Model

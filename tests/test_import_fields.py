@@ -12,10 +12,10 @@ from import_cases import CASES as DECODERS
 from import_encoder_cases import CASES as ENCODERS
 
 from txcalc.count.params import params
+from txcalc.huggingface.config import IRRELEVANT, class_aliases, class_defaults
+from txcalc.huggingface.families import FAMILIES
+from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.errors import SpecError
-from txcalc.spec.huggingface.config import IRRELEVANT, class_aliases, class_defaults
-from txcalc.spec.huggingface.families import FAMILIES
-from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload

@@ -12,8 +12,8 @@ import pytest
 from import_cases import CASES
 
 from txcalc.count.kv_cache import kv_cache_bytes
-from txcalc.spec.huggingface.families import FAMILIES
-from txcalc.spec.huggingface.importer import spec_from_config
+from txcalc.huggingface.families import FAMILIES
+from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload

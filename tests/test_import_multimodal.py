@@ -12,9 +12,9 @@ from test_import_fields import FLOOR, changes, counted
 from test_import_fields import live as live_params
 
 from txcalc.answer.report import Totals, count
+from txcalc.huggingface.families import FAMILIES
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import image_positions, positions
-from txcalc.spec.huggingface.families import FAMILIES
 from txcalc.spec.inputs import PatchInput
 from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload

@@ -10,10 +10,10 @@ import pytest
 from huggingface_defaults import NAMED_OTHERWISE
 from test_import_fields import CASES, LLAMA, base, counted, live
 
+from txcalc.huggingface.config import class_defaults
+from txcalc.huggingface.importer import spec_from_config
+from txcalc.huggingface.inert import is_inert
 from txcalc.spec.errors import SpecError
-from txcalc.spec.huggingface.config import class_defaults
-from txcalc.spec.huggingface.importer import spec_from_config
-from txcalc.spec.huggingface.inert import is_inert
 
 transformers = pytest.importorskip("transformers")
 

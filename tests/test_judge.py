@@ -8,7 +8,7 @@ pytest.importorskip("transformers")
 from judge.page import PAGE, all_types, rows
 from judge.verdict import judge, measured
 
-from txcalc.spec.huggingface.families import FAMILIES
+from txcalc.huggingface.families import FAMILIES
 
 EXACT = 202
 """The fewest types that are exact."""

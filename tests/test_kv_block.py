@@ -7,11 +7,11 @@ from typing import Any
 import numpy
 import pytest
 
-from txcalc.answer.explain.polynomial import atomic
 from txcalc.answer.report import Totals, count
 from txcalc.count.entries import total
 from txcalc.count.kv_cache import allocated, kv_cache_bytes
-from txcalc.spec.huggingface.importer import spec_from_config
+from txcalc.explain.polynomial import atomic
+from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model
 from txcalc.trace.cache import Cache
 from txcalc.trace.model import trace

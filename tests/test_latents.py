@@ -14,8 +14,8 @@ from txcalc.answer.report import count  # noqa: E402
 from txcalc.check.reference.model import build  # noqa: E402
 from txcalc.check.validate import Case, decoding, kept  # noqa: E402
 from txcalc.count.flops import backward_flops, forward_flops  # noqa: E402
+from txcalc.models.load import load  # noqa: E402
 from txcalc.spec.model import Model  # noqa: E402
-from txcalc.spec.presets import load  # noqa: E402
 from txcalc.trace.model import trace  # noqa: E402
 from txcalc.trace.workload import Workload  # noqa: E402
 

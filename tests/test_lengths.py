@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import txcalc
 from txcalc.cli.app import app
-from txcalc.spec import presets
+from txcalc.models import load as presets
 from txcalc.spec.errors import SpecError
 
 

@@ -11,8 +11,8 @@ from txcalc.count.entries import total
 from txcalc.count.flops import backward_flops, core_flops, forward_flops
 from txcalc.count.params import params, tables
 from txcalc.count.states import RECIPES, training_state_bytes
+from txcalc.models.load import load
 from txcalc.spec.model import Model
-from txcalc.spec.presets import load
 from txcalc.trace.model import trace
 from txcalc.trace.record import Role, Trace
 from txcalc.trace.workload import Workload

@@ -12,11 +12,11 @@ from txcalc.answer.report import Quantity, count
 from txcalc.check.checkpoint import compare_checkpoint, read_checkpoint
 from txcalc.count.params import params
 from txcalc.count.weights import quantized_params, weight_bytes
+from txcalc.huggingface import mlx, modules
+from txcalc.huggingface.importer import spec_from_config
+from txcalc.models.resolved import Fields
 from txcalc.spec.errors import SpecError
-from txcalc.spec.huggingface import mlx, modules
-from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model
-from txcalc.spec.resolved import Fields
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 import txcalc
 from txcalc.answer.catalogue import structure
 from txcalc.cli.app import app
-from txcalc.spec import library, resolved
+from txcalc.models import library, resolved
 from txcalc.spec.facts import located_blocks
 
 BUILT_IN = library.built_in()

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from txcalc.answer.explain.polynomial import Poly, atomic, poly
 from txcalc.answer.sweep import SWEPT, sweep
 from txcalc.count.entries import total
 from txcalc.count.flops import forward_flops
 from txcalc.count.params import params
 from txcalc.count.totals import TOTALS
+from txcalc.explain.polynomial import Poly, atomic, poly
 from txcalc.spec.model import Model
 from txcalc.spec.replace import replace
 from txcalc.trace.model import trace

@@ -13,14 +13,14 @@ import pytest
 
 from txcalc.answer.published import PublishedRow, compare_published, published_value
 from txcalc.answer.report import SCHEMA, Totals, count
-from txcalc.spec import folders, library
+from txcalc.huggingface.importer import spec_from_config
+from txcalc.models import folders, library
+from txcalc.models.library import beside
+from txcalc.models.load import REPORT_SCHEMA, load, names
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import architecture_fields
-from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.inputs import LearnedPosition, TokenInput
-from txcalc.spec.library import beside
 from txcalc.spec.model import Model, Published
-from txcalc.spec.presets import REPORT_SCHEMA, load, names
 from txcalc.spec.yaml import dump_yaml
 from txcalc.trace.workload import Workload
 
@@ -928,6 +928,6 @@ def test_a_quantity_that_the_model_does_not_have() -> None:
 
 
 def test_the_schema_beside_the_presets_is_that_of_the_model() -> None:
-    from txcalc.answer.schema import json_schema
+    from txcalc.show.schema import json_schema
 
     assert json.loads(beside("preset.schema.json")) == json_schema("preset"), "run: txcalc schema preset"

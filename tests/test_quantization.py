@@ -13,9 +13,9 @@ from txcalc.answer.report import Quantity, count
 from txcalc.check.sibling import sibling
 from txcalc.count.params import params
 from txcalc.count.weights import quantized_params, stored_bytes, weight_bytes
+from txcalc.huggingface import modules
+from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.errors import SpecError
-from txcalc.spec.huggingface import modules
-from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model
 from txcalc.spec.quantization import Quantization
 from txcalc.trace.model import trace
@@ -180,7 +180,7 @@ def test_module_names_are_the_classes(model_type: str) -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.pytorch_utils import Conv1D
 
-    from txcalc.spec.huggingface.families import FAMILIES
+    from txcalc.huggingface.families import FAMILIES
 
     fields = {name: values[-1] for name, values in CASES[model_type].items() if name != "attention_types"}
     name = next(iter(FAMILIES[model_type].classes))

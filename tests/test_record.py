@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import txcalc
+from txcalc.models.load import names
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
-from txcalc.spec.presets import names
 from txcalc.trace.model import trace
 from txcalc.trace.record import Node, Op, Repeat, Role, Tensor
 from txcalc.trace.workload import Workload

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from txcalc.count import activations, flops, kv_cache, params
 from txcalc.count.layer import alone
+from txcalc.models.load import load
 from txcalc.spec.errors import FieldError
 from txcalc.spec.model import Model
-from txcalc.spec.presets import load
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload

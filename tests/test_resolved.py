@@ -11,9 +11,11 @@ import pytest
 from showing import render
 
 from txcalc.answer.defaults import workload
-from txcalc.answer.explain.explain import Explainer
 from txcalc.answer.view import view
-from txcalc.spec import base, folders, library, presets, resolved
+from txcalc.explain.explain import Explainer
+from txcalc.models import folders, library, resolved
+from txcalc.models import load as presets
+from txcalc.spec import base
 from txcalc.spec.model import Model
 from txcalc.spec.replace import replace
 
@@ -107,7 +109,7 @@ def test_a_preset_is_counted_and_explained_without_what_that_can_do_without(
     command: list[str], total: str, kept: str
 ) -> None:
     program = (
-        "import sys\nfrom txcalc.spec import resolved\n"
+        "import sys\nfrom txcalc.models import resolved\n"
         f"resolved.FILE = {kept!r}\n"
         f"from txcalc.cli.app import main\nsys.argv = ['txcalc', *{command!r}]\n"
         "try:\n    main()\nfinally:\n"

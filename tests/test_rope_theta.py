@@ -11,9 +11,9 @@ import pytest
 from huggingface_defaults import NAMED_OTHERWISE, THETAS, as_text, read_thetas, read_types, thetas
 from import_cases import CASES
 
-from txcalc.spec.huggingface.importer import spec_from_config
+from txcalc.huggingface.importer import spec_from_config
+from txcalc.models.load import load, names
 from txcalc.spec.model import Model
-from txcalc.spec.presets import load, names
 
 FACTS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "published_positions.json").read_text())
 """Context and thetas of presets, each read in the source beside them."""

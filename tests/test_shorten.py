@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from specs import specs
 
-from txcalc.spec.huggingface.importer import spec_from_config
+from txcalc.huggingface.importer import spec_from_config
+from txcalc.models.load import load, names
 from txcalc.spec.model import Model
-from txcalc.spec.presets import load, names
 from txcalc.spec.shorten import shorten
 from txcalc.spec.yaml import dump_yaml, read_yaml
 

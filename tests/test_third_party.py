@@ -3,7 +3,7 @@
 import pytest
 
 from txcalc.check.third_party import QUIRKS, against_published, compared
-from txcalc.spec.presets import load
+from txcalc.models.load import load
 
 
 @pytest.mark.parametrize(("name", "model_type", "quantity"), [

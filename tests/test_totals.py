@@ -11,11 +11,11 @@ from txcalc.answer.report import SKIPPED, Component, Report, Totals, count, grow
 from txcalc.count.entries import total
 from txcalc.count.flops import Pass, entries
 from txcalc.count.kv_cache import kv_cache_bytes
+from txcalc.models.library import names
+from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal
-from txcalc.spec.library import names
 from txcalc.spec.model import Model
-from txcalc.spec.presets import load
 from txcalc.trace.model import trace
 from txcalc.trace.sizes import visible_pairs
 from txcalc.trace.workload import Workload

@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch")
 from txcalc.answer.validation import Validations  # noqa: E402
 from txcalc.check.third_party import against_published  # noqa: E402
 from txcalc.check.validate import CASES, Case, cache, flops_rows, kept, parameters, validate  # noqa: E402
+from txcalc.models.load import load  # noqa: E402
 from txcalc.show.terminal import Screen  # noqa: E402
-from txcalc.spec.presets import load  # noqa: E402
 
 torch.set_num_threads(1)
 EXAMPLES, PARTS = 240, 8

@@ -14,8 +14,8 @@ from txcalc.answer.rerun import recorded
 from txcalc.answer.versions import CONVOLVES, EMPTY_STATE, MEANINGS
 from txcalc.answer.view import View, view
 from txcalc.cli.app import app
+from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
-from txcalc.spec.presets import load
 from txcalc.spec.yaml import read_yaml
 
 POINT = {"seq": 16, "flops_forward": 1, "activation_bytes": 1, "state_bytes": 1, "sequential_steps": 1,

@@ -11,13 +11,13 @@ from typing import Any, get_args
 import pytest
 
 import txcalc
-from txcalc.answer.explain.explain import explain
 from txcalc.answer.report import Report, count
 from txcalc.answer.rerun import recorded
 from txcalc.count import gguf
 from txcalc.count.kv_cache import FORMATS as KV_FORMATS
 from txcalc.count.weights import stored_bytes, weight_bytes
-from txcalc.spec import presets
+from txcalc.explain.explain import explain
+from txcalc.models import load as presets
 from txcalc.spec.errors import SpecError
 from txcalc.spec.formats import FORMATS, NAMES, PACKED, WHOLE, Layout
 from txcalc.spec.ggml import MIXES, TYPES

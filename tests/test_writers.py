@@ -21,11 +21,11 @@ from txcalc.answer.curves import attention_curve
 from txcalc.answer.defaults import workload
 from txcalc.answer.devices import device
 from txcalc.answer.diff import Run, diff
-from txcalc.answer.explain.explain import explain
 from txcalc.answer.mixers import mixers
 from txcalc.answer.validation import Row as Compared
 from txcalc.answer.validation import Validation, Validations
 from txcalc.answer.view import View, view
+from txcalc.explain.explain import explain
 from txcalc.show.blocks import Charts, Column, Data, Derivation, Facts, Number, Table, plain
 from txcalc.show.formats import FORMATS
 from txcalc.show.terminal import Screen

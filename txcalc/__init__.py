@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from txcalc.answer.compare import Comparison
     from txcalc.answer.curves import AttentionCurve
     from txcalc.answer.diff import Diff
-    from txcalc.answer.explain.explanation import Explanation, QuantityName
     from txcalc.answer.library import Run, Size
     from txcalc.answer.mixers import MixerTable
     from txcalc.answer.report import Report
     from txcalc.answer.sweep import Array
     from txcalc.answer.validation import Validation
+    from txcalc.explain.explanation import Explanation, QuantityName
     from txcalc.spec.errors import SpecError
     from txcalc.spec.model import Model
     from txcalc.trace.workload import Phase, Workload
@@ -53,7 +53,7 @@ def load(model: str, overrides: Sequence[str] = ()) -> Model:
     stand in its name, wherever one is taken: ``gpt2@layers=24``. Nothing is downloaded,
     but for ``hf:org/name``. Raises ``SpecError`` that names the file, the line and the field.
     """
-    from txcalc.spec import presets
+    from txcalc.models import load as presets
 
     return presets.load(model, overrides).model
 
@@ -103,7 +103,7 @@ def explain(
     quantity that the model does not have, with the reason.
     """
     from txcalc.answer import library
-    from txcalc.answer.explain import explain as derivation
+    from txcalc.explain import explain as derivation
 
     found = library.find(model)
     workload = library.workload([found.spec], batch, seq, phase, run)

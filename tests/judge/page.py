@@ -28,7 +28,7 @@ def all_types() -> list[str]:
     """The types of the installed library and those that are read besides."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    from txcalc.spec.huggingface.families import FAMILIES
+    from txcalc.huggingface.families import FAMILIES
 
     return sorted({*CONFIG_MAPPING, *FAMILIES})
 

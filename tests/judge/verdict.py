@@ -19,10 +19,10 @@ from huggingface_defaults import NAMED_OTHERWISE
 from torch.utils.flop_counter import FlopCounterMode
 
 from txcalc.answer.report import count
+from txcalc.huggingface.families import FAMILIES
+from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import layer_order
-from txcalc.spec.huggingface.families import FAMILIES
-from txcalc.spec.huggingface.importer import spec_from_config
 from txcalc.spec.layers import MoE
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace

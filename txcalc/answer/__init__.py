@@ -1,1 +1,1 @@
-"""Documents: a report, a comparison, a difference, a curve, a derivation, each with its numbers and nothing else."""
+"""Documents: a report, a comparison, a difference, a curve, each with its numbers and nothing else."""

@@ -9,12 +9,12 @@ from typing import Any, Final, Literal
 from txcalc.count import params
 from txcalc.count.entries import total
 from txcalc.document import Part
+from txcalc.models.library import PresetInfo, find, names, unknown
+from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks
 from txcalc.spec.layers import MLA, AnyAttention, Attention
-from txcalc.spec.library import PresetInfo, find, names, unknown
 from txcalc.spec.model import Model, Stack
-from txcalc.spec.presets import load
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
 

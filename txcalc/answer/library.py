@@ -11,7 +11,7 @@ from txcalc import units
 from txcalc.answer.defaults import workload as fill
 from txcalc.answer.mixers import Sizes
 from txcalc.answer.validation import DEVICES, Device
-from txcalc.spec import presets
+from txcalc.models import load as presets
 from txcalc.spec.errors import SpecError, unknown_field
 from txcalc.spec.model import Model
 from txcalc.trace.workload import (

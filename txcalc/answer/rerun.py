@@ -12,7 +12,7 @@ from txcalc.spec.errors import SpecError
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
-    from txcalc.spec.loaded import Loaded
+    from txcalc.models.loaded import Loaded
     from txcalc.spec.model import Model
     from txcalc.spec.yaml import Document
 

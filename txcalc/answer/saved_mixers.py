@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 from txcalc.answer import versions
 from txcalc.answer.mixers import QUANTITIES, SCHEMA, MixerTable, Sizes
 from txcalc.answer.rerun import exact
+from txcalc.models.sources import read_source
 from txcalc.spec import older
 from txcalc.spec.errors import SpecError
-from txcalc.spec.sources import read_source
 
 _WHY: Final = {"attention-flash": versions.EMPTY_STATE, "window": versions.EMPTY_STATE, "mamba2": versions.CONVOLVES}
 """Why a layer costs something else than version 1 said."""

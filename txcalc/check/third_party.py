@@ -9,12 +9,12 @@ from typing import Any, Final, NamedTuple
 from txcalc.answer.published import PublishedRow, compare_published
 from txcalc.answer.report import count
 from txcalc.answer.validation import Row, Validation, Verdict
+from txcalc.huggingface.families import FAMILIES
+from txcalc.models.library import beside
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks, positions
-from txcalc.spec.huggingface.families import FAMILIES
 from txcalc.spec.inputs import FrameInput, LMHead, PatchInput, TokenInput
 from txcalc.spec.layers import Attention
-from txcalc.spec.library import beside
 from txcalc.spec.model import Model, Stack, Tower
 from txcalc.trace.workload import Workload
 

@@ -10,7 +10,7 @@ from txcalc.cli.options import CommonOptions, Offer, OutputOptions, RunOptions, 
 
 if TYPE_CHECKING:
     from txcalc.answer.diff import Run
-    from txcalc.spec.loaded import Loaded
+    from txcalc.models.loaded import Loaded
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}

@@ -113,8 +113,8 @@ def _hint(name: str, ctx: Any) -> str:
 
 def _no_command(name: str, known: list[str], group: Group) -> str:
     from txcalc.cli import foreign
+    from txcalc.models.library import find
     from txcalc.spec.errors import SpecError, nearest
-    from txcalc.spec.library import find
 
     if meant := getattr(foreign, group.meant).get(name.casefold()):
         return f"no such command {name!r}; see {meant}"

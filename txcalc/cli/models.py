@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from txcalc.cli.options import CommonOptions
-    from txcalc.spec.loaded import Loaded
+    from txcalc.models.loaded import Loaded
 
 
 def load(
@@ -19,11 +19,11 @@ def load(
     ``resolved``: a resolved preset will do, which has the fields of a validated model and nothing else.
     ``noted``: the answer holds the model's own notes.
 
-    Raises ``SpecError``, see ``txcalc.spec.presets.load``.
+    Raises ``SpecError``, see ``txcalc.models.load.load``.
     """
     loaded = _resolved(model) if resolved and not overrides else None
     if loaded is None:
-        from txcalc.spec import presets
+        from txcalc.models import load as presets
 
         loaded = presets.load(model, overrides, strict=common.strict)
     return _told(loaded, common, dtype, noted=noted)
@@ -34,9 +34,9 @@ def load_all(
 ) -> list[Loaded]:
     """Load every model of a saved answer about several, of anything else its one; ``noted`` as in ``load``.
 
-    Raises ``SpecError``, see ``txcalc.spec.presets.load_all``.
+    Raises ``SpecError``, see ``txcalc.models.load.load_all``.
     """
-    from txcalc.spec import presets
+    from txcalc.models import load as presets
 
     found = presets.load_all(model, overrides, strict=common.strict)
     return [_told(each, common, dtype, noted=noted) for each in found]
@@ -57,7 +57,7 @@ def _told(loaded: Loaded, common: CommonOptions, dtype: str | None, *, noted: bo
 
 
 def _resolved(model: str) -> Loaded | None:
-    from txcalc.spec import resolved
+    from txcalc.models import resolved
 
     return resolved.load(model)
 

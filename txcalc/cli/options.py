@@ -24,8 +24,8 @@ SIZES: Final = ("batch", "seq", "past", "source_seq", "images", "kv_block")
 
 def complete_model(incomplete: str) -> list[str]:
     """Preset names and aliases, for shell completion. Completion never fails."""
+    from txcalc.models.load import names
     from txcalc.spec.errors import SpecError
-    from txcalc.spec.presets import names
 
     try:
         known = [name for info in names() for name in (info.name, *info.aliases)]

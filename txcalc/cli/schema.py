@@ -15,7 +15,7 @@ app = typer.Typer(
 
 def complete_document(incomplete: str) -> list[str]:
     """Names of documents, for shell completion."""
-    from txcalc.answer.schema import DOCUMENTS
+    from txcalc.show.schema import DOCUMENTS
 
     return [name for name in DOCUMENTS if name.startswith(incomplete)]
 OFFER: Final = Offer(quiet="")
@@ -39,8 +39,8 @@ def schema(
     """
     import sys
 
-    from txcalc.answer.schema import json_schema
     from txcalc.cli import write
     from txcalc.show.data import json
+    from txcalc.show.schema import json_schema
 
     write.to_stream(json(json_schema(document)), sys.stdout)

@@ -12,7 +12,7 @@ from txcalc.cli.options import CommonOptions, Offer, OutputOptions, SetOption, c
 
 if TYPE_CHECKING:
     from txcalc.answer.validation import Validation
-    from txcalc.spec.loaded import Loaded
+    from txcalc.models.loaded import Loaded
 
 
 app = typer.Typer(
@@ -60,8 +60,8 @@ def validate(
     from txcalc.cli import write
     from txcalc.cli.models import load
     from txcalc.cli.progress import progress
+    from txcalc.models.load import names
     from txcalc.spec.errors import SpecError
-    from txcalc.spec.presets import names
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from txcalc import units
-from txcalc.answer.explain.naming import NAMES, RECURRENT
 from txcalc.answer.report import Component, Report
+from txcalc.explain.naming import NAMES, RECURRENT
 
 Fields = dict[str, Any]
 

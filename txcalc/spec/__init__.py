@@ -1,1 +1,1 @@
-"""What a model is: its fields, their defaults and checks, presets, files, overrides, importers."""
+"""What a model is: its fields, their defaults and checks, overrides, and the text of files."""

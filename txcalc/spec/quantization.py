@@ -2,7 +2,7 @@
 
 One layout with a few sizes describes every method that is read: codes of a few bits, packed into words; one scale
 for each block of codes; perhaps a zero point for each; perhaps scales of the scales. The methods themselves, with
-their sources, are in ``txcalc.spec.huggingface.quantized``.
+their sources, are in ``txcalc.huggingface.quantized``.
 """
 
 from __future__ import annotations

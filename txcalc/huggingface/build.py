@@ -1,0 +1,191 @@
+"""What the importers of all families share: sizes, heads, and layers that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from txcalc.huggingface.config import Config, class_thetas
+from txcalc.spec.errors import shown
+from txcalc.spec.resolve import merge
+
+Data = dict[str, Any]
+
+ACTIVATIONS: Final = {
+    "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "relu": "relu",
+    "relu2": "relu2", "silu": "silu", "swish": "silu", "tanh": "tanh", "sigmoid": "sigmoid",
+}
+
+
+def activation(c: Config, *names: str) -> str:
+    """The feed-forward's activation function."""
+    name = next((n for n in names if n in c.data), names[0])
+    c.ignore(*names)
+    return str(c.choice(name, ACTIVATIONS))
+
+
+def rms(**more: Any) -> Data:
+    """An RMSNorm without bias."""
+    return {"kind": "rmsnorm", "bias": False, **more}
+
+
+def layernorm(**more: Any) -> Data:
+    """A LayerNorm with weight and bias."""
+    return {"kind": "layernorm", "bias": True, **more}
+
+
+def grouped_query(c: Config, *, default_head_dim: int | None = None, **more: Any) -> Data:
+    """Heads, key-value heads and head size as most decoders write them."""
+    heads = c.size("num_attention_heads", "n_head")
+    head_dim = c.take("head_dim", default=default_head_dim)
+    data = {"heads": heads, "kv_heads": c.size_or(heads, "num_key_value_heads"), **more}
+    if head_dim is not None:
+        data["head_dim"] = c.size("head_dim", default=default_head_dim)
+    return data
+
+
+def gated(c: Config, *, d_ff: int | None = None, bias: bool | Data = False, act: str = "hidden_act") -> Data:
+    """A gated feed-forward (SwiGLU and kin)."""
+    width = c.size("intermediate_size") if d_ff is None else d_ff
+    return {"d_ff": width, "activation": activation(c, act), "gated": True, "bias": bias}
+
+
+def plain(c: Config, d_ff: int, *, bias: bool = True, act: str = "hidden_act") -> Data:
+    """Two projections around an activation."""
+    return {"d_ff": d_ff, "activation": activation(c, act), "gated": False, "bias": bias}
+
+
+def rope(c: Config, head_dim: int, *, default: float = 1.0) -> Data:
+    """Rotary positions, over part of each head where the configuration says so."""
+    parameters = c.data.get("rope_parameters") or c.data.get("rope_scaling") or {}
+    nested = parameters.get("partial_rotary_factor") if isinstance(parameters, Mapping) else None
+    part = c.take("partial_rotary_factor", "rotary_pct", default=None)
+    part = nested if part is None else part
+    dim = int(head_dim * (default if part is None else part))
+    if head_dim % 2 or dim < 2:
+        raise c.error("head_dim", f"positions rotate pairs of columns, here {dim} of a head's {head_dim}")
+    return {"kind": "rope", **thetas(c)} | ({} if dim == head_dim else {"dim": dim})
+
+
+def thetas(c: Config) -> Data:
+    """Bases of the rotary frequencies, from the file or the class; ``window_theta`` if windows have another."""
+    parameters = c.data.get("rope_parameters") or c.data.get("rope_scaling")
+    kinds = parameters if isinstance(parameters, Mapping) else {}
+    nested = {"full": kinds.get("full_attention", kinds), "window": kinds.get("sliding_attention")}
+    found = {
+        kind: _theta(nested[kind], ("rope_theta",)) or _theta(c.data, known["names"]) or known["default"]
+        for kind, known in class_thetas().get(c.model_type, {}).items()
+    }
+    full = found.get("full")
+    return {"theta": full} | ({} if found.get("window") in (None, full) else {"window_theta": found["window"]})
+
+
+def _theta(place: Any, names: Sequence[str]) -> float | None:
+    """The first positive number of one of these names."""
+    given = [place.get(name) for name in names] if isinstance(place, Mapping) else []
+    return next((float(x) for x in given if isinstance(x, int | float) and not isinstance(x, bool) and x > 0), None)
+
+
+def windowed(base: Data, windows: Sequence[int | None]) -> Data:
+    """``base`` with a sliding window of its own in every layer; ``None`` sees everything."""
+    return layered(base, [{"attention": {"window": w}} if w else {} for w in windows])
+
+
+def layered(base: Data, overrides: Sequence[Data]) -> Data:
+    """A stack whose layer i is ``base`` with ``overrides[i]`` laid over, as short as it can be said."""
+    layers = len(overrides)
+    if all(o == overrides[0] for o in overrides):
+        return {**merge(base, overrides[0]), "layers": layers}
+    for period in range(1, min(layers, 16) + 1):
+        whole = layers // period
+        if whole > 1 and all(overrides[i] == overrides[i % period] for i in range(whole * period)):
+            groups = [{"repeat": whole, "blocks": _runs(overrides[:period])}]
+            if layers % period:
+                groups.append({"blocks": _runs(overrides[whole * period :])})
+            return {**base, "layers": layers, "groups": groups}
+    return {**base, "layers": layers, "groups": _repetitions(_runs(overrides))}
+
+
+def _repetitions(blocks: list[Data]) -> list[Data]:
+    """Groups of these blocks in their order: each sequence of two or more that comes again at once is one group."""
+    groups: list[Data] = []
+    at = 0
+    while at < len(blocks):
+        period, times = max(((p, _times(blocks[at:], p)) for p in range(2, len(blocks))), key=_covered, default=(1, 1))
+        if times > 1:
+            groups.append({"repeat": times, "blocks": blocks[at : at + period]})
+        elif groups and "repeat" not in groups[-1]:
+            groups[-1]["blocks"].append(blocks[at])
+        else:
+            groups.append({"blocks": [blocks[at]]})
+        at += period * times if times > 1 else 1
+    return groups
+
+
+def _times(blocks: Sequence[Data], period: int) -> int:
+    """How often the first ``period`` of these blocks come in a row."""
+    times = 1
+    while blocks[times * period : (times + 1) * period] == blocks[:period]:
+        times += 1
+    return times
+
+
+def _covered(found: tuple[int, int]) -> tuple[int, int]:
+    """Prefer what leaves out the most blocks, then the shortest sequence."""
+    period, times = found
+    return (period * (times - 1), -period)
+
+
+def _runs(overrides: Sequence[Data]) -> list[Data]:
+    blocks: list[Data] = []
+    for override in overrides:
+        if blocks and {k: v for k, v in blocks[-1].items() if k != "repeat"} == override:
+            blocks[-1] = {"repeat": blocks[-1].get("repeat", 1) + 1, **override}
+        else:
+            blocks.append(dict(override))
+    return blocks
+
+
+def labels(c: Config) -> int:
+    """Classes of a classifier: the label table's length, or 2 as the library has it.
+
+    Of a table and a number that contradict each other, versions of the library differ in which one wins.
+    """
+    table = c.take("id2label", default=None)
+    if table is None:
+        return c.size("num_labels", default=2)
+    if not isinstance(table, Mapping) or not table:
+        raise c.error("id2label", f"must be a mapping with a name for every class, got {shown(table)}")
+    if c.size("num_labels", default=len(table)) != len(table):
+        raise c.error("num_labels", f"{c.take('num_labels')} contradicts the {len(table)} names in id2label")
+    return len(table)
+
+
+def layer_types(
+    c: Config, layers: int, default: Sequence[str], other: str = "sliding_attention",
+) -> list[str]:
+    """The kind of every layer, full attention or ``other``: from the file, or the pattern that the class makes up."""
+    given = c.take("layer_types", default=None)
+    kinds = list(default) if given is None else given
+    if not isinstance(kinds, list) or len(kinds) != layers:
+        raise c.error("layer_types", f"must be a list of {layers} entries, one per layer")
+    kinds = [_OLDER_KINDS.get(kind, kind) if isinstance(kind, str) else shown(kind) for kind in kinds]
+    for kind in kinds:
+        if kind not in ("full_attention", other):
+            raise c.error("layer_types", f"{shown(kind)} is not known; txcalc knows full_attention, {other}")
+    return kinds
+
+
+_OLDER_KINDS: Final = {"attention": "full_attention", "mamba": "linear_attention"}
+
+
+def runs(c: Config, name: str) -> list[tuple[list[Any], int]]:
+    """A list of pairs: a pattern of layers, and how often it follows itself (GPT-Neo)."""
+    pairs = c.take(name)
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], list) and type(pair[1]) is int
+        for pair in pairs
+    ):
+        raise c.error(name, f"must be a list of pairs of a pattern and how often it follows itself, got {shown(pairs)}")
+    return [(pattern, times) for pattern, times in pairs]

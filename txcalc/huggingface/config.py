@@ -1,0 +1,297 @@
+"""A configuration that notices which of its fields were understood.
+
+An importer takes the fields it knows. Whatever is left over, and is neither known not to matter nor equal to the
+class's own default, could change the architecture, and is refused by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+from txcalc.spec.errors import SpecError, joined, shown
+
+# Fields that change neither a weight's shape, nor which products are computed, nor what is cached.
+IRRELEVANT: Final = frozenset("""
+_attn_implementation _commit_hash _experts_implementation _flash_attn_2_enabled _name_or_path activation_dropout
+add_bias_logits add_final_layer_norm apply_spec_augment architectures attention_dropout attention_dropout_prob
+attention_multiplier attention_probs_dropout_prob attention_scale_factor attention_softmax_in_fp32 attn_implementation
+attn_pdrop auto_map aux_loss_alpha bad_words_ids begin_suppress_tokens bias_dropout_fusion boi_token_id
+boi_token_index bos_token_id cache_implementation chunk_size_feed_forward classifier_activation classifier_dropout
+classifier_dropout_prob classifier_pooling cls_token_id compression_config cross_attention_hidden_size
+custom_pipelines decoder_layerdrop decoder_start_token_id default_theta deterministic_flash_attn diversity_penalty
+do_sample drop_path_rate dropout dropout_rate dtype early_stopping emb_pdrop embd_dropout embd_pdrop embedding_dropout
+embedding_initializer_range embedding_multiplier encoder_hidden_size encoder_layerdrop encoder_no_repeat_ngram_size
+eoi_token_id eoi_token_index eos_token_id experts_implementation exponential_decay_length_penalty extra_pos_embeddings
+finetuning_task forced_bos_token_id forced_decoder_ids forced_eos_token_id fused_attention global_rope_theta
+gradient_checkpointing hidden_dropout hidden_dropout_p hidden_dropout_prob id2label
+image_end_token_id image_start_token_id image_token_id image_token_index
+init_cutoff_factor init_method init_std initializer_factor initializer_range input_jitter_noise is_decoder
+is_composition is_encoder_decoder is_llama_config jitter_noise label2id layer_norm_eps layer_norm_epsilon layerdrop
+layernorm_epsilon length_penalty local_rope_theta logit_scale logit_scale_init_value logits_scaling mask_feature_length
+mask_feature_min_masks mask_feature_prob mask_time_length mask_time_min_masks mask_time_prob mask_token_id
+masked_softmax_fusion max_length max_model_len max_sequence_length median_filter_length min_length mlp_dropout
+model_max_length model_type moe_loss_weight mup_enabled mup_width_multiplier no_repeat_ngram_size norm_eps
+norm_epsilon normalize_before normalize_embedding num_beam_groups num_beams num_labels num_return_sequences
+offset_alibi onnx_safe original_max_position_embeddings output_attentions output_hidden_states output_past
+output_router_logits output_scores pad_token_id prefix pretraining_tp problem_type processor_class pruned_heads
+quantization quantization_config query_pre_attn_scalar reference_compile remove_invalid_values repad_logits_with_grad
+repetition_penalty rescale_prenorm_residual resid_dropout resid_pdrop residual_dropout residual_multiplier return_dict
+return_dict_in_generate rms_norm_eps rope_interleave rope_interleaved rope_local_base_freq rope_parameters
+rope_percent rope_scaling rope_theta rotary_emb_base rotary_emb_scale_base router_aux_loss_coef router_jitter_noise
+router_z_loss_coef sbert_ce_default_activation_function scale_attention_softmax_in_fp32 scale_embedding
+scale_embeddings sentence_transformers sep_token_id seq_aux skip_bias_add skip_bias_add_qkv slow_but_exact
+sparse_pred_ignore_index sparse_prediction static_position_embeddings summary_activation summary_first_dropout
+summary_last_dropout summary_proj_to_labels summary_type summary_use_proj suppress_tokens task_specific_params
+temperature tf_legacy_loss tie_encoder_decoder tokenizer_class tokenizer_name top_k top_p torch_dtype torchscript
+transformers.js_config transformers_version typical_p unk_token_id unsloth_fixed unsloth_version use_bfloat16
+use_cache use_cache_kernel use_cache_quantization use_dynamic_ntk use_flash_attn use_logn_attn use_mems_eval
+video_end_token_id video_start_token_id video_token_id vision_end_token_id vision_start_token_id vision_token_id
+""".split())  # noqa: SIM905  a list would be a column of 200 lines
+
+# Fields that mean nothing new where a family does not know them, as long as they have one of these values.
+USUAL: Final[dict[str, tuple[Any, ...]]] = {
+    "add_cross_attention": (False, None), "use_sliding_window": (False,), "compression_ratio": (1.0,),
+    "sliding_window": (None,), "num_experts": (0, 1), "num_local_experts": (0, 1),
+}
+
+# What families call one size: a file with the name that its own class does not read may mean it all the same.
+SIZES: Final = tuple(frozenset(names.split()) for names in (
+    "hidden_size n_embd d_model dim embed_dim model_dim", "num_hidden_layers n_layer n_layers num_layers depth",
+    "num_attention_heads n_head n_heads num_heads", "num_key_value_heads num_kv_heads n_head_kv kv_n_heads",
+    "head_dim d_kv kv_channels attention_head_dim", "intermediate_size n_inner d_ff ffn_dim ffn_hidden_size hidden_dim",
+    "vocab_size padded_vocab_size n_vocab", "num_experts num_local_experts n_routed_experts moe_num_experts",
+    "num_experts_per_tok num_experts_per_token moe_topk moe_k top_k_experts moe_top_k experts_per_token",
+    "num_shared_experts n_shared_experts num_shared_expert moe_num_shared_experts",
+    "sliding_window window_size sliding_window_size attention_window", "tie_word_embeddings tie_embedding",
+))
+
+REQUIRED: Final = object()
+UNKNOWN: Final = "not understood"
+"""What is said of a field that may be read, and of which nothing is known."""
+UNREAD: Final = "which alone is read"
+"""What is said of the field that another name contradicts, which no class reads."""
+TIES: Final = frozenset({"tie_word_embeddings", "tie_embedding"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Remarks:
+    """What a reader should know of a whole file.
+
+    ``passed``: fields that no class reads, refused where the file is read ``strict``ly. ``problems``: what is wrong
+    with single fields; each stands for some value that is right, so that the others are looked at too, and nothing
+    that is built of them counts. ``ties``: for each question whether a head is tied, whether its object says so.
+    ``sizes``: those that are the class's own since the file leaves them out. ``choices``: what was chosen otherwise
+    where the file leaves it open.
+    """
+
+    strict: bool = False
+    passed: list[str] = dataclasses.field(default_factory=list)
+    problems: list[SpecError] = dataclasses.field(default_factory=list)
+    ties: list[bool] = dataclasses.field(default_factory=list)
+    sizes: dict[str, int] = dataclasses.field(default_factory=dict)
+    choices: list[str] = dataclasses.field(default_factory=list)
+
+
+class Config:
+    """One JSON object of a configuration, with the class's defaults behind it."""
+
+    def __init__(
+        self, data: Mapping[str, Any], model_type: str, *, source: str, path: str = "", within: Config | None = None,
+        remarks: Remarks | None = None,
+    ) -> None:
+        self.model_type = model_type
+        self.source = source
+        self.path = path
+        self.remarks: Remarks = within.remarks if within else remarks or Remarks()
+        self._types: tuple[str, ...] = (model_type, *(within._types if within else ()))
+        self._version: object = within._version if within else data.get("transformers_version")
+        self.defaults = class_defaults().get(model_type, {})
+        aliases = class_aliases().get(model_type, {})
+        self.own = {*self.defaults, *aliases, *aliases.values()}
+        self._aliases = {name: field for name, field in aliases.items() if name in data and field not in IRRELEVANT}
+        self._given = data.keys()
+        self.data = {**{field: data[name] for name, field in self._aliases.items()}, **data}
+        self._taken: set[str] = set()
+        for name, field in self._aliases.items():
+            self._agree(field, name)
+
+    def take(self, *names: str, default: Any = REQUIRED) -> Any:
+        """The value of the first of these names in the file, else the class's default, else ``default``.
+
+        Of several names for one thing, those that this family's class knows count, where it knows any: the class
+        would pass over the others. Raises ``SpecError`` when there is none, and when two names contradict each other.
+        """
+        names = tuple(name for name in names if name in self.own) or names
+        self._taken.update(names)
+        given = [name for name in names if name in self.data]
+        if TIES & {*names}:
+            self.remarks.ties.append(bool(given))
+        for name in given[1:]:
+            self._agree(given[0], name)
+        if given:
+            return self.data[given[0]]
+        for name in names:
+            if name in self.defaults:
+                return self.defaults[name]
+        if default is REQUIRED:
+            raise self.error(names[0], "required field is missing")
+        return default
+
+    def _agree(self, name: str, other: str) -> None:
+        """Refuse two names of one thing with different values: libraries differ in which of them wins."""
+        if self.data[name] != self.data[other]:
+            raise self.error(other, f"{shown(self.data[other])} contradicts {name} {shown(self.data[name])}")
+
+    def size(self, *names: str, default: Any = REQUIRED, least: int = 1) -> int:
+        """A whole number of at least 1, or of at least ``least``."""
+        value = self.take(*names, default=default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            self._note(names[0], f"must be a whole number of at least {least}, got {shown(value)}")
+            usual = self.defaults.get(names[0])
+            return usual if isinstance(usual, int) and usual >= least else least
+        if not any(name in self.data for name in names):
+            usual = class_defaults().get(self.model_type, {})
+            self.remarks.sizes.update({f"{self.path}{name}": value for name in names[:1] if usual.get(name) == value})
+        return value
+
+    def size_or(self, fallback: int, *names: str) -> int:
+        """A size, or ``fallback`` where the field is null or missing."""
+        return fallback if self.take(*names, default=None) is None else self.size(*names)
+
+    def flag(self, *names: str, default: Any = REQUIRED) -> bool:
+        """True or false."""
+        value = self.take(*names, default=default)
+        if not isinstance(value, bool):
+            self._note(names[0], f"must be true or false, got {shown(value)}")
+            return False
+        return value
+
+    def number(self, *names: str, default: Any = REQUIRED) -> float | None:
+        """A number, or None where the field is null."""
+        value = self.take(*names, default=default)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            self._note(names[0], f"must be a number, got {shown(value)}")
+            return None
+        return value
+
+    def choice(self, name: str, known: Mapping[Any, Any], default: Any = REQUIRED) -> Any:
+        """What ``known`` says of the field's value; a value that it does not know is a problem."""
+        value = self.take(name, default=default)
+        if isinstance(value, list | dict) or value not in known:
+            self._note(name, f"{shown(value)} is not known; txcalc knows {', '.join(map(str, known))}")
+            return next(iter(known.values()))
+        return known[value]
+
+    def only(self, name: str, *understood: Any) -> None:
+        """Refuse the field unless it has one of the understood values (or is left out with such a default)."""
+        value = self.take(name, default=understood[0])
+        if value not in understood:
+            expected = " or ".join(shown(v) for v in understood)
+            self._note(name, f"only {expected} is understood, got {shown(value)}")
+
+    def by_its_name(self, field: str) -> None:
+        """Refuse a field given by another name alone: its class derives sizes before it looks at other names."""
+        for other, name in self._aliases.items():
+            if name == field and field not in self._given:
+                raise self.error(other, f"is not understood without {field}")
+
+    def rename(self, **names: str) -> None:
+        """Take these fields under other names as well, which are a file's and not the class's."""
+        for other, name in names.items():
+            if other in self._given:
+                self._aliases[other] = name
+                self.data.setdefault(name, self.data[other])
+                self._agree(name, other)
+
+    def ignore(self, *names: str) -> None:
+        """Fields known not to matter for this family."""
+        self._taken.update(names)
+
+    def section(self, name: str, model_type: str) -> Config:
+        """A nested configuration."""
+        data = self.take(name, default=None) or {}
+        if not isinstance(data, Mapping):
+            raise self.error(name, f"must be a mapping, got {shown(data)}")
+        return self.part(name, data, model_type)
+
+    def part(self, name: str, data: Mapping[str, Any], model_type: str) -> Config:
+        """``data`` as the nested configuration of this name."""
+        return Config(data, model_type, source=self.source, path=f"{self.path}{name}.", within=self)
+
+    def finish(self) -> None:
+        """Refuse any field that was neither taken nor known not to matter, unless no class can read it."""
+        for name, value in self.data.items():
+            if self._aliases.get(name, name) in self._taken or name in IRRELEVANT or name.startswith("_"):
+                continue
+            if name in self.defaults and self.defaults[name] == value:
+                continue
+            if name in USUAL and value in USUAL[name]:
+                continue
+            if not self.remarks.strict and self._is_inert(name, value):
+                self.remarks.passed.append(f"{self.path}{name}")
+                continue
+            self._note(name, f"{UNKNOWN} for model_type {self.model_type}, and it could change the "
+                       f"architecture (value {shown(value)})")
+
+    def _is_inert(self, name: str, value: Any) -> bool:
+        """Tell whether no class reads this field. Refuse a size that contradicts the one that is read."""
+        from txcalc.huggingface.inert import is_inert
+
+        if not is_inert(name, self._types, self._version, unset=value is None and name not in self.own):
+            return False
+        for names in SIZES:
+            for own in (names & self._taken & {*self.data, *self.defaults}) if name in names else ():
+                if None not in (value, read := self.data.get(own, self.defaults.get(own))) and value != read:
+                    raise self.error(name, f"{shown(value)} contradicts {own} {shown(read)}, {UNREAD} for "
+                                     f"model_type {self.model_type}")
+        return True
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Raise ``SpecError`` of all problems at the end, or in place of what a stand-in led to."""
+        try:
+            yield
+        except Exception:
+            if not self.remarks.problems:
+                raise
+        if self.remarks.problems:
+            raise joined(self.remarks.problems)
+
+    def _note(self, field: str, message: str) -> None:
+        error = self.error(field, message)
+        error.single = True
+        self.remarks.problems.append(error)
+
+    def error(self, field: str, message: str) -> SpecError:
+        """A one-line error on a field of this file."""
+        return SpecError(message, source=self.source, field=f"{self.path}{field}")
+
+
+@cache
+def class_defaults() -> dict[str, dict[str, Any]]:
+    """``{model_type: {field: default}}`` of the configuration classes, for files that leave defaults out."""
+    return _table("defaults.json")
+
+
+@cache
+def class_aliases() -> dict[str, dict[str, Any]]:
+    """``{model_type: {other name: field}}`` of the configuration classes."""
+    return _table("aliases.json")
+
+
+@cache
+def class_thetas() -> dict[str, dict[str, Any]]:
+    """``{model_type: {full or window: {default, names}}}``: a rotary base, and the fields it is read from."""
+    return _table("thetas.json")
+
+
+def _table(name: str) -> dict[str, dict[str, Any]]:
+    text = resources.files("txcalc.huggingface").joinpath(name).read_text("utf-8")
+    found: dict[str, dict[str, Any]] = json.loads(text)
+    return found

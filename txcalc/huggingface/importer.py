@@ -1,0 +1,170 @@
+"""From the text of a ``config.json`` to a spec, or one line that names what is not understood.
+
+Nothing is executed and nothing is downloaded: ``auto_map``, which points at code, is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from txcalc.huggingface.build import Data, labels
+from txcalc.huggingface.config import Config, Remarks
+from txcalc.spec.errors import SpecError, nearest, shown
+from txcalc.spec.quantization import Quantization
+
+
+class Family(NamedTuple):
+    """How one ``model_type`` is read. ``classes`` says which head each class puts on top."""
+
+    build: Callable[[Config, str], Data]
+    classes: dict[str, str]
+
+
+def spec_from_config(
+    data: Mapping[str, Any], source: str, name: str, *, strict: bool = False, notes: list[str] | None = None
+) -> Data:
+    """The fields of a spec named ``name`` for this configuration; ``notes`` collects what its reader should know.
+
+    Raises ``SpecError`` for a ``model_type``, a class or a field that is not understood, and, where it is ``strict``,
+    for fields that no class reads.
+    """
+    from txcalc.huggingface.families import FAMILIES
+
+    model_type = data.get("model_type")
+    if not isinstance(model_type, str):
+        raise SpecError("required field is missing", source=source, field="model_type")
+    if model_type not in FAMILIES:
+        hint = nearest(model_type, FAMILIES)
+        code = "; its auto_map is code from the hub, which is never run" if "auto_map" in data else ""
+        raise SpecError(f"{shown(model_type)} is not known" + (f"; did you mean {hint}?" if hint else "") + code,
+                        source=source, field="model_type")
+    family = FAMILIES[model_type]
+    c = Config(data, model_type, source=source, remarks=Remarks(strict))
+    with c.whole():
+        spec = {"name": name, "family": model_type, **family.build(c, _head_kind(data, family, source))}
+        c.finish()
+    if notes is not None:
+        notes += _notes(c, family, spec)
+    spec |= _fused(model_type, spec)
+    return {**spec, **_packing(c, spec)}
+
+
+def _notes(c: Config, family: Family, spec: Data) -> Iterator[str]:
+    """What a reader should know: the choices that the file leaves open, and the fields that no class reads."""
+    from txcalc.huggingface.inert import library_version
+
+    named, passed, ties = c.data.get("architectures"), c.remarks.passed, c.remarks.ties
+    class_name = (named or [*family.classes])[0]
+    if not named:
+        yield f"architectures is missing: counted as {class_name}"
+    if spec.get("head", {}).get("kind") == "lm" and ties and not any(ties):
+        tied = "tied" if spec["head"]["tied"] else "untied"
+        version = c.data.get("transformers_version") or library_version()
+        yield f"tie_word_embeddings is missing: the head is {tied}, as transformers {version} reads it"
+    yield from c.remarks.choices
+    if sizes := c.remarks.sizes:
+        listed = ", ".join(f"{field} {size}" for field, size in sizes.items())
+        yield f"missing, so counted as the class has them by default: {listed}"
+    if passed:
+        fields = "field" if len(passed) == 1 else "fields"
+        code = "; the repository's own code, which auto_map names, may differ" if "auto_map" in c.data else ""
+        yield f"passed over {len(passed)} {fields} that {class_name} does not read: {', '.join(passed)}{code}"
+
+
+def _fused(model_type: str, spec: Data) -> Data:
+    """Projections that the class keeps as one matrix, and what llama.cpp makes of them."""
+    from txcalc.huggingface import modules
+
+    family = modules.FAMILIES.get(model_type)
+    if family is None or not modules.fused(family.names, set(family.names)):
+        return {}
+    from txcalc.spec.model import Model
+
+    paths = {matrix.path for matrix in modules.matrices(family, Model.model_validate(spec))}
+    found = modules.fused(family.names, paths)
+    return {"fused": found} if found else {}
+
+
+def _packing(c: Config, spec: Data) -> Data:
+    """How the weights are packed, or what is not understood of it, which changes their bytes and nothing else."""
+    parts = [c.data, *(part for part in c.data.values() if isinstance(part, Mapping))]
+    if not any(part.get(field) for part in parts for field in _PACKINGS):
+        return {}
+    try:
+        with c.whole():
+            found = _quantization(c, spec)
+        if (packing := found.get("quantization")) is not None:
+            Quantization.model_validate(packing)
+        return found
+    except ValidationError as error:
+        if c.remarks.strict:
+            raise SpecError("holds what is no size", field="quantization_config") from None
+        return {"unknown_quantization": f"{_dotted(error)}: {error.errors()[0]['msg']}"}
+    except (SpecError, TypeError, LookupError, AttributeError) as error:
+        if c.remarks.strict:
+            raise
+        first = error.every[0] if isinstance(error, SpecError) else None
+        return {"unknown_quantization": f"{first.field}: {first.message}" if first else "a value of another kind"}
+
+
+def _dotted(error: ValidationError) -> str:
+    return ".".join(("quantization", *map(str, error.errors()[0]["loc"])))
+
+
+_PACKINGS = ("quantization", "quantization_config", "compression_config")
+
+
+def _quantization(c: Config, spec: Data) -> Data:
+    from txcalc.huggingface.mlx import read_mlx
+    from txcalc.huggingface.quantized import read_quantization
+    from txcalc.spec.model import Model
+
+    model = Model.model_validate(spec)
+    for name, section in c.data.items():
+        if not isinstance(section, Mapping) or name in _PACKINGS:
+            continue
+        if packing := next((field for field in _PACKINGS if section.get(field)), None):
+            if (name, packing) != ("text_config", "quantization_config") or any(map(c.data.get, _PACKINGS)):
+                raise c.error(f"{name}.{packing}", "a packed part of a model is not understood")
+            return {"quantization": read_quantization(c.part(name, section, c.model_type), model, tower=False)}
+    packed = read_mlx(c, model) if c.data.get("quantization") else read_quantization(c, model)
+    return {} if packed is None else {"quantization": packed}
+
+
+def _head_kind(data: Mapping[str, Any], family: Family, source: str) -> str:
+    classes = data.get("architectures") or [next(iter(family.classes))]
+    if not isinstance(classes, list) or len(classes) != 1 or not isinstance(classes[0], str):
+        raise SpecError(f"must be a list of one class, got {shown(classes)}", source=source, field="architectures")
+    known = {name.casefold(): kind for name, kind in family.classes.items()}  # PhiMoE is Phimoe in the library
+    if classes[0].casefold() not in known:
+        hint = nearest(classes[0], family.classes)
+        raise SpecError(f"class {classes[0]!r} is not known for model_type {data['model_type']}; "
+                        f"known: {', '.join(family.classes)}" + (f"; did you mean {hint}?" if hint else ""),
+                        source=source, field="architectures")
+    return known[classes[0].casefold()]
+
+
+def decoder_classes(prefix: str) -> dict[str, str]:
+    """The classes that a decoder family usually has."""
+    return {
+        **lm_classes(prefix), f"{prefix}ForSequenceClassification": "sequence",
+        f"{prefix}ForTokenClassification": "token", f"{prefix}ForQuestionAnswering": "span",
+    }
+
+
+def lm_classes(prefix: str) -> dict[str, str]:
+    """The classes of a decoder family without classifiers."""
+    return {f"{prefix}ForCausalLM": "lm", f"{prefix}Model": "none"}
+
+
+def decoder_head(c: Config, kind: str, *, bias: bool = False) -> Data:
+    """The head of a decoder: its language model's, or one of the usual classifiers over every position."""
+    tied = c.flag("tie_word_embeddings")
+    if kind == "lm":
+        return {"kind": "lm", "tied": tied, "bias": bias}
+    if kind == "none":
+        return {"kind": "none"}
+    return {"kind": "classifier", "labels": 2 if kind == "span" else labels(c), "bias": kind != "sequence", "of": "all"}

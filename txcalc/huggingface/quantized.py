@@ -1,0 +1,362 @@
+"""``quantization_config`` of a configuration: how each method stores a matrix, and which ones it leaves alone.
+
+The layouts of most are ``txcalc.spec.formats``; here is what a configuration may choose, and compressed-tensors, whose
+``pack-quantized``, ``int-``, ``float-``, ``naive-`` and ``nvfp4-pack-quantized`` formats say their sizes themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from txcalc.huggingface import modules
+from txcalc.huggingface.build import Data
+from txcalc.huggingface.config import Config
+from txcalc.huggingface.patterns import Matcher, exact_names, globs, module_patterns
+from txcalc.spec.errors import shown
+from txcalc.spec.facts import layer_order
+from txcalc.spec.formats import filled
+from txcalc.spec.inputs import LMHead
+from txcalc.spec.layers import MoE
+from txcalc.spec.model import Model
+
+FIELD: Final = "quantization_config"
+
+
+def read_quantization(c: Config, model: Model, *, tower: bool = True) -> Data | None:
+    """The ``quantization`` of a spec for a ``model`` that was read from the same configuration.
+
+    None where weights are stored whole, and quantized in every forward pass. ``tower``: it may be packed as well.
+
+    Raises ``SpecError`` naming a method, field or module that is not understood, and a family whose modules are not.
+    """
+    q = c.section(FIELD if FIELD in c.data else "compression_config", "")
+    method = q.choice("quant_method", {name: name for name in METHODS}, default=_implied(q))
+    text = c.data.get("text_config")
+    family = modules.family_of(c.model_type, text.get("model_type") if isinstance(text, Mapping) else None)
+    try:
+        matrices = modules.matrices(family, model) if family else None
+    except KeyError:
+        matrices = None
+    if family is None or matrices is None:
+        raise c.error(FIELD, f"quantized checkpoints of model_type {c.model_type} are not understood")
+    found = METHODS[method](q)
+    q.finish()
+    return None if found is None else _chosen(q, *found, family, matrices, model, tower=tower)
+
+
+def _implied(q: Config) -> str:
+    """The methods whose first files did not name them: bitsandbytes, and ModelOpt's."""
+    if "load_in_8bit" in q.data or "load_in_4bit" in q.data:
+        return "bitsandbytes"
+    return "modelopt" if "quant_algo" in q.data else ""
+
+
+def _chosen(
+    q: Config, layout: Data, matcher: Matcher, family: modules.Family, matrices: Sequence[modules.Matrix], model: Model,
+    *, tower: bool,
+) -> Data:
+    """The layout, with what is left alone counted by path."""
+    names = [name for matrix in matrices for part in matrix.parts for name in part]
+    matcher.check(q, names, _others(family, model))
+    whole = filled(layout)
+    linear, experts = (whole["weights"] == kind for kind in ("linear", "experts"))
+    left: dict[str, int] = {}
+    split = False
+    for matrix in matrices:
+        path, routed = f"{matrix.layer}.{matrix.path}", ".experts." in matrix.path
+        gate = matrix.path.endswith("shared_gate") and not linear  # never packed: it has one output
+        leaves = [matcher.leaves(*part) for part in matrix.parts]
+        if len(set(leaves)) > 1:
+            raise q.error(matcher.field, f"leaves alone a part of what stands as one: {' and '.join(names[:2])}")
+        if leaves[0] and not gate and (routed or not experts):
+            left[path] = left.get(path, 0) + matrix.copies
+        split |= len(leaves) > 1 and not leaves[0]
+    untied = isinstance(model.head, LMHead) and not model.head.tied
+    seen = model.tower is not None and linear
+    optional: Data = {
+        "left": left,
+        "head": linear and untied and not matcher.leaves("lm_head", "language_model.lm_head"),
+    }
+    alone = _leaves_tower(matcher) if tower else True
+    if seen and alone is not False:
+        optional["tower"] = False
+    exact = whole.get("exact", True) and not (linear and _packed_router(family, model, matcher))
+    # Scales of a matrix, or of several rows, are more where ours is several; lists of a tower's matrices are not read.
+    exact = exact and not (split and (whole.get("matrix_bytes") or whole.get("rows", 1) != 1))
+    exact = exact and not (seen and alone is None)
+    return {**layout, **{name: value for name, value in optional.items() if value or name == "tower"}, "exact": exact}
+
+
+def _leaves_tower(matcher: Matcher) -> bool | None:
+    """Whether a tower and its projector are left alone; None where that is said of single matrices of theirs."""
+    def leaves(*names: str, below: str = "any") -> bool:
+        return any(matcher.leaves(f"{name}.{below}", f"model.{name}.{below}") for name in names)
+
+    if leaves("visual") or (leaves(*_TOWERS) and leaves(*_PROJECTORS)):
+        return True
+    named = [text for text, _ in matcher.patterns if re.search("vis|image|projector|connector|merger", text)]
+    return None if named else False
+
+
+_TOWERS: Final = ("vision_tower", "vision_model", "vision_encoder")
+_PROJECTORS: Final = ("multi_modal_projector", "connector", "vision_embed", "projector", "mlp1", "embed_vision")
+"""What classes call the encoder of images, and what stands between it and the text; of ``visual`` both are parts."""
+
+
+def _others(family: modules.Family, model: Model) -> list[str]:
+    """Modules that are named in lists though nothing would pack them, or though they are not built."""
+    layers = [f"{place}.{i}.{name}" for place in (family.layers, *family.also) for i in range(model.layers)
+              for name in modules.OTHERS]
+    return [*layers, *modules.TOP, f"{family.layers}.{model.layers}.eh_proj", "mtp.layers.0.mlp.gate", "mtp.fc"]
+
+
+def _packed_router(family: modules.Family, model: Model, matcher: Matcher) -> bool:
+    """Whether some libraries would have packed a router of this model."""
+    groups = enumerate(block for _, block in layer_order(model))
+    routed = [i for i, block in groups if isinstance(block.feed_forward, MoE)]
+    places = (family.layers, *family.also)
+    return family.router is not None and any(
+        not matcher.leaves(*(f"{place}.{i}.{family.router}" for place in places)) for i in routed)
+
+
+def _gptq(q: Config) -> tuple[Data, Matcher]:
+    q.ignore("desc_act", "sym", "damp_percent", "static_groups", "true_sequential", "model_name_or_path",
+             "model_file_base_name", "dataset", "tokenizer", "batch_size", "cache_block_outputs", "exllama_config",
+             "use_exllama", "disable_exllama", "use_cuda_fp16", "model_seqlen", "max_input_length", "backend",
+             "quantizer", "meta", "version", "mse", "damp_auto_increment", "block_name_to_quantize",
+             "module_name_preceding_first_block", "act_group_aware", "hyb_act")
+    for name in ("checkpoint_format", "format"):
+        q.only(name, "gptq", "gptq_v2", None)
+    q.only("is_marlin_format", False, None)
+    q.only("lm_head", False, None)
+    q.only("dynamic", None, {})
+    q.only("pack_dtype", "int32")
+    layout = {"method": "gptq", "bits": q.choice("bits", {2: 2, 3: 3, 4: 4, 8: 8}), **_group(q)}
+    chosen = q.take("modules_in_block_to_quantize", "inside_layer_modules", default=None)
+    names = [name for group in chosen or [] for name in (group if isinstance(group, list) else [group])]
+    return layout, Matcher("modules_in_block_to_quantize", only=tuple(map(str, names)))
+
+
+def _awq(q: Config) -> tuple[Data, Matcher]:
+    q.ignore("do_fuse", "modules_to_fuse", "fuse_max_seq_len", "exllama_config", "backend", "sym", "desc_act")
+    q.only("version", "gemm", "GEMM")
+    q.only("format", "gemm", None)
+    q.only("lm_head", False, None)
+    layout = {"method": "awq", "bits": q.choice("bits", {4: 4}), **_group(q),
+              "zero_points": q.flag("zero_point", default=True)}
+    return layout, module_patterns(q, "modules_to_not_convert")
+
+
+def _bitsandbytes(q: Config) -> tuple[Data, Matcher]:
+    q.ignore("llm_int8_threshold", "llm_int8_enable_fp32_cpu_offload", "bnb_4bit_compute_dtype",
+             "bnb_4bit_quant_storage", "_load_in_8bit", "_load_in_4bit")
+    q.only("llm_int8_has_fp16_weight", False)
+    four, eight = q.flag("load_in_4bit", default=False), q.flag("load_in_8bit", default=False)
+    double = q.flag("bnb_4bit_use_double_quant", default=False)
+    kind = q.choice("bnb_4bit_quant_type", {"nf4": "nf4", "fp4": "fp4"}, default="fp4")
+    if four == eight:
+        raise q.error("load_in_4bit", "either this or load_in_8bit must be true")
+    method = "int8" if eight else f"{kind}-dq" if double else kind
+    return {"method": method}, module_patterns(q, "llm_int8_skip_modules", default=("lm_head",))
+
+
+def _fp8(q: Config) -> tuple[Data, Matcher]:
+    q.ignore("dequantize", "activation_scale_ub")
+    q.only("fmt", "e4m3", "float8_e4m3fn")
+    q.only("kv_cache_scheme", None)
+    q.only("modules_to_convert", None, [])
+    rounded = q.choice("scale_fmt", {None: False, "float": False, "ue8m0": True}, default=None)
+    static = q.choice("activation_scheme", {"dynamic": False, "static": True}, default="dynamic")
+    block = q.take("weight_block_size", default=None)
+    if block is not None and not (isinstance(block, list) and [type(size) for size in block] == [int, int]):
+        raise q.error("weight_block_size", f"must be two whole numbers, got {shown(block)}")
+    rows, group = block or (None, None)
+    # Some files round scales to powers of two and keep them in fp32, others in one byte.
+    layout = {"method": "fp8", "rows": rows, "group": group, "matrix_bytes": 4 * static, "exact": not rounded}
+    field = "ignored_layers" if "ignored_layers" in q.data else "modules_to_not_convert"
+    return layout, module_patterns(q, field, default=("lm_head",))
+
+
+def _fbgemm(q: Config) -> tuple[Data, Matcher]:
+    """Transformers' ``FbgemmFp8Linear``: an fp32 scale per output."""
+    q.ignore("activation_scale_ub")
+    layout = {"method": "custom", "bits": 8, "scale_bytes": 4, "weights": "linear"}
+    return layout, module_patterns(q, "modules_to_not_convert", default=("lm_head",))
+
+
+def _mxfp4(q: Config) -> tuple[Data, Matcher]:
+    q.ignore("dequantize")
+    return {"method": "mxfp4"}, module_patterns(q, "modules_to_not_convert")
+
+
+def _bitnet(q: Config) -> tuple[Data, Matcher] | None:
+    q.ignore("rms_norm_eps", "modules_to_not_convert")
+    q.only("linear_class", "bitlinear", "autobitlinear")  # the second unpacks what it loads
+    q.only("use_rms_norm", False)
+    if q.choice("quantization_mode", {"offline": False, "online": True}, default="offline"):
+        q.only("linear_class", "autobitlinear")
+        return None
+    return {"method": "bitnet"}, module_patterns(q, "modules_to_not_convert", default=("lm_head",))
+
+
+def _compressed(q: Config) -> tuple[Data, Matcher]:
+    q.ignore("quantization_status", "global_compression_ratio", "version", "run_compressed")
+    cache = q.take("kv_cache_scheme", default=None)
+    q.only("transform_config", None, {})
+    sparsity = q.take("sparsity_config", default=None) or {}
+    if sparsity and sparsity.get("format") != "dense":
+        raise q.error("sparsity_config", "sparse weights are not understood")
+    groups = q.take("config_groups")
+    if not isinstance(groups, Mapping) or len(groups) != 1:
+        raise q.error("config_groups", "only one group of modules is understood")
+    name, group = next(iter(groups.items()))
+    scheme = q.part(f"config_groups.{name}", group, "")
+    scheme.only("targets", ["Linear"])
+    scheme.only("output_activations", None)
+    said, other = (q, scheme) if q.data.get("format") != "mixed-precision" and q.data.get("format") else (scheme, q)
+    form = said.choice("format", {form: form for form in _FORMATS})
+    other.only("format", None, form, "mixed-precision")
+    layout = _stored(scheme.section("weights", ""), form) | {"weights": "linear"}
+    layout["matrix_bytes"] = layout.get("matrix_bytes", 0) + _activation_bytes(scheme, form)
+    layout["exact"] = layout.get("exact", True) and not cache  # whose scales stand beside the matrices
+    scheme.finish()
+    return layout, exact_names(q, "ignore")
+
+
+_FORMATS: Final = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "nvfp4-pack-quantized")
+
+
+def _stored(w: Config, form: str) -> Data:
+    w.ignore("observer", "observer_kwargs", "type")
+    w.only("dynamic", False)
+    for name in ("scale_dtype", "zp_dtype"):
+        w.only(name, None, "torch.int8", "torch.float8_e4m3fn")
+    bits, strategy = w.size("num_bits"), w.take("strategy")
+    order = w.choice("actorder", {None: False, "weight": False, "static": False, "group": True, "dynamic": True},
+                     default=None)
+    block, group = w.take("block_structure", default=None), w.take("group_size", default=None)
+    sizes = {"tensor": (None, None), "channel": (1, None), "block": block, "group": (1, group),
+             "tensor_group": (1, group)}
+    if strategy not in sizes or (strategy == "block" and not (isinstance(block, list) and len(block) == 2)):
+        raise w.error("strategy", f"{shown(strategy)} is not known; txcalc knows {', '.join(sizes)}")
+    rows, group = sizes[strategy]
+    symmetric = w.flag("symmetric", default=True)
+    layout: Data = {"method": f"compressed-tensors {form}", "bits": bits, "rows": rows, "group": group,
+                    "zero_points": not symmetric}
+    if form == "nvfp4-pack-quantized":
+        return {**layout, "scale_bytes": 1, "matrix_bytes": 4}
+    if form == "pack-quantized":
+        layout |= {"word_bits": 32, "matrix_bytes": 16, "input_bytes": 4 * order, "exact": not order}
+    elif bits != 8:
+        raise w.error("num_bits", f"{form} stores 8 bits, got {bits}")
+    return layout
+
+
+def _activation_bytes(scheme: Config, form: str) -> int:
+    """Scales of a matrix's inputs, kept where they do not depend on the inputs."""
+    data = scheme.take("input_activations", default=None)
+    if not isinstance(data, Mapping):
+        return 0
+    if form == "nvfp4-pack-quantized":
+        return 4
+    static = data.get("dynamic") is False
+    return (2 if data.get("symmetric", True) else 3) if static else 0
+
+
+def _modelopt(q: Config) -> tuple[Data, Matcher]:
+    """ModelOpt's files as its ``export_hf_checkpoint`` writes them, with fp32 scales of each matrix and its inputs."""
+    q.ignore("config_groups", "producer", "quant_type", "group_size")
+    cache = q.take("kv_cache_scheme", "kv_cache_quant_algo", default=None)
+    methods = {"NVFP4": {"method": "nvfp4"}, "FP8": {"method": "custom", "bits": 8, "weights": "linear", "rows": None,
+                                                     "group": None, "scale_bytes": 4, "matrix_bytes": 4}}
+    layout = q.choice("quant_algo", methods)
+    field = "exclude_modules" if "exclude_modules" in q.data else "ignore"
+    return {**layout, "exact": not cache}, globs(q, field)
+
+
+def _auto_round(q: Config) -> tuple[Data, Matcher]:
+    """AutoRound's files in the layout of GPTQ or AWQ, whose sizes it takes over."""
+    q.ignore("autoround_version", "batch_size", "data_type", "dataset", "enable_quanted_input", "iters", "lr", "sym",
+             "gradient_accumulate_steps", "low_gpu_mem_usage", "low_cpu_mem_usage", "minmax_lr", "nsamples", "seqlen",
+             "scale_dtype", "amp", "enable_minmax_tuning", "enable_norm_bias_tuning", "block_name_to_quantize",
+             "to_quant_block_names", "backend", "act_bits", "act_data_type", "act_dynamic", "act_group_size", "act_sym",
+             "quant_block_list", "super_bits", "super_group_size", "static_kv_dtype", "train_bs")
+    bits = q.choice("bits", {2: 2, 3: 3, 4: 4, 8: 8})
+    packing = q.choice("packing_format", {
+        "auto_round:auto_gptq": "gptq", "auto_round:gptq": "gptq", "auto_gptq": "gptq", "auto_round": "gptq",
+        "auto_round:auto_awq": "awq", "auto_round:awq": "awq", "awq": "awq"}, default="auto_round:auto_gptq")
+    extra = q.take("extra_config", default=None) or {}
+    whole = [name for name, own in extra.items() if own.get("bits", bits) >= 16]
+    if len(whole) < len(extra):
+        raise q.error("extra_config", "matrices with sizes of their own are not understood")
+    layout = {"method": packing, **({"bits": bits} if packing == "gptq" else {}), **_group(q), "exact": False}
+    return layout, Matcher("extra_config", tuple((name, name.__eq__) for name in whole))
+
+
+def _hqq(q: Config) -> tuple[Data, Matcher]:
+    """HQQ: codes, and a scale and a zero for each group; the small tensors that describe a matrix are left open."""
+    own = q.take("quant_config", default=None) or {}
+    weights = own.get("weight_quant_params", own)
+    skipped = module_patterns(q, "skip_modules", default=("lm_head",))
+    for name in ("nbits", "group_size"):
+        _whole(q, name, weights[name])
+    return {"method": "custom", "bits": weights["nbits"], "group": weights["group_size"], "offsets": True,
+            "flat": True, "weights": "linear", "exact": False}, skipped
+
+
+def _torchao(q: Config) -> tuple[Data, Matcher]:
+    """Torchao's types: int4 with a scale and a zero for each group, int8 and fp8 with a scale per output."""
+    q.ignore("quant_type_kwargs", "untie_embedding_weights")
+    if q.take("include_input_output_embeddings", default=False):
+        raise q.error("include_input_output_embeddings", "packed embeddings and heads are not understood")
+    kind, arguments = q.take("quant_type"), {}
+    if isinstance(kind, Mapping):
+        kind = kind["default"]
+        kind, arguments = kind["_type"], kind.get("_data", {})
+    four = kind in ("int4_weight_only", "Int4WeightOnlyConfig")
+    if not four and kind not in _TORCHAO_EIGHT:
+        raise q.error("quant_type", f"{shown(kind)} is not known; txcalc knows int4_weight_only, "
+                      f"{', '.join(_TORCHAO_EIGHT)}")
+    group = arguments.get("group_size") or (q.data.get("quant_type_kwargs") or {}).get("group_size", 128)
+    _whole(q, "group_size", group)
+    layout: Data = {"method": "custom", "bits": 4 if four else 8, "group": group if four else None, "offsets": four}
+    return {**layout, "weights": "linear", "exact": False}, module_patterns(
+        q, "modules_to_not_convert", default=("lm_head",))
+
+
+def _whole(q: Config, name: str, value: object) -> None:
+    """Raise ``SpecError`` for what is no size."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        field = "quant_config" if "quant_config" in q.data else "quant_type"
+        raise q.error(field, f"{name} is {shown(value)}, no size")
+
+
+_TORCHAO_EIGHT: Final = ("int8_weight_only", "Int8WeightOnlyConfig", "int8_dynamic_activation_int8_weight",
+                         "Int8DynamicActivationInt8WeightConfig", "Float8WeightOnlyConfig", "float8_weight_only",
+                         "Float8DynamicActivationFloat8WeightConfig")
+
+
+def _quanto(q: Config) -> tuple[Data, Matcher]:
+    """Quanto: int8 and fp8 with a scale per output, int4 and int2 with a scale and a shift for each 128 inputs."""
+    q.ignore("activations")
+    bits = q.choice("weights", {"int8": 8, "float8": 8, "int4": 4, "int2": 2})
+    layout = {"method": "custom", "bits": bits, "group": 128 if bits < 8 else None, "offsets": bits < 8}
+    return {**layout, "weights": "linear", "exact": False}, module_patterns(
+        q, "modules_to_not_convert", default=("lm_head",))
+
+
+def _group(q: Config) -> Data:
+    size = q.take("group_size")
+    if size == -1:
+        return {"group": None}
+    return {"group": q.size("group_size")}
+
+
+METHODS: Final[Mapping[str, Callable[[Config], tuple[Data, Matcher] | None]]] = {
+    "gptq": _gptq, "awq": _awq, "bitsandbytes": _bitsandbytes, "fp8": _fp8, "mxfp4": _mxfp4,
+    "bitnet": _bitnet, "fbgemm_fp8": _fbgemm,
+    "modelopt": _modelopt, "modelopt_fp4": _modelopt, "auto-round": _auto_round, "hqq": _hqq,
+    "torchao": _torchao, "quanto": _quanto, "compressed-tensors": _compressed,
+}

@@ -1,0 +1,250 @@
+"""Where presets are: the user's own directory, then the built-in ones, each searched by name and then by alias.
+
+In each, the exact spelling comes before one that differs only in case, ``-`` and ``_``. Nothing but file names is
+read to find a name; for an alias, the ``aliases`` field of each file, and the repository on the Hugging Face hub whose
+``config.json`` it says it was read from. With its organisation before it, any name of such a preset leads to it. Last,
+the beginning of a name will do where one preset alone has it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Final, Literal
+
+from txcalc.models.folders import built_in_folder, user_folder
+from txcalc.models.loaded import as_asked
+from txcalc.spec.errors import SpecError
+from txcalc.spec.yaml import read_text, read_yaml
+
+_ALIASES: Final = re.compile(r"^aliases:.*(?:\n(?:[ \t#\]-].*)?)*", re.MULTILINE)
+
+_HUB: Final = re.compile(r"config\.json of ([\w.-]+/[\w.-]*\w)")
+
+_MOST: Final = 12
+"""The most members of a family that one line lists."""
+
+Origin = Literal["built-in", "user"]
+
+
+@dataclass(frozen=True)
+class PresetInfo:
+    """A preset that can be named. ``shadows`` is the built-in one that its name or an alias of it hides."""
+
+    name: str
+    aliases: tuple[str, ...]
+    family: str | None
+    path: str
+    origin: Origin
+    shadows: str | None = None
+
+
+@dataclass(frozen=True)
+class PresetFile:
+    """A preset as a file, called by the file's name and the folder's, not read yet."""
+
+    name: str
+    family: str | None
+    entry: Traversable
+    origin: Origin
+
+    @cached_property
+    def text(self) -> str:
+        """What it says. Raises SpecError if it cannot be read."""
+        return read_text(self.entry) if isinstance(self.entry, Path) else self.entry.read_text(encoding="utf-8")
+
+    @cached_property
+    def aliases(self) -> tuple[str, ...]:
+        """Read from that one field alone: it is quick, and what is wrong elsewhere in the file does not matter."""
+        try:
+            match = _ALIASES.search(self.text)
+            found = read_yaml(match[0], "").data["aliases"] if match else None
+        except SpecError:
+            return ()
+        return tuple(name for name in found if isinstance(name, str)) if isinstance(found, list) else ()
+
+    @cached_property
+    def repositories(self) -> tuple[str, ...]:
+        """``org/name`` on the hub: those of its aliases, and where it was read from if that is called like it."""
+        own = set(map(_folded, (self.name, *(alias.rpartition("/")[2] for alias in self.aliases))))
+        found = [name for name in _HUB.findall(self.text) if _folded(name.partition("/")[2]) in own]
+        return tuple(dict.fromkeys([*(alias for alias in self.aliases if "/" in alias), *found]))
+
+    def label_for(self, asked: str) -> str:
+        """How a report calls it where somebody asked for it by this name."""
+        return as_asked(self.label, self.name, asked)
+
+    @property
+    def label(self) -> str:
+        """How a report calls it: ``preset gpt2``, with the path if it is the user's, and with what it hides."""
+        if self.origin == "built-in":
+            return f"preset {self.name}"
+        hidden = _shadowed(self, built_in())
+        return f"preset {self.name} ({self.entry}{f', in place of the built-in {hidden}' if hidden else ''})"
+
+
+def names() -> list[PresetInfo]:
+    """Every preset that a name leads to: the user's own, then the built-in ones that those do not hide.
+
+    A file is not validated for this, so a broken one is listed like any other. Raises SpecError if the user's
+    directory cannot be read.
+    """
+    user, rest = _user(), built_in()
+    hidden = {name for file in user for name in _all_names(file)}
+    return [_info(file, file.aliases, _shadowed(file, rest)) for file in user] + [
+        _info(file, tuple(alias for alias in file.aliases if _folded(alias) not in hidden), None)
+        for file in rest
+        if _folded(file.name) not in hidden
+    ]
+
+
+def find(name: str) -> PresetFile | None:
+    """The preset of this name or alias, or the only one whose name begins so. Raises SpecError if there are two."""
+    places = (_user(), built_in())
+    found = find_in(name, places)
+    if found is None and len(own := members(name)) == 1:
+        return find_in(own[0], places)
+    return found
+
+
+def members(name: str) -> list[str]:
+    """The presets of a family, or of a name's first part: ``llama3`` for llama3-8b, llama3.1-8b and so on."""
+    letters = _folded(name)
+    if not re.fullmatch(r"[a-z][a-z0-9.]+", letters):
+        return []
+    begins = re.compile("[-_]?".join(map(re.escape, letters)) + "(?=[-_.])", re.IGNORECASE)
+    return [info.name for info in names()
+            if _folded(info.family or "") == letters or any(map(begins.match, (info.name, *info.aliases)))]
+
+
+def find_in(name: str, places: Iterable[Sequence[PresetFile]]) -> PresetFile | None:
+    """The preset of this name or alias in the first of the places that has one."""
+    for files in places:
+        for called in (_own_name, _aliases):
+            for spelt in (str, _folded):
+                matches = _called(spelt(name), files, called, spelt)
+                if len(matches) > 1:
+                    choices = " or ".join(str(file.entry) for file in matches)
+                    raise SpecError(f"preset {name!r} could be {choices}")
+                if matches:
+                    return matches[0]
+        if "/" in name and (found := [file for file in files if _of_organisation(file, name)]):
+            return found[0]
+    return None
+
+
+def _of_organisation(file: PresetFile, name: str) -> bool:
+    organisation, _, rest = name.casefold().partition("/")
+    return _folded(rest) in _all_names(file) and organisation in (
+        repository.casefold().partition("/")[0] for repository in file.repositories)
+
+
+def unknown(name: str) -> SpecError:
+    """The error for a name that ``find`` does not know, with up to three that it does."""
+    shown = repr(name if len(name) <= 60 else name[:59] + "…")
+    if own := members(name):
+        more = f" and {len(own) - _MOST} more ('txcalc presets --search {name}')" if len(own) > _MOST else ""
+        return SpecError(f"{shown} could be any of {', '.join(own[:_MOST])}{more}")
+    if "/" in name:
+        return SpecError(f"no such file and no such preset; hf:{name} reads its config.json from the hub", source=name)
+    close = _nearest(name)
+    hint = f"did you mean {_listed(close)}?" if close else "'txcalc presets' lists them; a file needs its path"
+    return SpecError(f"unknown preset {shown}; {hint}")
+
+
+def _info(file: PresetFile, aliases: tuple[str, ...], shadows: str | None) -> PresetInfo:
+    return PresetInfo(file.name, aliases, file.family, str(file.entry), file.origin, shadows)
+
+
+def _shadowed(file: PresetFile, built_in: Iterable[PresetFile]) -> str | None:
+    own = _all_names(file)
+    return next((other.name for other in built_in if own & _all_names(other)), None)
+
+
+def beside(name: str) -> str:
+    """The text of a data file that stands beside the built-in presets."""
+    return (_root() / name).read_text(encoding="utf-8")
+
+
+def _root() -> Traversable:
+    root: Traversable = importlib.resources.files("txcalc") / "_presets"
+    return root if root.is_dir() else Path(built_in_folder())
+
+
+@cache
+def built_in() -> tuple[PresetFile, ...]:
+    """The presets that come with txcalc, in the order in which they are listed: found once, since none are added."""
+    return tuple(sorted(_files(_root(), "built-in"), key=_order))
+
+
+def _user() -> list[PresetFile]:
+    folder = user_folder()
+    if folder is None:
+        return []
+    try:
+        return sorted(_files(Path(folder), "user"), key=_order)
+    except OSError as error:
+        raise SpecError(f"presets cannot be read: {(error.strerror or str(error)).lower()}", source=folder) from None
+
+
+def _files(root: Traversable, origin: Origin, family: str | None = None) -> Iterator[PresetFile]:
+    """The YAML files of a folder and of the folders in it, which are the families."""
+    for entry in root.iterdir():
+        stem, dot, suffix = entry.name.rpartition(".")
+        if stem and dot + suffix in (".yaml", ".yml"):
+            yield PresetFile(stem, family, entry, origin)
+        elif family is None and not entry.name.startswith(".") and entry.is_dir():
+            yield from _files(entry, origin, entry.name)
+
+
+def _order(file: PresetFile) -> tuple[str, str]:
+    return file.family or "", file.name
+
+
+def _folded(name: str) -> str:
+    return re.sub("[-_]", "", name.casefold())
+
+
+def _own_name(file: PresetFile) -> tuple[str, ...]:
+    return (file.name,)
+
+
+def _aliases(file: PresetFile) -> tuple[str, ...]:
+    """With its organisation and without."""
+    return (*file.aliases, *(alias.rpartition("/")[2] for alias in file.aliases if "/" in alias))
+
+
+def _all_names(file: PresetFile) -> frozenset[str]:
+    return frozenset(map(_folded, (file.name, *_aliases(file))))
+
+
+def _called(
+    name: str,
+    files: Sequence[PresetFile],
+    called: Callable[[PresetFile], tuple[str, ...]],
+    spelt: Callable[[str], str],
+) -> list[PresetFile]:
+    return [file for file in files if name in map(spelt, called(file))]
+
+
+def _nearest(name: str) -> list[str]:
+    """Up to three presets, and only those that are about as near as the nearest."""
+    if len(name) > 100:  # difflib's time grows with the square of the length
+        return []
+    score: dict[str, float] = {}
+    for info in names():
+        for known in (info.name, *info.aliases):
+            ratio = difflib.SequenceMatcher(None, _folded(name), _folded(known)).ratio()
+            score[info.name] = max(ratio, score.get(info.name, 0.0))
+    ranked = sorted(score, key=lambda known: -score[known])[:3]
+    return [known for known in ranked if score[known] >= max(0.6, score[ranked[0]] - 0.1)]
+
+
+def _listed(items: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(items[:-1]), items[-1])))

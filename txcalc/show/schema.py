@@ -1,0 +1,94 @@
+"""JSON Schemas of the documents that the package reads and writes."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from txcalc.answer.catalogue import Listing
+from txcalc.answer.compare import Comparison
+from txcalc.answer.curves import AttentionCurve
+from txcalc.answer.diff import Diff
+from txcalc.answer.mixers import MixerTable
+from txcalc.answer.report import Report
+from txcalc.answer.validation import Validations
+from txcalc.explain.explanation import Explanation
+from txcalc.models import basis
+from txcalc.spec.base import Switches
+from txcalc.spec.errors import SpecError, nearest
+from txcalc.spec.formats import FORMATS, NAMES
+from txcalc.spec.model import Model
+from txcalc.spec.resolve import SUBLAYERS
+from txcalc.trace.workload import FILLED, LEAST
+
+DOCUMENTS: dict[str, type[Any]] = {
+    "preset": Model, "report": Report, "comparison": Comparison, "attention": AttentionCurve, "mixers": MixerTable,
+    "explanation": Explanation, "diff": Diff, "validation": Validations,
+    "presets": Listing,
+}
+
+_FOLLOWING: Final = ("layers", "context", "feed_forward")
+"""What a whole model need not say: what its groups do, and the positions of an image or a sound."""
+
+_SWITCHES: Final = {each.__name__ for each in Switches.__subclasses__()}
+
+
+def json_schema(document: str) -> dict[str, Any]:
+    """The schema (draft 2020-12) of what is read (a preset) or written (the others). Raises ``SpecError``."""
+    if document not in DOCUMENTS:
+        close = nearest(document, DOCUMENTS)
+        hint = f"; did you mean {close}?" if close else f"; one of {', '.join(DOCUMENTS)}"
+        raise SpecError(f"no such document {document!r}{hint}")
+    from pydantic import TypeAdapter
+
+    mode: Any = "validation" if document == "preset" else "serialization"
+    found = TypeAdapter(DOCUMENTS[document]).json_schema(mode=mode)
+    (_as_written if document == "preset" else _bounded)(found)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found, "title": f"txcalc {document}"}
+
+
+def _as_written(schema: dict[str, Any]) -> None:
+    """A preset says less than a model has: ``txcalc.spec.resolve`` fills in the rest before it is checked.
+
+    What of a layer a block leaves out stands in its stack, what an encoder does in the decoder, so that only
+    ``kind`` can be asked for below the top; and where it is missing, what there is may be of several kinds.
+    """
+    parts = schema["$defs"]
+    required = [name for name in schema.pop("required") if name not in _FOLLOWING]
+    schema["anyOf"] = [{"required": [basis.FIELD]}, {"required": required}]
+    schema["properties"][basis.FIELD] = {"type": "string", "description": "the preset that this one starts from"}
+    for name, part in parts.items():
+        part["required"] = [each for each in part.get("required", ()) if each == "kind"]
+        for field in part["properties"].values():
+            _any_of(field)
+        if name in _SWITCHES:
+            parts[name] = {"anyOf": [{"type": "boolean"}, part]}
+    parts["Quantization"] = {"anyOf": [{"enum": list(FORMATS)}, parts["Quantization"]]}
+    for field in schema["properties"].values():
+        _any_of(field)
+    schema["properties"]["pooler"]["anyOf"].append({"type": "boolean"})
+    for part in (schema, *(parts[name] for name in ("Block", "Stack", "Tower"))):
+        for field in (*SUBLAYERS, *(("position",) if "position" in part["properties"] else ())):
+            own = part["properties"][field]
+            own["anyOf"] = [*own["anyOf"], {"const": "none"}]
+
+
+def _any_of(schema: dict[str, Any]) -> None:
+    schema.pop("discriminator", None)
+    if "oneOf" in schema:
+        schema["anyOf"] = schema.pop("oneOf")
+    for each in (*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema else ())):
+        _any_of(each)
+
+
+def _bounded(schema: dict[str, Any]) -> None:
+    """What a workload checks by itself, and its types do not say."""
+    if "Workload" not in schema["$defs"]:
+        return
+    fields = schema["$defs"]["Workload"]["properties"]
+    for name, least in LEAST.items():
+        whole = next(each for each in fields[name].get("anyOf", [fields[name]]) if each["type"] == "integer")
+        whole["minimum"] = least
+    fields["weights"]["anyOf"][0]["enum"] = list(NAMES)
+    fields["dropout"] |= {"minimum": 0, "exclusiveMaximum": 1}
+    for name in FILLED:
+        del fields[name]["default"]
