@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent.parent / "txcalc" / "spec" / "huggingface"
+FOLDER = Path(__file__).parent.parent / "txcalc" / "huggingface"
 DEFAULTS, ALIASES, THETAS = FOLDER / "defaults.json", FOLDER / "aliases.json", FOLDER / "thetas.json"
 THETA_NAMES = ("rope_theta", "rotary_emb_base", "global_rope_theta", "rope_local_base_freq", "local_rope_theta",
                "swa_rope_theta")

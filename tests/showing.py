@@ -12,7 +12,7 @@ from txcalc.answer.diff import Diff
 from txcalc.answer.mixers import MixerTable
 from txcalc.answer.validation import Validations
 from txcalc.answer.view import View
-from txcalc.explain.explanation import Explanation
+from txcalc.derivation.explanation import Explanation
 from txcalc.show import attention, compare, count, diff, explain, formats, mixers, presets, validate
 from txcalc.show.blocks import Block
 from txcalc.show.terminal import Screen

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "txcalc"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
-STAGES = ["units", "document", "spec", "huggingface", "models", "trace", "count", "answer", "explain", "show", "cli"]
+STAGES = ["units", "document", "spec", "huggingface", "models", "trace", "count", "answer", "derivation", "show", "cli"]
 CHECK = ["units", "document", "spec", "huggingface", "models", "trace", "count", "answer", "check"]
 CLI = [*STAGES, "check"]
 REFERENCE = ["spec", "check.reference", "check.measure"]

@@ -15,11 +15,11 @@ from showing import render
 from txcalc.answer.defaults import workload
 from txcalc.answer.fit import fit
 from txcalc.answer.report import totals
-from txcalc.explain.explain import DerivationError, Explainer, explain
-from txcalc.explain.explanation import QUANTITIES, Explanation, Formula
-from txcalc.explain.letters import LETTERS, SPECIAL
-from txcalc.explain.quantities import DEFINITIONS, fit_phase
-from txcalc.explain.symbols import UNUSED, symbols
+from txcalc.derivation.explain import DerivationError, Explainer, explain
+from txcalc.derivation.explanation import QUANTITIES, Explanation, Formula
+from txcalc.derivation.letters import LETTERS, SPECIAL
+from txcalc.derivation.quantities import DEFINITIONS, fit_phase
+from txcalc.derivation.symbols import UNUSED, symbols
 from txcalc.models import load as presets
 from txcalc.show.terminal import Screen
 from txcalc.spec import inputs, layers

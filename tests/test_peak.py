@@ -87,8 +87,8 @@ def test_a_hundred_layers_cost_as_much_as_four() -> None:
 ])
 def test_a_peak_as_a_formula(name: str, run: dict[str, Any], others: list[dict[str, Any]]) -> None:
     """Where a peak is, is decided on numbers; what is alive there, read on symbols, holds at all sizes that agree."""
-    from txcalc.explain.derive import Run
-    from txcalc.explain.polynomial import poly
+    from txcalc.derivation.derive import Run
+    from txcalc.derivation.polynomial import poly
 
     spec = Model.model_validate(MODELS[name])
     first = Run(spec, step(MODELS[name], **run).workload)

@@ -12,7 +12,7 @@ from showing import render
 
 from txcalc.answer.defaults import workload
 from txcalc.answer.view import view
-from txcalc.explain.explain import Explainer
+from txcalc.derivation.explain import Explainer
 from txcalc.models import folders, library, resolved
 from txcalc.models import load as presets
 from txcalc.spec import base

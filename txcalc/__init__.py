@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from txcalc.answer.report import Report
     from txcalc.answer.sweep import Array
     from txcalc.answer.validation import Validation
-    from txcalc.explain.explanation import Explanation, QuantityName
+    from txcalc.derivation.explanation import Explanation, QuantityName
     from txcalc.spec.errors import SpecError
     from txcalc.spec.model import Model
     from txcalc.trace.workload import Phase, Workload
@@ -103,7 +103,7 @@ def explain(
     quantity that the model does not have, with the reason.
     """
     from txcalc.answer import library
-    from txcalc.explain import explain as derivation
+    from txcalc.derivation import explain as derivation
 
     found = library.find(model)
     workload = library.workload([found.spec], batch, seq, phase, run)

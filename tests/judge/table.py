@@ -10,7 +10,7 @@ from huggingface_defaults import NAMED_OTHERWISE, read_types
 
 from judge.words import own_words, shared_words
 
-WORDS = Path(__file__).parent.parent.parent / "txcalc" / "spec" / "huggingface" / "words.json"
+WORDS = Path(__file__).parent.parent.parent / "txcalc" / "huggingface" / "words.json"
 
 
 def folder_of(model_type: str) -> str:

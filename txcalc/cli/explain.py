@@ -10,7 +10,7 @@ import typer
 from txcalc.cli.options import CommonOptions, ModelArgument, Offer, OutputOptions, RunOptions, SetOption, grouped
 
 if TYPE_CHECKING:
-    from txcalc.explain.explanation import QuantityName
+    from txcalc.derivation.explanation import QuantityName
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
@@ -19,7 +19,7 @@ app = typer.Typer(
 
 def complete_quantity(incomplete: str) -> list[str]:
     """Names of quantities, for shell completion."""
-    from txcalc.explain.explanation import QUANTITIES
+    from txcalc.derivation.explanation import QUANTITIES
 
     return [name for name in QUANTITIES if name.startswith(incomplete)]
 
@@ -61,7 +61,7 @@ def explain(
     from txcalc.answer.defaults import workload
     from txcalc.cli import write
     from txcalc.cli.models import load
-    from txcalc.explain.explain import explain as explained
+    from txcalc.derivation.explain import explain as explained
 
     common = ctx.obj.common.joined(common)
     write.check_target(output)
@@ -82,7 +82,7 @@ def explain(
 
 def known_quantity(raw: str) -> QuantityName:
     """The quantity of this name. Raises ``SpecError`` that names the nearest one."""
-    from txcalc.explain.explanation import QUANTITIES
+    from txcalc.derivation.explanation import QUANTITIES
     from txcalc.spec.errors import SpecError, nearest
 
     for name in QUANTITIES:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from math import floor, log10
 
 from txcalc import units
-from txcalc.explain.explanation import Explanation, KeptRow, Layer, PublishedFigure, Simplification
-from txcalc.explain.explanation import Row as Part
+from txcalc.derivation.explanation import Explanation, KeptRow, Layer, PublishedFigure, Simplification
+from txcalc.derivation.explanation import Row as Part
 from txcalc.show import headings
 from txcalc.show.blocks import (
     Block,

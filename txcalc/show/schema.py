@@ -11,7 +11,7 @@ from txcalc.answer.diff import Diff
 from txcalc.answer.mixers import MixerTable
 from txcalc.answer.report import Report
 from txcalc.answer.validation import Validations
-from txcalc.explain.explanation import Explanation
+from txcalc.derivation.explanation import Explanation
 from txcalc.models import basis
 from txcalc.spec.base import Switches
 from txcalc.spec.errors import SpecError, nearest

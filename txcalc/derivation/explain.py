@@ -17,9 +17,9 @@ from txcalc.answer.fit import fit
 from txcalc.answer.notes import runs_as
 from txcalc.answer.published import compare_published
 from txcalc.answer.report import ModelInfo, Provenance, Quantity, cache_name, growth
-from txcalc.explain import why
-from txcalc.explain.derive import Line, Run, lines
-from txcalc.explain.explanation import (
+from txcalc.derivation import why
+from txcalc.derivation.derive import Line, Run, lines
+from txcalc.derivation.explanation import (
     Explanation,
     Layer,
     LayerPart,
@@ -30,12 +30,12 @@ from txcalc.explain.explanation import (
     Symbol,
     Term,
 )
-from txcalc.explain.formula import Sum, collect, distributed, divides
-from txcalc.explain.kept import kept_rows, kept_sources
-from txcalc.explain.notation import at_most, equation, expanded, formula, letter, numbers
-from txcalc.explain.polynomial import Exact, Poly, Relation, added
-from txcalc.explain.quantities import DEFINITIONS, Definition, fit_phase, missing, notes
-from txcalc.explain.textbook import simplifications
+from txcalc.derivation.formula import Sum, collect, distributed, divides
+from txcalc.derivation.kept import kept_rows, kept_sources
+from txcalc.derivation.notation import at_most, equation, expanded, formula, letter, numbers
+from txcalc.derivation.polynomial import Exact, Poly, Relation, added
+from txcalc.derivation.quantities import DEFINITIONS, Definition, fit_phase, missing, notes
+from txcalc.derivation.textbook import simplifications
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import architecture_fields
 from txcalc.trace.workload import Workload

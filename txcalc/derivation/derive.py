@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from txcalc.answer.report import Totals, totals
 from txcalc.count.entries import Entry
-from txcalc.explain.naming import Name, name
-from txcalc.explain.polynomial import ONE, Atom, Poly, Whole, added, atomic, poly
-from txcalc.explain.quantities import Definition
-from txcalc.explain.symbols import Symbols, symbols
+from txcalc.derivation.naming import Name, name
+from txcalc.derivation.polynomial import ONE, Atom, Poly, Whole, added, atomic, poly
+from txcalc.derivation.quantities import Definition
+from txcalc.derivation.symbols import Symbols, symbols
 from txcalc.trace.model import trace
 from txcalc.trace.record import Number, Tensor, Trace
 from txcalc.trace.workload import Workload

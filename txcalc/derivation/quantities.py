@@ -11,7 +11,7 @@ from txcalc.count import activations, flops, kv_cache, params, states, weights
 from txcalc.count.entries import Entry
 from txcalc.count.kv_cache import FORMATS, grows
 from txcalc.count.states import RECIPES
-from txcalc.explain.explanation import QuantityName
+from txcalc.derivation.explanation import QuantityName
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal
 from txcalc.trace.kinds import MEASURED
