@@ -102,7 +102,7 @@ def kept_rows(end: float) -> Iterator[dict[str, Any]]:
     seen = set()
     for spec in models():
         small = sibling(spec)
-        whole = small.model_copy(update={"name": "", "family": None}).model_dump_json()
+        whole = repr(small.replaced(name="", family=None))
         if whole in seen or not keeps_exactly(small):
             continue
         seen.add(whole)
@@ -137,7 +137,7 @@ def told(run: Callable[[], Iterable[Row]]) -> Iterator[dict[str, Any]]:
 def step(given: dict[str, Any], run: dict[str, Any]) -> tuple[dict[str, int], list[list[int]]]:
     """Bytes of a training step above what was there before, its second run on fresh gradients: allocated in blocks,
     and as they were asked for. Also what was asked for and given back, forward and backward, in order."""
-    spec = Model.model_validate({"name": "step", **given})
+    spec = Model.from_data({"name": "step", **given})
     inputs = measure._Inputs(spec, BATCH, SEQ, SOURCE if spec.encoder else None, "cuda", dtype=DTYPES[run["dtype"]])
     root = build(spec, length=inputs.length, eager=run["attention"] == "eager", attention=run["attention"],
                  dropout=run.get("dropout", 0.0), dtype=DTYPES[run["dtype"]], device="cuda")

@@ -202,4 +202,4 @@ def specs(draw: st.DrawFn) -> Model:
     }[head]
     if head == "transform" and draw(flags):
         data["embedding_dim"] = 9
-    return Model.model_validate(data)
+    return Model.from_data(data)

@@ -28,7 +28,7 @@ from txcalc.spec.model import Model
 from txcalc.spec.yaml import read_yaml
 from txcalc.trace.workload import Workload
 
-LLAMA = Model.model_validate({
+LLAMA = Model.from_data({
     "name": "llama3-8b", "vocab": 128256, "context": 8192, "d_model": 4096, "layers": 32,
     "attention": {"heads": 32, "kv_heads": 8}, "feed_forward": {"d_ff": 14336, "gated": True, "activation": "silu"},
     "norm": {"kind": "rmsnorm"}, "position": {"kind": "rope"}, "head": {"kind": "lm", "tied": False},
@@ -58,7 +58,7 @@ RESERVE = Reserve(bytes=7919, source="a test")
 
 
 def model(name: str) -> Model:
-    return Model.model_validate({**BASE, **MODELS[name]})
+    return Model.from_data({**BASE, **MODELS[name]})
 
 
 def curve(name: str = "plain", lengths: tuple[int, ...] | None = None, **workload: Any) -> AttentionCurve:
@@ -104,7 +104,7 @@ def test_decoding_and_batches() -> None:
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
 HEADS, KV_HEADS, HEAD_DIM, WIDTH = 2, 1, 5, 11
-REAL = Model.model_validate({
+REAL = Model.from_data({
     **BASE, "d_model": WIDTH, "attention": {"heads": HEADS, "kv_heads": KV_HEADS, "head_dim": HEAD_DIM},
 })
 LENGTHS = (256, 512, 1024, 2048, 4096)
@@ -419,7 +419,7 @@ def test_images_have_lengths_of_their_own() -> None:
 
 def test_a_model_without_attention_has_no_curve() -> None:
     recurrent = {"kind": "mamba2", "heads": 3, "head_dim": 5, "state": 7}
-    spec = Model.model_validate({**BASE, "attention": None, "recurrent": recurrent})
+    spec = Model.from_data({**BASE, "attention": None, "recurrent": recurrent})
     with pytest.raises(SpecError, match="has no attention"):
         attention_curve(spec, Workload(seq=1), (7,))
 

@@ -27,7 +27,7 @@ Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 
 def spec(config: dict[str, Any]) -> Model:
-    return Model.model_validate(spec_from_config(config, "config.json", "tiny"))
+    return Model.from_data(spec_from_config(config, "config.json", "tiny"))
 
 
 def llama_tensors(dtype: str = "BF16") -> Tensors:

@@ -26,7 +26,7 @@ HELD = {"params": 55, "params_alt": 2, "params_active": 11, "flops_eager": 44, "
 
 
 def read(name: str) -> Model:
-    return Model.model_validate(spec_from_config(FACTS[name]["config"], f"{name}/config.json", name))
+    return Model.from_data(spec_from_config(FACTS[name]["config"], f"{name}/config.json", name))
 
 
 def totals(spec: Model, phase: str, lengths: dict[str, int]) -> Totals:

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from fractions import Fraction
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import yaml
@@ -24,6 +24,7 @@ from txcalc.models import load as presets
 from txcalc.show.terminal import Screen
 from txcalc.spec import inputs, layers
 from txcalc.spec import model as models
+from txcalc.spec.base import Spec
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal
 from txcalc.spec.model import Model
@@ -109,7 +110,7 @@ def test_every_quantity_of_every_preset_comes_to_the_count(name: str) -> None:
     assert not absent or not is_causal(spec) or spec.recurrent is not None, absent
 
 
-MIXED = Model.model_validate({
+MIXED = Model.from_data({
     "name": "mixed", "vocab": 101, "d_model": 30, "context": 64, "position": "none",
     "attention": {"heads": 6, "kv_heads": 3, "head_dim": 7}, "norm": {"kind": "rmsnorm"},
     "feed_forward": {"kind": "moe", "d_ff": 11, "experts": 5, "active_experts": 2, "shared_experts": 1},
@@ -139,7 +140,7 @@ def test_every_workload(name: str, phase: Any, attention: Any, masked: Any) -> N
                 "matrices": {"layers.0.1.attention.q": 3, "token_embedding": 1}}]},
 ])
 def test_quantized_weights(layout: dict[str, Any]) -> None:
-    spec = Model.model_validate({**MIXED.model_dump(mode="json"), "quantization": {"method": "custom", **layout}})
+    spec = Model.from_data({**MIXED.to_data(), "quantization": {"method": "custom", **layout}})
     check_all(spec, Workload(seq=9))
 
 
@@ -200,7 +201,7 @@ def test_simplifications(name: str, quantity: str, given: dict[str, Any], formul
 def test_megatrons_formulas_are_of_values_of_their_own(field: dict[str, Any]) -> None:
     spec = preset("gpt2")
     assert isinstance(spec.attention, layers.Attention)
-    changed = Model.model_validate(spec.model_dump() | {"attention": spec.attention.model_dump() | field})
+    changed = Model.from_data(spec.to_data() | {"attention": spec.attention.to_data() | field})
     workload = Workload.training(seq=1024, attention="eager")
     for quantity in ("activations", "flops-training"):
         of_megatron, without = (
@@ -275,17 +276,16 @@ def test_what_an_operation_keeps_has_a_reason(given: dict[str, Any]) -> None:
 def test_every_size_has_a_letter() -> None:
     """A new size in the spec or workload needs one."""
     kinds = [kind for module in (layers, inputs, models) for kind in vars(module).values()
-             if hasattr(kind, "model_fields") and kind.__name__ != "Quantization"]
+             if isinstance(kind, type) and issubclass(kind, Spec) and kind.__name__ != "Quantization"]
     holders: dict[str, set[str]] = {}
     for kind in kinds:
-        for name, field in kind.model_fields.items():
-            for word in re.findall(r"\w+", str(field.annotation)):
+        for name, hint in get_type_hints(kind).items():
+            for word in re.findall(r"\w+", str(hint)):
                 holders.setdefault(word, set()).add(name)
     for kind in kinds:
-        tag = kind.model_fields.get("kind")
-        owners = {*(get_args(tag.annotation) if tag else ()), *holders.get(kind.__name__, ())}
-        for name, field in kind.model_fields.items():
-            if re.search(r"\bint\b", str(field.annotation)) and name not in UNUSED:
+        owners = {*get_args(get_type_hints(kind).get("kind")), *holders.get(kind.__name__, ())}
+        for name, hint in get_type_hints(kind).items():
+            if re.search(r"\bint\b", str(hint)) and name not in UNUSED:
                 assert name in LETTERS or {(owner, name) for owner in owners} & SPECIAL.keys(), f"{kind}.{name}"
     for name in ("batch", "seq", "past", "source_seq", "images"):
         assert name in LETTERS

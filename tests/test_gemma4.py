@@ -40,7 +40,7 @@ EXPERTS_APART = [
 
 
 def model(blocks: list[dict[str, Any]], **fields: Any) -> Model:
-    return Model.model_validate({**SHAPE, "groups": [{"blocks": blocks}], **fields})
+    return Model.from_data({**SHAPE, "groups": [{"blocks": blocks}], **fields})
 
 
 def test_what_shared_keys_save() -> None:

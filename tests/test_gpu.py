@@ -36,7 +36,7 @@ def test_what_autograd_keeps_on_a_card(card: Path) -> None:
     cases: dict[str, Case] = {str(case): case for case in CASES}
     differ, compared = [], 0
     for row in facts(card)["kept"]:
-        spec = Model.model_validate(row["spec"])
+        spec = Model.from_data(row["spec"])
         for name, measured in row["kept"].items():
             t = trace(spec, cases[name].workload(spec, "cuda"))
             counted = sum(entry.value for entry in activations.kept(t))
@@ -64,7 +64,7 @@ def test_the_peaks_of_a_training_step_on_a_card(card: Path, name: str) -> None:
 
 
 def trace_of(info: dict[str, Any], row: dict[str, Any]) -> Trace:
-    spec = Model.model_validate({"name": row["model"], **STEPS[row["model"]]})
+    spec = Model.from_data({"name": row["model"], **STEPS[row["model"]]})
     return trace(spec, fit(spec, Workload(
         phase="training", batch=info["batch"], seq=info["seq"] if spec.input.kind == "tokens" else None, kernels="cuda",
         source_seq=info["source_seq"] if spec.encoder else None, **row["run"])))

@@ -79,7 +79,7 @@ def test_flops_and_cache_equal_the_class(model_type: str) -> None:
         if model is None:
             continue
         try:
-            spec = Model.model_validate(spec_from_config(config, "config.json", "drawn"))
+            spec = Model.from_data(spec_from_config(config, "config.json", "drawn"))
         except SpecError as error:
             pytest.fail(f"{config}: {error}")
         prefill = count(spec, Workload.prefill(seq=SEQ, batch=BATCH, attention="eager")).totals

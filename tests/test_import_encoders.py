@@ -73,7 +73,7 @@ def live(config: Mapping[str, Any], device: str = "meta") -> Any:
 
 
 def imported(config: Mapping[str, Any]) -> Model:
-    return Model.model_validate(spec_from_config(config, "config.json", "drawn"))
+    return Model.from_data(spec_from_config(config, "config.json", "drawn"))
 
 
 def read_or_refused(config: Mapping[str, Any]) -> Model | None:

@@ -46,7 +46,7 @@ def live(config: dict[str, Any]) -> Any:
 
 
 def counted(config: dict[str, Any]) -> Report:
-    spec = Model.model_validate(spec_from_config(config, "config.json", "drawn"))
+    spec = Model.from_data(spec_from_config(config, "config.json", "drawn"))
     return count(spec, Workload(phase="prefill", batch=BATCH, seq=SEQ, attention="eager", dtype="fp32"))
 
 

@@ -72,7 +72,7 @@ def live(config: Mapping[str, Any]) -> int | None:
 def counted(config: Mapping[str, Any]) -> int | None:
     """The count, or None where it is refused."""
     try:
-        spec = Model.model_validate(spec_from_config(config, "config.json", "changed"))
+        spec = Model.from_data(spec_from_config(config, "config.json", "changed"))
     except (SpecError, ValueError):
         return None
     return int(params(trace(spec, Workload(seq=3))))

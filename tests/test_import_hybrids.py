@@ -54,7 +54,7 @@ def ran(model_type: str, fields: dict[str, Any], dtype: Any = None) -> tuple[Any
 
 
 def counted(model_type: str, fields: dict[str, Any], **run: Any) -> Any:
-    spec = Model.model_validate(spec_from_config({"model_type": model_type, **fields}, "config.json", "drawn"))
+    spec = Model.from_data(spec_from_config({"model_type": model_type, **fields}, "config.json", "drawn"))
     return trace(spec, Workload(**{"batch": BATCH, "seq": SEQ, "attention": "eager", "dtype": "fp32",
                                    "kernels": "cpu", **run}))
 

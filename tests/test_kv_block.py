@@ -25,7 +25,7 @@ TINY: dict[str, Any] = {"name": "tiny", "vocab": 97, "d_model": 24, "layers": 5,
 
 
 def spec(**attention: Any) -> Model:
-    return Model.model_validate({**TINY, "attention": {**TINY["attention"], **attention}})
+    return Model.from_data({**TINY, "attention": {**TINY["attention"], **attention}})
 
 
 def totals(model: Model, **workload: Any) -> Totals:
@@ -63,13 +63,13 @@ def test_a_chunk_begins_with_a_block() -> None:
 
 def test_blocks_of_one_token_allocate_what_is_needed() -> None:
     for name in ("gpt-oss-20b", "deepseek-v3", "qwen3-next-80b-a3b", "gemma-2-2b", "llama-4-scout-text", "t5-small"):
-        model = Model.model_validate(spec_from_config(FACTS[name]["config"], "config.json", name))
+        model = Model.from_data(spec_from_config(FACTS[name]["config"], "config.json", name))
         found = totals(model, seq=300, phase="prefill", kv_block=1)
         assert found.kv_cache_allocated_bytes == found.kv_cache_bytes, name
 
 
 def test_a_recurrent_state_is_not_paged() -> None:
-    model = Model.model_validate(spec_from_config(FACTS["qwen3-next-80b-a3b"]["config"], "config.json", "hybrid"))
+    model = Model.from_data(spec_from_config(FACTS["qwen3-next-80b-a3b"]["config"], "config.json", "hybrid"))
     report = count(model, Workload(seq=17, phase="prefill", kv_block=16))
     assert [line.kind for line in report.caches] == ["state", "state", "full"]
     states, full = report.caches[:2], report.caches[2]
@@ -78,11 +78,11 @@ def test_a_recurrent_state_is_not_paged() -> None:
 
 
 def test_latents_and_the_source_are_paged() -> None:
-    latent = Model.model_validate(spec_from_config(FACTS["deepseek-v3"]["config"], "config.json", "latent"))
+    latent = Model.from_data(spec_from_config(FACTS["deepseek-v3"]["config"], "config.json", "latent"))
     line = count(latent, Workload(seq=17, phase="prefill", kv_block=16)).caches[0]
     assert (line.kind, line.layers, line.tokens) == ("latent", 3, 17)
     assert line.allocated_bytes == line.bytes // 17 * 32
-    pair = Model.model_validate(spec_from_config(FACTS["t5-small"]["config"], "config.json", "pair"))
+    pair = Model.from_data(spec_from_config(FACTS["t5-small"]["config"], "config.json", "pair"))
     own, cross = count(pair, Workload(seq=5, source_seq=33, phase="prefill", kv_block=16)).caches
     assert (own.kind, own.tokens, cross.kind, cross.tokens) == ("full", 5, "cross", 33)
     assert (own.allocated_bytes, cross.allocated_bytes) == (own.bytes // 5 * 16, cross.bytes // 33 * 48)
@@ -90,7 +90,7 @@ def test_latents_and_the_source_are_paged() -> None:
 
 @pytest.mark.parametrize("name", [name for name in FACTS if "kv" in FACTS[name]])
 def test_lines_add_up(name: str) -> None:
-    model = Model.model_validate(spec_from_config(FACTS[name]["config"], "config.json", name))
+    model = Model.from_data(spec_from_config(FACTS[name]["config"], "config.json", name))
     lengths = {"seq": 77} if model.encoder is None else {"seq": 77, "source_seq": None}
     report = count(model, Workload(batch=2, phase="prefill", kv_block=16, **lengths))  # type: ignore[arg-type]
     assert report.totals.kv_cache_bytes is not None
@@ -102,7 +102,7 @@ def test_lines_add_up(name: str) -> None:
 
 def test_null_without_blocks_and_without_a_cache() -> None:
     assert totals(spec(), seq=9, phase="prefill").kv_cache_allocated_bytes is None
-    encoder = Model.model_validate({**TINY, "architecture": "encoder-only"})
+    encoder = Model.from_data({**TINY, "architecture": "encoder-only"})
     assert totals(encoder, seq=9, kv_block=16).kv_cache_allocated_bytes is None
     assert count(encoder, Workload(seq=9)).caches == ()
 

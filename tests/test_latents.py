@@ -33,7 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def model(kind: str) -> Model:
-    return Model.model_validate({**BASE, "attention": PLAIN, **KINDS[kind]})
+    return Model.from_data({**BASE, "attention": PLAIN, **KINDS[kind]})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,7 +98,7 @@ def test_absorbed_is_the_default_of_decoding_alone() -> None:
     assert count(spec, Workload.decode(past=5)).workload.latents == "absorbed"
     for phase in ("forward", "training", "prefill"):
         assert count(spec, Workload(phase=phase, seq=5)).workload.latents == "expanded"
-    other = Model.model_validate({**BASE, "attention": {"heads": 3}})
+    other = Model.from_data({**BASE, "attention": {"heads": 3}})
     assert count(other, Workload.decode(past=5)).workload.latents is None
 
 

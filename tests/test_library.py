@@ -96,7 +96,7 @@ def test_the_same_as_the_commands() -> None:
 
 def test_a_model_may_be_changed_and_written_by_hand() -> None:
     assert txcalc.load("gpt2", ["layers=1"]).layers == 1
-    tiny = txcalc.Model.model_validate({
+    tiny = txcalc.Model.from_data({
         "name": "tiny", "vocab": 5, "d_model": 4, "layers": 1, "context": 8, "attention": {"heads": 2},
         "feed_forward": {"d_ff": 3}, "position": "none",
     })

@@ -19,7 +19,7 @@ from txcalc.trace.workload import Workload
 
 
 def gpt(d: int, heads: int, layers: int, *, vocab: int = 51200, context: int = 2048, **more: Any) -> Model:
-    return Model.model_validate({
+    return Model.from_data({
         "name": "gpt", "vocab": vocab, "d_model": d, "layers": layers, "context": context,
         "attention": {"heads": heads, "bias": True, **more.pop("attention", {})},
         "feed_forward": {"d_ff": 4 * d, "activation": "gelu_tanh", "bias": True} | more.pop("feed_forward", {}),
@@ -124,11 +124,9 @@ A9 = [
 
 def chinchilla(d: int, d_ff: int, head_dim: int, heads: int, layers: int) -> Model:
     base = load("chinchilla-70b").model
-    attention = base.attention.model_copy(update={"heads": heads, "kv_heads": heads, "head_dim": head_dim})
-    feed_forward = base.feed_forward.model_copy(update={"d_ff": d_ff})
-    return base.model_copy(update={
-        "d_model": d, "layers": layers, "attention": attention, "feed_forward": feed_forward,
-    })
+    attention = base.attention.replaced(heads=heads, kv_heads=heads, head_dim=head_dim)
+    feed_forward = base.feed_forward.replaced(d_ff=d_ff)
+    return base.replaced(d_model=d, layers=layers, attention=attention, feed_forward=feed_forward)
 
 
 @pytest.mark.parametrize("row", A9, ids=lambda row: f"{row[0]}M")

@@ -76,7 +76,7 @@ MODELS = {
 
 def steps(given: dict[str, Any], batch: int, device: Any = "cpu", seq: int = 7, **run: Any) -> tuple[Any, Any]:
     """What PyTorch has alive, and what the trace has, event by event."""
-    spec = Model.model_validate(given)
+    spec = Model.from_data(given)
     sources = {} if spec.encoder is None else {"source_seq": positions(spec.encoder.input, 5)}
     if spec.tower is not None and spec.tower.projector is not None:
         sources = {"images": batch}
@@ -108,7 +108,7 @@ def test_the_math_kernel_which_dropout_asks_for(name: str, batch: int, dtype: st
 
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_tensor_that_is_read_has_a_writer_or_was_there_before(name: str) -> None:
-    run = trace(Model.model_validate(MODELS[name]), Workload(phase="training", seq=7, attention="eager", dropout=0.1))
+    run = trace(Model.from_data(MODELS[name]), Workload(phase="training", seq=7, attention="eager", dropout=0.1))
     joined: set[int] = set()
     ops = list(operations(run.body, joined))
     written = Counter(x.storage.id for op in ops for x in {x.storage.id: x for x in op.writes}.values()
@@ -123,7 +123,7 @@ def test_every_tensor_that_is_read_has_a_writer_or_was_there_before(name: str) -
     (1, [(2, 1)]), (2, [(4, 1)]), (5, [(5, 2)]), (7, [(4, 3), (1, 2)]), (13, [(1, 6), (4, 5)]),
 ])
 def test_experts_run_as_often_as_they_have_rows(tokens: int, shares: list[tuple[int, int]]) -> None:
-    run = trace(Model.model_validate(MODELS["mixtral"] | {"layers": 1}), Workload(seq=tokens))
+    run = trace(Model.from_data(MODELS["mixtral"] | {"layers": 1}), Workload(seq=tokens))
     experts = next(node for node in _nodes(run.body) if isinstance(node, Repeat) and node.runs)
     assert experts.copies == 5
     found = [(each.times, item.shape[0]) for each in experts.runs for _, item in each.spreads if each.times]

@@ -86,7 +86,7 @@ def test_a_stack_as_wide_as_llama_3_8b() -> None:
 def test_what_is_kept(name: str, attention: Any, dropout: float) -> None:
     for dtype in ("fp32", "bf16"):
         case = Case(attention, dtype, dropout, loss=True)  # type: ignore[arg-type]
-        row = kept(Model.model_validate({**BASE, **KERNELS[name]}), case, "fake-cuda", "")
+        row = kept(Model.from_data({**BASE, **KERNELS[name]}), case, "fake-cuda", "")
         assert row.verdict == "equal", row.differences
 
 
@@ -95,6 +95,6 @@ def test_where_it_cannot_be_built_nothing_is_run(monkeypatch: pytest.MonkeyPatch
     for name, value in (("XDG_CACHE_HOME", str(tmp_path)), ("CXX", "/no/such/compiler")):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(fake_cuda, "start", lambda: fake_cuda._built.__wrapped__())
-    found = validate(Model.model_validate(GPT | {"name": "never measured"}), device="fake-cuda")
+    found = validate(Model.from_data(GPT | {"name": "never measured"}), device="fake-cuda")
     assert found.agrees is None
     assert found.left_out[0].startswith("not run: the extension cannot be built")

@@ -45,7 +45,7 @@ STEPS = (7, 1, 3)
 
 def generation(given: dict[str, Any], batch: int, **run: Any) -> tuple[list[list[int]], list[list[int]]]:
     """What PyTorch has alive in the prompt and in each step, and what the trace has, event by event."""
-    spec = Model.model_validate(given)
+    spec = Model.from_data(given)
     real = measure.generation_live_bytes(spec, batch, *STEPS, dtype=measure.DTYPES[run.get("dtype", "fp32")],
                                          eager=run.get("attention") == "eager")
     ours = []

@@ -50,7 +50,7 @@ every_model = pytest.mark.parametrize("name", MODELS)
 
 
 def spec(name: str, **fields) -> Model:
-    return Model.model_validate({**BASE, **MODELS[name], **fields})
+    return Model.from_data({**BASE, **MODELS[name], **fields})
 
 
 def source_of(model: Model) -> int | None:

@@ -40,7 +40,7 @@ def traced(spec: Mixer, b: int, n: int, d: int, attention: Any = "flash", **rest
 
 
 def cell(kind: Any, hidden: int, **rest: Any) -> Any:
-    return SPECS[kind].model_validate({"kind": kind, "hidden": hidden, **rest})
+    return SPECS[kind].from_data({"kind": kind, "hidden": hidden, **rest})
 
 
 def weights(module: Any) -> int:
@@ -172,7 +172,7 @@ def test_convolution(width: int, b: int, n: int, d: int) -> None:
 
 @every_size
 def test_attention_is_multi_head_attention(b: int, n: int, d: int) -> None:
-    spec = Attention.model_validate({"heads": 2, "head_dim": d // 2, "bias": True})
+    spec = Attention.from_data({"heads": 2, "head_dim": d // 2, "bias": True})
     module = nn.MultiheadAttention(d, 2, batch_first=True, device="meta")
     x = torch.randn(b, n, d, device="meta")
     for policy in ("eager", "flash"):
@@ -184,7 +184,7 @@ def test_attention_is_multi_head_attention(b: int, n: int, d: int) -> None:
 
 @every_size
 def test_a_sliding_window_counts_what_it_sees(b: int, n: int, d: int) -> None:
-    spec = Attention.model_validate({"heads": 2, "head_dim": d // 2, "window": 3})
+    spec = Attention.from_data({"heads": 2, "head_dim": d // 2, "window": 3})
     t = traced(spec, b, n, d)
     seen = sum(min(i + 1, 3) for i in range(n))
     assert flops.core_flops(t, "skipped") == 2 * 2 * b * d * seen
@@ -295,11 +295,11 @@ def hops(n: int, reach: int) -> int:
 @pytest.mark.parametrize("n", [1, 2, 3, 8, 17])
 @pytest.mark.parametrize("reach", [2, 3, 5])
 def test_the_longest_path_is_how_far_the_first_position_is(n: int, reach: int) -> None:
-    window = Attention.model_validate({"heads": 1, "head_dim": 4, "window": reach})
+    window = Attention.from_data({"heads": 1, "head_dim": 4, "window": reach})
     for spec in (Convolution1D(width=reach), window):
         assert sequence.longest_path(traced(spec, 1, n, 4)) == hops(n, reach)
         assert sequence.sequential_steps(traced(spec, 1, n, 4)) == 1
-    full = traced(Attention.model_validate({"heads": 1, "head_dim": 4}), 1, n, 4)
+    full = traced(Attention.from_data({"heads": 1, "head_dim": 4}), 1, n, 4)
     assert sequence.longest_path(full) == hops(n, n)
     for kind in CELLS:
         t = traced(cell(kind, 4), 1, n, 4)

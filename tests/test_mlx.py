@@ -31,7 +31,7 @@ LLAMA: dict[str, Any] = next(case["config"] for case in CASES if case["config"][
 
 def read(config: dict[str, Any], packing: Any = None) -> Model:
     fields = {"quantization": packing, "quantization_config": packing} if packing else {}
-    return Model.model_validate(spec_from_config({**config, **fields}, "config.json", "tiny", strict=True))
+    return Model.from_data(spec_from_config({**config, **fields}, "config.json", "tiny", strict=True))
 
 
 def names(case: dict[str, Any]) -> str:
@@ -198,14 +198,14 @@ def test_codes_that_may_be_another_methods_make_an_estimate(quantization: dict[s
 def test_yaml_says_it_as_well() -> None:
     own = read(LLAMA, FOUR)
     said = {"method": "mlx", "bits": 4, "group": 64, "word_bits": 32, "offsets": True, "weights": "all"}
-    plain = read(LLAMA).model_dump(exclude={"quantization"})
-    assert Model.model_validate({**plain, "quantization": said}) == own
+    plain = read(LLAMA).to_data()
+    assert Model.from_data({**plain, "quantization": said}) == own
     q = "model.layers.1.self_attn.q_proj"
     eight = read(LLAMA, {**FOUR, q: {"group_size": 32, "bits": 8}})
     mixed = {"bits": 8, "group": 32, "offsets": True, "matrices": {"layers.attention.q": 1}}
-    assert Model.model_validate({**plain, "quantization": {**said, "mixed": [mixed]}}) == eight
+    assert Model.from_data({**plain, "quantization": {**said, "mixed": [mixed]}}) == eight
     none = read(LLAMA, {**FOUR, q: False})
-    assert Model.model_validate({**plain, "quantization": {**said, "left": {"layers.attention.q": 1}}}) == none
+    assert Model.from_data({**plain, "quantization": {**said, "left": {"layers.attention.q": 1}}}) == none
 
 
 @pytest.mark.parametrize(("packing", "words"), [
@@ -217,7 +217,7 @@ def test_yaml_says_it_as_well() -> None:
 ])
 def test_matrices_that_the_model_has_not_are_refused(packing: dict[str, Any], words: str) -> None:
     said = {"method": "mlx", "bits": 4, "group": 64, "word_bits": 32, "offsets": True, "weights": "all", **packing}
-    spec = Model.model_validate({**read(LLAMA).model_dump(exclude={"quantization"}), "quantization": said})
+    spec = Model.from_data({**read(LLAMA).to_data(), "quantization": said})
     with pytest.raises(SpecError) as caught:
         weight_bytes(trace(spec, Workload(seq=3)))
     assert words in str(caught.value)
@@ -227,7 +227,7 @@ def test_a_resolved_spec_counts_the_same() -> None:
     """As the built-in presets are kept: fields without the classes."""
     for case in CASES:
         spec = read(case["config"], case["files"][0]["quantization"])
-        fields: Any = Fields(spec.model_dump(mode="json"))
+        fields: Any = Fields(spec.to_data())
         assert weight_bytes(trace(fields, Workload(seq=3))) == weight_bytes(trace(spec, Workload(seq=3)))
 
 

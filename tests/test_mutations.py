@@ -17,7 +17,7 @@ from txcalc.trace import attention, ops
 from txcalc.trace import record as trace_record
 from txcalc.trace.record import Role, Storage, Tensor, Trace
 
-SPEC = Model.model_validate({
+SPEC = Model.from_data({
     "name": "small", "vocab": 53, "d_model": 22, "layers": 3, "context": 41,
     "attention": {"heads": 6, "kv_heads": 2, "head_dim": 5, "bias": True, "window": 7},
     "feed_forward": {"kind": "moe", "d_ff": 13, "experts": 5, "active_experts": 2, "bias": True},

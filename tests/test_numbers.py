@@ -17,13 +17,13 @@ from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
 
-GPT2 = Model.model_validate({
+GPT2 = Model.from_data({
     "name": "gpt2", "vocab": 50257, "d_model": 768, "layers": 12, "context": 1024,
     "attention": {"heads": 12, "bias": True},
     "feed_forward": {"d_ff": 3072, "activation": "gelu_tanh", "bias": True},
     "position": {"kind": "learned"},
 })
-WINDOWED = Model.model_validate({
+WINDOWED = Model.from_data({
     "name": "windowed", "vocab": 101, "d_model": 30, "context": 64, "position": "none",
     "attention": {"heads": 6, "kv_heads": 3, "head_dim": 7},
     "feed_forward": {"kind": "moe", "d_ff": 11, "experts": 5, "active_experts": 2},

@@ -43,7 +43,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 def step(given: dict[str, Any], **run: Any) -> Trace:
     workload = {"phase": "training", "batch": 2, "seq": 11, "kernels": "cpu"} | run
-    return trace(Model.model_validate(given), Workload(**workload))
+    return trace(Model.from_data(given), Workload(**workload))
 
 
 @pytest.mark.parametrize("run", [
@@ -90,7 +90,7 @@ def test_a_peak_as_a_formula(name: str, run: dict[str, Any], others: list[dict[s
     from txcalc.derivation.derive import Run
     from txcalc.derivation.polynomial import poly
 
-    spec = Model.model_validate(MODELS[name])
+    spec = Model.from_data(MODELS[name])
     first = Run(spec, step(MODELS[name], **run).workload)
     found = peak(first.counted)
     formula = at(first.trace, found.where)

@@ -26,11 +26,11 @@ from txcalc.trace.workload import Workload
 
 pytest.importorskip("matplotlib")
 
-TINY = Model.model_validate({
+TINY = Model.from_data({
     "name": "tiny$", "vocab": 31, "d_model": 24, "layers": 5, "context": 64, "attention": {"heads": 6},
     "feed_forward": {"d_ff": 41}, "position": "none",
 })
-ENCODER = TINY.model_copy(update={"name": "encoder", "architecture": "encoder-only"})
+ENCODER = TINY.replaced(name="encoder", architecture="encoder-only")
 
 ANSWERS: dict[str, Callable[[], Any]] = {
     "attention": lambda: attention_curve(TINY, Workload(seq=1, batch=3), (1024, 4096), device("h100")),

@@ -404,7 +404,7 @@ def test_published_figures_are_met_or_explained(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_resolved_spec_loads_back(name: str) -> None:
     fields = architecture_fields(load(name).model)
-    assert architecture_fields(Model.model_validate(fields)) == fields
+    assert architecture_fields(Model.from_data(fields)) == fields
 
 
 def test_every_preset_counts() -> None:
@@ -436,7 +436,7 @@ def test_kv_cache_bytes_per_token(name: str, expected: int) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_preset_is_what_its_config_says(name: str) -> None:
-    imported = architecture_fields(Model.model_validate(spec_from_config(CONFIGS[name], "config.json", name)))
+    imported = architecture_fields(Model.from_data(spec_from_config(CONFIGS[name], "config.json", name)))
     preset = architecture_fields(load(name).model)
     if preset["position"].get("theta", 0) is None:  # the class has a default, which a released model need not have
         imported["position"] |= {"theta": None, "window_theta": None}
@@ -457,7 +457,7 @@ RELEASED = {
 @pytest.mark.parametrize("name", RELEASED)
 def test_the_preset_is_released_as_its_config_says(name: str) -> None:
     """The quantization of the released config.json, read as that of any other file."""
-    found = Model.model_validate(
+    found = Model.from_data(
         spec_from_config({**CONFIGS[name], "quantization_config": RELEASED[name]}, "config.json", name))
     assert load(name).model.released == found.quantization
 
@@ -803,8 +803,8 @@ def test_sizes_in_overrides(text: str, value: int) -> None:
 
 def test_values_are_yaml() -> None:
     model = load("gpt2", ["head.tied=false", "position={kind: rope, theta: 1e6}", "summary='4K'"]).model
-    assert model.head.model_dump()["tied"] is False
-    position = model.position.model_dump()
+    assert model.head.to_data()["tied"] is False
+    position = model.position.to_data()
     assert (position["kind"], position["theta"]) == ("rope", 1e6)
     assert model.summary == "4K"
 
@@ -905,7 +905,7 @@ def test_not_a_figure(printed: str) -> None:
 def test_half_a_unit_still_rounds() -> None:
     model = load("gpt2").model
     figure = Published(quantity="params", printed="124 M", source="test")
-    model = model.model_copy(update={"published": (figure,)})
+    model = model.replaced(published=(figure,))
     base = totals(model)
 
     def rounds(value: int) -> bool:
@@ -920,7 +920,7 @@ def test_half_a_unit_still_rounds() -> None:
 def test_a_quantity_that_the_model_does_not_have() -> None:
     model = load("gpt2").model
     figure = Published(quantity="kv_cache_bytes_per_token", printed="36 KiB", source="test")
-    model = model.model_copy(update={"published": (figure,)})
+    model = model.replaced(published=(figure,))
     (row,) = compare_published(model, totals(model))
     assert (row.counted, row.relative_difference, row.rounds_equal) == (36 * 1024, 0.0, True)
     (row,) = compare_published(model, totals(model).replaced(kv_cache_bytes_per_token=None))

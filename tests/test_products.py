@@ -62,7 +62,7 @@ def recorded(spec: Model, batch: int, seq: int) -> Sizes:
 @pytest.mark.parametrize("batch", [2, 3])
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_product_runs_with_its_sizes(name: str, batch: int) -> None:
-    spec = Model.model_validate(MODELS[name])
+    spec = Model.from_data(MODELS[name])
     with Products() as real:
         measure.flops(spec, batch, 7, loss=True, backward=True)
     assert real.seen == recorded(spec, batch, 7)

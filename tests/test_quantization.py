@@ -34,7 +34,7 @@ GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, 
 
 def read(config: dict[str, Any], quantization: dict[str, Any] | None, *, strict: bool = False) -> Model:
     found = {**config, **({"quantization_config": quantization} if quantization else {})}
-    return Model.model_validate(spec_from_config(found, "config.json", "tiny", strict=strict))
+    return Model.from_data(spec_from_config(found, "config.json", "tiny", strict=strict))
 
 
 def stored(config: dict[str, Any], quantization: dict[str, Any] | None, dtype: str = "bf16") -> Quantity:
@@ -184,7 +184,7 @@ def test_module_names_are_the_classes(model_type: str) -> None:
 
     fields = {name: values[-1] for name, values in CASES[model_type].items() if name != "attention_types"}
     name = next(iter(FAMILIES[model_type].classes))
-    spec = Model.model_validate(
+    spec = Model.from_data(
         spec_from_config({"model_type": model_type, "architectures": [name], **fields}, "config.json", "tiny"))
     with torch.device("meta"):
         live = getattr(transformers, name)(CONFIG_MAPPING[model_type](**fields))
@@ -394,7 +394,7 @@ def test_a_stack_of_text_beside_a_tower(prefix: str) -> None:
         own = {**fp8, "modules_to_not_convert": ["lm_head", *names]}
         part = {**config, "text_config": {**text, "quantization_config": own}} if place == "text" else {
             **config, "quantization_config": own}
-        return int(quantized_params(trace(Model.model_validate(spec_from_config(part, "config.json", "x")),
+        return int(quantized_params(trace(Model.from_data(spec_from_config(part, "config.json", "x")),
                                           Workload(seq=3))))
 
     alone = packed("visual")
@@ -471,8 +471,8 @@ def test_fused_projections_are_one_matrix() -> None:
 def test_a_later_part_of_a_fused_matrix_is_not_named(name: str) -> None:
     part: Any = {"layers.attention.k": 1}
     own = part if name == "left" else ({"bits": 8, "matrices": part},)
-    packing = Quantization.model_validate({"method": "custom", "bits": 4, name: own})
-    spec = read(LLAMA, None).model_copy(update={"quantization": packing, "fused": (("q", "k", "v"),)})
+    packing = Quantization.from_data({"method": "custom", "bits": 4, name: own})
+    spec = read(LLAMA, None).replaced(quantization=packing, fused=(("q", "k", "v"),))
     with pytest.raises(SpecError, match=r"layers\.attention\.k, which is stored with layers\.attention\.q"):
         weight_bytes(trace(spec, Workload(seq=3)))
 

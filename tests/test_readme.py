@@ -50,4 +50,4 @@ def test_a_spec_shown_is_one_that_can_be_copied(text: str) -> None:
     whole = fields if "name" in fields else {**read_yaml(first, "specs.md").data, **fields}
     if "groups" in fields:
         whole.pop("layers")
-    assert Model.model_validate(whole).name == whole["name"]
+    assert Model.from_data(whole).name == whole["name"]

@@ -38,7 +38,7 @@ def search(**cell: Any) -> dict[str, Any]:
 
 
 def model(**fields: Any) -> Model:
-    return Model.model_validate({**BARE, **fields})
+    return Model.from_data({**BARE, **fields})
 
 
 def language_model(kind: str, layers: int, hidden: int, *, bias: bool = True, both: bool = False) -> Model:
@@ -254,7 +254,7 @@ def test_a_decoded_token_costs_one_step(kind: str, initial: dict[str, Any] | Non
     fields = search(kind=kind, initial=initial)
     if kind != "gru":
         del fields["recurrent"]["reset"]
-    spec = Model.model_validate(fields)
+    spec = Model.from_data(fields)
     one, two = (flops.forward_flops(run(spec, seq=n)) for n in (1, 2))
     for past in (1, 6):
         assert flops.forward_flops(run(spec, phase="decode", seq=1, past=past)) == two - one > 0
@@ -317,7 +317,7 @@ def test_what_does_not_fit_is_refused_by_its_field(fields: dict[str, Any], place
 def test_one_layer_keeps_what_its_line_of_the_breakdown_does(layers: int, workload: dict[str, Any]) -> None:
     """A step's state is the next one's: it is held once, and the encoder's output by the first layer."""
     small = search() if layers == 1 else search(hidden=13, initial=None, attends={"width": 11})
-    spec = Model.model_validate({**small, "layers": layers, "encoder": {**small["encoder"], "layers": 1}})
+    spec = Model.from_data({**small, "layers": layers, "encoder": {**small["encoder"], "layers": 1}})
     t, path = run(spec, **workload), "decoder.layers.recurrent"
     whole = sum(each.value for each in activations.kept(t) if each.op.component == path)
     source = 2 * 5 * 44 * 4

@@ -38,7 +38,7 @@ MODELS = {
 
 
 def spec(name: str) -> Model:
-    return Model.model_validate({**BASE, **MODELS[name]})
+    return Model.from_data({**BASE, **MODELS[name]})
 
 
 def test_one_expert_stands_for_all_on_meta() -> None:
@@ -109,11 +109,11 @@ def test_a_sibling_of_an_image_model_fits_together() -> None:
         **BASE, "architecture": "encoder-only", "input": {"kind": "patches", "image": 224, "patch": 16},
         "position": {"kind": "relative", "buckets": 732, "per_layer": True}, "head": {"kind": "none"},
     }
-    small = sibling(Model.model_validate(big))
+    small = sibling(Model.from_data(big))
     assert small.position.buckets == 5 * 5 + 3
     measure.kept(small, 2, 0, eager=True)
     encoder = {"input": SOUND, "position": {"kind": "learned"}}
-    small = sibling(Model.model_validate({**BASE, "architecture": "encoder-decoder", "encoder": encoder}))
+    small = sibling(Model.from_data({**BASE, "architecture": "encoder-decoder", "encoder": encoder}))
     assert small.encoder.position.size == positions(small.encoder.input)
-    hybrid = sibling(Model.model_validate({**BASE, "recurrent": {**MAMBA, "heads": 96, "groups": 8}}))
+    hybrid = sibling(Model.from_data({**BASE, "recurrent": {**MAMBA, "heads": 96, "groups": 8}}))
     assert (hybrid.recurrent.heads, hybrid.recurrent.groups) == (6, 2)

@@ -34,7 +34,7 @@ class Float64(TorchFunctionMode):
 
 
 def spec(**fields) -> Model:
-    return Model.model_validate({"name": "twin", "vocab": VOCAB, "layers": LAYERS, "context": 29, "position": "none",
+    return Model.from_data({"name": "twin", "vocab": VOCAB, "layers": LAYERS, "context": 29, "position": "none",
                                  "feed_forward": "none", **fields})
 
 

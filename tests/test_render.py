@@ -50,7 +50,7 @@ SPECS: dict[str, dict[str, Any]] = {
 
 
 def spec(kind: str, **changes: Any) -> Model:
-    return Model.model_validate({**BASE, **SPECS[kind], **changes})
+    return Model.from_data({**BASE, **SPECS[kind], **changes})
 
 
 def shown(name: str, given: dict[str, Any] | None = None, **rest: Any) -> View:

@@ -137,9 +137,9 @@ def test_fields_can_be_replaced_and_found() -> None:
     assert found is not None
     changed = replace(found.model, {"groups.0.repeat": 3, "d_model": 7})
     assert (changed.groups[0].repeat, changed.d_model) == (3, 7) != (found.model.groups[0].repeat, found.model.d_model)
-    assert changed.model_dump(mode="json") == {**found.model.model_dump(mode="json"), "d_model": 7, "groups": [
-        {**changed.groups[0].model_dump(mode="json"), "repeat": 3}, *(
-            group.model_dump(mode="json") for group in found.model.groups[1:])
+    assert changed.to_data() == {**found.model.to_data(), "d_model": 7, "groups": [
+        {**changed.groups[0].to_data(), "repeat": 3}, *(
+            group.to_data() for group in found.model.groups[1:])
     ]}
     with pytest.raises(KeyError, match=r"attention\.head"):
         replace(found.model, {"groups.0.blocks.0.attention.head": 3})

@@ -54,7 +54,7 @@ def test_a_preset_s_context_and_theta_are_the_published_ones(name: str) -> None:
     """A theta that nobody could be read for is not stated, and neither is a wrong one."""
     model = load(name).model
     fact = FACTS.get(name, {})
-    position = model.position.model_dump()
+    position = model.position.to_data()
     assert position.get("theta") == fact.get("theta") and position.get("window_theta") == fact.get("window_theta")
     if "context" in fact:
         assert model.context == fact["context"]
@@ -70,4 +70,4 @@ def test_most_presets_with_rotary_positions_have_a_theta() -> None:
 def test_without_a_theta_none_is_reported() -> None:
     base = {"name": "x", "vocab": 31, "d_model": 12, "layers": 2, "context": 41, "attention": {"heads": 2},
             "feed_forward": {"d_ff": 5}, "position": {"kind": "rope"}}
-    assert Model.model_validate(base).position.model_dump()["theta"] is None
+    assert Model.from_data(base).position.to_data()["theta"] is None

@@ -18,7 +18,7 @@ FACTS = json.loads((Path(__file__).parent / "data" / "conformance.json").read_te
 
 
 def through_yaml(model: Model) -> Model:
-    return Model.model_validate(read_yaml(dump_yaml(shorten(model)), "short.yaml").data)
+    return Model.from_data(read_yaml(dump_yaml(shorten(model)), "short.yaml").data)
 
 
 @pytest.mark.parametrize("name", [info.name for info in names()])
@@ -29,7 +29,7 @@ def test_presets(name: str) -> None:
 
 @pytest.mark.parametrize("name", FACTS)
 def test_configurations(name: str) -> None:
-    model = Model.model_validate(spec_from_config(FACTS[name]["config"], "config.json", name))
+    model = Model.from_data(spec_from_config(FACTS[name]["config"], "config.json", name))
     assert through_yaml(model) == model
 
 
@@ -41,12 +41,12 @@ def test_random_specs(model: Model) -> None:
 
 def test_nothing_is_left_to_leave_out() -> None:
     config = FACTS["gemma-2-2b"]["config"]
-    model = Model.model_validate(spec_from_config(config, "config.json", "gemma-2-2b"))
+    model = Model.from_data(spec_from_config(config, "config.json", "gemma-2-2b"))
     short = shorten(model)
     assert short["groups"] == [{"repeat": 13, "blocks": [{"attention": {"window": 4096}}, {}]}]
     for name in short:
         try:
-            without = Model.model_validate({key: value for key, value in short.items() if key != name})
+            without = Model.from_data({key: value for key, value in short.items() if key != name})
         except ValueError:
             continue
         assert without != model, name
@@ -56,4 +56,4 @@ def test_short_words() -> None:
     tiny: dict[str, Any] = {"name": "tiny", "vocab": 97, "d_model": 24, "layers": 5, "context": 64,
                             "attention": {"heads": 6, "bias": True}, "feed_forward": {"d_ff": 41, "bias": {"up": True}},
                             "position": "none"}
-    assert shorten(Model.model_validate(tiny)) == tiny
+    assert shorten(Model.from_data(tiny)) == tiny

@@ -28,7 +28,7 @@ STACKS: dict[str, dict[str, Any]] = {
 
 
 def model(**fields: Any) -> Model:
-    return Model.model_validate({**BASE, **fields})
+    return Model.from_data({**BASE, **fields})
 
 
 @pytest.mark.parametrize("name", STACKS)

@@ -30,5 +30,5 @@ def test_a_note_explains_one_count() -> None:
     spec = load("llama2-70b").model
     assert [row.verdict for row in against_published(spec).rows] == ["explained"]
     (figure,) = spec.published
-    changed = spec.model_copy(update={"published": (figure.model_copy(update={"counted": figure.counted + 1}),)})
+    changed = spec.replaced(published=(figure.replaced(counted=figure.counted + 1),))
     assert [row.verdict for row in against_published(changed).rows] == ["DIFFERS"]

@@ -77,7 +77,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def spec(**tower: Any) -> Model:
-    return Model.model_validate({**TEXT, "tower": {**TOWER, **tower}})
+    return Model.from_data({**TEXT, "tower": {**TOWER, **tower}})
 
 
 @pytest.mark.parametrize("eager", [True, False])

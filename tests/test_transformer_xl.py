@@ -42,7 +42,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def model(name: str = "each layer's biases", **more: Any) -> Model:
-    return Model.model_validate({**BASE, **MODELS[name], **more})
+    return Model.from_data({**BASE, **MODELS[name], **more})
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -164,4 +164,4 @@ def test_xlnet_computes_the_same(causal: bool) -> None:
 ])
 def test_what_cannot_be_is_refused(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
-        Model.model_validate({**BASE, **fields})
+        Model.from_data({**BASE, **fields})

@@ -52,7 +52,7 @@ def test_a_count_rounds_to_printed_digits() -> None:
                for printed, note, counted in (("8B", None, None), ("8,030,261,248", None, None),
                                               ("9B", "why", 8_030_261_248), ("9B", "why", 8_030_261_249),
                                               ("9B", "why", None), ("9B", None, None))]
-    found = against_published(model.model_copy(update={"published": tuple(figures)}))
+    found = against_published(model.replaced(published=tuple(figures)))
     assert [(row.counted, row.printed, row.verdict) for row in found.rows] == [
         (8_030_261_248, "8B", "rounds to it"), (8_030_261_248, "8,030,261,248", "equal"),
         (8_030_261_248, "9B", "explained"), *[(8_030_261_248, "9B", "DIFFERS")] * 3]

@@ -37,7 +37,7 @@ TABLES = 2 * 101 * 256
 
 
 def tiny(**changed: Any) -> Model:
-    return Model.model_validate({**TINY, **changed})
+    return Model.from_data({**TINY, **changed})
 
 
 def size(model: Model, weights: str | None, **fields: Any) -> int:
@@ -73,7 +73,7 @@ def test_a_model_that_says_nothing_of_its_release_has_16_bits() -> None:
 def test_awq_of_llama_7b() -> None:
     """Whichever way it is asked for: --weights, the name in a spec, or the sizes that a configuration gives."""
     llama = txcalc.load("llama-7b")
-    packed = [Model.model_validate({**llama.model_dump(), "quantization": given})
+    packed = [Model.from_data({**llama.to_data(), "quantization": given})
               for given in ("awq", {"method": "awq"}, {"method": "awq", "bits": 4, "group": 128})]
     assert [size(model, None) for model in packed] == [3_889_307_648] * 3
     assert size(llama, "awq") == 3_889_307_648
@@ -139,7 +139,7 @@ def test_tables_in_gguf() -> None:
     """Tied to the head, the token table is of the head's type."""
     tensors = {"qwen3-14b": ("Q4_K", "Q6_K"), "gemma3-4b": ("Q6_K",), "gpt-oss-120b": ("Q5_0", "Q8_0")}
     for name, types in tensors.items():
-        model = txcalc.load(name).model_copy(update={"tower": None})
+        model = txcalc.load(name).replaced(tower=None)
         found = [gguf.tensor_type(model, tensor, "q4_k_m") for tensor in gguf.tensors(trace(model, Workload(seq=3)))
                  if tensor.part in ("tokens", "output")]
         assert tuple(found) == types, name
@@ -263,9 +263,9 @@ def test_matrices_that_a_tool_refuses(name: str, words: str) -> None:
 
 def test_layouts_have_the_defaults_of_the_spec() -> None:
     given = {"method": "custom", "bits": 5}
-    assert Layout(**given)._asdict() == Quantization.model_validate(given).model_dump()
+    assert Quantization.from_data(Layout(**given)._asdict()) == Quantization.from_data(given)
     for name, known in FORMATS.items():
-        assert Quantization.model_validate(name).model_dump() == known.layout._asdict()
+        assert Quantization.from_data(name) == Quantization.from_data(known.layout._asdict())
 
 
 # ---------------------------------------------------------------- names

@@ -17,7 +17,7 @@ MANY, FEW = 1_000_000, 1_000
 
 
 def main() -> None:
-    spec = Model.model_validate({
+    spec = Model.from_data({
         "name": "decoder", "vocab": 50257, "d_model": 768, "layers": 12, "context": 1024,
         "attention": {"heads": 12}, "feed_forward": {"d_ff": 3072}, "position": {"kind": "rope"},
     })

@@ -80,7 +80,7 @@ def judge(model_type: str, draws: int = 12) -> Verdict:
         if model is None:
             continue
         try:
-            spec = Model.model_validate(spec_from_config(config, "config.json", "drawn"))
+            spec = Model.from_data(spec_from_config(config, "config.json", "drawn"))
         except SpecError as error:
             refused = error
             continue
@@ -183,7 +183,7 @@ def _skeleton(model_type: str) -> str:
     for skeleton in SKELETONS:
         data = known | {"model_type": skeleton, "architectures": [next(iter(FAMILIES[skeleton].classes))]}
         try:
-            spec = Model.model_validate(spec_from_config(data, "config.json", "drawn"))
+            spec = Model.from_data(spec_from_config(data, "config.json", "drawn"))
             ours, theirs = _shapes(trace(spec, Workload(seq=3)), model)
         except CAN_FAIL:
             continue

@@ -185,7 +185,7 @@ def _step(state: Data, units: Sequence[_Unit]) -> _Step | None:
     """The totals with these units changed; None where that is no model, or one that cannot be run so."""
     data = _changed(state, units)
     try:
-        spec = Model.model_validate({"name": "between", **data["spec"]})
+        spec = Model.from_data({"name": "between", **data["spec"]})
         workload = fit(spec, Workload.of(data["workload"]))
     except (ValidationError, SpecError):
         return None

@@ -146,8 +146,8 @@ def _heads(sizes: Sizes) -> int:
 def _entries(sizes: Sizes, heads: int) -> list[_Entry]:
     d, head_dim = sizes.d, sizes.d // heads
     bias = dict.fromkeys("qkvo", True)
-    attention = Attention.model_validate({"heads": heads, "head_dim": head_dim, "bias": bias})
-    window = attention.model_copy(update={"window": sizes.window})
+    attention = Attention.from_data({"heads": heads, "head_dim": head_dim, "bias": bias})
+    window = attention.replaced(window=sizes.window)
     linear = LinearAttention(heads=heads, head_dim=head_dim)
     inner = math.gcd(2 * d, 64)
     mamba = Mamba2(kind="mamba2", heads=2 * d // inner, head_dim=inner, state=sizes.state)

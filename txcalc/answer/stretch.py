@@ -97,7 +97,7 @@ class Stretched:
 def _shaped(spec: Model, length: int) -> Model:
     given = spec.input
     if isinstance(given, FrameInput):
-        return spec.model_copy(update={"input": given.model_copy(update={"length": length})})
+        return spec.replaced(input=given.replaced(length=length))
     if not isinstance(given, PatchInput):
         return spec
     side = isqrt(max(length - unpatched(given), 0))
@@ -105,13 +105,13 @@ def _shaped(spec: Model, length: int) -> Model:
         near = " or ".join(f"{s**2 + unpatched(given):,}" for s in (side, side + 1) if s)
         raise SpecError(f"{spec.name} reads square images, so it cannot have {length:,} positions; use {near}",
                         field="seq")
-    return spec.model_copy(update={"input": given.model_copy(update={"image": side * given.patch})})
+    return spec.replaced(input=given.replaced(image=side * given.patch))
 
 
 def _roomy(spec: Model) -> Model:
     """The model with tables of positions that never end: only to have its other needs checked."""
     encoder = None if spec.encoder is None else _roomy_stack(spec.encoder)
-    return _roomy_stack(spec).model_copy(update={"context": _ENDLESS, "encoder": encoder})
+    return _roomy_stack(spec).replaced(context=_ENDLESS, encoder=encoder)
 
 
 def _roomy_stack(stack: S) -> S:
@@ -122,5 +122,5 @@ def _roomy_stack(stack: S) -> S:
             name = "absolute"
         case _:
             return stack
-    position = stack.position.model_copy(update={name: _ENDLESS})
-    return stack.model_copy(update={"position": position})
+    position = stack.position.replaced(**{name: _ENDLESS})
+    return stack.replaced(position=position)

@@ -40,7 +40,7 @@ def ask(what: str, model: Model, batch: int, seq: int, **run: Any) -> Any:
     """
     process = start()
     assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(json.dumps([what, model.model_dump(mode="json"), batch, seq, run]) + "\n")
+    process.stdin.write(json.dumps([what, model.to_data(), batch, seq, run]) + "\n")
     process.stdin.flush()
     found = json.loads(process.stdout.readline() or '{"error": "the process ended"}')
     if isinstance(found, dict):
@@ -154,7 +154,7 @@ def _answer(extension: ctypes.CDLL, what: str, given: dict[str, Any], batch: int
 
     extension.txcalc_attention(run["attention"].encode())
     run["dtype"] = measure.DTYPES[run["dtype"]]
-    return getattr(measure, what)(Model.model_validate(given), batch, seq, device="fake-cuda", **run)
+    return getattr(measure, what)(Model.from_data(given), batch, seq, device="fake-cuda", **run)
 
 
 def _serve(extension: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from txcalc.spec.facts import BIBLIOGRAPHY, STORAGE
+from txcalc.spec.facts import STORAGE, architecture_fields
 from txcalc.spec.model import Model
 
 SMALL: Final[dict[str, int]] = {
@@ -29,8 +29,8 @@ _OF_A_WIDTH: Final = ("rnn", "lstm", "gru", "convolution")
 
 def sibling(spec: Model) -> Model:
     """The same structure in small: at most 2 repeats of anything, heads in the same kind of groups."""
-    data = spec.model_dump(exclude={*BIBLIOGRAPHY, *STORAGE})
-    return Model.model_validate(_shrunk(data, spec.d_model))
+    data = {name: value for name, value in architecture_fields(spec).items() if name not in STORAGE}
+    return Model.from_data(_shrunk(data, spec.d_model))
 
 
 def _shrunk(data: Mapping[str, Any], d_model: int) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def _all_experts(spec: Model, counted: int) -> int:
             return {name: every(value) for name, value in data.items()} | own
         return [every(item) for item in data] if isinstance(data, list | tuple) else data
 
-    return count(Model.model_validate(every(spec.model_dump())), _workload(spec)).totals.flops_forward.value
+    return count(Model.from_data(every(spec.to_data())), _workload(spec)).totals.flops_forward.value
 
 
 QUIRKS: Final = {

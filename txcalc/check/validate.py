@@ -89,7 +89,7 @@ def validate(
 
 def sibling_rows(small: Model, device: Device, progress: Callable[[str], None]) -> list[Row]:
     """What is compared on a small model; once for all models that have the same one."""
-    whole = small.model_copy(update={"name": "", "family": None}).model_dump_json()
+    whole = repr(small.replaced(name="", family=None))
     block = next((b for _, b in located_blocks(small) if b.attention is not None), None)
     attention = "" if block is None else (
         f"{block.attention!r} {small.position!r} {small.input!r} {small.d_model} {small.architecture}"
@@ -257,7 +257,7 @@ def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
         return
     if not isinstance(spec.input, TokenInput) or spec.position.kind == "disentangled":
         return  # an image has one length; disentangled layers share a table, so none stands alone
-    spec = spec.model_copy(update={"context": max(CURVE)})
+    spec = spec.replaced(context=max(CURVE))
     name: DType = "bf16" if device == "cuda" else "fp32"  # CUDA's flash kernel has no fp32
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
     for eager in (True, False):

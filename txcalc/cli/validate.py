@@ -115,7 +115,7 @@ def _alike(loaded: list[Loaded]) -> list[dict[int, Loaded]]:
 
     groups: dict[str, dict[int, Loaded]] = {}
     for number, item in enumerate(loaded):
-        same = sibling(item.model).model_copy(update={"name": "", "family": None}).model_dump_json()
+        same = repr(sibling(item.model).replaced(name="", family=None))
         groups.setdefault(same, {})[number] = item
     return sorted(groups.values(), key=len, reverse=True)
 

@@ -112,7 +112,7 @@ def _walk(node: Any, path: str, mark: str, skip: tuple[str, ...]) -> Iterator[Pl
     grouped = isinstance(getattr(node, "groups", None), tuple)
     if kind == "sinusoidal" and not node.stored:
         return
-    for name, value in node:
+    for name, value in vars(node).items():
         if name in skip or name in UNUSED or (grouped and name in (*_BLOCK, "layers")):
             continue
         below = f"{path}.{name}" if path else name
@@ -126,7 +126,7 @@ def _walk(node: Any, path: str, mark: str, skip: tuple[str, ...]) -> Iterator[Pl
 
 
 def _children(value: Any, path: str, mark: str) -> Iterator[Place]:
-    if hasattr(value, "model_copy"):
+    if hasattr(value, "replaced"):
         yield from _walk(value, path, mark, ())
     elif isinstance(value, tuple):
         for i, each in enumerate(value):
@@ -169,8 +169,8 @@ def _alike(group: Group) -> bool:
 def _weighs(block: Block) -> dict[str, Any]:
     attention = block.attention
     if attention is not None and attention.kind == "standard":
-        attention = attention.model_copy(update={"window": None, "chunk": None, "rope": True, "scale": None})
-    return block.model_copy(update={"repeat": 1, "attention": attention}).model_dump(mode="json")
+        attention = attention.replaced(window=None, chunk=None, rope=True, scale=None)
+    return block.replaced(repeat=1, attention=attention).to_data()
 
 
 def _patterns(spec: Model, inside: dict[str, Any]) -> dict[str, Any]:

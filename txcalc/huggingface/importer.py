@@ -83,7 +83,7 @@ def _fused(model_type: str, spec: Data) -> Data:
         return {}
     from txcalc.spec.model import Model
 
-    paths = {matrix.path for matrix in modules.matrices(family, Model.model_validate(spec))}
+    paths = {matrix.path for matrix in modules.matrices(family, Model.from_data(spec))}
     found = modules.fused(family.names, paths)
     return {"fused": found} if found else {}
 
@@ -97,7 +97,7 @@ def _packing(c: Config, spec: Data) -> Data:
         with c.whole():
             found = _quantization(c, spec)
         if (packing := found.get("quantization")) is not None:
-            Quantization.model_validate(packing)
+            Quantization.from_data(packing)
         return found
     except ValidationError as error:
         if c.remarks.strict:
@@ -122,7 +122,7 @@ def _quantization(c: Config, spec: Data) -> Data:
     from txcalc.huggingface.quantized import read_quantization
     from txcalc.spec.model import Model
 
-    model = Model.model_validate(spec)
+    model = Model.from_data(spec)
     for name, section in c.data.items():
         if not isinstance(section, Mapping) or name in _PACKINGS:
             continue

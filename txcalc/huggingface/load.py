@@ -97,7 +97,7 @@ def _further(data: Mapping[str, Any], place: str, error: SpecError, *, strict: b
         named |= {each.field for each in found}
         rest = _without(data, named)
         try:
-            Model.model_validate(spec_from_config(rest, place, "x", strict=strict))
+            Model.from_data(spec_from_config(rest, place, "x", strict=strict))
             return
         except SpecError as other:
             every = other

@@ -82,7 +82,7 @@ def _load(source: Source, name: str, own: Sequence[str], given: Sequence[str], *
     document = on_base(document, source.place, source.name)
     changed = apply_overrides(document, parsed)
     try:
-        spec = Model.model_validate(changed.data)
+        spec = Model.from_data(changed.data)
     except ValidationError as error:
         explained = explain_validation(error, changed, source.place, Model)
         raise _blamed(explained, parsed, document) from None
@@ -97,7 +97,7 @@ def _load_config(source: Source, overrides: Sequence[Override], *, strict: bool)
     changed = apply_overrides(found.document, overrides)
     texts = tuple(override.text for override in overrides)
     try:
-        return Loaded(Model.model_validate(changed.data), source.label, texts, found.notes, found.dtype)
+        return Loaded(Model.from_data(changed.data), source.label, texts, found.notes, found.dtype)
     except ValidationError as error:
         explained = explain_validation(error, changed, source.place, Model)
         blamed = _blamed(explained, overrides, found.document)
@@ -139,7 +139,7 @@ def _blamed(error: SpecError, overrides: Sequence[Override], document: Document)
     if any(blame(each, overrides) for each in error.every):
         return error.each(lambda each: blame(each, overrides) or each)
     try:
-        Model.model_validate(document.data)
+        Model.from_data(document.data)
     except ValidationError:
         return error
     all_of_them = " ".join(override.source for override in overrides)

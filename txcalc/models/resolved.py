@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -37,19 +37,15 @@ class Fields:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name} cannot be changed")
 
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        """Names and values, as those of the validated model."""
-        return iter(self.__dict__.items())
-
-    def model_copy(self, *, update: dict[str, Any]) -> Fields:
+    def replaced(self, **update: Any) -> Fields:
         """The same fields with other values for some."""
         copy = Fields({})
         copy.__dict__.update(self.__dict__ | update)
         return copy
 
-    def model_dump(self, *, mode: str, exclude: Collection[str] = ()) -> dict[str, Any]:
+    def to_data(self) -> dict[str, Any]:
         """The fields as plain data, as the validated model gives them."""
-        return {name: _plain(value) for name, value in self if name not in exclude}
+        return {name: _plain(value) for name, value in vars(self).items()}
 
 
 def load(name: str) -> Loaded | None:
@@ -88,7 +84,7 @@ def _lines(folder: Path) -> Iterator[str]:
         # A name that is nearly another preset's own is not settled by looking at one line.
         names = [name for name in (file.name, *file.aliases, *file.repositories)
                  if library.find_in(name, [files]) == file]
-        data = json.dumps(model.model_dump(mode="json"), separators=(",", ":"))
+        data = json.dumps(model.to_data(), separators=(",", ":"))
         yield "\t".join((" ".join(names), path.relative_to(folder).as_posix(), _checksum(path), file.label, data))
 
 
@@ -100,7 +96,7 @@ def _fields(value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Fields):
-        return value.model_dump(mode="json")
+        return value.to_data()
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validator
 
@@ -22,6 +22,29 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The fields, in their order."""
+        return tuple(cls.model_fields)
+
+    @classmethod
+    def default(cls, name: str) -> Any:
+        """What a field is where nothing is said of it."""
+        return cls.model_fields[name].get_default(call_default_factory=True)
+
+    @classmethod
+    def from_data(cls, data: object) -> Self:
+        """The checked spec of plain data. Raises ``pydantic.ValidationError``."""
+        return cls.model_validate(data)
+
+    def to_data(self) -> dict[str, Any]:
+        """The fields as plain data, every default filled in."""
+        return self.model_dump(mode="json")
+
+    def replaced(self, **fields: Any) -> Self:
+        """A copy with other ``fields``, unchecked: a size may also be a symbol or an array."""
+        return self.model_copy(update=fields)
+
 
 class Switches(Spec):
     """Flags of one kind. ``true`` or ``false`` in a spec stands for all of them."""
@@ -29,7 +52,7 @@ class Switches(Spec):
     @model_validator(mode="before")
     @classmethod
     def _all_at_once(cls, data: Any) -> Any:
-        return dict.fromkeys(cls.model_fields, data) if isinstance(data, bool) else data
+        return dict.fromkeys(cls.names(), data) if isinstance(data, bool) else data
 
 
 def by_kind(default: str) -> Discriminator:

@@ -102,4 +102,4 @@ def is_causal(model: Model) -> bool:
 
 def architecture_fields(model: Model) -> dict[str, Any]:
     """The resolved spec without its bibliography, as plain data."""
-    return model.model_dump(mode="json", exclude=set(BIBLIOGRAPHY))
+    return {name: value for name, value in model.to_data().items() if name not in BIBLIOGRAPHY}

@@ -28,7 +28,7 @@ class Norm(Spec):
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, data: Any) -> Any:
-        return resolve.norm(data, cls.model_fields["kind"].default)
+        return resolve.norm(data, cls.default("kind"))
 
 
 class BlockNorm(Norm):
@@ -119,7 +119,7 @@ class Attention(Spec):
         if self.value_dim is not None and self.value_from == "key":
             raise FieldError(("value_dim",), "values that are keys are as wide: leave it out")
         for name in ("gate_over", "gate_activation"):
-            if not self.output_gate and getattr(self, name) != type(self).model_fields[name].default:
+            if not self.output_gate and getattr(self, name) != self.default(name):
                 raise FieldError((name,), "needs output_gate: true")
         return self
 

@@ -6,7 +6,7 @@ After validation every default is filled in (``kv_heads``, ``head_dim``, the enc
 dumped spec stands on its own and the programs that read it never have to ask what a missing value means.
 
 Sizes are ints here, and every check on a size is made here. The programs under ``txcalc.trace`` also run on
-symbols and arrays, which enter a validated spec through ``model_copy(update=...)``.
+symbols and arrays, which enter a validated spec through ``replaced``.
 """
 
 from __future__ import annotations

@@ -26,6 +26,6 @@ def _put(node: Any, keys: list[str], value: Any, path: str) -> Any:
     if isinstance(node, tuple):
         i = int(key)
         return (*node[:i], _put(node[i], rest, value, path), *node[i + 1 :])
-    if not hasattr(node, "model_copy") or key not in dict(node):
+    if not hasattr(node, "replaced") or key not in vars(node):
         raise KeyError(path)
-    return node.model_copy(update={key: _put(getattr(node, key), rest, value, path)})
+    return node.replaced(**{key: _put(getattr(node, key), rest, value, path)})

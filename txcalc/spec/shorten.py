@@ -23,11 +23,11 @@ _KEPT: Final[tuple[Path, ...]] = (("tower", "position", "size"),)
 
 
 def shorten(model: Model) -> Data:
-    """The model as plain data without what a loader fills in: ``Model.model_validate(shorten(m)) == m``.
+    """The model as plain data without what a loader fills in: ``Model.from_data(shorten(m)) == m``.
 
     A field goes if the rest still stands for the same model, larger parts before smaller ones.
     """
-    data: Data = model.model_dump(mode="json")
+    data: Data = model.to_data()
     for path in list(_paths(data, ())):
         if path not in _KEPT and _has(data, path) and _same(shorter := _without(data, path), model):
             data = shorter
@@ -39,7 +39,7 @@ def shorten(model: Model) -> Data:
 
 def _same(data: Data, model: Model) -> bool:
     try:
-        return Model.model_validate(data) == model
+        return Model.from_data(data) == model
     except (ValidationError, ValueError):
         return False
 

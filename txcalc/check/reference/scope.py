@@ -28,9 +28,9 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     model.Tower: _STACK | {"d_model", "pooler", "projector", "deepstack"},
     model.Group: {"repeat", "blocks", "shared"},
     model.Block: _SUBLAYERS | {"repeat"},
-    model.Published: set(model.Published.model_fields),
-    Mixed: set(Mixed.model_fields),
-    Quantization: set(Quantization.model_fields),  # how a checkpoint packs the weights: nothing of it runs
+    model.Published: set(model.Published.names()),
+    Mixed: set(Mixed.names()),
+    Quantization: set(Quantization.names()),  # how a checkpoint packs the weights: nothing of it runs
     layers.Norm: _NORM,
     layers.BlockNorm: _NORM | {"placement", "shared", "on_attention"},
     layers.HeadNorm: _NORM | {"over"},
@@ -99,10 +99,10 @@ def not_understood(spec: Spec, path: str = "") -> Iterator[str]:
     if fields is None:
         yield f"{path or 'model'} of kind {type(spec).__name__}"
         return
-    for name, info in type(spec).model_fields.items():
-        value, inner = getattr(spec, name), f"{path}.{name}" if path else name
+    for name, value in vars(spec).items():
+        inner = f"{path}.{name}" if path else name
         if name not in fields:
-            if value != info.get_default(call_default_factory=True):
+            if value != spec.default(name):
                 yield inner
             continue
         values = value if isinstance(value, tuple) else (value,)
