@@ -16,9 +16,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-# Loaded first, so that importing them later does not put the folders in the place of the functions of the same names.
-import txcalc.count
-import txcalc.explain  # noqa: F401
+# Loaded first, so that importing it later does not put the folder in the place of the function of the same name.
+import txcalc.count  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
