@@ -205,18 +205,6 @@ MLX: Final[Mapping[str, Family]] = {
 }
 """Families of which MLX's checkpoints alone are read, with the names that these have."""
 
-# What stands beside the matrices and is never packed.
-OTHERS: Final = (
-    "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm",
-    "attention_layernorm", "feedforward_layernorm", "mlp.act_fn", "self_attn.attn_sub_norm", "mlp.ffn_sub_norm",
-    "self_attn.q_norm", "self_attn.k_norm", "self_attn.q_a_layernorm", "self_attn.kv_a_layernorm",
-    "mlp.gate", "mlp.gate.e_score_correction_bias", "mlp.router", "block_sparse_moe.gate", "feed_forward.router",
-    "linear_attn.conv1d", "linear_attn.norm", "linear_attn.A_log", "linear_attn.dt_bias", "ln_1", "ln_2",
-)
-TOP: Final = ("lm_head", "model.embed_tokens", "model.norm", "transformer.wte", "transformer.wpe", "transformer.ln_f",
-              "gpt_neox.embed_in", "embed_out", "gpt_neox.final_layer_norm", "model.decoder.embed_tokens", "score")
-
-
 def matrices(family: Family, model: Model) -> list[Matrix]:
     """Every matrix of every layer, in order. Raises ``KeyError`` for one that the family has no name for."""
     return [

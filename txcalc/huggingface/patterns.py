@@ -16,7 +16,8 @@ _SLOW: Final = re.compile(r"[*+}?]\)*[*+{]|\)[*+{]|\\[1-9]")
 _QUANTIFIERS: Final = 6
 # No matrix that anything packs; and a layer that predicts a token more, towers and adapters, where none is built.
 _NO_MATRIX: Final = re.compile(
-    r"(norm|embed\w*|embeddings|conv1d|rotary\w*|gate|router|wg|bias|scale|A_log|dt_bias|score|head|wte|wpe)(\.weight)?\W*$"
+    r"(norm|embed\w*|embeddings|conv1d|rotary\w*|gate|router|wg|bias|scale|A_log|dt_bias|score|head|wte|wpe|ln_\w|act_fn)"
+    r"(\.weight)?\W*$"
     r"|\b(mtp|eh_proj|nextn|visual|vision\w*|audio\w*|speech\w*|image\w*|mm_\w+|modality\w*|\w*projector|merger)\b"
     r"|\b(draft\w*|shared_experts?)\b"
     r"|\.(bias|A_log|dt_bias)$")
@@ -39,37 +40,41 @@ class Matcher:
             return not any(module.endswith(f".{name}") for name in self.only for module in names)
         return any(matches(module) for _, matches in self.patterns for module in names)
 
-    def check(self, q: Config, matrices: Sequence[str], others: Sequence[str]) -> None:
-        """Raise ``SpecError`` for an expression that matches no module of the model: it is not understood.
+    def check(self, q: Config, known: Sequence[str]) -> None:
+        """Raise ``SpecError`` for an expression that matches no ``known`` module: it is not understood.
 
         What names no matrix, such as a norm or a bias, leaves nothing alone, and neither does what is not built.
         """
-        if self.only and all(map(self.leaves, matrices)):
+        if self.only and all(map(self.leaves, known)):
             raise q.error(self.field, "names no module of this model that txcalc knows")
-        known = [*matrices, *others]
         for text, matches in self.patterns:
-            if not any(matches(module) for module in known) and not _NO_MATRIX.search(text):
+            if not any(map(matches, known)) and not _NO_MATRIX.search(text):
                 raise q.error(self.field, f"{shown(text)} names no module of this model that txcalc knows")
 
 
 def module_patterns(q: Config, field: str, default: Sequence[str] = ()) -> Matcher:
     """As transformers reads them: from the start of a name up to a dot, as an expression or not, or its end."""
-    texts = _texts(q, field)
-    chosen = default if texts is None else texts
-    return Matcher(field, tuple((text, _module_pattern(q, field, text)) for text in chosen))
+    return _listed(q, field, default, _module_pattern)
 
 
-def exact_names(q: Config, field: str) -> Matcher:
+def exact_names(q: Config, field: str, default: Sequence[str] = ()) -> Matcher:
     """As compressed-tensors reads them: whole names, and expressions after ``re:``."""
-    return Matcher(field, tuple((text, _name(q, field, text)) for text in _texts(q, field) or ()))
+    return _listed(q, field, default, _name)
 
 
-def globs(q: Config, field: str) -> Matcher:
+def globs(q: Config, field: str, default: Sequence[str] = ()) -> Matcher:
     """As ModelOpt reads them: whole names with ``*`` for anything, and all that lies below a module."""
-    def matches(text: str) -> Callable[[str], bool]:
-        return lambda module: fnmatchcase(module, text) or module.startswith(f"{text}.")
+    return _listed(q, field, default, lambda _, __, text: (
+        lambda module: fnmatchcase(module, text) or module.startswith(f"{text}.")))
 
-    return Matcher(field, tuple((text, matches(text)) for text in _texts(q, field) or ()))
+
+def _listed(
+    q: Config, field: str, default: Sequence[str], each: Callable[[Config, str, str], Callable[[str], bool]],
+) -> Matcher:
+    texts = q.take(field, default=None)
+    if texts is not None and not (isinstance(texts, list) and all(isinstance(text, str) and text for text in texts)):
+        raise q.error(field, f"must be a list of module names, got {shown(texts)}")
+    return Matcher(field, tuple((text, each(q, field, text)) for text in (default if texts is None else texts)))
 
 
 def _module_pattern(q: Config, field: str, text: str) -> Callable[[str], bool]:
@@ -93,12 +98,3 @@ def _compiled(q: Config, field: str, expression: str, text: str) -> re.Pattern[s
         return re.compile(expression)
     except re.error as error:
         raise q.error(field, f"{shown(text)} is not a regular expression: {error.msg}") from None
-
-
-def _texts(q: Config, field: str) -> list[str] | None:
-    value = q.take(field, default=None)
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(isinstance(text, str) and text for text in value):
-        raise q.error(field, f"must be a list of module names, got {shown(value)}")
-    return value

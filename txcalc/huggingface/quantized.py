@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from txcalc.huggingface import modules
 from txcalc.huggingface.build import Data
@@ -24,6 +24,22 @@ from txcalc.spec.model import Model
 FIELD: Final = "quantization_config"
 
 
+class Method(NamedTuple):
+    """A ``quant_method``.
+
+    ``layout`` is that of a matrix, None where none is packed. ``passed``: fields that change no byte. ``fixed``: fields
+    that must have one of these values. What stays whole is in the first of ``lists`` that is given, or else the last,
+    ``reads`` in its own way, and ``default`` where it says nothing.
+    """
+
+    layout: Callable[[Config], Data | None]
+    passed: str = ""
+    fixed: Mapping[str, tuple[Any, ...]] = {}
+    lists: tuple[str, ...] = ("modules_to_not_convert",)
+    default: tuple[str, ...] = ("lm_head",)
+    reads: Callable[[Config, str, Sequence[str]], Matcher] = module_patterns
+
+
 def read_quantization(c: Config, model: Model, *, tower: bool = True) -> Data | None:
     """The ``quantization`` of a spec for a ``model`` that was read from the same configuration.
 
@@ -32,7 +48,7 @@ def read_quantization(c: Config, model: Model, *, tower: bool = True) -> Data | 
     Raises ``SpecError`` naming a method, field or module that is not understood, and a family whose modules are not.
     """
     q = c.section(FIELD if FIELD in c.data else "compression_config", "")
-    method = q.choice("quant_method", {name: name for name in METHODS}, default=_implied(q))
+    method = METHODS[q.choice("quant_method", {name: name for name in METHODS}, default=_implied(q))]
     text = c.data.get("text_config")
     family = modules.family_of(c.model_type, text.get("model_type") if isinstance(text, Mapping) else None)
     try:
@@ -41,9 +57,14 @@ def read_quantization(c: Config, model: Model, *, tower: bool = True) -> Data | 
         matrices = None
     if family is None or matrices is None:
         raise c.error(FIELD, f"quantized checkpoints of model_type {c.model_type} are not understood")
-    found = METHODS[method](q)
+    q.ignore(*method.passed.split())
+    for name, values in method.fixed.items():
+        q.only(name, *values)
+    layout = method.layout(q)
+    listed = next((name for name in method.lists if name in q.data), method.lists[-1])
+    matcher = method.reads(q, listed, method.default) if layout else None
     q.finish()
-    return None if found is None else _chosen(q, *found, family, matrices, model, tower=tower)
+    return _chosen(q, layout, matcher, family, matrices, model, tower=tower) if layout and matcher else None
 
 
 def _implied(q: Config) -> str:
@@ -59,7 +80,7 @@ def _chosen(
 ) -> Data:
     """The layout, with what is left alone counted by path."""
     names = [name for matrix in matrices for part in matrix.parts for name in part]
-    matcher.check(q, names, _others(family, model))
+    matcher.check(q, [*names, f"{family.layers}.{model.layers}.eh_proj"])  # a layer that predicts, not built
     whole = filled(layout)
     linear, experts = (whole["weights"] == kind for kind in ("linear", "experts"))
     left: dict[str, int] = {}
@@ -105,68 +126,48 @@ _PROJECTORS: Final = ("multi_modal_projector", "connector", "vision_embed", "pro
 """What classes call the encoder of images, and what stands between it and the text; of ``visual`` both are parts."""
 
 
-def _others(family: modules.Family, model: Model) -> list[str]:
-    """Modules that are named in lists though nothing would pack them, or though they are not built."""
-    layers = [f"{place}.{i}.{name}" for place in (family.layers, *family.also) for i in range(model.layers)
-              for name in modules.OTHERS]
-    return [*layers, *modules.TOP, f"{family.layers}.{model.layers}.eh_proj", "mtp.layers.0.mlp.gate", "mtp.fc"]
-
-
 def _packed_router(family: modules.Family, model: Model, matcher: Matcher) -> bool:
     """Whether some libraries would have packed a router of this model."""
-    groups = enumerate(block for _, block in layer_order(model))
-    routed = [i for i, block in groups if isinstance(block.feed_forward, MoE)]
-    places = (family.layers, *family.also)
+    routed = [i for i, (_, block) in enumerate(layer_order(model)) if isinstance(block.feed_forward, MoE)]
     return family.router is not None and any(
-        not matcher.leaves(*(f"{place}.{i}.{family.router}" for place in places)) for i in routed)
+        not matcher.leaves(*(f"{place}.{i}.{family.router}" for place in (family.layers, *family.also)))
+        for i in routed)
 
 
-def _gptq(q: Config) -> tuple[Data, Matcher]:
-    q.ignore("desc_act", "sym", "damp_percent", "static_groups", "true_sequential", "model_name_or_path",
-             "model_file_base_name", "dataset", "tokenizer", "batch_size", "cache_block_outputs", "exllama_config",
-             "use_exllama", "disable_exllama", "use_cuda_fp16", "model_seqlen", "max_input_length", "backend",
-             "quantizer", "meta", "version", "mse", "damp_auto_increment", "block_name_to_quantize",
-             "module_name_preceding_first_block", "act_group_aware", "hyb_act")
-    for name in ("checkpoint_format", "format"):
-        q.only(name, "gptq", "gptq_v2", None)
-    q.only("is_marlin_format", False, None)
-    q.only("lm_head", False, None)
-    q.only("dynamic", None, {})
-    q.only("pack_dtype", "int32")
-    layout = {"method": "gptq", "bits": q.choice("bits", {2: 2, 3: 3, 4: 4, 8: 8}), **_group(q)}
-    chosen = q.take("modules_in_block_to_quantize", "inside_layer_modules", default=None)
+# ---------------------------------------------------------------- layouts that a configuration may choose
+
+
+def _group(q: Config) -> int | None:
+    """Inputs that share a scale: -1 stands for all."""
+    return None if q.take("group_size") == -1 else q.size("group_size")
+
+
+def _gptq(q: Config) -> Data:
+    return {"method": "gptq", "bits": q.choice("bits", {2: 2, 3: 3, 4: 4, 8: 8}), "group": _group(q)}
+
+
+def _gptq_modules(q: Config, field: str, _: Sequence[str]) -> Matcher:
+    """All but these are left alone."""
+    chosen = q.take(field, "inside_layer_modules", default=None)
     names = [name for group in chosen or [] for name in (group if isinstance(group, list) else [group])]
-    return layout, Matcher("modules_in_block_to_quantize", only=tuple(map(str, names)))
+    return Matcher(field, only=tuple(map(str, names)))
 
 
-def _awq(q: Config) -> tuple[Data, Matcher]:
-    q.ignore("do_fuse", "modules_to_fuse", "fuse_max_seq_len", "exllama_config", "backend", "sym", "desc_act")
-    q.only("version", "gemm", "GEMM")
-    q.only("format", "gemm", None)
-    q.only("lm_head", False, None)
-    layout = {"method": "awq", "bits": q.choice("bits", {4: 4}), **_group(q),
-              "zero_points": q.flag("zero_point", default=True)}
-    return layout, module_patterns(q, "modules_to_not_convert")
+def _awq(q: Config) -> Data:
+    return {"method": "awq", "bits": q.choice("bits", {4: 4}), "group": _group(q),
+            "zero_points": q.flag("zero_point", default=True)}
 
 
-def _bitsandbytes(q: Config) -> tuple[Data, Matcher]:
-    q.ignore("llm_int8_threshold", "llm_int8_enable_fp32_cpu_offload", "bnb_4bit_compute_dtype",
-             "bnb_4bit_quant_storage", "_load_in_8bit", "_load_in_4bit")
-    q.only("llm_int8_has_fp16_weight", False)
+def _bitsandbytes(q: Config) -> Data:
     four, eight = q.flag("load_in_4bit", default=False), q.flag("load_in_8bit", default=False)
     double = q.flag("bnb_4bit_use_double_quant", default=False)
     kind = q.choice("bnb_4bit_quant_type", {"nf4": "nf4", "fp4": "fp4"}, default="fp4")
     if four == eight:
         raise q.error("load_in_4bit", "either this or load_in_8bit must be true")
-    method = "int8" if eight else f"{kind}-dq" if double else kind
-    return {"method": method}, module_patterns(q, "llm_int8_skip_modules", default=("lm_head",))
+    return {"method": "int8" if eight else f"{kind}-dq" if double else kind}
 
 
-def _fp8(q: Config) -> tuple[Data, Matcher]:
-    q.ignore("dequantize", "activation_scale_ub")
-    q.only("fmt", "e4m3", "float8_e4m3fn")
-    q.only("kv_cache_scheme", None)
-    q.only("modules_to_convert", None, [])
+def _fp8(q: Config) -> Data:
     rounded = q.choice("scale_fmt", {None: False, "float": False, "ue8m0": True}, default=None)
     static = q.choice("activation_scheme", {"dynamic": False, "static": True}, default="dynamic")
     block = q.take("weight_block_size", default=None)
@@ -174,37 +175,18 @@ def _fp8(q: Config) -> tuple[Data, Matcher]:
         raise q.error("weight_block_size", f"must be two whole numbers, got {shown(block)}")
     rows, group = block or (None, None)
     # Some files round scales to powers of two and keep them in fp32, others in one byte.
-    layout = {"method": "fp8", "rows": rows, "group": group, "matrix_bytes": 4 * static, "exact": not rounded}
-    field = "ignored_layers" if "ignored_layers" in q.data else "modules_to_not_convert"
-    return layout, module_patterns(q, field, default=("lm_head",))
+    return {"method": "fp8", "rows": rows, "group": group, "matrix_bytes": 4 * static, "exact": not rounded}
 
 
-def _fbgemm(q: Config) -> tuple[Data, Matcher]:
-    """Transformers' ``FbgemmFp8Linear``: an fp32 scale per output."""
-    q.ignore("activation_scale_ub")
-    layout = {"method": "custom", "bits": 8, "scale_bytes": 4, "weights": "linear"}
-    return layout, module_patterns(q, "modules_to_not_convert", default=("lm_head",))
-
-
-def _mxfp4(q: Config) -> tuple[Data, Matcher]:
-    q.ignore("dequantize")
-    return {"method": "mxfp4"}, module_patterns(q, "modules_to_not_convert")
-
-
-def _bitnet(q: Config) -> tuple[Data, Matcher] | None:
-    q.ignore("rms_norm_eps", "modules_to_not_convert")
-    q.only("linear_class", "bitlinear", "autobitlinear")  # the second unpacks what it loads
-    q.only("use_rms_norm", False)
+def _bitnet(q: Config) -> Data | None:
     if q.choice("quantization_mode", {"offline": False, "online": True}, default="offline"):
         q.only("linear_class", "autobitlinear")
         return None
-    return {"method": "bitnet"}, module_patterns(q, "modules_to_not_convert", default=("lm_head",))
+    return {"method": "bitnet"}
 
 
-def _compressed(q: Config) -> tuple[Data, Matcher]:
-    q.ignore("quantization_status", "global_compression_ratio", "version", "run_compressed")
+def _compressed(q: Config) -> Data:
     cache = q.take("kv_cache_scheme", default=None)
-    q.only("transform_config", None, {})
     sparsity = q.take("sparsity_config", default=None) or {}
     if sparsity and sparsity.get("format") != "dense":
         raise q.error("sparsity_config", "sparse weights are not understood")
@@ -222,7 +204,7 @@ def _compressed(q: Config) -> tuple[Data, Matcher]:
     layout["matrix_bytes"] = layout.get("matrix_bytes", 0) + _activation_bytes(scheme, form)
     layout["exact"] = layout.get("exact", True) and not cache  # whose scales stand beside the matrices
     scheme.finish()
-    return layout, exact_names(q, "ignore")
+    return layout
 
 
 _FORMATS: Final = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "nvfp4-pack-quantized")
@@ -265,50 +247,43 @@ def _activation_bytes(scheme: Config, form: str) -> int:
     return (2 if data.get("symmetric", True) else 3) if static else 0
 
 
-def _modelopt(q: Config) -> tuple[Data, Matcher]:
+def _modelopt(q: Config) -> Data:
     """ModelOpt's files as its ``export_hf_checkpoint`` writes them, with fp32 scales of each matrix and its inputs."""
-    q.ignore("config_groups", "producer", "quant_type", "group_size")
     cache = q.take("kv_cache_scheme", "kv_cache_quant_algo", default=None)
-    methods = {"NVFP4": {"method": "nvfp4"}, "FP8": {"method": "custom", "bits": 8, "weights": "linear", "rows": None,
-                                                     "group": None, "scale_bytes": 4, "matrix_bytes": 4}}
-    layout = q.choice("quant_algo", methods)
-    field = "exclude_modules" if "exclude_modules" in q.data else "ignore"
-    return {**layout, "exact": not cache}, globs(q, field)
+    layout = q.choice("quant_algo", {"NVFP4": {"method": "nvfp4"}, "FP8": _custom(
+        8, rows=None, group=None, scale_bytes=4, matrix_bytes=4)})
+    return {**layout, "exact": not cache}
 
 
-def _auto_round(q: Config) -> tuple[Data, Matcher]:
+def _auto_round(q: Config) -> Data:
     """AutoRound's files in the layout of GPTQ or AWQ, whose sizes it takes over."""
-    q.ignore("autoround_version", "batch_size", "data_type", "dataset", "enable_quanted_input", "iters", "lr", "sym",
-             "gradient_accumulate_steps", "low_gpu_mem_usage", "low_cpu_mem_usage", "minmax_lr", "nsamples", "seqlen",
-             "scale_dtype", "amp", "enable_minmax_tuning", "enable_norm_bias_tuning", "block_name_to_quantize",
-             "to_quant_block_names", "backend", "act_bits", "act_data_type", "act_dynamic", "act_group_size", "act_sym",
-             "quant_block_list", "super_bits", "super_group_size", "static_kv_dtype", "train_bs")
     bits = q.choice("bits", {2: 2, 3: 3, 4: 4, 8: 8})
     packing = q.choice("packing_format", {
         "auto_round:auto_gptq": "gptq", "auto_round:gptq": "gptq", "auto_gptq": "gptq", "auto_round": "gptq",
         "auto_round:auto_awq": "awq", "auto_round:awq": "awq", "awq": "awq"}, default="auto_round:auto_gptq")
-    extra = q.take("extra_config", default=None) or {}
-    whole = [name for name, own in extra.items() if own.get("bits", bits) >= 16]
+    return {"method": packing, **({"bits": bits} if packing == "gptq" else {}), "group": _group(q), "exact": False}
+
+
+def _auto_round_modules(q: Config, field: str, _: Sequence[str]) -> Matcher:
+    """Matrices with sizes of their own, of which 16 bits are whole."""
+    extra = q.take(field, default=None) or {}
+    whole = [name for name, own in extra.items() if own.get("bits", q.data["bits"]) >= 16]
     if len(whole) < len(extra):
-        raise q.error("extra_config", "matrices with sizes of their own are not understood")
-    layout = {"method": packing, **({"bits": bits} if packing == "gptq" else {}), **_group(q), "exact": False}
-    return layout, Matcher("extra_config", tuple((name, name.__eq__) for name in whole))
+        raise q.error(field, "matrices with sizes of their own are not understood")
+    return Matcher(field, tuple((name, name.__eq__) for name in whole))
 
 
-def _hqq(q: Config) -> tuple[Data, Matcher]:
+def _hqq(q: Config) -> Data:
     """HQQ: codes, and a scale and a zero for each group; the small tensors that describe a matrix are left open."""
     own = q.take("quant_config", default=None) or {}
     weights = own.get("weight_quant_params", own)
-    skipped = module_patterns(q, "skip_modules", default=("lm_head",))
     for name in ("nbits", "group_size"):
         _whole(q, name, weights[name])
-    return {"method": "custom", "bits": weights["nbits"], "group": weights["group_size"], "offsets": True,
-            "flat": True, "weights": "linear", "exact": False}, skipped
+    return _custom(weights["nbits"], group=weights["group_size"], offsets=True, flat=True, exact=False)
 
 
-def _torchao(q: Config) -> tuple[Data, Matcher]:
+def _torchao(q: Config) -> Data:
     """Torchao's types: int4 with a scale and a zero for each group, int8 and fp8 with a scale per output."""
-    q.ignore("quant_type_kwargs", "untie_embedding_weights")
     if q.take("include_input_output_embeddings", default=False):
         raise q.error("include_input_output_embeddings", "packed embeddings and heads are not understood")
     kind, arguments = q.take("quant_type"), {}
@@ -321,9 +296,7 @@ def _torchao(q: Config) -> tuple[Data, Matcher]:
                       f"{', '.join(_TORCHAO_EIGHT)}")
     group = arguments.get("group_size") or (q.data.get("quant_type_kwargs") or {}).get("group_size", 128)
     _whole(q, "group_size", group)
-    layout: Data = {"method": "custom", "bits": 4 if four else 8, "group": group if four else None, "offsets": four}
-    return {**layout, "weights": "linear", "exact": False}, module_patterns(
-        q, "modules_to_not_convert", default=("lm_head",))
+    return _custom(4 if four else 8, group=group if four else None, offsets=four, exact=False)
 
 
 def _whole(q: Config, name: str, value: object) -> None:
@@ -338,25 +311,56 @@ _TORCHAO_EIGHT: Final = ("int8_weight_only", "Int8WeightOnlyConfig", "int8_dynam
                          "Float8DynamicActivationFloat8WeightConfig")
 
 
-def _quanto(q: Config) -> tuple[Data, Matcher]:
+def _quanto(q: Config) -> Data:
     """Quanto: int8 and fp8 with a scale per output, int4 and int2 with a scale and a shift for each 128 inputs."""
-    q.ignore("activations")
     bits = q.choice("weights", {"int8": 8, "float8": 8, "int4": 4, "int2": 2})
-    layout = {"method": "custom", "bits": bits, "group": 128 if bits < 8 else None, "offsets": bits < 8}
-    return {**layout, "weights": "linear", "exact": False}, module_patterns(
-        q, "modules_to_not_convert", default=("lm_head",))
+    return _custom(bits, group=128 if bits < 8 else None, offsets=bits < 8, exact=False)
 
 
-def _group(q: Config) -> Data:
-    size = q.take("group_size")
-    if size == -1:
-        return {"group": None}
-    return {"group": q.size("group_size")}
+def _custom(bits: int, **sizes: Any) -> Data:
+    return {"method": "custom", "bits": bits, "weights": "linear", **sizes}
 
 
-METHODS: Final[Mapping[str, Callable[[Config], tuple[Data, Matcher] | None]]] = {
-    "gptq": _gptq, "awq": _awq, "bitsandbytes": _bitsandbytes, "fp8": _fp8, "mxfp4": _mxfp4,
-    "bitnet": _bitnet, "fbgemm_fp8": _fbgemm,
-    "modelopt": _modelopt, "modelopt_fp4": _modelopt, "auto-round": _auto_round, "hqq": _hqq,
-    "torchao": _torchao, "quanto": _quanto, "compressed-tensors": _compressed,
+_MODELOPT: Final = Method(_modelopt, "config_groups producer quant_type group_size", {}, ("exclude_modules", "ignore"),
+                          (), globs)
+
+METHODS: Final[Mapping[str, Method]] = {
+    "gptq": Method(
+        _gptq, "desc_act sym damp_percent static_groups true_sequential model_name_or_path model_file_base_name "
+        "dataset tokenizer batch_size cache_block_outputs exllama_config use_exllama disable_exllama use_cuda_fp16 "
+        "model_seqlen max_input_length backend quantizer meta version mse damp_auto_increment block_name_to_quantize "
+        "module_name_preceding_first_block act_group_aware hyb_act",
+        {"checkpoint_format": ("gptq", "gptq_v2", None), "format": ("gptq", "gptq_v2", None), "dynamic": (None, {}),
+         "is_marlin_format": (False, None), "lm_head": (False, None), "pack_dtype": ("int32",)},
+        ("modules_in_block_to_quantize",), reads=_gptq_modules),
+    "awq": Method(
+        _awq, "do_fuse modules_to_fuse fuse_max_seq_len exllama_config backend sym desc_act",
+        {"version": ("gemm", "GEMM"), "format": ("gemm", None), "lm_head": (False, None)}, default=()),
+    "bitsandbytes": Method(
+        _bitsandbytes, "llm_int8_threshold llm_int8_enable_fp32_cpu_offload bnb_4bit_compute_dtype "
+        "bnb_4bit_quant_storage _load_in_8bit _load_in_4bit", {"llm_int8_has_fp16_weight": (False,)},
+        ("llm_int8_skip_modules",)),
+    "fp8": Method(
+        _fp8, "dequantize activation_scale_ub",
+        {"fmt": ("e4m3", "float8_e4m3fn"), "kv_cache_scheme": (None,), "modules_to_convert": (None, [])},
+        ("ignored_layers", "modules_to_not_convert")),
+    "mxfp4": Method(lambda _: {"method": "mxfp4"}, "dequantize", default=()),
+    "bitnet": Method(_bitnet, "rms_norm_eps modules_to_not_convert",
+                     {"linear_class": ("bitlinear", "autobitlinear"),  # the second unpacks what it loads
+                      "use_rms_norm": (False,)}),
+    # Transformers' ``FbgemmFp8Linear``: an fp32 scale per output.
+    "fbgemm_fp8": Method(lambda _: _custom(8, scale_bytes=4), "activation_scale_ub"),
+    "modelopt": _MODELOPT, "modelopt_fp4": _MODELOPT,
+    "auto-round": Method(
+        _auto_round, "autoround_version batch_size data_type dataset enable_quanted_input iters lr sym "
+        "gradient_accumulate_steps low_gpu_mem_usage low_cpu_mem_usage minmax_lr nsamples seqlen scale_dtype amp "
+        "enable_minmax_tuning enable_norm_bias_tuning block_name_to_quantize to_quant_block_names backend act_bits "
+        "act_data_type act_dynamic act_group_size act_sym quant_block_list super_bits super_group_size "
+        "static_kv_dtype train_bs", {}, ("extra_config",), reads=_auto_round_modules),
+    "hqq": Method(_hqq, lists=("skip_modules",)),
+    "torchao": Method(_torchao, "quant_type_kwargs untie_embedding_weights"),
+    "quanto": Method(_quanto, "activations"),
+    "compressed-tensors": Method(
+        _compressed, "quantization_status global_compression_ratio version run_compressed",
+        {"transform_config": (None, {})}, ("ignore",), (), exact_names),
 }
