@@ -29,14 +29,6 @@ def experts(c: Config, *, count: tuple[str, ...], d_ff: str = "moe_intermediate_
             "d_ff": c.size(d_ff), "activation": activation(c, act), "normalize": normalize, **more}
 
 
-def mixtral(c: Config, kind: str) -> Data:
-    """Llama's shape with experts in every layer."""
-    attention = grouped_query(c)
-    feed = experts(c, count=("num_local_experts",), d_ff="intermediate_size")
-    spec = common(c, kind, attention=attention, feed_forward=feed, norm=rms(), position=rope(c, head_dim(c, attention)))
-    return windowed(spec, [c.take("sliding_window")] * spec["layers"])
-
-
 def _sparse_layers(c: Config, layers: int) -> list[bool]:
     """Qwen's rule: every ``decoder_sparse_step``-th layer, but those listed as dense."""
     step, dense = c.size("decoder_sparse_step"), c.take("mlp_only_layers", default=None) or []
@@ -62,41 +54,6 @@ def sparse_layers(c: Config, default: list[bool]) -> list[bool]:
         if kind not in ("dense", "sparse"):
             raise c.error("mlp_layer_types", f"{shown(kind)} is not known; txcalc knows dense, sparse")
     return [kind == "sparse" for kind in given]
-
-
-def _windows(c: Config, layers: int) -> list[Data]:
-    window = c.take("sliding_window")
-    window = window if c.flag("use_sliding_window") else None
-    first = c.take("max_window_layers", default=layers)
-    # Unlike Qwen 2: every other one of the first layers, which its configuration class says.
-    default = ["sliding_attention" if window and i % 2 == 0 and i < first else "full_attention" for i in range(layers)]
-    return [{"attention": {"window": window}} if k == "sliding_attention" else {}
-            for k in layer_types(c, layers, default)]
-
-
-def qwen2_moe(c: Config, kind: str) -> Data:
-    """Qwen 1.5 and 2 with experts: a shared one behind a gate."""
-    bias = c.flag("qkv_bias")
-    attention = grouped_query(c, bias={"q": bias, "k": bias, "v": bias})
-    moe = experts(c, count=("num_experts",), normalize=c.flag("norm_topk_prob"), shared_experts=1,
-                  shared_d_ff=c.size("shared_expert_intermediate_size"), shared_gate=True)
-    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
-                  position=rope(c, head_dim(c, attention)))
-    layers = spec["layers"]
-    return with_experts(spec, _sparse_layers(c, layers), moe, _windows(c, layers))
-
-
-def qwen3_moe(c: Config, kind: str) -> Data:
-    """Qwen 3 with experts and none shared."""
-    attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(over="head"))
-    moe = experts(c, count=("num_experts", "num_local_experts"), normalize=c.flag("norm_topk_prob"))
-    spec = common(c, kind, attention=attention, feed_forward=gated(c), norm=rms(),
-                  position=rope(c, head_dim(c, attention)))
-    window = c.take("sliding_window")
-    window = window if c.flag("use_sliding_window") else None
-    c.ignore("max_window_layers")
-    spec["attention"]["window"] = window
-    return with_experts(spec, _sparse_layers(c, spec["layers"]), moe)
 
 
 def olmoe(c: Config, kind: str) -> Data:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Final
 
+from txcalc import huggingface
 from txcalc.huggingface import (
     berts,
     decoders,
@@ -23,23 +27,17 @@ from txcalc.huggingface import (
 )
 from txcalc.huggingface.berts import single_text_classes, xlm_classes
 from txcalc.huggingface.encoders import encoder_classes
-from txcalc.huggingface.importer import Family, decoder_classes, lm_classes
+from txcalc.huggingface.importer import decoder_classes, lm_classes
 from txcalc.huggingface.multimodal import seeing_classes
+from txcalc.huggingface.rows import Family, Rows
 from txcalc.huggingface.seq2seq import seq2seq_classes, t5_classes
 from txcalc.huggingface.vision import image_classes
 
 _GPT2 = {"GPT2LMHeadModel": "lm", "GPT2Model": "none", "GPT2ForSequenceClassification": "sequence",
          "GPT2ForTokenClassification": "token", "GPT2ForQuestionAnswering": "span"}
 
-FAMILIES: Final[dict[str, Family]] = {
-    "llama": Family(decoders.llama, decoder_classes("Llama")),
-    "mistral": Family(decoders.mistral, decoder_classes("Mistral")),
-    "qwen2": Family(decoders.qwen2, decoder_classes("Qwen2")),
-    "qwen3": Family(decoders.qwen3, decoder_classes("Qwen3")),
-    "gemma": Family(decoders.gemma, decoder_classes("Gemma")),
-    "gemma2": Family(decoders.gemma2, decoder_classes("Gemma2")),
+_TABLE: Final[Rows] = {
     "gemma4_text": Family(gemma4.gemma4, {"Gemma4ForCausalLM": "lm", "Gemma4TextModel": "none"}),
-    "gemma3_text": Family(decoders.gemma3, decoder_classes("Gemma3") | {"Gemma3TextModel": "none"}),
     "olmo": Family(decoders.olmo, decoder_classes("Olmo")),
     "olmo2": Family(decoders.olmo2, decoder_classes("Olmo2")),
     "olmo3": Family(decoders.olmo3, decoder_classes("Olmo3")),
@@ -60,10 +58,6 @@ FAMILIES: Final[dict[str, Family]] = {
     "arcee": Family(llamas.arcee, decoder_classes("Arcee")),
     "helium": Family(llamas.helium, decoder_classes("Helium")),
     "exaone4": Family(llamas.exaone4, decoder_classes("Exaone4")),
-    "ministral": Family(llamas.ministral, decoder_classes("Ministral")),
-    "ministral3": Family(decoders.mistral, decoder_classes("Ministral3")),
-    "cwm": Family(llamas.cwm, decoder_classes("Cwm")),
-    "vaultgemma": Family(llamas.vaultgemma, decoder_classes("VaultGemma")),
     "internlm3": Family(llamas.internlm3, decoder_classes("Llama") | decoder_classes("InternLM3")),
     "iquestcoder": Family(llamas.iquestcoder, decoder_classes("Llama") | decoder_classes("IQuestCoder")),
     "jais2": Family(llamas.jais2, lm_classes("Jais2")),
@@ -94,9 +88,6 @@ FAMILIES: Final[dict[str, Family]] = {
     "bloom": Family(gpts.bloom, decoder_classes("Bloom")),
     "mpt": Family(gpts.mpt, decoder_classes("Mpt")),
     "falcon": Family(gpts.falcon, decoder_classes("Falcon")),
-    "mixtral": Family(experts.mixtral, decoder_classes("Mixtral")),
-    "qwen2_moe": Family(experts.qwen2_moe, decoder_classes("Qwen2Moe")),
-    "qwen3_moe": Family(experts.qwen3_moe, decoder_classes("Qwen3Moe")),
     "olmoe": Family(experts.olmoe, decoder_classes("Olmoe")),
     "granitemoe": Family(experts.granitemoe, decoder_classes("GraniteMoe")),
     "granitemoeshared": Family(experts.granitemoeshared, decoder_classes("GraniteMoeShared")),
@@ -256,3 +247,13 @@ FAMILIES: Final[dict[str, Family]] = {
     "paddleocr_vl": Family(glm_vl.paddleocr_vl, seeing_classes("PaddleOCRVL")),
     "llama4": Family(multimodal.llama4, {"Llama4ForConditionalGeneration": "lm"}),
 }
+
+
+def _listed() -> Iterator[tuple[str, Family]]:
+    """The rows of every file of this folder."""
+    for module in iter_modules(huggingface.__path__, f"{huggingface.__name__}."):
+        if module.name != __name__:
+            yield from getattr(import_module(module.name), "ROWS", {}).items()
+
+
+FAMILIES: Final[Rows] = {**_TABLE, **dict(_listed())}

@@ -5,22 +5,16 @@ Nothing is executed and nothing is downloaded: ``auto_map``, which points at cod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pydantic import ValidationError
 
 from txcalc.huggingface.build import Data, labels
 from txcalc.huggingface.config import Config, Remarks
+from txcalc.huggingface.rows import Family
 from txcalc.spec.errors import SpecError, nearest, shown
 from txcalc.spec.quantization import Quantization
-
-
-class Family(NamedTuple):
-    """How one ``model_type`` is read. ``classes`` says which head each class puts on top."""
-
-    build: Callable[[Config, str], Data]
-    classes: dict[str, str]
 
 
 def spec_from_config(

@@ -18,7 +18,7 @@ from txcalc.huggingface.build import (
     rope,
 )
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoders import common, gemma2, head_dim, llama, plain_llama, sliding
+from txcalc.huggingface.decoders import common, head_dim, llama, plain_llama
 
 
 def ernie4_5(c: Config, kind: str) -> Data:
@@ -91,25 +91,6 @@ def exaone_layers(c: Config, kind: str) -> tuple[Data, list[Data]]:
     whole: Data = {} if window is None else {"attention": {"rope": False}}
     return spec, [{"attention": {"window": window}} if kind == "sliding_attention" and window else whole
                   for kind in kinds]
-
-
-def ministral(c: Config, kind: str) -> Data:
-    """Ministral: Mistral, with the kind of every layer listed."""
-    spec = plain_llama(c, kind)
-    return sliding(c, spec, ["sliding_attention" if c.take("sliding_window") else "full_attention"] * spec["layers"])
-
-
-def cwm(c: Config, kind: str) -> Data:
-    """Code World Model: three sliding layers to each full one."""
-    spec = plain_llama(c, kind, mlp_bias=c.flag("mlp_bias"))
-    return sliding(c, spec, ["sliding_attention" if i % 4 else "full_attention" for i in range(spec["layers"])])
-
-
-def vaultgemma(c: Config, kind: str) -> Data:
-    """VaultGemma: Gemma 2 without the norms after a sublayer."""
-    spec = gemma2(c, kind)
-    spec["norm"] = rms()
-    return spec
 
 
 def internlm3(c: Config, kind: str) -> Data:

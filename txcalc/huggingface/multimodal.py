@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from txcalc.huggingface import decoders, experts
+from txcalc.huggingface import experts, gemma
 from txcalc.huggingface.build import ACTIVATIONS, Data, gated, layernorm, rms
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.encoders import no_head
@@ -148,7 +148,7 @@ def gemma3(c: Config, kind: str) -> Data:
     """Gemma 3 with eyes, arXiv 2503.19786: SigLIP's positions averaged, normed and projected into the text."""
     text, image = nested(c, "text_config", "gemma3_text"), nested(c, "vision_config", "siglip_vision_model")
     text.ignore("tie_word_embeddings")
-    spec, tower = decoders.gemma3(text, kind), siglip_tower(image)
+    spec, tower = gemma.ROWS["gemma3_text"].build(text, kind), siglip_tower(image)
     text.finish()
     image.finish()
     side = tower["input"]["image"] // tower["input"]["patch"]

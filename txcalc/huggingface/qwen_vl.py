@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import isqrt
 from typing import Any, Final
 
-from txcalc.huggingface import decoders, experts, hybrids
+from txcalc.huggingface import decoders, hybrids, qwen
 from txcalc.huggingface.build import Data, gated, layered, layernorm, plain, rms
 from txcalc.huggingface.config import IRRELEVANT, Config
 from txcalc.huggingface.multimodal import head_of, part_of, whole_squares
@@ -47,7 +47,7 @@ def qwen3_vl(c: Config, kind: str) -> Data:
 def qwen3_vl_moe(c: Config, kind: str) -> Data:
     """Qwen3-VL with experts."""
     text = text_of(c, "qwen3_vl_moe_text", norm_topk_prob=True, use_sliding_window=False, sliding_window=None)
-    return _qwen3(c, kind, experts.qwen3_moe(text, "lm"), text, "qwen3_vl_moe_vision")
+    return _qwen3(c, kind, qwen.ROWS["qwen3_moe"].build(text, "lm"), text, "qwen3_vl_moe_vision")
 
 
 def qwen3_5(c: Config, kind: str) -> Data:
@@ -127,7 +127,7 @@ def image_of(c: Config, model_type: str) -> Config:
 
 def _qwen2_text(c: Config) -> Data:
     c.only("head_dim", None, c.size("hidden_size") // c.size("num_attention_heads"))
-    return decoders.qwen2(c, "lm")
+    return qwen.ROWS["qwen2"].build(c, "lm")
 
 
 def any_size(c: Config, d: int, heads: int, *, bias: bool = False, side: int = SIDE, **parts: Any) -> Data:

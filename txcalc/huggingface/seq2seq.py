@@ -9,8 +9,8 @@ from typing import Any
 
 from txcalc.huggingface.build import ACTIVATIONS, Data, activation, labels, layered, layernorm, rms
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoders import gemma2
 from txcalc.huggingface.encoders import classifier, dense, no_head
+from txcalc.huggingface.gemma import ROWS
 from txcalc.spec.errors import shown
 
 
@@ -286,6 +286,7 @@ def t5gemma(c: Config, kind: str) -> Data:
     for part in (source, target):
         part.only("model_type", "t5_gemma_module")
         part.ignore("classifier_dropout_rate", "tie_word_embeddings", "cross_attention_hidden_size")
+    gemma2 = ROWS["gemma2"].build
     encoder, spec = gemma2(source, "none"), gemma2(target, "lm" if kind == "lm" else "none")
     if encoder["d_model"] != spec["d_model"]:
         raise source.error("hidden_size", f"{encoder['d_model']}, but the decoder has {spec['d_model']}: stacks of "

@@ -1,0 +1,132 @@
+"""The skeleton of decoders: a row says by keyword arguments what sets a family apart from Llama's shape.
+
+Read off the forward pass of the transformers class of the same name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from typing import Any, Final
+
+from txcalc.huggingface.build import Data, layered, thetas
+from txcalc.huggingface.build import rope as rope_of
+from txcalc.huggingface.config import Config
+from txcalc.huggingface.importer import decoder_classes, decoder_head
+from txcalc.huggingface.rows import (
+    RMS,
+    Family,
+    Layers,
+    Only,
+    Part,
+    Value,
+    activation,
+    gated,
+    optional,
+    passed_over,
+    read,
+    size,
+)
+from txcalc.spec.resolve import merge
+
+Position = Mapping[str, Value] | Callable[[Config, int], Data]
+"""A part, or what a configuration and a head's width make of it."""
+HEAD_NORM: Final[Data] = {**RMS, "over": "head"}
+"""A norm on every head's queries and keys."""
+FULL_NORM: Final[Data] = {**RMS, "over": "full"}
+"""A norm on all queries of a token, and one on its keys."""
+
+
+def rope(*, part: float = 1.0) -> Position:
+    """Rotary positions, over ``part`` of each head unless the file says otherwise."""
+    return lambda c, width: rope_of(c, width, default=part)
+
+
+def _kv_heads(c: Config) -> int:
+    return c.size_or(read(c, HEADS), "num_key_value_heads")
+
+
+HEADS: Final = size("num_attention_heads", "n_head")
+GROUPED: Final[Mapping[str, Value]] = {"heads": HEADS, "kv_heads": _kv_heads, "head_dim": optional("head_dim")}
+"""Heads, key-value heads and head size as most decoders write them."""
+
+
+def qkv(bias: Value) -> Part:
+    """A bias on queries, keys and values."""
+    return {"q": bias, "k": bias, "v": bias}
+
+
+def experts(
+    *count: str, active: Sequence[str] = ("num_experts_per_tok",), d_ff: str = "moe_intermediate_size",
+    act: str = "hidden_act", normalize: Value = True, **more: Value,
+) -> Mapping[str, Value]:
+    """Gated experts under their common field names."""
+    return {"kind": "moe", "experts": size(*count), "active_experts": size(*active), "d_ff": size(d_ff),
+            "activation": activation(act), "normalize": normalize, **more}
+
+
+def decoder(
+    classes: str | Mapping[str, str], *, attention: Part = GROUPED, bias: Value = None, qk_norm: Value = None,
+    window: Value = None, feed_forward: Part | None = None, norm: Part = RMS, position: Position | None = None,
+    head_bias: Value = False, tied: Value = None, softcap: Value = None, layers: Sequence[Layers] = (),
+    ignore: str = "", only: Only | None = None, finish: Callable[[Config, str, Data], Data] | None = None,
+    **more: Value,
+) -> Family:
+    """A family of decoders; without arguments it has Llama's shape and no biases.
+
+    ``classes``: those that carry it, or how the usual ones are called before ``ForCausalLM``. ``bias``, ``qk_norm`` and
+    ``window`` are the attention's, ``tied`` and ``softcap`` the language model's head's. ``layers``: what differs from
+    layer to layer. ``ignore``: fields that change nothing, with spaces between. ``only``: fields that must have some
+    value to be understood. ``finish`` makes of the spec what no argument says. ``more``: other fields of the spec.
+    """
+    def build(c: Config, kind: str) -> Data:
+        passed_over(c, ignore, only or {})
+        own = read(c, {"bias": bias, "qk_norm": qk_norm, "window": window})
+        parts = {"attention": {**read(c, attention), **_given(own)},
+                 "feed_forward": read(c, feed_forward or gated()), "norm": read(c, norm)}
+        at = position or rope()
+        parts["position"] = at(c, head_dim(c, parts["attention"])) if callable(at) else read(c, at)
+        spec = common(c, kind, head_bias=read(c, head_bias), **parts, **read(c, more))
+        on_top = _given(read(c, {"tied": tied, "softcap": softcap}))
+        spec["head"] |= on_top if kind == "lm" else {}
+        spec = by_layer(c, spec, layers)
+        return finish(c, kind, spec) if finish else spec
+
+    return Family(build, decoder_classes(classes) if isinstance(classes, str) else classes)
+
+
+def common(c: Config, kind: str, *, head_bias: bool = False, **parts: Any) -> Data:
+    """Vocabulary, width, depth, context and head, under the names most decoders use; ``parts`` win."""
+    position = parts["position"] if isinstance(parts.get("position"), dict) else {}
+    return {
+        "vocab": c.size("vocab_size"),
+        "d_model": c.size("hidden_size", "n_embd", "d_model"),
+        "layers": c.size("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+        "context": c.size("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", default=2048),
+        "head": decoder_head(c, kind, bias=head_bias),
+        **parts,
+        **({"position": {**thetas(c), **position}} if position.get("kind") == "rope" else {}),
+    }
+
+
+def head_dim(c: Config, attention: Data) -> int:
+    """Width of a head, from the attention or from the model's width."""
+    return int(attention.get("head_dim") or c.size("hidden_size", "n_embd") // attention["heads"])
+
+
+def by_layer(c: Config, spec: Data, layers: Sequence[Layers]) -> Data:
+    """``spec`` with what differs from layer to layer laid over."""
+    if not layers:
+        return spec
+    each = [_pruned(reduce(merge, own)) for own in zip(*(layer(c, spec["layers"]) for layer in layers), strict=True)]
+    alike = {name: value for name, value in each[0].items() if all(own.get(name) == value for own in each)}
+    return layered(merge(spec, alike), [{k: v for k, v in own.items() if k not in alike} for own in each])
+
+
+def _given(part: Data) -> Data:
+    return {name: value for name, value in part.items() if value is not None}
+
+
+def _pruned(part: Data) -> Data:
+    """The same without mappings that hold nothing."""
+    return {name: value for name, value in part.items() if value != {}}

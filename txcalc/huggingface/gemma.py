@@ -1,0 +1,38 @@
+"""Google's decoders: an embedding scaled by the root of the width, heads wider than d_model / heads."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from txcalc.huggingface.config import Config
+from txcalc.huggingface.decoder import GROUPED, HEAD_NORM, decoder
+from txcalc.huggingface.importer import decoder_classes
+from txcalc.huggingface.rows import RMS, SANDWICH, Rows, every, flag, number, size, take, windows
+
+
+def _gelu(c: Config) -> str:
+    """Its tanh form, whatever the file calls it."""
+    act = "hidden_activation" if c.data.get("hidden_activation") else "hidden_act"
+    c.ignore("hidden_activation", "hidden_act")
+    if c.data.get(act) not in (None, "gelu", "gelu_new", "gelu_pytorch_tanh"):
+        raise c.error(act, "only gelu is understood")
+    return "gelu_tanh"
+
+
+gemma = partial(decoder, bias=flag("attention_bias"), embedding_scale=True,
+                feed_forward={"d_ff": size("intermediate_size"), "activation": _gelu, "gated": True},
+                only={"use_bidirectional_attention": (None, False)})
+capped = partial(gemma, norm=SANDWICH, softcap=number("final_logit_softcapping"),
+                 attention={**GROUPED, "softcap": number("attn_logit_softcapping")})
+gemma2 = partial(capped, layers=[windows(every(2))], only={
+    "use_bidirectional_attention": (None, False),
+    "sliding_window_size": lambda c: c.take("sliding_window")})  # Gemma 2 9B's own file says it twice
+
+ROWS: Final[Rows] = {
+    "gemma": gemma("Gemma"),
+    "gemma2": gemma2("Gemma2"),
+    "gemma3_text": capped(decoder_classes("Gemma3") | {"Gemma3TextModel": "none"}, qk_norm=HEAD_NORM, layers=[
+        windows(every(take("sliding_window_pattern", default=6)))]),
+    "vaultgemma": gemma2("VaultGemma", norm=RMS),
+}

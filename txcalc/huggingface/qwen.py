@@ -1,0 +1,51 @@
+"""Alibaba's decoders: Qwen 1.5 to 3.5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from txcalc.huggingface.config import Config
+from txcalc.huggingface.decoder import HEAD_NORM, decoder, experts, qkv
+from txcalc.huggingface.rows import Rows, Value, flag, size, sparse, windows
+
+
+def _window(c: Config) -> int | None:
+    window = c.take("sliding_window")
+    return window or None if c.flag("use_sliding_window") else None
+
+
+def _from_max_window_layers(c: Config, layers: int) -> list[bool]:
+    """From ``max_window_layers`` on, layers slide, if windows are used at all."""
+    first = c.take("max_window_layers", default=layers)
+    return [_window(c) is not None and i >= first for i in range(layers)]
+
+
+def _before_max_window_layers(c: Config, layers: int) -> list[bool]:
+    """Unlike that: every other one of the first layers, as the configuration class says."""
+    first = c.take("max_window_layers", default=layers)
+    return [_window(c) is not None and i % 2 == 0 and i < first for i in range(layers)]
+
+
+def decoder_sparse_step(c: Config, layers: int) -> list[bool]:
+    """Every ``decoder_sparse_step``-th layer has experts, but those listed as dense."""
+    step, dense = c.size("decoder_sparse_step"), c.take("mlp_only_layers", default=None) or []
+    return [i not in dense and (i + 1) % step == 0 for i in range(layers)]
+
+
+SHARED: Final[Mapping[str, Value]] = {"shared_experts": 1, "shared_d_ff": size("shared_expert_intermediate_size"),
+                                      "shared_gate": True}
+"""A shared expert of its own width, behind a gate."""
+
+ROWS: Final[Rows] = {
+    "qwen2": decoder("Qwen2", bias=qkv(True), layers=[windows(_from_max_window_layers, window=_window)],
+                     ignore="use_mrope attention_bias mlp_bias dual_chunk_attention_config"),
+    "qwen3": decoder("Qwen3", bias=flag("attention_bias"), qk_norm=HEAD_NORM,
+                     layers=[windows(_from_max_window_layers, window=_window)]),
+    "qwen2_moe": decoder("Qwen2Moe", bias=qkv(flag("qkv_bias")), layers=[
+        sparse(experts("num_experts", normalize=flag("norm_topk_prob"), **SHARED), decoder_sparse_step),
+        windows(_before_max_window_layers, window=_window)]),
+    "qwen3_moe": decoder("Qwen3Moe", bias=flag("attention_bias"), qk_norm=HEAD_NORM, window=_window, layers=[
+        sparse(experts("num_experts", "num_local_experts", normalize=flag("norm_topk_prob")), decoder_sparse_step)],
+        ignore="max_window_layers"),
+}
