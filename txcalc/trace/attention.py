@@ -186,7 +186,7 @@ def _heads(
 
 def _partly_rotated(spec: Attention, position: RotaryPosition | None) -> bool:
     """Whether the parts of a head are joined again, which lays the gradient out as the head was."""
-    return position is not None and parts.rotated(position, spec.head_dim) is not None
+    return position is not None and parts.rotated_columns(position, spec.head_dim) is not None
 
 
 def _split(t: Trace, name: str, x: Tensor, heads: Number, norm: HeadNorm | None, *, copied: bool) -> Tensor:
@@ -194,7 +194,7 @@ def _split(t: Trace, name: str, x: Tensor, heads: Number, norm: HeadNorm | None,
     if norm is not None and norm.over == "full":
         x = ops.norm(t, f"{name}_norm", x, norm)
     if copied and (norm is None or norm.over == "full" or not _lays_out(t, norm)):
-        x = ops.reorder(t, name, x)
+        x = ops.view(t, name, x, copied=True)
     if norm is None or norm.over == "full":
         return x
     return _head_norm(t, f"{name}_norm", x, norm, heads, x.shape[-1] // heads)
@@ -211,8 +211,7 @@ def _rotated(
     if position is None:
         return x
     b, n, width = x.shape
-    y = parts.rotate(t, f"{name}_rotary", x.view(b, n, heads, spec.head_dim), parts.rotated(position, spec.head_dim))
-    return y.view(b, n, width)
+    return parts.rotate(t, f"{name}_rotary", x.view(b, n, heads, spec.head_dim), position).view(b, n, width)
 
 
 def _beyond_kernels(spec: Attention, position: Position | None) -> str:
@@ -241,13 +240,13 @@ def _keys_and_values(
             if spec.value_from == "key":  # both gradients are added to each other, in the order of the values'
                 k, v = ops.view(t, "k", k), ops.view(t, "v", v)
             elif copied_key and not in_front and several(t, b, n) and not _lays_out(t, spec.qk_norm):
-                k = ops.reorder(t, "k", k)
+                k = ops.view(t, "k", k, copied=True)
             k = _split(t, "k", k, spec.kv_heads, spec.qk_norm,
                        copied=copied_key and in_front and several(t, n, spec.kv_heads))
             if spec.value_from == "input":
                 v = ops.linear(t, "v", source, spec.kv_heads * _value_dim(spec), bias=spec.bias.v)
             if copied and several(t, n, spec.kv_heads) and not _lays_out(t, spec.value_norm):
-                v = ops.reorder(t, "v", v)
+                v = ops.view(t, "v", v, copied=True)
             if spec.value_norm is not None:
                 heads = v.view(b, n, spec.kv_heads, _value_dim(spec))
                 v = ops.norm(t, "v_norm", heads, spec.value_norm).view(*v.shape)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from txcalc.trace import choices, ops, parts
+from txcalc.trace import ops, parts
 from txcalc.trace.cache import Cache
 from txcalc.trace.products import Product
 from txcalc.trace.record import Loop, Node, Number, Op, Tensor, Trace
@@ -61,8 +61,8 @@ def cell(t: Trace, spec: Cell, x: Tensor, *, cached: bool, memory: Tensor | None
         outputs = t.tensor(b, n, spec.hidden, label="outputs")
         with t.scope("directions", copies=2, calls=2):
             one = _direction(t, spec, x, cached=cached, memory=None)
-        t.lists(gathers=((one, outputs),))
-        y = choices.gathered(t, "join", t.hold(outputs), b, n, 2 * spec.hidden, label="both directions")
+        t.extend(gathers=((one, outputs),))
+        y = ops.gathered(t, "join", (t.hold(outputs),), b, n, 2 * spec.hidden, label="both directions")
         return ops.dropout(t, "dropout", y)
 
 
@@ -91,7 +91,7 @@ def _direction(t: Trace, spec: Cell, x: Tensor, *, cached: bool, memory: Tensor 
         for name in names if cached else ():
             t.op(f"{name}_state", "elementwise", cache=Cache("state", h, 1, b))
         if spec.attends is None:
-            y = choices.gathered(t, "states", t.hold(states), b, n, h, label="state")
+            y = ops.gathered(t, "states", (t.hold(states),), b, n, h, label="state")
             return y if spec.bidirectional else ops.dropout(t, "dropout", y)
     readout = ("state",) if spec.attends is None else spec.attends.readout
     y = t.tensor(b, n, sum(widths[name] for name in widths if name in readout), label=" and ".join(readout))
@@ -120,9 +120,9 @@ def _steps(t: Trace, spec: Cell, before: list[Tensor], x: Tensor, memory: Tensor
         exits = {"rnn": _rnn, "lstm": _lstm, "gru": _gru}[spec.kind](t, spec, given, entries)  # type: ignore[operator]
         last_unread = spec.attends is not None and "state" not in spec.attends.readout
         rest = _without_idle_gradients(t.body, update if last_unread else len(t.body), n, entries)
-    t.carry(*(Loop(first, entry, leave, t.hold(t.tensor(*leave.shape, label=leave.label)), n)
-              for first, entry, leave in zip(before, entries, exits, strict=True)))
-    t.lists(gathers=((exits[0], states),))
+    carries = tuple(Loop(first, entry, leave, t.hold(t.tensor(*leave.shape, label=leave.label)), n)
+                    for first, entry, leave in zip(before, entries, exits, strict=True))
+    t.extend(carries=carries, gathers=((exits[0], states),))
     t.body += rest
     return states
 
@@ -222,7 +222,7 @@ def _attend(t: Trace, spec: AdditiveAttention, state: Tensor, memory: Tensor) ->
     """
     b, new, width = memory.shape
     m = t.workload.source_past + new
-    t.runs("eager", "" if t.workload.attention == "eager" else "no kernel of PyTorch has additive scores")
+    t.note_kernel("eager", "" if t.workload.attention == "eager" else "no kernel of PyTorch has additive scores")
     with t.scope("attention"):
         ops.linear(t, "query", state, spec.width)
         pairs = t.tensor(b, m, spec.width, label="tanh of pairs", scores=True)

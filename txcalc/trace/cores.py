@@ -105,7 +105,7 @@ def attend(
 def choose(t: Trace, heads: Heads, *, masked: Number = 0, extra: Extra | None = None) -> Kernel:
     """The kernel that runs; the trace notes it, and why none of those that are tried before it does."""
     kernel, why = _choice(t, heads, masked, extra)
-    t.runs(kernel, why)
+    t.note_kernel(kernel, why)
     return kernel
 
 
@@ -165,17 +165,13 @@ def _eager(
     Grouped queries share their keys without copying them. The mask is added, so it is not kept.
     """
     b, n, _ = q.shape
-    out_width = heads.queries * heads.value_dim
     grouped = heads.grouped and several(t, n)
     batched = several(t, b, heads.keys, span.keys)
     apart = several(t, n) and (batched or grouped)  # queries lie position by position
     with t.frame(q, k, v, *extra.holds):
         left = ops.copy(t, "q_copy", q) if apart and "q" not in extra.laid else q
         right = ops.copy(t, "k_copy", k) if batched and "k" not in extra.laid else k
-        scores = t.tensor(b, heads.queries, n, span.keys, label="scores", scores=True)
-        t.op("scores", "core", products=(heads.scores(b, span),), saves=(left, right),
-             cache=cache, reads=(left, right), writes=(scores,), reach=span.reach,
-             backward=((ops.to(right),), (ops.to(left),)))
+        scores = _scores(t, left, right, heads, span, cache)
         scores = ops.scaled(t, "scale", scores, kind="shift")
         if extra.softcap:
             scores = ops.cap(t, "softcap", scores)
@@ -184,22 +180,35 @@ def _eager(
         if span.masks:
             scores = ops.shifted(t, "mask", scores)
         if extra.sinks:
-            sinks = t.tensor(heads.queries, 1, 1, role=Role.PARAMETER, label="sinks")
-            t.op("sinks", "elementwise", weights={"": (heads.queries,)}, writes=(sinks,),
-                 backward=((ops.of_weight(t.path("sinks"), heads.queries, viewed=True),),))
+            sinks = ops.learned(t, "sinks", (heads.queries,), heads.queries, 1, 1, how="view")
             scores = parts.join(t, "sinks", (scores, sinks), "scores and sink", scores=True)
         probabilities = ops.softmax(t, "softmax", t.hold(scores))
         if extra.sinks:
             probabilities = parts.narrow(t, "softmax", probabilities, span.keys)
         probabilities = t.hold(ops.dropout(t, "dropout", probabilities))
         weighed = ops.copy(t, "v_copy", v) if batched and "v" not in extra.laid else v
-        out = t.tensor(b, n, out_width, label="context")
-        t.op("context", "core", products=(heads.context(b, span),),
-             saves=(probabilities, weighed), reads=(probabilities, weighed), writes=(out,), reach=span.reach,
-             backward=((ops.to(weighed),), (ops.to(probabilities),)))
+        out = _context(t, probabilities, weighed, heads, span)
         if apart:
-            out = ops.reorder(t, "context", out)
+            out = ops.view(t, "context", out, copied=True)
     return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out
+
+
+def _scores(
+    t: Trace, q: Tensor, k: Tensor, heads: Heads, span: Span, cache: Cache | None, role: Role = Role.ACTIVATION
+) -> Tensor:
+    """Queries times keys."""
+    b, n, _ = q.shape
+    out = t.tensor(b, heads.queries, n, span.keys, role=role, label="scores", scores=True)
+    return ops.matmul(t, "scores", q, k, heads.scores(b, span), out, cache=cache, reach=span.reach)
+
+
+def _context(
+    t: Trace, probabilities: Tensor, v: Tensor, heads: Heads, span: Span, role: Role = Role.ACTIVATION
+) -> Tensor:
+    """Probabilities times values."""
+    b, _, n, _ = probabilities.shape
+    out = t.tensor(b, n, heads.queries * heads.value_dim, role=role, label="context")
+    return ops.matmul(t, "context", probabilities, v, heads.context(b, span), out, reach=span.reach)
 
 
 def _flash(t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None) -> Tensor:
@@ -217,8 +226,8 @@ def _flash(t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, 
         return _fused(t, "flash", q, k, v, heads, span, cache, tuple(statistics))
     wide = -(-heads.dim // FLASH_UNIT) * FLASH_UNIT
     with t.frame(q, k, v):
-        q, k, v = (parts.widen(t, f"{name}_pad", x, count * wide, ", padded") for name, x, count in (
-            ("q", q, heads.queries), ("k", k, heads.keys), ("v", v, heads.keys)))
+        q, k, v = (ops.remade(t, f"{name}_pad", x, *x.shape[:-1], count * wide, label=f"{x.label}, padded")
+                   for name, x, count in (("q", q, heads.queries), ("k", k, heads.keys), ("v", v, heads.keys)))
         out = _fused(t, "flash", q, k, v, heads._replace(dim=wide, value_dim=wide), span, cache, tuple(statistics))
     out = parts.narrow(t, "context", out, heads.queries * heads.dim)
     return ops.copy(t, "context_copy", out) if several(t, heads.queries) else out
@@ -271,8 +280,7 @@ def _math(
     Grouped keys and values are copied for every head. The products of a batch want heads in front of positions.
     """
     b, n, _ = q.shape
-    out_width, wide = heads.queries * heads.value_dim, Role.FLOAT32
-    own, probable = q.role, (b, heads.queries, n, span.keys)
+    own, wide = q.role, Role.FLOAT32
     batched = not heads.grouped and several(t, b, heads.keys, span.keys)
     with t.frame(q, k, v), t.frame():
         q, k, v = (t.hold(ops.cast(t, f"{name}_cast", x, wide)) for name, x in (("q", q), ("k", k), ("v", v)))
@@ -280,29 +288,23 @@ def _math(
         if span.masks and not masked:
             _causal_mask(t, n, span.keys)
         if heads.grouped:
-            k = t.hold(parts.widen(t, "k_repeat", k, heads.queries * heads.dim, " of every head"))
-            v = t.hold(parts.widen(t, "v_repeat", v, out_width, " of every head"))
+            k, v = (t.hold(ops.remade(t, f"{name}_repeat", x, *x.shape[:-1], heads.queries * dim,
+                                      label=f"{x.label} of every head"))
+                    for name, x, dim in (("k", k, heads.dim), ("v", v, heads.value_dim)))
         with t.frame():
             right = t.hold(ops.scaled(t, "k_scale", k))
             left = ops.copy(t, "q_copy", left) if several(t, b, heads.queries, n) and "q" not in extra.laid else left
             right = ops.copy(t, "k_copy", right) if batched and "k" not in extra.laid else right
-            scores = t.tensor(*probable, role=wide, label="scores", scores=True)
-            t.op("scores", "core", products=(heads.scores(b, span),), saves=(left, right), cache=cache,
-                 reads=(left, right), writes=(scores,), reach=span.reach,
-                 backward=((ops.to(right),), (ops.to(left),)))
+            scores = _scores(t, left, right, heads, span, cache, wide)
         if span.masks:
-            added = t.tensor(*probable, role=wide, label="scores", scores=True, over=scores.id)
-            t.op("mask", "shift", reads=(scores,), writes=(added,), backward=((ops.through(scores),),))
-            scores = added
+            added = t.tensor(*scores.shape, role=wide, label="scores", scores=True, over=scores.id)
+            scores = t.op("mask", "shift", reads=(scores,), writes=(added,), backward=((ops.through(scores),),))
         probabilities = ops.dropout(t, "dropout", ops.softmax(t, "softmax", scores))
         t.hold(ops.cast(t, "softmax_cast", probabilities, own))
         weighed = ops.copy(t, "v_copy", v) if batched and "v" not in extra.laid else v
-        out = t.hold(t.tensor(b, n, out_width, role=wide, label="context"))
-        t.op("context", "core", products=(heads.context(b, span),), saves=(probabilities, weighed),
-             reads=(probabilities, weighed), writes=(out,), reach=span.reach,
-             backward=((ops.to(weighed),), (ops.to(probabilities),)))
+        out = t.hold(_context(t, probabilities, weighed, heads, span, wide))
         if several(t, b, heads.queries, n):
-            out = ops.reorder(t, "context", out)
+            out = ops.view(t, "context", out, copied=True)
         out = ops.cast(t, "context_cast", out, own, label="context")
     return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from txcalc.trace import ops, parts
 from txcalc.trace.products import Product
-from txcalc.trace.record import Gradient, Number, Role, Tensor, Trace
+from txcalc.trace.record import Number, Role, Tensor, Trace
 from txcalc.trace.sizes import several
 
 if TYPE_CHECKING:
@@ -23,10 +23,7 @@ def keeps_inputs(position: Position | None) -> bool:
 def query_biases(t: Trace, heads: Number, head_dim: Number) -> Tensor:
     """u and v, which are added to the queries before they meet keys and positions: (2, heads, head_dim)."""
     shape = (2, heads, head_dim)
-    y = t.tensor(*shape, role=Role.PARAMETER, label="query biases")
-    t.op("query_bias", "elementwise", weights={"": shape}, writes=(y,),
-         backward=((Gradient(t.path("query_bias"), how="same"),),))
-    return y
+    return ops.learned(t, "query_bias", shape, how="same")
 
 
 def relative_bias(
@@ -84,18 +81,16 @@ def distance_scores(
     projected = t.hold(ops.linear(t, "position", sinusoids, width))
     heads = q.view(b, n, spec.heads, spec.head_dim)
     to_keys, to_distances = (
-        ops.add(t, heads, parts.part_of(t, "query_bias", biases, spec.heads, spec.head_dim), "query_bias",
+        ops.add(t, heads, ops.view(t, "query_bias", biases, spec.heads, spec.head_dim, copied=True), "query_bias",
                 label=label).view(b, n, width)
         for label in ("q + u", "q + v"))
     # Unmasked products by distance are those of pairs: each query meets each of its keys at one distance.
     kept = b * spec.head_dim * span.pairs
     product = Product(spec.heads, b * n, span.distances, spec.head_dim, kept)
     found = t.tensor(b, spec.heads, n, span.distances, label="scores by distance", scores=True)
-    t.op("core.by_distance", "by_distance", products=(product,),
-         saves=(to_distances, projected), reads=(to_distances, projected), writes=(found,), reach=span.reach,
-         backward=((ops.to(projected),), (ops.to(to_distances),)))
+    ops.matmul(t, "core.by_distance", to_distances, projected, product, found, kind="by_distance", reach=span.reach)
     if several(t, b, spec.heads):
-        found = ops.reorder(t, "core.by_distance", found)
+        found = ops.view(t, "core.by_distance", found, copied=True)
     return to_keys, to_distances, found, _shifted(t, found, span)
 
 
@@ -104,7 +99,7 @@ def _shifted(t: Trace, found: Tensor, span: Span) -> Tensor:
     b, h, n, r = found.shape
     padded = t.tensor(b, h, n, r + 1, label="scores by distance, padded", scores=True)
     t.op("core.shift", "elementwise", reads=(found,), writes=(padded,), backward=((ops.to(found),),))
-    moved = parts.part_of(t, "core.shift", padded, b, h, n, r)
+    moved = ops.view(t, "core.shift", padded, b, h, n, r, copied=True)
     if t.size(r) != t.size(span.keys):
         moved = parts.narrow(t, "core.shift", moved, span.keys)
     y = t.tensor(b, h, n, span.keys, label="scores of positions", scores=True)

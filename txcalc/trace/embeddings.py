@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from txcalc.spec import facts
 from txcalc.trace import ops, parts
-from txcalc.trace.record import Number, Role, Tensor, Trace
+from txcalc.trace.record import Gradient, Number, Role, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import DisentangledPosition, FrameInput, PatchInput, PerLayerEmbedding
@@ -31,7 +31,7 @@ def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
     pixels = t.tensor(b, spec.channels, spec.image, spec.image, label="pixels", grad=False)
     x = ops.convolution(t, "patch_embedding", pixels, d, facts.patches(spec), (spec.patch, spec.patch), bias=spec.bias)
     if spec.class_tokens:
-        x = parts.join_rows(t, "patches", (parts.learned(t, "class_tokens", spec.class_tokens, d), x), b, x.label)
+        x = parts.join_positions(t, "patches", (ops.learned(t, "class_tokens", (spec.class_tokens, d)), x), b, x.label)
     if spec.registers:
         ops.parameter(t, "registers", spec.registers, d)
     if spec.mask_token:
@@ -62,7 +62,8 @@ def embed(t: Trace, spec: Model, stack: Stack, x: Tensor, prefix: Tensor | None)
         x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
         width = spec.d_model
     if prefix is not None:
-        x = parts.replace_first(t, "images", x, prefix)
+        rest = ops.view(t, "images", x, b * n - prefix.shape[0] * prefix.shape[1], width, copied=True)
+        x = ops.gathered(t, "images", (prefix, rest), b, n, width, label=x.label)
     x = _positions(t, stack, x)
     if stack.input.kind == "patches" and stack.input.registers:
         x = _with_registers(t, stack.input, x)
@@ -82,9 +83,9 @@ def embed(t: Trace, spec: Model, stack: Stack, x: Tensor, prefix: Tensor | None)
 def _with_registers(t: Trace, spec: PatchInput, x: Tensor) -> Tensor:
     """Registers between class tokens and patches."""
     b, n, width = x.shape
-    rows = parts.learned(t, "registers", spec.registers, width, weighs=False)
+    rows = ops.learned(t, "registers", (spec.registers, width), weighs=False)
     before, after = (parts.positions(t, "registers", x, count) for count in (spec.class_tokens, n - spec.class_tokens))
-    return parts.join_rows(t, "registers", (before, rows, after), b, x.label)
+    return parts.join_positions(t, "registers", (before, rows, after), b, x.label)
 
 
 def _zeros(t: Trace, name: str, b: Number, n: Number) -> Tensor:
@@ -113,7 +114,7 @@ def per_layer_inputs(
 def own_input(t: Trace, inputs: Tensor) -> Tensor:
     """A layer's vectors (b, n, width) of those of all."""
     b, n, _, width = inputs.shape
-    return parts.part_of(t, "own_input", inputs, b, n, width)
+    return ops.view(t, "own_input", inputs, b, n, width, copied=True)
 
 
 def add_per_layer_input(t: Trace, spec: PerLayerEmbedding, norm: Norm, x: Tensor, own: Tensor) -> Tensor:
@@ -148,10 +149,23 @@ def _positions(t: Trace, stack: Stack, x: Tensor) -> Tensor:
         frozen = position.kind == "sinusoidal"
         return ops.add(t, x, ops.embedding(t, "position_embedding", ids, rows, width, frozen=frozen))
     if position.kind == "learned" and position.both_ways:
-        for table in parts.two_tables(t, "position_embedding", rows, width):
-            x = ops.add(t, x, parts.look_up(t, "position_embedding", table, n))
-        return x
-    return parts.plus(t, "position_embedding", x, rows, width)
+        return _both_ways(t, x, rows)
+    summed = Gradient(None, (n, width), passing=1)
+    table = ops.of_weight(t.path("position_embedding"), rows, width, viewed=True)
+    return t.op("position_embedding", "embedding", weights={"": (rows, width)}, reads=(x,),
+                writes=(ops.like(t, x, x.label),), backward=((ops.through(x),), (summed,), (table,)))
+
+
+def _both_ways(t: Trace, x: Tensor, rows: Number) -> Tensor:
+    """Two tables in one weight (2, rows, width), views whose gradients are stacked, looked up with buffers."""
+    (_, n, width), name = x.shape, "position_embedding"
+    tables = tuple(t.tensor(rows, width, role=Role.PARAMETER, label=name) for _ in range(2))
+    t.op(name, "embedding", weights={"": (2, rows, width)}, writes=tables,
+         backward=((ops.of_weight(t.path(name), 2, rows, width),),))
+    for table in tables:
+        x = ops.add(t, x, t.op(name, "embedding", reads=(table,), writes=(t.tensor(n, width, label=name),),
+                               backward=((ops.to(table),),)))
+    return x
 
 
 def position_table(t: Trace, position: DisentangledPosition, stack: Stack, d: Number) -> Tensor:

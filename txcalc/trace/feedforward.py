@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import choices, ops
-from txcalc.trace.record import Number, Tensor, Trace
+from txcalc.trace import ops
+from txcalc.trace.record import Gradient, Number, Role, Steps, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Dense, MoE, Norm
@@ -46,7 +46,7 @@ def _moe(t: Trace, spec: MoE, x: Tensor) -> Tensor:
     """The experts that the router chooses, and the shared ones."""
     b, n, d = x.shape
     with t.frame(x):
-        tokens = t.hold(choices.flat(t, "tokens", x, b * n, d))
+        tokens = t.hold(ops.view(t, "tokens", x, b * n, d))
         scores = ops.linear(t, "router", tokens, spec.experts, bias=spec.router_bias, kind="router")
         y = _routed(t, spec, tokens, *_route(t, spec, scores))
         if spec.shared_d_ff is not None:
@@ -62,15 +62,17 @@ def _moe_apart(t: Trace, spec: MoE, x: Tensor, given: Tensor, norm: Norm) -> Ten
     """Shared experts on the normed input, routed ones on ``given`` through a norm of theirs, both normed again."""
     b, n, d = given.shape
     with t.frame(x, given):
-        tokens = t.hold(choices.flat(t, "tokens", given, b * n, d))
+        tokens = t.hold(ops.view(t, "tokens", given, b * n, d))
         plain = ops.scale(t, "router_scale", ops.rms_norm(t, "router_norm", tokens, scale=False))
         plain = ops.scaled(t, "router_scale", plain)
         scores = t.hold(ops.linear(t, "router", plain, spec.experts, bias=spec.router_bias, kind="router"))
         weights, chosen = (t.hold(each) for each in _route(t, spec, scores))
         normed = ops.norm(t, "routed_norm", tokens, norm)
-        scales = choices.look_up(t, "expert_scale", chosen, spec.experts)
+        scales = t.op("expert_scale", "index", weights={"": (spec.experts,)}, saves=(chosen,), reads=(chosen,),
+                      writes=(t.tensor(*chosen.shape, label="expert_scale"),),
+                      backward=_into_zeros(ops.of_weight(t.path("expert_scale"), spec.experts)))
         routed = t.hold(_routed(t, spec, normed, ops.multiply(t, "expert_scale", weights, scales), chosen))
-        shared = ops.norm(t, "shared_norm", _shared(t, spec, choices.flat(t, "tokens", x, b * n, d)), norm)
+        shared = ops.norm(t, "shared_norm", _shared(t, spec, ops.view(t, "tokens", x, b * n, d)), norm)
         y = t.hold(ops.add(t, shared, ops.norm(t, "routed_post_norm", routed, norm)))
         return ops.dropout(t, "dropout", y.view(b, n, d))
 
@@ -88,13 +90,13 @@ def _routed(t: Trace, spec: MoE, tokens: Tensor, weights: Tensor, chosen: Tensor
     """
     (n, d), a = tokens.shape, spec.active_experts
     with t.frame(tokens, weights, chosen):
-        order = t.hold(choices.order_of(t, "permute", chosen))
-        rows = t.hold(choices.take_rows(t, "permute", tokens, choices.of_index(t, "permute", order, n * a)))
-        choices.of_index(t, "counts", chosen, spec.experts)
-        y = t.hold(choices.gathered(t, "outputs", _experts(t, spec, rows), n * a, d, label="expert outputs"))
-        back = choices.take_rows(t, "unpermute", y, choices.order_of(t, "unpermute", order)).view(n, a, d)
+        order = t.hold(_order(t, "permute", chosen))
+        rows = t.hold(_take_rows(t, "permute", tokens, _integers(t, "permute", order, n * a)))
+        _integers(t, "counts", chosen, spec.experts)
+        y = t.hold(ops.gathered(t, "outputs", (_experts(t, spec, rows),), n * a, d, label="expert outputs"))
+        back = _take_rows(t, "unpermute", y, _order(t, "unpermute", order)).view(n, a, d)
         product = ops.multiply(t, "combine", t.hold(back), weights.view(n, a, 1), broadcast=True)
-        return choices.added_up(t, "combine", product, n, d, label="mixed experts")
+        return ops.gathered(t, "combine", (product,), n, d, label="mixed experts")
 
 
 def _experts(t: Trace, spec: MoE, rows: Tensor) -> Tensor:
@@ -105,20 +107,23 @@ def _experts(t: Trace, spec: MoE, rows: Tensor) -> Tensor:
     """
     total, d = rows.shape
     a = spec.active_experts
-    parts = choices.split(t, "split", rows)
+    parts = ops.view(t, "split", rows, copied=True)
     outputs = t.tensor(total, d, label="expert output")
     with t.scope("experts", copies=spec.experts, active=a, calls=a, repeat=True):
         _dense(t, spec, spec.d_ff, rows.view(total // a, d))
     each = total // spec.experts
     more = total - each * spec.experts
-    with t.unlike():
-        for count, share in ((more, each + 1), (spec.experts - more, each)):
-            if t.size(share) == 0:
-                continue
-            with t.scope("experts", copies=count, calls=count, repeat=True):
-                own = t.alias(parts, share, d)
-                y = _dense(t, spec, spec.d_ff, own)
-            t.lists(spreads=((parts, own),), gathers=((y, outputs),))
+    last = len(t.body)
+    for count, share in ((more, each + 1), (spec.experts - more, each)):
+        if t.size(share) == 0:
+            continue
+        with t.scope("experts", copies=count, calls=count, repeat=True):
+            own = t.alias(parts, share, d)
+            y = _dense(t, spec, spec.d_ff, own)
+        t.extend(spreads=((parts, own),), gathers=((y, outputs),))
+    runs = tuple(t.body[last:])
+    del t.body[last:]
+    t.extend(runs=runs)
     return outputs
 
 
@@ -130,11 +135,41 @@ def _route(t: Trace, spec: MoE, scores: Tensor) -> tuple[Tensor, Tensor]:
             scores = ops.softmax(t, "router_softmax", scores)
         elif spec.routing == "sigmoid-topk":
             scores = ops.activation(t, "router_sigmoid", scores, "sigmoid")
-        weights, chosen = choices.top_k(t, "topk", scores, spec.active_experts, "top-k weights")
-        t.hold(weights)
+        weights, chosen = (t.tensor(tokens, spec.active_experts, role=role, label=label, grad=role is not Role.INDEX)
+                           for role, label in ((scores.role, "top-k weights"), (Role.INDEX, "top-k index")))
+        t.op("topk", "choice", saves=(chosen,), reads=(scores,), writes=(t.hold(weights), chosen),
+             backward=_into_zeros(ops.to(scores)))
         if spec.routing == "topk-softmax":
             weights = ops.softmax(t, "router_softmax", weights)
         elif spec.normalize:
-            sums = choices.added_up(t, "normalize", weights, tokens, 1, label="sum of weights")
+            sums = ops.gathered(t, "normalize", (weights,), tokens, 1, label="sum of weights")
             weights = ops.divide(t, "normalize", weights, sums)
         return weights, chosen
+
+
+def _into_zeros(made: Gradient) -> Steps:
+    """A gradient written into zeros at an index: in place, but under a dispatch mode.
+
+    ``index_backward`` and ``value_selecting_reduction_backward`` in PyTorch's ``FunctionsManual.cpp``.
+    """
+    return (made._replace(of=None, how="new", passing=1, watched=True),), (made,)
+
+
+def _order(t: Trace, name: str, index: Tensor) -> Tensor:
+    """``torch.argsort``: the sorted values are dropped."""
+    values, order = (t.tensor(index.elements, role=Role.INDEX, label=label, grad=False)
+                     for label in ("sorted", "order"))
+    t.op(name, "elementwise", reads=(index,), writes=(values, order))
+    return order
+
+
+def _integers(t: Trace, name: str, index: Tensor, count: Number) -> Tensor:
+    """Integers made of an index: a quotient, a count of each."""
+    y = t.tensor(count, role=Role.INDEX, label="row index", grad=False)
+    return t.op(name, "elementwise", reads=(index,), writes=(y,))
+
+
+def _take_rows(t: Trace, name: str, x: Tensor, index: Tensor) -> Tensor:
+    """``x[index]`` along the first axis: keeps the index."""
+    y = t.tensor(*index.shape, *x.shape[1:], role=x.role, label=x.label)
+    return t.op(name, "index", saves=(index,), reads=(x, index), writes=(y,), backward=_into_zeros(ops.to(x)))

@@ -10,7 +10,7 @@ from txcalc.trace.attention import pooling_attention
 from txcalc.trace.embeddings import TABLE
 from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.products import Product
-from txcalc.trace.record import Gradient, Number, Role, Tensor, Trace
+from txcalc.trace.record import Number, Role, Tensor, Trace
 from txcalc.trace.sizes import several
 
 if TYPE_CHECKING:
@@ -141,9 +141,9 @@ def _gathered(t: Trace, spec: Projector, tower: Tower, x: Tensor) -> Tensor:
     """The positions that a projector reads: a tensor of its own, unless they are all of the tower's."""
     b, *_ = x.shape
     if spec.merge is not None:
-        return parts.merged(t, "squares", x, spec.tokens, spec.merge)
+        return ops.remade(t, "squares", x, b, spec.tokens, x.shape[-1] * spec.merge**2, label="merged positions")
     if spec.average:
-        return parts.averaged(t, "squares", x, spec.tokens)
+        return ops.remade(t, "squares", x, b, spec.tokens, x.shape[-1], label="averaged positions")
     if spec.beside:
         return x
     if _unpatched(tower):
@@ -178,9 +178,7 @@ def _mean(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
 
 def _pool_by_attention(t: Trace, spec: AttentionPooler, x: Tensor, norm: Norm) -> Tensor:
     b, _, d = x.shape
-    query = t.tensor(b, 1, d, role=Role.PARAMETER, label="learned query")
-    summed = ops.of_weight(t.path("query"), 1, 1, d) if several(t, b) else Gradient(t.path("query"), how="same")
-    t.op("query", "elementwise", weights={"": (1, 1, d)}, writes=(query,), backward=((summed,),))
+    query = ops.learned(t, "query", (1, 1, d), b, 1, d, how="new" if several(t, b) else "same")
     with t.frame():
         y = t.hold(pooling_attention(t, spec.attention, query, x))
         y = t.hold(ops.add(t, y, feed_forward(t, spec.feed_forward, ops.norm(t, "norm", y, norm))))

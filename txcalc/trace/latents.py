@@ -10,7 +10,7 @@ from txcalc.trace.cores import Extra, Heads, Span, attend
 from txcalc.trace.indexer import choose_keys
 from txcalc.trace.products import Product
 from txcalc.trace.record import Number, Tensor, Trace
-from txcalc.trace.sizes import least, visible_pairs
+from txcalc.trace.sizes import least, several, visible_pairs
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import Position
@@ -54,11 +54,11 @@ def latent_attention(
         latent = t.hold(ops.rms_norm(t, "kv_norm", latent))
         k_rope = k_rope.view(b, n, 1, spec.rope_dim)
         if rotary is not None:
-            rotated = parts.rotated(rotary, spec.rope_dim)
-            q_rope = parts.rotate(t, "q_rotary", q_rope, rotated)
-            k_rope = parts.rotate(t, "k_rotary", k_rope, rotated)
+            q_rope, k_rope = parts.rotate(t, "q_rotary", q_rope, rotary), parts.rotate(t, "k_rotary", k_rope, rotary)
         if t.size(past) != 0:
-            latent, k_rope = (parts.extended(t, "cache", each, span.keys) for each in (latent, k_rope))
+            latent, k_rope = (t.op("cache", "elementwise", reads=(x,),
+                                   writes=(t.tensor(b, span.keys, *x.shape[2:], label=x.label),))
+                              for x in (latent, k_rope))
         t.hold(q_rope)
         t.hold(k_rope)
         width = sum(elements for _, elements in rows)
@@ -82,7 +82,8 @@ def _expanded(
         up = up.view(b, keys, h, spec.nope_dim + spec.value_dim)
         k_nope, v = parts.columns(t, "kv_up_split", t.hold(up), spec.nope_dim, spec.value_dim)
         q = t.hold(parts.join(t, "q_join", queries, "rotated q"))
-        k = t.hold(parts.join(t, "k_join", (k_nope, parts.repeated(t, "k_rope", k_rope, h)), "keys with rotary part"))
+        k_rope = ops.view(t, "k_rope", k_rope, b, keys, h, spec.rope_dim, copied=several(t, h))
+        k = t.hold(parts.join(t, "k_join", (k_nope, k_rope), "keys with rotary part"))
         v = ops.copy(t, "v_copy", v, label="values")
         return attend(t, q.view(b, n, h * size), k.view(b, keys, h * size), v.view(b, keys, h * spec.value_dim),
                       Heads(h, h, size, spec.value_dim), span, cache, extra=extra._replace(laid="v"))

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from txcalc.trace.kinds import Name
 from txcalc.trace.products import Product
-from txcalc.trace.record import Gradient, Number, Role, Steps, Tensor, Trace
+from txcalc.trace.record import Gradient, How, Number, Role, Steps, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.base import Curve
     from txcalc.spec.layers import Norm
+    from txcalc.trace.cache import Cache
 
 
 class _NormKind(NamedTuple):
@@ -78,10 +79,8 @@ def linear(
     steps: Steps = ((weight,), (to(rows),))
     if bias:
         steps = ((to(rows),), (weight,), (of_weight(f"{path}.bias", d_out)._replace(first=True),))
-    y = t.tensor(*lead, d_out, label=name)
-    t.op(name, kind, weights=weights, products=(product,), saves=(x,), reads=(x,),
-         writes=(y,), backward=steps)
-    return y
+    return t.op(name, kind, weights=weights, products=(product,), saves=(x,), reads=(x,),
+                writes=(t.tensor(*lead, d_out, label=name),), backward=steps)
 
 
 def convolution(
@@ -99,15 +98,31 @@ def convolution(
     made = [to(x), of_weight(f"{path}.weight", d_out, d_in, *kernel)]
     if bias:
         made.append(of_weight(f"{path}.bias", d_out))
-    y = t.tensor(b, positions, d_out, label=name)
-    t.op(name, "linear", weights=weights, products=(product,), saves=(x,), reach=reach,
-         reads=(x,), writes=(y,), backward=(tuple(made),))
-    return y
+    return t.op(name, "linear", weights=weights, products=(product,), saves=(x,), reach=reach, reads=(x,),
+                writes=(t.tensor(b, positions, d_out, label=name),), backward=(tuple(made),))
+
+
+def matmul(
+    t: Trace, name: str, a: Tensor, b: Tensor, product: Product, out: Tensor, *, kind: Name = "core",
+    cache: Cache | None = None, reach: Number | None = None,
+) -> Tensor:
+    """``torch.matmul`` to ``out``: keeps both factors, and makes the gradient of the second one first."""
+    return t.op(name, kind, products=(product,), saves=(a, b), cache=cache, reads=(a, b), writes=(out,), reach=reach,
+                backward=((to(b),), (to(a),)))
 
 
 def parameter(t: Trace, name: str, *shape: Number, kind: Name = "elementwise") -> None:
     """A bare weight that is added or joined to the hidden states: keeps nothing."""
     t.op(name, kind, weights={"": shape})
+
+
+def learned(
+    t: Trace, name: str, shape: tuple[Number, ...], *view: Number, how: How = "new", weighs: bool = True
+) -> Tensor:
+    """A bare weight as a tensor of the shape ``view``. ``how``: its gradient comes. ``weighs``: it has not been yet."""
+    return t.op(name, "elementwise", weights={"": shape} if weighs else {},
+                writes=(t.tensor(*(view or shape), role=Role.PARAMETER, label=name),),
+                backward=((Gradient(t.path(name), shape, how=how),),))
 
 
 def embedding(
@@ -118,10 +133,40 @@ def embedding(
     ``tied``: the path of another op's table.
     """
     weight = of_weight(tied or f"{t.path(name)}.weight", rows, width)
-    y = t.tensor(*ids.shape, width, label=name, grad=not frozen)
-    t.op(name, "embedding", weights={} if tied else {"weight": (rows, width)}, saves=() if frozen else (ids,),
-         reads=(ids,), writes=(y,), backward=() if frozen else ((weight,),))
-    return y
+    return t.op(name, "embedding", weights={} if tied else {"weight": (rows, width)}, saves=() if frozen else (ids,),
+                reads=(ids,), writes=(t.tensor(*ids.shape, width, label=name, grad=not frozen),),
+                backward=() if frozen else ((weight,),))
+
+
+# ---------------------------------------------------------------- views and copies
+
+
+def view(t: Trace, name: str, x: Tensor, *shape: Number, copied: bool = False) -> Tensor:
+    """A view of that shape, or of its own: all of ``x``, as one of several or for all that read it, or a part of it.
+
+    ``copied``: its gradient comes in memory of its own: put into zeros, joined with others, or in another order.
+    """
+    return t.op(name, "elementwise", reads=(x,), writes=(t.alias(x, *(shape or x.shape)),),
+                backward=((to(x) if copied else through(x),),))
+
+
+def copy(t: Trace, name: str, x: Tensor, label: str | None = None) -> Tensor:
+    """``x.contiguous()`` of a tensor whose axes lie in another order: keeps nothing."""
+    return t.op(name, "elementwise", reads=(x,), writes=(like(t, x, x.label if label is None else label),),
+                backward=((through(x),),))
+
+
+def gathered(
+    t: Trace, name: str, xs: tuple[Tensor, ...], *shape: Number, label: str = "", scores: bool = False
+) -> Tensor:
+    """``torch.cat``, ``torch.stack`` or ``x.sum``: the gradient of each is a view of the output's. Keeps nothing."""
+    y = t.tensor(*shape, role=made(xs[0]), label=label, scores=scores)
+    return t.op(name, "elementwise", reads=xs, writes=(y,), backward=(tuple(part(x) for x in xs),))
+
+
+def remade(t: Trace, name: str, x: Tensor, *shape: Number, label: str) -> Tensor:
+    """Another tensor of the elements of ``x``, padded, repeated, averaged or in another order. Keeps nothing."""
+    return elementwise(t, name, "elementwise", x, t.tensor(*shape, role=made(x), label=label))
 
 
 # ---------------------------------------------------------------- elementwise
@@ -133,8 +178,7 @@ def elementwise(
 ) -> Tensor:
     """One output of one input, whose gradient takes so many temporaries."""
     steps = (*((temporary(x),) for _ in range(temporaries)), (to(x),))
-    t.op(name, kind, saves=keeps, reads=(x,), writes=(out, *others), backward=steps)
-    return out
+    return t.op(name, kind, saves=keeps, reads=(x,), writes=(out, *others), backward=steps)
 
 
 def like(t: Trace, x: Tensor, label: str, role: Role | None = None) -> Tensor:
@@ -149,43 +193,18 @@ def cast(t: Trace, name: str, x: Tensor, role: Role, *, kind: Name = "elementwis
     return elementwise(t, name, kind, x, like(t, x, label or f"{x.label} in fp32", role))
 
 
-def copy(t: Trace, name: str, x: Tensor, label: str | None = None) -> Tensor:
-    """``x.contiguous()`` of a tensor whose axes lie in another order: keeps nothing."""
-    y = like(t, x, x.label if label is None else label)
-    t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((through(x),),))
-    return y
-
-
-def view(t: Trace, name: str, x: Tensor) -> Tensor:
-    """``x.view()``, one of several: each has a gradient of its own, and they meet at ``x``."""
-    y = t.alias(x, *x.shape)
-    t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((through(x),),))
-    return y
-
-
-def reorder(t: Trace, name: str, x: Tensor) -> Tensor:
-    """``x.view()`` whose gradient comes back with its axes in another order, so that its reshape is a copy."""
-    y = t.alias(x, *x.shape)
-    t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((to(x),),))
-    return y
-
-
 def multiply(t: Trace, name: str, a: Tensor, b: Tensor, *, broadcast: bool = False) -> Tensor:
     """``a * b``: keeps both. ``broadcast``: ``b`` is one column, or one for each head."""
-    y = like(t, a, name)
     steps: Steps = ((to(a),), (to(b),))
     if broadcast:
         steps = ((to(a),), (temporary(a, passing=1),), (to(b),))
-    t.op(name, "product", saves=(a, b), reads=(a, b), writes=(y,), backward=steps)
-    return y
+    return t.op(name, "product", saves=(a, b), reads=(a, b), writes=(like(t, a, name),), backward=steps)
 
 
 def divide(t: Trace, name: str, a: Tensor, b: Tensor) -> Tensor:
     """``a / b`` with one column in ``b``: keeps both. The gradient of ``b`` is ``-grad * (a / b / b)``, made first."""
-    y = like(t, a, name)
     steps = (*((temporary(a, passing=n),) for n in (3, 2, 1)), (temporary(a),), (to(a),), (to(b),))
-    t.op(name, "weighing", saves=(a, b), reads=(a, b), writes=(y,), backward=steps)
-    return y
+    return t.op(name, "weighing", saves=(a, b), reads=(a, b), writes=(like(t, a, name),), backward=steps)
 
 
 def scaled(t: Trace, name: str, x: Tensor, *, kind: Name = "elementwise") -> Tensor:
@@ -195,9 +214,7 @@ def scaled(t: Trace, name: str, x: Tensor, *, kind: Name = "elementwise") -> Ten
 
 def shifted(t: Trace, name: str, x: Tensor) -> Tensor:
     """``x`` plus a buffer: keeps nothing."""
-    y = like(t, x, x.label)
-    t.op(name, "shift", reads=(x,), writes=(y,), backward=((through(x),),))
-    return y
+    return t.op(name, "shift", reads=(x,), writes=(like(t, x, x.label),), backward=((through(x),),))
 
 
 def cap(t: Trace, name: str, x: Tensor) -> Tensor:
@@ -208,23 +225,26 @@ def cap(t: Trace, name: str, x: Tensor) -> Tensor:
         return scaled(t, name, tanh, kind="shift")
 
 
-def scale(t: Trace, name: str, x: Tensor) -> Tensor:
-    """``x * weight`` over the last axis: keeps its input."""
-    shape = (x.shape[-1],)
-    weight = of_weight(t.path(name), *shape, viewed=True)
-    y = like(t, x, name)
-    t.op(name, "scale", weights={"": shape}, saves=(x,), reads=(x,), writes=(y,),
-         backward=((to(x),), (temporary(x, passing=1),), (weight,)))
-    return y
+def scale(
+    t: Trace, name: str, x: Tensor, *, weight: str = "", shape: tuple[Number, ...] = (), kind: Name = "scale"
+) -> Tensor:
+    """``x * weight`` over the last axis, or over those of ``shape``: keeps its input.
+
+    The weight's gradient is summed in the dtype of ``x``. ``weight``: its name, if it has one.
+    """
+    shape = shape or x.shape[-1:]
+    steps: Steps = ((to(x),), (temporary(x, passing=1),))
+    if t.workload.bytes_of(x.role) != t.workload.bytes_of(Role.ACTIVATION):
+        steps = (*steps, (Gradient(None, shape, x.role, passing=1),))
+    gradient = of_weight(f"{t.path(name)}.{weight}" if weight else t.path(name), *shape, viewed=True)
+    return t.op(name, kind, weights={weight: shape}, saves=(x,), reads=(x,), writes=(like(t, x, name),),
+                backward=(*steps, (gradient,)))
 
 
 def add(t: Trace, a: Tensor, b: Tensor, name: str = "residual", *, label: str = "") -> Tensor:
     """``a + b`` with ``b`` broadcast to ``a``: keeps nothing and weighs nothing, but its result is a new tensor."""
-    y = like(t, a, label or name)
-    whole = len(a.shape) == len(b.shape)
-    t.op(name, "elementwise", reads=(a, b), writes=(y,),
-         backward=((through(a), *((through(b),) if whole else ())), *(() if whole else ((to(b),),))))
-    return y
+    steps: Steps = ((through(a), through(b)),) if len(a.shape) == len(b.shape) else ((through(a),), (to(b),))
+    return t.op(name, "elementwise", reads=(a, b), writes=(like(t, a, label or name),), backward=steps)
 
 
 def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]) -> Tensor:
@@ -250,9 +270,9 @@ def _xielu(t: Trace, name: str, x: Tensor) -> Tensor:
     """
     with t.frame(x):
         above = t.hold(activation(t, name, x, "relu"))
-        below = t.hold(like(t, x, "minimum"))
         zero, smaller = Gradient(None), Gradient(None, x.shape, Role.BOOL)
-        t.op(name, "xielu", saves=(x,), reads=(x,), writes=(below,), backward=((zero,), (smaller,), (to(x),)))
+        below = t.hold(t.op(name, "xielu", saves=(x,), reads=(x,), writes=(like(t, x, "minimum"),),
+                            backward=((zero,), (smaller,), (to(x),))))
         slope = _slope(t, name, "alpha_p", "slope above")
         squares = elementwise(t, name, "xielu", above, like(t, x, "relu squared"), keeps=(above,), temporaries=2)
         curve = t.hold(_sloped(t, name, slope, squares))
@@ -260,25 +280,21 @@ def _xielu(t: Trace, name: str, x: Tensor) -> Tensor:
         slope = shifted(t, name, _slope(t, name, "alpha_n", "slope below"))
         power = like(t, x, "exponential")
         elementwise(t, name, "xielu", below, power, keeps=(power,), temporaries=1)
-        rest = like(t, x, "exponential beyond its tangent")
-        t.op(name, "elementwise", reads=(power, below), writes=(rest,), backward=((through(power), to(below)),))
+        rest = t.op(name, "elementwise", reads=(power, below), writes=(like(t, x, "exponential beyond its tangent"),),
+                    backward=((through(power), to(below)),))
         return add(t, line, _sloped(t, name, slope, rest), name, label="xielu")
 
 
 def _slope(t: Trace, name: str, weight: str, label: str) -> Tensor:
     """``F.softplus`` of a weight, one number: keeps only that."""
-    y = t.tensor(1, label=label)
-    own = of_weight(f"{t.path(name)}.{weight}", 1)
-    t.op(name, "elementwise", weights={weight: (1,)}, writes=(y,), backward=((own,),))
-    return y
+    return t.op(name, "elementwise", weights={weight: (1,)}, writes=(t.tensor(1, label=label),),
+                backward=((of_weight(f"{t.path(name)}.{weight}", 1),),))
 
 
 def _sloped(t: Trace, name: str, slope: Tensor, x: Tensor) -> Tensor:
     """``slope * x``: keeps both."""
-    y = like(t, x, name)
-    t.op(name, "xielu", saves=(slope, x), reads=(slope, x), writes=(y,),
-         backward=((temporary(x),), (to(x),), (to(slope),)))
-    return y
+    return t.op(name, "xielu", saves=(slope, x), reads=(slope, x), writes=(like(t, x, name),),
+                backward=((temporary(x),), (to(x),), (to(slope),)))
 
 
 def dropout(t: Trace, name: str, x: Tensor) -> Tensor:
@@ -294,8 +310,7 @@ def dropout(t: Trace, name: str, x: Tensor) -> Tensor:
     if on_cuda:
         return elementwise(t, name, "dropout", x, out, keeps=(mask,), others=(mask,))
     t.op(name, "dropout", reads=(x,), writes=(mask,))
-    t.op(name, "dropout", saves=(mask,), reads=(x, mask), writes=(out,), backward=((to(x),),))
-    return out
+    return t.op(name, "dropout", saves=(mask,), reads=(x, mask), writes=(out,), backward=((to(x),),))
 
 
 def softmax(t: Trace, name: str, x: Tensor) -> Tensor:
@@ -328,9 +343,11 @@ def norm(
         else:
             y = _composed_rms_norm(t, name, x, weights)
         if spec.scale and apart:
-            y = _weighted(t, name, y, shape)
+            y = scale(t, name, y, weight="weight", shape=shape, kind="norm")
         if spec.bias and not biased_inside:
-            y = _shifted(t, name, y, shape)
+            gradient = of_weight(f"{t.path(name)}.bias", *shape, viewed=True)
+            y = t.op(name, "norm", weights={"bias": shape}, reads=(y,), writes=(like(t, y, name),),
+                     backward=((through(y),), (gradient,)))
     return y
 
 
@@ -338,11 +355,10 @@ def _fused_norm(
     t: Trace, name: str, x: Tensor, statistics: tuple[str, ...], weights: dict[str, tuple[Number, ...]]
 ) -> Tensor:
     *rows, _ = x.shape
-    y = like(t, x, name)
     found = tuple(t.tensor(*rows, 1, role=Role.STATISTIC, label=label) for label in statistics)
     made = (to(x), *(of_weight(f"{t.path(name)}.{key}", *shape) for key, shape in weights.items()))
-    t.op(name, "norm", weights=weights, saves=(x, *found), reads=(x,), writes=(y, *found), backward=(made,))
-    return y
+    return t.op(name, "norm", weights=weights, saves=(x, *found), reads=(x,), writes=(like(t, x, name), *found),
+                backward=(made,))
 
 
 def _composed_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[Number, ...]]) -> Tensor:
@@ -358,31 +374,13 @@ def _composed_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[
                 elementwise(t, name, "norm", squares, mean)
                 rstd = t.tensor(*rows, 1, role=Role.FLOAT32, label="rstd")
                 elementwise(t, name, "norm", mean, rstd, keeps=(rstd,), temporaries=2)
-            y = t.tensor(*x.shape, role=Role.FLOAT32, label="normalised")
-            t.op(name, "norm", saves=(wide, rstd), reads=(wide, rstd), writes=(y,),
-                 backward=((to(wide),), (temporary(wide, passing=1),), (to(rstd),)))
+            y = t.op(name, "norm", saves=(wide, rstd), reads=(wide, rstd),
+                     writes=(t.tensor(*x.shape, role=Role.FLOAT32, label="normalised"),),
+                     backward=((to(wide),), (temporary(wide, passing=1),), (to(rstd),)))
             if weights:
-                y = _weighted(t, name, y, weights["weight"])
+                y = scale(t, name, y, weight="weight", shape=weights["weight"], kind="norm")
         t.hold(rstd)
         return cast(t, name, y, x.role, kind="norm", label=name)
-
-
-def _weighted(t: Trace, name: str, x: Tensor, shape: tuple[Number, ...]) -> Tensor:
-    """The normalised rows times a weight, whose gradient is summed in the rows' dtype."""
-    y = like(t, x, name)
-    rows = Gradient(None, shape, x.role, passing=1)
-    weight = of_weight(f"{t.path(name)}.weight", *shape, viewed=True)
-    wide = t.workload.bytes_of(x.role) != t.workload.bytes_of(Role.ACTIVATION)
-    steps: Steps = ((to(x),), (temporary(x, passing=1),), *(((rows,),) if wide else ()), (weight,))
-    t.op(name, "norm", weights={"weight": shape}, saves=(x,), reads=(x,), writes=(y,), backward=steps)
-    return y
-
-
-def _shifted(t: Trace, name: str, x: Tensor, shape: tuple[Number, ...]) -> Tensor:
-    y = like(t, x, name)
-    t.op(name, "norm", weights={"bias": shape}, reads=(x,), writes=(y,),
-         backward=((through(x),), (of_weight(f"{t.path(name)}.bias", *shape, viewed=True),)))
-    return y
 
 
 def rms_norm(

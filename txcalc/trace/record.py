@@ -12,7 +12,7 @@ from enum import Enum
 from functools import cached_property
 from math import prod
 from operator import mul
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from txcalc.trace.kinds import KINDS, Kind, Name
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from txcalc.trace.workload import Workload
 
 Number = Any  # int, polynomial or float64 array: whatever has + - * //
+How = Literal["new", "view", "same", "part"]
 
 
 class Role(Enum):
@@ -104,7 +105,7 @@ class Gradient(NamedTuple):
     of: Tensor | str | None
     shape: tuple[Number, ...] = ()
     role: Role = Role.ACTIVATION
-    how: Literal["new", "view", "same", "part"] = "new"
+    how: How = "new"
     passing: int = 0
     watched: bool = False
     first: bool = False
@@ -116,6 +117,9 @@ class Gradient(NamedTuple):
 
 
 Steps = tuple[tuple[Gradient, ...], ...]
+NONE: Final[Mapping[str, tuple[Number, ...]]] = {}
+NOTHING: Final = Tensor(0, Storage(0, ()), ())
+"""The result of an operation that writes nothing."""
 
 
 class Op(NamedTuple):
@@ -255,7 +259,7 @@ class Trace:
         return tuple((loop, often.calls) for node, often in walk(self.body) if isinstance(node, Repeat)
                      for loop in node.carries)
 
-    def runs(self, kernel: str, why: str) -> None:
+    def note_kernel(self, kernel: str, why: str) -> None:
         """Note a kernel of attention, and why it is not the one that was asked for, once."""
         if (kernel, why) not in self.kernels:
             self.kernels.append((kernel, why))
@@ -330,16 +334,18 @@ class Trace:
         return self._prefix + name
 
     def op(
-        self, name: str, kind: Name, *, weights: dict[str, tuple[Number, ...]] | None = None,
+        self, name: str, kind: Name, *, weights: Mapping[str, tuple[Number, ...]] = NONE,
         products: tuple[Product, ...] = (), saves: tuple[Tensor, ...] = (), cache: Cache | None = None,
         reads: tuple[Tensor, ...] = (), writes: tuple[Tensor, ...] = (), reach: Number | None = None,
         backward: Steps = (),
-    ) -> None:
-        """Record one operation in the present scope."""
+    ) -> Tensor:
+        """Record one operation in the present scope, and return the first tensor that it writes."""
         assert not saves or KINDS[kind].keeps is not None, f"{self.path(name)}: its kind keeps nothing"
-        path, of = self.path(name), tuple((weights or {}).items())
-        self.body.append(Op(path, *(self._component or (path, "")), KINDS[kind], of, products, saves, cache, reads,
+        path = self._prefix + name
+        component, layer = self._component or (path, "")
+        self.body.append(Op(path, component, layer, KINDS[kind], tuple(weights.items()), products, saves, cache, reads,
                             writes, reach, backward))
+        return writes[0] if writes else NOTHING
 
     def loop(
         self, name: str, times: Number, body: Callable[[Tensor], Tensor], x: Tensor, *, copies: Number | None = None,
@@ -354,30 +360,11 @@ class Trace:
             entry = self.tensor(*x.shape, label=x.label)
             leave = body(entry)
         after = self.tensor(*leave.shape, label=leave.label)
-        self.carry(Loop(x, entry, leave, after, times))
+        self.extend(carries=(Loop(x, entry, leave, after, times),))
         return after
 
-    def carry(self, *loops: Loop) -> None:
-        """Say what each run of the last repeated scope reads of the one before."""
-        self._extend(carries=loops)
-
-    def lists(
-        self, *, spreads: tuple[tuple[Tensor, Tensor], ...] = (), gathers: tuple[tuple[Tensor, Tensor], ...] = ()
-    ) -> None:
-        """Say which items of lists each run of the last repeated scope reads, and which it adds."""
-        self._extend(spreads=spreads, gathers=gathers)
-
-    @contextmanager
-    def unlike(self) -> Iterator[None]:
-        """Repeated scopes inside are how the last one runs: only the tree has their operations."""
-        body, self.body = self.body, []
-        try:
-            yield
-        finally:
-            runs, self.body = self.body, body
-            self._extend(runs=tuple(runs))
-
-    def _extend(self, **more: Any) -> None:
+    def extend(self, **more: Any) -> None:
+        """Say more fields of the last repeated scope: what its runs carry, spread and gather, or what they are."""
         last = self.body.pop()
         assert isinstance(last, Repeat)
         self.body.append(last._replace(**more))
