@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -103,18 +102,13 @@ def test_a_report_with_another_word_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", RUNS)
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_command_takes_the_formats_that_its_help_lists_and_no_others(command: str, form: str) -> None:
-    offered = import_module(COMMANDS[command]).OFFER.formats
+def test_a_command_takes_every_format_that_its_help_lists(command: str, form: str) -> None:
     text = " ".join(run(command, "--help").stdout.split())
     listed = re.search(r"--format FORMAT (.*?)\. Default", text)
-    assert listed and re.split(", | or ", listed[1]) == list(offered)
-    assert ("--markdown" in text) == ("md" in offered)
+    assert listed and re.split(", | or ", listed[1]) == list(FORMATS)
+    assert "--markdown" in text
     found = run(command, *RUNS[command], "--format", form)
-    if form in offered:
-        assert found.exit_code == 0 and found.stdout
-    else:
-        assert found.exit_code == 2 and found.stderr == (
-            f"error: --format: must be one of {', '.join(offered)} here, got {form}\n")
+    assert found.exit_code == 0 and found.stdout
 
 
 @pytest.mark.parametrize("command", RUNS)

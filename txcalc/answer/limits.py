@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Final, Literal, NamedTuple
 
 from txcalc import units
+from txcalc.answer.devices import Device
 from txcalc.answer.stretch import Policy, Run, Stretched
 from txcalc.count import activations, kv_cache, scores
 from txcalc.count.weights import is_known, weight_bytes
 from txcalc.document import Part
+from txcalc.spec.errors import SpecError
 
 LONGEST: Final = 2**40
 """Lengths beyond this are not searched."""
@@ -40,6 +43,24 @@ class Reserve(Part):
 DEFAULT_RESERVE: Final = Reserve(bytes=92 * 2**30 // 100, source=(
     "a CUDA context with all kernels loaded, PyTorch 2.1 on an A100: github.com/stas00/ml-engineering, "
     "training/performance"))
+
+
+def reserved(size: str | None, device: Device | None) -> Reserve:
+    """What is set aside of a device: a ``size`` such as ``1GiB`` or ``5%``, or the default. Raises ``SpecError``."""
+    if size is None:
+        return DEFAULT_RESERVE
+    if device is None:
+        raise SpecError("needs a --device that it is a part of", field="reserve")
+    part = re.fullmatch(r"(\d{1,2})(?:\.(\d{1,9}))?%", size.strip())
+    try:
+        digits = part[2] or "" if part else ""
+        found = units.parse_bytes(size) if part is None else (
+            int(part[1] + digits) * device.memory_bytes // 10 ** (2 + len(digits)))
+    except ValueError as error:
+        raise SpecError(f"{error}, or 5%", field="reserve") from None
+    if found >= device.memory_bytes:
+        raise SpecError(f"{units.memory(found)} leave nothing of {device.title}", field="reserve")
+    return Reserve(bytes=found, source=f"--reserve {size.strip()}")
 
 
 class _Quantity(NamedTuple):

@@ -1,33 +1,20 @@
-"""The ``txcalc`` command: what every subcommand has in common. Each of them is a module that is loaded when called."""
+"""The ``txcalc`` command: what every subcommand has in common. Each of them is made when it is called."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from typer.main import get_command
 
 import txcalc
-from txcalc.cli.errors import Group, Invocation, report_error
-from txcalc.cli.options import CommonOptions, Offer, grouped
-
-COMMANDS: Final = {
-    "count": "txcalc.cli.count",
-    "compare": "txcalc.cli.compare",
-    "validate": "txcalc.cli.validate",
-    "diff": "txcalc.cli.diff",
-    "explain": "txcalc.cli.explain",
-    "attention": "txcalc.cli.attention",
-    "mixers": "txcalc.cli.mixers",
-    "import": "txcalc.cli.import_",
-    "presets": "txcalc.cli.presets",
-    "schema": "txcalc.cli.schema",
-}
-"""Every command and the module whose ``app`` it is."""
+from txcalc.cli.call import Call, begin
+from txcalc.cli.commands import COMMANDS, PRESETS
+from txcalc.cli.errors import Group, report_error
+from txcalc.cli.options import CommonOptions, Offer, expanded, option
 
 EXAMPLES: Final = """\
   txcalc count gpt2                                parameters, FLOPs, memory of a preset
@@ -36,11 +23,14 @@ EXAMPLES: Final = """\
 """
 """What a reader sees first who has asked for nothing."""
 
-SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
+SETTINGS: Final[dict[str, Any]] = {
+    "rich_markup_mode": None, "suggest_commands": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
 
 
 class Commands(Group):
-    """Loads a command when it is called, and says what went wrong in one line."""
+    """Makes a command when it is called, and says what went wrong in one line."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The commands in the order in which help lists them."""
@@ -49,13 +39,13 @@ class Commands(Group):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of this name, or None."""
         if cmd_name in COMMANDS and cmd_name not in self.commands:
-            self.commands[cmd_name] = get_command(import_module(COMMANDS[cmd_name]).app)
+            self.commands[cmd_name] = _made(cmd_name)
         return self.commands.get(cmd_name)
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         """Run and exit: 0, or what the error says."""
         given = tuple(sys.argv[1:] if args is None else args)
-        extra = {**extra, "obj": Invocation(given, CommonOptions()), "standalone_mode": False}
+        extra = {**extra, "obj": Call(given, CommonOptions()), "standalone_mode": False}
         extra.setdefault("prog_name", "txcalc")
         try:
             code = super().main(list(given), *rest, **extra)
@@ -64,10 +54,24 @@ class Commands(Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-app = typer.Typer(
-    cls=Commands, name="txcalc", context_settings=SETTINGS, rich_markup_mode=None, pretty_exceptions_enable=False,
-    suggest_commands=False,
-)
+class Presets(Group):
+    """``txcalc presets gpt2`` means to show it."""
+
+    for_model = "txcalc presets show {}"
+    meant = "LISTING"
+
+
+def _made(name: str) -> Any:
+    """The command of this name for click; ``presets`` has commands of its own, and runs where none of them is named."""
+    group = name == "presets"
+    made = typer.Typer(cls=Presets if group else None, add_completion=False, **SETTINGS)
+    (made.callback(invoke_without_command=True) if group else made.command(name))(expanded(*COMMANDS[name], begin))
+    for each in PRESETS if group else ():
+        made.command(each)(expanded(*PRESETS[each], begin))
+    return get_command(made)
+
+
+app = typer.Typer(cls=Commands, name="txcalc", pretty_exceptions_enable=False, **SETTINGS)
 
 
 def _version(wanted: bool) -> None:
@@ -76,19 +80,23 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
-@grouped(Offer(verbose="More: each command's help says what.", quiet="Less."))
 def txcalc_(
-    ctx: typer.Context,
-    common: CommonOptions,
-    version: Annotated[
-        bool, typer.Option("--version", "-V", is_eager=True, callback=_version, help="The version.", show_default=False)
-    ] = False,
+    call: Call,
+    version: Annotated[bool, option(None, "The version.", "--version", "-V", is_eager=True, callback=_version)] = False,
 ) -> None:
     """The exact calculator for Transformers: parameters, FLOPs, KV cache, activations, attention."""
-    ctx.obj = Invocation(ctx.obj.args, common)
+
+
+def _begin(ctx: typer.Context, groups: dict[type, Any]) -> Call:
+    ctx.obj = begin(ctx, groups)
     if ctx.invoked_subcommand is None:
         typer.echo(f"{EXAMPLES}\n{ctx.get_help()}")
+    call: Call = ctx.obj
+    return call
+
+
+app.callback(invoke_without_command=True)(expanded(
+    txcalc_, Offer(groups=(CommonOptions,), verbose="More: each command's help says what.", quiet="Less."), _begin))
 
 
 def main() -> None:

@@ -5,29 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-if TYPE_CHECKING:
-    from txcalc.cli.options import CommonOptions
-
 # Older typers raise click's errors, newer ones their own: both have this line of ancestors.
 _UsageError: Any = typer.BadParameter.__base__
 _ClickError: Any = _UsageError.__base__
-
-
-class Invocation(NamedTuple):
-    """The arguments as given, and the common options that stood before the command."""
-
-    args: tuple[str, ...]
-    common: CommonOptions
-
-    @property
-    def command(self) -> tuple[str, ...]:
-        """What a report says made it."""
-        return ("txcalc", *self.args)
 
 
 class Group(TyperGroup):
@@ -102,10 +87,9 @@ def _usage(error: Any) -> str:
 
 def _hint(name: str, ctx: Any) -> str:
     from txcalc.cli import foreign
-    from txcalc.cli.app import COMMANDS
 
     group = ctx.find_root().command
-    commands = {each: group.get_command(ctx, each) for each in COMMANDS}
+    commands = {each: group.get_command(ctx, each) for each in group.list_commands(ctx)}
     others = {each: foreign.options_of(command, ctx) for each, command in commands.items()}
     found = foreign.hint(name, foreign.options_of(ctx.command, ctx), others)
     return f"; {found}" if found else ""

@@ -1,238 +1,301 @@
-"""The options that commands share, as frozen groups that a command takes as one argument each.
+"""The options of the command line, each declared once: rows of what a run takes, and groups that all commands share.
 
-``@grouped`` turns ``def count(..., run: RunOptions)`` into a function whose signature has every field of
-``RunOptions`` as an option of its own, which is what typer reads.
+``expanded`` turns ``def count(call: Call, ..., run: Run)`` into a function whose signature has every option as a
+parameter of its own, which is what typer reads.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
+from txcalc import units
 from txcalc.show.formats import FORMATS
 from txcalc.spec import words
 from txcalc.spec.formats import NAMES
 
-SIZES: Final = ("batch", "seq", "past", "source_seq", "images", "kv_block")
+Run = dict[str, Any]
+"""What of a command's rows was given, read: the fields of a workload and what else the command takes."""
 
 
-def complete_model(incomplete: str) -> list[str]:
-    """Preset names and aliases, for shell completion. Completion never fails."""
+def complete(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Shell completion by these names. Completion never fails."""
+
+    def completed(incomplete: str) -> list[str]:
+        from txcalc.spec.errors import SpecError
+
+        try:
+            return sorted(name for name in names() if name.startswith(incomplete))
+        except SpecError:
+            return []
+
+    return completed
+
+
+def _models() -> Iterable[str]:
     from txcalc.models.load import names
+
+    return [name for info in names() for name in (info.name, *info.aliases)]
+
+
+def _devices() -> Iterable[str]:
+    from txcalc.answer.devices import devices
+
+    return [device.name for device in devices()]
+
+
+def option(metavar: str | None, text: str, *names: str, **more: Any) -> Any:
+    """An option whose default its help says."""
+    return typer.Option(*names, metavar=metavar, help=text, show_default=False, **more)
+
+
+complete_model: Final = complete(_models)
+
+
+def model_argument(metavar: str, text: str) -> Any:
+    """An argument that is a model, or several."""
+    return typer.Argument(metavar=metavar, help=text, autocompletion=complete_model, show_default=False)
+
+
+ModelArgument = Annotated[str, model_argument("MODEL", "A preset, a YAML file, a config.json, or - for stdin.")]
+SetOption = Annotated[list[str], option(
+    "KEY=VALUE", "Change a field, such as attention.kv_heads=4. Repeatable.", "--set")]
+FileOption = Annotated[str | None, option("FILE", "Write to a file, whole or not at all.", "--output", "-o")]
+ForceOption = Annotated[bool, option(None, "Let --output replace a file.", "--force")]
+
+
+# ---------------------------------------------------------------- rows of what a run takes
+
+
+def _number(raw: str) -> float:
+    try:
+        return float(raw)
+    except ValueError:
+        raise ValueError(f"must be a number, got {raw!r}") from None
+
+
+def _size(raw: str) -> int:
+    found = units.parse_count(raw)
+    if found < 1:
+        raise ValueError("must be at least 1")
+    return found
+
+
+class Row(NamedTuple):
+    """An option of a run: its help, and how its text is read. ``old``: read for one release, and not listed."""
+
+    metavar: str
+    help: str
+    reads: Callable[[str], Any] = str
+    names: tuple[str, ...] = ()
+    complete: Callable[[str], list[str]] | None = None
+    old: bool = False
+
+
+RUN: Final[Mapping[str, Row]] = {
+    "batch": Row("N", "Sequences at a time. Default 1.", units.parse_count, ("--batch", "-b")),
+    "seq": Row("N", "New tokens. Default: the model's context or 2,048, whichever is shorter; 1 in decoding. k is "
+               "1,000, K is 1,024.", units.parse_count),
+    "past": Row("N", "Tokens already in the KV cache. Default 0; in decoding as many as leave room.",
+                units.parse_count),
+    "source_seq": Row("N", "Tokens that an encoder-decoder's encoder reads. Default: as many as the decoder.",
+                      units.parse_count),
+    "images": Row("N", "Images that a model's tower reads; their tokens are part of --seq. Default 0, or one to each "
+                  "text where both are compared.", units.parse_count),
+    "phase": Row("PHASE", "forward, training, prefill or decode. Default forward."),
+    "dtype": Row("DTYPE", "What is computed in: fp32, fp16 or bf16. Default bf16."),
+    "weights": Row("FORMAT", f"How weights are stored: {', '.join(NAMES)} (as the model's own files). Default: as its "
+                   "checkpoint, else --dtype."),
+    "kv_dtype": Row("DTYPE", "The KV cache's own dtype: fp8, int8, int4, q8_0, q5_1, q5_0, q4_1, q4_0. Default: "
+                    "--dtype."),
+    "kv_block": Row("N", "Tokens in a block of a paged engine's KV cache, such as 16: adds what it allocates.",
+                    units.parse_count),
+    "attention": Row("KIND", "eager, flash, efficient, math, or sdpa: what PyTorch chooses. Default flash; what runs "
+                     "in its place is named."),
+    "dropout": Row("P", "Dropout probability, from 0 to below 1. Default 0.", _number),
+    "masked": Row("RULE", "Masked (query, key) pairs are counted or skipped. Default counted."),
+    "kernels": Row("KIND", "cuda or cpu: whose operators run, which decides what is kept. Default cuda."),
+    "device": Row("KIND", "", old=True),
+    "implementation": Row("NAME", "Whose code calls the operators: torch. Default torch."),
+    "latents": Row("HOW", "absorbed or expanded: how cached latents are read. Default absorbed in decoding, else "
+                   "expanded."),
+    "recipe": Row("NAME", "Training state: adam-mixed, adam-mixed-fp32-grads, adam-fp32 or sgd-momentum-fp32. Default "
+                  "adam-mixed."),
+}
+"""What a model is run on."""
+
+
+def _some(*names: str, **changed: Row) -> dict[str, Row]:
+    return {name: changed.get(name) or RUN[name] for name in names} | changed
+
+
+CURVE: Final = _some(
+    "seq", "past", "batch", "source_seq", "phase", "dtype", "kv_dtype", "dropout", "masked", "kernels", "device",
+    seq=Row("RANGE", "Lengths: 1K..1M doubles, 1K,3K lists. Default 1K..128K; of an image model, its own and larger "
+            "images.", units.parse_range),
+    past=Row("RANGE", "In decoding, in place of --seq: tokens already in the cache, to which one new token looks "
+             "back.", units.parse_range),
+    phase=Row("PHASE", "forward, training, prefill or decode (one new token at the end of each --past). Default "
+              "forward."),
+    dtype=Row("DTYPE", "fp32, fp16 or bf16. Default bf16."),
+    kv_dtype=Row("DTYPE", "The KV cache's own dtype. Default: --dtype."),
+    kernels=Row("KIND", "cuda or cpu: whose operators run. Default cuda."),
+    device=Row("NAME", "What it has to fit into, such as a100-40gb or t4. Default h100-80gb; none with --kernels cpu.",
+               complete=complete(_devices)),
+    sram=Row("BYTES", "On-chip memory of FlashAttention's blocks. Default: the device's.",
+             lambda raw: max(units.parse_count(raw), 1)),
+    reserve=Row("SIZE", "What of the device no tensor can have, such as 1GiB or 5%. Default 0.92GiB, a CUDA context."),
+)
+"""The lengths of a curve, and what the model is run on."""
+
+LAYERS: Final = _some(
+    "d", "seq", "heads", "kernel", "window", "state", "batch", "dtype", "kv_dtype", "masked",
+    d=Row("N", "Width of the layers. Default 512.", _size),
+    seq=Row("RANGE", "Lengths: 1K..64K doubles, 1K,3K lists. Default 1K..64K.", units.parse_range),
+    heads=Row("N", "Attention heads. Default 8 where that divides the width, else 1.", _size),
+    kernel=Row("N", "Width of the convolution. Default 3.", _size),
+    window=Row("N", "Keys that the sliding window holds. Default 512.", _size),
+    state=Row("N", "State dimension of Mamba-2. Default 128.", _size),
+    dtype=CURVE["dtype"],
+    kv_dtype=Row("DTYPE", "The state's dtype. Default: --dtype."),
+)
+"""Sizes of layers side by side, and what they are run on."""
+
+
+def read(rows: Mapping[str, Row], texts: Mapping[str, str | None]) -> Run:
+    """What was given, under the fields' own names. Raises ``SpecError`` for what cannot be read."""
+    from txcalc.spec.errors import all_of
+    from txcalc.trace.workload import plain
+
+    given = words.fields({name: raw for name, raw in texts.items() if raw is not None})
+    values = all_of(partial(_read, name, rows[name], raw) for name, raw in given.items())
+    return plain(dict(zip(given, values, strict=True)))
+
+
+def _read(name: str, row: Row, raw: str) -> Any:
     from txcalc.spec.errors import SpecError
 
     try:
-        known = [name for info in names() for name in (info.name, *info.aliases)]
-    except SpecError:
-        return []
-    return sorted(name for name in known if name.startswith(incomplete))
+        return row.reads(raw)
+    except units.SeveralError as error:
+        taker = "; txcalc attention MODEL --seq takes a list" if name in ("seq", "past") else ""
+        raise SpecError(f"{error}{taker}", field=name) from None
+    except ValueError as error:
+        raise SpecError(str(error), field=name) from None
 
 
-ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A preset, a YAML file, a config.json, or - for stdin.",
-                        autocompletion=complete_model, show_default=False)
-]
-ModelsArgument = Annotated[
-    list[str], typer.Argument(metavar="MODEL...", help="Presets, YAML files, config.json files, or - for stdin.",
-                              autocompletion=complete_model, show_default=False)
-]
-SetOption = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a field, such as attention.kv_heads=4. "
-                            "Repeatable.", show_default=False)
-]
-
-
-def _text(metavar: str, text: str, *names: str) -> Any:
-    return typer.Option(*names, metavar=metavar, help=text, show_default=False)
-
-
-BATCH: Final = ("--batch", "-b")
-
-
-class RunOptions(NamedTuple):
-    """What the model is run on. None: not given."""
-
-    batch: Annotated[str | None, _text("N", "Sequences at a time. Default 1.", *BATCH)] = None
-    seq: Annotated[str | None, _text("N", "New tokens. Default: the model's context or 2,048, whichever is shorter; "
-                                     "1 in decoding. k is 1,000, K is 1,024.")] = None
-    past: Annotated[str | None, _text("N", "Tokens already in the KV cache. Default 0; in decoding as many as "
-                                      "leave room.")] = None
-    source_seq: Annotated[str | None, _text("N", "Tokens that an encoder-decoder's encoder reads. "
-                                            "Default: as many as the decoder.")] = None
-    images: Annotated[str | None, _text("N", "Images that a model's tower reads; their tokens are part of --seq. "
-                                        "Default 0, or one to each text where both are compared.")] = None
-    phase: Annotated[str | None, _text("PHASE", "forward, training, prefill or decode. Default forward.")] = None
-    dtype: Annotated[str | None, _text("DTYPE", "What is computed in: fp32, fp16 or bf16. Default bf16.")] = None
-    weights: Annotated[str | None, _text("FORMAT", f"How weights are stored: {', '.join(NAMES)} (as the model's own "
-                                         "files). Default: as its checkpoint, else --dtype.")] = None
-    kv_dtype: Annotated[str | None, _text("DTYPE", "The KV cache's own dtype: fp8, int8, int4, q8_0, q5_1, q5_0, "
-                                          "q4_1, q4_0. Default: --dtype.")] = None
-    kv_block: Annotated[str | None, _text("N", "Tokens in a block of a paged engine's KV cache, such as 16: adds what "
-                                          "it allocates.")] = None
-    attention: Annotated[str | None, _text("KIND", "eager, flash, efficient, math, or sdpa: what PyTorch chooses. "
-                                           "Default flash; what runs in its place is named.")] = None
-    dropout: Annotated[str | None, _text("P", "Dropout probability, from 0 to below 1. Default 0.")] = None
-    masked: Annotated[str | None, _text("RULE", "Masked (query, key) pairs are counted or skipped. "
-                                        "Default counted.")] = None
-    kernels: Annotated[str | None, _text("KIND", "cuda or cpu: whose operators run, which decides what is kept. "
-                                         "Default cuda.")] = None
-    device: Annotated[str | None, typer.Option(metavar="KIND", hidden=True)] = None
-    implementation: Annotated[str | None, _text("NAME", "Whose code calls the operators: torch. Default torch.")] = None
-    latents: Annotated[str | None, _text("HOW", "absorbed or expanded: how cached latents are read. Default absorbed "
-                                         "in decoding, else expanded.")] = None
-    recipe: Annotated[str | None, _text("NAME", "Training state: adam-mixed, adam-mixed-fp32-grads, adam-fp32 or "
-                                        "sgd-momentum-fp32. Default adam-mixed.")] = None
-
-    def given(self) -> dict[str, Any]:
-        """The fields that were given, numbers and words read. Raises ``SpecError`` for what is no number."""
-        from txcalc.spec.errors import all_of
-        from txcalc.trace.workload import plain
-
-        fields = self._asdict()
-        device = fields.pop("device")
-        if device is not None:
-            fields["kernels"] = fields["kernels"] or _kernels(device)
-        given = {name: raw for name, raw in fields.items() if raw is not None}
-        read = all_of(functools.partial(_read, name, raw) for name, raw in given.items())
-        return plain(dict(zip(given, read, strict=True)))
+# ---------------------------------------------------------------- what all commands share
 
 
 class OutputOptions(NamedTuple):
     """Where the answer goes and in which format."""
 
-    format: Annotated[str | None, _text("FORMAT", "", "--format", "-f")] = None
-    json: Annotated[bool, typer.Option("--json", help="Same as --format json.", show_default=False)] = False
-    markdown: Annotated[bool, typer.Option("--markdown", help="Same as --format md.", show_default=False)] = False
-    output: Annotated[str | None, _text("FILE", "Write to a file, whole or not at all.", "--output", "-o")] = None
-    force: Annotated[bool, typer.Option("--force", help="Let --output replace a file.", show_default=False)] = False
+    format: Annotated[str | None, option("FORMAT", "", "--format", "-f")] = None
+    json: Annotated[bool, option(None, "Same as --format json.", "--json")] = False
+    markdown: Annotated[bool, option(None, "Same as --format md.", "--markdown")] = False
+    output: FileOption = None
+    force: ForceOption = False
+
+
+class PlotOptions(NamedTuple):
+    """The answer as a figure, beside what is printed."""
+
+    plot: Annotated[str | None, option(
+        "FILE", "Draw a figure as well: .svg, .png or .pdf. Needs matplotlib.", "--plot")] = None
 
 
 class CommonOptions(NamedTuple):
     """What may stand before the command and after it."""
 
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, metavar="", show_default=False, help="")] = 0
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="", show_default=False)] = False
-    no_color: Annotated[bool, typer.Option("--no-color", help="No colours.", show_default=False)] = False
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse what a config.json holds and no class reads.",
-                                         show_default=False)] = False
-    debug: Annotated[bool, typer.Option("--debug", help="Errors with a traceback.", show_default=False)] = False
+    quiet: Annotated[bool, option(None, "", "--quiet", "-q")] = False
+    no_color: Annotated[bool, option(None, "No colours.", "--no-color")] = False
+    strict: Annotated[bool, option(None, "Refuse what a config.json holds and no class reads.", "--strict")] = False
+    debug: Annotated[bool, option(None, "Errors with a traceback.", "--debug")] = False
 
     def joined(self, other: CommonOptions) -> CommonOptions:
         """Both: an option counts wherever it stands."""
-        return CommonOptions(
-            self.verbose + other.verbose, self.quiet or other.quiet,
-            self.no_color or other.no_color, self.strict or other.strict, self.debug or other.debug,
-        )
+        return CommonOptions(self.verbose + other.verbose, *(a or b for a, b in zip(self[1:], other[1:], strict=True)))
 
 
 class Offer(NamedTuple):
-    """What a command makes of the options that all have: its formats, and what -v adds and -q leaves, if anything."""
+    """What a command takes beside its own parameters: rows of a run, and groups that commands share.
 
-    formats: Sequence[str] = FORMATS
+    ``verbose``, ``quiet``: what -v adds and -q leaves; an empty one hides an option that would do nothing.
+    """
+
+    rows: Mapping[str, Row] = {}
+    groups: Sequence[type] = (OutputOptions, CommonOptions)
     verbose: str = ""
     quiet: str = "No notes beside the answer."
 
+    @property
     def texts(self) -> dict[str, str]:
-        """The help of these options; an empty one hides an option that would do nothing."""
-        *most, last = self.formats
-        return {
-            "format": f"{', '.join(most)} or {last}. Default: from the suffix of --output, else table.",
-            "markdown": "Same as --format md." if "md" in self.formats else "",
-            "verbose": self.verbose, "quiet": self.quiet,
-        }
+        """The help of options that differs between commands."""
+        *most, last = FORMATS
+        return {"format": f"{', '.join(most)} or {last}. Default: from the suffix of --output, else table.",
+                "verbose": self.verbose, "quiet": self.quiet}
 
 
-def grouped(offer: Offer) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Replace every parameter of a command that is a group of options by the group's options."""
+def expanded(
+    command: Callable[..., None], offer: Offer, begin: Callable[..., Any]
+) -> Callable[..., None]:
+    """The command as typer reads it: every option a parameter, what it shares with others behind its own.
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        hints = typing.get_type_hints(command, include_extras=True)
-        groups = {name: kind for name, kind in hints.items() if isinstance(kind, type) and issubclass(kind, tuple)}
-        parameters: list[inspect.Parameter] = []
-        for name, parameter in inspect.signature(command).parameters.items():
-            own = [parameter.replace(annotation=hints[name])]
-            parameters += _expanded(groups[name], offer.texts()) if name in groups else own
+    ``begin`` makes the command's first argument of the context, the offer's groups and what was read of its rows.
+    """
+    hints = typing.get_type_hints(command, include_extras=True)
+    own = [each.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+           for name, each in inspect.signature(command).parameters.items() if name not in ("call", "run")]
+    context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters = [context, *own, *_rows(offer.rows), *(each for group in offer.groups
+                                                       for each in _group(group, offer.texts))]
 
-        @functools.wraps(command)
-        def call(**options: Any) -> None:
-            command(**_collected(options, groups))
+    def call(ctx: typer.Context, **given: Any) -> None:
+        texts = {name: given.pop(name) for name in _named(offer.rows)}
+        groups = {group: group(**{name: given.pop(name) for name in group._fields})  # type: ignore[attr-defined]
+                  for group in offer.groups}
+        begun = begin(ctx, groups)
+        if ctx.invoked_subcommand is None:
+            command(begun, **given, **({"run": read(offer.rows, texts)} if offer.rows else {}))
 
-        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return call
-
-    return decorate
-
-
-def _expanded(group: Any, texts: Mapping[str, str]) -> list[inspect.Parameter]:
-    hints = typing.get_type_hints(group, include_extras=True)
-    defaults = group._field_defaults
-    hints |= {name: _described(hints[name], text) for name, text in texts.items() if name in hints}
-    hints |= {name: Annotated[str | None, typer.Option(hidden=True)] for name in _others(group)}
-    return [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=hint)
-        for name, hint in hints.items()
-    ]
+    call.__doc__, call.__name__ = command.__doc__, command.__name__
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call
 
 
-def _others(group: Any) -> list[str]:
-    """Other names of the group's fields: read like these, and not listed."""
-    return [other for other, name in words.FIELDS.items() if name in group._fields]
+def _named(rows: Mapping[str, Row]) -> list[str]:
+    """The rows' names, and others of theirs: read alike, and not listed."""
+    return [*rows, *(other for other, name in words.FIELDS.items() if name in rows)]
 
 
-def _described(annotation: Any, text: str) -> Any:
-    """An option with this help, hidden where there is none."""
-    kind, option = typing.get_args(annotation)
-    option = copy.copy(option)
-    option.help, option.hidden = text, not text
-    return Annotated[kind, option]
+def _rows(rows: Mapping[str, Row]) -> list[inspect.Parameter]:
+    hidden = Row("", "", old=True)
+    found = []
+    for name in _named(rows):
+        row = rows.get(name, hidden)
+        made = option(row.metavar, row.help, *row.names, hidden=row.old, autocompletion=row.complete)
+        found.append(_parameter(name, None, Annotated[str | None, made]))
+    return found
 
 
-def _collected(options: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
-    rest = dict(options)
-    return {name: group(**_fields(rest, group)) for name, group in groups.items()} | rest
+def _group(group: Any, texts: Mapping[str, str]) -> list[inspect.Parameter]:
+    found = []
+    for name, hint in typing.get_type_hints(group, include_extras=True).items():
+        kind, made = typing.get_args(hint)
+        if name in texts:
+            made = copy.copy(made)
+            made.help, made.hidden = texts[name], not texts[name]
+        found.append(_parameter(name, group._field_defaults[name], Annotated[kind, made]))
+    return found
 
 
-def _fields(options: dict[str, Any], group: Any) -> dict[str, Any]:
-    """The group's fields, taken out of the options. Raises ``SpecError`` for one that is given by two names."""
-    found = {name: options.pop(name) for name in group._fields}
-    others = {name: options.pop(name) for name in _others(group)}
-    return found | words.fields({
-        **{name: found[name] for name in words.FIELDS.values() if found.get(name) is not None},
-        **{name: value for name, value in others.items() if value is not None},
-    })
-
-
-def _kernels(device: str) -> str:
-    """What ``--device`` meant in earlier releases. Raises ``SpecError`` for a card."""
-    from txcalc.cli.write import notice
-    from txcalc.spec.errors import SpecError
-
-    if device not in ("cuda", "cpu"):
-        from txcalc.answer.devices import device as card
-
-        raise SpecError(f"no card changes what is counted; txcalc attention MODEL --device {card(device).name} shows "
-                        "what fits on it, --kernels cuda or cpu says whose operators run", field="device")
-    notice(f"--device {device} is now --kernels {device}; the old spelling goes in the next release")
-    return device
-
-
-def _read(name: str, raw: str) -> Any:
-    from txcalc import units
-    from txcalc.spec.errors import SpecError
-
-    try:
-        return units.parse_count(raw) if name in SIZES else float(raw) if name == "dropout" else raw
-    except units.SeveralError as error:
-        taker = "; txcalc attention MODEL --seq takes a list" if name in ("seq", "past") else ""
-        raise SpecError(f"{error}{taker}", field=name) from None
-    except ValueError as error:
-        message = f"must be a number, got {raw!r}" if name == "dropout" else str(error)
-        raise SpecError(message, field=name) from None
+def _parameter(name: str, default: object, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

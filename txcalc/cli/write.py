@@ -7,92 +7,47 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from collections.abc import Iterator
+from typing import Final, TextIO
 
 import typer
 
-from txcalc.show.formats import FORMATS, SUFFIXES, Format
 from txcalc.show.terminal import Screen
-from txcalc.spec.errors import SpecError, not_one_of
-
-if TYPE_CHECKING:
-    from txcalc.cli.options import CommonOptions, OutputOptions
-    from txcalc.document import Part
-    from txcalc.show.blocks import Block
+from txcalc.spec.errors import SpecError
 
 STDOUT: Final = "-"
 _ASCII: Final = str.maketrans({"×": "x", "·": "|", "–": "-", "—": "-", "−": "-", "█": "#", "…": ".", "²": "2"})
 
 
-def chosen_format(output: OutputOptions, offered: Sequence[str]) -> Format:
-    """The one format that --format, --json, --markdown and the suffix of --output agree on.
+def screen(*, to_file: bool, color: bool) -> Screen:
+    """What the answer is laid out for: the terminal if it goes to one, else as wide as it needs to be.
 
-    Raises ``SpecError`` for none of those that the command offers.
+    A pipe has no width, whatever COLUMNS says: the same command gives the same bytes, one line to a row.
     """
-    asked = {"--json": "json"} if output.json else {}
-    asked |= {"--markdown": "md"} if output.markdown else {}
-    asked |= {f"--format {output.format}": _known(output.format)} if output.format is not None else {}
-    suffix = _suffix(output.output)
-    if suffix in SUFFIXES:
-        asked[f"--output {output.output}"] = SUFFIXES[suffix]
-    if len(set(asked.values())) > 1:
-        raise SpecError(f"{' and '.join(asked)} ask for different formats")
-    if output.output not in (None, STDOUT) and not asked:
-        raise SpecError(f"no format follows from its suffix: use {', '.join(SUFFIXES)}, or --format", field="output")
-    form: Format = next((form for form in FORMATS if form in asked.values()), "table")
-    if form not in offered:
-        raise SpecError(f"must be one of {', '.join(offered)} here, got {form}", field="format")
-    return form
-
-
-def screen(output: OutputOptions, common: CommonOptions) -> Screen:
-    """What the answer is laid out for: the terminal if it goes to one, else as wide as it needs to be."""
-    if output.output not in (None, STDOUT) or not sys.stdout.isatty():
+    if to_file or not sys.stdout.isatty():
         return Screen()
-    dumb = os.environ.get("TERM") in ("dumb", "unknown")
-    plain = common.no_color or bool(os.environ.get("NO_COLOR")) or dumb
+    plain = not color or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") in ("dumb", "unknown")
     return Screen(shutil.get_terminal_size().columns, color=not plain)
 
 
-def answer(
-    kind: str, found: Any, form: Format, output: OutputOptions, common: CommonOptions, *,
-    document: Part | None = None, figure: str | None = None, notation: str = "unicode",
-) -> None:
-    """Write an answer in its format, and its charts to ``figure``, if that is a file.
-
-    ``kind``: its module in ``txcalc.show``, which is loaded where something is to be seen. ``document``: what machines
-    read, where that is not all of the answer.
-    """
-    from txcalc.cli import plot
-    from txcalc.show import formats
-
-    blocks: Iterable[Block] = ()
-    if figure is not None or form not in ("json", "yaml"):
-        blocks = tuple(import_module(f"txcalc.show.{kind}").blocks(found))
-    detail = 0 if common.quiet else 1 + common.verbose
-    laid_out = screen(output, common)._replace(notation=notation)
-    shown = formats.write(document or found, blocks, form, laid_out, detail)
-    plot.save(blocks, figure, output, common)
-    write(shown, output, common)
+def is_terminal_with(characters: str) -> bool:
+    """Whether stdout is a terminal that can show these characters."""
+    try:
+        characters.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return sys.stdout.isatty()
 
 
-def check_target(output: OutputOptions) -> None:
-    """Refuse a file that could not be written in the end, before anything is counted. Raises ``SpecError``."""
-    if output.output not in (None, STDOUT):
-        _check(output.output, force=output.force)
-
-
-def write(content: str | bytes, output: OutputOptions, common: CommonOptions) -> None:
+def write(content: str | bytes, path: str | None, *, force: bool, quiet: bool) -> None:
     """To the file, or to stdout, which takes text alone."""
-    if isinstance(content, str) and output.output in (None, STDOUT):
+    if isinstance(content, str) and path in (None, STDOUT):
         to_stream(content, sys.stdout)
         return
-    assert output.output is not None
-    _to_file(content, output.output, force=output.force)
-    if not common.quiet:
-        note(f"wrote {output.output}")
+    assert path is not None
+    _to_file(content, path, force=force)
+    if not quiet:
+        note(f"wrote {path}")
 
 
 def to_stream(text: str, stream: TextIO) -> None:
@@ -132,18 +87,10 @@ def notice(text: str) -> None:
     to_stream(f"note: {text}\n", sys.stderr)
 
 
-def _known(form: str) -> str:
-    if form in FORMATS:
-        return form
-    wanted, got = not_one_of(FORMATS, form)
-    raise SpecError(f"must be {wanted}{got}", field="format")
-
-
-def _suffix(path: str | None) -> str:
-    return os.path.splitext(path)[1].lower() if path not in (None, STDOUT) else ""  # noqa: PTH122  a text, not a file
-
-
-def _check(path: str, *, force: bool) -> None:
+def check(path: str | None, *, force: bool) -> None:
+    """Refuse a file that could not be written in the end, before anything is counted. Raises ``SpecError``."""
+    if path in (None, STDOUT):
+        return
     folder = os.path.dirname(path) or "."  # noqa: PTH120
     with _explained(path):
         if os.path.isdir(path):  # noqa: PTH112  as the user wrote it, also with a slash at the end
@@ -163,7 +110,7 @@ def _to_file(content: str | bytes, path: str, *, force: bool) -> None:
 
     Without ``force`` the new file is linked into place, which fails where another has appeared meanwhile.
     """
-    _check(path, force=force)
+    check(path, force=force)
     with _explained(path):
         target = os.path.realpath(path)
         part = f"{target}.{os.urandom(4).hex()}.part"

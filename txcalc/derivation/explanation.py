@@ -10,6 +10,7 @@ from typing import Final, Literal, get_args
 
 from txcalc.answer.report import Kind, ModelInfo, Provenance
 from txcalc.document import Part
+from txcalc.spec.errors import SpecError, nearest
 from txcalc.trace.workload import Workload
 
 SCHEMA: Final = "txcalc/explain/v1"
@@ -18,6 +19,16 @@ QuantityName = Literal[
     "kv-cache", "kv-cache-per-token", "weights", "training-state",
 ]
 QUANTITIES: Final[tuple[QuantityName, ...]] = get_args(QuantityName)
+
+
+def known(quantity: str) -> QuantityName:
+    """The quantity of this name. Raises ``SpecError`` that names the nearest one."""
+    for name in QUANTITIES:
+        if name == quantity.casefold().replace("_", "-"):
+            return name
+    close = nearest(quantity, QUANTITIES)
+    raise SpecError(f"no quantity {quantity!r}; " + (
+        f"did you mean {close}?" if close else f"one of {', '.join(QUANTITIES)}"))
 
 
 class Formula(Part):
