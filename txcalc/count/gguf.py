@@ -7,26 +7,20 @@ Checked against llama.cpp's own tests/snapshots. The file's header is left out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from math import prod
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from txcalc.count.entries import Entry
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import layer_order
 from txcalc.spec.ggml import MIXES, NAMED
-from txcalc.trace.record import Op, Trace
+from txcalc.trace.record import Op, Part, Trace
 
 if TYPE_CHECKING:
-    from txcalc.spec.model import Model
+    from txcalc.spec.model import Model, Sublayers
 
-Part = Literal["tokens", "output", "v", "k", "attention output", "down", "other"]
-"""What the rules tell apart."""
-
-_PARTS: Final[dict[str, Part]] = {
-    "attention.v": "v", "attention.k": "k", "attention.o": "attention output", "feed_forward.down": "down",
-    "feed_forward.experts.down": "down", "feed_forward.shared.down": "down",
-}
 _FALLBACK: Final = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 _FIVE_FOR_EIGHT: Final = ("q2_k", "q3_k_s", "q3_k_m", "q4_k_s", "q4_k_m")
 _OUTPUT: Final = {"q2_k": "Q3_K", "q3_k_m": "Q4_K", "q3_k_l": "Q5_K"}
@@ -40,7 +34,7 @@ class Place(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A tensor of the file: ``copies`` matrices of one shape (experts) in one layer."""
+    """A tensor of the file: ``copies`` matrices of one shape (experts) in one layer. ``part``: as the rules see it."""
 
     op: Op
     part: Part
@@ -58,7 +52,7 @@ def entries(trace: Trace, mix: str) -> Iterator[Entry]:
         sizes[tensor.op.path] = sizes.get(tensor.op.path, 0) + size
     for op, often in trace.placed:
         if op.weights:
-            whole = op.params - (prod(op.weights[0][1]) if op.path in sizes else 0)
+            whole = op.params - (prod(op.matrix) if op.path in sizes else 0)
             yield Entry(op, "weights", sizes.get(op.path, 0) + 4 * often.copies * whole, 1)
 
 
@@ -66,29 +60,26 @@ def tensors(trace: Trace) -> Iterator[Tensor]:
     """Every tensor that the rules give a type, layer by layer. Raises ``SpecError`` for other parts of models."""
     model = trace.model
     _check(model)
-    found = {op.path: (op, often.copies) for op, often in trace.placed if _is_packed(op)}
-    order = [prefix for prefix, _ in layer_order(model)]
+    layers: dict[str, list[tuple[Op, int]]] = {path: [] for path, _ in layer_order(model)}
+    for op, often in trace.placed:
+        if op.matrix and op.part in ("tokens", "output"):
+            rows, columns = op.matrix
+            yield Tensor(op, op.part, Place(), rows, columns, 1)
+        elif op.matrix and op.kind.group == "linear" and op.matrix[0] != 1 and op.within.layer in layers:
+            layers[op.within.layer].append((op, often.copies))
+    order = list(layer_order(model))
+    runs = Counter(path for path, _ in order)
     fused = any({"q", "k", "v"} <= set(group) for group in model.fused)
-    runs = {prefix: order.count(prefix) for prefix in order}
-    layers = [[(path, *each) for path, each in found.items() if path.startswith(f"{prefix}.")] for prefix in order]
-    values = sum(any(path.endswith(".attention.v") for path, *_ in layer) for layer in layers)
-    seen = {"v": 0, "down": 0}
-    for op, _ in (found.pop(path) for path in ("token_embedding", "head") if path in found):
-        rows, columns = op.weights[0][1]
-        yield Tensor(op, "output" if op.kind.group == "head" else "tokens", Place(), rows, columns, 1)
-    for index, (prefix, layer) in enumerate(zip(order, layers, strict=True)):
-        for path, op, all_copies in layer:
-            name = path.removeprefix(f"{prefix}.")
-            part = _PARTS.get(name, "other")
-            if fused and name in ("attention.q", "attention.k"):
-                part = "v"
+    parts = {path: {op.part for op, _ in each} for path, each in layers.items()}
+    values = sum("v" in parts[path] for path, _ in order)
+    seen: Counter[Part] = Counter()
+    for index, (path, block) in enumerate(order):
+        for op, copies in layers[path]:
+            part: Part = "v" if fused and op.part in ("q", "k") else op.part
             place = Place(seen["v"], values) if part == "v" else Place(
                 index if _experts(model) > 1 else seen["down"], len(order))
-            copies = all_copies // runs[prefix]
-            yield from (Tensor(op, part, place, rows, columns, copies) for rows, columns in _shapes(model, name, op))
-        names = {path.removeprefix(f"{prefix}.") for path, *_ in layer}
-        seen["v"] += "attention.v" in names
-        seen["down"] += "feed_forward.down" in names
+            yield from (Tensor(op, part, place, *shape, copies // runs[path]) for shape in _shapes(block, op))
+        seen.update(parts[path])
 
 
 def tensor_type(model: Model, tensor: Tensor, mix: str) -> str:
@@ -167,22 +158,15 @@ def _more(index: int, count: int) -> bool:
     return index < first or index >= 7 * count // 8 or (index - first) % 3 == 2
 
 
-def _shapes(model: Model, name: str, op: Op) -> Iterator[tuple[int, int]]:
+def _shapes(block: Sublayers, op: Op) -> Iterator[tuple[int, int]]:
     """The matrices that an operation's weight is in the file: what raises keys and values from a latent is two."""
-    rows, columns = op.weights[0][1]
-    if name != "attention.kv_up":
+    rows, columns = op.matrix
+    latent = block.attention
+    if op.part != "latents" or latent is None or latent.kind != "mla":
         yield rows, columns
         return
-    latent = next(block.attention for _, block in layer_order(model) if block.attention is not None)
-    assert latent.kind == "mla"
     yield latent.heads * columns, latent.nope_dim
     yield latent.heads * latent.value_dim, columns
-
-
-def _is_packed(op: Op) -> bool:
-    if not op.weights or op.weights[0][0] != "weight" or len(op.weights[0][1]) != 2:
-        return False
-    return (op.kind.group in ("linear", "head") and op.weights[0][1][0] != 1) or op.path == "token_embedding"
 
 
 def _experts(model: Model) -> int:

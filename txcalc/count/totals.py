@@ -57,8 +57,9 @@ TOTALS: Final[Mapping[str, Total]] = {
     "flops_recomputed": _flops("recomputed"),
     "flops_recomputed_skipped": _flops("recomputed", "skipped"),
     "weight_bytes": Total(weights.entries, "B", weights.is_known, weights.certainty),
-    "released_weight_bytes": Total(weights.released, "B", lambda t: weights.own_format(t.model) is not None,
-                                   lambda t: weights.certainty(t, RELEASED)),
+    "released_weight_bytes": Total(
+        lambda t: weights.entries(t, RELEASED), "B", lambda t: weights.own_format(t.model) is not None,
+        lambda t: weights.certainty(t, RELEASED)),
     "activation_bytes": Total(activations.kept, "B", lambda t: t.workload.keeps, _trained),
     "kv_cache_bytes": Total(kv_cache.entries, "B", _ANY),
     "kv_cache_bytes_per_token": Total(kv_cache.per_token, "B/token", _caches("self")),

@@ -39,11 +39,6 @@ def weight_bytes(trace: Trace) -> Number:
     return total(entries(trace))
 
 
-def released(trace: Trace) -> Iterator[Entry]:
-    """Bytes of the weights as the model is released: in 16 bits where its spec does not say."""
-    return _entries(trace, _stored(trace, RELEASED))
-
-
 def is_known(trace: Trace, name: str | None = None) -> bool:
     """Tell whether it is known how the weights are stored; ``name``: in another format than the run's."""
     return trace.model.unknown_quantization is None or (name or trace.workload.weights) not in (None, RELEASED)
@@ -54,15 +49,28 @@ def own_format(model: Model) -> Quantization | None:
     return model.quantization or model.released
 
 
-def stored(trace: Trace) -> Stored:
-    """How this run's weights are stored: as the workload says, else as the checkpoint does, else in the dtype."""
-    return _stored(trace, trace.workload.weights)
+def stored(trace: Trace, name: str | None = None) -> Stored:
+    """How weights are stored: as ``name`` or the workload says, else as the checkpoint does, else in the dtype.
+
+    Raises ``SpecError`` where that is not known.
+    """
+    if not is_known(trace, name):
+        raise SpecError(f"{trace.model.name} is stored in a way that is not understood: "
+                        f"{trace.model.unknown_quantization}; choose a format", field="weights")
+    name, width, own = name or trace.workload.weights, BYTES[trace.workload.dtype], trace.model.quantization
+    if name == RELEASED:
+        own, width = own_format(trace.model), 2
+    elif name is not None:
+        own = FORMATS[name].layout
+    if own is not None and own.method in WHOLE:
+        return Stored(WHOLE[own.method])
+    return Stored(BYTES["fp32"] if own is not None and own.method in MIXES else width, own)
 
 
 def certainty(trace: Trace, name: str | None = None) -> Literal["exact", "estimate"]:
     """How sure the bytes are. ``name``: of another format than the run's."""
     name = name or trace.workload.weights
-    packing = _stored(trace, name).packing
+    packing = stored(trace, name).packing
     if packing is None:  # a spec that says nothing of its release leaves open which files there are
         return "estimate" if name == RELEASED and own_format(trace.model) is None else "exact"
     loose = packing.method in FORMATS and FORMATS[packing.method].loose and packing.method == name
@@ -86,12 +94,27 @@ def quantized_params(trace: Trace) -> Number:
     packing = stored(trace).packing
     if packing is None:
         return 0
-    return sum(packed.own for _, packed in _packed(trace, packing))
+    return sum(own for _, own, _ in _packed(trace, packing))
 
 
-def entries(trace: Trace) -> Iterator[Entry]:
-    """Bytes that each operation's weights take. Projections stored as one count with the first."""
-    return _entries(trace, stored(trace))
+def entries(trace: Trace, name: str | None = None) -> Iterator[Entry]:
+    """Bytes that each operation's weights take. Projections stored as one count with the first.
+
+    ``name``: in another format than the run's, such as ``RELEASED``, which is 16 bits where the spec does not say.
+    """
+    width, packing = stored(trace, name)
+    if packing is not None and packing.method in MIXES:
+        yield from gguf.entries(trace, packing.method)
+        return
+    packed = {} if packing is None else {op.path: (own, size) for op, own, size in _packed(trace, packing)}
+    if not packed and packing is not None and packing.weights == "experts":
+        raise SpecError(f"{packing.method} packs routed experts, and {trace.model.name} has none", field="weights")
+    for op, often in trace.placed:
+        if op.weights and op.path not in packed:
+            yield Entry(op, "weights", op.params * width, often.copies)
+        elif op.weights:
+            own, size = packed[op.path]
+            yield Entry(op, "weights", (often.copies * op.params - own) * width + size, 1)
 
 
 def stored_bytes(
@@ -112,79 +135,38 @@ def stored_bytes(
     return total
 
 
-def _stored(trace: Trace, name: str | None) -> Stored:
-    if not is_known(trace, name):
-        raise SpecError(f"{trace.model.name} is stored in a way that is not understood: "
-                        f"{trace.model.unknown_quantization}; choose a format", field="weights")
-    width = BYTES[trace.workload.dtype]
-    own = trace.model.quantization
-    if name == RELEASED:
-        own, width = own_format(trace.model), 2
-    elif name is not None:
-        own = FORMATS[name].layout
-    if own is not None and own.method in WHOLE:
-        return Stored(WHOLE[own.method])
-    if own is not None and own.method in MIXES:
-        width = BYTES["fp32"]
-    return Stored(width, own)
-
-
-def _entries(trace: Trace, how: Stored) -> Iterator[Entry]:
-    if how.packing is not None and how.packing.method in MIXES:
-        yield from gguf.entries(trace, how.packing.method)
-        return
-    packed = {} if how.packing is None else {op.path: found for op, found in _packed(trace, how.packing)}
-    if not packed and how.packing is not None and how.packing.weights == "experts":
-        raise SpecError(f"{how.packing.method} packs routed experts, and {trace.model.name} has none", field="weights")
-    for op, often in trace.placed:
-        if op.weights:
-            if op.path not in packed:
-                yield Entry(op, "weights", op.params * how.width, often.copies)
-                continue
-            own, size = packed[op.path]
-            yield Entry(op, "weights", (often.copies * op.params - own) * how.width + size, 1)
-
-
-class _Packed(NamedTuple):
-    """Of one operation: the weights of its own that are packed, and the bytes that are counted with it."""
-
-    own: Number
-    size: Number
-
-
 def _words(codes: Number, bits: int, word_bits: int) -> Number:
-    return _ceil(codes * bits, word_bits) * word_bits // 8
+    return _blocks(codes * bits, word_bits) * word_bits // 8
 
 
 def _blocks(length: Number, size: Number | None) -> Number:
-    return 1 if size is None else _ceil(length, size)
+    return 1 if size is None else -(-length // size)
 
 
-def _ceil(a: Number, b: Number) -> Number:
-    return -(-a // b)
+def _packed(trace: Trace, spec: Packing) -> Iterator[tuple[Op, Number, Number]]:
+    """Every operation with a matrix that is packed, how many of its weights are, and the bytes that count with it.
 
-
-def _packed(trace: Trace, spec: Packing) -> Iterator[tuple[Op, _Packed]]:
-    """Every operation with a matrix that is packed; projections that are stored as one count with their first."""
+    Projections that are stored as one count with their first.
+    """
     found = {op.path: (op, often.copies) for op, often in trace.placed if _taken(op, spec)}
     # Where rows are packed one by one, a matrix of several projections takes what they would.
     fused = () if spec.weights == "all" else trace.model.fused
     _check_named(found, spec, fused)
     for path, (op, copies) in found.items():
         first = _first(path, found, fused)
-        rows, columns = op.weights[0][1]
-        mixed = [(group.matrices[first], group) for group in spec.mixed if first in group.matrices]
-        rest = (copies - spec.left.get(first, 0) - sum(count for count, _ in mixed)) * _fills(columns, spec)
-        own = (rest + sum(count for count, _ in mixed)) * rows * columns
-        size = 0
+        rows, columns = op.matrix
+        mixed: list[tuple[Number, Sizes]] = [
+            (group.matrices[first], group) for group in spec.mixed if first in group.matrices]
+        special = sum(count for count, _ in mixed)
+        rest = (copies - spec.left.get(first, 0) - special) * _fills(columns, spec)
+        own, size = (rest + special) * rows * columns, 0
         if path == first:
-            present = [found[other][0].weights[0][1] for other in _together(path, fused) if other in found]
-            rows, columns = sum(rows for rows, _ in present), present[0][1]
+            together = [found[other][0].matrix for other in _together(path, fused) if other in found]
+            rows, columns = sum(rows for rows, _ in together), together[0][1]
             _check_whole(path, rows, columns, spec)
-            width = BYTES[trace.workload.dtype]
-            size = sum(count * stored_bytes(rows, columns, spec, width, sizes)
+            size = sum(count * stored_bytes(rows, columns, spec, BYTES[trace.workload.dtype], sizes)
                        for count, sizes in (*mixed, (rest, spec)))
-        yield op, _Packed(own, size)
+        yield op, own, size
 
 
 def _check_whole(path: str, rows: Number, columns: Number, spec: Packing) -> None:
@@ -197,13 +179,15 @@ def _check_whole(path: str, rows: Number, columns: Number, spec: Packing) -> Non
         if unit and length % unit:
             raise SpecError(f"{spec.method} needs {what} in multiples of {unit:,}, and {path} has {length:,}",
                             field="weights")
+
+
 def _check_named(found: Found, spec: Packing, fused: Fused) -> None:
     """Raise ``SpecError`` where the spec names more matrices than there are, or gives them groups that do not fit."""
     named = Counter(spec.left)
     for group in spec.mixed:
         named.update(group.matrices)
         for path in group.matrices.keys() & found.keys():
-            columns = found[path][0].weights[0][1][1]
+            columns = found[path][0].matrix[1]
             if spec.weights == "all" and group.group and isinstance(columns, int) and columns % group.group:
                 raise SpecError(f"{path} has {columns:,} inputs, which are no whole groups of {group.group:,}",
                                 field="quantization.mixed")
@@ -222,7 +206,7 @@ def _fills(columns: Number, spec: Packing) -> Number:
     """1 or 0: whether a row is packed, which for ``weights: all`` takes whole groups."""
     if spec.weights != "all" or spec.group is None:
         return 1
-    return 1 + columns // spec.group - _ceil(columns, spec.group)
+    return 1 + columns // spec.group - _blocks(columns, spec.group)
 
 
 def _together(path: str, fused: Fused) -> list[str]:
@@ -239,15 +223,16 @@ def _first(path: str, found: Found, fused: Fused) -> str:
 
 def _taken(op: Op, spec: Packing) -> bool:
     """Decide whether an operation's weight is a matrix of the kind that is quantized."""
-    if not op.weights or op.weights[0][0] != "weight" or len(op.weights[0][1]) != 2:
+    group, within = op.kind.group, op.within
+    if not op.matrix:
         return False
     if spec.weights == "all":
-        return op.kind.group in ("linear", "head", "router", "embedding")
-    if op.kind.group == "head":
-        return spec.head
-    if op.kind.group != "linear":
-        return False
-    names = op.path.split(".")
+        return group in ("linear", "head", "router", "embedding")
+    if group != "linear":
+        return group == "head" and spec.head
+    if spec.weights == "experts":
+        return bool(within.experts)
+    if spec.weights == "linear":
+        return spec.tower or not within.tower
     # Of a tower's layers nothing is packed into words, nor is a gate of a single output.
-    layer = "layers" in names and names[0] != "tower" and op.weights[0][1][0] != 1
-    return {"experts": "experts" in names, "layers": layer, "linear": spec.tower or names[0] != "tower"}[spec.weights]
+    return bool(within.layer) and not within.tower and op.matrix[0] != 1

@@ -183,7 +183,7 @@ def one_of(run: Run, entry: Entry, times: Poly) -> Poly:
 
 def tensor_name(entry: Entry) -> str:
     """What a reader calls a kept tensor."""
-    if entry.op.path.endswith("cross_attention.k"):
+    if entry.op.layer == "cross_attention" and entry.op.part == "k":
         return "encoder output"
     label = entry.what
     return "norm output" if label.endswith("_norm") else _TENSORS.get(label, label.replace("_", " "))

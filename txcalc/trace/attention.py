@@ -142,7 +142,7 @@ def _heads(
     in_front = pads(t, kernel, heads) or (kernel == "math" and heads.grouped)
     scored = kernel in ("eager", "math") or in_front
     with t.frame(x):
-        q = ops.linear(t, "q", x, spec.heads * spec.head_dim, bias=spec.bias.q)
+        q = ops.linear(t, "q", x, spec.heads * spec.head_dim, bias=spec.bias.q, part="q")
         q = _split(t, "q", q, spec.heads, spec.qk_norm, copied=scored and several(t, q.shape[1])
                    and not _partly_rotated(spec, rotary))
         q = t.hold(_rotated(t, "q", q, spec, spec.heads, rotary))
@@ -181,7 +181,7 @@ def _heads(
             y = ops.multiply(t, "gated", y, opened, broadcast=spec.gate_over == "head")
         if spec.inner_norm is not None:
             y = ops.norm(t, "inner_norm", y, spec.inner_norm)
-        return ops.dropout(t, "dropout", ops.linear(t, "o", y, d, bias=spec.bias.o))
+        return ops.dropout(t, "dropout", ops.linear(t, "o", y, d, bias=spec.bias.o, part="attention output"))
 
 
 def _partly_rotated(spec: Attention, position: RotaryPosition | None) -> bool:
@@ -235,7 +235,7 @@ def _keys_and_values(
     b, n, _ = source.shape
     with t.frame():
         with t.frame():
-            k = v = t.hold(ops.linear(t, "k", source, spec.kv_heads * spec.head_dim, bias=spec.bias.k))
+            k = v = t.hold(ops.linear(t, "k", source, spec.kv_heads * spec.head_dim, bias=spec.bias.k, part="k"))
             copied_key = copied and not _partly_rotated(spec, rotary)
             if spec.value_from == "key":  # both gradients are added to each other, in the order of the values'
                 k, v = ops.view(t, "k", k), ops.view(t, "v", v)
@@ -244,7 +244,7 @@ def _keys_and_values(
             k = _split(t, "k", k, spec.kv_heads, spec.qk_norm,
                        copied=copied_key and in_front and several(t, n, spec.kv_heads))
             if spec.value_from == "input":
-                v = ops.linear(t, "v", source, spec.kv_heads * _value_dim(spec), bias=spec.bias.v)
+                v = ops.linear(t, "v", source, spec.kv_heads * _value_dim(spec), bias=spec.bias.v, part="v")
             if copied and several(t, n, spec.kv_heads) and not _lays_out(t, spec.value_norm):
                 v = ops.view(t, "v", v, copied=True)
             if spec.value_norm is not None:

@@ -23,7 +23,7 @@ def tokens(
 ) -> tuple[Tensor, Tensor]:
     """(b, n) token ids to (b, n, width), and the ids. ``tied``: the table is another stack's."""
     ids = t.tensor(t.workload.batch, n, role=Role.INDEX, label="token ids", grad=False)
-    return ops.embedding(t, name, ids, rows, width, tied=f"{TABLE}.weight" if tied else None), ids
+    return ops.embedding(t, name, ids, rows, width, tied=f"{TABLE}.weight" if tied else None, part="tokens"), ids
 
 
 def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:

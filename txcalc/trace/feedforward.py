@@ -38,7 +38,7 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
             h = ops.activation(t, "activation", up, spec.activation)
         if spec.kind == "dense" and spec.inner_norm is not None:
             h = ops.norm(t, "inner_norm", h, spec.inner_norm)
-        y = ops.linear(t, "down", t.hold(h), d, bias=spec.bias.down)
+        y = ops.linear(t, "down", t.hold(h), d, bias=spec.bias.down, part="down")
         return ops.dropout(t, "dropout", y) if spec.kind == "dense" else y
 
 
@@ -109,7 +109,7 @@ def _experts(t: Trace, spec: MoE, rows: Tensor) -> Tensor:
     a = spec.active_experts
     parts = ops.view(t, "split", rows, copied=True)
     outputs = t.tensor(total, d, label="expert output")
-    with t.scope("experts", copies=spec.experts, active=a, calls=a, repeat=True):
+    with t.scope("experts", copies=spec.experts, active=a, calls=a, repeat=True, within="experts"):
         _dense(t, spec, spec.d_ff, rows.view(total // a, d))
     each = total // spec.experts
     more = total - each * spec.experts
@@ -117,7 +117,7 @@ def _experts(t: Trace, spec: MoE, rows: Tensor) -> Tensor:
     for count, share in ((more, each + 1), (spec.experts - more, each)):
         if t.size(share) == 0:
             continue
-        with t.scope("experts", copies=count, calls=count, repeat=True):
+        with t.scope("experts", copies=count, calls=count, repeat=True, within="experts"):
             own = t.alias(parts, share, d)
             y = _dense(t, spec, spec.d_ff, own)
         t.extend(spreads=((parts, own),), gathers=((y, outputs),))

@@ -240,7 +240,7 @@ def _predict(t: Trace, spec: Model, head: LMHead, x: Tensor) -> Tensor:
         x = _transform(t, head.transform, x, embedding_width(spec))
     if head.maxout is not None:
         x = _maxout(t, head.maxout, x)
-    logits = ops.linear(t, "head", x, spec.vocab, bias=head.bias, kind="head",
+    logits = ops.linear(t, "head", x, spec.vocab, bias=head.bias, kind="head", part="output",
                         tied=f"{TABLE}.weight" if head.tied else None)
     if head.unread_bias:
         ops.parameter(t, "head.unread_bias", spec.vocab, kind="head")

@@ -40,7 +40,7 @@ def latent_attention(
     rotary = position if position is not None and position.kind == "rope" else None
     with t.frame(x):
         if spec.q_rank is None:
-            q = ops.linear(t, "q", x, spec.heads * (spec.nope_dim + spec.rope_dim))
+            q = ops.linear(t, "q", x, spec.heads * (spec.nope_dim + spec.rope_dim), part="q")
         else:
             q_latent = ops.rms_norm(t, "q_norm", ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias))
             q = ops.linear(t, "q_up", q_latent, spec.heads * (spec.nope_dim + spec.rope_dim))
@@ -68,7 +68,8 @@ def latent_attention(
         why = "" if spec.chosen is None else "an indexer's choice is a mask of every sequence"
         form = _absorbed if t.workload.absorbs else _expanded
         context = form(t, spec, (q_nope, q_rope), (latent, k_rope), span, cache, Extra(why))
-        return ops.dropout(t, "dropout", ops.linear(t, "o", t.hold(context), d, bias=spec.bias))
+        y = ops.linear(t, "o", t.hold(context), d, bias=spec.bias, part="attention output")
+        return ops.dropout(t, "dropout", y)
 
 
 def _expanded(
@@ -78,7 +79,7 @@ def _expanded(
     (latent, k_rope), (b, n, h, _) = latents, queries[0].shape
     size, keys = spec.nope_dim + spec.rope_dim, span.keys
     with t.frame(*queries, *latents):
-        up = ops.linear(t, "kv_up", latent, h * (spec.nope_dim + spec.value_dim))
+        up = ops.linear(t, "kv_up", latent, h * (spec.nope_dim + spec.value_dim), part="latents")
         up = up.view(b, keys, h, spec.nope_dim + spec.value_dim)
         k_nope, v = parts.columns(t, "kv_up_split", t.hold(up), spec.nope_dim, spec.value_dim)
         q = t.hold(parts.join(t, "q_join", queries, "rotated q"))
@@ -94,7 +95,7 @@ def _absorbed(
     cache: Cache | None, extra: Extra,
 ) -> Tensor:
     (b, n, h, _), r, q = queries[0].shape, spec.kv_rank, queries[0]
-    t.op("kv_up", "linear", weights={"weight": (h * (spec.nope_dim + spec.value_dim), r)})
+    t.op("kv_up", "linear", weights={"weight": (h * (spec.nope_dim + spec.value_dim), r)}, part="latents")
     _by_head(t, "absorb_q", q, h, spec.nope_dim, r)
     q = t.tensor(b, n, h * (r + spec.rope_dim), label="queries of latents")
     k = t.tensor(b, span.keys, r + spec.rope_dim, label="latents with rotary part")

@@ -86,7 +86,7 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> tuple[Tensor, Tensor | None]:
     """A tower's images as vectors, and as positions of the main stack, if there are any."""
     # While decoding, what images have become stands in the cache.
     count, projector = 0 if t.workload.phase == "decode" else images(spec, t.workload), tower.projector
-    with t.scope("tower"):
+    with t.scope("tower", within="tower"):
         x = _stack(t, spec, tower, _read(t, tower, count, 0, tower.d_model), cached=False,
                    unread=0 if projector is None else projector.skips)
         with t.scope("", back=1 if projector is None else 0):
@@ -173,7 +173,7 @@ def _run(
     def run_group(group: Group) -> Callable[[Tensor], Tensor]:
         def body(x: Tensor) -> Tensor:
             for i, sublayers in enumerate(group.blocks):
-                x = t.loop(str(i), sublayers.repeat, run(sublayers), x)
+                x = t.loop(str(i), sublayers.repeat, run(sublayers), x, within="layer")
             return x
 
         return body
@@ -181,7 +181,7 @@ def _run(
     with t.frame():
         if stack.groups is None:
             x = t.loop("layers", stack.layers, run(stack), x, copies=1 if stack.share_layers else stack.layers,
-                       unread=unread)
+                       unread=unread, within="layer")
         else:
             with t.scope("layers"):
                 for g, group in enumerate(stack.groups):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from txcalc.trace.kinds import Name
 from txcalc.trace.products import Product
-from txcalc.trace.record import Gradient, How, Number, Role, Steps, Tensor, Trace
+from txcalc.trace.record import Gradient, How, Number, Part, Role, Steps, Tensor, Trace
 
 if TYPE_CHECKING:
     from txcalc.spec.base import Curve
@@ -47,7 +47,7 @@ def through(x: Tensor) -> Gradient:
     return Gradient(x, how="same")
 
 
-def part(x: Tensor) -> Gradient:
+def part_of(x: Tensor) -> Gradient:
     """A view of the output's gradient as that of ``x``."""
     return Gradient(x, how="part")
 
@@ -67,9 +67,12 @@ def of_weight(path: str, *shape: Number, viewed: bool = False) -> Gradient:
 
 def linear(
     t: Trace, name: str, x: Tensor, d_out: Number, *, bias: bool = False, tied: str | None = None,
-    kind: Name = "linear",
+    kind: Name = "linear", part: Part = "",
 ) -> Tensor:
-    """``F.linear``: (..., d_in) -> (..., d_out). Keeps its input. ``tied``: the path of another op's weight."""
+    """``F.linear``: (..., d_in) -> (..., d_out). Keeps its input. ``tied``: the path of another op's weight.
+
+    ``part``: what it is in the model.
+    """
     *lead, d_in = x.shape
     weights = ({} if tied else {"weight": (d_out, d_in)}) | ({"bias": (d_out,)} if bias else {})
     product = Product(1, prod(lead), d_out, d_in, backward=1 + x.grad)
@@ -80,7 +83,7 @@ def linear(
     if bias:
         steps = ((to(rows),), (weight,), (of_weight(f"{path}.bias", d_out)._replace(first=True),))
     return t.op(name, kind, weights=weights, products=(product,), saves=(x,), reads=(x,),
-                writes=(t.tensor(*lead, d_out, label=name),), backward=steps)
+                writes=(t.tensor(*lead, d_out, label=name),), backward=steps, part=part)
 
 
 def convolution(
@@ -126,7 +129,8 @@ def learned(
 
 
 def embedding(
-    t: Trace, name: str, ids: Tensor, rows: Number, width: Number, *, tied: str | None = None, frozen: bool = False
+    t: Trace, name: str, ids: Tensor, rows: Number, width: Number, *, tied: str | None = None, frozen: bool = False,
+    part: Part = "",
 ) -> Tensor:
     """``F.embedding``: indices (...) -> (..., width). Keeps the indices, unless the table is ``frozen``.
 
@@ -135,7 +139,7 @@ def embedding(
     weight = of_weight(tied or f"{t.path(name)}.weight", rows, width)
     return t.op(name, "embedding", weights={} if tied else {"weight": (rows, width)}, saves=() if frozen else (ids,),
                 reads=(ids,), writes=(t.tensor(*ids.shape, width, label=name, grad=not frozen),),
-                backward=() if frozen else ((weight,),))
+                backward=() if frozen else ((weight,),), part=part)
 
 
 # ---------------------------------------------------------------- views and copies
@@ -161,7 +165,7 @@ def gathered(
 ) -> Tensor:
     """``torch.cat``, ``torch.stack`` or ``x.sum``: the gradient of each is a view of the output's. Keeps nothing."""
     y = t.tensor(*shape, role=made(xs[0]), label=label, scores=scores)
-    return t.op(name, "elementwise", reads=xs, writes=(y,), backward=(tuple(part(x) for x in xs),))
+    return t.op(name, "elementwise", reads=xs, writes=(y,), backward=(tuple(part_of(x) for x in xs),))
 
 
 def remade(t: Trace, name: str, x: Tensor, *shape: Number, label: str) -> Tensor:

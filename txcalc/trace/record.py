@@ -117,6 +117,18 @@ class Gradient(NamedTuple):
 
 
 Steps = tuple[tuple[Gradient, ...], ...]
+Part = Literal["tokens", "q", "k", "v", "latents", "attention output", "down", "output", ""]
+"""What a matrix is in a model, as far as anything depends on it: its table of tokens, its output head, ..."""
+
+
+class Scopes(NamedTuple):
+    """The scopes of these kinds that an operation stands in, each by its path: none is empty."""
+
+    tower: str = ""
+    layer: str = ""  # of a stack, alike ones among them
+    experts: str = ""  # that are routed to
+
+
 NONE: Final[Mapping[str, tuple[Number, ...]]] = {}
 NOTHING: Final = Tensor(0, Storage(0, ()), ())
 """The result of an operation that writes nothing."""
@@ -142,6 +154,15 @@ class Op(NamedTuple):
     writes: tuple[Tensor, ...] = ()
     reach: Number | None = None
     backward: Steps = ()
+    part: Part = ""
+    within: Scopes = Scopes()
+
+    @property
+    def matrix(self) -> tuple[Number, ...]:
+        """(outputs, inputs) of its own weight where that is a matrix with a module of its own, else empty."""
+        if not self.weights or self.weights[0][0] != "weight" or len(self.weights[0][1]) != 2:
+            return ()
+        return self.weights[0][1]
 
     @property
     def flops(self) -> Number:
@@ -240,6 +261,7 @@ class Trace:
     loss: Tensor | None = None  # the one result whose gradient the run makes itself
     _prefix: str = ""
     _component: tuple[str, str] | None = None  # its path, and its kind
+    _within: Scopes = field(default_factory=Scopes)
     _next_id: int = 0
     _held: list[Tensor] = field(default_factory=list)
 
@@ -308,18 +330,23 @@ class Trace:
     def scope(
         self, name: str, *, copies: Number = 1, calls: Number = 1, active: Number | None = None,
         back: Number | None = None, component: str = "", repeat: bool = False,
+        within: Literal["tower", "layer", "experts", ""] = "",
     ) -> Iterator[None]:
         """Operations inside get ``name.`` before their path (nothing for an empty name) and these multiplicities.
 
         A ``component`` of this kind is a line of the breakdown: everything inside is added up under its path.
-        ``repeat``: a node of the tree, however often it runs.
+        ``repeat``: a node of the tree, however often it runs. ``within``: what it is, if it is one of ``Scopes``.
         """
-        prefix, outer, body = self._prefix, self._component, self.body
+        outside = self._prefix, self._component, self._within
+        prefix, body = self._prefix, self.body
         often = Often(copies, copies if active is None else active, calls, calls if back is None else back)
         repeat = repeat or not all(isinstance(each, int) and each == 1 for each in often)
         path = f"{prefix}{name}" if name else prefix[:-1]
         self._prefix = path and f"{path}."
-        self._component = outer or ((path, component) if component else None)
+        if component and not self._component:
+            self._component = path, component
+        if within:
+            self._within = self._within._replace(**{within: path})
         if repeat:
             self.body = []
         try:
@@ -327,7 +354,8 @@ class Trace:
         finally:
             if repeat:
                 body.append(Repeat(path, calls, copies, often.active, often.back, tuple(self.body)))
-            self._prefix, self._component, self.body = prefix, outer, body
+            self._prefix, self._component, self._within = outside
+            self.body = body
 
     def path(self, name: str) -> str:
         """The path of an operation of the present scope."""
@@ -337,26 +365,26 @@ class Trace:
         self, name: str, kind: Name, *, weights: Mapping[str, tuple[Number, ...]] = NONE,
         products: tuple[Product, ...] = (), saves: tuple[Tensor, ...] = (), cache: Cache | None = None,
         reads: tuple[Tensor, ...] = (), writes: tuple[Tensor, ...] = (), reach: Number | None = None,
-        backward: Steps = (),
+        backward: Steps = (), part: Part = "",
     ) -> Tensor:
         """Record one operation in the present scope, and return the first tensor that it writes."""
         assert not saves or KINDS[kind].keeps is not None, f"{self.path(name)}: its kind keeps nothing"
         path = self._prefix + name
         component, layer = self._component or (path, "")
         self.body.append(Op(path, component, layer, KINDS[kind], tuple(weights.items()), products, saves, cache, reads,
-                            writes, reach, backward))
+                            writes, reach, backward, part, self._within))
         return writes[0] if writes else NOTHING
 
     def loop(
         self, name: str, times: Number, body: Callable[[Tensor], Tensor], x: Tensor, *, copies: Number | None = None,
-        unread: Number = 0,
+        unread: Number = 0, within: Literal["layer", ""] = "",
     ) -> Tensor:
         """Run ``body`` once and let it stand for ``times`` runs in a row, with ``copies`` sets of weights.
 
         What comes of the last ``unread`` of them is not read.
         """
         own = times if copies is None else copies
-        with self.scope(name, copies=own, calls=times, back=times - unread, repeat=True):
+        with self.scope(name, copies=own, calls=times, back=times - unread, repeat=True, within=within):
             entry = self.tensor(*x.shape, label=x.label)
             leave = body(entry)
         after = self.tensor(*leave.shape, label=leave.label)
