@@ -1,286 +1,78 @@
-"""Encoders of text: BERT and its descendants.
+"""Encoders of text whose positions are apart from words, as in DeBERTa, or rotary, as in ModernBERT and its like.
 
-Read off the forward pass of the transformers class of the same name; every function says what sets its family apart.
+Read off the forward pass of the transformers class of the same name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
-from txcalc.huggingface.build import (
-    ACTIVATIONS,
-    Data,
-    activation,
-    labels,
-    layer_types,
-    layered,
-    layernorm,
-    plain,
-    rope,
-)
+from txcalc.huggingface.build import ACTIVATIONS, Data, grouped_query, layer_types, layered
 from txcalc.huggingface.config import Config
+from txcalc.huggingface.encoder import (
+    ACT,
+    BARE,
+    HEADS,
+    NONE,
+    ROBERTA,
+    SEES_ALL,
+    TYPES,
+    Heads,
+    classifier,
+    dense,
+    encoder,
+    encoder_classes,
+    head_dim,
+    lm,
+    masked_lm,
+    pooled_where_classified,
+    rotary,
+    split_width,
+)
+from txcalc.huggingface.rows import (
+    LAYERNORM,
+    RMS,
+    Family,
+    Only,
+    Part,
+    Reader,
+    Rows,
+    Value,
+    flag,
+    gated,
+    passed_over,
+    size,
+)
 from txcalc.spec.errors import shown
 
-ENCODER_SUFFIXES: Final = {
-    "Model": "none", "ForMaskedLM": "mlm", "ForSequenceClassification": "sequence", "ForTokenClassification": "token",
-    "ForQuestionAnswering": "span", "ForMultipleChoice": "choice",
-}
+# ---------------------------------------------------------------- positions apart from words: DeBERTa
 
 
-def encoder_classes(prefix: str, **more: str) -> dict[str, str]:
-    """The classes that an encoder family usually has; ``more`` maps further suffixes to kinds of head.
-
-    The bare model comes first: it is what a configuration without ``architectures`` stands for, as in the library.
-    """
-    return {f"{prefix}{suffix}": kind for suffix, kind in (ENCODER_SUFFIXES | more).items()}
-
-
-def no_head() -> Data:
-    """The hidden states are the output."""
-    return {"kind": "none"}
-
-
-def classifier(classes: int, of: str = "first", **more: Any) -> Data:
-    """A linear layer to ``classes``."""
-    return {"kind": "classifier", "labels": classes, "of": of, **more}
-
-
-def dense(act: str, *, norm: Data | None = None, bias: bool = True) -> Data:
-    """A dense layer and an activation before an output."""
-    return {"activation": act, "bias": bias, "norm": norm}
-
-
-def masked_lm(c: Config, act: str, *, two_biases: bool) -> Data:
-    """BERT's output: dense, activation, norm, and a biased projection that shares the token table.
-
-    ``two_biases``: untied, the class keeps a second bias that nothing reads.
-    """
-    return lm(c, two_biases=two_biases) | {"transform": dense(act, norm=layernorm())}
-
-
-def lm(c: Config, *, two_biases: bool) -> Data:
-    """A biased projection to the vocabulary, which may share the token table."""
-    tied = c.flag("tie_word_embeddings")
-    return {"kind": "lm", "tied": tied, "bias": True, "unread_bias": two_biases and not tied}
-
-
-def by_position(c: Config, kind: str) -> Data | None:
-    """The heads that are alike in all families, as fields of the model."""
-    if kind in ("token", "span"):
-        return {"head": classifier(labels(c), "all")}
-    return {"head": no_head()} if kind == "none" else None
-
-
-def encoder(c: Config, head: Data, *, decodes: bool = False, **parts: Any) -> Data:
-    """BERT's body: learned positions, norms after each sublayer, biases everywhere. ``parts`` win.
-
-    ``decodes``: with ``is_decoder`` the same layers are a decoder, each position blind to what comes after it.
-    """
-    if not decodes:
-        c.only("is_decoder", False)
-    causal = c.flag("is_decoder", default=False)
-    c.only("add_cross_attention", False)
-    c.only("position_embedding_type", "absolute")
-    c.ignore("tie_word_embeddings")  # without a masked-LM head there is nothing to tie
-    return {
-        "architecture": "decoder-only" if causal else "encoder-only",
-        "vocab": c.size("vocab_size"),
-        "d_model": c.size("hidden_size"),
-        "layers": c.size("num_hidden_layers"),
-        "context": c.size("max_position_embeddings"),
-        "position": {"kind": "learned"},
-        "norm": layernorm(placement="post"),
-        "embedding_norm": True,
-        "final_norm": False,
-        "attention": {"heads": c.size("num_attention_heads"), "bias": True},
-        "feed_forward": plain(c, c.size("intermediate_size")),
-        **head,
-        **parts,
-    }
-
-
-def bert(c: Config, kind: str) -> Data:
-    """BERT, arXiv 1810.04805."""
-    c.ignore("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head",
-             "pooler_type", "directionality")
-    return encoder(c, _bert_head(c, kind), decodes=True, token_types=c.size("type_vocab_size"))
-
-
-def bert_generation(c: Config, kind: str) -> Data:
-    """BERT for generation, arXiv 1907.12461: no token types, no pooler, no dense layer before the output."""
-    return encoder(c, {"head": no_head() if kind == "none" else lm(c, two_biases=True)}, decodes=True)
-
-
-def _bert_head(c: Config, kind: str, *, pair_labels: int = 2) -> Data:
-    pooled = {"pooler": True}
-    if kind in ("mlm", "pretraining"):
-        head = masked_lm(c, activation(c, "hidden_act"), two_biases=True)
-        return {"head": head} if kind == "mlm" else pooled | {"head": head | {"pair_labels": pair_labels}}
-    if kind == "none":
-        return pooled | {"head": no_head()}
-    classes = {"sequence": labels(c), "next": 2, "choice": 1}
-    return pooled | {"head": classifier(classes[kind])} if kind in classes else _known(by_position(c, kind))
-
-
-def _known(head: Data | None) -> Data:
-    assert head is not None  # every kind of head that a family's classes name is built
-    return head
-
-
-def roberta(c: Config, kind: str) -> Data:
-    """RoBERTa, arXiv 1907.11692: its position table begins with rows for the padding index and all below it."""
-    if kind == "sequence":
-        head: Data = {"head": classifier(labels(c), transform=dense("tanh"))}
-    elif kind == "mlm":
-        head = {"head": masked_lm(c, "gelu", two_biases=True)}  # whatever the layers' activation
-    else:
-        head = _bert_head(c, kind)
-    rows, padding = c.size("max_position_embeddings"), c.take("pad_token_id", default=1)
-    if not isinstance(padding, int) or not 0 <= padding < rows - 1:
-        raise c.error("pad_token_id", f"must be below max_position_embeddings - 1, got {shown(padding)}")
-    return encoder(c, head, decodes=True, token_types=c.size("type_vocab_size"), context=rows - padding - 1,
-                   position={"kind": "learned", "size": rows})
-
-
-def distilbert(c: Config, kind: str) -> Data:
-    """DistilBERT, arXiv 1910.01108: no token types, no pooler, a dense layer in the classifier."""
-    c.ignore("qa_dropout", "seq_classif_dropout", "tie_weights_", "tie_word_embeddings")
-    d, act = c.size("dim", "hidden_size"), activation(c, "activation", "hidden_act")
-    if kind == "mlm":
-        head: Data = {"head": masked_lm(c, act, two_biases=False)}
-    elif kind in ("sequence", "choice"):
-        head = {"head": classifier(labels(c) if kind == "sequence" else 1, transform=dense("relu"))}
-    else:
-        head = _known(by_position(c, kind))
-    stored = c.flag("sinusoidal_pos_embds")
-    return {
-        "architecture": "encoder-only", "vocab": c.size("vocab_size"), "d_model": d,
-        "layers": c.size("n_layers", "num_hidden_layers"), "context": c.size("max_position_embeddings"),
-        "position": {"kind": "sinusoidal", "stored": True} if stored else {"kind": "learned"},
-        "norm": layernorm(placement="post"), "embedding_norm": True, "final_norm": False,
-        "attention": {"heads": c.size("n_heads", "num_attention_heads"), "bias": True},
-        "feed_forward": {"d_ff": c.size("hidden_dim", "intermediate_size"), "activation": act, "bias": True},
-        **head,
-    }
-
-
-def albert(c: Config, kind: str) -> Data:
-    """ALBERT, arXiv 1909.11942: a factorised embedding, and layers that share their weights."""
-    c.ignore("gap_size", "net_structure_type", "num_memory_blocks", "down_scale_factor", "layers_to_keep")
-    classes = labels(c) if kind == "pretraining" else 2
-    spec = encoder(c, _bert_head(c, kind, pair_labels=classes), token_types=c.size("type_vocab_size"),
-                   embedding_dim=c.size("embedding_size"))
-    return _shared_layers(c, spec)
-
-
-def _shared_layers(c: Config, spec: Data) -> Data:
-    """``num_hidden_groups`` sets of ``inner_group_num`` layers, each set run as often as its share of the depth."""
-    layers, groups, inner = spec["layers"], c.size("num_hidden_groups"), c.size("inner_group_num")
-    turns = [0] * groups
-    for i in range(layers):
-        turns[int(i / (layers / groups))] += 1
-    if 0 in turns:
-        raise c.error("num_hidden_groups", f"{layers} layers leave a group unused")
-    if groups == 1 and inner == 1:
-        return spec | {"share_layers": True}
-    runs = [{"repeat": times, "shared": True, "blocks": [{"repeat": inner}]} for times in turns]
-    return spec | {"layers": layers * inner, "groups": runs}
-
-
-def electra(c: Config, kind: str) -> Data:
-    """ELECTRA, arXiv 2003.10555: a discriminator without pooler, or a generator with a narrow output."""
-    act = activation(c, "hidden_act")
-    if kind == "mlm":
-        head = masked_lm(c, "gelu", two_biases=False)
-    elif kind == "sequence":
-        head = classifier(labels(c), transform=dense("gelu"))
-    elif kind == "pretraining":
-        head = classifier(1, "all", transform=dense(act))
-    elif kind == "choice":
-        c.only("summary_type", "first")
-        c.only("summary_use_proj", True)
-        c.only("summary_activation", "gelu")
-        head = classifier(1, transform=dense("gelu"))
-    else:
-        head = _known(by_position(c, kind))["head"]
-    d, width = c.size("hidden_size"), c.size("embedding_size")
-    return encoder(c, {"head": head}, decodes=True, token_types=c.size("type_vocab_size"),
-                   **({} if width == d else {"embedding_dim": width}))
-
-
-def deberta(c: Config, kind: str) -> Data:
-    """DeBERTa, arXiv 2006.03654: positions have projections of their own, no bias on keys."""
-    c.only("talking_head", False)
-    spec = _disentangled(c, kind)
-    spec["attention"]["bias"] = {"q": True, "k": False, "v": True, "o": True}
-    if c.flag("relative_attention"):
-        spec["position"] |= {"buckets": _longest_distance(c), "shared_projections": False, "key_bias": False,
-                             "clipped": True, "norm": False}
-    return spec
-
-
-def deberta_v2(c: Config, kind: str) -> Data:
-    """DeBERTa-v2 and v3 (arXiv 2111.09543): distances in buckets, positions may share the projections of the words."""
-    spec = _disentangled(c, kind) | _around_first_layer(c)
-    buckets = c.take("position_buckets", default=-1)
-    shared = c.flag("share_att_key", default=False)
-    normed = "layer_norm" in [part.strip() for part in str(c.take("norm_rel_ebd", default="none")).lower().split("|")]
+def _disentangled(c: Config) -> Data:
+    """Without relative attention they are BERTs with or without positions."""
+    newer = c.model_type == "deberta-v2"
+    placed = c.flag("position_biased_input")
+    normed = newer and "layer_norm" in [part.strip() for part in str(
+        c.take("norm_rel_ebd", default="none")).lower().split("|")]
     if not c.flag("relative_attention"):
+        c.ignore("max_relative_positions", "pos_att_type", "position_buckets", "share_att_key")
         if normed:
             raise c.error("norm_rel_ebd", "a norm of relative positions needs relative_attention")
-        return spec
-    if shared and len(spec["position"]["scores"]) != 2:
+        return {"kind": "learned" if placed else "none"}
+    scores, distances = _scores(c), c.take("max_relative_positions", default=-1)
+    if not isinstance(distances, int) or distances < 1:
+        distances = c.size("max_position_embeddings")
+    found = {"kind": "disentangled", "scores": scores, "norm": normed,
+             **({"absolute": c.size("max_position_embeddings")} if placed else {})}
+    if not newer:
+        return {**found, "buckets": distances, "shared_projections": False, "key_bias": False, "clipped": True}
+    shared, buckets = c.flag("share_att_key", default=False), c.take("position_buckets", default=-1)
+    if shared and len(scores) != 2:
         raise c.error("pos_att_type", "with share_att_key, only c2p and p2c together are understood")
-    distances = _longest_distance(c)
-    spec["position"] |= {"buckets": buckets if isinstance(buckets, int) and buckets > 0 else distances,
-                         "shared_projections": shared, "norm": normed}
-    return spec
-
-
-def _around_first_layer(c: Config) -> Data:
-    """A convolution of the embeddings, added to what the first layer makes of them."""
-    if c.take("conv_kernel_size", default=0) == 0:
-        c.ignore("conv_act", "conv_groups")
-        return {}
-    c.only("conv_groups", 1)
-    kernel, act = c.size("conv_kernel_size"), c.choice("conv_act", ACTIVATIONS, default="tanh")
-    if kernel % 2 == 0:
-        raise c.error("conv_kernel_size", "must be odd: an even one makes another length")
-    others = c.size("num_hidden_layers") - 1
-    first = {"convolution": {"kernel": kernel, "activation": act}}
-    return {"groups": [{"blocks": [first, *([{"repeat": others}] if others else [])]}]}
-
-
-def _disentangled(c: Config, kind: str) -> Data:
-    """What both generations share. Without relative attention they are BERTs with or without positions."""
-    c.ignore("pooler_dropout", "padding_idx", "cls_dropout", "legacy")
-    d = c.size("hidden_size")
-    for name in ("embedding_size", "pooler_hidden_size"):
-        c.only(name, d)
-    heads = c.size("num_attention_heads")
-    c.only("attention_head_size", d // heads)
-    types = c.take("type_vocab_size", default=0)
-    spec = encoder(c, _deberta_head(c, kind), token_types=types)
-    absolute = {"absolute": spec["context"]} if c.flag("position_biased_input") else {}
-    if c.flag("relative_attention"):
-        spec["position"] = {"kind": "disentangled", "scores": _scores(c), **absolute}
-    else:
-        c.ignore("max_relative_positions", "pos_att_type", "position_buckets", "share_att_key")
-        spec["position"] = {"kind": "learned"} if absolute else {"kind": "none"}
-    return spec
-
-
-def _deberta_head(c: Config, kind: str) -> Data:
-    pooler = {"activation": c.choice("pooler_hidden_act", ACTIVATIONS)}
-    if kind == "mlm":
-        if c.flag("legacy"):
-            return {"head": masked_lm(c, activation(c, "hidden_act"), two_biases=True)}
-        # The newer head reads the token table itself, tied or not.
-        return {"head": {"kind": "lm", "tied": True, "bias": True,
-                         "transform": dense(activation(c, "hidden_act"), norm=layernorm())}}
-    if kind in ("sequence", "choice"):
-        return {"pooler": pooler, "head": classifier(labels(c) if kind == "sequence" else 1)}
-    return _known(by_position(c, kind))
+    return {**found, "buckets": buckets if isinstance(buckets, int) and buckets > 0 else distances,
+            "shared_projections": shared}
 
 
 def _scores(c: Config) -> list[str]:
@@ -292,46 +84,122 @@ def _scores(c: Config) -> list[str]:
     return [name for name in ("c2p", "p2c") if name in names]
 
 
-def _longest_distance(c: Config) -> int:
-    given = c.take("max_relative_positions", default=-1)
-    return given if isinstance(given, int) and given >= 1 else c.size("max_position_embeddings")
+def _around_first_layer(c: Config) -> list[Data] | None:
+    """A convolution of the embeddings, added to what the first layer makes of them."""
+    if c.take("conv_kernel_size", default=0) == 0:
+        c.ignore("conv_act", "conv_groups")
+        return None
+    c.only("conv_groups", 1)
+    kernel, act = c.size("conv_kernel_size"), c.choice("conv_act", ACTIVATIONS, default="tanh")
+    if kernel % 2 == 0:
+        raise c.error("conv_kernel_size", "must be odd: an even one makes another length")
+    others = c.size("num_hidden_layers") - 1
+    first = {"convolution": {"kernel": kernel, "activation": act}}
+    return [{"blocks": [first, *([{"repeat": others}] if others else [])]}]
 
 
-def modernbert(c: Config, kind: str) -> Data:
-    """ModernBERT, arXiv 2412.13663: rotary positions, GeGLU, local attention in two of three layers, no biases."""
-    c.ignore("position_embedding_type")
-    bias, normed = c.flag("attention_bias"), layernorm(bias=c.flag("norm_bias"))
-    feed = {"d_ff": c.size("intermediate_size"), "activation": activation(c, "hidden_activation"), "gated": True,
-            "bias": c.flag("mlp_bias")}
-    spec: Data = {
-        "architecture": "encoder-only", "vocab": c.size("vocab_size"), "d_model": c.size("hidden_size"),
-        "layers": c.size("num_hidden_layers"), "context": c.size("max_position_embeddings"),
-        "position": rope(c, c.size("hidden_size") // c.size("num_attention_heads")), "norm": normed,
-        "embedding_norm": True,
-        "attention": {"heads": c.size("num_attention_heads"), "bias": bias}, "feed_forward": feed,
-        "head": _modernbert_head(c, kind, normed),
-    }
-    layers, every = spec["layers"], c.size("global_attn_every_n_layers", default=3)
-    window = c.size("local_attention")
+def _deberta_lm(c: Config) -> Part | Reader:
+    """The newer head reads the token table itself, tied or not."""
+    return masked_lm(ACT, two_biases=True) if c.flag("legacy") else {
+        "kind": "lm", "tied": True, "bias": True, "transform": dense(ACT, norm=LAYERNORM)}
+
+
+_DEBERTA_POOLER: Final = {"activation": lambda c: c.choice("pooler_hidden_act", ACTIVATIONS)}
+_deberta = partial(
+    encoder, heads=BARE | {"mlm": {"head": _deberta_lm}, "sequence": {"pooler": _DEBERTA_POOLER, "head": classifier()},
+                           "choice": {"pooler": _DEBERTA_POOLER, "head": classifier(1)}},
+    ignore="pooler_dropout padding_idx cls_dropout legacy pooler_hidden_act",
+    token_types=size("type_vocab_size", default=0, least=0), position=_disentangled)
+_OF_DEBERTA: Final[Only] = {
+    **SEES_ALL, "embedding_size": size("hidden_size"), "pooler_hidden_size": size("hidden_size"),
+    "attention_head_size": split_width}
+
+
+# ---------------------------------------------------------------- ModernBERT
+
+
+def _local_layers(c: Config) -> list[Data]:
+    """Local attention in two of three layers; the embedding's norm stands right before the first one's attention."""
+    layers, every = c.size("num_hidden_layers"), c.size("global_attn_every_n_layers", default=3)
+    window = {"attention": {"window": c.size("local_attention")}}
     default = ["sliding_attention" if i % every else "full_attention" for i in range(layers)]
-    first, *others = [{"attention": {"window": window}} if kind == "sliding_attention" else {}
-                      for kind in layer_types(c, layers, default)]
-    first = {**first, "norm": {"on_attention": False}}  # the embedding's norm stands right before it
-    groups = [{"blocks": [first]}]
+    first, *others = [window if kind == "sliding_attention" else {} for kind in layer_types(c, layers, default)]
+    groups: list[Data] = [{"blocks": [{**first, "norm": {"on_attention": False}}]}]
     if others:
         groups += layered({}, others).get("groups") or [{"blocks": [{"repeat": len(others), **others[0]}]}]
-    return spec | {"groups": groups}
+    return groups
 
 
-def _modernbert_head(c: Config, kind: str, norm: Data) -> Data:
-    act = c.choice("classifier_activation", ACTIVATIONS, default="gelu")
-    transform = dense(act, norm=norm, bias=c.flag("classifier_bias"))
-    tied, bias = c.flag("tie_word_embeddings"), c.flag("decoder_bias")
-    if kind == "mlm":
-        return {"kind": "lm", "tied": tied, "bias": bias, "transform": transform}
-    if kind == "none":
-        return no_head()
-    if kind in ("token", "span"):
-        return classifier(labels(c), "all", transform=transform)
-    of = c.choice("classifier_pooling", {"cls": "first", "mean": "mean"}, default="cls")
-    return classifier(labels(c) if kind == "sequence" else 1, of, transform=transform)
+_MODERN_NORM: Final[Part] = {**LAYERNORM, "bias": flag("norm_bias")}
+_MODERN: Final[Mapping[str, Value]] = {"transform": dense(
+    lambda c: c.choice("classifier_activation", ACTIVATIONS, default="gelu"), norm=_MODERN_NORM,
+    bias=flag("classifier_bias"))}
+
+
+def _modern_pooling(c: Config) -> Any:
+    return c.choice("classifier_pooling", {"cls": "first", "mean": "mean"}, default="cls")
+
+
+_MODERN_HEADS: Final[Heads] = {
+    "none": {"head": NONE}, "token": {"head": classifier(of="all", **_MODERN)},
+    "mlm": {"head": {"kind": "lm", "tied": flag("tie_word_embeddings"), "bias": flag("decoder_bias"), **_MODERN}},
+    "span": {"head": classifier(of="all", **_MODERN)}, "sequence": {"head": classifier(of=_modern_pooling, **_MODERN)},
+    "choice": {"head": classifier(1, _modern_pooling, **_MODERN)},
+}
+
+# ---------------------------------------------------------------- rotary BERTs
+
+
+def _nomic(c: Config, kind: str) -> Data:
+    """Nomic's files, of its own code too: under the names of GPT-2, with switches that the library's class lacks."""
+    if "n_embd" in c.data:
+        c.rename(n_embd="hidden_size", n_layer="num_hidden_layers", n_head="num_attention_heads",
+                 n_inner="intermediate_size", n_positions="max_position_embeddings")
+        switches = ("prenorm causal parallel_block parallel_block_tied_norm use_rms_norm qkv_proj_bias mlp_fc1_bias "
+                    "mlp_fc2_bias add_pooling_layer")
+        passed_over(c, "", {**dict.fromkeys(switches.split(), False), "activation_function": "swiglu",
+                            "rotary_emb_fraction": 1.0, "num_experts": 0})
+        for name, whole in (("vocab_size", c.size("pad_vocab_size_multiple", default=1)), ("n_inner", 256)):
+            if c.size(name) % whole:
+                raise c.error(name, f"Nomic's code rounds it up to a multiple of {whole}: {shown(c.data[name])} is "
+                              "none")
+    return _NOMIC.build(c, kind)
+
+
+_NOMIC: Final = encoder(
+    encoder_classes("NomicBert", without="span choice"), pooled_where_classified(masked_lm(ACT, two_biases=True)),
+    token_types=TYPES, position=rotary(head_dim), feed_forward=gated(),
+    attention={"heads": HEADS, "head_dim": head_dim})
+
+
+ROWS: Final[Rows] = {
+    # DeBERTa, arXiv 2006.03654: positions have projections of their own, no bias on keys.
+    "deberta": _deberta(encoder_classes("Deberta", without="choice"), only={**_OF_DEBERTA, "talking_head": False},
+                        attention={"heads": HEADS, "bias": {"q": True, "k": False, "v": True, "o": True}}),
+    # DeBERTa-v2 and v3, arXiv 2111.09543: distances in buckets, positions may share the projections of the words.
+    "deberta-v2": _deberta(encoder_classes("DebertaV2"), only=_OF_DEBERTA, groups=_around_first_layer),
+    # ModernBERT, arXiv 2412.13663: rotary positions, GeGLU, no biases.
+    "modernbert": encoder(
+        encoder_classes("ModernBert"), _MODERN_HEADS, only={}, norm=_MODERN_NORM, final_norm=True,
+        ignore="position_embedding_type decoder_bias classifier_bias classifier_pooling", position=rotary(),
+        attention={"heads": HEADS, "bias": flag("attention_bias")}, groups=_local_layers,
+        feed_forward=gated(bias=flag("mlp_bias"), act="hidden_activation")),
+    # EuroBERT, arXiv 2503.05500: Llama without its mask; a classifier may average the logits of all positions.
+    "eurobert": encoder(
+        encoder_classes("EuroBert", without="span choice"), BARE | {
+            "mlm": {"head": lm(bias=flag("mlp_bias"))},
+            "sequence": {"head": classifier(transform=dense("gelu"), of=lambda c: c.choice(
+                "classifier_pooling", {"bos": "first", "mean": "mean", "late": "votes"}))}},
+        ignore="bos_token eos_token pad_token mask_token classifier_pooling", only={}, norm=RMS,
+        final_norm=True, embedding_norm=False, position=rotary(head_dim), feed_forward=gated(bias=flag("mlp_bias")),
+        attention=lambda c: {**grouped_query(c, bias=c.flag("attention_bias")), "head_dim": head_dim(c)}),
+    # Nomic BERT, arXiv 2402.01613: rotary positions, SwiGLU, and biases on norms alone; no pooler.
+    "nomic_bert": Family(_nomic, _NOMIC.classes),
+    # GTE, arXiv 2407.19669: rotary positions and a gated feed-forward, of which the way down has a bias.
+    "gte": encoder(
+        encoder_classes("Gte", without="span choice"), pooled_where_classified(masked_lm("gelu")), position=rotary(),
+        token_types=size("type_vocab_size", least=0), feed_forward=gated(bias={"down": True})),
+    # Jina Embeddings v3, arXiv 2409.10173: XLM-RoBERTa with rotary positions; its adapters are another package's.
+    "jina_embeddings_v3": encoder(encoder_classes("JinaEmbeddingsV3", without="choice"), ROBERTA, token_types=TYPES,
+                                  position=rotary()),
+}

@@ -9,9 +9,7 @@ from typing import Final
 
 from txcalc import huggingface
 from txcalc.huggingface import (
-    berts,
     decoders,
-    encoders,
     experts,
     gemma4,
     glm_vl,
@@ -21,16 +19,12 @@ from txcalc.huggingface import (
     llamas,
     multimodal,
     qwen_vl,
-    seq2seq,
     vision,
     windowed_experts,
 )
-from txcalc.huggingface.berts import single_text_classes, xlm_classes
-from txcalc.huggingface.encoders import encoder_classes
 from txcalc.huggingface.importer import decoder_classes, lm_classes
 from txcalc.huggingface.multimodal import seeing_classes
 from txcalc.huggingface.rows import Family, Rows
-from txcalc.huggingface.seq2seq import seq2seq_classes, t5_classes
 from txcalc.huggingface.vision import image_classes
 
 _GPT2 = {"GPT2LMHeadModel": "lm", "GPT2Model": "none", "GPT2ForSequenceClassification": "sequence",
@@ -135,60 +129,6 @@ _TABLE: Final[Rows] = {
         "Qwen3_5TextModel": "none", "Qwen3_5TextForSequenceClassification": "sequence"}),
     "qwen3_5_moe_text": Family(hybrids.qwen3_5_moe, decoder_classes("Qwen3_5Moe") | {"Qwen3_5MoeTextModel": "none"}),
     "qwen3_next": Family(experts.qwen3_next, decoder_classes("Qwen3Next")),
-    "bert": Family(encoders.bert, encoder_classes("Bert", ForPreTraining="pretraining", LMHeadModel="mlm",
-                                                  ForNextSentencePrediction="next")),
-    "bert-generation": Family(encoders.bert_generation, {"BertGenerationEncoder": "none",
-                                                         "BertGenerationDecoder": "lm"}),
-    "roberta": Family(encoders.roberta, encoder_classes("Roberta", ForCausalLM="mlm")),
-    "xlm-roberta": Family(encoders.roberta, encoder_classes("XLMRoberta", ForCausalLM="mlm")),
-    "camembert": Family(encoders.roberta, encoder_classes("Camembert", ForCausalLM="mlm")),
-    "distilbert": Family(encoders.distilbert, encoder_classes("DistilBert")),
-    "albert": Family(encoders.albert, encoder_classes("Albert", ForPreTraining="pretraining")),
-    "electra": Family(encoders.electra, encoder_classes("Electra", ForPreTraining="pretraining", ForCausalLM="mlm")),
-    "deberta": Family(encoders.deberta, {name: kind for name, kind in encoder_classes("Deberta").items()
-                                         if kind != "choice"}),
-    "deberta-v2": Family(encoders.deberta_v2, encoder_classes("DebertaV2")),
-    "modernbert": Family(encoders.modernbert, encoder_classes("ModernBert")),
-    "xlm-roberta-xl": Family(berts.xlm_roberta_xl, encoder_classes("XLMRobertaXL", ForCausalLM="mlm")),
-    "roberta-prelayernorm": Family(berts.roberta_prelayernorm, encoder_classes("RobertaPreLayerNorm",
-                                                                               ForCausalLM="mlm")),
-    "data2vec-text": Family(encoders.roberta, encoder_classes("Data2VecText", ForCausalLM="mlm")),
-    "megatron-bert": Family(berts.megatron_bert, encoder_classes("MegatronBert", ForPreTraining="pretraining",
-                                                                 ForCausalLM="mlm", ForNextSentencePrediction="next")),
-    "ernie": Family(berts.ernie, encoder_classes("Ernie", ForPreTraining="pretraining", ForCausalLM="mlm",
-                                                 ForNextSentencePrediction="next")),
-    "big_bird": Family(berts.big_bird, {
-        "BigBirdModel": "none", "BigBirdForPreTraining": "pretraining", "BigBirdForMultipleChoice": "choice"}),
-    "mpnet": Family(berts.mpnet, encoder_classes("MPNet")),
-    "esm": Family(berts.esm, single_text_classes("Esm")),
-    "eurobert": Family(berts.eurobert, single_text_classes("EuroBert")),
-    "nomic_bert": Family(berts.nomic_bert, single_text_classes("NomicBert")),
-    "gte": Family(berts.gte, single_text_classes("Gte")),
-    "jina_embeddings_v3": Family(berts.jina_embeddings_v3, single_text_classes("JinaEmbeddingsV3", "span")),
-    "rembert": Family(berts.rembert, encoder_classes("RemBert", ForCausalLM="mlm")),
-    "xlm": Family(berts.xlm, xlm_classes("XLM")),
-    "flaubert": Family(berts.xlm, xlm_classes("Flaubert")),
-    "t5": Family(seq2seq.t5, t5_classes("T5")),
-    "mt5": Family(seq2seq.t5, t5_classes("MT5")),
-    "umt5": Family(seq2seq.umt5, t5_classes("UMT5")),
-    "bart": Family(seq2seq.bart, seq2seq_classes("Bart")),
-    "mbart": Family(seq2seq.mbart, seq2seq_classes("MBart")),
-    "blenderbot": Family(seq2seq.blenderbot, seq2seq_classes("Blenderbot", classifiers=False)),
-    "pegasus": Family(seq2seq.pegasus, seq2seq_classes("Pegasus", classifiers=False)),
-    "m2m_100": Family(seq2seq.m2m_100, seq2seq_classes("M2M100", classifiers=False)),
-    "blenderbot-small": Family(seq2seq.blenderbot_small, seq2seq_classes("BlenderbotSmall", classifiers=False)),
-    "plbart": Family(seq2seq.plbart, {name: kind for name, kind in seq2seq_classes("PLBart").items()
-                                      if kind != "span"}),
-    "mvp": Family(seq2seq.mvp, seq2seq_classes("Mvp")),
-    "fsmt": Family(seq2seq.fsmt, {"FSMTForConditionalGeneration": "lm", "FSMTModel": "lm"}),
-    "switch_transformers": Family(seq2seq.switch_transformers, {
-        "SwitchTransformersForConditionalGeneration": "lm", "SwitchTransformersModel": "none",
-        "SwitchTransformersEncoderModel": "encoder"}),
-    "t5gemma": Family(seq2seq.t5gemma, {
-        "T5GemmaForConditionalGeneration": "lm", "T5GemmaModel": "none", "T5GemmaForSequenceClassification": "all",
-        "T5GemmaForTokenClassification": "all"}),
-    "marian": Family(seq2seq.marian, {"MarianMTModel": "lm", "MarianModel": "none"}),
-    "whisper": Family(seq2seq.whisper, seq2seq_classes("Whisper", classifiers=False)),
     "vit": Family(vision.vit, image_classes("ViT")),
     "deit": Family(vision.deit, image_classes("DeiT") | {"DeiTForImageClassificationWithTeacher": "teacher"}),
     "beit": Family(vision.beit, image_classes("Beit")),

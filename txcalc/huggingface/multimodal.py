@@ -13,7 +13,7 @@ from typing import Final
 from txcalc.huggingface import experts, gemma
 from txcalc.huggingface.build import ACTIVATIONS, Data, gated, layernorm, rms
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.encoders import no_head
+from txcalc.huggingface.encoder import NONE
 from txcalc.huggingface.vision import nested, patches, rotates_both_ways, siglip_tower, vit_tower
 from txcalc.spec.errors import shown
 
@@ -86,7 +86,7 @@ def _tied(c: Config, text: Config, *, either: bool) -> bool:
 
 def head_of(kind: str, tied: bool) -> Data:
     """The output of a model that sees."""
-    return {"kind": "lm", "tied": tied, "bias": False} if kind == "lm" else no_head()
+    return {"kind": "lm", "tied": tied, "bias": False} if kind == "lm" else dict(NONE)
 
 
 def _tower(c: Config, usual: str, *, only: bool = False) -> Data:
@@ -211,7 +211,7 @@ def pixtral_vision(c: Config, kind: str) -> Data:
                      final_norm=False, position={"kind": "rope"}, feed_forward=gated(c))
     spec["attention"].pop("head_dim", None)
     rotates_both_ways(c, "num_attention_heads", d)
-    return {"architecture": "encoder-only", **spec, "head": no_head()}
+    return {"architecture": "encoder-only", **spec, "head": dict(NONE)}
 
 
 def mistral3(c: Config, kind: str) -> Data:
@@ -281,7 +281,7 @@ def internvl_vision(c: Config, kind: str) -> Data:
     c.ignore("layer_scale_init_value", "projection_dropout")
     spec = vit_tower(c, patches(c, mask_token=c.flag("use_mask_token")), norm=norm, final_norm=not mean,
                      layer_scale=True, attention=attention, position=position)
-    return {"architecture": "encoder-only", **spec, "head": no_head()}
+    return {"architecture": "encoder-only", **spec, "head": dict(NONE)}
 
 
 def internvl(c: Config, kind: str) -> Data:
@@ -338,7 +338,7 @@ def idefics3_vision(c: Config, kind: str) -> Data:
     """Idefics 3's image encoder: SigLIP's without the query that reads it."""
     c.ignore("max_image_size", "size", "use_base_siglip")  # what a processor does, and where weights came from
     spec = vit_tower(c, patches(c, class_tokens=0))
-    return {"architecture": "encoder-only", **spec, "head": no_head()}
+    return {"architecture": "encoder-only", **spec, "head": dict(NONE)}
 
 
 def idefics3(c: Config, kind: str) -> Data:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from txcalc.huggingface.build import ACTIVATIONS, Data, activation, labels, layernorm, plain
 from txcalc.huggingface.config import Config, class_defaults
-from txcalc.huggingface.encoders import classifier, no_head
+from txcalc.huggingface.encoder import NONE, classifier
 from txcalc.spec.errors import shown
 
 SIDE: Final = 16
@@ -66,7 +66,7 @@ def turns_both_ways(c: Config, name: str, width: int) -> None:
 
 def _image_head(c: Config, kind: str, **more: Any) -> Data:
     return {"architecture": "encoder-only",
-            "head": no_head() if kind == "none" else classifier(labels(c), **more)}
+            "head": dict(NONE) if kind == "none" else classifier(labels(c), **more)}
 
 
 def vit(c: Config, kind: str) -> Data:
@@ -220,7 +220,7 @@ def siglip_tower(c: Config, image: Data | None = None) -> Data:
 
 def siglip_text(c: Config, kind: str) -> Data:
     """SigLIP's text encoder: every position sees all, and the last one is projected."""
-    return _siglip_text(c) | {"head": no_head()}
+    return _siglip_text(c) | {"head": dict(NONE)}
 
 
 def _siglip_text(c: Config) -> Data:
@@ -279,7 +279,7 @@ def clip_text(c: Config, kind: str) -> Data:
 
 def _projection(c: Config, kind: str) -> Data:
     width = c.size("projection_dim")
-    return {"kind": "projection", "width": width} if kind == "projection" else no_head()
+    return {"kind": "projection", "width": width} if kind == "projection" else dict(NONE)
 
 
 def clip_tower(c: Config) -> Data:
