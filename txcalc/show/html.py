@@ -131,7 +131,7 @@ def _tables(t: Table) -> Iterator[Html]:
     if t.level > 1 and len(rows) > _LONG:
         yield tag("details", tag("summary", f"{len(rows)} rows"), *shown)
     else:
-        yield from shown
+        yield tag("div", *shown, class_="parts") if len(shown) > 1 else shown[0]
 
 
 def _table(t: Table, rows: Sequence[Row], kept: Sequence[int]) -> Html:

@@ -12,15 +12,15 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from txcalc import units
-from txcalc.show.blocks import Chart, Mark, Series
+from txcalc.show.blocks import Chart, Mark
 from txcalc.show.markup import Html, join, tag
 
 _WIDTH: Final = 380
 _ROW: Final = 32
 _MOST: Final = 14
 """Beyond so many bars, the smallest are one."""
-_PLOT: Final = 520
-_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 332, 30, 250
+_PLOT: Final = 492
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 300, 30, 250
 """A plot's frame; the names of its lines stand right of it."""
 _CHARACTER: Final = 6.5
 """How wide a character of 12 pixels is, about."""
@@ -169,16 +169,19 @@ class _Frame(NamedTuple):
 
 
 def _curves(chart: Chart) -> Html:
-    """Curves on two logarithmic axes, each named at its end."""
+    """Curves on two logarithmic axes, each named at its end, as is the level that they should stay below."""
     shown = [series for series in chart.series if any(series.values)]
-    level = [chart.level.value] if chart.level else []
-    frame = _Frame.around(chart.lengths, [*chart.drawn, *level], chart.base)
+    level = [chart.level] if chart.level else []
+    frame = _Frame.around(chart.lengths, [*chart.drawn, *(mark.value for mark in level)], chart.base)
     lines = [[(frame.x(x), frame.y(y)) for x, y in zip(chart.lengths, series.values, strict=True) if y]
              for series in shown]
-    places = spread([line[-1][1] for line in lines], _LINE, _TOP, max(_BOTTOM, _TOP + _LINE * (len(lines) - 1)))
-    parts = [*_axes(chart, frame), *_level(chart, frame)]
-    for i, (series, line, place) in enumerate(zip(shown, lines, places, strict=True)):
-        parts += [_curve(line, i), _named(series, line[-1], place, i)]
+    ends = [*(line[-1] for line in lines), *((_RIGHT, frame.y(mark.value)) for mark in level)]
+    places = spread([y for _, y in ends], _LINE, _TOP, max(_BOTTOM, _TOP + _LINE * (len(ends) - 1)))
+    parts = [*_axes(chart, frame), *(
+        tag("line", x1=_LEFT, y1=_px(y), x2=_RIGHT, y2=_px(y), class_="level") for _, y in ends[len(lines):])]
+    for i, (line, series, place) in enumerate(zip(lines, shown, places, strict=False)):
+        parts += [_curve(line, i), _named(series.name, line[-1], place, i)]
+    parts += [_named(f"{mark.name}: {chart.amount(mark.value)}", ends[-1], places[-1], None) for mark in level]
     return _figure(chart, _PLOT, _BOTTOM + 40, *parts)
 
 
@@ -193,15 +196,6 @@ def _axes(chart: Chart, frame: _Frame) -> Iterator[Html]:
         yield tag("text", length(x), x=_px(at), y=_BOTTOM + 17, class_="small mid")
     middle = (_LEFT + _RIGHT) / 2
     yield tag("text", "sequence length, log scale", x=middle, y=_BOTTOM + 33, class_="small mid")
-
-
-def _level(chart: Chart, frame: _Frame) -> list[Html]:
-    if chart.level is None:
-        return []
-    y = frame.y(chart.level.value)
-    said = f"{chart.level.name}: {chart.amount(chart.level.value)}"
-    return [tag("line", x1=_LEFT, y1=_px(y), x2=_RIGHT, y2=_px(y), class_="level"),
-            tag("text", said, x=_LEFT + 4, y=_px(y - 5), class_="small over")]
 
 
 _DASHES: Final = (None, "7 4", "2 3", "9 3 2 3")
@@ -222,12 +216,14 @@ def _mark(x: float, y: float, i: int) -> Html:
     return tag("path", d=shapes[i % 4], transform=place, class_=kind)
 
 
-def _named(series: Series, end: tuple[float, float], y: float, i: int) -> Html:
-    """The name of a line right of its end, a thin line leading there, and its mark once more."""
+def _named(name: str, end: tuple[float, float], y: float, i: int | None) -> Html:
+    """The name of a line right of its end, a thin line leading there, and its mark, if it has any, once more."""
     x = _RIGHT + 22
-    lead = tag("line", x1=_px(end[0] + 6), y1=_px(end[1]), x2=x - 7, y2=_px(y), class_=f"lead s{i % 10 + 1}")
+    lead = tag("line", x1=_px(end[0] + 6), y1=_px(end[1]), x2=x - 7, y2=_px(y),
+               class_="grid" if i is None else f"lead s{i % 10 + 1}")
     room = int((_PLOT - x - 8) / _CHARACTER * 1.05)
-    return join(lead, _mark(x, y, i), tag("text", _short(series.name, room), x=x + 9, y=_px(y + 4)))
+    said = tag("text", _short(name, room), x=x + (9 if i is not None else -4), y=_px(y + 4))
+    return join(lead, said if i is None else join(_mark(x, y, i), said))
 
 
 def _ticks(low: int, high: int, most: int) -> range:
