@@ -20,9 +20,10 @@ from typer.testing import CliRunner
 from txcalc.cli.app import app
 from txcalc.derivation.explanation import Formula
 from txcalc.show.blocks import Chart, Mark, Series
+from txcalc.show.drawing import spread
 from txcalc.show.markup import Html, html, join, tag
 from txcalc.show.mathml import mathml
-from txcalc.show.svg import figure, spread
+from txcalc.show.svg import figure
 from txcalc.spec.yaml import dump_yaml, read_yaml
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -275,8 +276,9 @@ def test_charts_draw_whatever_there_is(values: list[int]) -> None:
             continue
         picture = parsed(drawn)
         assert f"{max(values):,}" in picture.text()
-        numbers = [float(n) for node in picture.all() for key, n in node.attributes.items()
-                   if key in ("x", "y", "x1", "x2", "y1", "y2", "width", "height", "cx", "cy")]
+        numbers = [float(n) for node in picture.all() for key, value in node.attributes.items()
+                   if key in ("x", "y", "x1", "x2", "y1", "y2", "width", "height", "points", "transform")
+                   for n in re.findall(r"[-\d.]+", value or "")]
         assert all(-20 <= n <= 2000 for n in numbers) and "none" not in picture.text()
 
 

@@ -20,6 +20,7 @@ from txcalc.answer.report import count
 from txcalc.answer.view import view
 from txcalc.cli.app import app
 from txcalc.show import plot
+from txcalc.show.drawing import COLOURS, Dot, Line
 from txcalc.spec.errors import MissingPackage
 from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload
@@ -69,9 +70,9 @@ def test_the_same_answer_gives_the_same_bytes(name: str) -> None:
 def test_axes_and_workload_are_named(name: str) -> None:
     shown = words(drawn(name, "svg"))
     assert "batch 3" in shown and "bf16" in shown
-    units = {"mixers": "FLOP, one forward pass", "breakdown": "parameters", "prefill": "parameters",
+    units = {"mixers": "FLOP, one forward pass", "breakdown": "FLOP, forward pass", "prefill": "FLOP, forward pass",
              "comparison": "bytes, log scale"}
-    assert units.get(name, "sequence length N, tokens") in shown
+    assert units.get(name, "sequence length, log scale") in shown
     if name not in ("comparison", "mixers", "encoder"):
         assert "tiny$" in shown
 
@@ -81,13 +82,13 @@ def test_what_is_drawn_is_what_was_counted() -> None:
     report = count(TINY, Workload(seq=32, batch=3))
     attention = next(part for part in report.components if part.path.endswith("attention"))
     share = 100 * attention.params / report.totals.params.value
-    assert f"({share:.1f} %)" in words(drawn("breakdown"))
+    assert f" · {share:.1f} %" in words(drawn("breakdown"))
 
 
-def test_lines_and_bars_differ_without_colour() -> None:
-    """Every line has a marker of its own and every bar a hatch of its own."""
-    assert len(set(plot._MARKERS)) == len(plot._MARKERS) >= 10
-    assert len(set(plot._HATCHES)) == len(plot._HATCHES) >= 8
+def test_lines_differ_without_colour() -> None:
+    """Every line has a mark, or the dash of its curve, of its own."""
+    looks = {(Dot(0, 0, i).shape, Dot(0, 0, i).hollow, Line((), "curve", i).dash) for i in range(COLOURS)}
+    assert len(looks) == COLOURS <= len(plot._COLOURS)
 
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,261 @@
+"""Charts as shapes: bars, dots and curves laid out once, for pages and for figures alike.
+
+Every value is written beside its mark; lines differ in shape and dash as well as in colour and are named at their
+ends. Units are pixels, y grows downwards.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+from txcalc import units
+from txcalc.show.blocks import Chart, Mark
+
+SIZES: Final = {"": 12, "small": 11, "head": 13}
+"""Pixels of a text of each kind."""
+DASHES: Final = (None, (7, 4), (2, 3), (9, 3, 2, 3))
+COLOURS: Final = 10
+"""So many lines differ in colour."""
+
+_ROW: Final = 32
+_MOST: Final = 14
+"""Beyond so many bars, the smallest are one."""
+_WIDTH: Final = 380
+_PLOT: Final = 492
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 300, 30, 250
+"""A plot's frame; the names of its lines stand right of it."""
+_CHARACTER: Final = 6.5
+"""How wide a character of 12 pixels is, about."""
+_LINE: Final = 14.0
+"""Room that a name needs, from the one above it."""
+
+
+class Line(NamedTuple):
+    """A line through points: of the grid, of a level, to a name, or the curve of a series."""
+
+    points: Sequence[tuple[float, float]]
+    kind: Literal["grid", "level", "lead", "curve"]
+    series: int = 0
+
+    @property
+    def dash(self) -> tuple[int, ...] | None:
+        """Strokes and gaps; neighbours in colour differ."""
+        return DASHES[(self.series + self.series // 4) % 4] if self.kind == "curve" else None
+
+
+class Dot(NamedTuple):
+    """The mark of a series: a circle, a square, a triangle or a diamond; hollow for every second four."""
+
+    x: float
+    y: float
+    series: int
+
+    @property
+    def shape(self) -> int:
+        """Which of the four."""
+        return self.series % 4
+
+    @property
+    def hollow(self) -> bool:
+        """Whether only its outline is drawn."""
+        return bool(self.series // 4 % 2)
+
+
+class Box(NamedTuple):
+    """A bar, the track that it lies in, or the hatched part of it."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    kind: Literal["track", "bar", "hatched"]
+
+
+class Text(NamedTuple):
+    """A text on its baseline."""
+
+    text: str
+    x: float
+    y: float
+    kind: Literal["", "small", "head"] = ""
+    align: Literal["", "mid", "end"] = ""
+
+
+Shape = Line | Dot | Box | Text
+Scale = Callable[[int], float]
+
+
+class Drawing(NamedTuple):
+    """A chart as shapes. ``said``: what there is to see, in words; ``caption`` stands below it."""
+
+    title: str
+    said: str
+    width: int
+    height: float
+    shapes: Sequence[Shape]
+    caption: str = ""
+
+
+def drawing(chart: Chart) -> Drawing:
+    """The chart, which has something to draw."""
+    return _curves(chart) if chart.kind == "curves" else _bars(chart) if chart.kind == "bars" else _dots(chart)
+
+
+def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Places moved apart to stand at least ``gap`` from one another, in their order, between ``low`` and ``high``."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    found = list(places)
+    for n, i in enumerate(order):
+        found[i] = max(places[i], low, found[order[n - 1]] + gap if n else low)
+    edge = high
+    for i in reversed(order):
+        found[i] = min(found[i], edge)
+        edge = found[i] - gap
+    return found
+
+
+def _length(n: int) -> str:
+    """``128K`` for 131,072."""
+    for size, letter in ((2**20, "M"), (2**10, "K")):
+        if n % size == 0 and n:
+            return f"{n // size:,}{letter}"
+    return units.exact(n)
+
+
+def _tick(chart: Chart, value: int) -> str:
+    """A round amount without the zeros behind its point."""
+    return re.sub(r"\.0+(?= |$)", "", chart.amount(value))
+
+
+def _gathered(marks: Sequence[Mark]) -> list[Mark]:
+    """The marks that there is something of; of too many the smallest as one."""
+    found = [mark for mark in marks if mark.value]
+    if len(found) <= _MOST:
+        return found
+    ranked = sorted(found, key=lambda mark: -mark.value)
+    large, small = set(ranked[: _MOST - 1]), ranked[_MOST - 1 :]
+    rest = Mark(f"{len(small)} others", sum(mark.value for mark in small), sum(mark.part for mark in small))
+    return [*(mark for mark in found if mark in large), rest]
+
+
+def _scale(low: float, high: float, start: float, end: float, base: int) -> Scale:
+    """The place of a value between those of two powers of ``base``, on a log scale."""
+    return lambda value: start + (end - start) * (math.log(value, base) - low) / (high - low)
+
+
+def _ticks(low: int, high: int, most: int) -> range:
+    """Few powers, evenly apart, of bytes at whole prefixes where there are many."""
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if (high - low) / step <= most)
+    return range(-(-low // step) * step, high + 1, step)
+
+
+def _short(name: str, room: float) -> str:
+    most = int(room / _CHARACTER)
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _drawing(chart: Chart, width: int, height: float, shapes: Sequence[Shape], **more: Any) -> Drawing:
+    axis = ("" if chart.axis == chart.title.lower() else chart.axis, "log scale" if chart.kind == "dots" else "")
+    head = (Text(chart.title, 0, 12, "head"), Text(", ".join(filter(None, axis)), width, 12, "small", "end"))
+    return Drawing(chart.title, _said(chart), width, height, (*head, *shapes), **more)
+
+
+def _said(chart: Chart) -> str:
+    """What there is to see, in words."""
+    if chart.kind != "curves":
+        return ", ".join(f"{mark.name} {chart.amount(mark.value)}" for mark in _gathered(chart.marks))
+    found = []
+    for series in chart.series:
+        there = [(x, y) for x, y in zip(chart.lengths, series.values, strict=True) if y]
+        ends = dict.fromkeys((there[0], there[-1])) if there else {}
+        if ends:
+            found.append(f"{series.name}: " + " to ".join(f"{chart.amount(y)} at {units.exact(x)}" for x, y in ends))
+    return "; ".join(found)
+
+
+# ---------------------------------------------------------------- bars and dots
+
+
+def _bars(chart: Chart) -> Drawing:
+    """Bars on a linear scale, each with its amount and share; against a level, the share of that."""
+    shown = _gathered(chart.marks)
+    whole = chart.level.value if chart.level else sum(mark.value for mark in chart.marks)
+    full = max(whole, *(mark.value for mark in shown))
+    shapes: list[Shape] = []
+    for i, mark in enumerate(shown):
+        shapes += _labelled(mark.name, f"{chart.amount(mark.value)} · {units.percent(mark.value, whole)} %", i)
+        for value, kind in ((whole, "track"), (mark.value, "bar"), (mark.part, "hatched")):
+            if value:
+                width = max(_WIDTH * value / full, 0.75)
+                shapes.append(Box(0, 24 + _ROW * i + 17, width, 9, kind))  # type: ignore[arg-type]
+    of = f"of {chart.level.name}, {chart.amount(chart.level.value)}" if chart.level else ""
+    hatched = f"hatched: {chart.part}" if chart.part and any(mark.part for mark in shown) else ""
+    return _drawing(chart, _WIDTH, 24 + _ROW * len(shown), shapes, caption="; ".join(filter(None, (of, hatched))))
+
+
+def _dots(chart: Chart) -> Drawing:
+    """Values far apart, each a dot on a log scale of its own; the powers at its ends stand below the last."""
+    shown = _gathered(chart.marks)
+    logs = [math.log(mark.value, chart.base) for mark in shown]
+    low, high = math.floor(min(logs) - 0.001), math.ceil(max(logs) + 0.001)
+    at = _scale(low, high, 6, _WIDTH - 6, chart.base)
+    ticks = [(value, at(value)) for value in (chart.base**power for power in _ticks(low, high, 4))]
+    shapes: list[Shape] = []
+    for i, mark in enumerate(shown):
+        y = 24 + _ROW * i + 22
+        shapes += [*_labelled(mark.name, chart.amount(mark.value), i), Line(((6, y), (_WIDTH - 6, y)), "grid"),
+                   *(Line(((x, y - 3), (x, y + 3)), "grid") for _, x in ticks), Dot(at(mark.value), y, 0)]
+    bottom = 24 + _ROW * len(shown)
+    shapes += [Text(_tick(chart, value), x, bottom + 12, "small", "end" if x > _WIDTH - 40 else "mid" if x > 30 else "")
+               for value, x in ticks]
+    return _drawing(chart, _WIDTH, bottom + 20, shapes)
+
+
+def _labelled(name: str, value: str, i: int) -> tuple[Text, Text]:
+    """Of a row its name on the left and its value on the right; its mark comes below both."""
+    top = 24 + _ROW * i + 12
+    return Text(_short(name, _WIDTH - _CHARACTER * (len(value) + 2)), 0, top), Text(value, _WIDTH, top, align="end")
+
+
+# ---------------------------------------------------------------- curves
+
+
+def _curves(chart: Chart) -> Drawing:
+    """Curves on two logarithmic axes, each named at its end, as is the level that they should stay below."""
+    shown = [series for series in chart.series if any(series.values)]
+    levels = [chart.level] if chart.level else []
+    values = [*chart.drawn, *(mark.value for mark in levels)]
+    first, last = math.log2(min(chart.lengths)), math.log2(max(chart.lengths))
+    flat = first == last  # a single length stands in the middle
+    low, high = math.floor(math.log(min(values), chart.base)), math.ceil(math.log(max(values), chart.base) - 1e-9)
+    at_x = _scale(first - flat, last + flat, _LEFT, _RIGHT, 2)
+    at_y = _scale(low, high + (high == low), _BOTTOM, _TOP, chart.base)
+    lines = [[(at_x(x), at_y(y)) for x, y in zip(chart.lengths, series.values, strict=True) if y] for series in shown]
+    ends = [*(line[-1] for line in lines), *((_RIGHT, at_y(mark.value)) for mark in levels)]
+    names = [*(series.name for series in shown), *(f"{m.name}, {chart.amount(m.value)}" for m in levels)]
+    places = spread([y for _, y in ends], _LINE, _TOP, max(_BOTTOM, _TOP + _LINE * (len(ends) - 1)))
+    shapes = [*_axes(chart, at_x, at_y, _ticks(low, high + (high == low), 6)),
+              *(Line(((_LEFT, y), (_RIGHT, y)), "level") for _, y in ends[len(lines):])]
+    for i, line in enumerate(lines):
+        shapes += [Line(line, "curve", i), *(Dot(x, y, i) for x, y in line)]
+    x = _RIGHT + 22
+    for i, (name, end, y) in enumerate(zip(names, ends, places, strict=True)):
+        marked = i < len(lines)
+        shapes.append(Line(((end[0] + 6, end[1]), (x - 7, y)), "lead" if marked else "grid", i))
+        shapes += [Dot(x, y, i)] * marked
+        shapes.append(Text(_short(name, (_PLOT - x - 8) * 1.05), x + (9 if marked else -4), y + 4))
+    return _drawing(chart, _PLOT, _BOTTOM + 40, shapes)
+
+
+def _axes(chart: Chart, at_x: Scale, at_y: Scale, powers: range) -> Iterator[Shape]:
+    for value in (chart.base**power for power in powers):
+        yield Line(((_LEFT, at_y(value)), (_RIGHT, at_y(value))), "grid")
+        yield Text(_tick(chart, value), _LEFT - 7, at_y(value) + 4, "small", "end")
+    for length in chart.lengths[:: -(-len(chart.lengths) // 7)]:
+        x = at_x(length)
+        yield Line(((x, _BOTTOM), (x, _BOTTOM + 4)), "grid")
+        yield Text(_length(length), x, _BOTTOM + 17, "small", "mid")
+    yield Text("sequence length, log scale", (_LEFT + _RIGHT) / 2, _BOTTOM + 33, "small", "mid")
