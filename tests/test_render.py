@@ -18,7 +18,7 @@ from txcalc.answer.view import View, view
 from txcalc.show.blocks import printable
 from txcalc.show.figures import figures
 from txcalc.show.formats import FORMATS
-from txcalc.show.terminal import Screen, Span, chunks, grid, text, total_width, widths, wrap
+from txcalc.show.terminal import Screen, Span, chunks, grid, total_width, widths, wrap
 from txcalc.show.where import operations, shares, whole
 from txcalc.spec.model import Model
 from txcalc.spec.yaml import read_yaml
@@ -284,7 +284,7 @@ def test_published_figures_are_shown_with_their_difference() -> None:
 
 def test_grid_aligns_and_leaves_empty_columns_out() -> None:
     rows = [[Span("a"), Span(""), Span("1")], [Span("bcd"), Span(""), Span("234")]]
-    assert text(grid(rows, ("<", ">", ">"))) == "a      1\nbcd  234\n"
+    assert grid(rows, ("<", ">", ">"), PIPE) == ["a      1", "bcd  234"]
     assert total_width(widths(rows)) == 8
 
 
@@ -298,8 +298,8 @@ def test_chunks_repeat_the_first_column_and_lose_none() -> None:
 
 
 def test_wrap_breaks_between_parts_only() -> None:
-    assert text(wrap(["one two", "", "three", "four"], Screen(16))) == "one two · three\n  four\n"
-    assert text(wrap(["a part that is longer than all"], Screen(5))) == "a part that is longer than all\n"
+    assert wrap(["one two", "", "three", "four"], Screen(16)) == ["one two · three", "  four"]
+    assert wrap(["a part that is longer than all"], Screen(5)) == ["a part that is longer than all"]
 
 
 def test_printable_leaves_nothing_that_moves_the_cursor() -> None:

@@ -6,6 +6,7 @@ Not through rich: to import its tables takes a quarter of the time of a whole co
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
@@ -43,9 +44,6 @@ class Span(NamedTuple):
     style: Style = ""
 
 
-Line = tuple[Span, ...]
-
-
 class Screen(NamedTuple):
     """What the text is laid out for. No width: a file or a pipe, where a line is as long as it needs to be.
 
@@ -60,20 +58,25 @@ class Screen(NamedTuple):
         """Whether a line of ``width`` characters fits."""
         return self.width is None or width <= self.width
 
+    def paint(self, text: str, style: Style = "") -> str:
+        """The text in a style, in ANSI colours if it is shown in colour."""
+        shown = printable(text)
+        return f"\x1b[{_CODES[style]}m{shown}\x1b[0m" if self.color and style and shown.strip() else shown
+
 
 def write(blocks: Iterable[Block], screen: Screen, detail: int = 1) -> str:
     """The blocks as text. ``detail``: 0 the numbers alone, 1 as usual, 2 and 3 all behind them."""
-    found: list[Line] = []
+    found: list[str] = []
     last: Any = None
     for block in blocks:
         if block.level > detail or isinstance(block, Charts | Data):
             continue
         lines = list(_lines(block, screen, detail))
         if lines and found and not _follows(block, last):
-            found.append(())
+            found.append("")
         found += lines
         last = block if lines else last
-    shown = text(found, color=screen.color)
+    shown = "".join(f"{line.rstrip()}\n" for line in found)
     return shown.translate(_ASCII) if screen.notation == "ascii" else shown
 
 
@@ -84,7 +87,7 @@ def _follows(block: Block, last: Any) -> bool:
     return isinstance(last, Notes) or not block.title
 
 
-def _lines(block: Any, screen: Screen, detail: int) -> Iterator[Line]:
+def _lines(block: Any, screen: Screen, detail: int) -> Iterator[str]:
     if isinstance(block, Title):
         return _title(block, screen)
     if isinstance(block, Notes):
@@ -97,28 +100,7 @@ def _lines(block: Any, screen: Screen, detail: int) -> Iterator[Line]:
 # ---------------------------------------------------------------- lines
 
 
-def text(lines: Iterable[Line], *, color: bool = False) -> str:
-    """The lines as text, each with its newline and without trailing blanks, in ANSI colours if asked for."""
-    return "".join("".join(_spans(_stripped(each), color)) + "\n" for each in lines)
-
-
-def _stripped(each: Line) -> Line:
-    spans = list(each)
-    while spans and not spans[-1].text.rstrip():
-        spans.pop()
-    if spans:
-        spans[-1] = Span(spans[-1].text.rstrip(), spans[-1].style)
-    return tuple(spans)
-
-
-def _spans(each: Line, color: bool) -> Iterator[str]:
-    for span in each:
-        shown = printable(span.text)
-        code = _CODES.get(span.style) if color else None
-        yield f"\x1b[{code}m{shown}\x1b[0m" if code and shown.strip() else shown
-
-
-def wrap(parts: Iterable[str], screen: Screen, style: Style = "") -> list[Line]:
+def wrap(parts: Iterable[str], screen: Screen) -> list[str]:
     """Parts in a row, on as many lines as they need; a part is never broken."""
     rows: list[str] = []
     for part in filter(None, parts):
@@ -127,59 +109,59 @@ def wrap(parts: Iterable[str], screen: Screen, style: Style = "") -> list[Line]:
             rows.append(f"{GAP}{part}")
         else:
             rows[-1:] = [joined]
-    return [(Span(row, style),) for row in rows]
+    return rows
 
 
-def paragraph(raw: str, screen: Screen, *, first: str = "", rest: str = "", style: Style = "dim") -> list[Line]:
+def paragraph(raw: str, screen: Screen, *, first: str = "", rest: str = "", style: Style = "dim") -> list[str]:
     """Running text, wrapped between words."""
     width = 100 if screen.width is None else max(screen.width, 20)
     rows = textwrap.wrap(
         raw, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )
-    return [(Span(row.replace("\u00a0", " "), style),) for row in rows]
+    return [screen.paint(row.replace("\u00a0", " "), style) for row in rows]
 
 
-def _title(block: Title, screen: Screen) -> Iterator[Line]:
+def _title(block: Title, screen: Screen) -> Iterator[str]:
     name = block.heading if block.name is None else block.name
-    for i, each in enumerate(wrap((name, *block.about), screen)):
-        yield (Span(each[0].text, "" if i else "bold"),)
+    for i, line in enumerate(wrap((name, *block.about), screen)):
+        yield screen.paint(line, "" if i else "bold")
     for parts, style in block.lines:
-        yield from wrap(parts, screen, style)
+        yield from (screen.paint(line, style) for line in wrap(parts, screen))
 
 
-def _notes(block: Notes, screen: Screen, detail: int) -> Iterator[Line]:
+def _notes(block: Notes, screen: Screen, detail: int) -> Iterator[str]:
     if block.short is not None and detail < 2:
         yield from paragraph(block.short, screen, rest="   " if block.lead else "")
         return
     if block.lead and block.items:
-        yield (Span(block.lead, "dim"),)
+        yield screen.paint(block.lead, "dim")
     if block.level > 1 and block.title and block.items:
-        yield (Span(block.title, "bold"),)
+        yield screen.paint(block.title, "bold")
     first, rest = ("   ", "     ") if block.lead else ("", GAP if block.style else "")
     for item in block.items:
         yield from paragraph(plain(item, screen.notation), screen, first=first, rest=rest, style=block.style)
 
 
-def _derivation(block: Derivation, screen: Screen) -> Iterator[Line]:
+def _derivation(block: Derivation, screen: Screen) -> Iterator[str]:
     given = ", ".join(plain(formula, screen.notation) for formula in block.given)
-    yield (Span(block.title, "bold"), Span(f"   with {given}" if given else "", "dim"))
+    yield screen.paint(block.title, "bold") + screen.paint(f"   with {given}" if given else "", "dim")
     for i, step in enumerate(block.steps):
         yield from _formula(plain(step, screen.notation), screen, "= " if i else GAP)
     exactly = block.total.digits + (" B" if block.unit == "B" else "")
     human = "" if block.total.human == exactly else f"   {block.total.human}"
-    yield (Span("= "), Span(exactly, "bold"), Span(human + ("   ~  estimate" if block.estimate else "")))
+    yield f"= {screen.paint(exactly, 'bold')}{human}{'   ~  estimate' if block.estimate else ''}"
 
 
-def _formula(shown: str, screen: Screen, mark: str) -> Iterator[Line]:
+def _formula(shown: str, screen: Screen, mark: str) -> list[str]:
     """A formula, broken before a plus or minus where it must be."""
-    pieces = shown.replace(" + ", "\n+ ").replace(" − ", "\n− ").replace(" - ", "\n- ").split("\n")
-    rows = [mark + pieces[0]]
-    for piece in pieces[1:]:
+    first, *pieces = re.split(r" (?=[+−-] )", shown)
+    rows = [mark + first]
+    for piece in pieces:
         if screen.fits(len(rows[-1]) + 1 + len(piece)):
             rows[-1] += f" {piece}"
         else:
             rows.append(GAP + GAP + piece)
-    yield from ((Span(row),) for row in rows)
+    return rows
 
 
 # ---------------------------------------------------------------- tables
@@ -194,7 +176,7 @@ class _Layout(NamedTuple):
     notation: str
 
 
-def _table(block: Table, screen: Screen) -> Iterator[Line]:
+def _table(block: Table, screen: Screen) -> Iterator[str]:
     if not block.rows:
         return
     if block.title not in ("", block.columns[0].title) and not block.bare:
@@ -236,7 +218,7 @@ def _fitting(t: Table, screen: Screen) -> _Layout | None:
     return next((layout for layout in found if screen.fits(total_width(widths(_grid(t, layout))))), None)
 
 
-def _rows(t: Table, screen: Screen, *, head: bool) -> Iterator[Line]:
+def _rows(t: Table, screen: Screen, *, head: bool) -> Iterator[str]:
     layout = _fitting(t, screen)
     if layout is None and (t.lines or any(column.fold for column in t.columns)):
         yield from _words(t, screen)
@@ -245,21 +227,21 @@ def _rows(t: Table, screen: Screen, *, head: bool) -> Iterator[Line]:
     spans = _grid(t, found)
     if layout is None:
         for i, part in enumerate(chunks(spans, screen)):
-            yield from [()] * bool(i)
-            yield from grid(part, [">" if column else "<" for column in range(len(part[0]))])
+            yield from [""] * bool(i)
+            yield from grid(part, [">" if column else "<" for column in range(len(part[0]))], screen)
         return
-    lines = grid(spans, [">" if t.columns[i].kind == "n" else "<" for i in found.shown])
+    lines = grid(spans, [">" if t.columns[i].kind == "n" else "<" for i in found.shown], screen)
     if head:
         yield lines[0]
     width = total_width(widths(spans))
     for row, line, cells in zip(t.rows, lines[1:], spans[1:], strict=True):
         if row.kind == "head":
-            yield from ((), (Span(plain(row.cells[0]), "bold"),))
+            yield from ("", screen.paint(plain(row.cells[0]), "bold"))
         elif row.kind != "sub" or len(cells) == 1 or any(span.text for span in cells[1:]):
             yield from _below(t, row, found, line, width, screen)
 
 
-def _below(t: Table, row: Row, layout: _Layout, line: Line, width: int, screen: Screen) -> Iterator[Line]:
+def _below(t: Table, row: Row, layout: _Layout, line: str, width: int, screen: Screen) -> Iterator[str]:
     """The row, and below it what has no column in this layout."""
     beside, below = "", []
     for i, column in enumerate(t.columns):
@@ -269,7 +251,7 @@ def _below(t: Table, row: Row, layout: _Layout, line: Line, width: int, screen: 
             beside = shown
         elif shown and not _is_said(row.cells[i], [row.cells[j] for j in layout.shown]):
             below.append(shown)
-    yield (*line, Span(GAP + beside if beside else "", "dim"))
+    yield line + screen.paint(GAP + beside if beside else "", "dim")
     facts = t.columns[-1].place == "beside"
     indent = GAP * 2 if facts or row.kind == "sub" else GAP
     for part in below if facts else [" ".join(below)]:
@@ -280,10 +262,10 @@ def _is_said(cell: Cell, others: Sequence[Cell]) -> bool:
     return isinstance(cell, str) and cell in others
 
 
-def _words(t: Table, screen: Screen) -> Iterator[Line]:
+def _words(t: Table, screen: Screen) -> Iterator[str]:
     """Rows that are too wide for columns, as lines of words; a number stays in one piece."""
     if t.columns[0].title:
-        yield (Span(t.columns[0].title, "bold"),)
+        yield screen.paint(t.columns[0].title, "bold")
     for row in t.rows:
         words = [_word(cell, column, screen) for cell, column in zip(row.cells, t.columns, strict=True)]
         yield from paragraph("  ".join(filter(None, words)), screen, first=GAP, rest=GAP * 2, style="")
@@ -339,21 +321,15 @@ def total_width(columns: Sequence[int]) -> int:
     return sum(shown) + len(GAP) * max(len(shown) - 1, 0)
 
 
-def grid(rows: Sequence[Sequence[Span]], aligns: Sequence[str]) -> list[Line]:
+def grid(rows: Sequence[Sequence[Span]], aligns: Sequence[str], screen: Screen) -> list[str]:
     """Rows as aligned columns. A column that is empty throughout takes no room."""
-    columns = widths(rows)
-    return [_row(row, columns, aligns) for row in rows]
+    columns = [(i, width) for i, width in enumerate(widths(rows)) if width]
+    return [GAP.join(_padded(row[i], width, aligns[i], screen) for i, width in columns) for row in rows]
 
 
-def _row(row: Sequence[Span], columns: Sequence[int], aligns: Sequence[str]) -> Line:
-    spans: list[Span] = []
-    for span, width, align in zip(row, columns, aligns, strict=True):
-        if not width:
-            continue
-        pad = Span(" " * (width - len(span.text)))
-        gap = [Span(GAP)] if spans else []
-        spans += [*gap, pad, span] if align == ">" else [*gap, span, pad]
-    return tuple(span for span in spans if span.text)
+def _padded(span: Span, width: int, align: str, screen: Screen) -> str:
+    pad, shown = " " * (width - len(span.text)), screen.paint(*span)
+    return pad + shown if align == ">" else shown + pad
 
 
 def chunks(rows: Sequence[Sequence[Span]], screen: Screen) -> list[list[Sequence[Span]]]:
