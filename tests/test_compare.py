@@ -16,8 +16,8 @@ from txcalc.answer.compare import Comparison, Named, compare
 from txcalc.answer.report import count
 from txcalc.cli.app import app
 from txcalc.models.load import load
-from txcalc.show.formats import FORMATS
 from txcalc.show.terminal import Screen
+from txcalc.show.writers import FORMATS
 from txcalc.spec.errors import SpecError
 from txcalc.spec.yaml import read_yaml
 from txcalc.trace.workload import Workload

@@ -174,6 +174,14 @@ def test_words_and_forms_of_the_command_line() -> None:
     assert txcalc.count("gpt2", batch=numpy.int64(3), seq=numpy.int32(5)).workload.batch == 3
 
 
+def test_a_notebook_shows_the_tables_of_an_answer() -> None:
+    answers = (txcalc.count("gpt2"), txcalc.compare("gpt2", "gpt3"), txcalc.explain("gpt2"), txcalc.presets("gpt2"))
+    for answer in answers:
+        shown = str(answer._repr_html_())
+        assert shown.startswith('<div class="txcalc">') and "124,439,808" in shown and "<svg" not in shown
+    assert answers[0].totals._repr_html_() is None
+
+
 def test_a_short_repr() -> None:
     report = txcalc.count("gpt2", seq=64)
     assert repr(report) == (

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from specs import specs
 
 from txcalc.answer.report import Report, count
-from txcalc.show.data import json as as_json
-from txcalc.show.data import yaml as as_yaml
+from txcalc.show.writers import json as as_json
+from txcalc.show.writers import yaml as as_yaml
 from txcalc.spec.facts import architecture_fields, is_causal
 from txcalc.spec.model import Model, Sublayers
 from txcalc.spec.yaml import read_yaml

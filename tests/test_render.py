@@ -17,9 +17,9 @@ from txcalc.answer.report import Report
 from txcalc.answer.view import View, view
 from txcalc.show.blocks import printable
 from txcalc.show.figures import figures
-from txcalc.show.formats import FORMATS
 from txcalc.show.terminal import Screen, Span, chunks, grid, total_width, widths, wrap
 from txcalc.show.where import operations, shares, whole
+from txcalc.show.writers import FORMATS
 from txcalc.spec.model import Model
 from txcalc.spec.yaml import read_yaml
 

@@ -15,7 +15,7 @@ from txcalc.answer.view import view
 from txcalc.derivation.explain import explain
 from txcalc.derivation.explanation import QuantityName
 from txcalc.show.blocks import Fact, plain
-from txcalc.show.compare import lines
+from txcalc.show.comparison import lines
 from txcalc.show.figures import cache_label, figures
 from txcalc.show.headings import short
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 import txcalc
 from txcalc.cli import foreign
 from txcalc.cli.app import COMMANDS, app
-from txcalc.show.formats import FORMATS
+from txcalc.show.writers import FORMATS
 from txcalc.spec import words
 from txcalc.trace.workload import CHOICES, Workload
 

@@ -27,9 +27,9 @@ from txcalc.answer.validation import Validation, Validations
 from txcalc.answer.view import View, view
 from txcalc.derivation.explain import explain
 from txcalc.show.blocks import Charts, Column, Data, Derivation, Facts, Number, Table, plain
-from txcalc.show.formats import FORMATS
 from txcalc.show.terminal import Screen
 from txcalc.show.where import shares, whole
+from txcalc.show.writers import FORMATS
 from txcalc.spec.yaml import read_yaml
 from txcalc.trace.workload import Workload
 

@@ -7,6 +7,7 @@ where it comes back from outside, and is loaded only then.
 from __future__ import annotations
 
 import dataclasses
+from importlib import import_module
 from typing import Any, ClassVar, Self, dataclass_transform
 
 
@@ -34,6 +35,14 @@ class Part:
     def to_data(self) -> dict[str, Any]:
         """The part as plain data in its own key order, for JSON and YAML."""
         return {name: _plain(value) for name, value in self.__dict__.items()}
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows of an answer; None for a part of one."""
+        writers = import_module("txcalc.show.writers")
+        if type(self).__name__ not in writers.ANSWERS:
+            return None
+        shown: str = import_module("txcalc.show.html").fragment(writers.blocks(self))
+        return shown
 
     def replaced(self, **fields: Any) -> Self:
         """A copy with other ``fields``, unchecked: a size may also be a symbol or an array. Raises ``KeyError``."""

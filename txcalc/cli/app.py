@@ -13,7 +13,7 @@ from typer.main import get_command
 import txcalc
 from txcalc.cli.call import Call, begin
 from txcalc.cli.commands import COMMANDS, PRESETS
-from txcalc.cli.errors import Group, report_error
+from txcalc.cli.exits import Group, report_error
 from txcalc.cli.options import CommonOptions, Offer, expanded, option
 
 EXAMPLES: Final = """\

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from txcalc.cli import write
 from txcalc.cli.options import CommonOptions, OutputOptions, PlotOptions, Run
-from txcalc.show.formats import FORMATS, SUFFIXES, Format
+from txcalc.show.writers import FORMATS, SUFFIXES, Format
 from txcalc.spec.errors import MissingPackage, SpecError, not_one_of
 
 if TYPE_CHECKING:
@@ -90,21 +89,18 @@ class Call(NamedTuple):
             for each in notes:
                 write.notice(each)
 
-    def answer(
-        self, kind: str, found: Any, *, document: Part | None = None, notation: str = "unicode", more: str = ""
-    ) -> None:
+    def answer(self, found: Any, *, document: Part | None = None, notation: str = "unicode", more: str = "") -> None:
         """Write an answer in its format, and its charts to the figure that was asked for.
 
-        ``kind``: its module in ``txcalc.show``, which is loaded where something is to be seen. ``document``: what
-        machines read, where that is not all of the answer. ``more``: what would show more of it.
+        ``document``: what machines read, where that is not all of the answer. ``more``: what would show more of it.
         """
-        from txcalc.show import formats
+        from txcalc.show import writers
 
-        blocks = () if self.plot is None and self.form in ("json", "yaml") else tuple(
-            import_module(f"txcalc.show.{kind}").blocks(found))
+        machines = self.plot is None and self.form in ("json", "yaml")
+        blocks = () if machines else tuple(writers.blocks(found))
         detail = 0 if self.common.quiet else 1 + self.common.verbose
         screen = write.screen(to_file=self.to_file, color=not self.common.no_color)._replace(notation=notation)
-        shown = formats.write(document or found, blocks, self.form, screen, detail)
+        shown = writers.write(document or found, blocks, self.form, screen, detail)
         if self.plot is not None:
             from txcalc.show import plot
 

@@ -85,7 +85,7 @@ def count(
         recorded=recorded(loaded), noted=loaded.notes,
     )
     more = "" if by_module else "-v (tensors, rules), --by-module, --json"
-    call.answer("count", found, document=found.report, more=more)
+    call.answer(found, document=found.report, more=more)
 
 
 @command("compare", *ALL, rows=RUN, verbose="Every total, every rule.")
@@ -117,7 +117,7 @@ def compare(
     if as_saved:
         for was, model, entry in zip(saved, loaded, found.entries, strict=True):
             call.tell(changes(was, model.model, entry.workload))
-    call.answer("compare", found)
+    call.answer(found)
 
 
 @command("validate", OutputOptions, CommonOptions, verbose="Everything that differs, of many models.")
@@ -153,7 +153,7 @@ def validate(
     with progress("models") as tell:
         answer = compared(
             lambda: [call.load(name, set_) for name in wanted], against, on or device or "cpu", jobs, progress=tell)
-    call.answer("validate", answer)
+    call.answer(answer)
     if answer.agrees is False:
         raise typer.Exit(1)
 
@@ -190,7 +190,7 @@ def diff(
     if b is None:
         for was, each in zip(map(recorded, loaded), (first, second), strict=True):
             call.tell(changes(was, each.spec, each.workload) if was else ())
-    call.answer("diff", found)
+    call.answer(found)
 
 
 def _sides(loaded: Sequence[Loaded], given: Run) -> list[Side]:
@@ -248,7 +248,7 @@ def explain(
     in_pipe = call.form == "table" and not call.to_file and not write.is_terminal_with("²₁·≤⌊")
     style = style or ("ascii" if in_pipe else "unicode")
     form = "latex" if (call.form, style) == ("table", "latex") else call.form
-    call._replace(form=form).answer("explain", found, notation=style)
+    call._replace(form=form).answer(found, notation=style)
 
 
 @command("attention", *ALL, rows=CURVE, verbose="What is kept, memory traffic, the whole model, every rule.",
@@ -288,7 +288,7 @@ def attention(
             loaded.model, workload, lengths, accelerator, sram, reserve=reserved(reserve, accelerator),
             origin=Origin(loaded.source, tuple(loaded.overrides), call.command), progress=tell,
         )
-    call.answer("attention", found, more="-v (what is kept, memory traffic, the whole model, rules), --json")
+    call.answer(found, more="-v (what is kept, memory traffic, the whole model, rules), --json")
 
 
 @command("mixers", *ALL, rows=LAYERS, verbose="Every length, sources, every rule.", quiet="The costs alone.")
@@ -318,7 +318,7 @@ def mixers(
         found = side_by_side(Sizes(**sizes), Workload.of({**fields, **run, "seq": 1}), lengths,
                              command=call.command, progress=step)
     call.tell(() if was is None else changes(was, found))
-    call.answer("mixers", found, more="-v (every length, sources, rules), --json")
+    call.answer(found, more="-v (every length, sources, rules), --json")
 
 
 @command("import", CommonOptions)
@@ -363,7 +363,7 @@ def presets(
     """
     from txcalc.answer.catalogue import listing
 
-    call.answer("presets", listing(search))
+    call.answer(listing(search))
 
 
 @command("show", CommonOptions, among=PRESETS, quiet="")
@@ -394,7 +394,7 @@ def schema(
 
     Example: txcalc schema preset
     """
-    from txcalc.show.data import json
     from txcalc.show.schema import json_schema
+    from txcalc.show.writers import json
 
     write.to_stream(json(json_schema(document)), sys.stdout)

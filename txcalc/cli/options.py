@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, NamedTuple
 import typer
 
 from txcalc import units
-from txcalc.show.formats import FORMATS
+from txcalc.show.writers import FORMATS
 from txcalc.spec import words
 from txcalc.spec.formats import NAMES
 

@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from txcalc import units
-from txcalc.show import data, svg
+from txcalc.show import svg, writers
 from txcalc.show.blocks import (
     Block,
     Cell,
@@ -63,6 +63,13 @@ def write(blocks: Iterable[Block], document: Part) -> str:
     main = tag("main", *_sections(found), made_by, _embedded(document.to_data()))
     whole = tag("html", tag("head", join(*head, by=Html("\n"))), Html("\n"), tag("body", main), lang="en")
     return f"<!doctype html>\n{whole}\n"
+
+
+def fragment(blocks: Iterable[Block]) -> str:
+    """The tables of an answer for a page of somebody else's, such as a notebook: without charts and document."""
+    shown = [block for block in blocks if block.level < 2 and not isinstance(block, Charts | Data)]
+    style = tag("style", Html(".txcalc .exact { display: block; opacity: .65; font-size: .85em; }"))
+    return tag("div", style, *_sections(shown), class_="txcalc")
 
 
 def _sections(blocks: Iterable[Block]) -> Iterator[Html]:
@@ -220,6 +227,6 @@ def _made_by(provenance: Any) -> Html:
 
 def _embedded(document: dict[str, Any]) -> Html:
     """The YAML as text, so that neither a script is needed to read it nor anything in it can end the element."""
-    text = Html(escape(data.yaml(document), quote=False))
+    text = Html(escape(writers.yaml(document), quote=False))
     code = tag("pre", tag("code", text, id="report"), tabindex=0, aria_label="YAML")
     return tag("details", tag("summary", "The same as YAML"), code)

@@ -32,8 +32,9 @@ from txcalc.show.where import Share, operations, shares, whole
 _PASSES = ("forward", "backward", "recomputed")
 
 
-def blocks(view: View) -> Iterator[Block]:
+def blocks(found: View | Report) -> Iterator[Block]:
     """What a reader sees of a report."""
+    view = found if isinstance(found, View) else View(found)
     report = view.report
     name, *about = headings.identity(report.model)
     run = headings.run(report.workload, view.defaults, report.attention)
@@ -42,9 +43,9 @@ def blocks(view: View) -> Iterator[Block]:
     yield Charts(lambda: _memory(report), level=1)
     if view.since is not None:
         yield from _since(view.since)
-    found = operations(report) if view.by_module else shares(report)
-    yield _where(view, found)
-    yield Charts(lambda: _charts(found), level=1)
+    parts = operations(report) if view.by_module else shares(report)
+    yield _where(view, parts)
+    yield Charts(lambda: _charts(parts), level=1)
     yield _published(view.published)
     yield Table("Weights", (Column("Weights", "path"), Column("shape"), Column("copies", "n")), [
         Row((row.path, _shape(row.shape), Number(row.copies))) for row in view.weights

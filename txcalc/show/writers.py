@@ -1,0 +1,103 @@
+"""Every answer's blocks and every format's writer: JSON and YAML from the document itself, all others from blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+if TYPE_CHECKING:
+    from txcalc.document import Part
+    from txcalc.show.blocks import Block
+    from txcalc.show.terminal import Screen
+
+Format = Literal["table", "json", "yaml", "csv", "md", "html", "latex"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+SUFFIXES: Final[dict[str, Format]] = {
+    ".json": "json", ".yaml": "yaml", ".yml": "yaml", ".csv": "csv", ".md": "md", ".html": "html",
+    ".htm": "html", ".tex": "latex", ".txt": "table",
+}
+
+ANSWERS: Final = {
+    "Report": "report", "View": "report", "Comparison": "comparison", "Diff": "difference", "AttentionCurve": "curve",
+    "MixerTable": "mixer_table", "Explanation": "explanation", "Validations": "validation", "Listing": "catalogue",
+}
+"""Of every answer's class, the module here that says how it looks."""
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+def blocks(answer: Any) -> Iterator[Block]:
+    """What a reader sees of an answer."""
+    found: Iterator[Block] = import_module(f"txcalc.show.{ANSWERS[type(answer).__name__]}").blocks(answer)
+    return found
+
+
+def write(document: Part, blocks: Iterable[Block], form: Format, screen: Screen, detail: int = 1) -> str:
+    """An answer in a format. ``detail``: 0 the numbers alone, 1 as usual, 2 and 3 all behind them.
+
+    Only the table looks at the width of the screen. Raises ``SpecError`` for what cannot be written as YAML.
+    """
+    if form == "table":
+        from txcalc.show import terminal
+
+        return terminal.write(blocks, screen, detail)
+    if form in ("json", "yaml"):
+        return (json if form == "json" else yaml)(document.to_data())
+    if form == "csv":
+        return _csv(blocks)
+    if form == "md":
+        from txcalc.show import markdown
+
+        return markdown.write(blocks, screen.notation, detail)
+    if form == "latex":
+        import txcalc
+        from txcalc.show import latex
+
+        return latex.write(blocks, f"txcalc {txcalc.__version__}", detail)
+    from txcalc.show import html
+
+    return html.write(blocks, document)
+
+
+def json(data: dict[str, Any]) -> str:
+    """The document as JSON, keys in the document's order."""
+    from json import dumps
+
+    return dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def yaml(data: dict[str, Any]) -> str:
+    """The document as YAML that reads back equal. Raises ``SpecError`` for a number of more digits than YAML takes."""
+    from txcalc.spec.errors import SpecError
+    from txcalc.spec.yaml import dump_yaml
+
+    try:
+        return dump_yaml(data)
+    except ValueError as error:
+        raise SpecError(f"cannot be written as YAML: {error}; use JSON") from None
+
+
+def _csv(blocks: Iterable[Block]) -> str:
+    """The rows of the answer's data under its columns; None is an empty cell.
+
+    Text that a spreadsheet would run as a formula, such as a model called ``=cmd()``, has an apostrophe before it.
+    """
+    import csv
+    import io
+
+    from txcalc.show.blocks import Data
+
+    [data] = [block for block in blocks if isinstance(block, Data)]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(data.columns)
+    writer.writerows([_harmless(value) for value in row] for row in data.rows)
+    return out.getvalue()
+
+
+def _harmless(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r", " ")  # which the writer would not put in quotes
+    return f"'{text}" if value.startswith(_FORMULA) else text
