@@ -16,6 +16,7 @@ from txcalc.huggingface.importer import decoder_classes, decoder_head
 from txcalc.huggingface.rows import (
     RMS,
     Family,
+    Fields,
     Layers,
     Only,
     Part,
@@ -29,7 +30,7 @@ from txcalc.huggingface.rows import (
 )
 from txcalc.spec.resolve import merge
 
-Position = Mapping[str, Value] | Callable[[Config, int], Data]
+Position = Fields | str | Callable[[Config, int], Data]
 """A part, or what a configuration and a head's width make of it."""
 HEAD_NORM: Final[Data] = {**RMS, "over": "head"}
 """A norm on every head's queries and keys."""
@@ -37,7 +38,7 @@ FULL_NORM: Final[Data] = {**RMS, "over": "full"}
 """A norm on all queries of a token, and one on its keys."""
 
 
-def rope(*, part: float = 1.0) -> Position:
+def rope(*, part: float = 1.0) -> Callable[[Config, int], Data]:
     """Rotary positions, over ``part`` of each head unless the file says otherwise."""
     return lambda c, width: rope_of(c, width, default=part)
 
@@ -46,12 +47,16 @@ def _kv_heads(c: Config) -> int:
     return c.size_or(read(c, HEADS), "num_key_value_heads")
 
 
+ROUTING: Final = "n_group topk_group routed_scaling_factor num_nextn_predict_layers"
+"""How DeepSeek's routing narrows and scales what it chooses, and layers that are never built."""
+CONTEXT: Final = size("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", default=2048)
+NO_ROPE: Final[Data] = {"rope": False}
 HEADS: Final = size("num_attention_heads", "n_head")
-GROUPED: Final[Mapping[str, Value]] = {"heads": HEADS, "kv_heads": _kv_heads, "head_dim": optional("head_dim")}
+GROUPED: Final[Fields] = {"heads": HEADS, "kv_heads": _kv_heads, "head_dim": optional("head_dim")}
 """Heads, key-value heads and head size as most decoders write them."""
 
 
-def qkv(bias: Value) -> Part:
+def qkv(bias: Value) -> Fields:
     """A bias on queries, keys and values."""
     return {"q": bias, "k": bias, "v": bias}
 
@@ -59,15 +64,15 @@ def qkv(bias: Value) -> Part:
 def experts(
     *count: str, active: Sequence[str] = ("num_experts_per_tok",), d_ff: str = "moe_intermediate_size",
     act: str = "hidden_act", normalize: Value = True, **more: Value,
-) -> Mapping[str, Value]:
+) -> Fields:
     """Gated experts under their common field names."""
     return {"kind": "moe", "experts": size(*count), "active_experts": size(*active), "d_ff": size(d_ff),
             "activation": activation(act), "normalize": normalize, **more}
 
 
 def decoder(
-    classes: str | Mapping[str, str], *, attention: Part = GROUPED, bias: Value = None, qk_norm: Value = None,
-    window: Value = None, feed_forward: Part | None = None, norm: Part = RMS, position: Position | None = None,
+    classes: str | Mapping[str, str], *, attention: Part | None = GROUPED, bias: Value = None, qk_norm: Value = None,
+    window: Value = None, feed_forward: Part | str | None = None, norm: Part = RMS, position: Position | None = None,
     head_bias: Value = False, tied: Value = None, softcap: Value = None, layers: Sequence[Layers] = (),
     ignore: str = "", only: Only | None = None, finish: Callable[[Config, str, Data], Data] | None = None,
     **more: Value,
@@ -81,9 +86,9 @@ def decoder(
     """
     def build(c: Config, kind: str) -> Data:
         passed_over(c, ignore, only or {})
-        own = read(c, {"bias": bias, "qk_norm": qk_norm, "window": window})
-        parts = {"attention": {**read(c, attention), **_given(own)},
-                 "feed_forward": read(c, feed_forward or gated()), "norm": read(c, norm)}
+        own = _given(read(c, {"bias": bias, "qk_norm": qk_norm, "window": window}))
+        parts = {} if attention is None else {"attention": {**read(c, attention), **own}}
+        parts |= {"feed_forward": read(c, feed_forward or gated()), "norm": read(c, norm)}
         at = position or rope()
         parts["position"] = at(c, head_dim(c, parts["attention"])) if callable(at) else read(c, at)
         spec = common(c, kind, head_bias=read(c, head_bias), **parts, **read(c, more))
@@ -102,7 +107,7 @@ def common(c: Config, kind: str, *, head_bias: bool = False, **parts: Any) -> Da
         "vocab": c.size("vocab_size"),
         "d_model": c.size("hidden_size", "n_embd", "d_model"),
         "layers": c.size("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
-        "context": c.size("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", default=2048),
+        "context": CONTEXT(c),
         "head": decoder_head(c, kind, bias=head_bias),
         **parts,
         **({"position": {**thetas(c), **position}} if position.get("kind") == "rope" else {}),
@@ -114,12 +119,20 @@ def head_dim(c: Config, attention: Data) -> int:
     return int(attention.get("head_dim") or c.size("hidden_size", "n_embd") // attention["heads"])
 
 
+def square(c: Config, kind: str, spec: Data) -> Data:
+    """The same; refuse heads that are not together as wide as the model, where the class could not run with them."""
+    width, heads = head_dim(c, spec["attention"]), spec["attention"]["heads"]
+    if heads * width != spec["d_model"]:
+        raise c.error("head_dim", f"{heads} heads of {width} are not as wide as hidden_size {spec['d_model']}")
+    return spec
+
+
 def by_layer(c: Config, spec: Data, layers: Sequence[Layers]) -> Data:
     """``spec`` with what differs from layer to layer laid over."""
     if not layers:
         return spec
     each = [_pruned(reduce(merge, own)) for own in zip(*(layer(c, spec["layers"]) for layer in layers), strict=True)]
-    alike = {name: value for name, value in each[0].items() if all(own.get(name) == value for own in each)}
+    alike = {name: value for name, value in each[0].items() if all(name in own and own[name] == value for own in each)}
     return layered(merge(spec, alike), [{k: v for k, v in own.items() if k not in alike} for own in each])
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from txcalc.huggingface.build import Data, gated, grouped_query, layer_types, layered, rms, rope
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoders import common
+from txcalc.huggingface.decoder import common
 from txcalc.huggingface.multimodal import head_of, part_of
 from txcalc.huggingface.vision import SIDE, side_of, turns_both_ways
 from txcalc.spec.errors import shown

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from txcalc.huggingface import experts, llamas
+from txcalc.huggingface import exaone, glm, others
 from txcalc.huggingface.build import Data, activation, gated, layernorm, rms
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoders import plain_llama
+from txcalc.huggingface.decoder import decoder, qkv
 from txcalc.huggingface.multimodal import head_of, part_of, text_stack, whole_squares
 from txcalc.huggingface.qwen_vl import any_size, image_of, joined, normed_squares, squares, text_of
+from txcalc.huggingface.rows import SANDWICH
 from txcalc.huggingface.vision import patches, rotates_both_ways, side_of, vit_tower
 from txcalc.spec.errors import shown
 
@@ -35,7 +36,7 @@ def glm4v(c: Config, kind: str) -> Data:
 def glm4v_moe(c: Config, kind: str) -> Data:
     """GLM-4.5V: the same tower before GLM-4.5's experts."""
     text, image = text_of(c, "glm4v_moe_text", use_qk_norm=False), image_of(c, "glm4v_moe_vision")
-    return _glm(c, kind, experts.glm4_moe(text, "lm"), text, image, ties=True)
+    return _glm(c, kind, glm.ROWS["glm4_moe"].build(text, "lm"), text, image, ties=True)
 
 
 def glm46v(c: Config, kind: str) -> Data:
@@ -50,13 +51,13 @@ def glm46v(c: Config, kind: str) -> Data:
         text = text_of(c, text_type)
         return _glm(c, kind, _glm4_text(text), text, image)
     text = text_of(c, text_type, use_qk_norm=False)
-    return _glm(c, kind, experts.glm4_moe(text, "lm"), text, image)
+    return _glm(c, kind, glm.ROWS["glm4_moe"].build(text, "lm"), text, image)
 
 
 def _glm4_text(c: Config) -> Data:
     c.only("attention_bias", True)
     c.only("head_dim", None, c.size("hidden_size") // c.size("num_attention_heads"))
-    return plain_llama(c, "lm", bias={"q": True, "k": True, "v": True}) | {"norm": rms(placement="sandwich")}
+    return decoder("Glm4v", bias=qkv(True), norm=SANDWICH).build(c, "lm")
 
 
 def _glm(c: Config, kind: str, spec: Data, text: Config, image: Config, *, ties: bool = False) -> Data:
@@ -75,7 +76,7 @@ def glm_ocr(c: Config, kind: str) -> Data:
     text, image = text_of(c, "glm_ocr_text"), image_of(c, "glm_ocr_vision")
     text.only("attention_bias", False)
     text.ignore("num_nextn_predict_layers")
-    spec = plain_llama(text, "lm") | {"norm": rms(placement="sandwich")}
+    spec = decoder("GlmOcr", norm=SANDWICH).build(text, "lm")
     bias = image.flag("attention_bias")
     return _glm_tower(
         c, kind, spec, text, image, ties=True, context=image.size("out_hidden_size") * image.size("in_channels"),
@@ -119,8 +120,8 @@ def exaone4_5(c: Config, kind: str) -> Data:
     text.only("reorder_qk_norm", True)
     image.ignore("tokens_per_second")
     kv_heads = image.size("num_key_value_heads")
-    return joined(c, kind, llamas.exaone4(text, "lm"), squares(image, kv_heads=kv_heads), text, image, norm=rms(),
-                  width="out_hidden_size")
+    spec = exaone.ROWS["exaone4"].build(text, "lm")
+    return joined(c, kind, spec, squares(image, kv_heads=kv_heads), text, image, norm=rms(), width="out_hidden_size")
 
 
 def kimi_k25(c: Config, kind: str) -> Data:
@@ -173,7 +174,7 @@ def paddleocr_vl(c: Config, kind: str) -> Data:
     rotates_both_ways(image, "num_attention_heads", tower["d_model"])
     image.ignore("temporal_patch_size", "tokens_per_second")
     image.finish()
-    spec = llamas.ernie4_5(text, "lm")
+    spec = others.ROWS["ernie4_5"].build(text, "lm")
     text.finish()
     own = c.take("text_config", default=None)
     inner = text.flag("tie_word_embeddings") if own is None or "tie_word_embeddings" in own else True

@@ -1,17 +1,83 @@
-"""Meta's decoders, and Llama's descendants under other names that change nothing."""
+"""Meta's decoders."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Final
 
-from txcalc.huggingface.decoder import decoder
-from txcalc.huggingface.rows import Rows, every, flag, gated, windows
+from txcalc.huggingface.build import Data
+from txcalc.huggingface.config import Config
+from txcalc.huggingface.decoder import HEAD_NORM, NO_ROPE, decoder, experts
+from txcalc.huggingface.importer import lm_classes
+from txcalc.huggingface.openai import TWO_MORE
+from txcalc.huggingface.rows import (
+    LAYERNORM,
+    WIDTH,
+    Fields,
+    Rows,
+    every,
+    flag,
+    gated,
+    given,
+    layer_types,
+    plain,
+    size,
+    sparse,
+    windows,
+)
 
 llama = partial(decoder, bias=flag("attention_bias"), feed_forward=gated(bias=flag("mlp_bias", default=False)),
                 only={"activation": "swiglu"})
 
+
+def _rotary(c: Config, layers: int) -> list[bool]:
+    listed = c.take("no_rope_layers", default=None)
+    c.ignore("no_rope_layer_interval")
+    return [bool(r) for r in listed] if listed else every(size("no_rope_layer_interval"))(c, layers)
+
+
+def _positions(c: Config, layers: int) -> list[Data]:
+    """Layers that rotate norm queries and keys as well, where the file says so."""
+    normed = given(flag("use_qk_norm"), {"attention": {"qk_norm": {**HEAD_NORM, "scale": False}}}, {})(c)
+    return [normed if rotary else {"attention": NO_ROPE} for rotary in _rotary(c, layers)]
+
+
+def _interleaved(c: Config, layers: int) -> list[bool]:
+    step, listed = c.size("interleave_moe_layer_step"), c.take("moe_layers", default=None)
+    return [(i + 1) % step == 0 if listed is None else i in listed for i in range(layers)]
+
+
+def _opt_norm(c: Config) -> Fields:
+    affine = c.flag("layer_norm_elementwise_affine")
+    return {"kind": "layernorm", "scale": affine, "bias": affine,
+            "placement": given(flag("do_layer_norm_before"), "pre", "post")}
+
+
+def _opt_width(c: Config, kind: str, spec: Data) -> Data:
+    """OPT-350m has a narrower embedding."""
+    width = c.size("word_embed_proj_dim")
+    narrower = {"embedding_dim": width, "embedding_projection": "tokens", "embedding_projection_bias": False}
+    return spec | (narrower if width != spec["d_model"] else {})
+
+
 ROWS: Final[Rows] = {
     "llama": llama("Llama"),
     "cwm": decoder("Cwm", feed_forward=gated(bias=flag("mlp_bias")), layers=[windows(every(4, first=0))]),
+    "llama4_text": decoder(  # a shared expert beside one routed, chunked attention, layers without positions
+        "Llama4", bias=flag("attention_bias"), position={"kind": "rope"},
+        feed_forward=gated(d_ff=size("intermediate_size_mlp")), layers=[
+            sparse(experts("num_local_experts", d_ff="intermediate_size", routing="sigmoid-topk", normalize=False,
+                           shared_experts=1, shared_d_ff=WIDTH), _interleaved),
+            layer_types("chunked_attention", _rotary, {"attention": {
+                "chunk": lambda c: c.take("attention_chunk_size") or None}}), _positions],
+        ignore="attn_scale floor_scale attn_temperature_tuning for_llm_compression for_llm_compressor"),
+    "opt": decoder(
+        "OPT", attention={"heads": size("num_attention_heads")}, bias=flag("enable_bias"), norm=_opt_norm,
+        feed_forward=plain(d_ff=size("ffn_dim"), bias=flag("enable_bias"), act="activation_function"),
+        final_norm=lambda c: c.flag("do_layer_norm_before") and not c.data.get("_remove_final_layer_norm", False),
+        position=TWO_MORE, finish=_opt_width),
+    "xglm": decoder(
+        lm_classes("XGLM"), attention={"heads": size("attention_heads", "num_attention_heads")}, bias=True,
+        feed_forward=plain(d_ff=size("ffn_dim"), act="activation_function"), norm=LAYERNORM,
+        embedding_scale=flag("scale_embedding", default=True), position={"kind": "sinusoidal"}),
 }

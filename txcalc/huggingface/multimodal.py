@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from txcalc.huggingface import experts, gemma
+from txcalc.huggingface import gemma, meta
 from txcalc.huggingface.build import ACTIVATIONS, Data, gated, layernorm, rms
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.encoder import NONE
@@ -370,7 +370,7 @@ def llama4(c: Config, kind: str) -> Data:
     """Llama 4 with eyes: squares of patches through two layers of the tower's own, and one into the text."""
     text, _ = part_of(c, "text_config", "llama4_text", only=True)
     image, _ = part_of(c, "vision_config", "llama4_vision_model", only=True)
-    spec = experts.llama4(text, "lm")
+    spec = meta.ROWS["llama4_text"].build(text, "lm")
     text.finish()
     c.ignore("tie_word_embeddings")  # the stack of text is a whole language model, with a head of its own
     tower = _llama4_tower(image)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoder import HEAD_NORM, decoder, experts, qkv
-from txcalc.huggingface.rows import Rows, Value, flag, size, sparse, windows
+from txcalc.huggingface.decoder import GROUPED, HEAD_NORM, decoder, experts, qkv, rope
+from txcalc.huggingface.importer import decoder_classes
+from txcalc.huggingface.rows import Rows, Value, every, flag, layer_types, size, sparse, take, windows
 
 
 def _window(c: Config) -> int | None:
@@ -37,6 +39,16 @@ SHARED: Final[Mapping[str, Value]] = {"shared_experts": 1, "shared_d_ff": size("
                                       "shared_gate": True}
 """A shared expert of its own width, behind a gate."""
 
+DELTA: Final = layer_types("linear_attention", every(take("full_attention_interval", default=4)), {
+    "attention": None, "recurrent": {
+        "kind": "gated-delta", "key_heads": size("linear_num_key_heads"), "value_heads": size("linear_num_value_heads"),
+        "key_dim": size("linear_key_head_dim"), "value_dim": size("linear_value_head_dim"),
+        "conv": size("linear_conv_kernel_dim")}})
+"""Three gated delta-rule layers to each layer of attention."""
+hybrid = partial(decoder, bias=flag("attention_bias"), qk_norm=HEAD_NORM,
+                 attention={**GROUPED, "output_gate": True}, position=rope(part=0.25))
+_IGNORED: Final = "mtp_num_hidden_layers mtp_use_dedicated_embeddings mamba_ssm_dtype mlp_only_layers"
+
 ROWS: Final[Rows] = {
     "qwen2": decoder("Qwen2", bias=qkv(True), layers=[windows(_from_max_window_layers, window=_window)],
                      ignore="use_mrope attention_bias mlp_bias dual_chunk_attention_config"),
@@ -48,4 +60,13 @@ ROWS: Final[Rows] = {
     "qwen3_moe": decoder("Qwen3Moe", bias=flag("attention_bias"), qk_norm=HEAD_NORM, window=_window, layers=[
         sparse(experts("num_experts", "num_local_experts", normalize=flag("norm_topk_prob")), decoder_sparse_step)],
         ignore="max_window_layers"),
+    "qwen3_next": hybrid("Qwen3Next", layers=[
+        sparse(experts("num_experts", normalize=flag("norm_topk_prob"), **SHARED), decoder_sparse_step), DELTA]),
+    "qwen3_5_text": hybrid(
+        decoder_classes("Qwen3_5") | {"Qwen3_5TextModel": "none", "Qwen3_5TextForSequenceClassification": "sequence"},
+        layers=[DELTA], ignore=_IGNORED, only={"attn_output_gate": True}),
+    "qwen3_5_moe_text": hybrid(
+        decoder_classes("Qwen3_5Moe") | {"Qwen3_5MoeTextModel": "none"}, layers=[DELTA],
+        feed_forward=experts("num_experts", **SHARED), ignore=f"{_IGNORED} intermediate_size",
+        only={"attn_output_gate": True, "norm_topk_prob": True, "decoder_sparse_step": 1}),
 }

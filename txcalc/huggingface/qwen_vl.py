@@ -10,15 +10,19 @@ from __future__ import annotations
 from math import isqrt
 from typing import Any, Final
 
-from txcalc.huggingface import decoders, hybrids, qwen
+from txcalc.huggingface import qwen
 from txcalc.huggingface.build import Data, gated, layered, layernorm, plain, rms
 from txcalc.huggingface.config import IRRELEVANT, Config
+from txcalc.huggingface.decoder import HEAD_NORM, decoder
 from txcalc.huggingface.multimodal import head_of, part_of, whole_squares
+from txcalc.huggingface.rows import flag
 from txcalc.huggingface.vision import SIDE, rotates_both_ways, side_of
 
 PARTS: Final = ("qwen2_vl_text", "qwen2_vl_vision", "qwen2_5_vl_text", "qwen2_5_vl_vision", "qwen3_vl_text",
                 "qwen3_vl_vision", "qwen3_vl_moe_text", "qwen3_vl_moe_vision", "qwen3_5_vision", "qwen3_5_moe_vision")
 """Types of configuration that stand only within another."""
+
+_QWEN3_TEXT: Final = decoder("Qwen3", bias=flag("attention_bias"), qk_norm=HEAD_NORM)
 
 
 def qwen2_vl(c: Config, kind: str) -> Data:
@@ -40,7 +44,7 @@ def qwen2_5_vl(c: Config, kind: str) -> Data:
 def qwen3_vl(c: Config, kind: str) -> Data:
     """Qwen3-VL, arXiv 2511.21631: what some layers of the tower make of an image is added to the text's first."""
     text = text_of(c, "qwen3_vl_text")
-    spec = decoders.plain_llama(text, "lm", bias=text.flag("attention_bias"), qk_norm=rms(over="head"))
+    spec = _QWEN3_TEXT.build(text, "lm")
     return _qwen3(c, kind, spec, text, "qwen3_vl_vision")
 
 
@@ -53,13 +57,13 @@ def qwen3_vl_moe(c: Config, kind: str) -> Data:
 def qwen3_5(c: Config, kind: str) -> Data:
     """Qwen 3.5: Qwen 3's tower, of which the text's first layers get no more than the others."""
     text = text_of(c, "qwen3_5_text")
-    return _qwen3(c, kind, hybrids.qwen3_5(text, "lm"), text, "qwen3_5_vision")
+    return _qwen3(c, kind, qwen.ROWS["qwen3_5_text"].build(text, "lm"), text, "qwen3_5_vision")
 
 
 def qwen3_5_moe(c: Config, kind: str) -> Data:
     """Qwen 3.5 with experts."""
     text = text_of(c, "qwen3_5_moe_text")
-    return _qwen3(c, kind, hybrids.qwen3_5_moe(text, "lm"), text, "qwen3_5_moe_vision")
+    return _qwen3(c, kind, qwen.ROWS["qwen3_5_moe_text"].build(text, "lm"), text, "qwen3_5_moe_vision")
 
 
 def _qwen3(c: Config, kind: str, spec: Data, text: Config, vision: str) -> Data:

@@ -22,8 +22,9 @@ from txcalc.spec.errors import shown
 Reader = Callable[[Config], Any]
 Value = Any
 """A constant, a reader, or a part that holds some."""
-Part = Mapping[str, Value] | Reader
-Only = Mapping[str, Value]
+Fields = Mapping[str, Value]
+Part = Fields | Reader
+Only = Fields
 """Fields that must have one value, or one of several in a tuple, to be understood."""
 
 
@@ -113,15 +114,18 @@ RMS: Final[Data] = {"kind": "rmsnorm", "bias": False}
 SANDWICH: Final[Data] = {**RMS, "placement": "sandwich"}
 RES_POST: Final[Data] = {**RMS, "placement": "res-post"}
 LAYERNORM: Final[Data] = {"kind": "layernorm", "bias": True}
+PLAIN_LAYERNORM: Final[Data] = {"kind": "layernorm", "bias": False}
+SHARED: Final[Data] = {**PLAIN_LAYERNORM, "shared": True}
+"""One norm before both branches of a parallel block."""
 WIDTH: Final = size("intermediate_size")
 
 
-def gated(*, d_ff: Value = WIDTH, bias: Value = False, act: str = "hidden_act") -> Part:
+def gated(*, d_ff: Value = WIDTH, bias: Value = False, act: str = "hidden_act") -> Fields:
     """A gated feed-forward (SwiGLU and kin)."""
     return {"d_ff": d_ff, "activation": activation(act), "gated": True, "bias": bias}
 
 
-def plain(*, d_ff: Value = WIDTH, bias: Value = True, act: str = "hidden_act") -> Part:
+def plain(*, d_ff: Value = WIDTH, bias: Value = True, act: str = "hidden_act") -> Fields:
     """Two projections around an activation."""
     return {"d_ff": d_ff, "activation": activation(act), "gated": False, "bias": bias}
 
@@ -150,11 +154,17 @@ def after(number: Value) -> Pattern:
     return pattern
 
 
-def layer_types(other: str, default: Pattern, there: Part, elsewhere: Part | None = None) -> Layers:
-    """Layers of full attention, and of the ``other`` kind, which have the part ``there``; as the file lists them."""
+def layer_types(
+    other: str, default: Pattern, there: Part, elsewhere: Part | None = None, *, unread: str = "",
+) -> Layers:
+    """Layers of full attention, and of the ``other`` kind, which have the part ``there``; as the file lists them.
+
+    ``unread``: fields of that part which may hold anything where no layer is of this kind.
+    """
     def layers(c: Config, number: int) -> list[Data]:
-        own, full = read(c, there), read(c, elsewhere or {})
+        c.ignore(*unread.split())
         kinds = listed_kinds(c, "layer_types", number, default, "full_attention", other)
+        own, full = {} if unread and not any(kinds) else read(c, there), read(c, elsewhere or {})
         return [own if kind else full for kind in kinds]
     return layers
 
@@ -186,12 +196,18 @@ WINDOW: Final = some("sliding_window")
 
 def windows(default: Pattern, *, window: Value = WINDOW, **more: Part) -> Layers:
     """Layers that slide and such that do not; ``more``: what those of full attention have of their own."""
-    return layer_types("sliding_attention", default, {"attention": {"window": window}}, more)
+    return layer_types("sliding_attention", default, {"attention": {"window": window}}, more,
+                       unread="sliding_window")
 
 
 def sparse(moe: Part, which: Pattern) -> Layers:
     """Layers with the experts ``moe`` in place of the feed-forward that all share."""
+    return where(which, {"feed_forward": moe})
+
+
+def where(which: Pattern, there: Part) -> Layers:
+    """Layers that have the part ``there``, and others."""
     def layers(c: Config, number: int) -> list[Data]:
-        part = {"feed_forward": read(c, moe)}
-        return [part if chosen else {} for chosen in which(c, number)]
+        own = read(c, there)
+        return [own if chosen else {} for chosen in which(c, number)]
     return layers

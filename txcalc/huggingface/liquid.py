@@ -1,0 +1,62 @@
+"""Liquid AI's decoders: gated short convolutions beside attention with normed heads."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from txcalc.huggingface.config import Config
+from txcalc.huggingface.decoder import HEAD_NORM, HEADS, decoder, experts
+from txcalc.huggingface.mamba import listed_attention
+from txcalc.huggingface.rows import WIDTH, Fields, Rows, after, flag, layer_types, passed_over, size, sparse, take
+
+_D: Final = size("hidden_size")
+
+
+def _width(c: Config) -> int:
+    width = c.size("block_ff_dim") if "block_ff_dim" in c.data else c.size("intermediate_size")
+    c.ignore("intermediate_size", "block_ffn_dim_multiplier", "block_multiple_of")
+    if c.flag("block_auto_adjust_ff_dim"):
+        width = int(2 * width / 3)
+        factor, step = c.number("block_ffn_dim_multiplier"), c.size("block_multiple_of")
+        width = width if factor is None else -(-int(factor * width) // step) * step
+    return width
+
+
+def _convolution(c: Config) -> Fields:
+    passed_over(c, "conv_use_xavier_init", {"conv_dim": _D, "conv_dim_out": _D})
+    return {"kind": "short-convolution", "conv": size("conv_L_cache"), "bias": flag("conv_bias")}
+
+
+def _listed(c: Config, layers: int) -> list[bool]:
+    listed = listed_attention(c, "full_attn_idxs")
+    return [listed is not None and i not in listed for i in range(layers)]
+
+
+def _tied(c: Config) -> bool:
+    return c.flag("tie_embedding", default=c.take("tie_word_embeddings"))  # the one that counts where both are given
+
+
+lfm2 = partial(decoder, qk_norm=HEAD_NORM, tied=_tied)
+_CONVOLUTION: Final[Fields] = {"attention": None, "recurrent": _convolution}
+
+
+def _must_be_listed(c: Config, layers: int) -> list[bool]:
+    if c.take("layer_types", default=None) is None:
+        raise c.error("layer_types", f"must be a list of {layers} entries, one per layer")
+    return []
+
+
+ROWS: Final[Rows] = {
+    "lfm2": lfm2(
+        "Lfm2", feed_forward={"d_ff": _width, "activation": "silu", "gated": True},
+        layers=[layer_types("conv", _listed, _CONVOLUTION)],
+        ignore="block_mlp_init_scale block_norm_eps block_out_init_scale block_use_xavier_init theta",
+        only={"block_use_swiglu": True, "use_pos_enc": True, "block_dim": _D, "num_heads": HEADS}),
+    "lfm2_moe": lfm2(
+        "Lfm2Moe", feed_forward={"d_ff": WIDTH, "activation": "silu", "gated": True}, layers=[
+            layer_types("conv", _must_be_listed, _CONVOLUTION), sparse(
+            {**experts("num_experts", normalize=flag("norm_topk_prob"), routing="sigmoid-topk"), "activation": "silu"},
+            after(take("num_dense_layers")))],
+        ignore="use_expert_bias routed_scaling_factor"),
+}

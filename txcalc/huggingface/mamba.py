@@ -1,0 +1,118 @@
+"""State space models and the hybrids of others with attention: Mamba, Jamba, Bamba, Granite 4's part."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+from txcalc.huggingface.build import Data
+from txcalc.huggingface.config import Config
+from txcalc.huggingface.decoder import decoder, experts
+from txcalc.huggingface.rows import Fields, Pattern, Rows, flag, gated, passed_over, size, sparse, where
+from txcalc.spec.errors import shown
+
+_STEPS: Final = "time_step_limit time_step_min time_step_max time_step_floor"
+_MIXER: Final = {"state": size("state_size"), "conv": size("conv_kernel"), "conv_bias": flag("use_conv_bias"),
+                 "bias": flag("use_bias")}
+MAMBA2: Final[Fields] = {"kind": "mamba2", "heads": size("num_heads"), "head_dim": size("head_dim"),
+                       "groups": size("n_groups"), **_MIXER}
+alone = partial(decoder, attention=None, feed_forward="none", position="none")
+
+
+def rank(name: str) -> Any:
+    """The rank of the step sizes, a sixteenth of the width where it is left to the class."""
+    return lambda c: -(-c.size("hidden_size") // 16) if c.take(name) == "auto" else c.size(name)
+
+
+def _mamba(c: Config) -> Fields:
+    """Its channels are as many as the file says, whatever ``expand`` is."""
+    d = c.size("hidden_size")
+    inner = c.size("intermediate_size", default=int((c.number("expand") or 0) * d))
+    passed_over(c, "", {"d_model": d, "d_inner": inner, "n_layer": size("num_hidden_layers")})
+    return {"kind": "mamba", "inner": inner, "rank": rank("time_step_rank"), **_MIXER}
+
+
+_IGNORED: Final = ("residual_in_fp32 time_step_scale time_step_min time_step_max time_step_init_scheme time_step_floor "
+                   "use_mambapy use_associative_scan fused_add_norm pad_vocab_size_multiple num_logits_to_keep ssm_cfg")
+
+
+def beside_attention(c: Config) -> Data:
+    """Mamba-2 as models with attention name its fields."""
+    passed_over(c, f"mamba_chunk_size use_mamba_kernels {_STEPS}", {"hidden_act": "silu"})
+    inner = c.size_or(c.size("mamba_expand") * c.size("hidden_size"), "mamba_d_ssm")
+    heads = c.size("mamba_n_heads")
+    width = inner // heads if c.take("mamba_d_head") == "auto" else c.size("mamba_d_head")
+    if heads * width != inner:
+        raise c.error("mamba_n_heads", f"{heads} heads of {width} are not the {inner} channels")
+    return {"kind": "mamba2", "heads": heads, "head_dim": width, "state": c.size("mamba_d_state"),
+            "groups": c.size("mamba_n_groups"), "conv": c.size("mamba_d_conv"),
+            "conv_bias": c.flag("mamba_conv_bias"), "bias": c.flag("mamba_proj_bias")}
+
+
+def _all_but(period: str, offset: str, *, but: bool = True) -> Pattern:
+    """All layers but one of each period, or that one."""
+    def pattern(c: Config, layers: int) -> list[bool]:
+        step, first = c.size(period), c.take(offset)
+        return [(i % step == first) != but for i in range(layers)]
+    return pattern
+
+
+def _with_experts(c: Config, layers: int) -> list[bool]:
+    many = c.size("num_experts") > 1
+    return [many and one for one in _all_but("expert_layer_period", "expert_layer_offset", but=False)(c, layers)]
+
+
+def listed_attention(c: Config, name: str) -> list[Any] | None:
+    """The layers that have attention, where the file lists them."""
+    listed = c.take(name, default=None)
+    if listed is not None and not isinstance(listed, list):
+        raise c.error(name, f"must list the layers with attention, got {shown(listed)}")
+    return listed
+
+
+def _not_listed(c: Config, layers: int) -> list[bool]:
+    listed = listed_attention(c, "attn_layer_indices") or []
+    return [i not in listed for i in range(layers)]
+
+
+def _half_rotary(c: Config, width: int) -> Data:
+    if width % 2:
+        raise c.error("head_dim", f"half of a head's {width} columns rotate")
+    c.only("attn_rotary_emb", width // 2)
+    return {"kind": "rope", "dim": width // 2}
+
+
+ROWS: Final[Rows] = {
+    "mamba2": alone(
+        {"Mamba2ForCausalLM": "lm", "Mamba2Model": "none"}, recurrent=MAMBA2,
+        ignore=f"residual_in_fp32 chunk_size time_step_rank rms_norm expand num_logits_to_keep use_mambapy {_STEPS}",
+        only={"hidden_act": ("silu", "swish"), "norm_before_gate": True,
+              "intermediate_size": lambda c: c.size("num_heads") * c.size("head_dim")}),
+    "mamba": alone({"MambaForCausalLM": "lm", "MambaModel": "none"}, recurrent=_mamba, ignore=_IGNORED,
+                   only={"hidden_act": "silu", "rms_norm": True}),
+    "falcon_mamba": alone(  # norms on step sizes, B and C that have no weights
+        {"FalconMambaForCausalLM": "lm", "FalconMambaModel": "none"},
+        recurrent=lambda c: {**_mamba(c), "norms": True, "norm_scale": False},
+        ignore=f"{_IGNORED} mixer_rms_eps use_falcon_mambapy", only={"hidden_act": "silu", "rms_norm": True}),
+    "jamba": decoder(  # one attention layer in eight, experts in every second, no positions
+        "Jamba", position="none", layers=[
+            where(_all_but("attn_layer_period", "attn_layer_offset"), {"attention": None, "recurrent": {
+                "kind": "mamba", "inner": lambda c: c.size("mamba_expand") * c.size("hidden_size"),
+                "state": size("mamba_d_state"), "rank": rank("mamba_dt_rank"), "conv": size("mamba_d_conv"),
+                "conv_bias": flag("mamba_conv_bias"), "bias": flag("mamba_proj_bias"), "norms": True}}),
+            sparse(experts("num_experts", d_ff="intermediate_size", normalize=False), _with_experts)],
+        ignore="use_mamba_kernels use_mambapy use_associative_scan num_logits_to_keep sliding_window "
+               "calc_logits_for_entire_prompt n_ctx", only={"mamba_inner_layernorms": True}),
+    "bamba": decoder(
+        "Bamba", bias=flag("attention_bias"), feed_forward=gated(bias=flag("mlp_bias")), position=_half_rotary,
+        layers=[where(_not_listed, {"attention": None, "recurrent": beside_attention})],
+        ignore="z_loss_coefficient num_logits_to_keep partial_rotary_factor"),
+    "falcon_h1": decoder(  # attention and Mamba-2 read one norm and are added up in every layer
+        "FalconH1", bias=flag("attention_bias"), feed_forward=gated(bias=flag("mlp_bias")), residual="mixers",
+        recurrent=lambda c: {**beside_attention(c), "norm": flag("mamba_rms_norm")},
+        ignore="num_logits_to_keep lm_head_multiplier mlp_multipliers key_multiplier ssm_multipliers layer_types "
+               "attention_in_multiplier attention_out_multiplier ssm_in_multiplier ssm_out_multiplier "
+               "mamba_norm_before_gate mlp_expansion_factor layers_block_type",
+        # The one is on the way out, the other on the way in.
+        only={"mamba_use_mlp": True, "attn_layer_indices": None, "projectors_bias": flag("mamba_proj_bias")}),
+}

@@ -1,0 +1,32 @@
+"""Microsoft's decoders: Phi and BitNet."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from txcalc.huggingface.config import Config
+from txcalc.huggingface.decoder import GROUPED, decoder, experts, rope, square
+from txcalc.huggingface.importer import lm_classes
+from txcalc.huggingface.rows import LAYERNORM, RMS, WINDOW, Fields, Rows, flag, gated, plain
+
+
+def _head_norm(c: Config) -> Fields | None:
+    if not c.flag("qk_layernorm"):
+        return None
+    c.only("head_dim", None, c.size("hidden_size") // c.size("num_attention_heads"))  # the width of the class's norms
+    return {**LAYERNORM, "over": "head"}
+
+
+ROWS: Final[Rows] = {
+    "phi": decoder(  # a parallel block behind one LayerNorm, biases everywhere
+        "Phi", bias=True, qk_norm=_head_norm, feed_forward=plain(), norm={**LAYERNORM, "shared": True},
+        residual="parallel", position=rope(part=0.5), head_bias=True),
+    "phi3": decoder("Phi3", window=WINDOW, ignore="attention_bias embd_layer mlp_bias lm_head_bias",
+                    only={"full_attn_mod": 1, "interpolate_factor": 1}),
+    "phimoe": decoder("Phimoe", bias=flag("attention_bias"), window=WINDOW, norm=LAYERNORM,
+                      feed_forward=experts("num_local_experts", d_ff="intermediate_size"),
+                      head_bias=flag("lm_head_bias"), only={"num_experts_per_tok": 2}),  # one after the other
+    "bitnet": decoder(  # arXiv 2504.12285: norms on what the output and the down projections read
+        lm_classes("BitNet"), bias=flag("attention_bias"), attention={**GROUPED, "inner_norm": RMS},
+        feed_forward={**gated(), "inner_norm": RMS}, finish=square),
+}

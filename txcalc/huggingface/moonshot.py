@@ -1,0 +1,52 @@
+"""Moonshot's decoders; Kimi K2 is a row of DeepSeek's."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from txcalc.huggingface.config import Config
+from txcalc.huggingface.decoder import decoder, experts
+from txcalc.huggingface.deepseek import latent
+from txcalc.huggingface.rows import Fields, Rows, after, flag, layer_types, listed_sparse, passed_over, sparse, take
+
+
+def _attention(c: Config) -> Fields:
+    c.rename(model_max_length="max_position_embeddings")
+    return latent(c)
+
+
+def _delta(c: Config) -> Fields:
+    given = c.section("linear_attn_config", "")
+    passed_over(given, "full_attn_layers kda_layers", {})
+    delta = {"kind": "kimi-delta", "heads": given.size("num_heads", default=c.size("linear_num_heads")),
+             "head_dim": given.size("head_dim", default=c.size("linear_head_dim")),
+             "conv": given.size("short_conv_kernel_size", default=c.size("linear_conv_kernel_dim"))}
+    given.finish()
+    return delta
+
+
+def _pattern(c: Config, layers: int) -> list[bool]:
+    """Full attention in the layers that the file lists, numbered from 1, or in 4, 8, 12 and so on."""
+    given = c.section("linear_attn_config", "")
+    full, other = given.take("full_attn_layers", default=None), given.take("kda_layers", default=None)
+    if full is None or other is None:
+        return [i == 0 or i % 4 > 0 for i in range(layers)]
+    if not isinstance(full, list) or not isinstance(other, list) or sorted(full + other) != list(range(1, layers + 1)):
+        raise given.error("full_attn_layers", f"and kda_layers must list each of {layers} layers once, from 1")
+    return [i + 1 in other for i in range(layers)]
+
+
+ROWS: Final[Rows] = {
+    # Three layers of Kimi delta attention to each of latent attention, without rotary positions. The class ties no
+    # head, whatever the file says.
+    "kimi_linear": decoder(
+        "KimiLinear", attention=_attention, position="none", tied=False, layers=[
+            layer_types("linear_attention", _pattern, {"attention": None, "recurrent": _delta}),
+            sparse(experts(
+                "num_local_experts", "num_experts", active=("num_experts_per_tok", "num_experts_per_token"),
+                routing="sigmoid-topk", normalize=flag("norm_topk_prob", "moe_renormalize"),
+                shared_experts=lambda c: c.take("n_shared_experts", "num_shared_experts") or None),
+                listed_sparse(after(take("first_k_dense_replace", default=1))))],
+        ignore="n_group num_expert_group topk_group routed_scaling_factor use_grouped_topk num_nextn_predict_layers",
+        only={"moe_layer_freq": 1, "mla_use_nope": True, "moe_router_activation_func": "sigmoid"}),
+}

@@ -1,0 +1,50 @@
+"""The Allen Institute's decoders: OLMo 1 to 3, with experts, and with recurrent layers."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from txcalc.huggingface.build import Data, rope
+from txcalc.huggingface.config import Config
+from txcalc.huggingface.decoder import FULL_NORM, HEADS, decoder, experts
+from txcalc.huggingface.rows import PLAIN_LAYERNORM, RES_POST, Fields, Rows, every, flag, layer_types, size, windows
+
+olmo2 = partial(decoder, bias=flag("attention_bias"), qk_norm=FULL_NORM, norm=RES_POST)
+olmoe = partial(decoder, bias=flag("attention_bias"), qk_norm=FULL_NORM, ignore="clip_qkv", feed_forward=experts(
+    "num_experts", d_ff="intermediate_size", normalize=flag("norm_topk_prob")))
+
+
+def _delta(c: Config) -> Fields:
+    heads = HEADS(c)
+    key_heads = c.size_or(heads, "linear_num_key_heads")
+    key_dim = c.size_or(int(0.75 * c.size("hidden_size") / key_heads), "linear_key_head_dim")
+    return {"kind": "gated-delta", "key_heads": key_heads, "value_heads": c.size_or(heads, "linear_num_value_heads"),
+            "key_dim": key_dim, "value_dim": c.size_or(2 * key_dim, "linear_value_head_dim"),
+            "conv": size("linear_conv_kernel_dim")}
+
+
+def _rotary_or_none(c: Config, width: int) -> Data:
+    given = c.take("rope_parameters", default=None)
+    places = (given if isinstance(given, dict) else {}, c.data)
+    rotary = next((place["rope_theta"] for place in places if "rope_theta" in place), 0) is not None
+    return rope(c, width) if rotary else {"kind": "none"}
+
+
+def _three_in_four(c: Config, layers: int) -> list[bool]:
+    return [i % 4 != 3 and (layers >= 4 or i != layers - 1) for i in range(layers)]
+
+
+ROWS: Final[Rows] = {
+    "olmo": decoder("Olmo", bias=flag("attention_bias"), norm={**PLAIN_LAYERNORM, "scale": False},
+                    ignore="clip_qkv mlp_bias"),
+    "olmo2": olmo2("Olmo2", ignore="mlp_bias"),
+    "olmo3": olmo2("Olmo3", layers=[windows(every(4))], ignore="mlp_bias"),
+    "olmoe": olmoe("Olmoe"),
+    "flex_olmo": olmoe("FlexOlmo", norm=RES_POST),
+    "olmo_hybrid": olmo2(  # norms before the recurrent layers, after those of attention
+        "OlmoHybrid", position=_rotary_or_none, layers=[layer_types("linear_attention", _three_in_four, {
+            "attention": None, "recurrent": _delta, "norm": {"placement": "pre"}})],
+        ignore="linear_a_log_min linear_a_log_max linear_dt_min linear_dt_max linear_dt_init_floor sliding_window "
+               "linear_allow_neg_eigval fla_hybrid_attention_indices mlp_bias linear_use_gate"),
+}
