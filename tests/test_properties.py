@@ -5,12 +5,12 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 from specs import specs
 
 from txcalc.answer.report import Report, count
 from txcalc.show.writers import json as as_json
 from txcalc.show.writers import yaml as as_yaml
+from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import architecture_fields, is_causal
 from txcalc.spec.model import Model, Sublayers
 from txcalc.spec.yaml import read_yaml
@@ -75,7 +75,7 @@ def enlarged(spec: Model, path: tuple[str | int, ...]) -> Model | None:
     node[path[-1]] += 2
     try:
         return Model.from_data(fields)
-    except ValidationError:
+    except SpecError:
         return None
 
 

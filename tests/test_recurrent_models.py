@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from txcalc.count import activations, flops, kv_cache, params
 from txcalc.count.layer import alone
 from txcalc.models.load import load
-from txcalc.spec.errors import FieldError
+from txcalc.spec.errors import FieldError, SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
@@ -303,7 +302,7 @@ def test_only_a_stack_that_generates_holds_a_state() -> None:
      ("activation",), "its gate"),
 ])
 def test_what_does_not_fit_is_refused_by_its_field(fields: dict[str, Any], place: tuple[str, ...], text: str) -> None:
-    with pytest.raises(ValidationError) as caught:
+    with pytest.raises(SpecError) as caught:
         model(**fields)
     (error,) = caught.value.errors()
     cause = error["ctx"]["error"]

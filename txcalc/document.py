@@ -1,7 +1,7 @@
-"""Immutable data that is written as documents and read back: what every part of an answer is.
+"""Immutable data that is written as documents and read back: what specs and all parts of an answer are.
 
-Plain dataclasses, because each is made by our own code from numbers that need no checking; Pydantic checks a document
-where it comes back from outside, and is loaded only then.
+Parts are plain dataclasses, because each is made by our own code from numbers that need no checking; Pydantic checks a
+document where it comes back from outside, and is loaded only then.
 """
 
 from __future__ import annotations
@@ -11,14 +11,50 @@ from importlib import import_module
 from typing import Any, ClassVar, Self, dataclass_transform
 
 
+class Frozen:
+    """Data that is not changed once it is made: equal to what has the same fields, and copied with others."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} cannot be changed")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{name} cannot be deleted")
+
+    def __eq__(self, other: object) -> bool:
+        return vars(self) == vars(other) if type(self) is type(other) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((type(self), *vars(self).values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+    @classmethod
+    def made(cls, fields: dict[str, Any]) -> Self:
+        """One of these ``fields``, all of them, unchecked."""
+        found = object.__new__(cls)
+        vars(found).update(fields)
+        return found
+
+    def to_data(self) -> dict[str, Any]:
+        """The fields as plain data in their own order, for JSON and YAML."""
+        return {name: plain(value) for name, value in vars(self).items()}
+
+    def replaced(self, **fields: Any) -> Self:
+        """A copy with other ``fields``, unchecked: a size may also be a symbol or an array. Raises ``KeyError``."""
+        for name in fields.keys() - vars(self).keys():
+            raise KeyError(name)
+        return self.made({**vars(self), **fields})
+
+
 @dataclass_transform(frozen_default=True, kw_only_default=True)
-class Part:
+class Part(Frozen):
     """Base of every part of a document: a subclass is a frozen dataclass of its annotated fields."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     def __init_subclass__(cls) -> None:
-        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        dataclasses.dataclass(frozen=True, kw_only=True, repr=False, eq=False)(cls)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -32,10 +68,6 @@ class Part:
 
         return TypeAdapter(cls).validate_python(data)
 
-    def to_data(self) -> dict[str, Any]:
-        """The part as plain data in its own key order, for JSON and YAML."""
-        return {name: _plain(value) for name, value in self.__dict__.items()}
-
     def _repr_html_(self) -> str | None:
         """What a notebook shows of an answer; None for a part of one."""
         writers = import_module("txcalc.show.writers")
@@ -44,18 +76,11 @@ class Part:
         shown: str = import_module("txcalc.show.html").fragment(writers.blocks(self))
         return shown
 
-    def replaced(self, **fields: Any) -> Self:
-        """A copy with other ``fields``, unchecked: a size may also be a symbol or an array. Raises ``KeyError``."""
-        for name in fields.keys() - self.__dict__.keys():
-            raise KeyError(name)
-        copy = object.__new__(type(self))
-        copy.__dict__.update(self.__dict__, **fields)
-        return copy
 
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Part):
+def plain(value: Any) -> Any:
+    """A value of a field as plain data."""
+    if isinstance(value, Frozen):
         return value.to_data()
     if isinstance(value, tuple | list):
-        return [_plain(each) for each in value]
-    return {name: _plain(each) for name, each in value.items()} if isinstance(value, dict) else value
+        return [plain(each) for each in value]
+    return {name: plain(each) for name, each in value.items()} if isinstance(value, dict) else value

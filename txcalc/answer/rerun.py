@@ -13,8 +13,8 @@ from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
     from txcalc.models.loaded import Loaded
+    from txcalc.spec.files import Document
     from txcalc.spec.model import Model
-    from txcalc.spec.yaml import Document
 
 _LENGTHS: Final = ("seq", "past")
 _STEP: Final = "flops_training"

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from txcalc.huggingface.build import Data, labels
 from txcalc.huggingface.config import Config, Remarks
 from txcalc.huggingface.rows import Family
+from txcalc.spec.complaints import InvalidSpec
 from txcalc.spec.errors import SpecError, nearest, shown
 from txcalc.spec.quantization import Quantization
 
@@ -93,19 +92,15 @@ def _packing(c: Config, spec: Data) -> Data:
         if (packing := found.get("quantization")) is not None:
             Quantization.from_data(packing)
         return found
-    except ValidationError as error:
+    except InvalidSpec as error:
         if c.remarks.strict:
             raise SpecError("holds what is no size", field="quantization_config") from None
-        return {"unknown_quantization": f"{_dotted(error)}: {error.errors()[0]['msg']}"}
+        return {"unknown_quantization": f"quantization.{error.field}: {error.message}"}
     except (SpecError, TypeError, LookupError, AttributeError) as error:
         if c.remarks.strict:
             raise
         first = error.every[0] if isinstance(error, SpecError) else None
         return {"unknown_quantization": f"{first.field}: {first.message}" if first else "a value of another kind"}
-
-
-def _dotted(error: ValidationError) -> str:
-    return ".".join(("quantization", *map(str, error.errors()[0]["loc"])))
 
 
 _PACKINGS = ("quantization", "quantization_config", "compression_config")

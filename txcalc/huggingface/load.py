@@ -7,15 +7,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from txcalc.huggingface.config import UNKNOWN, UNREAD
 from txcalc.huggingface.importer import spec_from_config
+from txcalc.spec.complaints import InvalidSpec
 from txcalc.spec.errors import FieldError, SpecError, joined, shown
-from txcalc.spec.explain import explain_validation
+from txcalc.spec.files import Document
 from txcalc.spec.model import Model
 from txcalc.spec.words import WORDS
-from txcalc.spec.yaml import Document
 
 MAX_LAYERS: Final = 10_000
 _REPOSITORY: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -73,11 +71,11 @@ def import_config(document: Document, place: str, name: str | None, *, strict: b
     called = _name(data) or name or str(data.get("model_type"))
     try:
         fields = spec_from_config(data, place, called, strict=strict, notes=notes)
+    except InvalidSpec as error:
+        raise in_config_terms(error.placed(Document({}), place), document) from None
     except SpecError as error:
         every = joined([error, *_further(data, place, error, strict=strict)])
         raise every.each(lambda each: _placed(each, document)) from None
-    except ValidationError as error:
-        raise in_config_terms(explain_validation(error, None, place, Model), document) from None
     except FieldError as error:
         raise SpecError(error.message, source=place, field=str(error.loc[-1]) if error.loc else None) from None
     except _CLASHES as error:
@@ -99,10 +97,10 @@ def _further(data: Mapping[str, Any], place: str, error: SpecError, *, strict: b
         try:
             Model.from_data(spec_from_config(rest, place, "x", strict=strict))
             return
+        except InvalidSpec as other:
+            every = in_config_terms(other.placed(Document({}), place), Document(dict(rest)))
         except SpecError as other:
             every = other
-        except ValidationError as other:
-            every = in_config_terms(explain_validation(other, None, place, Model), Document(dict(rest)))
         except _CLASHES:
             return
         found = tuple(each for each in every.every if each.field not in named and (sound or each.single))

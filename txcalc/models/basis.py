@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from txcalc.models.library import find, unknown
 from txcalc.spec.errors import Loc, SpecError, dotted, shown
+from txcalc.spec.files import Document
 from txcalc.spec.overrides import apply_overrides, hidden, own_values, parse_override, split_name
 from txcalc.spec.resolve import merge
-from txcalc.spec.yaml import Document, read_yaml
+from txcalc.spec.yaml import read_yaml
 
 FIELD: Final = "base"
 _ADVICE: Final = "write the groups out here, or leave it to --set {every}"

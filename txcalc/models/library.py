@@ -21,7 +21,8 @@ from typing import Final, Literal
 from txcalc.models.folders import built_in_folder, user_folder
 from txcalc.models.loaded import as_asked
 from txcalc.spec.errors import SpecError
-from txcalc.spec.yaml import read_text, read_yaml
+from txcalc.spec.files import read_text
+from txcalc.spec.yaml import read_yaml
 
 _ALIASES: Final = re.compile(r"^aliases:.*(?:\n(?:[ \t#\]-].*)?)*", re.MULTILINE)
 

@@ -6,19 +6,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from txcalc.huggingface import is_config
 from txcalc.models.basis import on_base
 from txcalc.models.library import PresetInfo, names
 from txcalc.models.loaded import Loaded
 from txcalc.models.sources import Source, read_source
 from txcalc.spec import older
+from txcalc.spec.complaints import InvalidSpec
 from txcalc.spec.errors import Loc, SpecError, dotted
-from txcalc.spec.explain import explain_validation
+from txcalc.spec.files import Document
 from txcalc.spec.model import Model
 from txcalc.spec.overrides import Override, apply_overrides, blame, parse_overrides, split_name
-from txcalc.spec.yaml import Document
 
 __all__ = ["REPORT_SCHEMA", "Loaded", "PresetInfo", "load", "names"]
 
@@ -83,8 +81,8 @@ def _load(source: Source, name: str, own: Sequence[str], given: Sequence[str], *
     changed = apply_overrides(document, parsed)
     try:
         spec = Model.from_data(changed.data)
-    except ValidationError as error:
-        explained = explain_validation(error, changed, source.place, Model)
+    except InvalidSpec as error:
+        explained = error.placed(changed, source.place)
         raise _blamed(explained, parsed, document) from None
     report = source.document if is_report(source.document.data) else None
     return Loaded(spec, source.label, tuple(overrides), report=report)
@@ -98,8 +96,8 @@ def _load_config(source: Source, overrides: Sequence[Override], *, strict: bool)
     texts = tuple(override.text for override in overrides)
     try:
         return Loaded(Model.from_data(changed.data), source.label, texts, found.notes, found.dtype)
-    except ValidationError as error:
-        explained = explain_validation(error, changed, source.place, Model)
+    except InvalidSpec as error:
+        explained = error.placed(changed, source.place)
         blamed = _blamed(explained, overrides, found.document)
         raise (in_config_terms(explained, source.document) if blamed is explained else blamed) from None
 
@@ -140,7 +138,7 @@ def _blamed(error: SpecError, overrides: Sequence[Override], document: Document)
         return error.each(lambda each: blame(each, overrides) or each)
     try:
         Model.from_data(document.data)
-    except ValidationError:
+    except InvalidSpec:
         return error
     all_of_them = " ".join(override.source for override in overrides)
     return error.each(lambda each: SpecError(each.message, source=all_of_them, field=each.field))

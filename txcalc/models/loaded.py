@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from txcalc.spec.files import Document
     from txcalc.spec.model import Model
-    from txcalc.spec.yaml import Document
 _ASKED = ", asked for as "
 
 

@@ -11,7 +11,8 @@ from typing import Final
 from txcalc.models.library import find, unknown
 from txcalc.spec import jsontext
 from txcalc.spec.errors import SpecError
-from txcalc.spec.yaml import MAX_BYTES, Document, read_text, read_yaml
+from txcalc.spec.files import MAX_BYTES, Document, read_text
+from txcalc.spec.yaml import read_yaml
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
 _HUB: Final = "hf:"

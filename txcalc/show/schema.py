@@ -13,6 +13,7 @@ from txcalc.answer.report import Report
 from txcalc.answer.validation import Validations
 from txcalc.derivation.explanation import Explanation
 from txcalc.models import basis
+from txcalc.spec import fields
 from txcalc.spec.base import Switches
 from txcalc.spec.errors import SpecError, nearest
 from txcalc.spec.formats import FORMATS, NAMES
@@ -38,46 +39,38 @@ def json_schema(document: str) -> dict[str, Any]:
         close = nearest(document, DOCUMENTS)
         hint = f"; did you mean {close}?" if close else f"; one of {', '.join(DOCUMENTS)}"
         raise SpecError(f"no such document {document!r}{hint}")
-    from pydantic import TypeAdapter
-
-    mode: Any = "validation" if document == "preset" else "serialization"
-    found = TypeAdapter(DOCUMENTS[document]).json_schema(mode=mode)
-    (_as_written if document == "preset" else _bounded)(found)
+    found = _preset() if document == "preset" else _written(DOCUMENTS[document])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found, "title": f"txcalc {document}"}
 
 
-def _as_written(schema: dict[str, Any]) -> None:
+def _preset() -> dict[str, Any]:
     """A preset says less than a model has: ``txcalc.spec.resolve`` fills in the rest before it is checked.
 
     What of a layer a block leaves out stands in its stack, what an encoder does in the decoder, so that only
-    ``kind`` can be asked for below the top; and where it is missing, what there is may be of several kinds.
+    ``kind`` can be asked for below the top.
     """
-    parts = schema["$defs"]
+    schema, parts = fields.schema(Model)
     required = [name for name in schema.pop("required") if name not in _FOLLOWING]
     schema["anyOf"] = [{"required": [basis.FIELD]}, {"required": required}]
     schema["properties"][basis.FIELD] = {"type": "string", "description": "the preset that this one starts from"}
-    for name, part in parts.items():
-        part["required"] = [each for each in part.get("required", ()) if each == "kind"]
-        for field in part["properties"].values():
-            _any_of(field)
-        if name in _SWITCHES:
-            parts[name] = {"anyOf": [{"type": "boolean"}, part]}
-    parts["Quantization"] = {"anyOf": [{"enum": list(FORMATS)}, parts["Quantization"]]}
-    for field in schema["properties"].values():
-        _any_of(field)
     schema["properties"]["pooler"]["anyOf"].append({"type": "boolean"})
     for part in (schema, *(parts[name] for name in ("Block", "Stack", "Tower"))):
         for field in (*SUBLAYERS, *(("position",) if "position" in part["properties"] else ())):
-            own = part["properties"][field]
-            own["anyOf"] = [*own["anyOf"], {"const": "none"}]
+            part["properties"][field]["anyOf"].append({"const": "none"})
+    for name, part in parts.items():
+        part["required"] = [each for each in part["required"] if each == "kind"]
+        if name in _SWITCHES:
+            parts[name] = {"anyOf": [{"type": "boolean"}, part]}
+    parts["Quantization"] = {"anyOf": [{"enum": list(FORMATS)}, parts["Quantization"]]}
+    return {**schema, "$defs": parts}
 
 
-def _any_of(schema: dict[str, Any]) -> None:
-    schema.pop("discriminator", None)
-    if "oneOf" in schema:
-        schema["anyOf"] = schema.pop("oneOf")
-    for each in (*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema else ())):
-        _any_of(each)
+def _written(document: type[Any]) -> dict[str, Any]:
+    from pydantic import TypeAdapter
+
+    found = TypeAdapter(document).json_schema(mode="serialization")
+    _bounded(found)
+    return found
 
 
 def _bounded(schema: dict[str, Any]) -> None:

@@ -1,64 +1,96 @@
-"""What every spec is built from: immutable models, sizes, and unions told apart by ``kind``."""
+"""What every spec is built from: immutable data, sizes, and unions told apart by ``kind``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, dataclass_transform
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validator
-
-Size = Annotated[int, Field(strict=True, ge=1)]
-Count = Annotated[int, Field(strict=True, ge=0)]
-Flag = Annotated[bool, Field(strict=True)]
-Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+from txcalc.document import Frozen
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "silu", "tanh", "sigmoid"]
 Curve = Literal[Activation, "xielu"]
 """What a dense feed-forward may have besides: xIELU (arXiv 2411.13010) has two learned numbers of its own."""
 
 
-class Spec(BaseModel):
-    """Base of every spec: immutable, and an unknown field is an error."""
+REQUIRED: Final = object()
+"""The default of a field that has none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class Least(int):
+    """The least whole number that a field takes, or the fewest letters or items."""
+
+
+class Usual(str):
+    """The ``kind`` that a union of specs is of where none is named."""
+
+
+Size = Annotated[int, Least(1)]
+Count = Annotated[int, Least(0)]
+Flag = bool
+Positive = float
+"""Above 0, and finite."""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Spec(Frozen):
+    """Base of every spec. Its annotations say what each field takes: see ``txcalc.spec.fields``.
+
+    A text in ``Annotated`` describes the field. A field without a value in the class is required.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        """The checked spec of these fields; every default needs no check. Raises ``SpecError``."""
+        own = {name: self.default(name) for name in self.names()}
+        checked = given or REQUIRED in own.values()
+        vars(self).update(vars(self.from_data(given)) if checked else own)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The fields, in their order."""
-        return tuple(cls.model_fields)
+        bases = (vars(base).get("__annotations__", ()) for base in reversed(cls.__mro__))
+        return tuple(dict.fromkeys(name for names in bases for name in names))
 
     @classmethod
     def default(cls, name: str) -> Any:
-        """What a field is where nothing is said of it."""
-        return cls.model_fields[name].get_default(call_default_factory=True)
+        """What a field is where nothing is said of it, ``REQUIRED`` where something must be."""
+        value = getattr(cls, name, REQUIRED)
+        return dict(value) if isinstance(value, dict) else value
 
     @classmethod
     def from_data(cls, data: object) -> Self:
-        """The checked spec of plain data. Raises ``pydantic.ValidationError``."""
-        return cls.model_validate(data)
+        """The checked spec of plain data, with every default filled in.
 
-    def to_data(self) -> dict[str, Any]:
-        """The fields as plain data, every default filled in."""
-        return self.model_dump(mode="json")
+        Raises ``SpecError``, an ``InvalidSpec``, of all that is wrong with it.
+        """
+        from txcalc.spec.fields import read
 
-    def replaced(self, **fields: Any) -> Self:
-        """A copy with other ``fields``, unchecked: a size may also be a symbol or an array."""
-        return self.model_copy(update=fields)
+        return read(cls, data)
+
+    @classmethod
+    def checked(cls, fields: dict[str, Any]) -> Self:
+        """The spec of these ``fields``, all of them. Raises ``FieldError`` where they do not fit one another."""
+        spec = cls.made(fields)
+        spec._check()
+        return spec
+
+    @classmethod
+    def _filled(cls, data: Any) -> Any:
+        """The data with what it leaves out and other fields decide. Raises ``FieldError``."""
+        return data
+
+    def _check(self) -> None:
+        """Raises ``FieldError`` where fields do not fit one another."""
 
 
 class Switches(Spec):
     """Flags of one kind. ``true`` or ``false`` in a spec stands for all of them."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _all_at_once(cls, data: Any) -> Any:
+    def checked(cls, fields: dict[str, Any]) -> Self:
+        """The spec of these ``fields``, all of them. Raises ``FieldError`` where they do not fit one another."""
+        spec = cls.made(fields)
+        spec._check()
+        return spec
+
+    @classmethod
+    def _filled(cls, data: Any) -> Any:
         return dict.fromkeys(cls.names(), data) if isinstance(data, bool) else data
-
-
-def by_kind(default: str) -> Discriminator:
-    """A union told apart by ``kind``, which may be left out when it is the usual one."""
-
-    def read(value: Any) -> Any:
-        return value.get("kind", default) if isinstance(value, Mapping) else getattr(value, "kind", default)
-
-    return Discriminator(read)

@@ -5,11 +5,9 @@ They map (b, n, d) to a width of their own, (b, n, hidden) or (b, n, channels).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
-
-from txcalc.spec.base import Activation, Flag, Size, Spec, Switches
+from txcalc.spec.base import Activation, Flag, Least, Size, Spec, Switches
 from txcalc.spec.errors import FieldError
 
 
@@ -27,20 +25,18 @@ class AdditiveAttention(Spec):
     """
 
     kind: Literal["additive"] = "additive"
-    width: Size = Field(description="rows of W and U, columns of v^T")
-    bias: Flag = Field(default=False, description="a bias on U h")
-    readout: tuple[Literal["state", "previous", "input", "context"], ...] = Field(
-        default=("state",), min_length=1,
-        description="what the layer hands on, side by side: the state, the one before, its input, the context",
-    )
+    width: Annotated[Size, "rows of W and U, columns of v^T"]
+    bias: Annotated[Flag, "a bias on U h"] = False
+    readout: Annotated[
+        tuple[Literal["state", "previous", "input", "context"], ...], Least(1),
+        "what the layer hands on, side by side: the state, the one before, its input, the context",
+    ] = ("state",)
 
-    @model_validator(mode="after")
-    def _check(self) -> AdditiveAttention:
+    def _check(self) -> None:
         if len(set(self.readout)) < len(self.readout):
             raise FieldError(("readout",), "names a part twice")
         if "state" not in self.readout and not {"input", "context"} <= set(self.readout):
             raise FieldError(("readout",), "needs the state, or else the input and the context")
-        return self
 
 
 class InitialState(Spec):
@@ -59,16 +55,14 @@ class RecurrentCell(Spec):
     kind: Literal["rnn", "lstm", "gru"]
     hidden: Size
     bias: CellBias = CellBias()
-    bidirectional: Flag = Field(default=False, description="one more cell from the end; their states side by side")
-    attends: AdditiveAttention | None = Field(default=None, description="to the encoder's output, in every step")
-    initial: InitialState | None = Field(default=None, description="default: zeros")
+    bidirectional: Annotated[Flag, "one more cell from the end; their states side by side"] = False
+    attends: Annotated[AdditiveAttention | None, "to the encoder's output, in every step"] = None
+    initial: Annotated[InitialState | None, "default: zeros"] = None
 
-    @model_validator(mode="after")
-    def _check(self) -> RecurrentCell:
+    def _check(self) -> None:
         for name in ("attends", "initial"):
             if self.bidirectional and getattr(self, name) is not None:
                 raise FieldError((name,), "needs a cell of one direction")
-        return self
 
 
 class RNN(RecurrentCell):
@@ -87,9 +81,9 @@ class GRU(RecurrentCell):
     """``nn.GRU`` (arXiv 1406.1078, section 2.3, whose reset gate stands before the product)."""
 
     kind: Literal["gru"]
-    reset: Literal["after", "before"] = Field(
-        default="after", description="the reset gate multiplies the state's product (PyTorch) or the state itself"
-    )
+    reset: Annotated[
+        Literal["after", "before"], "the reset gate multiplies the state's product (PyTorch) or the state itself",
+    ] = "after"
 
 
 class Convolution1D(Spec):
@@ -100,13 +94,11 @@ class Convolution1D(Spec):
 
     kind: Literal["convolution"] = "convolution"
     width: Size
-    channels: Size | None = Field(default=None, description="default: as many as it reads")
+    channels: Annotated[Size | None, "default: as many as it reads"] = None
     bias: Flag = True
     gated: Flag = False
     activation: Activation | None = None
 
-    @model_validator(mode="after")
-    def _check(self) -> Convolution1D:
+    def _check(self) -> None:
         if self.gated and self.activation is not None:
             raise FieldError(("activation",), "a gated convolution has its gate and no other")
-        return self

@@ -1,17 +1,71 @@
-"""Opening a file that a user named: a pipe without a writer, a device or a socket ends at once, with a line."""
+"""Reading a file that a user named: its text, and what it says with the places of all that it says.
+
+A pipe without a writer, a device or a socket ends at once, with a line.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
-from typing import BinaryIO, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO, Final, NamedTuple
 
-from txcalc.spec.errors import SpecError
+from txcalc.spec.errors import Loc, SpecError
+
+MAX_BYTES: Final = 2**20
+BREAK: Final = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
+
+Position = tuple[int, int]
 
 _KINDS: Final = (
     (stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
 )
+
+
+class Document(NamedTuple):
+    """What a file says (``data``) and where it says it (``marks``, empty for data that is from no file)."""
+
+    data: dict[str, Any]
+    marks: Mapping[Loc, Position] = {}
+
+    def where(self, loc: Sequence[str | int]) -> Position | None:
+        """Line and column, from 1, of the key or list item at ``loc``, or of its nearest ancestor."""
+        path = tuple(loc)
+        return next((self.marks[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.marks), None)
+
+
+def read_text(path: str | os.PathLike[str], limit: int = MAX_BYTES) -> str:
+    """The text of a UTF-8 file of at most ``limit`` bytes, without a byte order mark.
+
+    Raises SpecError for a file that is missing, unreadable, a directory, too large, empty or not UTF-8 text.
+    """
+    source = os.fspath(path)
+    try:
+        with open_file(path) as file:
+            raw = file.read(limit + 1)
+    except FileNotFoundError:
+        raise SpecError("no such file", source=source) from None
+    except SpecError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise SpecError(f"cannot be read: {reason}", source=source) from None
+    if len(raw) > limit:
+        raise SpecError(f"is larger than {limit:,} bytes", source=source)
+    if not raw.strip():
+        raise SpecError("is empty", source=source)
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise SpecError("is UTF-16: save it as UTF-8", source=source, line=1, column=1)
+    text = raw.decode("utf-8", errors="replace")
+    good = text if "\ufffd" not in text else _valid_prefix(raw)
+    line, column = position(good, good.find("\0") if "\0" in good else len(good))
+    if "\0" in good:
+        raise SpecError("is a binary file, not text", source=source, line=line, column=column)
+    if len(good) < len(text):
+        raise SpecError("is not UTF-8 text", source=source, line=line, column=column)
+    return text.removeprefix("\ufeff")
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
@@ -41,3 +95,18 @@ def _pipes() -> int:
     finally:
         for end in ends:
             os.close(end)
+
+
+def position(text: str, index: int) -> Position:
+    """Line and column, from 1, of a place in a text."""
+    start, line = 0, 1
+    for match in BREAK.finditer(text, 0, index):
+        start, line = match.end(), line + 1
+    return line, index - start + 1
+
+
+def _valid_prefix(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return raw[: error.start].decode("utf-8")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, Tag, model_validator
-
-from txcalc.spec.base import Activation, Count, Flag, Positive, Size, Spec, by_kind
+from txcalc.spec.base import Activation, Count, Flag, Positive, Size, Spec, Usual
 from txcalc.spec.errors import FieldError
 from txcalc.spec.layers import Attention, Dense, Norm
 
@@ -23,33 +21,28 @@ class PatchInput(Spec):
     """An image cut into square patches by a convolution whose stride is its width (ViT, arXiv 2010.11929)."""
 
     kind: Literal["patches"]
-    image: Size = Field(description="height and width in pixels")
-    patch: Size = Field(description="height and width of a patch in pixels")
+    image: Annotated[Size, "height and width in pixels"]
+    patch: Annotated[Size, "height and width of a patch in pixels"]
     channels: Size = 3
     bias: Flag = True
-    class_tokens: Count = Field(default=1, description="learned vectors put before the patches (class, distillation)")
-    registers: Count = Field(default=0, description="learned vectors beside them without positions (arXiv 2309.16588)")
-    mask_token: Flag = Field(default=False, description="a learned vector for masked patches, unused otherwise")
+    class_tokens: Annotated[Count, "learned vectors put before the patches (class, distillation)"] = 1
+    registers: Annotated[Count, "learned vectors beside them without positions (arXiv 2309.16588)"] = 0
+    mask_token: Annotated[Flag, "a learned vector for masked patches, unused otherwise"] = False
 
-    @model_validator(mode="after")
-    def _check(self) -> PatchInput:
+    def _check(self) -> None:
         if self.image < self.patch:
             raise FieldError(("patch",), f"{self.patch} is wider than the image, {self.image}")
-        return self
 
 
 class FrameInput(Spec):
     """Spectrogram frames through two convolutions of width 3, the second of stride 2 (Whisper, arXiv 2212.04356)."""
 
     kind: Literal["frames"]
-    bins: Size = Field(description="mel bins of a frame")
-    length: Size = Field(description="positions after the convolutions: half the frames")
+    bins: Annotated[Size, "mel bins of a frame"]
+    length: Annotated[Size, "positions after the convolutions: half the frames"]
 
 
-Input = Annotated[
-    Annotated[TokenInput, Tag("tokens")] | Annotated[PatchInput, Tag("patches")] | Annotated[FrameInput, Tag("frames")],
-    by_kind("tokens"),
-]
+Input = Annotated[TokenInput | PatchInput | FrameInput, Usual("tokens")]
 
 
 class PerLayerEmbedding(Spec):
@@ -59,9 +52,9 @@ class PerLayerEmbedding(Spec):
     output gives, and adds a projection of the product, normed.
     """
 
-    rows: Size = Field(description="rows of the table")
-    width: Size = Field(description="columns of one layer's vector")
-    activation: Activation = Field(default="gelu_tanh", description="of the gate")
+    rows: Annotated[Size, "rows of the table"]
+    width: Annotated[Size, "columns of one layer's vector"]
+    activation: Annotated[Activation, "of the gate"] = "gelu_tanh"
 
 
 # ---------------------------------------------------------------- positions
@@ -77,10 +70,10 @@ class LearnedPosition(Spec):
     """A trained table with one row per position, interpolated for images of other sizes (arXiv 2010.11929, 3.2)."""
 
     kind: Literal["learned"] = "learned"
-    size: Size = Field(description="rows of a table; default: context, the positions of an image or sound, or its side")
-    both_ways: Flag = Field(
-        default=False, description="two tables of that size: one for a patch's column in its image, one for its row"
-    )
+    size: Annotated[Size, "rows of a table; default: context, the positions of an image or sound, or its side"]
+    both_ways: Annotated[
+        Flag, "two tables of that size: one for a patch's column in its image, one for its row",
+    ] = False
 
 
 class SinusoidalPosition(Spec):
@@ -88,18 +81,16 @@ class SinusoidalPosition(Spec):
 
     kind: Literal["sinusoidal"] = "sinusoidal"
     stored: Flag = False
-    size: Size = Field(description="rows when stored; default: context")
+    size: Annotated[Size, "rows when stored; default: context"]
 
 
 class RotaryPosition(Spec):
     """RoPE (arXiv 2104.09864): queries and keys are rotated; no weights, nothing kept for backward."""
 
     kind: Literal["rope"] = "rope"
-    theta: Positive | None = Field(
-        default=None, description="base of the frequencies, which changes no count; none: not known"
-    )
-    window_theta: Positive | None = Field(default=None, description="that of layers with a window, if it is another")
-    dim: Size | None = Field(default=None, description="rotated part of head_dim; default: all of it")
+    theta: Annotated[Positive | None, "base of the frequencies, which changes no count; none: not known"] = None
+    window_theta: Annotated[Positive | None, "that of layers with a window, if it is another"] = None
+    dim: Annotated[Size | None, "rotated part of head_dim; default: all of it"] = None
 
 
 class AlibiPosition(Spec):
@@ -117,8 +108,8 @@ class RelativePosition(Spec):
     kind: Literal["relative"] = "relative"
     buckets: Size = 32
     max_distance: Size = 128
-    per_layer: Flag = Field(default=False, description="one table per layer instead of one per stack")
-    absolute: Size | None = Field(default=None, description="rows of a learned absolute table that is added as well")
+    per_layer: Annotated[Flag, "one table per layer instead of one per stack"] = False
+    absolute: Annotated[Size | None, "rows of a learned absolute table that is added as well"] = None
 
 
 class DisentangledPosition(Spec):
@@ -130,11 +121,11 @@ class DisentangledPosition(Spec):
     kind: Literal["disentangled"]
     buckets: Size
     scores: tuple[Literal["c2p", "p2c"], ...] = ("c2p", "p2c")
-    shared_projections: Flag = Field(default=True, description="positions use q and k; else projections of their own")
-    key_bias: Flag = Field(default=True, description="a bias on the own projection of positions to keys")
-    clipped: Flag = Field(default=False, description="rows for distances that cannot occur take part in no product")
-    norm: Flag = Field(default=True, description="a norm on the table")
-    absolute: Size | None = Field(default=None, description="rows of a learned absolute table that is added as well")
+    shared_projections: Annotated[Flag, "positions use q and k; else projections of their own"] = True
+    key_bias: Annotated[Flag, "a bias on the own projection of positions to keys"] = True
+    clipped: Annotated[Flag, "rows for distances that cannot occur take part in no product"] = False
+    norm: Annotated[Flag, "a norm on the table"] = True
+    absolute: Annotated[Size | None, "rows of a learned absolute table that is added as well"] = None
 
 
 class TransformerXLPosition(Spec):
@@ -145,24 +136,18 @@ class TransformerXLPosition(Spec):
     """
 
     kind: Literal["transformer-xl"]
-    per_layer: Flag = Field(default=True, description="u and v of every layer's own, else one pair per stack")
-    cached: Literal["keys", "inputs"] = Field(
-        default="keys",
-        description="what a layer keeps of earlier positions: keys and values, or its inputs, projected again in "
-                    "every run (the paper's memory, section 3.2)",
-    )
+    per_layer: Annotated[Flag, "u and v of every layer's own, else one pair per stack"] = True
+    cached: Annotated[
+        Literal["keys", "inputs"],
+        "what a layer keeps of earlier positions: keys and values, or its inputs, projected again in every run (the "
+        "paper's memory, section 3.2)",
+    ] = "keys"
 
 
 Position = Annotated[
-    Annotated[NoPosition, Tag("none")]
-    | Annotated[LearnedPosition, Tag("learned")]
-    | Annotated[SinusoidalPosition, Tag("sinusoidal")]
-    | Annotated[RotaryPosition, Tag("rope")]
-    | Annotated[AlibiPosition, Tag("alibi")]
-    | Annotated[RelativePosition, Tag("relative")]
-    | Annotated[DisentangledPosition, Tag("disentangled")]
-    | Annotated[TransformerXLPosition, Tag("transformer-xl")],
-    by_kind("none"),
+    NoPosition | LearnedPosition | SinusoidalPosition | RotaryPosition | AlibiPosition | RelativePosition
+    | DisentangledPosition | TransformerXLPosition,
+    Usual("none"),
 ]
 
 # ---------------------------------------------------------------- heads on top
@@ -174,7 +159,7 @@ class HeadTransform(Spec):
     activation: Activation = "gelu"
     bias: Flag = True
     norm: Norm | None = Norm()
-    width: Size | None = Field(default=None, description="default: as wide as the token table, or as its input")
+    width: Annotated[Size | None, "default: as wide as the token table, or as its input"] = None
 
 
 class Maxout(Spec):
@@ -189,21 +174,19 @@ class LMHead(Spec):
     """A projection to the vocabulary at every position."""
 
     kind: Literal["lm"] = "lm"
-    tied: Flag = Field(default=True, description="reuses the token embedding's weight")
+    tied: Annotated[Flag, "reuses the token embedding's weight"] = True
     bias: Flag = False
-    unread_bias: Flag = Field(default=False, description="a second bias, which nothing reads (BERT's, when untied)")
-    softcap: Positive | None = Field(default=None, description="logits become softcap * tanh(logit / softcap)")
+    unread_bias: Annotated[Flag, "a second bias, which nothing reads (BERT's, when untied)"] = False
+    softcap: Annotated[Positive | None, "logits become softcap * tanh(logit / softcap)"] = None
     transform: HeadTransform | None = None
-    maxout: Maxout | None = Field(default=None, description="a maxout layer before the logits (arXiv 1409.0473, A.2.2)")
-    pair_labels: Count = Field(default=0, description="classes of a second head, on the pooled vector (next sentence)")
+    maxout: Annotated[Maxout | None, "a maxout layer before the logits (arXiv 1409.0473, A.2.2)"] = None
+    pair_labels: Annotated[Count, "classes of a second head, on the pooled vector (next sentence)"] = 0
 
-    @model_validator(mode="after")
-    def _check(self) -> LMHead:
+    def _check(self) -> None:
         if self.transform is not None and self.maxout is not None:
             raise FieldError(("maxout",), "a head has a transform or a maxout layer before it, not both")
         if self.tied and self.transform is not None and self.transform.width is not None:
             raise FieldError(("transform", "width"), "a tied head is as wide as the token table: leave it out")
-        return self
 
 
 class ClassifierHead(Spec):
@@ -218,7 +201,7 @@ class ClassifierHead(Spec):
     bias: Flag = True
     of: Literal["first", "all", "mean", "first+mean", "votes"] = "first"
     transform: HeadTransform | None = None
-    copies: Size = Field(default=1, description="heads side by side, each on its own class token (DeiT)")
+    copies: Annotated[Size, "heads side by side, each on its own class token (DeiT)"] = 1
 
 
 class ContrastiveHead(Spec):
@@ -229,10 +212,10 @@ class ContrastiveHead(Spec):
     """
 
     kind: Literal["contrastive"]
-    width: Size | None = Field(default=None, description="none: no projections, both vectors are of one width already")
-    loss: Literal["softmax", "sigmoid"] = Field(
-        default="softmax", description="softmax: over all texts and all images; sigmoid: of each pair, with a bias"
-    )
+    width: Annotated[Size | None, "none: no projections, both vectors are of one width already"] = None
+    loss: Annotated[
+        Literal["softmax", "sigmoid"], "softmax: over all texts and all images; sigmoid: of each pair, with a bias",
+    ] = "softmax"
 
 
 class ProjectionHead(Spec):
@@ -248,14 +231,7 @@ class NoHead(Spec):
     kind: Literal["none"]
 
 
-Head = Annotated[
-    Annotated[LMHead, Tag("lm")]
-    | Annotated[ClassifierHead, Tag("classifier")]
-    | Annotated[ContrastiveHead, Tag("contrastive")]
-    | Annotated[ProjectionHead, Tag("projection")]
-    | Annotated[NoHead, Tag("none")],
-    by_kind("lm"),
-]
+Head = Annotated[LMHead | ClassifierHead | ContrastiveHead | ProjectionHead | NoHead, Usual("lm")]
 
 # ---------------------------------------------------------------- one vector for a sequence
 
@@ -266,7 +242,7 @@ class DensePooler(Spec):
     kind: Literal["dense"] = "dense"
     of: Literal["first", "last"] = "first"
     activation: Activation | None = "tanh"
-    width: Size | None = Field(default=None, description="default: d_model")
+    width: Annotated[Size | None, "default: d_model"] = None
 
 
 class NormPooler(Spec):
@@ -283,37 +259,28 @@ class AttentionPooler(Spec):
     attention: Attention
     feed_forward: Dense
 
-    @model_validator(mode="after")
-    def _check(self) -> AttentionPooler:
+    def _check(self) -> None:
         if self.attention.kv_shared:
             raise FieldError(("attention", "kv_shared"), "a pooler's keys and values are its own")
-        return self
 
 
-Pooler = Annotated[
-    Annotated[DensePooler, Tag("dense")]
-    | Annotated[NormPooler, Tag("norm")]
-    | Annotated[AttentionPooler, Tag("attention")],
-    by_kind("dense"),
-]
+Pooler = Annotated[DensePooler | NormPooler | AttentionPooler, Usual("dense")]
 
 
 class ProjectorLayer(Spec):
     """One projection before a projector's last, and its activation; gated: a second one beside it multiplies it."""
 
     width: Size
-    norm: Norm | None = Field(default=None, description="on what is projected, before the activation")
+    norm: Annotated[Norm | None, "on what is projected, before the activation"] = None
     activation: Activation | None = None
     gated: Flag = False
     bias: Flag = False
 
-    @model_validator(mode="after")
-    def _check(self) -> ProjectorLayer:
+    def _check(self) -> None:
         if self.gated and self.activation is None:
             raise FieldError(("activation",), "needed by a gate")
         if self.gated and self.norm is not None:
             raise FieldError(("norm",), "a gated layer has none")
-        return self
 
 
 class Projector(Spec):
@@ -324,21 +291,21 @@ class Projector(Spec):
     ``hidden`` layers, and a projection to the main stack's width. Class tokens and registers are left out.
     """
 
-    merge: Size | None = Field(default=None, description="patches along a square whose columns come side by side")
+    merge: Annotated[Size | None, "patches along a square whose columns come side by side"] = None
     average: Flag = False
-    tokens: Size = Field(default=None, description="positions of one input; "  # type: ignore[assignment]
-                                                   "default: all patches, or squares of them where they are merged")
+    tokens: Annotated[
+        Size, "positions of one input; default: all patches, or squares of them where they are merged",
+    ] = None  # type: ignore[assignment]
     norm: Norm | None = None
-    norm_first: Flag = Field(default=False, description="the norm is on the patches, before they are merged")
+    norm_first: Annotated[Flag, "the norm is on the patches, before they are merged"] = False
     hidden: tuple[ProjectorLayer, ...] = ()
     bias: Flag = False
-    skips: Count = Field(default=0, description="the tower's last layers that run, but whose output is not read")
-    beside: tuple[Count, ...] = Field(
-        default=(), description="earlier layers whose columns come beside, each by how many come after it"
-    )
+    skips: Annotated[Count, "the tower's last layers that run, but whose output is not read"] = 0
+    beside: Annotated[
+        tuple[Count, ...], "earlier layers whose columns come beside, each by how many come after it",
+    ] = ()
 
-    @model_validator(mode="after")
-    def _check(self) -> Projector:
+    def _check(self) -> None:
         if any(earlier < self.skips for earlier in self.beside):
             raise FieldError(("beside",), f"must not be less than skips, {self.skips}, got {list(self.beside)}")
         if self.average and self.merge is not None:
@@ -347,4 +314,3 @@ class Projector(Spec):
             raise FieldError(("tokens",), "is needed where positions are averaged, or there are no patches")
         if self.norm_first and (self.norm is None or self.merge is None):
             raise FieldError(("norm_first",), "needs a norm, and patches that are merged")
-        return self

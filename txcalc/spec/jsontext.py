@@ -14,7 +14,8 @@ import types
 from typing import Final, NoReturn, cast
 
 from txcalc.spec.errors import Loc, SpecError, dotted, shown
-from txcalc.spec.yaml import MAX_DEPTH, MAX_DIGITS, Document, Position
+from txcalc.spec.files import Document, Position
+from txcalc.spec.yaml import MAX_DEPTH, MAX_DIGITS
 
 MAX_BYTES: Final = 2**23
 """A classifier's labels can be tens of thousands of lines."""

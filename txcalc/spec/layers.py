@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag, model_validator
-
 from txcalc.spec import resolve
-from txcalc.spec.base import Activation, Count, Curve, Flag, Positive, Size, Spec, Switches, by_kind
+from txcalc.spec.base import Activation, Count, Curve, Flag, Positive, Size, Spec, Switches, Usual
 from txcalc.spec.cells import GRU, LSTM, RNN, Convolution1D
 from txcalc.spec.errors import FieldError
 
@@ -22,12 +20,11 @@ class Norm(Spec):
 
     kind: Literal["layernorm", "rmsnorm"] = "layernorm"
     scale: Flag = True
-    bias: Flag = Field(default=True, description="default: true for layernorm, false for rmsnorm")
+    bias: Annotated[Flag, "default: true for layernorm, false for rmsnorm"] = True
     eps: Positive = 1e-5
 
-    @model_validator(mode="before")
     @classmethod
-    def _defaults(cls, data: Any) -> Any:
+    def _filled(cls, data: Any) -> Any:
         return resolve.norm(data, cls.default("kind"))
 
 
@@ -39,8 +36,8 @@ class BlockNorm(Norm):
     """
 
     placement: Literal["pre", "post", "sandwich", "res-post", "none"] = "pre"
-    shared: Flag = Field(default=False, description="parallel blocks: one norm feeds attention and feed-forward")
-    on_attention: Flag = Field(default=True, description="false: attention has no norm of its own")
+    shared: Annotated[Flag, "parallel blocks: one norm feeds attention and feed-forward"] = False
+    on_attention: Annotated[Flag, "false: attention has no norm of its own"] = True
 
 
 class HeadNorm(Norm):
@@ -74,39 +71,38 @@ class Attention(Spec):
 
     kind: Literal["standard"] = "standard"
     heads: Size
-    kv_heads: Size = Field(default=None, description="default: heads")  # type: ignore[assignment]
-    head_dim: Size = Field(default=None, description="default: d_model / heads")  # type: ignore[assignment]
-    value_dim: Size | None = Field(default=None, description="width of a head's values, if not head_dim")
+    kv_heads: Annotated[Size, "default: heads"] = None  # type: ignore[assignment]
+    head_dim: Annotated[Size, "default: d_model / heads"] = None  # type: ignore[assignment]
+    value_dim: Annotated[Size | None, "width of a head's values, if not head_dim"] = None
     bias: AttentionBias = AttentionBias()
-    window: Size | None = Field(default=None, description="sliding window: keys each query sees, itself included")
-    cached: Literal["window", "all"] = Field(default="window", description="all: a full window drops nothing cached")
+    window: Annotated[Size | None, "sliding window: keys each query sees, itself included"] = None
+    cached: Annotated[Literal["window", "all"], "all: a full window drops nothing cached"] = "window"
     qk_norm: HeadNorm | None = None
-    scale: Positive | None = Field(default=None, description="softmax scale; default 1/sqrt(head_dim)")
-    rope: Flag = Field(default=True, description="false: no rotary embedding in this layer (NoPE)")
-    chunk: Size | None = Field(default=None, description="each query sees only keys of its own chunk of this length")
-    squares: Size | None = Field(default=None, description="patches along a square of an image that attends by itself")
-    softcap: Positive | None = Field(default=None, description="scores become softcap * tanh(score / softcap)")
-    sinks: Flag = Field(default=False, description="one learned logit per head that takes part in the softmax")
-    output_gate: Flag = Field(default=False, description="the context is multiplied by sigmoid(gate(x))")
-    inner_norm: Norm | None = Field(default=None, description="a norm on what the output projection reads")
-    gate_over: Literal["channel", "head"] = Field(default="channel", description="head: one gate for each head")
+    scale: Annotated[Positive | None, "softmax scale; default 1/sqrt(head_dim)"] = None
+    rope: Annotated[Flag, "false: no rotary embedding in this layer (NoPE)"] = True
+    chunk: Annotated[Size | None, "each query sees only keys of its own chunk of this length"] = None
+    squares: Annotated[Size | None, "patches along a square of an image that attends by itself"] = None
+    softcap: Annotated[Positive | None, "scores become softcap * tanh(score / softcap)"] = None
+    sinks: Annotated[Flag, "one learned logit per head that takes part in the softmax"] = False
+    output_gate: Annotated[Flag, "the context is multiplied by sigmoid(gate(x))"] = False
+    inner_norm: Annotated[Norm | None, "a norm on what the output projection reads"] = None
+    gate_over: Annotated[Literal["channel", "head"], "head: one gate for each head"] = "channel"
     gate_activation: Literal["sigmoid", "softplus"] = "sigmoid"
-    value_norm: Norm | None = Field(default=None, description="a norm on each head's values")
-    value_from: Literal["input", "key"] = Field(
-        default="input", description="key: values are the projected keys, before these are normed and rotated"
-    )
-    kv_shared: Flag = Field(
-        default=False, description="keys and values, and their cache, are those of the last layer before this one that "
-                                   "has its own, among layers of the same reach (all keys, a window, chunks)"
-    )
+    value_norm: Annotated[Norm | None, "a norm on each head's values"] = None
+    value_from: Annotated[
+        Literal["input", "key"], "key: values are the projected keys, before these are normed and rotated",
+    ] = "input"
+    kv_shared: Annotated[
+        Flag,
+        "keys and values, and their cache, are those of the last layer before this one that has its own, among layers "
+        "of the same reach (all keys, a window, chunks)",
+    ] = False
 
-    @model_validator(mode="before")
     @classmethod
-    def _defaults(cls, data: Any) -> Any:
+    def _filled(cls, data: Any) -> Any:
         return resolve.attention(data)
 
-    @model_validator(mode="after")
-    def _check(self) -> Attention:
+    def _check(self) -> None:
         if self.head_dim is None:
             raise FieldError(("head_dim",), "is needed where there is no d_model to take it from")
         if self.heads % self.kv_heads:
@@ -121,7 +117,6 @@ class Attention(Spec):
         for name in ("gate_over", "gate_activation"):
             if not self.output_gate and getattr(self, name) != self.default(name):
                 raise FieldError((name,), "needs output_gate: true")
-        return self
 
 
 class Indexer(Spec):
@@ -143,32 +138,28 @@ class MLA(Spec):
 
     kind: Literal["mla"]
     heads: Size
-    q_rank: Size | None = Field(default=None, description="width of the query latent; none: queries come from x")
+    q_rank: Annotated[Size | None, "width of the query latent; none: queries come from x"] = None
     kv_rank: Size
     nope_dim: Size
     rope_dim: Size
     value_dim: Size
-    bias: Flag = Field(default=False, description="on the projections down to the latents, and on the output")
-    scale: Positive | None = Field(default=None, description="softmax scale; default 1/sqrt(nope_dim + rope_dim)")
-    chosen: Size | None = Field(default=None, description="sparse: the most keys that a query attends to")
-    indexer: Indexer | None = Field(default=None, description="chooses them; none: they are those of a layer before")
+    bias: Annotated[Flag, "on the projections down to the latents, and on the output"] = False
+    scale: Annotated[Positive | None, "softmax scale; default 1/sqrt(nope_dim + rope_dim)"] = None
+    chosen: Annotated[Size | None, "sparse: the most keys that a query attends to"] = None
+    indexer: Annotated[Indexer | None, "chooses them; none: they are those of a layer before"] = None
 
-    @model_validator(mode="after")
-    def _check(self) -> MLA:
+    def _check(self) -> None:
         if self.indexer is None:
-            return self
+            return
         if self.chosen is None:
             raise FieldError(("chosen",), "an indexer needs to know how many keys")
         if self.q_rank is None:
             raise FieldError(("q_rank",), "an indexer reads the query latent")
         if self.indexer.head_dim < self.rope_dim:
             raise FieldError(("indexer", "head_dim"), f"{self.indexer.head_dim} is less than rope_dim {self.rope_dim}")
-        return self
 
 
-AnyAttention = Annotated[
-    Annotated[Attention, Tag("standard")] | Annotated[MLA, Tag("mla")], by_kind("standard")
-]
+AnyAttention = Annotated[Attention | MLA, Usual("standard")]
 
 
 # ---------------------------------------------------------------- recurrence
@@ -180,12 +171,12 @@ class Mamba2(Spec):
     kind: Literal["mamba2"]
     heads: Size
     head_dim: Size
-    state: Size = Field(description="state dimension N of each channel")
+    state: Annotated[Size, "state dimension N of each channel"]
     groups: Size = 1
-    conv: Size = Field(default=4, description="length of the short causal convolution")
+    conv: Annotated[Size, "length of the short causal convolution"] = 4
     conv_bias: Flag = True
     bias: Flag = False
-    norm: Flag = Field(default=True, description="false: what is gated has no norm (Falcon-H1)")
+    norm: Annotated[Flag, "false: what is gated has no norm (Falcon-H1)"] = True
 
 
 class GatedDelta(Spec):
@@ -196,27 +187,25 @@ class GatedDelta(Spec):
     value_heads: Size
     key_dim: Size
     value_dim: Size
-    conv: Size = Field(default=4, description="length of the short causal convolution")
+    conv: Annotated[Size, "length of the short causal convolution"] = 4
 
-    @model_validator(mode="after")
-    def _check(self) -> GatedDelta:
+    def _check(self) -> None:
         if self.value_heads % self.key_heads:
             raise FieldError(("key_heads",), f"{self.key_heads} does not divide value_heads {self.value_heads}")
-        return self
 
 
 class Mamba(Spec):
     """A selective state-space layer (Mamba, arXiv 2312.00752 section 3)."""
 
     kind: Literal["mamba"]
-    inner: Size = Field(description="channels of the recurrence")
-    state: Size = Field(description="state dimension N of each channel")
-    rank: Size = Field(description="width of the step sizes' projection")
-    conv: Size = Field(default=4, description="length of the short causal convolution")
+    inner: Annotated[Size, "channels of the recurrence"]
+    state: Annotated[Size, "state dimension N of each channel"]
+    rank: Annotated[Size, "width of the step sizes' projection"]
+    conv: Annotated[Size, "length of the short causal convolution"] = 4
     conv_bias: Flag = True
     bias: Flag = False
-    norms: Flag = Field(default=False, description="norms on step sizes, B and C (Jamba, arXiv 2403.19887)")
-    norm_scale: Flag = Field(default=True, description="false: these norms have no weights (Falcon Mamba)")
+    norms: Annotated[Flag, "norms on step sizes, B and C (Jamba, arXiv 2403.19887)"] = False
+    norm_scale: Annotated[Flag, "false: these norms have no weights (Falcon Mamba)"] = True
 
 
 class LightningAttention(Spec):
@@ -236,7 +225,7 @@ class KimiDelta(Spec):
     kind: Literal["kimi-delta"]
     heads: Size
     head_dim: Size
-    conv: Size = Field(default=4, description="length of the short causal convolution")
+    conv: Annotated[Size, "length of the short causal convolution"] = 4
 
 
 class ShortConvolution(Spec):
@@ -247,17 +236,13 @@ class ShortConvolution(Spec):
     """
 
     kind: Literal["short-convolution"]
-    conv: Size = Field(default=3, description="length of the convolution, this position included")
-    bias: Flag = Field(default=False, description="on the projections and on the convolution")
+    conv: Annotated[Size, "length of the convolution, this position included"] = 3
+    bias: Annotated[Flag, "on the projections and on the convolution"] = False
 
 
 Recurrent = Annotated[
-    Annotated[Mamba2, Tag("mamba2")] | Annotated[GatedDelta, Tag("gated-delta")]
-    | Annotated[Mamba, Tag("mamba")] | Annotated[LightningAttention, Tag("lightning")]
-    | Annotated[KimiDelta, Tag("kimi-delta")] | Annotated[ShortConvolution, Tag("short-convolution")]
-    | Annotated[RNN, Tag("rnn")] | Annotated[LSTM, Tag("lstm")] | Annotated[GRU, Tag("gru")]
-    | Annotated[Convolution1D, Tag("convolution")],
-    by_kind("mamba2"),
+    Mamba2 | GatedDelta | Mamba | LightningAttention | KimiDelta | ShortConvolution | RNN | LSTM | GRU | Convolution1D,
+    Usual("mamba2"),
 ]
 
 
@@ -273,11 +258,9 @@ class Convolution(Spec):
     kernel: Size
     activation: Activation = "tanh"
 
-    @model_validator(mode="after")
-    def _check(self) -> Convolution:
+    def _check(self) -> None:
         if self.kernel % 2 == 0:
             raise FieldError(("kernel",), f"{self.kernel} is even: it would look further to one side")
-        return self
 
 
 # ---------------------------------------------------------------- feed-forward
@@ -297,9 +280,9 @@ class Dense(Spec):
     kind: Literal["dense"] = "dense"
     d_ff: Size
     activation: Curve = "gelu"
-    gated: Flag = Field(default=False, description="SwiGLU is gated silu, GEGLU is gated gelu")
+    gated: Annotated[Flag, "SwiGLU is gated silu, GEGLU is gated gelu"] = False
     bias: DenseBias = DenseBias()
-    inner_norm: Norm | None = Field(default=None, description="a norm on what the last projection reads")
+    inner_norm: Annotated[Norm | None, "a norm on what the last projection reads"] = None
 
 
 class MoE(Spec):
@@ -311,29 +294,28 @@ class MoE(Spec):
     kind: Literal["moe"] = "moe"
     experts: Size
     active_experts: Size
-    d_ff: Size = Field(description="width of one routed expert")
+    d_ff: Annotated[Size, "width of one routed expert"]
     activation: Activation = "silu"
     gated: Flag = True
     bias: DenseBias = DenseBias()
     router_bias: Flag = False
     routing: Literal["softmax-topk", "topk-softmax", "sigmoid-topk"] = "softmax-topk"
-    normalize: Flag = Field(default=True, description="the chosen experts' weights are made to sum to 1")
-    shared_experts: Count = Field(default=0, description="experts every token passes, in one fused feed-forward")
-    shared_d_ff: Size | None = Field(default=None, description="width of one shared expert; default d_ff")
-    shared_gate: Flag = Field(default=False, description="a sigmoid gate on the shared experts' output")
-    apart: Flag = Field(
-        default=False, description="the routed experts and their router read the block's input, each through a norm of "
-                                   "its own, and what routed and shared experts put out is normed; learned scales on "
-                                   "the router's input and on the experts' weights (Gemma 4)"
-    )
+    normalize: Annotated[Flag, "the chosen experts' weights are made to sum to 1"] = True
+    shared_experts: Annotated[Count, "experts every token passes, in one fused feed-forward"] = 0
+    shared_d_ff: Annotated[Size | None, "width of one shared expert; default d_ff"] = None
+    shared_gate: Annotated[Flag, "a sigmoid gate on the shared experts' output"] = False
+    apart: Annotated[
+        Flag,
+        "the routed experts and their router read the block's input, each through a norm of its own, and what routed "
+        "and shared experts put out is normed; learned scales on the router's input and on the experts' weights "
+        "(Gemma 4)",
+    ] = False
 
-    @model_validator(mode="before")
     @classmethod
-    def _defaults(cls, data: Any) -> Any:
+    def _filled(cls, data: Any) -> Any:
         return resolve.moe(data)
 
-    @model_validator(mode="after")
-    def _check(self) -> MoE:
+    def _check(self) -> None:
         if self.active_experts > self.experts:
             raise FieldError(("active_experts",), f"{self.active_experts} is more than experts {self.experts}")
         if not self.shared_experts and (self.shared_gate or self.shared_d_ff is not None):
@@ -341,7 +323,6 @@ class MoE(Spec):
             raise FieldError((name,), "needs shared_experts of at least 1")
         if self.apart and (not self.shared_experts or self.shared_gate):
             raise FieldError(("apart",), "needs shared_experts, without a gate")
-        return self
 
 
-FeedForward = Annotated[Annotated[Dense, Tag("dense")] | Annotated[MoE, Tag("moe")], by_kind("dense")]
+FeedForward = Annotated[Dense | MoE, Usual("dense")]

@@ -11,12 +11,10 @@ symbols and arrays, which enter a validated spec through ``replaced``.
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-from pydantic import Field, model_validator
+from typing import Annotated, Any, Literal
 
 from txcalc.spec import resolve, widths
-from txcalc.spec.base import Count, Flag, Size, Spec
+from txcalc.spec.base import Count, Flag, Least, Size, Spec
 from txcalc.spec.errors import FieldError
 from txcalc.spec.facts import first_attention, is_causal, located_blocks, mask_kind, positions, unpatched
 from txcalc.spec.inputs import (
@@ -46,17 +44,16 @@ class Sublayers(Spec):
     attention: AnyAttention | None = None
     recurrent: Recurrent | None = None
     cross_attention: Attention | None = None
-    feed_forward: FeedForward | None = Field(description="none: a block without one")
+    feed_forward: Annotated[FeedForward | None, "none: a block without one"]
     convolution: Convolution | None = None
     norm: BlockNorm = BlockNorm()
-    residual: Literal["sequential", "parallel", "mixers", "none"] = Field(
-        default="sequential",
-        description="parallel: x + attention(norm(x)) + feed_forward(norm(x)); mixers: x + attention(h) + recurrent(h) "
-                    "with h = norm(x), and a feed_forward after them; none: a sublayer's output replaces x",
-    )
+    residual: Annotated[
+        Literal["sequential", "parallel", "mixers", "none"],
+        "parallel: x + attention(norm(x)) + feed_forward(norm(x)); mixers: x + attention(h) + recurrent(h) with h = "
+        "norm(x), and a feed_forward after them; none: a sublayer's output replaces x",
+    ] = "sequential"
 
-    @model_validator(mode="after")
-    def _check_block(self) -> Sublayers:
+    def _check(self) -> None:
         if self.residual == "parallel":
             others = (self.cross_attention, self.recurrent)
             if self.attention is None or self.feed_forward is None or others != (None, None):
@@ -71,13 +68,8 @@ class Sublayers(Spec):
         if apart and (self.residual == "parallel" or self.norm.placement not in ("pre", "sandwich")):
             raise FieldError(("feed_forward", "apart"), "needs a norm before feed_forward: pre or sandwich, and no "
                              "parallel block")
-        return self
-
-    @model_validator(mode="after")
-    def _check_sharing(self) -> Sublayers:
         if self.cross_attention is not None and self.cross_attention.kv_shared:
             raise FieldError(("cross_attention", "kv_shared"), "only layers over one sequence share keys and values")
-        return self
 
     def _check_mixers(self) -> None:
         if self.attention is None or self.recurrent is None or self.cross_attention is not None:
@@ -96,8 +88,8 @@ class Group(Spec):
     """A sequence of blocks, the whole sequence ``repeat`` times."""
 
     repeat: Size = 1
-    blocks: tuple[Block, ...] = Field(min_length=1)
-    shared: Flag = Field(default=False, description="every repetition uses one set of weights")
+    blocks: Annotated[tuple[Block, ...], Least(1)]
+    shared: Annotated[Flag, "every repetition uses one set of weights"] = False
 
 
 class Stack(Sublayers):
@@ -106,15 +98,15 @@ class Stack(Sublayers):
     layers: Size
     input: Input = TokenInput()
     position: Position
-    embedding_norm: Flag = Field(default=False, description="a norm on the summed embeddings")
-    layer_scale: Flag = Field(default=False, description="each sublayer's output times a learned vector (CaiT)")
-    final_norm: Flag = Field(default=True, description="a norm after the last block")
-    causal_mask: Flag = Field(default=False, description="an encoder whose positions see none after them (CLIP's text)")
-    share_layers: Flag = Field(default=False, description="every layer uses one set of weights")
-    groups: tuple[Group, ...] | None = Field(default=None, description="only for layers that differ")
+    embedding_norm: Annotated[Flag, "a norm on the summed embeddings"] = False
+    layer_scale: Annotated[Flag, "each sublayer's output times a learned vector (CaiT)"] = False
+    final_norm: Annotated[Flag, "a norm after the last block"] = True
+    causal_mask: Annotated[Flag, "an encoder whose positions see none after them (CLIP's text)"] = False
+    share_layers: Annotated[Flag, "every layer uses one set of weights"] = False
+    groups: Annotated[tuple[Group, ...] | None, "only for layers that differ"] = None
 
-    @model_validator(mode="after")
-    def _check_stack(self) -> Stack:
+    def _check(self) -> None:
+        super()._check()
         groups = self.groups
         if groups is not None:
             total = sum(g.repeat * sum(b.repeat for b in g.blocks) for g in groups)
@@ -143,7 +135,6 @@ class Stack(Sublayers):
                     and isinstance(block.attention, Attention) and self.position.dim > block.attention.head_dim):
                 raise FieldError(("position", "dim"), f"{self.position.dim} is more than head_dim "
                                  f"{block.attention.head_dim}")
-        return self
 
     def _check_squares(self, squares: int, path: tuple[str | int, ...]) -> None:
         """Each square is computed by itself, so they must be alike, and nothing may stand beside them."""
@@ -199,78 +190,77 @@ class Tower(Stack):
 
     d_model: Size
     pooler: Pooler | None = None
-    projector: Projector | None = Field(default=None, description="feeds the main stack")
-    deepstack: tuple[Projector, ...] = Field(
-        default=(), description="further projectors, added to the main stack's first layers (arXiv 2406.04334)"
-    )
+    projector: Annotated[Projector | None, "feeds the main stack"] = None
+    deepstack: Annotated[
+        tuple[Projector, ...], "further projectors, added to the main stack's first layers (arXiv 2406.04334)",
+    ] = ()
 
 
 class Published(Spec):
     """A figure that a paper or model card printed, kept to be compared with the count."""
 
     quantity: Literal["params", "params_active", "params_non_embedding", "flops_forward", "kv_cache_bytes_per_token"]
-    printed: str = Field(description="the figure as printed, such as 124 M or 1.5 B")
+    printed: Annotated[str, "the figure as printed, such as 124 M or 1.5 B"]
     source: str
-    difference: str | None = Field(default=None, description="why the count rounds to something else, in one line")
-    counted: int | None = Field(default=None, description="the count that ``difference`` explains, to the last digit")
+    difference: Annotated[str | None, "why the count rounds to something else, in one line"] = None
+    counted: Annotated[int | None, "the count that ``difference`` explains, to the last digit"] = None
 
 
 class Model(Stack):
     """A whole model. The stack fields describe its only stack, or the decoder of an encoder-decoder."""
 
-    name: str = Field(min_length=1)
+    name: Annotated[str, Least(1)]
     family: str | None = None
     aliases: tuple[str, ...] = ()
     summary: str | None = None
-    sources: dict[str, str] = Field(default_factory=dict, description="where each group of fields was read")
+    sources: Annotated[dict[str, str], "where each group of fields was read"] = {}  # noqa: RUF012  copied
     published: tuple[Published, ...] = ()
 
     architecture: Architecture = "decoder-only"
-    vocab: Size | None = Field(default=None, description="rows of the token table; needed by token input and LM heads")
-    d_model: Size = Field(description="width of what the first layer reads; layers without a residual may change it")
-    context: Size = Field(description="the longest sequence the model was made for, in tokens")
-    token_types: Count = Field(default=0, description="rows of the token type (segment) table; 0 for none")
-    task_types: Count = Field(default=0, description="rows of a task type table beside it (ERNIE 2.0); 0 for none")
-    embedding_dim: Size | None = Field(default=None, description="factorised embeddings: width before projection")
-    embedding_projection: Literal["sum", "tokens"] = Field(
-        default="sum",
-        description="what a factorised embedding projects: the sum with positions, or the tokens alone (back on top)",
-    )
+    vocab: Annotated[Size | None, "rows of the token table; needed by token input and LM heads"] = None
+    d_model: Annotated[Size, "width of what the first layer reads; layers without a residual may change it"]
+    context: Annotated[Size, "the longest sequence the model was made for, in tokens"]
+    token_types: Annotated[Count, "rows of the token type (segment) table; 0 for none"] = 0
+    task_types: Annotated[Count, "rows of a task type table beside it (ERNIE 2.0); 0 for none"] = 0
+    embedding_dim: Annotated[Size | None, "factorised embeddings: width before projection"] = None
+    embedding_projection: Annotated[
+        Literal["sum", "tokens"],
+        "what a factorised embedding projects: the sum with positions, or the tokens alone (back on top)",
+    ] = "sum"
     embedding_projection_bias: Flag = True
-    embedding_scale: Flag = Field(default=False, description="token embeddings times sqrt(d_model)")
+    embedding_scale: Annotated[Flag, "token embeddings times sqrt(d_model)"] = False
     per_layer_embedding: PerLayerEmbedding | None = None
-    encoder: Stack | None = Field(default=None, description="fields left out are taken from the decoder")
-    source_vocab: Size | None = Field(default=None, description="rows of the encoder's own token table; none: shared")
-    unread_table: Flag = Field(default=False, description="a third token table, read by nothing (BART's, when untied)")
-    tower: Tower | None = Field(default=None, description="a second stack, for images")
-    pooler: Pooler | None = Field(default=None, description="true: dense and tanh on the first position (BERT)")
-    contact_head: Flag = Field(
-        default=False, description="a regression on the attention maps of all layers (ESM), beside the forward pass"
-    )
+    encoder: Annotated[Stack | None, "fields left out are taken from the decoder"] = None
+    source_vocab: Annotated[Size | None, "rows of the encoder's own token table; none: shared"] = None
+    unread_table: Annotated[Flag, "a third token table, read by nothing (BART's, when untied)"] = False
+    tower: Annotated[Tower | None, "a second stack, for images"] = None
+    pooler: Annotated[Pooler | None, "true: dense and tanh on the first position (BERT)"] = None
+    contact_head: Annotated[
+        Flag, "a regression on the attention maps of all layers (ESM), beside the forward pass",
+    ] = False
     head: Head = LMHead()
-    fused: tuple[tuple[str, ...], ...] = Field(
-        default=(), description="projections that its files store as one matrix, such as [q, k, v]"
-    )
-    gguf: Literal["falcon"] | None = Field(
-        default=None, description="an architecture of llama.cpp's with rules of its own for the types of tensors"
-    )
-    quantization: Quantization | None = Field(
-        default=None, description="how a checkpoint packs the weights; changes their bytes and nothing else"
-    )
-    unknown_quantization: str | None = Field(
-        default=None, description="what is not understood of how a checkpoint packs the weights: no bytes of them"
-    )
-    released: Quantization | None = Field(
-        default=None, description="how its own files store the weights where that is not 16 bits; --weights released"
-    )
+    fused: Annotated[
+        tuple[tuple[str, ...], ...], "projections that its files store as one matrix, such as [q, k, v]",
+    ] = ()
+    gguf: Annotated[
+        Literal["falcon"] | None, "an architecture of llama.cpp's with rules of its own for the types of tensors",
+    ] = None
+    quantization: Annotated[
+        Quantization | None, "how a checkpoint packs the weights; changes their bytes and nothing else",
+    ] = None
+    unknown_quantization: Annotated[
+        str | None, "what is not understood of how a checkpoint packs the weights: no bytes of them",
+    ] = None
+    released: Annotated[
+        Quantization | None, "how its own files store the weights where that is not 16 bits; --weights released",
+    ] = None
 
-    @model_validator(mode="before")
     @classmethod
-    def _fill(cls, data: Any) -> Any:
+    def _filled(cls, data: Any) -> Any:
         return resolve.model(data)
 
-    @model_validator(mode="after")
-    def _check_model(self) -> Model:
+    def _check(self) -> None:
+        super()._check()
         if (self.architecture == "encoder-decoder") != (self.encoder is not None):
             raise FieldError(("encoder",), "an encoder-decoder needs one, and only it can have one")
         for path, block in located_blocks(self):
@@ -292,7 +282,6 @@ class Model(Stack):
         self._check_per_layer_embedding()
         self._check_vectors()
         widths.check(self)
-        return self
 
     def _check_per_layer_embedding(self) -> None:
         own = self.per_layer_embedding

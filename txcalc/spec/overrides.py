@@ -14,8 +14,9 @@ from functools import partial
 from typing import Any, Final
 
 from txcalc.spec.errors import FieldError, Loc, SpecError, all_of, dotted, joined, shown
+from txcalc.spec.files import Document, Position
 from txcalc.spec.resolve import BLOCK_FIELDS, NONE, SUBLAYERS, merge
-from txcalc.spec.yaml import MAX_DEPTH, Document, Position, read_yaml
+from txcalc.spec.yaml import MAX_DEPTH, read_yaml
 from txcalc.units import SeveralError, parse_count
 
 ADVICE: Final = "set {every} for every block, or {one} for one"

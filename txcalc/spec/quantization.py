@@ -8,11 +8,9 @@ their sources, are in ``txcalc.huggingface.quantized``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
-
-from txcalc.spec.base import Count, Flag, Size, Spec
+from txcalc.spec.base import Count, Flag, Least, Size, Spec
 from txcalc.spec.formats import filled
 
 
@@ -22,13 +20,11 @@ class Mixed(Spec):
     Sizes left out take their defaults; all else is as in the rest.
     """
 
-    bits: Size = Field(description="bits of a code")
-    group: Size | None = Field(default=None, description="inputs that share a scale; none: all")
-    scale_bytes: Size | None = Field(default=None, description="bytes of a scale; default: as wide as the dtype")
-    offsets: Flag = Field(default=False, description="an offset beside every scale, as wide as it")
-    matrices: dict[str, Size] = Field(
-        min_length=1, description="which: how many, by their path without layer numbers"
-    )
+    bits: Annotated[Size, "bits of a code"]
+    group: Annotated[Size | None, "inputs that share a scale; none: all"] = None
+    scale_bytes: Annotated[Size | None, "bytes of a scale; default: as wide as the dtype"] = None
+    offsets: Annotated[Flag, "an offset beside every scale, as wide as it"] = False
+    matrices: Annotated[dict[str, Size], Least(1), "which: how many, by their path without layer numbers"]
 
 
 class Quantization(Spec):
@@ -38,35 +34,30 @@ class Quantization(Spec):
     None means the whole column or row. ``flat`` blocks run over the matrix as one long row.
     """
 
-    method: str = Field(
-        min_length=1, description="a format of --weights, whose layout fills in what is left out; or custom"
-    )
-    bits: Size = Field(description="bits of a code")
-    word_bits: Literal[8, 32] = Field(default=8, description="bits of the words that rows of codes are packed into")
-    group: Size | None = Field(default=None, description="inputs that share a scale; none: all")
-    rows: Size | None = Field(default=1, description="outputs that share a scale; none: all")
-    flat: Flag = Field(default=False, description="groups run on from row to row")
-    scale_bytes: Size | None = Field(default=None, description="bytes of a scale; default: as wide as the dtype")
-    scale_group: Size | None = Field(default=None, description="scales that share an fp32 scale of their own")
-    zero_points: Flag = Field(default=False, description="a zero point per scale, packed like the codes")
-    offsets: Flag = Field(default=False, description="an offset beside every scale, as wide as it (MLX's biases)")
-    input_bytes: Count = Field(default=0, description="bytes per input and matrix, such as GPTQ's group index")
-    matrix_bytes: Count = Field(default=0, description="bytes per matrix: its shape, a global scale, a code book")
-    weights: Literal["layers", "experts", "linear", "all"] = Field(
-        default="layers",
-        description="which matrices: those of the layers, of routed experts, all but the head (linear), or all: heads, "
-                    "routers and embeddings too, those alone whose inputs are whole groups",
-    )
-    head: Flag = Field(default=False, description="an output head that is not tied is stored so, too")
-    tower: Flag = Field(default=True, description="linear: the matrices of a tower are stored so, too")
-    left: dict[str, Size] = Field(
-        default_factory=dict, description="matrices left as they are: how many, by their path without layer numbers"
-    )
-    mixed: tuple[Mixed, ...] = Field(default=(), description="matrices that are stored with other sizes than the rest")
-    exact: Flag = Field(default=True, description="false: the layout leaves some bytes open, so bytes are an estimate")
+    method: Annotated[str, Least(1), "a format of --weights, whose layout fills in what is left out; or custom"]
+    bits: Annotated[Size, "bits of a code"]
+    word_bits: Annotated[Literal[8, 32], "bits of the words that rows of codes are packed into"] = 8
+    group: Annotated[Size | None, "inputs that share a scale; none: all"] = None
+    rows: Annotated[Size | None, "outputs that share a scale; none: all"] = 1
+    flat: Annotated[Flag, "groups run on from row to row"] = False
+    scale_bytes: Annotated[Size | None, "bytes of a scale; default: as wide as the dtype"] = None
+    scale_group: Annotated[Size | None, "scales that share an fp32 scale of their own"] = None
+    zero_points: Annotated[Flag, "a zero point per scale, packed like the codes"] = False
+    offsets: Annotated[Flag, "an offset beside every scale, as wide as it (MLX's biases)"] = False
+    input_bytes: Annotated[Count, "bytes per input and matrix, such as GPTQ's group index"] = 0
+    matrix_bytes: Annotated[Count, "bytes per matrix: its shape, a global scale, a code book"] = 0
+    weights: Annotated[
+        Literal["layers", "experts", "linear", "all"],
+        "which matrices: those of the layers, of routed experts, all but the head (linear), or all: heads, routers "
+        "and embeddings too, those alone whose inputs are whole groups",
+    ] = "layers"
+    head: Annotated[Flag, "an output head that is not tied is stored so, too"] = False
+    tower: Annotated[Flag, "linear: the matrices of a tower are stored so, too"] = True
+    left: Annotated[dict[str, Size], "matrices left as they are: how many, by their path without layer numbers"] = {}  # noqa: RUF012  copied
+    mixed: Annotated[tuple[Mixed, ...], "matrices that are stored with other sizes than the rest"] = ()
+    exact: Annotated[Flag, "false: the layout leaves some bytes open, so bytes are an estimate"] = True
 
-    @model_validator(mode="before")
     @classmethod
-    def _fill(cls, data: Any) -> Any:
+    def _filled(cls, data: Any) -> Any:
         found = {"method": data} if isinstance(data, str) else data
         return filled(found) if isinstance(found, Mapping) else found

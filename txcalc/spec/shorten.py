@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from pydantic import ValidationError
-
+from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 
 Data = dict[str, Any]
@@ -40,7 +39,7 @@ def shorten(model: Model) -> Data:
 def _same(data: Data, model: Model) -> bool:
     try:
         return Model.from_data(data) == model
-    except (ValidationError, ValueError):
+    except SpecError:
         return False
 
 

@@ -13,20 +13,17 @@ and where a field came from would be a riddle), keys that are not text, more tha
 from __future__ import annotations
 
 import math
-import os
 import re
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import yaml
 from yaml import events
 
 from txcalc.spec.errors import Loc, SpecError, dotted, shown
-from txcalc.spec.files import open_file
+from txcalc.spec.files import BREAK, Document, Position, position
 
-MAX_BYTES: Final = 2**20
 MAX_DEPTH: Final = 32
 MAX_VALUES: Final = 100_000
 MAX_REPEATED: Final = 10_000
@@ -37,10 +34,7 @@ MAX_KEY: Final = 1000
 
 _DEEP: Final = f"nested more than {MAX_DEPTH} levels deep"
 
-Position = tuple[int, int]
-
 _PARSER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_BREAK = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 # YAML 1.2.2, section 10.3.2, the core schema.
@@ -56,51 +50,6 @@ _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 
 
-@dataclass(frozen=True)
-class Document:
-    """What a file says (``data``) and where it says it (``marks``, empty for data that is from no file)."""
-
-    data: dict[str, Any]
-    marks: Mapping[Loc, Position] = field(default_factory=dict, repr=False, compare=False)
-
-    def where(self, loc: Sequence[str | int]) -> Position | None:
-        """Line and column, from 1, of the key or list item at ``loc``, or of its nearest ancestor."""
-        path = tuple(loc)
-        return next((self.marks[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.marks), None)
-
-
-def read_text(path: str | os.PathLike[str], limit: int = MAX_BYTES) -> str:
-    """The text of a UTF-8 file of at most ``limit`` bytes, without a byte order mark.
-
-    Raises SpecError for a file that is missing, unreadable, a directory, too large, empty or not UTF-8 text.
-    """
-    source = os.fspath(path)
-    try:
-        with open_file(path) as file:
-            raw = file.read(limit + 1)
-    except FileNotFoundError:
-        raise SpecError("no such file", source=source) from None
-    except SpecError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise SpecError(f"cannot be read: {reason}", source=source) from None
-    if len(raw) > limit:
-        raise SpecError(f"is larger than {limit:,} bytes", source=source)
-    if not raw.strip():
-        raise SpecError("is empty", source=source)
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise SpecError("is UTF-16: save it as UTF-8", source=source, line=1, column=1)
-    text = raw.decode("utf-8", errors="replace")
-    good = text if "\ufffd" not in text else _valid_prefix(raw)
-    line, column = _position(good, good.find("\0") if "\0" in good else len(good))
-    if "\0" in good:
-        raise SpecError("is a binary file, not text", source=source, line=line, column=column)
-    if len(good) < len(text):
-        raise SpecError("is not UTF-8 text", source=source, line=line, column=column)
-    return text.removeprefix("\ufeff")
-
-
 def read_yaml(text: str, source: str) -> Document:
     """Read one YAML 1.2 mapping; ``source`` is what errors call the text.
 
@@ -108,7 +57,7 @@ def read_yaml(text: str, source: str) -> Document:
     """
     text = text.removeprefix("\ufeff")
     if bad := _UNPRINTABLE.search(text):
-        line, column = _position(text, bad.start())
+        line, column = position(text, bad.start())
         what = "a NUL character" if bad[0] == "\0" else f"the unprintable character U+{ord(bad[0]):04X}"
         raise SpecError(f"{what} is not allowed in YAML", source=source, line=line, column=column)
     try:
@@ -254,20 +203,6 @@ def _at(event: events.Event) -> Position:
     return event.start_mark.line + 1, event.start_mark.column + 1
 
 
-def _position(text: str, index: int) -> Position:
-    start, line = 0, 1
-    for match in _BREAK.finditer(text, 0, index):
-        start, line = match.end(), line + 1
-    return line, index - start + 1
-
-
-def _valid_prefix(raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return raw[: error.start].decode("utf-8")
-
-
 def _too_deep(error: yaml.YAMLError, text: str, source: str) -> SpecError | None:
     """Our refusal of the text before the place of a parser's own: libyaml, from 0.2.6 on, stops reading at
     1,000 levels, before it hands over the first event.
@@ -286,7 +221,7 @@ def _syntax_error(error: yaml.YAMLError, text: str, source: str) -> SpecError:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:
         return SpecError("not valid YAML", source=source, line=1, column=1)
-    lines = _BREAK.split(text)
+    lines = BREAK.split(text)
     here = lines[mark.line] if mark.line < len(lines) else ""
     if "\t" in here[: len(here) - len(here.lstrip())] or here[mark.column : mark.column + 1] == "\t":
         message = "a tab cannot indent YAML: use spaces"
