@@ -49,6 +49,11 @@ class Number(NamedTuple):
         return f"{self.mark}{'+' if self.signed and self.value > 0 else ''}{raw}"
 
 
+def number(value: int | None, scale: Scale = "exact") -> Number | None:
+    """A number where there is one."""
+    return None if value is None else Number(value, scale)
+
+
 class Bar(NamedTuple):
     """A bar on a terminal: ``part`` of ``whole``, or on a log scale where ``least`` is one block."""
 
@@ -128,6 +133,18 @@ class Table(NamedTuple):
     lines: bool = False
     twice: bool = False
     bare: bool = False
+
+    def part(self, kept: Iterable[int], *, files: bool = True) -> Table:
+        """With these columns alone; in files without rows that say the row above in full."""
+        kept = list(kept)
+        rows = [row._replace(cells=[row.cells[i] for i in kept]) for row in self.rows
+                if not (files and row.kind == "echo")]
+        foot = self.foot and self.foot._replace(cells=[self.foot.cells[i] for i in kept])
+        return self._replace(columns=[self.columns[i] for i in kept], rows=rows, foot=foot)
+
+    def filed(self) -> Table:
+        """As it stands in files: without bars, and without what is for terminals alone."""
+        return self.part(i for i, column in enumerate(self.columns) if column.files and column.kind != "bar")
 
 
 class Fact(NamedTuple):

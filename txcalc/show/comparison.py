@@ -8,24 +8,8 @@ from typing import Final, NamedTuple
 from txcalc import units
 from txcalc.answer.compare import Comparison, Entry
 from txcalc.answer.report import Quantity, Totals
+from txcalc.show import blocks as b
 from txcalc.show import headings
-from txcalc.show.blocks import (
-    Block,
-    Cell,
-    Chart,
-    Charts,
-    Column,
-    Data,
-    Mark,
-    Notes,
-    Number,
-    Row,
-    Scale,
-    Style,
-    Table,
-    Title,
-    plain,
-)
 from txcalc.show.figures import kind_of, label, marked, matters
 
 MOST_COLUMNS: Final = 4
@@ -36,42 +20,42 @@ class Line(NamedTuple):
     """One quantity of every model."""
 
     label: str
-    cells: Sequence[Cell]
+    cells: Sequence[b.Cell]
     kind: str = ""
 
 
-def blocks(found: Comparison) -> Iterator[Block]:
+def blocks(found: Comparison) -> Iterator[b.Block]:
     """What a reader sees of models side by side."""
     entries = found.entries
     names = [headings.title(entry.model) for entry in entries]
     many = len(names) > MOST_COLUMNS
-    origins: list[tuple[list[str], Style]] = [
+    origins: list[tuple[list[str], b.Style]] = [
         ([entry.model.name, headings.origin(entry.model)[0]], "dim") for entry in entries
         if headings.origin(entry.model)[0]]
-    yield Title(f"{len(names)} models" if many else ", ".join(names), workload_line(found), origins, name="")
+    yield b.Title(f"{len(names)} models" if many else ", ".join(names), workload_line(found), origins, name="")
     yield _table("Side by side", entries, lines(entries))._replace(bare=True)
-    yield Charts(lambda: _charts(entries, names))
+    yield b.Charts(lambda: _charts(entries, names))
     yield _table("Every total", entries, _totals(entries))._replace(level=2)
     notes = list(dict.fromkeys(note for entry in entries for note in entry.notes))
-    yield Notes("Notes", notes, style="", level=1)
-    estimate = "~ estimate; " if any("~" in plain(cell) for line in lines(entries) for cell in line.cells) else ""
-    yield Notes("Counting rules", headings.rules(found.conventions),
+    yield b.Notes("Notes", notes, style="", level=1)
+    estimate = "~ estimate; " if any("~" in b.plain(cell) for line in lines(entries) for cell in line.cells) else ""
+    yield b.Notes("Counting rules", headings.rules(found.conventions),
                 f"({estimate}{headings.short(found.conventions)})", "~  estimate" if estimate else "", level=1)
     totals = Totals.names()
-    yield Data(("name", "source", "batch", "seq", "past", "source_seq", *totals, "kv_cache_fixed_bytes",
+    yield b.Data(("name", "source", "batch", "seq", "past", "source_seq", *totals, "kv_cache_fixed_bytes",
                 "kv_cache_bytes_at_context"), (_data(entry, totals) for entry in entries))
 
 
-def _table(title: str, entries: Sequence[Entry], found: Sequence[Line]) -> Table:
+def _table(title: str, entries: Sequence[Entry], found: Sequence[Line]) -> b.Table:
     caption = "One workload for all; relative to the first"
     if len(entries) <= MOST_COLUMNS:
-        columns = (Column(""), *(Column(headings.title(entry.model), "n") for entry in entries))
-        rows = [Row((line.label, *line.cells), line.kind) for line in found]  # type: ignore[arg-type]
-        return Table(title, columns, rows, caption=caption)
+        columns = (b.Column(""), *(b.Column(headings.title(entry.model), "n") for entry in entries))
+        rows = [b.Row((line.label, *line.cells), line.kind) for line in found]  # type: ignore[arg-type]
+        return b.Table(title, columns, rows, caption=caption)
     shown = [line for line in found if line.kind != "echo"]
-    columns = (Column(""), *(Column(line.label, "n") for line in shown))
-    return Table(title, columns, [
-        Row((headings.title(entry.model), *(line.cells[i] for line in shown))) for i, entry in enumerate(entries)
+    columns = (b.Column(""), *(b.Column(line.label, "n") for line in shown))
+    return b.Table(title, columns, [
+        b.Row((headings.title(entry.model), *(line.cells[i] for line in shown))) for i, entry in enumerate(entries)
     ], caption=caption)
 
 
@@ -100,28 +84,28 @@ def _lines(entries: Sequence[Entry]) -> Iterator[Line]:
     totals = [entry.totals for entry in entries]
     specs = [entry.model.spec for entry in entries]
     params = [t.params.value for t in totals]
-    yield Line("Parameters", [Number(n, "params") for n in params])
-    yield Line("exactly", [Number(n) for n in params], "echo")
+    yield Line("Parameters", [b.Number(n, "params") for n in params])
+    yield Line("exactly", [b.Number(n) for n in params], "echo")
     yield Line("relative", [units.ratio(n, params[0]) for n in params], "sub")
     if any(t.params_active != t.params for t in totals):
-        yield Line("active", [Number(t.params_active.value, "params") for t in totals], "sub")
+        yield Line("active", [b.Number(t.params_active.value, "params") for t in totals], "sub")
     yield Line("Layers × width", [_architecture(entry) for entry in entries])
     yield Line("Heads / KV heads", [_heads(entry) for entry in entries])
-    yield Line("Context", [Number(spec["context"]) for spec in specs])
+    yield Line("Context", [b.Number(spec["context"]) for spec in specs])
     yield from _flops(entries)
     yield Line("Weights", [marked(t.weight_bytes, "memory") for t in totals])
     cache = "KV cache" if all(t.kv_cache_bytes_per_token or not t.kv_cache_bytes for t in totals) else "Cache or state"
     length = "past + seq" if entries[0].workload.past else "seq"
     yield Line(f"{cache} at {length}", [marked(t.kv_cache_bytes, "memory") for t in totals])
     growth = [entry.kv_cache for entry in entries]
-    yield Line("grows by", [(Number(g.bytes_per_token, "memory"), "/token") if g and g.bytes_per_token else None
+    yield Line("grows by", [(b.Number(g.bytes_per_token, "memory"), "/token") if g and g.bytes_per_token else None
                             for g in growth], "sub")
-    yield Line("fixed", [Number(g.fixed_bytes, "memory") if g and g.fixed_bytes else None for g in growth], "sub")
+    yield Line("fixed", [b.Number(g.fixed_bytes, "memory") if g and g.fixed_bytes else None for g in growth], "sub")
     yield Line(f"{cache} at max context", [marked(entry.kv_cache_bytes_at_context, "memory") for entry in entries])
     yield Line("Activations (train)", [_kept(entry) for entry in entries])
 
 
-def _kept(entry: Entry) -> Cell:
+def _kept(entry: Entry) -> b.Cell:
     """What is kept, and as which attention where it is not the one that was asked for."""
     kept, ran = marked(entry.totals.activation_bytes, "memory"), entry.attention
     return kept if kept is None or ran in (None, entry.workload.attention) else (kept, f", {ran}")
@@ -162,11 +146,11 @@ def _heads(entry: Entry) -> str | None:
     return None if found is None else " / ".join(units.exact(number) for number in found)
 
 
-def _charts(entries: Sequence[Entry], names: Sequence[str]) -> Iterator[Chart]:
-    def of(title: str, scale: Scale, axis: str, get: Callable[[Totals], Quantity | None]) -> Chart:
+def _charts(entries: Sequence[Entry], names: Sequence[str]) -> Iterator[b.Chart]:
+    def of(title: str, scale: b.Scale, axis: str, get: Callable[[Totals], Quantity | None]) -> b.Chart:
         found = [get(entry.totals) for entry in entries]
-        marks = [Mark(name, 0 if q is None else q.value) for name, q in zip(names, found, strict=True)]
-        return Chart(title, "dots", scale, axis, marks)
+        marks = [b.Mark(name, 0 if q is None else q.value) for name, q in zip(names, found, strict=True)]
+        return b.Chart(title, "dots", scale, axis, marks)
 
     yield of("Parameters", "params", "parameters", lambda t: t.params)
     yield of("FLOPs per token", "flops", "FLOP, forward pass", lambda t: t.flops_per_token)

@@ -8,25 +8,8 @@ from typing import NamedTuple
 from txcalc import units
 from txcalc.answer.curves import AttentionCurve, Point
 from txcalc.answer.limits import LONGEST, Limit
+from txcalc.show import blocks as b
 from txcalc.show import headings
-from txcalc.show.blocks import (
-    Alert,
-    Bar,
-    Block,
-    Cell,
-    Chart,
-    Charts,
-    Column,
-    Data,
-    Mark,
-    Notes,
-    Number,
-    Row,
-    Scale,
-    Series,
-    Table,
-    Title,
-)
 
 Get = Callable[[Point], int | None]
 
@@ -36,32 +19,32 @@ class _Cost(NamedTuple):
 
     title: str
     name: str
-    get: Callable[[Point], Cell]
-    scale: Scale = "memory"
+    get: Callable[[Point], b.Cell]
+    scale: b.Scale = "memory"
     order: int = 0
 
 
-def blocks(curve: AttentionCurve) -> Iterator[Block]:
+def blocks(curve: AttentionCurve) -> Iterator[b.Block]:
     """What a reader sees of the curve."""
     name, *about = headings.identity(curve.model)
-    yield Title(f"{name}: attention", about, ((headings.origin(curve.model), "dim"), (_run(curve), "")), name=name)
+    yield b.Title(f"{name}: attention", about, ((headings.origin(curve.model), "dim"), (_run(curve), "")), name=name)
     layer, whole = scope(curve), "the whole model"
     yield _scores(curve, layer)
-    yield Charts(lambda: _charts(curve))
+    yield b.Charts(lambda: _charts(curve))
     yield _table(curve, whole, _MODEL)._replace(level=1)
     yield _table(curve, f"{layer}: memory and traffic", _LAYER)._replace(level=2)
     yield _table(curve, f"{whole}: memory, FLOPs and traffic", _MODEL_TOO)._replace(level=2)
     if curve.device is not None:
         device = f"{curve.device.title} ({units.memory(curve.device.memory_bytes)})"
-        yield Table(f"{device}: no longer fits from seq", (
-            Column("", name="Quantity"), Column("", "n", name="No longer fits from")
-        ), [Row((limit.text, _first(limit)), "sub") for limit in curve.limits], caption=(
+        yield b.Table(f"{device}: no longer fits from seq", (
+            b.Column("", name="Quantity"), b.Column("", "n", name="No longer fits from")
+        ), [b.Row((limit.text, _first(limit)), "sub") for limit in curve.limits], caption=(
             "Each alone against the device's memory, weights and KV cache beside the reserve"), level=1)
-    yield Notes("Notes", curve.notes, style="", level=1)
+    yield b.Notes("Notes", curve.notes, style="", level=1)
     short = [rule.text for rule in curve.conventions if rule.id in ("score-matrix", "recurrence", "masked")]
-    yield Notes("Counting rules", headings.rules(curve.conventions), f"({'; '.join(short)})", level=1)
+    yield b.Notes("Counting rules", headings.rules(curve.conventions), f"({'; '.join(short)})", level=1)
     flat = [_flat(point.to_data()) for point in curve.points]
-    yield Data(list(flat[0]), ([*row.values()] for row in flat))
+    yield b.Data(list(flat[0]), ([*row.values()] for row in flat))
 
 
 def _run(curve: AttentionCurve) -> list[str]:
@@ -91,8 +74,8 @@ def _instead(point: Point) -> int:
     return point.layer.flash.statistics_bytes or point.layer.flash.score_matrix_bytes
 
 
-def _flash(point: Point) -> Cell:
-    found = Number(_instead(point), "memory")
+def _flash(point: Point) -> b.Cell:
+    found = b.Number(_instead(point), "memory")
     return found if _is_fused(point) else (found, ", not fused")
 
 
@@ -126,62 +109,62 @@ _MODEL_TOO = (
 )
 
 
-def _scores(curve: AttentionCurve, layer: str) -> Table:
+def _scores(curve: AttentionCurve, layer: str) -> b.Table:
     """The curve itself, with bars on a log scale on a terminal."""
     t = _table(curve, layer, _SCORES)
     sizes = [point.layer.eager.score_matrix_bytes for point in curve.points]
-    bar = Column("log scale", "bar", bars=(15, 10, 5, 0))
-    bars = [Bar(size, max(sizes), max(min(sizes), 1)) for size in sizes]
+    bar = b.Column("log scale", "bar", bars=(15, 10, 5, 0))
+    bars = [b.Bar(size, max(sizes), max(min(sizes), 1)) for size in sizes]
     return t._replace(columns=[*t.columns[:2], bar, *t.columns[2:]], rows=[
-        Row((*row.cells[:2], each, *row.cells[2:])) for row, each in zip(t.rows, bars, strict=True)])
+        b.Row((*row.cells[:2], each, *row.cells[2:])) for row, each in zip(t.rows, bars, strict=True)])
 
 
-def _table(curve: AttentionCurve, title: str, costs: Sequence[_Cost]) -> Table:
+def _table(curve: AttentionCurve, title: str, costs: Sequence[_Cost]) -> b.Table:
     there = [cost for cost in costs if any(cost.get(point) is not None for point in curve.points)]
-    columns = (Column("seq", "n", "Length"), *(Column(c.title, "n", c.name, order=c.order) for c in there))
-    return Table(title, columns, [
-        Row((Number(point.seq), *(_cell(cost, point) for cost in there))) for point in curve.points
+    columns = (b.Column("seq", "n", "Length"), *(b.Column(c.title, "n", c.name, order=c.order) for c in there))
+    return b.Table(title, columns, [
+        b.Row((b.Number(point.seq), *(_cell(cost, point) for cost in there))) for point in curve.points
     ])
 
 
-def _cell(cost: _Cost, point: Point) -> Cell:
+def _cell(cost: _Cost, point: Point) -> b.Cell:
     found = cost.get(point)
-    return Number(found, cost.scale) if isinstance(found, int) else found
+    return b.Number(found, cost.scale) if isinstance(found, int) else found
 
 
-def _charts(curve: AttentionCurve) -> Iterator[Chart]:
+def _charts(curve: AttentionCurve) -> Iterator[b.Chart]:
     lengths = [point.seq for point in curve.points]
-    level = None if curve.device is None else Mark(curve.device.title, curve.device.memory_bytes)
+    level = None if curve.device is None else b.Mark(curve.device.title, curve.device.memory_bytes)
 
-    def series(name: str, get: Get) -> Series:
-        return Series(name, [get(point) for point in curve.points])
+    def series(name: str, get: Get) -> b.Series:
+        return b.Series(name, [get(point) for point in curve.points])
 
     flash = "flash, in its place" if all(map(_is_fused, curve.points)) else "flash: no such kernel, so not fused"
-    yield Chart("Memory of one layer", "curves", "memory", "bytes", lengths=lengths, level=level, series=(
+    yield b.Chart("Memory of one layer", "curves", "memory", "bytes", lengths=lengths, level=level, series=(
         series("eager, one N×N", lambda p: p.layer.eager.score_matrix_bytes),
         series("eager, at its peak", lambda p: p.layer.eager.peak_score_bytes),
         series(flash, _instead),
         series("KV cache", lambda p: p.layer.kv_cache_bytes),
     ))
-    yield Chart("Memory traffic of one layer", "curves", "memory", "bytes read and written, one forward pass",
+    yield b.Chart("Memory traffic of one layer", "curves", "memory", "bytes read and written, one forward pass",
                 lengths=lengths, series=(
                     series("eager", lambda p: p.layer.eager.hbm_bytes),
                     series("flash", lambda p: p.layer.flash.hbm_bytes),
                 ))
-    yield Chart("FLOPs of the model", "curves", "flops", "FLOP, forward pass", lengths=lengths, series=(
+    yield b.Chart("FLOPs of the model", "curves", "flops", "FLOP, forward pass", lengths=lengths, series=(
         series("QKᵀ and PV", lambda p: p.model.flops_core),
         series("everything", lambda p: p.model.flops_forward),
     ))
-    yield Chart("Kept for backward, whole model", "curves", "memory", "bytes", lengths=lengths, level=level, series=(
+    yield b.Chart("Kept for backward, whole model", "curves", "memory", "bytes", lengths=lengths, level=level, series=(
         series("eager", lambda p: p.model.eager.kept_bytes),
         series("flash", lambda p: p.model.flash.kept_bytes),
     ))
 
 
-def _first(limit: Limit) -> Cell:
+def _first(limit: Limit) -> b.Cell:
     if limit.first_not is None:
         return f"fits up to {units.exact(LONGEST)}"
-    return Alert("never fits") if limit.largest_fits is None else Number(limit.first_not)
+    return b.Alert("never fits") if limit.largest_fits is None else b.Number(limit.first_not)
 
 
 def _flat(data: dict[str, object], prefix: str = "") -> dict[str, object]:

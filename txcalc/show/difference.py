@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from txcalc import units
 from txcalc.answer.diff import Diff, Share, Side, TotalChange
+from txcalc.show import blocks as b
 from txcalc.show import headings
-from txcalc.show.blocks import Block, Column, Data, Notes, Number, Row, Style, Table, Title, plain
 from txcalc.show.figures import WITHOUT, label, marked, matters, scale_of
 from txcalc.spec.errors import shown
 
@@ -16,27 +16,27 @@ _LONGEST: Final = 48
 _ORDER: Final = "each part depends on the fields that were changed before it; together they are the whole change"
 
 
-def blocks(diff: Diff) -> Iterator[Block]:
+def blocks(diff: Diff) -> Iterator[b.Block]:
     """What a reader sees of a difference."""
-    sides: list[tuple[list[str], Style]] = [
+    sides: list[tuple[list[str], b.Style]] = [
         ([f"{name}: {_side(side)[0]}", *_side(side)[1:]], "")
         for name, side in (("a", diff.a), ("b", diff.b))]
-    yield Title(f"{headings.title(diff.a.model)} → {headings.title(diff.b.model)}", (), sides)
+    yield b.Title(f"{headings.title(diff.a.model)} → {headings.title(diff.b.model)}", (), sides)
     if not diff.fields:
-        yield Notes("Fields", ["no field of the spec or of the workload differs"], style="")
-    yield Table("changed", (Column("changed"), Column("a", "n"), Column("b", "n")), [
-        Row((change.field, *_both(change.a, change.b))) for change in diff.fields
+        yield b.Notes("Fields", ["no field of the spec or of the workload differs"], style="")
+    yield b.Table("changed", (b.Column("changed"), b.Column("a", "n"), b.Column("b", "n")), [
+        b.Row((change.field, *_both(change.a, change.b))) for change in diff.fields
     ], caption="Fields that differ", lines=True)
     if diff.fields and not diff.totals:
-        yield Notes("Totals", ["every total is unchanged"], style="")
+        yield b.Notes("Totals", ["every total is unchanged"], style="")
     estimate = False
     for names, total in _alike(diff):
         change = _change(diff, total)
         estimate = estimate or "~" in change
         yield _total(names, total, change)
     if diff.totals:
-        yield Notes("Rule", [f"({'~ estimate; ' if estimate else ''}{_ORDER})"], level=1)
-    yield Data(("total", "unit", "a", "b", "fields", "change"), (
+        yield b.Notes("Rule", [f"({'~ estimate; ' if estimate else ''}{_ORDER})"], level=1)
+    yield b.Data(("total", "unit", "a", "b", "fields", "change"), (
         (total.total, total.unit, total.a, total.b, " ".join(share.fields), share.change)
         for total in diff.totals for share in total.shares
     ))
@@ -69,20 +69,20 @@ def _told(diff: Diff, total: TotalChange) -> bool:
 def _change(diff: Diff, total: TotalChange) -> str:
     """``291.6 GFLOP → ~ 5.492 TFLOP``: an estimate is marked."""
     sides = (marked(getattr(side.totals, total.total), scale_of(total.unit)) for side in (diff.a, diff.b))
-    return " → ".join(map(plain, sides))
+    return " → ".join(map(b.plain, sides))
 
 
-def _total(names: str, total: TotalChange, change: str) -> Table:
+def _total(names: str, total: TotalChange, change: str) -> b.Table:
     scale = scale_of(total.unit)
-    columns = (Column("", name="Field"), Column("", "n", name="Change", exact=3), Column("", "n", files=False),
-               Column("", "n", name="%", style="dim"))
+    columns = (b.Column("", name="Field"), b.Column("", "n", name="Change", exact=3), b.Column("", "n", files=False),
+               b.Column("", "n", name="%", style="dim"))
 
-    def row(what: str, value: int, percent: str) -> Row:
-        number = Number(value, scale, signed=True)
-        return Row((what, number, number.human, percent), "sub")
+    def row(what: str, value: int, percent: str) -> b.Row:
+        number = b.Number(value, scale, signed=True)
+        return b.Row((what, number, number.human, percent), "sub")
 
     rows = [row(", ".join(share.fields), share.change, f"{_of(share, total)} %") for share in total.shares]
-    return Table(f"{names}  {change}", columns, rows, row("change", total.change, ""), lines=True)
+    return b.Table(f"{names}  {change}", columns, rows, row("change", total.change, ""), lines=True)
 
 
 def _of(share: Share, total: TotalChange) -> str:

@@ -29,7 +29,6 @@ from txcalc.show.blocks import (
     Row,
     Table,
     Title,
-    plain,
 )
 from txcalc.show.markup import Html, html, join, tag
 from txcalc.show.mathml import mathml
@@ -127,41 +126,35 @@ def _facts(block: Facts) -> Table:
 
 def _tables(t: Table) -> Iterator[Html]:
     """A table in parts of so many columns that each fits, the first column in every part."""
-    rows = [row for row in t.rows if row.kind != "echo"]
-    kept = [i for i, column in enumerate(t.columns) if column.files and column.kind != "bar"
-            and any(row.cells[i] not in ("", "=") for row in rows)]
-    if not rows:
+    t = t.filed()
+    first, *rest = [i for i in range(len(t.columns)) if any(row.cells[i] not in ("", "=") for row in t.rows)] or [0]
+    if not t.rows:
         return
-    most = len(kept) if len(kept) <= _MOST else -(-len(kept[1:]) // -(-len(kept[1:]) // (_MOST - 1))) + 1
-    parts = [[kept[0], *kept[i : i + most - 1]] for i in range(1, len(kept), most - 1)] or [kept]
-    shown = [_table(t, rows, part) for part in parts]
-    if t.level > 1 and len(rows) > _LONG:
-        yield tag("details", tag("summary", f"{len(rows)} rows"), *shown)
+    most = -(-len(rest) // -(-len(rest) // (_MOST - 1))) if len(rest) >= _MOST else max(len(rest), 1)
+    shown = [_table(t.part((first, *rest[i : i + most]))) for i in range(0, max(len(rest), 1), most)]
+    if t.level > 1 and len(t.rows) > _LONG:
+        yield tag("details", tag("summary", f"{len(t.rows)} rows"), *shown)
     else:
         yield tag("div", *shown, class_="parts") if len(shown) > 1 else shown[0]
 
 
-def _table(t: Table, rows: Sequence[Row], kept: Sequence[int]) -> Html:
+def _table(t: Table) -> Html:
     caption = t.caption or t.title
-    columns = [t.columns[i] for i in kept]
-    head = tag("thead", tag("tr", *(tag("th", c.long, scope="col", class_=c.kind or None) for c in columns)))
-    body = tag("tbody", *(_row(t, row, kept) for row in rows))
-    foot = tag("tfoot", _row(t, t.foot, kept)) if t.foot is not None else Html()
+    head = tag("thead", tag("tr", *(tag("th", c.long, scope="col", class_=c.kind or None) for c in t.columns)))
+    body = tag("tbody", *(_row(row, t.columns) for row in t.rows))
+    foot = tag("tfoot", _row(t.foot, t.columns)) if t.foot is not None else Html()
     same = "same" if caption == t.title else None  # the heading says it
-    size = "many" if len(kept) > 5 else "some" if len(kept) > 3 else "few"
+    size = "many" if len(t.columns) > 5 else "some" if len(t.columns) > 3 else "few"
     whole = tag("table", tag("caption", caption, class_=same), head, body, foot, class_=size)
     return tag("div", whole, class_="scroll", role="region", tabindex=0, aria_label=caption)
 
 
-def _row(t: Table, row: Row, kept: Sequence[int]) -> Html:
-    first, *rest = kept
-    if row.kind == "head":
-        heading = tag("th", plain(row.cells[0]), scope="row", class_="group")
-        return tag("tr", heading, *(tag("td") for _ in rest))
-    cells = [tag("td", _cell(row.cells[i]), class_=t.columns[i].kind or None, data_label=t.columns[i].long or None)
-             for i in rest]
-    kind = "sub" if row.kind == "sub" else t.columns[first].kind
-    return tag("tr", tag("th", _cell(row.cells[first]), scope="row", class_=kind or None), *cells)
+def _row(row: Row, columns: Sequence[Column]) -> Html:
+    kind = "group" if row.kind == "head" else "sub" if row.kind == "sub" else columns[0].kind
+    cells = [tag("td") if row.kind == "head" else
+             tag("td", _cell(cell), class_=column.kind or None, data_label=column.long or None)
+             for cell, column in zip(row.cells[1:], columns[1:], strict=True)]
+    return tag("tr", tag("th", _cell(row.cells[0]), scope="row", class_=kind or None), *cells)
 
 
 def _cell(cell: Cell) -> Html:

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from txcalc.show.blocks import Bar, Block, Cell, Derivation, Facts, Notes, Number, Row, Table, Title, plain, printable
+from txcalc.show.blocks import (
+    Bar,
+    Block,
+    Cell,
+    Column,
+    Derivation,
+    Facts,
+    Notes,
+    Number,
+    Row,
+    Table,
+    Title,
+    plain,
+    printable,
+)
 
 _SPECIAL: Final = str.maketrans({
     **{c: f"\\{c}" for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -35,24 +49,22 @@ def _parts(block: Any, made_by: str) -> Iterator[str]:
     elif isinstance(block, Table | Facts):
         t = block.table() if isinstance(block, Facts) else block
         if t.rows:
-            yield _table(t)
+            yield _table(t.filed())
 
 
 def _table(t: Table) -> str:
-    kept = [i for i, column in enumerate(t.columns) if column.files and column.kind != "bar"]
-    aligns = "".join({"n": "r", "words": "p{0.3\\linewidth}"}.get(t.columns[i].kind, "l") for i in kept)
-    head = " & ".join(_text(t.columns[i].long) for i in kept)
-    body = [_row(t, row, kept) for row in t.rows if row.kind != "echo"]
-    foot = f" \\hline\n  {_row(t, t.foot, kept)}" if t.foot else ""
+    aligns = "".join({"n": "r", "words": "p{0.3\\linewidth}"}.get(column.kind, "l") for column in t.columns)
+    head = " & ".join(_text(column.long) for column in t.columns)
+    body = "\n".join(f"  {_row(row, t.columns)}" for row in t.rows)
+    foot = f" \\hline\n  {_row(t.foot, t.columns)}" if t.foot else ""
     title = f"% {printable(t.title)}\n" if t.title else ""
-    return (f"{title}\\begin{{tabular}}{{{aligns}}}\n  {head} \\\\ \\hline\n"
-            + "\n".join(f"  {row}" for row in body) + foot + "\n\\end{tabular}\n")
+    return f"{title}\\begin{{tabular}}{{{aligns}}}\n  {head} \\\\ \\hline\n{body}{foot}\n\\end{{tabular}}\n"
 
 
-def _row(t: Table, row: Row, kept: list[int]) -> str:
+def _row(row: Row, columns: Sequence[Column]) -> str:
     if row.kind == "head":
-        return f"\\multicolumn{{{len(kept)}}}{{l}}{{\\textbf{{{_text(plain(row.cells[0]))}}}}} \\\\"
-    cells = [_inline(row.cells[i], exact=bool(t.columns[i].exact)) for i in kept]
+        return f"\\multicolumn{{{len(columns)}}}{{l}}{{\\textbf{{{_text(plain(row.cells[0]))}}}}} \\\\"
+    cells = [_inline(cell, exact=bool(column.exact)) for cell, column in zip(row.cells, columns, strict=True)]
     return ("\\quad " if row.kind == "sub" else "") + " & ".join(cells) + " \\\\"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from txcalc.show.blocks import (
@@ -44,22 +44,23 @@ def _parts(block: Any, notation: str) -> Iterator[str]:
         t = block.table() if isinstance(block, Facts) else block
         if t.rows:
             yield f"## {escaped(t.title)}" if t.title and t.title != t.columns[0].title and t is block else ""
-            yield _table(t, notation)
+            yield _table(t.filed(), notation)
 
 
 def _table(t: Table, notation: str) -> str:
-    columns = [column for column in t.columns if column.files and column.kind != "bar"]
-    marks = ["---:" if column.kind == "n" else ":---" for column in columns]
-    rows = [[_cell(row, i, column, notation) for i, column in enumerate(t.columns) if column in columns]
-            for row in (*t.rows, *([t.foot] if t.foot else [])) if row.kind != "echo"]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in ([escaped(c.long) for c in columns], marks, *rows))
+    marks = ["---:" if column.kind == "n" else ":---" for column in t.columns]
+    rows = [_row(row, t.columns, notation) for row in (*t.rows, *([t.foot] if t.foot else []))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in ([escaped(c.long) for c in t.columns], marks, *rows))
 
 
-def _cell(row: Row, i: int, column: Column, notation: str) -> str:
+def _row(row: Row, columns: Sequence[Column], notation: str) -> list[str]:
     if row.kind == "head":
-        return f"**{escaped(plain(row.cells[0]))}**" if i == 0 else ""
-    shown = _inline(row.cells[i], notation, exact=bool(column.exact))
-    return f"**{shown}**" if row.style == "bold" and shown else f"– {shown}" if i == 0 and row.kind == "sub" else shown
+        return [f"**{escaped(plain(row.cells[0]))}**", *[""] * (len(columns) - 1)]
+    first, *rest = [_inline(cell, notation, exact=bool(column.exact))
+                    for cell, column in zip(row.cells, columns, strict=True)]
+    if row.style == "bold":
+        return [shown and f"**{shown}**" for shown in (first, *rest)]
+    return [f"– {first}" if row.kind == "sub" else first, *rest]
 
 
 def _inline(cell: Cell, notation: str, *, exact: bool = False) -> str:

@@ -7,21 +7,8 @@ from typing import Final, NamedTuple
 
 from txcalc import units
 from txcalc.answer.mixers import QUANTITIES, Growth, MixerTable, Quantity
+from txcalc.show import blocks as b
 from txcalc.show import headings
-from txcalc.show.blocks import (
-    Block,
-    Chart,
-    Charts,
-    Column,
-    Data,
-    Notes,
-    Number,
-    Row,
-    Scale,
-    Series,
-    Table,
-    Title,
-)
 from txcalc.show.figures import MARKS
 
 
@@ -31,7 +18,7 @@ class _Cost(NamedTuple):
     id: Quantity
     title: str
     name: str
-    scale: Scale
+    scale: b.Scale
     axis: str
 
 
@@ -45,39 +32,35 @@ _COSTS: Final = (
 _SHORT: Final = ("masked", "kept", "path")
 
 
-def blocks(found: MixerTable) -> Iterator[Block]:
+def blocks(found: MixerTable) -> Iterator[b.Block]:
     """What a reader sees of the layers."""
     w, lengths = found.workload, [point.seq for point in found.mixers[0].points]
     run = (f"d_model {units.exact(found.d_model)}", f"{units.exact(found.heads)} heads",
            f"batch {units.exact(w.batch)}", headings.dtypes(w), "one layer each, forward pass")
-    yield Title("Sequence mixers", run, name="")
+    yield b.Title("Sequence mixers", run, name="")
     last = f"At seq {units.exact(lengths[-1])}"
-    yield Table(last, (
-        Column(last), Column("params", "n", "Parameters"), *(Column(c.title, "n", c.name) for c in _COSTS),
-        Column("", "mark"),
+    yield b.Table(last, (
+        b.Column(last), b.Column("params", "n", "Parameters"), *(b.Column(c.title, "n", c.name) for c in _COSTS),
+        b.Column("", "mark"),
     ), [
-        Row((row.title, Number(row.params, "params"),
-             *(_number(getattr(row.points[-1], c.id), c.scale) for c in _COSTS), MARKS[row.kind]))
+        b.Row((row.title, b.Number(row.params, "params"),
+             *(b.number(getattr(row.points[-1], c.id), c.scale) for c in _COSTS), MARKS[row.kind]))
         for row in found.mixers
     ])
-    yield Charts(lambda: _charts(found, lengths))
+    yield b.Charts(lambda: _charts(found, lengths))
     fitted = "Exponent of N" if len(lengths) > 1 else "Order"
-    yield Table(fitted, (Column(fitted), *(Column(c.title, "n", c.name) for c in _COSTS)), [
-        Row((row.title, *map(_order, row.growth))) for row in found.mixers
+    yield b.Table(fitted, (b.Column(fitted), *(b.Column(c.title, "n", c.name) for c in _COSTS)), [
+        b.Row((row.title, *map(_order, row.growth))) for row in found.mixers
     ], caption="The exponent of the length, fitted to the counts, and the theory", level=1)
     for cost in _COSTS if len(lengths) > 1 else ():
         yield _by_length(found, cost, lengths)
     short = "; ".join(rule.text for rule in found.conventions if rule.id in _SHORT)
-    yield Notes("Counting rules", headings.rules(found.conventions), f"({short})", level=1)
-    yield Notes("Sources", [f"{row.title}: {row.source}" for row in found.mixers], level=2)
-    yield Data(("id", "params", "seq", *QUANTITIES), (
+    yield b.Notes("Counting rules", headings.rules(found.conventions), f"({short})", level=1)
+    yield b.Notes("Sources", [f"{row.title}: {row.source}" for row in found.mixers], level=2)
+    yield b.Data(("id", "params", "seq", *QUANTITIES), (
         (row.id, row.params, point.seq, *(getattr(point, name) for name in QUANTITIES))
         for row in found.mixers for point in row.points
     ))
-
-
-def _number(value: int | None, scale: Scale) -> Number | None:
-    return None if value is None else Number(value, scale)
 
 
 def _order(growth: Growth) -> str:
@@ -85,16 +68,16 @@ def _order(growth: Growth) -> str:
     return growth.theory if growth.fitted is None else f"{growth.fitted:.2f}  {growth.theory:<9}"
 
 
-def _by_length(found: MixerTable, cost: _Cost, lengths: list[int]) -> Table:
+def _by_length(found: MixerTable, cost: _Cost, lengths: list[int]) -> b.Table:
     title = f"{cost.title} by length"
-    columns = (Column(title), *(Column(units.exact(length), "n") for length in lengths))
-    return Table(title, columns, [
-        Row((row.title, *(_number(getattr(point, cost.id), cost.scale) for point in row.points)))
+    columns = (b.Column(title), *(b.Column(units.exact(length), "n") for length in lengths))
+    return b.Table(title, columns, [
+        b.Row((row.title, *(b.number(getattr(point, cost.id), cost.scale) for point in row.points)))
         for row in found.mixers
     ], caption=cost.name, level=2)
 
 
-def _charts(found: MixerTable, lengths: list[int]) -> Iterator[Chart]:
+def _charts(found: MixerTable, lengths: list[int]) -> Iterator[b.Chart]:
     for c in _COSTS:
-        series = [Series(row.title, [getattr(point, c.id) for point in row.points]) for row in found.mixers]
-        yield Chart(c.name, "curves", c.scale, c.axis, lengths=lengths, series=series)
+        series = [b.Series(row.title, [getattr(point, c.id) for point in row.points]) for row in found.mixers]
+        yield b.Chart(c.name, "curves", c.scale, c.axis, lengths=lengths, series=series)

@@ -191,9 +191,8 @@ def _table(block: Table, screen: Screen) -> Iterator[str]:
 
 def _cut(t: Table) -> Table:
     """With the columns that are for terminals."""
-    kept = [i for i, column in enumerate(t.columns) if column.screen]
-    rows = [row._replace(cells=[row.cells[i] for i in kept]) for row in (*t.rows, *([t.foot] if t.foot else []))]
-    return t._replace(columns=[t.columns[i] for i in kept], rows=rows)
+    found = t.part((i for i, column in enumerate(t.columns) if column.screen), files=False)
+    return found._replace(rows=[*found.rows, *([found.foot] if found.foot else [])])
 
 
 def _twice(t: Table) -> Table:
