@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txcalc.spec.facts import mask_kind
 from txcalc.trace import ops, parts
@@ -23,40 +22,49 @@ if TYPE_CHECKING:
 KeysValues = tuple[Tensor, Tensor]
 
 
-def self_attention(
-    t: Trace, spec: Attention | MLA, position: Position | None, x: Tensor, *, causal: bool, cached: bool,
-    table: Tensor | None = None, fixed: bool = False, shared: dict[str, KeysValues] | None = None,
-) -> Tensor:
-    """Queries, keys and values from the same (b, n, d) hidden states, cached for later tokens where asked for.
+class Around(NamedTuple):
+    """What all layers of a stack are told: whether it masks the future, and whether its keys are cached.
 
-    ``table``: the stack's bias by distance, or its relative position embeddings, which every layer projects.
-    ``fixed``: every input has the same length (an image), so that the index of its distances is a buffer. ``shared``:
-    the last keys and values of each reach that a layer of the stack has made.
+    ``fixed``: every input has the same length (an image), so that the index of its distances is a buffer. ``memory``:
+    an encoder's output. ``shared``: the last keys and values of each reach that a layer has made. ``table``: a bias by
+    distance, or relative position embeddings, which every layer projects.
     """
+
+    position: Position | None
+    causal: bool
+    cached: bool
+    fixed: bool = False
+    memory: Tensor | None = None
+    shared: dict[str, KeysValues] | None = None
+    table: Tensor | None = None
+
+
+def self_attention(t: Trace, spec: Attention | MLA, around: Around, x: Tensor) -> Tensor:
+    """Queries, keys and values from the same (b, n, d) hidden states, cached for later tokens where asked for."""
     shape = b, n, d = x.shape
     if spec.kind == "standard" and spec.squares is not None:  # each square is a short sequence
         together = spec.squares**2
         x, n = x.view(b * (n // together), together, d), together
+    position, cached = around.position, around.cached
     past = t.workload.past if cached else 0
     by_distance = position is not None and position.kind == "transformer-xl"
     layer = "latent" if spec.kind == "mla" else "distances" if by_distance else "attention"
     with t.scope("attention", component=layer):
         if spec.kind == "mla":
-            span = _span(t, n, past, causal=causal)
-            return latent_attention(t, spec, position, x, span, past, causal=causal, cached=cached)
-        span = _span(t, n, past, causal=causal, window=spec.window, chunk=spec.chunk, drops=spec.cached == "window")
+            span = _span(t, n, past, causal=around.causal)
+            return latent_attention(t, spec, position, x, span, past, causal=around.causal, cached=cached)
+        span = _span(t, n, past, causal=around.causal, window=spec.window, chunk=spec.chunk,
+                     drops=spec.cached == "window")
         source, cache = x, None
         if cached and not spec.kv_shared:
             cache = _cache(spec, position, span, past + n, x)
         if cached and keeps_inputs(position):
             source = x.view(x.shape[0], span.keys, x.shape[-1])
+        return _heads(t, spec, around, x, source, span, cache).view(*shape)
 
-        def bias() -> Tensor | None:
-            if position is None or position.kind != "relative" or not position.per_layer:
-                return table
-            return relative_bias(t, position, spec.heads, n, span.keys, causal=causal, fixed=fixed)
 
-        return _heads(t, spec, position, x, source, span, cache, bias, shared).view(*shape)
+_APART: Final = Around(None, causal=False, cached=False)
+"""Of queries that meet the keys of others, and have no positions among them."""
 
 
 def cross_attention(t: Trace, spec: Attention, x: Tensor, memory: Tensor) -> Tensor:
@@ -67,7 +75,7 @@ def cross_attention(t: Trace, spec: Attention, x: Tensor, memory: Tensor) -> Ten
     span = Span(n, source_new, keys, n * keys, t.workload.source_past, keys)
     with t.scope("cross_attention", component="cross_attention"):
         cache = Cache("cross", _kv_width(spec), keys, b, rows=_kv_rows(spec))
-        return _heads(t, spec, None, x, memory, span, cache)
+        return _heads(t, spec, _APART, x, memory, span, cache)
 
 
 def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Tensor:
@@ -75,7 +83,7 @@ def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Te
     _, m, _ = query.shape
     _, n, _ = x.shape
     with t.scope("attention"):
-        return _heads(t, spec, None, query, x, Span(m, n, n, m * n, 0, n), None)
+        return _heads(t, spec, _APART, query, x, Span(m, n, n, m * n, 0, n), None)
 
 
 def _cache(spec: Attention, position: Position | None, span: Span, tokens: Number, x: Tensor) -> Cache:
@@ -123,14 +131,10 @@ def _span(
 
 
 def _heads(
-    t: Trace, spec: Attention, position: Position | None, x: Tensor, source: Tensor, span: Span, cache: Cache | None,
-    table: Callable[[], Tensor | None] | None = None, shared: dict[str, KeysValues] | None = None,
+    t: Trace, spec: Attention, around: Around, x: Tensor, source: Tensor, span: Span, cache: Cache | None
 ) -> Tensor:
-    """Multi-head, grouped-query or multi-query attention. ``position`` is None across stacks.
-
-    ``table``: what gives its bias by distance, or the relative position embeddings.
-    """
-    *_, d = x.shape
+    """Multi-head, grouped-query or multi-query attention, with keys and values of ``source``."""
+    (*_, d), position, shared = x.shape, around.position, around.shared
     rotary = position if position is not None and position.kind == "rope" and spec.rope else None
     value_dim = _value_dim(spec)
     gates = spec.heads * (value_dim if spec.gate_over == "channel" else 1)
@@ -164,7 +168,10 @@ def _heads(
         t.hold(v)
         if shared is not None:
             extra = extra._replace(laid="kv")
-        given = None if table is None else table()
+        given = around.table
+        if position is not None and position.kind == "relative" and position.per_layer:
+            given = relative_bias(t, position, spec.heads, span.queries, span.keys, causal=around.causal,
+                                  fixed=around.fixed)
         if position is not None and position.kind == "relative" and given is not None:
             extra = extra._replace(bias=t.hold(parts.narrow(t, "bias", given, span.keys)))
         if position is not None and position.kind == "disentangled" and given is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.trace import ops
-from txcalc.trace.attention import self_attention
+from txcalc.trace.attention import Around, self_attention
 from txcalc.trace.cache import Cache
 from txcalc.trace.products import Product
 from txcalc.trace.record import Number, Tensor, Trace
@@ -23,7 +23,7 @@ def trace_mixer(spec: Mixer, d: Number, workload: Workload) -> Trace:
     if spec.kind == "linear-attention":
         _linear_attention(t, spec, x)
     elif spec.kind == "standard":
-        self_attention(t, spec, None, x, causal=True, cached=True)
+        self_attention(t, spec, Around(None, causal=True, cached=True), x)
     else:
         recurrent(t, spec, x, cached=True)
     return t

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys
 from txcalc.trace import ops
-from txcalc.trace.attention import KeysValues, cross_attention, self_attention
+from txcalc.trace.attention import Around, cross_attention, self_attention
 from txcalc.trace.cells import convolve
 from txcalc.trace.distances import query_biases, relative_bias
 from txcalc.trace.embeddings import (
+    TABLE,
     add_per_layer_input,
     embed,
     frames,
@@ -27,11 +29,7 @@ from txcalc.trace.recurrent import recurrent
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
-    from txcalc.spec.model import Group, Model, Stack, Sublayers, Tower
-
-
-_Sublayer = Callable[[Tensor, Tensor], Tensor]
-"""What it reads, normed, and that before its norm, to what it puts out."""
+    from txcalc.spec.model import Block, Model, Stack, Sublayers, Tower
 
 
 def trace(spec: Model, workload: Workload, sizes: Mapping[str, int] | None = None) -> Trace:
@@ -56,7 +54,7 @@ def _forward(t: Trace, spec: Model) -> Outputs:
         if prefix is not None:
             t.hold(prefix)
         if spec.encoder is None:
-            x, ids = _input(t, spec, spec, t.workload.seq)
+            x, ids = _input(t, spec, spec, t.workload.seq, spec.vocab)
             x = _stack(t, spec, spec, x, cached=is_causal(spec), ids=ids, prefix=prefix)
         else:
             x = _encoder_decoder(t, spec, spec.encoder)
@@ -64,11 +62,13 @@ def _forward(t: Trace, spec: Model) -> Outputs:
 
 
 def _encoder_decoder(t: Trace, spec: Model, encoder: Stack) -> Tensor:
-    source = _source(t, spec, encoder)
+    own = spec.source_vocab if encoder.input.kind == "tokens" else None
+    name, rows = (TABLE, spec.vocab) if own is None else ("source_embedding", own)
+    source, _ = _input(t, spec, encoder, t.workload.source_new, rows, name)
     with t.scope("encoder"):
         memory = _stack(t, spec, encoder, source, cached=False)
-    shared = encoder.input.kind == "tokens" and spec.source_vocab is None
-    target, ids = _input(t, spec, spec, t.workload.seq, tied=shared)
+    shared = encoder.input.kind == "tokens" and own is None
+    target, ids = _input(t, spec, spec, t.workload.seq, spec.vocab, tied=shared)
     if spec.unread_table:
         ops.parameter(t, "unread_table", spec.vocab, embedding_width(spec), kind="embedding")
     with t.scope("decoder"):
@@ -98,20 +98,15 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> tuple[Tensor, Tensor | None]:
 
 
 def _input(
-    t: Trace, spec: Model, stack: Stack, n: Number, *, tied: bool = False
+    t: Trace, spec: Model, stack: Stack, n: Number, rows: Number, name: str = TABLE, *, tied: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """``n`` positions per sequence of the model's own stack, and their token ids, if they are tokens."""
+    """``n`` positions per sequence of a stack, and their token ids, if they are tokens: then of a table of ``rows``.
+
+    ``tied``: the table is another stack's.
+    """
     if stack.input.kind == "tokens":
-        return tokens(t, n, spec.vocab, embedding_width(spec), tied=tied)
+        return tokens(t, n, rows, embedding_width(spec), name=name, tied=tied)
     return _read(t, stack, t.workload.batch, n, spec.d_model), None
-
-
-def _source(t: Trace, spec: Model, encoder: Stack) -> Tensor:
-    """What the encoder reads: with a table that the decoder shares, or one of its own."""
-    if spec.source_vocab is None or encoder.input.kind != "tokens":
-        return _input(t, spec, encoder, t.workload.source_new)[0]
-    n, rows, width = t.workload.source_new, spec.source_vocab, embedding_width(spec)
-    return tokens(t, n, rows, width, name="source_embedding", tied=False)[0]
 
 
 def _read(t: Trace, stack: Stack, b: Number, n: Number, d: Number) -> Tensor:
@@ -133,134 +128,110 @@ def _stack(
     """
     with t.frame(x):
         x = embed(t, spec, stack, x, prefix)
-        return _run(t, spec, stack, x, cached=cached, memory=memory, unread=unread, ids=ids)
+        causal, fixed = cached or stack.causal_mask, stack.input.kind == "patches"
+        around = Around(stack.position, causal=causal, cached=cached, fixed=fixed, memory=memory,
+                        shared={} if shares_keys(stack) else None)
+        around = around._replace(table=_table(t, stack, around, x))
+        per_layer = spec.per_layer_embedding if stack is spec else None
+        inputs = None
+        if per_layer is not None and ids is not None:
+            inputs = t.hold(per_layer_inputs(t, per_layer, stack.norm, stack.layers, ids, x))
+
+        def layer(block: Sublayers, x: Tensor) -> Tensor:
+            own = None if inputs is None else own_input(t, inputs)
+            with t.frame(x):
+                y = _block(t, block, stack, around, x)
+                if per_layer is None or own is None:
+                    return y
+                return add_per_layer_input(t, per_layer, block.norm, y, own)
+
+        def group(blocks: Sequence[Block], x: Tensor) -> Tensor:
+            for i, block in enumerate(blocks):
+                x = t.loop(str(i), block.repeat, partial(layer, block), x, within="layer")
+            return x
+
+        with t.frame():
+            if stack.groups is None:
+                x = t.loop("layers", stack.layers, partial(layer, stack), x, unread=unread, within="layer",
+                           copies=1 if stack.share_layers else stack.layers)
+            else:
+                with t.scope("layers"):
+                    for g, each in enumerate(stack.groups):
+                        x = t.loop(str(g), each.repeat, partial(group, each.blocks), x,
+                                   copies=1 if each.shared else each.repeat)
+            for held in (each for pair in (around.shared or {}).values() for each in pair):
+                t.hold(held)
+        return ops.norm(t, "final_norm", x, stack.norm) if stack.final_norm else x
 
 
-def _run(
-    t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None, unread: Number,
-    ids: Tensor | None,
-) -> Tensor:
-    _, n, d = x.shape
-    position, table = stack.position, None
+def _table(t: Trace, stack: Stack, around: Around, x: Tensor) -> Tensor | None:
+    """What a stack's layers share of its positions: a bias by distance, biases of queries, relative embeddings."""
+    (_, n, d), position = x.shape, stack.position
     if position.kind == "relative" and not position.per_layer:
-        past = t.workload.past if cached else 0
-        table = t.hold(relative_bias(t, position, first_attention(stack).heads, n, past + n,
-                                     causal=cached or stack.causal_mask, fixed=stack.input.kind == "patches"))
+        keys = n + (t.workload.past if around.cached else 0)
+        return t.hold(relative_bias(t, position, first_attention(stack).heads, n, keys, causal=around.causal,
+                                    fixed=around.fixed))
     if position.kind == "transformer-xl" and not position.per_layer:
         first = first_attention(stack)
         assert first.kind == "standard"
-        table = query_biases(t, first.heads, first.head_dim)
-    if position.kind == "disentangled":
-        table = t.hold(position_table(t, position, stack, d))
-
-    shared: dict[str, KeysValues] | None = {} if shares_keys(stack) else None
-    per_layer = spec.per_layer_embedding if stack is spec else None
-    inputs = None
-    if per_layer is not None and ids is not None:
-        inputs = t.hold(per_layer_inputs(t, per_layer, stack.norm, stack.layers, ids, x))
-
-    def run(sublayers: Sublayers) -> Callable[[Tensor], Tensor]:
-        def body(x: Tensor) -> Tensor:
-            own = None if inputs is None else own_input(t, inputs)
-            with t.frame(x):
-                y = _block(t, sublayers, stack, x, cached=cached, memory=memory, table=table, shared=shared)
-                if per_layer is None or own is None:
-                    return y
-                return add_per_layer_input(t, per_layer, sublayers.norm, y, own)
-
-        return body
-
-    def run_group(group: Group) -> Callable[[Tensor], Tensor]:
-        def body(x: Tensor) -> Tensor:
-            for i, sublayers in enumerate(group.blocks):
-                x = t.loop(str(i), sublayers.repeat, run(sublayers), x, within="layer")
-            return x
-
-        return body
-
-    with t.frame():
-        if stack.groups is None:
-            x = t.loop("layers", stack.layers, run(stack), x, copies=1 if stack.share_layers else stack.layers,
-                       unread=unread, within="layer")
-        else:
-            with t.scope("layers"):
-                for g, group in enumerate(stack.groups):
-                    x = t.loop(str(g), group.repeat, run_group(group), x, copies=1 if group.shared else group.repeat)
-        for held in (each for pair in (shared or {}).values() for each in pair):
-            t.hold(held)
-    return ops.norm(t, "final_norm", x, stack.norm) if stack.final_norm else x
+        return query_biases(t, first.heads, first.head_dim)
+    return t.hold(position_table(t, position, stack, d)) if position.kind == "disentangled" else None
 
 
-def _block(
-    t: Trace, block: Sublayers, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None, table: Tensor | None,
-    shared: dict[str, KeysValues] | None,
-) -> Tensor:
-    def attend(h: Tensor, _: Tensor) -> Tensor:
-        assert block.attention is not None
-        return self_attention(t, block.attention, stack.position, h, causal=cached or stack.causal_mask, cached=cached,
-                              fixed=stack.input.kind == "patches", table=table, shared=shared)
-
-    def attend_source(h: Tensor, _: Tensor) -> Tensor:
-        assert block.cross_attention is not None and memory is not None
-        return cross_attention(t, block.cross_attention, h, memory)
-
-    def recur(h: Tensor, _: Tensor) -> Tensor:
-        assert block.recurrent is not None
-        return recurrent(t, block.recurrent, h, cached=cached, memory=memory)
-
-    def feed(h: Tensor, x: Tensor) -> Tensor:
-        assert block.feed_forward is not None
-        return feed_forward(t, block.feed_forward, h, x, block.norm)
-
+def _block(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tensor) -> Tensor:
+    """The sublayers that a layer has, each in its residual, or the first two side by side in one."""
     with t.frame(x):
-        y = _sublayers(t, block, stack, x, {
-            "attention": attend, "recurrent": recur, "cross_attention": attend_source, "feed_forward": feed,
-        })
+        if block.residual == "parallel":
+            return _parallel(t, block, stack, around, x)
+        y, names = x, ["attention", "recurrent", "cross_attention", "feed_forward"]
+        if block.residual == "mixers":
+            h = ops.norm(t, "attention_norm", x, block.norm)
+            for name in names[:2]:
+                y = ops.add(t, y, _scaled(t, stack, name, _sublayer(t, name, block, around, h, y)))
+            names = names[3:]
+        for name in names:
+            if getattr(block, name) is not None:
+                y = _residual(t, name, block, stack, around, y)
         if block.convolution is None:
             return y
         with t.frame(y):
             return ops.norm(t, "convolution_norm", ops.add(t, y, convolve(t, block.convolution, x)), block.norm)
 
 
-def _sublayers(
-    t: Trace, block: Sublayers, stack: Stack, x: Tensor, sublayers: dict[str, _Sublayer]
-) -> Tensor:
-    """The sublayers that the block has, each in its residual, or the first two side by side in one."""
-    if block.residual == "parallel":
-        h = ops.norm(t, "attention_norm", x, block.norm)
-        g = h if block.norm.shared else ops.norm(t, "feed_forward_norm", x, block.norm)
-        y = t.hold(sublayers["attention"](t.hold(h), x))
-        attended = ops.add(t, x, t.hold(ops.scale(t, "attention_scale", y)) if stack.layer_scale else y)
-        z = sublayers["feed_forward"](t.hold(g), x)
-        return ops.add(t, attended, ops.scale(t, "feed_forward_scale", z) if stack.layer_scale else z)
-    if block.residual == "mixers":
-        h = ops.norm(t, "attention_norm", x, block.norm)
-        for name in ("attention", "recurrent"):
-            y = sublayers[name](h, x)
-            x = ops.add(t, x, ops.scale(t, f"{name}_scale", y) if stack.layer_scale else y)
-        sublayers = {"feed_forward": sublayers["feed_forward"]}
-    for name, run in sublayers.items():
-        if getattr(block, name) is not None:
-            x = _residual(t, name, block, stack, run, x)
-    return x
+def _sublayer(t: Trace, name: str, block: Sublayers, around: Around, h: Tensor, x: Tensor) -> Tensor:
+    """A sublayer of ``h``, which is ``x`` normed, or not."""
+    if name == "attention" and block.attention is not None:
+        return self_attention(t, block.attention, around, h)
+    if name == "recurrent" and block.recurrent is not None:
+        return recurrent(t, block.recurrent, h, cached=around.cached, memory=around.memory)
+    if name == "cross_attention" and block.cross_attention is not None and around.memory is not None:
+        return cross_attention(t, block.cross_attention, h, around.memory)
+    assert block.feed_forward is not None
+    return feed_forward(t, block.feed_forward, h, x, block.norm)
 
 
-def _residual(
-    t: Trace, name: str, block: Sublayers, stack: Stack, run: _Sublayer, x: Tensor
-) -> Tensor:
+def _scaled(t: Trace, stack: Stack, name: str, y: Tensor) -> Tensor:
+    return ops.scale(t, f"{name}_scale", y) if stack.layer_scale else y
+
+
+def _parallel(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tensor) -> Tensor:
+    h = ops.norm(t, "attention_norm", x, block.norm)
+    g = h if block.norm.shared else ops.norm(t, "feed_forward_norm", x, block.norm)
+    y = t.hold(_sublayer(t, "attention", block, around, t.hold(h), x))
+    attended = ops.add(t, x, t.hold(_scaled(t, stack, "attention", y)) if stack.layer_scale else y)
+    z = _sublayer(t, "feed_forward", block, around, t.hold(g), x)
+    return ops.add(t, attended, _scaled(t, stack, "feed_forward", z))
+
+
+def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Around, x: Tensor) -> Tensor:
     """One sublayer with its residual connection and norms, as far as it has them, placed as the spec says."""
     place = block.norm.placement if block.norm.on_attention or name != "attention" else None
-
-    def normed(suffix: str, y: Tensor) -> Tensor:
-        return ops.norm(t, f"{name}{suffix}", y, block.norm)
-
     with t.frame(x):
-        y = run(normed("_norm", x) if place in ("pre", "sandwich") else x, x)
-        if stack.layer_scale:
-            y = ops.scale(t, f"{name}_scale", y)
+        h = ops.norm(t, f"{name}_norm", x, block.norm) if place in ("pre", "sandwich") else x
+        y = _scaled(t, stack, name, _sublayer(t, name, block, around, h, x))
         if place == "res-post":
-            y = normed("_norm", y)
+            y = ops.norm(t, f"{name}_norm", y, block.norm)
         elif place == "sandwich":
-            y = normed("_post_norm", t.hold(y))
+            y = ops.norm(t, f"{name}_post_norm", t.hold(y), block.norm)
         x = y if block.residual == "none" else ops.add(t, x, y)
-        return normed("_norm", x) if place == "post" else x
+        return ops.norm(t, f"{name}_norm", x, block.norm) if place == "post" else x
