@@ -28,6 +28,8 @@ Kernels = Literal["cuda", "cpu"]
 Recipe = Literal["adam-mixed", "adam-mixed-fp32-grads", "adam-fp32", "sgd-momentum-fp32"]
 BYTES: dict[DType, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 
+_WIDTHS: Final = {Role.FLOAT32: 4, Role.STATISTIC: 4, Role.INDEX: 8, Role.HOST: 8, Role.BOOL: 1, Role.PARAMETER: 0}
+
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "phase": get_args(Phase), "dtype": get_args(DType), "kv_dtype": get_args(KvDType), "weights": NAMES,
     "attention": get_args(AttentionKernel), "masked": get_args(Masked), "kernels": get_args(Kernels),
@@ -83,7 +85,7 @@ class Workload(Part):
     recipe: Recipe = "adam-mixed"
 
     def __post_init__(self) -> None:
-        if (packed := words.word("weights", self.dtype, PACKED)) in PACKED:
+        if (packed := _packed(self.dtype)) in PACKED:
             raise SpecError(f"nothing is computed in {packed}; --weights {packed} stores weights so, and --kv-dtype "
                             "has formats of the cache", field="dtype")
         if self.kv_dtype is None:
@@ -155,18 +157,9 @@ class Workload(Part):
     def bytes_of(self, role: Role) -> int:
         """Bytes per element. LayerNorm's statistics are fp32 on CUDA and in the input's dtype on the CPU;
         a dropout mask is one byte on CUDA and as wide as its input on the CPU (measured, torch 2.13)."""
-        width = BYTES[self.dtype]
-        if role is Role.ACTIVATION:
-            return width
-        on_cuda = self.kernels == "cuda"
-        return {
-            Role.FLOAT32: 4,
-            Role.STATISTIC: 4 if on_cuda else width,
-            Role.INDEX: 8,
-            Role.HOST: 8,
-            Role.BOOL: 1,
-            Role.PARAMETER: 0,
-        }[role]
+        if role is Role.ACTIVATION or (role is Role.STATISTIC and self.kernels != "cuda"):
+            return BYTES[self.dtype]
+        return _WIDTHS[role]
 
 
 def plain(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,14 +172,16 @@ def plain(given: Mapping[str, Any]) -> dict[str, Any]:
 def _checks(fields: Mapping[str, Any]) -> Iterator[partial[None]]:
     """A check of every field, whatever the others are."""
     for name, value in fields.items():
-        if value is None and name in _MAY_BE_MISSING:
+        if (value is None and name in _MAY_BE_MISSING) or (name == "dtype" and _packed(value) in PACKED):
             continue
-        if name in CHOICES and not (name == "dtype" and words.word("weights", value, PACKED) in PACKED):
-            yield partial(_check_choice, name, value, CHOICES[name])
-        elif name in LEAST:
-            yield partial(_check_size, name, value, LEAST[name])
-        elif name == "dropout":
-            yield partial(_check_dropout, value)
+        if name in CHOICES:
+            yield partial(_check_choice, name, value)
+        elif name in LEAST or name == "dropout":
+            yield partial(_check_number, name, value)
+
+
+def _packed(dtype: object) -> Any:
+    return words.word("weights", dtype, PACKED)
 
 
 def _check_known(name: str, value: object, known: Sequence[str]) -> None:
@@ -196,27 +191,20 @@ def _check_known(name: str, value: object, known: Sequence[str]) -> None:
         raise SpecError(f"must be given or left out, got {shown(value)}", field=name)
 
 
-def _check_choice(name: str, value: object, options: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: object) -> None:
     if name == "implementation" and value in UNBUILT:
         raise SpecError(f"{value} is not built yet; torch is counted", field=name)
-    if value not in options:
-        wanted, got = not_one_of(options, value)
+    if value not in CHOICES[name]:
+        wanted, got = not_one_of(CHOICES[name], value)
         raise SpecError(f"must be {wanted}{got}", field=name)
 
 
-def _check_size(name: str, value: object, least: int) -> None:
-    if value is None and name in _MAY_BE_MISSING:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise SpecError(f"must be a whole number, got {shown(value)}", field=name)
-    if value < least:
-        raise SpecError(f"must be a whole number of at least {least}, got {shown(value)}", field=name)
-
-
-def _check_dropout(value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise SpecError(f"must be a number, got {shown(value)}", field="dropout")
-    if not value >= 0:
-        raise SpecError(f"must be a number of at least 0, got {shown(value)}", field="dropout")
-    if not value < 1:
-        raise SpecError(f"must be a number below 1, got {shown(value)}", field="dropout")
+def _check_number(name: str, value: object) -> None:
+    least, fraction = LEAST.get(name, 0), name == "dropout"
+    what, found = "a number" if fraction else "a whole number", f", got {shown(value)}"
+    if isinstance(value, bool) or not isinstance(value, int | float if fraction else int):
+        raise SpecError(f"must be {what}{found}", field=name)
+    if not value >= least:
+        raise SpecError(f"must be {what} of at least {least}{found}", field=name)
+    if fraction and not value < 1:
+        raise SpecError(f"must be {what} below 1{found}", field=name)
