@@ -10,7 +10,7 @@ from txcalc.answer.compare import Comparison, Entry
 from txcalc.answer.report import Quantity, Totals
 from txcalc.show import blocks as b
 from txcalc.show import headings
-from txcalc.show.figures import kind_of, label, marked, matters
+from txcalc.show.figures import label, marked, matters
 
 MOST_COLUMNS: Final = 4
 """Beyond so many models, each is a row."""
@@ -93,21 +93,21 @@ def _lines(entries: Sequence[Entry]) -> Iterator[Line]:
     yield Line("Heads / KV heads", [_heads(entry) for entry in entries])
     yield Line("Context", [b.Number(spec["context"]) for spec in specs])
     yield from _flops(entries)
-    yield Line("Weights", [marked(t.weight_bytes, "memory") for t in totals])
+    yield Line("Weights", [marked(t.weight_bytes) for t in totals])
     cache = "KV cache" if all(t.kv_cache_bytes_per_token or not t.kv_cache_bytes for t in totals) else "Cache or state"
     length = "past + seq" if entries[0].workload.past else "seq"
-    yield Line(f"{cache} at {length}", [marked(t.kv_cache_bytes, "memory") for t in totals])
+    yield Line(f"{cache} at {length}", [marked(t.kv_cache_bytes) for t in totals])
     growth = [entry.kv_cache for entry in entries]
     yield Line("grows by", [(b.Number(g.bytes_per_token, "memory"), "/token") if g and g.bytes_per_token else None
                             for g in growth], "sub")
     yield Line("fixed", [b.Number(g.fixed_bytes, "memory") if g and g.fixed_bytes else None for g in growth], "sub")
-    yield Line(f"{cache} at max context", [marked(entry.kv_cache_bytes_at_context, "memory") for entry in entries])
+    yield Line(f"{cache} at max context", [marked(entry.kv_cache_bytes_at_context) for entry in entries])
     yield Line("Activations (train)", [_kept(entry) for entry in entries])
 
 
 def _kept(entry: Entry) -> b.Cell:
     """What is kept, and as which attention where it is not the one that was asked for."""
-    kept, ran = marked(entry.totals.activation_bytes, "memory"), entry.attention
+    kept, ran = marked(entry.totals.activation_bytes), entry.attention
     return kept if kept is None or ran in (None, entry.workload.attention) else (kept, f", {ran}")
 
 
@@ -122,14 +122,14 @@ def _flops(entries: Sequence[Entry]) -> Iterator[Line]:
     differ = any(matters(a.flops_per_token.value, b.flops_per_token.value)
                  for a, b in zip(counted, skipped, strict=True))
     for name, total in names.items():
-        yield Line(name, [marked(getattr(t, total), "flops") for t in shown])
+        yield Line(name, [marked(getattr(t, total)) for t in shown])
         if differ:
             beside = f"{'without' if masked == 'counted' else 'with'} masked pairs"
-            yield Line(beside, [marked(getattr(t, total), "flops") for t in other], "sub")
+            yield Line(beside, [marked(getattr(t, total)) for t in other], "sub")
 
 
 def _totals(entries: Sequence[Entry]) -> list[Line]:
-    found = (Line(label(name), [marked(getattr(e.totals, name), kind_of(name)) for e in entries])
+    found = (Line(label(name), [marked(getattr(e.totals, name)) for e in entries])
              for name in Totals.names())
     return [line for line in found if any(cell is not None for cell in line.cells)]
 

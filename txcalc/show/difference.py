@@ -68,7 +68,7 @@ def _told(diff: Diff, total: TotalChange) -> bool:
 
 def _change(diff: Diff, total: TotalChange) -> str:
     """``291.6 GFLOP → ~ 5.492 TFLOP``: an estimate is marked."""
-    sides = (marked(getattr(side.totals, total.total), scale_of(total.unit)) for side in (diff.a, diff.b))
+    sides = (marked(getattr(side.totals, total.total)) for side in (diff.a, diff.b))
     return " → ".join(map(b.plain, sides))
 
 

@@ -37,16 +37,17 @@ def label(total: str) -> str:
     return _LABELS.get(total, total)
 
 
-def matters(counted: int, skipped: int) -> bool:
-    """Masked pairs are more than a hundredth of what is counted."""
-    return 100 * (counted - skipped) > counted
+def matters(one: int, other: int) -> bool:
+    """Masked pairs, with and without which these are, make more than a hundredth."""
+    return 100 * abs(one - other) > max(one, other)
 
 
-def marked(quantity: Quantity | None, scale: Scale) -> Number | None:
+def marked(quantity: Quantity | None) -> Number | None:
     """``~ 23.82 GFLOP`` for an estimate; what is exact goes without a mark."""
     if quantity is None:
         return None
-    return Number(quantity.value, scale, "" if quantity.kind == "exact" else f"{MARKS[quantity.kind]} ")
+    mark = "" if quantity.kind == "exact" else f"{MARKS[quantity.kind]} "
+    return Number(quantity.value, scale_of(quantity.unit), mark)
 
 
 def scale_of(unit: str) -> Scale:
@@ -72,18 +73,16 @@ def figures(view: View) -> list[Fact]:
     ]
 
 
-def _figure(
-    label: str, quantity: Quantity, scale: Scale, *, note: str = "", sub: bool = False
-) -> Fact:
-    return Fact(label, Number(quantity.value, scale), MARKS[quantity.kind], note, sub)
+def _figure(label: str, quantity: Quantity, note: str = "", *, sub: bool = False) -> Fact:
+    return Fact(label, Number(quantity.value, scale_of(quantity.unit)), MARKS[quantity.kind], note, sub)
 
 
 def _params(report: Report) -> Iterator[Fact]:
     t = report.totals
-    yield _figure("Parameters", t.params, "params")
+    yield _figure("Parameters", t.params)
     if t.params_active != t.params:
-        yield _figure("active", t.params_active, "params", note="per token", sub=True)
-    yield _figure("non-embedding", t.params_non_embedding, "params", sub=True)
+        yield _figure("active", t.params_active, "per token", sub=True)
+    yield _figure("non-embedding", t.params_non_embedding, sub=True)
 
 
 def _flops(report: Report) -> Iterator[Fact]:
@@ -94,20 +93,23 @@ def _flops(report: Report) -> Iterator[Fact]:
     passes = " + ".join(name.removeprefix("flops_") for name in names if getattr(shown, name).value)
     counted = report.workload.masked == "counted"
     rules = ("as FlopCounterMode counts", "the pairs that the mask keeps")
-    yield _figure("FLOPs", whole, "flops", note=passes if len(names) > 1 else rules[not counted])
-    if matters(*sorted((whole.value, others.value), reverse=True)):
-        name = "without masked pairs" if counted else "with masked pairs"
-        yield _figure(name, others, "flops", note=rules[counted], sub=True)
+    beside = f"{'without' if counted else 'with'} masked pairs"
+    yield _figure("FLOPs", whole, passes if len(names) > 1 else rules[not counted])
+    if matters(whole.value, others.value):
+        yield _figure(beside, others, rules[counted], sub=True)
     if len(names) == 1:
-        yield _figure("per token", shown.flops_per_token, "flops", sub=True)
+        yield _figure("per token", shown.flops_per_token, sub=True)
         return
     for name in names:
         if getattr(shown, name).value:
-            yield _figure(name.removeprefix("flops_"), getattr(shown, name), "flops", sub=True)
-    yield from _each(shown.flops_model_per_token, other.flops_model_per_token, "model, per token", "for MFU", counted)
-    if shown.flops_hardware_per_token != shown.flops_model_per_token:
-        yield from _each(shown.flops_hardware_per_token, other.flops_hardware_per_token, "hardware, per token",
-                         "for HFU", counted)
+            yield _figure(name.removeprefix("flops_"), getattr(shown, name), sub=True)
+    told = None
+    for name, use in (("model", "for MFU"), ("hardware", "for HFU")):
+        own, others = (getattr(t, f"flops_{name}_per_token") for t in (shown, other))
+        note = f", {units.flops(others.value)} {beside}" if matters(own.value, others.value) else ""
+        if own != told:
+            yield _figure(f"{name}, per token", own, use + note, sub=True)
+        told = own
 
 
 def _both(report: Report) -> tuple[Totals, Totals]:
@@ -121,24 +123,15 @@ def _sum(found: Sequence[Quantity]) -> Quantity:
     return least.replaced(value=sum(quantity.value for quantity in found))
 
 
-def _each(
-    shown: Quantity | None, other: Quantity | None, name: str, use: str, counted: bool
-) -> Iterator[Fact]:
-    assert shown is not None and other is not None
-    differ = matters(*sorted((shown.value, other.value), reverse=True))
-    beside = f"{units.flops(other.value)} {'without' if counted else 'with'} masked pairs" if differ else ""
-    yield _figure(name, shown, "flops", note=", ".join(filter(None, (use, beside))), sub=True)
-
-
 def _cache(report: Report) -> Iterator[Fact]:
     t = report.totals
     if t.kv_cache_bytes is None:
         return
     note = growth(report.kv_cache, report.caches)
-    yield _figure(cache_label(report.caches), t.kv_cache_bytes, "memory", note=note)
+    yield _figure(cache_label(report.caches), t.kv_cache_bytes, note=note)
     if t.kv_cache_allocated_bytes is not None:
         note = f"blocks of {units.exact(report.workload.kv_block)}"
-        yield _figure("allocated", t.kv_cache_allocated_bytes, "memory", note=note, sub=True)
+        yield _figure("allocated", t.kv_cache_allocated_bytes, note=note, sub=True)
 
 
 def cache_label(caches: Sequence[CacheLine]) -> str:
@@ -170,9 +163,9 @@ def _weights(report: Report) -> Iterator[Fact]:
     method = own["method"] if own else "16 bits"
     counted = method if asked == RELEASED else asked or (spec.get("quantization") or {}).get("method", "")
     note = f"{counted}, scales included" if counted in PACKED or (spec.get("quantization") and not asked) else counted
-    yield _figure("Weights", t.weight_bytes, "memory", note=note)
+    yield _figure("Weights", t.weight_bytes, note=note)
     if t.released_weight_bytes is not None and t.released_weight_bytes != t.weight_bytes:
-        yield _figure("as released", t.released_weight_bytes, "memory", note=method, sub=True)
+        yield _figure("as released", t.released_weight_bytes, note=method, sub=True)
 
 
 def _activations(report: Report, other: Alternative | None) -> Iterator[Fact]:
@@ -183,11 +176,11 @@ def _activations(report: Report, other: Alternative | None) -> Iterator[Fact]:
     scores = t.attention_score_bytes.value if t.attention_score_bytes else 0
     matters = other is None or other[1:] != (t.activation_bytes.value, scores)
     kernel = f"{report.attention} attention" if matters and report.attention else ""
-    yield _figure(label, t.activation_bytes, "memory", note=", ".join(filter(None, (kernel, _scores(scores)))))
+    yield _figure(label, t.activation_bytes, note=", ".join(filter(None, (kernel, _scores(scores)))))
     if other is not None and matters:
         kept = Quantity(value=other.activation_bytes, unit="B", kind=t.activation_bytes.kind)
         note = _scores(other.attention_score_bytes)
-        yield _figure(f"if {other.attention}", kept, "memory", note=note, sub=True)
+        yield _figure(f"if {other.attention}", kept, note=note, sub=True)
 
 
 def _scores(size: int) -> str:
@@ -203,4 +196,4 @@ def _training_state(report: Report) -> Iterator[Fact]:
         recipe = RECIPES[workload.recipe]
         each = recipe.weights + recipe.gradients + recipe.optimizer
         note = f"{workload.recipe}, {each} B/param"
-        yield _figure("Training state", state, "memory", note=note)
+        yield _figure("Training state", state, note=note)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from txcalc import units
@@ -18,18 +18,22 @@ _INPUTS, _LAYERS, _NORMS, _TOP = range(4)
 class Share(NamedTuple):
     """One line of the breakdown. ``times`` counts the runs in one pass that it adds up.
 
-    ``passes``: FLOPs forward and, of a training step, backward and recomputed; ``flops`` is their sum, ``flops_core``
-    the forward part that grows with queries x keys.
+    ``passes``: FLOPs forward and, of a training step, backward and recomputed; ``flops_core``: the forward part that
+    grows with queries x keys.
     """
 
     name: str
+    note: str
     times: int
     params: int
-    flops: int
     passes: tuple[int, ...]
     flops_core: int
     kept: int | None
-    note: str = ""
+
+    @property
+    def flops(self) -> int:
+        """Those of all passes."""
+        return sum(self.passes)
 
     @property
     def title(self) -> str:
@@ -45,39 +49,49 @@ def shares(report: Report) -> list[Share]:
     Like components of a stack are one line; lines with neither weights nor FLOPs nor anything kept are left out.
     """
     spec = report.model.spec
-    found: dict[tuple[str, str], tuple[tuple[int, int], Share]] = {}
+    found: dict[tuple[str, str], list[Component]] = {}
+    order: dict[tuple[str, str], tuple[int, int]] = {}
     passed: set[str] = set()  # the stacks whose layers have begun
     for part in report.components:
         stack, rest = _split(part.path, spec)
         passed |= {stack} if rest[0] == "layers" else set()
         above = stack in passed or (not stack and bool(passed - {"tower"}))
         name, note = _called(rest, _stack(spec, stack), spec, part)
-        share = _share(report, f"{_PREFIXES.get((stack, rest[-1]), stack)} {name}".strip(), part, note)
-        key = (share.name, share.note)
-        order, old = found.get(key, ((_stage(stack, above), _rank(rest, above)), None))
-        found[key] = (order, share if old is None else _sum(old, share))
-    ordered = sorted(found.values(), key=lambda pair: pair[0])
-    return [share for _, share in ordered if share.params or share.flops or share.kept]
+        key = (f"{_PREFIXES.get((stack, rest[-1]), stack)} {name}".strip(), note)
+        found.setdefault(key, []).append(part)
+        order.setdefault(key, (_stage(stack, above), _rank(rest, above)))
+    made = (_share(report, *key, found[key]) for key in sorted(found, key=order.__getitem__))
+    return [share for share in made if share.params or share.flops or share.kept]
 
 
 def operations(report: Report) -> list[Share]:
     """The components one by one under their own paths."""
-    return [_share(report, part.path, part, "") for part in report.components]
+    return [_share(report, part.path, "", [part]) for part in report.components]
 
 
 def whole(report: Report) -> Share:
     """The last line, from the totals."""
     t = report.totals.shown(report.workload.masked)
     passes = tuple(q.value for q in (t.flops_forward, t.flops_backward, t.flops_recomputed) if q is not None)
+    kept = None if t.activation_bytes is None else t.activation_bytes.value
+    core = sum(_core(report, part) for part in report.components)
+    return Share("total", "", 1, t.params.value, passes, core, kept)
+
+
+def _share(report: Report, name: str, note: str, parts: Sequence[Component]) -> Share:
+    shown = [part.shown(report.workload.masked) for part in parts]
+    passes = zip(*((part.flops_forward, part.flops_backward, part.flops_recomputed) for part in shown), strict=True)
+    kept = [part.activation_bytes for part in parts]
     return Share(
-        name="total",
-        times=1,
-        params=t.params.value,
-        flops=sum(passes),
-        passes=passes,
-        flops_core=sum(_core(report, part) for part in report.components),
-        kept=None if t.activation_bytes is None else t.activation_bytes.value,
-    )
+        name, note, sum(part.calls for part in parts), sum(part.params for part in parts),
+        tuple(sum(each) for each in passes if None not in each), sum(_core(report, part) for part in parts),
+        None if None in kept else sum(kept))  # type: ignore[arg-type]
+
+
+def _core(report: Report, part: Component) -> int:
+    """Masks go over the core alone."""
+    masked = part.flops_forward - part.flops_skipped
+    return part.flops_core - (masked if report.workload.masked == "skipped" else 0)
 
 
 def stacks(spec: Fields) -> list[Fields]:
@@ -89,27 +103,6 @@ def blocks(stack: Fields) -> list[Fields]:
     """Every distinct block of a stack; the stack itself when its layers are all alike."""
     groups = stack.get("groups")
     return [block for group in groups for block in group["blocks"]] if groups else [stack]
-
-
-def _share(report: Report, name: str, part: Component, note: str) -> Share:
-    shown = part.shown(report.workload.masked)
-    passes = tuple(n for n in (shown.flops_forward, shown.flops_backward, shown.flops_recomputed) if n is not None)
-    core = _core(report, part)
-    return Share(name, part.calls, part.params, sum(passes), passes, core, part.activation_bytes, note)
-
-
-def _core(report: Report, part: Component) -> int:
-    """Masks go over the core alone."""
-    masked = part.flops_forward - part.flops_skipped
-    return part.flops_core - (masked if report.workload.masked == "skipped" else 0)
-
-
-def _sum(a: Share, b: Share) -> Share:
-    kept = None if a.kept is None or b.kept is None else a.kept + b.kept
-    return a._replace(
-        times=a.times + b.times, params=a.params + b.params, flops=a.flops + b.flops,
-        passes=tuple(map(sum, zip(a.passes, b.passes, strict=True))), flops_core=a.flops_core + b.flops_core, kept=kept,
-    )
 
 
 def _split(path: str, spec: Fields) -> tuple[str, list[str]]:
