@@ -17,17 +17,16 @@ THETA_NAMES = ("rope_theta", "rotary_emb_base", "global_rope_theta", "rope_local
                "swa_rope_theta")
 NAMED_OTHERWISE = {"kimi_k2": "deepseek_v3"}
 """Types whose class is another's: the library has none of their name."""
-PARTS = ["t5_gemma_module"]
+UNREAD_PARTS = ["t5_gemma_module"]
 """Types that only stand inside another's configuration."""
 PLAIN = int | float | str | list | tuple | None
 
 
 def read_types() -> list[str]:
     """Every type of configuration that is read, alone or within another."""
-    from txcalc.huggingface import gemma4, glm_vl, multimodal, qwen_vl
-    from txcalc.huggingface.families import FAMILIES
+    from txcalc.huggingface.families import FAMILIES, PARTS
 
-    return sorted({*FAMILIES, *PARTS, *gemma4.PARTS, *glm_vl.PARTS, *multimodal.PARTS, *qwen_vl.PARTS})
+    return sorted({*FAMILIES, *PARTS, *UNREAD_PARTS})
 
 
 def read_defaults(model_types: list[str]) -> dict[str, dict[str, Any]]:

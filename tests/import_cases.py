@@ -2,6 +2,11 @@
 
 from typing import Any
 
+from huggingface_defaults import NAMED_OTHERWISE
+
+from txcalc.huggingface.config import class_defaults
+from txcalc.huggingface.families import FAMILIES
+
 LLAMA: dict[str, list[Any]] = {
     "vocab_size": [101, 131], "hidden_size": [32, 48], "intermediate_size": [37, 53], "num_hidden_layers": [2, 5],
     "num_attention_heads": [4, 8], "num_key_value_heads": [1, 2, 4], "max_position_embeddings": [67, 97],
@@ -290,3 +295,21 @@ CASES: dict[str, dict[str, list[Any]]] = {
     "qwen3_5_text": LLAMA | DELTA,
     "qwen3_5_moe_text": LLAMA | EXPERTS | DELTA | {"num_experts": [5], "shared_expert_intermediate_size": [17]},
 }
+
+USUAL = LLAMA | EXPERTS | {
+    "hidden_size": [32, 64], "num_attention_heads": [4], "head_dim": [8, 12],
+    "num_experts": [5, 7], "num_local_experts": [5, 7], "n_routed_experts": [8], "n_shared_experts": [1, 2],
+    "n_group": [2], "topk_group": [1], "first_k_dense_replace": [0, 1], "sliding_window": [5],
+}
+"""What may be varied of a decoder, under the names that most classes give it."""
+
+
+def listed_case(model_type: str) -> dict[str, list[Any]]:
+    """The case of a type for which none is written: the usual fields that its class has, and all its switches."""
+    defaults = class_defaults()[model_type]
+    switches = {name: [True, False] for name, default in defaults.items() if isinstance(default, bool)}
+    return switches | {name: values for name, values in USUAL.items() if name in defaults} | {"pad_token_id": [0]}
+
+
+CASES |= {name: listed_case(name) for name, row in FAMILIES.items()
+          if "ForCausalLM" in next(iter(row.classes)) and name not in {*CASES, *NAMED_OTHERWISE}}

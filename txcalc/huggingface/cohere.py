@@ -14,6 +14,7 @@ from txcalc.huggingface.rows import (
     SHARED,
     Rows,
     after,
+    all_but,
     every,
     flag,
     gated,
@@ -60,7 +61,7 @@ def _no_rope(c: Config, layers: int) -> list[Data]:
 ROWS: Final[Rows] = {
     "cohere": cohere("Cohere", qk_norm=given(take("use_qk_norm", default=False), {**PLAIN_LAYERNORM, "over": "heads"})),
     "cohere2": cohere("Cohere2", ignore="rotary_pct", layers=[
-        windows(every(_PATTERN), window=take("sliding_window"), attention=NO_ROPE)], only={
+        windows(all_but(every(_PATTERN)), window=take("sliding_window"), attention=NO_ROPE)], only={
         "use_embedding_sharing": True, "use_gated_activation": True, "use_parallel_block": True,
         "use_parallel_embedding": True, "order_of_interleaved_layers": "local_attn_first",
         "position_embedding_type": "rope_gptj", "layer_switch": _PATTERN, "use_qk_norm": (False, None)}),

@@ -1,8 +1,7 @@
-"""Every ``model_type`` that can be read, with the classes that carry it."""
+"""Every ``model_type`` that can be read, with the classes that carry it, as the files of this folder list them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Final
@@ -19,7 +18,7 @@ from txcalc.huggingface.multimodal import seeing_classes
 from txcalc.huggingface.rows import Family, Rows
 from txcalc.huggingface.vision import image_classes
 
-_TABLE: Final[Rows] = {
+_TABLE: Final[dict[str, Family]] = {
     "gemma4_text": Family(gemma4.gemma4, {"Gemma4ForCausalLM": "lm", "Gemma4TextModel": "none"}),
     "vit": Family(vision.vit, image_classes("ViT")),
     "deit": Family(vision.deit, image_classes("DeiT") | {"DeiTForImageClassificationWithTeacher": "teacher"}),
@@ -80,12 +79,9 @@ _TABLE: Final[Rows] = {
     "llama4": Family(multimodal.llama4, {"Llama4ForConditionalGeneration": "lm"}),
 }
 
-
-def _listed() -> Iterator[tuple[str, Family]]:
-    """The rows of every file of this folder."""
-    for module in iter_modules(huggingface.__path__, f"{huggingface.__name__}."):
-        if module.name != __name__:
-            yield from getattr(import_module(module.name), "ROWS", {}).items()
-
-
-FAMILIES: Final[Rows] = {**_TABLE, **dict(_listed())}
+_NAMES: Final = [module.name for module in iter_modules(huggingface.__path__, f"{huggingface.__name__}.")]
+_MODULES: Final = [import_module(name) for name in _NAMES if name != __name__]
+FAMILIES: Final[Rows] = _TABLE | {
+    name: row for module in _MODULES for name, row in getattr(module, "ROWS", {}).items()}
+PARTS: Final = [name for module in _MODULES for name in getattr(module, "PARTS", ())]
+"""Types of configuration that stand only within another."""

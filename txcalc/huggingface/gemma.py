@@ -8,7 +8,7 @@ from typing import Final
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED, HEAD_NORM, decoder
 from txcalc.huggingface.importer import decoder_classes
-from txcalc.huggingface.rows import RMS, SANDWICH, Rows, every, flag, number, size, take, windows
+from txcalc.huggingface.rows import RMS, SANDWICH, Rows, all_but, every, flag, number, size, take, windows
 
 
 def _gelu(c: Config) -> str:
@@ -25,7 +25,7 @@ gemma = partial(decoder, bias=flag("attention_bias"), embedding_scale=True,
                 only={"use_bidirectional_attention": (None, False)})
 capped = partial(gemma, norm=SANDWICH, softcap=number("final_logit_softcapping"),
                  attention={**GROUPED, "softcap": number("attn_logit_softcapping")})
-gemma2 = partial(capped, layers=[windows(every(2))], only={
+gemma2 = partial(capped, layers=[windows(all_but(every(2)))], only={
     "use_bidirectional_attention": (None, False),
     "sliding_window_size": lambda c: c.take("sliding_window")})  # Gemma 2 9B's own file says it twice
 
@@ -33,6 +33,6 @@ ROWS: Final[Rows] = {
     "gemma": gemma("Gemma"),
     "gemma2": gemma2("Gemma2"),
     "gemma3_text": capped(decoder_classes("Gemma3") | {"Gemma3TextModel": "none"}, qk_norm=HEAD_NORM, layers=[
-        windows(every(take("sliding_window_pattern", default=6)))]),
+        windows(all_but(every(take("sliding_window_pattern", default=6))))]),
     "vaultgemma": gemma2("VaultGemma", norm=RMS),
 }

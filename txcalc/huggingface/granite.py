@@ -11,7 +11,7 @@ from txcalc.huggingface.decoder import GROUPED, NO_ROPE, decoder, experts
 from txcalc.huggingface.importer import lm_classes
 from txcalc.huggingface.mamba import beside_attention
 from txcalc.huggingface.meta import llama
-from txcalc.huggingface.rows import Fields, Rows, after, every, flag, gated, layer_types, size, some, windows
+from txcalc.huggingface.rows import Fields, Rows, after, all_but, every, flag, gated, layer_types, size, some, windows
 
 _SINKS: Final[Fields] = {**GROUPED, "sinks": True}
 _ROUTED: Final = experts("num_local_experts", d_ff="intermediate_size", routing="topk-softmax")
@@ -32,7 +32,7 @@ def _rope_where_theta(c: Config, layers: int) -> list[Data]:
     return [{} if theta else {"attention": NO_ROPE} for theta in thetas]
 
 
-_SWA: Final = [windows(every(4, first=0), window=size("sliding_window")), _rope_where_theta]
+_SWA: Final = [windows(all_but(every(4, first=0)), window=size("sliding_window")), _rope_where_theta]
 
 
 def _only_shared_or_beside(c: Config) -> Fields:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import decoder, experts
-from txcalc.huggingface.rows import Fields, Pattern, Rows, flag, gated, passed_over, size, sparse, where
+from txcalc.huggingface.rows import Fields, Rows, all_but, every, flag, gated, passed_over, size, sparse, take, where
 from txcalc.spec.errors import shown
 
 _STEPS: Final = "time_step_limit time_step_min time_step_max time_step_floor"
@@ -49,17 +49,15 @@ def beside_attention(c: Config) -> Data:
             "conv_bias": c.flag("mamba_conv_bias"), "bias": c.flag("mamba_proj_bias")}
 
 
-def _all_but(period: str, offset: str, *, but: bool = True) -> Pattern:
-    """All layers but one of each period, or that one."""
-    def pattern(c: Config, layers: int) -> list[bool]:
-        step, first = c.size(period), c.take(offset)
-        return [(i % step == first) != but for i in range(layers)]
-    return pattern
+_JAMBA: Final[Fields] = {"attention": None, "recurrent": {
+    "kind": "mamba", "inner": lambda c: c.size("mamba_expand") * c.size("hidden_size"), "state": size("mamba_d_state"),
+    "rank": rank("mamba_dt_rank"), "conv": size("mamba_d_conv"), "conv_bias": flag("mamba_conv_bias"),
+    "bias": flag("mamba_proj_bias"), "norms": True}}
 
 
 def _with_experts(c: Config, layers: int) -> list[bool]:
-    many = c.size("num_experts") > 1
-    return [many and one for one in _all_but("expert_layer_period", "expert_layer_offset", but=False)(c, layers)]
+    chosen = every(size("expert_layer_period"), first=take("expert_layer_offset"))(c, layers)
+    return [c.size("num_experts") > 1 and one for one in chosen]
 
 
 def listed_attention(c: Config, name: str) -> list[Any] | None:
@@ -96,10 +94,7 @@ ROWS: Final[Rows] = {
         ignore=f"{_IGNORED} mixer_rms_eps use_falcon_mambapy", only={"hidden_act": "silu", "rms_norm": True}),
     "jamba": decoder(  # one attention layer in eight, experts in every second, no positions
         "Jamba", position="none", layers=[
-            where(_all_but("attn_layer_period", "attn_layer_offset"), {"attention": None, "recurrent": {
-                "kind": "mamba", "inner": lambda c: c.size("mamba_expand") * c.size("hidden_size"),
-                "state": size("mamba_d_state"), "rank": rank("mamba_dt_rank"), "conv": size("mamba_d_conv"),
-                "conv_bias": flag("mamba_conv_bias"), "bias": flag("mamba_proj_bias"), "norms": True}}),
+            where(all_but(every(size("attn_layer_period"), first=take("attn_layer_offset"))), _JAMBA),
             sparse(experts("num_experts", d_ff="intermediate_size", normalize=False), _with_experts)],
         ignore="use_mamba_kernels use_mambapy use_associative_scan num_logits_to_keep sliding_window "
                "calc_logits_for_entire_prompt n_ctx", only={"mamba_inner_layernorms": True}),

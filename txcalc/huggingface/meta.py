@@ -15,6 +15,7 @@ from txcalc.huggingface.rows import (
     WIDTH,
     Fields,
     Rows,
+    all_but,
     every,
     flag,
     gated,
@@ -33,7 +34,7 @@ llama = partial(decoder, bias=flag("attention_bias"), feed_forward=gated(bias=fl
 def _rotary(c: Config, layers: int) -> list[bool]:
     listed = c.take("no_rope_layers", default=None)
     c.ignore("no_rope_layer_interval")
-    return [bool(r) for r in listed] if listed else every(size("no_rope_layer_interval"))(c, layers)
+    return [bool(r) for r in listed] if listed else all_but(every(size("no_rope_layer_interval")))(c, layers)
 
 
 def _positions(c: Config, layers: int) -> list[Data]:
@@ -43,8 +44,8 @@ def _positions(c: Config, layers: int) -> list[Data]:
 
 
 def _interleaved(c: Config, layers: int) -> list[bool]:
-    step, listed = c.size("interleave_moe_layer_step"), c.take("moe_layers", default=None)
-    return [(i + 1) % step == 0 if listed is None else i in listed for i in range(layers)]
+    made_up, listed = every(size("interleave_moe_layer_step"))(c, layers), c.take("moe_layers", default=None)
+    return made_up if listed is None else [i in listed for i in range(layers)]
 
 
 def _opt_norm(c: Config) -> Fields:
@@ -62,7 +63,7 @@ def _opt_width(c: Config, kind: str, spec: Data) -> Data:
 
 ROWS: Final[Rows] = {
     "llama": llama("Llama"),
-    "cwm": decoder("Cwm", feed_forward=gated(bias=flag("mlp_bias")), layers=[windows(every(4, first=0))]),
+    "cwm": decoder("Cwm", feed_forward=gated(bias=flag("mlp_bias")), layers=[windows(all_but(every(4, first=0)))]),
     "llama4_text": decoder(  # a shared expert beside one routed, chunked attention, layers without positions
         "Llama4", bias=flag("attention_bias"), position={"kind": "rope"},
         feed_forward=gated(d_ff=size("intermediate_size_mlp")), layers=[

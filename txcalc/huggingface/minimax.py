@@ -7,7 +7,7 @@ from typing import Final
 from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import FULL_NORM, GROUPED, HEADS, decoder, experts, head_dim, rope
-from txcalc.huggingface.rows import Rows, every, layer_types, read
+from txcalc.huggingface.rows import Rows, all_but, every, layer_types, read
 
 
 def _rotary(c: Config, width: int) -> Data:
@@ -17,7 +17,7 @@ def _rotary(c: Config, width: int) -> Data:
 ROWS: Final[Rows] = {
     "minimax": decoder(  # lightning attention but for every second layer
         "MiniMax", feed_forward=experts("num_local_experts", d_ff="intermediate_size"),
-        layers=[layer_types("linear_attention", every(2, first=0), {"attention": None, "recurrent": {
+        layers=[layer_types("linear_attention", all_but(every(2, first=0)), {"attention": None, "recurrent": {
             "kind": "lightning", "heads": HEADS, "head_dim": lambda c: head_dim(c, read(c, GROUPED))}})],
         ignore="block_size full_attn_alpha_factor full_attn_beta_factor linear_attn_alpha_factor "
                "linear_attn_beta_factor mlp_alpha_factor mlp_beta_factor", only={"sliding_window": None}),

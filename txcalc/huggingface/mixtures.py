@@ -27,6 +27,7 @@ from txcalc.huggingface.rows import (
     Reader,
     Rows,
     after,
+    all_but,
     choice,
     every,
     flag,
@@ -42,7 +43,7 @@ from txcalc.huggingface.rows import (
 )
 
 _SLIDING: Final = size("sliding_window")
-_FULL: Final = every(1)
+_FULL: Final = all_but(after(0))
 """All layers have full attention, unless the file lists others."""
 
 
@@ -177,7 +178,7 @@ ROWS: Final[Rows] = {
     "afmoe": decoder(
         "Afmoe", attention={**GROUPED, "output_gate": True}, qk_norm=HEAD_NORM, norm=SANDWICH,
         embedding_scale=flag("mup_enabled", default=False), layers=[
-            windows(every(size("global_attn_every_n_layers")), window=_SLIDING, attention=NO_ROPE),
+            windows(all_but(every(size("global_attn_every_n_layers"))), window=_SLIDING, attention=NO_ROPE),
             sparse(experts("num_experts", routing="sigmoid-topk", router_bias=True,
                            shared_experts=size("num_shared_experts", least=0)),
                    after(size("num_dense_layers", least=0)))],

@@ -8,7 +8,18 @@ from typing import Final
 from txcalc.huggingface.build import Data, rope
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import FULL_NORM, HEADS, decoder, experts
-from txcalc.huggingface.rows import PLAIN_LAYERNORM, RES_POST, Fields, Rows, every, flag, layer_types, size, windows
+from txcalc.huggingface.rows import (
+    PLAIN_LAYERNORM,
+    RES_POST,
+    Fields,
+    Rows,
+    all_but,
+    every,
+    flag,
+    layer_types,
+    size,
+    windows,
+)
 
 olmo2 = partial(decoder, bias=flag("attention_bias"), qk_norm=FULL_NORM, norm=RES_POST)
 olmoe = partial(decoder, bias=flag("attention_bias"), qk_norm=FULL_NORM, ignore="clip_qkv", feed_forward=experts(
@@ -39,7 +50,7 @@ ROWS: Final[Rows] = {
     "olmo": decoder("Olmo", bias=flag("attention_bias"), norm={**PLAIN_LAYERNORM, "scale": False},
                     ignore="clip_qkv mlp_bias"),
     "olmo2": olmo2("Olmo2", ignore="mlp_bias"),
-    "olmo3": olmo2("Olmo3", layers=[windows(every(4))], ignore="mlp_bias"),
+    "olmo3": olmo2("Olmo3", layers=[windows(all_but(every(4)))], ignore="mlp_bias"),
     "olmoe": olmoe("Olmoe"),
     "flex_olmo": olmoe("FlexOlmo", norm=RES_POST),
     "olmo_hybrid": olmo2(  # norms before the recurrent layers, after those of attention

@@ -13,6 +13,7 @@ from txcalc.huggingface.rows import (
     PLAIN_LAYERNORM,
     Fields,
     Rows,
+    all_but,
     every,
     flag,
     given,
@@ -69,7 +70,7 @@ ROWS: Final[Rows] = {
         "GptOss", attention={**GROUPED, "sinks": True}, bias=flag("attention_bias"),
         feed_forward=experts("num_local_experts", "num_experts", d_ff="intermediate_size", bias=True, router_bias=True,
                              routing="topk-softmax"),
-        layers=[windows(every(2), window=size("sliding_window"))],
+        layers=[windows(all_but(every(2)), window=size("sliding_window"))],
         ignore="swiglu_limit swiglu_alpha experts_per_token initial_context_length"),
     "gpt_bigcode": gpt2(  # SantaCoder, StarCoder: one key-value head
         "GPTBigCode", attention={**HEADS, "kv_heads": given(flag("multi_query"), 1)}, ignore=(

@@ -17,6 +17,7 @@ from txcalc.huggingface.rows import (
     WIDTH,
     Fields,
     Rows,
+    all_but,
     choice,
     every,
     flag,
@@ -128,6 +129,6 @@ ROWS: Final[Rows] = {
         lm_classes("ModernBertDecoder") | {"ModernBertDecoderForSequenceClassification": "sequence"},
         attention={"heads": _HEADS}, bias=_BIAS, feed_forward=gated(act="hidden_activation", bias=flag("mlp_bias")),
         norm=_NORM, embedding_norm=True, head_bias=flag("decoder_bias"), finish=_transform, layers=[windows(
-            every(size("global_attn_every_n_layers", default=3), first=0), window=_half), _first_norm],
+            all_but(every(size("global_attn_every_n_layers", default=3), first=0)), window=_half), _first_norm],
         ignore="position_embedding_type", only={"causal_mask": True, "is_causal": True, "sliding_window": _half}),
 }

@@ -9,7 +9,7 @@ from typing import Final
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED, HEAD_NORM, decoder, experts, qkv, rope
 from txcalc.huggingface.importer import decoder_classes
-from txcalc.huggingface.rows import Rows, Value, every, flag, layer_types, size, sparse, take, windows
+from txcalc.huggingface.rows import Rows, Value, all_but, every, flag, layer_types, size, sparse, take, windows
 
 
 def _window(c: Config) -> int | None:
@@ -31,15 +31,15 @@ def _before_max_window_layers(c: Config, layers: int) -> list[bool]:
 
 def decoder_sparse_step(c: Config, layers: int) -> list[bool]:
     """Every ``decoder_sparse_step``-th layer has experts, but those listed as dense."""
-    step, dense = c.size("decoder_sparse_step"), c.take("mlp_only_layers", default=None) or []
-    return [i not in dense and (i + 1) % step == 0 for i in range(layers)]
+    dense = c.take("mlp_only_layers", default=None) or []
+    return [chosen and i not in dense for i, chosen in enumerate(every(size("decoder_sparse_step"))(c, layers))]
 
 
 SHARED: Final[Mapping[str, Value]] = {"shared_experts": 1, "shared_d_ff": size("shared_expert_intermediate_size"),
                                       "shared_gate": True}
 """A shared expert of its own width, behind a gate."""
 
-DELTA: Final = layer_types("linear_attention", every(take("full_attention_interval", default=4)), {
+DELTA: Final = layer_types("linear_attention", all_but(every(take("full_attention_interval", default=4))), {
     "attention": None, "recurrent": {
         "kind": "gated-delta", "key_heads": size("linear_num_key_heads"), "value_heads": size("linear_num_value_heads"),
         "key_dim": size("linear_key_head_dim"), "value_dim": size("linear_value_head_dim"),

@@ -138,12 +138,17 @@ Layers = Callable[[Config, int], list[Data]]
 """For each layer what is laid over the part that all share."""
 
 
-def every(period: Value, *, first: int = -1) -> Pattern:
-    """All layers but one in each period: the last, or that which ``first`` counts from 0."""
+def every(period: Value, *, first: Value = -1) -> Pattern:
+    """One layer in each period: that which ``first`` counts from 0, or, below it, from the end."""
     def pattern(c: Config, layers: int) -> list[bool]:
-        step = read(c, period)
-        return [bool((i - first) % step) for i in range(layers)]
+        step, offset = read(c, period), read(c, first)
+        return [i % step == (offset if offset >= 0 else step + offset) for i in range(layers)]
     return pattern
+
+
+def all_but(which: Pattern) -> Pattern:
+    """The other layers."""
+    return lambda c, layers: [not chosen for chosen in which(c, layers)]
 
 
 def after(number: Value) -> Pattern:
