@@ -561,3 +561,13 @@ def test_sizes_that_are_none_leave_out_the_bytes_alone(tmp_path: Path, packing: 
     path.write_text(json.dumps(config | {"quantization_config": packing}), encoding="utf-8")
     found = txcalc.count(str(path), seq=7).totals
     assert (found.params, found.flops_forward, found.weight_bytes) == (plain.params, plain.flops_forward, None)
+
+
+@pytest.mark.parametrize(("packing", "field"), [
+    ({"quant_method": "hqq", "quant_config": {"weight_quant_params": []}}, "quant_config"),
+    ({"quant_method": "torchao", "quant_type": {"default": {"_type": "Int4WeightOnlyConfig", "_data": None}}},
+     "quant_type"),
+    ({"quant_method": "torchao", "quant_type": {}}, "quant_type"),
+])
+def test_a_value_of_another_kind_is_named(packing: dict[str, Any], field: str) -> None:
+    assert read(LLAMA, packing).unknown_quantization == f"quantization_config.{field}: a value of another kind"

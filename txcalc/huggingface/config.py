@@ -87,7 +87,7 @@ class Remarks:
     with single fields; each stands for some value that is right, so that the others are looked at too, and nothing
     that is built of them counts. ``ties``: for each question whether a head is tied, whether its object says so.
     ``sizes``: those that are the class's own since the file leaves them out. ``choices``: what was chosen otherwise
-    where the file leaves it open.
+    where the file leaves it open. ``asked``: the field that was read last.
     """
 
     strict: bool = False
@@ -96,6 +96,7 @@ class Remarks:
     ties: list[bool] = dataclasses.field(default_factory=list)
     sizes: dict[str, int] = dataclasses.field(default_factory=dict)
     choices: list[str] = dataclasses.field(default_factory=list)
+    asked: list[str] = dataclasses.field(default_factory=list)
 
 
 class Config:
@@ -130,6 +131,7 @@ class Config:
         names = tuple(name for name in names if name in self.own) or names
         self._taken.update(names)
         given = [name for name in names if name in self.data]
+        self.remarks.asked[:] = [f"{self.path}{[*given, *names][0]}"]
         if TIES & {*names}:
             self.remarks.ties.append(bool(given))
         for name in given[1:]:

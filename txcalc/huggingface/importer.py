@@ -100,7 +100,8 @@ def _packing(c: Config, spec: Data) -> Data:
         if c.remarks.strict:
             raise
         first = error.every[0] if isinstance(error, SpecError) else None
-        return {"unknown_quantization": f"{first.field}: {first.message}" if first else "a value of another kind"}
+        said = f"{first.field}: {first.message}" if first else f"{c.remarks.asked[0]}: a value of another kind"
+        return {"unknown_quantization": said}
 
 
 _PACKINGS = ("quantization", "quantization_config", "compression_config")
