@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txcalc.spec.facts import mask_kind
 from txcalc.trace import ops, parts
-from txcalc.trace.cache import Cache, extend, keep
-from txcalc.trace.cores import Extra, Heads, Span, attend, choose, pads
+from txcalc.trace.cache import Cache, extend, keep, kv_cache
+from txcalc.trace.cores import Core, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
 from txcalc.trace.latents import latent_attention
 from txcalc.trace.products import Product
@@ -74,7 +74,7 @@ def cross_attention(t: Trace, spec: Attention, x: Tensor, memory: Tensor) -> Ten
     keys = t.workload.source_past + source_new
     span = Span(n, source_new, keys, n * keys, t.workload.source_past, keys)
     with t.scope("cross_attention", component="cross_attention"):
-        cache = Cache("cross", _kv_width(spec), keys, b, rows=_kv_rows(spec))
+        cache = kv_cache("cross", _kv_rows(spec), keys, b)
         return _heads(t, spec, _APART, x, memory, span, cache)
 
 
@@ -89,24 +89,17 @@ def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Te
 def _cache(spec: Attention, position: Position | None, span: Span, tokens: Number, x: Tensor) -> Cache:
     """What is held of ``tokens`` seen so far: all of them, or those that the next query may still see."""
     batch, _, d = x.shape
-    unbounded = spec.cached == "all" or (spec.window is None and spec.chunk is None)
+    bounded = spec.cached != "all" and (spec.window is not None or spec.chunk is not None)
+    held, limit = (span.held, span.bound) if bounded else (tokens, None)
     if keeps_inputs(position):
-        return Cache("self", d, tokens if unbounded else span.held, batch, layout="inputs", end=tokens,
-                     limit=None if unbounded else span.bound)
-    if unbounded:
-        return Cache("self", _kv_width(spec), tokens, batch, rows=_kv_rows(spec))
-    if spec.chunk is not None:
-        return Cache("self", _kv_width(spec), span.held, batch, layout="chunk", limit=span.bound, rows=_kv_rows(spec))
-    return Cache("self", _kv_width(spec), span.held, batch, layout="window", end=tokens, limit=span.bound,
-                 rows=_kv_rows(spec))
+        return Cache("self", d, held, batch, layout="inputs", end=tokens, limit=limit)
+    layout = "full" if not bounded else "window" if spec.chunk is None else "chunk"
+    return kv_cache("self", _kv_rows(spec), held, batch, layout=layout, limit=limit,
+                    end=tokens if layout == "window" else None)
 
 
 def _value_dim(spec: Attention) -> Number:
     return spec.head_dim if spec.value_dim is None else spec.value_dim
-
-
-def _kv_width(spec: Attention) -> Number:
-    return spec.kv_heads * (spec.head_dim + _value_dim(spec))
 
 
 def _kv_rows(spec: Attention) -> tuple[tuple[Number, Number], ...]:
@@ -141,14 +134,14 @@ def _heads(
     heads = Heads(spec.heads, spec.kv_heads, spec.head_dim, value_dim)
     alibi = position is not None and position.kind == "alibi"
     masked = heads.queries if alibi else int(spec.window is not None or spec.chunk is not None)
-    extra = Extra(_beyond_kernels(spec, position), spec.softcap is not None, spec.sinks)
-    kernel = choose(t, heads, masked=masked, extra=extra)
+    core = Core(heads, span, cache, _beyond_kernels(spec, position), masked, spec.softcap is not None, spec.sinks)
+    kernel = choose(t, core)
     in_front = pads(t, kernel, heads) or (kernel == "math" and heads.grouped)
     scored = kernel in ("eager", "math") or in_front
     with t.frame(x):
         q = ops.linear(t, "q", x, spec.heads * spec.head_dim, bias=spec.bias.q, part="q")
-        q = _split(t, "q", q, spec.heads, spec.qk_norm, copied=scored and several(t, q.shape[1])
-                   and not _partly_rotated(spec, rotary))
+        q = _normed(t, "q", q, spec.heads, spec.qk_norm, copied=scored and several(t, q.shape[1])
+                    and not _partly_rotated(spec, rotary))
         q = t.hold(_rotated(t, "q", q, spec, spec.heads, rotary))
         if shared is not None and spec.kv_shared:
             k, v = shared[mask_kind(spec)]
@@ -158,7 +151,7 @@ def _heads(
                 if cache is not None and not t.workload.keeps and not keeps_inputs(position):
                     join = extend if cache.kind == "self" else keep
                     k, v = join(t, t.hold(k), t.hold(v), span.before, span.held)
-                    extra = extra._replace(laid="kv" if cache.kind == "self" and t.size(span.before) != 0 else "")
+                    core = core._replace(laid="kv" if cache.kind == "self" and t.size(span.before) != 0 else "")
             if shared is not None and several(t, k.shape[1], spec.kv_heads):
                 with t.frame(k, v):
                     k, v = ops.copy(t, "k_copy", k), ops.copy(t, "v_copy", v)
@@ -167,21 +160,21 @@ def _heads(
         t.hold(k)
         t.hold(v)
         if shared is not None:
-            extra = extra._replace(laid="kv")
+            core = core._replace(laid="kv")
         given = around.table
         if position is not None and position.kind == "relative" and position.per_layer:
             given = relative_bias(t, position, spec.heads, span.queries, span.keys, causal=around.causal,
                                   fixed=around.fixed)
         if position is not None and position.kind == "relative" and given is not None:
-            extra = extra._replace(bias=t.hold(parts.narrow(t, "bias", given, span.keys)))
+            core = core._replace(bias=t.hold(parts.narrow(t, "bias", given, span.keys)))
         if position is not None and position.kind == "disentangled" and given is not None:
             q, k = t.hold(ops.copy(t, "q_copy", q)), t.hold(ops.copy(t, "k_copy", k))
-            extra = extra._replace(laid="qk")
+            core = core._replace(laid="qk")
             _position_scores(t, spec, position, given, q, k, span)
         if position is not None and position.kind == "transformer-xl":
             q, *made = distance_scores(t, spec, position, q, given, d, span)
-            extra = extra._replace(bias=made[-1], holds=tuple(made))
-        y = attend(t, q, k, v, heads, span, cache, masked=masked, extra=extra, kernel=kernel)
+            core = core._replace(bias=made[-1], holds=tuple(made))
+        y = attend(t, q, k, v, core, kernel)
         if spec.output_gate:
             gate = ops.linear(t, "gate", x, gates, bias=spec.bias.q)
             opened = ops.activation(t, "gate_activation", gate, spec.gate_activation)
@@ -196,15 +189,18 @@ def _partly_rotated(spec: Attention, position: RotaryPosition | None) -> bool:
     return position is not None and parts.rotated_columns(position, spec.head_dim) is not None
 
 
-def _split(t: Trace, name: str, x: Tensor, heads: Number, norm: HeadNorm | None, *, copied: bool) -> Tensor:
+def _normed(t: Trace, name: str, x: Tensor, heads: Number, norm: HeadNorm | None, *, copied: bool) -> Tensor:
     """(b, n, width), normed as it is or in heads. ``copied``: its gradient comes back with heads before positions."""
-    if norm is not None and norm.over == "full":
+    by_head = norm is not None and norm.over != "full"
+    if norm is not None and not by_head:
         x = ops.norm(t, f"{name}_norm", x, norm)
-    if copied and (norm is None or norm.over == "full" or not _lays_out(t, norm)):
+    if copied and not (by_head and _lays_out(t, norm)):
         x = ops.view(t, name, x, copied=True)
-    if norm is None or norm.over == "full":
+    if norm is None or not by_head:
         return x
-    return _head_norm(t, f"{name}_norm", x, norm, heads, x.shape[-1] // heads)
+    b, n, width = x.shape
+    shape = (heads, width // heads) if norm.over == "heads" else (width // heads,)
+    return ops.norm(t, f"{name}_norm", x.view(b, n, heads, shape[-1]), norm, weight_shape=shape).view(b, n, width)
 
 
 def _lays_out(t: Trace, norm: Norm | None) -> bool:
@@ -248,8 +244,8 @@ def _keys_and_values(
                 k, v = ops.view(t, "k", k), ops.view(t, "v", v)
             elif copied_key and not in_front and several(t, b, n) and not _lays_out(t, spec.qk_norm):
                 k = ops.view(t, "k", k, copied=True)
-            k = _split(t, "k", k, spec.kv_heads, spec.qk_norm,
-                       copied=copied_key and in_front and several(t, n, spec.kv_heads))
+            k = _normed(t, "k", k, spec.kv_heads, spec.qk_norm,
+                        copied=copied_key and in_front and several(t, n, spec.kv_heads))
             if spec.value_from == "input":
                 v = ops.linear(t, "v", source, spec.kv_heads * _value_dim(spec), bias=spec.bias.v, part="v")
             if copied and several(t, n, spec.kv_heads) and not _lays_out(t, spec.value_norm):
@@ -286,11 +282,3 @@ def _position_scores(
         by_distance = t.tensor(b, spec.heads, n, rows, label=f"{name} by distance")
         distances = t.tensor(n, span.keys, role=Role.INDEX, label="distances", scores=True)  # broadcast over the rest
         t.op(f"core.{name}_gather", "index", saves=(by_distance, distances))
-
-
-def _head_norm(t: Trace, name: str, x: Tensor, spec: HeadNorm, heads: Number, head_dim: Number) -> Tensor:
-    b, n, width = x.shape
-    if spec.over == "full":
-        return ops.norm(t, name, x, spec)
-    shape = (heads, head_dim) if spec.over == "heads" else (head_dim,)
-    return ops.norm(t, name, x.view(b, n, heads, head_dim), spec, weight_shape=shape).view(b, n, width)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from txcalc.trace.record import Number, Tensor, Trace
+
 
 class Cache(NamedTuple):
     """Keys and values, or a state of constant size (one "token" of it), that one call keeps for later tokens."""
@@ -36,6 +37,13 @@ class Cache(NamedTuple):
     def elements(self) -> Number:
         """All elements of this cache after the run."""
         return self.batch * self.tokens * self.per_token
+
+
+def kv_cache(
+    kind: Literal["self", "cross"], rows: tuple[tuple[Number, Number], ...], tokens: Number, batch: Number, **more: Any
+) -> Cache:
+    """A cache of vectors: how many of each size one token has."""
+    return Cache(kind, sum(count * size for count, size in rows), tokens, batch, rows=rows, **more)
 
 
 def extend(t: Trace, k: Tensor, v: Tensor, before: Number, held: Number) -> tuple[Tensor, Tensor]:

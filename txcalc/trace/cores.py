@@ -71,10 +71,17 @@ class Heads(NamedTuple):
         return Product(b * self.queries, span.queries, self.value_dim, span.keys, self.value_dim * span.pairs)
 
 
-class Extra(NamedTuple):
-    """What a layer does to its scores that only plain operations do, and why."""
+class Core(NamedTuple):
+    """What runs between queries, keys and values, and what a layer does to its scores.
 
-    why: str = ""
+    ``masked``: what a query sees is no more than a mask of its own says, such as a window's: one, or one a head.
+    """
+
+    heads: Heads
+    span: Span
+    cache: Cache | None = None
+    why: str = ""  # only plain operations do it
+    masked: Number = 0
     softcap: bool = False
     sinks: bool = False
     bias: Tensor | None = None  # is added to the scores, and learned
@@ -82,47 +89,30 @@ class Extra(NamedTuple):
     laid: str = ""  # which of q, k and v lie with their heads in front already
 
 
-def attend(
-    t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None, *,
-    masked: Number = 0, extra: Extra | None = None, kernel: Kernel | None = None,
-) -> Tensor:
-    """Contexts (b, n, heads x value_dim) of queries (b, n, heads x dim), by the kernel that has been chosen, if it has.
-
-    ``masked``: what a query sees is no more than a mask of its own says, such as a window's: one, or one a head.
-    """
-    kernel = kernel or choose(t, heads, masked=masked, extra=extra)
+def attend(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, kernel: Kernel | None = None) -> Tensor:
+    """Contexts (b, n, heads x value_dim) of queries (b, n, heads x dim), by the kernel chosen before, or now."""
+    kernel = kernel or choose(t, core)
     with t.scope("core"):
-        if kernel == "eager":
-            return _eager(t, q, k, v, heads, span, cache, extra or Extra())
-        if kernel == "math":
-            return _math(t, q, k, v, heads, span, cache, extra or Extra(), masked=not same(masked, 0))
-        if kernel == "efficient":
-            mask = () if same(masked, 0) else _aligned_mask(t, masked, span)
-            return _efficient(t, q, k, v, heads, span, cache, mask)
-        return _flash(t, q, k, v, heads, span, cache)
+        return {"eager": _eager, "math": _math, "efficient": _efficient, "flash": _flash}[kernel](t, q, k, v, core)
 
 
-def choose(t: Trace, heads: Heads, *, masked: Number = 0, extra: Extra | None = None) -> Kernel:
+def choose(t: Trace, core: Core) -> Kernel:
     """The kernel that runs; the trace notes it, and why none of those that are tried before it does."""
-    kernel, why = _choice(t, heads, masked, extra)
+    kernel, why = _choice(t, core)
     t.note_kernel(kernel, why)
     return kernel
 
 
-def _choice(t: Trace, heads: Heads, masked: Number, extra: Extra | None) -> tuple[Kernel, str]:
-    """The kernel that runs, and why none of those that are tried before it does."""
-    asked = t.workload.attention
-    if asked == "eager":
-        return "eager", ""
-    if extra is not None and extra.why:
-        return "eager", extra.why
-    reasons = []
+def _choice(t: Trace, core: Core) -> tuple[Kernel, str]:
+    asked, reasons = t.workload.attention, list[str]()
+    if asked == "eager" or core.why:
+        return "eager", "" if asked == "eager" else core.why
     if asked in ("flash", "sdpa"):
-        reasons.append(_not_flash(t, heads, masked=asked == "sdpa" and not same(masked, 0)))
+        reasons.append(_not_flash(t, core.heads, masked=asked == "sdpa" and not same(core.masked, 0)))
         if not reasons[-1]:
             return "flash", ""
     if asked != "math" and t.workload.kernels == "cuda":
-        reasons.append(_not_efficient(t, heads))
+        reasons.append(_not_efficient(t, core.heads))
         if not reasons[-1]:
             return "efficient", "; ".join(reasons[:-1])
     return "math", "; ".join(reasons)
@@ -157,90 +147,84 @@ def _not_efficient(t: Trace, heads: Heads) -> str:
     return "CUDA's memory-efficient kernel has no grouped heads" if heads.grouped else ""
 
 
-def _eager(
-    t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None, extra: Extra
-) -> Tensor:
+def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     """Scores, softmax and weighted sum as three operations with an N x N tensor between them.
 
     Grouped queries share their keys without copying them. The mask is added, so it is not kept.
     """
-    b, n, _ = q.shape
+    (b, n, _), heads, span = q.shape, core.heads, core.span
     grouped = heads.grouped and several(t, n)
     batched = several(t, b, heads.keys, span.keys)
     apart = several(t, n) and (batched or grouped)  # queries lie position by position
-    with t.frame(q, k, v, *extra.holds):
-        left = ops.copy(t, "q_copy", q) if apart and "q" not in extra.laid else q
-        right = ops.copy(t, "k_copy", k) if batched and "k" not in extra.laid else k
-        scores = _scores(t, left, right, heads, span, cache)
+    with t.frame(q, k, v, *core.holds):
+        left = ops.copy(t, "q_copy", q) if apart and "q" not in core.laid else q
+        right = ops.copy(t, "k_copy", k) if batched and "k" not in core.laid else k
+        scores = _scores(t, left, right, core)
         scores = ops.scaled(t, "scale", scores, kind="shift")
-        if extra.softcap:
+        if core.softcap:
             scores = ops.cap(t, "softcap", scores)
-        if extra.bias is not None:
-            scores = ops.add(t, scores, extra.bias, "shift", label="scores with positions")
+        if core.bias is not None:
+            scores = ops.add(t, scores, core.bias, "shift", label="scores with positions")
         if span.masks:
             scores = ops.shifted(t, "mask", scores)
-        if extra.sinks:
+        if core.sinks:
             sinks = ops.learned(t, "sinks", (heads.queries,), heads.queries, 1, 1, how="view")
             scores = parts.join(t, "sinks", (scores, sinks), "scores and sink", scores=True)
         probabilities = ops.softmax(t, "softmax", t.hold(scores))
-        if extra.sinks:
+        if core.sinks:
             probabilities = parts.narrow(t, "softmax", probabilities, span.keys)
         probabilities = t.hold(ops.dropout(t, "dropout", probabilities))
-        weighed = ops.copy(t, "v_copy", v) if batched and "v" not in extra.laid else v
-        out = _context(t, probabilities, weighed, heads, span)
+        weighed = ops.copy(t, "v_copy", v) if batched and "v" not in core.laid else v
+        out = _context(t, probabilities, weighed, core)
         if apart:
             out = ops.view(t, "context", out, copied=True)
     return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out
 
 
-def _scores(
-    t: Trace, q: Tensor, k: Tensor, heads: Heads, span: Span, cache: Cache | None, role: Role = Role.ACTIVATION
-) -> Tensor:
+def _scores(t: Trace, q: Tensor, k: Tensor, core: Core, role: Role = Role.ACTIVATION) -> Tensor:
     """Queries times keys."""
-    b, n, _ = q.shape
+    (b, n, _), heads, span = q.shape, core.heads, core.span
     out = t.tensor(b, heads.queries, n, span.keys, role=role, label="scores", scores=True)
-    return ops.matmul(t, "scores", q, k, heads.scores(b, span), out, cache=cache, reach=span.reach)
+    return ops.matmul(t, "scores", q, k, heads.scores(b, span), out, cache=core.cache, reach=span.reach)
 
 
-def _context(
-    t: Trace, probabilities: Tensor, v: Tensor, heads: Heads, span: Span, role: Role = Role.ACTIVATION
-) -> Tensor:
+def _context(t: Trace, probabilities: Tensor, v: Tensor, core: Core, role: Role = Role.ACTIVATION) -> Tensor:
     """Probabilities times values."""
-    b, _, n, _ = probabilities.shape
+    (b, _, n, _), heads = probabilities.shape, core.heads
     out = t.tensor(b, n, heads.queries * heads.value_dim, role=role, label="context")
-    return ops.matmul(t, "context", probabilities, v, heads.context(b, span), out, reach=span.reach)
+    return ops.matmul(t, "context", probabilities, v, heads.context(b, core.span), out, reach=core.span.reach)
 
 
-def _flash(t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None) -> Tensor:
+def _flash(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     """FlashAttention (arXiv 2205.14135): CUDA's also keeps its random state, and wants heads of multiples of 8 columns.
 
     ``F.scaled_dot_product_attention`` pads other heads with zeros, in copies of q, k and v and in the output, which are
     what is kept.
     """
-    b, n, _ = q.shape
+    (b, n, _), heads = q.shape, core.heads
     statistics = [t.tensor(b, heads.queries, n, role=Role.FLOAT32, label="log-sum-exp")]
     if t.workload.kernels == "cuda" and not same(b, 0):  # of nothing it keeps nothing
         statistics += [t.tensor(*shape, role=Role.INDEX, label=f"{what} state")
                        for what, shape in (("random", (2,)), ("unused", ()))]
     if not pads(t, "flash", heads):
-        return _fused(t, "flash", q, k, v, heads, span, cache, tuple(statistics))
+        return _fused(t, "flash", q, k, v, core, tuple(statistics))
     wide = -(-heads.dim // FLASH_UNIT) * FLASH_UNIT
     with t.frame(q, k, v):
         q, k, v = (ops.remade(t, f"{name}_pad", x, *x.shape[:-1], count * wide, label=f"{x.label}, padded")
                    for name, x, count in (("q", q, heads.queries), ("k", k, heads.keys), ("v", v, heads.keys)))
-        out = _fused(t, "flash", q, k, v, heads._replace(dim=wide, value_dim=wide), span, cache, tuple(statistics))
+        padded = core._replace(heads=heads._replace(dim=wide, value_dim=wide))
+        out = _fused(t, "flash", q, k, v, padded, tuple(statistics))
     out = parts.narrow(t, "context", out, heads.queries * heads.dim)
     return ops.copy(t, "context_copy", out) if several(t, heads.queries) else out
 
 
-def _efficient(
-    t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None, mask: tuple[Tensor, ...]
-) -> Tensor:
+def _efficient(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     """CUDA's memory-efficient kernel (arXiv 2112.05682): rows of statistics up to a multiple of 32, random state."""
     b, n, _ = q.shape
-    statistics = t.tensor(b, heads.queries, -(-n // 32) * 32, role=Role.FLOAT32, label="log-sum-exp")
+    mask = () if same(core.masked, 0) else _aligned_mask(t, core.masked, core.span)
+    statistics = t.tensor(b, core.heads.queries, -(-n // 32) * 32, role=Role.FLOAT32, label="log-sum-exp")
     state = (t.tensor(role=Role.HOST, label=f"random {name}") for name in ("seed", "offset"))
-    return _fused(t, "efficient", q, k, v, heads, span, cache, (statistics, *state), mask)
+    return _fused(t, "efficient", q, k, v, core, (statistics, *state), mask)
 
 
 def _aligned_mask(t: Trace, masks: Number, span: Span) -> tuple[Tensor, ...]:
@@ -252,40 +236,35 @@ def _aligned_mask(t: Trace, masks: Number, span: Span) -> tuple[Tensor, ...]:
 
 
 def _fused(
-    t: Trace, name: Literal["flash", "efficient"], q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span,
-    cache: Cache | None, statistics: tuple[Tensor, ...], mask: tuple[Tensor, ...] = (),
+    t: Trace, name: Literal["flash", "efficient"], q: Tensor, k: Tensor, v: Tensor, core: Core,
+    statistics: tuple[Tensor, ...], mask: tuple[Tensor, ...] = (),
 ) -> Tensor:
     """A kernel of ``F.scaled_dot_product_attention`` that makes no N x N tensor.
 
     Keeps q, k, v, its output and one fp32 log-sum-exp per row, and recomputes the scores backward: 5 matrix
     products to the forward pass's 2.
     """
-    b, n, _ = q.shape
-    out_width = heads.queries * heads.value_dim
-    out = t.tensor(b, n, out_width, label="context")
+    (b, n, _), heads, span = q.shape, core.heads, core.span
+    out = t.tensor(b, n, heads.queries * heads.value_dim, label="context")
     products = (heads.scores(b, span)._replace(recomputed=1), heads.context(b, span))
     with t.frame(q, k, v):
-        t.op(name, name, products=products, saves=(q, k, v, out, *statistics, *mask), cache=cache,
-             reads=(q, k, v, *mask), writes=(out, *statistics), reach=span.reach,
-             backward=((ops.to(q), ops.to(k), ops.to(v)),))
-    return out
+        return t.op(name, name, products=products, saves=(q, k, v, out, *statistics, *mask), cache=core.cache,
+                    reads=(q, k, v, *mask), writes=(out, *statistics), reach=span.reach,
+                    backward=((ops.to(q), ops.to(k), ops.to(v)),))
 
 
-def _math(
-    t: Trace, q: Tensor, k: Tensor, v: Tensor, heads: Heads, span: Span, cache: Cache | None, extra: Extra, *,
-    masked: bool,
-) -> Tensor:
+def _math(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     """``_scaled_dot_product_attention_math``: plain operations in fp32, on scaled copies of queries and keys.
 
     Grouped keys and values are copied for every head. The products of a batch want heads in front of positions.
     """
-    b, n, _ = q.shape
+    (b, n, _), heads, span = q.shape, core.heads, core.span
     own, wide = q.role, Role.FLOAT32
     batched = not heads.grouped and several(t, b, heads.keys, span.keys)
     with t.frame(q, k, v), t.frame():
         q, k, v = (t.hold(ops.cast(t, f"{name}_cast", x, wide)) for name, x in (("q", q), ("k", k), ("v", v)))
         left = t.hold(ops.scaled(t, "q_scale", q))
-        if span.masks and not masked:
+        if span.masks and same(core.masked, 0):
             _causal_mask(t, n, span.keys)
         if heads.grouped:
             k, v = (t.hold(ops.remade(t, f"{name}_repeat", x, *x.shape[:-1], heads.queries * dim,
@@ -293,16 +272,16 @@ def _math(
                     for name, x, dim in (("k", k, heads.dim), ("v", v, heads.value_dim)))
         with t.frame():
             right = t.hold(ops.scaled(t, "k_scale", k))
-            left = ops.copy(t, "q_copy", left) if several(t, b, heads.queries, n) and "q" not in extra.laid else left
-            right = ops.copy(t, "k_copy", right) if batched and "k" not in extra.laid else right
-            scores = _scores(t, left, right, heads, span, cache, wide)
+            left = ops.copy(t, "q_copy", left) if several(t, b, heads.queries, n) and "q" not in core.laid else left
+            right = ops.copy(t, "k_copy", right) if batched and "k" not in core.laid else right
+            scores = _scores(t, left, right, core, wide)
         if span.masks:
             added = t.tensor(*scores.shape, role=wide, label="scores", scores=True, over=scores.id)
             scores = t.op("mask", "shift", reads=(scores,), writes=(added,), backward=((ops.through(scores),),))
         probabilities = ops.dropout(t, "dropout", ops.softmax(t, "softmax", scores))
         t.hold(ops.cast(t, "softmax_cast", probabilities, own))
-        weighed = ops.copy(t, "v_copy", v) if batched and "v" not in extra.laid else v
-        out = t.hold(_context(t, probabilities, weighed, heads, span, wide))
+        weighed = ops.copy(t, "v_copy", v) if batched and "v" not in core.laid else v
+        out = t.hold(_context(t, probabilities, weighed, core, wide))
         if several(t, b, heads.queries, n):
             out = ops.view(t, "context", out, copied=True)
         out = ops.cast(t, "context_cast", out, own, label="context")

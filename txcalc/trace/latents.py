@@ -1,20 +1,19 @@
-"""Multi-head latent attention, written as its forward pass."""
+"""Multi-head latent attention and its indexer, written as their forward pass."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from txcalc.trace import ops, parts
-from txcalc.trace.cache import Cache
-from txcalc.trace.cores import Extra, Heads, Span, attend
-from txcalc.trace.indexer import choose_keys
+from txcalc.trace.cache import kv_cache
+from txcalc.trace.cores import Core, Heads, Span, attend
 from txcalc.trace.products import Product
 from txcalc.trace.record import Number, Tensor, Trace
 from txcalc.trace.sizes import least, several, visible_pairs
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import Position
-    from txcalc.spec.layers import MLA
+    from txcalc.spec.layers import MLA, Indexer
 
 
 def _chosen_pairs(spec: MLA, span: Span, past: Number, *, causal: bool) -> Number:
@@ -45,7 +44,7 @@ def latent_attention(
             q_latent = ops.rms_norm(t, "q_norm", ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias))
             q = ops.linear(t, "q_up", q_latent, spec.heads * (spec.nope_dim + spec.rope_dim))
             if spec.indexer is not None:
-                choose_keys(t, spec.indexer, x, q_latent, span.keys, span.pairs, span.reach)
+                _choose_keys(t, spec.indexer, x, q_latent, span.keys, span.pairs, span.reach)
                 rows.append((1, spec.indexer.head_dim))
         by_head = t.hold(q).view(b, n, spec.heads, spec.nope_dim + spec.rope_dim)
         q_nope, q_rope = parts.columns(t, "q_split", by_head, spec.nope_dim, spec.rope_dim)
@@ -61,23 +60,22 @@ def latent_attention(
                               for x in (latent, k_rope))
         t.hold(q_rope)
         t.hold(k_rope)
-        width = sum(elements for _, elements in rows)
-        cache = Cache("self", width, span.held, b, layout="latent", rows=tuple(rows)) if cached else None
+        cache = kv_cache("self", tuple(rows), span.held, b, layout="latent") if cached else None
         span = span._replace(pairs=_chosen_pairs(spec, span, past, causal=causal))
         # A mask of its own for every sequence: a flash kernel of PyTorch takes none, and the others would copy it.
         why = "" if spec.chosen is None else "an indexer's choice is a mask of every sequence"
-        form = _absorbed if t.workload.absorbs else _expanded
-        context = form(t, spec, (q_nope, q_rope), (latent, k_rope), span, cache, Extra(why))
+        h, size = spec.heads, spec.nope_dim + spec.rope_dim
+        core = Core(Heads(h, h, size, spec.value_dim), span, cache, why)
+        context = (_absorbed if t.workload.absorbs else _expanded)(t, spec, (q_nope, q_rope), (latent, k_rope), core)
         y = ops.linear(t, "o", t.hold(context), d, bias=spec.bias, part="attention output")
         return ops.dropout(t, "dropout", y)
 
 
 def _expanded(
-    t: Trace, spec: MLA, queries: tuple[Tensor, Tensor], latents: tuple[Tensor, Tensor], span: Span,
-    cache: Cache | None, extra: Extra,
+    t: Trace, spec: MLA, queries: tuple[Tensor, Tensor], latents: tuple[Tensor, Tensor], core: Core
 ) -> Tensor:
     (latent, k_rope), (b, n, h, _) = latents, queries[0].shape
-    size, keys = spec.nope_dim + spec.rope_dim, span.keys
+    size, keys = spec.nope_dim + spec.rope_dim, core.span.keys
     with t.frame(*queries, *latents):
         up = ops.linear(t, "kv_up", latent, h * (spec.nope_dim + spec.value_dim), part="latents")
         up = up.view(b, keys, h, spec.nope_dim + spec.value_dim)
@@ -87,20 +85,19 @@ def _expanded(
         k = t.hold(parts.join(t, "k_join", (k_nope, k_rope), "keys with rotary part"))
         v = ops.copy(t, "v_copy", v, label="values")
         return attend(t, q.view(b, n, h * size), k.view(b, keys, h * size), v.view(b, keys, h * spec.value_dim),
-                      Heads(h, h, size, spec.value_dim), span, cache, extra=extra._replace(laid="v"))
+                      core._replace(laid="v"))
 
 
 def _absorbed(
-    t: Trace, spec: MLA, queries: tuple[Tensor, Tensor], latents: tuple[Tensor, Tensor], span: Span,
-    cache: Cache | None, extra: Extra,
+    t: Trace, spec: MLA, queries: tuple[Tensor, Tensor], latents: tuple[Tensor, Tensor], core: Core
 ) -> Tensor:
     (b, n, h, _), r, q = queries[0].shape, spec.kv_rank, queries[0]
     t.op("kv_up", "linear", weights={"weight": (h * (spec.nope_dim + spec.value_dim), r)}, part="latents")
     _by_head(t, "absorb_q", q, h, spec.nope_dim, r)
     q = t.tensor(b, n, h * (r + spec.rope_dim), label="queries of latents")
-    k = t.tensor(b, span.keys, r + spec.rope_dim, label="latents with rotary part")
-    v = k.view(b, span.keys, r)
-    context = attend(t, q, k, v, Heads(h, 1, r + spec.rope_dim, r), span, cache, extra=extra)
+    k = t.tensor(b, core.span.keys, r + spec.rope_dim, label="latents with rotary part")
+    v = k.view(b, core.span.keys, r)
+    context = attend(t, q, k, v, core._replace(heads=Heads(h, 1, r + spec.rope_dim, r)))
     _by_head(t, "absorb_v", context, h, r, spec.value_dim)
     return t.tensor(b, n, h * spec.value_dim, label="context of values")
 
@@ -109,3 +106,31 @@ def _by_head(t: Trace, name: str, x: Tensor, heads: Number, d_in: Number, d_out:
     """A product of each head's columns with its part of a weight that another op has: keeps its input."""
     b, n, *_ = x.shape
     t.op(name, "linear", products=(Product(heads, b * n, d_out, d_in),), saves=(x,))
+
+
+def _choose_keys(
+    t: Trace, spec: Indexer, x: Tensor, latent: Tensor, keys: Number, pairs: Number, reach: Number
+) -> None:
+    """Scores of every (query, key) pair, in which the best keys are found; nothing here has a gradient
+    (DeepSeek-V3.2, arXiv 2512.02556, section 2.1).
+
+    Small heads of queries come from the query latent, one key for all of them from (b, n, d) hidden states; what the
+    heads say is weighed by the query's token.
+    """
+    (b, n, d), (_, _, rank) = x.shape, latent.shape
+    heads, width = spec.heads, spec.heads * spec.head_dim
+    with t.scope("indexer"):
+        for name, columns, out in (("q", rank, width), ("k", d, spec.head_dim), ("weights", d, heads)):
+            t.op(name, "linear", weights={"weight": (out, columns)},
+                 products=(Product(1, b * n, out, columns, backward=0),))
+        t.op("k_norm", "norm", weights={"weight": (spec.head_dim,), "bias": (spec.head_dim,)})
+        queries, weights = t.tensor(b, n, width, label="index queries"), t.tensor(b, n, heads, label="index weights")
+        index_keys = t.tensor(b, keys, spec.head_dim, label="index keys")
+        scores, above = (t.tensor(b, heads, n, keys, label=label, scores=True) for label in ("index scores", "relu"))
+        scored = Product(b * heads, n, keys, spec.head_dim, spec.head_dim * pairs, backward=0)
+        mixed = Product(b, n, keys, heads, heads * pairs, backward=0)
+        t.op("scores", "core", products=(scored,), reads=(queries, index_keys), writes=(scores,),
+             reach=reach)
+        t.op("relu", "elementwise", reads=(scores,), writes=(above,))
+        t.op("mix", "mix", products=(mixed,), reads=(above, weights),
+             writes=(t.tensor(b, n, keys, label="mixed index scores", scores=True),), reach=reach)
