@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from txcalc import units
 from txcalc.derivation.explanation import Formula
@@ -24,22 +24,21 @@ def mathml(formula: Formula) -> Html:
 
 
 def _pieces(node: ast.expr) -> list[Html]:
-    """A formula in pieces that stay together."""
+    """A formula in pieces that stay together: it may break before a sign."""
     if isinstance(node, ast.Compare):
         sign = "=" if isinstance(node.ops[0], ast.Eq) else "≤"
-        return _after(sign, _pieces(node.left), _pieces(node.comparators[0]))
-    terms = _terms(node)
-    if len(terms) > 1:
-        (_, first), *rest = terms
-        found = _pieces(first)
-        for sign, term in rest:
-            found = _after(sign, found, _pieces(term))
-        return found
-    return _product(_factors(node))
+        return _after(sign, _pieces(node.left), node.comparators[0])
+    (_, first), *rest = _chain(node, ast.Add | ast.Sub)
+    if not rest:
+        return _product([factor for _, factor in _chain(node, ast.Mult)])
+    found = _pieces(first)
+    for op, term in rest:
+        found = _after("+" if isinstance(op, ast.Add) else "−", found, term)
+    return found
 
 
-def _after(sign: str, left: list[Html], right: list[Html]) -> list[Html]:
-    first, *rest = right
+def _after(sign: str, left: list[Html], right: ast.expr) -> list[Html]:
+    first, *rest = _pieces(right)
     return [*left, join(tag("mo", sign, form="infix"), first), *rest]
 
 
@@ -48,18 +47,15 @@ def _product(factors: Sequence[ast.expr]) -> list[Html]:
     done: list[Html] = []
     current = Html()
     for i, factor in enumerate(factors):
-        current = join(current, _between(factors[i - 1], factor) if i else "")
-        if len(_terms(factor)) == 1:
+        if i:
+            current = join(current, _DOT if _is_number(factors[i - 1]) and _is_number(factor) else _TIMES)
+        if len(_chain(factor, ast.Add | ast.Sub)) == 1:
             current = join(current, _single(factor))
             continue
         first, *rest = _pieces(factor)
-        done, current = [*done, join(current, _bracket("("), first), *rest], Html()
+        done = [*done, join(current, _bracket("("), first), *rest]
         current = join(done.pop(), _bracket(")"))
     return [*done, current]
-
-
-def _between(left: ast.expr, right: ast.expr) -> Html:
-    return _DOT if _is_number(left) and _is_number(right) else _TIMES
 
 
 def _is_number(node: ast.expr) -> bool:
@@ -72,15 +68,14 @@ def _single(node: ast.expr) -> Html:
     if isinstance(node, ast.Constant):
         return tag("mn", units.exact(int(str(node.value))))
     if isinstance(node, ast.Name):
-        return _name(node.id)
+        letter, _, mark = node.id.partition("_")
+        return tag("msub", tag("mi", letter), tag("mn" if mark.isdigit() else "mi", mark)) if mark else tag("mi", letter)
     if isinstance(node, ast.UnaryOp):
         return join(tag("mo", "−", form="prefix"), _whole(node.operand))
     if isinstance(node, ast.Call):
         return join(_bracket("⌊"), _whole(node.args[0]), _bracket("⌋"))
     assert isinstance(node, ast.BinOp)
-    if isinstance(node.op, ast.Pow):
-        return tag("msup", _whole(node.left), _whole(node.right))
-    return tag("mfrac", _whole(node.left), _whole(node.right))
+    return tag("msup" if isinstance(node.op, ast.Pow) else "mfrac", _whole(node.left), _whole(node.right))
 
 
 def _whole(node: ast.expr) -> Html:
@@ -88,29 +83,14 @@ def _whole(node: ast.expr) -> Html:
     return pieces[0] if isinstance(node, ast.Constant | ast.Name) else tag("mrow", *pieces)
 
 
-def _name(raw: str) -> Html:
-    letter, _, mark = raw.partition("_")
-    if not mark:
-        return tag("mi", letter)
-    return tag("msub", tag("mi", letter), tag("mn" if mark.isdigit() else "mi", mark))
-
-
 def _bracket(raw: str) -> Html:
     return tag("mo", raw, stretchy="false")
 
 
-def _terms(node: ast.expr) -> list[tuple[str, ast.expr]]:
-    """A sum's terms with their signs, without a call for each: a sum of many terms nests as deep."""
-    rest: list[tuple[str, ast.expr]] = []
-    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
-        rest.append(("+" if isinstance(node.op, ast.Add) else "−", node.right))
+def _chain(node: ast.expr, kind: Any) -> list[tuple[ast.operator | None, ast.expr]]:
+    """A sum's terms, or a product's factors, each behind its operator; no call for each: long sums nest as deep."""
+    rest: list[tuple[ast.operator | None, ast.expr]] = []
+    while isinstance(node, ast.BinOp) and isinstance(node.op, kind):
+        rest.append((node.op, node.right))
         node = node.left
-    return [("", node), *reversed(rest)]
-
-
-def _factors(node: ast.expr) -> list[ast.expr]:
-    rest: list[ast.expr] = []
-    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-        rest.append(node.right)
-        node = node.left
-    return [node, *reversed(rest)]
+    return [(None, node), *reversed(rest)]
