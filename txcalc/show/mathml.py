@@ -69,7 +69,8 @@ def _single(node: ast.expr) -> Html:
         return tag("mn", units.exact(int(str(node.value))))
     if isinstance(node, ast.Name):
         letter, _, mark = node.id.partition("_")
-        return tag("msub", tag("mi", letter), tag("mn" if mark.isdigit() else "mi", mark)) if mark else tag("mi", letter)
+        below = [tag("mn" if mark.isdigit() else "mi", mark)] if mark else []
+        return tag("msub", tag("mi", letter), *below) if mark else tag("mi", letter)
     if isinstance(node, ast.UnaryOp):
         return join(tag("mo", "−", form="prefix"), _whole(node.operand))
     if isinstance(node, ast.Call):
