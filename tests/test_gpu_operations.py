@@ -12,7 +12,7 @@ import pytest
 from txcalc.count.activations import kept
 from txcalc.spec.layers import Norm
 from txcalc.trace import ops
-from txcalc.trace.cores import Extra, Heads, Span, attend, choose
+from txcalc.trace.cores import Core, Heads, Span, attend, choose
 from txcalc.trace.losses import cross_entropy
 from txcalc.trace.record import Tensor, Trace
 from txcalc.trace.workload import Workload
@@ -87,13 +87,14 @@ def test_attention(row: dict[str, Any]) -> None:
     t = Trace(Workload(batch=B, seq=N, dtype=DTYPES[config["dtype"]], dropout=config["dropout"],  # type: ignore[arg-type]
                        attention="flash" if cudnn else ASKED[name]))  # type: ignore[arg-type]
     masked = H if config["mask"] and not cudnn else 0
-    kernel = choose(t, heads, masked=masked)
+    span = Span(N, N, N, N * N, 0, N, masks=config["causal"] or config["mask"])
+    core = Core(heads, span, masked=masked, laid="qkv")
+    kernel = choose(t, core)
     if "error" in row:
         assert kernel != ("flash" if cudnn else KERNELS[name])
         return
     q, k, v = (t.tensor(B, N, count * DIM) for count in (H, heads.keys, heads.keys))
-    span = Span(N, N, N, N * N, 0, N, masks=config["causal"] or config["mask"])
-    attend(t, q, k, v, heads, span, None, masked=masked, extra=Extra(laid="qkv"), kernel=kernel)
+    attend(t, q, k, v, core, kernel)
     ours = counted(t)
     if cudnn:
         assert kernel == "flash"

@@ -17,7 +17,7 @@ from txcalc.check.validate import Case, kept  # noqa: E402
 from txcalc.count.activations import kept as counted  # noqa: E402
 from txcalc.spec.errors import SpecError  # noqa: E402
 from txcalc.spec.model import Model  # noqa: E402
-from txcalc.trace.cores import Heads, Span, attend  # noqa: E402
+from txcalc.trace.cores import Core, Heads, Span, attend  # noqa: E402
 from txcalc.trace.record import Trace  # noqa: E402
 from txcalc.trace.workload import Workload  # noqa: E402
 
@@ -29,7 +29,7 @@ def core(heads: Heads, batch: int, n: int, *, masked: bool = False, **run: Any) 
     t = Trace(Workload(batch=batch, seq=n, **run))
     q, k, v = (t.tensor(batch, n, width) for width in (
         heads.queries * heads.dim, heads.keys * heads.dim, heads.keys * heads.value_dim))
-    attend(t, q, k, v, heads, Span(n, n, n, n * n, 0, n), None, masked=masked)
+    attend(t, q, k, v, Core(heads, Span(n, n, n, n * n, 0, n), masked=masked))
     return t
 
 
