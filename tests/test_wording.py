@@ -99,7 +99,7 @@ def test_every_model_of_a_comparison_brings_its_own_rules() -> None:
 def test_a_comparison_marks_estimates_and_names_states() -> None:
     models = [side_by_side.Named(txcalc.load(name)) for name in ("mamba2", "gpt2")]
     compared = side_by_side.compare(models, {"seq": 64})
-    cells = {line.label: tuple(map(plain, line.cells)) for line in lines(compared.entries)}
+    cells = {label: tuple(map(plain, cells)) for label, *cells in (row.cells for row in lines(compared.entries))}
     assert cells["FLOPs per token"] == ("~ 5.571 GFLOP", "249.4 MFLOP")
     assert cells["Activations (train)"][0].startswith("~ ")
     assert cells["Cache or state at max context"] == ("162.6 MiB", "36.00 MiB")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, Literal
 
 from txcalc import units
 from txcalc.answer.compare import Comparison, Entry
@@ -14,14 +14,6 @@ from txcalc.show.figures import label, marked, matters
 
 MOST_COLUMNS: Final = 4
 """Beyond so many models, each is a row."""
-
-
-class Line(NamedTuple):
-    """One quantity of every model."""
-
-    label: str
-    cells: Sequence[b.Cell]
-    kind: str = ""
 
 
 def blocks(found: Comparison) -> Iterator[b.Block]:
@@ -38,7 +30,7 @@ def blocks(found: Comparison) -> Iterator[b.Block]:
     yield _table("Every total", entries, _totals(entries))._replace(level=2)
     notes = list(dict.fromkeys(note for entry in entries for note in entry.notes))
     yield b.Notes("Notes", notes, style="", level=1)
-    estimate = "~ estimate; " if any("~" in b.plain(cell) for line in lines(entries) for cell in line.cells) else ""
+    estimate = "~ estimate; " if any("~" in b.plain(cell) for row in lines(entries) for cell in row.cells) else ""
     yield b.Notes("Counting rules", headings.rules(found.conventions),
                 f"({estimate}{headings.short(found.conventions)})", "~  estimate" if estimate else "", level=1)
     totals = Totals.names()
@@ -46,16 +38,15 @@ def blocks(found: Comparison) -> Iterator[b.Block]:
                 "kv_cache_bytes_at_context"), (_data(entry, totals) for entry in entries))
 
 
-def _table(title: str, entries: Sequence[Entry], found: Sequence[Line]) -> b.Table:
+def _table(title: str, entries: Sequence[Entry], rows: Sequence[b.Row]) -> b.Table:
+    names = [headings.title(entry.model) for entry in entries]
     caption = "One workload for all; relative to the first"
-    if len(entries) <= MOST_COLUMNS:
-        columns = (b.Column(""), *(b.Column(headings.title(entry.model), "n") for entry in entries))
-        rows = [b.Row((line.label, *line.cells), line.kind) for line in found]  # type: ignore[arg-type]
-        return b.Table(title, columns, rows, caption=caption)
-    shown = [line for line in found if line.kind != "echo"]
-    columns = (b.Column(""), *(b.Column(line.label, "n") for line in shown))
+    if len(names) <= MOST_COLUMNS:
+        return b.Table(title, (b.Column(""), *(b.Column(name, "n") for name in names)), rows, caption=caption)
+    shown = [row.cells for row in rows if row.kind != "echo"]
+    columns = (b.Column(""), *(b.Column(str(label), "n") for label, *_ in shown))
     return b.Table(title, columns, [
-        b.Row((headings.title(entry.model), *(line.cells[i] for line in shown))) for i, entry in enumerate(entries)
+        b.Row((name, *(cells[i] for cells in shown))) for i, name in enumerate(names, 1)
     ], caption=caption)
 
 
@@ -75,34 +66,38 @@ def workload_line(found: Comparison) -> list[str]:
     return [batch, f"{seq} for all", *rest]
 
 
-def lines(entries: Sequence[Entry]) -> list[Line]:
-    """Every quantity that one of the models has."""
-    return [line for line in _lines(entries) if any(cell not in (None, units.MISSING) for cell in line.cells)]
+def lines(entries: Sequence[Entry]) -> list[b.Row]:
+    """Every quantity that one of the models has, behind its name."""
+    return [row for row in _lines(entries) if any(cell not in (None, units.MISSING) for cell in row.cells[1:])]
 
 
-def _lines(entries: Sequence[Entry]) -> Iterator[Line]:
+def _line(label: str, cells: Iterable[b.Cell], kind: Literal["", "sub", "echo"] = "") -> b.Row:
+    return b.Row((label, *cells), kind)
+
+
+def _lines(entries: Sequence[Entry]) -> Iterator[b.Row]:
     totals = [entry.totals for entry in entries]
     specs = [entry.model.spec for entry in entries]
     params = [t.params.value for t in totals]
-    yield Line("Parameters", [b.Number(n, "params") for n in params])
-    yield Line("exactly", [b.Number(n) for n in params], "echo")
-    yield Line("relative", [units.ratio(n, params[0]) for n in params], "sub")
+    yield _line("Parameters", [b.Number(n, "params") for n in params])
+    yield _line("exactly", [b.Number(n) for n in params], "echo")
+    yield _line("relative", [units.ratio(n, params[0]) for n in params], "sub")
     if any(t.params_active != t.params for t in totals):
-        yield Line("active", [b.Number(t.params_active.value, "params") for t in totals], "sub")
-    yield Line("Layers × width", [_architecture(entry) for entry in entries])
-    yield Line("Heads / KV heads", [_heads(entry) for entry in entries])
-    yield Line("Context", [b.Number(spec["context"]) for spec in specs])
+        yield _line("active", [b.Number(t.params_active.value, "params") for t in totals], "sub")
+    yield _line("Layers × width", [_architecture(entry) for entry in entries])
+    yield _line("Heads / KV heads", [_heads(entry) for entry in entries])
+    yield _line("Context", [b.Number(spec["context"]) for spec in specs])
     yield from _flops(entries)
-    yield Line("Weights", [marked(t.weight_bytes) for t in totals])
+    yield _line("Weights", [marked(t.weight_bytes) for t in totals])
     cache = "KV cache" if all(t.kv_cache_bytes_per_token or not t.kv_cache_bytes for t in totals) else "Cache or state"
     length = "past + seq" if entries[0].workload.past else "seq"
-    yield Line(f"{cache} at {length}", [marked(t.kv_cache_bytes) for t in totals])
+    yield _line(f"{cache} at {length}", [marked(t.kv_cache_bytes) for t in totals])
     growth = [entry.kv_cache for entry in entries]
-    yield Line("grows by", [(b.Number(g.bytes_per_token, "memory"), "/token") if g and g.bytes_per_token else None
+    yield _line("grows by", [(b.Number(g.bytes_per_token, "memory"), "/token") if g and g.bytes_per_token else None
                             for g in growth], "sub")
-    yield Line("fixed", [b.Number(g.fixed_bytes, "memory") if g and g.fixed_bytes else None for g in growth], "sub")
-    yield Line(f"{cache} at max context", [marked(entry.kv_cache_bytes_at_context) for entry in entries])
-    yield Line("Activations (train)", [_kept(entry) for entry in entries])
+    yield _line("fixed", [b.Number(g.fixed_bytes, "memory") if g and g.fixed_bytes else None for g in growth], "sub")
+    yield _line(f"{cache} at max context", [marked(entry.kv_cache_bytes_at_context) for entry in entries])
+    yield _line("Activations (train)", [_kept(entry) for entry in entries])
 
 
 def _kept(entry: Entry) -> b.Cell:
@@ -111,7 +106,7 @@ def _kept(entry: Entry) -> b.Cell:
     return kept if kept is None or ran in (None, entry.workload.attention) else (kept, f", {ran}")
 
 
-def _flops(entries: Sequence[Entry]) -> Iterator[Line]:
+def _flops(entries: Sequence[Entry]) -> Iterator[b.Row]:
     """What one token costs, in training all that runs for it, and the same without or with masked pairs."""
     masked = entries[0].workload.masked
     names = {"FLOPs per token": "flops_per_token"}
@@ -122,16 +117,16 @@ def _flops(entries: Sequence[Entry]) -> Iterator[Line]:
     differ = any(matters(a.flops_per_token.value, b.flops_per_token.value)
                  for a, b in zip(counted, skipped, strict=True))
     for name, total in names.items():
-        yield Line(name, [marked(getattr(t, total)) for t in shown])
+        yield _line(name, [marked(getattr(t, total)) for t in shown])
         if differ:
             beside = f"{'without' if masked == 'counted' else 'with'} masked pairs"
-            yield Line(beside, [marked(getattr(t, total)) for t in other], "sub")
+            yield _line(beside, [marked(getattr(t, total)) for t in other], "sub")
 
 
-def _totals(entries: Sequence[Entry]) -> list[Line]:
-    found = (Line(label(name), [marked(getattr(e.totals, name)) for e in entries])
+def _totals(entries: Sequence[Entry]) -> list[b.Row]:
+    found = (_line(label(name), [marked(getattr(e.totals, name)) for e in entries])
              for name in Totals.names())
-    return [line for line in found if any(cell is not None for cell in line.cells)]
+    return [row for row in found if any(cell is not None for cell in row.cells[1:])]
 
 
 def _architecture(entry: Entry) -> str:
