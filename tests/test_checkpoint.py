@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from txcalc.answer.validation import Row
 from txcalc.check.checkpoint import compare_checkpoint, read_checkpoint
-from txcalc.check.gguf import MAGIC
+from txcalc.check.gguf_header import MAGIC
 from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model

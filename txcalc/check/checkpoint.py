@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from txcalc.answer.validation import Row
-from txcalc.check.gguf import MAGIC, read_gguf
+from txcalc.check.gguf_header import MAGIC, read_gguf
 from txcalc.check.safetensors import read_index, read_safetensors
 from txcalc.check.stored import Checkpoint, Reader
 from txcalc.count.params import params
