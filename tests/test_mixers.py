@@ -21,7 +21,7 @@ from txcalc.spec.errors import SpecError
 from txcalc.spec.layers import Attention, Mamba2
 from txcalc.spec.mixers import LinearAttention, Mixer
 from txcalc.spec.yaml import read_yaml
-from txcalc.trace.mixers import trace_mixer
+from txcalc.trace.model import trace_mixer
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
 

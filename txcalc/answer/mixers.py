@@ -21,7 +21,7 @@ from txcalc.spec.cells import GRU, LSTM, RNN, Convolution1D
 from txcalc.spec.errors import SpecError
 from txcalc.spec.layers import Attention, Mamba2
 from txcalc.spec.mixers import LinearAttention, Mixer
-from txcalc.trace.mixers import trace_mixer
+from txcalc.trace.model import trace_mixer
 from txcalc.trace.workload import Workload
 
 SCHEMA: Final = "txcalc/mixers/v1"

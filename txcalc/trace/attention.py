@@ -10,9 +10,8 @@ from txcalc.trace.cache import Cache, extend, keep, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
 from txcalc.trace.latents import latent_attention
-from txcalc.trace.products import Product
 from txcalc.trace.record import Number, Role, Tensor, Trace
-from txcalc.trace.sizes import least, several, visible_pairs
+from txcalc.trace.sizes import Product, least, several, visible_pairs
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import DisentangledPosition, Position, RotaryPosition

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from txcalc.trace import ops, parts
 from txcalc.trace.cache import Cache
-from txcalc.trace.products import Product
 from txcalc.trace.record import Loop, Node, Number, Op, Tensor, Trace
-from txcalc.trace.sizes import least
+from txcalc.trace.sizes import Product, least
 
 if TYPE_CHECKING:
     from txcalc.spec.cells import GRU, LSTM, RNN, AdditiveAttention, Convolution1D, InitialState

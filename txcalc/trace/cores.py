@@ -12,9 +12,8 @@ from typing import Literal, NamedTuple
 
 from txcalc.trace import ops, parts
 from txcalc.trace.cache import Cache
-from txcalc.trace.products import Product
 from txcalc.trace.record import Number, Role, Tensor, Trace
-from txcalc.trace.sizes import same, several
+from txcalc.trace.sizes import Product, same, several
 
 Kernel = Literal["eager", "flash", "efficient", "math"]
 

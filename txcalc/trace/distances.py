@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.trace import ops, parts
-from txcalc.trace.products import Product
 from txcalc.trace.record import Number, Role, Tensor, Trace
-from txcalc.trace.sizes import several
+from txcalc.trace.sizes import Product, several
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import Position, RelativePosition, TransformerXLPosition

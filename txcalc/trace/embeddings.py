@@ -68,10 +68,11 @@ def embed(t: Trace, spec: Model, stack: Stack, x: Tensor, prefix: Tensor | None)
     if stack.input.kind == "patches" and stack.input.registers:
         x = _with_registers(t, stack.input, x)
         b, n, width = x.shape
-    if reads_tokens and spec.token_types:
-        x = ops.add(t, x, ops.embedding(t, "type_embedding", _zeros(t, "type", b, n), spec.token_types, width))
-    if reads_tokens and spec.task_types:
-        x = ops.add(t, x, ops.embedding(t, "task_embedding", _zeros(t, "task", b, n), spec.task_types, width))
+    for name, rows in (("type", spec.token_types), ("task", spec.task_types)) if reads_tokens else ():
+        if rows:  # the first type for every token, where none are given
+            types = t.tensor(b, n, role=Role.INDEX, label=f"{name} types", grad=False)
+            t.op(f"{name}_embedding", "embedding", writes=(types,))
+            x = ops.add(t, x, ops.embedding(t, f"{name}_embedding", types, rows, width))
     if stack.embedding_norm:
         x = ops.norm(t, "embedding_norm", x, stack.norm)
     x = ops.dropout(t, "embedding_dropout", x)
@@ -88,13 +89,6 @@ def _with_registers(t: Trace, spec: PatchInput, x: Tensor) -> Tensor:
     return parts.join_positions(t, "registers", (before, rows, after), b, x.label)
 
 
-def _zeros(t: Trace, name: str, b: Number, n: Number) -> Tensor:
-    """The first type for every token, where none are given."""
-    types = t.tensor(b, n, role=Role.INDEX, label=f"{name} types", grad=False)
-    t.op(f"{name}_embedding", "embedding", writes=(types,))
-    return types
-
-
 def per_layer_inputs(
     t: Trace, spec: PerLayerEmbedding, norm: Norm, layers: Number, ids: Tensor, x: Tensor
 ) -> Tensor:
@@ -109,12 +103,6 @@ def per_layer_inputs(
         normed = t.hold(ops.norm(t, "norm", projected.view(b, n, layers, spec.width), norm))
         both = ops.add(t, normed, found.view(b, n, layers, spec.width), "sum", label="per-layer inputs")
         return ops.scaled(t, "scale", both)
-
-
-def own_input(t: Trace, inputs: Tensor) -> Tensor:
-    """A layer's vectors (b, n, width) of those of all."""
-    b, n, _, width = inputs.shape
-    return ops.view(t, "own_input", inputs, b, n, width, copied=True)
 
 
 def add_per_layer_input(t: Trace, spec: PerLayerEmbedding, norm: Norm, x: Tensor, own: Tensor) -> Tensor:

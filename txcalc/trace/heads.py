@@ -9,9 +9,8 @@ from txcalc.trace import losses, ops, parts
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.embeddings import TABLE
 from txcalc.trace.feedforward import feed_forward
-from txcalc.trace.products import Product
 from txcalc.trace.record import Number, Role, Tensor, Trace
-from txcalc.trace.sizes import several
+from txcalc.trace.sizes import Product, several
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import (
@@ -56,7 +55,7 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> Outputs:
 
 
 def loss(t: Trace, spec: Model, outputs: Outputs) -> None:
-    """The loss of a training step, where a model has one."""
+    """The loss of a training step, where a model has one: the sum of every head's cross-entropy, or a contrast."""
     head, logits = spec.head, outputs.logits
     if t.workload.phase != "training" or head.kind == "none" or head.kind == "projection":
         return
@@ -65,7 +64,10 @@ def loss(t: Trace, spec: Model, outputs: Outputs) -> None:
         return
     copies = head.copies if head.kind == "classifier" else 1
     with t.scope("", copies=copies, calls=copies):
-        _losses(t, logits)
+        total = losses.cross_entropy(t, "loss", logits[0])
+        for each in logits[1:]:
+            total = ops.add(t, total, losses.cross_entropy(t, "pair_loss", each), "total_loss")
+        t.results, t.loss = (total,), total
 
 
 def _logits(t: Trace, spec: Model, x: Tensor, pooled: Tensor | None, images: Tensor | None) -> tuple[Tensor, ...]:
@@ -87,14 +89,6 @@ def _logits(t: Trace, spec: Model, x: Tensor, pooled: Tensor | None, images: Ten
         return (ops.linear(t, "projection", pooled, head.width),)
     assert images is not None
     return (_contrast(t, head, pooled, images),)
-
-
-def _losses(t: Trace, logits: tuple[Tensor, ...]) -> None:
-    """The sum of every head's cross-entropy."""
-    total = losses.cross_entropy(t, "loss", logits[0])
-    for each in logits[1:]:
-        total = ops.add(t, total, losses.cross_entropy(t, "pair_loss", each), "total_loss")
-    t.results, t.loss = (total,), total
 
 
 def pool(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:

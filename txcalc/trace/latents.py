@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from txcalc.trace import ops, parts
 from txcalc.trace.cache import kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend
-from txcalc.trace.products import Product
 from txcalc.trace.record import Number, Tensor, Trace
-from txcalc.trace.sizes import least, several, visible_pairs
+from txcalc.trace.sizes import Product, least, several, visible_pairs
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import Position

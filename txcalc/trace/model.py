@@ -16,7 +16,6 @@ from txcalc.trace.embeddings import (
     add_per_layer_input,
     embed,
     frames,
-    own_input,
     patches,
     per_layer_inputs,
     position_table,
@@ -25,10 +24,11 @@ from txcalc.trace.embeddings import (
 from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.heads import Outputs, loss, pool, project, top
 from txcalc.trace.record import Number, Tensor, Trace
-from txcalc.trace.recurrent import recurrent
+from txcalc.trace.recurrent import linear_attention, recurrent
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
+    from txcalc.spec.mixers import Mixer
     from txcalc.spec.model import Block, Model, Stack, Sublayers, Tower
 
 
@@ -45,6 +45,19 @@ def trace(spec: Model, workload: Workload, sizes: Mapping[str, int] | None = Non
             if x is not None:
                 t.hold(x)
         loss(t, spec, made)
+    return t
+
+
+def trace_mixer(spec: Mixer, d: Number, workload: Workload) -> Trace:
+    """Run one layer of width ``d`` on the workload's batch and length, causally."""
+    t = Trace(workload)
+    x = t.tensor(workload.batch, workload.seq, d, label="x")
+    if spec.kind == "linear-attention":
+        linear_attention(t, spec, x)
+    elif spec.kind == "standard":
+        self_attention(t, spec, Around(None, causal=True, cached=True), x)
+    else:
+        recurrent(t, spec, x, cached=True)
     return t
 
 
@@ -138,7 +151,9 @@ def _stack(
             inputs = t.hold(per_layer_inputs(t, per_layer, stack.norm, stack.layers, ids, x))
 
         def layer(block: Sublayers, x: Tensor) -> Tensor:
-            own = None if inputs is None else own_input(t, inputs)
+            own = None
+            if inputs is not None:  # the layer's vectors (b, n, width) of those of all
+                own = ops.view(t, "own_input", inputs, *inputs.shape[:2], inputs.shape[-1], copied=True)
             with t.frame(x):
                 y = _block(t, block, stack, around, x)
                 if per_layer is None or own is None:

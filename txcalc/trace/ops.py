@@ -12,8 +12,8 @@ from math import prod
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from txcalc.trace.kinds import Name
-from txcalc.trace.products import Product
 from txcalc.trace.record import Gradient, How, Number, Part, Role, Steps, Tensor, Trace
+from txcalc.trace.sizes import Product
 
 if TYPE_CHECKING:
     from txcalc.spec.base import Curve

@@ -18,7 +18,7 @@ from txcalc.trace.kinds import KINDS, Kind, Name
 
 if TYPE_CHECKING:
     from txcalc.trace.cache import Cache
-    from txcalc.trace.products import Product
+    from txcalc.trace.sizes import Product
     from txcalc.trace.workload import Workload
 
 Number = Any  # int, polynomial or float64 array: whatever has + - * //

@@ -7,40 +7,28 @@ cells (``txcalc.trace.cells``) are exact.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, Literal
 
 from txcalc.trace import ops
 from txcalc.trace.cache import Cache
 from txcalc.trace.cells import cell, convolution
-from txcalc.trace.products import Product
 from txcalc.trace.record import Number, Tensor, Trace
+from txcalc.trace.sizes import Product
 
 if TYPE_CHECKING:
     from txcalc.spec.base import Activation
     from txcalc.spec.layers import GatedDelta, KimiDelta, LightningAttention, Mamba, Mamba2, Recurrent, ShortConvolution
+    from txcalc.spec.mixers import LinearAttention
 
 
 def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Tensor | None = None) -> Tensor:
     """(b, n, d) -> (b, n, d), or the width of a cell or convolution. ``memory``: what a cell attends to."""
-    cells = {"rnn": "cell", "lstm": "cell", "gru": "cell", "convolution": "convolution"}
-    with t.scope("recurrent", component=cells.get(spec.kind, "recurrent")):
-        if spec.kind == "mamba2":
-            y = _mamba2(t, spec, x, cached=cached)
-        elif spec.kind == "gated-delta":
-            y = _gated_delta(t, spec, x, cached=cached)
-        elif spec.kind == "kimi-delta":
-            y = _kimi_delta(t, spec, x, cached=cached)
-        elif spec.kind == "mamba":
-            y = _mamba(t, spec, x, cached=cached)
-        elif spec.kind == "lightning":
-            y = _lightning(t, spec, x, cached=cached)
-        elif spec.kind == "short-convolution":
-            y = _gated_convolution(t, spec, x, cached=cached)
-        elif spec.kind == "convolution":
-            y = convolution(t, spec, x, cached=cached)
-        else:
+    if spec.kind == "rnn" or spec.kind == "lstm" or spec.kind == "gru":
+        with t.scope("recurrent", component="cell"):
             return cell(t, spec, x, cached=cached, memory=memory)
-        return ops.dropout(t, "dropout", y)
+    with t.scope("recurrent", component="convolution" if spec.kind == "convolution" else "recurrent"):
+        return ops.dropout(t, "dropout", _LAYERS[spec.kind](t, spec, x, cached=cached))
 
 
 def _mamba(t: Trace, spec: Mamba, x: Tensor, *, cached: bool) -> Tensor:
@@ -59,9 +47,7 @@ def _mamba(t: Trace, spec: Mamba, x: Tensor, *, cached: bool) -> Tensor:
     ops.parameter(t, "a_log", spec.inner, spec.state)
     ops.parameter(t, "skip", spec.inner)
     _recurrence(t, b, n, spec.inner * spec.state, products=2, cached=cached)
-    gate = ops.activation(t, "gate_activation", t.tensor(b, n, spec.inner, label="gate"), "silu")
-    y = ops.multiply(t, "gated", t.tensor(b, n, spec.inner, label="recurrence"), gate)
-    return ops.linear(t, "out_proj", y, d, bias=spec.bias)
+    return _gated_output(t, b, n, spec.inner, d, norm_width=None, bias=spec.bias)
 
 
 def _lightning(t: Trace, spec: LightningAttention, x: Tensor, *, cached: bool) -> Tensor:
@@ -170,3 +156,34 @@ def _gated_output(
         y = ops.rms_norm(t, "norm", y, weight_shape=(norm_width,))
     gate = ops.activation(t, "gate_activation", t.tensor(b, n, width, label="gate"), act)
     return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, gate), d, bias=bias)
+
+
+def linear_attention(t: Trace, spec: LinearAttention, x: Tensor) -> None:
+    """S <- S + phi(k) [v, 1]^T; y = phi(q) S, whose last column is the sum that normalises the others.
+
+    ``attention: eager`` runs it step by step, and autograd keeps the state of every step; ``flash`` stands for a
+    kernel that computes the states anew in the backward pass (section 3.3.1). The state is held in fp32.
+    """
+    b, n, d = x.shape
+    h, width = spec.heads, spec.heads * spec.head_dim
+    q, k, _ = (ops.linear(t, name, x, width, bias=spec.bias) for name in ("q", "k", "v"))
+    t.op("features", "slope_in", saves=(q, k))
+    features = [t.tensor(b, n, width, label=f"phi({name})") for name in ("q", "k")]
+    values = t.tensor(b, n, h * (spec.head_dim + 1), label="values and ones")
+    state = width * (spec.head_dim + 1)
+    saves = [*features, values]
+    if t.workload.attention == "eager":
+        saves.append(t.tensor(b, n, state, label="states"))
+    write, read = Product(b * n, state, 1, 1), Product(b * n, state, 1, 1)
+    if t.workload.attention != "eager":
+        write = write._replace(recomputed=1)
+    t.op("recurrence", "recurrence", products=(write, read), saves=tuple(saves),
+         cache=Cache("state", state, 1, b, role="float32"))
+    t.op("normalize", "product", saves=(t.tensor(b, n, h * (spec.head_dim + 1), label="weighted sums"),))
+    ops.linear(t, "o", t.tensor(b, n, width, label="context"), d, bias=spec.bias)
+
+
+_LAYERS: Final[Mapping[str, Callable[..., Tensor]]] = {
+    "mamba": _mamba, "mamba2": _mamba2, "gated-delta": _gated_delta, "kimi-delta": _kimi_delta,
+    "lightning": _lightning, "short-convolution": _gated_convolution, "convolution": convolution,
+}
