@@ -8,7 +8,7 @@ Checked against llama.cpp's own tests/snapshots. The file's header is left out.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -22,8 +22,35 @@ if TYPE_CHECKING:
     from txcalc.spec.model import Model, Sublayers
 
 _FALLBACK: Final = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
-_FIVE_FOR_EIGHT: Final = ("q2_k", "q3_k_s", "q3_k_m", "q4_k_s", "q4_k_m")
-_OUTPUT: Final = {"q2_k": "Q3_K", "q3_k_m": "Q4_K", "q3_k_l": "Q5_K"}
+_WHEN: Final[Mapping[str, Callable[[int, int], bool]]] = {
+    "all": lambda at, among: True,
+    "first 2": lambda at, among: at < 2,
+    "first 4": lambda at, among: at < 4,
+    "first 8th": lambda at, among: at < among // 8,
+    "first 16th": lambda at, among: at < among // 16,
+    # The first and last eighth of the layers, and every third between.
+    "more": lambda at, among: at < among // 8 or at >= 7 * among // 8 or (at - among // 8) % 3 == 2,
+}
+_RULES: Final[Mapping[str, Mapping[str, tuple[tuple[str, str], ...]]]] = {
+    "v": {
+        "q3_k_m": (("first 2", "Q5_K"), ("all", "Q4_K")), "q3_k_l": (("all", "Q5_K"),),
+        "q4_k_s": (("first 4", "Q5_K"),), "q4_k_m": (("more", "Q6_K"),), "q5_k_m": (("more", "Q6_K"),),
+    },
+    "attention output": {"q2_k": (("all", "Q3_K"),), "q3_k_m": (("all", "Q4_K"),), "q3_k_l": (("all", "Q5_K"),)},
+    "attention output of eight experts": dict.fromkeys(
+        ("q2_k", "q3_k_s", "q3_k_m", "q4_k_s", "q4_k_m"), (("all", "Q5_K"),)),
+    "attention output of falcon": {"q3_k_l": (("all", "Q4_K"),)},
+    "down": {
+        "q2_k": (("all", "Q3_K"),), "q3_k_m": (("first 16th", "Q5_K"), ("all", "Q4_K")), "q3_k_l": (("all", "Q5_K"),),
+        "q4_k_s": (("first 8th", "Q5_K"),), "q4_k_m": (("more", "Q6_K"),), "q5_k_m": (("more", "Q6_K"),),
+    },
+    "down of falcon": {
+        "q2_k": (("all", "Q3_K"),), "q3_k_m": (("first 16th", "Q5_K"), ("more", "Q4_K"), ("all", "Q3_K")),
+        "q3_k_l": (("all", "Q4_K"),), "q4_k_m": (("first 16th", "Q6_K"), ("more", "Q5_K"), ("all", "Q4_K")),
+        "q5_k_m": (("more", "Q6_K"),),
+    },
+}
+"""By part and mix: which of its tensors have which type, the first that fits; all others have the mix's own."""
 
 
 class Place(NamedTuple):
@@ -102,60 +129,21 @@ def row_bytes(name: str, columns: int) -> int:
 
 def _wanted(model: Model, tensor: Tensor, mix: str, *, output: bool) -> str:
     base, falcon, eight = MIXES[mix].type, model.gguf == "falcon", _experts(model) == 8
-    index, count = tensor.place.at, tensor.place.among
     if output:
         whole = tensor.columns % NAMED[base].block == 0 and not falcon
         return "Q6_K" if whole and base != "Q8_0" else "Q8_0"
-    if tensor.part == "v":
-        return "Q8_0" if eight else _values(model, mix, base, index, count)
-    if tensor.part == "k" and eight:
+    if eight and tensor.part in ("v", "k"):
         return "Q8_0"
-    if tensor.part == "down":
-        return _down(mix, base, index, count, falcon=falcon)
-    if tensor.part == "attention output":
-        if falcon:
-            return "Q4_K" if mix == "q3_k_l" else base
-        if eight:
-            return "Q5_K" if mix in _FIVE_FOR_EIGHT else base
-        return _OUTPUT.get(mix, base)
-    return base
-
-
-def _values(model: Model, mix: str, base: str, index: int, count: int) -> str:
-    found = base
+    of = " of falcon" if falcon else " of eight experts" if eight else ""
+    rules = _RULES.get(f"{tensor.part}{of}", _RULES.get(tensor.part, {}))
+    found = next((kind for when, kind in rules.get(mix, ()) if _WHEN[when](*tensor.place)), base)
+    if tensor.part != "v":
+        return found
     if mix == "q2_k":
         found = "Q4_K" if _queries_per_key(model) >= 4 else "Q3_K"
-    elif mix == "q3_k_m":
-        found = "Q5_K" if index < 2 else "Q4_K"
-    elif mix == "q3_k_l" or (mix == "q4_k_s" and index < 4):
-        found = "Q5_K"
-    elif mix in ("q4_k_m", "q5_k_m") and _more(index, count):
-        found = "Q6_K"
     # Of Llama 2's 70B, and of what has its 80 layers, values are small beside queries.
     grouped = model.layers == 80 and _queries_per_key(model) > 1 and _is_gated(model)
     return "Q5_K" if grouped and found in ("Q3_K", "Q4_K") else found
-
-
-def _down(mix: str, base: str, index: int, count: int, *, falcon: bool) -> str:
-    if mix == "q2_k":
-        return "Q3_K"
-    if mix == "q3_k_m":
-        if index < count // 16:
-            return "Q5_K"
-        return "Q4_K" if not falcon or _more(index, count) else "Q3_K"
-    if mix == "q3_k_l":
-        return "Q4_K" if falcon else "Q5_K"
-    if mix == "q4_k_m" and falcon:
-        return "Q6_K" if index < count // 16 else "Q5_K" if _more(index, count) else "Q4_K"
-    if mix in ("q4_k_m", "q5_k_m"):
-        return "Q6_K" if _more(index, count) else base
-    return "Q5_K" if mix == "q4_k_s" and index < count // 8 and not falcon else base
-
-
-def _more(index: int, count: int) -> bool:
-    """The first and last eighth of the layers, and every third between."""
-    first = count // 8
-    return index < first or index >= 7 * count // 8 or (index - first) % 3 == 2
 
 
 def _shapes(block: Sublayers, op: Op) -> Iterator[tuple[int, int]]:
