@@ -14,7 +14,6 @@ from txcalc.count.params import params
 from txcalc.count.weights import quantized_params, weight_bytes
 from txcalc.huggingface import mlx, modules
 from txcalc.huggingface.importer import spec_from_config
-from txcalc.models.resolved import Fields
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
@@ -221,14 +220,6 @@ def test_matrices_that_the_model_has_not_are_refused(packing: dict[str, Any], wo
     with pytest.raises(SpecError) as caught:
         weight_bytes(trace(spec, Workload(seq=3)))
     assert words in str(caught.value)
-
-
-def test_a_resolved_spec_counts_the_same() -> None:
-    """As the built-in presets are kept: fields without the classes."""
-    for case in CASES:
-        spec = read(case["config"], case["files"][0]["quantization"])
-        fields: Any = Fields(spec.to_data())
-        assert weight_bytes(trace(fields, Workload(seq=3))) == weight_bytes(trace(spec, Workload(seq=3)))
 
 
 def test_whole_groups_alone_are_packed() -> None:

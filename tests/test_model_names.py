@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 import txcalc
 from txcalc.answer.catalogue import structure
 from txcalc.cli.app import app
-from txcalc.models import library, resolved
+from txcalc.models import library
 from txcalc.spec.facts import located_blocks
 
 BUILT_IN = library.built_in()
@@ -78,7 +78,6 @@ def test_a_file_comes_before_a_repository(tmp_path: Path, monkeypatch: pytest.Mo
     Path("openai-community").mkdir()
     Path("openai-community/gpt2").write_text(file.text.replace("layers: 12", "layers: 3"))
     assert txcalc.load("openai-community/gpt2").layers == 3 != txcalc.load("gpt2").layers
-    assert resolved.load("openai-community/gpt2") is None
 
 
 @pytest.mark.parametrize(("family", "some", "without"), [
@@ -115,15 +114,6 @@ def test_another_name_shows_both(command: tuple[str, ...]) -> None:
     assert "preset gpt3, asked for as davinci" in run(*args).stdout
     assert "asked for" not in run(*(arg if arg != "davinci" else "gpt3" for arg in args)).stdout
     assert "preset gpt3, asked for as davinci" in json.dumps(json.loads(run(*args, "--json").stdout))
-
-
-def test_the_quick_way_gives_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolved, "FILE", str(tmp_path / "resolved.tsv"))
-    resolved.write()
-    for name in ("gpt3", "davinci", "meta-llama/Llama-3.1-8B", "openai-community/gpt2"):
-        quick = resolved.load(name)
-        assert quick is not None and quick.source == txcalc.count(name, seq=8).model.source
-    assert resolved.load("llama3") is None
 
 
 # ---------------------------------------------------------------- what is searched for

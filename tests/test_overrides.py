@@ -9,10 +9,10 @@ import pytest
 
 import txcalc
 from txcalc.models.load import load
+from txcalc.models.sources import split_name
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import architecture_fields, located_blocks
 from txcalc.spec.model import Model
-from txcalc.spec.overrides import split_name
 from txcalc.spec.yaml import dump_yaml
 
 STACK = {"attention": {"heads": 6, "window": 5}, "feed_forward": {"d_ff": 23}, "norm": {"kind": "rmsnorm"}}

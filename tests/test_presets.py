@@ -16,7 +16,8 @@ from txcalc.answer.report import SCHEMA, Totals, count
 from txcalc.huggingface.importer import spec_from_config
 from txcalc.models import folders, library
 from txcalc.models.library import beside
-from txcalc.models.load import REPORT_SCHEMA, load, names
+from txcalc.models.load import load, names
+from txcalc.models.read import REPORT_SCHEMA
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import architecture_fields
 from txcalc.spec.inputs import LearnedPosition, TokenInput

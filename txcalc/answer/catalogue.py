@@ -64,7 +64,7 @@ def shown(name: str) -> str:
     file = find(name)
     if file is None:
         raise unknown(name)
-    return f"# {file.entry}\n{file.text}"
+    return f"# {file.path}\n{file.text}"
 
 
 def structure(spec: Model) -> frozenset[str]:

@@ -33,7 +33,7 @@ class Saved(NamedTuple):
 def read(path: str) -> Saved:
     """Read a file of ``txcalc mixers --json`` or ``--format yaml``. Raises ``SpecError`` for any other."""
     source = read_source(path)
-    data = source.document.data
+    data = source.document().data
     if data.get("schema") != SCHEMA:
         raise SpecError(f"a saved answer of txcalc mixers has the schema {SCHEMA}", source=source.place, field="schema")
     try:

@@ -37,24 +37,18 @@ class Call(NamedTuple):
         return self.output.output not in (None, write.STDOUT)
 
     def load(
-        self, model: str, overrides: Sequence[str], dtype: str | None = None, *, resolved: bool = False,
-        noted: bool = False,
+        self, model: str, overrides: Sequence[str], dtype: str | None = None, *, noted: bool = False
     ) -> Loaded:
         """Load a model, and say what its reader should know.
 
-        ``dtype``: the one that weights are counted in by default, None where none is. ``resolved``: a resolved preset
-        will do, which has the fields of a validated model and nothing else. ``noted``: a table has the model's notes.
+        ``dtype``: the one that weights are counted in by default, None where none is. ``noted``: a table has the
+        model's notes.
 
         Raises ``SpecError``, see ``txcalc.models.load.load``.
         """
-        from txcalc.models import resolved as ready
+        from txcalc.models import load as presets
 
-        found = ready.load(model) if resolved and not overrides else None
-        if found is None:
-            from txcalc.models import load as presets
-
-            found = presets.load(model, overrides, strict=self.common.strict)
-        return self._told(found, dtype, noted=noted)
+        return self._told(presets.load(model, overrides, strict=self.common.strict), dtype, noted=noted)
 
     def load_all(
         self, model: str, overrides: Sequence[str], dtype: str | None = None, *, noted: bool = False

@@ -78,7 +78,7 @@ def count(
     from txcalc.answer.view import view
 
     given = call.workload(run)
-    loaded = call.load(model, set_, None if "dtype" in given else "bf16", resolved=True, noted=True)
+    loaded = call.load(model, set_, None if "dtype" in given else "bf16", noted=True)
     found = view(
         loaded.model, given, source=loaded.source, overrides=loaded.overrides, command=call.command,
         by_module=by_module, details=bool(call.common.verbose) or call.form == "html",
@@ -241,7 +241,7 @@ def explain(
     style = "latex" if latex and notation is None else notation
     if style not in (None, "unicode", "ascii", "latex"):
         raise SpecError(f"must be one of unicode, ascii, latex, got {style!r}", field="notation")
-    loaded = call.load(model, set_, resolved=True)
+    loaded = call.load(model, set_)
     filled, _ = workload([loaded.model], call.workload(run))
     found = explained(
         loaded.model, filled, name, source=loaded.source, overrides=loaded.overrides, command=call.command)

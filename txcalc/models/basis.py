@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from txcalc.models.library import find, unknown
+from txcalc.models.sources import split_name
 from txcalc.spec.errors import Loc, SpecError, dotted, shown
 from txcalc.spec.files import Document
-from txcalc.spec.overrides import apply_overrides, hidden, own_values, parse_override, split_name
+from txcalc.spec.overrides import apply_overrides, hidden, own_values, parse_override
 from txcalc.spec.resolve import merge
 from txcalc.spec.yaml import read_yaml
 
@@ -47,7 +48,7 @@ def _preset(given: object, above: tuple[str, ...]) -> Document:
     file = find(name)
     if file is None:
         raise unknown(name)
-    place = str(file.entry)
+    place = file.path
     if place in above:
         raise SpecError(f"{name} is what it is itself based on")
     found = on_base(read_yaml(file.text, place), place, file.name, above)

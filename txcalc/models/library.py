@@ -8,21 +8,16 @@ the beginning of a name will do where one preset alone has it.
 
 from __future__ import annotations
 
-import difflib
-import importlib.resources
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.resources.abc import Traversable
-from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from txcalc.models.folders import built_in_folder, user_folder
-from txcalc.models.loaded import as_asked
 from txcalc.spec.errors import SpecError
 from txcalc.spec.files import read_text
-from txcalc.spec.yaml import read_yaml
 
 _ALIASES: Final = re.compile(r"^aliases:.*(?:\n(?:[ \t#\]-].*)?)*", re.MULTILINE)
 
@@ -34,8 +29,7 @@ _MOST: Final = 12
 Origin = Literal["built-in", "user"]
 
 
-@dataclass(frozen=True)
-class PresetInfo:
+class PresetInfo(NamedTuple):
     """A preset that can be named. ``shadows`` is the built-in one that its name or an alias of it hides."""
 
     name: str
@@ -52,19 +46,30 @@ class PresetFile:
 
     name: str
     family: str | None
-    entry: Traversable
+    path: str
     origin: Origin
 
     @cached_property
     def text(self) -> str:
         """What it says. Raises SpecError if it cannot be read."""
-        return read_text(self.entry) if isinstance(self.entry, Path) else self.entry.read_text(encoding="utf-8")
+        return read_text(self.path)
+
+    @cached_property
+    def naming(self) -> str:
+        """All in the file that it may be called by, folded: most files are not looked at closer."""
+        try:
+            match = _ALIASES.search(self.text)
+        except SpecError:  # what is wrong with a file that is not asked for does not matter
+            match = None
+        return _folded(f"{self.name} {match[0] if match else ''}")
 
     @cached_property
     def aliases(self) -> tuple[str, ...]:
         """Read from that one field alone: it is quick, and what is wrong elsewhere in the file does not matter."""
         try:
             match = _ALIASES.search(self.text)
+            from txcalc.spec.yaml import read_yaml  # not needed to find a file by its name
+
             found = read_yaml(match[0], "").data["aliases"] if match else None
         except SpecError:
             return ()
@@ -78,8 +83,8 @@ class PresetFile:
         return tuple(dict.fromkeys([*(alias for alias in self.aliases if "/" in alias), *found]))
 
     def label_for(self, asked: str) -> str:
-        """How a report calls it where somebody asked for it by this name."""
-        return as_asked(self.label, self.name, asked)
+        """How a report calls it: with both names where somebody asked for it by another."""
+        return self.label if asked == self.name else f"{self.label}, asked for as {asked}"
 
     @property
     def label(self) -> str:
@@ -87,7 +92,7 @@ class PresetFile:
         if self.origin == "built-in":
             return f"preset {self.name}"
         hidden = _shadowed(self, built_in())
-        return f"preset {self.name} ({self.entry}{f', in place of the built-in {hidden}' if hidden else ''})"
+        return f"preset {self.name} ({self.path}{f', in place of the built-in {hidden}' if hidden else ''})"
 
 
 def names() -> list[PresetInfo]:
@@ -127,16 +132,14 @@ def members(name: str) -> list[str]:
 def find_in(name: str, places: Iterable[Sequence[PresetFile]]) -> PresetFile | None:
     """The preset of this name or alias in the first of the places that has one."""
     for files in places:
-        for called in (_own_name, _aliases):
-            for spelt in (str, _folded):
-                matches = _called(spelt(name), files, called, spelt)
-                if len(matches) > 1:
-                    choices = " or ".join(str(file.entry) for file in matches)
-                    raise SpecError(f"preset {name!r} could be {choices}")
-                if matches:
-                    return matches[0]
-        if "/" in name and (found := [file for file in files if _of_organisation(file, name)]):
-            return found[0]
+        if found := _one(name, files, _own_name):
+            return found
+        last = _folded(name.rpartition("/")[2])
+        near = [file for file in files if last in file.naming]
+        if found := _one(name, near, _aliases):
+            return found
+        if "/" in name and (of_it := [file for file in near if _of_organisation(file, name)]):
+            return of_it[0]
     return None
 
 
@@ -160,7 +163,7 @@ def unknown(name: str) -> SpecError:
 
 
 def _info(file: PresetFile, aliases: tuple[str, ...], shadows: str | None) -> PresetInfo:
-    return PresetInfo(file.name, aliases, file.family, str(file.entry), file.origin, shadows)
+    return PresetInfo(file.name, aliases, file.family, file.path, file.origin, shadows)
 
 
 def _shadowed(file: PresetFile, built_in: Iterable[PresetFile]) -> str | None:
@@ -170,18 +173,13 @@ def _shadowed(file: PresetFile, built_in: Iterable[PresetFile]) -> str | None:
 
 def beside(name: str) -> str:
     """The text of a data file that stands beside the built-in presets."""
-    return (_root() / name).read_text(encoding="utf-8")
-
-
-def _root() -> Traversable:
-    root: Traversable = importlib.resources.files("txcalc") / "_presets"
-    return root if root.is_dir() else Path(built_in_folder())
+    return read_text(os.path.join(built_in_folder(), name))  # noqa: PTH118
 
 
 @cache
 def built_in() -> tuple[PresetFile, ...]:
     """The presets that come with txcalc, in the order in which they are listed: found once, since none are added."""
-    return tuple(sorted(_files(_root(), "built-in"), key=_order))
+    return tuple(sorted(_files(built_in_folder(), "built-in"), key=_order))
 
 
 def _user() -> list[PresetFile]:
@@ -189,19 +187,19 @@ def _user() -> list[PresetFile]:
     if folder is None:
         return []
     try:
-        return sorted(_files(Path(folder), "user"), key=_order)
+        return sorted(_files(folder, "user"), key=_order)
     except OSError as error:
         raise SpecError(f"presets cannot be read: {(error.strerror or str(error)).lower()}", source=folder) from None
 
 
-def _files(root: Traversable, origin: Origin, family: str | None = None) -> Iterator[PresetFile]:
+def _files(root: str, origin: Origin, family: str | None = None) -> Iterator[PresetFile]:
     """The YAML files of a folder and of the folders in it, which are the families."""
-    for entry in root.iterdir():
+    for entry in os.scandir(root):
         stem, dot, suffix = entry.name.rpartition(".")
         if stem and dot + suffix in (".yaml", ".yml"):
-            yield PresetFile(stem, family, entry, origin)
+            yield PresetFile(stem, family, entry.path, origin)
         elif family is None and not entry.name.startswith(".") and entry.is_dir():
-            yield from _files(entry, origin, entry.name)
+            yield from _files(entry.path, origin, entry.name)
 
 
 def _order(file: PresetFile) -> tuple[str, str]:
@@ -225,19 +223,25 @@ def _all_names(file: PresetFile) -> frozenset[str]:
     return frozenset(map(_folded, (file.name, *_aliases(file))))
 
 
-def _called(
-    name: str,
-    files: Sequence[PresetFile],
-    called: Callable[[PresetFile], tuple[str, ...]],
-    spelt: Callable[[str], str],
-) -> list[PresetFile]:
-    return [file for file in files if name in map(spelt, called(file))]
+def _one(
+    name: str, files: Iterable[PresetFile], called: Callable[[PresetFile], tuple[str, ...]]
+) -> PresetFile | None:
+    """The one file called so, by the exact spelling if there is one. Raises SpecError if there are two."""
+    for spelt in (str, _folded):
+        matches = [file for file in files if spelt(name) in map(spelt, called(file))]
+        if len(matches) > 1:
+            raise SpecError(f"preset {name!r} could be {' or '.join(file.path for file in matches)}")
+        if matches:
+            return matches[0]
+    return None
 
 
 def _nearest(name: str) -> list[str]:
     """Up to three presets, and only those that are about as near as the nearest."""
     if len(name) > 100:  # difflib's time grows with the square of the length
         return []
+    import difflib
+
     score: dict[str, float] = {}
     for info in names():
         for known in (info.name, *info.aliases):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from txcalc.spec.files import Document
     from txcalc.spec.model import Model
-_ASKED = ", asked for as "
 
 
 class Loaded(NamedTuple):
@@ -23,8 +22,3 @@ class Loaded(NamedTuple):
     notes: tuple[str, ...] = ()
     dtype: str | None = None
     report: Document | None = None
-
-
-def as_asked(label: str, name: str, asked: str) -> str:
-    """How a report calls a preset: with both names where it was asked for by another."""
-    return label if asked == name else f"{label}{_ASKED}{asked}"

@@ -1,4 +1,4 @@
-"""What follows from a spec's fields: read off a validated model, or off a resolved preset of the same fields."""
+"""What follows from a spec's fields, read off a model."""
 
 from __future__ import annotations
 

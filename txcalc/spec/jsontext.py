@@ -17,20 +17,12 @@ from txcalc.spec.errors import Loc, SpecError, dotted, shown
 from txcalc.spec.files import Document, Position
 from txcalc.spec.yaml import MAX_DEPTH, MAX_DIGITS
 
-MAX_BYTES: Final = 2**23
-"""A classifier's labels can be tens of thousands of lines."""
-
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _WORDS: Final[dict[str, object]] = {
     "true": True, "false": False, "null": None, "Infinity": math.inf, "-Infinity": -math.inf,
 }
 _WORD: Final = re.compile(r"-?[A-Za-z]+")
-
-
-def looks_like_json(text: str) -> bool:
-    """Whether text begins as a JSON object does; a YAML mapping in braces rarely has its first key in quotes."""
-    return re.match(r'\s*\{\s*(?:"|\})', text) is not None
 
 
 def read_json(text: str, source: str) -> Document:

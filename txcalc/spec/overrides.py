@@ -6,7 +6,6 @@ they were is refused; ``groups.*.attention.window=512`` sets it in every block t
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from txcalc.spec.yaml import MAX_DEPTH, read_yaml
 from txcalc.units import SeveralError, parse_count
 
 ADVICE: Final = "set {every} for every block, or {one} for one"
-_OF_ONE: Final = re.compile(r"@(?=[A-Za-z_][\w.\[\]*]* *=)")
 
 
 @dataclass(frozen=True)
@@ -31,32 +29,6 @@ class Override:
     path: tuple[str, ...]
     value: object
     source: str
-
-
-def split_name(model: str) -> tuple[str, tuple[str, ...]]:
-    """A model's name, and the overrides of this one model after it: ``gpt2@layers=24,attention.kv_heads=4``.
-
-    They begin at the first ``@`` that a field and ``=`` follow, so that ``hf:org/name@revision`` has none, and are
-    separated by commas outside of brackets and quotes. The name of a file that there is may have both in it.
-    """
-    places = [(found.start(), found.end()) for found in _OF_ONE.finditer(model)]
-    if not places or os.path.lexists(model):
-        return model, ()
-    start, end = next((place for place in reversed(places) if os.path.lexists(model[: place[0]])), places[0])
-    return model[:start], tuple(_listed(model[end:]))
-
-
-def _listed(text: str) -> Iterator[str]:
-    depth, quote, start = 0, "", 0
-    for i, char in enumerate(text):
-        if quote or char in "\"'":
-            quote = "" if char == quote else quote or char
-        elif char == "," and not depth:
-            yield text[start:i]
-            start = i + 1
-        else:
-            depth += (char in "[{") - (char in "]}")
-    yield text[start:]
 
 
 def parse_override(text: str, of: str = "--set ") -> Override:
