@@ -62,15 +62,9 @@ def kind_of(total: str) -> Scale:
 
 def figures(view: View) -> list[Fact]:
     """Every total of the report that exists, in the order of the terminal."""
-    report = view.report
-    return [
-        *_params(report),
-        *_flops(report),
-        *_weights(report),
-        *_cache(report),
-        *_activations(report, view.alternative),
-        *_training_state(report),
-    ]
+    of_report = (_params, _flops, _weights, _cache)
+    found = [fact for facts in of_report for fact in facts(view.report)]
+    return [*found, *_activations(view.report, view.alternative), *_training_state(view.report)]
 
 
 def _figure(label: str, quantity: Quantity, note: str = "", *, sub: bool = False) -> Fact:
@@ -190,10 +184,9 @@ def _scores(size: int) -> str:
 def _training_state(report: Report) -> Iterator[Fact]:
     workload = report.workload
     state = report.totals.training_state_bytes
+    recipe = RECIPES[workload.recipe]
     if workload.keeps and state is None:
         yield Fact("Training state", None, "", "nothing trains packed weights")
     elif workload.keeps and state is not None:
-        recipe = RECIPES[workload.recipe]
         each = recipe.weights + recipe.gradients + recipe.optimizer
-        note = f"{workload.recipe}, {each} B/param"
-        yield _figure("Training state", state, note=note)
+        yield _figure("Training state", state, f"{workload.recipe}, {each} B/param")

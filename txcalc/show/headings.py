@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from txcalc import units
 from txcalc.answer.conventions import Convention
@@ -22,7 +22,7 @@ def identity(model: ModelInfo) -> list[str]:
     return [
         model.name,
         spec["architecture"],
-        f"{layers(spec)} layer{'' if layers(spec) == '1' else 's'}",
+        _counted(layers(spec), "layer"),
         f"d_model {units.exact(spec['d_model'])}",
         _heads(spec),
         _experts(spec),
@@ -30,6 +30,12 @@ def identity(model: ModelInfo) -> list[str]:
         f"vocab {units.exact(vocab)}" if vocab else "",
         ("tied" if head["tied"] else "untied") if head["kind"] == "lm" else "",
     ]
+
+
+def _counted(number: int | str, what: str) -> str:
+    """``1 layer``, ``12 layers``, ``6 + 6 layers``."""
+    shown = number if isinstance(number, str) else units.exact(number)
+    return f"{shown} {what}{'' if shown == '1' else 's'}"
 
 
 def title(model: ModelInfo) -> str:
@@ -78,14 +84,8 @@ def lengths(workload: Workload, defaults: frozenset[str]) -> list[str]:
         f"seq {units.exact(workload.seq)}{default * ('seq' in defaults and workload.phase != 'decode')}",
         cached if workload.past or workload.phase == "decode" else "",
         f"source {units.exact(workload.source_seq)}" if workload.source_seq is not None else "",
-        _images(workload.images),
+        "" if workload.images is None else _counted(workload.images, "image") if workload.images else "no images",
     ]
-
-
-def _images(number: int | None) -> str:
-    if number is None:
-        return ""
-    return "no images" if number == 0 else f"{units.exact(number)} image{'s' if number > 1 else ''}"
 
 
 def dtypes(workload: Workload) -> str:
@@ -100,13 +100,10 @@ def policy(workload: Workload) -> list[str]:
     return [
         f"dropout {workload.dropout:g}" if workload.dropout else "",
         "masked pairs skipped" if workload.masked == "skipped" else "",
-        f"latents {workload.latents}" if workload.latents == "absorbed" or _unusual(workload) else "",
+        # Latents are absorbed, or expanded where engines absorb them.
+        f"latents {workload.latents}" if workload.latents == "absorbed" or (
+            workload.latents == "expanded" and workload.phase == "decode") else "",
     ]
-
-
-def _unusual(workload: Workload) -> bool:
-    """Latents that are expanded where engines absorb them."""
-    return workload.latents == "expanded" and workload.phase == "decode"
 
 
 def layers(spec: Fields) -> str:
@@ -114,15 +111,10 @@ def layers(spec: Fields) -> str:
     return " + ".join(units.exact(stack["layers"]) for stack in stacks(spec))
 
 
-def attention(spec: Fields) -> dict[str, Any] | None:
-    """The first attention of the model's own stack, or of its encoder."""
-    found = (block.get("attention") for stack in reversed(stacks(spec)) for block in blocks(stack))
-    return next(filter(None, found), None)
-
-
 def heads(spec: Fields) -> tuple[int, int | None] | None:
-    """Query heads and, where they are counted, heads of keys and values."""
-    first = attention(spec)
+    """Query heads and, where they are counted, heads of keys and values: of the first attention, or the encoder's."""
+    found = (block.get("attention") for stack in reversed(stacks(spec)) for block in blocks(stack))
+    first = next(filter(None, found), None)
     return None if first is None else (first["heads"], first.get("kv_heads"))
 
 
