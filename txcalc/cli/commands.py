@@ -63,8 +63,7 @@ def command(
 @command("count", *ALL, rows=RUN, verbose="Shapes, published figures, every rule; -vv: sources too.",
          quiet="The numbers alone.")
 def count(
-    call: Call, model: ModelArgument, run: Run,
-    set_: SetOption = [],  # noqa: B006  typer copies it
+    call: Call, model: ModelArgument, run: Run, set_: SetOption,
     by_module: Annotated[bool, option(None, "Break down to single operations.", "--by-module")] = False,
 ) -> None:
     """Count one model, and say where it goes.
@@ -93,7 +92,7 @@ def compare(
     call: Call,
     models: Annotated[list[str], model_argument("MODEL...", "Presets, YAML files, config.json files, or - for stdin.")],
     run: Run,
-    set_: SetOption = [],  # noqa: B006  typer copies it
+    set_: SetOption,
 ) -> None:
     """Put models side by side.
 
@@ -124,8 +123,9 @@ def compare(
 def validate(
     call: Call,
     models: Annotated[list[str] | None, model_argument("[MODEL...]", "Presets, YAML files, config.json files.")] = None,
+    *,
     every: Annotated[bool, option(None, "Every preset.", "--all")] = False,
-    set_: SetOption = [],  # noqa: B006  typer copies it
+    set_: SetOption,
     on: Annotated[str | None, option(
         "WHERE", "cpu, cuda or fake-cuda: where the reference runs. Default cpu.")] = None,
     device: Annotated[str | None, option("WHERE", "", hidden=True)] = None,
@@ -167,9 +167,9 @@ def diff(
     b: Annotated[str | None, model_argument(
         "B", "Likewise. A model without a workload of its own takes the other's. Left out where A is a saved "
         "difference, which is counted again.")] = None,
+    *,
     set_: Annotated[list[str], option(
-        "KEY=VALUE", "Change a field of B, such as attention.kv_heads=4. Repeatable.", "--set",
-    )] = [],  # noqa: B006  typer copies it
+        "KEY=VALUE", "Change a field of B, such as attention.kv_heads=4. Repeatable.", "--set", default_factory=list)],
 ) -> None:
     """Say which field explains which change in which total.
 
@@ -220,7 +220,7 @@ def explain(
         help="params, active-params, flops, flops-backward, flops-training, flops-per-token, activations, kv-cache, "
         "kv-cache-per-token, weights or training-state.")],
     run: Run,
-    set_: SetOption = [],  # noqa: B006  typer copies it
+    set_: SetOption,
     notation: Annotated[str | None, option(
         "NAME", "unicode, ascii or latex. Default: unicode on a terminal and in files, ascii in a pipe.")] = None,
     latex: Annotated[bool, option(None, "Same as --notation latex.", "--latex")] = False,
@@ -253,10 +253,7 @@ def explain(
 
 @command("attention", *ALL, rows=CURVE, verbose="What is kept, memory traffic, the whole model, every rule.",
          quiet="The numbers alone.")
-def attention(
-    call: Call, model: ModelArgument, run: Run,
-    set_: SetOption = [],  # noqa: B006  typer copies it
-) -> None:
+def attention(call: Call, model: ModelArgument, run: Run, set_: SetOption) -> None:
     """Draw the O(N²) curve: what attention costs.
 
     What it keeps and moves, eager with its score matrix and flash without, and where each stops fitting a device.
@@ -327,7 +324,7 @@ def import_(
     model: Annotated[str, typer.Argument(
         metavar="CONFIG", show_default=False,
         help="A config.json, its folder, - for stdin, hf:org/name, or any MODEL.")],
-    set_: SetOption = [],  # noqa: B006  typer copies it
+    set_: SetOption,
     output: FileOption = None,
     force: ForceOption = False,
     check: Annotated[bool, option(None, "Write nothing; say whether all of it is understood.", "--check")] = False,

@@ -65,7 +65,7 @@ def model_argument(metavar: str, text: str) -> Any:
 
 ModelArgument = Annotated[str, model_argument("MODEL", "A preset, a YAML file, a config.json, or - for stdin.")]
 SetOption = Annotated[list[str], option(
-    "KEY=VALUE", "Change a field, such as attention.kv_heads=4. Repeatable.", "--set")]
+    "KEY=VALUE", "Change a field, such as attention.kv_heads=4. Repeatable.", "--set", default_factory=list)]
 FileOption = Annotated[str | None, option("FILE", "Write to a file, whole or not at all.", "--output", "-o")]
 ForceOption = Annotated[bool, option(None, "Let --output replace a file.", "--force")]
 
