@@ -12,7 +12,8 @@ from typing import Any, Final
 from txcalc.huggingface.build import Data, gated, grouped_query, layer_types, layered, rms, rope
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import common
-from txcalc.huggingface.multimodal import head_of, part_of
+from txcalc.huggingface.multimodal import head_of, part_of, seeing_classes
+from txcalc.huggingface.rows import Family, Rows
 from txcalc.huggingface.vision import SIDE, side_of, turns_both_ways
 from txcalc.spec.errors import shown
 
@@ -147,3 +148,9 @@ def _tower(c: Config) -> Data:
         "feed_forward": gated(c, act="hidden_activation"),
         "projector": {"average": True, "tokens": SIDE**2, "norm": rms(scale=False)},
     }
+
+
+ROWS: Final[Rows] = {
+    "gemma4_text": Family(gemma4, {"Gemma4ForCausalLM": "lm", "Gemma4TextModel": "none"}),
+    "gemma4": Family(gemma4_seeing, seeing_classes("Gemma4")),
+}

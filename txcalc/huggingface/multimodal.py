@@ -1,20 +1,21 @@
 """Models that see: a tower of images, a projector, and a stack of text, each of a family that is known on its own.
 
 A class of this kind builds both by the ``model_type`` of their nested configurations, and so do the importers here;
-what a function adds is the projector between the two. Every class runs its whole tower, whichever layer's output it
+what a row adds is the projector between the two. Every class runs its whole tower, whichever layer's output it
 goes on with. An image's positions take part in the main stack's causal mask like all others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Final
 
-from txcalc.huggingface import gemma, meta
-from txcalc.huggingface.build import ACTIVATIONS, Data, gated, layernorm, rms
+from txcalc.huggingface.build import ACTIVATIONS, Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.encoder import NONE
-from txcalc.huggingface.vision import nested, patches, rotates_both_ways, siglip_tower, vit_tower
+from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Only, Part, Rows, Value, flag, passed_over, read, size
+from txcalc.huggingface.vision import nested, patches, tower_of, vit_tower
 from txcalc.spec.errors import shown
 
 PARTS: Final = ("llama4_vision_model",)
@@ -43,13 +44,14 @@ def part_of(c: Config, name: str, usual: str, *, only: bool = False) -> tuple[Co
     return c.part(name, data, model_type), model_type
 
 
-def _family(part: Config, model_type: str, kinds: Iterable[str]) -> Callable[[Config, str], Data]:
+def family_of(part: Config, model_type: str, kinds: Iterable[str]) -> Family:
+    """The family of a nested configuration. Raises ``SpecError`` for one that is not known, or has no such heads."""
     from txcalc.huggingface.families import FAMILIES
 
     family = FAMILIES.get(model_type)
     if family is None or not set(kinds) <= set(family.classes.values()):
         raise part.error("model_type", f"{shown(model_type)} is not understood here")
-    return family.build
+    return family
 
 
 def text_stack(c: Config, kind: str, usual: str, *, either: bool = False, ignore: Iterable[str] = ()) -> Data:
@@ -59,7 +61,7 @@ def text_stack(c: Config, kind: str, usual: str, *, either: bool = False, ignore
     """
     part, model_type = part_of(c, "text_config", usual)
     part.ignore(*ignore)
-    spec = _family(part, model_type, ("lm", "none"))(part, "lm")
+    spec = family_of(part, model_type, ("lm", "none")).build(part, "lm")
     if spec.get("architecture", "decoder-only") != "decoder-only" or {"embedding_dim", "tower"} & spec.keys():
         raise part.error("model_type", f"{shown(model_type)} is not a stack of text that can be fed with images")
     part.finish()
@@ -94,11 +96,10 @@ def _tower(c: Config, usual: str, *, only: bool = False) -> Data:
     part, model_type = part_of(c, "vision_config", usual, only=only)
     # Of the text beside it, of a projector and of a contrastive model: the image encoders read none of these.
     part.ignore("vocab_size", "projection_dim", "num_image_tokens", "projector_hidden_act", "id2label", "num_labels")
-    spec = _family(part, model_type, ("none",))(part, "none")
-    if spec.get("input", {}).get("kind") != "patches":
+    tower = tower_of(family_of(part, model_type, ("none",)), part)
+    if tower.get("input", {}).get("kind") != "patches":
         raise part.error("model_type", f"{shown(model_type)} is no image encoder")
-    part.finish()
-    return {name: value for name, value in spec.items() if name not in ("architecture", "head")}
+    return tower
 
 
 def _skips(c: Config, tower: Data) -> Data:
@@ -141,61 +142,36 @@ def _projector(c: Config) -> str:
     return str(c.choice("projector_hidden_act", ACTIVATIONS))
 
 
-# ---------------------------------------------------------------- families
+# ---------------------------------------------------------------- projectors
+
+Projector = Callable[[Config, Data, Data], Part]
+"""What stands between a tower and a stack of text; of the configuration and both."""
 
 
-def gemma3(c: Config, kind: str) -> Data:
-    """Gemma 3 with eyes, arXiv 2503.19786: SigLIP's positions averaged, normed and projected into the text."""
-    text, image = nested(c, "text_config", "gemma3_text"), nested(c, "vision_config", "siglip_vision_model")
-    text.ignore("tie_word_embeddings")
-    spec, tower = gemma.ROWS["gemma3_text"].build(text, kind), siglip_tower(image)
-    text.finish()
-    image.finish()
-    side = tower["input"]["image"] // tower["input"]["patch"]
-    kernel = side // int(c.size("mm_tokens_per_image") ** 0.5)
-    if not kernel:
-        raise c.error("mm_tokens_per_image", f"must not be more than the image's {side**2} patches")
-    tower["projector"] = {"average": True, "tokens": (side // kernel) ** 2, "norm": rms()}
-    tied = c.flag("tie_word_embeddings")
-    if kind == "lm":
-        spec["head"] |= {"tied": tied}
-    return spec | {"tower": tower}
+def _layer(c: Config, width: Value, act: Value = _projector, bias: Value = True) -> Data:
+    return dict(read(c, {"width": width, "activation": act, "bias": bias}))
 
 
-def llava(c: Config, kind: str) -> Data:
-    """LLaVA 1.5, arXiv 2310.03744: patches as a layer before the tower's last has them, through two layers."""
-    c.ignore("ignore_index", "vocab_size", "image_seq_length", "image_grid_pinpoints")
-    text, tower = text_stack(c, kind, "llama", either=True), _tower(c, "clip_vision_model")
+def _llava(c: Config, text: Data, tower: Data) -> Part:
+    """Patches as a layer before the tower's last has them, through two layers."""
     bias = c.flag("multimodal_projector_bias")
     _only_patches_are_read(c, tower)
-    tower["projector"] = {"hidden": [{"width": text["d_model"], "activation": _projector(c), "bias": bias}],
-                          "bias": bias, **_several_skips(c, tower)}
-    return text | {"tower": tower}
+    return {"hidden": [_layer(c, text["d_model"], bias=bias)], "bias": bias, **_several_skips(c, tower)}
 
 
-def vipllava(c: Config, kind: str) -> Data:
-    """ViP-LLaVA, arXiv 2312.00784: LLaVA with several layers of the tower side by side, and a norm on them."""
-    c.ignore("ignore_index", "vocab_size", "image_seq_length")
-    text, tower = text_stack(c, kind, "llama"), _tower(c, "clip_vision_model")
+def _vipllava(c: Config, text: Data, tower: Data) -> Part:
+    """LLaVA's with several layers of the tower side by side, and a norm on them."""
     if tower["input"].get("class_tokens", 1) + tower["input"].get("registers", 0) != 1:
         raise c.error("vision_config", "of any but a class token alone, a patch would be left out, or another be read")
-    tower["projector"] = {"norm": layernorm(), "bias": True, **_several_skips(c, tower), "hidden": [
-        {"width": text["d_model"], "activation": _projector(c), "bias": True}]}
-    return text | {"tower": tower}
+    return {"norm": LAYERNORM, "bias": True, **_several_skips(c, tower), "hidden": [_layer(c, text["d_model"])]}
 
 
-def paligemma(c: Config, kind: str) -> Data:
-    """PaliGemma, arXiv 2407.07726: SigLIP's patches through one layer into Gemma."""
-    c.ignore("ignore_index", "vocab_size", "hidden_size", "num_image_tokens")
-    data = c.take("text_config", default=None)
-    if isinstance(data, Mapping) and data.get("use_bidirectional_attention") is True:  # as the class has it anyway
-        c.data["text_config"] = {**data, "use_bidirectional_attention": None}
-    text, tower = text_stack(c, kind, "gemma", ignore=("num_image_tokens",)), _tower(c, "siglip_vision_model")
+def _paligemma(c: Config, text: Data, tower: Data) -> Part:
+    """One layer."""
     if c.size("projection_dim") != text["d_model"]:
         raise c.error("projection_dim", f"must be the text's width {text['d_model']}, got {c.take('projection_dim')}")
     _no_class_token(c, tower)
-    tower["projector"] = {"bias": True}
-    return text | {"tower": tower}
+    return {"bias": True}
 
 
 def _no_class_token(c: Config, tower: Data) -> None:
@@ -203,58 +179,32 @@ def _no_class_token(c: Config, tower: Data) -> None:
         raise c.error("vision_config.model_type", "a class token would be read as if it were a patch")
 
 
-def pixtral_vision(c: Config, kind: str) -> Data:
-    """Pixtral's image encoder, arXiv 2410.07073: Llama's layers on patches, rotated along both sides of the image."""
-    heads, d = c.size("num_attention_heads"), c.size("hidden_size")
-    c.only("head_dim", None, d // heads)
-    spec = vit_tower(c, patches(c, bias=False, class_tokens=0), bias=False, norm=rms(), embedding_norm=True,
-                     final_norm=False, position={"kind": "rope"}, feed_forward=gated(c))
-    spec["attention"].pop("head_dim", None)
-    rotates_both_ways(c, "num_attention_heads", d)
-    return {"architecture": "encoder-only", **spec, "head": dict(NONE)}
+_BIAS: Final = flag("multimodal_projector_bias")
 
 
-def mistral3(c: Config, kind: str) -> Data:
-    """Mistral Small 3.1: Pixtral's patches normed, merged by a layer of their own, and through two more."""
-    c.ignore("ignore_index")
-    spec = _pixtral(c, kind, "mistral", activation=_projector(c), bias=c.flag("multimodal_projector_bias"))
-    spec["tower"]["projector"] |= _skips(c, spec["tower"])
-    return spec
-
-
-def _pixtral(c: Config, kind: str, usual: str, *, activation: str, bias: bool) -> Data:
-    text, tower = text_stack(c, kind, usual), _tower(c, "pixtral")
+def _pixtral(c: Config, text: Data, tower: Data, *, act: Value = _projector, bias: Value = _BIAS) -> Part:
+    """Patches normed, merged by a layer of their own, and through two more."""
     _no_class_token(c, tower)
-    tower["projector"] = {
-        "merge": c.size("spatial_merge_size"), "norm": rms(), "norm_first": True, "bias": bias,
-        "hidden": [{"width": tower["d_model"]}, {"width": text["d_model"], "activation": activation, "bias": bias}],
-    }
-    return text | {"tower": tower}
+    last = _layer(c, text["d_model"], act, bias)
+    return {"merge": size("spatial_merge_size"), "norm": RMS, "norm_first": True, "bias": last["bias"],
+            "hidden": [{"width": tower["d_model"]}, last]}
 
 
-def lighton_ocr(c: Config, kind: str) -> Data:
-    """LightOnOCR: Mistral Small 3.1's projector before Qwen 3's text."""
-    c.only("multimodal_projector_bias", False)
-    c.only("projector_hidden_act", "gelu")
-    c.only("vision_feature_layer", -1)
-    return _pixtral(c, kind, "qwen3", activation="gelu", bias=False)
+def _mistral3(c: Config, text: Data, tower: Data) -> Part:
+    return {**read(c, _pixtral(c, text, tower)), **_skips(c, tower)}
 
 
-def aya_vision(c: Config, kind: str) -> Data:
-    """Aya Vision, arXiv 2505.08751: squares of SigLIP's patches, normed, through a gated layer."""
-    text, tower = text_stack(c, kind, "cohere2"), _tower(c, "siglip_vision_model")
+def _aya(c: Config, text: Data, tower: Data) -> Part:
+    """Squares of patches, normed, through a gated layer."""
     _only_patches_are_read(c, tower)
     width = c.size_or(text["d_model"], "alignment_intermediate_size")
-    tower["projector"] = _gated_squares(c, tower, width) | {"norm": layernorm(), **_skips(c, tower)}
-    return text | {"tower": tower}
+    return {**_gated_squares(c, tower, width), "norm": LAYERNORM, **_skips(c, tower)}
 
 
-def cohere2_vision(c: Config, kind: str) -> Data:
-    """Command A Vision: Aya Vision's projector without a norm, of a width of its own."""
-    text, tower = text_stack(c, kind, "cohere2"), _tower(c, "siglip_vision_model")
+def _cohere2(c: Config, _: Data, tower: Data) -> Part:
+    """The same without a norm, of a width of its own."""
     _no_class_token(c, tower)
-    tower["projector"] = _gated_squares(c, tower, c.size("alignment_intermediate_size"))
-    return text | {"tower": tower}
+    return _gated_squares(c, tower, c.size("alignment_intermediate_size"))
 
 
 def _gated_squares(c: Config, tower: Data, width: int) -> Data:
@@ -263,39 +213,16 @@ def _gated_squares(c: Config, tower: Data, width: int) -> Data:
     whole_squares(c, "downsample_factor", tower, merge)
     if width % 2:
         raise c.error("alignment_intermediate_size", f"must be two equal halves, got {width}")
-    return {"merge": merge, "bias": True,
-            "hidden": [{"width": width // 2, "activation": "silu", "gated": True, "bias": True}]}
+    return {"merge": merge, "bias": True, "hidden": [{**_layer(c, width // 2, "silu"), "gated": True}]}
 
 
-def internvl_vision(c: Config, kind: str) -> Data:
-    """InternVL's image encoder, arXiv 2312.14238: a learned scale on each sublayer, and a choice of norms."""
-    heads, bias = c.size("num_attention_heads"), c.flag("attention_bias")
-    norm = c.choice("norm_type", {"layer_norm": layernorm(), "rms_norm": rms()})
-    mean = c.flag("use_mean_pooling")
-    if not mean and norm["kind"] != "layernorm":
-        raise c.error("use_mean_pooling", "another kind of norm at the end than in the layers is not understood")
-    attention: Data = {"heads": heads, "bias": {"q": bias, "k": bias, "v": bias, "o": True}}
-    if c.flag("use_qk_norm"):
-        attention["qk_norm"] = rms(over="full")
-    position = {"kind": "learned" if c.flag("use_absolute_position_embeddings") else "none"}
-    c.ignore("layer_scale_init_value", "projection_dropout")
-    spec = vit_tower(c, patches(c, mask_token=c.flag("use_mask_token")), norm=norm, final_norm=not mean,
-                     layer_scale=True, attention=attention, position=position)
-    return {"architecture": "encoder-only", **spec, "head": dict(NONE)}
-
-
-def internvl(c: Config, kind: str) -> Data:
-    """InternVL 3, arXiv 2504.10479: squares of patches, normed, through two layers."""
-    c.ignore("image_seq_length")
-    text, tower = text_stack(c, kind, "qwen2"), _tower(c, "internvl_vision")
+def _internvl(c: Config, text: Data, tower: Data) -> Part:
+    """Squares of patches, normed, through two layers."""
     merge = _inverse(c, "downsample_ratio", c.number("downsample_ratio"))
     whole_squares(c, "downsample_ratio", tower, merge)
     _only_patches_are_read(c, tower)
-    tower["projector"] = {
-        "merge": merge, "norm": layernorm(), "bias": True,
-        "hidden": [{"width": text["d_model"], "activation": _projector(c), "bias": True}], **_skips(c, tower),
-    }
-    return text | {"tower": tower}
+    return {"merge": merge, "norm": LAYERNORM, "bias": True, "hidden": [_layer(c, text["d_model"])],
+            **_skips(c, tower)}
 
 
 def _inverse(c: Config, name: str, ratio: float | None) -> int:
@@ -305,72 +232,89 @@ def _inverse(c: Config, name: str, ratio: float | None) -> int:
     return merge
 
 
-def deepseek_vl(c: Config, kind: str) -> Data:
-    """DeepSeek-VL, arXiv 2403.05525: SigLIP's patches through two layers, in the size without a second tower."""
-    text, tower = text_stack(c, kind, "llama"), _tower(c, "siglip_vision_model")
+def _deepseek(c: Config, text: Data, tower: Data) -> Part:
+    """Two layers, in the size without a second tower."""
     _no_class_token(c, tower)
-    tower["projector"] = {"hidden": [{"width": text["d_model"], "activation": "gelu", "bias": True}], "bias": True}
-    return text | {"tower": tower}
+    return {"hidden": [_layer(c, text["d_model"], "gelu")], "bias": True}
 
 
-def lfm2_vl(c: Config, kind: str) -> Data:
-    """LFM2-VL: squares of SigLIP 2's patches, normed, through a layer of a width of its own."""
-    c.ignore(*_CUTTING)
-    c.only("vision_feature_layer", -1)
-    if "tie_embedding" in c.data:  # which the class reads first
-        c.data = {"tie_word_embeddings": c.flag("tie_embedding"), **c.data}
-        c.only("tie_embedding", c.flag("tie_word_embeddings"))
-    text, tower = text_stack(c, kind, "lfm2"), _tower(c, "siglip2_vision_model", only=True)
-    merge, bias = c.size("downsample_factor"), c.flag("projector_bias")
+def _lfm2(c: Config, _: Data, tower: Data) -> Part:
+    """Squares of patches, normed, through a layer of a width of its own."""
+    merge = c.size("downsample_factor")
     whole_squares(c, "downsample_factor", tower, merge)
-    layer = {"width": c.size("projector_hidden_size"), "activation": _projector(c), "bias": bias}
-    normed = {"norm": layernorm()} if c.flag("projector_use_layernorm") else {}
-    return text | {"tower": {**tower, "projector": {"merge": merge, **normed, "hidden": [layer], "bias": bias}}}
+    normed = {"norm": LAYERNORM} if c.flag("projector_use_layernorm") else {}
+    layer = _layer(c, size("projector_hidden_size"), bias=flag("projector_bias"))
+    return {"merge": merge, **normed, "hidden": [layer], "bias": layer["bias"]}
 
 
-# How a processor cuts images, in the configurations of LFM2-VL.
-_CUTTING: Final = ("do_image_splitting", "encoder_patch_size", "max_image_tokens", "max_num_patches",
-                   "max_pixels_tolerance", "max_tiles", "min_image_tokens", "min_tiles", "tile_size",
-                   "use_image_special_tokens", "use_thumbnail")
-
-
-def idefics3_vision(c: Config, kind: str) -> Data:
-    """Idefics 3's image encoder: SigLIP's without the query that reads it."""
-    c.ignore("max_image_size", "size", "use_base_siglip")  # what a processor does, and where weights came from
-    spec = vit_tower(c, patches(c, class_tokens=0))
-    return {"architecture": "encoder-only", **spec, "head": dict(NONE)}
-
-
-def idefics3(c: Config, kind: str) -> Data:
-    """Idefics 3, arXiv 2408.12637: squares of patches through one layer."""
-    return _idefics3(c, kind, "idefics3_vision")
-
-
-def smolvlm(c: Config, kind: str) -> Data:
-    """SmolVLM, arXiv 2504.05299: Idefics 3 in small."""
-    return _idefics3(c, kind, "smolvlm_vision")
-
-
-def _idefics3(c: Config, kind: str, vision: str) -> Data:
-    c.ignore("image_seq_len", "vocab_size")
-    text, tower = text_stack(c, kind, "llama", ignore=_UNREAD), _tower(c, vision, only=True)
+def _idefics3(c: Config, _: Data, tower: Data) -> Part:
+    """Squares of patches through one layer."""
     merge = c.size("scale_factor")
     whole_squares(c, "scale_factor", tower, merge)
-    tower["projector"] = {"merge": merge}
-    return text | {"tower": tower}
+    return {"merge": merge}
 
 
-# What earlier models of the Idefics line had, which stands in the newer ones' files and which no class reads.
-_UNREAD: Final = ("additional_vocab_size", "freeze_lm_head", "freeze_text_layers", "freeze_text_module_exceptions",
-                  "is_llama_config", "neftune_noise_alpha", "perceiver_config", "pixel_shuffle_factor",
-                  "qk_layer_norms", "transformers.js_config", "use_resampler")
+# ---------------------------------------------------------------- the skeleton
 
 
-def llama4(c: Config, kind: str) -> Data:
+def seeing(
+    prefix: str, text: str, tower: str, projector: Projector, *, ignore: str = "", only: Only | None = None,
+    text_ignore: str = "", only_tower: bool = False, either: bool = False,
+    before: Callable[[Config], None] | None = None,
+) -> Family:
+    """A family whose classes begin with ``prefix``, with its usual types of text and of tower.
+
+    ``ignore`` and ``text_ignore``: fields that change nothing. ``only_tower``: no other type of tower. ``either``: the
+    head is tied if one of the two configurations says so. ``before``: what older files need.
+    """
+    def build(c: Config, kind: str) -> Data:
+        passed_over(c, ignore, only or {})
+        if before:
+            before(c)
+        spec = text_stack(c, kind, text, either=either, ignore=text_ignore.split())
+        image = _tower(c, tower, only=only_tower)
+        return {**spec, "tower": {**image, "projector": read(c, projector(c, spec, image))}}
+
+    return Family(build, seeing_classes(prefix))
+
+
+def _sees_both_ways(c: Config) -> None:
+    """PaliGemma's text may say what the class does anyway."""
+    data = c.take("text_config", default=None)
+    if isinstance(data, Mapping) and data.get("use_bidirectional_attention") is True:
+        c.data["text_config"] = {**data, "use_bidirectional_attention": None}
+
+
+def _tie_embedding(c: Config) -> None:
+    """LFM2-VL's class reads this name first."""
+    if "tie_embedding" in c.data:
+        c.data = {"tie_word_embeddings": c.flag("tie_embedding"), **c.data}
+        c.only("tie_embedding", c.flag("tie_word_embeddings"))
+
+
+def _gemma3(c: Config, kind: str) -> Data:
+    """SigLIP's positions averaged, normed and projected into the text."""
+    text, image = nested(c, "text_config", "gemma3_text"), nested(c, "vision_config", "siglip_vision_model")
+    text.ignore("tie_word_embeddings")
+    spec = family_of(text, "gemma3_text", ("lm",)).build(text, kind)
+    tower = tower_of(family_of(image, "siglip_vision_model", ("none",)), image)
+    text.finish()
+    side = tower["input"]["image"] // tower["input"]["patch"]
+    kernel = side // int(c.size("mm_tokens_per_image") ** 0.5)
+    if not kernel:
+        raise c.error("mm_tokens_per_image", f"must not be more than the image's {side**2} patches")
+    tied = c.flag("tie_word_embeddings")
+    if kind == "lm":
+        spec["head"] |= {"tied": tied}
+    return {**spec, "tower": {**tower, "projector": {
+        "average": True, "tokens": (side // kernel) ** 2, "norm": RMS}}}
+
+
+def _llama4(c: Config, kind: str) -> Data:
     """Llama 4 with eyes: squares of patches through two layers of the tower's own, and one into the text."""
     text, _ = part_of(c, "text_config", "llama4_text", only=True)
     image, _ = part_of(c, "vision_config", "llama4_vision_model", only=True)
-    spec = meta.ROWS["llama4_text"].build(text, "lm")
+    spec = family_of(text, "llama4_text", ("lm",)).build(text, "lm")
     text.finish()
     c.ignore("tie_word_embeddings")  # the stack of text is a whole language model, with a head of its own
     tower = _llama4_tower(image)
@@ -384,8 +328,8 @@ def _llama4_tower(c: Config) -> Data:
              "vision_feature_layer")
     d, width = c.size("hidden_size"), c.size("projector_output_dim")
     merge = _inverse(c, "pixel_shuffle_ratio", c.number("pixel_shuffle_ratio"))
-    feed = {"d_ff": c.size("intermediate_size"), "activation": "gelu", "gated": False, "bias": True}
-    tower = vit_tower(c, patches(c, bias=False), embedding_norm=True, feed_forward=feed)
+    feed = {"d_ff": size("intermediate_size"), "activation": "gelu", "gated": False, "bias": True}
+    tower = vit_tower(c, input=patches(bias=False), embedding_norm=True, feed_forward=feed)
     whole_squares(c, "pixel_shuffle_ratio", tower, merge)
     if c.size("intermediate_size") != d * merge**2:
         raise c.error("intermediate_size", f"must be the {d * merge**2} columns of a merged square, which it also is")
@@ -394,3 +338,48 @@ def _llama4_tower(c: Config) -> Data:
             raise c.error(name, f"must be projector_output_dim {width}, got {c.take(name)}")
     layer = {"width": width, "activation": "gelu"}
     return {**tower, "projector": {"merge": merge, "hidden": [layer, layer]}}
+
+
+# ---------------------------------------------------------------- rows
+
+_SIGLIP: Final = "siglip_vision_model"
+
+# How a processor cuts images, in the configurations of LFM2-VL.
+_CUTTING: Final = ("do_image_splitting encoder_patch_size max_image_tokens max_num_patches max_pixels_tolerance "
+                   "max_tiles min_image_tokens min_tiles tile_size use_image_special_tokens use_thumbnail")
+# What earlier models of the Idefics line had, which stands in the newer ones' files and which no class reads.
+_UNREAD: Final = ("additional_vocab_size freeze_lm_head freeze_text_layers freeze_text_module_exceptions "
+                  "is_llama_config neftune_noise_alpha perceiver_config pixel_shuffle_factor qk_layer_norms "
+                  "transformers.js_config use_resampler")
+
+ROWS: Final[Rows] = {
+    # Gemma 3, arXiv 2503.19786; Llama 4.
+    "gemma3": Family(_gemma3, seeing_classes("Gemma3")),
+    "llama4": Family(_llama4, {"Llama4ForConditionalGeneration": "lm"}),
+    # LLaVA 1.5, arXiv 2310.03744; ViP-LLaVA, arXiv 2312.00784.
+    "llava": seeing("Llava", "llama", "clip_vision_model", _llava, either=True,
+                    ignore="ignore_index vocab_size image_seq_length image_grid_pinpoints"),
+    "vipllava": seeing("VipLlava", "llama", "clip_vision_model", _vipllava,
+                       ignore="ignore_index vocab_size image_seq_length"),
+    # PaliGemma, arXiv 2407.07726.
+    "paligemma": seeing("PaliGemma", "gemma", _SIGLIP, _paligemma, text_ignore="num_image_tokens",
+                        ignore="ignore_index vocab_size hidden_size num_image_tokens", before=_sees_both_ways),
+    # Mistral Small 3.1; LightOnOCR has its projector before Qwen 3's text.
+    "mistral3": seeing("Mistral3", "mistral", "pixtral", _mistral3, ignore="ignore_index"),
+    "lighton_ocr": seeing("LightOnOcr", "qwen3", "pixtral", partial(_pixtral, act="gelu", bias=False), only={
+        "multimodal_projector_bias": False, "projector_hidden_act": "gelu", "vision_feature_layer": -1}),
+    # Aya Vision, arXiv 2505.08751; Command A Vision.
+    "aya_vision": seeing("AyaVision", "cohere2", _SIGLIP, _aya),
+    "cohere2_vision": seeing("Cohere2Vision", "cohere2", _SIGLIP, _cohere2),
+    # InternVL 3, arXiv 2504.10479.
+    "internvl": seeing("InternVL", "qwen2", "internvl_vision", _internvl, ignore="image_seq_length"),
+    # DeepSeek-VL, arXiv 2403.05525.
+    "deepseek_vl": seeing("DeepseekVL", "llama", _SIGLIP, _deepseek),
+    "lfm2_vl": seeing("Lfm2Vl", "lfm2", "siglip2_vision_model", _lfm2, only_tower=True, ignore=_CUTTING,
+                      only={"vision_feature_layer": -1}, before=_tie_embedding),
+    # Idefics 3, arXiv 2408.12637; SmolVLM, arXiv 2504.05299.
+    "idefics3": seeing("Idefics3", "llama", "idefics3_vision", _idefics3, only_tower=True, text_ignore=_UNREAD,
+                       ignore="image_seq_len vocab_size"),
+    "smolvlm": seeing("SmolVLM", "llama", "smolvlm_vision", _idefics3, only_tower=True, text_ignore=_UNREAD,
+                      ignore="image_seq_len vocab_size"),
+}
