@@ -39,134 +39,115 @@ class Matrix(NamedTuple):
     parts: tuple[tuple[str, ...], ...]  # of each matrix that it is there: all names that it may have
 
 
-def _names(attention: str, q: str, k: str, v: str, o: str, **feed_forward: str) -> Names:
-    own = {f"attention.{ours}": f"{attention}.{theirs}" for ours, theirs in zip("qkvo", (q, k, v, o), strict=True)}
-    return own | {f"feed_forward.{ours}": theirs for ours, theirs in feed_forward.items()}
+def _attention(prefix: str = "self_attn", names: str = "q_proj k_proj v_proj o_proj") -> Names:
+    """Queries, keys, values and output; one name stands for the first three."""
+    *found, last = names.split()
+    own = found if len(found) == 3 else found * 3
+    return {f"attention.{ours}": f"{prefix}.{theirs}" for ours, theirs in zip("qkvo", (*own, last), strict=True)}
 
 
-def _experts(prefix: str, gate: str, up: str, down: str, *, scope: str = "experts") -> Names:
-    return {f"feed_forward.{scope}.{ours}": f"{prefix}.{theirs}"
-            for ours, theirs in {"gate": gate, "up": up, "down": down}.items()}
+def _feed(prefix: str = "mlp.", names: str = "gate_proj up_proj down_proj", scope: str = "") -> Names:
+    """Gate, up and down, or the last two; ``scope``: of ``experts.`` or ``shared.`` ones."""
+    found = names.split()
+    return {f"feed_forward.{scope}{ours}": f"{prefix}{theirs}"
+            for ours, theirs in zip(("gate", "up", "down")[-len(found):], found, strict=True)}
+
+
+def _experts(prefix: str = "mlp.experts.0.", names: str = "gate_proj up_proj down_proj") -> Names:
+    return _feed(prefix, names, "experts.")
+
+
+def _shared(prefix: str) -> Names:
+    return _feed(prefix, scope="shared.")
+
+
+def _recurrent(prefix: str, **names: str) -> Names:
+    """A name for each of ours; of several with spaces between, all are one of ours."""
+    return {f"recurrent.{ours}": "+".join(f"{prefix}.{theirs}" for theirs in names[ours].split()) for ours in names}
 
 
 BESIDE_TOWERS: Final = ("model.language_model.layers", "language_model.model.layers", "language_model.layers",
                         "model.layers", "model.text_model.layers")
 """Where layers of text stand beside a tower: today, in older files, and in those of a class's own."""
-_LLAMA: Final = _names("self_attn", "q_proj", "k_proj", "v_proj", "o_proj",
-                       gate="mlp.gate_proj", up="mlp.up_proj", down="mlp.down_proj")
-_QWEN_MOE: Final = {
-    **_LLAMA, **_experts("mlp.experts.0", "gate_proj", "up_proj", "down_proj"),
-    **_experts("mlp.shared_expert", "gate_proj", "up_proj", "down_proj", scope="shared"),
-    "feed_forward.shared_gate": "mlp.shared_expert_gate",
-}
+_LLAMA: Final = {**_attention(), **_feed()}
+_QWEN_MOE: Final = {**_LLAMA, **_experts(), **_shared("mlp.shared_expert."),
+                    "feed_forward.shared_gate": "mlp.shared_expert_gate"}
 _DEEPSEEK: Final = {
-    **_QWEN_MOE, **_experts("mlp.shared_experts", "gate_proj", "up_proj", "down_proj", scope="shared"),
+    **_QWEN_MOE, **_shared("mlp.shared_experts."),
     "attention.q_down": "self_attn.q_a_proj", "attention.q_up": "self_attn.q_b_proj",
     "attention.kv_down": "self_attn.kv_a_proj_with_mqa", "attention.kv_up": "self_attn.kv_b_proj",
 }
-_QWEN3_NEXT: Final = {
-    **_QWEN_MOE, "attention.gate": "self_attn.q_proj", "recurrent.in_proj": "linear_attn.in_proj_qkvz",
-    "recurrent.rates": "linear_attn.in_proj_ba", "recurrent.out_proj": "linear_attn.out_proj",
-}
-_QWEN3_5: Final = {
-    **_QWEN_MOE, "attention.gate": "self_attn.q_proj",
-    "recurrent.in_proj": "linear_attn.in_proj_qkv+linear_attn.in_proj_z",
-    "recurrent.rates": "linear_attn.in_proj_b+linear_attn.in_proj_a", "recurrent.out_proj": "linear_attn.out_proj",
-}
-_MAMBA: Final = {
-    **_names("self_attn", "q_proj", "k_proj", "v_proj", "o_proj", gate="feed_forward.gate_proj",
-             up="feed_forward.up_proj", down="feed_forward.down_proj"),
-    "recurrent.in_proj": "mamba.in_proj", "recurrent.out_proj": "mamba.out_proj",
-}
-_RECURRENT_MIXER: Final = {f"recurrent.{x}": f"mixer.{x}" for x in ("in_proj", "x_proj", "dt_proj", "out_proj")}
-_MIXTRAL: Final = {**_LLAMA, **_experts("block_sparse_moe.experts.0", "w1", "w3", "w2")}
-_GPT_OSS: Final = {**_LLAMA, **_experts("mlp.experts", "gate_up_proj", "gate_up_proj", "down_proj")}
-_GLM: Final = {**_LLAMA, "feed_forward.gate": "mlp.gate_up_proj", "feed_forward.up": "mlp.gate_up_proj"}
-_PHI3: Final = {**_GLM, **_names("self_attn", "qkv_proj", "qkv_proj", "qkv_proj", "o_proj")}
-_LLAMA4: Final = {
-    **_names("self_attn", "q_proj", "k_proj", "v_proj", "o_proj", gate="feed_forward.gate_proj",
-             up="feed_forward.up_proj", down="feed_forward.down_proj"),
-    **_experts("feed_forward.experts.0", "gate_proj", "up_proj", "down_proj"),
-    **_experts("feed_forward.shared_expert", "gate_proj", "up_proj", "down_proj", scope="shared"),
-}
-_GPT2: Final = _names("attn", "c_attn", "c_attn", "c_attn", "c_proj", up="mlp.c_fc", down="mlp.c_proj")
-_NEOX: Final = _names("attention", "query_key_value", "query_key_value", "query_key_value", "dense",
-                      up="mlp.dense_h_to_4h", down="mlp.dense_4h_to_h")
-_BLOOM: Final = {ours: theirs.replace("attention", "self_attention") for ours, theirs in _NEOX.items()}
+_GATED_DELTA: Final = {**_QWEN_MOE, "attention.gate": "self_attn.q_proj"}
+_QWEN3_5: Final = {**_GATED_DELTA, **_recurrent(
+    "linear_attn", in_proj="in_proj_qkv in_proj_z", rates="in_proj_b in_proj_a", out_proj="out_proj")}
+_MAMBA: Final = {**_attention(), **_feed("feed_forward."),
+                 **_recurrent("mamba", in_proj="in_proj", out_proj="out_proj")}
+_RECURRENT_MIXER: Final = _recurrent("mixer", **{name: name for name in ("in_proj", "x_proj", "dt_proj", "out_proj")})
+_MIXTRAL: Final = {**_LLAMA, **_experts("block_sparse_moe.experts.0.", "w1 w3 w2")}
+_GLM: Final = {**_attention(), **_feed("mlp.", "gate_up_proj gate_up_proj down_proj")}
+_GPT2: Final = {**_attention("attn", "c_attn c_proj"), **_feed("mlp.", "c_fc c_proj")}
+_4H: Final = _feed("mlp.", "dense_h_to_4h dense_4h_to_h")
+_BLOOM: Final = {**_attention("self_attention", "query_key_value dense"), **_4H}
+
+
+def _plain(names: Names, router: str | None = None, layers: str = "model.layers") -> Family:
+    return Family(layers, names, router)
+
 
 FAMILIES: Final[Mapping[str, Family]] = {
-    **{name: Family("model.layers", _LLAMA) for name in (
+    **dict.fromkeys((
         "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo", "olmo2", "olmo3", "granite",
         "cohere", "cohere2", "smollm3", "stablelm", "nemotron", "ernie4_5", "seed_oss", "hunyuan_v1_dense", "arcee",
         "helium", "exaone4", "ministral", "ministral3", "cwm", "vaultgemma", "internlm3", "iquestcoder", "jais2",
-        "hyperclovax", "granite_swa", "apertus", "bitnet",
-    )},
-    **{name: Family("model.layers", _QWEN_MOE, "mlp.gate") for name in ("qwen2_moe", "qwen3_moe", "olmoe")},
-    **{name: Family("model.layers", _DEEPSEEK) for name in (
+        "hyperclovax", "granite_swa", "apertus", "bitnet"), _plain(_LLAMA)),
+    **dict.fromkeys(("qwen2_moe", "qwen3_moe", "olmoe", "flex_olmo"), _plain(_QWEN_MOE, "mlp.gate")),
+    **dict.fromkeys((
         "deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe", "glm4_moe_lite", "youtu", "minicpm3", "solar_open",
-        "exaone_moe", "mellum", "mimo_v2_flash",
-    )},
-    **{name: Family("model.layers", _MIXTRAL, "block_sparse_moe.gate") for name in ("mixtral", "phimoe", "minimax_m2")},
-    **{name: Family("model.layers", _GLM) for name in ("glm", "glm4")},
-    "qwen3_next": Family("model.layers", _QWEN3_NEXT, "mlp.gate"),
+        "exaone_moe", "mellum", "mimo_v2_flash", "ernie4_5_moe", "hy_v3", "cohere2_moe"), _plain(_DEEPSEEK)),
+    **dict.fromkeys(("mixtral", "phimoe", "minimax_m2"), _plain(_MIXTRAL, "block_sparse_moe.gate")),
+    **dict.fromkeys(("glm", "glm4"), _plain(_GLM)),
+    "qwen3_next": _plain({**_GATED_DELTA, **_recurrent(
+        "linear_attn", in_proj="in_proj_qkvz", rates="in_proj_ba", out_proj="out_proj")}, "mlp.gate"),
     **dict.fromkeys(("qwen3_5_text", "qwen3_5_moe_text"), Family("model.layers", _QWEN3_5, None, BESIDE_TOWERS)),
-    "flex_olmo": Family("model.layers", _QWEN_MOE, "mlp.gate"),
-    "hunyuan_v1_moe": Family("model.layers", {
-        **_LLAMA, **_experts("mlp.experts.0", "gate_proj", "up_proj", "down_proj"),
-        **_experts("mlp.shared_mlp", "gate_proj", "up_proj", "down_proj", scope="shared")}, "mlp.gate.wg"),
-    **dict.fromkeys(("ernie4_5_moe", "hy_v3", "cohere2_moe"), Family("model.layers", _DEEPSEEK)),
-    "afmoe": Family("model.layers", {**_DEEPSEEK, "attention.gate": "self_attn.gate_proj"}, "mlp.router.gate"),
-    "laguna": Family("model.layers", {**_DEEPSEEK, "attention.gate": "self_attn.g_proj"}),
-    **dict.fromkeys(("deepseek_v32", "glm_moe_dsa"), Family("model.layers", {
+    "hunyuan_v1_moe": _plain({**_LLAMA, **_experts(), **_shared("mlp.shared_mlp.")}, "mlp.gate.wg"),
+    "afmoe": _plain({**_DEEPSEEK, "attention.gate": "self_attn.gate_proj"}, "mlp.router.gate"),
+    "laguna": _plain({**_DEEPSEEK, "attention.gate": "self_attn.g_proj"}),
+    **dict.fromkeys(("deepseek_v32", "glm_moe_dsa"), _plain({
         **_DEEPSEEK, "attention.indexer.q": "self_attn.indexer.wq_b", "attention.indexer.k": "self_attn.indexer.wk",
         "attention.indexer.weights": "self_attn.indexer.weights_proj"})),
-    "jamba": Family("model.layers", {
-        **_MAMBA, "recurrent.x_proj": "mamba.x_proj", "recurrent.dt_proj": "mamba.dt_proj",
-        **_experts("feed_forward.experts.0", "gate_proj", "up_proj", "down_proj")}, "feed_forward.router"),
-    **dict.fromkeys(("bamba", "falcon_h1"), Family("model.layers", _MAMBA)),
+    "jamba": _plain({**_MAMBA, **_recurrent("mamba", x_proj="x_proj", dt_proj="dt_proj"),
+                     **_experts("feed_forward.experts.0.")}, "feed_forward.router"),
+    **dict.fromkeys(("bamba", "falcon_h1"), _plain(_MAMBA)),
     "nemotron_h": Family("model.layers", {
-        **{f"attention.{x}": f"mixer.{x}_proj" for x in "qkvo"}, **_RECURRENT_MIXER,
-        **_experts("mixer.experts.0", "gate_proj", "up_proj", "down_proj"),
-        **_experts("mixer.shared_experts", "gate_proj", "up_proj", "down_proj", scope="shared"),
-        "feed_forward.up": "mixer.up_proj", "feed_forward.down": "mixer.down_proj"}, None, ("backbone.layers",)),
-    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), Family("backbone.layers", _RECURRENT_MIXER)),
-    "minimax": Family("model.layers", {
-        **_MIXTRAL, "recurrent.qkv": "self_attn.qkv_proj", "recurrent.gate": "self_attn.output_gate",
-        "recurrent.out_proj": "self_attn.out_proj"}, "block_sparse_moe.gate"),
-    "olmo_hybrid": Family("model.layers", {
-        **_LLAMA, "recurrent.in_proj": "+".join(f"linear_attn.{x}_proj" for x in "qkvg"),
-        "recurrent.rates": "linear_attn.a_proj+linear_attn.b_proj", "recurrent.out_proj": "linear_attn.o_proj"}),
-    "kimi_linear": Family("model.layers", {
-        **_DEEPSEEK, **_experts("mlp.experts.0", "gate_proj", "up_proj", "down_proj"),
-        "recurrent.in_proj": "self_attn.q_proj+self_attn.k_proj+self_attn.v_proj",
-        "recurrent.strength": "self_attn.b_proj", "recurrent.decay_down": "self_attn.forget_gate.f_a_proj",
-        "recurrent.decay_up": "self_attn.forget_gate.f_b_proj", "recurrent.gate_down": "self_attn.g_a_proj",
-        "recurrent.gate_up": "self_attn.g_b_proj", "recurrent.out_proj": "self_attn.o_proj"}),
-    "gpt_oss": Family("model.layers", _GPT_OSS),
-    "phi3": Family("model.layers", _PHI3),
-    "llama4_text": Family("model.layers", _LLAMA4, "feed_forward.router"),
-    "phi": Family("model.layers", _names("self_attn", "q_proj", "k_proj", "v_proj", "dense",
-                                         up="mlp.fc1", down="mlp.fc2")),
-    "starcoder2": Family("model.layers", _names("self_attn", "q_proj", "k_proj", "v_proj", "o_proj",
-                                                up="mlp.c_fc", down="mlp.c_proj")),
-    "opt": Family("model.decoder.layers", _names("self_attn", "q_proj", "k_proj", "v_proj", "out_proj",
-                                                 up="fc1", down="fc2")),
-    "gpt_neox": Family("gpt_neox.layers", _NEOX),
-    "nanochat": Family("model.layers", _names("self_attn", "q_proj", "k_proj", "v_proj", "o_proj",
-                                              up="mlp.fc1", down="mlp.fc2")),
-    "persimmon": Family("model.layers", _names("self_attn", "query_key_value", "query_key_value", "query_key_value",
-                                               "dense", up="mlp.dense_h_to_4h", down="mlp.dense_4h_to_h")),
-    "gpt2": Family("transformer.h", _GPT2),
-    "gpt-sw3": Family("transformer.h", _GPT2),
-    "gpt_bigcode": Family("transformer.h", _GPT2),
-    "gptj": Family("transformer.h", _names("attn", "q_proj", "k_proj", "v_proj", "out_proj",
-                                           up="mlp.fc_in", down="mlp.fc_out")),
-    "codegen": Family("transformer.h", _names("attn", "qkv_proj", "qkv_proj", "qkv_proj", "out_proj",
-                                              up="mlp.fc_in", down="mlp.fc_out")),
-    "bloom": Family("transformer.h", _BLOOM),
-    "falcon": Family("transformer.h", _BLOOM),
-    "mpt": Family("transformer.blocks", _names("attn", "Wqkv", "Wqkv", "Wqkv", "out_proj",
-                                               up="ffn.up_proj", down="ffn.down_proj")),
+        **_attention("mixer"), **_RECURRENT_MIXER, **_experts("mixer.experts.0."), **_shared("mixer.shared_experts."),
+        **_feed("mixer.", "up_proj down_proj")}, None, ("backbone.layers",)),
+    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), _plain(_RECURRENT_MIXER, layers="backbone.layers")),
+    "minimax": _plain({**_MIXTRAL, **_recurrent("self_attn", qkv="qkv_proj", gate="output_gate", out_proj="out_proj")},
+                      "block_sparse_moe.gate"),
+    "olmo_hybrid": _plain({**_LLAMA, **_recurrent(
+        "linear_attn", in_proj="q_proj k_proj v_proj g_proj", rates="a_proj b_proj", out_proj="o_proj")}),
+    "kimi_linear": _plain({**_DEEPSEEK, **_recurrent(
+        "self_attn", in_proj="q_proj k_proj v_proj", strength="b_proj", decay_down="forget_gate.f_a_proj",
+        decay_up="forget_gate.f_b_proj", gate_down="g_a_proj", gate_up="g_b_proj", out_proj="o_proj")}),
+    "gpt_oss": _plain({**_LLAMA, **_experts("mlp.experts.", "gate_up_proj gate_up_proj down_proj")}),
+    "phi3": _plain({**_GLM, **_attention("self_attn", "qkv_proj o_proj")}),
+    "llama4_text": _plain({**_attention(), **_feed("feed_forward."), **_experts("feed_forward.experts.0."),
+                           **_shared("feed_forward.shared_expert.")}, "feed_forward.router"),
+    "phi": _plain({**_attention("self_attn", "q_proj k_proj v_proj dense"), **_feed("mlp.", "fc1 fc2")}),
+    "starcoder2": _plain({**_attention(), **_feed("mlp.", "c_fc c_proj")}),
+    "opt": _plain({**_attention("self_attn", "q_proj k_proj v_proj out_proj"), **_feed("", "fc1 fc2")},
+                  layers="model.decoder.layers"),
+    "gpt_neox": _plain({**_attention("attention", "query_key_value dense"), **_4H}, layers="gpt_neox.layers"),
+    "nanochat": _plain({**_attention(), **_feed("mlp.", "fc1 fc2")}),
+    "persimmon": _plain({**_attention("self_attn", "query_key_value dense"), **_4H}),
+    **dict.fromkeys(("gpt2", "gpt-sw3", "gpt_bigcode"), _plain(_GPT2, layers="transformer.h")),
+    "gptj": _plain({**_attention("attn", "q_proj k_proj v_proj out_proj"), **_feed("mlp.", "fc_in fc_out")},
+                   layers="transformer.h"),
+    "codegen": _plain({**_attention("attn", "qkv_proj out_proj"), **_feed("mlp.", "fc_in fc_out")},
+                      layers="transformer.h"),
+    **dict.fromkeys(("bloom", "falcon"), _plain(_BLOOM, layers="transformer.h")),
+    "mpt": _plain({**_attention("attn", "Wqkv out_proj"), **_feed("ffn.", "up_proj down_proj")},
+                  layers="transformer.blocks"),
 }
 
 _TEXTS: Final[Mapping[str, str]] = {
@@ -182,26 +163,17 @@ _TEXTS: Final[Mapping[str, str]] = {
 }
 """Of a type with a tower, or of its text, the one whose matrices have the same names."""
 
-_LFM2: Final = {
-    **_names("self_attn", "q_proj", "k_proj", "v_proj", "out_proj"),
-    "recurrent.in_proj": "conv.in_proj", "recurrent.out_proj": "conv.out_proj",
-}
-_GRANITE_MOE: Final = {
-    **_names("self_attn", "q_proj", "k_proj", "v_proj", "o_proj", gate="shared_mlp.input_linear",
-             up="shared_mlp.input_linear", down="shared_mlp.output_linear"),
-    **_experts("block_sparse_moe.experts.0", "gate_proj", "up_proj", "down_proj"),
-    **_experts("shared_mlp", "input_linear", "input_linear", "output_linear", scope="shared"),
-    "recurrent.in_proj": "mamba.in_proj", "recurrent.out_proj": "mamba.out_proj",
-}
+_LFM2: Final = {**_attention("self_attn", "q_proj k_proj v_proj out_proj"),
+                **_recurrent("conv", in_proj="in_proj", out_proj="out_proj")}
+_FUSED: Final = "input_linear input_linear output_linear"
 
 MLX: Final[Mapping[str, Family]] = {
-    "dots1": Family("model.layers", _DEEPSEEK),
-    **dict.fromkeys(("granitemoe", "granitemoehybrid"), Family("model.layers", _GRANITE_MOE)),
-    "lfm2": Family("model.layers", {**_LFM2, "feed_forward.gate": "feed_forward.w1", "feed_forward.up":
-                                    "feed_forward.w3", "feed_forward.down": "feed_forward.w2"}),
-    "lfm2_moe": Family("model.layers", {
-        **_LFM2, **_experts("feed_forward.experts.0", "w1", "w3", "w2"), "feed_forward.gate": "feed_forward.gate_proj",
-        "feed_forward.up": "feed_forward.up_proj", "feed_forward.down": "feed_forward.down_proj"}),
+    "dots1": _plain(_DEEPSEEK),
+    **dict.fromkeys(("granitemoe", "granitemoehybrid"), _plain({
+        **_MAMBA, **_feed("shared_mlp.", _FUSED), **_experts("block_sparse_moe.experts.0."),
+        **_feed("shared_mlp.", _FUSED, "shared.")})),
+    "lfm2": _plain({**_LFM2, **_feed("feed_forward.", "w1 w3 w2")}),
+    "lfm2_moe": _plain({**_LFM2, **_experts("feed_forward.experts.0.", "w1 w3 w2"), **_feed("feed_forward.")}),
 }
 """Families of which MLX's checkpoints alone are read, with the names that these have."""
 
@@ -242,13 +214,13 @@ _RECURRENT: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def _paths(block: Sublayers) -> Iterator[tuple[str, int]]:
-    yield from ((f"attention.{name}", 1) for name in _attention(block.attention))
+    yield from ((f"attention.{name}", 1) for name in _of_attention(block.attention))
     if block.recurrent is not None:
         yield from ((f"recurrent.{name}", 1) for name in _RECURRENT[block.recurrent.kind])
-    yield from ((f"feed_forward.{name}", copies) for name, copies in _feed_forward(block.feed_forward))
+    yield from ((f"feed_forward.{name}", copies) for name, copies in _of_feed_forward(block.feed_forward))
 
 
-def _attention(spec: Any) -> tuple[str, ...]:
+def _of_attention(spec: Any) -> tuple[str, ...]:
     if isinstance(spec, MLA):
         indexer = () if spec.indexer is None else ("indexer.q", "indexer.k", "indexer.weights")
         return (*(("q",) if spec.q_rank is None else ("q_down", "q_up")), *indexer, "kv_down", "kv_up", "o")
@@ -257,7 +229,7 @@ def _attention(spec: Any) -> tuple[str, ...]:
     return ()
 
 
-def _feed_forward(spec: Dense | MoE | None) -> Iterator[tuple[str, int]]:
+def _of_feed_forward(spec: Dense | MoE | None) -> Iterator[tuple[str, int]]:
     if spec is None:
         return
     names = ("gate", "up", "down") if spec.gated else ("up", "down")
