@@ -18,44 +18,6 @@ ACTIVATIONS: Final = {
 }
 
 
-def activation(c: Config, *names: str) -> str:
-    """The feed-forward's activation function."""
-    name = next((n for n in names if n in c.data), names[0])
-    c.ignore(*names)
-    return str(c.choice(name, ACTIVATIONS))
-
-
-def rms(**more: Any) -> Data:
-    """An RMSNorm without bias."""
-    return {"kind": "rmsnorm", "bias": False, **more}
-
-
-def layernorm(**more: Any) -> Data:
-    """A LayerNorm with weight and bias."""
-    return {"kind": "layernorm", "bias": True, **more}
-
-
-def grouped_query(c: Config, *, default_head_dim: int | None = None, **more: Any) -> Data:
-    """Heads, key-value heads and head size as most decoders write them."""
-    heads = c.size("num_attention_heads", "n_head")
-    head_dim = c.take("head_dim", default=default_head_dim)
-    data = {"heads": heads, "kv_heads": c.size_or(heads, "num_key_value_heads"), **more}
-    if head_dim is not None:
-        data["head_dim"] = c.size("head_dim", default=default_head_dim)
-    return data
-
-
-def gated(c: Config, *, d_ff: int | None = None, bias: bool | Data = False, act: str = "hidden_act") -> Data:
-    """A gated feed-forward (SwiGLU and kin)."""
-    width = c.size("intermediate_size") if d_ff is None else d_ff
-    return {"d_ff": width, "activation": activation(c, act), "gated": True, "bias": bias}
-
-
-def plain(c: Config, d_ff: int, *, bias: bool = True, act: str = "hidden_act") -> Data:
-    """Two projections around an activation."""
-    return {"d_ff": d_ff, "activation": activation(c, act), "gated": False, "bias": bias}
-
-
 def rope(c: Config, head_dim: int, *, default: float = 1.0) -> Data:
     """Rotary positions, over part of each head where the configuration says so."""
     parameters = c.data.get("rope_parameters") or c.data.get("rope_scaling") or {}
@@ -85,11 +47,6 @@ def _theta(place: Any, names: Sequence[str]) -> float | None:
     """The first positive number of one of these names."""
     given = [place.get(name) for name in names] if isinstance(place, Mapping) else []
     return next((float(x) for x in given if isinstance(x, int | float) and not isinstance(x, bool) and x > 0), None)
-
-
-def windowed(base: Data, windows: Sequence[int | None]) -> Data:
-    """``base`` with a sliding window of its own in every layer; ``None`` sees everything."""
-    return layered(base, [{"attention": {"window": w}} if w else {} for w in windows])
 
 
 def layered(base: Data, overrides: Sequence[Data]) -> Data:
@@ -160,24 +117,6 @@ def labels(c: Config) -> int:
     if c.size("num_labels", default=len(table)) != len(table):
         raise c.error("num_labels", f"{c.take('num_labels')} contradicts the {len(table)} names in id2label")
     return len(table)
-
-
-def layer_types(
-    c: Config, layers: int, default: Sequence[str], other: str = "sliding_attention",
-) -> list[str]:
-    """The kind of every layer, full attention or ``other``: from the file, or the pattern that the class makes up."""
-    given = c.take("layer_types", default=None)
-    kinds = list(default) if given is None else given
-    if not isinstance(kinds, list) or len(kinds) != layers:
-        raise c.error("layer_types", f"must be a list of {layers} entries, one per layer")
-    kinds = [_OLDER_KINDS.get(kind, kind) if isinstance(kind, str) else shown(kind) for kind in kinds]
-    for kind in kinds:
-        if kind not in ("full_attention", other):
-            raise c.error("layer_types", f"{shown(kind)} is not known; txcalc knows full_attention, {other}")
-    return kinds
-
-
-_OLDER_KINDS: Final = {"attention": "full_attention", "mamba": "linear_attention"}
 
 
 def runs(c: Config, name: str) -> list[tuple[list[Any], int]]:

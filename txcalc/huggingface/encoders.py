@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-from txcalc.huggingface.build import ACTIVATIONS, Data, grouped_query, layer_types, layered
+from txcalc.huggingface.build import ACTIVATIONS, Data, layered
 from txcalc.huggingface.config import Config
+from txcalc.huggingface.decoder import GROUPED
 from txcalc.huggingface.encoder import (
     ACT,
     BARE,
@@ -40,8 +41,11 @@ from txcalc.huggingface.rows import (
     Reader,
     Rows,
     Value,
+    all_but,
+    every,
     flag,
     gated,
+    listed_kinds,
     passed_over,
     size,
 )
@@ -120,10 +124,10 @@ _OF_DEBERTA: Final[Only] = {
 
 def _local_layers(c: Config) -> list[Data]:
     """Local attention in two of three layers; the embedding's norm stands right before the first one's attention."""
-    layers, every = c.size("num_hidden_layers"), c.size("global_attn_every_n_layers", default=3)
+    usual = all_but(every(size("global_attn_every_n_layers", default=3), first=0))
+    slides = listed_kinds(c, "layer_types", c.size("num_hidden_layers"), usual, "full_attention", "sliding_attention")
     window = {"attention": {"window": c.size("local_attention")}}
-    default = ["sliding_attention" if i % every else "full_attention" for i in range(layers)]
-    first, *others = [window if kind == "sliding_attention" else {} for kind in layer_types(c, layers, default)]
+    first, *others = [window if slid else {} for slid in slides]
     groups: list[Data] = [{"blocks": [{**first, "norm": {"on_attention": False}}]}]
     if others:
         groups += layered({}, others).get("groups") or [{"blocks": [{"repeat": len(others), **others[0]}]}]
@@ -192,7 +196,7 @@ ROWS: Final[Rows] = {
                 "classifier_pooling", {"bos": "first", "mean": "mean", "late": "votes"}))}},
         ignore="bos_token eos_token pad_token mask_token classifier_pooling", only={}, norm=RMS,
         final_norm=True, embedding_norm=False, position=rotary(head_dim), feed_forward=gated(bias=flag("mlp_bias")),
-        attention=lambda c: {**grouped_query(c, bias=c.flag("attention_bias")), "head_dim": head_dim(c)}),
+        attention={**GROUPED, "bias": flag("attention_bias"), "head_dim": head_dim}),
     # Nomic BERT, arXiv 2402.01613: rotary positions, SwiGLU, and biases on norms alone; no pooler.
     "nomic_bert": Family(_nomic, _NOMIC.classes),
     # GTE, arXiv 2407.19669: rotary positions and a gated feed-forward, of which the way down has a bias.

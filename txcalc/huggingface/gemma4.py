@@ -9,85 +9,78 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from txcalc.huggingface.build import Data, gated, grouped_query, layer_types, layered, rms, rope
+from txcalc.huggingface.build import Data, layered
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoder import common
+from txcalc.huggingface.decoder import GROUPED, HEAD_NORM, decoder
 from txcalc.huggingface.multimodal import head_of, part_of, seeing_classes
-from txcalc.huggingface.rows import Family, Rows
+from txcalc.huggingface.rows import (
+    RMS,
+    SANDWICH,
+    Family,
+    Part,
+    Rows,
+    Value,
+    all_but,
+    every,
+    flag,
+    gated,
+    listed_kinds,
+    number,
+    read,
+    size,
+)
 from txcalc.huggingface.vision import SIDE, side_of, turns_both_ways
 from txcalc.spec.errors import shown
 
 PARTS: Final = ("gemma4_vision",)
 """Types of configuration that stand only within another."""
 
-_FULL: Final = "full_attention"
-_PERIOD: Final = 6  # as the class has it, where a file lists no types: the last of so many layers is full
+_ATTENTION: Final[Mapping[str, Value]] = {
+    **GROUPED, "qk_norm": HEAD_NORM, "value_norm": {**RMS, "scale": False}, "scale": 1.0}
+"""Values are normed without a weight, and scores are not scaled."""
 
 
-def gemma4(c: Config, kind: str) -> Data:
-    """Gemma 4's text.
+def _layers(c: Config, _: str, spec: Data) -> Data:
+    """Where the class is told so, the keys of full layers are their values as well.
 
-    Values are normed without a weight, and scores are not scaled. Where the class is told so, the keys of full layers
-    are their values as well, and the last layers read the keys and values of the last of their kind before them.
+    The last layers read the keys and values of the last of their kind before them.
     """
-    c.only("use_bidirectional_attention", None, "vision")  # which changes the mask of images only
-    spec = _shape(c, kind)
-    layers, kinds = spec["layers"], _kinds(c, spec["layers"])
+    layers = spec["layers"]
+    # The class makes its last layer a full one, whatever a file says.
+    kinds = listed_kinds(c, "layer_types", layers, all_but(every(6)), "full_attention", "sliding_attention")
+    slides = [*kinds[:-1], False]
     shared = c.size("num_kv_shared_layers", least=0)
-    if shared >= layers or not {*kinds[layers - shared:]} <= {*kinds[: layers - shared]}:
+    if shared >= layers or not {*slides[layers - shared:]} <= {*slides[: layers - shared]}:
         raise c.error("num_kv_shared_layers", f"leaves a kind of layer without one that has keys, with {shared} of "
                       f"{layers} layers")
-    sizes, wide = _sizes_of_full(c, spec, kinds), c.flag("use_double_wide_mlp")
-    keys_as_values, window = c.flag("attention_k_eq_v"), c.size("sliding_window")
+    sizes, wide = _sizes_of_full(c, spec, slides), c.flag("use_double_wide_mlp")
+    window = {"window": c.size("sliding_window")}
+    full = {"value_from": "key"} if c.flag("attention_k_eq_v") else {}
+    name = "shared_d_ff" if "experts" in spec["feed_forward"] else "d_ff"
+    twice = {"feed_forward": {name: 2 * spec["feed_forward"][name]}}
     blocks = []
-    for i, layer in enumerate(kinds):
-        attention: Data = {"window": window} if layer != _FULL else {"value_from": "key"} if keys_as_values else {}
+    for i, slid in enumerate(slides):
         last = i >= layers - shared
-        attention |= sizes.get(i, {}) | ({"kv_shared": True} if last else {})
-        feed = _twice_as_wide(spec["feed_forward"]) if last and wide else {}
-        blocks.append(({"attention": attention} if attention else {}) | feed)
+        attention = (window if slid else full) | sizes.get(i, {}) | ({"kv_shared": True} if last else {})
+        blocks.append(({"attention": attention} if attention else {}) | (twice if last and wide else {}))
     return layered(spec, blocks)
 
 
-def _shape(c: Config, kind: str) -> Data:
-    """What all layers have in common."""
-    norm = rms(placement="sandwich")
-    attention = grouped_query(c, bias=c.flag("attention_bias"), qk_norm=rms(over="head"), value_norm=rms(scale=False),
-                              scale=1.0)
-    spec = common(c, kind, attention=attention, feed_forward=gated(c, act="hidden_activation"), norm=norm,
-                  embedding_scale=True, position=rope(c, attention["head_dim"]))
-    if c.flag("enable_moe_block"):
-        spec["feed_forward"] = _experts(c, spec["feed_forward"])
-    c.ignore("num_experts", "top_k_experts", "moe_intermediate_size")
-    final = c.number("final_logit_softcapping")
-    if final is not None and spec["head"]["kind"] == "lm":
-        spec["head"]["softcap"] = float(final)
-    c.ignore("vocab_size_per_layer_input")
-    if c.take("hidden_size_per_layer_input"):
-        rows, width = c.size("vocab_size_per_layer_input"), c.size("hidden_size_per_layer_input")
-        spec["per_layer_embedding"] = {"rows": rows, "width": width, "activation": spec["feed_forward"]["activation"]}
-    return spec
+def _feed_forward(c: Config) -> Part:
+    """Experts beside the dense feed-forward, which every token passes, if there are any."""
+    dense = read(c, gated(act="hidden_activation"))
+    return dense if not c.flag("enable_moe_block") else {
+        "kind": "moe", "experts": size("num_experts"), "active_experts": size("top_k_experts"),
+        "d_ff": size("moe_intermediate_size"), "activation": dense["activation"], "shared_experts": 1,
+        "shared_d_ff": dense["d_ff"], "apart": True}
 
 
-def _twice_as_wide(feed_forward: Data) -> Data:
-    name = "shared_d_ff" if "experts" in feed_forward else "d_ff"
-    return {"feed_forward": {name: 2 * feed_forward[name]}}
+def _per_layer(c: Config) -> Part | None:
+    return {"rows": size("vocab_size_per_layer_input"), "width": size("hidden_size_per_layer_input"),
+            "activation": read(c, _feed_forward)["activation"]} if c.take("hidden_size_per_layer_input") else None
 
 
-def _experts(c: Config, dense: Data) -> Data:
-    """Experts beside the dense feed-forward, which every token passes."""
-    return {"kind": "moe", "experts": c.size("num_experts"), "active_experts": c.size("top_k_experts"),
-            "d_ff": c.size("moe_intermediate_size"), "activation": dense["activation"], "shared_experts": 1,
-            "shared_d_ff": dense["d_ff"], "apart": True}
-
-
-def _kinds(c: Config, layers: int) -> list[str]:
-    """The class makes its last layer a full one, whatever a file says."""
-    default = [_FULL if (i + 1) % _PERIOD == 0 else "sliding_attention" for i in range(layers)]
-    return [*layer_types(c, layers, default)[:-1], _FULL]
-
-
-def _sizes_of_full(c: Config, spec: Data, kinds: list[str]) -> dict[int, Data]:
+def _sizes_of_full(c: Config, spec: Data, slides: list[bool]) -> dict[int, Data]:
     """Heads of another width, and other numbers of them for keys, by layer: in full layers, or as a file lists them."""
     usual = {name: spec["attention"][name] for name in ("head_dim", "kv_heads")}
     listed = c.take("per_layer_config", default=None)
@@ -96,9 +89,9 @@ def _sizes_of_full(c: Config, spec: Data, kinds: list[str]) -> dict[int, Data]:
         full = {"head_dim": wide}
         if few is not None and c.flag("attention_k_eq_v"):
             full["kv_heads"] = c.size("num_global_key_value_heads")
-        found = {i: full for i, kind in enumerate(kinds) if kind == _FULL}
+        found = {i: full for i, slid in enumerate(slides) if not slid}
     else:
-        found = {} if listed is None else _listed(c, listed, len(kinds))
+        found = {} if listed is None else _listed(c, listed, len(slides))
     return {i: {k: v for k, v in sizes.items() if v != usual[k]} for i, sizes in found.items()}
 
 
@@ -114,10 +107,16 @@ def _listed(c: Config, listed: Any, layers: int) -> dict[int, Data]:
     return {int(i): {names[name]: size for name, size in own.items()} for i, own in listed.items()}
 
 
+TEXT: Final = decoder(
+    {"Gemma4ForCausalLM": "lm", "Gemma4TextModel": "none"}, attention={**_ATTENTION, "bias": flag("attention_bias")},
+    feed_forward=_feed_forward, norm=SANDWICH, softcap=number("final_logit_softcapping"), embedding_scale=True,
+    per_layer_embedding=_per_layer, only={"use_bidirectional_attention": (None, "vision")},  # the mask of images only
+    ignore="num_experts top_k_experts moe_intermediate_size vocab_size_per_layer_input", finish=_layers)
+
 # ---------------------------------------------------------------- images
 
 
-def gemma4_seeing(c: Config, kind: str) -> Data:
+def _seeing(c: Config, kind: str) -> Data:
     """Gemma 4 with eyes: squares of patches averaged, normed without a weight and projected into the text."""
     c.only("audio_config", None)
     c.ignore("boa_token_id", "eoa_token_id", "eoa_token_index", "audio_token_id", "video_token_id",
@@ -125,7 +124,7 @@ def gemma4_seeing(c: Config, kind: str) -> Data:
     text, _ = part_of(c, "text_config", "gemma4_text", only=True)
     image, _ = part_of(c, "vision_config", "gemma4_vision", only=True)
     text.ignore("tie_word_embeddings")
-    spec, tower = gemma4(text, kind), _tower(image)
+    spec, tower = TEXT.build(text, kind), _tower(image)
     text.finish()
     image.finish()
     tied = c.flag("tie_word_embeddings")
@@ -138,19 +137,19 @@ def _tower(c: Config) -> Data:
     c.ignore("attention_bias", "standardize", "default_output_length", "global_head_dim", "max_position_embeddings",
              "tie_word_embeddings")
     patch, kernel = side_of(c, "patch_size"), c.size("pooling_kernel_size")
-    attention = grouped_query(c, qk_norm=rms(over="head"), value_norm=rms(scale=False), scale=1.0)
+    attention = read(c, _ATTENTION)
     turns_both_ways(c, "head_dim", attention["head_dim"])
     return {
         "d_model": c.size("hidden_size"), "layers": c.size("num_hidden_layers"),
         "input": {"kind": "patches", "image": SIDE * kernel * patch, "patch": patch, "bias": False, "class_tokens": 0},
         "position": {"kind": "learned", "size": c.size("position_embedding_size"), "both_ways": True},
-        "norm": rms(placement="sandwich"), "attention": attention, "final_norm": False,
-        "feed_forward": gated(c, act="hidden_activation"),
-        "projector": {"average": True, "tokens": SIDE**2, "norm": rms(scale=False)},
+        "norm": SANDWICH, "attention": attention, "final_norm": False,
+        "feed_forward": read(c, gated(act="hidden_activation")),
+        "projector": {"average": True, "tokens": SIDE**2, "norm": {**RMS, "scale": False}},
     }
 
 
 ROWS: Final[Rows] = {
-    "gemma4_text": Family(gemma4, {"Gemma4ForCausalLM": "lm", "Gemma4TextModel": "none"}),
-    "gemma4": Family(gemma4_seeing, seeing_classes("Gemma4")),
+    "gemma4_text": TEXT,
+    "gemma4": Family(_seeing, seeing_classes("Gemma4")),
 }

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-from txcalc.huggingface.build import ACTIVATIONS, Data, activation, labels, layered
+from txcalc.huggingface.build import ACTIVATIONS, Data, labels, layered
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.encoder import LEARNED, NONE, POST, Heads, classifier, dense
 from txcalc.huggingface.gemma import ROWS as GEMMA
@@ -22,12 +22,12 @@ from txcalc.huggingface.rows import (
     Reader,
     Rows,
     Value,
+    activation,
     flag,
     passed_over,
     read,
     size,
 )
-from txcalc.huggingface.rows import activation as activation_of
 from txcalc.spec.errors import shown
 
 
@@ -60,7 +60,7 @@ def _unread_table(c: Config) -> bool | None:
 def _stack(name: str, **attention: Value) -> Data:
     return {"layers": size(f"{name}_layers"),
             "attention": {"heads": size(f"{name}_attention_heads"), "bias": True, **attention},
-            "feed_forward": {"d_ff": size(f"{name}_ffn_dim"), "activation": activation_of("activation_function"),
+            "feed_forward": {"d_ff": size(f"{name}_ffn_dim"), "activation": activation("activation_function"),
                              "bias": True}}
 
 
@@ -198,7 +198,7 @@ def _switch(c: Config, kind: str) -> Data:
     passed_over(c, "expert_capacity router_dtype router_ignore_padding_tokens add_router_probs router_type "
                 "batch_prioritized_routing", {"is_decoder": False, "is_gated_act": False, "num_selected_experts": 1,
                                               "feed_forward_proj": c.take("dense_act_fn")})
-    feed = {"kind": "dense", "d_ff": c.size("d_ff"), "activation": activation(c, "dense_act_fn"), "gated": False}
+    feed = {"kind": "dense", "d_ff": c.size("d_ff"), "activation": activation("dense_act_fn")(c), "gated": False}
     sparse = feed | {"kind": "moe", "experts": c.size("num_experts"), "active_experts": 1, "normalize": False,
                      "router_bias": c.flag("router_bias")}
     c.by_its_name("num_layers")
