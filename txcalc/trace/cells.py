@@ -80,7 +80,7 @@ def _direction(t: Trace, spec: Cell, x: Tensor, *, cached: bool, memory: Tensor 
         widths = {"input": d, "state": h, "previous": h, "context": memory.shape[-1]}
     with t.frame(x):
         if spec.initial is None:
-            before = [_zeros(t, name, b, h) for name in names]
+            before = [t.op("zeros", "elementwise", writes=(t.tensor(b, h, label=name, grad=False),)) for name in names]
         else:
             assert memory is not None
             before = [_initial(t, spec.initial, name, memory, h) for name in names]
@@ -95,12 +95,6 @@ def _direction(t: Trace, spec: Cell, x: Tensor, *, cached: bool, memory: Tensor 
     readout = ("state",) if spec.attends is None else spec.attends.readout
     y = t.tensor(b, n, sum(widths[name] for name in widths if name in readout), label=" and ".join(readout))
     return ops.dropout(t, "dropout", y)
-
-
-def _zeros(t: Trace, name: str, *shape: Number) -> Tensor:
-    y = t.tensor(*shape, label=name, grad=False)
-    t.op("zeros", "elementwise", writes=(y,))
-    return y
 
 
 def _steps(t: Trace, spec: Cell, before: list[Tensor], x: Tensor, memory: Tensor | None) -> Tensor:

@@ -63,7 +63,7 @@ def _moe_apart(t: Trace, spec: MoE, x: Tensor, given: Tensor, norm: Norm) -> Ten
     b, n, d = given.shape
     with t.frame(x, given):
         tokens = t.hold(ops.view(t, "tokens", given, b * n, d))
-        plain = ops.scale(t, "router_scale", ops.rms_norm(t, "router_norm", tokens, scale=False))
+        plain = ops.scale(t, "router_scale", ops.norm(t, "router_norm", tokens, ops.RMS._replace(scale=False)))
         plain = ops.scaled(t, "router_scale", plain)
         scores = t.hold(ops.linear(t, "router", plain, spec.experts, bias=spec.router_bias, kind="router"))
         weights, chosen = (t.hold(each) for each in _route(t, spec, scores))

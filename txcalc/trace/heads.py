@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.spec.facts import embedding_width, first_attention, unpatched
-from txcalc.trace import losses, ops, parts
+from txcalc.trace import ops, parts
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.embeddings import TABLE
 from txcalc.trace.feedforward import feed_forward
@@ -13,16 +13,7 @@ from txcalc.trace.record import Number, Role, Tensor, Trace
 from txcalc.trace.sizes import Product, several
 
 if TYPE_CHECKING:
-    from txcalc.spec.inputs import (
-        AttentionPooler,
-        ClassifierHead,
-        ContrastiveHead,
-        HeadTransform,
-        LMHead,
-        Maxout,
-        Projector,
-        ProjectorLayer,
-    )
+    from txcalc.spec import inputs
     from txcalc.spec.layers import Norm
     from txcalc.spec.model import Model, Tower
 
@@ -60,13 +51,13 @@ def loss(t: Trace, spec: Model, outputs: Outputs) -> None:
     if t.workload.phase != "training" or head.kind == "none" or head.kind == "projection":
         return
     if head.kind == "contrastive":
-        (losses.pairs_loss if head.loss == "sigmoid" else losses.contrastive_loss)(t, "loss", *logits)
+        (_pairs_loss if head.loss == "sigmoid" else _contrastive_loss)(t, "loss", *logits)
         return
     copies = head.copies if head.kind == "classifier" else 1
     with t.scope("", copies=copies, calls=copies):
-        total = losses.cross_entropy(t, "loss", logits[0])
+        total = cross_entropy(t, "loss", logits[0])
         for each in logits[1:]:
-            total = ops.add(t, total, losses.cross_entropy(t, "pair_loss", each), "total_loss")
+            total = ops.add(t, total, cross_entropy(t, "pair_loss", each), "total_loss")
         t.results, t.loss = (total,), total
 
 
@@ -107,7 +98,7 @@ def pool(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
         return y if spec.activation is None else ops.activation(t, "activation", y, spec.activation)
 
 
-def project(t: Trace, name: str, spec: Projector, tower: Tower, x: Tensor, d_out: Number) -> Tensor:
+def project(t: Trace, name: str, spec: inputs.Projector, tower: Tower, x: Tensor, d_out: Number) -> Tensor:
     """(b, n, d) of a tower to (b, tokens, d_out): to average or to merge costs no product."""
     with t.scope(name, component="projector"), t.frame(x):
         if spec.beside:
@@ -131,7 +122,7 @@ def _unpatched(stack: Model | Tower) -> Number:
     return unpatched(stack.input) if stack.input.kind == "patches" else 0
 
 
-def _gathered(t: Trace, spec: Projector, tower: Tower, x: Tensor) -> Tensor:
+def _gathered(t: Trace, spec: inputs.Projector, tower: Tower, x: Tensor) -> Tensor:
     """The positions that a projector reads: a tensor of its own, unless they are all of the tower's."""
     b, *_ = x.shape
     if spec.merge is not None:
@@ -152,7 +143,7 @@ def _gathered(t: Trace, spec: Projector, tower: Tower, x: Tensor) -> Tensor:
     return t.tensor(*x.shape, role=role, label="positions between layers")
 
 
-def _project_once(t: Trace, spec: ProjectorLayer, x: Tensor) -> Tensor:
+def _project_once(t: Trace, spec: inputs.ProjectorLayer, x: Tensor) -> Tensor:
     y = ops.linear(t, "dense", x, spec.width, bias=spec.bias)
     if spec.norm is not None:
         y = ops.norm(t, "norm", y, spec.norm)
@@ -170,7 +161,7 @@ def _mean(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
     return parts.mean(t, "mean", parts.positions(t, "positions", x, n - _unpatched(stack)), "mean of positions")
 
 
-def _pool_by_attention(t: Trace, spec: AttentionPooler, x: Tensor, norm: Norm) -> Tensor:
+def _pool_by_attention(t: Trace, spec: inputs.AttentionPooler, x: Tensor, norm: Norm) -> Tensor:
     b, _, d = x.shape
     query = ops.learned(t, "query", (1, 1, d), b, 1, d, how="new" if several(t, b) else "same")
     with t.frame():
@@ -179,14 +170,14 @@ def _pool_by_attention(t: Trace, spec: AttentionPooler, x: Tensor, norm: Norm) -
         return parts.position(t, "position", y)
 
 
-def _transform(t: Trace, spec: HeadTransform, x: Tensor, width: Number) -> Tensor:
+def _transform(t: Trace, spec: inputs.HeadTransform, x: Tensor, width: Number) -> Tensor:
     width = width if spec.width is None else spec.width
     with t.scope("head_transform", component="transform"):
         x = ops.activation(t, "activation", ops.linear(t, "dense", x, width, bias=spec.bias), spec.activation)
         return x if spec.norm is None else ops.norm(t, "norm", x, spec.norm)
 
 
-def _maxout(t: Trace, spec: Maxout, x: Tensor) -> Tensor:
+def _maxout(t: Trace, spec: inputs.Maxout, x: Tensor) -> Tensor:
     """``x.max(dim=-1)`` over the pieces keeps which of them was the largest."""
     *rows, _ = x.shape
     with t.scope("maxout", component="maxout"):
@@ -195,7 +186,7 @@ def _maxout(t: Trace, spec: Maxout, x: Tensor) -> Tensor:
         return t.tensor(*rows, spec.width, label="maxout")
 
 
-def _classify(t: Trace, spec: Model, head: ClassifierHead, x: Tensor, pooled: Tensor | None) -> Tensor:
+def _classify(t: Trace, spec: Model, head: inputs.ClassifierHead, x: Tensor, pooled: Tensor | None) -> Tensor:
     if head.of == "first":
         of = parts.position(t, "position", x) if pooled is None else pooled
     elif head.of == "mean":
@@ -212,7 +203,7 @@ def _classify(t: Trace, spec: Model, head: ClassifierHead, x: Tensor, pooled: Te
     return parts.mean(t, "mean", logits, "mean of logits") if head.of == "votes" else logits
 
 
-def _contrast(t: Trace, head: ContrastiveHead, texts: Tensor, images: Tensor) -> Tensor:
+def _contrast(t: Trace, head: inputs.ContrastiveHead, texts: Tensor, images: Tensor) -> Tensor:
     """Products of all texts with all images, each made a unit vector, times the temperature (arXiv 2103.00020)."""
     if head.width is not None:
         texts = ops.linear(t, "text_projection", texts, head.width)
@@ -229,7 +220,7 @@ def _contrast(t: Trace, head: ContrastiveHead, texts: Tensor, images: Tensor) ->
     return t.tensor(b, count, label="similarity")
 
 
-def _predict(t: Trace, spec: Model, head: LMHead, x: Tensor) -> Tensor:
+def _predict(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> Tensor:
     if head.transform is not None:
         x = _transform(t, head.transform, x, embedding_width(spec))
     if head.maxout is not None:
@@ -241,3 +232,41 @@ def _predict(t: Trace, spec: Model, head: LMHead, x: Tensor) -> Tensor:
     if head.softcap is not None:
         logits = ops.cap(t, "head_softcap", logits)
     return logits
+
+
+# ---------------------------------------------------------------- losses, of logits in the model's dtype
+
+
+def cross_entropy(t: Trace, name: str, logits: Tensor) -> Tensor:
+    """``F.cross_entropy`` on fp32 logits: keeps the log-probabilities, the targets and the total weight."""
+    *rows, classes = logits.shape
+    with t.frame(logits):
+        wide = t.hold(ops.cast(t, name, logits, Role.FLOAT32, kind="loss"))
+        found = t.tensor(*rows, classes, role=Role.FLOAT32, label="log-probabilities")
+        ops.elementwise(t, name, "loss", wide, found, keeps=(found,))
+        targets = t.tensor(*rows, role=Role.INDEX, label="targets", grad=False)
+        weight = t.tensor(role=Role.FLOAT32, label="total weight", grad=False)
+        loss = t.tensor(role=Role.FLOAT32, label="loss")
+        t.op(name, "loss", saves=(found, targets, weight), reads=(found, targets), writes=(loss, weight),
+             backward=((ops.to(found),),))
+    return loss
+
+
+def _contrastive_loss(t: Trace, name: str, logits: Tensor) -> None:
+    """The mean of two ``F.cross_entropy``, over the rows and over the columns of fp32 logits, with the same targets."""
+    rows, columns = logits.shape
+    t.op(name, "loss", saves=(
+        t.tensor(rows, columns, role=Role.FLOAT32, label="log-probabilities"),
+        t.tensor(columns, rows, role=Role.FLOAT32, label="log-probabilities of columns"),
+        t.tensor(rows, role=Role.INDEX, label="targets"),
+        *(t.tensor(role=Role.FLOAT32, label="total weight") for _ in range(2)),
+    ))
+
+
+def _pairs_loss(t: Trace, name: str, logits: Tensor) -> None:
+    """``F.logsigmoid`` of every (text, image) pair in fp32, with a sign for whether they belong together.
+
+    The CPU's kernel also keeps a buffer as large as its input.
+    """
+    keeps = ("signs", "signed products", *(("exponentials",) if t.workload.kernels == "cpu" else ()))
+    t.op(name, "loss", saves=tuple(t.tensor(*logits.shape, role=Role.FLOAT32, label=label) for label in keeps))

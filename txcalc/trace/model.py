@@ -7,20 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys
-from txcalc.trace import ops
+from txcalc.trace import embeddings, ops
 from txcalc.trace.attention import Around, cross_attention, self_attention
 from txcalc.trace.cells import convolve
 from txcalc.trace.distances import query_biases, relative_bias
-from txcalc.trace.embeddings import (
-    TABLE,
-    add_per_layer_input,
-    embed,
-    frames,
-    patches,
-    per_layer_inputs,
-    position_table,
-    tokens,
-)
 from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.heads import Outputs, loss, pool, project, top
 from txcalc.trace.record import Number, Tensor, Trace
@@ -76,7 +66,7 @@ def _forward(t: Trace, spec: Model) -> Outputs:
 
 def _encoder_decoder(t: Trace, spec: Model, encoder: Stack) -> Tensor:
     own = spec.source_vocab if encoder.input.kind == "tokens" else None
-    name, rows = (TABLE, spec.vocab) if own is None else ("source_embedding", own)
+    name, rows = (embeddings.TABLE, spec.vocab) if own is None else ("source_embedding", own)
     source, _ = _input(t, spec, encoder, t.workload.source_new, rows, name)
     with t.scope("encoder"):
         memory = _stack(t, spec, encoder, source, cached=False)
@@ -111,23 +101,23 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> tuple[Tensor, Tensor | None]:
 
 
 def _input(
-    t: Trace, spec: Model, stack: Stack, n: Number, rows: Number, name: str = TABLE, *, tied: bool = False
+    t: Trace, spec: Model, stack: Stack, n: Number, rows: Number, name: str = embeddings.TABLE, *, tied: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """``n`` positions per sequence of a stack, and their token ids, if they are tokens: then of a table of ``rows``.
 
     ``tied``: the table is another stack's.
     """
     if stack.input.kind == "tokens":
-        return tokens(t, n, rows, embedding_width(spec), name=name, tied=tied)
+        return embeddings.tokens(t, n, rows, embedding_width(spec), name=name, tied=tied)
     return _read(t, stack, t.workload.batch, n, spec.d_model), None
 
 
 def _read(t: Trace, stack: Stack, b: Number, n: Number, d: Number) -> Tensor:
     """``b`` images or sounds."""
     if stack.input.kind == "patches":
-        return patches(t, stack.input, b, d)
+        return embeddings.patches(t, stack.input, b, d)
     assert stack.input.kind == "frames"
-    return frames(t, stack.input, b, n, d)
+    return embeddings.frames(t, stack.input, b, n, d)
 
 
 def _stack(
@@ -140,7 +130,7 @@ def _stack(
     positions (images, tokens, d) that replace the first ones.
     """
     with t.frame(x):
-        x = embed(t, spec, stack, x, prefix)
+        x = embeddings.embed(t, spec, stack, x, prefix)
         causal, fixed = cached or stack.causal_mask, stack.input.kind == "patches"
         around = Around(stack.position, causal=causal, cached=cached, fixed=fixed, memory=memory,
                         shared={} if shares_keys(stack) else None)
@@ -148,7 +138,7 @@ def _stack(
         per_layer = spec.per_layer_embedding if stack is spec else None
         inputs = None
         if per_layer is not None and ids is not None:
-            inputs = t.hold(per_layer_inputs(t, per_layer, stack.norm, stack.layers, ids, x))
+            inputs = t.hold(embeddings.per_layer_inputs(t, per_layer, stack.norm, stack.layers, ids, x))
 
         def layer(block: Sublayers, x: Tensor) -> Tensor:
             own = None
@@ -158,7 +148,7 @@ def _stack(
                 y = _block(t, block, stack, around, x)
                 if per_layer is None or own is None:
                     return y
-                return add_per_layer_input(t, per_layer, block.norm, y, own)
+                return embeddings.add_per_layer_input(t, per_layer, block.norm, y, own)
 
         def group(blocks: Sequence[Block], x: Tensor) -> Tensor:
             for i, block in enumerate(blocks):
@@ -190,7 +180,7 @@ def _table(t: Trace, stack: Stack, around: Around, x: Tensor) -> Tensor | None:
         first = first_attention(stack)
         assert first.kind == "standard"
         return query_biases(t, first.heads, first.head_dim)
-    return t.hold(position_table(t, position, stack, d)) if position.kind == "disentangled" else None
+    return t.hold(embeddings.position_table(t, position, stack, d)) if position.kind == "disentangled" else None
 
 
 def _block(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tensor) -> Tensor:

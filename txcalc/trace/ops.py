@@ -9,7 +9,7 @@ function names; what is composed in PyTorch is composed here. What is kept was m
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from txcalc.trace.kinds import Name
 from txcalc.trace.record import Gradient, How, Number, Part, Role, Steps, Tensor, Trace
@@ -25,8 +25,12 @@ class _NormKind(NamedTuple):
     """A norm that belongs to a layer and is no choice of the spec."""
 
     kind: Literal["layernorm", "rmsnorm"]
-    scale: bool
-    bias: bool
+    scale: bool = True
+    bias: bool = False
+
+
+RMS: Final = _NormKind("rmsnorm")
+"""RMSNorm with a scale."""
 
 
 # ---------------------------------------------------------------- gradients
@@ -385,10 +389,3 @@ def _composed_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[
                 y = scale(t, name, y, weight="weight", shape=weights["weight"], kind="norm")
         t.hold(rstd)
         return cast(t, name, y, x.role, kind="norm", label=name)
-
-
-def rms_norm(
-    t: Trace, name: str, x: Tensor, *, weight_shape: tuple[Number, ...] | None = None, scale: bool = True
-) -> Tensor:
-    """``F.rms_norm`` without a bias, as ``norm`` has it."""
-    return norm(t, name, x, _NormKind("rmsnorm", scale=scale, bias=False), weight_shape=weight_shape)
