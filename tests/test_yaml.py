@@ -17,8 +17,8 @@ from txcalc.spec import yaml as module
 from txcalc.spec.base import Flag, Least, Positive, Size, Spec, Usual
 from txcalc.spec.complaints import InvalidSpec
 from txcalc.spec.errors import FieldError, SpecError, nearest
-from txcalc.spec.files import Document, read_text
-from txcalc.spec.yaml import MAX_DEPTH, dump_yaml, read_yaml
+from txcalc.spec.files import MAX_DEPTH, Document, read_text
+from txcalc.spec.yaml import dump_yaml, read_yaml
 
 
 @pytest.fixture(params=["libyaml", "python"])

@@ -10,8 +10,7 @@ from typing import Any, Final, TypeGuard
 
 from txcalc.check.stored import Checkpoint, Reader, Stored
 from txcalc.spec.errors import SpecError, shown
-from txcalc.spec.files import open_file
-from txcalc.spec.yaml import MAX_DIGITS
+from txcalc.spec.files import MAX_DIGITS, open_file
 
 MAX_HEADER: Final = 100_000_000
 """The format's own limit, in bytes; also of an index."""

@@ -14,6 +14,8 @@ from typing import Any, BinaryIO, Final, NamedTuple
 from txcalc.spec.errors import Loc, SpecError
 
 MAX_BYTES: Final = 2**20
+MAX_DEPTH: Final = 32
+MAX_DIGITS: Final = 100
 BREAK: Final = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
 
 Position = tuple[int, int]

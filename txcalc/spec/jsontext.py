@@ -1,28 +1,56 @@
-"""JSON read strictly, with the line and column of everything that was read (RFC 8259).
+"""JSON read strictly (RFC 8259): no key twice, no NaN, no number without end; with the places of what is wrong.
 
-Why not ``json.loads``: of two equal keys it keeps the last in silence, it takes ``NaN``, it reads an integer of a
-million digits, it fails with a RecursionError, and it forgets where a value stood. ``Infinity`` is read, beyond the
-standard, because Python writes it: configurations of Mamba-2 have a limit of it.
+``Infinity`` is read, beyond the standard, because Python writes it: configurations of Mamba-2 have a limit of it.
 """
 
 from __future__ import annotations
 
-import json.decoder
+import json
 import math
 import re
-import types
-from typing import Final, NoReturn, cast
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any, Final
 
-from txcalc.spec.errors import Loc, SpecError, dotted, shown
-from txcalc.spec.files import Document, Position
-from txcalc.spec.yaml import MAX_DEPTH, MAX_DIGITS
+from txcalc.spec.errors import Loc, SpecError, shown
+from txcalc.spec.files import MAX_DEPTH, MAX_DIGITS, Document, Position, position
 
-_SPACE: Final = re.compile(r"[ \t\r\n]*")
-_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
-_WORDS: Final[dict[str, object]] = {
-    "true": True, "false": False, "null": None, "Infinity": math.inf, "-Infinity": -math.inf,
+_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s"{}\[\],:]+', re.DOTALL)
+_WORD: Final = re.compile(r"-?[A-Za-z]{1,20}(?![A-Za-z])")
+_MEANT: Final[Mapping[str, str]] = {
+    "Expecting ':' delimiter": "':' is expected", "Extra data": "text after the end of the object",
+    "Expecting property name enclosed in double quotes": "a field's name in double quotes is expected",
 }
-_WORD: Final = re.compile(r"-?[A-Za-z]+")
+"""What the standard library says, in plain words."""
+
+
+class _Places(Mapping[Loc, Position]):
+    """Where a text says what, looked for when something is wrong there: JSON is YAML, as good as always."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def found(self) -> Mapping[Loc, Position]:
+        from txcalc.spec.yaml import read_yaml
+
+        try:
+            return read_yaml(self.text, "").marks
+        except SpecError:
+            return {}
+
+    def __getitem__(self, path: Loc) -> Position:
+        return self.found[path]
+
+    def __iter__(self) -> Iterator[Loc]:
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+
+class _Refused(Exception):
+    """A token that is JSON to the standard library, and what to say of it."""
 
 
 def read_json(text: str, source: str) -> Document:
@@ -30,138 +58,105 @@ def read_json(text: str, source: str) -> Document:
 
     Raises SpecError, with line and column, for anything that is not one plain object.
     """
-    return _Reader(text, source).document()
+    try:
+        data = json.loads(text, object_pairs_hook=_mapping, parse_int=_whole, parse_float=_number,
+                          parse_constant=_constant)
+    except RecursionError:
+        raise _deep(source) from None
+    except json.JSONDecodeError as error:
+        raise _syntax(text, error, source) from None
+    except _Refused as error:
+        token, message = error.args
+        tokens = (each for each in _TOKEN.finditer(text) if each[0][0] != '"' and token in each[0])
+        raise _invalid(text, next((each.start() for each in tokens), 0), message, source) from None
+    except KeyError as error:
+        raise _duplicate(text, error.args[0], source) from None
+    if not isinstance(data, dict):
+        line, column = position(text, len(text) - len(text.lstrip()))
+        raise SpecError(f"the top level must be a JSON object, got {shown(data)}", source=source, line=line,
+                        column=column)
+    if _depth(data) > MAX_DEPTH:
+        raise _deep(source)
+    return Document(data, _Places(text))
 
 
-class _Reader:
-    """A cursor that goes through the text once."""
-
-    def __init__(self, text: str, source: str) -> None:
-        self.text = text
-        self.source = source
-        self.at = 0
-        self.line = 1
-        self.start = 0  # of the line
-        self.marks: dict[Loc, Position] = {}
-
-    def document(self) -> Document:
-        self.space()
-        self.marks[()] = self.position()
-        first = self.position()
-        data = self.value(())
-        self.space()
-        if self.at < len(self.text):
-            self.fail("text after the end of the object")
-        if not isinstance(data, dict):
-            raise SpecError(f"the top level must be a JSON object, got {shown(data)}",
-                            source=self.source, line=first[0], column=first[1])
-        return Document(data, types.MappingProxyType(self.marks))
-
-    def value(self, path: Loc) -> object:
-        if len(path) > MAX_DEPTH:
-            self.fail(f"nested more than {MAX_DEPTH} levels deep")
-        char = self.text[self.at : self.at + 1]
-        if char == "{":
-            return self.mapping(path)
-        if char == "[":
-            return self.sequence(path)
-        if char == '"':
-            return self.string()
-        if char.isdigit() or (char == "-" and not self.text.startswith("-I", self.at)):
-            return self.number()
-        return self.word()
-
-    def mapping(self, path: Loc) -> dict[str, object]:
-        found: dict[str, object] = {}
-        self.step()
-        while self.more("}", first=not found):
-            place = self.position()
-            if self.text[self.at : self.at + 1] != '"':
-                self.fail("a field's name in double quotes is expected")
-            key = self.string()
-            if key in found:
-                self.fail(f"duplicate key, first on line {self.marks[*path, key][0]}", (*path, key), place)
-            self.marks[*path, key] = place
-            self.space()
-            if self.text[self.at : self.at + 1] != ":":
-                self.fail("':' is expected")
-            self.step()
-            found[key] = self.value((*path, key))
-        return found
-
-    def sequence(self, path: Loc) -> list[object]:
-        found: list[object] = []
-        self.step()
-        while self.more("]", first=not found):
-            self.marks[*path, len(found)] = self.position()
-            found.append(self.value((*path, len(found))))
-        return found
-
-    def more(self, end: str, *, first: bool) -> bool:
-        """Go to the next item, over the comma before it; False, past the bracket, when there is none."""
-        self.space()
-        char = self.text[self.at : self.at + 1]
-        if char == end:
-            self.at += 1
-            return False
-        if first:
-            return True
-        if char != ",":
-            self.fail(f"',' or '{end}' is expected")
-        self.step()
-        if self.text[self.at : self.at + 1] == end:
-            self.fail(f"a comma before '{end}' is not allowed")
-        return True
-
-    def string(self) -> str:
-        try:
-            text, self.at = cast("tuple[str, int]", json.decoder.scanstring(self.text, self.at + 1, True))  # type: ignore[attr-defined]
-        except json.JSONDecodeError as error:
-            self.at = error.pos
-            self.fail(error.msg.lower().removesuffix(" starting at").removesuffix(" at"))
-        return text
-
-    def number(self) -> int | float:
-        match = _NUMBER.match(self.text, self.at)
-        if match is None or self.text[match.end() : match.end() + 1].isalnum():
-            self.fail("not a number")
-        if match[1] is None and match[2] is None:
-            if match.end() - match.start() > MAX_DIGITS:
-                self.fail(f"a whole number of more than {MAX_DIGITS} digits")
-            number: int | float = int(match[0])
-        elif (number := float(match[0])) in (float("inf"), float("-inf")):
-            self.fail(f"the number {shown(match[0])} is too large")
-        self.at = match.end()
-        return number
-
-    def word(self) -> object:
-        match = _WORD.match(self.text, self.at)
-        if match is None:
-            self.fail("a value is expected")
-        if match[0] not in _WORDS:
-            self.fail(f"{match[0]} is not JSON" if len(match[0]) <= 20 else "a value is expected")
-        self.at = match.end()
-        return _WORDS[match[0]]
-
-    def step(self) -> None:
-        self.at += 1
-        self.space()
-
-    def space(self) -> None:
-        match = _SPACE.match(self.text, self.at)
-        assert match is not None
-        if breaks := match[0].count("\n"):
-            self.line += breaks
-            self.start = self.at + match[0].rindex("\n") + 1
-        self.at = match.end()
-
-    def position(self) -> Position:
-        return self.line, self.at - self.start + 1
-
-    def fail(self, message: str, path: Loc = (), place: Position | None = None) -> NoReturn:
-        if self.at >= len(self.text) and place is None:
-            message = f"the text ends too early: {message}"
-        line, column = place or self.position()
-        raise SpecError(f"not valid JSON: {message}", source=self.source, line=line, column=column, field=dotted(path))
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise KeyError(next(name for name in names if names.count(name) > 1))
+    return found
 
 
+def _whole(token: str) -> int:
+    if len(token) > MAX_DIGITS:
+        raise _Refused(token, f"a whole number of more than {MAX_DIGITS} digits")
+    return int(token)
+
+
+def _number(token: str) -> float:
+    if math.isinf(number := float(token)):
+        raise _Refused(token, f"the number {shown(token)} is too large")
+    return number
+
+
+def _constant(token: str) -> float:
+    if token == "NaN":
+        raise _Refused(token, "NaN is not JSON")
+    return float(token)
+
+
+def _depth(value: Any) -> int:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inside is None else 1 + max(map(_depth, inside), default=0)
+
+
+def _deep(source: str) -> SpecError:
+    return SpecError(f"not valid JSON: nested more than {MAX_DEPTH} levels deep", source=source)
+
+
+def _invalid(text: str, at: int, message: str, source: str) -> SpecError:
+    line, column = position(text, at)
+    return SpecError(f"not valid JSON: {message}", source=source, line=line, column=column)
+
+
+def _duplicate(text: str, key: str, source: str) -> SpecError:
+    from txcalc.spec.yaml import read_yaml
+
+    try:
+        read_yaml(text, source)
+    except SpecError as error:
+        if "duplicate key" in error.message:
+            error.message = f"not valid JSON: {error.message}"
+            return error
+    return SpecError(f"not valid JSON: duplicate key {shown(key)}", source=source)
+
+
+def _syntax(text: str, error: json.JSONDecodeError, source: str) -> SpecError:
+    """What the standard library could not read, in plain words."""
+    at, message = error.pos, error.msg
+    if message.startswith("Illegal trailing comma"):  # at the comma, from Python 3.13 on
+        at = len(text) - len(text[at + 1 :].lstrip())
+    before, here = text[:at].rstrip(), text[at : at + 1]
+    if before.endswith(",") and here and here in "}]":
+        meant = f"a comma before '{here}' is not allowed"
+    elif message == "Expecting value":
+        word = _WORD.match(text, at)
+        meant = f"{word[0]} is not JSON" if word else "a value is expected"
+    elif message == "Expecting ',' delimiter":
+        is_number = before[-1:].isdigit() and len(before) == at and (here.isalnum() or here == ".")
+        meant = "not a number" if is_number else f"',' or '{_end(text[:at])}' is expected"
+    else:
+        meant = _MEANT.get(message, message.lower().removesuffix(" starting at").removesuffix(" at"))
+    return _invalid(text, at, meant if here else f"the text ends too early: {meant}", source)
+
+
+def _end(text: str) -> str:
+    """The bracket that closes what is open at the end of a text."""
+    opened: list[str] = []
+    for token in _TOKEN.finditer(text):
+        if token[0] in "{[":
+            opened.append("}" if token[0] == "{" else "]")
+        elif token[0] in "}]":
+            opened.pop()
+    return opened[-1]

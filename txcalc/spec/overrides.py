@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any, Final
 
 from txcalc.spec.errors import FieldError, Loc, SpecError, all_of, dotted, joined, shown
-from txcalc.spec.files import Document, Position
+from txcalc.spec.files import MAX_DEPTH, Document, Position
 from txcalc.spec.resolve import BLOCK_FIELDS, NONE, SUBLAYERS, merge
-from txcalc.spec.yaml import MAX_DEPTH, read_yaml
+from txcalc.spec.yaml import read_yaml
 from txcalc.units import SeveralError, parse_count
 
 ADVICE: Final = "set {every} for every block, or {one} for one"
@@ -68,7 +68,9 @@ def apply_overrides(document: Document, overrides: Sequence[Override]) -> Docume
     through something that is not a mapping, or to a list item that is not there, and for a field of a stack of which
     some blocks have their own.
     """
-    data: Any = {key: value for key, value in document.data.items() if key != "published" or not overrides}
+    if not overrides:
+        return document
+    data: Any = {key: value for key, value in document.data.items() if key != "published"}
     marks: dict[Loc, Position] = dict(document.marks)
     written: set[Loc] = set()
     wrong: list[SpecError] = []

@@ -22,13 +22,11 @@ import yaml
 from yaml import events
 
 from txcalc.spec.errors import Loc, SpecError, dotted, shown
-from txcalc.spec.files import BREAK, Document, Position, position
+from txcalc.spec.files import BREAK, MAX_DEPTH, MAX_DIGITS, Document, Position, position
 
-MAX_DEPTH: Final = 32
 MAX_VALUES: Final = 100_000
 MAX_REPEATED: Final = 10_000
 """The most values that aliases may add by repeating an anchor."""
-MAX_DIGITS: Final = 100
 MAX_KEY: Final = 1000
 """The longest key written: YAML readers look for the colon within 1,024 characters."""
 
