@@ -117,3 +117,32 @@ def test_such_a_question_would_be_found(tmp_path: Path) -> None:
     path.write_text('if "Gemma" in self.spec.name or spec.family == "gpt" or model.name.startswith("x"): pass\n'
                     "row = TABLE[spec.name]\nif op.name == 'core' or cache.name: pass\n")
     assert sorted(questions(path)) == [1, 1, 1, 2]
+
+
+PARTS_OF_TEXT = {"startswith", "endswith", "split", "rsplit", "partition", "rpartition", "removeprefix", "removesuffix"}
+READ = {"count.weights": 1}
+"""How often a file reads a path: a spec names the matrices that are stored as one by their last names."""
+
+
+def spellings(path: Path) -> Iterator[int]:
+    """Lines that take a text apart, or compare a path with one."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in PARTS_OF_TEXT:
+            yield node.lineno
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            texts = any(isinstance(side, ast.Constant) and isinstance(side.value, str) for side in sides)
+            if texts and any(isinstance(side, ast.Attribute) and side.attr in ("path", "component") for side in sides):
+                yield node.lineno
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if name(path).split(".")[0] in ("trace", "count")], ids=name)
+def test_nothing_depends_on_how_a_path_is_spelt(path: Path) -> None:
+    assert len(list(spellings(path))) == READ.get(name(path), 0), "say it as data: the operation's part, or within"
+
+
+def test_such_a_spelling_would_be_found(tmp_path: Path) -> None:
+    path = tmp_path / "some.py"
+    path.write_text("if op.path == 'head' or 'experts' in op.path.split('.'): pass\n"
+                    "if path.endswith('.k') or op.part == 'k': pass\n")
+    assert sorted(spellings(path)) == [1, 1, 2]
