@@ -7,6 +7,7 @@ from typing import Any
 import numpy
 import pytest
 
+from txcalc.answer.columns import Table
 from txcalc.answer.report import Totals, count
 from txcalc.count.entries import total
 from txcalc.count.kv_cache import allocated, kv_cache_bytes
@@ -113,7 +114,8 @@ def test_symbols_and_arrays() -> None:
     assert cache.blocks(size).value({"n": 33, "b": 16}) == 3
     window = Cache("self", 28, least(n, 11), 1, layout="window", end=n)
     assert window.blocks(16).value({"n": 33}) == 2
-    lengths = numpy.array([1.0, 16.0, 17.0, 33.0])
-    w = Workload(phase="prefill", seq=1, kv_block=16).replaced(seq=lengths)
-    assert list(total(allocated(trace(spec(), w))) // (5 * 56)) == [16, 16, 32, 48]
-    assert list(kv_cache_bytes(trace(spec(), w)) // (5 * 56)) == [1, 16, 17, 33]
+    rows = numpy.arange(4)
+    table = Table([numpy.array([2.0, 16.0, 17.0, 33.0])], rows)
+    w = Workload(phase="prefill", seq=1, kv_block=16).replaced(seq=table.columns()[0])
+    [(_, found)] = table.blocks([total(allocated(trace(spec(), w))), kv_cache_bytes(trace(spec(), w))])
+    assert [list(values // (5 * 56)) for values in found] == [[16, 16, 32, 48], [2, 16, 17, 33]]

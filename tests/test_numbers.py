@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from txcalc.answer.columns import BLOCK, Split, Table
 from txcalc.answer.sweep import SWEPT, sweep
 from txcalc.count.entries import total
 from txcalc.count.flops import forward_flops
@@ -15,6 +16,7 @@ from txcalc.spec.model import Model
 from txcalc.spec.replace import replace
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
+from txcalc.trace.sizes import least, same
 from txcalc.trace.workload import Workload
 
 GPT2 = Model.from_data({
@@ -94,3 +96,40 @@ def test_arrays_cross_a_window() -> None:
 def test_an_unknown_path_is_refused() -> None:
     with pytest.raises(KeyError, match=r"attention\.head"):
         replace(GPT2, {"attention.head": 3})
+
+
+def test_columns_compute_as_numbers_do() -> None:
+    values, other = np.array([1.0, 6.0, 9.0]), np.array([7.0, 2.0, 9.0])
+    table = Table([values, other], np.arange(3))
+    a, b = table.columns()
+    sums = [a + 0, 3 + a, a - b, 5 - a, a * 1, a * 0, 2 * a * b, a**2, a // 4, 13 // a, -(-a // 4), a % 4, a / 2,
+            a.least(b), least(a, 5), least(5, a), a * b - b * a]
+    expected = [values, 3 + values, values - other, 5 - values, values, 0 * values, 2 * values * other, values**2,
+                values // 4, 13 // values, -(-values // 4), values % 4, values / 2, np.minimum(values, other),
+                np.minimum(values, 5), np.minimum(values, 5), 0 * values]
+    [(_, found)] = table.blocks(sums)
+    for got, wanted in zip(found, expected, strict=True):
+        assert (got == wanted).all()
+    assert a < 10 and a > 0 and bool(a) and same(a, a) and not same(a, 5)
+    with pytest.raises(Split) as split:
+        _ = a == b
+    assert list(split.value.holds) == [False, False, True]
+
+
+def test_quotients_of_columns_are_exact_up_to_the_largest_whole_number() -> None:
+    for divisor in (1, 2, 3, 7, 32, 1024, 2**26 - 5):
+        near = [k * divisor + off for k in (1, 2**20 + 1, (2**53 - 1) // divisor) for off in (-1, 0, 1)]
+        whole = [n for n in near if 0 <= n < 2**53]
+        table = Table([np.array(whole, dtype=np.float64)], np.arange(len(whole)))
+        [(_, [found])] = table.blocks([table.columns()[0] // divisor])
+        assert [int(each) for each in found] == [n // divisor for n in whole]
+
+
+def test_blocks_join_up() -> None:
+    many = 2 * BLOCK + 3
+    values = np.arange(1, many + 1)
+    found = sweep(GPT2, Workload(seq=1), {}, {"seq": values})
+    for i in (0, 1, BLOCK - 1, BLOCK, 2 * BLOCK, many - 1):
+        run = trace(GPT2, Workload(seq=int(values[i])))
+        assert found["flops_forward"][i] == sum_of("flops_forward", run)
+        assert found["activation_bytes"][i] == sum_of("activation_bytes", run)

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from txcalc.answer.catalogue import Listing
+    from txcalc.answer.columns import Array
     from txcalc.answer.compare import Comparison
     from txcalc.answer.curves import AttentionCurve
     from txcalc.answer.diff import Diff
     from txcalc.answer.library import Run, Size
     from txcalc.answer.mixers import MixerTable
     from txcalc.answer.report import Report
-    from txcalc.answer.sweep import Array
     from txcalc.answer.validation import Validation
     from txcalc.derivation.explanation import Explanation, QuantityName
     from txcalc.spec.errors import SpecError

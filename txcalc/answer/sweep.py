@@ -1,10 +1,13 @@
-"""Many configurations in one call: the same programs run on float64 arrays."""
+"""Many configurations in one call: the same programs run on columns of sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 
+import numpy
+
+from txcalc.answer.columns import Array, Split, Table
 from txcalc.answer.fit import fit
 from txcalc.count.entries import total
 from txcalc.count.totals import TOTALS
@@ -12,14 +15,8 @@ from txcalc.spec.errors import SpecError, unknown_field
 from txcalc.spec.model import Model
 from txcalc.spec.replace import replace
 from txcalc.spec.resolve import BLOCK_FIELDS
-from txcalc.trace.cores import FLASH_WIDEST
 from txcalc.trace.model import trace
 from txcalc.trace.workload import LEAST, Workload
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 SWEPT: Final = (
     "params", "params_active", "flops_forward", "flops_skipped", "flops_backward", "flops_recomputed",
@@ -27,12 +24,6 @@ SWEPT: Final = (
 )
 
 _VARIED: Final = ("batch", "seq", "past", "source_seq", "images")
-
-BLOCK: Final = 1 << 13
-"""Variants that are traced at once: so many that arrays stay in the processor's cache."""
-
-_HEADS: Final = ("head_dim", "value_dim", "nope_dim", "rope_dim", "heads", "kv_heads")
-_PAIRS: Final = (("heads", "kv_heads"), ("head_dim", "value_dim"))
 
 
 def sweep(
@@ -46,8 +37,6 @@ def sweep(
     would overflow silently. Returns ``{total: array}``, in the units of the report. Raises ``SpecError`` for what is no
     size, for arrays of unlike lengths, and for a path that the model has not.
     """
-    import numpy
-
     inputs = {(where, name): _numbers(spec, where, name, values)
               for where, given in enumerate((sizes, lengths or {})) for name, values in given.items()}
     counts = {values.size for values in inputs.values()} - {1}
@@ -55,14 +44,22 @@ def sweep(
         raise SpecError(f"arrays of one length are wanted, got {' and '.join(map(str, sorted(counts)))}", field="sizes")
     _check_lengths(workload, {name: values for (where, name), values in inputs.items() if where})
     many = max(counts, default=1)
+    arrays = [values for values in inputs.values() if values.size > 1]
     found: dict[str, Array] = {}
-    for alike in _alike(spec, inputs, many):
-        for start in range(0, alike.size, BLOCK):
-            here = alike[start : start + BLOCK]
-            part: tuple[dict[str, Any], ...] = ({}, {})
-            for (where, name), values in inputs.items():
-                part[where][name] = values if values.size == 1 else values[here]
-            for name, values in _totals(spec, workload, *part).items():
+    waiting = [numpy.arange(many)]
+    while waiting:
+        table = Table(arrays, waiting.pop())
+        columns = iter(table.columns())
+        varied: tuple[dict[str, Any], ...] = ({}, {})
+        for (where, name), values in inputs.items():
+            varied[where][name] = next(columns) if values.size > 1 else int(values[0])
+        try:
+            totals = _totals(spec, workload, *varied)
+        except Split as split:
+            waiting += [table.rows[split.holds], table.rows[~split.holds]]
+            continue
+        for here, block in table.blocks(list(totals.values())):
+            for name, values in zip(totals, block, strict=True):
                 found.setdefault(name, numpy.empty(many))[here] = values
     return found
 
@@ -77,30 +74,8 @@ def _totals(spec: Model, workload: Workload, sizes: Mapping[str, Any], lengths: 
     return {name: total(entries) for name, entries in found.items() if entries or name != "kv_cache_bytes"}
 
 
-def _alike(spec: Model, inputs: Mapping[tuple[int, str], Array], many: int) -> Iterator[Array]:
-    """Variants for which the same kernels run, and which reshape and cache alike: what is decided on numbers."""
-    import numpy
-
-    marks: list[Any] = []
-    for (where, name), own in inputs.items():
-        prefix, _, last = name.rpartition(".")
-        if where:
-            marks += [own == 0, own == 1]
-        elif last in _HEADS:
-            marks += [own % 8 == 0, own % 4 == 0, own > FLASH_WIDEST, own == 1]
-            others = [f"{prefix}.{other}" for pair in _PAIRS if last in pair for other in pair if other != last]
-            marks += [own == inputs.get((0, other), _field(spec, other)) for other in others]
-    which = numpy.zeros(many, dtype=numpy.int64)
-    for mark in marks:
-        _, which = numpy.unique(2 * which + numpy.broadcast_to(mark, many), return_inverse=True)
-    order = numpy.argsort(which, kind="stable")
-    yield from numpy.split(order, numpy.flatnonzero(numpy.diff(which[order])) + 1)
-
-
 def _numbers(spec: Model, where: int, name: str, values: Any) -> Array:
     """An array of whole numbers for a field that is one. Raises ``SpecError`` for any other."""
-    import numpy
-
     name = str(name)
     known = _VARIED if where else None
     field = None if where else _field(spec, name)

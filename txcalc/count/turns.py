@@ -22,7 +22,7 @@ _LAST = 2
 def count(trace: Trace, times: Number) -> int:
     """How often, as a number. Raises ``TypeError`` for an array, or a symbol that stands for none."""
     size = trace.size(times)
-    if size is None:
+    if not isinstance(size, int):
         raise TypeError("how often a repeat runs must be known to say what is alive")
     return size
 

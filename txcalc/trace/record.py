@@ -286,17 +286,13 @@ class Trace:
         if (kernel, why) not in self.kernels:
             self.kernels.append((kernel, why))
 
-    def size(self, of: Number) -> int | None:
-        """A size as a number: the first of an array, whose variants decide alike; none for a symbol that stands for
-        nothing yet."""
-        if isinstance(of, int):
-            return of
-        if hasattr(of, "flat"):
-            return int(of.flat[0])
-        if not hasattr(of, "value"):
-            return None
+    def size(self, of: Number) -> Number | None:
+        """What a size is where a program decides by it: a number, for a symbol the one that it stands for; None for a
+        symbol that stands for nothing yet."""
+        if isinstance(of, int) or not hasattr(of, "value"):
+            return of if isinstance(of, int) else None
         try:
-            return int(of.value(self.sizes))
+            return of.value(self.sizes)
         except KeyError:
             return None
 

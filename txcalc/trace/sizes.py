@@ -36,18 +36,12 @@ def least(a: Number, b: Number) -> Number:
     """The smaller of two sizes: a sliding window never holds more keys than there are tokens."""
     if isinstance(a, int) and isinstance(b, int):
         return min(a, b)
-    for one, other in ((a, b), (b, a)):
-        if hasattr(one, "least"):
-            return one.least(other)
-    import numpy
-
-    return numpy.minimum(a, b)
+    return b.least(a) if isinstance(a, int) else a.least(b)
 
 
 def same(a: Number, b: Number) -> bool:
-    """Whether two sizes are one: symbols where they have one name, arrays where they agree everywhere."""
-    equal = a == b
-    return bool(equal if isinstance(equal, bool) else equal.all())
+    """Whether two sizes are one: symbols where they have one name."""
+    return bool(a == b)
 
 
 def several(t: Trace, *axes: Number) -> bool:
