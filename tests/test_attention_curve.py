@@ -18,7 +18,7 @@ from showing import render
 from typer.testing import CliRunner
 
 from txcalc import units
-from txcalc.answer.curves import AttentionCurve, attention_curve
+from txcalc.answer.curve import AttentionCurve, attention_curve
 from txcalc.answer.devices import Device, device, devices
 from txcalc.answer.limits import DEFAULT_RESERVE, LONGEST, Reserve, first_above
 from txcalc.cli.app import app

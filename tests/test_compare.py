@@ -12,7 +12,7 @@ from showing import render
 from typer.testing import CliRunner
 
 from txcalc import units
-from txcalc.answer.compare import Comparison, Named, compare
+from txcalc.answer.comparison import Comparison, Named, compare
 from txcalc.answer.report import count
 from txcalc.cli.app import app
 from txcalc.models.load import load

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from txcalc.answer.diff import Diff, Run, diff
+from txcalc.answer.difference import Diff, Run, diff
 from txcalc.answer.report import Totals, count
 from txcalc.cli.app import app
 from txcalc.models.load import load

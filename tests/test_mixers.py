@@ -12,7 +12,7 @@ import pytest
 from showing import render
 from typer.testing import CliRunner
 
-from txcalc.answer.mixers import QUANTITIES, MixerTable, Sizes, exponent, mixers
+from txcalc.answer.mixer_table import QUANTITIES, MixerTable, Sizes, exponent, mixers
 from txcalc.cli.app import app
 from txcalc.count import activations, flops, kv_cache, params, sequence
 from txcalc.show.terminal import Screen

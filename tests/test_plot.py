@@ -12,10 +12,10 @@ import pytest
 from showing import blocks
 from typer.testing import CliRunner
 
-from txcalc.answer.compare import Named, compare
-from txcalc.answer.curves import attention_curve
+from txcalc.answer.comparison import Named, compare
+from txcalc.answer.curve import attention_curve
 from txcalc.answer.devices import device
-from txcalc.answer.mixers import mixers
+from txcalc.answer.mixer_table import mixers
 from txcalc.answer.report import count
 from txcalc.answer.view import view
 from txcalc.cli.app import app

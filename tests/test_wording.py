@@ -9,7 +9,7 @@ from showing import render
 
 import txcalc
 from txcalc.answer import compare as side_by_side
-from txcalc.answer.curves import attention_curve
+from txcalc.answer.curve import attention_curve
 from txcalc.answer.defaults import workload
 from txcalc.answer.view import view
 from txcalc.derivation.explain import explain

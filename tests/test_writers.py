@@ -16,12 +16,12 @@ from showing import blocks, render
 
 import txcalc
 from txcalc.answer.catalogue import listing
-from txcalc.answer.compare import Named, compare
-from txcalc.answer.curves import attention_curve
+from txcalc.answer.comparison import Named, compare
+from txcalc.answer.curve import attention_curve
 from txcalc.answer.defaults import workload
 from txcalc.answer.devices import device
-from txcalc.answer.diff import Run, diff
-from txcalc.answer.mixers import mixers
+from txcalc.answer.difference import Run, diff
+from txcalc.answer.mixer_table import mixers
 from txcalc.answer.validation import Row as Compared
 from txcalc.answer.validation import Validation, Validations
 from txcalc.answer.view import View, view

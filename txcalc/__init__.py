@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from txcalc.answer.catalogue import Listing
     from txcalc.answer.columns import Array
-    from txcalc.answer.compare import Comparison
-    from txcalc.answer.curves import AttentionCurve
-    from txcalc.answer.diff import Diff
+    from txcalc.answer.comparison import Comparison
+    from txcalc.answer.curve import AttentionCurve
+    from txcalc.answer.difference import Diff
     from txcalc.answer.library import Run, Size
-    from txcalc.answer.mixers import MixerTable
+    from txcalc.answer.mixer_table import MixerTable
     from txcalc.answer.report import Report
     from txcalc.answer.validation import Validation
     from txcalc.derivation.explanation import Explanation, QuantityName
@@ -85,8 +85,7 @@ def compare(
     Units and rules are those of ``count``. Without ``seq``, the length is the shortest of the models' contexts, or
     2,048 where that is shorter. Raises ``SpecError`` for a workload that does not fit one of them.
     """
-    from txcalc.answer import compare as comparison
-    from txcalc.answer import library
+    from txcalc.answer import comparison, library
 
     found = [library.find(model) for model in models]
     return comparison.compare([comparison.Named(*each) for each in found], library.fields(batch, seq, phase, run))
@@ -120,13 +119,13 @@ def attention(
     range, ``"1K..128K"``. ``device`` is what it has to fit into, None for no limits. Raises ``SpecError`` for a model
     without attention, and for a device that there is not.
     """
-    from txcalc.answer import curves, devices, library
+    from txcalc.answer import curve, devices, library
 
     found = library.find(model)
     workload = library.workload([found.spec], batch, 1, phase, run)
     card = None if device is None else devices.device(device)
-    origin = curves.Origin(found.source, found.overrides)
-    return curves.attention_curve(found.spec, workload, library.lengths(lengths), card, origin=origin)
+    origin = curve.Origin(found.source, found.overrides)
+    return curve.attention_curve(found.spec, workload, library.lengths(lengths), card, origin=origin)
 
 
 def diff(
@@ -138,8 +137,7 @@ def diff(
     The fields that differ are changed one at a time and every step is counted, in the units of ``count``; what the
     steps add to a total sums up to its whole change. Raises ``SpecError`` for a workload that does not fit.
     """
-    from txcalc.answer import diff as difference
-    from txcalc.answer import library
+    from txcalc.answer import difference, library
 
     found = [library.find(model) for model in (a, b)]
     workload = library.workload([each.spec for each in found], batch, seq, phase, run)
@@ -153,7 +151,7 @@ def mixers(lengths: Sequence[int] | str | None = None, *, batch: Size = 1, **siz
     ``sizes``: ``d``, ``heads``, ``kernel``, ``window``, ``state``. Raises ``SpecError`` for sizes that do not fit.
     """
     from txcalc.answer import library
-    from txcalc.answer import mixers as layers
+    from txcalc.answer import mixer_table as layers
 
     workload = library.workload([], batch, 1, "forward", {})
     return layers.mixers(library.sizes(sizes), workload, library.lengths(lengths) or layers.LENGTHS)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, SupportsIndex, TypedDict
 
 from txcalc import units
 from txcalc.answer.defaults import workload as fill
-from txcalc.answer.mixers import Sizes
+from txcalc.answer.mixer_table import Sizes
 from txcalc.answer.validation import DEVICES, Device
 from txcalc.models import load as presets
 from txcalc.spec.errors import SpecError, unknown_field

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from txcalc.answer import versions
-from txcalc.answer.mixers import QUANTITIES, SCHEMA, MixerTable, Sizes
+from txcalc.answer.mixer_table import QUANTITIES, SCHEMA, MixerTable, Sizes
 from txcalc.answer.rerun import exact
 from txcalc.models.sources import read_source
 from txcalc.spec import older

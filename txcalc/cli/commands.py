@@ -29,7 +29,7 @@ from txcalc.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from txcalc.answer.diff import Run as Side
+    from txcalc.answer.difference import Run as Side
     from txcalc.models.loaded import Loaded
 
 ALL: Final = (PlotOptions, OutputOptions, CommonOptions)
@@ -101,8 +101,8 @@ def compare(
 
     Example: txcalc compare gpt2 gpt3 llama3-8b
     """
-    from txcalc.answer.compare import Named
-    from txcalc.answer.compare import compare as compared
+    from txcalc.answer.comparison import Named
+    from txcalc.answer.comparison import compare as compared
     from txcalc.answer.rerun import again, changes, recorded
 
     given = call.workload(run)
@@ -177,7 +177,7 @@ def diff(
 
     Example: txcalc diff gpt2 gpt2-medium
     """
-    from txcalc.answer.diff import diff as difference
+    from txcalc.answer.difference import diff as difference
     from txcalc.answer.rerun import changes, recorded
     from txcalc.spec.errors import SpecError
 
@@ -196,7 +196,7 @@ def diff(
 def _sides(loaded: Sequence[Loaded], given: Run) -> list[Side]:
     """Reports under their own workloads, other models under that of the report beside them, or under one for both."""
     from txcalc.answer.defaults import workload
-    from txcalc.answer.diff import Run as Side
+    from txcalc.answer.difference import Run as Side
     from txcalc.answer.rerun import again, recorded
 
     found = [recorded(each) for each in loaded]
@@ -260,7 +260,7 @@ def attention(call: Call, model: ModelArgument, run: Run, set_: SetOption) -> No
 
     Example: txcalc attention gpt2 --seq 1K..64K --device a100-40gb
     """
-    from txcalc.answer.curves import Origin, attention_curve
+    from txcalc.answer.curve import Origin, attention_curve
     from txcalc.answer.devices import DEFAULT, device
     from txcalc.answer.limits import reserved
     from txcalc.cli.progress import progress
@@ -301,8 +301,8 @@ def mixers(
 
     Example: txcalc mixers --d 512 --seq 1K..64K
     """
-    from txcalc.answer.mixers import LENGTHS, Sizes
-    from txcalc.answer.mixers import mixers as side_by_side
+    from txcalc.answer.mixer_table import LENGTHS, Sizes
+    from txcalc.answer.mixer_table import mixers as side_by_side
     from txcalc.answer.saved_mixers import changes, read
     from txcalc.cli.progress import progress
     from txcalc.trace.workload import Workload

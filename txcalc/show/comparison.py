@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Literal
 
 from txcalc import units
-from txcalc.answer.compare import Comparison, Entry
+from txcalc.answer.comparison import Comparison, Entry
 from txcalc.answer.report import Quantity, Totals
 from txcalc.show import blocks as b
 from txcalc.show import headings

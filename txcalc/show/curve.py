@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from txcalc import units
-from txcalc.answer.curves import AttentionCurve, Point
+from txcalc.answer.curve import AttentionCurve, Point
 from txcalc.answer.limits import LONGEST, Limit
 from txcalc.show import blocks as b
 from txcalc.show import headings

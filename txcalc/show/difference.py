@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from txcalc import units
-from txcalc.answer.diff import Diff, Share, Side, TotalChange
+from txcalc.answer.difference import Diff, Share, Side, TotalChange
 from txcalc.show import blocks as b
 from txcalc.show import headings
 from txcalc.show.figures import WITHOUT, label, marked, matters, scale_of

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from txcalc import units
-from txcalc.answer.mixers import QUANTITIES, Growth, MixerTable, Quantity
+from txcalc.answer.mixer_table import QUANTITIES, Growth, MixerTable, Quantity
 from txcalc.show import blocks as b
 from txcalc.show import headings
 from txcalc.show.figures import MARKS

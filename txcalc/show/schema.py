@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from txcalc.answer.catalogue import Listing
-from txcalc.answer.compare import Comparison
-from txcalc.answer.curves import AttentionCurve
-from txcalc.answer.diff import Diff
-from txcalc.answer.mixers import MixerTable
+from txcalc.answer.comparison import Comparison
+from txcalc.answer.curve import AttentionCurve
+from txcalc.answer.difference import Diff
+from txcalc.answer.mixer_table import MixerTable
 from txcalc.answer.report import Report
 from txcalc.answer.validation import Validations
 from txcalc.derivation.explanation import Explanation
