@@ -8,7 +8,7 @@ import pytest
 from showing import render
 
 import txcalc
-from txcalc.answer import compare as side_by_side
+from txcalc.answer import comparison as side_by_side
 from txcalc.answer.curve import attention_curve
 from txcalc.answer.defaults import workload
 from txcalc.answer.view import view
