@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from txcalc.models import cache, folders
+from txcalc.answer import catalogue
+from txcalc.models import cache, folders, library
 from txcalc.models.load import Loaded, load, names
 from txcalc.models.sources import Source
 from txcalc.spec.errors import SpecError
@@ -83,15 +84,38 @@ def test_whatever_decides_is_compared(tiny: Path, tmp_path: Path, monkeypatch: p
     copy = tmp_path / "copy.yaml"
     copy.write_text(tiny.read_text())
     assert again(str(copy)) is None and load(str(copy)).source == str(copy)
-    monkeypatch.setattr(cache, "_code", lambda: "changed")
+    monkeypatch.setattr(cache, "code", lambda: "changed")
     assert again(str(tiny)) is None
     monkeypatch.undo()
     tiny.write_text(tiny.read_text().replace("layers: 5", "layers: 6"))
     assert load(str(tiny)).model.layers == 6
 
 
+def test_presets_are_listed_from_what_is_kept_until_one_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "presets"
+    folder.mkdir()
+    monkeypatch.setattr(library, "built_in", lambda: ())
+    monkeypatch.setenv(folders.DIRECTORY_VARIABLE, str(folder))
+    path = folder / "tiny.yaml"
+    path.write_text(TINY.replace("{}", "arXiv 2302.13971"))
+    first = catalogue.listing()
+    with monkeypatch.context() as patch:
+        patch.delattr(catalogue, "load")
+        assert catalogue.listing() == first == catalogue.listing("2302.13971") == catalogue.listing("mha tin")
+        with pytest.raises(SpecError, match="no preset mentions"):
+            catalogue.listing("gqa")
+    path.write_text(path.read_text().replace("layers: 5", "layers: 60"))
+    assert catalogue.listing().presets[0].params != first.presets[0].params
+    (folder / "other.yaml").write_text(TINY.replace("tiny", "other"))
+    assert [each.name for each in catalogue.listing().presets] == ["other", "tiny"]
+    path.write_text("layers: [")
+    assert catalogue.listing("tiny").presets[0].error == catalogue.listing("tiny").presets[0].error is not None
+
+
 def test_every_file_that_decides_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = cache._code.__wrapped__()
+    real = cache.code.__wrapped__()
     for name in ("units.py", "spec/model.py", "spec/yaml.py", "models/load.py", "huggingface/words.json"):
         assert f"{Path(cache.__file__).parents[1]}/{name}:" in real.replace("/./", "/")
     monkeypatch.setattr(cache, "__file__", str(tmp_path / "txcalc" / "models" / "cache.py"))
@@ -99,14 +123,14 @@ def test_every_file_that_decides_is_looked_at(tmp_path: Path, monkeypatch: pytes
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("a")
-    seen = {cache._code.__wrapped__()}
+    seen = {cache.code.__wrapped__()}
     for file in files:
         before = file.stat().st_mtime_ns
         file.write_text("ab")
         os.utime(file, ns=(before, before))
-        seen.add(cache._code.__wrapped__())
+        seen.add(cache.code.__wrapped__())
         os.utime(file, ns=(before, before + 1))
-        seen.add(cache._code.__wrapped__())
+        seen.add(cache.code.__wrapped__())
     assert len(seen) == 1 + 2 * len(files)
 
 

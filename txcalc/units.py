@@ -120,7 +120,8 @@ def percent(part: Number | None, whole: Number | None, digits: int = 1) -> str:
     """``part`` in per cent of ``whole``, without the sign: ``31.0``. A dash where there is no whole."""
     if part is None or whole is None or whole == 0:
         return MISSING
-    return _fixed(100 * Fraction(part) / Fraction(whole), digits)
+    value = Fraction(part) / Fraction(whole)
+    return _fixed(100 * value.numerator, value.denominator, digits)
 
 
 def ratio(a: Number | None, b: Number | None) -> str:
@@ -131,9 +132,10 @@ def ratio(a: Number | None, b: Number | None) -> str:
     if a is None or b is None or b == 0:
         return MISSING
     value = Fraction(a) / Fraction(b)
+    top, bottom = value.numerator, value.denominator
     if value != 0 and not Fraction(1, 10**4) <= abs(value) < 10**12:
-        return _scientific(value, 3) + "×"
-    return _fixed(value, 0 if value.denominator == 1 else max(1, _decimals(value, 3))) + "×"
+        return _scientific(top, bottom, 3) + "×"
+    return _fixed(top, bottom, 0 if bottom == 1 else max(1, _decimals(top, bottom, 3))) + "×"
 
 
 def _is_either(text: str) -> bool:
@@ -201,43 +203,52 @@ def _scaled(n: Number | None, base: int, units: tuple[str, ...]) -> str:
     """Four significant digits in the first unit whose rounded number stays below ``base``."""
     if n is None:
         return MISSING
-    value = Fraction(n)
+    top, bottom = n.as_integer_ratio()
+    whole, unit_size = bottom == 1, 1
     for power, unit in enumerate(units):
-        scaled = value / base**power
-        if power == 0 and value.denominator == 1:
+        size = bottom * unit_size
+        if power == 0 and whole:
             decimals = 0
         elif power > 0:  # at most three, so that 0.9999 MiB, 1,023.9 KiB, reads 1.000 MiB
-            decimals = min(3, max(0, _decimals(scaled, 4)))
+            decimals = min(3, max(0, _decimals(top, size, 4)))
         else:
-            decimals = max(0, _decimals(scaled, 4))
-        if _rounded(abs(scaled), decimals) < base * 10**decimals:
-            return f"{_fixed(scaled, decimals)} {unit}".rstrip()
-    return f"{_scientific(value, 4)} {units[0]}".rstrip()
+            decimals = max(0, _decimals(top, size, 4))
+        if _rounded(abs(top), size, decimals) < base * 10**decimals:
+            return f"{_fixed(top, size, decimals)} {unit}".rstrip()
+        unit_size *= base
+    return f"{_scientific(top, bottom, 4)} {units[0]}".rstrip()
 
 
-def _rounded(value: Fraction, decimals: int) -> int:
-    """A non-negative ``value`` × 10^decimals as a whole number, half up."""
+# A number below is ``top`` over ``bottom``, in integers: a page of fractions takes longer than to count it.
+
+
+def _rounded(top: int, bottom: int, decimals: int) -> int:
+    """A non-negative number × 10^decimals as a whole number, half up."""
     shift = int(10 ** abs(decimals))
-    return math.floor((value * shift if decimals >= 0 else value / shift) + Fraction(1, 2))
+    top, bottom = (top * shift, bottom) if decimals >= 0 else (top, bottom * shift)
+    return (2 * top + bottom) // (2 * bottom)
 
 
-def _decimals(value: Fraction, digits: int) -> int:
-    """Decimals that show ``value`` to that many significant digits once rounded; negative above 10^digits."""
-    value = abs(value)
-    if value == 0:
+def _decimals(top: int, bottom: int, digits: int) -> int:
+    """Decimals that show a number to that many significant digits once rounded; negative above 10^digits."""
+    top = abs(top)
+    if top == 0:
         return 0
-    exponent = len(str(value.numerator)) - len(str(value.denominator))
-    exponent -= value < Fraction(10) ** exponent
+    exponent = len(str(top)) - len(str(bottom))
+    power = int(10 ** abs(exponent))
+    exponent -= top < bottom * power if exponent >= 0 else top * power < bottom
     decimals = digits - 1 - exponent
-    return decimals - int(_rounded(value, decimals) == 10**digits)  # 9.9996 is 10.00, not 10.000
+    return decimals - int(_rounded(top, bottom, decimals) == 10**digits)  # 9.9996 is 10.00, not 10.000
 
 
-def _fixed(value: Fraction, decimals: int) -> str:
-    whole, part = divmod(_rounded(abs(value), decimals), 10**decimals)
-    sign = "−" if value < 0 and (whole or part) else ""
+def _fixed(top: int, bottom: int, decimals: int) -> str:
+    whole, part = divmod(_rounded(abs(top), bottom, decimals), 10**decimals)
+    sign = "−" if top < 0 and (whole or part) else ""
     return f"{sign}{whole:,}" + (f".{part:0{decimals}d}" if decimals else "")
 
 
-def _scientific(value: Fraction, digits: int) -> str:
-    exponent = digits - 1 - _decimals(value, digits)
-    return f"{_fixed(value / Fraction(10) ** exponent, digits - 1)}e{exponent}"
+def _scientific(top: int, bottom: int, digits: int) -> str:
+    exponent = digits - 1 - _decimals(top, bottom, digits)
+    power = int(10 ** abs(exponent))
+    up, down = (top, bottom * power) if exponent >= 0 else (top * power, bottom)
+    return f"{_fixed(up, down, digits - 1)}e{exponent}"

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal, NamedTuple
 
-from txcalc.count import params
-from txcalc.count.entries import total
 from txcalc.document import Part
-from txcalc.models.library import PresetInfo, find, names, unknown
+from txcalc.models import cache
+from txcalc.models.library import PresetInfo, find, names, state, unknown
 from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks
 from txcalc.spec.layers import MLA, AnyAttention, Attention
 from txcalc.spec.model import Model, Stack
-from txcalc.trace.model import trace
-from txcalc.trace.workload import Workload
 
 _FIELDS: Final = {"window": ("window", "sliding"), "chunk": ("chunk",), "softcap": ("softcap",), "sinks": ("sinks",)}
 """Words for what an attention has where its field is set."""
@@ -53,10 +50,35 @@ def listing(search: str | None = None) -> Listing:
     Raises ``SpecError`` where nothing does.
     """
     wanted = (search or "").casefold().split()
-    found = tuple(listed for info in names() if (listed := _listed(info, wanted)) is not None)
+    found = tuple(each.listed for each in _described() if each.mentions(wanted))
     if search is not None and not found:
         raise SpecError(f"no preset mentions {search!r}", field="search")
     return Listing(presets=tuple(sorted(found, key=lambda preset: (preset.family or "", preset.params or 0))))
+
+
+class _Described(NamedTuple):
+    """A preset, the words for what it is made of, and where its sizes were read."""
+
+    listed: Listed
+    made_of: frozenset[str] = frozenset()
+    read_in: str = ""
+
+    def mentions(self, words: Sequence[str]) -> bool:
+        """Whether its names or its summary do, where they are not of its structure or sources."""
+        own = self.listed
+        texts = " ".join(filter(None, (own.name, *own.aliases, own.family, own.summary))).casefold()
+        return all(word in texts or word in self.made_of or _in_paper(word, self.read_in) for word in words)
+
+
+def _described() -> list[_Described]:
+    """Every preset, from what is kept of the last time where no file of presets or of ours is another."""
+    key = ("presets", [*map(list, state())], cache.code(("trace", "count", "answer")))
+    if (kept := cache.recall(key)) is not None:
+        return [_Described(Listed(**{**row, "aliases": tuple(row["aliases"])}), frozenset(words), read_in)
+                for row, words, read_in in kept]
+    found = [_describe(info) for info in names()]
+    cache.keep(key, [(each.listed.to_data(), sorted(each.made_of), each.read_in) for each in found])
+    return found
 
 
 def shown(name: str) -> str:
@@ -100,30 +122,27 @@ def _of_attention(attention: AnyAttention) -> Iterator[str]:
             yield from words
 
 
-def _listed(info: PresetInfo, wanted: Sequence[str]) -> Listed | None:
-    """The preset, unless something is wanted that it has not."""
+def _describe(info: PresetInfo) -> _Described:
+    # Not needed where all presets are as they were.
+    from txcalc.count import params
+    from txcalc.count.entries import total
+    from txcalc.trace.model import trace
+    from txcalc.trace.workload import Workload
+
     where: dict[str, Any] = {
         "name": info.name, "aliases": info.aliases, "path": info.path, "origin": info.origin, "shadows": info.shadows,
     }
     try:
         spec = load(info.name).model
     except SpecError as error:
-        broken = Listed(**where, family=info.family, error=str(error))
-        return broken if _mentioned(wanted, (*info.aliases, info.name, info.family)) else None
-    mentions = (info.name, *info.aliases, spec.family or info.family, spec.summary)
-    made_of, read_in = structure(spec), " ".join((*spec.sources.values(), *(each.source for each in spec.published)))
-    if not _mentioned([word for word in wanted if word not in made_of and not _in_paper(word, read_in)], mentions):
-        return None
+        return _Described(Listed(**where, family=info.family, error=str(error)))
     t = trace(spec, Workload(seq=1))
-    return Listed(
+    listed = Listed(
         **where, family=spec.family or info.family, summary=spec.summary, params=params.params(t),
         params_active=total(params.active(t)),
     )
-
-
-def _mentioned(words: Sequence[str], texts: Iterable[str | None]) -> bool:
-    everything = " ".join(filter(None, texts)).casefold()
-    return all(word in everything for word in words)
+    read_in = " ".join((*spec.sources.values(), *(each.source for each in spec.published)))
+    return _Described(listed, structure(spec), read_in)
 
 
 def _in_paper(word: str, sources: str) -> bool:

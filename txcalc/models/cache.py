@@ -30,6 +30,22 @@ _ROOMS: Final = ("", "spec", "huggingface", "models")
 
 
 def get(key: Sequence[object]) -> Loaded | None:
+    """The model that was kept under this key; None where none was, or not by this very code."""
+    kept = recall(key)
+    if kept is None:
+        return None
+    loaded = Loaded(*_unpacked(kept))
+    assert isinstance(loaded.model, Model)
+    return loaded
+
+
+def put(key: Sequence[object], loaded: Loaded) -> None:
+    """Keep a model that was read, if its text is not long and the folder can be written."""
+    if loaded.report is None and sum(len(str(part)) for part in key) <= _LONGEST:
+        keep(key, [*map(_packed, loaded[:-1])])
+
+
+def recall(key: Sequence[object]) -> list[Any] | None:
     """What was kept under this key; None where nothing was, or not by this very code."""
     path = _place(key)
     if path is None:
@@ -42,21 +58,16 @@ def get(key: Sequence[object]) -> Loaded | None:
         found, *kept = json.loads(text)
     except (OSError, ValueError):
         return None
-    if found != [_code(), *key]:
-        return None
-    loaded = Loaded(*_unpacked(kept))
-    assert isinstance(loaded.model, Model)
-    return loaded
+    return kept if found == [code(), *key] else None
 
 
-def put(key: Sequence[object], loaded: Loaded) -> None:
-    """Keep a model that was read, if its text is not long and the folder can be written."""
+def keep(key: Sequence[object], value: Sequence[object]) -> None:
+    """Keep a list of plain data under this key, if the folder can be written."""
     path = _place(key)
-    if path is None or loaded.report is not None or sum(len(str(part)) for part in key) > _LONGEST:
+    if path is None:
         return
-    packed = [[_code(), *key], *map(_packed, loaded[:-1])]
-    text = json.dumps(packed, separators=(",", ":")).encode()
-    own = f"{path}.{os.getpid()}.{id(packed)}"
+    text = json.dumps([[code(), *key], *value], separators=(",", ":")).encode()
+    own = f"{path}.{os.getpid()}.{id(text)}"
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
         with open(own, "wb") as file:  # noqa: PTH123
@@ -71,10 +82,10 @@ def _place(key: Sequence[object]) -> str | None:
 
 
 @cache
-def _code() -> str:
-    """The sizes and times of all files that decide what is read."""
+def code(rooms: Sequence[str] = _ROOMS) -> str:
+    """The sizes and times of all files in these folders of the package: by default those that decide what is read."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
-    files = (entry for room in _ROOMS for entry in os.scandir(os.path.join(package, room)) if entry.is_file())  # noqa: PTH118
+    files = (entry for room in rooms for entry in os.scandir(os.path.join(package, room)) if entry.is_file())  # noqa: PTH118
     return " ".join(sorted(f"{file.path}:{(found := file.stat()).st_size}:{found.st_mtime_ns}" for file in files))
 
 
