@@ -8,25 +8,10 @@ from typing import Final
 from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import NO_ROPE, decoder, experts
-from txcalc.huggingface.rows import (
-    PLAIN_LAYERNORM,
-    RMS,
-    SHARED,
-    Rows,
-    after,
-    all_but,
-    every,
-    flag,
-    gated,
-    given,
-    listed_sparse,
-    size,
-    sparse,
-    take,
-    windows,
-)
+from txcalc.huggingface.layerwise import after, all_but, every, listed_sparse, sparse, windows
+from txcalc.huggingface.rows import PLAIN_LAYERNORM, RMS, SHARED, Rows, gated, given, size, take
 
-cohere = partial(decoder, bias=flag("attention_bias"), norm=SHARED, residual="parallel")
+cohere = partial(decoder, norm=SHARED, residual="parallel")
 _PATTERN: Final = take("sliding_window_pattern", default=4)
 _DENSE: Final = size("first_k_dense_replace", default=0, least=0)
 _ROUTING: Final = {"softmax": "topk-softmax", "sigmoid": "sigmoid-topk"}
@@ -69,7 +54,7 @@ ROWS: Final[Rows] = {
         "Cohere2Moe", norm=_rms_or_not,
         feed_forward=gated(d_ff=lambda c: c.size_or(c.size("intermediate_size"), "prefix_dense_intermediate_size")),
         layers=[windows(_sliding, window=size("sliding_window")), _no_rope, sparse(experts(
-            "num_experts", d_ff="intermediate_size", routing=lambda c: c.choice("expert_selection_fn", _ROUTING),
-            normalize=_normalizes, shared_experts=size("num_shared_experts", least=0)), _SPARSE)],
+            routing=lambda c: c.choice("expert_selection_fn", _ROUTING),
+            normalize=_normalizes), _SPARSE)],
         only={"use_qk_norm": (False, None), "shared_expert_combination_strategy": ("average", "sum")}),
 }

@@ -128,7 +128,7 @@ class Config:
         Of several names for one thing, those that this family's class knows count, where it knows any: the class
         would pass over the others. Raises ``SpecError`` when there is none, and when two names contradict each other.
         """
-        names = tuple(name for name in names if name in self.own) or names
+        names = self._known(names)
         self._taken.update(names)
         given = [name for name in names if name in self.data]
         self.remarks.asked[:] = [f"{self.path}{[*given, *names][0]}"]
@@ -145,6 +145,9 @@ class Config:
             raise self.error(names[0], "required field is missing")
         return default
 
+    def _known(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in names if name in self.own) or names
+
     def _agree(self, name: str, other: str) -> None:
         """Refuse two names of one thing with different values: libraries differ in which of them wins."""
         if self.data[name] != self.data[other]:
@@ -152,14 +155,15 @@ class Config:
 
     def size(self, *names: str, default: Any = REQUIRED, least: int = 1) -> int:
         """A whole number of at least 1, or of at least ``least``."""
-        value = self.take(*names, default=default)
+        value, known = self.take(*names, default=default), self._known(names)
+        given = next((name for name in known if name in self.data), None)
+        name = given or next((name for name in known if name in self.defaults), known[0])
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            self._note(names[0], f"must be a whole number of at least {least}, got {shown(value)}")
-            usual = self.defaults.get(names[0])
+            self._note(name, f"must be a whole number of at least {least}, got {shown(value)}")
+            usual = self.defaults.get(name)
             return usual if isinstance(usual, int) and usual >= least else least
-        if not any(name in self.data for name in names):
-            usual = class_defaults().get(self.model_type, {})
-            self.remarks.sizes.update({f"{self.path}{name}": value for name in names[:1] if usual.get(name) == value})
+        if given is None and class_defaults().get(self.model_type, {}).get(name) == value:
+            self.remarks.sizes[f"{self.path}{name}"] = value
         return value
 
     def size_or(self, fallback: int, *names: str) -> int:

@@ -13,11 +13,11 @@ from txcalc.huggingface.build import Data, layered, thetas
 from txcalc.huggingface.build import rope as rope_of
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.importer import decoder_classes, decoder_head
+from txcalc.huggingface.layerwise import Layers
 from txcalc.huggingface.rows import (
-    RMS,
+    NORMS,
     Family,
     Fields,
-    Layers,
     Only,
     Part,
     Value,
@@ -27,15 +27,12 @@ from txcalc.huggingface.rows import (
     passed_over,
     read,
     size,
+    switch,
 )
 from txcalc.spec.resolve import merge
 
 Position = Fields | str | Callable[[Config, int], Data]
 """A part, or what a configuration and a head's width make of it."""
-HEAD_NORM: Final[Data] = {**RMS, "over": "head"}
-"""A norm on every head's queries and keys."""
-FULL_NORM: Final[Data] = {**RMS, "over": "full"}
-"""A norm on all queries of a token, and one on its keys."""
 
 
 def rope(*, part: float = 1.0) -> Callable[[Config, int], Data]:
@@ -50,6 +47,9 @@ def _kv_heads(c: Config) -> int:
 ROUTING: Final = "n_group topk_group routed_scaling_factor num_nextn_predict_layers"
 """How DeepSeek's routing narrows and scales what it chooses, and layers that are never built."""
 CONTEXT: Final = size("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", default=2048)
+HEAD_NORM: Final = NORMS["head"]
+FULL_NORM: Final = NORMS["full"]
+BIAS: Final = switch("attention_bias", False)
 NO_ROPE: Final[Data] = {"rope": False}
 HEADS: Final = size("num_attention_heads", "n_head")
 GROUPED: Final[Fields] = {"heads": HEADS, "kv_heads": _kv_heads, "head_dim": optional("head_dim")}
@@ -61,23 +61,36 @@ def qkv(bias: Value) -> Fields:
     return {"q": bias, "k": bias, "v": bias}
 
 
-def experts(
-    *count: str, active: Sequence[str] = ("num_experts_per_tok",), d_ff: str = "moe_intermediate_size",
-    act: str = "hidden_act", normalize: Value = True, **more: Value,
-) -> Fields:
-    """Gated experts under their common field names."""
-    return {"kind": "moe", "experts": size(*count), "active_experts": size(*active), "d_ff": size(d_ff),
-            "activation": activation(act), "normalize": normalize, **more}
+_COUNT: Final = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+_ACTIVE: Final = ("num_experts_per_tok", "num_experts_per_token", "moe_k")
+_SHARED: Final = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+
+
+def _expert_width(c: Config) -> int:
+    return c.size("moe_intermediate_size" if "moe_intermediate_size" in c.own else "intermediate_size")
+
+
+def _shared(c: Config) -> int | None:
+    known = bool({*_SHARED} & {*c.own}) and c.take(*_SHARED) is not None
+    return c.size(*_SHARED, least=0) or None if known else None
+
+
+def experts(*, act: str = "hidden_act", **more: Value) -> Fields:
+    """Gated experts, under those of the common names that the class has."""
+    return {"kind": "moe", "experts": size(*_COUNT), "active_experts": size(*_ACTIVE), "d_ff": _expert_width,
+            "activation": activation(act), "normalize": switch("norm_topk_prob", True), "shared_experts": _shared,
+            **more}
 
 
 def decoder(
-    classes: str | Mapping[str, str], *, attention: Part | None = GROUPED, bias: Value = None, qk_norm: Value = None,
-    window: Value = None, feed_forward: Part | str | None = None, norm: Part = RMS, position: Position | None = None,
-    head_bias: Value = False, tied: Value = None, softcap: Value = None, layers: Sequence[Layers] = (),
-    ignore: str = "", only: Only | None = None, finish: Callable[[Config, str, Data], Data] | None = None,
+    classes: str | Mapping[str, str], *, attention: Part | None = GROUPED, bias: Value = BIAS, qk_norm: Value = None,
+    window: Value = None, feed_forward: Part | str | None = None, norm: Part | str = "rms",
+    position: Position | None = None, head_bias: Value = False, tied: Value = None, softcap: Value = None,
+    layers: Sequence[Layers] = (), ignore: str = "", only: Only | None = None,
+    finish: Callable[[Config, str, Data], Data] | None = None,
     **more: Value,
 ) -> Family:
-    """A family of decoders; without arguments it has Llama's shape and no biases.
+    """A family of decoders; without arguments it has Llama's shape, and the biases that its class has switches for.
 
     ``classes``: those that carry it, or how the usual ones are called before ``ForCausalLM``. ``bias``, ``qk_norm`` and
     ``window`` are the attention's, ``tied`` and ``softcap`` the language model's head's. ``layers``: what differs from
@@ -86,9 +99,11 @@ def decoder(
     """
     def build(c: Config, kind: str) -> Data:
         passed_over(c, ignore, only or {})
-        own = _given(read(c, {"bias": bias, "qk_norm": qk_norm, "window": window}))
-        parts = {} if attention is None else {"attention": {**read(c, attention), **own}}
-        parts |= {"feed_forward": read(c, feed_forward or gated()), "norm": read(c, norm)}
+        parts: Data = {}
+        if attention is not None:
+            own = read(c, {"bias": bias, "qk_norm": _norm(qk_norm), "window": window})
+            parts["attention"] = {**read(c, attention), **_given(own)}
+        parts |= {"feed_forward": read(c, feed_forward or gated()), "norm": read(c, _norm(norm))}
         at = position or rope()
         parts["position"] = at(c, head_dim(c, parts["attention"])) if callable(at) else read(c, at)
         spec = common(c, kind, head_bias=read(c, head_bias), **parts, **read(c, more))
@@ -134,6 +149,10 @@ def by_layer(c: Config, spec: Data, layers: Sequence[Layers]) -> Data:
     each = [_pruned(reduce(merge, own)) for own in zip(*(layer(c, spec["layers"]) for layer in layers), strict=True)]
     alike = {name: value for name, value in each[0].items() if all(name in own and own[name] == value for own in each)}
     return layered(merge(spec, alike), [{k: v for k, v in own.items() if k not in alike} for own in each])
+
+
+def _norm(norm: Value) -> Value:
+    return NORMS[norm] if isinstance(norm, str) else norm
 
 
 def _given(part: Data) -> Data:

@@ -8,19 +8,8 @@ from typing import Final
 from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import ROUTING, decoder, experts
-from txcalc.huggingface.rows import (
-    Fields,
-    Rows,
-    after,
-    flag,
-    gated,
-    listed_sparse,
-    optional,
-    size,
-    some,
-    sparse,
-    take,
-)
+from txcalc.huggingface.layerwise import after, listed_sparse, sparse
+from txcalc.huggingface.rows import Fields, Rows, flag, gated, optional, size, take
 
 V_HEAD_DIM: Final = size("v_head_dim")
 
@@ -47,8 +36,7 @@ def with_value_dim(c: Config) -> Fields:
 
 def routed(routing: str = "sigmoid-topk") -> Fields:
     """DeepSeek's experts, and the shared ones beside them."""
-    return experts("n_routed_experts", normalize=flag("norm_topk_prob"), routing=routing,
-                   shared_experts=some("n_shared_experts"))
+    return experts(routing=routing)
 
 
 deepseek = partial(decoder, attention=with_value_dim, position={"kind": "rope"})

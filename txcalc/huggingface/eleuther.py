@@ -43,14 +43,15 @@ def _bias_of_the_last(c: Config, layers: int) -> list[Data]:
 ROWS: Final[Rows] = {
     "gpt_neo": decoder(
         "GPTNeo", attention={"heads": size("num_heads", "num_attention_heads"), "scale": 1.0, "cached": "all"},
-        bias={"o": True}, norm=LAYERNORM, position=LEARNED, layers=[_local], ignore="embed_dropout", feed_forward=plain(
-            d_ff=lambda c: c.size_or(4 * c.size("hidden_size"), "intermediate_size"), act="activation_function")),
+        bias={"o": True}, norm="layernorm", position=LEARNED, layers=[_local], ignore="embed_dropout",
+        feed_forward=plain(d_ff=lambda c: c.size_or(4 * c.size("hidden_size"), "intermediate_size"),
+                           act="activation_function")),
     "gptj": gptj("GPTJ"),
     "codegen": gptj("CodeGen"),
     "gpt_neox": decoder(
-        "GPTNeoX", attention=_HEADS, bias=flag("attention_bias"), feed_forward=plain(), norm=LAYERNORM,
+        "GPTNeoX", attention=_HEADS, feed_forward=plain(), norm="layernorm",
         residual=given(flag("use_parallel_residual"), "parallel", "sequential"), position=rope(part=0.25)),
     "gpt_neox_japanese": decoder(
-        lm_classes("GPTNeoXJapanese"), attention=_HEADS, norm=LAYERNORM, layers=[_bias_of_the_last], feed_forward=plain(
-            d_ff=lambda c: c.size("hidden_size") * c.size("intermediate_multiple_size"), bias=False)),
+        lm_classes("GPTNeoXJapanese"), attention=_HEADS, norm="layernorm", layers=[_bias_of_the_last],
+        feed_forward=plain(d_ff=lambda c: c.size("hidden_size") * c.size("intermediate_multiple_size"), bias=False)),
 }

@@ -32,6 +32,7 @@ from txcalc.huggingface.encoder import (
     rotary,
     split_width,
 )
+from txcalc.huggingface.layerwise import all_but, every, listed_kinds
 from txcalc.huggingface.rows import (
     LAYERNORM,
     RMS,
@@ -41,11 +42,8 @@ from txcalc.huggingface.rows import (
     Reader,
     Rows,
     Value,
-    all_but,
-    every,
     flag,
     gated,
-    listed_kinds,
     passed_over,
     size,
 )

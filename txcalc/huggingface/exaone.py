@@ -5,19 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoder import HEAD_NORM, NO_ROPE, ROUTING, decoder, experts
+from txcalc.huggingface.decoder import NO_ROPE, ROUTING, decoder, experts
 from txcalc.huggingface.importer import decoder_classes
-from txcalc.huggingface.rows import (
-    RES_POST,
-    Rows,
-    after,
-    flag,
-    given,
-    listed_sparse,
-    size,
-    sparse,
-    windows,
-)
+from txcalc.huggingface.layerwise import after, listed_sparse, sparse, windows
+from txcalc.huggingface.rows import Rows, given, size
 
 
 def _pattern(c: Config, layers: int) -> list[bool]:
@@ -32,11 +23,10 @@ _DENSE: Final = size("first_k_dense_replace", least=0)
 _SPARSE: Final = listed_sparse(after(_DENSE))
 
 ROWS: Final[Rows] = {
-    "exaone4": decoder("Exaone4", qk_norm=HEAD_NORM, norm=RES_POST, layers=[_WINDOWS]),
+    "exaone4": decoder("Exaone4", qk_norm="head", norm="res-post", layers=[_WINDOWS]),
     "exaone_moe": decoder(
-        decoder_classes("ExaoneMoe") | {"ExaoneMoEForCausalLM": "lm"}, qk_norm=HEAD_NORM, layers=[_WINDOWS, sparse(
-            experts("num_experts", normalize=flag("norm_topk_prob"), routing="sigmoid-topk",
-                    shared_experts=size("num_shared_experts", least=0)), _SPARSE)],
+        decoder_classes("ExaoneMoe") | {"ExaoneMoEForCausalLM": "lm"}, qk_norm="head", layers=[
+            _WINDOWS, sparse(experts(routing="sigmoid-topk"), _SPARSE)],
         ignore=f"{ROUTING} topk_method", only={
             "scoring_func": "sigmoid", "first_last_k_dense_replace": (None, _DENSE),
             "is_moe_layer": (None, lambda c: _SPARSE(c, c.size("num_hidden_layers")))}),

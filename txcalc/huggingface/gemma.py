@@ -6,9 +6,10 @@ from functools import partial
 from typing import Final
 
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoder import GROUPED, HEAD_NORM, decoder
+from txcalc.huggingface.decoder import GROUPED, decoder
 from txcalc.huggingface.importer import decoder_classes
-from txcalc.huggingface.rows import RMS, SANDWICH, Rows, all_but, every, flag, number, size, take, windows
+from txcalc.huggingface.layerwise import all_but, every, windows
+from txcalc.huggingface.rows import Rows, number, size, take
 
 
 def _gelu(c: Config) -> str:
@@ -20,10 +21,10 @@ def _gelu(c: Config) -> str:
     return "gelu_tanh"
 
 
-gemma = partial(decoder, bias=flag("attention_bias"), embedding_scale=True,
+gemma = partial(decoder, embedding_scale=True,
                 feed_forward={"d_ff": size("intermediate_size"), "activation": _gelu, "gated": True},
                 only={"use_bidirectional_attention": (None, False)})
-capped = partial(gemma, norm=SANDWICH, softcap=number("final_logit_softcapping"),
+capped = partial(gemma, norm="sandwich", softcap=number("final_logit_softcapping"),
                  attention={**GROUPED, "softcap": number("attn_logit_softcapping")})
 gemma2 = partial(capped, layers=[windows(all_but(every(2)))], only={
     "use_bidirectional_attention": (None, False),
@@ -32,7 +33,7 @@ gemma2 = partial(capped, layers=[windows(all_but(every(2)))], only={
 ROWS: Final[Rows] = {
     "gemma": gemma("Gemma"),
     "gemma2": gemma2("Gemma2"),
-    "gemma3_text": capped(decoder_classes("Gemma3") | {"Gemma3TextModel": "none"}, qk_norm=HEAD_NORM, layers=[
+    "gemma3_text": capped(decoder_classes("Gemma3") | {"Gemma3TextModel": "none"}, qk_norm="head", layers=[
         windows(all_but(every(take("sliding_window_pattern", default=6))))]),
-    "vaultgemma": gemma2("VaultGemma", norm=RMS),
+    "vaultgemma": gemma2("VaultGemma", norm="rms"),
 }

@@ -12,23 +12,9 @@ from typing import Any, Final
 from txcalc.huggingface.build import Data, layered
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED, HEAD_NORM, decoder
+from txcalc.huggingface.layerwise import all_but, every, listed_kinds
 from txcalc.huggingface.multimodal import head_of, part_of, seeing_classes
-from txcalc.huggingface.rows import (
-    RMS,
-    SANDWICH,
-    Family,
-    Part,
-    Rows,
-    Value,
-    all_but,
-    every,
-    flag,
-    gated,
-    listed_kinds,
-    number,
-    read,
-    size,
-)
+from txcalc.huggingface.rows import RMS, SANDWICH, Family, Part, Rows, Value, flag, gated, number, read, size
 from txcalc.huggingface.vision import SIDE, side_of, turns_both_ways
 from txcalc.spec.errors import shown
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from txcalc.huggingface.decoder import HEAD_NORM, ROUTING, decoder, qkv, rope
+from txcalc.huggingface.decoder import ROUTING, decoder, qkv, rope
 from txcalc.huggingface.deepseek import routed
-from txcalc.huggingface.rows import SANDWICH, Rows, after, flag, given, size, sparse, take
+from txcalc.huggingface.layerwise import after, sparse
+from txcalc.huggingface.rows import NORMS, Rows, flag, given, size, take
 
 glm = partial(decoder, bias=qkv(flag("attention_bias")), position=rope(part=0.5))
 
 ROWS: Final[Rows] = {
     "glm": glm("Glm"),
-    "glm4": glm("Glm4", norm=SANDWICH),
-    "glm4_moe": glm("Glm4Moe", qk_norm=given(flag("use_qk_norm"), HEAD_NORM), ignore=ROUTING,
+    "glm4": glm("Glm4", norm="sandwich"),
+    "glm4_moe": glm("Glm4Moe", qk_norm=given(flag("use_qk_norm"), NORMS["head"]), ignore=ROUTING,
                     layers=[sparse(routed(), after(take("first_k_dense_replace")))]),
     "solar_open": glm("SolarOpen", position=rope(), ignore=f"{ROUTING} intermediate_size",
                       feed_forward={**routed(), "shared_experts": size("n_shared_experts", least=0)},

@@ -9,13 +9,14 @@ from txcalc.huggingface.build import Data, rope
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED, NO_ROPE, decoder, experts
 from txcalc.huggingface.importer import lm_classes
+from txcalc.huggingface.layerwise import after, all_but, every, layer_types, windows
 from txcalc.huggingface.mamba import beside_attention
 from txcalc.huggingface.meta import llama
-from txcalc.huggingface.rows import Fields, Rows, after, all_but, every, flag, gated, layer_types, size, some, windows
+from txcalc.huggingface.rows import Fields, Rows, gated, size, some
 
 _SINKS: Final[Fields] = {**GROUPED, "sinks": True}
-_ROUTED: Final = experts("num_local_experts", d_ff="intermediate_size", routing="topk-softmax")
-granitemoe = partial(decoder, bias=flag("attention_bias"), feed_forward=_ROUTED)
+_ROUTED: Final = experts(routing="topk-softmax")
+granitemoe = partial(decoder, feed_forward=_ROUTED)
 
 
 def _shared(c: Config) -> Fields:
@@ -59,6 +60,6 @@ ROWS: Final[Rows] = {
     "granitemoe": granitemoe("GraniteMoe"),
     "granitemoeshared": granitemoe("GraniteMoeShared", feed_forward=_shared),
     "granitemoe_swa": granitemoe("GraniteMoeSWA", attention=_SINKS, feed_forward=_shared, layers=_SWA),
-    "granitemoehybrid": decoder("GraniteMoeHybrid", bias=flag("attention_bias"), feed_forward=_only_shared_or_beside,
-                                position=_rotary_or_none, layers=[_MAMBA], only={"normalization_function": "rmsnorm"}),
+    "granitemoehybrid": decoder("GraniteMoeHybrid", feed_forward=_only_shared_or_beside, position=_rotary_or_none,
+                                layers=[_MAMBA], only={"normalization_function": "rmsnorm"}),
 }

@@ -6,9 +6,10 @@ from functools import partial
 from typing import Final
 
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoder import HEAD_NORM, HEADS, decoder, experts
+from txcalc.huggingface.decoder import HEADS, decoder, experts
+from txcalc.huggingface.layerwise import after, layer_types, sparse
 from txcalc.huggingface.mamba import listed_attention
-from txcalc.huggingface.rows import WIDTH, Fields, Rows, after, flag, layer_types, passed_over, size, sparse, take
+from txcalc.huggingface.rows import WIDTH, Fields, Rows, flag, passed_over, size, take
 
 _D: Final = size("hidden_size")
 
@@ -37,7 +38,7 @@ def _tied(c: Config) -> bool:
     return c.flag("tie_embedding", default=c.take("tie_word_embeddings"))  # the one that counts where both are given
 
 
-lfm2 = partial(decoder, qk_norm=HEAD_NORM, tied=_tied)
+lfm2 = partial(decoder, qk_norm="head", tied=_tied)
 _CONVOLUTION: Final[Fields] = {"attention": None, "recurrent": _convolution}
 
 
@@ -55,8 +56,7 @@ ROWS: Final[Rows] = {
         only={"block_use_swiglu": True, "use_pos_enc": True, "block_dim": _D, "num_heads": HEADS}),
     "lfm2_moe": lfm2(
         "Lfm2Moe", feed_forward={"d_ff": WIDTH, "activation": "silu", "gated": True}, layers=[
-            layer_types("conv", _must_be_listed, _CONVOLUTION), sparse(
-            {**experts("num_experts", normalize=flag("norm_topk_prob"), routing="sigmoid-topk"), "activation": "silu"},
-            after(take("num_dense_layers")))],
+            layer_types("conv", _must_be_listed, _CONVOLUTION),
+            sparse({**experts(routing="sigmoid-topk"), "activation": "silu"}, after(take("num_dense_layers")))],
         ignore="use_expert_bias routed_scaling_factor"),
 }

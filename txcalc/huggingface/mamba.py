@@ -8,7 +8,8 @@ from typing import Any, Final
 from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import decoder, experts
-from txcalc.huggingface.rows import Fields, Rows, all_but, every, flag, gated, passed_over, size, sparse, take, where
+from txcalc.huggingface.layerwise import all_but, every, sparse, where
+from txcalc.huggingface.rows import Fields, Rows, flag, gated, passed_over, size, take
 from txcalc.spec.errors import shown
 
 _STEPS: Final = "time_step_limit time_step_min time_step_max time_step_floor"
@@ -95,15 +96,15 @@ ROWS: Final[Rows] = {
     "jamba": decoder(  # one attention layer in eight, experts in every second, no positions
         "Jamba", position="none", layers=[
             where(all_but(every(size("attn_layer_period"), first=take("attn_layer_offset"))), _JAMBA),
-            sparse(experts("num_experts", d_ff="intermediate_size", normalize=False), _with_experts)],
+            sparse(experts(normalize=False), _with_experts)],
         ignore="use_mamba_kernels use_mambapy use_associative_scan num_logits_to_keep sliding_window "
                "calc_logits_for_entire_prompt n_ctx", only={"mamba_inner_layernorms": True}),
     "bamba": decoder(
-        "Bamba", bias=flag("attention_bias"), feed_forward=gated(bias=flag("mlp_bias")), position=_half_rotary,
+        "Bamba", feed_forward=gated(bias=flag("mlp_bias")), position=_half_rotary,
         layers=[where(_not_listed, {"attention": None, "recurrent": beside_attention})],
         ignore="z_loss_coefficient num_logits_to_keep partial_rotary_factor"),
     "falcon_h1": decoder(  # attention and Mamba-2 read one norm and are added up in every layer
-        "FalconH1", bias=flag("attention_bias"), feed_forward=gated(bias=flag("mlp_bias")), residual="mixers",
+        "FalconH1", feed_forward=gated(bias=flag("mlp_bias")), residual="mixers",
         recurrent=lambda c: {**beside_attention(c), "norm": flag("mamba_rms_norm")},
         ignore="num_logits_to_keep lm_head_multiplier mlp_multipliers key_multiplier ssm_multipliers layer_types "
                "attention_in_multiplier attention_out_multiplier ssm_in_multiplier ssm_out_multiplier "

@@ -7,28 +7,13 @@ from typing import Final
 
 from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoder import HEAD_NORM, NO_ROPE, decoder, experts
+from txcalc.huggingface.decoder import NO_ROPE, decoder, experts
 from txcalc.huggingface.importer import lm_classes
+from txcalc.huggingface.layerwise import all_but, every, layer_types, sparse, windows
 from txcalc.huggingface.openai import TWO_MORE
-from txcalc.huggingface.rows import (
-    LAYERNORM,
-    WIDTH,
-    Fields,
-    Rows,
-    all_but,
-    every,
-    flag,
-    gated,
-    given,
-    layer_types,
-    plain,
-    size,
-    sparse,
-    windows,
-)
+from txcalc.huggingface.rows import NORMS, WIDTH, Fields, Rows, flag, gated, given, plain, size
 
-llama = partial(decoder, bias=flag("attention_bias"), feed_forward=gated(bias=flag("mlp_bias", default=False)),
-                only={"activation": "swiglu"})
+llama = partial(decoder, only={"activation": "swiglu"})
 
 
 def _rotary(c: Config, layers: int) -> list[bool]:
@@ -39,7 +24,7 @@ def _rotary(c: Config, layers: int) -> list[bool]:
 
 def _positions(c: Config, layers: int) -> list[Data]:
     """Layers that rotate norm queries and keys as well, where the file says so."""
-    normed = given(flag("use_qk_norm"), {"attention": {"qk_norm": {**HEAD_NORM, "scale": False}}}, {})(c)
+    normed = given(flag("use_qk_norm"), {"attention": {"qk_norm": {**NORMS["head"], "scale": False}}}, {})(c)
     return [normed if rotary else {"attention": NO_ROPE} for rotary in _rotary(c, layers)]
 
 
@@ -63,12 +48,10 @@ def _opt_width(c: Config, kind: str, spec: Data) -> Data:
 
 ROWS: Final[Rows] = {
     "llama": llama("Llama"),
-    "cwm": decoder("Cwm", feed_forward=gated(bias=flag("mlp_bias")), layers=[windows(all_but(every(4, first=0)))]),
+    "cwm": decoder("Cwm", layers=[windows(all_but(every(4, first=0)))]),
     "llama4_text": decoder(  # a shared expert beside one routed, chunked attention, layers without positions
-        "Llama4", bias=flag("attention_bias"), position={"kind": "rope"},
-        feed_forward=gated(d_ff=size("intermediate_size_mlp")), layers=[
-            sparse(experts("num_local_experts", d_ff="intermediate_size", routing="sigmoid-topk", normalize=False,
-                           shared_experts=1, shared_d_ff=WIDTH), _interleaved),
+        "Llama4", position={"kind": "rope"}, feed_forward=gated(d_ff=size("intermediate_size_mlp")), layers=[
+            sparse(experts(routing="sigmoid-topk", normalize=False, shared_experts=1, shared_d_ff=WIDTH), _interleaved),
             layer_types("chunked_attention", _rotary, {"attention": {
                 "chunk": lambda c: c.take("attention_chunk_size") or None}}), _positions],
         ignore="attn_scale floor_scale attn_temperature_tuning for_llm_compression for_llm_compressor"),
@@ -79,6 +62,6 @@ ROWS: Final[Rows] = {
         position=TWO_MORE, finish=_opt_width),
     "xglm": decoder(
         lm_classes("XGLM"), attention={"heads": size("attention_heads", "num_attention_heads")}, bias=True,
-        feed_forward=plain(d_ff=size("ffn_dim"), act="activation_function"), norm=LAYERNORM,
+        feed_forward=plain(d_ff=size("ffn_dim"), act="activation_function"), norm="layernorm",
         embedding_scale=flag("scale_embedding", default=True), position={"kind": "sinusoidal"}),
 }

@@ -7,7 +7,8 @@ from typing import Final
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED, decoder, experts, rope, square
 from txcalc.huggingface.importer import lm_classes
-from txcalc.huggingface.rows import LAYERNORM, RMS, WINDOW, Fields, Rows, flag, gated, plain
+from txcalc.huggingface.layerwise import WINDOW
+from txcalc.huggingface.rows import LAYERNORM, RMS, Fields, Rows, flag, gated, plain
 
 
 def _head_norm(c: Config) -> Fields | None:
@@ -23,10 +24,9 @@ ROWS: Final[Rows] = {
         residual="parallel", position=rope(part=0.5), head_bias=True),
     "phi3": decoder("Phi3", window=WINDOW, ignore="attention_bias embd_layer mlp_bias lm_head_bias",
                     only={"full_attn_mod": 1, "interpolate_factor": 1}),
-    "phimoe": decoder("Phimoe", bias=flag("attention_bias"), window=WINDOW, norm=LAYERNORM,
-                      feed_forward=experts("num_local_experts", d_ff="intermediate_size"),
-                      head_bias=flag("lm_head_bias"), only={"num_experts_per_tok": 2}),  # one after the other
+    "phimoe": decoder("Phimoe", window=WINDOW, norm="layernorm", feed_forward=experts(), head_bias=flag("lm_head_bias"),
+                      only={"num_experts_per_tok": 2}),  # the class picks two, one after the other
     "bitnet": decoder(  # arXiv 2504.12285: norms on what the output and the down projections read
-        lm_classes("BitNet"), bias=flag("attention_bias"), attention={**GROUPED, "inner_norm": RMS},
-        feed_forward={**gated(), "inner_norm": RMS}, finish=square),
+        lm_classes("BitNet"), attention={**GROUPED, "inner_norm": RMS}, feed_forward={**gated(), "inner_norm": RMS},
+        finish=square),
 }

@@ -7,7 +7,8 @@ from typing import Final
 
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import decoder, experts
-from txcalc.huggingface.rows import WINDOW, Rows, windows
+from txcalc.huggingface.layerwise import WINDOW, windows
+from txcalc.huggingface.rows import Rows
 
 mistral = partial(decoder, window=WINDOW, ignore="attention_sink_size attention_bias mlp_bias")
 
@@ -20,6 +21,5 @@ ROWS: Final[Rows] = {
     "mistral": mistral("Mistral"),
     "ministral": decoder("Ministral", layers=[windows(_all_slide)]),  # as the file lists them
     "ministral3": mistral("Ministral3"),
-    "mixtral": decoder("Mixtral", window=WINDOW,
-                       feed_forward=experts("num_local_experts", d_ff="intermediate_size")),
+    "mixtral": decoder("Mixtral", window=WINDOW, feed_forward=experts()),
 }

@@ -8,7 +8,6 @@ from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import (
     GROUPED,
-    HEAD_NORM,
     HEADS,
     NO_ROPE,
     ROUTING,
@@ -19,28 +18,8 @@ from txcalc.huggingface.decoder import (
     qkv,
 )
 from txcalc.huggingface.deepseek import routed
-from txcalc.huggingface.rows import (
-    PLAIN_LAYERNORM,
-    SANDWICH,
-    Fields,
-    Layers,
-    Reader,
-    Rows,
-    after,
-    all_but,
-    choice,
-    every,
-    flag,
-    layer_types,
-    listed_sparse,
-    passed_over,
-    read,
-    size,
-    some,
-    sparse,
-    take,
-    windows,
-)
+from txcalc.huggingface.layerwise import Layers, after, all_but, every, layer_types, listed_sparse, sparse, windows
+from txcalc.huggingface.rows import PLAIN_LAYERNORM, Fields, Reader, Rows, choice, flag, passed_over, read, size, take
 
 _SLIDING: Final = size("sliding_window")
 _FULL: Final = all_but(after(0))
@@ -154,34 +133,26 @@ def _heads_by_layer(c: Config, layers: int) -> list[Data]:
 ROWS: Final[Rows] = {
     # What is added to the scores before the best are chosen is a parameter, one number for each expert.
     "ernie4_5_moe": decoder(
-        "Ernie4_5_Moe", bias=_no_bias, layers=[sparse(experts(
-            "moe_num_experts", "num_experts", active=("moe_k", "num_experts_per_tok"), router_bias=True, bias=False,
-            shared_experts=some("moe_num_shared_experts")), _every_so_many)],
+        "Ernie4_5_Moe", bias=_no_bias, layers=[sparse(experts(router_bias=True, bias=False), _every_so_many)],
         ignore="moe_norm_min moe_capacity num_nextn_predict_layers",
         only={"moe_gate": "topk", "moe_use_aux_free": True}),
     "dbrx": decoder("Dbrx", attention=_dbrx_attention, feed_forward=_dbrx_experts, norm=PLAIN_LAYERNORM,
                     position={"kind": "rope"}, fused=[["q", "k", "v"]], ignore="num_key_value_heads"),
     "dots1": decoder(  # Qwen 3's attention, DeepSeek V3's experts
-        "Dots1", bias=flag("attention_bias"), qk_norm=HEAD_NORM, layers=[
-            sparse(experts("n_routed_experts", "num_local_experts", normalize=flag("norm_topk_prob"),
-                           routing="sigmoid-topk", shared_experts=some("n_shared_experts")),
-                   after(take("first_k_dense_replace"))), windows(_from_max_window_layers)],
+        "Dots1", qk_norm="head", layers=[
+            sparse(routed(), after(take("first_k_dense_replace"))), windows(_from_max_window_layers)],
         ignore=f"{ROUTING} topk_method scoring_func ep_size", only={"moe_layer_freq": 1, "use_sliding_window": False}),
     "mellum": decoder(  # Qwen 3's layers, the kind of each listed; its multi-token prediction is never built
-        "Mellum", bias=flag("attention_bias"), qk_norm=HEAD_NORM, position={"kind": "rope"}, layers=[
-            windows(_FULL, window=_SLIDING),
-            sparse(experts("num_experts", "num_local_experts", normalize=flag("norm_topk_prob")),
-                   listed_sparse(after(0)))],
+        "Mellum", qk_norm="head", position={"kind": "rope"}, layers=[
+            windows(_FULL, window=_SLIDING), sparse(experts(), listed_sparse(after(0)))],
         ignore="num_nextn_predict_layers num_mtp_layers mtp_layer_types mtp_mlp_layer_types"),
     # Arcee's Trinity: a gate on each head's output, positions in sliding layers alone. As in ERNIE, what is added to
     # the scores is a parameter. The gate would have no bias.
     "afmoe": decoder(
-        "Afmoe", attention={**GROUPED, "output_gate": True}, qk_norm=HEAD_NORM, norm=SANDWICH,
+        "Afmoe", attention={**GROUPED, "output_gate": True}, qk_norm="head", norm="sandwich",
         embedding_scale=flag("mup_enabled", default=False), layers=[
             windows(all_but(every(size("global_attn_every_n_layers"))), window=_SLIDING, attention=NO_ROPE),
-            sparse(experts("num_experts", routing="sigmoid-topk", router_bias=True,
-                           shared_experts=size("num_shared_experts", least=0)),
-                   after(size("num_dense_layers", least=0)))],
+            sparse(experts(routing="sigmoid-topk", router_bias=True), after(size("num_dense_layers", least=0)))],
         ignore="route_scale load_balance_coeff n_group topk_group num_expert_groups num_limited_groups use_grouped_mm",
         only={"attention_bias": False, "route_norm": True, "score_func": "sigmoid"}),
     # Values narrower than keys; sliding layers have sinks, and twice as many heads of keys.
@@ -197,12 +168,12 @@ ROWS: Final[Rows] = {
     # Heads that differ by layer, and a softplus gate on each head's output, or on each channel of it. As in ERNIE, what
     # is added to the scores is a parameter. The gate would have no bias.
     "laguna": decoder(
-        "Laguna", qk_norm=HEAD_NORM, attention={
+        "Laguna", qk_norm="head", attention={
             **GROUPED, "output_gate": True, "gate_activation": "softplus",
             "gate_over": choice("gating", {True: "head", "per-head": "head", "per-element": "channel"})},
         position=rotated(full_attention=0.5, sliding_attention=1.0, otherwise=1.0), layers=[
             windows(_FULL, window=_SLIDING), _heads_by_layer, sparse(experts(
-                "num_experts", routing="sigmoid-topk", router_bias=True, shared_experts=1,
+                routing="sigmoid-topk", router_bias=True, shared_experts=1,
                 shared_d_ff=size("shared_expert_intermediate_size")), listed_sparse(after(1)))],
         ignore="moe_routed_scaling_factor", only={
             "moe_apply_router_weight_on_input": False, "moe_router_logit_softcapping": 0.0, "attention_bias": False}),

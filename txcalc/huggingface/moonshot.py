@@ -7,7 +7,8 @@ from typing import Final
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import decoder, experts
 from txcalc.huggingface.deepseek import latent
-from txcalc.huggingface.rows import Fields, Rows, after, flag, layer_types, listed_sparse, passed_over, sparse, take
+from txcalc.huggingface.layerwise import after, layer_types, listed_sparse, sparse
+from txcalc.huggingface.rows import Fields, Rows, flag, passed_over, take
 
 
 def _attention(c: Config) -> Fields:
@@ -42,11 +43,8 @@ ROWS: Final[Rows] = {
     "kimi_linear": decoder(
         "KimiLinear", attention=_attention, position="none", tied=False, layers=[
             layer_types("linear_attention", _pattern, {"attention": None, "recurrent": _delta}),
-            sparse(experts(
-                "num_local_experts", "num_experts", active=("num_experts_per_tok", "num_experts_per_token"),
-                routing="sigmoid-topk", normalize=flag("norm_topk_prob", "moe_renormalize"),
-                shared_experts=lambda c: c.take("n_shared_experts", "num_shared_experts") or None),
-                listed_sparse(after(take("first_k_dense_replace", default=1))))],
+            sparse(experts(routing="sigmoid-topk", normalize=flag("norm_topk_prob", "moe_renormalize")),
+                   listed_sparse(after(take("first_k_dense_replace", default=1))))],
         ignore="n_group num_expert_group topk_group routed_scaling_factor use_grouped_topk num_nextn_predict_layers",
         only={"moe_layer_freq": 1, "mla_use_nope": True, "moe_router_activation_func": "sigmoid"}),
 }

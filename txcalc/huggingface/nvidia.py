@@ -8,7 +8,7 @@ from txcalc.huggingface.build import Data, layered
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED, common, decoder, experts, rope
 from txcalc.huggingface.importer import decoder_classes
-from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Part, Rows, flag, passed_over, plain, read, size
+from txcalc.huggingface.rows import RMS, Family, Part, Rows, flag, passed_over, plain, read, size
 from txcalc.spec.errors import shown
 
 _IGNORED: Final = """
@@ -27,7 +27,7 @@ _PARTS: Final[dict[str, Part]] = {
     "attention": {"attention": GROUPED},
     "mlp": {"feed_forward": plain(bias=flag("mlp_bias"), act="mlp_hidden_act")},
     "moe": {"feed_forward": experts(
-        "n_routed_experts", act="mlp_hidden_act", normalize=flag("norm_topk_prob"), gated=False, routing="sigmoid-topk",
+        act="mlp_hidden_act", gated=False, routing="sigmoid-topk",
         shared_experts=1, shared_d_ff=size("moe_shared_expert_intermediate_size"))},
 }
 
@@ -65,7 +65,7 @@ def _block_kinds(c: Config) -> list[str]:
 
 
 ROWS: Final[Rows] = {
-    "nemotron": decoder("Nemotron", bias=flag("attention_bias"), feed_forward=plain(bias=flag("mlp_bias")),
-                        norm=LAYERNORM, position=rope(part=0.5)),
+    "nemotron": decoder("Nemotron", feed_forward=plain(bias=flag("mlp_bias")), norm="layernorm",
+                        position=rope(part=0.5)),
     "nemotron_h": Family(nemotron_h, decoder_classes("NemotronH")),
 }

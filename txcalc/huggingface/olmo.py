@@ -7,23 +7,12 @@ from typing import Final
 
 from txcalc.huggingface.build import Data, rope
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoder import FULL_NORM, HEADS, decoder, experts
-from txcalc.huggingface.rows import (
-    PLAIN_LAYERNORM,
-    RES_POST,
-    Fields,
-    Rows,
-    all_but,
-    every,
-    flag,
-    layer_types,
-    size,
-    windows,
-)
+from txcalc.huggingface.decoder import HEADS, decoder, experts
+from txcalc.huggingface.layerwise import all_but, every, layer_types, windows
+from txcalc.huggingface.rows import PLAIN_LAYERNORM, Fields, Rows, size
 
-olmo2 = partial(decoder, bias=flag("attention_bias"), qk_norm=FULL_NORM, norm=RES_POST)
-olmoe = partial(decoder, bias=flag("attention_bias"), qk_norm=FULL_NORM, ignore="clip_qkv", feed_forward=experts(
-    "num_experts", d_ff="intermediate_size", normalize=flag("norm_topk_prob")))
+olmo2 = partial(decoder, qk_norm="full", norm="res-post")
+olmoe = partial(decoder, qk_norm="full", feed_forward=experts(), ignore="clip_qkv")
 
 
 def _delta(c: Config) -> Fields:
@@ -47,12 +36,11 @@ def _three_in_four(c: Config, layers: int) -> list[bool]:
 
 
 ROWS: Final[Rows] = {
-    "olmo": decoder("Olmo", bias=flag("attention_bias"), norm={**PLAIN_LAYERNORM, "scale": False},
-                    ignore="clip_qkv mlp_bias"),
+    "olmo": decoder("Olmo", norm={**PLAIN_LAYERNORM, "scale": False}, ignore="clip_qkv mlp_bias"),
     "olmo2": olmo2("Olmo2", ignore="mlp_bias"),
     "olmo3": olmo2("Olmo3", layers=[windows(all_but(every(4)))], ignore="mlp_bias"),
     "olmoe": olmoe("Olmoe"),
-    "flex_olmo": olmoe("FlexOlmo", norm=RES_POST),
+    "flex_olmo": olmoe("FlexOlmo", norm="res-post"),
     "olmo_hybrid": olmo2(  # norms before the recurrent layers, after those of attention
         "OlmoHybrid", position=_rotary_or_none, layers=[layer_types("linear_attention", _three_in_four, {
             "attention": None, "recurrent": _delta, "norm": {"placement": "pre"}})],

@@ -8,20 +8,8 @@ from typing import Final
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import CONTEXT, GROUPED, decoder, experts
 from txcalc.huggingface.importer import lm_classes
-from txcalc.huggingface.rows import (
-    LAYERNORM,
-    PLAIN_LAYERNORM,
-    Fields,
-    Rows,
-    all_but,
-    every,
-    flag,
-    given,
-    passed_over,
-    plain,
-    size,
-    windows,
-)
+from txcalc.huggingface.layerwise import WINDOW, all_but, every, windows
+from txcalc.huggingface.rows import LAYERNORM, PLAIN_LAYERNORM, Fields, Rows, flag, given, passed_over, plain, size
 
 HEADS: Final[Fields] = {"heads": size("n_head", "num_attention_heads")}
 LEARNED: Final[Fields] = {"kind": "learned"}
@@ -42,7 +30,7 @@ def inner(c: Config) -> int:
 
 
 gpt2 = partial(decoder, attention=HEADS, bias=True, feed_forward=plain(d_ff=inner, act="activation_function"),
-               norm=LAYERNORM, position=LEARNED,
+               norm="layernorm", position=LEARNED,
                ignore="n_ctx scale_attn_weights scale_attn_by_inverse_layer_idx reorder_and_upcast_attn")
 
 
@@ -67,9 +55,8 @@ ROWS: Final[Rows] = {
         norm={**LAYERNORM, "placement": "post"}, final_norm=False, position=LEARNED,
         ignore="n_ctx predict_special_tokens n_special"),
     "gpt_oss": decoder(  # biases on everything, sinks, and a window in every second layer
-        "GptOss", attention={**GROUPED, "sinks": True}, bias=flag("attention_bias"),
-        feed_forward=experts("num_local_experts", "num_experts", d_ff="intermediate_size", bias=True, router_bias=True,
-                             routing="topk-softmax"),
+        "GptOss", attention={**GROUPED, "sinks": True},
+        feed_forward=experts(bias=True, router_bias=True, routing="topk-softmax"),
         layers=[windows(all_but(every(2)), window=size("sliding_window"))],
         ignore="swiglu_limit swiglu_alpha experts_per_token initial_context_length"),
     "gpt_bigcode": gpt2(  # SantaCoder, StarCoder: one key-value head
@@ -78,13 +65,13 @@ ROWS: Final[Rows] = {
             "attention_softmax_in_fp32 scale_attention_softmax_in_fp32 validate_runner_input pre_allocate_kv_cache "
             "max_sequence_length max_batch_size pad_key_length inference_runner runner_max_sequence_length")),
     "starcoder2": decoder(
-        "Starcoder2", bias=flag("use_bias"), window=lambda c: c.take("sliding_window") or None,
-        feed_forward=plain(bias=flag("use_bias")), norm=LAYERNORM,
+        "Starcoder2", bias=flag("use_bias"), window=WINDOW,
+        feed_forward=plain(bias=flag("use_bias")), norm="layernorm",
         ignore="norm_type mlp_type activation_function scale_attn_weights attention_softmax_in_fp32 "
                "scale_attention_softmax_in_fp32"),
     "bloom": decoder(
         "Bloom", attention={"heads": size("num_attention_heads", "n_head")}, bias=True, d_model=_bloom_width,
-        feed_forward={"d_ff": lambda c: 4 * _bloom_width(c), "activation": "gelu_tanh", "bias": True}, norm=LAYERNORM,
+        feed_forward={"d_ff": lambda c: 4 * _bloom_width(c), "activation": "gelu_tanh", "bias": True}, norm="layernorm",
         embedding_norm=True, position={"kind": "alibi"}, ignore="apply_residual_connection_post_layernorm n_inner"),
     "mpt": decoder(
         "Mpt", attention=_mpt_heads, feed_forward={"d_ff": lambda c: 4 * c.size("d_model", "hidden_size"),
@@ -94,10 +81,10 @@ ROWS: Final[Rows] = {
                "init_nonlinearity"),
     "ctrl": decoder(  # arXiv 1909.05858
         {"CTRLLMHeadModel": "lm", "CTRLModel": "none", "CTRLForSequenceClassification": "sequence"}, attention=HEADS,
-        bias=True, feed_forward={"d_ff": size("dff"), "activation": "relu", "bias": True}, norm=LAYERNORM,
+        bias=True, feed_forward={"d_ff": size("dff"), "activation": "relu", "bias": True}, norm="layernorm",
         embedding_scale=True, position={"kind": "sinusoidal"}, head_bias=True, ignore="n_ctx from_tf"),
     "biogpt": decoder(
         lm_classes("BioGpt") | {"BioGptForSequenceClassification": "sequence", "BioGptForTokenClassification": "token"},
-        attention={"heads": size("num_attention_heads")}, bias=True, feed_forward=plain(), norm=LAYERNORM,
+        attention={"heads": size("num_attention_heads")}, bias=True, feed_forward=plain(), norm="layernorm",
         embedding_scale=flag("scale_embedding", default=True), position=TWO_MORE),
 }

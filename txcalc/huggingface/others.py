@@ -7,8 +7,9 @@ from typing import Final
 
 from txcalc.huggingface.build import ACTIVATIONS, Data
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoder import HEAD_NORM, NO_ROPE, decoder, qkv, rope, square
+from txcalc.huggingface.decoder import NO_ROPE, decoder, qkv, rope, square
 from txcalc.huggingface.importer import decoder_classes, lm_classes
+from txcalc.huggingface.layerwise import all_but, every, windows
 from txcalc.huggingface.meta import llama
 from txcalc.huggingface.rows import (
     LAYERNORM,
@@ -17,9 +18,7 @@ from txcalc.huggingface.rows import (
     WIDTH,
     Fields,
     Rows,
-    all_but,
     choice,
-    every,
     flag,
     gated,
     given,
@@ -27,13 +26,12 @@ from txcalc.huggingface.rows import (
     plain,
     read,
     size,
-    windows,
 )
 
 _BIAS: Final = flag("attention_bias")
 _UNSCALED: Final[Data] = {**RMS, "scale": False}
 _HEADS: Final = size("num_attention_heads")
-arcee = partial(decoder, bias=_BIAS, feed_forward=plain(bias=flag("mlp_bias")))
+arcee = partial(decoder, feed_forward=plain(bias=flag("mlp_bias")))
 
 
 def _hidden_over_heads(c: Config) -> int:
@@ -92,7 +90,7 @@ ROWS: Final[Rows] = {
     "ernie4_5": decoder("Ernie4_5", bias=flag("use_bias"), feed_forward=gated(bias=flag("use_bias"))),
     "seed_oss": llama("SeedOss", bias={**qkv(_BIAS), "o": flag("attention_out_bias")}),
     "arcee": arcee("Arcee"),
-    "jais2": arcee(lm_classes("Jais2"), norm=LAYERNORM),
+    "jais2": arcee(lm_classes("Jais2"), norm="layernorm"),
     "helium": llama("Helium", bias=qkv(_BIAS), finish=square),  # its output projection is square
     # The original has two biases apart, the library's class has not.
     "internlm3": llama(decoder_classes("Llama") | decoder_classes("InternLM3"),
@@ -102,13 +100,13 @@ ROWS: Final[Rows] = {
         decoder_classes("Llama") | decoder_classes("IQuestCoder"), ignore="max_window_layers",
         only={"activation": "swiglu", "use_sliding_window": (False, None), "sliding_window": None, "clip_qkv": None}),
     "nanochat": decoder(
-        lm_classes("NanoChat"), bias=_BIAS, qk_norm={**_UNSCALED, "over": "head"}, feed_forward=plain(bias=False),
+        lm_classes("NanoChat"), qk_norm={**_UNSCALED, "over": "head"}, feed_forward=plain(bias=False),
         norm=_UNSCALED, embedding_norm=True, softcap=number("final_logit_softcapping")),
     "hyperclovax": llama(  # Granite, with norms after the sublayers as well unless switched off
         lm_classes("HyperCLOVAX"), ignore="end_token_id",
         norm={**RMS, "placement": given(flag("use_post_norm"), "sandwich", "pre")}),
     "apertus": decoder(  # arXiv 2509.14233
-        lm_classes("Apertus") | {"ApertusForTokenClassification": "token"}, bias=_BIAS, qk_norm=HEAD_NORM,
+        lm_classes("Apertus") | {"ApertusForTokenClassification": "token"}, qk_norm="head",
         feed_forward={"d_ff": WIDTH, "activation": choice("hidden_act", ACTIVATIONS | {"xielu": "xielu"})},
         only={"qk_norm": True, "post_norm": False, "mlp_bias": False}),
     "stablelm": decoder(
@@ -121,13 +119,13 @@ ROWS: Final[Rows] = {
         lm_classes("Persimmon") | {"PersimmonForSequenceClassification": "sequence",
                                    "PersimmonForTokenClassification": "token"},
         attention={"heads": _HEADS}, bias=True, qk_norm=given(flag("qk_layernorm"), {**LAYERNORM, "over": "head"}),
-        feed_forward=plain(), norm=LAYERNORM, position=rope(part=0.5),
+        feed_forward=plain(), norm="layernorm", position=rope(part=0.5),
         only={"num_key_value_heads": (None, _HEADS)}),  # written in some files, read by no class
     "smollm3": llama("SmolLM3", layers=[windows(_slides, window=_window), _positions],
                      ignore="max_window_layers no_rope_layer_interval"),
     "modernbert-decoder": decoder(  # Ettin, arXiv 2507.11412
         lm_classes("ModernBertDecoder") | {"ModernBertDecoderForSequenceClassification": "sequence"},
-        attention={"heads": _HEADS}, bias=_BIAS, feed_forward=gated(act="hidden_activation", bias=flag("mlp_bias")),
+        attention={"heads": _HEADS}, feed_forward=gated(act="hidden_activation", bias=flag("mlp_bias")),
         norm=_NORM, embedding_norm=True, head_bias=flag("decoder_bias"), finish=_transform, layers=[windows(
             all_but(every(size("global_attn_every_n_layers", default=3), first=0)), window=_half), _first_norm],
         ignore="position_embedding_type", only={"causal_mask": True, "is_causal": True, "sliding_window": _half}),

@@ -7,9 +7,10 @@ from functools import partial
 from typing import Final
 
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoder import GROUPED, HEAD_NORM, decoder, experts, qkv, rope
+from txcalc.huggingface.decoder import GROUPED, decoder, experts, qkv, rope
 from txcalc.huggingface.importer import decoder_classes
-from txcalc.huggingface.rows import Rows, Value, all_but, every, flag, layer_types, size, sparse, take, windows
+from txcalc.huggingface.layerwise import all_but, every, layer_types, sparse, windows
+from txcalc.huggingface.rows import Rows, Value, flag, size, take
 
 
 def _window(c: Config) -> int | None:
@@ -45,28 +46,27 @@ DELTA: Final = layer_types("linear_attention", all_but(every(take("full_attentio
         "key_dim": size("linear_key_head_dim"), "value_dim": size("linear_value_head_dim"),
         "conv": size("linear_conv_kernel_dim")}})
 """Three gated delta-rule layers to each layer of attention."""
-hybrid = partial(decoder, bias=flag("attention_bias"), qk_norm=HEAD_NORM,
+hybrid = partial(decoder, qk_norm="head",
                  attention={**GROUPED, "output_gate": True}, position=rope(part=0.25))
 _IGNORED: Final = "mtp_num_hidden_layers mtp_use_dedicated_embeddings mamba_ssm_dtype mlp_only_layers"
 
 ROWS: Final[Rows] = {
     "qwen2": decoder("Qwen2", bias=qkv(True), layers=[windows(_from_max_window_layers, window=_window)],
                      ignore="use_mrope attention_bias mlp_bias dual_chunk_attention_config"),
-    "qwen3": decoder("Qwen3", bias=flag("attention_bias"), qk_norm=HEAD_NORM,
+    "qwen3": decoder("Qwen3", qk_norm="head",
                      layers=[windows(_from_max_window_layers, window=_window)]),
     "qwen2_moe": decoder("Qwen2Moe", bias=qkv(flag("qkv_bias")), layers=[
-        sparse(experts("num_experts", normalize=flag("norm_topk_prob"), **SHARED), decoder_sparse_step),
+        sparse(experts(**SHARED), decoder_sparse_step),
         windows(_before_max_window_layers, window=_window)]),
-    "qwen3_moe": decoder("Qwen3Moe", bias=flag("attention_bias"), qk_norm=HEAD_NORM, window=_window, layers=[
-        sparse(experts("num_experts", "num_local_experts", normalize=flag("norm_topk_prob")), decoder_sparse_step)],
-        ignore="max_window_layers"),
+    "qwen3_moe": decoder("Qwen3Moe", qk_norm="head", window=_window, ignore="max_window_layers",
+                         layers=[sparse(experts(normalize=flag("norm_topk_prob")), decoder_sparse_step)]),
     "qwen3_next": hybrid("Qwen3Next", layers=[
-        sparse(experts("num_experts", normalize=flag("norm_topk_prob"), **SHARED), decoder_sparse_step), DELTA]),
+        sparse(experts(**SHARED), decoder_sparse_step), DELTA]),
     "qwen3_5_text": hybrid(
         decoder_classes("Qwen3_5") | {"Qwen3_5TextModel": "none", "Qwen3_5TextForSequenceClassification": "sequence"},
         layers=[DELTA], ignore=_IGNORED, only={"attn_output_gate": True}),
     "qwen3_5_moe_text": hybrid(
         decoder_classes("Qwen3_5Moe") | {"Qwen3_5MoeTextModel": "none"}, layers=[DELTA],
-        feed_forward=experts("num_experts", **SHARED), ignore=f"{_IGNORED} intermediate_size",
+        feed_forward=experts(**SHARED), ignore=f"{_IGNORED} intermediate_size",
         only={"attn_output_gate": True, "norm_topk_prob": True, "decoder_sparse_step": 1}),
 }

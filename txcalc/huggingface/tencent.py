@@ -7,8 +7,9 @@ from typing import Final
 
 from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoder import GROUPED, HEAD_NORM, decoder, experts, head_dim
-from txcalc.huggingface.rows import WIDTH, Fields, Reader, Rows, Value, after, flag, listed_sparse, read, sparse
+from txcalc.huggingface.decoder import GROUPED, decoder, experts, head_dim
+from txcalc.huggingface.layerwise import after, listed_sparse, sparse
+from txcalc.huggingface.rows import WIDTH, Fields, Reader, Rows, Value, read
 
 # What Hunyuan-A13B's file has for other models of the same code: latents that are off, images, sampling of tokens.
 _UNREAD: Final = """
@@ -30,7 +31,7 @@ def _each(value: Value) -> Reader:
     return lambda c: [read(c, value)] * c.size("num_hidden_layers")
 
 
-hunyuan = partial(decoder, bias=flag("attention_bias"), qk_norm=HEAD_NORM)
+hunyuan = partial(decoder, qk_norm="head")
 
 
 def _chosen(c: Config) -> list[int]:
@@ -43,7 +44,7 @@ def _chosen(c: Config) -> list[int]:
 
 
 def _experts(c: Config) -> Fields:
-    return {**experts("num_experts", d_ff="intermediate_size"), "active_experts": _chosen(c)[0], "shared_experts": 1}
+    return {**experts(), "active_experts": _chosen(c)[0], "shared_experts": 1}
 
 
 def _by_layer(c: Config, layers: int) -> list[Data]:
@@ -64,7 +65,6 @@ ROWS: Final[Rows] = {
             "num_shared_expert": (1, _each(1)), "moe_layer_num_skipped": 0, "use_mixed_mlp_moe": True,
             "norm_topk_prob": True, "use_rotary_pos_emb": True, "use_mla": False, "position_embedding_xdrope": False}),
     "hy_v3": hunyuan(
-        "HYV3", layers=[sparse(lambda c: experts("num_experts", routing="sigmoid-topk", **_shared(c)),
-                               listed_sparse(after(1)))],
+        "HYV3", layers=[sparse(lambda c: experts(routing="sigmoid-topk", **_shared(c)), listed_sparse(after(1)))],
         ignore="router_scaling_factor enable_moe_fp32_combine num_nextn_predict_layers", only={"mlp_bias": False}),
 }
