@@ -80,6 +80,25 @@ def test_no_file_is_longer_than_400_lines(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= 400
 
 
+MIRRORS = [{"trace", "check.reference"}, {"spec", "check.reference"}, {"answer", "show"}, {"derivation", "show"}]
+"""Rooms of which one holds what the other builds, or how what the other finds looks."""
+TOO_OFTEN = {"cache", "cells", "library", "load", "model"}
+"""Names that stand in other rooms too: none may come, and each that goes leaves this list."""
+
+
+def rooms(files: list[Path]) -> dict[str, set[str]]:
+    """Of every file's name the rooms that it stands in."""
+    found: dict[str, set[str]] = {}
+    for path in (path for path in files if path.stem != "__init__"):
+        found.setdefault(path.stem, set()).add(name(path).rpartition(".")[0])
+    return found
+
+
+def test_a_file_name_stands_in_two_rooms_only_where_they_mirror_each_other() -> None:
+    wrong = {stem for stem, where in rooms(FILES).items() if len(where) > 1 and where not in MIRRORS}
+    assert wrong <= TOO_OFTEN, "give the file the noun that its room has for it"
+
+
 def is_name_of_a_model(node: ast.expr) -> bool:
     """``spec.name``, ``self.spec.family``, ``model.name``: but not the ``name`` of anything else."""
     if not (isinstance(node, ast.Attribute) and node.attr in ("name", "family")):
