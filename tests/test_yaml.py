@@ -415,13 +415,13 @@ def test_dump_looks_like_a_file_written_by_hand() -> None:
         "empty: {}\n"
         "none: []\n"
         "blocks:\n"
-        "  - repeat: 2\n"
-        "    attention:\n"
-        "      heads: 3\n"
-        "  - - [1, 2]\n"
-        "    - [3]\n"
-        "  - []\n"
-        'odd: ["a, b", "no", "1e-5", "12:30", "", " x", "a: b", "a #b", "- a", é]\n'
+        "- repeat: 2\n"
+        "  attention:\n"
+        "    heads: 3\n"
+        "- - [1, 2]\n"
+        "  - [3]\n"
+        "- []\n"
+        "odd: ['a, b', 'no', \"1e-5\", '12:30', \"\", ' x', 'a: b', 'a #b', '- a', é]\n"
     )
     assert read_yaml(dump_yaml(data), "t").data == data
 

@@ -16,7 +16,7 @@ import math
 import re
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import yaml
 from yaml import events
@@ -175,7 +175,9 @@ def dump_yaml(data: object) -> str:
     a YAML 1.2 or 1.1 reader would take it for something else. Raises TypeError for other types and for keys
     that are not text, ValueError for what ``read_yaml`` refuses (depth, over-long ints and keys, surrogates).
     """
-    return "\n".join(_lines(data, 0)) + "\n"
+    _check(data)
+    text: str = yaml.dump(data, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=2**30)
+    return text
 
 
 # Reading, the small parts.
@@ -231,88 +233,57 @@ def _syntax_error(error: yaml.YAMLError, text: str, source: str) -> SpecError:
 # Writing, the small parts.
 
 _INLINE: Final = 80
-# Words with single spaces between them; no "#", no quote or bracket in front, no colon but inside a word.
-_MARK = r"\w./+@()%*=~^'\"<>!?&$;,×·–—−…-"
-_WORD = rf"[{_MARK}](?:[{_MARK}]|:(?=[\w/]))*"
-_PLAIN = re.compile(rf"(?=[\w/]){_WORD}(?: {_WORD})*")
-_ESCAPED = re.compile('["\\\\\x00-\x1f\x7f-\xa0\xad\u2028\u2029\ufeff\ufffe\uffff]')
+_STR: Final = "tag:yaml.org,2002:str"
+_SEQ: Final = "tag:yaml.org,2002:seq"
+_MAP: Final = "tag:yaml.org,2002:map"
 
 
-def _lines(value: object, depth: int) -> list[str]:
+class _Writer(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Short lists on one line, no anchors, and quotes around what another reader would take for something else."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+    def text(self, text: str) -> Any:
+        special = text in _WORDS or text in ("y", "Y", "n", "N") or _INT.fullmatch(text) or _FLOAT.fullmatch(text)
+        return self.represent_scalar(_STR, text, style='"' if special or not text.isprintable() else None)
+
+    def sequence(self, items: Sequence[object]) -> Any:
+        node = self.represent_sequence(_SEQ, items, flow_style=not items)
+        if all(isinstance(each, yaml.ScalarNode) for each in node.value):
+            node.flow_style = sum(len(each.value) + 2 for each in node.value) <= _INLINE
+        return node
+
+    def mapping(self, fields: Mapping[str, object]) -> Any:
+        return self.represent_mapping(_MAP, fields.items(), flow_style=not fields)
+
+
+_Writer.add_representer(str, _Writer.text)
+_Writer.add_representer(dict, _Writer.mapping)
+_Writer.add_representer(list, _Writer.sequence)
+_Writer.add_representer(tuple, _Writer.sequence)
+
+
+def _check(value: object, depth: int = 0) -> None:
+    """Raises for what would not read back."""
     if depth > MAX_DEPTH:
         raise ValueError(_DEEP)
-    if isinstance(value, Mapping):
-        return [line for key, item in value.items() for line in _entry(key, item, depth)] or ["{}"]
-    if not isinstance(value, (list, tuple)):
-        return [_written(value)]
-    if (inline := _inline(value)) is not None:
-        return [inline]
-    return [
-        ("  " if number else "- ") + line
-        for item in value
-        for number, line in enumerate(_lines(item, depth + 1))
-    ]
-
-
-def _entry(key: object, value: object, depth: int) -> list[str]:
-    if not isinstance(key, str):
-        raise TypeError(f"a key must be text, got {key!r}")
-    name = _text(key)
-    if len(name) > MAX_KEY:
-        raise ValueError(f"a key of more than {MAX_KEY:,} characters")
-    lines = _lines(value, depth + 1)
-    if _is_block(value):
-        return [f"{name}:", *("  " + line for line in lines)]
-    return [f"{name}: {lines[0]}"]
-
-
-def _is_block(value: object) -> bool:
-    if isinstance(value, Mapping):
-        return bool(value)
-    return isinstance(value, (list, tuple)) and _inline(value) is None
-
-
-def _inline(items: Sequence[object]) -> str | None:
-    """``[1, 2, 3]``, or None for a list that is long or holds more than scalars."""
-    if any(isinstance(item, (Mapping, list, tuple)) for item in items):
-        return None
-    text = f"[{', '.join(_written(item, inline=True) for item in items)}]"
-    return text if len(text) <= _INLINE or not items else None
-
-
-def _written(value: object, *, inline: bool = False) -> str:
-    if isinstance(value, str):
-        return _text(value, inline=inline)
-    if value is None or isinstance(value, bool):
-        return shown(value)
-    if isinstance(value, int):
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"a key must be text, got {key!r}")
+            if len(key) > MAX_KEY:
+                raise ValueError(f"a key of more than {MAX_KEY:,} characters")
+            _check(key, depth)
+            _check(item, depth + 1)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _check(item, depth + 1)
+    elif isinstance(value, str):
+        if re.search("[\ud800-\udfff]", value):
+            raise ValueError("text with a lone surrogate has no UTF-8 form")
+    elif isinstance(value, int):
         if abs(value) >= 10**MAX_DIGITS:
             raise ValueError(f"a whole number of more than {MAX_DIGITS} digits")
-        return str(int(value))
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
-        mantissa, e, exponent = repr(float(value)).partition("e")
-        return mantissa + (".0" if e and "." not in mantissa else "") + e + exponent  # 1.1 needs the point
-    raise TypeError(f"cannot write {type(value).__name__} as YAML")
-
-
-def _text(text: str, *, inline: bool = False) -> str:
-    if re.search("[\ud800-\udfff]", text):
-        raise ValueError("text with a lone surrogate has no UTF-8 form")
-    if _PLAIN.fullmatch(text) and not _is_special(text) and not (inline and re.search("[,:?]", text)):
-        return text
-    return '"' + _ESCAPED.sub(_escape, text) + '"'
-
-
-def _escape(match: re.Match[str]) -> str:
-    char = match[0]
-    return {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char, f"\\u{ord(char):04x}")
-
-
-def _is_special(text: str) -> bool:
-    """Whether some reader takes the plain text for something else: a number, a time, ``no``, ``y``."""
-    if text in _WORDS or text in {"y", "Y", "n", "N"} or _INT.fullmatch(text) or _FLOAT.fullmatch(text):
-        return True
-    resolvers = yaml.SafeLoader.yaml_implicit_resolvers
-    return any(pattern.match(text) for _, pattern in resolvers.get(text[0], ()))
+    elif not isinstance(value, float | None):
+        raise TypeError(f"cannot write {type(value).__name__} as YAML")
