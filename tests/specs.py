@@ -61,7 +61,7 @@ def feed_forwards(draw: st.DrawFn) -> dict[str, Any]:
         "routing": draw(st.sampled_from(("softmax-topk", "topk-softmax", "sigmoid-topk"))),
         "normalize": draw(flags), "shared_experts": shared,
         "shared_d_ff": draw(st.sampled_from((7, 9))) if shared else None,
-        "shared_gate": draw(flags) if shared else False, "apart": False, **common,
+        "shared_gate": draw(flags) if shared else False, "separate_norms": False, **common,
     }
 
 
@@ -118,7 +118,7 @@ def perhaps_apart(draw: st.DrawFn, block: dict[str, Any]) -> dict[str, Any]:
     feed = block["feed_forward"] or {}
     if block["norm"]["placement"] not in ("pre", "sandwich") or not feed.get("shared_experts") or draw(flags):
         return block
-    return {**block, "feed_forward": {**feed, "shared_gate": False, "apart": True}}
+    return {**block, "feed_forward": {**feed, "shared_gate": False, "separate_norms": True}}
 
 
 def uncapped(block: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def specs(draw: st.DrawFn) -> Model:
         data["encoder"] = draw(stacks(d=d, causal=False))
         data["encoder"].setdefault("groups", None)
         data["encoder"].setdefault("share_layers", False)
-        data |= draw(st.sampled_from(({}, {"source_vocab": 47}, {"source_vocab": 43, "unread_table": True})))
+        data |= draw(st.sampled_from(({}, {"source_vocab": 47}, {"source_vocab": 43, "unused_table": True})))
     elif draw(st.integers(0, 3)) == 0:
         data["per_layer_embedding"] = {"rows": 67, "width": draw(st.sampled_from((4, 6))),
                                        "activation": draw(st.sampled_from(ACTIVATIONS))}
@@ -195,7 +195,7 @@ def specs(draw: st.DrawFn) -> Model:
     data["head"] = {
         "lm": {"tied": True, "bias": draw(flags)}, "untied": {"tied": False, "bias": draw(flags)},
         "transform": {"tied": draw(flags), "bias": True, "transform": {"activation": "gelu", "norm": draw(norms())},
-                      "unread_bias": draw(flags)},
+                      "unused_bias": draw(flags)},
         "wide": {"tied": False, "transform": {"width": 17}},
         "none": {"kind": "none"}, "classifier": {"kind": "classifier", "labels": 5, "bias": draw(flags),
                                                  "of": draw(st.sampled_from(("first", "all", "votes")))},

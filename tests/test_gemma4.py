@@ -24,7 +24,7 @@ OWN = [{"attention": NEAR}, {"attention": FULL}]
 READERS = [{"attention": {**own["attention"], "kv_shared": True}, "feed_forward": {"d_ff": 74}} for own in OWN]
 APART: dict[str, Any] = {
     "kind": "moe", "experts": 5, "active_experts": 2, "d_ff": 11, "activation": "gelu_tanh", "shared_experts": 1,
-    "shared_d_ff": 37, "apart": True,
+    "shared_d_ff": 37, "separate_norms": True,
 }
 LAYER = r"model\.layers\.(\d+)\."
 EXPERTS_APART = [

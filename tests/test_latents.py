@@ -19,7 +19,7 @@ from txcalc.spec.model import Model  # noqa: E402
 from txcalc.trace.model import trace  # noqa: E402
 from txcalc.trace.workload import Workload  # noqa: E402
 
-PLAIN = {name: value for name, value in ATTENTION.items() if name != "chosen"}
+PLAIN = {name: value for name, value in ATTENTION.items() if name != "index_topk"}
 KINDS: dict[str, dict[str, Any]] = {
     "query latents": {"attention": PLAIN},
     "queries of x": {"attention": {**PLAIN, "q_rank": None}},

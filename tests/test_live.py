@@ -69,7 +69,7 @@ MODELS = {
         {"repeat": 2, "blocks": [{"feed_forward": SHARED | {"routing": "sigmoid-topk"}}]},
     ]},
     "deepseek-v2": LLAMA | {"attention": MLA, "feed_forward": SHARED | {"normalize": False}},
-    "experts-apart": LLAMA | {"feed_forward": SHARED | {"apart": True}},
+    "experts-apart": LLAMA | {"feed_forward": SHARED | {"separate_norms": True}},
     "shared-layers": GPT | {"share_layers": True},
 }
 

@@ -30,7 +30,7 @@ BASE = {
     "attention": {"heads": 3}, "feed_forward": {"d_ff": 23}, "position": "none",
 }
 LATENT = {"kind": "mla", "heads": 3, "kv_rank": 7, "nope_dim": 5, "rope_dim": 4, "value_dim": 6}
-CHOSEN = {**LATENT, "q_rank": 11, "chosen": 3, "indexer": {"heads": 13, "head_dim": 5}}  # none tie at 0
+CHOSEN = {**LATENT, "q_rank": 11, "index_topk": 3, "indexer": {"heads": 13, "head_dim": 5}}  # none tie at 0
 DELTA = {"kind": "gated-delta", "key_heads": 2, "value_heads": 4, "key_dim": 5, "value_dim": 3, "conv": 4}
 MAMBA = {"kind": "mamba2", "heads": 4, "head_dim": 3, "state": 5, "groups": 2, "conv": 3}
 GROUPED = {"heads": 6, "kv_heads": 2, "head_dim": 10}
@@ -100,7 +100,7 @@ CAUSAL = {
     ]}]},
     "per-layer embedding": {"per_layer_embedding": {"rows": VOCAB, "width": 4}},
     "experts apart": {"feed_forward": {
-        "kind": "moe", "experts": 5, "active_experts": 2, "d_ff": 7, "shared_experts": 1, "apart": True,
+        "kind": "moe", "experts": 5, "active_experts": 2, "d_ff": 7, "shared_experts": 1, "separate_norms": True,
     }},
     "a window that drops nothing": {"attention": {"heads": 3, "window": 4, "cached": "all"}},
     "narrow values": {"attention": {**GROUPED, "value_dim": 4, "window": 5}, "position": {"kind": "rope"}},

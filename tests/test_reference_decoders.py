@@ -117,7 +117,7 @@ def test_deepseek_v32_and_glm5_choose_their_keys(eager: bool, shared: bool) -> N
             turned = torch.cat((rows[:, 0:6:2], rows[:, 1:6:2], rows[:, 6:]), dim=1)
             weights[name] = turned.reshape(weight.shape)
     chosen = {"kind": "mla", "heads": 3, "q_rank": 26, "kv_rank": 14, "nope_dim": 12, "rope_dim": 6, "value_dim": 10,
-              "chosen": 4, "indexer": {"heads": 13, "head_dim": 8}}
+              "index_topk": 4, "indexer": {"heads": 13, "head_dim": 8}}
     groups = None
     if shared:
         weights = {re.sub(r"layers\.([01])\.", r"layers.0.\1.0.", name): weight for name, weight in weights.items()}

@@ -39,19 +39,24 @@ def spec(**fields) -> Model:
 
 
 def twin(cls: type, config: Any) -> Any:
-    """A transformers model in float64 with random weights, norms and biases included."""
+    """A transformers model in float64 with random weights, norms and biases included.
+
+    Weights that the class leaves uninitialised come as NaN under deterministic algorithms, and start from zero here.
+    """
     torch.manual_seed(0)
     config._attn_implementation = config._experts_implementation = "eager"
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
+    torch.use_deterministic_algorithms(True)
     try:
         with Float64():
             model = cls(config).double().eval()
     finally:
         torch.set_default_dtype(before)
+        torch.use_deterministic_algorithms(False)
     with torch.no_grad():
         for weight in model.parameters():
-            weight.add_(torch.randn_like(weight) * 0.2)
+            weight.nan_to_num_(0.0).add_(torch.randn_like(weight) * 0.2)
     return model
 
 

@@ -14,7 +14,7 @@ from txcalc.trace.workload import Workload
 
 INDEXER = {"heads": 5, "head_dim": 8}
 ATTENTION: dict[str, Any] = {"kind": "mla", "heads": 3, "q_rank": 26, "kv_rank": 14, "nope_dim": 12, "rope_dim": 6,
-                             "value_dim": 10, "chosen": 7}
+                             "value_dim": 10, "index_topk": 7}
 BASE: dict[str, Any] = {
     "name": "sparse", "vocab": 101, "d_model": 30, "layers": 4, "context": 64, "position": {"kind": "rope"},
     "norm": {"kind": "rmsnorm"}, "attention": ATTENTION, "feed_forward": {"d_ff": 37, "activation": "silu"},
@@ -23,7 +23,7 @@ STACKS: dict[str, dict[str, Any]] = {
     "an indexer in every layer": {"attention": {**ATTENTION, "indexer": INDEXER}},
     "one for two layers": {"groups": [{"repeat": 2, "blocks": [{"attention": {"indexer": INDEXER}}, {}]}]},
     "one for all, after a layer without": {"groups": [{"blocks": [
-        {"attention": {"chosen": None}}, {"attention": {"indexer": INDEXER}}, {"repeat": 2}]}]},
+        {"attention": {"index_topk": None}}, {"attention": {"indexer": INDEXER}}, {"repeat": 2}]}]},
 }
 
 
@@ -59,13 +59,13 @@ def test_pairs_that_are_not_chosen_are_skipped_where_masked_ones_are(past: int) 
 
 
 def test_it_is_said_that_an_indexer_has_no_gradient() -> None:
-    for more, said in (({"indexer": INDEXER}, True), ({"chosen": None}, False)):
+    for more, said in (({"indexer": INDEXER}, True), ({"index_topk": None}, False)):
         spec = model(attention={**ATTENTION, **more})
         assert ("indexer" in {rule.id for rule in conventions(spec, trace(spec, Workload(seq=3)))}) == said
 
 
 @pytest.mark.parametrize(("attention", "words"), [
-    ({"chosen": None, "indexer": INDEXER}, "how many keys"), ({"q_rank": None, "indexer": INDEXER}, "query latent"),
+    ({"index_topk": None, "indexer": INDEXER}, "how many keys"), ({"q_rank": None, "indexer": INDEXER}, "query latent"),
     ({"indexer": {**INDEXER, "head_dim": 5}}, "less than rope_dim"), ({}, "no layer before"),
 ])
 def test_what_chooses_nothing_is_refused(attention: dict[str, Any], words: str) -> None:

@@ -36,18 +36,20 @@ CASES: dict[str, dict[str, Any]] = {
         "average": True, "tokens": 4, "norm": {"kind": "rmsnorm"}}},
     "every patch": {"input": PLAIN, "projector": {"bias": True}},
     "after a class token": {"projector": {"hidden": [{"width": 22, "activation": "gelu", "bias": True}]}},
-    "taken a layer before": {"projector": {"skips": 1, "hidden": [{"width": 19, "activation": "relu"}]}},
-    "taken two layers before": {"final_norm": False, "pooler": {"kind": "norm"}, "projector": {"skips": 2}},
-    "between layers, no class token": {"input": PLAIN, "projector": {"skips": 1, "bias": True}},
+    "taken a layer before": {"projector": {"unused_layers": 1, "hidden": [{"width": 19, "activation": "relu"}]}},
+    "taken two layers before": {"final_norm": False, "pooler": {"kind": "norm"}, "projector": {"unused_layers": 2}},
+    "between layers, no class token": {"input": PLAIN, "projector": {"unused_layers": 1, "bias": True}},
     "between layers of normed embeddings": {
-        "input": PLAIN, "embedding_norm": True, "projector": {"skips": 1, "bias": True}},
+        "input": PLAIN, "embedding_norm": True, "projector": {"unused_layers": 1, "bias": True}},
     "between layers, with RMSNorm": {
-        "input": PLAIN, "embedding_norm": True, "norm": {"kind": "rmsnorm"}, "projector": {"skips": 2}},
-    "several layers side by side": {"projector": {"skips": 1, "beside": [2, 1], "norm": {}, "hidden": [{"width": 9}]}},
-    "several layers of patches alone": {"input": PLAIN, "projector": {"beside": [0, 2]}},
-    "several layers, merged": {"projector": {"merge": 2, "skips": 1, "beside": [2], "norm": {}, "norm_first": True}},
+        "input": PLAIN, "embedding_norm": True, "norm": {"kind": "rmsnorm"}, "projector": {"unused_layers": 2}},
+    "several layers side by side": {"projector": {
+        "unused_layers": 1, "feature_layers": [2, 1], "norm": {}, "hidden": [{"width": 9}]}},
+    "several layers of patches alone": {"input": PLAIN, "projector": {"feature_layers": [0, 2]}},
+    "several layers, merged": {"projector": {
+        "merge": 2, "unused_layers": 1, "feature_layers": [2], "norm": {}, "norm_first": True}},
     "several layers, averaged": {"input": {**PLAIN, "image": 24}, "projector": {
-        "average": True, "tokens": 4, "beside": [1]}},
+        "average": True, "tokens": 4, "feature_layers": [1]}},
     "a table for either side": {
         "input": {**PLAIN, "image": 24}, "position": {"kind": "learned", "both_ways": True},
         "projector": {"average": True, "tokens": 4},
@@ -58,7 +60,7 @@ CASES: dict[str, dict[str, Any]] = {
     "a table with rows to spare": {"input": PLAIN, "position": {"kind": "learned", "size": 64}, "projector": {}},
     "merged": {"input": PLAIN, "projector": {"merge": 2, "norm": {"kind": "layernorm"}, "hidden": [
         {"width": 13, "activation": "silu", "gated": True, "bias": True}]}},
-    "merged, a layer before": {"projector": {"merge": 3, "skips": 1}},
+    "merged, a layer before": {"projector": {"merge": 3, "unused_layers": 1}},
     "normed, then merged": {"input": PLAIN, "projector": {
         "merge": 3, "norm": {"kind": "rmsnorm"}, "norm_first": True,
         "hidden": [{"width": 15}, {"width": 22, "activation": "gelu"}]}},
@@ -68,10 +70,10 @@ CASES: dict[str, dict[str, Any]] = {
     "with registers": {"input": {**IMAGE, "registers": 2}, "projector": {"merge": 2}},
     "squares that attend by themselves": {
         "input": {**PLAIN, "image": 24}, "position": {"kind": "rope"}, "attention": {"heads": 3, "head_dim": 4},
-        "projector": {"merge": 3}, "groups": [{"blocks": [{"attention": {"squares": 3}, "repeat": 2}, {}]}]},
+        "projector": {"merge": 3}, "groups": [{"blocks": [{"attention": {"image_window": 3}, "repeat": 2}, {}]}]},
     "deepstack": {"input": PLAIN, "projector": {"merge": 2}, "deepstack": [
-        {"merge": 2, "skips": 2, "norm": {}, "hidden": [{"width": 8, "activation": "gelu"}]},
-        {"merge": 2, "skips": 1, "norm": {}}]},
+        {"merge": 2, "unused_layers": 2, "norm": {}, "hidden": [{"width": 8, "activation": "gelu"}]},
+        {"merge": 2, "unused_layers": 1, "norm": {}}]},
     "with a pooler that nothing reads": {"input": PLAIN, "pooler": READING, "projector": {}},
 }
 
@@ -102,7 +104,7 @@ def test_images_cost_what_the_reference_measures(name: str, eager: bool) -> None
     ({"projector": {"merge": 2, "tokens": 16}}, "tokens"),
     ({"projector": {"tokens": 4}}, "tokens"),
     ({"projector": {"average": True, "tokens": 50}}, "tokens"),
-    ({"projector": {"skips": 3}}, "skips"),
+    ({"projector": {"unused_layers": 3}}, "unused_layers"),
     ({"projector": {"norm_first": True, "norm": {}}}, "norm_first"),
     ({"projector": {"hidden": [{"width": 3, "gated": True}]}}, "gate"),
     ({"input": {"kind": "frames", "bins": 5, "length": 9}, "projector": {"merge": 2, "tokens": 2}}, "merge"),
@@ -111,16 +113,16 @@ def test_images_cost_what_the_reference_measures(name: str, eager: bool) -> None
     ({"projector": {}, "position": {"kind": "learned", "both_ways": True}}, "nothing beside them"),
     ({"projector": {"average": True}}, "averaged"),
     ({"deepstack": [{}]}, "feeds the main stack"),
-    ({"projector": {}, "deepstack": [{"skips": 1}] * 3}, "first layers"),
-    ({"projector": {}, "deepstack": [{"skips": 9}]}, "leave layers"),
-    ({"projector": {}, "attention": {"heads": 3, "squares": 7}}, "nothing else"),
-    ({"projector": {}, "input": PLAIN, "attention": {"heads": 3, "squares": 2}}, "do not divide"),
-    ({"projector": {}, "input": PLAIN, "position": {"kind": "relative"}, "attention": {"heads": 3, "squares": 7}},
+    ({"projector": {}, "deepstack": [{"unused_layers": 1}] * 3}, "first layers"),
+    ({"projector": {}, "deepstack": [{"unused_layers": 9}]}, "leave layers"),
+    ({"projector": {}, "attention": {"heads": 3, "image_window": 7}}, "nothing else"),
+    ({"projector": {}, "input": PLAIN, "attention": {"heads": 3, "image_window": 2}}, "do not divide"),
+    ({"projector": {}, "input": PLAIN, "position": {"kind": "relative"}, "attention": {"heads": 3, "image_window": 7}},
      "positions of its own"),
     ({"projector": {"average": True, "merge": 2}}, "not both"),
     ({"projector": {"hidden": [{"width": 3, "gated": True, "activation": "silu", "norm": {}}]}}, "has none"),
-    ({"projector": {"skips": 2, "beside": [1]}}, "must not be less than skips"),
-    ({"projector": {"beside": [3]}}, "leave layers"),
+    ({"projector": {"unused_layers": 2, "feature_layers": [1]}}, "must not be less than unused_layers"),
+    ({"projector": {"feature_layers": [3]}}, "leave layers"),
 ])
 def test_a_projector_that_cannot_be_is_refused(tower: dict[str, Any], field: str) -> None:
     with pytest.raises(ValueError, match=field) as caught:
@@ -137,6 +139,6 @@ def test_deepstack_is_one_line_of_the_breakdown() -> None:
     from txcalc.answer.report import count
     from txcalc.show.where import shares
 
-    seeing = spec(input=PLAIN, projector={}, deepstack=[{"skips": 1}, {}])
+    seeing = spec(input=PLAIN, projector={}, deepstack=[{"unused_layers": 1}, {}])
     titles = [share.title for share in shares(count(seeing, Workload(seq=64, images=1)))]
     assert "tower projector" in titles and "tower deepstack × 2" in titles

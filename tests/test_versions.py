@@ -14,7 +14,10 @@ from txcalc.answer.rerun import recorded
 from txcalc.answer.versions import CONVOLVES, EMPTY_STATE, MEANINGS
 from txcalc.answer.view import View, view
 from txcalc.cli.app import app
+from txcalc.models.library import find
 from txcalc.models.load import load
+from txcalc.show.schema import json_schema
+from txcalc.spec import older
 from txcalc.spec.errors import SpecError
 from txcalc.spec.yaml import read_yaml
 
@@ -202,3 +205,40 @@ def test_a_prompt_decoded_at_once_is_refused(tmp_path: Path) -> None:
     loaded = load(str(tmp_path / "old.json"))
     with pytest.raises(SpecError, match="--phase decode --past 32"):
         recorded(loaded)
+
+
+@pytest.mark.parametrize(("preset", "renames"), [
+    ("deepseek-v3.2", ["chosen is now index_topk"]),
+    ("gemma4-26b-a4b", ["apart is now separate_norms"]),
+    ("llava-1.5-7b", ["skips is now unused_layers"]),
+    ("qwen2.5-vl-7b", ["squares is now image_window"]),
+])
+def test_older_names_of_fields_are_read(tmp_path: Path, preset: str, renames: list[str]) -> None:
+    text = find(preset).text  # type: ignore[union-attr]
+    for each in renames:
+        old, new = each.split(" is now ")
+        assert f"{new}:" in text
+        text = text.replace(f"{new}:", f"{old}:")
+    path = tmp_path / f"{preset}.yaml"
+    path.write_text(text)
+    found = load(str(path))
+    assert found.model == load(preset).model
+    assert found.notes == (f"older names of fields, readable for one release: {', '.join(renames)}",)
+
+
+def test_every_older_name_stands_for_a_field_and_is_none_itself() -> None:
+    schema = json.dumps(json_schema("preset"))
+    for old, new in older.RENAMED.items():
+        assert f'"{new}": {{' in schema
+        assert f'"{old}": {{' not in schema
+
+
+def test_an_older_name_beside_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "both.yaml"
+    path.write_text("base: deepseek-v3.2\nattention: {chosen: 5, index_topk: 7}\n")
+    with pytest.raises(SpecError, match=r"both.yaml: chosen: is an older name of index_topk: give one of them"):
+        load(str(path))
+
+
+def test_an_older_name_in_an_override() -> None:
+    assert load("deepseek-v3.2", ["attention.chosen=5"]).model.attention.index_topk == 5  # type: ignore[union-attr]

@@ -18,8 +18,8 @@ SMALL: Final[dict[str, int]] = {
     "labels": 11, "q_rank": 26, "kv_rank": 14, "nope_dim": 12, "rope_dim": 6, "value_dim": 10, "state": 9, "key_dim": 8,
     "conv": 3, "image": 12, "patch": 4, "bins": 17, "length": 23, "max_distance": 20, "tokens": 1,
     "absolute": 71, "source_vocab": 89, "width": 16, "pair_labels": 2, "channels": 3, "inner": 22,
-    "rank": 7, "kernel": 5, "pieces": 2, "chosen": 8, "registers": 2, "merge": 3, "skips": 1, "squares": 3,
-    "rows": 103,
+    "rank": 7, "kernel": 5, "pieces": 2, "index_topk": 8, "registers": 2, "merge": 3, "unused_layers": 1,
+    "image_window": 3, "rows": 103,
 }
 """What each size becomes; other sizes are derived below or kept (they are small counts already)."""
 
@@ -76,10 +76,10 @@ def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:
         out["active_experts"] = min(data["active_experts"], out["experts"], 2)
     if data.get("kind") == "rope" and data.get("dim") is not None:
         out["dim"] = 4
-    if data.get("beside"):
-        out["beside"] = [min(skips, 2) for skips in data["beside"]]
-    if data.get("squares"):
-        out["squares"] = SMALL["squares"] if data["squares"] >= SMALL["squares"] else 1
+    if data.get("feature_layers"):
+        out["feature_layers"] = [min(skips, 2) for skips in data["feature_layers"]]
+    if data.get("image_window"):
+        out["image_window"] = SMALL["image_window"] if data["image_window"] >= SMALL["image_window"] else 1
     if "image" in data:
         out["image"] = min(data["image"], 3 * out["patch"])
     for projector in [out.get("projector"), *out.get("deepstack", ())]:

@@ -23,7 +23,7 @@ from txcalc.trace.workload import Workload
 if TYPE_CHECKING:
     from txcalc.spec.model import Block, Group, Model
 
-UNUSED: Final = frozenset({"context", "beside", "counted", *STORAGE})
+UNUSED: Final = frozenset({"context", "feature_layers", "counted", *STORAGE})
 """Fields whose numbers are no sizes with a letter: what no program reads, which layers stand side by side, counts
 beside published figures, and the layout of stored weights."""
 

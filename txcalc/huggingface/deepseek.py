@@ -48,7 +48,7 @@ v3 = partial(deepseek, layers=[sparse(routed(), _FIRST_DENSE)], ignore=_IGNORED,
 
 def _with_indexer(c: Config) -> Fields:
     c.size("q_lora_rank")
-    return {**with_value_dim(c), "chosen": size("index_topk"),
+    return {**with_value_dim(c), "index_topk": size("index_topk"),
             "indexer": {"heads": size("index_n_heads"), "head_dim": size("index_head_dim")}}
 
 

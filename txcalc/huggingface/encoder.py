@@ -49,7 +49,7 @@ def lm(*, two_biases: bool = False, bias: Value = True, **more: Value) -> Reader
     """
     def head(c: Config) -> Part:
         tied = c.flag("tie_word_embeddings")
-        return {"kind": "lm", "tied": tied, "bias": bias, "unread_bias": two_biases and not tied, **more}
+        return {"kind": "lm", "tied": tied, "bias": bias, "unused_bias": two_biases and not tied, **more}
     return head
 
 

@@ -58,7 +58,7 @@ def _feed_forward(c: Config) -> Part:
     return dense if not c.flag("enable_moe_block") else {
         "kind": "moe", "experts": size("num_experts"), "active_experts": size("top_k_experts"),
         "d_ff": size("moe_intermediate_size"), "activation": dense["activation"], "shared_experts": 1,
-        "shared_d_ff": dense["d_ff"], "apart": True}
+        "shared_d_ff": dense["d_ff"], "separate_norms": True}
 
 
 def _per_layer(c: Config) -> Part | None:

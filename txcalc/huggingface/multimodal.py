@@ -110,7 +110,7 @@ def _skips(c: Config, tower: Data) -> Data:
     skips = layers - layer if layer >= 0 else -1 - layer
     if not 0 <= skips < layers or "groups" in tower:
         raise c.error("vision_feature_layer", f"must be one of {layers} layers that are all alike, got {layer}")
-    return {"skips": skips} if skips else {}
+    return {"unused_layers": skips} if skips else {}
 
 
 def _several_skips(c: Config, tower: Data) -> Data:
@@ -119,8 +119,8 @@ def _several_skips(c: Config, tower: Data) -> Data:
     if not isinstance(listed, list) or not listed:
         return _skips(c, tower)
     each = (Config({"vision_feature_layer": layer}, "", source=c.source, path=c.path) for layer in listed)
-    first, *beside = sorted(_skips(one, tower).get("skips", 0) for one in each)
-    return ({"skips": first} if first else {}) | ({"beside": beside} if beside else {})
+    first, *beside = sorted(_skips(one, tower).get("unused_layers", 0) for one in each)
+    return ({"unused_layers": first} if first else {}) | ({"feature_layers": beside} if beside else {})
 
 
 def whole_squares(c: Config, name: str, tower: Data, merge: int) -> None:

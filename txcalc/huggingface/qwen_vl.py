@@ -129,7 +129,7 @@ def squares(c: Config, **attention: Value) -> Data:
     tower = frames(c, norm=RMS, feed_forward=gated(bias=True), side=SIDE if SIDE % square == 0 else 4 * square,
                    attention={"heads": size("num_heads"), "bias": True, **attention})
     whole = _layers(c, "fullatt_block_indexes", tower["layers"])
-    return layered(tower, [{} if i in whole else {"attention": {"squares": square * merge}}
+    return layered(tower, [{} if i in whole else {"attention": {"image_window": square * merge}}
                            for i in range(tower["layers"])])
 
 
@@ -172,7 +172,7 @@ def _deepstack(image: Config, tower: Data, text_layers: int) -> list[Data]:
         raise image.error("deepstack_visual_indexes", "must be different layers in order, as many as the text has "
                           "at most")
     projector = {name: value for name, value in tower["projector"].items() if name != "norm_first"}
-    return [projector | ({"skips": layers - 1 - i} if i + 1 < layers else {}) for i in deep]
+    return [projector | ({"unused_layers": layers - 1 - i} if i + 1 < layers else {}) for i in deep]
 
 
 _QWEN2_TEXT: Final = Family(_qwen2_text, {})

@@ -96,7 +96,7 @@ _OF_BART: Final = (
 
 
 _bart: Final = partial(encoder_decoder, ignore=_OF_BART, only={"is_decoder": False}, source_vocab=_source_vocab,
-                       unread_table=_unread_table)
+                       unused_table=_unread_table)
 
 
 def _bart_labels(c: Config) -> int:
@@ -210,7 +210,7 @@ def _switch(c: Config, kind: str) -> Data:
         if not tied:
             raise c.error("tie_word_embeddings", "untied, an encoder alone keeps a second table that nothing reads")
         return {"architecture": "encoder-only", **body, **encoder, "head": NONE}
-    tables = read(c, {"source_vocab": _source_vocab, "unread_table": _unread_table, "head": ON_TOP[kind]})
+    tables = read(c, {"source_vocab": _source_vocab, "unused_table": _unread_table, "head": ON_TOP[kind]})
     return {"architecture": "encoder-decoder", **body, **decoder, "encoder": encoder, **tables}
 
 
@@ -308,7 +308,7 @@ ROWS: Final[Rows] = {
         "is_decoder": False, "use_prompt": False}, ignore=f"{_OF_BART} prompt_length prompt_mid_dim"),
     # Marian, the OPUS-MT models: the original Transformer.
     "marian": _bart({"MarianMTModel": "lm", "MarianModel": "none"}, position=SINES, vocab=_marian_vocab,
-                    source_vocab=_if_shared(_source_vocab, size("vocab_size")), unread_table=_if_shared(_unread_table),
+                    source_vocab=_if_shared(_source_vocab, size("vocab_size")), unused_table=_if_shared(_unread_table),
                     **AFTER),
     # FSMT, arXiv 1907.06616: Marian with a vocabulary for each language. ``tie_word_embeddings: false`` means what
     # the class makes of it: an output of its own.

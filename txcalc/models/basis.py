@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from txcalc.models.library import find, unknown
 from txcalc.models.sources import split_name
+from txcalc.spec import older
 from txcalc.spec.errors import Loc, SpecError, dotted, shown
 from txcalc.spec.files import Document
 from txcalc.spec.overrides import apply_overrides, hidden, own_values, parse_override
@@ -51,7 +52,8 @@ def _preset(given: object, above: tuple[str, ...]) -> Document:
     place = file.path
     if place in above:
         raise SpecError(f"{name} is what it is itself based on")
-    found = on_base(read_yaml(file.text, place), place, file.name, above)
+    document, _ = older.renamed(read_yaml(file.text, place), place)
+    found = on_base(document, place, file.name, above)
     return apply_overrides(found, [parse_override(text, f"{name}@") for text in texts])
 
 

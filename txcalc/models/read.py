@@ -54,6 +54,7 @@ def read(source: Source, whole: Document, overrides: Sequence[Override], *, stri
     document = _model_document(whole, source.place)
     if is_config(document.data):
         return _config(source, whole, overrides, strict=strict)
+    document, notes = older.renamed(document, source.place)
     document = on_base(document, source.place, source.name)
     changed = apply_overrides(document, overrides)
     try:
@@ -61,7 +62,9 @@ def read(source: Source, whole: Document, overrides: Sequence[Override], *, stri
     except InvalidSpec as error:
         explained = error.placed(changed, source.place)
         raise _blamed(explained, overrides, document) from None
-    return Loaded(spec, source.label, _texts(overrides), report=whole if is_report(whole.data) else None)
+    if is_report(whole.data):
+        return Loaded(spec, source.label, _texts(overrides), report=whole)
+    return Loaded(spec, source.label, _texts(overrides), tuple(notes))
 
 
 def _config(source: Source, document: Document, overrides: Sequence[Override], *, strict: bool) -> Loaded:

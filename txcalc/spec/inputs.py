@@ -176,7 +176,7 @@ class LMHead(Spec):
     kind: Literal["lm"] = "lm"
     tied: Annotated[Flag, "reuses the token embedding's weight"] = True
     bias: Flag = False
-    unread_bias: Annotated[Flag, "a second bias, which nothing reads (BERT's, when untied)"] = False
+    unused_bias: Annotated[Flag, "a second bias, which nothing reads (BERT's, when untied)"] = False
     softcap: Annotated[Positive | None, "logits become softcap * tanh(logit / softcap)"] = None
     transform: HeadTransform | None = None
     maxout: Annotated[Maxout | None, "a maxout layer before the logits (arXiv 1409.0473, A.2.2)"] = None
@@ -300,14 +300,15 @@ class Projector(Spec):
     norm_first: Annotated[Flag, "the norm is on the patches, before they are merged"] = False
     hidden: tuple[ProjectorLayer, ...] = ()
     bias: Flag = False
-    skips: Annotated[Count, "the tower's last layers that run, but whose output is not read"] = 0
-    beside: Annotated[
-        tuple[Count, ...], "earlier layers whose columns come beside, each by how many come after it",
+    unused_layers: Annotated[Count, "the tower's last layers, which run and which nothing reads"] = 0
+    feature_layers: Annotated[
+        tuple[Count, ...], "earlier layers whose features are concatenated, each by how many layers follow it",
     ] = ()
 
     def _check(self) -> None:
-        if any(earlier < self.skips for earlier in self.beside):
-            raise FieldError(("beside",), f"must not be less than skips, {self.skips}, got {list(self.beside)}")
+        if any(earlier < self.unused_layers for earlier in self.feature_layers):
+            raise FieldError(("feature_layers",), f"must not be less than unused_layers, {self.unused_layers}, got "
+                             f"{list(self.feature_layers)}")
         if self.average and self.merge is not None:
             raise FieldError(("average",), "patches are merged or averaged, not both")
         if self.tokens is None:

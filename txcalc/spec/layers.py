@@ -81,7 +81,7 @@ class Attention(Spec):
     scale: Annotated[Positive | None, "softmax scale; default 1/sqrt(head_dim)"] = None
     rope: Annotated[Flag, "false: no rotary embedding in this layer (NoPE)"] = True
     chunk: Annotated[Size | None, "each query sees only keys of its own chunk of this length"] = None
-    squares: Annotated[Size | None, "patches along a square of an image that attends by itself"] = None
+    image_window: Annotated[Size | None, "patches along the side of a square window of an image"] = None
     softcap: Annotated[Positive | None, "scores become softcap * tanh(score / softcap)"] = None
     sinks: Annotated[Flag, "one learned logit per head that takes part in the softmax"] = False
     output_gate: Annotated[Flag, "the context is multiplied by sigmoid(gate(x))"] = False
@@ -145,14 +145,14 @@ class MLA(Spec):
     value_dim: Size
     bias: Annotated[Flag, "on the projections down to the latents, and on the output"] = False
     scale: Annotated[Positive | None, "softmax scale; default 1/sqrt(nope_dim + rope_dim)"] = None
-    chosen: Annotated[Size | None, "sparse: the most keys that a query attends to"] = None
+    index_topk: Annotated[Size | None, "sparse: the most keys that a query attends to"] = None
     indexer: Annotated[Indexer | None, "chooses them; none: they are those of a layer before"] = None
 
     def _check(self) -> None:
         if self.indexer is None:
             return
-        if self.chosen is None:
-            raise FieldError(("chosen",), "an indexer needs to know how many keys")
+        if self.index_topk is None:
+            raise FieldError(("index_topk",), "an indexer needs to know how many keys")
         if self.q_rank is None:
             raise FieldError(("q_rank",), "an indexer reads the query latent")
         if self.indexer.head_dim < self.rope_dim:
@@ -304,7 +304,7 @@ class MoE(Spec):
     shared_experts: Annotated[Count, "experts every token passes, in one fused feed-forward"] = 0
     shared_d_ff: Annotated[Size | None, "width of one shared expert; default d_ff"] = None
     shared_gate: Annotated[Flag, "a sigmoid gate on the shared experts' output"] = False
-    apart: Annotated[
+    separate_norms: Annotated[
         Flag,
         "the routed experts and their router read the block's input, each through a norm of its own, and what routed "
         "and shared experts put out is normed; learned scales on the router's input and on the experts' weights "
@@ -321,8 +321,8 @@ class MoE(Spec):
         if not self.shared_experts and (self.shared_gate or self.shared_d_ff is not None):
             name = "shared_gate" if self.shared_gate else "shared_d_ff"
             raise FieldError((name,), "needs shared_experts of at least 1")
-        if self.apart and (not self.shared_experts or self.shared_gate):
-            raise FieldError(("apart",), "needs shared_experts, without a gate")
+        if self.separate_norms and (not self.shared_experts or self.shared_gate):
+            raise FieldError(("separate_norms",), "needs shared_experts, without a gate")
 
 
 FeedForward = Annotated[Dense | MoE, Usual("dense")]

@@ -64,10 +64,10 @@ class Sublayers(Spec):
             raise FieldError(("norm", "shared"), "only a parallel block can share its norm")
         if self.residual == "mixers":
             self._check_mixers()
-        apart = self.feed_forward is not None and self.feed_forward.kind == "moe" and self.feed_forward.apart
-        if apart and (self.residual == "parallel" or self.norm.placement not in ("pre", "sandwich")):
-            raise FieldError(("feed_forward", "apart"), "needs a norm before feed_forward: pre or sandwich, and no "
-                             "parallel block")
+        experts = self.feed_forward is not None and self.feed_forward.kind == "moe" and self.feed_forward.separate_norms
+        if experts and (self.residual == "parallel" or self.norm.placement not in ("pre", "sandwich")):
+            raise FieldError(("feed_forward", "separate_norms"), "needs a norm before feed_forward: pre or sandwich, "
+                             "and no parallel block")
         if self.cross_attention is not None and self.cross_attention.kv_shared:
             raise FieldError(("cross_attention", "kv_shared"), "only layers over one sequence share keys and values")
 
@@ -121,12 +121,12 @@ class Stack(Sublayers):
         for path, block in located_blocks(self):
             if isinstance(block.attention, MLA):
                 indexed = indexed or block.attention.indexer is not None
-                if block.attention.chosen is not None and not indexed:
+                if block.attention.index_topk is not None and not indexed:
                     raise FieldError((*path, "attention", "indexer"), "no layer before this one has one")
             if block.attention is None and block.recurrent is None and block.feed_forward is None:
                 raise FieldError((*path, "attention"), "a block needs attention, recurrent or feed_forward")
-            if isinstance(block.attention, Attention) and block.attention.squares is not None:
-                self._check_squares(block.attention.squares, (*path, "attention", "squares"))
+            if isinstance(block.attention, Attention) and block.attention.image_window is not None:
+                self._check_squares(block.attention.image_window, (*path, "attention", "image_window"))
             if isinstance(block.attention, Attention):
                 self._check_keys(block.attention, own, (*path, "attention"))
             if isinstance(self.position, TransformerXLPosition) and block.attention is not None:
@@ -161,7 +161,7 @@ class Stack(Sublayers):
         path, before = (*path, "kv_shared"), own.get(mask_kind(attention))
         if before is None:
             raise FieldError(path, f"no layer of the same reach ({mask_kind(attention)}) before this one has its own")
-        for name in ("kv_heads", "head_dim", "value_dim", "window", "chunk", "squares", "cached"):
+        for name in ("kv_heads", "head_dim", "value_dim", "window", "chunk", "image_window", "cached"):
             if getattr(attention, name) != getattr(before, name):
                 raise FieldError(path, f"{name} {getattr(attention, name)} must be {getattr(before, name)}, as in the "
                                  "layer whose keys and values it reads")
@@ -232,7 +232,7 @@ class Model(Stack):
     per_layer_embedding: PerLayerEmbedding | None = None
     encoder: Annotated[Stack | None, "fields left out are taken from the decoder"] = None
     source_vocab: Annotated[Size | None, "rows of the encoder's own token table; none: shared"] = None
-    unread_table: Annotated[Flag, "a third token table, read by nothing (BART's, when untied)"] = False
+    unused_table: Annotated[Flag, "a third token table, read by nothing (BART's, when untied)"] = False
     tower: Annotated[Tower | None, "a second stack, for images"] = None
     pooler: Annotated[Pooler | None, "true: dense and tanh on the first position (BERT)"] = None
     contact_head: Annotated[
@@ -318,8 +318,8 @@ class Model(Stack):
             raise FieldError(("pooler",), "head.pair_labels needs one")
         if self.source_vocab is not None and self.encoder is None:
             raise FieldError(("source_vocab",), "needs architecture: encoder-decoder")
-        if self.unread_table and self.source_vocab is None:
-            raise FieldError(("unread_table",), "needs source_vocab: stacks that share a table both read it")
+        if self.unused_table and self.source_vocab is None:
+            raise FieldError(("unused_table",), "needs source_vocab: stacks that share a table both read it")
         if self.contact_head and (self.groups is not None or self.attention is None):
             raise FieldError(("contact_head",), "needs attention, and layers that are alike")
 
@@ -332,6 +332,7 @@ class Model(Stack):
         if projector.tokens > given or (projector.tokens != given and not projector.average):
             raise FieldError((*at, "tokens"), f"{projector.tokens}, but the projector reads {given} positions: "
                              "leave it out, or average them")
-        for name, skips in (("skips", projector.skips), *(("beside", skips) for skips in projector.beside)):
+        read = (("feature_layers", after) for after in projector.feature_layers)
+        for name, skips in (("unused_layers", projector.unused_layers), *read):
             if skips and (tower.groups is not None or skips >= tower.layers):
                 raise FieldError((*at, name), "must leave layers to read, all of them alike")

@@ -1,12 +1,15 @@
-"""What txcalc/report/v1 and the documents of its time say otherwise than today's: names, and what they left out."""
+"""Other names and omissions of older specs and documents, txcalc/report/v1 among them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.spec.errors import FieldError, SpecError
 from txcalc.spec.formats import filled
+
+if TYPE_CHECKING:
+    from txcalc.spec.files import Document
 
 SCHEMA: Final = "txcalc/report/v1"
 """Reports that were written before today's."""
@@ -17,7 +20,40 @@ FIELDS: Final[Mapping[str, str]] = {"device": "kernels"}
 STORED: Final = ("fp8", "int8")
 """Dtypes in which nothing is computed."""
 
+RENAMED: Final[Mapping[str, str]] = {
+    "unread_table": "unused_table", "unread_bias": "unused_bias", "chosen": "index_topk", "squares": "image_window",
+    "apart": "separate_norms", "skips": "unused_layers", "beside": "feature_layers",
+}
+"""Fields of a spec that had other names, each the only one of that name anywhere in it."""
+
 Data = dict[str, Any]
+
+
+def renamed(document: Document, place: str) -> tuple[Document, list[str]]:
+    """The document of a spec with every field by its own name, and a note where it has one by an older name.
+
+    Raises SpecError for a field that stands there by both.
+    """
+    found: set[str] = set()
+    data = _renamed(document.data, found, place)
+    if not found:
+        return document, []
+    marks = {tuple(RENAMED.get(key, key) if isinstance(key, str) else key for key in loc): place
+             for loc, place in document.marks.items()}
+    names = ", ".join(f"{name} is now {RENAMED[name]}" for name in RENAMED if name in found)
+    return document._replace(data=data, marks=marks), [f"older names of fields, readable for one release: {names}"]
+
+
+def _renamed(node: Any, found: set[str], place: str) -> Any:
+    if isinstance(node, list):
+        return [_renamed(each, found, place) for each in node]
+    if not isinstance(node, Mapping):
+        return node
+    if both := [name for name in RENAMED if name in node and RENAMED[name] in node]:
+        raise SpecError(f"is an older name of {RENAMED[both[0]]}: give one of them", source=place, field=both[0])
+    found |= RENAMED.keys() & node.keys()
+    return {RENAMED.get(key, key): value if key == "sources" else _renamed(value, found, place)
+            for key, value in node.items()}
 
 
 def is_older(data: Mapping[str, Any]) -> bool:

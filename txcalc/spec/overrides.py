@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from txcalc.spec import older
 from txcalc.spec.errors import FieldError, Loc, SpecError, all_of, dotted, joined, shown
 from txcalc.spec.files import MAX_DEPTH, Document, Position
 from txcalc.spec.resolve import BLOCK_FIELDS, NONE, SUBLAYERS, merge
@@ -190,7 +191,8 @@ def _anywhere(path: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _path(key: str) -> tuple[str, ...]:
-    return tuple(re.sub(r"\[(\d+)\]", r".\1", key).split("."))
+    parts = re.sub(r"\[(\d+)\]", r".\1", key).split(".")
+    return tuple(older.RENAMED.get(part, part) for part in parts)
 
 
 def _value(text: str) -> object:

@@ -41,8 +41,8 @@ class Around(NamedTuple):
 def self_attention(t: Trace, spec: Attention | MLA, around: Around, x: Tensor) -> Tensor:
     """Queries, keys and values from the same (b, n, d) hidden states, cached for later tokens where asked for."""
     shape = b, n, d = x.shape
-    if spec.kind == "standard" and spec.squares is not None:  # each square is a short sequence
-        together = spec.squares**2
+    if spec.kind == "standard" and spec.image_window is not None:  # each square is a short sequence
+        together = spec.image_window**2
         x, n = x.view(b * (n // together), together, d), together
     position, cached = around.position, around.cached
     past = t.workload.past if cached else 0

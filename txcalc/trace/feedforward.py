@@ -18,7 +18,7 @@ def feed_forward(
     with t.scope("feed_forward", component="gated" if spec.gated else "feed_forward"):
         if spec.kind == "dense":
             y = _dense(t, spec, spec.d_ff, x)
-        elif spec.apart:
+        elif spec.separate_norms:
             assert given is not None and norm is not None
             y = _moe_apart(t, spec, x, given, norm)
         else:

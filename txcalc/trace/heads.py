@@ -101,9 +101,10 @@ def pool(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
 def project(t: Trace, name: str, spec: inputs.Projector, tower: Tower, x: Tensor, d_out: Number) -> Tensor:
     """(b, n, d) of a tower to (b, tokens, d_out): to average or to merge costs no product."""
     with t.scope(name, component="projector"), t.frame(x):
-        if spec.beside:
+        if spec.feature_layers:
             b, n, d = x.shape
-            x = t.tensor(b, n - _unpatched(tower), d * (1 + len(spec.beside)), label="columns of several layers")
+            wide = d * (1 + len(spec.feature_layers))
+            x = t.tensor(b, n - _unpatched(tower), wide, label="columns of several layers")
         else:
             x = t.hold(parts.positions(t, "patches", x, x.shape[1] - _unpatched(tower)))
         if spec.norm is not None and spec.norm_first:
@@ -129,11 +130,11 @@ def _gathered(t: Trace, spec: inputs.Projector, tower: Tower, x: Tensor) -> Tens
         return ops.remade(t, "squares", x, b, spec.tokens, x.shape[-1] * spec.merge**2, label="merged positions")
     if spec.average:
         return ops.remade(t, "squares", x, b, spec.tokens, x.shape[-1], label="averaged positions")
-    if spec.beside:
+    if spec.feature_layers:
         return x
     if _unpatched(tower):
         return ops.copy(t, "patches", x, "patches") if several(t, b) else x
-    if not spec.skips:
+    if not spec.unused_layers:
         return x
     # Without a norm on them, embeddings lie in memory as the convolution left them, and a projection copies what was
     # added to them. With one, the next layer's norm keeps them already, unless it keeps them in fp32.
@@ -227,8 +228,8 @@ def _predict(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> Tensor:
         x = _maxout(t, head.maxout, x)
     logits = ops.linear(t, "head", x, spec.vocab, bias=head.bias, kind="head", part="output",
                         tied=f"{TABLE}.weight" if head.tied else None)
-    if head.unread_bias:
-        ops.parameter(t, "head.unread_bias", spec.vocab, kind="head")
+    if head.unused_bias:
+        ops.parameter(t, "head.unused_bias", spec.vocab, kind="head")
     if head.softcap is not None:
         logits = ops.cap(t, "head_softcap", logits)
     return logits

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def _chosen_pairs(spec: MLA, span: Span, past: Number, *, causal: bool) -> Number:
     """As many kept as in a window of the chosen keys, wherever those stand."""
-    if spec.chosen is None:
+    if spec.index_topk is None:
         return span.pairs
     if not causal:
-        return span.queries * least(span.keys, spec.chosen)
-    return visible_pairs(span.queries, past, causal=True, window=spec.chosen)
+        return span.queries * least(span.keys, spec.index_topk)
+    return visible_pairs(span.queries, past, causal=True, window=spec.index_topk)
 
 
 def latent_attention(
@@ -62,7 +62,7 @@ def latent_attention(
         cache = kv_cache("self", tuple(rows), span.held, b, layout="latent") if cached else None
         span = span._replace(pairs=_chosen_pairs(spec, span, past, causal=causal))
         # A mask of its own for every sequence: a flash kernel of PyTorch takes none, and the others would copy it.
-        why = "" if spec.chosen is None else "an indexer's choice is a mask of every sequence"
+        why = "" if spec.index_topk is None else "an indexer's choice is a mask of every sequence"
         h, size = spec.heads, spec.nope_dim + spec.rope_dim
         core = Core(Heads(h, h, size, spec.value_dim), span, cache, why)
         context = (_absorbed if t.workload.absorbs else _expanded)(t, spec, (q_nope, q_rope), (latent, k_rope), core)

@@ -72,8 +72,8 @@ def _encoder_decoder(t: Trace, spec: Model, encoder: Stack) -> Tensor:
         memory = _stack(t, spec, encoder, source, cached=False)
     shared = encoder.input.kind == "tokens" and own is None
     target, ids = _input(t, spec, spec, t.workload.seq, spec.vocab, tied=shared)
-    if spec.unread_table:
-        ops.parameter(t, "unread_table", spec.vocab, embedding_width(spec), kind="embedding")
+    if spec.unused_table:
+        ops.parameter(t, "unused_table", spec.vocab, embedding_width(spec), kind="embedding")
     with t.scope("decoder"):
         return _stack(t, spec, spec, target, cached=True, memory=memory, ids=ids)
 
@@ -91,7 +91,7 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> tuple[Tensor, Tensor | None]:
     count, projector = 0 if t.workload.phase == "decode" else images(spec, t.workload), tower.projector
     with t.scope("tower", within="tower"):
         x = _stack(t, spec, tower, _read(t, tower, count, 0, tower.d_model), cached=False,
-                   unread=0 if projector is None else projector.skips)
+                   unread=0 if projector is None else projector.unused_layers)
         with t.scope("", back=1 if projector is None else 0):
             pooled = x.view(count, tower.d_model) if tower.pooler is None else pool(t, tower, x)
         made = None if projector is None else project(t, "projector", projector, tower, x, spec.d_model)

@@ -294,7 +294,7 @@ class SelfAttention(Projections):
         self.shared, self.kind = shared, mask_kind(attention)
         self.reach = None if attention.cached == "all" else attention.window or attention.chunk
         self.mask, self.plain_causal = mask, plain_causal
-        self.together = None if attention.squares is None else attention.squares**2
+        self.together = None if attention.image_window is None else attention.image_window**2
         self.rotary, self.relative_bias = rotary, relative_bias
 
     def forward(self, x: Tensor, bias: Tensor | None, past: int, cache: LayerCache | None) -> Tensor:

@@ -168,7 +168,7 @@ class Block(nn.Module):
         match feed_forward:
             case None:
                 self.feed_forward = None
-            case MoE(apart=True):
+            case MoE(separate_norms=True):
                 self.feed_forward = ExpertsApart(feed_forward, width, options, norm)
             case MoE():
                 self.feed_forward = MixtureOfExperts(feed_forward, width, options)

@@ -255,8 +255,8 @@ class Top(nn.Module):
         linear = nn.Linear(width, model.vocab, bias=head.bias)
         if head.tied and table is not None:
             linear.weight = table.weight
-        if head.unread_bias:
-            linear.register_parameter("unread_bias", nn.Parameter(torch.zeros(model.vocab)))
+        if head.unused_bias:
+            linear.register_parameter("unused_bias", nn.Parameter(torch.zeros(model.vocab)))
         self.head = linear
         self.head_softcap = None if head.softcap is None else Softcap(head.softcap)
         self.pair_head = nn.Linear(vector, head.pair_labels) if head.pair_labels else None

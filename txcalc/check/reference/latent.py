@@ -88,10 +88,10 @@ class LatentAttention(nn.Module):
             self.q_down = nn.Linear(d_model, rank, bias=bias)
             self.q_norm = Normalization(norm, rank)
             self.q_up = nn.Linear(rank, self.heads * (nope + rope), bias=False)
-        self.chosen = None if attention.chosen is None else chosen
+        self.chosen = None if attention.index_topk is None else chosen
         self.indexer = None
-        if attention.indexer is not None and attention.chosen is not None and rank is not None:
-            self.indexer = KeyIndexer(attention.indexer, d_model, rank, attention.chosen, rotary)
+        if attention.indexer is not None and attention.index_topk is not None and rank is not None:
+            self.indexer = KeyIndexer(attention.indexer, d_model, rank, attention.index_topk, rotary)
         self.kv_down = nn.Linear(d_model, self.latent + rope, bias=bias)
         self.kv_norm = Normalization(norm, self.latent)
         self.kv_up = nn.Linear(self.latent, self.heads * (nope + value), bias=False)

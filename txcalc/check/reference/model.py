@@ -39,8 +39,8 @@ class Reference(Reader, Top):
         """Build what comes before the stacks and after them; the last one hands on ``width`` columns."""
         stacks: list[Stack] = [model, *([model.encoder] if model.encoder else [])]
         tables = {"token_embedding": model.vocab, "source_embedding": model.source_vocab}
-        if model.unread_table:
-            self.unread_table = nn.Parameter(torch.zeros(model.vocab or 0, embedding_width(model)))
+        if model.unused_table:
+            self.unused_table = nn.Parameter(torch.zeros(model.vocab or 0, embedding_width(model)))
         if not any(isinstance(stack.input, TokenInput) for stack in stacks):
             tables = dict.fromkeys(tables)
         for name, rows in tables.items():

@@ -21,7 +21,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     model.Model: _STACK | {
         "name", "family", "aliases", "summary", "sources", "published", "architecture", "vocab", "d_model", "context",
         "token_types", "task_types", "embedding_dim", "embedding_projection", "embedding_projection_bias",
-        "embedding_scale", "per_layer_embedding", "encoder", "source_vocab", "unread_table", "tower", "pooler",
+        "embedding_scale", "per_layer_embedding", "encoder", "source_vocab", "unused_table", "tower", "pooler",
         "contact_head", "head", *STORAGE,
     },
     model.Stack: _STACK,
@@ -37,11 +37,12 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.AttentionBias: {"q", "k", "v", "o"},
     layers.Attention: {
         "kind", "heads", "kv_heads", "head_dim", "bias", "window", "cached", "qk_norm", "scale", "rope", "chunk",
-        "softcap", "sinks", "output_gate", "inner_norm", "gate_over", "gate_activation", "value_dim", "squares",
+        "softcap", "sinks", "output_gate", "inner_norm", "gate_over", "gate_activation", "value_dim", "image_window",
         "value_norm", "value_from", "kv_shared",
     },
     layers.MLA: {
-        "kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale", "chosen", "indexer",
+        "kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale", "index_topk",
+        "indexer",
     },
     layers.Indexer: {"heads", "head_dim"},
     layers.Mamba2: {"kind", "heads", "head_dim", "state", "groups", "conv", "conv_bias", "bias", "norm"},
@@ -62,7 +63,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.Dense: {"kind", "d_ff", "activation", "gated", "bias", "inner_norm"},
     layers.MoE: {
         "kind", "experts", "active_experts", "d_ff", "activation", "gated", "bias", "router_bias", "routing",
-        "normalize", "shared_experts", "shared_d_ff", "shared_gate", "apart",
+        "normalize", "shared_experts", "shared_d_ff", "shared_gate", "separate_norms",
     },
     inputs.TokenInput: {"kind"},
     inputs.PatchInput: {"kind", "image", "patch", "channels", "bias", "class_tokens", "registers", "mask_token"},
@@ -80,7 +81,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.TransformerXLPosition: {"kind", "per_layer", "cached"},
     inputs.HeadTransform: {"activation", "bias", "norm", "width"},
     inputs.Maxout: {"width", "pieces", "bias"},
-    inputs.LMHead: {"kind", "tied", "bias", "unread_bias", "softcap", "transform", "maxout", "pair_labels"},
+    inputs.LMHead: {"kind", "tied", "bias", "unused_bias", "softcap", "transform", "maxout", "pair_labels"},
     inputs.ClassifierHead: {"kind", "labels", "bias", "of", "transform", "copies"},
     inputs.ContrastiveHead: {"kind", "width", "loss"},
     inputs.ProjectionHead: {"kind", "width"},
@@ -89,7 +90,8 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.NormPooler: {"kind", "of"},
     inputs.AttentionPooler: {"kind", "attention", "feed_forward"},
     inputs.ProjectorLayer: {"width", "norm", "activation", "gated", "bias"},
-    inputs.Projector: {"merge", "average", "tokens", "norm", "norm_first", "hidden", "bias", "skips", "beside"},
+    inputs.Projector: {"merge", "average", "tokens", "norm", "norm_first", "hidden", "bias", "unused_layers",
+                       "feature_layers"},
 }
 
 

@@ -45,7 +45,7 @@ class Projector(nn.Module):
         super().__init__()
         self.tokens, self.merge, self.average = projector.tokens, projector.merge, projector.average
         self.unpatched = unpatched
-        self.read = (projector.skips, *projector.beside)
+        self.read = (projector.unused_layers, *projector.feature_layers)
         width *= len(self.read)
         merged = width * (projector.merge or 1) ** 2
         self.norm_first = projector.norm_first
