@@ -15,21 +15,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from txcalc import units
+from txcalc.show import blocks as b
 from txcalc.show import svg, writers
-from txcalc.show.blocks import (
-    Block,
-    Cell,
-    Charts,
-    Column,
-    Data,
-    Derivation,
-    Facts,
-    Notes,
-    Number,
-    Row,
-    Table,
-    Title,
-)
 from txcalc.show.markup import Html, html, join, tag
 from txcalc.show.mathml import mathml
 
@@ -45,10 +32,10 @@ _LONG: Final = 12
 """A table behind the numbers that has more rows is folded."""
 
 
-def write(blocks: Iterable[Block], document: Part) -> str:
+def write(blocks: Iterable[b.Block], document: Part) -> str:
     """The whole file: every block, the document, and the command that made it."""
     found = list(blocks)
-    title = next(block.heading for block in found if isinstance(block, Title))
+    title = next(block.heading for block in found if isinstance(block, b.Title))
     head = [
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
@@ -64,22 +51,22 @@ def write(blocks: Iterable[Block], document: Part) -> str:
     return f"<!doctype html>\n{whole}\n"
 
 
-def fragment(blocks: Iterable[Block]) -> str:
+def fragment(blocks: Iterable[b.Block]) -> str:
     """The tables of an answer for a page of somebody else's, such as a notebook: without charts and document."""
-    shown = [block for block in blocks if block.level < 2 and not isinstance(block, Charts | Data)]
+    shown = [block for block in blocks if block.level < 2 and not isinstance(block, b.Charts | b.Data)]
     style = tag("style", Html(".txcalc .exact { display: block; opacity: .65; font-size: .85em; }"))
     return tag("div", style, *_sections(shown), class_="txcalc")
 
 
-def _sections(blocks: Iterable[Block]) -> Iterator[Html]:
+def _sections(blocks: Iterable[b.Block]) -> Iterator[Html]:
     """The title, and a section for every block that has one of its own; what has none belongs to the one before."""
     title, inside = "", list[Html]()
     for block in blocks:
-        if isinstance(block, Title):
+        if isinstance(block, b.Title):
             yield _header(block)
             continue
         shown = [each for each in _inside(block) if each]
-        own = "" if isinstance(block, Charts | Data) else block.title
+        own = "" if isinstance(block, b.Charts | b.Data) else block.title
         if own and shown:
             yield _section(title, inside)
             title, inside = own, []
@@ -88,19 +75,19 @@ def _sections(blocks: Iterable[Block]) -> Iterator[Html]:
 
 
 def _inside(block: Any) -> Iterator[Html]:
-    if isinstance(block, Charts):
+    if isinstance(block, b.Charts):
         drawn = [figure for figure in map(svg.figure, block.make()) if figure]
         yield tag("div", *drawn, class_="charts") if drawn else Html()
-    elif isinstance(block, Table | Facts):
-        yield from _tables(_facts(block) if isinstance(block, Facts) else block)
-    elif isinstance(block, Derivation):
+    elif isinstance(block, b.Table | b.Facts):
+        yield from _tables(_facts(block) if isinstance(block, b.Facts) else block)
+    elif isinstance(block, b.Derivation):
         yield _derivation(block)
-    elif isinstance(block, Notes):
+    elif isinstance(block, b.Notes):
         items = ([block.lead] if block.lead else []) + [*block.items]
         yield tag("ul", *(tag("li", _inline(item)) for item in items)) if block.items else Html()
 
 
-def _header(block: Title) -> Html:
+def _header(block: b.Title) -> Html:
     lines = [" · ".join(filter(None, parts)) for parts in (block.about, *(parts for parts, _ in block.lines))]
     shown = [tag("p", line, class_="dim" if i else None) for i, line in enumerate(filter(None, lines))]
     return tag("header", tag("h1", block.heading), *shown)
@@ -113,18 +100,18 @@ def _section(title: str, inside: Sequence[Html]) -> Html:
     return tag("section", tag("h2", title, id=name), tag("div", *inside, class_="row"), aria_labelledby=name)
 
 
-def _facts(block: Facts) -> Table:
+def _facts(block: b.Facts) -> b.Table:
     """Without a column of marks: an estimate has its mark before the value."""
-    columns = (Column("Quantity"), Column("Value", "n"), Column("Note", "words"))
-    rows = [Row((fact.label, fact.number and fact.number._replace(mark="" if fact.mark == "=" else f"{fact.mark} "),
+    columns = (b.Column("Quantity"), b.Column("Value", "n"), b.Column("Note", "words"))
+    rows = [b.Row((fact.label, fact.number and fact.number._replace(mark="" if fact.mark == "=" else f"{fact.mark} "),
                  fact.note), "sub" if fact.sub else "") for fact in block.facts]
-    return Table(block.title, columns, rows)
+    return b.Table(block.title, columns, rows)
 
 
 # ---------------------------------------------------------------- tables
 
 
-def _tables(t: Table) -> Iterator[Html]:
+def _tables(t: b.Table) -> Iterator[Html]:
     """A table in parts of so many columns that each fits, the first column in every part."""
     t = t.filed()
     first, *rest = [i for i in range(len(t.columns)) if any(row.cells[i] not in ("", "=") for row in t.rows)] or [0]
@@ -138,7 +125,7 @@ def _tables(t: Table) -> Iterator[Html]:
         yield tag("div", *shown, class_="parts") if len(shown) > 1 else shown[0]
 
 
-def _table(t: Table) -> Html:
+def _table(t: b.Table) -> Html:
     caption = t.caption or t.title
     head = tag("thead", tag("tr", *(tag("th", c.long, scope="col", class_=c.kind or None) for c in t.columns)))
     body = tag("tbody", *(_row(row, t.columns) for row in t.rows))
@@ -149,7 +136,7 @@ def _table(t: Table) -> Html:
     return tag("div", whole, class_="scroll", role="region", tabindex=0, aria_label=caption)
 
 
-def _row(row: Row, columns: Sequence[Column]) -> Html:
+def _row(row: b.Row, columns: Sequence[b.Column]) -> Html:
     kind = "group" if row.kind == "head" else "sub" if row.kind == "sub" else columns[0].kind
     cells = [tag("td") if row.kind == "head" else
              tag("td", _cell(cell), class_=column.kind or None, data_label=column.long or None)
@@ -157,7 +144,7 @@ def _row(row: Row, columns: Sequence[Column]) -> Html:
     return tag("tr", tag("th", _cell(row.cells[0]), scope="row", class_=kind or None), *cells)
 
 
-def _cell(cell: Cell) -> Html:
+def _cell(cell: b.Cell) -> Html:
     """A number is there for people and, below that, to the last digit."""
     if cell is None or cell == units.MISSING:
         return _NONE
@@ -165,7 +152,7 @@ def _cell(cell: Cell) -> Html:
         return Html()
     if isinstance(cell, Html):
         return cell
-    if isinstance(cell, Number):
+    if isinstance(cell, b.Number):
         if cell.human == cell.digits:
             return _number(cell)
         return join(cell.human, _number(cell._replace(mark=""), " B" if cell.scale == "memory" else "", "exact"))
@@ -174,15 +161,15 @@ def _cell(cell: Cell) -> Html:
     return _inline(cell)
 
 
-def _number(number: Number, unit: str = "", kind: str | None = None) -> Html:
+def _number(number: b.Number, unit: str = "", kind: str | None = None) -> Html:
     """Every digit, and the plain integer for machines."""
     return tag("data", number.digits + unit, value=number.value, class_=kind)
 
 
-def _inline(cell: Cell) -> Html:
+def _inline(cell: b.Cell) -> Html:
     if isinstance(cell, str):
         return _text(cell)
-    if isinstance(cell, Number):
+    if isinstance(cell, b.Number):
         return _number(cell) if cell.scale == "exact" else html(cell.human)
     return join(*map(_inline, cell)) if isinstance(cell, tuple) else mathml(cell)
 
@@ -198,7 +185,7 @@ def _text(raw: str) -> Html:
     return join(*parts, raw[end:])
 
 
-def _derivation(block: Derivation) -> Html:
+def _derivation(block: b.Derivation) -> Html:
     given = [mathml(formula) for formula in block.given]
     exact, human = block.total.digits, block.total.human
     steps = [*map(_inline, block.steps),

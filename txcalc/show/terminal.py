@@ -11,26 +11,9 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from txcalc.show.blocks import (
-    Alert,
-    Bar,
-    Block,
-    Cell,
-    Charts,
-    Column,
-    Data,
-    Derivation,
-    Notes,
-    Number,
-    Row,
-    Style,
-    Table,
-    Title,
-    plain,
-    printable,
-)
+from txcalc.show import blocks as b
 
-_CODES: Final[dict[Style, str]] = {"bold": "1", "dim": "2", "red": "31"}
+_CODES: Final[dict[b.Style, str]] = {"bold": "1", "dim": "2", "red": "31"}
 _ASCII: Final = str.maketrans({
     "×": "x", "·": "|", "–": "-", "—": "-", "−": "-", "≤": "<=", "²": "^2", "…": "...", "→": "->", "₁": "1", "₂": "2",
 })
@@ -41,7 +24,7 @@ class Span(NamedTuple):
     """Text in one style."""
 
     text: str
-    style: Style = ""
+    style: b.Style = ""
 
 
 class Screen(NamedTuple):
@@ -58,18 +41,18 @@ class Screen(NamedTuple):
         """Whether a line of ``width`` characters fits."""
         return self.width is None or width <= self.width
 
-    def paint(self, text: str, style: Style = "") -> str:
+    def paint(self, text: str, style: b.Style = "") -> str:
         """The text in a style, in ANSI colours if it is shown in colour."""
-        shown = printable(text)
+        shown = b.printable(text)
         return f"\x1b[{_CODES[style]}m{shown}\x1b[0m" if self.color and style and shown.strip() else shown
 
 
-def write(blocks: Iterable[Block], screen: Screen, detail: int = 1) -> str:
+def write(blocks: Iterable[b.Block], screen: Screen, detail: int = 1) -> str:
     """The blocks as text. ``detail``: 0 the numbers alone, 1 as usual, 2 and 3 all behind them."""
     found: list[str] = []
     last: Any = None
     for block in blocks:
-        if block.level > detail or isinstance(block, Charts | Data):
+        if block.level > detail or isinstance(block, b.Charts | b.Data):
             continue
         lines = list(_lines(block, screen, detail))
         if lines and found and not _follows(block, last):
@@ -80,21 +63,21 @@ def write(blocks: Iterable[Block], screen: Screen, detail: int = 1) -> str:
     return shown.translate(_ASCII) if screen.notation == "ascii" else shown
 
 
-def _follows(block: Block, last: Any) -> bool:
+def _follows(block: b.Block, last: Any) -> bool:
     """Whether sentences stand right below what is above them."""
-    if not isinstance(block, Notes) or block.level > 1 or block.style not in ("", "dim"):
+    if not isinstance(block, b.Notes) or block.level > 1 or block.style not in ("", "dim"):
         return False
-    return isinstance(last, Notes) or not block.title
+    return isinstance(last, b.Notes) or not block.title
 
 
 def _lines(block: Any, screen: Screen, detail: int) -> Iterator[str]:
-    if isinstance(block, Title):
+    if isinstance(block, b.Title):
         return _title(block, screen)
-    if isinstance(block, Notes):
+    if isinstance(block, b.Notes):
         return _notes(block, screen, detail)
-    if isinstance(block, Derivation):
+    if isinstance(block, b.Derivation):
         return _derivation(block, screen)
-    return _table(block, screen) if isinstance(block, Table) else _rows(_cut(block.table()), screen, head=False)
+    return _table(block, screen) if isinstance(block, b.Table) else _rows(_cut(block.table()), screen, head=False)
 
 
 # ---------------------------------------------------------------- lines
@@ -112,7 +95,7 @@ def wrap(parts: Iterable[str], screen: Screen) -> list[str]:
     return rows
 
 
-def paragraph(raw: str, screen: Screen, *, first: str = "", rest: str = "", style: Style = "dim") -> list[str]:
+def paragraph(raw: str, screen: Screen, *, first: str = "", rest: str = "", style: b.Style = "dim") -> list[str]:
     """Running text, wrapped between words."""
     width = 100 if screen.width is None else max(screen.width, 20)
     rows = textwrap.wrap(
@@ -121,7 +104,7 @@ def paragraph(raw: str, screen: Screen, *, first: str = "", rest: str = "", styl
     return [screen.paint(row.replace("\u00a0", " "), style) for row in rows]
 
 
-def _title(block: Title, screen: Screen) -> Iterator[str]:
+def _title(block: b.Title, screen: Screen) -> Iterator[str]:
     name = block.heading if block.name is None else block.name
     for i, line in enumerate(wrap((name, *block.about), screen)):
         yield screen.paint(line, "" if i else "bold")
@@ -129,7 +112,7 @@ def _title(block: Title, screen: Screen) -> Iterator[str]:
         yield from (screen.paint(line, style) for line in wrap(parts, screen))
 
 
-def _notes(block: Notes, screen: Screen, detail: int) -> Iterator[str]:
+def _notes(block: b.Notes, screen: Screen, detail: int) -> Iterator[str]:
     if block.short is not None and detail < 2:
         yield from paragraph(block.short, screen, rest="   " if block.lead else "")
         return
@@ -139,14 +122,14 @@ def _notes(block: Notes, screen: Screen, detail: int) -> Iterator[str]:
         yield screen.paint(block.title, "bold")
     first, rest = ("   ", "     ") if block.lead else ("", GAP if block.style else "")
     for item in block.items:
-        yield from paragraph(plain(item, screen.notation), screen, first=first, rest=rest, style=block.style)
+        yield from paragraph(b.plain(item, screen.notation), screen, first=first, rest=rest, style=block.style)
 
 
-def _derivation(block: Derivation, screen: Screen) -> Iterator[str]:
-    given = ", ".join(plain(formula, screen.notation) for formula in block.given)
+def _derivation(block: b.Derivation, screen: Screen) -> Iterator[str]:
+    given = ", ".join(b.plain(formula, screen.notation) for formula in block.given)
     yield screen.paint(block.title, "bold") + screen.paint(f"   with {given}" if given else "", "dim")
     for i, step in enumerate(block.steps):
-        yield from _formula(plain(step, screen.notation), screen, "= " if i else GAP)
+        yield from _formula(b.plain(step, screen.notation), screen, "= " if i else GAP)
     exactly = block.total.digits + (" B" if block.unit == "B" else "")
     human = "" if block.total.human == exactly else f"   {block.total.human}"
     yield f"= {screen.paint(exactly, 'bold')}{human}{'   ~  estimate' if block.estimate else ''}"
@@ -176,7 +159,7 @@ class _Layout(NamedTuple):
     notation: str
 
 
-def _table(block: Table, screen: Screen) -> Iterator[str]:
+def _table(block: b.Table, screen: Screen) -> Iterator[str]:
     if not block.rows:
         return
     if block.title not in ("", block.columns[0].title) and not block.bare:
@@ -189,21 +172,21 @@ def _table(block: Table, screen: Screen) -> Iterator[str]:
     yield from _rows(t, screen, head=any(column.title for column in t.columns))
 
 
-def _cut(t: Table) -> Table:
+def _cut(t: b.Table) -> b.Table:
     """With the columns that are for terminals."""
     found = t.part((i for i, column in enumerate(t.columns) if column.screen), files=False)
     return found._replace(rows=[*found.rows, *([found.foot] if found.foot else [])])
 
 
-def _twice(t: Table) -> Table:
+def _twice(t: b.Table) -> b.Table:
     half = -(-len(t.rows) // 2)
-    blank = Row([""] * len(t.columns))
-    rows = [Row([*left.cells, *right.cells]) for left, right in
+    blank = b.Row([""] * len(t.columns))
+    rows = [b.Row([*left.cells, *right.cells]) for left, right in
             zip(t.rows[:half], [*t.rows[half:], blank], strict=False)]
     return t._replace(columns=[*t.columns, *t.columns], rows=rows)
 
 
-def _layouts(columns: Sequence[Column], notation: str) -> Iterator[_Layout]:
+def _layouts(columns: Sequence[b.Column], notation: str) -> Iterator[_Layout]:
     """From the fullest to the one of the columns that never give way."""
     bars = max((column.bars for column in columns), key=len)
     digits = (True, False) if any(column.exact == 2 for column in columns) else (False,)
@@ -212,12 +195,12 @@ def _layouts(columns: Sequence[Column], notation: str) -> Iterator[_Layout]:
         yield from (_Layout(shown, bar, exact, notation) for exact in digits for bar in bars)
 
 
-def _fitting(t: Table, screen: Screen) -> _Layout | None:
+def _fitting(t: b.Table, screen: Screen) -> _Layout | None:
     found = _layouts(t.columns, screen.notation)
     return next((layout for layout in found if screen.fits(total_width(widths(_grid(t, layout))))), None)
 
 
-def _rows(t: Table, screen: Screen, *, head: bool) -> Iterator[str]:
+def _rows(t: b.Table, screen: Screen, *, head: bool) -> Iterator[str]:
     layout = _fitting(t, screen)
     if layout is None and (t.lines or any(column.fold for column in t.columns)):
         yield from _words(t, screen)
@@ -235,16 +218,16 @@ def _rows(t: Table, screen: Screen, *, head: bool) -> Iterator[str]:
     width = total_width(widths(spans))
     for row, line, cells in zip(t.rows, lines[1:], spans[1:], strict=True):
         if row.kind == "head":
-            yield from ("", screen.paint(plain(row.cells[0]), "bold"))
+            yield from ("", screen.paint(b.plain(row.cells[0]), "bold"))
         elif row.kind != "sub" or len(cells) == 1 or any(span.text for span in cells[1:]):
             yield from _below(t, row, found, line, width, screen)
 
 
-def _below(t: Table, row: Row, layout: _Layout, line: str, width: int, screen: Screen) -> Iterator[str]:
+def _below(t: b.Table, row: b.Row, layout: _Layout, line: str, width: int, screen: Screen) -> Iterator[str]:
     """The row, and below it what has no column in this layout."""
     beside, below = "", []
     for i, column in enumerate(t.columns):
-        raw = plain(row.cells[i], screen.notation)
+        raw = b.plain(row.cells[i], screen.notation)
         shown = column.fold.format(raw) if i not in layout.shown and raw else ""
         if column.place == "beside" and screen.fits(width + len(GAP) + len(shown)):
             beside = shown
@@ -257,11 +240,11 @@ def _below(t: Table, row: Row, layout: _Layout, line: str, width: int, screen: S
         yield from paragraph(part, screen, first=indent, rest=indent)
 
 
-def _is_said(cell: Cell, others: Sequence[Cell]) -> bool:
+def _is_said(cell: b.Cell, others: Sequence[b.Cell]) -> bool:
     return isinstance(cell, str) and cell in others
 
 
-def _words(t: Table, screen: Screen) -> Iterator[str]:
+def _words(t: b.Table, screen: Screen) -> Iterator[str]:
     """Rows that are too wide for columns, as lines of words; a number stays in one piece."""
     if t.columns[0].title:
         yield screen.paint(t.columns[0].title, "bold")
@@ -270,38 +253,38 @@ def _words(t: Table, screen: Screen) -> Iterator[str]:
         yield from paragraph("  ".join(filter(None, words)), screen, first=GAP, rest=GAP * 2, style="")
 
 
-def _word(cell: Cell, column: Column, screen: Screen) -> str:
-    shown = plain(cell, screen.notation, exact=column.exact > 1)
-    if isinstance(cell, Number):
+def _word(cell: b.Cell, column: b.Column, screen: Screen) -> str:
+    shown = b.plain(cell, screen.notation, exact=column.exact > 1)
+    if isinstance(cell, b.Number):
         return shown.replace(" ", "\u00a0")
     return column.fold.format(shown) if column.fold and shown else shown
 
 
-def _grid(t: Table, layout: _Layout) -> list[list[Span]]:
+def _grid(t: b.Table, layout: _Layout) -> list[list[Span]]:
     columns = [t.columns[i] for i in layout.shown]
     head = [Span(_heading(column, layout.bar), "bold") for column in columns]
     return [head, *([_span(row, row.cells[i], t.columns[i], layout) for i in layout.shown] for row in t.rows)]
 
 
-def _heading(column: Column, bar: int) -> str:
+def _heading(column: b.Column, bar: int) -> str:
     if column.kind != "bar":
         return column.title
     return column.title if len(column.title) <= bar else column.title.split()[0] if bar else ""
 
 
-def _span(row: Row, cell: Cell, column: Column, layout: _Layout) -> Span:
+def _span(row: b.Row, cell: b.Cell, column: b.Column, layout: _Layout) -> Span:
     if row.kind == "head":
         return Span("")
-    if isinstance(cell, Bar):
+    if isinstance(cell, b.Bar):
         return Span("█" * blocks(cell, layout.bar))
-    shown = plain(cell, layout.notation, exact=column.exact > 1 + (not layout.exact))
+    shown = b.plain(cell, layout.notation, exact=column.exact > 1 + (not layout.exact))
     first = cell is row.cells[0]
     indent = GAP if first and row.kind in ("sub", "echo") else ""
-    style: Style = "red" if isinstance(cell, Alert) else row.style or ("dim" if cell is None else column.style)
+    style: b.Style = "red" if isinstance(cell, b.Alert) else row.style or ("dim" if cell is None else column.style)
     return Span(indent + shown, style)
 
 
-def blocks(bar: Bar, full: int) -> int:
+def blocks(bar: b.Bar, full: int) -> int:
     """Whole blocks of ``full``, rounded half up; on a log scale at most one more for every doubling."""
     if not bar.least or not full:
         return (2 * full * bar.part + bar.whole) // (2 * bar.whole) if bar.whole else 0
