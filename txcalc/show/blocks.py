@@ -116,6 +116,12 @@ class Title(NamedTuple):
     name: str | None = None
     level: int = 0
 
+    @property
+    def below(self) -> list[str]:
+        """The lines below the heading, as text."""
+        lines = (" · ".join(filter(None, parts)) for parts in (self.about, *(parts for parts, _ in self.lines)))
+        return [line for line in lines if line]
+
 
 class Table(NamedTuple):
     """A table. ``title`` begins a section, ``caption`` says what the rows are.

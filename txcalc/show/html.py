@@ -88,8 +88,7 @@ def _inside(block: Any) -> Iterator[Html]:
 
 
 def _header(block: b.Title) -> Html:
-    lines = [" · ".join(filter(None, parts)) for parts in (block.about, *(parts for parts, _ in block.lines))]
-    shown = [tag("p", line, class_="dim" if i else None) for i, line in enumerate(filter(None, lines))]
+    shown = (tag("p", line, class_="dim" if i else None) for i, line in enumerate(block.below))
     return tag("header", tag("h1", block.heading), *shown)
 
 

@@ -22,9 +22,8 @@ def write(blocks: Iterable[b.Block], made_by: str, detail: int = 1) -> str:
 
 def _parts(block: Any, made_by: str) -> Iterator[str]:
     if isinstance(block, b.Title):
-        lines = [f"{block.heading}; made by {made_by}", " · ".join(filter(None, block.about)),
-                 *(" · ".join(filter(None, parts)) for parts, _ in block.lines)]
-        yield "".join(f"% {b.printable(line)}\n" for line in lines if line)
+        lines = (f"{block.heading}; made by {made_by}", *block.below)
+        yield "".join(f"% {b.printable(line)}\n" for line in lines)
     elif isinstance(block, b.Notes):
         yield "".join(f"% {b.printable(b.plain(item))}\n" for item in block.items)
     elif isinstance(block, b.Derivation):

@@ -16,9 +16,7 @@ def write(blocks: Iterable[b.Block], notation: str = "unicode", detail: int = 1)
 
 def _parts(block: Any, notation: str) -> Iterator[str]:
     if isinstance(block, b.Title):
-        yield f"# {escaped(block.heading)}"
-        for parts in (block.about, *(parts for parts, _ in block.lines)):
-            yield " · ".join(escaped(part) for part in parts if part)
+        yield from (f"# {escaped(block.heading)}", *map(escaped, block.below))
     elif isinstance(block, b.Notes):
         yield "\n".join(f"- {_inline(item, notation)}" for item in block.items)
     elif isinstance(block, b.Derivation):

@@ -37,11 +37,9 @@ def write(blocks: Iterable[Block], form: str) -> bytes:
     found = list(blocks)
     [title] = [block for block in found if isinstance(block, Title)]
     drawn = [drawing(chart) for block in found if isinstance(block, Charts) for chart in block.make() if chart.drawn]
-    below = [line for parts in (title.about, *(parts for parts, _ in title.lines))
-             if (line := " · ".join(filter(None, parts)))]
     rows = [drawn[i : i + 2] for i in range(0, len(drawn), 2)]
     wide = max(sum(each.width + _GAP for each in row) for row in rows) + _GAP
-    high = sum(max(map(_height, row)) for row in rows) + 2 * _GAP + 16 * len(below)
+    high = sum(max(map(_height, row)) for row in rows) + 2 * _GAP + 16 * len(title.below)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(wide / _INCH, high / _INCH))
         whole = figure.add_axes((0, 0, 1, 1), xlim=(0, wide), ylim=(high, 0))
@@ -55,7 +53,7 @@ def write(blocks: Iterable[Block], form: str) -> bytes:
                     _draw(whole, shape, left, top)
                 _text(whole, each.caption, left, top + each.height + 12, SIZES["small"], color=_GREY)
             top += max(map(_height, row))
-        for i, line in enumerate(below):
+        for i, line in enumerate(title.below):
             _text(whole, line, _GAP, top + 16 * i, SIZES["small"], color=_GREY)
         out = io.BytesIO()
         figure.savefig(out, format=form, dpi=150, metadata=_UNDATED[form])
