@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 from itertools import pairwise
 from math import ceil
+from random import Random
 from typing import Any
 
 import pytest
@@ -309,6 +310,24 @@ def test_first_above_finds_the_first(slope: int, offset: int, bound: int) -> Non
         return slope * (step // 3) + offset
 
     assert first_above(size, bound, 1000) == next((s for s in range(1, 1001) if size(s) > bound), None)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_first_above_takes_few_steps_where_sizes_have_corners(seed: int) -> None:
+    """Squares, rows up to a multiple, and a window that is full from some length on."""
+    draw = Random(seed)
+    square, rows, window = draw.choice([0, 1, 7]), draw.choice([1, 32]), draw.choice([50, 5000, LONGEST])
+    slope, steep, bound = draw.randint(1, 10**6), draw.randint(0, 10**6), draw.randint(1, 10 ** draw.randint(1, 20))
+    tried: list[int] = []
+
+    def size(step: int) -> int:
+        tried.append(step)
+        return square * step**2 + slope * (-(-step // rows) * rows) + steep * min(step, window)
+
+    found = first_above(size, bound, LONGEST)
+    often = len(tried)
+    assert often <= 40
+    assert found is not None and size(found) > bound and (found == 1 or size(found - 1) <= bound)
 
 
 @every_model

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Final, Literal, NamedTuple
 
 from txcalc import units
@@ -119,14 +121,39 @@ def _limit(quantity: _Quantity, model: Stretched, memory: int) -> Limit:
 
 
 def first_above(size: Callable[[int], int], bound: int, last: int) -> int | None:
-    """The least step from 1 to ``last`` whose size exceeds ``bound``; sizes never shrink. None if there is none."""
-    high = 1
-    while size(high) <= bound:
-        if high == last:
-            return None
-        high = min(2 * high, last)
-    low = high // 2  # fits, or is 0
+    """The least step from 1 to ``last`` whose size exceeds ``bound``; sizes never shrink. None if there is none.
+
+    Sizes are nearly parabolas, so that the next step is tried where one through the nearest known sizes meets the
+    bound, and every third time somewhat further than that.
+    """
+    known = {last: size(last), 1: size(1)}
+    if known[last] <= bound:
+        return None
+    if known[1] > bound:
+        return 1
+    low, high, tried = 1, last, 0
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if size(middle) <= bound else (low, middle)
+        beyond = min(2**tried, (high - low) // 2)
+        if tried % 3 < 2:
+            step = min(max(_meets(known, low, high, bound), low + 1), high - 1)
+        else:
+            step = low + beyond if step == low else high - beyond
+        known[step] = size(step)
+        low, high = (step, high) if known[step] <= bound else (low, step)
+        tried += 1
     return high
+
+
+def _meets(known: dict[int, int], low: int, high: int, bound: int) -> int:
+    """The last step up to ``high`` where the parabola through the three known sizes nearest to it is in bounds."""
+    a, b, *others = sorted(known, key=lambda step: (step not in (low, high), abs(step - low)))
+    slope = Fraction(known[b] - known[a], b - a)
+    bend = Fraction(0)
+    if others:
+        c = others[0]
+        bend = (Fraction(known[c] - known[a], c - a) - slope) / (c - b)
+
+    def above(step: int) -> bool:
+        return known[a] + (step - a) * (slope + bend * (step - b)) > bound
+
+    return bisect_left(range(low, high), True, key=above) + low - 1

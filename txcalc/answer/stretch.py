@@ -71,6 +71,7 @@ class Stretched:
     def __init__(self, spec: Model, workload: Workload) -> None:
         self.spec = spec
         self._workload = workload
+        self._runs: dict[int, Run] = {}
 
     def default_lengths(self, usual: Sequence[int]) -> tuple[int, ...]:
         """The ``usual`` lengths of a token model; an image model's own length, and those of larger images."""
@@ -87,6 +88,11 @@ class Stretched:
 
     def at(self, length: int) -> Run:
         """The model run on so many positions. Raises ``SpecError`` for a length that its images cannot have."""
+        if length not in self._runs:
+            self._runs[length] = self._run(length)
+        return self._runs[length]
+
+    def _run(self, length: int) -> Run:
         shaped = _shaped(self.spec, length)
         decoding = self._workload.phase == "decode" and is_causal(self.spec)
         new, past = (1, length - 1) if decoding else (length, 0)
