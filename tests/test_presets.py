@@ -668,7 +668,9 @@ def test_a_broken_preset_does_not_stand_in_the_way(own: Path, text: str) -> None
     (own / "latin.yaml").write_bytes(b"aliases: [\xe9]\n")
     assert load("gpt2").source == "preset gpt2"
     assert load("davinci").source == "preset gpt3, asked for as davinci"
-    assert {"broken", "folder", "latin", "gpt2"} <= {info.name for info in names()}
+    (own / "nowhere.yaml").symlink_to(own / "nothing")
+    assert {"broken", "folder", "latin", "nowhere", "gpt2"} <= {info.name for info in names()}
+    assert [path for path, size, _ in library.state() if size < 0] == [str(own / "nowhere.yaml")]
     with pytest.raises(SpecError) as caught:
         load("broken")
     assert all(line.startswith(str(own / "broken.yaml")) for line in str(caught.value).splitlines())

@@ -112,8 +112,15 @@ def names() -> list[PresetInfo]:
 
 def state() -> list[tuple[str, int, int]]:
     """Every preset's file with its size and time: where they are equal, so is all that is said of presets."""
-    found = ((file.path, os.stat(file.path)) for file in (*_user(), *built_in()))  # noqa: PTH116
-    return [(path, at.st_size, at.st_mtime_ns) for path, at in found]
+    return [_state(file.path) for file in (*_user(), *built_in())]
+
+
+def _state(path: str) -> tuple[str, int, int]:
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except OSError:  # a link to nothing: listed as what cannot be read
+        return path, -1, -1
+    return path, found.st_size, found.st_mtime_ns
 
 
 def find(name: str) -> PresetFile | None:

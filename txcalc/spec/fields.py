@@ -1,7 +1,7 @@
 """What the fields of a spec take, read off their annotations: checking a value, and its JSON Schema.
 
 Why not Pydantic: to import it and to build its validators takes longer than all else that a count does, it says of a
-wrong spec what a second program has to translate, and it is not needed for nine kinds of values.
+wrong spec what a second program has to translate, and it is not needed for eight kinds of values.
 """
 
 from __future__ import annotations
@@ -104,30 +104,43 @@ def _kind(hint: Any, least: int | None = None) -> Kind:
         return _List(_kind(args[0]), least or 0)
     if origin is dict:
         return _Table(_kind(args[1]), least or 0)
-    return _PLAIN[hint](least) if hint in _PLAIN else _One(hint)
+    if hint is float:
+        return _Positive()
+    return _Plain(hint, least) if hint in _PLAIN else _One(hint)
 
 
 def _wrong(wanted: str, value: object, path: Loc, wrong: list[Complaint]) -> None:
     wrong.append(Complaint(path, WRONG, f"must be {wanted}, got {shown(value)}"))
 
 
-class _Whole(NamedTuple):
+class _Plain(NamedTuple):
+    """A whole number, a flag or a text; ``least``: the smallest, or the fewest letters."""
+
+    type: Any
     least: int | None = None
 
     def read(self, value: Any, path: Loc, wrong: list[Complaint]) -> Any:
-        if not isinstance(value, int) or isinstance(value, bool):
-            return _wrong("a whole number", value, path, wrong)
-        if self.least is not None and value < self.least:
-            return _wrong(f"a whole number of at least {self.least}", value, path, wrong)
+        wanted, _, _ = _PLAIN[self.type]
+        if not isinstance(value, self.type) or (self.type is int and isinstance(value, bool)):
+            return _wrong(wanted, value, path, wrong)
+        size: int = len(value) if isinstance(value, str) else value
+        if self.least is not None and size < self.least:
+            limit = "" if isinstance(value, str) else f" of at least {self.least}"
+            return _wrong(f"{wanted}{limit}", value, path, wrong)
         return value
 
     def schema(self, parts: dict[str, Schema]) -> Schema:
-        return {"type": "integer"} if self.least is None else {"type": "integer", "minimum": self.least}
+        _, name, limit = _PLAIN[self.type]
+        return {"type": name} if self.least is None else {"type": name, limit: self.least}
+
+
+_PLAIN: Final[Mapping[type, tuple[str, str, str]]] = {
+    int: ("a whole number", "integer", "minimum"), bool: ("true or false", "boolean", ""),
+    str: ("text", "string", "minLength"),
+}
 
 
 class _Positive(NamedTuple):
-    least: int | None = None
-
     def read(self, value: Any, path: Loc, wrong: list[Complaint]) -> Any:
         if not isinstance(value, int | float) or isinstance(value, bool):
             return _wrong("a number", value, path, wrong)
@@ -141,31 +154,6 @@ class _Positive(NamedTuple):
 
     def schema(self, parts: dict[str, Schema]) -> Schema:
         return {"type": "number", "exclusiveMinimum": 0}
-
-
-class _Flag(NamedTuple):
-    least: int | None = None
-
-    def read(self, value: Any, path: Loc, wrong: list[Complaint]) -> Any:
-        return value if isinstance(value, bool) else _wrong("true or false", value, path, wrong)
-
-    def schema(self, parts: dict[str, Schema]) -> Schema:
-        return {"type": "boolean"}
-
-
-class _Text(NamedTuple):
-    least: int | None = None
-
-    def read(self, value: Any, path: Loc, wrong: list[Complaint]) -> Any:
-        if not isinstance(value, str) or len(value) < (self.least or 0):
-            return _wrong("text", value, path, wrong)
-        return value
-
-    def schema(self, parts: dict[str, Schema]) -> Schema:
-        return {"type": "string"} if self.least is None else {"type": "string", "minLength": self.least}
-
-
-_PLAIN: Final[Mapping[Any, Any]] = {int: _Whole, float: _Positive, bool: _Flag, str: _Text}
 
 
 class _Word(NamedTuple):
