@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
@@ -16,61 +16,20 @@ from typing import Any, Final
 
 from txcalc.spec.errors import SpecError, joined, shown
 
-# Fields that change neither a weight's shape, nor which products are computed, nor what is cached.
-IRRELEVANT: Final = frozenset("""
-_attn_implementation _commit_hash _experts_implementation _flash_attn_2_enabled _name_or_path activation_dropout
-add_bias_logits add_final_layer_norm apply_spec_augment architectures attention_dropout attention_dropout_prob
-attention_multiplier attention_probs_dropout_prob attention_scale_factor attention_softmax_in_fp32 attn_implementation
-attn_pdrop auto_map aux_loss_alpha bad_words_ids begin_suppress_tokens bias_dropout_fusion boi_token_id
-boi_token_index bos_token_id cache_implementation chunk_size_feed_forward classifier_activation classifier_dropout
-classifier_dropout_prob classifier_pooling cls_token_id compression_config cross_attention_hidden_size
-custom_pipelines decoder_layerdrop decoder_start_token_id default_theta deterministic_flash_attn diversity_penalty
-do_sample drop_path_rate dropout dropout_rate dtype early_stopping emb_pdrop embd_dropout embd_pdrop embedding_dropout
-embedding_initializer_range embedding_multiplier encoder_hidden_size encoder_layerdrop encoder_no_repeat_ngram_size
-eoi_token_id eoi_token_index eos_token_id experts_implementation exponential_decay_length_penalty extra_pos_embeddings
-finetuning_task forced_bos_token_id forced_decoder_ids forced_eos_token_id fused_attention global_rope_theta
-gradient_checkpointing hidden_dropout hidden_dropout_p hidden_dropout_prob id2label
-image_end_token_id image_start_token_id image_token_id image_token_index
-init_cutoff_factor init_method init_std initializer_factor initializer_range input_jitter_noise is_decoder
-is_composition is_encoder_decoder is_llama_config jitter_noise label2id layer_norm_eps layer_norm_epsilon layerdrop
-layernorm_epsilon length_penalty local_rope_theta logit_scale logit_scale_init_value logits_scaling mask_feature_length
-mask_feature_min_masks mask_feature_prob mask_time_length mask_time_min_masks mask_time_prob mask_token_id
-masked_softmax_fusion max_length max_model_len max_sequence_length median_filter_length min_length mlp_dropout
-model_max_length model_type moe_loss_weight mup_enabled mup_width_multiplier no_repeat_ngram_size norm_eps
-norm_epsilon normalize_before normalize_embedding num_beam_groups num_beams num_labels num_return_sequences
-offset_alibi onnx_safe original_max_position_embeddings output_attentions output_hidden_states output_past
-output_router_logits output_scores pad_token_id prefix pretraining_tp problem_type processor_class pruned_heads
-quantization quantization_config query_pre_attn_scalar reference_compile remove_invalid_values repad_logits_with_grad
-repetition_penalty rescale_prenorm_residual resid_dropout resid_pdrop residual_dropout residual_multiplier return_dict
-return_dict_in_generate rms_norm_eps rope_interleave rope_interleaved rope_local_base_freq rope_parameters
-rope_percent rope_scaling rope_theta rotary_emb_base rotary_emb_scale_base router_aux_loss_coef router_jitter_noise
-router_z_loss_coef sbert_ce_default_activation_function scale_attention_softmax_in_fp32 scale_embedding
-scale_embeddings sentence_transformers sep_token_id seq_aux skip_bias_add skip_bias_add_qkv slow_but_exact
-sparse_pred_ignore_index sparse_prediction static_position_embeddings summary_activation summary_first_dropout
-summary_last_dropout summary_proj_to_labels summary_type summary_use_proj suppress_tokens task_specific_params
-temperature tf_legacy_loss tie_encoder_decoder tokenizer_class tokenizer_name top_k top_p torch_dtype torchscript
-transformers.js_config transformers_version typical_p unk_token_id unsloth_fixed unsloth_version use_bfloat16
-use_cache use_cache_kernel use_cache_quantization use_dynamic_ntk use_flash_attn use_logn_attn use_mems_eval
-video_end_token_id video_start_token_id video_token_id vision_end_token_id vision_start_token_id vision_token_id
-""".split())  # noqa: SIM905  a list would be a column of 200 lines
 
-# Fields that mean nothing new where a family does not know them, as long as they have one of these values.
-USUAL: Final[dict[str, tuple[Any, ...]]] = {
-    "add_cross_attention": (False, None), "use_sliding_window": (False,), "compression_ratio": (1.0,),
-    "sliding_window": (None,), "num_experts": (0, 1), "num_local_experts": (0, 1),
-}
+def _table(name: str) -> dict[str, Any]:
+    text = resources.files("txcalc.huggingface").joinpath(name).read_text("utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
 
-# What families call one size: a file with the name that its own class does not read may mean it all the same.
-SIZES: Final = tuple(frozenset(names.split()) for names in (
-    "hidden_size n_embd d_model dim embed_dim model_dim", "num_hidden_layers n_layer n_layers num_layers depth",
-    "num_attention_heads n_head n_heads num_heads", "num_key_value_heads num_kv_heads n_head_kv kv_n_heads",
-    "head_dim d_kv kv_channels attention_head_dim", "intermediate_size n_inner d_ff ffn_dim ffn_hidden_size hidden_dim",
-    "vocab_size padded_vocab_size n_vocab", "num_experts num_local_experts n_routed_experts moe_num_experts",
-    "num_experts_per_tok num_experts_per_token moe_topk moe_k top_k_experts moe_top_k experts_per_token",
-    "num_shared_experts n_shared_experts num_shared_expert moe_num_shared_experts",
-    "sliding_window window_size sliding_window_size attention_window", "tie_word_embeddings tie_embedding",
-))
 
+_FIELDS: Final = _table("fields.json")
+IRRELEVANT: Final = frozenset(" ".join(_FIELDS["irrelevant"]).split())
+"""Fields that change neither a weight's shape, nor which products are computed, nor what is cached."""
+USUAL: Final[Mapping[str, Sequence[Any]]] = _FIELDS["usual"]
+"""Fields that mean nothing new where a family does not know them, as long as they have one of these values."""
+SIZES: Final = tuple(frozenset(names.split()) for names in _FIELDS["sizes"])
+"""What families call one size: a file with the name that its own class does not read may mean it all the same."""
 REQUIRED: Final = object()
 UNKNOWN: Final = "not understood"
 """What is said of a field that may be read, and of which nothing is known."""
@@ -156,13 +115,13 @@ class Config:
     def size(self, *names: str, default: Any = REQUIRED, least: int = 1) -> int:
         """A whole number of at least 1, or of at least ``least``."""
         value, known = self.take(*names, default=default), self._known(names)
-        given = next((name for name in known if name in self.data), None)
-        name = given or next((name for name in known if name in self.defaults), known[0])
+        name = next((name for name in known if name in self._given),
+                    next((name for name in known if name in self.defaults), known[0]))
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             self._note(name, f"must be a whole number of at least {least}, got {shown(value)}")
             usual = self.defaults.get(name)
             return usual if isinstance(usual, int) and usual >= least else least
-        if given is None and class_defaults().get(self.model_type, {}).get(name) == value:
+        if not self.data.keys() & {*known} and class_defaults().get(self.model_type, {}).get(name) == value:
             self.remarks.sizes[f"{self.path}{name}"] = value
         return value
 
@@ -295,9 +254,3 @@ def class_aliases() -> dict[str, dict[str, Any]]:
 def class_thetas() -> dict[str, dict[str, Any]]:
     """``{model_type: {full or window: {default, names}}}``: a rotary base, and the fields it is read from."""
     return _table("thetas.json")
-
-
-def _table(name: str) -> dict[str, dict[str, Any]]:
-    text = resources.files("txcalc.huggingface").joinpath(name).read_text("utf-8")
-    found: dict[str, dict[str, Any]] = json.loads(text)
-    return found

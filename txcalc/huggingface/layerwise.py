@@ -7,7 +7,7 @@ from typing import Final
 
 from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.rows import Part, Value, read, some
+from txcalc.huggingface.rows import Part, Value, read, some, take
 from txcalc.spec.errors import shown
 
 Pattern = Callable[[Config, int], list[bool]]
@@ -94,3 +94,12 @@ def where(which: Pattern, there: Part) -> Layers:
         own = read(c, there)
         return [own if chosen else {} for chosen in which(c, number)]
     return layers
+
+
+def rotary(c: Config, layers: int) -> list[bool]:
+    """Layers that rotate queries and keys: as ``no_rope_layers`` says, or all but one in each interval."""
+    made_up = all_but(every(take("no_rope_layer_interval", default=4)))(c, layers)
+    listed = c.take("no_rope_layers", default=None) or made_up
+    if len(listed) != layers:
+        raise c.error("no_rope_layers", f"must be a list of {layers} entries, one per layer")
+    return [bool(rotates) for rotates in listed]

@@ -9,23 +9,15 @@ from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import NO_ROPE, decoder, experts
 from txcalc.huggingface.importer import lm_classes
-from txcalc.huggingface.layerwise import all_but, every, layer_types, sparse, windows
+from txcalc.huggingface.layerwise import all_but, every, layer_types, rotary, sparse, where, windows
 from txcalc.huggingface.openai import TWO_MORE
-from txcalc.huggingface.rows import NORMS, WIDTH, Fields, Rows, flag, gated, given, plain, size
+from txcalc.huggingface.rows import NORMS, WIDTH, Fields, Rows, flag, gated, given, plain, size, some
 
 llama = partial(decoder, only={"activation": "swiglu"})
 
 
-def _rotary(c: Config, layers: int) -> list[bool]:
-    listed = c.take("no_rope_layers", default=None)
-    c.ignore("no_rope_layer_interval")
-    return [bool(r) for r in listed] if listed else all_but(every(size("no_rope_layer_interval")))(c, layers)
-
-
-def _positions(c: Config, layers: int) -> list[Data]:
-    """Layers that rotate norm queries and keys as well, where the file says so."""
-    normed = given(flag("use_qk_norm"), {"attention": {"qk_norm": {**NORMS["head"], "scale": False}}}, {})(c)
-    return [normed if rotary else {"attention": NO_ROPE} for rotary in _rotary(c, layers)]
+def _unscaled(c: Config) -> Fields | None:
+    return {**NORMS["head"], "scale": False} if c.flag("use_qk_norm") else None
 
 
 def _interleaved(c: Config, layers: int) -> list[bool]:
@@ -52,8 +44,8 @@ ROWS: Final[Rows] = {
     "llama4_text": decoder(  # a shared expert beside one routed, chunked attention, layers without positions
         "Llama4", position={"kind": "rope"}, feed_forward=gated(d_ff=size("intermediate_size_mlp")), layers=[
             sparse(experts(routing="sigmoid-topk", normalize=False, shared_experts=1, shared_d_ff=WIDTH), _interleaved),
-            layer_types("chunked_attention", _rotary, {"attention": {
-                "chunk": lambda c: c.take("attention_chunk_size") or None}}), _positions],
+            layer_types("chunked_attention", rotary, {"attention": {"chunk": some("attention_chunk_size")}}),
+            where(all_but(rotary), {"attention": NO_ROPE}), where(rotary, {"attention": {"qk_norm": _unscaled}})],
         ignore="attn_scale floor_scale attn_temperature_tuning for_llm_compression for_llm_compressor"),
     "opt": decoder(
         "OPT", attention={"heads": size("num_attention_heads")}, bias=flag("enable_bias"), norm=_opt_norm,

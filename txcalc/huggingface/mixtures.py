@@ -6,17 +6,7 @@ from typing import Final
 
 from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoder import (
-    GROUPED,
-    HEADS,
-    NO_ROPE,
-    ROUTING,
-    Position,
-    decoder,
-    experts,
-    head_dim,
-    qkv,
-)
+from txcalc.huggingface.decoder import GROUPED, HEADS, NO_ROPE, ROUTING, Position, decoder, experts, head_dim, qkv
 from txcalc.huggingface.deepseek import routed
 from txcalc.huggingface.layerwise import Layers, after, all_but, every, layer_types, listed_sparse, sparse, windows
 from txcalc.huggingface.rows import PLAIN_LAYERNORM, Fields, Reader, Rows, choice, flag, passed_over, read, size, take

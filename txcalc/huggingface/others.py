@@ -9,12 +9,10 @@ from txcalc.huggingface.build import ACTIVATIONS, Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import NO_ROPE, decoder, qkv, rope, square
 from txcalc.huggingface.importer import decoder_classes, lm_classes
-from txcalc.huggingface.layerwise import all_but, every, windows
+from txcalc.huggingface.layerwise import all_but, every, rotary, where, windows
 from txcalc.huggingface.meta import llama
+from txcalc.huggingface.qwen import used_window
 from txcalc.huggingface.rows import (
-    LAYERNORM,
-    PLAIN_LAYERNORM,
-    RMS,
     WIDTH,
     Fields,
     Rows,
@@ -28,8 +26,7 @@ from txcalc.huggingface.rows import (
     size,
 )
 
-_BIAS: Final = flag("attention_bias")
-_UNSCALED: Final[Data] = {**RMS, "scale": False}
+_UNSCALED: Final[Data] = {"kind": "rmsnorm", "bias": False, "scale": False}
 _HEADS: Final = size("num_attention_heads")
 arcee = partial(decoder, feed_forward=plain(bias=flag("mlp_bias")))
 
@@ -38,33 +35,13 @@ def _hidden_over_heads(c: Config) -> int:
     return c.size("hidden_size") // c.size("num_attention_heads")
 
 
-# ---------------------------------------------------------------- SmolLM 3
-
-
-def _window(c: Config) -> int | None:
-    window = c.take("sliding_window")
-    return window or None if c.flag("use_sliding_window", default=False) else None
-
-
-def _rotary(c: Config, layers: int) -> list[bool]:
-    listed, interval = c.take("no_rope_layers", default=None), c.take("no_rope_layer_interval", default=4)
-    rotates = listed or [(i + 1) % interval for i in range(layers)]
-    if len(rotates) != layers:
-        raise c.error("no_rope_layers", f"must be a list of {layers} entries, one per layer")
-    return [bool(r) for r in rotates]
-
-
 def _slides(c: Config, layers: int) -> list[bool]:
-    return [_window(c) is not None and rotary for rotary in _rotary(c, layers)]
-
-
-def _positions(c: Config, layers: int) -> list[Data]:
-    return [{} if rotary else {"attention": NO_ROPE} for rotary in _rotary(c, layers)]
+    return [used_window(c) is not None and rotates for rotates in rotary(c, layers)]
 
 
 # ---------------------------------------------------------------- ModernBERT as a decoder
 
-_NORM: Final[Fields] = {**LAYERNORM, "bias": flag("norm_bias")}
+_NORM: Final[Fields] = {"kind": "layernorm", "bias": flag("norm_bias")}
 
 
 def _half(c: Config) -> int:
@@ -88,13 +65,13 @@ def _transform(c: Config, kind: str, spec: Data) -> Data:
 
 ROWS: Final[Rows] = {
     "ernie4_5": decoder("Ernie4_5", bias=flag("use_bias"), feed_forward=gated(bias=flag("use_bias"))),
-    "seed_oss": llama("SeedOss", bias={**qkv(_BIAS), "o": flag("attention_out_bias")}),
+    "seed_oss": llama("SeedOss", bias={**qkv(flag("attention_bias")), "o": flag("attention_out_bias")}),
     "arcee": arcee("Arcee"),
     "jais2": arcee(lm_classes("Jais2"), norm="layernorm"),
-    "helium": llama("Helium", bias=qkv(_BIAS), finish=square),  # its output projection is square
+    "helium": llama("Helium", bias=qkv(flag("attention_bias")), finish=square),  # its output projection is square
     # The original has two biases apart, the library's class has not.
     "internlm3": llama(decoder_classes("Llama") | decoder_classes("InternLM3"),
-                       only={"activation": "swiglu", "mlp_bias": _BIAS}),
+                       only={"activation": "swiglu", "mlp_bias": flag("attention_bias")}),
     # Its own code has a window and clipped projections, which no published model uses.
     "iquestcoder": llama(
         decoder_classes("Llama") | decoder_classes("IQuestCoder"), ignore="max_window_layers",
@@ -104,24 +81,25 @@ ROWS: Final[Rows] = {
         norm=_UNSCALED, embedding_norm=True, softcap=number("final_logit_softcapping")),
     "hyperclovax": llama(  # Granite, with norms after the sublayers as well unless switched off
         lm_classes("HyperCLOVAX"), ignore="end_token_id",
-        norm={**RMS, "placement": given(flag("use_post_norm"), "sandwich", "pre")}),
+        norm={"kind": "rmsnorm", "bias": False, "placement": given(flag("use_post_norm"), "sandwich", "pre")}),
     "apertus": decoder(  # arXiv 2509.14233
         lm_classes("Apertus") | {"ApertusForTokenClassification": "token"}, qk_norm="head",
         feed_forward={"d_ff": WIDTH, "activation": choice("hidden_act", ACTIVATIONS | {"xielu": "xielu"})},
         only={"qk_norm": True, "post_norm": False, "mlp_bias": False}),
     "stablelm": decoder(
         "StableLm", bias=qkv(flag("use_qkv_bias")), position=rope(part=0.25),
-        qk_norm=given(flag("qk_layernorm"), {**PLAIN_LAYERNORM, "over": "heads"}),
-        norm={**LAYERNORM, "shared": flag("use_parallel_residual")},
+        qk_norm=given(flag("qk_layernorm"), {"kind": "layernorm", "bias": False, "over": "heads"}),
+        norm={"kind": "layernorm", "bias": True, "shared": flag("use_parallel_residual")},
         residual=given(flag("use_parallel_residual"), "parallel", "sequential"),
         only={"head_dim": (None, _hidden_over_heads)}),  # the class does not read it
     "persimmon": decoder(
         lm_classes("Persimmon") | {"PersimmonForSequenceClassification": "sequence",
                                    "PersimmonForTokenClassification": "token"},
-        attention={"heads": _HEADS}, bias=True, qk_norm=given(flag("qk_layernorm"), {**LAYERNORM, "over": "head"}),
-        feed_forward=plain(), norm="layernorm", position=rope(part=0.5),
+        attention={"heads": _HEADS}, bias=True, feed_forward=plain(), norm="layernorm", position=rope(part=0.5),
+        qk_norm=given(flag("qk_layernorm"), {"kind": "layernorm", "bias": True, "over": "head"}),
         only={"num_key_value_heads": (None, _HEADS)}),  # written in some files, read by no class
-    "smollm3": llama("SmolLM3", layers=[windows(_slides, window=_window), _positions],
+    "smollm3": llama("SmolLM3", layers=[
+        windows(_slides, window=used_window), where(all_but(rotary), {"attention": NO_ROPE})],
                      ignore="max_window_layers no_rope_layer_interval"),
     "modernbert-decoder": decoder(  # Ettin, arXiv 2507.11412
         lm_classes("ModernBertDecoder") | {"ModernBertDecoderForSequenceClassification": "sequence"},

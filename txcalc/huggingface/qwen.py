@@ -13,7 +13,8 @@ from txcalc.huggingface.layerwise import all_but, every, layer_types, sparse, wi
 from txcalc.huggingface.rows import Rows, Value, flag, size, take
 
 
-def _window(c: Config) -> int | None:
+def used_window(c: Config) -> int | None:
+    """The window, where there is one and it is used."""
     window = c.take("sliding_window")
     return window or None if c.flag("use_sliding_window") else None
 
@@ -21,13 +22,13 @@ def _window(c: Config) -> int | None:
 def _from_max_window_layers(c: Config, layers: int) -> list[bool]:
     """From ``max_window_layers`` on, layers slide, if windows are used at all."""
     first = c.take("max_window_layers", default=layers)
-    return [_window(c) is not None and i >= first for i in range(layers)]
+    return [used_window(c) is not None and i >= first for i in range(layers)]
 
 
 def _before_max_window_layers(c: Config, layers: int) -> list[bool]:
     """Unlike that: every other one of the first layers, as the configuration class says."""
     first = c.take("max_window_layers", default=layers)
-    return [_window(c) is not None and i % 2 == 0 and i < first for i in range(layers)]
+    return [used_window(c) is not None and i % 2 == 0 and i < first for i in range(layers)]
 
 
 def decoder_sparse_step(c: Config, layers: int) -> list[bool]:
@@ -51,14 +52,14 @@ hybrid = partial(decoder, qk_norm="head",
 _IGNORED: Final = "mtp_num_hidden_layers mtp_use_dedicated_embeddings mamba_ssm_dtype mlp_only_layers"
 
 ROWS: Final[Rows] = {
-    "qwen2": decoder("Qwen2", bias=qkv(True), layers=[windows(_from_max_window_layers, window=_window)],
+    "qwen2": decoder("Qwen2", bias=qkv(True), layers=[windows(_from_max_window_layers, window=used_window)],
                      ignore="use_mrope attention_bias mlp_bias dual_chunk_attention_config"),
     "qwen3": decoder("Qwen3", qk_norm="head",
-                     layers=[windows(_from_max_window_layers, window=_window)]),
+                     layers=[windows(_from_max_window_layers, window=used_window)]),
     "qwen2_moe": decoder("Qwen2Moe", bias=qkv(flag("qkv_bias")), layers=[
         sparse(experts(**SHARED), decoder_sparse_step),
-        windows(_before_max_window_layers, window=_window)]),
-    "qwen3_moe": decoder("Qwen3Moe", qk_norm="head", window=_window, ignore="max_window_layers",
+        windows(_before_max_window_layers, window=used_window)]),
+    "qwen3_moe": decoder("Qwen3Moe", qk_norm="head", window=used_window, ignore="max_window_layers",
                          layers=[sparse(experts(normalize=flag("norm_topk_prob")), decoder_sparse_step)]),
     "qwen3_next": hybrid("Qwen3Next", layers=[
         sparse(experts(**SHARED), decoder_sparse_step), DELTA]),
