@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from txcalc.answer import catalogue
-from txcalc.models import cache, folders, library
+from txcalc.models import folders, library, store
 from txcalc.models.load import Loaded, load, names
 from txcalc.models.sources import Source
 from txcalc.spec.errors import SpecError
@@ -84,7 +84,7 @@ def test_whatever_decides_is_compared(tiny: Path, tmp_path: Path, monkeypatch: p
     copy = tmp_path / "copy.yaml"
     copy.write_text(tiny.read_text())
     assert again(str(copy)) is None and load(str(copy)).source == str(copy)
-    monkeypatch.setattr(cache, "code", lambda: "changed")
+    monkeypatch.setattr(store, "code", lambda: "changed")
     assert again(str(tiny)) is None
     monkeypatch.undo()
     tiny.write_text(tiny.read_text().replace("layers: 5", "layers: 6"))
@@ -115,22 +115,22 @@ def test_presets_are_listed_from_what_is_kept_until_one_changes(
 
 
 def test_every_file_that_decides_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = cache.code.__wrapped__()
+    real = store.code.__wrapped__()
     for name in ("units.py", "spec/model.py", "spec/yaml.py", "models/load.py", "huggingface/words.json"):
-        assert f"{Path(cache.__file__).parents[1]}/{name}:" in real.replace("/./", "/")
-    monkeypatch.setattr(cache, "__file__", str(tmp_path / "txcalc" / "models" / "cache.py"))
-    files = [tmp_path / "txcalc" / room / "some.py" for room in cache._ROOMS]
+        assert f"{Path(store.__file__).parents[1]}/{name}:" in real.replace("/./", "/")
+    monkeypatch.setattr(store, "__file__", str(tmp_path / "txcalc" / "models" / "store.py"))
+    files = [tmp_path / "txcalc" / room / "some.py" for room in store._ROOMS]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("a")
-    seen = {cache.code.__wrapped__()}
+    seen = {store.code.__wrapped__()}
     for file in files:
         before = file.stat().st_mtime_ns
         file.write_text("ab")
         os.utime(file, ns=(before, before))
-        seen.add(cache.code.__wrapped__())
+        seen.add(store.code.__wrapped__())
         os.utime(file, ns=(before, before + 1))
-        seen.add(cache.code.__wrapped__())
+        seen.add(store.code.__wrapped__())
     assert len(seen) == 1 + 2 * len(files)
 
 
@@ -174,7 +174,7 @@ def test_a_crash_leaves_what_was_there(tiny: Path, folder: Path, monkeypatch: py
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache.os, "replace", crash)
+    monkeypatch.setattr(store.os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
         load(str(tiny))
     monkeypatch.undo()
@@ -184,7 +184,7 @@ def test_a_crash_leaves_what_was_there(tiny: Path, folder: Path, monkeypatch: py
 
 
 def test_many_at_once_in_one_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_PLACES", 1)
+    monkeypatch.setattr(store, "_PLACES", 1)
     wanted = {name: load(name) for name in ("gpt2", "gpt3", "bert-base", "t5-base")}
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(load, [*wanted] * 40))
@@ -193,7 +193,7 @@ def test_many_at_once_in_one_place(folder: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_there_are_so_many_places(tiny: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_PLACES", 3)
+    monkeypatch.setattr(store, "_PLACES", 3)
     for layers in range(1, 40):
         load(str(tiny), [f"layers={layers}"])
     assert {path.name for path in folder.iterdir()} == {"000", "001", "002"}
@@ -219,7 +219,7 @@ def test_what_is_wrong_is_not_kept(tiny: Path, folder: Path) -> None:
 
 
 def test_a_long_text_is_not_kept(tiny: Path, folder: Path) -> None:
-    tiny.write_text(tiny.read_text() + "#" * cache._LONGEST)
+    tiny.write_text(tiny.read_text() + "#" * store._LONGEST)
     load(str(tiny))
     assert not folder.exists()
 

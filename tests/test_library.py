@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 import txcalc
-from txcalc.answer.library import Run
+from txcalc.answer.keywords import Run
 from txcalc.cli.app import app
 from txcalc.trace.workload import Workload
 

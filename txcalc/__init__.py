@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from txcalc.answer.comparison import Comparison
     from txcalc.answer.curve import AttentionCurve
     from txcalc.answer.difference import Diff
-    from txcalc.answer.library import Run, Size
+    from txcalc.answer.keywords import Run, Size
     from txcalc.answer.mixer_table import MixerTable
     from txcalc.answer.report import Report
     from txcalc.answer.validation import Validation
@@ -70,10 +70,10 @@ def count(
     ``report.sources`` where the model's sizes were read. ``by_module`` breaks down to single operations.
     Raises ``SpecError`` for a workload that does not fit the model.
     """
-    from txcalc.answer import library, report
+    from txcalc.answer import keywords, report
 
-    found = library.find(model)
-    workload = library.workload([found.spec], batch, seq, phase, run)
+    found = keywords.find(model)
+    workload = keywords.workload([found.spec], batch, seq, phase, run)
     return report.count(found.spec, workload, source=found.source, overrides=found.overrides, by_module=by_module)
 
 
@@ -85,10 +85,10 @@ def compare(
     Units and rules are those of ``count``. Without ``seq``, the length is the shortest of the models' contexts, or
     2,048 where that is shorter. Raises ``SpecError`` for a workload that does not fit one of them.
     """
-    from txcalc.answer import comparison, library
+    from txcalc.answer import comparison, keywords
 
-    found = [library.find(model) for model in models]
-    return comparison.compare([comparison.Named(*each) for each in found], library.fields(batch, seq, phase, run))
+    found = [keywords.find(model) for model in models]
+    return comparison.compare([comparison.Named(*each) for each in found], keywords.fields(batch, seq, phase, run))
 
 
 def explain(
@@ -101,11 +101,11 @@ def explain(
     are returned. ``explanation.sources`` says where each rule was read or measured. Raises ``SpecError`` for a
     quantity that the model does not have, with the reason.
     """
-    from txcalc.answer import library
+    from txcalc.answer import keywords
     from txcalc.derivation import explain as derivation
 
-    found = library.find(model)
-    workload = library.workload([found.spec], batch, seq, phase, run)
+    found = keywords.find(model)
+    workload = keywords.workload([found.spec], batch, seq, phase, run)
     return derivation.explain(found.spec, workload, quantity, source=found.source, overrides=found.overrides)
 
 
@@ -119,13 +119,13 @@ def attention(
     range, ``"1K..128K"``. ``device`` is what it has to fit into, None for no limits. Raises ``SpecError`` for a model
     without attention, and for a device that there is not.
     """
-    from txcalc.answer import curve, devices, library
+    from txcalc.answer import curve, devices, keywords
 
-    found = library.find(model)
-    workload = library.workload([found.spec], batch, 1, phase, run)
+    found = keywords.find(model)
+    workload = keywords.workload([found.spec], batch, 1, phase, run)
     card = None if device is None else devices.device(device)
     origin = curve.Origin(found.source, found.overrides)
-    return curve.attention_curve(found.spec, workload, library.lengths(lengths), card, origin=origin)
+    return curve.attention_curve(found.spec, workload, keywords.lengths(lengths), card, origin=origin)
 
 
 def diff(
@@ -137,10 +137,10 @@ def diff(
     The fields that differ are changed one at a time and every step is counted, in the units of ``count``; what the
     steps add to a total sums up to its whole change. Raises ``SpecError`` for a workload that does not fit.
     """
-    from txcalc.answer import difference, library
+    from txcalc.answer import difference, keywords
 
-    found = [library.find(model) for model in (a, b)]
-    workload = library.workload([each.spec for each in found], batch, seq, phase, run)
+    found = [keywords.find(model) for model in (a, b)]
+    workload = keywords.workload([each.spec for each in found], batch, seq, phase, run)
     first, second = (difference.Run(each.spec, workload, each.source, each.overrides) for each in found)
     return difference.diff(first, second)
 
@@ -150,11 +150,11 @@ def mixers(lengths: Sequence[int] | str | None = None, *, batch: Size = 1, **siz
 
     ``sizes``: ``d``, ``heads``, ``kernel``, ``window``, ``state``. Raises ``SpecError`` for sizes that do not fit.
     """
-    from txcalc.answer import library
+    from txcalc.answer import keywords
     from txcalc.answer import mixer_table as layers
 
-    workload = library.workload([], batch, 1, "forward", {})
-    return layers.mixers(library.sizes(sizes), workload, library.lengths(lengths) or layers.LENGTHS)
+    workload = keywords.workload([], batch, 1, "forward", {})
+    return layers.mixers(keywords.sizes(sizes), workload, keywords.lengths(lengths) or layers.LENGTHS)
 
 
 def presets(search: str | None = None) -> Listing:
@@ -177,11 +177,11 @@ def sweep(
     ``source_seq``. No default follows: vary ``attention.head_dim`` together with ``d_model``. Raises ``SpecError`` for
     what is no size, and for a path that the model has not.
     """
-    from txcalc.answer import library
+    from txcalc.answer import keywords
     from txcalc.answer import sweep as many
 
-    found = library.find(model)
-    workload = library.workload([found.spec], 1, None, phase, run)
+    found = keywords.find(model)
+    workload = keywords.workload([found.spec], 1, None, phase, run)
     return many.sweep(found.spec, workload, sizes, lengths)
 
 
@@ -190,10 +190,10 @@ def validate(model: Model | str, *, on: str = "cpu") -> Validation:
 
     Raises ``SpecError`` for a model that cannot be found, and ``ImportError`` without PyTorch.
     """
-    from txcalc.answer import library
+    from txcalc.answer import keywords
     from txcalc.check import validate as check
 
-    return check.validate(library.find(model).spec, device=library.device(on))
+    return check.validate(keywords.find(model).spec, device=keywords.device(on))
 
 
 def __getattr__(name: str) -> Any:

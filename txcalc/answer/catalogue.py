@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from txcalc.document import Part
-from txcalc.models import cache
+from txcalc.models import store
 from txcalc.models.library import PresetInfo, find, names, state, unknown
 from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
@@ -72,12 +72,12 @@ class _Described(NamedTuple):
 
 def _described() -> list[_Described]:
     """Every preset, from what is kept of the last time where no file of presets or of ours is another."""
-    key = ("presets", [*map(list, state())], cache.code(("trace", "count", "answer")))
-    if (kept := cache.recall(key)) is not None:
+    key = ("presets", [*map(list, state())], store.code(("trace", "count", "answer")))
+    if (kept := store.recall(key)) is not None:
         return [_Described(Listed(**{**row, "aliases": tuple(row["aliases"])}), frozenset(words), read_in)
                 for row, words, read_in in kept]
     found = [_describe(info) for info in names()]
-    cache.keep(key, [(each.listed.to_data(), sorted(each.made_of), each.read_in) for each in found])
+    store.keep(key, [(each.listed.to_data(), sorted(each.made_of), each.read_in) for each in found])
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from txcalc.models import cache
+from txcalc.models import store
 from txcalc.models.library import PresetInfo, names
 from txcalc.models.loaded import Loaded
 from txcalc.models.sources import Source, read_source, split_name
@@ -44,12 +44,12 @@ def load_all(model: str, overrides: Sequence[str] = (), *, strict: bool = False)
 def _load(source: Source, name: str, own: Sequence[str], given: Sequence[str], *, strict: bool) -> Loaded:
     """What was read before of the same text in the same way, or else what it says."""
     key = [*source, [*own], [*given], strict]
-    if (kept := cache.get(key)) is not None:
+    if (kept := store.get(key)) is not None:
         return kept
     document = source.document()
     loaded = _read(source, document, name, own, given, strict=strict)
     if "base" not in document.data:  # another text that decides
-        cache.put(key, loaded)
+        store.put(key, loaded)
     return loaded
 
 

@@ -68,7 +68,7 @@ def read(source: Source, whole: Document, overrides: Sequence[Override], *, stri
 
 
 def _config(source: Source, document: Document, overrides: Sequence[Override], *, strict: bool) -> Loaded:
-    from txcalc.huggingface.load import import_config, in_config_terms
+    from txcalc.huggingface.imported import import_config, in_config_terms
 
     found = import_config(document, source.place, source.name, strict=strict)
     changed = apply_overrides(found.document, overrides)
