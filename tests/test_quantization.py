@@ -351,12 +351,10 @@ def test_modelopt(tmp_path: Path, algorithm: str, scales: dict[str, int]) -> Non
 
 
 @pytest.mark.parametrize("packing", [
-    {"quant_method": "auto-round", "bits": 4, "group_size": 32, "packing_format": "auto_round:auto_gptq",
-     "extra_config": {"model.layers.0.self_attn.q_proj": {"bits": 16, "data_type": "float"}}},
     {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64}}},
     {"quant_method": "torchao",
      "quant_type": {"default": {"_type": "Int4WeightOnlyConfig", "_data": {"group_size": 32}}}},
-    {"quant_method": "torchao", "quant_type": "int8_weight_only"}, {"quant_method": "quanto", "weights": "int8"},
+    {"quant_method": "torchao", "quant_type": "int8_weight_only"}, {"quant_method": "quanto", "weights": "int4"},
 ])
 def test_methods_whose_smallest_tensors_are_left_open_are_estimates(packing: dict[str, Any]) -> None:
     found = stored(LLAMA, packing)
@@ -364,6 +362,37 @@ def test_methods_whose_smallest_tensors_are_left_open_are_estimates(packing: dic
     packed = quantized_params(trace(read(LLAMA, packing), Workload(seq=3)))
     assert found.kind == "estimate"
     assert 1 < (found.value - stored(LLAMA, None).value + 2 * packed) / (codes * packed) < 1.4
+
+
+PACKED = json.loads((Path(__file__).parent / "data" / "packed.json").read_text())
+
+
+@pytest.mark.parametrize("row", PACKED, ids=lambda row: f"{row['tool'].split()[0]} {row['config'].get('format', '')}")
+def test_bytes_equal_what_the_tools_hold(row: dict[str, Any]) -> None:
+    """Of every matrix that their own code packed (tests/packed_files.py); of Quanto's, of whole groups alone."""
+    packing = read(LLAMA, row["config"], strict=True).quantization
+    assert packing is not None
+    method = row["config"]["quant_method"]
+    assert packing.exact == (method in ("compressed-tensors", "auto-round") or row["config"].get("weights") in (
+        "int8", "float8"))
+    for out, columns, size in row["matrices"]:
+        if packing.exact or method == "hqq" or columns % 128 == 0:
+            assert stored_bytes(out, columns, packing, 2) == size, (out, columns)
+
+
+def test_codes_that_fill_no_words_were_packed_otherwise_by_older_versions() -> None:
+    rows = [row["config"] for row in PACKED if row["config"].get("format") == "pack-quantized"]
+    exact = {(c["config_groups"]["group_0"]["weights"]["num_bits"], version): read(
+        LLAMA, {**c, "version": version}).quantization.exact for c in rows for version in ("0.9.1", "0.20.0")}  # type: ignore[union-attr]
+    assert exact == {(bits, version): version == "0.20.0" or bits in (2, 4, 8)
+                     for bits in range(2, 9) for version in ("0.9.1", "0.20.0")}
+
+
+def test_every_packing_was_measured() -> None:
+    formats = {row["config"].get("format") for row in PACKED} - {None}
+    assert formats == {"pack-quantized", "int-quantized", "float-quantized", "nvfp4-pack-quantized",
+                       "mxfp4-pack-quantized", "mxfp6-pack-quantized", "mxfp8-quantized"}
+    assert sum(len(row["matrices"]) for row in PACKED) == 219
 
 
 # ---------------------------------------------------------------- what is left alone

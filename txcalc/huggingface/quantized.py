@@ -1,7 +1,8 @@
 """``quantization_config`` of a configuration: how each method stores a matrix, and which ones it leaves alone.
 
 The layouts of most are ``txcalc.spec.formats``; here is what a configuration may choose, and compressed-tensors, whose
-``pack-quantized``, ``int-``, ``float-``, ``naive-`` and ``nvfp4-pack-quantized`` formats say their sizes themselves.
+``pack-quantized``, ``int-``, ``float-``, ``naive-``, ``nvfp4-pack-`` and ``mxfp…`` formats say their sizes themselves.
+Its layouts, AutoRound's, HQQ's and Quanto's are those of the tools' own tensors (``tests/packed_files.py``).
 """
 
 from __future__ import annotations
@@ -202,20 +203,28 @@ def _compressed(q: Config) -> Data:
     other.only("format", None, form, "mixed-precision")
     layout = _stored(scheme.section("weights", ""), form) | {"weights": "linear"}
     layout["matrix_bytes"] = layout.get("matrix_bytes", 0) + _activation_bytes(scheme, form)
-    layout["exact"] = layout.get("exact", True) and not cache  # whose scales stand beside the matrices
+    # Codes that do not fill words, as of 3 bits, run on from word to word today; older versions began a new one.
+    dense = form != "pack-quantized" or 32 % layout["bits"] == 0 or _numbers(q.data.get("version")) >= [0, 20]
+    layout["exact"] = layout.get("exact", True) and dense and not cache  # whose scales stand beside the matrices
     scheme.finish()
     return layout
 
 
-_FORMATS: Final = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "nvfp4-pack-quantized")
+def _numbers(version: object) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", str(version))[:2]]
+
+
+_MX: Final = {"mxfp4-pack-quantized": 4, "mxfp6-pack-quantized": 6, "mxfp8-quantized": 8}
+_FORMATS: Final = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "nvfp4-pack-quantized",
+                   *_MX)
 
 
 def _stored(w: Config, form: str) -> Data:
-    w.ignore("observer", "observer_kwargs", "type")
+    w.ignore("observer", "observer_kwargs")
     w.only("dynamic", False)
     for name in ("scale_dtype", "zp_dtype"):
-        w.only(name, None, "torch.int8", "torch.float8_e4m3fn")
-    bits, strategy = w.size("num_bits"), w.take("strategy")
+        w.only(name, None, "torch.int8", "torch.float8_e4m3fn", *(["torch.uint8"] if form in _MX else []))
+    bits, strategy, kind = w.size("num_bits"), w.take("strategy"), w.take("type", default="int")
     order = w.choice("actorder", {None: False, "weight": False, "static": False, "group": True, "dynamic": True},
                      default=None)
     block, group = w.take("block_structure", default=None), w.take("group_size", default=None)
@@ -227,13 +236,17 @@ def _stored(w: Config, form: str) -> Data:
     symmetric = w.flag("symmetric", default=True)
     layout: Data = {"method": f"compressed-tensors {form}", "bits": bits, "rows": rows, "group": group,
                     "zero_points": not symmetric}
+    if form in _MX:
+        for name, known in (("num_bits", _MX[form]), ("strategy", "group"), ("group_size", 32), ("symmetric", True)):
+            w.only(name, known)
+        return {**layout, "scale_bytes": 1}
     if form == "nvfp4-pack-quantized":
         return {**layout, "scale_bytes": 1, "matrix_bytes": 4}
     if form == "pack-quantized":
-        layout |= {"word_bits": 32, "matrix_bytes": 16, "input_bytes": 4 * order, "exact": not order}
-    elif bits != 8:
+        return {**layout, "word_bits": 32, "matrix_bytes": 16, "input_bytes": 4 * order, "exact": not order}
+    if bits > 8 or (bits < 8 and kind != "int"):
         raise w.error("num_bits", f"{form} stores 8 bits, got {bits}")
-    return layout
+    return {**layout, "bits": 8}  # integers of fewer bits in a byte each
 
 
 def _activation_bytes(scheme: Config, form: str) -> int:
@@ -256,12 +269,16 @@ def _modelopt(q: Config) -> Data:
 
 
 def _auto_round(q: Config) -> Data:
-    """AutoRound's files in the layout of GPTQ or AWQ, whose sizes it takes over."""
+    """AutoRound's files in the layout of GPTQ, with its group index or without, or of AWQ."""
     bits = q.choice("bits", {2: 2, 3: 3, 4: 4, 8: 8})
-    packing = q.choice("packing_format", {
-        "auto_round:auto_gptq": "gptq", "auto_round:gptq": "gptq", "auto_gptq": "gptq", "auto_round": "gptq",
-        "auto_round:auto_awq": "awq", "auto_round:awq": "awq", "awq": "awq"}, default="auto_round:auto_gptq")
-    return {"method": packing, **({"bits": bits} if packing == "gptq" else {}), "group": _group(q), "exact": False}
+    packing, index = q.choice("packing_format", {
+        **dict.fromkeys(("auto_round", "auto_round:auto_gptq", "auto_round:gptq", "auto_round:exllamav2"), ("gptq", 0)),
+        **dict.fromkeys(("auto_gptq", "auto_round:gptqmodel"), ("gptq", 4)),
+        **dict.fromkeys(("auto_round:auto_awq", "auto_round:awq", "awq"), ("awq", 0))}, default="auto_round:auto_gptq")
+    sizes = {"bits": bits, "input_bytes": index} if packing == "gptq" else {}
+    plain = {"data_type": ("int",), "act_bits": (16, 32), "super_bits": ()}  # others have scales of another kind
+    exact = all(q.take(name, default=None) in (None, *known) for name, known in plain.items())
+    return {"method": packing, **sizes, "group": _group(q), "exact": exact}
 
 
 def _auto_round_modules(q: Config, field: str, _: Sequence[str]) -> Matcher:
@@ -274,12 +291,16 @@ def _auto_round_modules(q: Config, field: str, _: Sequence[str]) -> Matcher:
 
 
 def _hqq(q: Config) -> Data:
-    """HQQ: codes, and a scale and a zero for each group; the small tensors that describe a matrix are left open."""
+    """HQQ: codes, and a scale and a zero for each group.
+
+    Sixteen small tensors describe a matrix, one of which is the name of a dtype, here of bfloat16.
+    """
     own = q.take("quant_config", default=None) or {}
     weights = own.get("weight_quant_params", own)
     for name in ("nbits", "group_size"):
         _whole(q, name, weights[name])
-    return _custom(weights["nbits"], group=weights["group_size"], offsets=True, flat=True, exact=False)
+    return _custom(weights["nbits"], group=weights["group_size"], offsets=True, flat=True, matrix_bytes=69,
+                   exact=False)
 
 
 def _torchao(q: Config) -> Data:
@@ -312,9 +333,12 @@ _TORCHAO_EIGHT: Final = ("int8_weight_only", "Int8WeightOnlyConfig", "int8_dynam
 
 
 def _quanto(q: Config) -> Data:
-    """Quanto: int8 and fp8 with a scale per output, int4 and int2 with a scale and a shift for each 128 inputs."""
+    """Quanto: int8 and fp8 with a scale per output, int4 and int2 with a scale and a shift for each 128 inputs.
+
+    Where 128 does not divide them, groups are smaller or none. Each matrix has scales of what goes in and comes out.
+    """
     bits = q.choice("weights", {"int8": 8, "float8": 8, "int4": 4, "int2": 2})
-    return _custom(bits, group=128 if bits < 8 else None, offsets=bits < 8, exact=False)
+    return _custom(bits, group=128 if bits < 8 else None, offsets=bits < 8, matrix_bytes=4, exact=bits == 8)
 
 
 def _custom(bits: int, **sizes: Any) -> Data:
@@ -362,5 +386,5 @@ METHODS: Final[Mapping[str, Method]] = {
     "quanto": Method(_quanto, "activations"),
     "compressed-tensors": Method(
         _compressed, "quantization_status global_compression_ratio version run_compressed",
-        {"transform_config": (None, {})}, ("ignore",), (), exact_names),
+        {"transform_config": (None, {}), "moe_sparsity_config": (None,)}, ("ignore",), (), exact_names),
 }

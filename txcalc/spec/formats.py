@@ -79,7 +79,7 @@ FORMATS: Final[Mapping[str, Format]] = {found.layout.method: found for found in 
     *(Format(layout._replace(method=layout.method.replace("nf4", name)), loose=True)
       for name in ("nf4", "fp4") for layout in (_NF4, _DOUBLE)),
     Format(Layout("awq", 4, 32, 128, scale_bytes=2, zero_points=True), frozenset({"group", "zero_points"}), (8, None)),
-    Format(_GPTQ, frozenset({"group", "bits"}), (32, 32)),
+    Format(_GPTQ, frozenset({"group", "bits", "input_bytes"}), (32, 32)),
     Format(_GPTQ._replace(method="gptq-int8", bits=8), frozenset({"group"}), (32, 32)),
     Format(Layout("mxfp4", 4, group=32, scale_bytes=1, weights="experts"), whole=(1, None)),
     Format(Layout("nvfp4", 4, group=16, scale_bytes=1, matrix_bytes=8, weights="linear"), whole=(1, None)),
