@@ -15,6 +15,8 @@ from showing import render
 from txcalc.answer.defaults import workload
 from txcalc.answer.fit import fit
 from txcalc.answer.report import totals
+from txcalc.answer.rerun import QUANTITIES as TOTAL_OF
+from txcalc.count import params
 from txcalc.derivation.explain import DerivationError, Explainer, explain
 from txcalc.derivation.explanation import QUANTITIES, Explanation, Formula
 from txcalc.derivation.letters import LETTERS, SPECIAL
@@ -80,14 +82,15 @@ def check(found: Explanation, total: int) -> None:
 def check_all(spec: Model, run: Workload) -> set[str]:
     """Explain every quantity; those that there are not."""
     explainer, counted, absent = Explainer(spec, run), {}, set()
-    for quantity, definition in DEFINITIONS.items():
+    for quantity in DEFINITIONS:
         try:
             fitted = fit_phase(quantity, fit(spec, run))
         except SpecError:
             continue
         if fitted.phase not in counted:
             counted[fitted.phase] = totals(trace(spec, fitted)).shown(fitted.masked)
-        total = definition.total(counted[fitted.phase])
+        counts = counted[fitted.phase]
+        total = counts.named(TOTAL_OF[quantity])
         if total is None or (quantity == "kv-cache-per-token" and total.value == 0):
             absent |= {quantity} if total is None else set()
             with pytest.raises(SpecError):
@@ -145,8 +148,7 @@ def test_quantized_weights(layout: dict[str, Any]) -> None:
 
 
 def test_a_wrong_derivation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    params = DEFINITIONS["params"]
-    broken = params._replace(total=lambda t: t.params.replaced(value=t.params.value + 1))
+    broken = DEFINITIONS["params"]._replace(own=lambda t: list(params.entries(t))[1:])
     monkeypatch.setitem(DEFINITIONS, "params", broken)
     with pytest.raises(DerivationError):
         made("gpt2", "params")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-import txcalc
 from txcalc.answer.conventions import Convention
 from txcalc.answer.defaults import workload as fill
 from txcalc.answer.notes import runs_as
@@ -73,7 +71,7 @@ def compare(models: Sequence[Named], given: dict[str, Any], *, command: Sequence
             for named, report in zip(models, reports, strict=True)
         ),
         conventions=_all_conventions(reports),
-        provenance=Provenance(txcalc=txcalc.__version__, command=tuple(command), python=platform.python_version()),
+        provenance=Provenance.of(command),
     )
 
 

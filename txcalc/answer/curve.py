@@ -6,11 +6,9 @@ N x N scores to memory, and ``flash``, which does not (arXiv 2205.14135).
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, NamedTuple
 
-import txcalc
 from txcalc import units
 from txcalc.answer.conventions import Convention, conventions
 from txcalc.answer.devices import Device
@@ -22,7 +20,6 @@ from txcalc.count import activations, flops, kv_cache, scores, traffic
 from txcalc.count.weights import is_known, weight_bytes
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import architecture_fields
 from txcalc.spec.model import Model
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import BYTES, Workload
@@ -154,8 +151,7 @@ def attention_curve(
         points.append(_point(run, length, layer.path, sram))
     assert run is not None
     return AttentionCurve(
-        model=ModelInfo(name=spec.name, source=origin.source, overrides=origin.overrides,
-                        spec=architecture_fields(spec)),
+        model=ModelInfo.of(spec, origin.source, origin.overrides),
         workload=run.workload,
         layer=layer,
         other_layers=tuple(others),
@@ -167,7 +163,7 @@ def attention_curve(
         limits=() if device is None else limits(model, layer.path, device.memory_bytes, reserve.bytes),
         notes=(*beyond(spec, lengths[-1]), *instead(spec, run.flash)),
         conventions=tuple(_conventions(spec, run, layer.path, sram, reserve if device else None)),
-        provenance=Provenance(txcalc=txcalc.__version__, command=origin.command, python=platform.python_version()),
+        provenance=Provenance.of(origin.command),
     )
 
 

@@ -7,17 +7,14 @@ as it needs. What each step adds sums up to the whole difference, exactly; it de
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-import txcalc
 from txcalc.answer.fit import fit
 from txcalc.answer.notes import runs_as
 from txcalc.answer.report import ModelInfo, Provenance, Totals, totals
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import architecture_fields
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
@@ -124,17 +121,15 @@ def diff(a: Run, b: Run, *, command: Sequence[str] = ()) -> Diff:
         fields=tuple(FieldChange(field=unit.name, a=unit.a, b=unit.b) for unit in units),
         steps=tuple(_fields(step) for step in steps),
         totals=tuple(_total(name, sides, before, steps) for name in before if before[name] != after[name]),
-        provenance=Provenance(txcalc=txcalc.__version__, command=tuple(command), python=platform.python_version()),
+        provenance=Provenance.of(command),
     )
 
 
 def _side(run: Run) -> Side:
     workload = fit(run.spec, run.workload)
-    info = ModelInfo(
-        name=run.spec.name, source=run.source, overrides=run.overrides, spec=architecture_fields(run.spec)
-    )
     ran = trace(run.spec, workload)
-    return Side(model=info, workload=workload, totals=totals(ran), attention=runs_as(ran))
+    return Side(model=ModelInfo.of(run.spec, run.source, run.overrides), workload=workload, totals=totals(ran),
+                attention=runs_as(ran))
 
 
 def _state(side: Side) -> Data:

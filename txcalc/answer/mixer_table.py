@@ -7,12 +7,10 @@ beside what the literature says (arXiv 1706.03762, Table 1, and the papers that 
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
-import txcalc
 from txcalc.answer.conventions import Convention
 from txcalc.answer.report import Kind, Provenance
 from txcalc.count import activations, flops, kv_cache, params, sequence
@@ -132,7 +130,7 @@ def mixers(
         workload=workload.replaced(seq=lengths[-1]),
         mixers=tuple(rows),
         conventions=_conventions(workload),
-        provenance=Provenance(txcalc=txcalc.__version__, command=tuple(command), python=platform.python_version()),
+        provenance=Provenance.of(command),
     )
 
 

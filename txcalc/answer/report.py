@@ -38,6 +38,11 @@ class ModelInfo(Part):
     overrides: tuple[str, ...] = ()
     spec: dict[str, Any]
 
+    @classmethod
+    def of(cls, spec: Model, source: str, overrides: Sequence[str] = ()) -> Self:
+        """The model as it was resolved, and how it came to be."""
+        return cls(name=spec.name, source=source, overrides=tuple(overrides), spec=architecture_fields(spec))
+
 
 class Quantity(Part):
     """A total with its unit. ``exact``: equal to a count that can be checked."""
@@ -62,6 +67,10 @@ SKIPPED: Final = {
     "flops_hardware_per_token": "flops_hardware_per_token_skipped",
 }
 """Every figure that masked (query, key) pairs are part of, and its name without them."""
+
+
+STEP: Final = "flops_training"
+"""All FLOPs of a training step, which are no total of their own."""
 
 
 class Flops(Part):
@@ -111,6 +120,15 @@ class Totals(Flops):
     def quantities(self) -> dict[str, Quantity | None]:
         """Every total by its name, in the report's order."""
         return dict(self.__dict__)
+
+    def named(self, name: str) -> Quantity | None:
+        """The total of this name, or ``flops_training``: all FLOPs of a step, which are no total of their own."""
+        if name != STEP:
+            return self.quantities()[name]
+        back, again = self.flops_backward, self.flops_recomputed
+        if back is None or again is None:
+            return None
+        return Quantity(value=self.flops_forward.value + back.value + again.value, unit=back.unit, kind=back.kind)
 
 
 class Component(Flops):
@@ -183,6 +201,11 @@ class Provenance(Part):
     command: tuple[str, ...]
     python: str
 
+    @classmethod
+    def of(cls, command: Sequence[str]) -> Self:
+        """What runs now, asked by this command."""
+        return cls(txcalc=txcalc.__version__, command=tuple(command), python=platform.python_version())
+
 
 class Report(Part):
     """All that ``txcalc count`` knows about one model under one workload.
@@ -234,7 +257,7 @@ def count(
     t = trace(spec, workload)
     found = counted(t)
     return Report(
-        model=ModelInfo(name=spec.name, source=source, overrides=tuple(overrides), spec=architecture_fields(spec)),
+        model=ModelInfo.of(spec, source, overrides),
         workload=workload,
         implementation=workload.implementation,
         kernels=workload.kernels,
@@ -250,9 +273,7 @@ def count(
         ),
         notes=(*noted, *notes(spec, t, asked)),
         sources=spec.sources,
-        provenance=Provenance(
-            txcalc=txcalc.__version__, command=tuple(command), python=platform.python_version()
-        ),
+        provenance=Provenance.of(command),
     )
 
 

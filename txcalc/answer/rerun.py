@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from txcalc.answer import versions
-from txcalc.answer.report import SKIPPED, Report, count
+from txcalc.answer.report import SKIPPED, STEP, Report, count
 from txcalc.spec import older
 from txcalc.spec.errors import SpecError
 from txcalc.trace.workload import Workload
@@ -17,14 +17,11 @@ if TYPE_CHECKING:
     from txcalc.spec.model import Model
 
 _LENGTHS: Final = ("seq", "past")
-_STEP: Final = "flops_training"
-"""All FLOPs of a training step, which are no total of their own."""
-
 QUANTITIES: Final[Mapping[object, str]] = {
     "params": "params", "active-params": "params_active", "flops": "flops_forward", "flops-backward": "flops_backward",
     "flops-per-token": "flops_per_token", "activations": "activation_bytes", "kv-cache": "kv_cache_bytes",
     "kv-cache-per-token": "kv_cache_bytes_per_token", "weights": "weight_bytes",
-    "training-state": "training_state_bytes", "flops-training": _STEP,
+    "training-state": "training_state_bytes", "flops-training": STEP,
 }
 """The totals that explanations are about."""
 
@@ -101,11 +98,11 @@ def since(found: Recorded, report: Report) -> Since:
         if name in found.totals and found.totals[name] != now:
             changes.append(Change(name, "" if quantity is None else quantity.unit, found.totals[name], now,
                                   versions.why(name, report) if found.older else ""))
-    if _STEP in found.totals:
-        parts = (report.totals.flops_forward, report.totals.flops_backward, report.totals.flops_recomputed)
-        step = sum(part.value for part in parts if part is not None)
-        if step != found.totals[_STEP]:
-            changes.append(Change(_STEP, "FLOP", found.totals[_STEP], step))
+    if STEP in found.totals:
+        step = report.totals.named(STEP)
+        now = None if step is None else step.value
+        if now != found.totals[STEP]:
+            changes.append(Change(STEP, "FLOP", found.totals[STEP], now))
     return Since(found.source, found.made_by, tuple(changes))
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from txcalc.answer.report import Totals, totals
 from txcalc.count.entries import Entry
+from txcalc.derivation.explanation import QuantityName
 from txcalc.derivation.naming import Name, name
 from txcalc.derivation.polynomial import ONE, Atom, Poly, Whole, added, atomic, poly
-from txcalc.derivation.quantities import Definition
+from txcalc.derivation.quantities import DEFINITIONS, entries
 from txcalc.derivation.symbols import Symbols, symbols
 from txcalc.trace.model import trace
 from txcalc.trace.record import Number, Tensor, Trace
@@ -123,10 +124,10 @@ class Line:
     title: str = ""
 
 
-def lines(run: Run, definition: Definition) -> list[Line]:
+def lines(run: Run, quantity: QuantityName) -> list[Line]:
     """The entries of a quantity per component, like ones together, in the order of the forward pass."""
     found: dict[tuple[str, object], Line] = {}
-    for line in _components(run, definition):
+    for line in _components(run, quantity):
         old = found.setdefault((line.name.plain, line.each), line)
         if old is not line:
             old.times += line.times
@@ -139,24 +140,25 @@ def lines(run: Run, definition: Definition) -> list[Line]:
     return merged
 
 
-def _components(run: Run, definition: Definition) -> Iterator[Line]:
+def _components(run: Run, quantity: QuantityName) -> Iterator[Line]:
+    definition = DEFINITIONS[quantity]
     source = run.counted if definition.by_layer(run.counted) else run.trace
     often = {op.component: run.read(getattr(each, definition.often)) for op, each in reversed(source.placed)}
     groups: dict[tuple[str, str, object], tuple[Poly, list[Entry]]] = {}
     idle = {op.path for op in run.counted.ops if not definition.adds(op)}
-    for entry in _once(run, definition.entries(source)):
+    for entry in _once(run, entries(quantity, source)):
         if entry.op.path in idle or not run.read(entry.value):
             continue
         times, part = often.get(entry.op.component, ONE), definition.part(entry.op)
         if entry.tensor is not None and not _whole(run.read(entry.times) / times):
             times, part = run.read(entry.times), tensor_name(entry)
         groups.setdefault((entry.op.component, part, times), (times, []))[1].append(entry)
-    for (path, part, _), (times, entries) in groups.items():
-        each = added(one_of(run, entry, times) for entry in entries)
+    for (path, part, _), (times, mine) in groups.items():
+        each = added(one_of(run, entry, times) for entry in mine)
         called = name(run.spec, path)
         if part:
             called = called._replace(plain=f"{called.plain}, {part}")
-        yield Line(called, {path: None}, each, times, entries)
+        yield Line(called, {path: None}, each, times, mine)
 
 
 def _once(run: Run, entries: Iterable[Entry]) -> Iterator[Entry]:

@@ -6,17 +6,16 @@ and closed form are evaluated at the model's sizes and must equal the count to t
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Collection, Iterator, Sequence
 from math import floor
 from typing import TYPE_CHECKING
 
-import txcalc
 from txcalc import units
 from txcalc.answer.fit import fit
 from txcalc.answer.notes import runs_as
 from txcalc.answer.published import compare_published
 from txcalc.answer.report import ModelInfo, Provenance, Quantity, cache_name, growth
+from txcalc.answer.rerun import QUANTITIES
 from txcalc.derivation import why
 from txcalc.derivation.derive import Line, Run, lines
 from txcalc.derivation.explanation import (
@@ -37,7 +36,6 @@ from txcalc.derivation.polynomial import Exact, Poly, Relation, added
 from txcalc.derivation.quantities import DEFINITIONS, Definition, fit_phase, missing, notes
 from txcalc.derivation.textbook import simplifications
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import architecture_fields
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
@@ -61,12 +59,8 @@ class Explainer:
         """Raises ``SpecError`` for a workload that does not fit the model."""
         self._spec = spec
         self._workload = fit(spec, workload)
-        self._info = ModelInfo(
-            name=spec.name, source=source, overrides=tuple(overrides), spec=architecture_fields(spec)
-        )
-        self._provenance = Provenance(
-            txcalc=txcalc.__version__, command=tuple(command), python=platform.python_version()
-        )
+        self._info = ModelInfo.of(spec, source, overrides)
+        self._provenance = Provenance.of(command)
         self._runs: dict[tuple[str, bool, bool], Run] = {}
 
     def explain(self, quantity: QuantityName) -> Explanation:
@@ -79,7 +73,7 @@ class Explainer:
             raise SpecError(f"nothing explains {quantity!r}; one of {', '.join(DEFINITIONS)}", field="quantity")
         definition = DEFINITIONS[quantity]
         run = self._run(fit_phase(quantity, self._workload), definition)
-        total = definition.total(run.totals)
+        total = run.totals.named(QUANTITIES[quantity])
         if total is None or (total.value == 0 and quantity == "kv-cache-per-token"):
             raise missing(quantity, self._spec, full=total is not None)
         return _explanation(run, quantity, definition, total, self._info, self._provenance)
@@ -106,7 +100,7 @@ def explain(
 def _explanation(
     run: Run, quantity: QuantityName, definition: Definition, total: Quantity, info: ModelInfo, provenance: Provenance
 ) -> Explanation:
-    found = lines(run, definition)
+    found = lines(run, quantity)
     tokens = run.read(run.symbols.workload.batch * run.symbols.workload.seq) if quantity == "flops-per-token" else None
     rows = tuple(_row(run, line, tokens) for line in found)
     open_form = _over(added(line.each * line.times for line in found), tokens)

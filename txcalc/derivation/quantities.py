@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from txcalc.answer.conventions import recurrence
-from txcalc.answer.report import Quantity, Totals
-from txcalc.count import activations, flops, kv_cache, params, states, weights
+from txcalc.answer.rerun import QUANTITIES
+from txcalc.count import flops, kv_cache, weights
 from txcalc.count.entries import Entry
 from txcalc.count.kv_cache import FORMATS, grows
 from txcalc.count.states import RECIPES
+from txcalc.count.totals import TOTALS
 from txcalc.derivation.explanation import QuantityName
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal
@@ -25,8 +26,9 @@ Often = Literal["copies", "active", "calls"]
 
 
 class Definition(NamedTuple):
-    """A quantity: the entries that add up to it, and the same total on ints. ``units`` may stand before the bracket.
+    """A quantity as it is explained. ``units`` may stand before the bracket.
 
+    ``own``: entries that are not those of the report's total, but add up to it.
     ``by_layer``: tells of a trace that alike layers add unlike amounts, which then are numbers without letters.
     ``lengths``: see ``symbols``. ``part`` splits a component in two lines. ``closed``: every row uses the closed
     form's relations, so that 4bsf + 3bsd reads 19bsd as in the literature. ``adds``: the operations of a run on ints
@@ -35,8 +37,6 @@ class Definition(NamedTuple):
 
     title: str
     often: Often
-    entries: Callable[[Trace], Iterable[Entry]]
-    total: Callable[[Totals], Quantity | None]
     units: Callable[[Workload], tuple[int, ...]] = lambda _: ()
     published: tuple[str, ...] = ()
     lengths: bool = True
@@ -44,6 +44,7 @@ class Definition(NamedTuple):
     closed: bool = False
     adds: Callable[[Op], bool] = lambda _: True
     by_layer: Callable[[Trace], bool] = lambda _: False
+    own: Callable[[Trace], Iterable[Entry]] | None = None
 
 
 def _core(op: Op) -> str:
@@ -142,52 +143,44 @@ def _state_bytes(workload: Workload) -> int:
     return row.weights + row.gradients + row.optimizer
 
 
-def _training(totals: Totals) -> Quantity | None:
-    back, again = totals.flops_backward, totals.flops_recomputed
-    if back is None or again is None:
-        return None
-    return Quantity(value=totals.flops_forward.value + back.value + again.value, unit=back.unit, kind=back.kind)
-
-
 DEFINITIONS: Final[dict[QuantityName, Definition]] = {
     "params": Definition(
-        "parameters", "copies", params.entries, lambda t: t.params,
-        published=("params", "params_non_embedding"), lengths=False,
+        "parameters", "copies", published=("params", "params_non_embedding"), lengths=False,
     ),
     "active-params": Definition(
-        "active parameters", "active", params.active, lambda t: t.params_active,
-        published=("params_active",), lengths=False,
+        "active parameters", "active", published=("params_active",), lengths=False,
     ),
     "flops": Definition(
-        "FLOPs of the forward pass", "calls", _flops("forward"), lambda t: t.flops_forward, lambda _: (2,),
-        published=("flops_forward",), part=_core,
+        "FLOPs of the forward pass", "calls", lambda _: (2,), published=("flops_forward",),
+        part=_core, own=_flops("forward"),
     ),
     "flops-backward": Definition(
-        "FLOPs of the backward pass", "calls", _flops("backward"),
-        lambda t: t.flops_backward, lambda _: (4, 2), part=_core,
+        "FLOPs of the backward pass", "calls", lambda _: (4, 2), part=_core, own=_flops("backward"),
     ),
     "flops-training": Definition(
-        "FLOPs of a training step: forward, backward and what is computed again", "calls",
-        _flops("forward", "backward", "recomputed"), _training, lambda _: (6, 2), part=_core,
+        "FLOPs of a training step: forward, backward and what is computed again", "calls", lambda _: (6, 2),
+        part=_core, own=_flops("forward", "backward", "recomputed"),
     ),
     "flops-per-token": Definition(
-        "FLOPs per token, forward", "calls", _flops("forward"), lambda t: t.flops_per_token, lambda _: (2,), part=_core,
+        "FLOPs per token, forward", "calls", lambda _: (2,), part=_core, own=_flops("forward"),
     ),
-    "activations": Definition(
-        "activations kept for backward", "calls", activations.kept, lambda t: t.activation_bytes, closed=True,
-    ),
-    "kv-cache": Definition("KV cache", "calls", kv_cache.entries, lambda t: t.kv_cache_bytes),
+    "activations": Definition("activations kept for backward", "calls", closed=True),
+    "kv-cache": Definition("KV cache", "calls"),
     "kv-cache-per-token": Definition(
-        "KV cache per token", "calls", kv_cache.per_token_of_all, lambda t: t.kv_cache_bytes_per_token,
-        published=("kv_cache_bytes_per_token",), adds=_longer,
+        "KV cache per token", "calls", published=("kv_cache_bytes_per_token",),
+        adds=_longer, own=kv_cache.per_token_of_all,
     ),
     "weights": Definition(
-        "bytes of the weights", "copies", weights.entries, lambda t: t.weight_bytes,
-        lambda w: () if w.weights else (BYTES[w.dtype],), lengths=False, by_layer=weights.differs_by_layer,
+        "bytes of the weights", "copies", lambda w: () if w.weights else (BYTES[w.dtype],),
+        lengths=False, by_layer=weights.differs_by_layer,
     ),
     "training-state": Definition(
-        "training state: weights, gradients, optimizer", "copies", states.entries,
-        lambda t: t.training_state_bytes,
+        "training state: weights, gradients, optimizer", "copies",
         lambda w: (_state_bytes(w),), lengths=False,
     ),
 }
+
+
+def entries(quantity: QuantityName, t: Trace) -> Iterable[Entry]:
+    """What adds up to a quantity, on ints or on symbols: the entries of the report's total, where it has no others."""
+    return (DEFINITIONS[quantity].own or TOTALS[QUANTITIES[quantity]].entries)(t)
