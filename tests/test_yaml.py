@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import pickle
 from pathlib import Path
@@ -373,6 +374,7 @@ def test_a_missing_field_of_the_top_level() -> None:
 def test_a_spec_is_made_of_fields_and_of_data_and_is_not_changed() -> None:
     made = Tiny(name="x", called={"rank": 3, "kind": "moe"}, blocks=[Heads(heads=2)], rate=10**30)
     assert made == Tiny.from_data(made.to_data()) == Tiny.from_data(made) and hash(made.called) == hash(Latent(rank=3))
+    assert pickle.loads(pickle.dumps(made)) == copy.deepcopy(made) == copy.copy(made) == made
     assert made != made.replaced(flag=True) and made.to_data()["blocks"] == [Heads(heads=2).to_data()]
     assert made.called == Latent(rank=3) != Heads(heads=3) and made.rate == 1e30
     assert repr(made.called) == "Latent(kind='moe', rank=3)"

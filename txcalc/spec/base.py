@@ -46,7 +46,7 @@ class Spec(Frozen):
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The fields, in their order."""
-        bases = (vars(base).get("__annotations__", ()) for base in reversed(cls.__mro__))
+        bases = (getattr(base, "__annotations__", ()) for base in reversed(cls.__mro__))
         return tuple(dict.fromkeys(name for names in bases for name in names))
 
     @classmethod
