@@ -16,10 +16,10 @@ from txcalc.answer.mixer_table import QUANTITIES, MixerTable, Sizes, exponent, m
 from txcalc.cli.app import app
 from txcalc.count import activations, flops, kv_cache, params, sequence
 from txcalc.show.terminal import Screen
-from txcalc.spec.cells import GRU, LSTM, RNN, Convolution1D
 from txcalc.spec.errors import SpecError
 from txcalc.spec.layers import Attention, Mamba2
 from txcalc.spec.mixers import LinearAttention, Mixer
+from txcalc.spec.rnn import GRU, LSTM, RNN, Convolution1D
 from txcalc.spec.yaml import read_yaml
 from txcalc.trace.model import trace_mixer
 from txcalc.trace.record import Trace

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from txcalc.spec import resolve
 from txcalc.spec.base import Activation, Count, Curve, Flag, Positive, Size, Spec, Switches, Usual
-from txcalc.spec.cells import GRU, LSTM, RNN, Convolution1D
 from txcalc.spec.errors import FieldError
+from txcalc.spec.rnn import GRU, LSTM, RNN, Convolution1D
 
 # ---------------------------------------------------------------- norms
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Literal
 
 from txcalc.spec.base import Flag, Size, Spec
-from txcalc.spec.cells import GRU, LSTM, RNN, Convolution1D
 from txcalc.spec.layers import Attention, Mamba2
+from txcalc.spec.rnn import GRU, LSTM, RNN, Convolution1D
 
 
 class LinearAttention(Spec):

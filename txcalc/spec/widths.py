@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.spec.cells import RecurrentCell
 from txcalc.spec.errors import FieldError, Loc
 from txcalc.spec.facts import embedding_width, is_causal, located_blocks
+from txcalc.spec.rnn import RecurrentCell
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Recurrent

@@ -15,8 +15,8 @@ from txcalc.trace.record import Loop, Node, Number, Op, Tensor, Trace
 from txcalc.trace.sizes import Product, least
 
 if TYPE_CHECKING:
-    from txcalc.spec.cells import GRU, LSTM, RNN, AdditiveAttention, Convolution1D, InitialState
     from txcalc.spec.layers import Convolution
+    from txcalc.spec.rnn import GRU, LSTM, RNN, AdditiveAttention, Convolution1D, InitialState
 
     Cell = RNN | LSTM | GRU
 

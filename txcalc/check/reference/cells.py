@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from txcalc.check.reference.cache import State
 from txcalc.check.reference.layers import Options, Repeated, activate, dropout_or_nothing
-from txcalc.spec import cells
-from txcalc.spec.cells import GRU, LSTM, RNN
+from txcalc.spec import rnn
+from txcalc.spec.rnn import GRU, LSTM, RNN
 
 States = tuple[Tensor, ...]
 
@@ -26,7 +26,7 @@ _GATES: Final = {"rnn": 1, "lstm": 4, "gru": 3}
 class Convolution1D(nn.Module):
     """A 1-D convolution that leaves as many positions as it read: (b, n, d) to (b, n, channels)."""
 
-    def __init__(self, plan: cells.Convolution1D, d: int, options: Options, *, causal: bool) -> None:
+    def __init__(self, plan: rnn.Convolution1D, d: int, options: Options, *, causal: bool) -> None:
         super().__init__()
         self.plan, self.causal = plan, causal
         self.width = d if plan.channels is None else plan.channels

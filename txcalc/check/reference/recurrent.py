@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from txcalc.check.reference.cache import State
 from txcalc.check.reference.cells import BothWays, Convolution1D, Recurrence
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
-from txcalc.spec import cells
+from txcalc.spec import rnn
 from txcalc.spec.layers import (
     GatedDelta,
     KimiDelta,
@@ -297,9 +297,9 @@ def build_recurrence(
 ) -> AnyRecurrence:
     """The recurrent layer that ``plan`` describes, on inputs of ``d_model`` and an encoder's output of ``memory``."""
     match plan:
-        case cells.Convolution1D():
+        case rnn.Convolution1D():
             return Convolution1D(plan, d_model, options, causal=causal)
-        case cells.RNN() | cells.LSTM() | cells.GRU():
+        case rnn.RNN() | rnn.LSTM() | rnn.GRU():
             both = plan.bidirectional
             return BothWays(plan, d_model, options) if both else Recurrence(plan, d_model, memory or 0, options)
         case GatedDelta():

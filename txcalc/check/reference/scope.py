@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from txcalc.spec import cells, inputs, layers, model
+from txcalc.spec import inputs, layers, model, rnn
 from txcalc.spec.base import Spec
 from txcalc.spec.facts import STORAGE
 from txcalc.spec.quantization import Mixed, Quantization
@@ -50,13 +50,13 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.LightningAttention: {"kind", "heads", "head_dim"},
     layers.KimiDelta: {"kind", "heads", "head_dim", "conv"},
     layers.ShortConvolution: {"kind", "conv", "bias"},
-    cells.CellBias: {"input", "hidden"},
-    cells.AdditiveAttention: {"kind", "width", "bias", "readout"},
-    cells.InitialState: {"of", "bias"},
-    cells.RNN: _CELL,
-    cells.LSTM: _CELL,
-    cells.GRU: _CELL | {"reset"},
-    cells.Convolution1D: {"kind", "width", "channels", "bias", "gated", "activation"},
+    rnn.CellBias: {"input", "hidden"},
+    rnn.AdditiveAttention: {"kind", "width", "bias", "readout"},
+    rnn.InitialState: {"of", "bias"},
+    rnn.RNN: _CELL,
+    rnn.LSTM: _CELL,
+    rnn.GRU: _CELL | {"reset"},
+    rnn.Convolution1D: {"kind", "width", "channels", "bias", "gated", "activation"},
     layers.GatedDelta: {"kind", "key_heads", "value_heads", "key_dim", "value_dim", "conv"},
     layers.Convolution: {"kernel", "activation"},
     layers.DenseBias: {"up", "gate", "down"},
