@@ -12,5 +12,5 @@ from txcalc.huggingface.rows import Rows
 _NAMES: Final = [module.name for module in iter_modules(huggingface.__path__, f"{huggingface.__name__}.")]
 _MODULES: Final = [import_module(name) for name in _NAMES if name != __name__]
 FAMILIES: Final[Rows] = {name: row for module in _MODULES for name, row in getattr(module, "ROWS", {}).items()}
-PARTS: Final = [name for module in _MODULES for name in getattr(module, "PARTS", ())]
+PARTS: Final = [part for row in FAMILIES.values() for part in row.parts]
 """Types of configuration that stand only within another."""

@@ -18,9 +18,6 @@ from txcalc.huggingface.rows import RMS, SANDWICH, Family, Part, Rows, Value, fl
 from txcalc.huggingface.vision import SIDE, side_of, turns_both_ways
 from txcalc.spec.errors import shown
 
-PARTS: Final = ("gemma4_vision",)
-"""Types of configuration that stand only within another."""
-
 _ATTENTION: Final[Mapping[str, Value]] = {
     **GROUPED, "qk_norm": HEAD_NORM, "value_norm": {**RMS, "scale": False}, "scale": 1.0}
 """Values are normed without a weight, and scores are not scaled."""
@@ -137,5 +134,5 @@ def _tower(c: Config) -> Data:
 
 ROWS: Final[Rows] = {
     "gemma4_text": TEXT,
-    "gemma4": Family(_seeing, seeing_classes("Gemma4")),
+    "gemma4": Family(_seeing, seeing_classes("Gemma4"), ("gemma4_vision",)),
 }

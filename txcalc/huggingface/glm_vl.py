@@ -20,10 +20,6 @@ from txcalc.huggingface.rows import LAYERNORM, RMS, SANDWICH, WIDTH, Family, Par
 from txcalc.huggingface.vision import patches, rotates_both_ways, side_of, vit_tower
 from txcalc.spec.errors import shown
 
-PARTS: Final = ("glm4v_text", "glm4v_vision", "glm4v_moe_text", "glm4v_moe_vision", "glm_ocr_text", "glm_ocr_vision",
-                "exaone4_5_vision", "kimi_k25_vision", "paddleocr_vl_text", "paddleocr_vl_vision")
-"""Types of configuration that stand only within another."""
-
 
 def _table(c: Config) -> tuple[int, Data]:
     """How many squares of patches fit along a table of positions, and the table, which may have a border beside."""
@@ -171,7 +167,8 @@ ROWS: Final[Rows] = {
     "glm_ocr": any_size("GlmOcr", "glm_ocr", decoder({}, norm=SANDWICH, only={"attention_bias": False},
                                                      ignore="num_nextn_predict_layers"),
                         _glm_ocr, ties=True, projector=partial(_context, width=_channels)),
-    "exaone4_5": Family(_exaone4_5, seeing_classes("Exaone4_5_")),
-    "kimi_k25": Family(_kimi_k25, seeing_classes("Kimi_K25") | {"KimiK25ForConditionalGeneration": "lm"}),
-    "paddleocr_vl": Family(_paddleocr_vl, seeing_classes("PaddleOCRVL")),
+    "exaone4_5": Family(_exaone4_5, seeing_classes("Exaone4_5_"), ("exaone4_5_vision",)),
+    "kimi_k25": Family(_kimi_k25, seeing_classes("Kimi_K25") | {"KimiK25ForConditionalGeneration": "lm"},
+                       ("kimi_k25_vision",)),
+    "paddleocr_vl": Family(_paddleocr_vl, seeing_classes("PaddleOCRVL"), ("paddleocr_vl_text", "paddleocr_vl_vision")),
 }

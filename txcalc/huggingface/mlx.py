@@ -124,7 +124,8 @@ def read_mlx(c: Config, model: Model) -> Data:
         raise c.error(FIELD, f"MLX's class of model_type {c.model_type} has no such head")
     if c.model_type in TIED_UNLESS_SAID and "tie_word_embeddings" not in c.data:
         raise c.error("tie_word_embeddings", "must be given with MLX's quantization: its class takes another default")
-    rest, found = _layout(q), _modules(_names(c.model_type), family, model)
+    theirs = modules.FAMILIES.get(c.model_type) or modules.MLX[c.model_type]
+    rest, found = _layout(q), _modules(theirs, family, model)
     left, mixed = _entries(q, rest, found, family)
     if family.published == rest["mode"]:
         left += [matrix for name, matrices in found.items() if name not in q.data
@@ -199,10 +200,6 @@ def _entry(q: Config, name: str, value: object, rest: Data) -> Data | None:
     own = _layout(sizes)
     sizes.finish()
     return own
-
-
-def _names(model_type: str) -> modules.Family:
-    return modules.FAMILIES.get(model_type) or modules.MLX[model_type]
 
 
 def _modules(theirs: modules.Family, family: Family, model: Model) -> dict[str, list[Packed]]:

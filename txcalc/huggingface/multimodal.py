@@ -18,9 +18,6 @@ from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Only, Part, Rows, Va
 from txcalc.huggingface.vision import nested, patches, tower_of, vit_tower
 from txcalc.spec.errors import shown
 
-PARTS: Final = ("llama4_vision_model",)
-"""Types of configuration that stand only within another."""
-
 
 def seeing_classes(prefix: str) -> dict[str, str]:
     """The classes that a model with a tower has."""
@@ -355,7 +352,7 @@ _UNREAD: Final = ("additional_vocab_size freeze_lm_head freeze_text_layers freez
 ROWS: Final[Rows] = {
     # Gemma 3, arXiv 2503.19786; Llama 4.
     "gemma3": Family(_gemma3, seeing_classes("Gemma3")),
-    "llama4": Family(_llama4, {"Llama4ForConditionalGeneration": "lm"}),
+    "llama4": Family(_llama4, {"Llama4ForConditionalGeneration": "lm"}, ("llama4_vision_model",)),
     # LLaVA 1.5, arXiv 2310.03744; ViP-LLaVA, arXiv 2312.00784.
     "llava": seeing("Llava", "llama", "clip_vision_model", _llava, either=True,
                     ignore="ignore_index vocab_size image_seq_length image_grid_pinpoints"),

@@ -19,10 +19,6 @@ from txcalc.huggingface.multimodal import family_of, head_of, part_of, seeing_cl
 from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Part, Rows, Value, flag, gated, plain, read, size
 from txcalc.huggingface.vision import SIDE, rotates_both_ways, side_of
 
-PARTS: Final = ("qwen2_vl_text", "qwen2_vl_vision", "qwen2_5_vl_text", "qwen2_5_vl_vision", "qwen3_vl_text",
-                "qwen3_vl_vision", "qwen3_vl_moe_text", "qwen3_vl_moe_vision", "qwen3_5_vision", "qwen3_5_moe_vision")
-"""Types of configuration that stand only within another."""
-
 Projector = Callable[[Config, Data], Part]
 """What stands between a tower and the text; of the tower's configuration and its spec."""
 
@@ -41,7 +37,7 @@ def patchwise(norm: Data = LAYERNORM) -> Projector:
 
 
 def any_size(
-    prefix: str, model_type: str, text: str | Family, tower: Callable[[Config], Data], *, text_type: str | None = None,
+    prefix: str, model_type: str, text: str | Family, tower: Callable[[Config], Data], *,
     projector: Projector | None = None, width: str = "out_hidden_size", beside: bool = False, ties: bool = False,
     absent: Mapping[str, Any] | None = None, deep: bool = False,
 ) -> Family:
@@ -52,13 +48,13 @@ def any_size(
     too. ``deep``: the text's first layers get what layers of the tower make of an image.
     """
     def build(c: Config, kind: str) -> Data:
-        own = text_of(c, text_type or f"{model_type}_text", beside=beside, **(absent or {}))
-        image = image_of(c, f"{model_type}_vision")
+        own, image = text_of(c, parts[0], beside=beside, **(absent or {})), image_of(c, parts[1])
         family = family_of(own, text, ("lm",)) if isinstance(text, str) else text
         return joined(c, kind, family.build(own, "lm"), tower(image), own, image, width=width, ties=ties, deep=deep,
                       projector=projector or patchwise())
 
-    return Family(build, seeing_classes(prefix))
+    parts = (f"{model_type}_text", f"{model_type}_vision")
+    return Family(build, seeing_classes(prefix), parts)
 
 
 def joined(

@@ -28,10 +28,14 @@ Only = Fields
 
 
 class Family(NamedTuple):
-    """How one ``model_type`` is read. ``classes`` says which head each class puts on top."""
+    """How one ``model_type`` is read. ``classes`` says which head each class puts on top.
+
+    ``parts``: types of configuration that stand only within this one's.
+    """
 
     build: Callable[[Config, str], Data]
     classes: Mapping[str, str]
+    parts: tuple[str, ...] = ()
 
 
 Rows = Mapping[str, Family]
