@@ -17,7 +17,6 @@ from txcalc.huggingface.encoder import (
     BERT,
     CROSSLESS,
     HEADS,
-    LEARNED,
     NONE,
     NORMS_BEFORE,
     ROBERTA,
@@ -35,7 +34,7 @@ from txcalc.huggingface.encoder import (
     roberta,
     split_width,
 )
-from txcalc.huggingface.rows import LAYERNORM, Part, Reader, Rows, activation, flag, passed_over, read, size
+from txcalc.huggingface.rows import LAYERNORM, LEARNED, Part, Reader, Rows, activation, flag, passed_over, read, size
 
 
 def _behind_dense(act: str) -> Heads:

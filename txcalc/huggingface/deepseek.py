@@ -11,8 +11,6 @@ from txcalc.huggingface.decoder import ROUTING, decoder, experts
 from txcalc.huggingface.layerwise import after, listed_sparse, sparse
 from txcalc.huggingface.rows import Fields, Rows, flag, gated, optional, size, take
 
-V_HEAD_DIM: Final = size("v_head_dim")
-
 
 def _value_dim(c: Config) -> int:
     return c.size_or(c.size("hidden_size") // c.size("num_attention_heads"), "v_head_dim")

@@ -9,8 +9,8 @@ from txcalc.huggingface.build import Data, labels, runs
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import decoder, rope
 from txcalc.huggingface.importer import lm_classes
-from txcalc.huggingface.openai import HEADS, LEARNED, inner
-from txcalc.huggingface.rows import LAYERNORM, Fields, Rows, flag, given, plain, size
+from txcalc.huggingface.openai import HEADS, inner
+from txcalc.huggingface.rows import LAYERNORM, LEARNED, Fields, Rows, flag, given, plain, size
 
 _HEADS: Final[Fields] = {"heads": size("num_attention_heads")}
 

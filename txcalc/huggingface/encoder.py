@@ -13,6 +13,7 @@ from txcalc.huggingface.build import Data, labels, rope
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.rows import (
     LAYERNORM,
+    LEARNED,
     Family,
     Only,
     Part,
@@ -103,7 +104,6 @@ def encoder_classes(prefix: str, without: str = "", **more: str) -> dict[str, st
 
 POST: Final[Data] = {**LAYERNORM, "placement": "post"}
 NORMS_BEFORE: Final[Data] = {"norm": LAYERNORM, "final_norm": True}
-LEARNED: Final[Data] = {"kind": "learned"}
 HEADS: Final = size("num_attention_heads")
 BODY: Final[Mapping[str, Value]] = {
     "architecture": "encoder-only", "vocab": size("vocab_size"), "d_model": size("hidden_size"),

@@ -9,10 +9,9 @@ from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import CONTEXT, GROUPED, decoder, experts
 from txcalc.huggingface.importer import lm_classes
 from txcalc.huggingface.layerwise import WINDOW, all_but, every, windows
-from txcalc.huggingface.rows import LAYERNORM, PLAIN_LAYERNORM, Fields, Rows, flag, given, passed_over, plain, size
+from txcalc.huggingface.rows import LEARNED, Fields, Rows, flag, given, passed_over, plain, size
 
 HEADS: Final[Fields] = {"heads": size("n_head", "num_attention_heads")}
-LEARNED: Final[Fields] = {"kind": "learned"}
 TWO_MORE: Final[Fields] = {"kind": "learned", "size": lambda c: CONTEXT(c) + 2}
 """Two more rows of positions than the context."""
 _CLASSES: Final = {"GPT2LMHeadModel": "lm", "GPT2Model": "none", "GPT2ForSequenceClassification": "sequence",
@@ -52,7 +51,7 @@ ROWS: Final[Rows] = {
     "openai-gpt": decoder(  # norms after the residual sum, none at the end
         {"OpenAIGPTLMHeadModel": "lm", "OpenAIGPTModel": "none"}, attention=HEADS, bias=True,
         feed_forward={"d_ff": four_times, "activation": lambda c: c.choice("afn", {"gelu": "gelu_tanh"}), "bias": True},
-        norm={**LAYERNORM, "placement": "post"}, final_norm=False, position=LEARNED,
+        norm={"kind": "layernorm", "bias": True, "placement": "post"}, final_norm=False, position=LEARNED,
         ignore="n_ctx predict_special_tokens n_special"),
     "gpt_oss": decoder(  # biases on everything, sinks, and a window in every second layer
         "GptOss", attention={**GROUPED, "sinks": True},
@@ -76,7 +75,7 @@ ROWS: Final[Rows] = {
     "mpt": decoder(
         "Mpt", attention=_mpt_heads, feed_forward={"d_ff": lambda c: 4 * c.size("d_model", "hidden_size"),
                                                    "activation": "gelu"},
-        norm=PLAIN_LAYERNORM, position={"kind": "alibi"},
+        norm={"kind": "layernorm", "bias": False}, position={"kind": "alibi"},
         ignore="expansion_ratio learned_pos_emb no_bias embedding_fraction init_device norm_type verbose init_config "
                "init_nonlinearity"),
     "ctrl": decoder(  # arXiv 1909.05858

@@ -130,6 +130,7 @@ NORMS: Final[Mapping[str, Data]] = {
     "head": {**RMS, "over": "head"}, "full": {**RMS, "over": "full"},
 }
 """Norms by their names; ``head`` and ``full`` are those of queries and keys: of each head, or of all."""
+LEARNED: Final[Data] = {"kind": "learned"}
 WIDTH: Final = size("intermediate_size")
 MLP_BIAS: Final = switch("mlp_bias", False)
 

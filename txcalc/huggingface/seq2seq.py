@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from txcalc.huggingface.build import ACTIVATIONS, Data, labels, layered
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.encoder import LEARNED, NONE, POST, Heads, classifier, dense
+from txcalc.huggingface.encoder import NONE, POST, Heads, classifier, dense
 from txcalc.huggingface.gemma import ROWS as GEMMA
 from txcalc.huggingface.rows import (
     LAYERNORM,
+    LEARNED,
     RMS,
     Family,
     Only,

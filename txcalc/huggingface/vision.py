@@ -13,9 +13,10 @@ from typing import Final
 from txcalc.huggingface.build import ACTIVATIONS, Data
 from txcalc.huggingface.config import Config, class_defaults
 from txcalc.huggingface.decoder import FULL_NORM
-from txcalc.huggingface.encoder import ACT, HEADS, LEARNED, NONE, Heads, classifier
+from txcalc.huggingface.encoder import ACT, HEADS, NONE, Heads, classifier
 from txcalc.huggingface.rows import (
     LAYERNORM,
+    LEARNED,
     RMS,
     Family,
     Only,
