@@ -119,4 +119,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "vlm-gated": VLM | {"tower": TOWER | {
         "projector": {"hidden": [{"width": 13, "activation": "silu", "gated": True}]}}},
     "value-dim": DECODER | {"attention": HEADS | {"value_dim": 5}},
+    "inner-norm-gated": DECODER | {"attention": HEADS | {"output_gate": True, "inner_norm": {"kind": "rmsnorm"}}},
+    "cell-beside-attention": DECODER | {"attention": None, "feed_forward": None, "groups": [{"blocks": [
+        {"recurrent": {"kind": "gru", "hidden": 22}, "attention": None, "feed_forward": None},
+        {"attention": HEADS, "feed_forward": DECODER["feed_forward"]}]}]},
+    "cell-and-attention": DECODER | {"recurrent": {"kind": "gru", "hidden": 22}},
+    "cells-both-ways": {
+        "name": "cells", "architecture": "encoder-only", "vocab": 101, "d_model": 22, "layers": 2, "context": 19,
+        "norm": {"placement": "none"}, "final_norm": False, "residual": "none", "position": {"kind": "none"},
+        "recurrent": {"kind": "lstm", "hidden": 11, "bidirectional": True}, "feed_forward": None, "attention": None,
+        "head": {"tied": False},
+    },
 }

@@ -17,6 +17,8 @@ from txcalc.answer.fit import fit
 from txcalc.answer.report import totals
 from txcalc.answer.rerun import QUANTITIES as TOTAL_OF
 from txcalc.count import params
+from txcalc.count.memory import live_bytes
+from txcalc.count.unproved import unproved
 from txcalc.derivation.explain import DerivationError, Explainer, explain
 from txcalc.derivation.explanation import QUANTITIES, Explanation, Formula
 from txcalc.derivation.letters import LETTERS, SPECIAL
@@ -32,9 +34,11 @@ from txcalc.spec.facts import is_causal
 from txcalc.spec.model import Model
 from txcalc.trace.kinds import KINDS, Name
 from txcalc.trace.model import trace
+from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
 
 PRESETS = [info.name for info in presets.names()]
+PEAKS = ("gpt2", "gpt-oss-20b", "albert-base", "modernbert-base", "t5-small", "lstm-ptb-medium", "vit-b16")
 NONE_HAS = {"kv-cache", "kv-cache-per-token"}
 """Quantities that some models do not have."""
 
@@ -79,7 +83,7 @@ def check(found: Explanation, total: int) -> None:
     assert len({row.name for row in found.rows}) == len(found.rows)
 
 
-def check_all(spec: Model, run: Workload) -> set[str]:
+def check_all(spec: Model, run: Workload, *, peaks: bool = True) -> set[str]:
     """Explain every quantity; those that there are not."""
     explainer, counted, absent = Explainer(spec, run), {}, set()
     for quantity in DEFINITIONS:
@@ -89,6 +93,10 @@ def check_all(spec: Model, run: Workload) -> set[str]:
             continue
         if fitted.phase not in counted:
             counted[fitted.phase] = totals(trace(spec, fitted)).shown(fitted.masked)
+        if quantity == "peak":
+            if peaks:
+                check_peak(explainer, trace(spec, fitted))
+            continue
         counts = counted[fitted.phase]
         total = counts.named(TOTAL_OF[quantity])
         if total is None or (quantity == "kv-cache-per-token" and total.value == 0):
@@ -100,6 +108,22 @@ def check_all(spec: Model, run: Workload) -> set[str]:
     return absent
 
 
+def check_peak(explainer: Explainer, run: Trace) -> None:
+    """The peak is the most that is live after any operation, and every tensor then; or it is refused."""
+    if unproved(run):
+        with pytest.raises(SpecError, match="no peak"):
+            explainer.explain("peak")
+        return
+    found = explainer.explain("peak")
+    check(found, max(event.live for event in live_bytes(run)))
+    assert found.moment is not None
+    assert sum(each.value for each in found.alive) == found.total
+    for row in found.rows:
+        assert sum(each.value for each in found.alive if each.row == row.name) == row.value
+    for each in found.alive:
+        assert value(each.each, found) * value(each.times, found) == each.value
+
+
 def test_the_quantities_are_all_defined() -> None:
     assert set(DEFINITIONS) == set(QUANTITIES)
 
@@ -108,7 +132,7 @@ def test_the_quantities_are_all_defined() -> None:
 def test_every_quantity_of_every_preset_comes_to_the_count(name: str) -> None:
     spec = preset(name)
     run, _ = workload([spec], {"attention": "eager", "dropout": 0.1})
-    absent = check_all(spec, run)
+    absent = check_all(spec, run, peaks=name in PEAKS)
     assert absent <= NONE_HAS
     assert not absent or not is_causal(spec) or spec.recurrent is not None, absent
 
@@ -323,6 +347,10 @@ def parsed(text: str, names: list[str]) -> str:
                                   "gemma4-e2b"])
 def test_what_is_printed_is_what_was_checked(name: str, quantity: str) -> None:
     """Superscripts, brackets and factors side by side, read back, come to the total as well."""
+    if quantity == "peak" and unproved(trace(preset(name), workload([preset(name)], {"phase": "training"})[0])):
+        with pytest.raises(SpecError, match="no peak"):
+            made(name, quantity)
+        return
     found = made(name, quantity, attention="eager", dropout=0.1)
     sizes = {symbol.name: Fraction(symbol.value) for symbol in found.symbols}
     for text in (found.closed.unicode, found.closed.ascii):

@@ -17,6 +17,7 @@ from txcalc.answer.fit import fit
 from txcalc.check.validate import CASES, Case
 from txcalc.count import activations
 from txcalc.count.memory import Moment, moments
+from txcalc.derivation.explain import explain
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
@@ -59,6 +60,8 @@ def test_the_peaks_of_a_training_step_on_a_card(card: Path, name: str) -> None:
         for phase in ("forward", "backward"):
             assert peak(t, phase, lambda memory: memory.bytes) == row[f"requested_peak_{phase}"], (row["run"], phase)
             assert peak(t, phase, rounded) <= row[f"peak_{phase}"] <= peak(t, phase, unsplit), (row["run"], phase)
+        highest = max(row["requested_peak_forward"], row["requested_peak_backward"])
+        assert explain(t.model, t.workload, "peak").total == highest, row["run"]
         compared += 1
     assert compared == 5
 

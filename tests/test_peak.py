@@ -1,11 +1,14 @@
 """Peaks: what is found on a few turns of a repeat is what all turns come to."""
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
+from txcalc.count.entries import Entry
 from txcalc.count.memory import live_bytes, moments
-from txcalc.count.peak import at, peak
+from txcalc.count.peak import alive, peak
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
@@ -59,8 +62,9 @@ def test_a_few_turns_stand_for_all(name: str, in_place: bool, run: dict[str, Any
     found = peak(t, in_place=in_place)
     first = max(every, key=lambda event: event.live)
     assert (found.bytes, found.phase, found.path) == (first.live, first.phase, first.path)
-    assert sum(each.bytes for each in found.alive) == first.live
-    assert all(each.bytes > 0 for each in found.alive)
+    there = list(alive(t, found.where, in_place=in_place))
+    assert sum(each.value for each in there) == first.live
+    assert all(each.value > 0 for each in there)
 
 
 def test_the_turn_of_a_peak() -> None:
@@ -88,20 +92,27 @@ def test_a_hundred_layers_cost_as_much_as_four() -> None:
 def test_a_peak_as_a_formula(name: str, run: dict[str, Any], others: list[dict[str, Any]]) -> None:
     """Where a peak is, is decided on numbers; what is alive there, read on symbols, holds at all sizes that agree."""
     from txcalc.derivation.derive import Run
-    from txcalc.derivation.polynomial import poly
 
     spec = Model.from_data(MODELS[name])
     first = Run(spec, step(MODELS[name], **run).workload)
     found = peak(first.counted)
-    formula = at(first.trace, found.where)
-    assert (formula.phase, formula.path) == (found.phase, found.path)
-    assert formula.bytes.value(first.values) == found.bytes
+    assert peak(first.trace) == found
+    formula = list(alive(first.trace, found.where))
+    assert by_maker(formula, first.values).total() == found.bytes
     for sizes in others:
         t = step(MODELS[name], **run | sizes)
         other = peak(t)
         assert other.where == found.where
         letters = {"batch": "b", "seq": "s", "past": "p"}
         values = first.values | {letters[key]: value for key, value in sizes.items()}
-        assert formula.bytes.value(values) == other.bytes
-        assert {(each.path, each.what): poly(each.bytes).value(values) for each in formula.alive} == {
-            (each.path, each.what): each.bytes for each in other.alive}
+        assert by_maker(formula, values) == by_maker(alive(t, other.where))
+
+
+def by_maker(found: Iterable[Entry], values: dict[str, int] | None = None) -> Counter[tuple[str, str, str]]:
+    """Bytes of what is alive, of like storages together."""
+    from txcalc.derivation.polynomial import poly
+
+    bytes_of = Counter[tuple[str, str, str]]()
+    for each in found:
+        bytes_of[each.op.path, each.what, each.part] += int(poly(each.value).value(values or {}))
+    return bytes_of

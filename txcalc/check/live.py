@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from txcalc.answer.validation import Device, Row
 from txcalc.count.memory import live_bytes
-from txcalc.spec.facts import located_blocks
-from txcalc.spec.inputs import ClassifierHead
-from txcalc.spec.model import Model, Sublayers
+from txcalc.spec.model import Model
 from txcalc.trace.model import trace
-from txcalc.trace.record import Node, Op, Repeat
 from txcalc.trace.workload import Workload
 
 NAMES: Final[dict[Device, str]] = {"cpu": "CPU", "cuda": "CUDA", "fake-cuda": "CUDA's operators, no GPU"}
 """What the rows call each device."""
-UNPROVED: Final[tuple[tuple[str, Callable[[Model], bool]], ...]] = (
-    ("a tower", lambda spec: spec.tower is not None),
-    ("a distilled head", lambda spec: isinstance(spec.head, ClassifierHead) and spec.head.copies > 1),
-    ("one head of columns that CUDA's flash kernel pads", lambda spec: any(
-        getattr(b.attention, "heads", 0) == 1 and getattr(b.attention, "head_dim", 0) % 8 for b in _blocks(spec))),
-    ("a cell that reads both ways", lambda spec: any(
-        getattr(b.recurrent, "bidirectional", False) for b in _blocks(spec))),
-    ("a cell beside attention", lambda spec: any(
-        getattr(b.recurrent, "kind", "") in ("rnn", "lstm", "gru") for b in _blocks(spec))
-        and any(b.attention is not None for b in _blocks(spec))),
-    ("keys that layers share where several layers make their own", lambda spec: any(
-        getattr(b.attention, "kv_shared", False) for b in _blocks(spec)) and sum(
-        b.attention is not None and not getattr(b.attention, "kv_shared", False) for b in _blocks(spec)) > 1),
-    ("an inner norm", lambda spec: any(getattr(part, "inner_norm", None) is not None for b in _blocks(spec)
-                                       for part in (b.feed_forward, b.attention))),
-)
-"""Parts of models whose records are complete, but that no test has followed yet."""
-INPUTS: Final = frozenset({"token ids", "pixels", "frames", "targets"})
-"""Labels of tensors that are there before a step."""
 
 
 def measured(what: Literal["live_bytes", "kept"], spec: Model, w: Workload, device: Device) -> list[Any]:
@@ -67,34 +45,3 @@ def live(spec: Model, w: Workload, device: Device, how: str) -> Row:
     run = ", ".join([w.attention, w.dtype, f"dropout {w.dropout:g}"])
     return Row(quantity=f"live bytes of a training step, {NAMES[device]}: {run}", counted=max(counted),
                measured=max(real), verdict="DIFFERS" if differences else "equal", how=how, differences=differences)
-
-
-def unproved(spec: Model, w: Workload) -> str:
-    """Why the live bytes of a model are not proved, or nothing."""
-    for what, has in UNPROVED:
-        if has(spec):
-            return f"{what} is not proved yet"
-    t = trace(spec, w)
-    written = {x.storage.id for op in t.ops for x in op.writes} | set(_joined(t.body))
-    for op in t.ops:
-        known = written | {x.storage.id for x in (*op.reads, *op.saves) if x.label in INPUTS}
-        if any(x.storage.id not in known for x in (*op.reads, *op.saves)):
-            return f"what {op.path} reads has no writer yet"
-        if not op.writes and (op.weights or op.reads or op.saves):
-            return f"what {op.path} writes is not recorded yet"
-    return ""
-
-
-def _joined(nodes: Iterable[Node]) -> Iterator[int]:
-    """Storages that stand for others: what a repeat carries from turn to turn, and lists of what its turns make."""
-    for node in nodes:
-        if isinstance(node, Repeat):
-            yield from (x.storage.id for loop in node.carries for x in (loop.entry, loop.after))
-            yield from (x.storage.id for pair in (*node.gathers, *node.spreads) for x in pair)
-            yield from _joined(node.runs)
-        if not isinstance(node, Op):
-            yield from _joined(node.body)
-
-
-def _blocks(spec: Model) -> list[Sublayers]:
-    return [block for stack in (spec, spec.encoder) if stack is not None for _, block in located_blocks(stack)]

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from txcalc.answer.validation import Device, Row, Validation
 from txcalc.check.fake_cuda import NotRun
-from txcalc.check.live import live, measured, unproved
+from txcalc.check.live import live, measured
 from txcalc.check.sibling import sibling
 from txcalc.count import activations, flops, kv_cache, params
 from txcalc.count.entries import Entry, grouped
+from txcalc.count.unproved import unproved
 from txcalc.spec.facts import has_latents, is_causal, located_blocks, positions
 from txcalc.spec.inputs import TokenInput
 from txcalc.spec.model import Model
@@ -141,7 +142,7 @@ def _not_live(spec: Model) -> str:
         return "a layer is recurrent"
     if not has_loss(spec):
         return "there is no loss"
-    return unproved(spec, CASES[0].workload(spec, "cpu"))
+    return unproved(trace(spec, CASES[0].workload(spec, "cpu")))
 
 
 def _traced(spec: Model) -> Trace:

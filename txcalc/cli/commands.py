@@ -218,7 +218,7 @@ def explain(
     quantity: Annotated[str, typer.Argument(
         metavar="QUANTITY", autocompletion=complete(_quantities), show_default=False,
         help="params, active-params, flops, flops-backward, flops-training, flops-per-token, activations, kv-cache, "
-        "kv-cache-per-token, weights or training-state.")],
+        "kv-cache-per-token, weights, training-state or peak.")],
     run: Run,
     set_: SetOption,
     notation: Annotated[str | None, option(

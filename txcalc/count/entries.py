@@ -14,13 +14,15 @@ K = TypeVar("K")
 
 
 class Entry(NamedTuple):
-    """What an operation adds: ``times`` as much as ``each``, in the quantity's unit. ``tensor``: one that is kept."""
+    """What an operation adds: ``times`` as much as ``each``, in the quantity's unit. ``tensor``: one that is kept.
+    ``part``: what is told apart within a component."""
 
     op: Op
     what: str
     each: Number
     times: Number
     tensor: Tensor = None  # type: ignore[assignment]  # of what is kept alone
+    part: str = ""
 
     @property
     def value(self) -> Number:

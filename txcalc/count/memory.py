@@ -16,17 +16,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
 from typing import Any, Literal, NamedTuple
 
-from txcalc.count.turns import Edge, Memory, Return, Run, Steps, Turns, Value, count
+from txcalc.count.turns import Edge, Memory, Return, Run, Schedule, Turns, Value, count
+from txcalc.count.unproved import check
 from txcalc.trace.ops import made
-from txcalc.trace.record import Gradient, Number, Tensor, Trace
+from txcalc.trace.record import Gradient, Number, Op, Tensor, Trace
 
-Phase = Literal["forward", "backward"]
+Pass = Literal["forward", "backward"]
 
 
 class Event(NamedTuple):
     """The bytes that are live after an operation has allocated, or after others were freed (then without a path)."""
 
-    phase: Phase
+    phase: Pass
     path: str
     live: int
 
@@ -37,7 +38,7 @@ def live_bytes(trace: Trace, *, in_place: bool = True, unroll: bool = False) -> 
     A cache is alive before the run; what else was there (weights, buffers, inputs) is left out, and so is what a kernel
     allocates for itself, and what a run on a card has in the CPU's memory. ``in_place``: gradients and masks are added
     in place where PyTorch does so; under a dispatch mode it never does. ``unroll``: run every turn of every repeat,
-    which comes to the same.
+    which comes to the same. Raises ``SpecError`` for what is not proved.
     """
     found: list[Event] = []
     for event in _each(trace, moments(trace, in_place=in_place, unroll=unroll)):
@@ -52,17 +53,20 @@ def live_bytes(trace: Trace, *, in_place: bool = True, unroll: bool = False) -> 
 def moments(
     trace: Trace, *, in_place: bool, unroll: bool = False, none: Any = 0,
     amount: Callable[[Memory], Any] = lambda memory: memory.bytes,
+    number: Callable[[Number], Number] = lambda size: size,
 ) -> Moments:
     """Every moment of a run on ints or symbols, that before it first.
 
-    ``amount``: what a storage adds to ``none``, its bytes or more.
+    ``amount``: what a storage adds to ``none``, its bytes or more. ``number``: a size as it is, or as an int. Raises
+    ``SpecError`` for what is not proved.
     """
-    steps = Steps(trace, unroll, in_place)
+    check(trace)
+    steps = Schedule(trace, unroll, in_place, number)
     steps.add(trace.body)
     start = sum((amount(memory) * often for memory, often in steps.cached), none)
-    live = _Live(trace, in_place=in_place, now=start, amount=amount)
+    live = _Live(trace, in_place=in_place, now=start, amount=amount, number=number)
     live.release(())
-    live.forward(steps, saves=trace.workload.keeps)
+    live.forward(steps)
     if trace.workload.keeps:
         live.backward(steps)
     return live.moments
@@ -74,7 +78,7 @@ def moments(
 class Moment(NamedTuple):
     """What is alive after an operation has allocated, or after others were freed; its amounts add up."""
 
-    phase: Phase
+    phase: Pass
     path: str
     live: Any
     turns: Turns
@@ -107,16 +111,19 @@ def _each(trace: Trace, moments: Moments, more: int = 0) -> Iterator[Event]:
 class _Live:
     """What is alive, moment by moment."""
 
-    def __init__(self, trace: Trace, *, in_place: bool, now: Any, amount: Callable[[Memory], Any]) -> None:
-        self.trace, self.in_place, self.now, self.amount = trace, in_place, now, amount
+    def __init__(
+        self, trace: Trace, *, in_place: bool, now: Any, amount: Callable[[Memory], Any],
+        number: Callable[[Number], Number],
+    ) -> None:
+        self.trace, self.in_place, self.now, self.amount, self.number = trace, in_place, now, amount, number
         self.moments = list[Moment | Middle]()
-        self._phase: Phase = "forward"
+        self._phase: Pass = "forward"
         self._turns: Turns = ()
         self._weights: dict[object, Value] = {}
         self._open: list[tuple[Edge, int, Any]] = []  # with the first moment inside, and what was alive before
 
-    def forward(self, steps: Steps, *, saves: bool) -> None:
-        """Run forward to results that the caller holds; with ``saves``, autograd keeps what operations save."""
+    def forward(self, steps: Schedule) -> None:
+        """Run forward to results that the caller holds."""
         for x in self.trace.results:
             steps.memories[x.storage.id].users += 1
         last: dict[Memory, int] = {}
@@ -134,15 +141,15 @@ class _Live:
                 self._turns = step.turns
                 if step.op.kind.cached != "before":
                     self._allocate(step.op.path, step.writes)
-                kept = (step.writes or step.reads) if step.op.kind.cached else ()
-                for memory in (*(step.saves if saves else ()), *kept):
+                for memory in step.keeps:
                     memory.users += 1
             self.release(dying.get(i, ()))
 
-    def backward(self, steps: Steps) -> None:
+    def backward(self, steps: Schedule) -> None:
         """Run backward from the gradients of the results, which the caller holds, and had before if it has no loss."""
         self._phase, given, results = "backward", self.trace.loss is None, self.trace.results
-        first = [Memory(self._width(x), "", f"gradient of {x.label}", users=1) for x in results]
+        last = next(step.op for step in reversed(steps.steps) if isinstance(step, Run))
+        first = [Memory(self._width(x), last, f"gradient of {x.label}", users=1) for x in results]
         for x, memory in zip(results, first, strict=True):
             steps.values[x.value].gradient = memory
             memory.users += given
@@ -181,7 +188,7 @@ class _Live:
                 wanted = [g for g in step if (not isinstance(g.of, Tensor) or run.read_values[g.of.value].grad)
                           and not (g.watched and self.in_place)]
                 new = [g for g in wanted if g.how in ("new", "view")]
-                fresh = self._make(run.op.path, [(self._size(g), _name(g)) for g in new])
+                fresh = self._make(run.op, [(g, self._size(g)) for g in new])
                 made += zip(new, fresh, strict=True)
                 for g in wanted:
                     if g.how in ("same", "part"):
@@ -191,7 +198,7 @@ class _Live:
                 passing += [(i + g.passing, memory) for g, memory in zip(new, fresh, strict=True) if g.passing]
         temporary = [memory for g, memory in made if g.of is None and not g.passing]
         passed = [memory for last, memory in passing if last >= len(run.op.backward)]
-        self.release([*given, *passed, *temporary, *run.saves])
+        self.release([*given, *passed, *temporary, *run.keeps])
         through_views = [each for each in made if _through_view(each[0])]
         plain = [each for each in made if not _through_view(each[0])]
         self._hand_on(run, sorted(plain, key=lambda each: not each[0].first))
@@ -217,20 +224,20 @@ class _Live:
             return []
         if not (self.in_place and value.fresh and old.users == 1):
             size = self._width(g.of) if isinstance(g.of, Tensor) else old.bytes
-            value.gradient, value.fresh = self._make(run.op.path, [(size, _name(g))])[0], True
+            value.gradient, value.fresh = self._make(run.op, [(g, size)])[0], True
             self.release([old])
         return [memory]
 
     def _size(self, g: Gradient) -> Number:
-        return g.elements * self.trace.workload.bytes_of(g.role)
+        return self.number(g.elements * self.trace.workload.bytes_of(g.role))
 
     def _width(self, x: Tensor) -> Number:
-        return prod(x.shape) * self.trace.workload.bytes_of(made(x))
+        return self.number(prod(x.shape) * self.trace.workload.bytes_of(made(x)))
 
-    def _make(self, path: str, sizes: list[tuple[Number, str]]) -> list[Memory]:
-        """Allocate gradients, each of a size and of something."""
-        made = [Memory(size, path, f"gradient of {of}" if of else "temporary") for size, of in sizes]
-        self._allocate(path, made)
+    def _make(self, op: Op, sizes: list[tuple[Gradient, Number]]) -> list[Memory]:
+        """Allocate gradients, each of a size."""
+        made = [Memory(size, op, _name(g), "gradients" if isinstance(g.of, str) else "transient") for g, size in sizes]
+        self._allocate(op.path, made)
         return made
 
     def _allocate(self, path: str, memories: Iterable[Memory]) -> None:
@@ -250,7 +257,8 @@ class _Live:
 
 
 def _name(g: Gradient) -> str:
-    return g.of.label if isinstance(g.of, Tensor) else g.of or ""
+    of = g.of.label if isinstance(g.of, Tensor) else g.of
+    return f"gradient of {of}" if of else "temporary"
 
 
 def _through_view(g: Gradient) -> bool:

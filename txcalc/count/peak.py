@@ -2,62 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
-from txcalc.count.memory import Middle, Moment, Moments, Phase, moments
-from txcalc.count.turns import Turns, count
-from txcalc.trace.record import Number, Trace
+from txcalc.count.entries import Entry
+from txcalc.count.memory import Middle, Moment, Moments, Pass, moments
+from txcalc.count.turns import Memory, Turns, count
+from txcalc.trace.record import Number, Op, Trace
 
 Where = tuple[tuple[int, bool], ...]
 """A moment: its number; of turns that one stands for also if it is the last of them, then the number in that."""
 
 
-class Held(NamedTuple):
-    """What is alive: the operation that made it, what it is, and its bytes in all turns together."""
-
-    path: str
-    what: str
-    bytes: Number
-
-
 class Peak(NamedTuple):
     """The moment at which most bytes are live: an operation of a pass has just allocated."""
 
-    bytes: Number
-    phase: Phase
+    bytes: int
+    phase: Pass
     path: str
     turns: Turns
-    alive: tuple[Held, ...]
     where: Where
 
 
 def peak(trace: Trace, *, in_place: bool = True) -> Peak:
-    """The first of the moments at which most bytes are live."""
-    _, where = _highest(trace, moments(trace, in_place=in_place))
-    return at(trace, where, in_place=in_place)
+    """The first of the moments at which most bytes are live, on ints. Raises ``SpecError`` for what is not proved."""
+    run = moments(trace, in_place=in_place, number=partial(count, trace))
+    most, where = _highest(trace, run)
+    moment = _found(run, where)
+    turns = tuple((path, count(trace, turn)) for path, turn in moment.turns)
+    return Peak(most, moment.phase, moment.path, turns, where)
 
 
-def at(trace: Trace, where: Where, *, in_place: bool = True) -> Peak:
-    """A moment of a run on ints or symbols, by its place in another of the same structure."""
-    found = moments(trace, in_place=in_place, none=_Alive(), amount=lambda m: _Alive({(m.path, m.what): m.bytes}))
-    moment = _found(found, where)
-    alive = tuple(Held(path, what, size) for (path, what), size in moment.live.each.items() if size)
-    return Peak(sum(each.bytes for each in alive), moment.phase, moment.path, moment.turns, alive, where)
+def alive(trace: Trace, where: Where, *, in_place: bool = True) -> Iterator[Entry]:
+    """What is alive at a moment of a run on ints or symbols, by the operation that made it."""
+    made: dict[str, Op] = {}
+
+    def amount(memory: Memory) -> _Alive:
+        made[memory.op.path] = memory.op
+        return _Alive({(memory.op.path, memory.what, memory.group, memory.bytes): 1})
+
+    moment = _found(moments(trace, in_place=in_place, none=_Alive(), amount=amount), where)
+    for (path, what, group, size), often in moment.live.each.items():
+        if size and often:
+            yield Entry(made[path], what, size, often, part=group)
 
 
 @dataclass(frozen=True)
 class _Alive:
-    """Bytes by the operation that made them and what they are."""
+    """How many there are of storages of one operation that are alike."""
 
-    each: Mapping[tuple[str, str], Number] = field(default_factory=dict)
+    each: Mapping[tuple[str, str, str, Number], Number] = field(default_factory=dict)
 
     def __add__(self, other: _Alive) -> _Alive:
-        return _Alive({**self.each, **{key: self.each.get(key, 0) + size for key, size in other.each.items()}})
+        return _Alive({**self.each, **{key: self.each.get(key, 0) + often for key, often in other.each.items()}})
 
     def __mul__(self, times: Number) -> _Alive:
-        return _Alive({key: size * times for key, size in self.each.items()})
+        return _Alive({key: often * times for key, often in self.each.items()})
 
     def __sub__(self, other: _Alive) -> _Alive:
         return self + other * -1

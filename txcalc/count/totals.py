@@ -20,7 +20,7 @@ def _sure(t: Trace) -> Sure:
     return "estimate" if any(op.kind.group == "recurrence" for op in t.ops) else "exact"
 
 
-def _trained(t: Trace) -> Sure:
+def trained(t: Trace) -> Sure:
     """The backward pass, and what it keeps: packed weights are frozen, and what is trained is not known."""
     return "estimate" if t.workload.phase == "training" and weights.is_packed(t) else _sure(t)
 
@@ -38,7 +38,7 @@ def _flops(what: flops.Pass, masked: Masked = "counted") -> Total:
     if what == "forward":
         return Total(lambda t: flops.entries(t, what, masked=masked), "FLOP", sure=_sure)
     return Total(lambda t: flops.entries(t, what, masked=masked), "FLOP", lambda t: t.workload.phase == "training",
-                 _trained)
+                 trained)
 
 
 def _caches(*kinds: str) -> Callable[[Trace], bool]:
@@ -60,7 +60,7 @@ TOTALS: Final[Mapping[str, Total]] = {
     "released_weight_bytes": Total(
         lambda t: weights.entries(t, RELEASED), "B", lambda t: weights.own_format(t.model) is not None,
         lambda t: weights.certainty(t, RELEASED)),
-    "activation_bytes": Total(activations.kept, "B", lambda t: t.workload.keeps, _trained),
+    "activation_bytes": Total(activations.kept, "B", lambda t: t.workload.keeps, trained),
     "kv_cache_bytes": Total(kv_cache.entries, "B", _ANY),
     "kv_cache_bytes_per_token": Total(kv_cache.per_token, "B/token", _caches("self")),
     "kv_cache_allocated_bytes": Total(kv_cache.allocated, "B", lambda t: t.workload.kv_block is not None and _ANY(t)),

@@ -6,14 +6,17 @@ second where that stands for more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from txcalc.trace.record import Frame, Node, Number, Op, Repeat, Role, Tensor, Trace
 
 Turns = tuple[tuple[str, Number], ...]
 """The repeats around an operation, outermost first, and in which turn of each, from 0, it runs."""
+
+Group = Literal["saved", "gradients", "transient", "cache"]
+"""What is alive: saved for the backward pass, gradients of weights, all else for a moment, and the cache."""
 
 _LAST = 2
 """Turns at the end that are run: the backward pass adds to a gradient in its second turn, maybe to a copy of it."""
@@ -29,11 +32,12 @@ def count(trace: Trace, times: Number) -> int:
 
 @dataclass(eq=False, slots=True)
 class Memory:
-    """One storage of one turn, and how many still need it."""
+    """One storage of one turn, the operation that makes it, and how many still need it."""
 
     bytes: Number
-    path: str
+    op: Op
     what: str
+    group: Group = "transient"
     users: int = 0
     edge: Edge | None = None  # of turns that it outlives, in which it stands for as many
 
@@ -62,7 +66,7 @@ class Run(NamedTuple):
     own: tuple[int, ...]  # which of the sets of weights
     reads: tuple[Memory, ...]
     writes: tuple[Memory, ...]
-    saves: tuple[Memory, ...]
+    keeps: tuple[Memory, ...]  # what autograd saves, or the cache holds
     read_values: dict[int, Value]
     written: tuple[Value, ...]
 
@@ -82,12 +86,13 @@ class Edge:
 
 
 @dataclass
-class Steps:
-    """The operations of every turn that is run, in order."""
+class Schedule:
+    """The operations of every turn that is run, in order. ``number``: how sizes are read, as they are or as ints."""
 
     trace: Trace
     unroll: bool
     in_place: bool
+    number: Callable[[Number], Number]
     steps: list[Run | Return | Edge] = field(default_factory=list)
     memories: dict[int, Memory] = field(default_factory=dict)
     lists: dict[int, list[Memory]] = field(default_factory=dict)
@@ -129,7 +134,9 @@ class Steps:
             for loop in node.carries:
                 self._name(loop.entry, loop.exit if turn else loop.before)
             which = first + (turn if turn < 2 else node.times - (times - turn))
-            edge = Edge(node.times - unread - 1 - _LAST, len(turns)) if turn == 1 <= middle else None
+            edge = None
+            if turn == 1 <= middle:
+                edge = Edge(self.number(node.times - unread - 1 - _LAST), len(turns))
             edges = [] if edge is None else [edge]
             self.steps += edges
             often, self.often = self.often, self.often if edge is None else self.often * edge.times
@@ -178,7 +185,7 @@ class Steps:
             if x.storage.id not in old:
                 over = self.memories.get(x.storage.over) if self.in_place and x.storage.over else None
                 size = 0 if x.role is Role.HOST else x.elements * self.trace.workload.bytes_of(x.role)
-                self.memories[x.storage.id] = Memory(size, op.path, x.label) if over is None else over
+                self.memories[x.storage.id] = Memory(self.number(size), op, x.label) if over is None else over
         written = []
         for x in op.writes:
             value = self.values[x.value] = Value(self.memories.get(x.storage.id), grad=x.grad)
@@ -186,4 +193,7 @@ class Steps:
         writes = tuple(dict.fromkeys(m for x in op.writes if (m := self.memories[x.storage.id]) not in reads))
         if op.kind.cached == "before":
             self.cached += ((memory, self.often) for memory in writes)
-        return Run(op, turns, own, reads, writes, self._known(op.saves), read_values, tuple(written))
+        kept = self._known(op.saves) if self.trace.workload.keeps else (writes or reads) if op.kind.cached else ()
+        for memory in kept:
+            memory.group = "cache" if op.kind.cached else "saved"
+        return Run(op, turns, own, reads, writes, kept, read_values, tuple(written))

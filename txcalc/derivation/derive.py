@@ -27,6 +27,8 @@ _TENSORS: Final = {
     "softmax": "softmax output", "softmax after dropout": "softmax after dropout", "activation": "activation output",
 }
 
+_GRADIENT: Final = "gradient of "
+
 
 @dataclass
 class Run:
@@ -137,23 +139,37 @@ def lines(run: Run, quantity: QuantityName) -> list[Line]:
     for line in merged:
         alone = sum(other.name.plain == line.name.plain for other in merged) == 1
         line.title = line.name.plain if alone else line.name.full
-    return merged
+    return _together(merged) if DEFINITIONS[quantity].often == "each" else merged
+
+
+def _together(found: list[Line]) -> list[Line]:
+    """Lines of one title as one, which then occurs once."""
+    merged: dict[str, Line] = {}
+    for line in found:
+        old = merged.setdefault(line.title, line)
+        if old is not line:
+            old.each, old.times = old.each * old.times + line.each * line.times, ONE
+            old.paths |= line.paths
+            old.entries += line.entries
+    return list(merged.values())
 
 
 def _components(run: Run, quantity: QuantityName) -> Iterator[Line]:
     definition = DEFINITIONS[quantity]
     source = run.counted if definition.by_layer(run.counted) else run.trace
-    often = {op.component: run.read(getattr(each, definition.often)) for op, each in reversed(source.placed)}
-    groups: dict[tuple[str, str, object], tuple[Poly, list[Entry]]] = {}
+    often = {} if definition.often == "each" else {
+        op.component: run.read(getattr(each, definition.often)) for op, each in reversed(source.placed)}
+    groups: dict[tuple[str, str, object], tuple[Poly | None, list[Entry]]] = {}
     idle = {op.path for op in run.counted.ops if not definition.adds(op)}
     for entry in _once(run, entries(quantity, source)):
         if entry.op.path in idle or not run.read(entry.value):
             continue
-        times, part = often.get(entry.op.component, ONE), definition.part(entry.op)
-        if entry.tensor is not None and not _whole(run.read(entry.times) / times):
+        times, part = often.get(entry.op.component), definition.part(entry)
+        if entry.tensor is not None and times is not None and not _whole(run.read(entry.times) / times):
             times, part = run.read(entry.times), tensor_name(entry)
         groups.setdefault((entry.op.component, part, times), (times, []))[1].append(entry)
-    for (path, part, _), (times, mine) in groups.items():
+    for (path, part, _), (often_each, mine) in groups.items():
+        times = _common(run, mine) if often_each is None else often_each
         each = added(one_of(run, entry, times) for entry in mine)
         called = name(run.spec, path)
         if part:
@@ -183,11 +199,26 @@ def one_of(run: Run, entry: Entry, times: Poly) -> Poly:
     return run.read(entry.value) / times if len(times.terms) == 1 else run.read(entry.each)
 
 
+def _common(run: Run, entries: list[Entry]) -> Poly:
+    """How often entries occur together: as one of them that goes into all others, else once."""
+    often = [run.read(entry.times) for entry in entries]
+    first = often[0] if len(set(often)) == 1 else ONE
+    single = (each for each in often if len(each.terms) == 1)
+    return next((each for each in single if all(_whole(other / each) for other in often)), first)
+
+
 def tensor_name(entry: Entry) -> str:
-    """What a reader calls a kept tensor."""
-    if entry.op.layer == "cross_attention" and entry.op.part == "k":
+    """What a reader calls a tensor that is kept or alive."""
+    if entry.op.layer == "cross_attention" and entry.op.part == "k" and entry.tensor is not None:
         return "encoder output"
     label = entry.what
+    if label.startswith(_GRADIENT):
+        of = ".".join(label.removeprefix(_GRADIENT).split(".")[-2:])
+        return _GRADIENT + (of if "." in of else _called(of))
+    return _called(label)
+
+
+def _called(label: str) -> str:
     return "norm output" if label.endswith("_norm") else _TENSORS.get(label, label.replace("_", " "))
 
 

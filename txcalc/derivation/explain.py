@@ -16,6 +16,8 @@ from txcalc.answer.notes import runs_as
 from txcalc.answer.published import compare_published
 from txcalc.answer.report import ModelInfo, Provenance, Quantity, cache_name, growth
 from txcalc.answer.rerun import QUANTITIES
+from txcalc.count.entries import total as added_up
+from txcalc.count.totals import trained
 from txcalc.derivation import why
 from txcalc.derivation.derive import Line, Run, lines
 from txcalc.derivation.explanation import (
@@ -31,9 +33,10 @@ from txcalc.derivation.explanation import (
 )
 from txcalc.derivation.formula import Sum, collect, distributed, divides
 from txcalc.derivation.kept import kept_rows, kept_sources
+from txcalc.derivation.moment import RULES, alive_rows, holds, moment
 from txcalc.derivation.notation import at_most, equation, expanded, formula, letter, numbers
 from txcalc.derivation.polynomial import Exact, Poly, Relation, added
-from txcalc.derivation.quantities import DEFINITIONS, Definition, fit_phase, missing, notes
+from txcalc.derivation.quantities import DEFINITIONS, Definition, entries, fit_phase, missing, notes
 from txcalc.derivation.textbook import simplifications
 from txcalc.spec.errors import SpecError
 from txcalc.trace.workload import Workload
@@ -73,7 +76,7 @@ class Explainer:
             raise SpecError(f"nothing explains {quantity!r}; one of {', '.join(DEFINITIONS)}", field="quantity")
         definition = DEFINITIONS[quantity]
         run = self._run(fit_phase(quantity, self._workload), definition)
-        total = run.totals.named(QUANTITIES[quantity])
+        total = _total(run, quantity)
         if total is None or (total.value == 0 and quantity == "kv-cache-per-token"):
             raise missing(quantity, self._spec, full=total is not None)
         return _explanation(run, quantity, definition, total, self._info, self._provenance)
@@ -120,13 +123,16 @@ def _explanation(
         unit=total.unit,
         kind=total.kind,
         kernel=_kernel(run, quantity),
+        moment=moment(run) if quantity == "peak" else None,
+        holds=holds(run, closed) if quantity == "peak" else (),
         total=total.value,
-        symbols=_symbols(run, found, closed),
+        symbols=_symbols(run, quantity, found, closed),
         relations=tuple(map(equation, _always(run, names))),
         substitutions=tuple(map(equation, _used(run, run.values if run.closed else open_form.names()))),
         assumptions=tuple(dict.fromkeys(at_most(*sides) for sides in run.choices)),
         rows=rows,
         kept=kept,
+        alive=alive_rows(run, found) if quantity == "peak" else (),
         layers=_layers(run, found, tokens),
         closed=formula(collected),
         substituted=numbers(collected, run.values),
@@ -139,6 +145,13 @@ def _explanation(
     )
 
 
+def _total(run: Run, quantity: QuantityName) -> Quantity | None:
+    """The count: a report's, or that of the entries on ints where no report has one."""
+    if quantity in QUANTITIES:
+        return run.totals.named(QUANTITIES[quantity])
+    return Quantity(value=int(added_up(entries(quantity, run.counted))), unit="B", kind=trained(run.counted))
+
+
 def _title(run: Run, quantity: QuantityName, definition: Definition) -> str:
     name = cache_name({op.cache.name for op in run.trace.ops if op.cache is not None})
     return name if quantity == "kv-cache" else definition.title
@@ -146,7 +159,7 @@ def _title(run: Run, quantity: QuantityName, definition: Definition) -> str:
 
 def _kernel(run: Run, quantity: QuantityName) -> str | None:
     """The kernels that run, where they matter."""
-    return runs_as(run.trace) if quantity in ("flops-backward", "flops-training", "activations") else None
+    return runs_as(run.trace) if quantity in ("flops-backward", "flops-training", "activations", "peak") else None
 
 
 def _fixed(run: Run, quantity: QuantityName) -> Iterator[str]:
@@ -208,11 +221,13 @@ def _share(times: Poly, name: str) -> Exact:
     return dict(times.terms).get(((name, 1),), 0)
 
 
-def _symbols(run: Run, found: list[Line], closed: Poly) -> tuple[Symbol, ...]:
+def _symbols(run: Run, quantity: QuantityName, found: list[Line], closed: Poly) -> tuple[Symbol, ...]:
     """Every size that a formula or a relation names: of the model as it is usually read, then of the workload."""
     used = set(closed.names())
     for line in found:
-        used |= {*line.each.names(), *line.times.names()}
+        shown_apart = line.entries if quantity in ("activations", "peak") else []
+        for each in (line.each, line.times, *(run.read(n) for x in shown_apart for n in (x.each, x.times))):
+            used |= {*each.names()}
     shown = [*_always(run, used), *(run.symbols.closed if run.closed else _used(run, used))]
     used |= {str(atom) for relation in shown for side in (relation.left, relation.right) for atom, _ in side}
     names = sorted((name for name in run.symbols.meanings if name in used), key=_reading)
@@ -249,7 +264,9 @@ def _published(run: Run, definition: Definition) -> tuple[PublishedFigure, ...]:
 
 def _sources(run: Run, quantity: QuantityName, found: list[Line]) -> tuple[Source, ...]:
     ops = run.trace.ops
-    if quantity == "activations":
+    if quantity == "peak":
+        rules = list(RULES[:None if run.workload.keeps else 1])
+    elif quantity == "activations":
         rules = kept_sources(run, found)
     elif quantity.startswith("flops"):
         rules = why.costs(ops, backward=quantity in ("flops-backward", "flops-training"))

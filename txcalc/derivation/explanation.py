@@ -16,7 +16,7 @@ from txcalc.trace.workload import Workload
 SCHEMA: Final = "txcalc/explain/v1"
 QuantityName = Literal[
     "params", "active-params", "flops", "flops-backward", "flops-training", "flops-per-token", "activations",
-    "kv-cache", "kv-cache-per-token", "weights", "training-state",
+    "kv-cache", "kv-cache-per-token", "weights", "training-state", "peak",
 ]
 QUANTITIES: Final[tuple[QuantityName, ...]] = get_args(QuantityName)
 
@@ -76,6 +76,19 @@ class KeptRow(Part):
     why: str
 
 
+class AliveRow(Part):
+    """Tensors that are alike and alive at a peak, of the row ``row``; ``made_by``: the operation that allocated them,
+    forward or in its backward pass."""
+
+    row: str
+    tensor: str
+    each: Formula
+    count: int
+    times: Formula
+    value: int
+    made_by: str
+
+
 class Term(Part):
     """A term of the closed form with its value."""
 
@@ -133,12 +146,28 @@ class Source(Part):
     source: str
 
 
+class Moment(Part):
+    """When most bytes are live: the operation at ``path`` has just allocated in this pass."""
+
+    phase: Literal["forward", "backward"]
+    path: str
+
+
+class Range(Part):
+    """A formula is the count at this size, halved and doubled again and again, from ``least`` to ``most``."""
+
+    size: Literal["batch", "seq", "past"]
+    least: int
+    most: int
+
+
 class Explanation(Part):
     """The derivation of one number.
 
     ``relations`` hold in every formula here, ``substitutions`` (``f = 4d``) in the closed form only; ``assumptions``
     are the sides taken of minima. ``terms`` are those of the closed form, each with its value.
-    ``kernel``: the attention kernel, where it changes the quantity.
+    ``kernel``: the attention kernel, where it changes the quantity. ``moment``: when a peak is;
+    ``holds``: for how far its formula was tried and is the peak, one size at a time.
     """
 
     schema: Literal["txcalc/explain/v1"] = SCHEMA
@@ -149,6 +178,8 @@ class Explanation(Part):
     unit: str
     kind: Kind
     kernel: str | None = None
+    moment: Moment | None = None
+    holds: tuple[Range, ...] = ()
     total: int
     symbols: tuple[Symbol, ...]
     relations: tuple[Formula, ...]
@@ -156,6 +187,7 @@ class Explanation(Part):
     assumptions: tuple[Formula, ...]
     rows: tuple[Row, ...]
     kept: tuple[KeptRow, ...]
+    alive: tuple[AliveRow, ...] = ()
     layers: tuple[Layer, ...]
     closed: Formula
     substituted: Formula

@@ -66,11 +66,12 @@ def _row(run: Run, line: Line, group: _Group) -> KeptRow:
         count=int(group.times.value(run.values)),
         times=formula(group.times),
         value=int((group.each * group.times).value(run.values)),
-        kept_by=tuple(dict.fromkeys(_reader(reader) for reader in group.readers)),
+        kept_by=tuple(dict.fromkeys(reader(name) for name in group.readers)),
         kept_as=group.rule.role,
         why=group.rule.why,
     )
 
 
-def _reader(reader: str) -> str:
-    return "norm" if reader.endswith("_norm") else reader.replace("_", " ")
+def reader(name: str) -> str:
+    """What an operation is called that keeps or makes a tensor."""
+    return "norm" if name.endswith("_norm") else name.replace("_", " ")

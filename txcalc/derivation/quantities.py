@@ -10,6 +10,7 @@ from txcalc.answer.rerun import QUANTITIES
 from txcalc.count import flops, kv_cache, weights
 from txcalc.count.entries import Entry
 from txcalc.count.kv_cache import FORMATS, grows
+from txcalc.count.peak import alive, peak
 from txcalc.count.states import RECIPES
 from txcalc.count.totals import TOTALS
 from txcalc.derivation.explanation import QuantityName
@@ -22,15 +23,16 @@ from txcalc.trace.workload import BYTES, Workload
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
 
-Often = Literal["copies", "active", "calls"]
+Often = Literal["copies", "active", "calls", "each"]
 
 
 class Definition(NamedTuple):
     """A quantity as it is explained. ``units`` may stand before the bracket.
 
-    ``own``: entries that are not those of the report's total, but add up to it.
+    ``often`` is how often a component counts, or ``each``: what every entry says. ``own``: entries that are not those
+    of the report's total, but add up to it, or of a quantity that no report has.
     ``by_layer``: tells of a trace that alike layers add unlike amounts, which then are numbers without letters.
-    ``lengths``: see ``symbols``. ``part`` splits a component in two lines. ``closed``: every row uses the closed
+    ``lengths``: see ``symbols``. ``part`` splits a component in lines. ``closed``: every row uses the closed
     form's relations, so that 4bsf + 3bsd reads 19bsd as in the literature. ``adds``: the operations of a run on ints
     that add anything.
     """
@@ -40,16 +42,16 @@ class Definition(NamedTuple):
     units: Callable[[Workload], tuple[int, ...]] = lambda _: ()
     published: tuple[str, ...] = ()
     lengths: bool = True
-    part: Callable[[Op], str] = lambda _: ""
+    part: Callable[[Entry], str] = lambda entry: entry.part
     closed: bool = False
     adds: Callable[[Op], bool] = lambda _: True
     by_layer: Callable[[Trace], bool] = lambda _: False
     own: Callable[[Trace], Iterable[Entry]] | None = None
 
 
-def _core(op: Op) -> str:
+def _core(entry: Entry) -> str:
     """Attention's products are a line of their own: they grow with queries x keys."""
-    return "scores and values" if op.kind.group == "core" else ""
+    return "scores and values" if entry.op.kind.group == "core" else ""
 
 
 def fit_phase(quantity: QuantityName, workload: Workload) -> Workload:
@@ -60,7 +62,7 @@ def fit_phase(quantity: QuantityName, workload: Workload) -> Workload:
     if quantity in ("flops-backward", "flops-training", "activations") and not workload.keeps:
         what = " and keeps nothing for it" if quantity == "activations" else ""
         raise SpecError(f"{workload.phase} has no backward pass{what}; use forward or training", field="phase")
-    if quantity in ("flops-backward", "flops-training"):
+    if quantity in ("flops-backward", "flops-training") or (quantity == "peak" and workload.keeps):
         return workload.replaced(phase="training")
     return workload
 
@@ -95,6 +97,9 @@ def notes(quantity: QuantityName, spec: Model, t: Trace) -> Iterator[str]:
         row = RECIPES[workload.recipe]
         yield (f"{row.weights + row.gradients + row.optimizer} bytes per parameter = {row.weights} weights + "
                f"{row.gradients} gradients + {row.optimizer} optimizer ({row.source})")
+    if quantity == "peak":
+        yield ("bytes of tensors, beside weights, optimizer state and inputs, which are there before; what a kernel "
+               "allocates for itself, and how an allocator rounds, is left out")
     if quantity == "weights":
         how = weights.stored(t)
         yield f"{how.width} bytes per parameter" + (" that is not packed" if how.packing else "")
@@ -177,6 +182,9 @@ DEFINITIONS: Final[dict[QuantityName, Definition]] = {
     "training-state": Definition(
         "training state: weights, gradients, optimizer", "copies",
         lambda w: (_state_bytes(w),), lengths=False,
+    ),
+    "peak": Definition(
+        "peak of live bytes, beside weights", "each", closed=True, own=lambda t: alive(t, peak(t).where),
     ),
 }
 

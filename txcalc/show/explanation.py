@@ -20,6 +20,9 @@ def blocks(e: Explanation) -> Iterator[b.Block]:
     yield b.Title(f"{e.model.name}: {e.title}", about, ((headings.origin(e.model), "dim"), (run, "")), level=1)
     mark = MARKS[e.kind]
     yield b.Facts("Total", [b.Fact(e.title[:1].upper() + e.title[1:], b.Number(e.total, scale), mark)], level=1)
+    if e.moment is not None:
+        when = f"when {e.moment.path} has allocated, in the {e.moment.phase} pass"
+        yield b.Notes("", [when], style="", level=1)
     yield b.Table("Symbols", (b.Column("", name="Symbol"), b.Column("", "n", name="Value"),
                             b.Column("", "words", name="Meaning", style="dim")), [
         b.Row((s.text, b.Number(s.value), s.meaning)) for s in e.symbols
@@ -30,9 +33,15 @@ def blocks(e: Explanation) -> Iterator[b.Block]:
     yield b.Charts(lambda: [b.Chart(e.title[:1].upper() + e.title[1:], "bars", scale, e.unit,
                         [b.Mark(row.name, row.value) for row in e.rows])])
     yield _closed(e, scale)
+    if e.holds:
+        ends = [(each.size, dict.fromkeys((each.least, each.most))) for each in e.holds]
+        tried = ", ".join(f"{size} {' to '.join(map(units.exact, both))}" for size, both in ends)
+        yield b.Notes("", [f"this formula is the peak at {tried} (one at a time, halved and doubled)"], style="",
+                      level=1)
     for layer in e.layers:
         yield _layer(layer)
     yield from _kept(e)
+    yield _alive(e, scale)
     yield _simplifications(e.simplifications, scale)
     yield _published(e.published)
     yield b.Notes("Rules and sources", [*e.notes, *(f"{s.rule} [{s.source}]" for s in e.sources)], level=1)
@@ -68,6 +77,18 @@ def _tensor(kept: KeptRow) -> b.Row:
     kept_by = f"{', '.join(kept.kept_by)} ({kept.kept_as})"
     return b.Row((kept.tensor, b.joined(kept.shape, " × ") or "1", b.Number(kept.bytes), kept.each,
                   b.Number(kept.count), kept_by, b.Number(kept.value, "memory"), kept.why), "sub")
+
+
+def _alive(e: Explanation, scale: b.Scale) -> b.Table:
+    """The tensors below the row that they are a part of."""
+    columns = (b.Column("alive"), b.Column("bytes", order=2, fold="{}"), b.Column("count", "n"),
+               b.Column("made by", order=1), b.Column("value", "n", exact=3))
+    rows = list[b.Row]()
+    for row in e.rows if e.alive else ():
+        rows.append(b.Row((row.name, "", "", "", "")))
+        rows += [b.Row((x.tensor, x.each, b.Number(x.count), x.made_by, b.Number(x.value, scale)), "sub")
+                 for x in e.alive if x.row == row.name]
+    return b.Table("alive", columns, rows, caption="Every tensor that is alive then", level=1)
 
 
 def _layer(layer: Layer) -> b.Table:

@@ -1,0 +1,101 @@
+"""Runs whose live bytes no measurement has followed yet: they are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import located_blocks
+from txcalc.spec.inputs import ClassifierHead
+from txcalc.trace.record import Node, Op, Repeat, Role, Trace
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model
+
+INPUTS: Final = frozenset({"token ids", "pixels", "frames", "targets"})
+"""Labels of tensors that are there before a step."""
+_CELLS: Final = ("rnn", "lstm", "gru")
+Rows = tuple[tuple[str, Callable[[Any], bool]], ...]
+
+MODELS: Final[Rows] = (
+    ("several projectors", lambda spec: spec.tower is not None and bool(spec.tower.deepstack)),
+    ("a distilled head", lambda spec: isinstance(spec.head, ClassifierHead) and spec.head.copies > 1),
+    ("keys that layers share where several layers make their own", lambda spec: _any(spec, _shares) and sum(
+        b.attention is not None and not _shares(b) for b in _blocks(spec)) > 1),
+)
+LAYERS: Final[Rows] = (
+    ("one head alone", lambda b: getattr(b.attention, "heads", 0) == 1),
+    ("a gated squared ReLU",
+     lambda b: getattr(b.feed_forward, "activation", "") == "relu2" and b.feed_forward.gated),
+    ("a cell and attention of one input", lambda b: b.residual == "mixers"),
+)
+GENERATION: Final[Rows] = (
+    ("a cell", lambda b: _is_cell(b)),
+    ("latents", lambda b: getattr(b.attention, "kind", "") == "mla"),
+    ("a gate of attention's output", lambda b: getattr(b.attention, "output_gate", False)),
+    ("shared keys", lambda b: _shares(b)),
+    ("values narrower or wider than keys",
+     lambda b: getattr(b.attention, "value_dim", None) not in (None, getattr(b.attention, "head_dim", None))),
+)
+"""Parts of models, of their layers, and of layers that generate, whose records are complete, but that no test has
+followed yet."""
+
+
+def check(trace: Trace) -> None:
+    """Raise ``SpecError`` where the live bytes of a run are not proved."""
+    if why := unproved(trace):
+        raise SpecError(f"no peak and no live bytes: {why}")
+
+
+def unproved(trace: Trace) -> str:
+    """Why the live bytes of a run are not proved, or nothing; of one on symbols that on ints tells."""
+    if trace.model is None or trace.sizes:
+        return ""
+    spec, generates = trace.model, not trace.workload.keeps
+    found = [what for what, has in MODELS if has(spec)] + [what for what, has in LAYERS if _any(spec, has)]
+    if generates:
+        found += [f"generation with {what}" for what, has in GENERATION if _any(spec, has)]
+        found += ["generation with an encoder"] * (spec.encoder is not None)
+        found += ["a prompt with images"] * bool(trace.workload.images)
+        found += ["generation with cached inputs"] * (getattr(spec.position, "cached", "") == "inputs")
+    return f"{found[0]} is not proved yet" if found else _incomplete(trace)
+
+
+def _incomplete(trace: Trace) -> str:
+    written = {x.storage.id for op in trace.ops for x in op.writes} | set(_joined(trace.body))
+    for op in trace.ops:
+        known = written | {x.storage.id for x in (*op.reads, *op.saves)
+                           if x.label in INPUTS or x.role is Role.PARAMETER}
+        if any(x.storage.id not in known for x in (*op.reads, *op.saves)):
+            return f"what {op.path} reads has no writer yet"
+        if not (op.writes or op.kind.cached) and (op.reads or op.saves or (op.weights and op.products)):
+            return f"what {op.path} writes is not recorded yet"
+    return ""
+
+
+def _joined(nodes: Iterable[Node]) -> Iterator[int]:
+    """Storages that stand for others: what a repeat carries from turn to turn, and lists of what its turns make."""
+    for node in nodes:
+        if isinstance(node, Repeat):
+            yield from (x.storage.id for loop in node.carries for x in (loop.entry, loop.after))
+            yield from (x.storage.id for pair in (*node.gathers, *node.spreads) for x in pair)
+            yield from _joined(node.runs)
+        if not isinstance(node, Op):
+            yield from _joined(node.body)
+
+
+def _blocks(spec: Model) -> list[Any]:
+    return [block for stack in (spec, spec.encoder) if stack is not None for _, block in located_blocks(stack)]
+
+
+def _any(spec: Model, has: Callable[[Any], bool]) -> bool:
+    return any(map(has, _blocks(spec)))
+
+
+def _is_cell(block: Any) -> bool:
+    return getattr(block.recurrent, "kind", "") in _CELLS
+
+
+def _shares(block: Any) -> bool:
+    return bool(getattr(block.attention, "kv_shared", False))
