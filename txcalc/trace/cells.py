@@ -111,8 +111,8 @@ def _steps(t: Trace, spec: Cell, before: list[Tensor], x: Tensor, memory: Tensor
         update = len(t.body)
         given = _inputs(t, spec, x, memory) if memory is not None and spec.attends else parts.position(t, "input", x)
         exits = {"rnn": _rnn, "lstm": _lstm, "gru": _gru}[spec.kind](t, spec, given, entries)  # type: ignore[operator]
-        last_unread = spec.attends is not None and "state" not in spec.attends.readout
-        rest = _without_idle_gradients(t.body, update if last_unread else len(t.body), n, entries)
+        last_unused = spec.attends is not None and "state" not in spec.attends.readout
+        rest = _without_idle_gradients(t.body, update if last_unused else len(t.body), n, entries)
     carries = tuple(Loop(first, entry, leave, t.hold(t.tensor(*leave.shape, label=leave.label)), n)
                     for first, entry, leave in zip(before, entries, exits, strict=True))
     t.extend(carries=carries, gathers=((exits[0], states),))

@@ -56,11 +56,6 @@ class Heads(NamedTuple):
         """Several queries share a key."""
         return not same(self.queries, self.keys)
 
-    @property
-    def unequal(self) -> bool:
-        """Values are of another size than keys."""
-        return not same(self.dim, self.value_dim)
-
     def scores(self, b: Number, span: Span) -> Product:
         """Queries with keys, of ``b`` sequences."""
         return Product(b * self.queries, span.queries, span.keys, self.dim, self.dim * span.pairs)
@@ -126,7 +121,7 @@ def pads(t: Trace, kernel: Kernel, heads: Heads) -> bool:
 def _not_flash(t: Trace, heads: Heads, *, masked: bool) -> str:
     """Why the flash kernel does not run, or nothing."""
     w, dim = t.workload, t.size(heads.dim)
-    if heads.unequal:
+    if not same(heads.dim, heads.value_dim):
         return "flash kernels want keys and values of one size"
     if w.kernels == "cpu":
         return "the CPU's flash kernel has no dropout" if w.drops else ""
@@ -154,9 +149,9 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     (b, n, _), heads, span = q.shape, core.heads, core.span
     grouped = heads.grouped and several(t, n)
     batched = several(t, b, heads.keys, span.keys)
-    apart = several(t, n) and (batched or grouped)  # queries lie position by position
+    by_position = several(t, n) and (batched or grouped)  # queries lie position by position
     with t.frame(q, k, v, *core.holds):
-        left = ops.copy(t, "q_copy", q) if apart and "q" not in core.laid else q
+        left = ops.copy(t, "q_copy", q) if by_position and "q" not in core.laid else q
         right = ops.copy(t, "k_copy", k) if batched and "k" not in core.laid else k
         scores = _scores(t, left, right, core)
         scores = ops.scaled(t, "scale", scores, kind="shift")
@@ -175,7 +170,7 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
         probabilities = t.hold(ops.dropout(t, "dropout", probabilities))
         weighed = ops.copy(t, "v_copy", v) if batched and "v" not in core.laid else v
         out = _context(t, probabilities, weighed, core)
-        if apart:
+        if by_position:
             out = ops.view(t, "context", out, copied=True)
     return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out
 

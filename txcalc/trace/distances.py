@@ -53,16 +53,16 @@ def _buckets(t: Trace, name: str, spec: RelativePosition, like: Tensor, *, causa
     places = [t.tensor(each, role=Role.INDEX, label="positions", grad=False) for each in (keys, queries)]
     for place in places:
         t.op(name, "elementwise", writes=(t.hold(place),))
-    apart = made("distances", *places)
-    with t.frame(apart):
-        away = t.hold(made("distances", made("distances behind", apart) if causal else apart))
+    offsets = made("distances", *places)
+    with t.frame(offsets):
+        away = t.hold(made("distances", made("distances behind", offsets) if causal else offsets))
         part = made("part of the exact", made("distances", away), role=Role.FLOAT32)
         log = made("logarithms", made("logarithms", part, role=Role.FLOAT32), role=Role.FLOAT32)
         far = t.hold(made("buckets", made("buckets", log)))
         bucket = t.hold(made("buckets", made("near", away, role=Role.BOOL), away, made("buckets", far)))
         if causal or t.size(spec.buckets) == 1:
             return bucket
-        return made("buckets", bucket, made("shift", made("before", apart, role=Role.BOOL)))
+        return made("buckets", bucket, made("shift", made("before", offsets, role=Role.BOOL)))
 
 
 def distance_scores(

@@ -20,7 +20,7 @@ def feed_forward(
             y = _dense(t, spec, spec.d_ff, x)
         elif spec.separate_norms:
             assert given is not None and norm is not None
-            y = _moe_apart(t, spec, x, given, norm)
+            y = _moe_separate(t, spec, x, given, norm)
         else:
             y = _moe(t, spec, x)
         return y
@@ -58,7 +58,7 @@ def _moe(t: Trace, spec: MoE, x: Tensor) -> Tensor:
         return ops.dropout(t, "dropout", t.hold(y).view(b, n, d))
 
 
-def _moe_apart(t: Trace, spec: MoE, x: Tensor, given: Tensor, norm: Norm) -> Tensor:
+def _moe_separate(t: Trace, spec: MoE, x: Tensor, given: Tensor, norm: Norm) -> Tensor:
     """Shared experts on the normed input, routed ones on ``given`` through a norm of theirs, both normed again."""
     b, n, d = given.shape
     with t.frame(x, given):

@@ -31,17 +31,17 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> Outputs:
     if spec.embedding_dim is not None and spec.embedding_projection == "tokens":
         x = ops.linear(t, "output_projection", x, spec.embedding_dim)
     head = spec.head
-    unread = head.kind == "classifier" and head.of != "first"
+    unused = head.kind == "classifier" and head.of != "first"
     pooled = None
     if spec.pooler is not None:
-        with t.scope("", back=0 if unread else 1):
+        with t.scope("", back=0 if unused else 1):
             pooled = pool(t, spec, x)
     if spec.contact_head:
         maps = spec.layers * first_attention(spec).heads
         t.op("contact_head", "linear", weights={"weight": (1, maps), "bias": (1,)})
     logits = _logits(t, spec, x, pooled, images)
     hidden = () if logits and t.workload.keeps else (x,)  # a graph holds them only for a reader
-    t.results = (*logits, *hidden, *(() if pooled is None or unread else (pooled,)))
+    t.results = (*logits, *hidden, *(() if pooled is None or unused else (pooled,)))
     return Outputs(x, pooled, logits)
 
 

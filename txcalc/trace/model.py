@@ -91,7 +91,7 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> tuple[Tensor, Tensor | None]:
     count, projector = 0 if t.workload.phase == "decode" else images(spec, t.workload), tower.projector
     with t.scope("tower", within="tower"):
         x = _stack(t, spec, tower, _read(t, tower, count, 0, tower.d_model), cached=False,
-                   unread=0 if projector is None else projector.unused_layers)
+                   unused=0 if projector is None else projector.unused_layers)
         with t.scope("", back=1 if projector is None else 0):
             pooled = x.view(count, tower.d_model) if tower.pooler is None else pool(t, tower, x)
         made = None if projector is None else project(t, "projector", projector, tower, x, spec.d_model)
@@ -121,12 +121,12 @@ def _read(t: Trace, stack: Stack, b: Number, n: Number, d: Number) -> Tensor:
 
 
 def _stack(
-    t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None = None, unread: Number = 0,
+    t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None = None, unused: Number = 0,
     ids: Tensor | None = None, prefix: Tensor | None = None,
 ) -> Tensor:
     """Embedded inputs to hidden states. ``cached``: the stack generates, so it masks the future and keeps keys.
 
-    ``unread``: the last layers whose output is not read. ``ids``: the tokens that ``x`` was looked up for. ``prefix``:
+    ``unused``: the last layers whose output is not read. ``ids``: the tokens that ``x`` was looked up for. ``prefix``:
     positions (images, tokens, d) that replace the first ones.
     """
     with t.frame(x):
@@ -157,7 +157,7 @@ def _stack(
 
         with t.frame():
             if stack.groups is None:
-                x = t.loop("layers", stack.layers, partial(layer, stack), x, unread=unread, within="layer",
+                x = t.loop("layers", stack.layers, partial(layer, stack), x, unused=unused, within="layer",
                            copies=1 if stack.share_layers else stack.layers)
             else:
                 with t.scope("layers"):

@@ -341,8 +341,8 @@ def norm(
     (each head its own) is beyond these kernels: it multiplies the normalised rows, which are kept for it.
     """
     shape = weight_shape or (x.shape[-1],)
-    apart = len(shape) > 1
-    scaled_inside, biased_inside = spec.scale and not apart, spec.bias and not apart and spec.kind == "layernorm"
+    beyond = len(shape) > 1
+    scaled_inside, biased_inside = spec.scale and not beyond, spec.bias and not beyond and spec.kind == "layernorm"
     weights = ({"weight": shape} if scaled_inside else {}) | ({"bias": shape} if biased_inside else {})
     with t.frame(x):
         if spec.kind == "layernorm" or t.workload.fused_norms:
@@ -350,7 +350,7 @@ def norm(
             y = _fused_norm(t, name, x, statistics, weights)
         else:
             y = _composed_rms_norm(t, name, x, weights)
-        if spec.scale and apart:
+        if spec.scale and beyond:
             y = scale(t, name, y, weight="weight", shape=shape, kind="norm")
         if spec.bias and not biased_inside:
             gradient = of_weight(f"{t.path(name)}.bias", *shape, viewed=True)

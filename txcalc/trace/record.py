@@ -373,14 +373,14 @@ class Trace:
 
     def loop(
         self, name: str, times: Number, body: Callable[[Tensor], Tensor], x: Tensor, *, copies: Number | None = None,
-        unread: Number = 0, within: Literal["layer", ""] = "",
+        unused: Number = 0, within: Literal["layer", ""] = "",
     ) -> Tensor:
         """Run ``body`` once and let it stand for ``times`` runs in a row, with ``copies`` sets of weights.
 
-        What comes of the last ``unread`` of them is not read.
+        What comes of the last ``unused`` of them is not read.
         """
         own = times if copies is None else copies
-        with self.scope(name, copies=own, calls=times, back=times - unread, repeat=True, within=within):
+        with self.scope(name, copies=own, calls=times, back=times - unused, repeat=True, within=within):
             entry = self.tensor(*x.shape, label=x.label)
             leave = body(entry)
         after = self.tensor(*leave.shape, label=leave.label)
