@@ -30,8 +30,8 @@ def change_op(patch: Patch, change: Callable[[str, dict[str, Any]], dict[str, An
     """Record every operation with its details changed."""
     real = Trace.op
 
-    def op(self: Trace, name: str, kind: Any, **details: Any) -> None:
-        real(self, name, kind, **change(name, details))
+    def op(self: Trace, name: str, kind: Any, **details: Any) -> Tensor:
+        return real(self, name, kind, **change(name, details))
 
     patch.setattr(Trace, "op", op)
 
@@ -52,7 +52,7 @@ def saved_once_per_reader(patch: Patch) -> None:
 
 
 def cache_of_all_heads(patch: Patch) -> None:
-    patch.setattr(attention, "_kv_width", lambda spec: 2 * spec.heads * spec.head_dim)
+    patch.setattr(attention, "_kv_rows", lambda spec: 2 * ((spec.heads, spec.head_dim),))
 
 
 def flash_recomputes_nothing(patch: Patch) -> None:
