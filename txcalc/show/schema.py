@@ -58,7 +58,7 @@ def _preset() -> dict[str, Any]:
         for field in (*SUBLAYERS, *(("position",) if "position" in part["properties"] else ())):
             part["properties"][field]["anyOf"].append({"const": "none"})
     for name, part in parts.items():
-        part["required"] = [each for each in part["required"] if each == "kind"]
+        part["required"] = [each for each in part.get("required", ()) if each == "kind"]
         if name in _SWITCHES:
             parts[name] = {"anyOf": [{"type": "boolean"}, part]}
     parts["Quantization"] = {"anyOf": [{"enum": list(FORMATS)}, parts["Quantization"]]}

@@ -1,28 +1,17 @@
-"""What the fields of a spec take, read off their annotations: checking a value, and its JSON Schema.
+"""What the fields of a spec take, read off their annotations: Pydantic's validator for them, and its JSON Schema.
 
-Why not Pydantic: to import it and to build its validators takes longer than all else that a count does, it says of a
-wrong spec what a second program has to translate, and it is not needed for eight kinds of values.
+Specs are plain classes, so that one which was checked before needs no Pydantic. Each is validated as a mapping, under
+the tag of its class, which errors carry: a tag tells whose field it is that is wrong.
 """
 
 from __future__ import annotations
 
-import math
 import types
 from collections.abc import Mapping, Sequence
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Final,
-    Literal,
-    NamedTuple,
-    Protocol,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic_core import SchemaValidator, ValidationError
+from pydantic_core import core_schema as core
 
 from txcalc.document import plain
 from txcalc.spec.base import REQUIRED, Least, Usual
@@ -30,267 +19,183 @@ from txcalc.spec.complaints import MISSING, UNKNOWN, WRONG, Complaint, invalid
 from txcalc.spec.errors import FieldError, Loc, not_one_of, shown, unknown_field
 
 if TYPE_CHECKING:
+    from pydantic.json_schema import GenerateJsonSchema
+    from pydantic_core import ErrorDetails
+
     from txcalc.spec.base import Spec
 
-Schema = dict[str, Any]
 S = TypeVar("S", bound="Spec")
 
+_VALIDATORS: Final[dict[type[Spec], tuple[SchemaValidator, Mapping[str, type[Spec]]]]] = {}
 
-class Kind(Protocol):
-    """A kind of values."""
+_TAG: Final = "\0"
+"""What a tag begins with: nothing that is read from a file holds it."""
 
-    def read(self, value: Any, path: Loc, wrong: list[Complaint]) -> Any:
-        """The value as a spec holds it; what is wrong with it is added to ``wrong``."""
-
-    def schema(self, parts: dict[str, Schema]) -> Schema:
-        """Its JSON Schema. Those of the specs in it are added to ``parts``."""
-
-
-class Field(NamedTuple):
-    """A field: what it takes, whether it has no default, and what to know of it."""
-
-    kind: Kind
-    required: bool
-    description: str | None
-
-
-_KNOWN: Final[dict[type[Spec], Mapping[str, Field]]] = {}
-
-
-def fields(spec: type[Spec]) -> Mapping[str, Field]:
-    """The fields of a class of specs, in their order."""
-    if spec not in _KNOWN:
-        hints = get_type_hints(spec, include_extras=True)
-        _KNOWN[spec] = {name: Field(_kind(hints[name]), spec.default(name) is REQUIRED, _description(hints[name]))
-                        for name in spec.names()}
-    return _KNOWN[spec]
+_ONE_OF: Final = "one_of"
+"""Our own error for a word that is none of some; ``words`` are those, separated by spaces."""
 
 
 def read(spec: type[S], data: object) -> S:
     """The checked spec of plain data. Raises ``InvalidSpec`` of all that is wrong with it."""
-    wrong: list[Complaint] = []
-    found: S = _One(spec).read(data, (), wrong)
-    if wrong:
-        raise invalid(wrong)
+    if spec not in _VALIDATORS:
+        _VALIDATORS[spec] = _validator(spec)
+    validator, classes = _VALIDATORS[spec]
+    try:
+        found: S = validator.validate_python(data)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)
+        within = {each["loc"][:n] for each in wrong for n in range(len(each["loc"]))}
+        # A list whose items are wrong is also said to be short of them.
+        raise invalid([_complaint(each, classes) for each in wrong
+                       if each["type"] != "too_short" or each["loc"] not in within]) from None
     return found
 
 
-def schema(spec: type[Spec]) -> tuple[Schema, dict[str, Schema]]:
+def schema(spec: type[Spec]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """The JSON Schema of a spec, and those of all that it holds, by name."""
-    parts: dict[str, Schema] = {}
-    _One(spec).schema(parts)
-    return parts.pop(spec.__name__), parts
+    classes: dict[str, type[Spec]] = {}
+    _reference(spec, classes)
+    found = _generator()().generate(_definitions(spec, classes))
+    return found, found.pop("$defs")
 
 
-def _description(hint: Any) -> str | None:
-    return next((each for each in getattr(hint, "__metadata__", ()) if type(each) is str), None)
+def hints(spec: type[Spec]) -> Mapping[str, Any]:
+    """The annotations of a class of specs, in the order of its fields."""
+    known = get_type_hints(spec, include_extras=True)
+    return {name: known[name] for name in spec.names()}
 
 
-def _kind(hint: Any, least: int | None = None) -> Kind:
+def _validator(spec: type[Spec]) -> tuple[SchemaValidator, Mapping[str, type[Spec]]]:
+    classes: dict[str, type[Spec]] = {}
+    _reference(spec, classes)
+    return SchemaValidator(_definitions(spec, classes)), classes
+
+
+def _definitions(spec: type[Spec], classes: dict[str, type[Spec]]) -> core.CoreSchema:
+    """The schema of a spec, with those of all classes that it holds, which are added to ``classes`` by their tags."""
+    made: list[core.CoreSchema] = []
+    done = 0
+    while done < len(classes):  # a class brings those of its fields with it
+        made.append(_mapping([*classes.values()][done], classes))
+        done += 1
+    return core.definitions_schema(_reference(spec, classes), made)
+
+
+def _reference(spec: type[Spec], classes: dict[str, type[Spec]]) -> core.CoreSchema:
+    """A spec of one class, under its tag."""
+    tag = _TAG + spec.__name__
+    classes[tag] = spec
+    return core.tagged_union_schema({tag: core.definition_reference_schema(spec.__name__)}, lambda _: tag)
+
+
+def _mapping(spec: type[Spec], classes: dict[str, type[Spec]]) -> core.CoreSchema:
+    def checked(value: Any, handler: core.ValidatorFunctionWrapHandler) -> Any:
+        if isinstance(value, spec):
+            return value
+        given = handler(spec._filled(value))
+        return spec.checked({name: given[name] if name in given else spec.default(name) for name in spec.names()})
+
+    fields = {name: core.typed_dict_field(_field(hint, classes), required=spec.default(name) is REQUIRED,
+                                          metadata={"pydantic_js_updates": _about(spec, name, hint)})
+              for name, hint in hints(spec).items()}
+    known = core.typed_dict_schema(fields, extra_behavior="forbid", cls=spec)
+    return core.no_info_wrap_validator_function(checked, known, ref=spec.__name__)
+
+
+def _about(spec: type[Spec], name: str, hint: Any) -> dict[str, Any]:
+    """What a field's JSON Schema says beside what it takes."""
+    text = next((mark for mark in getattr(hint, "__metadata__", ()) if type(mark) is str), None)
+    default = spec.default(name)
+    return ({} if text is None else {"description": text}) | (
+        {} if default is REQUIRED else {"default": plain(default)})
+
+
+def _field(hint: Any, classes: dict[str, type[Spec]], least: int | None = None) -> core.CoreSchema:
     """What an annotation stands for."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         inner, *marks = args
         if (usual := next((str(mark) for mark in marks if isinstance(mark, Usual)), None)) is not None:
-            return _Tagged(usual, tuple(get_args(inner)))
-        return _kind(inner, next((int(mark) for mark in marks if isinstance(mark, Least)), least))
+            return _by_kind(get_args(inner), usual, classes)
+        return _field(inner, classes, next((int(mark) for mark in marks if isinstance(mark, Least)), least))
     if origin in (Union, types.UnionType):
         inner, none = args
         assert none is type(None), hint
-        return _Maybe(_kind(inner, least))
+        return core.nullable_schema(_field(inner, classes, least))
     if origin is Literal:
-        return _Word(args)
+        words = " ".join(map(str, args))
+        return core.custom_error_schema(core.literal_schema([*args]), _ONE_OF, custom_error_message=_ONE_OF,
+                                        custom_error_context={"words": words})
     if origin is tuple:
-        return _List(_kind(args[0]), least or 0)
+        return core.tuple_schema([_field(args[0], classes)], variadic_item_index=0, min_length=least)
     if origin is dict:
-        return _Table(_kind(args[1]), least or 0)
-    if hint is float:
-        return _Positive()
-    return _Plain(hint, least) if hint in _PLAIN else _One(hint)
+        return core.dict_schema(core.any_schema(), _field(args[1], classes), min_length=least)
+    match hint.__name__:
+        case "int":
+            return core.int_schema(strict=True, ge=least)
+        case "bool":
+            return core.bool_schema(strict=True)
+        case "str":
+            return core.str_schema(strict=True, min_length=least)
+        case "float":
+            return core.float_schema(strict=True, gt=0, allow_inf_nan=False)
+    return _reference(hint, classes)
 
 
-def _wrong(wanted: str, value: object, path: Loc, wrong: list[Complaint]) -> None:
-    wrong.append(Complaint(path, WRONG, f"must be {wanted}, got {shown(value)}"))
+def _by_kind(specs: Sequence[type[Spec]], usual: str, classes: dict[str, type[Spec]]) -> core.CoreSchema:
+    """A spec of one of several classes, by its ``kind``, under the tag of its class."""
+    tags = {word: _TAG + spec.__name__ for spec in specs for word in get_args(hints(spec)["kind"])}
+    classes |= {_TAG + spec.__name__: spec for spec in specs}
+
+    def tag(value: Any) -> str | None:
+        if isinstance(value, Mapping):
+            kind = value.get("kind", usual)
+            return tags.get(kind) if isinstance(kind, str) else None
+        return _TAG + type(value).__name__
+
+    return core.tagged_union_schema(
+        {_TAG + spec.__name__: core.definition_reference_schema(spec.__name__) for spec in specs}, tag,
+        custom_error_type="kind", custom_error_message="kind", custom_error_context={"words": " ".join(tags)})
 
 
-class _Plain(NamedTuple):
-    """A whole number, a flag or a text; ``least``: the smallest, or the fewest letters."""
-
-    type: Any
-    least: int | None = None
-
-    def read(self, value: Any, path: Loc, wrong: list[Complaint]) -> Any:
-        wanted, _, _ = _PLAIN[self.type]
-        if not isinstance(value, self.type) or (self.type is int and isinstance(value, bool)):
-            return _wrong(wanted, value, path, wrong)
-        size: int = len(value) if isinstance(value, str) else value
-        if self.least is not None and size < self.least:
-            limit = "" if isinstance(value, str) else f" of at least {self.least}"
-            return _wrong(f"{wanted}{limit}", value, path, wrong)
-        return value
-
-    def schema(self, parts: dict[str, Schema]) -> Schema:
-        _, name, limit = _PLAIN[self.type]
-        return {"type": name} if self.least is None else {"type": name, limit: self.least}
+def _complaint(error: ErrorDetails, classes: Mapping[str, type[Spec]]) -> Complaint:
+    """One of Pydantic's errors, in this program's words."""
+    path: Loc = tuple(part for part in error["loc"] if part not in classes)
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "missing":
+        return Complaint(path, MISSING, "")
+    if kind == "extra_forbidden":
+        owner = classes[[str(part) for part in error["loc"] if part in classes][-1]]
+        return Complaint(path, UNKNOWN, unknown_field(str(path[-1]), owner.names()))
+    cause = context.get("error")
+    if isinstance(cause, FieldError):
+        return Complaint((*path, *cause.loc), WRONG, cause.message)
+    if kind == "kind" and isinstance(value, Mapping):
+        path, kind, value = (*path, "kind"), _ONE_OF, value["kind"]
+    if kind == _ONE_OF:
+        return Complaint(path, WRONG, "must be {}{}".format(*not_one_of(context["words"].split(" "), value)))
+    return Complaint(path, WRONG, f"must be {_WANTED[kind].format(**context)}, got {shown(value)}")
 
 
-_PLAIN: Final[Mapping[type, tuple[str, str, str]]] = {
-    int: ("a whole number", "integer", "minimum"), bool: ("true or false", "boolean", ""),
-    str: ("text", "string", "minLength"),
+_WANTED: Final[Mapping[str, str]] = {
+    "int_type": "a whole number", "greater_than_equal": "a whole number of at least {ge}", "bool_type": "true or false",
+    "string_type": "text", "string_too_short": "text", "float_type": "a number", "finite_number": "a finite number",
+    "greater_than": "a number above 0", "tuple_type": "a list", "dict_type": "a mapping", "kind": "a mapping",
+    "too_short": "a list of at least {min_length}",
 }
 
 
-class _Positive(NamedTuple):
-    def read(self, value: Any, path: Loc, wrong: list[Complaint]) -> Any:
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return _wrong("a number", value, path, wrong)
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
-        if not math.isfinite(number):
-            return _wrong("a finite number", value, path, wrong)
-        return number if number > 0 else _wrong("a number above 0", value, path, wrong)
+def _generator() -> type[GenerateJsonSchema]:
+    from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-    def schema(self, parts: dict[str, Schema]) -> Schema:
-        return {"type": "number", "exclusiveMinimum": 0}
+    class Generator(GenerateJsonSchema):
+        """Unions as ``anyOf``, and what a class says of itself."""
 
+        def tagged_union_schema(self, schema: core.TaggedUnionSchema) -> JsonSchemaValue:
+            found = [self.generate_inner(each) for each in schema["choices"].values()]
+            return {"anyOf": found} if len(found) > 1 else found[0]
 
-class _Word(NamedTuple):
-    options: tuple[Any, ...]
+        def field_title_should_be_set(self, schema: Any) -> bool:
+            return False
 
-    def read(self, value: Any, path: Loc, wrong: list[Complaint]) -> Any:
-        if any(type(value) is type(option) and value == option for option in self.options):
-            return value
-        wrong.append(Complaint(path, WRONG, "must be {}{}".format(*not_one_of([*map(str, self.options)], value))))
-        return None
-
-    def schema(self, parts: dict[str, Schema]) -> Schema:
-        return {"const": self.options[0]} if len(self.options) == 1 else {"enum": list(self.options)}
-
-
-class _Maybe(NamedTuple):
-    inner: Kind
-
-    def read(self, value: Any, path: Loc, wrong: list[Complaint]) -> Any:
-        return None if value is None else self.inner.read(value, path, wrong)
-
-    def schema(self, parts: dict[str, Schema]) -> Schema:
-        found = self.inner.schema(parts)
-        return {"anyOf": [*found.get("anyOf", [found]), {"type": "null"}]}
-
-
-class _List(NamedTuple):
-    items: Kind
-    least: int
-
-    def read(self, value: Any, path: Loc, wrong: list[Complaint]) -> Any:
-        if not isinstance(value, list | tuple):
-            return _wrong("a list", value, path, wrong)
-        if len(value) < self.least:
-            return _wrong(f"a list of at least {self.least}", value, path, wrong)
-        return tuple(self.items.read(each, (*path, i), wrong) for i, each in enumerate(value))
-
-    def schema(self, parts: dict[str, Schema]) -> Schema:
-        fewest = {"minItems": self.least} if self.least else {}
-        return {"type": "array", "items": self.items.schema(parts), **fewest}
-
-
-class _Table(NamedTuple):
-    values: Kind
-    least: int
-
-    def read(self, value: Any, path: Loc, wrong: list[Complaint]) -> Any:
-        if not isinstance(value, Mapping):
-            return _wrong("a mapping", value, path, wrong)
-        if len(value) < self.least:
-            return _wrong(f"a mapping of at least {self.least}", value, path, wrong)
-        return {key: self.values.read(each, (*path, key), wrong) for key, each in value.items()}
-
-    def schema(self, parts: dict[str, Schema]) -> Schema:
-        fewest = {"minProperties": self.least} if self.least else {}
-        return {"type": "object", "additionalProperties": self.values.schema(parts), **fewest}
-
-
-class _One(NamedTuple):
-    """A spec of one class."""
-
-    spec: type[Spec]
-
-    def read(self, value: Any, path: Loc, wrong: list[Complaint]) -> Any:
-        if isinstance(value, self.spec):
-            return value
-        before = len(wrong)
-        try:
-            found = self.read_fields(self.spec._filled(value), path, wrong)
-            return None if len(wrong) > before else self.spec.checked(found)
-        except FieldError as error:
-            wrong.append(Complaint((*path, *error.loc), WRONG, error.message))
-            return None
-
-    def read_fields(self, data: Any, path: Loc, wrong: list[Complaint]) -> dict[str, Any]:
-        if not isinstance(data, Mapping):
-            _wrong("a mapping", data, path, wrong)
-            return {}
-        known, found = fields(self.spec), dict[str, Any]()
-        for name, field in known.items():
-            if name in data:
-                found[name] = field.kind.read(data[name], (*path, name), wrong)
-            elif field.required:
-                wrong.append(Complaint((*path, name), MISSING, ""))
-            else:
-                found[name] = self.spec.default(name)
-        for name in data:
-            if name not in known:
-                wrong.append(Complaint((*path, name), UNKNOWN, unknown_field(str(name), [*known])))
-        return found
-
-    def schema(self, parts: dict[str, Schema]) -> Schema:
-        from inspect import cleandoc
-
-        name = self.spec.__name__
-        if name not in parts:
-            parts[name] = {}  # its place, before those of what it holds
-            known = fields(self.spec)
-            parts[name] |= {
-                "type": "object", "title": name, "description": cleandoc(self.spec.__doc__ or ""),
-                "additionalProperties": False,
-                "properties": {each: _field_schema(self.spec, each, field, parts) for each, field in known.items()},
-                "required": [each for each, field in known.items() if field.required],
-            }
-        return {"$ref": f"#/$defs/{name}"}
-
-
-class _Tagged(NamedTuple):
-    """A spec of one of several classes, by its ``kind``."""
-
-    usual: str
-    specs: tuple[type[Spec], ...]
-
-    def read(self, value: Any, path: Loc, wrong: list[Complaint]) -> Any:
-        if isinstance(value, self.specs):
-            return value
-        if not isinstance(value, Mapping):
-            return _wrong("a mapping", value, path, wrong)
-        named = {word: spec for spec in self.specs for word in _words(spec)}
-        word = _Word(tuple(named)).read(value.get("kind", self.usual), (*path, "kind"), wrong)
-        return None if word is None else _One(named[word]).read(value, path, wrong)
-
-    def schema(self, parts: dict[str, Schema]) -> Schema:
-        return {"anyOf": [_One(spec).schema(parts) for spec in self.specs]}
-
-
-def _words(spec: type[Spec]) -> Sequence[Any]:
-    """The values of ``kind`` that mean this class."""
-    kind = fields(spec)["kind"].kind
-    assert isinstance(kind, _Word)
-    return kind.options
-
-
-def _field_schema(spec: type[Spec], name: str, field: Field, parts: dict[str, Schema]) -> Schema:
-    found = field.kind.schema(parts)
-    if field.description is not None:
-        found["description"] = field.description
-    if not field.required:
-        found["default"] = plain(spec.default(name))
-    return found
+    return Generator
