@@ -23,7 +23,8 @@ from txcalc.answer.curve import AttentionCurve, attention_curve
 from txcalc.answer.devices import Device, device, devices
 from txcalc.answer.limits import DEFAULT_RESERVE, LONGEST, Reserve, first_above
 from txcalc.cli.app import app
-from txcalc.show.terminal import Bar, Screen, blocks
+from txcalc.show.blocks import Bar
+from txcalc.show.terminal import Screen, blocks
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.spec.yaml import read_yaml

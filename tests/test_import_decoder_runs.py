@@ -9,10 +9,10 @@ import pytest
 from import_cases import CASES
 
 from txcalc.answer.report import count
-from txcalc.huggingface import decoders, gemma4, gpts, llamas
 from txcalc.huggingface.families import FAMILIES
 from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import located_blocks
 from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload
 
@@ -20,8 +20,6 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 torch.set_num_threads(1)
 
-MODULES = {module.__name__ for module in (decoders, gemma4, gpts, llamas)}
-DENSE = [name for name in CASES if FAMILIES[name].build.__module__ in MODULES]
 UNCACHED = {"openai-gpt"}  # a class that runs without a cache
 BATCH, DRAWS = 2, 4
 SEQ, SHORT = 7, 4
@@ -37,6 +35,18 @@ def draw(model_type: str, seed: int) -> dict[str, Any]:
         fields["hidden_size_per_layer_input"] = 6  # the class does not run without
     classes = [name for name in FAMILIES[model_type].classes if hasattr(transformers, name)]
     return {"model_type": model_type, "architectures": [classes[seed % len(classes)]], **fields}
+
+
+def is_dense(config: dict[str, Any]) -> bool:
+    """A decoder alone, of attention with keys and values and dense feed-forwards."""
+    spec = Model.from_data(spec_from_config(config, "config.json", "drawn"))
+    return spec.architecture == "decoder-only" and spec.tower is None and all(
+        block.attention is not None and block.attention.kind == "standard" and block.recurrent is None
+        and block.feed_forward is not None and block.feed_forward.kind == "dense"
+        for _, block in located_blocks(spec))
+
+
+DENSE = [name for name in CASES if all(is_dense(draw(name, seed)) for seed in range(DRAWS))]
 
 
 def live(config: dict[str, Any]) -> Any:

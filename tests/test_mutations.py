@@ -102,7 +102,7 @@ def embedding_counted_per_layer(patch: Patch) -> None:
 
 def flash_stores_the_scores(patch: Patch) -> None:
     scores = Tensor(10**8, Storage(10**8, (2, 6, 13, 13)), (13, 13))
-    change_op(patch, lambda name, d: d | {"saves": (*d["saves"], scores)}
+    change_op(patch, lambda name, d: d | {key: (*d[key], scores) for key in ("writes", "saves")}
               if name == "flash" else d)
 
 

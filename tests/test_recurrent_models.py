@@ -9,7 +9,7 @@ import pytest
 from txcalc.count import activations, flops, kv_cache, params
 from txcalc.count.layer import alone
 from txcalc.models.load import load
-from txcalc.spec.errors import FieldError, SpecError
+from txcalc.spec.complaints import InvalidSpec
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
@@ -295,20 +295,18 @@ def test_only_a_stack_that_generates_holds_a_state() -> None:
     ({"layers": 1, "recurrent": {"kind": "gru", "hidden": 14}, "position": {"kind": "relative"}}, ("position",),
      "attention"),
     (search(attends=None, initial=None), ("encoder",), "nothing reads it"),
-    (search(attends={"width": 3, "readout": ["previous"]}), ("readout",), "needs the state"),
-    (search(attends={"width": 3, "readout": ["state", "state"]}), ("readout",), "twice"),
+    (search(attends={"width": 3, "readout": ["previous"]}), ("recurrent", "attends", "readout"), "needs the state"),
+    (search(attends={"width": 3, "readout": ["state", "state"]}), ("recurrent", "attends", "readout"), "twice"),
     (search(initial={"of": "forward"}), ("recurrent", "initial", "of"), "one-directional"),
     ({"layers": 1, "recurrent": {"kind": "convolution", "width": 3, "gated": True, "activation": "relu"}},
-     ("activation",), "its gate"),
+     ("recurrent", "activation"), "its gate"),
 ])
 def test_what_does_not_fit_is_refused_by_its_field(fields: dict[str, Any], place: tuple[str, ...], text: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidSpec) as caught:
         model(**fields)
-    (error,) = caught.value.errors()
-    cause = error["ctx"]["error"]
-    assert isinstance(cause, FieldError)
-    assert cause.loc == place
-    assert text in cause.message
+    (complaint,) = caught.value.complaints
+    assert complaint.path == place
+    assert text in complaint.message
 
 
 @pytest.mark.parametrize("layers", [1, 3])

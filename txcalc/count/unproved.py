@@ -28,6 +28,8 @@ LAYERS: Final[Rows] = (
     ("one head alone", lambda b: getattr(b.attention, "heads", 0) == 1),
     ("a gated squared ReLU",
      lambda b: getattr(b.feed_forward, "activation", "") == "relu2" and b.feed_forward.gated),
+    ("a first state as all that is read of an encoder", lambda b: _is_cell(b) and b.recurrent.initial is not None
+     and b.recurrent.attends is None and b.cross_attention is None),
     ("a cell and attention of one input", lambda b: b.residual == "mixers"),
 )
 GENERATION: Final[Rows] = (
