@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "txcalc"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
-STAGES = ["units", "document", "spec", "huggingface", "models", "trace", "count", "answer", "derivation", "show", "cli"]
+STAGES = ["units", "document", "spec", "huggingface", "models", "trace", "count", "answer", "explain", "show", "cli"]
 CHECK = ["units", "document", "spec", "huggingface", "models", "trace", "count", "answer", "check"]
 CLI = [*STAGES, "check"]
 REFERENCE = ["spec", "check.reference", "check.measure"]
@@ -80,7 +80,7 @@ def test_no_file_is_longer_than_400_lines(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= 400
 
 
-MIRRORS = [{"trace", "check.reference"}, {"spec", "check.reference"}, {"answer", "show"}, {"derivation", "show"}]
+MIRRORS = [{"trace", "check.reference"}, {"spec", "check.reference"}, {"answer", "show"}, {"explain", "show"}]
 """Rooms of which one holds what the other builds, or how what the other finds looks."""
 TOO_OFTEN = {"model"}
 """Names that stand in other rooms too: none may come, and each that goes leaves this list."""

@@ -19,11 +19,11 @@ from txcalc.answer.rerun import QUANTITIES as TOTAL_OF
 from txcalc.count import params
 from txcalc.count.memory import live_bytes
 from txcalc.count.unproved import unproved
-from txcalc.derivation.explain import DerivationError, Explainer, explain
-from txcalc.derivation.explanation import QUANTITIES, Explanation, Formula
-from txcalc.derivation.letters import LETTERS, SPECIAL
-from txcalc.derivation.quantities import DEFINITIONS, fit_phase
-from txcalc.derivation.symbols import UNUSED, symbols
+from txcalc.explain.explain import DerivationError, Explainer, explain
+from txcalc.explain.explanation import QUANTITIES, Explanation, Formula
+from txcalc.explain.letters import LETTERS, SPECIAL
+from txcalc.explain.quantities import DEFINITIONS, fit_phase
+from txcalc.explain.symbols import UNUSED, symbols
 from txcalc.models import load as presets
 from txcalc.show.terminal import Screen
 from txcalc.spec import inputs, layers

@@ -10,8 +10,8 @@ from typing import Any, Final
 import pytest
 
 from txcalc.answer.defaults import workload
-from txcalc.derivation.explain import Explainer
-from txcalc.derivation.explanation import QUANTITIES, Explanation
+from txcalc.explain.explain import Explainer
+from txcalc.explain.explanation import QUANTITIES, Explanation
 from txcalc.models import load as presets
 from txcalc.spec.errors import SpecError
 

@@ -17,7 +17,7 @@ from txcalc.answer.fit import fit
 from txcalc.check.validate import CASES, Case
 from txcalc.count import activations
 from txcalc.count.memory import Moment, moments
-from txcalc.derivation.explain import explain
+from txcalc.explain.explain import explain
 from txcalc.spec import older
 from txcalc.spec.files import Document
 from txcalc.spec.model import Model

@@ -11,7 +11,7 @@ from txcalc.answer.columns import Table
 from txcalc.answer.report import Totals, count
 from txcalc.count.entries import total
 from txcalc.count.kv_cache import allocated, kv_cache_bytes
-from txcalc.derivation.polynomial import atomic
+from txcalc.explain.polynomial import atomic
 from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model
 from txcalc.trace.cache import Cache

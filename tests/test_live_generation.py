@@ -10,7 +10,7 @@ from tests.test_live import GPT, LLAMA, MODELS, steps
 from txcalc.check import measure
 from txcalc.count import memory
 from txcalc.count.memory import live_bytes
-from txcalc.derivation.explain import explain
+from txcalc.explain.explain import explain
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Frame, Trace

@@ -11,7 +11,7 @@ from txcalc.count.entries import total
 from txcalc.count.flops import forward_flops
 from txcalc.count.params import params
 from txcalc.count.totals import TOTALS
-from txcalc.derivation.polynomial import Poly, atomic, poly
+from txcalc.explain.polynomial import Poly, atomic, poly
 from txcalc.spec.model import Model
 from txcalc.spec.replace import replace
 from txcalc.trace.model import trace

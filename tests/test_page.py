@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from txcalc.cli.app import app
-from txcalc.derivation.explanation import Formula
+from txcalc.explain.explanation import Formula
 from txcalc.show.blocks import Chart, Mark, Series
 from txcalc.show.drawing import spread
 from txcalc.show.markup import Html, html, join, tag

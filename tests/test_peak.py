@@ -91,7 +91,7 @@ def test_a_hundred_layers_cost_as_much_as_four() -> None:
 ])
 def test_a_peak_as_a_formula(name: str, run: dict[str, Any], others: list[dict[str, Any]]) -> None:
     """Where a peak is, is decided on numbers; what is alive there, read on symbols, holds at all sizes that agree."""
-    from txcalc.derivation.derive import Run
+    from txcalc.explain.derive import Run
 
     spec = Model.from_data(MODELS[name])
     first = Run(spec, step(MODELS[name], **run).workload)
@@ -110,7 +110,7 @@ def test_a_peak_as_a_formula(name: str, run: dict[str, Any], others: list[dict[s
 
 def by_maker(found: Iterable[Entry], values: dict[str, int] | None = None) -> Counter[tuple[str, str, str]]:
     """Bytes of what is alive, of like storages together."""
-    from txcalc.derivation.polynomial import poly
+    from txcalc.explain.polynomial import poly
 
     bytes_of = Counter[tuple[str, str, str]]()
     for each in found:

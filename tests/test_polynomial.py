@@ -11,7 +11,7 @@ import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from txcalc.derivation.polynomial import Poly, Relation, Whole, added, atomic, monomial, poly
+from txcalc.explain.polynomial import Poly, Relation, Whole, added, atomic, monomial, poly
 from txcalc.trace.sizes import least, visible_pairs
 
 NAMES = ("b", "d", "s", "w")

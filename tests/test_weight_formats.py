@@ -16,7 +16,7 @@ from txcalc.answer.rerun import recorded
 from txcalc.count import gguf
 from txcalc.count.kv_cache import FORMATS as KV_FORMATS
 from txcalc.count.weights import stored_bytes, weight_bytes
-from txcalc.derivation.explain import explain
+from txcalc.explain.explain import explain
 from txcalc.models import load as presets
 from txcalc.spec.errors import SpecError
 from txcalc.spec.formats import FORMATS, NAMES, PACKED, WHOLE, Layout

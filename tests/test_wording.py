@@ -12,8 +12,8 @@ from txcalc.answer import comparison as side_by_side
 from txcalc.answer.curve import attention_curve
 from txcalc.answer.defaults import workload
 from txcalc.answer.view import view
-from txcalc.derivation.explain import explain
-from txcalc.derivation.explanation import QuantityName
+from txcalc.explain.explain import explain
+from txcalc.explain.explanation import QuantityName
 from txcalc.show.blocks import Fact, plain
 from txcalc.show.comparison import lines
 from txcalc.show.figures import cache_label, figures

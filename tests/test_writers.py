@@ -25,7 +25,7 @@ from txcalc.answer.mixer_table import mixers
 from txcalc.answer.validation import Row as Compared
 from txcalc.answer.validation import Validation, Validations
 from txcalc.answer.view import View, view
-from txcalc.derivation.explain import explain
+from txcalc.explain.explain import explain
 from txcalc.show.blocks import Charts, Column, Data, Derivation, Facts, Number, Table, plain
 from txcalc.show.terminal import Screen
 from txcalc.show.where import shares, whole

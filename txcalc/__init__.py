@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-# Loaded first, so that importing it later does not put the folder in the place of the function of the same name.
-import txcalc.count  # noqa: F401
+# Loaded first, so that importing them later does not put folders in the place of the functions of the same names.
+import txcalc.count
+import txcalc.explain  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from txcalc.answer.mixer_table import MixerTable
     from txcalc.answer.report import Report
     from txcalc.answer.validation import Validation
-    from txcalc.derivation.explanation import Explanation, QuantityName
+    from txcalc.explain.explanation import Explanation, QuantityName
     from txcalc.spec.errors import SpecError
     from txcalc.spec.model import Model
     from txcalc.trace.workload import Phase, Workload
@@ -102,7 +103,7 @@ def explain(
     quantity that the model does not have, with the reason.
     """
     from txcalc.answer import keywords
-    from txcalc.derivation import explain as derivation
+    from txcalc.explain import explain as derivation
 
     found = keywords.find(model)
     workload = keywords.workload([found.spec], batch, seq, phase, run)

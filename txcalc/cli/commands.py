@@ -206,7 +206,7 @@ def _sides(loaded: Sequence[Loaded], given: Run) -> list[Side]:
 
 
 def _quantities() -> Iterable[str]:
-    from txcalc.derivation.explanation import QUANTITIES
+    from txcalc.explain.explanation import QUANTITIES
 
     return QUANTITIES
 
@@ -233,8 +233,8 @@ def explain(
     Example: txcalc explain transformer-base params
     """
     from txcalc.answer.defaults import workload
-    from txcalc.derivation.explain import explain as explained
-    from txcalc.derivation.explanation import known
+    from txcalc.explain.explain import explain as explained
+    from txcalc.explain.explanation import known
     from txcalc.spec.errors import SpecError
 
     name = known(quantity)

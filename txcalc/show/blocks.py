@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from txcalc import units
 
 if TYPE_CHECKING:
-    from txcalc.derivation.explanation import Formula
+    from txcalc.explain.explanation import Formula
 
 Scale = Literal["exact", "params", "flops", "memory"]
 Style = Literal["", "bold", "dim", "red"]

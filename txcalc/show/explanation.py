@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import floor, log10
 
 from txcalc import units
-from txcalc.derivation.explanation import Explanation, KeptRow, Layer, PublishedFigure, Simplification
+from txcalc.explain.explanation import Explanation, KeptRow, Layer, PublishedFigure, Simplification
 from txcalc.show import blocks as b
 from txcalc.show import headings
 from txcalc.show.figures import MARKS, label, scale_of

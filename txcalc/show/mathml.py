@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from txcalc import units
-from txcalc.derivation.explanation import Formula
+from txcalc.explain.explanation import Formula
 from txcalc.show.markup import Html, join, tag
 
 _TIMES = tag("mo", Html("&#x2062;"))  # seen by nobody, spoken by screen readers

@@ -11,7 +11,7 @@ from txcalc.answer.difference import Diff
 from txcalc.answer.mixer_table import MixerTable
 from txcalc.answer.report import Report
 from txcalc.answer.validation import Validations
-from txcalc.derivation.explanation import Explanation
+from txcalc.explain.explanation import Explanation
 from txcalc.models import basis
 from txcalc.spec import fields
 from txcalc.spec.base import Switches

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from txcalc import units
 from txcalc.answer.report import Component, Report
-from txcalc.derivation.naming import NAMES, RECURRENT
+from txcalc.explain.naming import NAMES, RECURRENT
 
 Fields = dict[str, Any]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from txcalc.derivation.explanation import Formula
-from txcalc.derivation.formula import Sum, collect, largest_first, products
-from txcalc.derivation.formula_text import Notation, name, substituted, write
-from txcalc.derivation.polynomial import Monomial, Poly, Relation, Values
+from txcalc.explain.explanation import Formula
+from txcalc.explain.formula import Sum, collect, largest_first, products
+from txcalc.explain.formula_text import Notation, name, substituted, write
+from txcalc.explain.polynomial import Monomial, Poly, Relation, Values
 
 _EQUAL: Final[dict[Notation, str]] = {"unicode": "=", "ascii": "=", "latex": "=", "python": "=="}
 _AT_MOST: Final[dict[Notation, str]] = {"unicode": "≤", "ascii": "<=", "latex": r"\le", "python": "<="}

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from txcalc.answer.report import Totals, totals
 from txcalc.count.entries import Entry
-from txcalc.derivation.explanation import QuantityName
-from txcalc.derivation.naming import Name, name
-from txcalc.derivation.polynomial import ONE, Atom, Poly, Whole, added, atomic, poly
-from txcalc.derivation.quantities import DEFINITIONS, entries
-from txcalc.derivation.symbols import Symbols, symbols
+from txcalc.explain.explanation import QuantityName
+from txcalc.explain.naming import Name, name
+from txcalc.explain.polynomial import ONE, Atom, Poly, Whole, added, atomic, poly
+from txcalc.explain.quantities import DEFINITIONS, entries
+from txcalc.explain.symbols import Symbols, symbols
 from txcalc.trace.model import trace
 from txcalc.trace.record import Number, Tensor, Trace
 from txcalc.trace.workload import Workload

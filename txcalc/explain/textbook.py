@@ -8,12 +8,12 @@ from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.count.kv_cache import FORMATS
-from txcalc.derivation.derive import Run
-from txcalc.derivation.explanation import QuantityName, Simplification
-from txcalc.derivation.formula import degree, is_layers
-from txcalc.derivation.formula_text import write
-from txcalc.derivation.notation import as_it_comes, formula
-from txcalc.derivation.polynomial import Poly, added, atomic, poly
+from txcalc.explain.derive import Run
+from txcalc.explain.explanation import QuantityName, Simplification
+from txcalc.explain.formula import degree, is_layers
+from txcalc.explain.formula_text import write
+from txcalc.explain.notation import as_it_comes, formula
+from txcalc.explain.polynomial import Poly, added, atomic, poly
 from txcalc.spec.facts import is_causal
 from txcalc.trace.distances import keeps_inputs
 from txcalc.trace.workload import BYTES

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from txcalc.count.entries import Entry
-from txcalc.derivation import why
-from txcalc.derivation.derive import Line, Run, one_of, tensor_name
-from txcalc.derivation.explanation import KeptRow
-from txcalc.derivation.notation import formula
-from txcalc.derivation.polynomial import Poly
-from txcalc.derivation.why import Basis
+from txcalc.explain import why
+from txcalc.explain.derive import Line, Run, one_of, tensor_name
+from txcalc.explain.explanation import KeptRow
+from txcalc.explain.notation import formula
+from txcalc.explain.polynomial import Poly
+from txcalc.explain.why import Basis
 from txcalc.trace.kinds import Keeps
 
 

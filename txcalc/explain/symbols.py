@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from txcalc.derivation.letters import LETTERS, SPECIAL, Letter
-from txcalc.derivation.polynomial import Relation, atomic, monomial
+from txcalc.explain.letters import LETTERS, SPECIAL, Letter
+from txcalc.explain.polynomial import Relation, atomic, monomial
 from txcalc.spec.facts import STORAGE, located_blocks, patches, positions
 from txcalc.spec.replace import replace
 from txcalc.trace.workload import Workload

@@ -8,12 +8,12 @@ from typing import Final, Literal
 from txcalc.answer.fit import fit
 from txcalc.count.peak import peak
 from txcalc.count.turns import Turns
-from txcalc.derivation.derive import Line, Run, one_of, tensor_name
-from txcalc.derivation.explanation import AliveRow, Moment, Range
-from txcalc.derivation.kept import reader
-from txcalc.derivation.notation import formula
-from txcalc.derivation.polynomial import Poly, poly
-from txcalc.derivation.why import Basis
+from txcalc.explain.derive import Line, Run, one_of, tensor_name
+from txcalc.explain.explanation import AliveRow, Moment, Range
+from txcalc.explain.kept import reader
+from txcalc.explain.notation import formula
+from txcalc.explain.polynomial import Poly, poly
+from txcalc.explain.why import Basis
 from txcalc.spec.errors import SpecError
 from txcalc.trace.model import trace
 

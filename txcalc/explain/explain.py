@@ -18,9 +18,9 @@ from txcalc.answer.report import ModelInfo, Provenance, Quantity, cache_name, gr
 from txcalc.answer.rerun import QUANTITIES
 from txcalc.count.entries import total as added_up
 from txcalc.count.totals import trained
-from txcalc.derivation import why
-from txcalc.derivation.derive import Line, Run, lines
-from txcalc.derivation.explanation import (
+from txcalc.explain import why
+from txcalc.explain.derive import Line, Run, lines
+from txcalc.explain.explanation import (
     Explanation,
     Layer,
     LayerPart,
@@ -31,13 +31,13 @@ from txcalc.derivation.explanation import (
     Symbol,
     Term,
 )
-from txcalc.derivation.formula import Sum, collect, distributed, divides
-from txcalc.derivation.kept import kept_rows, kept_sources
-from txcalc.derivation.moment import RULES, alive_rows, holds, moment
-from txcalc.derivation.notation import at_most, equation, expanded, formula, letter, numbers
-from txcalc.derivation.polynomial import Exact, Poly, Relation, added
-from txcalc.derivation.quantities import DEFINITIONS, Definition, entries, fit_phase, missing, notes
-from txcalc.derivation.textbook import simplifications
+from txcalc.explain.formula import Sum, collect, distributed, divides
+from txcalc.explain.kept import kept_rows, kept_sources
+from txcalc.explain.moment import RULES, alive_rows, holds, moment
+from txcalc.explain.notation import at_most, equation, expanded, formula, letter, numbers
+from txcalc.explain.polynomial import Exact, Poly, Relation, added
+from txcalc.explain.quantities import DEFINITIONS, Definition, entries, fit_phase, missing, notes
+from txcalc.explain.textbook import simplifications
 from txcalc.spec.errors import SpecError
 from txcalc.trace.workload import Workload
 

@@ -13,7 +13,7 @@ from txcalc.count.kv_cache import FORMATS, grows
 from txcalc.count.peak import alive, peak
 from txcalc.count.states import RECIPES
 from txcalc.count.totals import TOTALS
-from txcalc.derivation.explanation import QuantityName
+from txcalc.explain.explanation import QuantityName
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal
 from txcalc.trace.kinds import MEASURED

@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from txcalc import units
-from txcalc.derivation.formula import Product, Sum, collect, written
-from txcalc.derivation.polynomial import Atom, Poly, Values
+from txcalc.explain.formula import Product, Sum, collect, written
+from txcalc.explain.polynomial import Atom, Poly, Values
 
 Notation = Literal["unicode", "ascii", "latex", "python"]
 

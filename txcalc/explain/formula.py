@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from txcalc.derivation.polynomial import Atom, Exact, Monomial, Poly, Term, Values, monomial, product, times
+from txcalc.explain.polynomial import Atom, Exact, Monomial, Poly, Term, Values, monomial, product, times
 
 _ORDER: Final = ("b", "L", "E", "A", "S", "H", "h", "s", "m", "p", "w", "c", "V", "n", "d", "g", "k", "N", "D")
 _HALF: Final = frozenset("hgkHPsmpwc")  # two of them make one width, as heads x head_dim do
