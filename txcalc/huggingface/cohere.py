@@ -12,7 +12,7 @@ from txcalc.huggingface.layerwise import after, all_but, every, listed_sparse, s
 from txcalc.huggingface.rows import PLAIN_LAYERNORM, RMS, SHARED, Rows, gated, given, size, take
 
 cohere = partial(decoder, norm=SHARED, residual="parallel")
-_PATTERN: Final = take("sliding_window_pattern", default=4)
+_PATTERN: Final = size("sliding_window_pattern", default=4)
 _DENSE: Final = size("first_k_dense_replace", default=0, least=0)
 _ROUTING: Final = {"softmax": "topk-softmax", "sigmoid": "sigmoid-topk"}
 _SPARSE: Final = listed_sparse(after(_DENSE))

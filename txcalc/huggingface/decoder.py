@@ -142,10 +142,15 @@ def square(c: Config, kind: str, spec: Data) -> Data:
     return spec
 
 
+_MOST: Final = 100_000
+
+
 def by_layer(c: Config, spec: Data, layers: Sequence[Layers]) -> Data:
     """``spec`` with what differs from layer to layer laid over."""
     if not layers:
         return spec
+    if spec["layers"] > _MOST:
+        raise c.error("num_hidden_layers", f"layers that differ are read one by one, up to {_MOST:,} of them")
     each = [_pruned(reduce(merge, own)) for own in zip(*(layer(c, spec["layers"]) for layer in layers), strict=True)]
     alike = {name: value for name, value in each[0].items() if all(name in own and own[name] == value for own in each)}
     return layered(merge(spec, alike), [{k: v for k, v in own.items() if k not in alike} for own in each])

@@ -9,7 +9,7 @@ from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import ROUTING, decoder, experts
 from txcalc.huggingface.layerwise import after, listed_sparse, sparse
-from txcalc.huggingface.rows import Fields, Rows, flag, gated, optional, size, take
+from txcalc.huggingface.rows import Fields, Rows, flag, gated, optional, size
 
 
 def _value_dim(c: Config) -> int:
@@ -40,7 +40,7 @@ def routed(routing: str = "sigmoid-topk") -> Fields:
 deepseek = partial(decoder, attention=with_value_dim, position={"kind": "rope"})
 _IGNORED: Final = f"{ROUTING} topk_method scoring_func ep_size"
 _ONLY: Final = {"moe_layer_freq": 1, "mlp_bias": False}
-_FIRST_DENSE: Final = after(take("first_k_dense_replace"))
+_FIRST_DENSE: Final = after(size("first_k_dense_replace", least=0))
 v3 = partial(deepseek, layers=[sparse(routed(), _FIRST_DENSE)], ignore=_IGNORED, only=_ONLY)
 
 

@@ -9,7 +9,7 @@ from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED, decoder
 from txcalc.huggingface.importer import decoder_classes
 from txcalc.huggingface.layerwise import all_but, every, windows
-from txcalc.huggingface.rows import Rows, number, size, take
+from txcalc.huggingface.rows import Rows, number, size
 
 
 def _gelu(c: Config) -> str:
@@ -34,6 +34,6 @@ ROWS: Final[Rows] = {
     "gemma": gemma("Gemma"),
     "gemma2": gemma2("Gemma2"),
     "gemma3_text": capped(decoder_classes("Gemma3") | {"Gemma3TextModel": "none"}, qk_norm="head", layers=[
-        windows(all_but(every(take("sliding_window_pattern", default=6))))]),
+        windows(all_but(every(size("sliding_window_pattern", default=6))))]),
     "vaultgemma": gemma2("VaultGemma", norm="rms"),
 }

@@ -65,7 +65,7 @@ def _per_layer(c: Config) -> Part | None:
 
 def _sizes_of_full(c: Config, spec: Data, slides: list[bool]) -> dict[int, Data]:
     """Heads of another width, and other numbers of them for keys, by layer: in full layers, or as a file lists them."""
-    usual = {name: spec["attention"][name] for name in ("head_dim", "kv_heads")}
+    usual = {"head_dim": c.size("head_dim"), "kv_heads": spec["attention"]["kv_heads"]}
     listed = c.take("per_layer_config", default=None)
     wide, few = c.size("global_head_dim", default=512), c.take("num_global_key_value_heads", default=None)
     if "per_layer_config" not in c.data:

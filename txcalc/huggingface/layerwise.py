@@ -7,7 +7,7 @@ from typing import Final
 
 from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.rows import Part, Value, read, some, take
+from txcalc.huggingface.rows import Part, Value, read, size, some
 from txcalc.spec.errors import shown
 
 Pattern = Callable[[Config, int], list[bool]]
@@ -35,6 +35,15 @@ def after(number: Value) -> Pattern:
         least = read(c, number)
         return [i >= least for i in range(layers)]
     return pattern
+
+
+def listed_layers(c: Config, name: str) -> list[int] | None:
+    """Layers by their number, counted from 0, or None where the file lists none."""
+    listed = c.take(name, default=None)
+    if listed is not None and not (isinstance(listed, list) and all(type(i) is int for i in listed)):
+        raise c.error(name, f"must be a list of layers' numbers, got {shown(listed)}")
+    found: list[int] | None = listed
+    return found
 
 
 def layer_types(
@@ -98,7 +107,7 @@ def where(which: Pattern, there: Part) -> Layers:
 
 def rotary(c: Config, layers: int) -> list[bool]:
     """Layers that rotate queries and keys: as ``no_rope_layers`` says, or all but one in each interval."""
-    made_up = all_but(every(take("no_rope_layer_interval", default=4)))(c, layers)
+    made_up = all_but(every(size("no_rope_layer_interval", default=4)))(c, layers)
     listed = c.take("no_rope_layers", default=None) or made_up
     if len(listed) != layers:
         raise c.error("no_rope_layers", f"must be a list of {layers} entries, one per layer")

@@ -9,7 +9,7 @@ from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import HEADS, decoder, experts
 from txcalc.huggingface.layerwise import after, layer_types, sparse
 from txcalc.huggingface.mamba import listed_attention
-from txcalc.huggingface.rows import WIDTH, Fields, Rows, flag, passed_over, size, take
+from txcalc.huggingface.rows import WIDTH, Fields, Rows, flag, passed_over, size
 
 _D: Final = size("hidden_size")
 
@@ -57,6 +57,7 @@ ROWS: Final[Rows] = {
     "lfm2_moe": lfm2(
         "Lfm2Moe", feed_forward={"d_ff": WIDTH, "activation": "silu", "gated": True}, layers=[
             layer_types("conv", _must_be_listed, _CONVOLUTION),
-            sparse({**experts(routing="sigmoid-topk"), "activation": "silu"}, after(take("num_dense_layers")))],
+            sparse({**experts(routing="sigmoid-topk"), "activation": "silu"},
+                   after(size("num_dense_layers", least=0)))],
         ignore="use_expert_bias routed_scaling_factor"),
 }

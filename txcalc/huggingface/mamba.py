@@ -9,7 +9,7 @@ from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import decoder, experts
 from txcalc.huggingface.layerwise import all_but, every, sparse, where
-from txcalc.huggingface.rows import Fields, Rows, flag, gated, passed_over, size, take
+from txcalc.huggingface.rows import Fields, Rows, flag, gated, passed_over, size
 from txcalc.spec.errors import shown
 
 _STEPS: Final = "time_step_limit time_step_min time_step_max time_step_floor"
@@ -57,7 +57,7 @@ _JAMBA: Final[Fields] = {"attention": None, "recurrent": {
 
 
 def _with_experts(c: Config, layers: int) -> list[bool]:
-    chosen = every(size("expert_layer_period"), first=take("expert_layer_offset"))(c, layers)
+    chosen = every(size("expert_layer_period"), first=size("expert_layer_offset", least=0))(c, layers)
     return [c.size("num_experts") > 1 and one for one in chosen]
 
 
@@ -95,7 +95,7 @@ ROWS: Final[Rows] = {
         ignore=f"{_IGNORED} mixer_rms_eps use_falcon_mambapy", only={"hidden_act": "silu", "rms_norm": True}),
     "jamba": decoder(  # one attention layer in eight, experts in every second, no positions
         "Jamba", position="none", layers=[
-            where(all_but(every(size("attn_layer_period"), first=take("attn_layer_offset"))), _JAMBA),
+            where(all_but(every(size("attn_layer_period"), first=size("attn_layer_offset", least=0))), _JAMBA),
             sparse(experts(normalize=False), _with_experts)],
         ignore="use_mamba_kernels use_mambapy use_associative_scan num_logits_to_keep sliding_window "
                "calc_logits_for_entire_prompt n_ctx", only={"mamba_inner_layernorms": True}),

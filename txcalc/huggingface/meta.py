@@ -9,7 +9,7 @@ from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import NO_ROPE, decoder, experts
 from txcalc.huggingface.importer import lm_classes
-from txcalc.huggingface.layerwise import all_but, every, layer_types, rotary, sparse, where, windows
+from txcalc.huggingface.layerwise import all_but, every, layer_types, listed_layers, rotary, sparse, where, windows
 from txcalc.huggingface.openai import TWO_MORE
 from txcalc.huggingface.rows import NORMS, WIDTH, Fields, Rows, flag, gated, given, plain, size, some
 
@@ -21,7 +21,7 @@ def _unscaled(c: Config) -> Fields | None:
 
 
 def _interleaved(c: Config, layers: int) -> list[bool]:
-    made_up, listed = every(size("interleave_moe_layer_step"))(c, layers), c.take("moe_layers", default=None)
+    made_up, listed = every(size("interleave_moe_layer_step"))(c, layers), listed_layers(c, "moe_layers")
     return made_up if listed is None else [i in listed for i in range(layers)]
 
 

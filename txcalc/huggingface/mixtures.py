@@ -9,7 +9,7 @@ from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED, HEADS, NO_ROPE, ROUTING, Position, decoder, experts, head_dim, qkv
 from txcalc.huggingface.deepseek import routed
 from txcalc.huggingface.layerwise import Layers, after, all_but, every, layer_types, listed_sparse, sparse, windows
-from txcalc.huggingface.rows import PLAIN_LAYERNORM, Fields, Reader, Rows, choice, flag, passed_over, read, size, take
+from txcalc.huggingface.rows import PLAIN_LAYERNORM, Fields, Reader, Rows, choice, flag, passed_over, read, size
 
 _SLIDING: Final = size("sliding_window")
 _FULL: Final = all_but(after(0))
@@ -40,7 +40,8 @@ def _no_bias(c: Config) -> bool:
 
 
 def _every_so_many(c: Config, layers: int) -> list[bool]:
-    step, first, last = c.size("moe_layer_interval"), c.take("moe_layer_start_index"), c.take("moe_layer_end_index")
+    step, first = c.size("moe_layer_interval"), c.size("moe_layer_start_index", least=0)
+    last = c.size("moe_layer_end_index", least=-1)
     last = layers - 1 if last == -1 else last
     return [(i + 1) % step == 0 and first <= i <= last for i in range(layers)]
 
@@ -72,8 +73,10 @@ def _dbrx_experts(c: Config) -> Fields:
 
 
 def _from_max_window_layers(c: Config, layers: int) -> list[bool]:
-    window, first = c.take("sliding_window"), c.take("max_window_layers")
-    return [window is not None and i >= first for i in range(layers)]
+    if c.take("sliding_window") is None:
+        c.ignore("max_window_layers")
+        return [False] * layers
+    return [i >= c.size("max_window_layers", least=0) for i in range(layers)]
 
 
 # ---------------------------------------------------------------- MiMo
@@ -130,7 +133,7 @@ ROWS: Final[Rows] = {
                     position={"kind": "rope"}, fused=[["q", "k", "v"]], ignore="num_key_value_heads"),
     "dots1": decoder(  # Qwen 3's attention, DeepSeek V3's experts
         "Dots1", qk_norm="head", layers=[
-            sparse(routed(), after(take("first_k_dense_replace"))), windows(_from_max_window_layers)],
+            sparse(routed(), after(size("first_k_dense_replace", least=0))), windows(_from_max_window_layers)],
         ignore=f"{ROUTING} topk_method scoring_func ep_size", only={"moe_layer_freq": 1, "use_sliding_window": False}),
     "mellum": decoder(  # Qwen 3's layers, the kind of each listed; its multi-token prediction is never built
         "Mellum", qk_norm="head", position={"kind": "rope"}, layers=[

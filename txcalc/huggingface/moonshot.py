@@ -8,7 +8,7 @@ from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import decoder, experts
 from txcalc.huggingface.deepseek import latent
 from txcalc.huggingface.layerwise import after, layer_types, listed_sparse, sparse
-from txcalc.huggingface.rows import Fields, Rows, flag, passed_over, take
+from txcalc.huggingface.rows import Fields, Rows, flag, passed_over, size
 
 
 def _attention(c: Config) -> Fields:
@@ -44,7 +44,7 @@ ROWS: Final[Rows] = {
         "KimiLinear", attention=_attention, position="none", tied=False, layers=[
             layer_types("linear_attention", _pattern, {"attention": None, "recurrent": _delta}),
             sparse(experts(routing="sigmoid-topk", normalize=flag("norm_topk_prob", "moe_renormalize")),
-                   listed_sparse(after(take("first_k_dense_replace", default=1))))],
+                   listed_sparse(after(size("first_k_dense_replace", default=1, least=0))))],
         ignore="n_group num_expert_group topk_group routed_scaling_factor use_grouped_topk num_nextn_predict_layers",
         only={"moe_layer_freq": 1, "mla_use_nope": True, "moe_router_activation_func": "sigmoid"}),
 }

@@ -9,8 +9,8 @@ from typing import Final
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED, decoder, experts, qkv, rope
 from txcalc.huggingface.importer import decoder_classes
-from txcalc.huggingface.layerwise import all_but, every, layer_types, sparse, windows
-from txcalc.huggingface.rows import Rows, Value, flag, size, take
+from txcalc.huggingface.layerwise import all_but, every, layer_types, listed_layers, sparse, windows
+from txcalc.huggingface.rows import Rows, Value, flag, size
 
 
 def used_window(c: Config) -> int | None:
@@ -21,19 +21,27 @@ def used_window(c: Config) -> int | None:
 
 def _from_max_window_layers(c: Config, layers: int) -> list[bool]:
     """From ``max_window_layers`` on, layers slide, if windows are used at all."""
-    first = c.take("max_window_layers", default=layers)
-    return [used_window(c) is not None and i >= first for i in range(layers)]
+    first = _max_window_layers(c, layers)
+    return [i >= first for i in range(layers)]
 
 
 def _before_max_window_layers(c: Config, layers: int) -> list[bool]:
     """Unlike that: every other one of the first layers, as the configuration class says."""
-    first = c.take("max_window_layers", default=layers)
+    first = _max_window_layers(c, layers)
     return [used_window(c) is not None and i % 2 == 0 and i < first for i in range(layers)]
+
+
+def _max_window_layers(c: Config, layers: int) -> int:
+    """The layer from which on windows are used, which may be anything where there are none."""
+    if used_window(c) is None:
+        c.ignore("max_window_layers")
+        return layers
+    return c.size("max_window_layers", default=layers, least=0)
 
 
 def decoder_sparse_step(c: Config, layers: int) -> list[bool]:
     """Every ``decoder_sparse_step``-th layer has experts, but those listed as dense."""
-    dense = c.take("mlp_only_layers", default=None) or []
+    dense = listed_layers(c, "mlp_only_layers") or ()
     return [chosen and i not in dense for i, chosen in enumerate(every(size("decoder_sparse_step"))(c, layers))]
 
 
@@ -41,7 +49,7 @@ SHARED: Final[Mapping[str, Value]] = {"shared_experts": 1, "shared_d_ff": size("
                                       "shared_gate": True}
 """A shared expert of its own width, behind a gate."""
 
-DELTA: Final = layer_types("linear_attention", all_but(every(take("full_attention_interval", default=4))), {
+DELTA: Final = layer_types("linear_attention", all_but(every(size("full_attention_interval", default=4))), {
     "attention": None, "recurrent": {
         "kind": "gated-delta", "key_heads": size("linear_num_key_heads"), "value_heads": size("linear_num_value_heads"),
         "key_dim": size("linear_key_head_dim"), "value_dim": size("linear_value_head_dim"),
