@@ -186,10 +186,10 @@ def _table(t: Trace, stack: Stack, around: Around, x: Tensor) -> Tensor | None:
 def _block(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tensor) -> Tensor:
     """The sublayers that a layer has, each in its residual, or the first two side by side in one."""
     with t.frame(x):
-        if block.residual == "parallel":
-            return _parallel(t, block, stack, around, x)
         y, names = x, ["attention", "recurrent", "cross_attention", "feed_forward"]
-        if block.residual == "mixers":
+        if block.residual == "parallel":
+            y, names = _parallel(t, block, stack, around, x), []
+        elif block.residual == "mixers":
             h = ops.norm(t, "attention_norm", x, block.norm)
             for name in names[:2]:
                 y = ops.add(t, y, _scaled(t, stack, name, _sublayer(t, name, block, around, h, y)))
