@@ -20,7 +20,7 @@ import torch
 
 from txcalc.answer.validation import Row
 from txcalc.check import measure
-from txcalc.check.reference.model import build
+from txcalc.check.reference.transformer import build
 from txcalc.check.sibling import sibling
 from txcalc.check.validate import CASES, FULL_SIZE, SMALL_ENOUGH, Case, attention_memory, keeps_exactly, kept
 from txcalc.count.params import params

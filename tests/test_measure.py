@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from txcalc.check import measure  # noqa: E402
-from txcalc.check.reference.model import build  # noqa: E402
+from txcalc.check.reference.transformer import build  # noqa: E402
 from txcalc.spec.facts import architecture_fields  # noqa: E402
 from txcalc.spec.model import Model  # noqa: E402
 

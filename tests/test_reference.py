@@ -14,8 +14,8 @@ from txcalc.check.measure import visible  # noqa: E402
 from txcalc.check.reference.attention import AdditiveMask, alibi_slopes  # noqa: E402
 from txcalc.check.reference.block import sinusoids  # noqa: E402
 from txcalc.check.reference.layers import MixtureOfExperts, Normalization, Options, activate  # noqa: E402
-from txcalc.check.reference.model import build  # noqa: E402
 from txcalc.check.reference.scope import UNDERSTOOD, not_understood  # noqa: E402
+from txcalc.check.reference.transformer import build  # noqa: E402
 from txcalc.spec.layers import HeadNorm, MoE  # noqa: E402
 from txcalc.spec.model import Model  # noqa: E402
 from txcalc.trace.model import trace  # noqa: E402
@@ -370,5 +370,5 @@ def test_errors() -> None:
 def test_it_is_independent_of_what_it_checks() -> None:
     code = "import sys, txcalc.check.measure; print([m for m in sys.modules if m.startswith('txcalc.')])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "txcalc.check.reference.model" in loaded
+    assert "txcalc.check.reference.transformer" in loaded
     assert "txcalc.trace" not in loaded and "txcalc.count." not in loaded

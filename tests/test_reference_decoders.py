@@ -12,7 +12,7 @@ transformers = pytest.importorskip("transformers")
 
 from test_reference_transformers import LLAMA_NAMES, VOCAB, Float64, both, check, ids, renamed, spec, twin  # noqa: E402
 
-from txcalc.check.reference.model import build  # noqa: E402
+from txcalc.check.reference.transformer import build  # noqa: E402
 from txcalc.spec.model import Model  # noqa: E402
 
 torch.set_num_threads(1)

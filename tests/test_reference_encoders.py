@@ -25,7 +25,7 @@ from test_reference_transformers import (  # noqa: E402
     twin,
 )
 
-from txcalc.check.reference.model import build  # noqa: E402
+from txcalc.check.reference.transformer import build  # noqa: E402
 
 torch.set_num_threads(1)
 

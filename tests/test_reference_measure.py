@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from txcalc.check import measure  # noqa: E402
-from txcalc.check.reference.model import build  # noqa: E402
+from txcalc.check.reference.transformer import build  # noqa: E402
 from txcalc.check.sibling import sibling  # noqa: E402
 from txcalc.spec.facts import positions  # noqa: E402
 from txcalc.spec.model import Model  # noqa: E402

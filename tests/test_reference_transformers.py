@@ -14,7 +14,7 @@ transformers = pytest.importorskip("transformers")
 
 from torch.overrides import TorchFunctionMode  # noqa: E402
 
-from txcalc.check.reference.model import build  # noqa: E402
+from txcalc.check.reference.transformer import build  # noqa: E402
 from txcalc.spec.model import Model  # noqa: E402
 
 torch.set_num_threads(1)

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 
 from txcalc.check import measure  # noqa: E402
-from txcalc.check.reference.model import build  # noqa: E402
+from txcalc.check.reference.transformer import build  # noqa: E402
 from txcalc.check.validate import validate  # noqa: E402
 from txcalc.count.flops import forward_flops  # noqa: E402
 from txcalc.count.params import params  # noqa: E402

@@ -64,7 +64,7 @@ class _Described(NamedTuple):
     read_in: str = ""
 
     def mentions(self, words: Sequence[str]) -> bool:
-        """Whether its names or its summary do, where they are not of its structure or sources."""
+        """True where its names, its summary, its structure or its papers have every word."""
         own = self.listed
         texts = " ".join(filter(None, (own.name, *own.aliases, own.family, own.summary))).casefold()
         return all(word in texts or word in self.made_of or _in_paper(word, self.read_in) for word in words)

@@ -48,7 +48,7 @@ DEFAULT_RESERVE: Final = Reserve(bytes=92 * 2**30 // 100, source=(
 
 
 def reserved(size: str | None, device: Device | None) -> Reserve:
-    """What is set aside of a device: a ``size`` such as ``1GiB`` or ``5%``, or the default. Raises ``SpecError``."""
+    """Bytes set aside of a device: a ``size`` such as ``1GiB`` or ``5%``, or the default. Raises ``SpecError``."""
     if size is None:
         return DEFAULT_RESERVE
     if device is None:

@@ -203,7 +203,7 @@ class Provenance(Part):
 
     @classmethod
     def of(cls, command: Sequence[str]) -> Self:
-        """What runs now, asked by this command."""
+        """The versions that run now, and the command that asked."""
         return cls(txcalc=txcalc.__version__, command=tuple(command), python=platform.python_version())
 
 

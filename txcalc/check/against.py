@@ -1,4 +1,4 @@
-"""What models are compared with: our reference, a class of transformers, printed figures, or a file of weights."""
+"""Yardsticks of a model: our reference, a class of transformers, printed figures, or a file of weights."""
 
 from __future__ import annotations
 

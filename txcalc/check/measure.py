@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from txcalc.check.measure_modes import FlopMode, ModulePath, canonical_paths, copies, storage_of
 from txcalc.check.measure_modes import LiveMode as _LiveMode
 from txcalc.check.reference.layers import MixtureOfExperts
-from txcalc.check.reference.model import Output, Reference, build
+from txcalc.check.reference.transformer import Output, Reference, build
 from txcalc.spec.facts import located_blocks, positions
 from txcalc.spec.inputs import ClassifierHead, ContrastiveHead, FrameInput, Input, LMHead, PatchInput
 from txcalc.spec.model import Model

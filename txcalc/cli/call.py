@@ -28,12 +28,12 @@ class Call(NamedTuple):
 
     @property
     def command(self) -> tuple[str, ...]:
-        """What a report says made it."""
+        """The command line that a report says made it."""
         return ("txcalc", *self.args)
 
     @property
     def to_file(self) -> bool:
-        """Whether the answer goes to a file."""
+        """True where the answer goes to a file."""
         return self.output.output not in (None, write.STDOUT)
 
     def load(

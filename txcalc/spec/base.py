@@ -85,12 +85,5 @@ class Switches(Spec):
     """Flags of one kind. ``true`` or ``false`` in a spec stands for all of them."""
 
     @classmethod
-    def checked(cls, fields: dict[str, Any]) -> Self:
-        """The spec of these ``fields``, all of them. Raises ``FieldError`` where they do not fit one another."""
-        spec = cls.made(fields)
-        spec._check()
-        return spec
-
-    @classmethod
     def _filled(cls, data: Any) -> Any:
         return dict.fromkeys(cls.names(), data) if isinstance(data, bool) else data

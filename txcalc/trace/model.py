@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def trace(spec: Model, workload: Workload, sizes: Mapping[str, int] | None = None) -> Trace:
     """Run the model on sizes; ``sizes`` says what symbols among them stand for.
 
-    Module paths are those of the PyTorch reference in ``txcalc.check.reference.model``, with the index of a repeated
-    layer or expert left out.
+    Module paths are those of the PyTorch reference in ``txcalc.check.reference.transformer``, with the index of a
+    repeated layer or expert left out.
     """
     t = Trace(workload, model=spec, sizes=sizes or {})
     with t.frame():
