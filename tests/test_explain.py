@@ -17,7 +17,7 @@ from txcalc.answer.fit import fit
 from txcalc.answer.report import totals
 from txcalc.answer.rerun import QUANTITIES as TOTAL_OF
 from txcalc.count import params
-from txcalc.count.memory import live_bytes
+from txcalc.count.lifetimes import live_bytes
 from txcalc.count.unproved import unproved
 from txcalc.explain.explain import DerivationError, Explainer, explain
 from txcalc.explain.explanation import QUANTITIES, Explanation, Formula

@@ -16,7 +16,7 @@ from gpu import STEPS
 from txcalc.answer.fit import fit
 from txcalc.check.validate import CASES, Case
 from txcalc.count import activations
-from txcalc.count.memory import Moment, moments
+from txcalc.count.lifetimes import Moment, moments
 from txcalc.explain.explain import explain
 from txcalc.spec import older
 from txcalc.spec.files import Document

@@ -12,7 +12,7 @@ from tests.live_families import FAMILIES
 from tests.test_record import operations
 from txcalc.check.live import measured
 from txcalc.count import memory
-from txcalc.count.memory import live_bytes
+from txcalc.count.lifetimes import live_bytes
 from txcalc.spec.facts import positions
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace

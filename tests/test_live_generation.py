@@ -9,7 +9,7 @@ pytest.importorskip("torch")
 from tests.test_live import GPT, LLAMA, MODELS, steps
 from txcalc.check import measure
 from txcalc.count import memory
-from txcalc.count.memory import live_bytes
+from txcalc.count.lifetimes import live_bytes
 from txcalc.explain.explain import explain
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace

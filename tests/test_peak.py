@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from txcalc.count.entries import Entry
-from txcalc.count.memory import live_bytes, moments
+from txcalc.count.lifetimes import live_bytes, moments
 from txcalc.count.peak import alive, peak
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace

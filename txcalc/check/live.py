@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from txcalc.answer.validation import Device, Row
-from txcalc.count.memory import live_bytes
+from txcalc.count.lifetimes import live_bytes
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload

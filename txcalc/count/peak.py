@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from txcalc.count.entries import Entry
-from txcalc.count.memory import Middle, Moment, Moments, Pass, moments
+from txcalc.count.lifetimes import Middle, Moment, Moments, Pass, moments
 from txcalc.count.turns import Memory, Turns, count
 from txcalc.trace.record import Number, Op, Trace
 
