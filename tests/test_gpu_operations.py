@@ -11,7 +11,7 @@ import pytest
 
 from txcalc.count.activations import kept
 from txcalc.spec.layers import Norm
-from txcalc.trace import ops
+from txcalc.trace import norms, ops
 from txcalc.trace.cores import Core, Heads, Span, attend, choose
 from txcalc.trace.heads import cross_entropy
 from txcalc.trace.record import Tensor, Trace
@@ -41,9 +41,9 @@ def operation(t: Trace, name: str, x: Tensor) -> None:
         case "linear":
             ops.linear(t, "linear", x, H * DIM, bias=True)
         case "layer_norm":
-            ops.norm(t, "norm", x, Norm(kind="layernorm", bias=True))
+            norms.norm(t, "norm", x, Norm(kind="layernorm", bias=True))
         case "rms_norm":
-            ops.norm(t, "norm", x, Norm(kind="rmsnorm"))
+            norms.norm(t, "norm", x, Norm(kind="rmsnorm"))
         case "dropout":
             ops.dropout(t, "dropout", x)
         case "softmax":

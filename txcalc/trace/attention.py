@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txcalc.spec.facts import mask_kind
-from txcalc.trace import ops, parts
+from txcalc.trace import norms, ops, parts
 from txcalc.trace.cache import Cache, extend, keep, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
@@ -179,7 +179,7 @@ def _heads(
             opened = ops.activation(t, "gate_activation", gate, spec.gate_activation)
             y = ops.multiply(t, "gated", y, opened, broadcast=spec.gate_over == "head")
         if spec.inner_norm is not None:
-            y = ops.norm(t, "inner_norm", y, spec.inner_norm)
+            y = norms.norm(t, "inner_norm", y, spec.inner_norm)
         return ops.dropout(t, "dropout", ops.linear(t, "o", y, d, bias=spec.bias.o, part="attention output"))
 
 
@@ -192,14 +192,14 @@ def _normed(t: Trace, name: str, x: Tensor, heads: Number, norm: HeadNorm | None
     """(b, n, width), normed as it is or in heads. ``copied``: its gradient comes back with heads before positions."""
     by_head = norm is not None and norm.over != "full"
     if norm is not None and not by_head:
-        x = ops.norm(t, f"{name}_norm", x, norm)
+        x = norms.norm(t, f"{name}_norm", x, norm)
     if copied and not (by_head and _lays_out(t, norm)):
         x = ops.view(t, name, x, copied=True)
     if norm is None or not by_head:
         return x
     b, n, width = x.shape
     shape = (heads, width // heads) if norm.over == "heads" else (width // heads,)
-    return ops.norm(t, f"{name}_norm", x.view(b, n, heads, shape[-1]), norm, weight_shape=shape).view(b, n, width)
+    return norms.norm(t, f"{name}_norm", x.view(b, n, heads, shape[-1]), norm, weight_shape=shape).view(b, n, width)
 
 
 def _lays_out(t: Trace, norm: Norm | None) -> bool:
@@ -251,7 +251,7 @@ def _keys_and_values(
                 v = ops.view(t, "v", v, copied=True)
             if spec.value_norm is not None:
                 heads = v.view(b, n, spec.kv_heads, _value_dim(spec))
-                v = ops.norm(t, "v_norm", heads, spec.value_norm).view(*v.shape)
+                v = norms.norm(t, "v_norm", heads, spec.value_norm).view(*v.shape)
             if spec.value_from == "key" and spec.value_norm is None:
                 v = ops.copy(t, "v_copy", v, label="values")
             elif spec.value_from == "key" and spec.qk_norm is None:

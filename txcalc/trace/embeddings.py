@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from txcalc.spec import facts
-from txcalc.trace import ops, parts
+from txcalc.trace import norms, ops, parts
 from txcalc.trace.record import Gradient, Number, Role, Tensor, Trace
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def embed(t: Trace, spec: Model, stack: Stack, x: Tensor, prefix: Tensor | None)
             t.op(f"{name}_embedding", "embedding", writes=(types,))
             x = ops.add(t, x, ops.embedding(t, f"{name}_embedding", types, rows, width))
     if stack.embedding_norm:
-        x = ops.norm(t, "embedding_norm", x, stack.norm)
+        x = norms.norm(t, "embedding_norm", x, stack.norm)
     x = ops.dropout(t, "embedding_dropout", x)
     if project and spec.embedding_projection == "sum":
         x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
@@ -100,7 +100,7 @@ def per_layer_inputs(
     with t.scope("per_layer_embedding", component="per-layer embedding"), t.frame(ids, x):
         found = t.hold(ops.scaled(t, "scale", ops.embedding(t, "table", ids, spec.rows, layers * spec.width)))
         projected = ops.scaled(t, "scale", ops.linear(t, "projection", x, layers * spec.width))
-        normed = t.hold(ops.norm(t, "norm", projected.view(b, n, layers, spec.width), norm))
+        normed = t.hold(norms.norm(t, "norm", projected.view(b, n, layers, spec.width), norm))
         both = ops.add(t, normed, found.view(b, n, layers, spec.width), "sum", label="per-layer inputs")
         return ops.scaled(t, "scale", both)
 
@@ -112,7 +112,7 @@ def add_per_layer_input(t: Trace, spec: PerLayerEmbedding, norm: Norm, x: Tensor
         with t.scope("per_layer_input", component="per-layer input"), t.frame():
             gate = ops.activation(t, "activation", ops.linear(t, "gate", x, spec.width), spec.activation)
             y = ops.multiply(t, "product", gate, own)
-            y = ops.norm(t, "norm", ops.linear(t, "up", y, d), norm)
+            y = norms.norm(t, "norm", ops.linear(t, "up", y, d), norm)
         return ops.add(t, x, y)
 
 
@@ -161,4 +161,4 @@ def position_table(t: Trace, position: DisentangledPosition, stack: Stack, d: Nu
     rows = 2 * position.buckets
     ops.parameter(t, "relative_embedding", rows, d, kind="embedding")
     table = t.tensor(rows, d, role=Role.PARAMETER, label="relative positions")
-    return ops.norm(t, "relative_norm", table, stack.norm) if position.norm else table
+    return norms.norm(t, "relative_norm", table, stack.norm) if position.norm else table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import ops
+from txcalc.trace import norms, ops
 from txcalc.trace.record import Gradient, Number, Role, Steps, Tensor, Trace
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
         else:
             h = ops.activation(t, "activation", up, spec.activation)
         if spec.kind == "dense" and spec.inner_norm is not None:
-            h = ops.norm(t, "inner_norm", h, spec.inner_norm)
+            h = norms.norm(t, "inner_norm", h, spec.inner_norm)
         y = ops.linear(t, "down", t.hold(h), d, bias=spec.bias.down, part="down")
         return ops.dropout(t, "dropout", y) if spec.kind == "dense" else y
 
@@ -63,17 +63,17 @@ def _moe_separate(t: Trace, spec: MoE, x: Tensor, given: Tensor, norm: Norm) -> 
     b, n, d = given.shape
     with t.frame(x, given):
         tokens = t.hold(ops.view(t, "tokens", given, b * n, d))
-        plain = ops.scale(t, "router_scale", ops.norm(t, "router_norm", tokens, ops.RMS._replace(scale=False)))
+        plain = ops.scale(t, "router_scale", norms.norm(t, "router_norm", tokens, norms.RMS._replace(scale=False)))
         plain = ops.scaled(t, "router_scale", plain)
         scores = t.hold(ops.linear(t, "router", plain, spec.experts, bias=spec.router_bias, kind="router"))
         weights, chosen = (t.hold(each) for each in _route(t, spec, scores))
-        normed = ops.norm(t, "routed_norm", tokens, norm)
+        normed = norms.norm(t, "routed_norm", tokens, norm)
         scales = t.op("expert_scale", "index", weights={"": (spec.experts,)}, saves=(chosen,), reads=(chosen,),
                       writes=(t.tensor(*chosen.shape, label="expert_scale"),),
                       backward=_into_zeros(ops.of_weight(t.path("expert_scale"), spec.experts)))
         routed = t.hold(_routed(t, spec, normed, ops.multiply(t, "expert_scale", weights, scales), chosen))
-        shared = ops.norm(t, "shared_norm", _shared(t, spec, ops.view(t, "tokens", x, b * n, d)), norm)
-        y = t.hold(ops.add(t, shared, ops.norm(t, "routed_post_norm", routed, norm)))
+        shared = norms.norm(t, "shared_norm", _shared(t, spec, ops.view(t, "tokens", x, b * n, d)), norm)
+        y = t.hold(ops.add(t, shared, norms.norm(t, "routed_post_norm", routed, norm)))
         return ops.dropout(t, "dropout", y.view(b, n, d))
 
 

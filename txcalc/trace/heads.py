@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.spec.facts import embedding_width, first_attention, unpatched
-from txcalc.trace import ops, parts
+from txcalc.trace import norms, ops, parts
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.embeddings import TABLE
 from txcalc.trace.feedforward import feed_forward
@@ -92,7 +92,7 @@ def pool(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
             return _pool_by_attention(t, spec, x, stack.norm)
         if spec.kind == "norm":
             one = parts.position(t, "position", x) if spec.of == "first" else _mean(t, stack, x)
-            return ops.norm(t, "norm", one, stack.norm)
+            return norms.norm(t, "norm", one, stack.norm)
         width = d if spec.width is None else spec.width
         y = ops.linear(t, "dense", parts.position(t, "position", x), width, bias=True)
         return y if spec.activation is None else ops.activation(t, "activation", y, spec.activation)
@@ -108,10 +108,10 @@ def project(t: Trace, name: str, spec: inputs.Projector, tower: Tower, x: Tensor
         else:
             x = t.hold(parts.positions(t, "patches", x, x.shape[1] - _unpatched(tower)))
         if spec.norm is not None and spec.norm_first:
-            x = ops.norm(t, "norm", x, spec.norm)
+            x = norms.norm(t, "norm", x, spec.norm)
         x = _gathered(t, spec, tower, x)
         if spec.norm is not None and not spec.norm_first:
-            x = ops.norm(t, "norm", x, spec.norm)
+            x = norms.norm(t, "norm", x, spec.norm)
         for i, layer in enumerate(spec.hidden):
             with t.scope(f"hidden.{i}"):
                 x = _project_once(t, layer, x)
@@ -147,7 +147,7 @@ def _gathered(t: Trace, spec: inputs.Projector, tower: Tower, x: Tensor) -> Tens
 def _project_once(t: Trace, spec: inputs.ProjectorLayer, x: Tensor) -> Tensor:
     y = ops.linear(t, "dense", x, spec.width, bias=spec.bias)
     if spec.norm is not None:
-        y = ops.norm(t, "norm", y, spec.norm)
+        y = norms.norm(t, "norm", y, spec.norm)
     if spec.activation is None:
         return y
     if not spec.gated:
@@ -167,7 +167,7 @@ def _pool_by_attention(t: Trace, spec: inputs.AttentionPooler, x: Tensor, norm: 
     query = ops.learned(t, "query", (1, 1, d), b, 1, d, how="new" if several(t, b) else "same")
     with t.frame():
         y = t.hold(pooling_attention(t, spec.attention, query, x))
-        y = t.hold(ops.add(t, y, feed_forward(t, spec.feed_forward, ops.norm(t, "norm", y, norm))))
+        y = t.hold(ops.add(t, y, feed_forward(t, spec.feed_forward, norms.norm(t, "norm", y, norm))))
         return parts.position(t, "position", y)
 
 
@@ -175,7 +175,7 @@ def _transform(t: Trace, spec: inputs.HeadTransform, x: Tensor, width: Number) -
     width = width if spec.width is None else spec.width
     with t.scope("head_transform", component="transform"):
         x = ops.activation(t, "activation", ops.linear(t, "dense", x, width, bias=spec.bias), spec.activation)
-        return x if spec.norm is None else ops.norm(t, "norm", x, spec.norm)
+        return x if spec.norm is None else norms.norm(t, "norm", x, spec.norm)
 
 
 def _maxout(t: Trace, spec: inputs.Maxout, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import ops, parts
+from txcalc.trace import norms, ops, parts
 from txcalc.trace.cache import kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend
 from txcalc.trace.record import Number, Tensor, Trace
@@ -40,7 +40,7 @@ def latent_attention(
         if spec.q_rank is None:
             q = ops.linear(t, "q", x, spec.heads * (spec.nope_dim + spec.rope_dim), part="q")
         else:
-            q_latent = ops.norm(t, "q_norm", ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias), ops.RMS)
+            q_latent = norms.norm(t, "q_norm", ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias), norms.RMS)
             q = ops.linear(t, "q_up", q_latent, spec.heads * (spec.nope_dim + spec.rope_dim))
             if spec.indexer is not None:
                 _choose_keys(t, spec.indexer, x, q_latent, span.keys, span.pairs, span.reach)
@@ -49,7 +49,7 @@ def latent_attention(
         q_nope, q_rope = parts.columns(t, "q_split", by_head, spec.nope_dim, spec.rope_dim)
         down = ops.linear(t, "kv_down", x, spec.kv_rank + spec.rope_dim, bias=spec.bias)
         latent, k_rope = parts.columns(t, "kv_split", down, spec.kv_rank, spec.rope_dim)
-        latent = t.hold(ops.norm(t, "kv_norm", latent, ops.RMS))
+        latent = t.hold(norms.norm(t, "kv_norm", latent, norms.RMS))
         k_rope = k_rope.view(b, n, 1, spec.rope_dim)
         if rotary is not None:
             q_rope, k_rope = parts.rotate(t, "q_rotary", q_rope, rotary), parts.rotate(t, "k_rotary", k_rope, rotary)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys
-from txcalc.trace import embeddings, ops
+from txcalc.trace import embeddings, norms, ops
 from txcalc.trace.attention import Around, cross_attention, self_attention
 from txcalc.trace.cells import convolve
 from txcalc.trace.distances import query_biases, relative_bias
@@ -166,7 +166,7 @@ def _stack(
                                    copies=1 if each.shared else each.repeat)
             for held in (each for pair in (around.shared or {}).values() for each in pair):
                 t.hold(held)
-        return ops.norm(t, "final_norm", x, stack.norm) if stack.final_norm else x
+        return norms.norm(t, "final_norm", x, stack.norm) if stack.final_norm else x
 
 
 def _table(t: Trace, stack: Stack, around: Around, x: Tensor) -> Tensor | None:
@@ -190,7 +190,7 @@ def _block(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tensor) 
         if block.residual == "parallel":
             y, names = _parallel(t, block, stack, around, x), []
         elif block.residual == "mixers":
-            h = ops.norm(t, "attention_norm", x, block.norm)
+            h = norms.norm(t, "attention_norm", x, block.norm)
             for name in names[:2]:
                 y = ops.add(t, y, _scaled(t, stack, name, _sublayer(t, name, block, around, h, y)))
             names = names[3:]
@@ -200,7 +200,7 @@ def _block(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tensor) 
         if block.convolution is None:
             return y
         with t.frame(y):
-            return ops.norm(t, "convolution_norm", ops.add(t, y, convolve(t, block.convolution, x)), block.norm)
+            return norms.norm(t, "convolution_norm", ops.add(t, y, convolve(t, block.convolution, x)), block.norm)
 
 
 def _sublayer(t: Trace, name: str, block: Sublayers, around: Around, h: Tensor, x: Tensor) -> Tensor:
@@ -220,8 +220,8 @@ def _scaled(t: Trace, stack: Stack, name: str, y: Tensor) -> Tensor:
 
 
 def _parallel(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tensor) -> Tensor:
-    h = ops.norm(t, "attention_norm", x, block.norm)
-    g = h if block.norm.shared else ops.norm(t, "feed_forward_norm", x, block.norm)
+    h = norms.norm(t, "attention_norm", x, block.norm)
+    g = h if block.norm.shared else norms.norm(t, "feed_forward_norm", x, block.norm)
     y = t.hold(_sublayer(t, "attention", block, around, t.hold(h), x))
     attended = ops.add(t, x, t.hold(_scaled(t, stack, "attention", y)) if stack.layer_scale else y)
     z = _sublayer(t, "feed_forward", block, around, t.hold(g), x)
@@ -232,11 +232,11 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
     """One sublayer with its residual connection and norms, as far as it has them, placed as the spec says."""
     place = block.norm.placement if block.norm.on_attention or name != "attention" else None
     with t.frame(x):
-        h = ops.norm(t, f"{name}_norm", x, block.norm) if place in ("pre", "sandwich") else x
+        h = norms.norm(t, f"{name}_norm", x, block.norm) if place in ("pre", "sandwich") else x
         y = _scaled(t, stack, name, _sublayer(t, name, block, around, h, x))
         if place == "res-post":
-            y = ops.norm(t, f"{name}_norm", y, block.norm)
+            y = norms.norm(t, f"{name}_norm", y, block.norm)
         elif place == "sandwich":
-            y = ops.norm(t, f"{name}_post_norm", t.hold(y), block.norm)
+            y = norms.norm(t, f"{name}_post_norm", t.hold(y), block.norm)
         x = y if block.residual == "none" else ops.add(t, x, y)
-        return ops.norm(t, f"{name}_norm", x, block.norm) if place == "post" else x
+        return norms.norm(t, f"{name}_norm", x, block.norm) if place == "post" else x

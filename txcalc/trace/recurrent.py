@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
-from txcalc.trace import ops
+from txcalc.trace import norms, ops
 from txcalc.trace.cache import Cache
 from txcalc.trace.cells import cell, convolution
 from txcalc.trace.record import Number, Tensor, Trace
@@ -40,10 +40,10 @@ def _mamba(t: Trace, spec: Mamba, x: Tensor, *, cached: bool) -> Tensor:
     ops.linear(t, "x_proj", channels, spec.rank + 2 * spec.state)
     steps = t.tensor(b, n, spec.rank, label="step sizes")
     if spec.norms:
-        norm = ops.RMS._replace(scale=spec.norm_scale)
-        steps = ops.norm(t, "dt_norm", steps, norm)
+        norm = norms.RMS._replace(scale=spec.norm_scale)
+        steps = norms.norm(t, "dt_norm", steps, norm)
         for name in ("b_norm", "c_norm"):
-            ops.norm(t, name, t.tensor(b, n, spec.state, label=name), norm)
+            norms.norm(t, name, t.tensor(b, n, spec.state, label=name), norm)
     ops.linear(t, "dt_proj", steps, spec.inner, bias=True)
     ops.parameter(t, "a_log", spec.inner, spec.state)
     ops.parameter(t, "skip", spec.inner)
@@ -58,7 +58,7 @@ def _lightning(t: Trace, spec: LightningAttention, x: Tensor, *, cached: bool) -
     ops.linear(t, "qkv", x, 3 * width)
     # MiniMax's class holds the state in the model's dtype.
     _recurrence(t, b, n, width * spec.head_dim, products=2, cached=cached, role="kv")
-    y = ops.norm(t, "norm", t.tensor(b, n, width, label="recurrence"), ops.RMS)
+    y = norms.norm(t, "norm", t.tensor(b, n, width, label="recurrence"), norms.RMS)
     gate = ops.activation(t, "gate_activation", ops.linear(t, "gate", x, width), "sigmoid")
     return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, gate), d)
 
@@ -154,7 +154,7 @@ def _gated_output(
 ) -> Tensor:
     y = t.tensor(b, n, width, label="recurrence")
     if norm_width is not None:
-        y = ops.norm(t, "norm", y, ops.RMS, weight_shape=(norm_width,))
+        y = norms.norm(t, "norm", y, norms.RMS, weight_shape=(norm_width,))
     gate = ops.activation(t, "gate_activation", t.tensor(b, n, width, label="gate"), act)
     return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, gate), d, bias=bias)
 

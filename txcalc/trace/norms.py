@@ -1,0 +1,84 @@
+"""Norms: what each keeps, whether it is one kernel or composed, and what its backward pass makes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from txcalc.trace import ops
+from txcalc.trace.record import Number, Role, Tensor, Trace
+
+if TYPE_CHECKING:
+    from txcalc.spec.layers import Norm
+
+
+class _NormKind(NamedTuple):
+    """A norm that belongs to a layer and is no choice of the spec."""
+
+    kind: Literal["layernorm", "rmsnorm"]
+    scale: bool = True
+    bias: bool = False
+
+
+RMS: Final = _NormKind("rmsnorm")
+"""RMSNorm with a scale."""
+
+
+def norm(
+    t: Trace, name: str, x: Tensor, spec: Norm | _NormKind, *, weight_shape: tuple[Number, ...] | None = None
+) -> Tensor:
+    """``F.layer_norm`` or ``F.rms_norm`` over the last axis.
+
+    LayerNorm keeps its input, the mean and the reciprocal deviation of each row. RMSNorm keeps its input and one
+    statistic where it is fused (CUDA); on the CPU it is composed in fp32, and keeps the fp32 input, the
+    reciprocal root mean square and, when scaled by a weight, the normalised rows. A weight of more than one axis
+    (each head its own) is beyond these kernels: it multiplies the normalised rows, which are kept for it.
+    """
+    shape = weight_shape or (x.shape[-1],)
+    beyond = len(shape) > 1
+    scaled_inside, biased_inside = spec.scale and not beyond, spec.bias and not beyond and spec.kind == "layernorm"
+    weights = ({"weight": shape} if scaled_inside else {}) | ({"bias": shape} if biased_inside else {})
+    with t.frame(x):
+        if spec.kind == "layernorm" or t.workload.fused_norms:
+            statistics = ("mean", "rstd") if spec.kind == "layernorm" else ("rstd",)
+            y = _fused_norm(t, name, x, statistics, weights)
+        else:
+            y = _composed_rms_norm(t, name, x, weights)
+        if spec.scale and beyond:
+            y = ops.scale(t, name, y, weight="weight", shape=shape, kind="norm")
+        if spec.bias and not biased_inside:
+            gradient = ops.of_weight(f"{t.path(name)}.bias", *shape, viewed=True)
+            y = t.op(name, "norm", weights={"bias": shape}, reads=(y,), writes=(ops.like(t, y, name),),
+                     backward=((ops.through(y),), (gradient,)))
+    return y
+
+
+def _fused_norm(
+    t: Trace, name: str, x: Tensor, statistics: tuple[str, ...], weights: dict[str, tuple[Number, ...]]
+) -> Tensor:
+    *rows, _ = x.shape
+    found = tuple(t.tensor(*rows, 1, role=Role.STATISTIC, label=label) for label in statistics)
+    made = (ops.to(x), *(ops.of_weight(f"{t.path(name)}.{key}", *shape) for key, shape in weights.items()))
+    return t.op(name, "norm", weights=weights, saves=(x, *found), reads=(x,), writes=(ops.like(t, x, name), *found),
+                backward=(made,))
+
+
+def _composed_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[Number, ...]]) -> Tensor:
+    """``x * rsqrt(mean(x ** 2) + eps)``, then times the weight, in fp32."""
+    *rows, _ = x.shape
+    with t.frame():
+        with t.frame():
+            wide = t.hold(ops.cast(t, name, x, Role.FLOAT32, kind="norm"))
+            with t.frame():
+                squares = t.tensor(*x.shape, role=Role.FLOAT32, label="squares")
+                ops.elementwise(t, name, "norm", wide, t.hold(squares), keeps=(wide,), temporaries=2)
+                mean = t.tensor(*rows, 1, role=Role.FLOAT32, label="mean of squares")
+                ops.elementwise(t, name, "norm", squares, mean)
+                rstd = t.tensor(*rows, 1, role=Role.FLOAT32, label="rstd")
+                ops.elementwise(t, name, "norm", mean, rstd, keeps=(rstd,), temporaries=2)
+            y = t.op(name, "norm", saves=(wide, rstd), reads=(wide, rstd),
+                     writes=(t.tensor(*x.shape, role=Role.FLOAT32, label="normalised"),),
+                     backward=((ops.to(wide),), (ops.temporary(wide, passing=1),), (ops.to(rstd),)))
+            if weights:
+                y = ops.scale(t, name, y, weight="weight", shape=weights["weight"], kind="norm")
+        t.hold(rstd)
+        return ops.cast(t, name, y, x.role, kind="norm", label=name)
