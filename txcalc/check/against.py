@@ -64,7 +64,7 @@ def _alike(loaded: Sequence[Loaded]) -> list[dict[int, Loaded]]:
 
     groups: dict[str, dict[int, Loaded]] = {}
     for number, item in enumerate(loaded):
-        same = repr(sibling(item.model).replaced(name="", family=None))
+        same = repr(sibling(item.model).replaced(name="", family=None, modeling=None))
         groups.setdefault(same, {})[number] = item
     return sorted(groups.values(), key=len, reverse=True)
 

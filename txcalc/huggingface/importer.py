@@ -37,7 +37,8 @@ def spec_from_config(
     family = FAMILIES[model_type]
     c = Config(data, model_type, source=source, remarks=Remarks(strict))
     with c.whole():
-        spec = {"name": name, "family": model_type, **family.build(c, _head_kind(data, family, source))}
+        built = family.build(c, _head_kind(data, family, source))
+        spec = {"name": name, "family": model_type, "modeling": model_type, **built}
         c.finish()
     if notes is not None:
         notes += _notes(c, family, spec)

@@ -211,6 +211,9 @@ class Model(Stack):
 
     name: Annotated[str, Least(1)]
     family: str | None = None
+    modeling: Annotated[
+        str | None, "whose code runs it in transformers: the model_type of its classes, such as qwen3",
+    ] = None
     aliases: tuple[str, ...] = ()
     summary: str | None = None
     sources: Annotated[dict[str, str], "where each group of fields was read"] = {}  # noqa: RUF012  copied

@@ -11,8 +11,8 @@ from txcalc.spec.model import Model
 Data = dict[str, Any]
 Path = tuple[str | int, ...]
 
-_FIRST: Final = ("name", "family", "aliases", "summary", "architecture", "vocab", "source_vocab", "d_model", "layers",
-                 "context")
+_FIRST: Final = ("name", "family", "modeling", "aliases", "summary", "architecture", "vocab", "source_vocab",
+                 "d_model", "layers", "context")
 _LAST: Final = ("groups", "encoder", "tower", "head", "fused", "gguf", "quantization", "unknown_quantization",
                 "released", "sources", "published")
 

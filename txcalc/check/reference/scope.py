@@ -19,8 +19,8 @@ _NORM = {"kind", "scale", "bias", "eps"}
 
 UNDERSTOOD: dict[type[Spec], set[str]] = {
     model.Model: _STACK | {
-        "name", "family", "aliases", "summary", "sources", "published", "architecture", "vocab", "d_model", "context",
-        "token_types", "task_types", "embedding_dim", "embedding_projection", "embedding_projection_bias",
+        "name", "family", "modeling", "aliases", "summary", "sources", "published", "architecture", "vocab", "d_model",
+        "context", "token_types", "task_types", "embedding_dim", "embedding_projection", "embedding_projection_bias",
         "embedding_scale", "per_layer_embedding", "encoder", "source_vocab", "unused_table", "tower", "pooler",
         "contact_head", "head", *STORAGE,
     },
