@@ -48,8 +48,7 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
         *_attention(t),
         ("kept", _KEPT[workload.kernels], "--kernels"),
         ("dropout", _dropout(workload), "--dropout"),
-        ("loss", "kept activations of a training step include the loss: fp32 log-probabilities of every position"
-         if workload.phase == "training" else "kept activations are those of the model, without a loss", "--phase"),
+        ("loss", _loss(workload), "--phase" if workload.loss is None else "--loss"),
         *_weights(t),
     ]
     if workload.kv_block is not None:
@@ -149,6 +148,18 @@ _LATENTS = {
                 "and outputs, as engines do when they decode",
     "expanded": "cached latents are expanded to keys and values of all heads in every run",
 }
+
+
+_LOSS = {
+    "plain": "log-probabilities of every position, in the logits' own dtype",
+    "fp32": "fp32 log-probabilities of every position",
+}
+
+
+def _loss(workload: Workload) -> str:
+    if workload.phase != "training":
+        return "kept activations are those of the model, without a loss"
+    return f"kept activations of a training step include the loss: {_LOSS[workload.loss or 'fp32']}"
 
 
 def _dropout(workload: Workload) -> str:

@@ -51,6 +51,7 @@ class Run(TypedDict, total=False):
     implementation: Implementation
     latents: Latents
     recipe: Recipe
+    loss: str
 
 
 class Found(NamedTuple):

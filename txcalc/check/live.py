@@ -21,7 +21,8 @@ def measured(what: Literal["live_bytes", "kept"], spec: Model, w: Workload, devi
 
     run: dict[str, Any] = {
         "source_seq": w.source_seq, "attention": w.attention, "absorbed": w.absorbs, "dropout": w.dropout,
-        "loss": w.phase == "training", **({} if w.images is None else {"images": w.images}),
+        "loss": w.phase == "training", "loss_as": w.loss or "fp32",
+        **({} if w.images is None else {"images": w.images}),
     }
     if device == "fake-cuda":
         return list(fake_cuda.ask(what, spec, w.batch, w.seq, dtype=w.dtype, **run))

@@ -123,7 +123,7 @@ def flops(
 def kept(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
     eager: bool = False, attention: str = "flash", absorbed: bool = False, dropout: float = 0.0, loss: bool = False,
-    images: int | None = None, device: str = "cpu",
+    loss_as: str = "fp32", images: int | None = None, device: str = "cpu",
 ) -> list[Kept]:
     """Every storage that autograd keeps for the backward pass, in the order of saving.
 
@@ -132,24 +132,25 @@ def kept(
     with _maker(device) as at:
         run = _Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
         root = build(model, length=run.length, eager=eager, attention=attention, absorbed=absorbed, dropout=dropout,
-                     dtype=dtype, device=at)
+                     loss=loss_as, dtype=dtype, device=at)
         return _kept(root, lambda: _end(root, run, loss))
 
 
 def live_bytes(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
-    attention: str = "flash", absorbed: bool = False, dropout: float = 0.0, loss: bool = True,
+    attention: str = "flash", absorbed: bool = False, dropout: float = 0.0, loss: bool = True, loss_as: str = "fp32",
     images: int | None = None, device: str = "cpu",
 ) -> list[tuple[str, int]]:
     """The bytes live after every operation of a training step that allocates or frees, the loss and backward included.
 
-    Without a ``loss``, or where a model has none, the gradients of its outputs are given. What was there before
-    (weights, buffers, inputs, targets, given gradients) and what a kernel allocates for itself are not seen.
+    Without a ``loss``, or where a model has none, the gradients of its outputs are given; ``loss_as``: plain or fp32.
+    What was there before (weights, buffers, inputs, targets, given gradients) and what a kernel allocates for itself
+    are not seen.
     """
     with _maker(device) as at:
         run = _Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
-        root = build(model, length=run.length, attention=attention, absorbed=absorbed, dropout=dropout, dtype=dtype,
-                     device=at)
+        root = build(model, length=run.length, attention=attention, absorbed=absorbed, dropout=dropout,
+                     loss=loss_as, dtype=dtype, device=at)
         if not device.startswith("fake"):
             _balance(root)
         live = _LiveMode(at)

@@ -68,7 +68,7 @@ ABSENT: Final = _each({
     "engine framework vllm sglang backend": _ENGINE,
     "new max-new-tokens max-tokens output-len osl n-predict": "generation is counted a step at a time, --phase decode",
     "context": "an engine's longest request is not counted yet; --seq is the length of a pass, --past what is cached",
-    "loss clip": "the plain loss over every position is counted, and no clipping",
+    "clip": "gradients are not clipped in what is counted",
     "speculative draft beams num-beams": "one token at a time is decoded; --batch counts sequences",
     "tokens-per-second throughput latency mfu bandwidth price cost": "time is not counted yet; FLOPs and bytes are",
     "gpu-memory-utilization reserve pool": "no device's memory is filled here",

@@ -127,6 +127,8 @@ RUN: Final[Mapping[str, Row]] = {
                    "expanded."),
     "recipe": Row("NAME", "Training state: adam-mixed, adam-mixed-fp32-grads, adam-fp32 or sgd-momentum-fp32. Default "
                   "adam-mixed."),
+    "loss": Row("HOW", "In training, cross-entropy of the logits as they are (plain) or of a copy in fp32. Default "
+                "fp32."),
 }
 """What a model is run on."""
 

@@ -235,19 +235,21 @@ def _predict(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> Tensor:
     return logits
 
 
-# ---------------------------------------------------------------- losses, of logits in the model's dtype
+# ---------------------------------------------------------------- losses
 
 
 def cross_entropy(t: Trace, name: str, logits: Tensor) -> Tensor:
-    """``F.cross_entropy`` on fp32 logits: keeps the log-probabilities, the targets and the total weight."""
+    """``F.cross_entropy``, unless it is ``plain`` of an fp32 copy: keeps the log-probabilities, the targets and the
+    total weight."""
     *rows, classes = logits.shape
     with t.frame(logits):
-        wide = t.hold(ops.cast(t, name, logits, Role.FLOAT32, kind="loss"))
-        found = t.tensor(*rows, classes, role=Role.FLOAT32, label="log-probabilities")
-        ops.elementwise(t, name, "loss", wide, found, keeps=(found,))
+        if t.workload.loss != "plain":
+            logits = t.hold(ops.cast(t, name, logits, Role.FLOAT32, kind="loss"))
+        found = t.tensor(*rows, classes, role=logits.role, label="log-probabilities")
+        ops.elementwise(t, name, "loss", logits, found, keeps=(found,))
         targets = t.tensor(*rows, role=Role.INDEX, label="targets", grad=False)
-        weight = t.tensor(role=Role.FLOAT32, label="total weight", grad=False)
-        loss = t.tensor(role=Role.FLOAT32, label="loss")
+        weight = t.tensor(role=logits.role, label="total weight", grad=False)
+        loss = t.tensor(role=logits.role, label="loss")
         t.op(name, "loss", saves=(found, targets, weight), reads=(found, targets), writes=(loss, weight),
              backward=((ops.to(found),),))
     return loss

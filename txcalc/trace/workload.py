@@ -30,11 +30,14 @@ BYTES: dict[DType, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 _WIDTHS: Final = {Role.FLOAT32: 4, Role.STATISTIC: 4, Role.INDEX: 8, Role.HOST: 8, Role.BOOL: 1, Role.PARAMETER: 0}
 
+LOSSES: Final = ("plain", "fp32")
+"""Cross-entropy of logits as they are, or of a copy in fp32, which is what our reference does."""
+
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "phase": get_args(Phase), "dtype": get_args(DType), "kv_dtype": get_args(KvDType), "weights": NAMES,
     "attention": get_args(AttentionKernel), "masked": get_args(Masked), "kernels": get_args(Kernels),
     "latents": get_args(Latents), "implementation": get_args(Implementation),
-    "recipe": get_args(Recipe),
+    "recipe": get_args(Recipe), "loss": LOSSES,
 }
 """The fields that are one of a few words."""
 
@@ -44,10 +47,13 @@ LEAST: Final = {"batch": 1, "seq": 1, "past": 0, "source_seq": 1, "images": 0, "
 FILLED: Final = ("seq", "kv_dtype")
 """The fields that follow from others where they are left out, so that every run has one."""
 
+GIVEN: Final = ("loss",)
+"""The fields that a document has only where they were given."""
+
 UNBUILT: Final = ("transformers", "megatron")
 """Implementations whose own operations are not counted yet."""
 
-_MAY_BE_MISSING: Final = ("latents", "weights", "seq", "source_seq", "images", "kv_block")
+_MAY_BE_MISSING: Final = (*GIVEN, "latents", "weights", "seq", "source_seq", "images", "kv_block")
 
 
 class Workload(Part):
@@ -63,6 +69,7 @@ class Workload(Part):
     ``latents``: cached latents are expanded to keys and values of all heads, or the projections that would do so are
     absorbed into queries and outputs; left out, absorbed in decoding alone.
     ``forward`` is a pass over a whole sequence; ``training`` adds the loss and the backward pass.
+    ``loss``: the code of the cross-entropy of a head's logits, one of ``LOSSES``; none: as the implementation has it.
     Raises ``SpecError`` that names the field.
     """
 
@@ -83,6 +90,7 @@ class Workload(Part):
     implementation: Implementation = "torch"
     latents: Latents | None = None
     recipe: Recipe = "adam-mixed"
+    loss: str | None = None
 
     def __post_init__(self) -> None:
         if (packed := _packed(self.dtype)) in PACKED:
@@ -97,6 +105,8 @@ class Workload(Part):
         all_of(_checks({name: value for name, value in self.__dict__.items() if name not in follows}))
         if self.attention == "efficient" and self.kernels == "cpu":
             raise SpecError("the memory-efficient kernel is CUDA's; the CPU has flash and math", field="attention")
+        if self.loss is not None and self.phase != "training":
+            raise SpecError(f"a {self.phase} pass has no loss; use phase training", field="loss")
         if self.past and self.phase in ("forward", "training"):
             message = f"a {self.phase} pass starts with an empty cache; use phase decode or prefill"
             raise SpecError(message, field="past")
@@ -108,6 +118,10 @@ class Workload(Part):
         known = (partial(_check_known, name, value, cls.names()) for name, value in fields.items())
         all_of(chain(known, _checks({name: value for name, value in fields.items() if value is not None})))
         return cls(**fields)
+
+    def to_data(self) -> dict[str, Any]:
+        """The fields as plain data in their own order, those of ``GIVEN`` where they were."""
+        return {name: value for name, value in super().to_data().items() if name not in GIVEN or value is not None}
 
     @classmethod
     def prefill(cls, *, seq: int, **rest: Any) -> Self:

@@ -165,11 +165,15 @@ class Similarity(nn.Module):
 
 
 class CrossEntropy(nn.Module):
-    """The mean loss over all positions, computed in at least float32."""
+    """The mean loss over all positions, computed in at least float32, unless it is plain."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.plain = how == "plain"
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Logits (..., classes) and targets (...) to a scalar."""
-        return F.cross_entropy(logits.float().flatten(0, -2), targets.flatten())
+        return F.cross_entropy((logits if self.plain else logits.float()).flatten(0, -2), targets.flatten())
 
 
 class ContrastiveLoss(nn.Module):
@@ -239,10 +243,10 @@ class Top(nn.Module):
                 bias = nn.Parameter(torch.tensor(0.0)) if head.loss == "sigmoid" else None
                 self.register_parameter("similarity_bias", bias)
                 self.similarity = Similarity()
-        self.loss: nn.Module = CrossEntropy()
+        self.loss: nn.Module = CrossEntropy(options.loss)
         if isinstance(head, ContrastiveHead):
             self.loss = PairsLoss() if head.loss == "sigmoid" else ContrastiveLoss()
-        self.pair_loss = CrossEntropy()
+        self.pair_loss = CrossEntropy(options.loss)
 
     def _add_lm(self, head: LMHead, width: int, vector: int, table: nn.Embedding | None) -> None:
         model = self.model

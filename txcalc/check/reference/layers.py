@@ -22,15 +22,17 @@ from txcalc.spec.layers import DenseBias, MoE, Norm
 
 @dataclass(frozen=True)
 class Options:
-    """How the reference runs: the longest sequence its buffers serve, attention's kernel, dropout's p, latents.
+    """How the reference runs: the longest sequence its buffers serve, attention's kernel, dropout's p, latents, loss.
 
     ``attention``: eager, or what ``F.scaled_dot_product_attention`` may choose from: flash (all kernels) or math.
+    ``loss``: plain, of the logits as they are, or fp32, of a copy.
     """
 
     length: int
     attention: str = "flash"
     dropout: float = 0.0
     absorbed: bool = False
+    loss: str = "fp32"
 
 
 class Repeated(nn.ModuleList):

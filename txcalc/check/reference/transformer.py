@@ -145,14 +145,14 @@ class EncoderDecoder(Reference):
 
 def build(
     model: Model, *, length: int, eager: bool = False, attention: str = "flash", absorbed: bool = False,
-    dropout: float = 0.0, dtype: torch.dtype = torch.float32, device: str = "cpu",
+    dropout: float = 0.0, loss: str = "fp32", dtype: torch.dtype = torch.float32, device: str = "cpu",
 ) -> Reference:
     """The reference for ``model`` with random weights; ``length`` bounds past plus new tokens, source included.
 
-    ``eager`` is short for ``attention="eager"``; ``absorbed`` reads latents as they are.
+    ``eager`` is short for ``attention="eager"``; ``absorbed`` reads latents as they are; ``loss``: fp32 or plain.
     """
     refuse_unknown(model)
-    options = Options(length, "eager" if eager else attention, dropout, absorbed)
+    options = Options(length, "eager" if eager else attention, dropout, absorbed, loss)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
