@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 from tests.live_families import FAMILIES
 from tests.test_record import operations
 from txcalc.check.live import measured
-from txcalc.count import memory
+from txcalc.count import lifetimes
 from txcalc.count.lifetimes import live_bytes
 from txcalc.spec.facts import positions
 from txcalc.spec.model import Model
@@ -171,6 +171,6 @@ def test_a_broken_record_is_caught(monkeypatch: pytest.MonkeyPatch, model: str, 
 
     measured, _ = steps(MODELS[model], 2)
     monkeypatch.setattr(Trace, "op", record)
-    monkeypatch.setattr(memory, "check", lambda _: None)
+    monkeypatch.setattr(lifetimes, "check", lambda _: None)
     _, ours = steps(MODELS[model], 2)
     assert ours != measured

@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 
 from tests.test_live import GPT, LLAMA, MODELS, steps
 from txcalc.check import measure
-from txcalc.count import memory
+from txcalc.count import lifetimes
 from txcalc.count.lifetimes import live_bytes
 from txcalc.explain.explain import explain
 from txcalc.spec.model import Model
@@ -112,7 +112,7 @@ def _kind(of: str) -> Any:
 ], ids=["writer", "writer-of-residual", "reader", "reader-of-residual", "cache", "past", "locals"])
 def test_a_broken_record_is_caught(monkeypatch: pytest.MonkeyPatch, change: tuple[str, Any]) -> None:
     monkeypatch.setattr(Trace, *change)
-    monkeypatch.setattr(memory, "check", lambda _: None)
+    monkeypatch.setattr(lifetimes, "check", lambda _: None)
     real, ours = generation(LLAMA, 2)
     assert ours != real
 
