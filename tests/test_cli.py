@@ -286,6 +286,7 @@ def test_a_broken_preset_of_the_users_own_is_listed_with_its_error(
 
 @pytest.mark.parametrize("document", [
     "preset", "report", "comparison", "attention", "mixers", "explanation", "diff", "validation", "presets",
+    "devices",
 ])
 def test_schemas_are_valid(document: str) -> None:
     import jsonschema
@@ -296,7 +297,7 @@ def test_schemas_are_valid(document: str) -> None:
         "report": ("count", "gpt2"), "comparison": ("compare", "gpt2", "gpt3"), "attention": ("attention", "gpt2"),
         "mixers": ("mixers",), "explanation": ("explain", "gpt2", "params"), "diff": ("diff", "gpt2", "gpt2-medium"),
         "validation": ("validate", "gpt2", "--against", "published"),
-        "presets": ("presets", "--search", "gpt"),
+        "presets": ("presets", "--search", "gpt"), "devices": ("devices",),
     }.get(document)
     data = json.loads(good(*args, "--json")) if args else read_yaml(TINY, "tiny").data
     jsonschema.validate(data, schema)

@@ -385,7 +385,7 @@ def schema(
     call: Call,
     document: Annotated[str, typer.Argument(
         metavar="DOCUMENT", show_default=False, autocompletion=complete(_documents),
-        help="preset, report, comparison, attention, mixers, explanation, diff, validation or presets.")],
+        help="preset, report, comparison, attention, mixers, explanation, diff, validation, presets or devices.")],
 ) -> None:
     """Print the JSON Schema of a document.
 

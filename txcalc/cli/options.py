@@ -44,7 +44,8 @@ def _models() -> Iterable[str]:
     return [name for info in names() for name in (info.name, *info.aliases)]
 
 
-def _devices() -> Iterable[str]:
+def device_names() -> Iterable[str]:
+    """Every accelerator's name."""
     from txcalc.answer.devices import devices
 
     return [device.name for device in devices()]
@@ -148,8 +149,8 @@ CURVE: Final = _some(
     dtype=Row("DTYPE", "fp32, fp16 or bf16. Default bf16."),
     kv_dtype=Row("DTYPE", "The KV cache's own dtype. Default: --dtype."),
     kernels=Row("KIND", "cuda or cpu: whose operators run. Default cuda."),
-    device=Row("NAME", "What it has to fit into, such as a100-40gb or t4. Default h100-80gb; none with --kernels cpu.",
-               complete=complete(_devices)),
+    device=Row("NAME", "What it has to fit into, such as a100-40gb or 24GB. Default h100-80gb; none with --kernels "
+               "cpu.", complete=complete(device_names)),
     sram=Row("BYTES", "On-chip memory of FlashAttention's blocks. Default: the device's.",
              lambda raw: max(units.parse_count(raw), 1)),
     reserve=Row("SIZE", "What of the device no tensor can have, such as 1GiB or 5%. Default 0.92GiB, a CUDA context."),

@@ -7,6 +7,7 @@ from typing import Any, Final
 from txcalc.answer.catalogue import Listing
 from txcalc.answer.comparison import Comparison
 from txcalc.answer.curve import AttentionCurve
+from txcalc.answer.devices import Devices
 from txcalc.answer.difference import Diff
 from txcalc.answer.mixer_table import MixerTable
 from txcalc.answer.report import Report
@@ -24,7 +25,7 @@ from txcalc.trace.workload import FILLED, LEAST
 DOCUMENTS: dict[str, type[Any]] = {
     "preset": Model, "report": Report, "comparison": Comparison, "attention": AttentionCurve, "mixers": MixerTable,
     "explanation": Explanation, "diff": Diff, "validation": Validations,
-    "presets": Listing,
+    "presets": Listing, "devices": Devices,
 }
 
 _FOLLOWING: Final = ("layers", "context", "feed_forward")
