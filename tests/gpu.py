@@ -138,10 +138,10 @@ def step(given: dict[str, Any], run: dict[str, Any]) -> tuple[dict[str, int], li
     """Bytes of a training step above what was there before, its second run on fresh gradients: allocated in blocks,
     and as they were asked for. Also what was asked for and given back, forward and backward, in order."""
     spec = Model.from_data({"name": "step", **given})
-    inputs = measure._Inputs(spec, BATCH, SEQ, SOURCE if spec.encoder else None, "cuda", dtype=DTYPES[run["dtype"]])
+    inputs = measure.Inputs(spec, BATCH, SEQ, SOURCE if spec.encoder else None, "cuda", dtype=DTYPES[run["dtype"]])
     root = build(spec, length=inputs.length, eager=run["attention"] == "eager", attention=run["attention"],
                  dropout=run.get("dropout", 0.0), dtype=DTYPES[run["dtype"]], device="cuda")
-    measure._balance(root)
+    measure.balance(root)
     once(root, inputs)  # leaves cuBLAS its workspaces
     root.zero_grad(set_to_none=True)
     found = once(root, inputs)
@@ -167,7 +167,7 @@ def once(root: Any, inputs: Any, events: list[list[int]] | None = None) -> dict[
     for phase in ("forward", "backward"):
         torch.cuda.reset_peak_memory_stats()
         if phase == "forward":
-            loss, = measure._ends(root, inputs, loss=True)
+            loss, = measure.all_ends(root, inputs, loss=True)
         else:
             torch.autograd.backward(loss)
             del loss

@@ -84,7 +84,7 @@ def test_eager_flops_are_those_of_flop_counter_mode(name: str, device: str) -> N
     model = spec(name)
     got = measure.flops(model, 2, 13, source_seq=source_of(model), eager=True, loss=True, backward=True, device=device)
     root = build(model, length=13, eager=True, device="meta")
-    run = measure._Inputs(model, 2, 13, source_of(model), "meta")
+    run = measure.Inputs(model, 2, 13, source_of(model), "meta")
     with FlopCounterMode(display=False) as forward:
         end = measure._end(root, run, loss=True)
     with FlopCounterMode(display=False) as backward:

@@ -15,18 +15,22 @@ NAMES: Final[dict[Device, str]] = {"cpu": "CPU", "cuda": "CUDA", "fake-cuda": "C
 """What the rows call each device."""
 
 
-def measured(what: Literal["live_bytes", "kept"], spec: Model, w: Workload, device: Device) -> list[Any]:
+def measured(
+    what: Literal["live_bytes", "kept", "step_live_bytes"], spec: Model, w: Workload, device: Device
+) -> list[Any]:
     """What ``txcalc.check.measure`` finds of a workload. Raises ``NotRun`` where there is no fake CUDA."""
-    from txcalc.check import fake_cuda, measure
+    from txcalc.check import fake_cuda, measure, whole_step
 
     run: dict[str, Any] = {
         "source_seq": w.source_seq, "attention": w.attention, "absorbed": w.absorbs, "dropout": w.dropout,
-        "loss": w.phase == "training", "loss_as": w.loss or "fp32",
+        "loss_as": w.loss or "fp32",
         **({} if w.images is None else {"images": w.images}),
     }
+    if what != "step_live_bytes":
+        run["loss"] = w.phase == "training"
     if device == "fake-cuda":
         return list(fake_cuda.ask(what, spec, w.batch, w.seq, dtype=w.dtype, **run))
-    function: Callable[..., list[Any]] = getattr(measure, what)
+    function: Callable[..., list[Any]] = getattr(measure, what, None) or getattr(whole_step, what)
     return function(spec, w.batch, w.seq, dtype=measure.DTYPES[w.dtype], device=device, **run)
 
 

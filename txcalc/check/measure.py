@@ -100,8 +100,8 @@ def flops(
     The gradient starts at every output: at the loss if asked, else at the logits or hidden states, and at a pooler.
     """
     device = device or ("meta" if eager else "fake")
-    with _maker(device) as at:
-        run = _Inputs(model, batch, seq, source_seq, at, images=images)
+    with maker(device) as at:
+        run = Inputs(model, batch, seq, source_seq, at, images=images)
         root = build(model, length=run.length + past, eager=eager, absorbed=absorbed, device=at)
         if past:
             if backward:
@@ -129,8 +129,8 @@ def kept(
 
     Parameters and buffers are left out, and so are empty storages (an expert that got no token).
     """
-    with _maker(device) as at:
-        run = _Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
+    with maker(device) as at:
+        run = Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
         root = build(model, length=run.length, eager=eager, attention=attention, absorbed=absorbed, dropout=dropout,
                      loss=loss_as, dtype=dtype, device=at)
         return _kept(root, lambda: _end(root, run, loss))
@@ -147,22 +147,22 @@ def live_bytes(
     What was there before (weights, buffers, inputs, targets, given gradients) and what a kernel allocates for itself
     are not seen.
     """
-    with _maker(device) as at:
-        run = _Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
+    with maker(device) as at:
+        run = Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
         root = build(model, length=run.length, attention=attention, absorbed=absorbed, dropout=dropout,
                      loss=loss_as, dtype=dtype, device=at)
         if not device.startswith("fake"):
-            _balance(root)
+            balance(root)
         live = _LiveMode(at)
         with live:
-            ends = _ends(root, run, loss=loss and root.has_loss)
+            ends = all_ends(root, run, loss=loss and root.has_loss)
         given = None if loss and root.has_loss else tuple(map(torch.ones_like, ends))
         with live:
             torch.autograd.backward(ends, given)
         return list(live.events)
 
 
-def _balance(root: nn.Module) -> None:
+def balance(root: nn.Module) -> None:
     """Let routers choose experts in turn, in place of what they score: all get equal shares, the first ones a token
     more."""
     for module in root.modules():
@@ -189,10 +189,10 @@ def generation_live_bytes(
     Each is run without gradients and hands its cache on to the next; what else it puts out is released before that.
     What was there before (weights, buffers, tokens) and what a kernel allocates for itself are not seen.
     """
-    with _maker(device) as at, torch.no_grad():
-        run = _Inputs(model, batch, seq, source_seq, at, dtype=dtype)
+    with maker(device) as at, torch.no_grad():
+        run = Inputs(model, batch, seq, source_seq, at, dtype=dtype)
         root = build(model, length=run.length + sum(steps), eager=eager, dtype=dtype, device=at).eval()
-        _balance(root)
+        balance(root)
         tokens = [run.ids(n) for n in steps]
         with _LiveMode(at) as live:
             first, cache = root.prefill(run.tokens, run.source)
@@ -214,8 +214,8 @@ def cache_bytes(
 
     It holds keys and values, latents, and the states of recurrences.
     """
-    with _maker(device) as at, torch.no_grad():
-        run = _Inputs(model, batch, seq, source_seq, at, dtype=dtype)
+    with maker(device) as at, torch.no_grad():
+        run = Inputs(model, batch, seq, source_seq, at, dtype=dtype)
         root = build(model, length=run.length + steps, dtype=dtype, device=at)
         _, cache = root.prefill(run.tokens, run.source)
         measured = [cache.bytes()]
@@ -234,7 +234,7 @@ def attention_memory(
     The peak counts every tensor allocated inside (not the input, not what a kernel allocates within one op); on
     CUDA it is the allocator's own, rounded up by it to 512 bytes a tensor.
     """
-    with _maker(device) as at:
+    with maker(device) as at:
         root = build(model, length=seq, eager=eager, dropout=dropout, dtype=dtype, device=at)
         stack = root.stack
         attention = next(block.attention for block in stack.blocks_in_order() if block.attention is not None)
@@ -262,7 +262,7 @@ def visible(n: int, past: int = 0, *, causal: bool = True, window: int | None = 
 # ---------------------------------------------------------------- inputs and outputs
 
 
-class _Inputs:
+class Inputs:
     """Random token ids, pixels or frames of the right shapes, and what they should have given."""
 
     def __init__(
@@ -286,6 +286,7 @@ class _Inputs:
         self.targets = self._targets(positions(model.input, seq))
 
     def ids(self, length: int) -> Tensor:
+        """Token ids (batch, length)."""
         return self._choose(self.model.vocab or 1, self.batch, length)
 
     def _choose(self, classes: int, *shape: int) -> Tensor:
@@ -323,7 +324,7 @@ def keeps_exactly(model: Model) -> bool:
     )
 
 
-def _end(root: Reference, run: _Inputs, loss: bool) -> Tensor:
+def _end(root: Reference, run: Inputs, loss: bool) -> Tensor:
     """Run forward to one number whose gradient reaches everything the model computed."""
     out: Output = root(run.tokens, run.source, images=run.images)
     if not loss:
@@ -333,7 +334,7 @@ def _end(root: Reference, run: _Inputs, loss: bool) -> Tensor:
     return end if out.pooled is None else end + out.pooled.sum()
 
 
-def _ends(root: Reference, run: _Inputs, loss: bool) -> tuple[Tensor, ...]:
+def all_ends(root: Reference, run: Inputs, loss: bool) -> tuple[Tensor, ...]:
     """Run forward to the loss, or to all outputs."""
     out: Output = root(run.tokens, run.source, images=run.images)
     return (root.loss_of(out, run.targets),) if loss else _outputs(out)
@@ -345,7 +346,7 @@ def _outputs(out: Output) -> tuple[Tensor, ...]:
 
 
 @contextmanager
-def _maker(device: str) -> Iterator[str]:
+def maker(device: str) -> Iterator[str]:
     """The name to build tensors under; ``fake`` means CPU tensors without data, ``fake-cuda`` CUDA's."""
     mode: AbstractContextManager[object] = FakeTensorMode() if device.startswith("fake") else nullcontext()
     with mode:

@@ -175,17 +175,19 @@ class LiveMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **(kwargs or {}))
         before = self.now
         for tensor in tree_leaves(out):
-            if not isinstance(tensor, Tensor) or tensor.device.type != self._device:
-                continue
-            if storage_of(tensor) not in given and storage_of(tensor) not in self._live:
-                storage = tensor.untyped_storage()
-                self.now += storage.nbytes()
-                key = storage_of(tensor)
-                self._live[key] = weakref.finalize(storage, self._free, key, storage.nbytes())
+            if isinstance(tensor, Tensor) and storage_of(tensor) not in given:
+                self.see(tensor)
         if self.now != before:
             self.events.append((str(func), self.now))
         self.peak = max(self.peak, self.now)
         return out
+
+    def see(self, tensor: Tensor) -> None:
+        """Count a tensor's storage, if it is on the device and not counted yet."""
+        key, storage = storage_of(tensor), tensor.untyped_storage()
+        if tensor.device.type == self._device and key not in self._live:
+            self.now += storage.nbytes()
+            self._live[key] = weakref.finalize(storage, self._free, key, storage.nbytes())
 
     def taken(self) -> list[tuple[str, int]]:
         """The events so far, which are then forgotten."""

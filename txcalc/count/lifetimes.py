@@ -12,7 +12,8 @@ alive until the list is read, and then freed as often as turns are alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, Literal, NamedTuple
 
@@ -41,7 +42,8 @@ def live_bytes(trace: Trace, *, in_place: bool = True, unroll: bool = False) -> 
     which comes to the same. Raises ``SpecError`` for what is not proved.
     """
     found: list[Event] = []
-    for event in _each(trace, moments(trace, in_place=in_place, unroll=unroll)):
+    for moment in every(trace, moments(trace, in_place=in_place, unroll=unroll), 0):
+        event = Event(moment.phase, moment.path, moment.live)
         if found and event.live == found[-1].live:
             continue
         if len(found) > 1 and not event.path and not found[-1].path:
@@ -51,25 +53,31 @@ def live_bytes(trace: Trace, *, in_place: bool = True, unroll: bool = False) -> 
 
 
 def moments(
-    trace: Trace, *, in_place: bool, unroll: bool = False, none: Any = 0,
+    trace: Trace, *, in_place: bool, unroll: bool = False, accumulates: bool = False, none: Any = 0,
     amount: Callable[[Memory], Any] = lambda memory: memory.bytes,
     number: Callable[[Number], Number] = lambda size: size,
 ) -> Moments:
     """Every moment of a run on ints or symbols, that before it first.
 
-    ``amount``: what a storage adds to ``none``, its bytes or more. ``number``: a size as it is, or as an int. Raises
-    ``SpecError`` for what is not proved.
+    ``accumulates``: gradients of weights are there before the run (and left out), and those that it makes are added to
+    them, in place. ``amount``: what a storage adds to ``none``, its bytes or more. ``number``: a size as it is, or as
+    an int. Raises ``SpecError`` for what is not proved.
     """
     check(trace)
-    steps = Schedule(trace, unroll, in_place, number)
-    steps.add(trace.body)
-    start = sum((amount(memory) * often for memory, often in steps.cached), none)
-    live = _Live(trace, in_place=in_place, now=start, amount=amount, number=number)
-    live.release(())
-    live.forward(steps)
-    if trace.workload.keeps:
-        live.backward(steps)
-    return live.moments
+
+    def run(uses: Mapping[object, int]) -> _Live:
+        steps = Schedule(trace, unroll, in_place, number)
+        steps.add(trace.body)
+        start = sum((amount(memory) * often for memory, often in steps.cached), none)
+        live = _Live(trace, in_place=in_place, now=start, amount=amount, number=number, uses=uses)
+        live.release(())
+        live.forward(steps)
+        if trace.workload.keeps:
+            live.backward(steps)
+        return live
+
+    once = run({})
+    return run(once.used).moments if accumulates else once.moments
 
 
 # ---------------------------------------------------------------- moments
@@ -96,13 +104,14 @@ class Middle(NamedTuple):
 Moments = Sequence[Moment | Middle]
 
 
-def _each(trace: Trace, moments: Moments, more: int = 0) -> Iterator[Event]:
+def every(trace: Trace, moments: Moments, more: Any) -> Iterator[Moment]:
+    """The moments of every turn, with ``more`` alive."""
     for m in moments:
         if isinstance(m, Moment):
-            yield Event(m.phase, m.path, m.live + more)
+            yield m._replace(live=m.live + more)
         else:
             for turn in range(count(trace, m.times)):
-                yield from _each(trace, m.moments, more + turn * m.grows)
+                yield from every(trace, m.moments, more + m.grows * turn)
 
 
 # ---------------------------------------------------------------- what is alive
@@ -113,13 +122,15 @@ class _Live:
 
     def __init__(
         self, trace: Trace, *, in_place: bool, now: Any, amount: Callable[[Memory], Any],
-        number: Callable[[Number], Number],
+        number: Callable[[Number], Number], uses: Mapping[object, int],
     ) -> None:
+        """``uses``: after how many uses the gradient of a weight is added to one that was there before the run."""
         self.trace, self.in_place, self.now, self.amount, self.number = trace, in_place, now, amount, number
         self.moments = list[Moment | Middle]()
         self._phase: Pass = "forward"
         self._turns: Turns = ()
         self._weights: dict[object, Value] = {}
+        self._uses, self.used = uses, Counter[object]()
         self._open: list[tuple[Edge, int, Any]] = []  # with the first moment inside, and what was alive before
 
     def forward(self, steps: Schedule) -> None:
@@ -213,7 +224,12 @@ class _Live:
                 for value in run.read_values[g.of.value].each():
                     spent += self._add(run, value, g, memory)
             elif g.of is not None:
-                spent += self._add(run, self._weights.setdefault((g.of, run.own), Value(None)), g, memory)
+                key = g.of, run.own
+                value = self._weights.setdefault(key, Value(None))
+                spent += self._add(run, value, g, memory)
+                self.used[key] += 1
+                if self.used[key] == self._uses.get(key) and value.gradient is not None:
+                    spent.append(value.gradient)
         self.release(spent)
 
     def _add(self, run: Run, value: Value, g: Gradient, memory: Memory) -> list[Memory]:
