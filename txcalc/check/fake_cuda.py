@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,15 +33,16 @@ class NotRun(Exception):
     """There is no fake CUDA here; the message says why."""
 
 
-def ask(what: str, model: Model, batch: int, seq: int, **run: Any) -> Any:
+def ask(what: str, model: Model | Mapping[str, Any], batch: int, seq: int, **run: Any) -> Any:
     """What a function of ``txcalc.check.measure`` finds, on tensors that say they are CUDA's.
 
-    ``run``: its other arguments, ``dtype`` by name. Raises ``NotRun`` where there is no fake CUDA, and RuntimeError
-    with the reason if the measurement itself fails.
+    Of a ``config.json``: one of ``txcalc.check.classes``. ``run``: its other arguments, ``dtype`` by name. Raises
+    ``NotRun`` where there is no fake CUDA, and RuntimeError with the reason if the measurement itself fails.
     """
     process = start()
     assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(json.dumps([what, model.to_data(), batch, seq, run]) + "\n")
+    given = model.to_data() if isinstance(model, Model) else dict(model)
+    process.stdin.write(json.dumps([what, given, batch, seq, run]) + "\n")
     process.stdin.flush()
     found = json.loads(process.stdout.readline() or '{"error": "the process ended"}')
     if isinstance(found, dict):
@@ -112,6 +114,9 @@ def _on_cuda() -> Any:
     def without_data(*_: Any, **__: Any) -> None:
         raise AssertionError("fake tensors have no data")
 
+    torch.cuda.amp.common.amp_definitely_not_available = lambda: False  # else autocast turns itself off
+    for name, answer in (("is_bf16_supported", True), ("get_device_capability", (9, 0)), ("_lazy_init", None)):
+        setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
     library = torch.library.Library("aten", "IMPL")
     for name in COMPOSED:
         library.impl(name, without_data, "CUDA")
@@ -150,10 +155,12 @@ def _on_cuda() -> Any:
 
 
 def _answer(extension: ctypes.CDLL, what: str, given: dict[str, Any], batch: int, seq: int, run: dict[str, Any]) -> Any:
-    from txcalc.check import measure, whole_step
+    from txcalc.check import classes, measure, whole_step
 
     extension.txcalc_attention(run["attention"].encode())
     run["dtype"] = measure.DTYPES[run["dtype"]]
+    if "architectures" in given:
+        return getattr(classes, what)(given, batch, seq, device="fake-cuda", **run)
     function = getattr(measure, what, None) or getattr(whole_step, what)
     return function(Model.from_data(given), batch, seq, device="fake-cuda", **run)
 

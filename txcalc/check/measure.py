@@ -133,7 +133,7 @@ def kept(
         run = Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
         root = build(model, length=run.length, eager=eager, attention=attention, absorbed=absorbed, dropout=dropout,
                      loss=loss_as, dtype=dtype, device=at)
-        return _kept(root, lambda: _end(root, run, loss))
+        return kept_by(root, lambda: _end(root, run, loss))
 
 
 def live_bytes(
@@ -242,7 +242,7 @@ def attention_memory(
         x = torch.randn(batch, seq, model.d_model, dtype=dtype, device=at, requires_grad=True)
         saved: list[Kept] = []
         besides = () if bias is None else (bias,)
-        peak = _peak(lambda: saved.extend(_kept(attention, lambda: attention(x, bias, 0, None), besides)), at)
+        peak = _peak(lambda: saved.extend(kept_by(attention, lambda: attention(x, bias, 0, None), besides)), at)
         return AttentionMemory(sum(storage.nbytes for storage in saved), peak)
 
 
@@ -356,7 +356,8 @@ def maker(device: str) -> Iterator[str]:
 # ---------------------------------------------------------------- what is kept and allocated
 
 
-def _kept(root: nn.Module, run: Callable[[], Tensor], besides: tuple[Tensor, ...] = ()) -> list[Kept]:
+def kept_by(root: nn.Module, run: Callable[[], Tensor], besides: tuple[Tensor, ...] = ()) -> list[Kept]:
+    """Every storage that autograd keeps of a run, but parameters and buffers, and what is named ``besides``."""
     own = {storage_of(tensor) for tensor in chain(root.parameters(), root.buffers(), besides)}
     found: dict[int, Kept] = {}
     # A storage that is freed may lend its address to the next.

@@ -9,9 +9,7 @@ from typing import Any, Final, NamedTuple
 from txcalc.answer.published import PublishedRow, compare_published
 from txcalc.answer.report import count
 from txcalc.answer.validation import Row, Validation, Verdict
-from txcalc.huggingface.families import FAMILIES
 from txcalc.models.library import beside
-from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks, positions
 from txcalc.spec.inputs import FrameInput, LMHead, PatchInput, TokenInput
 from txcalc.spec.layers import Attention
@@ -93,7 +91,9 @@ def against_transformers(spec: Model, config: dict[str, Any]) -> Validation:
     import transformers
     from torch.utils.flop_counter import FlopCounterMode
 
-    live = _instantiate(config)
+    from txcalc.check.classes import instantiate
+
+    live = instantiate(config, "meta", experts="batched_mm").eval()
     measured = sum(p.numel() for p in {id(p): p for p in live.parameters()}.values())
     totals = count(spec, _workload(spec)).totals
 
@@ -136,22 +136,6 @@ def _workload(spec: Model, seq: int = SEQ, source: int = SOURCE) -> Workload:
     if spec.encoder is not None and isinstance(spec.encoder.input, TokenInput):
         lengths["source_seq"] = source
     return Workload(phase="training", batch=BATCH, attention="eager", dtype="fp32", **lengths)
-
-
-def _instantiate(config: dict[str, Any]) -> Any:
-    import torch
-    import transformers
-    fields = {k: v for k, v in config.items() if k not in ("architectures", "auto_map")}
-    model_type = fields.pop("model_type")
-    name = (config.get("architectures") or [next(iter(FAMILIES[model_type].classes))])[0]
-    if not hasattr(transformers, name):
-        raise SpecError(f"transformers {transformers.__version__} has no class {name}")
-    cls = getattr(transformers, name)
-    settings = cls.config_class(**fields)
-    settings._attn_implementation = "eager"
-    settings._experts_implementation = "batched_mm"
-    with torch.device("meta"):
-        return cls(settings).eval()
 
 
 def _cache_bytes(cache: Any) -> int:
