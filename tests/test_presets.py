@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from txcalc.answer.published import PublishedRow, compare_published, published_value
+from txcalc.answer.printed import PublishedRow, compare_published, published_value
 from txcalc.answer.report import SCHEMA, Totals, count
 from txcalc.huggingface.importer import spec_from_config
 from txcalc.models import folders, library

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from txcalc.answer.keywords import Run, Size
     from txcalc.answer.mixer_table import MixerTable
     from txcalc.answer.report import Report
+    from txcalc.answer.reproduce import Reproduction
     from txcalc.answer.validation import Validation
     from txcalc.explain.explanation import Explanation, QuantityName
     from txcalc.spec.errors import SpecError
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Model", "SpecError", "Workload", "attention", "compare", "count", "diff", "explain", "load", "mixers", "presets",
-    "sweep", "validate",
+    "reproduce", "sweep", "validate",
 ]
 
 _CLASSES = {"Model": "txcalc.spec.model", "SpecError": "txcalc.spec.errors", "Workload": "txcalc.trace.workload"}
@@ -195,6 +196,16 @@ def validate(model: Model | str, *, on: str = "cpu") -> Validation:
     from txcalc.check import validate as check
 
     return check.validate(keywords.find(model).spec, device=keywords.device(on))
+
+
+def reproduce(*families: str) -> Reproduction:
+    """Published tables and measured figures, recomputed: ours beside theirs, with the errors of every family.
+
+    Raises ``SpecError`` for a family that there is not.
+    """
+    from txcalc.answer import reproduce as published
+
+    return published.reproduce(families)
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
-    from txcalc.answer.published import PublishedRow
+    from txcalc.answer.printed import PublishedRow
     from txcalc.spec.model import Model
 
 
@@ -93,6 +93,6 @@ def _weights(spec: Model, workload: Workload) -> tuple[WeightRow, ...]:
 
 
 def _published(spec: Model, report: Report) -> tuple[PublishedRow, ...]:
-    from txcalc.answer.published import compare_published
+    from txcalc.answer.printed import compare_published
 
     return compare_published(spec, report.totals)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from txcalc.answer.published import PublishedRow, compare_published
+from txcalc.answer.printed import PublishedRow, compare_published
 from txcalc.answer.report import count
 from txcalc.answer.validation import Row, Validation, Verdict
 from txcalc.models.library import beside

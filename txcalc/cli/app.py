@@ -12,6 +12,7 @@ from typer.main import get_command
 
 import txcalc
 import txcalc.cli.hardware  # for its commands
+import txcalc.cli.proof  # for its commands
 from txcalc.cli.call import Call, begin
 from txcalc.cli.commands import COMMANDS, PRESETS
 from txcalc.cli.exits import Group, report_error

@@ -119,45 +119,6 @@ def compare(
     call.answer(found)
 
 
-@command("validate", OutputOptions, CommonOptions, verbose="Everything that differs, of many models.")
-def validate(
-    call: Call,
-    models: Annotated[list[str] | None, model_argument("[MODEL...]", "Presets, YAML files, config.json files.")] = None,
-    *,
-    every: Annotated[bool, option(None, "Every preset.", "--all")] = False,
-    set_: SetOption,
-    on: Annotated[str | None, option(
-        "WHERE", "cpu, cuda or fake-cuda: where the reference runs. Default cpu.")] = None,
-    device: Annotated[str | None, option("WHERE", "", hidden=True)] = None,
-    against: Annotated[str, option(
-        "WHAT", "reference (ours, in PyTorch), transformers (its class of the same architecture), published (printed "
-        "figures; needs no torch), or a safetensors, index or GGUF file. Default reference.")] = "reference",
-    jobs: Annotated[int | None, option(
-        "N", "Processes that models are shared out to, at up to 3 GB each. Default: as many as cores; on cuda always "
-        "1.", "--jobs", "-j", min=1)] = None,
-) -> None:
-    """Check the counts against live PyTorch models, to the last digit. Exit code 1 if anything differs.
-
-    Example: txcalc validate gpt2
-    """
-    from txcalc.check.against import compared
-    from txcalc.cli.progress import progress
-    from txcalc.models.load import names
-    from txcalc.spec.errors import SpecError
-
-    if bool(models) == every:
-        raise SpecError("name a model, or give --all")
-    if device is not None:
-        write.notice(f"--device {device} is now --on {device}; the old spelling goes in the next release")
-    wanted = [info.name for info in names()] if every else models or []
-    with progress("models") as tell:
-        answer = compared(
-            lambda: [call.load(name, set_) for name in wanted], against, on or device or "cpu", jobs, progress=tell)
-    call.answer(answer)
-    if answer.agrees is False:
-        raise typer.Exit(1)
-
-
 @command("diff", OutputOptions, CommonOptions, rows=RUN)
 def diff(
     call: Call,
@@ -385,7 +346,8 @@ def schema(
     call: Call,
     document: Annotated[str, typer.Argument(
         metavar="DOCUMENT", show_default=False, autocompletion=complete(_documents),
-        help="preset, report, comparison, attention, mixers, explanation, diff, validation, presets or devices.")],
+        help="preset, report, comparison, attention, mixers, explanation, diff, validation, presets, devices or "
+        "reproduction.")],
 ) -> None:
     """Print the JSON Schema of a document.
 

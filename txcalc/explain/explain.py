@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from txcalc import units
 from txcalc.answer.fit import fit
 from txcalc.answer.notes import runs_as
-from txcalc.answer.published import compare_published
+from txcalc.answer.printed import compare_published
 from txcalc.answer.report import ModelInfo, Provenance, Quantity, cache_name, growth
 from txcalc.answer.rerun import QUANTITIES
 from txcalc.count.entries import total as added_up

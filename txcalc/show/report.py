@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from txcalc import units
-from txcalc.answer.published import PublishedRow
+from txcalc.answer.printed import PublishedRow
 from txcalc.answer.report import Component, Report
 from txcalc.answer.rerun import Since
 from txcalc.answer.view import View

@@ -11,6 +11,7 @@ from txcalc.answer.devices import Devices
 from txcalc.answer.difference import Diff
 from txcalc.answer.mixer_table import MixerTable
 from txcalc.answer.report import Report
+from txcalc.answer.reproduce import Reproduction
 from txcalc.answer.validation import Validations
 from txcalc.explain.explanation import Explanation
 from txcalc.models import basis
@@ -25,7 +26,7 @@ from txcalc.trace.workload import FILLED, LEAST
 DOCUMENTS: dict[str, type[Any]] = {
     "preset": Model, "report": Report, "comparison": Comparison, "attention": AttentionCurve, "mixers": MixerTable,
     "explanation": Explanation, "diff": Diff, "validation": Validations,
-    "presets": Listing, "devices": Devices,
+    "presets": Listing, "devices": Devices, "reproduction": Reproduction,
 }
 
 _FOLLOWING: Final = ("layers", "context", "feed_forward")

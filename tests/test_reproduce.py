@@ -1,0 +1,67 @@
+"""Published figures recomputed: the rows, their gates, and what a moved one does."""
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import txcalc
+from txcalc.answer import reproduce
+from txcalc.answer.reproduce import Reproduction
+from txcalc.cli.app import app
+
+
+@pytest.fixture(scope="module")
+def found() -> Reproduction:
+    return txcalc.reproduce()
+
+
+def test_every_hard_gate_holds(found: Reproduction) -> None:
+    assert found.holds
+    assert sum(row.gate is not None for each in found.families for row in each.rows) > 80
+    assert Reproduction.from_data(found.to_data()) == found
+
+
+def test_a_row_without_a_gate_says_what_is_missing(found: Reproduction) -> None:
+    assert all((row.gate is None) == (row.verdict == "estimate") for each in found.families for row in each.rows)
+    assert all(row.missing for each in found.families for row in each.rows if row.gate is None)
+
+
+def test_all_chinchillas_round_to_the_million(found: Reproduction) -> None:
+    [family] = [each for each in found.families if each.name == "chinchilla"]
+    assert [f"{round(row.counted / 1e6)}M" for row in family.rows] == [row.id for row in family.rows]
+
+
+def test_the_errors_of_a_family(found: Reproduction) -> None:
+    for family in found.families:
+        errors = [row.error for row in family.rows]
+        assert family.mean == pytest.approx(sum(errors) / len(errors))
+        assert family.mean_absolute >= abs(family.mean)
+        assert abs(family.worst) == max(map(abs, errors))
+
+
+@pytest.mark.parametrize(("gate", "off", "verdict"), [
+    ("digits", 50, "rounds to it"), ("digits", 51, "MOVED"), ("1.5%", 1500, "within"), ("1.5%", 1501, "MOVED"),
+    ("2KiB", -2048, "within"), ("2KiB", -2049, "MOVED"), (None, 10**9, "estimate"),
+])
+def test_gates(gate: str | None, off: int, verdict: str) -> None:
+    value, unit = Fraction(100_000), Fraction(100)
+    assert reproduce._verdict(gate, value + off, value, unit) == verdict
+
+
+def test_a_moved_gate_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def grown(*given: Any, **more: Any) -> int:
+        return 10**6 * 1009
+
+    monkeypatch.setitem(reproduce.MEASURES, "params", grown)
+    moved = txcalc.reproduce("megatron")
+    assert not moved.holds
+    done = CliRunner().invoke(app, ["reproduce", "megatron"])
+    assert done.exit_code == 1
+    assert "moved beyond their gates: 1.7B" in done.stdout
+
+
+def test_an_unknown_family_is_refused() -> None:
+    with pytest.raises(txcalc.SpecError, match="did you mean megatron"):
+        txcalc.reproduce("megatrno")

@@ -1,0 +1,128 @@
+"""Published tables and measured rows, recomputed: ours beside theirs, with the errors of every family.
+
+A family is a file of ``published/``: where it was read, and rows. A row says which model ran how, what is compared, and
+the figure as it was printed. ``gate`` bounds the error: ``digits``, to which the count must round, a part (``1.5%``) or
+a size (``2KiB``); a row without one is an estimate, and ``missing`` says what its configuration leaves open.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, Final, Literal
+
+from txcalc import units
+from txcalc.answer.printed import published_value
+from txcalc.answer.reproduced import MEASURES
+from txcalc.document import Part
+from txcalc.models.load import load
+from txcalc.spec.errors import SpecError, nearest
+from txcalc.spec.yaml import read_yaml
+from txcalc.trace.workload import Workload
+
+Verdict = Literal["rounds to it", "within", "estimate", "MOVED"]
+
+
+class Reproduced(Part):
+    """A figure and its count. ``error``: counted over printed, less 1. ``gate``: the bound of a hard one.
+
+    ``model`` and ``run``: what was counted, as they are given to txcalc. ``missing``: what the source leaves open.
+    """
+
+    id: str
+    what: str
+    model: str
+    run: dict[str, Any]
+    printed: str
+    counted: float
+    error: float
+    gate: str | None
+    verdict: Verdict
+    missing: str | None
+
+
+class Family(Part):
+    """The rows of a source, and their errors: signed mean, mean absolute, and the worst."""
+
+    name: str
+    title: str
+    source: str
+    mean: float
+    mean_absolute: float
+    worst: float
+    rows: tuple[Reproduced, ...]
+
+
+class Reproduction(Part):
+    """The document of ``txcalc reproduce``. ``holds``: no hard gate moved."""
+
+    schema: Literal["txcalc/reproduction/v1"] = "txcalc/reproduction/v1"
+    holds: bool
+    families: tuple[Family, ...]
+
+
+def reproduce(names: Sequence[str] = ()) -> Reproduction:
+    """Recompute every family of rows, or those of these names. Raises ``SpecError`` for one that there is not."""
+    known = dict(sorted((name.removesuffix(".yaml"), name) for name in _folder_names()))
+    for name in names:
+        if name not in known:
+            close = nearest(name, known)
+            raise SpecError(f"no family {name!r}; " + (f"did you mean {close}?" if close else
+                                                       f"one of {', '.join(known)}"))
+    families = tuple(_family(name, _read(known[name])) for name in (names or known))
+    return Reproduction(families=families, holds=all(row.verdict != "MOVED" for each in families for row in each.rows))
+
+
+def _folder_names() -> Iterable[str]:
+    return (each.name for each in _folder().iterdir() if each.name.endswith(".yaml"))
+
+
+def _folder() -> Any:
+    return importlib.resources.files("txcalc.answer").joinpath("published")
+
+
+def _read(name: str) -> Mapping[str, Any]:
+    return read_yaml(_folder().joinpath(name).read_text(encoding="utf-8"), name).data
+
+
+def _family(name: str, data: Mapping[str, Any]) -> Family:
+    shared = {key: data[key] for key in ("what", "model", "run", "given", "gate", "missing") if key in data}
+    rows = tuple(_row({**shared, **row, "run": {**shared.get("run", {}), **row.get("run", {})}})
+                 for row in data["rows"])
+    errors = [row.error for row in rows]
+    return Family(
+        name=name, title=data["title"], source=data["source"], rows=rows,
+        mean=sum(errors) / len(errors), mean_absolute=sum(map(abs, errors)) / len(errors),
+        worst=max(errors, key=abs),
+    )
+
+
+def _row(row: Mapping[str, Any]) -> Reproduced:
+    measure: Callable[..., Any] = MEASURES[row["what"]]
+    counted = Fraction(measure(load(row["model"]).model, Workload.of(row["run"]), **row.get("given", {})))
+    value, unit = published_value(row["printed"])
+    gate = row.get("gate")
+    exact = counted.denominator == 1 and counted < _EXACT
+    return Reproduced(
+        id=row["id"], what=row["what"], model=row["model"], run=row["run"], printed=row["printed"],
+        counted=int(counted) if exact else float(counted), error=float(counted / value - 1), gate=gate,
+        verdict=_verdict(gate, counted, value, unit), missing=row.get("missing"),
+    )
+
+
+_EXACT: Final = 2**53
+"""Integers up to here are floats as well."""
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)%")
+
+
+def _verdict(gate: str | None, counted: Fraction, value: Fraction, unit: Fraction) -> Verdict:
+    if gate is None:
+        return "estimate"
+    part = _PART.fullmatch(gate)
+    if gate == "digits":
+        bound, good = unit / 2, "rounds to it"
+    else:
+        bound, good = Fraction(part[1]) / 100 * value if part else Fraction(units.parse_bytes(gate)), "within"
+    return good if abs(counted - value) <= bound else "MOVED"  # type: ignore[return-value]
