@@ -46,8 +46,8 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
         *_cached(t),
         *_latents(t),
         *_attention(t),
-        ("kept", _KEPT[workload.kernels], "--kernels"),
-        ("dropout", _dropout(workload), "--dropout"),
+        ("kept", _KEPT[workload.kernels] if workload.implementation == "torch" else _LIBRARY, "--kernels"),
+        ("dropout", _dropout(t), "--dropout"),
         ("loss", _loss(workload), "--phase" if workload.loss is None else "--loss"),
         *_weights(t),
     ]
@@ -142,6 +142,8 @@ _KEPT = {
            "input",
 }
 
+_LIBRARY = "kept activations follow the modelling code of transformers 5.23: norms and softmax composed in fp32"
+
 
 _LATENTS = {
     "absorbed": "cached latents are read as they are: the projections that would expand them are absorbed into queries "
@@ -162,9 +164,11 @@ def _loss(workload: Workload) -> str:
     return f"kept activations of a training step include the loss: {_LOSS[workload.loss or 'fp32']}"
 
 
-def _dropout(workload: Workload) -> str:
-    if not workload.dropout:
+def _dropout(t: Trace) -> str:
+    if not t.workload.dropout:
         return "no dropout"
+    if not t.code.drops:
+        return "dropout on the attention probabilities"
     return "dropout on the embeddings, the attention probabilities and the output of every sublayer"
 
 

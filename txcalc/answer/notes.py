@@ -73,6 +73,8 @@ def runs_as(t: Trace) -> str | None:
 
 def transformers_keep(spec: Model, t: Trace) -> Iterator[str]:
     """What the modelling code of transformers keeps beyond plain PyTorch: read in its 5.23."""
+    if t.workload.implementation == "transformers":
+        return
     blocks = [block for stack in (spec, spec.encoder, spec.tower) if stack is not None
               for _, block in located_blocks(stack)]
     own = [block.feed_forward for block in blocks if block.feed_forward is not None]

@@ -52,7 +52,8 @@ def live_bytes(config: Config, batch: int, seq: int, *, device: str = "cpu", **r
     with maker(device) as at:
         _, forward = _step(config, batch, seq, at, **run)
         with LiveMode(at) as live, _Yes():
-            forward().backward()  # type: ignore[no-untyped-call]
+            loss = forward()
+            loss.backward()  # type: ignore[no-untyped-call]
         return list(live.events)
 
 

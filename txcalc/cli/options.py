@@ -117,13 +117,14 @@ RUN: Final[Mapping[str, Row]] = {
                     "--dtype."),
     "kv_block": Row("N", "Tokens in a block of a paged engine's KV cache, such as 16: adds what it allocates.",
                     units.parse_count),
-    "attention": Row("KIND", "eager, flash, efficient, math, or sdpa: what PyTorch chooses. Default flash; what runs "
-                     "in its place is named."),
+    "attention": Row("KIND", "eager, flash, efficient, math, or sdpa: what PyTorch chooses. Default flash, sdpa in "
+                     "transformers; what runs in its place is named."),
     "dropout": Row("P", "Dropout probability, from 0 to below 1. Default 0.", _number),
     "masked": Row("RULE", "Masked (query, key) pairs are counted or skipped. Default counted."),
     "kernels": Row("KIND", "cuda or cpu: whose operators run, which decides what is kept. Default cuda."),
     "device": Row("KIND", "", old=True),
-    "implementation": Row("NAME", "Whose code calls the operators: torch. Default torch."),
+    "implementation": Row("NAME", "Whose code calls the operators: torch or transformers, which runs eager or sdpa. "
+                          "Default torch."),
     "latents": Row("HOW", "absorbed or expanded: how cached latents are read. Default absorbed in decoding, else "
                    "expanded."),
     "recipe": Row("NAME", "Training state: adam-mixed, adam-mixed-fp32-grads, adam-fp32 or sgd-momentum-fp32. Default "

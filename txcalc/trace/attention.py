@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txcalc.spec.facts import mask_kind
-from txcalc.trace import norms, ops, parts
+from txcalc.trace import composed, norms, ops, parts
 from txcalc.trace.cache import Cache, extend, keep, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
@@ -26,7 +26,7 @@ class Around(NamedTuple):
 
     ``fixed``: every input has the same length (an image), so that the index of its distances is a buffer. ``memory``:
     an encoder's output. ``shared``: the last keys and values of each reach that a layer has made. ``table``: a bias by
-    distance, or relative position embeddings, which every layer projects.
+    distance, or relative position embeddings, which every layer projects. ``made``: the tables of a code.
     """
 
     position: Position | None
@@ -36,6 +36,7 @@ class Around(NamedTuple):
     memory: Tensor | None = None
     shared: dict[str, KeysValues] | None = None
     table: Tensor | None = None
+    made: composed.Tables | None = None
 
 
 def self_attention(t: Trace, spec: Attention | MLA, around: Around, x: Tensor) -> Tensor:
@@ -134,6 +135,8 @@ def _heads(
     alibi = position is not None and position.kind == "alibi"
     masked = heads.queries if alibi else int(spec.window is not None or spec.chunk is not None)
     core = Core(heads, span, cache, _beyond_kernels(spec, position), masked, spec.softcap is not None, spec.sinks)
+    if around.made is not None:
+        return composed.attention(t, spec, around.made, x, core)
     kernel = choose(t, core)
     in_front = pads(t, kernel, heads) or (kernel == "math" and heads.grouped)
     scored = kernel in ("eager", "math") or in_front

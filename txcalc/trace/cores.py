@@ -153,7 +153,7 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     with t.frame(q, k, v, *core.holds):
         left = ops.copy(t, "q_copy", q) if by_position and "q" not in core.laid else q
         right = ops.copy(t, "k_copy", k) if batched and "k" not in core.laid else k
-        scores = _scores(t, left, right, core)
+        scores = scores_of(t, left, right, core)
         scores = ops.scaled(t, "scale", scores, kind="shift")
         if core.softcap:
             scores = ops.cap(t, "softcap", scores)
@@ -169,20 +169,20 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
             probabilities = parts.narrow(t, "softmax", probabilities, span.keys)
         probabilities = t.hold(ops.dropout(t, "dropout", probabilities))
         weighed = ops.copy(t, "v_copy", v) if batched and "v" not in core.laid else v
-        out = _context(t, probabilities, weighed, core)
+        out = context_of(t, probabilities, weighed, core)
         if by_position:
             out = ops.view(t, "context", out, copied=True)
     return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out
 
 
-def _scores(t: Trace, q: Tensor, k: Tensor, core: Core, role: Role = Role.ACTIVATION) -> Tensor:
+def scores_of(t: Trace, q: Tensor, k: Tensor, core: Core, role: Role = Role.ACTIVATION) -> Tensor:
     """Queries times keys."""
     (b, n, _), heads, span = q.shape, core.heads, core.span
     out = t.tensor(b, heads.queries, n, span.keys, role=role, label="scores", scores=True)
     return ops.matmul(t, "scores", q, k, heads.scores(b, span), out, cache=core.cache, reach=span.reach)
 
 
-def _context(t: Trace, probabilities: Tensor, v: Tensor, core: Core, role: Role = Role.ACTIVATION) -> Tensor:
+def context_of(t: Trace, probabilities: Tensor, v: Tensor, core: Core, role: Role = Role.ACTIVATION) -> Tensor:
     """Probabilities times values."""
     (b, _, n, _), heads = probabilities.shape, core.heads
     out = t.tensor(b, n, heads.queries * heads.value_dim, role=role, label="context")
@@ -268,14 +268,14 @@ def _math(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
             right = t.hold(ops.scaled(t, "k_scale", k))
             left = ops.copy(t, "q_copy", left) if several(t, b, heads.queries, n) and "q" not in core.laid else left
             right = ops.copy(t, "k_copy", right) if batched and "k" not in core.laid else right
-            scores = _scores(t, left, right, core, wide)
+            scores = scores_of(t, left, right, core, wide)
         if span.masks:
             added = t.tensor(*scores.shape, role=wide, label="scores", scores=True, over=scores.id)
             scores = t.op("mask", "shift", reads=(scores,), writes=(added,), backward=((ops.through(scores),),))
         probabilities = ops.dropout(t, "dropout", ops.softmax(t, "softmax", scores))
         t.hold(ops.cast(t, "softmax_cast", probabilities, own))
         weighed = ops.copy(t, "v_copy", v) if batched and "v" not in core.laid else v
-        out = t.hold(_context(t, probabilities, weighed, core, wide))
+        out = t.hold(context_of(t, probabilities, weighed, core, wide))
         if several(t, b, heads.queries, n):
             out = ops.view(t, "context", out, copied=True)
         out = ops.cast(t, "context_cast", out, own, label="context")

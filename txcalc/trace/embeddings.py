@@ -75,7 +75,8 @@ def embed(t: Trace, spec: Model, stack: Stack, x: Tensor, prefix: Tensor | None)
             x = ops.add(t, x, ops.embedding(t, f"{name}_embedding", types, rows, width))
     if stack.embedding_norm:
         x = norms.norm(t, "embedding_norm", x, stack.norm)
-    x = ops.dropout(t, "embedding_dropout", x)
+    if t.code.drops:
+        x = ops.dropout(t, "embedding_dropout", x)
     if project and spec.embedding_projection == "sum":
         x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
     return x

@@ -30,16 +30,25 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
     """``down(act(up(x)))``, or ``down(act(gate(x)) * up(x))`` when gated (arXiv 2002.05202)."""
     *_, d = x.shape
     with t.frame(x):
-        up = t.hold(ops.linear(t, "up", x, d_ff, bias=spec.bias.up))
-        if spec.gated:
-            gate = ops.linear(t, "gate", x, d_ff, bias=spec.bias.gate)
-            h = ops.multiply(t, "product", ops.activation(t, "activation", gate, spec.activation), up)
-        else:
-            h = ops.activation(t, "activation", up, spec.activation)
+        h = _widened(t, spec, d_ff, x)
         if spec.kind == "dense" and spec.inner_norm is not None:
             h = norms.norm(t, "inner_norm", h, spec.inner_norm)
         y = ops.linear(t, "down", t.hold(h), d, bias=spec.bias.down, part="down")
-        return ops.dropout(t, "dropout", y) if spec.kind == "dense" else y
+        return ops.dropout(t, "dropout", y) if spec.kind == "dense" and t.code.drops else y
+
+
+def _widened(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
+    if not spec.gated:
+        return ops.activation(t, "activation", t.hold(ops.linear(t, "up", x, d_ff, bias=spec.bias.up)), spec.activation)
+    if t.code.gate_first:
+        opened = _gate(t, spec, d_ff, x)
+        return ops.multiply(t, "product", opened, ops.linear(t, "up", x, d_ff, bias=spec.bias.up))
+    up = t.hold(ops.linear(t, "up", x, d_ff, bias=spec.bias.up))
+    return ops.multiply(t, "product", _gate(t, spec, d_ff, x), up)
+
+
+def _gate(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
+    return ops.activation(t, "activation", ops.linear(t, "gate", x, d_ff, bias=spec.bias.gate), spec.activation)
 
 
 def _moe(t: Trace, spec: MoE, x: Tensor) -> Tensor:

@@ -241,18 +241,31 @@ def _predict(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> Tensor:
 def cross_entropy(t: Trace, name: str, logits: Tensor) -> Tensor:
     """``F.cross_entropy``, unless it is ``plain`` of an fp32 copy: keeps the log-probabilities, the targets and the
     total weight."""
-    *rows, classes = logits.shape
+    *rows, _ = logits.shape
     with t.frame(logits):
         if t.workload.loss != "plain":
             logits = t.hold(ops.cast(t, name, logits, Role.FLOAT32, kind="loss"))
-        found = t.tensor(*rows, classes, role=logits.role, label="log-probabilities")
-        ops.elementwise(t, name, "loss", logits, found, keeps=(found,))
-        targets = t.tensor(*rows, role=Role.INDEX, label="targets", grad=False)
-        weight = t.tensor(role=logits.role, label="total weight", grad=False)
-        loss = t.tensor(role=logits.role, label="loss")
-        t.op(name, "loss", saves=(found, targets, weight), reads=(found, targets), writes=(loss, weight),
-             backward=((ops.to(found),),))
+        targets = _shifted(t, name, *rows) if t.code.shifts_labels else t.tensor(
+            *rows, role=Role.INDEX, label="targets", grad=False)
+        with t.frame():
+            found = ops.like(t, logits, "log-probabilities")
+            ops.elementwise(t, name, "loss", logits, found, keeps=(found,))
+            weight = t.tensor(role=logits.role, label="total weight", grad=False)
+            loss = t.tensor(role=logits.role, label="loss")
+            t.op(name, "loss", saves=(found, targets, weight), reads=(found, targets), writes=(loss, weight),
+                 backward=((ops.to(found),),))
     return loss
+
+
+def _shifted(t: Trace, name: str, *rows: Number) -> Tensor:
+    """Labels (b, n) that are padded by one and shifted, which makes a copy of them unless they are one row."""
+    *batch, n = rows
+    padded, shifted = (t.tensor(*batch, length, role=Role.INDEX, label="shifted labels", grad=False)
+                       for length in (n + 1, n))
+    t.op(name, "elementwise", writes=(t.hold(padded),))
+    if not several(t, *batch):
+        return padded
+    return t.op(name, "elementwise", reads=(padded,), writes=(t.hold(shifted),))
 
 
 def _contrastive_loss(t: Trace, name: str, logits: Tensor) -> None:

@@ -10,9 +10,11 @@ from txcalc.spec.facts import embedding_width, first_attention, is_causal, share
 from txcalc.trace import embeddings, norms, ops
 from txcalc.trace.attention import Around, cross_attention, self_attention
 from txcalc.trace.cells import convolve
+from txcalc.trace.composed import Tables, tables
 from txcalc.trace.distances import query_biases, relative_bias
 from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.heads import Outputs, loss, pool, project, top
+from txcalc.trace.implementations import code
 from txcalc.trace.record import Number, Tensor, Trace
 from txcalc.trace.recurrent import linear_attention, recurrent
 from txcalc.trace.workload import Workload
@@ -28,7 +30,7 @@ def trace(spec: Model, workload: Workload, sizes: Mapping[str, int] | None = Non
     Module paths are those of the PyTorch reference in ``txcalc.check.reference.transformer``, with the index of a
     repeated layer or expert left out.
     """
-    t = Trace(workload, model=spec, sizes=sizes or {})
+    t = Trace(workload, model=spec, code=code(spec, workload), sizes=sizes or {})
     with t.frame():
         made = _forward(t, spec)
         for x in (made.hidden, made.pooled, *made.logits):
@@ -134,7 +136,7 @@ def _stack(
         causal, fixed = cached or stack.causal_mask, stack.input.kind == "patches"
         around = Around(stack.position, causal=causal, cached=cached, fixed=fixed, memory=memory,
                         shared={} if shares_keys(stack) else None)
-        around = around._replace(table=_table(t, stack, around, x))
+        around = around._replace(table=_table(t, stack, around, x), made=_made(t, stack, x))
         per_layer = spec.per_layer_embedding if stack is spec else None
         inputs = None
         if per_layer is not None and ids is not None:
@@ -167,6 +169,15 @@ def _stack(
             for held in (each for pair in (around.shared or {}).values() for each in pair):
                 t.hold(held)
         return norms.norm(t, "final_norm", x, stack.norm) if stack.final_norm else x
+
+
+def _made(t: Trace, stack: Stack, x: Tensor) -> Tables | None:
+    """What a code makes for all layers of a stack."""
+    if not t.code.makes_tables:
+        return None
+    (b, n, _), first = x.shape, first_attention(stack)
+    assert first.kind == "standard"
+    return tables(t, b, n, first.head_dim)
 
 
 def _table(t: Trace, stack: Stack, around: Around, x: Tensor) -> Tensor | None:

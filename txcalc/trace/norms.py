@@ -38,6 +38,8 @@ def norm(
     scaled_inside, biased_inside = spec.scale and not beyond, spec.bias and not beyond and spec.kind == "layernorm"
     weights = ({"weight": shape} if scaled_inside else {}) | ({"bias": shape} if biased_inside else {})
     with t.frame(x):
+        if spec.kind == "rmsnorm" and t.code.rms_norm == "composed":
+            return _library_rms_norm(t, name, x, weights)
         if spec.kind == "layernorm" or t.workload.fused_norms:
             statistics = ("mean", "rstd") if spec.kind == "layernorm" else ("rstd",)
             y = _fused_norm(t, name, x, statistics, weights)
@@ -82,3 +84,21 @@ def _composed_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[
                 y = ops.scale(t, name, y, weight="weight", shape=weights["weight"], kind="norm")
         t.hold(rstd)
         return ops.cast(t, name, y, x.role, kind="norm", label=name)
+
+
+def _library_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[Number, ...]]) -> Tensor:
+    """The RMSNorm of transformers: in fp32 up to the weight, which multiplies a copy in the dtype of ``x``."""
+    with t.frame():
+        wide = ops.cast(t, name, x, Role.FLOAT32, kind="norm")
+        squares = ops.like(t, x, "squares", Role.FLOAT32)
+        ops.elementwise(t, name, "norm", wide, squares, keeps=(wide,), temporaries=2)
+        mean, moved, rstd = (t.tensor(*x.shape[:-1], 1, role=Role.FLOAT32, label=label)
+                             for label in ("mean of squares", "mean of squares", "rstd"))
+        ops.elementwise(t, name, "norm", squares, t.hold(mean))
+        t.op(name, "norm", reads=(mean,), writes=(moved,), backward=((ops.through(mean),),))
+        ops.elementwise(t, name, "norm", moved, rstd, keeps=(rstd,), temporaries=2)
+        normalised = ops.like(t, x, "normalised", Role.FLOAT32)
+        t.op(name, "norm", saves=(wide, rstd), reads=(wide, rstd), writes=(t.hold(normalised),),
+             backward=((ops.to(wide),), (ops.temporary(wide, passing=1),), (ops.to(rstd),)))
+        y = ops.cast(t, name, normalised, x.role, kind="norm", label=name)
+        return ops.scale(t, name, y, weight="weight", shape=weights["weight"], kind="norm")

@@ -14,6 +14,7 @@ from math import prod
 from operator import mul
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from txcalc.trace.implementations import TORCH, Code
 from txcalc.trace.kinds import KINDS, Kind, Name
 
 if TYPE_CHECKING:
@@ -251,6 +252,7 @@ class Trace:
 
     workload: Workload
     model: Any = None  # the spec it was made from: which weights are stored together is no matter of the run
+    code: Code = TORCH
     sizes: Mapping[str, int] = field(default_factory=dict)
     """What symbols stand for: which kernel runs is decided on numbers."""
     kernels: list[tuple[str, str]] = field(default_factory=list)

@@ -23,7 +23,7 @@ KvDType = Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4", "q8_0", "q5_1",
 AttentionKernel = Literal["eager", "flash", "efficient", "math", "sdpa"]
 Masked = Literal["counted", "skipped"]
 Latents = Literal["absorbed", "expanded"]
-Implementation = Literal["torch"]
+Implementation = Literal["torch", "transformers"]
 Kernels = Literal["cuda", "cpu"]
 Recipe = Literal["adam-mixed", "adam-mixed-fp32-grads", "adam-fp32", "sgd-momentum-fp32"]
 BYTES: dict[DType, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -44,13 +44,13 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
 LEAST: Final = {"batch": 1, "seq": 1, "past": 0, "source_seq": 1, "images": 0, "kv_block": 1}
 """The fields that are whole numbers, and the smallest of each."""
 
-FILLED: Final = ("seq", "kv_dtype")
+FILLED: Final = ("seq", "kv_dtype", "attention")
 """The fields that follow from others where they are left out, so that every run has one."""
 
 GIVEN: Final = ("loss",)
 """The fields that a document has only where they were given."""
 
-UNBUILT: Final = ("transformers", "megatron")
+UNBUILT: Final = ("megatron",)
 """Implementations whose own operations are not counted yet."""
 
 _MAY_BE_MISSING: Final = (*GIVEN, "latents", "weights", "seq", "source_seq", "images", "kv_block")
@@ -83,7 +83,7 @@ class Workload(Part):
     weights: str | None = None
     kv_dtype: KvDType = None  # type: ignore[assignment]  # none: the same as dtype
     kv_block: int | None = None
-    attention: AttentionKernel = "flash"
+    attention: AttentionKernel = None  # type: ignore[assignment]  # none: flash, or sdpa in transformers
     dropout: float = 0.0
     masked: Masked = "counted"
     kernels: Kernels = "cuda"
@@ -98,6 +98,8 @@ class Workload(Part):
                             "has formats of the cache", field="dtype")
         if self.kv_dtype is None:
             object.__setattr__(self, "kv_dtype", self.dtype)
+        if self.attention is None:
+            object.__setattr__(self, "attention", "flash" if self.implementation == "torch" else "sdpa")
         for name, options in CHOICES.items():
             if name not in _MAY_BE_MISSING or getattr(self, name) is not None:
                 object.__setattr__(self, name, words.word(name, getattr(self, name), options))
@@ -207,7 +209,7 @@ def _check_known(name: str, value: object, known: Sequence[str]) -> None:
 
 def _check_choice(name: str, value: object) -> None:
     if name == "implementation" and value in UNBUILT:
-        raise SpecError(f"{value} is not built yet; torch is counted", field=name)
+        raise SpecError(f"{value} is not built yet; torch and transformers are counted", field=name)
     if value not in CHOICES[name]:
         wanted, got = not_one_of(CHOICES[name], value)
         raise SpecError(f"must be {wanted}{got}", field=name)

@@ -1,0 +1,119 @@
+"""Whose code runs: what transformers' classes keep and hold, event by event; and what no code changes."""
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from txcalc.check import classes, fake_cuda, measure
+from txcalc.check.fake_cuda import NotRun
+from txcalc.count import flops, kv_cache, params
+from txcalc.count.entries import grouped
+from txcalc.count.lifetimes import live_bytes
+from txcalc.huggingface.importer import spec_from_config
+from txcalc.models.load import load
+from txcalc.spec.errors import SpecError
+from txcalc.spec.model import Model
+from txcalc.trace.implementations import DECODER, code, features
+from txcalc.trace.model import trace
+from txcalc.trace.workload import Workload
+
+WIDTHS = {"vocab_size": 101, "hidden_size": 30, "intermediate_size": 41, "num_hidden_layers": 2,
+          "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 4, "max_position_embeddings": 64,
+          "tie_word_embeddings": False}
+LLAMA = WIDTHS | {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": LLAMA,
+    "llama-tied": LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 3},
+    "llama-multi-head": LLAMA | {"num_key_value_heads": 6},
+    "llama-multi-query": LLAMA | {"num_attention_heads": 5, "num_key_value_heads": 1},
+    "llama-bias": LLAMA | {"attention_bias": True, "mlp_bias": True},
+    "llama-wide-heads": LLAMA | {"head_dim": 16, "num_hidden_layers": 1},
+}
+
+
+def model(name: str) -> Model:
+    return Model.from_data(spec_from_config(CONFIGS[name], "config.json", name))
+
+
+def workload(device: str = "cpu", **run: Any) -> Workload:
+    kernels = "cpu" if device == "cpu" else "cuda"
+    return Workload(**{"phase": "training", "seq": 7, "implementation": "transformers", "kernels": kernels} | run)
+
+
+RUNS = [{"attention": kernel, "dtype": dtype, "dropout": dropout}
+        for kernel in ("eager", "sdpa") for dtype in ("fp32", "bf16") for dropout in (0.0, 0.1)]
+
+
+def named(run: dict[str, Any]) -> str:
+    return f"{run['attention']}-{run['dtype']}" + ("-dropout" if run["dropout"] else "")
+
+
+def steps(name: str, batch: int, device: str, run: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """What PyTorch has alive, and what the trace has, event by event."""
+    given = CONFIGS[name]
+    if device == "fake-cuda":
+        real = fake_cuda.ask("live_bytes", given, batch, 7, **run)
+    else:
+        real = classes.live_bytes(given, batch, 7, **run | {"dtype": measure.DTYPES[run["dtype"]]})
+    ours = live_bytes(trace(model(name), workload(batch=batch, device=device, **run)), in_place=False)
+    return [live for _, live in real], [event.live for event in ours]
+
+
+@pytest.mark.parametrize("run", RUNS, ids=named)
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_training_step_on_the_cpu(name: str, batch: int, run: dict[str, Any]) -> None:
+    real, ours = steps(name, batch, "cpu", run)
+    assert len(real) > 180
+    assert ours == real
+
+
+@pytest.mark.parametrize("run", RUNS, ids=named)
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_training_step_under_cudas_operators(name: str, batch: int, run: dict[str, Any]) -> None:
+    try:
+        real, ours = steps(name, batch, "fake-cuda", run)
+    except NotRun as reason:
+        pytest.skip(f"not run: {reason}")
+    assert len(real) > 180
+    assert ours == real
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_weights_flops_and_caches_are_those_of_the_model(name: str) -> None:
+    counted = []
+    for each in ("torch", "transformers"):
+        run = trace(model(name), workload(implementation=each, attention="eager", batch=2, device="fake-cuda"))
+        found = (params.entries(run), flops.entries(run, "forward", "backward"), kv_cache.entries(run))
+        counted.append([grouped(entries, lambda op: op.component) for entries in found])
+    assert counted[0] == counted[1]
+    assert all(map(len, counted[0]))
+
+
+def test_a_model_that_does_not_say_whose_classes_run_it_is_run_by_the_first_that_fit() -> None:
+    spec = model("llama")
+    assert code(spec.replaced(modeling=None), workload()) == code(spec, workload())
+
+
+@pytest.mark.parametrize(("change", "run", "why"), [
+    ({"modeling": "ctrl"}, {}, "ctrl of transformers is not counted yet"),
+    ({}, {"attention": "flash"}, "transformers runs eager or sdpa, not flash"),
+    ({}, {"loss": "plain"}, "transformers casts logits to fp32"),
+    ({}, {"phase": "prefill"}, "the prefill phase of transformers is not counted yet"),
+    ({"embedding_scale": True}, {}, "embedding_scale in llama is not counted yet"),
+    ({"embedding_scale": True, "modeling": None}, {}, "embedding_scale in classes of transformers"),
+])
+def test_what_is_not_proved_is_refused(change: dict[str, Any], run: dict[str, Any], why: str) -> None:
+    with pytest.raises(SpecError, match=why):
+        trace(model("llama").replaced(**change), workload(**run))
+
+
+def test_what_a_model_has() -> None:
+    assert features(load("llama3-8b").model) <= DECODER
+    assert features(load("gemma2-2b").model) - DECODER == {
+        "attention.softcap", "attention.window", "embedding_scale", "feed_forward.activation gelu_tanh",
+        "head.softcap", "norm.placement sandwich",
+    }

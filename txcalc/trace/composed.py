@@ -1,0 +1,177 @@
+"""Positions, masks and attention as transformers' modelling files compose them; its functions are named in quotes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from txcalc.trace import ops, parts
+from txcalc.trace.cores import Core, Heads, attend, choose, context_of, pads, scores_of
+from txcalc.trace.record import Number, Part, Role, Tensor, Trace
+from txcalc.trace.sizes import several
+
+if TYPE_CHECKING:
+    from txcalc.spec.layers import Attention
+
+
+class Tables(NamedTuple):
+    """What all layers of a stack read: an additive mask, cosines and sines of the positions."""
+
+    mask: Tensor | None
+    rotary: tuple[Tensor, Tensor] | None
+
+
+# ---------------------------------------------------------------- what a run makes before its layers
+
+
+def tables(t: Trace, b: Number, n: Number, rotated: Number) -> Tables:
+    """Positions, the mask and the rotary tables of ``rotated`` columns, which the caller's frame holds."""
+    made = _integers(t, "positions", n)
+    positions = t.hold(_integers(t, "positions", n, of=made))
+    _packed(t, positions, b, n)
+    mask = _eager_mask(t, b, n) if t.workload.attention == "eager" else None
+    rotary = _rotary_tables(t, positions, n, rotated)
+    for each in (*([] if mask is None else [mask]), *rotary):
+        t.hold(each)
+    return Tables(mask, rotary)
+
+
+def _made(t: Trace, name: str, *shape: Number, role: Role, of: Tensor | None = None) -> Tensor:
+    """A tensor without a gradient, of nothing or of another."""
+    y = t.tensor(*shape, role=role, label=name, grad=False)
+    return t.op(name, "elementwise", reads=() if of is None else (of,), writes=(y,))
+
+
+def _integers(t: Trace, name: str, *shape: Number, of: Tensor | None = None) -> Tensor:
+    return _made(t, name, *shape, role=Role.INDEX, of=of)
+
+
+def _packed(t: Trace, positions: Tensor, b: Number, n: Number) -> None:
+    """``find_packed_sequence_indices``: whether all tokens of a row are of one sequence."""
+    name = "packed"
+    with t.frame():
+        first = t.hold(_integers(t, name, b, 1, of=positions))
+        joined = t.op(name, "elementwise", reads=(positions, first),
+                      writes=(t.tensor(b, n + 1, role=Role.INDEX, label=name, grad=False),))
+        steps = t.hold(_integers(t, name, b, n, of=joined))
+        jumps = _made(t, name, b, n, role=Role.BOOL, of=steps)
+        sums = t.hold(_integers(t, name, b, n, of=jumps))
+        with t.frame():
+            equal = t.hold(_made(t, name, b, role=Role.BOOL, of=sums))
+            t.hold(_made(t, name, role=Role.BOOL, of=equal))
+
+
+def _eager_mask(t: Trace, b: Number, n: Number) -> Tensor:
+    """``eager_mask``: zero where a query sees a key, else the least number, a matrix for every sequence."""
+    name = "causal"
+    with t.frame():
+        with t.frame():
+            for length in (b, 1):
+                t.hold(_integers(t, name, length))
+            rows, columns = (t.hold(_integers(t, name, n, of=_integers(t, name, n))) for _ in range(2))
+            seen = t.op(name, "elementwise", reads=(rows, columns), writes=(
+                t.tensor(1, 1, n, n, role=Role.BOOL, label="causal mask", scores=True, grad=False),))
+        t.hold(seen)
+        zero, least = (_made(t, name, role=Role.ACTIVATION) for _ in range(2))
+        mask = t.tensor(b, 1, n, n, label="mask", scores=True, grad=False)
+        return t.op(name, "elementwise", reads=(seen, zero, least), writes=(mask,))
+
+
+def _rotary_tables(t: Trace, positions: Tensor, n: Number, columns: Number) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (1, n, columns), made in fp32."""
+    name, wide = "rotary", Role.FLOAT32
+    with t.frame():
+        angles = t.hold(_made(t, name, 1, n, columns // 2, role=wide, of=_made(t, name, 1, n, 1, role=wide,
+                                                                               of=positions)))
+        both = t.hold(_made(t, name, 1, n, columns, role=wide, of=angles))
+        cos, sin = (t.hold(_made(t, name, 1, n, columns, role=wide, of=_made(t, name, 1, n, columns, role=wide,
+                                                                            of=both))) for _ in range(2))
+        return ops.cast(t, name, cos, Role.ACTIVATION), ops.cast(t, name, sin, Role.ACTIVATION)
+
+
+# ---------------------------------------------------------------- attention
+
+
+def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -> Tensor:
+    """Self-attention on (b, n, d) hidden states, with heads in front of positions from the projections on."""
+    *_, d = x.shape
+    heads, kernel = core.heads, choose(t, core)
+    with t.frame(x):
+        q, k, v = _projected(t, spec, x, heads, copied=kernel in ("eager", "math") or pads(t, kernel, heads))
+        if given.rotary is not None:
+            with t.frame(q, k):
+                q = t.hold(_rotated(t, "q_rotary", q, heads.queries, given.rotary))
+                k = _rotated(t, "k_rotary", k, heads.keys, given.rotary)
+        for each in (q, k, v):
+            t.hold(each)
+        if kernel == "eager":
+            with t.scope("core"):
+                y = _eager(t, q, k, v, core, given.mask)
+        else:
+            y = attend(t, q, k, v, core, kernel)
+        return ops.linear(t, "o", y, d, bias=spec.bias.o, part="attention output")
+
+
+def _projected(t: Trace, spec: Attention, x: Tensor, heads: Heads, *, copied: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values. Gradients of what is rotated come back with heads in front; ``copied``: all do."""
+    found = list[Tensor]()
+    parts: tuple[tuple[Part, Number, Number], ...] = (
+        ("q", heads.queries, heads.dim), ("k", heads.keys, heads.dim), ("v", heads.keys, heads.value_dim))
+    for name, count, width in parts:
+        y = ops.linear(t, name, x, count * width, bias=getattr(spec.bias, name), part=name)
+        if several(t, x.shape[1], count) and (copied or name != "v"):
+            y = ops.view(t, name, y, copied=True)
+        found.append(y)
+    return found[0], found[1], found[2]
+
+
+def _rotated(t: Trace, name: str, x: Tensor, heads: Number, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """``apply_rotary_pos_emb``: ``x cos + (-x2, x1) sin``; keeps the tables."""
+    (b, n, width), (cos, sin) = x.shape, rotary
+    by_head = x.view(b, n, heads, width // heads)
+    half = width // heads // 2
+    with t.frame():
+        along = t.hold(_times(t, name, by_head, cos))
+        first, second = (parts.narrow(t, name, by_head, half) for _ in range(2))
+        crossed = parts.join(t, name, (ops.scaled(t, name, second), first))
+        across = t.hold(_times(t, name, crossed, sin))
+        return ops.add(t, along, across, name, label=f"rotated {x.label}").view(b, n, width)
+
+
+def _times(t: Trace, name: str, x: Tensor, table: Tensor) -> Tensor:
+    """``x * table``, which has no gradient, and is all that is kept."""
+    return t.op(name, "product", saves=(table,), reads=(x, table), writes=(ops.like(t, x, x.label),),
+                backward=((ops.to(x),),))
+
+
+def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor | None) -> Tensor:
+    """``eager_attention_forward``: keys and values are repeated for every query, and the softmax is in fp32."""
+    (b, n, _), heads = q.shape, core.heads
+    batched = several(t, b, heads.queries, n)
+    with t.frame(q, k, v):
+        if heads.grouped:
+            k, v = (t.hold(_repeated(t, name, x, heads, dim)) for name, x, dim in (
+                ("k", k, heads.dim), ("v", v, heads.value_dim)))
+        copied = batched if not heads.grouped else not several(t, heads.keys) and several(t, b, heads.queries)
+        left = ops.copy(t, "q_copy", q) if batched else q
+        right = ops.copy(t, "k_copy", k) if copied else k
+        scores = ops.scaled(t, "scale", scores_of(t, left, right, core), kind="shift")
+        if mask is not None:
+            scores = t.op("mask", "shift", reads=(scores, mask), writes=(ops.like(t, scores, "scores"),),
+                          backward=((ops.through(scores),),))
+        with t.frame(scores):
+            probabilities = ops.softmax(t, "softmax", ops.cast(t, "softmax_cast", scores, Role.FLOAT32))
+            probabilities = ops.cast(t, "softmax_cast", probabilities, q.role)
+        probabilities = t.hold(ops.dropout(t, "dropout", probabilities))
+        weighed = ops.copy(t, "v_copy", v) if copied else v
+        out = context_of(t, probabilities, weighed, core)
+        if batched:
+            out = ops.view(t, "context", out, copied=True)
+        return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out
+
+
+def _repeated(t: Trace, name: str, x: Tensor, heads: Heads, dim: Number) -> Tensor:
+    """``repeat_kv``: a copy, unless there is one head to repeat."""
+    b, n, _ = x.shape
+    if not several(t, heads.keys):
+        return ops.view(t, f"{name}_repeat", x, b, n, heads.queries * dim, copied=True)
+    return ops.remade(t, f"{name}_repeat", x, b, n, heads.queries * dim, label=f"{x.label} of every head")

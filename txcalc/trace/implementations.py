@@ -1,0 +1,105 @@
+"""Whose code runs a model: rows of data that choose the operations of a trace.
+
+What autograd keeps, and what is alive for a moment, is a choice of the code and no fact of the model. The ``torch`` row
+is plain PyTorch as our reference calls it; those of ``transformers`` are its modelling files, read and measured in
+version 5.23 (``txcalc.check.classes``). Weights, FLOPs and caches are those of the model in every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from txcalc.spec.base import Spec
+from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import BIBLIOGRAPHY, STORAGE, located_blocks
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model
+    from txcalc.trace.workload import Workload
+
+
+class Code(NamedTuple):
+    """Choices of one code.
+
+    ``rms_norm``: PyTorch's own, or composed of other operations. ``attention``: PyTorch's functions on what lies
+    position by position; or heads are put in front, keys repeated for every query, and the softmax is in fp32.
+    ``gate_first``: a gate is activated before the up projection runs. ``makes_tables``: positions, a mask and rotary
+    tables are made in every run. ``drops``: has dropout in other places than attention's probabilities.
+    ``shifts_labels``: of what comes next. ``has``: the features (``features``) of the models that it is proved for.
+    """
+
+    rms_norm: Literal["kernel", "composed"] = "kernel"
+    attention: Literal["positions", "heads"] = "positions"
+    gate_first: bool = False
+    makes_tables: bool = False
+    drops: bool = True
+    shifts_labels: bool = False
+    has: frozenset[str] = frozenset()
+
+
+TORCH: Final = Code()
+"""Plain PyTorch."""
+
+DECODER: Final = frozenset({
+    "input.kind tokens", "position.kind rope", "norm.kind rmsnorm", "no norm.bias", "attention.kind standard",
+    "feed_forward.kind dense", "feed_forward.activation silu", "feed_forward.gated", "head.kind lm",
+    *(f"attention.bias.{name}" for name in "qkvo"), *(f"feed_forward.bias.{name}" for name in ("up", "gate", "down")),
+})
+"""What the decoders here have in common."""
+
+LLAMA: Final = Code("composed", "heads", gate_first=True, makes_tables=True, drops=False, shifts_labels=True,
+                    has=DECODER)
+
+TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
+    "llama": LLAMA,
+})
+"""The rows of its classes, by ``Model.modeling``; the first that fits runs a model that does not say."""
+
+_SIZES: Final = ("name", "family", "modeling", "vocab", "d_model", "layers", "repeat", "context", "heads", "kv_heads",
+                 "head_dim", "d_ff", "eps", "scale", "theta", "tied", *BIBLIOGRAPHY, *STORAGE)
+"""Fields that choose no operation."""
+
+
+def code(spec: Model, workload: Workload) -> Code:
+    """The row that runs a model. Raises ``SpecError`` where there is none, or where nothing proves it for this run."""
+    if workload.implementation == "torch":
+        return TORCH
+    wanted, name = features(spec), spec.modeling
+    rows = list(TRANSFORMERS.values()) if name is None else [TRANSFORMERS[name]] if name in TRANSFORMERS else []
+    row = next((row for row in rows if wanted <= row.has), None)
+    if row is None:
+        beyond = min((sorted(wanted - row.has) for row in rows), key=len, default=[])
+        if name is None:
+            raise _not_yet(f"{beyond[0]} in classes of transformers")
+        raise _not_yet(f"{beyond[0]} in {name}" if rows else f"{name} of transformers")
+    if workload.attention not in ("eager", "sdpa"):
+        raise SpecError(f"transformers runs eager or sdpa, not {workload.attention}", field="attention")
+    if workload.loss == "plain":
+        raise SpecError("transformers casts logits to fp32: leave it out", field="loss")
+    if not workload.keeps:
+        raise _not_yet(f"the {workload.phase} phase of transformers")
+    return row
+
+
+def _not_yet(what: str) -> SpecError:
+    return SpecError(f"{what} is not counted yet; torch is", field="implementation")
+
+
+def features(spec: Model) -> set[str]:
+    """The fields that choose operations and differ from their defaults, with what they say where that is a word."""
+    return set(_features(spec, "")) | {each for _, block in located_blocks(spec) for each in _features(block, "")}
+
+
+def _features(part: Spec, path: str) -> Iterator[str]:
+    for name in part.names():
+        value = getattr(part, name)
+        if name in _SIZES or isinstance(value, tuple) or (name != "kind" and value == part.default(name)):
+            continue
+        if isinstance(value, Spec):
+            yield from _features(value, f"{path}{name}.")
+        elif isinstance(value, str):
+            yield f"{path}{name} {value}"
+        else:
+            yield f"no {path}{name}" if value is False else f"{path}{name}"
