@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.trace import ops, parts
 from txcalc.trace.cores import Core, Heads, attend, choose, context_of, pads, scores_of
-from txcalc.trace.record import Number, Part, Role, Tensor, Trace
-from txcalc.trace.sizes import several
+from txcalc.trace.record import Number, Part, Role, Steps, Tensor, Trace
+from txcalc.trace.sizes import Product, several
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Attention
@@ -23,14 +24,17 @@ class Tables(NamedTuple):
 # ---------------------------------------------------------------- what a run makes before its layers
 
 
-def tables(t: Trace, b: Number, n: Number, rotated: Number) -> Tables:
-    """Positions, the mask and the rotary tables of ``rotated`` columns, which the caller's frame holds."""
-    made = _integers(t, "positions", n)
-    positions = t.hold(_integers(t, "positions", n, of=made))
-    _packed(t, positions, b, n)
+def positions(t: Trace, n: Number) -> Tensor:
+    """The indices of positions, with those before them added."""
+    return _integers(t, "positions", n, of=_integers(t, "positions", n))
+
+
+def tables(t: Trace, places: Tensor, b: Number, n: Number, rotated: Number | None) -> Tables:
+    """The mask and the rotary tables of ``rotated`` columns, which the caller's frame holds."""
+    _packed(t, places, b, n)
     mask = _eager_mask(t, b, n) if t.workload.attention == "eager" else None
-    rotary = _rotary_tables(t, positions, n, rotated)
-    for each in (*([] if mask is None else [mask]), *rotary):
+    rotary = None if rotated is None else _rotary_tables(t, places, n, rotated)
+    for each in (*([] if mask is None else [mask]), *(rotary or ())):
         t.hold(each)
     return Tables(mask, rotary)
 
@@ -96,7 +100,8 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -
     *_, d = x.shape
     heads, kernel = core.heads, choose(t, core)
     with t.frame(x):
-        q, k, v = _projected(t, spec, x, heads, copied=kernel in ("eager", "math") or pads(t, kernel, heads))
+        project = _projected_together if t.code.qkv == "together" else _projected
+        q, k, v = project(t, spec, x, heads, copied=kernel in ("eager", "math") or pads(t, kernel, heads))
         if given.rotary is not None:
             with t.frame(q, k):
                 q = t.hold(_rotated(t, "q_rotary", q, heads.queries, given.rotary))
@@ -108,7 +113,8 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -
                 y = _eager(t, q, k, v, core, given.mask)
         else:
             y = attend(t, q, k, v, core, kernel)
-        return ops.linear(t, "o", y, d, bias=spec.bias.o, part="attention output")
+        y = ops.linear(t, "o", y, d, bias=spec.bias.o, part="attention output")
+        return ops.dropout(t, "dropout", y) if t.code.drops else y
 
 
 def _projected(t: Trace, spec: Attention, x: Tensor, heads: Heads, *, copied: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,6 +128,31 @@ def _projected(t: Trace, spec: Attention, x: Tensor, heads: Heads, *, copied: bo
             y = ops.view(t, name, y, copied=True)
         found.append(y)
     return found[0], found[1], found[2]
+
+
+def _projected_together(
+    t: Trace, spec: Attention, x: Tensor, heads: Heads, *, copied: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values as parts of one product's result, whose gradients are joined."""
+    *lead, d = x.shape
+    widths = (heads.queries * heads.dim, heads.keys * heads.dim, heads.keys * heads.value_dim)
+    wide = t.tensor(*lead, sum(widths), label="qkv")
+    path, rows = t.path("q"), x.view(prod(lead), d)
+    weight, bias = ops.of_weight(f"{path}.weight", sum(widths), d, viewed=True), spec.bias.q
+    made: Steps = ((weight,), (ops.to(rows),))
+    if bias:
+        made = ((ops.to(rows),), (weight,), (ops.of_weight(f"{path}.bias", sum(widths))._replace(first=True),))
+    names: tuple[Part, ...] = ("q", "k", "v")
+    for name, width in zip(names, widths, strict=True):
+        first = name == "q"  # it stands for all in the backward pass
+        t.op(name, "linear", saves=(x,), part=name,
+             weights={"weight": (width, d)} | ({"bias": (width,)} if bias else {}),
+             products=(Product(1, prod(lead), width, d, backward=1 + x.grad),), reads=(x,) if first else (x, wide),
+             writes=(wide if first else t.alias(wide, *lead, width),), backward=made if first else ())
+    q, k, v = parts.columns(t, "qkv", wide, *widths)
+    if copied and several(t, lead[-1], heads.queries):
+        q, v = (ops.view(t, name, y, copied=True) for name, y in (("q", q), ("v", v)))
+    return q, k, v
 
 
 def _rotated(t: Trace, name: str, x: Tensor, heads: Number, rotary: tuple[Tensor, Tensor]) -> Tensor:
@@ -159,8 +190,9 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor |
             scores = t.op("mask", "shift", reads=(scores, mask), writes=(ops.like(t, scores, "scores"),),
                           backward=((ops.through(scores),),))
         with t.frame(scores):
-            probabilities = ops.softmax(t, "softmax", ops.cast(t, "softmax_cast", scores, Role.FLOAT32))
-            probabilities = ops.cast(t, "softmax_cast", probabilities, q.role)
+            if t.code.softmax == "fp32":
+                scores = ops.cast(t, "softmax_cast", scores, Role.FLOAT32)
+            probabilities = ops.cast(t, "softmax_cast", ops.softmax(t, "softmax", scores), q.role)
         probabilities = t.hold(ops.dropout(t, "dropout", probabilities))
         weighed = ops.copy(t, "v_copy", v) if copied else v
         out = context_of(t, probabilities, weighed, core)

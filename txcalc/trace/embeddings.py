@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from txcalc.spec import facts
 from txcalc.trace import norms, ops, parts
 from txcalc.trace.record import Gradient, Number, Role, Tensor, Trace
+from txcalc.trace.sizes import several
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import DisentangledPosition, FrameInput, PatchInput, PerLayerEmbedding
@@ -48,10 +49,13 @@ def frames(t: Trace, spec: FrameInput, b: Number, n: Number, d: Number) -> Tenso
     return ops.activation(t, "frame_activation2", x, "gelu")
 
 
-def embed(t: Trace, spec: Model, stack: Stack, x: Tensor, prefix: Tensor | None) -> Tensor:
+def embed(
+    t: Trace, spec: Model, stack: Stack, x: Tensor, prefix: Tensor | None, made: Tensor | None = None
+) -> Tensor:
     """Add positions and token types to the vectors of the inputs, norm and project them.
 
-    ``prefix``: positions (images, tokens, d) of a tower, which replace the first ones.
+    ``prefix``: positions (images, tokens, d) of a tower, which replace the first ones. ``made``: the indices (n,) of
+    positions, where they are there before, and what is looked up with them stays until the stack is left.
     """
     b, n, width = x.shape
     reads_tokens = stack.input.kind == "tokens"
@@ -64,7 +68,7 @@ def embed(t: Trace, spec: Model, stack: Stack, x: Tensor, prefix: Tensor | None)
     if prefix is not None:
         rest = ops.view(t, "images", x, b * n - prefix.shape[0] * prefix.shape[1], width, copied=True)
         x = ops.gathered(t, "images", (prefix, rest), b, n, width, label=x.label)
-    x = _positions(t, stack, x)
+    x = _positions(t, stack, x, made)
     if stack.input.kind == "patches" and stack.input.registers:
         x = _with_registers(t, stack.input, x)
         b, n, width = x.shape
@@ -75,7 +79,7 @@ def embed(t: Trace, spec: Model, stack: Stack, x: Tensor, prefix: Tensor | None)
             x = ops.add(t, x, ops.embedding(t, f"{name}_embedding", types, rows, width))
     if stack.embedding_norm:
         x = norms.norm(t, "embedding_norm", x, stack.norm)
-    if t.code.drops:
+    if t.code.drops and made is None:
         x = ops.dropout(t, "embedding_dropout", x)
     if project and spec.embedding_projection == "sum":
         x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
@@ -117,9 +121,9 @@ def add_per_layer_input(t: Trace, spec: PerLayerEmbedding, norm: Norm, x: Tensor
         return ops.add(t, x, y)
 
 
-def _positions(t: Trace, stack: Stack, x: Tensor) -> Tensor:
-    """Add a table of positions: looked up for tokens, added row by row for images and sound."""
-    _, n, width = x.shape
+def _positions(t: Trace, stack: Stack, x: Tensor, made: Tensor | None) -> Tensor:
+    """Add a table of positions: looked up for tokens, added row by row for images and sound. ``made``: as of embed."""
+    b, n, width = x.shape
     position = stack.position
     if position.kind == "sinusoidal" and not (position.stored and stack.input.kind == "tokens"):
         if position.stored:
@@ -133,9 +137,12 @@ def _positions(t: Trace, stack: Stack, x: Tensor) -> Tensor:
     else:
         return x
     if stack.input.kind == "tokens":
+        if made is not None:
+            made = made if several(t, b) else made.view(1, n)
+            return ops.add(t, x, t.hold(ops.embedding(t, "position_embedding", made, rows, width)))
+        frozen = position.kind == "sinusoidal"
         ids = t.tensor(n, role=Role.INDEX, label="positions", grad=False)
         t.op("position_embedding", "embedding", writes=(ids,))
-        frozen = position.kind == "sinusoidal"
         return ops.add(t, x, ops.embedding(t, "position_embedding", ids, rows, width, frozen=frozen))
     if position.kind == "learned" and position.both_ways:
         return _both_ways(t, x, rows)

@@ -27,7 +27,9 @@ class Code(NamedTuple):
     position by position; or heads are put in front, keys repeated for every query, and the softmax is in fp32.
     ``gate_first``: a gate is activated before the up projection runs. ``makes_tables``: positions, a mask and rotary
     tables are made in every run. ``drops``: has dropout in other places than attention's probabilities.
-    ``shifts_labels``: of what comes next. ``has``: the features (``features``) of the models that it is proved for.
+    ``shifts_labels``: of what comes next. ``qkv``: three products, or parts of one. ``softmax``: of attention, in fp32
+    or in its input's dtype. ``gelu_tanh``: PyTorch's own, or composed. ``holds_sublayers``: what a sublayer puts out is
+    alive until its layer ends. ``has``: the features (``features``) of the models that it is proved for.
     """
 
     rms_norm: Literal["kernel", "composed"] = "kernel"
@@ -36,24 +38,36 @@ class Code(NamedTuple):
     makes_tables: bool = False
     drops: bool = True
     shifts_labels: bool = False
+    qkv: Literal["apart", "together"] = "apart"
+    softmax: Literal["fp32", "own"] = "fp32"
+    gelu_tanh: Literal["kernel", "composed"] = "kernel"
+    holds_sublayers: bool = False
     has: frozenset[str] = frozenset()
 
 
 TORCH: Final = Code()
 """Plain PyTorch."""
 
-DECODER: Final = frozenset({
-    "input.kind tokens", "position.kind rope", "norm.kind rmsnorm", "no norm.bias", "attention.kind standard",
-    "feed_forward.kind dense", "feed_forward.activation silu", "feed_forward.gated", "head.kind lm",
+COMMON: Final = frozenset({
+    "input.kind tokens", "attention.kind standard", "feed_forward.kind dense", "head.kind lm",
     *(f"attention.bias.{name}" for name in "qkvo"), *(f"feed_forward.bias.{name}" for name in ("up", "gate", "down")),
 })
-"""What the decoders here have in common."""
+"""What all here have in common."""
+
+DECODER: Final = COMMON | {"position.kind rope", "norm.kind rmsnorm", "no norm.bias", "feed_forward.activation silu",
+                           "feed_forward.gated"}
+"""What Llama and its like have."""
 
 LLAMA: Final = Code("composed", "heads", gate_first=True, makes_tables=True, drops=False, shifts_labels=True,
                     has=DECODER)
 
+GPT2: Final = Code(
+    attention="heads", makes_tables=True, shifts_labels=True, qkv="together", softmax="own", gelu_tanh="composed",
+    holds_sublayers=True, has=COMMON | {"position.kind learned", "position.size", "norm.kind layernorm",
+                                        "feed_forward.activation gelu_tanh"})
+
 TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
-    "llama": LLAMA,
+    "llama": LLAMA, "gpt2": GPT2,
 })
 """The rows of its classes, by ``Model.modeling``; the first that fits runs a model that does not say."""
 

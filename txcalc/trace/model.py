@@ -7,10 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys
-from txcalc.trace import embeddings, norms, ops
+from txcalc.trace import composed, embeddings, norms, ops
 from txcalc.trace.attention import Around, cross_attention, self_attention
 from txcalc.trace.cells import convolve
-from txcalc.trace.composed import Tables, tables
 from txcalc.trace.distances import query_biases, relative_bias
 from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.heads import Outputs, loss, pool, project, top
@@ -132,11 +131,14 @@ def _stack(
     positions (images, tokens, d) that replace the first ones.
     """
     with t.frame(x):
-        x = embeddings.embed(t, spec, stack, x, prefix)
+        positions = t.hold(composed.positions(t, x.shape[1])) if t.code.makes_tables else None
+        x = embeddings.embed(t, spec, stack, x, prefix, positions)
         causal, fixed = cached or stack.causal_mask, stack.input.kind == "patches"
         around = Around(stack.position, causal=causal, cached=cached, fixed=fixed, memory=memory,
                         shared={} if shares_keys(stack) else None)
-        around = around._replace(table=_table(t, stack, around, x), made=_made(t, stack, x))
+        around = around._replace(table=_table(t, stack, around, x), made=_made(t, stack, x, positions))
+        if positions is not None and t.code.drops:
+            x = ops.dropout(t, "embedding_dropout", x)
         per_layer = spec.per_layer_embedding if stack is spec else None
         inputs = None
         if per_layer is not None and ids is not None:
@@ -171,13 +173,13 @@ def _stack(
         return norms.norm(t, "final_norm", x, stack.norm) if stack.final_norm else x
 
 
-def _made(t: Trace, stack: Stack, x: Tensor) -> Tables | None:
+def _made(t: Trace, stack: Stack, x: Tensor, positions: Tensor | None) -> composed.Tables | None:
     """What a code makes for all layers of a stack."""
-    if not t.code.makes_tables:
+    if positions is None:
         return None
     (b, n, _), first = x.shape, first_attention(stack)
     assert first.kind == "standard"
-    return tables(t, b, n, first.head_dim)
+    return composed.tables(t, positions, b, n, first.head_dim if stack.position.kind == "rope" else None)
 
 
 def _table(t: Trace, stack: Stack, around: Around, x: Tensor) -> Tensor | None:
@@ -250,4 +252,7 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
         elif place == "sandwich":
             y = norms.norm(t, f"{name}_post_norm", t.hold(y), block.norm)
         x = y if block.residual == "none" else ops.add(t, x, y)
-        return norms.norm(t, f"{name}_norm", x, block.norm) if place == "post" else x
+        x = norms.norm(t, f"{name}_norm", x, block.norm) if place == "post" else x
+    if t.code.holds_sublayers:
+        t.hold(y)
+    return x

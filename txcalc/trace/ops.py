@@ -246,6 +246,8 @@ def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]
     """An elementwise nonlinearity. gelu, silu and softplus keep their input, relu, tanh and sigmoid their output."""
     if kind == "xielu":
         return _xielu(t, name, x)
+    if kind == "gelu_tanh" and t.code.gelu_tanh == "composed":
+        return _gelu_new(t, name, x)
     if kind == "relu2":
         relu = activation(t, name, x, "relu")
         return elementwise(t, name, "slope_out", relu, like(t, x, kind), keeps=(relu,), temporaries=2)
@@ -256,6 +258,17 @@ def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]
     if kind in ("relu", "tanh", "sigmoid"):
         return elementwise(t, name, "slope_out", x, out, keeps=(out,))
     return elementwise(t, name, "slope_in", x, out, keeps=(x,))
+
+
+def _gelu_new(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``0.5 x (1 + tanh(c (x + 0.044715 x^3)))`` in single steps: keeps x, the tanh, and both factors."""
+    with t.frame(x):
+        half = t.hold(scaled(t, name, x))
+        cubes = elementwise(t, name, "slope_in", x, like(t, x, "cubes"), keeps=(x,), temporaries=2)
+        inner = scaled(t, name, add(t, x, scaled(t, name, cubes), name, label="argument of the tanh"))
+        tanh = like(t, x, "tanh")
+        elementwise(t, name, "slope_out", inner, tanh, keeps=(tanh,))
+        return multiply(t, name, half, shifted(t, name, tanh))
 
 
 def _xielu(t: Trace, name: str, x: Tensor) -> Tensor:
