@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, Final
 
+from txcalc.answer import devices
 from txcalc.answer.fit import fit
 from txcalc.answer.report import Totals, totals
 from txcalc.count.activations import kept
@@ -63,9 +64,18 @@ def _kept_units(spec: Model, workload: Workload) -> Fraction:
     return Fraction(inside, spec.layers * workload.seq * workload.batch * spec.d_model)
 
 
+def _held(spec: Model, workload: Workload, *, device: str) -> int:
+    """Weights, the cache and one workspace of matrix products: what is held once the last token is there."""
+    found = totals(_trace(spec, workload))
+    assert found.weight_bytes is not None
+    assert found.kv_cache_bytes is not None
+    return found.weight_bytes.value + found.kv_cache_bytes.value + devices.device(device).workspaces(backward=False)
+
+
 MEASURES: Final[Mapping[str, Callable[..., Any]]] = {
     "params": _total("params"), "params_active": _total("params_active"),
     "kv_cache_bytes_per_token": _total("kv_cache_bytes_per_token"), "flops_forward": _total("flops_forward"),
     "6 N D": _six_n, "FLOPs / 6 N D": _over_six_nd, "MFU": _utilisation, "kept bytes / s b h, a layer": _kept_units,
+    "held after generation": _held,
 }
 """By the name of what is compared: a function of a model, a workload and what else a row gives."""
