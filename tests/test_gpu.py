@@ -13,6 +13,7 @@ pytest.importorskip("torch")
 
 from gpu import STEPS
 
+from txcalc.answer.devices import device
 from txcalc.answer.fit import fit
 from txcalc.check.validate import CASES, Case
 from txcalc.count import activations
@@ -84,7 +85,7 @@ def peak(t: Trace, phase: str, amount: Callable[[Any], int]) -> int:
 
 def rounded(memory: Any) -> int:
     """Bytes of a storage as PyTorch's allocator for CUDA counts them, at least."""
-    return int(-(-memory.bytes // 512) * 512)
+    return device("h200").rounded(memory.bytes)
 
 
 def unsplit(memory: Any) -> int:

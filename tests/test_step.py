@@ -1,6 +1,7 @@
 """Live bytes of a whole training step in steady state, weights and states among them: the reference's, and ours."""
 
 from collections.abc import Iterable
+from math import prod
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from txcalc.count import step
 from txcalc.count.entries import total
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
-from txcalc.trace.record import Trace
+from txcalc.trace.record import Role, Trace
 from txcalc.trace.workload import Workload
 
 MODELS = {"gpt": GPT, "llama": LLAMA}
@@ -63,3 +64,17 @@ def test_the_peaks_of_the_phases_are_the_highest_events(name: str, run_of: dict[
     first = next(step.events(t)).live
     there = step.resident(t)
     assert {part: total(each for each in there if each.part == part) for part in first} == first
+
+
+@pytest.mark.parametrize("run_of", [{}, {"phase": "decode", "past": 5}], ids=["training", "decode"])
+@pytest.mark.parametrize("name", list(MODELS))
+def test_every_storage_is_rounded_as_asked(name: str, run_of: dict[str, Any]) -> None:
+    """Three times the bytes of each are three times the peak; of weights, each tensor is a storage."""
+    _, _, t = run(name, **run_of)
+    plain = [each.peak_bytes for each in step.phases(t)]
+    assert [each.peak_bytes for each in step.phases(t, rounded=lambda size: 3 * size)] == [3 * each for each in plain]
+    sizes: list[int] = []
+    step.phases(t, rounded=lambda size: sizes.append(size) or size)  # type: ignore[func-returns-value]
+    width = t.workload.bytes_of(Role.ACTIVATION)
+    for op in t.ops:
+        assert all(prod(shape) * width in sizes for _, shape in op.weights), op.path

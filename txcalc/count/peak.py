@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 from txcalc.count.entries import Entry
 from txcalc.count.lifetimes import Middle, Moment, Moments, Pass, moments
-from txcalc.count.turns import Memory, Turns, count
+from txcalc.count.turns import Group, Memory, Turns, count
 from txcalc.trace.record import Number, Op, Trace
 
 Where = tuple[tuple[int, bool], ...]
@@ -35,11 +35,16 @@ def peak(trace: Trace, *, in_place: bool = True) -> Peak:
     return Peak(most, moment.phase, moment.path, turns, where)
 
 
-def alive(trace: Trace, where: Where, *, in_place: bool = True, accumulates: bool = False) -> Iterator[Entry]:
-    """What is alive at a moment of a run on ints or symbols, by the operation that made it."""
+def alive(
+    trace: Trace, where: Where, *, in_place: bool = True, accumulates: bool = False,
+    groups: Container[str] = get_args(Group),
+) -> Iterator[Entry]:
+    """What of these ``groups`` is alive at a moment of a run on ints or symbols, by the operation that made it."""
     made: dict[str, Op] = {}
 
     def amount(memory: Memory) -> Amounts:
+        if memory.group not in groups:
+            return _NOTHING
         made[memory.op.path] = memory.op
         return Amounts({(memory.op.path, memory.what, memory.group, memory.bytes): 1})
 
@@ -56,6 +61,8 @@ class Amounts:
     each: Mapping[Any, Number] = field(default_factory=dict)
 
     def __add__(self, other: Amounts) -> Amounts:
+        if not other.each:
+            return self
         return Amounts({**self.each, **{key: self.each.get(key, 0) + often for key, often in other.each.items()}})
 
     def __mul__(self, times: Number) -> Amounts:
@@ -63,6 +70,9 @@ class Amounts:
 
     def __sub__(self, other: Amounts) -> Amounts:
         return self + other * -1
+
+
+_NOTHING: Final = Amounts()
 
 
 def highest(trace: Trace, run: Moments, first: int = 0, end: int | None = None) -> tuple[int, Where]:

@@ -7,13 +7,13 @@ of all moments, never a sum of parts. Buffers of modules are left out, and so is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from math import prod
 from typing import Any, Final, NamedTuple
 
 from txcalc.count import optimizers, weights
-from txcalc.count.entries import Entry, total
+from txcalc.count.entries import Entry
 from txcalc.count.lifetimes import Moment, Moments, every, moments
 from txcalc.count.optimizers import Parameter
 from txcalc.count.params import weight_shapes
@@ -45,25 +45,28 @@ class Event(NamedTuple):
 def resident(trace: Trace) -> list[Entry]:
     """What is there before the step, by category (``part``)."""
     cache = alive(trace, ((0, False),)) if not trace.workload.keeps else ()
-    return [*_resident(trace), *cache]
+    return [*_resident(trace, parameters(trace)), *cache]
 
 
-def phases(trace: Trace, *, in_place: bool = True) -> tuple[Phase, ...]:
+def phases(
+    trace: Trace, *, in_place: bool = True, rounded: Callable[[int], int] = int
+) -> tuple[Phase, ...]:
     """The peak of each phase: forward, loss (from its first operation on), backward, optimizer; or of a pass that
-    generates. Raises ``SpecError`` for what is not proved."""
-    return tuple(Phase(each.name, each.bytes, each.at) for each in _peaks(trace, in_place))
+    generates. ``rounded``: bytes of a storage as an allocator counts them. Raises ``SpecError`` for what is not proved.
+    """
+    return tuple(Phase(each.name, each.bytes, each.at) for each in _peaks(trace, in_place, rounded))
 
 
 def at_peak(trace: Trace, *, in_place: bool = True) -> list[Entry]:
     """All that is alive at the highest moment, by category (``part``), what is resident first."""
     top = max(_peaks(trace, in_place), key=lambda each: each.bytes)
-    entries = [*_resident(trace), *alive(trace, top.where, in_place=in_place)]
+    entries = [*_resident(trace, parameters(trace)), *alive(trace, top.where, in_place=in_place)]
     return [*entries, *top.temporaries]
 
 
 def events(trace: Trace, *, in_place: bool = True) -> Iterator[Event]:
     """The timeline of the step: every moment at which what is live has changed, that before it first."""
-    base = Amounts(_by_part(_resident(trace)))
+    base = Amounts(_by_part(_resident(trace, parameters(trace))))
     run = moments(trace, in_place=in_place, none=Amounts(), amount=partial(_category, trace))
     last = Amounts()
     for name, first, end in _split(trace, run):
@@ -79,10 +82,9 @@ def events(trace: Trace, *, in_place: bool = True) -> Iterator[Event]:
 def parameters(trace: Trace) -> list[Parameter]:
     """The weights that the backward pass makes gradients of."""
     made: dict[str, tuple[int, int]] = {}
-    for entry in alive(trace, _END) if trace.workload.phase == "training" else ():
-        if entry.part == "gradients":
-            _, often = made.get(entry.what, (0, 0))
-            made[entry.what] = count(trace, entry.each), often + count(trace, entry.times)
+    for entry in alive(trace, _END, groups=("gradients",)) if trace.workload.phase == "training" else ():
+        _, often = made.get(entry.what, (0, 0))
+        made[entry.what] = count(trace, entry.each), often + count(trace, entry.times)
     return [Parameter(op, path, shape, size // prod(shape), often)
             for op in trace.ops for path, shape in weight_shapes(op).items()
             for size, often in [made.get(f"gradient of {path}", (0, 0))] if often]
@@ -100,17 +102,18 @@ class _Peak(NamedTuple):
     temporaries: tuple[Entry, ...] = ()
 
 
-def _peaks(trace: Trace, in_place: bool) -> list[_Peak]:
+def _peaks(trace: Trace, in_place: bool, rounded: Callable[[int], int] = int) -> list[_Peak]:
     """The highest moment of each phase."""
-    base = total(_resident(trace))
-    run = moments(trace, in_place=in_place, number=partial(count, trace))
+    trained = parameters(trace)
+    base = _total(_resident(trace, trained), rounded)
+    run = moments(trace, in_place=in_place, number=partial(count, trace), amount=lambda memory: rounded(memory.bytes))
     peaks = []
     for name, first, end in _split(trace, run):
         live, where = highest(trace, run, first, end)
         peaks.append(_Peak(name, base + live, found(run, where).path, where))
     if trace.workload.phase == "training":
-        at, entries = optimizers.highest(parameters(trace))
-        live = base + found(run, _END).live + total(entries)
+        at, entries = optimizers.highest(trained)
+        live = base + found(run, _END).live + _total(entries, rounded)
         peaks.append(_Peak("optimizer", live, at, _END, tuple(entries)))
     return peaks
 
@@ -130,11 +133,22 @@ def _first(moment: Any) -> Moment:
     return moment if isinstance(moment, Moment) else _first(moment.moments[0])
 
 
-def _resident(trace: Trace) -> Iterator[Entry]:
+def _total(entries: Iterable[Entry], rounded: Callable[[int], int]) -> int:
+    return sum(rounded(size) * entry.times for entry in entries for size in _storages(entry))
+
+
+def _storages(entry: Entry) -> list[int]:
+    """Bytes of every storage of an entry, which of weights is an operation's."""
+    width, rest = divmod(entry.each, entry.op.params or 1)
+    whole = entry.part == "weights" and not rest
+    return [prod(shape) * width for _, shape in entry.op.weights] if whole else [entry.each]
+
+
+def _resident(trace: Trace, trained: Sequence[Parameter]) -> Iterator[Entry]:
     """What no moment of the run has: weights, the optimizer's states and inputs."""
     for entry in weights.entries(trace):
         yield entry._replace(part="weights")
-    yield from optimizers.states(trace, parameters(trace))
+    yield from optimizers.states(trace, trained)
     there: set[int] = set()
     for op in trace.ops:
         for x in (*op.reads, *op.saves):
