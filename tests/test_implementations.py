@@ -25,6 +25,9 @@ WIDTHS = {"vocab_size": 101, "hidden_size": 30, "intermediate_size": 41, "num_hi
 LLAMA = WIDTHS | {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 GPT2 = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "vocab_size": 101, "n_embd": 24, "n_layer": 2,
         "n_head": 3, "n_positions": 19, "bos_token_id": 0, "eos_token_id": 0}
+NEOX = {"architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox", "vocab_size": 101, "hidden_size": 48,
+        "intermediate_size": 41, "num_hidden_layers": 2, "num_attention_heads": 3, "max_position_embeddings": 32,
+        "rotary_pct": 0.25, "bos_token_id": 0, "eos_token_id": 0}
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": LLAMA,
     "llama-tied": LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 3},
@@ -34,6 +37,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "llama-wide-heads": LLAMA | {"head_dim": 16, "num_hidden_layers": 1},
     "gpt2": GPT2,
     "gpt2-inner": GPT2 | {"n_embd": 40, "n_layer": 3, "n_head": 5, "n_inner": 67},
+    "neox": NEOX,
+    "neox-all-rotated": NEOX | {"rotary_pct": 1.0, "num_hidden_layers": 1},
+    "neox-without-bias": NEOX | {"hidden_size": 40, "num_attention_heads": 5, "rotary_pct": 0.5,
+                                 "attention_bias": False, "tie_word_embeddings": True},
+    "neox-sequential": NEOX | {"use_parallel_residual": False},
     "gpt2-wide-heads": GPT2 | {"n_embd": 48, "n_layer": 1},
 }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from txcalc.trace import ops, parts
 from txcalc.trace.cores import Core, Heads, attend, choose, context_of, pads, scores_of
 from txcalc.trace.record import Number, Part, Role, Steps, Tensor, Trace
-from txcalc.trace.sizes import Product, several
+from txcalc.trace.sizes import Product, same, several
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Attention
@@ -29,14 +29,18 @@ def positions(t: Trace, n: Number) -> Tensor:
     return _integers(t, "positions", n, of=_integers(t, "positions", n))
 
 
-def tables(t: Trace, places: Tensor, b: Number, n: Number, rotated: Number | None) -> Tables:
-    """The mask and the rotary tables of ``rotated`` columns, which the caller's frame holds."""
+def tables(t: Trace, x: Tensor, places: Tensor, rotated: Number | None) -> tuple[Tensor, Tables]:
+    """Hidden states (b, n, d) after dropout; the mask and the rotary tables of ``rotated`` columns, which the caller's
+    frame holds."""
+    b, n, _ = x.shape
     _packed(t, places, b, n)
     mask = _eager_mask(t, b, n) if t.workload.attention == "eager" else None
+    if t.code.drops != "no":
+        x = ops.dropout(t, "embedding_dropout", x)
     rotary = None if rotated is None else _rotary_tables(t, places, n, rotated)
     for each in (*([] if mask is None else [mask]), *(rotary or ())):
         t.hold(each)
-    return Tables(mask, rotary)
+    return x, Tables(mask, rotary)
 
 
 def _made(t: Trace, name: str, *shape: Number, role: Role, of: Tensor | None = None) -> Tensor:
@@ -100,12 +104,12 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -
     *_, d = x.shape
     heads, kernel = core.heads, choose(t, core)
     with t.frame(x):
-        project = _projected_together if t.code.qkv == "together" else _projected
+        project = _projected if t.code.qkv == "apart" else _projected_together
         q, k, v = project(t, spec, x, heads, copied=kernel in ("eager", "math") or pads(t, kernel, heads))
         if given.rotary is not None:
-            with t.frame(q, k):
-                q = t.hold(_rotated(t, "q_rotary", q, heads.queries, given.rotary))
-                k = _rotated(t, "k_rotary", k, heads.keys, given.rotary)
+            q, k = _rotated(t, q, k, heads, given.rotary)
+            if t.code.joins_rotated:
+                core = core._replace(laid="qk")
         for each in (q, k, v):
             t.hold(each)
         if kernel == "eager":
@@ -113,8 +117,12 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -
                 y = _eager(t, q, k, v, core, given.mask)
         else:
             y = attend(t, q, k, v, core, kernel)
+        if kernel == "flash" and "q" in core.laid and several(t, heads.queries, x.shape[1]):
+            y = ops.copy(t, "context_copy", y)  # it lies as the queries do
         y = ops.linear(t, "o", y, d, bias=spec.bias.o, part="attention output")
-        return ops.dropout(t, "dropout", y) if t.code.drops else y
+        if t.code.drops == "inside":
+            y = ops.dropout(t, "dropout", y)
+    return ops.dropout(t, "dropout", y) if t.code.drops == "outside" else y
 
 
 def _projected(t: Trace, spec: Attention, x: Tensor, heads: Heads, *, copied: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,23 +157,43 @@ def _projected_together(
              weights={"weight": (width, d)} | ({"bias": (width,)} if bias else {}),
              products=(Product(1, prod(lead), width, d, backward=1 + x.grad),), reads=(x,) if first else (x, wide),
              writes=(wide if first else t.alias(wide, *lead, width),), backward=made if first else ())
+    if t.code.qkv == "by head":
+        wide = ops.view(t, "qkv", wide, copied=True) if several(t, lead[-1], heads.queries) else wide
+        q, k, v = parts.columns(t, "qkv", wide, *widths)
+        return q, k, v
     q, k, v = parts.columns(t, "qkv", wide, *widths)
     if copied and several(t, lead[-1], heads.queries):
         q, v = (ops.view(t, name, y, copied=True) for name, y in (("q", q), ("v", v)))
     return q, k, v
 
 
-def _rotated(t: Trace, name: str, x: Tensor, heads: Number, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """``apply_rotary_pos_emb``: ``x cos + (-x2, x1) sin``; keeps the tables."""
-    (b, n, width), (cos, sin) = x.shape, rotary
-    by_head = x.view(b, n, heads, width // heads)
-    half = width // heads // 2
+def _rotated(t: Trace, q: Tensor, k: Tensor, heads: Heads, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """``apply_rotary_pos_emb`` of queries and keys (b, n, width); what is not rotated may be joined to what is."""
+    (b, n, _), columns = q.shape, rotary[0].shape[-1]
+    names, counts = ("q_rotary", "k_rotary"), (heads.queries, heads.keys)
+    by_head = [x.view(b, n, count, heads.dim) for x, count in zip((q, k), counts, strict=True)]
+    with t.frame(q, k):
+        if not t.code.joins_rotated:
+            found = [t.hold(_turned(t, name, x, rotary)) for name, x in zip(names, by_head, strict=True)]
+        else:
+            whole = same(columns, heads.dim)
+            split = [(x if whole else parts.narrow(t, name, x, columns), parts.narrow(t, name, x, heads.dim - columns))
+                     for name, x in zip(names, by_head, strict=True)]
+            turned = [_turned(t, name, part, rotary) for name, (part, _) in zip(names, split, strict=True)]
+            found = [t.hold(parts.join(t, name, (y, rest)))
+                     for name, y, (_, rest) in zip(names, turned, split, strict=True)]
+    return found[0].view(*q.shape), found[1].view(*k.shape)
+
+
+def _turned(t: Trace, name: str, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """``x cos + (-x2, x1) sin``; keeps the tables."""
+    cos, sin = rotary
     with t.frame():
-        along = t.hold(_times(t, name, by_head, cos))
-        first, second = (parts.narrow(t, name, by_head, half) for _ in range(2))
+        along = t.hold(_times(t, name, x, cos))
+        first, second = (parts.narrow(t, name, x, x.shape[-1] // 2) for _ in range(2))
         crossed = parts.join(t, name, (ops.scaled(t, name, second), first))
         across = t.hold(_times(t, name, crossed, sin))
-        return ops.add(t, along, across, name, label=f"rotated {x.label}").view(b, n, width)
+        return ops.add(t, along, across, name, label=f"rotated {x.label}")
 
 
 def _times(t: Trace, name: str, x: Tensor, table: Tensor) -> Tensor:
@@ -183,8 +211,8 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor |
             k, v = (t.hold(_repeated(t, name, x, heads, dim)) for name, x, dim in (
                 ("k", k, heads.dim), ("v", v, heads.value_dim)))
         copied = batched if not heads.grouped else not several(t, heads.keys) and several(t, b, heads.queries)
-        left = ops.copy(t, "q_copy", q) if batched else q
-        right = ops.copy(t, "k_copy", k) if copied else k
+        left = ops.copy(t, "q_copy", q) if batched and "q" not in core.laid else q
+        right = ops.copy(t, "k_copy", k) if copied and "k" not in core.laid else k
         scores = ops.scaled(t, "scale", scores_of(t, left, right, core), kind="shift")
         if mask is not None:
             scores = t.op("mask", "shift", reads=(scores, mask), writes=(ops.like(t, scores, "scores"),),

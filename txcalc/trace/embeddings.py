@@ -79,7 +79,7 @@ def embed(
             x = ops.add(t, x, ops.embedding(t, f"{name}_embedding", types, rows, width))
     if stack.embedding_norm:
         x = norms.norm(t, "embedding_norm", x, stack.norm)
-    if t.code.drops and made is None:
+    if t.code.drops != "no" and made is None:
         x = ops.dropout(t, "embedding_dropout", x)
     if project and spec.embedding_projection == "sum":
         x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)

@@ -29,12 +29,15 @@ def feed_forward(
 def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
     """``down(act(up(x)))``, or ``down(act(gate(x)) * up(x))`` when gated (arXiv 2002.05202)."""
     *_, d = x.shape
+    drops = t.code.drops if spec.kind == "dense" else "no"
     with t.frame(x):
         h = _widened(t, spec, d_ff, x)
         if spec.kind == "dense" and spec.inner_norm is not None:
             h = norms.norm(t, "inner_norm", h, spec.inner_norm)
         y = ops.linear(t, "down", t.hold(h), d, bias=spec.bias.down, part="down")
-        return ops.dropout(t, "dropout", y) if spec.kind == "dense" and t.code.drops else y
+        if drops == "inside":
+            y = ops.dropout(t, "dropout", y)
+    return ops.dropout(t, "dropout", y) if drops == "outside" else y
 
 
 def _widened(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:

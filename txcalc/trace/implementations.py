@@ -26,8 +26,10 @@ class Code(NamedTuple):
     ``rms_norm``: PyTorch's own, or composed of other operations. ``attention``: PyTorch's functions on what lies
     position by position; or heads are put in front, keys repeated for every query, and the softmax is in fp32.
     ``gate_first``: a gate is activated before the up projection runs. ``makes_tables``: positions, a mask and rotary
-    tables are made in every run. ``drops``: has dropout in other places than attention's probabilities.
-    ``shifts_labels``: of what comes next. ``qkv``: three products, or parts of one. ``softmax``: of attention, in fp32
+    tables are made in every run. ``drops``: has dropout in other places than attention's probabilities, where sublayers hold what they made or after.
+    ``shifts_labels``: of what comes next. ``qkv``: three products, or parts of one, whole or head by head.
+    ``joins_rotated``: columns that are not rotated, be there none, are joined to those that are. ``sublayers_first``:
+    parallel ones are added to each other. ``softmax``: of attention, in fp32
     or in its input's dtype. ``gelu_tanh``: PyTorch's own, or composed. ``holds_sublayers``: what a sublayer puts out is
     alive until its layer ends. ``has``: the features (``features``) of the models that it is proved for.
     """
@@ -36,12 +38,14 @@ class Code(NamedTuple):
     attention: Literal["positions", "heads"] = "positions"
     gate_first: bool = False
     makes_tables: bool = False
-    drops: bool = True
+    drops: Literal["inside", "outside", "no"] = "inside"
     shifts_labels: bool = False
-    qkv: Literal["apart", "together"] = "apart"
+    qkv: Literal["apart", "together", "by head"] = "apart"
+    joins_rotated: bool = False
     softmax: Literal["fp32", "own"] = "fp32"
     gelu_tanh: Literal["kernel", "composed"] = "kernel"
     holds_sublayers: bool = False
+    sublayers_first: bool = False
     has: frozenset[str] = frozenset()
 
 
@@ -58,7 +62,7 @@ DECODER: Final = COMMON | {"position.kind rope", "norm.kind rmsnorm", "no norm.b
                            "feed_forward.gated"}
 """What Llama and its like have."""
 
-LLAMA: Final = Code("composed", "heads", gate_first=True, makes_tables=True, drops=False, shifts_labels=True,
+LLAMA: Final = Code("composed", "heads", gate_first=True, makes_tables=True, drops="no", shifts_labels=True,
                     has=DECODER)
 
 GPT2: Final = Code(
@@ -66,8 +70,14 @@ GPT2: Final = Code(
     holds_sublayers=True, has=COMMON | {"position.kind learned", "position.size", "norm.kind layernorm",
                                         "feed_forward.activation gelu_tanh"})
 
+GPT_NEOX: Final = Code(
+    attention="heads", makes_tables=True, shifts_labels=True, qkv="by head", joins_rotated=True, sublayers_first=True,
+    drops="outside",
+    has=COMMON | {"position.kind rope", "position.dim", "norm.kind layernorm", "feed_forward.activation gelu",
+                  "residual parallel"})
+
 TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
-    "llama": LLAMA, "gpt2": GPT2,
+    "llama": LLAMA, "gpt2": GPT2, "gpt_neox": GPT_NEOX,
 })
 """The rows of its classes, by ``Model.modeling``; the first that fits runs a model that does not say."""
 

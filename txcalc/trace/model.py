@@ -136,9 +136,10 @@ def _stack(
         causal, fixed = cached or stack.causal_mask, stack.input.kind == "patches"
         around = Around(stack.position, causal=causal, cached=cached, fixed=fixed, memory=memory,
                         shared={} if shares_keys(stack) else None)
-        around = around._replace(table=_table(t, stack, around, x), made=_made(t, stack, x, positions))
-        if positions is not None and t.code.drops:
-            x = ops.dropout(t, "embedding_dropout", x)
+        around = around._replace(table=_table(t, stack, around, x))
+        if positions is not None:
+            x, made = composed.tables(t, x, positions, _rotated(stack))
+            around = around._replace(made=made)
         per_layer = spec.per_layer_embedding if stack is spec else None
         inputs = None
         if per_layer is not None and ids is not None:
@@ -173,13 +174,12 @@ def _stack(
         return norms.norm(t, "final_norm", x, stack.norm) if stack.final_norm else x
 
 
-def _made(t: Trace, stack: Stack, x: Tensor, positions: Tensor | None) -> composed.Tables | None:
-    """What a code makes for all layers of a stack."""
-    if positions is None:
+def _rotated(stack: Stack) -> Number | None:
+    """Columns of a head that are rotated, or None where none is."""
+    position, first = stack.position, first_attention(stack)
+    if position.kind != "rope" or first.kind != "standard":
         return None
-    (b, n, _), first = x.shape, first_attention(stack)
-    assert first.kind == "standard"
-    return composed.tables(t, positions, b, n, first.head_dim if stack.position.kind == "rope" else None)
+    return first.head_dim if position.dim is None else position.dim
 
 
 def _table(t: Trace, stack: Stack, around: Around, x: Tensor) -> Tensor | None:
@@ -233,6 +233,10 @@ def _scaled(t: Trace, stack: Stack, name: str, y: Tensor) -> Tensor:
 
 
 def _parallel(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tensor) -> Tensor:
+    if t.code.sublayers_first:
+        y, z = (t.hold(_sublayer(t, name, block, around, norms.norm(t, f"{name}_norm", x, block.norm), x))
+                for name in ("attention", "feed_forward"))
+        return ops.add(t, ops.add(t, z, y), x)
     h = norms.norm(t, "attention_norm", x, block.norm)
     g = h if block.norm.shared else norms.norm(t, "feed_forward_norm", x, block.norm)
     y = t.hold(_sublayer(t, "attention", block, around, t.hold(h), x))
