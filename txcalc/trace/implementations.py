@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 class Code(NamedTuple):
     """Choices of one code.
 
-    ``rms_norm``: PyTorch's own, or composed of other operations. ``attention``: PyTorch's functions on what lies
-    position by position; or heads are put in front, keys repeated for every query, and the softmax is in fp32.
-    ``gate_first``: a gate is activated before the up projection runs. ``makes_tables``: positions, a mask and rotary
-    tables are made in every run. ``drops``: has dropout in other places than attention's probabilities, where sublayers hold what they made or after.
-    ``shifts_labels``: of what comes next. ``qkv``: three products, or parts of one, whole or head by head.
-    ``joins_rotated``: columns that are not rotated, be there none, are joined to those that are. ``sublayers_first``:
-    parallel ones are added to each other. ``softmax``: of attention, in fp32
-    or in its input's dtype. ``gelu_tanh``: PyTorch's own, or composed. ``holds_sublayers``: what a sublayer puts out is
-    alive until its layer ends. ``has``: the features (``features``) of the models that it is proved for.
+    ``rms_norm``, ``gelu_tanh``: PyTorch's own, or composed of other operations. ``attention``: PyTorch's functions on
+    what lies position by position; or heads are put in front and keys repeated for every query. ``softmax``: of
+    attention, in fp32 or in its input's dtype. ``qkv``: three products, or parts of one, whole or head by head.
+    ``joins_rotated``: columns that are not rotated, be there none, are joined to those that are. ``gate_first``: a gate
+    is activated before the up projection runs. ``makes_tables``: positions, a mask and rotary tables are made in every
+    run. ``drops``: has dropout in other places than attention's probabilities, inside of a sublayer's call or after it.
+    ``holds_sublayers``: what a sublayer puts out is alive until its layer ends. ``sublayers_first``: parallel ones are
+    added to each other. ``shifts_labels``: of what comes next. ``has``: the features (``features``) of the models that
+    it is proved for.
     """
 
     rms_norm: Literal["kernel", "composed"] = "kernel"
