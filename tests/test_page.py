@@ -39,6 +39,8 @@ CALLS: dict[str, tuple[str, ...]] = {
     "activations": ("explain", "gpt3", "activations", "--attention", "eager", "--dropout", "0.1"),
     "attention": ("attention", "llama3-8b"),
     "one length": ("attention", "gpt2", "--seq", "1", "--kernels", "cpu"),
+    "memory": ("memory", "gpt2", "--phase", "training", "--batch", "8", "--device", "h100"),
+    "inference": ("memory", "llama3-8b", "--new", "7"),
     "mixers": ("mixers", "--seq", "1K..4K"),
     "validate": ("validate", "gpt2", "--against", "published"),
     "presets": ("presets", "--search", "mamba"),
@@ -345,7 +347,7 @@ browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machi
 
 
 @browser
-@pytest.mark.parametrize("name", ["count", "compare", "explain", "attention"])
+@pytest.mark.parametrize("name", ["count", "compare", "explain", "attention", "memory"])
 def test_a_browser_has_nothing_to_complain_about(name: str, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text(rendered(name), "utf-8")

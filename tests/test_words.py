@@ -128,7 +128,8 @@ def refused(*args: object) -> str:
 
 
 def takes(command: str) -> set[str]:
-    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", run(command, "--help").stdout))
+    options = run(command, "--help").stdout.partition("\nOptions:\n")[2]
+    return set(re.findall(r"^  (?:-\w, )?(--[a-z][a-z-]+)", options, re.MULTILINE))
 
 
 TAKEN = {command: takes(command) for command in COMMANDS}

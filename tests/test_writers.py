@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from html import unescape
@@ -21,6 +22,7 @@ from txcalc.answer.curve import attention_curve
 from txcalc.answer.defaults import workload
 from txcalc.answer.devices import device
 from txcalc.answer.difference import Run, diff
+from txcalc.answer.memory import Memory
 from txcalc.answer.mixer_table import mixers
 from txcalc.answer.validation import Row as Compared
 from txcalc.answer.validation import Validation, Validations
@@ -72,6 +74,8 @@ ANSWERS: dict[str, Callable[[], Any]] = {
     "one": lambda: Validations(agrees=False, models=(validation("DIFFERS"),)),
     "several": two,
     "presets": lambda: listing("llama"),
+    "memory": lambda: txcalc.memory("gpt2", phase="training", batch=64, device="t4"),
+    "inference": lambda: txcalc.memory("llama3-8b", new=100, batch=3, device="24GB"),
 }
 every_answer = pytest.mark.parametrize("name", ANSWERS)
 
@@ -128,6 +132,8 @@ def sums(name: str) -> set[int]:
     attention is a run of its own.
     """
     found = answer(name)
+    if isinstance(found, Memory):
+        return alike(found)
     if not isinstance(found, View):
         return set()
     other = found.alternative
@@ -140,6 +146,20 @@ def sums(name: str) -> set[int]:
     for t in (counted, skipped):
         known.add(sum(q.value for q in (t.flops_forward, t.flops_backward, t.flops_recomputed) if q))
     return known
+
+
+def alike(found: Memory) -> set[int]:
+    """What is alive by what it is for, by operation, and what is left of the largest of these."""
+    known = {abs(found.free_bytes or 0), sum(row.bytes for row in found.at_peak)}
+    for key in (lambda row: (row.path or row.what, row.why), lambda row: row.why):
+        sums = Counter[Any]()
+        for row in found.at_peak:
+            sums[key(row)] += row.bytes
+        known |= set(sums.values())
+    [table] = [block for block in blocks(found) if isinstance(block, Table) and block.title == "At the peak"]
+    *most, rest = (row.cells[2].value for row in table.rows)
+    assert sum(most) + rest == sum(row.bytes for row in found.at_peak)
+    return known | {rest}
 
 
 @every_answer
@@ -185,6 +205,7 @@ def said(name: str) -> set[int]:
     for block in blocks(answer(name)):
         for chart in block.make() if isinstance(block, Charts) else ():
             found |= {*chart.lengths, *chart.drawn} | {10**power for power in range(3, 40)}
+            found |= integers([chart.amount(value) for value in chart.drawn])
         if not isinstance(block, Charts | Data):
             found |= integers(json.loads(json.dumps(block, default=str)))
     return found | {abs(n) for n in found}

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from txcalc.answer.curve import AttentionCurve
     from txcalc.answer.difference import Diff
     from txcalc.answer.keywords import Run, Size
+    from txcalc.answer.memory import Memory
     from txcalc.answer.mixer_table import MixerTable
     from txcalc.answer.report import Report
     from txcalc.answer.reproduce import Reproduction
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Model", "SpecError", "Workload", "attention", "compare", "count", "diff", "explain", "load", "mixers", "presets",
-    "reproduce", "sweep", "validate",
+    "Model", "SpecError", "Workload", "attention", "compare", "count", "diff", "explain", "load", "memory", "mixers",
+    "presets", "reproduce", "sweep", "validate",
 ]
 
 _CLASSES = {"Model": "txcalc.spec.model", "SpecError": "txcalc.spec.errors", "Workload": "txcalc.trace.workload"}
@@ -145,6 +146,27 @@ def diff(
     workload = keywords.workload([each.spec for each in found], batch, seq, phase, run)
     first, second = (difference.Run(each.spec, workload, each.source, each.overrides) for each in found)
     return difference.diff(first, second)
+
+
+def memory(
+    model: Model | str, *, batch: Size = 1, seq: Size | None = None, new: Size | None = None,
+    phase: str | None = None, device: str | None = None, reserve: str | None = None, **run: Unpack[Run],
+) -> Memory:
+    """The memory of a run, in bytes: its peak and all that is alive then, phase by phase, and what would take less.
+
+    ``phase``: inference (a prompt of ``seq`` tokens and ``new`` more), training, or a step of decoding; left out,
+    inference, or training where a field is given that only training has. ``device``: what it has to fit into, a card's
+    name or a size such as ``"24GB"``; ``reserve``: what of it no tensor can have, such as ``"1GiB"`` or ``"5%"``.
+    Raises ``SpecError`` for a workload that does not fit the model, and for a run whose live bytes are not proved.
+    """
+    from txcalc.answer import keywords
+    from txcalc.answer import memory as needed
+
+    found = keywords.find(model)
+    own = {name: value for name, value in (("phase", phase), ("new", new)) if value is not None}
+    given = keywords.fields(batch, seq, "forward", {**run, **own})
+    return needed.memory(found.spec, given, card=device, reserve=reserve, source=found.source,
+                         overrides=found.overrides).memory
 
 
 def mixers(lengths: Sequence[int] | str | None = None, *, batch: Size = 1, **sizes: int) -> MixerTable:

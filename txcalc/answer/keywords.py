@@ -76,7 +76,7 @@ def fields(batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) ->
     """The fields of a workload that were given. Raises ``SpecError`` for a text that is no number."""
     shown = {"batch": (batch, 1), "seq": (seq, None), "phase": (phase, "forward")}
     given = {**{name: value for name, (value, default) in shown.items() if value != default}, **run}
-    return {name: _number(name, value) if name in LEAST else value for name, value in given.items()}
+    return {name: _number(name, value) if name in (*LEAST, "new") else value for name, value in given.items()}
 
 
 def workload(models: Sequence[Model], batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) -> Workload:

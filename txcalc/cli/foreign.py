@@ -27,6 +27,8 @@ OPTIONS: Final = _each({
     "optimizer optim": "--recipe",
     "quantize quantization quant bits load-in-4bit load-in-8bit gguf awq gptq nf4 weight-dtype": "--weights",
     "gpu card accelerator hardware": "--device",
+    "gpu-memory-utilization": "--reserve",
+    "max-new-tokens max-tokens output-len osl n-predict": "--new",
     "compare-with reference": "--against",
     "out file save": "--output",
     "figure chart svg png": "--plot",
@@ -66,12 +68,11 @@ ABSENT: Final = _each({
         "one micro-batch is counted, --batch; its step is not accumulated yet",
     "precision amp mixed-precision": "--dtype is what is computed in, --recipe what is kept to train with",
     "engine framework vllm sglang backend": _ENGINE,
-    "new max-new-tokens max-tokens output-len osl n-predict": "generation is counted a step at a time, --phase decode",
     "context": "an engine's longest request is not counted yet; --seq is the length of a pass, --past what is cached",
     "clip": "gradients are not clipped in what is counted",
     "speculative draft beams num-beams": "one token at a time is decoded; --batch counts sequences",
     "tokens-per-second throughput latency mfu bandwidth price cost": "time is not counted yet; FLOPs and bytes are",
-    "gpu-memory-utilization reserve pool": "no device's memory is filled here",
+    "pool": "no engine's memory is filled here",
     "model config preset name m": "the model stands by itself, without an option",
 })
 """What there is no option for, and what is counted instead."""
@@ -89,8 +90,9 @@ COMMANDS: Final = _each({
     "curve": "txcalc attention MODEL",
     "plot figure": "txcalc count MODEL --plot FILE",
     "calc run estimate summary": "txcalc count MODEL",
-    "memory fit vram train": "txcalc count MODEL --phase training, whose parts they are: what fits is not counted yet",
-    "devices gpus": "txcalc attention MODEL --device NAME",
+    "vram train": "txcalc memory MODEL",
+    "fit": "txcalc memory MODEL --device NAME",
+    "gpus": "txcalc devices",
     "time latency throughput": "txcalc count MODEL: FLOPs and bytes are counted, time is not yet",
 })
 """Commands of ours by what is typed for them."""

@@ -7,8 +7,41 @@ from typing import Annotated
 import typer
 
 from txcalc.cli.call import Call
-from txcalc.cli.commands import command
-from txcalc.cli.options import CommonOptions, OutputOptions, complete, device_names
+from txcalc.cli.commands import ALL, command
+from txcalc.cli.options import (
+    MEMORY,
+    CommonOptions,
+    ModelArgument,
+    OutputOptions,
+    Run,
+    SetOption,
+    complete,
+    device_names,
+)
+
+
+@command("memory", *ALL, rows=MEMORY, verbose="Every storage that is alive at the peak, every rule.",
+         quiet="The numbers alone.")
+def memory(call: Call, model: ModelArgument, run: Run, set_: SetOption) -> None:
+    """Say what a run needs, when that is most, and whether it fits.
+
+    The peak of live bytes with all that is alive then, phase by phase, and what would take less. Exit code 1 if it
+    does not fit the device.
+
+    Example: txcalc memory gpt2 --phase training --batch 8 --device t4
+    """
+    from txcalc.answer.memory import memory as needed
+
+    card, reserve = run.pop("device", None), run.pop("reserve", None)
+    given = call.workload(run | ({"device": card} if card in ("cuda", "cpu") else {}))
+    loaded = call.load(model, set_, None if "dtype" in given else "bf16", noted=True)
+    found = needed(
+        loaded.model, given, card=None if card in ("cuda", "cpu") else card, reserve=reserve, source=loaded.source,
+        overrides=loaded.overrides, command=call.command, noted=loaded.notes,
+    )
+    call.answer(found, document=found.memory, more="-v (everything alive at the peak, rules), --json")
+    if found.memory.fits is False:
+        raise typer.Exit(1)
 
 
 @command("devices", OutputOptions, CommonOptions, quiet="")

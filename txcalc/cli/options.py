@@ -158,6 +158,21 @@ CURVE: Final = _some(
 )
 """The lengths of a curve, and what the model is run on."""
 
+MEMORY: Final = _some(
+    "batch", "seq", "new", "past", "source_seq", "images", "phase", "dtype", "weights", "kv_dtype", "attention",
+    "dropout", "kernels", "implementation", "latents", "device", "reserve",
+    seq=Row("N", "Tokens of a sequence: of the prompt, or of a training step. Default: the model's context or 2,048, "
+            "whichever is shorter, with room for --new. k is 1,000, K is 1,024.", units.parse_count),
+    new=Row("N", "Tokens generated after the prompt. Default 1.", units.parse_count),
+    past=Row("N", "Tokens already in the KV cache. Default 0; in decoding as many as leave room.", units.parse_count),
+    phase=Row("PHASE", "inference (a prompt, then --new tokens), training or decode (one step). Default inference, or "
+              "training where an option is given that only training has."),
+    device=Row("NAME", "What it has to fit into: a card such as h100-80gb, or bytes such as 24GB or 24GiB. Default "
+               "none.", complete=complete(device_names)),
+    reserve=CURVE["reserve"],
+)
+"""What a model is run on, and what its memory has to fit into."""
+
 LAYERS: Final = _some(
     "d", "seq", "heads", "kernel", "window", "state", "batch", "dtype", "kv_dtype", "masked",
     d=Row("N", "Width of the layers. Default 512.", _size),

@@ -16,7 +16,8 @@ from txcalc.show.terminal import Screen
 from txcalc.spec.errors import SpecError
 
 STDOUT: Final = "-"
-_ASCII: Final = str.maketrans({"×": "x", "·": "|", "–": "-", "—": "-", "−": "-", "█": "#", "…": ".", "²": "2"})
+_ASCII: Final = str.maketrans({"×": "x", "·": "|", "–": "-", "—": "-", "−": "-", "█": "#", "…": ".", "²": "2",
+                               **dict(zip("▁▂▃▄▅▆▇", "._-=+*%", strict=True))})
 
 
 def screen(*, to_file: bool, color: bool) -> Screen:

@@ -104,14 +104,16 @@ class Middle(NamedTuple):
 Moments = Sequence[Moment | Middle]
 
 
-def every(trace: Trace, moments: Moments, more: Any) -> Iterator[Moment]:
-    """The moments of every turn, with ``more`` alive."""
+def every(trace: Trace, moments: Moments, more: Any, turns: int | None = None) -> Iterator[Moment]:
+    """The moments of every turn, with ``more`` alive; ``turns``: of so many of each repeat at most."""
     for m in moments:
         if isinstance(m, Moment):
             yield m._replace(live=m.live + more)
         else:
-            for turn in range(count(trace, m.times)):
-                yield from every(trace, m.moments, more + m.grows * turn)
+            times = count(trace, m.times)
+            shown = times if turns is None else min(times, max(turns, 2))
+            for turn in (i * (times - 1) // max(shown - 1, 1) for i in range(shown)):
+                yield from every(trace, m.moments, more + m.grows * turn, turns)
 
 
 # ---------------------------------------------------------------- what is alive

@@ -8,7 +8,7 @@ of all moments, never a sum of parts. Buffers of modules are left out, and so is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +18,7 @@ from txcalc.count.lifetimes import Moment, Moments, every, moments
 from txcalc.count.optimizers import Parameter
 from txcalc.count.params import weight_shapes
 from txcalc.count.peak import Amounts, Where, alive, found, highest
-from txcalc.count.turns import Memory, count
+from txcalc.count.turns import Memory, Turns, count
 from txcalc.count.unproved import INPUTS
 from txcalc.trace.record import Tensor, Trace
 
@@ -32,6 +32,7 @@ class Phase(NamedTuple):
     name: str
     peak_bytes: int
     at: str
+    turns: Turns = ()
 
 
 class Event(NamedTuple):
@@ -54,7 +55,7 @@ def phases(
     """The peak of each phase: forward, loss (from its first operation on), backward, optimizer; or of a pass that
     generates. ``rounded``: bytes of a storage as an allocator counts them. Raises ``SpecError`` for what is not proved.
     """
-    return tuple(Phase(each.name, each.bytes, each.at) for each in _peaks(trace, in_place, rounded))
+    return tuple(Phase(each.name, each.bytes, each.at, each.turns) for each in _peaks(trace, in_place, rounded))
 
 
 def at_peak(trace: Trace, *, in_place: bool = True) -> list[Entry]:
@@ -64,13 +65,16 @@ def at_peak(trace: Trace, *, in_place: bool = True) -> list[Entry]:
     return [*entries, *top.temporaries]
 
 
-def events(trace: Trace, *, in_place: bool = True) -> Iterator[Event]:
-    """The timeline of the step: every moment at which what is live has changed, that before it first."""
+def events(trace: Trace, *, in_place: bool = True, turns: int | None = None) -> Iterator[Event]:
+    """The timeline of the step: every moment at which what is live has changed, that before it first.
+
+    ``turns``: of so many turns of each repeat at most, the first and the last among them.
+    """
     base = Amounts(_by_part(_resident(trace, parameters(trace))))
     run = moments(trace, in_place=in_place, none=Amounts(), amount=partial(_category, trace))
     last = Amounts()
     for name, first, end in _split(trace, run):
-        for moment in every(trace, run[first:end], base):
+        for moment in every(trace, run[first:end], base, turns):
             last = moment.live
             yield _event(name, moment.path, last)
     if trace.workload.phase == "training":
@@ -79,6 +83,7 @@ def events(trace: Trace, *, in_place: bool = True) -> Iterator[Event]:
         yield _event("optimizer", "", base)
 
 
+@lru_cache(maxsize=4)
 def parameters(trace: Trace) -> list[Parameter]:
     """The weights that the backward pass makes gradients of."""
     made: dict[str, tuple[int, int]] = {}
@@ -100,6 +105,7 @@ class _Peak(NamedTuple):
     at: str
     where: Where
     temporaries: tuple[Entry, ...] = ()
+    turns: Turns = ()
 
 
 def _peaks(trace: Trace, in_place: bool, rounded: Callable[[int], int] = int) -> list[_Peak]:
@@ -110,7 +116,9 @@ def _peaks(trace: Trace, in_place: bool, rounded: Callable[[int], int] = int) ->
     peaks = []
     for name, first, end in _split(trace, run):
         live, where = highest(trace, run, first, end)
-        peaks.append(_Peak(name, base + live, found(run, where).path, where))
+        moment = found(run, where)
+        turns = tuple((path, count(trace, turn)) for path, turn in moment.turns)
+        peaks.append(_Peak(name, base + live, moment.path, where, turns=turns))
     if trace.workload.phase == "training":
         at, entries = optimizers.highest(trained)
         live = base + found(run, _END).live + _total(entries, rounded)

@@ -128,9 +128,7 @@ class Schedule:
         # Gradients of what is handed on and put into a list as well come from both: those turns are all run.
         last = times if self.unroll or (node.carries and node.gathers) else count(self.trace, unread) + _LAST
         middle = times - 1 - last
-        for turn in range(times):
-            if 1 < turn <= middle:
-                continue
+        for turn in (*range(min(times, 2)), *range(max(middle + 1, 2), times)):
             for loop in node.carries:
                 self._name(loop.entry, loop.exit if turn else loop.before)
             which = first + (turn if turn < 2 else node.times - (times - turn))

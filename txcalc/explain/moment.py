@@ -6,8 +6,8 @@ from operator import lshift, rshift
 from typing import Final, Literal
 
 from txcalc.answer.fit import fit
+from txcalc.answer.places import placed
 from txcalc.count.peak import peak
-from txcalc.count.turns import Turns
 from txcalc.explain.derive import Line, Run, one_of, tensor_name
 from txcalc.explain.explanation import AliveRow, Moment, Range
 from txcalc.explain.kept import reader
@@ -33,14 +33,6 @@ def moment(run: Run) -> Moment:
     """The operation that has just allocated."""
     found = peak(run.counted)
     return Moment(phase=found.phase, path=placed(found.path, found.turns))
-
-
-def placed(path: str, turns: Turns) -> str:
-    """A path as the modules of a real model have it, with the index of every layer: ``layers.31.attention.q``."""
-    for repeat, turn in sorted(turns, key=lambda each: -len(each[0])):
-        if path.startswith(f"{repeat}."):
-            path = f"{repeat}.{turn}{path.removeprefix(repeat)}"
-    return path
 
 
 def alive_rows(run: Run, found: list[Line]) -> tuple[AliveRow, ...]:

@@ -62,6 +62,13 @@ class Bar(NamedTuple):
     least: int = 0
 
 
+class Spark(NamedTuple):
+    """Values over time as small bars on a terminal, ``whole`` the highest there may be; zeros leave room."""
+
+    values: Sequence[int]
+    whole: int
+
+
 class Alert(str):
     """Text that says no."""
 
@@ -69,7 +76,7 @@ class Alert(str):
 
 
 Cell = Any
-"""A text, a ``Number``, a ``Bar``, a formula, a tuple of such in a row, or None for what does not exist."""
+"""A text, a ``Number``, a ``Bar``, a ``Spark``, a formula, a tuple of such in a row, or None for what is not there."""
 
 
 class Column(NamedTuple):
@@ -204,13 +211,15 @@ class Series(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """Bars on a linear scale, dots on a log scale, or curves over lengths on two. ``level``: a line to stay below.
+    """Bars on a linear scale, dots on a log scale, curves over lengths on two, or areas over time. ``level``: a line to
+    stay below.
 
-    ``axis``: what the values are. ``part``: what is hatched.
+    ``axis``: what the values are. ``part``: what is hatched. Areas lie on one another; each of their ``marks`` is a
+    span of time, so many moments long.
     """
 
     title: str
-    kind: Literal["bars", "dots", "curves"]
+    kind: Literal["bars", "dots", "curves", "areas"]
     scale: Scale
     axis: str
     marks: Sequence[Mark] = ()
@@ -289,7 +298,7 @@ def plain(cell: Cell, notation: str = "unicode", *, exact: bool = False) -> str:
         return cell.digits if exact else cell.human
     if cell is None:
         return units.MISSING
-    if isinstance(cell, Bar):
+    if isinstance(cell, Bar | Spark):
         return ""
     if isinstance(cell, tuple):
         return "".join(plain(part, notation, exact=exact) for part in cell)

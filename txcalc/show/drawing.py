@@ -46,6 +46,13 @@ class Line(NamedTuple):
         return DASHES[(self.series + self.series // 4) % 4] if self.kind == "curve" else None
 
 
+class Area(NamedTuple):
+    """What lies within these points, of a series."""
+
+    points: Sequence[tuple[float, float]]
+    series: int
+
+
 class Dot(NamedTuple):
     """The mark of a series: a circle, a square, a triangle or a diamond; hollow for every second four."""
 
@@ -65,13 +72,14 @@ class Dot(NamedTuple):
 
 
 class Box(NamedTuple):
-    """A bar, the track that it lies in, or the hatched part of it."""
+    """A bar, the track that it lies in, the hatched part of it, or the colour of a series beside its name."""
 
     x: float
     y: float
     width: float
     height: float
-    kind: Literal["track", "bar", "hatched"]
+    kind: Literal["track", "bar", "hatched", "key"]
+    series: int = 0
 
 
 class Text(NamedTuple):
@@ -84,7 +92,7 @@ class Text(NamedTuple):
     align: Literal["", "mid", "end"] = ""
 
 
-Shape = Line | Dot | Box | Text
+Shape = Line | Area | Dot | Box | Text
 Scale = Callable[[int], float]
 
 
@@ -101,7 +109,7 @@ class Drawing(NamedTuple):
 
 def drawing(chart: Chart) -> Drawing:
     """The chart, which has something to draw."""
-    return _curves(chart) if chart.kind == "curves" else _bars(chart) if chart.kind == "bars" else _dots(chart)
+    return {"curves": _curves, "bars": _bars, "dots": _dots, "areas": _areas}[chart.kind](chart)
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -165,12 +173,17 @@ def _drawing(chart: Chart, width: int, height: float, shapes: Sequence[Shape], *
 
 def _said(chart: Chart) -> str:
     """What there is to see, in words."""
+    if chart.kind == "areas":
+        whole = _stacked(chart)[-1]
+        most = whole.index(max(whole))
+        there = (f"{series.name} {chart.amount(value)}" for series in chart.series if (value := series.values[most]))
+        return f"{chart.amount(whole[most])} at most: {', '.join(there)}"
     if chart.kind != "curves":
         return ", ".join(f"{mark.name} {chart.amount(mark.value)}" for mark in _gathered(chart.marks))
     found = []
     for series in chart.series:
-        there = [(x, y) for x, y in zip(chart.lengths, series.values, strict=True) if y]
-        ends = dict.fromkeys((there[0], there[-1])) if there else {}
+        drawn = [(x, y) for x, y in zip(chart.lengths, series.values, strict=True) if y]
+        ends = dict.fromkeys((drawn[0], drawn[-1])) if drawn else {}
         if ends:
             found.append(f"{series.name}: " + " to ".join(f"{chart.amount(y)} at {units.exact(x)}" for x, y in ends))
     return "; ".join(found)
@@ -259,3 +272,78 @@ def _axes(chart: Chart, at_x: Scale, at_y: Scale, powers: range) -> Iterator[Sha
         yield Line(((x, _BOTTOM), (x, _BOTTOM + 4)), "grid")
         yield Text(_length(length), x, _BOTTOM + 17, "small", "mid")
     yield Text("sequence length, log scale", (_LEFT + _RIGHT) / 2, _BOTTOM + 33, "small", "mid")
+
+
+# ---------------------------------------------------------------- areas
+
+
+_TIMELINE: Final = 760
+_END, _FLOOR = 520, 262
+
+
+def _areas(chart: Chart) -> Drawing:
+    """Series on one another over time, its spans named below, and the level they should stay below above all."""
+    stacked = _stacked(chart)
+    most, length = max(stacked[-1]), len(stacked[-1])
+    level = chart.level if chart.level and chart.level.value <= 3 * most else None
+    top = max(most, level.value if level else 0)
+    step = _round(top)
+
+    def at(i: float, value: float) -> tuple[float, float]:
+        return _LEFT + (_END - _LEFT) * i / max(length - 1, 1), _FLOOR - (_FLOOR - _TOP) * value / top
+
+    shapes = list[Shape]()
+    for i, series in enumerate(stacked):
+        below = stacked[i - 1] if i else [0] * length
+        upper = [at(x, value) for x, value in enumerate(series)]
+        shapes.append(Area([*upper, *(at(x, below[x]) for x in reversed(range(length)))], i))
+    for value in range(0, top + 1, step):
+        y = at(0, value)[1]
+        shapes += [Line(((_LEFT, y), (_END, y)), "grid"), Text(_tick(chart, value), _LEFT - 7, y + 4, "small", "end")]
+    shapes += _spans(chart, length)
+    if level:
+        y = at(0, level.value)[1]
+        shapes += [Line(((_LEFT, y), (_END, y)), "level"),
+                   Text(f"{level.name}, {chart.amount(level.value)}", _END, y - 5, "small", "end")]
+    shapes += _key(chart, stacked[-1].index(most))
+    beyond = f"{chart.level.name} has {chart.amount(chart.level.value)}" if chart.level and not level else ""
+    return _drawing(chart, _TIMELINE, _FLOOR + 26, shapes, caption=beyond)
+
+
+def _stacked(chart: Chart) -> list[list[int]]:
+    """The upper edge of every series where each lies on those before it."""
+    found = list[list[int]]()
+    for series in chart.series:
+        below = found[-1] if found else [0] * len(series.values)
+        found.append([(value or 0) + under for value, under in zip(series.values, below, strict=True)])
+    return found
+
+
+def _round(top: int) -> int:
+    """A step of one, two or five of a prefix, so that about five of them come to ``top``."""
+    unit = 1
+    while unit * 1024 * 2 <= top:
+        unit *= 1024
+    return next(step for i in range(5) for n in (1, 2, 5) if (step := unit * n * int(10**i)) * 6 >= top)
+
+
+def _spans(chart: Chart, length: int) -> Iterator[Shape]:
+    """The spans of time between lines, each named where its name has room."""
+    start = 0
+    for mark in chart.marks:
+        x, end = (_LEFT + (_END - _LEFT) * min(i / max(length - 1, 1), 1) for i in (start, start + mark.value))
+        if start:
+            yield Line(((x, _TOP), (x, _FLOOR + 8)), "grid")
+        if len(mark.name) * _CHARACTER <= end - x:
+            yield Text(mark.name, (x + end) / 2, _FLOOR + 17, "small", "mid")
+        start += mark.value
+
+
+def _key(chart: Chart, most: int) -> Iterator[Shape]:
+    """The series from the top down, each with its colour and what it has where all of them have most."""
+    yield Text("at the peak", _TIMELINE, _TOP + 4, "small", "end")
+    for row, i in enumerate(reversed(range(len(chart.series)))):
+        series, y = chart.series[i], _TOP + 24 + 20 * row
+        yield Box(_END + 22, y - 9, 10, 10, "key", i)
+        yield Text(series.name, _END + 39, y)
+        yield Text(chart.amount(series.values[most] or 0), _TIMELINE, y, align="end")

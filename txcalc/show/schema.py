@@ -9,6 +9,7 @@ from txcalc.answer.comparison import Comparison
 from txcalc.answer.curve import AttentionCurve
 from txcalc.answer.devices import Devices
 from txcalc.answer.difference import Diff
+from txcalc.answer.memory import Memory
 from txcalc.answer.mixer_table import MixerTable
 from txcalc.answer.report import Report
 from txcalc.answer.reproduce import Reproduction
@@ -24,8 +25,8 @@ from txcalc.spec.resolve import SUBLAYERS
 from txcalc.trace.workload import FILLED, LEAST
 
 DOCUMENTS: dict[str, type[Any]] = {
-    "preset": Model, "report": Report, "comparison": Comparison, "attention": AttentionCurve, "mixers": MixerTable,
-    "explanation": Explanation, "diff": Diff, "validation": Validations,
+    "preset": Model, "report": Report, "comparison": Comparison, "attention": AttentionCurve, "memory": Memory,
+    "mixers": MixerTable, "explanation": Explanation, "diff": Diff, "validation": Validations,
     "presets": Listing, "devices": Devices, "reproduction": Reproduction,
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from txcalc.show.blocks import Chart
-from txcalc.show.drawing import COLOURS, Box, Dot, Line, Shape, drawing
+from txcalc.show.drawing import COLOURS, Area, Box, Dot, Line, Shape, drawing
 from txcalc.show.markup import Html, tag
 
 _PATHS: Final = ("", "M-4-4H4V4H-4Z", "M0-5L5 4H-5Z", "M0-5L5 0L0 5L-5 0Z")
@@ -30,6 +30,9 @@ def _shape(shape: Shape, hatch: str) -> Html:
         kind = f"{shape.kind} s{shape.series % COLOURS + 1}" if shape.kind in ("lead", "curve") else shape.kind
         dash = " ".join(map(str, shape.dash)) if shape.dash else None
         return tag("polyline", points=points, class_=kind, stroke_dasharray=dash)
+    if isinstance(shape, Area):
+        points = " ".join(f"{_px(x)},{_px(y)}" for x, y in shape.points)
+        return tag("polygon", points=points, class_=f"area s{shape.series % COLOURS + 1}")
     if isinstance(shape, Dot):
         place = f"translate({_px(shape.x)} {_px(shape.y)})"
         kind = f"s{shape.series % COLOURS + 1}{' hollow' * shape.hollow}"
@@ -38,7 +41,8 @@ def _shape(shape: Shape, hatch: str) -> Html:
         return tag("path", d=_PATHS[shape.shape], transform=place, class_=kind)
     if isinstance(shape, Box):
         hatched = f"url(#{hatch})" if shape.kind == "hatched" else None
-        return tag("rect", x=shape.x, y=_px(shape.y), width=_px(shape.width), height=shape.height, class_=shape.kind,
+        kind = f"s{shape.series % COLOURS + 1}" if shape.kind == "key" else shape.kind
+        return tag("rect", x=shape.x, y=_px(shape.y), width=_px(shape.width), height=shape.height, class_=kind,
                    fill=hatched)
     kind = " ".join(filter(None, (shape.kind, shape.align)))
     return tag("text", shape.text, x=_px(shape.x), y=_px(shape.y), class_=kind or None)

@@ -277,6 +277,8 @@ def _span(row: b.Row, cell: b.Cell, column: b.Column, layout: _Layout) -> Span:
         return Span("")
     if isinstance(cell, b.Bar):
         return Span("█" * blocks(cell, layout.bar))
+    if isinstance(cell, b.Spark):
+        return Span(spark(cell, layout.bar))
     shown = b.plain(cell, layout.notation, exact=column.exact > 1 + (not layout.exact))
     first = cell is row.cells[0]
     indent = GAP if first and row.kind in ("sub", "echo") else ""
@@ -290,6 +292,18 @@ def blocks(bar: b.Bar, full: int) -> int:
         return (2 * full * bar.part + bar.whole) // (2 * bar.whole) if bar.whole else 0
     low, high, at = (math.log2(max(n, 1)) for n in (bar.least, bar.whole, bar.part))
     return 1 + round((at - low) * min(1.0, (full - 1) / (high - low) if high > low else 1.0))
+
+
+_HEIGHTS: Final = " ▁▂▃▄▅▆▇█"
+
+
+def spark(cell: b.Spark, width: int) -> str:
+    """Values as bars of eight heights, the highest of those that share a place."""
+    length, highest = len(cell.values), [0] * width
+    for i, value in enumerate(cell.values if width else ()):
+        at = i * width // length
+        highest[at] = max(highest[at], value)
+    return "".join(_HEIGHTS[-(-8 * value // cell.whole)] for value in highest).rstrip()
 
 
 def widths(rows: Iterable[Sequence[Span]]) -> list[int]:

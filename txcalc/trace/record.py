@@ -246,7 +246,7 @@ def walk(nodes: Iterable[Node], often: Often = Often()) -> Iterator[tuple[Op | R
             yield node, often
 
 
-@dataclass
+@dataclass(eq=False)
 class Trace:
     """The record of one run. Programs add to it; everything else treats it as read-only."""
 

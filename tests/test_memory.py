@@ -1,0 +1,240 @@
+"""The memory of a run: what its parts come to, whether it fits, and what would help."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from showing import render
+from typer.testing import CliRunner, Result
+
+import txcalc
+from txcalc.answer.memory import Memory
+from txcalc.cli.app import app
+from txcalc.show.blocks import Charts, Spark
+from txcalc.show.drawing import drawing
+from txcalc.show.terminal import Screen, spark
+from txcalc.show.writers import blocks
+from txcalc.spec.errors import SpecError
+from txcalc.spec.model import Model
+from txcalc.spec.yaml import read_yaml
+
+GPT = {
+    "name": "gpt", "vocab": 101, "d_model": 24, "layers": 7, "context": 19, "position": {"kind": "learned"},
+    "attention": {"heads": 3, "head_dim": 8, "bias": True},
+    "feed_forward": {"d_ff": 40, "activation": "gelu_tanh", "bias": True},
+}
+LLAMA = {
+    "name": "llama", "vocab": 101, "d_model": 22, "layers": 7, "context": 64, "position": {"kind": "rope"},
+    "norm": {"kind": "rmsnorm"}, "attention": {"heads": 6, "kv_heads": 2, "head_dim": 4},
+    "feed_forward": {"d_ff": 41, "activation": "silu", "gated": True}, "head": {"tied": False},
+}
+WIDE = LLAMA | {"name": "wide", "vocab": 5003}
+RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "training": (GPT, {"phase": "training", "batch": 3, "seq": 11}),
+    "eager": (LLAMA, {"phase": "training", "batch": 2, "seq": 13, "attention": "eager", "dropout": 0.1}),
+    "wide": (WIDE, {"phase": "training", "batch": 5, "seq": 17}),
+    "inference": (LLAMA, {"seq": 23, "new": 5, "batch": 2}),
+    "stored": (LLAMA | {"d_model": 24}, {"seq": 23, "batch": 3, "dtype": "fp32", "kv_dtype": "fp8"}),
+    "decode": (LLAMA, {"phase": "decode", "past": 29, "batch": 3}),
+}
+every_run = pytest.mark.parametrize("name", RUNS)
+
+
+@pytest.fixture(autouse=True)
+def no_user_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TXCALC_PRESETS", "")
+
+
+@cache
+def found(name: str, device: str | None = None) -> Memory:
+    spec, run = RUNS[name]
+    return txcalc.memory(Model.from_data(spec), device=device, **run)
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(app, ["memory", *map(str, args)])
+
+
+def good(*args: object, code: int = 0) -> str:
+    result = run(*args)
+    assert (result.exit_code, result.stderr) == (code, ""), result.output
+    return result.stdout
+
+
+# ---------------------------------------------------------------- what adds up
+
+
+@every_run
+def test_the_peak_is_the_highest_phase_and_all_that_is_alive_then(name: str) -> None:
+    memory = found(name)
+    highest = max(memory.phases, key=lambda phase: phase.peak_bytes)
+    assert (memory.peak.bytes, memory.peak.phase, memory.peak.at) == (highest.peak_bytes, highest.phase, highest.at)
+    assert sum(row.bytes for row in memory.at_peak) == memory.peak.bytes
+    assert all(row.bytes > 0 and row.times > 0 for row in memory.at_peak)
+    assert [row.bytes for row in memory.at_peak] == sorted((row.bytes for row in memory.at_peak), reverse=True)
+
+
+@every_run
+def test_what_is_resident_is_alive_at_the_peak_too(name: str) -> None:
+    memory = found(name)
+    for part in memory.resident:
+        assert sum(row.bytes for row in memory.at_peak if row.why == part.what) >= part.bytes > 0
+    count = txcalc.count(Model.from_data(RUNS[name][0]), **memory.workload.replaced(seq=memory.workload.seq).to_data())
+    assert memory.resident[0].bytes == count.totals.weight_bytes.value  # type: ignore[union-attr]
+
+
+@every_run
+def test_the_timeline_has_every_peak(name: str) -> None:
+    memory = found(name)
+    for phase in memory.phases:
+        assert max(sum(p.bytes.values()) for p in memory.timeline if p.phase == phase.phase) == phase.peak_bytes
+    assert len(memory.timeline) < 400
+
+
+def test_one_more_sequence_always_keeps_as_much() -> None:
+    kept = [txcalc.memory(Model.from_data(GPT), phase="training", batch=b, seq=11).kept_bytes or 0 for b in (1, 2, 3)]
+    assert kept[2] - kept[1] == kept[1] - kept[0] > 0
+    counted = txcalc.count(Model.from_data(GPT), phase="training", batch=2, seq=11).totals.activation_bytes
+    assert counted is not None
+    assert kept[1] == counted.value - 2 * 2 * 11 * 8 + 4  # ids and targets were there, the loss is new
+
+
+def test_what_follows_a_prompt_is_decoded_after_all_of_it() -> None:
+    spec = Model.from_data(LLAMA)
+    both, last = found("inference"), txcalc.memory(spec, phase="decode", past=23 + 5 - 1, batch=2)
+    assert [phase.phase for phase in both.phases] == ["prefill", "decode"]
+    assert both.phases[1:] == last.phases
+    assert txcalc.memory(spec, seq=64).new == 0 and txcalc.memory(spec).new == 1  # 64 positions are all there are
+    assert txcalc.memory(spec).workload.seq == 63
+
+
+# ---------------------------------------------------------------- documents
+
+
+@every_run
+@pytest.mark.parametrize("device", [None, "t4"])
+def test_a_document_loads_back_equal(name: str, device: str | None) -> None:
+    memory = found(name, device)
+    assert Memory.from_data(json.loads(json.dumps(memory.to_data()))) == memory
+    assert Memory.from_data(read_yaml(render(memory, "yaml"), name).data) == memory
+
+
+def test_the_command_is_the_function(tmp_path: Path) -> None:
+    args = ("gpt2", "--phase", "training", "--batch", "8", "--device", "t4")
+    data = json.loads(good(*args, "--json"))
+    direct = txcalc.memory("gpt2", phase="training", batch=8, device="t4")
+    assert {**data, "provenance": None} == {**json.loads(json.dumps(direct.to_data())), "provenance": None}
+    assert data["schema"] == "txcalc/memory/v1"
+    keys = {"model", "workload", "peak", "phases", "kept_bytes", "resident", "at_peak", "workspace_bytes", "outside",
+            "device", "fits", "free_bytes", "engine", "ranks", "collectives"}
+    assert keys <= set(data) and data["peak"].keys() == {"bytes", "phase", "at", "kind"}
+    assert data["at_peak"][0].keys() == {"path", "what", "shape", "dtype", "times", "bytes", "why"}
+
+
+def test_a_saved_answer_is_a_model(tmp_path: Path) -> None:
+    saved = tmp_path / "memory.yaml"
+    good("gpt2", "--phase", "training", "--seq", "64", "-o", saved)
+    counted = CliRunner().invoke(app, ["count", str(saved), "--json"])
+    assert json.loads(counted.stdout)["totals"]["params"]["value"] == 124439808
+
+
+# ---------------------------------------------------------------- devices
+
+
+def test_what_does_not_fit_says_by_how_much_and_exits_with_1() -> None:
+    data = json.loads(good("gpt2", "--phase", "training", "--batch", "64", "--device", "t4", "--json", code=1))
+    assert data["fits"] is False and data["free_bytes"] < 0
+    used = data["peak"]["bytes"] + data["reserve"]["bytes"]
+    assert data["device"]["visible_bytes"] - used == data["free_bytes"]
+    assert sum(row["bytes"] for row in data["at_peak"]) == data["peak"]["bytes"]
+    live = max(phase["peak_bytes"] for phase in data["phases"])
+    assert 0 <= data["peak"]["bytes"] - live - data["workspace_bytes"] < 512 * sum(
+        row["times"] for row in data["at_peak"])
+    assert data["workspace_bytes"] == 2 * data["device"]["workspace_bytes"] > 0
+    shown = good("gpt2", "--phase", "training", "--batch", "64", "--device", "t4", code=1)
+    assert "does not fit" in shown
+    assert any(lever["fits"] for lever in data["levers"])
+
+
+def test_a_reserve_is_set_aside() -> None:
+    none, half = (json.loads(good("gpt2", "--device", "t4", "--reserve", size, "--json")) for size in ("0", "50%"))
+    assert none["free_bytes"] - half["free_bytes"] == half["reserve"]["bytes"] == half["device"]["memory_bytes"] // 2
+
+
+# ---------------------------------------------------------------- levers
+
+
+def options(text: str) -> dict[object, object]:
+    words = text.split()
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+@pytest.mark.parametrize("args", [
+    ("gpt2", "--phase", "training", "--batch", 6, "--attention", "eager"), ("llama3-8b", "--seq", 512, "--batch", 2),
+    ("llama3-8b", "--phase", "decode", "--past", 512),
+])
+def test_every_lever_is_what_its_option_comes_to(args: tuple[object, ...]) -> None:
+    now = json.loads(good(*args, "--json"))
+    assert len(now["levers"]) >= 2
+    for lever in now["levers"]:
+        changed = {**dict(zip(args[1::2], args[2::2], strict=True)), **options(lever["option"])}
+        then = json.loads(good(args[0], *(part for pair in changed.items() for part in pair), "--json"))
+        assert then["peak"]["bytes"] == lever["peak_bytes"] == now["peak"]["bytes"] - lever["saved_bytes"]
+        assert then["flops_per_token"] == lever["flops_per_token"]
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    (("gpt2", "--phase", "forward"), "--phase: must be inference, training or decode: memory is of a whole run"),
+    (("gpt2", "--device", "rtx-4900"), "--device: no accelerator 'rtx-4900' in the table; did you mean rtx-4090?"),
+    (("gpt2", "--phase", "training", "--new", "3"),
+     "--new: only inference generates; give --phase inference, or --past to decode"),
+    (("gpt2", "--reserve", "1GiB"), "--reserve: needs a --device that it is a part of"),
+    (("gpt2", "--seq", "1024", "--new", "1"), "--seq: 1,025 tokens, but gpt2 has 1,024 learned positions"),
+    (("bert-base",), None),
+    (("jamba-v0.1", "--phase", "training"), None),
+])
+def test_bad_calls_get_one_line(args: tuple[str, ...], message: str | None) -> None:
+    result = run(*args)
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    assert re.fullmatch(r"error: .+\n", result.stderr)
+    assert message is None or result.stderr == f"error: {message}\n"
+
+
+def test_python_refuses_alike() -> None:
+    with pytest.raises(SpecError, match="inference, training or decode"):
+        txcalc.memory("gpt2", phase="forward")
+
+
+# ---------------------------------------------------------------- what a reader sees
+
+
+@every_run
+@pytest.mark.parametrize("width", [60, 80])
+def test_it_fits_a_terminal(name: str, width: int) -> None:
+    for detail in (0, 1, 2):
+        shown = render(found(name, "t4"), "table", Screen(width), detail)
+        assert max(map(len, shown.splitlines())) <= width
+    assert "Peak" in shown and "fits" in shown
+
+
+def test_values_over_time_are_bars() -> None:
+    assert spark(Spark([0, 1, 4, 8, 0, 0], 8), 6) == " ▁▄█"
+    assert spark(Spark([1, 2, 3, 4], 4), 2) == "▄█"
+    assert spark(Spark([5], 5), 4) == "█" and spark(Spark([5, 5], 5), 0) == ""
+
+
+def test_a_timeline_is_drawn_within_its_frame() -> None:
+    [charts] = [block for block in blocks(found("training", "t4")) if isinstance(block, Charts)]
+    [chart] = charts.make()
+    drawn = drawing(chart)
+    points = [point for shape in drawn.shapes for point in getattr(shape, "points", ())]
+    assert all(0 <= x <= drawn.width and 0 <= y <= drawn.height for x, y in points)
+    assert f"{chart.amount(found('training').peak.bytes)} at most" in drawn.said

@@ -1,0 +1,173 @@
+"""What would take less memory: changes of a run, each counted anew, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from txcalc.answer.passes import Passes, passes
+from txcalc.count import flops
+from txcalc.count.entries import total
+from txcalc.document import Part
+from txcalc.spec.errors import SpecError
+from txcalc.trace.workload import Workload
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model
+
+Changes = Mapping[str, Any]
+
+
+class Lever(Part):
+    """A change of the run, as the command line says it. ``fits``: null without a device.
+
+    ``flops_per_token``: of all passes, and of what the backward pass computes again.
+    """
+
+    option: str
+    note: str
+    peak_bytes: int
+    saved_bytes: int
+    flops_per_token: int
+    fits: bool | None
+
+
+Choices = Callable[[Workload], Iterable[Changes]]
+
+
+class _Row(NamedTuple):
+    """A lever: the fields that it changes, by less first. ``same``: what is computed stays the same."""
+
+    changes: Choices
+    note: str
+    same: bool = False
+
+
+def _to(field: str, value: str, *instead_of: str | None) -> Choices:
+    """Another value of a field that has one of those it would stand in place of."""
+    return lambda w: [{field: value}] if field in Workload.names() and getattr(w, field) in instead_of else []
+
+
+def _halved(field: str) -> Choices:
+    """A half of a size, a quarter, and down to a sixteenth."""
+    return lambda w: [{field: half} for i in range(1, 5) if (half := (getattr(w, field) or 0) >> i)]
+
+
+def _micro_batch(w: Workload) -> Iterator[Changes]:
+    """The same batch of an optimizer's step in more and smaller parts."""
+    steps = vars(w).get("accumulate")
+    for parts in range(2, min(w.batch, _PARTS) + 1):
+        if w.batch % parts == 0:
+            yield {"batch": w.batch // parts, **({"accumulate": parts * steps} if steps else {})}
+
+
+_WORTH: Final = 100
+"""A lever that saves less than this part of the peak is left out."""
+_PARTS: Final = 4096
+"""Into more parts no micro-batch is divided."""
+
+_TRAINING: Final = (
+    _Row(_to("attention", "flash", "eager", "math"), "no score matrix", same=True),
+    _Row(_to("loss", "chunked:8", None, "plain", "fp32"), "logits in parts", same=True),
+    _Row(_to("loss", "fused", None, "plain", "fp32"), "no logits", same=True),
+    _Row(_to("recompute", "selective", "none"), "attention once more in the backward pass", same=True),
+    _Row(_to("recompute", "full", "none", "selective"), "every layer once more in the backward pass", same=True),
+    _Row(_micro_batch, "as many sequences a step", same=True),
+    _Row(_to("optimizer", "adamw-8bit", "adamw"), "states in 8 bits"),
+    _Row(_to("precision", "mixed", "amp"), "16-bit weights, fp32 master"),
+    _Row(_to("precision", "bf16", "amp", "mixed", "fp32"), "everything in 16 bits"),
+    _Row(_halved("seq"), "shorter sequences"),
+)
+_INFERENCE: Final = (
+    _Row(_to("attention", "flash", "eager", "math"), "no score matrix", same=True),
+    _Row(_to("kv_dtype", "fp8", "fp32", "fp16", "bf16"), "the cache in 8 bits"),
+    _Row(_to("weights", "int8", None, "fp32", "fp16", "bf16"), "weights in 8 bits"),
+    _Row(_to("weights", "nf4", None, "fp32", "fp16", "bf16", "fp8", "int8"), "weights in 4 bits"),
+    _Row(_halved("batch"), "fewer sequences at a time", same=True),
+    _Row(_halved("past"), "less in the cache"),
+    _Row(_halved("seq"), "a shorter prompt"),
+)
+"""The more a row changes of what is computed, the later it stands."""
+
+
+def levers(
+    spec: Model, given: Changes, now: Passes, peak: Callable[[Passes], int], room: int | None
+) -> tuple[Lever, ...]:
+    """Levers that take less than the passes ``now``, the cheapest first: of those that compute the same, by FLOPs.
+
+    ``peak``: bytes of passes. Where none alone comes down to ``room`` bytes, the last one is as many as do together.
+    """
+    tried = _Tried(spec, given, now, peak, peak(now), room)
+    found = [(row, *each) for row in (_TRAINING if now.workload.phase == "training" else _INFERENCE)
+             if (each := tried.least(row))]
+    found.sort(key=lambda each: (not each[0].same, each[0].same and each[2].flops_per_token))
+    alone = tuple(lever for _, _, lever in found)
+    if tried.fits or any(lever.fits for lever in alone):
+        return alone
+    return (*alone, *tried.together([changes for _, changes, _ in found]))
+
+
+class _Tried(NamedTuple):
+    """A run that is counted again under changes."""
+
+    spec: Model
+    given: Changes
+    now: Passes
+    peak: Callable[[Passes], int]
+    before: int
+    room: int | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether it does so as it is."""
+        return self.room is None or self.before <= self.room
+
+    def least(self, row: _Row) -> tuple[Changes, Lever] | None:
+        """The least change of a row that helps: so much that it fits, if that can be."""
+        found = None
+        for changes in row.changes(self.now.workload):
+            if lever := self.lever(changes, row.note):
+                found = changes, lever
+                if self.fits or lever.fits:
+                    return found
+        return found
+
+    def lever(self, changes: Changes, note: str) -> Lever | None:
+        """The lever of these changes, where they can be, and are worth a line."""
+        now = self.now.workload
+        given = {**self.given, "phase": now.phase, "batch": now.batch, "seq": now.seq, **changes}
+        if now.phase == "decode":
+            given["past"] = changes.get("past", now.past)
+        if self.now.new is not None:
+            given["new"] = self.now.new
+        try:
+            then = passes(self.spec, given)
+            bytes_then = self.peak(then)
+        except SpecError:
+            return None
+        saved = self.before - bytes_then
+        if saved * _WORTH < self.before:
+            return None
+        option = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changes.items())
+        fits = None if self.room is None else bytes_then <= self.room
+        return Lever(option=option, note=note, peak_bytes=bytes_then, saved_bytes=saved,
+                     flops_per_token=flops_per_token(then), fits=fits)
+
+    def together(self, changes: list[Changes]) -> Iterator[Lever]:
+        """As many as fit together, if all of them do."""
+        so_far: dict[str, Any] = {}
+        for each in changes:
+            so_far |= each
+            found = self.lever(so_far, "together")
+            if found and found.fits:
+                yield found
+                return
+
+
+def flops_per_token(of: Passes) -> int:
+    """FLOPs of all passes over a prompt, a step's tokens or the token that is decoded, for each."""
+    first = of.traces[0]
+    kinds: tuple[flops.Pass, ...] = ("forward", "backward", "recomputed")
+    names = kinds if first.workload.phase == "training" else kinds[:1]
+    return int(Fraction(total(flops.entries(first, *names)), first.workload.batch * first.workload.seq))

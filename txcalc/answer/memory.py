@@ -1,0 +1,247 @@
+"""The memory of a run: its peak, what is alive then, what is there all along, whether it fits, and what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from txcalc.answer.conventions import Convention, conventions
+from txcalc.answer.devices import Device, device
+from txcalc.answer.levers import Lever, flops_per_token, levers
+from txcalc.answer.limits import Reserve, reserved
+from txcalc.answer.notes import notes, runs_as
+from txcalc.answer.passes import Passes, passes
+from txcalc.answer.places import placed
+from txcalc.answer.report import Kind, ModelInfo, Provenance
+from txcalc.count import step
+from txcalc.count.entries import Entry, total
+from txcalc.count.totals import trained
+from txcalc.document import Part
+from txcalc.trace.workload import Workload
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model
+    from txcalc.trace.record import Trace
+
+SCHEMA: Final = "txcalc/memory/v1"
+POINTS: Final = 160
+"""A timeline has about so many points: of what lies between two, the highest."""
+TURNS: Final = 24
+"""Of so many turns of a repeat at most, such as a model's layers, it shows the moments."""
+
+WHY: Final = {"saved": "saved for backward", "transient": "in use", "gradients": "gradients of weights"}
+"""What is alive, in words; all else is called what it is."""
+
+
+OUTSIDE: Final = (
+    ("CUDA context", 552_402_944, "used of the card before the first tensor: torch.cuda.mem_get_info, H200, PyTorch "
+                                  "2.11, CUDA 13.0; up to 0.92 GiB once all kernels are loaded"),
+    ("reserved beyond what is allocated", None, "1 to 9 % more in 18 runs of nanotron and SimuMax, by peak reserved "
+                                                "beside peak allocated; up to 49 % on ragged batches"),
+)
+"""What is in a card's memory beside tensors."""
+
+
+class Peak(Part):
+    """The most bytes that are allocated at once. ``at``: the operation that has just allocated."""
+
+    bytes: int
+    phase: str
+    at: str
+    kind: Kind = "exact"
+
+
+class Phase(Part):
+    """The most bytes that are live in a phase, what is resident among them."""
+
+    phase: str
+    peak_bytes: int
+    at: str
+
+
+class Held(Part):
+    """What is there before the run and after it."""
+
+    what: str
+    bytes: int
+
+
+class Alive(Part):
+    """Storages that are alive at the peak, ``times`` alike, in bytes of all of them. ``why``: what they are for.
+
+    ``path``: the operation that made them. Null: several shapes, or dtypes, together.
+    """
+
+    path: str
+    what: str
+    shape: tuple[int, ...] | None
+    dtype: str | None
+    times: int
+    bytes: int
+    why: str
+
+
+class Point(Part):
+    """A moment of the timeline: live bytes by what they are for, once ``at`` has allocated."""
+
+    phase: str
+    at: str
+    bytes: dict[str, int]
+
+
+class Outside(Part):
+    """What a device's memory holds beside tensors. ``bytes``: null where nothing fixed is known."""
+
+    what: str
+    bytes: int | None
+    source: str
+
+
+class Memory(Part):
+    """What ``txcalc memory`` knows. ``workload``: of inference that of the prompt, of which ``new`` tokens follow.
+
+    ``kept_bytes``: alive after forward pass and loss, less what was alive before; null in inference. With a device,
+    ``peak`` has its workspaces and the rounding of every storage; ``free_bytes`` are below zero where it does not fit.
+    """
+
+    schema: Literal["txcalc/memory/v1"] = SCHEMA
+    model: ModelInfo
+    workload: Workload
+    new: int | None
+    attention: str | None
+    peak: Peak
+    phases: tuple[Phase, ...]
+    kept_bytes: int | None
+    resident: tuple[Held, ...]
+    at_peak: tuple[Alive, ...]
+    timeline: tuple[Point, ...]
+    workspace_bytes: int | None
+    outside: tuple[Outside, ...]
+    device: Device | None
+    reserve: Reserve | None
+    fits: bool | None
+    free_bytes: int | None
+    flops_per_token: int
+    levers: tuple[Lever, ...]
+    engine: None = None
+    ranks: None = None
+    collectives: None = None
+    notes: tuple[str, ...]
+    conventions: tuple[Convention, ...]
+    provenance: Provenance
+
+
+class MemoryView(NamedTuple):
+    """The document, and the names of the workload's sizes that were filled in."""
+
+    memory: Memory
+    defaults: frozenset[str]
+
+
+def memory(
+    spec: Model, given: Mapping[str, Any], *, card: str | None = None, reserve: str | None = None,
+    source: str = "python", overrides: Sequence[str] = (), command: Sequence[str] = (), noted: Sequence[str] = (),
+) -> MemoryView:
+    """The memory of a model's run with the ``given`` fields of a workload, and ``new`` tokens after a prompt.
+
+    ``card``: a device's name, or bytes such as 24GB; ``reserve``: what of it no tensor can have. Raises ``SpecError``
+    for a run that does not fit the model, or whose live bytes are not proved.
+    """
+    found = passes(spec, given)
+    accelerator = None if card is None else device(card)
+    aside = None if reserve is None and accelerator is None else reserved(reserve, accelerator)
+    room = None if accelerator is None or aside is None else usable(accelerator) - aside.bytes
+    phases = [(t, phase) for t in found.traces for phase in step.phases(t)]
+    top, highest = max(phases, key=lambda each: each[1].peak_bytes)
+    allocated = partial(_allocated, device=accelerator)
+    peak, spaces = allocated(found), _workspaces(found, accelerator)
+    entries = step.at_peak(top)
+    return MemoryView(Memory(
+        model=ModelInfo.of(spec, source, overrides),
+        workload=found.workload,
+        new=found.new,
+        attention=runs_as(found.traces[0]),
+        peak=Peak(bytes=peak, phase=highest.name, at=placed(highest.at, highest.turns), kind=trained(top)),
+        phases=tuple(Phase(phase=each.name, peak_bytes=each.peak_bytes, at=placed(each.at, each.turns))
+                     for _, each in phases),
+        kept_bytes=_kept(found.traces[0]),
+        resident=tuple(_resident(step.resident(top))),
+        at_peak=(*_alive(entries), *_beside(spaces, peak - spaces - total(entries))),
+        timeline=tuple(point for t in found.traces for point in _timeline(t, len(found.traces))),
+        workspace_bytes=None if accelerator is None else spaces,
+        outside=tuple(Outside(what=what, bytes=size, source=source) for what, size, source in OUTSIDE
+                      if found.workload.kernels == "cuda"),
+        device=accelerator,
+        reserve=aside,
+        fits=None if room is None else peak <= room,
+        free_bytes=None if room is None else room - peak,
+        flops_per_token=flops_per_token(found),
+        levers=levers(spec, given, found, allocated, room),
+        notes=(*noted, *notes(spec, found.traces[0], found.asked)),
+        conventions=conventions(spec, found.traces[0]),
+        provenance=Provenance.of(command),
+    ), found.defaults)
+
+
+def usable(of: Device) -> int:
+    """Bytes of a device that a program is offered."""
+    return of.visible_bytes or of.memory_bytes
+
+
+def _allocated(of: Passes, device: Device | None) -> int:
+    """The most bytes that are allocated at once: on a device in its blocks, with its workspaces."""
+    rounded = int if device is None else device.rounded
+    return _workspaces(of, device) + max(
+        phase.peak_bytes for t in of.traces for phase in step.phases(t, rounded=rounded))
+
+
+def _workspaces(of: Passes, device: Device | None) -> int:
+    return 0 if device is None else device.workspaces(backward=of.workload.phase == "training")
+
+
+def _kept(t: Trace) -> int | None:
+    """Bytes that are alive once the loss is there, less those before the run."""
+    if not t.workload.keeps:
+        return None
+    forward = [live for phase, _, live in step.events(t, turns=2) if phase in ("forward", "loss")]
+    return sum(forward[-1].values()) - sum(forward[0].values())
+
+
+def _resident(entries: Sequence[Entry]) -> Iterator[Held]:
+    """Bytes by what they are for, in the entries' order."""
+    for what in dict.fromkeys(entry.part for entry in entries):
+        yield Held(what=what, bytes=sum(entry.value for entry in entries if entry.part == what))
+
+
+def _beside(workspaces: int, rounding: int) -> Iterator[Alive]:
+    """What a device's allocator has beside the storages of tensors."""
+    for what, size in (("workspaces of matrix products", workspaces), ("storages in whole blocks", rounding)):
+        if size:
+            yield Alive(path="", what=what, shape=None, dtype=None, times=1, bytes=size, why="device")
+
+
+def _alive(entries: Sequence[Entry]) -> Iterator[Alive]:
+    """Alike storages together, the largest first."""
+    for entry in sorted(entries, key=lambda entry: -entry.value):
+        yield Alive(path=entry.op.path, what=entry.what, shape=None, dtype=None, times=entry.times, bytes=entry.value,
+                    why=WHY.get(entry.part, entry.part))
+
+
+def _timeline(t: Trace, share: int) -> Iterator[Point]:
+    """The moments of a run, of neighbours in a phase the highest."""
+    events = list(step.events(t, turns=TURNS))
+    size = -(-len(events) * share // POINTS)
+    bucket: list[tuple[str, str, Mapping[str, int]]] = []
+    for event in events:
+        if bucket and (len(bucket) == size or bucket[0][0] != event[0]):
+            yield _highest(bucket)
+            bucket = []
+        bucket.append(event)
+    if bucket:
+        yield _highest(bucket)
+
+
+def _highest(bucket: Sequence[tuple[str, str, Mapping[str, int]]]) -> Point:
+    phase, at, live = max(bucket, key=lambda event: sum(event[2].values()))
+    return Point(phase=phase, at=at, bytes=dict(live))

@@ -1,0 +1,73 @@
+"""The passes whose memory is counted: of a training step, of a step of decoding, or of a prompt and what follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from txcalc.answer.defaults import workload as fill
+from txcalc.answer.fit import fit
+from txcalc.spec.errors import SpecError
+from txcalc.trace.model import trace
+from txcalc.trace.record import Trace
+from txcalc.trace.workload import Workload, plain
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model
+
+TRAINING: Final = ("precision", "optimizer", "optimizer_kernel", "recompute", "loss", "adapter", "freeze", "accumulate",
+                   "clip", "recipe")
+"""Fields of a workload that only a training step has."""
+
+
+class Passes(NamedTuple):
+    """The passes, each a trace; ``new``: tokens after a prompt. ``defaults``: sizes that were filled in."""
+
+    traces: tuple[Trace, ...]
+    asked: Workload
+    new: int | None = None
+    defaults: frozenset[str] = frozenset()
+
+    @property
+    def workload(self) -> Workload:
+        """That of the first of them."""
+        return self.traces[0].workload
+
+
+def passes(spec: Model, given: Mapping[str, Any]) -> Passes:
+    """The passes of a run with these fields of a workload, and ``new``. Raises ``SpecError`` for what does not fit.
+
+    Without a phase it is inference, unless there is a field that only training has. A prompt whose length is left out
+    leaves room for what follows it.
+    """
+    given = plain(given)
+    own = [name for name in TRAINING if name in given]
+    phase = given.setdefault("phase", "training" if own else "prefill")
+    if phase == "forward":
+        raise SpecError("must be inference, training or decode: memory is of a whole run", field="phase")
+    if phase != "training" and own:
+        raise SpecError("only a training step has it; give --phase training", field=own[0])
+    if phase == "prefill":
+        return _inference(spec, given)
+    if "new" in given:
+        raise SpecError("only inference generates; give --phase inference, or --past to decode", field="new")
+    workload, defaults = fill([spec], given)
+    return Passes((trace(spec, fit(spec, workload)),), workload, None, defaults)
+
+
+def _inference(spec: Model, given: dict[str, Any]) -> Passes:
+    """A prompt, and the last of the tokens that follow it: the one that looks back furthest."""
+    asked = given.pop("new", None)
+    new = 1 if asked is None else asked
+    workload, defaults = fill([spec], given)
+    room = spec.context - workload.past - new
+    if "seq" in defaults and workload.seq > room >= 1:
+        workload = workload.replaced(seq=room)
+    elif asked is None and workload.seq > room:
+        new = 0
+    prompt = trace(spec, fit(spec, workload))
+    if not new:
+        return Passes((prompt,), workload, 0, defaults)
+    after = given | {"phase": "decode", "seq": 1, "past": workload.past + workload.seq + new - 1}
+    last = trace(spec, fit(spec, Workload.of(after)))
+    return Passes((prompt, last), workload, new, defaults)

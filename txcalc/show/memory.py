@@ -1,0 +1,147 @@
+"""The memory of a run: the peak, whether it fits, when it is and what is alive then, and what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Final
+
+from txcalc import units
+from txcalc.answer.levers import Lever
+from txcalc.answer.limits import DEFAULT_RESERVE
+from txcalc.answer.memory import WHY, Alive, Memory, MemoryView, usable
+from txcalc.show import blocks as b
+from txcalc.show import headings
+from txcalc.show.figures import MARKS
+
+_MOST: Final = 10
+"""Rows of what is alive; the rest is one."""
+
+
+def blocks(found: MemoryView | Memory) -> Iterator[b.Block]:
+    """What a reader sees of it."""
+    memory, defaults = found if isinstance(found, MemoryView) else (found, frozenset[str]())
+    name, *about = headings.identity(memory.model)
+    yield b.Title(f"{name}: memory", about, ((headings.origin(memory.model), "dim"), (_run(memory, defaults), "")),
+                  name=name)
+    yield b.Facts("Peak", list(_facts(memory)))
+    yield _phases(memory)
+    yield b.Charts(lambda: [_timeline(memory)])
+    yield _at_peak(memory)
+    yield _every(memory)
+    yield _outside(memory)
+    yield _levers(memory)
+    yield b.Notes("Notes", memory.notes, style="", level=1)
+    yield b.Notes("Counting rules", headings.rules(memory.conventions), "", level=2)
+    columns = Alive.names()
+    yield b.Data(columns, ([_plain(getattr(row, name)) for name in columns] for row in memory.at_peak))
+
+
+def _run(memory: Memory, defaults: frozenset[str]) -> list[str]:
+    """The run in parts; of inference with what follows the prompt."""
+    parts = headings.run(memory.workload, defaults, memory.attention)
+    if memory.new is None:
+        return parts
+    after = f"{units.exact(memory.new)} new token{'s' * (memory.new != 1)}"
+    return [f"inference: prefill, {after}" if part == "prefill" else part for part in parts]
+
+
+def _facts(memory: Memory) -> Iterator[b.Fact]:
+    peak, mark = memory.peak, MARKS[memory.peak.kind]
+    yield b.Fact("Peak", b.Number(peak.bytes, "memory"), mark, f"{peak.phase}, at {peak.at}")
+    if memory.workspace_bytes:
+        yield b.Fact("workspaces", b.Number(memory.workspace_bytes, "memory"), mark, "of cuBLAS", sub=True)
+    if memory.kept_bytes is not None:
+        yield b.Fact("kept", b.Number(memory.kept_bytes, "memory"), mark, "for the backward pass", sub=True)
+    if memory.device is not None and memory.free_bytes is not None and memory.reserve is not None:
+        of = f"{memory.device.title}, {units.memory(usable(memory.device))}"
+        yield b.Fact("fits" if memory.fits else b.Alert("does not fit"), b.Number(abs(memory.free_bytes), "memory"), "",
+                     f"left of {of}" if memory.fits else f"too much for {of}")
+        source = "" if memory.reserve == DEFAULT_RESERVE else memory.reserve.source
+        yield b.Fact("set aside", b.Number(memory.reserve.bytes, "memory"), "", source or "a CUDA context", sub=True)
+
+
+def _phases(memory: Memory) -> b.Table:
+    """Every phase with its peak, and its part of the timeline."""
+    over = [(point.phase, sum(point.bytes.values())) for point in memory.timeline]
+    whole = max(size for _, size in over)
+    columns = (b.Column("Phase"), b.Column("peak", "n", exact=1), b.Column("over time", "bar", bars=(32, 16, 0)),
+               b.Column("at", "path", fold="{}"))
+    rows = [b.Row((phase.phase, b.Number(phase.peak_bytes, "memory"),
+                   b.Spark([size * (of == phase.phase) for of, size in over], whole), phase.at))
+            for phase in memory.phases]
+    return b.Table("Phases", columns, rows, bare=True, level=1)
+
+
+def _timeline(memory: Memory) -> b.Chart:
+    kinds = dict.fromkeys(kind for point in memory.timeline for kind in point.bytes)
+    spans = [b.Mark(phase, len(list(points))) for phase, points in groupby(memory.timeline, lambda point: point.phase)]
+    device = memory.device
+    return b.Chart("Live bytes over the run", "areas", "memory", "bytes", spans, series=[
+        b.Series(kind, [point.bytes.get(kind, 0) for point in memory.timeline]) for kind in kinds
+    ], level=None if device is None else b.Mark(device.title, usable(device)))
+
+
+def _at_peak(memory: Memory) -> b.Table:
+    """What is resident, and what comes of all weights, by what it is for; all else by operation, the largest first."""
+    held = {row.what: row.what for row in memory.resident} | {WHY["gradients"]: WHY["gradients"]}
+    if memory.peak.phase == "optimizer":
+        held[WHY["transient"]] = "temporaries of the optimizer"
+    whole = sum(row.bytes for row in memory.at_peak)
+    found: dict[tuple[str, str], int] = {}
+    for row in memory.at_peak:
+        key = (held[row.why], "") if row.why in held else (row.path or row.what, row.why)
+        found[key] = found.get(key, 0) + row.bytes
+    ranked = sorted(found.items(), key=lambda each: -each[1])
+    rest = ranked[_MOST:] if len(ranked) > _MOST + 1 else []
+    columns = (b.Column("At the peak", "path"), b.Column("why"), b.Column("bytes", "n", exact=1), b.Column("%", "n"),
+               b.Column("", "bar", bars=(20, 10, 0)))
+    rows = [_part(*key, size, whole) for key, size in ranked[: len(ranked) - len(rest)]]
+    if rest:
+        rows.append(_part(f"{len(rest)} others", "", sum(size for _, size in rest), whole))
+    return b.Table("At the peak", columns, rows, _part("all", "", whole, whole), level=1)
+
+
+def _part(what: str, why: str, size: int, whole: int) -> b.Row:
+    return b.Row((what, why, b.Number(size, "memory"), units.percent(size, whole), b.Bar(size, whole)))
+
+
+def _every(memory: Memory) -> b.Table:
+    columns = (b.Column("Alive at the peak", "path"), b.Column("what"), b.Column("why"), b.Column("shape"),
+               b.Column("dtype"), b.Column("times", "n"), b.Column("bytes", "n", exact=3))
+    return b.Table("Alive at the peak", columns, [
+        b.Row((row.path, row.what, row.why, _shape(row.shape), row.dtype or "", b.Number(row.times),
+               b.Number(row.bytes, "memory"))) for row in memory.at_peak
+    ], caption="Every storage that is alive at the peak", level=2, lines=True)
+
+
+def _shape(shape: Sequence[int] | None) -> str:
+    return "" if shape is None else " × ".join(map(units.exact, shape)) or "scalar"
+
+
+def _outside(memory: Memory) -> b.Notes:
+    sized = [(row, f" {units.memory(row.bytes)}" if row.bytes is not None else "") for row in memory.outside]
+    return b.Notes("Outside PyTorch", [f"{row.what}{size}: {row.source}" for row, size in sized],
+                   lead="outside PyTorch, and in no figure above:", level=1)
+
+
+def _levers(memory: Memory) -> b.Table:
+    """Each lever with its peak, what it saves, what it costs, and whether it then fits."""
+    columns = (b.Column("What would help"), b.Column("peak", "n"), b.Column("saves", "n"), b.Column("FLOPs/token", "n"),
+               b.Column(""), b.Column("how", "words", fold="{}", place="beside", order=1))
+    return b.Table("What would help", columns, [
+        b.Row((lever.option, b.Number(lever.peak_bytes, "memory"), b.Number(lever.saved_bytes, "memory"),
+               _cost(lever, memory.flops_per_token), "fits" if lever.fits else "", lever.note))
+        for lever in memory.levers], level=1)
+
+
+def _cost(lever: Lever, now: int) -> str:
+    """``+33.3 %``; nothing where it costs nothing."""
+    more = lever.flops_per_token - now
+    if not more:
+        return "the same"
+    return f"{'+' if more > 0 else '−'}{units.percent(abs(more), now)} %"
+
+
+def _plain(value: object) -> object:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else value
