@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.resources
 import re
 from collections.abc import Mapping
@@ -63,6 +64,7 @@ class Devices(Part):
     devices: tuple[Device, ...]
 
 
+@functools.cache
 def devices() -> tuple[Device, ...]:
     """Every accelerator in the table, in its order."""
     text = importlib.resources.files("txcalc.answer").joinpath("devices.yaml").read_text(encoding="utf-8")
