@@ -14,7 +14,8 @@ from txcalc.spec.layers import Norm
 from txcalc.trace import norms, ops
 from txcalc.trace.cores import Core, Heads, Span, attend, choose
 from txcalc.trace.heads import cross_entropy
-from txcalc.trace.record import Tensor, Trace
+from txcalc.trace.record import Trace
+from txcalc.trace.tensors import Tensor
 from txcalc.trace.workload import Workload
 
 FACTS = json.loads((Path(__file__).parent / "data" / "gpu" / "h200.json").read_text("utf-8"))

@@ -14,7 +14,8 @@ from txcalc.count.states import RECIPES, training_state_bytes
 from txcalc.models.load import load
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
-from txcalc.trace.record import Role, Trace
+from txcalc.trace.record import Trace
+from txcalc.trace.tensors import Role
 from txcalc.trace.workload import Workload
 
 

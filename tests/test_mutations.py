@@ -15,7 +15,8 @@ from txcalc.check import validate as check
 from txcalc.spec.model import Model
 from txcalc.trace import attention, ops
 from txcalc.trace import record as trace_record
-from txcalc.trace.record import Role, Storage, Tensor, Trace
+from txcalc.trace.record import Trace
+from txcalc.trace.tensors import Role, Storage, Tensor
 
 SPEC = Model.from_data({
     "name": "small", "vocab": 53, "d_model": 22, "layers": 3, "context": 41,

@@ -51,8 +51,9 @@ def step(given: dict[str, Any], **run: Any) -> Trace:
 
 @pytest.mark.parametrize("run", [
     {}, {"attention": "eager"}, {"kernels": "cuda", "dropout": 0.1}, {"phase": "forward"}, {"phase": "prefill"},
-    {"phase": "decode", "seq": 2, "past": 5},
-], ids=["training", "eager", "cuda", "forward", "prefill", "decode"])
+    {"phase": "decode", "seq": 2, "past": 5}, {"recompute": "full"},
+    {"recompute": "full", "attention": "eager", "dropout": 0.1},
+], ids=["training", "eager", "cuda", "forward", "prefill", "decode", "recompute", "recompute-eager"])
 @pytest.mark.parametrize("in_place", [True, False])
 @pytest.mark.parametrize("name", list(MODELS))
 def test_a_few_turns_stand_for_all(name: str, in_place: bool, run: dict[str, Any]) -> None:
@@ -85,6 +86,7 @@ def test_a_hundred_layers_cost_as_much_as_four() -> None:
 @pytest.mark.parametrize(("name", "run", "others"), [
     ("gpt", {}, [{"batch": 3, "seq": 13}, {"seq": 17}]),
     ("llama", {"attention": "eager"}, [{"batch": 3, "seq": 13}]),
+    ("llama", {"recompute": "full"}, [{"batch": 3, "seq": 13}]),
     ("wide-vocabulary", {}, [{"batch": 5}, {"seq": 19}]),
     ("windows", {"phase": "prefill"}, [{"batch": 3, "seq": 17}]),
     ("llama", {"phase": "decode", "seq": 1, "past": 40}, [{"batch": 7}, {"past": 90}]),

@@ -14,7 +14,8 @@ from txcalc.models.load import names
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
-from txcalc.trace.record import Node, Op, Repeat, Role, Tensor
+from txcalc.trace.record import Node, Op, Repeat
+from txcalc.trace.tensors import Role, Tensor
 from txcalc.trace.workload import Workload
 
 INPUTS = {"token ids", "targets", "pixels", "frames"}

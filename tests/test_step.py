@@ -15,7 +15,8 @@ from txcalc.count import step
 from txcalc.count.entries import total
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
-from txcalc.trace.record import Role, Trace
+from txcalc.trace.record import Trace
+from txcalc.trace.tensors import Role
 from txcalc.trace.workload import Workload
 
 MODELS = {"gpt": GPT, "llama": LLAMA}

@@ -49,6 +49,7 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
         ("kept", _KEPT[workload.kernels] if workload.implementation == "torch" else _LIBRARY, "--kernels"),
         ("dropout", _dropout(t), "--dropout"),
         ("loss", _loss(workload), "--phase" if workload.loss is None else "--loss"),
+        *_recomputed(workload),
         *_weights(t),
     ]
     if workload.kv_block is not None:
@@ -162,6 +163,17 @@ def _loss(workload: Workload) -> str:
     if workload.phase != "training":
         return "kept activations are those of the model, without a loss"
     return f"kept activations of a training step include the loss: {_LOSS[workload.loss or 'fp32']}"
+
+
+_RECOMPUTED = {
+    "full": "every layer keeps its input alone",
+}
+
+
+def _recomputed(workload: Workload) -> Iterator[Rule]:
+    if workload.recompute:
+        yield ("recompute", f"{_RECOMPUTED[workload.recompute]}; the backward pass runs it once more, up to the last "
+                            "tensor that it needs (torch.utils.checkpoint, without reentrant autograd)", "--recompute")
 
 
 def _dropout(t: Trace) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import has_latents, image_positions, is_causal, positions
+from txcalc.spec.facts import has_latents, image_positions, is_causal, positions, shares_keys
 from txcalc.trace.model import images
 from txcalc.trace.workload import Latents, Workload
 
@@ -29,6 +29,9 @@ def fit(spec: Model, workload: Workload) -> Workload:
     else:
         source = _length(spec.name, "source_seq", spec.encoder, workload.source_seq)
         updates["source_seq"] = workload.past + seq if source is None else source
+    if workload.recompute and shares_keys(spec):
+        raise SpecError(f"layers of {spec.name} read keys that others make, which a layer run once more would make "
+                        "anew", field="recompute")
     fitted = workload.replaced(**updates)
     _check_images(spec, fitted)
     _check_positions(spec, "seq", spec, fitted.past + fitted.seq)

@@ -52,6 +52,7 @@ class Run(TypedDict, total=False):
     latents: Latents
     recipe: Recipe
     loss: str
+    recompute: str
 
 
 class Found(NamedTuple):

@@ -14,7 +14,8 @@ from txcalc.count.flops import core_flops, forward_flops
 from txcalc.count.params import params
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
-from txcalc.trace.record import Role, Trace
+from txcalc.trace.record import Trace
+from txcalc.trace.tensors import Role
 from txcalc.trace.workload import Workload
 
 

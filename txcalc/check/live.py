@@ -23,7 +23,7 @@ def measured(
 
     run: dict[str, Any] = {
         "source_seq": w.source_seq, "attention": w.attention, "absorbed": w.absorbs, "dropout": w.dropout,
-        "loss_as": w.loss or "fp32",
+        "loss_as": w.loss or "fp32", "recompute": w.recompute or "none",
         **({} if w.images is None else {"images": w.images}),
     }
     if what != "step_live_bytes":

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,7 @@ class Flops(NamedTuple):
 
     forward: dict[str, int]
     backward: dict[str, int]
+    recomputed: dict[str, int]  # the forward pass within the backward one
 
 
 class Kept(NamedTuple):
@@ -92,7 +93,7 @@ def shapes(model: Model) -> dict[str, tuple[Shape, int]]:
 def flops(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, past: int = 0, eager: bool = True,
     loss: bool = False, backward: bool = False, images: int | None = None, device: str | None = None,
-    absorbed: bool = False,
+    absorbed: bool = False, recompute: str = "none",
 ) -> Flops:
     """FLOPs of ``seq`` new tokens after ``past`` cached ones, as PyTorch's flop formulas count the ops that ran.
 
@@ -102,7 +103,7 @@ def flops(
     device = device or ("meta" if eager else "fake")
     with maker(device) as at:
         run = Inputs(model, batch, seq, source_seq, at, images=images)
-        root = build(model, length=run.length + past, eager=eager, absorbed=absorbed, device=at)
+        root = build(model, length=run.length + past, eager=eager, absorbed=absorbed, recompute=recompute, device=at)
         if past:
             if backward:
                 raise ValueError("there is no backward pass through a cache")
@@ -110,47 +111,45 @@ def flops(
                 _, cache = root.prefill(run.ids(past), run.source)
                 with ModulePath(root) as where, FlopMode(where.now) as counted:
                     root(run.tokens, cache=cache)
-            return Flops(counted.by_path(), {})
+            return Flops(counted.by_path(), {}, {})
         with ModulePath(root) as where:
             with FlopMode(where.now) as counted:
                 end = _end(root, run, loss)
             with FlopMode(where.of_backward) as counted_back:
                 if backward:
                     end.backward()  # type: ignore[no-untyped-call]
-        return Flops(counted.by_path(), counted_back.by_path())
+        back, again = ({path: n for (anew, path), n in counted_back.by_path().items() if anew is which}
+                       for which in (False, True))
+        return Flops(counted.by_path(), back, again)
 
 
 def kept(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
-    eager: bool = False, attention: str = "flash", absorbed: bool = False, dropout: float = 0.0, loss: bool = False,
-    loss_as: str = "fp32", images: int | None = None, device: str = "cpu",
+    loss: bool = False, images: int | None = None, device: str = "cpu", **how: Any,
 ) -> list[Kept]:
-    """Every storage that autograd keeps for the backward pass, in the order of saving.
+    """Every storage that autograd keeps for the backward pass, in the order of saving. ``how``: see ``build``.
 
     Parameters and buffers are left out, and so are empty storages (an expert that got no token).
     """
     with maker(device) as at:
         run = Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
-        root = build(model, length=run.length, eager=eager, attention=attention, absorbed=absorbed, dropout=dropout,
-                     loss=loss_as, dtype=dtype, device=at)
+        root = build(model, length=run.length, dtype=dtype, device=at, **how)
         return kept_by(root, lambda: _end(root, run, loss))
 
 
 def live_bytes(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
-    attention: str = "flash", absorbed: bool = False, dropout: float = 0.0, loss: bool = True, loss_as: str = "fp32",
-    images: int | None = None, device: str = "cpu",
+    loss: bool = True, images: int | None = None, device: str = "cpu", **how: Any,
 ) -> list[tuple[str, int]]:
     """The bytes live after every operation of a training step that allocates or frees, the loss and backward included.
 
-    Without a ``loss``, or where a model has none, the gradients of its outputs are given; ``loss_as``: plain or fp32.
+    Without a ``loss``, or where a model has none, the gradients of its outputs are given; ``how``: see ``build``.
     What was there before (weights, buffers, inputs, targets, given gradients) and what a kernel allocates for itself
     are not seen.
     """
     with maker(device) as at:
         run = Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
-        root = build(model, length=run.length, attention=attention, absorbed=absorbed, dropout=dropout,
-                     loss=loss_as, dtype=dtype, device=at)
+        root = build(model, length=run.length, dtype=dtype, device=at, **how)
         if not device.startswith("fake"):
             balance(root)
         live = _LiveMode(at)

@@ -76,8 +76,13 @@ class ModulePath:
         """The module whose forward is running; the root's path is empty."""
         return self._running[-1] if self._running else ""
 
-    def of_backward(self) -> str:
-        """The module whose forward made the autograd node that is running."""
+    def of_backward(self) -> tuple[bool, str]:
+        """Whether part of the forward pass is run once more, and its module, else the one whose forward made the
+        autograd node that is running."""
+        again = torch.is_grad_enabled()
+        return again, self.now() if again and self._running else self._of_node()
+
+    def _of_node(self) -> str:
         node = torch._C._current_autograd_node()
         if node is None:
             return ""
@@ -95,6 +100,8 @@ class ModulePath:
         self._mark()
 
     def _mark(self) -> None:
+        if torch._C._current_graph_task_id() != -1:
+            return  # a forward pass inside the backward one: its nodes are not those that run
         self._marks.append((torch._C._autograd._get_sequence_nr(), self.now()))
 
 
@@ -133,12 +140,12 @@ _FORMULAS: dict[Any, Callable[..., int]] = flop_registry | {
 class FlopMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """FlopCounterMode with a path of our own for each op."""
 
-    def __init__(self, where: Callable[[], str]) -> None:
+    def __init__(self, where: Callable[[], Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._where = where
-        self._counts: dict[str, int] = defaultdict(int)
+        self._counts: dict[Any, int] = defaultdict(int)
 
-    def by_path(self) -> dict[str, int]:
+    def by_path(self) -> dict[Any, int]:
         """What was counted so far, by path."""
         return dict(self._counts)
 

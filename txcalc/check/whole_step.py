@@ -27,19 +27,18 @@ def made(name: str, kernel: str, parameters: Iterable[nn.Parameter]) -> torch.op
 
 def step_live_bytes(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
-    attention: str = "flash", absorbed: bool = False, dropout: float = 0.0, loss_as: str = "fp32",
     images: int | None = None, optimizer: str = "adamw", kernel: str = "foreach", accumulate: int = 1,
-    clip: bool = False, device: str = "cpu",
+    clip: bool = False, device: str = "cpu", **how: Any,
 ) -> list[tuple[str, int]]:
     """The bytes live after every operation of the second training step that allocates or frees: forward, loss,
     backward, as often as micro-batches are accumulated, clipping, the optimizer and its ``zero_grad``.
 
-    Weights, states, inputs and targets count; buffers and what a kernel allocates for itself do not.
+    Weights, states, inputs and targets count; buffers and what a kernel allocates for itself do not. ``how``: see
+    ``build``.
     """
     with maker(device) as at:
         run = Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
-        root = build(model, length=run.length, attention=attention, absorbed=absorbed, dropout=dropout, loss=loss_as,
-                     dtype=dtype, device=at)
+        root = build(model, length=run.length, dtype=dtype, device=at, **how)
         if not device.startswith("fake"):
             balance(root)
         live = LiveMode(at)

@@ -25,6 +25,8 @@ OPTIONS: Final = _each({
     "attn attn-implementation attention-backend flash flash-attention sdpa use-flash-attn": "--attention",
     "causal skip-masked": "--masked",
     "optimizer optim": "--recipe",
+    "recomputation checkpointing gradient-checkpointing activation-checkpointing checkpoint-activations "
+    "recompute-granularity selective": "--recompute",
     "quantize quantization quant bits load-in-4bit load-in-8bit gguf awq gptq nf4 weight-dtype": "--weights",
     "gpu card accelerator hardware": "--device",
     "gpu-memory-utilization": "--reserve",
@@ -53,12 +55,9 @@ FIELDS: Final = _each({
 
 _SPLIT: Final = "one device is counted; nothing is split over several yet"
 _ADAPTERS: Final = "adapters and frozen weights are not counted yet; a training step trains every weight"
-_RECOMPUTED: Final = "recomputation is not counted yet; --phase training keeps every activation"
 _ENGINE: Final = "engines and frameworks are not counted yet; what is counted is plain PyTorch"
 
 ABSENT: Final = _each({
-    "recompute recomputation checkpointing gradient-checkpointing activation-checkpointing checkpoint-activations "
-    "recompute-granularity selective": _RECOMPUTED,
     "lora dora qlora peft rank lora-r lora-rank freeze frozen": _ADAPTERS,
     "gpus num-gpus n-gpus ngpu devices world-size nodes nnodes nproc-per-node tp tensor-parallel tensor-parallel-size "
     "tensor-model-parallel-size pp pipeline-parallel pipeline-parallel-size pipeline-model-parallel-size dp "

@@ -131,6 +131,8 @@ RUN: Final[Mapping[str, Row]] = {
                   "adam-mixed."),
     "loss": Row("HOW", "In training, cross-entropy of the logits as they are (plain) or of a copy in fp32. Default "
                 "fp32."),
+    "recompute": Row("WHAT", "In training, what the backward pass runs once more in place of keeping it: none, or "
+                     "full: every layer. Default none."),
 }
 """What a model is run on."""
 

@@ -6,7 +6,8 @@ A tensor read by q, k and v is kept once. Adding up per operation would be wrong
 from __future__ import annotations
 
 from txcalc.count.entries import Entry, total
-from txcalc.trace.record import Loop, Number, Op, Tensor, Trace
+from txcalc.trace.record import Loop, Op, Trace
+from txcalc.trace.tensors import Number, Tensor
 
 
 def kept(trace: Trace) -> list[Entry]:
@@ -17,7 +18,7 @@ def kept(trace: Trace) -> list[Entry]:
     times = made(trace)
     found: dict[int, tuple[Op, Tensor, Number]] = {}
     for op in trace.ops:
-        for tensor in op.saves:
+        for tensor in op.kept:
             if tensor.id not in found:
                 found[tensor.id] = (op, tensor, times[tensor.id])
     aliases: set[int] = set()

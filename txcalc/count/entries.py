@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
-from txcalc.trace.record import Number, Op, Tensor
+from txcalc.trace.record import Op
+from txcalc.trace.tensors import Number, Tensor
 
 K = TypeVar("K")
 

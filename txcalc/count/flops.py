@@ -5,25 +5,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from txcalc.count.entries import Entry, total
-from txcalc.trace.record import Number, Trace
+from txcalc.trace.record import Again, Node, Often, Op, Repeat, Trace, operations
+from txcalc.trace.sizes import same
+from txcalc.trace.tensors import Number
 from txcalc.trace.workload import Masked
 
 Pass = Literal["forward", "backward", "recomputed"]
 """The forward pass, the backward pass, and forward products that the backward pass computes once more: flash
-attention's scores."""
+attention's scores, and what is recomputed so that it need not be kept."""
 
 
 def entries(trace: Trace, *passes: Pass, masked: Masked = "counted") -> Iterator[Entry]:
     """FLOPs over the whole workload, of all these passes."""
+    if "recomputed" in passes:
+        for op, times in _again(trace.body):
+            if op.products and not same(times, 0):
+                yield Entry(op, "recomputed", sum(p.forward * p.flops(masked) for p in op.products), times)
     for op, often in trace.placed:
         for what in passes if op.products else ():
             found = [times * product.flops(masked) for product in op.products if (times := getattr(product, what))]
             if found:
                 yield Entry(op, what, sum(found), often.calls if what == "forward" else often.back)
+
+
+def _again(nodes: Iterable[Node], often: Often = Often()) -> Iterator[tuple[Op, Number]]:  # noqa: B008
+    """Operations that the backward pass runs once more, and how often: up to where the last tensor is saved."""
+    for node in nodes:
+        if isinstance(node, Again):
+            left = {id(op): times for op, times in _left_out(node.body, often)}
+            yield from ((op, each.back - left.get(id(op), 0)) for op, each in operations(node.body, often))
+        elif not isinstance(node, Op):
+            yield from _again(node.body, often.inside(node) if isinstance(node, Repeat) else often)
+
+
+def _left_out(nodes: Sequence[Node], often: Often) -> Iterator[tuple[Op, Number]]:
+    """Operations of a body after the last tensor that it saves, and how often: in the last turn of a repeat alone."""
+    at = max(i for i, node in enumerate(nodes) if any(op.packs for op, _ in operations([node])))
+    yield from ((op, each.back) for op, each in operations(nodes[at + 1:], often))
+    last = nodes[at]
+    if not isinstance(last, Op):
+        yield from _left_out(last.body, often)
+    elif not last.saves_own:
+        yield last, often.back
 
 
 def forward_flops(trace: Trace, masked: Masked = "counted") -> Number:

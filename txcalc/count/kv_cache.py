@@ -9,8 +9,9 @@ from txcalc.count.entries import Entry, total_of_any
 from txcalc.spec.errors import SpecError
 from txcalc.spec.ggml import NAMED
 from txcalc.trace.cache import Cache
-from txcalc.trace.record import Number, Trace
+from txcalc.trace.record import Trace
 from txcalc.trace.sizes import least
+from txcalc.trace.tensors import Number
 from txcalc.trace.workload import BYTES, KvDType, Workload
 
 

@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, Literal, NamedTuple
 
-from txcalc.count.turns import Edge, Memory, Return, Run, Schedule, Turns, Value, count
+from txcalc.count.turns import Edge, Memory, Return, Run, Schedule, Step, Turns, Value, count
 from txcalc.count.unproved import check
 from txcalc.trace.ops import made
-from txcalc.trace.record import Gradient, Number, Op, Tensor, Trace
+from txcalc.trace.record import Op, Trace
+from txcalc.trace.tensors import Gradient, Number, Tensor
 
 Pass = Literal["forward", "backward"]
 
@@ -139,14 +140,18 @@ class _Live:
         """Run forward to results that the caller holds."""
         for x in self.trace.results:
             steps.memories[x.storage.id].users += 1
+        self._forth(steps.steps, len(steps.steps) - 1)
+
+    def _forth(self, steps: list[Step], end: int) -> None:
+        """Run steps up to the ``end``-th, after which only what is saved, or read by others, is alive."""
         last: dict[Memory, int] = {}
-        for i, step in enumerate(steps.steps):
+        for i, step in enumerate(steps):
             if not isinstance(step, Edge):
                 last |= dict.fromkeys(step.holds if isinstance(step, Return) else (*step.reads, *step.writes), i)
         dying: dict[int, list[Memory]] = {}
         for memory, i in last.items():
-            dying.setdefault(i, []).append(memory)
-        for i, step in enumerate(steps.steps):
+            dying.setdefault(min(i, end), []).append(memory)
+        for i, step in enumerate(steps[:end + 1]):
             if isinstance(step, Edge):
                 self._cross(step)
                 continue
@@ -196,8 +201,16 @@ class _Live:
                 value.gradient = None
         made: list[tuple[Gradient, Memory]] = []
         passing: list[tuple[int, Memory]] = []
+        unpacked = run.unpacks
         if given:
+            if run.again is not None and run.again.due and run.op.packs:
+                run.again.due = False
+                self._forth(run.again.steps, run.again.end)
+                self._turns = run.turns
             for i, step in enumerate(run.op.backward):
+                if unpacked and any(g.summed for g in step):
+                    self.release(unpacked)
+                    unpacked = ()
                 wanted = [g for g in step if (not isinstance(g.of, Tensor) or run.read_values[g.of.value].grad)
                           and not (g.watched and self.in_place)]
                 new = [g for g in wanted if g.how in ("new", "view")]
@@ -211,7 +224,7 @@ class _Live:
                 passing += [(i + g.passing, memory) for g, memory in zip(new, fresh, strict=True) if g.passing]
         temporary = [memory for g, memory in made if g.of is None and not g.passing]
         passed = [memory for last, memory in passing if last >= len(run.op.backward)]
-        self.release([*given, *passed, *temporary, *run.keeps])
+        self.release([*given, *passed, *temporary, *unpacked, *run.frees])
         through_views = [each for each in made if _through_view(each[0])]
         plain = [each for each in made if not _through_view(each[0])]
         self._hand_on(run, sorted(plain, key=lambda each: not each[0].first))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from txcalc.count.entries import Entry, total
-from txcalc.trace.record import Number, Op, Trace
+from txcalc.trace.record import Op, Trace
+from txcalc.trace.tensors import Number
 
 # Kaplan et al. (arXiv 2001.08361), section 1.3: N leaves out the token and position tables; we leave out
 # the token type table and the output head as well.

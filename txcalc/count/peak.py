@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple, get_args
 from txcalc.count.entries import Entry
 from txcalc.count.lifetimes import Middle, Moment, Moments, Pass, moments
 from txcalc.count.turns import Group, Memory, Turns, count
-from txcalc.trace.record import Number, Op, Trace
+from txcalc.trace.record import Op, Trace
+from txcalc.trace.tensors import Number
 
 Where = tuple[tuple[int, bool], ...]
 """A moment: its number; of turns that one stands for also if it is the last of them, then the number in that."""

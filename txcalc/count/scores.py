@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from txcalc.count.activations import made
-from txcalc.trace.record import Role, Storage, Tensor, Trace
+from txcalc.trace.record import Trace
+from txcalc.trace.tensors import Role, Storage, Tensor
 
 
 def score_matrix_bytes(trace: Trace) -> int:
@@ -27,7 +28,7 @@ def peak_score_bytes(trace: Trace) -> int:
         if op.kind.group == "shift":
             continue
         if trace.workload.keeps:
-            kept |= {x.storage for x in op.saves if x.scores}
+            kept |= {x.storage for x in op.kept if x.scores}
         live = {x.storage for x in (*op.saves, *op.reads, *op.writes) if x.scores}
         most = max(most, sum(times[x.id] * _size(trace, [x]) for x in kept) + _size(trace, live - kept))
     return most

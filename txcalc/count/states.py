@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from txcalc.count import params
 from txcalc.count.entries import Entry
-from txcalc.trace.record import Number, Trace
+from txcalc.trace.record import Trace
+from txcalc.trace.tensors import Number
 from txcalc.trace.workload import Recipe
 
 

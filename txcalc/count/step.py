@@ -20,7 +20,8 @@ from txcalc.count.params import weight_shapes
 from txcalc.count.peak import Amounts, Where, alive, found, highest
 from txcalc.count.turns import Memory, Turns, count
 from txcalc.count.unproved import INPUTS
-from txcalc.trace.record import Tensor, Trace
+from txcalc.trace.record import Trace
+from txcalc.trace.tensors import Tensor
 
 CATEGORIES: Final = ("weights", "optimizer state", "gradients", "inputs", "cache", "saved", "transient")
 """What is alive, as the ``part`` of entries and the timeline have it."""

@@ -7,10 +7,11 @@ second where that stands for more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from txcalc.trace.record import Frame, Node, Number, Op, Repeat, Role, Tensor, Trace
+from txcalc.trace.record import Again, Frame, Node, Op, Repeat, Trace
+from txcalc.trace.tensors import Number, Role, Tensor
 
 Turns = tuple[tuple[str, Number], ...]
 """The repeats around an operation, outermost first, and in which turn of each, from 0, it runs."""
@@ -67,8 +68,11 @@ class Run(NamedTuple):
     reads: tuple[Memory, ...]
     writes: tuple[Memory, ...]
     keeps: tuple[Memory, ...]  # what autograd saves, or the cache holds
+    frees: tuple[Memory, ...]  # when its backward pass is over
+    unpacks: tuple[Memory, ...]  # when its own formula is through, before sums over what was broadcast
     read_values: dict[int, Value]
     written: tuple[Value, ...]
+    again: Rerun | None = None  # what its backward pass wants to have been run once more
 
 
 class Return(NamedTuple):
@@ -85,6 +89,18 @@ class Edge:
     depth: int
 
 
+Step = Run | Return | Edge
+
+
+@dataclass(eq=False, slots=True)
+class Rerun:
+    """Steps that the backward pass runs once more on storages of their own, up to the ``end``-th, if still ``due``."""
+
+    steps: list[Step]
+    end: int
+    due: bool = True
+
+
 @dataclass
 class Schedule:
     """The operations of every turn that is run, in order. ``number``: how sizes are read, as they are or as ints."""
@@ -93,7 +109,7 @@ class Schedule:
     unroll: bool
     in_place: bool
     number: Callable[[Number], Number]
-    steps: list[Run | Return | Edge] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     memories: dict[int, Memory] = field(default_factory=dict)
     lists: dict[int, list[Memory]] = field(default_factory=dict)
     values: dict[int, Value] = field(default_factory=dict)
@@ -108,8 +124,44 @@ class Schedule:
             elif isinstance(node, Frame):
                 self.add(node.body, turns, own)
                 self.steps.append(Return(self._known(node.holds)))
+            elif isinstance(node, Again):
+                self._again(node, turns, own)
             else:
                 self._repeat(node, turns, own)
+
+    def _again(self, node: Again, turns: Turns, own: tuple[int, ...]) -> None:
+        """Append a body that saves nothing: what it would save is made once more by the first step back into it."""
+        keeper, start = self._op(node.op, turns, own), len(self.steps)
+        self.add(node.body, turns, own)
+        body = self.steps[start:]
+        saving = [i for i, step in enumerate(body) if isinstance(step, Run) and step.op.packs]
+        anew = {memory: replace(memory) for step in body if isinstance(step, Run) for memory in step.writes}
+        for memory in anew:
+            memory.group = "transient"
+
+        def once_more(step: Step) -> Step:
+            if isinstance(step, Edge):
+                return step
+            if isinstance(step, Return):
+                return Return(tuple(anew[m] for m in step.holds if m in anew))
+            return step._replace(reads=tuple(anew[m] for m in step.reads if m in anew),
+                                 writes=tuple(anew[m] for m in step.writes),
+                                 keeps=tuple(anew.get(m, m) for m in step.keeps))
+
+        rerun = Rerun(list(map(once_more, body)), saving[-1])
+        last = body[saving[-1]]
+        assert isinstance(last, Run)
+        if not last.op.saves_own:  # the run ends before it
+            again = rerun.steps[saving[-1]]
+            assert isinstance(again, Run)
+            rerun.steps[saving[-1]] = again._replace(writes=())
+        for i, step in enumerate(rerun.steps):
+            if isinstance(step, Run):
+                old = body[i]
+                assert isinstance(old, Run)
+                frees = keeper.keeps if i == saving[0] else ()
+                self.steps[start + i] = old._replace(keeps=(), frees=frees, unpacks=step.keeps, again=rerun)
+        self.steps.insert(start, keeper._replace(frees=()))
 
     def _repeat(self, node: Repeat, turns: Turns, own: tuple[int, ...]) -> None:
         first: Number = 0
@@ -194,4 +246,4 @@ class Schedule:
         kept = self._known(op.saves) if self.trace.workload.keeps else (writes or reads) if op.kind.cached else ()
         for memory in kept:
             memory.group = "cache" if op.kind.cached else "saved"
-        return Run(op, turns, own, reads, writes, kept, read_values, tuple(written))
+        return Run(op, turns, own, reads, writes, kept, kept, (), read_values, tuple(written))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks
 from txcalc.spec.inputs import ClassifierHead
-from txcalc.trace.record import Node, Op, Repeat, Role, Trace
+from txcalc.trace.record import Trace, joined
+from txcalc.trace.tensors import Role
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
@@ -61,30 +62,24 @@ def unproved(trace: Trace) -> str:
         found += ["generation with an encoder"] * (spec.encoder is not None)
         found += ["a prompt with images"] * bool(trace.workload.images)
         found += ["generation with cached inputs"] * (getattr(spec.position, "cached", "") == "inputs")
+    if trace.workload.recompute and _any(spec, _is_cell):
+        found.append("a cell that is recomputed")
+    if trace.workload.recompute and trace.workload.implementation != "torch":
+        found.append(f"recomputation in {trace.workload.implementation}'s code")
     return f"{found[0]} is not proved yet" if found else _incomplete(trace)
 
 
 def _incomplete(trace: Trace) -> str:
-    written = {x.storage.id for op in trace.ops for x in op.writes} | set(_joined(trace.body))
+    written = {x.storage.id for op in trace.ops for x in op.writes} | set(joined(trace.body))
     for op in trace.ops:
         known = written | {x.storage.id for x in (*op.reads, *op.saves)
                            if x.label in INPUTS or x.role is Role.PARAMETER}
         if any(x.storage.id not in known for x in (*op.reads, *op.saves)):
             return f"what {op.path} reads has no writer yet"
-        if not (op.writes or op.kind.cached) and (op.reads or op.saves or (op.weights and op.products)):
+        idle = op.writes or op.kind.cached or op.kind.name == "recomputation"
+        if not idle and (op.reads or op.saves or (op.weights and op.products)):
             return f"what {op.path} writes is not recorded yet"
     return ""
-
-
-def _joined(nodes: Iterable[Node]) -> Iterator[int]:
-    """Storages that stand for others: what a repeat carries from turn to turn, and lists of what its turns make."""
-    for node in nodes:
-        if isinstance(node, Repeat):
-            yield from (x.storage.id for loop in node.carries for x in (loop.entry, loop.after))
-            yield from (x.storage.id for pair in (*node.gathers, *node.spreads) for x in pair)
-            yield from _joined(node.runs)
-        if not isinstance(node, Op):
-            yield from _joined(node.body)
 
 
 def _blocks(spec: Model) -> list[Any]:

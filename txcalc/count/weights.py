@@ -11,7 +11,8 @@ from txcalc.count.entries import Entry, total
 from txcalc.spec.errors import SpecError
 from txcalc.spec.formats import FORMATS, RELEASED, WHOLE, Format, Layout
 from txcalc.spec.ggml import MIXES
-from txcalc.trace.record import Number, Op, Trace
+from txcalc.trace.record import Op, Trace
+from txcalc.trace.tensors import Number
 from txcalc.trace.workload import BYTES
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from txcalc.explain.polynomial import ONE, Atom, Poly, Whole, added, atomic, pol
 from txcalc.explain.quantities import DEFINITIONS, entries
 from txcalc.explain.symbols import Symbols, symbols
 from txcalc.trace.model import trace
-from txcalc.trace.record import Number, Tensor, Trace
+from txcalc.trace.record import Trace
+from txcalc.trace.tensors import Number, Tensor
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Run:
         """The operations that keep each tensor, by their own names."""
         found: dict[int, dict[str, None]] = {}
         for op in self.trace.ops:
-            for tensor in op.saves:
+            for tensor in op.kept:
                 names = found.setdefault(self.first.get(tensor.id, tensor.id), {})
                 names[op.path.rsplit(".", 1)[-1]] = None
         return found

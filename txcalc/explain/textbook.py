@@ -251,6 +251,10 @@ def _activations(run: Run, closed: Poly) -> Iterator[Candidate]:
     kernels = {kernel for kernel, _ in run.trace.kernels}
     if not kernels <= {"eager", "flash"}:
         return
+    if w.recompute:
+        yield Candidate(_term(2, "b L s d"), "what is not in a layer", "arXiv 2205.05198, section 5",
+                        "the paper's 2sbh per layer: its h is d here")
+        return
     eager = "eager" in kernels
     poly = _sum((linear, "b L s d"), *([(square, "b L h s s")] if eager else []))
     paper = "the paper's sbh(34 + 5as/h) per layer: its h is d here, its a is h"

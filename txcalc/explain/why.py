@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from txcalc.trace.kinds import Keeps
-from txcalc.trace.record import Op, Role, Tensor
+from txcalc.trace.record import Op
+from txcalc.trace.tensors import Role, Tensor
 
 
 def why_kept(op: Op, tensor: Tensor) -> Keeps:

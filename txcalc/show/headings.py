@@ -99,6 +99,7 @@ def policy(workload: Workload) -> list[str]:
     """What is not as it usually is."""
     return [
         f"dropout {workload.dropout:g}" if workload.dropout else "",
+        f"recompute {workload.recompute}" if workload.recompute else "",
         "masked pairs skipped" if workload.masked == "skipped" else "",
         # Latents are absorbed, or expanded where engines absorb them.
         f"latents {workload.latents}" if workload.latents == "absorbed" or (

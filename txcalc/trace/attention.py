@@ -10,8 +10,9 @@ from txcalc.trace.cache import Cache, extend, keep, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
 from txcalc.trace.latents import latent_attention
-from txcalc.trace.record import Number, Role, Tensor, Trace
+from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, least, several, visible_pairs
+from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import DisentangledPosition, Position, RotaryPosition
@@ -179,11 +180,12 @@ def _heads(
         y = attend(t, q, k, v, core, kernel)
         if spec.output_gate:
             gate = ops.linear(t, "gate", x, gates, bias=spec.bias.q)
-            opened = ops.activation(t, "gate_activation", gate, spec.gate_activation)
+            opened = t.hold(ops.activation(t, "gate_activation", gate, spec.gate_activation))
             y = ops.multiply(t, "gated", y, opened, broadcast=spec.gate_over == "head")
         if spec.inner_norm is not None:
             y = norms.norm(t, "inner_norm", y, spec.inner_norm)
-        return ops.dropout(t, "dropout", ops.linear(t, "o", y, d, bias=spec.bias.o, part="attention output"))
+        o = ops.linear(t, "o", t.hold(y), d, bias=spec.bias.o, part="attention output")
+        return ops.dropout(t, "dropout", o)
 
 
 def _partly_rotated(spec: Attention, position: RotaryPosition | None) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from txcalc.trace.record import Number, Tensor, Trace
+    from txcalc.trace.record import Trace
+    from txcalc.trace.tensors import Number, Tensor
 
 
 class Cache(NamedTuple):

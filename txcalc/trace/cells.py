@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from txcalc.trace import ops, parts
 from txcalc.trace.cache import Cache
-from txcalc.trace.record import Loop, Node, Number, Op, Tensor, Trace
+from txcalc.trace.record import Loop, Node, Op, Trace
 from txcalc.trace.sizes import Product, least
+from txcalc.trace.tensors import Number, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Convolution

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.trace import ops, parts
 from txcalc.trace.cores import Core, Heads, attend, choose, context_of, pads, scores_of
-from txcalc.trace.record import Number, Part, Role, Steps, Tensor, Trace
+from txcalc.trace.record import Part, Trace
 from txcalc.trace.sizes import Product, same, several
+from txcalc.trace.tensors import Number, Role, Steps, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Attention

@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple
 
 from txcalc.trace import ops, parts
 from txcalc.trace.cache import Cache
-from txcalc.trace.record import Number, Role, Tensor, Trace
+from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, same, several
+from txcalc.trace.tensors import Number, Role, Tensor
 
 Kernel = Literal["eager", "flash", "efficient", "math"]
 
@@ -272,7 +273,7 @@ def _math(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
         if span.masks:
             added = t.tensor(*scores.shape, role=wide, label="scores", scores=True, over=scores.id)
             scores = t.op("mask", "shift", reads=(scores,), writes=(added,), backward=((ops.through(scores),),))
-        probabilities = ops.dropout(t, "dropout", ops.softmax(t, "softmax", scores))
+        probabilities = t.hold(ops.dropout(t, "dropout", ops.softmax(t, "softmax", scores)))
         t.hold(ops.cast(t, "softmax_cast", probabilities, own))
         weighed = ops.copy(t, "v_copy", v) if batched and "v" not in core.laid else v
         out = t.hold(context_of(t, probabilities, weighed, core, wide))

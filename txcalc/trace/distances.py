@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.trace import ops, parts
-from txcalc.trace.record import Number, Role, Tensor, Trace
+from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, several
+from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import Position, RelativePosition, TransformerXLPosition

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from txcalc.spec import facts
 from txcalc.trace import norms, ops, parts
-from txcalc.trace.record import Gradient, Number, Role, Tensor, Trace
+from txcalc.trace.record import Trace
 from txcalc.trace.sizes import several
+from txcalc.trace.tensors import Gradient, Number, Role, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import DisentangledPosition, FrameInput, PatchInput, PerLayerEmbedding

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.trace import norms, ops
-from txcalc.trace.record import Gradient, Number, Role, Steps, Tensor, Trace
+from txcalc.trace.record import Trace
+from txcalc.trace.tensors import Gradient, Number, Role, Steps, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Dense, MoE, Norm

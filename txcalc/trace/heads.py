@@ -9,8 +9,9 @@ from txcalc.trace import norms, ops, parts
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.embeddings import TABLE
 from txcalc.trace.feedforward import feed_forward
-from txcalc.trace.record import Number, Role, Tensor, Trace
+from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, several
+from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec import inputs

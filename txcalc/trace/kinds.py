@@ -8,7 +8,7 @@ Group = Literal["linear", "embedding", "head", "norm", "core", "recurrence", "el
 Name = Literal[
     "linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "shift", "router", "loss", "flash",
     "efficient", "by_distance", "mix", "choice", "softmax", "dropout", "product", "weighing", "scale", "slope_in",
-    "slope_out", "xielu", "index", "cache", "past",
+    "slope_out", "xielu", "index", "cache", "past", "recomputation",
 ]
 MEASURED: Final = "measured: on torch 2.13 with torch.autograd.graph.saved_tensors_hooks"
 _KORTHIKANTI: Final = "measured; arXiv 2205.05198, section 4.1"
@@ -76,6 +76,8 @@ KINDS: Final = {kind.name: kind for kind in (
         "parts", "xIELU keeps its input, what its learned slopes multiply, and the slopes",
         "arXiv 2411.13010, section 4, composed of PyTorch's functions, measured")),
     Kind("index", "elementwise", Keeps("index", "an indexed copy keeps its index", "x[index], measured")),
+    Kind("recomputation", "elementwise", Keeps("input", "what is recomputed keeps its inputs",
+                                               "torch.utils.checkpoint, measured; arXiv 1604.06174")),
     Kind("cache", "elementwise", cached="after"),
     Kind("past", "elementwise", cached="before"),
 )}

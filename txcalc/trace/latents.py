@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from txcalc.trace import norms, ops, parts
 from txcalc.trace.cache import kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend
-from txcalc.trace.record import Number, Tensor, Trace
+from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, least, several, visible_pairs
+from txcalc.trace.tensors import Number, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import Position
@@ -41,7 +42,7 @@ def latent_attention(
             q = ops.linear(t, "q", x, spec.heads * (spec.nope_dim + spec.rope_dim), part="q")
         else:
             q_latent = norms.norm(t, "q_norm", ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias), norms.RMS)
-            q = ops.linear(t, "q_up", q_latent, spec.heads * (spec.nope_dim + spec.rope_dim))
+            q = ops.linear(t, "q_up", t.hold(q_latent), spec.heads * (spec.nope_dim + spec.rope_dim))
             if spec.indexer is not None:
                 _choose_keys(t, spec.indexer, x, q_latent, span.keys, span.pairs, span.reach)
                 rows.append((1, spec.indexer.head_dim))

@@ -14,8 +14,9 @@ from txcalc.trace.distances import query_biases, relative_bias
 from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.heads import Outputs, loss, pool, project, top
 from txcalc.trace.implementations import code
-from txcalc.trace.record import Number, Tensor, Trace
+from txcalc.trace.record import Trace
 from txcalc.trace.recurrent import linear_attention, recurrent
+from txcalc.trace.tensors import Number, Tensor
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _stack(
             own = None
             if inputs is not None:  # the layer's vectors (b, n, width) of those of all
                 own = ops.view(t, "own_input", inputs, *inputs.shape[:2], inputs.shape[-1], copied=True)
-            with t.frame(x):
+            with t.frame(x), t.again("full"):
                 y = _block(t, block, stack, around, x)
                 if per_layer is None or own is None:
                     return y

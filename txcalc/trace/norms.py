@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from txcalc.trace import ops
-from txcalc.trace.record import Number, Role, Tensor, Trace
+from txcalc.trace.record import Trace
+from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Norm
@@ -79,7 +80,7 @@ def _composed_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[
                 ops.elementwise(t, name, "norm", mean, rstd, keeps=(rstd,), temporaries=2)
             y = t.op(name, "norm", saves=(wide, rstd), reads=(wide, rstd),
                      writes=(t.tensor(*x.shape, role=Role.FLOAT32, label="normalised"),),
-                     backward=((ops.to(wide),), (ops.temporary(wide, passing=1),), (ops.to(rstd),)))
+                     backward=((ops.to(wide),), (ops.temporary(wide, passing=1),), (ops.summed(rstd),)))
             if weights:
                 y = ops.scale(t, name, y, weight="weight", shape=weights["weight"], kind="norm")
         t.hold(rstd)

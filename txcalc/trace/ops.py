@@ -12,8 +12,9 @@ from math import prod
 from typing import TYPE_CHECKING, Literal
 
 from txcalc.trace.kinds import Name
-from txcalc.trace.record import Gradient, How, Number, Part, Role, Steps, Tensor, Trace
+from txcalc.trace.record import Part, Trace
 from txcalc.trace.sizes import Product
+from txcalc.trace.tensors import Gradient, How, Number, Role, Steps, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.base import Curve
@@ -48,6 +49,11 @@ def temporary(x: Tensor, *, passing: int = 0) -> Gradient:
     return Gradient(None, x.shape, x.role, passing=passing)
 
 
+def summed(x: Tensor) -> Gradient:
+    """The gradient of ``x``, which was broadcast: summed when the operation's own formula is through."""
+    return to(x)._replace(summed=True)
+
+
 def of_weight(path: str, *shape: Number, viewed: bool = False) -> Gradient:
     """The gradient of the weight at ``path``; ``viewed``, if its backward pass transposes or reshapes it."""
     return Gradient(path, shape, how="view" if viewed else "new")
@@ -72,7 +78,7 @@ def linear(
     weight = of_weight(tied or f"{path}.weight", d_out, d_in, viewed=True)
     steps: Steps = ((weight,), (to(rows),))
     if bias:
-        steps = ((to(rows),), (weight,), (of_weight(f"{path}.bias", d_out)._replace(first=True),))
+        steps = ((to(rows),), (weight,), (of_weight(f"{path}.bias", d_out)._replace(first=True, summed=True),))
     return t.op(name, kind, weights=weights, products=(product,), saves=(x,), reads=(x,),
                 writes=(t.tensor(*lead, d_out, label=name),), backward=steps, part=part)
 
@@ -192,13 +198,13 @@ def multiply(t: Trace, name: str, a: Tensor, b: Tensor, *, broadcast: bool = Fal
     """``a * b``: keeps both. ``broadcast``: ``b`` is one column, or one for each head."""
     steps: Steps = ((to(a),), (to(b),))
     if broadcast:
-        steps = ((to(a),), (temporary(a, passing=1),), (to(b),))
+        steps = ((to(a),), (temporary(a, passing=1),), (summed(b),))
     return t.op(name, "product", saves=(a, b), reads=(a, b), writes=(like(t, a, name),), backward=steps)
 
 
 def divide(t: Trace, name: str, a: Tensor, b: Tensor) -> Tensor:
     """``a / b`` with one column in ``b``: keeps both. The gradient of ``b`` is ``-grad * (a / b / b)``, made first."""
-    steps = (*((temporary(a, passing=n),) for n in (3, 2, 1)), (temporary(a),), (to(a),), (to(b),))
+    steps = (*((temporary(a, passing=n),) for n in (3, 2, 1)), (temporary(a),), (to(a),), (summed(b),))
     return t.op(name, "weighing", saves=(a, b), reads=(a, b), writes=(like(t, a, name),), backward=steps)
 
 
@@ -230,8 +236,9 @@ def scale(
     shape = shape or x.shape[-1:]
     steps: Steps = ((to(x),), (temporary(x, passing=1),))
     if t.workload.bytes_of(x.role) != t.workload.bytes_of(Role.ACTIVATION):
-        steps = (*steps, (Gradient(None, shape, x.role, passing=1),))
+        steps = (*steps, (Gradient(None, shape, x.role, passing=1, summed=True),))
     gradient = of_weight(f"{t.path(name)}.{weight}" if weight else t.path(name), *shape, viewed=True)
+    gradient = gradient._replace(summed=True)
     return t.op(name, kind, weights={weight: shape}, saves=(x,), reads=(x,), writes=(like(t, x, name),),
                 backward=(*steps, (gradient,)))
 
@@ -302,7 +309,7 @@ def _slope(t: Trace, name: str, weight: str, label: str) -> Tensor:
 def _sloped(t: Trace, name: str, slope: Tensor, x: Tensor) -> Tensor:
     """``slope * x``: keeps both."""
     return t.op(name, "xielu", saves=(slope, x), reads=(slope, x), writes=(like(t, x, name),),
-                backward=((temporary(x),), (to(x),), (to(slope),)))
+                backward=((temporary(x),), (to(x),), (summed(slope),)))
 
 
 def dropout(t: Trace, name: str, x: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import cached_property
 from math import prod
 from operator import mul
@@ -16,108 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from txcalc.trace.implementations import TORCH, Code
 from txcalc.trace.kinds import KINDS, Kind, Name
+from txcalc.trace.tensors import Number, Role, Steps, Storage, Tensor
 
 if TYPE_CHECKING:
     from txcalc.trace.cache import Cache
     from txcalc.trace.sizes import Product
     from txcalc.trace.workload import Workload
 
-Number = Any  # int, polynomial or float64 array: whatever has + - * //
-How = Literal["new", "view", "same", "part"]
-
-
-class Role(Enum):
-    """What a tensor holds, which decides its bytes per element (``Workload.bytes_of``)."""
-
-    ACTIVATION = "activation"
-    FLOAT32 = "float32"
-    STATISTIC = "statistic"
-    INDEX = "index"
-    BOOL = "bool"
-    HOST = "host"  # a number that CUDA's kernels leave in the host's memory
-    PARAMETER = "parameter"  # read as an input: its memory exists anyway, so keeping it costs nothing
-
-
-class Storage(NamedTuple):
-    """Memory that one operation allocates, or that is there before the run."""
-
-    id: int
-    shape: tuple[Number, ...]
-    role: Role = Role.ACTIVATION
-    label: str = ""
-    scores: bool = False  # grows with queries x keys: the O(N^2) part
-    over: int | None = None  # the storage in whose memory this one is written, in place
-
-    @property
-    def elements(self) -> Number:
-        """Their number."""
-        return prod(self.shape)
-
-
-class Tensor(NamedTuple):
-    """A value: a shape on a storage, which views share. ``value`` is what autograd has one gradient of."""
-
-    value: int
-    storage: Storage
-    shape: tuple[Number, ...]
-    grad: bool = True  # whether autograd wants its gradient
-    viewed: bool = False  # a reshape of the value: its gradient comes back as a view
-
-    @property
-    def id(self) -> int:
-        """The storage's identity."""
-        return self.storage.id
-
-    @property
-    def elements(self) -> Number:
-        """Elements of the storage, whatever part of it the shape shows."""
-        return self.storage.elements
-
-    @property
-    def role(self) -> Role:
-        """The storage's role."""
-        return self.storage.role
-
-    @property
-    def label(self) -> str:
-        """A word for a reader."""
-        return self.storage.label
-
-    @property
-    def scores(self) -> bool:
-        """Whether it grows with queries x keys."""
-        return self.storage.scores
-
-    def view(self, *shape: Number) -> Tensor:
-        """The same value under another shape."""
-        return Tensor(self.value, self.storage, shape, self.grad, viewed=True)
-
-
-class Gradient(NamedTuple):
-    """A storage that the backward pass of an operation makes, or hands on.
-
-    ``of``: the tensor that was read, the name of a weight (or the path of one that is another operation's), or None
-    for a temporary. ``how``: ``new`` in memory of its own, as it is or as a ``view`` of it, on which nothing is added
-    in place; ``same``, the output's gradient itself, or a ``part`` of it. ``passing``: steps that a temporary
-    outlives; all others live until the operation's backward pass is over. ``watched``: a temporary that is written to
-    in place, and so becomes the result, unless a dispatch mode watches. ``first``: handed on before those made earlier.
-    """
-
-    of: Tensor | str | None
-    shape: tuple[Number, ...] = ()
-    role: Role = Role.ACTIVATION
-    how: How = "new"
-    passing: int = 0
-    watched: bool = False
-    first: bool = False
-
-    @property
-    def elements(self) -> Number:
-        """Elements of the new memory."""
-        return prod(self.shape)
-
-
-Steps = tuple[tuple[Gradient, ...], ...]
 Part = Literal["tokens", "q", "k", "v", "latents", "attention output", "down", "output", ""]
 """What a matrix is in a model, as far as anything depends on it: its table of tokens, its output head, ..."""
 
@@ -128,6 +32,7 @@ class Scopes(NamedTuple):
     tower: str = ""
     layer: str = ""  # of a stack, alike ones among them
     experts: str = ""  # that are routed to
+    again: str = ""  # that the backward pass runs once more
 
 
 NONE: Final[Mapping[str, tuple[Number, ...]]] = {}
@@ -169,6 +74,21 @@ class Op(NamedTuple):
     def flops(self) -> Number:
         """FLOPs of one forward call, masked pairs among them."""
         return sum(product.forward * product.flops() for product in self.products)
+
+    @property
+    def kept(self) -> tuple[Tensor, ...]:
+        """What is kept for it until the backward pass: nothing where that makes what it needs again."""
+        return () if self.within.again else self.saves
+
+    @property
+    def packs(self) -> bool:
+        """Whether autograd saves anything for it, if only a weight."""
+        return bool(self.saves or (self.weights and self.products))
+
+    @property
+    def saves_own(self) -> bool:
+        """Whether autograd saves something that it makes, so that it must have run."""
+        return not {x.id for x in self.saves}.isdisjoint(x.id for x in self.writes)
 
     @property
     def params(self) -> Number:
@@ -218,7 +138,17 @@ class Frame(NamedTuple):
     body: tuple[Node, ...]
 
 
-Node = Op | Repeat | Frame
+class Again(NamedTuple):
+    """A body that keeps nothing but what it reads, by ``op``: the backward pass runs it once more, then goes back.
+
+    That run ends where the last tensor is saved (``torch.utils.checkpoint``, without reentrant autograd).
+    """
+
+    op: Op
+    body: tuple[Node, ...]
+
+
+Node = Op | Repeat | Frame | Again
 
 
 class Often(NamedTuple):
@@ -239,11 +169,29 @@ def walk(nodes: Iterable[Node], often: Often = Often()) -> Iterator[tuple[Op | R
     for node in nodes:
         if isinstance(node, Op):
             yield node, often
-        elif isinstance(node, Frame):
-            yield from walk(node.body, often)
-        else:
+        elif isinstance(node, Repeat):
             yield from walk(node.body, often.inside(node))
             yield node, often
+        else:
+            if isinstance(node, Again):
+                yield node.op, often
+            yield from walk(node.body, often)
+
+
+def operations(nodes: Iterable[Node], often: Often = Often()) -> Iterator[tuple[Op, Often]]:  # noqa: B008
+    """Every operation in order, and how often."""
+    return ((node, each) for node, each in walk(nodes, often) if isinstance(node, Op))
+
+
+def joined(nodes: Iterable[Node]) -> Iterator[int]:
+    """Storages that stand for others: what a repeat carries from turn to turn, and lists of what its turns make."""
+    for node in nodes:
+        if isinstance(node, Repeat):
+            yield from (x.id for loop in node.carries for x in (loop.entry, loop.after))
+            yield from (x.id for pair in (*node.gathers, *node.spreads) for x in pair)
+            yield from joined(node.runs)
+        if not isinstance(node, Op):
+            yield from joined(node.body)
 
 
 @dataclass(eq=False)
@@ -270,7 +218,7 @@ class Trace:
     @cached_property
     def placed(self) -> tuple[tuple[Op, Often], ...]:
         """Every operation of the finished run in order, and how often it happens."""
-        return tuple((node, often) for node, often in walk(self.body) if isinstance(node, Op))
+        return tuple(operations(self.body))
 
     @cached_property
     def ops(self) -> tuple[Op, ...]:
@@ -323,6 +271,28 @@ class Trace:
         """A local of the innermost ``frame``: it lives until that returns."""
         self._held.append(x)
         return x
+
+    @contextmanager
+    def again(self, what: str) -> Iterator[None]:
+        """What the backward pass runs once more if that is what is recomputed: only what it reads is kept."""
+        if self.workload.recompute != what:
+            yield
+            return
+        body, outside = self.body, self._within
+        self.body, self._within = [], self._within._replace(again=self._prefix[:-1])
+        try:
+            yield
+        finally:
+            inside, self.body, self._within = tuple(self.body), body, outside
+            made, read = set(joined(inside)), dict[int, Tensor]()
+            for op, _ in operations(inside):
+                read |= {x.id: x for x in op.reads if x.id not in {*made, *read}}
+                made |= {x.id for x in op.writes if x.id not in read}
+            inputs = tuple(read.values())
+            self.op("recomputation", "recomputation", saves=inputs, reads=inputs)
+            keeper = self.body.pop()
+            assert isinstance(keeper, Op)
+            self.body.append(Again(keeper, inside))
 
     @contextmanager
     def scope(

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final, Literal
 from txcalc.trace import norms, ops
 from txcalc.trace.cache import Cache
 from txcalc.trace.cells import cell, convolution
-from txcalc.trace.record import Number, Tensor, Trace
+from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product
+from txcalc.trace.tensors import Number, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.base import Activation

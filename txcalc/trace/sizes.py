@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from txcalc.trace.record import Number, Trace
+    from txcalc.trace.record import Trace
+    from txcalc.trace.tensors import Number
     from txcalc.trace.workload import Masked
 
 

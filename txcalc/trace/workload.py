@@ -15,7 +15,7 @@ from txcalc.document import Part
 from txcalc.spec import older, words
 from txcalc.spec.errors import SpecError, all_of, not_one_of, shown, unknown_field
 from txcalc.spec.formats import NAMES, PACKED
-from txcalc.trace.record import Role
+from txcalc.trace.tensors import Role
 
 Phase = Literal["forward", "training", "prefill", "decode"]
 DType = Literal["fp32", "fp16", "bf16"]
@@ -30,6 +30,9 @@ BYTES: dict[DType, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 _WIDTHS: Final = {Role.FLOAT32: 4, Role.STATISTIC: 4, Role.INDEX: 8, Role.HOST: 8, Role.BOOL: 1, Role.PARAMETER: 0}
 
+RECOMPUTE: Final = ("none", "full")
+"""Parts of the forward pass that the backward pass runs once more: none, or every layer."""
+
 LOSSES: Final = ("plain", "fp32")
 """Cross-entropy of logits as they are, or of a copy in fp32, which is what our reference does."""
 
@@ -37,7 +40,7 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "phase": get_args(Phase), "dtype": get_args(DType), "kv_dtype": get_args(KvDType), "weights": NAMES,
     "attention": get_args(AttentionKernel), "masked": get_args(Masked), "kernels": get_args(Kernels),
     "latents": get_args(Latents), "implementation": get_args(Implementation),
-    "recipe": get_args(Recipe), "loss": LOSSES,
+    "recipe": get_args(Recipe), "loss": LOSSES, "recompute": RECOMPUTE,
 }
 """The fields that are one of a few words."""
 
@@ -47,7 +50,7 @@ LEAST: Final = {"batch": 1, "seq": 1, "past": 0, "source_seq": 1, "images": 0, "
 FILLED: Final = ("seq", "kv_dtype", "attention")
 """The fields that follow from others where they are left out, so that every run has one."""
 
-GIVEN: Final = ("loss",)
+GIVEN: Final = ("loss", "recompute")
 """The fields that a document has only where they were given."""
 
 UNBUILT: Final = ("megatron",)
@@ -70,6 +73,7 @@ class Workload(Part):
     absorbed into queries and outputs; left out, absorbed in decoding alone.
     ``forward`` is a pass over a whole sequence; ``training`` adds the loss and the backward pass.
     ``loss``: the code of the cross-entropy of a head's logits, one of ``LOSSES``; none: as the implementation has it.
+    ``recompute``: what the backward pass runs once more, so that only its inputs are kept; none: nothing.
     Raises ``SpecError`` that names the field.
     """
 
@@ -91,6 +95,7 @@ class Workload(Part):
     latents: Latents | None = None
     recipe: Recipe = "adam-mixed"
     loss: str | None = None
+    recompute: str | None = None
 
     def __post_init__(self) -> None:
         if (packed := _packed(self.dtype)) in PACKED:
@@ -107,6 +112,10 @@ class Workload(Part):
         all_of(_checks({name: value for name, value in self.__dict__.items() if name not in follows}))
         if self.attention == "efficient" and self.kernels == "cpu":
             raise SpecError("the memory-efficient kernel is CUDA's; the CPU has flash and math", field="attention")
+        if self.recompute == "none":
+            object.__setattr__(self, "recompute", None)
+        if self.recompute is not None and self.phase != "training":
+            raise SpecError(f"a {self.phase} pass recomputes nothing; use phase training", field="recompute")
         if self.loss is not None and self.phase != "training":
             raise SpecError(f"a {self.phase} pass has no loss; use phase training", field="loss")
         if self.past and self.phase in ("forward", "training"):

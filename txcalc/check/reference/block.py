@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from txcalc.check.reference.attention import (
     AdditiveMask,
@@ -175,7 +176,7 @@ class Block(nn.Module):
             case DenseSpec():
                 self.feed_forward = dense(feed_forward, width, options)
         self.per_layer_input = None if per_layer is None else LayerInput(per_layer, norm, width)
-        self.width = width
+        self.width, self.recomputes = width, options.recompute == "full"
         widths = {"attention": (d_model, d_model), "recurrent": (d_model, width), "cross_attention": (width, width),
                   "feed_forward": (width, width)}
         for name, (before, after) in widths.items():
@@ -203,6 +204,15 @@ class Block(nn.Module):
         With disentangled positions ``bias`` is their table, (2 * buckets, d); with Transformer-XL's, u and v. ``own``
         (b, n, width) is what the layer is given beside ``x``.
         """
+        if not self.recomputes:
+            return self._run(x, memory, bias, past, cache, own)
+        y: Tensor = checkpoint(self._run, x, memory, bias, past, cache, own, use_reentrant=False)
+        return y
+
+    def _run(
+        self, x: Tensor, memory: Tensor | None, bias: Tensor | None, past: int, cache: LayerCache | None,
+        own: Tensor | None,
+    ) -> Tensor:
         y = self._sublayers(x, memory, bias, past, cache)
         if self.convolution is not None:
             y = self.convolution_norm(y + self.convolution(x))

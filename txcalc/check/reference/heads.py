@@ -243,10 +243,10 @@ class Top(nn.Module):
                 bias = nn.Parameter(torch.tensor(0.0)) if head.loss == "sigmoid" else None
                 self.register_parameter("similarity_bias", bias)
                 self.similarity = Similarity()
-        self.loss: nn.Module = CrossEntropy(options.loss)
+        self.loss: nn.Module = CrossEntropy(options.loss_as)
         if isinstance(head, ContrastiveHead):
             self.loss = PairsLoss() if head.loss == "sigmoid" else ContrastiveLoss()
-        self.pair_loss = CrossEntropy(options.loss)
+        self.pair_loss = CrossEntropy(options.loss_as)
 
     def _add_lm(self, head: LMHead, width: int, vector: int, table: nn.Embedding | None) -> None:
         model = self.model

@@ -24,15 +24,18 @@ from txcalc.spec.layers import DenseBias, MoE, Norm
 class Options:
     """How the reference runs: the longest sequence its buffers serve, attention's kernel, dropout's p, latents, loss.
 
+    ``absorbed`` reads latents as they are.
     ``attention``: eager, or what ``F.scaled_dot_product_attention`` may choose from: flash (all kernels) or math.
-    ``loss``: plain, of the logits as they are, or fp32, of a copy.
+    ``loss_as``: plain, of the logits as they are, or fp32, of a copy.
+    ``recompute``: none, or full, every layer under ``torch.utils.checkpoint``.
     """
 
     length: int
     attention: str = "flash"
     dropout: float = 0.0
     absorbed: bool = False
-    loss: str = "fp32"
+    loss_as: str = "fp32"
+    recompute: str = "none"
 
 
 class Repeated(nn.ModuleList):

@@ -7,6 +7,8 @@ Its module names are the paths that the counters use: ``layers.0.attention.q`` (
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -144,15 +146,15 @@ class EncoderDecoder(Reference):
 
 
 def build(
-    model: Model, *, length: int, eager: bool = False, attention: str = "flash", absorbed: bool = False,
-    dropout: float = 0.0, loss: str = "fp32", dtype: torch.dtype = torch.float32, device: str = "cpu",
+    model: Model, *, length: int, eager: bool = False, dtype: torch.dtype = torch.float32, device: str = "cpu",
+    **how: Any,
 ) -> Reference:
     """The reference for ``model`` with random weights; ``length`` bounds past plus new tokens, source included.
 
-    ``eager`` is short for ``attention="eager"``; ``absorbed`` reads latents as they are; ``loss``: fp32 or plain.
+    ``eager`` is short for ``attention="eager"``; ``how``: the other fields of ``Options``.
     """
     refuse_unknown(model)
-    options = Options(length, "eager" if eager else attention, dropout, absorbed, loss)
+    options = Options(length, **(how | {"attention": "eager"} if eager else how))
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

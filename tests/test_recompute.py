@@ -1,0 +1,126 @@
+"""What the backward pass runs once more: live bytes, kept storages and FLOPs of real steps, and of the trace."""
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tests.live_families import FAMILIES
+from tests.test_live import MODELS, steps
+from txcalc.answer.fit import fit
+from txcalc.check import fake_cuda, measure
+from txcalc.check.fake_cuda import NotRun
+from txcalc.check.live import measured
+from txcalc.check.validate import by_module, has_loss
+from txcalc.count import activations, flops
+from txcalc.count.lifetimes import live_bytes
+from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import positions
+from txcalc.spec.model import Model
+from txcalc.trace.model import trace
+from txcalc.trace.record import Again, Trace
+from txcalc.trace.workload import Workload
+
+CELLS = {name for name, model in {**MODELS, **FAMILIES}.items() if "recurrent" in str(model)}
+WHOLE = {name: model for name, model in {**MODELS, **FAMILIES}.items() if name not in {*CELLS, "kv-shared"}}
+OFTEN = ("gpt", "llama", "parallel", "post-norm", "window", "mixtral", "shared-layers", "groups", "t5", "transformer")
+FORMS = ["full"]
+RUNS: dict[str, dict[str, Any]] = {
+    "flash": {"dtype": "bf16"}, "eager-dropout": {"dtype": "bf16", "attention": "eager", "dropout": 0.1}, "fp32": {},
+    "math-dropout": {"attention": "math", "dropout": 0.1},
+}
+
+
+def workload(spec: Model, **run: Any) -> Workload:
+    """A training step of two sequences."""
+    more: dict[str, Any] = {} if spec.encoder is None else {"source_seq": positions(spec.encoder.input, 5)}
+    if spec.tower is not None and spec.tower.projector is not None:
+        more = {"images": 2}
+    return Workload(phase="training", batch=2, seq=positions(spec.input, 7), **more | run)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in WHOLE])
+def test_a_training_step(name: str, batch: int, run: dict[str, Any], form: str) -> None:
+    real, ours = steps(WHOLE[name], batch, recompute=form, **run)
+    assert ours == real
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("run", [*RUNS.values(), {"dtype": "bf16", "dropout": 0.1}], ids=[*RUNS, "dropout"])
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in WHOLE])
+def test_a_training_step_on_cuda(name: str, run: dict[str, Any], form: str) -> None:
+    try:
+        fake_cuda.start()
+    except NotRun as reason:
+        pytest.skip(f"not run: {reason}")
+    real, ours = steps(WHOLE[name], 2, "fake-cuda", recompute=form, **run)
+    assert ours == real
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("name", OFTEN)
+def test_what_is_kept(name: str, run: dict[str, Any], form: str) -> None:
+    spec = Model.from_data(WHOLE[name])
+    w = workload(spec, kernels="cpu", recompute=form, **{"dtype": "fp32"} | run)
+    modules, real = measure.module_paths(spec), dict[str, int]()
+    for path, _, _, size in measured("kept", spec, w, "cpu"):
+        real[path] = real.get(path, 0) + size
+    assert by_module(activations.kept(trace(spec, w)), modules) == real
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in WHOLE])
+def test_flops(name: str, form: str) -> None:
+    spec = Model.from_data(WHOLE[name])
+    if not has_loss(spec):
+        return
+    w = workload(spec, attention="eager", recompute=form)
+    real = measure.flops(spec, w.batch, w.seq, source_seq=w.source_seq, images=w.images, loss=True, backward=True,
+                         recompute=form)
+    for what in ("forward", "backward", "recomputed"):
+        counted = by_module(flops.entries(trace(spec, w), what), measure.module_paths(spec))  # type: ignore[arg-type]
+        assert counted == {path: n for path, n in getattr(real, what).items() if n}, what
+
+
+def test_flash_attention_is_recomputed_twice() -> None:
+    """By the layer, and by its own backward pass, which computes its scores again."""
+    spec = Model.from_data(MODELS["gpt"])
+    w = workload(spec, recompute="full")
+    real = measure.flops(spec, w.batch, w.seq, eager=False, loss=True, backward=True, recompute="full")
+    counted = sum(each.value for each in flops.entries(trace(spec, w), "backward", "recomputed"))
+    assert counted == sum(real.backward.values()) + sum(real.recomputed.values())
+
+
+@pytest.mark.parametrize("name", sorted(CELLS))
+def test_cells_are_not_proved(name: str) -> None:
+    spec = Model.from_data({**MODELS, **FAMILIES}[name])
+    with pytest.raises(SpecError, match="is not proved yet"):
+        live_bytes(trace(spec, workload(spec, recompute="full")))
+
+
+def test_what_cannot_be_recomputed_is_refused() -> None:
+    for phase in ("forward", "prefill", "decode"):
+        with pytest.raises(SpecError, match="recomputes nothing; use phase training"):
+            Workload(phase=phase, seq=1, recompute="full")
+        assert Workload(phase=phase, seq=1, recompute="none") == Workload(phase=phase, seq=1)
+    spec = Model.from_data(FAMILIES["kv-shared"])
+    with pytest.raises(SpecError, match="read keys that others make"):
+        fit(spec, workload(spec, recompute="full"))
+
+
+def test_a_record_that_recomputes_too_little_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, _ = steps(MODELS["gpt"], 2, recompute="full")
+    monkeypatch.setattr(Again, "__new__", lambda cls, op, body: tuple.__new__(cls, (op._replace(saves=()), body)))
+    _, ours = steps(MODELS["gpt"], 2, recompute="full")
+    assert ours != real
+    monkeypatch.setattr(Trace, "again", lambda self, what: self.frame())
+    _, ours = steps(MODELS["gpt"], 2, recompute="full")
+    assert ours != real

@@ -1,0 +1,109 @@
+"""Tensors without data: what they hold and on which memory, and the gradients that a backward pass makes of them.
+
+Sizes may be ints, symbols or arrays: nothing looks at a value.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from math import prod
+from typing import Any, Literal, NamedTuple
+
+Number = Any  # int, polynomial or float64 array: whatever has + - * //
+How = Literal["new", "view", "same", "part"]
+
+
+class Role(Enum):
+    """What a tensor holds, which decides its bytes per element (``Workload.bytes_of``)."""
+
+    ACTIVATION = "activation"
+    FLOAT32 = "float32"
+    STATISTIC = "statistic"
+    INDEX = "index"
+    BOOL = "bool"
+    HOST = "host"  # a number that CUDA's kernels leave in the host's memory
+    PARAMETER = "parameter"  # read as an input: its memory exists anyway, so keeping it costs nothing
+
+
+class Storage(NamedTuple):
+    """Memory that one operation allocates, or that is there before the run."""
+
+    id: int
+    shape: tuple[Number, ...]
+    role: Role = Role.ACTIVATION
+    label: str = ""
+    scores: bool = False  # grows with queries x keys: the O(N^2) part
+    over: int | None = None  # the storage in whose memory this one is written, in place
+
+    @property
+    def elements(self) -> Number:
+        """Their number."""
+        return prod(self.shape)
+
+
+class Tensor(NamedTuple):
+    """A value: a shape on a storage, which views share. ``value`` is what autograd has one gradient of."""
+
+    value: int
+    storage: Storage
+    shape: tuple[Number, ...]
+    grad: bool = True  # whether autograd wants its gradient
+    viewed: bool = False  # a reshape of the value: its gradient comes back as a view
+
+    @property
+    def id(self) -> int:
+        """The storage's identity."""
+        return self.storage.id
+
+    @property
+    def elements(self) -> Number:
+        """Elements of the storage, whatever part of it the shape shows."""
+        return self.storage.elements
+
+    @property
+    def role(self) -> Role:
+        """The storage's role."""
+        return self.storage.role
+
+    @property
+    def label(self) -> str:
+        """A word for a reader."""
+        return self.storage.label
+
+    @property
+    def scores(self) -> bool:
+        """Whether it grows with queries x keys."""
+        return self.storage.scores
+
+    def view(self, *shape: Number) -> Tensor:
+        """The same value under another shape."""
+        return Tensor(self.value, self.storage, shape, self.grad, viewed=True)
+
+
+class Gradient(NamedTuple):
+    """A storage that the backward pass of an operation makes, or hands on.
+
+    ``of``: the tensor that was read, the name of a weight (or the path of one that is another operation's), or None
+    for a temporary. ``how``: ``new`` in memory of its own, as it is or as a ``view`` of it, on which nothing is added
+    in place; ``same``, the output's gradient itself, or a ``part`` of it. ``passing``: steps that a temporary
+    outlives; all others live until the operation's backward pass is over. ``watched``: a temporary that is written to
+    in place, and so becomes the result, unless a dispatch mode watches. ``first``: handed on before those made earlier.
+    ``summed``: over what was broadcast, when the operation's own formula is through.
+    """
+
+    of: Tensor | str | None
+    shape: tuple[Number, ...] = ()
+    role: Role = Role.ACTIVATION
+    how: How = "new"
+    passing: int = 0
+    watched: bool = False
+    first: bool = False
+    summed: bool = False
+
+    @property
+    def elements(self) -> Number:
+        """Elements of the new memory."""
+        return prod(self.shape)
+
+
+Steps = tuple[tuple[Gradient, ...], ...]
