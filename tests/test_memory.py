@@ -136,11 +136,29 @@ def test_the_command_is_the_function(tmp_path: Path) -> None:
     assert data["at_peak"][0].keys() == {"path", "what", "shape", "dtype", "times", "bytes", "why"}
 
 
-def test_a_saved_answer_is_a_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("args", [
+    ("gpt2", "--phase", "training", "--seq", "64", "--device", "t4"), ("llama3-8b", "--seq", "64", "--new", "9"),
+    ("llama3-8b", "--phase", "decode", "--device", "24GiB"),
+])
+def test_a_saved_answer_is_a_model_and_is_counted_again(args: tuple[str, ...], tmp_path: Path) -> None:
     saved = tmp_path / "memory.yaml"
-    good("gpt2", "--phase", "training", "--seq", "64", "-o", saved)
+    good(*args, "-o", saved)
     counted = CliRunner().invoke(app, ["count", str(saved), "--json"])
-    assert json.loads(counted.stdout)["totals"]["params"]["value"] == 124439808
+    assert json.loads(counted.stdout)["totals"]["params"]["value"] in (124439808, 8030261248)
+    again = run(saved, "--json")
+    assert again.stderr == f"note: unchanged since {saved} (txcalc {txcalc.__version__})\n"
+    written, now = read_yaml(saved.read_text("utf-8"), "saved").data, json.loads(again.stdout)
+    written["model"]["source"] = now["model"]["source"]
+    assert {**now, "provenance": None} == {**written, "provenance": None}
+    saved.write_text(saved.read_text("utf-8").replace(f"bytes: {now['peak']['bytes']}", "bytes: 77"))
+    assert f"the peak was 77, is {now['peak']['bytes']:,}" in run(saved, "--quiet").stderr or run(saved).stderr
+    assert run(saved, "--batch", 2).stderr.startswith(f"note: since {saved} ")
+
+
+def test_absurdly_many_layers_are_exact() -> None:
+    few, more, many = (txcalc.memory(f"gpt2@layers={n}", phase="training", seq=64) for n in (50, 51, 10**30))
+    assert many.peak.bytes - few.peak.bytes == (10**30 - 50) * (more.peak.bytes - few.peak.bytes)
+    assert len(many.timeline) < 400
 
 
 # ---------------------------------------------------------------- devices

@@ -14,13 +14,16 @@ from txcalc.answer.notes import notes, runs_as
 from txcalc.answer.passes import Passes, passes
 from txcalc.answer.places import placed
 from txcalc.answer.report import Kind, ModelInfo, Provenance
+from txcalc.answer.rerun import again, recorded
 from txcalc.count import step
 from txcalc.count.entries import Entry, total
 from txcalc.count.totals import trained
 from txcalc.document import Part
+from txcalc.spec.errors import SpecError
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
+    from txcalc.models.loaded import Loaded
     from txcalc.spec.model import Model
     from txcalc.trace.record import Trace
 
@@ -159,7 +162,7 @@ def memory(
     entries = step.at_peak(top)
     return MemoryView(Memory(
         model=ModelInfo.of(spec, source, overrides),
-        workload=found.workload,
+        workload=found.workload.replaced(latents=found.asked.latents),
         new=found.new,
         attention=runs_as(found.traces[0]),
         peak=Peak(bytes=peak, phase=highest.name, at=placed(highest.at, highest.turns), kind=trained(top)),
@@ -182,6 +185,40 @@ def memory(
         conventions=conventions(spec, found.traces[0]),
         provenance=Provenance.of(command),
     ), found.defaults)
+
+
+class Saved(NamedTuple):
+    """A saved answer: the run that it is of, and its peak."""
+
+    source: str
+    made_by: str
+    run: dict[str, Any]
+    card: str | None
+    peak: int
+
+    def since(self, now: Memory) -> str:
+        """What the peak was, and what it is."""
+        of = f"since {self.source} ({self.made_by})"
+        same = self.peak == now.peak.bytes
+        return f"unchanged {of}" if same else f"{of}: the peak was {self.peak:,}, is {now.peak.bytes:,}"
+
+
+def saved(loaded: Loaded, given: Mapping[str, Any]) -> Saved | None:
+    """The saved answer that a model was loaded from, its run with the ``given`` fields in place of its own.
+
+    None where it was loaded from anything else. Raises ``SpecError`` for one that cannot be read.
+    """
+    found = recorded(loaded)
+    if found is None or loaded.report is None or loaded.report.data["schema"] != SCHEMA:
+        return None
+    data, run = loaded.report.data, again(loaded.model, found, dict(given))
+    try:
+        if run["phase"] == found.workload["phase"] and data["new"] is not None:
+            run.setdefault("new", data["new"])
+        card = data["device"] and data["device"]["name"]
+        return Saved(found.source, found.made_by, run, card, int(data["peak"]["bytes"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SpecError(f"is not whole: {error}", source=loaded.source) from None
 
 
 def usable(of: Device) -> int:

@@ -15,8 +15,8 @@ from txcalc.trace.workload import Workload, plain
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
 
-TRAINING: Final = ("precision", "optimizer", "optimizer_kernel", "recompute", "loss", "adapter", "freeze", "accumulate",
-                   "clip", "recipe")
+TRAINING: Final = ("precision", "optimizer", "optimizer_kernel", "recompute", "loss", "lora", "dora", "freeze",
+                   "accumulate", "clip")
 """Fields of a workload that only a training step has."""
 
 

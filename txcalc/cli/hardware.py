@@ -26,19 +26,21 @@ def memory(call: Call, model: ModelArgument, run: Run, set_: SetOption) -> None:
     """Say what a run needs, when that is most, and whether it fits.
 
     The peak of live bytes with all that is alive then, phase by phase, and what would take less. Exit code 1 if it
-    does not fit the device.
+    does not fit the device. A saved answer is counted again, under its own workload and device.
 
     Example: txcalc memory gpt2 --phase training --batch 8 --device t4
     """
     from txcalc.answer.memory import memory as needed
+    from txcalc.answer.memory import saved
 
     card, reserve = run.pop("device", None), run.pop("reserve", None)
-    given = call.workload(run | ({"device": card} if card in ("cuda", "cpu") else {}))
-    loaded = call.load(model, set_, None if "dtype" in given else "bf16", noted=True)
+    loaded = call.load(model, set_, None if "dtype" in run else "bf16", noted=True)
+    was = saved(loaded, run)
     found = needed(
-        loaded.model, given, card=None if card in ("cuda", "cpu") else card, reserve=reserve, source=loaded.source,
-        overrides=loaded.overrides, command=call.command, noted=loaded.notes,
+        loaded.model, run if was is None else was.run, card=card or (was and was.card), reserve=reserve,
+        source=loaded.source, overrides=loaded.overrides, command=call.command, noted=loaded.notes,
     )
+    call.tell(() if was is None else [was.since(found.memory)])
     call.answer(found, document=found.memory, more="-v (everything alive at the peak, rules), --json")
     if found.memory.fits is False:
         raise typer.Exit(1)
