@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
+from tests.decoder_configs import DECODERS
 from txcalc.check import classes, fake_cuda, measure
 from txcalc.check.fake_cuda import NotRun
 from txcalc.count import flops, kv_cache, params
@@ -43,7 +44,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
                                  "attention_bias": False, "tie_word_embeddings": True},
     "neox-sequential": NEOX | {"use_parallel_residual": False},
     "gpt2-wide-heads": GPT2 | {"n_embd": 48, "n_layer": 1},
+    **DECODERS,
 }
+OFTEN = ("llama", "gpt2", "mistral")
+"""All runs of these are among the quick tests, of others half."""
 
 
 def model(name: str) -> Model:
@@ -74,18 +78,21 @@ def steps(name: str, batch: int, device: str, run: dict[str, Any]) -> tuple[list
     return [live for _, live in real], [event.live for event in ours]
 
 
-@pytest.mark.parametrize("run", RUNS, ids=named)
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("name", CONFIGS)
+EVERY = pytest.mark.parametrize(("name", "batch", "run"), [
+    pytest.param(name, batch, run, id=f"{name}-{batch}-{named(run)}",
+                 marks=() if (batch == 1) == bool(run["dropout"]) or name in OFTEN else pytest.mark.slow)
+    for name in CONFIGS for batch in (1, 2) for run in RUNS
+])
+
+
+@EVERY
 def test_a_training_step_on_the_cpu(name: str, batch: int, run: dict[str, Any]) -> None:
     real, ours = steps(name, batch, "cpu", run)
     assert len(real) > 100
     assert ours == real
 
 
-@pytest.mark.parametrize("run", RUNS, ids=named)
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("name", CONFIGS)
+@EVERY
 def test_a_training_step_under_cudas_operators(name: str, batch: int, run: dict[str, Any]) -> None:
     try:
         real, ours = steps(name, batch, "fake-cuda", run)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
-from txcalc.trace import ops, parts
-from txcalc.trace.cores import Core, Heads, attend, choose, context_of, pads, scores_of
+from txcalc.spec.facts import located_blocks
+from txcalc.trace import norms, ops, parts
+from txcalc.trace.cores import Core, Heads, Kernel, attend, choose, context_of, pads, scores_of
 from txcalc.trace.record import Part, Trace
 from txcalc.trace.sizes import Product, same, several
 from txcalc.trace.tensors import Number, Role, Steps, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Attention
+    from txcalc.spec.model import Stack
 
 
 class Tables(NamedTuple):
-    """What all layers of a stack read: an additive mask, cosines and sines of the positions."""
+    """What all layers of a stack read: masks by the window of a layer, cosines and sines of the positions."""
 
-    mask: Tensor | None
+    masks: Mapping[Number | None, Tensor | None]
     rotary: tuple[Tensor, Tensor] | None
 
 
@@ -30,18 +33,25 @@ def positions(t: Trace, n: Number) -> Tensor:
     return _integers(t, "positions", n, of=_integers(t, "positions", n))
 
 
-def tables(t: Trace, x: Tensor, places: Tensor, rotated: Number | None) -> tuple[Tensor, Tables]:
-    """Hidden states (b, n, d) after dropout; the mask and the rotary tables of ``rotated`` columns, which the caller's
+def tables(t: Trace, stack: Stack, x: Tensor, places: Tensor, rotated: Number | None) -> tuple[Tensor, Tables]:
+    """Hidden states (b, n, d) after dropout; masks, and the rotary tables of ``rotated`` columns, which the caller's
     frame holds."""
     b, n, _ = x.shape
-    _packed(t, places, b, n)
-    mask = _eager_mask(t, b, n) if t.workload.attention == "eager" else None
+    windows = {getattr(block.attention, "window", None): None for _, block in located_blocks(stack)}
+    if t.code.masks == "full first":
+        windows = {None: None} | windows
+    masks = {}
+    for window in windows:
+        _packed(t, places, b, n)
+        masks[window] = mask = _mask(t, b, n, window)
+        if mask is not None:
+            t.hold(mask)
     if t.code.drops != "no":
         x = ops.dropout(t, "embedding_dropout", x)
     rotary = None if rotated is None else _rotary_tables(t, places, n, rotated)
-    for each in (*([] if mask is None else [mask]), *(rotary or ())):
+    for each in rotary or ():
         t.hold(each)
-    return x, Tables(mask, rotary)
+    return x, Tables(masks, rotary)
 
 
 def _made(t: Trace, name: str, *shape: Number, role: Role, of: Tensor | None = None) -> Tensor:
@@ -69,20 +79,41 @@ def _packed(t: Trace, positions: Tensor, b: Number, n: Number) -> None:
             t.hold(_made(t, name, role=Role.BOOL, of=equal))
 
 
-def _eager_mask(t: Trace, b: Number, n: Number) -> Tensor:
-    """``eager_mask``: zero where a query sees a key, else the least number, a matrix for every sequence."""
+def _mask(t: Trace, b: Number, n: Number, window: Number | None) -> Tensor | None:
+    """``sdpa_mask``, whether a query sees a key, unless the kernel knows; of ``eager_mask`` what is added."""
+    if t.workload.attention != "eager":
+        size, bound = t.size(n), t.size(window)
+        reaches = window is not None and (size is None or bound is None or size >= bound)
+        return _seen(t, b, n, window) if reaches else None
+    with t.frame():
+        return _added(t, t.hold(_seen(t, b, n, window)), b, n)
+
+
+def _seen(t: Trace, b: Number, n: Number, window: Number | None) -> Tensor:
+    """Whether a query sees a key, in one matrix for all sequences."""
     name = "causal"
     with t.frame():
-        with t.frame():
-            for length in (b, 1):
-                t.hold(_integers(t, name, length))
-            rows, columns = (t.hold(_integers(t, name, n, of=_integers(t, name, n))) for _ in range(2))
-            seen = t.op(name, "elementwise", reads=(rows, columns), writes=(
-                t.tensor(1, 1, n, n, role=Role.BOOL, label="causal mask", scores=True, grad=False),))
-        t.hold(seen)
-        zero, least = (_made(t, name, role=Role.ACTIVATION) for _ in range(2))
-        mask = t.tensor(b, 1, n, n, label="mask", scores=True, grad=False)
-        return t.op(name, "elementwise", reads=(seen, zero, least), writes=(mask,))
+        for length in (b, 1):
+            t.hold(_integers(t, name, length))
+        rows, columns = (t.hold(_integers(t, name, n, of=_integers(t, name, n))) for _ in range(2))
+        if window is None:
+            return _pairs(t, n, rows, columns)
+        ones = _made(t, name, role=Role.BOOL)
+        near = _pairs(t, n, _integers(t, name, n, of=rows), columns)
+        both = _pairs(t, n, ones, near)
+        return _pairs(t, n, both, _pairs(t, n, rows, columns))
+
+
+def _pairs(t: Trace, n: Number, *of: Tensor) -> Tensor:
+    mask = t.tensor(1, 1, n, n, role=Role.BOOL, label="causal mask", scores=True, grad=False)
+    return t.op("causal", "elementwise", reads=of, writes=(mask,))
+
+
+def _added(t: Trace, seen: Tensor, b: Number, n: Number) -> Tensor:
+    """Zero where a query sees a key, else the least number, in a matrix for every sequence."""
+    bounds = tuple(_made(t, "mask", role=Role.ACTIVATION) for _ in range(2))
+    mask = t.tensor(b, 1, n, n, label="mask", scores=True, grad=False)
+    return t.op("mask", "elementwise", reads=(seen, *bounds), writes=(mask,))
 
 
 def _rotary_tables(t: Trace, positions: Tensor, n: Number, columns: Number) -> tuple[Tensor, Tensor]:
@@ -103,10 +134,15 @@ def _rotary_tables(t: Trace, positions: Tensor, n: Number, columns: Number) -> t
 def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -> Tensor:
     """Self-attention on (b, n, d) hidden states, with heads in front of positions from the projections on."""
     *_, d = x.shape
-    heads, kernel = core.heads, choose(t, core)
+    heads, mask = core.heads, given.masks[spec.window]
+    core = core._replace(masked=0 if mask is None else 1)
+    if mask is not None and t.workload.attention != "eager":
+        core = core._replace(heads=heads._replace(keys=heads.queries))
+    kernel = choose(t, core)
     with t.frame(x):
         project = _projected if t.code.qkv == "apart" else _projected_together
-        q, k, v = project(t, spec, x, heads, copied=kernel in ("eager", "math") or pads(t, kernel, heads))
+        q, k, v = project(t, spec, x, heads, copied=kernel in ("eager", "math") or pads(t, kernel, heads)
+                          or not same(core.heads.keys, heads.keys))
         if given.rotary is not None:
             q, k = _rotated(t, q, k, heads, given.rotary)
             if t.code.joins_rotated:
@@ -115,9 +151,11 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -
             t.hold(each)
         if kernel == "eager":
             with t.scope("core"):
-                y = _eager(t, q, k, v, core, given.mask)
-        else:
+                y = _eager(t, q, k, v, core, mask)
+        elif mask is None:
             y = attend(t, q, k, v, core, kernel)
+        else:
+            y = _masked(t, q, k, v, core, heads, mask, kernel)
         if kernel == "flash" and "q" in core.laid and several(t, heads.queries, x.shape[1]):
             y = ops.copy(t, "context_copy", y)  # it lies as the queries do
         y = ops.linear(t, "o", y, d, bias=spec.bias.o, part="attention output")
@@ -135,6 +173,9 @@ def _projected(t: Trace, spec: Attention, x: Tensor, heads: Heads, *, copied: bo
         y = ops.linear(t, name, x, count * width, bias=getattr(spec.bias, name), part=name)
         if several(t, x.shape[1], count) and (copied or name != "v"):
             y = ops.view(t, name, y, copied=True)
+        if spec.qk_norm is not None and name != "v":
+            by_head = y.view(*y.shape[:2], count, width)
+            y = norms.norm(t, f"{name}_norm", by_head, spec.qk_norm).view(*y.shape)
         found.append(y)
     return found[0], found[1], found[2]
 
@@ -203,14 +244,27 @@ def _times(t: Trace, name: str, x: Tensor, table: Tensor) -> Tensor:
                 backward=((ops.to(x),),))
 
 
+def _masked(
+    t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, heads: Heads, mask: Tensor, kernel: Kernel
+) -> Tensor:
+    """``sdpa_attention_forward`` with a mask: keys and values are repeated for every query, the mask made to be added.
+    """
+    with t.frame(q, k, v):
+        if heads.grouped:
+            k, v = _for_every_query(t, k, v, heads)
+            # One head is repeated as a view, of which a product or a cast makes a tensor, and no copy of values does.
+            viewed = not several(t, heads.keys) and t.workload.dtype == "fp32"
+            core = core._replace(laid="k" if viewed else "kv")
+        return attend(t, q, k, v, core._replace(mask=_added(t, mask, q.shape[0], core.span.queries)), kernel)
+
+
 def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor | None) -> Tensor:
     """``eager_attention_forward``: keys and values are repeated for every query, and the softmax is in fp32."""
     (b, n, _), heads = q.shape, core.heads
     batched = several(t, b, heads.queries, n)
     with t.frame(q, k, v):
         if heads.grouped:
-            k, v = (t.hold(_repeated(t, name, x, heads, dim)) for name, x, dim in (
-                ("k", k, heads.dim), ("v", v, heads.value_dim)))
+            k, v = _for_every_query(t, k, v, heads)
         copied = batched if not heads.grouped else not several(t, heads.keys) and several(t, b, heads.queries)
         left = ops.copy(t, "q_copy", q) if batched and "q" not in core.laid else q
         right = ops.copy(t, "k_copy", k) if copied and "k" not in core.laid else k
@@ -228,6 +282,10 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor |
         if batched:
             out = ops.view(t, "context", out, copied=True)
         return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out
+
+
+def _for_every_query(t: Trace, k: Tensor, v: Tensor, heads: Heads) -> tuple[Tensor, Tensor]:
+    return t.hold(_repeated(t, "k", k, heads, heads.dim)), t.hold(_repeated(t, "v", v, heads, heads.value_dim))
 
 
 def _repeated(t: Trace, name: str, x: Tensor, heads: Heads, dim: Number) -> Tensor:

@@ -79,6 +79,7 @@ class Core(NamedTuple):
     masked: Number = 0
     softcap: bool = False
     sinks: bool = False
+    mask: Tensor | None = None  # one that was made in this run, in place of a buffer
     bias: Tensor | None = None  # is added to the scores, and learned
     holds: tuple[Tensor, ...] = ()  # lives until the core's function returns
     laid: str = ""  # which of q, k and v lie with their heads in front already
@@ -202,7 +203,7 @@ def _flash(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
         statistics += [t.tensor(*shape, role=Role.INDEX, label=f"{what} state")
                        for what, shape in (("random", (2,)), ("unused", ()))]
     if not pads(t, "flash", heads):
-        return _fused(t, "flash", q, k, v, core, tuple(statistics))
+        return _fused(t, "flash", q, k, v, core, tuple(statistics), () if core.mask is None else (core.mask,))
     wide = -(-heads.dim // FLASH_UNIT) * FLASH_UNIT
     with t.frame(q, k, v):
         q, k, v = (ops.remade(t, f"{name}_pad", x, *x.shape[:-1], count * wide, label=f"{x.label}, padded")
@@ -216,17 +217,21 @@ def _flash(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
 def _efficient(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     """CUDA's memory-efficient kernel (arXiv 2112.05682): rows of statistics up to a multiple of 32, random state."""
     b, n, _ = q.shape
-    mask = () if same(core.masked, 0) else _aligned_mask(t, core.masked, core.span)
+    mask = () if same(core.masked, 0) else _aligned_mask(t, core)
     statistics = t.tensor(b, core.heads.queries, -(-n // 32) * 32, role=Role.FLOAT32, label="log-sum-exp")
     state = (t.tensor(role=Role.HOST, label=f"random {name}") for name in ("seed", "offset"))
     return _fused(t, "efficient", q, k, v, core, (statistics, *state), mask)
 
 
-def _aligned_mask(t: Trace, masks: Number, span: Span) -> tuple[Tensor, ...]:
+def _aligned_mask(t: Trace, core: Core) -> tuple[Tensor, ...]:
     """The copy of masks whose columns are no multiple of 8 (``preprocess_mask``); others are buffers, there anyway."""
-    aligned, above = span.keys // 8, -(-span.keys // 8)  # as many of both where nothing is added
-    mask = t.tensor(above - aligned, masks, span.queries, 8 * above, label="mask", scores=True, grad=False)
-    t.op("mask", "elementwise", writes=(mask,))
+    keys, own = core.span.keys, () if core.mask is None else (core.mask,)
+    aligned, above = keys // 8, -(-keys // 8)  # as many of both where nothing is added
+    if own and t.size(above - aligned) == 0:
+        return own
+    masks = own[0].shape[0] if own else core.masked
+    mask = t.tensor(above - aligned, masks, core.span.queries, 8 * above, label="mask", scores=True, grad=False)
+    t.op("mask", "elementwise", reads=own, writes=(mask,))
     return (mask,)
 
 
@@ -256,7 +261,7 @@ def _math(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     (b, n, _), heads, span = q.shape, core.heads, core.span
     own, wide = q.role, Role.FLOAT32
     batched = not heads.grouped and several(t, b, heads.keys, span.keys)
-    with t.frame(q, k, v), t.frame():
+    with t.frame(q, k, v, *(() if core.mask is None else (core.mask,))), t.frame():
         q, k, v = (t.hold(ops.cast(t, f"{name}_cast", x, wide)) for name, x in (("q", q), ("k", k), ("v", v)))
         left = t.hold(ops.scaled(t, "q_scale", q))
         if span.masks and same(core.masked, 0):

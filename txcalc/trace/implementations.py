@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from txcalc.spec.base import Spec
 from txcalc.spec.errors import SpecError
@@ -27,8 +27,9 @@ class Code(NamedTuple):
     what lies position by position; or heads are put in front and keys repeated for every query. ``softmax``: of
     attention, in fp32 or in its input's dtype. ``qkv``: three products, or parts of one, whole or head by head.
     ``joins_rotated``: columns that are not rotated, be there none, are joined to those that are. ``gate_first``: a gate
-    is activated before the up projection runs. ``makes_tables``: positions, a mask and rotary tables are made in every
-    run. ``drops``: has dropout in other places than attention's probabilities, inside of a sublayer's call or after it.
+    is activated before the up projection runs. ``makes_tables``: positions, masks and rotary tables are made in every
+    run; ``masks``: one, of a window if layers have one, or one of all positions and then that of a window. ``drops``:
+    has dropout in other places than attention's probabilities, inside of a sublayer's call or after it.
     ``holds_sublayers``: what a sublayer puts out is alive until its layer ends. ``sublayers_first``: parallel ones are
     added to each other. ``shifts_labels``: of what comes next. ``has``: the features (``features``) of the models that
     it is proved for.
@@ -38,6 +39,7 @@ class Code(NamedTuple):
     attention: Literal["positions", "heads"] = "positions"
     gate_first: bool = False
     makes_tables: bool = False
+    masks: Literal["one", "full first"] = "one"
     drops: Literal["inside", "outside", "no"] = "inside"
     shifts_labels: bool = False
     qkv: Literal["apart", "together", "by head"] = "apart"
@@ -47,6 +49,10 @@ class Code(NamedTuple):
     holds_sublayers: bool = False
     sublayers_first: bool = False
     has: frozenset[str] = frozenset()
+
+    def having(self, *features: str, **choices: Any) -> Code:
+        """The same for models that have more ``features``, and with other ``choices``."""
+        return self._replace(has=self.has.union(features), **choices)
 
 
 TORCH: Final = Code()
@@ -77,7 +83,12 @@ GPT_NEOX: Final = Code(
                   "residual parallel"})
 
 TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
-    "llama": LLAMA, "gpt2": GPT2, "gpt_neox": GPT_NEOX,
+    "llama": LLAMA,
+    "mistral": LLAMA.having("attention.window"),
+    "qwen2": LLAMA.having("attention.window", masks="full first"),
+    "qwen3": LLAMA.having("attention.qk_norm.kind rmsnorm", "no attention.qk_norm.bias", "attention.window",
+                          masks="full first"),
+    "gpt2": GPT2, "gpt_neox": GPT_NEOX,
 })
 """The rows of its classes, by ``Model.modeling``; the first that fits runs a model that does not say."""
 

@@ -139,7 +139,7 @@ def _stack(
                         shared={} if shares_keys(stack) else None)
         around = around._replace(table=_table(t, stack, around, x))
         if positions is not None:
-            x, made = composed.tables(t, x, positions, _rotated(stack))
+            x, made = composed.tables(t, stack, x, positions, _rotated(stack))
             around = around._replace(made=made)
         per_layer = spec.per_layer_embedding if stack is spec else None
         inputs = None

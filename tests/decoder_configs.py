@@ -1,0 +1,26 @@
+"""Small configurations of the decoders whose modelling code in transformers is followed."""
+
+from typing import Any, Final
+
+WIDTHS: Final = {
+    "vocab_size": 101, "hidden_size": 30, "intermediate_size": 41, "num_hidden_layers": 2, "num_attention_heads": 6,
+    "num_key_value_heads": 2, "head_dim": 4, "max_position_embeddings": 64, "tie_word_embeddings": False,
+}
+
+
+def of(model_type: str, name: str, **more: Any) -> dict[str, Any]:
+    return WIDTHS | {"model_type": model_type, "architectures": [f"{name}ForCausalLM"]} | more
+
+
+MISTRAL: Final = of("mistral", "Mistral", sliding_window=3)
+QWEN3: Final = of("qwen3", "Qwen3")
+DECODERS: Final[dict[str, dict[str, Any]]] = {
+    "mistral": MISTRAL,
+    "mistral-whose-window-reaches": MISTRAL | {"sliding_window": 40},
+    "mistral-multi-head": MISTRAL | {"sliding_window": 7, "num_key_value_heads": 6, "head_dim": 8},
+    "mistral-multi-query": MISTRAL | {"num_attention_heads": 5, "num_key_value_heads": 1},
+    "qwen2": of("qwen2", "Qwen2", hidden_size=24),
+    "qwen3": QWEN3,
+    "qwen3-window": QWEN3 | {"num_hidden_layers": 3, "use_sliding_window": True, "sliding_window": 3,
+                             "max_window_layers": 1},
+}
