@@ -48,7 +48,7 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
         *_attention(t),
         ("kept", _KEPT[workload.kernels] if workload.implementation == "torch" else _LIBRARY, "--kernels"),
         ("dropout", _dropout(t), "--dropout"),
-        ("loss", _loss(workload), "--phase" if workload.loss is None else "--loss"),
+        ("loss", _loss(t), "--phase" if workload.loss is None else "--loss"),
         *_recomputed(workload),
         *_weights(t),
     ]
@@ -159,10 +159,10 @@ _LOSS = {
 }
 
 
-def _loss(workload: Workload) -> str:
-    if workload.phase != "training":
+def _loss(t: Trace) -> str:
+    if t.workload.phase != "training":
         return "kept activations are those of the model, without a loss"
-    return f"kept activations of a training step include the loss: {_LOSS[workload.loss or 'fp32']}"
+    return f"kept activations of a training step include the loss: {_LOSS[t.workload.loss or t.code.loss]}"
 
 
 _RECOMPUTED = {
@@ -179,7 +179,7 @@ def _recomputed(workload: Workload) -> Iterator[Rule]:
 def _dropout(t: Trace) -> str:
     if not t.workload.dropout:
         return "no dropout"
-    if not t.code.drops:
+    if t.code.drops == "no":
         return "dropout on the attention probabilities"
     return "dropout on the embeddings, the attention probabilities and the output of every sublayer"
 

@@ -141,8 +141,10 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -
     kernel = choose(t, core)
     with t.frame(x):
         project = _projected if t.code.qkv == "apart" else _projected_together
-        q, k, v = project(t, spec, x, heads, copied=kernel in ("eager", "math") or pads(t, kernel, heads)
-                          or not same(core.heads.keys, heads.keys))
+        repeated = not same(core.heads.keys, heads.keys)
+        in_front = pads(t, kernel, heads) or (kernel == "math" and heads.grouped)
+        turned = in_front or repeated or given.rotary is not None
+        q, k, v = project(t, spec, x, heads, copied=kernel in ("eager", "math") or in_front or repeated, turned=turned)
         if given.rotary is not None:
             q, k = _rotated(t, q, k, heads, given.rotary)
             if t.code.joins_rotated:
@@ -158,20 +160,27 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -
             y = _masked(t, q, k, v, core, heads, mask, kernel)
         if kernel == "flash" and "q" in core.laid and several(t, heads.queries, x.shape[1]):
             y = ops.copy(t, "context_copy", y)  # it lies as the queries do
-        y = ops.linear(t, "o", y, d, bias=spec.bias.o, part="attention output")
+        if t.code.output == "with attention":
+            y = ops.linear(t, "o", y, d, bias=spec.bias.o, part="attention output")
         if t.code.drops == "inside":
             y = ops.dropout(t, "dropout", y)
+    if t.code.output == "apart":
+        y = ops.linear(t, "o", y, d, bias=spec.bias.o, part="attention output")
     return ops.dropout(t, "dropout", y) if t.code.drops == "outside" else y
 
 
-def _projected(t: Trace, spec: Attention, x: Tensor, heads: Heads, *, copied: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values. Gradients of what is rotated come back with heads in front; ``copied``: all do."""
+def _projected(
+    t: Trace, spec: Attention, x: Tensor, heads: Heads, *, copied: bool, turned: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values. ``copied``: gradients come back with heads in front of positions, or columns of keys;
+    ``turned``: those of keys as the others', rotated ones also where the others do not."""
     found = list[Tensor]()
     parts: tuple[tuple[Part, Number, Number], ...] = (
         ("q", heads.queries, heads.dim), ("k", heads.keys, heads.dim), ("v", heads.keys, heads.value_dim))
     for name, count, width in parts:
         y = ops.linear(t, name, x, count * width, bias=getattr(spec.bias, name), part=name)
-        if several(t, x.shape[1], count) and (copied or name != "v"):
+        axes = (x.shape[1], count) if name != "k" or turned else x.shape[:2]
+        if several(t, *axes) and (copied or (name != "v" and turned)):
             y = ops.view(t, name, y, copied=True)
         if spec.qk_norm is not None and name != "v":
             by_head = y.view(*y.shape[:2], count, width)
@@ -181,7 +190,7 @@ def _projected(t: Trace, spec: Attention, x: Tensor, heads: Heads, *, copied: bo
 
 
 def _projected_together(
-    t: Trace, spec: Attention, x: Tensor, heads: Heads, *, copied: bool
+    t: Trace, spec: Attention, x: Tensor, heads: Heads, *, copied: bool, turned: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values as parts of one product's result, whose gradients are joined."""
     *lead, d = x.shape
@@ -206,6 +215,7 @@ def _projected_together(
     q, k, v = parts.columns(t, "qkv", wide, *widths)
     if copied and several(t, lead[-1], heads.queries):
         q, v = (ops.view(t, name, y, copied=True) for name, y in (("q", q), ("v", v)))
+        k = ops.view(t, "k", k, copied=True) if turned else k
     return q, k, v
 
 

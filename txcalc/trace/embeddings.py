@@ -51,13 +51,17 @@ def frames(t: Trace, spec: FrameInput, b: Number, n: Number, d: Number) -> Tenso
 
 
 def embed(
-    t: Trace, spec: Model, stack: Stack, x: Tensor, prefix: Tensor | None, made: Tensor | None = None
+    t: Trace, spec: Model, stack: Stack, x: Tensor, prefix: Tensor | None, made: Tensor | None = None,
+    types: Tensor | None = None,
 ) -> Tensor:
     """Add positions and token types to the vectors of the inputs, norm and project them.
 
     ``prefix``: positions (images, tokens, d) of a tower, which replace the first ones. ``made``: the indices (n,) of
-    positions, where they are there before, and what is looked up with them stays until the stack is left.
+    positions, where they are there before, and what is looked up with them stays until the stack is left. ``types``: of
+    tokens, where they are there before.
     """
+    if types is not None:
+        return _typed(t, spec, x, types)
     b, n, width = x.shape
     reads_tokens = stack.input.kind == "tokens"
     if reads_tokens and spec.embedding_scale:
@@ -85,6 +89,25 @@ def embed(
     if project and spec.embedding_projection == "sum":
         x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
     return x
+
+
+def types(t: Trace, n: Number) -> Tensor:
+    """The types (n,) of tokens, made of buffers before the tokens are looked up."""
+    return t.op("type_embedding", "embedding", writes=(t.tensor(n, role=Role.INDEX, label="token types", grad=False),))
+
+
+def _typed(t: Trace, spec: Model, x: Tensor, types: Tensor) -> Tensor:
+    """BERT's embeddings: those of types are added before those of positions, whose indices are a buffer."""
+    (b, n, width), position = x.shape, spec.position
+    assert position.kind == "learned"
+    with t.frame(x):
+        of_types = t.hold(ops.embedding(t, "type_embedding", types.view(b, n), spec.token_types, width))
+        x = ops.add(t, x, of_types)
+        ids = t.tensor(*((n,) if several(t, b) else (1, n)), role=Role.PARAMETER, label="positions", grad=False)
+        x = ops.add(t, x, t.hold(ops.embedding(t, "position_embedding", ids, position.size, width)))
+        if spec.embedding_norm:
+            x = t.hold(norms.norm(t, "embedding_norm", x, spec.norm))
+        return ops.dropout(t, "embedding_dropout", x)
 
 
 def _with_registers(t: Trace, spec: PatchInput, x: Tensor) -> Tensor:

@@ -244,7 +244,7 @@ def cross_entropy(t: Trace, name: str, logits: Tensor) -> Tensor:
     total weight."""
     *rows, _ = logits.shape
     with t.frame(logits):
-        if t.workload.loss != "plain":
+        if (t.workload.loss or t.code.loss) != "plain":
             logits = t.hold(ops.cast(t, name, logits, Role.FLOAT32, kind="loss"))
         targets = _shifted(t, name, *rows) if t.code.shifts_labels else t.tensor(
             *rows, role=Role.INDEX, label="targets", grad=False)

@@ -28,8 +28,10 @@ class Code(NamedTuple):
     attention, in fp32 or in its input's dtype. ``qkv``: three products, or parts of one, whole or head by head.
     ``joins_rotated``: columns that are not rotated, be there none, are joined to those that are. ``gate_first``: a gate
     is activated before the up projection runs. ``makes_tables``: positions, masks and rotary tables are made in every
-    run; ``masks``: one, of a window if layers have one, or one of all positions and then that of a window. ``drops``:
-    has dropout in other places than attention's probabilities, inside of a sublayer's call or after it.
+    run; ``masks``: one, of a window if layers have one, or one of all positions and then that of a window.
+    ``types_first``: the types of tokens are added before their positions. ``output``: attention's last product is made
+    within its call, or after it, and lives on until the norm behind it has run. ``drops``: has dropout in other places
+    than attention's probabilities, inside of a sublayer's call or after it. ``loss``: of what logits.
     ``holds_sublayers``: what a sublayer puts out is alive until its layer ends. ``sublayers_first``: parallel ones are
     added to each other. ``shifts_labels``: of what comes next. ``has``: the features (``features``) of the models that
     it is proved for.
@@ -40,7 +42,10 @@ class Code(NamedTuple):
     gate_first: bool = False
     makes_tables: bool = False
     masks: Literal["one", "full first"] = "one"
+    output: Literal["with attention", "apart"] = "with attention"
+    types_first: bool = False
     drops: Literal["inside", "outside", "no"] = "inside"
+    loss: Literal["fp32", "plain"] = "fp32"
     shifts_labels: bool = False
     qkv: Literal["apart", "together", "by head"] = "apart"
     joins_rotated: bool = False
@@ -59,7 +64,7 @@ TORCH: Final = Code()
 """Plain PyTorch."""
 
 COMMON: Final = frozenset({
-    "input.kind tokens", "attention.kind standard", "feed_forward.kind dense", "head.kind lm",
+    "input.kind tokens", "attention", "attention.kind standard", "feed_forward.kind dense", "head.kind lm",
     *(f"attention.bias.{name}" for name in "qkvo"), *(f"feed_forward.bias.{name}" for name in ("up", "gate", "down")),
 })
 """What all here have in common."""
@@ -82,13 +87,19 @@ GPT_NEOX: Final = Code(
     has=COMMON | {"position.kind rope", "position.dim", "norm.kind layernorm", "feed_forward.activation gelu",
                   "residual parallel"})
 
+BERT: Final = Code(
+    attention="heads", softmax="own", output="apart", loss="plain", types_first=True, drops="outside",
+    has=COMMON | {"architecture encoder-only", "embedding_norm", "no final_norm", "norm.kind layernorm",
+                  "norm.placement post", "position.kind learned", "position.size", "token_types",
+                  "feed_forward.activation gelu", "head.bias", "head.transform"})
+
 TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
     "llama": LLAMA,
     "mistral": LLAMA.having("attention.window"),
     "qwen2": LLAMA.having("attention.window", masks="full first"),
     "qwen3": LLAMA.having("attention.qk_norm.kind rmsnorm", "no attention.qk_norm.bias", "attention.window",
                           masks="full first"),
-    "gpt2": GPT2, "gpt_neox": GPT_NEOX,
+    "gpt2": GPT2, "gpt_neox": GPT_NEOX, "bert": BERT,
 })
 """The rows of its classes, by ``Model.modeling``; the first that fits runs a model that does not say."""
 
@@ -111,8 +122,9 @@ def code(spec: Model, workload: Workload) -> Code:
         raise _not_yet(f"{beyond[0]} in {name}" if rows else f"{name} of transformers")
     if workload.attention not in ("eager", "sdpa"):
         raise SpecError(f"transformers runs eager or sdpa, not {workload.attention}", field="attention")
-    if workload.loss == "plain":
-        raise SpecError("transformers casts logits to fp32: leave it out", field="loss")
+    if workload.loss not in (None, row.loss):
+        what = "casts logits to fp32" if row.loss == "fp32" else "leaves logits as they are"
+        raise SpecError(f"transformers {what}: leave it out", field="loss")
     if not workload.keeps:
         raise _not_yet(f"the {workload.phase} phase of transformers")
     return row
@@ -133,6 +145,8 @@ def _features(part: Spec, path: str) -> Iterator[str]:
         if name in _SIZES or isinstance(value, tuple) or (name != "kind" and value == part.default(name)):
             continue
         if isinstance(value, Spec):
+            if part.default(name) is None:
+                yield f"{path}{name}"
             yield from _features(value, f"{path}{name}.")
         elif isinstance(value, str):
             yield f"{path}{name} {value}"

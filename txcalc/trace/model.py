@@ -59,8 +59,9 @@ def _forward(t: Trace, spec: Model) -> Outputs:
         if prefix is not None:
             t.hold(prefix)
         if spec.encoder is None:
+            types = embeddings.types(t, t.workload.seq) if t.code.types_first and spec.token_types else None
             x, ids = _input(t, spec, spec, t.workload.seq, spec.vocab)
-            x = _stack(t, spec, spec, x, cached=is_causal(spec), ids=ids, prefix=prefix)
+            x = _stack(t, spec, spec, x, cached=is_causal(spec), ids=ids, prefix=prefix, types=types)
         else:
             x = _encoder_decoder(t, spec, spec.encoder)
         return top(t, spec, t.hold(x), pooled)
@@ -124,16 +125,16 @@ def _read(t: Trace, stack: Stack, b: Number, n: Number, d: Number) -> Tensor:
 
 def _stack(
     t: Trace, spec: Model, stack: Stack, x: Tensor, *, cached: bool, memory: Tensor | None = None, unused: Number = 0,
-    ids: Tensor | None = None, prefix: Tensor | None = None,
+    ids: Tensor | None = None, prefix: Tensor | None = None, types: Tensor | None = None,
 ) -> Tensor:
     """Embedded inputs to hidden states. ``cached``: the stack generates, so it masks the future and keeps keys.
 
     ``unused``: the last layers whose output is not read. ``ids``: the tokens that ``x`` was looked up for. ``prefix``:
     positions (images, tokens, d) that replace the first ones.
     """
-    with t.frame(x):
+    with t.frame(*(() if types else (x,))):
         positions = t.hold(composed.positions(t, x.shape[1])) if t.code.makes_tables else None
-        x = embeddings.embed(t, spec, stack, x, prefix, positions)
+        x = embeddings.embed(t, spec, stack, x, prefix, positions, types)
         causal, fixed = cached or stack.causal_mask, stack.input.kind == "patches"
         around = Around(stack.position, causal=causal, cached=cached, fixed=fixed, memory=memory,
                         shared={} if shares_keys(stack) else None)
@@ -141,6 +142,8 @@ def _stack(
         if positions is not None:
             x, made = composed.tables(t, stack, x, positions, _rotated(stack))
             around = around._replace(made=made)
+        elif t.code.attention == "heads":
+            around = around._replace(made=composed.Tables({None: None}, None))
         per_layer = spec.per_layer_embedding if stack is spec else None
         inputs = None
         if per_layer is not None and ids is not None:
@@ -257,7 +260,10 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
         elif place == "sandwich":
             y = norms.norm(t, f"{name}_post_norm", t.hold(y), block.norm)
         x = y if block.residual == "none" else ops.add(t, x, y)
-        x = norms.norm(t, f"{name}_norm", x, block.norm) if place == "post" else x
+        if place == "post":
+            x = norms.norm(t, f"{name}_norm", x, block.norm)
+            if t.code.output == "apart":
+                t.hold(y)
     if t.code.holds_sublayers:
         t.hold(y)
     return x
