@@ -6,8 +6,14 @@ import pytest
 
 pytest.importorskip("torch")
 
+import torch
+
+import txcalc
 from tests.test_live import GPT, LLAMA, MODELS, steps
+from txcalc.answer.passes import passes
 from txcalc.check import measure
+from txcalc.check.measure_modes import LiveMode
+from txcalc.check.sibling import sibling
 from txcalc.count import lifetimes
 from txcalc.count.lifetimes import live_bytes
 from txcalc.explain.explain import explain
@@ -67,6 +73,26 @@ def test_a_prompt_and_steps_after_it(name: str, batch: int, run: dict[str, Any])
     real, ours = generation(DECODERS[name], batch, **run)
     assert all(len(events) > 40 for events in real)
     assert ours == real
+
+
+ENCODERS = ("bert-base", "albert-base", "modernbert-base", "distilbert-base", "esm2-650m", "mpnet-base",
+            "nomic-embed-text-v1.5", "vit-b16", "dinov2-base", "beit-base")
+
+
+@pytest.mark.parametrize("run", [{}, {"attention": "eager"}, {"dtype": "bf16"}], ids=["flash", "eager", "flash-bf16"])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_pass_of_an_encoder_without_gradients(name: str, run: dict[str, Any]) -> None:
+    spec = sibling(txcalc.load(name))
+    [t] = passes(spec, {"batch": 2, "dtype": "fp32", "kernels": "cpu", "phase": "inference",
+                        **({"seq": 9} if spec.input.kind == "tokens" else {}), **run}).traces
+    dtype = measure.DTYPES[t.workload.dtype]
+    with measure.maker("cpu") as at, torch.no_grad():
+        inputs = measure.Inputs(spec, 2, t.workload.seq, None, at, dtype=dtype)
+        root = measure.build(spec, length=inputs.length, eager="attention" in run, dtype=dtype, device=at).eval()
+        with LiveMode(at) as live:
+            out = root(inputs.tokens, inputs.source, images=inputs.images)
+        assert [event.live for event in live_bytes(t)] == [bytes_then for _, bytes_then in live.events]
+        del out
 
 
 def test_an_explained_peak_is_the_most_that_is_alive() -> None:

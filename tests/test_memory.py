@@ -104,6 +104,14 @@ def test_one_more_sequence_always_keeps_as_much() -> None:
     assert kept[1] == counted.value - 2 * 2 * 11 * 8 + 4  # ids and targets were there, the loss is new
 
 
+def test_an_encoder_has_one_pass_without_gradients() -> None:
+    memory = txcalc.memory("bert-base", seq=64)
+    assert [phase.phase for phase in memory.phases] == ["forward"] and memory.new is None
+    training = txcalc.memory("bert-base", seq=64, phase="training")
+    assert memory.peak.bytes < training.peak.bytes
+    assert "inference" in render(memory) and "prefill" not in render(memory)
+
+
 def test_what_follows_a_prompt_is_decoded_after_all_of_it() -> None:
     spec = Model.from_data(LLAMA)
     both, last = found("inference"), txcalc.memory(spec, phase="decode", past=23 + 5 - 1, batch=2)
@@ -216,7 +224,8 @@ def test_every_lever_is_what_its_option_comes_to(args: tuple[object, ...]) -> No
      "--new: only inference generates; give --phase inference, or --past to decode"),
     (("gpt2", "--reserve", "1GiB"), "--reserve: needs a --device that it is a part of"),
     (("gpt2", "--seq", "1024", "--new", "1"), "--seq: 1,025 tokens, but gpt2 has 1,024 learned positions"),
-    (("bert-base",), None),
+    (("bert-base", "--new", "2"), "--new: bert-base is an encoder and does not generate"),
+    (("t5-small",), None),
     (("jamba-v0.1", "--phase", "training"), None),
 ])
 def test_bad_calls_get_one_line(args: tuple[str, ...], message: str | None) -> None:

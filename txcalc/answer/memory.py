@@ -155,7 +155,10 @@ def memory(
     accelerator = None if card is None else device(card)
     aside = None if reserve is None and accelerator is None else reserved(reserve, accelerator)
     room = None if accelerator is None or aside is None else usable(accelerator) - aside.bytes
-    phases = [(t, phase) for t in found.traces for phase in step.phases(t)]
+    name = {"prefill": "forward"} if found.new is None else {}  # of an encoder
+    phases = [
+        (t, Phase(phase=name.get(of.name, of.name), peak_bytes=of.peak_bytes, at=placed(of.at, of.turns)))
+        for t in found.traces for of in step.phases(t)]
     top, highest = max(phases, key=lambda each: each[1].peak_bytes)
     allocated = partial(_allocated, device=accelerator)
     peak, spaces = allocated(found), _workspaces(found, accelerator)
@@ -165,13 +168,13 @@ def memory(
         workload=found.workload.replaced(latents=found.asked.latents),
         new=found.new,
         attention=runs_as(found.traces[0]),
-        peak=Peak(bytes=peak, phase=highest.name, at=placed(highest.at, highest.turns), kind=trained(top)),
-        phases=tuple(Phase(phase=each.name, peak_bytes=each.peak_bytes, at=placed(each.at, each.turns))
-                     for _, each in phases),
+        peak=Peak(bytes=peak, phase=highest.phase, at=highest.at, kind=trained(top)),
+        phases=tuple(phase for _, phase in phases),
         kept_bytes=_kept(found.traces[0]),
         resident=tuple(_resident(step.resident(top))),
         at_peak=(*_alive(entries), *_beside(spaces, peak - spaces - total(entries))),
-        timeline=tuple(point for t in found.traces for point in _timeline(t, len(found.traces))),
+        timeline=tuple(point.replaced(phase=name.get(point.phase, point.phase))
+                       for t in found.traces for point in _timeline(t, len(found.traces))),
         workspace_bytes=None if accelerator is None else spaces,
         outside=tuple(Outside(what=what, bytes=size, source=source) for what, size, source in OUTSIDE
                       if found.workload.kernels == "cuda"),

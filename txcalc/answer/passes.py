@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from txcalc.answer.defaults import workload as fill
 from txcalc.answer.fit import fit
 from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import is_causal
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload, plain
@@ -56,8 +57,13 @@ def passes(spec: Model, given: Mapping[str, Any]) -> Passes:
 
 
 def _inference(spec: Model, given: dict[str, Any]) -> Passes:
-    """A prompt, and the last of the tokens that follow it: the one that looks back furthest."""
+    """A prompt, and of the tokens that follow it the last, which looks back furthest; of an encoder its one pass."""
     asked = given.pop("new", None)
+    if not is_causal(spec):
+        if asked is not None:
+            raise SpecError(f"{spec.name} is an encoder and does not generate", field="new")
+        workload, defaults = fill([spec], given | {"phase": "forward"})
+        return Passes((trace(spec, fit(spec, workload).replaced(phase="prefill")),), workload, None, defaults)
     new = 1 if asked is None else asked
     workload, defaults = fill([spec], given)
     room = spec.context - workload.past - new

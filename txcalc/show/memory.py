@@ -39,11 +39,9 @@ def blocks(found: MemoryView | Memory) -> Iterator[b.Block]:
 
 def _run(memory: Memory, defaults: frozenset[str]) -> list[str]:
     """The run in parts; of inference with what follows the prompt."""
-    parts = headings.run(memory.workload, defaults, memory.attention)
-    if memory.new is None:
-        return parts
-    after = f"{units.exact(memory.new)} new token{'s' * (memory.new != 1)}"
-    return [f"inference: prefill, {after}" if part == "prefill" else part for part in parts]
+    after = "" if memory.new is None else f": prefill, {units.exact(memory.new)} new token{'s' * (memory.new != 1)}"
+    return [f"inference{after}" if part == "prefill" else part
+            for part in headings.run(memory.workload, defaults, memory.attention)]
 
 
 def _facts(memory: Memory) -> Iterator[b.Fact]:

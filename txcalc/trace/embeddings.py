@@ -77,17 +77,22 @@ def embed(
     if stack.input.kind == "patches" and stack.input.registers:
         x = _with_registers(t, stack.input, x)
         b, n, width = x.shape
-    for name, rows in (("type", spec.token_types), ("task", spec.task_types)) if reads_tokens else ():
-        if rows:  # the first type for every token, where none are given
-            types = t.tensor(b, n, role=Role.INDEX, label=f"{name} types", grad=False)
-            t.op(f"{name}_embedding", "embedding", writes=(types,))
-            x = ops.add(t, x, ops.embedding(t, f"{name}_embedding", types, rows, width))
-    if stack.embedding_norm:
-        x = norms.norm(t, "embedding_norm", x, stack.norm)
-    if t.code.drops != "no" and made is None:
-        x = ops.dropout(t, "embedding_dropout", x)
-    if project and spec.embedding_projection == "sum":
-        x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
+    with t.frame():
+        for name, rows, hold in (("type", spec.token_types, t.hold), ("task", spec.task_types, _same)):
+            if rows and reads_tokens:  # the first type for every token, where none are given
+                types = hold(t.tensor(b, n, role=Role.INDEX, label=f"{name} types", grad=False))
+                t.op(f"{name}_embedding", "embedding", writes=(types,))
+                x = ops.add(t, x, ops.embedding(t, f"{name}_embedding", types, rows, width))
+        if stack.embedding_norm:
+            x = norms.norm(t, "embedding_norm", x, stack.norm)
+        if t.code.drops != "no" and made is None:
+            x = ops.dropout(t, "embedding_dropout", x)
+        if project and spec.embedding_projection == "sum":
+            x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
+    return x
+
+
+def _same(x: Tensor) -> Tensor:
     return x
 
 
