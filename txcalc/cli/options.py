@@ -162,7 +162,7 @@ CURVE: Final = _some(
 
 MEMORY: Final = _some(
     "batch", "seq", "new", "past", "source_seq", "images", "phase", "dtype", "weights", "kv_dtype", "attention",
-    "dropout", "loss", "kernels", "implementation", "latents", "device", "reserve",
+    "dropout", "recompute", "loss", "kernels", "implementation", "latents", "device", "reserve",
     seq=Row("N", "Tokens of a sequence: of the prompt, or of a training step. Default: the model's context or 2,048, "
             "whichever is shorter, with room for --new. k is 1,000, K is 1,024.", units.parse_count),
     new=Row("N", "Tokens generated after the prompt. Default 1.", units.parse_count),
