@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -39,7 +40,7 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "eager": (LLAMA, {"phase": "training", "batch": 2, "seq": 13, "attention": "eager", "dropout": 0.1}),
     "wide": (WIDE, {"phase": "training", "batch": 5, "seq": 17}),
     "inference": (LLAMA, {"seq": 23, "new": 5, "batch": 2}),
-    "stored": (LLAMA | {"d_model": 24}, {"seq": 23, "batch": 3, "dtype": "fp32", "kv_dtype": "fp8"}),
+    "stored": (LLAMA | {"d_model": 24}, {"seq": 23, "batch": 3, "dtype": "fp32", "weights": "int8"}),
     "decode": (LLAMA, {"phase": "decode", "past": 29, "batch": 3}),
 }
 every_run = pytest.mark.parametrize("name", RUNS)
@@ -77,6 +78,16 @@ def test_the_peak_is_the_highest_phase_and_all_that_is_alive_then(name: str) -> 
     assert sum(row.bytes for row in memory.at_peak) == memory.peak.bytes
     assert all(row.bytes > 0 and row.times > 0 for row in memory.at_peak)
     assert [row.bytes for row in memory.at_peak] == sorted((row.bytes for row in memory.at_peak), reverse=True)
+
+
+@every_run
+def test_a_storage_has_the_bytes_of_its_shape(name: str) -> None:
+    widths = {"bool": 1, "bf16": 2, "fp32": 4, "int64": 8}
+    shaped = [row for row in found(name).at_peak if row.shape is not None]
+    assert {row.why for row in shaped} >= ({"in use"} if name == "stored" else {"weights", "in use"})
+    for row in shaped:
+        assert row.dtype is not None
+        assert row.bytes == row.times * math.prod(row.shape or ()) * widths[row.dtype], row
 
 
 @every_run
@@ -226,6 +237,8 @@ def test_every_lever_is_what_its_option_comes_to(args: tuple[object, ...]) -> No
     (("gpt2", "--seq", "1024", "--new", "1"), "--seq: 1,025 tokens, but gpt2 has 1,024 learned positions"),
     (("bert-base", "--new", "2"), "--new: bert-base is an encoder and does not generate"),
     (("t5-small",), None),
+    (("gpt2", "--kv-dtype", "fp8"), "--kv-dtype: plain PyTorch caches in what it computes in; formats of an engine's "
+                                    "cache are in txcalc count"),
     (("jamba-v0.1", "--phase", "training"), None),
 ])
 def test_bad_calls_get_one_line(args: tuple[str, ...], message: str | None) -> None:

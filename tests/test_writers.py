@@ -196,6 +196,7 @@ def check(name: str, form: str, shown: str) -> None:
     missing = [n for n in numbers(name, form) if plain(n) not in text and n.digits.replace(n.mark, "") not in text]
     assert missing == []
     known = integers(document(name)) | sums(name) | {abs(n.value) for n in numbers(name)} | said(name)
+    known |= integers([n.human for n in numbers(name)])
     assert {int(each.replace(",", "")) for each in GROUPED.findall(text)} - known == set()
 
 

@@ -81,7 +81,6 @@ _TRAINING: Final = (
 )
 _INFERENCE: Final = (
     _Row(_to("attention", "flash", "eager", "math"), "no score matrix", same=True),
-    _Row(_to("kv_dtype", "fp8", "fp32", "fp16", "bf16"), "the cache in 8 bits"),
     _Row(_to("weights", "int8", None, "fp32", "fp16", "bf16"), "weights in 8 bits"),
     _Row(_to("weights", "nf4", None, "fp32", "fp16", "bf16", "fp8", "int8"), "weights in 4 bits"),
     _Row(_halved("batch"), "fewer sequences at a time", same=True),

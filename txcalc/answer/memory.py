@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
+from math import prod
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from txcalc.answer.conventions import Convention, conventions
@@ -18,9 +20,10 @@ from txcalc.answer.rerun import again, recorded
 from txcalc.count import step
 from txcalc.count.entries import Entry, total
 from txcalc.count.totals import trained
+from txcalc.count.weights import is_packed
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
-from txcalc.trace.workload import Workload
+from txcalc.trace.workload import BYTES, Workload
 
 if TYPE_CHECKING:
     from txcalc.models.loaded import Loaded
@@ -168,11 +171,11 @@ def memory(
         workload=found.workload.replaced(latents=found.asked.latents),
         new=found.new,
         attention=runs_as(found.traces[0]),
-        peak=Peak(bytes=peak, phase=highest.phase, at=highest.at, kind=trained(top)),
+        peak=Peak(bytes=peak, phase=highest.phase, at=highest.at, kind="estimate" if is_packed(top) else trained(top)),
         phases=tuple(phase for _, phase in phases),
         kept_bytes=_kept(found.traces[0]),
         resident=tuple(_resident(step.resident(top))),
-        at_peak=(*_alive(entries), *_beside(spaces, peak - spaces - total(entries))),
+        at_peak=(*_alive(entries, found.workload), *_beside(spaces, peak - spaces - total(entries))),
         timeline=tuple(point.replaced(phase=name.get(point.phase, point.phase))
                        for t in found.traces for point in _timeline(t, len(found.traces))),
         workspace_bytes=None if accelerator is None else spaces,
@@ -261,11 +264,33 @@ def _beside(workspaces: int, rounding: int) -> Iterator[Alive]:
             yield Alive(path="", what=what, shape=None, dtype=None, times=1, bytes=size, why="device")
 
 
-def _alive(entries: Sequence[Entry]) -> Iterator[Alive]:
+def _alive(entries: Sequence[Entry], workload: Workload) -> Iterator[Alive]:
     """Alike storages together, the largest first."""
-    for entry in sorted(entries, key=lambda entry: -entry.value):
-        yield Alive(path=entry.op.path, what=entry.what, shape=None, dtype=None, times=entry.times, bytes=entry.value,
-                    why=WHY.get(entry.part, entry.part))
+    for entry in sorted(chain.from_iterable(map(_storages, entries)), key=lambda entry: -entry.value):
+        yield Alive(path=entry.op.path, what=entry.what, shape=entry.shape, dtype=_dtype(entry, workload),
+                    times=entry.times, bytes=entry.value, why=WHY.get(entry.part, entry.part))
+
+
+def _storages(entry: Entry) -> Iterable[Entry]:
+    """Every storage of an entry by itself, which of weights is an operation's; packed ones together."""
+    op = entry.op
+    width, rest = divmod(entry.each, op.params or 1)
+    if entry.part != "weights" or rest:
+        return [entry]
+    return [entry._replace(what=name or op.part, each=width * prod(shape), shape=shape) for name, shape in op.weights]
+
+
+def _dtype(entry: Entry, workload: Workload) -> str | None:
+    """What the elements of a storage are in, by how many bytes they take."""
+    if entry.shape is None:
+        return None
+    width, rest = divmod(entry.each, prod(entry.shape))
+    if rest:
+        return None
+    return workload.dtype if width == BYTES[workload.dtype] else _DTYPES.get(width)
+
+
+_DTYPES: Final = {1: "bool", 2: "bf16", 4: "fp32", 8: "int64"}
 
 
 def _timeline(t: Trace, share: int) -> Iterator[Point]:

@@ -44,6 +44,9 @@ def passes(spec: Model, given: Mapping[str, Any]) -> Passes:
     given = plain(given)
     own = [name for name in TRAINING if name in given]
     phase = given.setdefault("phase", "training" if own else "prefill")
+    if given.get("kv_dtype", given.get("dtype", "bf16")) != given.get("dtype", "bf16"):
+        raise SpecError("plain PyTorch caches in what it computes in; formats of an engine's cache are in txcalc count",
+                        field="kv_dtype")
     if phase == "forward":
         raise SpecError("must be inference, training or decode: memory is of a whole run", field="phase")
     if phase != "training" and own:

@@ -16,7 +16,7 @@ K = TypeVar("K")
 
 class Entry(NamedTuple):
     """What an operation adds: ``times`` as much as ``each``, in the quantity's unit. ``tensor``: one that is kept.
-    ``part``: what is told apart within a component."""
+    ``part``: what is told apart within a component. ``shape``: of what is alive."""
 
     op: Op
     what: str
@@ -24,6 +24,7 @@ class Entry(NamedTuple):
     times: Number
     tensor: Tensor = None  # type: ignore[assignment]  # of what is kept alone
     part: str = ""
+    shape: tuple[Number, ...] | None = None
 
     @property
     def value(self) -> Number:

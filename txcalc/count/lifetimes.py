@@ -167,7 +167,7 @@ class _Live:
         """Run backward from the gradients of the results, which the caller holds, and had before if it has no loss."""
         self._phase, given, results = "backward", self.trace.loss is None, self.trace.results
         last = next(step.op for step in reversed(steps.steps) if isinstance(step, Run))
-        first = [Memory(self._width(x), last, f"gradient of {x.label}", users=1) for x in results]
+        first = [Memory(self._width(x), last, f"gradient of {x.label}", users=1, shape=x.shape) for x in results]
         for x, memory in zip(results, first, strict=True):
             steps.values[x.value].gradient = memory
             memory.users += given
@@ -267,7 +267,8 @@ class _Live:
 
     def _make(self, op: Op, sizes: list[tuple[Gradient, Number]]) -> list[Memory]:
         """Allocate gradients, each of a size."""
-        made = [Memory(size, op, _name(g), "gradients" if isinstance(g.of, str) else "transient") for g, size in sizes]
+        made = [Memory(size, op, _name(g), "gradients" if isinstance(g.of, str) else "transient",
+                       shape=g.shape or (g.of.shape if isinstance(g.of, Tensor) else ())) for g, size in sizes]
         self._allocate(op.path, made)
         return made
 

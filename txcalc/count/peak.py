@@ -47,12 +47,12 @@ def alive(
         if memory.group not in groups:
             return _NOTHING
         made[memory.op.path] = memory.op
-        return Amounts({(memory.op.path, memory.what, memory.group, memory.bytes): 1})
+        return Amounts({(memory.op.path, memory.what, memory.group, memory.bytes, memory.shape): 1})
 
     run = moments(trace, in_place=in_place, accumulates=accumulates, none=Amounts(), amount=amount)
-    for (path, what, group, size), often in found(run, where).live.each.items():
+    for (path, what, group, size, shape), often in found(run, where).live.each.items():
         if size and often:
-            yield Entry(made[path], what, size, often, part=group)
+            yield Entry(made[path], what, size, often, part=group, shape=shape)
 
 
 @dataclass(frozen=True)

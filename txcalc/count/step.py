@@ -163,7 +163,7 @@ def _resident(trace: Trace, trained: Sequence[Parameter]) -> Iterator[Entry]:
         for x in (*op.reads, *op.saves):
             if x.label in INPUTS and x.id not in there:
                 there.add(x.id)
-                yield Entry(op, x.label, _size(trace, x), 1, part="inputs")
+                yield Entry(op, x.label, _size(trace, x), 1, part="inputs", shape=x.storage.shape)
 
 
 def _size(trace: Trace, x: Tensor) -> int:

@@ -41,6 +41,7 @@ class Memory:
     group: Group = "transient"
     users: int = 0
     edge: Edge | None = None  # of turns that it outlives, in which it stands for as many
+    shape: tuple[Number, ...] = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -235,7 +236,8 @@ class Schedule:
             if x.storage.id not in old:
                 over = self.memories.get(x.storage.over) if self.in_place and x.storage.over else None
                 size = 0 if x.role is Role.HOST else x.elements * self.trace.workload.bytes_of(x.role)
-                self.memories[x.storage.id] = Memory(self.number(size), op, x.label) if over is None else over
+                made = Memory(self.number(size), op, x.label, shape=x.storage.shape)
+                self.memories[x.storage.id] = made if over is None else over
         written = []
         for x in op.writes:
             value = self.values[x.value] = Value(self.memories.get(x.storage.id), grad=x.grad)
