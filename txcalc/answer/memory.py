@@ -43,8 +43,8 @@ WHY: Final = {"saved": "saved for backward", "transient": "in use", "gradients":
 OUTSIDE: Final = (
     ("CUDA context", 552_402_944, "used of the card before the first tensor: torch.cuda.mem_get_info, H200, PyTorch "
                                   "2.11, CUDA 13.0; up to 0.92 GiB once all kernels are loaded"),
-    ("reserved beyond what is allocated", None, "1 to 9 % more in 18 runs of nanotron and SimuMax, by peak reserved "
-                                                "beside peak allocated; up to 49 % on ragged batches"),
+    ("reserved blocks that hold nothing, 1 to 9 % of what is allocated", None,
+     "peak reserved beside peak allocated in 18 runs of nanotron and SimuMax; up to 49 % on ragged batches"),
 )
 """What is in a card's memory beside tensors."""
 

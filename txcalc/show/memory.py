@@ -118,9 +118,12 @@ def _shape(shape: Sequence[int] | None) -> str:
 
 
 def _outside(memory: Memory) -> b.Notes:
-    sized = [(row, f" {units.memory(row.bytes)}" if row.bytes is not None else "") for row in memory.outside]
-    return b.Notes("Outside PyTorch", [f"{row.what}{size}: {row.source}" for row, size in sized],
-                   lead="outside PyTorch, and in no figure above:", level=1)
+    """What a device's memory holds beside tensors; a terminal that is not asked for all has no sources."""
+    known = [f"{row.what}{'' if row.bytes is None else f', {units.memory(row.bytes)}'}" for row in memory.outside]
+    items = [f"{what}: {row.source}" for what, row in zip(known, memory.outside, strict=True)]
+    short = f"outside PyTorch, and in no figure above: {'; '.join(known)}" if known else ""
+    return b.Notes("Outside PyTorch", items, short, "outside PyTorch, and in no figure above:",
+                   level=1 if memory.device is not None else 2)
 
 
 def _levers(memory: Memory) -> b.Table:
