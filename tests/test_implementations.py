@@ -15,7 +15,7 @@ from txcalc.count.lifetimes import live_bytes
 from txcalc.huggingface.importer import spec_from_config
 from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import is_causal
+from txcalc.spec.facts import is_causal, positions
 from txcalc.spec.inputs import HeadTransform, LMHead
 from txcalc.spec.model import Model
 from txcalc.trace.implementations import DECODER, code, features
@@ -33,6 +33,9 @@ NEOX = {"architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox", "voca
         "rotary_pct": 0.25, "bos_token_id": 0, "eos_token_id": 0}
 BERT = {"architectures": ["BertForMaskedLM"], "model_type": "bert", "vocab_size": 101, "hidden_size": 24,
         "intermediate_size": 41, "num_hidden_layers": 2, "num_attention_heads": 3, "max_position_embeddings": 32}
+VIT = {"architectures": ["ViTForImageClassification"], "model_type": "vit", "hidden_size": 24, "intermediate_size": 41,
+       "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 12, "patch_size": 4,
+       "id2label": {str(n): str(n) for n in range(5)}}
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": LLAMA,
     "llama-tied": LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 3},
@@ -49,6 +52,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "neox-sequential": NEOX | {"use_parallel_residual": False},
     "bert": BERT,
     "bert-wide-heads": BERT | {"hidden_size": 52, "num_attention_heads": 4, "num_hidden_layers": 1},
+    "vit": VIT,
+    "vit-without-bias": VIT | {"hidden_size": 52, "num_attention_heads": 4, "num_hidden_layers": 1, "patch_size": 3,
+                               "num_channels": 2, "qkv_bias": False},
     "gpt2-wide-heads": GPT2 | {"n_embd": 48, "n_layer": 1},
     **DECODERS,
 }
@@ -60,9 +66,10 @@ def model(name: str) -> Model:
     return Model.from_data(spec_from_config(CONFIGS[name], "config.json", name))
 
 
-def workload(device: str = "cpu", **run: Any) -> Workload:
+def workload(name: str = "llama", device: str = "cpu", **run: Any) -> Workload:
     kernels = "cpu" if device == "cpu" else "cuda"
-    return Workload(**{"phase": "training", "seq": 7, "implementation": "transformers", "kernels": kernels} | run)
+    seq = positions(model(name).input, 7)
+    return Workload(**{"phase": "training", "seq": seq, "implementation": "transformers", "kernels": kernels} | run)
 
 
 RUNS = [{"attention": kernel, "dtype": dtype, "dropout": dropout}
@@ -80,7 +87,7 @@ def steps(name: str, batch: int, device: str, run: dict[str, Any]) -> tuple[list
         real = fake_cuda.ask("live_bytes", given, batch, 7, **run)
     else:
         real = classes.live_bytes(given, batch, 7, **run | {"dtype": measure.DTYPES[run["dtype"]]})
-    ours = live_bytes(trace(model(name), workload(batch=batch, device=device, **run)), in_place=False)
+    ours = live_bytes(trace(model(name), workload(name, batch=batch, device=device, **run)), in_place=False)
     return [live for _, live in real], [event.live for event in ours]
 
 
@@ -112,7 +119,7 @@ def test_a_training_step_under_cudas_operators(name: str, batch: int, run: dict[
 def test_weights_flops_and_caches_are_those_of_the_model(name: str) -> None:
     counted = []
     for each in ("torch", "transformers"):
-        run = trace(model(name), workload(implementation=each, attention="eager", batch=2, device="fake-cuda"))
+        run = trace(model(name), workload(name, implementation=each, attention="eager", batch=2, device="fake-cuda"))
         found = (params.entries(run), flops.entries(run, "forward", "backward"), kv_cache.entries(run))
         counted.append([grouped(entries, lambda op: op.component) for entries in found])
     assert counted[0] == counted[1]

@@ -8,7 +8,7 @@ from txcalc.spec import facts
 from txcalc.trace import norms, ops, parts
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import several
-from txcalc.trace.tensors import Gradient, Number, Role, Tensor
+from txcalc.trace.tensors import Gradient, How, Number, Role, Steps, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import DisentangledPosition, FrameInput, PatchInput, PerLayerEmbedding
@@ -33,7 +33,9 @@ def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
     pixels = t.tensor(b, spec.channels, spec.image, spec.image, label="pixels", grad=False)
     x = ops.convolution(t, "patch_embedding", pixels, d, facts.patches(spec), (spec.patch, spec.patch), bias=spec.bias)
     if spec.class_tokens:
-        x = parts.join_positions(t, "patches", (ops.learned(t, "class_tokens", (spec.class_tokens, d)), x), b, x.label)
+        how: How = "part" if t.code.batch_axis and not several(t, b) else "new"
+        first = ops.learned(t, "class_tokens", (spec.class_tokens, d), how=how)
+        x = parts.join_positions(t, "patches", (first, x), b, x.label)
     if spec.registers:
         ops.parameter(t, "registers", spec.registers, d)
     if spec.mask_token:
@@ -175,10 +177,10 @@ def _positions(t: Trace, stack: Stack, x: Tensor, made: Tensor | None) -> Tensor
         return ops.add(t, x, ops.embedding(t, "position_embedding", ids, rows, width, frozen=frozen))
     if position.kind == "learned" and position.both_ways:
         return _both_ways(t, x, rows)
-    summed = Gradient(None, (n, width), passing=1)
+    steps: Steps = () if t.code.batch_axis else ((Gradient(None, (n, width), passing=1),),)
     table = ops.of_weight(t.path("position_embedding"), rows, width, viewed=True)
     return t.op("position_embedding", "embedding", weights={"": (rows, width)}, reads=(x,),
-                writes=(ops.like(t, x, x.label),), backward=((ops.through(x),), (summed,), (table,)))
+                writes=(ops.like(t, x, x.label),), backward=((ops.through(x),), *steps, (table,)))
 
 
 def _both_ways(t: Trace, x: Tensor, rows: Number) -> Tensor:

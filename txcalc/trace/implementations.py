@@ -31,7 +31,8 @@ class Code(NamedTuple):
     run; ``masks``: one, of a window if layers have one, or one of all positions and then that of a window.
     ``types_first``: the types of tokens are added before their positions. ``output``: attention's last product is made
     within its call, or after it, and lives on until the norm behind it has run. ``drops``: has dropout in other places
-    than attention's probabilities, inside of a sublayer's call or after it. ``loss``: of what logits.
+    than attention's probabilities, inside of a sublayer's call or after it. ``loss``: of what logits. ``batch_axis``:
+    tables of positions and class tokens have one. ``holds_inputs``: embeddings are alive until the last layer ends.
     ``holds_sublayers``: what a sublayer puts out is alive until its layer ends. ``sublayers_first``: parallel ones are
     added to each other. ``shifts_labels``: of what comes next. ``has``: the features (``features``) of the models that
     it is proved for.
@@ -51,6 +52,8 @@ class Code(NamedTuple):
     joins_rotated: bool = False
     softmax: Literal["fp32", "own"] = "fp32"
     gelu_tanh: Literal["kernel", "composed"] = "kernel"
+    batch_axis: bool = False
+    holds_inputs: bool = True
     holds_sublayers: bool = False
     sublayers_first: bool = False
     has: frozenset[str] = frozenset()
@@ -89,9 +92,16 @@ GPT_NEOX: Final = Code(
 
 BERT: Final = Code(
     attention="heads", softmax="own", output="apart", loss="plain", types_first=True, drops="outside",
+    holds_inputs=False,
     has=COMMON | {"architecture encoder-only", "embedding_norm", "no final_norm", "norm.kind layernorm",
                   "norm.placement post", "position.kind learned", "position.size", "token_types",
                   "feed_forward.activation gelu", "head.bias", "head.transform"})
+
+VIT: Final = Code(
+    attention="heads", loss="plain", drops="outside", holds_inputs=False, batch_axis=True,
+    has=COMMON | {"architecture encoder-only", "head.kind classifier", "head.labels", "input.image",
+                  "input.kind patches", "input.patch", "input.channels", "norm.kind layernorm",
+                  "position.kind learned", "position.size", "feed_forward.activation gelu"})
 
 TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
     "llama": LLAMA,
@@ -99,7 +109,7 @@ TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
     "qwen2": LLAMA.having("attention.window", masks="full first"),
     "qwen3": LLAMA.having("attention.qk_norm.kind rmsnorm", "no attention.qk_norm.bias", "attention.window",
                           masks="full first"),
-    "gpt2": GPT2, "gpt_neox": GPT_NEOX, "bert": BERT,
+    "gpt2": GPT2, "gpt_neox": GPT_NEOX, "bert": BERT, "vit": VIT,
 })
 """The rows of its classes, by ``Model.modeling``; the first that fits runs a model that does not say."""
 

@@ -132,7 +132,7 @@ def _stack(
     ``unused``: the last layers whose output is not read. ``ids``: the tokens that ``x`` was looked up for. ``prefix``:
     positions (images, tokens, d) that replace the first ones.
     """
-    with t.frame(*(() if types else (x,))):
+    with t.frame(*((x,) if t.code.holds_inputs else ())):
         positions = t.hold(composed.positions(t, x.shape[1])) if t.code.makes_tables else None
         x = embeddings.embed(t, spec, stack, x, prefix, positions, types)
         causal, fixed = cached or stack.causal_mask, stack.input.kind == "patches"
