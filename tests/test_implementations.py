@@ -101,7 +101,7 @@ EVERY = pytest.mark.parametrize(("name", "batch", "run"), [
 @EVERY
 def test_a_training_step_on_the_cpu(name: str, batch: int, run: dict[str, Any]) -> None:
     real, ours = steps(name, batch, "cpu", run)
-    assert len(real) > 90
+    assert len(real) > 70
     assert ours == real
 
 
@@ -111,7 +111,7 @@ def test_a_training_step_under_cudas_operators(name: str, batch: int, run: dict[
         real, ours = steps(name, batch, "fake-cuda", run)
     except NotRun as reason:
         pytest.skip(f"not run: {reason}")
-    assert len(real) > 90
+    assert len(real) > 70
     assert ours == real
 
 

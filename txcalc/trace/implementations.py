@@ -107,8 +107,8 @@ TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
     "llama": LLAMA,
     "mistral": LLAMA.having("attention.window"),
     "qwen2": LLAMA.having("attention.window", masks="full first"),
-    "qwen3": LLAMA.having("attention.qk_norm.kind rmsnorm", "no attention.qk_norm.bias", "attention.window",
-                          masks="full first"),
+    "qwen3": LLAMA.having("attention.qk_norm", "attention.qk_norm.kind rmsnorm", "no attention.qk_norm.bias",
+                          "attention.window", masks="full first"),
     "gpt2": GPT2, "gpt_neox": GPT_NEOX, "bert": BERT, "vit": VIT,
 })
 """The rows of its classes, by ``Model.modeling``; the first that fits runs a model that does not say."""
