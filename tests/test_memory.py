@@ -229,7 +229,13 @@ def test_every_lever_is_what_its_option_comes_to(args: tuple[object, ...]) -> No
 
 
 @pytest.mark.parametrize(("args", "message"), [
-    (("gpt2", "--phase", "forward"), "--phase: must be inference, training or decode: memory is of a whole run"),
+    (("gpt2", "--phase", "forward"), "--phase: must be one of inference, training, decode, got 'forward'"),
+    (("gpt2", "--phase", "trainig"), "--phase: must be one of inference, training, decode, got 'trainig'; "
+     "did you mean training?"),
+    (("gpt2", "--phase", "training", "--seq", "0"), "--seq: must be a whole number of at least 1, got 0"),
+    (("gpt2", "--phase", "inference", "--recompute", "full"),
+     "--recompute: only a training step has it; give --phase training"),
+    (("gpt2", "--recompute", "ful"), None),
     (("gpt2", "--device", "rtx-4900"), "--device: no accelerator 'rtx-4900' in the table; did you mean rtx-4090?"),
     (("gpt2", "--phase", "training", "--new", "3"),
      "--new: only inference generates; give --phase inference, or --past to decode"),
@@ -248,8 +254,19 @@ def test_bad_calls_get_one_line(args: tuple[str, ...], message: str | None) -> N
     assert message is None or result.stderr == f"error: {message}\n"
 
 
+def test_what_changes_nothing_is_said() -> None:
+    assert "dropout changes nothing here: gpt2 is not trained in this pass" in good("gpt2", "--dropout", 0.1)
+    assert "dropout changes nothing" not in good("gpt2", "--dropout", 0.1, "--phase", "training")
+
+
+def test_an_option_that_only_training_has_means_training() -> None:
+    assert "training step" in good("gpt2", "--seq", 64, "--recompute", "full")
+    assert txcalc.memory("gpt2", seq=64, recompute="full") == txcalc.memory(
+        "gpt2", seq=64, recompute="full", phase="training")
+
+
 def test_python_refuses_alike() -> None:
-    with pytest.raises(SpecError, match="inference, training or decode"):
+    with pytest.raises(SpecError, match="inference, training, decode"):
         txcalc.memory("gpt2", phase="forward")
 
 

@@ -49,6 +49,16 @@ OUTSIDE: Final = (
 """What is in a card's memory beside tensors."""
 
 
+_RULES: Final = (
+    Convention(id="live", text="a storage is alive from the operation that allocates it to its last reader, to the end "
+                               "of a call that holds it, or until the backward pass has been there"),
+    Convention(id="step", text="a training step is one in steady state, from the second on; it sets gradients to none"),
+    Convention(id="allocated", flag="--device", text="with a device every storage takes whole blocks of PyTorch's "
+                                                     "allocator, and there are workspaces of matrix products"),
+)
+_SHARED: Final = ("recurrence", "kv-cache", "inputs", "states", "latents", "attention", "dropout", "distances")
+
+
 class Peak(Part):
     """The most bytes that are allocated at once. ``at``: the operation that has just allocated."""
 
@@ -188,7 +198,7 @@ def memory(
         flops_per_token=flops_per_token(found),
         levers=levers(spec, given, found, allocated, room),
         notes=(*noted, *notes(spec, found.traces[0], found.asked)),
-        conventions=conventions(spec, found.traces[0]),
+        conventions=tuple(_rules(spec, found.traces[0])),
         provenance=Provenance.of(command),
     ), found.defaults)
 
@@ -230,6 +240,11 @@ def saved(loaded: Loaded, given: Mapping[str, Any]) -> Saved | None:
 def usable(of: Device) -> int:
     """Bytes of a device that a program is offered."""
     return of.visible_bytes or of.memory_bytes
+
+
+def _rules(spec: Model, t: Trace) -> Iterator[Convention]:
+    yield from (rule for rule in _RULES if t.workload.phase == "training" or rule.id != "step")
+    yield from (rule for rule in conventions(spec, t) if rule.id in _SHARED)
 
 
 def _allocated(of: Passes, device: Device | None) -> int:

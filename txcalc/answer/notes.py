@@ -60,6 +60,7 @@ def idle(spec: Model, t: Trace, asked: Workload) -> Iterator[str]:
         ("latents", "caches no latents", asked.latents is not None and t.workload.latents is None),
         ("kv_dtype", "has no KV cache", asked.kv_dtype != asked.dtype and not cached),
         ("kv_block", "has no KV cache", asked.kv_block is not None and not cached),
+        ("dropout", "is not trained in this pass", asked.dropout > 0 and not t.workload.keeps),
     ):
         if holds:
             yield f"{name} changes nothing here: {spec.name} {why}"

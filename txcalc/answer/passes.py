@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from txcalc.answer.defaults import workload as fill
 from txcalc.answer.fit import fit
-from txcalc.spec.errors import SpecError
+from txcalc.spec.errors import SpecError, not_one_of
 from txcalc.spec.facts import is_causal
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
@@ -47,8 +47,9 @@ def passes(spec: Model, given: Mapping[str, Any]) -> Passes:
     if given.get("kv_dtype", given.get("dtype", "bf16")) != given.get("dtype", "bf16"):
         raise SpecError("plain PyTorch caches in what it computes in; formats of an engine's cache are in txcalc count",
                         field="kv_dtype")
-    if phase == "forward":
-        raise SpecError("must be inference, training or decode: memory is of a whole run", field="phase")
+    if phase not in ("training", "prefill", "decode"):
+        wanted, got = not_one_of(("inference", "training", "decode"), phase)
+        raise SpecError(f"must be {wanted}{got}", field="phase")
     if phase != "training" and own:
         raise SpecError("only a training step has it; give --phase training", field=own[0])
     if phase == "prefill":
