@@ -138,8 +138,9 @@ def test_such_a_question_would_be_found(tmp_path: Path) -> None:
 
 
 PARTS_OF_TEXT = {"startswith", "endswith", "split", "rsplit", "partition", "rpartition", "removeprefix", "removesuffix"}
-READ = {"count.weights": 1}
-"""How often a file reads a path: a spec names the matrices that are stored as one by their last names."""
+READ = {"count.weights": 1, "trace.frozen": 3}
+"""How often a file reads a path: a spec names the matrices that are stored as one by their last names, and users name
+the layers that have adapters and the parts that are frozen."""
 
 
 def spellings(path: Path) -> Iterator[int]:

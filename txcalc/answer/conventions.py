@@ -51,6 +51,7 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
         ("loss", _loss(t), "--phase" if workload.loss is None else "--loss"),
         *_recomputed(workload),
         *_weights(t),
+        *_frozen(workload),
     ]
     if workload.kv_block is not None:
         rows.append(("kv-block", f"a paged engine's cache: whole blocks of {workload.kv_block} tokens that hold one "
@@ -182,6 +183,15 @@ def _dropout(t: Trace) -> str:
     if t.code.drops == "no":
         return "dropout on the attention probabilities"
     return "dropout on the embeddings, the attention probabilities and the output of every sublayer"
+
+
+def _frozen(workload: Workload) -> Iterator[Rule]:
+    if workload.adapter is not None:
+        yield "adapters", ("adapters are those of peft, with weights and copies of their inputs in fp32; all other "
+                           "weights are frozen, and a layer without a trained weight before it keeps nothing"), "--lora"
+    if workload.freeze:
+        yield "frozen", ("frozen parts have no gradients and no optimizer state, and keep nothing where nothing before "
+                         "them is trained"), "--freeze"
 
 
 def _weights(t: Trace) -> Iterator[Rule]:

@@ -53,6 +53,9 @@ class Run(TypedDict, total=False):
     recipe: Recipe
     loss: str
     recompute: str
+    lora: str | Mapping[str, Any]
+    dora: str | Mapping[str, Any]
+    freeze: str | Sequence[str]
 
 
 class Found(NamedTuple):

@@ -89,12 +89,13 @@ class Totals(Flops):
     ``flops_skipped`` and what ends in it: without masked (query, key) pairs. ``flops_recomputed``: forward products
     that the backward pass computes again. Per token of a training step: model FLOPs are forward and backward (MFU),
     hardware FLOPs recomputation as well (HFU). ``kv_cache_bytes_per_token``: one more token of one sequence, at this
-    length.
+    length. ``params_trained``: where adapters are trained alone, or parts are frozen.
     """
 
     params: Quantity
     params_active: Quantity
     params_embedding: Quantity
+    params_trained: Quantity | None = None
     params_non_embedding: Quantity
     flops_forward: Quantity
     flops_skipped: Quantity
@@ -116,6 +117,10 @@ class Totals(Flops):
     kv_cache_allocated_bytes: Quantity | None = None
     attention_score_bytes: Quantity | None
     training_state_bytes: Quantity | None
+
+    def to_data(self) -> dict[str, Any]:
+        """The totals as plain data: of what is trained, where that is not everything."""
+        return {name: value for name, value in super().to_data().items() if name != "params_trained" or value}
 
     def quantities(self) -> dict[str, Quantity | None]:
         """Every total by its name, in the report's order."""
@@ -318,9 +323,11 @@ def _components(t: Trace, found: Entries, *, by_module: bool) -> tuple[Component
         return op.path if by_module else op.component
 
     lines: dict[str, Often] = {}
-    for op, often in t.placed:
-        if op.weights or op.products or op.saves or op.cache is not None:
-            lines.setdefault(path(op), often)
+    for at, often in dict.fromkeys((path(op), often) for op, often in t.placed
+                                   if op.weights or op.products or op.saves or op.cache is not None):
+        before = lines.setdefault(at, often)
+        if often.again and before is not often:
+            lines[at] = before._replace(copies=before.copies + often.copies, calls=before.calls + often.calls)
     columns: dict[str, dict[str, Any] | None] = {
         name: None if (entries := found[name]) is None else grouped(entries, path)
         for name in Component.names() if name in found}

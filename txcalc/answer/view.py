@@ -85,11 +85,12 @@ def _alternative(spec: Model, workload: Workload) -> Alternative | None:
 
 
 def _weights(spec: Model, workload: Workload) -> tuple[WeightRow, ...]:
-    return tuple(
-        WeightRow(path, shape, often.copies)
-        for op, often in trace(spec, workload).placed
-        for path, shape in params.weight_shapes(op).items()
-    )
+    found: dict[str, WeightRow] = {}
+    for op, often in trace(spec, workload).placed:
+        for path, shape in params.weight_shapes(op).items():
+            before = found[path].copies if path in found else 0
+            found[path] = WeightRow(path, shape, before + often.copies)
+    return tuple(found.values())
 
 
 def _published(spec: Model, report: Report) -> tuple[PublishedRow, ...]:

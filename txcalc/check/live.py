@@ -16,7 +16,7 @@ NAMES: Final[dict[Device, str]] = {"cpu": "CPU", "cuda": "CUDA", "fake-cuda": "C
 
 
 def measured(
-    what: Literal["live_bytes", "kept", "step_live_bytes"], spec: Model, w: Workload, device: Device
+    what: Literal["live_bytes", "kept", "step_live_bytes"], spec: Model, w: Workload, device: Device, **more: Any
 ) -> list[Any]:
     """What ``txcalc.check.measure`` finds of a workload. Raises ``NotRun`` where there is no fake CUDA."""
     from txcalc.check import fake_cuda, measure, whole_step
@@ -25,6 +25,7 @@ def measured(
         "source_seq": w.source_seq, "attention": w.attention, "absorbed": w.absorbs, "dropout": w.dropout,
         "loss_as": w.loss or "fp32", "recompute": w.recompute or "none",
         **({} if w.images is None else {"images": w.images}),
+        **({"trained": trained(w) | more} if w.freezes else {}),
     }
     if what != "step_live_bytes":
         run["loss"] = w.phase == "training"
@@ -32,6 +33,12 @@ def measured(
         return list(fake_cuda.ask(what, spec, w.batch, w.seq, dtype=w.dtype, **run))
     function: Callable[..., list[Any]] = getattr(measure, what, None) or getattr(whole_step, what)
     return function(spec, w.batch, w.seq, dtype=measure.DTYPES[w.dtype], device=device, **run)
+
+
+def trained(w: Workload) -> dict[str, Any]:
+    """What of a workload says which weights are trained."""
+    data = w.to_data()
+    return {name: data[name] for name in ("lora", "dora", "freeze") if name in data}
 
 
 def live(spec: Model, w: Workload, device: Device, how: str) -> Row:
@@ -47,6 +54,7 @@ def live(spec: Model, w: Workload, device: Device, how: str) -> Row:
         differences = (f"event {at + 1} of {len(counted)}, counted: {(one and one.path) or 'freed'}, "
                        f"{one.live if one else 0:,} B; of {len(real)}, measured: {(other and other[0]) or 'freed'}, "
                        f"{other[1] if other else 0:,} B",)
-    run = ", ".join([w.attention, w.dtype, f"dropout {w.dropout:g}"])
+    adapter = [] if w.adapter is None else [f"adapters of {w.adapter}"]
+    run = ", ".join([w.attention, w.dtype, f"dropout {w.dropout:g}", *adapter])
     return Row(quantity=f"live bytes of a training step, {NAMES[device]}: {run}", counted=max(counted),
                measured=max(real), verdict="DIFFERS" if differences else "equal", how=how, differences=differences)

@@ -26,8 +26,9 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from txcalc.check.measure_modes import FlopMode, ModulePath, canonical_paths, copies, storage_of
 from txcalc.check.measure_modes import LiveMode as _LiveMode
+from txcalc.check.measure_trained import Trained, build
 from txcalc.check.reference.layers import MixtureOfExperts
-from txcalc.check.reference.transformer import Output, Reference, build
+from txcalc.check.reference.transformer import Output, Reference
 from txcalc.spec.facts import located_blocks, positions
 from txcalc.spec.inputs import ClassifierHead, ContrastiveHead, FrameInput, Input, LMHead, PatchInput
 from txcalc.spec.model import Model
@@ -93,7 +94,7 @@ def shapes(model: Model) -> dict[str, tuple[Shape, int]]:
 def flops(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, past: int = 0, eager: bool = True,
     loss: bool = False, backward: bool = False, images: int | None = None, device: str | None = None,
-    absorbed: bool = False, recompute: str = "none",
+    absorbed: bool = False, recompute: str = "none", trained: Trained | None = None,
 ) -> Flops:
     """FLOPs of ``seq`` new tokens after ``past`` cached ones, as PyTorch's flop formulas count the ops that ran.
 
@@ -103,7 +104,8 @@ def flops(
     device = device or ("meta" if eager else "fake")
     with maker(device) as at:
         run = Inputs(model, batch, seq, source_seq, at, images=images)
-        root = build(model, length=run.length + past, eager=eager, absorbed=absorbed, recompute=recompute, device=at)
+        root = build(model, length=run.length + past, eager=eager, absorbed=absorbed, recompute=recompute,
+                     trained=trained, device=at)
         if past:
             if backward:
                 raise ValueError("there is no backward pass through a cache")

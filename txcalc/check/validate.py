@@ -15,6 +15,7 @@ from txcalc.check.sibling import sibling
 from txcalc.count import activations, flops, kv_cache, params
 from txcalc.count.entries import Entry, grouped
 from txcalc.count.unproved import unproved
+from txcalc.spec.adapters import Adapter
 from txcalc.spec.facts import has_latents, is_causal, located_blocks, positions
 from txcalc.spec.inputs import TokenInput
 from txcalc.spec.model import Model
@@ -55,6 +56,7 @@ _DTYPES: tuple[DType, ...] = ("fp32", "bf16")
 _ATTENTION: tuple[AttentionKernel, ...] = ("eager", "flash")
 CASES = tuple(Case(*case) for case in product(_ATTENTION, _DTYPES, (0.0, 0.1), (True, False)))
 FULL_SIZE = tuple(case for case in CASES if case.dtype == "bf16" and case.dropout and case.loss)
+ADAPTER = Adapter(r=3, targets=("all",), dropout=0.1)
 SMALL_ENOUGH = 200_000_000
 """Parameters up to which a model itself is run with real tensors, not only its sibling."""
 
@@ -105,13 +107,17 @@ def sibling_rows(small: Model, device: Device, progress: Callable[[str], None]) 
             live(small, case.workload(small, device), device, f"sibling, {device}") for case in CASES
             if case.loss and not _not_live(small)
         )),
+        ("adapters", whole, lambda: (
+            live(small, FULL_SIZE[-1].workload(small, device).replaced(lora=ADAPTER), device, f"sibling, {device}")
+            for _ in range(1 - bool(_not_live(small)))
+        )),
         ("decoding", whole, lambda: decoding(small) if generates(small) else []),
         ("cache", whole, lambda: [cache(small)] if is_causal(small) else []),
         ("masks", whole, lambda: masks(small)),
         ("attention memory", attention, lambda: attention_memory(small, device)),
     )
     for step, key, run in steps:
-        if device == "fake-cuda" and step not in ("activations", "live bytes"):
+        if device == "fake-cuda" and step not in ("activations", "live bytes", "adapters"):
             continue
         progress(step)
         if (step, device, key) not in _SEEN:

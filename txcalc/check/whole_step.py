@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from txcalc.check.measure import Inputs, all_ends, balance, maker
 from txcalc.check.measure_modes import LiveMode
-from txcalc.check.reference.transformer import build
+from txcalc.check.measure_trained import build
 from txcalc.spec.model import Model
 
 MADE: Final[dict[str, Callable[..., torch.optim.Optimizer]]] = {

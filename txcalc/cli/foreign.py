@@ -27,6 +27,8 @@ OPTIONS: Final = _each({
     "optimizer optim": "--recipe",
     "recomputation checkpointing gradient-checkpointing activation-checkpointing checkpoint-activations "
     "recompute-granularity selective": "--recompute",
+    "qlora peft rank lora-r lora-rank adapter": "--lora",
+    "frozen freeze-layers": "--freeze",
     "quantize quantization quant bits load-in-4bit load-in-8bit gguf awq gptq nf4 weight-dtype": "--weights",
     "gpu card accelerator hardware": "--device",
     "gpu-memory-utilization": "--reserve",
@@ -54,11 +56,9 @@ FIELDS: Final = _each({
 """Fields of a model by what their options are called elsewhere."""
 
 _SPLIT: Final = "one device is counted; nothing is split over several yet"
-_ADAPTERS: Final = "adapters and frozen weights are not counted yet; a training step trains every weight"
 _ENGINE: Final = "engines and frameworks are not counted yet; what is counted is plain PyTorch"
 
 ABSENT: Final = _each({
-    "lora dora qlora peft rank lora-r lora-rank freeze frozen": _ADAPTERS,
     "gpus num-gpus n-gpus ngpu devices world-size nodes nnodes nproc-per-node tp tensor-parallel tensor-parallel-size "
     "tensor-model-parallel-size pp pipeline-parallel pipeline-parallel-size pipeline-model-parallel-size dp "
     "data-parallel data-parallel-size ep expert-parallel expert-parallel-size etp cp context-parallel "

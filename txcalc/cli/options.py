@@ -97,6 +97,7 @@ class Row(NamedTuple):
     names: tuple[str, ...] = ()
     complete: Callable[[str], list[str]] | None = None
     old: bool = False
+    several: bool = False  # it may be given more than once, and is read as a list
 
 
 RUN: Final[Mapping[str, Row]] = {
@@ -133,6 +134,11 @@ RUN: Final[Mapping[str, Row]] = {
                 "fp32."),
     "recompute": Row("WHAT", "In training, what the backward pass runs once more in place of keeping it: none, or "
                      "full: every layer. Default none."),
+    "lora": Row("r=N,...", "Train low-rank adapters alone: r=16,targets=attention|all|q,v,...,dropout=P. Default "
+                "targets attention."),
+    "dora": Row("r=N,...", "The same with a learned length of every row."),
+    "freeze": Row("PATH", "Train all but this part of the breakdown, such as encoder or token_embedding. Repeatable.",
+                  list, several=True),
 }
 """What a model is run on."""
 
@@ -162,7 +168,8 @@ CURVE: Final = _some(
 
 MEMORY: Final = _some(
     "batch", "seq", "new", "past", "source_seq", "images", "phase", "dtype", "weights", "kv_dtype", "attention",
-    "dropout", "recompute", "loss", "kernels", "implementation", "latents", "device", "reserve",
+    "dropout", "recompute", "loss", "lora", "dora", "freeze", "kernels", "implementation", "latents", "device",
+    "reserve",
     seq=Row("N", "Tokens of a sequence: of the prompt, or of a training step. Default: the model's context or 2,048, "
             "whichever is shorter, with room for --new. k is 1,000, K is 1,024.", units.parse_count),
     new=Row("N", "Tokens generated after the prompt. Default 1.", units.parse_count),
@@ -189,17 +196,17 @@ LAYERS: Final = _some(
 """Sizes of layers side by side, and what they are run on."""
 
 
-def read(rows: Mapping[str, Row], texts: Mapping[str, str | None]) -> Run:
+def read(rows: Mapping[str, Row], texts: Mapping[str, Any]) -> Run:
     """What was given, under the fields' own names. Raises ``SpecError`` for what cannot be read."""
     from txcalc.spec.errors import all_of
     from txcalc.trace.workload import plain
 
-    given = words.fields({name: raw for name, raw in texts.items() if raw is not None})
+    given = words.fields({name: raw for name, raw in texts.items() if raw is not None and raw != []})
     values = all_of(partial(_read, name, rows[name], raw) for name, raw in given.items())
     return plain(dict(zip(given, values, strict=True)))
 
 
-def _read(name: str, row: Row, raw: str) -> Any:
+def _read(name: str, row: Row, raw: Any) -> Any:
     from txcalc.spec.errors import SpecError
 
     try:
@@ -303,7 +310,8 @@ def _rows(rows: Mapping[str, Row]) -> list[inspect.Parameter]:
     for name in _named(rows):
         row = rows.get(name, hidden)
         made = option(row.metavar, row.help, *row.names, hidden=row.old, autocompletion=row.complete)
-        found.append(_parameter(name, None, Annotated[str | None, made]))
+        kind = list[str] | None if row.several else str | None
+        found.append(_parameter(name, None, Annotated[kind, made]))
     return found
 
 

@@ -23,6 +23,11 @@ def active(trace: Trace) -> Iterator[Entry]:
     return (Entry(op, "weights", op.params, often.active) for op, often in trace.placed if op.weights)
 
 
+def trained(trace: Trace) -> Iterator[Entry]:
+    """The weights that are trained: not those of frozen parts, and with adapters none but theirs."""
+    return (entry for entry in entries(trace) if not entry.op.frozen)
+
+
 def tables(trace: Trace) -> Iterator[Entry]:
     """The tables of tokens, positions and types, and an output head that is not tied."""
     return (entry for entry in entries(trace) if entry.op.kind.group in EMBEDDING_KINDS)

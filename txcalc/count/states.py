@@ -30,9 +30,11 @@ RECIPES: dict[Recipe, Bytes] = {
 
 
 def entries(trace: Trace) -> Iterator[Entry]:
-    """Bytes of every trained parameter's state."""
+    """Bytes of every parameter: those of a frozen one's weight, and of a trained one's state."""
     recipe = trace.workload.recipe
-    return (entry._replace(each=training_state_bytes(entry.each, recipe)) for entry in params.entries(trace))
+    frozen = RECIPES[recipe].weights
+    return (entry._replace(each=entry.each * frozen if entry.op.frozen else training_state_bytes(entry.each, recipe))
+            for entry in params.entries(trace))
 
 
 def training_state_bytes(params: Number, recipe: Recipe) -> Number:

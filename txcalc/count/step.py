@@ -91,8 +91,8 @@ def parameters(trace: Trace) -> list[Parameter]:
     for entry in alive(trace, _END, groups=("gradients",)) if trace.workload.phase == "training" else ():
         _, often = made.get(entry.what, (0, 0))
         made[entry.what] = count(trace, entry.each), often + count(trace, entry.times)
-    return [Parameter(op, path, shape, size // prod(shape), often)
-            for op in trace.ops for path, shape in weight_shapes(op).items()
+    weighed = {path: (op, shape) for op in trace.ops for path, shape in weight_shapes(op).items()}
+    return [Parameter(op, path, shape, size // prod(shape), often) for path, (op, shape) in weighed.items()
             for size, often in [made.get(f"gradient of {path}", (0, 0))] if often]
 
 

@@ -50,6 +50,7 @@ TOTALS: Final[Mapping[str, Total]] = {
     "params": Total(params.entries, "params"),
     "params_active": Total(params.active, "params"),
     "params_embedding": Total(params.tables, "params"),
+    "params_trained": Total(params.trained, "params", lambda t: t.workload.freezes),
     "flops_forward": _flops("forward"),
     "flops_skipped": _flops("forward", "skipped"),
     "flops_backward": _flops("backward"),

@@ -102,6 +102,11 @@ class Rerun:
     due: bool = True
 
 
+def _shared(node: Repeat) -> bool:
+    """Whether all runs have one set of weights, and runs that are told apart as well."""
+    return bool(node.copies == 0) or bool(node.copies == 1 and node.first == 0)
+
+
 @dataclass
 class Schedule:
     """The operations of every turn that is run, in order. ``number``: how sizes are read, as they are or as ints."""
@@ -165,12 +170,12 @@ class Schedule:
         self.steps.insert(start, keeper._replace(frees=()))
 
     def _repeat(self, node: Repeat, turns: Turns, own: tuple[int, ...]) -> None:
-        first: Number = 0
+        first = node.first
         runs = node.runs or (node,)
         for _, items in (pair for run in runs for pair in run.gathers):
             self.values[items.value], self.lists[items.storage.id] = Value(None), []
         for run in runs:
-            self._turns(run, first, turns, own if node.copies == 1 else (*own, count(self.trace, first)))
+            self._turns(run, first, turns, own if _shared(node) else (*own, count(self.trace, first)))
             first += run.times
         for loop in node.carries:
             self._name(loop.after, loop.exit)
@@ -192,7 +197,7 @@ class Schedule:
             self.steps += edges
             often, self.often = self.often, self.often if edge is None else self.often * edge.times
             self._spread(node, edge)
-            self.add(node.body, (*turns, (node.path, which)), own if node.copies == 1 else (*own, turn))
+            self.add(node.body, (*turns, (node.path, which)), own if _shared(node) else (*own, node.first + turn))
             self._gather(node, edge)
             self.often = often
             self.steps += edges

@@ -112,7 +112,8 @@ def entries(trace: Trace, name: str | None = None) -> Iterator[Entry]:
         raise SpecError(f"{packing.method} packs routed experts, and {trace.model.name} has none", field="weights")
     for op, often in trace.placed:
         if op.weights and op.path not in packed:
-            yield Entry(op, "weights", op.params * width, often.copies)
+            each = BYTES["fp32"] if op.kind.name == "adapter" else width
+            yield Entry(op, "weights", op.params * each, often.copies)
         elif op.weights:
             own, size = packed[op.path]
             yield Entry(op, "weights", (often.copies * op.params - own) * width + size, 1)

@@ -16,6 +16,7 @@ MARKS: Final = {"exact": "=", "estimate": "~", "bound": "<", "published": "p"}
 
 _LABELS: Final = {
     "params": "Parameters", "params_active": "Active parameters", "params_embedding": "Embedding parameters",
+    "params_trained": "Trained parameters",
     "params_non_embedding": "Non-embedding parameters", "flops_forward": "FLOPs, forward",
     "flops_backward": "FLOPs, backward", "flops_recomputed": "FLOPs, recomputed", "flops_per_token": "FLOPs per token",
     "flops_model_per_token": "Model FLOPs per token", "flops_hardware_per_token": "Hardware FLOPs per token",
@@ -76,6 +77,8 @@ def _params(report: Report) -> Iterator[Fact]:
     yield _figure("Parameters", t.params)
     if t.params_active != t.params:
         yield _figure("active", t.params_active, "per token", sub=True)
+    if t.params_trained is not None:
+        yield _figure("trained", t.params_trained, sub=True)
     yield _figure("non-embedding", t.params_non_embedding, sub=True)
 
 

@@ -100,6 +100,9 @@ def policy(workload: Workload) -> list[str]:
     return [
         f"dropout {workload.dropout:g}" if workload.dropout else "",
         f"recompute {workload.recompute}" if workload.recompute else "",
+        f"LoRA {workload.lora}" if workload.lora is not None else "",
+        f"DoRA {workload.dora}" if workload.dora is not None else "",
+        f"frozen: {', '.join(workload.freeze)}" if workload.freeze else "",
         "masked pairs skipped" if workload.masked == "skipped" else "",
         # Latents are absorbed, or expanded where engines absorb them.
         f"latents {workload.latents}" if workload.latents == "absorbed" or (

@@ -242,12 +242,12 @@ def _keys_and_values(
     b, n, _ = source.shape
     with t.frame():
         with t.frame():
-            k = v = t.hold(ops.linear(t, "k", source, spec.kv_heads * spec.head_dim, bias=spec.bias.k, part="k"))
             copied_key = copied and not _partly_rotated(spec, rotary)
+            by_column = copied_key and not in_front and several(t, b, n) and not _lays_out(t, spec.qk_norm)
+            k = v = t.hold(ops.linear(t, "k", source, spec.kv_heads * spec.head_dim, bias=spec.bias.k, part="k",
+                                      copied=by_column and spec.value_from != "key"))
             if spec.value_from == "key":  # both gradients are added to each other, in the order of the values'
                 k, v = ops.view(t, "k", k), ops.view(t, "v", v)
-            elif copied_key and not in_front and several(t, b, n) and not _lays_out(t, spec.qk_norm):
-                k = ops.view(t, "k", k, copied=True)
             k = _normed(t, "k", k, spec.kv_heads, spec.qk_norm,
                         copied=copied_key and in_front and several(t, n, spec.kv_heads))
             if spec.value_from == "input":

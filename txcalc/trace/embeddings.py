@@ -8,7 +8,7 @@ from txcalc.spec import facts
 from txcalc.trace import norms, ops, parts
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import several
-from txcalc.trace.tensors import Gradient, How, Number, Role, Steps, Tensor
+from txcalc.trace.tensors import How, Number, Role, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import DisentangledPosition, FrameInput, PatchInput, PerLayerEmbedding
@@ -47,9 +47,10 @@ def frames(t: Trace, spec: FrameInput, b: Number, n: Number, d: Number) -> Tenso
     """(b, bins, 2n) spectrogram frames to (b, n, d)."""
     x = t.tensor(b, spec.bins, 2 * n, label="frames", grad=False)
     x = ops.convolution(t, "frame_conv1", x, d, 2 * n, (3,), bias=True)
-    x = ops.activation(t, "frame_activation1", x, "gelu").view(b, d, 2 * n)
-    x = ops.convolution(t, "frame_conv2", x, d, n, (3,), bias=True)
-    return ops.activation(t, "frame_activation2", x, "gelu")
+    with t.frame():
+        x = t.hold(ops.activation(t, "frame_activation1", x, "gelu")).view(b, d, 2 * n)
+        x = ops.convolution(t, "frame_conv2", x, d, n, (3,), bias=True)
+        return ops.activation(t, "frame_activation2", x, "gelu")
 
 
 def embed(
@@ -85,10 +86,11 @@ def embed(
                 types = hold(t.tensor(b, n, role=Role.INDEX, label=f"{name} types", grad=False))
                 t.op(f"{name}_embedding", "embedding", writes=(types,))
                 x = ops.add(t, x, ops.embedding(t, f"{name}_embedding", types, rows, width))
-        if stack.embedding_norm:
-            x = norms.norm(t, "embedding_norm", x, stack.norm)
-        if t.code.drops != "no" and made is None:
-            x = ops.dropout(t, "embedding_dropout", x)
+        with t.frame(x):
+            if stack.embedding_norm:
+                x = norms.norm(t, "embedding_norm", x, stack.norm)
+            if t.code.drops != "no" and made is None:
+                x = ops.dropout(t, "embedding_dropout", x)
         if project and spec.embedding_projection == "sum":
             x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
     return x
@@ -156,6 +158,8 @@ def _positions(t: Trace, stack: Stack, x: Tensor, made: Tensor | None) -> Tensor
     """Add a table of positions: looked up for tokens, added row by row for images and sound. ``made``: as of embed."""
     b, n, width = x.shape
     position = stack.position
+    if position.kind == "sinusoidal" and t.frozen is not None:
+        t.frozen.weights.add(t.path("position_embedding.weight"))
     if position.kind == "sinusoidal" and not (position.stored and stack.input.kind == "tokens"):
         if position.stored:
             t.op("position_embedding", "embedding", weights={"weight": (position.size, width)})
@@ -177,10 +181,14 @@ def _positions(t: Trace, stack: Stack, x: Tensor, made: Tensor | None) -> Tensor
         return ops.add(t, x, ops.embedding(t, "position_embedding", ids, rows, width, frozen=frozen))
     if position.kind == "learned" and position.both_ways:
         return _both_ways(t, x, rows)
-    steps: Steps = () if t.code.batch_axis else ((Gradient(None, (n, width), passing=1),),)
-    table = ops.of_weight(t.path("position_embedding"), rows, width, viewed=True)
-    return t.op("position_embedding", "embedding", weights={"": (rows, width)}, reads=(x,),
-                writes=(ops.like(t, x, x.label),), backward=((ops.through(x),), *steps, (table,)))
+    of_table = ops.of_weight(t.path("position_embedding"), rows, width, viewed=True)
+    weights: dict[str, tuple[Number, ...]] = {"": (rows, width)}
+    if t.code.batch_axis:
+        return t.op("position_embedding", "embedding", weights=weights, reads=(x,),
+                    writes=(ops.like(t, x, x.label),), backward=((ops.through(x),), (of_table,)))
+    table = t.tensor(n, width, role=Role.PARAMETER, label="position_embedding")
+    table = t.op("position_embedding", "embedding", weights=weights, writes=(table,), backward=((of_table,),))
+    return ops.add(t, x, table, "position_embedding", label=x.label)
 
 
 def _both_ways(t: Trace, x: Tensor, rows: Number) -> Tensor:

@@ -134,7 +134,9 @@ def _gathered(t: Trace, spec: inputs.Projector, tower: Tower, x: Tensor) -> Tens
     if spec.feature_layers:
         return x
     if _unpatched(tower):
-        return ops.copy(t, "patches", x, "patches") if several(t, b) else x
+        first = t.path("hidden.0.dense.weight" if spec.hidden else "dense.weight")
+        # A matrix that is not trained is multiplied with each image's rows as they lie.
+        return ops.copy(t, "patches", x, "patches") if several(t, b) and t.trains(first, "linear") else x
     if not spec.unused_layers:
         return x
     # Without a norm on them, embeddings lie in memory as the convolution left them, and a projection copies what was
@@ -146,6 +148,11 @@ def _gathered(t: Trace, spec: inputs.Projector, tower: Tower, x: Tensor) -> Tens
 
 
 def _project_once(t: Trace, spec: inputs.ProjectorLayer, x: Tensor) -> Tensor:
+    with t.frame(x):
+        return _projected(t, spec, x)
+
+
+def _projected(t: Trace, spec: inputs.ProjectorLayer, x: Tensor) -> Tensor:
     y = ops.linear(t, "dense", x, spec.width, bias=spec.bias)
     if spec.norm is not None:
         y = norms.norm(t, "norm", y, spec.norm)

@@ -8,7 +8,7 @@ Group = Literal["linear", "embedding", "head", "norm", "core", "recurrence", "el
 Name = Literal[
     "linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "shift", "router", "loss", "flash",
     "efficient", "by_distance", "mix", "choice", "softmax", "dropout", "product", "weighing", "scale", "slope_in",
-    "slope_out", "xielu", "index", "cache", "past", "recomputation",
+    "slope_out", "xielu", "index", "cache", "past", "recomputation", "adapter",
 ]
 MEASURED: Final = "measured: on torch 2.13 with torch.autograd.graph.saved_tensors_hooks"
 _KORTHIKANTI: Final = "measured; arXiv 2205.05198, section 4.1"
@@ -45,6 +45,7 @@ KINDS: Final = {kind.name: kind for kind in (
     Kind("linear", "linear", _LINEAR),
     Kind("head", "head", _LINEAR),
     Kind("router", "router", _LINEAR),
+    Kind("adapter", "linear", Keeps("input", "an adapter keeps its input, in fp32", "F.linear, by peft, measured")),
     Kind("embedding", "embedding", Keeps("indices", "a table keeps the rows looked up", "F.embedding, measured")),
     Kind("norm", "norm", Keeps("input", "a norm keeps its input", f"F.layer_norm and F.rms_norm, {_KORTHIKANTI}"),
          Keeps("statistics", "a norm keeps the statistics of every row",

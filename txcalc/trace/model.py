@@ -12,6 +12,7 @@ from txcalc.trace.attention import Around, cross_attention, self_attention
 from txcalc.trace.cells import convolve
 from txcalc.trace.distances import query_biases, relative_bias
 from txcalc.trace.feedforward import feed_forward
+from txcalc.trace.frozen import Frozen, check
 from txcalc.trace.heads import Outputs, loss, pool, project, top
 from txcalc.trace.implementations import code
 from txcalc.trace.record import Trace
@@ -31,12 +32,15 @@ def trace(spec: Model, workload: Workload, sizes: Mapping[str, int] | None = Non
     repeated layer or expert left out.
     """
     t = Trace(workload, model=spec, code=code(spec, workload), sizes=sizes or {})
+    if workload.freezes:
+        t.frozen = Frozen(workload)
     with t.frame():
         made = _forward(t, spec)
         for x in (made.hidden, made.pooled, *made.logits):
             if x is not None:
                 t.hold(x)
         loss(t, spec, made)
+    check(t)
     return t
 
 
@@ -72,7 +76,7 @@ def _encoder_decoder(t: Trace, spec: Model, encoder: Stack) -> Tensor:
     name, rows = (embeddings.TABLE, spec.vocab) if own is None else ("source_embedding", own)
     source, _ = _input(t, spec, encoder, t.workload.source_new, rows, name)
     with t.scope("encoder"):
-        memory = _stack(t, spec, encoder, source, cached=False)
+        memory = t.hold(_stack(t, spec, encoder, source, cached=False))
     shared = encoder.input.kind == "tokens" and own is None
     target, ids = _input(t, spec, spec, t.workload.seq, spec.vocab, tied=shared)
     if spec.unused_table:

@@ -80,7 +80,8 @@ def _composed_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[
                 ops.elementwise(t, name, "norm", mean, rstd, keeps=(rstd,), temporaries=2)
             y = t.op(name, "norm", saves=(wide, rstd), reads=(wide, rstd),
                      writes=(t.tensor(*x.shape, role=Role.FLOAT32, label="normalised"),),
-                     backward=((ops.to(wide),), (ops.temporary(wide, passing=1),), (ops.summed(rstd),)))
+                     backward=((ops.to(wide),), (ops.temporary(wide, passing=1),), (ops.summed(rstd),)),
+                     apart=True)
             if weights:
                 y = ops.scale(t, name, y, weight="weight", shape=weights["weight"], kind="norm")
         t.hold(rstd)

@@ -64,23 +64,43 @@ def of_weight(path: str, *shape: Number, viewed: bool = False) -> Gradient:
 
 def linear(
     t: Trace, name: str, x: Tensor, d_out: Number, *, bias: bool = False, tied: str | None = None,
-    kind: Name = "linear", part: Part = "",
+    kind: Name = "linear", part: Part = "", copied: bool = False,
 ) -> Tensor:
     """``F.linear``: (..., d_in) -> (..., d_out). Keeps its input. ``tied``: the path of another op's weight.
 
-    ``part``: what it is in the model.
+    ``part``: what it is in the model. ``copied``: its gradient comes in another order. With an adapter where the
+    workload has one of it.
     """
+    adapter = None if t.frozen is None else t.frozen.adapter(t.path(""), name, kind)
+    if adapter is None:
+        return _linear(t, name, x, d_out, bias=bias, tied=tied, kind=kind, part=part, copied=copied)
+    with t.frame(x):  # peft's ``lora.Linear.forward``
+        y = _linear(t, name, x, d_out, bias=bias, tied=tied, kind=kind, part=part, copied=copied)
+        with t.scope(name):
+            x = t.hold(cast(t, "cast", x, Role.FLOAT32))
+            dropped = dropout(t, "lora_dropout", x, adapter.dropout)
+            low = _linear(t, "lora_A", dropped, adapter.r, kind="adapter")
+            delta = scaled(t, "scaling", _linear(t, "lora_B", low, d_out, kind="adapter", copied=copied))
+            return cast(t, "cast", add(t, y, delta, "sum"), made(y), label=name)
+
+
+def _linear(
+    t: Trace, name: str, x: Tensor, d_out: Number, *, bias: bool = False, tied: str | None = None,
+    kind: Name = "linear", part: Part = "", copied: bool = False,
+) -> Tensor:
     *lead, d_in = x.shape
     weights = ({} if tied else {"weight": (d_out, d_in)}) | ({"bias": (d_out,)} if bias else {})
-    product = Product(1, prod(lead), d_out, d_in, backward=1 + x.grad)
     path = t.path(name)
+    own = tied or f"{path}.weight"
+    product = Product(1, prod(lead), d_out, d_in, backward=t.trains(own, kind) + t.needs(x))
     rows = x.view(prod(lead), d_in) if len(lead) > 1 else x
-    weight = of_weight(tied or f"{path}.weight", d_out, d_in, viewed=True)
+    weight = of_weight(own, d_out, d_in, viewed=True)._replace(role=made(x))
     steps: Steps = ((weight,), (to(rows),))
     if bias:
         steps = ((to(rows),), (weight,), (of_weight(f"{path}.bias", d_out)._replace(first=True, summed=True),))
-    return t.op(name, kind, weights=weights, products=(product,), saves=(x,), reads=(x,),
-                writes=(t.tensor(*lead, d_out, label=name),), backward=steps, part=part)
+    y = t.op(name, kind, weights=weights, products=(product,), saves=(x,), reads=(x,), apart=True,
+             writes=(t.tensor(*lead, d_out, label=name, role=made(x)),), backward=steps, part=part)
+    return view(t, name, y, copied=True) if copied else y
 
 
 def convolution(
@@ -92,7 +112,8 @@ def convolution(
     b, d_in, *_ = x.shape
     d_in = d_in // groups
     weights = {"weight": (d_out, d_in, *kernel)} | ({"bias": (d_out,)} if bias else {})
-    product = Product(groups, b * positions, d_out // groups, d_in * prod(kernel), backward=1 + x.grad)
+    product = Product(groups, b * positions, d_out // groups, d_in * prod(kernel),
+                      backward=t.trains(f"{t.path(name)}.weight", "linear") + t.needs(x))
     reach = kernel[0] if len(kernel) == 1 else None
     path = t.path(name)
     made = [to(x), of_weight(f"{path}.weight", d_out, d_in, *kernel)]
@@ -107,8 +128,9 @@ def matmul(
     cache: Cache | None = None, reach: Number | None = None,
 ) -> Tensor:
     """``torch.matmul`` to ``out``: keeps both factors, and makes the gradient of the second one first."""
+    product = product._replace(backward=min(product.backward, t.needs(a) + t.needs(b)))
     return t.op(name, kind, products=(product,), saves=(a, b), cache=cache, reads=(a, b), writes=(out,), reach=reach,
-                backward=((to(b),), (to(a),)))
+                backward=((to(b),), (to(a),)), apart=True)
 
 
 def parameter(t: Trace, name: str, *shape: Number, kind: Name = "elementwise") -> None:
@@ -189,7 +211,7 @@ def like(t: Trace, x: Tensor, label: str, role: Role | None = None) -> Tensor:
 
 def cast(t: Trace, name: str, x: Tensor, role: Role, *, kind: Name = "elementwise", label: str = "") -> Tensor:
     """``x.to(dtype)``: a copy, unless it has that dtype already. Keeps nothing."""
-    if t.workload.bytes_of(role) == t.workload.bytes_of(x.role):
+    if t.workload.bytes_of(role) == t.workload.bytes_of(made(x)):
         return x
     return elementwise(t, name, kind, x, like(t, x, label or f"{x.label} in fp32", role))
 
@@ -199,13 +221,13 @@ def multiply(t: Trace, name: str, a: Tensor, b: Tensor, *, broadcast: bool = Fal
     steps: Steps = ((to(a),), (to(b),))
     if broadcast:
         steps = ((to(a),), (temporary(a, passing=1),), (summed(b),))
-    return t.op(name, "product", saves=(a, b), reads=(a, b), writes=(like(t, a, name),), backward=steps)
+    return t.op(name, "product", saves=(a, b), reads=(a, b), writes=(like(t, a, name),), backward=steps, apart=True)
 
 
 def divide(t: Trace, name: str, a: Tensor, b: Tensor) -> Tensor:
     """``a / b`` with one column in ``b``: keeps both. The gradient of ``b`` is ``-grad * (a / b / b)``, made first."""
     steps = (*((temporary(a, passing=n),) for n in (3, 2, 1)), (temporary(a),), (to(a),), (summed(b),))
-    return t.op(name, "weighing", saves=(a, b), reads=(a, b), writes=(like(t, a, name),), backward=steps)
+    return t.op(name, "weighing", saves=(a, b), reads=(a, b), writes=(like(t, a, name),), backward=steps, apart=True)
 
 
 def scaled(t: Trace, name: str, x: Tensor, *, kind: Name = "elementwise") -> Tensor:
@@ -240,13 +262,16 @@ def scale(
     gradient = of_weight(f"{t.path(name)}.{weight}" if weight else t.path(name), *shape, viewed=True)
     gradient = gradient._replace(summed=True)
     return t.op(name, kind, weights={weight: shape}, saves=(x,), reads=(x,), writes=(like(t, x, name),),
-                backward=(*steps, (gradient,)))
+                backward=(*steps, (gradient,)), apart=True)
 
 
 def add(t: Trace, a: Tensor, b: Tensor, name: str = "residual", *, label: str = "") -> Tensor:
     """``a + b`` with ``b`` broadcast to ``a``: keeps nothing and weighs nothing, but its result is a new tensor."""
+    wider = a if t.workload.bytes_of(made(a)) >= t.workload.bytes_of(made(b)) else b
     steps: Steps = ((through(a), through(b)),) if len(a.shape) == len(b.shape) else ((through(a),), (to(b),))
-    return t.op(name, "elementwise", reads=(a, b), writes=(like(t, a, label or name),), backward=steps)
+    if wider is b:  # the gradient that comes back is cast
+        steps = ((to(a),), (through(b),))
+    return t.op(name, "elementwise", reads=(a, b), writes=(like(t, wider, label or name),), backward=steps)
 
 
 def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]) -> Tensor:
@@ -308,16 +333,17 @@ def _slope(t: Trace, name: str, weight: str, label: str) -> Tensor:
 
 def _sloped(t: Trace, name: str, slope: Tensor, x: Tensor) -> Tensor:
     """``slope * x``: keeps both."""
-    return t.op(name, "xielu", saves=(slope, x), reads=(slope, x), writes=(like(t, x, name),),
-                backward=((temporary(x),), (to(x),), (summed(slope),)))
+    steps: Steps = ((temporary(x),), (to(x),), (summed(slope),)) if t.needs(slope) else ((to(x),),)
+    return t.op(name, "xielu", saves=(slope, x), reads=(slope, x), writes=(like(t, x, name),), backward=steps,
+                apart=True)
 
 
-def dropout(t: Trace, name: str, x: Tensor) -> Tensor:
+def dropout(t: Trace, name: str, x: Tensor, p: float | None = None) -> Tensor:
     """``F.dropout``: keeps its mask. Without dropout there is no such op, and ``x`` goes on as it is.
 
-    CUDA has one kernel for it; the CPU makes a mask as wide as its input, and multiplies.
+    CUDA has one kernel for it; the CPU makes a mask as wide as its input, and multiplies. ``p``: one of its own.
     """
-    if not t.workload.drops:
+    if not (t.workload.drops if p is None else p > 0):
         return x
     on_cuda = t.workload.kernels == "cuda"
     mask = t.tensor(*x.shape, role=Role.BOOL if on_cuda else x.role, label="dropout mask", scores=x.scores, grad=False)

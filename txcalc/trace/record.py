@@ -19,6 +19,7 @@ from txcalc.trace.tensors import Number, Role, Steps, Storage, Tensor
 
 if TYPE_CHECKING:
     from txcalc.trace.cache import Cache
+    from txcalc.trace.frozen import Frozen
     from txcalc.trace.sizes import Product
     from txcalc.trace.workload import Workload
 
@@ -62,6 +63,7 @@ class Op(NamedTuple):
     backward: Steps = ()
     part: Part = ""
     within: Scopes = Scopes()
+    frozen: bool = False  # its weights are not trained
 
     @property
     def matrix(self) -> tuple[Number, ...]:
@@ -83,7 +85,7 @@ class Op(NamedTuple):
     @property
     def packs(self) -> bool:
         """Whether autograd saves anything for it, if only a weight."""
-        return bool(self.saves or (self.weights and self.products))
+        return bool(self.saves or (self.weights and self.products and any(x.grad for x in self.writes)))
 
     @property
     def saves_own(self) -> bool:
@@ -117,6 +119,7 @@ class Repeat(NamedTuple):
     the others is not read. ``carries``: what each run reads of the run before. ``spreads``: a list, and what each run
     reads as its own item of it. ``gathers``: what each run leaves, and the list it is added to. ``runs``: how
     it runs where runs are not alike, one after the other; ``body`` then has the sizes that all of them come to.
+    ``first``: runs of the same that are told apart, and come before these.
     """
 
     path: str
@@ -129,6 +132,7 @@ class Repeat(NamedTuple):
     spreads: tuple[tuple[Tensor, Tensor], ...] = ()
     gathers: tuple[tuple[Tensor, Tensor], ...] = ()
     runs: tuple[Repeat, ...] = ()
+    first: Number = 0
 
 
 class Frame(NamedTuple):
@@ -152,16 +156,19 @@ Node = Op | Repeat | Frame | Again
 
 
 class Often(NamedTuple):
-    """How often a node happens: the products of what the ``Repeat``s around it say."""
+    """How often a node happens: the products of what the ``Repeat``s around it say. ``again``: after ``first`` runs of
+    it, which are told apart."""
 
     copies: Number = 1
     active: Number = 1
     calls: Number = 1
     back: Number = 1
+    again: bool = False
 
     def inside(self, node: Repeat) -> Often:
         """How often what it repeats happens."""
-        return Often(*map(mul, self, (node.copies, node.active, node.times, node.back)))
+        copies, active, times, back = map(mul, self[:4], (node.copies, node.active, node.times, node.back))
+        return Often(copies, active, times, back, self.again or bool(node.first))
 
 
 def walk(nodes: Iterable[Node], often: Often = Often()) -> Iterator[tuple[Op | Repeat, Often]]:  # noqa: B008
@@ -209,6 +216,7 @@ class Trace:
     inputs: tuple[Tensor, ...] = ()  # of a part of a run: what is made before it
     results: tuple[Tensor, ...] = ()  # what outlives the run: the loss of a training step, else its outputs
     loss: Tensor | None = None  # the one result whose gradient the run makes itself
+    frozen: Frozen | None = None  # none: all weights are trained
     _prefix: str = ""
     _component: tuple[str, str] | None = None  # its path, and its kind
     _within: Scopes = field(default_factory=Scopes)
@@ -254,7 +262,7 @@ class Trace:
     def alias(self, x: Tensor, *shape: Number, grad: bool | None = None) -> Tensor:
         """A new value on the storage of ``x``: a part of it, or all of it with its axes in another order."""
         self._next_id += 1
-        return Tensor(self._next_id, x.storage, shape, x.grad if grad is None else grad)
+        return Tensor(self._next_id, x.storage, shape, self.needs(x) if grad is None else grad)
 
     @contextmanager
     def frame(self, *holds: Tensor) -> Iterator[None]:
@@ -289,7 +297,8 @@ class Trace:
                 read |= {x.id: x for x in op.reads if x.id not in {*made, *read}}
                 made |= {x.id for x in op.writes if x.id not in read}
             inputs = tuple(read.values())
-            self.op("recomputation", "recomputation", saves=inputs, reads=inputs)
+            packs = any(op.packs for op, _ in operations(inside))
+            self.op("recomputation", "recomputation", saves=inputs if packs else (), reads=inputs)
             keeper = self.body.pop()
             assert isinstance(keeper, Op)
             self.body.append(Again(keeper, inside))
@@ -308,7 +317,7 @@ class Trace:
         outside = self._prefix, self._component, self._within
         prefix, body = self._prefix, self.body
         often = Often(copies, copies if active is None else active, calls, calls if back is None else back)
-        repeat = repeat or not all(isinstance(each, int) and each == 1 for each in often)
+        repeat = repeat or not all(isinstance(each, int) and each == 1 for each in often[:4])
         path = f"{prefix}{name}" if name else prefix[:-1]
         self._prefix = path and f"{path}."
         if component and not self._component:
@@ -333,15 +342,29 @@ class Trace:
         self, name: str, kind: Name, *, weights: Mapping[str, tuple[Number, ...]] = NONE,
         products: tuple[Product, ...] = (), saves: tuple[Tensor, ...] = (), cache: Cache | None = None,
         reads: tuple[Tensor, ...] = (), writes: tuple[Tensor, ...] = (), reach: Number | None = None,
-        backward: Steps = (), part: Part = "",
+        backward: Steps = (), part: Part = "", apart: bool = False,
     ) -> Tensor:
-        """Record one operation in the present scope, and return the first tensor that it writes."""
+        """Record one operation in the present scope, and return the first tensor that it writes.
+
+        ``apart``: each gradient has a formula of its own, for which all is kept that is saved but what it is of.
+        """
         assert not saves or KINDS[kind].keeps is not None, f"{self.path(name)}: its kind keeps nothing"
         path = self._prefix + name
         component, layer = self._component or (path, "")
-        self.body.append(Op(path, component, layer, KINDS[kind], tuple(weights.items()), products, saves, cache, reads,
-                            writes, reach, backward, part, self._within))
-        return writes[0] if writes else NOTHING
+        op = Op(path, component, layer, KINDS[kind], tuple(weights.items()), products, saves, cache, reads,
+                writes, reach, backward, part, self._within)
+        if self.frozen is not None:
+            op = self.frozen.wanted(op, apart=apart)
+        self.body.append(op)
+        return op.writes[0] if op.writes else NOTHING
+
+    def needs(self, x: Tensor) -> bool:
+        """Whether autograd wants the gradient of ``x``: something that it was made of is trained."""
+        return x.grad if self.frozen is None else self.frozen.needs(x)
+
+    def trains(self, weight: str, kind: Name) -> bool:
+        """Whether the weight at this path is trained, of an operation of this kind."""
+        return self.frozen is None or self.frozen.trains(weight, kind)
 
     def loop(
         self, name: str, times: Number, body: Callable[[Tensor], Tensor], x: Tensor, *, copies: Number | None = None,
@@ -349,15 +372,24 @@ class Trace:
     ) -> Tensor:
         """Run ``body`` once and let it stand for ``times`` runs in a row, with ``copies`` sets of weights.
 
-        What comes of the last ``unused`` of them is not read.
+        What comes of the last ``unused`` of them is not read. A first run whose input has no gradient is told apart
+        where its output has one: it keeps less.
         """
-        own = times if copies is None else copies
-        with self.scope(name, copies=own, calls=times, back=times - unused, repeat=True, within=within):
-            entry = self.tensor(*x.shape, label=x.label)
-            leave = body(entry)
-        after = self.tensor(*leave.shape, label=leave.label)
-        self.extend(carries=(Loop(x, entry, leave, after, times),))
-        return after
+        def run(often: Often, x: Tensor, first: int) -> Tensor:
+            with self.scope(name, copies=often.copies, calls=often.calls, back=often.back, repeat=True, within=within):
+                entry = self.tensor(*x.shape, label=x.label, grad=self.frozen is None or self.needs(x))
+                leave = body(entry)
+            after = self.tensor(*leave.shape, label=leave.label, grad=self.frozen is None or self.needs(leave))
+            self.extend(carries=(Loop(x, entry, leave, after, often.calls),), first=first)
+            return after
+
+        own, recorded = times if copies is None else copies, len(self.body)
+        if self.frozen is not None and not self.needs(x) and self.size(times) != 1:
+            y = run(Often(), x, 0)
+            if self.needs(y):
+                return run(Often(own - 1, own - 1, times - 1, times - unused - 1), y, 1)
+            del self.body[recorded:]
+        return run(Often(own, own, times, times - unused), x, 0)
 
     def extend(self, **more: Any) -> None:
         """Say more fields of the last repeated scope: what its runs carry, spread and gather, or what they are."""

@@ -6,13 +6,13 @@ measured on torch 2.13 (``kernels: cpu``) or read from its CUDA kernels (``kerne
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, Final, Literal, Self, get_args
 
 from txcalc.document import Part
-from txcalc.spec import older, words
+from txcalc.spec import adapters, older, words
 from txcalc.spec.errors import SpecError, all_of, not_one_of, shown, unknown_field
 from txcalc.spec.formats import NAMES, PACKED
 from txcalc.trace.tensors import Role
@@ -50,7 +50,12 @@ LEAST: Final = {"batch": 1, "seq": 1, "past": 0, "source_seq": 1, "images": 0, "
 FILLED: Final = ("seq", "kv_dtype", "attention")
 """The fields that follow from others where they are left out, so that every run has one."""
 
-GIVEN: Final = ("loss", "recompute")
+TRAINED: Final[Mapping[str, Callable[[object], Any]]] = {
+    "lora": adapters.Adapter.read, "dora": adapters.Adapter.read, "freeze": adapters.paths,
+}
+"""The fields that say which weights are trained, and how each is read."""
+
+GIVEN: Final = ("loss", "recompute", *TRAINED)
 """The fields that a document has only where they were given."""
 
 UNBUILT: Final = ("megatron",)
@@ -96,11 +101,17 @@ class Workload(Part):
     recipe: Recipe = "adam-mixed"
     loss: str | None = None
     recompute: str | None = None
+    lora: adapters.Adapter | None = None
+    dora: adapters.Adapter | None = None
+    freeze: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if (packed := _packed(self.dtype)) in PACKED:
             raise SpecError(f"nothing is computed in {packed}; --weights {packed} stores weights so, and --kv-dtype "
                             "has formats of the cache", field="dtype")
+        for name, reads in TRAINED.items():
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _read(name, reads, given))
         if self.kv_dtype is None:
             object.__setattr__(self, "kv_dtype", self.dtype)
         if self.attention is None:
@@ -121,11 +132,14 @@ class Workload(Part):
         if self.past and self.phase in ("forward", "training"):
             message = f"a {self.phase} pass starts with an empty cache; use phase decode or prefill"
             raise SpecError(message, field="past")
+        all_of(_checks_of_training(self))
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
         """From names and values. Raises ``SpecError``, also for a name that is no field, or a field with no value."""
         fields = plain({older.FIELDS.get(name, name): value for name, value in fields.items()})
+        if "phase" not in fields and any(fields.get(name) is not None for name in TRAINED):
+            fields["phase"] = "training"
         known = (partial(_check_known, name, value, cls.names()) for name, value in fields.items())
         all_of(chain(known, _checks({name: value for name, value in fields.items() if value is not None})))
         return cls(**fields)
@@ -148,6 +162,16 @@ class Workload(Part):
     def training(cls, *, seq: int, **rest: Any) -> Self:
         """One training step: forward, loss, backward."""
         return cls(phase="training", seq=seq, **rest)
+
+    @property
+    def adapter(self) -> adapters.Adapter | None:
+        """The adapters that are trained in place of the model's own weights, if any are."""
+        return self.lora or self.dora
+
+    @property
+    def freezes(self) -> bool:
+        """Whether some weights are not trained."""
+        return self.adapter is not None or self.freeze is not None
 
     @property
     def source_new(self) -> int:
@@ -203,6 +227,28 @@ def _checks(fields: Mapping[str, Any]) -> Iterator[partial[None]]:
             yield partial(_check_choice, name, value)
         elif name in LEAST or name == "dropout":
             yield partial(_check_number, name, value)
+
+
+def _read(name: str, reads: Callable[[object], Any], given: object) -> Any:
+    try:
+        return reads(given)
+    except SpecError as error:
+        raise SpecError(error.message, field=name) from None
+
+
+def _checks_of_training(w: Workload) -> Iterator[partial[None]]:
+    """What belongs to training alone, and what of it excludes each other."""
+    for name in TRAINED:
+        if getattr(w, name) is not None and w.phase != "training":
+            yield partial(_raise, f"is of a training step; the phase is {w.phase}", name)
+    if w.lora is not None and w.dora is not None:
+        yield partial(_raise, "give lora or dora, not both", "dora")
+    if w.adapter is not None and w.freeze:
+        yield partial(_raise, "with adapters everything else is frozen already", "freeze")
+
+
+def _raise(message: str, field: str) -> None:
+    raise SpecError(message, field=field)
 
 
 def _packed(dtype: object) -> Any:

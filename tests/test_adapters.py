@@ -1,0 +1,191 @@
+"""Adapters and frozen parts: live bytes of real steps event by event, FLOPs, kept storages and parameters."""
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tests.live_families import FAMILIES
+from tests.test_live import GPT, MODELS, steps
+from tests.test_step import changes
+from txcalc.check import measure
+from txcalc.check.fake_cuda import NotRun
+from txcalc.check.live import measured, trained
+from txcalc.check.validate import by_module, has_loss
+from txcalc.count import activations, flops, lifetimes, params, step
+from txcalc.count.entries import total
+from txcalc.count.lifetimes import live_bytes
+from txcalc.models.load import load
+from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import located_blocks, positions
+from txcalc.spec.model import Model
+from txcalc.trace import ops
+from txcalc.trace.model import trace
+from txcalc.trace.workload import Workload
+
+ATTENTION = {"lora": {"r": 3, "targets": ["attention"]}}
+ALL = {"lora": {"r": 3, "targets": ["all"], "dropout": 0.1}}
+RUNS: dict[str, dict[str, Any]] = {
+    "attention": ATTENTION,
+    "all-bf16": ALL | {"dtype": "bf16"},
+    "all-eager-dropout": ALL | {"dtype": "bf16", "attention": "eager", "dropout": 0.1},
+    "tables-frozen": {"freeze": ["token_embedding"]},
+    "layers-frozen": {"freeze": ["layers", "encoder.layers"], "dtype": "bf16"},
+    "all-recomputed": ALL | {"recompute": "full"},
+    "tables-frozen-recomputed": {"freeze": ["token_embedding"], "recompute": "full"},
+}
+OFTEN = ("gpt", "llama", "capped", "latents-unequal", "mixtral", "shared-layers", "bert-classifier", "t5", "vit")
+
+
+def attends(name: str) -> bool:
+    spec = Model.from_data({**MODELS, **FAMILIES}[name])
+    return not any(block.recurrent for stack in (spec, spec.encoder) if stack for _, block in located_blocks(stack))
+
+
+NAMES = [name for name in (*MODELS, *FAMILIES) if attends(name)]
+
+
+def each(kernels: str) -> list[Any]:
+    return [pytest.param(name, run, id=f"{kernels}-{name}-{run}", marks=() if name in OFTEN else pytest.mark.slow)
+            for name in NAMES for run in RUNS]
+
+
+def run_of(name: str, run: dict[str, Any]) -> dict[str, Any]:
+    """Without the parts that the model does not have."""
+    spec = Model.from_data({**MODELS, **FAMILIES}[name])
+    if "freeze" not in run:
+        return run
+    has = {"token_embedding": spec.vocab is not None, "layers": spec.encoder is None,
+           "encoder.layers": spec.encoder is not None}
+    return run | {"freeze": [path for path in run["freeze"] if has[path]] or ["patch_embedding"]}
+
+
+def stepped(name: str, batch: int, device: Any, run: dict[str, Any], **more: Any) -> tuple[Any, Any]:
+    try:
+        return steps({**MODELS, **FAMILIES}[name], batch, device, **run_of(name, run), **more)
+    except NotRun as reason:
+        pytest.skip(f"not run: {reason}")
+
+
+@pytest.mark.parametrize(("name", "run"), each("cpu"))
+def test_a_step_on_the_cpu(name: str, run: str) -> None:
+    real, ours = stepped(name, 2, "cpu", RUNS[run])
+    assert ours == real
+
+
+@pytest.mark.parametrize(("name", "run"), each("fake-cuda"))
+def test_a_step_under_cudas_operators(name: str, run: str) -> None:
+    real, ours = stepped(name, 2, "fake-cuda", RUNS[run])
+    assert ours == real
+
+
+@pytest.mark.parametrize("device", ["cpu", "fake-cuda"])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize(("batch", "dtype"), [(1, "fp32"), (2, "fp32"), (1, "bf16"), (2, "bf16")])
+@pytest.mark.parametrize("name", ["gpt", "llama", "mixtral", "bert-classifier"])
+def test_a_step_of_peft(name: str, batch: int, dtype: str, dropout: float, device: Any) -> None:
+    pytest.importorskip("peft")
+    target = {"lora": {"r": 3, "targets": ["q", "v", "up"], "dropout": dropout, "alpha": 7.0}}
+    spec, run = Model.from_data({**MODELS, **FAMILIES}[name]), {"batch": batch, "seq": 7, "dtype": dtype} | target
+    w = Workload(phase="training", kernels="cpu" if device == "cpu" else "cuda", dropout=dropout, **run)
+    try:
+        real = [live for _, live in measured("live_bytes", spec, w, device, peft=True)]
+    except NotRun as reason:
+        pytest.skip(f"not run: {reason}")
+    assert [event.live for event in live_bytes(trace(spec, w), in_place=False)] == real
+
+
+@pytest.mark.parametrize("eager", [True, False])
+@pytest.mark.parametrize("run", [ATTENTION, {"lora": {"r": 3, "targets": ["all"]}}, {"freeze": ["layers"]},
+                                 {"freeze": ["token_embedding", "layers.attention"]}])
+@pytest.mark.parametrize("name", ["gpt", "llama", "mixtral", "latents", "bert-classifier"])
+def test_flops_of_every_module(name: str, run: dict[str, Any], eager: bool) -> None:
+    spec = Model.from_data({**MODELS, **FAMILIES}[name])
+    w = Workload(phase="training", kernels="cpu", batch=2, seq=7, attention="eager" if eager else "flash", **run)
+    real = measure.flops(spec, 2, 7, eager=eager, loss=has_loss(spec), backward=True, trained=trained(w),
+                         device="meta" if eager else "cpu")
+    modules, t = measure.module_paths(spec) | real.forward.keys() | real.backward.keys(), trace(spec, w)
+    for found, passes in ((real.forward, ("forward",)), (real.backward, ("backward", "recomputed"))):
+        ours = by_module(flops.entries(t, *passes), frozenset(modules))  # type: ignore[arg-type]
+        assert {path: n for path, n in ours.items() if n} == {path: n for path, n in found.items() if n}
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("name", ["gpt", "llama", "mixtral", "vit", "shared-layers"])
+def test_kept_storages(name: str, run: str) -> None:
+    spec = Model.from_data({**MODELS, **FAMILIES}[name])
+    w = Workload(**{"phase": "training", "kernels": "cpu", "dtype": "fp32", "batch": 2,
+                    "seq": positions(spec.input, 7)} | run_of(name, RUNS[run]))
+    real, ours = [storage.nbytes for storage in measured("kept", spec, w, "cpu")], activations.kept(trace(spec, w))
+    assert total(ours) == sum(real)
+    if name != "mixtral":  # experts' storages come as one
+        assert sorted(each.each for each in ours for _ in range(each.times) if each.each) == sorted(real)
+
+
+@pytest.mark.parametrize("kernels", ["cpu", "cuda"])
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("name", ["gpt", "llama", "shared-layers"])
+def test_a_whole_step_with_its_optimizer(name: str, run: str, kernels: Any) -> None:
+    """Frozen weights have neither gradients nor states."""
+    spec = Model.from_data(MODELS[name])
+    w = Workload(**{"phase": "training", "kernels": kernels, "batch": 2, "seq": 7} | run_of(name, RUNS[run]))
+    try:
+        real = changes(measured("step_live_bytes", spec, w, "cpu" if kernels == "cpu" else "fake-cuda"))
+    except NotRun as reason:
+        pytest.skip(f"not run: {reason}")
+    events = step.events(trace(spec, w), in_place=False)
+    assert changes((event.path, sum(event.live.values())) for event in events) == real
+
+
+@pytest.mark.parametrize(("model", "adapter", "expected"), [
+    ("bert", {"r": 16, "targets": ["q", "v"]}, 589_824),
+    ("llama-7b", {"r": 8, "targets": ["q_proj", "v_proj"]}, 4_194_304),
+])
+def test_trained_parameters(model: str, adapter: dict[str, Any], expected: int) -> None:
+    """As peft's ``print_trainable_parameters`` has them (arXiv 2106.09685's own choice of matrices)."""
+    spec = load(model).model
+    run = trace(spec, Workload(phase="training", seq=17, lora=adapter))  # type: ignore[arg-type]
+    assert total(params.trained(run)) == expected
+    assert params.params(run) == params.params(trace(spec, Workload(seq=17))) + expected
+
+
+def test_without_a_save_for_adapters_it_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, _ = stepped("gpt", 2, "cpu", ATTENTION)
+    monkeypatch.setattr(ops, "dropout", lambda t, name, x, p=None: t.hold(ops.like(t, x, name)))
+    monkeypatch.setattr(lifetimes, "check", lambda _: None)
+    _, ours = stepped("gpt", 2, "cpu", ATTENTION)
+    assert ours != real
+
+
+@pytest.mark.parametrize(("run", "message"), [
+    ({"lora": "r=8,targets=qq"}, "lora: targets: nothing is called 'qq'; did you mean q?"),
+    ({"lora": "r=8,targets=zzzz"}, "there are q, k, v, o, up, down, head, attention, all"),
+    ({"lora": "targets=q"}, "lora: r must be given"),
+    ({"lora": "r=8,rank=3"}, "lora: rank is none of r, targets, dropout, alpha"),
+    ({"lora": "r=0"}, "lora: r must be a whole number of at least 1, got 0"),
+    ({"lora": "r=x"}, "lora: r must be a whole number of at least 1, got 'x'"),
+    ({"lora": "q,v"}, "lora: must be like r=16,targets=q,v, got 'q,v'"),
+    ({"lora": "r=8,r=9"}, "lora: r is given twice"),
+    ({"lora": "r=8,dropout=1"}, "lora: dropout must be a number from 0 to below 1, got 1.0"),
+    ({"lora": 8}, "lora: must be like r=16,targets=q,v, got 8"),
+    ({"lora": "r=8", "dora": "r=8"}, "dora: give lora or dora, not both"),
+    ({"lora": "r=8", "freeze": "layers"}, "freeze: with adapters everything else is frozen already"),
+    ({"lora": "r=8", "phase": "decode"}, "lora: is of a training step; the phase is decode"),
+    ({"freeze": "layer"}, "freeze: no weights are under 'layer'; did you mean layers?"),
+    ({"freeze": "qqqq"}, "there are token_embedding, position_embedding, layers, final_norm"),
+    ({"freeze": ["token_embedding", "position_embedding", "layers", "final_norm"]}, "freeze: nothing is left to train"),
+    ({"freeze": ""}, "freeze: must be paths of parts, such as encoder"),
+])
+def test_what_cannot_be_trained_so(run: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        trace(Model.from_data(GPT), Workload.of({"seq": 7} | run))
+    assert message in str(raised.value)
+
+
+def test_a_workload_with_adapters_is_read_back() -> None:
+    run = Workload.of({"seq": 7, "lora": "r=8,targets=q_proj,v,dropout=0.05"})
+    assert run.phase == "training"
+    assert run.to_data()["lora"] == {"r": 8, "targets": ["q", "v"], "dropout": 0.05, "alpha": None}
+    assert Workload.from_data(run.to_data()) == Workload.of(run.to_data() | {"images": 0}).replaced(images=None)
+    assert not {"lora", "dora", "freeze"} & Workload(seq=7).to_data().keys()

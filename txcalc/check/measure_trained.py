@@ -1,0 +1,38 @@
+"""Which weights of a reference are trained: frozen parts, and adapters of our own or of ``peft``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from unittest.mock import patch
+
+from torch import nn
+
+from txcalc.check.measure_modes import canonical_paths
+from txcalc.check.reference import adapters, transformer
+from txcalc.check.reference.transformer import Reference
+from txcalc.spec.model import Model
+
+Trained = Mapping[str, Any]
+"""The fields ``lora``, ``dora`` and ``freeze`` of a workload; ``peft``: whose adapters they are."""
+
+
+def build(model: Model, *, trained: Trained | None = None, **how: Any) -> Reference:
+    """The reference (``how``: see there), some of its weights frozen, and adapters; ``peft`` only where asked for."""
+    root = transformer.build(model, **how)
+    if not trained:
+        return root
+    paths, adapter = canonical_paths(root), trained.get("lora") or trained.get("dora")
+    adapters.freeze(paths, trained.get("freeze") or ())
+    if adapter is not None and not trained.get("peft"):
+        adapters.adapt(root, paths, adapter)
+    elif adapter is not None:
+        import peft
+
+        config = peft.LoraConfig(
+            r=adapter["r"], lora_alpha=adapter.get("alpha") or adapter["r"], use_dora="dora" in trained,
+            lora_dropout=adapter.get("dropout", 0.0), target_modules=list(adapter["targets"]))
+        # They are made where the weights are, and not moved there, which tensors without data refuse.
+        with next(root.parameters()).device, patch.object(nn.Module, "to", lambda module, *_, **__: module):
+            peft.get_peft_model(root, config)
+    return root.train()

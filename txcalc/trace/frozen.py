@@ -1,0 +1,132 @@
+"""Weights that are not trained, and what a run then does not make and not keep.
+
+Autograd makes a gradient of what something trained was made into, and of nothing else. With adapters, they alone are
+trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from txcalc.spec.adapters import GROUPS, Adapter
+from txcalc.spec.errors import SpecError, nearest, shown
+from txcalc.spec.formats import PACKED
+from txcalc.trace.kinds import Name
+from txcalc.trace.record import Op, Trace
+from txcalc.trace.tensors import Gradient, Tensor
+
+if TYPE_CHECKING:
+    from txcalc.trace.workload import Workload
+
+
+class Frozen:
+    """Which weights of a run are trained, and which values' gradients are wanted, as far as it has been recorded."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._adapter, self._parts = workload.adapter, workload.freeze or ()
+        self.linears: dict[str, set[str]] = {}  # names of linear layers, and the targets that mean them
+        self.weights: set[str] = set()  # paths of weights that are not trained
+        self._needs: dict[int, bool] = {}
+
+    def adapter(self, scope: str, name: str, kind: Name) -> Adapter | None:
+        """The adapter of the linear layer of this name in a scope (``layers.attention.``), if it has one."""
+        if self._adapter is None:
+            return None
+        inside = any(_ends(scope, f"{each}.") for each in ("attention", "cross_attention"))
+        groups = {"all": kind == "linear", "attention": inside}
+        hit = {each for each in self._adapter.targets if groups.get(each, _ends(scope + name, each))}
+        self.linears.setdefault(name, set()).update(hit)
+        return self._adapter if hit else None
+
+    def needs(self, x: Tensor) -> bool:
+        """Whether the gradient of ``x`` is wanted."""
+        return self._needs.get(x.value, x.grad)
+
+    def trains(self, weight: str, kind: Name) -> bool:
+        """Whether the weight at this path is trained, of an operation of this kind."""
+        if self._adapter is not None:
+            return kind == "adapter"
+        return weight not in self.weights and not any(_starts(weight, each) for each in self._parts)
+
+    def wanted(self, op: Op, *, apart: bool) -> Op:
+        """The operation without what is made, and kept, for gradients that nobody wants.
+
+        A kernel with one formula for all of them keeps all that it keeps as long as one is wanted.
+        """
+        if op.kind.name == "recomputation":  # its arguments are held, whatever their gradients
+            return op
+        paths = [f"{op.path}.{name}".rstrip(".") for name, _ in op.weights]
+        frozen = bool(paths) and not self.trains(paths[0], op.kind.name)
+        self.weights.update(paths if frozen else ())
+        steps, wanted = list[tuple[Gradient, ...]](), list[Gradient]()
+        follows = any(self._wants(g, op.kind.name) for step in op.backward for g in step if g.of is not None)
+        for step in reversed(op.backward):  # a temporary is for the gradient that comes next
+            own = list[Gradient]()
+            for g in step:
+                if g.of is not None:
+                    follows = self._wants(g, op.kind.name)
+                    wanted += [g] if follows else []
+                if follows:
+                    own.append(g)
+                elif op.kind.fused and g.of is not None:
+                    own.append(g._replace(of=None))
+            steps.insert(0, tuple(own))
+        reads = tuple(x._replace(grad=self.needs(x)) for x in op.reads)
+        needed = bool(wanted) if op.backward else not reads or any(x.grad for x in reads)
+        writes = tuple(x._replace(grad=needed and (x.grad or (bool(wanted) and x is op.writes[0]))) for x in op.writes)
+        self._needs.update((x.value, x.grad) for x in writes)
+        if not needed:
+            products = tuple(each._replace(backward=0, recomputed=0) for each in op.products)
+            return op._replace(reads=reads, writes=writes, saves=(), products=products, backward=(), frozen=frozen)
+        saves = tuple(x for x in op.saves if not apart or any(
+            not g.first and (not isinstance(g.of, Tensor) or g.of.value != x.value) for g in wanted))
+        return op._replace(reads=reads, writes=writes, saves=saves, backward=tuple(steps), frozen=frozen)
+
+    def _wants(self, g: Gradient, kind: Name) -> bool:
+        if isinstance(g.of, Tensor):
+            return self.needs(g.of)
+        return g.of is not None and self.trains(g.of, kind)
+
+
+def _ends(path: str, name: str) -> bool:
+    return path == name or path.endswith(f".{name}")
+
+
+def _starts(path: str, name: str) -> bool:
+    return path == name or path.startswith(f"{name}.")
+
+
+def check(t: Trace) -> None:
+    """Raise ``SpecError`` where adapters or frozen parts are named that there are not, or nothing is left to train."""
+    w, frozen = t.workload, t.frozen
+    if frozen is None:
+        return
+    given = next(name for name in ("lora", "dora", "freeze") if getattr(w, name) is not None)
+    unbuilt = {
+        "a recurrent layer": any(op.layer in ("cell", "recurrent") for op in t.ops),
+        f"the code of {w.implementation}": w.implementation != "torch",
+        "DoRA": w.dora is not None,
+        "packed weights": w.adapter is not None and w.weights in PACKED,
+    }
+    for what in (what for what, there in unbuilt.items() if there):
+        raise SpecError(f"what is kept with {what} while some weights are frozen is not counted yet", field=given)
+    for target in () if w.adapter is None else w.adapter.targets:
+        if not any(target in hit for hit in frozen.linears.values()):
+            others = _instead(target, [*frozen.linears], [*frozen.linears, *GROUPS])
+            raise SpecError(f"targets: nothing is called {others}", field=given)
+    weighed = [op for op in t.ops if op.weights]
+    for path in w.freeze or ():
+        if not any(_starts(op.path, path) for op in weighed):
+            names = [op.path.split(".") for op in weighed]
+            parts = [".".join(each[:i]) for each in names for i in range(1, len(each) + 1)]
+            others = _instead(path, parts, [each[0] for each in names])
+            raise SpecError(f"no weights are under {others}", field="freeze")
+    if all(op.frozen for op in weighed):
+        raise SpecError("nothing is left to train", field="freeze")
+
+
+def _instead(name: str, names: Sequence[str], some: Sequence[str]) -> str:
+    """A name that there is not, and the nearest that there is, or some."""
+    close = nearest(name, names)
+    return f"{shown(name)}; " + (f"did you mean {close}?" if close else f"there are {', '.join(dict.fromkeys(some))}")
