@@ -23,4 +23,7 @@ DECODERS: Final[dict[str, dict[str, Any]]] = {
     "qwen3": QWEN3,
     "qwen3-window": QWEN3 | {"num_hidden_layers": 3, "use_sliding_window": True, "sliding_window": 3,
                              "max_window_layers": 1},
+    "gemma2": of("gemma2", "Gemma2", num_hidden_layers=4, sliding_window=3, query_pre_attn_scalar=4),
+    "gemma3": of("gemma3_text", "Gemma3", num_hidden_layers=7, sliding_window=3, query_pre_attn_scalar=4),
+    "olmo2": of("olmo2", "Olmo2", hidden_size=24),
 }

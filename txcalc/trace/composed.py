@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Tables(NamedTuple):
-    """What all layers of a stack read: masks by the window of a layer, cosines and sines of the positions."""
+    """What all layers of a stack read, by their window: masks, cosines and sines of the positions."""
 
     masks: Mapping[Number | None, Tensor | None]
-    rotary: tuple[Tensor, Tensor] | None
+    rotary: Mapping[Number | None, tuple[Tensor, Tensor]]
 
 
 # ---------------------------------------------------------------- what a run makes before its layers
@@ -37,20 +37,23 @@ def tables(t: Trace, stack: Stack, x: Tensor, places: Tensor, rotated: Number | 
     """Hidden states (b, n, d) after dropout; masks, and the rotary tables of ``rotated`` columns, which the caller's
     frame holds."""
     b, n, _ = x.shape
-    windows = {getattr(block.attention, "window", None): None for _, block in located_blocks(stack)}
-    if t.code.masks == "full first":
-        windows = {None: None} | windows
+    windows = list(dict.fromkeys(getattr(block.attention, "window", None) for _, block in located_blocks(stack)))
     masks = {}
-    for window in windows:
+    for window in dict.fromkeys([None, *windows] if t.code.masks == "full first" else windows):
         _packed(t, places, b, n)
         masks[window] = mask = _mask(t, b, n, window)
         if mask is not None:
             t.hold(mask)
     if t.code.drops != "no":
         x = ops.dropout(t, "embedding_dropout", x)
-    rotary = None if rotated is None else _rotary_tables(t, places, n, rotated)
-    for each in rotary or ():
-        t.hold(each)
+    rotary: dict[Number | None, tuple[Tensor, Tensor]] = {}
+    for window in windows if rotated is not None else ():
+        if rotary and not t.code.rotary_of_windows:
+            rotary[window] = rotary[windows[0]]
+            continue
+        rotary[window] = cos, sin = _rotary_tables(t, places, n, rotated)
+        t.hold(cos)
+        t.hold(sin)
     return x, Tables(masks, rotary)
 
 
@@ -81,12 +84,17 @@ def _packed(t: Trace, positions: Tensor, b: Number, n: Number) -> None:
 
 def _mask(t: Trace, b: Number, n: Number, window: Number | None) -> Tensor | None:
     """``sdpa_mask``, whether a query sees a key, unless the kernel knows; of ``eager_mask`` what is added."""
-    if t.workload.attention != "eager":
+    if not _scored(t):
         size, bound = t.size(n), t.size(window)
         reaches = window is not None and (size is None or bound is None or size >= bound)
         return _seen(t, b, n, window) if reaches else None
     with t.frame():
         return _added(t, t.hold(_seen(t, b, n, window)), b, n)
+
+
+def _scored(t: Trace) -> bool:
+    """Whether attention is composed, because it was asked for or because a class has nothing else."""
+    return t.workload.attention == "eager" or not t.code.sdpa
 
 
 def _seen(t: Trace, b: Number, n: Number, window: Number | None) -> Tensor:
@@ -125,6 +133,8 @@ def _rotary_tables(t: Trace, positions: Tensor, n: Number, columns: Number) -> t
         both = t.hold(_made(t, name, 1, n, columns, role=wide, of=angles))
         cos, sin = (t.hold(_made(t, name, 1, n, columns, role=wide, of=_made(t, name, 1, n, columns, role=wide,
                                                                             of=both))) for _ in range(2))
+        if t.code.rotary == "fp32":
+            return cos, sin
         return ops.cast(t, name, cos, Role.ACTIVATION), ops.cast(t, name, sin, Role.ACTIVATION)
 
 
@@ -136,17 +146,17 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -
     *_, d = x.shape
     heads, mask = core.heads, given.masks[spec.window]
     core = core._replace(masked=0 if mask is None else 1)
-    if mask is not None and t.workload.attention != "eager":
+    if mask is not None and not _scored(t):
         core = core._replace(heads=heads._replace(keys=heads.queries))
     kernel = choose(t, core)
     with t.frame(x):
         project = _projected if t.code.qkv == "apart" else _projected_together
         repeated = not same(core.heads.keys, heads.keys)
         in_front = pads(t, kernel, heads) or (kernel == "math" and heads.grouped)
-        turned = in_front or repeated or given.rotary is not None
+        turned = in_front or repeated or bool(given.rotary)
         q, k, v = project(t, spec, x, heads, copied=kernel in ("eager", "math") or in_front or repeated, turned=turned)
-        if given.rotary is not None:
-            q, k = _rotated(t, q, k, heads, given.rotary)
+        if given.rotary:
+            q, k = _rotated(t, q, k, heads, given.rotary[spec.window])
             if t.code.joins_rotated:
                 core = core._replace(laid="qk")
         for each in (q, k, v):
@@ -175,18 +185,37 @@ def _projected(
     """Queries, keys and values. ``copied``: gradients come back with heads in front of positions, or columns of keys;
     ``turned``: those of keys as the others', rotated ones also where the others do not."""
     found = list[Tensor]()
-    parts: tuple[tuple[Part, Number, Number], ...] = (
+    sizes: tuple[tuple[Part, Number, Number], ...] = (
         ("q", heads.queries, heads.dim), ("k", heads.keys, heads.dim), ("v", heads.keys, heads.value_dim))
-    for name, count, width in parts:
-        y = ops.linear(t, name, x, count * width, bias=getattr(spec.bias, name), part=name)
+    whole = spec.qk_norm is not None and spec.qk_norm.over == "full"
+
+    def in_front(name: Part, y: Tensor, count: Number) -> Tensor:
         axes = (x.shape[1], count) if name != "k" or turned else x.shape[:2]
-        if several(t, *axes) and (copied or (name != "v" and turned)):
-            y = ops.view(t, name, y, copied=True)
-        if spec.qk_norm is not None and name != "v":
-            by_head = y.view(*y.shape[:2], count, width)
-            y = norms.norm(t, f"{name}_norm", by_head, spec.qk_norm).view(*y.shape)
+        backward = several(t, *axes) and (copied or (name != "v" and turned))
+        return ops.view(t, name, y, copied=True) if backward else y
+
+    for name, count, width in sizes:
+        y = ops.linear(t, name, x, count * width, bias=getattr(spec.bias, name), part=name)
+        if not whole:
+            y = in_front(name, y, count)
+        if name != "v" and (whole or not t.code.norms_after):
+            y = _normed(t, name, y, spec, width)
         found.append(y)
+    if whole:
+        found = [in_front(name, y, count) for y, (name, count, _) in zip(found, sizes, strict=True)]
+    elif t.code.norms_after:
+        found[:2] = (_normed(t, name, y, spec, width) for y, (name, _, width) in zip(found, sizes[:2], strict=False))
     return found[0], found[1], found[2]
+
+
+def _normed(t: Trace, name: str, x: Tensor, spec: Attention, width: Number) -> Tensor:
+    """Queries or keys, as they are, normed, or each head of them normed."""
+    if spec.qk_norm is None:
+        return x
+    if spec.qk_norm.over == "full":
+        return norms.norm(t, f"{name}_norm", x, spec.qk_norm)
+    by_head = x.view(*x.shape[:2], x.shape[-1] // width, width)
+    return norms.norm(t, f"{name}_norm", by_head, spec.qk_norm).view(*x.shape)
 
 
 def _projected_together(
@@ -227,6 +256,7 @@ def _rotated(t: Trace, q: Tensor, k: Tensor, heads: Heads, rotary: tuple[Tensor,
     with t.frame(q, k):
         if not t.code.joins_rotated:
             found = [t.hold(_turned(t, name, x, rotary)) for name, x in zip(names, by_head, strict=True)]
+            found = [ops.cast(t, name, y, q.role) for name, y in zip(names, found, strict=True)]
         else:
             whole = same(columns, heads.dim)
             split = [(x if whole else parts.narrow(t, name, x, columns), parts.narrow(t, name, x, heads.dim - columns))
@@ -250,8 +280,10 @@ def _turned(t: Trace, name: str, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Te
 
 def _times(t: Trace, name: str, x: Tensor, table: Tensor) -> Tensor:
     """``x * table``, which has no gradient, and is all that is kept."""
-    return t.op(name, "product", saves=(table,), reads=(x, table), writes=(ops.like(t, x, x.label),),
-                backward=((ops.to(x),),))
+    out = ops.like(t, x, x.label, table.role if t.code.rotary == "fp32" else None)
+    narrower = t.workload.bytes_of(x.role) < t.workload.bytes_of(out.role)
+    made: Steps = ((ops.temporary(out, passing=1),),) if narrower else ()
+    return t.op(name, "product", saves=(table,), reads=(x, table), writes=(out,), backward=(*made, (ops.to(x),)))
 
 
 def _masked(
@@ -279,6 +311,8 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor |
         left = ops.copy(t, "q_copy", q) if batched and "q" not in core.laid else q
         right = ops.copy(t, "k_copy", k) if copied and "k" not in core.laid else k
         scores = ops.scaled(t, "scale", scores_of(t, left, right, core), kind="shift")
+        if core.softcap:
+            scores = ops.cap(t, "softcap", scores)
         if mask is not None:
             scores = t.op("mask", "shift", reads=(scores, mask), writes=(ops.like(t, scores, "scores"),),
                           backward=((ops.through(scores),),))

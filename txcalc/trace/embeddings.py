@@ -67,7 +67,7 @@ def embed(
         return _typed(t, spec, x, types)
     b, n, width = x.shape
     reads_tokens = stack.input.kind == "tokens"
-    if reads_tokens and spec.embedding_scale:
+    if reads_tokens and spec.embedding_scale and not t.code.scales_table:
         x = ops.scaled(t, "embedding_scale", x)
     project = reads_tokens and spec.embedding_dim is not None
     if project and spec.embedding_projection == "tokens":

@@ -23,22 +23,25 @@ if TYPE_CHECKING:
 class Code(NamedTuple):
     """Choices of one code.
 
-    ``rms_norm``, ``gelu_tanh``: PyTorch's own, or composed of other operations. ``attention``: PyTorch's functions on
-    what lies position by position; or heads are put in front and keys repeated for every query. ``softmax``: of
-    attention, in fp32 or in its input's dtype. ``qkv``: three products, or parts of one, whole or head by head.
-    ``joins_rotated``: columns that are not rotated, be there none, are joined to those that are. ``gate_first``: a gate
-    is activated before the up projection runs. ``makes_tables``: positions, masks and rotary tables are made in every
-    run; ``masks``: one, of a window if layers have one, or one of all positions and then that of a window.
-    ``types_first``: the types of tokens are added before their positions. ``output``: attention's last product is made
-    within its call, or after it, and lives on until the norm behind it has run. ``drops``: has dropout in other places
-    than attention's probabilities, inside of a sublayer's call or after it. ``loss``: of what logits. ``batch_axis``:
-    tables of positions and class tokens have one. ``holds_inputs``: embeddings are alive until the last layer ends.
+    ``rms_norm``, ``gelu_tanh``: PyTorch's own, or composed of other operations; its weight may multiply in fp32
+    (``wide``), and be an ``offset`` from one. ``attention``: PyTorch's functions on what lies position by position; or
+    heads are put in front and keys repeated for every query. ``softmax``: of attention, in fp32 or in its input's
+    dtype. ``qkv``: three products, or parts of one, whole or head by head. ``joins_rotated``: columns that are not
+    rotated, be there none, are joined to those that are. ``gate_first``: a gate is activated before the up projection
+    runs. ``makes_tables``: positions, masks and rotary tables are made in every run; ``masks``: one, of a window if
+    layers have one, or one of all positions and then that of a window. ``types_first``: the types of tokens are added
+    before their positions. ``output``: attention's last product is made within its call, or after it, and lives on
+    until the norm behind it has run. ``drops``: has dropout in other places than attention's probabilities, inside of a
+    sublayer's call or after it. ``loss``: of what logits, ``shifts_labels``: of what comes next. ``batch_axis``: tables
+    of positions and class tokens have one. ``holds_inputs``: embeddings are alive until the last layer ends.
     ``holds_sublayers``: what a sublayer puts out is alive until its layer ends. ``sublayers_first``: parallel ones are
-    added to each other. ``shifts_labels``: of what comes next. ``has``: the features (``features``) of the models that
-    it is proved for.
+    added to each other. ``scales_table``: embeddings, as they are looked up. ``rebinds``: what is capped or normed
+    again takes the name of what it was made of, which is freed. ``sdpa``: has it. ``rotary``: tables in the dtype of
+    what they rotate, or in fp32; ``rotary_of_windows``: one for each window. ``norms_after``: queries and keys are
+    normed when all projections are made. ``has``: the features (``features``) of the models that it is proved for.
     """
 
-    rms_norm: Literal["kernel", "composed"] = "kernel"
+    rms_norm: Literal["kernel", "composed", "wide", "offset"] = "kernel"
     attention: Literal["positions", "heads"] = "positions"
     gate_first: bool = False
     makes_tables: bool = False
@@ -56,6 +59,12 @@ class Code(NamedTuple):
     holds_inputs: bool = True
     holds_sublayers: bool = False
     sublayers_first: bool = False
+    scales_table: bool = False
+    rebinds: bool = False
+    sdpa: bool = True
+    rotary: Literal["own", "fp32"] = "own"
+    rotary_of_windows: bool = False
+    norms_after: bool = False
     has: frozenset[str] = frozenset()
 
     def having(self, *features: str, **choices: Any) -> Code:
@@ -78,6 +87,11 @@ DECODER: Final = COMMON | {"position.kind rope", "norm.kind rmsnorm", "no norm.b
 
 LLAMA: Final = Code("composed", "heads", gate_first=True, makes_tables=True, drops="no", shifts_labels=True,
                     has=DECODER)
+
+QK_NORM: Final = ("attention.qk_norm", "attention.qk_norm.kind rmsnorm", "no attention.qk_norm.bias")
+GEMMA: Final = LLAMA.having(
+    "attention.window", "embedding_scale", "feed_forward.activation gelu_tanh", "norm.placement sandwich",
+    rms_norm="offset", masks="full first", scales_table=True, rebinds=True)
 
 GPT2: Final = Code(
     attention="heads", makes_tables=True, shifts_labels=True, qkv="together", softmax="own", gelu_tanh="composed",
@@ -107,8 +121,11 @@ TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
     "llama": LLAMA,
     "mistral": LLAMA.having("attention.window"),
     "qwen2": LLAMA.having("attention.window", masks="full first"),
-    "qwen3": LLAMA.having("attention.qk_norm", "attention.qk_norm.kind rmsnorm", "no attention.qk_norm.bias",
-                          "attention.window", masks="full first"),
+    "qwen3": LLAMA.having(*QK_NORM, "attention.window", masks="full first"),
+    "gemma2": GEMMA.having("attention.softcap", "head.softcap", sdpa=False),
+    "gemma3_text": GEMMA.having(*QK_NORM, "position.window_theta", rotary_of_windows=True, norms_after=True),
+    "olmo2": LLAMA.having(*QK_NORM, "attention.qk_norm.over full", "norm.placement res-post", rms_norm="wide",
+                          rotary="fp32"),
     "gpt2": GPT2, "gpt_neox": GPT_NEOX, "bert": BERT, "vit": VIT,
 })
 """The rows of its classes, by ``Model.modeling``; the first that fits runs a model that does not say."""

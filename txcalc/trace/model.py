@@ -115,7 +115,8 @@ def _input(
     ``tied``: the table is another stack's.
     """
     if stack.input.kind == "tokens":
-        return embeddings.tokens(t, n, rows, embedding_width(spec), name=name, tied=tied)
+        x, ids = embeddings.tokens(t, n, rows, embedding_width(spec), name=name, tied=tied)
+        return ops.scaled(t, name, x) if spec.embedding_scale and t.code.scales_table else x, ids
     return _read(t, stack, t.workload.batch, n, spec.d_model), None
 
 
@@ -147,7 +148,7 @@ def _stack(
             x, made = composed.tables(t, stack, x, positions, _rotated(stack))
             around = around._replace(made=made)
         elif t.code.attention == "heads":
-            around = around._replace(made=composed.Tables({None: None}, None))
+            around = around._replace(made=composed.Tables({None: None}, {}))
         per_layer = spec.per_layer_embedding if stack is spec else None
         inputs = None
         if per_layer is not None and ids is not None:
@@ -262,7 +263,7 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
         if place == "res-post":
             y = norms.norm(t, f"{name}_norm", y, block.norm)
         elif place == "sandwich":
-            y = norms.norm(t, f"{name}_post_norm", t.hold(y), block.norm)
+            y = norms.norm(t, f"{name}_post_norm", y if t.code.rebinds else t.hold(y), block.norm)
         x = y if block.residual == "none" else ops.add(t, x, y)
         if place == "post":
             x = norms.norm(t, f"{name}_norm", x, block.norm)

@@ -39,7 +39,7 @@ def norm(
     scaled_inside, biased_inside = spec.scale and not beyond, spec.bias and not beyond and spec.kind == "layernorm"
     weights = ({"weight": shape} if scaled_inside else {}) | ({"bias": shape} if biased_inside else {})
     with t.frame(x):
-        if spec.kind == "rmsnorm" and t.code.rms_norm == "composed":
+        if spec.kind == "rmsnorm" and t.code.rms_norm != "kernel":
             return _library_rms_norm(t, name, x, weights)
         if spec.kind == "layernorm" or t.workload.fused_norms:
             statistics = ("mean", "rstd") if spec.kind == "layernorm" else ("rstd",)
@@ -89,18 +89,39 @@ def _composed_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[
 
 
 def _library_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[Number, ...]]) -> Tensor:
-    """The RMSNorm of transformers: in fp32 up to the weight, which multiplies a copy in the dtype of ``x``."""
+    """The RMSNorm of transformers: in fp32 up to the weight, which multiplies a copy in the dtype of ``x``, or is one
+    less than what multiplies it in fp32."""
     with t.frame():
         wide = ops.cast(t, name, x, Role.FLOAT32, kind="norm")
         squares = ops.like(t, x, "squares", Role.FLOAT32)
         ops.elementwise(t, name, "norm", wide, squares, keeps=(wide,), temporaries=2)
         mean, moved, rstd = (t.tensor(*x.shape[:-1], 1, role=Role.FLOAT32, label=label)
                              for label in ("mean of squares", "mean of squares", "rstd"))
-        ops.elementwise(t, name, "norm", squares, t.hold(mean))
+        ops.elementwise(t, name, "norm", squares, mean if t.code.rms_norm == "offset" else t.hold(mean))
         t.op(name, "norm", reads=(mean,), writes=(moved,), backward=((ops.through(mean),),))
         ops.elementwise(t, name, "norm", moved, rstd, keeps=(rstd,), temporaries=2)
         normalised = ops.like(t, x, "normalised", Role.FLOAT32)
         t.op(name, "norm", saves=(wide, rstd), reads=(wide, rstd), writes=(t.hold(normalised),),
              backward=((ops.to(wide),), (ops.temporary(wide, passing=1),), (ops.to(rstd),)))
+        if t.code.rms_norm == "offset":
+            y = t.hold(_offset_scale(t, name, normalised, weights["weight"]))
+            return ops.cast(t, name, y, x.role, kind="norm", label=name)
+        if t.code.rms_norm == "wide":
+            y = t.hold(ops.scale(t, name, normalised, weight="weight", shape=weights["weight"], kind="norm"))
+            return ops.cast(t, name, y, x.role, kind="norm", label=name)
         y = ops.cast(t, name, normalised, x.role, kind="norm", label=name)
         return ops.scale(t, name, y, weight="weight", shape=weights["weight"], kind="norm")
+
+
+def _offset_scale(t: Trace, name: str, x: Tensor, shape: tuple[Number, ...]) -> Tensor:
+    """``x * (1.0 + weight.float())`` in fp32: keeps ``x`` and what multiplies it."""
+    narrow = t.workload.bytes_of(Role.ACTIVATION) < t.workload.bytes_of(Role.FLOAT32)
+    weights, path = {"weight": shape}, f"{t.path(name)}.weight"
+    wide, factor = (t.tensor(*shape, role=Role.FLOAT32, label=label, grad=narrow)
+                    for label in ("weight in fp32", "weight and one"))
+    if narrow:
+        t.op(name, "norm", weights=weights, writes=(wide,), backward=((ops.of_weight(path, *shape),),))
+    t.op(name, "norm", reads=(wide,) if narrow else (), writes=(factor,), backward=((ops.through(wide),),))
+    of_factor = ops.to(factor) if narrow else ops.of_weight(path, *shape, viewed=True)
+    return t.op(name, "norm", weights={} if narrow else weights, saves=(x, factor), reads=(x, factor),
+                writes=(ops.like(t, x, name),), backward=((ops.to(x),), (ops.temporary(x, passing=1),), (of_factor,)))

@@ -242,7 +242,7 @@ def shifted(t: Trace, name: str, x: Tensor) -> Tensor:
 
 def cap(t: Trace, name: str, x: Tensor) -> Tensor:
     """``c tanh(x / c)``: keeps the tanh."""
-    with t.frame(x):
+    with t.frame(*(() if t.code.rebinds else (x,))):
         tanh = like(t, x, f"tanh of {x.label}")
         elementwise(t, name, "slope_out", scaled(t, name, x, kind="shift"), tanh, keeps=(tanh,))
         return scaled(t, name, tanh, kind="shift")
