@@ -91,13 +91,14 @@ _INFERENCE: Final = (
 
 
 def levers(
-    spec: Model, given: Changes, now: Passes, peak: Callable[[Passes], int], room: int | None
+    spec: Model, given: Changes, now: Passes, peak: Callable[[Passes], int], before: int, room: int | None
 ) -> tuple[Lever, ...]:
     """Levers that take less than the passes ``now``, the cheapest first: of those that compute the same, by FLOPs.
 
-    ``peak``: bytes of passes. Where none alone comes down to ``room`` bytes, the last one is as many as do together.
+    ``peak``: bytes of passes, ``before`` of these. Where no lever alone comes down to ``room`` bytes, the last one is
+    as many as do together.
     """
-    tried = _Tried(spec, given, now, peak, peak(now), room)
+    tried = _Tried(spec, given, now, peak, before, room)
     found = [(row, *each) for row in (_TRAINING if now.workload.phase == "training" else _INFERENCE)
              if (each := tried.least(row))]
     found.sort(key=lambda each: (not each[0].same, each[0].same and each[2].flops_per_token))
@@ -123,14 +124,13 @@ class _Tried(NamedTuple):
         return self.room is None or self.before <= self.room
 
     def least(self, row: _Row) -> tuple[Changes, Lever] | None:
-        """The least change of a row that helps: so much that it fits, if that can be."""
-        found = None
-        for changes in row.changes(self.now.workload):
-            if lever := self.lever(changes, row.note):
-                found = changes, lever
-                if self.fits or lever.fits:
-                    return found
-        return found
+        """The least change of a row that helps: so much that it fits, if that can be, and all of it if not."""
+        some = list(row.changes(self.now.workload))
+        most = self.lever(some[-1], row.note) if some else None
+        if self.fits or (most and most.fits):
+            tried = ((changes, self.lever(changes, row.note)) for changes in some)
+            return next(((changes, lever) for changes, lever in tried if lever and (self.fits or lever.fits)), None)
+        return (some[-1], most) if most else None
 
     def lever(self, changes: Changes, note: str) -> Lever | None:
         """The lever of these changes, where they can be, and are worth a line."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, takewhile
 from math import prod
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -175,7 +175,7 @@ def memory(
     top, highest = max(phases, key=lambda each: each[1].peak_bytes)
     allocated = partial(_allocated, device=accelerator)
     peak, spaces = allocated(found), _workspaces(found, accelerator)
-    entries = step.at_peak(top)
+    entries, events = step.at_peak(top), [list(step.events(t, turns=TURNS)) for t in found.traces]
     return MemoryView(Memory(
         model=ModelInfo.of(spec, source, overrides),
         workload=found.workload.replaced(latents=found.asked.latents),
@@ -183,11 +183,11 @@ def memory(
         attention=runs_as(found.traces[0]),
         peak=Peak(bytes=peak, phase=highest.phase, at=highest.at, kind="estimate" if is_packed(top) else trained(top)),
         phases=tuple(phase for _, phase in phases),
-        kept_bytes=_kept(found.traces[0]),
+        kept_bytes=_kept(events[0]) if found.workload.keeps else None,
         resident=tuple(_resident(step.resident(top))),
         at_peak=(*_alive(entries, found.workload), *_beside(spaces, peak - spaces - total(entries))),
         timeline=tuple(point.replaced(phase=name.get(point.phase, point.phase))
-                       for t in found.traces for point in _timeline(t, len(found.traces))),
+                       for each in events for point in _timeline(each, len(events))),
         workspace_bytes=None if accelerator is None else spaces,
         outside=tuple(Outside(what=what, bytes=size, source=source) for what, size, source in OUTSIDE
                       if found.workload.kernels == "cuda"),
@@ -196,7 +196,7 @@ def memory(
         fits=None if room is None else peak <= room,
         free_bytes=None if room is None else room - peak,
         flops_per_token=flops_per_token(found),
-        levers=levers(spec, given, found, allocated, room),
+        levers=levers(spec, given, found, allocated, peak, room),
         notes=(*noted, *notes(spec, found.traces[0], found.asked)),
         conventions=tuple(_rules(spec, found.traces[0])),
         provenance=Provenance.of(command),
@@ -258,11 +258,9 @@ def _workspaces(of: Passes, device: Device | None) -> int:
     return 0 if device is None else device.workspaces(backward=of.workload.phase == "training")
 
 
-def _kept(t: Trace) -> int | None:
+def _kept(events: Sequence[step.Event]) -> int:
     """Bytes that are alive once the loss is there, less those before the run."""
-    if not t.workload.keeps:
-        return None
-    forward = [live for phase, _, live in step.events(t, turns=2) if phase in ("forward", "loss")]
+    forward = [event.live for event in takewhile(lambda event: event.phase in ("forward", "loss"), events)]
     return sum(forward[-1].values()) - sum(forward[0].values())
 
 
@@ -281,7 +279,8 @@ def _beside(workspaces: int, rounding: int) -> Iterator[Alive]:
 
 def _alive(entries: Sequence[Entry], workload: Workload) -> Iterator[Alive]:
     """Alike storages together, the largest first."""
-    for entry in sorted(chain.from_iterable(map(_storages, entries)), key=lambda entry: -entry.value):
+    there = (entry for entry in chain.from_iterable(map(_storages, entries)) if entry.value)
+    for entry in sorted(there, key=lambda entry: -entry.value):
         yield Alive(path=entry.op.path, what=entry.what, shape=entry.shape, dtype=_dtype(entry, workload),
                     times=entry.times, bytes=entry.value, why=WHY.get(entry.part, entry.part))
 
@@ -297,10 +296,8 @@ def _storages(entry: Entry) -> Iterable[Entry]:
 
 def _dtype(entry: Entry, workload: Workload) -> str | None:
     """What the elements of a storage are in, by how many bytes they take."""
-    if entry.shape is None:
-        return None
-    width, rest = divmod(entry.each, prod(entry.shape))
-    if rest:
+    width, rest = divmod(entry.each, prod(entry.shape or ()) or 1)
+    if entry.shape is None or rest:
         return None
     return workload.dtype if width == BYTES[workload.dtype] else _DTYPES.get(width)
 
@@ -308,13 +305,12 @@ def _dtype(entry: Entry, workload: Workload) -> str | None:
 _DTYPES: Final = {1: "bool", 2: "bf16", 4: "fp32", 8: "int64"}
 
 
-def _timeline(t: Trace, share: int) -> Iterator[Point]:
+def _timeline(events: Sequence[step.Event], share: int) -> Iterator[Point]:
     """The moments of a run, of neighbours in a phase the highest."""
-    events = list(step.events(t, turns=TURNS))
     size = -(-len(events) * share // POINTS)
-    bucket: list[tuple[str, str, Mapping[str, int]]] = []
+    bucket = list[step.Event]()
     for event in events:
-        if bucket and (len(bucket) == size or bucket[0][0] != event[0]):
+        if bucket and (len(bucket) == size or bucket[0].phase != event.phase):
             yield _highest(bucket)
             bucket = []
         bucket.append(event)
@@ -322,6 +318,6 @@ def _timeline(t: Trace, share: int) -> Iterator[Point]:
         yield _highest(bucket)
 
 
-def _highest(bucket: Sequence[tuple[str, str, Mapping[str, int]]]) -> Point:
-    phase, at, live = max(bucket, key=lambda event: sum(event[2].values()))
-    return Point(phase=phase, at=at, bytes=dict(live))
+def _highest(bucket: Sequence[step.Event]) -> Point:
+    highest = max(bucket, key=lambda event: sum(event.live.values()))
+    return Point(phase=highest.phase, at=highest.path, bytes=highest.live)
