@@ -77,6 +77,7 @@ _TRAINING: Final = (
     _Row(_to("optimizer", "adamw-8bit", None, "adamw"), "states in 8 bits"),
     _Row(_to("precision", "mixed", "amp"), "16-bit weights, fp32 master"),
     _Row(_to("precision", "bf16", "amp", "mixed", "fp32"), "everything in 16 bits"),
+    _Row(lambda w: [] if w.freezes else [{"lora": "r=16,targets=all"}], "adapters alone are trained"),
     _Row(_halved("seq"), "shorter sequences"),
 )
 _INFERENCE: Final = (
