@@ -16,6 +16,7 @@ from txcalc.check.validate import by_module, has_loss
 from txcalc.count import activations, flops, lifetimes, params, step
 from txcalc.count.entries import total
 from txcalc.count.lifetimes import live_bytes
+from txcalc.count.weights import entries as weight_entries
 from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks, positions
@@ -189,3 +190,33 @@ def test_a_workload_with_adapters_is_read_back() -> None:
     assert run.to_data()["lora"] == {"r": 8, "targets": ["q", "v"], "dropout": 0.05, "alpha": None}
     assert Workload.from_data(run.to_data()) == Workload.of(run.to_data() | {"images": 0}).replaced(images=None)
     assert not {"lora", "dora", "freeze"} & Workload(seq=7).to_data().keys()
+
+
+@pytest.mark.parametrize("weights", ["nf4", "nf4-dq", "fp4"])
+@pytest.mark.parametrize(("name", "dtype", "batch"), [
+    ("gpt", "fp32", 1), ("llama", "bf16", 2), ("mixtral", "bf16", 2), ("bert-classifier", "fp32", 2),
+    ("latents", "bf16", 1),
+])
+def test_a_step_of_peft_on_4_bits(
+    monkeypatch: pytest.MonkeyPatch, name: str, dtype: str, batch: int, weights: str
+) -> None:
+    """QLoRA: bitsandbytes' layers, whose one kernel is taken apart, as it is where a card has no better one."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("peft")
+    pytest.importorskip("bitsandbytes")
+    from bitsandbytes.backends.default.ops import _gemm_4bit_default_impl
+
+    monkeypatch.setattr(torch.ops.bitsandbytes.gemm_4bit, "default", _gemm_4bit_default_impl)
+    spec = Model.from_data({**MODELS, **FAMILIES}[name])
+    target = {"r": 3, "targets": ["q", "v", "up"] if name != "latents" else ["q", "up"], "dropout": 0.1}
+    w = Workload(phase="training", kernels="cpu", dtype=dtype, batch=batch, seq=7, weights=weights,  # type: ignore[arg-type]
+                 lora=target)  # type: ignore[arg-type]
+    real = [live for _, live in measured("live_bytes", spec, w, "cpu", peft=True, packed=weights)]
+    assert [event.live for event in live_bytes(trace(spec, w), in_place=False)] == real
+
+
+def test_packed_layers_told_apart_are_counted_once() -> None:
+    spec = load("llama3-8b").model
+    packed, frozen = (total(weight_entries(trace(spec, run))) for run in (
+        Workload(seq=17, weights="nf4"), Workload(phase="training", seq=17, weights="nf4", lora="r=16,targets=q,v")))  # type: ignore[arg-type]
+    assert frozen == packed + 4 * 6_815_744

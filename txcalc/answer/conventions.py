@@ -9,7 +9,7 @@ from txcalc.count import weights
 from txcalc.count.states import RECIPES
 from txcalc.document import Part
 from txcalc.spec.facts import chooses_keys
-from txcalc.spec.formats import RELEASED
+from txcalc.spec.formats import PACKED, RELEASED
 from txcalc.spec.ggml import MIXES, READ_AT
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
@@ -189,6 +189,9 @@ def _frozen(workload: Workload) -> Iterator[Rule]:
     if workload.adapter is not None:
         yield "adapters", ("adapters are those of peft, with weights and copies of their inputs in fp32; all other "
                            "weights are frozen, and a layer without a trained weight before it keeps nothing"), "--lora"
+        if workload.weights in PACKED:
+            yield "unpacked", ("each packed layer's weight is made anew in the dtype in the forward pass and in the "
+                               "backward pass, as bitsandbytes does beyond 1,536 rows"), "--weights"
     if workload.freeze:
         yield "frozen", ("frozen parts have no gradients and no optimizer state, and keep nothing where nothing before "
                          "them is trained"), "--freeze"

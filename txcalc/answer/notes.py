@@ -27,9 +27,9 @@ def notes(spec: Model, t: Trace, asked: Workload) -> Iterator[str]:
     if not is_known(t):
         yield (f"bytes of the weights are left out, for how they are stored is not understood: "
                f"{spec.unknown_quantization}; --weights counts them in a format of its own")
-    if workload.phase == "training" and is_packed(t):
-        yield ("packed weights have no gradients: what trains over them is an adapter, which is not counted; the "
-               "backward pass here, and what it keeps, are those of weights that are all trained")
+    if workload.phase == "training" and is_packed(t) and workload.adapter is None:
+        yield ("packed weights have no gradients: what trains over them is an adapter (--lora); the backward pass "
+               "here, and what it keeps, are those of weights that are all trained")
     if workload.keeps:
         yield from transformers_keep(spec, t)
 

@@ -27,6 +27,8 @@ def build(model: Model, *, trained: Trained | None = None, **how: Any) -> Refere
     if adapter is not None and not trained.get("peft"):
         adapters.adapt(root, paths, adapter)
     elif adapter is not None:
+        if (packed := trained.get("packed")) is not None:
+            _pack(root, packed)
         import peft
 
         config = peft.LoraConfig(
@@ -36,3 +38,20 @@ def build(model: Model, *, trained: Trained | None = None, **how: Any) -> Refere
         with next(root.parameters()).device, patch.object(nn.Module, "to", lambda module, *_, **__: module):
             peft.get_peft_model(root, config)
     return root.train()
+
+
+def _pack(root: Reference, name: str) -> None:
+    """Let bitsandbytes store the linear layers in 4 bits, all but the head and routers."""
+    import bitsandbytes
+
+    format, _, twice = name.partition("-")
+    for module in [*root.modules()]:
+        for child, layer in [*module.named_children()]:
+            if type(layer) is nn.Linear and child not in ("head", "pair_head", "router"):
+                packed = bitsandbytes.nn.Linear4bit(layer.in_features, layer.out_features, layer.bias is not None,
+                                                    layer.weight.dtype, bool(twice), format)
+                packed.weight = bitsandbytes.nn.Params4bit(layer.weight.data, False, quant_type=format,
+                                                           compress_statistics=bool(twice), module=packed)
+                packed.bias = layer.bias
+                setattr(module, child, packed.to("cpu"))
+    object.__setattr__(root, "is_loaded_in_4bit", True)  # peft asks for it

@@ -21,8 +21,9 @@ def _sure(t: Trace) -> Sure:
 
 
 def trained(t: Trace) -> Sure:
-    """The backward pass, and what it keeps: packed weights are frozen, and what is trained is not known."""
-    return "estimate" if t.workload.phase == "training" and weights.is_packed(t) else _sure(t)
+    """The backward pass, and what it keeps: with packed weights alone, what is trained is not known."""
+    unknown = t.workload.phase == "training" and not t.workload.freezes and weights.is_packed(t)
+    return "estimate" if unknown else _sure(t)
 
 
 class Total(NamedTuple):

@@ -108,6 +108,7 @@ def entries(trace: Trace, name: str | None = None) -> Iterator[Entry]:
         yield from gguf.entries(trace, packing.method)
         return
     packed = {} if packing is None else {op.path: (own, size) for op, own, size in _packed(trace, packing)}
+    copies = _copies(trace) if packed else {}
     if not packed and packing is not None and packing.weights == "experts":
         raise SpecError(f"{packing.method} packs routed experts, and {trace.model.name} has none", field="weights")
     for op, often in trace.placed:
@@ -116,7 +117,8 @@ def entries(trace: Trace, name: str | None = None) -> Iterator[Entry]:
             yield Entry(op, "weights", op.params * each, often.copies)
         elif op.weights:
             own, size = packed[op.path]
-            yield Entry(op, "weights", (often.copies * op.params - own) * width + size, 1)
+            if not often.again:
+                yield Entry(op, "weights", (copies[op.path] * op.params - own) * width + size, 1)
 
 
 def stored_bytes(
@@ -150,7 +152,8 @@ def _packed(trace: Trace, spec: Packing) -> Iterator[tuple[Op, Number, Number]]:
 
     Projections that are stored as one count with their first.
     """
-    found = {op.path: (op, often.copies) for op, often in trace.placed if _taken(op, spec)}
+    copies = _copies(trace)
+    found = {op.path: (op, copies[op.path]) for op in trace.ops if _taken(op, spec)}
     # Where rows are packed one by one, a matrix of several projections takes what they would.
     fused = () if spec.weights == "all" else trace.model.fused
     _check_named(found, spec, fused)
@@ -169,6 +172,15 @@ def _packed(trace: Trace, spec: Packing) -> Iterator[tuple[Op, Number, Number]]:
             size = sum(count * stored_bytes(rows, columns, spec, BYTES[trace.workload.dtype], sizes)
                        for count, sizes in (*mixed, (rest, spec)))
         yield op, own, size
+
+
+def _copies(trace: Trace) -> dict[str, Number]:
+    """How many matrices of every path there are: runs of a layer that are told apart have some of them each."""
+    found: dict[str, Number] = {}
+    for op, often in trace.placed:
+        if op.matrix:
+            found[op.path] = found.get(op.path, 0) + often.copies
+    return found
 
 
 def _check_whole(path: str, rows: Number, columns: Number, spec: Packing) -> None:
@@ -226,7 +238,7 @@ def _first(path: str, found: Found, fused: Fused) -> str:
 def _taken(op: Op, spec: Packing) -> bool:
     """Decide whether an operation's weight is a matrix of the kind that is quantized."""
     group, within = op.kind.group, op.within
-    if not op.matrix:
+    if not op.matrix or op.kind.name == "adapter":
         return False
     if spec.weights == "all":
         return group in ("linear", "head", "router", "embedding")

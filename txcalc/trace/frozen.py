@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from txcalc.spec.adapters import GROUPS, Adapter
 from txcalc.spec.errors import SpecError, nearest, shown
-from txcalc.spec.formats import PACKED
+from txcalc.spec.formats import FORMATS, PACKED
 from txcalc.trace.kinds import Name
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Gradient, Tensor
@@ -25,6 +25,8 @@ class Frozen:
 
     def __init__(self, workload: Workload) -> None:
         self._adapter, self._parts = workload.adapter, workload.freeze or ()
+        layout = FORMATS[workload.weights].layout if workload.weights in PACKED else None
+        self.packing = layout if self._adapter is not None else None  # of linear layers, but adapters
         self.linears: dict[str, set[str]] = {}  # names of linear layers, and the targets that mean them
         self.weights: set[str] = set()  # paths of weights that are not trained
         self._needs: dict[int, bool] = {}
@@ -107,7 +109,9 @@ def check(t: Trace) -> None:
         "a recurrent layer": any(op.layer in ("cell", "recurrent") for op in t.ops),
         f"the code of {w.implementation}": w.implementation != "torch",
         "DoRA": w.dora is not None,
-        "packed weights": w.adapter is not None and w.weights in PACKED,
+        "packed weights": t.model.quantization is not None and w.weights is None,
+        f"{w.weights} weights": w.weights in PACKED and (
+            frozen.packing is None or frozen.packing.bits != 4 or not frozen.packing.flat),
     }
     for what in (what for what, there in unbuilt.items() if there):
         raise SpecError(f"what is kept with {what} while some weights are frozen is not counted yet", field=given)

@@ -18,6 +18,7 @@ from txcalc.trace.tensors import Gradient, How, Number, Role, Steps, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.base import Curve
+    from txcalc.spec.formats import Layout
     from txcalc.trace.cache import Cache
 
 
@@ -77,11 +78,38 @@ def linear(
     with t.frame(x):  # peft's ``lora.Linear.forward``
         y = _linear(t, name, x, d_out, bias=bias, tied=tied, kind=kind, part=part, copied=copied)
         with t.scope(name):
+            packed = _packing(t, kind) is not None
+            y = copy(t, "clone", y) if packed else y
             x = t.hold(cast(t, "cast", x, Role.FLOAT32))
             dropped = dropout(t, "lora_dropout", x, adapter.dropout)
             low = _linear(t, "lora_A", dropped, adapter.r, kind="adapter")
             delta = scaled(t, "scaling", _linear(t, "lora_B", low, d_out, kind="adapter", copied=copied))
-            return cast(t, "cast", add(t, y, delta, "sum"), made(y), label=name)
+            if packed:  # ``Linear4bit.forward`` adds what has been cast
+                return add(t, y, t.hold(cast(t, "cast_back", delta, made(y))), "sum", label=name)
+            return cast(t, "cast_back", add(t, y, delta, "sum"), made(y), label=name)
+
+
+def _packing(t: Trace, kind: Name) -> Layout | None:
+    return None if t.frozen is None or kind != "linear" else t.frozen.packing
+
+
+def _unpacked(t: Trace, name: str, layout: Layout, d_out: Number, d_in: Number) -> tuple[tuple[Tensor, ...], Steps]:
+    """A packed matrix in the dtype for one product, and its scales; what the backward pass makes of it once more.
+
+    As bitsandbytes' ``MatMul4Bit`` does; for up to 1,536 rows its newer kernels read codes.
+    """
+    weight = t.tensor(d_out, d_in, label="unpacked weight", grad=False)
+    again: Steps = ((Gradient(None, (d_out, d_in), passing=1),),)
+    if layout.scale_group is None:
+        t.op(name, "elementwise", writes=(weight,))
+        return (weight,), again
+    blocks = -(-d_out * d_in // 64)
+    scales, moved = (t.tensor(blocks, role=Role.FLOAT32, label="scales", grad=False) for _ in range(2))
+    t.op(name, "elementwise", writes=(scales,))
+    t.op(name, "elementwise", reads=(scales,), writes=(moved,))
+    t.op(name, "elementwise", reads=(moved,), writes=(weight,))
+    held = (scales,) if t.workload.kernels == "cuda" else ()
+    return (weight, moved, *held), ((Gradient(None, (blocks,), Role.FLOAT32, passing=1),), *again)
 
 
 def _linear(
@@ -96,9 +124,14 @@ def _linear(
     rows = x.view(prod(lead), d_in) if len(lead) > 1 else x
     weight = of_weight(own, d_out, d_in, viewed=True)._replace(role=made(x))
     steps: Steps = ((weight,), (to(rows),))
-    if bias:
+    reads: tuple[Tensor, ...] = (x,)
+    layout = None if tied else _packing(t, kind)
+    if layout is not None:
+        unpacked, again = _unpacked(t, name, layout, d_out, d_in)
+        reads, steps = (x, *unpacked), (*again, (to(rows),))
+    elif bias:
         steps = ((to(rows),), (weight,), (of_weight(f"{path}.bias", d_out)._replace(first=True, summed=True),))
-    y = t.op(name, kind, weights=weights, products=(product,), saves=(x,), reads=(x,), apart=True,
+    y = t.op(name, kind, weights=weights, products=(product,), saves=(x,), reads=reads, apart=True,
              writes=(t.tensor(*lead, d_out, label=name, role=made(x)),), backward=steps, part=part)
     return view(t, name, y, copied=True) if copied else y
 
