@@ -45,7 +45,7 @@ def _comparison(against: str, on: str) -> Callable[[Loaded], Validation]:
         if against == "transformers":
             if find_spec("transformers") is None:
                 raise MissingPackage("--against transformers needs transformers", "transformers")
-            return _with_transformers
+            return partial(_with_transformers, on=on)
         return _on(on)
     if not any(mark in against for mark in ("/", ".")):
         close = nearest(against, ("reference", "transformers", "published"))
@@ -89,11 +89,11 @@ def _with_reference(loaded: Loaded, on: Any) -> Validation:
     return validate(loaded.model, device=on)
 
 
-def _with_transformers(loaded: Loaded) -> Validation:
+def _with_transformers(loaded: Loaded, on: Any) -> Validation:
     from txcalc.check.third_party import against_transformers, known_config
 
     config = None if loaded.overrides else known_config(loaded.model)
     if config is None:
         return Validation.of(loaded.model.name, "transformers", (),
                              left_out=("no class of the same architecture is known for it",))
-    return against_transformers(loaded.model, config)
+    return against_transformers(loaded.model, config, "cpu" if on == "cuda" else on)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 from txcalc.answer.validation import Device, Row
-from txcalc.count.lifetimes import live_bytes
+from txcalc.count.lifetimes import Event, live_bytes
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
@@ -43,8 +43,14 @@ def trained(w: Workload) -> dict[str, Any]:
 
 def live(spec: Model, w: Workload, device: Device, how: str) -> Row:
     """The largest of the live bytes; equal only if all of them are, one after the other."""
-    theirs = measured("live_bytes", spec, w, device)
-    ours = live_bytes(trace(spec, w), in_place=False)
+    adapter = [] if w.adapter is None else [f"adapters of {w.adapter}"]
+    run = ", ".join([w.attention, w.dtype, f"dropout {w.dropout:g}", *adapter])
+    return compared_events(live_bytes(trace(spec, w), in_place=False), measured("live_bytes", spec, w, device),
+                           f"live bytes of a training step, {NAMES[device]}: {run}", how)
+
+
+def compared_events(ours: Sequence[Event], theirs: Sequence[Any], quantity: str, how: str) -> Row:
+    """The largest of two lists of live bytes, and where they differ first. ``theirs``: operations and bytes."""
     counted, real = [event.live for event in ours], [live for _, live in theirs]
     differences: tuple[str, ...] = ()
     if counted != real:
@@ -54,7 +60,5 @@ def live(spec: Model, w: Workload, device: Device, how: str) -> Row:
         differences = (f"event {at + 1} of {len(counted)}, counted: {(one and one.path) or 'freed'}, "
                        f"{one.live if one else 0:,} B; of {len(real)}, measured: {(other and other[0]) or 'freed'}, "
                        f"{other[1] if other else 0:,} B",)
-    adapter = [] if w.adapter is None else [f"adapters of {w.adapter}"]
-    run = ", ".join([w.attention, w.dtype, f"dropout {w.dropout:g}", *adapter])
-    return Row(quantity=f"live bytes of a training step, {NAMES[device]}: {run}", counted=max(counted),
-               measured=max(real), verdict="DIFFERS" if differences else "equal", how=how, differences=differences)
+    return Row(quantity=quantity, counted=max(counted), measured=max(real),
+               verdict="DIFFERS" if differences else "equal", how=how, differences=differences)

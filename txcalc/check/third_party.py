@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from txcalc.answer.printed import PublishedRow, compare_published
 from txcalc.answer.report import count
-from txcalc.answer.validation import Row, Validation, Verdict
+from txcalc.answer.validation import Device, Row, Validation, Verdict
 from txcalc.models.library import beside
 from txcalc.spec.facts import located_blocks, positions
 from txcalc.spec.inputs import FrameInput, LMHead, PatchInput, TokenInput
@@ -82,8 +82,9 @@ def _verdict(row: PublishedRow) -> Verdict:
     return "explained" if row.as_noted else "DIFFERS"
 
 
-def against_transformers(spec: Model, config: dict[str, Any]) -> Validation:
-    """The class that ``config`` names, on the meta device: parameters, and FLOPs with eager attention.
+def against_transformers(spec: Model, config: dict[str, Any], device: Device = "cpu") -> Validation:
+    """The class that ``config`` names: parameters, and FLOPs with eager attention, on the meta device; what a training
+    step of a small one keeps and holds on ``device``.
 
     Raises ``SpecError`` where this version of transformers has no such class.
     """
@@ -92,6 +93,8 @@ def against_transformers(spec: Model, config: dict[str, Any]) -> Validation:
     from torch.utils.flop_counter import FlopCounterMode
 
     from txcalc.check.classes import instantiate
+    from txcalc.check.fake_cuda import NotRun
+    from txcalc.check.small_classes import steps
 
     live = instantiate(config, "meta", experts="batched_mm").eval()
     measured = sum(p.numel() for p in {id(p): p for p in live.parameters()}.values())
@@ -113,7 +116,13 @@ def against_transformers(spec: Model, config: dict[str, Any]) -> Validation:
                 rows.append(row("KV cache", totals.kv_cache_bytes.value, _cache_bytes(out.past_key_values)))
         except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
             missing = (f"FLOPs: the class does not run on sizes alone ({str(error).splitlines()[0][:80]})",)
-    return Validation.of(spec.name, f"transformers {transformers.__version__}, {type(live).__name__}", rows,
+    try:
+        found, why = steps(spec, config, device)
+    except NotRun as reason:
+        found, why = [], str(reason)
+    if why:
+        missing = (*missing, f"kept and live bytes of a training step: {why}")
+    return Validation.of(spec.name, f"transformers {transformers.__version__}, {type(live).__name__}", rows + found,
                          device="meta", left_out=missing)
 
 

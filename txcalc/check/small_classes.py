@@ -1,0 +1,98 @@
+"""Training steps of transformers' own classes against traces of their code, on a small class of the same features."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cache
+from json import dumps, loads
+from typing import Any, Final
+
+from txcalc.answer.validation import Device, Row
+from txcalc.check.live import NAMES, compared_events
+from txcalc.count import activations
+from txcalc.count.lifetimes import live_bytes
+from txcalc.huggingface.importer import spec_from_config
+from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import positions
+from txcalc.spec.model import Model
+from txcalc.trace.implementations import features
+from txcalc.trace.model import trace
+from txcalc.trace.record import Trace
+from txcalc.trace.workload import Workload
+
+SMALL: Final = {
+    "vocab_size": 101, "n_positions": 64, "max_position_embeddings": 64, "intermediate_size": 41, "n_inner": 41,
+    "head_dim": 8, "num_hidden_layers": 2, "n_layer": 2, "image_size": 12, "patch_size": 4, "num_labels": 5,
+    "sliding_window": 5,
+}
+"""What sizes of a ``config.json`` become, unless they are smaller; heads and widths follow below."""
+
+RUNS: Final[tuple[dict[str, Any], ...]] = (
+    {"attention": "eager", "dtype": "fp32", "dropout": 0.1}, {"attention": "eager", "dtype": "bf16", "dropout": 0.0},
+    {"attention": "sdpa", "dtype": "fp32", "dropout": 0.0}, {"attention": "sdpa", "dtype": "bf16", "dropout": 0.1},
+)
+BATCH, SEQ = 2, 7
+
+
+def small(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The same class in small: heads in the same kind of groups, 8 columns each."""
+    found = {name: min(value, SMALL[name]) if name in SMALL and isinstance(value, int) else value
+             for name, value in config.items()}
+    heads = "n_head" if "n_head" in config else "num_attention_heads"
+    kv_heads = config.get("num_key_value_heads", config[heads])
+    shared = min(kv_heads, 2) if kv_heads != config[heads] else 3
+    found[heads] = shared * min(config[heads] // kv_heads, 3)
+    if "num_key_value_heads" in config:
+        found["num_key_value_heads"] = shared
+    width = "n_embd" if "n_embd" in config else "hidden_size"
+    return found | {width: 8 * found[heads]} | {name: 0 for name in config if name.endswith("_token_id")}
+
+
+def steps(spec: Model, config: Mapping[str, Any], device: Device) -> tuple[list[Row], str]:
+    """A row for every run, of what is kept and of what lives, and why there is none."""
+    try:
+        return list(_rows(dumps(small(config), sort_keys=True), frozenset(features(spec)), device)), ""
+    except SpecError as error:
+        return [], str(error)
+
+
+@cache
+def _rows(config: str, wanted: frozenset[str], device: Device) -> tuple[Row, ...]:
+    given = loads(config)
+    spec = Model.from_data(spec_from_config(given, "config.json", "small"))
+    if features(spec) != wanted:
+        raise SpecError("no small class has the same features")
+    return tuple(row for run in RUNS for row in _compared(spec, given, run, device))
+
+
+def _compared(spec: Model, config: Mapping[str, Any], run: dict[str, Any], device: Device) -> Iterator[Row]:
+    w = Workload(phase="training", batch=BATCH, seq=positions(spec.input, SEQ), implementation="transformers",
+                 kernels="cpu" if device == "cpu" else "cuda", **run)
+    t, name = trace(spec, w), ", ".join([w.attention, w.dtype, f"dropout {w.dropout:g}"])
+    kept = Counter(storage[-1] for storage in _measured("kept", config, run, device))
+    yield _kept(t, kept, f"kept for backward, transformers, {NAMES[device]}: {name}", f"small, {device}")
+    theirs = _measured("live_bytes", config, run, device)
+    yield compared_events(live_bytes(t, in_place=False), theirs,
+                          f"live bytes of a training step, transformers, {NAMES[device]}: {name}", f"small, {device}")
+
+
+def _measured(what: str, config: Mapping[str, Any], run: dict[str, Any], device: Device) -> list[Any]:
+    from txcalc.check import classes, fake_cuda, measure
+
+    if device == "fake-cuda":
+        return list(fake_cuda.ask(what, config, BATCH, SEQ, **run))
+    return list(getattr(classes, what)(config, BATCH, SEQ, device=device, **run | {
+        "dtype": measure.DTYPES[run["dtype"]]}))
+
+
+def _kept(t: Trace, real: Counter[int], quantity: str, how: str) -> Row:
+    """Storages of one size, as many as there are of it."""
+    ours: Counter[int] = Counter()
+    for entry in activations.kept(t):
+        ours[entry.value // entry.times] += entry.times
+    only = [f"only {who}: {times} of {size:,} B" for who, sizes in (("counted", ours - real), ("measured", real - ours))
+            for size, times in sizes.items()]
+    return Row(quantity=quantity, counted=sum(size * times for size, times in ours.items()),
+               measured=sum(size * times for size, times in real.items()), verdict="DIFFERS" if only else "equal",
+               how=how, differences=tuple(only))
