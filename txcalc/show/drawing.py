@@ -278,31 +278,35 @@ def _axes(chart: Chart, at_x: Scale, at_y: Scale, powers: range) -> Iterator[Sha
 
 
 _TIMELINE: Final = 760
+_LEAST: Final = 0.11
+"""A span has at least this part of the whole."""
 _END, _FLOOR = 520, 262
 
 
 def _areas(chart: Chart) -> Drawing:
     """Series on one another over time, its spans named below, and the level they should stay below above all."""
-    stacked = _stacked(chart)
-    most, length = max(stacked[-1]), len(stacked[-1])
+    stacked, edges = _stacked(chart), _edges(chart)
+    most = max(stacked[-1])
     level = chart.level if chart.level and chart.level.value <= 3 * most else None
     top = max(most, level.value if level else 0)
     step = _round(top)
 
-    def at(i: float, value: float) -> tuple[float, float]:
-        return _LEFT + (_END - _LEFT) * i / max(length - 1, 1), _FLOOR - (_FLOOR - _TOP) * value / top
+    def at(value: int) -> float:
+        return _FLOOR - (_FLOOR - _TOP) * value / top
+
+    def outline(values: Sequence[int]) -> list[tuple[float, float]]:
+        return [(x, at(value)) for value, *ends in zip(values, edges, edges[1:], strict=False) for x in ends]
 
     shapes = list[Shape]()
     for i, series in enumerate(stacked):
-        below = stacked[i - 1] if i else [0] * length
-        upper = [at(x, value) for x, value in enumerate(series)]
-        shapes.append(Area([*upper, *(at(x, below[x]) for x in reversed(range(length)))], i))
+        below = stacked[i - 1] if i else [0] * len(series)
+        shapes.append(Area([*outline(series), *reversed(outline(below))], i))
     for value in range(0, top + 1, step):
-        y = at(0, value)[1]
+        y = at(value)
         shapes += [Line(((_LEFT, y), (_END, y)), "grid"), Text(_tick(chart, value), _LEFT - 7, y + 4, "small", "end")]
-    shapes += _spans(chart, length)
+    shapes += _spans(chart, edges)
     if level:
-        y = at(0, level.value)[1]
+        y = at(level.value)
         shapes += [Line(((_LEFT, y), (_END, y)), "level"),
                    Text(f"{level.name}, {chart.amount(level.value)}", _END, y - 5, "small", "end")]
     shapes += _key(chart, stacked[-1].index(most))
@@ -327,14 +331,25 @@ def _round(top: int) -> int:
     return next(step for i in range(5) for n in (1, 2, 5) if (step := unit * n * int(10**i)) * 6 >= top)
 
 
-def _spans(chart: Chart, length: int) -> Iterator[Shape]:
+def _edges(chart: Chart) -> list[float]:
+    """Where each moment begins, and the last one ends; a short span of time has some room all the same."""
+    least = sum(mark.value for mark in chart.marks) * _LEAST
+    room = [max(mark.value, least) for mark in chart.marks]
+    found = [float(_LEFT)]
+    for mark, size in zip(chart.marks, room, strict=True):
+        start, width = found[-1], (_END - _LEFT) * size / sum(room)
+        found += [start + width * (i + 1) / mark.value for i in range(mark.value)]
+    return found
+
+
+def _spans(chart: Chart, edges: Sequence[float]) -> Iterator[Shape]:
     """The spans of time between lines, each named where its name has room."""
     start = 0
     for mark in chart.marks:
-        x, end = (_LEFT + (_END - _LEFT) * min(i / max(length - 1, 1), 1) for i in (start, start + mark.value))
+        x, end = edges[start], edges[start + mark.value]
         if start:
             yield Line(((x, _TOP), (x, _FLOOR + 8)), "grid")
-        if len(mark.name) * _CHARACTER <= end - x:
+        if len(mark.name) * _CHARACTER <= 1.45 * (end - x):  # it may reach into wider neighbours
             yield Text(mark.name, (x + end) / 2, _FLOOR + 17, "small", "mid")
         start += mark.value
 
