@@ -9,10 +9,12 @@ import pytest
 pytest.importorskip("torch")
 
 from tests.test_live import GPT, LLAMA
+from tests.test_live import MODELS as ALL
 from txcalc.check.fake_cuda import NotRun
 from txcalc.check.live import measured
 from txcalc.count import step
 from txcalc.count.entries import total
+from txcalc.count.optimizers import OPTIMIZERS
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
@@ -20,11 +22,13 @@ from txcalc.trace.tensors import Role
 from txcalc.trace.workload import Workload
 
 MODELS = {"gpt": GPT, "llama": LLAMA}
+OTHERS = {name: ALL[name] for name in ("mixtral", "shared-layers")}
 
 
 def run(name: str, **more: Any) -> tuple[Model, Workload, Trace]:
-    spec, workload = Model.from_data(MODELS[name]), {"phase": "training", "kernels": "cpu", "batch": 2, "seq": 7} | more
-    return spec, Workload(**workload), trace(spec, Workload(**workload))
+    spec = Model.from_data((MODELS | OTHERS)[name])
+    workload = Workload(**{"phase": "training", "kernels": "cpu", "batch": 2, "seq": 7} | more)
+    return spec, workload, trace(spec, workload)
 
 
 def changes(events: Iterable[tuple[str, int]]) -> list[int]:
@@ -39,17 +43,62 @@ def changes(events: Iterable[tuple[str, int]]) -> list[int]:
     return [live for _, live in found]
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", list(MODELS))
-@pytest.mark.parametrize("kernels", ["cpu", "cuda"])
-def test_a_whole_step(name: str, dtype: str, kernels: str) -> None:
-    spec, w, t = run(name, dtype=dtype, kernels=kernels)
+def both(name: str, kernels: str, **more: Any) -> tuple[list[int], list[int]]:
+    """What PyTorch has alive in a step, and what is counted."""
+    spec, w, t = run(name, kernels=kernels, **more)
     try:
         real = changes(measured("step_live_bytes", spec, w, "cpu" if kernels == "cpu" else "fake-cuda"))
     except NotRun as reason:
         pytest.skip(f"not run: {reason}")
     assert len(real) > 100
-    assert changes((event.path, sum(event.live.values())) for event in step.events(t, in_place=False)) == real
+    ours = changes((event.path, sum(event.live.values())) for event in step.events(t, in_place=False))
+    assert max(each.peak_bytes for each in step.phases(t, in_place=False)) == max(ours)
+    return real, ours
+
+
+@pytest.mark.parametrize("kernel", ["foreach", "fused", "loop"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "sgd-momentum"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("kernels", ["cpu", "cuda"])
+def test_a_whole_step(name: str, dtype: str, kernels: str, optimizer: str, kernel: str) -> None:
+    real, ours = both(name, kernels, dtype=dtype, optimizer=optimizer, optimizer_kernel=kernel)
+    assert ours == real
+
+
+DATA = ("adafactor",)
+"""Optimizers whose step reads numbers, which fake tensors do not have."""
+PACKAGES = {"lion": "lion_pytorch"}
+
+
+@pytest.mark.parametrize(("kernels", "optimizer", "kernel"), [
+    (kernels, name, kernel) for kernels in ("cpu", "cuda")
+    for name in ("adam", "adamw-amsgrad", "nadam", "radam", "adagrad", "rmsprop", "adafactor", "muon", "lion")
+    for kernel in OPTIMIZERS[name].kernels if not (kernels == "cuda" and name in DATA)
+])
+def test_other_optimizers(kernels: str, optimizer: str, kernel: str) -> None:
+    if optimizer in PACKAGES:
+        pytest.importorskip(PACKAGES[optimizer])
+    real, ours = both("gpt", kernels, optimizer=optimizer, optimizer_kernel=kernel)
+    assert ours == real
+
+
+@pytest.mark.parametrize("more", [
+    {"clip": True}, {"accumulate": 3}, {"accumulate": 2, "clip": True, "optimizer_kernel": "loop"},
+    {"accumulate": 3, "clip": True, "optimizer": "sgd"},
+], ids=["clip", "accumulate", "both", "sgd"])
+@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("kernels", ["cpu", "cuda"])
+def test_clipping_and_accumulation(name: str, kernels: str, more: dict[str, Any]) -> None:
+    real, ours = both(name, kernels, dtype="bf16" if name == "gpt" else "fp32", **more)
+    assert ours == real
+
+
+def test_experts_and_layers_of_shared_weights() -> None:
+    for name in ("mixtral", "shared-layers"):
+        for more in ({}, {"accumulate": 2}):
+            real, ours = both(name, "cpu", optimizer_kernel="loop", **more)
+            assert ours == real
 
 
 @pytest.mark.parametrize("run_of", [{}, {"phase": "forward"}, {"phase": "prefill"}, {"phase": "decode", "past": 5}],

@@ -29,6 +29,10 @@ COMPOSED: Final = ("_fused_rms_norm", "silu_backward", "mish_backward")
 """Operators with a kernel on CUDA that PyTorch composes of others where there is none (native_functions.yaml)."""
 
 
+IN_PLACE: Final = ("_fused_sgd_", "_fused_adagrad_")
+"""Kernels that only change what they are given, and that no fake tensor knows."""
+
+
 class NotRun(Exception):
     """There is no fake CUDA here; the message says why."""
 
@@ -139,6 +143,9 @@ def _on_cuda() -> Any:
                          for each, want in zip((x, weight), wanted, strict=True))
 
     meta_table[norm_backward] = contiguous  # else its decomposition is run
+
+    for name in IN_PLACE:
+        register_op_impl(getattr(torch.ops.aten, name).default)(lambda *_, **__: None)  # type: ignore[no-untyped-call]
 
     layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
 

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from txcalc.answer.validation import Device, Row
 from txcalc.count.lifetimes import Event, live_bytes
+from txcalc.count.optimizers import kernel_of
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
@@ -29,6 +30,9 @@ def measured(
     }
     if what != "step_live_bytes":
         run["loss"] = w.phase == "training"
+    else:
+        run |= {"optimizer": w.updates, "kernel": kernel_of(w.updates, w.optimizer_kernel), "clip": bool(w.clip),
+                "accumulate": w.accumulate or 1}
     if device == "fake-cuda":
         return list(fake_cuda.ask(what, spec, w.batch, w.seq, dtype=w.dtype, **run))
     function: Callable[..., list[Any]] = getattr(measure, what, None) or getattr(whole_step, what)

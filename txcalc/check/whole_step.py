@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib import import_module
 from typing import Any, Final
 
 import torch
@@ -14,15 +16,67 @@ from txcalc.check.measure_modes import LiveMode
 from txcalc.check.measure_trained import build
 from txcalc.spec.model import Model
 
-MADE: Final[dict[str, Callable[..., torch.optim.Optimizer]]] = {
-    "adamw": torch.optim.AdamW,
+Made = Callable[..., torch.optim.Optimizer]
+
+
+def _of(package: str, name: str, **options: Any) -> Made:
+    """The optimizer of a package that may not be there."""
+    def made(parameters: Sequence[nn.Parameter], **_: Any) -> torch.optim.Optimizer:
+        return getattr(import_module(package), name)(parameters, **options)  # type: ignore[no-any-return]
+    return made
+
+
+MADE: Final[dict[str, Made]] = {
+    "adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "adamw-amsgrad": partial(torch.optim.AdamW, amsgrad=True),
+    "nadam": torch.optim.NAdam, "radam": torch.optim.RAdam, "adagrad": torch.optim.Adagrad,
+    "rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD, "sgd-momentum": partial(torch.optim.SGD, momentum=0.9),
+    "adafactor": torch.optim.Adafactor, "lion": _of("lion_pytorch", "Lion"),
+    "adamw-8bit": _of("bitsandbytes.optim", "AdamW8bit"),
+    "paged-adamw-8bit": _of("bitsandbytes.optim", "PagedAdamW8bit"),
+    "torchao-adamw-8bit": _of("torchao.optim", "AdamW8bit"), "torchao-adamw-4bit": _of("torchao.optim", "AdamW4bit"),
+    "torchao-adamw-fp8": _of("torchao.optim", "AdamWFp8"),
 }
-KERNELS: Final[dict[str, dict[str, Any]]] = {"foreach": {"foreach": True}}
+KERNELS: Final[dict[str, dict[str, Any]]] = {
+    "foreach": {"foreach": True}, "fused": {"fused": True}, "loop": {"foreach": False},
+}
 
 
-def made(name: str, kernel: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer of this name with its own defaults."""
-    return MADE[name](parameters, **KERNELS[kernel])
+STEPS: Final = {"radam": 6}
+"""The first step in steady state, where it is not the second one: from then on RAdam rectifies."""
+
+
+class Together:
+    """Optimizers one after the other, each with parameters of its own."""
+
+    def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
+        self._optimizers = optimizers
+
+    @property
+    def state(self) -> list[Any]:
+        """The states of all of them."""
+        return [state for each in self._optimizers for state in each.state.values()]
+
+    def step(self) -> None:
+        """The step of each."""
+        for each in self._optimizers:
+            each.step()
+
+    def zero_grad(self) -> None:
+        """Set the gradients to none."""
+        for each in self._optimizers:
+            each.zero_grad()
+
+
+def made(name: str, kernel: str, root: nn.Module, parameters: Sequence[nn.Parameter]) -> Together:
+    """The optimizer of this name with its own defaults; Muon for the matrices of hidden layers, AdamW for the rest."""
+    options = KERNELS[kernel]
+    if name != "muon":
+        return Together(MADE[name](parameters, **options))
+    outer = {id(module.weight) for path, module in root.named_modules()
+             if isinstance(module, nn.Embedding) or (isinstance(module, nn.Linear) and path == "head")}
+    hidden = [p for p in parameters if p.dim() == 2 and id(p) not in outer]
+    rest = [p for p in parameters if all(p is not each for each in hidden)]
+    return Together(torch.optim.Muon(hidden), torch.optim.AdamW(rest, **options))
 
 
 def step_live_bytes(
@@ -30,10 +84,11 @@ def step_live_bytes(
     images: int | None = None, optimizer: str = "adamw", kernel: str = "foreach", accumulate: int = 1,
     clip: bool = False, device: str = "cpu", **how: Any,
 ) -> list[tuple[str, int]]:
-    """The bytes live after every operation of the second training step that allocates or frees: forward, loss,
-    backward, as often as micro-batches are accumulated, clipping, the optimizer and its ``zero_grad``.
+    """The bytes live after every operation that allocates or frees of a training step in steady state: forward,
+    loss and backward, as often as micro-batches are accumulated, clipping, the optimizer and its ``zero_grad``.
 
-    Weights, states, inputs and targets count; buffers and what a kernel allocates for itself do not. ``how``: see
+    Weights, states, inputs and targets count; buffers and what a kernel allocates for itself do not. The optimizer gets
+    the parameters in the order in which the model uses them. ``how``: see
     ``build``.
     """
     with maker(device) as at:
@@ -41,8 +96,9 @@ def step_live_bytes(
         root = build(model, length=run.length, dtype=dtype, device=at, **how)
         if not device.startswith("fake"):
             balance(root)
+        parameters = list(_as_used(root, lambda: all_ends(root, run, loss=False)))
         live = LiveMode(at)
-        for tensor in (*root.parameters(), run.tokens, run.source, run.images, *run.targets):
+        for tensor in (*parameters, run.tokens, run.source, run.images, *run.targets):
             if tensor is not None:
                 live.see(tensor)
 
@@ -52,9 +108,9 @@ def step_live_bytes(
             return ends
 
         with live:
-            update = made(optimizer, kernel, list(root.parameters()))
-            for _ in range(2):
-                for state in tree_leaves(list(update.state.values())):  # a number is made where no mode sees it
+            update = made(optimizer, kernel, root, parameters)
+            for _ in range(STEPS.get(optimizer, 2)):
+                for state in tree_leaves(update.state):  # a number is made where no mode sees it
                     if isinstance(state, Tensor):
                         live.see(state)
                 live.taken()
@@ -63,8 +119,24 @@ def step_live_bytes(
                     ends: tuple[Tensor, ...] = ()
                     ends = micro_batch()
                 if clip:
-                    nn.utils.clip_grad_norm_(root.parameters(), 1.0)
+                    nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
                 update.step()
                 update.zero_grad()
                 del ends
         return list(live.events)
+
+
+def _as_used(root: nn.Module, run: Callable[[], object]) -> Iterator[nn.Parameter]:
+    """The parameters of the modules that a run calls, in its order, and then all others."""
+    called: list[nn.Module] = []
+    hooks = [module.register_forward_pre_hook(lambda module, _: called.append(module)) for module in root.modules()]
+    with torch.no_grad():
+        run()
+    for hook in hooks:
+        hook.remove()
+    seen: set[int] = set()
+    for module in (*called, *root.modules()):
+        for p in module.parameters(recurse=False):
+            if id(p) not in seen:
+                seen.add(id(p))
+                yield p

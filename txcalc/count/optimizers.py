@@ -1,89 +1,404 @@
-"""Optimizers: the states of every parameter, and what a step allocates for a moment, kernel by kernel.
+"""Optimizers as data: the states of every parameter, and what a step allocates for a moment, kernel by kernel.
 
-Both are read from ``torch.optim`` (2.13) and proved against it: states have the parameter's dtype, and the events of
-``optimizer.step()`` are those that a dispatch mode sees.
+Read from the code of ``torch.optim`` (2.13), bitsandbytes (0.50.2), torchao (0.18), lion-pytorch (0.2.5) and Adam-mini
+(1.1.1), and proved against their objects: states tensor by tensor, a step by the events that a dispatch mode sees. With
+their own defaults; from the step on in which RAdam rectifies, which is the sixth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-from txcalc.count.entries import Entry, total
-from txcalc.trace.record import Op, Trace
+from txcalc.count.entries import Entry
+from txcalc.spec.errors import SpecError
+from txcalc.trace.record import Op
+from txcalc.trace.workload import OPTIMIZER_KERNELS as KERNELS
+from txcalc.trace.workload import OptimizerKernel, Workload
 
 Shape = tuple[int, ...]
-Kernel = Literal["foreach", "fused", "loop"]
-Part = Literal["all", "one"]
+STATE: Final = "optimizer state"
+"""The category of states."""
 
 
 class Parameter(NamedTuple):
-    """A weight that is trained, or as many as there are ``copies``: bytes of an element are its ``width``."""
+    """A weight that is trained, or as many alike as there are ``copies``: an element has ``width`` bytes.
+    ``head``: elements of one of attention's heads, of a square projection."""
 
     op: Op
     path: str
+    name: str
     shape: Shape
     width: int
     copies: int
+    head: int = 1
+
+    @property
+    def elements(self) -> int:
+        """Of one copy."""
+        return prod(self.shape)
+
+
+Elements = Callable[[Parameter], int]
+
+
+def _all(p: Parameter) -> int:
+    return p.elements
+
+
+def _one(_: Parameter) -> int:
+    return 1
+
+
+def _rows(p: Parameter) -> int:
+    return prod(p.shape[:-1])
+
+
+def _columns(p: Parameter) -> int:
+    return prod(p.shape[:-2]) * p.shape[-1]
+
+
+def _matrices(p: Parameter) -> int:
+    return prod(p.shape[:-2])
+
+
+def _square(p: Parameter) -> int:
+    return min(p.shape) ** 2
+
+
+def _outputs(p: Parameter) -> int:
+    return p.shape[0]
+
+
+def _heads(p: Parameter) -> int:
+    return p.elements // p.head
+
+
+def _per(elements: int) -> Elements:
+    """One for each block of so many, the last one maybe shorter."""
+    return lambda p: -(-p.elements // elements)
+
+
+def _table(entries: int) -> Elements:
+    return lambda _: entries
 
 
 class State(NamedTuple):
-    """A tensor that an optimizer keeps for a parameter. ``width``: bytes of an element, if not the parameter's.
-    ``host``: in the CPU's memory, unless the kernel is fused."""
+    """A tensor that is kept for a parameter. ``width``: bytes of an element, where they are not the parameter's.
+
+    ``host``: in the CPU's memory, however the parameter is placed, unless the kernel is fused. ``paged``: from so many
+    elements on, in memory that CUDA moves between the two, and that PyTorch does not count.
+    """
 
     name: str
-    elements: Part = "all"
+    elements: Elements = _all
     width: int | None = None
     host: bool = False
+    paged: int | None = None
 
 
 class Make(NamedTuple):
-    """An operation whose result a local holds, until the local's next one is there or the step returns."""
+    """An operation of a step, and the local that holds its result until it gets the next one, or the step returns.
+
+    ``operation``: none, nothing is made. ``local``: none, the result is freed at once. ``frees``: locals that are done
+    with then. ``takes``: the local gets what another held. ``each``: for one parameter after another, also where a
+    kernel goes over lists. ``cast``: nothing is made of what has that ``width`` already. ``once``: for all together.
+    """
 
     operation: str
-    local: str
+    local: str = ""
+    elements: Elements = _all
+    width: int | None = None
+    frees: tuple[str, ...] = ()
+    takes: str = ""
+    each: bool = False
+    cast: bool = False
+    once: bool = False
+
+
+Steps = Mapping[OptimizerKernel, tuple[Make, ...]]
+
+
+class Rule(NamedTuple):
+    """What an optimizer does with some parameters. ``steps``: none, what its step allocates is not known.
+    ``apart``: an optimizer of its own, whose step is over before the next one's."""
+
+    states: tuple[State, ...]
+    steps: Steps | None
+    of: Callable[[Parameter], bool] = lambda _: True
+    apart: bool = False
 
 
 class Optimizer(NamedTuple):
-    """An optimizer's states, and by kernel what its step allocates, in order."""
+    """An optimizer: a parameter goes by the first rule that takes it. ``shared``: bytes that all parameters share."""
 
-    states: tuple[State, ...]
-    steps: Mapping[Kernel, tuple[Make, ...]]
+    rules: tuple[Rule, ...]
+    shared: int = 0
+
+    @property
+    def kernels(self) -> tuple[OptimizerKernel, ...]:
+        """The kernels it has; all of them where its steps are not known."""
+        return tuple(each for each in KERNELS if any(each in (rule.steps or KERNELS) for rule in self.rules))
 
 
-ELEMENTS: Final[Mapping[Part, Callable[[Shape], int]]] = {"all": prod, "one": lambda shape: 1}
-"""Elements of a state or a temporary, of the parameter's shape."""
+def _is_matrix(p: Parameter) -> bool:
+    return len(p.shape) > 1
+
+
+def _is_hidden(p: Parameter) -> bool:
+    return len(p.shape) == 2 and p.op.kind.group not in ("embedding", "head")
+
+
+def _is_query_or_key(p: Parameter) -> bool:
+    return _is_matrix(p) and p.op.part in ("q", "k")
+
+
+def _is_large(p: Parameter) -> bool:
+    return p.elements >= 4096
+
+
+def _in_blocks(size: int) -> Callable[[Parameter], bool]:
+    return lambda p: _is_large(p) and p.elements % size == 0
+
+
+def _then(*frees: str) -> Make:
+    return Make("", frees=frees)
+
+
+_IN_PLACE: Final[Steps] = {"foreach": (), "fused": (), "loop": ()}
+_STEP: Final = State("step", _one, 4, host=True)
+_MOMENTS: Final = (State("exp_avg"), State("exp_avg_sq"))
+_ROOT: Final = (Make("_foreach_sqrt", "denominator"),)
+_ADAM: Final[Steps] = {
+    "foreach": _ROOT, "fused": (),
+    "loop": (Make("sqrt", "root"), Make("div", "denominator", frees=("root",))),
+}
+_ADAMW: Final = Rule((_STEP, *_MOMENTS), _ADAM)
+_RADAM: Final = (
+    Make("div", "corrected"), Make("mul", "scaled"), Make("sqrt", "root"), Make("reciprocal", "inverse"),
+    Make("mul", "rate", frees=("inverse", "root")), Make("mul", "product", frees=("scaled", "rate")),
+    Make("mul", frees=("product",)),
+)
+_SCALAR: Final = Make("norm", elements=_one, each=True)
+_FACTORED: Final[Steps] = {
+    "foreach": (
+        _SCALAR, Make("norm", "row means", _rows, each=True), _then("row means"),
+        Make("norm", "column means", _columns, each=True), _then("column means"), Make("mm", "estimates", each=True),
+        Make("mean", "means", _matrices, each=True), _then("means"), Make("", "updates", takes="estimates"), _SCALAR,
+    ),
+    "loop": (
+        _SCALAR, Make("norm", "row mean", _rows), Make("norm", "column mean", _columns), Make("mm", "estimate"),
+        Make("mean", elements=_matrices), Make("", "update", takes="estimate"), _SCALAR,
+    ),
+}
+_UNFACTORED: Final[Steps] = {
+    "foreach": (_SCALAR, Make("_foreach_mul", "squares"), _then("squares"), Make("clone", "estimates", each=True),
+                Make("", "updates", takes="estimates"), _SCALAR),
+    "loop": (_SCALAR, Make("mul", "square"), Make("clone", "estimate"), Make("", "update", takes="estimate"), _SCALAR),
+}
+_NEWTON_SCHULZ: Final = (Make("mm", "gram", _square, 2), Make("addmm", "gram update", _square, 2),
+                         Make("addmm", "orthogonal", width=2))
+_MUON: Final[Steps] = {"loop": (
+    Make("lerp", "update"), Make("_to_copy", "orthogonal", width=2, cast=True), Make("norm", "norm", _one, 2),
+    Make("clamp", elements=_one, width=2, frees=("norm",)), *(5 * _NEWTON_SCHULZ), _then("gram", "gram update"),
+    Make("", "update", takes="orthogonal"),
+)}
+
+
+def _mini(state: Elements, *mean: Make) -> Rule:
+    """Adam-mini's, with one second moment for each of some parts of a parameter."""
+    return Rule((State("m"), State("vmean", state)), {"loop": (
+        Make("mul", "squares"), *mean, Make("sqrt", "root", state), Make("div", "h", state, frees=("root",)),
+        Make("reciprocal", "inverse", state), Make("mul", "stepsize", state, frees=("inverse",)),
+        Make("mul", "update"), Make("neg"),
+    )})
+
+
+def _mini_mean(elements: Elements) -> Make:
+    return Make("mean", "mean", elements, frees=("squares",))
+
+
+def _eight_bit(codes: Elements, block: int, table: int = 0, *, paged: int | None = None) -> tuple[State, ...]:
+    """Two moments as codes, a scale for each block of them, and a table of what codes mean, if each has its own."""
+    return tuple(state for moment in ("exp_avg", "exp_avg_sq") for state in (
+        State(f"codes of {moment}", codes, 1, paged=paged), State(f"scales of {moment}", _per(block), 4),
+        *([State(f"table of {moment}", _table(table), 4)] if table else [])))
+
+
+def _bitsandbytes(paged: int | None = None) -> Optimizer:
+    whole = tuple(State(name, _all, 4, paged=paged) for name in ("exp_avg", "exp_avg_sq"))
+    return Optimizer((Rule(_eight_bit(_all, 256, paged=paged), {"loop": ()}, _is_large), Rule(whole, {"loop": ()})),
+                     shared=2 * 256 * 4)
+
+
+def _torchao(block: int, codes: Elements = _all, table: int = 0) -> Optimizer:
+    return Optimizer((Rule((_STEP, *_eight_bit(codes, block, table)), None, _in_blocks(block)),
+                      Rule((_STEP, *_MOMENTS), None)))
+
 
 OPTIMIZERS: Final[Mapping[str, Optimizer]] = {
-    "adamw": Optimizer(
-        (State("step", "one", 4, host=True), State("exp_avg"), State("exp_avg_sq")),
-        {"foreach": (Make("_foreach_sqrt", "denominator"),)}),
+    "adamw": Optimizer((_ADAMW,)),
+    "adam": Optimizer((_ADAMW,)),
+    "adamw-amsgrad": Optimizer((Rule((*_ADAMW.states, State("max_exp_avg_sq")), _ADAM),)),
+    "nadam": Optimizer((Rule((_STEP, State("mu_product", _one, 4, host=True), *_MOMENTS), {
+        "foreach": _ROOT, "loop": (Make("div", "quotient"), Make("sqrt", "denominator", frees=("quotient",)))}),)),
+    "radam": Optimizer((Rule((_STEP, *_MOMENTS), {"foreach": _ROOT, "loop": _RADAM}),)),
+    "adagrad": Optimizer((Rule((_STEP, State("sum")), {
+        "foreach": (Make("_foreach_sqrt", "root"), Make("_foreach_mul", "numerator")), "fused": (),
+        "loop": (Make("sqrt", "root"),)}),)),
+    "rmsprop": Optimizer((Rule((_STEP, State("square_avg")), {"foreach": _ROOT, "loop": (Make("sqrt", "root"),)}),)),
+    "sgd": Optimizer((Rule((), _IN_PLACE),)),
+    "sgd-momentum": Optimizer((Rule((State("momentum_buffer"),), _IN_PLACE),)),
+    "adafactor": Optimizer((
+        Rule((_STEP, State("row_var", _rows), State("col_var", _columns)), _FACTORED, _is_matrix),
+        Rule((_STEP, State("variance")), _UNFACTORED))),
+    "lion": Optimizer((Rule((State("exp_avg"),), {"loop": (Make("clone", "copy"), Make("add", frees=("copy",)))}),)),
+    "muon": Optimizer((Rule((State("momentum_buffer"),), _MUON, _is_hidden, apart=True), _ADAMW)),
+    "adam-mini": Optimizer((
+        _mini(_heads, _mini_mean(_heads))._replace(of=_is_query_or_key),
+        _mini(_outputs, _mini_mean(_outputs))._replace(of=_is_matrix),
+        Rule((State("m"), State("v")), {"loop": (Make("sqrt", "root"), Make("div", "h", frees=("root",)))},
+             lambda p: p.name == "bias"),
+        _mini(_one, Make("sum", "mean", _one, frees=("squares",)), Make("div", "mean", _one)))),
+    "adamw-8bit": _bitsandbytes(),
+    "paged-adamw-8bit": _bitsandbytes(paged=100_000),
+    "torchao-adamw-8bit": _torchao(256, table=256),
+    "torchao-adamw-4bit": _torchao(128, lambda p: p.elements // 2, table=16),
+    "torchao-adamw-fp8": _torchao(256),
 }
+"""Muon takes the matrices of hidden layers, and AdamW all else; its step is the first."""
 
 
-def states(trace: Trace, parameters: Sequence[Parameter]) -> Iterator[Entry]:
-    """The states of all parameters that are on the device."""
-    for each in parameters:
-        for state in OPTIMIZERS["adamw"].states:
-            if not (state.host and trace.workload.kernels == "cuda"):
-                yield Entry(each.op, state.name, _bytes(each, state.elements, state.width), each.copies,
-                            part="optimizer state")
+_CLIP: Final = (
+    Make("_foreach_norm", "norms", _one), Make("stack", "stacked", _one),
+    Make("linalg_vector_norm", "norm", _one, frees=("stacked", "norms"), once=True),
+    Make("add", "sum", _one, once=True), Make("reciprocal", "inverse", _one, once=True),
+    Make("mul", "coefficient", _one, frees=("sum", "inverse"), once=True),
+    Make("clamp", "clamped", _one, once=True), _then("norm", "coefficient", "clamped"),
+)
+"""``clip_grad_norm_``, which goes over lists by itself."""
 
 
-def moments(parameters: Sequence[Parameter]) -> Iterator[tuple[str, list[Entry]]]:
-    """The moments of a step: the operation, and all that is allocated then besides what was there before."""
-    alive: dict[str, list[Entry]] = {}
-    for step in OPTIMIZERS["adamw"].steps["foreach"]:
-        made = [Entry(each.op, step.local, _bytes(each), each.copies, part="transient") for each in parameters]
-        yield step.operation, [*(entry for entries in alive.values() for entry in entries), *made]
-        alive[step.local] = made
+def kernel_of(name: str, kernel: OptimizerKernel | None) -> OptimizerKernel:
+    """The kernel that runs: the one that is asked for, else foreach, else the only one. Raises ``SpecError``."""
+    there = OPTIMIZERS[name].kernels
+    if kernel is not None and kernel not in there:
+        raise SpecError(f"{name} has no {kernel} kernel; it has {', '.join(there)}", field="optimizer_kernel")
+    return kernel or there[0]
 
 
-def highest(parameters: Sequence[Parameter]) -> tuple[str, list[Entry]]:
-    """The moment of a step at which most is allocated."""
-    return max(moments(parameters), key=lambda moment: total(moment[1]), default=("", []))
+def is_known(workload: Workload) -> bool:
+    """Tell whether all that a step allocates is known."""
+    return workload.held is None and all(rule.steps is not None for rule in OPTIMIZERS[workload.updates].rules)
 
 
-def _bytes(of: Parameter, elements: Part = "all", width: int | None = None) -> int:
-    return ELEMENTS[elements](of.shape) * (of.width if width is None else width)
+def goes_one_by_one(workload: Workload) -> bool:
+    """Tell whether a step goes over copies of parameters one after another, so that their order matters."""
+    if workload.held is not None:
+        return False
+    kernel = kernel_of(workload.updates, workload.optimizer_kernel)
+    steps = [rule.steps for rule in OPTIMIZERS[workload.updates].rules if rule.steps]
+    return any(kernel == "loop" or kernel not in each or any(make.each for make in each[kernel]) for each in steps)
+
+
+def states(workload: Workload, parameters: Iterable[Parameter]) -> Iterator[Entry]:
+    """The states of all parameters that are in the device's memory."""
+    if workload.held is not None:
+        for p in parameters:
+            yield Entry(p.op, "states", p.elements * workload.held.states, p.copies, part=STATE)
+        return
+    on_device = workload.kernels == "cpu" or kernel_of(workload.updates, workload.optimizer_kernel) == "fused"
+    optimizer, shares = OPTIMIZERS[workload.updates], False
+    for p, rule in _ruled(optimizer, parameters):
+        for state in rule.states:
+            if (on_device or not state.host) and (state.paged is None or p.elements < state.paged):
+                yield Entry(p.op, state.name, _bytes(p, state), p.copies, part=STATE)
+        if optimizer.shared and rule is optimizer.rules[0] and not shares:
+            shares = True
+            yield Entry(p.op, "tables of codes", optimizer.shared, 1, part=STATE)
+
+
+def moments(
+    workload: Workload, parameters: Sequence[Parameter], rounded: Callable[[int], int] = int
+) -> Iterator[tuple[str, Alive]]:
+    """The moments of clipping and of a step: the operation that allocates, or none where others were freed, and what is
+    allocated then besides what was there before. ``parameters``: in order, each copy by itself where a step
+    goes one by one. ``rounded``: bytes of a
+    storage as an allocator counts them."""
+    if workload.clip:
+        yield from _run(_CLIP, parameters, Alive(rounded))
+    if workload.held is not None:
+        return
+    optimizer = OPTIMIZERS[workload.updates]
+    kernel = kernel_of(workload.updates, workload.optimizer_kernel)
+    ruled = list(_ruled(optimizer, parameters))
+    for apart in (True, False):
+        alive, batches = Alive(rounded), dict[tuple[int, int], tuple[tuple[Make, ...], list[Parameter]]]()
+        for i, (p, rule) in enumerate(ruled):
+            if rule.apart == apart and rule.steps is not None:
+                own = kernel if kernel in rule.steps else next(iter(rule.steps))
+                key = (i, 0) if own == "loop" else (optimizer.rules.index(rule), p.width)
+                batches.setdefault(key, (rule.steps[own], []))[1].append(p)
+        for makes, together in batches.values():
+            yield from _run(makes, together, alive)
+        yield "", Alive(rounded)
+
+
+class Alive:
+    """What a step has allocated, by the local that holds it: a list of parameters, and bytes of one copy of each."""
+
+    def __init__(self, rounded: Callable[[int], int]) -> None:
+        self.now, self._rounded = 0, rounded
+        self._locals: dict[str, list[tuple[Parameter, str, int]]] = {}
+
+    def entries(self) -> list[Entry]:
+        """All of it."""
+        return [Entry(p.op, what, size, p.copies, part="transient") for held in self._locals.values()
+                for p, what, size in held]
+
+    def add(self, local: str, made: tuple[Parameter, str, int]) -> None:
+        """Let a local hold one more."""
+        self._locals.setdefault(local, []).append(made)
+        self.now += self._rounded(made[2]) * made[0].copies
+
+    def free(self, local: str) -> None:
+        """Let go of what a local holds."""
+        self.now -= sum(self._rounded(size) * p.copies for p, _, size in self._locals.pop(local, []))
+
+    def move(self, taken: str, local: str) -> None:
+        """Let a local hold what another did, if there is any."""
+        if taken in self._locals:
+            self.free(local)
+            self._locals[local] = self._locals.pop(taken)
+
+
+def _run(makes: Iterable[Make], parameters: Sequence[Parameter], alive: Alive) -> Iterator[tuple[str, Alive]]:
+    for make in makes:
+        together = [parameters[0]._replace(copies=1)] if make.once else parameters
+        for p in together if make.operation else ():
+            if not (make.cast and p.width == make.width):
+                alive.add(_NEW, (p, make.local or make.operation, _bytes(p, make)))
+                if make.each:
+                    yield make.operation, alive
+                    if not make.local:
+                        alive.free(_NEW)
+                        yield "", alive
+        if make.operation and not make.each:
+            yield make.operation, alive
+        if make.local:
+            alive.move(make.takes or _NEW, make.local)
+        for local in (_NEW, *make.frees):
+            alive.free(local)
+        yield "", alive
+
+
+_NEW: Final = ""
+
+
+def _ruled(optimizer: Optimizer, parameters: Iterable[Parameter]) -> Iterator[tuple[Parameter, Rule]]:
+    return ((p, next(rule for rule in optimizer.rules if rule.of(p))) for p in parameters)
+
+
+def _bytes(p: Parameter, what: State | Make) -> int:
+    return what.elements(p) * (p.width if what.width is None else what.width)

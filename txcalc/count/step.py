@@ -1,29 +1,35 @@
 """The memory of a whole training step in steady state, from the second step on, or of one pass of generation.
 
-The step is PyTorch's usual loop: forward, loss, backward, ``optimizer.step()``, then ``zero_grad()``, which sets
-gradients to none, and the loss goes. Weights and the optimizer's states are there all the time. A peak is the highest
-of all moments, never a sum of parts. Buffers of modules are left out, and so is what a kernel allocates for itself.
+The step is PyTorch's usual loop: forward, loss and backward, once for each micro-batch; clipping, if any;
+``optimizer.step()``; then ``zero_grad()``, which sets gradients to none, and the last loss goes. Weights and the
+optimizer's states are there all the time, gradients from their first backward pass on. A peak is the highest of all
+moments, never a sum of parts. Buffers of modules are left out, and so is what a kernel allocates for itself.
+
+Where gradients are held in another width than the backward pass makes them in, they have memory of their own all the
+time, to which it adds, as in Megatron-LM (``core/distributed/param_and_grad_buffer.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from math import prod
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-from txcalc.count import optimizers, weights
+from txcalc.count import optimizers, params, weights
 from txcalc.count.entries import Entry
 from txcalc.count.lifetimes import Moment, Moments, every, moments
 from txcalc.count.optimizers import Parameter
-from txcalc.count.params import weight_shapes
 from txcalc.count.peak import Amounts, Where, alive, found, highest
 from txcalc.count.turns import Memory, Turns, count
 from txcalc.count.unproved import INPUTS
-from txcalc.trace.record import Trace
+from txcalc.spec.facts import located_blocks
+from txcalc.trace.record import Node, Op, Repeat, Trace
 from txcalc.trace.tensors import Tensor
 
-CATEGORIES: Final = ("weights", "optimizer state", "gradients", "inputs", "cache", "saved", "transient")
+CATEGORIES: Final = ("weights", "master weights", "optimizer state", "gradients", "inputs", "cache", "saved",
+                     "transient")
 """What is alive, as the ``part`` of entries and the timeline have it."""
 
 
@@ -47,7 +53,7 @@ class Event(NamedTuple):
 def resident(trace: Trace) -> list[Entry]:
     """What is there before the step, by category (``part``)."""
     cache = alive(trace, ((0, False),)) if not trace.workload.keeps else ()
-    return [*_resident(trace, parameters(trace)), *cache]
+    return [*_Step(trace, in_place=True).resident, *cache]
 
 
 def phases(
@@ -56,13 +62,22 @@ def phases(
     """The peak of each phase: forward, loss (from its first operation on), backward, optimizer; or of a pass that
     generates. ``rounded``: bytes of a storage as an allocator counts them. Raises ``SpecError`` for what is not proved.
     """
-    return tuple(Phase(each.name, each.bytes, each.at, each.turns) for each in _peaks(trace, in_place, rounded))
+    peaks = _Step(trace, in_place).peaks(rounded)
+    return tuple(Phase(each.name, each.bytes, each.at, each.turns) for each in peaks)
+
+
+def certainty(trace: Trace) -> Literal["exact", "bound"]:
+    """How sure the peak is: a bound where it is not known what the optimizer's step allocates."""
+    known = trace.workload.phase != "training" or optimizers.is_known(trace.workload)
+    return "exact" if known else "bound"
 
 
 def at_peak(trace: Trace, *, in_place: bool = True) -> list[Entry]:
     """All that is alive at the highest moment, by category (``part``), what is resident first."""
-    top = max(_peaks(trace, in_place), key=lambda each: each.bytes)
-    entries = [*_resident(trace, parameters(trace)), *alive(trace, top.where, in_place=in_place)]
+    step = _Step(trace, in_place)
+    top = max(step.peaks(), key=lambda each: each.bytes)
+    entries = [*step.resident, *(step.gradients if top.later else ())]
+    entries += alive(trace, top.where, in_place=in_place, accumulates=top.accumulates)
     return [*entries, *top.temporaries]
 
 
@@ -71,29 +86,58 @@ def events(trace: Trace, *, in_place: bool = True, turns: int | None = None) -> 
 
     ``turns``: of so many turns of each repeat at most, the first and the last among them.
     """
-    base = Amounts(_by_part(_resident(trace, parameters(trace))))
-    run = moments(trace, in_place=in_place, none=Amounts(), amount=partial(_category, trace))
-    last = Amounts()
-    for name, first, end in _split(trace, run):
-        for moment in every(trace, run[first:end], base, turns):
-            last = moment.live
-            yield _event(name, moment.path, last)
-    if trace.workload.phase == "training":
-        for path, entries in optimizers.moments(parameters(trace)):
-            yield _event("optimizer", path, last + Amounts(_by_part(entries)))
+    step, workload = _Step(trace, in_place), trace.workload
+    base, last = Amounts(_by_part(step.resident)), Amounts()
+    for micro_batch in range(workload.accumulate or 1):
+        first = micro_batch == 0
+        run = step.moments(first, none=Amounts(), amount=partial(_category, trace))
+        there = base if first else base + Amounts(_by_part(step.gradients))
+        for name, start, end in _split(trace, run):
+            for moment in every(trace, run[start:end], there, turns):
+                last = moment.live
+                yield _event(name, moment.path, last)
+    if workload.phase == "training":
+        for path, made in optimizers.moments(workload, step.in_order):
+            yield _event("optimizer", path, last + Amounts({"transient": made.now}))
         yield _event("optimizer", "", base)
 
 
 @lru_cache(maxsize=4)
 def parameters(trace: Trace) -> list[Parameter]:
-    """The weights that the backward pass makes gradients of."""
+    """The weights that the backward pass makes gradients of, in the order in which they are used."""
     made: dict[str, tuple[int, int]] = {}
     for entry in alive(trace, _END, groups=("gradients",)) if trace.workload.phase == "training" else ():
         _, often = made.get(entry.what, (0, 0))
         made[entry.what] = count(trace, entry.each), often + count(trace, entry.times)
-    weighed = {path: (op, shape) for op in trace.ops for path, shape in weight_shapes(op).items()}
-    return [Parameter(op, path, shape, size // prod(shape), often) for path, (op, shape) in weighed.items()
-            for size, often in [made.get(f"gradient of {path}", (0, 0))] if often]
+    found: dict[str, Parameter] = {}
+    for op in trace.ops:
+        for name, shape in op.weights:
+            path = f"{op.path}.{name}" if name else op.path
+            size, often = made.get(f"gradient of {path}", (0, 0))
+            if often:
+                found[path] = Parameter(op, path, name, shape, size // prod(shape), often, _head(trace))
+    return list(found.values())
+
+
+def unrolled(trace: Trace, parameters: Iterable[Parameter]) -> list[Parameter]:
+    """Every copy of parameters by itself, one set of weights after another."""
+    own: dict[int, list[Parameter]] = {}
+    for p in parameters:
+        own.setdefault(id(p.op), []).append(p)
+    left = Counter({p.path: p.copies for each in own.values() for p in each})
+
+    def walk(nodes: Iterable[Node]) -> Iterator[Parameter]:
+        for node in nodes:
+            if isinstance(node, Op):
+                for p in own.get(id(node), ()):
+                    if left[p.path]:
+                        left[p.path] -= 1
+                        yield p._replace(copies=1)
+            else:
+                for _ in range(count(trace, node.copies) if isinstance(node, Repeat) else 1):
+                    yield from walk(node.body)
+
+    return list(walk(trace.body))
 
 
 _END: Final[Where] = ((-1, False),)
@@ -101,30 +145,84 @@ _END: Final[Where] = ((-1, False),)
 
 
 class _Peak(NamedTuple):
+    """A phase's highest moment. ``later``: gradients are resident then, those of an earlier micro-batch."""
+
     name: str
     bytes: int
     at: str
     where: Where
+    later: bool
+    accumulates: bool
     temporaries: tuple[Entry, ...] = ()
     turns: Turns = ()
 
 
-def _peaks(trace: Trace, in_place: bool, rounded: Callable[[int], int] = int) -> list[_Peak]:
-    """The highest moment of each phase."""
-    trained = parameters(trace)
-    base = _total(_resident(trace, trained), rounded)
-    run = moments(trace, in_place=in_place, number=partial(count, trace), amount=lambda memory: rounded(memory.bytes))
-    peaks = []
-    for name, first, end in _split(trace, run):
-        live, where = highest(trace, run, first, end)
-        moment = found(run, where)
-        turns = tuple((path, count(trace, turn)) for path, turn in moment.turns)
-        peaks.append(_Peak(name, base + live, moment.path, where, turns=turns))
-    if trace.workload.phase == "training":
-        at, entries = optimizers.highest(trained)
-        live = base + found(run, _END).live + _total(entries, rounded)
-        peaks.append(_Peak("optimizer", live, at, _END, tuple(entries)))
-    return peaks
+class _Step:
+    """One step of a run: what is resident, and its moments."""
+
+    def __init__(self, trace: Trace, in_place: bool) -> None:
+        self.trace, self.in_place, held = trace, in_place, trace.workload.held
+        made = parameters(trace)
+        self.held = held is not None and any(p.width != held.gradients for p in made)
+        width = None if held is None else held.master or None
+        self.parameters = [p if width is None else p._replace(width=width) for p in made]
+        buffers = [Entry(p.op, "gradients", p.elements * (held.gradients if held else p.width), p.copies,
+                         part="gradients") for p in made]
+        self.gradients = [] if self.held else buffers
+        self.resident = [*self._resident(), *(each for each in buffers if self.held and each.each)]
+
+    @property
+    def in_order(self) -> list[Parameter]:
+        """What the optimizer's step goes over, copies one by one if it does."""
+        one_by_one = optimizers.goes_one_by_one(self.trace.workload)
+        return unrolled(self.trace, self.parameters) if one_by_one else self.parameters
+
+    def moments(self, first: bool, **more: Any) -> Moments:
+        """Those of the first micro-batch, or of a later one."""
+        return moments(self.trace, in_place=self.in_place, accumulates=self.held or not first, **more)
+
+    def peaks(self, rounded: Callable[[int], int] = int) -> list[_Peak]:
+        """The highest moment of each phase."""
+        trace, workload = self.trace, self.trace.workload
+        best: dict[str, _Peak] = {}
+        for first in (True, False)[:min(workload.accumulate or 1, 2)]:
+            run = self.moments(first, number=partial(count, trace), amount=lambda memory: rounded(memory.bytes))
+            base = _total([*self.resident, *(() if first else self.gradients)], rounded)
+            for name, start, end in _split(trace, run):
+                live, where = highest(trace, run, start, end)
+                moment, later = found(run, where), not first
+                turns = tuple((path, count(trace, turn)) for path, turn in moment.turns)
+                peak = _Peak(name, base + live, moment.path, where, later, self.held or later, turns=turns)
+                best[name] = max(best.get(name, peak), peak, key=lambda each: each.bytes)
+        if workload.phase == "training":
+            best["optimizer"] = self._update(base + found(run, _END).live, not first, rounded)
+        return list(best.values())
+
+    def _update(self, base: int, later: bool, rounded: Callable[[int], int]) -> _Peak:
+        """The highest moment of clipping and of the optimizer's step."""
+        each = self.in_order
+        most, at = 0, ""
+        for path, made in optimizers.moments(self.trace.workload, each, rounded):
+            if made.now > most:
+                most, at = made.now, path
+        then = (made.entries() for _, made in optimizers.moments(self.trace.workload, each, rounded)
+                if made.now == most)
+        return _Peak("optimizer", base + most, at, _END, later, self.held or later, tuple(next(then, ())))
+
+    def _resident(self) -> Iterator[Entry]:
+        """What no moment of the run has: weights, the optimizer's states and inputs."""
+        trace, held = self.trace, self.trace.workload.held
+        for entry in params.entries(trace) if held else weights.entries(trace):
+            yield entry._replace(each=entry.each * (held.weights if held else 1), part="weights")
+        for p in self.parameters if held and held.master else ():
+            yield Entry(p.op, "master weights", p.elements * p.width, p.copies, part="master weights")
+        yield from optimizers.states(trace.workload, self.parameters)
+        there: set[int] = set()
+        for op in trace.ops:
+            for x in (*op.reads, *op.saves):
+                if x.label in INPUTS and x.id not in there:
+                    there.add(x.id)
+                    yield Entry(op, x.label, _size(trace, x), 1, part="inputs", shape=x.storage.shape)
 
 
 def _split(trace: Trace, run: Moments) -> list[tuple[str, int, int]]:
@@ -153,17 +251,10 @@ def _storages(entry: Entry) -> list[int]:
     return [prod(shape) * width for _, shape in entry.op.weights] if whole else [entry.each]
 
 
-def _resident(trace: Trace, trained: Sequence[Parameter]) -> Iterator[Entry]:
-    """What no moment of the run has: weights, the optimizer's states and inputs."""
-    for entry in weights.entries(trace):
-        yield entry._replace(part="weights")
-    yield from optimizers.states(trace, trained)
-    there: set[int] = set()
-    for op in trace.ops:
-        for x in (*op.reads, *op.saves):
-            if x.label in INPUTS and x.id not in there:
-                there.add(x.id)
-                yield Entry(op, x.label, _size(trace, x), 1, part="inputs", shape=x.storage.shape)
+def _head(trace: Trace) -> int:
+    """Elements of one of attention's heads, of a square projection of the model's width."""
+    heads = next((getattr(block.attention, "heads", 1) for _, block in located_blocks(trace.model)), 1)
+    return count(trace, trace.model.d_model**2) // heads
 
 
 def _size(trace: Trace, x: Tensor) -> int:

@@ -15,6 +15,7 @@ from txcalc.document import Part
 from txcalc.spec import adapters, older, words
 from txcalc.spec.errors import SpecError, all_of, not_one_of, shown, unknown_field
 from txcalc.spec.formats import NAMES, PACKED
+from txcalc.spec.training import OPTIMIZERS, Held, check_optimizer
 from txcalc.trace.tensors import Role
 
 Phase = Literal["forward", "training", "prefill", "decode"]
@@ -26,6 +27,7 @@ Latents = Literal["absorbed", "expanded"]
 Implementation = Literal["torch", "transformers"]
 Kernels = Literal["cuda", "cpu"]
 Recipe = Literal["adam-mixed", "adam-mixed-fp32-grads", "adam-fp32", "sgd-momentum-fp32"]
+OptimizerKernel = Literal["foreach", "fused", "loop"]
 BYTES: dict[DType, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 _WIDTHS: Final = {Role.FLOAT32: 4, Role.STATISTIC: 4, Role.INDEX: 8, Role.HOST: 8, Role.BOOL: 1, Role.PARAMETER: 0}
@@ -36,15 +38,19 @@ RECOMPUTE: Final = ("none", "full")
 LOSSES: Final = ("plain", "fp32")
 """Cross-entropy of logits as they are, or of a copy in fp32, which is what our reference does."""
 
+OPTIMIZER_KERNELS: Final[tuple[OptimizerKernel, ...]] = get_args(OptimizerKernel)
+
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "phase": get_args(Phase), "dtype": get_args(DType), "kv_dtype": get_args(KvDType), "weights": NAMES,
     "attention": get_args(AttentionKernel), "masked": get_args(Masked), "kernels": get_args(Kernels),
     "latents": get_args(Latents), "implementation": get_args(Implementation),
     "recipe": get_args(Recipe), "loss": LOSSES, "recompute": RECOMPUTE,
+    "optimizer": OPTIMIZERS, "optimizer_kernel": OPTIMIZER_KERNELS,
 }
 """The fields that are one of a few words."""
 
-LEAST: Final = {"batch": 1, "seq": 1, "past": 0, "source_seq": 1, "images": 0, "kv_block": 1}
+LEAST: Final = {"batch": 1, "seq": 1, "past": 0, "source_seq": 1, "images": 0, "kv_block": 1,
+                "accumulate": 1}
 """The fields that are whole numbers, and the smallest of each."""
 
 FILLED: Final = ("seq", "kv_dtype", "attention")
@@ -55,7 +61,10 @@ TRAINED: Final[Mapping[str, Callable[[object], Any]]] = {
 }
 """The fields that say which weights are trained, and how each is read."""
 
-GIVEN: Final = ("loss", "recompute", *TRAINED)
+STEP: Final = ("optimizer", "optimizer_kernel", "accumulate", "clip")
+"""The fields of a whole training step."""
+
+GIVEN: Final = ("loss", "recompute", *TRAINED, *STEP)
 """The fields that a document has only where they were given."""
 
 UNBUILT: Final = ("megatron",)
@@ -79,6 +88,8 @@ class Workload(Part):
     ``forward`` is a pass over a whole sequence; ``training`` adds the loss and the backward pass.
     ``loss``: the code of the cross-entropy of a head's logits, one of ``LOSSES``; none: as the implementation has it.
     ``recompute``: what the backward pass runs once more, so that only its inputs are kept; none: nothing.
+    ``optimizer``: one of ``OPTIMIZERS``, or bytes of a parameter as ``Held`` has them; none: adamw. ``accumulate``
+    micro-batches go into a step; ``clip``: the gradients' norm is clipped.
     Raises ``SpecError`` that names the field.
     """
 
@@ -104,6 +115,10 @@ class Workload(Part):
     lora: adapters.Adapter | None = None
     dora: adapters.Adapter | None = None
     freeze: tuple[str, ...] | None = None
+    optimizer: str | None = None
+    optimizer_kernel: OptimizerKernel | None = None
+    accumulate: int | None = None
+    clip: bool | None = None
 
     def __post_init__(self) -> None:
         if (packed := _packed(self.dtype)) in PACKED:
@@ -129,6 +144,12 @@ class Workload(Part):
             raise SpecError(f"a {self.phase} pass recomputes nothing; use phase training", field="recompute")
         if self.loss is not None and self.phase != "training":
             raise SpecError(f"a {self.phase} pass has no loss; use phase training", field="loss")
+        for name in STEP:
+            if self.phase != "training" and getattr(self, name) is not None:
+                raise SpecError(f"a {self.phase} pass updates no weights; use phase training", field=name)
+        if self.held is not None and self.weights is not None:
+            raise SpecError(f"the bytes of weights are given twice, here and by --weights {self.weights}",
+                            field="optimizer")
         if self.past and self.phase in ("forward", "training"):
             message = f"a {self.phase} pass starts with an empty cache; use phase decode or prefill"
             raise SpecError(message, field="past")
@@ -172,6 +193,16 @@ class Workload(Part):
     def freezes(self) -> bool:
         """Whether some weights are not trained."""
         return self.adapter is not None or self.freeze is not None
+
+    @property
+    def updates(self) -> str:
+        """The optimizer's name, where it has one."""
+        return self.optimizer or OPTIMIZERS[0]
+
+    @property
+    def held(self) -> Held | None:
+        """Bytes of a parameter, where they are given in place of an optimizer's name."""
+        return None if self.updates in OPTIMIZERS else Held.of(self.updates)
 
     @property
     def source_new(self) -> int:
@@ -223,8 +254,12 @@ def _checks(fields: Mapping[str, Any]) -> Iterator[partial[None]]:
     for name, value in fields.items():
         if (value is None and name in _MAY_BE_MISSING) or (name == "dtype" and _packed(value) in PACKED):
             continue
-        if name in CHOICES:
+        if name == "optimizer":
+            yield partial(check_optimizer, value)
+        elif name in CHOICES:
             yield partial(_check_choice, name, value)
+        elif name == "clip":
+            yield partial(_check_flag, name, value)
         elif name in LEAST or name == "dropout":
             yield partial(_check_number, name, value)
 
@@ -260,6 +295,11 @@ def _check_known(name: str, value: object, known: Sequence[str]) -> None:
         raise SpecError(unknown_field(name, known), field=name)
     if value is None and name in FILLED:
         raise SpecError(f"must be given or left out, got {shown(value)}", field=name)
+
+
+def _check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise SpecError(f"must be true or false, got {shown(value)}", field=name)
 
 
 def _check_choice(name: str, value: object) -> None:

@@ -1,0 +1,48 @@
+"""What updates the weights in training: optimizers by name, or the bytes that are held for every parameter."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, Self
+
+from txcalc.spec import words
+from txcalc.spec.errors import SpecError, not_one_of, shown
+
+OPTIMIZERS: Final = (
+    "adamw", "adam", "adamw-amsgrad", "nadam", "radam", "adagrad", "rmsprop", "sgd", "sgd-momentum", "adafactor",
+    "muon", "lion", "adam-mini", "adamw-8bit", "paged-adamw-8bit", "torchao-adamw-8bit", "torchao-adamw-4bit",
+    "torchao-adamw-fp8",
+)
+"""Optimizers by name, those of ``torch.optim`` first, the others with their package where that is not theirs alone."""
+
+
+class Held(NamedTuple):
+    """Bytes that are held for every parameter that is trained."""
+
+    weights: int
+    master: int = 0
+    gradients: int = 0
+    states: int = 0
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """From ``weights=2,master=4,gradients=2,states=8``. Raises ``SpecError``."""
+        found: dict[str, int] = {}
+        for part in text.split(","):
+            name, _, value = (each.strip() for each in part.partition("="))
+            if name not in cls._fields or name in found or not value.isdecimal():
+                wanted = "weights=2,master=4,gradients=2,states=8, whole bytes of a parameter, each once"
+                raise SpecError(f"must be a name or of the form {wanted}, got {shown(part)}", field="optimizer")
+            found[name] = int(value)
+        if "weights" not in found:
+            raise SpecError("must say the bytes of weights too: weights=2", field="optimizer")
+        return cls(**found)
+
+
+def check_optimizer(value: object) -> None:
+    """Raise ``SpecError`` for what is neither an optimizer's name nor bytes of a parameter."""
+    name = words.word("optimizer", value, OPTIMIZERS)
+    if name not in OPTIMIZERS and not (isinstance(value, str) and "=" in value):
+        wanted, got = not_one_of(OPTIMIZERS, value)
+        raise SpecError(f"must be {wanted}{got}", field="optimizer")
+    if name not in OPTIMIZERS:
+        Held.of(str(value))
