@@ -16,7 +16,8 @@ from txcalc.huggingface.importer import spec_from_config
 from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal, positions
-from txcalc.spec.inputs import HeadTransform, LMHead
+from txcalc.spec.inputs import HeadTransform, LearnedPosition, LMHead
+from txcalc.spec.layers import Dense, Norm
 from txcalc.spec.model import Model
 from txcalc.trace.implementations import DECODER, code, features
 from txcalc.trace.model import trace
@@ -141,6 +142,8 @@ def test_a_class_without_sdpa_runs_eager() -> None:
     ({}, {"attention": "flash"}, "transformers runs eager or sdpa, not flash"),
     ({}, {"loss": "plain"}, "transformers casts logits to fp32"),
     ({"head": LMHead(transform=HeadTransform())}, {}, "head.transform in llama is not counted yet"),
+    ({"modeling": "gpt2", "position": LearnedPosition(size=64), "norm": Norm(kind="layernorm"),
+      "feed_forward": Dense(d_ff=41, activation="gelu_tanh")}, {}, "gpt2 without attention.bias.k"),
     ({}, {"phase": "prefill"}, "the prefill phase of transformers is not counted yet"),
     ({"embedding_scale": True}, {}, "embedding_scale in llama is not counted yet"),
     ({"layer_scale": True, "modeling": None}, {}, "layer_scale in classes of transformers"),

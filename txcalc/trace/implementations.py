@@ -38,7 +38,8 @@ class Code(NamedTuple):
     added to each other. ``scales_table``: embeddings, as they are looked up. ``rebinds``: what is capped or normed
     again takes the name of what it was made of, which is freed. ``sdpa``: has it. ``rotary``: tables in the dtype of
     what they rotate, or in fp32; ``rotary_of_windows``: one for each window. ``norms_after``: queries and keys are
-    normed when all projections are made. ``has``: the features (``features``) of the models that it is proved for.
+    normed when all projections are made. ``has``: the features (``features``) of the models that it is proved for,
+    ``needs``: those that all of them have.
     """
 
     rms_norm: Literal["kernel", "composed", "wide", "offset"] = "kernel"
@@ -66,6 +67,7 @@ class Code(NamedTuple):
     rotary_of_windows: bool = False
     norms_after: bool = False
     has: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
 
     def having(self, *features: str, **choices: Any) -> Code:
         """The same for models that have more ``features``, and with other ``choices``."""
@@ -75,11 +77,16 @@ class Code(NamedTuple):
 TORCH: Final = Code()
 """Plain PyTorch."""
 
-COMMON: Final = frozenset({
-    "input.kind tokens", "attention", "attention.kind standard", "feed_forward.kind dense", "head.kind lm",
-    *(f"attention.bias.{name}" for name in "qkvo"), *(f"feed_forward.bias.{name}" for name in ("up", "gate", "down")),
-})
+PROJECTED: Final = frozenset(f"attention.bias.{name}" for name in "qkvo")
+WIDENED: Final = frozenset(f"feed_forward.bias.{name}" for name in ("up", "gate", "down"))
+COMMON: Final = PROJECTED | WIDENED | {
+    "input.kind tokens", "attention", "attention.kind standard", "feed_forward.kind dense", "head.kind lm"}
 """What all here have in common."""
+
+MASKED_LM: Final = frozenset({
+    "architecture encoder-only", "embedding_norm", "no final_norm", "norm.placement post", "token_types", "head.bias",
+    "head.transform"})
+"""What BERT has and no decoder."""
 
 DECODER: Final = COMMON | {"position.kind rope", "norm.kind rmsnorm", "no norm.bias", "feed_forward.activation silu",
                            "feed_forward.gated"}
@@ -95,24 +102,24 @@ GEMMA: Final = LLAMA.having(
 
 GPT2: Final = Code(
     attention="heads", makes_tables=True, shifts_labels=True, qkv="together", softmax="own", gelu_tanh="composed",
-    holds_sublayers=True, has=COMMON | {"position.kind learned", "position.size", "norm.kind layernorm",
-                                        "feed_forward.activation gelu_tanh"})
+    holds_sublayers=True, needs=PROJECTED | WIDENED,
+    has=COMMON | {"position.kind learned", "position.size", "norm.kind layernorm", "feed_forward.activation gelu_tanh"})
 
 GPT_NEOX: Final = Code(
     attention="heads", makes_tables=True, shifts_labels=True, qkv="by head", joins_rotated=True, sublayers_first=True,
-    drops="outside",
+    drops="outside", needs=WIDENED,
     has=COMMON | {"position.kind rope", "position.dim", "norm.kind layernorm", "feed_forward.activation gelu",
                   "residual parallel"})
 
 BERT: Final = Code(
     attention="heads", softmax="own", output="apart", loss="plain", types_first=True, drops="outside",
-    holds_inputs=False,
-    has=COMMON | {"architecture encoder-only", "embedding_norm", "no final_norm", "norm.kind layernorm",
-                  "norm.placement post", "position.kind learned", "position.size", "token_types",
-                  "feed_forward.activation gelu", "head.bias", "head.transform"})
+    holds_inputs=False, needs=PROJECTED | WIDENED | MASKED_LM,
+    has=COMMON | MASKED_LM | {"norm.kind layernorm", "position.kind learned", "position.size",
+                              "feed_forward.activation gelu"})
 
 VIT: Final = Code(
     attention="heads", loss="plain", drops="outside", holds_inputs=False, batch_axis=True,
+    needs=WIDENED | {"attention.bias.o", "architecture encoder-only"},
     has=COMMON | {"architecture encoder-only", "head.kind classifier", "head.labels", "input.image",
                   "input.kind patches", "input.patch", "input.channels", "norm.kind layernorm",
                   "position.kind learned", "position.size", "feed_forward.activation gelu"})
@@ -141,8 +148,10 @@ def code(spec: Model, workload: Workload) -> Code:
         return TORCH
     wanted, name = features(spec), spec.modeling
     rows = list(TRANSFORMERS.values()) if name is None else [TRANSFORMERS[name]] if name in TRANSFORMERS else []
-    row = next((row for row in rows if wanted <= row.has), None)
+    row = next((row for row in rows if row.needs <= wanted <= row.has), None)
     if row is None:
+        if name is not None and rows and wanted <= rows[0].has:
+            raise _not_yet(f"{name} without {min(rows[0].needs - wanted)}")
         beyond = min((sorted(wanted - row.has) for row in rows), key=len, default=[])
         if name is None:
             raise _not_yet(f"{beyond[0]} in classes of transformers")
