@@ -220,3 +220,26 @@ def test_packed_layers_told_apart_are_counted_once() -> None:
     packed, frozen = (total(weight_entries(trace(spec, run))) for run in (
         Workload(seq=17, weights="nf4"), Workload(phase="training", seq=17, weights="nf4", lora="r=16,targets=q,v")))  # type: ignore[arg-type]
     assert frozen == packed + 4 * 6_815_744
+
+
+@pytest.mark.parametrize("device", ["cpu", "fake-cuda"])
+@pytest.mark.parametrize(("attention", "dtype", "batch"), [
+    ("eager", "bf16", 2), ("sdpa", "bf16", 1), ("sdpa", "fp32", 2),
+])
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3"])
+def test_a_step_of_transformers_classes_with_peft(
+    name: str, attention: str, dtype: str, batch: int, device: str
+) -> None:
+    pytest.importorskip("peft")
+    from tests.test_implementations import CONFIGS, model, workload
+    from txcalc.check import classes, fake_cuda
+
+    adapter = {"r": 3, "targets": ["q_proj", "v_proj", "o_proj", "up_proj"], "dropout": 0.1 * (batch - 1)}
+    run: dict[str, Any] = {"attention": attention, "dtype": dtype, "dropout": 0.1 * (2 - batch), "lora": adapter}
+    try:
+        real = fake_cuda.ask("live_bytes", CONFIGS[name], batch, 7, **run) if device == "fake-cuda" else (
+            classes.live_bytes(CONFIGS[name], batch, 7, **run | {"dtype": measure.DTYPES[dtype]}))
+    except NotRun as reason:
+        pytest.skip(f"not run: {reason}")
+    ours = live_bytes(trace(model(name), workload(name, batch=batch, device=device, **run)), in_place=False)
+    assert [event.live for event in ours] == [live for _, live in real]

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from txcalc.check.measure import Kept, kept_by, maker
 from txcalc.check.measure_modes import LiveMode
+from txcalc.check.measure_trained import with_peft
 from txcalc.huggingface.families import FAMILIES
 from txcalc.spec.errors import SpecError
 
@@ -41,7 +42,7 @@ def kept(config: Config, batch: int, seq: int, *, device: str = "cpu", **run: An
 
 
 def live_bytes(config: Config, batch: int, seq: int, *, device: str = "cpu", **run: Any) -> list[tuple[str, int]]:
-    """The bytes live after every operation of a training step that allocates or frees.
+    """The bytes live after every operation of a training step that allocates or frees. ``lora``: adapters of ``peft``.
 
     ``seq``: labels of a sequence; ``source_seq``: what an encoder reads, where it reads tokens. ``attention``: eager or
     sdpa; ``experts``: transformers' name for how they run, its own choice where left out. ``dtype``: of weights and
@@ -61,6 +62,7 @@ def _step(
     config: Config, batch: int, seq: int, device: str, *, source_seq: int | None = None,
     dtype: torch.dtype = torch.float32, attention: str = "sdpa", experts: str | None = None,
     dropout: float | None = None, autocast: bool = False, recompute: bool = False,
+    lora: Mapping[str, Any] | None = None,
 ) -> tuple[nn.Module, Callable[[], Tensor]]:
     """A model, and its forward pass to the loss."""
     from transformers.utils import import_utils
@@ -72,6 +74,8 @@ def _step(
             module.register_forward_pre_hook(_in_turn)
     if recompute:
         model.activation_checkpointing_enable({"use_reentrant": False})
+    if lora is not None:
+        with_peft(model, lora)
     given = _inputs(model, batch, seq, source_seq, device, dtype)
 
     def forward() -> Tensor:

@@ -29,15 +29,20 @@ def build(model: Model, *, trained: Trained | None = None, **how: Any) -> Refere
     elif adapter is not None:
         if (packed := trained.get("packed")) is not None:
             _pack(root, packed)
-        import peft
-
-        config = peft.LoraConfig(
-            r=adapter["r"], lora_alpha=adapter.get("alpha") or adapter["r"], use_dora="dora" in trained,
-            lora_dropout=adapter.get("dropout", 0.0), target_modules=list(adapter["targets"]))
-        # They are made where the weights are, and not moved there, which tensors without data refuse.
-        with next(root.parameters()).device, patch.object(nn.Module, "to", lambda module, *_, **__: module):
-            peft.get_peft_model(root, config)
+        with_peft(root, adapter, dora="dora" in trained)
     return root.train()
+
+
+def with_peft(root: nn.Module, adapter: Mapping[str, Any], *, dora: bool = False) -> None:
+    """Let ``peft`` put adapters on layers of these names."""
+    import peft
+
+    config = peft.LoraConfig(
+        r=adapter["r"], lora_alpha=adapter.get("alpha") or adapter["r"], use_dora=dora,
+        lora_dropout=adapter.get("dropout", 0.0), target_modules=list(adapter["targets"]))
+    # They are made where the weights are, and not moved there, which tensors without data refuse.
+    with next(root.parameters()).device, patch.object(nn.Module, "to", lambda module, *_, **__: module):
+        peft.get_peft_model(root, config)
 
 
 def _pack(root: Reference, name: str) -> None:

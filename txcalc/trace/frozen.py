@@ -7,7 +7,7 @@ trained.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from txcalc.spec.adapters import GROUPS, Adapter
 from txcalc.spec.errors import SpecError, nearest, shown
@@ -18,6 +18,10 @@ from txcalc.trace.tensors import Gradient, Tensor
 
 if TYPE_CHECKING:
     from txcalc.trace.workload import Workload
+
+
+PROVED: Final = ("llama", "mistral", "qwen2", "qwen3")
+"""Codes of transformers under whose steps adapters have been followed."""
 
 
 class Frozen:
@@ -107,7 +111,8 @@ def check(t: Trace) -> None:
     given = next(name for name in ("lora", "dora", "freeze") if getattr(w, name) is not None)
     unbuilt = {
         "a recurrent layer": any(op.layer in ("cell", "recurrent") for op in t.ops),
-        f"the code of {w.implementation}": w.implementation != "torch",
+        f"the code of {w.implementation}": w.implementation != "torch" and (
+            t.model.modeling not in PROVED or w.recompute not in (None, "none") or w.lora is None),
         "DoRA": w.dora is not None,
         "packed weights": t.model.quantization is not None and w.weights is None,
         f"{w.weights} weights": w.weights in PACKED and (
