@@ -136,7 +136,7 @@ RUN: Final[Mapping[str, Row]] = {
                      "full: every layer. Default none."),
     "lora": Row("r=N,...", "Train low-rank adapters alone: r=16,targets=attention|all|q,v,...,dropout=P. Default "
                 "targets attention."),
-    "dora": Row("r=N,...", "The same with a learned length of every row."),
+    "dora": Row("r=N,...", "DoRA: refused until what it keeps is proved."),
     "freeze": Row("PATH", "Train all but this part of the breakdown, such as encoder or token_embedding. Repeatable.",
                   list, several=True),
 }
