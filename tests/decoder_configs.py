@@ -14,6 +14,7 @@ def of(model_type: str, name: str, **more: Any) -> dict[str, Any]:
 
 MISTRAL: Final = of("mistral", "Mistral", sliding_window=3)
 QWEN3: Final = of("qwen3", "Qwen3")
+PHI3: Final = of("phi3", "Phi3", hidden_size=24, pad_token_id=0)
 DECODERS: Final[dict[str, dict[str, Any]]] = {
     "mistral": MISTRAL,
     "mistral-whose-window-reaches": MISTRAL | {"sliding_window": 40},
@@ -25,5 +26,8 @@ DECODERS: Final[dict[str, dict[str, Any]]] = {
                              "max_window_layers": 1},
     "gemma2": of("gemma2", "Gemma2", num_hidden_layers=4, sliding_window=3, query_pre_attn_scalar=4),
     "gemma3": of("gemma3_text", "Gemma3", num_hidden_layers=7, sliding_window=3, query_pre_attn_scalar=4),
+    "phi3": PHI3,
+    "phi3-multi-head": PHI3 | {"num_key_value_heads": 6, "num_hidden_layers": 1},
+    "phi3-partly-rotated": PHI3 | {"hidden_size": 48, "head_dim": 8, "partial_rotary_factor": 0.5, "sliding_window": 3},
     "olmo2": of("olmo2", "Olmo2", hidden_size=24),
 }

@@ -146,6 +146,7 @@ def test_a_class_without_sdpa_runs_eager() -> None:
       "feed_forward": Dense(d_ff=41, activation="gelu_tanh")}, {}, "gpt2 without attention.bias.k"),
     ({}, {"phase": "prefill"}, "the prefill phase of transformers is not counted yet"),
     ({"embedding_scale": True}, {}, "embedding_scale in llama is not counted yet"),
+    ({"attention": model("llama-bias").attention, "modeling": "phi3"}, {}, "attention.bias.k in phi3 is not counted"),
     ({"layer_scale": True, "modeling": None}, {}, "layer_scale in classes of transformers"),
 ])
 def test_what_is_not_proved_is_refused(change: dict[str, Any], run: dict[str, Any], why: str) -> None:

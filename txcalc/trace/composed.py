@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.spec.facts import located_blocks
 from txcalc.trace import norms, ops, parts
 from txcalc.trace.cores import Core, Heads, Kernel, attend, choose, context_of, pads, scores_of
 from txcalc.trace.record import Part, Trace
-from txcalc.trace.sizes import Product, same, several
+from txcalc.trace.sizes import same, several
 from txcalc.trace.tensors import Number, Role, Steps, Tensor
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def tables(t: Trace, stack: Stack, x: Tensor, places: Tensor, rotated: Number | 
         masks[window] = mask = _mask(t, b, n, window)
         if mask is not None:
             t.hold(mask)
-    if t.code.drops != "no":
+    if t.code.drops in ("inside", "outside"):
         x = ops.dropout(t, "embedding_dropout", x)
     rotary: dict[Number | None, tuple[Tensor, Tensor]] = {}
     for window in windows if rotated is not None else ():
@@ -168,7 +167,8 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -
             y = attend(t, q, k, v, core, kernel)
         else:
             y = _masked(t, q, k, v, core, heads, mask, kernel)
-        if kernel == "flash" and "q" in core.laid and several(t, heads.queries, x.shape[1]):
+        laid = kernel == "flash" and "q" in core.laid and not pads(t, kernel, heads)
+        if laid and several(t, heads.queries, x.shape[1]):
             y = ops.copy(t, "context_copy", y)  # it lies as the queries do
         if t.code.output == "with attention":
             y = ops.linear(t, "o", y, d, bias=spec.bias.o, part="attention output")
@@ -222,21 +222,17 @@ def _projected_together(
     t: Trace, spec: Attention, x: Tensor, heads: Heads, *, copied: bool, turned: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values as parts of one product's result, whose gradients are joined."""
-    *lead, d = x.shape
+    *lead, _ = x.shape
     widths = (heads.queries * heads.dim, heads.keys * heads.dim, heads.keys * heads.value_dim)
-    wide = t.tensor(*lead, sum(widths), label="qkv")
-    path, rows = t.path("q"), x.view(prod(lead), d)
-    weight, bias = ops.of_weight(f"{path}.weight", sum(widths), d, viewed=True), spec.bias.q
-    made: Steps = ((weight,), (ops.to(rows),))
-    if bias:
-        made = ((ops.to(rows),), (weight,), (ops.of_weight(f"{path}.bias", sum(widths))._replace(first=True),))
-    names: tuple[Part, ...] = ("q", "k", "v")
-    for name, width in zip(names, widths, strict=True):
-        first = name == "q"  # it stands for all in the backward pass
-        t.op(name, "linear", saves=(x,), part=name,
-             weights={"weight": (width, d)} | ({"bias": (width,)} if bias else {}),
-             products=(Product(1, prod(lead), width, d, backward=1 + x.grad),), reads=(x,) if first else (x, wide),
-             writes=(wide if first else t.alias(wide, *lead, width),), backward=made if first else ())
+    sizes: dict[str, tuple[Number, Part]] = {
+        name: (width, name) for name, width in zip(("q", "k", "v"), widths, strict=True)}  # type: ignore[misc]
+    wide = ops.linears(t, x, sizes, bias=spec.bias.q)
+    if t.code.qkv == "sliced":
+        found = [parts.narrow(t, name, wide, width) for name, width in zip(sizes, widths, strict=True)]
+        for i, count in enumerate((heads.queries, heads.keys, heads.keys)):
+            if several(t, lead[-1], count) and (copied or (i < 2 and turned)):
+                found[i] = ops.view(t, "qkv"[i], found[i], copied=True)
+        return found[0], found[1], found[2]
     if t.code.qkv == "by head":
         wide = ops.view(t, "qkv", wide, copied=True) if several(t, lead[-1], heads.queries) else wide
         q, k, v = parts.columns(t, "qkv", wide, *widths)
@@ -261,9 +257,9 @@ def _rotated(t: Trace, q: Tensor, k: Tensor, heads: Heads, rotary: tuple[Tensor,
             whole = same(columns, heads.dim)
             split = [(x if whole else parts.narrow(t, name, x, columns), parts.narrow(t, name, x, heads.dim - columns))
                      for name, x in zip(names, by_head, strict=True)]
-            turned = [_turned(t, name, part, rotary) for name, (part, _) in zip(names, split, strict=True)]
-            found = [t.hold(parts.join(t, name, (y, rest)))
-                     for name, y, (_, rest) in zip(names, turned, split, strict=True)]
+            turned = (_turned(t, name, part, rotary) for name, (part, _) in zip(names, split, strict=True))
+            found = [t.hold(parts.join(t, name, (y, rest))) for name, y, (_, rest) in zip(
+                names, turned if t.code.joins_rotated == "each" else list(turned), split, strict=True)]
     return found[0].view(*q.shape), found[1].view(*k.shape)
 
 
@@ -296,7 +292,7 @@ def _masked(
             k, v = _for_every_query(t, k, v, heads)
             # One head is repeated as a view, of which a product or a cast makes a tensor, and no copy of values does.
             viewed = not several(t, heads.keys) and t.workload.dtype == "fp32"
-            core = core._replace(laid="k" if viewed else "kv")
+            core = core._replace(laid=core.laid + ("k" if viewed else "kv"))
         return attend(t, q, k, v, core._replace(mask=_added(t, mask, q.shape[0], core.span.queries)), kernel)
 
 

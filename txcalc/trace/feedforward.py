@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import norms, ops
+from txcalc.trace import norms, ops, parts
 from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Gradient, Number, Role, Steps, Tensor
 
@@ -44,6 +44,10 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
 def _widened(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
     if not spec.gated:
         return ops.activation(t, "activation", t.hold(ops.linear(t, "up", x, d_ff, bias=spec.bias.up)), spec.activation)
+    if t.code.gate_up == "together" and spec.kind == "dense":
+        both = ops.linears(t, x, {"gate": (d_ff, ""), "up": (d_ff, "")}, bias=spec.bias.up)
+        gate, up = parts.columns(t, "gate_up", both, d_ff, d_ff)
+        return ops.multiply(t, "product", up, ops.activation(t, "activation", gate, spec.activation))
     if t.code.gate_first:
         opened = _gate(t, spec, d_ff, x)
         return ops.multiply(t, "product", opened, ops.linear(t, "up", x, d_ff, bias=spec.bias.up))

@@ -26,20 +26,22 @@ class Code(NamedTuple):
     ``rms_norm``, ``gelu_tanh``: PyTorch's own, or composed of other operations; its weight may multiply in fp32
     (``wide``), and be an ``offset`` from one. ``attention``: PyTorch's functions on what lies position by position; or
     heads are put in front and keys repeated for every query. ``softmax``: of attention, in fp32 or in its input's
-    dtype. ``qkv``: three products, or parts of one, whole or head by head. ``joins_rotated``: columns that are not
-    rotated, be there none, are joined to those that are. ``gate_first``: a gate is activated before the up projection
-    runs. ``makes_tables``: positions, masks and rotary tables are made in every run; ``masks``: one, of a window if
-    layers have one, or one of all positions and then that of a window. ``types_first``: the types of tokens are added
-    before their positions. ``output``: attention's last product is made within its call, or after it, and lives on
-    until the norm behind it has run. ``drops``: has dropout in other places than attention's probabilities, inside of a
-    sublayer's call or after it. ``loss``: of what logits, ``shifts_labels``: of what comes next. ``batch_axis``: tables
-    of positions and class tokens have one. ``holds_inputs``: embeddings are alive until the last layer ends.
-    ``holds_sublayers``: what a sublayer puts out is alive until its layer ends. ``sublayers_first``: parallel ones are
-    added to each other. ``scales_table``: embeddings, as they are looked up. ``rebinds``: what is capped or normed
-    again takes the name of what it was made of, which is freed. ``sdpa``: has it. ``rotary``: tables in the dtype of
-    what they rotate, or in fp32; ``rotary_of_windows``: one for each window. ``norms_after``: queries and keys are
-    normed when all projections are made. ``has``: the features (``features``) of the models that it is proved for,
-    ``needs``: those that all of them have.
+    dtype. ``qkv``: three products, or parts of one, split, sliced or split head by head; ``gate_up``: two, or parts of
+    one. ``joins_rotated``: columns that are not rotated, be there none, are joined to those that are, of queries and
+    keys ``each`` in turn or ``together``. ``gate_first``: a gate is activated before the up projection runs.
+    ``makes_tables``: positions, masks and rotary tables are made in every run; ``masks``: one, of a window if layers
+    have one, or one of all positions and then that of a window. ``types_first``: the types of tokens are added before
+    their positions. ``output``: attention's last product is made within its call, or after it, and lives on until the
+    norm behind it has run. ``drops``: has dropout in other places than attention's probabilities, inside of a
+    sublayer's call, after it, or where it is added to the ``residual``, of embeddings only otherwise. ``loss``: of what
+    logits, ``shifts_labels``: of what comes next. ``batch_axis``: tables of positions and class tokens have one.
+    ``holds_inputs``: embeddings are alive until the last layer ends. ``holds_sublayers``: what a sublayer puts out is
+    alive until its layer ends. ``sublayers_first``: parallel ones are added to each other. ``scales_table``:
+    embeddings, as they are looked up. ``rebinds``: what is capped or normed again takes the name of what it was made
+    of, which is freed. ``sdpa``: has it. ``rotary``: tables in the dtype of what they rotate, or in fp32;
+    ``rotary_of_windows``: one for each window. ``norms_after``: queries and keys are normed when all projections are
+    made. ``has``: the features (``features``) of the models that it is proved for, ``needs``: those that all of them
+    have.
     """
 
     rms_norm: Literal["kernel", "composed", "wide", "offset"] = "kernel"
@@ -49,11 +51,12 @@ class Code(NamedTuple):
     masks: Literal["one", "full first"] = "one"
     output: Literal["with attention", "apart"] = "with attention"
     types_first: bool = False
-    drops: Literal["inside", "outside", "no"] = "inside"
+    drops: Literal["inside", "outside", "residual", "no"] = "inside"
     loss: Literal["fp32", "plain"] = "fp32"
     shifts_labels: bool = False
-    qkv: Literal["apart", "together", "by head"] = "apart"
-    joins_rotated: bool = False
+    qkv: Literal["apart", "together", "sliced", "by head"] = "apart"
+    gate_up: Literal["apart", "together"] = "apart"
+    joins_rotated: Literal["", "each", "together"] = ""
     softmax: Literal["fp32", "own"] = "fp32"
     gelu_tanh: Literal["kernel", "composed"] = "kernel"
     batch_axis: bool = False
@@ -100,14 +103,18 @@ GEMMA: Final = LLAMA.having(
     "attention.window", "embedding_scale", "feed_forward.activation gelu_tanh", "norm.placement sandwich",
     rms_norm="offset", masks="full first", scales_table=True, rebinds=True)
 
+PHI3: Final = LLAMA._replace(
+    qkv="sliced", gate_up="together", joins_rotated="each", drops="residual",
+    has=DECODER - PROJECTED - WIDENED | {"attention.window", "position.dim"})
+
 GPT2: Final = Code(
     attention="heads", makes_tables=True, shifts_labels=True, qkv="together", softmax="own", gelu_tanh="composed",
     holds_sublayers=True, needs=PROJECTED | WIDENED,
     has=COMMON | {"position.kind learned", "position.size", "norm.kind layernorm", "feed_forward.activation gelu_tanh"})
 
 GPT_NEOX: Final = Code(
-    attention="heads", makes_tables=True, shifts_labels=True, qkv="by head", joins_rotated=True, sublayers_first=True,
-    drops="outside", needs=WIDENED,
+    attention="heads", makes_tables=True, shifts_labels=True, qkv="by head", joins_rotated="together",
+    sublayers_first=True, drops="outside", needs=WIDENED,
     has=COMMON | {"position.kind rope", "position.dim", "norm.kind layernorm", "feed_forward.activation gelu",
                   "residual parallel"})
 
@@ -133,6 +140,7 @@ TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
     "gemma3_text": GEMMA.having(*QK_NORM, "position.window_theta", rotary_of_windows=True, norms_after=True),
     "olmo2": LLAMA.having(*QK_NORM, "attention.qk_norm.over full", "norm.placement res-post", rms_norm="wide",
                           rotary="fp32"),
+    "phi3": PHI3,
     "gpt2": GPT2, "gpt_neox": GPT_NEOX, "bert": BERT, "vit": VIT,
 })
 """The rows of its classes, by ``Model.modeling``; the first that fits runs a model that does not say."""

@@ -264,7 +264,10 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
             y = norms.norm(t, f"{name}_norm", y, block.norm)
         elif place == "sandwich":
             y = norms.norm(t, f"{name}_post_norm", y if t.code.rebinds else t.hold(y), block.norm)
-        x = y if block.residual == "none" else ops.add(t, x, y)
+        with t.frame(*((y,) if t.code.drops == "residual" else ())):
+            if t.code.drops == "residual":
+                y = ops.dropout(t, f"{name}_dropout", y)
+            x = y if block.residual == "none" else ops.add(t, x, y)
         if place == "post":
             x = norms.norm(t, f"{name}_norm", x, block.norm)
             if t.code.output == "apart":

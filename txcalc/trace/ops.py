@@ -136,6 +136,27 @@ def _linear(
     return view(t, name, y, copied=True) if copied else y
 
 
+def linears(t: Trace, x: Tensor, sizes: dict[str, tuple[Number, Part]], *, bias: bool) -> Tensor:
+    """One ``F.linear`` of several layers' weights, one below the other: (..., d_in) -> (..., all of their widths).
+
+    ``sizes``: the width of each layer, and its part in the model; the first one stands for all in the backward pass.
+    """
+    *lead, d_in = x.shape
+    total = sum(width for width, _ in sizes.values())
+    wide = t.tensor(*lead, total, label=" ".join(sizes))
+    path, rows = t.path(next(iter(sizes))), x.view(prod(lead), d_in)
+    weight = of_weight(f"{path}.weight", total, d_in, viewed=True)
+    steps: Steps = ((weight,), (to(rows),))
+    if bias:
+        steps = ((to(rows),), (weight,), (of_weight(f"{path}.bias", total)._replace(first=True),))
+    for i, (name, (width, part)) in enumerate(sizes.items()):
+        t.op(name, "linear", saves=(x,), part=part,
+             weights={"weight": (width, d_in)} | ({"bias": (width,)} if bias else {}),
+             products=(Product(1, prod(lead), width, d_in, backward=1 + x.grad),), reads=(x, wide) if i else (x,),
+             writes=(t.alias(wide, *lead, width) if i else wide,), backward=() if i else steps)
+    return wide
+
+
 def convolution(
     t: Trace, name: str, x: Tensor, d_out: Number, positions: Number, kernel: tuple[Number, ...], *, bias: bool,
     groups: Number = 1,
