@@ -285,7 +285,7 @@ def test_a_broken_preset_of_the_users_own_is_listed_with_its_error(
 
 @pytest.mark.parametrize("document", [
     "preset", "report", "comparison", "attention", "mixers", "explanation", "diff", "validation", "presets",
-    "devices", "memory",
+    "devices", "fit", "memory",
 ])
 def test_schemas_are_valid(document: str) -> None:
     import jsonschema
@@ -297,7 +297,7 @@ def test_schemas_are_valid(document: str) -> None:
         "mixers": ("mixers",), "explanation": ("explain", "gpt2", "params"), "diff": ("diff", "gpt2", "gpt2-medium"),
         "validation": ("validate", "gpt2", "--against", "published"),
         "presets": ("presets", "--search", "gpt"), "devices": ("devices",),
-        "memory": ("memory", "gpt2", "--device", "t4"),
+        "memory": ("memory", "gpt2", "--device", "t4"), "fit": ("fit", "gpt2", "--device", "t4"),
     }.get(document)
     data = json.loads(good(*args, "--json")) if args else read_yaml(TINY, "tiny").data
     jsonschema.validate(data, schema)

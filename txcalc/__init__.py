@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Unpack
 
+    from txcalc.answer.capacity import Capacity
     from txcalc.answer.catalogue import Listing
     from txcalc.answer.columns import Array
     from txcalc.answer.comparison import Comparison
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Model", "SpecError", "Workload", "attention", "compare", "count", "diff", "explain", "load", "memory", "mixers",
-    "presets", "reproduce", "sweep", "validate",
+    "Model", "SpecError", "Workload", "attention", "compare", "count", "diff", "explain", "fit", "load", "memory",
+    "mixers", "presets", "reproduce", "sweep", "validate",
 ]
 
 _CLASSES = {"Model": "txcalc.spec.model", "SpecError": "txcalc.spec.errors", "Workload": "txcalc.trace.workload"}
@@ -167,6 +168,25 @@ def memory(
     given = keywords.fields(batch, seq, "forward", {**run, **own})
     return needed.memory(found.spec, given, card=device, reserve=reserve, source=found.source,
                          overrides=found.overrides).memory
+
+
+def fit(
+    model: Model | str, device: str, *, batch: Size = 1, seq: Size | None = None, new: Size | None = None,
+    phase: str | None = None, over: str | None = None, reserve: str | None = None, **run: Unpack[Run],
+) -> Capacity:
+    """The most that fits into ``device``: the largest batch at the length, the longest sequence at the batch.
+
+    ``phase``, ``device`` and ``reserve`` are those of ``memory``, and so are the peaks, in bytes. ``over``: a field of
+    the model to search in place of both, ``"layers"``, or ``"d_model=64"`` in steps of 64. Every answer was counted
+    where it fits and one step beyond. Raises ``SpecError`` as ``memory`` does, and for a device that there is not.
+    """
+    from txcalc.answer import capacity, keywords
+
+    found = keywords.find(model)
+    own = {name: value for name, value in (("phase", phase), ("new", new)) if value is not None}
+    given = keywords.fields(batch, seq, "forward", {**run, **own})
+    return capacity.capacity(found.spec, given, device, reserve=reserve, over=over, make=keywords.changed(model),
+                             source=found.source, overrides=found.overrides).capacity
 
 
 def mixers(lengths: Sequence[int] | str | None = None, *, batch: Size = 1, **sizes: int) -> MixerTable:

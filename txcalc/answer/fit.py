@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from txcalc.spec.errors import SpecError
@@ -85,19 +86,26 @@ def _check_encoder_only(spec: Model, workload: Workload) -> None:
         raise SpecError(f"{spec.name} is an encoder and has no cache", field="past")
 
 
+def most_positions(spec: Model) -> int | None:
+    """How many positions the model's tables have, the shorter one of two stacks'. None: no table ends."""
+    sizes = [size for stack in (spec, spec.encoder) if stack is not None for size, _ in _table(spec, stack)]
+    return min(sizes, default=None)
+
+
 def _check_positions(spec: Model, field: str, stack: Stack, tokens: int) -> None:
-    """A learned table ends somewhere; RoBERTa's and BART's have rows that no position uses, so the context counts."""
+    for size, kind in _table(spec, stack):
+        if tokens > size:
+            raise SpecError(f"{tokens:,} tokens, but {spec.name} has {size:,} {kind} positions", field=field)
+
+
+def _table(spec: Model, stack: Stack) -> Iterator[tuple[int, str]]:
+    """A table of positions ends somewhere; RoBERTa's and BART's have rows that none uses, so the context counts."""
     position = stack.position
     if stack.input.kind != "tokens":
         return
     if position.kind == "learned":
-        size = min(position.size, spec.context)
+        yield min(position.size, spec.context), "learned"
     elif (position.kind == "relative" or position.kind == "disentangled") and position.absolute is not None:
-        size = min(position.absolute, spec.context)
+        yield min(position.absolute, spec.context), "learned"
     elif position.kind == "sinusoidal" and position.stored:
-        size = position.size
-    else:
-        return
-    if tokens > size:
-        kind = "stored" if position.kind == "sinusoidal" else "learned"
-        raise SpecError(f"{tokens:,} tokens, but {spec.name} has {size:,} {kind} positions", field=field)
+        yield position.size, "stored"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, SupportsIndex, TypedDict
 
 from txcalc import units
@@ -13,7 +13,9 @@ from txcalc.answer.mixer_table import Sizes
 from txcalc.answer.validation import DEVICES, Device
 from txcalc.models import load as presets
 from txcalc.spec.errors import SpecError, unknown_field
+from txcalc.spec.files import Document
 from txcalc.spec.model import Model
+from txcalc.spec.overrides import apply_overrides, parse_overrides
 from txcalc.trace.workload import (
     LEAST,
     AttentionKernel,
@@ -74,6 +76,14 @@ def find(model: Model | str) -> Found:
         raise SpecError(f"a model is a Model, a name or a path, not {type(model).__name__}")
     loaded = presets.load(os.fspath(model))
     return Found(loaded.model, loaded.source, loaded.overrides)
+
+
+def changed(model: Model | str) -> Callable[[str], Model]:
+    """The model with a field laid over it, such as ``layers=7``. Raises ``SpecError`` for what it cannot have."""
+    if isinstance(model, Model):
+        document = Document(model.to_data())
+        return lambda field: Model.from_data(apply_overrides(document, parse_overrides([field])).data)
+    return lambda field: presets.load(os.fspath(model), [field]).model
 
 
 def fields(batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Final, Literal, NamedTuple
 
@@ -120,40 +120,52 @@ def _limit(quantity: _Quantity, model: Stretched, memory: int) -> Limit:
     )
 
 
-def first_above(size: Callable[[int], int], bound: int, last: int) -> int | None:
+def first_above(
+    size: Callable[[int], int | Sequence[int]], bound: int, last: int, near: int = 1,
+    about: Mapping[int, Sequence[int]] | None = None,
+) -> int | None:
     """The least step from 1 to ``last`` whose size exceeds ``bound``; sizes never shrink. None if there is none.
 
-    Sizes are nearly parabolas, so that the next step is tried where one through the nearest known sizes meets the
-    bound, and every third time somewhat further than that.
+    Sizes, or each of several of which the largest counts, are nearly parabolas, so that the next step is tried where
+    one through the nearest known sizes meets the bound; where that gets no further, beyond it. ``near``: a step to
+    begin with. ``about``: what some sizes are nearly, in place of the last one's.
     """
-    known = {last: size(last), 1: size(1)}
-    if known[last] <= bound:
-        return None
-    if known[1] > bound:
-        return 1
-    low, high, tried = 1, last, 0
+    known: dict[int, Sequence[int]] = {}
+    low, high, stuck = 0, last + 1, 0
+
+    def take(step: int) -> None:
+        nonlocal low, high
+        found = size(step)
+        known[step] = (found,) if isinstance(found, int) else found
+        low, high = (step, high) if max(known[step]) <= bound else (low, step)
+
+    if about is None:
+        take(last)
+    if low < near < high:
+        take(near)
     while high - low > 1:
-        beyond = min(2**tried, (high - low) // 2)
-        if tried % 3 < 2:
-            step = min(max(_meets(known, low, high, bound), low + 1), high - 1)
-        else:
-            step = low + beyond if step == low else high - beyond
-        known[step] = size(step)
-        low, high = (step, high) if known[step] <= bound else (low, step)
-        tried += 1
-    return high
+        step = _meets(known if len(known) > 1 else {**(about or {}), **known}, bound, low, high)
+        further = min(2**stuck, (high - low) // 2)
+        stuck = stuck + 1 if step in (low + 1, high - 1) else 0
+        take(low + further if step == low + 1 else high - further if step == high - 1 else step)
+    return high if high <= last else None
 
 
-def _meets(known: dict[int, int], low: int, high: int, bound: int) -> int:
-    """The last step up to ``high`` where the parabola through the three known sizes nearest to it is in bounds."""
-    a, b, *others = sorted(known, key=lambda step: (step not in (low, high), abs(step - low)))
-    slope = Fraction(known[b] - known[a], b - a)
-    bend = Fraction(0)
+def _meets(known: Mapping[int, Sequence[int]], bound: int, low: int, high: int) -> int:
+    """The last step between where the parabolas through the three known sizes nearest to it are in bounds."""
+    a, *others = sorted(known, key=lambda step: (step not in (low, high), abs(step - low)))
+    parts = [_parabola([(step, known[step][i]) for step in (a, *others[:2])]) for i in range(len(known[a]))]
+    step = bisect_left(range(low, high), True, key=lambda step: any(size(step) > bound for size in parts)) + low - 1
+    return min(max(step, low + 1), high - 1)
+
+
+def _parabola(points: Sequence[tuple[int, int]]) -> Callable[[int], Fraction]:
+    """A parabola, in Newton's form; a line where it would bend down, for no size shrinks in the end."""
+    (a, size), *others = points
+    slope = bend = Fraction(0)
+    b = others[0][0] if others else a
     if others:
-        c = others[0]
-        bend = (Fraction(known[c] - known[a], c - a) - slope) / (c - b)
-
-    def above(step: int) -> bool:
-        return known[a] + (step - a) * (slope + bend * (step - b)) > bound
-
-    return bisect_left(range(low, high), True, key=above) + low - 1
+        slope = Fraction(others[0][1] - size, b - a)
+    for c, other in others[1:]:
+        bend = max(bend, (Fraction(other - size, c - a) - slope) / (c - b))
+    return lambda step: size + (step - a) * (slope + bend * (step - b))

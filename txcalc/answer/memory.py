@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from txcalc.trace.record import Trace
 
 SCHEMA: Final = "txcalc/memory/v1"
+SAVED: Final = (SCHEMA, "txcalc/fit/v1")
+"""Answers about a run on a device, with its peak."""
 POINTS: Final = 160
 """A timeline has about so many points: of what lies between two, the highest."""
 TURNS: Final = 24
@@ -212,11 +214,11 @@ class Saved(NamedTuple):
     card: str | None
     peak: int
 
-    def since(self, now: Memory) -> str:
+    def since(self, now: Peak) -> str:
         """What the peak was, and what it is."""
         of = f"since {self.source} ({self.made_by})"
-        same = self.peak == now.peak.bytes
-        return f"unchanged {of}" if same else f"{of}: the peak was {self.peak:,}, is {now.peak.bytes:,}"
+        same = self.peak == now.bytes
+        return f"unchanged {of}" if same else f"{of}: the peak was {self.peak:,}, is {now.bytes:,}"
 
 
 def saved(loaded: Loaded, given: Mapping[str, Any]) -> Saved | None:
@@ -225,7 +227,7 @@ def saved(loaded: Loaded, given: Mapping[str, Any]) -> Saved | None:
     None where it was loaded from anything else. Raises ``SpecError`` for one that cannot be read.
     """
     found = recorded(loaded)
-    if found is None or loaded.report is None or loaded.report.data["schema"] != SCHEMA:
+    if found is None or loaded.report is None or loaded.report.data["schema"] not in SAVED:
         return None
     data, run = loaded.report.data, again(loaded.model, found, dict(given))
     try:

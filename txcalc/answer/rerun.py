@@ -157,6 +157,7 @@ def _of_curve(data: Mapping[str, Any]) -> dict[str, object]:
 _SOME: Final[Mapping[str, Callable[[Mapping[str, Any]], dict[str, object]]]] = {
     "txcalc/attention/v1": _of_curve,
     "txcalc/memory/v1": lambda data: {},
+    "txcalc/fit/v1": lambda data: {},
     "txcalc/explain/v1": lambda data: {QUANTITIES.get(data.get("quantity"), ""): data.get("total")},
 }
 """The totals that stand in answers other than reports."""

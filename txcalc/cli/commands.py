@@ -346,8 +346,8 @@ def schema(
     call: Call,
     document: Annotated[str, typer.Argument(
         metavar="DOCUMENT", show_default=False, autocompletion=complete(_documents),
-        help="preset, report, comparison, attention, memory, mixers, explanation, diff, validation, presets, devices "
-        "or reproduction.")],
+        help="preset, report, comparison, attention, memory, mixers, explanation, diff, validation, presets, devices, "
+        "fit or reproduction.")],
 ) -> None:
     """Print the JSON Schema of a document.
 

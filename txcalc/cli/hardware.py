@@ -9,6 +9,7 @@ import typer
 from txcalc.cli.call import Call
 from txcalc.cli.commands import ALL, command
 from txcalc.cli.options import (
+    FIT,
     MEMORY,
     CommonOptions,
     ModelArgument,
@@ -40,9 +41,37 @@ def memory(call: Call, model: ModelArgument, run: Run, set_: SetOption) -> None:
         loaded.model, run if was is None else was.run, card=card or (was and was.card), reserve=reserve,
         source=loaded.source, overrides=loaded.overrides, command=call.command, noted=loaded.notes,
     )
-    call.tell(() if was is None else [was.since(found.memory)])
+    call.tell(() if was is None else [was.since(found.memory.peak)])
     call.answer(found, document=found.memory, more="-v (everything alive at the peak, rules), --json")
     if found.memory.fits is False:
+        raise typer.Exit(1)
+
+
+@command("fit", OutputOptions, CommonOptions, rows=FIT, verbose="Every rule.", quiet="The numbers alone.")
+def fit(call: Call, model: ModelArgument, run: Run, set_: SetOption) -> None:
+    """Find the most that fits into a device.
+
+    The largest batch at a length, the longest sequence at a batch, one against the other, and what binds. Each is
+    counted where it fits and one step beyond. Exit code 1 if nothing fits, or not the batch and length that are given.
+    A saved answer is counted again, under its own workload and device.
+
+    Example: txcalc fit llama3-8b --phase training --device b200
+    """
+    from txcalc.answer.capacity import capacity
+    from txcalc.answer.memory import saved
+
+    card, reserve, over = (run.pop(name, None) for name in ("device", "reserve", "over"))
+    loaded = call.load(model, set_, None if "dtype" in run else "bf16", noted=True)
+    was = saved(loaded, run)
+    found = capacity(
+        loaded.model, run if was is None else was.run, card or (was and was.card), reserve=reserve, over=over,
+        make=lambda field: call.load(model, [*set_, field], noted=True).model,
+        source=loaded.source, overrides=loaded.overrides, command=call.command, noted=loaded.notes,
+    )
+    call.tell(() if was is None else [was.since(found.capacity.peak)])
+    call.answer(found, document=found.capacity, more="-v (rules), --json")
+    given = len({"batch", "seq", "past"} & run.keys()) == 2
+    if found.capacity.short_bytes is not None or (given and not found.capacity.fits):
         raise typer.Exit(1)
 
 

@@ -182,6 +182,15 @@ MEMORY: Final = _some(
 )
 """What a model is run on, and what its memory has to fit into."""
 
+FIT: Final = MEMORY | _some(
+    "batch", "seq",
+    over=Row("FIELD", "What is searched in place of batch and length: a field of the model, such as layers, or "
+             "d_model=64 in steps of 64."),
+    device=MEMORY["device"]._replace(help="What it has to fit into: a card such as h100-80gb, or bytes such as 24GB. "
+                                     "Needed."),
+)
+"""What a model is run on, what it has to fit into, and what is searched."""
+
 LAYERS: Final = _some(
     "d", "seq", "heads", "kernel", "window", "state", "batch", "dtype", "kv_dtype", "masked",
     d=Row("N", "Width of the layers. Default 512.", _size),

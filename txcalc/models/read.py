@@ -17,7 +17,8 @@ from txcalc.spec.model import Model
 from txcalc.spec.overrides import Override, apply_overrides, blame
 
 REPORT_SCHEMA: Final = "txcalc/report/v2"
-_OF_ONE_MODEL: Final = (REPORT_SCHEMA, older.SCHEMA, "txcalc/attention/v1", "txcalc/explain/v1", "txcalc/memory/v1")
+_OF_ONE_MODEL: Final = (
+    REPORT_SCHEMA, older.SCHEMA, "txcalc/attention/v1", "txcalc/explain/v1", "txcalc/memory/v1", "txcalc/fit/v1")
 _OF_SEVERAL: Final[Mapping[str, Callable[[Mapping[str, Any]], Sequence[tuple[Loc, object]]]]] = {
     "txcalc/comparison/v1": lambda data: _listed("entries", data.get("entries")),
     "txcalc/diff/v1": lambda data: [((side,), data.get(side)) for side in "ab"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
@@ -13,6 +13,7 @@ from txcalc.answer.memory import WHY, Alive, Memory, MemoryView, usable
 from txcalc.show import blocks as b
 from txcalc.show import headings
 from txcalc.show.figures import MARKS
+from txcalc.trace.workload import Workload
 
 _MOST: Final = 10
 """Rows of what is alive; the rest is one."""
@@ -22,26 +23,28 @@ def blocks(found: MemoryView | Memory) -> Iterator[b.Block]:
     """What a reader sees of it."""
     memory, defaults = found if isinstance(found, MemoryView) else (found, frozenset[str]())
     name, *about = headings.identity(memory.model)
-    yield b.Title(f"{name}: memory", about, ((headings.origin(memory.model), "dim"), (_run(memory, defaults), "")),
-                  name=name)
+    run = of_run(memory.workload, memory.new, memory.attention, defaults)
+    yield b.Title(f"{name}: memory", about, ((headings.origin(memory.model), "dim"), (run, "")), name=name)
     yield b.Facts("Peak", list(_facts(memory)))
     yield _phases(memory)
     yield b.Charts(lambda: [_timeline(memory)])
     yield _at_peak(memory)
     yield _every(memory)
     yield _outside(memory)
-    yield _levers(memory)
+    yield levers(memory.levers, memory.flops_per_token)
     yield b.Notes("Notes", memory.notes, style="", level=1)
     yield b.Notes("Counting rules", headings.rules(memory.conventions), "", level=2)
     columns = Alive.names()
     yield b.Data(columns, ([_plain(getattr(row, name)) for name in columns] for row in memory.at_peak))
 
 
-def _run(memory: Memory, defaults: frozenset[str]) -> list[str]:
+def of_run(
+    workload: Workload, new: int | None, attention: str | None, defaults: Collection[str]
+) -> list[str]:
     """The run in parts; of inference with what follows the prompt."""
-    after = "" if memory.new is None else f": prefill, {units.exact(memory.new)} new token{'s' * (memory.new != 1)}"
+    after = "" if new is None else f": prefill, {units.exact(new)} new token{'s' * (new != 1)}"
     return [f"inference{after}" if part == "prefill" else part
-            for part in headings.run(memory.workload, defaults, memory.attention)]
+            for part in headings.run(workload, frozenset(defaults), attention)]
 
 
 def _facts(memory: Memory) -> Iterator[b.Fact]:
@@ -126,14 +129,14 @@ def _outside(memory: Memory) -> b.Notes:
                    level=1 if memory.device is not None else 2)
 
 
-def _levers(memory: Memory) -> b.Table:
+def levers(found: Sequence[Lever], flops_per_token: int) -> b.Table:
     """Each lever with its peak, what it saves, what it costs, and whether it then fits."""
     columns = (b.Column("What would help"), b.Column("peak", "n"), b.Column("saves", "n"), b.Column("FLOPs/token", "n"),
                b.Column(""), b.Column("how", "words", fold="{}", place="beside", order=1))
     return b.Table("What would help", columns, [
         b.Row((lever.option, b.Number(lever.peak_bytes, "memory"), b.Number(lever.saved_bytes, "memory"),
-               _cost(lever, memory.flops_per_token), "fits" if lever.fits else "", lever.note))
-        for lever in memory.levers], level=1)
+               _cost(lever, flops_per_token), "fits" if lever.fits else "", lever.note))
+        for lever in found], level=1)
 
 
 def _cost(lever: Lever, now: int) -> str:

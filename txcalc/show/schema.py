@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from txcalc.answer.capacity import Capacity
 from txcalc.answer.catalogue import Listing
 from txcalc.answer.comparison import Comparison
 from txcalc.answer.curve import AttentionCurve
@@ -27,7 +28,7 @@ from txcalc.trace.workload import FILLED, LEAST
 DOCUMENTS: dict[str, type[Any]] = {
     "preset": Model, "report": Report, "comparison": Comparison, "attention": AttentionCurve, "memory": Memory,
     "mixers": MixerTable, "explanation": Explanation, "diff": Diff, "validation": Validations,
-    "presets": Listing, "devices": Devices, "reproduction": Reproduction,
+    "presets": Listing, "devices": Devices, "fit": Capacity, "reproduction": Reproduction,
 }
 
 _FOLLOWING: Final = ("layers", "context", "feed_forward")

@@ -21,7 +21,8 @@ SUFFIXES: Final[dict[str, Format]] = {
 ANSWERS: Final = {
     "Report": "report", "View": "report", "Comparison": "comparison", "Diff": "difference", "AttentionCurve": "curve",
     "MixerTable": "mixer_table", "Explanation": "explanation", "Validations": "validation", "Listing": "catalogue",
-    "Memory": "memory", "MemoryView": "memory", "Devices": "devices", "Reproduction": "reproduction",
+    "Memory": "memory", "MemoryView": "memory", "Devices": "devices", "Capacity": "capacity",
+    "CapacityView": "capacity", "Reproduction": "reproduction",
 }
 """Of every answer's class, the module here that says how it looks."""
 

@@ -1,0 +1,299 @@
+"""The most that fits into a device: the largest batch, the longest sequence, one against the other, or any size.
+
+Found by search over the peaks themselves: every answer was counted where it fits, and one step beyond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from txcalc import units
+from txcalc.answer.conventions import Convention, conventions
+from txcalc.answer.devices import Device, device
+from txcalc.answer.fit import most_positions
+from txcalc.answer.levers import Lever, flops_per_token, levers
+from txcalc.answer.limits import LONGEST, Reserve, first_above, reserved
+from txcalc.answer.memory import Held, Peak, usable
+from txcalc.answer.notes import beyond, notes, runs_as
+from txcalc.answer.passes import Passes, passes
+from txcalc.answer.places import placed
+from txcalc.answer.report import ModelInfo, Provenance
+from txcalc.count import step
+from txcalc.count.totals import trained
+from txcalc.count.weights import is_packed
+from txcalc.document import Part
+from txcalc.spec.errors import SpecError
+from txcalc.trace.workload import Workload
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model
+
+SCHEMA: Final = "txcalc/fit/v1"
+ROWS: Final = 10
+"""The frontier has at most so many rows."""
+SHORTEST: Final = 128
+"""Where no more than so many tokens fit, the frontier ends."""
+STEPS: Final = 4096
+"""A field of the model is searched up to so many steps."""
+
+Make = Callable[[str], "Model"]
+"""The model with a field laid over it, ``layers=7``. Raises ``SpecError`` for one that it cannot have."""
+
+
+class Most(Part):
+    """The most of one size that fits: ``batch``, ``seq``, ``past``, or a field of the model. ``given``: the others.
+
+    ``largest_fits``: null if not even the least does; ``first_not``: the next one, null where something else ends the
+    search, as ``ends`` says. ``phase``, ``at``: the moment that no longer fits, or else the peak.
+    """
+
+    size: str
+    given: dict[str, int]
+    largest_fits: int | None
+    bytes: int | None
+    first_not: int | None
+    bytes_first_not: int | None
+    phase: str
+    at: str
+    ends: str | None
+
+
+class Corner(Part):
+    """The longest sequence of a batch, and the peak there."""
+
+    batch: int
+    length: int
+    bytes: int
+
+
+class Capacity(Part):
+    """What ``txcalc fit`` knows. ``workload``: what was asked for, sizes filled in; ``peak`` and ``fits`` are its own.
+
+    ``room_bytes``: what the ``device`` offers to programs, less the ``reserve``. ``held``: what is alive at the peak of
+    the first answer's largest, by what it is for. ``short_bytes``: where nothing fits, what the least lacks; else null.
+    ``levers``: what would take less where the workload does not fit.
+    """
+
+    schema: Literal["txcalc/fit/v1"] = SCHEMA
+    model: ModelInfo
+    workload: Workload
+    new: int | None
+    attention: str | None
+    device: Device
+    reserve: Reserve
+    room_bytes: int
+    peak: Peak
+    fits: bool
+    short_bytes: int | None
+    most: tuple[Most, ...]
+    frontier: tuple[Corner, ...]
+    held: tuple[Held, ...]
+    flops_per_token: int
+    levers: tuple[Lever, ...]
+    notes: tuple[str, ...]
+    conventions: tuple[Convention, ...]
+    provenance: Provenance
+
+
+class CapacityView(NamedTuple):
+    """The document, and the names of the workload's sizes that were filled in."""
+
+    capacity: Capacity
+    defaults: frozenset[str]
+
+
+def capacity(
+    spec: Model, given: Mapping[str, Any], card: str | None, *, reserve: str | None = None, over: str | None = None,
+    make: Make | None = None, source: str = "python", overrides: Sequence[str] = (), command: Sequence[str] = (),
+    noted: Sequence[str] = (),
+) -> CapacityView:
+    """The most that fits into ``card``, a device's name or bytes, of a run with the ``given`` fields of a workload.
+
+    The largest batch at the length, the longest length at the batch, and one against the other; or of ``over``, a
+    field of the model that ``make`` changes: ``layers``, or ``d_model=64`` in steps of 64. Raises ``SpecError`` for a
+    run that does not fit the model, whose live bytes are not proved, or without a device.
+    """
+    if card is None:
+        raise SpecError("needs a card or a size, such as h100-80gb or 24GB; txcalc devices lists them", field="device")
+    on = device(card)
+    aside = reserved(reserve, on)
+    search = _Search(spec, given, on, usable(on) - aside.bytes)
+    now, peak = search.now, search.at({})
+    most = search.most(given) if over is None or make is None else (search.over(over, make),)
+    top = next((each for each in most if each.largest_fits is not None), None)
+    fullest = now
+    if top is not None and top.size in search.sizes:
+        fullest = search.passes({top.size: top.largest_fits})
+    elif top is not None and make is not None:
+        fullest = passes(make(f"{top.size}={top.largest_fits}"), search.given)
+    longest = max((each.largest_fits or 0 for each in most if each.size == search.length), default=0)
+    return CapacityView(Capacity(
+        model=ModelInfo.of(spec, source, overrides),
+        workload=now.workload,
+        new=now.new,
+        attention=runs_as(now.traces[0]),
+        device=on,
+        reserve=aside,
+        room_bytes=search.room,
+        peak=Peak(bytes=peak.bytes, phase=peak.phase, at=peak.at,
+                  kind="estimate" if is_packed(now.traces[0]) else trained(now.traces[0])),
+        fits=peak.bytes <= search.room,
+        short_bytes=None if top else min(each.bytes_first_not or 0 for each in most) - search.room,
+        most=most,
+        frontier=tuple(search.frontier()) if over is None and search.stretches else (),
+        held=tuple(_held(fullest)),
+        flops_per_token=flops_per_token(now),
+        levers=() if peak.bytes <= search.room else levers(
+            spec, search.given, now, lambda of: search.peak(of).bytes, peak.bytes, search.room),
+        notes=(*noted, *beyond(spec, longest), *notes(spec, now.traces[0], now.asked)),
+        conventions=conventions(spec, now.traces[0]),
+        provenance=Provenance.of(command),
+    ), now.defaults)
+
+
+class _At(NamedTuple):
+    """A run of some sizes: the peak of every phase, and the highest of them."""
+
+    parts: tuple[int, ...]
+    phase: str
+    at: str
+
+    @property
+    def bytes(self) -> int:
+        return max(self.parts)
+
+
+class _Search:
+    """Peaks of a run on a device at any sizes, each counted once."""
+
+    def __init__(self, spec: Model, given: Mapping[str, Any], on: Device, room: int) -> None:
+        self.spec, self.on, self.room = spec, on, room
+        self.now = passes(spec, given)
+        workload = self.now.workload
+        self.length = "past" if workload.phase == "decode" else "seq"
+        self.stretches = spec.input.kind == "tokens"
+        sizes = {"batch": workload.batch, self.length: getattr(workload, self.length)} if self.stretches else {
+            "batch": workload.batch}
+        self.sizes: dict[str, int] = sizes
+        new = {} if self.now.new is None else {"new": self.now.new}
+        self.given = {**given, "phase": workload.phase, **new, **sizes}
+        self._known: dict[tuple[int, ...], _At] = {}
+
+    def passes(self, sizes: Mapping[str, int | None]) -> Passes:
+        """The passes of a run with other sizes."""
+        return passes(self.spec, {**self.given, **sizes})
+
+    def at(self, sizes: Mapping[str, int]) -> _At:
+        """The peak with other sizes."""
+        key = tuple({**self.sizes, **sizes}.values())
+        if key not in self._known:
+            self._known[key] = self.peak(self.passes(sizes))
+        return self._known[key]
+
+    def peak(self, of: Passes) -> _At:
+        """The peak of passes as the device's allocator has it: in whole blocks, its workspaces among it."""
+        phases = [phase for t in of.traces for phase in step.phases(t, rounded=self.on.rounded)]
+        highest = max(phases, key=lambda phase: phase.peak_bytes)
+        name = "forward" if highest.name == "prefill" and of.new is None else highest.name  # of an encoder
+        spaces = self.on.workspaces(backward=self.now.workload.phase == "training")
+        return _At(tuple(phase.peak_bytes + spaces for phase in phases), name, placed(highest.at, highest.turns))
+
+    def most(self, given: Mapping[str, Any]) -> tuple[Most, ...]:
+        """The largest batch and, of what reads tokens, the longest sequence, that first which was not given."""
+        names = [name for name in self.sizes if name not in given] + [name for name in self.sizes if name in given]
+        return tuple(self._most(name) for name in names)
+
+    def _most(self, name: str) -> Most:
+        last = LONGEST if name == "batch" else self._longest()
+        first_not = first_above(lambda step: self.at({name: step}).parts, self.room, last, self.sizes[name])
+        ends = None
+        if first_not is None:
+            ends = f"{self.spec.name} has no more positions" if last < LONGEST else f"not searched beyond {last:,}"
+        return _answer(name, {**self.sizes}, lambda step: self.at({name: step}), first_not, last, ends)
+
+    def _longest(self) -> int:
+        """The longest length that the tables of positions have."""
+        last, workload = most_positions(self.spec), self.now.workload
+        if last is None:
+            return LONGEST
+        taken = workload.seq if self.length == "past" else workload.past + (self.now.new or 0)
+        return max(1, last - taken)
+
+    def frontier(self) -> Iterator[Corner]:
+        """The longest sequence of every batch that is a power of two, down to short ones."""
+        last, near, found = self._longest(), self.sizes[self.length], list[Corner]()
+        about = None
+        while len(found) < ROWS and (not found or found[-1].length > SHORTEST):
+            batch = 1 << len(found)
+            row = self._row(batch)
+            first_not = first_above(row, self.room, last, near, about)
+            length = last if first_not is None else first_not - 1
+            if not length:
+                return
+            found.append(Corner(batch=batch, length=length, bytes=max(row(length))))
+            near, about = min(last, max(1, _next(found))), about or {1: row(1)}
+            yield found[-1]
+
+    def _row(self, batch: int) -> Callable[[int], tuple[int, ...]]:
+        return lambda step: self.at({"batch": batch, self.length: step}).parts
+
+    def over(self, over: str, make: Make) -> Most:
+        """The most of a field of the model, in steps of one or as ``FIELD=STEP`` says."""
+        name, _, text = over.partition("=")
+        try:
+            unit = units.parse_count(text or "1")
+        except ValueError as error:
+            raise SpecError(f"write it as layers, or as d_model=64 for steps of 64: {error}", field="over") from None
+        known: dict[int, _At] = {}
+
+        def at(size: int) -> _At:
+            if size not in known:
+                try:
+                    known[size] = self.peak(passes(make(f"{name}={size}"), self.given))
+                except SpecError as error:
+                    raise SpecError(f"{error}; other steps than {unit:,} are asked for as {name}={2 * unit}",
+                                    field="over") from None
+            return known[size]
+
+        first_not = first_above(lambda step: at(step * unit).parts, self.room, STEPS)
+        ends = f"not searched beyond {STEPS * unit:,}" if first_not is None else None
+        return _answer(name, self.sizes, at, first_not, STEPS, ends, unit)
+
+
+def _answer(
+    name: str, sizes: Mapping[str, int], at: Callable[[int], _At], first_not: int | None, last: int, ends: str | None,
+    unit: int = 1,
+) -> Most:
+    largest = (last if first_not is None else first_not - 1) * unit
+    beyond = None if first_not is None else at(first_not * unit)
+    here = at(largest) if largest else None
+    moment = beyond or here
+    assert moment is not None
+    return Most(
+        size=name,
+        given={size: value for size, value in sizes.items() if size != name},
+        largest_fits=largest or None,
+        bytes=None if here is None else here.bytes,
+        first_not=None if first_not is None else first_not * unit,
+        bytes_first_not=None if beyond is None else beyond.bytes,
+        phase=moment.phase,
+        at=moment.at,
+        ends=ends,
+    )
+
+
+def _next(found: Sequence[Corner]) -> int:
+    """The length of the next row, had it more tokens than the one before as that had more than its own."""
+    tokens = [each.batch * each.length for each in found[-2:]]
+    return tokens[-1] ** 2 // tokens[0] // (2 * found[-1].batch)
+
+
+def _held(of: Passes) -> Iterator[Held]:
+    """What is alive at the highest peak of passes, by what it is for."""
+    top = max(of.traces, key=lambda t: max(phase.peak_bytes for phase in step.phases(t)))
+    sums: dict[str, int] = {}
+    for entry in step.at_peak(top):
+        sums[entry.part] = sums.get(entry.part, 0) + entry.value
+    for what, size in sums.items():
+        yield Held(what=what, bytes=size)
