@@ -66,6 +66,13 @@ def test_a_whole_step(name: str, dtype: str, kernels: str, optimizer: str, kerne
     assert ours == real
 
 
+@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("kernels", ["cpu", "cuda"])
+def test_a_whole_step_under_autocast(name: str, kernels: str) -> None:
+    real, ours = both(name, kernels, dtype="bf16", precision="amp")
+    assert ours == real
+
+
 DATA = ("adafactor",)
 """Optimizers whose step reads numbers, which fake tensors do not have."""
 PACKAGES = {"lion": "lion_pytorch"}

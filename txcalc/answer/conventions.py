@@ -48,6 +48,7 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
         *_attention(t),
         ("kept", _KEPT[workload.kernels] if workload.implementation == "torch" else _LIBRARY, "--kernels"),
         ("dropout", _dropout(t), "--dropout"),
+        *([("precision", _PRECISION[workload.precision], "--precision")] if workload.precision else []),
         ("loss", _loss(t), "--phase" if workload.loss is None else "--loss"),
         *_recomputed(workload),
         *_weights(t),
@@ -154,6 +155,13 @@ _LATENTS = {
 }
 
 
+_PRECISION = {
+    "amp": "weights are fp32 and products run on 16-bit copies of them, as torch.autocast makes and keeps them; norms, "
+           "softmax and sums are in fp32 where PyTorch's lists for these kernels say so",
+    "bf16": "weights, activations and gradients are all in bf16",
+    "mixed": "weights, activations and gradients are in 16 bits, beside an fp32 master of the weights",
+    "fp32": "weights, activations and gradients are all in fp32",
+}
 _LOSS = {
     "plain": "log-probabilities of every position, in the logits' own dtype",
     "fp32": "fp32 log-probabilities of every position",

@@ -25,6 +25,7 @@ from txcalc.trace.workload import (
     KvDType,
     Latents,
     Masked,
+    Precision,
     Recipe,
     Workload,
 )
@@ -58,6 +59,7 @@ class Run(TypedDict, total=False):
     lora: str | Mapping[str, Any]
     dora: str | Mapping[str, Any]
     freeze: str | Sequence[str]
+    precision: Precision
 
 
 class Found(NamedTuple):

@@ -165,7 +165,7 @@ def _answer(extension: ctypes.CDLL, what: str, given: dict[str, Any], batch: int
     from txcalc.check import classes, measure, whole_step
 
     extension.txcalc_attention(run["attention"].encode())
-    run["dtype"] = measure.DTYPES[run["dtype"]]
+    run |= {name: measure.DTYPES[run[name]] for name in ("dtype", "autocast") if name in run}
     if "architectures" in given:
         return getattr(classes, what)(given, batch, seq, device="fake-cuda", **run)
     function = getattr(measure, what, None) or getattr(whole_step, what)

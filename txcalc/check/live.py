@@ -28,15 +28,17 @@ def measured(
         **({} if w.images is None else {"images": w.images}),
         **({"trained": trained(w) | more} if w.freezes else {}),
     }
+    dtypes = {"dtype": w.weight_dtype, **({"autocast": w.dtype} if w.precision == "amp" else {})}
     if what != "step_live_bytes":
         run["loss"] = w.phase == "training"
     else:
         run |= {"optimizer": w.updates, "kernel": kernel_of(w.updates, w.optimizer_kernel), "clip": bool(w.clip),
                 "accumulate": w.accumulate or 1}
     if device == "fake-cuda":
-        return list(fake_cuda.ask(what, spec, w.batch, w.seq, dtype=w.dtype, **run))
+        return list(fake_cuda.ask(what, spec, w.batch, w.seq, **dtypes, **run))
     function: Callable[..., list[Any]] = getattr(measure, what, None) or getattr(whole_step, what)
-    return function(spec, w.batch, w.seq, dtype=measure.DTYPES[w.dtype], device=device, **run)
+    read = {name: measure.DTYPES[dtype] for name, dtype in dtypes.items()}
+    return function(spec, w.batch, w.seq, device=device, **read, **run)
 
 
 def trained(w: Workload) -> dict[str, Any]:

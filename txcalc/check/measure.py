@@ -127,7 +127,7 @@ def flops(
 
 def kept(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
-    loss: bool = False, images: int | None = None, device: str = "cpu", **how: Any,
+    loss: bool = False, images: int | None = None, autocast: torch.dtype | None = None, device: str = "cpu", **how: Any,
 ) -> list[Kept]:
     """Every storage that autograd keeps for the backward pass, in the order of saving. ``how``: see ``build``.
 
@@ -136,18 +136,19 @@ def kept(
     with maker(device) as at:
         run = Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
         root = build(model, length=run.length, dtype=dtype, device=at, **how)
-        return kept_by(root, lambda: _end(root, run, loss))
+        with torch.autocast(at, autocast, enabled=autocast is not None):
+            return kept_by(root, lambda: _end(root, run, loss))
 
 
 def live_bytes(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
-    loss: bool = True, images: int | None = None, device: str = "cpu", **how: Any,
+    loss: bool = True, images: int | None = None, autocast: torch.dtype | None = None, device: str = "cpu", **how: Any,
 ) -> list[tuple[str, int]]:
     """The bytes live after every operation of a training step that allocates or frees, the loss and backward included.
 
     Without a ``loss``, or where a model has none, the gradients of its outputs are given; ``how``: see ``build``.
     What was there before (weights, buffers, inputs, targets, given gradients) and what a kernel allocates for itself
-    are not seen.
+    are not seen. ``autocast``: to that dtype, over weights in ``dtype``.
     """
     with maker(device) as at:
         run = Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
@@ -155,7 +156,7 @@ def live_bytes(
         if not device.startswith("fake"):
             balance(root)
         live = _LiveMode(at)
-        with live:
+        with live, torch.autocast(at, autocast, enabled=autocast is not None):
             ends = all_ends(root, run, loss=loss and root.has_loss)
         given = None if loss and root.has_loss else tuple(map(torch.ones_like, ends))
         with live:

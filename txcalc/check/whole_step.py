@@ -82,7 +82,7 @@ def made(name: str, kernel: str, root: nn.Module, parameters: Sequence[nn.Parame
 def step_live_bytes(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
     images: int | None = None, optimizer: str = "adamw", kernel: str = "foreach", accumulate: int = 1,
-    clip: bool = False, device: str = "cpu", **how: Any,
+    clip: bool = False, autocast: torch.dtype | None = None, device: str = "cpu", **how: Any,
 ) -> list[tuple[str, int]]:
     """The bytes live after every operation that allocates or frees of a training step in steady state: forward,
     loss and backward, as often as micro-batches are accumulated, clipping, the optimizer and its ``zero_grad``.
@@ -103,7 +103,8 @@ def step_live_bytes(
                 live.see(tensor)
 
         def micro_batch() -> tuple[Tensor, ...]:
-            ends = all_ends(root, run, loss=root.has_loss)
+            with torch.autocast(at, autocast, enabled=autocast is not None):
+                ends = all_ends(root, run, loss=root.has_loss)
             torch.autograd.backward(ends, None if root.has_loss else tuple(map(torch.ones_like, ends)))
             return ends
 

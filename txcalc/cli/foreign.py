@@ -20,6 +20,7 @@ OPTIONS: Final = _each({
     "num-images": "--images",
     "mode train training inference prefill decode generate": "--phase",
     "torch-dtype compute-dtype fp16 bf16 fp32 half": "--dtype",
+    "amp mixed-precision autocast": "--precision",
     "kv-cache-dtype cache-type-k cache-type-v kv-type": "--kv-dtype",
     "page-size block-size kv-block-size": "--kv-block",
     "attn attn-implementation attention-backend flash flash-attention sdpa use-flash-attn": "--attention",
@@ -65,7 +66,6 @@ ABSENT: Final = _each({
     "context-parallel-size sp sequence-parallel zero zero-stage fsdp deepspeed offload cpu-offload schedule": _SPLIT,
     "global-batch global-batch-size gbs accumulate gradient-accumulation-steps grad-accum accumulation":
         "one micro-batch is counted, --batch; its step is not accumulated yet",
-    "precision amp mixed-precision": "--dtype is what is computed in, --recipe what is kept to train with",
     "engine framework vllm sglang backend": _ENGINE,
     "context": "an engine's longest request is not counted yet; --seq is the length of a pass, --past what is cached",
     "clip": "gradients are not clipped in what is counted",

@@ -130,6 +130,8 @@ RUN: Final[Mapping[str, Row]] = {
                    "expanded."),
     "recipe": Row("NAME", "Training state: adam-mixed, adam-mixed-fp32-grads, adam-fp32 or sgd-momentum-fp32. Default "
                   "adam-mixed."),
+    "precision": Row("HOW", "In training: amp (autocast over fp32 weights), bf16, mixed (16-bit weights) or fp32. "
+                     "Default: all in --dtype."),
     "loss": Row("HOW", "In training, cross-entropy of the logits as they are (plain) or of a copy in fp32. Default "
                 "fp32."),
     "recompute": Row("WHAT", "In training, what the backward pass runs once more in place of keeping it: none, or "

@@ -19,9 +19,8 @@ from typing import Any, Literal, NamedTuple
 
 from txcalc.count.turns import Edge, Memory, Return, Run, Schedule, Step, Turns, Value, count
 from txcalc.count.unproved import check
-from txcalc.trace.ops import made
 from txcalc.trace.record import Op, Trace
-from txcalc.trace.tensors import Gradient, Number, Tensor
+from txcalc.trace.tensors import Gradient, Number, Role, Tensor
 
 Pass = Literal["forward", "backward"]
 
@@ -141,6 +140,11 @@ class _Live:
         for x in self.trace.results:
             steps.memories[x.storage.id].users += 1
         self._forth(steps.steps, len(steps.steps) - 1)
+        for memory, often in steps.casts:  # where autocast ends, its cache does
+            memory.users -= 1
+            if not memory.users:
+                self.now -= self.amount(memory) * often
+        self.release(())
 
     def _forth(self, steps: list[Step], end: int) -> None:
         """Run steps up to the ``end``-th, after which only what is saved, or read by others, is alive."""
@@ -201,20 +205,22 @@ class _Live:
                 value.gradient = None
         made: list[tuple[Gradient, Memory]] = []
         passing: list[tuple[int, Memory]] = []
-        unpacked = run.unpacks
+        unpacked, casting, checked = run.unpacks, self._casting(run), 0
         if given:
             if run.again is not None and run.again.due and run.op.packs:
                 run.again.due = False
                 self._forth(run.again.steps, run.again.end)
                 self._turns = run.turns
             for i, step in enumerate(run.op.backward):
-                if unpacked and any(g.summed for g in step):
+                if any(g.summed for g in step):
+                    made[checked:] = self._checked(run, made[checked:])
+                    checked = len(made)
                     self.release(unpacked)
                     unpacked = ()
                 wanted = [g for g in step if (not isinstance(g.of, Tensor) or run.read_values[g.of.value].grad)
                           and not (g.watched and self.in_place)]
                 new = [g for g in wanted if g.how in ("new", "view")]
-                fresh = self._make(run.op, [(g, self._size(g)) for g in new])
+                fresh = self._make(run.op, [(g, self._size(g, casting)) for g in new])
                 made += zip(new, fresh, strict=True)
                 for g in wanted:
                     if g.how in ("same", "part"):
@@ -222,6 +228,7 @@ class _Live:
                         made.append((g, given[0]))
                 self.release(memory for last, memory in passing if last == i)
                 passing += [(i + g.passing, memory) for g, memory in zip(new, fresh, strict=True) if g.passing]
+        made[checked:] = self._checked(run, made[checked:])
         temporary = [memory for g, memory in made if g.of is None and not g.passing]
         passed = [memory for last, memory in passing if last >= len(run.op.backward)]
         self.release([*given, *passed, *temporary, *unpacked, *run.frees])
@@ -230,6 +237,24 @@ class _Live:
         self._hand_on(run, sorted(plain, key=lambda each: not each[0].first))
         for each in reversed(through_views):  # each through an operation of its own, made before this one
             self._hand_on(run, [each])
+
+    def _casting(self, run: Run) -> Role | None:
+        """The role in which gradients are made where it is not that of what was read."""
+        for g in (g for step in run.op.backward for g in step):
+            if isinstance(g.of, Tensor) and self._bytes(g.of.made) != self._bytes(run.op.writes[0].made):
+                return run.op.writes[0].made
+        return None
+
+    def _checked(self, run: Run, made: list[tuple[Gradient, Memory]]) -> list[tuple[Gradient, Memory]]:
+        """Gradients in the dtype of what was read, cast where they are not (``validate_outputs`` in ``engine.cpp``)."""
+        casting, found = self._casting(run), list[tuple[Gradient, Memory]]()
+        for g, memory in made:
+            if casting and isinstance(g.of, Tensor) and self._bytes(g.of.made) != self._bytes(casting):
+                (cast,) = self._make(run.op, [(g, self._width(g.of))])
+                self.release([memory])
+                g, memory = g._replace(how="new"), cast
+            found.append((g, memory))
+        return found
 
     def _hand_on(self, run: Run, made: list[tuple[Gradient, Memory]]) -> None:
         """Add gradients to those that are there; what was added is released when all have been."""
@@ -259,11 +284,15 @@ class _Live:
             self.release([old])
         return [memory]
 
-    def _size(self, g: Gradient) -> Number:
-        return self.number(g.elements * self.trace.workload.bytes_of(g.role))
+    def _size(self, g: Gradient, casting: Role | None) -> Number:
+        floats = g.role not in (Role.INDEX, Role.BOOL)
+        return self.number(g.elements * self._bytes(casting if casting and floats else g.role))
+
+    def _bytes(self, role: Role) -> int:
+        return self.trace.workload.bytes_of(role)
 
     def _width(self, x: Tensor) -> Number:
-        return self.number(prod(x.shape) * self.trace.workload.bytes_of(made(x)))
+        return self.number(prod(x.shape) * self.trace.workload.bytes_of(x.made))
 
     def _make(self, op: Op, sizes: list[tuple[Gradient, Number]]) -> list[Memory]:
         """Allocate gradients, each of a size."""

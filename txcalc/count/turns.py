@@ -120,6 +120,7 @@ class Schedule:
     lists: dict[int, list[Memory]] = field(default_factory=dict)
     values: dict[int, Value] = field(default_factory=dict)
     cached: list[tuple[Memory, Number]] = field(default_factory=list)  # before the run, and in how many turns
+    casts: list[tuple[Memory, Number]] = field(default_factory=list)  # until the forward pass is over, likewise
     often: Number = 1
 
     def add(self, nodes: Iterable[Node], turns: Turns = (), own: tuple[int, ...] = ()) -> None:
@@ -250,6 +251,9 @@ class Schedule:
         writes = tuple(dict.fromkeys(m for x in op.writes if (m := self.memories[x.storage.id]) not in reads))
         if op.kind.cached == "before":
             self.cached += ((memory, self.often) for memory in writes)
+        if op.kind.cached == "autocast":
+            self.casts += ((memory, self.often) for memory in writes)
+            return Run(op, turns, own, reads, writes, writes, (), (), read_values, tuple(written))
         kept = self._known(op.saves) if self.trace.workload.keeps else (writes or reads) if op.kind.cached else ()
         for memory in kept:
             memory.group = "cache" if op.kind.cached else "saved"

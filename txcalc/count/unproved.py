@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import located_blocks
+from txcalc.spec.facts import located_blocks, unpatched
 from txcalc.spec.inputs import ClassifierHead
 from txcalc.trace.record import Trace, joined
 from txcalc.trace.tensors import Role
@@ -33,6 +33,10 @@ LAYERS: Final[Rows] = (
      and b.recurrent.attends is None and b.cross_attention is None),
     ("a cell and attention of one input", lambda b: b.residual == "mixers"),
 )
+AUTOCAST: Final[Rows] = (
+    ("a cell", lambda b: _is_cell(b)),
+    ("xIELU", lambda b: getattr(b.feed_forward, "activation", "") == "xielu"),
+)
 GENERATION: Final[Rows] = (
     ("a cell", lambda b: _is_cell(b)),
     ("latents", lambda b: getattr(b.attention, "kind", "") == "mla"),
@@ -41,8 +45,8 @@ GENERATION: Final[Rows] = (
     ("values narrower or wider than keys",
      lambda b: getattr(b.attention, "value_dim", None) not in (None, getattr(b.attention, "head_dim", None))),
 )
-"""Parts of models, of their layers, and of layers that generate, whose records are complete, but that no test has
-followed yet."""
+"""Parts of models, of their layers, of layers under autocast, and of layers that generate, whose records are complete,
+but that no test has followed yet."""
 
 
 def check(trace: Trace) -> None:
@@ -57,6 +61,15 @@ def unproved(trace: Trace) -> str:
         return ""
     spec, generates = trace.model, not trace.workload.keeps
     found = [what for what, has in MODELS if has(spec)] + [what for what, has in LAYERS if _any(spec, has)]
+    if trace.workload.precision == "amp":
+        found += ["autocast over frozen weights"] * (trace.frozen is not None)
+        found += ["autocast with recomputation"] * (trace.workload.recompute is not None)
+        found += [f"autocast over {what}" for what, has in AUTOCAST if _any(spec, has)]
+        found += ["autocast over a projector of patches"] * (
+            spec.tower is not None and spec.tower.projector is not None and bool(unpatched(spec.tower.input)))
+        found += ["autocast over layers that share their weights"] * any(
+            stack.share_layers or any(each.shared for each in stack.groups or ())
+            for stack in (spec, spec.encoder, spec.tower) if stack is not None)
     if generates:
         found += [f"generation with {what}" for what, has in GENERATION if _any(spec, has)]
         found += ["generation with an encoder"] * (spec.encoder is not None)

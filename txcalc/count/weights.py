@@ -58,7 +58,7 @@ def stored(trace: Trace, name: str | None = None) -> Stored:
     if not is_known(trace, name):
         raise SpecError(f"{trace.model.name} is stored in a way that is not understood: "
                         f"{trace.model.unknown_quantization}; choose a format", field="weights")
-    name, width, own = name or trace.workload.weights, BYTES[trace.workload.dtype], trace.model.quantization
+    name, width, own = name or trace.workload.weights, BYTES[trace.workload.weight_dtype], trace.model.quantization
     if name == RELEASED:
         own, width = own_format(trace.model), 2
     elif name is not None:

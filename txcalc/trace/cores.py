@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from txcalc.trace import ops, parts
+from txcalc.trace.autocast import autocast
 from txcalc.trace.cache import Cache
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, same, several
@@ -83,12 +84,16 @@ class Core(NamedTuple):
     bias: Tensor | None = None  # is added to the scores, and learned
     holds: tuple[Tensor, ...] = ()  # lives until the core's function returns
     laid: str = ""  # which of q, k and v lie with their heads in front already
+    masks: tuple[Tensor, ...] = ()  # copies of the mask that autocast has made
 
 
 def attend(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, kernel: Kernel | None = None) -> Tensor:
     """Contexts (b, n, heads x value_dim) of queries (b, n, heads x dim), by the kernel chosen before, or now."""
     kernel = kernel or choose(t, core)
     with t.scope("core"):
+        if kernel != "eager":
+            core = core._replace(masks=_cast_mask(t, core))
+            q, k, v = ops.casts(t, kernel, "attention", q, k, v)
         return {"eager": _eager, "math": _math, "efficient": _efficient, "flash": _flash}[kernel](t, q, k, v, core)
 
 
@@ -153,9 +158,12 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     batched = several(t, b, heads.keys, span.keys)
     by_position = several(t, n) and (batched or grouped)  # queries lie position by position
     with t.frame(q, k, v, *core.holds):
-        left = ops.copy(t, "q_copy", q) if by_position and "q" not in core.laid else q
-        right = ops.copy(t, "k_copy", k) if batched and "k" not in core.laid else k
-        scores = scores_of(t, left, right, core)
+        left = ops.copy(t, "q_copy", q) if by_position and grouped and "q" not in core.laid else q
+        with t.frame(left):
+            left, right = ops.casts(t, "scores", "matmul", left, k)
+            left = ops.copy(t, "q_copy", t.hold(left)) if batched and not grouped and "q" not in core.laid else left
+            right = ops.copy(t, "k_copy", t.hold(right)) if batched and "k" not in core.laid else right
+            scores = scores_of(t, left, right, core)
         scores = ops.scaled(t, "scale", scores, kind="shift")
         if core.softcap:
             scores = ops.cap(t, "softcap", scores)
@@ -170,8 +178,10 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
         if core.sinks:
             probabilities = parts.narrow(t, "softmax", probabilities, span.keys)
         probabilities = t.hold(ops.dropout(t, "dropout", probabilities))
-        weighed = ops.copy(t, "v_copy", v) if batched and "v" not in core.laid else v
-        out = context_of(t, probabilities, weighed, core)
+        with t.frame():
+            probabilities, weighed = ops.casts(t, "context", "matmul", probabilities, v)
+            weighed = ops.copy(t, "v_copy", t.hold(weighed)) if batched and "v" not in core.laid else weighed
+            out = context_of(t, probabilities, weighed, core)
         if by_position:
             out = ops.view(t, "context", out, copied=True)
     return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out
@@ -203,9 +213,10 @@ def _flash(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
         statistics += [t.tensor(*shape, role=Role.INDEX, label=f"{what} state")
                        for what, shape in (("random", (2,)), ("unused", ()))]
     if not pads(t, "flash", heads):
-        return _fused(t, "flash", q, k, v, core, tuple(statistics), () if core.mask is None else (core.mask,))
+        masks = core.masks if t.workload.kernels == "cpu" else ()
+        return _fused(t, "flash", q, k, v, core, tuple(statistics), masks if core.mask is None else (core.mask,))
     wide = -(-heads.dim // FLASH_UNIT) * FLASH_UNIT
-    with t.frame(q, k, v):
+    with t.frame(q, k, v, *core.masks):
         q, k, v = (ops.remade(t, f"{name}_pad", x, *x.shape[:-1], count * wide, label=f"{x.label}, padded")
                    for name, x, count in (("q", q, heads.queries), ("k", k, heads.keys), ("v", v, heads.keys)))
         padded = core._replace(heads=heads._replace(dim=wide, value_dim=wide))
@@ -217,10 +228,22 @@ def _flash(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
 def _efficient(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     """CUDA's memory-efficient kernel (arXiv 2112.05682): rows of statistics up to a multiple of 32, random state."""
     b, n, _ = q.shape
-    mask = () if same(core.masked, 0) else _aligned_mask(t, core)
+    mask = () if same(core.masked, 0) else (*_aligned_mask(t, core), *core.masks[:1])
     statistics = t.tensor(b, core.heads.queries, -(-n // 32) * 32, role=Role.FLOAT32, label="log-sum-exp")
     state = (t.tensor(role=Role.HOST, label=f"random {name}") for name in ("seed", "offset"))
     return _fused(t, "efficient", q, k, v, core, (statistics, *state), mask)
+
+
+def _cast_mask(t: Trace, core: Core) -> tuple[Tensor, ...]:
+    """Autocast's copy of a mask that is a tensor: where its columns are a multiple of 8, else another. One is empty."""
+    if same(core.masked, 0) or autocast(t, "attention") is None:
+        return ()
+    span = core.span
+    unaligned = -(-span.keys // 8) - span.keys // 8
+    masks = tuple(t.tensor(often, core.masked, span.queries, span.keys, label="mask", scores=True, grad=False)
+                  for often in (1 - unaligned, unaligned))
+    t.op("mask", "elementwise", writes=masks)
+    return masks
 
 
 def _aligned_mask(t: Trace, core: Core) -> tuple[Tensor, ...]:
@@ -247,7 +270,7 @@ def _fused(
     (b, n, _), heads, span = q.shape, core.heads, core.span
     out = t.tensor(b, n, heads.queries * heads.value_dim, label="context")
     products = (heads.scores(b, span)._replace(recomputed=1), heads.context(b, span))
-    with t.frame(q, k, v):
+    with t.frame(q, k, v, *core.masks):
         return t.op(name, name, products=products, saves=(q, k, v, out, *statistics, *mask), cache=core.cache,
                     reads=(q, k, v, *mask), writes=(out, *statistics), reach=span.reach,
                     backward=((ops.to(q), ops.to(k), ops.to(v)),))
@@ -261,7 +284,7 @@ def _math(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     (b, n, _), heads, span = q.shape, core.heads, core.span
     own, wide = q.role, Role.FLOAT32
     batched = not heads.grouped and several(t, b, heads.keys, span.keys)
-    with t.frame(q, k, v, *(() if core.mask is None else (core.mask,))), t.frame():
+    with t.frame(q, k, v, *(() if core.mask is None else (core.mask,)), *core.masks), t.frame():
         q, k, v = (t.hold(ops.cast(t, f"{name}_cast", x, wide)) for name, x in (("q", q), ("k", k), ("v", v)))
         left = t.hold(ops.scaled(t, "q_scale", q))
         if span.masks and same(core.masked, 0):

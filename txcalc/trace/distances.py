@@ -88,7 +88,8 @@ def distance_scores(
     kept = b * spec.head_dim * span.pairs
     product = Product(spec.heads, b * n, span.distances, spec.head_dim, kept)
     found = t.tensor(b, spec.heads, n, span.distances, label="scores by distance", scores=True)
-    ops.matmul(t, "core.by_distance", to_distances, projected, product, found, kind="by_distance", reach=span.reach)
+    left, right = ops.casts(t, "core.by_distance", "matmul", to_distances, projected)
+    ops.matmul(t, "core.by_distance", left, right, product, found, kind="by_distance", reach=span.reach)
     if several(t, b, spec.heads):
         found = ops.view(t, "core.by_distance", found, copied=True)
     return to_keys, to_distances, found, _shifted(t, found, span)

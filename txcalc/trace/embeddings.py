@@ -30,7 +30,7 @@ def tokens(
 
 def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
     """(b, channels, image, image) pixels to (b, positions, d), class tokens first."""
-    pixels = t.tensor(b, spec.channels, spec.image, spec.image, label="pixels", grad=False)
+    pixels = t.tensor(b, spec.channels, spec.image, spec.image, role=Role.WEIGHT, label="pixels", grad=False)
     x = ops.convolution(t, "patch_embedding", pixels, d, facts.patches(spec), (spec.patch, spec.patch), bias=spec.bias)
     if spec.class_tokens:
         how: How = "part" if t.code.batch_axis and not several(t, b) else "new"
@@ -45,7 +45,7 @@ def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
 
 def frames(t: Trace, spec: FrameInput, b: Number, n: Number, d: Number) -> Tensor:
     """(b, bins, 2n) spectrogram frames to (b, n, d)."""
-    x = t.tensor(b, spec.bins, 2 * n, label="frames", grad=False)
+    x = t.tensor(b, spec.bins, 2 * n, role=Role.WEIGHT, label="frames", grad=False)
     x = ops.convolution(t, "frame_conv1", x, d, 2 * n, (3,), bias=True)
     with t.frame():
         x = t.hold(ops.activation(t, "frame_activation1", x, "gelu")).view(b, d, 2 * n)
@@ -75,7 +75,9 @@ def embed(
         width = spec.d_model
     if prefix is not None:
         rest = ops.view(t, "images", x, b * n - prefix.shape[0] * prefix.shape[1], width, copied=True)
-        x = ops.gathered(t, "images", (prefix, rest), b, n, width, label=x.label)
+        with t.frame(prefix):
+            both = ops.casts(t, "images", "cat", prefix, rest)
+            x = ops.gathered(t, "images", both, b, n, width, label=x.label)
     x = _positions(t, stack, x, made)
     if stack.input.kind == "patches" and stack.input.registers:
         x = _with_registers(t, stack.input, x)
@@ -198,8 +200,8 @@ def _both_ways(t: Trace, x: Tensor, rows: Number) -> Tensor:
     t.op(name, "embedding", weights={"": (2, rows, width)}, writes=tables,
          backward=((ops.of_weight(t.path(name), 2, rows, width),),))
     for table in tables:
-        x = ops.add(t, x, t.op(name, "embedding", reads=(table,), writes=(t.tensor(n, width, label=name),),
-                               backward=((ops.to(table),),)))
+        found = t.tensor(n, width, role=Role.WEIGHT, label=name)
+        x = ops.add(t, x, t.op(name, "embedding", reads=(table,), writes=(found,), backward=((ops.to(table),),)))
     return x
 
 

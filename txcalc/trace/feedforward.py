@@ -86,7 +86,7 @@ def _moe_separate(t: Trace, spec: MoE, x: Tensor, given: Tensor, norm: Norm) -> 
         weights, chosen = (t.hold(each) for each in _route(t, spec, scores))
         normed = norms.norm(t, "routed_norm", tokens, norm)
         scales = t.op("expert_scale", "index", weights={"": (spec.experts,)}, saves=(chosen,), reads=(chosen,),
-                      writes=(t.tensor(*chosen.shape, label="expert_scale"),),
+                      writes=(t.tensor(*chosen.shape, role=Role.WEIGHT, label="expert_scale"),),
                       backward=_into_zeros(ops.of_weight(t.path("expert_scale"), spec.experts)))
         routed = t.hold(_routed(t, spec, normed, ops.multiply(t, "expert_scale", weights, scales), chosen))
         shared = norms.norm(t, "shared_norm", _shared(t, spec, ops.view(t, "tokens", x, b * n, d)), norm)
@@ -113,7 +113,7 @@ def _routed(t: Trace, spec: MoE, tokens: Tensor, weights: Tensor, chosen: Tensor
         y = t.hold(ops.gathered(t, "outputs", (_experts(t, spec, rows),), n * a, d, label="expert outputs"))
         back = _take_rows(t, "unpermute", y, _order(t, "unpermute", order)).view(n, a, d)
         product = ops.multiply(t, "combine", t.hold(back), weights.view(n, a, 1), broadcast=True)
-        return ops.gathered(t, "combine", (product,), n, d, label="mixed experts")
+        return ops.sum_of(t, "combine", product, n, d, label="mixed experts")
 
 
 def _experts(t: Trace, spec: MoE, rows: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ def _route(t: Trace, spec: MoE, scores: Tensor) -> tuple[Tensor, Tensor]:
         if spec.routing == "topk-softmax":
             weights = ops.softmax(t, "router_softmax", weights)
         elif spec.normalize:
-            sums = ops.gathered(t, "normalize", (weights,), tokens, 1, label="sum of weights")
+            sums = ops.sum_of(t, "normalize", weights, tokens, 1, label="sum of weights")
             weights = ops.divide(t, "normalize", weights, sums)
         return weights, chosen
 

@@ -110,7 +110,7 @@ def project(t: Trace, name: str, spec: inputs.Projector, tower: Tower, x: Tensor
             x = t.hold(parts.positions(t, "patches", x, x.shape[1] - _unpatched(tower)))
         if spec.norm is not None and spec.norm_first:
             x = norms.norm(t, "norm", x, spec.norm)
-        x = _gathered(t, spec, tower, x)
+        x = t.hold(_gathered(t, spec, tower, x))
         if spec.norm is not None and not spec.norm_first:
             x = norms.norm(t, "norm", x, spec.norm)
         for i, layer in enumerate(spec.hidden):
@@ -256,10 +256,12 @@ def cross_entropy(t: Trace, name: str, logits: Tensor) -> Tensor:
         targets = _shifted(t, name, *rows) if t.code.shifts_labels else t.tensor(
             *rows, role=Role.INDEX, label="targets", grad=False)
         with t.frame():
+            (logits,) = map(t.hold, ops.casts(t, name, "cross_entropy", logits))
             found = ops.like(t, logits, "log-probabilities")
             ops.elementwise(t, name, "loss", logits, found, keeps=(found,))
-            weight = t.tensor(role=logits.role, label="total weight", grad=False)
-            loss = t.tensor(role=logits.role, label="loss")
+            (found,) = ops.casts(t, name, "nll_loss", found)
+            weight = t.tensor(role=found.role, label="total weight", grad=False)
+            loss = t.tensor(role=found.role, label="loss")
             t.op(name, "loss", saves=(found, targets, weight), reads=(found, targets), writes=(loss, weight),
                  backward=((ops.to(found),),))
     return loss

@@ -169,6 +169,8 @@ def code(spec: Model, workload: Workload) -> Code:
     if workload.loss not in (None, row.loss):
         what = "casts logits to fp32" if row.loss == "fp32" else "leaves logits as they are"
         raise SpecError(f"transformers {what}: leave it out", field="loss")
+    if workload.precision == "amp":
+        raise _not_yet("autocast over classes of transformers")
     if not workload.keeps:
         raise _not_yet(f"the {workload.phase} phase of transformers")
     return row

@@ -8,7 +8,7 @@ Group = Literal["linear", "embedding", "head", "norm", "core", "recurrence", "el
 Name = Literal[
     "linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "shift", "router", "loss", "flash",
     "efficient", "by_distance", "mix", "choice", "softmax", "dropout", "product", "weighing", "scale", "slope_in",
-    "slope_out", "xielu", "index", "cache", "past", "recomputation", "adapter",
+    "slope_out", "xielu", "index", "cache", "past", "recomputation", "adapter", "cast",
 ]
 MEASURED: Final = "measured: on torch 2.13 with torch.autograd.graph.saved_tensors_hooks"
 _KORTHIKANTI: Final = "measured; arXiv 2205.05198, section 4.1"
@@ -26,7 +26,8 @@ class Kind(NamedTuple):
     """A kind of operation. ``keeps`` is None where it keeps nothing; ``statistics``: of what it keeps in fp32 besides.
 
     ``group``: what is counted alike. ``fused``: one kernel is all of attention's core. ``cached``: what it writes, else
-    reads, is cached from then on (``after``), or what it writes was cached ``before`` the run.
+    reads, is cached from then on (``after``), or what it writes was cached ``before`` the run, or is by ``autocast``
+    until the forward pass is over.
     """
 
     name: Name
@@ -34,7 +35,7 @@ class Kind(NamedTuple):
     keeps: Keeps | None = None
     statistics: Keeps | None = None
     fused: bool = False
-    cached: Literal["after", "before"] | None = None
+    cached: Literal["after", "before", "autocast"] | None = None
 
 
 _LINEAR: Final = Keeps("input", "a linear layer keeps its input", f"F.linear, {_KORTHIKANTI}")
@@ -81,4 +82,5 @@ KINDS: Final = {kind.name: kind for kind in (
                                                "torch.utils.checkpoint, measured; arXiv 1604.06174")),
     Kind("cache", "elementwise", cached="after"),
     Kind("past", "elementwise", cached="before"),
+    Kind("cast", "elementwise", cached="autocast"),
 )}

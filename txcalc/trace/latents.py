@@ -41,8 +41,9 @@ def latent_attention(
         if spec.q_rank is None:
             q = ops.linear(t, "q", x, spec.heads * (spec.nope_dim + spec.rope_dim), part="q")
         else:
-            q_latent = norms.norm(t, "q_norm", ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias), norms.RMS)
-            q = ops.linear(t, "q_up", t.hold(q_latent), spec.heads * (spec.nope_dim + spec.rope_dim))
+            down = ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias)
+            q_latent = t.hold(norms.norm(t, "q_norm", down, norms.RMS))
+            q = ops.linear(t, "q_up", q_latent, spec.heads * (spec.nope_dim + spec.rope_dim))
             if spec.indexer is not None:
                 _choose_keys(t, spec.indexer, x, q_latent, span.keys, span.pairs, span.reach)
                 rows.append((1, spec.indexer.head_dim))

@@ -41,6 +41,7 @@ def norm(
     with t.frame(x):
         if spec.kind == "rmsnorm" and t.code.rms_norm != "kernel":
             return _library_rms_norm(t, name, x, weights)
+        (x,) = ops.casts(t, name, spec.kind, x)
         if spec.kind == "layernorm" or t.workload.fused_norms:
             statistics = ("mean", "rstd") if spec.kind == "layernorm" else ("rstd",)
             y = _fused_norm(t, name, x, statistics, weights)
@@ -59,7 +60,9 @@ def _fused_norm(
     t: Trace, name: str, x: Tensor, statistics: tuple[str, ...], weights: dict[str, tuple[Number, ...]]
 ) -> Tensor:
     *rows, _ = x.shape
-    found = tuple(t.tensor(*rows, 1, role=Role.STATISTIC, label=label) for label in statistics)
+    bare = t.workload.precision == "amp" and t.workload.kernels == "cpu" and not weights
+    role = x.made if bare else Role.STATISTIC  # the CPU's are in the widest dtype of what it is given
+    found = tuple(t.tensor(*rows, 1, role=role, label=label) for label in statistics)
     made = (ops.to(x), *(ops.of_weight(f"{t.path(name)}.{key}", *shape) for key, shape in weights.items()))
     return t.op(name, "norm", weights=weights, saves=(x, *found), reads=(x,), writes=(ops.like(t, x, name), *found),
                 backward=(made,))

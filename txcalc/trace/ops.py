@@ -11,6 +11,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Literal
 
+from txcalc.trace.autocast import Operator, autocast, widest
 from txcalc.trace.kinds import Name
 from txcalc.trace.record import Part, Trace
 from txcalc.trace.sizes import Product
@@ -25,14 +26,9 @@ if TYPE_CHECKING:
 # ---------------------------------------------------------------- gradients
 
 
-def made(x: Tensor) -> Role:
-    """The role of what is computed of ``x``, its gradient too: that of activations where it is a parameter."""
-    return Role.ACTIVATION if x.role is Role.PARAMETER else x.role
-
-
 def to(x: Tensor) -> Gradient:
     """The gradient of ``x`` in memory of its own."""
-    return Gradient(x, x.shape, made(x))
+    return Gradient(x, x.shape, x.made)
 
 
 def through(x: Tensor) -> Gradient:
@@ -57,7 +53,7 @@ def summed(x: Tensor) -> Gradient:
 
 def of_weight(path: str, *shape: Number, viewed: bool = False) -> Gradient:
     """The gradient of the weight at ``path``; ``viewed``, if its backward pass transposes or reshapes it."""
-    return Gradient(path, shape, how="view" if viewed else "new")
+    return Gradient(path, shape, Role.WEIGHT, how="view" if viewed else "new")
 
 
 # ---------------------------------------------------------------- products
@@ -85,8 +81,8 @@ def linear(
             low = _linear(t, "lora_A", dropped, adapter.r, kind="adapter")
             delta = scaled(t, "scaling", _linear(t, "lora_B", low, d_out, kind="adapter", copied=copied))
             if packed:  # ``Linear4bit.forward`` adds what has been cast
-                return add(t, y, t.hold(cast(t, "cast_back", delta, made(y))), "sum", label=name)
-            return cast(t, "cast_back", add(t, y, delta, "sum"), made(y), label=name)
+                return add(t, y, t.hold(cast(t, "cast_back", delta, y.made)), "sum", label=name)
+            return cast(t, "cast_back", add(t, y, delta, "sum"), y.made, label=name)
 
 
 def _packing(t: Trace, kind: Name) -> Layout | None:
@@ -119,20 +115,23 @@ def _linear(
     *lead, d_in = x.shape
     weights = ({} if tied else {"weight": (d_out, d_in)}) | ({"bias": (d_out,)} if bias else {})
     path = t.path(name)
-    own = tied or f"{path}.weight"
+    own, given = tied or f"{path}.weight", x
     product = Product(1, prod(lead), d_out, d_in, backward=t.trains(own, kind) + t.needs(x))
+    added, offset = _weight(t, name, "linear", f"{path}.bias", d_out) if bias else ((), None)
+    copies, weight = _weight(t, name, "linear", own, d_out, d_in, viewed=True)
+    (x,) = casts(t, name, "linear", x)
     rows = x.view(prod(lead), d_in) if len(lead) > 1 else x
-    weight = of_weight(own, d_out, d_in, viewed=True)._replace(role=made(x))
+    weight = weight._replace(role=x.made)
     steps: Steps = ((weight,), (to(rows),))
-    reads: tuple[Tensor, ...] = (x,)
+    reads: tuple[Tensor, ...] = (x, *copies, *added, given)
     layout = None if tied else _packing(t, kind)
     if layout is not None:
         unpacked, again = _unpacked(t, name, layout, d_out, d_in)
         reads, steps = (x, *unpacked), (*again, (to(rows),))
-    elif bias:
-        steps = ((to(rows),), (weight,), (of_weight(f"{path}.bias", d_out)._replace(first=True, summed=True),))
-    y = t.op(name, kind, weights=weights, products=(product,), saves=(x,), reads=reads, apart=True,
-             writes=(t.tensor(*lead, d_out, label=name, role=made(x)),), backward=steps, part=part)
+    elif offset is not None:
+        steps = ((to(rows),), (weight,), (offset._replace(first=True, summed=True),))
+    y = t.op(name, kind, weights=weights, products=(product,), saves=(x, *(copies if x.grad else ())), reads=reads,
+             apart=True, writes=(t.tensor(*lead, d_out, label=name, role=x.made),), backward=steps, part=part)
     return view(t, name, y, copied=True) if copied else y
 
 
@@ -157,6 +156,18 @@ def linears(t: Trace, x: Tensor, sizes: dict[str, tuple[Number, Part]], *, bias:
     return wide
 
 
+def _weight(
+    t: Trace, name: str, operator: Operator, path: str, *shape: Number, viewed: bool = False
+) -> tuple[tuple[Tensor, ...], Gradient]:
+    """The weight at ``path`` as an operator reads it: autocast's copy, cast once, or none; and its gradient."""
+    role = autocast(t, operator)
+    if role is None or t.workload.bytes_of(role) == t.workload.bytes_of(Role.WEIGHT):
+        return (), of_weight(path, *shape, viewed=viewed)
+    x = t.tensor(*shape, role=role, label=f"{name}, cast")
+    t.op(name, "cast", writes=(x,), backward=((of_weight(path, *shape),),))
+    return (x,), to(x.view(*shape) if viewed else x)
+
+
 def convolution(
     t: Trace, name: str, x: Tensor, d_out: Number, positions: Number, kernel: tuple[Number, ...], *, bias: bool,
     groups: Number = 1,
@@ -170,11 +181,12 @@ def convolution(
                       backward=t.trains(f"{t.path(name)}.weight", "linear") + t.needs(x))
     reach = kernel[0] if len(kernel) == 1 else None
     path = t.path(name)
-    made = [to(x), of_weight(f"{path}.weight", d_out, d_in, *kernel)]
-    if bias:
-        made.append(of_weight(f"{path}.bias", d_out))
-    return t.op(name, "linear", weights=weights, products=(product,), saves=(x,), reach=reach, reads=(x,),
-                writes=(t.tensor(b, positions, d_out, label=name),), backward=(tuple(made),))
+    added, offset = _weight(t, name, "convolution", f"{path}.bias", d_out) if bias else ((), None)
+    own, weight = _weight(t, name, "convolution", f"{path}.weight", d_out, d_in, *kernel)
+    (x,) = casts(t, name, "convolution", x)
+    made = [to(x), weight, *([] if offset is None else [offset])]
+    return t.op(name, "linear", weights=weights, products=(product,), saves=(x, *own), reach=reach,
+                reads=(x, *own, *added), writes=(t.tensor(b, positions, d_out, label=name),), backward=(tuple(made),))
 
 
 def matmul(
@@ -198,7 +210,7 @@ def learned(
     """A bare weight as a tensor of the shape ``view``. ``how``: its gradient comes. ``weighs``: it has not been yet."""
     return t.op(name, "elementwise", weights={"": shape} if weighs else {},
                 writes=(t.tensor(*(view or shape), role=Role.PARAMETER, label=name),),
-                backward=((Gradient(t.path(name), shape, how=how),),))
+                backward=((Gradient(t.path(name), shape, Role.WEIGHT, how=how),),))
 
 
 def embedding(
@@ -211,7 +223,7 @@ def embedding(
     """
     weight = of_weight(tied or f"{t.path(name)}.weight", rows, width)
     return t.op(name, "embedding", weights={} if tied else {"weight": (rows, width)}, saves=() if frozen else (ids,),
-                reads=(ids,), writes=(t.tensor(*ids.shape, width, label=name, grad=not frozen),),
+                reads=(ids,), writes=(t.tensor(*ids.shape, width, role=Role.WEIGHT, label=name, grad=not frozen),),
                 backward=() if frozen else ((weight,),), part=part)
 
 
@@ -236,14 +248,20 @@ def copy(t: Trace, name: str, x: Tensor, label: str | None = None) -> Tensor:
 def gathered(
     t: Trace, name: str, xs: tuple[Tensor, ...], *shape: Number, label: str = "", scores: bool = False
 ) -> Tensor:
-    """``torch.cat``, ``torch.stack`` or ``x.sum``: the gradient of each is a view of the output's. Keeps nothing."""
-    y = t.tensor(*shape, role=made(xs[0]), label=label, scores=scores)
+    """``torch.cat`` or ``torch.stack``: the gradient of each is a view of the output's. Keeps nothing."""
+    y = t.tensor(*shape, role=widest(t, *(x.made for x in xs)), label=label, scores=scores)
     return t.op(name, "elementwise", reads=xs, writes=(y,), backward=(tuple(part_of(x) for x in xs),))
+
+
+def sum_of(t: Trace, name: str, x: Tensor, *shape: Number, label: str) -> Tensor:
+    """``x.sum``: its gradient is a view of the output's. Keeps nothing."""
+    y = t.tensor(*shape, role=autocast(t, "sum") or x.made, label=label)
+    return t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((part_of(x),),))
 
 
 def remade(t: Trace, name: str, x: Tensor, *shape: Number, label: str) -> Tensor:
     """Another tensor of the elements of ``x``, padded, repeated, averaged or in another order. Keeps nothing."""
-    return elementwise(t, name, "elementwise", x, t.tensor(*shape, role=made(x), label=label))
+    return elementwise(t, name, "elementwise", x, t.tensor(*shape, role=x.made, label=label))
 
 
 # ---------------------------------------------------------------- elementwise
@@ -260,14 +278,22 @@ def elementwise(
 
 def like(t: Trace, x: Tensor, label: str, role: Role | None = None) -> Tensor:
     """A new tensor of the shape of ``x``, in another role where one is given."""
-    return t.tensor(*x.shape, role=made(x) if role is None else role, label=label, scores=x.scores, grad=x.grad)
+    return t.tensor(*x.shape, role=x.made if role is None else role, label=label, scores=x.scores, grad=x.grad)
 
 
 def cast(t: Trace, name: str, x: Tensor, role: Role, *, kind: Name = "elementwise", label: str = "") -> Tensor:
     """``x.to(dtype)``: a copy, unless it has that dtype already. Keeps nothing."""
-    if t.workload.bytes_of(role) == t.workload.bytes_of(made(x)):
+    if t.workload.bytes_of(role) == t.workload.bytes_of(x.made):
         return x
-    return elementwise(t, name, kind, x, like(t, x, label or f"{x.label} in fp32", role))
+    wide = "fp32" if role is Role.FLOAT32 else t.workload.dtype
+    return t.op(name, kind, reads=(x,), writes=(like(t, x, label or f"{x.label} in {wide}", role),),
+                backward=((through(x),),))
+
+
+def casts(t: Trace, name: str, operator: Operator, *xs: Tensor) -> tuple[Tensor, ...]:
+    """What an operator is given, cast as autocast has it: the last one first."""
+    role = autocast(t, operator, *xs)
+    return xs if role is None else tuple(cast(t, name, x, role) for x in xs[::-1])[::-1]
 
 
 def multiply(t: Trace, name: str, a: Tensor, b: Tensor, *, broadcast: bool = False) -> Tensor:
@@ -275,23 +301,26 @@ def multiply(t: Trace, name: str, a: Tensor, b: Tensor, *, broadcast: bool = Fal
     steps: Steps = ((to(a),), (to(b),))
     if broadcast:
         steps = ((to(a),), (temporary(a, passing=1),), (summed(b),))
-    return t.op(name, "product", saves=(a, b), reads=(a, b), writes=(like(t, a, name),), backward=steps, apart=True)
+    return t.op(name, "product", saves=(a, b), reads=(a, b), writes=(like(t, a, name, widest(t, a.role, b.role)),),
+                backward=steps, apart=True)
 
 
 def divide(t: Trace, name: str, a: Tensor, b: Tensor) -> Tensor:
     """``a / b`` with one column in ``b``: keeps both. The gradient of ``b`` is ``-grad * (a / b / b)``, made first."""
     steps = (*((temporary(a, passing=n),) for n in (3, 2, 1)), (temporary(a),), (to(a),), (summed(b),))
-    return t.op(name, "weighing", saves=(a, b), reads=(a, b), writes=(like(t, a, name),), backward=steps, apart=True)
+    return t.op(name, "weighing", saves=(a, b), reads=(a, b), writes=(like(t, a, name, widest(t, a.role, b.role)),),
+                backward=steps, apart=True)
 
 
-def scaled(t: Trace, name: str, x: Tensor, *, kind: Name = "elementwise") -> Tensor:
-    """``x`` times a number or a buffer: keeps nothing."""
-    return elementwise(t, name, kind, x, like(t, x, x.label))
+def scaled(t: Trace, name: str, x: Tensor, *, kind: Name = "elementwise", buffer: bool = False) -> Tensor:
+    """``x`` times a number, or a ``buffer``, which is as wide as the weights: keeps nothing."""
+    return elementwise(t, name, kind, x, like(t, x, x.label, widest(t, x.made, Role.WEIGHT) if buffer else None))
 
 
 def shifted(t: Trace, name: str, x: Tensor) -> Tensor:
     """``x`` plus a buffer: keeps nothing."""
-    return t.op(name, "shift", reads=(x,), writes=(like(t, x, x.label),), backward=((through(x),),))
+    return t.op(name, "shift", reads=(x,), writes=(like(t, x, x.label, widest(t, x.made, Role.WEIGHT)),),
+                backward=((through(x),),))
 
 
 def cap(t: Trace, name: str, x: Tensor) -> Tensor:
@@ -311,21 +340,19 @@ def scale(
     """
     shape = shape or x.shape[-1:]
     steps: Steps = ((to(x),), (temporary(x, passing=1),))
-    if t.workload.bytes_of(x.role) != t.workload.bytes_of(Role.ACTIVATION):
+    if t.workload.bytes_of(x.role) > t.workload.bytes_of(Role.WEIGHT):
         steps = (*steps, (Gradient(None, shape, x.role, passing=1, summed=True),))
     gradient = of_weight(f"{t.path(name)}.{weight}" if weight else t.path(name), *shape, viewed=True)
     gradient = gradient._replace(summed=True)
-    return t.op(name, kind, weights={weight: shape}, saves=(x,), reads=(x,), writes=(like(t, x, name),),
-                backward=(*steps, (gradient,)), apart=True)
+    return t.op(name, kind, weights={weight: shape}, saves=(x,), reads=(x,),
+                writes=(like(t, x, name, widest(t, x.role, Role.WEIGHT)),), backward=(*steps, (gradient,)), apart=True)
 
 
 def add(t: Trace, a: Tensor, b: Tensor, name: str = "residual", *, label: str = "") -> Tensor:
     """``a + b`` with ``b`` broadcast to ``a``: keeps nothing and weighs nothing, but its result is a new tensor."""
-    wider = a if t.workload.bytes_of(made(a)) >= t.workload.bytes_of(made(b)) else b
-    steps: Steps = ((through(a), through(b)),) if len(a.shape) == len(b.shape) else ((through(a),), (to(b),))
-    if wider is b:  # the gradient that comes back is cast
-        steps = ((to(a),), (through(b),))
-    return t.op(name, "elementwise", reads=(a, b), writes=(like(t, wider, label or name),), backward=steps)
+    steps: Steps = ((through(a), through(b)),) if len(a.shape) == len(b.shape) else ((through(a),), (summed(b),))
+    return t.op(name, "elementwise", reads=(a, b),
+                writes=(like(t, a, label or name, widest(t, a.made, b.made)),), backward=steps)
 
 
 def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]) -> Tensor:
@@ -335,11 +362,15 @@ def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]
     if kind == "gelu_tanh" and t.code.gelu_tanh == "composed":
         return _gelu_new(t, name, x)
     if kind == "relu2":
-        relu = activation(t, name, x, "relu")
-        return elementwise(t, name, "slope_out", relu, like(t, x, kind), keeps=(relu,), temporaries=2)
+        (relu,) = casts(t, name, "pow", activation(t, name, x, "relu"))
+        return elementwise(t, name, "slope_out", relu, like(t, relu, kind), keeps=(relu,), temporaries=2)
     if kind == "quick_gelu":
         gate = activation(t, name, scaled(t, name, x), "sigmoid")
         return multiply(t, name, x, gate)
+    if kind == "softplus":
+        with t.frame(x):
+            (x,) = casts(t, name, "softplus", x)
+            return elementwise(t, name, "slope_in", x, like(t, x, kind), keeps=(x,))
     out = like(t, x, kind)
     if kind in ("relu", "tanh", "sigmoid"):
         return elementwise(t, name, "slope_out", x, out, keeps=(out,))
@@ -410,5 +441,6 @@ def dropout(t: Trace, name: str, x: Tensor, p: float | None = None) -> Tensor:
 
 def softmax(t: Trace, name: str, x: Tensor) -> Tensor:
     """``F.softmax`` in the dtype of its input: keeps its output."""
+    (x,) = casts(t, name, "softmax", x)
     out = like(t, x, name)
     return elementwise(t, name, "softmax", x, out, keeps=(out,))

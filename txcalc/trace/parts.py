@@ -26,7 +26,9 @@ def columns(t: Trace, name: str, x: Tensor, *widths: Number) -> tuple[Tensor, ..
 
 def join(t: Trace, name: str, xs: tuple[Tensor, ...], label: str = "", *, scores: bool = False) -> Tensor:
     """``torch.cat`` along the last axis."""
-    return ops.gathered(t, name, xs, *xs[0].shape[:-1], sum(x.shape[-1] for x in xs), label=label, scores=scores)
+    with t.frame(*xs):
+        xs = ops.casts(t, name, "cat", *xs)
+        return ops.gathered(t, name, xs, *xs[0].shape[:-1], sum(x.shape[-1] for x in xs), label=label, scores=scores)
 
 
 def position(t: Trace, name: str, x: Tensor) -> Tensor:
@@ -43,7 +45,9 @@ def positions(t: Trace, name: str, x: Tensor, count: Number) -> Tensor:
 
 def join_positions(t: Trace, name: str, xs: tuple[Tensor, ...], b: Number, label: str) -> Tensor:
     """``torch.cat(xs, dim=1)``, (b, n, d) each, or learned rows."""
-    return ops.gathered(t, name, xs, b, sum(x.shape[-2] for x in xs), xs[0].shape[-1], label=label)
+    with t.frame(*xs):
+        xs = ops.casts(t, name, "cat", *xs)
+        return ops.gathered(t, name, xs, b, sum(x.shape[-2] for x in xs), xs[0].shape[-1], label=label)
 
 
 def mean(t: Trace, name: str, x: Tensor, label: str) -> Tensor:
@@ -64,7 +68,7 @@ def rotate(t: Trace, name: str, x: Tensor, position: RotaryPosition) -> Tensor:
         negated = ops.scaled(t, name, narrow(t, name, turned, half))
         crossed = t.hold(join(t, name, (negated, narrow(t, name, turned, half))))
         with t.frame():
-            along, across = t.hold(ops.scaled(t, name, turned)), t.hold(ops.scaled(t, name, crossed))
+            along, across = (t.hold(ops.scaled(t, name, each, buffer=True)) for each in (turned, crossed))
             y = ops.add(t, along, across, name, label=f"rotated {x.label}")
         return y if rest is None else join(t, name, (t.hold(y), rest), label=f"rotated {x.label}")
 

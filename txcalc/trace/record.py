@@ -377,9 +377,10 @@ class Trace:
         """
         def run(often: Often, x: Tensor, first: int) -> Tensor:
             with self.scope(name, copies=often.copies, calls=often.calls, back=often.back, repeat=True, within=within):
-                entry = self.tensor(*x.shape, label=x.label, grad=self.frozen is None or self.needs(x))
+                entry = self.tensor(*x.shape, role=x.role, label=x.label, grad=self.frozen is None or self.needs(x))
                 leave = body(entry)
-            after = self.tensor(*leave.shape, label=leave.label, grad=self.frozen is None or self.needs(leave))
+            after = self.tensor(*leave.shape, role=leave.role, label=leave.label,
+                                grad=self.frozen is None or self.needs(leave))
             self.extend(carries=(Loop(x, entry, leave, after, often.calls),), first=first)
             return after
 

@@ -17,6 +17,7 @@ class Role(Enum):
     """What a tensor holds, which decides its bytes per element (``Workload.bytes_of``)."""
 
     ACTIVATION = "activation"
+    WEIGHT = "weight"  # in the dtype of the weights that are trained
     FLOAT32 = "float32"
     STATISTIC = "statistic"
     INDEX = "index"
@@ -64,6 +65,11 @@ class Tensor(NamedTuple):
     def role(self) -> Role:
         """The storage's role."""
         return self.storage.role
+
+    @property
+    def made(self) -> Role:
+        """The role of what is computed of it, its gradient too: that of weights where it is a parameter."""
+        return Role.WEIGHT if self.storage.role is Role.PARAMETER else self.storage.role
 
     @property
     def label(self) -> str:

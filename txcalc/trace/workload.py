@@ -26,6 +26,7 @@ Masked = Literal["counted", "skipped"]
 Latents = Literal["absorbed", "expanded"]
 Implementation = Literal["torch", "transformers"]
 Kernels = Literal["cuda", "cpu"]
+Precision = Literal["amp", "bf16", "mixed", "fp32"]
 Recipe = Literal["adam-mixed", "adam-mixed-fp32-grads", "adam-fp32", "sgd-momentum-fp32"]
 OptimizerKernel = Literal["foreach", "fused", "loop"]
 BYTES: dict[DType, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -44,7 +45,7 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "phase": get_args(Phase), "dtype": get_args(DType), "kv_dtype": get_args(KvDType), "weights": NAMES,
     "attention": get_args(AttentionKernel), "masked": get_args(Masked), "kernels": get_args(Kernels),
     "latents": get_args(Latents), "implementation": get_args(Implementation),
-    "recipe": get_args(Recipe), "loss": LOSSES, "recompute": RECOMPUTE,
+    "recipe": get_args(Recipe), "loss": LOSSES, "recompute": RECOMPUTE, "precision": get_args(Precision),
     "optimizer": OPTIMIZERS, "optimizer_kernel": OPTIMIZER_KERNELS,
 }
 """The fields that are one of a few words."""
@@ -64,7 +65,7 @@ TRAINED: Final[Mapping[str, Callable[[object], Any]]] = {
 STEP: Final = ("optimizer", "optimizer_kernel", "accumulate", "clip")
 """The fields of a whole training step."""
 
-GIVEN: Final = ("loss", "recompute", *TRAINED, *STEP)
+GIVEN: Final = ("loss", "recompute", *TRAINED, *STEP, "precision")
 """The fields that a document has only where they were given."""
 
 UNBUILT: Final = ("megatron",)
@@ -86,6 +87,8 @@ class Workload(Part):
     ``latents``: cached latents are expanded to keys and values of all heads, or the projections that would do so are
     absorbed into queries and outputs; left out, absorbed in decoding alone.
     ``forward`` is a pass over a whole sequence; ``training`` adds the loss and the backward pass.
+    ``precision``: ``amp`` is autocast to ``dtype`` over fp32 weights; in the others all is in ``dtype``, and ``mixed``
+    has an fp32 master of the weights beside.
     ``loss``: the code of the cross-entropy of a head's logits, one of ``LOSSES``; none: as the implementation has it.
     ``recompute``: what the backward pass runs once more, so that only its inputs are kept; none: nothing.
     ``optimizer``: one of ``OPTIMIZERS``, or bytes of a parameter as ``Held`` has them; none: adamw. ``accumulate``
@@ -119,6 +122,7 @@ class Workload(Part):
     optimizer_kernel: OptimizerKernel | None = None
     accumulate: int | None = None
     clip: bool | None = None
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         if (packed := _packed(self.dtype)) in PACKED:
@@ -150,6 +154,8 @@ class Workload(Part):
         if self.held is not None and self.weights is not None:
             raise SpecError(f"the bytes of weights are given twice, here and by --weights {self.weights}",
                             field="optimizer")
+        if self.precision is not None:
+            _check_precision(self)
         if self.past and self.phase in ("forward", "training"):
             message = f"a {self.phase} pass starts with an empty cache; use phase decode or prefill"
             raise SpecError(message, field="past")
@@ -163,6 +169,8 @@ class Workload(Part):
             fields["phase"] = "training"
         known = (partial(_check_known, name, value, cls.names()) for name, value in fields.items())
         all_of(chain(known, _checks({name: value for name, value in fields.items() if value is not None})))
+        if fields.get("precision") == "fp32":
+            fields.setdefault("dtype", "fp32")
         return cls(**fields)
 
     def to_data(self) -> dict[str, Any]:
@@ -230,6 +238,11 @@ class Workload(Part):
         return self.phase == "decode" if self.latents is None else self.latents == "absorbed"
 
     @property
+    def weight_dtype(self) -> DType:
+        """The dtype of weights that are trained, and of their gradients."""
+        return "fp32" if self.precision == "amp" else self.dtype
+
+    @property
     def fused_norms(self) -> bool:
         """CUDA has one RMSNorm kernel; the CPU composes it from fp32 steps, and autograd keeps those."""
         return self.kernels == "cuda"
@@ -237,7 +250,9 @@ class Workload(Part):
     def bytes_of(self, role: Role) -> int:
         """Bytes per element. LayerNorm's statistics are fp32 on CUDA and in the input's dtype on the CPU;
         a dropout mask is one byte on CUDA and as wide as its input on the CPU (measured, torch 2.13)."""
-        if role is Role.ACTIVATION or (role is Role.STATISTIC and self.kernels != "cuda"):
+        if role is Role.WEIGHT or (role is Role.STATISTIC and self.kernels != "cuda"):
+            return BYTES[self.weight_dtype]
+        if role is Role.ACTIVATION:
             return BYTES[self.dtype]
         return _WIDTHS[role]
 
@@ -308,6 +323,17 @@ def _check_choice(name: str, value: object) -> None:
     if value not in CHOICES[name]:
         wanted, got = not_one_of(CHOICES[name], value)
         raise SpecError(f"must be {wanted}{got}", field=name)
+
+
+def _check_precision(w: Workload) -> None:
+    if not w.keeps:
+        raise SpecError(f"a {w.phase} pass trains nothing; --dtype is what it is computed in", field="precision")
+    if w.weights is not None:
+        raise SpecError(f"weights are stored as {w.weights} already: give one of --precision and --weights",
+                        field="precision")
+    fits = {"amp": ("bf16",), "bf16": ("bf16",), "fp32": ("fp32",)}.get(w.precision or "", ("bf16", "fp16"))
+    if w.dtype not in fits:
+        raise SpecError(f"{w.precision} computes in {' or '.join(fits)}, and --dtype is {w.dtype}", field="precision")
 
 
 def _check_number(name: str, value: object) -> None:
