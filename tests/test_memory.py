@@ -254,6 +254,20 @@ def test_bad_calls_get_one_line(args: tuple[str, ...], message: str | None) -> N
     assert message is None or result.stderr == f"error: {message}\n"
 
 
+def test_a_batch_of_a_whole_step_is_accumulated() -> None:
+    whole, parts = (json.loads(good("gpt2", "--seq", 16, "--batch", 4, *given, "--json"))
+                    for given in (("--global-batch", 12), ("--accumulate", 3)))
+    assert whole["workload"]["accumulate"] == 3 and {**whole, "provenance": 0} == {**parts, "provenance": 0}
+    refused = run("gpt2", "--batch", 5, "--global-batch", 12)
+    assert (refused.exit_code, refused.stderr) == (
+        2, "error: --global-batch: 12 sequences are no whole micro-batches of 5\n")
+
+
+def test_bytes_of_a_parameter_give_a_bound() -> None:
+    memory = txcalc.memory("gpt2", seq=16, optimizer="weights=2,master=4,gradients=2,states=8")
+    assert memory.peak.kind == "bound"
+
+
 def test_what_changes_nothing_is_said() -> None:
     assert "dropout changes nothing here: gpt2 is not trained in this pass" in good("gpt2", "--dropout", 0.1)
     assert "dropout changes nothing" not in good("gpt2", "--dropout", 0.1, "--phase", "training")

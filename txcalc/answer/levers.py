@@ -56,10 +56,9 @@ def _halved(field: str) -> Choices:
 
 def _micro_batch(w: Workload) -> Iterator[Changes]:
     """The same batch of an optimizer's step in more and smaller parts."""
-    steps = vars(w).get("accumulate")
     for parts in range(2, min(w.batch, _PARTS) + 1):
         if w.batch % parts == 0:
-            yield {"batch": w.batch // parts, **({"accumulate": parts * steps} if steps else {})}
+            yield {"batch": w.batch // parts, "accumulate": parts * (w.accumulate or 1)}
 
 
 _WORTH: Final = 100

@@ -183,7 +183,7 @@ def memory(
         workload=found.workload.replaced(latents=found.asked.latents),
         new=found.new,
         attention=runs_as(found.traces[0]),
-        peak=Peak(bytes=peak, phase=highest.phase, at=highest.at, kind="estimate" if is_packed(top) else trained(top)),
+        peak=Peak(bytes=peak, phase=highest.phase, at=highest.at, kind=_kind(top)),
         phases=tuple(phase for _, phase in phases),
         kept_bytes=_kept(events[0]) if found.workload.keeps else None,
         resident=tuple(_resident(step.resident(top))),
@@ -242,6 +242,11 @@ def saved(loaded: Loaded, given: Mapping[str, Any]) -> Saved | None:
 def usable(of: Device) -> int:
     """Bytes of a device that a program is offered."""
     return of.visible_bytes or of.memory_bytes
+
+
+def _kind(t: Trace) -> Kind:
+    """How sure the peak is."""
+    return "bound" if step.certainty(t) == "bound" else "estimate" if is_packed(t) else trained(t)
 
 
 def _rules(spec: Model, t: Trace) -> Iterator[Convention]:

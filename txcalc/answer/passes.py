@@ -41,7 +41,7 @@ def passes(spec: Model, given: Mapping[str, Any]) -> Passes:
     Without a phase it is inference, unless there is a field that only training has. A prompt whose length is left out
     leaves room for what follows it.
     """
-    given = plain(given)
+    given = _accumulated(plain(given))
     own = [name for name in TRAINING if name in given]
     phase = given.setdefault("phase", "training" if own else "prefill")
     if given.get("kv_dtype", given.get("dtype", "bf16")) != given.get("dtype", "bf16"):
@@ -58,6 +58,19 @@ def passes(spec: Model, given: Mapping[str, Any]) -> Passes:
         raise SpecError("only inference generates; give --phase inference, or --past to decode", field="new")
     workload, defaults = fill([spec], given)
     return Passes((trace(spec, fit(spec, workload)),), workload, None, defaults)
+
+
+def _accumulated(given: dict[str, Any]) -> dict[str, Any]:
+    """With the micro-batches that a batch of one step comes to. Raises ``SpecError`` where they are not whole."""
+    whole, batch = given.pop("global_batch", None), given.get("batch", 1)
+    if whole is None:
+        return given
+    if whole < 1 or batch < 1 or whole % batch:
+        raise SpecError(f"{whole:,} sequences are no whole micro-batches of {batch:,}", field="global_batch")
+    if given.get("accumulate", whole // batch) != whole // batch:
+        raise SpecError(f"{whole:,} sequences in micro-batches of {batch:,} are {whole // batch:,} of them",
+                        field="accumulate")
+    return given | {"accumulate": whole // batch}
 
 
 def _inference(spec: Model, given: dict[str, Any]) -> Passes:

@@ -19,6 +19,7 @@ from txcalc import units
 from txcalc.show.writers import FORMATS
 from txcalc.spec import words
 from txcalc.spec.formats import NAMES
+from txcalc.spec.training import OPTIMIZERS
 
 Run = dict[str, Any]
 """What of a command's rows was given, read: the fields of a workload and what else the command takes."""
@@ -79,6 +80,12 @@ def _number(raw: str) -> float:
         return float(raw)
     except ValueError:
         raise ValueError(f"must be a number, got {raw!r}") from None
+
+
+def _yes(raw: str) -> bool:
+    if raw not in ("yes", "no"):
+        raise ValueError(f"must be yes or no, got {raw!r}")
+    return raw == "yes"
 
 
 def _size(raw: str) -> int:
@@ -170,8 +177,8 @@ CURVE: Final = _some(
 
 MEMORY: Final = _some(
     "batch", "seq", "new", "past", "source_seq", "images", "phase", "dtype", "weights", "kv_dtype", "attention",
-    "dropout", "recompute", "loss", "lora", "dora", "freeze", "kernels", "implementation", "latents", "device",
-    "reserve",
+    "dropout", "optimizer", "optimizer_kernel", "accumulate", "global_batch", "clip", "recompute", "loss", "lora",
+    "dora", "freeze", "kernels", "implementation", "latents", "device", "reserve",
     seq=Row("N", "Tokens of a sequence: of the prompt, or of a training step. Default: the model's context or 2,048, "
             "whichever is shorter, with room for --new. k is 1,000, K is 1,024.", units.parse_count),
     new=Row("N", "Tokens generated after the prompt. Default 1.", units.parse_count),
@@ -180,6 +187,12 @@ MEMORY: Final = _some(
               "training where an option is given that only training has."),
     device=Row("NAME", "What it has to fit into: a card such as h100-80gb, or bytes such as 24GB or 24GiB. Default "
                "none.", complete=complete(device_names)),
+    optimizer=Row("NAME", f"{', '.join(OPTIMIZERS)}; or bytes of a parameter: weights=2,master=4,gradients=2,states=8. "
+                  "Default adamw."),
+    optimizer_kernel=Row("KIND", "foreach, fused or loop: how torch.optim steps. Default foreach."),
+    accumulate=Row("N", "Micro-batches of one optimizer's step. Default 1.", units.parse_count),
+    global_batch=Row("N", "Sequences of one optimizer's step; --accumulate follows.", units.parse_count),
+    clip=Row("yes|no", "Clip the gradients' norm or not. Default no.", _yes),
     reserve=CURVE["reserve"],
 )
 """What a model is run on, and what its memory has to fit into."""
