@@ -17,6 +17,7 @@ from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Gradient, Tensor
 
 if TYPE_CHECKING:
+    from txcalc.spec.model import Model
     from txcalc.trace.workload import Workload
 
 
@@ -114,6 +115,8 @@ def check(t: Trace) -> None:
         f"the code of {w.implementation}": w.implementation != "torch" and (
             t.model.modeling not in PROVED or w.recompute not in (None, "none") or w.lora is None),
         "DoRA": w.dora is not None,
+        "recomputation of such layers": w.adapter is not None and w.recompute in ("full", "selective") and (
+            _differs(t.model)),
         "packed weights": t.model.quantization is not None and w.weights is None,
         f"{w.weights} weights": w.weights in PACKED and (
             frozen.packing is None or frozen.packing.bits != 4 or not frozen.packing.flat),
@@ -133,6 +136,15 @@ def check(t: Trace) -> None:
             raise SpecError(f"no weights are under {others}", field="freeze")
     if all(op.frozen for op in weighed):
         raise SpecError("nothing is left to train", field="freeze")
+
+
+def _differs(spec: Model) -> bool:
+    """Whether layers have weights beside their matrices and norms, which no measurement has followed so."""
+    stacks = [each for each in (spec, spec.encoder, spec.tower) if each is not None]
+    return spec.per_layer_embedding is not None or any(
+        each.layer_scale or each.norm.placement in ("sandwich", "res-post") or each.position.kind == "transformer-xl"
+        or getattr(each.feed_forward, "separate_norms", False)
+        or getattr(getattr(each, "pooler", None), "kind", "") == "attention" for each in stacks)
 
 
 def _instead(name: str, names: Sequence[str], some: Sequence[str]) -> str:
