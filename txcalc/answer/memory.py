@@ -58,7 +58,8 @@ _RULES: Final = (
     Convention(id="allocated", flag="--device", text="with a device every storage takes whole blocks of PyTorch's "
                                                      "allocator, and there are workspaces of matrix products"),
 )
-_SHARED: Final = ("recurrence", "kv-cache", "inputs", "states", "latents", "attention", "dropout", "distances")
+_SHARED: Final = ("precision", "recurrence", "kv-cache", "inputs", "states", "latents", "attention", "dropout",
+                  "distances")
 
 
 class Peak(Part):

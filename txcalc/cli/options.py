@@ -177,8 +177,8 @@ CURVE: Final = _some(
 
 MEMORY: Final = _some(
     "batch", "seq", "new", "past", "source_seq", "images", "phase", "dtype", "weights", "kv_dtype", "attention",
-    "dropout", "optimizer", "optimizer_kernel", "accumulate", "global_batch", "clip", "recompute", "loss", "lora",
-    "dora", "freeze", "kernels", "implementation", "latents", "device", "reserve",
+    "dropout", "precision", "optimizer", "optimizer_kernel", "accumulate", "global_batch", "clip", "recompute", "loss",
+    "lora", "dora", "freeze", "kernels", "implementation", "latents", "device", "reserve",
     seq=Row("N", "Tokens of a sequence: of the prompt, or of a training step. Default: the model's context or 2,048, "
             "whichever is shorter, with room for --new. k is 1,000, K is 1,024.", units.parse_count),
     new=Row("N", "Tokens generated after the prompt. Default 1.", units.parse_count),
