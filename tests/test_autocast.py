@@ -16,7 +16,8 @@ from txcalc.count.unproved import unproved
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
-from txcalc.trace.record import Role, Trace
+from txcalc.trace.record import Trace
+from txcalc.trace.tensors import Role
 from txcalc.trace.workload import Workload
 
 ALL = {**MODELS, **FAMILIES}

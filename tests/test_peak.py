@@ -52,8 +52,8 @@ def step(given: dict[str, Any], **run: Any) -> Trace:
 @pytest.mark.parametrize("run", [
     {}, {"attention": "eager"}, {"kernels": "cuda", "dropout": 0.1}, {"phase": "forward"}, {"phase": "prefill"},
     {"phase": "decode", "seq": 2, "past": 5}, {"recompute": "full"},
-    {"recompute": "full", "attention": "eager", "dropout": 0.1},
-], ids=["training", "eager", "cuda", "forward", "prefill", "decode", "recompute", "recompute-eager"])
+    {"recompute": "full", "attention": "eager", "dropout": 0.1}, {"recompute": "selective", "attention": "eager"},
+], ids=["training", "eager", "cuda", "forward", "prefill", "decode", "recompute", "recompute-eager", "selective"])
 @pytest.mark.parametrize("in_place", [True, False])
 @pytest.mark.parametrize("name", list(MODELS))
 def test_a_few_turns_stand_for_all(name: str, in_place: bool, run: dict[str, Any]) -> None:
@@ -66,6 +66,18 @@ def test_a_few_turns_stand_for_all(name: str, in_place: bool, run: dict[str, Any
     there = list(alive(t, found.where, in_place=in_place))
     assert sum(each.value for each in there) == first.live
     assert all(each.value > 0 for each in there)
+
+
+@pytest.mark.parametrize("together", [2, 3, 4, 5, 7, 9])
+@pytest.mark.parametrize("name", ["gpt", "llama", "shared", "one", "three", "five", "experts", "wide-vocabulary"])
+def test_layers_that_are_recomputed_together(name: str, together: int) -> None:
+    for layers in (7, 23):
+        t = step(MODELS[name] | {"layers": layers}, recompute=f"full:{together}", attention="eager")
+        every = moments(t, in_place=True, unroll=True)
+        first = max(every, key=lambda moment: moment.live)
+        found = peak(t)
+        assert (found.bytes, found.path, found.turns) == (first.live, first.path, first.turns)
+        assert live_bytes(t) == live_bytes(t, unroll=True)
 
 
 def test_the_turn_of_a_peak() -> None:

@@ -25,7 +25,11 @@ from txcalc.trace.workload import Workload
 CELLS = {name for name, model in {**MODELS, **FAMILIES}.items() if "recurrent" in str(model)}
 WHOLE = {name: model for name, model in {**MODELS, **FAMILIES}.items() if name not in {*CELLS, "kv-shared"}}
 OFTEN = ("gpt", "llama", "parallel", "post-norm", "window", "mixtral", "shared-layers", "groups", "t5", "transformer")
-FORMS = ["full"]
+REFUSED = [*(("selective", name) for name in ("transformer-xl", "transformer-xl-shared", "xlnet")),
+           ("full:2", "deepseek-moe")]
+FORMS = ["full", "full:2", "selective"]
+CASES = [pytest.param(name, form, marks=() if name in OFTEN else pytest.mark.slow) for name in WHOLE for form in FORMS
+         if (form, name) not in REFUSED]
 RUNS: dict[str, dict[str, Any]] = {
     "flash": {"dtype": "bf16"}, "eager-dropout": {"dtype": "bf16", "attention": "eager", "dropout": 0.1}, "fp32": {},
     "math-dropout": {"attention": "math", "dropout": 0.1},
@@ -40,20 +44,16 @@ def workload(spec: Model, **run: Any) -> Workload:
     return Workload(phase="training", batch=2, seq=positions(spec.input, 7), **more | run)
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in WHOLE])
+@pytest.mark.parametrize(("name", "form"), CASES)
 def test_a_training_step(name: str, batch: int, run: dict[str, Any], form: str) -> None:
     real, ours = steps(WHOLE[name], batch, recompute=form, **run)
     assert ours == real
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("run", [*RUNS.values(), {"dtype": "bf16", "dropout": 0.1}], ids=[*RUNS, "dropout"])
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in WHOLE])
+@pytest.mark.parametrize(("name", "form"), CASES)
 def test_a_training_step_on_cuda(name: str, run: dict[str, Any], form: str) -> None:
     try:
         fake_cuda.start()
@@ -75,9 +75,7 @@ def test_what_is_kept(name: str, run: dict[str, Any], form: str) -> None:
     assert by_module(activations.kept(trace(spec, w)), modules) == real
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in WHOLE])
+@pytest.mark.parametrize(("name", "form"), CASES)
 def test_flops(name: str, form: str) -> None:
     spec = Model.from_data(WHOLE[name])
     if not has_loss(spec):
@@ -111,6 +109,12 @@ def test_what_cannot_be_recomputed_is_refused() -> None:
         with pytest.raises(SpecError, match="recomputes nothing; use phase training"):
             Workload(phase=phase, seq=1, recompute="full")
         assert Workload(phase=phase, seq=1, recompute="none") == Workload(phase=phase, seq=1)
+    for form, name in REFUSED:
+        spec = Model.from_data(WHOLE[name])
+        with pytest.raises(SpecError, match=r"which is not proved to be run once more|no whole number of turns"):
+            fit(spec, workload(spec, recompute=form))
+    with pytest.raises(SpecError, match="must be one of none, full, full:K, selective"):
+        Workload(phase="training", seq=1, recompute="full:0")
     spec = Model.from_data(FAMILIES["kv-shared"])
     with pytest.raises(SpecError, match="read keys that others make"):
         fit(spec, workload(spec, recompute="full"))

@@ -176,12 +176,15 @@ def _loss(t: Trace) -> str:
 
 _RECOMPUTED = {
     "full": "every layer keeps its input alone",
+    "full:K": "layers keep the input of several alone",
+    "selective": "attention's core keeps queries, keys and values alone (arXiv 2205.05198, section 5)",
 }
 
 
 def _recomputed(workload: Workload) -> Iterator[Rule]:
     if workload.recompute:
-        yield ("recompute", f"{_RECOMPUTED[workload.recompute]}; the backward pass runs it once more, up to the last "
+        what = _RECOMPUTED["full:K" if workload.together else workload.recompute]
+        yield ("recompute", f"{what}; the backward pass runs it once more, up to the last "
                             "tensor that it needs (torch.utils.checkpoint, without reentrant autograd)", "--recompute")
 
 

@@ -30,15 +30,36 @@ def fit(spec: Model, workload: Workload) -> Workload:
     else:
         source = _length(spec.name, "source_seq", spec.encoder, workload.source_seq)
         updates["source_seq"] = workload.past + seq if source is None else source
-    if workload.recompute and shares_keys(spec):
-        raise SpecError(f"layers of {spec.name} read keys that others make, which a layer run once more would make "
-                        "anew", field="recompute")
+    if workload.recompute and (why := _not_recomputed(spec, workload)):
+        raise SpecError(why, field="recompute")
     fitted = workload.replaced(**updates)
     _check_images(spec, fitted)
     _check_positions(spec, "seq", spec, fitted.past + fitted.seq)
     if spec.encoder is not None:
         _check_positions(spec, "source_seq", spec.encoder, fitted.source_seq or 0)
     return fitted
+
+
+def _not_recomputed(spec: Model, workload: Workload) -> str:
+    """Why the backward pass cannot run the parts of this model once more that are asked for, or nothing."""
+    if shares_keys(spec):
+        return f"layers of {spec.name} read keys that others make, which a layer run once more would make anew"
+    if workload.recompute == "selective" and spec.position.kind in ("transformer-xl", "disentangled"):
+        return f"{spec.name} scores queries with distances as well, which is not proved to be run once more"
+    together, projector = workload.together, None if spec.tower is None else spec.tower.projector
+    if together is None:
+        return ""
+    if workload.adapter is not None or workload.freeze:
+        return "layers that are frozen, or have adapters, are run once more one by one; use full"
+    if projector is not None and (projector.unused_layers or projector.feature_layers):
+        return f"layers of {spec.name}'s tower within its last ones are read, so they run one by one; use full"
+    for stack in filter(None, (spec, spec.encoder, spec.tower)):
+        for g, group in enumerate(stack.groups or ()):
+            turn = sum(block.repeat for block in group.blocks)
+            if together % turn or (g + 1 < len(stack.groups or ()) and group.repeat * turn % together):
+                return (f"{together} layers together are no whole number of turns of the {turn} layers that "
+                        f"{spec.name} repeats {group.repeat} times; use full")
+    return ""
 
 
 def _length(name: str, field: str, stack: Stack, asked: int | None) -> int | None:

@@ -327,8 +327,8 @@ def _size(shape: tuple[int, ...]) -> int:
 
 def _module(path: str, modules: frozenset[str]) -> str:
     """The innermost PyTorch module that holds an operation: an operation need not be a module of its own."""
-    while path not in modules and "." in path:
-        path = path.rsplit(".", 1)[0]
+    while path not in modules:
+        path = path.rpartition(".")[0]
     return path
 
 

@@ -141,8 +141,9 @@ RUN: Final[Mapping[str, Row]] = {
                      "Default: all in --dtype."),
     "loss": Row("HOW", "In training, cross-entropy of the logits as they are (plain) or of a copy in fp32. Default "
                 "fp32."),
-    "recompute": Row("WHAT", "In training, what the backward pass runs once more in place of keeping it: none, or "
-                     "full: every layer. Default none."),
+    "recompute": Row("WHAT", "In training, what the backward pass runs once more in place of keeping it: none, "
+                     "full (every layer), full:K (every K layers together) or selective (attention's core). Default "
+                     "none."),
     "lora": Row("r=N,...", "Train low-rank adapters alone: r=16,targets=attention|all|q,v,...,dropout=P. Default "
                 "targets attention."),
     "dora": Row("r=N,...", "DoRA: refused until what it keeps is proved."),

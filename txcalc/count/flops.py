@@ -36,6 +36,8 @@ def _again(nodes: Iterable[Node], often: Often = Often()) -> Iterator[tuple[Op, 
     """Operations that the backward pass runs once more, and how often: up to where the last tensor is saved."""
     for node in nodes:
         if isinstance(node, Again):
+            if not any(op.packs for op, _ in operations(node.body)):
+                continue  # no gradient passes through it
             left = {id(op): times for op, times in _left_out(node.body, often)}
             yield from ((op, each.back - left.get(id(op), 0)) for op, each in operations(node.body, often))
         elif not isinstance(node, Op):

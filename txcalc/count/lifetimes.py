@@ -95,10 +95,15 @@ class Moment(NamedTuple):
 class Middle(NamedTuple):
     """Turns of a repeat that one stands for: each but the first adds ``grows`` to its moments."""
 
-    times: Number
-    depth: int  # repeats around it
+    edge: Edge
     grows: Any
     moments: Moments
+    ahead: bool  # in the order of the forward pass
+
+    @property
+    def times(self) -> Number:
+        """Their number."""
+        return self.edge.times
 
 
 Moments = Sequence[Moment | Middle]
@@ -131,6 +136,7 @@ class _Live:
         self.moments = list[Moment | Middle]()
         self._phase: Pass = "forward"
         self._turns: Turns = ()
+        self._ahead = True
         self._weights: dict[object, Value] = {}
         self._uses, self.used = uses, Counter[object]()
         self._open: list[tuple[Edge, int, Any]] = []  # with the first moment inside, and what was alive before
@@ -169,7 +175,7 @@ class _Live:
 
     def backward(self, steps: Schedule) -> None:
         """Run backward from the gradients of the results, which the caller holds, and had before if it has no loss."""
-        self._phase, given, results = "backward", self.trace.loss is None, self.trace.results
+        self._ahead, self._phase, given, results = False, "backward", self.trace.loss is None, self.trace.results
         last = next(step.op for step in reversed(steps.steps) if isinstance(step, Run))
         first = [Memory(self._width(x), last, f"gradient of {x.label}", users=1, shape=x.shape) for x in results]
         for x, memory in zip(results, first, strict=True):
@@ -193,7 +199,7 @@ class _Live:
             return
         _, start, before = self._open.pop()
         grows = self.now - before
-        self.moments[start:] = [Middle(edge.times, edge.depth, grows, tuple(self.moments[start:]))]
+        self.moments[start:] = [Middle(edge, grows, tuple(self.moments[start:]), self._ahead)]
         self.now += grows * (edge.times - 1)
 
     def _back(self, run: Run) -> None:
@@ -208,9 +214,9 @@ class _Live:
         unpacked, casting, checked = run.unpacks, self._casting(run), 0
         if given:
             if run.again is not None and run.again.due and run.op.packs:
-                run.again.due = False
+                run.again.due, self._ahead = False, True
                 self._forth(run.again.steps, run.again.end)
-                self._turns = run.turns
+                self._turns, self._ahead = run.turns, False
             for i, step in enumerate(run.op.backward):
                 if any(g.summed for g in step):
                     made[checked:] = self._checked(run, made[checked:])

@@ -97,7 +97,7 @@ def found(run: Moments, where: Where) -> Moment:
         return middle
     inside = found(middle.moments, tuple(rest))
     further, turns = middle.times - 1, [*inside.turns]
-    if last == (inside.phase == "forward"):
-        path, turn = turns[middle.depth]
-        turns[middle.depth] = path, turn + further
+    if last == middle.ahead:
+        path, turn = turns[middle.edge.depth]
+        turns[middle.edge.depth] = path, turn + further * middle.edge.each
     return inside._replace(live=inside.live + middle.grows * further if last else inside.live, turns=tuple(turns))

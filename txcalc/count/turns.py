@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from txcalc.trace.record import Again, Frame, Node, Op, Repeat, Trace
+from txcalc.trace.record import Again, Frame, Node, Op, Repeat, Trace, walk
 from txcalc.trace.tensors import Number, Role, Tensor
 
 Turns = tuple[tuple[str, Number], ...]
@@ -88,6 +88,7 @@ class Edge:
 
     times: Number
     depth: int
+    each: Number = 1  # turns of a repeat whose parts they are
 
 
 Step = Run | Return | Edge
@@ -142,6 +143,8 @@ class Schedule:
         self.add(node.body, turns, own)
         body = self.steps[start:]
         saving = [i for i, step in enumerate(body) if isinstance(step, Run) and step.op.packs]
+        if not saving:
+            return
         anew = {memory: replace(memory) for step in body if isinstance(step, Run) for memory in step.writes}
         for memory in anew:
             memory.group = "transient"
@@ -184,6 +187,8 @@ class Schedule:
     def _turns(self, node: Repeat, first: Number, turns: Turns, own: tuple[int, ...]) -> None:
         times = count(self.trace, node.times)
         unread = node.times - node.back
+        inside = bool(turns) and turns[-1][0] == node.path  # the repeat around it, in parts
+        at = turns[:-1] if inside else turns
         # Gradients of what is handed on and put into a list as well come from both: those turns are all run.
         last = times if self.unroll or (node.carries and node.gathers) else count(self.trace, unread) + _LAST
         middle = times - 1 - last
@@ -191,14 +196,15 @@ class Schedule:
             for loop in node.carries:
                 self._name(loop.entry, loop.exit if turn else loop.before)
             which = first + (turn if turn < 2 else node.times - (times - turn))
+            which += turns[-1][1] * node.times if inside and not node.first else 0
             edge = None
             if turn == 1 <= middle:
-                edge = Edge(self.number(node.times - unread - 1 - _LAST), len(turns))
+                edge = Edge(self.number(node.times - unread - 1 - _LAST), len(at), _in_parts(node))
             edges = [] if edge is None else [edge]
             self.steps += edges
             often, self.often = self.often, self.often if edge is None else self.often * edge.times
             self._spread(node, edge)
-            self.add(node.body, (*turns, (node.path, which)), own if _shared(node) else (*own, node.first + turn))
+            self.add(node.body, (*at, (node.path, which)), own if _shared(node) else (*own, node.first + turn))
             self._gather(node, edge)
             self.often = often
             self.steps += edges
@@ -258,3 +264,8 @@ class Schedule:
         for memory in kept:
             memory.group = "cache" if op.kind.cached else "saved"
         return Run(op, turns, own, reads, writes, kept, kept, (), read_values, tuple(written))
+
+
+def _in_parts(node: Repeat) -> Number:
+    """Turns of a repeat in one turn of it: several where it has them in parts."""
+    return next((part.times for part, _ in walk(node.body) if isinstance(part, Repeat) and part.path == node.path), 1)

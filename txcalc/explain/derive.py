@@ -158,8 +158,11 @@ def _together(found: list[Line]) -> list[Line]:
 def _components(run: Run, quantity: QuantityName) -> Iterator[Line]:
     definition = DEFINITIONS[quantity]
     source = run.counted if definition.by_layer(run.counted) else run.trace
-    often = {} if definition.often == "each" else {
-        op.component: run.read(getattr(each, definition.often)) for op, each in reversed(source.placed)}
+    often: dict[str, Poly] = {}
+    for again in (False, True):  # runs of a repeat that are told apart are runs of it
+        first = {op.component: counted for op, counted in reversed(source.placed) if counted.again is again}
+        for path, counted in first.items() if definition.often != "each" else ():
+            often[path] = often.get(path, poly(0)) + run.read(getattr(counted, definition.often))
     groups: dict[tuple[str, str, object], tuple[Poly | None, list[Entry]]] = {}
     idle = {op.path for op in run.counted.ops if not definition.adds(op)}
     for entry in _once(run, entries(quantity, source)):

@@ -251,19 +251,24 @@ def _activations(run: Run, closed: Poly) -> Iterator[Candidate]:
     kernels = {kernel for kernel, _ in run.trace.kernels}
     if not kernels <= {"eager", "flash"}:
         return
-    if w.recompute:
+    if w.together:
+        return
+    if w.recompute == "full":
         yield Candidate(_term(2, "b L s d"), "what is not in a layer", "arXiv 2205.05198, section 5",
                         "the paper's 2sbh per layer: its h is d here")
         return
-    eager = "eager" in kernels
+    selective = w.recompute == "selective"
+    eager = "eager" in kernels and not selective
     poly = _sum((linear, "b L s d"), *([(square, "b L h s s")] if eager else []))
     paper = "the paper's sbh(34 + 5as/h) per layer: its h is d here, its a is h"
     if not w.dropout:
         paper += ", and without dropout 34 and 5 are 32 and 2"
-    left = "norm statistics, embeddings, final norm, head" + ("" if eager else ", the flash kernel's log-sum-exp")
+    left = "norm statistics, embeddings, final norm, head"
+    left += "" if eager or selective else ", the flash kernel's log-sum-exp"
     if w.phase == "training":
         left += ", loss"
-    yield Candidate(poly, left, f"{_KORTHIKANTI}, equation 1" + ("" if eager else " without its 5as/h"), paper)
+    source = "arXiv 2205.05198, section 5" if selective else f"{_KORTHIKANTI}, equation 1"
+    yield Candidate(poly, left, source + ("" if eager else " without its 5as/h"), paper)
     if eager:
         yield Candidate(_term(linear, "b L s d"), "also the 5as/h: selective recomputation, or flash attention",
                         "arXiv 2205.05198, section 5")

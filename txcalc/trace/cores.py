@@ -90,7 +90,7 @@ class Core(NamedTuple):
 def attend(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, kernel: Kernel | None = None) -> Tensor:
     """Contexts (b, n, heads x value_dim) of queries (b, n, heads x dim), by the kernel chosen before, or now."""
     kernel = kernel or choose(t, core)
-    with t.scope("core"):
+    with t.scope("core"), t.again("selective"):
         if kernel != "eager":
             core = core._replace(masks=_cast_mask(t, core))
             q, k, v = ops.casts(t, kernel, "attention", q, k, v)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys
 from txcalc.trace import composed, embeddings, norms, ops
@@ -17,6 +17,7 @@ from txcalc.trace.heads import Outputs, loss, pool, project, top
 from txcalc.trace.implementations import code
 from txcalc.trace.record import Trace
 from txcalc.trace.recurrent import linear_attention, recurrent
+from txcalc.trace.sizes import same
 from txcalc.trace.tensors import Number, Tensor
 from txcalc.trace.workload import Workload
 
@@ -171,13 +172,12 @@ def _stack(
 
         with t.frame():
             if stack.groups is None:
-                x = t.loop("layers", stack.layers, partial(layer, stack), x, unused=unused, within="layer",
-                           copies=1 if stack.share_layers else stack.layers)
+                x = _turns(t, "layers", stack.layers, partial(layer, stack), x, shared=stack.share_layers,
+                           unused=unused, within="layer")
             else:
-                with t.scope("layers"):
-                    for g, each in enumerate(stack.groups):
-                        x = t.loop(str(g), each.repeat, partial(group, each.blocks), x,
-                                   copies=1 if each.shared else each.repeat)
+                for g, each in enumerate(stack.groups):
+                    x = _turns(t, f"layers.{g}", each.repeat, partial(group, each.blocks), x,
+                               shared=each.shared, each=sum(block.repeat for block in each.blocks))
             for held in (each for pair in (around.shared or {}).values() for each in pair):
                 t.hold(held)
         return norms.norm(t, "final_norm", x, stack.norm) if stack.final_norm else x
@@ -189,6 +189,34 @@ def _rotated(stack: Stack) -> Number | None:
     if position.kind != "rope" or first.kind != "standard":
         return None
     return first.head_dim if position.dim is None else position.dim
+
+
+def _turns(
+    t: Trace, name: str, times: Number, body: Callable[[Tensor], Tensor], x: Tensor, *, shared: bool, each: int = 1,
+    unused: Number = 0, within: Literal["layer", ""] = "",
+) -> Tensor:
+    """Turns of ``each`` as many layers, on one set of weights if ``shared``; several turns together where those are
+    what is recomputed, and fewer in the end."""
+    copies = 1 if shared else times
+    if t.workload.together is None:
+        return t.loop(name, times, body, x, copies=copies, unused=unused, within=within)
+    together = t.workload.together // each
+    whole = times // together
+
+    def own(runs: Number, first: Number) -> Number:
+        return runs if not shared else 1 if same(first, 0) or t.size(whole) == 0 else 0
+
+    def part(length: Number, first: Number, x: Tensor) -> Tensor:
+        with t.frame(x), t.again():
+            y = t.loop(name, length, body, x, copies=own(length, first), within=within)
+            t.extend(first=first)
+            return y
+
+    for count, length, first in ((whole, together, 0), (1, times - whole * together, whole * together)):
+        if t.size(count * length) != 0:
+            x = t.loop("", count, partial(part, length, first), x, copies=own(count, first))
+            t.extend(path=t.path(name), first=0 if same(first, 0) else whole)
+    return x
 
 
 def _table(t: Trace, stack: Stack, around: Around, x: Tensor) -> Tensor | None:

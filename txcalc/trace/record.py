@@ -119,7 +119,7 @@ class Repeat(NamedTuple):
     the others is not read. ``carries``: what each run reads of the run before. ``spreads``: a list, and what each run
     reads as its own item of it. ``gathers``: what each run leaves, and the list it is added to. ``runs``: how
     it runs where runs are not alike, one after the other; ``body`` then has the sizes that all of them come to.
-    ``first``: runs of the same that are told apart, and come before these.
+    ``first``: runs of the same that are told apart, and come before these. One within its like is a part of its runs.
     """
 
     path: str
@@ -281,23 +281,24 @@ class Trace:
         return x
 
     @contextmanager
-    def again(self, what: str) -> Iterator[None]:
-        """What the backward pass runs once more if that is what is recomputed: only what it reads is kept."""
-        if self.workload.recompute != what:
+    def again(self, what: str | None = None) -> Iterator[None]:
+        """What the backward pass runs once more, if that is ``what`` is recomputed: only what it reads is kept."""
+        if what not in (None, self.workload.recompute):
             yield
             return
         body, outside = self.body, self._within
-        self.body, self._within = [], self._within._replace(again=self._prefix[:-1])
+        self.body, self._within = [], self._within._replace(again=self.path("recomputation"))
         try:
             yield
         finally:
             inside, self.body, self._within = tuple(self.body), body, outside
             made, read = set(joined(inside)), dict[int, Tensor]()
-            for op, _ in operations(inside):
-                read |= {x.id: x for x in op.reads if x.id not in {*made, *read}}
-                made |= {x.id for x in op.writes if x.id not in read}
-            inputs = tuple(read.values())
-            packs = any(op.packs for op, _ in operations(inside))
+            for node, _ in walk(inside):
+                reads = node.reads if isinstance(node, Op) else [loop.before for loop in node.carries]
+                read |= {x.id: x for x in reads if x.id not in {*made, *read}}
+                if isinstance(node, Op):
+                    made |= {x.id for x in node.writes if x.id not in read}
+            inputs, packs = tuple(read.values()), any(op.packs for op, _ in operations(inside))
             self.op("recomputation", "recomputation", saves=inputs if packs else (), reads=inputs)
             keeper = self.body.pop()
             assert isinstance(keeper, Op)

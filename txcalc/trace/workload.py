@@ -6,6 +6,7 @@ measured on torch 2.13 (``kernels: cpu``) or read from its CUDA kernels (``kerne
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -33,8 +34,9 @@ BYTES: dict[DType, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 _WIDTHS: Final = {Role.FLOAT32: 4, Role.STATISTIC: 4, Role.INDEX: 8, Role.HOST: 8, Role.BOOL: 1, Role.PARAMETER: 0}
 
-RECOMPUTE: Final = ("none", "full")
-"""Parts of the forward pass that the backward pass runs once more: none, or every layer."""
+RECOMPUTE: Final = ("none", "full", "full:K", "selective")
+"""Parts of the forward pass that the backward pass runs once more: none, every layer, every K layers together, or
+attention's core."""
 
 LOSSES: Final = ("plain", "fp32")
 """Cross-entropy of logits as they are, or of a copy in fp32, which is what our reference does."""
@@ -70,6 +72,9 @@ GIVEN: Final = ("loss", "recompute", *TRAINED, *STEP, "precision")
 
 UNBUILT: Final = ("megatron",)
 """Implementations whose own operations are not counted yet."""
+
+_SHORTER: Final = {"none": None, "full:1": "full"}
+"""What is recomputed, in other words."""
 
 _MAY_BE_MISSING: Final = (*GIVEN, "latents", "weights", "seq", "source_seq", "images", "kv_block")
 
@@ -142,8 +147,8 @@ class Workload(Part):
         all_of(_checks({name: value for name, value in self.__dict__.items() if name not in follows}))
         if self.attention == "efficient" and self.kernels == "cpu":
             raise SpecError("the memory-efficient kernel is CUDA's; the CPU has flash and math", field="attention")
-        if self.recompute == "none":
-            object.__setattr__(self, "recompute", None)
+        if self.recompute in _SHORTER:
+            object.__setattr__(self, "recompute", _SHORTER[self.recompute])
         if self.recompute is not None and self.phase != "training":
             raise SpecError(f"a {self.phase} pass recomputes nothing; use phase training", field="recompute")
         if self.loss is not None and self.phase != "training":
@@ -233,6 +238,12 @@ class Workload(Part):
         return self.dropout > 0 and self.keeps
 
     @property
+    def together(self) -> int | None:
+        """Layers that the backward pass runs once more at a time, where they are several."""
+        layers = re.search("[0-9]+", self.recompute or "")
+        return int(layers[0]) if layers else None
+
+    @property
     def absorbs(self) -> bool:
         """Latent attention reads the cached latents themselves, not keys and values made of them."""
         return self.phase == "decode" if self.latents is None else self.latents == "absorbed"
@@ -320,7 +331,7 @@ def _check_flag(name: str, value: object) -> None:
 def _check_choice(name: str, value: object) -> None:
     if name == "implementation" and value in UNBUILT:
         raise SpecError(f"{value} is not built yet; torch and transformers are counted", field=name)
-    if value not in CHOICES[name]:
+    if value not in CHOICES[name] and re.sub(r":[1-9][0-9]*$", ":K", str(value)) not in CHOICES[name]:
         wanted, got = not_one_of(CHOICES[name], value)
         raise SpecError(f"must be {wanted}{got}", field=name)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 from txcalc.check.reference.cache import KeyValues, LayerCache
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
@@ -155,6 +156,7 @@ class AttentionCore(nn.Module):
     ) -> None:
         super().__init__()
         self.scale, self.softcap, self.kernel, self.dropout = scale, softcap, options.attention, options.dropout
+        self.recomputes = options.recompute == "selective"
         self.sinks = None if sinks is None else nn.Parameter(torch.zeros(sinks))
 
     def forward(
@@ -165,6 +167,14 @@ class AttentionCore(nn.Module):
         ``mask`` is a fixed buffer and ``bias`` a learned one, (n, t) or (h, n, t), both added to the scores.
         ``is_causal`` says that ``mask`` is the plain causal one, which the flash kernel has built in.
         """
+        if not self.recomputes:
+            return self._attend(q, k, v, mask, bias, is_causal)
+        y: Tensor = checkpoint(self._attend, q, k, v, mask, bias, is_causal, use_reentrant=False)
+        return y
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, is_causal: bool
+    ) -> Tensor:
         p = self.dropout if self.training else 0.0
         # The flash kernels give a learned bias no gradient; PyTorch's have no cap and no sinks.
         if self.kernel == "eager" or bias is not None or self.softcap is not None or self.sinks is not None:

@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from txcalc.check.reference.attention import PatchBias, RelativeBias
 from txcalc.check.reference.block import Block, PositionTables, sinusoids
@@ -68,6 +69,8 @@ class StackModules(nn.Module):
     ) -> None:
         super().__init__()
         self.plan, self.causal = stack, causal
+        together = options.recompute.partition(":")[2]
+        self.together = int(together) if together else None
         self.reads_tokens = isinstance(stack.input, TokenInput)
         factorised = self.reads_tokens and model.embedding_dim is not None
         self.project_tokens = model.embedding_projection == "tokens"
@@ -168,7 +171,9 @@ class StackModules(nn.Module):
         x = self._embed(embedded, types, past, prefix[0] if prefix else None)
         bias = self.relative(past, n)
         inputs = None if self.per_layer_embedding is None else self.per_layer_embedding(ids, x)
-        for i, block in enumerate(self.blocks_in_order()):
+        if self.together is not None:
+            x = self._in_segments(self.together, x, memory, bias, past, inputs)
+        for i, block in enumerate(self.blocks_in_order() if self.together is None else ()):
             own = None if inputs is None else inputs[:, :, i]
             x = block(x, memory, bias, past, None if cache is None else cache.layers[i], own)
             if layers is not None:
@@ -183,6 +188,23 @@ class StackModules(nn.Module):
             cache.length = past + n
         out: Tensor = self.final_norm(x)
         return out
+
+    def _in_segments(
+        self, length: int, x: Tensor, memory: Tensor | None, bias: Tensor | None, past: int, inputs: Tensor | None
+    ) -> Tensor:
+        """So many layers at a time under ``torch.utils.checkpoint``."""
+        blocks = list(enumerate(self.blocks_in_order()))
+
+        def segment(
+            first: int, x: Tensor, memory: Tensor | None, bias: Tensor | None, inputs: Tensor | None
+        ) -> Tensor:
+            for i, block in blocks[first : first + length]:
+                x = block(x, memory, bias, past, None, None if inputs is None else inputs[:, :, i])
+            return x
+
+        for first in range(0, len(blocks), length):
+            x = checkpoint(segment, first, x, memory, bias, inputs, use_reentrant=False)
+        return x
 
     def blocks_in_order(self) -> Iterator[Block]:
         """Every run of a block: one that is shared comes as often as it is run."""
