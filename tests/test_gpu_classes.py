@@ -18,24 +18,29 @@ from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
 
 CARD = Path(__file__).parent / "data" / "gpu" / "h200.json"
-COUNTED = ("llama", "gpt2")
+COUNTED = ("llama", "gpt2", "qwen3", "bert", "vit")
 """The classes whose code is counted, by ``model_type``."""
 STEPS = [row for row in json.loads(CARD.read_text("utf-8"))["rows"] if row["kind"] == "step"
-         and row["config"]["model"]["model_type"] in COUNTED and row["config"]["recompute"] == "none"
-         and row["config"]["precision"] == "bf16" and "lora" not in row["config"]]
+         and row["config"]["model"]["model_type"] in COUNTED
+         and row["config"]["recompute"] == "none" and row["config"]["precision"] == "bf16"
+         and "lora" not in row["config"]]
+
+
+def named(row: dict[str, Any]) -> str:
+    return "-".join([row["name"], *(row["config"][key] for key in ("attention", "recompute", "optimizer"))])
 
 
 def run(config: dict[str, Any], name: str) -> Trace:
     spec = Model.from_data(spec_from_config(config["model"], CARD.name, name))
     dropout = 0.1 if "dropout" in name else 0.0  # the classes' default, which the facts of the others switch off
     return trace(spec, fit(spec, Workload(
-        phase="training", batch=config["batch"], seq=config["seq"], implementation="transformers",
+        phase="training", batch=config["batch"], implementation="transformers",
+        **({} if config["seq"] is None else {"seq": config["seq"]}),
         attention=config["attention"], dropout=dropout,
         source_seq=config["seq"] if spec.encoder is not None else None)))
 
 
-@pytest.mark.parametrize("row", STEPS, ids=lambda row: "-".join(
-    [row["name"], row["config"]["attention"], row["config"]["optimizer"]]))
+@pytest.mark.parametrize("row", STEPS, ids=named)
 def test_a_step_of_a_class(row: dict[str, Any]) -> None:
     """What is kept, and the peaks: in the allocator's blocks at least and at most; equal where those are large."""
     t, measured = run(row["config"], row["name"]), row["measured"]
@@ -47,6 +52,7 @@ def test_a_step_of_a_class(row: dict[str, Any]) -> None:
     assert kept[0] <= measured["after_forward"] - start <= kept[1]
     if "ms" in measured:  # full size
         assert measured["after_forward"] - start == kept[0]
+    if "ms" in measured and t.model.vocab:  # its peak is the loss, where nothing small is alive
         assert measured["peak_backward"] - start == peak(t, "backward", rounded)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from txcalc.count.activations import kept
 from txcalc.spec.layers import Norm
-from txcalc.trace import norms, ops
+from txcalc.trace import curves, norms, ops
 from txcalc.trace.cores import Core, Heads, Span, attend, choose
 from txcalc.trace.heads import cross_entropy
 from txcalc.trace.record import Trace
@@ -52,7 +52,7 @@ def operation(t: Trace, name: str, x: Tensor) -> None:
         case "cross_entropy fp32":
             cross_entropy(t, "loss", x.view(B * N, H * DIM))
         case _:
-            ops.activation(t, "activation", x, CURVES[name])  # type: ignore[arg-type]
+            curves.activation(t, "activation", x, CURVES[name])  # type: ignore[arg-type]
 
 
 NAMES = ["linear", "layer_norm", "rms_norm", "dropout", "softmax", "cross_entropy fp32", *CURVES]

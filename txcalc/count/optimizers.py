@@ -1,8 +1,9 @@
 """Optimizers as data: the states of every parameter, and what a step allocates for a moment, kernel by kernel.
 
 Read from the code of ``torch.optim`` (2.13), bitsandbytes (0.50.2), torchao (0.18), lion-pytorch (0.2.5) and Adam-mini
-(1.1.1), and proved against their objects: states tensor by tensor, a step by the events that a dispatch mode sees. With
-their own defaults; from the step on in which RAdam rectifies, which is the sixth.
+(1.1.1). Those of ``torch.optim``, and Lion, are proved against their objects: states tensor by tensor, a step by the
+events that a dispatch mode sees. The others are ``unmeasured``: read, but compared with nothing yet. With their own
+defaults; from the step on in which RAdam rectifies, which is the sixth.
 """
 
 from __future__ import annotations
@@ -12,32 +13,13 @@ from math import prod
 from typing import Final, NamedTuple
 
 from txcalc.count.entries import Entry
+from txcalc.count.parameter import Parameter
 from txcalc.spec.errors import SpecError
-from txcalc.trace.record import Op
 from txcalc.trace.workload import OPTIMIZER_KERNELS as KERNELS
 from txcalc.trace.workload import OptimizerKernel, Workload
 
-Shape = tuple[int, ...]
 STATE: Final = "optimizer state"
 """The category of states."""
-
-
-class Parameter(NamedTuple):
-    """A weight that is trained, or as many alike as there are ``copies``: an element has ``width`` bytes.
-    ``head``: elements of one of attention's heads, of a square projection."""
-
-    op: Op
-    path: str
-    name: str
-    shape: Shape
-    width: int
-    copies: int
-    head: int = 1
-
-    @property
-    def elements(self) -> int:
-        """Of one copy."""
-        return prod(self.shape)
 
 
 Elements = Callable[[Parameter], int]
@@ -131,10 +113,12 @@ class Rule(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    """An optimizer: a parameter goes by the first rule that takes it. ``shared``: bytes that all parameters share."""
+    """An optimizer: a parameter goes by the first rule that takes it. ``shared``: bytes that all parameters share.
+    ``unmeasured``: its package's code was read, and compared with nothing."""
 
     rules: tuple[Rule, ...]
     shared: int = 0
+    unmeasured: bool = False
 
     @property
     def kernels(self) -> tuple[OptimizerKernel, ...]:
@@ -229,12 +213,12 @@ def _eight_bit(codes: Elements, block: int, table: int = 0, *, paged: int | None
 def _bitsandbytes(paged: int | None = None) -> Optimizer:
     whole = tuple(State(name, _all, 4, paged=paged) for name in ("exp_avg", "exp_avg_sq"))
     return Optimizer((Rule(_eight_bit(_all, 256, paged=paged), {"loop": ()}, _is_large), Rule(whole, {"loop": ()})),
-                     shared=2 * 256 * 4)
+                     shared=2 * 256 * 4, unmeasured=True)
 
 
 def _torchao(block: int, codes: Elements = _all, table: int = 0) -> Optimizer:
     return Optimizer((Rule((_STEP, *_eight_bit(codes, block, table)), None, _in_blocks(block)),
-                      Rule((_STEP, *_MOMENTS), None)))
+                      Rule((_STEP, *_MOMENTS), None)), unmeasured=True)
 
 
 OPTIMIZERS: Final[Mapping[str, Optimizer]] = {
@@ -260,7 +244,7 @@ OPTIMIZERS: Final[Mapping[str, Optimizer]] = {
         _mini(_outputs, _mini_mean(_outputs))._replace(of=_is_matrix),
         Rule((State("m"), State("v")), {"loop": (Make("sqrt", "root"), Make("div", "h", frees=("root",)))},
              lambda p: p.name == "bias"),
-        _mini(_one, Make("sum", "mean", _one, frees=("squares",)), Make("div", "mean", _one)))),
+        _mini(_one, Make("sum", "mean", _one, frees=("squares",)), Make("div", "mean", _one))), unmeasured=True),
     "adamw-8bit": _bitsandbytes(),
     "paged-adamw-8bit": _bitsandbytes(paged=100_000),
     "torchao-adamw-8bit": _torchao(256, table=256),
@@ -289,8 +273,11 @@ def kernel_of(name: str, kernel: OptimizerKernel | None) -> OptimizerKernel:
 
 
 def is_known(workload: Workload) -> bool:
-    """Tell whether all that a step allocates is known."""
-    return workload.held is None and all(rule.steps is not None for rule in OPTIMIZERS[workload.updates].rules)
+    """Tell whether all that a step allocates is known, and was measured."""
+    if workload.held is not None:
+        return False
+    optimizer = OPTIMIZERS[workload.updates]
+    return not optimizer.unmeasured and all(rule.steps is not None for rule in optimizer.rules)
 
 
 def goes_one_by_one(workload: Workload) -> bool:

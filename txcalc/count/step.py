@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, NamedTuple
 from txcalc.count import optimizers, params, weights
 from txcalc.count.entries import Entry
 from txcalc.count.lifetimes import Moment, Moments, every, moments
-from txcalc.count.optimizers import Parameter
+from txcalc.count.parameter import Parameter
 from txcalc.count.peak import Amounts, Where, alive, found, highest
 from txcalc.count.turns import Memory, Turns, count
 from txcalc.count.unproved import INPUTS

@@ -67,6 +67,8 @@ def unproved(trace: Trace) -> str:
         found += [f"autocast over {what}" for what, has in AUTOCAST if _any(spec, has)]
         found += ["autocast over a projector of patches"] * (
             spec.tower is not None and spec.tower.projector is not None and bool(unpatched(spec.tower.input)))
+        found += ["autocast over merged patches"] * (
+            spec.tower is not None and spec.tower.projector is not None and spec.tower.projector.merge is not None)
         found += ["autocast over layers that share their weights"] * any(
             stack.share_layers or any(each.shared for each in stack.groups or ())
             for stack in (spec, spec.encoder, spec.tower) if stack is not None)

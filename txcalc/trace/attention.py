@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txcalc.spec.facts import mask_kind
-from txcalc.trace import composed, norms, ops, parts
+from txcalc.trace import composed, curves, norms, ops, parts
 from txcalc.trace.cache import Cache, extend, keep, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
@@ -180,7 +180,7 @@ def _heads(
         y = attend(t, q, k, v, core, kernel)
         if spec.output_gate:
             gate = ops.linear(t, "gate", x, gates, bias=spec.bias.q)
-            opened = t.hold(ops.activation(t, "gate_activation", gate, spec.gate_activation))
+            opened = t.hold(curves.activation(t, "gate_activation", gate, spec.gate_activation))
             y = ops.multiply(t, "gated", y, opened, broadcast=spec.gate_over == "head")
         if spec.inner_norm is not None:
             y = norms.norm(t, "inner_norm", y, spec.inner_norm)

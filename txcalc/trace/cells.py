@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from txcalc.trace import ops, parts
+from txcalc.trace import curves, ops, parts
 from txcalc.trace.cache import Cache
 from txcalc.trace.record import Loop, Node, Op, Trace
 from txcalc.trace.sizes import Product, least
@@ -41,7 +41,7 @@ def convolution(t: Trace, spec: Convolution1D, x: Tensor, *, cached: bool) -> Te
     if spec.gated:
         t.op("gate", "product", saves=(y,))
         return t.tensor(b, n, channels, label="gated")
-    return y if spec.activation is None else ops.activation(t, "activation", y, spec.activation)
+    return y if spec.activation is None else curves.activation(t, "activation", y, spec.activation)
 
 
 def convolve(t: Trace, spec: Convolution, x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def convolve(t: Trace, spec: Convolution, x: Tensor) -> Tensor:
     b, n, d = x.shape
     with t.scope("convolution", component="convolution"):
         y = ops.convolution(t, "conv", x.view(b, d, n), d, n, (spec.kernel,), bias=True)
-        return ops.activation(t, "activation", ops.dropout(t, "dropout", y), spec.activation)
+        return curves.activation(t, "activation", ops.dropout(t, "dropout", y), spec.activation)
 
 
 def cell(t: Trace, spec: Cell, x: Tensor, *, cached: bool, memory: Tensor | None = None) -> Tensor:
@@ -157,7 +157,7 @@ def _rnn(t: Trace, spec: RNN, x: Tensor, states: list[Tensor]) -> list[Tensor]:
     """h' = tanh(W x + b + U h + c)."""
     (h,) = states
     gate = ops.linear(t, "hidden", h, spec.hidden, bias=spec.bias.hidden)
-    return [ops.activation(t, "tanh", ops.add(t, x, gate, "sum"), "tanh")]
+    return [curves.activation(t, "tanh", ops.add(t, x, gate, "sum"), "tanh")]
 
 
 def _lstm(t: Trace, spec: LSTM, x: Tensor, states: list[Tensor]) -> list[Tensor]:
@@ -165,11 +165,11 @@ def _lstm(t: Trace, spec: LSTM, x: Tensor, states: list[Tensor]) -> list[Tensor]
     h, c = states
     gates = ops.add(t, x, ops.linear(t, "hidden", h, 4 * spec.hidden, bias=spec.bias.hidden), "sum")
     i, f, g, o = parts.columns(t, "gates", t.hold(gates), *(4 * (spec.hidden,)))
-    kept = ops.multiply(t, "forget", ops.activation(t, "f", f, "sigmoid"), c)
-    i, g = ops.activation(t, "i", i, "sigmoid"), ops.activation(t, "g", g, "tanh")
+    kept = ops.multiply(t, "forget", curves.activation(t, "f", f, "sigmoid"), c)
+    i, g = curves.activation(t, "i", i, "sigmoid"), curves.activation(t, "g", g, "tanh")
     after = ops.add(t, kept, ops.multiply(t, "write", i, g), "cell", label="cell")
-    o = ops.activation(t, "o", o, "sigmoid")
-    return [ops.multiply(t, "output", o, ops.activation(t, "tanh", after, "tanh")), after]
+    o = curves.activation(t, "o", o, "sigmoid")
+    return [ops.multiply(t, "output", o, curves.activation(t, "tanh", after, "tanh")), after]
 
 
 def _gru(t: Trace, spec: GRU, x: Tensor, states: list[Tensor]) -> list[Tensor]:
@@ -179,12 +179,12 @@ def _gru(t: Trace, spec: GRU, x: Tensor, states: list[Tensor]) -> list[Tensor]:
     x_r, x_z, x_n = parts.columns(t, "inputs", x, width, width, width)
     products = t.hold(ops.linear(t, "hidden", h, (3 if late else 2) * width, bias=spec.bias.hidden))
     h_r, h_z, *h_n = parts.columns(t, "products", products, *((3 if late else 2) * (width,)))
-    r = ops.activation(t, "r", ops.add(t, x_r, h_r, "sum"), "sigmoid")
+    r = curves.activation(t, "r", ops.add(t, x_r, h_r, "sum"), "sigmoid")
     reset = ops.multiply(t, "reset", r, h_n[0] if late else h)
     if not late:
         reset = ops.linear(t, "candidate", reset, width, bias=spec.bias.hidden)
-    new = t.hold(ops.activation(t, "n", ops.add(t, x_n, reset, "sum"), "tanh"))
-    z = t.hold(ops.activation(t, "z", ops.add(t, x_z, h_z, "sum"), "sigmoid"))
+    new = t.hold(curves.activation(t, "n", ops.add(t, x_n, reset, "sum"), "tanh"))
+    z = t.hold(curves.activation(t, "z", ops.add(t, x_z, h_z, "sum"), "sigmoid"))
     kept = ops.multiply(t, "keep_new", ops.scaled(t, "rest", z), new)
     return [ops.add(t, kept, ops.multiply(t, "keep_old", z, h), "hidden_state", label="hidden")]
 
@@ -198,7 +198,7 @@ def _initial(t: Trace, spec: InitialState, name: str, memory: Tensor, hidden: Nu
     width = width // 2 if spec.of == "reverse" else width
     last = t.tensor(0, width) if t.workload.phase == "decode" else memory.view(b, width)
     state = ops.linear(t, f"initial_{name}", last, hidden, bias=spec.bias)
-    return ops.activation(t, f"initial_{name}_tanh", state, "tanh").view(b, hidden)
+    return curves.activation(t, f"initial_{name}_tanh", state, "tanh").view(b, hidden)
 
 
 def _source(t: Trace, spec: AdditiveAttention, memory: Tensor) -> None:

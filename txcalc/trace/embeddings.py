@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from txcalc.spec import facts
-from txcalc.trace import norms, ops, parts
+from txcalc.trace import curves, norms, ops, parts
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import several
 from txcalc.trace.tensors import How, Number, Role, Tensor
@@ -48,9 +48,9 @@ def frames(t: Trace, spec: FrameInput, b: Number, n: Number, d: Number) -> Tenso
     x = t.tensor(b, spec.bins, 2 * n, role=Role.WEIGHT, label="frames", grad=False)
     x = ops.convolution(t, "frame_conv1", x, d, 2 * n, (3,), bias=True)
     with t.frame():
-        x = t.hold(ops.activation(t, "frame_activation1", x, "gelu")).view(b, d, 2 * n)
+        x = t.hold(curves.activation(t, "frame_activation1", x, "gelu")).view(b, d, 2 * n)
         x = ops.convolution(t, "frame_conv2", x, d, n, (3,), bias=True)
-        return ops.activation(t, "frame_activation2", x, "gelu")
+        return curves.activation(t, "frame_activation2", x, "gelu")
 
 
 def embed(
@@ -150,7 +150,7 @@ def add_per_layer_input(t: Trace, spec: PerLayerEmbedding, norm: Norm, x: Tensor
     *_, d = x.shape
     with t.frame(x):
         with t.scope("per_layer_input", component="per-layer input"), t.frame():
-            gate = ops.activation(t, "activation", ops.linear(t, "gate", x, spec.width), spec.activation)
+            gate = curves.activation(t, "activation", ops.linear(t, "gate", x, spec.width), spec.activation)
             y = ops.multiply(t, "product", gate, own)
             y = norms.norm(t, "norm", ops.linear(t, "up", y, d), norm)
         return ops.add(t, x, y)

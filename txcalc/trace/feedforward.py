@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import norms, ops, parts
+from txcalc.trace import curves, norms, ops, parts
 from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Gradient, Number, Role, Steps, Tensor
 
@@ -43,11 +43,12 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
 
 def _widened(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
     if not spec.gated:
-        return ops.activation(t, "activation", t.hold(ops.linear(t, "up", x, d_ff, bias=spec.bias.up)), spec.activation)
+        up = t.hold(ops.linear(t, "up", x, d_ff, bias=spec.bias.up))
+        return curves.activation(t, "activation", up, spec.activation)
     if t.code.gate_up == "together" and spec.kind == "dense":
         both = ops.linears(t, x, {"gate": (d_ff, ""), "up": (d_ff, "")}, bias=spec.bias.up)
         gate, up = parts.columns(t, "gate_up", both, d_ff, d_ff)
-        return ops.multiply(t, "product", up, ops.activation(t, "activation", gate, spec.activation))
+        return ops.multiply(t, "product", up, curves.activation(t, "activation", gate, spec.activation))
     if t.code.gate_first:
         opened = _gate(t, spec, d_ff, x)
         return ops.multiply(t, "product", opened, ops.linear(t, "up", x, d_ff, bias=spec.bias.up))
@@ -56,7 +57,7 @@ def _widened(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
 
 
 def _gate(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
-    return ops.activation(t, "activation", ops.linear(t, "gate", x, d_ff, bias=spec.bias.gate), spec.activation)
+    return curves.activation(t, "activation", ops.linear(t, "gate", x, d_ff, bias=spec.bias.gate), spec.activation)
 
 
 def _moe(t: Trace, spec: MoE, x: Tensor) -> Tensor:
@@ -69,7 +70,8 @@ def _moe(t: Trace, spec: MoE, x: Tensor) -> Tensor:
         if spec.shared_d_ff is not None:
             shared = t.hold(_shared(t, spec, tokens))
             if spec.shared_gate:
-                gate = ops.activation(t, "shared_gate_activation", ops.linear(t, "shared_gate", tokens, 1), "sigmoid")
+                gate = ops.linear(t, "shared_gate", tokens, 1)
+                gate = curves.activation(t, "shared_gate_activation", gate, "sigmoid")
                 shared = ops.multiply(t, "shared_product", shared, gate, broadcast=True)
             y = ops.add(t, y, shared)
         return ops.dropout(t, "dropout", t.hold(y).view(b, n, d))
@@ -151,7 +153,7 @@ def _route(t: Trace, spec: MoE, scores: Tensor) -> tuple[Tensor, Tensor]:
         if spec.routing == "softmax-topk":
             scores = ops.softmax(t, "router_softmax", scores)
         elif spec.routing == "sigmoid-topk":
-            scores = ops.activation(t, "router_sigmoid", scores, "sigmoid")
+            scores = curves.activation(t, "router_sigmoid", scores, "sigmoid")
         weights, chosen = (t.tensor(tokens, spec.active_experts, role=role, label=label, grad=role is not Role.INDEX)
                            for role, label in ((scores.role, "top-k weights"), (Role.INDEX, "top-k index")))
         t.op("topk", "choice", saves=(chosen,), reads=(scores,), writes=(t.hold(weights), chosen),

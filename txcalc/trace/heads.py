@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.spec.facts import embedding_width, first_attention, unpatched
-from txcalc.trace import norms, ops, parts
+from txcalc.trace import curves, norms, ops, parts
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.embeddings import TABLE
 from txcalc.trace.feedforward import feed_forward
@@ -96,7 +96,7 @@ def pool(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
             return norms.norm(t, "norm", one, stack.norm)
         width = d if spec.width is None else spec.width
         y = ops.linear(t, "dense", parts.position(t, "position", x), width, bias=True)
-        return y if spec.activation is None else ops.activation(t, "activation", y, spec.activation)
+        return y if spec.activation is None else curves.activation(t, "activation", y, spec.activation)
 
 
 def project(t: Trace, name: str, spec: inputs.Projector, tower: Tower, x: Tensor, d_out: Number) -> Tensor:
@@ -159,8 +159,8 @@ def _projected(t: Trace, spec: inputs.ProjectorLayer, x: Tensor) -> Tensor:
     if spec.activation is None:
         return y
     if not spec.gated:
-        return ops.activation(t, "activation", y, spec.activation)
-    gate = ops.activation(t, "activation", ops.linear(t, "gate", x, spec.width, bias=spec.bias), spec.activation)
+        return curves.activation(t, "activation", y, spec.activation)
+    gate = curves.activation(t, "activation", ops.linear(t, "gate", x, spec.width, bias=spec.bias), spec.activation)
     return ops.multiply(t, "product", gate, y)
 
 
@@ -182,7 +182,7 @@ def _pool_by_attention(t: Trace, spec: inputs.AttentionPooler, x: Tensor, norm: 
 def _transform(t: Trace, spec: inputs.HeadTransform, x: Tensor, width: Number) -> Tensor:
     width = width if spec.width is None else spec.width
     with t.scope("head_transform", component="transform"):
-        x = ops.activation(t, "activation", ops.linear(t, "dense", x, width, bias=spec.bias), spec.activation)
+        x = curves.activation(t, "activation", ops.linear(t, "dense", x, width, bias=spec.bias), spec.activation)
         return x if spec.norm is None else norms.norm(t, "norm", x, spec.norm)
 
 

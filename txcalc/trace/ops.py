@@ -9,7 +9,7 @@ function names; what is composed in PyTorch is composed here. What is kept was m
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from txcalc.trace.autocast import Operator, autocast, widest
 from txcalc.trace.kinds import Name
@@ -18,7 +18,6 @@ from txcalc.trace.sizes import Product
 from txcalc.trace.tensors import Gradient, How, Number, Role, Steps, Tensor
 
 if TYPE_CHECKING:
-    from txcalc.spec.base import Curve
     from txcalc.spec.formats import Layout
     from txcalc.trace.cache import Cache
 
@@ -353,74 +352,6 @@ def add(t: Trace, a: Tensor, b: Tensor, name: str = "residual", *, label: str = 
     steps: Steps = ((through(a), through(b)),) if len(a.shape) == len(b.shape) else ((through(a),), (summed(b),))
     return t.op(name, "elementwise", reads=(a, b),
                 writes=(like(t, a, label or name, widest(t, a.made, b.made)),), backward=steps)
-
-
-def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]) -> Tensor:
-    """An elementwise nonlinearity. gelu, silu and softplus keep their input, relu, tanh and sigmoid their output."""
-    if kind == "xielu":
-        return _xielu(t, name, x)
-    if kind == "gelu_tanh" and t.code.gelu_tanh == "composed":
-        return _gelu_new(t, name, x)
-    if kind == "relu2":
-        (relu,) = casts(t, name, "pow", activation(t, name, x, "relu"))
-        return elementwise(t, name, "slope_out", relu, like(t, relu, kind), keeps=(relu,), temporaries=2)
-    if kind == "quick_gelu":
-        gate = activation(t, name, scaled(t, name, x), "sigmoid")
-        return multiply(t, name, x, gate)
-    if kind == "softplus":
-        with t.frame(x):
-            (x,) = casts(t, name, "softplus", x)
-            return elementwise(t, name, "slope_in", x, like(t, x, kind), keeps=(x,))
-    out = like(t, x, kind)
-    if kind in ("relu", "tanh", "sigmoid"):
-        return elementwise(t, name, "slope_out", x, out, keeps=(out,))
-    return elementwise(t, name, "slope_in", x, out, keeps=(x,))
-
-
-def _gelu_new(t: Trace, name: str, x: Tensor) -> Tensor:
-    """``0.5 x (1 + tanh(c (x + 0.044715 x^3)))`` in single steps: keeps x, the tanh, and both factors."""
-    with t.frame(x):
-        half = t.hold(scaled(t, name, x))
-        cubes = elementwise(t, name, "slope_in", x, like(t, x, "cubes"), keeps=(x,), temporaries=2)
-        inner = scaled(t, name, add(t, x, scaled(t, name, cubes), name, label="argument of the tanh"))
-        tanh = like(t, x, "tanh")
-        elementwise(t, name, "slope_out", inner, tanh, keeps=(tanh,))
-        return multiply(t, name, half, shifted(t, name, tanh))
-
-
-def _xielu(t: Trace, name: str, x: Tensor) -> Tensor:
-    """``b x + p relu(x)^2 + n (exp(m) - 1 - m)`` with m = min(x, 0) and learned p and n (arXiv 2411.13010, section 4).
-
-    Composed of PyTorch's functions: keeps x, what p and n multiply, what these are made of, and p and n themselves.
-    """
-    with t.frame(x):
-        above = t.hold(activation(t, name, x, "relu"))
-        zero, smaller = Gradient(None), Gradient(None, x.shape, Role.BOOL)
-        below = t.hold(t.op(name, "xielu", saves=(x,), reads=(x,), writes=(like(t, x, "minimum"),),
-                            backward=((zero,), (smaller,), (to(x),))))
-        slope = _slope(t, name, "alpha_p", "slope above")
-        squares = elementwise(t, name, "xielu", above, like(t, x, "relu squared"), keeps=(above,), temporaries=2)
-        curve = t.hold(_sloped(t, name, slope, squares))
-        line = add(t, scaled(t, name, x), curve, name)
-        slope = shifted(t, name, _slope(t, name, "alpha_n", "slope below"))
-        power = like(t, x, "exponential")
-        elementwise(t, name, "xielu", below, power, keeps=(power,), temporaries=1)
-        rest = t.op(name, "elementwise", reads=(power, below), writes=(like(t, x, "exponential beyond its tangent"),),
-                    backward=((through(power), to(below)),))
-        return add(t, line, _sloped(t, name, slope, rest), name, label="xielu")
-
-
-def _slope(t: Trace, name: str, weight: str, label: str) -> Tensor:
-    """``F.softplus`` of a weight, one number: keeps only that."""
-    return t.op(name, "elementwise", weights={weight: (1,)}, writes=(t.tensor(1, label=label),),
-                backward=((of_weight(f"{t.path(name)}.{weight}", 1),),))
-
-
-def _sloped(t: Trace, name: str, slope: Tensor, x: Tensor) -> Tensor:
-    """``slope * x``: keeps both."""
-    steps: Steps = ((temporary(x),), (to(x),), (summed(slope),)) if t.needs(slope) else ((to(x),),)
-    return t.op(name, "xielu", saves=(slope, x), reads=(slope, x), writes=(like(t, x, name),), backward=steps,
-                apart=True)
 
 
 def dropout(t: Trace, name: str, x: Tensor, p: float | None = None) -> Tensor:

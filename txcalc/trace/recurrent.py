@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
-from txcalc.trace import norms, ops
+from txcalc.trace import curves, norms, ops
 from txcalc.trace.cache import Cache
 from txcalc.trace.cells import cell, convolution
 from txcalc.trace.record import Trace
@@ -60,7 +60,7 @@ def _lightning(t: Trace, spec: LightningAttention, x: Tensor, *, cached: bool) -
     # MiniMax's class holds the state in the model's dtype.
     _recurrence(t, b, n, width * spec.head_dim, products=2, cached=cached, role="kv")
     y = norms.norm(t, "norm", t.tensor(b, n, width, label="recurrence"), norms.RMS)
-    gate = ops.activation(t, "gate_activation", ops.linear(t, "gate", x, width), "sigmoid")
+    gate = curves.activation(t, "gate_activation", ops.linear(t, "gate", x, width), "sigmoid")
     return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, gate), d)
 
 
@@ -119,7 +119,7 @@ def _short_convolution(
     t: Trace, channels: Number, width: Number, b: Number, n: Number, *, bias: bool, cached: bool
 ) -> None:
     y = _causal(t, t.tensor(b, channels, n, label="in"), width, bias=bias, cached=cached)
-    ops.activation(t, "conv_activation", y, "silu")
+    curves.activation(t, "conv_activation", y, "silu")
 
 
 def _causal(t: Trace, x: Tensor, width: Number, *, bias: bool, cached: bool) -> Tensor:
@@ -156,7 +156,7 @@ def _gated_output(
     y = t.tensor(b, n, width, label="recurrence")
     if norm_width is not None:
         y = norms.norm(t, "norm", y, norms.RMS, weight_shape=(norm_width,))
-    gate = ops.activation(t, "gate_activation", t.tensor(b, n, width, label="gate"), act)
+    gate = curves.activation(t, "gate_activation", t.tensor(b, n, width, label="gate"), act)
     return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, gate), d, bias=bias)
 
 

@@ -1,0 +1,82 @@
+"""Elementwise nonlinearities, each PyTorch's own or composed of its operations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from txcalc.trace import ops
+from txcalc.trace.record import Trace
+from txcalc.trace.tensors import Gradient, Role, Steps, Tensor
+
+if TYPE_CHECKING:
+    from txcalc.spec.base import Curve
+
+
+def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]) -> Tensor:
+    """An elementwise nonlinearity. gelu, silu and softplus keep their input, relu, tanh and sigmoid their output."""
+    if kind == "xielu":
+        return _xielu(t, name, x)
+    if kind == "gelu_tanh" and t.code.gelu_tanh == "composed":
+        return _gelu_new(t, name, x)
+    if kind == "relu2":
+        (relu,) = ops.casts(t, name, "pow", activation(t, name, x, "relu"))
+        return ops.elementwise(t, name, "slope_out", relu, ops.like(t, relu, kind), keeps=(relu,), temporaries=2)
+    if kind == "quick_gelu":
+        gate = activation(t, name, ops.scaled(t, name, x), "sigmoid")
+        return ops.multiply(t, name, x, gate)
+    if kind == "softplus":
+        with t.frame(x):
+            (x,) = ops.casts(t, name, "softplus", x)
+            return ops.elementwise(t, name, "slope_in", x, ops.like(t, x, kind), keeps=(x,))
+    out = ops.like(t, x, kind)
+    if kind in ("relu", "tanh", "sigmoid"):
+        return ops.elementwise(t, name, "slope_out", x, out, keeps=(out,))
+    return ops.elementwise(t, name, "slope_in", x, out, keeps=(x,))
+
+
+def _gelu_new(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``0.5 x (1 + tanh(c (x + 0.044715 x^3)))`` in single steps: keeps x, the tanh, and both factors."""
+    with t.frame(x):
+        half = t.hold(ops.scaled(t, name, x))
+        cubes = ops.elementwise(t, name, "slope_in", x, ops.like(t, x, "cubes"), keeps=(x,), temporaries=2)
+        inner = ops.scaled(t, name, ops.add(t, x, ops.scaled(t, name, cubes), name, label="argument of the tanh"))
+        tanh = ops.like(t, x, "tanh")
+        ops.elementwise(t, name, "slope_out", inner, tanh, keeps=(tanh,))
+        return ops.multiply(t, name, half, ops.shifted(t, name, tanh))
+
+
+def _xielu(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``b x + p relu(x)^2 + n (exp(m) - 1 - m)`` with m = min(x, 0) and learned p and n (arXiv 2411.13010, section 4).
+
+    Composed of PyTorch's functions: keeps x, what p and n multiply, what these are made of, and p and n themselves.
+    """
+    with t.frame(x):
+        above = t.hold(activation(t, name, x, "relu"))
+        zero, smaller = Gradient(None), Gradient(None, x.shape, Role.BOOL)
+        below = t.hold(t.op(name, "xielu", saves=(x,), reads=(x,), writes=(ops.like(t, x, "minimum"),),
+                            backward=((zero,), (smaller,), (ops.to(x),))))
+        slope = _slope(t, name, "alpha_p", "slope above")
+        squares = ops.like(t, x, "relu squared")
+        ops.elementwise(t, name, "xielu", above, squares, keeps=(above,), temporaries=2)
+        curve = t.hold(_sloped(t, name, slope, squares))
+        line = ops.add(t, ops.scaled(t, name, x), curve, name)
+        slope = ops.shifted(t, name, _slope(t, name, "alpha_n", "slope below"))
+        power = ops.like(t, x, "exponential")
+        ops.elementwise(t, name, "xielu", below, power, keeps=(power,), temporaries=1)
+        beyond = ops.like(t, x, "exponential beyond its tangent")
+        rest = t.op(name, "elementwise", reads=(power, below), writes=(beyond,),
+                    backward=((ops.through(power), ops.to(below)),))
+        return ops.add(t, line, _sloped(t, name, slope, rest), name, label="xielu")
+
+
+def _slope(t: Trace, name: str, weight: str, label: str) -> Tensor:
+    """``F.softplus`` of a weight, one number: keeps only that."""
+    return t.op(name, "elementwise", weights={weight: (1,)}, writes=(t.tensor(1, label=label),),
+                backward=((ops.of_weight(f"{t.path(name)}.{weight}", 1),),))
+
+
+def _sloped(t: Trace, name: str, slope: Tensor, x: Tensor) -> Tensor:
+    """``slope * x``: keeps both."""
+    steps: Steps = ((ops.temporary(x),), (ops.to(x),), (ops.summed(slope),)) if t.needs(slope) else ((ops.to(x),),)
+    return t.op(name, "xielu", saves=(slope, x), reads=(slope, x), writes=(ops.like(t, x, name),), backward=steps,
+                apart=True)
