@@ -9,6 +9,7 @@ from typing import Any, Final
 from txcalc.answer import devices
 from txcalc.answer.fit import fit
 from txcalc.answer.report import Totals, totals
+from txcalc.count import step
 from txcalc.count.activations import kept
 from txcalc.count.flops import core_flops, forward_flops
 from txcalc.count.params import params
@@ -73,10 +74,18 @@ def _held(spec: Model, workload: Workload, *, device: str) -> int:
     return found.weight_bytes.value + found.kv_cache_bytes.value + devices.device(device).workspaces(backward=False)
 
 
+def _after_step(spec: Model, workload: Workload) -> int:
+    """Bytes allocated after a step, before gradients are set to none, while the last batch's logits are alive."""
+    t = _trace(spec, workload)
+    gradients = sum(each.elements * each.width * each.copies for each in step.parameters(t))
+    logits = workload.batch * workload.seq * (spec.vocab or 0) * t.workload.bytes_of(Role.ACTIVATION)
+    return int(sum(entry.value for entry in step.resident(t)) + gradients + logits)
+
+
 MEASURES: Final[Mapping[str, Callable[..., Any]]] = {
     "params": _total("params"), "params_active": _total("params_active"),
     "kv_cache_bytes_per_token": _total("kv_cache_bytes_per_token"), "flops_forward": _total("flops_forward"),
     "6 N D": _six_n, "FLOPs / 6 N D": _over_six_nd, "MFU": _utilisation, "kept bytes / s b h, a layer": _kept_units,
-    "held after generation": _held,
+    "held after generation": _held, "allocated after a step": _after_step,
 }
 """By the name of what is compared: a function of a model, a workload and what else a row gives."""

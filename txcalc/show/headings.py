@@ -49,7 +49,7 @@ def origin(model: ModelInfo) -> list[str]:
     return [source, *(f"set {override}" for override in model.overrides)]
 
 
-_CODE: Final = {"torch": "plain PyTorch", "transformers": "transformers"}
+_CODE: Final = {"torch": "plain PyTorch's", "transformers": "transformers'"}
 
 
 def run(workload: Workload, defaults: frozenset[str], attention: str | None = None) -> list[str]:
@@ -64,7 +64,7 @@ def run(workload: Workload, defaults: frozenset[str], attention: str | None = No
         _PHASES[workload.phase],
         *policy(workload),
         "" if attention is None else kernel(workload, attention),
-        f"{_CODE[workload.implementation]}'s {workload.kernels.upper()} kernels",
+        f"{_CODE[workload.implementation]} {workload.kernels.upper()} kernels",
     ]
 
 
