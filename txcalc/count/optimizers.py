@@ -285,8 +285,12 @@ def goes_one_by_one(workload: Workload) -> bool:
     if workload.held is not None:
         return False
     kernel = kernel_of(workload.updates, workload.optimizer_kernel)
-    steps = [rule.steps for rule in OPTIMIZERS[workload.updates].rules if rule.steps]
-    return any(kernel == "loop" or kernel not in each or any(make.each for make in each[kernel]) for each in steps)
+    for rule in OPTIMIZERS[workload.updates].rules:
+        own = kernel if kernel in (rule.steps or ()) else next(iter(rule.steps or ()), kernel)
+        makes = (rule.steps or {}).get(own, ())
+        if makes and (own == "loop" or any(make.each for make in makes)):
+            return True
+    return False
 
 
 def states(workload: Workload, parameters: Iterable[Parameter]) -> Iterator[Entry]:
