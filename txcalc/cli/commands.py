@@ -83,7 +83,7 @@ def count(
         by_module=by_module, details=bool(call.common.verbose) or call.form == "html",
         recorded=recorded(loaded), noted=loaded.notes,
     )
-    more = "" if by_module else "-v (tensors, rules), --by-module, --json; does it fit: txcalc memory"
+    more = "" if by_module else "-v (rules), --by-module, --json, txcalc memory"
     call.answer(found, document=found.report, more=more)
 
 
