@@ -174,8 +174,10 @@ def test_a_saved_answer_is_a_model_and_is_counted_again(args: tuple[str, ...], t
     assert run(saved, "--batch", 2).stderr.startswith(f"note: since {saved} ")
 
 
-def test_absurdly_many_layers_are_exact() -> None:
-    few, more, many = (txcalc.memory(f"gpt2@layers={n}", phase="training", seq=64) for n in (50, 51, 10**30))
+@pytest.mark.parametrize("kernel", ["foreach", "loop"])
+def test_absurdly_many_layers_are_exact(kernel: str) -> None:
+    few, more, many = (txcalc.memory(f"gpt2@layers={n}", phase="training", seq=64, optimizer_kernel=kernel)
+                       for n in (50, 51, 10**30))
     assert many.peak.bytes - few.peak.bytes == (10**30 - 50) * (more.peak.bytes - few.peak.bytes)
     assert len(many.timeline) < 400
 

@@ -101,6 +101,15 @@ def test_clipping_and_accumulation(name: str, kernels: str, more: dict[str, Any]
     assert ours == real
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion", "muon", "radam", "adamw-amsgrad"])
+def test_two_turns_show_the_peak_of_a_loop_over_many_layers(optimizer: str) -> None:
+    for name in ("gpt", "mixtral", "qwen-moe", "rnn"):
+        w = Workload.of({"phase": "training", "kernels": "cpu", "seq": 7, "optimizer": optimizer})
+        t = trace(Model.from_data(ALL[name] | {"layers": 7}), w.replaced(optimizer_kernel="loop"))
+        every = [sum(event.live.values()) for event in step.events(t) if event.phase == "optimizer"]
+        assert step.phases(t)[-1].peak_bytes == max(every)
+
+
 def test_experts_and_layers_of_shared_weights() -> None:
     for name in ("mixtral", "shared-layers"):
         for more in ({}, {"accumulate": 2}):

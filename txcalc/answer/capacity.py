@@ -33,7 +33,7 @@ SCHEMA: Final = "txcalc/fit/v1"
 ROWS: Final = 10
 """The frontier has at most so many rows."""
 SHORTEST: Final = 128
-"""Where no more than so many tokens fit, the frontier ends."""
+"""Length in tokens below which the frontier ends."""
 STEPS: Final = 4096
 """A field of the model is searched up to so many steps."""
 
@@ -68,7 +68,7 @@ class Corner(Part):
 
 
 class Capacity(Part):
-    """What ``txcalc fit`` knows. ``workload``: what was asked for, sizes filled in; ``peak`` and ``fits`` are its own.
+    """Document of ``txcalc fit``. ``workload``: what was asked for, sizes filled in; ``peak`` and ``fits`` are its own.
 
     ``room_bytes``: what the ``device`` offers to programs, less the ``reserve``. ``held``: what is alive at the peak of
     the first answer's largest, by what it is for. ``short_bytes``: where nothing fits, what the least lacks; else null.
@@ -290,7 +290,7 @@ def _next(found: Sequence[Corner]) -> int:
 
 
 def _held(of: Passes) -> Iterator[Held]:
-    """What is alive at the highest peak of passes, by what it is for."""
+    """Bytes alive at the highest peak of passes, by category."""
     top = max(of.traces, key=lambda t: max(phase.peak_bytes for phase in step.phases(t)))
     sums: dict[str, int] = {}
     for entry in step.at_peak(top):

@@ -90,7 +90,7 @@ def device(name: str) -> Device:
 
 
 def several(name: str) -> tuple[int, Device]:
-    """How many of which accelerator: ``2xh100-80gb``, or one. Raises ``SpecError`` that names the nearest."""
+    """Read a count and an accelerator: ``2xh100-80gb``, or one alone. Raises ``SpecError`` that names the nearest."""
     match = _SEVERAL.fullmatch(name.strip())
     if match is None:
         return 1, _found(name.strip())

@@ -108,7 +108,7 @@ def _check_encoder_only(spec: Model, workload: Workload) -> None:
 
 
 def most_positions(spec: Model) -> int | None:
-    """How many positions the model's tables have, the shorter one of two stacks'. None: no table ends."""
+    """Positions of the model's tables, the shorter of two stacks'; None where no table ends."""
     sizes = [size for stack in (spec, spec.encoder) if stack is not None for size, _ in _table(spec, stack)]
     return min(sizes, default=None)
 

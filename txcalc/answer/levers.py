@@ -1,4 +1,4 @@
-"""What would take less memory: changes of a run, each counted anew, and what it costs."""
+"""Levers: changes of a run that need less memory, each counted anew, with the FLOPs that they cost."""
 
 from __future__ import annotations
 

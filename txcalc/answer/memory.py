@@ -118,7 +118,7 @@ class Outside(Part):
 
 
 class Memory(Part):
-    """What ``txcalc memory`` knows. ``workload``: of inference that of the prompt, of which ``new`` tokens follow.
+    """Document of ``txcalc memory``. ``workload``: of inference that of the prompt, of which ``new`` tokens follow.
 
     ``kept_bytes``: alive after forward pass and loss, less what was alive before; null in inference. With a device,
     ``peak`` has its workspaces and the rounding of every storage; ``free_bytes`` are below zero where it does not fit.

@@ -25,7 +25,10 @@ OPTIONS: Final = _each({
     "page-size block-size kv-block-size": "--kv-block",
     "attn attn-implementation attention-backend flash flash-attention sdpa use-flash-attn": "--attention",
     "causal skip-masked": "--masked",
-    "optimizer optim": "--recipe",
+    "optim": "--optimizer",
+    "global-batch-size gbs": "--global-batch",
+    "gradient-accumulation-steps grad-accum accumulation": "--accumulate",
+    "max-grad-norm grad-clip gradient-clipping": "--clip",
     "recomputation checkpointing gradient-checkpointing activation-checkpointing checkpoint-activations "
     "recompute-granularity selective": "--recompute",
     "qlora peft rank lora-r lora-rank adapter": "--lora",
@@ -57,18 +60,15 @@ FIELDS: Final = _each({
 """Fields of a model by what their options are called elsewhere."""
 
 _SPLIT: Final = "one device is counted; nothing is split over several yet"
-_ENGINE: Final = "engines and frameworks are not counted yet; what is counted is plain PyTorch"
+_ENGINE: Final = "engines and frameworks are not counted yet; --implementation says whose code is"
 
 ABSENT: Final = _each({
     "gpus num-gpus n-gpus ngpu devices world-size nodes nnodes nproc-per-node tp tensor-parallel tensor-parallel-size "
     "tensor-model-parallel-size pp pipeline-parallel pipeline-parallel-size pipeline-model-parallel-size dp "
     "data-parallel data-parallel-size ep expert-parallel expert-parallel-size etp cp context-parallel "
     "context-parallel-size sp sequence-parallel zero zero-stage fsdp deepspeed offload cpu-offload schedule": _SPLIT,
-    "global-batch global-batch-size gbs accumulate gradient-accumulation-steps grad-accum accumulation":
-        "one micro-batch is counted, --batch; its step is not accumulated yet",
     "engine framework vllm sglang backend": _ENGINE,
     "context": "an engine's longest request is not counted yet; --seq is the length of a pass, --past what is cached",
-    "clip": "gradients are not clipped in what is counted",
     "speculative draft beams num-beams": "one token at a time is decoded; --batch counts sequences",
     "tokens-per-second throughput latency mfu bandwidth price cost": "time is not counted yet; FLOPs and bytes are",
     "pool": "no engine's memory is filled here",
@@ -90,7 +90,6 @@ COMMANDS: Final = _each({
     "plot figure": "txcalc count MODEL --plot FILE",
     "calc run estimate summary": "txcalc count MODEL",
     "vram train": "txcalc memory MODEL",
-    "fit": "txcalc memory MODEL --device NAME",
     "gpus": "txcalc devices",
     "time latency throughput": "txcalc count MODEL: FLOPs and bytes are counted, time is not yet",
 })

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from txcalc.count.entries import Entry
 from txcalc.count.parameter import Parameter
@@ -280,17 +280,17 @@ def is_known(workload: Workload) -> bool:
     return not optimizer.unmeasured and all(rule.steps is not None for rule in optimizer.rules)
 
 
-def goes_one_by_one(workload: Workload) -> bool:
-    """Tell whether a step goes over copies of parameters one after another, so that their order matters."""
+def order(workload: Workload) -> Literal["any", "turns", "copies"]:
+    """Order that a step's peak depends on: any, or of copies one by one, of which two ``turns`` of a repeat show all
+    where nothing is made but in loops."""
     if workload.held is not None:
-        return False
+        return "any"
     kernel = kernel_of(workload.updates, workload.optimizer_kernel)
-    for rule in OPTIMIZERS[workload.updates].rules:
-        own = kernel if kernel in (rule.steps or ()) else next(iter(rule.steps or ()), kernel)
-        makes = (rule.steps or {}).get(own, ())
-        if makes and (own == "loop" or any(make.each for make in makes)):
-            return True
-    return False
+    steps = [rule.steps for rule in OPTIMIZERS[workload.updates].rules if rule.steps]
+    runs = [(own, each[own]) for each in steps for own in [kernel if kernel in each else next(iter(each))]]
+    if not any(makes and (own == "loop" or any(make.each for make in makes)) for own, makes in runs):
+        return "any"
+    return "turns" if all(own == "loop" or not makes for own, makes in runs) else "copies"
 
 
 def states(workload: Workload, parameters: Iterable[Parameter]) -> Iterator[Entry]:

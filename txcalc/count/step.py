@@ -97,7 +97,7 @@ def events(trace: Trace, *, in_place: bool = True, turns: int | None = None) -> 
                 last = moment.live
                 yield _event(name, moment.path, last)
     if workload.phase == "training":
-        for path, made in optimizers.moments(workload, step.in_order):
+        for path, made in optimizers.moments(workload, step.in_order(turns)):
             yield _event("optimizer", path, last + Amounts({"transient": made.now}))
         yield _event("optimizer", "", base)
 
@@ -119,8 +119,8 @@ def parameters(trace: Trace) -> list[Parameter]:
     return list(found.values())
 
 
-def unrolled(trace: Trace, parameters: Iterable[Parameter]) -> list[Parameter]:
-    """Every copy of parameters by itself, one set of weights after another."""
+def unrolled(trace: Trace, parameters: Iterable[Parameter], turns: int | None = None) -> list[Parameter]:
+    """Every copy of parameters by itself, one set of weights after another, in so many ``turns`` of a repeat."""
     own: dict[int, list[Parameter]] = {}
     for p in parameters:
         own.setdefault(id(p.op), []).append(p)
@@ -134,11 +134,15 @@ def unrolled(trace: Trace, parameters: Iterable[Parameter]) -> list[Parameter]:
                         left[p.path] -= 1
                         yield p._replace(copies=1)
             else:
-                for _ in range(count(trace, node.copies) if isinstance(node, Repeat) else 1):
+                copies = count(trace, node.copies) if isinstance(node, Repeat) else 1
+                for _ in range(copies if turns is None else min(copies, turns)):
                     yield from walk(node.body)
 
     return list(walk(trace.body))
 
+
+TURNS: Final = 2
+"""Turns of a repeat that show all moments of a loop over its weights."""
 
 _END: Final[Where] = ((-1, False),)
 """The last moment of a run."""
@@ -171,11 +175,16 @@ class _Step:
         self.gradients = [] if self.held else buffers
         self.resident = [*self._resident(), *(each for each in buffers if self.held and each.each)]
 
-    @property
-    def in_order(self) -> list[Parameter]:
-        """What the optimizer's step goes over, copies one by one if it does."""
-        one_by_one = optimizers.goes_one_by_one(self.trace.workload)
-        return unrolled(self.trace, self.parameters) if one_by_one else self.parameters
+    def in_order(self, turns: int | None = TURNS) -> list[Parameter]:
+        """What the optimizer's step goes over, copies one by one if it does.
+
+        A loop lets go of what it has made for a copy before it comes to the one after the next.
+        """
+        order = optimizers.order(self.trace.workload)
+        if order == "any":
+            return self.parameters
+        bounded = order == "turns" and turns is not None
+        return unrolled(self.trace, self.parameters, max(turns or 0, TURNS) if bounded else None)
 
     def moments(self, first: bool, **more: Any) -> Moments:
         """Those of the first micro-batch, or of a later one."""
@@ -200,7 +209,7 @@ class _Step:
 
     def _update(self, base: int, later: bool, rounded: Callable[[int], int]) -> _Peak:
         """The highest moment of clipping and of the optimizer's step."""
-        each = self.in_order
+        each = self.in_order()
         most, at = 0, ""
         for path, made in optimizers.moments(self.trace.workload, each, rounded):
             if made.now > most:

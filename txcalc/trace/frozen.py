@@ -7,7 +7,7 @@ trained.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from txcalc.spec.adapters import GROUPS, Adapter
 from txcalc.spec.errors import SpecError, nearest, shown
@@ -19,10 +19,6 @@ from txcalc.trace.tensors import Gradient, Tensor
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
     from txcalc.trace.workload import Workload
-
-
-PROVED: Final = ("llama", "mistral", "qwen2", "qwen3")
-"""Codes of transformers under whose steps adapters have been followed."""
 
 
 class Frozen:
@@ -113,7 +109,7 @@ def check(t: Trace) -> None:
     unbuilt = {
         "a recurrent layer": any(op.layer in ("cell", "recurrent") for op in t.ops),
         f"the code of {w.implementation}": w.implementation != "torch" and (
-            t.model.modeling not in PROVED or w.recompute not in (None, "none") or w.lora is None),
+            not t.code.adapts or w.recompute not in (None, "none") or w.lora is None),
         "DoRA": w.dora is not None,
         "recomputation of such layers": w.adapter is not None and w.recompute in ("full", "selective") and (
             _differs(t.model)),

@@ -40,8 +40,8 @@ class Code(NamedTuple):
     embeddings, as they are looked up. ``rebinds``: what is capped or normed again takes the name of what it was made
     of, which is freed. ``sdpa``: has it. ``rotary``: tables in the dtype of what they rotate, or in fp32;
     ``rotary_of_windows``: one for each window. ``norms_after``: queries and keys are normed when all projections are
-    made. ``has``: the features (``features``) of the models that it is proved for, ``needs``: those that all of them
-    have.
+    made. ``adapts``: adapters over it are proved. ``has``: the features (``features``) of the models that it is proved
+    for, ``needs``: those that all of them have.
     """
 
     rms_norm: Literal["kernel", "composed", "wide", "offset"] = "kernel"
@@ -69,6 +69,7 @@ class Code(NamedTuple):
     rotary: Literal["own", "fp32"] = "own"
     rotary_of_windows: bool = False
     norms_after: bool = False
+    adapts: bool = False
     has: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
 
@@ -132,10 +133,10 @@ VIT: Final = Code(
                   "position.kind learned", "position.size", "feed_forward.activation gelu"})
 
 TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
-    "llama": LLAMA,
-    "mistral": LLAMA.having("attention.window"),
-    "qwen2": LLAMA.having("attention.window", masks="full first"),
-    "qwen3": LLAMA.having(*QK_NORM, "attention.window", masks="full first"),
+    "llama": LLAMA.having(adapts=True),
+    "mistral": LLAMA.having("attention.window", adapts=True),
+    "qwen2": LLAMA.having("attention.window", masks="full first", adapts=True),
+    "qwen3": LLAMA.having(*QK_NORM, "attention.window", masks="full first", adapts=True),
     "gemma2": GEMMA.having("attention.softcap", "head.softcap", sdpa=False),
     "gemma3_text": GEMMA.having(*QK_NORM, "position.window_theta", rotary_of_windows=True, norms_after=True),
     "olmo2": LLAMA.having(*QK_NORM, "attention.qk_norm.over full", "norm.placement res-post", rms_norm="wide",
