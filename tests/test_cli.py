@@ -155,7 +155,8 @@ def test_implementations_that_are_not_built_are_refused(tiny: Path) -> None:
 
 
 def test_help_names_every_choice_of_the_workload() -> None:
-    help_text = " ".join(good("count", "--help").split()).replace("- ", "-")  # wrapped at a hyphen
+    texts = (good(command, "--help").split() for command in ("count", "memory"))
+    help_text = " ".join(" ".join(words) for words in texts).replace("- ", "-")  # wrapped at a hyphen
     for name, choices in CHOICES.items():
         line = re.search(rf"--{name.replace('_', '-')} [A-Z]+ (.*?) --", help_text)
         assert line, name
