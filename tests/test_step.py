@@ -1,6 +1,7 @@
 """Live bytes of a whole training step in steady state, weights and states among them: the reference's, and ours."""
 
 from collections.abc import Iterable
+from importlib import import_module
 from math import prod
 from typing import Any
 
@@ -8,13 +9,16 @@ import pytest
 
 pytest.importorskip("torch")
 
+import torch
+
 from tests.test_live import GPT, LLAMA
 from tests.test_live import MODELS as ALL
 from txcalc.check.fake_cuda import NotRun
 from txcalc.check.live import measured
 from txcalc.count import step
 from txcalc.count.entries import total
-from txcalc.count.optimizers import OPTIMIZERS
+from txcalc.count.optimizers import OPTIMIZERS, states
+from txcalc.count.parameter import Parameter
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
@@ -99,6 +103,39 @@ def test_other_optimizers(kernels: str, optimizer: str, kernel: str) -> None:
 def test_clipping_and_accumulation(name: str, kernels: str, more: dict[str, Any]) -> None:
     real, ours = both(name, kernels, dtype="bf16" if name == "gpt" else "fp32", **more)
     assert ours == real
+
+
+PACKED = {"adamw-8bit": ("bitsandbytes.optim", "AdamW8bit"), "torchao-adamw-8bit": ("torchao.optim", "AdamW8bit"),
+          "torchao-adamw-4bit": ("torchao.optim", "AdamW4bit"), "torchao-adamw-fp8": ("torchao.optim", "AdamWFp8")}
+
+
+@pytest.mark.parametrize("optimizer", PACKED)
+def test_states_in_few_bits(optimizer: str) -> None:
+    """Those of parameters above and below 4,096 elements, in whole blocks and not."""
+    module, name = PACKED[optimizer]
+    pytest.importorskip(module.partition(".")[0])
+    shapes = [(101, 96), (512, 96), (512,), (40, 24), (128, 512), (7, 3, 256)]
+    weights = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    real = getattr(import_module(module), name)(weights)
+    for weight in weights:
+        weight.grad = torch.randn_like(weight)
+    real.step()
+    seen = set[int]()
+    measured = sum(storages(each, seen) for weight in weights for each in real.state[weight].values())
+    _, w, t = run("gpt", optimizer=optimizer)
+    made = [Parameter(t.ops[0], "", "weight", shape, 4, 1) for shape in shapes]
+    assert sum(each.value for each in states(w.replaced(kernels="cuda"), made)) == measured - 4 * len(shapes) * (
+        "torchao" in module)  # a step's number is in the CPU's memory
+
+
+def storages(x: Any, seen: set[int]) -> int:
+    """Bytes of all storages of a tensor that may be made of others, each once."""
+    if hasattr(x, "__tensor_flatten__"):
+        return sum(storages(getattr(x, part), seen) for part in x.__tensor_flatten__()[0])
+    if not isinstance(x, torch.Tensor) or x.untyped_storage()._cdata in seen:
+        return 0
+    seen.add(x.untyped_storage()._cdata)
+    return x.untyped_storage().nbytes()
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion", "muon", "radam", "adamw-amsgrad"])
