@@ -2,9 +2,9 @@
 
 Read from the code of ``torch.optim`` (2.13), bitsandbytes (0.50.2), torchao (0.18), lion-pytorch (0.2.5) and Adam-mini
 (1.1.1). Those of ``torch.optim``, and Lion, are proved against their objects: states tensor by tensor, a step by the
-events that a dispatch mode sees. Of the others, ``unmeasured``, the states of bitsandbytes and torchao are; their steps,
-what is paged and all of Adam-mini were read and compared with nothing yet. With their own defaults; from the step on in
-which RAdam rectifies, which is the sixth.
+events that a dispatch mode sees. Of the others, ``unmeasured``, the states of bitsandbytes and torchao are; their
+steps, what is paged and all of Adam-mini were read and compared with nothing yet. With their own defaults; from the
+step on in which RAdam rectifies, which is the sixth.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from txcalc.trace import norms, ops, parts
 from txcalc.trace.cores import Core, Heads, Kernel, attend, choose, context_of, pads, scores_of
 from txcalc.trace.record import Part, Trace
 from txcalc.trace.sizes import same, several
-from txcalc.trace.tensors import Number, Role, Steps, Tensor
+from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Attention
@@ -277,9 +277,7 @@ def _turned(t: Trace, name: str, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Te
 def _times(t: Trace, name: str, x: Tensor, table: Tensor) -> Tensor:
     """``x * table``, which has no gradient, and is all that is kept."""
     out = ops.like(t, x, x.label, table.role if t.code.rotary == "fp32" else None)
-    narrower = t.workload.bytes_of(x.role) < t.workload.bytes_of(out.role)
-    made: Steps = ((ops.temporary(out, passing=1),),) if narrower else ()
-    return t.op(name, "product", saves=(table,), reads=(x, table), writes=(out,), backward=(*made, (ops.to(x),)))
+    return t.op(name, "product", saves=(table,), reads=(x, table), writes=(out,), backward=((ops.to(x),),))
 
 
 def _masked(

@@ -161,7 +161,7 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
         left = ops.copy(t, "q_copy", q) if by_position and grouped and "q" not in core.laid else q
         with t.frame(left):
             left, right = ops.casts(t, "scores", "matmul", left, k)
-            left = ops.copy(t, "q_copy", t.hold(left)) if batched and not grouped and "q" not in core.laid else left
+            left = ops.copy(t, "q_copy", t.hold(left)) if by_position and not grouped and "q" not in core.laid else left
             right = ops.copy(t, "k_copy", t.hold(right)) if batched and "k" not in core.laid else right
             scores = scores_of(t, left, right, core)
         scores = ops.scaled(t, "scale", scores, kind="shift")

@@ -110,13 +110,14 @@ def project(t: Trace, name: str, spec: inputs.Projector, tower: Tower, x: Tensor
             x = t.hold(parts.positions(t, "patches", x, x.shape[1] - _unpatched(tower)))
         if spec.norm is not None and spec.norm_first:
             x = norms.norm(t, "norm", x, spec.norm)
-        x = t.hold(_gathered(t, spec, tower, x))
+        x = _gathered(t, spec, tower, x)
         if spec.norm is not None and not spec.norm_first:
             x = norms.norm(t, "norm", x, spec.norm)
         for i, layer in enumerate(spec.hidden):
             with t.scope(f"hidden.{i}"):
                 x = _project_once(t, layer, x)
-        return ops.linear(t, "dense", x, d_out, bias=spec.bias)
+        with t.frame(x):
+            return ops.linear(t, "dense", x, d_out, bias=spec.bias)
 
 
 def _unpatched(stack: Model | Tower) -> Number:
