@@ -9,7 +9,7 @@ pytest.importorskip("transformers")
 from txcalc.check import small_classes
 from txcalc.check.third_party import known_config
 from txcalc.models.load import load
-from txcalc.trace import composed, ops
+from txcalc.trace import composed, curves, ops
 from txcalc.trace.record import Trace
 
 PRESETS = ("gpt2", "tinyllama-1.1b", "pythia-70m", "vit-b16", "qwen3-0.6b")
@@ -43,7 +43,7 @@ def _held(t: Trace, name: str, x: Any) -> Any:
 
 
 @pytest.mark.parametrize(("name", "where", "what", "instead"), [
-    ("gpt2", ops, "_gelu_new", _held),
+    ("gpt2", curves, "_gelu_new", _held),
     ("gpt2", composed, "several", lambda *_: False),
     ("tinyllama-1.1b", composed, "_packed", lambda *_: None),
 ])

@@ -25,6 +25,7 @@ from txcalc.trace.workload import (
     KvDType,
     Latents,
     Masked,
+    OptimizerKernel,
     Precision,
     Recipe,
     Workload,
@@ -59,6 +60,10 @@ class Run(TypedDict, total=False):
     lora: str | Mapping[str, Any]
     dora: str | Mapping[str, Any]
     freeze: str | Sequence[str]
+    optimizer: str
+    optimizer_kernel: OptimizerKernel
+    accumulate: Size
+    clip: bool
     precision: Precision
 
 

@@ -8,6 +8,9 @@ from typing import Any, Final, Literal
 from txcalc.answer.validation import Device, Row
 from txcalc.count.lifetimes import Event, live_bytes
 from txcalc.count.optimizers import kernel_of
+from txcalc.count.unproved import unproved
+from txcalc.spec.adapters import Adapter
+from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
@@ -68,3 +71,16 @@ def compared_events(ours: Sequence[Event], theirs: Sequence[Any], quantity: str,
                        f"{other[1] if other else 0:,} B",)
     return Row(quantity=quantity, counted=max(counted), measured=max(real),
                verdict="DIFFERS" if differences else "equal", how=how, differences=differences)
+
+
+def adapted(w: Workload) -> Workload:
+    """The run with an adapter on every linear layer."""
+    return w.replaced(lora=Adapter(r=3, targets=("all",), dropout=0.1))
+
+
+def not_counted(spec: Model, w: Workload) -> str:
+    """Reason why live bytes of a run are not counted, or nothing."""
+    try:
+        return unproved(trace(spec, w))
+    except SpecError as error:
+        return error.message

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 from txcalc.answer.validation import Device, Row, Validation
 from txcalc.check.fake_cuda import NotRun
-from txcalc.check.live import live, measured
+from txcalc.check.live import adapted, live, measured, not_counted
 from txcalc.check.sibling import sibling
 from txcalc.count import activations, flops, kv_cache, params
 from txcalc.count.entries import Entry, grouped
 from txcalc.count.unproved import unproved
-from txcalc.spec.adapters import Adapter
 from txcalc.spec.facts import has_latents, is_causal, located_blocks, positions
 from txcalc.spec.inputs import TokenInput
 from txcalc.spec.model import Model
@@ -56,7 +55,6 @@ _DTYPES: tuple[DType, ...] = ("fp32", "bf16")
 _ATTENTION: tuple[AttentionKernel, ...] = ("eager", "flash")
 CASES = tuple(Case(*case) for case in product(_ATTENTION, _DTYPES, (0.0, 0.1), (True, False)))
 FULL_SIZE = tuple(case for case in CASES if case.dtype == "bf16" and case.dropout and case.loss)
-ADAPTER = Adapter(r=3, targets=("all",), dropout=0.1)
 SMALL_ENOUGH = 200_000_000
 """Parameters up to which a model itself is run with real tensors, not only its sibling."""
 
@@ -92,7 +90,7 @@ def validate(
 
 def sibling_rows(small: Model, device: Device, progress: Callable[[str], None]) -> list[Row]:
     """What is compared on a small model; once for all models that have the same one."""
-    whole = repr(small.replaced(name="", family=None))
+    whole = repr(small.replaced(name="", family=None, modeling=None))
     block = next((b for _, b in located_blocks(small) if b.attention is not None), None)
     attention = "" if block is None else (
         f"{block.attention!r} {small.position!r} {small.input!r} {small.d_model} {small.architecture}"
@@ -108,8 +106,8 @@ def sibling_rows(small: Model, device: Device, progress: Callable[[str], None]) 
             if case.loss and not _not_live(small)
         )),
         ("adapters", whole, lambda: (
-            live(small, FULL_SIZE[-1].workload(small, device).replaced(lora=ADAPTER), device, f"sibling, {device}")
-            for _ in range(1 - bool(_not_live(small)))
+            live(small, adapted(case.workload(small, device)), device, f"sibling, {device}")
+            for case in FULL_SIZE[-1:] if not (_not_live(small) or _not_adapted(small))
         )),
         ("decoding", whole, lambda: decoding(small) if generates(small) else []),
         ("cache", whole, lambda: [cache(small)] if is_causal(small) else []),
@@ -138,8 +136,9 @@ def left_out(spec: Model) -> tuple[str, ...]:
     """What cannot be compared for this model."""
     if not keeps_exactly(spec):
         return ("kept activations and live bytes: estimates where a layer is recurrent",)
-    why = _not_live(spec)
-    return (f"live bytes of a training step: {why}",) if why else ()
+    if why := _not_live(spec):
+        return (f"live bytes of a training step: {why}",)
+    return (f"adapters: {why}",) if (why := _not_adapted(spec)) else ()
 
 
 def _not_live(spec: Model) -> str:
@@ -149,6 +148,10 @@ def _not_live(spec: Model) -> str:
     if not has_loss(spec):
         return "there is no loss"
     return unproved(trace(spec, CASES[0].workload(spec, "cpu")))
+
+
+def _not_adapted(spec: Model) -> str:
+    return not_counted(spec, adapted(FULL_SIZE[-1].workload(spec, "cpu")))
 
 
 def _traced(spec: Model) -> Trace:
