@@ -75,10 +75,12 @@ def workload(name: str = "llama", device: str = "cpu", **run: Any) -> Workload:
 
 RUNS = [{"attention": kernel, "dtype": dtype, "dropout": dropout}
         for kernel in ("eager", "sdpa") for dtype in ("fp32", "bf16") for dropout in (0.0, 0.1)]
+RUNS += [{**run, "recompute": True} for run in RUNS if (run["attention"] == "eager") == bool(run["dropout"])]
 
 
 def named(run: dict[str, Any]) -> str:
-    return f"{run['attention']}-{run['dtype']}" + ("-dropout" if run["dropout"] else "")
+    return f"{run['attention']}-{run['dtype']}" + ("-dropout" if run["dropout"] else "") + (
+        "-recompute" if "recompute" in run else "")
 
 
 def steps(name: str, batch: int, device: str, run: dict[str, Any]) -> tuple[list[int], list[int]]:
@@ -88,7 +90,8 @@ def steps(name: str, batch: int, device: str, run: dict[str, Any]) -> tuple[list
         real = fake_cuda.ask("live_bytes", given, batch, 7, **run)
     else:
         real = classes.live_bytes(given, batch, 7, **run | {"dtype": measure.DTYPES[run["dtype"]]})
-    ours = live_bytes(trace(model(name), workload(name, batch=batch, device=device, **run)), in_place=False)
+    own = run | ({"recompute": "full"} if "recompute" in run else {})
+    ours = live_bytes(trace(model(name), workload(name, batch=batch, device=device, **own)), in_place=False)
     return [live for _, live in real], [event.live for event in ours]
 
 

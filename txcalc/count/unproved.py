@@ -79,8 +79,8 @@ def unproved(trace: Trace) -> str:
         found += ["generation with cached inputs"] * (getattr(spec.position, "cached", "") == "inputs")
     if trace.workload.recompute and _any(spec, _is_cell):
         found.append("a cell that is recomputed")
-    if trace.workload.recompute and trace.workload.implementation != "torch":
-        found.append(f"recomputation in {trace.workload.implementation}'s code")
+    if trace.workload.recompute not in (None, "full") and trace.workload.implementation != "torch":
+        found.append(f"--recompute {trace.workload.recompute} in {trace.workload.implementation}'s code")
     return f"{found[0]} is not proved yet" if found else _incomplete(trace)
 
 

@@ -164,18 +164,15 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -
             with t.scope("core"):
                 y = _eager(t, q, k, v, core, mask)
         elif mask is None:
-            y = attend(t, q, k, v, core, kernel)
+            y = _by_position(t, attend(t, q, k, v, core, kernel), core, kernel)
         else:
             y = _masked(t, q, k, v, core, heads, mask, kernel)
-        laid = kernel == "flash" and "q" in core.laid and not pads(t, kernel, heads)
-        if laid and several(t, heads.queries, x.shape[1]):
-            y = ops.copy(t, "context_copy", y)  # it lies as the queries do
         if t.code.output == "with attention":
             y = ops.linear(t, "o", y, d, bias=spec.bias.o, part="attention output")
         if t.code.drops == "inside":
             y = ops.dropout(t, "dropout", y)
     if t.code.output == "apart":
-        y = ops.linear(t, "o", y, d, bias=spec.bias.o, part="attention output")
+        y = ops.linear(t, "o", t.hold(y, "sublayer"), d, bias=spec.bias.o, part="attention output")
     return ops.dropout(t, "dropout", y) if t.code.drops == "outside" else y
 
 
@@ -291,7 +288,14 @@ def _masked(
             # One head is repeated as a view, of which a product or a cast makes a tensor, and no copy of values does.
             viewed = not several(t, heads.keys) and t.workload.dtype == "fp32"
             core = core._replace(laid=core.laid + ("k" if viewed else "kv"))
-        return attend(t, q, k, v, core._replace(mask=_added(t, mask, q.shape[0], core.span.queries)), kernel)
+        core = core._replace(mask=_added(t, mask, q.shape[0], core.span.queries))
+        return _by_position(t, attend(t, q, k, v, core, kernel), core, kernel)
+
+
+def _by_position(t: Trace, y: Tensor, core: Core, kernel: Kernel) -> Tensor:
+    """Contexts with heads behind positions: a copy where flash has left them as the queries lie."""
+    laid = kernel == "flash" and "q" in core.laid and not pads(t, kernel, core.heads)
+    return ops.copy(t, "context_copy", y) if laid and several(t, core.heads.queries, core.span.queries) else y
 
 
 def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor | None) -> Tensor:
@@ -314,7 +318,7 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor |
             if t.code.softmax == "fp32":
                 scores = ops.cast(t, "softmax_cast", scores, Role.FLOAT32)
             probabilities = ops.cast(t, "softmax_cast", ops.softmax(t, "softmax", scores), q.role)
-        probabilities = t.hold(ops.dropout(t, "dropout", probabilities))
+        probabilities = t.hold(ops.dropout(t, "dropout", probabilities), "layer")  # returned as well
         weighed = ops.copy(t, "v_copy", v) if copied else v
         out = context_of(t, probabilities, weighed, core)
         if batched:

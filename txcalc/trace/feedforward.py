@@ -35,7 +35,9 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
         h = _widened(t, spec, d_ff, x)
         if spec.kind == "dense" and spec.inner_norm is not None:
             h = norms.norm(t, "inner_norm", h, spec.inner_norm)
-        y = ops.linear(t, "down", t.hold(h), d, bias=spec.bias.down, part="down")
+        if not t.code.reuses_names or t.code.output == "apart":
+            t.hold(h, "sublayer" if t.code.output == "apart" else "")
+        y = ops.linear(t, "down", h, d, bias=spec.bias.down, part="down")
         if drops == "inside":
             y = ops.dropout(t, "dropout", y)
     return ops.dropout(t, "dropout", y) if drops == "outside" else y
@@ -43,10 +45,10 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
 
 def _widened(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
     if not spec.gated:
-        up = t.hold(ops.linear(t, "up", x, d_ff, bias=spec.bias.up))
-        return curves.activation(t, "activation", up, spec.activation)
+        up = ops.linear(t, "up", x, d_ff, bias=spec.bias.up)
+        return curves.activation(t, "activation", up if t.code.reuses_names else t.hold(up), spec.activation)
     if t.code.gate_up == "together" and spec.kind == "dense":
-        both = ops.linears(t, x, {"gate": (d_ff, ""), "up": (d_ff, "")}, bias=spec.bias.up)
+        both = t.hold(ops.linears(t, x, {"gate": (d_ff, ""), "up": (d_ff, "")}, bias=spec.bias.up))
         gate, up = parts.columns(t, "gate_up", both, d_ff, d_ff)
         return ops.multiply(t, "product", up, curves.activation(t, "activation", gate, spec.activation))
     if t.code.gate_first:

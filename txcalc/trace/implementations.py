@@ -40,8 +40,8 @@ class Code(NamedTuple):
     embeddings, as they are looked up. ``rebinds``: what is capped or normed again takes the name of what it was made
     of, which is freed. ``sdpa``: has it. ``rotary``: tables in the dtype of what they rotate, or in fp32;
     ``rotary_of_windows``: one for each window. ``norms_after``: queries and keys are normed when all projections are
-    made. ``adapts``: adapters over it are proved. ``has``: the features (``features``) of the models that it is proved
-    for, ``needs``: those that all of them have.
+    made. ``reuses_names``: what a feed-forward layer has read is freed. ``adapts``: adapters over it are proved.
+    ``has``: the features (``features``) of the models that it is proved for, ``needs``: those that all of them have.
     """
 
     rms_norm: Literal["kernel", "composed", "wide", "offset"] = "kernel"
@@ -69,6 +69,7 @@ class Code(NamedTuple):
     rotary: Literal["own", "fp32"] = "own"
     rotary_of_windows: bool = False
     norms_after: bool = False
+    reuses_names: bool = False
     adapts: bool = False
     has: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
@@ -110,24 +111,24 @@ PHI3: Final = LLAMA._replace(
 
 GPT2: Final = Code(
     attention="heads", makes_tables=True, shifts_labels=True, qkv="together", softmax="own", gelu_tanh="composed",
-    holds_sublayers=True, needs=PROJECTED | WIDENED,
+    holds_sublayers=True, reuses_names=True, needs=PROJECTED | WIDENED,
     has=COMMON | {"position.kind learned", "position.size", "norm.kind layernorm", "feed_forward.activation gelu_tanh"})
 
 GPT_NEOX: Final = Code(
     attention="heads", makes_tables=True, shifts_labels=True, qkv="by head", joins_rotated="together",
-    sublayers_first=True, drops="outside", needs=WIDENED,
+    sublayers_first=True, drops="outside", reuses_names=True, needs=WIDENED,
     has=COMMON | {"position.kind rope", "position.dim", "norm.kind layernorm", "feed_forward.activation gelu",
                   "residual parallel"})
 
 BERT: Final = Code(
     attention="heads", softmax="own", output="apart", loss="plain", types_first=True, drops="outside",
-    holds_inputs=False, needs=PROJECTED | WIDENED | MASKED_LM,
+    holds_inputs=False, reuses_names=True, needs=PROJECTED | WIDENED | MASKED_LM,
     has=COMMON | MASKED_LM | {"norm.kind layernorm", "position.kind learned", "position.size",
                               "feed_forward.activation gelu"})
 
 VIT: Final = Code(
     attention="heads", loss="plain", drops="outside", holds_inputs=False, batch_axis=True,
-    needs=WIDENED | {"attention.bias.o", "architecture encoder-only"},
+    reuses_names=True, needs=WIDENED | {"attention.bias.o", "architecture encoder-only"},
     has=COMMON | {"architecture encoder-only", "head.kind classifier", "head.labels", "input.image",
                   "input.kind patches", "input.patch", "input.channels", "norm.kind layernorm",
                   "position.kind learned", "position.size", "feed_forward.activation gelu"})

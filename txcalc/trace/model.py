@@ -159,7 +159,7 @@ def _stack(
             own = None
             if inputs is not None:  # the layer's vectors (b, n, width) of those of all
                 own = ops.view(t, "own_input", inputs, *inputs.shape[:2], inputs.shape[-1], copied=True)
-            with t.frame(x), t.again("full"):
+            with t.frame(x), t.again("full", *([] if positions is None else [positions])):
                 y = _block(t, block, stack, around, x)
                 if per_layer is None or own is None:
                     return y
@@ -235,7 +235,7 @@ def _table(t: Trace, stack: Stack, around: Around, x: Tensor) -> Tensor | None:
 
 def _block(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tensor) -> Tensor:
     """The sublayers that a layer has, each in its residual, or the first two side by side in one."""
-    with t.frame(x):
+    with t.frame(x, name="layer"):
         y, names = x, ["attention", "recurrent", "cross_attention", "feed_forward"]
         if block.residual == "parallel":
             y, names = _parallel(t, block, stack, around, x), []
@@ -285,8 +285,10 @@ def _parallel(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tenso
 def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Around, x: Tensor) -> Tensor:
     """One sublayer with its residual connection and norms, as far as it has them, placed as the spec says."""
     place = block.norm.placement if block.norm.on_attention or name != "attention" else None
-    with t.frame(x):
+    with t.frame(x, name="sublayer"):
         h = norms.norm(t, f"{name}_norm", x, block.norm) if place in ("pre", "sandwich") else x
+        if t.code.holds_sublayers:
+            t.hold(h)
         y = _scaled(t, stack, name, _sublayer(t, name, block, around, h, x))
         if place == "res-post":
             y = norms.norm(t, f"{name}_norm", y, block.norm)

@@ -104,7 +104,9 @@ def _library_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[N
         t.op(name, "norm", reads=(mean,), writes=(moved,), backward=((ops.through(mean),),))
         ops.elementwise(t, name, "norm", moved, rstd, keeps=(rstd,), temporaries=2)
         normalised = ops.like(t, x, "normalised", Role.FLOAT32)
-        t.op(name, "norm", saves=(wide, rstd), reads=(wide, rstd), writes=(t.hold(normalised),),
+        if t.code.rms_norm != "offset":
+            t.hold(normalised)
+        t.op(name, "norm", saves=(wide, rstd), reads=(wide, rstd), writes=(normalised,),
              backward=((ops.to(wide),), (ops.temporary(wide, passing=1),), (ops.to(rstd),)), apart=True)
         if t.code.rms_norm == "offset":
             y = t.hold(_offset_scale(t, name, normalised, weights["weight"]))
@@ -125,7 +127,7 @@ def _offset_scale(t: Trace, name: str, x: Tensor, shape: tuple[Number, ...]) -> 
     if narrow:
         t.op(name, "norm", weights=weights, writes=(wide,), backward=((ops.of_weight(path, *shape),),))
     t.op(name, "norm", reads=(wide,) if narrow else (), writes=(factor,), backward=((ops.through(wide),),))
-    of_factor = ops.to(factor) if narrow else ops.of_weight(path, *shape, viewed=True)
+    of_factor = (ops.to(factor) if narrow else ops.of_weight(path, *shape, viewed=True))._replace(summed=True)
     return t.op(name, "norm", weights={} if narrow else weights, saves=(x, factor), reads=(x, factor),
                 writes=(ops.like(t, x, name),), backward=((ops.to(x),), (ops.temporary(x, passing=1),), (of_factor,)),
                 apart=True)

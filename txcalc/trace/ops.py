@@ -146,7 +146,7 @@ def linears(t: Trace, x: Tensor, sizes: dict[str, tuple[Number, Part]], *, bias:
     weight = of_weight(f"{path}.weight", total, d_in, viewed=True)
     steps: Steps = ((weight,), (to(rows),))
     if bias:
-        steps = ((to(rows),), (weight,), (of_weight(f"{path}.bias", total)._replace(first=True),))
+        steps = ((to(rows),), (weight,), (of_weight(f"{path}.bias", total)._replace(first=True, summed=True),))
     for i, (name, (width, part)) in enumerate(sizes.items()):
         t.op(name, "linear", saves=(x,), part=part,
              weights={"weight": (width, d_in)} | ({"bias": (width,)} if bias else {}),

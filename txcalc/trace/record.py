@@ -98,6 +98,10 @@ class Op(NamedTuple):
         return sum(prod(shape) for _, shape in self.weights)
 
 
+Call = Literal["layer", "sublayer", ""]
+"""Frames that what runs inside may leave something to."""
+
+
 class Loop(NamedTuple):
     """A body run ``times`` in a row: each run's output is the next one's input.
 
@@ -222,6 +226,7 @@ class Trace:
     _within: Scopes = field(default_factory=Scopes)
     _next_id: int = 0
     _held: list[Tensor] = field(default_factory=list)
+    _calls: Mapping[str, list[Tensor]] = field(default_factory=dict)
 
     @cached_property
     def placed(self) -> tuple[tuple[Op, Often], ...]:
@@ -265,24 +270,27 @@ class Trace:
         return Tensor(self._next_id, x.storage, shape, self.needs(x) if grad is None else grad)
 
     @contextmanager
-    def frame(self, *holds: Tensor) -> Iterator[None]:
+    def frame(self, *holds: Tensor, name: Call = "") -> Iterator[None]:
         """A function's call, which holds its arguments, and what ``hold`` names inside, until it returns."""
-        body, held = self.body, self._held
+        body, held, calls = self.body, self._held, self._calls
         self.body, self._held = [], [*holds]
+        if name:
+            self._calls = {**calls, name: self._held}
         try:
             yield
         finally:
             body.append(Frame(tuple(self._held), tuple(self.body)))
-            self.body, self._held = body, held
+            self.body, self._held, self._calls = body, held, calls
 
-    def hold(self, x: Tensor) -> Tensor:
-        """A local of the innermost ``frame``: it lives until that returns."""
-        self._held.append(x)
+    def hold(self, x: Tensor, call: Call = "") -> Tensor:
+        """A local of the innermost ``frame``, or of that of a ``call``: it lives until that returns."""
+        self._calls.get(call, self._held).append(x)
         return x
 
     @contextmanager
-    def again(self, what: str | None = None) -> Iterator[None]:
-        """What the backward pass runs once more, if that is ``what`` is recomputed: only what it reads is kept."""
+    def again(self, what: str | None = None, *given: Tensor) -> Iterator[None]:
+        """What the backward pass runs once more, if that is ``what`` is recomputed: only what it reads is kept, and
+        what it is ``given`` besides."""
         if what not in (None, self.workload.recompute):
             yield
             return
@@ -292,7 +300,7 @@ class Trace:
             yield
         finally:
             inside, self.body, self._within = tuple(self.body), body, outside
-            made, read = set(joined(inside)), dict[int, Tensor]()
+            made, read = set(joined(inside)), {x.id: x for x in given}
             for node, _ in walk(inside):
                 reads = node.reads if isinstance(node, Op) else [loop.before for loop in node.carries]
                 read |= {x.id: x for x in reads if x.id not in {*made, *read}}
