@@ -134,7 +134,7 @@ def _kind(of: str) -> Any:
 
 @pytest.mark.parametrize("change", [
     _drop("q_rotary", "writes"), _drop("residual", "writes"), _drop("product", "reads"), _drop("residual", "reads"),
-    _kind("cache"), _kind("past"), ("hold", lambda self, x: x),
+    _kind("cache"), _kind("past"), ("hold", lambda self, x, call="": x),
 ], ids=["writer", "writer-of-residual", "reader", "reader-of-residual", "cache", "past", "locals"])
 def test_a_broken_record_is_caught(monkeypatch: pytest.MonkeyPatch, change: tuple[str, Any]) -> None:
     monkeypatch.setattr(Trace, *change)

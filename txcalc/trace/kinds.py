@@ -14,6 +14,19 @@ MEASURED: Final = "measured: on torch 2.13 with torch.autograd.graph.saved_tenso
 _KORTHIKANTI: Final = "measured; arXiv 2205.05198, section 4.1"
 
 
+Call = Literal["layer", "sublayer", ""]
+"""Frames that what runs inside may leave something to."""
+
+
+class Scopes(NamedTuple):
+    """The scopes of these kinds that an operation stands in, each by its path: none is empty."""
+
+    tower: str = ""
+    layer: str = ""  # of a stack, alike ones among them
+    experts: str = ""  # that are routed to
+    again: str = ""  # that the backward pass runs once more
+
+
 class Keeps(NamedTuple):
     """A tensor that is kept: what it is to the operation in a word, in a sentence, and the source."""
 

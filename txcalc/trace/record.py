@@ -14,7 +14,7 @@ from operator import mul
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from txcalc.trace.implementations import TORCH, Code
-from txcalc.trace.kinds import KINDS, Kind, Name
+from txcalc.trace.kinds import KINDS, Call, Kind, Name, Scopes
 from txcalc.trace.tensors import Number, Role, Steps, Storage, Tensor
 
 if TYPE_CHECKING:
@@ -25,15 +25,6 @@ if TYPE_CHECKING:
 
 Part = Literal["tokens", "q", "k", "v", "latents", "attention output", "down", "output", ""]
 """What a matrix is in a model, as far as anything depends on it: its table of tokens, its output head, ..."""
-
-
-class Scopes(NamedTuple):
-    """The scopes of these kinds that an operation stands in, each by its path: none is empty."""
-
-    tower: str = ""
-    layer: str = ""  # of a stack, alike ones among them
-    experts: str = ""  # that are routed to
-    again: str = ""  # that the backward pass runs once more
 
 
 NONE: Final[Mapping[str, tuple[Number, ...]]] = {}
@@ -96,10 +87,6 @@ class Op(NamedTuple):
     def params(self) -> Number:
         """Weights of one copy, in elements."""
         return sum(prod(shape) for _, shape in self.weights)
-
-
-Call = Literal["layer", "sublayer", ""]
-"""Frames that what runs inside may leave something to."""
 
 
 class Loop(NamedTuple):
