@@ -1,8 +1,10 @@
-"""GGUF: a model's tensors, each of the type that ``llama-quantize`` gives it without an importance matrix.
+"""GGUF: a model's tensors, each of the type that ``llama-quantize`` gives it.
 
 The rules are those of llama.cpp's src/llama-quant.cpp (``tensor_allows_quantization``, ``llama_tensor_get_type``,
 ``tensor_type_fallback``) at ``txcalc.spec.ggml.READ_AT``; what stays fp32 is what ``convert_hf_to_gguf.py`` writes so.
-Checked against llama.cpp's own tests/snapshots. The file's header is left out.
+Checked against llama.cpp's own tests/snapshots, and files whose sizes are published. The file's header is left out.
+An importance matrix is taken for mixes that are made only with one. A tower stands in a file of its own, in F16 unless
+its maker chose otherwise: an estimate.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ from txcalc.trace.record import Op, Part, Trace
 if TYPE_CHECKING:
     from txcalc.spec.model import Model, Sublayers
 
-_FALLBACK: Final = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+_FALLBACK: Final = {
+    "Q2_K": "Q4_0", "Q3_K": "Q4_0", "TQ1_0": "Q4_0", "TQ2_0": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0",
+    **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"),
+}
 _WHEN: Final[Mapping[str, Callable[[int, int], bool]]] = {
     "all": lambda at, among: True,
     "first 2": lambda at, among: at < 2,
@@ -31,26 +36,52 @@ _WHEN: Final[Mapping[str, Callable[[int, int], bool]]] = {
     # The first and last eighth of the layers, and every third between.
     "more": lambda at, among: at < among // 8 or at >= 7 * among // 8 or (at - among // 8) % 3 == 2,
 }
-_RULES: Final[Mapping[str, Mapping[str, tuple[tuple[str, str], ...]]]] = {
+_LEAST: Final = ("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs")
+_LOW: Final = (*_LEAST, "iq2_s", "iq2_m")
+"""Mixes with rules of their own."""
+
+Rules = Mapping[str, tuple[tuple[str, str], ...]]
+
+
+def _same(kind: str, *mixes: str, when: str = "all") -> Rules:
+    return dict.fromkeys(mixes, ((when, kind),))
+
+
+_DOWN: Final[Rules] = {
+    **_same("Q5_K", "iq4_nl", "iq4_xs", when="first 8th"), **_same("Q4_K", "q2_k_s", "iq3_m", when="first 8th"),
+    **_same("Q2_K", *_LEAST, when="first 8th"), **_same("IQ3_S", "iq2_s", "iq2_m", when="first 8th"),
+    **_same("Q3_K", "q2_k"), "q3_k_m": (("first 16th", "Q5_K"), ("all", "Q4_K")), **_same("Q5_K", "q3_k_l"),
+    **_same("Q5_K", "q4_k_s", when="first 8th"), **_same("Q6_K", "q4_k_m", "q5_k_m", when="more"),
+}
+_RULES: Final[Mapping[str, Rules]] = {
+    "tokens": {**_same("Q2_K", *_LEAST), **_same("IQ3_S", "iq2_s", "iq2_m", "iq3_xxs"),
+               **_same("Q4_K", "tq1_0", "tq2_0")},
+    "q": _same("IQ2_S", "iq3_xxs"),
+    "k": _same("IQ2_S", "iq3_xxs"),
     "v": {
-        "q3_k_m": (("first 2", "Q5_K"), ("all", "Q4_K")), "q3_k_l": (("all", "Q5_K"),),
-        "q4_k_s": (("first 4", "Q5_K"),), "q4_k_m": (("more", "Q6_K"),), "q5_k_m": (("more", "Q6_K"),),
+        **_same("Q3_K", "q2_k"), "q3_k_m": (("first 2", "Q5_K"), ("all", "Q4_K")), **_same("Q5_K", "q3_k_l"),
+        **_same("Q5_K", "q4_k_s", when="first 4"), **_same("Q6_K", "q4_k_m", "q5_k_m", when="more"),
+        **_same("Q4_K", "iq3_m"), **_same("Q2_K", *_LEAST), **_same("IQ3_S", "iq2_s", "iq2_m"),
     },
-    "attention output": {"q2_k": (("all", "Q3_K"),), "q3_k_m": (("all", "Q4_K"),), "q3_k_l": (("all", "Q5_K"),)},
-    "attention output of eight experts": dict.fromkeys(
-        ("q2_k", "q3_k_s", "q3_k_m", "q4_k_s", "q4_k_m"), (("all", "Q5_K"),)),
-    "attention output of falcon": {"q3_k_l": (("all", "Q4_K"),)},
-    "down": {
-        "q2_k": (("all", "Q3_K"),), "q3_k_m": (("first 16th", "Q5_K"), ("all", "Q4_K")), "q3_k_l": (("all", "Q5_K"),),
-        "q4_k_s": (("first 8th", "Q5_K"),), "q4_k_m": (("more", "Q6_K"),), "q5_k_m": (("more", "Q6_K"),),
+    "v of few": {**_same("Q4_K", "q2_k", "q2_k_s", "iq3_xxs", "iq3_s", *_LOW), **_same("Q5_K", "iq4_nl", "iq4_xs")},
+    "attention output": {
+        **_same("Q3_K", "q2_k"), **_same("Q4_K", "q3_k_m", "iq3_m"), **_same("Q5_K", "q3_k_l"),
+        **_same("IQ3_S", "iq3_xxs", "iq2_s", "iq2_m"), **_same("IQ2_XXS", "iq1_s", "iq1_m"),
     },
+    "attention output of eight experts": _same(
+        "Q5_K", "q2_k", "q3_k_s", "q3_k_m", "q4_k_s", "q4_k_m", "iq3_xxs", "iq3_s", "iq3_m", "iq4_nl", "iq4_xs", *_LOW),
+    "attention output of falcon": _same("Q4_K", "q3_k_l"),
+    "down": _DOWN,
+    "down of eight experts": {**_DOWN, "iq3_m": (("first 8th", "Q4_K"), ("more", "Q4_K"))},
     "down of falcon": {
-        "q2_k": (("all", "Q3_K"),), "q3_k_m": (("first 16th", "Q5_K"), ("more", "Q4_K"), ("all", "Q3_K")),
-        "q3_k_l": (("all", "Q4_K"),), "q4_k_m": (("first 16th", "Q6_K"), ("more", "Q5_K"), ("all", "Q4_K")),
-        "q5_k_m": (("more", "Q6_K"),),
+        **_DOWN, "q3_k_m": (("first 16th", "Q5_K"), ("more", "Q4_K"), ("all", "Q3_K")), **_same("Q4_K", "q3_k_l"),
+        "q4_k_m": (("first 16th", "Q6_K"), ("more", "Q5_K"), ("all", "Q4_K")), "q4_k_s": (),
     },
 }
-"""By part and mix: which of its tensors have which type, the first that fits; all others have the mix's own."""
+"""By part and mix: which of its tensors have which type, the first that fits; all others have the mix's own.
+
+``of few``: where four or more queries share a key.
+"""
 
 
 class Place(NamedTuple):
@@ -58,14 +89,16 @@ class Place(NamedTuple):
 
     at: int = 0
     among: int = 1
+    nth: int = 0  # of all of its part, where a layer may have several
 
 
 class Tensor(NamedTuple):
-    """A tensor of the file: ``copies`` matrices of one shape (experts) in one layer. ``part``: as the rules see it."""
+    """A tensor of the file: ``copies`` matrices of one shape (experts). ``part``: as the rules see it."""
 
     op: Op
     part: Part
     place: Place
+    layer: int | None
     rows: int
     columns: int
     copies: int
@@ -79,8 +112,9 @@ def entries(trace: Trace, mix: str) -> Iterator[Entry]:
         sizes[tensor.op.path] = sizes.get(tensor.op.path, 0) + size
     for op, often in trace.placed:
         if op.weights:
-            whole = op.params - (prod(op.matrix) if op.path in sizes else 0)
-            yield Entry(op, "weights", sizes.get(op.path, 0) + 4 * often.copies * whole, 1)
+            packed = prod(op.matrix) if op.matrix and (op.path in sizes or op.within.tower) else 0
+            size = 2 * often.copies * packed if op.within.tower else sizes.get(op.path, 0)
+            yield Entry(op, "weights", size + 4 * often.copies * (op.params - packed), 1)
 
 
 def tensors(trace: Trace) -> Iterator[Tensor]:
@@ -91,7 +125,7 @@ def tensors(trace: Trace) -> Iterator[Tensor]:
     for op, often in trace.placed:
         if op.matrix and op.part in ("tokens", "output"):
             rows, columns = op.matrix
-            yield Tensor(op, op.part, Place(), rows, columns, 1)
+            yield Tensor(op, op.part, Place(), None, rows, columns, 1)
         elif op.matrix and op.kind.group == "linear" and op.matrix[0] != 1 and op.within.layer in layers:
             layers[op.within.layer].append((op, often.copies))
     order = list(layer_order(model))
@@ -99,13 +133,14 @@ def tensors(trace: Trace) -> Iterator[Tensor]:
     fused = any({"q", "k", "v"} <= set(group) for group in model.fused)
     parts = {path: {op.part for op, _ in each} for path, each in layers.items()}
     values = sum("v" in parts[path] for path, _ in order)
-    seen: Counter[Part] = Counter()
+    seen: Counter[str] = Counter()
     for index, (path, block) in enumerate(order):
         for op, copies in layers[path]:
             part: Part = "v" if fused and op.part in ("q", "k") else op.part
             place = Place(seen["v"], values) if part == "v" else Place(
-                index if _experts(model) > 1 else seen["down"], len(order))
-            yield from (Tensor(op, part, place, *shape, copies // runs[path]) for shape in _shapes(block, op))
+                index if _experts(model) > 1 else seen["down"], len(order), seen["downs"])
+            seen["downs"] += part == "down"
+            yield from (Tensor(op, part, place, index, *shape, copies // runs[path]) for shape in _shapes(block, op))
         seen.update(parts[path])
 
 
@@ -128,22 +163,25 @@ def row_bytes(name: str, columns: int) -> int:
 
 
 def _wanted(model: Model, tensor: Tensor, mix: str, *, output: bool) -> str:
-    base, falcon, eight = MIXES[mix].type, model.gguf == "falcon", _experts(model) == 8
+    base, low, experts = MIXES[mix].type, mix in _LOW, _experts(model)
+    falcon, eight = model.gguf == "falcon" and not low, experts == 8
     if output:
-        whole = tensor.columns % NAMED[base].block == 0 and not falcon
-        return "Q6_K" if whole and base != "Q8_0" else "Q8_0"
+        whole = tensor.columns % NAMED[base].block == 0 and model.gguf != "falcon"
+        wide = "Q5_K" if low or mix == "iq3_xxs" else "Q6_K"
+        return wide if whole and base not in ("Q8_0", "MXFP4") else "Q8_0"
+    if base == "MXFP4":  # of three dimensions are experts, and what raises keys and values from a latent
+        return base if tensor.copies > 1 or tensor.part == "latents" else "Q8_0"
     if eight and tensor.part in ("v", "k"):
-        return "Q8_0"
+        return "Q4_K" if low else "Q8_0"
     of = " of falcon" if falcon else " of eight experts" if eight else ""
     rules = _RULES.get(f"{tensor.part}{of}", _RULES.get(tensor.part, {}))
-    found = next((kind for when, kind in rules.get(mix, ()) if _WHEN[when](*tensor.place)), base)
-    if tensor.part != "v":
-        return found
-    if mix == "q2_k":
-        found = "Q4_K" if _queries_per_key(model) >= 4 else "Q3_K"
+    if tensor.part == "v" and (_queries_per_key(model) >= 4 or (low and experts >= 4)):
+        rules = {**rules, **_RULES["v of few"]}
+    at = tensor.place.nth if low else tensor.place.at
+    found = next((kind for when, kind in rules.get(mix, ()) if _WHEN[when](at, tensor.place.among)), base)
     # Of Llama 2's 70B, and of what has its 80 layers, values are small beside queries.
-    grouped = model.layers == 80 and _queries_per_key(model) > 1 and _is_gated(model)
-    return "Q5_K" if grouped and found in ("Q3_K", "Q4_K") else found
+    grouped = tensor.part == "v" and model.layers == 80 and _queries_per_key(model) > 1 and _is_gated(model)
+    return "Q5_K" if grouped and not low and found in ("Q3_K", "Q4_K") else found
 
 
 def _shapes(block: Sublayers, op: Op) -> Iterator[tuple[int, int]]:
@@ -176,7 +214,7 @@ def _check(model: Model) -> None:
     blocks = [block for _, block in layer_order(model)]
     strange = {
         "an encoder": model.encoder is not None or model.architecture == "encoder-only",
-        "a tower": model.tower is not None, "no language model's head": model.head.kind != "lm",
+        "no language model's head": model.head.kind != "lm",
         "embeddings of every layer": model.per_layer_embedding is not None,
         "factorised embeddings": model.embedding_dim is not None, "shared layers": model.share_layers,
         "recurrent layers": any(block.recurrent is not None for block in blocks),

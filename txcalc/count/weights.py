@@ -76,7 +76,8 @@ def certainty(trace: Trace, name: str | None = None) -> Literal["exact", "estima
         return "estimate" if name == RELEASED and own_format(trace.model) is None else "exact"
     loose = packing.method in FORMATS and FORMATS[packing.method].loose and packing.method == name
     routed = loose and any(op.kind.group == "router" for op in trace.ops)
-    return "exact" if packing.exact and not routed else "estimate"
+    split = packing.method in MIXES and trace.model.tower is not None
+    return "exact" if packing.exact and not routed and not split else "estimate"
 
 
 def differs_by_layer(trace: Trace) -> bool:

@@ -11,7 +11,7 @@ gptq, gptq-int8: AutoGPTQ's ``qlinear_cuda``: the same, and an int32 group index
 mxfp4: OCP Microscaling Formats 1.0, section 5: 32 codes of 4 bits share a 1-byte scale; routed experts alone.
 nvfp4: compressed-tensors' NVFP4, as ModelOpt's: 16 codes share an fp8 scale; fp32 scales of matrix and inputs.
 bitnet: transformers' ``BitLinear``: four outputs in a byte, and one scale for a matrix.
-q4_0 to q6_k: GGUF, tensor by tensor: ``txcalc.count.gguf``.
+q4_0 to mxfp4_moe: GGUF, tensor by tensor: ``txcalc.count.gguf``.
 """
 
 from __future__ import annotations

@@ -43,8 +43,12 @@ NAMED: Final[Mapping[str, BlockType]] = {found.name: found for found in TYPES.va
 
 MIXES: Final[Mapping[str, Mix]] = {
     "q8_0": Mix("Q8_0", 8), "q4_0": Mix("Q4_0", 4), "q4_1": Mix("Q4_1", 4), "q5_0": Mix("Q5_0", 5),
-    "q5_1": Mix("Q5_1", 5), "q2_k": Mix("Q2_K", 2), "q3_k_s": Mix("Q3_K", 3), "q3_k_m": Mix("Q3_K", 3),
-    "q3_k_l": Mix("Q3_K", 3), "q4_k_s": Mix("Q4_K", 4), "q4_k_m": Mix("Q4_K", 4), "q5_k_s": Mix("Q5_K", 5),
-    "q5_k_m": Mix("Q5_K", 5), "q6_k": Mix("Q6_K", 6),
+    "q5_1": Mix("Q5_1", 5), "q2_k": Mix("Q2_K", 2), "q2_k_s": Mix("Q2_K", 2), "q3_k_s": Mix("Q3_K", 3),
+    "q3_k_m": Mix("Q3_K", 3), "q3_k_l": Mix("Q3_K", 3), "q4_k_s": Mix("Q4_K", 4), "q4_k_m": Mix("Q4_K", 4),
+    "q5_k_s": Mix("Q5_K", 5), "q5_k_m": Mix("Q5_K", 5), "q6_k": Mix("Q6_K", 6),
+    "iq1_s": Mix("IQ1_S", 1), "iq1_m": Mix("IQ1_M", 1), "iq2_xxs": Mix("IQ2_XXS", 2), "iq2_xs": Mix("IQ2_XS", 2),
+    "iq2_s": Mix("IQ2_XS", 2), "iq2_m": Mix("IQ2_S", 2), "iq3_xxs": Mix("IQ3_XXS", 3), "iq3_s": Mix("IQ3_S", 3),
+    "iq3_m": Mix("IQ3_S", 3), "iq4_nl": Mix("IQ4_NL", 4), "iq4_xs": Mix("IQ4_XS", 4), "tq1_0": Mix("TQ1_0", 1),
+    "tq2_0": Mix("TQ2_0", 2), "mxfp4_moe": Mix("MXFP4", 4),
 }
-"""File types that need no importance matrix."""
+"""File types by llama.cpp's names: without an importance matrix, but for those that it makes only with one."""
