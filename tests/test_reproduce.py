@@ -1,5 +1,7 @@
 """Published figures recomputed: the rows, their gates, and what a moved one does."""
 
+import json
+import shlex
 from fractions import Fraction
 from typing import Any
 
@@ -65,3 +67,11 @@ def test_a_moved_gate_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_family_is_refused() -> None:
     with pytest.raises(txcalc.SpecError, match="did you mean megatron"):
         txcalc.reproduce("megatrno")
+
+
+@pytest.mark.parametrize("name", ["ao-vit", "ao-llama", "bert-large"])
+def test_the_command_line_gives_a_familys_first_peak(found: Reproduction, name: str) -> None:
+    [family] = [each for each in found.families if each.name == name]
+    done = CliRunner().invoke(app, [*shlex.split(family.command)[1:], "--json"])
+    outside = 1343 * 2**20 if name == "bert-large" else 0  # a context, which is in its figures
+    assert json.loads(done.stdout)["peak"]["bytes"] + outside == family.rows[0].counted

@@ -176,8 +176,7 @@ def memory(
         (t, Phase(phase=name.get(of.name, of.name), peak_bytes=of.peak_bytes, at=placed(of.at, of.turns)))
         for t in found.traces for of in step.phases(t)]
     top, highest = max(phases, key=lambda each: each[1].peak_bytes)
-    allocated = partial(_allocated, device=accelerator)
-    peak, spaces = allocated(found), _workspaces(found, accelerator)
+    peak, spaces = allocated(found, accelerator), _workspaces(found, accelerator)
     entries, events = step.at_peak(top), [list(step.events(t, turns=TURNS)) for t in found.traces]
     return MemoryView(Memory(
         model=ModelInfo.of(spec, source, overrides),
@@ -199,7 +198,7 @@ def memory(
         fits=None if room is None else peak <= room,
         free_bytes=None if room is None else room - peak,
         flops_per_token=flops_per_token(found),
-        levers=levers(spec, given, found, allocated, peak, room),
+        levers=levers(spec, given, found, partial(allocated, device=accelerator), peak, room),
         notes=(*noted, *notes(spec, found.traces[0], found.asked)),
         conventions=tuple(_rules(spec, found.traces[0])),
         provenance=Provenance.of(command),
@@ -255,7 +254,7 @@ def _rules(spec: Model, t: Trace) -> Iterator[Convention]:
     yield from (rule for rule in conventions(spec, t) if rule.id in _SHARED)
 
 
-def _allocated(of: Passes, device: Device | None) -> int:
+def allocated(of: Passes, device: Device | None) -> int:
     """The most bytes that are allocated at once: on a device in its blocks, with its workspaces."""
     rounded = int if device is None else device.rounded
     return _workspaces(of, device) + max(

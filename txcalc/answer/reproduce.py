@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.resources
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Final, Literal
@@ -20,7 +21,6 @@ from txcalc.document import Part
 from txcalc.models.load import load
 from txcalc.spec.errors import SpecError, nearest
 from txcalc.spec.yaml import read_yaml
-from txcalc.trace.workload import Workload
 
 Verdict = Literal["rounds to it", "within", "estimate", "MOVED"]
 
@@ -44,11 +44,15 @@ class Reproduced(Part):
 
 
 class Family(Part):
-    """The rows of a source, and their errors: signed mean, mean absolute, and the worst."""
+    """The rows of a source, and their errors: signed mean, mean absolute, and the worst.
+
+    ``command``: the run of the first row on the command line.
+    """
 
     name: str
     title: str
     source: str
+    command: str
     mean: float
     mean_absolute: float
     worst: float
@@ -89,19 +93,27 @@ def _read(name: str) -> Mapping[str, Any]:
 
 def _family(name: str, data: Mapping[str, Any]) -> Family:
     shared = {key: data[key] for key in ("what", "model", "run", "given", "gate", "missing") if key in data}
-    rows = tuple(_row({**shared, **row, "run": {**shared.get("run", {}), **row.get("run", {})}})
-                 for row in data["rows"])
+    given = [{**shared, **row, "run": {**shared.get("run", {}), **row.get("run", {})}} for row in data["rows"]]
+    rows = tuple(map(_row, given))
     errors = [row.error for row in rows]
     return Family(
-        name=name, title=data["title"], source=data["source"], rows=rows,
+        name=name, title=data["title"], source=data["source"], rows=rows, command=_command(given[0]),
         mean=sum(errors) / len(errors), mean_absolute=sum(map(abs, errors)) / len(errors),
         worst=max(errors, key=abs),
     )
 
 
+def _command(row: Mapping[str, Any]) -> str:
+    """What counts the run of a row: all that it holds, where it is trained or on a device."""
+    run = {**row["run"], **{key: value for key, value in row.get("given", {}).items() if key == "device"}}
+    name = "memory" if "device" in run or run.get("phase") == "training" else "count"
+    options = (word for key, value in run.items() for word in (f"--{key.replace('_', '-')}", str(value)))
+    return shlex.join(["txcalc", name, row["model"], *options])
+
+
 def _row(row: Mapping[str, Any]) -> Reproduced:
     measure: Callable[..., Any] = MEASURES[row["what"]]
-    counted = Fraction(measure(load(row["model"]).model, Workload.of(row["run"]), **row.get("given", {})))
+    counted = Fraction(measure(load(row["model"]).model, row["run"], **row.get("given", {})))
     value, unit = published_value(row["printed"])
     gate = row.get("gate")
     exact = counted.denominator == 1 and counted < _EXACT

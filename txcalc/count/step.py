@@ -250,10 +250,10 @@ def _first(moment: Any) -> Moment:
 
 
 def _total(entries: Iterable[Entry], rounded: Callable[[int], int]) -> int:
-    return sum(rounded(size) * entry.times for entry in entries for size in _storages(entry))
+    return sum(rounded(size) * entry.times for entry in entries for size in storages(entry))
 
 
-def _storages(entry: Entry) -> list[int]:
+def storages(entry: Entry) -> list[int]:
     """Bytes of every storage of an entry, which of weights is an operation's."""
     width, rest = divmod(entry.each, entry.op.params or 1)
     whole = entry.part == "weights" and not rest

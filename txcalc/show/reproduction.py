@@ -23,11 +23,17 @@ def blocks(found: Reproduction) -> Iterator[b.Block]:
         yield b.Notes("", [f"moved beyond their gates: {', '.join(moved)}"], style="red")
     for family in found.families:
         yield _rows(family)
-        yield b.Notes("", [f"source: {family.source}",
-                           *(f"{row.id}: {row.missing}" for row in family.rows if row.missing)], level=2)
+        yield b.Notes("", [f"source: {family.source}", f"first row: {family.command}", *_missing(family)], level=2)
     names = ("family", *(name for name in Reproduced.names() if name != "run"))
     yield b.Data(names, ((each.name, *(getattr(row, name) for name in names[1:]))
                          for each in found.families for row in each.rows))
+
+
+def _missing(family: Family) -> Iterator[str]:
+    """What rows leave open, each said once of all that do."""
+    for missing in dict.fromkeys(row.missing for row in family.rows if row.missing):
+        rows = [row.id for row in family.rows if row.missing == missing]
+        yield f"{'all' if len(rows) == len(family.rows) else ', '.join(rows)}: {missing}"
 
 
 def _line(family: Family) -> b.Row:
