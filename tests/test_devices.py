@@ -25,7 +25,7 @@ def test_every_number_of_a_device_has_a_source() -> None:
     names: list[str] = []
     for each in devices():
         facts = {"visible": each.visible_bytes, "tflops": each.peak_flops, "links": each.links, "sram": each.sram_bytes,
-                 "workspace": each.workspace_bytes}
+                 "workspace": each.workspace_bytes, "context": each.context_bytes}
         known = {"memory", "bandwidth"} | {fact for fact, found in facts.items() if found}
         assert set(each.sources) == known, each.name
         assert all(each.sources.values())
@@ -92,6 +92,7 @@ def test_workspaces_are_those_measured_on_a_card() -> None:
     assert h200.workspaces(backward=False) == measured["cublas_workspace_forward"]
     assert h200.workspaces(backward=True) == measured["cublas_workspaces_after_backward"]
     assert h200.visible_bytes == measured["driver_total"]
+    assert h200.context_bytes == measured["used_by_context"]
     assert f"{h200.memory_bytes // 2**20} MiB" in facts["info"]["nvidia_smi"]
 
 
@@ -127,6 +128,12 @@ def test_the_command_lists_all_of_them_in_every_format() -> None:
     for form in ("table", "md", "html", "latex"):
         shown = run("devices", "--format", form)
         assert all(each.name in shown for each in found.devices), form
+
+
+def test_no_rate_stands_under_another_dtype() -> None:
+    shown = {line.split()[0]: line for line in run("devices").splitlines() if line.strip()}
+    assert "fp16 65" in shown["t4-16gb"] and "fp16 125" in shown["v100-32gb"]
+    assert " 312 " in shown["a100-80gb"] and "fp16" not in shown["a100-80gb"] and "fp16" not in shown["m4-32gb"]
 
 
 def test_one_is_shown_with_its_sources() -> None:

@@ -32,7 +32,8 @@ class Device(Part):
     bytes/s to that memory. ``peak_flops``: FLOP/s by dtype, dense. ``links``: bytes/s of all links of a kind, both
     directions together. ``architecture``: compute capability or LLVM target. ``sram_bytes``: on-chip memory that one
     thread block can have, the M of FlashAttention. ``workspace_bytes``: what PyTorch allocates for a thread's handle of
-    cuBLAS or hipBLAS. ``sources``: where each was read. None where a figure has no source.
+    cuBLAS or hipBLAS. ``context_bytes``: what a process has on the card beside its tensors. ``sources``: where each was
+    read. None where a figure has no source.
     """
 
     name: str
@@ -46,7 +47,13 @@ class Device(Part):
     links: dict[str, int] = dataclasses.field(default_factory=dict)
     sram_bytes: int | None = None
     workspace_bytes: int | None = None
+    context_bytes: int | None = None
     sources: dict[str, str]
+
+    @property
+    def is_nvidia(self) -> bool:
+        """Whether CUDA runs on it; one of which only the memory is known is taken for such a card."""
+        return self.workspace_bytes is not None and (self.architecture or "sm_").startswith("sm_")
 
     def workspaces(self, *, backward: bool) -> int:
         """Bytes of all workspaces once a pass has run: the backward pass has a thread, and so a handle, of its own."""
@@ -146,6 +153,7 @@ def _device(name: str, row: Mapping[str, Any], architectures: Mapping[str, Any])
         links=table("links_gbps", _GIGA),
         sram_bytes=scaled("sram_kib", KIB, common),
         workspace_bytes=scaled("workspace_kib", KIB, common),
+        context_bytes=scaled("context_mib", MIB, common),
         sources={**own, **row["sources"], **common["sources"]},
     )
 

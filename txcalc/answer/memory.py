@@ -42,13 +42,10 @@ WHY: Final = {"saved": "saved for backward", "transient": "in use", "gradients":
 """What is alive, in words; all else is called what it is."""
 
 
-OUTSIDE: Final = (
-    ("CUDA context", 552_402_944, "used of the card before the first tensor: torch.cuda.mem_get_info, H200, PyTorch "
-                                  "2.11, CUDA 13.0; up to 0.92 GiB once all kernels are loaded"),
-    ("reserved blocks that hold nothing, 1 to 9 % of what is allocated", None,
-     "peak reserved beside peak allocated in 18 runs of nanotron and SimuMax; up to 49 % on ragged batches"),
-)
-"""What is in a card's memory beside tensors."""
+RESERVED: Final = (
+    "reserved blocks that hold nothing, 1 to 9 % of what is allocated",
+    "peak reserved beside peak allocated in 18 runs of nanotron and SimuMax; up to 49 % on ragged batches")
+"""What PyTorch's allocator keeps beyond tensors."""
 
 
 _RULES: Final = (
@@ -191,8 +188,7 @@ def memory(
         timeline=tuple(point.replaced(phase=name.get(point.phase, point.phase))
                        for each in events for point in _timeline(each, len(events))),
         workspace_bytes=None if accelerator is None else spaces,
-        outside=tuple(Outside(what=what, bytes=size, source=source) for what, size, source in OUTSIDE
-                      if found.workload.kernels == "cuda"),
+        outside=_outside(accelerator) if found.workload.kernels == "cuda" else (),
         device=accelerator,
         reserve=aside,
         fits=None if room is None else peak <= room,
@@ -237,6 +233,15 @@ def saved(loaded: Loaded, given: Mapping[str, Any]) -> Saved | None:
         return Saved(found.source, found.made_by, run, card, int(data["peak"]["bytes"]))
     except (KeyError, TypeError, ValueError) as error:
         raise SpecError(f"is not whole: {error}", source=loaded.source) from None
+
+
+def _outside(card: Device | None) -> tuple[Outside, ...]:
+    """What is in a card's memory beside tensors: the context of its architecture, or of one that was measured."""
+    of = card if card is not None and card.context_bytes is not None else device("h200")
+    source = f"{of.sources['context']}; up to 0.92 GiB once all kernels are loaded"
+    context = Outside(what="CUDA context", bytes=of.context_bytes, source=source)
+    reserved = Outside(what=RESERVED[0], bytes=None, source=RESERVED[1])
+    return (context, reserved) if card is None or card.is_nvidia else (reserved,)
 
 
 def usable(of: Device) -> int:

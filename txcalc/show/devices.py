@@ -16,7 +16,7 @@ def blocks(found: Devices) -> Iterator[b.Block]:
     else:
         yield b.Title("Devices", name="")
         columns = (b.Column("device"), b.Column("memory", "n", "Memory"), b.Column("GB/s", "n", "Bandwidth, GB/s"),
-                   b.Column("bf16 TFLOP/s", "n", "Dense bf16 (or fp16), TFLOP/s", order=3),
+                   b.Column("bf16 TFLOP/s", "n", "Dense bf16, TFLOP/s", order=3),
                    b.Column("links, GB/s", order=2, style="dim"), b.Column("aliases", order=1, style="dim"))
         yield b.Table("Devices", columns, [_row(each) for each in found.devices], bare=True)
     names = tuple(name for name in Device.names() if name not in ("peak_flops", "links", "sources"))
@@ -26,8 +26,9 @@ def blocks(found: Devices) -> Iterator[b.Block]:
 
 
 def _row(each: Device) -> b.Row:
-    rate = each.peak_flops.get("bf16", each.peak_flops.get("fp16"))
-    return b.Row((each.name, b.Number(each.memory_bytes, "memory"), _scaled(each.bandwidth), _scaled(rate, 10**12),
+    rates = {kind: rate for kind, rate in each.peak_flops.items() if kind in ("bf16", "fp16")}
+    rate = _scaled(rates.get("bf16"), 10**12) if "bf16" in rates or not rates else _rates(rates, 10**12)
+    return b.Row((each.name, b.Number(each.memory_bytes, "memory"), _scaled(each.bandwidth), rate,
                   _rates(each.links), ", ".join(each.aliases)))
 
 
@@ -39,7 +40,7 @@ def _one(each: Device) -> Iterator[b.Block]:
         "memory": b.Number(each.memory_bytes, "memory"), "visible": b.number(each.visible_bytes, "memory"),
         "bandwidth": f"{_scaled(each.bandwidth)} GB/s", "tflops": _rates(each.peak_flops, 10**12),
         "links": _rates(each.links), "sram": b.number(each.sram_bytes, "memory"),
-        "workspace": b.number(each.workspace_bytes, "memory")}
+        "workspace": b.number(each.workspace_bytes, "memory"), "context": b.number(each.context_bytes, "memory")}
     columns = (b.Column("figure"), b.Column("value"), b.Column("source", "words", fold="{}", style="dim"))
     yield b.Table("Figures", columns, [
         b.Row((title, facts[fact], each.sources[fact])) for fact, title in _TITLES.items() if fact in each.sources])
@@ -48,6 +49,7 @@ def _one(each: Device) -> Iterator[b.Block]:
 _TITLES = {
     "memory": "memory", "visible": "  for programs", "bandwidth": "bandwidth", "tflops": "dense TFLOP/s",
     "links": "links, GB/s", "sram": "on-chip, one SM or CU", "workspace": "PyTorch's workspace, each thread",
+    "context": "context of a process",
 }
 
 
