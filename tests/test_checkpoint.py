@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from txcalc.answer.validation import Row
-from txcalc.check.checkpoint import compare_checkpoint, read_checkpoint
-from txcalc.check.gguf_header import MAGIC
+from txcalc.check.checkpoint import compare_checkpoint
 from txcalc.huggingface.importer import spec_from_config
+from txcalc.models.checkpoints import read_checkpoint
+from txcalc.models.gguf_header import MAGIC
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 

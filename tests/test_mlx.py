@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from txcalc.answer.report import Quantity, count
-from txcalc.check.checkpoint import compare_checkpoint, read_checkpoint
+from txcalc.check.checkpoint import compare_checkpoint
 from txcalc.count.params import params
 from txcalc.count.weights import quantized_params, weight_bytes
 from txcalc.huggingface import mlx, modules
 from txcalc.huggingface.importer import spec_from_config
+from txcalc.models.checkpoints import read_checkpoint
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace

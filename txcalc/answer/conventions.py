@@ -11,6 +11,7 @@ from txcalc.document import Part
 from txcalc.spec.facts import chooses_keys
 from txcalc.spec.formats import PACKED, RELEASED
 from txcalc.spec.ggml import MIXES, READ_AT
+from txcalc.spec.quantization import StoredTensors
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
 
@@ -212,11 +213,15 @@ def _weights(t: Trace) -> Iterator[Rule]:
     if not weights.is_known(t):
         return
     packing = weights.stored(t).packing
-    if packing is None:
+    if not weights.is_packed(t):
         recipe = t.workload.recipe
         yield "training-state", f"{recipe}: {_recipe(t.workload)} bytes per parameter", "--recipe"
+    else:
+        yield "training-state", "no training state: nothing trains packed weights", "--weights"
+    if isinstance(packing, StoredTensors):
+        yield "weights", f"weights as the tensors of its {packing.method} file have them", "--weights"
+    if packing is None or isinstance(packing, StoredTensors):
         return
-    yield "training-state", "no training state: nothing trains packed weights", "--weights"
     rest = f"what is not packed in {t.workload.dtype}"
     if t.workload.weights == RELEASED:
         rest = "what is not packed in 16 bits"

@@ -51,7 +51,8 @@ def _comparison(against: str, on: str) -> Callable[[Loaded], Validation]:
         close = nearest(against, ("reference", "transformers", "published"))
         hint = f"; did you mean {close}?" if close else ""
         raise SpecError(f"must be reference, transformers, published or a file, got {against!r}{hint}", field="against")
-    from txcalc.check.checkpoint import compare_checkpoint, read_checkpoint
+    from txcalc.check.checkpoint import compare_checkpoint
+    from txcalc.models.checkpoints import read_checkpoint
 
     checkpoint = read_checkpoint(against)
     return lambda loaded: Validation.of(

@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
 from txcalc.answer.validation import Row
-from txcalc.check.gguf_header import MAGIC, read_gguf
-from txcalc.check.safetensors import read_index, read_safetensors
-from txcalc.check.stored import Checkpoint, Reader
 from txcalc.count.params import params
 from txcalc.count.weights import weight_bytes
-from txcalc.spec.errors import SpecError
+from txcalc.models.header import Checkpoint
 from txcalc.spec.facts import embedding_width
-from txcalc.spec.files import open_file
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import BYTES, DType, Workload
 
-__all__ = ["Checkpoint", "compare_checkpoint", "read_checkpoint"]
-
-_FILES: Final = ("model.safetensors.index.json", "model.safetensors")
 _WIDTHS: Final[dict[str, DType]] = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 _SHOWN: Final = 8
-
-
-def read_checkpoint(path: str) -> Checkpoint:
-    """Read the header of a ``.safetensors`` or GGUF file, of an index with its files, or of what a folder holds.
-
-    Raises ``SpecError``, in one line, for a file that is not there, is neither, or is damaged.
-    """
-    path = _in_folder(path)
-    try:
-        if path.endswith(".json"):
-            return read_index(path)
-        with open_file(path) as file:
-            is_gguf = file.read(len(MAGIC)) == MAGIC
-            file.seek(0)
-            reader = Reader(file, path)
-            return read_gguf(reader) if is_gguf else read_safetensors(reader)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        if isinstance(error, SpecError):
-            raise
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise SpecError(f"cannot be read: {reason}", source=path) from None
 
 
 def compare_checkpoint(spec: Model, dtype: DType | None, checkpoint: Checkpoint) -> tuple[Row, ...]:
@@ -64,16 +35,6 @@ def compare_checkpoint(spec: Model, dtype: DType | None, checkpoint: Checkpoint)
     if checkpoint.kind != "gguf":
         rows.append(_bytes(spec, t, checkpoint))
     return tuple(rows)
-
-
-def _in_folder(path: str) -> str:
-    if not os.path.isdir(path):  # noqa: PTH112
-        return path
-    inside = [os.path.join(path, file) for file in _FILES]  # noqa: PTH118
-    found = next(filter(os.path.isfile, inside), None)
-    if found is None:
-        raise SpecError(f"holds neither {' nor '.join(_FILES)}", source=path)
-    return found
 
 
 def _own_dtype(spec: Model, checkpoint: Checkpoint) -> DType:

@@ -20,7 +20,7 @@ from txcalc.cli.options import CommonOptions, Offer, expanded, option
 
 EXAMPLES: Final = """\
   txcalc count gpt2                                parameters, FLOPs, memory of a preset
-  txcalc count path/to/config.json --batch 8       of a model of yours
+  txcalc count path/to/config.json --batch 8       of a model of yours, also a GGUF file's
   txcalc compare llama3-8b qwen3-8b                two side by side
 """
 """What a reader sees first who has asked for nothing."""

@@ -65,7 +65,8 @@ def model_argument(metavar: str, text: str) -> Any:
     return typer.Argument(metavar=metavar, help=text, autocompletion=complete_model, show_default=False)
 
 
-ModelArgument = Annotated[str, model_argument("MODEL", "A preset, a YAML file, a config.json, or - for stdin.")]
+ModelArgument = Annotated[str, model_argument(
+    "MODEL", "A preset, a YAML file, a config.json, a GGUF or safetensors file, or - for stdin.")]
 SetOption = Annotated[list[str], option(
     "KEY=VALUE", "Change a field, such as attention.kv_heads=4. Repeatable.", "--set", default_factory=list)]
 FileOption = Annotated[str | None, option("FILE", "Write to a file, whole or not at all.", "--output", "-o")]

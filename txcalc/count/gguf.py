@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from txcalc.count.entries import Entry
+from txcalc.count.stored import Sizes, in_layers
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import layer_order
 from txcalc.spec.ggml import MIXES, NAMED
@@ -104,17 +104,17 @@ class Tensor(NamedTuple):
     copies: int
 
 
-def entries(trace: Trace, mix: str) -> Iterator[Entry]:
-    """Bytes of each operation's weights in all layers. Raises ``SpecError`` for a model whose tensors are not known."""
-    sizes: dict[str, int] = {}
+def sizes(trace: Trace, mix: str) -> Sizes:
+    """Bytes of each operation's weights in each layer. Raises ``SpecError`` for a model whose tensors are not known."""
+    found: Counter[tuple[str, int | None]] = Counter()
     for tensor in tensors(trace):
         size = tensor.copies * tensor.rows * row_bytes(tensor_type(trace.model, tensor, mix), tensor.columns)
-        sizes[tensor.op.path] = sizes.get(tensor.op.path, 0) + size
-    for op, often in trace.placed:
-        if op.weights:
-            packed = prod(op.matrix) if op.matrix and (op.path in sizes or op.within.tower) else 0
-            size = 2 * often.copies * packed if op.within.tower else sizes.get(op.path, 0)
-            yield Entry(op, "weights", size + 4 * often.copies * (op.params - packed), 1)
+        found[tensor.op.path, tensor.layer] += size
+    packed = {path for path, _ in found}
+    for op, layer, copies in in_layers(trace):
+        codes = prod(op.matrix) if op.matrix and (op.path in packed or op.within.tower) else 0
+        found[op.path, layer] += copies * (4 * (op.params - codes) + 2 * codes * bool(op.within.tower))
+    return found
 
 
 def tensors(trace: Trace) -> Iterator[Tensor]:

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from txcalc.count import gguf
 from txcalc.count.entries import Entry, total
+from txcalc.count.stored import Sizes as LayerSizes
+from txcalc.count.stored import in_layers
+from txcalc.count.stored import sizes as sizes_in_file
 from txcalc.spec.errors import SpecError
 from txcalc.spec.formats import FORMATS, RELEASED, WHOLE, Format, Layout
 from txcalc.spec.ggml import MIXES
+from txcalc.spec.quantization import StoredTensors
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Number
 from txcalc.trace.workload import BYTES
@@ -29,7 +33,7 @@ class Stored(NamedTuple):
     """How weights are stored: ``width`` bytes each, but for what ``packing`` packs."""
 
     width: int
-    packing: Packing | None = None
+    packing: Packing | StoredTensors | None = None
 
 
 def weight_bytes(trace: Trace) -> Number:
@@ -42,7 +46,8 @@ def weight_bytes(trace: Trace) -> Number:
 
 def is_known(trace: Trace, name: str | None = None) -> bool:
     """Tell whether it is known how the weights are stored; ``name``: in another format than the run's."""
-    return trace.model.unknown_quantization is None or (name or trace.workload.weights) not in (None, RELEASED)
+    known = trace.model.unknown_quantization is None or trace.model.stored is not None
+    return known or (name or trace.workload.weights) not in (None, RELEASED)
 
 
 def own_format(model: Model) -> Quantization | None:
@@ -59,6 +64,9 @@ def stored(trace: Trace, name: str | None = None) -> Stored:
         raise SpecError(f"{trace.model.name} is stored in a way that is not understood: "
                         f"{trace.model.unknown_quantization}; choose a format", field="weights")
     name, width, own = name or trace.workload.weights, BYTES[trace.workload.weight_dtype], trace.model.quantization
+    file = trace.model.stored
+    if file is not None and name in (None, RELEASED) and file.width in (None, width):
+        return Stored(width, file)
     if name == RELEASED:
         own, width = own_format(trace.model), 2
     elif name is not None:
@@ -72,6 +80,8 @@ def certainty(trace: Trace, name: str | None = None) -> Literal["exact", "estima
     """How sure the bytes are. ``name``: of another format than the run's."""
     name = name or trace.workload.weights
     packing = stored(trace, name).packing
+    if isinstance(packing, StoredTensors):
+        return "exact"
     if packing is None:  # a spec that says nothing of its release leaves open which files there are
         return "estimate" if name == RELEASED and own_format(trace.model) is None else "exact"
     loose = packing.method in FORMATS and FORMATS[packing.method].loose and packing.method == name
@@ -83,18 +93,19 @@ def certainty(trace: Trace, name: str | None = None) -> Literal["exact", "estima
 def differs_by_layer(trace: Trace) -> bool:
     """Tell whether alike layers may take unlike bytes."""
     packing = stored(trace).packing if is_known(trace) else None
-    return packing is not None and packing.method in MIXES
+    return isinstance(packing, StoredTensors) or (packing is not None and packing.method in MIXES)
 
 
 def is_packed(trace: Trace) -> bool:
     """Tell whether some weights are codes of a few bits, which nothing trains."""
-    return not is_known(trace) or stored(trace).packing is not None
+    packing = stored(trace).packing if is_known(trace) else None
+    return not is_known(trace) or (packing.width is None if isinstance(packing, StoredTensors) else packing is not None)
 
 
 def quantized_params(trace: Trace) -> Number:
     """Weights that are stored as codes of a few bits."""
     packing = stored(trace).packing
-    if packing is None:
+    if packing is None or isinstance(packing, StoredTensors):
         return 0
     return sum(own for _, own, _ in _packed(trace, packing))
 
@@ -105,9 +116,16 @@ def entries(trace: Trace, name: str | None = None) -> Iterator[Entry]:
     ``name``: in another format than the run's, such as ``RELEASED``, which is 16 bits where the spec does not say.
     """
     width, packing = stored(trace, name)
-    if packing is not None and packing.method in MIXES:
-        yield from gguf.entries(trace, packing.method)
+    if (known := _by_layer(trace, packing)) is not None:
+        totals: dict[str, int] = {}
+        for (path, _), size in known.items():
+            totals[path] = totals.get(path, 0) + size
+        first: dict[str, Op] = {}
+        for op in trace.ops:
+            first.setdefault(op.path, op)
+        yield from (Entry(op, "weights", totals[path], 1) for path, op in first.items() if path in totals)
         return
+    assert not isinstance(packing, StoredTensors)
     packed = {} if packing is None else {op.path: (own, size) for op, own, size in _packed(trace, packing)}
     copies = _copies(trace) if packed else {}
     if not packed and packing is not None and packing.weights == "experts":
@@ -120,6 +138,15 @@ def entries(trace: Trace, name: str | None = None) -> Iterator[Entry]:
             own, size = packed[op.path]
             if not often.again:
                 yield Entry(op, "weights", (copies[op.path] * op.params - own) * width + size, 1)
+
+
+def _by_layer(trace: Trace, packing: Packing | StoredTensors | None) -> LayerSizes | None:
+    """Bytes in each layer where alike layers may take unlike ones; None where they are alike."""
+    if isinstance(packing, StoredTensors):
+        adapters = {(op.path, layer): 4 * op.params * copies for op, layer, copies in in_layers(trace)
+                    if op.kind.name == "adapter"}
+        return {**sizes_in_file(trace, packing), **adapters}
+    return gguf.sizes(trace, packing.method) if packing is not None and packing.method in MIXES else None
 
 
 def stored_bytes(

@@ -16,6 +16,7 @@ from txcalc.count.totals import TOTALS
 from txcalc.explain.explanation import QuantityName
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal
+from txcalc.spec.quantization import StoredTensors
 from txcalc.trace.kinds import MEASURED
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.workload import BYTES, Workload
@@ -102,8 +103,11 @@ def notes(quantity: QuantityName, spec: Model, t: Trace) -> Iterator[str]:
                "allocates for itself, and how an allocator rounds, is left out")
     if quantity == "weights":
         how = weights.stored(t)
-        yield f"{how.width} bytes per parameter" + (" that is not packed" if how.packing else "")
-        if how.packing is not None:
+        if not isinstance(how.packing, StoredTensors):
+            yield f"{how.width} bytes per parameter" + (" that is not packed" if how.packing else "")
+        if isinstance(how.packing, StoredTensors):
+            yield f"as the tensors of its {how.packing.method} file have them"
+        elif how.packing is not None:
             yield f"packed as {how.packing.method}: codes of {how.packing.bits} bits, with all that belongs to them"
     if quantity in ("kv-cache", "kv-cache-per-token"):
         yield from _widths(t)

@@ -5,7 +5,8 @@ Two projections of the same name are one matrix in the checkpoint, such as the q
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from txcalc.spec.facts import layer_order
@@ -194,6 +195,34 @@ def family_of(model_type: str, text: str | None) -> Family | None:
         inner = FAMILIES.get(_TEXTS.get(text or model_type, text or "")) or MLX.get(text or "")
         return inner and inner._replace(layers=BESIDE_TOWERS[0], also=BESIDE_TOWERS[1:])
     return found
+
+
+def places(model: Model) -> Callable[[str], tuple[int | None, str]]:
+    """A function of a tensor's name: its layer, and the path of its operation within it, empty for one unknown."""
+    family = family_of(model.modeling or "", None)
+    own = (family.layers, *family.also) if family else ()
+    ours: dict[str, str] = {}
+    for path, theirs in family.names.items() if family else ():
+        for name in theirs.split("+"):
+            ours.setdefault(name, path)
+    longest = sorted(ours, key=len, reverse=True)
+    inside = re.compile(rf"(?:{'|'.join(map(re.escape, (*own, *(each.partition('.')[2] or each for each in own))))})"
+                        r"\.(\d+)\.(.+)")
+
+    def place(name: str) -> tuple[int | None, str]:
+        found = inside.fullmatch(name) if own else None
+        if found is None:
+            parts = name.split(".")
+            return None, next((path for each, path in _OUTSIDE.items() if each in parts[-2:]), "")
+        rest = re.sub(r"\.experts\.\d+\.", ".experts.0.", found[2])
+        return int(found[1]), next(
+            (ours[each] for each in longest if rest == each or rest.startswith((f"{each}.", f"{each}_"))), "")
+
+    return place
+
+
+_OUTSIDE: Final = {**dict.fromkeys(("embed_tokens", "wte", "word_embeddings", "embed_in"), "token_embedding"),
+                   **dict.fromkeys(("lm_head", "embed_out"), "head")}
 
 
 def fused(names: Names, paths: set[str]) -> list[list[str]]:

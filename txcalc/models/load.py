@@ -43,6 +43,8 @@ def load_all(model: str, overrides: Sequence[str] = (), *, strict: bool = False)
 
 def _load(source: Source, name: str, own: Sequence[str], given: Sequence[str], *, strict: bool) -> Loaded:
     """What was read before of the same text in the same way, or else what it says."""
+    if source.header is not None:
+        return _read(source, source.document(), name, own, given, strict=strict)
     key = [*source, [*own], [*given], strict]
     if (kept := store.get(key)) is not None:
         return kept

@@ -72,8 +72,13 @@ def _config(source: Source, document: Document, overrides: Sequence[Override], *
     from txcalc.huggingface.imported import import_config, in_config_terms
 
     found = import_config(document, source.place, source.name, strict=strict)
-    changed = apply_overrides(found.document, overrides)
+    changed = found.document
     try:
+        if source.header is not None:
+            from txcalc.models.checkpoints import with_tensors
+
+            found = with_tensors(found, source.header, source.notes)
+        changed = apply_overrides(found.document, overrides)
         return Loaded(Model.from_data(changed.data), source.label, _texts(overrides), found.notes, found.dtype)
     except InvalidSpec as error:
         explained = error.placed(changed, source.place)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txcalc.models.library import find, unknown
 from txcalc.spec.errors import SpecError
-from txcalc.spec.files import MAX_BYTES, Document, read_text
+from txcalc.spec.files import MAX_BYTES, Document, open_file, read_text
+
+if TYPE_CHECKING:
+    from txcalc.models.header import Checkpoint
 
 MAX_JSON: Final = 2**23
 """The most bytes of a JSON file: a classifier's labels can be tens of thousands of lines."""
 
-_SUFFIXES: Final = (".yaml", ".yml", ".json")
+_SUFFIXES: Final = (".yaml", ".yml", ".json", ".gguf", ".safetensors")
 _HUB: Final = "hf:"
 _CONFIG: Final = "config.json"
 _REPOSITORY: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -25,15 +30,24 @@ _JSON: Final = re.compile(r'\s*\{\s*(?:"|\})')
 
 
 class Source(NamedTuple):
-    """A text. ``label`` is what a report calls it, ``place`` what errors do, ``name`` what its folder does."""
+    """A text. ``label`` is what a report calls it, ``place`` what errors do, ``name`` what its folder does.
+
+    Of a checkpoint, ``header`` is what its tensors are; the text is then its configuration, or one made of its own
+    metadata (``made``).
+    """
 
     text: str
     label: str
     place: str
     name: str | None = None
+    header: Checkpoint | None = None
+    made: bool = False
+    notes: tuple[str, ...] = ()
 
     def document(self) -> Document:
         """What it says, read as JSON if it begins so, else as YAML. Raises ``SpecError``."""
+        if self.made:
+            return Document(json.loads(self.text))
         named = self.place.casefold().endswith(".json") and self.text.lstrip()[:1] in ("{", "[", '"')
         if named or _JSON.match(self.text):
             from txcalc.spec.jsontext import read_json
@@ -91,7 +105,35 @@ def read_source(model: str) -> Source:
         if (os.path.isdir(model) and not _is_model_folder(model)) or not os.path.exists(model):  # noqa: PTH110, PTH112
             raise unknown(model)  # Path.is_dir raises for a NUL
     path = os.path.join(model, _CONFIG) if _is_model_folder(model) else model  # noqa: PTH118
+    if is_checkpoint(path):
+        return _checkpoint(path)
     return Source(_read(path), path, path, _name(path))
+
+
+def _checkpoint(path: str) -> Source:
+    """A checkpoint's header, with the configuration that it says itself, or that stands beside it."""
+    from txcalc.huggingface.llama_cpp import configuration
+    from txcalc.models.checkpoints import read_checkpoint
+
+    header = read_checkpoint(path)
+    if header.kind == "gguf":
+        config, notes = configuration(header.metadata, header.tensors, path)
+        return Source(json.dumps(config), path, path, _name(path), header, made=True, notes=tuple(notes))
+    beside = os.path.join(os.path.dirname(path), _CONFIG)  # noqa: PTH118, PTH120
+    if not os.path.isfile(beside):  # noqa: PTH113
+        raise SpecError(f"has no {_CONFIG} beside it, which would say what model its tensors are of", source=path)
+    return Source(_read(beside), path, beside, _name(beside), header)
+
+
+def is_checkpoint(path: str) -> bool:
+    """Tell whether a file is called like a checkpoint, or begins as GGUF does."""
+    if path.casefold().endswith((".gguf", ".safetensors", ".safetensors.index.json")):
+        return True
+    try:
+        with open_file(path) as file:
+            return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and file.read(4) == b"GGUF"
+    except (OSError, ValueError):
+        return False
 
 
 def _read(path: str) -> str:

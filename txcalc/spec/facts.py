@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 BIBLIOGRAPHY = ("aliases", "summary", "sources", "published")
 """The fields of a model that say nothing about its architecture."""
 
-STORAGE = ("fused", "gguf", "quantization", "released", "unknown_quantization")
+STORAGE = ("fused", "gguf", "quantization", "released", "stored", "unknown_quantization")
 """The fields that say how its weights are stored, of which nothing runs."""
 
 

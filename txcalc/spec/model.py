@@ -33,7 +33,7 @@ from txcalc.spec.inputs import (
     TransformerXLPosition,
 )
 from txcalc.spec.layers import MLA, AnyAttention, Attention, BlockNorm, Convolution, FeedForward, Recurrent
-from txcalc.spec.quantization import Quantization
+from txcalc.spec.quantization import Quantization, StoredTensors
 
 Architecture = Literal["decoder-only", "encoder-only", "encoder-decoder"]
 
@@ -254,6 +254,9 @@ class Model(Stack):
     unknown_quantization: Annotated[
         str | None, "what is not understood of how a checkpoint packs the weights: no bytes of them",
     ] = None
+    stored: Annotated[
+        StoredTensors | None, "the bytes of the tensors of the file that it was read from; none: from no such file",
+    ] = None
     released: Annotated[
         Quantization | None, "how its own files store the weights where that is not 16 bits; --weights released",
     ] = None
@@ -285,6 +288,10 @@ class Model(Stack):
         self._check_per_layer_embedding()
         self._check_vectors()
         widths.check(self)
+        for name, sizes in self.stored.layers.items() if self.stored else ():
+            if len(sizes) not in (1, self.layers):
+                raise FieldError(("stored", "layers", name), f"has {len(sizes)} layers, and the model {self.layers}; "
+                                 "stored=null leaves the file's tensors out")
 
     def _check_per_layer_embedding(self) -> None:
         own = self.per_layer_embedding

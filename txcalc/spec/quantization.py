@@ -27,6 +27,22 @@ class Mixed(Spec):
     matrices: Annotated[dict[str, Size], Least(1), "which: how many, by their path without layer numbers"]
 
 
+class StoredTensors(Spec):
+    """The bytes of the tensors of a model's own file, as its header has them."""
+
+    method: Annotated[str, Least(1), "the file's format, such as gguf"]
+    layers: Annotated[
+        dict[str, tuple[Count, ...]],
+        "bytes in each layer, or one number for all, by the path of an operation within a layer; what is of no "
+        "operation under an empty path",
+    ] = {}  # noqa: RUF012  copied
+    outside: Annotated[dict[str, Count], "bytes outside of layers, by the path of an operation, likewise"] = {}  # noqa: RUF012
+    elements: Annotated[Size | None, "weights that they hold; none: words of packed ones do not tell"] = None
+    width: Annotated[
+        Size | None, "bytes of most weights, which a run in another width has otherwise; none: they stay as they are",
+    ] = None
+
+
 class Quantization(Spec):
     """The storage of one (outputs, inputs) matrix, and which matrices are stored so.
 

@@ -14,7 +14,7 @@ Path = tuple[str | int, ...]
 _FIRST: Final = ("name", "family", "modeling", "aliases", "summary", "architecture", "vocab", "source_vocab",
                  "d_model", "layers", "context")
 _LAST: Final = ("groups", "encoder", "tower", "head", "fused", "gguf", "quantization", "unknown_quantization",
-                "released", "sources", "published")
+                "stored", "released", "sources", "published")
 
 
 _KEPT: Final[tuple[Path, ...]] = (("tower", "position", "size"),)

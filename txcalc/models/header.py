@@ -6,9 +6,9 @@ import os
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
-from typing import IO, Final, Literal
+from typing import IO, Any, Final, Literal
 
 from txcalc.spec.errors import SpecError
 
@@ -24,6 +24,10 @@ _SCALE: Final = re.compile(
     r"|\.absmax|\.quant_map|\.nested_absmax|\.nested_quant_map|\.quant_state\.\w+)$"
 )
 _PACKED: Final = re.compile(r"(?:\.qweight|\.weight_packed|_blocks)$")
+
+
+class Length(int):
+    """How long a list of the metadata is, which itself is not read."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Stored:
 class Checkpoint:
     """A header. ``tensors`` is empty for an index without its files.
 
-    ``bytes`` are those of all tensors, headers left out; ``stated`` is what an index says they are.
+    ``bytes`` are those of all tensors, headers left out; ``stated`` is what an index says they are. ``metadata`` is
+    what a GGUF file says of its model: numbers, texts and short lists of them.
     """
 
     kind: Literal["safetensors", "safetensors-index", "gguf"]
@@ -52,6 +57,7 @@ class Checkpoint:
     stored: Mapping[str, Stored]
     bytes: int
     stated: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def tensors(self) -> dict[str, tuple[int, ...]]:
@@ -88,27 +94,28 @@ class Reader:
         self.file = file
         self.source = source
         self.size = os.fstat(file.fileno()).st_size
+        self.at = 0
 
     @property
     def left(self) -> int:
         """Bytes after the cursor."""
-        return self.size - self.file.tell()
+        return self.size - self.at
 
     def take(self, count: int) -> bytes:
         """The next bytes. Raises ``SpecError`` where there are not as many."""
         self._need(count)
+        self.at += count
         return self.file.read(count)
 
     def skip(self, count: int) -> None:
         """Pass over bytes. Raises ``SpecError`` where there are not as many."""
         self._need(count)
+        self.at += count
         self.file.seek(count, os.SEEK_CUR)
 
-    def number(self, form: str) -> int:
-        """One little-endian whole number."""
-        value = struct.unpack(f"<{form}", self.take(struct.calcsize(form)))[0]
-        assert isinstance(value, int)
-        return value
+    def number(self, form: str) -> Any:
+        """One little-endian number of a ``struct`` format."""
+        return struct.unpack(f"<{form}", self.take(struct.calcsize(form)))[0]
 
     def fail(self, message: str) -> SpecError:
         """The error for a malformed header."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any, Final, TypeGuard
 
-from txcalc.check.stored import Checkpoint, Reader, Stored
+from txcalc.models.header import Checkpoint, Reader, Stored
 from txcalc.spec.errors import SpecError, shown
 from txcalc.spec.files import MAX_DIGITS, open_file
 
