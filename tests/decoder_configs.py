@@ -15,6 +15,9 @@ def of(model_type: str, name: str, **more: Any) -> dict[str, Any]:
 MISTRAL: Final = of("mistral", "Mistral", sliding_window=3)
 QWEN3: Final = of("qwen3", "Qwen3")
 PHI3: Final = of("phi3", "Phi3", hidden_size=24, pad_token_id=0)
+SPARSE: Final = {"hidden_size": 40, "head_dim": 8, "num_experts_per_tok": 2}
+MIXTRAL: Final = of("mixtral", "Mixtral", **SPARSE, num_local_experts=5) | {"intermediate_size": 48}
+QWEN3_MOE: Final = of("qwen3_moe", "Qwen3Moe", **SPARSE, num_experts=7, moe_intermediate_size=24)
 DECODERS: Final[dict[str, dict[str, Any]]] = {
     "mistral": MISTRAL,
     "mistral-whose-window-reaches": MISTRAL | {"sliding_window": 40},
@@ -29,5 +32,10 @@ DECODERS: Final[dict[str, dict[str, Any]]] = {
     "phi3": PHI3,
     "phi3-multi-head": PHI3 | {"num_key_value_heads": 6, "num_hidden_layers": 1},
     "phi3-partly-rotated": PHI3 | {"hidden_size": 48, "head_dim": 8, "partial_rotary_factor": 0.5, "sliding_window": 3},
+    "mixtral": MIXTRAL,
+    "mixtral-one-expert": MIXTRAL | {"num_experts_per_tok": 1, "sliding_window": 3, "num_hidden_layers": 1},
+    "qwen3-moe": QWEN3_MOE | {"decoder_sparse_step": 2},
+    "qwen3-moe-normalised": QWEN3_MOE | {"num_experts_per_tok": 7, "norm_topk_prob": True, "attention_bias": True,
+                                         "num_hidden_layers": 1},
     "olmo2": of("olmo2", "Olmo2", hidden_size=24),
 }

@@ -9,10 +9,10 @@ pytest.importorskip("transformers")
 from txcalc.check import small_classes
 from txcalc.check.third_party import known_config
 from txcalc.models.load import load
-from txcalc.trace import composed, curves, ops
+from txcalc.trace import composed, curves, grouped, ops
 from txcalc.trace.record import Trace
 
-PRESETS = ("gpt2", "tinyllama-1.1b", "pythia-70m", "vit-b16", "qwen3-0.6b")
+PRESETS = ("gpt2", "tinyllama-1.1b", "pythia-70m", "vit-b16", "qwen3-0.6b", "mixtral-8x7b", "qwen3-30b-a3b")
 
 
 def rows(name: str) -> tuple[list[Any], str]:
@@ -46,6 +46,7 @@ def _held(t: Trace, name: str, x: Any) -> Any:
     ("gpt2", curves, "_gelu_new", _held),
     ("gpt2", composed, "several", lambda *_: False),
     ("tinyllama-1.1b", composed, "_packed", lambda *_: None),
+    ("mixtral-8x7b", grouped, "several", lambda *_: False),
 ])
 def test_a_broken_code_is_caught(
     monkeypatch: pytest.MonkeyPatch, name: str, where: Any, what: str, instead: Any

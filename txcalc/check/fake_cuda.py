@@ -112,6 +112,7 @@ def _on_cuda() -> Any:
     """Operators that a card has and a CPU has not. Returns what must live as long as they are needed."""
     import torch
     from torch._decomp import meta_table
+    from torch._meta_registrations import _create_grouped_mm_output_tensor
     from torch._subclasses.fake_impls import register_op_impl
     from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
 
@@ -146,6 +147,18 @@ def _on_cuda() -> Any:
 
     for name in IN_PLACE:
         register_op_impl(getattr(torch.ops.aten, name).default)(lambda *_, **__: None)  # type: ignore[no-untyped-call]
+
+    grouped_mm = torch.ops.aten._grouped_mm.default
+
+    @register_op_impl(grouped_mm)  # type: ignore[untyped-decorator]
+    def in_any_dtype(mode: FakeTensorMode, func: Any, *args: Any, **kwargs: Any) -> FakeTensor:
+        """There is a kernel for bf16, and a loop over groups for other dtypes (cuda/GroupedBlas.cpp)."""
+        a, b, bounds, *_ = args
+        with mode:
+            made: FakeTensor = _create_grouped_mm_output_tensor(a, b, bounds, None)
+        return made
+
+    meta_table[grouped_mm] = in_any_dtype
 
     layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
 

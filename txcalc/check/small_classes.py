@@ -26,7 +26,10 @@ SMALL: Final = {
     "head_dim": 8, "num_hidden_layers": 2, "n_layer": 2, "image_size": 12, "patch_size": 4, "num_labels": 5,
     "sliding_window": 5,
 }
-"""What sizes of a ``config.json`` become, unless they are smaller; heads and widths follow below."""
+SPARSE: Final = {"num_local_experts": 5, "num_experts": 7, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+                 "intermediate_size": 40}
+"""What sizes of a ``config.json`` become, unless they are smaller; heads and widths follow below. ``SPARSE``: of one
+with experts, whose widths are multiples of 8."""
 
 RUNS: Final[tuple[dict[str, Any], ...]] = (
     {"attention": "eager", "dtype": "fp32", "dropout": 0.1}, {"attention": "eager", "dtype": "bf16", "dropout": 0.0},
@@ -37,7 +40,8 @@ BATCH, SEQ = 2, 7
 
 def small(config: Mapping[str, Any]) -> dict[str, Any]:
     """The same class in small: heads in the same kind of groups, 8 columns each."""
-    found = {name: min(value, SMALL[name]) if name in SMALL and isinstance(value, int) else value
+    sizes = SMALL | (SPARSE if "num_experts_per_tok" in config else {})
+    found = {name: min(value, sizes[name]) if name in sizes and isinstance(value, int) else value
              for name, value in config.items()}
     heads = "n_head" if "n_head" in config else "num_attention_heads"
     kv_heads = config.get("num_key_value_heads", config[heads])

@@ -219,10 +219,10 @@ class _Live:
                 self._turns, self._ahead = run.turns, False
             for i, step in enumerate(run.op.backward):
                 if any(g.summed for g in step):
-                    made[checked:] = self._checked(run, made[checked:])
-                    checked = len(made)
                     self.release(unpacked)
                     unpacked = ()
+                    made[checked:] = self._checked(run, made[checked:])
+                    checked = len(made)
                 wanted = [g for g in step if (not isinstance(g.of, Tensor) or run.read_values[g.of.value].grad)
                           and not (g.watched and self.in_place)]
                 new = [g for g in wanted if g.how in ("new", "view")]
@@ -234,10 +234,11 @@ class _Live:
                         made.append((g, given[0]))
                 self.release(memory for last, memory in passing if last == i)
                 passing += [(i + g.passing, memory) for g, memory in zip(new, fresh, strict=True) if g.passing]
+        self.release(unpacked)
         made[checked:] = self._checked(run, made[checked:])
         temporary = [memory for g, memory in made if g.of is None and not g.passing]
         passed = [memory for last, memory in passing if last >= len(run.op.backward)]
-        self.release([*given, *passed, *temporary, *unpacked, *run.frees])
+        self.release([*given, *passed, *temporary, *run.frees])
         through_views = [each for each in made if _through_view(each[0])]
         plain = [each for each in made if not _through_view(each[0])]
         self._hand_on(run, sorted(plain, key=lambda each: not each[0].first))

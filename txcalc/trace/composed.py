@@ -144,7 +144,8 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -
     """Self-attention on (b, n, d) hidden states, with heads in front of positions from the projections on."""
     *_, d = x.shape
     heads, mask = core.heads, given.masks[spec.window]
-    core = core._replace(masked=0 if mask is None else 1)
+    span = core.span._replace(masks=core.span.masks and several(t, core.span.queries))
+    core = core._replace(masked=0 if mask is None else 1, span=span)
     if mask is not None and not _scored(t):
         core = core._replace(heads=heads._replace(keys=heads.queries))
     kernel = choose(t, core)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import curves, norms, ops, parts
+from txcalc.trace import curves, grouped, norms, ops, parts
 from txcalc.trace.record import Trace
-from txcalc.trace.tensors import Gradient, Number, Role, Steps, Tensor
+from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Dense, MoE, Norm
@@ -22,6 +22,8 @@ def feed_forward(
         elif spec.separate_norms:
             assert given is not None and norm is not None
             y = _moe_separate(t, spec, x, given, norm)
+        elif t.code.router:
+            y = _moe_grouped(t, spec, x)
         else:
             y = _moe(t, spec, x)
         return y
@@ -79,6 +81,15 @@ def _moe(t: Trace, spec: MoE, x: Tensor) -> Tensor:
         return ops.dropout(t, "dropout", t.hold(y).view(b, n, d))
 
 
+def _moe_grouped(t: Trace, spec: MoE, x: Tensor) -> Tensor:
+    """``SparseMoeBlock.forward``: the same, with one product for the rows of all experts."""
+    b, n, d = x.shape
+    with t.frame(x):
+        tokens = ops.view(t, "tokens", x, b * n, d)
+        weights, chosen = (t.hold(each) for each in grouped.route(t, spec, tokens))
+        return grouped.experts(t, spec, tokens, weights, chosen).view(b, n, d)
+
+
 def _moe_separate(t: Trace, spec: MoE, x: Tensor, given: Tensor, norm: Norm) -> Tensor:
     """Shared experts on the normed input, routed ones on ``given`` through a norm of theirs, both normed again."""
     b, n, d = given.shape
@@ -91,7 +102,7 @@ def _moe_separate(t: Trace, spec: MoE, x: Tensor, given: Tensor, norm: Norm) -> 
         normed = norms.norm(t, "routed_norm", tokens, norm)
         scales = t.op("expert_scale", "index", weights={"": (spec.experts,)}, saves=(chosen,), reads=(chosen,),
                       writes=(t.tensor(*chosen.shape, role=Role.WEIGHT, label="expert_scale"),),
-                      backward=_into_zeros(ops.of_weight(t.path("expert_scale"), spec.experts)))
+                      backward=ops.into_zeros(ops.of_weight(t.path("expert_scale"), spec.experts)))
         routed = t.hold(_routed(t, spec, normed, ops.multiply(t, "expert_scale", weights, scales), chosen))
         shared = norms.norm(t, "shared_norm", _shared(t, spec, ops.view(t, "tokens", x, b * n, d)), norm)
         y = t.hold(ops.add(t, shared, norms.norm(t, "routed_post_norm", routed, norm)))
@@ -112,10 +123,10 @@ def _routed(t: Trace, spec: MoE, tokens: Tensor, weights: Tensor, chosen: Tensor
     (n, d), a = tokens.shape, spec.active_experts
     with t.frame(tokens, weights, chosen):
         order = t.hold(_order(t, "permute", chosen))
-        rows = t.hold(_take_rows(t, "permute", tokens, _integers(t, "permute", order, n * a)))
+        rows = t.hold(parts.take_rows(t, "permute", tokens, _integers(t, "permute", order, n * a)))
         _integers(t, "counts", chosen, spec.experts)
         y = t.hold(ops.gathered(t, "outputs", (_experts(t, spec, rows),), n * a, d, label="expert outputs"))
-        back = _take_rows(t, "unpermute", y, _order(t, "unpermute", order)).view(n, a, d)
+        back = parts.take_rows(t, "unpermute", y, _order(t, "unpermute", order)).view(n, a, d)
         product = ops.multiply(t, "combine", t.hold(back), weights.view(n, a, 1), broadcast=True)
         return ops.sum_of(t, "combine", product, n, d, label="mixed experts")
 
@@ -159,21 +170,13 @@ def _route(t: Trace, spec: MoE, scores: Tensor) -> tuple[Tensor, Tensor]:
         weights, chosen = (t.tensor(tokens, spec.active_experts, role=role, label=label, grad=role is not Role.INDEX)
                            for role, label in ((scores.role, "top-k weights"), (Role.INDEX, "top-k index")))
         t.op("topk", "choice", saves=(chosen,), reads=(scores,), writes=(t.hold(weights), chosen),
-             backward=_into_zeros(ops.to(scores)))
+             backward=ops.into_zeros(ops.to(scores)))
         if spec.routing == "topk-softmax":
             weights = ops.softmax(t, "router_softmax", weights)
         elif spec.normalize:
             sums = ops.sum_of(t, "normalize", weights, tokens, 1, label="sum of weights")
             weights = ops.divide(t, "normalize", weights, sums)
         return weights, chosen
-
-
-def _into_zeros(made: Gradient) -> Steps:
-    """A gradient written into zeros at an index: in place, but under a dispatch mode.
-
-    ``index_backward`` and ``value_selecting_reduction_backward`` in PyTorch's ``FunctionsManual.cpp``.
-    """
-    return (made._replace(of=None, how="new", passing=1, watched=True),), (made,)
 
 
 def _order(t: Trace, name: str, index: Tensor) -> Tensor:
@@ -188,9 +191,3 @@ def _integers(t: Trace, name: str, index: Tensor, count: Number) -> Tensor:
     """Integers made of an index: a quotient, a count of each."""
     y = t.tensor(count, role=Role.INDEX, label="row index", grad=False)
     return t.op(name, "elementwise", reads=(index,), writes=(y,))
-
-
-def _take_rows(t: Trace, name: str, x: Tensor, index: Tensor) -> Tensor:
-    """``x[index]`` along the first axis: keeps the index."""
-    y = t.tensor(*index.shape, *x.shape[1:], role=x.role, label=x.label)
-    return t.op(name, "index", saves=(index,), reads=(x, index), writes=(y,), backward=_into_zeros(ops.to(x)))

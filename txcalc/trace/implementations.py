@@ -41,6 +41,8 @@ class Code(NamedTuple):
     of, which is freed. ``sdpa``: has it. ``rotary``: tables in the dtype of what they rotate, or in fp32;
     ``rotary_of_windows``: one for each window. ``norms_after``: queries and keys are normed when all projections are
     made. ``reuses_names``: what a feed-forward layer has read is freed. ``adapts``: adapters over it are proved.
+    ``router``: there is one product for the rows of all experts, and their weights are in fp32 (``wide``) or in the
+    dtype of the router's product.
     ``has``: the features (``features``) of the models that it is proved for, ``needs``: those that all of them have.
     """
 
@@ -71,6 +73,7 @@ class Code(NamedTuple):
     norms_after: bool = False
     reuses_names: bool = False
     adapts: bool = False
+    router: Literal["", "wide", "narrow"] = ""
     has: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
 
@@ -133,6 +136,9 @@ VIT: Final = Code(
                   "input.kind patches", "input.patch", "input.channels", "norm.kind layernorm",
                   "position.kind learned", "position.size", "feed_forward.activation gelu"})
 
+MIXTURE: Final = LLAMA.has - {"feed_forward.kind dense"} | {"feed_forward.kind moe"}
+"""What Mixtral and its like have."""
+
 TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
     "llama": LLAMA.having(adapts=True),
     "mistral": LLAMA.having("attention.window", adapts=True),
@@ -143,12 +149,15 @@ TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
     "olmo2": LLAMA.having(*QK_NORM, "attention.qk_norm.over full", "norm.placement res-post", rms_norm="wide",
                           rotary="fp32"),
     "phi3": PHI3,
+    "mixtral": LLAMA.having(*MIXTURE, "attention.window", router="wide"),
+    "qwen3_moe": LLAMA.having(*MIXTURE, *QK_NORM, "attention.window", "no feed_forward.normalize", router="narrow"),
     "gpt2": GPT2, "gpt_neox": GPT_NEOX, "bert": BERT, "vit": VIT,
 })
 """The rows of its classes, by ``Model.modeling``; the first that fits runs a model that does not say."""
 
 _SIZES: Final = ("name", "family", "modeling", "vocab", "d_model", "layers", "repeat", "context", "heads", "kv_heads",
-                 "head_dim", "d_ff", "eps", "scale", "theta", "tied", *BIBLIOGRAPHY, *STORAGE)
+                 "head_dim", "d_ff", "experts", "active_experts", "eps", "scale", "theta", "tied", *BIBLIOGRAPHY,
+                 *STORAGE)
 """Fields that choose no operation."""
 
 

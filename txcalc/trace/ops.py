@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from txcalc.trace.autocast import Operator, autocast, widest
 from txcalc.trace.kinds import Name
 from txcalc.trace.record import Part, Trace
-from txcalc.trace.sizes import Product
+from txcalc.trace.sizes import Product, several
 from txcalc.trace.tensors import Gradient, How, Number, Role, Steps, Tensor
 
 if TYPE_CHECKING:
@@ -53,6 +53,14 @@ def summed(x: Tensor) -> Gradient:
 def of_weight(path: str, *shape: Number, viewed: bool = False) -> Gradient:
     """The gradient of the weight at ``path``; ``viewed``, if its backward pass transposes or reshapes it."""
     return Gradient(path, shape, Role.WEIGHT, how="view" if viewed else "new")
+
+
+def into_zeros(made: Gradient) -> Steps:
+    """A gradient written into zeros at an index: in place, but under a dispatch mode.
+
+    ``index_backward`` and ``value_selecting_reduction_backward`` in PyTorch's ``FunctionsManual.cpp``.
+    """
+    return (made._replace(of=None, how="new", passing=1, watched=True),), (made,)
 
 
 # ---------------------------------------------------------------- products
@@ -134,23 +142,28 @@ def _linear(
     return view(t, name, y, copied=True) if copied else y
 
 
-def linears(t: Trace, x: Tensor, sizes: dict[str, tuple[Number, Part]], *, bias: bool) -> Tensor:
+def linears(
+    t: Trace, x: Tensor, sizes: dict[str, tuple[Number, Part]], *, bias: bool, sets: tuple[Number, ...] = (),
+    bounds: tuple[Tensor, ...] = (),
+) -> Tensor:
     """One ``F.linear`` of several layers' weights, one below the other: (..., d_in) -> (..., all of their widths).
 
     ``sizes``: the width of each layer, and its part in the model; the first one stands for all in the backward pass.
+    ``sets`` of weights for rows up to ``bounds``: ``F.grouped_mm``, which keeps those.
     """
     *lead, d_in = x.shape
     total = sum(width for width, _ in sizes.values())
     wide = t.tensor(*lead, total, label=" ".join(sizes))
     path, rows = t.path(next(iter(sizes))), x.view(prod(lead), d_in)
-    weight = of_weight(f"{path}.weight", total, d_in, viewed=True)
+    weight = of_weight(f"{path}.weight", *sets, total, d_in, viewed=True)
     steps: Steps = ((weight,), (to(rows),))
     if bias:
         steps = ((to(rows),), (weight,), (of_weight(f"{path}.bias", total)._replace(first=True, summed=True),))
     for i, (name, (width, part)) in enumerate(sizes.items()):
-        t.op(name, "linear", saves=(x,), part=part,
+        t.op(name, "linear", saves=(x, *bounds), part=part,
              weights={"weight": (width, d_in)} | ({"bias": (width,)} if bias else {}),
-             products=(Product(1, prod(lead), width, d_in, backward=1 + x.grad),), reads=(x, wide) if i else (x,),
+             products=(Product(1, prod(lead), width, d_in, backward=1 + x.grad),),
+             reads=(x, *bounds, *((wide,) if i else ())),
              writes=(t.alias(wide, *lead, width) if i else wide,), backward=() if i else steps)
     return wide
 
@@ -304,11 +317,20 @@ def multiply(t: Trace, name: str, a: Tensor, b: Tensor, *, broadcast: bool = Fal
                 backward=steps, apart=True)
 
 
-def divide(t: Trace, name: str, a: Tensor, b: Tensor) -> Tensor:
-    """``a / b`` with one column in ``b``: keeps both. The gradient of ``b`` is ``-grad * (a / b / b)``, made first."""
-    steps = (*((temporary(a, passing=n),) for n in (3, 2, 1)), (temporary(a),), (to(a),), (summed(b),))
-    return t.op(name, "weighing", saves=(a, b), reads=(a, b), writes=(like(t, a, name, widest(t, a.role, b.role)),),
-                backward=steps, apart=True)
+def divide(t: Trace, name: str, a: Tensor, b: Tensor, *, in_place: bool = False) -> Tensor:
+    """``a / b`` with one column in ``b``: keeps both. The gradient of ``b`` is ``-grad * (a / b / b)``, made first.
+
+    ``in_place``: ``a`` becomes the result, and a copy of it is what is kept.
+    """
+    last: Steps = ((to(b),), (to(a),))
+    if several(t, a.shape[-1]):
+        last = ((temporary(a),), (to(a),), (summed(b),))
+    steps = (*((temporary(a, passing=n),) for n in (3, 2, 1)), *last)
+    out = t.alias(a, *a.shape) if in_place else like(t, a, name, widest(t, a.role, b.role))
+    kept = a
+    if in_place:
+        kept = t.op(name, "elementwise", reads=(a,), writes=(like(t, a, f"{a.label}, before", a.role),))
+    return t.op(name, "weighing", saves=(kept, b), reads=(a, kept, b), writes=(out,), backward=steps, apart=True)
 
 
 def scaled(t: Trace, name: str, x: Tensor, *, kind: Name = "elementwise", buffer: bool = False) -> Tensor:

@@ -50,6 +50,12 @@ def join_positions(t: Trace, name: str, xs: tuple[Tensor, ...], b: Number, label
         return ops.gathered(t, name, xs, b, sum(x.shape[-2] for x in xs), xs[0].shape[-1], label=label)
 
 
+def take_rows(t: Trace, name: str, x: Tensor, index: Tensor) -> Tensor:
+    """``x[index]`` along the first axis: keeps the index."""
+    y = t.tensor(*index.shape, *x.shape[1:], role=x.role, label=x.label)
+    return t.op(name, "index", saves=(index,), reads=(x, index), writes=(y,), backward=ops.into_zeros(ops.to(x)))
+
+
 def mean(t: Trace, name: str, x: Tensor, label: str) -> Tensor:
     """``x.mean(dim=1)``, (b, n, d) to (b, d): keeps nothing."""
     return ops.remade(t, name, x, x.shape[0], x.shape[-1], label=label)

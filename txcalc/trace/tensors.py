@@ -21,6 +21,7 @@ class Role(Enum):
     FLOAT32 = "float32"
     STATISTIC = "statistic"
     INDEX = "index"
+    COUNT = "count"  # in 32 bits
     BOOL = "bool"
     HOST = "host"  # a number that CUDA's kernels leave in the host's memory
     PARAMETER = "parameter"  # read as an input: its memory exists anyway, so keeping it costs nothing

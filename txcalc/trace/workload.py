@@ -32,7 +32,8 @@ Recipe = Literal["adam-mixed", "adam-mixed-fp32-grads", "adam-fp32", "sgd-moment
 OptimizerKernel = Literal["foreach", "fused", "loop"]
 BYTES: dict[DType, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 
-_WIDTHS: Final = {Role.FLOAT32: 4, Role.STATISTIC: 4, Role.INDEX: 8, Role.HOST: 8, Role.BOOL: 1, Role.PARAMETER: 0}
+_WIDTHS: Final = {Role.FLOAT32: 4, Role.STATISTIC: 4, Role.INDEX: 8, Role.COUNT: 4, Role.HOST: 8, Role.BOOL: 1,
+                  Role.PARAMETER: 0}
 
 RECOMPUTE: Final = ("none", "full", "full:K", "selective")
 """Parts of the forward pass that the backward pass runs once more: none, every layer, every K layers together, or

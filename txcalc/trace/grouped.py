@@ -1,0 +1,76 @@
+"""Mixtures of experts as transformers' modelling files route and run them: one product for the rows of all experts.
+
+Its functions are named in quotes. What is alive does not depend on the choices of the router: ``F.grouped_mm`` takes
+rows sorted by expert, and the weights of all experts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from txcalc.spec.errors import SpecError
+from txcalc.trace import curves, ops, parts
+from txcalc.trace.record import Trace
+from txcalc.trace.sizes import several
+from txcalc.trace.tensors import Number, Role, Tensor
+
+if TYPE_CHECKING:
+    from txcalc.spec.layers import MoE
+
+
+def route(t: Trace, spec: MoE, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """``TopKRouter.forward``: weights and experts of each token, (tokens, active)."""
+    n, _ = tokens.shape
+    logits = t.hold(ops.linear(t, "router", tokens, spec.experts, bias=spec.router_bias, kind="router"))
+    with t.frame(tokens):
+        scores = t.hold(ops.softmax(t, "router_softmax", ops.cast(t, "router_softmax", logits, Role.FLOAT32)))
+        weights, chosen = (t.tensor(n, spec.active_experts, role=role, label=label, grad=role is not Role.INDEX)
+                           for role, label in ((scores.role, "top-k weights"), (Role.INDEX, "top-k index")))
+        t.op("topk", "choice", saves=(chosen,), reads=(scores,), writes=(t.hold(weights), chosen),
+             backward=ops.into_zeros(ops.to(scores)))
+        if spec.normalize:
+            sums = ops.sum_of(t, "normalize", weights, n, 1, label="sum of weights")
+            weights = ops.divide(t, "normalize", weights, sums, in_place=True)
+        if t.code.router == "narrow":
+            weights = ops.cast(t, "router_cast", weights, logits.role)
+        return weights, chosen
+
+
+def experts(t: Trace, spec: MoE, tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+    """``grouped_mm_experts_forward``: (tokens, d), and the weights and experts of each, to (tokens, d)."""
+    (n, d), a = tokens.shape, spec.active_experts
+    rows, unit = n * a, 16 // t.workload.bytes_of(Role.ACTIVATION)
+    if any(size is not None and size % unit for size in map(t.size, (d, spec.d_ff))):
+        raise SpecError(f"F.grouped_mm wants d_model and d_ff of experts in multiples of {unit}",
+                        field="implementation")
+    with t.frame(tokens, weights, chosen):
+        ranks, order = (t.hold(t.tensor(rows, role=Role.INDEX, label=label, grad=False))
+                        for label in ("sorted", "order"))
+        t.op("permute", "elementwise", reads=(chosen,), writes=(ranks, order))
+        own = _integers(t, "permute", order, rows)
+        selected = t.hold(parts.take_rows(t, "permute", tokens, own))
+        own_weights = t.hold(parts.take_rows(t, "permute_weights", weights.view(rows), order))
+        counted = t.hold(_integers(t, "counts", ranks, rows, Role.COUNT))
+        each = t.hold(_integers(t, "counts", counted, spec.experts, Role.COUNT))
+        bounds = (t.hold(_integers(t, "counts", each, spec.experts, Role.COUNT)),)
+        sets = (spec.experts,)
+        with t.scope("experts", copies=spec.experts, active=a, repeat=True, within="experts"):
+            both = ops.linears(t, selected, {"gate": (spec.d_ff, ""), "up": (spec.d_ff, "")}, bias=spec.bias.up,
+                               sets=sets, bounds=bounds)
+            with t.frame(both):
+                gate, up = parts.columns(t, "gate_up", both, spec.d_ff, spec.d_ff)
+                h = t.hold(ops.multiply(t, "product", curves.activation(t, "activation", gate, spec.activation), up))
+            y = t.hold(ops.linears(t, h, {"down": (d, "down")}, bias=spec.bias.down, sets=sets, bounds=bounds))
+        weighted = ops.multiply(t, "combine", y, own_weights.view(rows, 1), broadcast=True)
+        back = t.hold(_integers(t, "unpermute", order, rows))
+        _integers(t, "unpermute", back, rows)
+        restored = t.hold(parts.take_rows(t, "unpermute", weighted, back))
+        by_token = ops.view(t, "combine", restored, n, a, d, copied=several(t, n, a))
+        mixed = t.hold(ops.sum_of(t, "combine", by_token, n, d, label="mixed experts"))
+        return ops.cast(t, "combine", mixed, tokens.role)
+
+
+def _integers(t: Trace, name: str, of: Tensor, count: Number, role: Role = Role.INDEX) -> Tensor:
+    """Integers made of others."""
+    y = t.tensor(count, role=role, label="row index", grad=False)
+    return t.op(name, "elementwise", reads=(of,), writes=(y,))
