@@ -268,6 +268,17 @@ def test_presets_search_and_json() -> None:
     assert bad("presets", "--search", "no such words") == "--search: no preset mentions 'no such words'"
 
 
+def test_presets_with_what_it_takes_to_serve_them() -> None:
+    """The files' own bytes (their index), windows of 128 in every second layer, and what a token adds to the others."""
+    found = json.loads(run("presets", "--serving", "--search", "gpt-oss-20b", "--json").stdout)["presets"][0]
+    assert found["released_weight_bytes"] == 13_761_264_768
+    assert (found["kv_cache_fixed_bytes"], found["kv_cache_bytes_per_token"]) == (12 * 128 * 2048, 12 * 2048)
+    assert run("presets", "--serving", "--search", "gpt-oss-20b").stdout.split()[-4:] == [
+        "3.000", "MiB", "24.00", "KiB"]
+    encoder = json.loads(run("presets", "--search", "bert-base", "--json").stdout)["presets"][0]
+    assert encoder["kv_cache_fixed_bytes"] is encoder["kv_cache_bytes_per_token"] is None
+
+
 def test_presets_show_prints_the_file_with_its_path() -> None:
     out = good("presets", "show", "gpt3-175b")
     first, *_ = out.splitlines()

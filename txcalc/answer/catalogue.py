@@ -20,7 +20,11 @@ _FIELDS: Final = {"window": ("window", "sliding"), "chunk": ("chunk",), "softcap
 
 
 class Listed(Part):
-    """A preset, its weights, or the reason why it cannot be counted."""
+    """A preset, its weights, or the reason why it cannot be counted.
+
+    What it takes to serve one sequence: ``released_weight_bytes`` as its own files store the weights, 16 bits where its
+    spec does not say; ``kv_cache_fixed_bytes`` + ``kv_cache_bytes_per_token`` x tokens, windows full; null without one.
+    """
 
     name: str
     family: str | None
@@ -28,6 +32,9 @@ class Listed(Part):
     summary: str | None = None
     params: int | None = None
     params_active: int | None = None
+    released_weight_bytes: int | None = None
+    kv_cache_fixed_bytes: int | None = None
+    kv_cache_bytes_per_token: int | None = None
     path: str
     origin: str
     shadows: str | None
@@ -35,13 +42,14 @@ class Listed(Part):
 
 
 class Listing(Part):
-    """Presets by family, in the order of the library."""
+    """Presets by family, in the order of the library. ``serving``: asked what it takes to serve them."""
 
     schema: Literal["txcalc/presets/v1"] = "txcalc/presets/v1"
+    serving: bool = False
     presets: tuple[Listed, ...]
 
 
-def listing(search: str | None = None) -> Listing:
+def listing(search: str | None = None, *, serving: bool = False) -> Listing:
     """Every preset whose name, alias, family or summary mentions the words of ``search``, or whose structure they name.
 
     A word of structure is ``moe``, ``gqa``, ``mla``, ``window``, ``encoder-decoder``, ``mamba2`` and so on, see
@@ -53,7 +61,8 @@ def listing(search: str | None = None) -> Listing:
     found = tuple(each.listed for each in _described() if each.mentions(wanted))
     if search is not None and not found:
         raise SpecError(f"no preset mentions {search!r}", field="search")
-    return Listing(presets=tuple(sorted(found, key=lambda preset: (preset.family or "", preset.params or 0))))
+    return Listing(serving=serving, presets=tuple(
+        sorted(found, key=lambda preset: (preset.family or "", preset.params or 0))))
 
 
 class _Described(NamedTuple):
@@ -124,8 +133,10 @@ def _of_attention(attention: AnyAttention) -> Iterator[str]:
 
 def _describe(info: PresetInfo) -> _Described:
     # Not needed where all presets are as they were.
-    from txcalc.count import params
+    from txcalc.answer.report import growth
+    from txcalc.count import params, weights
     from txcalc.count.entries import total
+    from txcalc.spec.formats import RELEASED
     from txcalc.trace.model import trace
     from txcalc.trace.workload import Workload
 
@@ -137,9 +148,13 @@ def _describe(info: PresetInfo) -> _Described:
     except SpecError as error:
         return _Described(Listed(**where, family=info.family, error=str(error)))
     t = trace(spec, Workload(seq=1))
+    cache = growth(trace(spec, Workload(seq=spec.context, source_seq=spec.context if spec.encoder else None)))
     listed = Listed(
         **where, family=spec.family or info.family, summary=spec.summary, params=params.params(t),
         params_active=total(params.active(t)),
+        released_weight_bytes=total(weights.entries(t, RELEASED)) if weights.is_known(t, RELEASED) else None,
+        kv_cache_fixed_bytes=None if cache is None else cache.fixed_bytes,
+        kv_cache_bytes_per_token=None if cache is None else cache.bytes_per_token,
     )
     read_in = " ".join((*spec.sources.values(), *(each.source for each in spec.published)))
     return _Described(listed, structure(spec), read_in)

@@ -312,6 +312,9 @@ def presets(
     search: Annotated[str | None, option(
         "TEXT", "Only those that mention it, are made so (moe, gqa, mla, window, encoder-decoder, vision) or come "
         "from it (an arXiv number).", "--search")] = None,
+    serving: Annotated[bool, option(
+        None, "What it takes to serve each: weights as released, what the KV cache of a sequence holds whatever its "
+        "length, and what a token adds.", "--serving")] = False,
 ) -> None:
     """List the presets, or show one.
 
@@ -321,7 +324,7 @@ def presets(
     """
     from txcalc.answer.catalogue import listing
 
-    call.answer(listing(search))
+    call.answer(listing(search, serving=serving))
 
 
 @command("show", CommonOptions, among=PRESETS, quiet="")

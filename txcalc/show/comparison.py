@@ -89,6 +89,7 @@ def _lines(entries: Sequence[Entry]) -> Iterator[b.Row]:
     yield _line("Context", [b.Number(spec["context"]) for spec in specs])
     yield from _flops(entries)
     yield _line("Weights", [marked(t.weight_bytes) for t in totals])
+    yield _line("as released", [marked(t.released_weight_bytes) for t in totals], "sub")
     cache = "KV cache" if all(t.kv_cache_bytes_per_token or not t.kv_cache_bytes for t in totals) else "Cache or state"
     length = "past + seq" if entries[0].workload.past else "seq"
     yield _line(f"{cache} at {length}", [marked(t.kv_cache_bytes) for t in totals])
