@@ -31,6 +31,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "attention": ATTENTION,
     "all-bf16": ALL | {"dtype": "bf16"},
     "all-eager-dropout": ALL | {"dtype": "bf16", "attention": "eager", "dropout": 0.1},
+    "adapters-bf16": {"lora": {"r": 3, "targets": ["all"], "dropout": 0.1, "dtype": "bf16"}, "dtype": "bf16"},
     "tables-frozen": {"freeze": ["token_embedding"]},
     "layers-frozen": {"freeze": ["layers", "encoder.layers"], "dtype": "bf16"},
     "all-recomputed": ALL | {"recompute": "full"},
@@ -84,11 +85,13 @@ def test_a_step_under_cudas_operators(name: str, run: str) -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "fake-cuda"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-@pytest.mark.parametrize(("batch", "dtype"), [(1, "fp32"), (2, "fp32"), (1, "bf16"), (2, "bf16")])
+@pytest.mark.parametrize(("batch", "dtype"), [(1, "fp32"), (2, "fp32"), (1, "bf16"), (2, "bf16"), (2, "bf16 all")])
 @pytest.mark.parametrize("name", ["gpt", "llama", "mixtral", "bert-classifier"])
 def test_a_step_of_peft(name: str, batch: int, dtype: str, dropout: float, device: Any) -> None:
     pytest.importorskip("peft")
-    target = {"lora": {"r": 3, "targets": ["q", "v", "up"], "dropout": dropout, "alpha": 7.0}}
+    target: dict[str, Any] = {"lora": {"r": 3, "targets": ["q", "v", "up"], "dropout": dropout, "alpha": 7.0}}
+    dtype, _, own = dtype.partition(" ")
+    target["lora"] |= {"dtype": "bf16"} if own else {}
     spec, run = Model.from_data({**MODELS, **FAMILIES}[name]), {"batch": batch, "seq": 7, "dtype": dtype} | target
     w = Workload(phase="training", kernels="cpu" if device == "cpu" else "cuda", dropout=dropout, **run)
     try:
@@ -214,6 +217,31 @@ def test_a_step_of_peft_on_4_bits(
                  lora=target)  # type: ignore[arg-type]
     real = [live for _, live in measured("live_bytes", spec, w, "cpu", peft=True, packed=weights)]
     assert [event.live for event in live_bytes(trace(spec, w), in_place=False)] == real
+
+
+def test_layers_of_4_bits_that_held_their_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bitsandbytes before 0.43.2: what its function is given is alive for as long as the graph."""
+    pytest.importorskip("peft")
+    functions = pytest.importorskip("bitsandbytes.autograd._functions")
+    forward = functions.MatMul4Bit.forward
+
+    def held(ctx: Any, x: Any, *given: Any, **more: Any) -> Any:
+        found = forward(ctx, x, *given, **more)
+        ctx.held = x if any(ctx.needs_input_grad[:2]) else None
+        return found
+
+    monkeypatch.setattr(functions.MatMul4Bit, "forward", staticmethod(held))
+    from bitsandbytes.backends.default.ops import _gemm_4bit_default_impl
+
+    monkeypatch.setattr("torch.ops.bitsandbytes.gemm_4bit.default", _gemm_4bit_default_impl)
+    spec = Model.from_data(MODELS["llama"])
+    run: dict[str, Any] = {"phase": "training", "kernels": "cpu", "batch": 2, "seq": 7, "lora": {
+        "r": 3, "targets": ["q", "v"]}}
+    real = measured("live_bytes", spec, Workload(**run, weights="nf4"), "cpu", peft=True, packed="nf4")
+    ours = live_bytes(trace(spec, Workload(**run, weights="nf4@0.43")), in_place=False)
+    ahead = [event.live for event in ours if event.phase == "forward"]
+    assert ahead == [live for _, live in real][:len(ahead)]
+    assert max(event.live for event in ours) == max(live for _, live in real)
 
 
 def test_packed_layers_told_apart_are_counted_once() -> None:

@@ -9,7 +9,7 @@ from txcalc.count import weights
 from txcalc.count.states import RECIPES
 from txcalc.document import Part
 from txcalc.spec.facts import chooses_keys
-from txcalc.spec.formats import PACKED, RELEASED
+from txcalc.spec.formats import HELD, PACKED, RELEASED
 from txcalc.spec.ggml import MIXES, READ_AT
 from txcalc.spec.quantization import StoredTensors
 from txcalc.trace.record import Trace
@@ -199,11 +199,14 @@ def _dropout(t: Trace) -> str:
 
 def _frozen(workload: Workload) -> Iterator[Rule]:
     if workload.adapter is not None:
-        yield "adapters", ("adapters are those of peft, with weights and copies of their inputs in fp32; all other "
+        dtype = workload.adapter.dtype or "fp32"
+        yield "adapters", (f"adapters are those of peft, with weights and copies of their inputs in {dtype}; all other "
                            "weights are frozen, and a layer without a trained weight before it keeps nothing"), "--lora"
         if workload.weights in PACKED:
             yield "unpacked", ("each packed layer's weight is made anew in the dtype in the forward pass and in the "
                                "backward pass, as bitsandbytes does beyond 1,536 rows"), "--weights"
+        if workload.weights in HELD:
+            yield "held-inputs", "bitsandbytes before 0.43.2: every 4-bit layer keeps its input", "--weights"
     if workload.freeze:
         yield "frozen", ("frozen parts have no gradients and no optimizer state, and keep nothing where nothing before "
                          "them is trained"), "--freeze"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from torch import nn
 
 from txcalc.check.measure_modes import canonical_paths
@@ -41,8 +42,11 @@ def with_peft(root: nn.Module, adapter: Mapping[str, Any], *, dora: bool = False
         r=adapter["r"], lora_alpha=adapter.get("alpha") or adapter["r"], use_dora=dora,
         lora_dropout=adapter.get("dropout", 0.0), target_modules=list(adapter["targets"]))
     # They are made where the weights are, and not moved there, which tensors without data refuse.
-    with next(root.parameters()).device, patch.object(nn.Module, "to", lambda module, *_, **__: module):
-        peft.get_peft_model(root, config)
+    first, own = next(root.parameters()), torch.get_default_dtype()
+    torch.set_default_dtype(first.dtype if adapter.get("dtype") else own)
+    with first.device, patch.object(nn.Module, "to", lambda module, *_, **__: module):
+        peft.get_peft_model(root, config, autocast_adapter_dtype=not adapter.get("dtype"))
+    torch.set_default_dtype(own)
 
 
 def _pack(root: Reference, name: str) -> None:

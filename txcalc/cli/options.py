@@ -120,8 +120,8 @@ RUN: Final[Mapping[str, Row]] = {
                   "text where both are compared.", units.parse_count),
     "phase": Row("PHASE", "forward, training, prefill or decode. Default forward."),
     "dtype": Row("DTYPE", "What is computed in: fp32, fp16 or bf16. Default bf16."),
-    "weights": Row("FORMAT", f"How weights are stored: {', '.join(NAMES)} (as the model's own files). Default: as its "
-                   "checkpoint, else --dtype."),
+    "weights": Row("FORMAT", f"How weights are stored: {', '.join(NAMES)} (as the model's own files); @0.43: by "
+                   "bitsandbytes before 0.43.2. Default: as its checkpoint, else --dtype."),
     "kv_dtype": Row("DTYPE", "The KV cache's own dtype: fp8, int8, int4, q8_0, q5_1, q5_0, q4_1, q4_0. Default: "
                     "--dtype."),
     "kv_block": Row("N", "Tokens in a block of a paged engine's KV cache, such as 16: adds what it allocates.",
@@ -145,8 +145,8 @@ RUN: Final[Mapping[str, Row]] = {
     "recompute": Row("WHAT", "In training, what the backward pass runs once more in place of keeping it: none, "
                      "full (every layer), full:K (every K layers together) or selective (attention's core). Default "
                      "none."),
-    "lora": Row("r=N,...", "Train low-rank adapters alone: r=16,targets=attention|all|q,v,...,dropout=P. Default "
-                "targets attention."),
+    "lora": Row("r=N,...", "Train low-rank adapters alone: r=16,targets=attention|all|q,v,...,dropout=P,dtype=bf16."
+                " Default targets attention, dtype fp32."),
     "dora": Row("r=N,...", "DoRA: refused until what it keeps is proved."),
     "freeze": Row("PATH", "Train all but this part of the breakdown, such as encoder or token_embedding. Repeatable.",
                   list, several=True),

@@ -128,11 +128,13 @@ def entries(trace: Trace, name: str | None = None) -> Iterator[Entry]:
     assert not isinstance(packing, StoredTensors)
     packed = {} if packing is None else {op.path: (own, size) for op, own, size in _packed(trace, packing)}
     copies = _copies(trace) if packed else {}
+    adapter = trace.workload.adapter
+    adapters = BYTES[(adapter and adapter.dtype) or "fp32"]  # type: ignore[index]
     if not packed and packing is not None and packing.weights == "experts":
         raise SpecError(f"{packing.method} packs routed experts, and {trace.model.name} has none", field="weights")
     for op, often in trace.placed:
         if op.weights and op.path not in packed:
-            each = BYTES["fp32"] if op.kind.name == "adapter" else width
+            each = adapters if op.kind.name == "adapter" else width
             yield Entry(op, "weights", op.params * each, often.copies)
         elif op.weights:
             own, size = packed[op.path]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from txcalc import units
@@ -31,9 +32,11 @@ def blocks(found: Reproduction) -> Iterator[b.Block]:
 
 def _missing(family: Family) -> Iterator[str]:
     """What rows leave open, each said once of all that do."""
-    for missing in dict.fromkeys(row.missing for row in family.rows if row.missing):
-        rows = [row.id for row in family.rows if row.missing == missing]
-        yield f"{'all' if len(rows) == len(family.rows) else ', '.join(rows)}: {missing}"
+    found = Counter(row.missing for row in family.rows if row.missing)
+    for missing, often in reversed(found.most_common()):
+        rows = ", ".join(row.id for row in family.rows if row.missing == missing)
+        left = often > len(family.rows) / 2
+        yield f"{rows if not left else 'all others' if len(found) > 1 else 'all'}: {missing}"
 
 
 def _line(family: Family) -> b.Row:

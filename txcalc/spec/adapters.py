@@ -1,7 +1,8 @@
 """Low-rank adapters of linear layers, and frozen parts: how they are written.
 
 LoRA (arXiv 2106.09685) adds ``B(A(dropout(x))) * alpha / r`` to what a frozen layer puts out; DoRA (arXiv 2402.09353)
-also learns the length of every row. Both as ``peft`` runs them: its adapters of 16-bit layers are fp32.
+also learns the length of every row. Both as ``peft`` runs them: its adapters of 16-bit layers are fp32, unless they are
+given another dtype (``autocast_adapter_dtype=False``).
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
 
 from txcalc.document import Part
+from txcalc.spec import words
 from txcalc.spec.errors import SpecError, nearest, shown
 
-KEYS: Final = ("r", "targets", "dropout", "alpha")
+KEYS: Final = ("r", "targets", "dropout", "alpha", "dtype")
+DTYPES: Final = ("fp32", "fp16", "bf16")
 GROUPS: Final = ("attention", "all")
 """Targets that are no names: the projections of every attention, and every linear layer but routers and the head."""
 
@@ -24,12 +27,16 @@ _NAMES: Final = {
 
 
 class Adapter(Part):
-    """Adapters of rank ``r`` on the linear layers that ``targets`` name, as ends of their paths or by ``GROUPS``."""
+    """Adapters of rank ``r`` on the linear layers that ``targets`` name, as ends of their paths or by ``GROUPS``.
+
+    ``dtype``: of their weights; none: fp32.
+    """
 
     r: int
     targets: tuple[str, ...] = ("attention",)
     dropout: float = 0.0
     alpha: float | None = None
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.r, bool) or not isinstance(self.r, int) or self.r < 1:
@@ -42,6 +49,10 @@ class Adapter(Part):
             raise SpecError(f"dropout must be a number from 0 to below 1, got {shown(self.dropout)}")
         if not self.targets or not all(isinstance(each, str) and each for each in self.targets):
             raise SpecError("targets must be names of linear layers, such as q,v")
+        dtype = words.word("dtype", self.dtype, DTYPES)
+        if dtype is not None and dtype not in DTYPES:
+            raise SpecError(f"dtype must be fp32, fp16 or bf16, got {shown(dtype)}")
+        object.__setattr__(self, "dtype", dtype)
         object.__setattr__(self, "targets", tuple(dict.fromkeys(_NAMES.get(each, each) for each in self.targets)))
 
     @classmethod
@@ -64,9 +75,13 @@ class Adapter(Part):
             fields["targets"] = tuple([targets] if isinstance(targets, str) else targets)
         return cls(**fields)
 
+    def to_data(self) -> dict[str, Any]:
+        """The fields as plain data, a dtype where one was given."""
+        return {name: value for name, value in super().to_data().items() if name != "dtype" or value is not None}
+
     def __str__(self) -> str:
         dropout = f", dropout {self.dropout:g}" if self.dropout else ""
-        return f"r {self.r} on {', '.join(self.targets)}{dropout}"
+        return f"r {self.r} on {', '.join(self.targets)}{dropout}{f', {self.dtype}' if self.dtype else ''}"
 
 
 def _fields(text: str) -> Iterator[tuple[str, Any]]:

@@ -5,6 +5,7 @@ fp8: DeepSeek-V3's README_WEIGHTS, transformers' ``FP8Linear``: an fp32 scale pe
 int8, nf4, fp4: bitsandbytes. ``Linear8bitLt`` has an fp32 scale per output and a format byte; ``Linear4bit`` flat
 blocks of 64, fp32 scales and a code book; with double quantization (``-dq``; arXiv 2305.14314, section 3) 1-byte
 scales in blocks of 256. How long its description of a matrix is, some 170 bytes of JSON, is not known beforehand.
+Before version 0.43.2 (``@0.43``) a layer of 4 bits held its input for the backward pass (bitsandbytes pull 1270).
 int4: compressed-tensors' W4A16: int32 words, a scale in the dtype per 128 inputs, the shape as two int64.
 awq: AutoAWQ's ``WQLinear_GEMM``: int32 words of codes and of zero points, fp16 scales.
 gptq, gptq-int8: AutoGPTQ's ``qlinear_cuda``: the same, and an int32 group index per input.
@@ -76,8 +77,8 @@ FORMATS: Final[Mapping[str, Format]] = {found.layout.method: found for found in 
            frozenset({"rows", "group", "matrix_bytes"})),
     Format(Layout("int8", 8, scale_bytes=4, matrix_bytes=1, weights="linear"), loose=True),
     Format(Layout("int4", 4, 32, 128, matrix_bytes=16, weights="linear"), frozenset({"group"}), (1, None)),
-    *(Format(layout._replace(method=layout.method.replace("nf4", name)), loose=True)
-      for name in ("nf4", "fp4") for layout in (_NF4, _DOUBLE)),
+    *(Format(layout._replace(method=layout.method.replace("nf4", name) + version), loose=True)
+      for version in ("", "@0.43") for name in ("nf4", "fp4") for layout in (_NF4, _DOUBLE)),
     Format(Layout("awq", 4, 32, 128, scale_bytes=2, zero_points=True), frozenset({"group", "zero_points"}), (8, None)),
     Format(_GPTQ, frozenset({"group", "bits", "input_bytes"}), (32, 32)),
     Format(_GPTQ._replace(method="gptq-int8", bits=8), frozenset({"group"}), (32, 32)),
@@ -89,6 +90,9 @@ FORMATS: Final[Mapping[str, Format]] = {found.layout.method: found for found in 
 
 PACKED: Final = frozenset(FORMATS.keys() - WHOLE.keys())
 """Those that store codes of a few bits."""
+
+HELD: Final = frozenset(name for name in FORMATS if name.endswith("@0.43"))
+"""Those whose layers hold their inputs although nothing of the backward pass reads them."""
 
 NAMES: Final = (*FORMATS, RELEASED)
 """What ``--weights`` takes."""

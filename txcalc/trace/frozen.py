@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from txcalc.spec.adapters import GROUPS, Adapter
 from txcalc.spec.errors import SpecError, nearest, shown
-from txcalc.spec.formats import FORMATS, PACKED
+from txcalc.spec.formats import FORMATS, HELD, PACKED
 from txcalc.trace.kinds import Name
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Gradient, Tensor
@@ -28,6 +28,7 @@ class Frozen:
         self._adapter, self._parts = workload.adapter, workload.freeze or ()
         layout = FORMATS[workload.weights].layout if workload.weights in PACKED else None
         self.packing = layout if self._adapter is not None else None  # of linear layers, but adapters
+        self.held = workload.weights in HELD
         self.linears: dict[str, set[str]] = {}  # names of linear layers, and the targets that mean them
         self.weights: set[str] = set()  # paths of weights that are not trained
         self._needs: dict[int, bool] = {}

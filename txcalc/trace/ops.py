@@ -83,7 +83,7 @@ def linear(
         with t.scope(name):
             packed = _packing(t, kind) is not None
             y = copy(t, "clone", y) if packed else y
-            x = t.hold(cast(t, "cast", x, Role.FLOAT32))
+            x = t.hold(cast(t, "cast", x, Role.FLOAT32 if adapter.dtype in (None, "fp32") else Role.ACTIVATION))
             dropped = dropout(t, "lora_dropout", x, adapter.dropout)
             low = _linear(t, "lora_A", dropped, adapter.r, kind="adapter")
             delta = scaled(t, "scaling", _linear(t, "lora_B", low, d_out, kind="adapter", copied=copied))
@@ -138,7 +138,8 @@ def _linear(
     elif offset is not None:
         steps = ((to(rows),), (weight,), (offset._replace(first=True, summed=True),))
     y = t.op(name, kind, weights=weights, products=(product,), saves=(x, *(copies if x.grad else ())), reads=reads,
-             apart=True, writes=(t.tensor(*lead, d_out, label=name, role=x.made),), backward=steps, part=part)
+             apart=layout is None or t.frozen is None or not t.frozen.held, backward=steps, part=part,
+             writes=(t.tensor(*lead, d_out, label=name, role=x.made),))
     return view(t, name, y, copied=True) if copied else y
 
 

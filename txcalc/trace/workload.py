@@ -305,6 +305,9 @@ def _checks_of_training(w: Workload) -> Iterator[partial[None]]:
             yield partial(_raise, f"is of a training step; the phase is {w.phase}", name)
     if w.lora is not None and w.dora is not None:
         yield partial(_raise, "give lora or dora, not both", "dora")
+    if w.adapter is not None and w.adapter.dtype not in (None, "fp32", w.weight_dtype):
+        name, own = "lora" if w.lora is not None else "dora", w.adapter.dtype
+        yield partial(_raise, f"adapters are in fp32 or as the weights, in {w.weight_dtype}, not in {own}", name)
     if w.adapter is not None and w.freeze:
         yield partial(_raise, "with adapters everything else is frozen already", "freeze")
 

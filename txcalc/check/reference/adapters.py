@@ -1,7 +1,7 @@
 """Low-rank adapters on the reference's linear layers, and frozen parts of it.
 
 LoRA (arXiv 2106.09685) as ``peft`` writes it: a frozen layer's output, and two small products in the adapter's dtype,
-which is fp32 on 16-bit layers.
+which is fp32 on 16-bit layers unless it is said.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from txcalc.check.reference.layers import MixtureOfExperts, dropout_or_nothing
 class LoRA(nn.Linear):
     """A frozen linear layer with an adapter beside it."""
 
-    def __init__(self, base: nn.Linear, r: int, alpha: float, dropout: float) -> None:
+    def __init__(self, base: nn.Linear, r: int, alpha: float, dropout: float, dtype: torch.dtype) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
-        linear = partial(nn.Linear, bias=False, dtype=torch.float32, device=base.weight.device)
+        linear = partial(nn.Linear, bias=False, dtype=dtype, device=base.weight.device)
         self.lora_A, self.lora_B = linear(base.in_features, r), linear(r, base.out_features)
         self.lora_dropout, self.scaling = dropout_or_nothing(dropout), alpha / r
 
@@ -62,7 +62,8 @@ def adapt(root: nn.Module, paths: Mapping[nn.Module, str], adapter: Mapping[str,
     root.requires_grad_(False)
     for module, name, base in list(targets(paths, adapter["targets"])):
         alpha = adapter.get("alpha") or adapter["r"]
-        setattr(module, name, LoRA(base, adapter["r"], alpha, adapter.get("dropout", 0.0)))
+        dtype = base.weight.dtype if adapter.get("dtype") else torch.float32
+        setattr(module, name, LoRA(base, adapter["r"], alpha, adapter.get("dropout", 0.0), dtype))
 
 
 def freeze(paths: Mapping[nn.Module, str], parts: Sequence[str]) -> None:
