@@ -14,9 +14,9 @@ import pytest
 import txcalc
 from txcalc.answer.report import Report, count
 from txcalc.answer.rerun import recorded
-from txcalc.count import gguf
+from txcalc.count import gguf, offload
 from txcalc.count.kv_cache import FORMATS as KV_FORMATS
-from txcalc.count.weights import stored_bytes, weight_bytes
+from txcalc.count.weights import by_layer, entries, stored_bytes, weight_bytes
 from txcalc.explain.explain import explain
 from txcalc.models import load as presets
 from txcalc.spec.errors import SpecError
@@ -427,3 +427,46 @@ def test_older_reports_are_read(tmp_path: Path, old: dict[str, Any], method: str
     found = recorded(loaded)
     assert found is not None
     assert [found.workload[name] for name in ("dtype", "weights", "kv_dtype")] == ["bf16", "fp8", "fp8"]
+
+
+# ---------------------------------------------------------------- two memories
+
+
+@pytest.mark.parametrize("weights", ["bf16", "q4_k_m", "nf4", "released"])
+@pytest.mark.parametrize("name", ["qwen3-30b-a3b", "gpt-oss-20b", "deepseek-v2-lite", "gemma3-1b"])
+def test_bytes_by_layer_add_up(name: str, weights: str) -> None:
+    t = trace(txcalc.load(name), Workload.of({"seq": 3, "weights": weights}))
+    found, whole = by_layer(t), dict[str, int]()
+    for (path, _), each in found.items():
+        whole[path] = whole.get(path, 0) + each
+    assert whole == {entry.op.path: entry.value for entry in entries(t)}
+    assert {layer for _, layer in found} == {None, *range(t.model.layers)}
+
+
+def test_experts_in_the_memory_of_the_cpu() -> None:
+    """Mixtral's: eight of three matrices in each layer, and the token table, which is there in any case."""
+    t = trace(txcalc.load("mixtral-8x7b"), Workload.of({"seq": 3, "weights": "q8_0"}))
+    table, experts = 32000 * 4096 // 32 * 34, 8 * 3 * 4096 * 14336 // 32 * 34
+    for given, away in {"experts": table + 32 * experts, "experts:5": table + 5 * experts, "layers:0": table}.items():
+        parts = list(offload.placed(t, offload.offload(given, t.model)))
+        assert sum(part.bytes for part in parts if not part.on_card) == away
+        assert sum(part.bytes for part in parts) == weight_bytes(t)
+    whole = {part.layer for part in offload.placed(t, offload.Offload(layers=7)) if part.on_card}
+    assert whole == {None, *range(7, 32)}
+
+
+def test_a_tied_table_is_in_both_memories() -> None:
+    t = trace(txcalc.load("gemma3-1b"), Workload.of({"seq": 3, "weights": "q8_0"}))
+    parts = [part for part in offload.placed(t, offload.Offload()) if part.path == "token_embedding"]
+    assert sorted(part.on_card for part in parts) == [False, True] and len({part.bytes for part in parts}) == 1
+
+
+@pytest.mark.parametrize(("given", "words"), [
+    ("layers", "must be layers:N, experts or experts:N, got 'layers'"), ("half", "got 'half'"),
+    ("layers:33", "llama3-8b has 32 layers, and 33 of them cannot go to the CPU"),
+    ("experts", "llama3-8b has no routed experts; layers:N puts layers into"), ("layers:-1", "got 'layers:-1'"),
+])
+def test_what_cannot_be_offloaded(given: str, words: str) -> None:
+    with pytest.raises(SpecError, match=words) as caught:
+        offload.offload(given, txcalc.load("llama3-8b"))
+    assert caught.value.field == "offload"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from txcalc.count import gguf
-from txcalc.count.entries import Entry, total
+from txcalc.count.entries import Entry, grouped, total
 from txcalc.count.stored import Sizes as LayerSizes
 from txcalc.count.stored import in_layers
 from txcalc.count.stored import sizes as sizes_in_file
@@ -140,6 +140,24 @@ def entries(trace: Trace, name: str | None = None) -> Iterator[Entry]:
             own, size = packed[op.path]
             if not often.again:
                 yield Entry(op, "weights", (copies[op.path] * op.params - own) * width + size, 1)
+
+
+def by_layer(trace: Trace) -> LayerSizes:
+    """Bytes of every operation's weights in each layer; of formats that pack some of alike layers, an even share."""
+    if (known := _by_layer(trace, stored(trace).packing)) is not None:
+        return known
+    copies: dict[str, dict[int | None, int]] = {}
+    for op, layer, count in in_layers(trace):
+        own = copies.setdefault(op.path, {})
+        own[layer] = own.get(layer, 0) + count
+    found: dict[tuple[str, int | None], int] = {}
+    for path, size in grouped(entries(trace), lambda op: op.path).items():
+        left, many = int(size), sum(copies[path].values())
+        for layer, count in copies[path].items():
+            share = left * count // many
+            found[path, layer] = share
+            left, many = left - share, many - count
+    return found
 
 
 def _by_layer(trace: Trace, packing: Packing | StoredTensors | None) -> LayerSizes | None:
