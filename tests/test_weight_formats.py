@@ -455,6 +455,20 @@ def test_experts_in_the_memory_of_the_cpu() -> None:
     assert whole == {None, *range(7, 32)}
 
 
+@pytest.mark.parametrize(("name", "mix", "given", "card", "host"), [
+    # What llama.cpp prints of its buffers in MiB; the second log is older than the head's place on the card.
+    ("llama3-8b", "q4_k_m", offload.Offload(), "4403.49", "281.81"),
+    ("mistral-7b", "q4_k_m", offload.Offload(layers=12), "2495.31", None),
+])
+def test_buffers_as_llama_cpp_prints_them(
+    name: str, mix: str, given: offload.Offload, card: str, host: str | None
+) -> None:
+    t = trace(txcalc.load(name), Workload.of({"seq": 3, "weights": mix}))
+    parts = [part for part in offload.placed(t, given) if host or part.layer is not None]
+    found = [f"{sum(part.bytes for part in parts if part.on_card == where) / 2**20:.2f}" for where in (True, False)]
+    assert found[0] == card and host in (None, found[1])
+
+
 def test_a_tied_table_is_in_both_memories() -> None:
     t = trace(txcalc.load("gemma3-1b"), Workload.of({"seq": 3, "weights": "q8_0"}))
     parts = [part for part in offload.placed(t, offload.Offload()) if part.path == "token_embedding"]
