@@ -238,7 +238,7 @@ def test_a_safetensors_file_is_a_model(tmp_path: Path, tied: bool) -> None:
 def test_files_of_one_width_are_as_the_run_has_them(tmp_path: Path) -> None:
     path = model_folder(tmp_path, llama_tensors("F16"), torch_dtype="bfloat16")
     loaded = load(str(path))
-    assert loaded.dtype == "fp16" and loaded.model.stored is None
+    assert loaded.dtype == "fp16" and loaded.model.stored is not None and not loaded.model.stored.outside
     assert weights(path).value == bytes_of(llama_tensors()) == weights(path, dtype="fp32").value // 2
     mixed = llama_tensors() | {"model.norm.weight": ("F32", (64,))}
     assert weights(model_folder(tmp_path, mixed)).value == bytes_of(llama_tensors()) + 2 * 64
@@ -267,8 +267,10 @@ def test_an_index_is_a_model(tmp_path: Path) -> None:
 
 def test_tensors_of_another_model_are_refused(tmp_path: Path) -> None:
     few = {name: each for name, each in fp8_tensors().items() if "up_proj" not in name}
-    path = model_folder(tmp_path, few | {"model.norm.weight": ("F32", (64,))})
-    assert "its file holds 62,400 weights" in refused("count", str(path))
+    for more in ({}, {"model.norm.weight": ("F32", (64,))}):
+        path = model_folder(tmp_path, few | more)
+        assert "its file holds 62,400 weights" in refused("count", str(path))
+        assert "its file holds 62,400 weights" in refused("count", str(path), "--weights", "nf4")
 
 
 # ---------------------------------------------------------------- as gguf and transformers have them

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from txcalc.count import gguf
 from txcalc.count.entries import Entry, grouped, total
 from txcalc.count.stored import Sizes as LayerSizes
+from txcalc.count.stored import check as check_file
 from txcalc.count.stored import in_layers
 from txcalc.count.stored import sizes as sizes_in_file
 from txcalc.spec.errors import SpecError
@@ -65,7 +66,9 @@ def stored(trace: Trace, name: str | None = None) -> Stored:
                         f"{trace.model.unknown_quantization}; choose a format", field="weights")
     name, width, own = name or trace.workload.weights, BYTES[trace.workload.weight_dtype], trace.model.quantization
     file = trace.model.stored
-    if file is not None and name in (None, RELEASED) and file.width in (None, width):
+    if file is not None:
+        check_file(trace, file)
+    if file is not None and (file.layers or file.outside) and name in (None, RELEASED) and file.width in (None, width):
         return Stored(width, file)
     if name == RELEASED:
         own, width = own_format(trace.model), 2

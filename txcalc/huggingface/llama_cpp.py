@@ -133,7 +133,8 @@ ARCHITECTURES: Final[Mapping[str, Row]] = {
     "qwen2moe": Row("qwen2_moe", "Qwen2MoeForCausalLM", {
         **_GROUPED, **_EVERY, "shared_expert_intermediate_size": _of("expert_shared_feed_forward_length")}),
     "qwen3": Row("qwen3", "Qwen3ForCausalLM", {**_HEADS, **_BIASED}),
-    "qwen3moe": Row("qwen3_moe", "Qwen3MoeForCausalLM", {**_HEADS, **_BIASED, **_EVERY}),
+    "qwen3moe": Row("qwen3_moe", "Qwen3MoeForCausalLM", {
+        **_HEADS, **_BIASED, **_EVERY, "norm_topk_prob": lambda _: True}),
     "gemma": Row("gemma", "GemmaForCausalLM", _HEADS),
     "gemma2": Row("gemma2", "Gemma2ForCausalLM", {
         **_HEADS, **_CAPS, "sliding_window": lambda m: m.get("attention.sliding_window") or 4096}),

@@ -59,7 +59,7 @@ def _in_folder(path: str) -> str:
 
 
 def with_tensors(found: Imported, header: Checkpoint, notes: tuple[str, ...]) -> Imported:
-    """A configuration that was read, with the bytes of its file's tensors where they are not all of one width.
+    """A configuration that was read, with its file's weights, and their bytes where they are not all of one width.
 
     What is after the last layer, and predicts further tokens, is left out, as are a safetensors file's buffers.
     Raises ``SpecError``.
@@ -79,9 +79,10 @@ def with_tensors(found: Imported, header: Checkpoint, notes: tuple[str, ...]) ->
         size = sum(header.stored[name].bytes for name in after)
         notes = (*notes, f"{header.source}: left out {len(after)} tensors after the last layer, {size:,} bytes")
     twice = model.head.kind == "lm" and model.head.tied and any(path == "head" for _, path in placed.values())
+    stored = _stored(own, placed, model.layers, most)
     if header.kind != "gguf" and most and len(kinds) == 1 and not twice:
-        return replace(found, notes=found.notes + notes, dtype=most)
-    fields = {**found.document.data, "stored": _stored(own, placed, model.layers, most)}
+        stored = {name: stored[name] for name in ("method", "elements", "width")}
+    fields = {**found.document.data, "stored": stored}
     dtype = most or found.dtype if header.kind != "gguf" else found.dtype
     return replace(found, document=Document(fields), notes=found.notes + notes, dtype=dtype)
 

@@ -255,7 +255,7 @@ class Model(Stack):
         str | None, "what is not understood of how a checkpoint packs the weights: no bytes of them",
     ] = None
     stored: Annotated[
-        StoredTensors | None, "the bytes of the tensors of the file that it was read from; none: from no such file",
+        StoredTensors | None, "the tensors of the file that it was read from; none: from no such file",
     ] = None
     released: Annotated[
         Quantization | None, "how its own files store the weights where that is not 16 bits; --weights released",

@@ -28,7 +28,7 @@ class Mixed(Spec):
 
 
 class StoredTensors(Spec):
-    """The bytes of the tensors of a model's own file, as its header has them."""
+    """The tensors of a model's own file, as its header has them: their bytes, where they are not all of one width."""
 
     method: Annotated[str, Least(1), "the file's format, such as gguf"]
     layers: Annotated[
