@@ -19,6 +19,7 @@ from txcalc.count import step
 from txcalc.count.entries import total
 from txcalc.count.optimizers import OPTIMIZERS, states
 from txcalc.count.parameter import Parameter
+from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
@@ -103,6 +104,26 @@ def test_other_optimizers(kernels: str, optimizer: str, kernel: str) -> None:
 def test_clipping_and_accumulation(name: str, kernels: str, more: dict[str, Any]) -> None:
     real, ours = both(name, kernels, dtype="bf16" if name == "gpt" else "fp32", **more)
     assert ours == real
+
+
+@pytest.mark.parametrize("name", [*MODELS, "shared-layers"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd-momentum"])
+@pytest.mark.parametrize("kernels", ["cpu", "cuda"])
+def test_updates_in_the_backward_pass(name: str, kernels: str, optimizer: str) -> None:
+    """Each weight has an optimizer of its own, which a hook runs once the gradient is there."""
+    real, ours = both(name, kernels, optimizer=optimizer, optimizer_kernel="fused", in_backward=True)
+    assert ours == real
+
+
+@pytest.mark.parametrize(("more", "words"), [
+    ({}, "in_backward: is counted where a step allocates nothing"),
+    ({"optimizer": "weights=2,states=8"}, "in_backward: is counted"),
+    ({"optimizer_kernel": "fused", "clip": True}, "clip: there is no clip where weights are updated in the backward"),
+    ({"optimizer_kernel": "fused", "accumulate": 2}, "accumulate: there is no accumulate"),
+])
+def test_what_is_not_updated_in_the_backward_pass(more: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        step.phases(run("gpt", in_backward=True, **more)[2])
 
 
 PACKED = {"adamw-8bit": ("bitsandbytes.optim", "AdamW8bit"), "torchao-adamw-8bit": ("torchao.optim", "AdamW8bit"),

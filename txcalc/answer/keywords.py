@@ -64,6 +64,7 @@ class Run(TypedDict, total=False):
     optimizer_kernel: OptimizerKernel
     accumulate: Size
     clip: bool
+    in_backward: bool
     precision: Precision
 
 

@@ -36,7 +36,7 @@ def measured(
         run["loss"] = w.phase == "training"
     else:
         run |= {"optimizer": w.updates, "kernel": kernel_of(w.updates, w.optimizer_kernel), "clip": bool(w.clip),
-                "accumulate": w.accumulate or 1}
+                "accumulate": w.accumulate or 1, "in_backward": bool(w.in_backward)}
     if device == "fake-cuda":
         return list(fake_cuda.ask(what, spec, w.batch, w.seq, **dtypes, **run))
     function: Callable[..., list[Any]] = getattr(measure, what, None) or getattr(whole_step, what)

@@ -49,21 +49,21 @@ class Together:
     """Optimizers one after the other, each with parameters of its own."""
 
     def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
-        self._optimizers = optimizers
+        self.optimizers = optimizers
 
     @property
     def state(self) -> list[Any]:
         """The states of all of them."""
-        return [state for each in self._optimizers for state in each.state.values()]
+        return [state for each in self.optimizers for state in each.state.values()]
 
     def step(self) -> None:
         """The step of each."""
-        for each in self._optimizers:
+        for each in self.optimizers:
             each.step()
 
     def zero_grad(self) -> None:
         """Set the gradients to none."""
-        for each in self._optimizers:
+        for each in self.optimizers:
             each.zero_grad()
 
 
@@ -82,10 +82,12 @@ def made(name: str, kernel: str, root: nn.Module, parameters: Sequence[nn.Parame
 def step_live_bytes(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
     images: int | None = None, optimizer: str = "adamw", kernel: str = "foreach", accumulate: int = 1,
-    clip: bool = False, autocast: torch.dtype | None = None, device: str = "cpu", **how: Any,
+    clip: bool = False, in_backward: bool = False, autocast: torch.dtype | None = None, device: str = "cpu",
+    **how: Any,
 ) -> list[tuple[str, int]]:
     """The bytes live after every operation that allocates or frees of a training step in steady state: forward,
-    loss and backward, as often as micro-batches are accumulated, clipping, the optimizer and its ``zero_grad``.
+    loss and backward, as often as micro-batches are accumulated, clipping, the optimizer and its ``zero_grad``; or
+    those of every weight once its gradient is there.
 
     Weights, states, inputs and targets count; buffers and what a kernel allocates for itself do not. The optimizer gets
     the parameters in the order in which the model uses them. ``how``: see
@@ -109,7 +111,12 @@ def step_live_bytes(
             return ends
 
         with live:
+            trained = [p for p in parameters if p.requires_grad]
             update = made(optimizer, kernel, root, parameters)
+            if in_backward:
+                update = Together(*(made(optimizer, kernel, root, [p]).optimizers[0] for p in trained))
+            for p, each in zip(trained, update.optimizers, strict=True) if in_backward else ():
+                p.register_post_accumulate_grad_hook(partial(_at_once, each))
             for _ in range(STEPS.get(optimizer, 2)):
                 for state in tree_leaves(update.state):  # a number is made where no mode sees it
                     if isinstance(state, Tensor):
@@ -121,10 +128,16 @@ def step_live_bytes(
                     ends = micro_batch()
                 if clip:
                     nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
-                update.step()
-                update.zero_grad()
+                if not in_backward:
+                    update.step()
+                    update.zero_grad()
                 del ends
         return list(live.events)
+
+
+def _at_once(optimizer: torch.optim.Optimizer, _: Tensor) -> None:
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def _as_used(root: nn.Module, run: Callable[[], object]) -> Iterator[nn.Parameter]:

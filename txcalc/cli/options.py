@@ -179,8 +179,8 @@ CURVE: Final = _some(
 
 MEMORY: Final = _some(
     "batch", "seq", "new", "past", "source_seq", "images", "phase", "dtype", "weights", "kv_dtype", "attention",
-    "dropout", "precision", "optimizer", "optimizer_kernel", "accumulate", "global_batch", "clip", "recompute", "loss",
-    "lora", "dora", "freeze", "kernels", "implementation", "latents", "device", "reserve",
+    "dropout", "precision", "optimizer", "optimizer_kernel", "accumulate", "global_batch", "clip", "in_backward",
+    "recompute", "loss", "lora", "dora", "freeze", "kernels", "implementation", "latents", "device", "reserve",
     seq=Row("N", "Tokens of a sequence: of the prompt, or of a training step. Default: the model's context or 2,048, "
             "whichever is shorter, with room for --new. k is 1,000, K is 1,024.", units.parse_count),
     new=Row("N", "Tokens generated after the prompt. Default 1.", units.parse_count),
@@ -195,6 +195,8 @@ MEMORY: Final = _some(
     accumulate=Row("N", "Micro-batches of one optimizer's step. Default 1.", units.parse_count),
     global_batch=Row("N", "Sequences of one optimizer's step; --accumulate follows.", units.parse_count),
     clip=Row("yes|no", "Clip the gradients' norm or not. Default no.", _yes),
+    in_backward=Row("yes|no", "Update each weight, and free its gradient, in the backward pass or not. Default no.",
+                    _yes),
     reserve=CURVE["reserve"],
 )
 """What a model is run on, and what its memory has to fit into."""

@@ -2,7 +2,8 @@
 
 The step is PyTorch's usual loop: forward, loss and backward, once for each micro-batch; clipping, if any;
 ``optimizer.step()``; then ``zero_grad()``, which sets gradients to none, and the last loss goes. Weights and the
-optimizer's states are there all the time, gradients from their first backward pass on. A peak is the highest of all
+optimizer's states are there all the time, gradients from their first backward pass on, unless each is used up there
+(``in_backward``). A peak is the highest of all
 moments, never a sum of parts. Buffers of modules are left out, and so is what a kernel allocates for itself.
 
 Where gradients are held in another width than the backward pass makes them in, they have memory of their own all the
@@ -24,9 +25,11 @@ from txcalc.count.parameter import Parameter
 from txcalc.count.peak import Amounts, Where, alive, found, highest
 from txcalc.count.turns import Memory, Turns, count
 from txcalc.count.unproved import INPUTS
+from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks
 from txcalc.trace.record import Node, Op, Repeat, Trace
 from txcalc.trace.tensors import Tensor
+from txcalc.trace.workload import Workload
 
 CATEGORIES: Final = ("weights", "master weights", "optimizer state", "gradients", "inputs", "cache", "saved",
                      "transient")
@@ -168,6 +171,8 @@ class _Step:
         self.trace, self.in_place, held = trace, in_place, trace.workload.held
         made = parameters(trace)
         self.held = held is not None and any(p.width != held.gradients for p in made)
+        if trace.workload.in_backward:
+            _check_in_backward(trace.workload)
         width = None if held is None else held.master or None
         self.parameters = [p if width is None else p._replace(width=width) for p in made]
         buffers = [Entry(p.op, "gradients", p.elements * (held.gradients if held else p.width), p.copies,
@@ -188,7 +193,11 @@ class _Step:
 
     def moments(self, first: bool, **more: Any) -> Moments:
         """Those of the first micro-batch, or of a later one."""
-        return moments(self.trace, in_place=self.in_place, accumulates=self.held or not first, **more)
+        return moments(self.trace, in_place=self.in_place, accumulates=self._adds(not first), **more)
+
+    def _adds(self, later: bool) -> bool:
+        """Whether gradients are added elsewhere, or used up, as soon as they are there."""
+        return self.held or later or bool(self.trace.workload.in_backward)
 
     def peaks(self, rounded: Callable[[int], int] = int) -> list[_Peak]:
         """The highest moment of each phase."""
@@ -201,7 +210,7 @@ class _Step:
                 live, where = highest(trace, run, start, end)
                 moment, later = found(run, where), not first
                 turns = tuple((path, count(trace, turn)) for path, turn in moment.turns)
-                peak = _Peak(name, base + live, moment.path, where, later, self.held or later, turns=turns)
+                peak = _Peak(name, base + live, moment.path, where, later, self._adds(later), turns=turns)
                 best[name] = max(best.get(name, peak), peak, key=lambda each: each.bytes)
         if workload.phase == "training":
             best["optimizer"] = self._update(base + found(run, _END).live, not first, rounded)
@@ -216,7 +225,7 @@ class _Step:
                 most, at = made.now, path
         then = (made.entries() for _, made in optimizers.moments(self.trace.workload, each, rounded)
                 if made.now == most)
-        return _Peak("optimizer", base + most, at, _END, later, self.held or later, tuple(next(then, ())))
+        return _Peak("optimizer", base + most, at, _END, later, self._adds(later), tuple(next(then, ())))
 
     def _resident(self) -> Iterator[Entry]:
         """What no moment of the run has: weights, the optimizer's states and inputs."""
@@ -232,6 +241,15 @@ class _Step:
                 if x.label in INPUTS and x.id not in there:
                     there.add(x.id)
                     yield Entry(op, x.label, _size(trace, x), 1, part="inputs", shape=x.storage.shape)
+
+
+def _check_in_backward(w: Workload) -> None:
+    """Raise ``SpecError`` where a step that takes one weight at a time allocates what has not been followed."""
+    kernel = None if w.held is not None else optimizers.kernel_of(w.updates, w.optimizer_kernel)
+    rules = () if kernel is None else optimizers.OPTIMIZERS[w.updates].rules
+    if kernel is None or any(rule.steps and rule.steps.get(kernel) for rule in rules):
+        raise SpecError("is counted where a step allocates nothing, such as with --optimizer-kernel fused",
+                        field="in_backward")
 
 
 def _split(trace: Trace, run: Moments) -> list[tuple[str, int, int]]:

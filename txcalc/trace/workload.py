@@ -65,7 +65,7 @@ TRAINED: Final[Mapping[str, Callable[[object], Any]]] = {
 }
 """The fields that say which weights are trained, and how each is read."""
 
-STEP: Final = ("optimizer", "optimizer_kernel", "accumulate", "clip")
+STEP: Final = ("optimizer", "optimizer_kernel", "accumulate", "clip", "in_backward")
 """The fields of a whole training step."""
 
 GIVEN: Final = ("loss", "recompute", *TRAINED, *STEP, "precision")
@@ -98,7 +98,8 @@ class Workload(Part):
     ``loss``: the code of the cross-entropy of a head's logits, one of ``LOSSES``; none: as the implementation has it.
     ``recompute``: what the backward pass runs once more, so that only its inputs are kept; none: nothing.
     ``optimizer``: one of ``OPTIMIZERS``, or bytes of a parameter as ``Held`` has them; none: adamw. ``accumulate``
-    micro-batches go into a step; ``clip``: the gradients' norm is clipped.
+    micro-batches go into a step; ``clip``: the gradients' norm is clipped; ``in_backward``: each weight is updated, and
+    its gradient freed, as soon as that is there.
     Raises ``SpecError`` that names the field.
     """
 
@@ -128,6 +129,7 @@ class Workload(Part):
     optimizer_kernel: OptimizerKernel | None = None
     accumulate: int | None = None
     clip: bool | None = None
+    in_backward: bool | None = None
     precision: Precision | None = None
 
     def __post_init__(self) -> None:
@@ -285,7 +287,7 @@ def _checks(fields: Mapping[str, Any]) -> Iterator[partial[None]]:
             yield partial(check_optimizer, value)
         elif name in CHOICES:
             yield partial(_check_choice, name, value)
-        elif name == "clip":
+        elif name in ("clip", "in_backward"):
             yield partial(_check_flag, name, value)
         elif name in LEAST or name == "dropout":
             yield partial(_check_number, name, value)
@@ -308,6 +310,9 @@ def _checks_of_training(w: Workload) -> Iterator[partial[None]]:
     if w.adapter is not None and w.adapter.dtype not in (None, "fp32", w.weight_dtype):
         name, own = "lora" if w.lora is not None else "dora", w.adapter.dtype
         yield partial(_raise, f"adapters are in fp32 or as the weights, in {w.weight_dtype}, not in {own}", name)
+    for name, there in (("accumulate", (w.accumulate or 1) > 1), ("clip", w.clip)) if w.in_backward else ():
+        if there:
+            yield partial(_raise, f"there is no {name} where weights are updated in the backward pass", name)
     if w.adapter is not None and w.freeze:
         yield partial(_raise, "with adapters everything else is frozen already", "freeze")
 
