@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from txcalc.answer.comparison import Comparison
     from txcalc.answer.curve import AttentionCurve
     from txcalc.answer.difference import Diff
-    from txcalc.answer.keywords import Run, Size
+    from txcalc.answer.keywords import Run, Served, Size
     from txcalc.answer.memory import Memory
     from txcalc.answer.mixer_table import MixerTable
     from txcalc.answer.report import Report
@@ -151,28 +151,28 @@ def diff(
 
 def memory(
     model: Model | str, *, batch: Size = 1, seq: Size | None = None, new: Size | None = None,
-    phase: str | None = None, device: str | None = None, reserve: str | None = None, **run: Unpack[Run],
+    phase: str | None = None, device: str | None = None, reserve: str | None = None, **run: Unpack[Served],
 ) -> Memory:
     """The memory of a run, in bytes: its peak and all that is alive then, phase by phase, and what would take less.
 
     ``phase``: inference (a prompt of ``seq`` tokens and ``new`` more), training, or a step of decoding; left out,
     inference, or training where a field is given that only training has. ``device``: what it has to fit into, a card's
     name or a size such as ``"24GB"``; ``reserve``: what of it no tensor can have, such as ``"1GiB"`` or ``"5%"``.
+    ``engine``: in place of a run in plain PyTorch, what an inference engine holds on a card, and its KV pool.
     Raises ``SpecError`` for a workload that does not fit the model, and for a run whose live bytes are not proved.
     """
-    from txcalc.answer import keywords
-    from txcalc.answer import memory as needed
+    from txcalc.answer import keywords, needed
 
     found = keywords.find(model)
     own = {name: value for name, value in (("phase", phase), ("new", new)) if value is not None}
     given = keywords.fields(batch, seq, "forward", {**run, **own})
-    return needed.memory(found.spec, given, card=device, reserve=reserve, source=found.source,
+    return needed.needed(found.spec, given, card=device, reserve=reserve, source=found.source,
                          overrides=found.overrides).memory
 
 
 def fit(
     model: Model | str, device: str, *, batch: Size = 1, seq: Size | None = None, new: Size | None = None,
-    phase: str | None = None, over: str | None = None, reserve: str | None = None, **run: Unpack[Run],
+    phase: str | None = None, over: str | None = None, reserve: str | None = None, **run: Unpack[Served],
 ) -> Capacity:
     """The most that fits into ``device``: the largest batch at the length, the longest sequence at the batch.
 
@@ -180,12 +180,12 @@ def fit(
     the model to search in place of both, ``"layers"``, or ``"d_model=64"`` in steps of 64. Every answer was counted
     where it fits and one step beyond. Raises ``SpecError`` as ``memory`` does, and for a device that there is not.
     """
-    from txcalc.answer import capacity, keywords
+    from txcalc.answer import keywords, needed
 
     found = keywords.find(model)
     own = {name: value for name, value in (("phase", phase), ("new", new)) if value is not None}
     given = keywords.fields(batch, seq, "forward", {**run, **own})
-    return capacity.capacity(found.spec, given, device, reserve=reserve, over=over, make=keywords.changed(model),
+    return needed.capacity(found.spec, given, device, reserve=reserve, over=over, make=keywords.changed(model),
                              source=found.source, overrides=found.overrides).capacity
 
 

@@ -19,6 +19,7 @@ from txcalc.answer.notes import beyond, notes, runs_as
 from txcalc.answer.passes import Passes, passes
 from txcalc.answer.places import placed
 from txcalc.answer.report import ModelInfo, Provenance
+from txcalc.answer.serving import Served
 from txcalc.count import step
 from txcalc.count.totals import trained
 from txcalc.count.weights import is_packed
@@ -91,6 +92,7 @@ class Capacity(Part):
     held: tuple[Held, ...]
     flops_per_token: int
     levers: tuple[Lever, ...]
+    engine: Served | None = None
     notes: tuple[str, ...]
     conventions: tuple[Convention, ...]
     provenance: Provenance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, SupportsIndex, TypedDict
+from typing import Any, Final, NamedTuple, SupportsIndex, TypedDict
 
 from txcalc import units
 from txcalc.answer.defaults import workload as fill
@@ -68,6 +68,19 @@ class Run(TypedDict, total=False):
     precision: Precision
 
 
+class Served(Run, total=False):
+    """An inference engine, and how it is started, beside a run: see ``txcalc memory --help``."""
+
+    engine: str
+    utilization: float
+    context: Size
+    pool: Size
+    tp: Size
+    chunk: Size
+    swa_full: bool
+    drafter: Size
+
+
 class Found(NamedTuple):
     """A model and what a report says of where it came from."""
 
@@ -98,7 +111,18 @@ def fields(batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) ->
     """The fields of a workload that were given. Raises ``SpecError`` for a text that is no number."""
     shown = {"batch": (batch, 1), "seq": (seq, None), "phase": (phase, "forward")}
     given = {**{name: value for name, (value, default) in shown.items() if value != default}, **run}
-    return {name: _number(name, value) if name in (*LEAST, "new") else value for name, value in given.items()}
+    return {name: _number(name, value) if name in _NUMBERS else
+            _bytes(value) if name == "pool" else value for name, value in given.items()}
+
+
+_NUMBERS: Final = (*LEAST, "new", "context", "tp", "chunk", "drafter")
+
+
+def _bytes(value: object) -> object:
+    try:
+        return units.parse_bytes(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise SpecError(str(error), field="pool") from None
 
 
 def workload(models: Sequence[Model], batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) -> Workload:

@@ -17,6 +17,7 @@ from txcalc.answer.passes import Passes, passes
 from txcalc.answer.places import placed
 from txcalc.answer.report import Kind, ModelInfo, Provenance
 from txcalc.answer.rerun import again, recorded
+from txcalc.answer.serving import Served
 from txcalc.count import step
 from txcalc.count.entries import Entry, total
 from txcalc.count.totals import trained
@@ -140,7 +141,7 @@ class Memory(Part):
     free_bytes: int | None
     flops_per_token: int
     levers: tuple[Lever, ...]
-    engine: None = None
+    engine: Served | None = None
     ranks: None = None
     collectives: None = None
     notes: tuple[str, ...]
@@ -229,7 +230,10 @@ def saved(loaded: Loaded, given: Mapping[str, Any]) -> Saved | None:
     try:
         if run["phase"] == found.workload["phase"] and data["new"] is not None:
             run.setdefault("new", data["new"])
-        card = data["device"] and data["device"]["name"]
+        card, engine = data["device"] and data["device"]["name"], data.get("engine")
+        if engine is not None:
+            run = {**engine["options"], "engine": f"{engine['name']}@{engine['version']}", **given}
+            card = card and f"{engine['cards']}x{card}"
         return Saved(found.source, found.made_by, run, card, int(data["peak"]["bytes"]))
     except (KeyError, TypeError, ValueError) as error:
         raise SpecError(f"is not whole: {error}", source=loaded.source) from None

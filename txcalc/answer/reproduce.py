@@ -1,8 +1,9 @@
 """Published tables and measured rows, recomputed: ours beside theirs, with the errors of every family.
 
 A family is a file of ``published/``: where it was read, and rows. A row says which model ran how, what is compared, and
-the figure as it was printed. ``gate`` bounds the error: ``digits``, to which the count must round, a part (``1.5%``) or
-a size (``2KiB``); a row without one is an estimate, and ``missing`` says what its configuration leaves open.
+the figure as it was printed. ``gate`` bounds the error: ``digits``, to which the count must round, ``pool``, the same
+for the rounding of the bytes that it is counted from, a part (``1.5%``) or a size (``2KiB``); a row without one is an
+estimate, and ``missing`` says what its configuration leaves open.
 """
 
 from __future__ import annotations
@@ -106,22 +107,31 @@ def _family(name: str, data: Mapping[str, Any]) -> Family:
 def _command(row: Mapping[str, Any]) -> str:
     """What counts the run of a row: all that it holds, where it is trained or on a device."""
     run = {**row["run"], **{key: value for key, value in row.get("given", {}).items() if key == "device"}}
-    name = "memory" if "device" in run or run.get("phase") == "training" else "count"
+    name = "memory" if run.keys() & {"device", "engine"} or run.get("phase") == "training" else "count"
     options = (word for key, value in run.items() for word in (f"--{key.replace('_', '-')}", str(value)))
     return shlex.join(["txcalc", name, row["model"], *options])
 
 
 def _row(row: Mapping[str, Any]) -> Reproduced:
     measure: Callable[..., Any] = MEASURES[row["what"]]
-    counted = Fraction(measure(load(row["model"]).model, row["run"], **row.get("given", {})))
+    model, run, gate = load(row["model"]).model, row["run"], row.get("gate")
+    counted = Fraction(measure(model, run, **row.get("given", {})))
     value, unit = published_value(row["printed"])
-    gate = row.get("gate")
+    if gate == "pool":
+        least, most = (Fraction(measure(model, {**run, "pool": pool})) for pool in _ends(run["pool"]))
     exact = counted.denominator == 1 and counted < _EXACT
     return Reproduced(
         id=row["id"], what=row["what"], model=row["model"], run=row["run"], printed=row["printed"],
         counted=int(counted) if exact else float(counted), error=float(counted / value - 1), gate=gate,
-        verdict=_verdict(gate, counted, value, unit), missing=row.get("missing"),
+        verdict=_verdict(gate, counted, value, unit) if gate != "pool" else (
+            "rounds to it" if least <= value <= most else "MOVED"), missing=row.get("missing"),
     )
+
+
+def _ends(pool: str) -> tuple[int, int]:
+    """The least and the most bytes that round to a printed size."""
+    value, unit = published_value(pool)
+    return int(value - unit / 2), int(value + unit / 2)
 
 
 _EXACT: Final = 2**53

@@ -12,6 +12,7 @@ from txcalc.answer.fit import fit
 from txcalc.answer.memory import allocated
 from txcalc.answer.passes import passes
 from txcalc.answer.report import Totals, totals
+from txcalc.answer.serving import Serving, served, serving
 from txcalc.count import step
 from txcalc.count.activations import kept
 from txcalc.count.flops import core_flops, forward_flops
@@ -112,11 +113,33 @@ def _above_start(spec: Model, run: Run, *, device: str) -> int:
     return int(allocated(found, card) - card.workspaces(backward=True) - before)
 
 
+def _served(spec: Model, run: Run) -> Serving:
+    given = {name: units.parse_bytes(value) if name == "pool" and isinstance(value, str) else value
+             for name, value in run.items() if name != "device"}
+    return serving(spec, given, run.get("device"))
+
+
+def _pool(name: str) -> Callable[[Model, Run], int]:
+    return lambda spec, run: int(getattr(served(_served(spec, run)), name))
+
+
+def _held_by(*names: str) -> Callable[[Model, Run], int]:
+    return lambda spec, run: sum(each.bytes for each in _served(spec, run).held if each.what in names)
+
+
+def _slots(spec: Model, run: Run, *, tokens: int, halves: int = 1) -> Fraction:
+    """Bytes of so many tokens' slots and one that pads them; or of their keys alone, half of them."""
+    return Fraction(_served(spec, run).at(1, tokens + 1).taken, halves)
+
+
 MEASURES: Final[Mapping[str, Callable[..., Any]]] = {
     "params": _total("params"), "params_active": _total("params_active"),
     "kv_cache_bytes_per_token": _total("kv_cache_bytes_per_token"), "flops_forward": _total("flops_forward"),
     "6 N D": _six_n, "FLOPs / 6 N D": _over_six_nd, "MFU": _utilisation, "kept bytes / s b h, a layer": _kept_units,
     "held after generation": _held, "allocated after a step": _after_step, "model states": _states, "peak": _peak,
-    "peak above its start": _above_start,
+    "peak above its start": _above_start, "tokens of the pool": _pool("tokens"), "blocks of the pool": _pool("blocks"),
+    "bytes of the pool": _pool("pool_bytes"), "bytes of slots": _slots,
+    "weights as loaded": _held_by("weights", "rotary tables"), "activation peak": _held_by("activation peak"),
+    "compute buffer": _held_by("compute buffer"),
 }
 """By the name of what is compared: a function of a model, a run and what else a row gives."""

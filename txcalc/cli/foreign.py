@@ -12,8 +12,9 @@ def _each(table: Mapping[str, str]) -> dict[str, str]:
 
 
 OPTIONS: Final = _each({
-    "ctx ctx-size context-length n-ctx max-model-len max-seq-len max-seq-length max-length max-position-embeddings "
-    "sequence-length seq-length length tokens num-tokens prompt-len prompt-length input-len isl prompt": "--seq",
+    "ctx ctx-size context-length n-ctx max-model-len": "--context --seq",
+    "max-seq-len max-seq-length max-length max-position-embeddings sequence-length seq-length length tokens num-tokens "
+    "prompt-len prompt-length input-len isl prompt": "--seq",
     "bs mbs micro-batch-size per-device-train-batch-size per-device-batch-size num-seqs max-num-seqs": "--batch",
     "cache cached kv-len kv-length prefix-len past-len past-length": "--past",
     "src-seq encoder-seq source-len": "--source-seq",
@@ -35,7 +36,11 @@ OPTIONS: Final = _each({
     "frozen freeze-layers": "--freeze",
     "quantize quantization quant bits load-in-4bit load-in-8bit gguf awq gptq nf4 weight-dtype": "--weights",
     "gpu card accelerator hardware": "--device",
-    "gpu-memory-utilization": "--reserve",
+    "gpu-memory-utilization mem-fraction-static": "--utilization --reserve",
+    "vllm sglang backend": "--engine",
+    "tensor-parallel tensor-parallel-size tensor-model-parallel-size": "--tp",
+    "max-num-batched-tokens ubatch-size n-ubatch chunked-prefill-size": "--chunk",
+    "num-gpu-blocks-override kv-cache-memory-bytes": "--pool",
     "max-new-tokens max-tokens output-len osl n-predict": "--new",
     "compare-with reference": "--against",
     "out file save": "--output",
@@ -60,18 +65,16 @@ FIELDS: Final = _each({
 """Fields of a model by what their options are called elsewhere."""
 
 _SPLIT: Final = "one device is counted; nothing is split over several yet"
-_ENGINE: Final = "engines and frameworks are not counted yet; --implementation says whose code is"
+_FRAMEWORK: Final = "frameworks are not counted yet; --implementation says whose code is"
 
 ABSENT: Final = _each({
-    "gpus num-gpus n-gpus ngpu devices world-size nodes nnodes nproc-per-node tp tensor-parallel tensor-parallel-size "
-    "tensor-model-parallel-size pp pipeline-parallel pipeline-parallel-size pipeline-model-parallel-size dp "
+    "gpus num-gpus n-gpus ngpu devices world-size nodes nnodes nproc-per-node "
+    "pp pipeline-parallel pipeline-parallel-size pipeline-model-parallel-size dp "
     "data-parallel data-parallel-size ep expert-parallel expert-parallel-size etp cp context-parallel "
     "context-parallel-size sp sequence-parallel zero zero-stage fsdp deepspeed offload cpu-offload schedule": _SPLIT,
-    "engine framework vllm sglang backend": _ENGINE,
-    "context": "an engine's longest request is not counted yet; --seq is the length of a pass, --past what is cached",
+    "framework": _FRAMEWORK,
     "speculative draft beams num-beams": "one token at a time is decoded; --batch counts sequences",
     "tokens-per-second throughput latency mfu bandwidth price cost": "time is not counted yet; FLOPs and bytes are",
-    "pool": "no engine's memory is filled here",
     "model config preset name m": "the model stands by itself, without an option",
 })
 """What there is no option for, and what is counted instead."""
@@ -109,7 +112,8 @@ def hint(name: str, own: Iterable[str], others: Mapping[str, Iterable[str]]) -> 
     word, own = name.lstrip("-").casefold().replace("_", "-"), list(own)
     if word in FIELDS and "--set" in own:
         return f"--set {FIELDS[word]}=N changes that of the model"
-    meant = OPTIONS.get(word, name)
+    named = OPTIONS.get(word, name).split()
+    meant = next((each for each in named if each in own), named[0])
     if meant in own or meant != name:
         return f"did you mean {meant}?" if meant in own else _elsewhere(meant, others) or "there is nothing like it yet"
     if word in ABSENT or word in FIELDS:

@@ -31,8 +31,8 @@ def memory(call: Call, model: ModelArgument, run: Run, set_: SetOption) -> None:
 
     Example: txcalc memory gpt2 --phase training --batch 8 --device t4
     """
-    from txcalc.answer.memory import memory as needed
     from txcalc.answer.memory import saved
+    from txcalc.answer.needed import needed
 
     card, reserve = run.pop("device", None), run.pop("reserve", None)
     loaded = call.load(model, set_, None if "dtype" in run else "bf16", noted=True)
@@ -57,8 +57,8 @@ def fit(call: Call, model: ModelArgument, run: Run, set_: SetOption) -> None:
 
     Example: txcalc fit llama3-8b --phase training --device b200
     """
-    from txcalc.answer.capacity import capacity
     from txcalc.answer.memory import saved
+    from txcalc.answer.needed import capacity
 
     card, reserve, over = (run.pop(name, None) for name in ("device", "reserve", "over"))
     loaded = call.load(model, set_, None if "dtype" in run else "bf16", noted=True)
@@ -70,7 +70,7 @@ def fit(call: Call, model: ModelArgument, run: Run, set_: SetOption) -> None:
     )
     call.tell(() if was is None else [was.since(found.capacity.peak)])
     call.answer(found, document=found.capacity, more="-v (rules), --json")
-    given = len({"batch", "seq", "past"} & run.keys()) == 2
+    given = len({"batch", "seq", "past", "context"} & run.keys()) == 2
     if found.capacity.short_bytes is not None or (given and not found.capacity.fits):
         raise typer.Exit(1)
 

@@ -177,7 +177,22 @@ CURVE: Final = _some(
 )
 """The lengths of a curve, and what the model is run on."""
 
-MEMORY: Final = _some(
+ENGINE: Final = {
+    "engine": Row("NAME", "An inference engine, with @ before a version: vllm, sglang or llama.cpp. Default none: "
+                  "plain PyTorch."),
+    "utilization": Row("PART", "Of a card, what an engine takes of it: 0.9. Default: the engine's.", _number),
+    "context": Row("N", "The longest request that an engine admits. Default: the model's context.", units.parse_count),
+    "pool": Row("SIZE", "An engine's KV pool, such as 53.29GiB, in place of what a card leaves.", units.parse_bytes),
+    "tp": Row("N", "Ranks over which an engine splits heads and weights. Default: the cards.", _size),
+    "kv_block": RUN["kv_block"]._replace(help="Tokens in a block of an engine's KV cache. Default: the engine's."),
+    "chunk": Row("N", "Tokens that an engine reads in one pass. Default: the engine's.", _size),
+    "swa_full": Row("yes|no", "llama.cpp's --swa-full: windows are cached as long as the context. Default no.", _yes),
+    "drafter": Row("N", "Layers of a drafter, whose keys and values are in an engine's pool too. Default 0.",
+                   units.parse_count),
+}
+"""An inference engine, and how it is started."""
+
+MEMORY: Final = ENGINE | _some(
     "batch", "seq", "new", "past", "source_seq", "images", "phase", "dtype", "weights", "kv_dtype", "attention",
     "dropout", "precision", "optimizer", "optimizer_kernel", "accumulate", "global_batch", "clip", "in_backward",
     "recompute", "loss", "lora", "dora", "freeze", "kernels", "implementation", "latents", "device", "reserve",

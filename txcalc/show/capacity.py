@@ -10,23 +10,26 @@ from txcalc.answer.capacity import Capacity, CapacityView, Most
 from txcalc.answer.limits import DEFAULT_RESERVE
 from txcalc.answer.memory import WHY, usable
 from txcalc.show import blocks as b
-from txcalc.show import headings
+from txcalc.show import engine, headings
 from txcalc.show.figures import MARKS
 from txcalc.show.memory import levers, of_run
 
-_NAMES: Final = {"batch": "Largest batch", "seq": "Longest sequence", "past": "Longest cache"}
+_NAMES: Final = {"batch": "Largest batch", "seq": "Longest sequence", "past": "Longest cache", "users": "Most users",
+                 "context": "Longest context", "cards": "Fewest cards"}
 
 
 def blocks(found: CapacityView | Capacity) -> Iterator[b.Block]:
     """What a reader sees of it."""
     capacity, defaults = found if isinstance(found, CapacityView) else (found, frozenset[str]())
     name, *about = headings.identity(capacity.model)
-    run = of_run(capacity.workload, capacity.new, capacity.attention, defaults)
+    served = capacity.engine
+    run = of_run(capacity.workload, capacity.new, capacity.attention, defaults) if served is None else engine.of_run(
+        served, capacity.workload, defaults)
     yield b.Title(f"{name}: what fits", about, ((headings.origin(capacity.model), "dim"), (run, "")), name=name)
     yield _most(capacity)
     yield _sum(capacity)
     yield _frontier(capacity)
-    yield levers(capacity.levers, capacity.flops_per_token)
+    yield engine.levers(served) if served else levers(capacity.levers, capacity.flops_per_token)
     yield b.Notes("Notes", capacity.notes, style="", level=1)
     yield b.Notes("Counting rules", headings.rules(capacity.conventions), "", level=2)
     names = ("size", "given", "largest_fits", "bytes", "first_not", "bytes_first_not", "phase", "at")
@@ -82,7 +85,9 @@ def _sum(capacity: Capacity) -> b.Table:
     held = sum(each.bytes for each in capacity.held)
     free = usable(capacity.device) - capacity.reserve.bytes - peak
     parts = [(WHY.get(each.what, each.what), each.bytes) for each in capacity.held]
-    parts += [("workspaces, and storages in whole blocks", peak - held), ("set aside", capacity.reserve.bytes),
+    if peak != held:
+        parts.append(("workspaces, and storages in whole blocks", peak - held))
+    parts += [("set aside", capacity.reserve.bytes),
               ("free" if free >= 0 else "too much", free)]
     at = "What it takes" if top is None else f"What fills it at {top.size} {units.exact(top.largest_fits or 0)}"
     columns = (b.Column(at, "path"), b.Column("bytes", "n", exact=1), b.Column("%", "n"),
@@ -95,9 +100,11 @@ def _sum(capacity: Capacity) -> b.Table:
 
 def _frontier(capacity: Capacity) -> b.Table:
     decoding = capacity.workload.phase == "decode"
-    columns = (b.Column("batch", "n", "Batch"), b.Column("longest cache" if decoding else "longest seq", "n"),
+    row, length = ("users", "longest context") if capacity.engine else (
+        "batch", "longest cache" if decoding else "longest seq")
+    columns = (b.Column(row, "n", row.capitalize()), b.Column(length, "n"),
                b.Column("tokens", "n", order=1), b.Column("peak", "n", "Peak", exact=1))
-    return b.Table("Batch against length", columns, bare=True, level=1, rows=[
+    return b.Table(f"{row.capitalize()} against length", columns, bare=True, level=1, rows=[
         b.Row((b.Number(each.batch), b.Number(each.length), b.Number(each.batch * each.length),
                b.Number(each.bytes, "memory"))) for each in capacity.frontier])
 

@@ -11,7 +11,7 @@ from txcalc.answer.levers import Lever
 from txcalc.answer.limits import DEFAULT_RESERVE
 from txcalc.answer.memory import WHY, Alive, Memory, MemoryView, usable
 from txcalc.show import blocks as b
-from txcalc.show import headings
+from txcalc.show import engine, headings
 from txcalc.show.figures import MARKS
 from txcalc.trace.workload import Workload
 
@@ -23,15 +23,18 @@ def blocks(found: MemoryView | Memory) -> Iterator[b.Block]:
     """What a reader sees of it."""
     memory, defaults = found if isinstance(found, MemoryView) else (found, frozenset[str]())
     name, *about = headings.identity(memory.model)
-    run = of_run(memory.workload, memory.new, memory.attention, defaults)
+    served = memory.engine
+    run = of_run(memory.workload, memory.new, memory.attention, defaults) if served is None else engine.of_run(
+        served, memory.workload, defaults)
     yield b.Title(f"{name}: memory", about, ((headings.origin(memory.model), "dim"), (run, "")), name=name)
-    yield b.Facts("Peak", list(_facts(memory)))
-    yield _phases(memory)
-    yield b.Charts(lambda: [_timeline(memory)])
+    yield b.Facts("Peak", [*_facts(memory), *(engine.facts(served) if served else ())])
+    if memory.timeline:
+        yield _phases(memory)
+        yield b.Charts(lambda: [_timeline(memory)])
     yield _at_peak(memory)
     yield _every(memory)
     yield _outside(memory)
-    yield levers(memory.levers, memory.flops_per_token)
+    yield engine.levers(served) if served else levers(memory.levers, memory.flops_per_token)
     yield b.Notes("Notes", memory.notes, style="", level=1)
     yield b.Notes("Counting rules", headings.rules(memory.conventions), "", level=2)
     columns = Alive.names()
@@ -59,7 +62,9 @@ def _facts(memory: Memory) -> Iterator[b.Fact]:
         yield b.Fact("fits" if memory.fits else b.Alert("does not fit"), b.Number(abs(memory.free_bytes), "memory"), "",
                      f"left of {of}" if memory.fits else f"too much for {of}")
         source = "" if memory.reserve == DEFAULT_RESERVE else memory.reserve.source
-        yield b.Fact("set aside", b.Number(memory.reserve.bytes, "memory"), "", source or "a CUDA context", sub=True)
+        if memory.reserve.bytes:
+            aside = b.Number(memory.reserve.bytes, "memory")
+            yield b.Fact("set aside", aside, "", source or "a CUDA context", sub=True)
 
 
 def _phases(memory: Memory) -> b.Table:
@@ -124,8 +129,9 @@ def _outside(memory: Memory) -> b.Notes:
     """What a device's memory holds beside tensors; a terminal that is not asked for all has no sources."""
     known = [f"{row.what}{'' if row.bytes is None else f', {units.memory(row.bytes)}'}" for row in memory.outside]
     items = [f"{what}: {row.source}" for what, row in zip(known, memory.outside, strict=True)]
-    short = f"outside PyTorch, and in no figure above: {'; '.join(known)}" if known else ""
-    return b.Notes("Outside PyTorch", items, short, "outside PyTorch, and in no figure above:",
+    where = "outside PyTorch, and in no figure above:" if memory.engine is None else "in no figure above:"
+    short = f"{where} {'; '.join(known)}" if known else ""
+    return b.Notes("Outside PyTorch", items, short, where,
                    level=1 if memory.device is not None else 2)
 
 

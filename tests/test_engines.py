@@ -1,0 +1,224 @@
+"""Inference engines: pools by hand, what fits and one step beyond, ranks, saved answers, refusals."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from showing import render
+from typer.testing import CliRunner
+
+import txcalc
+from txcalc.answer.engines import Engine, Layers, Setup, engine, names, pool
+from txcalc.answer.memory import Memory
+from txcalc.answer.serving import serving
+from txcalc.cli.app import app
+from txcalc.spec.model import Model
+
+LLAMA = {
+    "name": "llama", "vocab": 1009, "d_model": 96, "layers": 7, "context": 4099, "position": {"kind": "rope"},
+    "norm": {"kind": "rmsnorm"}, "attention": {"heads": 6, "kv_heads": 2, "head_dim": 32},
+    "feed_forward": {"d_ff": 41, "activation": "silu", "gated": True}, "head": {"tied": False},
+}
+HYBRID = LLAMA | {"name": "hybrid", "layers": 15, "groups": [
+    {"repeat": 3, "blocks": [{"repeat": 4, "attention": {"window": 67}}, {}]}]}
+LATENT = LLAMA | {"name": "latent", "attention": {
+    "kind": "mla", "heads": 6, "q_rank": 11, "kv_rank": 58, "nope_dim": 8, "rope_dim": 6, "value_dim": 8}}
+MODELS = {name: Model.from_data(data) for name, data in (("llama", LLAMA), ("hybrid", HYBRID), ("latent", LATENT))}
+ENGINES = ("vllm@0.6.4", "vllm@0.11", "vllm@0.30", "sglang", "llama.cpp", "llama.cpp@0.9")
+OF_LLAMA = 7 * 2 * 2 * 32 * 2  # bytes of a token: layers, keys and values, heads, width, 16 bits
+
+
+def run(*args: object) -> Any:
+    return CliRunner().invoke(app, list(map(str, args)))
+
+
+# ---------------------------------------------------------------- pools, by hand
+
+
+@pytest.mark.parametrize(("name", "model", "more", "block", "blocks", "tokens", "requests"), [
+    ("vllm@0.11", "llama", {}, 16, 100, 1600, 0),  # 1,601 tokens would be 101 blocks
+    ("vllm@0.11", "llama", {"context": 800}, 16, 100, 1600, 2),
+    ("vllm@0.30", "llama", {"context": 801}, 16, 100, int(100 / 51 * 801), 1),
+    ("vllm@0.11", "llama", {"context": 800, "kv_dtype": "fp8"}, 16, 200, 3200, 4),
+    ("vllm@0.11", "llama", {"context": 800, "drafter": 3}, 16, 70, 1120, 1),
+    ("vllm@0.11", "llama", {"context": 800, "tp": 2}, 16, 200, 3200, 4),  # a rank has one of the two key heads
+    ("vllm@0.11", "llama", {"context": 800, "tp": 6}, 16, 200, 3200, 4),  # and at least one
+    ("vllm@0.11", "llama", {"context": 800, "kv_block": 32}, 32, 50, 1600, 2),
+    # 100 blocks of 7 layers are 233 of 3: 12 windows in four groups, which may begin within a block, 3 full ones in one
+    ("vllm@0.11", "hybrid", {"context": 64}, 16, 233, 233 // 5 * 16, 233 // (4 * 5 + 4)),
+    ("vllm@0.11", "hybrid", {"context": 800, "chunk": 100}, 16, 233, 233 // 5 * 16, 233 // (4 * 12 + 50)),
+    ("vllm@0.30", "hybrid", {"context": 800, "chunk": 100}, 16, 233, int(233 / (4 * 18 + 50) * 800), 1),
+    ("vllm@0.9.0", "hybrid", {"context": 800}, 16, 100 * 7 // 15, 46 * 16, 0),
+    ("vllm@0.11", "latent", {"context": 800}, 64, 100 * 256 // 256, 6400, 7),
+    ("vllm@0.7.3", "latent", {"context": 800}, 16, 200, 3200, 4),  # 64 elements of 16 bits, padded to 256 bytes
+    ("sglang", "llama", {"context": 800}, 1, 1600, 1600, 2),
+    ("sglang", "llama", {"context": 800, "kv_dtype": "fp8"}, 1, 3200, 3200, 4),
+])
+def test_a_pool_holds_what_it_holds_by_hand(
+    name: str, model: str, more: dict[str, Any], block: int, blocks: int, tokens: int, requests: int
+) -> None:
+    size = 100 * 16 * OF_LLAMA
+    if model == "latent":
+        size = 100 * 64 * 7 * 64 * 2
+        size = size if name == "vllm@0.11" else 200 * 16 * 7 * 256
+    found = txcalc.memory(MODELS[model], engine=name, pool=size + 1, **more).engine
+    assert found is not None
+    assert (found.block, found.blocks, found.tokens, found.requests) == (block, blocks, tokens, requests)
+    assert found.pool_bytes == size + 1
+
+
+@pytest.mark.parametrize(("more", "cells", "window_cells"), [
+    ({"context": 800}, 1024, 1024),  # a window is no longer than the context: 4 of 67, and 512 of a micro-batch
+    ({"context": 4000}, 4096, 1024), ({"context": 4000, "swa_full": True}, 4096, 4096),
+    ({"context": 4000, "batch": 3}, 3 * 4096, 3 * 768), ({"context": 4000, "chunk": 16}, 4096, 512),
+])
+def test_cells_for_a_context_and_for_windows(more: dict[str, Any], cells: int, window_cells: int) -> None:
+    found = txcalc.memory(MODELS["hybrid"], engine="llama.cpp", **more).engine
+    assert found is not None
+    assert found.pool_bytes == (3 * cells + 12 * window_cells) * 2 * 2 * 32 * 2
+    packed = txcalc.memory(MODELS["hybrid"], engine="llama.cpp", kv_dtype="q8_0", **more).engine
+    assert packed is not None
+    assert packed.pool_bytes * 32 * 2 == found.pool_bytes * 34
+
+
+@pytest.mark.parametrize(("version", "windows", "full", "groups"), [
+    ("0.11", 13, 12, 2 + 1), ("0.12", 13, 12, 1 + 1), ("0.12", 15, 12, 2 + 1), ("0.18", 15, 12, 1 + 1),
+    ("0.18", 18, 12, 2 + 1),
+])
+def test_groups_are_of_the_rarest_kind_or_of_the_most_frequent(
+    version: str, windows: int, full: int, groups: int
+) -> None:
+    of: Engine = engine(f"vllm@{version}")
+    made = pool([Layers("window", 64, 128, windows), Layers("full", None, 128, full)], of, Setup(None, 1))
+    assert made.blocks(1, 16) == groups - 1 + 1 + (groups - 1)  # a window may begin within a block
+    assert made.block_bytes == 16 * 128 * (max(windows, full) if groups == 2 else min(windows, full))
+
+
+# ---------------------------------------------------------------- what fits, and one step beyond
+
+
+@settings(max_examples=15, deadline=None)
+@given(name=st.sampled_from(ENGINES), model=st.sampled_from(sorted(MODELS)), context=st.integers(1, 4099),
+       room=st.integers(40, 4000), users=st.integers(2, 5), cards=st.sampled_from((1, 2)))
+def test_every_answer_fits_and_one_step_beyond_does_not(
+    name: str, model: str, context: int, room: int, users: int, cards: int
+) -> None:
+    spec, batch, own = MODELS[model], users, {"engine": name, "chunk": 97}
+    card = f"{cards}x{room}MiB"
+    more: dict[str, Any] = {"utilization": 0.93}
+    reserve = None
+    if name.startswith("llama.cpp"):
+        more, reserve = {}, "1MiB"
+
+    def fits(users: int, context: int) -> bool:
+        asked = {**own, **more, "context": context, "batch": batch}
+        return serving(spec, asked, card, reserve, shared=False).at(users, context).fits
+
+    found = txcalc.fit(spec, card, reserve=reserve, context=context, batch=batch, **own, **more)
+    most = {each.size: each for each in found.most}
+    assert found.fits == fits(users, context)
+    many = most["users"].largest_fits or 0
+    assert not many or fits(many, context)
+    assert not fits(many + 1, context)
+    longest = most["context"].largest_fits or 0
+    assert not longest or fits(users, longest)
+    assert longest == spec.context or not fits(users, longest + 1)
+    for corner in found.frontier:
+        assert fits(corner.batch, corner.length)
+        assert corner.length == spec.context or not fits(corner.batch, corner.length + 1)
+
+
+# ---------------------------------------------------------------- documents, commands
+
+
+COMMANDS = [
+    ("memory", "gpt-oss-120b", "--engine", "vllm", "--utilization", "0.9", "--context", "32K", "--device",
+     "h100-80gb"),
+    ("memory", "llama3-70b", "--engine", "llama.cpp", "--weights", "q4_k_m", "--kv-dtype", "q8_0", "--context", "32K",
+     "--device", "2xrtx-4090-24gb"),
+    ("memory", "qwen3-32b", "--engine", "vllm@0.9", "--pool", "53.29GiB"),
+    ("fit", "qwen3-32b", "--weights", "awq", "--engine", "vllm", "--device", "rtx-5090-32gb"),
+    ("fit", "mixtral-8x7b", "--engine", "llama.cpp", "--weights", "q4_k_m", "--device", "24GB"),
+]
+
+
+@pytest.mark.parametrize("args", COMMANDS, ids=lambda args: f"{args[0]} {args[1]}")
+def test_the_commands_work_and_their_documents_are_counted_again(args: tuple[str, ...], tmp_path: Any) -> None:
+    saved = tmp_path / "saved.yaml"
+    done = run(*args, "-o", saved)
+    assert done.exit_code in (0, 1) and not done.stderr, done.output
+    data = json.loads(run(*args, "--json").stdout)
+    again = run(args[0], saved, "--json")
+    assert f"unchanged since {saved}" in again.stderr
+    now = json.loads(again.stdout)
+    for key in ("peak", "engine", "workload", "device", "fits"):
+        assert now[key] == data[key], key
+    if args[0] == "memory":
+        memory = Memory.from_data(data)
+        assert sum(row.bytes for row in memory.at_peak) == memory.peak.bytes
+        for form in ("table", "md", "html", "csv"):
+            assert render(memory, form)
+
+
+def test_a_card_is_used_up_to_its_part() -> None:
+    memory = txcalc.memory("llama3-8b", engine="vllm", device="h100-80gb", context=4096)
+    assert memory.engine and memory.device and memory.fits
+    offered = memory.device.visible_bytes or memory.device.memory_bytes
+    assert memory.peak.bytes == offered * 9 // 10 and memory.peak.kind == "estimate"
+    assert {row.what for row in memory.at_peak} >= {"weights", "activation peak", "outside PyTorch"}
+    fp8, plain = (txcalc.memory("llama3-8b", engine="vllm", pool="10GiB", kv_dtype=kv).engine for kv in ("fp8", "bf16"))
+    assert fp8 and plain and fp8.tokens == 2 * plain.tokens
+
+
+def test_ranks_share_weights_but_for_vectors_and_at_least_one_key_head() -> None:
+    one, two, six = (txcalc.memory(MODELS["llama"], engine="vllm", tp=tp, pool="1GiB").resident[0].bytes
+                     for tp in (1, 2, 6))
+    vectors, keys = 2 * 96 * 15, 2 * 7 * 2 * 96 * 64
+    assert two == (one - vectors) // 2 + vectors
+    assert six == -(-(one - vectors - keys) // 6) + keys // 2 + vectors
+
+
+def test_a_lever_is_what_the_command_says() -> None:
+    levers = txcalc.fit("llama3-8b", "24GB", engine="vllm").engine.levers  # type: ignore[union-attr]
+    assert [each.option for each in levers] == ["--kv-dtype fp8", "--weights awq", "--device 2x24GB"]
+    for each, more in zip(levers, ({"kv_dtype": "fp8"}, {"weights": "awq"}, {}), strict=True):
+        device = "2x24GB" if not more else "24GB"
+        then = txcalc.memory("llama3-8b", engine="vllm", device=device, **more).engine
+        assert then and (each.requests, each.tokens) == (then.requests, then.tokens)
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    (("bert-base", "--engine", "vllm"), "encoder-only"), (("bert-base", "--kv-dtype", "fp8", "--engine", "sglang"), ""),
+    (("t5-base", "--engine", "llama.cpp"), "encoder-decoder"), (("vit-base", "--engine", "vllm"), "decoder"),
+    (("mamba-2.8b", "--engine", "vllm"), "recurrent layers"),
+    (("gpt2", "--engine", "vlm"), "did you mean vllm"), (("gpt2", "--engine", "vllm@0.5"), "from 0.6.4 to"),
+    (("gpt2", "--engine", "vllm@new"), "no version"), (("gpt2", "--engine", "vllm", "--context", "2K"), "admits 1,024"),
+    (("gpt2", "--engine", "vllm", "--kv-dtype", "q8_0"), "bf16, fp8, not in q8_0"),
+    (("gpt2", "--engine", "llama.cpp", "--kv-dtype", "fp8"), "not in fp8"),
+    (("gpt2", "--engine", "vllm", "--phase", "training"), "does not train"),
+    (("gpt2", "--engine", "vllm", "--optimizer", "adamw"), "does not train"),
+    (("gpt2", "--engine", "vllm", "--past", "3"), "plain PyTorch"), (("gpt2", "--pool", "1GiB"), "give --engine"),
+    (("gpt2", "--engine", "vllm", "--tp", "5"), "share 12 heads"), (("gpt2", "--engine", "llama.cpp", "--tp", "2"), ""),
+    (("gpt2", "--engine", "vllm", "--utilization", "1.1"), "up to 1"),
+    (("gpt2", "--engine", "vllm", "--context", "0"), "at least 1"),
+    (("gpt2", "--engine", "llama.cpp", "--pool", "1GiB"), "--context"),
+    (("gemma4-26b-a4b", "--engine", "vllm"), "0.12"),
+    (("gpt2", "--engine", "vllm", "--reserve", "1GiB", "--device", "t4"), "--utilization"),
+])
+def test_what_an_engine_does_not_run_or_admit_is_one_line(args: tuple[str, ...], message: str) -> None:
+    done = run("memory", *args)
+    assert done.exit_code == 2 and not done.stdout
+    assert message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_every_rule_has_its_source_and_versions_in_order() -> None:
+    for name in names():
+        first, last = engine(f"{name}@{engine(name).version}"), engine(f"{name}@99")
+        assert first.rules.keys() <= last.rules.keys()
+        assert all(rule.source and rule.since for rule in last.rules.values())
+        noted = txcalc.memory("llama3-8b", engine=f"{name}@99", context=512).notes
+        assert any("newer than the versions whose rules were read" in note for note in noted)

@@ -1,0 +1,119 @@
+"""What an engine holds on a card beside its pool: weights of a rank, tables, working memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING, NamedTuple
+
+from txcalc.answer.devices import MIB
+from txcalc.answer.engines import GIB, Engine
+from txcalc.answer.report import Kind
+from txcalc.spec.facts import located_blocks
+from txcalc.trace.workload import BYTES
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model
+    from txcalc.trace.record import Op, Trace
+
+
+class Amount(NamedTuple):
+    """Bytes that an engine holds on a card beside its pool."""
+
+    what: str
+    bytes: int
+    source: str
+    kind: Kind = "exact"
+
+
+class Start(NamedTuple):
+    """How an engine is started: tokens of a pass, the longest request, sequences at once, the card's bytes, ranks."""
+
+    chunk: int
+    context: int
+    users: int | None
+    memory: int | None
+    tp: int
+
+
+def on_rank(op: Op, t: Trace, size: int, tp: int) -> Fraction:
+    """Bytes of an operation's weights on one rank: matrices are split, by heads where they are key heads'; vectors,
+    routers and what makes latents are on every one."""
+    if tp == 1 or not op.matrix or op.kind.group == "router" or op.part in ("q_down", "kv_down"):
+        return Fraction(size)
+    if op.part in ("k", "v"):
+        kv = next((int(each.cache.rows[0][0]) for each in t.ops
+                   if each.cache is not None and each.within.layer == op.within.layer and each.cache.rows), tp)
+        return Fraction(size * max(1, kv // tp), kv)
+    return Fraction(size, tp)
+
+
+def stays(op: Op, t: Trace) -> bool:
+    """Whether a weight stays in the CPU's memory: the table of tokens, of which a tied head is a copy on the card."""
+    head = t.model.head
+    return op.part == "tokens" and not (head.kind == "lm" and head.tied)
+
+
+def work(t: Trace, of: Engine, start: Start) -> Iterator[Amount]:
+    """Working memory and what is outside PyTorch."""
+    if "logits of a pass" in of.rules:
+        rule = of.rules["logits of a pass"]
+        yield Amount("compute buffer", compute_buffer(t, of, start), rule.source, "estimate")
+    if "rotary tables" in of.rules:
+        yield Amount("rotary tables", rotary_tables(t), of.rules["rotary tables"].source)
+    if "bytes of a sampled logit" in of.rules:
+        users = start.users or of.of_memory("sequences of a pass", start.memory)
+        yield Amount("activation peak", activation_peak(t, of, start.chunk, users, start.tp),
+                     of.rules["bytes of a sampled logit"].source, "estimate")
+    if "outside PyTorch" in of.rules:
+        rule = of.rules["outside PyTorch"]
+        more = of.value("outside PyTorch, several ranks") if start.tp > 1 else 0
+        yield Amount("outside PyTorch", (rule.value + more) * MIB, rule.source, "estimate")
+
+
+def rotary_tables(t: Trace) -> int:
+    """Bytes of cosines and sines of all positions, one table for all layers whose keys turn alike."""
+    position = t.model.position
+    if position.kind != "rope":
+        return 0
+    found = set()
+    for _, block in located_blocks(t.model):
+        each = block.attention
+        if each is not None and each.kind == "mla":
+            found.add((each.rope_dim, False))
+        elif each is not None and each.rope:
+            found.add((position.dim or each.head_dim, bool(each.window and position.window_theta)))
+    return sum(t.model.context * size * BYTES[t.workload.dtype] for size, _ in found)
+
+
+def activation_peak(t: Trace, of: Engine, chunk: int, users: int, tp: int = 1) -> int:
+    """An estimate of the most that a profiling run adds: the sampler over all sequences, or a feed-forward layer."""
+    model, width = t.model, BYTES[t.workload.dtype]
+    hidden = chunk * model.d_model * width
+    sampler = Fraction(str(of.value("bytes of a sampled logit"))) * users * (model.vocab or 0)
+    return int(max(sampler + hidden, 3 * chunk * _inner(model, tp) * width + 4 * hidden))
+
+
+def compute_buffer(t: Trace, of: Engine, start: Start) -> int:
+    """An estimate of llama.cpp's buffer for a micro-batch in fp32, while the context is short: logits and hidden
+    states, or a feed-forward layer."""
+    rows, d = min(start.chunk, start.context), t.model.d_model
+    every = of.value("logits of a pass") == "of every token"
+    logits = (rows if every else start.users or of.value("sequences")) * (t.model.vocab or 0)
+    inner, hidden = of.value("feed-forward of a pass")
+    return int(4 * max(logits + rows * d, rows * (inner * _inner(t.model) + hidden * d)))
+
+
+def _inner(model: Model, tp: int = 1) -> int:
+    """Elements of a token inside the widest feed-forward layer."""
+    found = [block.feed_forward for _, block in located_blocks(model) if block.feed_forward is not None]
+    return max((-(-each.d_ff // tp) * (each.active_experts if each.kind == "moe" else 1) for each in found), default=0)
+
+
+def part_used(of: Engine, start: Start, memory: int) -> float:
+    """The part of a card for weights and cache: all but MiB for a pass, graphs and ranks."""
+    graphs = of.of_memory("graphs" if start.tp < 4 else "graphs, four ranks or more", memory)
+    aside = 512 + 1.5 * max(start.chunk, 2048) + 2 * graphs + start.tp / 8 * 1024
+    if memory > 60 * GIB:
+        aside = max(aside, 10 * 1024)
+    return round((memory / MIB - aside) / (memory / MIB), 3)

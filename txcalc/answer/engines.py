@@ -1,0 +1,307 @@
+"""Inference engines: their rules by version, and the pool for keys and values that each makes of them.
+
+A pool is of pages that requests take (vLLM), of slots for tokens (SGLang), or of cells for a context that is fixed
+at the start (llama.cpp). What a layer caches of a token is the record's, never a second formula.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from txcalc.count.kv_cache import token_bytes
+from txcalc.spec.errors import SpecError, not_one_of, shown
+from txcalc.spec.yaml import read_yaml
+from txcalc.trace.workload import BYTES
+
+if TYPE_CHECKING:
+    from txcalc.trace.cache import Cache
+    from txcalc.trace.record import Trace
+
+GIB: Final = 2**30
+_KEPT: Final = {
+    "inputs": "layers that cache their inputs", "cross": "cross-attention", "state": "recurrent layers",
+    "window": "sliding windows", "chunk": "chunked attention", "latent": "latents",
+}
+
+
+class Rule(NamedTuple):
+    """What an engine does from the version ``since`` on, and where it was read."""
+
+    name: str
+    value: Any
+    since: str
+    source: str
+
+
+class Engine(NamedTuple):
+    """An engine at a version: its rules by name, and whether it splits weights and heads over ranks."""
+
+    name: str
+    title: str
+    version: str
+    pool: str
+    caches: Sequence[str]
+    kv_dtypes: Sequence[str]
+    fewer_bits: Mapping[str, str]
+    splits: bool
+    rules: Mapping[str, Rule]
+
+    def value(self, name: str) -> Any:
+        """The value of a rule that the engine has."""
+        return self.rules[name].value
+
+    @property
+    def called(self) -> str:
+        """``vLLM 0.11``."""
+        return f"{self.title} {self.version}"
+
+    def of_memory(self, name: str, memory: int | None) -> int:
+        """The value of a rule that goes by a card's memory; without a card the largest."""
+        return int(max(step for step in self.value(name) if memory is None or memory >= step[0] * GIB)[1])
+
+    def chunk(self, asked: int | None, memory: int | None, context: int) -> int:
+        """Tokens of one pass: as asked, by the card's memory, or the whole context."""
+        return asked or self.of_memory("tokens of a pass", memory) or max(context, 2048)
+
+
+class Layers(NamedTuple):
+    """``number`` layers that cache ``bytes`` of a token on one rank, of ``limit`` tokens at most."""
+
+    kind: str
+    limit: int | None
+    bytes: int
+    number: int
+
+
+class Pool(Protocol):
+    """What requests take of a pool. ``block``: tokens of one layer in its smallest block."""
+
+    block: int
+    block_bytes: int
+
+    def blocks(self, users: int, context: int) -> int:
+        """Blocks that so many requests of a length take at most."""
+
+    def tokens(self, blocks: int, context: int) -> int:
+        """Tokens that the engine says so many blocks hold."""
+
+
+def engine(name: str) -> Engine:
+    """The engine that ``name`` says, with ``@`` before a version. Raises ``SpecError`` that names what there is."""
+    called, _, version = name.partition("@")
+    known = _known()
+    if called not in known:
+        wanted, got = not_one_of(tuple(known), called)
+        raise SpecError(f"must be {wanted}{got}", field="engine")
+    data = known[called]
+    version = version or data["default"]
+    oldest, newest = data["versions"]
+    if not re.fullmatch(r"v?\d{1,4}(\.\d{1,4}){0,3}", version):
+        raise SpecError(f"{shown(version)} is no version such as {data['default']}", field="engine")
+    version = version.removeprefix("v")
+    if _number(version) < _number(oldest):
+        raise SpecError(f"the rules of {data['title']} are known from {oldest} to {newest}, not of {version}",
+                        field="engine")
+    rules: dict[str, Rule] = {}
+    for rule, rows in data["rules"].items():
+        held = [Rule(rule, row["is"], row["since"], row["source"]) for row in rows
+                if _number(row["since"]) <= _number(version)]
+        rules |= {rule: held[-1]} if held else {}
+    same = {key: data[key] for key in ("title", "pool", "caches", "kv_dtypes", "fewer_bits", "splits")}
+    return Engine(name=called, version=version, rules=rules, **same)
+
+
+def is_newer(found: Engine) -> bool:
+    """Tell whether a version is newer than those whose rules were read."""
+    newest = _number(_known()[found.name]["versions"][1])
+    return _number(found.version)[:len(newest)] > newest
+
+
+def names() -> tuple[str, ...]:
+    """Every engine's name."""
+    return tuple(_known())
+
+
+@functools.cache
+def _known() -> Mapping[str, Any]:
+    text = importlib.resources.files("txcalc.answer").joinpath("engines.yaml").read_text(encoding="utf-8")
+    return read_yaml(text, "engines.yaml").data
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+# ---------------------------------------------------------------- what layers cache
+
+
+def layers(t: Trace, of: Engine, tp: int = 1, drafter: int = 0) -> tuple[Layers, ...]:
+    """What the layers of a trace cache on one of ``tp`` ranks, alike ones together.
+
+    ``drafter``: so many layers more, each like the last that caches all tokens. Raises ``SpecError`` for a cache that
+    the engine's pool is not counted for, and for heads that its ranks do not share evenly.
+    """
+    found: Counter[tuple[str, int | None, int]] = Counter()
+    for op, often in t.placed:
+        if op.cache is not None:
+            _check(op.cache, of, t.model.name)
+            key = op.cache.name, _limit(op.cache), _bytes(t, op.cache, of, tp)
+            found[key] += int(often.calls)
+    if not found:
+        raise SpecError(f"{t.model.name} caches no keys and values, and an engine's pool is of these", field="engine")
+    if drafter:
+        whole = [key for key in found if key[1] is None]
+        found[(whole or list(found))[-1]] += drafter
+    return tuple(Layers(*key, number) for key, number in found.items())
+
+
+def _check(cache: Cache, of: Engine, model: str) -> None:
+    if cache.name not in of.caches:
+        raise SpecError(f"what {of.title} sets aside for {_KEPT.get(cache.name, cache.name)}, as {model} has them, is "
+                        "not known", field="engine")
+    if cache.name == "latent" and len(cache.rows) > 1:
+        raise SpecError(f"what {of.title} sets aside for an indexer's keys, as {model} has them, is not known",
+                        field="engine")
+
+
+def _limit(cache: Cache) -> int | None:
+    return None if cache.limit is None or cache.layout == "full" else int(cache.limit)
+
+
+def _bytes(t: Trace, cache: Cache, of: Engine, tp: int) -> int:
+    """Bytes of one token, or of a state: every rank has its own heads, and at least one, and all of a latent."""
+    if cache.kind == "state":
+        return int(cache.per_token * cache.tokens * BYTES["fp32"])
+    if cache.name != "latent" and tp > 1:
+        rows = tuple((on_rank(int(heads), tp), size) for heads, size in cache.rows)
+        cache = cache._replace(rows=rows, per_token=sum(heads * size for heads, size in rows))
+    size = int(token_bytes(cache, t.workload))
+    return _up(size, int(of.value("latent bytes"))) if cache.name == "latent" and "latent bytes" in of.rules else size
+
+
+def on_rank(heads: int, tp: int) -> int:
+    """Key heads of one rank. Raises ``SpecError`` where the ranks do not share them evenly."""
+    if heads % tp and tp % heads:
+        raise SpecError(f"{tp} ranks cannot share {heads} key heads evenly", field="tp")
+    return max(1, heads // tp)
+
+
+def _up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+# ---------------------------------------------------------------- pools
+
+
+class Setup(NamedTuple):
+    """How an engine is started: tokens of a block and of a pass; ``full``: windows are cached as long as the context.
+
+    ``shared``: sequences that share the cells of one.
+    """
+
+    block: int | None
+    chunk: int
+    full: bool = False
+    shared: int = 1
+
+
+def pool(found: Sequence[Layers], of: Engine, setup: Setup) -> Pool:
+    """The pool of these layers."""
+    return _POOLS[of.pool](found, of, setup)
+
+
+class _Pages:
+    """Pages of all layers of a group, which draw from one pool: all layers, or a part of those of one kind."""
+
+    def __init__(self, found: Sequence[Layers], of: Engine, setup: Setup) -> None:
+        self.of, self.in_flight = of, setup.chunk * of.value("batches in flight")
+        latent = any(each.kind == "latent" for each in found)
+        self.block = setup.block or of.value("latent block" if latent else "block")
+        kinds = {(each.kind, each.limit) if each.limit else () for each in found}
+        self.groups: list[tuple[Layers, int]] = []  # with the tokens of a block
+        if of.value("groups") == "none" or len(kinds) == 1:
+            one = max(found, key=lambda each: each.bytes)
+            limit = None if len(kinds) > 1 or of.value("groups") == "none" else one.limit
+            self.block_bytes = self.block * sum(each.bytes * each.number for each in found)
+            self.groups = [(one._replace(limit=limit), self.block)]
+            return
+        self._of_kinds(found)
+
+    def _of_kinds(self, found: Sequence[Layers]) -> None:
+        """Groups of as many layers each, whose pages are equal."""
+        page = max(each.bytes for each in found)
+        if any(page != each.bytes for each in found) and self.of.value("unequal pages") == "refused":
+            raise SpecError(f"{self.of.called} does not start where windows and full layers cache unlike bytes of a "
+                            "token; 0.12 does", field="engine")
+        if any(page % each.bytes for each in found):
+            raise SpecError(f"how {self.of.title} pads pages that are no multiples of each other is not known",
+                            field="engine")
+        least, most = (choose(each.number for each in found) for choose in (min, max))
+        size = most if most < least * Fraction(str(self.of.value("groups"))) else least
+        self.block_bytes = page * self.block * size
+        self.groups = [(each, self.block * page // each.bytes)
+                       for each in found for _ in range(-(-each.number // size))]
+
+    def blocks(self, users: int, context: int) -> int:
+        return users * sum(self._of_group(each, block, context) for each, block in self.groups)
+
+    def _of_group(self, each: Layers, block: int, context: int) -> int:
+        """Those of a window hold what a pass adds, and may begin within a block; a chunk begins with one."""
+        if each.limit is None:
+            return -(-context // block)
+        window = each.kind == "window"
+        return int(-(-min(each.limit - window + self.in_flight, context) // block) + window)
+
+    def tokens(self, blocks: int, context: int) -> int:
+        if self.of.value("printed tokens") == "of requests":
+            return int(blocks / self.blocks(1, context) * context)
+        return blocks // len(self.groups) * min(block for _, block in self.groups)
+
+
+class _Slots:
+    """A slot for every token, in all layers; windows are cached as long as all else."""
+
+    def __init__(self, found: Sequence[Layers], of: Engine, setup: Setup) -> None:
+        latent = any(each.kind == "latent" for each in found)
+        self.block = setup.block or of.value("latent block" if latent else "block")
+        self.block_bytes = self.block * sum(each.bytes * each.number for each in found)
+
+    def blocks(self, users: int, context: int) -> int:
+        return users * -(-context // self.block)
+
+    def tokens(self, blocks: int, context: int) -> int:
+        return blocks * self.block
+
+
+class _Cells:
+    """Cells for a context, and fewer for windows: one sequence has them alone, or several share them."""
+
+    block_bytes = 1
+
+    def __init__(self, found: Sequence[Layers], of: Engine, setup: Setup) -> None:
+        self.found, self.setup, self.block = found, setup, setup.block or of.value("cells")
+
+    def blocks(self, users: int, context: int) -> int:
+        """Bytes of all cells."""
+        cells = _up(context, self.block)
+        return users * sum(each.bytes * each.number * self._cells(each, cells) for each in self.found)
+
+    def _cells(self, each: Layers, cells: int) -> int:
+        """Those of a layer, or the states of as many sequences."""
+        if each.kind == "state":
+            return self.setup.shared
+        if each.limit is None or self.setup.full:
+            return cells
+        return _up(min(cells, each.limit * self.setup.shared + self.setup.chunk), self.block)
+
+    def tokens(self, blocks: int, context: int) -> int:
+        return _up(context, self.block)
+
+
+_POOLS: Final[Mapping[str, type[_Pages | _Slots | _Cells]]] = {"pages": _Pages, "slots": _Slots, "cells": _Cells}

@@ -1,0 +1,41 @@
+"""The memory of a run, and the most that fits: in plain PyTorch, or in the engine that is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from txcalc.answer import capacity as of_run
+from txcalc.answer.engine_fit import engine_fit
+from txcalc.answer.engine_memory import engine_memory
+from txcalc.answer.engines import names
+from txcalc.answer.memory import MemoryView, memory
+from txcalc.answer.serving import OPTIONS
+from txcalc.spec.errors import SpecError
+
+if TYPE_CHECKING:
+    from txcalc.answer.capacity import CapacityView, Make
+    from txcalc.spec.model import Model
+
+
+def needed(spec: Model, given: Mapping[str, Any], **more: Any) -> MemoryView:
+    """The memory of a run with these fields. Raises ``SpecError``."""
+    return engine_memory(spec, given, **more) if _served(given) else memory(spec, given, **more)
+
+
+def capacity(
+    spec: Model, given: Mapping[str, Any], card: str | None, *, make: Make | None = None, **more: Any
+) -> CapacityView:
+    """The most that fits into a card of a run with these fields. Raises ``SpecError``."""
+    return engine_fit(spec, given, card, **more) if _served(given) else of_run.capacity(
+        spec, given, card, make=make, **more)
+
+
+def _served(given: Mapping[str, Any]) -> bool:
+    """Whether an engine is named. Raises ``SpecError`` for what only an engine has."""
+    if given.get("engine") is not None:
+        return True
+    for name in (*OPTIONS, "kv_block"):
+        if name in given:
+            raise SpecError(f"is of an engine: give --engine {', '.join(names())}", field=name)
+    return False

@@ -1,0 +1,365 @@
+"""A model in an inference engine: what it sets aside on each card, its pool of keys and values, and who fits in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from txcalc.answer.devices import Device, several
+from txcalc.answer.engine_held import Amount, Start, on_rank, part_used, stays, work
+from txcalc.answer.engines import Engine, Layers, Pool, Setup, engine, is_newer, layers, pool
+from txcalc.answer.fit import fit
+from txcalc.answer.limits import Reserve, first_above, reserved
+from txcalc.answer.passes import TRAINING
+from txcalc.answer.report import Kind
+from txcalc.count import weights
+from txcalc.document import Part
+from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import is_causal, layer_order, located_blocks
+from txcalc.spec.formats import RELEASED
+from txcalc.trace.model import trace
+from txcalc.trace.workload import Workload, plain
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Model
+    from txcalc.trace.record import Trace
+
+OPTIONS: Final = ("utilization", "context", "pool", "tp", "chunk", "swa_full", "drafter")
+"""What is given to an engine beside a workload."""
+_STORED: Final = ("dtype", "weights", "kv_block", "kernels")
+_OWN: Final = (*OPTIONS, *_STORED, "kv_dtype", "engine", "batch", "seq", "new", "phase")
+
+
+class Gain(Part):
+    """A change of the run, as the command line says it: how many requests and tokens the pool then has room for."""
+
+    option: str
+    note: str
+    tokens: int
+    requests: int
+
+
+class Rule(Part):
+    """A rule that the engine follows from a version on, and where it was read."""
+
+    rule: str
+    value: str
+    since: str
+    source: str
+
+
+class Served(Part):
+    """An engine's pool on each card. ``block``: tokens; ``tokens``: as the engine itself prints them.
+
+    ``requests``: of ``context`` tokens, as many as the pool has room for at once. ``levers``: what makes room for more.
+    ``options``: what was given beside the engine.
+    """
+
+    name: str
+    version: str
+    pool_bytes: int
+    block: int
+    blocks: int
+    tokens: int
+    requests: int
+    context: int
+    cards: int
+    tp: int
+    options: dict[str, Any]
+    levers: tuple[Gain, ...]
+    rules: tuple[Rule, ...]
+
+
+class Serving(NamedTuple):
+    """A model in an engine: what it holds on each of ``cards`` beside the ``pool``, and bytes that it may use at most.
+
+    ``room``: of a card, none without one. ``given``: the pool's bytes. ``shares``: weights of the first and the
+    last card, where cards split layers, and the part of these; ``share``: that of the fullest. ``host``: bytes of
+    weights in the CPU's memory. ``asked``: as given.
+    """
+
+    of: Engine
+    trace: Trace
+    found: tuple[Layers, ...]
+    setup: Setup
+    pool: Pool
+    held: tuple[Amount, ...]
+    context: int
+    users: int
+    device: Device | None
+    cards: int
+    tp: int
+    room: int | None
+    given: int | None
+    asked: Mapping[str, Any]
+    aside: Reserve | None = None
+    host: int = 0
+    share: Fraction = Fraction(1)
+    shares: tuple[tuple[Fraction, Fraction], ...] = ()
+    notes: tuple[str, ...] = ()
+    defaults: frozenset[str] = frozenset()
+
+    @property
+    def base(self) -> int:
+        """Bytes beside the pool."""
+        return sum(each.bytes for each in self.held)
+
+    @property
+    def available(self) -> int | None:
+        """Bytes of the pool, or that it may have. None without a card."""
+        return self.given if self.given is not None else None if self.room is None else max(self.room - self.base, 0)
+
+    def at(self, users: int | None = None, context: int | None = None) -> Serving:
+        """The same, started for another longest request, and with other users."""
+        users, context = users or self.users, context or self.context
+        setup = self.setup._replace(chunk=self.of.chunk(self.asked.get("chunk"), self.memory, context))
+        made = self._replace(users=users, context=context, setup=setup, pool=pool(self.found, self.of, setup))
+        cache = made.pool.blocks(users, context) * made.pool.block_bytes
+        own, share = max(self.shares, key=lambda card: card[0] + card[1] * cache)
+        return made._replace(share=share, held=(self.held[0]._replace(bytes=_whole(own)), *made.work()))
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes of a card."""
+        return None if self.device is None else self.device.memory_bytes
+
+    @property
+    def start(self) -> Start:
+        """How the engine is started."""
+        return Start(self.setup.chunk, self.context, self.asked.get("batch"), self.memory, self.tp)
+
+    def work(self) -> Iterator[Amount]:
+        """Working memory, of which nothing is known where the pool is given."""
+        return iter(()) if self.given is not None else work(self.trace, self.of, self.start)
+
+    @property
+    def taken(self) -> int:
+        """Bytes of the pool that the requests take, on the fullest card."""
+        return _whole(self.pool.blocks(self.users, self.context) * self.pool.block_bytes * self.share)
+
+    @property
+    def needs(self) -> int:
+        """Bytes of a card that the requests need."""
+        return self.base + self.taken
+
+    @property
+    def fits(self) -> bool:
+        """Whether the requests are there at once."""
+        return self.available is None or self.taken <= self.available
+
+    def most(self) -> int:
+        """The most requests of the longest length that are there at once."""
+        if self.given is not None or self.room is None:
+            return (self.available or 0) // self.at(1).taken
+        one = self.pool.blocks(1, self.context) * self.pool.block_bytes
+        left = self.room - sum(each.bytes for each in self.held[1:])
+        return max(0, min(int((left - _whole(own)) // (share * one)) for own, share in self.shares if share))
+
+    def longest(self, users: int, last: int) -> int:
+        """The longest length, up to ``last``, that so many requests may have; 0 where there is none."""
+        def size(context: int) -> int:
+            made = self.at(users, context)
+            return made.needs if self.given is None else made.taken
+
+        first_not = first_above(size, (self.room if self.given is None else self.given) or 0, last)
+        return last if first_not is None else first_not - 1
+
+
+def _whole(size: Fraction) -> int:
+    """Bytes, a part of one counted whole."""
+    return -(-size.numerator // size.denominator)
+
+
+def serving(
+    spec: Model, given: Mapping[str, Any], card: str | None = None, reserve: str | None = None, shared: bool = True
+) -> Serving:
+    """The model in the ``engine`` of the given fields. ``shared``: sequences share cells where none are asked for.
+
+    Raises ``SpecError`` for what the engine does not run or admit.
+    """
+    given = plain(given)
+    of = engine(given["engine"])
+    _check(spec, given, of)
+    cards, device = several(card) if card else (1, None)
+    tp, cards = _ranks(spec, of, given.get("tp"), cards)
+    context, defaults = _context(spec, of, given)
+    fields: dict[str, Any] = {name: given[name] for name in _STORED if name in given}
+    if not fields.keys() & {"dtype", "weights"} and weights.own_format(spec) is not None:
+        fields["weights"] = RELEASED  # an engine loads a checkpoint as it is
+    workload = Workload.of({"phase": "decode", "seq": 1, "past": context - 1, "batch": given.get("batch", 1),
+                            **fields, "kv_dtype": _kv_dtype(of, given)})
+    t = trace(spec, fit(spec, workload))
+    chunk = of.chunk(given.get("chunk"), None if device is None else device.memory_bytes, context)
+    alone = "sequences" not in of.rules or "batch" in given or not shared
+    setup = Setup(given.get("kv_block"), chunk, bool(given.get("swa_full")), 1 if alone else of.value("sequences"))
+    found = layers(t, of, tp, given.get("drafter") or 0)
+    return _on_cards(Serving(
+        of=of, trace=t, found=found, setup=setup, pool=pool(found, of, setup), held=(), context=context,
+        users=given.get("batch", 1), device=device, cards=cards, tp=tp, room=None, given=given.get("pool"), asked=given,
+        notes=tuple(_notes(spec, of, context)), defaults=defaults), reserve)
+
+
+def _on_cards(made: Serving, reserve: str | None) -> Serving:
+    """With what is held on a card, and what of it may be."""
+    t, rows = made.trace, [(row.op, int(row.value)) for row in weights.entries(made.trace)]
+    host, shares = 0, [(sum((on_rank(op, t, size, made.tp) for op, size in rows), Fraction(0)), Fraction(1))]
+    if not made.of.splits:
+        host = sum(size for op, size in rows if stays(op, t))
+        head = sum(size for op, size in rows if op.kind.name == "head")
+        shares = _split(sum(size for _, size in rows) - host, head, sum(1 for _ in layer_order(t.model)), made.cards)
+    kind: Kind = "exact" if made.cards == 1 and weights.certainty(t) == "exact" else "estimate"
+    room, aside = (None, None) if made.device is None else _room(made, reserve)
+    own = Amount("weights", 0, "", kind)
+    return made._replace(held=(own,), room=room, aside=aside, host=host, shares=tuple(shares)).at()
+
+
+def _split(own: int, head: int, count: int, cards: int) -> list[tuple[Fraction, Fraction]]:
+    """Bytes of weights, and the part of the layers, on the first and the last of cards that share ``count`` layers and
+    the head behind them evenly."""
+    first = min(-(-(count + 1) // cards), count)
+    last = max(count - first * (cards - 1), 0)
+    parts = [(count, head)] if cards == 1 else [(first, 0), (last, head)]
+    return [(Fraction((own - head) * part, count) + more, Fraction(part, count)) for part, more in parts]
+
+
+def _check(spec: Model, given: Mapping[str, Any], of: Engine) -> None:
+    trained = next((name for name in TRAINING if name in given), None)
+    if trained or given.get("phase") == "training":
+        raise SpecError(f"{of.title} serves and does not train: leave out the engine, or {trained or 'the phase'}",
+                        field="engine")
+    if spec.input.kind != "tokens" or not is_causal(spec) or spec.encoder is not None:
+        raise SpecError(f"what {of.title} sets aside for {spec.name}, which is {spec.architecture}, is not known: its "
+                        "pool is of keys and values of a decoder", field="engine")
+    for name in given.keys() - {*_OWN}:
+        raise SpecError(f"is of a run in plain PyTorch; {of.title} takes {', '.join(OPTIONS)}", field=name)
+    if given.get("swa_full") and of.pool != "cells":
+        raise SpecError(f"is llama.cpp's: {of.title} has no such choice", field="swa_full")
+    if given.get("pool") is not None and of.pool == "cells":
+        raise SpecError(f"{of.title} has no pool of so many bytes: it allocates for --context", field="pool")
+    if given.get("utilization") is not None:
+        if of.pool == "cells":
+            raise SpecError(f"{of.title} uses what it needs, and no part of a card", field="utilization")
+        if not 0 < given["utilization"] <= 1:
+            raise SpecError("must be a part of the card, above 0 and up to 1", field="utilization")
+
+
+def _ranks(spec: Model, of: Engine, tp: int | None, cards: int) -> tuple[int, int]:
+    """Ranks that share heads, and cards. Raises ``SpecError`` where they cannot."""
+    if not of.splits:
+        if tp not in (None, 1):
+            raise SpecError(f"{of.title} splits layers over cards, and no heads: give --device 2x and a card",
+                            field="tp")
+        return 1, cards
+    tp = tp or cards
+    if cards not in (1, tp):
+        raise SpecError(f"{tp} ranks are not {cards} cards", field="tp")
+    heads = {block.attention.heads for _, block in located_blocks(spec) if block.attention is not None}
+    for each in heads:
+        if each % tp:
+            raise SpecError(f"{tp} ranks cannot share {each} heads evenly", field="tp")
+    return tp, tp
+
+
+def _context(spec: Model, of: Engine, given: Mapping[str, Any]) -> tuple[int, frozenset[str]]:
+    """The longest request that is admitted. Raises ``SpecError`` for one that the engine does not admit."""
+    asked = given.get("context")
+    if asked is None and ("seq" in given or "new" in given):
+        asked = given.get("seq", 1) + given.get("new", 0)
+    if asked is None:
+        return spec.context, frozenset({"context"})
+    if asked < 1:
+        raise SpecError("must be at least 1", field="context")
+    if asked > spec.context and of.pool != "cells":
+        raise SpecError(f"{of.title} admits {spec.context:,} tokens of {spec.name}, which was made for them, not "
+                        f"{asked:,}", field="context")
+    return asked, frozenset()
+
+
+def _kv_dtype(of: Engine, given: Mapping[str, Any]) -> str:
+    dtype = given.get("dtype", "bf16")
+    asked = given.get("kv_dtype")
+    if asked is None:
+        return str(dtype if of.splits else "fp16")
+    taken = (dtype, *of.kv_dtypes)
+    if asked not in taken:
+        raise SpecError(f"{of.title} caches in {', '.join(dict.fromkeys(taken))}, not in {asked}", field="kv_dtype")
+    return str(asked)
+
+
+def _notes(spec: Model, of: Engine, context: int) -> Iterator[str]:
+    if is_newer(of):
+        yield f"{of.called} is newer than the versions whose rules were read: those of the last of them are taken"
+    if context > spec.context:
+        yield f"{context:,} positions are beyond the {spec.context:,} that {spec.name} was made for: {of.title} warns"
+    if spec.tower is not None:
+        yield "images are left out: an engine's profiling run with them needs more"
+
+
+def _room(made: Serving, reserve: str | None) -> tuple[int, Reserve]:
+    """Bytes of a card that the engine uses at most, and what leaves the rest."""
+    of, device = made.of, made.device
+    assert device is not None
+    offered = device.visible_bytes or device.memory_bytes
+    if of.pool == "cells":
+        aside = reserved(reserve, device)
+        return offered - aside.bytes, aside
+    if reserve is not None:
+        raise SpecError(f"{of.title} leaves of a card what --utilization leaves", field="reserve")
+    if made.given is not None:
+        return offered, Reserve(bytes=0, source="the pool's bytes are given")
+    part = made.asked.get("utilization")
+    source = "--utilization" if part is not None else f"{of.called}'s default"
+    if part is None:
+        part = of.value("utilization") if "utilization" in of.rules else part_used(
+            of, made.start, device.memory_bytes)
+    room = int(Fraction(str(part)) * offered)
+    return room, Reserve(bytes=offered - room, source=f"{source}: {part:g} of the card is used")
+
+
+# ---------------------------------------------------------------- what the document says
+
+
+def served(made: Serving, gains: Sequence[Gain] = ()) -> Served:
+    """The pool in numbers."""
+    cells = made.of.pool == "cells"
+    tokens = _tokens(made, made.users)
+    size = made.taken if cells else made.available or 0
+    return Served(
+        name=made.of.name, version=made.of.version, pool_bytes=size, block=made.pool.block,
+        blocks=tokens // made.pool.block if cells else size // made.pool.block_bytes, tokens=tokens,
+        requests=made.users if cells else made.most(), context=made.context, cards=made.cards, tp=made.tp,
+        options={name: value for name, value in made.asked.items() if name != "engine"}, levers=tuple(gains),
+        rules=tuple(Rule(rule=each.name, value=str(each.value), since=each.since, source=each.source)
+                    for each in made.of.rules.values()),
+    )
+
+
+def gains(spec: Model, card: str | None, made: Serving) -> Iterator[Gain]:
+    """Changes that make room for more requests of the same length, each counted anew."""
+    cards = made.cards * 2 if made.of.splits else made.cards + 1
+    rows: list[tuple[dict[str, Any], str | None, str, str]] = [
+        ({field: value}, card, f"--{field.replace('_', '-')} {value}", _WHY[field])
+        for field, value in made.of.fewer_bits.items() if getattr(made.trace.workload, field) != value]
+    if made.device is not None and made.given is None:
+        more = f"{cards}x{made.device.name}"
+        rows.append(({"tp": None}, more, f"--device {more}", "more cards"))
+    before = made if made.setup.shared == 1 else serving(spec, made.asked, card, shared=False)
+    for changes, on, option, why in rows:
+        fields = {key: value for key, value in {**made.asked, **changes}.items() if value is not None}
+        try:
+            then = serving(spec, fields, on, shared=False)
+        except SpecError:
+            continue
+        if then.most() > before.most():
+            yield Gain(option=option, note=why, tokens=_tokens(then, then.most()), requests=then.most())
+
+
+_WHY: Final = {"kv_dtype": "a cache of fewer bits", "weights": "weights in 4 bits"}
+
+
+def _tokens(made: Serving, users: int) -> int:
+    """Tokens of the pool as the engine counts them, or of so many requests' cells."""
+    if made.of.pool == "cells":
+        return users * made.pool.tokens(0, made.context)
+    return made.pool.tokens((made.available or 0) // made.pool.block_bytes, made.context)
