@@ -201,6 +201,7 @@ def test_one_token_is_exact_too(name: str) -> None:
     assert flops.backward_flops(t) == sum(got.backward.values())
 
 
+@pytest.mark.slow  # as txcalc validate --all does
 @pytest.mark.parametrize("name", ["rnnsearch", "lstm-ptb-medium"])
 def test_presets_agree(name: str) -> None:
     pytest.importorskip("torch")

@@ -22,7 +22,8 @@ EXAMPLES, PARTS = 240, 8
 """Random specs, and the tests that they are shared out to: one alone would keep one worker busy at the end."""
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", [part if part < 2 else pytest.param(part, marks=pytest.mark.slow)
+                                  for part in range(PARTS)])
 def test_random_specs_agree(part: int) -> None:
     @seed(part)
     @settings(max_examples=EXAMPLES // PARTS, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
@@ -39,6 +40,7 @@ def test_random_specs_agree(part: int) -> None:
     agree()
 
 
+@pytest.mark.slow  # as txcalc validate --all does
 @pytest.mark.parametrize("name", ["gpt2", "transformer-base", "gpt1"])
 def test_presets_agree(name: str) -> None:
     result = validate(load(name).model)

@@ -29,6 +29,7 @@ from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
+    from txcalc.trace.record import Trace
 
 SCHEMA: Final = "txcalc/fit/v1"
 ROWS: Final = 10
@@ -190,12 +191,15 @@ class _Search:
         """The peak with other sizes."""
         key = tuple({**self.sizes, **sizes}.values())
         if key not in self._known:
-            self._known[key] = self.peak(self.passes(sizes))
+            self._known[key] = self.peak(self.passes(sizes), like=self.now.traces[0])
         return self._known[key]
 
-    def peak(self, of: Passes) -> _At:
-        """The peak of passes as the device's allocator has it: in whole blocks, its workspaces among it."""
-        phases = [phase for t in of.traces for phase in step.phases(t, rounded=self.on.rounded)]
+    def peak(self, of: Passes, like: Trace | None = None) -> _At:
+        """The peak of passes as the device's allocator has it: in whole blocks, its workspaces among it.
+
+        ``like``: the same run at another size.
+        """
+        phases = [phase for t in of.traces for phase in step.phases(t, rounded=self.on.rounded, like=like)]
         highest = max(phases, key=lambda phase: phase.peak_bytes)
         name = "forward" if highest.name == "prefill" and of.new is None else highest.name  # of an encoder
         spaces = self.on.workspaces(backward=self.now.workload.phase == "training")

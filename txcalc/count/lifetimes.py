@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from math import prod
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from txcalc.count.turns import Edge, Memory, Return, Run, Schedule, Step, Turns, Value, count
@@ -63,21 +65,37 @@ def moments(
     them, in place. ``amount``: what a storage adds to ``none``, its bytes or more. ``number``: a size as it is, or as
     an int. Raises ``SpecError`` for what is not proved.
     """
+    run = partial(_run, trace, in_place=in_place, unroll=unroll, none=none, amount=amount, number=number)
+    once = run()
+    return run(uses=once.used).moments if accumulates else once.moments
+
+
+def gradients(trace: Trace) -> Iterator[tuple[str, Memory, Number]]:
+    """The gradients that a run leaves, each with its weight's path and how many are alike.
+
+    Raises ``SpecError`` as ``moments`` does.
+    """
+    for (path, _), (value, often) in _run(trace).weights.items():
+        if value.gradient is not None:
+            yield path, value.gradient, often
+
+
+def _run(
+    trace: Trace, *, in_place: bool = True, unroll: bool = False, uses: Mapping[object, int] = MappingProxyType({}),
+    none: Any = 0, amount: Callable[[Memory], Any] = lambda memory: memory.bytes,
+    number: Callable[[Number], Number] = lambda size: size,
+) -> _Live:
+    """A run, forward and backward, as ``moments`` asks for it."""
     check(trace)
-
-    def run(uses: Mapping[object, int]) -> _Live:
-        steps = Schedule(trace, unroll, in_place, number)
-        steps.add(trace.body)
-        start = sum((amount(memory) * often for memory, often in steps.cached), none)
-        live = _Live(trace, in_place=in_place, now=start, amount=amount, number=number, uses=uses)
-        live.release(())
-        live.forward(steps)
-        if trace.workload.keeps:
-            live.backward(steps)
-        return live
-
-    once = run({})
-    return run(once.used).moments if accumulates else once.moments
+    steps = Schedule(trace, unroll, in_place, number)
+    steps.add(trace.body)
+    start = sum((amount(memory) * often for memory, often in steps.cached), none)
+    live = _Live(trace, in_place=in_place, now=start, amount=amount, number=number, uses=uses)
+    live.release(())
+    live.forward(steps)
+    if trace.workload.keeps:
+        live.backward(steps)
+    return live
 
 
 # ---------------------------------------------------------------- moments
@@ -124,6 +142,24 @@ def every(trace: Trace, moments: Moments, more: Any, turns: int | None = None) -
 # ---------------------------------------------------------------- what is alive
 
 
+class _Back(NamedTuple):
+    """A step of an operation's backward pass: what it makes, of so many bytes, and what it hands on as it is.
+
+    ``summed``: it sums over what was broadcast.
+    """
+
+    summed: bool
+    new: tuple[tuple[Gradient, Number], ...]
+    same: tuple[Gradient, ...]
+
+
+class _Plan(NamedTuple):
+    """An operation's backward pass; ``casting``: the role of its gradients where it is not that of what was read."""
+
+    casting: Role | None
+    steps: tuple[_Back, ...]
+
+
 class _Live:
     """What is alive, moment by moment."""
 
@@ -137,8 +173,9 @@ class _Live:
         self._phase: Pass = "forward"
         self._turns: Turns = ()
         self._ahead = True
-        self._weights: dict[object, Value] = {}
+        self.weights: dict[tuple[str, object], tuple[Value, Number]] = {}  # their gradients, and how many are alike
         self._uses, self.used = uses, Counter[object]()
+        self._plans: dict[int, _Plan] = {}
         self._open: list[tuple[Edge, int, Any]] = []  # with the first moment inside, and what was alive before
 
     def forward(self, steps: Schedule) -> None:
@@ -211,31 +248,33 @@ class _Live:
                 value.gradient = None
         made: list[tuple[Gradient, Memory]] = []
         passing: list[tuple[int, Memory]] = []
-        unpacked, casting, checked = run.unpacks, self._casting(run), 0
+        unpacked, plan, checked = run.unpacks, self._plan(run.op), 0
         if given:
             if run.again is not None and run.again.due and run.op.packs:
                 run.again.due, self._ahead = False, True
                 self._forth(run.again.steps, run.again.end)
                 self._turns, self._ahead = run.turns, False
-            for i, step in enumerate(run.op.backward):
-                if any(g.summed for g in step):
+            for i, step in enumerate(plan.steps):
+                if step.summed:
                     self.release(unpacked)
                     unpacked = ()
-                    made[checked:] = self._checked(run, made[checked:])
+                    made[checked:] = self._checked(run, plan, made[checked:])
                     checked = len(made)
-                wanted = [g for g in step if (not isinstance(g.of, Tensor) or run.read_values[g.of.value].grad)
-                          and not (g.watched and self.in_place)]
-                new = [g for g in wanted if g.how in ("new", "view")]
-                fresh = self._make(run.op, [(g, self._size(g, casting)) for g in new])
-                made += zip(new, fresh, strict=True)
-                for g in wanted:
-                    if g.how in ("same", "part"):
-                        given[0].users += len(run.read_values[g.of.value].each()) if isinstance(g.of, Tensor) else 1
+                new = [each for each in step.new
+                       if not isinstance(x := each[0].of, Tensor) or run.read_values[x.value].grad]
+                fresh = list(zip((g for g, _ in new), self._make(run.op, new), strict=True))
+                made += fresh
+                for g in step.same:
+                    if not isinstance(g.of, Tensor):
+                        given[0].users += 1
+                        made.append((g, given[0]))
+                    elif run.read_values[g.of.value].grad:
+                        given[0].users += len(run.read_values[g.of.value].each())
                         made.append((g, given[0]))
                 self.release(memory for last, memory in passing if last == i)
-                passing += [(i + g.passing, memory) for g, memory in zip(new, fresh, strict=True) if g.passing]
+                passing += [(i + g.passing, memory) for g, memory in fresh if g.passing]
         self.release(unpacked)
-        made[checked:] = self._checked(run, made[checked:])
+        made[checked:] = self._checked(run, plan, made[checked:])
         temporary = [memory for g, memory in made if g.of is None and not g.passing]
         passed = [memory for last, memory in passing if last >= len(run.op.backward)]
         self.release([*given, *passed, *temporary, *run.frees])
@@ -245,18 +284,27 @@ class _Live:
         for each in reversed(through_views):  # each through an operation of its own, made before this one
             self._hand_on(run, [each])
 
-    def _casting(self, run: Run) -> Role | None:
-        """The role in which gradients are made where it is not that of what was read."""
-        for g in (g for step in run.op.backward for g in step):
-            if isinstance(g.of, Tensor) and self._bytes(g.of.made) != self._bytes(run.op.writes[0].made):
-                return run.op.writes[0].made
-        return None
+    def _plan(self, op: Op) -> _Plan:
+        """An operation's backward pass, the same in every turn."""
+        if id(op) not in self._plans:
+            made = op.writes[0].made if op.writes else Role.ACTIVATION
+            casting = made if any(isinstance(g.of, Tensor) and self._bytes(g.of.made) != self._bytes(made)
+                                  for step in op.backward for g in step) else None
+            steps = [[g for g in step if not (g.watched and self.in_place)] for step in op.backward]
+            self._plans[id(op)] = _Plan(casting, tuple(
+                _Back(any(g.summed for g in step),
+                      tuple((g, self._size(g, casting)) for g in wanted if g.how in ("new", "view")),
+                      tuple(g for g in wanted if g.how in ("same", "part")))
+                for step, wanted in zip(op.backward, steps, strict=True)))
+        return self._plans[id(op)]
 
-    def _checked(self, run: Run, made: list[tuple[Gradient, Memory]]) -> list[tuple[Gradient, Memory]]:
+    def _checked(self, run: Run, plan: _Plan, made: list[tuple[Gradient, Memory]]) -> list[tuple[Gradient, Memory]]:
         """Gradients in the dtype of what was read, cast where they are not (``validate_outputs`` in ``engine.cpp``)."""
-        casting, found = self._casting(run), list[tuple[Gradient, Memory]]()
+        casting, found = plan.casting, list[tuple[Gradient, Memory]]()
+        if casting is None:
+            return made
         for g, memory in made:
-            if casting and isinstance(g.of, Tensor) and self._bytes(g.of.made) != self._bytes(casting):
+            if isinstance(g.of, Tensor) and self._bytes(g.of.made) != self._bytes(casting):
                 (cast,) = self._make(run.op, [(g, self._width(g.of))])
                 self.release([memory])
                 g, memory = g._replace(how="new"), cast
@@ -272,7 +320,7 @@ class _Live:
                     spent += self._add(run, value, g, memory)
             elif g.of is not None:
                 key = g.of, run.own
-                value = self._weights.setdefault(key, Value(None))
+                value, _ = self.weights.setdefault(key, (Value(None), prod(edge.times for edge, _, _ in self._open)))
                 spent += self._add(run, value, g, memory)
                 self.used[key] += 1
                 if self.used[key] == self._uses.get(key) and value.gradient is not None:

@@ -20,15 +20,15 @@ from typing import Any, Final, Literal, NamedTuple
 
 from txcalc.count import optimizers, params, weights
 from txcalc.count.entries import Entry
-from txcalc.count.lifetimes import Moment, Moments, every, moments
+from txcalc.count.lifetimes import Moment, Moments, every, gradients, moments
 from txcalc.count.parameter import Parameter
 from txcalc.count.peak import Amounts, Where, alive, found, highest
 from txcalc.count.turns import Memory, Turns, count
 from txcalc.count.unproved import INPUTS
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks
-from txcalc.trace.record import Node, Op, Repeat, Trace
-from txcalc.trace.tensors import Tensor
+from txcalc.trace.record import Node, Op, Repeat, Trace, walk
+from txcalc.trace.tensors import Number, Tensor
 from txcalc.trace.workload import Workload
 
 CATEGORIES: Final = ("weights", "master weights", "optimizer state", "gradients", "inputs", "cache", "saved",
@@ -60,19 +60,25 @@ def resident(trace: Trace) -> list[Entry]:
 
 
 def phases(
-    trace: Trace, *, in_place: bool = True, rounded: Callable[[int], int] = int
+    trace: Trace, *, in_place: bool = True, rounded: Callable[[int], int] = int, like: Trace | None = None
 ) -> tuple[Phase, ...]:
     """The peak of each phase: forward, loss (from its first operation on), backward, optimizer; or of a pass that
-    generates. ``rounded``: bytes of a storage as an allocator counts them. Raises ``SpecError`` for what is not proved.
+    generates. ``rounded``: bytes of a storage as an allocator counts them. ``like``: the same run on another batch or
+    length. Raises ``SpecError`` for what is not proved.
     """
-    peaks = _Step(trace, in_place).peaks(rounded)
+    peaks = _Step(trace, in_place, like).peaks(rounded)
     return tuple(Phase(each.name, each.bytes, each.at, each.turns) for each in peaks)
 
 
 def certainty(trace: Trace) -> Literal["exact", "bound"]:
-    """How sure the peak is: a bound where it is not known what the optimizer's step allocates."""
-    known = trace.workload.phase != "training" or optimizers.is_known(trace.workload)
-    return "exact" if known else "bound"
+    """How sure the peak is: a bound where it is not known what the optimizer's step allocates.
+
+    Also where a later micro-batch adds a gradient that is handed on as it is: autograd then frees it at once, while
+    here it lives until its weight's turn comes in the backward pass.
+    """
+    handed = any(g.how == "same" and isinstance(g.of, str) for op in trace.ops for step in op.backward for g in step)
+    known = optimizers.is_known(trace.workload) and not (handed and (trace.workload.accumulate or 1) > 1)
+    return "exact" if known or trace.workload.phase != "training" else "bound"
 
 
 def at_peak(trace: Trace, *, in_place: bool = True) -> list[Entry]:
@@ -106,20 +112,36 @@ def events(trace: Trace, *, in_place: bool = True, turns: int | None = None) -> 
 
 
 @lru_cache(maxsize=4)
-def parameters(trace: Trace) -> list[Parameter]:
-    """The weights that the backward pass makes gradients of, in the order in which they are used."""
-    made: dict[str, tuple[int, int]] = {}
-    for entry in alive(trace, _END, groups=("gradients",)) if trace.workload.phase == "training" else ():
-        _, often = made.get(entry.what, (0, 0))
-        made[entry.what] = count(trace, entry.each), often + count(trace, entry.times)
+def parameters(trace: Trace, like: Trace | None = None) -> list[Parameter]:
+    """The weights that the backward pass makes gradients of, in the order in which they are used.
+
+    ``like``: the same run on another batch or length, whose backward pass says it as well if as many experts run.
+    """
+    made = _gradients(trace if like is None or _repeats(like) != _repeats(trace) else like)
     found: dict[str, Parameter] = {}
     for op in trace.ops:
         for name, shape in op.weights:
             path = f"{op.path}.{name}" if name else op.path
-            size, often = made.get(f"gradient of {path}", (0, 0))
+            size, often = made.get(path, (0, 0))
             if often:
                 found[path] = Parameter(op, path, name, shape, size // prod(shape), often, _head(trace))
     return list(found.values())
+
+
+def _repeats(trace: Trace) -> list[tuple[str, Number]]:
+    """How often every repeat is run: of experts, those that get rows."""
+    return [(node.path, sum(run.times for run in node.runs or (node,)))
+            for node, _ in walk(trace.body) if isinstance(node, Repeat)]
+
+
+@lru_cache(maxsize=4)
+def _gradients(trace: Trace) -> dict[str, tuple[int, int]]:
+    """Bytes of a weight's gradient, and of how many copies."""
+    made: dict[str, tuple[int, int]] = {}
+    for path, memory, times in gradients(trace) if trace.workload.phase == "training" else ():
+        _, often = made.get(path, (0, 0))
+        made[path] = count(trace, memory.bytes), often + count(trace, times)
+    return made
 
 
 def unrolled(trace: Trace, parameters: Iterable[Parameter], turns: int | None = None) -> list[Parameter]:
@@ -129,7 +151,7 @@ def unrolled(trace: Trace, parameters: Iterable[Parameter], turns: int | None = 
         own.setdefault(id(p.op), []).append(p)
     left = Counter({p.path: p.copies for each in own.values() for p in each})
 
-    def walk(nodes: Iterable[Node]) -> Iterator[Parameter]:
+    def each_of(nodes: Iterable[Node]) -> Iterator[Parameter]:
         for node in nodes:
             if isinstance(node, Op):
                 for p in own.get(id(node), ()):
@@ -139,9 +161,9 @@ def unrolled(trace: Trace, parameters: Iterable[Parameter], turns: int | None = 
             else:
                 copies = count(trace, node.copies) if isinstance(node, Repeat) else 1
                 for _ in range(copies if turns is None else min(copies, turns)):
-                    yield from walk(node.body)
+                    yield from each_of(node.body)
 
-    return list(walk(trace.body))
+    return list(each_of(trace.body))
 
 
 TURNS: Final = 2
@@ -167,9 +189,9 @@ class _Peak(NamedTuple):
 class _Step:
     """One step of a run: what is resident, and its moments."""
 
-    def __init__(self, trace: Trace, in_place: bool) -> None:
+    def __init__(self, trace: Trace, in_place: bool, like: Trace | None = None) -> None:
         self.trace, self.in_place, held = trace, in_place, trace.workload.held
-        made = parameters(trace)
+        made = parameters(trace, like)
         self.held = held is not None and any(p.width != held.gradients for p in made)
         if trace.workload.in_backward:
             _check_in_backward(trace.workload)

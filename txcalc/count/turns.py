@@ -108,6 +108,10 @@ def _shared(node: Repeat) -> bool:
     return bool(node.copies == 0) or bool(node.copies == 1 and node.first == 0)
 
 
+_Facts = tuple[tuple[Tensor, ...], tuple[tuple[Tensor, Number], ...]]
+"""Whose gradients an operation's backward pass makes, and what it writes to memory of its own, with the bytes."""
+
+
 @dataclass
 class Schedule:
     """The operations of every turn that is run, in order. ``number``: how sizes are read, as they are or as ints."""
@@ -123,6 +127,7 @@ class Schedule:
     cached: list[tuple[Memory, Number]] = field(default_factory=list)  # before the run, and in how many turns
     casts: list[tuple[Memory, Number]] = field(default_factory=list)  # until the forward pass is over, likewise
     often: Number = 1
+    _facts: dict[int, _Facts] = field(default_factory=dict)
 
     def add(self, nodes: Iterable[Node], turns: Turns = (), own: tuple[int, ...] = ()) -> None:
         """Append what nodes come to in these ``turns``, on the sets of weights that ``own`` names."""
@@ -224,8 +229,14 @@ class Schedule:
 
     def _known(self, tensors: Iterable[Tensor]) -> tuple[Memory, ...]:
         """The storages of tensors, but those that were there before the run."""
-        found = (self.lists.get(x.storage.id, [self.memories.get(x.storage.id)]) for x in tensors)
-        return tuple(memory for each in found for memory in each if memory is not None)
+        found = list[Memory]()
+        for x in tensors:
+            key = x.storage.id
+            if key in self.lists:
+                found += self.lists[key]
+            elif key in self.memories:
+                found.append(self.memories[key])
+        return tuple(found)
 
     def _name(self, name: Tensor, known: Tensor) -> None:
         """Let one tensor stand for what another is."""
@@ -241,15 +252,14 @@ class Schedule:
         return self.values[x.value]
 
     def _op(self, op: Op, turns: Turns, own: tuple[int, ...]) -> Run:
+        if id(op) not in self._facts:
+            self._facts[id(op)] = self._fact(op)
+        graded, made = self._facts[id(op)]
         reads = self._known(op.reads)
-        read_values = {x.value: self._value(x) for step in op.backward for g in step if isinstance(x := g.of, Tensor)}
-        old = {x.storage.id for x in op.reads}
-        for x in op.writes:
-            if x.storage.id not in old:
-                over = self.memories.get(x.storage.over) if self.in_place and x.storage.over else None
-                size = 0 if x.role is Role.HOST else x.elements * self.trace.workload.bytes_of(x.role)
-                made = Memory(self.number(size), op, x.label, shape=x.storage.shape)
-                self.memories[x.storage.id] = made if over is None else over
+        read_values = {x.value: self._value(x) for x in graded}
+        for x, size in made:
+            over = self.memories.get(x.storage.over) if self.in_place and x.storage.over else None
+            self.memories[x.storage.id] = Memory(size, op, x.label, shape=x.storage.shape) if over is None else over
         written = []
         for x in op.writes:
             value = self.values[x.value] = Value(self.memories.get(x.storage.id), grad=x.grad)
@@ -264,6 +274,14 @@ class Schedule:
         for memory in kept:
             memory.group = "cache" if op.kind.cached else "saved"
         return Run(op, turns, own, reads, writes, kept, kept, (), read_values, tuple(written))
+
+    def _fact(self, op: Op) -> _Facts:
+        old = {x.storage.id for x in op.reads}
+        return (tuple({x.value: x for step in op.backward for g in step if isinstance(x := g.of, Tensor)}.values()),
+                tuple((x, self._size(x)) for x in op.writes if x.storage.id not in old))
+
+    def _size(self, x: Tensor) -> Number:
+        return self.number(0 if x.role is Role.HOST else x.elements * self.trace.workload.bytes_of(x.role))
 
 
 def _in_parts(node: Repeat) -> Number:
