@@ -128,3 +128,38 @@ def test_a_record_that_recomputes_too_little_is_caught(monkeypatch: pytest.Monke
     monkeypatch.setattr(Trace, "again", lambda self, what: self.frame())
     _, ours = steps(MODELS["gpt"], 2, recompute="full")
     assert ours != real
+
+
+@pytest.mark.parametrize("run", [{}, {"attention": "eager", "dropout": 0.1}], ids=["flash", "dropout"])
+@pytest.mark.parametrize("name", ["gpt", "llama", "parallel", "mixtral", "post-norm", "shared-layers"])
+def test_what_layers_start_from_in_the_cpus_memory(
+    monkeypatch: pytest.MonkeyPatch, name: str, run: dict[str, Any]
+) -> None:
+    """Hooks around ``checkpoint`` take the tensors that it is given away, and bring copies back."""
+    import torch
+
+    from txcalc.check.reference import block
+
+    def away(function: Any, *args: Any, **more: Any) -> Any:
+        with torch.autograd.graph.saved_tensors_hooks(
+                lambda x: x.detach().numpy().copy(), lambda x: torch.from_numpy(x).clone()):
+            return torch.utils.checkpoint.checkpoint(function, *args, **more)
+
+    monkeypatch.setattr(block, "checkpoint", away)
+    spec = Model.from_data(WHOLE[name])
+    w = workload(spec, kernels="cpu", dtype="fp32", recompute="full", offload=True, **run)
+    real = [live for _, live in measured("live_bytes", spec, w, "cpu")]
+    assert [event.live for event in live_bytes(trace(spec, w), in_place=False)] == real
+    assert [event.live for event in live_bytes(trace(spec, w.replaced(offload=None)), in_place=False)] != real
+
+
+def test_what_several_layers_are_given_is_not_offloaded() -> None:
+    w = workload(Model.from_data(WHOLE["t5"]), recompute="full", offload=True)
+    with pytest.raises(SpecError, match="offloading what several layers are given is not proved yet"):
+        live_bytes(trace(Model.from_data(WHOLE["t5"]), w))
+
+
+@pytest.mark.parametrize("form", [None, "selective", "full:2"])
+def test_nothing_else_is_in_the_cpus_memory(form: str | None) -> None:
+    with pytest.raises(SpecError, match="offload: is of what layers that run once more start from"):
+        workload(Model.from_data(WHOLE["gpt"]), recompute=form, offload=True)

@@ -65,6 +65,7 @@ class Run(TypedDict, total=False):
     accumulate: Size
     clip: bool
     in_backward: bool
+    offload: bool
     precision: Precision
 
 

@@ -195,7 +195,8 @@ ENGINE: Final = {
 MEMORY: Final = ENGINE | _some(
     "batch", "seq", "new", "past", "source_seq", "images", "phase", "dtype", "weights", "kv_dtype", "attention",
     "dropout", "precision", "optimizer", "optimizer_kernel", "accumulate", "global_batch", "clip", "in_backward",
-    "recompute", "loss", "lora", "dora", "freeze", "kernels", "implementation", "latents", "device", "reserve",
+    "recompute", "offload", "loss", "lora", "dora", "freeze", "kernels", "implementation", "latents", "device",
+    "reserve",
     seq=Row("N", "Tokens of a sequence: of the prompt, or of a training step. Default: the model's context or 2,048, "
             "whichever is shorter, with room for --new. k is 1,000, K is 1,024.", units.parse_count),
     new=Row("N", "Tokens generated after the prompt. Default 1.", units.parse_count),
@@ -212,6 +213,8 @@ MEMORY: Final = ENGINE | _some(
     clip=Row("yes|no", "Clip the gradients' norm or not. Default no.", _yes),
     in_backward=Row("yes|no", "Update each weight, and free its gradient, in the backward pass or not. Default no.",
                     _yes),
+    offload=Row("yes|no", "With --recompute full, keep what layers start from in the CPU's memory, or not. Default no.",
+                _yes),
     reserve=CURVE["reserve"],
 )
 """What a model is run on, and what its memory has to fit into."""

@@ -252,7 +252,10 @@ class _Live:
         if given:
             if run.again is not None and run.again.due and run.op.packs:
                 run.again.due, self._ahead = False, True
+                if run.again.restores:
+                    self._allocate(run.op.path, run.again.restores)
                 self._forth(run.again.steps, run.again.end)
+                self.release(run.again.restores)
                 self._turns, self._ahead = run.turns, False
             for i, step in enumerate(plan.steps):
                 if step.summed:

@@ -96,10 +96,14 @@ Step = Run | Return | Edge
 
 @dataclass(eq=False, slots=True)
 class Rerun:
-    """Steps that the backward pass runs once more on storages of their own, up to the ``end``-th, if still ``due``."""
+    """Steps that the backward pass runs once more on storages of their own, up to the ``end``-th, if still ``due``.
+
+    ``restores``: storages that come back from the CPU's memory for them.
+    """
 
     steps: list[Step]
     end: int
+    restores: tuple[Memory, ...] = ()
     due: bool = True
 
 
@@ -153,6 +157,7 @@ class Schedule:
         anew = {memory: replace(memory) for step in body if isinstance(step, Run) for memory in step.writes}
         for memory in anew:
             memory.group = "transient"
+        back = {memory: replace(memory) for memory in keeper.keeps if self.trace.workload.offload}
 
         def once_more(step: Step) -> Step:
             if isinstance(step, Edge):
@@ -161,9 +166,9 @@ class Schedule:
                 return Return(tuple(anew[m] for m in step.holds if m in anew))
             return step._replace(reads=tuple(anew[m] for m in step.reads if m in anew),
                                  writes=tuple(anew[m] for m in step.writes),
-                                 keeps=tuple(anew.get(m, m) for m in step.keeps))
+                                 keeps=tuple(anew.get(m, back.get(m, m)) for m in step.keeps))
 
-        rerun = Rerun(list(map(once_more, body)), saving[-1])
+        rerun = Rerun(list(map(once_more, body)), saving[-1], tuple(back.values()))
         last = body[saving[-1]]
         assert isinstance(last, Run)
         if not last.op.saves_own:  # the run ends before it
@@ -174,9 +179,9 @@ class Schedule:
             if isinstance(step, Run):
                 old = body[i]
                 assert isinstance(old, Run)
-                frees = keeper.keeps if i == saving[0] else ()
+                frees = keeper.keeps if i == saving[0] and not back else ()
                 self.steps[start + i] = old._replace(keeps=(), frees=frees, unpacks=step.keeps, again=rerun)
-        self.steps.insert(start, keeper._replace(frees=()))
+        self.steps.insert(start, keeper._replace(frees=(), keeps=() if back else keeper.keeps))
 
     def _repeat(self, node: Repeat, turns: Turns, own: tuple[int, ...]) -> None:
         first = node.first

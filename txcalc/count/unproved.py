@@ -81,6 +81,8 @@ def unproved(trace: Trace) -> str:
         found.append("a cell that is recomputed")
     if trace.workload.recompute not in (None, "full") and trace.workload.implementation != "torch":
         found.append(f"--recompute {trace.workload.recompute} in {trace.workload.implementation}'s code")
+    if trace.workload.offload and any(op.kind.name == "recomputation" and len(op.saves) > 1 for op in trace.ops):
+        found.append("offloading what several layers are given")
     return f"{found[0]} is not proved yet" if found else _incomplete(trace)
 
 

@@ -68,7 +68,7 @@ TRAINED: Final[Mapping[str, Callable[[object], Any]]] = {
 STEP: Final = ("optimizer", "optimizer_kernel", "accumulate", "clip", "in_backward")
 """The fields of a whole training step."""
 
-GIVEN: Final = ("loss", "recompute", *TRAINED, *STEP, "precision")
+GIVEN: Final = ("loss", "recompute", *TRAINED, *STEP, "precision", "offload")
 """The fields that a document has only where they were given."""
 
 UNBUILT: Final = ("megatron",)
@@ -97,6 +97,7 @@ class Workload(Part):
     has an fp32 master of the weights beside.
     ``loss``: the code of the cross-entropy of a head's logits, one of ``LOSSES``; none: as the implementation has it.
     ``recompute``: what the backward pass runs once more, so that only its inputs are kept; none: nothing.
+    ``offload``: the CPU's memory keeps the inputs of what is run once more.
     ``optimizer``: one of ``OPTIMIZERS``, or bytes of a parameter as ``Held`` has them; none: adamw. ``accumulate``
     micro-batches go into a step; ``clip``: the gradients' norm is clipped; ``in_backward``: each weight is updated, and
     its gradient freed, as soon as that is there.
@@ -122,6 +123,7 @@ class Workload(Part):
     recipe: Recipe = "adam-mixed"
     loss: str | None = None
     recompute: str | None = None
+    offload: bool | None = None
     lora: adapters.Adapter | None = None
     dora: adapters.Adapter | None = None
     freeze: tuple[str, ...] | None = None
@@ -287,7 +289,7 @@ def _checks(fields: Mapping[str, Any]) -> Iterator[partial[None]]:
             yield partial(check_optimizer, value)
         elif name in CHOICES:
             yield partial(_check_choice, name, value)
-        elif name in ("clip", "in_backward"):
+        elif name in ("clip", "in_backward", "offload"):
             yield partial(_check_flag, name, value)
         elif name in LEAST or name == "dropout":
             yield partial(_check_number, name, value)
@@ -310,6 +312,8 @@ def _checks_of_training(w: Workload) -> Iterator[partial[None]]:
     if w.adapter is not None and w.adapter.dtype not in (None, "fp32", w.weight_dtype):
         name, own = "lora" if w.lora is not None else "dora", w.adapter.dtype
         yield partial(_raise, f"adapters are in fp32 or as the weights, in {w.weight_dtype}, not in {own}", name)
+    if w.offload and w.recompute != "full":
+        yield partial(_raise, "is of what layers that run once more start from: needs recompute full", "offload")
     for name, there in (("accumulate", (w.accumulate or 1) > 1), ("clip", w.clip)) if w.in_backward else ():
         if there:
             yield partial(_raise, f"there is no {name} where weights are updated in the backward pass", name)
