@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 INPUTS: Final = frozenset({"token ids", "pixels", "frames", "targets"})
 """Labels of tensors that are there before a step."""
+_UNRECORDED: Final = "txcalc count knows its weights, cache and FLOPs, but the tensors that"
 _CELLS: Final = ("rnn", "lstm", "gru")
 Rows = tuple[tuple[str, Callable[[Any], bool]], ...]
 
@@ -92,10 +93,10 @@ def _incomplete(trace: Trace) -> str:
         known = written | {x.storage.id for x in (*op.reads, *op.saves)
                            if x.label in INPUTS or x.role is Role.PARAMETER}
         if any(x.storage.id not in known for x in (*op.reads, *op.saves)):
-            return f"what {op.path} reads has no writer yet"
+            return f"{_UNRECORDED} {op.path} reads are not recorded"
         idle = op.writes or op.kind.cached or op.kind.name == "recomputation"
         if not idle and (op.reads or op.saves or (op.weights and op.products)):
-            return f"what {op.path} writes is not recorded yet"
+            return f"{_UNRECORDED} {op.path} writes are not recorded"
     return ""
 
 
