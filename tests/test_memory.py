@@ -245,8 +245,8 @@ def test_every_lever_is_what_its_option_comes_to(args: tuple[object, ...]) -> No
     (("gpt2", "--seq", "1024", "--new", "1"), "--seq: 1,025 tokens, but gpt2 has 1,024 learned positions"),
     (("bert-base", "--new", "2"), "--new: bert-base is an encoder and does not generate"),
     (("t5-small",), None),
-    (("gpt2", "--kv-dtype", "fp8"), "--kv-dtype: plain PyTorch caches in what it computes in; formats of an engine's "
-                                    "cache are in txcalc count"),
+    (("gpt2", "--kv-dtype", "fp8"), "--kv-dtype: plain PyTorch caches in what it computes in; engines "
+     "have other formats: give --engine"),
     (("jamba-v0.1", "--phase", "training"), None),
 ])
 def test_bad_calls_get_one_line(args: tuple[str, ...], message: str | None) -> None:

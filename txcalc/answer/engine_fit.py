@@ -39,12 +39,11 @@ def engine_fit(
     assert made.device is not None
     assert made.room is not None
     assert made.aside is not None
-    most = tuple(sorted(_most(spec, made, card, reserve), key=lambda each: each.size in _NAMED & set(given)))
+    users, context, cards = _most(spec, made, reserve)
+    most = (context, users, cards) if "batch" in given and "context" not in given else (users, context, cards)
     top = next((each for each in most if each.size != "cards" and each.largest_fits), None)
-    users, context = made.users, made.context
-    if top is not None:
-        users, context = (top.largest_fits or 0, context) if top.size == "users" else (users, top.largest_fits or 0)
-    rows, needs = list(alive(made.at(users, context), whole=False)), made.needs
+    fullest = made if top is None else made.at(**{top.size: top.largest_fits})
+    rows, needs = list(alive(fullest, whole=False)), made.needs
     return CapacityView(Capacity(
         model=ModelInfo.of(spec, source, overrides),
         workload=made.trace.workload,
@@ -69,24 +68,21 @@ def engine_fit(
     ), made.defaults)
 
 
-_NAMED: Final = {"users", "context"}
-
-
-def _most(spec: Model, made: Serving, card: str, reserve: str | None) -> Iterator[Most]:
+def _most(spec: Model, made: Serving, reserve: str | None) -> tuple[Most, Most, Most]:
     """Users of the context, the longest context of the users, and the fewest cards for both."""
     users, context, last = made.most(), made.context, spec.context
     more = _needs(made, users + 1, context)
-    yield Most(size="users", given={"context": context}, largest_fits=users or None,
+    most = Most(size="users", given={"context": context}, largest_fits=users or None,
                bytes=_needs(made, users, context) if users else None, first_not=users + 1, bytes_first_not=more,
                phase=START.phase, at=_binds(made), ends=None)
     longest = made.longest(made.users, last)
     ends = longest == last
-    yield Most(size="context", given={"users": made.users}, largest_fits=longest or None,
+    beyond = Most(size="context", given={"users": made.users}, largest_fits=longest or None,
                bytes=_needs(made, made.users, longest) if longest else None,
                first_not=None if ends else longest + 1,
                bytes_first_not=None if ends else _needs(made, made.users, longest + 1),
                phase=START.phase, at=_binds(made), ends=f"{spec.name} was made for no more" if ends else None)
-    yield _fewest(spec, made, reserve)
+    return most, beyond, _fewest(spec, made, reserve)
 
 
 def _needs(made: Serving, users: int, context: int) -> int:

@@ -22,6 +22,7 @@ from txcalc.trace.workload import BYTES
 if TYPE_CHECKING:
     from txcalc.trace.cache import Cache
     from txcalc.trace.record import Trace
+    from txcalc.trace.workload import Workload
 
 GIB: Final = 2**30
 _KEPT: Final = {
@@ -141,17 +142,20 @@ def _number(version: str) -> tuple[int, ...]:
 # ---------------------------------------------------------------- what layers cache
 
 
-def layers(t: Trace, of: Engine, tp: int = 1, drafter: int = 0) -> tuple[Layers, ...]:
+def layers(
+    t: Trace, of: Engine, tp: int = 1, drafter: int = 0, values: str | None = None
+) -> tuple[Layers, ...]:
     """What the layers of a trace cache on one of ``tp`` ranks, alike ones together.
 
-    ``drafter``: so many layers more, each like the last that caches all tokens. Raises ``SpecError`` for a cache that
-    the engine's pool is not counted for, and for heads that its ranks do not share evenly.
+    ``values``: their dtype, where it is not that of keys. ``drafter``: so many layers more, each like the last that
+    caches all tokens. Raises ``SpecError`` for a cache that the engine's pool is not counted for, and for heads that
+    its ranks do not share evenly.
     """
     found: Counter[tuple[str, int | None, int]] = Counter()
     for op, often in t.placed:
         if op.cache is not None:
             _check(op.cache, of, t.model.name)
-            key = op.cache.name, _limit(op.cache), _bytes(t, op.cache, of, tp)
+            key = op.cache.name, _limit(op.cache), _bytes(t.workload, op.cache, of, tp, values)
             found[key] += int(often.calls)
     if not found:
         raise SpecError(f"{t.model.name} caches no keys and values, and an engine's pool is of these", field="engine")
@@ -174,14 +178,18 @@ def _limit(cache: Cache) -> int | None:
     return None if cache.limit is None or cache.layout == "full" else int(cache.limit)
 
 
-def _bytes(t: Trace, cache: Cache, of: Engine, tp: int) -> int:
+def _bytes(workload: Workload, cache: Cache, of: Engine, tp: int, values: str | None = None) -> int:
     """Bytes of one token, or of a state: every rank has its own heads, and at least one, and all of a latent."""
     if cache.kind == "state":
         return int(cache.per_token * cache.tokens * BYTES["fp32"])
+    if values is not None and len(cache.rows) == 2:
+        others = workload.replaced(kv_dtype=values)
+        return sum(_bytes(each, cache._replace(rows=(row,), per_token=row[0] * row[1]), of, tp)
+                   for each, row in zip((workload, others), cache.rows, strict=True))
     if cache.name != "latent" and tp > 1:
         rows = tuple((on_rank(int(heads), tp), size) for heads, size in cache.rows)
         cache = cache._replace(rows=rows, per_token=sum(heads * size for heads, size in rows))
-    size = int(token_bytes(cache, t.workload))
+    size = int(token_bytes(cache, workload))
     return _up(size, int(of.value("latent bytes"))) if cache.name == "latent" and "latent bytes" in of.rules else size
 
 

@@ -45,7 +45,7 @@ def passes(spec: Model, given: Mapping[str, Any]) -> Passes:
     own = [name for name in TRAINING if name in given]
     phase = given.setdefault("phase", "training" if own else "prefill")
     if given.get("kv_dtype", given.get("dtype", "bf16")) != given.get("dtype", "bf16"):
-        raise SpecError("plain PyTorch caches in what it computes in; formats of an engine's cache are in txcalc count",
+        raise SpecError("plain PyTorch caches in what it computes in; engines have other formats: give --engine",
                         field="kv_dtype")
     if phase not in ("training", "prefill", "decode"):
         wanted, got = not_one_of(("inference", "training", "decode"), phase)

@@ -79,7 +79,7 @@ def _why(most: Most, room: int) -> str:
 
 def _sum(capacity: Capacity) -> b.Table:
     """What fills the device where the first answer is at its largest: it adds up to what programs are offered."""
-    top = next((each for each in capacity.most if each.bytes is not None), None)
+    top = next((each for each in capacity.most if each.bytes is not None and each.size != "cards"), None)
     peak = capacity.peak.bytes if top is None or top.bytes is None else top.bytes
     whole = max(usable(capacity.device), peak + capacity.reserve.bytes)
     held = sum(each.bytes for each in capacity.held)

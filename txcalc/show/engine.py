@@ -34,7 +34,7 @@ def facts(served: Served) -> Iterator[b.Fact]:
 
 def levers(served: Served) -> b.Table:
     """Each lever with the requests and tokens that there is room for then."""
-    columns = (b.Column("What would help"), b.Column("requests at once", "n"), b.Column("tokens", "n"),
+    columns = (b.Column("What would help"), b.Column("room for requests", "n"), b.Column("tokens", "n"),
                b.Column("how", "words", fold="{}", place="beside", order=1))
     return b.Table("What would help", columns, [
         b.Row((each.option, b.Number(each.requests), b.Number(each.tokens), each.note)) for each in served.levers
