@@ -69,7 +69,7 @@ def test_an_unknown_family_is_refused() -> None:
         txcalc.reproduce("megatrno")
 
 
-@pytest.mark.parametrize("name", ["ao-vit", "ao-llama", "bert-large", "litgpt", "litgpt-generate"])
+@pytest.mark.parametrize("name", ["ao-vit", "ao-llama", "bert-large", "litgpt", "litgpt-generate", "torchtune"])
 def test_the_command_line_gives_a_familys_first_peak(found: Reproduction, name: str) -> None:
     [family] = [each for each in found.families if each.name == name]
     done = CliRunner().invoke(app, [*shlex.split(family.command)[1:], "--json"])
