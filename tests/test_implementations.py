@@ -147,7 +147,6 @@ def test_a_class_without_sdpa_runs_eager() -> None:
     ({"head": LMHead(transform=HeadTransform())}, {}, "head.transform in llama is not counted yet"),
     ({"modeling": "gpt2", "position": LearnedPosition(size=64), "norm": Norm(kind="layernorm"),
       "feed_forward": Dense(d_ff=41, activation="gelu_tanh")}, {}, "gpt2 without attention.bias.k"),
-    ({}, {"phase": "prefill"}, "the prefill phase of transformers is not counted yet"),
     ({"embedding_scale": True}, {}, "embedding_scale in llama is not counted yet"),
     ({"attention": model("llama-bias").attention, "modeling": "phi3"}, {}, "attention.bias.k in phi3 is not counted"),
     ({"layer_scale": True, "modeling": None}, {}, "layer_scale in classes of transformers"),

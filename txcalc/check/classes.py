@@ -9,7 +9,7 @@ Experts get equal shares of the tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Final
@@ -56,6 +56,41 @@ def live_bytes(config: Config, batch: int, seq: int, *, device: str = "cpu", **r
             loss = forward()
             loss.backward()  # type: ignore[no-untyped-call]
         return list(live.events)
+
+
+def generation(
+    config: Config, batch: int, seq: int, *, steps: Sequence[int] = (), cache: str = "dynamic", logits: str = "last",
+    device: str = "cpu", **how: Any,
+) -> list[list[tuple[str, int]]]:
+    """The bytes live after every operation that allocates or frees, of a prompt and of ``steps`` of so many tokens.
+
+    As in ``generation_live_bytes`` of ``txcalc.check.measure``. ``cache``: dynamic, or static:K for K tokens;
+    ``logits``: of all positions or the last. ``how``: as of ``instantiate``. A class that does not generate has one
+    pass.
+    """
+    import transformers
+    from transformers.utils import import_utils
+
+    with maker(device) as at, torch.no_grad():
+        model = instantiate(config, at, **how).eval()
+        given: dict[str, Any] = _inputs(model, batch, seq, None, at, how.get("dtype", torch.float32))
+        for name in ("labels", "use_cache"):
+            given.pop(name, None)
+        if model.can_generate():
+            kind, _, room = cache.partition(":")
+            kept = transformers.StaticCache(config=model.config, max_cache_len=int(room)) if kind == "static" else (
+                transformers.DynamicCache(config=model.config))
+            given |= {"past_key_values": kept, "use_cache": True, "logits_to_keep": int(logits == "last")}
+        passes = [given, *(given | {"input_ids": torch.ones(batch, n, dtype=torch.long, device=at)} for n in steps)]
+        with LiveMode(at) as live, patch.object(import_utils, "is_fake_tensor", lambda _: False):
+            found, held = [], list[Any]()
+            for i, each in enumerate(passes):
+                held.clear()
+                live.taken()
+                with _Yes(not i):  # later a static cache is asked whether it is empty
+                    held.append(model(**each))
+                found.append(live.taken())
+        return found
 
 
 def _step(
@@ -143,9 +178,13 @@ def _inputs(
 
 
 class _Yes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Answers questions of tensors without data with yes."""
+    """Answers questions of tensors without data with yes, or with no."""
+
+    def __init__(self, answer: bool = True) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._answer = answer
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
-            return True
+            return self._answer
         return func(*args, **(kwargs or {}))

@@ -134,6 +134,9 @@ RUN: Final[Mapping[str, Row]] = {
     "device": Row("KIND", "", old=True),
     "implementation": Row("NAME", "Whose code calls the operators: torch or transformers, which runs eager or sdpa. "
                           "Default torch."),
+    "cache": Row("KIND", "How transformers' classes cache keys: dynamic (joined to a copy in each step), static "
+                 "(memory for all that will come) or static:K (for K tokens). Default dynamic."),
+    "logits": Row("WHICH", "all or last: positions of a prompt that the head reads. Default all."),
     "latents": Row("HOW", "absorbed or expanded: how cached latents are read. Default absorbed in decoding, else "
                    "expanded."),
     "recipe": Row("NAME", "Training state: adam-mixed, adam-mixed-fp32-grads, adam-fp32 or sgd-momentum-fp32. Default "
@@ -198,8 +201,8 @@ ENGINE: Final = {
 MEMORY: Final = ENGINE | _some(
     "batch", "seq", "new", "past", "source_seq", "images", "phase", "dtype", "weights", "kv_dtype", "attention",
     "dropout", "precision", "optimizer", "optimizer_kernel", "accumulate", "global_batch", "clip", "in_backward",
-    "recompute", "offload", "loss", "lora", "dora", "freeze", "kernels", "implementation", "latents", "device",
-    "reserve",
+    "recompute", "offload", "loss", "lora", "dora", "freeze", "kernels", "implementation", "cache", "logits", "latents",
+    "device", "reserve",
     seq=Row("N", "Tokens of a sequence: of the prompt, or of a training step. Default: the model's context or 2,048, "
             "whichever is shorter, with room for --new. k is 1,000, K is 1,024.", units.parse_count),
     new=Row("N", "Tokens generated after the prompt. Default 1.", units.parse_count),

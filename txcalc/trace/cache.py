@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from txcalc.trace.sizes import least
+from txcalc.trace.tensors import Number, Role, Tensor
+
 if TYPE_CHECKING:
     from txcalc.trace.record import Trace
-    from txcalc.trace.tensors import Number, Tensor
 
 
 class Cache(NamedTuple):
@@ -75,3 +77,96 @@ def keep(t: Trace, k: Tensor, v: Tensor, before: Number, held: Number) -> tuple[
         t.op("cache", "past", writes=(k, v))
     t.op("cache", "cache", reads=(k, v))
     return k, v
+
+
+# ---------------------------------------------------------------- those of transformers (``cache_utils.py``)
+
+
+def seen(t: Trace, n: Number, window: Number | None) -> Number:
+    """Keys that ``n`` queries meet (``get_mask_sizes``): of a static cache also the places that are still empty."""
+    past, room = t.workload.past, _room(t, window)
+    if room is None:
+        return n + (past if window is None else least(past, window - 1))
+    return room if window is None or _fits(t, past + n, room) else n + least(past, room - 1)
+
+
+def update(t: Trace, k: Tensor, v: Tensor, window: Number | None) -> tuple[Tensor, Tensor]:
+    """Keys and values (b, n, width) with those that are cached, as a layer of the workload's cache hands them on."""
+    return (_dynamic if t.workload.room is None else _static)(t, k, v, window)
+
+
+def _room(t: Trace, window: Number | None) -> Number | None:
+    room = t.workload.room
+    return room if room is None or window is None else least(window, room)
+
+
+def _fits(t: Trace, tokens: Number, room: Number) -> bool:
+    held, most = t.size(tokens), t.size(room)
+    return isinstance(held, int) and isinstance(most, int) and held <= most
+
+
+def _dynamic(t: Trace, k: Tensor, v: Tensor, window: Number | None) -> tuple[Tensor, Tensor]:
+    """``DynamicLayer``: joined to copies of what was cached.
+
+    That of a window, ``DynamicSlidingWindowLayer``, caches a part of what it returns, so that all of it lives; what
+    was cached before came from a pass of as many tokens.
+    """
+    (b, n, _), past, found = k.shape, t.workload.past, list[Tensor]()
+    before = least(past - n, window - 1) + n if window is not None and _fits(t, n, past) else past
+    with t.frame():
+        if window is not None:
+            _number(t)
+        for label, x in (("keys", k), ("values", v)):
+            old: tuple[Tensor, ...] = ()
+            if t.size(past) != 0:
+                old = (_cached(t, label, b, before, x.shape[-1]),)
+            y = t.tensor(b, seen(t, n, window), x.shape[-1], label=label)
+            found.append(t.op("cache", "elementwise", reads=(*old, x), writes=(y,)))
+            if window is not None:
+                for each in old:
+                    t.hold(each)
+        for y in found:
+            t.op("cache", "cache", reads=(y,))
+    return found[0], found[1]
+
+
+def _static(t: Trace, k: Tensor, v: Tensor, window: Number | None) -> tuple[Tensor, Tensor]:
+    """``StaticLayer``: written into memory for all that will come, which attention reads.
+
+    Where a window is full, ``StaticSlidingWindowLayer`` hands on what that does not hold any more as well.
+    """
+    (b, n, _), past, room = k.shape, t.workload.past, _room(t, window)
+    new = (("keys", k), ("values", v))
+    with t.frame():
+        held = [_cached(t, label, b, room, x.shape[-1]) for label, x in new]
+        _number(t)
+        for each in held:
+            t.op("cache", "cache", reads=(each,))
+        if window is None or _fits(t, past + n, room):
+            place = t.op("cache", "elementwise", writes=(t.tensor(n, role=Role.INDEX, label="places", grad=False),))
+            t.hold(t.op("cache", "elementwise", reads=(place,), writes=(t.tensor(n, role=Role.INDEX, label="places"),)))
+            return held[0], held[1]
+        if t.size(past) == 0:
+            return k, v
+        if t.size(n) == 1 and not _fits(t, past + 1, room):
+            for each in held:
+                t.hold(t.op("cache", "elementwise", reads=(each,), writes=(t.tensor(*each.shape, label="moved"),)))
+            if t.workload.kernels == "cuda":
+                t.hold(t.op("cache", "elementwise", writes=(t.tensor(1, role=Role.INDEX, label="place"),)))
+            return held[0], held[1]
+        found = [t.op("cache", "elementwise", reads=(x, old), writes=(
+            t.tensor(b, seen(t, n, window), x.shape[-1], label=label),)) for (label, x), old in zip(
+                new, held, strict=True)]
+    return found[0], found[1]
+
+
+def _cached(t: Trace, label: str, *shape: Number, **of: Any) -> Tensor:
+    """What is cached before this pass, or made in the first one for those that follow."""
+    kind: Literal["past", "cache"] = "past" if t.size(t.workload.past) != 0 else "cache"
+    return t.op("cache", kind, writes=(t.tensor(*shape, label=f"cached {label}", grad=False, **of),))
+
+
+def _number(t: Trace) -> None:
+    """A number that a layer of the cache moves to a card: its window, or how much it holds."""
+    if t.workload.kernels == "cuda":
+        t.op("cache", "cache", reads=(_cached(t, "number", role=Role.INDEX),))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.spec.facts import located_blocks
-from txcalc.trace import norms, ops, parts
+from txcalc.trace import cache, norms, ops, parts
 from txcalc.trace.cores import Core, Heads, Kernel, attend, choose, context_of, pads, scores_of
 from txcalc.trace.record import Part, Trace
 from txcalc.trace.sizes import same, several
@@ -32,15 +32,19 @@ def positions(t: Trace, n: Number) -> Tensor:
     return _integers(t, "positions", n, of=_integers(t, "positions", n))
 
 
-def tables(t: Trace, stack: Stack, x: Tensor, places: Tensor, rotated: Number | None) -> tuple[Tensor, Tables]:
+def tables(
+    t: Trace, stack: Stack, x: Tensor, places: Tensor, rotated: Number | None, *, cached: bool
+) -> tuple[Tensor, Tables]:
     """Hidden states (b, n, d) after dropout; masks, and the rotary tables of ``rotated`` columns, which the caller's
-    frame holds."""
+    frame holds. ``cached``: the stack has a cache where it generates."""
     b, n, _ = x.shape
+    caches = cached and not t.workload.keeps
     windows = list(dict.fromkeys(getattr(block.attention, "window", None) for _, block in located_blocks(stack)))
     masks = {}
     for window in dict.fromkeys([None, *windows] if t.code.masks == "full first" else windows):
-        _packed(t, places, b, n)
-        masks[window] = mask = _mask(t, b, n, window)
+        if not caches:
+            _packed(t, places, b, n)
+        masks[window] = mask = _mask(t, b, n, cache.seen(t, n, window) if caches else n, window)
         if mask is not None:
             t.hold(mask)
     if t.code.drops in ("inside", "outside"):
@@ -81,14 +85,18 @@ def _packed(t: Trace, positions: Tensor, b: Number, n: Number) -> None:
             t.hold(_made(t, name, role=Role.BOOL, of=equal))
 
 
-def _mask(t: Trace, b: Number, n: Number, window: Number | None) -> Tensor | None:
+def _mask(t: Trace, b: Number, n: Number, keys: Number, window: Number | None) -> Tensor | None:
     """``sdpa_mask``, whether a query sees a key, unless the kernel knows; of ``eager_mask`` what is added."""
     if not _scored(t):
-        size, bound = t.size(n), t.size(window)
+        size, bound = t.size(keys), t.size(window)
         reaches = window is not None and (size is None or bound is None or size >= bound)
-        return _seen(t, b, n, window) if reaches else None
+        past, static = t.size(t.workload.past), t.workload.room is not None
+        if static and window is None and past != 0 and several(t, n):
+            _made(t, "causal", role=Role.BOOL)  # whether there are no keys yet
+        known = past == 0 or not several(t, n) if not static else past == 0 and several(t, n)
+        return None if known and not reaches else _seen(t, b, n, keys, window)
     with t.frame():
-        return _added(t, t.hold(_seen(t, b, n, window)), b, n)
+        return _added(t, t.hold(_seen(t, b, n, keys, window)), b)
 
 
 def _scored(t: Trace) -> bool:
@@ -96,30 +104,30 @@ def _scored(t: Trace) -> bool:
     return t.workload.attention == "eager" or not t.code.sdpa
 
 
-def _seen(t: Trace, b: Number, n: Number, window: Number | None) -> Tensor:
+def _seen(t: Trace, b: Number, n: Number, keys: Number, window: Number | None) -> Tensor:
     """Whether a query sees a key, in one matrix for all sequences."""
     name = "causal"
     with t.frame():
         for length in (b, 1):
             t.hold(_integers(t, name, length))
-        rows, columns = (t.hold(_integers(t, name, n, of=_integers(t, name, n))) for _ in range(2))
+        rows, columns = (t.hold(_integers(t, name, size, of=_integers(t, name, size))) for size in (n, keys))
         if window is None:
-            return _pairs(t, n, rows, columns)
+            return _pairs(t, n, keys, rows, columns)
         ones = _made(t, name, role=Role.BOOL)
-        near = _pairs(t, n, _integers(t, name, n, of=rows), columns)
-        both = _pairs(t, n, ones, near)
-        return _pairs(t, n, both, _pairs(t, n, rows, columns))
+        near = _pairs(t, n, keys, _integers(t, name, n, of=rows), columns)
+        both = _pairs(t, n, keys, ones, near)
+        return _pairs(t, n, keys, both, _pairs(t, n, keys, rows, columns))
 
 
-def _pairs(t: Trace, n: Number, *of: Tensor) -> Tensor:
-    mask = t.tensor(1, 1, n, n, role=Role.BOOL, label="causal mask", scores=True, grad=False)
+def _pairs(t: Trace, n: Number, keys: Number, *of: Tensor) -> Tensor:
+    mask = t.tensor(1, 1, n, keys, role=Role.BOOL, label="causal mask", scores=True, grad=False)
     return t.op("causal", "elementwise", reads=of, writes=(mask,))
 
 
-def _added(t: Trace, seen: Tensor, b: Number, n: Number) -> Tensor:
+def _added(t: Trace, seen: Tensor, b: Number) -> Tensor:
     """Zero where a query sees a key, else the least number, in a matrix for every sequence."""
     bounds = tuple(_made(t, "mask", role=Role.ACTIVATION) for _ in range(2))
-    mask = t.tensor(b, 1, n, n, label="mask", scores=True, grad=False)
+    mask = t.tensor(b, *seen.shape[1:], label="mask", scores=True, grad=False)
     return t.op("mask", "elementwise", reads=(seen, *bounds), writes=(mask,))
 
 
@@ -144,8 +152,12 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -
     """Self-attention on (b, n, d) hidden states, with heads in front of positions from the projections on."""
     *_, d = x.shape
     heads, mask = core.heads, given.masks[spec.window]
-    span = core.span._replace(masks=core.span.masks and several(t, core.span.queries))
-    core = core._replace(masked=0 if mask is None else 1, span=span)
+    caches, n = core.cache is not None and not t.workload.keeps, core.span.queries
+    masks = core.span.masks and (several(t, n) or mask is not None)
+    core = core._replace(masked=0 if mask is None else 1, span=core.span._replace(masks=masks))
+    if caches:  # a kernel that masks by itself has keys of its queries alone
+        keys = n if masks and mask is None else cache.seen(t, n, spec.window)
+        core = core._replace(span=core.span._replace(keys=keys))
     if mask is not None and not _scored(t):
         core = core._replace(heads=heads._replace(keys=heads.queries))
     kernel = choose(t, core)
@@ -159,6 +171,11 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -
             q, k = _rotated(t, q, k, heads, given.rotary[spec.window])
             if t.code.joins_rotated:
                 core = core._replace(laid="qk")
+        if caches:
+            with t.frame(t.hold(q), k, v):
+                seen = cache.update(t, k, v, spec.window)
+            core = core._replace(laid=core.laid if seen == (k, v) else core.laid.replace("k", "") + "kv")
+            k, v = (each.view(each.shape[0], core.span.keys, each.shape[-1]) for each in seen)
         for each in (q, k, v):
             t.hold(each)
         if kernel == "eager":
@@ -225,6 +242,8 @@ def _projected_together(
     sizes: dict[str, tuple[Number, Part]] = {
         name: (width, name) for name, width in zip(("q", "k", "v"), widths, strict=True)}  # type: ignore[misc]
     wide = ops.linears(t, x, sizes, bias=spec.bias.q)
+    if t.code.qkv != "together":
+        t.hold(wide)
     if t.code.qkv == "sliced":
         found = [parts.narrow(t, name, wide, width) for name, width in zip(sizes, widths, strict=True)]
         for i, count in enumerate((heads.queries, heads.keys, heads.keys)):
@@ -284,13 +303,29 @@ def _masked(
     """``sdpa_attention_forward`` with a mask: keys and values are repeated for every query, the mask made to be added.
     """
     with t.frame(q, k, v):
+        if heads.grouped and not several(t, core.span.queries):
+            return _packed_queries(t, q, k, v, core, heads, mask, kernel)
         if heads.grouped:
             k, v = _for_every_query(t, k, v, heads)
             # One head is repeated as a view, of which a product or a cast makes a tensor, and no copy of values does.
             viewed = not several(t, heads.keys) and t.workload.dtype == "fp32"
             core = core._replace(laid=core.laid + ("k" if viewed else "kv"))
-        core = core._replace(mask=_added(t, mask, q.shape[0], core.span.queries))
+        core = core._replace(mask=_added(t, mask, q.shape[0]))
         return _by_position(t, attend(t, q, k, v, core, kernel), core, kernel)
+
+
+def _packed_queries(
+    t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, heads: Heads, mask: Tensor, kernel: Kernel
+) -> Tensor:
+    """``pack_gqa``: one query of every head goes as several queries of each head of the keys."""
+    (b, _, width), span = q.shape, core.span
+    each = heads.queries // heads.keys
+    core = core._replace(
+        heads=heads._replace(queries=heads.keys), span=span._replace(queries=each, pairs=span.pairs * each),
+        mask=_added(t, mask, b), laid="qkvo")
+    y = attend(t, q.view(b, each, width // each), k, v, core, kernel)
+    whole = y.view(b, 1, heads.queries * heads.value_dim)
+    return ops.copy(t, "context_copy", whole) if kernel == "efficient" and several(t, heads.keys, each) else whole
 
 
 def _by_position(t: Trace, y: Tensor, core: Core, kernel: Kernel) -> Tensor:
@@ -303,12 +338,13 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor |
     """``eager_attention_forward``: keys and values are repeated for every query, and the softmax is in fp32."""
     (b, n, _), heads = q.shape, core.heads
     batched = several(t, b, heads.queries, n)
+    apart = batched or (t.code.qkv == "together" and several(t, b, heads.queries))  # one query is a part of a tensor
     with t.frame(q, k, v):
         if heads.grouped:
             k, v = _for_every_query(t, k, v, heads)
         copied = batched if not heads.grouped else not several(t, heads.keys) and several(t, b, heads.queries)
-        left = ops.copy(t, "q_copy", q) if batched and "q" not in core.laid else q
-        right = ops.copy(t, "k_copy", k) if copied and "k" not in core.laid else k
+        left = ops.copy(t, "q_copy", q) if apart and "q" not in core.laid else q
+        right = ops.copy(t, "k_copy", k) if copied and (heads.grouped or "k" not in core.laid) else k
         scores = ops.scaled(t, "scale", scores_of(t, left, right, core), kind="shift")
         if core.softcap:
             scores = ops.cap(t, "softcap", scores)
@@ -320,7 +356,7 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor |
                 scores = ops.cast(t, "softmax_cast", scores, Role.FLOAT32)
             probabilities = ops.cast(t, "softmax_cast", ops.softmax(t, "softmax", scores), q.role)
         probabilities = t.hold(ops.dropout(t, "dropout", probabilities), "layer")  # returned as well
-        weighed = ops.copy(t, "v_copy", v) if copied else v
+        weighed = ops.copy(t, "v_copy", v) if copied and (heads.grouped or "v" not in core.laid) else v
         out = context_of(t, probabilities, weighed, core)
         if batched:
             out = ops.view(t, "context", out, copied=True)

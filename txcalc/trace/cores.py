@@ -83,7 +83,7 @@ class Core(NamedTuple):
     mask: Tensor | None = None  # one that was made in this run, in place of a buffer
     bias: Tensor | None = None  # is added to the scores, and learned
     holds: tuple[Tensor, ...] = ()  # lives until the core's function returns
-    laid: str = ""  # which of q, k and v lie with their heads in front already
+    laid: str = ""  # which of q, k and v lie with their heads in front already, and whether the output (o) may
     masks: tuple[Tensor, ...] = ()  # copies of the mask that autocast has made
 
 
@@ -226,10 +226,12 @@ def _flash(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
 
 
 def _efficient(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
-    """CUDA's memory-efficient kernel (arXiv 2112.05682): rows of statistics up to a multiple of 32, random state."""
+    """CUDA's memory-efficient kernel (arXiv 2112.05682): random state, and where it is for a backward pass rows of
+    statistics up to a multiple of 32."""
     b, n, _ = q.shape
     mask = () if same(core.masked, 0) else (*_aligned_mask(t, core), *core.masks[:1])
-    statistics = t.tensor(b, core.heads.queries, -(-n // 32) * 32, role=Role.FLOAT32, label="log-sum-exp")
+    rows = -(-n // 32) * 32 if t.workload.keeps else 0
+    statistics = t.tensor(b, core.heads.queries, rows, role=Role.FLOAT32, label="log-sum-exp")
     state = (t.tensor(role=Role.HOST, label=f"random {name}") for name in ("seed", "offset"))
     return _fused(t, "efficient", q, k, v, core, (statistics, *state), mask)
 
@@ -252,8 +254,8 @@ def _aligned_mask(t: Trace, core: Core) -> tuple[Tensor, ...]:
     aligned, above = keys // 8, -(-keys // 8)  # as many of both where nothing is added
     if own and t.size(above - aligned) == 0:
         return own
-    masks = own[0].shape[0] if own else core.masked
-    mask = t.tensor(above - aligned, masks, core.span.queries, 8 * above, label="mask", scores=True, grad=False)
+    masks, rows = (own[0].shape[0], own[0].shape[2]) if own else (core.masked, core.span.queries)
+    mask = t.tensor(above - aligned, masks, rows, 8 * above, label="mask", scores=True, grad=False)
     t.op("mask", "elementwise", reads=own, writes=(mask,))
     return (mask,)
 
@@ -308,7 +310,8 @@ def _math(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
         if several(t, b, heads.queries, n):
             out = ops.view(t, "context", out, copied=True)
         out = ops.cast(t, "context_cast", out, own, label="context")
-    return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out
+    moved = several(t, heads.queries, n) and "o" not in core.laid
+    return ops.copy(t, "context_copy", out) if moved else out
 
 
 def _causal_mask(t: Trace, queries: Number, keys: Number) -> None:

@@ -111,7 +111,7 @@ def _typed(t: Trace, spec: Model, x: Tensor, types: Tensor) -> Tensor:
     """BERT's embeddings: those of types are added before those of positions, whose indices are a buffer."""
     (b, n, width), position = x.shape, spec.position
     assert position.kind == "learned"
-    with t.frame(x):
+    with t.frame(x, types):
         of_types = t.hold(ops.embedding(t, "type_embedding", types.view(b, n), spec.token_types, width))
         x = ops.add(t, x, of_types)
         ids = t.tensor(*((n,) if several(t, b) else (1, n)), role=Role.PARAMETER, label="positions", grad=False)

@@ -41,7 +41,7 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> Outputs:
         maps = spec.layers * first_attention(spec).heads
         t.op("contact_head", "linear", weights={"weight": (1, maps), "bias": (1,)})
     logits = _logits(t, spec, x, pooled, images)
-    hidden = () if logits and t.workload.keeps else (x,)  # a graph holds them only for a reader
+    hidden = () if logits and (t.workload.keeps or not t.code.returns_hidden) else (x,)  # a graph: for a reader alone
     t.results = (*logits, *hidden, *(() if pooled is None or unused else (pooled,)))
     return Outputs(x, pooled, logits)
 
@@ -235,6 +235,8 @@ def _predict(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> Tensor:
         x = _transform(t, head.transform, x, embedding_width(spec))
     if head.maxout is not None:
         x = _maxout(t, head.maxout, x)
+    if t.workload.logits == "last":
+        x = parts.positions(t, "last", x, 1)
     logits = ops.linear(t, "head", x, spec.vocab, bias=head.bias, kind="head", part="output",
                         tied=f"{TABLE}.weight" if head.tied else None)
     if head.unused_bias:

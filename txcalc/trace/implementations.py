@@ -35,14 +35,14 @@ class Code(NamedTuple):
     norm behind it has run. ``drops``: has dropout in other places than attention's probabilities, inside of a
     sublayer's call, after it, or where it is added to the ``residual``, of embeddings only otherwise. ``loss``: of what
     logits, ``shifts_labels``: of what comes next. ``batch_axis``: tables of positions and class tokens have one.
-    ``holds_inputs``: embeddings are alive until the last layer ends. ``holds_sublayers``: what a sublayer puts out is
-    alive until its layer ends. ``sublayers_first``: parallel ones are added to each other. ``scales_table``:
-    embeddings, as they are looked up. ``rebinds``: what is capped or normed again takes the name of what it was made
-    of, which is freed. ``sdpa``: has it. ``rotary``: tables in the dtype of what they rotate, or in fp32;
-    ``rotary_of_windows``: one for each window. ``norms_after``: queries and keys are normed when all projections are
-    made. ``reuses_names``: what a feed-forward layer has read is freed. ``adapts``: adapters over it are proved.
+    ``holds_inputs``: embeddings are alive until the last layer ends, or what is made of them. ``holds_sublayers``: what
+    a sublayer puts out is alive until its layer ends. ``sublayers_first``: parallel ones are added to each other.
+    ``scales_table``: embeddings, as they are looked up. ``rebinds``: what is capped or normed again takes the name of
+    what it was made of, which is freed. ``sdpa``: has it. ``rotary``: tables in the dtype of what they rotate, or in
+    fp32; ``rotary_of_windows``: one for each window. ``norms_after``: queries and keys are normed when all projections
+    are made. ``reuses_names``: what a feed-forward layer has read is freed. ``adapts``: adapters over it are proved.
     ``router``: there is one product for the rows of all experts, and their weights are in fp32 (``wide``) or in the
-    dtype of the router's product.
+    dtype of the router's product. ``returns_hidden``: a pass puts hidden states out beside logits.
     ``has``: the features (``features``) of the models that it is proved for, ``needs``: those that all of them have.
     """
 
@@ -74,6 +74,7 @@ class Code(NamedTuple):
     reuses_names: bool = False
     adapts: bool = False
     router: Literal["", "wide", "narrow"] = ""
+    returns_hidden: bool = False
     has: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
 
@@ -82,7 +83,7 @@ class Code(NamedTuple):
         return self._replace(has=self.has.union(features), **choices)
 
 
-TORCH: Final = Code()
+TORCH: Final = Code(returns_hidden=True)
 """Plain PyTorch."""
 
 PROJECTED: Final = frozenset(f"attention.bias.{name}" for name in "qkvo")
@@ -182,8 +183,6 @@ def code(spec: Model, workload: Workload) -> Code:
         raise SpecError(f"transformers {what}: leave it out", field="loss")
     if workload.precision == "amp":
         raise _not_yet("autocast over classes of transformers")
-    if not workload.keeps:
-        raise _not_yet(f"the {workload.phase} phase of transformers")
     return row
 
 

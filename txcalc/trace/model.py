@@ -141,12 +141,14 @@ def _stack(
     with t.frame(*((x,) if t.code.holds_inputs else ())):
         positions = t.hold(composed.positions(t, x.shape[1])) if t.code.makes_tables else None
         x = embeddings.embed(t, spec, stack, x, prefix, positions, types)
+        if not t.code.holds_inputs:
+            t.hold(x)
         causal, fixed = cached or stack.causal_mask, stack.input.kind == "patches"
         around = Around(stack.position, causal=causal, cached=cached, fixed=fixed, memory=memory,
                         shared={} if shares_keys(stack) else None)
         around = around._replace(table=_table(t, stack, around, x))
         if positions is not None:
-            x, made = composed.tables(t, stack, x, positions, _rotated(stack))
+            x, made = composed.tables(t, stack, x, positions, _rotated(stack), cached=cached)
             around = around._replace(made=made)
         elif t.code.attention == "heads":
             around = around._replace(made=composed.Tables({None: None}, {}))

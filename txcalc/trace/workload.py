@@ -42,6 +42,12 @@ attention's core."""
 LOSSES: Final = ("plain", "fp32")
 """Cross-entropy of logits as they are, or of a copy in fp32, which is what our reference does."""
 
+CACHES: Final = ("dynamic", "static", "static:K")
+"""How transformers caches keys: by joining new ones to a copy, or in memory for all that will come, or for K of it."""
+
+LOGITS: Final = ("all", "last")
+"""Positions that a head reads."""
+
 OPTIMIZER_KERNELS: Final[tuple[OptimizerKernel, ...]] = get_args(OptimizerKernel)
 
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -49,7 +55,7 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "attention": get_args(AttentionKernel), "masked": get_args(Masked), "kernels": get_args(Kernels),
     "latents": get_args(Latents), "implementation": get_args(Implementation),
     "recipe": get_args(Recipe), "loss": LOSSES, "recompute": RECOMPUTE, "precision": get_args(Precision),
-    "optimizer": OPTIMIZERS, "optimizer_kernel": OPTIMIZER_KERNELS,
+    "optimizer": OPTIMIZERS, "optimizer_kernel": OPTIMIZER_KERNELS, "cache": CACHES, "logits": LOGITS,
 }
 """The fields that are one of a few words."""
 
@@ -68,7 +74,10 @@ TRAINED: Final[Mapping[str, Callable[[object], Any]]] = {
 STEP: Final = ("optimizer", "optimizer_kernel", "accumulate", "clip", "in_backward")
 """The fields of a whole training step."""
 
-GIVEN: Final = ("loss", "recompute", *TRAINED, *STEP, "precision", "offload")
+PASS: Final = ("cache", "logits")
+"""The fields of a pass that generates."""
+
+GIVEN: Final = ("loss", "recompute", *TRAINED, *STEP, "precision", "offload", *PASS)
 """The fields that a document has only where they were given."""
 
 UNBUILT: Final = ("megatron",)
@@ -101,6 +110,8 @@ class Workload(Part):
     ``optimizer``: one of ``OPTIMIZERS``, or bytes of a parameter as ``Held`` has them; none: adamw. ``accumulate``
     micro-batches go into a step; ``clip``: the gradients' norm is clipped; ``in_backward``: each weight is updated, and
     its gradient freed, as soon as that is there.
+    ``cache``: one of ``CACHES``; none: as the implementation has it. ``logits``: of all positions that are read, or of
+    the last one alone; none: of all.
     Raises ``SpecError`` that names the field.
     """
 
@@ -133,6 +144,8 @@ class Workload(Part):
     clip: bool | None = None
     in_backward: bool | None = None
     precision: Precision | None = None
+    cache: str | None = None
+    logits: str | None = None
 
     def __post_init__(self) -> None:
         if (packed := _packed(self.dtype)) in PACKED:
@@ -161,6 +174,11 @@ class Workload(Part):
         for name in STEP:
             if self.phase != "training" and getattr(self, name) is not None:
                 raise SpecError(f"a {self.phase} pass updates no weights; use phase training", field=name)
+        for name in PASS:
+            if self.keeps and getattr(self, name) is not None:
+                raise SpecError(f"a {self.phase} pass generates nothing; use phase prefill or decode", field=name)
+        if self.cache is not None and self.implementation != "transformers":
+            raise SpecError("is of transformers' classes; give --implementation transformers", field="cache")
         if self.held is not None and self.weights is not None:
             raise SpecError(f"the bytes of weights are given twice, here and by --weights {self.weights}",
                             field="optimizer")
@@ -247,6 +265,14 @@ class Workload(Part):
         """Layers that the backward pass runs once more at a time, where they are several."""
         layers = re.search("[0-9]+", self.recompute or "")
         return int(layers[0]) if layers else None
+
+    @property
+    def room(self) -> int | None:
+        """Tokens that a static cache has room for, where it is one."""
+        if self.cache in (None, "dynamic"):
+            return None
+        tokens = re.search("[0-9]+", self.cache or "")
+        return int(tokens[0]) if tokens else self.past + self.seq
 
     @property
     def absorbs(self) -> bool:

@@ -1,0 +1,78 @@
+"""Live bytes of a prompt, of a chunk and of steps after it in transformers' own classes, without gradients."""
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from tests.test_implementations import CONFIGS, model
+from txcalc.check import classes, fake_cuda, measure
+from txcalc.check.fake_cuda import NotRun
+from txcalc.count.lifetimes import live_bytes
+from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import is_causal, positions
+from txcalc.trace.implementations import features
+from txcalc.trace.model import trace
+from txcalc.trace.workload import Workload
+
+STEPS = (7, 7, 1, 1)
+"""Tokens of a prompt, of a chunk that follows it, and of two steps."""
+RUNS = [{"attention": attention, "dtype": dtype, "cache": cache, "logits": logits, "batch": batch}
+        for attention in ("eager", "sdpa") for dtype in ("fp32", "bf16") for cache in ("dynamic", "static:17")
+        for logits in ("last", "all") for batch in (1, 2)]
+
+
+def quick(run: dict[str, Any], device: str) -> bool:
+    """Whether a run is among the quick tests: two of each model and device."""
+    sdpa, dynamic = run["attention"] == "sdpa", run["cache"] == "dynamic"
+    return sdpa == (run["dtype"] == "bf16") == (run["batch"] == 2) and (
+        run["logits"] == "all") == dynamic == (sdpa == (device == "fake-cuda"))
+
+
+def generation(name: str, device: str, run: dict[str, Any]) -> tuple[list[list[int]], list[list[int]]]:
+    """What PyTorch has alive in each pass, and what the trace has, event by event."""
+    spec, how = model(name), run
+    steps = STEPS[1:] if is_causal(spec) else ()
+    if not steps:
+        how = {key: value for key, value in run.items() if key not in ("cache", "logits")}
+    given = {key: value for key, value in how.items() if key != "batch"}
+    if device == "fake-cuda":
+        real = fake_cuda.ask("generation", CONFIGS[name], run["batch"], 7, steps=steps, **given)
+    else:
+        real = classes.generation(CONFIGS[name], run["batch"], 7, steps=steps, **given | {
+            "dtype": measure.DTYPES[run["dtype"]]})
+    ours = []
+    for i, new in enumerate(STEPS[:len(real)]):
+        w = Workload(phase="decode" if i else "prefill", seq=positions(spec.input, new), past=sum(STEPS[:i]),
+                     implementation="transformers", kernels="cpu" if device == "cpu" else "cuda", **how)
+        ours.append([event.live for event in live_bytes(trace(spec, w), in_place=False)])
+    found = [[live for _, live in events] for events in real]
+    if run["cache"] == "dynamic" and any("window" in each for each in features(spec)):
+        # A window holds all that the pass before it has made, which is taken to have been as long.
+        del found[2:3], ours[2:3]
+    return found, ours
+
+
+@pytest.mark.parametrize(("name", "run", "device"), [
+    pytest.param(name, run, device, id=f"{name}-{device}-" + "-".join(map(str, run.values())),
+                 marks=() if quick(run, device) else pytest.mark.slow)
+    for name in CONFIGS for run in RUNS for device in ("cpu", "fake-cuda")
+    if (name != "gemma2" or run["attention"] == "eager") and (is_causal(model(name)) or run["cache"] == "dynamic")
+])
+def test_a_prompt_and_steps_after_it(name: str, run: dict[str, Any], device: str) -> None:
+    try:
+        real, ours = generation(name, device, run)
+    except NotRun as reason:
+        pytest.skip(f"not run: {reason}")
+    assert all(len(events) > 25 for events in real)
+    assert ours == real
+
+
+@pytest.mark.parametrize(("run", "why"), [
+    ({"cache": "static", "implementation": "torch"}, "cache: is of transformers' classes"),
+    ({"cache": "paged"}, "cache: must be"), ({"logits": "last", "phase": "training"}, "a training pass generates"),
+])
+def test_what_a_pass_does_not_have_is_refused(run: dict[str, Any], why: str) -> None:
+    with pytest.raises(SpecError, match=why):
+        Workload(**{"phase": "prefill", "seq": 7, "implementation": "transformers"} | run)
