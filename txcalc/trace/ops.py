@@ -321,7 +321,7 @@ def multiply(t: Trace, name: str, a: Tensor, b: Tensor, *, broadcast: bool = Fal
 def divide(t: Trace, name: str, a: Tensor, b: Tensor, *, in_place: bool = False) -> Tensor:
     """``a / b`` with one column in ``b``: keeps both. The gradient of ``b`` is ``-grad * (a / b / b)``, made first.
 
-    ``in_place``: ``a`` becomes the result, and a copy of it is what is kept.
+    ``in_place``: ``a`` becomes the result, and what is kept is a copy of it.
     """
     last: Steps = ((to(b),), (to(a),))
     if several(t, a.shape[-1]):
@@ -329,7 +329,7 @@ def divide(t: Trace, name: str, a: Tensor, b: Tensor, *, in_place: bool = False)
     steps = (*((temporary(a, passing=n),) for n in (3, 2, 1)), *last)
     out = t.alias(a, *a.shape) if in_place else like(t, a, name, widest(t, a.role, b.role))
     kept = a
-    if in_place:
+    if in_place and t.workload.keeps:
         kept = t.op(name, "elementwise", reads=(a,), writes=(like(t, a, f"{a.label}, before", a.role),))
     return t.op(name, "weighing", saves=(kept, b), reads=(a, kept, b), writes=(out,), backward=steps, apart=True)
 
