@@ -18,6 +18,10 @@ PHI3: Final = of("phi3", "Phi3", hidden_size=24, pad_token_id=0)
 SPARSE: Final = {"hidden_size": 40, "head_dim": 8, "num_experts_per_tok": 2}
 MIXTRAL: Final = of("mixtral", "Mixtral", **SPARSE, num_local_experts=5) | {"intermediate_size": 48}
 QWEN3_MOE: Final = of("qwen3_moe", "Qwen3Moe", **SPARSE, num_experts=7, moe_intermediate_size=24)
+DEEPSEEK: Final = of(
+    "deepseek_v3", "DeepseekV3", hidden_size=40, num_attention_heads=3, num_key_value_heads=3, moe_intermediate_size=24,
+    n_routed_experts=6, n_shared_experts=1, num_experts_per_tok=2, n_group=3, topk_group=2, q_lora_rank=11,
+    kv_lora_rank=13, qk_nope_head_dim=8, qk_rope_head_dim=4, head_dim=4, v_head_dim=10, first_k_dense_replace=1)
 DECODERS: Final[dict[str, dict[str, Any]]] = {
     "mistral": MISTRAL,
     "mistral-whose-window-reaches": MISTRAL | {"sliding_window": 40},
@@ -37,5 +41,9 @@ DECODERS: Final[dict[str, dict[str, Any]]] = {
     "qwen3-moe": QWEN3_MOE | {"decoder_sparse_step": 2},
     "qwen3-moe-normalised": QWEN3_MOE | {"num_experts_per_tok": 7, "norm_topk_prob": True, "attention_bias": True,
                                          "num_hidden_layers": 1},
+    "deepseek-v3": DEEPSEEK,
+    "deepseek-v3-one-group": DEEPSEEK | {
+        "n_group": 1, "topk_group": 1, "q_lora_rank": None, "norm_topk_prob": False, "n_shared_experts": 2,
+        "attention_bias": True, "num_hidden_layers": 1, "first_k_dense_replace": 0, "v_head_dim": 12},
     "olmo2": of("olmo2", "Olmo2", hidden_size=24),
 }

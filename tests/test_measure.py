@@ -12,11 +12,18 @@ torch = pytest.importorskip("torch")
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from txcalc.check import measure  # noqa: E402
+from txcalc.check.measure_kept import Kept  # noqa: E402
 from txcalc.check.reference.transformer import build  # noqa: E402
 from txcalc.spec.facts import architecture_fields  # noqa: E402
 from txcalc.spec.model import Model  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+def by_path(storages: list[Kept]) -> Counter[tuple[str, str, int]]:
+    """How often each (path, dtype, bytes) occurs: what two lists are compared by."""
+    return Counter((storage.path, storage.dtype, storage.nbytes) for storage in storages)
+
 
 BASE = {
     "name": "tiny", "vocab": 31, "layers": 3, "context": 29, "d_model": 15,
@@ -165,7 +172,7 @@ def test_kept_by_hand() -> None:
     """One pre-norm layer without anything that is not needed, under flash attention."""
     model = spec("plain", layers=1, head={"kind": "none"}, position={"kind": "none"}, final_norm=False)
     x, hidden, stat = 4 * 2 * 13 * 15, 4 * 2 * 13 * 23, 4 * 2 * 13
-    assert measure.by_path(measure.kept(model, 2, 13)) == Counter({
+    assert by_path(measure.kept(model, 2, 13)) == Counter({
         ("token_embedding", "int64", 8 * 2 * 13): 1,
         ("layers.attention_norm", "float32", x): 1,
         ("layers.attention_norm", "float32", stat): 2,
@@ -191,7 +198,7 @@ def test_masks_and_rotations_are_buffers_and_not_kept(position: str, eager: bool
         )
         for kind, window in (("none", None), (position, 5))
     )
-    assert measure.by_path(plain) == measure.by_path(other)
+    assert by_path(plain) == by_path(other)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta", "fake"])

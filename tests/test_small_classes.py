@@ -12,7 +12,8 @@ from txcalc.models.load import load
 from txcalc.trace import composed, curves, grouped, ops
 from txcalc.trace.record import Trace
 
-PRESETS = ("gpt2", "tinyllama-1.1b", "pythia-70m", "vit-b16", "qwen3-0.6b", "mixtral-8x7b", "qwen3-30b-a3b")
+PRESETS = ("gpt2", "tinyllama-1.1b", "pythia-70m", "vit-b16", "qwen3-0.6b", "mixtral-8x7b", "qwen3-30b-a3b",
+           "deepseek-v3")
 
 
 def rows(name: str) -> tuple[list[Any], str]:

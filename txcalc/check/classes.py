@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from txcalc.check.measure import Kept, kept_by, maker
+from txcalc.check.measure import maker
+from txcalc.check.measure_kept import Kept, kept_by
 from txcalc.check.measure_modes import LiveMode
 from txcalc.check.measure_trained import with_peft
 from txcalc.huggingface.families import FAMILIES

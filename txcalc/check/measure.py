@@ -12,19 +12,17 @@ expert is built and stands for all that are like it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import _disable_current_modes
 
-from txcalc.check.measure_modes import FlopMode, ModulePath, canonical_paths, copies, storage_of
+from txcalc.check.measure_kept import Kept, kept_by
+from txcalc.check.measure_modes import FlopMode, ModulePath, canonical_paths, copies
 from txcalc.check.measure_modes import LiveMode as _LiveMode
 from txcalc.check.measure_trained import Trained, build
 from txcalc.check.reference.layers import MixtureOfExperts
@@ -43,15 +41,6 @@ class Flops(NamedTuple):
     forward: dict[str, int]
     backward: dict[str, int]
     recomputed: dict[str, int]  # the forward pass within the backward one
-
-
-class Kept(NamedTuple):
-    """One storage that autograd keeps: the module that first saved it, as it saw it, and the storage's bytes."""
-
-    path: str
-    shape: Shape
-    dtype: str
-    nbytes: int
 
 
 class AttentionMemory(NamedTuple):
@@ -356,34 +345,6 @@ def maker(device: str) -> Iterator[str]:
 
 
 # ---------------------------------------------------------------- what is kept and allocated
-
-
-def kept_by(root: nn.Module, run: Callable[[], Tensor], besides: tuple[Tensor, ...] = ()) -> list[Kept]:
-    """Every storage that autograd keeps of a run, but parameters and buffers, and what is named ``besides``."""
-    own = {storage_of(tensor) for tensor in chain(root.parameters(), root.buffers(), besides)}
-    found: dict[int, Kept] = {}
-    # A storage that is freed may lend its address to the next.
-    alive: list[torch.UntypedStorage] = []
-
-    with ModulePath(root) as where:
-
-        def pack(tensor: Tensor) -> Tensor:
-            key = storage_of(tensor)
-            nbytes = tensor.untyped_storage().nbytes()
-            if key not in own and key not in found and nbytes:
-                name = str(tensor.dtype).removeprefix("torch.")
-                found[key] = Kept(where.now(), tuple(tensor.shape), name, nbytes)
-                alive.append(tensor.untyped_storage())
-            return tensor.detach()  # itself, it would hold the graph that holds it, and nothing would be freed
-
-        with saved_tensors_hooks(pack, lambda tensor: tensor):
-            run()
-    return list(found.values())
-
-
-def by_path(storages: list[Kept]) -> Counter[tuple[str, str, int]]:
-    """How often each (path, dtype, bytes) occurs: what two lists are compared by."""
-    return Counter((storage.path, storage.dtype, storage.nbytes) for storage in storages)
 
 
 def _peak(run: Callable[[], None], device: str) -> int:

@@ -194,12 +194,12 @@ def flops_rows(spec: Model, *, eager: bool, how: str, device: str) -> Iterator[R
 
 def kept(spec: Model, case: Case, device: Device, how: str) -> Row:
     """Every storage that autograd keeps, module by module and tensor by tensor."""
-    from txcalc.check import measure
+    from txcalc.check.measure import module_paths
+    from txcalc.check.measure_kept import Kept
 
     w = case.workload(spec, device)
     t = trace(spec, w)
-    found = [measure.Kept(*storage) for storage in measured("kept", spec, w, device)]
-    modules = measure.module_paths(spec)
+    modules, found = module_paths(spec), [Kept(*each) for each in measured("kept", spec, w, device)]
     ours, theirs = Counter(by_module(activations.kept(t), modules)), Counter[str]()
     for storage in found:
         theirs[storage.path] += storage.nbytes

@@ -80,6 +80,7 @@ class Return(NamedTuple):
     """The end of a frame, which releases what it holds."""
 
     holds: tuple[Memory, ...]
+    saved: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -140,7 +141,7 @@ class Schedule:
                 self.steps.append(self._op(node, turns, own))
             elif isinstance(node, Frame):
                 self.add(node.body, turns, own)
-                self.steps.append(Return(self._known(node.holds)))
+                self.steps.append(Return(self._known(node.holds), node.saved))
             elif isinstance(node, Again):
                 self._again(node, turns, own)
             else:
@@ -176,8 +177,10 @@ class Schedule:
             assert isinstance(again, Run)
             rerun.steps[saving[-1]] = again._replace(writes=())
         for i, step in enumerate(rerun.steps):
+            old = body[i]
+            if isinstance(old, Return) and old.saved:
+                self.steps[start + i] = Return(())
             if isinstance(step, Run):
-                old = body[i]
                 assert isinstance(old, Run)
                 frees = keeper.keeps if i == saving[0] and not back else ()
                 self.steps[start + i] = old._replace(keeps=(), frees=frees, unpacks=step.keeps, again=rerun)

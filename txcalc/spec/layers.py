@@ -300,6 +300,8 @@ class MoE(Spec):
     bias: DenseBias = DenseBias()
     router_bias: Flag = False
     routing: Literal["softmax-topk", "topk-softmax", "sigmoid-topk"] = "softmax-topk"
+    expert_groups: Annotated[Size, "experts stand in so many groups: arXiv 2412.19437, section 2.1.2"] = 1
+    active_groups: Annotated[Size, "groups that a token's experts are chosen from"] = 1
     normalize: Annotated[Flag, "the chosen experts' weights are made to sum to 1"] = True
     shared_experts: Annotated[Count, "experts every token passes, in one fused feed-forward"] = 0
     shared_d_ff: Annotated[Size | None, "width of one shared expert; default d_ff"] = None
@@ -318,6 +320,10 @@ class MoE(Spec):
     def _check(self) -> None:
         if self.active_experts > self.experts:
             raise FieldError(("active_experts",), f"{self.active_experts} is more than experts {self.experts}")
+        if self.active_groups > self.expert_groups:
+            raise FieldError(("active_groups",), f"more than expert_groups {self.expert_groups}")
+        if self.experts % self.expert_groups:
+            raise FieldError(("expert_groups",), f"{self.expert_groups} does not divide experts {self.experts}")
         if not self.shared_experts and (self.shared_gate or self.shared_d_ff is not None):
             name = "shared_gate" if self.shared_gate else "shared_d_ff"
             raise FieldError((name,), "needs shared_experts of at least 1")

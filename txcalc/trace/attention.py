@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txcalc.spec.facts import mask_kind
-from txcalc.trace import composed, curves, norms, ops, parts
+from txcalc.trace import composed, composed_latents, curves, norms, ops, parts
 from txcalc.trace.cache import Cache, extend, keep, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
@@ -53,6 +53,12 @@ def self_attention(t: Trace, spec: Attention | MLA, around: Around, x: Tensor) -
     with t.scope("attention", component=layer):
         if spec.kind == "mla":
             span = _span(t, n, past, causal=around.causal)
+            if around.made is not None and t.workload.keeps:
+                h = spec.heads
+                rows = ((1, spec.kv_rank + spec.rope_dim),)
+                cache = kv_cache("self", rows, span.held, b, layout="latent") if cached else None
+                core = Core(Heads(h, h, spec.nope_dim + spec.rope_dim, spec.value_dim), span, cache)
+                return composed_latents.latent_attention(t, spec, around.made, x, core)
             return latent_attention(t, spec, position, x, span, past, causal=around.causal, cached=cached)
         span = _span(t, n, past, causal=around.causal, window=spec.window, chunk=spec.chunk,
                      drops=spec.cached == "window")

@@ -152,11 +152,10 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -
     """Self-attention on (b, n, d) hidden states, with heads in front of positions from the projections on."""
     *_, d = x.shape
     heads, mask = core.heads, given.masks[spec.window]
-    caches, n = core.cache is not None and not t.workload.keeps, core.span.queries
-    masks = core.span.masks and (several(t, n) or mask is not None)
-    core = core._replace(masked=0 if mask is None else 1, span=core.span._replace(masks=masks))
+    core, caches = unmasked(t, core, mask), core.cache is not None and not t.workload.keeps
     if caches:  # a kernel that masks by itself has keys of its queries alone
-        keys = n if masks and mask is None else cache.seen(t, n, spec.window)
+        n = core.span.queries
+        keys = n if core.span.masks and mask is None else cache.seen(t, n, spec.window)
         core = core._replace(span=core.span._replace(keys=keys))
     if mask is not None and not _scored(t):
         core = core._replace(heads=heads._replace(keys=heads.queries))
@@ -178,13 +177,7 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -
             k, v = (each.view(each.shape[0], core.span.keys, each.shape[-1]) for each in seen)
         for each in (q, k, v):
             t.hold(each)
-        if kernel == "eager":
-            with t.scope("core"):
-                y = _eager(t, q, k, v, core, mask)
-        elif mask is None:
-            y = _by_position(t, attend(t, q, k, v, core, kernel), core, kernel)
-        else:
-            y = _masked(t, q, k, v, core, heads, mask, kernel)
+        y = attended(t, q, k, v, core, heads, mask, kernel)
         if t.code.output == "with attention":
             y = ops.linear(t, "o", y, d, bias=spec.bias.o, part="attention output")
         if t.code.drops == "inside":
@@ -192,6 +185,24 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -
     if t.code.output == "apart":
         y = ops.linear(t, "o", t.hold(y, "sublayer"), d, bias=spec.bias.o, part="attention output")
     return ops.dropout(t, "dropout", y) if t.code.drops == "outside" else y
+
+
+def attended(
+    t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, heads: Heads, mask: Tensor | None, kernel: Kernel
+) -> Tensor:
+    """Contexts (b, n, width) of queries, keys and values that lie as ``core`` says."""
+    if kernel == "eager":
+        with t.scope("core"):
+            return _eager(t, q, k, v, core, mask)
+    if mask is None:
+        return _by_position(t, attend(t, q, k, v, core, kernel), core, kernel)
+    return _masked(t, q, k, v, core, heads, mask, kernel)
+
+
+def unmasked(t: Trace, core: Core, mask: Tensor | None) -> Core:
+    """What a kernel is told of a mask: a tensor, that it is causal, or nothing for a single query."""
+    masks = core.span.masks and (several(t, core.span.queries) or mask is not None)
+    return core._replace(masked=0 if mask is None else 1, span=core.span._replace(masks=masks))
 
 
 def _projected(
@@ -284,14 +295,14 @@ def _turned(t: Trace, name: str, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Te
     """``x cos + (-x2, x1) sin``; keeps the tables."""
     cos, sin = rotary
     with t.frame():
-        along = t.hold(_times(t, name, x, cos))
+        along = t.hold(times(t, name, x, cos))
         first, second = (parts.narrow(t, name, x, x.shape[-1] // 2) for _ in range(2))
         crossed = parts.join(t, name, (ops.scaled(t, name, second), first))
-        across = t.hold(_times(t, name, crossed, sin))
+        across = t.hold(times(t, name, crossed, sin))
         return ops.add(t, along, across, name, label=f"rotated {x.label}")
 
 
-def _times(t: Trace, name: str, x: Tensor, table: Tensor) -> Tensor:
+def times(t: Trace, name: str, x: Tensor, table: Tensor) -> Tensor:
     """``x * table``, which has no gradient, and is all that is kept."""
     out = ops.like(t, x, x.label, table.role if t.code.rotary == "fp32" else None)
     return t.op(name, "product", saves=(table,), reads=(x, table), writes=(out,), backward=((ops.to(x),),))

@@ -86,8 +86,12 @@ def _moe_grouped(t: Trace, spec: MoE, x: Tensor) -> Tensor:
     b, n, d = x.shape
     with t.frame(x):
         tokens = ops.view(t, "tokens", x, b * n, d)
-        weights, chosen = (t.hold(each) for each in grouped.route(t, spec, tokens))
-        return grouped.experts(t, spec, tokens, weights, chosen).view(b, n, d)
+        route = grouped.route_in_groups if t.code.router == "groups" else grouped.route
+        weights, chosen = (t.hold(each) for each in route(t, spec, tokens))
+        if t.code.router == "groups":
+            tokens = ops.view(t, "tokens", x, b * n, d)
+        y = grouped.experts(t, spec, tokens, weights, chosen).view(b, n, d)
+        return y if spec.shared_d_ff is None else ops.add(t, t.hold(y), _shared(t, spec, x))
 
 
 def _moe_separate(t: Trace, spec: MoE, x: Tensor, given: Tensor, norm: Norm) -> Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from txcalc.spec.errors import SpecError
 from txcalc.trace import curves, ops, parts
 from txcalc.trace.record import Trace
-from txcalc.trace.sizes import several
+from txcalc.trace.sizes import Product, several
 from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
@@ -34,6 +34,50 @@ def route(t: Trace, spec: MoE, tokens: Tensor) -> tuple[Tensor, Tensor]:
         if t.code.router == "narrow":
             weights = ops.cast(t, "router_cast", weights, logits.role)
         return weights, chosen
+
+
+def route_in_groups(t: Trace, spec: MoE, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """``DeepseekV3TopkRouter.forward``: the same in fp32, from the groups whose best two experts score highest."""
+    (n, _), e, g, a, name = tokens.shape, spec.experts, spec.expert_groups, spec.active_experts, "groups"
+    logits = t.hold(_wide_product(t, spec, tokens))
+
+    def made(*shape: Number, role: Role = Role.FLOAT32) -> Tensor:
+        return t.tensor(n, *shape, role=role, label=name, grad=False)
+
+    ranks, hidden = made(g, 2, role=Role.INDEX), made(e, role=Role.BOOL)
+    with t.frame(ranks, hidden, saved=True), t.frame(tokens):
+        scores = t.hold(curves.activation(t, "router_sigmoid", logits, "sigmoid"))
+        shifted, best, sums, mask, spread, masked = made(e), made(g, 2), made(g), made(g), made(e), made(e)
+        places, chosen = (made(count, role=Role.INDEX) for count in (spec.active_groups, a))
+        shown = made(e, role=Role.BOOL)
+        for reads, writes in (
+            ((scores,), (shifted,)), ((shifted,), (best, ranks)), ((best,), (t.hold(sums),)),
+            ((sums,), (t.hold(places), made(spec.active_groups))), ((sums,), (t.hold(mask),)),
+            *([((mask,), (t.hold(spread),))] if several(t, g) else []),
+            ((spread if several(t, g) else mask,), (shown,)), ((shown,), (hidden,)),
+            ((shifted, hidden), (t.hold(masked),)), ((masked,), (chosen, made(a))),
+        ):
+            t.op(name, "elementwise", reads=reads, writes=writes)
+        weights = t.tensor(n, a, role=Role.FLOAT32, label="top-k weights")
+        t.op("topk", "choice", saves=(chosen,), reads=(scores, chosen), writes=(weights,),
+             backward=ops.into_zeros(ops.to(scores)))
+        if spec.normalize:
+            total = ops.shifted(t, "normalize", ops.sum_of(t, "normalize", weights, n, 1, label="sum of weights"))
+            weights = ops.divide(t, "normalize", weights, t.hold(total), in_place=True)
+        return ops.scaled(t, "router_scale", t.hold(weights)), t.hold(chosen)
+
+
+def _wide_product(t: Trace, spec: MoE, tokens: Tensor) -> Tensor:
+    """``F.linear`` of tokens and weights in fp32."""
+    x = ops.cast(t, "router_cast", tokens, Role.FLOAT32)
+    if x is tokens:
+        return ops.linear(t, "router", tokens, spec.experts, kind="router")
+    (n, d), e, path = tokens.shape, spec.experts, f"{t.path('router')}.weight"
+    weight = t.op("router_cast", "elementwise", writes=(t.tensor(e, d, role=Role.FLOAT32, label="router in fp32"),),
+                  backward=((ops.of_weight(path, e, d),),))
+    return t.op("router", "router", weights={"weight": (e, d)}, products=(Product(1, n, e, d),), saves=(x, weight),
+                reads=(x, weight), writes=(t.tensor(n, e, role=Role.FLOAT32, label="router"),),
+                backward=((ops.to(weight.view(e, d)),), (ops.to(x),)), apart=True)
 
 
 def experts(t: Trace, spec: MoE, tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:

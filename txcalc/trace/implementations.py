@@ -41,8 +41,9 @@ class Code(NamedTuple):
     what it was made of, which is freed. ``sdpa``: has it. ``rotary``: tables in the dtype of what they rotate, or in
     fp32; ``rotary_of_windows``: one for each window. ``norms_after``: queries and keys are normed when all projections
     are made. ``reuses_names``: what a feed-forward layer has read is freed. ``adapts``: adapters over it are proved.
-    ``router``: there is one product for the rows of all experts, and their weights are in fp32 (``wide``) or in the
-    dtype of the router's product. ``returns_hidden``: a pass puts hidden states out beside logits.
+    ``router``: there is one product for the rows of all experts, and their weights are in fp32 (``wide``), in the
+    dtype of the router's product, or in fp32 as all of the router is, which chooses among ``groups`` first.
+    ``returns_hidden``: a pass puts hidden states out beside logits.
     ``has``: the features (``features``) of the models that it is proved for, ``needs``: those that all of them have.
     """
 
@@ -73,7 +74,7 @@ class Code(NamedTuple):
     norms_after: bool = False
     reuses_names: bool = False
     adapts: bool = False
-    router: Literal["", "wide", "narrow"] = ""
+    router: Literal["", "wide", "narrow", "groups"] = ""
     returns_hidden: bool = False
     has: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
@@ -152,12 +153,18 @@ TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
     "phi3": PHI3,
     "mixtral": LLAMA.having(*MIXTURE, "attention.window", router="wide"),
     "qwen3_moe": LLAMA.having(*MIXTURE, *QK_NORM, "attention.window", "no feed_forward.normalize", router="narrow"),
+    "deepseek_v3": LLAMA.having(
+        *MIXTURE, *(f"attention.{name}" for name in ("bias", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim")),
+        "attention.kind mla", "feed_forward.shared_experts", "feed_forward.shared_d_ff",
+        "feed_forward.routing sigmoid-topk", "no feed_forward.normalize", router="groups",
+        needs=frozenset({"feed_forward.shared_experts", "attention.kind mla"})),
     "gpt2": GPT2, "gpt_neox": GPT_NEOX, "bert": BERT, "vit": VIT,
 })
 """The rows of its classes, by ``Model.modeling``; the first that fits runs a model that does not say."""
 
 _SIZES: Final = ("name", "family", "modeling", "vocab", "d_model", "layers", "repeat", "context", "heads", "kv_heads",
-                 "head_dim", "d_ff", "experts", "active_experts", "eps", "scale", "theta", "tied", *BIBLIOGRAPHY,
+                 "head_dim", "d_ff", "experts", "active_experts", "expert_groups", "active_groups",
+                 "eps", "scale", "theta", "tied", *BIBLIOGRAPHY,
                  *STORAGE)
 """Fields that choose no operation."""
 

@@ -188,8 +188,10 @@ def _stack(
 def _rotated(stack: Stack) -> Number | None:
     """Columns of a head that are rotated, or None where none is."""
     position, first = stack.position, first_attention(stack)
-    if position.kind != "rope" or first.kind != "standard":
+    if position.kind != "rope":
         return None
+    if first.kind == "mla":
+        return first.rope_dim
     return first.head_dim if position.dim is None else position.dim
 
 

@@ -127,10 +127,14 @@ class Repeat(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """A function's call: what it holds until it returns, arguments and locals, though nothing may read them again."""
+    """A function's call: what it holds until it returns, arguments and locals, though nothing may read them again.
+
+    ``saved``: autograd holds it, for results that nothing depends on, unless it is recomputed.
+    """
 
     holds: tuple[Tensor, ...]
     body: tuple[Node, ...]
+    saved: bool = False
 
 
 class Again(NamedTuple):
@@ -257,7 +261,7 @@ class Trace:
         return Tensor(self._next_id, x.storage, shape, self.needs(x) if grad is None else grad)
 
     @contextmanager
-    def frame(self, *holds: Tensor, name: Call = "") -> Iterator[None]:
+    def frame(self, *holds: Tensor, name: Call = "", saved: bool = False) -> Iterator[None]:
         """A function's call, which holds its arguments, and what ``hold`` names inside, until it returns."""
         body, held, calls = self.body, self._held, self._calls
         self.body, self._held = [], [*holds]
@@ -266,7 +270,7 @@ class Trace:
         try:
             yield
         finally:
-            body.append(Frame(tuple(self._held), tuple(self.body)))
+            body.append(Frame(tuple(self._held), tuple(self.body), saved))
             self.body, self._held, self._calls = body, held, calls
 
     def hold(self, x: Tensor, call: Call = "") -> Tensor:
