@@ -92,18 +92,6 @@ def test_values_have_a_dtype_of_their_own() -> None:
     assert sizes == {(k, v): 7 * 2 * 4352 * (each[k] + each[v]) for k, v in sizes}
 
 
-def test_layers_that_are_not_on_the_card_are_in_the_cpus_memory() -> None:
-    found = [txcalc.memory(MODELS["llama"], engine="llama.cpp", gpu_layers=n) for n in range(9)]
-    held = [each.resident[0].bytes for each in found]
-    host = [each.outside[0].bytes or 0 for each in found]
-    head, table = (1009 * 96 + 96) * 2, 1009 * 96 * 2  # the last norm is beside the head
-    layer = (held[8] - head) // 7
-    assert held == [0, *(head + n * layer for n in range(8))]
-    assert host == [table + head + 7 * layer, *(table + (7 - n) * layer for n in range(8))]
-    pools = [each.engine.pool_bytes for each in found]  # type: ignore[union-attr]
-    assert pools == [0, *(pools[8] * n // 7 for n in range(8))]
-
-
 @pytest.mark.parametrize(("version", "windows", "full", "groups"), [
     ("0.11", 13, 12, 2 + 1), ("0.12", 13, 12, 1 + 1), ("0.12", 15, 12, 2 + 1), ("0.18", 15, 12, 1 + 1),
     ("0.18", 18, 12, 2 + 1),
@@ -210,15 +198,6 @@ def test_a_lever_is_what_the_command_says() -> None:
         assert then and (each.requests, each.tokens) == (then.requests, then.tokens)
 
 
-def test_as_many_layers_as_fit_stay_on_the_card() -> None:
-    found = txcalc.fit("mixtral-8x7b", "24GB", engine="llama.cpp", weights="q4_k_m", reserve="1GiB")
-    assert found.engine and found.short_bytes
-    [count] = [int(each.option.split()[1]) for each in found.engine.levers if each.option.startswith("--gpu-layers")]
-    fits = [txcalc.fit("mixtral-8x7b", "24GB", engine="llama.cpp", weights="q4_k_m", reserve="1GiB",
-                       gpu_layers=n).fits for n in (count, count + 1)]
-    assert fits == [True, False]
-
-
 @pytest.mark.parametrize(("args", "message"), [
     (("bert-base", "--engine", "vllm"), "encoder-only"), (("bert-base", "--kv-dtype", "fp8", "--engine", "sglang"), ""),
     (("t5-base", "--engine", "llama.cpp"), "encoder-decoder"), (("vit-base", "--engine", "vllm"), "decoder"),
@@ -235,7 +214,6 @@ def test_as_many_layers_as_fit_stay_on_the_card() -> None:
     (("gpt2", "--engine", "vllm", "--context", "0"), "at least 1"),
     (("gpt2", "--engine", "llama.cpp", "--pool", "1GiB"), "--context"),
     (("gemma4-26b-a4b", "--engine", "vllm"), "0.12"),
-    (("gpt2", "--engine", "llama.cpp", "--gpu-layers", "14"), "12 layers and a head"),
     (("gpt2", "--engine", "vllm", "--v-dtype", "fp8"), "llama.cpp's"),
     (("gpt2", "--engine", "llama.cpp", "--v-dtype", "fp8"), "not in fp8"),
     (("gpt2", "--engine", "vllm", "--reserve", "1GiB", "--device", "t4"), "--utilization"),

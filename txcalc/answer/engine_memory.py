@@ -92,5 +92,5 @@ def outside(made: Serving) -> Iterator[Outside]:
         yield Outside(what="activations and CUDA graphs", bytes=None,
                       source="in the part of the card that mem_fraction_static leaves")
     if made.host:
-        yield Outside(what="weights in the CPU's memory", bytes=made.host, source="src/llama-model.cpp: the table of "
-                      "tokens stays there, and layers that --gpu-layers leaves")
+        yield Outside(what="token embeddings in the CPU's memory", bytes=made.host,
+                      source="src/llama-model.cpp: the input layer stays on the CPU")

@@ -80,7 +80,6 @@ class Served(Run, total=False):
     chunk: Size
     swa_full: bool
     v_dtype: KvDType
-    gpu_layers: Size
     drafter: Size
 
 
@@ -118,7 +117,7 @@ def fields(batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) ->
             _bytes(value) if name == "pool" else value for name, value in given.items()}
 
 
-_NUMBERS: Final = (*LEAST, "new", "context", "tp", "chunk", "drafter", "gpu_layers")
+_NUMBERS: Final = (*LEAST, "new", "context", "tp", "chunk", "drafter")
 
 
 def _bytes(value: object) -> object:

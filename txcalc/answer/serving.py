@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from txcalc.spec.model import Model
     from txcalc.trace.record import Trace
 
-OPTIONS: Final = ("utilization", "context", "pool", "tp", "chunk", "drafter", "swa_full", "v_dtype", "gpu_layers")
+OPTIONS: Final = ("utilization", "context", "pool", "tp", "chunk", "swa_full", "drafter", "v_dtype")
 """What is given to an engine beside a workload."""
 _STORED: Final = ("dtype", "weights", "kv_block", "kernels")
 _OWN: Final = (*OPTIONS, *_STORED, "kv_dtype", "engine", "batch", "seq", "new", "phase")
@@ -94,7 +93,6 @@ class Serving(NamedTuple):
     room: int | None
     given: int | None
     asked: Mapping[str, Any]
-    reserve: str | None = None
     aside: Reserve | None = None
     host: int = 0
     share: Fraction = Fraction(1)
@@ -200,35 +198,30 @@ def serving(
     return _on_cards(Serving(
         of=of, trace=t, found=found, setup=setup, pool=pool(found, of, setup), held=(), context=context,
         users=given.get("batch", 1), device=device, cards=cards, tp=tp, room=None, given=given.get("pool"), asked=given,
-        reserve=reserve, notes=tuple(_notes(spec, of, context)), defaults=defaults))
+        notes=tuple(_notes(spec, of, context)), defaults=defaults), reserve)
 
 
-def _on_cards(made: Serving) -> Serving:
+def _on_cards(made: Serving, reserve: str | None) -> Serving:
     """With what is held on a card, and what of it may be."""
     t, rows = made.trace, [(row.op, int(row.value)) for row in weights.entries(made.trace)]
     host, shares = 0, [(sum((on_rank(op, t, size, made.tp) for op, size in rows), Fraction(0)), Fraction(1))]
     if not made.of.splits:
         host = sum(size for op, size in rows if stays(op, t))
-        stack = sum(size for op, size in rows if op.within.layer)
-        head, count = sum(size for _, size in rows) - stack - host, sum(1 for _ in layer_order(t.model))
-        on_card = made.asked.get("gpu_layers", count + 1)
-        shares = _split(stack, head, count, on_card, made.cards)
-        host += stack * (count - max(on_card - 1, 0)) // count + (0 if on_card else head)
+        head = sum(size for op, size in rows if op.kind.name == "head")
+        shares = _split(sum(size for _, size in rows) - host, head, sum(1 for _ in layer_order(t.model)), made.cards)
     kind: Kind = "exact" if made.cards == 1 and weights.certainty(t) == "exact" else "estimate"
-    room, aside = (None, None) if made.device is None else _room(made)
+    room, aside = (None, None) if made.device is None else _room(made, reserve)
     own = Amount("weights", 0, "", kind)
     return made._replace(held=(own,), room=room, aside=aside, host=host, shares=tuple(shares)).at()
 
 
-def _split(stack: int, head: int, count: int, units: int, cards: int) -> list[tuple[Fraction, Fraction]]:
-    """Bytes of weights, and the part of the layers, on the first and the last of cards that share evenly the last
-    ``units`` of ``count`` layers and the head behind them."""
-    there = max(units - 1, 0)
-    first = min(-(-units // cards), there)
-    last = max(there - first * (cards - 1), 0)
-    behind = head if units else 0
-    parts = [(there, behind)] if cards == 1 else [(first, 0), (last, behind)]
-    return [(Fraction(stack * part, count) + more, Fraction(part, count)) for part, more in parts]
+def _split(own: int, head: int, count: int, cards: int) -> list[tuple[Fraction, Fraction]]:
+    """Bytes of weights, and the part of the layers, on the first and the last of cards that share ``count`` layers and
+    the head behind them evenly."""
+    first = min(-(-(count + 1) // cards), count)
+    last = max(count - first * (cards - 1), 0)
+    parts = [(count, head)] if cards == 1 else [(first, 0), (last, head)]
+    return [(Fraction((own - head) * part, count) + more, Fraction(part, count)) for part, more in parts]
 
 
 def _check(spec: Model, given: Mapping[str, Any], of: Engine) -> None:
@@ -241,12 +234,9 @@ def _check(spec: Model, given: Mapping[str, Any], of: Engine) -> None:
                         "pool is of keys and values of a decoder", field="engine")
     for name in given.keys() - {*_OWN}:
         raise SpecError(f"is of a run in plain PyTorch; {of.title} takes {', '.join(OPTIONS)}", field=name)
-    for name in ("swa_full", "v_dtype", "gpu_layers"):
+    for name in ("swa_full", "v_dtype"):
         if given.get(name) and of.pool != "cells":
             raise SpecError(f"is llama.cpp's: {of.title} has no such choice", field=name)
-    if given.get("gpu_layers", 0) > spec.layers + 1:
-        raise SpecError(f"{spec.name} has {spec.layers:,} layers and a head, which are {spec.layers + 1:,}",
-                        field="gpu_layers")
     if given.get("pool") is not None and of.pool == "cells":
         raise SpecError(f"{of.title} has no pool of so many bytes: it allocates for --context", field="pool")
     if given.get("utilization") is not None:
@@ -308,15 +298,15 @@ def _notes(spec: Model, of: Engine, context: int) -> Iterator[str]:
         yield "images are left out: an engine's profiling run with them needs more"
 
 
-def _room(made: Serving) -> tuple[int, Reserve]:
+def _room(made: Serving, reserve: str | None) -> tuple[int, Reserve]:
     """Bytes of a card that the engine uses at most, and what leaves the rest."""
     of, device = made.of, made.device
     assert device is not None
     offered = device.visible_bytes or device.memory_bytes
     if of.pool == "cells":
-        aside = reserved(made.reserve, device)
+        aside = reserved(reserve, device)
         return offered - aside.bytes, aside
-    if made.reserve is not None:
+    if reserve is not None:
         raise SpecError(f"{of.title} leaves of a card what --utilization leaves", field="reserve")
     if made.given is not None:
         return offered, Reserve(bytes=0, source="the pool's bytes are given")
@@ -356,27 +346,15 @@ def gains(spec: Model, card: str | None, made: Serving) -> Iterator[Gain]:
     if made.device is not None and made.given is None:
         more = f"{cards}x{made.device.name}"
         rows.append(({"tp": None}, more, f"--device {more}", "more cards"))
-    before = made if made.setup.shared == 1 else serving(spec, made.asked, card, made.reserve, shared=False)
-    if made.of.pool == "cells" and not before.fits and "gpu_layers" not in made.asked:
-        most = _on_card(spec, card, made)
-        if most:
-            rows.append(({"gpu_layers": most}, card, f"--gpu-layers {most}", "other layers in the CPU's memory"))
+    before = made if made.setup.shared == 1 else serving(spec, made.asked, card, shared=False)
     for changes, on, option, why in rows:
         fields = {key: value for key, value in {**made.asked, **changes}.items() if value is not None}
         try:
-            then = serving(spec, fields, on, made.reserve, shared=False)
+            then = serving(spec, fields, on, shared=False)
         except SpecError:
             continue
         if then.most() > before.most():
             yield Gain(option=option, note=why, tokens=_tokens(then, then.most()), requests=then.most())
-
-
-def _on_card(spec: Model, card: str | None, made: Serving) -> int:
-    """The most of the last layers, and the head, that fit with the requests."""
-    def too_many(count: int) -> bool:
-        return not serving(spec, {**made.asked, "gpu_layers": count}, card, made.reserve, shared=False).fits
-
-    return bisect_left(range(1, spec.layers + 2), True, key=too_many)
 
 
 _WHY: Final = {"kv_dtype": "a cache of fewer bits", "weights": "weights in 4 bits"}

@@ -191,8 +191,6 @@ ENGINE: Final = {
     "chunk": Row("N", "Tokens that an engine reads in one pass. Default: the engine's.", _size),
     "swa_full": Row("yes|no", "llama.cpp's --swa-full: windows are cached as long as the context. Default no.", _yes),
     "v_dtype": Row("DTYPE", "llama.cpp's --cache-type-v. Default: --kv-dtype, which then is of keys."),
-    "gpu_layers": Row("N", "llama.cpp's -ngl: the last layers that are on the card, the head one of them. Default: "
-                      "all.", units.parse_count),
     "drafter": Row("N", "Layers of a drafter, whose keys and values are in an engine's pool too. Default 0.",
                    units.parse_count),
 }
