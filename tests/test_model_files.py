@@ -119,6 +119,14 @@ def test_tensors_of_no_operation_count(tmp_path: Path) -> None:
     assert load(str(path)).notes == (f"{path}: left out 1 tensors after the last layer, 16,384 bytes",)
 
 
+def test_a_gguf_file_and_a_longest_request_are_llama_cpps(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "tiny-Q8_0.gguf"))
+    found = txcalc.memory(path, context=300)
+    assert found.engine is not None
+    assert (found.engine.name, found.engine.tokens, found.peak.kind) == ("llama.cpp", 512, "estimate")
+    assert txcalc.memory(path).engine is None
+
+
 def test_a_gguf_in_parts(tmp_path: Path) -> None:
     tensors = list(llama_gguf().items())
     for number, part, metadata in ((1, tensors[:5], None), (2, tensors[5:], [])):

@@ -129,6 +129,11 @@ def names() -> tuple[str, ...]:
     return tuple(_known())
 
 
+def of_file(kind: str) -> str | None:
+    """The engine whose own files are of a kind."""
+    return next((name for name, data in _known().items() if data.get("file") == kind), None)
+
+
 @functools.cache
 def _known() -> Mapping[str, Any]:
     text = importlib.resources.files("txcalc.answer").joinpath("engines.yaml").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from txcalc.answer import capacity as of_run
 from txcalc.answer.engine_fit import engine_fit
 from txcalc.answer.engine_memory import engine_memory
-from txcalc.answer.engines import names
+from txcalc.answer.engines import names, of_file
 from txcalc.answer.memory import MemoryView, memory
 from txcalc.answer.serving import OPTIONS
 from txcalc.spec.errors import SpecError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 def needed(spec: Model, given: Mapping[str, Any], **more: Any) -> MemoryView:
     """The memory of a run with these fields. Raises ``SpecError``."""
+    given = _of_file(spec, given)
     return engine_memory(spec, given, **more) if _served(given) else memory(spec, given, **more)
 
 
@@ -27,8 +28,15 @@ def capacity(
     spec: Model, given: Mapping[str, Any], card: str | None, *, make: Make | None = None, **more: Any
 ) -> CapacityView:
     """The most that fits into a card of a run with these fields. Raises ``SpecError``."""
+    given = _of_file(spec, given)
     return engine_fit(spec, given, card, **more) if _served(given) else of_run.capacity(
         spec, given, card, make=make, **more)
+
+
+def _of_file(spec: Model, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the engine whose own file the model was read from, where a longest request is given and no engine."""
+    found = of_file(spec.stored.method) if spec.stored is not None else None
+    return given if found is None or "engine" in given or "context" not in given else {**given, "engine": found}
 
 
 def _served(given: Mapping[str, Any]) -> bool:
