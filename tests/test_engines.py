@@ -92,6 +92,18 @@ def test_values_have_a_dtype_of_their_own() -> None:
     assert sizes == {(k, v): 7 * 2 * 4352 * (each[k] + each[v]) for k, v in sizes}
 
 
+def test_layers_that_are_not_on_the_card_are_in_the_cpus_memory() -> None:
+    found = [txcalc.memory(MODELS["llama"], engine="llama.cpp", gpu_layers=n) for n in range(9)]
+    held = [each.resident[0].bytes for each in found]
+    host = [each.outside[0].bytes or 0 for each in found]
+    head, table = (1009 * 96 + 96) * 2, 1009 * 96 * 2  # the last norm is beside the head
+    layer = (held[8] - head) // 7
+    assert held == [0, *(head + n * layer for n in range(8))]
+    assert host == [table + head + 7 * layer, *(table + (7 - n) * layer for n in range(8))]
+    pools = [each.engine.pool_bytes for each in found]  # type: ignore[union-attr]
+    assert pools == [0, *(pools[8] * n // 7 for n in range(8))]
+
+
 @pytest.mark.parametrize(("version", "windows", "full", "groups"), [
     ("0.11", 13, 12, 2 + 1), ("0.12", 13, 12, 1 + 1), ("0.12", 15, 12, 2 + 1), ("0.18", 15, 12, 1 + 1),
     ("0.18", 18, 12, 2 + 1),
@@ -198,6 +210,15 @@ def test_a_lever_is_what_the_command_says() -> None:
         assert then and (each.requests, each.tokens) == (then.requests, then.tokens)
 
 
+def test_as_many_layers_as_fit_stay_on_the_card() -> None:
+    found = txcalc.fit("mixtral-8x7b", "24GB", engine="llama.cpp", weights="q4_k_m", reserve="1GiB")
+    assert found.engine and found.short_bytes
+    [count] = [int(each.option.split()[1]) for each in found.engine.levers if each.option.startswith("--gpu-layers")]
+    fits = [txcalc.fit("mixtral-8x7b", "24GB", engine="llama.cpp", weights="q4_k_m", reserve="1GiB",
+                       gpu_layers=n).fits for n in (count, count + 1)]
+    assert fits == [True, False]
+
+
 @pytest.mark.parametrize(("args", "message"), [
     (("bert-base", "--engine", "vllm"), "encoder-only"), (("bert-base", "--kv-dtype", "fp8", "--engine", "sglang"), ""),
     (("t5-base", "--engine", "llama.cpp"), "encoder-decoder"), (("vit-base", "--engine", "vllm"), "decoder"),
@@ -214,9 +235,13 @@ def test_a_lever_is_what_the_command_says() -> None:
     (("gpt2", "--engine", "vllm", "--context", "0"), "at least 1"),
     (("gpt2", "--engine", "llama.cpp", "--pool", "1GiB"), "--context"),
     (("gemma4-26b-a4b", "--engine", "vllm"), "0.12"),
+    (("gpt2", "--engine", "llama.cpp", "--gpu-layers", "14"), "12 layers and a head"),
     (("gpt2", "--engine", "vllm", "--v-dtype", "fp8"), "llama.cpp's"),
     (("gpt2", "--engine", "llama.cpp", "--v-dtype", "fp8"), "not in fp8"),
     (("gpt2", "--engine", "vllm", "--reserve", "1GiB", "--device", "t4"), "--utilization"),
+    (("gpt2", "--offload", "layers:3"), "give --engine"), (("gpt2", "--engine", "vllm", "-ngl", "3"), "llama.cpp's"),
+    (("gpt2", "--engine", "llama.cpp", "--offload", "layers:13"), "gpt2 has 12 layers, and 13 of them cannot"),
+    (("gpt2", "--engine", "llama.cpp", "--offload", "layers:3", "-ngl", "3"), "give one of them"),
 ])
 def test_what_an_engine_does_not_run_or_admit_is_one_line(args: tuple[str, ...], message: str) -> None:
     done = run("memory", *args)
@@ -231,3 +256,45 @@ def test_every_rule_has_its_source_and_versions_in_order() -> None:
         assert all(rule.source and rule.since for rule in last.rules.values())
         noted = txcalc.memory("llama3-8b", engine=f"{name}@99", context=512).notes
         assert any("newer than the versions whose rules were read" in note for note in noted)
+
+
+# ---------------------------------------------------------------- what is in the CPU's memory
+
+
+MIX = LLAMA | {"name": "mix", "feed_forward": {"kind": "moe", "experts": 5, "active_experts": 2, "d_ff": 41,
+                                               "activation": "silu", "gated": True}}
+LAYER, TABLE = 2 * (2 * 96 * 192 + 2 * 96 * 64 + 2 * 96 + 5 * 96), 2 * 1009 * 96  # a router of five
+EXPERTS = 2 * 5 * 3 * 41 * 96
+
+
+@pytest.mark.parametrize(("given", "host", "layers"), [
+    ({}, TABLE, 7), ({"offload": "experts"}, TABLE + 7 * EXPERTS, 7),
+    ({"offload": "experts:3"}, TABLE + 3 * EXPERTS, 7), ({"offload": "layers:3"}, TABLE + 3 * (LAYER + EXPERTS), 4),
+    ({"gpu_layers": 8}, TABLE, 7), ({"gpu_layers": 5}, TABLE + 3 * (LAYER + EXPERTS), 4),
+    ({"gpu_layers": 0}, None, 0),
+])
+def test_weights_and_cache_on_each_side(given: dict[str, Any], host: int | None, layers: int) -> None:
+    """Of the first layers all is on the CPU's side, their keys and values too; the head stays on the card."""
+    model = Model.from_data(MIX)
+    made = serving(model, {"engine": "llama.cpp", "context": 512, "batch": 1, **given}, "24GB")
+    whole = serving(model, {"engine": "llama.cpp", "context": 512, "batch": 1}, "24GB")
+    assert made.held[0].bytes + made.host == whole.held[0].bytes + TABLE
+    assert made.host == (host or whole.held[0].bytes + TABLE)
+    cells = 512 * 2 * 2 * 32 * 2
+    assert (made.taken, made.host_cache) == (layers * cells, (7 - layers) * cells)
+
+
+def test_before_the_head_went_with_any_layer() -> None:
+    given = {"engine": "llama.cpp@0.9", "context": 512, "gpu_layers": 5}
+    made = serving(Model.from_data(MIX), given)
+    assert made.host_cache == 2 * 512 * 2 * 2 * 32 * 2
+    assert made.held[0].bytes == 5 * (LAYER + EXPERTS)
+
+
+def test_experts_in_the_memory_of_the_cpu_are_a_lever() -> None:
+    run_of = ("fit", "mixtral-8x7b", "--engine", "llama.cpp", "--weights", "q4_k_m", "--device", "24GB", "--json")
+    levers = {each["option"]: each["requests"] for each in json.loads(run(*run_of).stdout)["engine"]["levers"]}
+    then = json.loads(run(*run_of, "--offload", "experts").stdout)
+    assert then["fits"] and then["most"][0]["largest_fits"] == levers["--offload experts"] == 5
+    none = run("fit", "gpt2", "--engine", "llama.cpp", "--device", "24GB", "--offload", "layers:12")
+    assert none.exit_code == 2 and "are in the CPU's memory, of which no size is known" in none.stderr

@@ -129,7 +129,7 @@ def refused(*args: object) -> str:
 
 def takes(command: str) -> set[str]:
     options = run(command, "--help").stdout.partition("\nOptions:\n")[2]
-    return set(re.findall(r"^  (?:-\w, )?(--[a-z][a-z-]+)", options, re.MULTILINE))
+    return set(re.findall(r"^  (?:-\w+, )?(--[a-z][a-z-]+)", options, re.MULTILINE))
 
 
 TAKEN = {command: takes(command) for command in COMMANDS}

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.answer.capacity import ROWS, SHORTEST, Capacity, CapacityView, Corner, Most
 from txcalc.answer.conventions import Convention
+from txcalc.answer.engine_gains import gains
 from txcalc.answer.engine_memory import START, alive, certainty
 from txcalc.answer.memory import Held, Peak
 from txcalc.answer.report import ModelInfo, Provenance
-from txcalc.answer.serving import Serving, gains, served, serving
+from txcalc.answer.serving import Serving, served, serving
 from txcalc.count.entries import total
 from txcalc.count.flops import entries as flops
 from txcalc.spec.errors import SpecError
@@ -36,6 +37,8 @@ def engine_fit(
         if value is not None:
             raise SpecError("is not searched in an engine on a card", field=name)
     made = serving(spec, given, card, reserve, shared=False)
+    if not made.found:
+        raise SpecError("all keys and values are in the CPU's memory, of which no size is known", field="gpu_layers")
     assert made.device is not None
     assert made.room is not None
     assert made.aside is not None

@@ -48,12 +48,6 @@ def on_rank(op: Op, t: Trace, size: int, tp: int) -> Fraction:
     return Fraction(size, tp)
 
 
-def stays(op: Op, t: Trace) -> bool:
-    """Whether a weight stays in the CPU's memory: the table of tokens, of which a tied head is a copy on the card."""
-    head = t.model.head
-    return op.part == "tokens" and not (head.kind == "lm" and head.tied)
-
-
 def work(t: Trace, of: Engine, start: Start) -> Iterator[Amount]:
     """Working memory and what is outside PyTorch."""
     if "logits of a pass" in of.rules:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.answer.conventions import Convention
+from txcalc.answer.engine_gains import gains
 from txcalc.answer.memory import Alive, Held, Memory, MemoryView, Outside, Peak, Phase
 from txcalc.answer.report import Kind, ModelInfo, Provenance
-from txcalc.answer.serving import Serving, gains, served, serving
+from txcalc.answer.serving import Serving, served, serving
 from txcalc.count.entries import total
 from txcalc.count.flops import entries as flops
 
@@ -91,6 +92,7 @@ def outside(made: Serving) -> Iterator[Outside]:
     elif made.of.splits:
         yield Outside(what="activations and CUDA graphs", bytes=None,
                       source="in the part of the card that mem_fraction_static leaves")
-    if made.host:
-        yield Outside(what="token embeddings in the CPU's memory", bytes=made.host,
-                      source="src/llama-model.cpp: the input layer stays on the CPU")
+    for what, size in (("weights", made.host), ("keys and values", made.host_cache)):
+        if size:
+            yield Outside(what=f"{what} in the CPU's memory", bytes=size, source="src/llama-model.cpp: load_tensors; "
+                          "the input layer stays there")

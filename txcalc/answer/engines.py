@@ -12,10 +12,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from txcalc.count.kv_cache import token_bytes
 from txcalc.spec.errors import SpecError, not_one_of, shown
+from txcalc.spec.facts import layer_order
 from txcalc.spec.yaml import read_yaml
 from txcalc.trace.workload import BYTES
 
@@ -148,26 +150,27 @@ def _number(version: str) -> tuple[int, ...]:
 
 
 def layers(
-    t: Trace, of: Engine, tp: int = 1, drafter: int = 0, values: str | None = None
+    t: Trace, of: Engine, tp: int = 1, drafter: int = 0, values: str | None = None, first: int = 0
 ) -> tuple[Layers, ...]:
-    """What the layers of a trace cache on one of ``tp`` ranks, alike ones together.
+    """What the layers of a trace cache on one of ``tp`` ranks, alike ones together, but for the ``first`` layers.
 
     ``values``: their dtype, where it is not that of keys. ``drafter``: so many layers more, each like the last that
     caches all tokens. Raises ``SpecError`` for a cache that the engine's pool is not counted for, and for heads that
     its ranks do not share evenly.
     """
     found: Counter[tuple[str, int | None, int]] = Counter()
+    away = Counter(path for path, _ in islice(layer_order(t.model), first))
     for op, often in t.placed:
         if op.cache is not None:
             _check(op.cache, of, t.model.name)
             key = op.cache.name, _limit(op.cache), _bytes(t.workload, op.cache, of, tp, values)
-            found[key] += int(often.calls)
+            found[key] += int(often.calls) - away[op.within.layer]
     if not found:
         raise SpecError(f"{t.model.name} caches no keys and values, and an engine's pool is of these", field="engine")
     if drafter:
         whole = [key for key in found if key[1] is None]
         found[(whole or list(found))[-1]] += drafter
-    return tuple(Layers(*key, number) for key, number in found.items())
+    return tuple(Layers(*key, number) for key, number in found.items() if number)
 
 
 def _check(cache: Cache, of: Engine, model: str) -> None:

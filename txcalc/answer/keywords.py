@@ -65,7 +65,7 @@ class Run(TypedDict, total=False):
     accumulate: Size
     clip: bool
     in_backward: bool
-    offload: bool
+    offload: bool | str
     precision: Precision
 
 
@@ -80,6 +80,7 @@ class Served(Run, total=False):
     chunk: Size
     swa_full: bool
     v_dtype: KvDType
+    gpu_layers: Size
     drafter: Size
 
 
@@ -117,7 +118,7 @@ def fields(batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) ->
             _bytes(value) if name == "pool" else value for name, value in given.items()}
 
 
-_NUMBERS: Final = (*LEAST, "new", "context", "tp", "chunk", "drafter")
+_NUMBERS: Final = (*LEAST, "new", "context", "tp", "chunk", "drafter", "gpu_layers")
 
 
 def _bytes(value: object) -> object:

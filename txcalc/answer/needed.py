@@ -10,7 +10,7 @@ from txcalc.answer.engine_fit import engine_fit
 from txcalc.answer.engine_memory import engine_memory
 from txcalc.answer.engines import names, of_file
 from txcalc.answer.memory import MemoryView, memory
-from txcalc.answer.serving import OPTIONS
+from txcalc.answer.serving import is_own
 from txcalc.spec.errors import SpecError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _served(given: Mapping[str, Any]) -> bool:
     """Whether an engine is named. Raises ``SpecError`` for what only an engine has."""
     if given.get("engine") is not None:
         return True
-    for name in (*OPTIONS, "kv_block"):
-        if name in given:
+    for name, value in given.items():
+        if is_own(name, value) or name == "kv_block":
             raise SpecError(f"is of an engine: give --engine {', '.join(names())}", field=name)
     return False

@@ -7,13 +7,14 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from txcalc.answer.devices import Device, several
-from txcalc.answer.engine_held import Amount, Start, on_rank, part_used, stays, work
+from txcalc.answer.engine_held import Amount, Start, on_rank, part_used, work
 from txcalc.answer.engines import Engine, Layers, Pool, Setup, engine, is_newer, layers, pool
 from txcalc.answer.fit import fit
 from txcalc.answer.limits import Reserve, first_above, reserved
 from txcalc.answer.passes import TRAINING
 from txcalc.answer.report import Kind
 from txcalc.count import weights
+from txcalc.count.offload import Offload, offload, placed
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal, layer_order, located_blocks
@@ -25,9 +26,17 @@ if TYPE_CHECKING:
     from txcalc.spec.model import Model
     from txcalc.trace.record import Trace
 
-OPTIONS: Final = ("utilization", "context", "pool", "tp", "chunk", "swa_full", "drafter", "v_dtype")
+OPTIONS: Final = ("utilization", "context", "pool", "tp", "chunk", "drafter", "swa_full", "v_dtype", "gpu_layers",
+                  "offload")
 """What is given to an engine beside a workload."""
 _STORED: Final = ("dtype", "weights", "kv_block", "kernels")
+
+
+def is_own(name: str, value: object) -> bool:
+    """Whether an option is an engine's: of what is in the CPU's memory, that which names weights."""
+    return name in OPTIONS and (name != "offload" or isinstance(value, str))
+
+
 _OWN: Final = (*OPTIONS, *_STORED, "kv_dtype", "engine", "batch", "seq", "new", "phase")
 
 
@@ -52,7 +61,8 @@ class Rule(Part):
 class Served(Part):
     """An engine's pool on each card. ``block``: tokens; ``tokens``: as the engine itself prints them.
 
-    ``requests``: of ``context`` tokens, as many as the pool has room for at once. ``levers``: what makes room for more.
+    ``requests``: of ``context`` tokens, as many as the pool has room for at once. ``host_bytes``: weights in the CPU's
+    memory, ``host_cache_bytes``: keys and values there. ``levers``: what makes room for more.
     ``options``: what was given beside the engine.
     """
 
@@ -63,6 +73,8 @@ class Served(Part):
     blocks: int
     tokens: int
     requests: int
+    host_bytes: int
+    host_cache_bytes: int
     context: int
     cards: int
     tp: int
@@ -76,7 +88,7 @@ class Serving(NamedTuple):
 
     ``room``: of a card, none without one. ``given``: the pool's bytes. ``shares``: weights of the first and the
     last card, where cards split layers, and the part of these; ``share``: that of the fullest. ``host``: bytes of
-    weights in the CPU's memory. ``asked``: as given.
+    weights in the CPU's memory, ``away``: layers that cache there. ``asked``: as given.
     """
 
     of: Engine
@@ -93,8 +105,10 @@ class Serving(NamedTuple):
     room: int | None
     given: int | None
     asked: Mapping[str, Any]
+    reserve: str | None = None
     aside: Reserve | None = None
     host: int = 0
+    away: tuple[Layers, ...] = ()
     share: Fraction = Fraction(1)
     shares: tuple[tuple[Fraction, Fraction], ...] = ()
     notes: tuple[str, ...] = ()
@@ -139,6 +153,11 @@ class Serving(NamedTuple):
         return _whole(self.pool.blocks(self.users, self.context) * self.pool.block_bytes * self.share)
 
     @property
+    def host_cache(self) -> int:
+        """Bytes of keys and values in the CPU's memory."""
+        return pool(self.away, self.of, self.setup).blocks(self.users, self.context) if self.away else 0
+
+    @property
     def needs(self) -> int:
         """Bytes of a card that the requests need."""
         return self.base + self.taken
@@ -153,6 +172,8 @@ class Serving(NamedTuple):
         if self.given is not None or self.room is None:
             return (self.available or 0) // self.at(1).taken
         one = self.pool.blocks(1, self.context) * self.pool.block_bytes
+        if not one:  # all keys and values are in the CPU's memory
+            return self.users if self.needs <= self.room else 0
         left = self.room - sum(each.bytes for each in self.held[1:])
         return max(0, min(int((left - _whole(own)) // (share * one)) for own, share in self.shares if share))
 
@@ -194,38 +215,60 @@ def serving(
     alone = "sequences" not in of.rules or "batch" in given or not shared
     setup = Setup(given.get("kv_block"), chunk, bool(given.get("swa_full")), 1 if alone else of.value("sequences"))
     values = None if given.get("v_dtype") is None else _kv_dtype(of, given, "v_dtype")
-    found = layers(t, of, tp, given.get("drafter") or 0, values)
+    moved = _moved(spec, of, given.get("offload"), given.get("gpu_layers"))
+    every = layers(t, of, tp, given.get("drafter") or 0, values)
+    found = layers(t, of, tp, given.get("drafter") or 0, values, moved.layers)
+    there = {each._replace(number=0): each.number for each in found}
+    away = tuple(left for each in every if (left := each._replace(
+        number=each.number - there.get(each._replace(number=0), 0))).number)
     return _on_cards(Serving(
         of=of, trace=t, found=found, setup=setup, pool=pool(found, of, setup), held=(), context=context,
         users=given.get("batch", 1), device=device, cards=cards, tp=tp, room=None, given=given.get("pool"), asked=given,
-        notes=tuple(_notes(spec, of, context)), defaults=defaults), reserve)
+        away=away, reserve=reserve, notes=tuple(_notes(spec, of, context)), defaults=defaults), moved)
 
 
-def _on_cards(made: Serving, reserve: str | None) -> Serving:
+def _moved(spec: Model, of: Engine, text: str | None, on_card: int | None) -> Offload:
+    """What is in the CPU's memory, or all but the layers ``on_card``, the head among them. Raises ``SpecError``."""
+    if text is not None and on_card is not None:
+        raise SpecError("says the same as --offload: give one of them", field="gpu_layers")
+    last = "head beside layers on the CPU" in of.rules and of.value("head beside layers on the CPU") == "on the CPU"
+    if on_card is None:
+        found = Offload() if text is None else offload(text, spec)
+        return found._replace(head=last and found.layers > 0)
+    layers = sum(1 for _ in layer_order(spec))
+    return Offload(layers=max(layers + (not last) - on_card, 0) if on_card else layers,
+                   head=on_card <= layers if last else not on_card)
+
+
+def _on_cards(made: Serving, moved: Offload) -> Serving:
     """With what is held on a card, and what of it may be."""
     t, rows = made.trace, [(row.op, int(row.value)) for row in weights.entries(made.trace)]
     host, shares = 0, [(sum((on_rank(op, t, size, made.tp) for op, size in rows), Fraction(0)), Fraction(1))]
     if not made.of.splits:
-        host = sum(size for op, size in rows if stays(op, t))
-        head = sum(size for op, size in rows if op.kind.name == "head")
-        shares = _split(sum(size for _, size in rows) - host, head, sum(1 for _ in layer_order(t.model)), made.cards)
+        parts = list(placed(t, moved, cuda=made.device is None or made.device.is_nvidia))
+        host = sum(part.bytes for part in parts if not part.on_card)
+        stack = sum(part.bytes for part in parts if part.on_card and part.layer is not None)
+        head = sum(part.bytes for part in parts if part.on_card) - stack
+        shares = _split(stack, head, sum(1 for _ in layer_order(t.model)) - moved.layers, made.cards)
     kind: Kind = "exact" if made.cards == 1 and weights.certainty(t) == "exact" else "estimate"
-    room, aside = (None, None) if made.device is None else _room(made, reserve)
+    room, aside = (None, None) if made.device is None else _room(made)
     own = Amount("weights", 0, "", kind)
     return made._replace(held=(own,), room=room, aside=aside, host=host, shares=tuple(shares)).at()
 
 
-def _split(own: int, head: int, count: int, cards: int) -> list[tuple[Fraction, Fraction]]:
+def _split(stack: int, head: int, count: int, cards: int) -> list[tuple[Fraction, Fraction]]:
     """Bytes of weights, and the part of the layers, on the first and the last of cards that share ``count`` layers and
     the head behind them evenly."""
+    if not count:
+        return [(Fraction(head), Fraction(0))]
     first = min(-(-(count + 1) // cards), count)
     last = max(count - first * (cards - 1), 0)
     parts = [(count, head)] if cards == 1 else [(first, 0), (last, head)]
-    return [(Fraction((own - head) * part, count) + more, Fraction(part, count)) for part, more in parts]
+    return [(Fraction(stack * part, count) + more, Fraction(part, count)) for part, more in parts]
 
 
 def _check(spec: Model, given: Mapping[str, Any], of: Engine) -> None:
-    trained = next((name for name in TRAINING if name in given), None)
+    trained = next((name for name in TRAINING if name in given and not is_own(name, given[name])), None)
     if trained or given.get("phase") == "training":
         raise SpecError(f"{of.title} serves and does not train: leave out the engine, or {trained or 'the phase'}",
                         field="engine")
@@ -234,9 +277,12 @@ def _check(spec: Model, given: Mapping[str, Any], of: Engine) -> None:
                         "pool is of keys and values of a decoder", field="engine")
     for name in given.keys() - {*_OWN}:
         raise SpecError(f"is of a run in plain PyTorch; {of.title} takes {', '.join(OPTIONS)}", field=name)
-    for name in ("swa_full", "v_dtype"):
+    for name in ("swa_full", "v_dtype", "gpu_layers", "offload"):
         if given.get(name) and of.pool != "cells":
             raise SpecError(f"is llama.cpp's: {of.title} has no such choice", field=name)
+    if given.get("gpu_layers", 0) > spec.layers + 1:
+        raise SpecError(f"{spec.name} has {spec.layers:,} layers and a head, which are {spec.layers + 1:,}",
+                        field="gpu_layers")
     if given.get("pool") is not None and of.pool == "cells":
         raise SpecError(f"{of.title} has no pool of so many bytes: it allocates for --context", field="pool")
     if given.get("utilization") is not None:
@@ -298,15 +344,15 @@ def _notes(spec: Model, of: Engine, context: int) -> Iterator[str]:
         yield "images are left out: an engine's profiling run with them needs more"
 
 
-def _room(made: Serving, reserve: str | None) -> tuple[int, Reserve]:
+def _room(made: Serving) -> tuple[int, Reserve]:
     """Bytes of a card that the engine uses at most, and what leaves the rest."""
     of, device = made.of, made.device
     assert device is not None
     offered = device.visible_bytes or device.memory_bytes
     if of.pool == "cells":
-        aside = reserved(reserve, device)
+        aside = reserved(made.reserve, device)
         return offered - aside.bytes, aside
-    if reserve is not None:
+    if made.reserve is not None:
         raise SpecError(f"{of.title} leaves of a card what --utilization leaves", field="reserve")
     if made.given is not None:
         return offered, Reserve(bytes=0, source="the pool's bytes are given")
@@ -325,42 +371,20 @@ def _room(made: Serving, reserve: str | None) -> tuple[int, Reserve]:
 def served(made: Serving, gains: Sequence[Gain] = ()) -> Served:
     """The pool in numbers."""
     cells = made.of.pool == "cells"
-    tokens = _tokens(made, made.users)
+    tokens = tokens_of(made, made.users)
     size = made.taken if cells else made.available or 0
     return Served(
         name=made.of.name, version=made.of.version, pool_bytes=size, block=made.pool.block,
         blocks=tokens // made.pool.block if cells else size // made.pool.block_bytes, tokens=tokens,
-        requests=made.users if cells else made.most(), context=made.context, cards=made.cards, tp=made.tp,
+        requests=made.users if cells else made.most(), host_bytes=made.host, host_cache_bytes=made.host_cache,
+        context=made.context, cards=made.cards, tp=made.tp,
         options={name: value for name, value in made.asked.items() if name != "engine"}, levers=tuple(gains),
         rules=tuple(Rule(rule=each.name, value=str(each.value), since=each.since, source=each.source)
                     for each in made.of.rules.values()),
     )
 
 
-def gains(spec: Model, card: str | None, made: Serving) -> Iterator[Gain]:
-    """Changes that make room for more requests of the same length, each counted anew."""
-    cards = made.cards * 2 if made.of.splits else made.cards + 1
-    rows: list[tuple[dict[str, Any], str | None, str, str]] = [
-        ({field: value}, card, f"--{field.replace('_', '-')} {value}", _WHY[field])
-        for field, value in made.of.fewer_bits.items() if getattr(made.trace.workload, field) != value]
-    if made.device is not None and made.given is None:
-        more = f"{cards}x{made.device.name}"
-        rows.append(({"tp": None}, more, f"--device {more}", "more cards"))
-    before = made if made.setup.shared == 1 else serving(spec, made.asked, card, shared=False)
-    for changes, on, option, why in rows:
-        fields = {key: value for key, value in {**made.asked, **changes}.items() if value is not None}
-        try:
-            then = serving(spec, fields, on, shared=False)
-        except SpecError:
-            continue
-        if then.most() > before.most():
-            yield Gain(option=option, note=why, tokens=_tokens(then, then.most()), requests=then.most())
-
-
-_WHY: Final = {"kv_dtype": "a cache of fewer bits", "weights": "weights in 4 bits"}
-
-
-def _tokens(made: Serving, users: int) -> int:
+def tokens_of(made: Serving, users: int) -> int:
     """Tokens of the pool as the engine counts them, or of so many requests' cells."""
     if made.of.pool == "cells":
         return users * made.pool.tokens(0, made.context)

@@ -16,7 +16,7 @@ OPTIONS: Final = _each({
     "max-seq-len max-seq-length max-length max-position-embeddings sequence-length seq-length length tokens num-tokens "
     "prompt-len prompt-length input-len isl prompt": "--seq",
     "bs mbs micro-batch-size per-device-train-batch-size per-device-batch-size num-seqs max-num-seqs": "--batch",
-    "cached kv-len kv-length prefix-len past-len past-length": "--past",
+    "cache cached kv-len kv-length prefix-len past-len past-length": "--past",
     "src-seq encoder-seq source-len": "--source-seq",
     "num-images": "--images",
     "mode train training inference prefill decode generate": "--phase",
@@ -24,6 +24,8 @@ OPTIONS: Final = _each({
     "amp mixed-precision autocast": "--precision",
     "kv-cache-dtype cache-type-k kv-type": "--kv-dtype",
     "cache-type-v": "--v-dtype --kv-dtype",
+    "ngl n-gpu-layers num-gpu-layers": "--gpu-layers",
+    "cpu-moe n-cpu-moe override-tensor cpu-offload cpu-offload-gb": "--offload",
     "page-size block-size kv-block-size": "--kv-block",
     "attn attn-implementation attention-backend flash flash-attention sdpa use-flash-attn": "--attention",
     "causal skip-masked": "--masked",
@@ -72,7 +74,7 @@ ABSENT: Final = _each({
     "gpus num-gpus n-gpus ngpu devices world-size nodes nnodes nproc-per-node "
     "pp pipeline-parallel pipeline-parallel-size pipeline-model-parallel-size dp "
     "data-parallel data-parallel-size ep expert-parallel expert-parallel-size etp cp context-parallel "
-    "context-parallel-size sp sequence-parallel zero zero-stage fsdp deepspeed offload cpu-offload schedule": _SPLIT,
+    "context-parallel-size sp sequence-parallel zero zero-stage fsdp deepspeed schedule": _SPLIT,
     "framework": _FRAMEWORK,
     "speculative draft beams num-beams": "one token at a time is decoded; --batch counts sequences",
     "tokens-per-second throughput latency mfu bandwidth price cost": "time is not counted yet; FLOPs and bytes are",

@@ -89,6 +89,10 @@ def _yes(raw: str) -> bool:
     return raw == "yes"
 
 
+def _offload(raw: str) -> bool | str:
+    return raw == "yes" if raw in ("yes", "no") else raw
+
+
 def _size(raw: str) -> int:
     found = units.parse_count(raw)
     if found < 1:
@@ -191,6 +195,8 @@ ENGINE: Final = {
     "chunk": Row("N", "Tokens that an engine reads in one pass. Default: the engine's.", _size),
     "swa_full": Row("yes|no", "llama.cpp's --swa-full: windows are cached as long as the context. Default no.", _yes),
     "v_dtype": Row("DTYPE", "llama.cpp's --cache-type-v. Default: --kv-dtype, which then is of keys."),
+    "gpu_layers": Row("N", "llama.cpp's -ngl: the last layers that are on the card, the head one of them. Default: "
+                      "all.", units.parse_count, ("--gpu-layers", "-ngl")),
     "drafter": Row("N", "Layers of a drafter, whose keys and values are in an engine's pool too. Default 0.",
                    units.parse_count),
 }
@@ -217,8 +223,8 @@ MEMORY: Final = ENGINE | _some(
     clip=Row("yes|no", "Clip the gradients' norm or not. Default no.", _yes),
     in_backward=Row("yes|no", "Update each weight, and free its gradient, in the backward pass or not. Default no.",
                     _yes),
-    offload=Row("yes|no", "With --recompute full, keep what layers start from in the CPU's memory, or not. Default no.",
-                _yes),
+    offload=Row("WHAT", "What is kept in the CPU's memory: yes, with --recompute full what layers start from; with "
+                "--engine llama.cpp experts, experts:N (of the first N layers) or layers:N. Default no.", _offload),
     reserve=CURVE["reserve"],
 )
 """What a model is run on, and what its memory has to fit into."""

@@ -117,6 +117,17 @@ def sizes(trace: Trace, mix: str) -> Sizes:
     return found
 
 
+def padding(trace: Trace, mix: str) -> Sizes:
+    """Bytes that a CUDA card's buffers have beyond the file: the last row of every packed tensor is filled up to a
+    multiple of 512 (ggml-cuda.cu: ``MATRIX_ROW_PADDING``)."""
+    found: Counter[tuple[str, int | None]] = Counter()
+    for tensor in tensors(trace):
+        kind, over = tensor_type(trace.model, tensor, mix), tensor.columns % 512
+        if over and NAMED[kind].block > 1:
+            found[tensor.op.path, tensor.layer] += row_bytes(kind, 512 - over)
+    return found
+
+
 def tensors(trace: Trace) -> Iterator[Tensor]:
     """Every tensor that the rules give a type, layer by layer. Raises ``SpecError`` for other parts of models."""
     model = trace.model

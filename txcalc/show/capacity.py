@@ -48,6 +48,9 @@ def _most(capacity: Capacity) -> b.Table:
     if capacity.short_bytes is not None:
         short = b.Number(capacity.short_bytes, "memory")
         rows.append(b.Row((b.Alert("nothing fits"), short, "", "too much at the least")))
+    if capacity.engine is not None and capacity.engine.host_bytes:
+        size = b.Number(capacity.engine.host_bytes + capacity.engine.host_cache_bytes, "memory")
+        rows.append(b.Row(("CPU's memory", size, "", engine.host(capacity.engine))))
     aside = "a CUDA context" if capacity.reserve == DEFAULT_RESERVE else capacity.reserve.source
     rows += [b.Row(("Room", b.Number(capacity.room_bytes, "memory"), "", f"of {capacity.device.title}, {offered}")),
              b.Row(("set aside", b.Number(capacity.reserve.bytes, "memory"), "", aside), "sub")]

@@ -30,6 +30,15 @@ def facts(served: Served) -> Iterator[b.Fact]:
     yield b.Fact("tokens", b.Number(served.tokens), "", "as the engine counts them", sub=True)
     length = f"of {units.exact(served.context)} tokens"
     yield b.Fact("requests at once", b.Number(served.requests), "", length, sub=True)
+    if served.host_bytes:
+        yield b.Fact("CPU's memory", b.Number(served.host_bytes + served.host_cache_bytes, "memory"), "", host(served))
+
+
+def host(served: Served) -> str:
+    """``25.1 GiB of weights, 1 GiB of keys and values``: what is in the CPU's memory."""
+    parts = [f"{units.memory(size)} of {what}" for what, size in (
+        ("weights", served.host_bytes), ("keys and values", served.host_cache_bytes)) if size]
+    return ", ".join(parts)
 
 
 def levers(served: Served) -> b.Table:
