@@ -166,13 +166,16 @@ _PRECISION = {
 _LOSS = {
     "plain": "log-probabilities of every position, in the logits' own dtype",
     "fp32": "fp32 log-probabilities of every position",
+    "chunked": "fp32 log-probabilities of every position, of chunks of logits (torchtune's CEWithChunkedOutputLoss)",
+    "fused": "the gradients of the head and of its input, made with it (LigerFusedLinearCrossEntropyLoss 0.8.5)",
 }
 
 
 def _loss(t: Trace) -> str:
     if t.workload.phase != "training":
         return "kept activations are those of the model, without a loss"
-    return f"kept activations of a training step include the loss: {_LOSS[t.workload.loss or t.code.loss]}"
+    how, _, _ = (t.workload.loss or t.code.loss).partition(":")
+    return f"kept activations of a training step include the loss: {_LOSS[how]}"
 
 
 _RECOMPUTED = {

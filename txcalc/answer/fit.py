@@ -32,6 +32,9 @@ def fit(spec: Model, workload: Workload) -> Workload:
         updates["source_seq"] = workload.past + seq if source is None else source
     if workload.recompute and (why := _not_recomputed(spec, workload)):
         raise SpecError(why, field="recompute")
+    if spec.head.kind != "lm" and workload.loss not in (None, "plain", "fp32"):
+        raise SpecError(f"{spec.name} predicts no tokens, of whose logits there would be chunks; use plain or fp32",
+                        field="loss")
     fitted = workload.replaced(**updates)
     _check_images(spec, fitted)
     _check_positions(spec, "seq", spec, fitted.past + fitted.seq)

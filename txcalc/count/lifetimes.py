@@ -145,12 +145,13 @@ def every(trace: Trace, moments: Moments, more: Any, turns: int | None = None) -
 class _Back(NamedTuple):
     """A step of an operation's backward pass: what it makes, of so many bytes, and what it hands on as it is.
 
-    ``summed``: it sums over what was broadcast.
+    ``summed``: it sums over what was broadcast. ``kept``: what was made before.
     """
 
     summed: bool
     new: tuple[tuple[Gradient, Number], ...]
     same: tuple[Gradient, ...]
+    kept: tuple[Gradient, ...]
 
 
 class _Plan(NamedTuple):
@@ -266,7 +267,7 @@ class _Live:
                 new = [each for each in step.new
                        if not isinstance(x := each[0].of, Tensor) or run.read_values[x.value].grad]
                 fresh = list(zip((g for g, _ in new), self._make(run.op, new), strict=True))
-                made += fresh
+                made += [*self._kept(run, step.kept), *fresh]
                 for g in step.same:
                     if not isinstance(g.of, Tensor):
                         given[0].users += 1
@@ -292,14 +293,27 @@ class _Live:
         if id(op) not in self._plans:
             made = op.writes[0].made if op.writes else Role.ACTIVATION
             casting = made if any(isinstance(g.of, Tensor) and self._bytes(g.of.made) != self._bytes(made)
-                                  for step in op.backward for g in step) else None
+                                  for step in op.backward for g in step if not g.kept) else None
             steps = [[g for g in step if not (g.watched and self.in_place)] for step in op.backward]
             self._plans[id(op)] = _Plan(casting, tuple(
                 _Back(any(g.summed for g in step),
-                      tuple((g, self._size(g, casting)) for g in wanted if g.how in ("new", "view")),
-                      tuple(g for g in wanted if g.how in ("same", "part")))
+                      tuple((g, self._size(g, casting)) for g in wanted if g.how in ("new", "view") and not g.kept),
+                      tuple(g for g in wanted if g.how in ("same", "part")), tuple(g for g in wanted if g.kept))
                 for step, wanted in zip(op.backward, steps, strict=True)))
         return self._plans[id(op)]
+
+    def _kept(self, run: Run, wanted: Iterable[Gradient]) -> Iterator[tuple[Gradient, Memory]]:
+        """Gradients that the forward pass has made already, and saved."""
+        for g in wanted:
+            assert g.kept is not None
+            memory = run.read_values[g.kept.value].memory
+            if memory is not None and (not isinstance(g.of, Tensor) or run.read_values[g.of.value].grad):
+                memory.users += 1
+                self.now -= self.amount(memory)
+                memory.what = _name(g)
+                memory.group = "gradients" if isinstance(g.of, str) else "transient"
+                self.now += self.amount(memory)
+                yield g, memory
 
     def _checked(self, run: Run, plan: _Plan, made: list[tuple[Gradient, Memory]]) -> list[tuple[Gradient, Memory]]:
         """Gradients in the dtype of what was read, cast where they are not (``validate_outputs`` in ``engine.cpp``)."""

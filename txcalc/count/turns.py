@@ -285,7 +285,8 @@ class Schedule:
 
     def _fact(self, op: Op) -> _Facts:
         old = {x.storage.id for x in op.reads}
-        return (tuple({x.value: x for step in op.backward for g in step if isinstance(x := g.of, Tensor)}.values()),
+        return (tuple({x.value: x for step in op.backward for g in step for x in (g.of, g.kept)
+                       if isinstance(x, Tensor)}.values()),
                 tuple((x, self._size(x)) for x in op.writes if x.storage.id not in old))
 
     def _size(self, x: Tensor) -> Number:

@@ -66,6 +66,8 @@ def unproved(trace: Trace) -> str:
         found += ["autocast over frozen weights"] * (trace.frozen is not None)
         found += ["autocast with recomputation"] * (trace.workload.recompute is not None)
         found += [f"autocast over {what}" for what, has in AUTOCAST if _any(spec, has)]
+        found += ["autocast over a bias and a fused loss"] * (
+            trace.workload.loss == "fused" and getattr(spec.head, "bias", False))
         found += ["autocast over a projector of patches"] * (
             spec.tower is not None and spec.tower.projector is not None and bool(unpatched(spec.tower.input)))
         found += ["autocast over merged patches"] * (

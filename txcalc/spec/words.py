@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -46,3 +47,9 @@ def fields(given: Mapping[str, Any]) -> dict[str, Any]:
             raise SpecError(f"is another name of {field}: give one of them", field=name)
         found[field] = value
     return found
+
+
+def number(word: str | None) -> int | None:
+    """The number after a colon, such as that of ``full:4``, if there is one."""
+    found = re.search(":([0-9]+)$", word or "")
+    return int(found[1]) if found else None

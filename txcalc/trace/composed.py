@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.spec.facts import located_blocks
-from txcalc.trace import cache, norms, ops, parts
+from txcalc.trace import cache, curves, norms, ops, parts
 from txcalc.trace.cores import Core, Heads, Kernel, attend, choose, context_of, pads, scores_of
 from txcalc.trace.record import Part, Trace
 from txcalc.trace.sizes import same, several
@@ -358,7 +358,7 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor |
         right = ops.copy(t, "k_copy", k) if copied and (heads.grouped or "k" not in core.laid) else k
         scores = ops.scaled(t, "scale", scores_of(t, left, right, core), kind="shift")
         if core.softcap:
-            scores = ops.cap(t, "softcap", scores)
+            scores = curves.cap(t, "softcap", scores)
         if mask is not None:
             scores = t.op("mask", "shift", reads=(scores, mask), writes=(ops.like(t, scores, "scores"),),
                           backward=((ops.through(scores),),))
@@ -383,4 +383,4 @@ def _repeated(t: Trace, name: str, x: Tensor, heads: Heads, dim: Number) -> Tens
     b, n, _ = x.shape
     if not several(t, heads.keys):
         return ops.view(t, f"{name}_repeat", x, b, n, heads.queries * dim, copied=True)
-    return ops.remade(t, f"{name}_repeat", x, b, n, heads.queries * dim, label=f"{x.label} of every head")
+    return parts.remade(t, f"{name}_repeat", x, b, n, heads.queries * dim, label=f"{x.label} of every head")

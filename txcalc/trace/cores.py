@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from txcalc.trace import ops, parts
+from txcalc.trace import curves, ops, parts
 from txcalc.trace.autocast import autocast
 from txcalc.trace.cache import Cache
 from txcalc.trace.record import Trace
@@ -166,7 +166,7 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
             scores = scores_of(t, left, right, core)
         scores = ops.scaled(t, "scale", scores, kind="shift")
         if core.softcap:
-            scores = ops.cap(t, "softcap", scores)
+            scores = curves.cap(t, "softcap", scores)
         if core.bias is not None:
             scores = ops.add(t, scores, core.bias, "shift", label="scores with positions")
         if span.masks:
@@ -217,7 +217,7 @@ def _flash(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
         return _fused(t, "flash", q, k, v, core, tuple(statistics), masks if core.mask is None else (core.mask,))
     wide = -(-heads.dim // FLASH_UNIT) * FLASH_UNIT
     with t.frame(q, k, v, *core.masks):
-        q, k, v = (ops.remade(t, f"{name}_pad", x, *x.shape[:-1], count * wide, label=f"{x.label}, padded")
+        q, k, v = (parts.remade(t, f"{name}_pad", x, *x.shape[:-1], count * wide, label=f"{x.label}, padded")
                    for name, x, count in (("q", q, heads.queries), ("k", k, heads.keys), ("v", v, heads.keys)))
         padded = core._replace(heads=heads._replace(dim=wide, value_dim=wide))
         out = _fused(t, "flash", q, k, v, padded, tuple(statistics))
@@ -292,7 +292,7 @@ def _math(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
         if span.masks and same(core.masked, 0):
             _causal_mask(t, n, span.keys)
         if heads.grouped:
-            k, v = (t.hold(ops.remade(t, f"{name}_repeat", x, *x.shape[:-1], heads.queries * dim,
+            k, v = (t.hold(parts.remade(t, f"{name}_repeat", x, *x.shape[:-1], heads.queries * dim,
                                       label=f"{x.label} of every head"))
                     for name, x, dim in (("k", k, heads.dim), ("v", v, heads.value_dim)))
         with t.frame():

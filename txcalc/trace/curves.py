@@ -80,3 +80,11 @@ def _sloped(t: Trace, name: str, slope: Tensor, x: Tensor) -> Tensor:
     steps: Steps = ((ops.temporary(x),), (ops.to(x),), (ops.summed(slope),)) if t.needs(slope) else ((ops.to(x),),)
     return t.op(name, "xielu", saves=(slope, x), reads=(slope, x), writes=(ops.like(t, x, name),), backward=steps,
                 apart=True)
+
+
+def cap(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``c tanh(x / c)``: keeps the tanh."""
+    with t.frame(*(() if t.code.rebinds else (x,))):
+        tanh = ops.like(t, x, f"tanh of {x.label}")
+        ops.elementwise(t, name, "slope_out", ops.scaled(t, name, x, kind="shift"), tanh, keeps=(tanh,))
+        return ops.scaled(t, name, tanh, kind="shift")

@@ -132,7 +132,7 @@ def _routed(t: Trace, spec: MoE, tokens: Tensor, weights: Tensor, chosen: Tensor
         y = t.hold(ops.gathered(t, "outputs", (_experts(t, spec, rows),), n * a, d, label="expert outputs"))
         back = parts.take_rows(t, "unpermute", y, _order(t, "unpermute", order)).view(n, a, d)
         product = ops.multiply(t, "combine", t.hold(back), weights.view(n, a, 1), broadcast=True)
-        return ops.sum_of(t, "combine", product, n, d, label="mixed experts")
+        return parts.sum_of(t, "combine", product, n, d, label="mixed experts")
 
 
 def _experts(t: Trace, spec: MoE, rows: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ def _route(t: Trace, spec: MoE, scores: Tensor) -> tuple[Tensor, Tensor]:
         if spec.routing == "topk-softmax":
             weights = ops.softmax(t, "router_softmax", weights)
         elif spec.normalize:
-            sums = ops.sum_of(t, "normalize", weights, tokens, 1, label="sum of weights")
+            sums = parts.sum_of(t, "normalize", weights, tokens, 1, label="sum of weights")
             weights = ops.divide(t, "normalize", weights, sums)
         return weights, chosen
 

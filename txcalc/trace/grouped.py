@@ -29,7 +29,7 @@ def route(t: Trace, spec: MoE, tokens: Tensor) -> tuple[Tensor, Tensor]:
         t.op("topk", "choice", saves=(chosen,), reads=(scores,), writes=(t.hold(weights), chosen),
              backward=ops.into_zeros(ops.to(scores)))
         if spec.normalize:
-            sums = ops.sum_of(t, "normalize", weights, n, 1, label="sum of weights")
+            sums = parts.sum_of(t, "normalize", weights, n, 1, label="sum of weights")
             weights = ops.divide(t, "normalize", weights, sums, in_place=True)
         if t.code.router == "narrow":
             weights = ops.cast(t, "router_cast", weights, logits.role)
@@ -62,7 +62,7 @@ def route_in_groups(t: Trace, spec: MoE, tokens: Tensor) -> tuple[Tensor, Tensor
         t.op("topk", "choice", saves=(chosen,), reads=(scores, chosen), writes=(weights,),
              backward=ops.into_zeros(ops.to(scores)))
         if spec.normalize:
-            total = ops.shifted(t, "normalize", ops.sum_of(t, "normalize", weights, n, 1, label="sum of weights"))
+            total = ops.shifted(t, "normalize", parts.sum_of(t, "normalize", weights, n, 1, label="sum of weights"))
             weights = ops.divide(t, "normalize", weights, t.hold(total), in_place=True)
         return ops.scaled(t, "router_scale", t.hold(weights)), t.hold(chosen)
 
@@ -110,7 +110,7 @@ def experts(t: Trace, spec: MoE, tokens: Tensor, weights: Tensor, chosen: Tensor
         _integers(t, "unpermute", back, rows)
         restored = t.hold(parts.take_rows(t, "unpermute", weighted, back))
         by_token = ops.view(t, "combine", restored, n, a, d, copied=several(t, n, a))
-        mixed = t.hold(ops.sum_of(t, "combine", by_token, n, d, label="mixed experts"))
+        mixed = t.hold(parts.sum_of(t, "combine", by_token, n, d, label="mixed experts"))
         return ops.cast(t, "combine", mixed, tokens.role)
 
 

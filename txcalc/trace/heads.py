@@ -1,19 +1,26 @@
-"""What stands on top of a stack: poolers, heads, and in training the loss."""
+"""What stands on top of a stack: poolers and heads."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from txcalc.spec import words
+from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import embedding_width, first_attention, unpatched
 from txcalc.trace import curves, norms, ops, parts
 from txcalc.trace.attention import pooling_attention
+from txcalc.trace.autocast import autocast
 from txcalc.trace.embeddings import TABLE
 from txcalc.trace.feedforward import feed_forward
+from txcalc.trace.losses import Scores
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, several
 from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from txcalc.spec import inputs
     from txcalc.spec.layers import Norm
     from txcalc.spec.model import Model, Tower
@@ -24,7 +31,7 @@ class Outputs(NamedTuple):
 
     hidden: Tensor
     pooled: Tensor | None
-    logits: tuple[Tensor, ...]
+    scores: Scores
 
 
 def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> Outputs:
@@ -40,47 +47,31 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> Outputs:
     if spec.contact_head:
         maps = spec.layers * first_attention(spec).heads
         t.op("contact_head", "linear", weights={"weight": (1, maps), "bias": (1,)})
-    logits = _logits(t, spec, x, pooled, images)
-    hidden = () if logits and (t.workload.keeps or not t.code.returns_hidden) else (x,)  # a graph: for a reader alone
-    t.results = (*logits, *hidden, *(() if pooled is None or unused else (pooled,)))
-    return Outputs(x, pooled, logits)
+    scores = _scores(t, spec, x, pooled, images)
+    hidden = () if scores.logits and (t.workload.keeps or not t.code.returns_hidden) else (x,)  # a graph: for a reader
+    t.results = (*scores.all, *hidden, *(() if pooled is None or unused else (pooled,)))
+    return Outputs(x, pooled, scores)
 
 
-def loss(t: Trace, spec: Model, outputs: Outputs) -> None:
-    """The loss of a training step, where a model has one: the sum of every head's cross-entropy, or a contrast."""
-    head, logits = spec.head, outputs.logits
-    if t.workload.phase != "training" or head.kind == "none" or head.kind == "projection":
-        return
-    if head.kind == "contrastive":
-        (_pairs_loss if head.loss == "sigmoid" else _contrastive_loss)(t, "loss", *logits)
-        return
-    copies = head.copies if head.kind == "classifier" else 1
-    with t.scope("", copies=copies, calls=copies):
-        total = cross_entropy(t, "loss", logits[0])
-        for each in logits[1:]:
-            total = ops.add(t, total, cross_entropy(t, "pair_loss", each), "total_loss")
-        t.results, t.loss = (total,), total
-
-
-def _logits(t: Trace, spec: Model, x: Tensor, pooled: Tensor | None, images: Tensor | None) -> tuple[Tensor, ...]:
-    """What a model puts out beside its hidden states and their pooled vector: one tensor for each head."""
+def _scores(t: Trace, spec: Model, x: Tensor, pooled: Tensor | None, images: Tensor | None) -> Scores:
+    """What a model puts out beside its hidden states and their pooled vector."""
     head = spec.head
     if head.kind == "none":
-        return ()
+        return Scores()
     if head.kind == "classifier":
-        return (_classify(t, spec, head, x, pooled),)
+        return Scores((_classify(t, spec, head, x, pooled),))
     if head.kind == "lm":
         logits = _predict(t, spec, head, x)
         if not head.pair_labels:
-            return (logits,)
+            return Scores(logits)
         assert pooled is not None
-        return logits, ops.linear(t, "pair_head", pooled, head.pair_labels, bias=True, kind="head")
+        return Scores(logits, ops.linear(t, "pair_head", pooled, head.pair_labels, bias=True, kind="head"))
     if pooled is None:
         pooled = parts.position(t, "position", x)
     if head.kind == "projection":
-        return (ops.linear(t, "projection", pooled, head.width),)
+        return Scores((ops.linear(t, "projection", pooled, head.width),))
     assert images is not None
-    return (_contrast(t, head, pooled, images),)
+    return Scores((_contrast(t, head, pooled, images),))
 
 
 def pool(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
@@ -129,9 +120,9 @@ def _gathered(t: Trace, spec: inputs.Projector, tower: Tower, x: Tensor) -> Tens
     """The positions that a projector reads: a tensor of its own, unless they are all of the tower's."""
     b, *_ = x.shape
     if spec.merge is not None:
-        return ops.remade(t, "squares", x, b, spec.tokens, x.shape[-1] * spec.merge**2, label="merged positions")
+        return parts.remade(t, "squares", x, b, spec.tokens, x.shape[-1] * spec.merge**2, label="merged positions")
     if spec.average:
-        return ops.remade(t, "squares", x, b, spec.tokens, x.shape[-1], label="averaged positions")
+        return parts.remade(t, "squares", x, b, spec.tokens, x.shape[-1], label="averaged positions")
     if spec.feature_layers:
         return x
     if _unpatched(tower):
@@ -230,72 +221,63 @@ def _contrast(t: Trace, head: inputs.ContrastiveHead, texts: Tensor, images: Ten
     return t.tensor(b, count, label="similarity")
 
 
-def _predict(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> Tensor:
+def _predict(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> tuple[Tensor, ...]:
     if head.transform is not None:
         x = _transform(t, head.transform, x, embedding_width(spec))
     if head.maxout is not None:
         x = _maxout(t, head.maxout, x)
     if t.workload.logits == "last":
         x = parts.positions(t, "last", x, 1)
-    logits = ops.linear(t, "head", x, spec.vocab, bias=head.bias, kind="head", part="output",
-                        tied=f"{TABLE}.weight" if head.tied else None)
+    logits: tuple[Tensor, ...] = (x,)
+    if t.workload.loss != "fused":
+        chunks = words.number(t.workload.loss)
+        with t.frame(*((x,) if chunks else ())):
+            logits = tuple(y if head.softcap is None else curves.cap(t, "head_softcap", y)
+                           for y in _products(t, spec, head, x, chunks))
     if head.unused_bias:
         ops.parameter(t, "head.unused_bias", spec.vocab, kind="head")
-    if head.softcap is not None:
-        logits = ops.cap(t, "head_softcap", logits)
     return logits
 
 
-# ---------------------------------------------------------------- losses
+def _products(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor, chunks: int | None) -> Iterator[Tensor]:
+    """The head's product, or one for each of ``x.chunk(chunks, dim=1)``.
 
-
-def cross_entropy(t: Trace, name: str, logits: Tensor) -> Tensor:
-    """``F.cross_entropy``, unless it is ``plain`` of an fp32 copy: keeps the log-probabilities, the targets and the
-    total weight."""
-    *rows, _ = logits.shape
-    with t.frame(logits):
-        if (t.workload.loss or t.code.loss) != "plain":
-            logits = t.hold(ops.cast(t, name, logits, Role.FLOAT32, kind="loss"))
-        targets = _shifted(t, name, *rows) if t.code.shifts_labels else t.tensor(
-            *rows, role=Role.INDEX, label="targets", grad=False)
-        with t.frame():
-            (logits,) = map(t.hold, ops.casts(t, name, "cross_entropy", logits))
-            found = ops.like(t, logits, "log-probabilities")
-            ops.elementwise(t, name, "loss", logits, found, keeps=(found,))
-            (found,) = ops.casts(t, name, "nll_loss", found)
-            weight = t.tensor(role=found.role, label="total weight", grad=False)
-            loss = t.tensor(role=found.role, label="loss")
-            t.op(name, "loss", saves=(found, targets, weight), reads=(found, targets), writes=(loss, weight),
-                 backward=((ops.to(found),),))
-    return loss
-
-
-def _shifted(t: Trace, name: str, *rows: Number) -> Tensor:
-    """Labels (b, n) that are padded by one and shifted, which makes a copy of them unless they are one row."""
-    *batch, n = rows
-    padded, shifted = (t.tensor(*batch, length, role=Role.INDEX, label="shifted labels", grad=False)
-                       for length in (n + 1, n))
-    t.op(name, "elementwise", writes=(t.hold(padded),))
-    if not several(t, *batch):
-        return padded
-    return t.op(name, "elementwise", reads=(padded,), writes=(t.hold(shifted),))
-
-
-def _contrastive_loss(t: Trace, name: str, logits: Tensor) -> None:
-    """The mean of two ``F.cross_entropy``, over the rows and over the columns of fp32 logits, with the same targets."""
-    rows, columns = logits.shape
-    t.op(name, "loss", saves=(
-        t.tensor(rows, columns, role=Role.FLOAT32, label="log-probabilities"),
-        t.tensor(columns, rows, role=Role.FLOAT32, label="log-probabilities of columns"),
-        t.tensor(rows, role=Role.INDEX, label="targets"),
-        *(t.tensor(role=Role.FLOAT32, label="total weight") for _ in range(2)),
-    ))
-
-
-def _pairs_loss(t: Trace, name: str, logits: Tensor) -> None:
-    """``F.logsigmoid`` of every (text, image) pair in fp32, with a sign for whether they belong together.
-
-    The CPU's kernel also keeps a buffer as large as its input.
+    The rows of a chunk are copied for it if they are of several sequences, unless autocast makes a copy of them, or
+    the weight is not trained; a bias is then added to what comes of it.
     """
-    keeps = ("signs", "signed products", *(("exponentials",) if t.workload.kernels == "cpu" else ()))
-    t.op(name, "loss", saves=tuple(t.tensor(*logits.shape, role=Role.FLOAT32, label=label) for label in keeps))
+    b, n, d = x.shape
+    own = f"{TABLE}.weight" if head.tied else "head.weight"
+    product = partial(ops.linear, t, "head", d_out=spec.vocab, kind="head", part="output",
+                      tied=own if head.tied else None)
+    if chunks is None:
+        yield product(x=x, bias=head.bias)
+        return
+    views = tuple(t.alias(x, b, length, d) for length in _lengths(t, n, chunks))
+    t.op("chunks", "elementwise", reads=(x,), writes=views, backward=((ops.to(x),),))
+    read, strided = ops.matrix(t, "head", own, spec.vocab, d, bias=head.bias), several(t, b, len(views))
+    for i, each in enumerate(views):
+        plain = autocast(t, "linear") in (None, each.made)
+        if plain and strided and several(t, each.shape[1]) and t.trains(own, "head"):
+            each = ops.copy(t, "head", each)
+        y = product(x=each, bias=head.bias and not strided, read=read, weighs=i == 0)
+        yield _offset(t, "head", y, read, weighs=i == 0) if head.bias and strided else y
+
+
+def _lengths(t: Trace, n: Number, chunks: int) -> list[Number]:
+    """The lengths of ``torch.chunk``: alike but for the last, and fewer than ``chunks`` where those would be empty."""
+    length = t.size(n)
+    if length is None:
+        raise SpecError("positions go into chunks at one length at a time; sweep over something else", field="loss")
+    if length % chunks == 0:
+        return [n // chunks] * chunks
+    each = (n + chunks - 1) // chunks
+    whole = (length - 1) // t.size(each)
+    return [*[each] * whole, n - each * whole]
+
+
+def _offset(t: Trace, name: str, x: Tensor, read: ops.Matrix, *, weighs: bool) -> Tensor:
+    """``x`` plus the bias of a linear layer, where that is no part of its product."""
+    assert read.offset is not None
+    weights = {"bias": read.offset.shape} if weighs else {}
+    return t.op(name, "elementwise", weights=weights, reads=(x, *read.added), writes=(ops.like(t, x, name),),
+                backward=((ops.through(x),), (read.offset._replace(summed=True),)))

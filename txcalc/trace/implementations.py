@@ -187,7 +187,7 @@ def code(spec: Model, workload: Workload) -> Code:
         raise SpecError(f"transformers runs eager or sdpa, not {workload.attention}", field="attention")
     if workload.loss not in (None, row.loss):
         what = "casts logits to fp32" if row.loss == "fp32" else "leaves logits as they are"
-        raise SpecError(f"transformers {what}: leave it out", field="loss")
+        raise SpecError(f"transformers' own loss {what}: leave it out", field="loss")
     if workload.precision == "amp":
         raise _not_yet("autocast over classes of transformers")
     return row

@@ -9,6 +9,7 @@ Name = Literal[
     "linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "shift", "router", "loss", "flash",
     "efficient", "by_distance", "mix", "choice", "softmax", "dropout", "product", "weighing", "scale", "slope_in",
     "slope_out", "xielu", "index", "cache", "past", "recomputation", "adapter", "cast",
+    "fused_loss",
 ]
 MEASURED: Final = "measured: on torch 2.13 with torch.autograd.graph.saved_tensors_hooks"
 _KORTHIKANTI: Final = "measured; arXiv 2205.05198, section 4.1"
@@ -77,6 +78,8 @@ KINDS: Final = {kind.name: kind for kind in (
                                    "torch.topk, measured; arXiv 1701.06538, section 2.1")),
     Kind("weighing", "router", _MULTIPLY),
     Kind("loss", "loss", Keeps("target", "the loss keeps log-probabilities and targets", "F.cross_entropy, measured")),
+    Kind("fused_loss", "loss", Keeps("gradient", "a fused loss keeps the gradients that it has made already",
+                                     "LigerFusedLinearCrossEntropyFunction, liger-kernel 0.8.5, measured")),
     Kind("shift", "shift"),
     Kind("elementwise", "elementwise"),
     Kind("product", "elementwise", _MULTIPLY),

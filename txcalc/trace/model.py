@@ -13,8 +13,9 @@ from txcalc.trace.cells import convolve
 from txcalc.trace.distances import query_biases, relative_bias
 from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.frozen import Frozen, check
-from txcalc.trace.heads import Outputs, loss, pool, project, top
+from txcalc.trace.heads import Outputs, pool, project, top
 from txcalc.trace.implementations import code
+from txcalc.trace.losses import loss
 from txcalc.trace.record import Trace
 from txcalc.trace.recurrent import linear_attention, recurrent
 from txcalc.trace.sizes import same
@@ -37,10 +38,10 @@ def trace(spec: Model, workload: Workload, sizes: Mapping[str, int] | None = Non
         t.frozen = Frozen(workload)
     with t.frame():
         made = _forward(t, spec)
-        for x in (made.hidden, made.pooled, *made.logits):
+        for x in (made.hidden, made.pooled, *made.scores.all):
             if x is not None:
                 t.hold(x)
-        loss(t, spec, made)
+        loss(t, spec, made.scores)
     check(t)
     return t
 

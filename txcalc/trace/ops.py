@@ -9,7 +9,7 @@ function names; what is composed in PyTorch is composed here. What is kept was m
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.trace.autocast import Operator, autocast, widest
 from txcalc.trace.kinds import Name
@@ -69,15 +69,17 @@ def into_zeros(made: Gradient) -> Steps:
 def linear(
     t: Trace, name: str, x: Tensor, d_out: Number, *, bias: bool = False, tied: str | None = None,
     kind: Name = "linear", part: Part = "", copied: bool = False,
+    read: Matrix | None = None, weighs: bool = True,
 ) -> Tensor:
     """``F.linear``: (..., d_in) -> (..., d_out). Keeps its input. ``tied``: the path of another op's weight.
 
-    ``part``: what it is in the model. ``copied``: its gradient comes in another order. With an adapter where the
-    workload has one of it.
+    ``part``: what it is in the model. ``copied``: its gradient comes in another order. ``read``: its weights as other
+    products read them as well; ``weighs``: they have not been yet. With an adapter where the workload has one of it.
     """
     adapter = None if t.frozen is None else t.frozen.adapter(t.path(""), name, kind)
     if adapter is None:
-        return _linear(t, name, x, d_out, bias=bias, tied=tied, kind=kind, part=part, copied=copied)
+        return _linear(t, name, x, d_out, bias=bias, tied=tied, kind=kind, part=part, copied=copied, read=read,
+                       weighs=weighs)
     with t.frame(x):  # peft's ``lora.Linear.forward``
         y = _linear(t, name, x, d_out, bias=bias, tied=tied, kind=kind, part=part, copied=copied)
         with t.scope(name):
@@ -117,15 +119,14 @@ def _unpacked(t: Trace, name: str, layout: Layout, d_out: Number, d_in: Number) 
 
 def _linear(
     t: Trace, name: str, x: Tensor, d_out: Number, *, bias: bool = False, tied: str | None = None,
-    kind: Name = "linear", part: Part = "", copied: bool = False,
+    kind: Name = "linear", part: Part = "", copied: bool = False, read: Matrix | None = None,
+    weighs: bool = True,
 ) -> Tensor:
     *lead, d_in = x.shape
-    weights = ({} if tied else {"weight": (d_out, d_in)}) | ({"bias": (d_out,)} if bias else {})
-    path = t.path(name)
-    own, given = tied or f"{path}.weight", x
+    weights = ({} if tied else {"weight": (d_out, d_in)}) | ({"bias": (d_out,)} if bias else {}) if weighs else {}
+    own, given = tied or f"{t.path(name)}.weight", x
     product = Product(1, prod(lead), d_out, d_in, backward=t.trains(own, kind) + t.needs(x))
-    added, offset = _weight(t, name, "linear", f"{path}.bias", d_out) if bias else ((), None)
-    copies, weight = _weight(t, name, "linear", own, d_out, d_in, viewed=True)
+    added, offset, copies, weight = read or matrix(t, name, own, d_out, d_in, bias=bias)
     (x,) = casts(t, name, "linear", x)
     rows = x.view(prod(lead), d_in) if len(lead) > 1 else x
     weight = weight._replace(role=x.made)
@@ -135,12 +136,27 @@ def _linear(
     if layout is not None:
         unpacked, again = _unpacked(t, name, layout, d_out, d_in)
         reads, steps = (x, *unpacked), (*again, (to(rows),))
-    elif offset is not None:
+    elif bias and offset is not None:
         steps = ((to(rows),), (weight,), (offset._replace(first=True, summed=True),))
     y = t.op(name, kind, weights=weights, products=(product,), saves=(x, *(copies if x.grad else ())), reads=reads,
              apart=layout is None or t.frozen is None or not t.frozen.held, backward=steps, part=part,
              writes=(t.tensor(*lead, d_out, label=name, role=x.made),))
     return view(t, name, y, copied=True) if copied else y
+
+
+class Matrix(NamedTuple):
+    """A linear layer's bias and weight as it reads them: autocast's copies, if any, and what their gradients are of."""
+
+    added: tuple[Tensor, ...]
+    offset: Gradient | None
+    copies: tuple[Tensor, ...]
+    weight: Gradient
+
+
+def matrix(t: Trace, name: str, own: str, d_out: Number, d_in: Number, *, bias: bool) -> Matrix:
+    """The weights of the linear layer of this name, whose matrix is at the path ``own``."""
+    added, offset = _weight(t, name, "linear", f"{t.path(name)}.bias", d_out) if bias else ((), None)
+    return Matrix(added, offset, *_weight(t, name, "linear", own, d_out, d_in, viewed=True))
 
 
 def linears(
@@ -266,17 +282,6 @@ def gathered(
     return t.op(name, "elementwise", reads=xs, writes=(y,), backward=(tuple(part_of(x) for x in xs),))
 
 
-def sum_of(t: Trace, name: str, x: Tensor, *shape: Number, label: str) -> Tensor:
-    """``x.sum``: its gradient is a view of the output's. Keeps nothing."""
-    y = t.tensor(*shape, role=autocast(t, "sum") or x.made, label=label)
-    return t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((part_of(x),),))
-
-
-def remade(t: Trace, name: str, x: Tensor, *shape: Number, label: str) -> Tensor:
-    """Another tensor of the elements of ``x``, padded, repeated, averaged or in another order. Keeps nothing."""
-    return elementwise(t, name, "elementwise", x, t.tensor(*shape, role=x.made, label=label))
-
-
 # ---------------------------------------------------------------- elementwise
 
 
@@ -343,14 +348,6 @@ def shifted(t: Trace, name: str, x: Tensor) -> Tensor:
     """``x`` plus a buffer: keeps nothing."""
     return t.op(name, "shift", reads=(x,), writes=(like(t, x, x.label, widest(t, x.made, Role.WEIGHT)),),
                 backward=((through(x),),))
-
-
-def cap(t: Trace, name: str, x: Tensor) -> Tensor:
-    """``c tanh(x / c)``: keeps the tanh."""
-    with t.frame(*(() if t.code.rebinds else (x,))):
-        tanh = like(t, x, f"tanh of {x.label}")
-        elementwise(t, name, "slope_out", scaled(t, name, x, kind="shift"), tanh, keeps=(tanh,))
-        return scaled(t, name, tanh, kind="shift")
 
 
 def scale(

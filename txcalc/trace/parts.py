@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.trace import ops
+from txcalc.trace.autocast import autocast
 from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Number, Tensor
 
@@ -58,7 +59,7 @@ def take_rows(t: Trace, name: str, x: Tensor, index: Tensor) -> Tensor:
 
 def mean(t: Trace, name: str, x: Tensor, label: str) -> Tensor:
     """``x.mean(dim=1)``, (b, n, d) to (b, d): keeps nothing."""
-    return ops.remade(t, name, x, x.shape[0], x.shape[-1], label=label)
+    return remade(t, name, x, x.shape[0], x.shape[-1], label=label)
 
 
 def rotate(t: Trace, name: str, x: Tensor, position: RotaryPosition) -> Tensor:
@@ -84,3 +85,14 @@ def rotated_columns(position: RotaryPosition, width: Number) -> Number | None:
     if position.dim is not None:
         return 2 * (position.dim // 2)
     return width - 1 if isinstance(width, int) and width % 2 else None
+
+
+def sum_of(t: Trace, name: str, x: Tensor, *shape: Number, label: str) -> Tensor:
+    """``x.sum``: its gradient is a view of the output's. Keeps nothing."""
+    y = t.tensor(*shape, role=autocast(t, "sum") or x.made, label=label)
+    return t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((ops.part_of(x),),))
+
+
+def remade(t: Trace, name: str, x: Tensor, *shape: Number, label: str) -> Tensor:
+    """Another tensor of the elements of ``x``, padded, repeated, averaged or in another order. Keeps nothing."""
+    return ops.elementwise(t, name, "elementwise", x, t.tensor(*shape, role=x.made, label=label))

@@ -95,7 +95,8 @@ class Gradient(NamedTuple):
     in place; ``same``, the output's gradient itself, or a ``part`` of it. ``passing``: steps that a temporary
     outlives; all others live until the operation's backward pass is over. ``watched``: a temporary that is written to
     in place, and so becomes the result, unless a dispatch mode watches. ``first``: handed on before those made earlier.
-    ``summed``: over what was broadcast, when the operation's own formula is through.
+    ``summed``: over what was broadcast, when the operation's own formula is through. ``kept``: it was made in the
+    forward pass and saved, as this.
     """
 
     of: Tensor | str | None
@@ -106,6 +107,7 @@ class Gradient(NamedTuple):
     watched: bool = False
     first: bool = False
     summed: bool = False
+    kept: Tensor | None = None
 
     @property
     def elements(self) -> Number:

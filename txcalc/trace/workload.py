@@ -39,8 +39,9 @@ RECOMPUTE: Final = ("none", "full", "full:K", "selective")
 """Parts of the forward pass that the backward pass runs once more: none, every layer, every K layers together, or
 attention's core."""
 
-LOSSES: Final = ("plain", "fp32")
-"""Cross-entropy of logits as they are, or of a copy in fp32, which is what our reference does."""
+LOSSES: Final = ("plain", "fp32", "chunked:N", "fused")
+"""Cross-entropy of logits as they are; of a copy in fp32, which is what our reference does; of N chunks of them, a copy
+of each (torchtune's ``CEWithChunkedOutputLoss``); or fused with the head (liger-kernel 0.8.5)."""
 
 CACHES: Final = ("dynamic", "static", "static:K")
 """How transformers caches keys: by joining new ones to a copy, or in memory for all that will come, or for K of it."""
@@ -263,8 +264,7 @@ class Workload(Part):
     @property
     def together(self) -> int | None:
         """Layers that the backward pass runs once more at a time, where they are several."""
-        layers = re.search("[0-9]+", self.recompute or "")
-        return int(layers[0]) if layers else None
+        return words.number(self.recompute)
 
     @property
     def room(self) -> int | None:
@@ -370,7 +370,8 @@ def _check_flag(name: str, value: object) -> None:
 def _check_choice(name: str, value: object) -> None:
     if name == "implementation" and value in UNBUILT:
         raise SpecError(f"{value} is not built yet; torch and transformers are counted", field=name)
-    if value not in CHOICES[name] and re.sub(r":[1-9][0-9]*$", ":K", str(value)) not in CHOICES[name]:
+    forms = {each.replace(":N", ":K") for each in CHOICES[name]}
+    if value not in CHOICES[name] and re.sub(r":[1-9][0-9]*$", ":K", str(value)) not in forms:
         wanted, got = not_one_of(CHOICES[name], value)
         raise SpecError(f"must be {wanted}{got}", field=name)
 

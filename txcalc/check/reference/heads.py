@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from txcalc.check.reference.attention import CrossAttention
 from txcalc.check.reference.layers import Normalization, Options, Repeated, activate, dense
+from txcalc.check.reference.losses import (
+    ChunkedCrossEntropy,
+    ContrastiveLoss,
+    CrossEntropy,
+    FusedLinearCrossEntropy,
+    PairsLoss,
+)
 from txcalc.spec import inputs
 from txcalc.spec.facts import embedding_width, first_attention, is_causal, unpatched
 from txcalc.spec.inputs import (
@@ -30,12 +36,13 @@ class Output(NamedTuple):
     """Hidden states (b, n, d) and what is made of them, as far as the model has it.
 
     ``pooled`` is (b, d). ``logits`` are (b, n, vocab), (b, n, labels), (b, labels), a projected vector (b, width), or
-    the products of all texts with all images; ``extra`` are those of further heads.
+    the products of all texts with all images; ``extra`` are those of further heads. A chunked loss has logits in
+    chunks of positions; a fused one makes them itself of what the head reads, which stands in their place.
     """
 
     hidden: Tensor
     pooled: Tensor | None = None
-    logits: Tensor | None = None
+    logits: Any = None
     extra: tuple[Tensor, ...] = ()
 
 
@@ -164,38 +171,6 @@ class Similarity(nn.Module):
         return text @ image.T * temperature.exp()
 
 
-class CrossEntropy(nn.Module):
-    """The mean loss over all positions, computed in at least float32, unless it is plain."""
-
-    def __init__(self, how: str) -> None:
-        super().__init__()
-        self.plain = how == "plain"
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Logits (..., classes) and targets (...) to a scalar."""
-        return F.cross_entropy((logits if self.plain else logits.float()).flatten(0, -2), targets.flatten())
-
-
-class ContrastiveLoss(nn.Module):
-    """Every text's own image among all, and every image's own text: the mean of two cross-entropies."""
-
-    def forward(self, similarity: Tensor, targets: Tensor) -> Tensor:
-        """A square of products and ``targets`` (b,) to a scalar."""
-        logits = similarity.float()
-        return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
-
-
-class PairsLoss(nn.Module):
-    """Every pair of a text and an image on its own: whether they belong together (SigLIP, arXiv 2303.15343)."""
-
-    def forward(self, similarity: Tensor, targets: Tensor) -> Tensor:
-        """A square of products and ``targets`` (b,) to a scalar."""
-        logits = similarity.float()
-        images = torch.arange(logits.shape[1], device=logits.device)
-        signs = torch.where(targets[:, None] == images, 1.0, -1.0)
-        return -F.logsigmoid(signs * logits).sum(dim=-1).mean()
-
-
 class Top(nn.Module):
     """The pooler and the heads, standing in the module that inherits this."""
 
@@ -246,6 +221,10 @@ class Top(nn.Module):
         self.loss: nn.Module = CrossEntropy(options.loss_as)
         if isinstance(head, ContrastiveHead):
             self.loss = PairsLoss() if head.loss == "sigmoid" else ContrastiveLoss()
+        elif isinstance(self.head, nn.Linear) and options.loss_as == "fused":
+            self.loss = FusedLinearCrossEntropy(self.head)
+        elif chunks := options.loss_as.partition(":")[2]:
+            self.loss = ChunkedCrossEntropy(int(chunks))
         self.pair_loss = CrossEntropy(options.loss_as)
 
     def _add_lm(self, head: LMHead, width: int, vector: int, table: nn.Embedding | None) -> None:
@@ -287,8 +266,7 @@ class Top(nn.Module):
                 read = pooled if head.of == "first" else None
                 return Output(hidden, read, *self._classes(head, hidden, pooled))
             case LMHead():
-                logits = self._output(hidden)
-                logits = logits if self.head_softcap is None else self.head_softcap(logits)
+                logits = self._predicted(self._read(hidden))
                 return Output(hidden, pooled, logits, () if self.pair_head is None else (self.pair_head(pooled),))
         return Output(hidden, pooled)
 
@@ -321,8 +299,26 @@ class Top(nn.Module):
         logits = self._output(x)
         return logits.mean(dim=1) if head.of == "votes" else logits, ()
 
+    def _predicted(self, x: Tensor) -> Any:
+        """Logits of the vocabulary, in the form that the loss takes."""
+        match self.loss:
+            case FusedLinearCrossEntropy():
+                return x
+            case ChunkedCrossEntropy(chunks=chunks):
+                return tuple(self._capped(each) for each in x.chunk(chunks, dim=1))
+        return self._capped(x)
+
+    def _capped(self, x: Tensor) -> Tensor:
+        assert self.head is not None
+        logits: Tensor = self.head(x)
+        return logits if self.head_softcap is None else self.head_softcap(logits)
+
+    def _read(self, x: Tensor) -> Tensor:
+        """What the head reads."""
+        x = x if self.head_transform is None else self.head_transform(x)
+        return x if self.maxout is None else self.maxout(x)
+
     def _output(self, x: Tensor) -> Tensor:
         assert self.head is not None
-        x = x if self.head_transform is None else self.head_transform(x)
-        logits: Tensor = self.head(x if self.maxout is None else self.maxout(x))
+        logits: Tensor = self.head(self._read(x))
         return logits

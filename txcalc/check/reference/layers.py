@@ -26,7 +26,7 @@ class Options:
 
     ``absorbed`` reads latents as they are.
     ``attention``: eager, or what ``F.scaled_dot_product_attention`` may choose from: flash (all kernels) or math.
-    ``loss_as``: plain, of the logits as they are, or fp32, of a copy.
+    ``loss_as``: plain, of the logits as they are; fp32, of a copy; chunked:N, of so many copies; or fused.
     ``recompute``: none, or full, every layer under ``torch.utils.checkpoint``.
     """
 
