@@ -44,6 +44,7 @@ DECODERS: Final[dict[str, dict[str, Any]]] = {
     "deepseek-v3": DEEPSEEK,
     "deepseek-v3-one-group": DEEPSEEK | {
         "n_group": 1, "topk_group": 1, "q_lora_rank": None, "norm_topk_prob": False, "n_shared_experts": 2,
-        "attention_bias": True, "num_hidden_layers": 1, "first_k_dense_replace": 0, "v_head_dim": 12},
+        "attention_bias": True, "rope_interleave": False, "num_hidden_layers": 1, "first_k_dense_replace": 0,
+        "v_head_dim": 12},
     "olmo2": of("olmo2", "Olmo2", hidden_size=24),
 }

@@ -29,7 +29,7 @@ def latent(c: Config) -> Fields:
 def with_value_dim(c: Config) -> Fields:
     """The same where the width of values must be said."""
     c.size("v_head_dim")
-    return latent(c)
+    return {**latent(c), "interleaved": c.flag("rope_interleave", default=True)}
 
 
 def routed(routing: str = "sigmoid-topk") -> Fields:

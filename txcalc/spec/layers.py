@@ -144,6 +144,7 @@ class MLA(Spec):
     rope_dim: Size
     value_dim: Size
     bias: Annotated[Flag, "on the projections down to the latents, and on the output"] = False
+    interleaved: Annotated[Flag, "columns are rotated in pairs of neighbours, not of halves"] = True
     scale: Annotated[Positive | None, "softmax scale; default 1/sqrt(nope_dim + rope_dim)"] = None
     index_topk: Annotated[Size | None, "sparse: the most keys that a query attends to"] = None
     indexer: Annotated[Indexer | None, "chooses them; none: they are those of a layer before"] = None

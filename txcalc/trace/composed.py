@@ -279,19 +279,19 @@ def _rotated(t: Trace, q: Tensor, k: Tensor, heads: Heads, rotary: tuple[Tensor,
     by_head = [x.view(b, n, count, heads.dim) for x, count in zip((q, k), counts, strict=True)]
     with t.frame(q, k):
         if not t.code.joins_rotated:
-            found = [t.hold(_turned(t, name, x, rotary)) for name, x in zip(names, by_head, strict=True)]
+            found = [t.hold(turn(t, name, x, rotary)) for name, x in zip(names, by_head, strict=True)]
             found = [ops.cast(t, name, y, q.role) for name, y in zip(names, found, strict=True)]
         else:
             whole = same(columns, heads.dim)
             split = [(x if whole else parts.narrow(t, name, x, columns), parts.narrow(t, name, x, heads.dim - columns))
                      for name, x in zip(names, by_head, strict=True)]
-            turned = (_turned(t, name, part, rotary) for name, (part, _) in zip(names, split, strict=True))
+            turned = (turn(t, name, part, rotary) for name, (part, _) in zip(names, split, strict=True))
             found = [t.hold(parts.join(t, name, (y, rest))) for name, y, (_, rest) in zip(
                 names, turned if t.code.joins_rotated == "each" else list(turned), split, strict=True)]
     return found[0].view(*q.shape), found[1].view(*k.shape)
 
 
-def _turned(t: Trace, name: str, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+def turn(t: Trace, name: str, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     """``x cos + (-x2, x1) sin``; keeps the tables."""
     cos, sin = rotary
     with t.frame():

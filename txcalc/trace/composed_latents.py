@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.trace import norms, ops, parts
-from txcalc.trace.composed import Tables, attended, times, unmasked
+from txcalc.trace.composed import Tables, attended, times, turn, unmasked
 from txcalc.trace.cores import Core, choose
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import several
@@ -32,7 +32,8 @@ def latent_attention(t: Trace, spec: MLA, given: Tables, x: Tensor, core: Core) 
         down = t.hold(ops.linear(t, "kv_down", x, spec.kv_rank + spec.rope_dim, bias=spec.bias))
         latent, k_rope = parts.columns(t, "kv_split", down, spec.kv_rank, spec.rope_dim)
         latent = t.hold(norms.norm(t, "kv_norm", latent, norms.RMS))
-        q_rope, k_rope = _rotated(t, q_rope, k_rope.view(b, n, 1, spec.rope_dim), given.rotary[None])
+        rotate = _interleaved if spec.interleaved else _rotated
+        q_rope, k_rope = rotate(t, q_rope, k_rope.view(b, n, 1, spec.rope_dim), given.rotary[None])
         q = t.hold(parts.join(t, "q_join", (q_nope, t.hold(q_rope)), "rotated q")).view(b, n, h * size)
         k, v = (t.hold(each) for each in _expanded(t, spec, latent, t.hold(k_rope)))
         y = attended(t, q, k.view(b, n, h * size), v.view(b, n, h * spec.value_dim), core, core.heads, mask, kernel)
@@ -40,6 +41,12 @@ def latent_attention(t: Trace, spec: MLA, given: Tables, x: Tensor, core: Core) 
 
 
 def _rotated(t: Trace, q: Tensor, k: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """``apply_rotary_pos_emb`` of (b, n, heads, columns)."""
+    with t.frame(q, k):
+        return t.hold(turn(t, "q_rotary", q, rotary)), t.hold(turn(t, "k_rotary", k, rotary))
+
+
+def _interleaved(t: Trace, q: Tensor, k: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """``apply_rotary_pos_emb_interleave`` of (b, n, heads, columns): of every other column with that behind it."""
     names, xs = ("q_rotary", "k_rotary"), (q, k)
     with t.frame(*xs):

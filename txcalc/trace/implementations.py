@@ -155,7 +155,7 @@ TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
     "qwen3_moe": LLAMA.having(*MIXTURE, *QK_NORM, "attention.window", "no feed_forward.normalize", router="narrow"),
     "deepseek_v3": LLAMA.having(
         *MIXTURE, *(f"attention.{name}" for name in ("bias", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim")),
-        "attention.kind mla", "feed_forward.shared_experts", "feed_forward.shared_d_ff",
+        "attention.kind mla", "no attention.interleaved", "feed_forward.shared_experts", "feed_forward.shared_d_ff",
         "feed_forward.routing sigmoid-topk", "no feed_forward.normalize", router="groups",
         needs=frozenset({"feed_forward.shared_experts", "attention.kind mla"})),
     "gpt2": GPT2, "gpt_neox": GPT_NEOX, "bert": BERT, "vit": VIT,
