@@ -7,9 +7,11 @@ import pytest
 pytest.importorskip("transformers")
 
 from tests.test_implementations import CONFIGS, model
+from txcalc.answer.needed import needed
 from txcalc.check import classes, fake_cuda, measure
 from txcalc.check.fake_cuda import NotRun
 from txcalc.count.lifetimes import live_bytes
+from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal, positions
 from txcalc.trace.implementations import features
@@ -76,3 +78,24 @@ def test_a_prompt_and_steps_after_it(name: str, run: dict[str, Any], device: str
 def test_what_a_pass_does_not_have_is_refused(run: dict[str, Any], why: str) -> None:
     with pytest.raises(SpecError, match=why):
         Workload(**{"phase": "prefill", "seq": 7, "implementation": "transformers"} | run)
+
+
+def test_as_an_engine() -> None:
+    """A prompt of 6,144 tokens in bf16, as fake tensors of the class have it, and steps that hold less."""
+    spec, run = load("qwen3-8b").model, {"engine": "transformers@5.23", "seq": 6144, "new": 2048}
+    grows, stays = (needed(spec, run | more).memory for more in ({}, {"cache": "static"}))
+    assert (grows.workload.cache, stays.workload.cache) == (None, "static:8192")
+    assert grows.workload == Workload.prefill(seq=6144, implementation="transformers", logits="last")
+    assert round(grows.peak.bytes / 2**20) == 17114
+    room = 2 * 36 * 8 * 128 * 2 * 2048
+    assert stays.phases[0].peak_bytes - grows.phases[0].peak_bytes == room + 36 * 8  # and how much each layer holds
+
+
+@pytest.mark.parametrize(("run", "why"), [
+    ({"engine": "transformers@4.51"}, "followed in version 5.23, not in 4.51"),
+    ({"engine": "transformers", "phase": "training"}, "give --implementation transformers"),
+    ({"engine": "hf"}, "must be one of transformers, vllm"),
+])
+def test_an_engine_that_there_is_not(run: dict[str, Any], why: str) -> None:
+    with pytest.raises(SpecError, match=why):
+        needed(load("qwen3-8b").model, run)

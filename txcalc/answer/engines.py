@@ -100,7 +100,7 @@ def engine(name: str) -> Engine:
     called, _, version = name.partition("@")
     known = _known()
     if called not in known:
-        wanted, got = not_one_of(tuple(known), called)
+        wanted, got = not_one_of(names(), called)
         raise SpecError(f"must be {wanted}{got}", field="engine")
     data = known[called]
     version = version or data["default"]
@@ -126,9 +126,15 @@ def is_newer(found: Engine) -> bool:
     return _number(found.version)[:len(newest)] > newest
 
 
+BUNDLES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "transformers": {"implementation": "transformers", "logits": "last"},
+}
+"""Engines that set nothing aside, and what of a workload each stands for."""
+
+
 def names() -> tuple[str, ...]:
     """Every engine's name."""
-    return tuple(_known())
+    return (*BUNDLES, *_known())
 
 
 def of_file(kind: str) -> str | None:

@@ -88,6 +88,9 @@ def _inference(spec: Model, given: dict[str, Any]) -> Passes:
         workload = workload.replaced(seq=room)
     elif asked is None and workload.seq > room:
         new = 0
+    if workload.cache == "static":  # for the last token too
+        given["cache"] = f"static:{workload.past + workload.seq + new}"
+        workload = workload.replaced(cache=given["cache"])
     prompt = trace(spec, fit(spec, workload))
     if not new:
         return Passes((prompt,), workload, 0, defaults)

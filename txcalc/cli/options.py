@@ -185,8 +185,8 @@ CURVE: Final = _some(
 """The lengths of a curve, and what the model is run on."""
 
 ENGINE: Final = {
-    "engine": Row("NAME", "An inference engine, with @ before a version: vllm, sglang or llama.cpp. Default none: "
-                  "plain PyTorch."),
+    "engine": Row("NAME", "An inference engine, with @ before a version: transformers, vllm, sglang or llama.cpp. "
+                  "Default none: plain PyTorch."),
     "utilization": Row("PART", "Of a card, what an engine takes of it: 0.9. Default: the engine's.", _number),
     "context": Row("N", "The longest request that an engine admits. Default: the model's context.", units.parse_count),
     "pool": Row("SIZE", "An engine's KV pool, such as 53.29GiB, in place of what a card leaves.", units.parse_bytes),
