@@ -16,7 +16,7 @@ OPTIONS: Final = _each({
     "max-seq-len max-seq-length max-length max-position-embeddings sequence-length seq-length length tokens num-tokens "
     "prompt-len prompt-length input-len isl prompt": "--seq",
     "bs mbs micro-batch-size per-device-train-batch-size per-device-batch-size num-seqs max-num-seqs": "--batch",
-    "cache cached kv-len kv-length prefix-len past-len past-length": "--past",
+    "cached kv-len kv-length prefix-len past-len past-length": "--past",
     "src-seq encoder-seq source-len": "--source-seq",
     "num-images": "--images",
     "mode train training inference prefill decode generate": "--phase",
