@@ -16,8 +16,12 @@ from txcalc.answer.serving import Serving, served, serving
 from txcalc.count import step
 from txcalc.count.activations import kept
 from txcalc.count.flops import core_flops, forward_flops
+from txcalc.count.lifetimes import moments
 from txcalc.count.params import params
+from txcalc.count.peak import highest
 from txcalc.spec.model import Model
+from txcalc.trace import ops
+from txcalc.trace.losses import cross_entropy
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Role
@@ -132,11 +136,30 @@ def _slots(spec: Model, run: Run, *, tokens: int, halves: int = 1) -> Fraction:
     return Fraction(_served(spec, run).at(1, tokens + 1).taken, halves)
 
 
+def _loss_step(spec: Model, run: Run, *, device: str, head: bool) -> int:
+    """Peak bytes of cross-entropy on rows that are trained as well, from the second step on, gradients never cleared.
+
+    With a ``head`` before it, and another of its size that does not run, as in Liger-Kernel's benchmark of 0.4.2.
+    """
+    workload = Workload.of(run)
+    t, width = Trace(workload), spec.d_model if head else spec.vocab or 0
+    x = t.tensor(workload.batch * workload.seq, width, label="rows")
+    y = ops.linear(t, "head", x, spec.vocab, kind="head") if head else x
+    loss = cross_entropy(t, "loss", y)
+    t.results, t.loss = (loss,), loss
+    rows, wide = workload.batch * workload.seq, workload.bytes_of(Role.ACTIVATION)
+    there = rows * (2 * width * wide + 8) + (3 * width * (spec.vocab or 0) * wide if head else 0)
+    then = moments(t, in_place=True, accumulates=True)
+    spaces = devices.device(device).workspaces(backward=True) if head else 0
+    return highest(t, then)[0] + there + spaces
+
+
 MEASURES: Final[Mapping[str, Callable[..., Any]]] = {
     "params": _total("params"), "params_active": _total("params_active"),
     "kv_cache_bytes_per_token": _total("kv_cache_bytes_per_token"), "flops_forward": _total("flops_forward"),
     "6 N D": _six_n, "FLOPs / 6 N D": _over_six_nd, "MFU": _utilisation, "kept bytes / s b h, a layer": _kept_units,
-    "held after generation": _held, "allocated after a step": _after_step, "model states": _states, "peak": _peak,
+    "held after generation": _held, "allocated after a step": _after_step,
+    "peak of a loss": _loss_step, "model states": _states, "peak": _peak,
     "peak above its start": _above_start, "tokens of the pool": _pool("tokens"), "blocks of the pool": _pool("blocks"),
     "bytes of the pool": _pool("pool_bytes"), "bytes of slots": _slots,
     "weights as loaded": _held_by("weights", "rotary tables"), "activation peak": _held_by("activation peak"),
