@@ -137,7 +137,7 @@ def test_what_has_no_such_loss_is_refused() -> None:
     run = {"phase": "training", "seq": 7}
     with pytest.raises(SpecError, match="none for the CPU"):
         trace(llama, Workload.of(run | {"loss": "fused", "kernels": "cpu"}))
-    with pytest.raises(SpecError, match="must be one of plain, fp32, chunked:N, fused"):
+    with pytest.raises(SpecError, match="must be one of plain, fp32, chunked:N, compiled:N, fused"):
         Workload.of(run | {"loss": "chunked"})
     with pytest.raises(SpecError, match="predicts no tokens"):
         fit(vit, Workload(phase="training", seq=positions(vit.input), loss="fused"))
@@ -147,3 +147,26 @@ def test_what_has_no_such_loss_is_refused() -> None:
         live_bytes(trace(Model.from_data(HEADS["bias"]), Workload.of(run | {"loss": "fused", "precision": "amp"})))
     with pytest.raises(SpecError, match="own loss casts logits"):
         trace(llama, Workload.of(run | {"loss": "fused", "implementation": "transformers"}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_what_a_compiled_loss_keeps(dtype: str) -> None:
+    """As autograd saves it for the kernels that torch.compile makes of torchtune's ``compute_cross_entropy``."""
+    import torch
+
+    from txcalc.check.measure import DTYPES
+
+    def entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+
+    spec = Model.from_data(MODELS["gpt"])
+    t = trace(spec, Workload(phase="training", kernels="cpu", dtype=dtype, batch=2, seq=21,  # type: ignore[arg-type]
+                             loss="compiled:3"))
+    saved: list[int] = []
+    logits = torch.zeros(2 * 7, spec.vocab or 0, dtype=DTYPES[dtype], requires_grad=True)  # type: ignore[index]
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: (saved.append(x.nbytes), x)[1], lambda x: x):
+        torch.compile(entropy)(logits * 1, torch.zeros(2 * 7, dtype=torch.int64))
+    ours = [t.workload.bytes_of(x.role) * x.elements for op in t.ops
+            if op.kind.name == "loss" and len(op.saves) == len(saved) for x in op.saves]
+    assert sorted(ours) == sorted(3 * saved)

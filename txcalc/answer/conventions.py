@@ -167,6 +167,7 @@ _LOSS = {
     "plain": "log-probabilities of every position, in the logits' own dtype",
     "fp32": "fp32 log-probabilities of every position",
     "chunked": "fp32 log-probabilities of every position, of chunks of logits (torchtune's CEWithChunkedOutputLoss)",
+    "compiled": "chunks of logits in their own dtype, and two numbers of each row, as torch.compile keeps them",
     "fused": "the gradients of the head and of its input, made with it (LigerFusedLinearCrossEntropyLoss 0.8.5)",
 }
 

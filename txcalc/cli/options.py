@@ -148,7 +148,7 @@ RUN: Final[Mapping[str, Row]] = {
     "precision": Row("HOW", "In training: amp (autocast over fp32 weights), bf16, mixed (16-bit weights) or fp32. "
                      "Default: all in --dtype."),
     "loss": Row("HOW", "In training, cross-entropy of the logits as they are (plain), of a copy in fp32, of a copy of "
-                "each of N chunks (chunked:N), or fused with the head. Default fp32."),
+                "each of N chunks (chunked:N; by torch.compile: compiled:N), or fused with the head. Default fp32."),
     "recompute": Row("WHAT", "In training, what the backward pass runs once more in place of keeping it: none, "
                      "full (every layer), full:K (every K layers together) or selective (attention's core). Default "
                      "none."),

@@ -49,6 +49,11 @@ def fields(given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def form(word: str) -> str:
+    """What stands before a colon, such as ``full`` of ``full:4``, or all of it."""
+    return word.partition(":")[0]
+
+
 def number(word: str | None) -> int | None:
     """The number after a colon, such as that of ``full:4``, if there is one."""
     found = re.search(":([0-9]+)$", word or "")

@@ -60,9 +60,12 @@ def cross_entropy(t: Trace, name: str, logits: Tensor, targets: Tensor | None = 
     """``F.cross_entropy``, unless it is ``plain`` of an fp32 copy: keeps the log-probabilities, the targets and the
     total weight."""
     *rows, _ = logits.shape
+    compiled = words.form(t.workload.loss or "") == "compiled"
     with t.frame(logits):
-        if (t.workload.loss or t.code.loss) != "plain":
+        if not compiled and (t.workload.loss or t.code.loss) != "plain":
             logits = t.hold(ops.cast(t, name, logits, Role.FLOAT32, kind="loss"))
+        if compiled:
+            return _compiled(t, name, logits, _targets(t, *rows) if targets is None else targets)
         if targets is None:
             targets = _shifted(t, name, *rows) if t.code.shifts_labels else _targets(t, *rows)
         with t.frame():
@@ -75,6 +78,17 @@ def cross_entropy(t: Trace, name: str, logits: Tensor, targets: Tensor | None = 
             t.op(name, "loss", saves=(found, targets, weight), reads=(found, targets), writes=(loss, weight),
                  backward=((ops.to(found),),))
     return loss
+
+
+def _compiled(t: Trace, name: str, logits: Tensor, targets: Tensor) -> Tensor:
+    """``torch.compile`` of the cross-entropy of an fp32 copy: keeps logits as they are, the targets, and the largest of
+    each row and the logarithm of its sum; its kernels make nothing else (read off what inductor saves)."""
+    rows = [t.tensor(*logits.shape[:-1], 1, role=Role.FLOAT32, label=label, grad=False)
+            for label in ("largest logits", "logarithms of sums")]
+    loss = t.tensor(role=logits.made, label="loss")  # whose dtype is that of the gradient
+    t.op(name, "loss", saves=(logits, targets, *rows), reads=(logits, targets), writes=(loss, *rows),
+         backward=((ops.to(logits),),))
+    return ops.cast(t, name, loss, Role.FLOAT32, kind="loss")
 
 
 def _targets(t: Trace, *rows: Number) -> Tensor:

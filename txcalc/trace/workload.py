@@ -39,9 +39,9 @@ RECOMPUTE: Final = ("none", "full", "full:K", "selective")
 """Parts of the forward pass that the backward pass runs once more: none, every layer, every K layers together, or
 attention's core."""
 
-LOSSES: Final = ("plain", "fp32", "chunked:N", "fused")
+LOSSES: Final = ("plain", "fp32", "chunked:N", "compiled:N", "fused")
 """Cross-entropy of logits as they are; of a copy in fp32, which is what our reference does; of N chunks of them, a copy
-of each (torchtune's ``CEWithChunkedOutputLoss``); or fused with the head (liger-kernel 0.8.5)."""
+of each (torchtune's ``CEWithChunkedOutputLoss``), maybe compiled; or fused with the head (liger-kernel 0.8.5)."""
 
 CACHES: Final = ("dynamic", "static", "static:K")
 """How transformers caches keys: by joining new ones to a copy, or in memory for all that will come, or for K of it."""
