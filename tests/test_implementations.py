@@ -9,6 +9,7 @@ pytest.importorskip("transformers")
 from tests.decoder_configs import DECODERS
 from txcalc.check import classes, fake_cuda, measure
 from txcalc.check.fake_cuda import NotRun
+from txcalc.check.live import dtypes
 from txcalc.count import flops, kv_cache, params
 from txcalc.count.entries import grouped
 from txcalc.count.lifetimes import live_bytes
@@ -17,7 +18,7 @@ from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal, positions
 from txcalc.spec.inputs import HeadTransform, LearnedPosition, LMHead
-from txcalc.spec.layers import Dense, Norm
+from txcalc.spec.layers import Dense, MoE, Norm
 from txcalc.spec.model import Model
 from txcalc.trace.implementations import DECODER, code, features
 from txcalc.trace.model import trace
@@ -60,7 +61,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     **DECODERS,
 }
 OFTEN = ("llama", "gpt2", "mistral")
-"""All runs of these are among the quick tests, of others half."""
+"""All runs of these are among the quick tests, of others half; under autocast fewer."""
 
 
 def model(name: str) -> Model:
@@ -75,30 +76,40 @@ def workload(name: str = "llama", device: str = "cpu", **run: Any) -> Workload:
 
 RUNS = [{"attention": kernel, "dtype": dtype, "dropout": dropout}
         for kernel in ("eager", "sdpa") for dtype in ("fp32", "bf16") for dropout in (0.0, 0.1)]
-RUNS += [{**run, "recompute": True} for run in RUNS if (run["attention"] == "eager") == bool(run["dropout"])]
+RUNS += [{"attention": kernel, "dtype": "bf16", "precision": "amp", "dropout": dropout}
+         for kernel in ("eager", "sdpa") for dropout in (0.0, 0.1)]
+RUNS += [{**run, "recompute": "full"} for run in RUNS if (run["attention"] == "eager") == bool(run["dropout"])]
 
 
 def named(run: dict[str, Any]) -> str:
-    return f"{run['attention']}-{run['dtype']}" + ("-dropout" if run["dropout"] else "") + (
+    return f"{run['attention']}-{run.get('precision', run['dtype'])}" + ("-dropout" if run["dropout"] else "") + (
         "-recompute" if "recompute" in run else "")
 
 
 def steps(name: str, batch: int, device: str, run: dict[str, Any]) -> tuple[list[int], list[int]]:
     """What PyTorch has alive, and what the trace has, event by event."""
-    given = CONFIGS[name]
+    given, w = CONFIGS[name], workload(name, batch=batch, device=device, **run)
+    how = {"attention": w.attention, "dropout": w.dropout, "recompute": w.recompute == "full"}
     if device == "fake-cuda":
-        real = fake_cuda.ask("live_bytes", given, batch, 7, **run)
+        real = fake_cuda.ask("live_bytes", given, batch, 7, **how, **dtypes(w))
     else:
-        real = classes.live_bytes(given, batch, 7, **run | {"dtype": measure.DTYPES[run["dtype"]]})
-    own = run | ({"recompute": "full"} if "recompute" in run else {})
-    ours = live_bytes(trace(model(name), workload(name, batch=batch, device=device, **own)), in_place=False)
-    return [live for _, live in real], [event.live for event in ours]
+        read = {key: measure.DTYPES[dtype] for key, dtype in dtypes(w).items()}
+        real = classes.live_bytes(given, batch, 7, **how, **read)
+    return [live for _, live in real], [event.live for event in live_bytes(trace(model(name), w), in_place=False)]
+
+
+
+def often(name: str, batch: int, run: dict[str, Any]) -> bool:
+    if "precision" in run:
+        return batch == 2 and (run["attention"] == "eager" if name in OFTEN else "recompute" in run)
+    return (batch == 1) == bool(run["dropout"]) or name in OFTEN
 
 
 EVERY = pytest.mark.parametrize(("name", "batch", "run"), [
     pytest.param(name, batch, run, id=f"{name}-{batch}-{named(run)}",
-                 marks=() if (batch == 1) == bool(run["dropout"]) or name in OFTEN else pytest.mark.slow)
+                 marks=() if often(name, batch, run) else pytest.mark.slow)
     for name in CONFIGS for batch in (1, 2) for run in RUNS if name != "gemma2" or run["attention"] == "eager"
+    if "num_experts_per_tok" not in CONFIGS[name] or "precision" not in run
 ])
 
 
@@ -150,6 +161,8 @@ def test_a_class_without_sdpa_runs_eager() -> None:
     ({"embedding_scale": True}, {}, "embedding_scale in llama is not counted yet"),
     ({"attention": model("llama-bias").attention, "modeling": "phi3"}, {}, "attention.bias.k in phi3 is not counted"),
     ({"layer_scale": True, "modeling": None}, {}, "layer_scale in classes of transformers"),
+    ({"modeling": "mixtral", "feed_forward": MoE(d_ff=41, experts=5, active_experts=2)},
+     {"dtype": "bf16", "precision": "amp"}, "autocast over routed experts of transformers"),
 ])
 def test_what_is_not_proved_is_refused(change: dict[str, Any], run: dict[str, Any], why: str) -> None:
     with pytest.raises(SpecError, match=why):

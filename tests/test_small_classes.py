@@ -10,6 +10,7 @@ from txcalc.check import small_classes
 from txcalc.check.third_party import known_config
 from txcalc.models.load import load
 from txcalc.trace import composed, curves, grouped, ops
+from txcalc.trace.implementations import features
 from txcalc.trace.record import Trace
 
 PRESETS = ("gpt2", "tinyllama-1.1b", "pythia-70m", "vit-b16", "qwen3-0.6b", "mixtral-8x7b", "qwen3-30b-a3b",
@@ -27,8 +28,10 @@ def rows(name: str) -> tuple[list[Any], str]:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_small_class_agrees(name: str) -> None:
     found, why = rows(name)
-    assert not why
-    assert [row.verdict for row in found] == ["equal"] * 2 * len(small_classes.RUNS)
+    routed = "feed_forward.kind moe" in features(load(name).model)
+    runs = [run for run in small_classes.RUNS if not (routed and "precision" in run)]
+    assert ("autocast over routed experts" in why) if routed else not why
+    assert [row.verdict for row in found] == ["equal"] * 2 * len(runs)
     assert len({row.counted for row in found}) > len(found) / 2
 
 

@@ -10,7 +10,6 @@ Experts get equal shares of the tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Final
 from unittest.mock import patch
@@ -47,7 +46,7 @@ def live_bytes(config: Config, batch: int, seq: int, *, device: str = "cpu", **r
 
     ``seq``: labels of a sequence; ``source_seq``: what an encoder reads, where it reads tokens. ``attention``: eager or
     sdpa; ``experts``: transformers' name for how they run, its own choice where left out. ``dtype``: of weights and
-    inputs; ``autocast`` to bf16. ``dropout``: of every place where the class has one, else as ``config`` says.
+    inputs; ``autocast``: to that dtype. ``dropout``: of every place where the class has one, else as ``config`` says.
     ``recompute``: the class's own gradient checkpointing, of every layer. What was there before (weights, buffers,
     inputs, labels) and what a kernel allocates for itself are not seen.
     """
@@ -97,7 +96,8 @@ def generation(
 def _step(
     config: Config, batch: int, seq: int, device: str, *, source_seq: int | None = None,
     dtype: torch.dtype = torch.float32, attention: str = "sdpa", experts: str | None = None,
-    dropout: float | None = None, autocast: bool = False, recompute: bool = False,
+    dropout: float | None = None, autocast: torch.dtype | None = None,
+    recompute: bool = False,
     lora: Mapping[str, Any] | None = None,
 ) -> tuple[nn.Module, Callable[[], Tensor]]:
     """A model, and its forward pass to the loss."""
@@ -115,7 +115,7 @@ def _step(
     given = _inputs(model, batch, seq, source_seq, device, dtype)
 
     def forward() -> Tensor:
-        cast: AbstractContextManager[Any] = torch.autocast(device, torch.bfloat16) if autocast else nullcontext()
+        cast = torch.autocast(model.device.type, autocast, enabled=autocast is not None)
         with _Yes(), cast, patch.object(import_utils, "is_fake_tensor", lambda _: False):
             loss: Tensor = model(**given).loss
         return loss

@@ -13,7 +13,7 @@ from txcalc.spec.adapters import Adapter
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
-from txcalc.trace.workload import Workload
+from txcalc.trace.workload import DType, Workload
 
 NAMES: Final[dict[Device, str]] = {"cpu": "CPU", "cuda": "CUDA", "fake-cuda": "CUDA's operators, no GPU"}
 """What the rows call each device."""
@@ -31,17 +31,21 @@ def measured(
         **({} if w.images is None else {"images": w.images}),
         **({"trained": trained(w) | more} if w.freezes else {}),
     }
-    dtypes = {"dtype": w.weight_dtype, **({"autocast": w.dtype} if w.precision == "amp" else {})}
     if what != "step_live_bytes":
         run["loss"] = w.phase == "training"
     else:
         run |= {"optimizer": w.updates, "kernel": kernel_of(w.updates, w.optimizer_kernel), "clip": bool(w.clip),
                 "accumulate": w.accumulate or 1, "in_backward": bool(w.in_backward)}
     if device == "fake-cuda":
-        return list(fake_cuda.ask(what, spec, w.batch, w.seq, **dtypes, **run))
+        return list(fake_cuda.ask(what, spec, w.batch, w.seq, **dtypes(w), **run))
     function: Callable[..., list[Any]] = getattr(measure, what, None) or getattr(whole_step, what)
-    read = {name: measure.DTYPES[dtype] for name, dtype in dtypes.items()}
+    read = {name: measure.DTYPES[dtype] for name, dtype in dtypes(w).items()}
     return function(spec, w.batch, w.seq, device=device, **read, **run)
+
+
+def dtypes(w: Workload) -> dict[str, DType]:
+    """The dtype of weights, and what autocast computes in, if it does."""
+    return {"dtype": w.weight_dtype, **({"autocast": w.dtype} if w.precision == "amp" else {})}
 
 
 def trained(w: Workload) -> dict[str, Any]:

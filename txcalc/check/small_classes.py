@@ -9,7 +9,7 @@ from json import dumps, loads
 from typing import Any, Final
 
 from txcalc.answer.validation import Device, Row
-from txcalc.check.live import NAMES, compared_events
+from txcalc.check.live import NAMES, compared_events, dtypes
 from txcalc.count import activations
 from txcalc.count.lifetimes import live_bytes
 from txcalc.huggingface.importer import spec_from_config
@@ -36,6 +36,8 @@ with experts, whose widths are multiples of 8."""
 RUNS: Final[tuple[dict[str, Any], ...]] = (
     {"attention": "eager", "dtype": "fp32", "dropout": 0.1}, {"attention": "eager", "dtype": "bf16", "dropout": 0.0},
     {"attention": "sdpa", "dtype": "fp32", "dropout": 0.0}, {"attention": "sdpa", "dtype": "bf16", "dropout": 0.1},
+    {"attention": "eager", "dtype": "bf16", "dropout": 0.1, "precision": "amp"},
+    {"attention": "sdpa", "dtype": "bf16", "dropout": 0.0, "precision": "amp"},
 )
 BATCH, SEQ = 2, 7
 
@@ -58,38 +60,46 @@ def small(config: Mapping[str, Any]) -> dict[str, Any]:
 def steps(spec: Model, config: Mapping[str, Any], device: Device) -> tuple[list[Row], str]:
     """A row for every run, of what is kept and of what lives, and why there is none."""
     try:
-        return list(_rows(dumps(small(config), sort_keys=True), frozenset(features(spec)), device)), ""
+        rows, why = _rows(dumps(small(config), sort_keys=True), frozenset(features(spec)), device)
     except SpecError as error:
         return [], str(error)
+    return list(rows), why
 
 
 @cache
-def _rows(config: str, wanted: frozenset[str], device: Device) -> tuple[Row, ...]:
+def _rows(config: str, wanted: frozenset[str], device: Device) -> tuple[tuple[Row, ...], str]:
     given = loads(config)
     spec = Model.from_data(spec_from_config(given, "config.json", "small"))
     if features(spec) != wanted:
         raise SpecError("no small class has the same features")
-    return tuple(row for run in RUNS for row in _compared(spec, given, run, device))
+    rows, why = list[Row](), ""
+    for run in RUNS:
+        try:
+            rows += _compared(spec, given, run, device)
+        except SpecError as error:
+            why = why or str(error)
+    return tuple(rows), why
 
 
 def _compared(spec: Model, config: Mapping[str, Any], run: dict[str, Any], device: Device) -> Iterator[Row]:
     w = Workload(phase="training", batch=BATCH, seq=positions(spec.input, SEQ), implementation="transformers",
                  kernels="cpu" if device == "cpu" else "cuda", **run)
-    t, name = trace(spec, w), ", ".join([w.attention, w.dtype, f"dropout {w.dropout:g}"])
-    kept = Counter(storage[-1] for storage in _measured("kept", config, run, device))
+    t, name = trace(spec, w), ", ".join([w.attention, w.precision or w.dtype, f"dropout {w.dropout:g}"])
+    kept = Counter(storage[-1] for storage in _measured("kept", config, w, device))
     yield _kept(t, kept, f"kept for backward, transformers, {NAMES[device]}: {name}", f"small, {device}")
-    theirs = _measured("live_bytes", config, run, device)
+    theirs = _measured("live_bytes", config, w, device)
     yield compared_events(live_bytes(t, in_place=False), theirs,
                           f"live bytes of a training step, transformers, {NAMES[device]}: {name}", f"small, {device}")
 
 
-def _measured(what: str, config: Mapping[str, Any], run: dict[str, Any], device: Device) -> list[Any]:
+def _measured(what: str, config: Mapping[str, Any], w: Workload, device: Device) -> list[Any]:
     from txcalc.check import classes, fake_cuda, measure
 
+    run = {"attention": w.attention, "dropout": w.dropout}
     if device == "fake-cuda":
-        return list(fake_cuda.ask(what, config, BATCH, SEQ, **run))
-    return list(getattr(classes, what)(config, BATCH, SEQ, device=device, **run | {
-        "dtype": measure.DTYPES[run["dtype"]]}))
+        return list(fake_cuda.ask(what, config, BATCH, SEQ, **run, **dtypes(w)))
+    read = {name: measure.DTYPES[dtype] for name, dtype in dtypes(w).items()}
+    return list(getattr(classes, what)(config, BATCH, SEQ, device=device, **run, **read))
 
 
 def _kept(t: Trace, real: Counter[int], quantity: str, how: str) -> Row:

@@ -145,10 +145,11 @@ def every(trace: Trace, moments: Moments, more: Any, turns: int | None = None) -
 class _Back(NamedTuple):
     """A step of an operation's backward pass: what it makes, of so many bytes, and what it hands on as it is.
 
-    ``summed``: it sums over what was broadcast. ``kept``: what was made before.
+    ``summed``: it sums over what was broadcast, ``first``: before dtypes are looked at. ``kept``: what was made before.
     """
 
     summed: bool
+    first: bool
     new: tuple[tuple[Gradient, Number], ...]
     same: tuple[Gradient, ...]
     kept: tuple[Gradient, ...]
@@ -256,14 +257,15 @@ class _Live:
                 if run.again.restores:
                     self._allocate(run.op.path, run.again.restores)
                 self._forth(run.again.steps, run.again.end)
-                self.release(run.again.restores)
+                self.release((*run.again.restores, *run.again.casts))
                 self._turns, self._ahead = run.turns, False
             for i, step in enumerate(plan.steps):
                 if step.summed:
                     self.release(unpacked)
                     unpacked = ()
-                    made[checked:] = self._checked(run, plan, made[checked:])
-                    checked = len(made)
+                    if not step.first:
+                        made[checked:] = self._checked(run, plan, made[checked:])
+                        checked = len(made)
                 new = [each for each in step.new
                        if not isinstance(x := each[0].of, Tensor) or run.read_values[x.value].grad]
                 fresh = list(zip((g for g, _ in new), self._make(run.op, new), strict=True))
@@ -283,8 +285,7 @@ class _Live:
         passed = [memory for last, memory in passing if last >= len(run.op.backward)]
         self.release([*given, *passed, *temporary, *run.frees])
         through_views = [each for each in made if _through_view(each[0])]
-        plain = [each for each in made if not _through_view(each[0])]
-        self._hand_on(run, sorted(plain, key=lambda each: not each[0].first))
+        self._hand_on(run, sorted((x for x in made if not _through_view(x[0])), key=lambda x: not x[0].first))
         for each in reversed(through_views):  # each through an operation of its own, made before this one
             self._hand_on(run, [each])
 
@@ -296,8 +297,8 @@ class _Live:
                                   for step in op.backward for g in step if not g.kept) else None
             steps = [[g for g in step if not (g.watched and self.in_place)] for step in op.backward]
             self._plans[id(op)] = _Plan(casting, tuple(
-                _Back(any(g.summed for g in step),
-                      tuple((g, self._size(g, casting)) for g in wanted if g.how in ("new", "view") and not g.kept),
+                _Back(any(g.summed for g in step), any(g.first for g in step), tuple(
+                          (g, self._size(g, casting)) for g in wanted if g.how in ("new", "view") and not g.kept),
                       tuple(g for g in wanted if g.how in ("same", "part")), tuple(g for g in wanted if g.kept))
                 for step, wanted in zip(op.backward, steps, strict=True)))
         return self._plans[id(op)]
@@ -364,7 +365,7 @@ class _Live:
         return self.trace.workload.bytes_of(role)
 
     def _width(self, x: Tensor) -> Number:
-        return self.number(prod(x.shape) * self.trace.workload.bytes_of(x.made))
+        return self.number(prod(x.shape) * self._bytes(x.made))
 
     def _make(self, op: Op, sizes: list[tuple[Gradient, Number]]) -> list[Memory]:
         """Allocate gradients, each of a size."""

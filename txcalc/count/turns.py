@@ -107,6 +107,12 @@ class Rerun:
     restores: tuple[Memory, ...] = ()
     due: bool = True
 
+    @property
+    def casts(self) -> tuple[Memory, ...]:
+        """What autocast's cache holds until it has been run."""
+        return tuple(memory for step in self.steps[:self.end + 1] if isinstance(step, Run)
+                     and step.op.kind.cached == "autocast" for memory in step.keeps)
+
 
 def _shared(node: Repeat) -> bool:
     """Whether all runs have one set of weights, and runs that are told apart as well."""
@@ -182,8 +188,9 @@ class Schedule:
                 self.steps[start + i] = Return(())
             if isinstance(step, Run):
                 assert isinstance(old, Run)
-                frees = keeper.keeps if i == saving[0] and not back else ()
-                self.steps[start + i] = old._replace(keeps=(), frees=frees, unpacks=step.keeps, again=rerun)
+                if old.op.kind.cached != "autocast":
+                    frees = keeper.keeps if i == saving[0] and not back else ()
+                    self.steps[start + i] = old._replace(keeps=(), frees=frees, unpacks=step.keeps, again=rerun)
         self.steps.insert(start, keeper._replace(frees=(), keeps=() if back else keeper.keeps))
 
     def _repeat(self, node: Repeat, turns: Turns, own: tuple[int, ...]) -> None:

@@ -64,7 +64,8 @@ def unproved(trace: Trace) -> str:
     found = [what for what, has in MODELS if has(spec)] + [what for what, has in LAYERS if _any(spec, has)]
     if trace.workload.precision == "amp":
         found += ["autocast over frozen weights"] * (trace.frozen is not None)
-        found += ["autocast with recomputation"] * (trace.workload.recompute is not None)
+        found += ["autocast with recomputation"] * (
+            trace.workload.recompute is not None and trace.workload.implementation == "torch")
         found += [f"autocast over {what}" for what, has in AUTOCAST if _any(spec, has)]
         found += ["autocast over a bias and a fused loss"] * (
             trace.workload.loss == "fused" and getattr(spec.head, "bias", False))

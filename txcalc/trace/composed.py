@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.spec.facts import located_blocks
 from txcalc.trace import cache, curves, norms, ops, parts
-from txcalc.trace.cores import Core, Heads, Kernel, attend, choose, context_of, pads, scores_of
+from txcalc.trace.autocast import widest
+from txcalc.trace.cores import Core, Heads, Kernel, added_mask, attend, choose, context_of, pads, scores_of
 from txcalc.trace.record import Part, Trace
 from txcalc.trace.sizes import same, several
 from txcalc.trace.tensors import Number, Role, Tensor
@@ -44,7 +45,7 @@ def tables(
     for window in dict.fromkeys([None, *windows] if t.code.masks == "full first" else windows):
         if not caches:
             _packed(t, places, b, n)
-        masks[window] = mask = _mask(t, b, n, cache.seen(t, n, window) if caches else n, window)
+        masks[window] = mask = _mask(t, b, n, cache.seen(t, n, window) if caches else n, window, x.made)
         if mask is not None:
             t.hold(mask)
     if t.code.drops in ("inside", "outside"):
@@ -54,7 +55,7 @@ def tables(
         if rotary and not t.code.rotary_of_windows:
             rotary[window] = rotary[windows[0]]
             continue
-        rotary[window] = cos, sin = _rotary_tables(t, places, n, rotated)
+        rotary[window] = cos, sin = _rotary_tables(t, places, n, rotated, x.made)
         t.hold(cos)
         t.hold(sin)
     return x, Tables(masks, rotary)
@@ -85,8 +86,9 @@ def _packed(t: Trace, positions: Tensor, b: Number, n: Number) -> None:
             t.hold(_made(t, name, role=Role.BOOL, of=equal))
 
 
-def _mask(t: Trace, b: Number, n: Number, keys: Number, window: Number | None) -> Tensor | None:
-    """``sdpa_mask``, whether a query sees a key, unless the kernel knows; of ``eager_mask`` what is added."""
+def _mask(t: Trace, b: Number, n: Number, keys: Number, window: Number | None, role: Role) -> Tensor | None:
+    """``sdpa_mask``, whether a query sees a key, unless the kernel knows; of ``eager_mask`` what is added, in the
+    ``role`` of hidden states."""
     if not _scored(t):
         size, bound = t.size(keys), t.size(window)
         reaches = window is not None and (size is None or bound is None or size >= bound)
@@ -96,7 +98,7 @@ def _mask(t: Trace, b: Number, n: Number, keys: Number, window: Number | None) -
         known = past == 0 or not several(t, n) if not static else past == 0 and several(t, n)
         return None if known and not reaches else _seen(t, b, n, keys, window)
     with t.frame():
-        return _added(t, t.hold(_seen(t, b, n, keys, window)), b)
+        return added_mask(t, t.hold(_seen(t, b, n, keys, window)), b, role)
 
 
 def _scored(t: Trace) -> bool:
@@ -124,15 +126,10 @@ def _pairs(t: Trace, n: Number, keys: Number, *of: Tensor) -> Tensor:
     return t.op("causal", "elementwise", reads=of, writes=(mask,))
 
 
-def _added(t: Trace, seen: Tensor, b: Number) -> Tensor:
-    """Zero where a query sees a key, else the least number, in a matrix for every sequence."""
-    bounds = tuple(_made(t, "mask", role=Role.ACTIVATION) for _ in range(2))
-    mask = t.tensor(b, *seen.shape[1:], label="mask", scores=True, grad=False)
-    return t.op("mask", "elementwise", reads=(seen, *bounds), writes=(mask,))
-
-
-def _rotary_tables(t: Trace, positions: Tensor, n: Number, columns: Number) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (1, n, columns), made in fp32."""
+def _rotary_tables(
+    t: Trace, positions: Tensor, n: Number, columns: Number, role: Role
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (1, n, columns), made in fp32, and then in the ``role`` of hidden states."""
     name, wide = "rotary", Role.FLOAT32
     with t.frame():
         angles = t.hold(_made(t, name, 1, n, columns // 2, role=wide, of=_made(t, name, 1, n, 1, role=wide,
@@ -142,7 +139,7 @@ def _rotary_tables(t: Trace, positions: Tensor, n: Number, columns: Number) -> t
                                                                             of=both))) for _ in range(2))
         if t.code.rotary == "fp32":
             return cos, sin
-        return ops.cast(t, name, cos, Role.ACTIVATION), ops.cast(t, name, sin, Role.ACTIVATION)
+        return ops.cast(t, name, cos, role), ops.cast(t, name, sin, role)
 
 
 # ---------------------------------------------------------------- attention
@@ -280,7 +277,8 @@ def _rotated(t: Trace, q: Tensor, k: Tensor, heads: Heads, rotary: tuple[Tensor,
     with t.frame(q, k):
         if not t.code.joins_rotated:
             found = [t.hold(turn(t, name, x, rotary)) for name, x in zip(names, by_head, strict=True)]
-            found = [ops.cast(t, name, y, q.role) for name, y in zip(names, found, strict=True)]
+            if t.code.rotary == "fp32":
+                found = [ops.cast(t, name, y, q.role) for name, y in zip(names, found, strict=True)]
         else:
             whole = same(columns, heads.dim)
             split = [(x if whole else parts.narrow(t, name, x, columns), parts.narrow(t, name, x, heads.dim - columns))
@@ -304,15 +302,14 @@ def turn(t: Trace, name: str, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tenso
 
 def times(t: Trace, name: str, x: Tensor, table: Tensor) -> Tensor:
     """``x * table``, which has no gradient, and is all that is kept."""
-    out = ops.like(t, x, x.label, table.role if t.code.rotary == "fp32" else None)
+    out = ops.like(t, x, x.label, widest(t, x.made, table.role))
     return t.op(name, "product", saves=(table,), reads=(x, table), writes=(out,), backward=((ops.to(x),),))
 
 
 def _masked(
     t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, heads: Heads, mask: Tensor, kernel: Kernel
 ) -> Tensor:
-    """``sdpa_attention_forward`` with a mask: keys and values are repeated for every query, the mask made to be added.
-    """
+    """``sdpa_attention_forward`` with a mask: keys and values are repeated for every query."""
     with t.frame(q, k, v):
         if heads.grouped and not several(t, core.span.queries):
             return _packed_queries(t, q, k, v, core, heads, mask, kernel)
@@ -321,7 +318,7 @@ def _masked(
             # One head is repeated as a view, of which a product or a cast makes a tensor, and no copy of values does.
             viewed = not several(t, heads.keys) and t.workload.dtype == "fp32"
             core = core._replace(laid=core.laid + ("k" if viewed else "kv"))
-        core = core._replace(mask=_added(t, mask, q.shape[0]))
+        core = core._replace(mask=mask)
         return _by_position(t, attend(t, q, k, v, core, kernel), core, kernel)
 
 
@@ -333,7 +330,7 @@ def _packed_queries(
     each = heads.queries // heads.keys
     core = core._replace(
         heads=heads._replace(queries=heads.keys), span=span._replace(queries=each, pairs=span.pairs * each),
-        mask=_added(t, mask, b), laid="qkvo")
+        mask=mask, laid="qkvo")
     y = attend(t, q.view(b, each, width // each), k, v, core, kernel)
     whole = y.view(b, 1, heads.queries * heads.value_dim)
     return ops.copy(t, "context_copy", whole) if kernel == "efficient" and several(t, heads.keys, each) else whole
@@ -354,21 +351,30 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor |
         if heads.grouped:
             k, v = _for_every_query(t, k, v, heads)
         copied = batched if not heads.grouped else not several(t, heads.keys) and several(t, b, heads.queries)
-        left = ops.copy(t, "q_copy", q) if apart and "q" not in core.laid else q
-        right = ops.copy(t, "k_copy", k) if copied and (heads.grouped or "k" not in core.laid) else k
-        scores = ops.scaled(t, "scale", scores_of(t, left, right, core), kind="shift")
+        with t.frame():
+            left, right = (t.hold(x) for x in ops.casts(t, "scores", "matmul", q, k))
+            left = ops.copy(t, "q_copy", left) if apart and "q" not in core.laid else left
+            laid = right is not k if heads.grouped else "k" in core.laid  # a cast of one repeated head lays it out
+            right = ops.copy(t, "k_copy", right) if copied and not laid else right
+            scores = scores_of(t, left, right, core)
+        scores = ops.scaled(t, "scale", scores, kind="shift")
         if core.softcap:
             scores = curves.cap(t, "softcap", scores)
         if mask is not None:
-            scores = t.op("mask", "shift", reads=(scores, mask), writes=(ops.like(t, scores, "scores"),),
-                          backward=((ops.through(scores),),))
-        with t.frame(scores):
+            added = ops.like(t, scores, "scores", widest(t, scores.made, mask.made))
+            scores = t.op("mask", "shift", reads=(scores, mask), writes=(added,), backward=((ops.through(scores),),))
+        with t.frame(*((scores,) if t.code.softmax == "fp32" else ())):
             if t.code.softmax == "fp32":
                 scores = ops.cast(t, "softmax_cast", scores, Role.FLOAT32)
-            probabilities = ops.cast(t, "softmax_cast", ops.softmax(t, "softmax", scores), q.role)
+            with t.frame(scores):
+                probabilities = ops.softmax(t, "softmax", scores)
+            if t.code.softmax != "own":
+                probabilities = ops.cast(t, "softmax_cast", probabilities, q.role)
         probabilities = t.hold(ops.dropout(t, "dropout", probabilities), "layer")  # returned as well
-        weighed = ops.copy(t, "v_copy", v) if copied and (heads.grouped or "v" not in core.laid) else v
-        out = context_of(t, probabilities, weighed, core)
+        with t.frame():
+            weighing, weighed = (t.hold(x) for x in ops.casts(t, "context", "matmul", probabilities, v))
+            weighed = ops.copy(t, "v_copy", weighed) if copied and (heads.grouped or "v" not in core.laid) else weighed
+            out = context_of(t, weighing, weighed, core)
         if batched:
             out = ops.view(t, "context", out, copied=True)
         return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out

@@ -80,7 +80,7 @@ class Core(NamedTuple):
     masked: Number = 0
     softcap: bool = False
     sinks: bool = False
-    mask: Tensor | None = None  # one that was made in this run, in place of a buffer
+    mask: Tensor | None = None  # whether a query sees a key, made in this run, in place of a buffer
     bias: Tensor | None = None  # is added to the scores, and learned
     holds: tuple[Tensor, ...] = ()  # lives until the core's function returns
     laid: str = ""  # which of q, k and v lie with their heads in front already, and whether the output (o) may
@@ -94,6 +94,8 @@ def attend(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, kernel: Kernel
         if kernel != "eager":
             core = core._replace(masks=_cast_mask(t, core))
             q, k, v = ops.casts(t, kernel, "attention", q, k, v)
+            if core.mask is not None:
+                core = core._replace(mask=added_mask(t, core.mask, q.shape[0], Role.ACTIVATION))
         return {"eager": _eager, "math": _math, "efficient": _efficient, "flash": _flash}[kernel](t, q, k, v, core)
 
 
@@ -170,7 +172,7 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
         if core.bias is not None:
             scores = ops.add(t, scores, core.bias, "shift", label="scores with positions")
         if span.masks:
-            scores = ops.shifted(t, "mask", scores)
+            scores = ops.shifted(t, "mask", scores, buffer=True)
         if core.sinks:
             sinks = ops.learned(t, "sinks", (heads.queries,), heads.queries, 1, 1, how="view")
             scores = parts.join(t, "sinks", (scores, sinks), "scores and sink", scores=True)
@@ -238,7 +240,7 @@ def _efficient(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
 
 def _cast_mask(t: Trace, core: Core) -> tuple[Tensor, ...]:
     """Autocast's copy of a mask that is a tensor: where its columns are a multiple of 8, else another. One is empty."""
-    if same(core.masked, 0) or autocast(t, "attention") is None:
+    if same(core.masked, 0) or core.mask is not None or autocast(t, "attention") is None:
         return ()
     span = core.span
     unaligned = -(-span.keys // 8) - span.keys // 8
@@ -246,6 +248,15 @@ def _cast_mask(t: Trace, core: Core) -> tuple[Tensor, ...]:
                   for often in (1 - unaligned, unaligned))
     t.op("mask", "elementwise", writes=masks)
     return masks
+
+
+def added_mask(t: Trace, seen: Tensor, b: Number, role: Role) -> Tensor:
+    """Zero where a query sees a key, else the least number, in a matrix for every sequence."""
+    bounds = tuple(t.tensor(role=role, label="mask", grad=False) for _ in range(2))
+    for bound in bounds:
+        t.op("mask", "elementwise", writes=(bound,))
+    mask = t.tensor(b, *seen.shape[1:], role=role, label="mask", scores=True, grad=False)
+    return t.op("mask", "elementwise", reads=(seen, *bounds), writes=(mask,))
 
 
 def _aligned_mask(t: Trace, core: Core) -> tuple[Tensor, ...]:

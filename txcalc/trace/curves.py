@@ -1,11 +1,13 @@
-"""Elementwise nonlinearities, each PyTorch's own or composed of its operations."""
+"""Elementwise nonlinearities and quotients, each PyTorch's own or composed of its operations."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
 from txcalc.trace import ops
+from txcalc.trace.autocast import widest
 from txcalc.trace.record import Trace
+from txcalc.trace.sizes import several
 from txcalc.trace.tensors import Gradient, Role, Steps, Tensor
 
 if TYPE_CHECKING:
@@ -38,9 +40,10 @@ def _gelu_new(t: Trace, name: str, x: Tensor) -> Tensor:
     """``0.5 x (1 + tanh(c (x + 0.044715 x^3)))`` in single steps: keeps x, the tanh, and both factors."""
     with t.frame(x):
         half = t.hold(ops.scaled(t, name, x))
-        cubes = ops.elementwise(t, name, "slope_in", x, ops.like(t, x, "cubes"), keeps=(x,), temporaries=2)
+        (base,) = ops.casts(t, name, "pow", x)
+        cubes = ops.elementwise(t, name, "slope_in", base, ops.like(t, base, "cubes"), keeps=(base,), temporaries=2)
         inner = ops.scaled(t, name, ops.add(t, x, ops.scaled(t, name, cubes), name, label="argument of the tanh"))
-        tanh = ops.like(t, x, "tanh")
+        tanh = ops.like(t, inner, "tanh")
         ops.elementwise(t, name, "slope_out", inner, tanh, keeps=(tanh,))
         return ops.multiply(t, name, half, ops.shifted(t, name, tanh))
 
@@ -88,3 +91,19 @@ def cap(t: Trace, name: str, x: Tensor) -> Tensor:
         tanh = ops.like(t, x, f"tanh of {x.label}")
         ops.elementwise(t, name, "slope_out", ops.scaled(t, name, x, kind="shift"), tanh, keeps=(tanh,))
         return ops.scaled(t, name, tanh, kind="shift")
+
+
+def divide(t: Trace, name: str, a: Tensor, b: Tensor, *, in_place: bool = False) -> Tensor:
+    """``a / b`` with one column in ``b``: keeps both. The gradient of ``b`` is ``-grad * (a / b / b)``, made first.
+
+    ``in_place``: ``a`` becomes the result, and what is kept is a copy of it.
+    """
+    last: Steps = ((ops.to(b),), (ops.to(a),))
+    if several(t, a.shape[-1]):
+        last = ((ops.temporary(a),), (ops.to(a),), (ops.summed(b),))
+    steps = (*((ops.temporary(a, passing=n),) for n in (3, 2, 1)), *last)
+    out = t.alias(a, *a.shape) if in_place else ops.like(t, a, name, widest(t, a.role, b.role))
+    kept = a
+    if in_place and t.workload.keeps:
+        kept = t.op(name, "elementwise", reads=(a,), writes=(ops.like(t, a, f"{a.label}, before", a.role),))
+    return t.op(name, "weighing", saves=(kept, b), reads=(a, kept, b), writes=(out,), backward=steps, apart=True)

@@ -165,7 +165,7 @@ def _positions(t: Trace, stack: Stack, x: Tensor, made: Tensor | None) -> Tensor
     if position.kind == "sinusoidal" and not (position.stored and stack.input.kind == "tokens"):
         if position.stored:
             t.op("position_embedding", "embedding", weights={"weight": (position.size, width)})
-        return ops.shifted(t, "position", x)
+        return ops.shifted(t, "position", x, buffer=True)
     rows: Number
     if position.kind in ("learned", "sinusoidal"):
         rows = position.size

@@ -179,7 +179,7 @@ def _route(t: Trace, spec: MoE, scores: Tensor) -> tuple[Tensor, Tensor]:
             weights = ops.softmax(t, "router_softmax", weights)
         elif spec.normalize:
             sums = parts.sum_of(t, "normalize", weights, tokens, 1, label="sum of weights")
-            weights = ops.divide(t, "normalize", weights, sums)
+            weights = curves.divide(t, "normalize", weights, sums)
         return weights, chosen
 
 

@@ -26,7 +26,8 @@ class Code(NamedTuple):
     ``rms_norm``, ``gelu_tanh``: PyTorch's own, or composed of other operations; its weight may multiply in fp32
     (``wide``), and be an ``offset`` from one. ``attention``: PyTorch's functions on what lies position by position; or
     heads are put in front and keys repeated for every query. ``softmax``: of attention, in fp32 or in its input's
-    dtype. ``qkv``: three products, or parts of one, split, sliced or split head by head; ``gate_up``: two, or parts of
+    dtype, then cast to that of queries or ``as values``. ``linear``: weights as outputs by inputs, or by ``columns``.
+    ``qkv``: three products, or parts of one, split, sliced or split head by head; ``gate_up``: two, or parts of
     one. ``joins_rotated``: columns that are not rotated, be there none, are joined to those that are, of queries and
     keys ``each`` in turn or ``together``. ``gate_first``: a gate is activated before the up projection runs.
     ``makes_tables``: positions, masks and rotary tables are made in every run; ``masks``: one, of a window if layers
@@ -57,10 +58,11 @@ class Code(NamedTuple):
     drops: Literal["inside", "outside", "residual", "no"] = "inside"
     loss: Literal["fp32", "plain"] = "fp32"
     shifts_labels: bool = False
+    linear: Literal["rows", "columns"] = "rows"
     qkv: Literal["apart", "together", "sliced", "by head"] = "apart"
     gate_up: Literal["apart", "together"] = "apart"
     joins_rotated: Literal["", "each", "together"] = ""
-    softmax: Literal["fp32", "own"] = "fp32"
+    softmax: Literal["fp32", "own", "as values"] = "fp32"
     gelu_tanh: Literal["kernel", "composed"] = "kernel"
     batch_axis: bool = False
     holds_inputs: bool = True
@@ -115,8 +117,8 @@ PHI3: Final = LLAMA._replace(
     has=DECODER - PROJECTED - WIDENED | {"attention.window", "position.dim"})
 
 GPT2: Final = Code(
-    attention="heads", makes_tables=True, shifts_labels=True, qkv="together", softmax="own", gelu_tanh="composed",
-    holds_sublayers=True, reuses_names=True, needs=PROJECTED | WIDENED,
+    attention="heads", makes_tables=True, shifts_labels=True, linear="columns", qkv="together", softmax="as values",
+    gelu_tanh="composed", holds_sublayers=True, reuses_names=True, needs=PROJECTED | WIDENED,
     has=COMMON | {"position.kind learned", "position.size", "norm.kind layernorm", "feed_forward.activation gelu_tanh"})
 
 GPT_NEOX: Final = Code(
@@ -188,8 +190,8 @@ def code(spec: Model, workload: Workload) -> Code:
     if workload.loss not in (None, row.loss):
         what = "casts logits to fp32" if row.loss == "fp32" else "leaves logits as they are"
         raise SpecError(f"transformers' own loss {what}: leave it out", field="loss")
-    if workload.precision == "amp":
-        raise _not_yet("autocast over classes of transformers")
+    if workload.precision == "amp" and "feed_forward.kind moe" in wanted:
+        raise _not_yet("autocast over routed experts of transformers")
     return row
 
 

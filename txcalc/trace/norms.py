@@ -115,12 +115,12 @@ def _library_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[N
             y = t.hold(ops.scale(t, name, normalised, weight="weight", shape=weights["weight"], kind="norm"))
             return ops.cast(t, name, y, x.role, kind="norm", label=name)
         y = ops.cast(t, name, normalised, x.role, kind="norm", label=name)
-        return ops.scale(t, name, y, weight="weight", shape=weights["weight"], kind="norm")
+        return ops.scale(t, name, y, weight="weight", shape=weights["weight"], kind="norm", first=True)
 
 
 def _offset_scale(t: Trace, name: str, x: Tensor, shape: tuple[Number, ...]) -> Tensor:
     """``x * (1.0 + weight.float())`` in fp32: keeps ``x`` and what multiplies it."""
-    narrow = t.workload.bytes_of(Role.ACTIVATION) < t.workload.bytes_of(Role.FLOAT32)
+    narrow = t.workload.bytes_of(Role.WEIGHT) < t.workload.bytes_of(Role.FLOAT32)
     weights, path = {"weight": shape}, f"{t.path(name)}.weight"
     wide, factor = (t.tensor(*shape, role=Role.FLOAT32, label=label, grad=narrow)
                     for label in ("weight in fp32", "weight and one"))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from txcalc.trace.autocast import Operator, autocast, widest
 from txcalc.trace.kinds import Name
 from txcalc.trace.record import Part, Trace
-from txcalc.trace.sizes import Product, several
+from txcalc.trace.sizes import Product
 from txcalc.trace.tensors import Gradient, How, Number, Role, Steps, Tensor
 
 if TYPE_CHECKING:
@@ -126,19 +126,12 @@ def _linear(
     weights = ({} if tied else {"weight": (d_out, d_in)}) | ({"bias": (d_out,)} if bias else {}) if weighs else {}
     own, given = tied or f"{t.path(name)}.weight", x
     product = Product(1, prod(lead), d_out, d_in, backward=t.trains(own, kind) + t.needs(x))
-    added, offset, copies, weight = read or matrix(t, name, own, d_out, d_in, bias=bias)
-    (x,) = casts(t, name, "linear", x)
-    rows = x.view(prod(lead), d_in) if len(lead) > 1 else x
-    weight = weight._replace(role=x.made)
-    steps: Steps = ((weight,), (to(rows),))
-    reads: tuple[Tensor, ...] = (x, *copies, *added, given)
+    x, copies, steps, reads = _operands(t, name, x, d_out, own, kind, bias=bias, read=read)
     layout = None if tied else _packing(t, kind)
     if layout is not None:
         unpacked, again = _unpacked(t, name, layout, d_out, d_in)
-        reads, steps = (x, *unpacked), (*again, (to(rows),))
-    elif bias and offset is not None:
-        steps = ((to(rows),), (weight,), (offset._replace(first=True, summed=True),))
-    y = t.op(name, kind, weights=weights, products=(product,), saves=(x, *(copies if x.grad else ())), reads=reads,
+        reads, steps = (x, *unpacked), (*again, (to(x.view(prod(lead), d_in) if len(lead) > 1 else x),))
+    y = t.op(name, kind, weights=weights, products=(product,), saves=(x, *copies), reads=(*reads, given),
              apart=layout is None or t.frozen is None or not t.frozen.held, backward=steps, part=part,
              writes=(t.tensor(*lead, d_out, label=name, role=x.made),))
     return view(t, name, y, copied=True) if copied else y
@@ -153,10 +146,30 @@ class Matrix(NamedTuple):
     weight: Gradient
 
 
-def matrix(t: Trace, name: str, own: str, d_out: Number, d_in: Number, *, bias: bool) -> Matrix:
+def matrix(t: Trace, name: str, own: str, *shape: Number, bias: bool) -> Matrix:
     """The weights of the linear layer of this name, whose matrix is at the path ``own``."""
-    added, offset = _weight(t, name, "linear", f"{t.path(name)}.bias", d_out) if bias else ((), None)
-    return Matrix(added, offset, *_weight(t, name, "linear", own, d_out, d_in, viewed=True))
+    added, offset = _weight(t, name, "linear", f"{t.path(name)}.bias", shape[-2]) if bias else ((), None)
+    return Matrix(added, offset, *_weight(t, name, "linear", own, *shape, viewed=True))
+
+
+def _operands(
+    t: Trace, name: str, x: Tensor, d_out: Number, own: str, kind: Name, *, bias: bool, sets: tuple[Number, ...] = (),
+    read: Matrix | None = None,
+) -> tuple[Tensor, tuple[Tensor, ...], Steps, tuple[Tensor, ...]]:
+    """Input of a linear layer, a copy of its weight (at ``own``) if kept, the steps back, and all that is read."""
+    *lead, d_in = x.shape
+    if t.code.linear == "columns" and kind == "linear":  # its weight is cast first, then its input
+        copies, weight = _weight(t, name, "linear", own, *sets, d_out, d_in, viewed=True)
+        (x,) = casts(t, name, "linear", x)
+        added, offset = _weight(t, name, "linear", f"{t.path(name)}.bias", d_out) if bias else ((), None)
+    else:
+        added, offset, copies, weight = read or matrix(t, name, own, *sets, d_out, d_in, bias=bias)
+        (x,) = casts(t, name, "linear", x)
+    rows, weight = x.view(prod(lead), d_in) if len(lead) > 1 else x, weight._replace(role=x.made)
+    steps: Steps = ((to(rows),), (weight,))[::1 if bias else -1]
+    if bias and offset is not None:
+        steps = (*steps, (offset._replace(first=True, summed=True),))
+    return x, copies if x.grad else (), steps, (x, *copies, *added)
 
 
 def linears(
@@ -169,18 +182,14 @@ def linears(
     ``sets`` of weights for rows up to ``bounds``: ``F.grouped_mm``, which keeps those.
     """
     *lead, d_in = x.shape
-    total = sum(width for width, _ in sizes.values())
-    wide = t.tensor(*lead, total, label=" ".join(sizes))
-    path, rows = t.path(next(iter(sizes))), x.view(prod(lead), d_in)
-    weight = of_weight(f"{path}.weight", *sets, total, d_in, viewed=True)
-    steps: Steps = ((weight,), (to(rows),))
-    if bias:
-        steps = ((to(rows),), (weight,), (of_weight(f"{path}.bias", total)._replace(first=True, summed=True),))
+    total, first = sum(width for width, _ in sizes.values()), next(iter(sizes))
+    x, copies, steps, reads = _operands(t, first, x, total, f"{t.path(first)}.weight", "linear", bias=bias, sets=sets)
+    wide = t.tensor(*lead, total, role=x.made, label=" ".join(sizes))
     for i, (name, (width, part)) in enumerate(sizes.items()):
-        t.op(name, "linear", saves=(x, *bounds), part=part,
+        t.op(name, "linear", saves=(x, *copies, *bounds), part=part,
              weights={"weight": (width, d_in)} | ({"bias": (width,)} if bias else {}),
              products=(Product(1, prod(lead), width, d_in, backward=1 + x.grad),),
-             reads=(x, *bounds, *((wide,) if i else ())),
+             reads=(x, *bounds, wide) if i else (*reads, *bounds),
              writes=(t.alias(wide, *lead, width) if i else wide,), backward=() if i else steps)
     return wide
 
@@ -323,46 +332,32 @@ def multiply(t: Trace, name: str, a: Tensor, b: Tensor, *, broadcast: bool = Fal
                 backward=steps, apart=True)
 
 
-def divide(t: Trace, name: str, a: Tensor, b: Tensor, *, in_place: bool = False) -> Tensor:
-    """``a / b`` with one column in ``b``: keeps both. The gradient of ``b`` is ``-grad * (a / b / b)``, made first.
-
-    ``in_place``: ``a`` becomes the result, and what is kept is a copy of it.
-    """
-    last: Steps = ((to(b),), (to(a),))
-    if several(t, a.shape[-1]):
-        last = ((temporary(a),), (to(a),), (summed(b),))
-    steps = (*((temporary(a, passing=n),) for n in (3, 2, 1)), *last)
-    out = t.alias(a, *a.shape) if in_place else like(t, a, name, widest(t, a.role, b.role))
-    kept = a
-    if in_place and t.workload.keeps:
-        kept = t.op(name, "elementwise", reads=(a,), writes=(like(t, a, f"{a.label}, before", a.role),))
-    return t.op(name, "weighing", saves=(kept, b), reads=(a, kept, b), writes=(out,), backward=steps, apart=True)
-
-
 def scaled(t: Trace, name: str, x: Tensor, *, kind: Name = "elementwise", buffer: bool = False) -> Tensor:
     """``x`` times a number, or a ``buffer``, which is as wide as the weights: keeps nothing."""
     return elementwise(t, name, kind, x, like(t, x, x.label, widest(t, x.made, Role.WEIGHT) if buffer else None))
 
 
-def shifted(t: Trace, name: str, x: Tensor) -> Tensor:
-    """``x`` plus a buffer: keeps nothing."""
-    return t.op(name, "shift", reads=(x,), writes=(like(t, x, x.label, widest(t, x.made, Role.WEIGHT)),),
-                backward=((through(x),),))
+def shifted(t: Trace, name: str, x: Tensor, *, buffer: bool = False) -> Tensor:
+    """``x`` plus a number, or a ``buffer``, which is as wide as the weights: keeps nothing."""
+    y = like(t, x, x.label, widest(t, x.made, Role.WEIGHT) if buffer else None)
+    return t.op(name, "shift", reads=(x,), writes=(y,), backward=((through(x),),))
 
 
 def scale(
-    t: Trace, name: str, x: Tensor, *, weight: str = "", shape: tuple[Number, ...] = (), kind: Name = "scale"
+    t: Trace, name: str, x: Tensor, *, weight: str = "", shape: tuple[Number, ...] = (), kind: Name = "scale",
+    first: bool = False,
 ) -> Tensor:
     """``x * weight`` over the last axis, or over those of ``shape``: keeps its input.
 
-    The weight's gradient is summed in the dtype of ``x``. ``weight``: its name, if it has one.
+    The weight's gradient is summed in the dtype of ``x``. ``weight``: its name, if it has one. ``first``: it is the
+    first factor.
     """
     shape = shape or x.shape[-1:]
     steps: Steps = ((to(x),), (temporary(x, passing=1),))
     if t.workload.bytes_of(x.role) > t.workload.bytes_of(Role.WEIGHT):
         steps = (*steps, (Gradient(None, shape, x.role, passing=1, summed=True),))
     gradient = of_weight(f"{t.path(name)}.{weight}" if weight else t.path(name), *shape, viewed=True)
-    gradient = gradient._replace(summed=True)
+    gradient = gradient._replace(summed=True, first=first)
     return t.op(name, kind, weights={weight: shape}, saves=(x,), reads=(x,),
                 writes=(like(t, x, name, widest(t, x.role, Role.WEIGHT)),), backward=(*steps, (gradient,)), apart=True)
 
