@@ -38,7 +38,7 @@ def kept(config: Config, batch: int, seq: int, *, device: str = "cpu", **run: An
     """
     with maker(device) as at:
         model, forward = _step(config, batch, seq, at, **run)
-        return kept_by(model, forward)
+        return kept_by(model, forward, at_the_end=True)
 
 
 def live_bytes(config: Config, batch: int, seq: int, *, device: str = "cpu", **run: Any) -> list[tuple[str, int]]:

@@ -23,10 +23,13 @@ class Kept(NamedTuple):
     nbytes: int
 
 
-def kept_by(root: nn.Module, run: Callable[[], Tensor], besides: tuple[Tensor, ...] = ()) -> list[Kept]:
-    """Every storage that autograd keeps of a run, but parameters and buffers, and what is named ``besides``.
+def kept_by(
+    root: nn.Module, run: Callable[[], Tensor], besides: tuple[Tensor, ...] = (), *, at_the_end: bool = False
+) -> list[Kept]:
+    """Every storage that autograd saves in a run, but parameters and buffers, and what is named ``besides``.
 
-    What is saved for a result that nothing depends on is freed with it, and so not kept.
+    ``at_the_end``: those alone that it still has then; what was saved for a result that nothing depends on is freed
+    with it.
     """
     own = {storage_of(tensor) for tensor in chain(root.parameters(), root.buffers(), besides)}
     found: dict[int, Kept] = {}
@@ -51,4 +54,4 @@ def kept_by(root: nn.Module, run: Callable[[], Tensor], besides: tuple[Tensor, .
             result = run()
     kept = {storage_of(tensor) for tensor in packed.values()}
     del result
-    return [storage for key, storage in found.items() if key in kept]
+    return [storage for key, storage in found.items() if key in kept or not at_the_end]
