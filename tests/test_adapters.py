@@ -77,12 +77,14 @@ def test_a_step_on_the_cpu(name: str, run: str) -> None:
     assert ours == real
 
 
+@pytest.mark.grid(7)
 @pytest.mark.parametrize(("name", "run"), each("fake-cuda"))
 def test_a_step_under_cudas_operators(name: str, run: str) -> None:
     real, ours = stepped(name, 2, "fake-cuda", RUNS[run])
     assert ours == real
 
 
+@pytest.mark.grid(7)
 @pytest.mark.parametrize("device", ["cpu", "fake-cuda"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize(("batch", "dtype"), [(1, "fp32"), (2, "fp32"), (1, "bf16"), (2, "bf16"), (2, "bf16 all")])
@@ -128,6 +130,7 @@ def test_kept_storages(name: str, run: str) -> None:
         assert sorted(each.each for each in ours for _ in range(each.times) if each.each) == sorted(real)
 
 
+@pytest.mark.grid(7)
 @pytest.mark.parametrize("kernels", ["cpu", "cuda"])
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("name", ["gpt", "llama", "shared-layers"])
@@ -196,6 +199,7 @@ def test_a_workload_with_adapters_is_read_back() -> None:
     assert not {"lora", "dora", "freeze"} & Workload(seq=7).to_data().keys()
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("weights", ["nf4", "nf4-dq", "fp4"])
 @pytest.mark.parametrize(("name", "dtype", "batch"), [
     ("gpt", "fp32", 1), ("llama", "bf16", 2), ("mixtral", "bf16", 2), ("bert-classifier", "fp32", 2),
@@ -251,6 +255,7 @@ def test_packed_layers_told_apart_are_counted_once() -> None:
     assert frozen == packed + 4 * 6_815_744
 
 
+@pytest.mark.grid(5)
 @pytest.mark.parametrize("device", ["cpu", "fake-cuda"])
 @pytest.mark.parametrize(("attention", "dtype", "batch"), [
     ("eager", "bf16", 2), ("sdpa", "bf16", 1), ("sdpa", "fp32", 2),

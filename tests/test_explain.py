@@ -148,6 +148,7 @@ MIXED = Model.from_data({
 })
 
 
+@pytest.mark.grid(5)
 @pytest.mark.parametrize(("attention", "masked"), [("eager", "counted"), ("flash", "skipped")])
 @pytest.mark.parametrize("phase", ["forward", "training", "prefill", "decode"])
 @pytest.mark.parametrize("name", ["mixed", "gpt2", "transformer-base", "deepseek-v3", "qwen3-next-80b-a3b"])

@@ -35,6 +35,7 @@ def facts(card: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.stem)
 def test_what_autograd_keeps_on_a_card(card: Path) -> None:
     cases: dict[str, Case] = {str(case): case for case in CASES}

@@ -13,7 +13,7 @@ from txcalc.count.activations import kept
 from txcalc.spec.layers import Norm
 from txcalc.trace import curves, norms, ops
 from txcalc.trace.cores import Core, Heads, Span, attend, choose
-from txcalc.trace.heads import cross_entropy
+from txcalc.trace.losses import cross_entropy
 from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Tensor
 from txcalc.trace.workload import Workload

@@ -113,6 +113,7 @@ EVERY = pytest.mark.parametrize(("name", "batch", "run"), [
 ])
 
 
+@pytest.mark.grid(11)
 @EVERY
 def test_a_training_step_on_the_cpu(name: str, batch: int, run: dict[str, Any]) -> None:
     real, ours = steps(name, batch, "cpu", run)
@@ -120,6 +121,7 @@ def test_a_training_step_on_the_cpu(name: str, batch: int, run: dict[str, Any]) 
     assert ours == real
 
 
+@pytest.mark.grid(11)
 @EVERY
 def test_a_training_step_under_cudas_operators(name: str, batch: int, run: dict[str, Any]) -> None:
     try:

@@ -151,6 +151,7 @@ def test_text_and_cache_are_those_of_the_class(model_type: str) -> None:
         assert found.value == held, config
 
 
+@pytest.mark.grid(5)
 @pytest.mark.parametrize("model_type", CASES)
 def test_a_changed_field_changes_the_count_as_it_does_the_class(model_type: str) -> None:
     config = next(c for seed in range(DRAWS) if live_params(c := draw(model_type, seed)) is not None)

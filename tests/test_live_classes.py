@@ -71,6 +71,7 @@ def test_recomputation_keeps_less(name: str) -> None:
     assert sum(each.nbytes for each in again) < 0.6 * sum(each.nbytes for each in plain)
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("index", [
     n for n, row in enumerate(FACTS["rows"]) if row["kind"] == "step" and row["name"] in ("gpt2 124M", "llama 1B")
 ])

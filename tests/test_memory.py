@@ -311,3 +311,14 @@ def test_a_timeline_is_drawn_within_its_frame() -> None:
     points = [point for shape in drawn.shapes for point in getattr(shape, "points", ())]
     assert all(0 <= x <= drawn.width and 0 <= y <= drawn.height for x, y in points)
     assert f"{chart.amount(found('training').peak.bytes)} at most" in drawn.said
+
+
+@pytest.mark.parametrize(("optimizer", "each"), [(None, 16), ("lion", 12), ("sgd", 8)])
+def test_a_master_and_states_in_fp32_stand_beside_16_bit_weights(optimizer: str | None, each: int) -> None:
+    more = {} if optimizer is None else {"optimizer": optimizer}
+    run = txcalc.memory("gpt2", phase="training", precision="mixed", **more)
+    there = {part.what: part.bytes for part in run.resident}
+    assert sum(size for what, size in there.items() if "inputs" not in what) + 2 * 124_439_808 == each * 124_439_808
+    assert run.peak.kind == "bound"
+    with pytest.raises(SpecError, match="a master is known beside"):
+        txcalc.memory("gpt2", phase="training", precision="mixed", optimizer="muon")

@@ -44,6 +44,7 @@ def workload(spec: Model, **run: Any) -> Workload:
     return Workload(phase="training", batch=2, seq=positions(spec.input, 7), **more | run)
 
 
+@pytest.mark.grid(11)
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(("name", "form"), CASES)
@@ -52,6 +53,7 @@ def test_a_training_step(name: str, batch: int, run: dict[str, Any], form: str) 
     assert ours == real
 
 
+@pytest.mark.grid(11)
 @pytest.mark.parametrize("run", [*RUNS.values(), {"dtype": "bf16", "dropout": 0.1}], ids=[*RUNS, "dropout"])
 @pytest.mark.parametrize(("name", "form"), CASES)
 def test_a_training_step_on_cuda(name: str, run: dict[str, Any], form: str) -> None:

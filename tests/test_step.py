@@ -64,6 +64,7 @@ def both(name: str, kernels: str, **more: Any) -> tuple[list[int], list[int]]:
     return real, ours
 
 
+@pytest.mark.grid(5)
 @pytest.mark.parametrize("kernel", ["foreach", "fused", "loop"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "sgd-momentum"])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -86,6 +87,7 @@ DATA = ("adafactor",)
 PACKAGES = {"lion": "lion_pytorch"}
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize(("kernels", "optimizer", "kernel"), [
     (kernels, name, kernel) for kernels in ("cpu", "cuda")
     for name in ("adam", "adamw-amsgrad", "nadam", "radam", "adagrad", "rmsprop", "adafactor", "muon", "lion")

@@ -82,6 +82,7 @@ def spec(**tower: Any) -> Model:
     return Model.from_data({**TEXT, "tower": {**TOWER, **tower}})
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("eager", [True, False])
 @pytest.mark.parametrize("name", CASES)
 def test_images_cost_what_the_reference_measures(name: str, eager: bool) -> None:

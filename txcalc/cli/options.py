@@ -145,7 +145,7 @@ RUN: Final[Mapping[str, Row]] = {
                    "expanded."),
     "recipe": Row("NAME", "Training state: adam-mixed, adam-mixed-fp32-grads, adam-fp32 or sgd-momentum-fp32. Default "
                   "adam-mixed."),
-    "precision": Row("HOW", "In training: amp (autocast over fp32 weights), bf16, mixed (16-bit weights) or fp32. "
+    "precision": Row("HOW", "In training: amp (autocast over fp32 weights), bf16, mixed (an fp32 master) or fp32. "
                      "Default: all in --dtype."),
     "loss": Row("HOW", "In training, cross-entropy of the logits as they are (plain), of a copy in fp32, of a copy of "
                 "each of N chunks (chunked:N; by torch.compile: compiled:N), or fused with the head. Default fp32."),

@@ -71,14 +71,15 @@ def phases(
 
 
 def certainty(trace: Trace) -> Literal["exact", "bound"]:
-    """How sure the peak is: a bound where it is not known what the optimizer's step allocates.
+    """How sure the peak is: a bound where it is not known what the optimizer's step, or a compiled loss, allocates.
 
     Also where a later micro-batch adds a gradient that is handed on as it is: autograd then frees it at once, while
     here it lives until its weight's turn comes in the backward pass.
     """
     handed = any(g.how == "same" and isinstance(g.of, str) for op in trace.ops for step in op.backward for g in step)
-    known = optimizers.is_known(trace.workload) and not (handed and (trace.workload.accumulate or 1) > 1)
-    return "exact" if known or trace.workload.phase != "training" else "bound"
+    w = trace.workload
+    known = optimizers.is_known(w) and not (handed and (w.accumulate or 1) > 1) and "compiled" not in (w.loss or "")
+    return "exact" if known or w.phase != "training" else "bound"
 
 
 def at_peak(trace: Trace, *, in_place: bool = True) -> list[Entry]:

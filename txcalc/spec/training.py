@@ -15,6 +15,10 @@ OPTIMIZERS: Final = (
 """Optimizers by name, those of ``torch.optim`` first, the others with their package where that is not theirs alone."""
 
 
+BESIDE_MASTER: Final = {"adamw": 8, "adam": 8, "lion": 4, "sgd-momentum": 4, "sgd": 0}
+"""Bytes of a parameter's states, in fp32 as an fp32 master of the weights is."""
+
+
 class Held(NamedTuple):
     """Bytes that are held for every parameter that is trained."""
 
@@ -46,3 +50,11 @@ def check_optimizer(value: object) -> None:
         raise SpecError(f"must be {wanted}{got}", field="optimizer")
     if name not in OPTIMIZERS:
         Held.of(str(value))
+
+
+def beside_master(optimizer: str) -> Held:
+    """Bytes beside 16-bit weights that have a master. Raises ``SpecError`` for an optimizer that is not known so."""
+    if optimizer not in BESIDE_MASTER:
+        raise SpecError(f"a master is known beside {', '.join(BESIDE_MASTER)}; else give bytes: --optimizer "
+                        "weights=2,master=4,gradients=2,states=8", field="optimizer")
+    return Held(2, master=4, gradients=2, states=BESIDE_MASTER[optimizer])

@@ -16,7 +16,7 @@ from txcalc.document import Part
 from txcalc.spec import adapters, older, words
 from txcalc.spec.errors import SpecError, all_of, not_one_of, shown, unknown_field
 from txcalc.spec.formats import NAMES, PACKED
-from txcalc.spec.training import OPTIMIZERS, Held, check_optimizer
+from txcalc.spec.training import OPTIMIZERS, Held, beside_master, check_optimizer
 from txcalc.trace.tensors import Role
 
 Phase = Literal["forward", "training", "prefill", "decode"]
@@ -103,8 +103,8 @@ class Workload(Part):
     ``latents``: cached latents are expanded to keys and values of all heads, or the projections that would do so are
     absorbed into queries and outputs; left out, absorbed in decoding alone.
     ``forward`` is a pass over a whole sequence; ``training`` adds the loss and the backward pass.
-    ``precision``: ``amp`` is autocast to ``dtype`` over fp32 weights; in the others all is in ``dtype``, and ``mixed``
-    has an fp32 master of the weights beside.
+    ``precision``: ``amp`` is autocast to ``dtype`` over fp32 weights; in the others all is in ``dtype``; ``mixed`` has
+    an fp32 master and states beside.
     ``loss``: the code of the cross-entropy of a head's logits, one of ``LOSSES``; none: as the implementation has it.
     ``recompute``: what the backward pass runs once more, so that only its inputs are kept; none: nothing.
     ``offload``: the CPU's memory keeps the inputs of what is run once more.
@@ -180,11 +180,11 @@ class Workload(Part):
                 raise SpecError(f"a {self.phase} pass generates nothing; use phase prefill or decode", field=name)
         if self.cache is not None and self.implementation != "transformers":
             raise SpecError("is of transformers' classes; give --implementation transformers", field="cache")
+        if self.precision is not None:
+            _check_precision(self)
         if self.held is not None and self.weights is not None:
             raise SpecError(f"the bytes of weights are given twice, here and by --weights {self.weights}",
                             field="optimizer")
-        if self.precision is not None:
-            _check_precision(self)
         if self.past and self.phase in ("forward", "training"):
             message = f"a {self.phase} pass starts with an empty cache; use phase decode or prefill"
             raise SpecError(message, field="past")
@@ -238,8 +238,10 @@ class Workload(Part):
 
     @property
     def held(self) -> Held | None:
-        """Bytes of a parameter, where they are given in place of an optimizer's name."""
-        return None if self.updates in OPTIMIZERS else Held.of(self.updates)
+        """Bytes of a parameter, where they are given in place of an optimizer's name, or there is a master."""
+        if self.updates in OPTIMIZERS:
+            return beside_master(self.updates) if self.precision == "mixed" else None
+        return Held.of(self.updates)
 
     @property
     def source_new(self) -> int:
@@ -380,8 +382,7 @@ def _check_precision(w: Workload) -> None:
     if not w.keeps:
         raise SpecError(f"a {w.phase} pass trains nothing; --dtype is what it is computed in", field="precision")
     if w.weights is not None:
-        raise SpecError(f"weights are stored as {w.weights} already: give one of --precision and --weights",
-                        field="precision")
+        raise SpecError(f"weights are stored as {w.weights}: give one of --precision and --weights", field="precision")
     fits = {"amp": ("bf16",), "bf16": ("bf16",), "fp32": ("fp32",)}.get(w.precision or "", ("bf16", "fp16"))
     if w.dtype not in fits:
         raise SpecError(f"{w.precision} computes in {' or '.join(fits)}, and --dtype is {w.dtype}", field="precision")
