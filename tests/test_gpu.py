@@ -53,6 +53,7 @@ def test_what_autograd_keeps_on_a_card(card: Path) -> None:
     assert differ == []
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.stem)
 @pytest.mark.parametrize("name", list(STEPS))
 def test_the_peaks_of_a_training_step_on_a_card(card: Path, name: str) -> None:

@@ -156,7 +156,7 @@ def test_a_class_without_sdpa_runs_eager() -> None:
 @pytest.mark.parametrize(("change", "run", "why"), [
     ({"modeling": "ctrl"}, {}, "ctrl of transformers is not counted yet"),
     ({}, {"attention": "flash"}, "transformers runs eager or sdpa, not flash"),
-    ({}, {"loss": "plain"}, "transformers casts logits to fp32"),
+    ({}, {"loss": "plain"}, "own loss casts logits to fp32"),
     ({"head": LMHead(transform=HeadTransform())}, {}, "head.transform in llama is not counted yet"),
     ({"modeling": "gpt2", "position": LearnedPosition(size=64), "norm": Norm(kind="layernorm"),
       "feed_forward": Dense(d_ff=41, activation="gelu_tanh")}, {}, "gpt2 without attention.bias.k"),

@@ -47,6 +47,7 @@ def test_a_training_step(name: str, run: str) -> None:
     assert ours == real
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("attention", ["eager", "flash", "efficient", "math"])
 @pytest.mark.parametrize("name", ["gpt", "llama", "mixtral"])

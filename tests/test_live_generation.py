@@ -147,5 +147,5 @@ def test_a_broken_record_is_caught(monkeypatch: pytest.MonkeyPatch, change: tupl
 def test_a_call_that_holds_no_argument_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     real, ours = generation(LLAMA, 2)
     assert ours == real
-    monkeypatch.setattr(Frame, "__new__", lambda cls, holds, body: tuple.__new__(cls, ((), body)))
+    monkeypatch.setattr(Frame, "__new__", lambda cls, holds, *more: tuple.__new__(cls, ((), *more)))
     assert generation(LLAMA, 2)[1] != real

@@ -65,6 +65,7 @@ def test_a_training_step_on_cuda(name: str, run: dict[str, Any], form: str) -> N
     assert ours == real
 
 
+@pytest.mark.grid(5)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 @pytest.mark.parametrize("name", OFTEN)
@@ -77,6 +78,7 @@ def test_what_is_kept(name: str, run: dict[str, Any], form: str) -> None:
     assert by_module(activations.kept(trace(spec, w)), modules) == real
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize(("name", "form"), CASES)
 def test_flops(name: str, form: str) -> None:
     spec = Model.from_data(WHOLE[name])

@@ -100,6 +100,7 @@ def test_other_optimizers(kernels: str, optimizer: str, kernel: str) -> None:
     assert ours == real
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("more", [
     {"clip": True}, {"accumulate": 3}, {"accumulate": 2, "clip": True, "optimizer_kernel": "loop"},
     {"accumulate": 3, "clip": True, "optimizer": "sgd"},

@@ -57,6 +57,7 @@ class Run(TypedDict, total=False):
     recipe: Recipe
     loss: str
     recompute: str
+    offload: bool | str
     lora: str | Mapping[str, Any]
     dora: str | Mapping[str, Any]
     freeze: str | Sequence[str]
@@ -65,8 +66,9 @@ class Run(TypedDict, total=False):
     accumulate: Size
     clip: bool
     in_backward: bool
-    offload: bool | str
     precision: Precision
+    cache: str
+    logits: str
 
 
 class Served(Run, total=False):

@@ -23,9 +23,9 @@ from txcalc.trace.workload import Workload
 if TYPE_CHECKING:
     from txcalc.spec.model import Block, Group, Model
 
-UNUSED: Final = frozenset({"context", "feature_layers", "counted", *STORAGE})
+UNUSED: Final = frozenset({"context", "feature_layers", "counted", "expert_groups", "active_groups", *STORAGE})
 """Fields whose numbers are no sizes with a letter: what no program reads, which layers stand side by side, counts
-beside published figures, and the layout of stored weights."""
+beside published figures, groups that experts are chosen from, and the layout of stored weights."""
 
 _BLOCK: Final = ("attention", "recurrent", "cross_attention", "feed_forward", "convolution")
 

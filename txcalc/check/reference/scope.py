@@ -42,7 +42,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     },
     layers.MLA: {
         "kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale", "index_topk",
-        "indexer",
+        "indexer", "interleaved",
     },
     layers.Indexer: {"heads", "head_dim"},
     layers.Mamba2: {"kind", "heads", "head_dim", "state", "groups", "conv", "conv_bias", "bias", "norm"},
@@ -64,6 +64,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.MoE: {
         "kind", "experts", "active_experts", "d_ff", "activation", "gated", "bias", "router_bias", "routing",
         "normalize", "shared_experts", "shared_d_ff", "shared_gate", "separate_norms",
+        "expert_groups", "active_groups",  # they say which experts are chosen, not how many
     },
     inputs.TokenInput: {"kind"},
     inputs.PatchInput: {"kind", "image", "patch", "channels", "bias", "class_tokens", "registers", "mask_token"},
