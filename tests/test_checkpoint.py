@@ -248,8 +248,8 @@ ONE = {"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
 @pytest.mark.parametrize(("raw", "words"), [
     (b"", "ends too early"), (b"\x10\0\0", "ends too early"),
     (struct.pack("<Q", 50) + b"{}", "ends too early"),
-    (struct.pack("<Q", 2**63), "is not safetensors: a header of 9,223,372,036,854,775,808 bytes"),
-    (b"PK\x03\x04aaaaaaaaaaaaaaaaaaa", "is not safetensors"),
+    (struct.pack("<Q", 2**63), "is neither GGUF nor safetensors: a header of 9,223,372,036,854,775,808 bytes"),
+    (b"PK\x03\x04aaaaaaaaaaaaaaaaaaa", "is neither GGUF nor safetensors"),
     (raw_safetensors([], 0), "must be a JSON object"), (raw_safetensors({"a": 3}, 0), "tensor 'a' must be an object"),
     (struct.pack("<Q", 4) + b"{\"a\"", "the header is not JSON"),
     (struct.pack("<Q", 4) + b"\xff\xfe\xff\xff", "is not UTF-8"),
