@@ -38,6 +38,15 @@ BERT = {"architectures": ["BertForMaskedLM"], "model_type": "bert", "vocab_size"
 VIT = {"architectures": ["ViTForImageClassification"], "model_type": "vit", "hidden_size": 24, "intermediate_size": 41,
        "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 12, "patch_size": 4,
        "id2label": {str(n): str(n) for n in range(5)}}
+STACKS = {"d_model": 24, "vocab_size": 101, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 3,
+          "decoder_attention_heads": 3, "encoder_ffn_dim": 40, "decoder_ffn_dim": 44}
+BART = STACKS | {"architectures": ["BartForConditionalGeneration"], "model_type": "bart", "max_position_embeddings": 32}
+T5 = {"architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "d_model": 24, "d_ff": 40, "d_kv": 8,
+      "num_layers": 3, "num_heads": 3, "vocab_size": 101, "decoder_start_token_id": 0}
+WHISPER = STACKS | {
+    "architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper", "max_source_positions": 11,
+    "max_target_positions": 19, "num_mel_bins": 7, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "decoder_start_token_id": 1}
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": LLAMA,
     "llama-tied": LLAMA | {"tie_word_embeddings": True, "num_hidden_layers": 3},
@@ -58,8 +67,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "vit-without-bias": VIT | {"hidden_size": 52, "num_attention_heads": 4, "num_hidden_layers": 1, "patch_size": 3,
                                "num_channels": 2, "qkv_bias": False},
     "gpt2-wide-heads": GPT2 | {"n_embd": 48, "n_layer": 1},
+    "bart": BART,
+    "bart-wide-heads": BART | {"d_model": 52, "encoder_attention_heads": 4, "decoder_attention_heads": 2,
+                               "encoder_layers": 4, "decoder_layers": 1, "scale_embedding": True,
+                               "activation_function": "relu"},
+    "t5": T5,
+    "t5-gated": T5 | {"feed_forward_proj": "gated-gelu", "d_kv": 13, "num_layers": 1, "num_decoder_layers": 4},
+    "mt5": T5 | {"architectures": ["MT5ForConditionalGeneration"], "model_type": "mt5", "d_model": 30,
+                 "feed_forward_proj": "gated-silu", "num_decoder_layers": 2},
+    "whisper": WHISPER,
+    "whisper-wide-heads": WHISPER | {"d_model": 52, "encoder_attention_heads": 4, "decoder_attention_heads": 2,
+                                     "encoder_layers": 1, "decoder_layers": 4, "max_source_positions": 5},
     **DECODERS,
 }
+SOURCE = 5
 OFTEN = ("llama", "gpt2", "mistral")
 """All runs of these are among the quick tests, of others half; under autocast fewer."""
 
@@ -70,8 +91,10 @@ def model(name: str) -> Model:
 
 def workload(name: str = "llama", device: str = "cpu", **run: Any) -> Workload:
     kernels = "cpu" if device == "cpu" else "cuda"
-    seq = positions(model(name).input, 7)
-    return Workload(**{"phase": "training", "seq": seq, "implementation": "transformers", "kernels": kernels} | run)
+    spec = model(name)
+    seq, source = positions(spec.input, 7), spec.encoder and positions(spec.encoder.input, SOURCE)
+    return Workload(**{"phase": "training", "seq": seq, "source_seq": source, "implementation": "transformers",
+                       "kernels": kernels} | run)
 
 
 RUNS = [{"attention": kernel, "dtype": dtype, "dropout": dropout}
@@ -88,15 +111,16 @@ def named(run: dict[str, Any]) -> str:
 
 def steps(name: str, batch: int, device: str, run: dict[str, Any]) -> tuple[list[int], list[int]]:
     """What PyTorch has alive, and what the trace has, event by event."""
-    given, w = CONFIGS[name], workload(name, batch=batch, device=device, **run)
+    given, w, encoder = CONFIGS[name], workload(name, batch=batch, device=device, **run), model(name).encoder
     how = {"attention": w.attention, "dropout": w.dropout, "recompute": w.recompute == "full"}
+    if encoder is not None and encoder.input.kind == "tokens":
+        how["source_seq"] = SOURCE
     if device == "fake-cuda":
         real = fake_cuda.ask("live_bytes", given, batch, 7, **how, **dtypes(w))
     else:
         read = {key: measure.DTYPES[dtype] for key, dtype in dtypes(w).items()}
         real = classes.live_bytes(given, batch, 7, **how, **read)
     return [live for _, live in real], [event.live for event in live_bytes(trace(model(name), w), in_place=False)]
-
 
 
 def often(name: str, batch: int, run: dict[str, Any]) -> bool:
@@ -109,7 +133,7 @@ EVERY = pytest.mark.parametrize(("name", "batch", "run"), [
     pytest.param(name, batch, run, id=f"{name}-{batch}-{named(run)}",
                  marks=() if often(name, batch, run) else pytest.mark.slow)
     for name in CONFIGS for batch in (1, 2) for run in RUNS if name != "gemma2" or run["attention"] == "eager"
-    if "num_experts_per_tok" not in CONFIGS[name] or "precision" not in run
+    if "precision" not in run or {"num_experts_per_tok", "d_model"}.isdisjoint(CONFIGS[name])
 ])
 
 

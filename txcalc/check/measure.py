@@ -13,7 +13,7 @@ expert is built and stands for all that are like it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -332,15 +332,15 @@ def all_ends(root: Reference, run: Inputs, loss: bool) -> tuple[Tensor, ...]:
 
 
 def _outputs(out: Output) -> tuple[Tensor, ...]:
-    pooled = () if out.pooled is None else (out.pooled,)
-    return (out.hidden if out.logits is None else out.logits, *out.extra, *pooled)
+    return (out.hidden if out.logits is None else out.logits, *out.extra, *([] if out.pooled is None else [out.pooled]))
 
 
 @contextmanager
 def maker(device: str) -> Iterator[str]:
     """The name to build tensors under; ``fake`` means CPU tensors without data, ``fake-cuda`` CUDA's."""
-    mode: AbstractContextManager[object] = FakeTensorMode() if device.startswith("fake") else nullcontext()
-    with mode:
+    with FakeTensorMode() if device.startswith("fake") else nullcontext() as mode:
+        if mode is not None:
+            mode.cache_enabled = False  # it makes views anew as storages of their own size
         yield {"fake": "cpu", "fake-cuda": "cuda"}.get(device, device)
 
 

@@ -24,7 +24,8 @@ from txcalc.trace.workload import Workload
 SMALL: Final = {
     "vocab_size": 101, "n_positions": 64, "max_position_embeddings": 64, "intermediate_size": 41, "n_inner": 41,
     "head_dim": 8, "num_hidden_layers": 2, "n_layer": 2, "image_size": 12, "patch_size": 4, "num_labels": 5,
-    "sliding_window": 5,
+    "sliding_window": 5, "d_ff": 41, "d_kv": 8, "num_layers": 2, "encoder_layers": 2, "decoder_layers": 3,
+    "encoder_ffn_dim": 41, "decoder_ffn_dim": 43, "num_mel_bins": 7, "max_source_positions": 11,
 }
 SPARSE: Final = {"num_local_experts": 5, "num_experts": 7, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
                  "intermediate_size": 40, "n_routed_experts": 6, "n_group": 3, "topk_group": 2, "q_lora_rank": 11,
@@ -39,7 +40,7 @@ RUNS: Final[tuple[dict[str, Any], ...]] = (
     {"attention": "eager", "dtype": "bf16", "dropout": 0.1, "precision": "amp"},
     {"attention": "sdpa", "dtype": "bf16", "dropout": 0.0, "precision": "amp"},
 )
-BATCH, SEQ = 2, 7
+BATCH, SEQ, SOURCE = 2, 7, 5
 
 
 def small(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,6 +48,10 @@ def small(config: Mapping[str, Any]) -> dict[str, Any]:
     sizes = SMALL | (SPARSE if "num_experts_per_tok" in config else {})
     found = {name: min(value, sizes[name]) if name in sizes and isinstance(value, int) else value
              for name, value in config.items()}
+    stacks = [name for name in ("num_heads", "encoder_attention_heads", "decoder_attention_heads") if name in config]
+    if stacks:
+        tokens = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+        return found | dict.fromkeys(stacks, 3) | {"d_model": 24} | dict.fromkeys(tokens, 0)
     heads = "n_head" if "n_head" in config else "num_attention_heads"
     kv_heads = config.get("num_key_value_heads", config[heads])
     shared = min(kv_heads, 2) if kv_heads != config[heads] else 3
@@ -82,7 +87,9 @@ def _rows(config: str, wanted: frozenset[str], device: Device) -> tuple[tuple[Ro
 
 
 def _compared(spec: Model, config: Mapping[str, Any], run: dict[str, Any], device: Device) -> Iterator[Row]:
-    w = Workload(phase="training", batch=BATCH, seq=positions(spec.input, SEQ), implementation="transformers",
+    source = None if spec.encoder is None else positions(spec.encoder.input, SOURCE)
+    w = Workload(phase="training", batch=BATCH, seq=positions(spec.input, SEQ), source_seq=source,
+                 implementation="transformers",
                  kernels="cpu" if device == "cpu" else "cuda", **run)
     t, name = trace(spec, w), ", ".join([w.attention, w.precision or w.dtype, f"dropout {w.dropout:g}"])
     kept = Counter(storage[-1] for storage in _measured("kept", config, w, device))
@@ -96,6 +103,8 @@ def _measured(what: str, config: Mapping[str, Any], w: Workload, device: Device)
     from txcalc.check import classes, fake_cuda, measure
 
     run = {"attention": w.attention, "dropout": w.dropout}
+    if "d_model" in config and "num_mel_bins" not in config:
+        run["source_seq"] = SOURCE
     if device == "fake-cuda":
         return list(fake_cuda.ask(what, config, BATCH, SEQ, **run, **dtypes(w)))
     read = {name: measure.DTYPES[dtype] for name, dtype in dtypes(w).items()}

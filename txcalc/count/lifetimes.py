@@ -182,7 +182,7 @@ class _Live:
 
     def forward(self, steps: Schedule) -> None:
         """Run forward to results that the caller holds."""
-        for x in self.trace.results:
+        for x in (*self.trace.results, *self.trace.leaves):
             steps.memories[x.storage.id].users += 1
         self._forth(steps.steps, len(steps.steps) - 1)
         for memory, often in steps.casts:  # where autocast ends, its cache does

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txcalc.spec.facts import mask_kind
-from txcalc.trace import composed, composed_latents, curves, norms, ops, parts
+from txcalc.trace import composed, composed_latents, curves, norms, ops, parts, tables
 from txcalc.trace.cache import Cache, extend, keep, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
@@ -37,7 +37,7 @@ class Around(NamedTuple):
     memory: Tensor | None = None
     shared: dict[str, KeysValues] | None = None
     table: Tensor | None = None
-    made: composed.Tables | None = None
+    made: tables.Tables | None = None
 
 
 def self_attention(t: Trace, spec: Attention | MLA, around: Around, x: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ _APART: Final = Around(None, causal=False, cached=False)
 """Of queries that meet the keys of others, and have no positions among them."""
 
 
-def cross_attention(t: Trace, spec: Attention, x: Tensor, memory: Tensor) -> Tensor:
+def cross_attention(t: Trace, spec: Attention, around: Around, x: Tensor, memory: Tensor) -> Tensor:
     """Queries from the decoder, keys and values from the encoder's output, cached once for the whole generation."""
     b, n, _ = x.shape
     _, source_new, _ = memory.shape
@@ -82,7 +82,7 @@ def cross_attention(t: Trace, spec: Attention, x: Tensor, memory: Tensor) -> Ten
     span = Span(n, source_new, keys, n * keys, t.workload.source_past, keys)
     with t.scope("cross_attention", component="cross_attention"):
         cache = kv_cache("cross", _kv_rows(spec), keys, b)
-        return _heads(t, spec, _APART, x, memory, span, cache)
+        return _heads(t, spec, _APART._replace(made=around.made), x, memory, span, cache)
 
 
 def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def _heads(
     masked = heads.queries if alibi else int(spec.window is not None or spec.chunk is not None)
     core = Core(heads, span, cache, _beyond_kernels(spec, position), masked, spec.softcap is not None, spec.sinks)
     if around.made is not None:
-        return composed.attention(t, spec, around.made, x, core)
+        return composed.attention(t, spec, around.made, x, source, core)
     kernel = choose(t, core)
     in_front = pads(t, kernel, heads) or (kernel == "math" and heads.grouped)
     scored = kernel in ("eager", "math") or in_front

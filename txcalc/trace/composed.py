@@ -2,167 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING
 
-from txcalc.spec.facts import located_blocks
 from txcalc.trace import cache, curves, norms, ops, parts
 from txcalc.trace.autocast import widest
-from txcalc.trace.cores import Core, Heads, Kernel, added_mask, attend, choose, context_of, pads, scores_of
+from txcalc.trace.cores import Core, Heads, Kernel, add_bias, attend, choose, context_of, pads, scores_of
 from txcalc.trace.record import Part, Trace
 from txcalc.trace.sizes import same, several
-from txcalc.trace.tensors import Number, Role, Tensor
+from txcalc.trace.tables import Tables, integers, made, pairs, rebound, scored
+from txcalc.trace.tensors import Gradient, Number, Role, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Attention
-    from txcalc.spec.model import Stack
-
-
-class Tables(NamedTuple):
-    """What all layers of a stack read, by their window: masks, cosines and sines of the positions."""
-
-    masks: Mapping[Number | None, Tensor | None]
-    rotary: Mapping[Number | None, tuple[Tensor, Tensor]]
-
-
-# ---------------------------------------------------------------- what a run makes before its layers
-
-
-def positions(t: Trace, n: Number) -> Tensor:
-    """The indices of positions, with those before them added."""
-    return _integers(t, "positions", n, of=_integers(t, "positions", n))
-
-
-def tables(
-    t: Trace, stack: Stack, x: Tensor, places: Tensor, rotated: Number | None, *, cached: bool
-) -> tuple[Tensor, Tables]:
-    """Hidden states (b, n, d) after dropout; masks, and the rotary tables of ``rotated`` columns, which the caller's
-    frame holds. ``cached``: the stack has a cache where it generates."""
-    b, n, _ = x.shape
-    caches = cached and not t.workload.keeps
-    windows = list(dict.fromkeys(getattr(block.attention, "window", None) for _, block in located_blocks(stack)))
-    masks = {}
-    for window in dict.fromkeys([None, *windows] if t.code.masks == "full first" else windows):
-        if not caches:
-            _packed(t, places, b, n)
-        masks[window] = mask = _mask(t, b, n, cache.seen(t, n, window) if caches else n, window, x.made)
-        if mask is not None:
-            t.hold(mask)
-    if t.code.drops in ("inside", "outside"):
-        x = ops.dropout(t, "embedding_dropout", x)
-    rotary: dict[Number | None, tuple[Tensor, Tensor]] = {}
-    for window in windows if rotated is not None else ():
-        if rotary and not t.code.rotary_of_windows:
-            rotary[window] = rotary[windows[0]]
-            continue
-        rotary[window] = cos, sin = _rotary_tables(t, places, n, rotated, x.made)
-        t.hold(cos)
-        t.hold(sin)
-    return x, Tables(masks, rotary)
-
-
-def _made(t: Trace, name: str, *shape: Number, role: Role, of: Tensor | None = None) -> Tensor:
-    """A tensor without a gradient, of nothing or of another."""
-    y = t.tensor(*shape, role=role, label=name, grad=False)
-    return t.op(name, "elementwise", reads=() if of is None else (of,), writes=(y,))
-
-
-def _integers(t: Trace, name: str, *shape: Number, of: Tensor | None = None) -> Tensor:
-    return _made(t, name, *shape, role=Role.INDEX, of=of)
-
-
-def _packed(t: Trace, positions: Tensor, b: Number, n: Number) -> None:
-    """``find_packed_sequence_indices``: whether all tokens of a row are of one sequence."""
-    name = "packed"
-    with t.frame():
-        first = t.hold(_integers(t, name, b, 1, of=positions))
-        joined = t.op(name, "elementwise", reads=(positions, first),
-                      writes=(t.tensor(b, n + 1, role=Role.INDEX, label=name, grad=False),))
-        steps = t.hold(_integers(t, name, b, n, of=joined))
-        jumps = _made(t, name, b, n, role=Role.BOOL, of=steps)
-        sums = t.hold(_integers(t, name, b, n, of=jumps))
-        with t.frame():
-            equal = t.hold(_made(t, name, b, role=Role.BOOL, of=sums))
-            t.hold(_made(t, name, role=Role.BOOL, of=equal))
-
-
-def _mask(t: Trace, b: Number, n: Number, keys: Number, window: Number | None, role: Role) -> Tensor | None:
-    """``sdpa_mask``, whether a query sees a key, unless the kernel knows; of ``eager_mask`` what is added, in the
-    ``role`` of hidden states."""
-    if not _scored(t):
-        size, bound = t.size(keys), t.size(window)
-        reaches = window is not None and (size is None or bound is None or size >= bound)
-        past, static = t.size(t.workload.past), t.workload.room is not None
-        if static and window is None and past != 0 and several(t, n):
-            _made(t, "causal", role=Role.BOOL)  # whether there are no keys yet
-        known = past == 0 or not several(t, n) if not static else past == 0 and several(t, n)
-        return None if known and not reaches else _seen(t, b, n, keys, window)
-    with t.frame():
-        return added_mask(t, t.hold(_seen(t, b, n, keys, window)), b, role)
-
-
-def _scored(t: Trace) -> bool:
-    """Whether attention is composed, because it was asked for or because a class has nothing else."""
-    return t.workload.attention == "eager" or not t.code.sdpa
-
-
-def _seen(t: Trace, b: Number, n: Number, keys: Number, window: Number | None) -> Tensor:
-    """Whether a query sees a key, in one matrix for all sequences."""
-    name = "causal"
-    with t.frame():
-        for length in (b, 1):
-            t.hold(_integers(t, name, length))
-        rows, columns = (t.hold(_integers(t, name, size, of=_integers(t, name, size))) for size in (n, keys))
-        if window is None:
-            return _pairs(t, n, keys, rows, columns)
-        ones = _made(t, name, role=Role.BOOL)
-        near = _pairs(t, n, keys, _integers(t, name, n, of=rows), columns)
-        both = _pairs(t, n, keys, ones, near)
-        return _pairs(t, n, keys, both, _pairs(t, n, keys, rows, columns))
-
-
-def _pairs(t: Trace, n: Number, keys: Number, *of: Tensor) -> Tensor:
-    mask = t.tensor(1, 1, n, keys, role=Role.BOOL, label="causal mask", scores=True, grad=False)
-    return t.op("causal", "elementwise", reads=of, writes=(mask,))
-
-
-def _rotary_tables(
-    t: Trace, positions: Tensor, n: Number, columns: Number, role: Role
-) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (1, n, columns), made in fp32, and then in the ``role`` of hidden states."""
-    name, wide = "rotary", Role.FLOAT32
-    with t.frame():
-        angles = t.hold(_made(t, name, 1, n, columns // 2, role=wide, of=_made(t, name, 1, n, 1, role=wide,
-                                                                               of=positions)))
-        both = t.hold(_made(t, name, 1, n, columns, role=wide, of=angles))
-        cos, sin = (t.hold(_made(t, name, 1, n, columns, role=wide, of=_made(t, name, 1, n, columns, role=wide,
-                                                                            of=both))) for _ in range(2))
-        if t.code.rotary == "fp32":
-            return cos, sin
-        return ops.cast(t, name, cos, role), ops.cast(t, name, sin, role)
 
 
 # ---------------------------------------------------------------- attention
 
 
-def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -> Tensor:
-    """Self-attention on (b, n, d) hidden states, with heads in front of positions from the projections on."""
+def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, source: Tensor, core: Core) -> Tensor:
+    """Attention of (b, n, d) hidden states to those of ``source``, with heads in front of positions from the
+    projections on."""
     *_, d = x.shape
-    heads, mask = core.heads, given.masks[spec.window]
+    heads, mask = core.heads, given.masks[spec.window] if source is x else None
     core, caches = unmasked(t, core, mask), core.cache is not None and not t.workload.keeps
+    if given.bias is not None:
+        core = core._replace(masked=1, learned=source is x or t.workload.recompute is not None, why="")
     if caches:  # a kernel that masks by itself has keys of its queries alone
         n = core.span.queries
         keys = n if core.span.masks and mask is None else cache.seen(t, n, spec.window)
         core = core._replace(span=core.span._replace(keys=keys))
-    if mask is not None and not _scored(t):
+    if mask is not None and not scored(t):
         core = core._replace(heads=heads._replace(keys=heads.queries))
-    kernel = choose(t, core)
-    with t.frame(x):
-        project = _projected if t.code.qkv == "apart" else _projected_together
+    kernel, local = choose(t, core), t.code.holds_sublayers == "sublayer"
+    with t.frame(x, *(() if local else rebound(t, "weights"))):
+        project = partial(_projected, source=source) if t.code.qkv == "apart" else _projected_together
         repeated = not same(core.heads.keys, heads.keys)
         in_front = pads(t, kernel, heads) or (kernel == "math" and heads.grouped)
+        copied = kernel in ("eager", "math")
+        in_front = in_front or (t.code.copies_heads and kernel == "flash" and t.workload.kernels == "cuda")
         turned = in_front or repeated or bool(given.rotary)
-        q, k, v = project(t, spec, x, heads, copied=kernel in ("eager", "math") or in_front or repeated, turned=turned)
+        q, k, v = project(t, spec, x, heads, copied=copied or in_front or repeated, turned=turned)
+        if t.code.copies_heads:
+            core = core._replace(laid="qkv")
         if given.rotary:
             q, k = _rotated(t, q, k, heads, given.rotary[spec.window])
             if t.code.joins_rotated:
@@ -174,13 +56,20 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, core: Core) -
             k, v = (each.view(each.shape[0], core.span.keys, each.shape[-1]) for each in seen)
         for each in (q, k, v):
             t.hold(each)
-        y = attended(t, q, k, v, core, heads, mask, kernel)
+        if given.bias is not None:
+            core = given.bias(t, core, cross=source is not x)
+        if kernel == "eager" or core.bias is None:
+            y = attended(t, q, k, v, core, heads, mask, kernel)
+        else:
+            y = _with_bias(t, q, k, v, core, core.bias, kernel, looked_up=source is x)
         if t.code.output == "with attention":
             y = ops.linear(t, "o", y, d, bias=spec.bias.o, part="attention output")
         if t.code.drops == "inside":
             y = ops.dropout(t, "dropout", y)
     if t.code.output == "apart":
         y = ops.linear(t, "o", t.hold(y, "sublayer"), d, bias=spec.bias.o, part="attention output")
+    if local:
+        t.hold(y, "sublayer")
     return ops.dropout(t, "dropout", y) if t.code.drops == "outside" else y
 
 
@@ -203,30 +92,39 @@ def unmasked(t: Trace, core: Core, mask: Tensor | None) -> Core:
 
 
 def _projected(
-    t: Trace, spec: Attention, x: Tensor, heads: Heads, *, copied: bool, turned: bool
+    t: Trace, spec: Attention, x: Tensor, heads: Heads, *, source: Tensor, copied: bool, turned: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values. ``copied``: gradients come back with heads in front of positions, or columns of keys;
-    ``turned``: those of keys as the others', rotated ones also where the others do not."""
+    """Queries, and keys and values of the ``source``.
+
+    ``copied``: gradients come back with heads in front of positions, or columns of keys; ``turned``: those of keys as
+    the others', rotated ones also where the others do not.
+    """
     found = list[Tensor]()
     sizes: tuple[tuple[Part, Number, Number], ...] = (
         ("q", heads.queries, heads.dim), ("k", heads.keys, heads.dim), ("v", heads.keys, heads.value_dim))
     whole = spec.qk_norm is not None and spec.qk_norm.over == "full"
+    late = sizes if whole else sizes[1:] if t.code.views_last and turned else ()
 
     def in_front(name: Part, y: Tensor, count: Number) -> Tensor:
-        axes = (x.shape[1], count) if name != "k" or turned else x.shape[:2]
+        axes = (y.shape[1], count) if name != "k" or turned else y.shape[:2]
         backward = several(t, *axes) and (copied or (name != "v" and turned))
         return ops.view(t, name, y, copied=True) if backward else y
 
     for name, count, width in sizes:
-        y = ops.linear(t, name, x, count * width, bias=getattr(spec.bias, name), part=name)
-        if not whole:
+        of = x if name == "q" else source
+        y = ops.linear(t, name, of, count * width, bias=getattr(spec.bias, name), part=name)
+        if t.code.copies_heads and name == "q":
+            y = ops.scaled(t, name, y)
+        if (name, count, width) not in late:
             y = in_front(name, y, count)
+        if t.code.copies_heads and several(t, y.shape[1], count):
+            y = ops.copy(t, f"{name}_copy", y)
         if name != "v" and (whole or not t.code.norms_after):
             y = _normed(t, name, y, spec, width)
         found.append(y)
-    if whole:
-        found = [in_front(name, y, count) for y, (name, count, _) in zip(found, sizes, strict=True)]
-    elif t.code.norms_after:
+    first = 3 - len(late)
+    found[first:] = (in_front(name, y, count) for y, (name, count, _) in zip(found[first:], late, strict=True))
+    if t.code.norms_after and not whole:
         found[:2] = (_normed(t, name, y, spec, width) for y, (name, _, width) in zip(found, sizes[:2], strict=False))
     return found[0], found[1], found[2]
 
@@ -350,7 +248,8 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor |
     with t.frame(q, k, v):
         if heads.grouped:
             k, v = _for_every_query(t, k, v, heads)
-        copied = batched if not heads.grouped else not several(t, heads.keys) and several(t, b, heads.queries)
+        side_by_side = several(t, k.shape[1]) if not heads.grouped else not several(t, heads.keys)
+        copied = side_by_side and several(t, b, heads.queries)
         with t.frame():
             left, right = (t.hold(x) for x in ops.casts(t, "scores", "matmul", q, k))
             left = ops.copy(t, "q_copy", left) if apart and "q" not in core.laid else left
@@ -360,6 +259,8 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor |
         scores = ops.scaled(t, "scale", scores, kind="shift")
         if core.softcap:
             scores = curves.cap(t, "softcap", scores)
+        if core.bias is not None:
+            scores = add_bias(t, scores, core.bias, "bias")
         if mask is not None:
             added = ops.like(t, scores, "scores", widest(t, scores.made, mask.made))
             scores = t.op("mask", "shift", reads=(scores, mask), writes=(added,), backward=((ops.through(scores),),))
@@ -370,7 +271,7 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor |
                 probabilities = ops.softmax(t, "softmax", scores)
             if t.code.softmax != "own":
                 probabilities = ops.cast(t, "softmax_cast", probabilities, q.role)
-        probabilities = t.hold(ops.dropout(t, "dropout", probabilities), "layer")  # returned as well
+        probabilities = t.hold(ops.dropout(t, "dropout", probabilities), "weights")  # returned as well
         with t.frame():
             weighing, weighed = (t.hold(x) for x in ops.casts(t, "context", "matmul", probabilities, v))
             weighed = ops.copy(t, "v_copy", weighed) if copied and (heads.grouped or "v" not in core.laid) else weighed
@@ -378,6 +279,27 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor |
         if batched:
             out = ops.view(t, "context", out, copied=True)
         return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out
+
+
+def _with_bias(
+    t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, bias: Tensor, kernel: Kernel, *, looked_up: bool
+) -> Tensor:
+    """``sdpa_attention_forward`` with a bias (heads, queries, keys), which is what is added in place of a mask."""
+    with t.frame(q, k, v):
+        added = _bias_mask(t, bias, core, looked_up=looked_up)
+        return attend(t, q, k, v, core._replace(bias=t.hold(added)), kernel)
+
+
+def _bias_mask(t: Trace, bias: Tensor, core: Core, *, looked_up: bool) -> Tensor:
+    """``create_position_bias_mask``: the least number in place of what comes after. ``looked_up``: heads lie behind."""
+    n, name = core.span.queries, "bias_mask"
+    with t.frame():
+        if core.span.masks:
+            seen = t.hold(pairs(t, n, n, *(integers(t, name, n) for _ in range(2))))
+            reads = (seen, bias, made(t, name, role=Role.ACTIVATION))
+            bias = t.hold(t.op(name, "where", saves=(seen,), reads=reads, writes=(ops.like(t, bias, bias.label),),
+                               backward=((Gradient(None),), (ops.to(bias),))))
+        return ops.copy(t, name, bias) if looked_up and several(t, *bias.shape[:2]) else bias
 
 
 def _for_every_query(t: Trace, k: Tensor, v: Tensor, heads: Heads) -> tuple[Tensor, Tensor]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.trace import norms, ops, parts
-from txcalc.trace.composed import Tables, attended, times, turn, unmasked
+from txcalc.trace.composed import attended, times, turn, unmasked
 from txcalc.trace.cores import Core, choose
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import several
+from txcalc.trace.tables import Tables
 from txcalc.trace.tensors import Tensor
 
 if TYPE_CHECKING:

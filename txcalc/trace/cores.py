@@ -82,6 +82,7 @@ class Core(NamedTuple):
     sinks: bool = False
     mask: Tensor | None = None  # whether a query sees a key, made in this run, in place of a buffer
     bias: Tensor | None = None  # is added to the scores, and learned
+    learned: bool = False  # what is added wants a gradient
     holds: tuple[Tensor, ...] = ()  # lives until the core's function returns
     laid: str = ""  # which of q, k and v lie with their heads in front already, and whether the output (o) may
     masks: tuple[Tensor, ...] = ()  # copies of the mask that autocast has made
@@ -111,11 +112,12 @@ def _choice(t: Trace, core: Core) -> tuple[Kernel, str]:
     if asked == "eager" or core.why:
         return "eager", "" if asked == "eager" else core.why
     if asked in ("flash", "sdpa"):
-        reasons.append(_not_flash(t, core.heads, masked=asked == "sdpa" and not same(core.masked, 0)))
+        reasons.append(_not_flash(t, core.heads, masked=asked == "sdpa" and not same(core.masked, 0),
+                                  learned=core.learned))
         if not reasons[-1]:
             return "flash", ""
     if asked != "math" and t.workload.kernels == "cuda":
-        reasons.append(_not_efficient(t, core.heads))
+        reasons.append(_not_efficient(t, core))
         if not reasons[-1]:
             return "efficient", "; ".join(reasons[:-1])
     return "math", "; ".join(reasons)
@@ -127,13 +129,14 @@ def pads(t: Trace, kernel: Kernel, heads: Heads) -> bool:
     return kernel == "flash" and t.workload.kernels == "cuda" and dim is not None and dim % FLASH_UNIT != 0
 
 
-def _not_flash(t: Trace, heads: Heads, *, masked: bool) -> str:
+def _not_flash(t: Trace, heads: Heads, *, masked: bool, learned: bool) -> str:
     """Why the flash kernel does not run, or nothing."""
     w, dim = t.workload, t.size(heads.dim)
     if not same(heads.dim, heads.value_dim):
         return "flash kernels want keys and values of one size"
     if w.kernels == "cpu":
-        return "the CPU's flash kernel has no dropout" if w.drops else ""
+        why = "dropout" if w.drops else "gradient of a mask" if learned else ""
+        return why and f"the CPU's flash kernel has no {why}"
     if w.dtype == "fp32":
         return "CUDA's flash kernel has no fp32"
     if dim is not None and dim > FLASH_WIDEST:
@@ -141,8 +144,11 @@ def _not_flash(t: Trace, heads: Heads, *, masked: bool) -> str:
     return "CUDA's flash kernel takes no mask that is a tensor" if masked else ""
 
 
-def _not_efficient(t: Trace, heads: Heads) -> str:
+def _not_efficient(t: Trace, core: Core) -> str:
     """Why CUDA's memory-efficient kernel does not run, or nothing."""
+    heads = core.heads
+    if core.learned and not several(t, core.span.queries) and not several(t, core.span.keys):
+        return "CUDA's memory-efficient kernel wants columns of a mask side by side"
     unit = 4 if t.workload.dtype == "fp32" else 8
     sizes = (t.size(heads.dim), t.size(heads.value_dim))
     if any(size is not None and size % unit for size in sizes):
@@ -189,6 +195,14 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out
 
 
+def add_bias(t: Trace, scores: Tensor, bias: Tensor, name: str, over: int | None = None) -> Tensor:
+    """Scores (b, h, n, m), and what is added (h, n, m) to all of a batch. ``over``: in whose place it may write."""
+    summed = several(t, scores.shape[0])
+    steps = ((ops.through(scores),), (ops.summed(bias),)) if summed else ((ops.through(scores), ops.through(bias)),)
+    y = t.tensor(*scores.shape, role=scores.role, label="scores with positions", scores=True, over=over)
+    return t.op(name, "shift", reads=(scores, bias), writes=(y,), backward=steps)
+
+
 def scores_of(t: Trace, q: Tensor, k: Tensor, core: Core, role: Role = Role.ACTIVATION) -> Tensor:
     """Queries times keys."""
     (b, n, _), heads, span = q.shape, core.heads, core.span
@@ -216,7 +230,8 @@ def _flash(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
                        for what, shape in (("random", (2,)), ("unused", ()))]
     if not pads(t, "flash", heads):
         masks = core.masks if t.workload.kernels == "cpu" else ()
-        return _fused(t, "flash", q, k, v, core, tuple(statistics), masks if core.mask is None else (core.mask,))
+        own = tuple(x for x in (core.mask, core.bias) if x is not None)
+        return _fused(t, "flash", q, k, v, core, tuple(statistics), own or masks)
     wide = -(-heads.dim // FLASH_UNIT) * FLASH_UNIT
     with t.frame(q, k, v, *core.masks):
         q, k, v = (parts.remade(t, f"{name}_pad", x, *x.shape[:-1], count * wide, label=f"{x.label}, padded")
@@ -231,7 +246,11 @@ def _efficient(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     """CUDA's memory-efficient kernel (arXiv 2112.05682): random state, and where it is for a backward pass rows of
     statistics up to a multiple of 32."""
     b, n, _ = q.shape
-    mask = () if same(core.masked, 0) else (*_aligned_mask(t, core), *core.masks[:1])
+    mask: tuple[Tensor, ...] = ()
+    if core.bias is not None:
+        mask = (_aligned_bias(t, core, core.bias, b),)
+    elif not same(core.masked, 0):
+        mask = (*_aligned_mask(t, core), *core.masks[:1])
     rows = -(-n // 32) * 32 if t.workload.keeps else 0
     statistics = t.tensor(b, core.heads.queries, rows, role=Role.FLOAT32, label="log-sum-exp")
     state = (t.tensor(role=Role.HOST, label=f"random {name}") for name in ("seed", "offset"))
@@ -271,6 +290,18 @@ def _aligned_mask(t: Trace, core: Core) -> tuple[Tensor, ...]:
     return (mask,)
 
 
+def _aligned_bias(t: Trace, core: Core, bias: Tensor, b: Number) -> Tensor:
+    """What is added to the scores of a batch, aligned likewise: its gradient comes back part by part."""
+    heads, queries, keys = bias.shape
+    wide = -(-keys // 8) * 8
+    if t.size(wide - keys) != 0:
+        padded = t.tensor(heads, queries, wide, role=bias.role, label="mask", scores=True, grad=bias.grad)
+        ops.elementwise(t, "mask", "elementwise", bias, padded)
+        bias = ops.view(t, "mask", padded, *bias.shape, copied=True)
+    step = ops.to(bias) if several(t, b) else ops.through(bias)
+    return t.op("mask", "elementwise", reads=(bias,), writes=(t.alias(bias, b, *bias.shape),), backward=((step,),))
+
+
 def _fused(
     t: Trace, name: Literal["flash", "efficient"], q: Tensor, k: Tensor, v: Tensor, core: Core,
     statistics: tuple[Tensor, ...], mask: tuple[Tensor, ...] = (),
@@ -283,10 +314,11 @@ def _fused(
     (b, n, _), heads, span = q.shape, core.heads, core.span
     out = t.tensor(b, n, heads.queries * heads.value_dim, label="context")
     products = (heads.scores(b, span)._replace(recomputed=1), heads.context(b, span))
+    of_mask = (ops.to(x)._replace(shape=(*x.shape[:-1], -(-span.keys // 16) * 16)) for x in mask if x.grad)
     with t.frame(q, k, v, *core.masks):
         return t.op(name, name, products=products, saves=(q, k, v, out, *statistics, *mask), cache=core.cache,
                     reads=(q, k, v, *mask), writes=(out, *statistics), reach=span.reach,
-                    backward=((ops.to(q), ops.to(k), ops.to(v)),))
+                    backward=((ops.to(q), ops.to(k), ops.to(v), *of_mask),))
 
 
 def _math(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
@@ -311,7 +343,9 @@ def _math(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
             left = ops.copy(t, "q_copy", left) if several(t, b, heads.queries, n) and "q" not in core.laid else left
             right = ops.copy(t, "k_copy", right) if batched and "k" not in core.laid else right
             scores = scores_of(t, left, right, core, wide)
-        if span.masks:
+        if core.bias is not None:
+            scores = add_bias(t, scores, core.bias, "mask", over=scores.id)
+        elif span.masks:
             added = t.tensor(*scores.shape, role=wide, label="scores", scores=True, over=scores.id)
             scores = t.op("mask", "shift", reads=(scores,), writes=(added,), backward=((ops.through(scores),),))
         probabilities = t.hold(ops.dropout(t, "dropout", ops.softmax(t, "softmax", scores)))

@@ -21,10 +21,10 @@ TABLE: Final = "token_embedding"
 
 
 def tokens(
-    t: Trace, n: Number, rows: Number, width: Number, *, name: str = TABLE, tied: bool
+    t: Trace, n: Number, rows: Number, width: Number, *, name: str = TABLE, tied: bool, ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """(b, n) token ids to (b, n, width), and the ids. ``tied``: the table is another stack's."""
-    ids = t.tensor(t.workload.batch, n, role=Role.INDEX, label="token ids", grad=False)
+    ids = ids or t.tensor(t.workload.batch, n, role=Role.INDEX, label="token ids", grad=False)
     return ops.embedding(t, name, ids, rows, width, tied=f"{TABLE}.weight" if tied else None, part="tokens"), ids
 
 

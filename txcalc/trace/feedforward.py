@@ -33,19 +33,26 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
     """``down(act(up(x)))``, or ``down(act(gate(x)) * up(x))`` when gated (arXiv 2002.05202)."""
     *_, d = x.shape
     drops = t.code.drops if spec.kind == "dense" else "no"
-    with t.frame(x):
+    with t.frame(*(() if t.code.feeds_inline else (x,))):
         h = _widened(t, spec, d_ff, x)
         if spec.kind == "dense" and spec.inner_norm is not None:
             h = norms.norm(t, "inner_norm", h, spec.inner_norm)
+        if t.code.drops_widened and spec.kind == "dense":
+            h = ops.dropout(t, "widened_dropout", h)
         if not t.code.reuses_names or t.code.output == "apart":
             t.hold(h, "sublayer" if t.code.output == "apart" else "")
         y = ops.linear(t, "down", h, d, bias=spec.bias.down, part="down")
         if drops == "inside":
             y = ops.dropout(t, "dropout", y)
+    if t.code.holds_sublayers == "sublayer":
+        t.hold(y, "sublayer")
     return ops.dropout(t, "dropout", y) if drops == "outside" else y
 
 
 def _widened(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
+    if not spec.gated and t.code.feeds_inline:
+        with t.frame(x):
+            return curves.activation(t, "activation", ops.linear(t, "up", x, d_ff, bias=spec.bias.up), spec.activation)
     if not spec.gated:
         up = ops.linear(t, "up", x, d_ff, bias=spec.bias.up)
         return curves.activation(t, "activation", up if t.code.reuses_names else t.hold(up), spec.activation)
@@ -54,8 +61,10 @@ def _widened(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
         gate, up = parts.columns(t, "gate_up", both, d_ff, d_ff)
         return ops.multiply(t, "product", up, curves.activation(t, "activation", gate, spec.activation))
     if t.code.gate_first:
-        opened = _gate(t, spec, d_ff, x)
-        return ops.multiply(t, "product", opened, ops.linear(t, "up", x, d_ff, bias=spec.bias.up))
+        opened, up = _gate(t, spec, d_ff, x), ops.linear(t, "up", x, d_ff, bias=spec.bias.up)
+        if t.code.drops_widened:
+            opened, up = t.hold(opened), t.hold(up)
+        return ops.multiply(t, "product", opened, up)
     up = t.hold(ops.linear(t, "up", x, d_ff, bias=spec.bias.up))
     return ops.multiply(t, "product", _gate(t, spec, d_ff, x), up)
 

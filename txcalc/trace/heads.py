@@ -228,12 +228,16 @@ def _predict(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> tuple[Ten
         x = _maxout(t, head.maxout, x)
     if t.workload.logits == "last":
         x = parts.positions(t, "last", x, 1)
+    if t.code.scales_hidden and head.tied:
+        x = ops.scaled(t, "head", x)
     logits: tuple[Tensor, ...] = (x,)
     if t.workload.loss != "fused":
         chunks = words.number(t.workload.loss)
         with t.frame(*((x,) if chunks else ())):
             logits = tuple(y if head.softcap is None else curves.cap(t, "head_softcap", y)
                            for y in _products(t, spec, head, x, chunks))
+    if t.code.shifts_logits:
+        logits = tuple(ops.shifted(t, "head", y) for y in logits)
     if head.unused_bias:
         ops.parameter(t, "head.unused_bias", spec.vocab, kind="head")
     return logits

@@ -37,18 +37,24 @@ class Code(NamedTuple):
     sublayer's call, after it, or where it is added to the ``residual``, of embeddings only otherwise. ``loss``: of what
     logits, ``shifts_labels``: of what comes next. ``batch_axis``: tables of positions and class tokens have one.
     ``holds_inputs``: embeddings are alive until the last layer ends, or what is made of them. ``holds_sublayers``: what
-    a sublayer puts out is alive until its layer ends. ``sublayers_first``: parallel ones are added to each other.
-    ``scales_table``: embeddings, as they are looked up. ``rebinds``: what is capped or normed again takes the name of
-    what it was made of, which is freed. ``sdpa``: has it. ``rotary``: tables in the dtype of what they rotate, or in
-    fp32; ``rotary_of_windows``: one for each window. ``norms_after``: queries and keys are normed when all projections
-    are made. ``reuses_names``: what a feed-forward layer has read is freed. ``adapts``: adapters over it are proved.
-    ``router``: there is one product for the rows of all experts, and their weights are in fp32 (``wide``), in the
-    dtype of the router's product, or in fp32 as all of the router is, which chooses among ``groups`` first.
-    ``returns_hidden``: a pass puts hidden states out beside logits.
-    ``has``: the features (``features``) of the models that it is proved for, ``needs``: those that all of them have.
+    a sublayer puts out is alive until it ends, or its ``layer``. ``sublayers_first``: parallel ones are added to each
+    other. ``scales_table``: embeddings, as they are looked up, if they are scaled, or by one. ``rebinds``: what is
+    capped or normed again takes the name of what it was made of, which is freed. ``sdpa``: has it. ``rotary``: tables
+    in the dtype of what they rotate, or in fp32; ``rotary_of_windows``: one for each window. ``norms_after``: queries
+    and keys are normed when all projections are made. ``reuses_names``: what a feed-forward layer has read is freed.
+    ``targets``: an encoder-decoder's are made of labels, before all else or when the source has been read. ``pads``: a
+    mask of padding is made, and positions are offset in it; else positions are rows at an index, if there are any.
+    ``views_last``: keys and values get heads when both are projected. ``copies_heads``: queries, which are scaled
+    first, keys and values are copied with heads in front. ``feeds_inline``: feed-forward layers are no calls.
+    ``drops_widened``, ``drops_last``: what is activated, and what a stack puts out. ``scales_hidden``: what a tied head
+    reads; ``shifts_logits``: by a buffer. ``adapts``: adapters over it are proved. ``router``: there is one product for
+    the rows of all experts, and their weights are in fp32 (``wide``), in the dtype of the router's product, or in fp32
+    as all of the router is, which chooses among ``groups`` first. ``returns_hidden``: a pass puts hidden states out
+    beside logits. ``has``: the features (``features``) of the models that it is proved for, ``needs``: those that all
+    of them have.
     """
 
-    rms_norm: Literal["kernel", "composed", "wide", "offset"] = "kernel"
+    rms_norm: Literal["kernel", "composed", "wide", "offset", "narrow"] = "kernel"
     attention: Literal["positions", "heads"] = "positions"
     gate_first: bool = False
     makes_tables: bool = False
@@ -66,15 +72,24 @@ class Code(NamedTuple):
     gelu_tanh: Literal["kernel", "composed"] = "kernel"
     batch_axis: bool = False
     holds_inputs: bool = True
-    holds_sublayers: bool = False
+    holds_sublayers: Literal["", "sublayer", "layer"] = ""
     sublayers_first: bool = False
-    scales_table: bool = False
+    scales_table: Literal["", "if scaled", "always"] = ""
     rebinds: bool = False
     sdpa: bool = True
     rotary: Literal["own", "fp32"] = "own"
     rotary_of_windows: bool = False
     norms_after: bool = False
     reuses_names: bool = False
+    targets: Literal["", "first", "after source"] = ""
+    pads: bool = False
+    views_last: bool = False
+    copies_heads: bool = False
+    feeds_inline: bool = False
+    drops_widened: bool = False
+    drops_last: bool = False
+    scales_hidden: bool = False
+    shifts_logits: bool = False
     adapts: bool = False
     router: Literal["", "wide", "narrow", "groups"] = ""
     returns_hidden: bool = False
@@ -110,7 +125,7 @@ LLAMA: Final = Code("composed", "heads", gate_first=True, makes_tables=True, dro
 QK_NORM: Final = ("attention.qk_norm", "attention.qk_norm.kind rmsnorm", "no attention.qk_norm.bias")
 GEMMA: Final = LLAMA.having(
     "attention.window", "embedding_scale", "feed_forward.activation gelu_tanh", "norm.placement sandwich",
-    rms_norm="offset", masks="full first", scales_table=True, rebinds=True)
+    rms_norm="offset", masks="full first", scales_table="if scaled", rebinds=True)
 
 PHI3: Final = LLAMA._replace(
     qkv="sliced", gate_up="together", joins_rotated="each", drops="residual",
@@ -118,7 +133,7 @@ PHI3: Final = LLAMA._replace(
 
 GPT2: Final = Code(
     attention="heads", makes_tables=True, shifts_labels=True, linear="columns", qkv="together", softmax="as values",
-    gelu_tanh="composed", holds_sublayers=True, reuses_names=True, needs=PROJECTED | WIDENED,
+    gelu_tanh="composed", holds_sublayers="layer", reuses_names=True, needs=PROJECTED | WIDENED,
     has=COMMON | {"position.kind learned", "position.size", "norm.kind layernorm", "feed_forward.activation gelu_tanh"})
 
 GPT_NEOX: Final = Code(
@@ -143,6 +158,44 @@ VIT: Final = Code(
 MIXTURE: Final = LLAMA.has - {"feed_forward.kind dense"} | {"feed_forward.kind moe"}
 """What Mixtral and its like have."""
 
+PAIR: Final = PROJECTED | WIDENED | {
+    "attention", "attention.kind standard", "feed_forward.kind dense"}
+"""What both stacks of encoder-decoders have."""
+
+
+def _pair(*features: str, without: tuple[str, ...] = ()) -> frozenset[str]:
+    """These of both stacks."""
+    return frozenset(each for stack in ("", "encoder.") for each in (
+        *(f"{stack}{name}" for name in features), *(f"no {stack}{name}" for name in without)))
+
+
+CROSSED: Final = frozenset({"architecture encoder-decoder", "encoder", "cross_attention",
+                            "cross_attention.kind standard", *(f"cross_attention.bias.{name}" for name in "qkvo")})
+
+BART: Final = Code(
+    attention="heads", softmax="own", loss="plain", drops="outside", reuses_names=True, targets="first", pads=True,
+    scales_table="always", shifts_logits=True, drops_widened=True, feeds_inline=True, views_last=True,
+    needs=_pair(*PROJECTED, *WIDENED),
+    has=CROSSED | {"embedding_scale"} | _pair(
+        *PAIR, "norm.kind layernorm", "norm.placement post", "embedding_norm", "position.kind learned",
+        "position.size", "feed_forward.activation gelu", "feed_forward.activation relu",
+        without=("final_norm",)))
+
+T5: Final = Code(
+    rms_norm="narrow", attention="heads", softmax="own", gelu_tanh="composed", gate_first=True, loss="plain",
+    drops="outside", reuses_names=True, holds_sublayers="sublayer", targets="after source", drops_widened=True,
+    drops_last=True, scales_hidden=True,
+    has=CROSSED | {"head.kind lm"} | _pair(
+        *PAIR - PROJECTED - WIDENED, "norm.kind rmsnorm", "position.kind relative", "feed_forward.gated",
+        *(f"feed_forward.activation {each}" for each in ("relu", "silu", "gelu_tanh")), without=("norm.bias",)))
+
+WHISPER: Final = Code(
+    attention="heads", softmax="own", loss="plain", drops="outside", reuses_names=True, targets="first",
+    drops_widened=True, feeds_inline=True, copies_heads=True, needs=_pair(*WIDENED),
+    has=CROSSED | _pair(*PAIR, "norm.kind layernorm", "position.size", "feed_forward.activation gelu") | {
+        "position.kind learned", "encoder.input.kind frames", "encoder.input.bins", "encoder.input.length",
+        "encoder.position.kind sinusoidal", "encoder.position.stored"})
+
 TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
     "llama": LLAMA.having(adapts=True),
     "mistral": LLAMA.having("attention.window", adapts=True),
@@ -160,7 +213,8 @@ TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
         "attention.kind mla", "no attention.interleaved", "feed_forward.shared_experts", "feed_forward.shared_d_ff",
         "feed_forward.routing sigmoid-topk", "no feed_forward.normalize", router="groups",
         needs=frozenset({"feed_forward.shared_experts", "attention.kind mla"})),
-    "gpt2": GPT2, "gpt_neox": GPT_NEOX, "bert": BERT, "vit": VIT,
+    "gpt2": GPT2, "gpt_neox": GPT_NEOX, "bert": BERT, "vit": VIT, "bart": BART, "whisper": WHISPER,
+    "t5": T5, "mt5": T5.having(scales_hidden=False),
 })
 """The rows of its classes, by ``Model.modeling``; the first that fits runs a model that does not say."""
 
@@ -190,8 +244,10 @@ def code(spec: Model, workload: Workload) -> Code:
     if workload.loss not in (None, row.loss):
         what = "casts logits to fp32" if row.loss == "fp32" else "leaves logits as they are"
         raise SpecError(f"transformers' own loss {what}: leave it out", field="loss")
-    if workload.precision == "amp" and "feed_forward.kind moe" in wanted:
-        raise _not_yet("autocast over routed experts of transformers")
+    if row.targets and workload.dtype == "fp16":
+        raise _not_yet("what encoder-decoders of transformers clamp in fp16")
+    if workload.precision == "amp" and (row.targets or "feed_forward.kind moe" in wanted):
+        raise _not_yet(f"autocast over {'encoder-decoders' if row.targets else 'routed experts'} of transformers")
     return row
 
 

@@ -8,14 +8,14 @@ Group = Literal["linear", "embedding", "head", "norm", "core", "recurrence", "el
 Name = Literal[
     "linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "shift", "router", "loss", "flash",
     "efficient", "by_distance", "mix", "choice", "softmax", "dropout", "product", "weighing", "scale", "slope_in",
-    "slope_out", "xielu", "index", "cache", "past", "recomputation", "adapter", "cast",
+    "slope_out", "xielu", "index", "where", "cache", "past", "recomputation", "adapter", "cast",
     "fused_loss",
 ]
 MEASURED: Final = "measured: on torch 2.13 with torch.autograd.graph.saved_tensors_hooks"
 _KORTHIKANTI: Final = "measured; arXiv 2205.05198, section 4.1"
 
 
-Call = Literal["layer", "sublayer", ""]
+Call = Literal["stack", "layer", "sublayer", "weights", ""]
 """Frames that what runs inside may leave something to."""
 
 
@@ -94,6 +94,7 @@ KINDS: Final = {kind.name: kind for kind in (
         "parts", "xIELU keeps its input, what its learned slopes multiply, and the slopes",
         "arXiv 2411.13010, section 4, composed of PyTorch's functions, measured")),
     Kind("index", "elementwise", Keeps("index", "an indexed copy keeps its index", "x[index], measured")),
+    Kind("where", "elementwise", Keeps("condition", "a choice keeps its condition", "torch.where, measured")),
     Kind("recomputation", "elementwise", Keeps("input", "what is recomputed keeps its inputs",
                                                "torch.utils.checkpoint, measured; arXiv 1604.06174")),
     Kind("cache", "elementwise", cached="after"),

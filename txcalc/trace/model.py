@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys
-from txcalc.trace import composed, embeddings, norms, ops
+from txcalc.trace import embeddings, encoder_decoders, norms, ops, tables
 from txcalc.trace.attention import Around, cross_attention, self_attention
 from txcalc.trace.cells import convolve
 from txcalc.trace.distances import query_biases, relative_bias
@@ -74,13 +75,15 @@ def _forward(t: Trace, spec: Model) -> Outputs:
 
 
 def _encoder_decoder(t: Trace, spec: Model, encoder: Stack) -> Tensor:
+    made = t.hold(encoder_decoders.target_ids(t)) if t.code.targets == "first" else None
     own = spec.source_vocab if encoder.input.kind == "tokens" else None
     name, rows = (embeddings.TABLE, spec.vocab) if own is None else ("source_embedding", own)
     source, _ = _input(t, spec, encoder, t.workload.source_new, rows, name)
     with t.scope("encoder"):
         memory = t.hold(_stack(t, spec, encoder, source, cached=False))
     shared = encoder.input.kind == "tokens" and own is None
-    target, ids = _input(t, spec, spec, t.workload.seq, spec.vocab, tied=shared)
+    made = t.hold(encoder_decoders.target_ids(t)) if t.code.targets == "after source" else made
+    target, ids = _input(t, spec, spec, t.workload.seq, spec.vocab, tied=shared, ids=made)
     if spec.unused_table:
         ops.parameter(t, "unused_table", spec.vocab, embedding_width(spec), kind="embedding")
     with t.scope("decoder"):
@@ -110,15 +113,17 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> tuple[Tensor, Tensor | None]:
 
 
 def _input(
-    t: Trace, spec: Model, stack: Stack, n: Number, rows: Number, name: str = embeddings.TABLE, *, tied: bool = False
+    t: Trace, spec: Model, stack: Stack, n: Number, rows: Number, name: str = embeddings.TABLE, *, tied: bool = False,
+    ids: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """``n`` positions per sequence of a stack, and their token ids, if they are tokens: then of a table of ``rows``.
 
-    ``tied``: the table is another stack's.
+    ``tied``: the table is another stack's. ``ids``: the tokens, where the run has made them.
     """
     if stack.input.kind == "tokens":
-        x, ids = embeddings.tokens(t, n, rows, embedding_width(spec), name=name, tied=tied)
-        return ops.scaled(t, name, x) if spec.embedding_scale and t.code.scales_table else x, ids
+        x, ids = embeddings.tokens(t, n, rows, embedding_width(spec), name=name, tied=tied, ids=ids)
+        scales = t.code.scales_table == "always" or (spec.embedding_scale and t.code.scales_table)
+        return ops.scaled(t, name, x) if scales else x, ids
     return _read(t, stack, t.workload.batch, n, spec.d_model), None
 
 
@@ -139,20 +144,22 @@ def _stack(
     ``unused``: the last layers whose output is not read. ``ids``: the tokens that ``x`` was looked up for. ``prefix``:
     positions (images, tokens, d) that replace the first ones.
     """
-    with t.frame(*((x,) if t.code.holds_inputs else ())):
-        positions = t.hold(composed.positions(t, x.shape[1])) if t.code.makes_tables else None
-        x = embeddings.embed(t, spec, stack, x, prefix, positions, types)
-        if not t.code.holds_inputs:
-            t.hold(x)
+    with t.frame(*((x,) if t.code.holds_inputs else ()), name="stack"):
+        positions = t.hold(tables.positions(t, x.shape[1])) if t.code.makes_tables else None
         causal, fixed = cached or stack.causal_mask, stack.input.kind == "patches"
         around = Around(stack.position, causal=causal, cached=cached, fixed=fixed, memory=memory,
                         shared={} if shares_keys(stack) else None)
-        around = around._replace(table=_table(t, stack, around, x))
-        if positions is not None:
-            x, made = composed.tables(t, stack, x, positions, _rotated(stack), cached=cached)
+        if t.code.targets:
+            x, made = encoder_decoders.opened(t, stack, x, causal=causal)
             around = around._replace(made=made)
-        elif t.code.attention == "heads":
-            around = around._replace(made=composed.Tables({None: None}, {}))
+        else:
+            x = embeddings.embed(t, spec, stack, x, prefix, positions, types)
+            around = around._replace(table=_table(t, stack, around, x))
+        if positions is not None:
+            x, made = tables.tables(t, stack, x, positions, _rotated(stack), cached=cached)
+            around = around._replace(made=made)
+        elif t.code.attention == "heads" and around.made is None:
+            around = around._replace(made=tables.Tables({None: None}, {}))
         per_layer = spec.per_layer_embedding if stack is spec else None
         inputs = None
         if per_layer is not None and ids is not None:
@@ -176,14 +183,15 @@ def _stack(
         with t.frame():
             if stack.groups is None:
                 x = _turns(t, "layers", stack.layers, partial(layer, stack), x, shared=stack.share_layers,
-                           unused=unused, within="layer")
+                           unused=unused, within="layer", apart=around.made is not None and bool(around.made.bias))
             else:
                 for g, each in enumerate(stack.groups):
                     x = _turns(t, f"layers.{g}", each.repeat, partial(group, each.blocks), x,
                                shared=each.shared, each=sum(block.repeat for block in each.blocks))
             for held in (each for pair in (around.shared or {}).values() for each in pair):
                 t.hold(held)
-        return norms.norm(t, "final_norm", x, stack.norm) if stack.final_norm else x
+        x = norms.norm(t, "final_norm", x, stack.norm) if stack.final_norm else x
+        return ops.dropout(t, "final_dropout", x) if t.code.drops_last else x
 
 
 def _rotated(stack: Stack) -> Number | None:
@@ -198,13 +206,13 @@ def _rotated(stack: Stack) -> Number | None:
 
 def _turns(
     t: Trace, name: str, times: Number, body: Callable[[Tensor], Tensor], x: Tensor, *, shared: bool, each: int = 1,
-    unused: Number = 0, within: Literal["layer", ""] = "",
+    unused: Number = 0, within: Literal["layer", ""] = "", apart: bool = False,
 ) -> Tensor:
     """Turns of ``each`` as many layers, on one set of weights if ``shared``; several turns together where those are
     what is recomputed, and fewer in the end."""
     copies = 1 if shared else times
     if t.workload.together is None:
-        return t.loop(name, times, body, x, copies=copies, unused=unused, within=within)
+        return t.loop(name, times, body, x, copies=copies, unused=unused, within=within, apart=apart)
     together = t.workload.together // each
     whole = times // together
 
@@ -240,7 +248,7 @@ def _table(t: Trace, stack: Stack, around: Around, x: Tensor) -> Tensor | None:
 
 def _block(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tensor) -> Tensor:
     """The sublayers that a layer has, each in its residual, or the first two side by side in one."""
-    with t.frame(x, name="layer"):
+    with t.frame(x, name="layer"), t.frame(name="weights") if t.code.attention == "heads" else nullcontext():
         y, names = x, ["attention", "recurrent", "cross_attention", "feed_forward"]
         if block.residual == "parallel":
             y, names = _parallel(t, block, stack, around, x), []
@@ -265,7 +273,7 @@ def _sublayer(t: Trace, name: str, block: Sublayers, around: Around, h: Tensor, 
     if name == "recurrent" and block.recurrent is not None:
         return recurrent(t, block.recurrent, h, cached=around.cached, memory=around.memory)
     if name == "cross_attention" and block.cross_attention is not None and around.memory is not None:
-        return cross_attention(t, block.cross_attention, h, around.memory)
+        return cross_attention(t, block.cross_attention, around, h, around.memory)
     assert block.feed_forward is not None
     return feed_forward(t, block.feed_forward, h, x, block.norm)
 
@@ -290,9 +298,10 @@ def _parallel(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tenso
 def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Around, x: Tensor) -> Tensor:
     """One sublayer with its residual connection and norms, as far as it has them, placed as the spec says."""
     place = block.norm.placement if block.norm.on_attention or name != "attention" else None
-    with t.frame(x, name="sublayer"):
+    attends, local = name != "feed_forward", t.code.holds_sublayers == "sublayer"
+    with t.frame(x, *(tables.rebound(t, "weights") if local and attends else ()), name="sublayer"):
         h = norms.norm(t, f"{name}_norm", x, block.norm) if place in ("pre", "sandwich") else x
-        if t.code.holds_sublayers:
+        if t.code.holds_sublayers == "layer" or (local and attends):
             t.hold(h)
         y = _scaled(t, stack, name, _sublayer(t, name, block, around, h, x))
         if place == "res-post":
@@ -307,6 +316,6 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
             x = norms.norm(t, f"{name}_norm", x, block.norm)
             if t.code.output == "apart":
                 t.hold(y)
-    if t.code.holds_sublayers:
+    if t.code.holds_sublayers == "layer":
         t.hold(y)
     return x

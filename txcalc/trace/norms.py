@@ -104,10 +104,11 @@ def _library_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[N
         t.op(name, "norm", reads=(mean,), writes=(moved,), backward=((ops.through(mean),),))
         ops.elementwise(t, name, "norm", moved, rstd, keeps=(rstd,), temporaries=2)
         normalised = ops.like(t, x, "normalised", Role.FLOAT32)
-        if t.code.rms_norm != "offset":
+        if t.code.rms_norm not in ("offset", "narrow"):
             t.hold(normalised)
-        t.op(name, "norm", saves=(wide, rstd), reads=(wide, rstd), writes=(normalised,),
-             backward=((ops.to(wide),), (ops.temporary(wide, passing=1),), (ops.to(rstd),)), apart=True)
+        factor, of_rstd = (x, ops.summed(rstd)) if t.code.rms_norm == "narrow" else (wide, ops.to(rstd))
+        t.op(name, "norm", saves=(factor, rstd), reads=(factor, rstd), writes=(normalised,),
+             backward=((ops.to(factor),), (ops.temporary(wide, passing=1),), (of_rstd,)), apart=True)
         if t.code.rms_norm == "offset":
             y = t.hold(_offset_scale(t, name, normalised, weights["weight"]))
             return ops.cast(t, name, y, x.role, kind="norm", label=name)

@@ -210,6 +210,7 @@ class Trace:
     body: list[Node] = field(default_factory=list)
     inputs: tuple[Tensor, ...] = ()  # of a part of a run: what is made before it
     results: tuple[Tensor, ...] = ()  # what outlives the run: the loss of a training step, else its outputs
+    leaves: tuple[Tensor, ...] = ()  # made to be given a gradient, and so held by autograd
     loss: Tensor | None = None  # the one result whose gradient the run makes itself
     frozen: Frozen | None = None  # none: all weights are trained
     _prefix: str = ""
@@ -217,7 +218,7 @@ class Trace:
     _within: Scopes = field(default_factory=Scopes)
     _next_id: int = 0
     _held: list[Tensor] = field(default_factory=list)
-    _calls: Mapping[str, list[Tensor]] = field(default_factory=dict)
+    calls: Mapping[str, list[Tensor]] = field(default_factory=dict)
 
     @cached_property
     def placed(self) -> tuple[tuple[Op, Often], ...]:
@@ -263,19 +264,19 @@ class Trace:
     @contextmanager
     def frame(self, *holds: Tensor, name: Call = "", saved: bool = False) -> Iterator[None]:
         """A function's call, which holds its arguments, and what ``hold`` names inside, until it returns."""
-        body, held, calls = self.body, self._held, self._calls
+        body, held, calls = self.body, self._held, self.calls
         self.body, self._held = [], [*holds]
         if name:
-            self._calls = {**calls, name: self._held}
+            self.calls = {**calls, name: self._held}
         try:
             yield
         finally:
             body.append(Frame(tuple(self._held), tuple(self.body), saved))
-            self.body, self._held, self._calls = body, held, calls
+            self.body, self._held, self.calls = body, held, calls
 
     def hold(self, x: Tensor, call: Call = "") -> Tensor:
         """A local of the innermost ``frame``, or of that of a ``call``: it lives until that returns."""
-        self._calls.get(call, self._held).append(x)
+        self.calls.get(call, self._held).append(x)
         return x
 
     @contextmanager
@@ -307,21 +308,21 @@ class Trace:
     def scope(
         self, name: str, *, copies: Number = 1, calls: Number = 1, active: Number | None = None,
         back: Number | None = None, component: str = "", repeat: bool = False,
-        within: Literal["tower", "layer", "experts", ""] = "",
+        within: Literal["tower", "layer", "experts", ""] = "", absolute: bool = False,
     ) -> Iterator[None]:
         """Operations inside get ``name.`` before their path (nothing for an empty name) and these multiplicities.
 
         A ``component`` of this kind is a line of the breakdown: everything inside is added up under its path.
         ``repeat``: a node of the tree, however often it runs. ``within``: what it is, if it is one of ``Scopes``.
+        ``absolute``: the name is a path of its own, of no component that is around it.
         """
         outside = self._prefix, self._component, self._within
         prefix, body = self._prefix, self.body
         often = Often(copies, copies if active is None else active, calls, calls if back is None else back)
         repeat = repeat or not all(isinstance(each, int) and each == 1 for each in often[:4])
-        path = f"{prefix}{name}" if name else prefix[:-1]
+        path = name if absolute else f"{prefix}{name}" if name else prefix[:-1]
         self._prefix = path and f"{path}."
-        if component and not self._component:
-            self._component = path, component
+        self._component = None if absolute else self._component or ((path, component) if component else None)
         if within:
             self._within = self._within._replace(**{within: path})
         if repeat:
@@ -368,12 +369,12 @@ class Trace:
 
     def loop(
         self, name: str, times: Number, body: Callable[[Tensor], Tensor], x: Tensor, *, copies: Number | None = None,
-        unused: Number = 0, within: Literal["layer", ""] = "",
+        unused: Number = 0, within: Literal["layer", ""] = "", apart: bool = False,
     ) -> Tensor:
         """Run ``body`` once and let it stand for ``times`` runs in a row, with ``copies`` sets of weights.
 
-        What comes of the last ``unused`` of them is not read. A first run whose input has no gradient is told apart
-        where its output has one: it keeps less.
+        What comes of the last ``unused`` of them is not read. A first run is told ``apart`` if it makes what the others
+        read, or if its input has no gradient, and its output has one: it keeps less.
         """
         def run(often: Often, x: Tensor, first: int) -> Tensor:
             with self.scope(name, copies=often.copies, calls=often.calls, back=often.back, repeat=True, within=within):
@@ -385,9 +386,8 @@ class Trace:
             return after
 
         own, recorded = times if copies is None else copies, len(self.body)
-        if self.frozen is not None and not self.needs(x) and self.size(times) != 1:
-            y = run(Often(), x, 0)
-            if self.needs(y):
+        if (apart or (self.frozen is not None and not self.needs(x))) and self.size(times) != 1:
+            if self.needs(y := run(Often(), x, 0)) or apart:
                 return run(Often(own - 1, own - 1, times - 1, times - unused - 1), y, 1)
             del self.body[recorded:]
         return run(Often(own, own, times, times - unused), x, 0)

@@ -1,0 +1,171 @@
+"""Encoder-decoders as transformers' modelling files compose them; its functions are named in quotes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from txcalc.trace import norms, ops, tables
+from txcalc.trace.cores import Core, added_mask
+from txcalc.trace.record import Trace
+from txcalc.trace.sizes import several
+from txcalc.trace.tables import Tables, integers, made, pairs
+from txcalc.trace.tensors import Gradient, Number, Role, Tensor
+
+if TYPE_CHECKING:
+    from txcalc.spec.inputs import RelativePosition
+    from txcalc.spec.model import Stack
+
+
+def target_ids(t: Trace) -> Tensor:
+    """``shift_tokens_right``: labels (b, n) moved by one, without what says that they are padding."""
+    b, n = t.workload.batch, t.workload.seq
+    with t.frame():
+        ids = t.hold(integers(t, "shift", b, n))
+        integers(t, "shift", b, n - 1)
+        made(t, "shift", b, n, role=Role.BOOL, of=ids)
+    return ids
+
+
+def opened(t: Trace, stack: Stack, x: Tensor, *, causal: bool) -> tuple[Tensor, Tables]:
+    """What goes into the first layer of a stack, of what it reads (b, n, d); and what all layers read."""
+    (b, n, _), mask, bias, positions = x.shape, None, None, None
+    if stack.position.kind == "relative":
+        mask = tables.mask(t, b, n, n, None, x.made) if causal else None
+        bias = partial(biased, position=stack.position, found={}, causal=causal, path=t.path("")[:-1])
+    else:
+        if causal:
+            positions = tables.positions(t, n)
+            if t.code.pads:
+                t.hold(positions)
+                mask = _masked(t, b, n)
+        if positions is not None and not t.code.pads:
+            positions = t.hold(integers(t, "positions", b, n, of=positions))
+        places = _places(t, stack, x, positions)
+        x = ops.add(t, x, places if stack.position.kind == "sinusoidal" else t.hold(places))
+        if stack.embedding_norm:
+            x = norms.norm(t, "embedding_norm", x, stack.norm)
+    x = ops.dropout(t, "embedding_dropout", x)
+    if positions is not None and not t.code.pads:
+        tables.packed(t, positions, b, n)
+        mask = tables.mask(t, b, n, n, None, x.made)
+    if mask is not None:
+        t.hold(mask)
+    return x, Tables({None: mask}, {}, bias)
+
+
+# ---------------------------------------------------------------- positions and masks
+
+
+def _places(t: Trace, stack: Stack, x: Tensor, made: Tensor | None) -> Tensor:
+    """Rows of a table: for the indices (n,) of positions that are ``made``, or for those of a stack that sees all."""
+    (b, n, width), position, name = x.shape, stack.position, "positions"
+    assert position.kind in ("learned", "sinusoidal")
+    if made is None and position.kind == "sinusoidal":
+        made = t.hold(integers(t, name, n))
+        return ops.embedding(t, "position_embedding", made, position.size, width, frozen=True)
+    with t.frame():
+        if made is None:
+            ids = integers(t, name, b, n, of=t.hold(integers(t, name, n)))
+        elif t.code.pads:
+            ids = integers(t, name, n, of=made)
+        else:
+            return _gathered(t, made, position.size, width)
+        ids = ids if several(t, b) else ids.view(1, n)
+        return ops.embedding(t, "position_embedding", ids, position.size, width)
+
+
+def _gathered(t: Trace, ids: Tensor, rows: Number, width: Number) -> Tensor:
+    """``weight[ids]``: rows of a table at an index (b, n), which it keeps."""
+    name = "position_embedding"
+    return t.op(name, "index", weights={"weight": (rows, width)}, saves=(ids,), reads=(ids,),
+                writes=(t.tensor(*ids.shape, width, role=Role.WEIGHT, label=name),),
+                backward=ops.into_zeros(ops.of_weight(f"{t.path(name)}.weight", rows, width)))
+
+
+def _masked(t: Trace, b: Number, n: Number) -> Tensor | None:
+    """``create_causal_mask`` of a mask of ones, which says that nothing is padding."""
+    name = "padding"
+    with t.frame():
+        ones = t.hold(made(t, name, b, n, role=Role.FLOAT32))
+        padding = t.hold(made(t, name, b, n, role=Role.BOOL, of=ones))
+        if t.workload.attention != "eager":
+            total = t.hold(integers(t, name, of=padding))
+            t.hold(made(t, name, role=Role.BOOL, of=total))
+            return None
+        with t.frame():
+            for length in (b, 1):
+                t.hold(integers(t, name, length))
+            rows, columns = (t.hold(integers(t, name, n, of=integers(t, name, n))) for _ in range(2))
+            one = made(t, name, role=Role.BOOL)
+            before = pairs(t, n, n, one, pairs(t, n, n, rows, columns))
+            seen = t.op(name, "elementwise", reads=(before, t.hold(made(t, name, b, n, role=Role.BOOL, of=padding))),
+                        writes=(t.tensor(b, 1, n, n, role=Role.BOOL, label="mask", scores=True, grad=False),))
+        return added_mask(t, t.hold(seen), b, Role.ACTIVATION)
+
+
+# ---------------------------------------------------------------- T5's biases
+
+
+def biased(
+    t: Trace, core: Core, *, cross: bool, position: RelativePosition, found: dict[bool, Tensor], causal: bool,
+    path: str,
+) -> Core:
+    """What is added to the scores: of the first layer's making, whose table is the stack's at this ``path``, or made
+    in every layer."""
+    if cross not in found or position.per_layer:
+        heads, queries, keys = core.heads.queries, core.span.queries, core.span.keys
+        if cross:
+            bias = _zeros(t, heads, queries, keys)
+        elif position.per_layer:
+            bias = _bias(t, position, heads, queries, keys, causal=causal)
+        else:
+            with t.scope(path, absolute=True):
+                bias = _bias(t, position, heads, queries, keys, causal=causal)
+        found[cross] = t.hold(t.hold(bias, "stack"), "layer")
+    return core._replace(bias=found[cross])
+
+
+def _zeros(t: Trace, heads: Number, queries: Number, keys: Number) -> Tensor:
+    """What cross-attention adds: it is given a gradient where layers are recomputed."""
+    again = t.workload.recompute is not None
+    y = t.tensor(heads, queries, keys, label="zeros", scores=True, grad=again)
+    t.leaves = (y,) if again else ()
+    gradient = Gradient(t.path("zeros"), y.shape, how="same")
+    return t.op("zeros", "elementwise", writes=(y,), backward=((gradient,),) if again else ())
+
+
+def _bias(
+    t: Trace, spec: RelativePosition, heads: Number, queries: Number, keys: Number, *, causal: bool
+) -> Tensor:
+    """``compute_bias``: a table (buckets, heads) looked up by every distance, to (heads, queries, keys)."""
+    name = "relative_bias"
+    with t.frame():
+        places = (t.hold(integers(t, name, queries, of=integers(t, name, queries))), t.hold(integers(t, name, keys)))
+        apart = t.tensor(queries, keys, role=Role.INDEX, label="distances", grad=False)
+        t.op(name, "elementwise", reads=places, writes=(t.hold(apart),))
+        with t.frame():
+            bucket = _buckets(t, name, apart, causal=causal)
+        y = ops.embedding(t, name, t.hold(bucket), spec.buckets, heads)
+    return y.view(heads, queries, keys)
+
+
+def _buckets(t: Trace, name: str, apart: Tensor, *, causal: bool) -> Tensor:
+    """``_relative_position_bucket``: as many exact distances as logarithms of them, of either sign unless causal."""
+    def like(*reads: Tensor, role: Role = Role.INDEX) -> Tensor:
+        y = t.tensor(*apart.shape, role=role, label="distance buckets", grad=False)
+        return t.op(name, "elementwise", reads=reads, writes=(y,))
+
+    if causal:
+        away, sign = like(like(apart, like(apart))), None
+    else:
+        sign = t.hold(like(like(like(like(apart, role=Role.BOOL)))))
+        away = like(apart)
+    t.hold(away)
+    near = t.hold(like(away, role=Role.BOOL))
+    wide = Role.FLOAT32
+    part = like(like(like(like(like(away, role=wide), role=wide), role=wide), role=wide), role=wide)
+    far = like(like(part))
+    far = t.hold(like(far, like(far)))
+    which = t.hold(like(near, away, far))
+    return like(which) if sign is None else sign

@@ -1,0 +1,149 @@
+"""Positions, masks and rotary tables as transformers' modelling files make them before the layers of a stack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from txcalc.spec.facts import located_blocks
+from txcalc.trace import cache, ops
+from txcalc.trace.cores import Core, added_mask
+from txcalc.trace.kinds import Call
+from txcalc.trace.record import Trace
+from txcalc.trace.sizes import several
+from txcalc.trace.tensors import Number, Role, Tensor
+
+if TYPE_CHECKING:
+    from txcalc.spec.model import Stack
+
+
+class Tables(NamedTuple):
+    """What all layers of a stack read, by their window: masks, cosines and sines of the positions."""
+
+    masks: Mapping[Number | None, Tensor | None]
+    rotary: Mapping[Number | None, tuple[Tensor, Tensor]]
+    bias: Callable[..., Core] | None = None  # adds to the scores of a core, of attention to others if ``cross``
+
+
+# ---------------------------------------------------------------- what a run makes before its layers
+
+
+def positions(t: Trace, n: Number) -> Tensor:
+    """The indices of positions, with those before them added."""
+    return integers(t, "positions", n, of=integers(t, "positions", n))
+
+
+def tables(
+    t: Trace, stack: Stack, x: Tensor, places: Tensor, rotated: Number | None, *, cached: bool
+) -> tuple[Tensor, Tables]:
+    """Hidden states (b, n, d) after dropout; masks, and the rotary tables of ``rotated`` columns, which the caller's
+    frame holds. ``cached``: the stack has a cache where it generates."""
+    b, n, _ = x.shape
+    caches = cached and not t.workload.keeps
+    windows = list(dict.fromkeys(getattr(block.attention, "window", None) for _, block in located_blocks(stack)))
+    masks = {}
+    for window in dict.fromkeys([None, *windows] if t.code.masks == "full first" else windows):
+        if not caches:
+            packed(t, places, b, n)
+        masks[window] = found = mask(t, b, n, cache.seen(t, n, window) if caches else n, window, x.made)
+        if found is not None:
+            t.hold(found)
+    if t.code.drops in ("inside", "outside"):
+        x = ops.dropout(t, "embedding_dropout", x)
+    rotary: dict[Number | None, tuple[Tensor, Tensor]] = {}
+    for window in windows if rotated is not None else ():
+        if rotary and not t.code.rotary_of_windows:
+            rotary[window] = rotary[windows[0]]
+            continue
+        rotary[window] = cos, sin = _rotary_tables(t, places, n, rotated, x.made)
+        t.hold(cos)
+        t.hold(sin)
+    return x, Tables(masks, rotary)
+
+
+def made(t: Trace, name: str, *shape: Number, role: Role, of: Tensor | None = None) -> Tensor:
+    """A tensor without a gradient, of nothing or of another."""
+    y = t.tensor(*shape, role=role, label=name, grad=False)
+    return t.op(name, "elementwise", reads=() if of is None else (of,), writes=(y,))
+
+
+def integers(t: Trace, name: str, *shape: Number, of: Tensor | None = None) -> Tensor:
+    """Integers of nothing or of another tensor."""
+    return made(t, name, *shape, role=Role.INDEX, of=of)
+
+
+def packed(t: Trace, positions: Tensor, b: Number, n: Number) -> None:
+    """``find_packed_sequence_indices``: whether all tokens of a row are of one sequence."""
+    name = "packed"
+    with t.frame():
+        first = t.hold(integers(t, name, b, 1, of=positions))
+        joined = t.op(name, "elementwise", reads=(positions, first),
+                      writes=(t.tensor(b, n + 1, role=Role.INDEX, label=name, grad=False),))
+        steps = t.hold(integers(t, name, b, n, of=joined))
+        jumps = made(t, name, b, n, role=Role.BOOL, of=steps)
+        sums = t.hold(integers(t, name, b, n, of=jumps))
+        with t.frame():
+            equal = t.hold(made(t, name, b, role=Role.BOOL, of=sums))
+            t.hold(made(t, name, role=Role.BOOL, of=equal))
+
+
+def mask(t: Trace, b: Number, n: Number, keys: Number, window: Number | None, role: Role) -> Tensor | None:
+    """``sdpa_mask``, whether a query sees a key, unless the kernel knows; of ``eager_mask`` what is added, in the
+    ``role`` of hidden states."""
+    if not scored(t):
+        size, bound = t.size(keys), t.size(window)
+        reaches = window is not None and (size is None or bound is None or size >= bound)
+        past, static = t.size(t.workload.past), t.workload.room is not None
+        if static and window is None and past != 0 and several(t, n):
+            made(t, "causal", role=Role.BOOL)  # whether there are no keys yet
+        known = past == 0 or not several(t, n) if not static else past == 0 and several(t, n)
+        return None if known and not reaches else _seen(t, b, n, keys, window)
+    with t.frame():
+        return added_mask(t, t.hold(_seen(t, b, n, keys, window)), b, role)
+
+
+def scored(t: Trace) -> bool:
+    """Whether attention is composed, because it was asked for or because a class has nothing else."""
+    return t.workload.attention == "eager" or not t.code.sdpa
+
+
+def _seen(t: Trace, b: Number, n: Number, keys: Number, window: Number | None) -> Tensor:
+    """Whether a query sees a key, in one matrix for all sequences."""
+    name = "causal"
+    with t.frame():
+        for length in (b, 1):
+            t.hold(integers(t, name, length))
+        rows, columns = (t.hold(integers(t, name, size, of=integers(t, name, size))) for size in (n, keys))
+        if window is None:
+            return pairs(t, n, keys, rows, columns)
+        ones = made(t, name, role=Role.BOOL)
+        near = pairs(t, n, keys, integers(t, name, n, of=rows), columns)
+        both = pairs(t, n, keys, ones, near)
+        return pairs(t, n, keys, both, pairs(t, n, keys, rows, columns))
+
+
+def pairs(t: Trace, n: Number, keys: Number, *of: Tensor) -> Tensor:
+    """What is true of every query and key."""
+    mask = t.tensor(1, 1, n, keys, role=Role.BOOL, label="causal mask", scores=True, grad=False)
+    return t.op("causal", "elementwise", reads=of, writes=(mask,))
+
+
+def _rotary_tables(
+    t: Trace, positions: Tensor, n: Number, columns: Number, role: Role
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (1, n, columns), made in fp32, and then in the ``role`` of hidden states."""
+    name, wide = "rotary", Role.FLOAT32
+    with t.frame():
+        angles = t.hold(made(t, name, 1, n, columns // 2, role=wide, of=made(t, name, 1, n, 1, role=wide,
+                                                                               of=positions)))
+        both = t.hold(made(t, name, 1, n, columns, role=wide, of=angles))
+        cos, sin = (t.hold(made(t, name, 1, n, columns, role=wide, of=made(t, name, 1, n, columns, role=wide,
+                                                                            of=both))) for _ in range(2))
+        if t.code.rotary == "fp32":
+            return cos, sin
+        return ops.cast(t, name, cos, role), ops.cast(t, name, sin, role)
+
+
+def rebound(t: Trace, call: Call) -> list[Tensor]:
+    """What a ``call`` held by a name that is given to something else now, for who does so to hold."""
+    return [t.calls[call].pop() for _ in t.calls[call][:]]
