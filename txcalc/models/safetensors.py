@@ -28,7 +28,8 @@ def read_safetensors(reader: Reader) -> Checkpoint:
     """One file's header. Raises ``SpecError`` for one that is malformed or does not fit its file."""
     length = reader.number("Q")
     if length > MAX_HEADER:
-        raise reader.fail(f"is neither GGUF nor safetensors: a header of {length:,} bytes is more than the format allows")
+        why = f"a header of {length:,} bytes is more than the format allows"
+        raise reader.fail(f"is neither GGUF nor safetensors: {why}")
     header = _object(reader.take(length), reader.source)
     header.pop("__metadata__", None)
     stored: dict[str, Stored] = {}
