@@ -74,6 +74,7 @@ def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:
         out |= {"key_heads": 2, "value_heads": 2 * min(data["value_heads"] // data["key_heads"], 2)}
     if "active_experts" in data:
         out["active_experts"] = min(data["active_experts"], out["experts"], 2)
+        out |= {"expert_groups": 1, "active_groups": 1}  # they say which experts are chosen, not how many
     if data.get("kind") == "rope" and data.get("dim") is not None:
         out["dim"] = 4
     if data.get("feature_layers"):
