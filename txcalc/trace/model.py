@@ -154,6 +154,8 @@ def _stack(
             around = around._replace(made=made)
         else:
             x = embeddings.embed(t, spec, stack, x, prefix, positions, types)
+            if not t.code.holds_inputs:
+                t.hold(x)
             around = around._replace(table=_table(t, stack, around, x))
         if positions is not None:
             x, made = tables.tables(t, stack, x, positions, _rotated(stack), cached=cached)
