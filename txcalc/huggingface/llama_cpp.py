@@ -168,7 +168,9 @@ ARCHITECTURES: Final[Mapping[str, Row]] = {
 """By ``general.architecture``."""
 
 _MIXTRAL: Final = Row("mixtral", "MixtralForCausalLM", {**_HEADS, **_LOCAL})
-_DEEPSEEK_V3: Final = Row("deepseek_v3", "DeepseekV3ForCausalLM", _LATENT)
+_DEEPSEEK_V3: Final = Row("deepseek_v3", "DeepseekV3ForCausalLM", {
+    **_LATENT, "n_group": lambda m: _of("expert_group_count")(m) or 1,  # older files leave groups out
+    "topk_group": lambda m: _of("expert_group_used_count")(m) or 1})
 
 
 def _row(m: Metadata) -> Row:
