@@ -253,6 +253,13 @@ def test_files_of_one_width_are_as_the_run_has_them(tmp_path: Path) -> None:
     assert weights(path, dtype="fp32").value == 2 * bytes_of(llama_tensors())
 
 
+@pytest.mark.parametrize(("dtype", "width"), [("fp32", 4), ("fp16", 2)])
+def test_adapters_stand_beside_a_files_tensors(tmp_path: Path, dtype: str, width: int) -> None:
+    file = load(str(model_folder(tmp_path, llama_tensors() | {"model.norm.weight": ("F32", (64,))}))).model
+    rows = entries(trace(file, Workload(phase="training", seq=3, dtype="fp16", lora=f"r=2,targets=q,dtype={dtype}")))
+    assert sum(row.value for row in rows if row.op.kind.name == "adapter") == width * 2 * 2 * (64 + 64)
+
+
 def test_what_is_not_understood_of_packing_has_bytes_all_the_same(tmp_path: Path) -> None:
     packing = {"quantization_config": {"quant_method": "new-method", "bits": 3}}
     path = model_folder(tmp_path, fp8_tensors(), **packing)

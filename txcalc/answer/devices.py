@@ -52,7 +52,7 @@ class Device(Part):
 
     @property
     def is_nvidia(self) -> bool:
-        """Whether CUDA runs on it; one of which only the memory is known is taken for such a card."""
+        """Support of CUDA, which a device of which only the memory is known is taken to have."""
         return self.workspace_bytes is not None and (self.architecture or "sm_").startswith("sm_")
 
     def workspaces(self, *, backward: bool) -> int:

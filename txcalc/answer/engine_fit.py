@@ -93,7 +93,7 @@ def _needs(made: Serving, users: int, context: int) -> int:
 
 
 def _binds(made: Serving) -> str:
-    """What there is no room for."""
+    """The part that there is no room for."""
     return "weights" if made.base > (made.room or 0) else "the KV pool"
 
 

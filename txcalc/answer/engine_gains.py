@@ -1,4 +1,4 @@
-"""What makes room for more requests in an engine, each change counted anew."""
+"""Changes that make room for more requests in an engine, each counted anew."""
 
 from __future__ import annotations
 

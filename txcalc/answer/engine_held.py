@@ -1,4 +1,4 @@
-"""What an engine holds on a card beside its pool: weights of a rank, tables, working memory."""
+"""Memory of an engine on a card beside its pool: weights of a rank, tables, working memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Amount(NamedTuple):
 
 
 class Start(NamedTuple):
-    """How an engine is started: tokens of a pass, the longest request, sequences at once, the card's bytes, ranks."""
+    """Settings of an engine: tokens of a pass, the longest request, sequences at once, the card's bytes, ranks."""
 
     chunk: int
     context: int
@@ -105,7 +105,10 @@ def _inner(model: Model, tp: int = 1) -> int:
 
 
 def part_used(of: Engine, start: Start, memory: int) -> float:
-    """The part of a card for weights and cache: all but MiB for a pass, graphs and ranks."""
+    """The part of a card for weights and cache: all but MiB for a pass, graphs and ranks.
+
+    SGLang's ``mem_fraction_static`` where none is given (0.5.3, ``sglang/srt/server_args.py``).
+    """
     graphs = of.of_memory("graphs" if start.tp < 4 else "graphs, four ranks or more", memory)
     aside = 512 + 1.5 * max(start.chunk, 2048) + 2 * graphs + start.tp / 8 * 1024
     if memory > 60 * GIB:

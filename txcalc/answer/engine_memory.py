@@ -61,7 +61,7 @@ def engine_memory(
 
 
 def certainty(made: Serving) -> Kind:
-    """How sure the bytes are."""
+    """Certainty of the bytes."""
     return "estimate" if any(each.kind == "estimate" for each in made.held) else "exact"
 
 

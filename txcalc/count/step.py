@@ -78,7 +78,8 @@ def certainty(trace: Trace) -> Literal["exact", "bound"]:
     """
     handed = any(g.how == "same" and isinstance(g.of, str) for op in trace.ops for step in op.backward for g in step)
     w = trace.workload
-    known = optimizers.is_known(w) and not (handed and (w.accumulate or 1) > 1) and "compiled" not in (w.loss or "")
+    compiled = w.loss is not None and w.loss.partition(":")[0] == "compiled"
+    known = optimizers.is_known(w) and not compiled and not (handed and (w.accumulate or 1) > 1)
     return "exact" if known or w.phase != "training" else "bound"
 
 

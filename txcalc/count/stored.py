@@ -63,10 +63,15 @@ def in_layers(trace: Trace) -> Iterator[tuple[Op, int | None, int]]:
     layers: dict[str, list[int | None]] = {}
     for i, (path, _) in enumerate(layer_order(trace.model)):
         layers.setdefault(path, []).append(i)
+    found: dict[str, tuple[Op, int]] = {}
     for op, often in trace.placed:
+        if op.weights:
+            first, copies = found.get(op.path, (op, 0))
+            found[op.path] = first, copies + often.copies
+    for op, copies in found.values():
         among = layers.get(op.within.layer, [None])
-        for i, layer in enumerate(among if op.weights else ()):
-            yield op, layer, (often.copies + i) // len(among)  # the last of runs that are told apart have more
+        for i, layer in enumerate(among):
+            yield op, layer, (copies + i) // len(among)  # of shared weights the last layer has the one copy
 
 
 def check(trace: Trace, file: StoredTensors) -> None:

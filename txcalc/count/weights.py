@@ -80,7 +80,7 @@ def stored(trace: Trace, name: str | None = None) -> Stored:
 
 
 def certainty(trace: Trace, name: str | None = None) -> Literal["exact", "estimate"]:
-    """How sure the bytes are. ``name``: of another format than the run's."""
+    """Certainty of the bytes. ``name``: of another format than the run's."""
     name = name or trace.workload.weights
     packing = stored(trace, name).packing
     if isinstance(packing, StoredTensors):
@@ -131,18 +131,22 @@ def entries(trace: Trace, name: str | None = None) -> Iterator[Entry]:
     assert not isinstance(packing, StoredTensors)
     packed = {} if packing is None else {op.path: (own, size) for op, own, size in _packed(trace, packing)}
     copies = _copies(trace) if packed else {}
-    adapter = trace.workload.adapter
-    adapters = BYTES[(adapter and adapter.dtype) or "fp32"]  # type: ignore[index]
     if not packed and packing is not None and packing.weights == "experts":
         raise SpecError(f"{packing.method} packs routed experts, and {trace.model.name} has none", field="weights")
     for op, often in trace.placed:
         if op.weights and op.path not in packed:
-            each = adapters if op.kind.name == "adapter" else width
+            each = _of_adapters(trace) if op.kind.name == "adapter" else width
             yield Entry(op, "weights", op.params * each, often.copies)
         elif op.weights:
             own, size = packed[op.path]
             if not often.again:
                 yield Entry(op, "weights", (copies[op.path] * op.params - own) * width + size, 1)
+
+
+def _of_adapters(trace: Trace) -> int:
+    """Bytes of an adapter's element."""
+    adapter = trace.workload.adapter
+    return BYTES[(adapter and adapter.dtype) or "fp32"]  # type: ignore[index]
 
 
 def by_layer(trace: Trace) -> LayerSizes:
@@ -166,7 +170,8 @@ def by_layer(trace: Trace) -> LayerSizes:
 def _by_layer(trace: Trace, packing: Packing | StoredTensors | None) -> LayerSizes | None:
     """Bytes in each layer where alike layers may take unlike ones; None where they are alike."""
     if isinstance(packing, StoredTensors):
-        adapters = {(op.path, layer): 4 * op.params * copies for op, layer, copies in in_layers(trace)
+        width = _of_adapters(trace)
+        adapters = {(op.path, layer): width * op.params * copies for op, layer, copies in in_layers(trace)
                     if op.kind.name == "adapter"}
         return {**sizes_in_file(trace, packing), **adapters}
     return gguf.sizes(trace, packing.method) if packing is not None and packing.method in MIXES else None

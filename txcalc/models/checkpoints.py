@@ -56,8 +56,6 @@ def _in_folder(path: str) -> str:
     return found
 
 
-
-
 def with_tensors(found: Imported, header: Checkpoint, notes: tuple[str, ...]) -> Imported:
     """A configuration that was read, with its file's weights, and their bytes where they are not all of one width.
 
