@@ -128,7 +128,7 @@ def test_the_quantities_are_all_defined() -> None:
     assert set(DEFINITIONS) == set(QUANTITIES)
 
 
-@pytest.mark.grid(4)
+@pytest.mark.grid(8)
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_quantity_of_every_preset_comes_to_the_count(name: str) -> None:
     spec = preset(name)

@@ -145,7 +145,7 @@ def test_a_training_step_on_the_cpu(name: str, batch: int, run: dict[str, Any]) 
     assert ours == real
 
 
-@pytest.mark.grid(11)
+@pytest.mark.grid(17)
 @EVERY
 def test_a_training_step_under_cudas_operators(name: str, batch: int, run: dict[str, Any]) -> None:
     try:

@@ -104,7 +104,7 @@ def room(spec: Model) -> dict[str, int]:
     return {"seq": max(SEQ, image_positions(spec, 2, BATCH))}
 
 
-@pytest.mark.grid(2)
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("model_type", CASES)
 def test_parameters_equal_the_class(model_type: str) -> None:
     for seed in range(2 * DRAWS):
@@ -112,7 +112,7 @@ def test_parameters_equal_the_class(model_type: str) -> None:
         assert totals(imported(config), 0).params.value == unique_params(live(config)), config
 
 
-@pytest.mark.grid(3)
+@pytest.mark.grid(5)
 @pytest.mark.parametrize("model_type", CASES)
 def test_an_image_costs_what_the_class_runs(model_type: str) -> None:
     from torch.utils.flop_counter import FlopCounterMode
@@ -137,7 +137,7 @@ def test_an_image_costs_what_the_class_runs(model_type: str) -> None:
         assert with_images.flops_backward.value - without.flops_backward.value + averaged == backward.get_total_flops()
 
 
-@pytest.mark.grid(3)
+@pytest.mark.grid(5)
 @pytest.mark.parametrize("model_type", [name for name in CASES if name not in HYBRIDS])
 def test_text_and_cache_are_those_of_the_class(model_type: str) -> None:
     for seed in range(0, DRAWS, 2):

@@ -43,7 +43,7 @@ def run(name: str) -> dict[str, Any]:
     return {"source_seq": 5} if name.startswith(("Bart", "T5")) else {}
 
 
-@pytest.mark.grid(3)
+@pytest.mark.grid(5)
 @pytest.mark.parametrize("how", [
     {"attention": "eager"}, {"attention": "eager", "dtype": torch.bfloat16, "dropout": 0.1}, {"attention": "sdpa"},
     {"attention": "sdpa", "dropout": 0.1},

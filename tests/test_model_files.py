@@ -141,6 +141,15 @@ def test_a_gguf_without_its_ending(tmp_path: Path) -> None:
     assert weights(write(tmp_path / "sha256-0123")).value == bytes_of(llama_gguf())
 
 
+def test_a_file_beside_other_models(tmp_path: Path) -> None:
+    """Its tensors are nobody else's: in a difference they go before the sizes that they say."""
+    path = write(tmp_path / "a.gguf")
+    found = txcalc.diff(str(path), "gpt2")
+    change = next(each for each in found.totals if each.total == "params")
+    assert change.b - change.a == change.change == sum(share.change for share in change.shares)
+    assert txcalc.validate(str(path)).agrees
+
+
 def test_overrides_of_a_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.gguf")
     assert weights(path, "context=999").value == weights(path).value

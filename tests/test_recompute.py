@@ -53,7 +53,7 @@ def test_a_training_step(name: str, batch: int, run: dict[str, Any], form: str) 
     assert ours == real
 
 
-@pytest.mark.grid(11)
+@pytest.mark.grid(17)
 @pytest.mark.parametrize("run", [*RUNS.values(), {"dtype": "bf16", "dropout": 0.1}], ids=[*RUNS, "dropout"])
 @pytest.mark.parametrize(("name", "form"), CASES)
 def test_a_training_step_on_cuda(name: str, run: dict[str, Any], form: str) -> None:
@@ -78,7 +78,7 @@ def test_what_is_kept(name: str, run: dict[str, Any], form: str) -> None:
     assert by_module(activations.kept(trace(spec, w)), modules) == real
 
 
-@pytest.mark.grid(3)
+@pytest.mark.grid(5)
 @pytest.mark.parametrize(("name", "form"), CASES)
 def test_flops(name: str, form: str) -> None:
     spec = Model.from_data(WHOLE[name])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from txcalc.count import weights
 from txcalc.count.states import RECIPES
 from txcalc.document import Part
+from txcalc.spec import words
 from txcalc.spec.facts import chooses_keys
 from txcalc.spec.formats import HELD, PACKED, RELEASED
 from txcalc.spec.ggml import MIXES, READ_AT
@@ -175,8 +176,8 @@ _LOSS = {
 def _loss(t: Trace) -> str:
     if t.workload.phase != "training":
         return "kept activations are those of the model, without a loss"
-    how, _, _ = (t.workload.loss or t.code.loss).partition(":")
-    return f"kept activations of a training step include the loss: {_LOSS[how]}"
+    how = _LOSS[words.form(t.workload.loss or t.code.loss)]
+    return f"kept activations of a training step include the loss: {how}"
 
 
 _RECOMPUTED = {

@@ -180,9 +180,9 @@ def _step(state: Data, units: Sequence[_Unit]) -> _Step | None:
     try:
         spec = Model.from_data({"name": "between", **data["spec"]})
         workload = fit(spec, Workload.of(data["workload"]))
+        return _Step(tuple(units), _values(totals(trace(spec, workload))))
     except SpecError:
         return None
-    return _Step(tuple(units), _values(totals(trace(spec, workload))))
 
 
 def _changed(state: Data, units: Sequence[_Unit]) -> Data:

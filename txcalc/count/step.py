@@ -25,6 +25,7 @@ from txcalc.count.parameter import Parameter
 from txcalc.count.peak import Amounts, Where, alive, found, highest
 from txcalc.count.turns import Memory, Turns, count
 from txcalc.count.unproved import INPUTS
+from txcalc.spec import words
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks
 from txcalc.trace.record import Node, Op, Repeat, Trace, walk
@@ -78,7 +79,7 @@ def certainty(trace: Trace) -> Literal["exact", "bound"]:
     """
     handed = any(g.how == "same" and isinstance(g.of, str) for op in trace.ops for step in op.backward for g in step)
     w = trace.workload
-    compiled = w.loss is not None and w.loss.partition(":")[0] == "compiled"
+    compiled = words.form(w.loss or "") == "compiled"
     known = optimizers.is_known(w) and not compiled and not (handed and (w.accumulate or 1) > 1)
     return "exact" if known or w.phase != "training" else "bound"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from txcalc.spec import inputs, layers, model, rnn
 from txcalc.spec.base import Spec
 from txcalc.spec.facts import STORAGE
-from txcalc.spec.quantization import Mixed, Quantization
+from txcalc.spec.quantization import Mixed, Quantization, StoredTensors
 
 _SUBLAYERS = {"attention", "recurrent", "cross_attention", "feed_forward", "convolution", "norm", "residual"}
 _STACK = _SUBLAYERS | {
@@ -31,6 +31,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     model.Published: set(model.Published.names()),
     Mixed: set(Mixed.names()),
     Quantization: set(Quantization.names()),  # how a checkpoint packs the weights: nothing of it runs
+    StoredTensors: set(StoredTensors.names()),  # likewise
     layers.Norm: _NORM,
     layers.BlockNorm: _NORM | {"placement", "shared", "on_attention"},
     layers.HeadNorm: _NORM | {"over"},
