@@ -199,6 +199,8 @@ CASES: dict[str, dict[str, list[Any]]] = {
     "solar_open": LLAMA | EXPERTS | {
         "head_dim": [8, 12], "n_routed_experts": [6], "n_shared_experts": [0, 1, 2], "attention_bias": [True, False],
         "n_group": [2], "topk_group": [1], "norm_topk_prob": [True, False]},
+    "cohere_compass_text": LLAMA | HEADS | SLIDING | {"attention_bias": [True, False], "rope_parameters": [
+        {kind: {"rope_theta": 1e4, "mrope_section": [2, 1, 1]} for kind in ("full_attention", "sliding_attention")}]},
     "hy_v3": LLAMA | HEADS | EXPERTS | FOUR_LAYERS | {
         "num_experts": [5], "num_shared_experts": [0, 1, 2], "attention_bias": [True, False]},
     "exaone_moe": LLAMA | EXPERTS | HEADS | FOUR_LAYERS | SLIDING | {
@@ -206,7 +208,7 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "sliding_window_pattern": [2, 4], "norm_topk_prob": [True, False]},
     "afmoe": LLAMA | EXPERTS | HEADS | SLIDING | {
         "num_experts": [5], "num_shared_experts": [0, 1, 2], "num_dense_layers": [0, 1, 2],
-        "global_attn_every_n_layers": [2, 3], "mup_enabled": [True, False]},
+        "global_attn_every_n_layers": [2, 3], "mup_enabled": [True, False], "attention_bias": [True, False]},
     "mellum": LLAMA | EXPERTS | HEADS | FOUR_LAYERS | SLIDING | {
         "num_experts": [5, 7], "attention_bias": [True, False], "norm_topk_prob": [True, False]},
     "granitemoe_swa": LLAMA | SLIDING | {
@@ -224,7 +226,8 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "norm_topk_prob": [True, False], "sliding_window_size": [None, 4]},
     "laguna": LLAMA | EXPERTS | FOUR_LAYERS | SLIDING | {
         "head_dim": [8, 12], "num_experts": [5], "shared_expert_intermediate_size": [17, 19],
-        "gating": [True, "per-head", "per-element"], "num_attention_heads_per_layer": [None, [4, 8, 8, 4]]},
+        "gating": [True, "per-head", "per-element"],
+        "attention_bias": [True, False], "num_attention_heads_per_layer": [None, [4, 8, 8, 4]]},
     "glm4_moe_lite": LLAMA | MLA | EXPERTS | FOUR_LAYERS | {
         "n_routed_experts": [8], "n_shared_experts": [1, 2], "n_group": [2], "topk_group": [1],
         "norm_topk_prob": [True, False]},
@@ -292,6 +295,16 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "layer_types": [["conv", "full_attention", "conv"], ["conv", "conv", "full_attention"]],
         "num_experts": [4, 5], "num_dense_layers": [0, 1, 2], "conv_L_cache": [3, 4], "conv_bias": [True, False],
         "use_expert_bias": [True, False], "norm_topk_prob": [True, False]},
+    "aria_text": LLAMA | HEADS | {"moe_num_experts": [5], "moe_topk": [1, 2], "moe_num_shared_experts": [1, 2],
+                                  "attention_bias": [True, False]},
+    "lfm3": LLAMA | HEADS | {
+        "pad_token_id": [0], "num_hidden_layers": [6],
+        "layer_types": [None, None, ["conv", "full_attention", "sliding_attention"] * 2],
+        "sliding_window": [5], "conv_L_cache": [3, 4], "conv_bias": [True, False], "attention_bias": [True, False],
+        "use_sandwich_norm": [True, False], "use_attention_gate": [True, False]},
+    "beam": LLAMA | HEADS | EXPERTS | FOUR_LAYERS | SLIDING | {
+        "num_experts": [8], "n_group": [2, 4], "topk_group": [1, 2], "attention_bias": [True, False],
+        "norm_topk_prob": [True, False], "final_logit_softcapping": [None, 20.0]},
     "qwen3_5_text": LLAMA | DELTA,
     "qwen3_5_moe_text": LLAMA | EXPERTS | DELTA | {"num_experts": [5], "shared_expert_intermediate_size": [17]},
 }

@@ -38,6 +38,8 @@ BART: Values = {
     "num_labels": LABELS, "pad_token_id": [1], "eos_token_id": [2], "decoder_start_token_id": [2],
     "tie_word_embeddings": [True, True, False],
 }
+SEAMLESS: Values = {name: values for name, values in BART.items() if name not in ("d_model", "num_labels")} | {
+    "hidden_size": [12, 20], "tie_word_embeddings": [True, False], "t2u_encoder_layers": [1, 3]}
 VIT: Values = {
     "hidden_size": [12, 20], "num_hidden_layers": [1, 2, 3], "num_attention_heads": [1, 2, 4],
     "intermediate_size": [17, 29], "image_size": [21, 26, [21, 21]], "patch_size": [5, 7], "num_channels": [1, 3],
@@ -87,6 +89,9 @@ CASES: dict[str, Values] = {
     "nomic_bert": BERT | {"hidden_size": [16, 24], "head_dim": [None, 6], "tie_word_embeddings": [True, False]},
     "gte": BERT | {"hidden_size": [16, 24], "type_vocab_size": [0, 1, 2], "tie_word_embeddings": [True, False]},
     "jina_embeddings_v3": BERT | {"hidden_size": [16, 24], "tie_word_embeddings": [True, False]},
+    "esmc": UNTYPED | {"hidden_size": [16, 24], "attention_bias": [True, False], "mlp_bias": [True, False],
+                       "tie_word_embeddings": [True, False]},
+    "ibert": BERT | {"pad_token_id": [0, 1], "hidden_act": ["gelu"], "tie_word_embeddings": [True, False]},
     "rembert": BERT | {"is_decoder": [True, False], "input_embedding_size": [7, 12], "output_embedding_size": [9, 20]},
     "xlm": XLM, "flaubert": XLM | {"pre_norm": [True, False]},
     "distilbert": {
@@ -117,6 +122,7 @@ CASES: dict[str, Values] = {
         "router_bias": [True, False], "tie_word_embeddings": [True, True, False]},
     "fsmt": {name: values for name, values in BART.items() if name not in ("vocab_size", "num_labels")} | {
         "src_vocab_size": [101, 101, 131], "tgt_vocab_size": [101]},
+    "seamless_m4t": SEAMLESS, "seamless_m4t_v2": SEAMLESS,
     "m2m_100": BART, "blenderbot-small": BART, "plbart": BART, "mvp": BART,
     "marian": BART | {"pad_token_id": [0], "share_encoder_decoder_embeddings": [True, False],
                       "decoder_vocab_size": [None, 97], "tie_word_embeddings": [True, False]},

@@ -92,6 +92,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gated-channels": DECODER | {"attention": HEADS | {"output_gate": True}},
     "gated-heads": DECODER | {"attention": HEADS | {"output_gate": True, "gate_over": "head",
                                                     "gate_activation": "softplus"}},
+    "gated-channels-heads": DECODER | {"attention": HEADS | {"output_gate": True, "gate_bias": "head"}},
     "value-is-key": DECODER | {"attention": HEADS | {"value_from": "key"}},
     "value-is-key-normed": DECODER | {"attention": HEADS | {
         "value_from": "key", "qk_norm": {}, "value_norm": {"kind": "rmsnorm", "scale": False}}},

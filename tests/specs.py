@@ -33,7 +33,8 @@ def attentions(draw: st.DrawFn, *, rotary: bool, crossing: bool = False) -> dict
     spec["value_from"] = "input" if apart or draw(st.integers(0, 3)) else "key"
     if draw(st.integers(0, 2)) == 0:
         spec |= {"output_gate": True, "gate_over": draw(st.sampled_from(("channel", "head"))),
-                 "gate_activation": draw(st.sampled_from(("sigmoid", "softplus")))}
+                 "gate_activation": draw(st.sampled_from(("sigmoid", "softplus"))),
+                 "gate_bias": draw(st.sampled_from(("q", "none", "head")))}
     return {
         **spec, "qk_norm": None if over is None else draw(norms(over=over)), "window": None, "chunk": None,
         "value_norm": None if draw(st.integers(0, 3)) else draw(norms()),

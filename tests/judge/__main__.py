@@ -1,6 +1,6 @@
 """Judge model types of the installed transformers: ``python -m tests.judge [TYPE ...]``; without any, all.
 
-Prints a verdict for each. All together they are written to docs/models.md, the table of what is read.
+Prints a verdict for each, and writes it to docs/models.md, the table of what is read.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ def main(asked: list[str]) -> None:
         found[model_type] = verdict = judge(model_type)
         compared = ", ".join(f"{name} {times}" for name, times in sorted(verdict.compared.items()))
         print(model_type, verdict.word, *filter(None, (compared, verdict.detail)), sep="  ", flush=True)
-    if not asked:
-        write(found)
+    write(found)
 
 
 main(sys.argv[1:])

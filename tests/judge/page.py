@@ -15,13 +15,15 @@ HEAD = """# What is read of transformers {version}
 
 Every model type of the library, judged by its own classes: random configurations of small, mostly prime sizes are read
 and built on the meta device, and compared. `python -m tests.judge` (half an hour) writes this page; `python -m
-tests.judge llama t5` judges some. A column says in how many draws a quantity was equal: the shapes of all weights,
-parameters that a token passes, FLOPs of a prefill in eager attention, and the bytes that it leaves in the cache. A
-column without a number is compared by other tests: images, recurrences, encoders of encoder-decoders.
+tests.judge llama t5` judges some, and puts them into it. A column says in how many draws a quantity was equal: the
+shapes of all weights, parameters that a token passes, FLOPs of a prefill in eager attention, and the bytes that it
+leaves in the cache. A column without a number is compared by other tests: images, recurrences, encoders of
+encoder-decoders.
 
 {summary}.
 """
 ROW = re.compile(r"^\| `([^`]+)` \| (\w+) \|", re.MULTILINE)
+LINE = re.compile(rf"{ROW.pattern}.*$", re.MULTILINE)
 
 
 def all_types() -> list[str]:
@@ -33,21 +35,18 @@ def all_types() -> list[str]:
     return sorted({*CONFIG_MAPPING, *FAMILIES})
 
 
-def as_page(found: Mapping[str, Verdict]) -> str:
+def as_page(lines: Mapping[str, str], unknown: Mapping[str, str]) -> str:
+    """The page of the lines of types that are read, and of those that are not, with what is said of them."""
     import transformers
 
-    words = Counter(verdict.word for verdict in found.values())
+    words = Counter(rows("\n".join(lines.values())).values()) | Counter(unknown=len(unknown))
     summary = ", ".join(f"{words[word]} {word}" for word in ("exact", "wrong", "refused", "unknown"))
     text = HEAD.format(version=transformers.__version__, summary=summary)
     text += f"\n| type | verdict | {' | '.join(QUANTITIES)} | |\n|---|---|{'---|' * len(QUANTITIES)}---|\n"
-    for name, verdict in found.items():
-        if verdict.word != "unknown":
-            numbers = " | ".join(str(verdict.compared.get(quantity, "")) for quantity in QUANTITIES)
-            text += f"| `{name}` | {verdict.word} | {numbers} | {verdict.detail} |\n"
-    unknown = {name: verdict.detail for name, verdict in found.items() if verdict.word == "unknown"}
-    near = [f"`{name}` ({detail})" for name, detail in unknown.items() if detail]
+    text += "".join(f"{line}\n" for _, line in sorted(lines.items()))
+    near = [f"`{name}` ({detail})" for name, detail in sorted(unknown.items()) if detail]
     return f"{text}\n## Unknown\n\nA family's row would do for these: {', '.join(near) or 'none'}.\n\nThe others: " + (
-        ", ".join(f"`{name}`" for name, detail in unknown.items() if not detail) + ".\n")
+        ", ".join(f"`{name}`" for name, detail in sorted(unknown.items()) if not detail) + ".\n")
 
 
 def rows(text: str) -> dict[str, str]:
@@ -56,4 +55,15 @@ def rows(text: str) -> dict[str, str]:
 
 
 def write(found: Mapping[str, Verdict]) -> None:
-    PAGE.write_text(as_page(found), "utf-8")
+    """Put these verdicts in the place of those that the page holds."""
+    text = PAGE.read_text("utf-8")
+    lines = {found[1]: found[0] for found in LINE.finditer(text)}
+    unknown = dict(re.findall(r"`([^`]+)`(?: \((\w+)\))?", text.partition("## Unknown")[2]))
+    for name, verdict in found.items():
+        numbers = " | ".join(str(verdict.compared.get(quantity, "")) for quantity in QUANTITIES)
+        if verdict.word == "unknown":
+            unknown[name] = verdict.detail
+        else:
+            unknown.pop(name, None)
+            lines[name] = f"| `{name}` | {verdict.word} | {numbers} | {verdict.detail} |"
+    PAGE.write_text(as_page(lines, unknown), "utf-8")

@@ -20,6 +20,7 @@ from txcalc.huggingface.encoder import (
     NONE,
     NORMS_BEFORE,
     ROBERTA,
+    TABLE,
     TYPES,
     Heads,
     bert,
@@ -142,6 +143,9 @@ ROWS: Final[Rows] = {
     "xlm-roberta": roberta(encoder_classes("XLMRoberta", ForCausalLM="mlm")),
     "camembert": roberta(encoder_classes("Camembert", ForCausalLM="mlm")),
     "data2vec-text": roberta(encoder_classes("Data2VecText", ForCausalLM="mlm")),
+    # I-BERT, arXiv 2101.01321, which quantises what RoBERTa has where it is told so.
+    "ibert": encoder(encoder_classes("IBert"), ROBERTA, token_types=TYPES, context=past_padding, position=TABLE,
+                     only={"quant_mode": False, "hidden_act": "gelu"}, ignore="force_dequant"),
     # XLM-RoBERTa XL, arXiv 2105.00572.
     "xlm-roberta-xl": roberta(encoder_classes("XLMRobertaXL", ForCausalLM="mlm"), embedding_norm=False,
                                **NORMS_BEFORE),

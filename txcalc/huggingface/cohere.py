@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -43,6 +44,12 @@ def _no_rope(c: Config, layers: int) -> list[Data]:
             for own, has_experts in zip(sliding, _SPARSE(c, layers), strict=True)]
 
 
+def _where_unrotated(c: Config) -> Data:
+    """Layers of full attention rotate nothing where their parameters are null."""
+    parameters = c.data.get("rope_parameters")
+    return NO_ROPE if isinstance(parameters, Mapping) and parameters.get("full_attention", 1) is None else {}
+
+
 ROWS: Final[Rows] = {
     "cohere": cohere("Cohere", qk_norm=given(take("use_qk_norm", default=False), {**PLAIN_LAYERNORM, "over": "heads"})),
     "cohere2": cohere("Cohere2", ignore="rotary_pct", layers=[
@@ -50,6 +57,10 @@ ROWS: Final[Rows] = {
         "use_embedding_sharing": True, "use_gated_activation": True, "use_parallel_block": True,
         "use_parallel_embedding": True, "order_of_interleaved_layers": "local_attn_first",
         "position_embedding_type": "rope_gptj", "layer_switch": _PATTERN, "use_qk_norm": (False, None)}),
+    "cohere_compass_text": cohere(
+        {"CohereCompassForCausalLM": "lm", "CohereCompassTextModel": "none",
+         "CohereCompassTextForSequenceClassification": "sequence"}, ignore="pooling sliding_window_pattern",
+        layers=[windows(all_but(after(0)), window=take("sliding_window"), attention=_where_unrotated)]),
     "cohere2_moe": cohere(
         "Cohere2Moe", norm=_rms_or_not,
         feed_forward=gated(d_ff=lambda c: c.size_or(c.size("intermediate_size"), "prefix_dense_intermediate_size")),

@@ -62,7 +62,7 @@ def qkv(bias: Value) -> Fields:
 
 
 _COUNT: Final = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-_ACTIVE: Final = ("num_experts_per_tok", "num_experts_per_token", "moe_k")
+_ACTIVE: Final = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk")
 _SHARED: Final = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
 
 

@@ -37,7 +37,8 @@ def routed(routing: str = "sigmoid-topk") -> Fields:
     return experts(routing=routing)
 
 
-def _in_groups(c: Config) -> Fields:
+def grouped(c: Config) -> Fields:
+    """Experts in groups, of which some are left out first."""
     return {**routed(), "expert_groups": size("n_group", default=1), "active_groups": size("topk_group", default=1)}
 
 
@@ -79,8 +80,8 @@ def _borrowed(c: Config, layers: int) -> list[Data]:
 
 ROWS: Final[Rows] = {
     "deepseek_v2": v3("DeepseekV2", layers=[sparse(routed("softmax-topk"), _FIRST_DENSE)]),
-    "deepseek_v3": v3("DeepseekV3", layers=[sparse(_in_groups, _FIRST_DENSE)]),
-    "kimi_k2": v3("DeepseekV3", layers=[sparse(_in_groups, _FIRST_DENSE)]),
+    "deepseek_v3": v3("DeepseekV3", layers=[sparse(grouped, _FIRST_DENSE)]),
+    "kimi_k2": v3("DeepseekV3", layers=[sparse(grouped, _FIRST_DENSE)]),
     "deepseek_v32": v32("DeepseekV32", layers=[_V32_EXPERTS]),  # an indexer in every layer chooses the keys of a query
     "glm4_moe_lite": v3("Glm4MoeLite", layers=[sparse(routed(), listed_sparse(after(1)))], only={
         **_ONLY, "first_k_dense_replace": 1, "partial_rotary_factor": 1.0}),  # which the class does not read

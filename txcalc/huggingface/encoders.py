@@ -35,6 +35,7 @@ from txcalc.huggingface.encoder import (
 from txcalc.huggingface.layerwise import all_but, every, listed_kinds
 from txcalc.huggingface.rows import (
     LAYERNORM,
+    PLAIN_LAYERNORM,
     RMS,
     Family,
     Only,
@@ -195,6 +196,15 @@ ROWS: Final[Rows] = {
         ignore="bos_token eos_token pad_token mask_token classifier_pooling", only={}, norm=RMS,
         final_norm=True, embedding_norm=False, position=rotary(head_dim), feed_forward=gated(bias=flag("mlp_bias")),
         attention={**GROUPED, "bias": flag("attention_bias"), "head_dim": head_dim}),
+    # ESM C: rotary positions, SwiGLU, norms over whole queries and keys; the last norm has no bias.
+    "esmc": encoder(
+        encoder_classes("Esmc", without="span choice"), BARE | {
+            "mlm": {"head": {"kind": "lm", "tied": False, "bias": True, "transform": dense("gelu", norm=LAYERNORM)}},
+            "sequence": ROBERTA["sequence"]}, only={}, norm=PLAIN_LAYERNORM, final_norm=True, embedding_norm=False,
+        position=rotary(head_dim), feed_forward=gated(bias=flag("mlp_bias")),
+        groups=lambda c: [{"blocks": [{"repeat": c.size("num_hidden_layers"), "norm": LAYERNORM}]}], attention={
+            **GROUPED, "bias": flag("attention_bias"), "head_dim": head_dim,
+            "qk_norm": {**PLAIN_LAYERNORM, "over": "full"}}),
     # Nomic BERT, arXiv 2402.01613: rotary positions, SwiGLU, and biases on norms alone; no pooler.
     "nomic_bert": Family(_nomic, _NOMIC.classes),
     # GTE, arXiv 2407.19669: rotary positions and a gated feed-forward, of which the way down has a bias.

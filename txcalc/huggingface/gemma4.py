@@ -7,6 +7,7 @@ are refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 from txcalc.huggingface.build import Data, layered
@@ -14,7 +15,7 @@ from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED, HEAD_NORM, decoder
 from txcalc.huggingface.layerwise import all_but, every, listed_kinds
 from txcalc.huggingface.multimodal import head_of, part_of, seeing_classes
-from txcalc.huggingface.rows import RMS, SANDWICH, Family, Part, Rows, Value, flag, gated, number, read, size
+from txcalc.huggingface.rows import RMS, SANDWICH, Family, Part, Rows, Value, flag, gated, number, read, size, some
 from txcalc.huggingface.vision import SIDE, side_of, turns_both_ways
 from txcalc.spec.errors import shown
 
@@ -52,15 +53,16 @@ def _layers(c: Config, _: str, spec: Data) -> Data:
 def _feed_forward(c: Config) -> Part:
     """Experts beside the dense feed-forward, which every token passes, if there are any."""
     dense = read(c, gated(act="hidden_activation"))
-    return dense if not c.flag("enable_moe_block") else {
+    return dense if not c.flag("enable_moe_block", default=False) else {
         "kind": "moe", "experts": size("num_experts"), "active_experts": size("top_k_experts"),
         "d_ff": size("moe_intermediate_size"), "activation": dense["activation"], "shared_experts": 1,
         "shared_d_ff": dense["d_ff"], "separate_norms": True}
 
 
 def _per_layer(c: Config) -> Part | None:
-    return {"rows": size("vocab_size_per_layer_input"), "width": size("hidden_size_per_layer_input"),
-            "activation": read(c, _feed_forward)["activation"]} if c.take("hidden_size_per_layer_input") else None
+    return None if some("hidden_size_per_layer_input")(c) is None else {
+        "rows": size("vocab_size_per_layer_input"), "width": size("hidden_size_per_layer_input"),
+        "activation": read(c, _feed_forward)["activation"]}
 
 
 def _sizes_of_full(c: Config, spec: Data, slides: list[bool]) -> dict[int, Data]:
@@ -90,11 +92,12 @@ def _listed(c: Config, listed: Any, layers: int) -> dict[int, Data]:
     return {int(i): {names[name]: size for name, size in own.items()} for i, own in listed.items()}
 
 
-TEXT: Final = decoder(
-    {"Gemma4ForCausalLM": "lm", "Gemma4TextModel": "none"}, attention={**_ATTENTION, "bias": flag("attention_bias")},
+gemma4 = partial(
+    decoder, attention={**_ATTENTION, "bias": flag("attention_bias")},
     feed_forward=_feed_forward, norm=SANDWICH, softcap=number("final_logit_softcapping"), embedding_scale=True,
     per_layer_embedding=_per_layer, only={"use_bidirectional_attention": (None, "vision")},  # the mask of images only
     ignore="num_experts top_k_experts moe_intermediate_size vocab_size_per_layer_input", finish=_layers)
+TEXT: Final = gemma4({"Gemma4ForCausalLM": "lm", "Gemma4TextModel": "none"})
 
 # ---------------------------------------------------------------- images
 
@@ -134,5 +137,6 @@ def _tower(c: Config) -> Data:
 
 ROWS: Final[Rows] = {
     "gemma4_text": TEXT,
+    "gemma4_unified_text": gemma4({"Gemma4UnifiedForCausalLM": "lm", "Gemma4UnifiedTextModel": "none"}),
     "gemma4": Family(_seeing, seeing_classes("Gemma4"), ("gemma4_vision",)),
 }

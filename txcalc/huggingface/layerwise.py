@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from txcalc.huggingface.build import Data
@@ -44,6 +44,20 @@ def listed_layers(c: Config, name: str) -> list[int] | None:
         raise c.error(name, f"must be a list of layers' numbers, got {shown(listed)}")
     found: list[int] | None = listed
     return found
+
+
+def layer_kinds(
+    default: Callable[[Config, int], list[str]], parts: Mapping[str, Part], *, unread: str = ""
+) -> Layers:
+    """Layers of several kinds, each with a part of its own; as the file lists them. ``unread``: as below."""
+    def layers(c: Config, number: int) -> list[Data]:
+        c.ignore(*unread.split())
+        listed = c.take("layer_types", default=None) or default(c, number)
+        if not isinstance(listed, list) or len(listed) != number or not all(
+                isinstance(kind, str) and kind in parts for kind in listed):
+            raise c.error("layer_types", f"must say {' or '.join(parts)} of each of {number} layers")
+        return [read(c, parts[kind]) for kind in listed]
+    return layers
 
 
 def layer_types(

@@ -6,10 +6,11 @@ from functools import partial
 from typing import Final
 
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoder import HEADS, decoder, experts
-from txcalc.huggingface.layerwise import after, layer_types, sparse
+from txcalc.huggingface.decoder import GROUPED, HEADS, decoder, experts
+from txcalc.huggingface.importer import lm_classes
+from txcalc.huggingface.layerwise import after, layer_kinds, layer_types, sparse
 from txcalc.huggingface.mamba import listed_attention
-from txcalc.huggingface.rows import WIDTH, Fields, Rows, flag, passed_over, size
+from txcalc.huggingface.rows import RMS, WIDTH, Fields, Rows, flag, given, passed_over, size
 
 _D: Final = size("hidden_size")
 
@@ -38,7 +39,15 @@ def _tied(c: Config) -> bool:
     return c.flag("tie_embedding", default=c.take("tie_word_embeddings"))  # the one that counts where both are given
 
 
+_GATE: Final = {"output_gate": True, "gate_over": "head", "gate_bias": "none"}
 lfm2 = partial(decoder, qk_norm="head", tied=_tied)
+
+
+def _in_fours(c: Config, layers: int) -> list[str]:
+    return [{0: "sliding_attention" if i else "conv", 2: "full_attention"}.get(i % 4, "conv") for i in range(layers)]
+
+
+
 _CONVOLUTION: Final[Fields] = {"attention": None, "recurrent": _convolution}
 
 
@@ -60,4 +69,12 @@ ROWS: Final[Rows] = {
             sparse({**experts(routing="sigmoid-topk"), "activation": "silu"},
                    after(size("num_dense_layers", least=0)))],
         ignore="use_expert_bias routed_scaling_factor"),
+    # Windows as a third kind of layer, norms on both sides, and a gate on each head's output.
+    "lfm3": decoder(
+        lm_classes("Lfm3"), qk_norm="head", position={"kind": "rope"}, attention={
+            **GROUPED, **{field: given(flag("use_attention_gate"), gate) for field, gate in _GATE.items()}},
+        feed_forward={"d_ff": WIDTH, "activation": "silu", "gated": True},
+        norm={**RMS, "placement": given(flag("use_sandwich_norm"), "sandwich", "pre")}, layers=[layer_kinds(_in_fours, {
+            "full_attention": {}, "sliding_attention": {"attention": {"window": size("sliding_window")}},
+            "conv": _CONVOLUTION}, unread="sliding_window conv_L_cache conv_bias")]),
 }

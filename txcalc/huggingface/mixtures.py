@@ -7,9 +7,20 @@ from typing import Final
 from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED, HEADS, NO_ROPE, ROUTING, Position, decoder, experts, head_dim, qkv
-from txcalc.huggingface.deepseek import routed
-from txcalc.huggingface.layerwise import Layers, after, all_but, every, layer_types, listed_sparse, sparse, windows
-from txcalc.huggingface.rows import PLAIN_LAYERNORM, Fields, Reader, Rows, choice, flag, passed_over, read, size
+from txcalc.huggingface.deepseek import grouped, routed
+from txcalc.huggingface.importer import lm_classes
+from txcalc.huggingface.layerwise import (
+    Layers,
+    after,
+    all_but,
+    every,
+    layer_types,
+    listed_layers,
+    listed_sparse,
+    sparse,
+    windows,
+)
+from txcalc.huggingface.rows import PLAIN_LAYERNORM, Fields, Reader, Rows, choice, flag, number, passed_over, read, size
 
 _SLIDING: Final = size("sliding_window")
 _FULL: Final = all_but(after(0))
@@ -123,7 +134,42 @@ def _heads_by_layer(c: Config, layers: int) -> list[Data]:
     return [{} if h == usual else {"attention": {"heads": h}} for h in heads]
 
 
+# ---------------------------------------------------------------- Flint
+
+
+def _flint_slides(c: Config, layers: int) -> list[bool]:
+    return [i >= 2 and i % 4 != 1 and i < layers - 1 for i in range(layers)]
+
+
+def _fifths_slide(c: Config, layers: int) -> list[bool]:
+    return [(i + 1) % 6 > 0 and i < layers - 1 for i in range(layers)]
+
+
+def _after_two(c: Config, layers: int) -> list[bool]:
+    dense = (0, 1) if (listed := listed_layers(c, "mlp_only_layers")) is None else listed
+    return [one and i not in dense for i, one in enumerate(every(size("decoder_sparse_step"))(c, layers))]
+
+
+_SHARED_ONE: Final[Fields] = {"shared_experts": 1, "shared_d_ff": size("shared_expert_intermediate_size")}
+
 ROWS: Final[Rows] = {
+    # Qwen 3's experts beside a shared one; sinks in all layers, positions in those that slide alone.
+    "flint": decoder(
+        lm_classes("Flint"), qk_norm="head", attention={**GROUPED, "sinks": True}, layers=[
+            windows(_flint_slides, window=_SLIDING, attention=NO_ROPE),
+            sparse(experts(routing="sigmoid-topk", **_SHARED_ONE), _after_two)]),
+    # EXAONE 4's attention between the norms of GLM 4, and experts in every layer.
+    "kolibri1": decoder(
+        lm_classes("Kolibri1"), qk_norm="head", norm="sandwich", feed_forward=experts(
+            routing="sigmoid-topk", **_SHARED_ONE),
+        layers=[windows(all_but(every(5)), window=_SLIDING, attention=NO_ROPE)]),
+    # A gate on attention's output with one number for each head, experts in groups, positions in windows alone;
+    # residuals weighed by depth, which is no product.
+    "beam": decoder(
+        lm_classes("Beam"), attention={**GROUPED, "output_gate": True, "gate_bias": "head"}, qk_norm="head",
+        norm="sandwich", softcap=number("final_logit_softcapping"), layers=[
+            windows(_fifths_slide, window=_SLIDING, attention=NO_ROPE),
+            sparse(grouped, listed_sparse(after(3)))], ignore="routed_scaling_factor"),
     # What is added to the scores before the best are chosen is a parameter, one number for each expert.
     "ernie4_5_moe": decoder(
         "Ernie4_5_Moe", bias=_no_bias, layers=[sparse(experts(router_bias=True, bias=False), _every_so_many)],
@@ -140,14 +186,14 @@ ROWS: Final[Rows] = {
             windows(_FULL, window=_SLIDING), sparse(experts(), listed_sparse(after(0)))],
         ignore="num_nextn_predict_layers num_mtp_layers mtp_layer_types mtp_mlp_layer_types"),
     # Arcee's Trinity: a gate on each head's output, positions in sliding layers alone. As in ERNIE, what is added to
-    # the scores is a parameter. The gate would have no bias.
+    # the scores is a parameter.
     "afmoe": decoder(
-        "Afmoe", attention={**GROUPED, "output_gate": True}, qk_norm="head", norm="sandwich",
+        "Afmoe", attention={**GROUPED, "output_gate": True, "gate_bias": "none"}, qk_norm="head", norm="sandwich",
         embedding_scale=flag("mup_enabled", default=False), layers=[
             windows(all_but(every(size("global_attn_every_n_layers"))), window=_SLIDING, attention=NO_ROPE),
             sparse(experts(routing="sigmoid-topk", router_bias=True), after(size("num_dense_layers", least=0)))],
         ignore="route_scale load_balance_coeff n_group topk_group num_expert_groups num_limited_groups use_grouped_mm",
-        only={"attention_bias": False, "route_norm": True, "score_func": "sigmoid"}),
+        only={"route_norm": True, "score_func": "sigmoid"}),
     # Values narrower than keys; sliding layers have sinks, and twice as many heads of keys.
     "mimo_v2_flash": decoder(
         "MiMoV2Flash", attention={**GROUPED, "value_dim": _value_dim}, bias=qkv(flag("attention_bias")),
@@ -159,15 +205,16 @@ ROWS: Final[Rows] = {
             "moe_layer_freq": (None, lambda c: [int(s) for s in _MIMO_SPARSE(c, c.size("num_hidden_layers"))]),
             "add_swa_attention_sink_bias": True, "add_full_attention_sink_bias": False}),
     # Heads that differ by layer, and a softplus gate on each head's output, or on each channel of it. As in ERNIE, what
-    # is added to the scores is a parameter. The gate would have no bias.
+    # is added to the scores is a parameter.
     "laguna": decoder(
         "Laguna", qk_norm="head", attention={
             **GROUPED, "output_gate": True, "gate_activation": "softplus",
-            "gate_over": choice("gating", {True: "head", "per-head": "head", "per-element": "channel"})},
+            "gate_over": choice("gating", {True: "head", "per-head": "head", "per-element": "channel"}),
+            "gate_bias": "none"},
         position=rotated(full_attention=0.5, sliding_attention=1.0, otherwise=1.0), layers=[
             windows(_FULL, window=_SLIDING), _heads_by_layer, sparse(experts(
                 routing="sigmoid-topk", router_bias=True, shared_experts=1,
                 shared_d_ff=size("shared_expert_intermediate_size")), listed_sparse(after(1)))],
         ignore="moe_routed_scaling_factor", only={
-            "moe_apply_router_weight_on_input": False, "moe_router_logit_softcapping": 0.0, "attention_bias": False}),
+            "moe_apply_router_weight_on_input": False, "moe_router_logit_softcapping": 0.0}),
 }

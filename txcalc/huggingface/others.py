@@ -7,7 +7,7 @@ from typing import Final
 
 from txcalc.huggingface.build import ACTIVATIONS, Data
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoder import NO_ROPE, decoder, qkv, rope, square
+from txcalc.huggingface.decoder import NO_ROPE, decoder, experts, qkv, rope, square
 from txcalc.huggingface.importer import decoder_classes, lm_classes
 from txcalc.huggingface.layerwise import all_but, every, rotary, where, windows
 from txcalc.huggingface.meta import llama
@@ -64,6 +64,8 @@ def _transform(c: Config, kind: str, spec: Data) -> Data:
 
 
 ROWS: Final[Rows] = {
+    "aria_text": decoder("AriaText", feed_forward=experts(routing="topk-softmax"), only={"hidden_act": "silu"}),
+    "emu3_text_model": llama({"Emu3ForCausalLM": "lm", "Emu3TextModel": "none"}),
     "ernie4_5": decoder("Ernie4_5", bias=flag("use_bias"), feed_forward=gated(bias=flag("use_bias"))),
     "seed_oss": llama("SeedOss", bias={**qkv(flag("attention_bias")), "o": flag("attention_out_bias")}),
     "arcee": arcee("Arcee"),

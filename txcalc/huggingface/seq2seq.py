@@ -139,6 +139,21 @@ def _fsmt_rows(c: Config) -> int:
 
 _WHISPER: Final = {"bias": {"q": True, "k": False, "v": True, "o": True}}
 
+def _seamless(prefix: str) -> Family:
+    def build(c: Config, kind: str) -> Data:
+        c.ignore(*(name for name in c.own if name.startswith(_OF_SPEECH)), *_UNHEARD.split())
+        return family.build(c, kind)
+
+    family = encoder_decoder({f"{prefix}ForTextToText": "lm"}, d_model=size("hidden_size"),
+                             position={"kind": "sinusoidal"}, source_vocab=_source_vocab, unused_table=_unread_table,
+                             **BEFORE)
+    return Family(build, family.classes)
+
+
+_OF_SPEECH: Final = ("speech_", "t2u_", "vocoder_", "unit_", "upsample_", "resblock_", "adaptor_", "num_conv_", "char_",
+                     "var", "lang_", "spkr_", "max_", "num_adapter", "conv_depthwise", "left_chunk", "right_max")
+_UNHEARD: Final = "add_adapter feature_projection_input_dim position_embeddings_type rotary_embedding_base"
+
 # ---------------------------------------------------------------- T5's kin
 
 
@@ -302,6 +317,9 @@ ROWS: Final[Rows] = {
     "pegasus": _bart(seq2seq_classes("Pegasus"), position=SINES, **BEFORE),
     # M2M-100 (arXiv 2010.11125) and NLLB-200 (arXiv 2207.04672): sines that are no parameters.
     "m2m_100": _bart(seq2seq_classes("M2M100"), position={"kind": "sinusoidal"}, **BEFORE),
+    # SeamlessM4T, arXiv 2308.11596, from text to text: M2M-100. What it hears and says with is not built for that.
+    "seamless_m4t": _seamless("SeamlessM4T"),
+    "seamless_m4t_v2": _seamless("SeamlessM4Tv2"),
     # PLBART, arXiv 2103.06333: BART for programs.
     "plbart": _like_bart(seq2seq_classes("PLBart", without="span")),
     # MVP, arXiv 2206.12131: BART. Its prompts are refused: the class builds none, whatever it says.

@@ -88,6 +88,9 @@ class Attention(Spec):
     inner_norm: Annotated[Norm | None, "a norm on what the output projection reads"] = None
     gate_over: Annotated[Literal["channel", "head"], "head: one gate for each head"] = "channel"
     gate_activation: Literal["sigmoid", "softplus"] = "sigmoid"
+    gate_bias: Annotated[
+        Literal["q", "none", "head"], "q: as that of queries; head: one number for each head (Beam)",
+    ] = "q"
     value_norm: Annotated[Norm | None, "a norm on each head's values"] = None
     value_from: Annotated[
         Literal["input", "key"], "key: values are the projected keys, before these are normed and rotated",
@@ -114,7 +117,7 @@ class Attention(Spec):
             raise FieldError(("value_dim",), f"{self.value_dim} is head_dim: leave it out")
         if self.value_dim is not None and self.value_from == "key":
             raise FieldError(("value_dim",), "values that are keys are as wide: leave it out")
-        for name in ("gate_over", "gate_activation"):
+        for name in ("gate_over", "gate_activation", "gate_bias"):
             if not self.output_gate and getattr(self, name) != self.default(name):
                 raise FieldError((name,), "needs output_gate: true")
 

@@ -185,7 +185,11 @@ def _heads(
             core = core._replace(bias=made[-1], holds=tuple(made))
         y = attend(t, q, k, v, core, kernel)
         if spec.output_gate:
-            gate = ops.linear(t, "gate", x, gates, bias=spec.bias.q)
+            gate = ops.linear(t, "gate", x, gates, bias=spec.bias.q and spec.gate_bias == "q")
+            if spec.gate_bias == "head":
+                shape = (*gate.shape[:-1], spec.heads, gates // spec.heads)
+                own = ops.learned(t, "gate_bias", (spec.heads,), spec.heads, 1, how="same")
+                gate = ops.add(t, gate.view(*shape), own, "gate_bias").view(*gate.shape)
             opened = t.hold(curves.activation(t, "gate_activation", gate, spec.gate_activation))
             y = ops.multiply(t, "gated", y, opened, broadcast=spec.gate_over == "head")
         if spec.inner_norm is not None:

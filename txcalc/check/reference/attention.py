@@ -237,7 +237,9 @@ class Projections(nn.Module):
         self.v = nn.Linear(read, kv_heads * value_dim, bias=bias.v) if apart else None
         self.o = nn.Linear(heads * value_dim, d_model, bias=bias.o)
         self.gates = heads if attention.gate_over == "head" else heads * value_dim
-        self.gate = nn.Linear(d_model, self.gates, bias=bias.q) if attention.output_gate else None
+        gate_bias = bias.q and attention.gate_bias == "q"
+        self.gate = nn.Linear(d_model, self.gates, bias=gate_bias) if attention.output_gate else None
+        self.gate_bias = nn.Parameter(torch.zeros(heads)) if attention.gate_bias == "head" else None
         self.open = torch.sigmoid if attention.gate_activation == "sigmoid" else F.softplus
         inner = attention.inner_norm
         self.inner_norm = None if inner is None else Normalization(inner, heads * value_dim)
@@ -276,7 +278,10 @@ class Projections(nn.Module):
         """Contexts (b, h, n, hd), side by side, gated and normed, to (b, n, d)."""
         context = context.transpose(1, 2).flatten(2).reshape(*x.shape[:2], -1)
         if self.gate is not None:
-            gate = self.open(self.gate(x)).unsqueeze(-1)
+            gate = self.gate(x)
+            if self.gate_bias is not None:
+                gate = (gate.unflatten(-1, (self.heads, -1)) + self.gate_bias[:, None]).flatten(2)
+            gate = self.open(gate).unsqueeze(-1)
             context = (context.unflatten(-1, (self.gates, -1)) * gate).flatten(2)
         if self.inner_norm is not None:
             context = self.inner_norm(context)
