@@ -8,6 +8,7 @@ as it needs. What each step adds sums up to the whole difference, exactly; it de
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any, Final, Literal, NamedTuple
 
 from txcalc.answer.fit import fit
@@ -16,6 +17,7 @@ from txcalc.answer.report import ModelInfo, Provenance, Totals, totals
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
+from txcalc.spec.replace import put
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
 
@@ -186,19 +188,7 @@ def _step(state: Data, units: Sequence[_Unit]) -> _Step | None:
 
 
 def _changed(state: Data, units: Sequence[_Unit]) -> Data:
-    found: Any = state
-    for unit in units:
-        found = _put(found, unit.path, unit.b)
-    return dict(found)
-
-
-def _put(node: Any, path: Path, value: Any) -> Any:
-    if not path:
-        return value
-    key, *rest = path
-    if isinstance(node, list):
-        return [_put(item, tuple(rest), value) if i == key else item for i, item in enumerate(node)]
-    return {name: _put(item, tuple(rest), value) if name == key else item for name, item in node.items()}
+    return reduce(lambda found, unit: put(found, unit.path, unit.b), units, state)
 
 
 def _total(name: str, sides: Sequence[Side], before: Values, steps: Sequence[_Step]) -> TotalChange:

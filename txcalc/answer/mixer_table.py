@@ -16,8 +16,7 @@ from txcalc.answer.report import Kind, Provenance
 from txcalc.count import activations, flops, kv_cache, params, sequence
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
-from txcalc.spec.layers import Attention, Mamba2
-from txcalc.spec.mixers import LinearAttention, Mixer
+from txcalc.spec.layers import Attention, LinearAttention, Mamba2, Mixer
 from txcalc.spec.rnn import GRU, LSTM, RNN, Convolution1D
 from txcalc.trace.model import trace_mixer
 from txcalc.trace.workload import Workload

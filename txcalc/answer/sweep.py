@@ -13,7 +13,7 @@ from txcalc.count.entries import total
 from txcalc.count.totals import TOTALS
 from txcalc.spec.errors import SpecError, unknown_field
 from txcalc.spec.model import Model
-from txcalc.spec.replace import replace
+from txcalc.spec.replace import at, replace
 from txcalc.spec.resolve import BLOCK_FIELDS
 from txcalc.trace.model import trace
 from txcalc.trace.workload import LEAST, Workload
@@ -78,7 +78,7 @@ def _numbers(spec: Model, where: int, name: str, values: Any) -> Array:
     """An array of whole numbers for a field that is one. Raises ``SpecError`` for any other."""
     name = str(name)
     known = _VARIED if where else None
-    field = None if where else _field(spec, name)
+    field = None if where else at(spec, name.split("."))
     if known is not None and name not in known:
         raise SpecError(unknown_field(name, known), field=name)
     if not where and spec.groups is not None and name.partition(".")[0] in (*BLOCK_FIELDS, "layers"):
@@ -93,15 +93,6 @@ def _numbers(spec: Model, where: int, name: str, values: Any) -> Array:
     if found.ndim > 1 or found.size == 0 or not bool(((found >= least) & (found == numpy.floor(found))).all()):
         raise SpecError(f"must be whole numbers of at least {least}, in one row", field=name)
     return found.reshape(-1)
-
-
-def _field(spec: Any, path: str) -> Any:
-    for part in path.split("."):
-        if isinstance(spec, tuple | list):
-            spec = spec[int(part)] if part.isdigit() and int(part) < len(spec) else None
-        else:
-            spec = getattr(spec, part, None)
-    return spec
 
 
 def _check_lengths(workload: Workload, lengths: Mapping[str, Array]) -> None:

@@ -244,6 +244,21 @@ class ShortConvolution(Spec):
     bias: Annotated[Flag, "on the projections and on the convolution"] = False
 
 
+class LinearAttention(Spec):
+    """Causal attention with the feature map elu + 1 in place of the softmax (arXiv 2006.16236, section 3.2).
+
+    A layer of ``txcalc mixers`` alone.
+    """
+
+    kind: Literal["linear-attention"] = "linear-attention"
+    heads: Size
+    head_dim: Size
+    bias: Flag = True
+
+
+Mixer = RNN | LSTM | GRU | Convolution1D | LinearAttention | Attention | Mamba2
+"""Ways of mixing the positions of a sequence, each of (b, n, d) to (b, n, d), causally."""
+
 Recurrent = Annotated[
     Mamba2 | GatedDelta | Mamba | LightningAttention | KimiDelta | ShortConvolution | RNN | LSTM | GRU | Convolution1D,
     Usual("mamba2"),

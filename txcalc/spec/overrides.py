@@ -15,6 +15,7 @@ from typing import Any, Final
 from txcalc.spec import older
 from txcalc.spec.errors import FieldError, Loc, SpecError, all_of, dotted, joined, shown
 from txcalc.spec.files import MAX_DEPTH, Document, Position
+from txcalc.spec.replace import at as standing
 from txcalc.spec.resolve import BLOCK_FIELDS, NONE, SUBLAYERS, merge
 from txcalc.spec.yaml import read_yaml
 from txcalc.units import SeveralError, parse_count
@@ -98,7 +99,7 @@ def hidden(data: Mapping[str, Any], path: Sequence[str], value: object) -> list[
     if rest[0] not in BLOCK_FIELDS:
         return []
     found = (
-        [(*loc, *own) for own in _differing(block, rest, value)] for loc, block in _blocks(_at(data, at), at)
+        [(*loc, *own) for own in _differing(block, rest, value)] for loc, block in _blocks(standing(data, at), at)
     )
     return [loc for each in found for loc in each]
 
@@ -118,7 +119,7 @@ def _differing(node: object, path: Sequence[str], value: object, done: Loc = ())
 def own_values(found: Sequence[Loc], path: Sequence[str], data: Mapping[str, Any], advice: str = ADVICE) -> str:
     """What to say of a field that would leave the blocks' own at ``found``."""
     at, rest = _stack(path)
-    shown_ = ", ".join(f"{dotted(loc)} ({shown(_at(data, loc))})" for loc in found[:3])
+    shown_ = ", ".join(f"{dotted(loc)} ({shown(standing(data, loc))})" for loc in found[:3])
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     every = ".".join((*at, "groups", "*", *rest))
     return f"blocks have their own: {shown_}{more}; {advice.format(every=every, one='.'.join(map(str, found[0])))}"
@@ -149,7 +150,7 @@ def _expanded(path: Sequence[str], data: Mapping[str, Any]) -> list[Sequence[str
     rest = rest[4:] if rest[2:4] == ("blocks", "*") else rest[2:]
     if not rest or "*" in rest:
         raise FieldError(tuple(path), "name a field of a block, as in groups.*.attention.window")
-    stack = dict(_at(data, at) or {})
+    stack = dict(standing(data, at) or {})
     if not isinstance(stack.get("groups"), list):
         return [(*at, *rest)]
     base = {key: value for fields in (data, stack) for key, value in fields.items() if key in BLOCK_FIELDS}
@@ -160,14 +161,6 @@ def _expanded(path: Sequence[str], data: Mapping[str, Any]) -> list[Sequence[str
     if not found:
         raise FieldError((*at, "groups"), f"no block has {rest[0]}")
     return found
-
-
-def _at(node: Any, path: Loc) -> Any:
-    """What stands at ``path``, None where nothing does."""
-    for key in path:
-        there = key in node if isinstance(node, Mapping) else isinstance(node, list)
-        node = node[key] if there else None
-    return node
 
 
 def _set_by(loc: Loc, written: Collection[Loc]) -> bool:

@@ -1,11 +1,12 @@
-"""Put symbols or arrays in place of a valid spec's sizes, unchecked."""
+"""Values in nested data by their paths: in plain mappings and lists, and in specs, whose sizes may become symbols."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 M = TypeVar("M")
+Path = Sequence[str | int]
 
 
 def replace(spec: M, values: Mapping[str, Any]) -> M:
@@ -15,17 +16,36 @@ def replace(spec: M, values: Mapping[str, Any]) -> M:
     Raises ``KeyError`` naming a path that the spec does not have.
     """
     for path, value in values.items():
-        spec = _put(spec, path.split("."), value, path)
+        if at(spec, path.split("."), replace) is replace:
+            raise KeyError(path)
+        spec = put(spec, path.split("."), value)
     return spec
 
 
-def _put(node: Any, keys: list[str], value: Any, path: str) -> Any:
-    if not keys:
+def at(node: Any, path: Path, default: Any = None) -> Any:
+    """What stands at a path, ``default`` where nothing does."""
+    for key in path:
+        found = _inside(node)
+        key = int(key) if isinstance(node, list | tuple) and str(key).isdecimal() else key
+        if key not in found:
+            return default
+        node = found[key]
+    return node
+
+
+def put(node: Any, path: Path, value: Any) -> Any:
+    """A copy with another value at a path, where something stands."""
+    if not path:
         return value
-    key, *rest = keys
-    if isinstance(node, tuple):
-        i = int(key)
-        return (*node[:i], _put(node[i], rest, value, path), *node[i + 1 :])
-    if not hasattr(node, "replaced") or key not in vars(node):
-        raise KeyError(path)
-    return node.replaced(**{key: _put(getattr(node, key), rest, value, path)})
+    key, *rest = path
+    if isinstance(node, list | tuple):
+        return type(node)(put(each, rest, value) if i == int(key) else each for i, each in enumerate(node))
+    found: dict[Any, Any] = {key: put(_inside(node)[key], rest, value)}
+    return {**node, **found} if isinstance(node, Mapping) else node.replaced(**found)
+
+
+def _inside(node: Any) -> Mapping[Any, Any]:
+    """Mappings, lists and specs as one kind of thing."""
+    if isinstance(node, list | tuple):
+        return dict(enumerate(node))
+    return node if isinstance(node, Mapping) else getattr(node, "__dict__", {})

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
+from txcalc.spec.replace import at, put
 
 Data = dict[str, Any]
 Path = tuple[str | int, ...]
@@ -28,10 +29,14 @@ def shorten(model: Model) -> Data:
     """
     data: Data = model.to_data()
     for path in list(_paths(data, ())):
-        if path not in _KEPT and _has(data, path) and _same(shorter := _without(data, path), model):
-            data = shorter
+        *above, last = path
+        if path in _KEPT or last not in (holder := at(data, above, {})):
+            continue
+        shorter = put(data, above, {name: value for name, value in holder.items() if name != last})
+        data = shorter if _same(shorter, model) else data
     for path in list(_paths(data, ())):
-        if (short := _shorthand(data, path)) is not None and _same(shorter := _put(data, path, short), model):
+        short = _shorthand(path[-1], at(data, path, data))
+        if short is not None and _same(shorter := put(data, path, short), model):
             data = shorter
     return _ordered(data)
 
@@ -52,49 +57,12 @@ def _paths(node: Any, path: Path) -> Iterator[Path]:
         yield from _paths(value, (*path, key))
 
 
-def _has(data: Data, path: Path) -> bool:
-    node: Any = data
-    for key in path:
-        if not (isinstance(node, list) or (isinstance(node, Mapping) and key in node)):
-            return False
-        node = _item(node, key)
-    return True
-
-
-def _item(node: Any, key: str | int) -> Any:
-    return node[key]
-
-
-def _without(node: Any, path: Path) -> Any:
-    key, *rest = path
-    if rest:
-        return _changed(node, key, _without(node[key], tuple(rest)))
-    return {name: value for name, value in node.items() if name != key}
-
-
-def _put(node: Any, path: Path, value: Any) -> Any:
-    if not path:
-        return value
-    key, *rest = path
-    return _changed(node, key, _put(node[key], tuple(rest), value))
-
-
-def _changed(node: Any, key: str | int, value: Any) -> Any:
-    if isinstance(node, list):
-        return [value if i == key else item for i, item in enumerate(node)]
-    return {name: value if name == key else item for name, item in node.items()}
-
-
-def _shorthand(data: Data, path: Path) -> bool | str | None:
+def _shorthand(name: str | int, value: Any) -> bool | str | None:
     """``true`` for a ``bias`` mapping with nothing but true in it, ``none`` for positions or a layer left out."""
-    if path[-1] not in ("bias", "position", "feed_forward") or not _has(data, path):
-        return None
-    node: Any = data
-    for key in path:
-        node = node[key]
-    if path[-1] != "bias":
-        return "none" if node in (None, {"kind": "none"}, {}) else None
-    return True if isinstance(node, Mapping) and node and all(value is True for value in node.values()) else None
+    if name in ("position", "feed_forward"):
+        return "none" if value in (None, {"kind": "none"}, {}) else None
+    own = name == "bias" and isinstance(value, Mapping) and value and all(each is True for each in value.values())
+    return True if own else None
 
 
 def _ordered(data: Data) -> Data:

@@ -24,7 +24,7 @@ from txcalc.trace.tensors import Number, Tensor
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
-    from txcalc.spec.mixers import Mixer
+    from txcalc.spec.layers import Mixer
     from txcalc.spec.model import Block, Model, Stack, Sublayers, Tower
 
 

@@ -19,8 +19,16 @@ from txcalc.trace.tensors import Number, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.base import Activation
-    from txcalc.spec.layers import GatedDelta, KimiDelta, LightningAttention, Mamba, Mamba2, Recurrent, ShortConvolution
-    from txcalc.spec.mixers import LinearAttention
+    from txcalc.spec.layers import (
+        GatedDelta,
+        KimiDelta,
+        LightningAttention,
+        LinearAttention,
+        Mamba,
+        Mamba2,
+        Recurrent,
+        ShortConvolution,
+    )
 
 
 def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Tensor | None = None) -> Tensor:
