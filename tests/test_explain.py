@@ -21,7 +21,7 @@ from txcalc.count.lifetimes import live_bytes
 from txcalc.count.unproved import unproved
 from txcalc.explain.explain import DerivationError, Explainer, explain
 from txcalc.explain.explanation import QUANTITIES, Explanation, Formula
-from txcalc.explain.letters import LETTERS, SPECIAL
+from txcalc.explain.naming import LETTERS, SPECIAL
 from txcalc.explain.quantities import DEFINITIONS, fit_phase
 from txcalc.explain.symbols import UNUSED, symbols
 from txcalc.models import load as presets

@@ -18,23 +18,12 @@ from txcalc.answer.report import ModelInfo, Provenance, Quantity, cache_name, gr
 from txcalc.answer.rerun import QUANTITIES
 from txcalc.count.entries import total as added_up
 from txcalc.count.totals import trained
+from txcalc.explain import explanation as e
 from txcalc.explain import why
 from txcalc.explain.derive import Line, Run, lines
-from txcalc.explain.explanation import (
-    Explanation,
-    Layer,
-    LayerPart,
-    PublishedFigure,
-    QuantityName,
-    Row,
-    Source,
-    Symbol,
-    Term,
-)
-from txcalc.explain.formula import Sum, collect, distributed, divides
-from txcalc.explain.kept import kept_rows, kept_sources
-from txcalc.explain.moment import RULES, alive_rows, holds, moment
-from txcalc.explain.notation import at_most, equation, expanded, formula, letter, numbers
+from txcalc.explain.explanation import Explanation, QuantityName
+from txcalc.explain.formula import Sum, at_most, collect, distributed, divides, equation, expanded, formula, letter
+from txcalc.explain.held import RULES, alive_rows, holds, kept_rows, kept_sources, moment
 from txcalc.explain.polynomial import Exact, Poly, Relation, added
 from txcalc.explain.quantities import DEFINITIONS, Definition, entries, fit_phase, missing, notes
 from txcalc.explain.textbook import simplifications
@@ -135,7 +124,7 @@ def _explanation(
         alive=alive_rows(run, found) if quantity == "peak" else (),
         layers=_layers(run, found, tokens),
         closed=formula(collected),
-        substituted=numbers(collected, run.values),
+        substituted=formula(collected, run.values),
         terms=_terms(run, collected),
         simplifications=simplifications(run, quantity, closed, total.value),
         published=_published(run, definition),
@@ -176,9 +165,9 @@ def _check(quantity: QuantityName, derived: Exact, counted: int) -> None:
         raise DerivationError(f"{quantity}: the derivation comes to {derived}, the count to {counted}")
 
 
-def _row(run: Run, line: Line, tokens: Poly | None) -> Row:
+def _row(run: Run, line: Line, tokens: Poly | None) -> e.Row:
     each = _over(line.each, tokens)
-    return Row(
+    return e.Row(
         name=line.title, paths=tuple(line.paths), each=formula(each), count=int(line.times.value(run.values)),
         times=formula(line.times), value=round((each * line.times).value(run.values)),
     )
@@ -188,18 +177,18 @@ def _over(poly: Poly, tokens: Poly | None) -> Poly:
     return poly if tokens is None else poly / tokens
 
 
-def _terms(run: Run, collected: Sum) -> tuple[Term, ...]:
+def _terms(run: Run, collected: Sum) -> tuple[e.Term, ...]:
     parts = distributed(collected)
-    return tuple(Term(formula=formula(Sum((part,))), value=round(part.value(run.values))) for part in parts)
+    return tuple(e.Term(formula=formula(Sum((part,))), value=round(part.value(run.values))) for part in parts)
 
 
-def _layers(run: Run, found: list[Line], tokens: Poly | None) -> tuple[Layer, ...]:
+def _layers(run: Run, found: list[Line], tokens: Poly | None) -> tuple[e.Layer, ...]:
     """One layer of every kind: what each line adds to the bracket behind its ``L``."""
     names = dict.fromkeys(name for line in found for name in line.times.names() if name[0] == "L")
     return tuple(layer for name in names if (layer := _layer(run, name, found, tokens)) is not None)
 
 
-def _layer(run: Run, name: str, found: list[Line], tokens: Poly | None) -> Layer | None:
+def _layer(run: Run, name: str, found: list[Line], tokens: Poly | None) -> e.Layer | None:
     shares = [(line, _share(line.times, name)) for line in found]
     parts = [
         (line, share, _over(line.each, tokens).rewritten(run.symbols.closed) * share) for line, share in shares
@@ -207,11 +196,10 @@ def _layer(run: Run, name: str, found: list[Line], tokens: Poly | None) -> Layer
     whole = added(poly for _, _, poly in parts)
     if sum(bool(poly) for _, _, poly in parts) < 2:
         return None
-    return Layer(
+    return e.Layer(
         symbol=letter(name), meaning=run.symbols.meanings[name], count=run.values[name],
-        parts=tuple(
-            LayerPart(row=line.title, count=str(share), formula=expanded(poly)) for line, share, poly in parts if poly
-        ),
+        parts=tuple(e.LayerPart(row=line.title, count=str(share), formula=expanded(poly))
+                    for line, share, poly in parts if poly),
         formula=formula(whole),
     )
 
@@ -221,7 +209,7 @@ def _share(times: Poly, name: str) -> Exact:
     return dict(times.terms).get(((name, 1),), 0)
 
 
-def _symbols(run: Run, quantity: QuantityName, found: list[Line], closed: Poly) -> tuple[Symbol, ...]:
+def _symbols(run: Run, quantity: QuantityName, found: list[Line], closed: Poly) -> tuple[e.Symbol, ...]:
     """Every size that a formula or a relation names: of the model as it is usually read, then of the workload."""
     used = set(closed.names())
     for line in found:
@@ -232,7 +220,7 @@ def _symbols(run: Run, quantity: QuantityName, found: list[Line], closed: Poly) 
     used |= {str(atom) for relation in shown for side in (relation.left, relation.right) for atom, _ in side}
     names = sorted((name for name in run.symbols.meanings if name in used), key=_reading)
     return tuple(
-        Symbol(name=name, text=letter(name), meaning=run.symbols.meanings[name], value=run.values[name])
+        e.Symbol(name=name, text=letter(name), meaning=run.symbols.meanings[name], value=run.values[name])
         for name in names
     )
 
@@ -252,9 +240,9 @@ def _used(run: Run, names: Collection[str]) -> list[Relation]:
     return [relation for relation in run.symbols.closed if any(atom in names for atom, _ in relation.left)]
 
 
-def _published(run: Run, definition: Definition) -> tuple[PublishedFigure, ...]:
+def _published(run: Run, definition: Definition) -> tuple[e.PublishedFigure, ...]:
     return tuple(
-        PublishedFigure(
+        e.PublishedFigure(
             quantity=row.quantity, printed=row.printed, counted=row.counted, difference=row.relative_difference,
             rounds_equal=row.rounds_equal, note=row.note, source=row.source,
         )
@@ -262,7 +250,7 @@ def _published(run: Run, definition: Definition) -> tuple[PublishedFigure, ...]:
     )
 
 
-def _sources(run: Run, quantity: QuantityName, found: list[Line]) -> tuple[Source, ...]:
+def _sources(run: Run, quantity: QuantityName, found: list[Line]) -> tuple[e.Source, ...]:
     ops = run.trace.ops
     if quantity == "peak":
         rules = list(RULES[:None if run.workload.keeps else 1])
@@ -274,4 +262,4 @@ def _sources(run: Run, quantity: QuantityName, found: list[Line]) -> tuple[Sourc
         rules = why.caches(ops)
     else:
         rules = why.weights(ops)
-    return tuple(Source(rule=rule.text, source=rule.source) for rule in rules)
+    return tuple(e.Source(rule=rule.text, source=rule.source) for rule in rules)

@@ -1,15 +1,18 @@
-"""Closed forms: polynomials collected the way a textbook writes them.
+"""Closed forms: polynomials collected the way a textbook writes them, in Unicode, ASCII, LaTeX and Python.
 
 Terms keep the order in which the forward pass produced them, so that a formula reads like the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final, Literal, NamedTuple
 
-from txcalc.explain.polynomial import Atom, Exact, Monomial, Poly, Term, Values, monomial, product, times
+from txcalc import units
+from txcalc.explain.explanation import Formula
+from txcalc.explain.polynomial import Atom, Exact, Monomial, Poly, Relation, Term, Values, monomial, product, times
 
 _ORDER: Final = ("b", "L", "E", "A", "S", "H", "h", "s", "m", "p", "w", "c", "V", "n", "d", "g", "k", "N", "D")
 _HALF: Final = frozenset("hgkHPsmpwc")  # two of them make one width, as heads x head_dim do
@@ -147,3 +150,143 @@ def distributed(found: Sum) -> tuple[Product, ...]:
 def is_layers(powers: Monomial) -> bool:
     """Whether the term is one of every layer."""
     return any(_base(atom) == "L" for atom, _ in powers)
+
+
+# ---------------------------------------------------------------- as text
+
+
+class Style(NamedTuple):
+    """How a notation writes a minus, a dot between factors, a power, what is rounded down, and relations."""
+
+    minus: str
+    dot: str
+    power: str
+    floor: str
+    equal: str
+    at_most: str
+
+
+Notation = Literal["unicode", "ascii", "latex", "python"]
+_STYLES: Final[Mapping[Notation, Style]] = {
+    "unicode": Style("−", "·", "{}", "⌊{}⌋", "=", "≤"),
+    "ascii": Style("-", "*", "^{}", "floor({})", "=", "<="),
+    "latex": Style("-", r" \cdot ", "^{{{}}}", r"\lfloor {} \rfloor", "=", r"\le"),
+    "python": Style("-", "*", "**{}", "floor({})", "==", "<="),
+}
+_RAISED, _LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹", "₀₁₂₃₄₅₆₇₈₉"
+_SUPERSCRIPT: Final = str.maketrans("0123456789", _RAISED)
+_SUBSCRIPT: Final = str.maketrans("0123456789", _LOWERED)
+
+
+def formula(found: Poly | Sum, values: Values | None = None) -> Formula:
+    """A polynomial, collected: ``L(12d² + 13d) + Vd``; with ``values``, numbers in place of the sizes."""
+    collected = collect(found) if isinstance(found, Poly) else found
+    return _in_each(lambda notation: _sum(collected, notation, values))
+
+
+def expanded(poly: Poly) -> Formula:
+    """A polynomial without brackets, its largest terms first."""
+    return formula(products(largest_first(poly)))
+
+
+def letter(symbol: str) -> Formula:
+    """One size."""
+    return _in_each(lambda notation: _name(symbol, notation))
+
+
+def equation(relation: Relation) -> Formula:
+    """``hk = d``."""
+    sides = (Poly(((relation.left, 1),)), Poly(((relation.right, relation.factor),)))
+    return _related(*sides, lambda style: style.equal)
+
+
+def at_most(small: Poly, large: Poly) -> Formula:
+    """The difference of two sides as an inequality without minus signs: ``w ≤ s``."""
+    gap = large - small
+    above = Poly(tuple(term for term in gap.terms if term[1] > 0))
+    return _related(above - gap, above, lambda style: style.at_most)
+
+
+def _related(left: Poly, right: Poly, sign: Callable[[Style], str]) -> Formula:
+    sides = collect(left), collect(right)
+    return _in_each(lambda notation: f" {sign(_STYLES[notation])} ".join(_sum(each, notation, None) for each in sides))
+
+
+def _in_each(text: Callable[[Notation], str]) -> Formula:
+    return Formula(**{notation: text(notation) for notation in _STYLES})
+
+
+def _name(atom: str, notation: Notation) -> str:
+    """A size's name: ``f₁``, ``f1``, ``f_{1}``; ``L_e`` in plain text, ``L_{e}`` in LaTeX."""
+    letter, _, mark = atom.partition("_")
+    if not mark or notation == "python":
+        return atom
+    if notation == "latex":
+        return f"{letter}_{{{mark}}}"
+    if mark.isdigit():
+        return letter + (mark.translate(_SUBSCRIPT) if notation == "unicode" else mark)
+    return atom
+
+
+def _sum(found: Sum, notation: Notation, values: Values | None) -> str:
+    text, minus = "", _STYLES[notation].minus
+    for part in found.parts:
+        shown = _part(replace(part, factor=max(part.factor, -part.factor)), notation, values)
+        sign = minus if part.factor < 0 else "+"
+        text += f" {sign} {shown}" if text else sign.replace("+", "") + shown
+    return text or "0"
+
+
+def _part(part: Product, notation: Notation, values: Values | None) -> str:
+    powers = written(part.powers)
+    above = [_power(atom, n, notation, values) for atom, n in powers if n > 0]
+    below = [_power(atom, -n, notation, values) for atom, n in powers if n < 0]
+    if part.inner is not None:
+        above.append(f"({_sum(part.inner, notation, values)})")
+    if part.factor.numerator != 1 or not above:
+        above.insert(0, _integer(part.factor.numerator, notation))
+    if part.factor.denominator != 1:
+        below.insert(0, _integer(part.factor.denominator, notation))
+    top = _joined(above, notation)
+    if not below:
+        return top
+    bottom = _joined(below, notation)
+    if notation == "latex":
+        return rf"\frac{{{top}}}{{{bottom}}}"
+    slash = " / " if notation == "python" else "/"
+    return f"{top}{slash}{f'({bottom})' if len(below) > 1 else bottom}"
+
+
+def _joined(factors: list[str], notation: Notation) -> str:
+    """Factors in a row, with a dot only where two of them would read as one."""
+    text, dot = factors[0], _STYLES[notation].dot
+    for left, right in pairwise(factors):
+        text += (dot if notation == "python" or _apart(left, right, notation) else "") + right
+    return text
+
+
+def _apart(left: str, right: str, notation: Notation) -> bool:
+    if notation == "latex" or (left[-1].isdigit() and right[0].isdigit()):
+        return left[-1].isdigit() and right[0].isdigit()
+    index = notation == "ascii" and left[0].isalpha() and left[-1].isdigit() and "^" not in left
+    word = len(left.rstrip(_RAISED + _LOWERED)) > 1 and left[0].isalpha()
+    powered = notation == "ascii" and "^" in left and not right.startswith("(")
+    return "_" in left or index or word or powered or (left[-1] in _RAISED and right[0].isdigit())
+
+
+def _power(atom: Atom, n: int, notation: Notation, values: Values | None) -> str:
+    raised = str(n).translate(_SUPERSCRIPT) if notation == "unicode" else str(n)
+    return _atom(atom, notation, values) + (_STYLES[notation].power.format(raised) if n != 1 else "")
+
+
+def _atom(atom: Atom, notation: Notation, values: Values | None) -> str:
+    if isinstance(atom, str):
+        return _name(atom, notation) if values is None else _integer(values[atom], notation)
+    assert atom.name == "floor", "a formula has the side of a minimum that is taken"
+    return _STYLES[notation].floor.format(_sum(collect(*atom.of), notation, values))
+
+
+def _integer(n: int, notation: Notation) -> str:
+    if notation == "python":
+        return str(n)
+    return units.exact(n).replace(",", "{,}") if notation == "latex" else units.exact(n)

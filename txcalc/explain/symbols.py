@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from txcalc.explain.letters import LETTERS, SPECIAL, Letter
+from txcalc.explain.naming import LETTERS, SPECIAL, Letter
 from txcalc.explain.polynomial import Relation, atomic, monomial
 from txcalc.spec.facts import STORAGE, located_blocks, patches, positions
 from txcalc.spec.replace import replace

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from txcalc.count.kv_cache import FORMATS
 from txcalc.explain.derive import Run
 from txcalc.explain.explanation import QuantityName, Simplification
-from txcalc.explain.formula import degree, is_layers
-from txcalc.explain.formula_text import write
-from txcalc.explain.notation import as_it_comes, formula
+from txcalc.explain.formula import degree, formula, is_layers, products
 from txcalc.explain.polynomial import Poly, added, atomic, poly
 from txcalc.spec.facts import is_causal
 from txcalc.trace.distances import keeps_inputs
@@ -59,9 +57,9 @@ def _simplification(run: Run, candidate: Candidate, total: int) -> Simplificatio
     value = candidate.poly.value(run.values | candidate.values)
     exact = total if candidate.exact is None else candidate.exact
     return Simplification(
-        formula=(formula if candidate.collected else as_it_comes)(candidate.poly), where=candidate.where,
-        value=int(value), of=candidate.of, exact=exact, difference=float(Fraction(value) / exact - 1),
-        leaves_out=candidate.leaves_out, source=candidate.source,
+        formula=formula(candidate.poly if candidate.collected else products(candidate.poly.terms)),
+        where=candidate.where, value=int(value), of=candidate.of, exact=exact, source=candidate.source,
+        difference=float(Fraction(value) / exact - 1), leaves_out=candidate.leaves_out,
     )
 
 
@@ -115,7 +113,7 @@ def _params(run: Run, closed: Poly) -> Iterator[Candidate]:
     tables = Poly(tuple(term for term in closed.terms if not is_layers(term[0]) and degree(term[0]) >= 4))
     if not layers or len(layers.terms) > MOST_TERMS or run.spec.per_layer_embedding is not None:
         return  # a table of every layer is no part of its matrices
-    classic = write(layers, "ascii") == "12Ld^2"
+    classic = formula(layers).ascii == "12Ld^2"
     source = f"{_KAPLAN} and table 1" if classic else "the terms of two widths in the closed form"
     if len(layers.terms) < len(closed.terms):
         outside = run.totals.params_non_embedding.value

@@ -1,20 +1,23 @@
-"""When most bytes are live, and at which other sizes the formula of that moment still is the peak."""
+"""Tensors that are held: those kept for backward, and why; those alive at the peak, and when that is."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from operator import lshift, rshift
 from typing import Final, Literal
 
 from txcalc.answer.fit import fit
 from txcalc.answer.places import placed
+from txcalc.count.entries import Entry
 from txcalc.count.peak import peak
+from txcalc.explain import why
 from txcalc.explain.derive import Line, Run, one_of, tensor_name
-from txcalc.explain.explanation import AliveRow, Moment, Range
-from txcalc.explain.kept import reader
-from txcalc.explain.notation import formula
+from txcalc.explain.explanation import AliveRow, KeptRow, Moment, Range
+from txcalc.explain.formula import formula
 from txcalc.explain.polynomial import Poly, poly
 from txcalc.explain.why import Basis
 from txcalc.spec.errors import SpecError
+from txcalc.trace.kinds import Keeps
 from txcalc.trace.model import trace
 
 RULES: Final = (
@@ -29,6 +32,72 @@ DOUBLINGS = 4
 """How often a size is doubled, and halved, to try a formula."""
 
 
+@dataclass
+class _Group:
+    entry: Entry
+    rule: Keeps
+    each: Poly
+    times: Poly
+    readers: dict[str, None]
+
+
+def kept_rows(run: Run, found: list[Line]) -> tuple[KeptRow, ...]:
+    """Every kept tensor under the line that it is a part of; alike ones together."""
+    return tuple(_row(run, line, group) for line in found for group in _groups(run, line))
+
+
+def kept_sources(run: Run, found: list[Line]) -> list[Basis]:
+    """Each rule by which a tensor is kept, once."""
+    rules = {group.rule: None for line in found for group in _groups(run, line)}
+    return [Basis(rule.why, rule.source) for rule in rules]
+
+
+def _groups(run: Run, line: Line) -> list[_Group]:
+    found: dict[tuple[object, ...], _Group] = {}
+    for entry in line.entries:
+        times, readers = run.read(entry.times), run.kept_by(entry.tensor)
+        each = one_of(run, entry, times)
+        rule = why.why_kept(entry.op, entry.tensor)
+        key = (tensor_name(entry), each, rule, *(_plain(reader) for reader in readers))
+        old = found.get(key)
+        if old is None:
+            found[key] = _Group(entry, rule, each, times, dict(readers))
+        else:
+            old.times += times
+            old.readers |= readers
+    return list(found.values())
+
+
+def _plain(reader: str) -> str:
+    """Norms of the attention and of the feed-forward are one kind of reader."""
+    return "norm" if reader.endswith("_norm") else reader
+
+
+def _row(run: Run, line: Line, group: _Group) -> KeptRow:
+    tensor = group.entry.tensor
+    return KeptRow(
+        row=line.title,
+        tensor=tensor_name(group.entry),
+        shape=tuple(formula(run.read(size)) for size in tensor.shape),
+        bytes=run.workload.bytes_of(tensor.role),
+        each=formula(group.each),
+        count=int(group.times.value(run.values)),
+        times=formula(group.times),
+        value=int((group.each * group.times).value(run.values)),
+        kept_by=tuple(dict.fromkeys(_reader(name) for name in group.readers)),
+        kept_as=group.rule.role,
+        why=group.rule.why,
+    )
+
+
+def _reader(name: str) -> str:
+    """What an operation is called that keeps or makes a tensor."""
+    return "norm" if name.endswith("_norm") else name.replace("_", " ")
+
+
+# ---------------------------------------------------------------- the peak
+
+
 def moment(run: Run) -> Moment:
     """The operation that has just allocated."""
     found = peak(run.counted)
@@ -41,7 +110,7 @@ def alive_rows(run: Run, found: list[Line]) -> tuple[AliveRow, ...]:
     for line in found:
         for entry in line.entries:
             maker = entry.op.path.rsplit(".", 1)[-1]
-            key = (line.title, tensor_name(entry), reader(maker), one_of(run, entry, run.read(entry.times)))
+            key = (line.title, tensor_name(entry), _reader(maker), one_of(run, entry, run.read(entry.times)))
             rows[key] = rows.get(key, poly(0)) + run.read(entry.times)
     return tuple(
         AliveRow(row=row, tensor=tensor, each=formula(each), count=int(times.value(run.values)), times=formula(times),
