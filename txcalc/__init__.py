@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from txcalc.answer.comparison import Comparison
     from txcalc.answer.curve import AttentionCurve
     from txcalc.answer.difference import Diff
-    from txcalc.answer.keywords import Run, Served, Size
+    from txcalc.answer.keywords import Run, Served, Size, Together
     from txcalc.answer.memory import Memory
     from txcalc.answer.mixer_table import MixerTable
     from txcalc.answer.report import Report
@@ -64,7 +64,7 @@ def load(model: str, overrides: Sequence[str] = ()) -> Model:
 
 def count(
     model: Model | str, *, batch: Size = 1, seq: Size | None = None, phase: Phase = "forward", by_module: bool = False,
-    **run: Unpack[Run],
+    **run: Unpack[Together],
 ) -> Report:
     """Every total of one model under one workload, and where it goes; the same as ``txcalc count --json``.
 

@@ -16,6 +16,7 @@ from txcalc.spec.errors import SpecError, unknown_field
 from txcalc.spec.files import Document
 from txcalc.spec.model import Model
 from txcalc.spec.overrides import apply_overrides, parse_overrides
+from txcalc.trace.layout import AXES
 from txcalc.trace.workload import (
     LEAST,
     AttentionKernel,
@@ -71,14 +72,28 @@ class Run(TypedDict, total=False):
     logits: str
 
 
-class Served(Run, total=False):
+class Together(Run, total=False):
+    """The devices that a run is spread over, beside it: see ``txcalc.trace.layout.Layout``."""
+
+    tp: Size
+    pp: Size
+    cp: Size
+    dp: Size
+    ep: Size
+    etp: Size
+    sp: bool
+    zero: Size
+    fsdp: bool | str | Mapping[str, Any]
+    schedule: str
+
+
+class Served(Together, total=False):
     """An inference engine, and how it is started, beside a run: see ``txcalc memory --help``."""
 
     engine: str
     utilization: float
     context: Size
     pool: Size
-    tp: Size
     chunk: Size
     swa_full: bool
     v_dtype: KvDType
@@ -120,7 +135,7 @@ def fields(batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) ->
             _bytes(value) if name == "pool" else value for name, value in given.items()}
 
 
-_NUMBERS: Final = (*LEAST, "new", "context", "tp", "chunk", "drafter", "gpu_layers")
+_NUMBERS: Final = (*LEAST, *AXES, "zero", "new", "context", "chunk", "drafter", "gpu_layers")
 
 
 def _bytes(value: object) -> object:

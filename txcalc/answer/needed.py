@@ -59,6 +59,6 @@ def _served(given: Mapping[str, Any]) -> bool:
     if given.get("engine") is not None:
         return True
     for name, value in given.items():
-        if is_own(name, value) or name == "kv_block":
+        if name != "tp" and (is_own(name, value) or name == "kv_block"):
             raise SpecError(f"is of an engine: give --engine {', '.join(names())}", field=name)
     return False

@@ -22,6 +22,7 @@ def notes(spec: Model, t: Trace, asked: Workload) -> Iterator[str]:
     if spec.encoder is not None and spec.encoder.input.kind == "tokens":
         longest = max(longest, workload.source_seq or 0)
     yield from beyond(spec, longest)
+    yield from one_rank(t)
     yield from instead(spec, t)
     yield from idle(spec, t, asked)
     if not is_known(t):
@@ -39,6 +40,18 @@ def beyond(spec: Model, length: int) -> Iterator[str]:
     if length > spec.context:
         yield (f"{length:,} positions are hypothetical: {spec.name} was made for {spec.context:,}, and nothing says "
                "that it is of use beyond them")
+
+
+def one_rank(t: Trace) -> Iterator[str]:
+    """The rank that the numbers are of, and options that do nothing where an axis has one rank."""
+    layout = t.layout
+    if layout.world > 1:
+        stage = f", of stage {t.stage + 1} of {layout.pp}, which has {t.model.layers:,} layers and the most weights"
+        yield f"all numbers are of one of {layout.world:,} ranks{stage if layout.pp > 1 else ''}"
+    for name, given, axis in (("sp", layout.sp, "tp"), ("zero", layout.zero, "dp"), ("fsdp", layout.fsdp, "dp"),
+                              ("schedule", layout.schedule, "pp")):
+        if given and getattr(layout, axis) == 1:
+            yield f"{name} changes nothing here: {axis} is 1"
 
 
 def instead(spec: Model, t: Trace) -> Iterator[str]:

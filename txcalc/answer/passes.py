@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from txcalc.spec.model import Model
 
 TRAINING: Final = ("precision", "optimizer", "optimizer_kernel", "recompute", "loss", "lora", "dora", "freeze",
-                   "accumulate", "clip", "in_backward", "offload")
+                   "accumulate", "clip", "in_backward", "offload", "zero", "fsdp", "schedule")
 """Fields of a workload that only a training step has."""
 
 

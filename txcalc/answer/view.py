@@ -70,7 +70,7 @@ def view(
         defaults=defaults,
         alternative=_alternative(spec, report.workload),
         weights=_weights(spec, report.workload) if details else (),
-        published=_published(spec, report) if details else (),
+        published=_published(spec, report) if details and report.workload.layout is None else (),
         by_module=by_module,
         since=None if recorded is None else since(recorded, report),
     )

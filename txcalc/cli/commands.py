@@ -11,6 +11,7 @@ import typer
 from txcalc.cli import write
 from txcalc.cli.call import Call
 from txcalc.cli.options import (
+    COUNT,
     CURVE,
     LAYERS,
     RUN,
@@ -60,7 +61,7 @@ def command(
     return made
 
 
-@command("count", *ALL, rows=RUN, verbose="Shapes, published figures, every rule; -vv: sources too.",
+@command("count", *ALL, rows=COUNT, verbose="Shapes, published figures, every rule; -vv: sources too.",
          quiet="The numbers alone.")
 def count(
     call: Call, model: ModelArgument, run: Run, set_: SetOption,

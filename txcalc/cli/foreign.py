@@ -42,6 +42,13 @@ OPTIONS: Final = _each({
     "gpu-memory-utilization mem-fraction-static": "--utilization --reserve",
     "vllm sglang backend": "--engine",
     "tensor-parallel tensor-parallel-size tensor-model-parallel-size": "--tp",
+    "pipeline-parallel pipeline-parallel-size pipeline-model-parallel-size": "--pp",
+    "data-parallel data-parallel-size": "--dp",
+    "expert-parallel expert-parallel-size expert-model-parallel-size": "--ep",
+    "expert-tensor-parallel-size": "--etp",
+    "context-parallel context-parallel-size": "--cp",
+    "sequence-parallel": "--sp",
+    "zero-stage deepspeed": "--zero",
     "max-num-batched-tokens ubatch-size n-ubatch chunked-prefill-size": "--chunk",
     "num-gpu-blocks-override kv-cache-memory-bytes": "--pool",
     "max-new-tokens max-tokens output-len osl n-predict": "--new",
@@ -67,14 +74,11 @@ FIELDS: Final = _each({
 })
 """Fields of a model by what their options are called elsewhere."""
 
-_SPLIT: Final = "one device is counted; nothing is split over several yet"
 _FRAMEWORK: Final = "frameworks are not counted yet; --implementation says whose code is"
 
 ABSENT: Final = _each({
-    "gpus num-gpus n-gpus ngpu devices world-size nodes nnodes nproc-per-node "
-    "pp pipeline-parallel pipeline-parallel-size pipeline-model-parallel-size dp "
-    "data-parallel data-parallel-size ep expert-parallel expert-parallel-size etp cp context-parallel "
-    "context-parallel-size sp sequence-parallel zero zero-stage fsdp deepspeed schedule": _SPLIT,
+    "gpus num-gpus n-gpus ngpu devices world-size nodes nnodes nproc-per-node":
+        "--tp, --pp, --cp and --dp are the ranks of every axis; all together are the devices",
     "framework": _FRAMEWORK,
     "speculative draft beams num-beams": "one token at a time is decoded; --batch counts sequences",
     "tokens-per-second throughput latency mfu bandwidth price cost": "time is not counted yet; FLOPs and bytes are",

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, NamedTuple
 import typer
 
 from txcalc import units
+from txcalc.cli.parallel import PARALLEL
 from txcalc.show.writers import FORMATS
 from txcalc.spec import words
 from txcalc.spec.formats import NAMES
@@ -101,9 +102,12 @@ def _size(raw: str) -> int:
 
 
 class Row(NamedTuple):
-    """An option of a run: its help, and how its text is read. ``old``: read for one release, and not listed."""
+    """An option of a run: its help, and how its text is read. ``old``: read for one release, and not listed.
 
-    metavar: str
+    ``metavar``: none: a flag.
+    """
+
+    metavar: str | None
     help: str
     reads: Callable[[str], Any] = str
     names: tuple[str, ...] = ()
@@ -159,6 +163,9 @@ RUN: Final[Mapping[str, Row]] = {
                   list, several=True),
 }
 """What a model is run on."""
+TOGETHER: Final = {name: Row(*row) for name, row in PARALLEL.items()}
+"""Devices that a run is spread over."""
+COUNT: Final = {**RUN, **TOGETHER}
 
 
 def _some(*names: str, **changed: Row) -> dict[str, Row]:
@@ -190,7 +197,6 @@ ENGINE: Final = {
     "utilization": Row("PART", "Of a card, what an engine takes of it: 0.9. Default: the engine's.", _number),
     "context": Row("N", "The longest request that an engine admits. Default: the model's context.", units.parse_count),
     "pool": Row("SIZE", "An engine's KV pool, such as 53.29GiB, in place of what a card leaves.", units.parse_bytes),
-    "tp": Row("N", "Ranks over which an engine splits heads and weights. Default: the cards.", _size),
     "kv_block": RUN["kv_block"]._replace(help="Tokens in a block of an engine's KV cache. Default: the engine's."),
     "chunk": Row("N", "Tokens that an engine reads in one pass. Default: the engine's.", _size),
     "swa_full": Row("yes|no", "llama.cpp's --swa-full: windows are cached as long as the context. Default no.", _yes),
@@ -202,7 +208,7 @@ ENGINE: Final = {
 }
 """An inference engine, and how it is started."""
 
-MEMORY: Final = ENGINE | _some(
+MEMORY: Final = ENGINE | TOGETHER | _some(
     "batch", "seq", "new", "past", "source_seq", "images", "phase", "dtype", "weights", "kv_dtype", "attention",
     "dropout", "precision", "optimizer", "optimizer_kernel", "accumulate", "global_batch", "clip", "in_backward",
     "recompute", "offload", "loss", "lora", "dora", "freeze", "kernels", "implementation", "cache", "logits", "latents",
@@ -365,8 +371,9 @@ def _rows(rows: Mapping[str, Row]) -> list[inspect.Parameter]:
     found = []
     for name in _named(rows):
         row = rows.get(name, hidden)
-        made = option(row.metavar, row.help, *row.names, hidden=row.old, autocompletion=row.complete)
-        kind = list[str] | None if row.several else str | None
+        names = row.names or ((f"--{name}",) if row.metavar is None else ())
+        made = option(row.metavar, row.help, *names, hidden=row.old, autocompletion=row.complete)
+        kind = list[str] | None if row.several else bool | None if row.metavar is None else str | None
         found.append(_parameter(name, None, Annotated[kind, made]))
     return found
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 from txcalc.count.entries import Entry
 from txcalc.count.parameter import Parameter
 from txcalc.spec.errors import SpecError
-from txcalc.trace.workload import OPTIMIZER_KERNELS as KERNELS
 from txcalc.trace.workload import OptimizerKernel, Workload
 
 STATE: Final = "optimizer state"
@@ -100,6 +99,7 @@ class Make(NamedTuple):
     once: bool = False
 
 
+KERNELS: Final[tuple[OptimizerKernel, ...]] = get_args(OptimizerKernel)
 Steps = Mapping[OptimizerKernel, tuple[Make, ...]]
 
 

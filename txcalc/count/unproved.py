@@ -61,7 +61,9 @@ def unproved(trace: Trace) -> str:
     if trace.model is None or trace.sizes:
         return ""
     spec, generates = trace.model, not trace.workload.keeps
-    found = [what for what, has in MODELS if has(spec)] + [what for what, has in LAYERS if _any(spec, has)]
+    found = ["a rank that holds a part of the model"] * any(
+        getattr(trace.layout, axis) > 1 for axis in ("tp", "pp", "cp", "ep"))
+    found += [what for what, has in MODELS if has(spec)] + [what for what, has in LAYERS if _any(spec, has)]
     if trace.workload.precision == "amp":
         found += ["autocast over frozen weights"] * (trace.frozen is not None)
         found += ["autocast with recomputation"] * (

@@ -49,6 +49,8 @@ class Explainer:
         command: Sequence[str] = (),
     ) -> None:
         """Raises ``SpecError`` for a workload that does not fit the model."""
+        if workload.layout is not None:
+            raise SpecError("a rank's numbers are not derived yet: leave out the layout", field="layout")
         self._spec = spec
         self._workload = fit(spec, workload)
         self._info = ModelInfo.of(spec, source, overrides)

@@ -62,6 +62,7 @@ def run(workload: Workload, defaults: frozenset[str], attention: str | None = No
         *lengths(workload, defaults),
         dtypes(workload),
         _PHASES[workload.phase],
+        "" if workload.layout is None else str(workload.layout),
         *policy(workload),
         "" if attention is None else kernel(workload, attention),
         f"{_CODE[workload.implementation]} {workload.kernels.upper()} kernels",

@@ -58,3 +58,9 @@ def number(word: str | None) -> int | None:
     """The number after a colon, such as that of ``full:4``, if there is one."""
     found = re.search(":([0-9]+)$", word or "")
     return int(found[1]) if found else None
+
+
+def settings(text: str) -> dict[str, str]:
+    """The names and values of a text such as ``reshard=no,reduce=bf16``."""
+    parts = (part.partition("=") for part in text.split(","))
+    return {name.strip(): value.strip() for name, _, value in parts}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from txcalc.trace import curves, grouped, norms, ops, parts
 from txcalc.trace.record import Trace
+from txcalc.trace.sizes import least
 from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
@@ -148,18 +149,19 @@ def _experts(t: Trace, spec: MoE, rows: Tensor) -> Tensor:
     """Each expert on its share of the sorted rows, to a list of what they put out.
 
     Shares are equal as far as whole rows allow; an expert without any does not run. Together, they are as many passes
-    of all tokens as there are active experts.
+    of all tokens as there are active experts. Ranks that share experts have as many rows each as tokens have experts.
     """
     total, d = rows.shape
-    a = spec.active_experts
+    a, own_experts = spec.active_experts, spec.experts // t.layout.ep
     parts = ops.view(t, "split", rows, copied=True)
     outputs = t.tensor(total, d, label="expert output")
-    with t.scope("experts", copies=spec.experts, active=a, calls=a, repeat=True, within="experts"):
+    with t.scope("experts", copies=own_experts, active=a if t.layout.ep == 1 else least(a, own_experts), calls=a,
+                 repeat=True, within="experts"):
         _dense(t, spec, spec.d_ff, rows.view(total // a, d))
-    each = total // spec.experts
-    more = total - each * spec.experts
+    each = total // own_experts
+    more = total - each * own_experts
     last = len(t.body)
-    for count, share in ((more, each + 1), (spec.experts - more, each)):
+    for count, share in ((more, each + 1), (own_experts - more, each)):
         if t.size(share) == 0:
             continue
         with t.scope("experts", copies=count, calls=count, repeat=True, within="experts"):

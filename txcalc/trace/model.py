@@ -16,7 +16,9 @@ from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.frozen import Frozen, check
 from txcalc.trace.heads import Outputs, pool, project, top
 from txcalc.trace.implementations import code
+from txcalc.trace.layout import WHOLE
 from txcalc.trace.losses import loss
+from txcalc.trace.rank import RECEIVED, heaviest, local
 from txcalc.trace.record import Trace
 from txcalc.trace.recurrent import linear_attention, recurrent
 from txcalc.trace.sizes import same
@@ -28,13 +30,20 @@ if TYPE_CHECKING:
     from txcalc.spec.model import Block, Model, Stack, Sublayers, Tower
 
 
-def trace(spec: Model, workload: Workload, sizes: Mapping[str, int] | None = None) -> Trace:
-    """Run the model on sizes; ``sizes`` says what symbols among them stand for.
+def trace(
+    spec: Model, workload: Workload, sizes: Mapping[str, int] | None = None, stage: int | None = None
+) -> Trace:
+    """Run the model on sizes; ``sizes`` says what symbols among them stand for. In a layout it is that of one rank, of
+    this ``stage`` of a pipeline; none: of that with the most weights.
 
     Module paths are those of the PyTorch reference in ``txcalc.check.reference.transformer``, with the index of a
     repeated layer or expert left out.
     """
-    t = Trace(workload, model=spec, code=code(spec, workload), sizes=sizes or {})
+    layout = workload.layout or WHOLE
+    if stage is None:
+        stage = 0 if layout.pp == 1 else heaviest(trace(spec, workload.replaced(layout=layout.replaced(pp=1))), layout)
+    spec = local(spec, layout, stage)
+    t = Trace(workload, model=spec, code=code(spec, workload), sizes=sizes or {}, layout=layout, stage=stage)
     if workload.freezes:
         t.frozen = Frozen(workload)
     with t.frame():
@@ -67,6 +76,9 @@ def _forward(t: Trace, spec: Model) -> Outputs:
             t.hold(prefix)
         if spec.encoder is None:
             types = embeddings.types(t, t.workload.seq) if t.code.types_first and spec.token_types else None
+            if t.stage:
+                x = t.tensor(t.workload.batch, t.workload.seq, spec.d_model, label=RECEIVED)
+                return top(t, spec, t.hold(_stack(t, spec, spec, x, cached=is_causal(spec))), pooled)
             x, ids = _input(t, spec, spec, t.workload.seq, spec.vocab)
             x = _stack(t, spec, spec, x, cached=is_causal(spec), ids=ids, prefix=prefix, types=types)
         else:
@@ -153,7 +165,8 @@ def _stack(
             x, made = encoder_decoders.opened(t, stack, x, causal=causal)
             around = around._replace(made=made)
         else:
-            x = embeddings.embed(t, spec, stack, x, prefix, positions, types)
+            if not t.stage:
+                x = embeddings.embed(t, spec, stack, x, prefix, positions, types)
             if not t.code.holds_inputs:
                 t.hold(x)
             around = around._replace(table=_table(t, stack, around, x))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from txcalc.trace.implementations import TORCH, Code
 from txcalc.trace.kinds import KINDS, Call, Kind, Name, Scopes
+from txcalc.trace.layout import WHOLE, Layout
 from txcalc.trace.tensors import Number, Role, Steps, Storage, Tensor
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 Part = Literal["tokens", "q", "k", "v", "latents", "attention output", "down", "output", ""]
 """What a matrix is in a model, as far as anything depends on it: its table of tokens, its output head, ..."""
-
-
 NONE: Final[Mapping[str, tuple[Number, ...]]] = {}
 NOTHING: Final = Tensor(0, Storage(0, ()), ())
 """The result of an operation that writes nothing."""
@@ -35,9 +34,8 @@ NOTHING: Final = Tensor(0, Storage(0, ()), ())
 class Op(NamedTuple):
     """One operation, once: the ``Repeat``s around it say how often.
 
-    Operations that mix positions say more: ``reads`` and
-    ``writes`` are what attention's core moves to and from memory, and ``reach`` is how many positions, the
-    last one included, one call looks back over.
+    Operations that mix positions say more: ``reads`` and ``writes`` are what attention's core moves to and from
+    memory, and ``reach`` is how many positions, the last one included, one call looks back over.
     """
 
     path: str
@@ -213,6 +211,8 @@ class Trace:
     leaves: tuple[Tensor, ...] = ()  # made to be given a gradient, and so held by autograd
     loss: Tensor | None = None  # the one result whose gradient the run makes itself
     frozen: Frozen | None = None  # none: all weights are trained
+    layout: Layout = WHOLE
+    stage: int = 0  # of a pipeline: the first reads inputs, all others receive hidden states
     _prefix: str = ""
     _component: tuple[str, str] | None = None  # its path, and its kind
     _within: Scopes = field(default_factory=Scopes)

@@ -17,6 +17,7 @@ from txcalc.spec import adapters, older, words
 from txcalc.spec.errors import SpecError, all_of, not_one_of, shown, unknown_field
 from txcalc.spec.formats import NAMES, PACKED
 from txcalc.spec.training import OPTIMIZERS, Held, beside_master, check_optimizer
+from txcalc.trace.layout import Layout
 from txcalc.trace.tensors import Role
 
 Phase = Literal["forward", "training", "prefill", "decode"]
@@ -49,14 +50,12 @@ CACHES: Final = ("dynamic", "static", "static:K")
 LOGITS: Final = ("all", "last")
 """Positions that a head reads."""
 
-OPTIMIZER_KERNELS: Final[tuple[OptimizerKernel, ...]] = get_args(OptimizerKernel)
-
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "phase": get_args(Phase), "dtype": get_args(DType), "kv_dtype": get_args(KvDType), "weights": NAMES,
     "attention": get_args(AttentionKernel), "masked": get_args(Masked), "kernels": get_args(Kernels),
     "latents": get_args(Latents), "implementation": get_args(Implementation),
     "recipe": get_args(Recipe), "loss": LOSSES, "recompute": RECOMPUTE, "precision": get_args(Precision),
-    "optimizer": OPTIMIZERS, "optimizer_kernel": OPTIMIZER_KERNELS, "cache": CACHES, "logits": LOGITS,
+    "optimizer": OPTIMIZERS, "optimizer_kernel": get_args(OptimizerKernel), "cache": CACHES, "logits": LOGITS,
 }
 """The fields that are one of a few words."""
 
@@ -75,10 +74,13 @@ TRAINED: Final[Mapping[str, Callable[[object], Any]]] = {
 STEP: Final = ("optimizer", "optimizer_kernel", "accumulate", "clip", "in_backward")
 """The fields of a whole training step."""
 
+_OF_A_STEP: Final = {"recompute": "recomputes nothing", "loss": "has no loss",
+                    **dict.fromkeys(STEP, "updates no weights")}
+
 PASS: Final = ("cache", "logits")
 """The fields of a pass that generates."""
 
-GIVEN: Final = ("loss", "recompute", *TRAINED, *STEP, "precision", "offload", *PASS)
+GIVEN: Final = ("loss", "recompute", *TRAINED, *STEP, "precision", "offload", *PASS, "layout")
 """The fields that a document has only where they were given."""
 
 UNBUILT: Final = ("megatron",)
@@ -112,7 +114,7 @@ class Workload(Part):
     micro-batches go into a step; ``clip``: the gradients' norm is clipped; ``in_backward``: each weight is updated, and
     its gradient freed, as soon as that is there.
     ``cache``: one of ``CACHES``; none: as the implementation has it. ``logits``: of all positions that are read, or of
-    the last one alone; none: of all.
+    the last one alone; none: of all. ``layout``: the devices it is spread over; none: it is on one.
     Raises ``SpecError`` that names the field.
     """
 
@@ -147,12 +149,13 @@ class Workload(Part):
     precision: Precision | None = None
     cache: str | None = None
     logits: str | None = None
+    layout: Layout | None = None
 
     def __post_init__(self) -> None:
         if (packed := _packed(self.dtype)) in PACKED:
             raise SpecError(f"nothing is computed in {packed}; --weights {packed} stores weights so, and --kv-dtype "
                             "has formats of the cache", field="dtype")
-        for name, reads in TRAINED.items():
+        for name, reads in (*TRAINED.items(), ("layout", Layout.read)):
             if (given := getattr(self, name)) is not None:
                 object.__setattr__(self, name, _read(name, reads, given))
         if self.kv_dtype is None:
@@ -166,15 +169,10 @@ class Workload(Part):
         all_of(_checks({name: value for name, value in self.__dict__.items() if name not in follows}))
         if self.attention == "efficient" and self.kernels == "cpu":
             raise SpecError("the memory-efficient kernel is CUDA's; the CPU has flash and math", field="attention")
-        if self.recompute in _SHORTER:
-            object.__setattr__(self, "recompute", _SHORTER[self.recompute])
-        if self.recompute is not None and self.phase != "training":
-            raise SpecError(f"a {self.phase} pass recomputes nothing; use phase training", field="recompute")
-        if self.loss is not None and self.phase != "training":
-            raise SpecError(f"a {self.phase} pass has no loss; use phase training", field="loss")
-        for name in STEP:
+        object.__setattr__(self, "recompute", _SHORTER.get(self.recompute or "", self.recompute))
+        for name, lacks in _OF_A_STEP.items():
             if self.phase != "training" and getattr(self, name) is not None:
-                raise SpecError(f"a {self.phase} pass updates no weights; use phase training", field=name)
+                raise SpecError(f"a {self.phase} pass {lacks}; use phase training", field=name)
         for name in PASS:
             if self.keeps and getattr(self, name) is not None:
                 raise SpecError(f"a {self.phase} pass generates nothing; use phase prefill or decode", field=name)
@@ -196,6 +194,8 @@ class Workload(Part):
         fields = plain({older.FIELDS.get(name, name): value for name, value in fields.items()})
         if "phase" not in fields and any(fields.get(name) is not None for name in TRAINED):
             fields["phase"] = "training"
+        if (flat := {name: fields.pop(name) for name in Layout.names() if name in fields}):
+            fields["layout"] = Layout.of({**vars(Layout.read(fields.get("layout")) or Layout()), **flat})
         known = (partial(_check_known, name, value, cls.names()) for name, value in fields.items())
         all_of(chain(known, _checks({name: value for name, value in fields.items() if value is not None})))
         if fields.get("precision") == "fp32":

@@ -1,0 +1,73 @@
+"""One rank of a run over several devices: what each has of a model, and layouts that do not fit it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import txcalc
+from txcalc.cli.app import app
+from txcalc.count.params import params
+from txcalc.trace.layout import Layout
+from txcalc.trace.model import trace
+from txcalc.trace.rank import stage_bounds
+from txcalc.trace.workload import Workload
+
+
+def test_one_rank_of_llama() -> None:
+    """By hand, from the sizes that its config.json has."""
+    d, f, v, layers, heads, kv, k, n, tp = 8192, 28672, 128256, 80, 64, 8, 128, 512, 8
+    found = txcalc.count("llama3-70b", seq=n, tp=tp).totals
+    matrices = (2 * d * heads * k + 2 * d * kv * k + 3 * d * f) // tp
+    assert found.params.value == layers * (matrices + 2 * d) + 2 * v * d // tp + d
+    assert found.flops_forward.value == 2 * n * (layers * matrices + v * d // tp) + layers * 4 * n * n * heads * k // tp
+    assert found.kv_cache_bytes is not None and found.kv_cache_bytes.value == layers * 2 * kv * k * n * 2 // tp
+
+
+@pytest.mark.parametrize(("model", "layout", "why"), [
+    ("llama3-70b", {"tp": 3}, "tp: 3 ranks cannot share the 64 heads of llama3-70b evenly; 2 or 4 would do"),
+    ("llama3-70b", {"pp": 81}, "pp: 81 stages of 80 layers: at most 80 would do"),
+    ("llama3-70b", {"dp": 2, "ep": 2}, "ep: llama3-70b has no experts"),
+    ("mixtral-8x7b", {"dp": 16, "ep": 16}, "ep: 16 ranks cannot share the 8 experts of mixtral-8x7b evenly; "
+     "8 would do"),
+    ("mixtral-8x7b", {"dp": 4, "ep": 3}, "ep: 3 ranks do not divide dp · cp, 4; 2 or 4 would do"),
+    ("mixtral-8x7b", {"tp": 4, "etp": 2}, "etp: experts are split over all tp ranks or over none: must be 1 or 4, got "
+     "2"),
+    ("gpt2", {"tp": 0}, "tp: must be a whole number of at least 1, got 0"),
+    ("gpt2", {"zero": 4}, "zero: must be a stage, 0 to 3, got 4"),
+    ("gpt2", {"zero": 1, "fsdp": "yes"}, "fsdp: shards by itself: give one of --fsdp and --zero"),
+    ("gpt2", {"fsdp": "reshard=maybe"}, "fsdp.reshard: must be one of yes, no, got 'maybe'"),
+    ("gpt2", {"schedule": "interleaved"}, "schedule: must be one of gpipe, 1f1b, interleaved:V, zb, dualpipe, got "
+     "'interleaved'; did you mean interleaved:V?"),
+    ("t5-small", {"pp": 2}, "pp: t5-small has an encoder beside its decoder, which is not built over several stages"),
+])
+def test_a_layout_that_does_not_fit(model: str, layout: dict[str, Any], why: str) -> None:
+    with pytest.raises(txcalc.SpecError) as error:
+        txcalc.count(model, seq=64, phase="training", **layout)
+    assert str(error.value) == why
+
+
+def test_the_command_line_and_a_saved_report_have_the_layout(tmp_path: Any) -> None:
+    path = tmp_path / "report.json"
+    args = ["count", "qwen3-30b-a3b", "--tp", "2", "--dp", "4", "--ep", "4", "--json", "-o", str(path)]
+    assert CliRunner().invoke(app, args).exit_code == 0
+    again = CliRunner().invoke(app, ["count", str(path), "--dp", "8", "--json"])
+    report = txcalc.count("qwen3-30b-a3b", tp=2, dp=8, ep=4)
+    assert '"layout": {\n      "tp": 2,\n      "dp": 8,\n      "ep": 4\n    }' in again.stdout
+    assert f'"value": {report.totals.params.value},' in again.stdout
+    assert Layout.of({"tp": 1, "sp": False}) is None and txcalc.count("gpt2", tp=1) == txcalc.count("gpt2")
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama3-8b", "deepseek-v3", "jamba-v0.1", "gemma3-4b"])
+@pytest.mark.parametrize("pp", [2, 3, 7])
+def test_stages_have_all_layers_and_weights(name: str, pp: int) -> None:
+    """A tied table is on the last stage once more."""
+    spec = txcalc.load(name)
+    run = Workload(seq=32)
+    stages = [params(trace(spec, run.replaced(layout=Layout(pp=pp)), stage=stage)) for stage in range(pp)]
+    table = spec.vocab * spec.d_model if spec.head.tied else 0  # type: ignore[operator, union-attr]
+    assert sum(stages) == params(trace(spec, run)) + table
+    assert params(trace(spec, run.replaced(layout=Layout(pp=pp)))) == max(stages)
+    assert [end - start for start, end in stage_bounds(7, 3)] == [3, 2, 2]

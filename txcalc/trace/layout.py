@@ -1,0 +1,166 @@
+"""How a run is spread over devices: the ranks of each axis of a mesh, and what they split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import gcd
+from typing import Any, Final, Literal, Self, get_args
+
+from txcalc.document import Part
+from txcalc.spec import words
+from txcalc.spec.errors import SpecError, not_one_of, shown, unknown_field
+
+Axis = Literal["tp", "pp", "cp", "dp", "ep", "etp"]
+AXES: Final[tuple[Axis, ...]] = get_args(Axis)
+SCHEDULES: Final = ("gpipe", "1f1b", "interleaved:V", "zb", "dualpipe")
+DTYPES: Final = ("bf16", "fp16", "fp32")
+
+
+class Fsdp(Part):
+    """PyTorch's ``fully_shard``: fp32 weights are sharded over dp, and gathered unit by unit.
+
+    ``reshard``: gathered weights are freed after the forward pass. ``params``, ``reduce``: the dtypes of gathered
+    weights and of reduced gradients (``MixedPrecisionPolicy``).
+    """
+
+    unit: Literal["layer", "model"] = "layer"
+    reshard: bool = True
+    params: Literal["bf16", "fp16", "fp32"] = "bf16"
+    reduce: Literal["bf16", "fp16", "fp32"] = "fp32"
+
+    @classmethod
+    def read(cls, given: object) -> Self | None:
+        """From its fields, a text such as ``reshard=no,reduce=bf16``, or yes and no. Raises ``SpecError``."""
+        if given is None or isinstance(given, cls):
+            return given
+        if isinstance(given, bool) or given in ("yes", "no"):
+            return cls() if given in (True, "yes") else None
+        if isinstance(given, str):
+            given = words.settings(given)
+        if not isinstance(given, Mapping):
+            raise SpecError(f"must be yes or like unit=layer,reshard=no, got {shown(given)}", field="fsdp")
+        choices: dict[str, tuple[Any, ...]] = {
+            "unit": ("layer", "model"), "reshard": ("yes", "no"), "params": DTYPES, "reduce": DTYPES}
+        fields: dict[str, Any] = {}
+        for name, value in given.items():
+            if name not in choices:
+                raise SpecError(unknown_field(str(name), tuple(choices)), field=f"fsdp.{name}")
+            value = {True: "yes", False: "no"}[value] if isinstance(value, bool) else words.word("dtype", value, DTYPES)
+            if value not in choices[name]:
+                wanted, got = not_one_of(choices[name], value)
+                raise SpecError(f"must be {wanted}{got}", field=f"fsdp.{name}")
+            fields[name] = value == "yes" if name == "reshard" else value
+        return cls(**fields)
+
+
+class Layout(Part):
+    """Ranks of every axis: tensor, pipeline, context and data parallel, together ``world`` of them.
+
+    ``ep``: ranks among dp and cp that share experts; ``etp``: their tensor parallelism; none: tp. ``sp``: what tensor
+    parallelism leaves whole is split by position (arXiv 2205.05198). ``zero``: the stage of ZeRO (arXiv 1910.02054).
+    Raises ``SpecError`` that names the field.
+    """
+
+    tp: int = 1
+    pp: int = 1
+    cp: int = 1
+    dp: int = 1
+    ep: int = 1
+    etp: int | None = None
+    sp: bool = False
+    zero: int = 0
+    fsdp: Fsdp | None = None
+    schedule: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in AXES:
+            value = getattr(self, name)
+            if (name, value) != ("etp", None) and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise SpecError(f"must be a whole number of at least 1, got {shown(value)}", field=name)
+        if not isinstance(self.sp, bool):
+            raise SpecError(f"must be true or false, got {shown(self.sp)}", field="sp")
+        if isinstance(self.zero, bool) or self.zero not in range(4):
+            raise SpecError(f"must be a stage, 0 to 3, got {shown(self.zero)}", field="zero")
+        if self.zero and self.fsdp is not None:
+            raise SpecError("shards by itself: give one of --fsdp and --zero", field="fsdp")
+        if (self.dp * self.cp) % self.ep:
+            raise SpecError(f"{self.ep} ranks do not divide dp · cp, {self.dp * self.cp}; "
+                            f"{either(nearest(self.ep, lambda n: (self.dp * self.cp) % n == 0))}", field="ep")
+        if self.etp not in (None, 1, self.tp):
+            raise SpecError(f"experts are split over all tp ranks or over none: must be 1 or {self.tp}, got {self.etp}",
+                            field="etp")
+        form, given = words.form(self.schedule or "1f1b"), words.number(self.schedule)
+        if form not in {words.form(each) for each in SCHEDULES} or (form == "interleaved") != bool(given):
+            wanted, got = not_one_of(SCHEDULES, self.schedule)
+            raise SpecError(f"must be {wanted}{got}", field="schedule")
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self | None:
+        """From names and values, or None where nothing is split. Raises ``SpecError``."""
+        for name in fields:
+            if name not in cls.names():
+                raise SpecError(unknown_field(name, cls.names()), field=name)
+        given: dict[str, Any] = {name: Fsdp.read(value) if name == "fsdp" else value
+                                 for name, value in fields.items() if value is not None}
+        found = cls(**given)
+        return None if found == cls() else found
+
+    @classmethod
+    def read(cls, given: object) -> Self | None:
+        """A layout as it is, or of its fields. Raises ``SpecError``."""
+        if given is None or isinstance(given, cls):
+            return given
+        if not isinstance(given, Mapping):
+            raise SpecError(f"must be a mapping such as tp: 8, got {shown(given)}", field="layout")
+        return cls.of(given)
+
+    def to_data(self) -> dict[str, Any]:
+        """The fields that are not as they usually are, as plain data."""
+        return {name: value for name, value in super().to_data().items() if value != getattr(type(self), name)}
+
+    @property
+    def world(self) -> int:
+        """All ranks."""
+        return self.tp * self.pp * self.cp * self.dp
+
+    @property
+    def experts_tp(self) -> int:
+        """Ranks that split each expert."""
+        return self.tp if self.etp is None else self.etp
+
+    @property
+    def by_position(self) -> int:
+        """Ranks that split positions where tensor parallelism splits nothing."""
+        return self.tp if self.sp else 1
+
+    def __str__(self) -> str:
+        parts = [f"{name} {getattr(self, name)}" for name in AXES if getattr(self, name) not in (1, None)]
+        parts += ["sp"] * self.sp + [f"zero {self.zero}"] * bool(self.zero) + ["fsdp"] * (self.fsdp is not None)
+        return ", ".join([*parts, *([self.schedule] if self.schedule else [])])
+
+
+WHOLE: Final = Layout()
+"""Everything on one device."""
+
+
+def nearest(asked: int, works: Any) -> list[int]:
+    """The numbers of ranks next to the one that was asked for that work, the lower one first."""
+    below = next((n for n in range(asked - 1, 0, -1) if works(n)), None)
+    above = next((n for n in range(asked + 1, 4 * asked + 2) if works(n)), None)
+    return [n for n in (below, above) if n is not None]
+
+
+def either(found: list[int]) -> str:
+    """Numbers that work, in words."""
+    return f"{' or '.join(map(str, found))} would do" if found else "none does"
+
+
+def shares(size: int, ranks: int) -> Iterator[int]:
+    """The sizes of ``torch.chunk``: alike as long as there is enough, the last ones shorter, or nothing."""
+    each = -(-size // ranks)
+    return (max(0, min(each, size - rank * each)) for rank in range(ranks))
+
+
+def divides(ranks: int, size: int) -> bool:
+    """Whether so many ranks share a size evenly, or each part of it is on as many ranks."""
+    return gcd(ranks, size) in (ranks, size)

@@ -1,0 +1,239 @@
+"""The model of one rank: a smaller spec, which the same programs run.
+
+Tensor parallelism (arXiv 1909.08053) splits heads, feed-forward widths and rows of the token table; where it has more
+ranks than there are key heads, each has a copy of one. Norms, latents, routers and the width of hidden states stay
+whole. Pipelines split layers. A tower is split as the stack is, as Megatron-LM does it, if its sizes allow it, else
+every rank has all of it; it stands on the first stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import embedding_width, layer_order, located_blocks, shares_keys
+from txcalc.spec.inputs import NoHead
+from txcalc.trace.layout import Layout, divides, either, nearest, shares
+
+if TYPE_CHECKING:
+    from txcalc.spec.layers import AnyAttention
+    from txcalc.spec.model import Group, Model, Stack, Sublayers
+    from txcalc.trace.record import Trace
+
+
+RECEIVED: Final = "hidden states of the stage before"
+
+
+class Sizes(NamedTuple):
+    """A size of a block that ranks split, and by which axis. ``copies``: parts may be on several ranks each."""
+
+    what: str
+    size: int
+    axis: str = "tp"
+    copies: bool = False
+
+
+def sizes(block: Sublayers) -> Iterator[Sizes]:
+    """The sizes of a block that ranks split."""
+    attentions: tuple[AnyAttention | None, ...] = block.attention, block.cross_attention
+    for each in attentions:
+        if each is None:
+            continue
+        yield Sizes("heads", each.heads)
+        if each.kind == "standard":
+            yield Sizes("key heads", each.kv_heads, copies=True)
+    if (r := block.recurrent) is not None:
+        for what, name in RECURRENT.get(r.kind, {}).items():
+            yield Sizes(what, getattr(r, name), copies=name == "groups")
+    if (f := block.feed_forward) is not None and f.kind == "dense":
+        yield Sizes("columns of d_ff", f.d_ff)
+    elif f is not None and f.kind == "moe":
+        yield Sizes("experts", f.experts, "ep")
+        yield Sizes("columns of an expert's d_ff", f.d_ff, "experts_tp")
+        if f.shared_d_ff is not None:
+            yield Sizes("columns of the shared experts' d_ff", f.shared_d_ff)
+
+
+RECURRENT: Final[dict[str, dict[str, str]]] = {
+    "mamba2": {"recurrent heads": "heads", "groups": "groups"}, "mamba": {"channels": "inner"},
+    "gated-delta": {"recurrent key heads": "key_heads", "recurrent value heads": "value_heads"},
+    "lightning": {"recurrent heads": "heads"}, "kimi-delta": {"recurrent heads": "heads"},
+}
+"""What ranks split of recurrent layers: sizes in words, and their fields."""
+
+WHOLE: Final[tuple[tuple[str, Callable[[Any], bool]], ...]] = (
+    ("a norm over all queries or keys", lambda b: getattr(getattr(b.attention, "qk_norm", None), "over", "") == "full"),
+    ("a norm before an output projection", lambda b: any(
+        getattr(each, "inner_norm", None) is not None for each in (b.attention, b.feed_forward))),
+    ("a cell or convolution", lambda b: b.recurrent is not None and b.recurrent.kind not in RECURRENT),
+)
+"""What reads columns of all ranks, so that tensor parallelism is refused, and the blocks that have it."""
+
+
+def local(spec: Model, layout: Layout, stage: int = 0) -> Model:
+    """The model of the first rank of a pipeline's ``stage``, which has as much of every size as any.
+
+    Raises ``SpecError`` for sizes that do not divide.
+    """
+    if layout.world == 1:
+        return spec
+    check(spec, layout)
+    if layout.pp > 1:
+        spec = staged(spec, layout, stage)
+    if layout.tp == layout.experts_tp == 1:
+        return spec
+    parts: dict[str, Any] = {"encoder": spec.encoder and _stack(spec.encoder, layout)}
+    for name in ("vocab", "source_vocab"):
+        parts[name] = getattr(spec, name) and max(shares(getattr(spec, name), layout.tp))
+    if spec.tower is not None and _divides(spec.tower, layout):
+        parts["tower"] = _stack(spec.tower, layout)
+    found: Model = _stack(spec.replaced(**parts), layout)
+    return found
+
+
+def check(spec: Model, layout: Layout) -> None:
+    """Raise ``SpecError`` where a layout does not split this model, with the nearest one that does."""
+    stacks: list[Stack] = [stack for stack in (spec, spec.encoder) if stack is not None]
+    blocks = [block for stack in stacks for _, block in located_blocks(stack)]
+    for name, axis in (("tp", "tp"), ("etp", "experts_tp"), ("ep", "ep")):
+        ranks, found = getattr(layout, axis), [each for b in blocks for each in sizes(b) if each.axis == axis]
+        _check_sizes(spec.name, "tp" if name == "etp" and layout.etp is None else name, ranks, found)
+    if layout.ep > 1 and not any(getattr(b.feed_forward, "kind", "") == "moe" for b in blocks):
+        raise SpecError(f"{spec.name} has no experts", field="ep")
+    for name, given in (("cp", layout.cp > 1), ("sp", layout.sp)):
+        if given:
+            raise SpecError("is not built yet", field=name)
+    for what, has in WHOLE if layout.tp > 1 else ():
+        if any(map(has, blocks)):
+            raise SpecError(f"{spec.name} has {what}, which is not built over several ranks", field="tp")
+    if layout.pp > spec.layers:
+        raise SpecError(f"{layout.pp} stages of {spec.layers} layers: at most {spec.layers} would do", field="pp")
+    for what, there in (
+        ("an encoder beside its decoder", spec.encoder is not None),
+        ("layers that read the keys of others", shares_keys(spec)),
+        ("embeddings that every layer reads", spec.per_layer_embedding is not None),
+        ("layers that share their weights", spec.share_layers),
+    ) if layout.pp > 1 else ():
+        if there:
+            raise SpecError(f"{spec.name} has {what}, which is not built over several stages", field="pp")
+
+
+def _check_sizes(name: str, field: str, ranks: int, found: Sequence[Sizes]) -> None:
+    def works(n: int) -> bool:
+        return all(divides(n, each.size) if each.copies else each.size % n == 0 for each in found)
+
+    for each in found:
+        if not (divides(ranks, each.size) if each.copies else each.size % ranks == 0):
+            raise SpecError(f"{ranks} ranks cannot share the {each.size:,} {each.what} of {name} evenly; "
+                            f"{either(nearest(ranks, works))}", field=field)
+
+
+def _divides(stack: Stack, layout: Layout) -> bool:
+    return all(divides(getattr(layout, each.axis), each.size) if each.copies else
+               each.size % getattr(layout, each.axis) == 0
+               for _, block in located_blocks(stack) for each in sizes(block))
+
+
+def _stack(stack: Any, layout: Layout) -> Any:
+    """A stack, or a whole model, with each rank's part of all its blocks."""
+    if stack.groups is None:
+        return _block(stack, layout)
+    return stack.replaced(groups=tuple(
+        group.replaced(blocks=tuple(_block(block, layout) for block in group.blocks)) for group in stack.groups))
+
+
+def _block(block: Any, layout: Layout) -> Any:
+    tp, parts = layout.tp, dict[str, Any]()
+    for name in ("attention", "cross_attention"):
+        if (a := getattr(block, name)) is not None:
+            kv = {"kv_heads": max(1, a.kv_heads // tp)} if a.kind == "standard" else {}
+            parts[name] = a.replaced(heads=a.heads // tp, **kv)
+    if (r := block.recurrent) is not None:
+        parts["recurrent"] = r.replaced(**{
+            name: max(1, getattr(r, name) // tp) for name in RECURRENT.get(r.kind, {}).values()})
+    if (f := block.feed_forward) is not None and f.kind == "dense":
+        parts["feed_forward"] = f.replaced(d_ff=f.d_ff // tp)
+    elif f is not None:
+        shared = {} if f.shared_d_ff is None else {"shared_d_ff": f.shared_d_ff // tp}
+        parts["feed_forward"] = f.replaced(d_ff=f.d_ff // layout.experts_tp, **shared)
+    return block.replaced(**parts)
+
+
+# ---------------------------------------------------------------- stages
+
+
+def stage_bounds(layers: int, stages: int) -> list[tuple[int, int]]:
+    """The first layer of every stage and the one after its last: as many in each, one more in the first ones."""
+    each, more = divmod(layers, stages)
+    starts = [stage * each + min(stage, more) for stage in range(stages + 1)]
+    return list(pairwise(starts))
+
+
+def heaviest(t: Trace, layout: Layout) -> int:
+    """The stage with the most weights, of equal ones the last. ``t``: the run of all layers on one rank."""
+    paths = [path for path, _ in layer_order(t.model)]
+    own, ends = dict.fromkeys(paths, 0), [0, 0]
+    for op, often in t.placed:
+        if op.within.layer in own:
+            own[op.within.layer] += op.params * often.copies
+        else:
+            ends[any(own.values())] += op.params * often.copies
+    if t.model.head.kind == "lm" and t.model.head.tied:
+        ends[1] += t.model.vocab * embedding_width(t.model)
+    sums = [sum(own[path] // paths.count(path) for path in paths[start:end])
+            for start, end in stage_bounds(len(paths), layout.pp)]
+    sums[0], sums[-1] = sums[0] + ends[0], sums[-1] + ends[1]
+    return max(range(layout.pp), key=lambda stage: (sums[stage], stage))
+
+
+def staged(spec: Model, layout: Layout, stage: int) -> Model:
+    """The layers of a stage: what reads inputs is on the first, norm and head are on the last, whose table is its own.
+
+    Raises ``SpecError`` for a stage that there is not.
+    """
+    if not 0 <= stage < layout.pp:
+        raise SpecError(f"there are {layout.pp} stages, from 0 on, and no {stage}", field="pp")
+    start, end = stage_bounds(spec.layers, layout.pp)[stage]
+    parts: dict[str, Any] = {"layers": end - start}
+    if spec.groups is not None:
+        parts["groups"] = tuple(_cut(spec.groups, start, end))
+    if stage > 0:
+        parts |= {"tower": None, "head": spec.head.replaced(tied=False) if spec.head.kind == "lm" else spec.head}
+    if stage < layout.pp - 1:
+        parts |= {"final_norm": False, "pooler": None, "contact_head": False, "head": NoHead(kind="none")}
+    return spec.replaced(**parts)
+
+
+def _cut(groups: Sequence[Group], start: int, end: int) -> Iterator[Group]:
+    """The groups that the layers from ``start`` to ``end`` stand in, with so many turns as are whole; turns of which
+    only a part is here are groups of their own."""
+    at = 0
+    for group in groups:
+        turn = sum(block.repeat for block in group.blocks)
+        first, last = max(start - at, 0), min(end - at, group.repeat * turn)
+        at += group.repeat * turn
+        if first >= last:
+            continue
+        whole = -(-first // turn), last // turn
+        if whole[0] > whole[1]:
+            yield _part(group, first, last, turn)
+            continue
+        if first % turn:
+            yield _part(group, first, whole[0] * turn, turn)
+        if whole[1] > whole[0]:
+            yield group.replaced(repeat=whole[1] - whole[0])
+        if last % turn:
+            yield _part(group, whole[1] * turn, last, turn)
+
+
+def _part(group: Group, first: int, last: int, turn: int) -> Group:
+    """One turn's layers from ``first`` to ``last``."""
+    start, end, at, blocks = first % turn, (last - 1) % turn + 1, 0, []
+    for block in group.blocks:
+        left, right = max(start, at), min(end, at + block.repeat)
+        at += block.repeat
+        if left < right:
+            blocks.append(block.replaced(repeat=right - left))
+    return group.replaced(repeat=1, blocks=tuple(blocks))
