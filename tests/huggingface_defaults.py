@@ -64,8 +64,8 @@ def read_thetas(model_types: list[str]) -> dict[str, dict[str, Any]]:
 def thetas(settings: Any) -> dict[str, float | None]:
     """Of layers that see everything, and of those with a window."""
     parameters = getattr(settings, "rope_parameters", None) or {}
-    return {"full": parameters.get("full_attention", parameters).get("rope_theta"),
-            "window": parameters.get("sliding_attention", {}).get("rope_theta")}
+    return {"full": (parameters.get("full_attention", parameters) or {}).get("rope_theta"),
+            "window": (parameters.get("sliding_attention") or {}).get("rope_theta")}
 
 
 def read_aliases(model_types: list[str]) -> dict[str, dict[str, str]]:

@@ -155,6 +155,9 @@ CASES: dict[str, Values] = {
         "image_size": [21, [26, 26]], "attention_bias": [True, False], "use_qk_norm": [True, False],
         "norm_type": ["layer_norm", "rms_norm"], "use_mask_token": [True, False], "use_mean_pooling": [True, False],
         "use_absolute_position_embeddings": [True, False]},
+    "qianfan_ocr_vision": VISION | {
+        "image_size": [21, [26, 26]], "attention_bias": [True, False], "use_qk_norm": [True, False],
+        "use_mean_pooling": [True]},
     "idefics3_vision": VISION, "smolvlm_vision": VISION,
     "siglip2_text_model": SIGLIP_TEXT,
     "siglip2_vision_model": {k: v for k, v in VISION.items() if k != "image_size"} | {
@@ -178,6 +181,9 @@ NESTED: dict[str, dict[str, Values]] = {
                 "": {"num_labels": LABELS}},
     "t5gemma": {"encoder": T5GEMMA, "decoder": T5GEMMA,
                 "": {"tie_word_embeddings": [True, False], "num_labels": LABELS}},
+    "shieldgemma2": {"text_config": GEMMA3_TEXT | {"vocab_size": [10_789]},
+                     "vision_config": CASES["siglip_vision_model"],
+                     "": {"mm_tokens_per_image": [1, 4]}},
     "gemma3": {"text_config": GEMMA3_TEXT, "vision_config": CASES["siglip_vision_model"],
                "": {"mm_tokens_per_image": [1, 4], "tie_word_embeddings": [True, False]}},
 }

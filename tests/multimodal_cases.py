@@ -47,6 +47,12 @@ ROTATED: dict[int, Values] = {width: {"head_dim": [width], "rope_parameters": [
 HALF: Values = {"rope_parameters": [{**ROTATED[8]["rope_parameters"][0], "partial_rotary_factor": 0.5}]}
 GLM_MOE_TEXT: Values = {k: v for k, v in TEXTS["glm4_moe"].items() if k != "use_qk_norm"} | HALF | {
     "hidden_size": [32], "head_dim": [16], "tie_word_embeddings": [True, False]}
+_ROPE: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
+COMPASS: Values = {
+    "hidden_size": [32], "num_attention_heads": [4], "num_hidden_layers": [3], "tie_word_embeddings": [True],
+    "layer_types": [["sliding_attention", "full_attention", "sliding_attention"]],
+    "rope_parameters": [{"sliding_attention": _ROPE, "full_attention": None},
+                        {"sliding_attention": _ROPE, "full_attention": _ROPE}]}
 PADDLE: Values = TEXTS["ernie4_5"] | {"tie_word_embeddings": [True, False]}
 
 CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
@@ -140,6 +146,8 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
         [{"model_type": ["glm4v_text"], **QWEN_TEXT}, {"model_type": ["glm4v_moe_text"], **GLM_MOE_TEXT}],
         [{"model_type": ["glm4v_vision"], **GLM}, {"model_type": ["glm4v_moe_vision"], **GLM}], TIED,
     ),
+    "glmga": (
+        [{"model_type": ["glm4v_text"], **QWEN_TEXT}], [{"model_type": ["glm4v_vision"], **GLM}], TIED),
     "glm_ocr": (
         [QWEN_TEXT, QWEN_TEXT | ROTATED[8], QWEN_TEXT | ROTATED[16], QWEN_TEXT | HALF | {"head_dim": [16]}], [GLM],
         TIED,
@@ -164,5 +172,33 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
           "spatial_merge_size": [1, 2], "hidden_act": ["gelu", "gelu_pytorch_tanh"]}],
         TIED,
     ),
+    "llava_next": (
+        text(*TEXT_TYPES, tie_word_embeddings=[True, False]), [tower("clip_vision_model", LAYERS)],
+        TIED | {"vision_feature_layer": [-1, -2, 2, [-2, -3]], "multimodal_projector_bias": [True, False],
+                "projector_hidden_act": ["gelu", "relu"]},
+    ),
+    "llava_next_video": (
+        text("llama"), [tower("clip_vision_model", LAYERS)], TIED | {"vision_feature_layer": [-1, -2]}),
+    "llava_onevision": (
+        text("qwen2"), [tower("siglip_vision_model", LAYERS)],
+        TIED | {"vision_feature_layer": [-1, -2], "vision_feature_select_strategy": ["full"]}),
+    "qianfan_ocr": (
+        text("qwen3"), [tower("qianfan_ocr_vision", EVEN, LAYERS, use_mean_pooling=[True])],
+        TIED | {"downsample_ratio": [0.5, 1.0], "vision_feature_layer": [-1, -2]}),
+    "hyperclovax_vision_v2": (
+        text("hyperclovax"), [QWEN | {"model_type": ["qwen2_5_vl_vision", "qwen2_5_vl"], "hidden_size": [16, 24],
+                              "intermediate_size": [17], "out_hidden_size": [26], "window_size": [40, 48],
+                              "fullatt_block_indexes": [[0, 2], []]}], TIED),
+    "cosmos3_omni": ([QWEN3_TEXT], [QWEN3], TIED),
+    "cosmos3_edge": (
+        [QWEN3_TEXT | ROTATED[8] | {"mlp_bias": [True, False], "hidden_act": ["relu2", "gelu"]}],
+        [{k: v for k, v in IMAGES["siglip2_vision_model"].items() if k != "vision_use_head"} | {
+            "num_patches": [16, 36], "spatial_merge_size": [1, 2]}], TIED | {"projector_hidden_size": [13]}),
+    "cohere_compass": (
+        [{k: v for k, v in TEXTS["cohere2"].items() if k != "tie_word_embeddings"} | COMPASS], [QWEN3], TIED),
+    "video_llama_3": (
+        [QWEN_TEXT | {"model_type": ["qwen2"]}, QWEN3_TEXT | {"model_type": ["qwen3"]}],
+        [{"hidden_size": [16, 24], "intermediate_size": [17], "num_hidden_layers": [1, 3],
+          "num_attention_heads": [1, 2], "num_channels": [1, 3], "patch_size": [5, 6]}], TIED),
 }
 """Of each: texts, towers, and the fields beside them."""

@@ -29,7 +29,8 @@ RUNS, BACKWARDS = range(0, DRAWS, 3), range(0, DRAWS, 6)  # which of the draws a
 BATCH, SEQ = 2, 5
 DERIVED = {"num_decoder_layers": None, "pooler_output_size": None, "num_labels": None, "decoder_vocab_size": None,
            "head_dim": None}
-CHANGED: dict[str, Any] = {"gemma3": {"vision_config": {"image_size": 896, "patch_size": 14}},
+LARGE: dict[str, Any] = {"vision_config": {"image_size": 896, "patch_size": 14}}
+CHANGED: dict[str, Any] = {"gemma3": LARGE, "shieldgemma2": LARGE,
                            "big_bird": {"attention_type": "original_full"},
                            "esm": {"vocab_size": 33, "pad_token_id": 1}}
 """Where a family's own defaults are refused, missing, or contradict each other (images smaller than their tokens)."""
@@ -102,7 +103,7 @@ def inputs(spec: Model, class_name: str, token: int) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     images = spec.input if isinstance(spec.input, PatchInput) else spec.tower.input if spec.tower else None
-    if isinstance(images, PatchInput) and not class_name.startswith("Gemma3"):
+    if isinstance(images, PatchInput) and not class_name.startswith(("Gemma3", "ShieldGemma2")):
         found["pixel_values"] = torch.zeros(batch_of(class_name), images.channels, images.image, images.image)
     if isinstance(images, PatchInput) and class_name.startswith("Siglip2"):  # patches, already cut
         side = images.image // images.patch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from typing import Any
 
@@ -34,12 +35,15 @@ AVERAGES = {"gemma4"}
 """Whose class takes averages by multiplying with a matrix of them, which is as much work as it has patches."""
 FLAT = {"qwen2_vl", "qwen2_5_vl", "paddleocr_vl"}
 """Whose older files have the fields of the text beside the tower."""
+TILES = {"llava_next", "llava_next_video", "llava_onevision"}
+"""Whose images are cut, with a newline behind every row of all tiles together."""
 SQUARE_PATCHES = {"kimi_k25", "paddleocr_vl"}
 """Whose patches are given as squares, and not as rows of numbers."""
 PART_TYPES = {name: f"{name}_vision" for name in (
     "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe", "glm_ocr",
-    "gemma4", "exaone4_5", "kimi_k25", "paddleocr_vl")} | {
-    "llama4": "llama4_vision_model"}
+    "gemma4", "exaone4_5", "kimi_k25", "paddleocr_vl", "cosmos3_edge", "cohere_compass", "video_llama_3")} | {
+    "llama4": "llama4_vision_model", "cosmos3_omni": "qwen3_vl_vision", "glmga": "glm4v_vision"}
+TEXT_PARTS = {"cosmos3_omni": "qwen3_vl_text"}
 
 
 def draw(model_type: str, seed: int) -> dict[str, Any]:
@@ -74,12 +78,18 @@ def features(model: Any, spec: Model, images: int) -> list[Any]:
         at = torch.arange(grid)
         pixels = pixels.view(images, grid**2, -1)
         sizes = {"image_position_ids": torch.cartesian_prod(at, at).flip(-1).expand(images, -1, -1)}
+    asked = inspect.signature(base.get_image_features).parameters
     if name in ONE_BY_ONE:
         sizes = {"image_sizes": torch.tensor([[side, side]] * images)}
-    if name.startswith(("qwen", "glm", "exaone", "kimi", "paddle")):  # patches, already cut
+    if name in TILES:  # the whole image, and one tile of it
+        model.config.image_grid_pinpoints = [[side, side]]
+        pixels, sizes = pixels[None], {"image_sizes": torch.tensor([[side, side]])}
+    if "image_grid_thw" in asked:  # patches, already cut
         pixels = torch.ones(images * grid**2, spec.tower.input.channels, patch, patch)
         pixels = pixels if name in SQUARE_PATCHES else pixels.flatten(1)
         sizes = {"image_grid_thw": torch.tensor([[1, grid, grid]] * images)}
+    if "image_merge_sizes" in asked:
+        sizes["image_merge_sizes"] = torch.ones(images, dtype=torch.long)
     out = base.get_image_features(pixels, **sizes)
     found = out.pooler_output
     return [torch.cat(list(found)) if isinstance(found, list | tuple) else found,
@@ -127,7 +137,9 @@ def test_an_image_costs_what_the_class_runs(model_type: str) -> None:
             sum(each.sum() for each in seen).backward()
         assert spec.tower is not None
         assert spec.tower.projector is not None
-        assert seen[0].numel() == images * spec.tower.projector.tokens * spec.d_model
+        assert isinstance(spec.tower.input, PatchInput)
+        newlines = spec.tower.input.image // spec.tower.input.patch if model_type in TILES else 0
+        assert seen[0].numel() == (images * spec.tower.projector.tokens + newlines) * spec.d_model
         assert len(seen) == 1 + len(spec.tower.deepstack)
         with_images, without = (totals(spec, n, **room(spec)) for n in (images, 0))
         averaged = averages(spec, images) if model_type in AVERAGES else 0
@@ -163,7 +175,7 @@ def test_a_changed_field_changes_the_count_as_it_does_the_class(model_type: str)
     text, image = config["text_config"], config["vision_config"]
     parts.append(("vision_config", {"model_type": PART_TYPES.get(model_type), **image}))
     if text.get("model_type", f"{model_type}_text") not in FAMILIES:  # those are changed by themselves
-        parts.append(("text_config", {"model_type": f"{model_type}_text", **text}))
+        parts.append(("text_config", {"model_type": TEXT_PARTS.get(model_type, f"{model_type}_text"), **text}))
     compared = 0
     for name, part in parts:
         for field, value in changes(part):

@@ -67,6 +67,7 @@ CASES: dict[str, dict[str, Any]] = {
     "a layer's own norm": {"input": PLAIN, "projector": {"merge": 2, "hidden": [
         {"width": 11, "bias": True}, {"width": 9, "norm": {"kind": "layernorm"}, "activation": "gelu"},
         {"width": 13, "norm": {"kind": "rmsnorm"}}, {"width": 7, "activation": "silu", "gated": True}]}},
+    "newlines": {"projector": {"separators": 2}},
     "with registers": {"input": {**IMAGE, "registers": 2}, "projector": {"merge": 2}},
     "squares that attend by themselves": {
         "input": {**PLAIN, "image": 24}, "position": {"kind": "rope"}, "attention": {"heads": 3, "head_dim": 4},

@@ -22,6 +22,8 @@ Rows = tuple[tuple[str, Callable[[Any], bool]], ...]
 
 MODELS: Final[Rows] = (
     ("several projectors", lambda spec: spec.tower is not None and bool(spec.tower.deepstack)),
+    ("newlines between an image's positions", lambda spec: spec.tower is not None
+     and spec.tower.projector is not None and bool(spec.tower.projector.separators)),
     ("a distilled head", lambda spec: isinstance(spec.head, ClassifierHead) and spec.head.copies > 1),
     ("keys that layers share where several layers make their own", lambda spec: _any(spec, _shares) and sum(
         b.attention is not None and not _shares(b) for b in _blocks(spec)) > 1),

@@ -168,6 +168,7 @@ LETTERS: Final[dict[str, Letter]] = {
     "pieces": Letter("P_m", "pieces of a maxout unit"),
     "tokens": Letter("j", "positions that a projector hands on"),
     "image_window": Letter("Q", "patches along a square that attends by itself"),
+    "separators": Letter("z", "newlines between an image's positions"),
     "merge": Letter("M", "patches along a merged square"),
     "unused_layers": Letter("L_u", "layers whose output is not read"),
     "batch": Letter("b", "batch, sequences"),

@@ -35,10 +35,11 @@ def thetas(c: Config) -> Data:
     parameters = c.data.get("rope_parameters") or c.data.get("rope_scaling")
     kinds = parameters if isinstance(parameters, Mapping) else {}
     nested = {"full": kinds.get("full_attention", kinds), "window": kinds.get("sliding_attention")}
-    found = {
-        kind: _theta(nested[kind], ("rope_theta",)) or _theta(c.data, known["names"]) or known["default"]
-        for kind, known in class_thetas().get(c.model_type, {}).items()
-    }
+    classes = class_thetas().get(c.model_type, {})
+    found = {}
+    for kind, place in nested.items():
+        known = classes.get(kind, {"names": [], "default": None})
+        found[kind] = _theta(place, ("rope_theta",)) or _theta(c.data, known["names"]) or known["default"]
     full = found.get("full")
     return {"theta": full} | ({} if found.get("window") in (None, full) else {"window_theta": found["window"]})
 

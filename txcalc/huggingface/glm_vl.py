@@ -163,7 +163,7 @@ ROWS: Final[Rows] = {
     "glm4v": _glm("Glm4v", "glm4v", _GLM4_TEXT, ties=True),
     # GLM-4.5V: the same tower before GLM-4.5's experts. GLM-4.6V: either. GLM-OCR: GLM-4.1V without biases in the text.
     "glm4v_moe": _glm("Glm4vMoe", "glm4v_moe", "glm4_moe", ties=True, absent={"use_qk_norm": False}),
-    "glm46v": Family(_glm46v, seeing_classes("Glm46V")),
+    "glm46v": Family(_glm46v, seeing_classes("Glm46V")), "glmga": Family(_glm46v, seeing_classes("Glm46V")),
     "glm_ocr": any_size("GlmOcr", "glm_ocr", decoder({}, norm=SANDWICH, only={"attention_bias": False},
                                                      ignore="num_nextn_predict_layers"),
                         _glm_ocr, ties=True, projector=partial(_context, width=_channels)),

@@ -156,6 +156,10 @@ def _llava(c: Config, text: Data, tower: Data) -> Part:
     return {"hidden": [_layer(c, text["d_model"], bias=bias)], "bias": bias, **_several_skips(c, tower)}
 
 
+def _llava_next(c: Config, text: Data, tower: Data) -> Part:
+    return {**read(c, _llava(c, text, tower)), "separators": 1}
+
+
 def _vipllava(c: Config, text: Data, tower: Data) -> Part:
     """LLaVA's with several layers of the tower side by side, and a norm on them."""
     if tower["input"].get("class_tokens", 1) + tower["input"].get("registers", 0) != 1:
@@ -289,8 +293,8 @@ def _tie_embedding(c: Config) -> None:
         c.only("tie_embedding", c.flag("tie_word_embeddings"))
 
 
-def _gemma3(c: Config, kind: str) -> Data:
-    """SigLIP's positions averaged, normed and projected into the text."""
+def _gemma3(c: Config, kind: str, *, either: bool = False) -> Data:
+    """SigLIP's positions averaged, normed and projected into the text; ``either`` as in ``text_stack``."""
     text, image = nested(c, "text_config", "gemma3_text"), nested(c, "vision_config", "siglip_vision_model")
     text.ignore("tie_word_embeddings")
     spec = family_of(text, "gemma3_text", ("lm",)).build(text, kind)
@@ -300,7 +304,7 @@ def _gemma3(c: Config, kind: str) -> Data:
     kernel = side // int(c.size("mm_tokens_per_image") ** 0.5)
     if not kernel:
         raise c.error("mm_tokens_per_image", f"must not be more than the image's {side**2} patches")
-    tied = c.flag("tie_word_embeddings")
+    tied = c.flag("tie_word_embeddings") or (either and text.flag("tie_word_embeddings"))
     if kind == "lm":
         spec["head"] |= {"tied": tied}
     return {**spec, "tower": {**tower, "projector": {
@@ -340,6 +344,7 @@ def _llama4_tower(c: Config) -> Data:
 # ---------------------------------------------------------------- rows
 
 _SIGLIP: Final = "siglip_vision_model"
+_TILES: Final = "ignore_index vocab_size image_seq_length image_grid_pinpoints"
 
 # How a processor cuts images, in the configurations of LFM2-VL.
 _CUTTING: Final = ("do_image_splitting encoder_patch_size max_image_tokens max_num_patches max_pixels_tolerance "
@@ -353,11 +358,18 @@ ROWS: Final[Rows] = {
     # Gemma 3, arXiv 2503.19786; Llama 4.
     "gemma3": Family(_gemma3, seeing_classes("Gemma3")),
     "llama4": Family(_llama4, {"Llama4ForConditionalGeneration": "lm"}, ("llama4_vision_model",)),
+    "shieldgemma2": Family(partial(_gemma3, either=True), {
+        "ShieldGemma2ForImageClassification": "lm", **seeing_classes("Gemma3")}),
     # LLaVA 1.5, arXiv 2310.03744; ViP-LLaVA, arXiv 2312.00784.
-    "llava": seeing("Llava", "llama", "clip_vision_model", _llava, either=True,
-                    ignore="ignore_index vocab_size image_seq_length image_grid_pinpoints"),
+    "llava": seeing("Llava", "llama", "clip_vision_model", _llava, either=True, ignore=_TILES),
     "vipllava": seeing("VipLlava", "llama", "clip_vision_model", _vipllava,
                        ignore="ignore_index vocab_size image_seq_length"),
+    # LLaVA-NeXT and its successors: an image here is one tile, as large as the tower's; newlines stand between rows.
+    "llava_next": seeing("LlavaNext", "llama", "clip_vision_model", _llava_next, ignore=_TILES),
+    "llava_next_video": seeing(
+        "LlavaNextVideo", "llama", "clip_vision_model", _llava_next, ignore=f"{_TILES} video_seq_length "
+        "spatial_pool_stride spatial_pool_out_channels", only={"spatial_pool_mode": ("average", "max")}),
+    "llava_onevision": seeing("LlavaOnevision", "qwen2", _SIGLIP, _llava_next, ignore=f"{_TILES} vision_aspect_ratio"),
     # PaliGemma, arXiv 2407.07726.
     "paligemma": seeing("PaliGemma", "gemma", _SIGLIP, _paligemma, text_ignore="num_image_tokens",
                         ignore="ignore_index vocab_size hidden_size num_image_tokens", before=_sees_both_ways),
@@ -370,6 +382,7 @@ ROWS: Final[Rows] = {
     "cohere2_vision": seeing("Cohere2Vision", "cohere2", _SIGLIP, _cohere2),
     # InternVL 3, arXiv 2504.10479.
     "internvl": seeing("InternVL", "qwen2", "internvl_vision", _internvl, ignore="image_seq_length"),
+    "qianfan_ocr": seeing("QianfanOCR", "qwen3", "qianfan_ocr_vision", _internvl, ignore="image_seq_length"),
     # DeepSeek-VL, arXiv 2403.05525.
     "deepseek_vl": seeing("DeepseekVL", "llama", _SIGLIP, _deepseek),
     "lfm2_vl": seeing("Lfm2Vl", "lfm2", "siglip2_vision_model", _lfm2, only_tower=True, ignore=_CUTTING,

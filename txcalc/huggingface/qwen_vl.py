@@ -15,9 +15,9 @@ from txcalc.huggingface.build import Data, layered
 from txcalc.huggingface.config import IRRELEVANT, Config
 from txcalc.huggingface.decoder import HEAD_NORM, decoder
 from txcalc.huggingface.encoder import split_width
-from txcalc.huggingface.multimodal import family_of, head_of, part_of, seeing_classes, whole_squares
+from txcalc.huggingface.multimodal import family_of, head_of, part_of, seeing_classes, text_stack, whole_squares
 from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Part, Rows, Value, flag, gated, plain, read, size
-from txcalc.huggingface.vision import SIDE, rotates_both_ways, side_of
+from txcalc.huggingface.vision import SIDE, flexible, rotates_both_ways, side_of, vit_tower
 
 Projector = Callable[[Config, Data], Part]
 """What stands between a tower and the text; of the tower's configuration and its spec."""
@@ -171,7 +171,57 @@ def _deepstack(image: Config, tower: Data, text_layers: int) -> list[Data]:
     return [projector | ({"unused_layers": layers - 1 - i} if i + 1 < layers else {}) for i in deep]
 
 
+# ---------------------------------------------------------------- those of others with parts of Qwen's
+
+
+def _hyperclovax(c: Config, kind: str) -> Data:
+    """Qwen2.5-VL's whole tower, and one layer more into the text."""
+    data = c.take("vision_config", default=None)
+    if isinstance(data, Mapping) and data.get("model_type") == "qwen2_5_vl":  # as it was first released
+        c.data["vision_config"] = {**data, "model_type": "qwen2_5_vl_vision"}
+    spec, image = text_stack(c, kind, "hyperclovax"), image_of(c, "qwen2_5_vl_vision")
+    tower = squares(image)
+    whole_squares(image, "spatial_merge_size", tower, image.size("spatial_merge_size"))
+    projector = read(image, patchwise(RMS)(image, tower))
+    projector["hidden"] += [{"width": image.size("out_hidden_size"), "bias": True}]
+    image.finish()
+    return {**spec, "tower": {**tower, "projector": projector}}
+
+
+def _video_llama3(c: Config, kind: str) -> Data:
+    """SigLIP's layers with rotary positions: the patches of an image go through two layers, unmerged."""
+    if isinstance(data := c.take("text_config", default=None), Mapping):
+        c.data["text_config"] = {"tie_word_embeddings": False, **data}
+    spec = text_stack(c, kind, "qwen2", either=True)
+    image, _ = part_of(c, "vision_config", "video_llama_3_vision", only=True)
+    rotates_both_ways(image, "num_attention_heads", image.size("hidden_size"))
+    patch = side_of(image, "patch_size")
+    tower = vit_tower(image, position={"kind": "rope"}, input={
+        "kind": "patches", "image": SIDE * patch, "patch": patch, "channels": image.size("num_channels"),
+        "class_tokens": 0})
+    image.finish()
+    layer = {"width": spec["d_model"], "activation": "gelu", "bias": True}
+    return {**spec, "tower": {**tower, "projector": {"hidden": [layer], "bias": True}}}
+
+
+def _cosmos3_edge(c: Config, kind: str) -> Data:
+    """SigLIP 2's layers before Llama's with a squared ReLU, and a head that is never tied."""
+    c.ignore("tie_word_embeddings")
+    own, (image, _) = text_of(c, "cosmos3_edge_text"), part_of(c, "vision_config", "cosmos3_edge_vision", only=True)
+    spec, tower = _COSMOS_TEXT.build(own, "lm"), vit_tower(image, input=flexible)
+    own.finish()
+    merge = image.size("spatial_merge_size")
+    whole_squares(image, "spatial_merge_size", tower, merge)
+    image.ignore("vision_use_head")
+    image.finish()
+    layer = {"width": c.size("projector_hidden_size"), "activation": "gelu", "bias": True}
+    projector = merged(tower, merge) | {"hidden": [layer]}
+    return {**spec, "head": head_of(kind, tied=False), "tower": {**tower, "projector": projector}}
+
+
+_COSMOS_TEXT: Final = decoder({}, feed_forward=plain(bias=flag("mlp_bias")))
 _QWEN2_TEXT: Final = Family(_qwen2_text, {})
+_QWEN3_TEXT: Final = decoder({}, bias=flag("attention_bias"), qk_norm=HEAD_NORM)
 
 ROWS: Final[Rows] = {
     # Qwen2-VL, arXiv 2409.12191: squares of patches through two layers.
@@ -180,11 +230,17 @@ ROWS: Final[Rows] = {
     "qwen2_5_vl": any_size("Qwen2_5_VL", "qwen2_5_vl", _QWEN2_TEXT, squares, projector=patchwise(RMS), beside=True,
                            ties=True),
     # Qwen3-VL, arXiv 2511.21631: what some layers of the tower make of an image is added to the text's first.
-    "qwen3_vl": any_size("Qwen3VL", "qwen3_vl", decoder({}, bias=flag("attention_bias"), qk_norm=HEAD_NORM), _qwen3,
-                         deep=True),
+    "qwen3_vl": any_size("Qwen3VL", "qwen3_vl", _QWEN3_TEXT, _qwen3, deep=True),
     "qwen3_vl_moe": any_size("Qwen3VLMoe", "qwen3_vl_moe", "qwen3_moe", _qwen3, deep=True, absent={
         "norm_topk_prob": True, "use_sliding_window": False, "sliding_window": None}),
     # Qwen 3.5: its text's first layers get no more than the others.
     "qwen3_5": any_size("Qwen3_5", "qwen3_5", "qwen3_5_text", _qwen3, deep=True),
     "qwen3_5_moe": any_size("Qwen3_5Moe", "qwen3_5_moe", "qwen3_5_moe_text", _qwen3, deep=True),
+    # Cosmos 3: Qwen3-VL as it is; SigLIP 2's layers. Command A+ (Compass): Cohere's text.
+    "cosmos3_omni": any_size("Cosmos3Omni", "qwen3_vl", _QWEN3_TEXT, _qwen3, deep=True),
+    "cosmos3_edge": Family(_cosmos3_edge, seeing_classes("Cosmos3Edge"), ("cosmos3_edge_text", "cosmos3_edge_vision")),
+    "cohere_compass": any_size("CohereCompass", "cohere_compass", "cohere_compass_text", _qwen3, deep=True),
+    "hyperclovax_vision_v2": Family(_hyperclovax, seeing_classes("HyperCLOVAXVisionV2")),
+    # VideoLLaMA 3, arXiv 2501.13106.
+    "video_llama_3": Family(_video_llama3, seeing_classes("VideoLlama3"), ("video_llama_3_vision",)),
 }

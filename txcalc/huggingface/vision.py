@@ -180,7 +180,7 @@ def _siglip_pooler(c: Config) -> Part | None:
     return parts if c.flag("vision_use_head") else None
 
 
-def _flexible(c: Config) -> Data:
+def flexible(c: Config) -> Data:
     """As many patches as the table of positions has rows."""
     patch, number = side_of(c, "patch_size"), c.size("num_patches")
     side = isqrt(number)
@@ -200,6 +200,12 @@ def _internvl_norm(c: Config) -> Data:
     return norm
 
 
+_internvl: Final = partial(
+    images, ignore="layer_scale_init_value projection_dropout", input=_MASK, norm=_internvl_norm, layer_scale=True,
+    final_norm=lambda c: not c.flag("use_mean_pooling"),
+    attention={"heads": HEADS, "bias": qkv("attention_bias"),
+               "qk_norm": lambda c: FULL_NORM if c.flag("use_qk_norm") else None},
+    position={"kind": lambda c: "learned" if c.flag("use_absolute_position_embeddings") else "none"})
 _idefics3: Final = partial(images, ignore="max_image_size size use_base_siglip", input=patches(class_tokens=0))
 
 # ---------------------------------------------------------------- texts, and pairs
@@ -309,7 +315,7 @@ ROWS: Final[Rows] = {
     "siglip_vision_model": _siglip({"SiglipVisionModel": "none"}, input=patches(class_tokens=0)),
     "siglip_text_model": _siglip_text("Siglip"),
     "siglip": _pair("Siglip", "siglip", _SIGLIP_HEAD, only={"vision_use_head": True}),
-    "siglip2_vision_model": _siglip({"Siglip2VisionModel": "none"}, input=_flexible),
+    "siglip2_vision_model": _siglip({"Siglip2VisionModel": "none"}, input=flexible),
     "siglip2_text_model": _siglip_text("Siglip2"),
     "siglip2": _pair("Siglip2", "siglip2", _SIGLIP_HEAD, only={"vision_use_head": True}),
     # CLIP, arXiv 2103.00020, and MetaCLIP 2, arXiv 2507.22062: both vectors are projected.
@@ -322,13 +328,9 @@ ROWS: Final[Rows] = {
         {"PixtralVisionModel": "none"}, only={"head_dim": (None, lambda c: c.size("hidden_size") // read(c, HEADS))},
         input=patches(bias=False, class_tokens=0), attention={"heads": HEADS, "bias": False}, norm=RMS,
         embedding_norm=True, final_norm=False, position=_rotated, feed_forward=gated()),
-    # InternVL, arXiv 2312.14238: a learned scale on each sublayer, and a choice of norms.
-    "internvl_vision": images(
-        {"InternVLVisionModel": "none"}, ignore="layer_scale_init_value projection_dropout", input=_MASK,
-        norm=_internvl_norm, final_norm=lambda c: not c.flag("use_mean_pooling"), layer_scale=True,
-        attention={"heads": HEADS, "bias": qkv("attention_bias"),
-                   "qk_norm": lambda c: FULL_NORM if c.flag("use_qk_norm") else None},
-        position={"kind": lambda c: "learned" if c.flag("use_absolute_position_embeddings") else "none"}),
+    # InternVL, arXiv 2312.14238: a learned scale on each sublayer, and a choice of norms. Qianfan-OCR has the same.
+    "internvl_vision": _internvl({"InternVLVisionModel": "none"}),
+    "qianfan_ocr_vision": _internvl({"QianfanOCRVisionModel": "none"}),
     # Idefics 3 and SmolVLM: SigLIP's without the query that reads it.
     "idefics3_vision": _idefics3({"Idefics3VisionTransformer": "none"}),
     "smolvlm_vision": _idefics3({"SmolVLMVisionTransformer": "none"}),

@@ -300,6 +300,9 @@ class Projector(Spec):
     norm_first: Annotated[Flag, "the norm is on the patches, before they are merged"] = False
     hidden: tuple[ProjectorLayer, ...] = ()
     bias: Flag = False
+    separators: Annotated[
+        Count, "learned vectors of the main stack's width between its positions (newlines), for which no room is made",
+    ] = 0
     unused_layers: Annotated[Count, "the tower's last layers, which run and which nothing reads"] = 0
     feature_layers: Annotated[
         tuple[Count, ...], "earlier layers whose features are concatenated, each by how many layers follow it",

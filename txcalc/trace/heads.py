@@ -107,6 +107,8 @@ def project(t: Trace, name: str, spec: inputs.Projector, tower: Tower, x: Tensor
         for i, layer in enumerate(spec.hidden):
             with t.scope(f"hidden.{i}"):
                 x = _project_once(t, layer, x)
+        if spec.separators:
+            ops.parameter(t, "separators", spec.separators, d_out)
         with t.frame(x):
             return ops.linear(t, "dense", x, d_out, bias=spec.bias)
 

@@ -41,6 +41,8 @@ class ProjectorLayer(nn.Module):
 class Projector(nn.Module):
     """Squares of neighbouring patches averaged or side by side, a norm, projections to the main stack's width."""
 
+    separators: nn.Parameter | None
+
     def __init__(self, projector: ProjectorSpec, width: int, d_model: int, unpatched: int) -> None:
         super().__init__()
         self.tokens, self.merge, self.average = projector.tokens, projector.merge, projector.average
@@ -54,6 +56,7 @@ class Projector(nn.Module):
         widths = (merged, *(layer.width for layer in projector.hidden))
         self.hidden = nn.ModuleList(map(ProjectorLayer, projector.hidden, widths))
         self.dense = nn.Linear(widths[-1], d_model, bias=projector.bias)
+        self.separators = nn.Parameter(torch.zeros(projector.separators, d_model)) if projector.separators else None
 
     def forward(self, hidden: Tensor, layers: list[Tensor]) -> Tensor:
         """(images, positions, width), at the end and after each layer, to (images, tokens, d)."""
