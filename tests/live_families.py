@@ -93,6 +93,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gated-heads": DECODER | {"attention": HEADS | {"output_gate": True, "gate_over": "head",
                                                     "gate_activation": "softplus"}},
     "gated-channels-heads": DECODER | {"attention": HEADS | {"output_gate": True, "gate_bias": "head"}},
+    "layoutlm": BERT | {"token_tables": [{"rows": 13, "lookups": 2}, {"rows": 17}]},
+    "roc-bert": BERT | {"token_tables": [{"rows": 13, "width": 7}, {"rows": 17, "width": 11}]},
+    "roformer": BERT | {"position": {"kind": "rope", "size": 23}, "attention": {"heads": 3, "head_dim": 8}},
+    "two-layers-before-head": BERT | {
+        "pooler": None, "head": {"tied": True, "transform": {"activation": "gelu_tanh", "hidden": 13}}},
     "value-is-key": DECODER | {"attention": HEADS | {"value_from": "key"}},
     "value-is-key-normed": DECODER | {"attention": HEADS | {
         "value_from": "key", "qk_norm": {}, "value_norm": {"kind": "rmsnorm", "scale": False}}},

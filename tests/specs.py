@@ -69,7 +69,10 @@ def feed_forwards(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def recurrences(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool) -> dict[str, Any]:
     """A cell or a convolution that hands on as many columns as it reads."""
-    kind = draw(st.sampled_from(("rnn", "lstm", "gru", "convolution", "short-convolution")))
+    kinds = ("rnn", "lstm", "gru", "convolution", "short-convolution", *(() if causal else ("fourier",)))
+    kind = draw(st.sampled_from(kinds))
+    if kind == "fourier":
+        return {"kind": kind}
     if kind == "short-convolution":
         return {"kind": kind, "conv": draw(st.sampled_from((1, 2, 3, 5))), "bias": draw(flags)}
     if kind == "convolution":
@@ -130,7 +133,7 @@ def uncapped(block: dict[str, Any]) -> dict[str, Any]:
 def stacks(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool = False) -> dict[str, Any]:
     position = draw(st.sampled_from((
         {"kind": "none"}, {"kind": "learned", "size": 31}, {"kind": "sinusoidal"},
-        {"kind": "sinusoidal", "stored": True, "size": 29}, {"kind": "rope"}, {"kind": "rope", "dim": 4},
+        {"kind": "sinusoidal", "stored": True, "size": 29}, {"kind": "rope"}, {"kind": "rope", "dim": 4, "size": 43},
         {"kind": "alibi"}, {"kind": "relative", "buckets": 8}, {"kind": "relative", "buckets": 8, "absolute": 37},
         {"kind": "relative", "buckets": 8, "per_layer": True},
         {"kind": "transformer-xl"}, {"kind": "transformer-xl", "per_layer": False, "cached": "inputs"},
@@ -195,7 +198,8 @@ def specs(draw: st.DrawFn) -> Model:
     head = draw(st.sampled_from(("lm", "untied", "transform", "wide", "none", "classifier")))
     data["head"] = {
         "lm": {"tied": True, "bias": draw(flags)}, "untied": {"tied": False, "bias": draw(flags)},
-        "transform": {"tied": draw(flags), "bias": True, "transform": {"activation": "gelu", "norm": draw(norms())},
+        "transform": {"tied": draw(flags), "bias": True, "transform": {
+            "activation": "gelu", "norm": draw(norms()), "hidden": draw(st.sampled_from((None, 13)))},
                       "unused_bias": draw(flags)},
         "wide": {"tied": False, "transform": {"width": 17}},
         "none": {"kind": "none"}, "classifier": {"kind": "classifier", "labels": 5, "bias": draw(flags),
@@ -203,4 +207,6 @@ def specs(draw: st.DrawFn) -> Model:
     }[head]
     if head == "transform" and draw(flags):
         data["embedding_dim"] = 9
+    else:
+        data["token_tables"] = draw(st.sampled_from(((), (), ({"rows": 7, "lookups": 2}, {"rows": 5, "width": 3}))))
     return Model.from_data(data)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import located_blocks, unpatched
+from txcalc.spec.facts import located_blocks, unpatched, unread
 from txcalc.spec.inputs import ClassifierHead
 from txcalc.trace.record import Trace, joined
 from txcalc.trace.tensors import Role
@@ -24,6 +24,7 @@ MODELS: Final[Rows] = (
     ("several projectors", lambda spec: spec.tower is not None and bool(spec.tower.deepstack)),
     ("newlines between an image's positions", lambda spec: spec.tower is not None
      and spec.tower.projector is not None and bool(spec.tower.projector.separators)),
+    ("a pooler whose vector nothing reads", lambda spec: spec.pooler is not None and unread(spec.head)),
     ("a distilled head", lambda spec: isinstance(spec.head, ClassifierHead) and spec.head.copies > 1),
     ("keys that layers share where several layers make their own", lambda spec: _any(spec, _shares) and sum(
         b.attention is not None and not _shares(b) for b in _blocks(spec)) > 1),
@@ -34,6 +35,7 @@ LAYERS: Final[Rows] = (
      lambda b: getattr(b.feed_forward, "activation", "") == "relu2" and b.feed_forward.gated),
     ("a first state as all that is read of an encoder", lambda b: _is_cell(b) and b.recurrent.initial is not None
      and b.recurrent.attends is None and b.cross_attention is None),
+    ("a Fourier transform", lambda b: getattr(b.recurrent, "kind", "") == "fourier"),
     ("a cell and attention of one input", lambda b: b.residual == "mixers"),
 )
 AUTOCAST: Final[Rows] = (

@@ -19,6 +19,7 @@ NAMES: Final = {
 RECURRENT: Final = {
     "mamba2": "Mamba-2", "gated-delta": "gated DeltaNet", "mamba": "Mamba", "lightning": "lightning attention",
     "kimi-delta": "Kimi delta attention", "short-convolution": "gated short convolution",
+    "fourier": "Fourier mixing",
     "rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "convolution": "convolution",
 }
 """The kinds of layers that stand where ``recurrent`` does."""
@@ -165,6 +166,7 @@ LETTERS: Final[dict[str, Letter]] = {
     "copies": Letter("u", "heads side by side"),
     "width": Letter("W", "width of the joint space"),
     "rows": Letter("V_l", "rows of the per-layer table"),
+    "lookups": Letter("O", "rows that are looked up for a token"),
     "pieces": Letter("P_m", "pieces of a maxout unit"),
     "tokens": Letter("j", "positions that a projector hands on"),
     "image_window": Letter("Q", "patches along a square that attends by itself"),
@@ -192,6 +194,9 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("gated-delta", "value_dim"): Letter("P", "width of a recurrent value"),
     ("additive", "width"): Letter("W_a", "width of additive attention"),
     ("per_layer_embedding", "width"): Letter("e_l", "width of a layer's vector"),
+    ("token_tables", "rows"): Letter("V_t", "rows of a table of what else a token has"),
+    ("token_tables", "width"): Letter("e_t", "columns of such a table"),
+    ("transform", "hidden"): Letter("U_t", "width of a first layer before the output"),
     ("transform", "width"): Letter("W_t", "width before the output"),
     ("maxout", "width"): Letter("W_m", "maxout units"),
     ("hidden", "width"): Letter("f_p", "width of a projector"),

@@ -36,6 +36,7 @@ from txcalc.huggingface.encoder import (
     split_width,
 )
 from txcalc.huggingface.rows import LAYERNORM, LEARNED, Part, Reader, Rows, activation, flag, passed_over, read, size
+from txcalc.spec.errors import shown
 
 
 def _behind_dense(act: str) -> Heads:
@@ -65,7 +66,7 @@ def _electra_choice(c: Config) -> Part:
 
 
 def _narrow(c: Config) -> int | None:
-    width = c.size("embedding_size")
+    width = c.size_or(c.size("hidden_size"), "embedding_size")
     return None if width == c.size("hidden_size") else width
 
 
@@ -89,6 +90,35 @@ def _xlm_sequence(c: Config) -> Part:
     passed_over(c, "", {"summary_type": "first", "summary_use_proj": True, "summary_proj_to_labels": True,
                         "summary_activation": None})
     return classifier()
+
+
+def _sizes(c: Config, name: str) -> list[int]:
+    sizes = c.take(name)
+    if not isinstance(sizes, list | tuple) or not all(type(rows) is int and rows > 0 for rows in sizes):
+        raise c.error(name, f"must be a list of whole numbers of at least 1, got {shown(sizes)}")
+    return list(sizes)
+
+
+def _looks_and_sounds(c: Config) -> list[Data]:
+    """Two tables, which are there whether they are read or not."""
+    for kind in ("shape", "pronunciation"):
+        c.only(f"enable_{kind}", True)
+    return [{"rows": c.size(f"{kind}_vocab_size"), "width": c.size(f"{kind}_embed_dim")}
+            for kind in ("shape", "pronunciation")]
+
+
+_OF_CELLS: Final = (
+    "positive_label_weight num_aggregation_labels aggregation_loss_weight use_answer_as_supervision max_num_columns "
+    "disable_per_token_loss answer_loss_importance use_normalized_answer_loss huber_loss_delta aggregation_temperature "
+    "use_gumbel_for_cells use_gumbel_for_aggregation average_approximation_function cell_selection_preference "
+    "answer_loss_cutoff max_num_rows average_logits_per_cell select_one_column allow_empty_column_selection "
+    "aggregation_labels init_cell_selection_weights_to_zero reset_position_index_per_cell no_aggregation_label_index")
+"""How TAPAS is trained and what its answers are made of."""
+
+
+def _always_pooled(heads: Heads) -> Heads:
+    """The same of models whose pooler is there, and runs, whether its vector is read or not."""
+    return {kind: {"pooler": True, **part} for kind, part in heads.items() if kind != "pretraining"}
 
 
 def _languages(c: Config) -> int:
@@ -143,6 +173,29 @@ ROWS: Final[Rows] = {
     "xlm-roberta": roberta(encoder_classes("XLMRoberta", ForCausalLM="mlm")),
     "camembert": roberta(encoder_classes("Camembert", ForCausalLM="mlm")),
     "data2vec-text": roberta(encoder_classes("Data2VecText", ForCausalLM="mlm")),
+    # LayoutLM, arXiv 1912.13318: where a word's box begins and ends along both sides of its page, and how large it is.
+    "layoutlm": bert(encoder_classes("LayoutLM", without="choice"), _always_pooled(BERT), token_tables=lambda c: [
+        {"rows": c.size("max_2d_position_embeddings"), "lookups": lookups} for lookups in (2, 2, 1, 1)]),
+    # TAPAS, arXiv 2004.02349: a table for each of what a cell of a table is known by.
+    "tapas": encoder(
+        {"TapasModel": "none", "TapasForMaskedLM": "mlm", "TapasForSequenceClassification": "sequence"}, BERT,
+        ignore=_OF_CELLS, token_tables=lambda c: [{"rows": rows} for rows in _sizes(c, "type_vocab_sizes")]),
+    # RoCBert, doi 10.18653/v1/2022.acl-long.65: how a character looks and sounds, beside what it is.
+    "roc_bert": bert(encoder_classes("RoCBert", ForCausalLM="mlm", ForPreTraining="pretraining"), BERT | {
+        "pretraining": {"pooler": True, **BERT["mlm"]}}, only={**CROSSLESS, "concat_input": True},
+        token_tables=_looks_and_sounds),
+    # RoFormer, arXiv 2104.09864: rotary positions, whose sines are a parameter.
+    "roformer": bert(
+        encoder_classes("RoFormer", without="choice", ForCausalLM="mlm"), BARE | {
+            "mlm": BERT["mlm"], "sequence": {"head": classifier(transform=dense(ACT))},
+            "span": {"head": classifier(2, "all")}}, only={**CROSSLESS, "rotary_value": False}, embedding_dim=_narrow,
+        position=lambda c: {**rope(c, split_width(c)), "size": c.size("max_position_embeddings")}),
+    # FNet, arXiv 2105.03824: Fourier transforms in the place of attention.
+    "fnet": encoder(
+        encoder_classes("FNet", ForPreTraining="pretraining", ForNextSentencePrediction="next"),
+        _always_pooled(BERT) | {"pretraining": BERT["pretraining"]},
+        ignore="tpu_short_seq_length", only={"use_tpu_fourier_optimizations": False}, attention=None,
+        recurrent={"kind": "fourier"}, token_types=TYPES, embedding_dim=size("hidden_size")),
     # I-BERT, arXiv 2101.01321, which quantises what RoBERTa has where it is told so.
     "ibert": encoder(encoder_classes("IBert"), ROBERTA, token_types=TYPES, context=past_padding, position=TABLE,
                      only={"quant_mode": False, "hidden_act": "gelu"}, ignore="force_dequant"),
@@ -179,10 +232,10 @@ ROWS: Final[Rows] = {
     "ernie": bert(_pretrained("Ernie"), BERT, only={**CROSSLESS, "pool_act": "tanh"},
                    ignore=f"task_id paddlenlp_version task_type_vocab_size {_OF_POOLERS}",
                    task_types=lambda c: c.size("task_type_vocab_size") if c.flag("use_task_id") else 0),
-    # BigBird, arXiv 2007.14062, where it attends to everything; blocks of sparse attention are refused. Its other
-    # classes run a pooler whose vector nothing reads, so that it has no backward pass: they are not known.
+    # BigBird, arXiv 2007.14062, where it attends to everything; blocks of sparse attention are refused.
     "big_bird": bert(
-        {"BigBirdModel": "none", "BigBirdForPreTraining": "pretraining", "BigBirdForMultipleChoice": "choice"}, BERT,
+        encoder_classes("BigBird", without="sequence span", ForPreTraining="pretraining", ForCausalLM="mlm"),
+        _always_pooled(BERT) | {"pretraining": BERT["pretraining"]},
         ignore=f"block_size num_random_blocks {_OF_POOLERS}", only={**CROSSLESS, "attention_type": "original_full"},
         attention={"heads": HEADS, "bias": {**dict.fromkeys("qkv", flag("use_bias")), "o": True}},
         embedding_scale=flag("rescale_embeddings")),

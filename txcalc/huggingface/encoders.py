@@ -133,6 +133,15 @@ def _local_layers(c: Config) -> list[Data]:
     return groups
 
 
+def _thirds_slide(c: Config) -> list[Data]:
+    """Windows of so many positions to either side in two of three layers."""
+    slides = listed_kinds(c, "layer_types", c.size("num_hidden_layers"), all_but(every(3)), "full_attention",
+                          "sliding_attention")
+    window = {"attention": {"window": 2 * c.size("sliding_window") + 1}}
+    return layered({}, [window if slid else {} for slid in slides]).get("groups") or [{"blocks": [
+        {"repeat": len(slides), **(window if slides[0] else {})}]}]
+
+
 _MODERN_NORM: Final[Part] = {**LAYERNORM, "bias": flag("norm_bias")}
 _MODERN: Final[Mapping[str, Value]] = {"transform": dense(
     lambda c: c.choice("classifier_activation", ACTIVATIONS, default="gelu"), norm=_MODERN_NORM,
@@ -195,6 +204,16 @@ ROWS: Final[Rows] = {
                 "classifier_pooling", {"bos": "first", "mean": "mean", "late": "votes"}))}},
         ignore="bos_token eos_token pad_token mask_token classifier_pooling", only={}, norm=RMS,
         final_norm=True, embedding_norm=False, position=rotary(head_dim), feed_forward=gated(bias=flag("mlp_bias")),
+        attention={**GROUPED, "bias": flag("attention_bias"), "head_dim": head_dim}),
+    # UltraBERT: EuroBERT with windows in two of three layers, and two dense layers before the output.
+    "ultrabert": encoder(
+        encoder_classes("Ultrabert", without="choice"), BARE | {
+            "mlm": {"head": {"kind": "lm", "tied": flag("tie_word_embeddings"), "transform": {
+                "activation": "gelu_tanh", "bias": False, "norm": None, "hidden": size("prediction_head_size")}}},
+            "span": {"head": classifier(2, "all")}, "sequence": {"head": classifier(of=_modern_pooling)}},
+        ignore="classifier_pooling mask_token pad_token attention_windows prediction_head_size", only={}, norm=RMS,
+        final_norm=True, embedding_norm=False, position=rotary(head_dim), feed_forward=gated(bias=flag("mlp_bias")),
+        groups=_thirds_slide,
         attention={**GROUPED, "bias": flag("attention_bias"), "head_dim": head_dim}),
     # ESM C: rotary positions, SwiGLU, norms over whole queries and keys; the last norm has no bias.
     "esmc": encoder(

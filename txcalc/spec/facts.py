@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from txcalc.spec.inputs import Input, PatchInput
+    from txcalc.spec.inputs import Head, Input, PatchInput
     from txcalc.spec.layers import AnyAttention, Attention
     from txcalc.spec.model import Model, Stack, Sublayers
 
@@ -83,6 +83,11 @@ def image_positions(model: Model, images: int, sequences: int) -> int:
     if model.tower is None or model.tower.projector is None:
         return 0
     return -(-images // sequences) * model.tower.projector.tokens
+
+
+def unread(head: Head) -> bool:
+    """Whether nothing on top reads the pooled vector, where there is one."""
+    return (head.kind == "classifier" and head.of != "first") or (head.kind == "lm" and not head.pair_labels)
 
 
 def unpatched(image: PatchInput) -> int:

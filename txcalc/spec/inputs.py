@@ -57,6 +57,22 @@ class PerLayerEmbedding(Spec):
     activation: Annotated[Activation, "of the gate"] = "gelu_tanh"
 
 
+class TokenTable(Spec):
+    """A table of something else that a token has: its place on a page, its cell in a table, how it sounds.
+
+    Its rows are added to the embeddings, or, where they have a ``width`` of their own, put beside the token's and
+    projected to d_model with them (RoCBert).
+    """
+
+    rows: Annotated[Size, "rows of the table"]
+    width: Annotated[Size | None, "columns of rows that are put beside the token's"] = None
+    lookups: Annotated[Size, "rows that are looked up for every token (LayoutLM's left and right edges)"] = 1
+
+    def _check(self) -> None:
+        if self.width is not None and self.lookups > 1:
+            raise FieldError(("lookups",), "rows beside the token's are looked up once")
+
+
 # ---------------------------------------------------------------- positions
 
 
@@ -91,6 +107,7 @@ class RotaryPosition(Spec):
     theta: Annotated[Positive | None, "base of the frequencies, which changes no count; none: not known"] = None
     window_theta: Annotated[Positive | None, "that of layers with a window, if it is another"] = None
     dim: Annotated[Size | None, "rotated part of head_dim; default: all of it"] = None
+    size: Annotated[Size | None, "rows of a table of sines, where that is a frozen parameter (RoFormer)"] = None
 
 
 class AlibiPosition(Spec):
@@ -160,6 +177,7 @@ class HeadTransform(Spec):
     bias: Flag = True
     norm: Norm | None = Norm()
     width: Annotated[Size | None, "default: as wide as the token table, or as its input"] = None
+    hidden: Annotated[Size | None, "width of another dense layer and activation before it"] = None
 
 
 class Maxout(Spec):

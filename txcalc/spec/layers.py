@@ -259,8 +259,15 @@ class LinearAttention(Spec):
 Mixer = RNN | LSTM | GRU | Convolution1D | LinearAttention | Attention | Mamba2
 """Ways of mixing the positions of a sequence, each of (b, n, d) to (b, n, d), causally."""
 
+class FourierMixing(Spec):
+    """The real part of a Fourier transform over positions and columns (FNet, arXiv 2105.03824): no weights."""
+
+    kind: Literal["fourier"]
+
+
 Recurrent = Annotated[
-    Mamba2 | GatedDelta | Mamba | LightningAttention | KimiDelta | ShortConvolution | RNN | LSTM | GRU | Convolution1D,
+    Mamba2 | GatedDelta | Mamba | LightningAttention | KimiDelta | ShortConvolution | RNN | LSTM | GRU | Convolution1D
+    | FourierMixing,
     Usual("mamba2"),
 ]
 

@@ -30,6 +30,7 @@ from txcalc.spec.inputs import (
     Projector,
     RotaryPosition,
     TokenInput,
+    TokenTable,
     TransformerXLPosition,
 )
 from txcalc.spec.layers import MLA, AnyAttention, Attention, BlockNorm, Convolution, FeedForward, Recurrent
@@ -225,6 +226,7 @@ class Model(Stack):
     context: Annotated[Size, "the longest sequence the model was made for, in tokens"]
     token_types: Annotated[Count, "rows of the token type (segment) table; 0 for none"] = 0
     task_types: Annotated[Count, "rows of a task type table beside it (ERNIE 2.0); 0 for none"] = 0
+    token_tables: Annotated[tuple[TokenTable, ...], "tables of what else a token has"] = ()
     embedding_dim: Annotated[Size | None, "factorised embeddings: width before projection"] = None
     embedding_projection: Annotated[
         Literal["sum", "tokens"],
@@ -304,6 +306,8 @@ class Model(Stack):
                              "without a row")
 
     def _check_vectors(self) -> None:
+        if self.embedding_dim is not None and any(table.width is not None for table in self.token_tables):
+            raise FieldError(("token_tables",), "rows beside the token's are projected already: no embedding_dim")
         tower, head = self.tower, self.head
         if tower is not None and isinstance(tower.input, TokenInput):
             raise FieldError(("tower", "input"), "a tower reads patches or frames")

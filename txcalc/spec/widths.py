@@ -113,6 +113,8 @@ def _sees(stack: Stack, path: Loc, *, causal: bool, encoder: Stack | None) -> No
     """Whether every recurrent layer knows what it reads: the past, the future, an encoder's output."""
     for at, block in located_blocks(stack):
         layer, here = block.recurrent, (*path, *at, "recurrent")
+        if layer is not None and layer.kind == "fourier" and causal:
+            raise FieldError(here, "it mixes all positions: a stack that sees nothing ahead cannot have it")
         if not isinstance(layer, RecurrentCell):
             continue
         if layer.bidirectional and causal:

@@ -73,6 +73,13 @@ def embed(
     if project and spec.embedding_projection == "tokens":
         x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
         width = spec.d_model
+    beside = [table for table in spec.token_tables if table.width is not None] if reads_tokens else []
+    if beside:
+        with t.frame(x):
+            found = (x, *(_looked_up(t, f"token_tables.{spec.token_tables.index(table)}", b, n, table.rows, table.width)
+                          for table in beside))
+            x = ops.gathered(t, "token_tables", found, b, n, sum(y.shape[-1] for y in found), label="embeddings")
+        x, width = ops.linear(t, "embedding_projection", x, spec.d_model, bias=True), spec.d_model
     if prefix is not None:
         rest = ops.view(t, "images", x, b * n - prefix.shape[0] * prefix.shape[1], width, copied=True)
         with t.frame(prefix):
@@ -88,6 +95,9 @@ def embed(
                 types = hold(t.tensor(b, n, role=Role.INDEX, label=f"{name} types", grad=False))
                 t.op(f"{name}_embedding", "embedding", writes=(types,))
                 x = ops.add(t, x, ops.embedding(t, f"{name}_embedding", types, rows, width))
+        for i, table in enumerate(spec.token_tables if reads_tokens else ()):
+            for turn in range(0 if table.width is not None else table.lookups):
+                x = ops.add(t, x, _looked_up(t, f"token_tables.{i}", b, n, table.rows, width, tied=turn > 0))
         with t.frame(x):
             if stack.embedding_norm:
                 x = norms.norm(t, "embedding_norm", x, stack.norm)
@@ -96,6 +106,15 @@ def embed(
         if project and spec.embedding_projection == "sum":
             x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
     return x
+
+
+def _looked_up(
+    t: Trace, name: str, b: Number, n: Number, rows: Number, width: Number, *, tied: bool = False
+) -> Tensor:
+    """Rows (b, n, width) of a table: its first one for every token, where no others are given."""
+    ids = t.tensor(b, n, role=Role.INDEX, label="rows of tables", grad=False)
+    t.op(name, "embedding", writes=(ids,))
+    return ops.embedding(t, name, ids, rows, width, tied=f"{t.path(name)}.weight" if tied else None)
 
 
 def _same(x: Tensor) -> Tensor:
@@ -160,8 +179,12 @@ def _positions(t: Trace, stack: Stack, x: Tensor, made: Tensor | None) -> Tensor
     """Add a table of positions: looked up for tokens, added row by row for images and sound. ``made``: as of embed."""
     b, n, width = x.shape
     position = stack.position
-    if position.kind == "sinusoidal" and t.frozen is not None:
+    if position.kind in ("sinusoidal", "rope") and t.frozen is not None:
         t.frozen.weights.add(t.path("position_embedding.weight"))
+    if position.kind == "rope" and position.size is not None:
+        first = facts.first_attention(stack)
+        rotated = first.rope_dim if first.kind == "mla" else first.head_dim if position.dim is None else position.dim
+        t.op("position_embedding", "embedding", weights={"weight": (position.size, rotated)})
     if position.kind == "sinusoidal" and not (position.stored and stack.input.kind == "tokens"):
         if position.stored:
             t.op("position_embedding", "embedding", weights={"weight": (position.size, width)})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import embedding_width, first_attention, unpatched
+from txcalc.spec.facts import embedding_width, first_attention, unpatched, unread
 from txcalc.trace import curves, norms, ops, parts
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.autocast import autocast
@@ -39,7 +39,7 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> Outputs:
     if spec.embedding_dim is not None and spec.embedding_projection == "tokens":
         x = ops.linear(t, "output_projection", x, spec.embedding_dim)
     head = spec.head
-    unused = head.kind == "classifier" and head.of != "first"
+    unused = unread(head)
     pooled = None
     if spec.pooler is not None:
         with t.scope("", back=0 if unused else 1):
@@ -47,9 +47,11 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> Outputs:
     if spec.contact_head:
         maps = spec.layers * first_attention(spec).heads
         t.op("contact_head", "linear", weights={"weight": (1, maps), "bias": (1,)})
-    scores = _scores(t, spec, x, pooled, images)
+    with t.frame(*(() if pooled is None else (pooled,))):
+        scores = _scores(t, spec, x, pooled, images)
+    pooled = None if unused else pooled
     hidden = () if scores.logits and (t.workload.keeps or not t.code.returns_hidden) else (x,)  # a graph: for a reader
-    t.results = (*scores.all, *hidden, *(() if pooled is None or unused else (pooled,)))
+    t.results = (*scores.all, *hidden, *(() if pooled is None else (pooled,)))
     return Outputs(x, pooled, scores)
 
 
@@ -176,7 +178,9 @@ def _pool_by_attention(t: Trace, spec: inputs.AttentionPooler, x: Tensor, norm: 
 def _transform(t: Trace, spec: inputs.HeadTransform, x: Tensor, width: Number) -> Tensor:
     width = width if spec.width is None else spec.width
     with t.scope("head_transform", component="transform"):
-        x = curves.activation(t, "activation", ops.linear(t, "dense", x, width, bias=spec.bias), spec.activation)
+        for name, columns in (("hidden", spec.hidden), ("dense", width)):
+            if columns is not None:
+                x = curves.activation(t, "activation", ops.linear(t, name, x, columns, bias=spec.bias), spec.activation)
         return x if spec.norm is None else norms.norm(t, "norm", x, spec.norm)
 
 

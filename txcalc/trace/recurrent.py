@@ -20,6 +20,7 @@ from txcalc.trace.tensors import Number, Tensor
 if TYPE_CHECKING:
     from txcalc.spec.base import Activation
     from txcalc.spec.layers import (
+        FourierMixing,
         GatedDelta,
         KimiDelta,
         LightningAttention,
@@ -123,6 +124,11 @@ def _gated_convolution(t: Trace, spec: ShortConvolution, x: Tensor, *, cached: b
     return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, projected.view(b, n, d)), d, bias=spec.bias)
 
 
+def _fourier(t: Trace, spec: FourierMixing, x: Tensor, *, cached: bool) -> Tensor:
+    """``torch.fft.fftn`` over positions and columns, of which the real part goes on: keeps nothing."""
+    return ops.scaled(t, "transform", x)
+
+
 def _short_convolution(
     t: Trace, channels: Number, width: Number, b: Number, n: Number, *, bias: bool, cached: bool
 ) -> None:
@@ -196,4 +202,5 @@ def linear_attention(t: Trace, spec: LinearAttention, x: Tensor) -> None:
 _LAYERS: Final[Mapping[str, Callable[..., Tensor]]] = {
     "mamba": _mamba, "mamba2": _mamba2, "gated-delta": _gated_delta, "kimi-delta": _kimi_delta,
     "lightning": _lightning, "short-convolution": _gated_convolution, "convolution": convolution,
+    "fourier": _fourier,
 }

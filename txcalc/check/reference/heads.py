@@ -123,11 +123,16 @@ class HeadTransform(nn.Module):
     def __init__(self, transform: inputs.HeadTransform, d_model: int, width: int) -> None:
         super().__init__()
         self.activation = transform.activation
-        self.dense = nn.Linear(d_model, width, bias=transform.bias)
+        self.hidden, read = None, transform.hidden or d_model
+        if transform.hidden is not None:
+            self.hidden = nn.Linear(d_model, transform.hidden, bias=transform.bias)
+        self.dense = nn.Linear(read, width, bias=transform.bias)
         self.norm = nn.Identity() if transform.norm is None else Normalization(transform.norm, width)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., d) to (..., width)."""
+        if self.hidden is not None:
+            hidden = activate(self.activation, self.hidden(hidden))
         y: Tensor = self.norm(activate(self.activation, self.dense(hidden)))
         return y
 
@@ -267,7 +272,9 @@ class Top(nn.Module):
                 return Output(hidden, read, *self._classes(head, hidden, pooled))
             case LMHead():
                 logits = self._predicted(self._read(hidden))
-                return Output(hidden, pooled, logits, () if self.pair_head is None else (self.pair_head(pooled),))
+                if self.pair_head is None:
+                    return Output(hidden, None, logits)
+                return Output(hidden, pooled, logits, (self.pair_head(pooled),))
         return Output(hidden, pooled)
 
     def loss_of(self, out: Output, targets: tuple[Tensor, ...]) -> Tensor:

@@ -16,6 +16,7 @@ from txcalc.check.reference.cells import BothWays, Convolution1D, Recurrence
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
 from txcalc.spec import rnn
 from txcalc.spec.layers import (
+    FourierMixing,
     GatedDelta,
     KimiDelta,
     LightningAttention,
@@ -286,8 +287,21 @@ class GatedConvolution(nn.Module):
         return result
 
 
+class Fourier(nn.Module):
+    """The real part of a transform over positions and columns (FNet, arXiv 2105.03824)."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.dropout = dropout_or_nothing(options.dropout)
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        result: Tensor = self.dropout(torch.fft.fftn(x, dim=(1, 2)).real)
+        return result
+
+
 AnyRecurrence = (
-    DeltaRule | ChannelDeltaRule | StateSpace | SelectiveScan | Lightning | GatedConvolution
+    DeltaRule | ChannelDeltaRule | StateSpace | SelectiveScan | Lightning | GatedConvolution | Fourier
     | Recurrence | BothWays | Convolution1D
 )
 
@@ -312,6 +326,8 @@ def build_recurrence(
             return ChannelDeltaRule(plan, d_model, options)
         case ShortConvolution():
             return GatedConvolution(plan, d_model, options)
+        case FourierMixing():
+            return Fourier(options)
         case LightningAttention():
             return Lightning(plan, d_model, options)
 

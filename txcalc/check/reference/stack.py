@@ -29,11 +29,12 @@ from txcalc.spec.inputs import (
     LearnedPosition,
     PatchInput,
     RelativePosition,
+    RotaryPosition,
     SinusoidalPosition,
     TokenInput,
     TransformerXLPosition,
 )
-from txcalc.spec.layers import Attention
+from txcalc.spec.layers import MLA, Attention
 from txcalc.spec.model import Model, Stack, Sublayers
 
 
@@ -72,9 +73,10 @@ class StackModules(nn.Module):
         together = options.recompute.partition(":")[2]
         self.together = int(together) if together else None
         self.reads_tokens = isinstance(stack.input, TokenInput)
+        tables = model.token_tables if self.reads_tokens else ()
         factorised = self.reads_tokens and model.embedding_dim is not None
-        self.project_tokens = model.embedding_projection == "tokens"
-        width = embedding_width(model) if factorised and not self.project_tokens else d_model
+        self.projects_first = model.embedding_projection == "tokens" or any(table.width for table in tables)
+        width = embedding_width(model) if factorised and not self.projects_first else d_model
         self.scale = math.sqrt(d_model) if model.embedding_scale and self.reads_tokens else None
         self._add_positions(stack, width, options)
         image = stack.input if isinstance(stack.input, PatchInput) and stack.input.registers else None
@@ -86,15 +88,19 @@ class StackModules(nn.Module):
         self.task_embedding = nn.Embedding(tasks, width) if tasks else None
         self.embedding_norm = Normalization(stack.norm, width) if stack.embedding_norm else nn.Identity()
         self.embedding_dropout = dropout_or_nothing(options.dropout)
+        self.token_tables = nn.ModuleList(nn.Embedding(table.rows, table.width or width) for table in tables)
+        self.lookups = [0 if table.width is not None else table.lookups for table in tables]
         self.embedding_projection = None
+        if beside := sum(table.width or 0 for table in tables):
+            self.embedding_projection = nn.Linear(d_model + beside, d_model)
         if factorised:
             self.embedding_projection = nn.Linear(
                 embedding_width(model), d_model, bias=model.embedding_projection_bias
             )
-        tables = PositionTables(stack, options, causal=causal, context=model.context)
-        self.shared_keys = tables.shared
+        positions = PositionTables(stack, options, causal=causal, context=model.context)
+        self.shared_keys = positions.shared
         one_bias = isinstance(stack.position, RelativePosition) and not stack.position.per_layer
-        self.relative_bias = tables.relative_bias(first_attention(stack).heads) if one_bias else None
+        self.relative_bias = positions.relative_bias(first_attention(stack).heads) if one_bias else None
         one_pair = isinstance(stack.position, TransformerXLPosition) and not stack.position.per_layer
         self.register_parameter("query_bias", _shared_query_bias(stack) if one_pair else None)
 
@@ -105,7 +111,7 @@ class StackModules(nn.Module):
 
         def blocks(block: Sublayers, count: int) -> Repeated:
             made = Repeated(
-                lambda: Block(block, self.width, options, tables, scaled=stack.layer_scale, memory=memory,
+                lambda: Block(block, self.width, options, positions, scaled=stack.layer_scale, memory=memory,
                               per_layer=per_layer), count
             )
             self.width = cast(Block, made[-1]).width
@@ -141,6 +147,10 @@ class StackModules(nn.Module):
                 self.position_embedding = nn.Embedding(size, width)
             case SinusoidalPosition(stored=True, size=size):
                 self.position_embedding = nn.Embedding(size, width, _weight=sinusoids(size, width), _freeze=True)
+            case RotaryPosition(size=int(size), dim=part):
+                first = first_attention(stack)
+                rotated = part or (first.rope_dim if isinstance(first, MLA) else first.head_dim)
+                self.position_embedding = nn.Embedding(size, rotated, _freeze=True)
             case SinusoidalPosition():
                 table = sinusoids(options.length, width)
         self.register_buffer("position_table", table, persistent=False)
@@ -224,7 +234,11 @@ class StackModules(nn.Module):
         b, n, _ = x.shape
         if self.scale is not None:
             x = x * self.scale
-        if self.embedding_projection is not None and self.project_tokens:
+        if not all(self.lookups):
+            beside = (table(_first_rows(x)) for table, times in zip(self.token_tables, self.lookups, strict=True)
+                      if not times)
+            x = torch.cat((x, *beside), dim=-1)
+        if self.embedding_projection is not None and self.projects_first:
             x = self.embedding_projection(x)
         if prefix is not None:
             seen = prefix.flatten(0, 1)
@@ -235,7 +249,7 @@ class StackModules(nn.Module):
             x = x + F.embedding(column, columns) + F.embedding(row, rows)
         elif isinstance(position, nn.Parameter):
             x = x + position[:n]
-        elif isinstance(position, nn.Embedding):
+        elif isinstance(position, nn.Embedding) and not isinstance(self.plan.position, RotaryPosition):
             x = x + (position(torch.arange(past, past + n, device=x.device)) if self.reads_tokens else position.weight)
         elif self.position_table is not None:
             x = x + self.position_table[past : past + n]
@@ -246,9 +260,17 @@ class StackModules(nn.Module):
             types = torch.zeros(b, n, dtype=torch.long, device=x.device) if types is None else types
             x = x + self.type_embedding(types)
         if self.task_embedding is not None:
-            x = x + self.task_embedding(torch.zeros(b, n, dtype=torch.long, device=x.device))
+            x = x + self.task_embedding(_first_rows(x))
+        for table, times in zip(self.token_tables, self.lookups, strict=True):
+            for _ in range(times):
+                x = x + table(_first_rows(x))
         x = self.embedding_dropout(self.embedding_norm(x))
-        return x if self.embedding_projection is None or self.project_tokens else self.embedding_projection(x)
+        return x if self.embedding_projection is None or self.projects_first else self.embedding_projection(x)
+
+
+def _first_rows(x: Tensor) -> Tensor:
+    """The first row of a table for every token, where no others are given."""
+    return torch.zeros(x.shape[:2], dtype=torch.long, device=x.device)
 
 
 def _shared_query_bias(stack: Stack) -> nn.Parameter:
