@@ -35,6 +35,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "tables-frozen": {"freeze": ["token_embedding"]},
     "layers-frozen": {"freeze": ["layers", "encoder.layers"], "dtype": "bf16"},
     "all-recomputed": ALL | {"recompute": "full"},
+    "rows-scaled": {"dora": ALL["lora"], "dtype": "bf16"},
+    "rows-scaled-recomputed": {"dora": ALL["lora"] | {"dropout": 0.0}, "dtype": "bf16", "recompute": "full"},
     "tables-frozen-recomputed": {"freeze": ["token_embedding"], "recompute": "full"},
 }
 OFTEN = ("gpt", "llama", "capped", "latents-unequal", "mixtral", "shared-layers", "bert-classifier", "t5", "vit")
@@ -55,8 +57,10 @@ def each(kernels: str) -> list[Any]:
 
 
 def run_of(name: str, run: dict[str, Any]) -> dict[str, Any]:
-    """Without the parts that the model does not have."""
+    """Without the parts that the model does not have, and rows of routed experts as they are."""
     spec = Model.from_data({**MODELS, **FAMILIES}[name])
+    if "dora" in run and any(getattr(block.feed_forward, "kind", "") == "moe" for _, block in located_blocks(spec)):
+        return run | {"dora": run["dora"] | {"targets": ["attention"]}}
     if "freeze" not in run:
         return run
     has = {"token_embedding": spec.vocab is not None, "layers": spec.encoder is None,
@@ -84,16 +88,18 @@ def test_a_step_under_cudas_operators(name: str, run: str) -> None:
     assert ours == real
 
 
-@pytest.mark.grid(7)
+@pytest.mark.grid(13)
 @pytest.mark.parametrize("device", ["cpu", "fake-cuda"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize(("batch", "dtype"), [(1, "fp32"), (2, "fp32"), (1, "bf16"), (2, "bf16"), (2, "bf16 all")])
+@pytest.mark.parametrize("kind", ["lora", "dora"])
 @pytest.mark.parametrize("name", ["gpt", "llama", "mixtral", "bert-classifier"])
-def test_a_step_of_peft(name: str, batch: int, dtype: str, dropout: float, device: Any) -> None:
+def test_a_step_of_peft(name: str, kind: str, batch: int, dtype: str, dropout: float, device: Any) -> None:
     pytest.importorskip("peft")
-    target: dict[str, Any] = {"lora": {"r": 3, "targets": ["q", "v", "up"], "dropout": dropout, "alpha": 7.0}}
+    names = ["q", "v"] if (name, kind) == ("mixtral", "dora") else ["q", "v", "up"]
+    target: dict[str, Any] = {kind: {"r": 3, "targets": names, "dropout": dropout, "alpha": 7.0}}
     dtype, _, own = dtype.partition(" ")
-    target["lora"] |= {"dtype": "bf16"} if own else {}
+    target[kind] |= {"dtype": "bf16"} if own else {}
     spec, run = Model.from_data({**MODELS, **FAMILIES}[name]), {"batch": batch, "seq": 7, "dtype": dtype} | target
     w = Workload(phase="training", kernels="cpu" if device == "cpu" else "cuda", dropout=dropout, **run)
     try:
@@ -105,17 +111,22 @@ def test_a_step_of_peft(name: str, batch: int, dtype: str, dropout: float, devic
 
 @pytest.mark.parametrize("eager", [True, False])
 @pytest.mark.parametrize("run", [ATTENTION, {"lora": {"r": 3, "targets": ["all"]}}, {"freeze": ["layers"]},
+                                 {"dora": ALL["lora"]},
                                  {"freeze": ["token_embedding", "layers.attention"]}])
 @pytest.mark.parametrize("name", ["gpt", "llama", "mixtral", "latents", "bert-classifier"])
 def test_flops_of_every_module(name: str, run: dict[str, Any], eager: bool) -> None:
     spec = Model.from_data({**MODELS, **FAMILIES}[name])
+    run = run_of(name, run)
     w = Workload(phase="training", kernels="cpu", batch=2, seq=7, attention="eager" if eager else "flash", **run)
     real = measure.flops(spec, 2, 7, eager=eager, loss=has_loss(spec), backward=True, trained=trained(w),
                          device="meta" if eager else "cpu")
     modules, t = measure.module_paths(spec) | real.forward.keys() | real.backward.keys(), trace(spec, w)
     for found, passes in ((real.forward, ("forward",)), (real.backward, ("backward", "recomputed"))):
         ours = by_module(flops.entries(t, *passes), frozenset(modules))  # type: ignore[arg-type]
-        assert {path: n for path, n in ours.items() if n} == {path: n for path, n in found.items() if n}
+        if "dora" in run:  # modules of peft within those of ours
+            assert sum(ours.values()) == sum(found.values())
+        else:
+            assert {path: n for path, n in ours.items() if n} == {path: n for path, n in found.items() if n}
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -146,14 +157,15 @@ def test_a_whole_step_with_its_optimizer(name: str, run: str, kernels: Any) -> N
     assert changes((event.path, sum(event.live.values())) for event in events) == real
 
 
-@pytest.mark.parametrize(("model", "adapter", "expected"), [
-    ("bert", {"r": 16, "targets": ["q", "v"]}, 589_824),
-    ("llama-7b", {"r": 8, "targets": ["q_proj", "v_proj"]}, 4_194_304),
+@pytest.mark.parametrize(("model", "kind", "adapter", "expected"), [
+    ("bert", "lora", {"r": 16, "targets": ["q", "v"]}, 589_824),
+    ("bert", "dora", {"r": 16, "targets": ["q", "v"]}, 589_824 + 24 * 768),
+    ("llama-7b", "lora", {"r": 8, "targets": ["q_proj", "v_proj"]}, 4_194_304),
 ])
-def test_trained_parameters(model: str, adapter: dict[str, Any], expected: int) -> None:
+def test_trained_parameters(model: str, kind: str, adapter: dict[str, Any], expected: int) -> None:
     """As peft's ``print_trainable_parameters`` has them (arXiv 2106.09685's own choice of matrices)."""
     spec = load(model).model
-    run = trace(spec, Workload(phase="training", seq=17, lora=adapter))  # type: ignore[arg-type]
+    run = trace(spec, Workload(**{"phase": "training", "seq": 17, kind: adapter}))
     assert total(params.trained(run)) == expected
     assert params.params(run) == params.params(trace(spec, Workload(seq=17))) + expected
 
@@ -199,14 +211,15 @@ def test_a_workload_with_adapters_is_read_back() -> None:
     assert not {"lora", "dora", "freeze"} & Workload(seq=7).to_data().keys()
 
 
-@pytest.mark.grid(3)
+@pytest.mark.grid(7)
+@pytest.mark.parametrize("kind", ["lora", "dora"])
 @pytest.mark.parametrize("weights", ["nf4", "nf4-dq", "fp4"])
 @pytest.mark.parametrize(("name", "dtype", "batch"), [
     ("gpt", "fp32", 1), ("llama", "bf16", 2), ("mixtral", "bf16", 2), ("bert-classifier", "fp32", 2),
     ("latents", "bf16", 1),
 ])
 def test_a_step_of_peft_on_4_bits(
-    monkeypatch: pytest.MonkeyPatch, name: str, dtype: str, batch: int, weights: str
+    monkeypatch: pytest.MonkeyPatch, name: str, dtype: str, batch: int, weights: str, kind: str
 ) -> None:
     """QLoRA: bitsandbytes' layers, whose one kernel is taken apart, as it is where a card has no better one."""
     torch = pytest.importorskip("torch")
@@ -216,9 +229,11 @@ def test_a_step_of_peft_on_4_bits(
 
     monkeypatch.setattr(torch.ops.bitsandbytes.gemm_4bit, "default", _gemm_4bit_default_impl)
     spec = Model.from_data({**MODELS, **FAMILIES}[name])
-    target = {"r": 3, "targets": ["q", "v", "up"] if name != "latents" else ["q", "up"], "dropout": 0.1}
-    w = Workload(phase="training", kernels="cpu", dtype=dtype, batch=batch, seq=7, weights=weights,  # type: ignore[arg-type]
-                 lora=target)  # type: ignore[arg-type]
+    target = {"r": 3, "targets": ["q", "up"] if name == "latents" else ["q", "v", "up"], "dropout": 0.1}
+    if (name, kind) == ("mixtral", "dora"):
+        target["targets"] = ["q", "v"]
+    w = Workload(**{"phase": "training", "kernels": "cpu", "dtype": dtype, "batch": batch, "seq": 7,
+                    "weights": weights, kind: target})
     real = [live for _, live in measured("live_bytes", spec, w, "cpu", peft=True, packed=weights)]
     assert [event.live for event in live_bytes(trace(spec, w), in_place=False)] == real
 
@@ -277,3 +292,9 @@ def test_a_step_of_transformers_classes_with_peft(
         pytest.skip(f"not run: {reason}")
     ours = live_bytes(trace(model(name), workload(name, batch=batch, device=device, **run)), in_place=False)
     assert [event.live for event in ours] == [live for _, live in real]
+
+
+def test_rows_of_routed_experts_are_not_scaled() -> None:
+    """What is made once for an expert that runs, however many rows it has, is in no total of all rows."""
+    with pytest.raises(SpecError, match="DoRA on routed experts"):
+        trace(Model.from_data(MODELS["mixtral"]), Workload.of({"seq": 7, "dora": "r=8,targets=all"}))

@@ -207,6 +207,9 @@ def _frozen(workload: Workload) -> Iterator[Rule]:
         dtype = workload.adapter.dtype or "fp32"
         yield "adapters", (f"adapters are those of peft, with weights and copies of their inputs in {dtype}; all other "
                            "weights are frozen, and a layer without a trained weight before it keeps nothing"), "--lora"
+        if workload.dora is not None:
+            yield "row-norms", ("DoRA: BA is multiplied out for the norms of the rows of W + BA in every forward pass; "
+                                "with dropout, W is multiplied once more"), "--dora"
         if workload.weights in PACKED:
             yield "unpacked", ("each packed layer's weight is made anew in the dtype in the forward pass and in the "
                                "backward pass, as bitsandbytes does beyond 1,536 rows"), "--weights"

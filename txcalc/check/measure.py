@@ -126,7 +126,7 @@ def kept(
         run = Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
         root = build(model, length=run.length, dtype=dtype, device=at, **how)
         with torch.autocast(at, autocast, enabled=autocast is not None):
-            return kept_by(root, lambda: _end(root, run, loss))
+            return kept_by(root, lambda: _end(root, run, loss), at_the_end="trained" in how)
 
 
 def live_bytes(

@@ -158,7 +158,7 @@ RUN: Final[Mapping[str, Row]] = {
                      "none."),
     "lora": Row("r=N,...", "Train low-rank adapters alone: r=16,targets=attention|all|q,v,...,dropout=P,dtype=bf16."
                 " Default targets attention, dtype fp32."),
-    "dora": Row("r=N,...", "DoRA: refused until what it keeps is proved."),
+    "dora": Row("r=N,...", "The same, which learn the length of every row of a weight as well (DoRA)."),
     "freeze": Row("PATH", "Train all but this part of the breakdown, such as encoder or token_embedding. Repeatable.",
                   list, several=True),
 }

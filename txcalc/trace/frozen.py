@@ -6,7 +6,7 @@ trained.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from txcalc.spec.adapters import GROUPS, Adapter
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 class Frozen:
     """Which weights of a run are trained, and which values' gradients are wanted, as far as it has been recorded."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, adapted: Callable[..., Tensor]) -> None:
+        """``adapted``: runs a linear layer that has an adapter."""
+        self.adapted = adapted
         self._adapter, self._parts = workload.adapter, workload.freeze or ()
         layout = FORMATS[workload.weights].layout if workload.weights in PACKED else None
         self.packing = layout if self._adapter is not None else None  # of linear layers, but adapters
@@ -84,7 +86,7 @@ class Frozen:
             products = tuple(each._replace(backward=0, recomputed=0) for each in op.products)
             return op._replace(reads=reads, writes=writes, saves=(), products=products, backward=(), frozen=frozen)
         saves = tuple(x for x in op.saves if not apart or any(
-            not g.first and (not isinstance(g.of, Tensor) or g.of.value != x.value) for g in wanted))
+            (g.of.value != x.value if isinstance(g.of, Tensor) else not g.first) for g in wanted))
         return op._replace(reads=reads, writes=writes, saves=saves, backward=tuple(steps), frozen=frozen)
 
     def _wants(self, g: Gradient, kind: Name) -> bool:
@@ -110,10 +112,11 @@ def check(t: Trace) -> None:
     unbuilt = {
         "a recurrent layer": any(op.layer in ("cell", "recurrent") for op in t.ops),
         f"the code of {w.implementation}": w.implementation != "torch" and (
-            not t.code.adapts or w.recompute not in (None, "none") or w.lora is None),
-        "DoRA": w.dora is not None,
+            not t.code.adapts or w.recompute not in (None, "none") or w.adapter is None),
         "recomputation of such layers": w.adapter is not None and w.recompute in ("full", "selective") and (
             _differs(t.model)),
+        "DoRA on routed experts": w.dora is not None and any(
+            op.kind.name == "adapter" and op.within.experts for op in t.ops),
         "packed weights": t.model.quantization is not None and w.weights is None,
         f"{w.weights} weights": w.weights in PACKED and (
             frozen.packing is None or frozen.packing.bits != 4 or not frozen.packing.flat),

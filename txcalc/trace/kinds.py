@@ -60,7 +60,7 @@ KINDS: Final = {kind.name: kind for kind in (
     Kind("linear", "linear", _LINEAR),
     Kind("head", "head", _LINEAR),
     Kind("router", "router", _LINEAR),
-    Kind("adapter", "linear", Keeps("input", "an adapter keeps its input", "F.linear, by peft, measured")),
+    Kind("adapter", "linear", Keeps("input", "an adapter keeps its input, or the norms of rows", "by peft, measured")),
     Kind("embedding", "embedding", Keeps("indices", "a table keeps the rows looked up", "F.embedding, measured")),
     Kind("norm", "norm", Keeps("input", "a norm keeps its input", f"F.layer_norm and F.rms_norm, {_KORTHIKANTI}"),
          Keeps("statistics", "a norm keeps the statistics of every row",

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys
-from txcalc.trace import embeddings, encoder_decoders, norms, ops, tables
+from txcalc.trace import embeddings, encoder_decoders, low_rank, norms, ops, tables
 from txcalc.trace.attention import Around, cross_attention, self_attention
 from txcalc.trace.cells import convolve
 from txcalc.trace.distances import query_biases, relative_bias
@@ -45,7 +45,7 @@ def trace(
     spec = local(spec, layout, stage)
     t = Trace(workload, model=spec, code=code(spec, workload), sizes=sizes or {}, layout=layout, stage=stage)
     if workload.freezes:
-        t.frozen = Frozen(workload)
+        t.frozen = Frozen(workload, low_rank.linear)
     with t.frame():
         made = _forward(t, spec)
         for x in (made.hidden, made.pooled, *made.scores.all):

@@ -77,25 +77,20 @@ def linear(
     products read them as well; ``weighs``: they have not been yet. With an adapter where the workload has one of it.
     """
     adapter = None if t.frozen is None else t.frozen.adapter(t.path(""), name, kind)
-    if adapter is None:
-        return _linear(t, name, x, d_out, bias=bias, tied=tied, kind=kind, part=part, copied=copied, read=read,
-                       weighs=weighs)
-    with t.frame(x):  # peft's ``lora.Linear.forward``
-        y = _linear(t, name, x, d_out, bias=bias, tied=tied, kind=kind, part=part, copied=copied)
-        with t.scope(name):
-            packed = _packing(t, kind) is not None
-            y = copy(t, "clone", y) if packed else y
-            x = t.hold(cast(t, "cast", x, Role.FLOAT32 if adapter.dtype in (None, "fp32") else Role.ACTIVATION))
-            dropped = dropout(t, "lora_dropout", x, adapter.dropout)
-            low = _linear(t, "lora_A", dropped, adapter.r, kind="adapter")
-            delta = scaled(t, "scaling", _linear(t, "lora_B", low, d_out, kind="adapter", copied=copied))
-            if packed:  # ``Linear4bit.forward`` adds what has been cast
-                return add(t, y, t.hold(cast(t, "cast_back", delta, y.made)), "sum", label=name)
-            return cast(t, "cast_back", add(t, y, delta, "sum"), y.made, label=name)
+    if adapter is None or t.frozen is None:
+        return dense(t, name, x, d_out, bias=bias, tied=tied, kind=kind, part=part, copied=copied, read=read,
+                     weighs=weighs)
+    return t.frozen.adapted(t, name, x, d_out, adapter, bias=bias, tied=tied, part=part, copied=copied)
 
 
 def _packing(t: Trace, kind: Name) -> Layout | None:
     return None if t.frozen is None or kind != "linear" else t.frozen.packing
+
+
+def scales(t: Trace, layout: Layout, d_out: Number, d_in: Number) -> tuple[Tensor, ...]:
+    """What scales of a packed matrix are unpacked to, if they are packed as well."""
+    packed = layout.scale_group is not None
+    return (t.tensor(-(-d_out * d_in // 64), role=Role.FLOAT32, label="scales", grad=False),) if packed else ()
 
 
 def _unpacked(t: Trace, name: str, layout: Layout, d_out: Number, d_in: Number) -> tuple[tuple[Tensor, ...], Steps]:
@@ -105,23 +100,24 @@ def _unpacked(t: Trace, name: str, layout: Layout, d_out: Number, d_in: Number) 
     """
     weight = t.tensor(d_out, d_in, label="unpacked weight", grad=False)
     again: Steps = ((Gradient(None, (d_out, d_in), passing=1),),)
-    if layout.scale_group is None:
+    own = scales(t, layout, d_out, d_in)
+    if not own:
         t.op(name, "elementwise", writes=(weight,))
         return (weight,), again
-    blocks = -(-d_out * d_in // 64)
-    scales, moved = (t.tensor(blocks, role=Role.FLOAT32, label="scales", grad=False) for _ in range(2))
-    t.op(name, "elementwise", writes=(scales,))
-    t.op(name, "elementwise", reads=(scales,), writes=(moved,))
-    t.op(name, "elementwise", reads=(moved,), writes=(weight,))
-    held = (scales,) if t.workload.kernels == "cuda" else ()
-    return (weight, moved, *held), ((Gradient(None, (blocks,), Role.FLOAT32, passing=1),), *again)
+    moved = scales(t, layout, d_out, d_in)
+    t.op(name, "elementwise", writes=own)
+    t.op(name, "elementwise", reads=own, writes=moved)
+    t.op(name, "elementwise", reads=moved, writes=(weight,))
+    held = own if t.workload.kernels == "cuda" else ()
+    return (weight, *moved, *held), ((Gradient(None, own[0].shape, Role.FLOAT32, passing=1),), *again)
 
 
-def _linear(
+def dense(
     t: Trace, name: str, x: Tensor, d_out: Number, *, bias: bool = False, tied: str | None = None,
     kind: Name = "linear", part: Part = "", copied: bool = False, read: Matrix | None = None,
     weighs: bool = True,
 ) -> Tensor:
+    """The same without adapters."""
     *lead, d_in = x.shape
     weights = ({} if tied else {"weight": (d_out, d_in)}) | ({"bias": (d_out,)} if bias else {}) if weighs else {}
     own, given = tied or f"{t.path(name)}.weight", x
