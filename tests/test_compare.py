@@ -12,8 +12,8 @@ from showing import render
 from typer.testing import CliRunner
 
 from txcalc import units
-from txcalc.answer.comparison import Comparison, Named, compare
-from txcalc.answer.report import count
+from txcalc.answer.comparison import Comparison, compare
+from txcalc.answer.report import Named, Origin, count
 from txcalc.cli.app import app
 from txcalc.models.load import load
 from txcalc.show.terminal import Screen
@@ -33,7 +33,7 @@ def no_user_presets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def compared(*names: str, **given: object) -> Comparison:
-    return compare([Named(loaded.model, loaded.source) for loaded in map(load, names)], given)
+    return compare([Named(loaded.model, Origin(loaded.source)) for loaded in map(load, names)], given)
 
 
 def table(*names: str, width: int | None = None, **given: object) -> str:

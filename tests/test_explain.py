@@ -12,7 +12,7 @@ import pytest
 import yaml
 from showing import render
 
-from txcalc.answer.defaults import workload
+from txcalc.answer.fit import fill as workload
 from txcalc.answer.fit import fit
 from txcalc.answer.report import totals
 from txcalc.answer.rerun import QUANTITIES as TOTAL_OF

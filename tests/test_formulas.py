@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from txcalc.answer.defaults import workload
+from txcalc.answer.fit import fill as workload
 from txcalc.explain.explain import Explainer
 from txcalc.explain.explanation import QUANTITIES, Explanation
 from txcalc.models import load as presets

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("transformers")
 
 from tests.test_implementations import CONFIGS, model
-from txcalc.answer.needed import needed
+from txcalc.answer.engine import memory as needed
 from txcalc.check import classes, fake_cuda, measure
 from txcalc.check.fake_cuda import NotRun
 from txcalc.count.lifetimes import live_bytes
@@ -84,7 +84,7 @@ def test_what_a_pass_does_not_have_is_refused(run: dict[str, Any], why: str) -> 
 def test_as_an_engine() -> None:
     """A prompt of 6,144 tokens in bf16, as fake tensors of the class have it, and steps that hold less."""
     spec, run = load("qwen3-8b").model, {"engine": "transformers@5.23", "seq": 6144, "new": 2048}
-    grows, stays = (needed(spec, run | more).memory for more in ({}, {"cache": "static"}))
+    grows, stays = (needed(spec, run | more).document for more in ({}, {"cache": "static"}))
     assert (grows.workload.cache, stays.workload.cache) == (None, "static:8192")
     assert grows.workload == Workload.prefill(seq=6144, implementation="transformers", logits="last")
     assert round(grows.peak.bytes / 2**20) == 17114

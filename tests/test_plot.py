@@ -12,11 +12,11 @@ import pytest
 from showing import blocks
 from typer.testing import CliRunner
 
-from txcalc.answer.comparison import Named, compare
+from txcalc.answer.comparison import compare
 from txcalc.answer.curve import attention_curve
 from txcalc.answer.devices import device
 from txcalc.answer.mixer_table import mixers
-from txcalc.answer.report import count
+from txcalc.answer.report import Named, count
 from txcalc.answer.view import view
 from txcalc.cli.app import app
 from txcalc.show import plot

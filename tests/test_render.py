@@ -12,7 +12,7 @@ import pytest
 from showing import render
 
 from txcalc import units
-from txcalc.answer.defaults import workload
+from txcalc.answer.fit import fill as workload
 from txcalc.answer.report import Report
 from txcalc.answer.view import View, view
 from txcalc.show.blocks import printable

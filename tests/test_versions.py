@@ -10,8 +10,8 @@ import pytest
 from showing import render
 from typer.testing import CliRunner
 
-from txcalc.answer.rerun import recorded
-from txcalc.answer.versions import CONVOLVES, EMPTY_STATE, MEANINGS
+from txcalc.answer.report import Origin
+from txcalc.answer.rerun import CONVOLVES, EMPTY_STATE, MEANINGS, recorded
 from txcalc.answer.view import View, view
 from txcalc.cli.app import app
 from txcalc.models.library import find
@@ -43,7 +43,7 @@ CHANGED = {  # of a report's totals, the ones that are counted otherwise today
 
 def again(name: str) -> View:
     loaded = load(str(DATA / name))
-    return view(loaded.model, {}, source=loaded.source, recorded=recorded(loaded))
+    return view(loaded.model, {}, origin=Origin(loaded.source), recorded=recorded(loaded))
 
 
 def written(name: str) -> dict[str, Any]:

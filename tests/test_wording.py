@@ -10,7 +10,8 @@ from showing import render
 import txcalc
 from txcalc.answer import comparison as side_by_side
 from txcalc.answer.curve import attention_curve
-from txcalc.answer.defaults import workload
+from txcalc.answer.fit import fill as workload
+from txcalc.answer.report import Named
 from txcalc.answer.view import view
 from txcalc.explain.explain import explain
 from txcalc.explain.explanation import QuantityName
@@ -91,13 +92,13 @@ def test_every_kernel_that_runs_is_a_rule_with_why(name: str, kernels: list[str]
 
 
 def test_every_model_of_a_comparison_brings_its_own_rules() -> None:
-    models = [side_by_side.Named(txcalc.load(name)) for name in ("rnnsearch", "transformer-base")]
+    models = [Named(txcalc.load(name)) for name in ("rnnsearch", "transformer-base")]
     found = {rule.id for rule in side_by_side.compare(models, {"seq": 50}).conventions}
     assert {"attention", "kv-cache", "states"} <= found
 
 
 def test_a_comparison_marks_estimates_and_names_states() -> None:
-    models = [side_by_side.Named(txcalc.load(name)) for name in ("mamba2", "gpt2")]
+    models = [Named(txcalc.load(name)) for name in ("mamba2", "gpt2")]
     compared = side_by_side.compare(models, {"seq": 64})
     cells = {label: tuple(map(plain, cells)) for label, *cells in (row.cells for row in lines(compared.entries))}
     assert cells["FLOPs per token"] == ("~ 5.571 GFLOP", "249.4 MFLOP")

@@ -17,13 +17,14 @@ from showing import blocks, render
 
 import txcalc
 from txcalc.answer.catalogue import listing
-from txcalc.answer.comparison import Named, compare
+from txcalc.answer.comparison import compare
 from txcalc.answer.curve import attention_curve
-from txcalc.answer.defaults import workload
 from txcalc.answer.devices import device
 from txcalc.answer.difference import Run, diff
+from txcalc.answer.fit import fill as workload
 from txcalc.answer.memory import Memory
 from txcalc.answer.mixer_table import mixers
+from txcalc.answer.report import Named
 from txcalc.answer.validation import Row as Compared
 from txcalc.answer.validation import Validation, Validations
 from txcalc.answer.view import View, view

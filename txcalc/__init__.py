@@ -78,7 +78,7 @@ def count(
 
     found = keywords.find(model)
     workload = keywords.workload([found.spec], batch, seq, phase, run)
-    return report.count(found.spec, workload, source=found.source, overrides=found.overrides, by_module=by_module)
+    return report.count(found.spec, workload, origin=found.origin, by_module=by_module)
 
 
 def compare(
@@ -91,8 +91,7 @@ def compare(
     """
     from txcalc.answer import comparison, keywords
 
-    found = [keywords.find(model) for model in models]
-    return comparison.compare([comparison.Named(*each) for each in found], keywords.fields(batch, seq, phase, run))
+    return comparison.compare([*map(keywords.find, models)], keywords.fields(batch, seq, phase, run))
 
 
 def explain(
@@ -110,7 +109,7 @@ def explain(
 
     found = keywords.find(model)
     workload = keywords.workload([found.spec], batch, seq, phase, run)
-    return derivation.explain(found.spec, workload, quantity, source=found.source, overrides=found.overrides)
+    return derivation.explain(found.spec, workload, quantity, origin=found.origin)
 
 
 def attention(
@@ -128,8 +127,7 @@ def attention(
     found = keywords.find(model)
     workload = keywords.workload([found.spec], batch, 1, phase, run)
     card = None if device is None else devices.device(device)
-    origin = curve.Origin(found.source, found.overrides)
-    return curve.attention_curve(found.spec, workload, keywords.lengths(lengths), card, origin=origin)
+    return curve.attention_curve(found.spec, workload, keywords.lengths(lengths), card, origin=found.origin)
 
 
 def diff(
@@ -145,7 +143,7 @@ def diff(
 
     found = [keywords.find(model) for model in (a, b)]
     workload = keywords.workload([each.spec for each in found], batch, seq, phase, run)
-    first, second = (difference.Run(each.spec, workload, each.source, each.overrides) for each in found)
+    first, second = (difference.Run(each.spec, workload, each.origin) for each in found)
     return difference.diff(first, second)
 
 
@@ -161,13 +159,12 @@ def memory(
     ``engine``: in place of a run in plain PyTorch, what an inference engine holds on a card, and its KV pool.
     Raises ``SpecError`` for a workload that does not fit the model, and for a run whose live bytes are not proved.
     """
-    from txcalc.answer import keywords, needed
+    from txcalc.answer import engine, keywords
 
     found = keywords.find(model)
     own = {name: value for name, value in (("phase", phase), ("new", new)) if value is not None}
     given = keywords.fields(batch, seq, "forward", {**run, **own})
-    return needed.needed(found.spec, given, card=device, reserve=reserve, source=found.source,
-                         overrides=found.overrides).memory
+    return engine.memory(found.spec, given, device, reserve=reserve, origin=found.origin).document
 
 
 def fit(
@@ -180,13 +177,13 @@ def fit(
     the model to search in place of both, ``"layers"``, or ``"d_model=64"`` in steps of 64. Every answer was counted
     where it fits and one step beyond. Raises ``SpecError`` as ``memory`` does, and for a device that there is not.
     """
-    from txcalc.answer import keywords, needed
+    from txcalc.answer import engine, keywords
 
     found = keywords.find(model)
     own = {name: value for name, value in (("phase", phase), ("new", new)) if value is not None}
     given = keywords.fields(batch, seq, "forward", {**run, **own})
-    return needed.capacity(found.spec, given, device, reserve=reserve, over=over, make=keywords.changed(model),
-                             source=found.source, overrides=found.overrides).capacity
+    return engine.capacity(found.spec, given, device, reserve=reserve, over=over, make=keywords.changed(model),
+                           origin=found.origin).document
 
 
 def mixers(lengths: Sequence[int] | str | None = None, *, batch: Size = 1, **sizes: int) -> MixerTable:

@@ -16,9 +16,8 @@ from txcalc.answer.levers import Lever, flops_per_token, levers
 from txcalc.answer.limits import LONGEST, Reserve, first_above, reserved
 from txcalc.answer.memory import Held, Peak, usable
 from txcalc.answer.notes import beyond, notes, runs_as
-from txcalc.answer.passes import Passes, passes
-from txcalc.answer.places import placed
-from txcalc.answer.report import ModelInfo, Provenance
+from txcalc.answer.passes import Passes, passes, placed
+from txcalc.answer.report import PYTHON, Answer, ModelInfo, Origin, Provenance
 from txcalc.answer.serving import Served
 from txcalc.count import step
 from txcalc.count.totals import trained
@@ -99,18 +98,10 @@ class Capacity(Part):
     provenance: Provenance
 
 
-class CapacityView(NamedTuple):
-    """The document, and the names of the workload's sizes that were filled in."""
-
-    capacity: Capacity
-    defaults: frozenset[str]
-
-
 def capacity(
     spec: Model, given: Mapping[str, Any], card: str | None, *, reserve: str | None = None, over: str | None = None,
-    make: Make | None = None, source: str = "python", overrides: Sequence[str] = (), command: Sequence[str] = (),
-    noted: Sequence[str] = (),
-) -> CapacityView:
+    make: Make | None = None, origin: Origin = PYTHON,
+) -> Answer[Capacity]:
     """The most that fits into ``card``, a device's name or bytes, of a run with the ``given`` fields of a workload.
 
     The largest batch at the length, the longest length at the batch, and one against the other; or of ``over``, a
@@ -131,8 +122,8 @@ def capacity(
     elif top is not None and make is not None:
         fullest = passes(make(f"{top.size}={top.largest_fits}"), search.given)
     longest = max((each.largest_fits or 0 for each in most if each.size == search.length), default=0)
-    return CapacityView(Capacity(
-        model=ModelInfo.of(spec, source, overrides),
+    return Answer(Capacity(
+        model=ModelInfo.of(spec, origin),
         workload=now.workload,
         new=now.new,
         attention=runs_as(now.traces[0]),
@@ -149,13 +140,13 @@ def capacity(
         flops_per_token=flops_per_token(now),
         levers=() if peak.bytes <= search.room else levers(
             spec, search.given, now, lambda of: search.peak(of).bytes, peak.bytes, search.room),
-        notes=(*noted, *beyond(spec, longest), *notes(spec, now.traces[0], now.asked)),
+        notes=(*origin.notes, *beyond(spec, longest), *notes(spec, now.traces[0], now.asked)),
         conventions=conventions(spec, now.traces[0]),
-        provenance=Provenance.of(command),
+        provenance=Provenance.of(origin.command),
     ), now.defaults)
 
 
-class _At(NamedTuple):
+class At(NamedTuple):
     """A run of some sizes: the peak of every phase, and the highest of them."""
 
     parts: tuple[int, ...]
@@ -164,6 +155,7 @@ class _At(NamedTuple):
 
     @property
     def bytes(self) -> int:
+        """Those of the highest."""
         return max(self.parts)
 
 
@@ -181,20 +173,20 @@ class _Search:
         self.sizes: dict[str, int] = sizes
         new = {} if self.now.new is None else {"new": self.now.new}
         self.given = {**given, "phase": workload.phase, **new, **sizes}
-        self._known: dict[tuple[int, ...], _At] = {}
+        self._known: dict[tuple[int, ...], At] = {}
 
     def passes(self, sizes: Mapping[str, int | None]) -> Passes:
         """The passes of a run with other sizes."""
         return passes(self.spec, {**self.given, **sizes})
 
-    def at(self, sizes: Mapping[str, int]) -> _At:
+    def at(self, sizes: Mapping[str, int]) -> At:
         """The peak with other sizes."""
         key = tuple({**self.sizes, **sizes}.values())
         if key not in self._known:
             self._known[key] = self.peak(self.passes(sizes), like=self.now.traces[0])
         return self._known[key]
 
-    def peak(self, of: Passes, like: Trace | None = None) -> _At:
+    def peak(self, of: Passes, like: Trace | None = None) -> At:
         """The peak of passes as the device's allocator has it: in whole blocks, its workspaces among it.
 
         ``like``: the same run at another size.
@@ -203,7 +195,7 @@ class _Search:
         highest = max(phases, key=lambda phase: phase.peak_bytes)
         name = "forward" if highest.name == "prefill" and of.new is None else highest.name  # of an encoder
         spaces = self.on.workspaces(backward=self.now.workload.phase == "training")
-        return _At(tuple(phase.peak_bytes + spaces for phase in phases), name, placed(highest.at, highest.turns))
+        return At(tuple(phase.peak_bytes + spaces for phase in phases), name, placed(highest.at, highest.turns))
 
     def most(self, given: Mapping[str, Any]) -> tuple[Most, ...]:
         """The largest batch and, of what reads tokens, the longest sequence, that first which was not given."""
@@ -216,7 +208,7 @@ class _Search:
         ends = None
         if first_not is None:
             ends = f"{self.spec.name} has no more positions" if last < LONGEST else f"not searched beyond {last:,}"
-        return _answer(name, {**self.sizes}, lambda step: self.at({name: step}), first_not, last, ends)
+        return answer(name, {**self.sizes}, lambda step: self.at({name: step}), first_not, last, ends)
 
     def _longest(self) -> int:
         """The longest length that the tables of positions have."""
@@ -251,9 +243,9 @@ class _Search:
             unit = units.parse_count(text or "1")
         except ValueError as error:
             raise SpecError(f"write it as layers, or as d_model=64 for steps of 64: {error}", field="over") from None
-        known: dict[int, _At] = {}
+        known: dict[int, At] = {}
 
-        def at(size: int) -> _At:
+        def at(size: int) -> At:
             if size not in known:
                 try:
                     known[size] = self.peak(passes(make(f"{name}={size}"), self.given))
@@ -264,13 +256,14 @@ class _Search:
 
         first_not = first_above(lambda step: at(step * unit).parts, self.room, STEPS)
         ends = f"not searched beyond {STEPS * unit:,}" if first_not is None else None
-        return _answer(name, self.sizes, at, first_not, STEPS, ends, unit)
+        return answer(name, self.sizes, at, first_not, STEPS, ends, unit)
 
 
-def _answer(
-    name: str, sizes: Mapping[str, int], at: Callable[[int], _At], first_not: int | None, last: int, ends: str | None,
+def answer(
+    name: str, sizes: Mapping[str, int], at: Callable[[int], At], first_not: int | None, last: int, ends: str | None,
     unit: int = 1,
 ) -> Most:
+    """The most of a size up to ``last`` of which, or of ``first_not``, less one fits, in steps of ``unit``."""
     largest = (last if first_not is None else first_not - 1) * unit
     beyond = None if first_not is None else at(first_not * unit)
     here = at(largest) if largest else None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 from txcalc.answer.conventions import Convention
-from txcalc.answer.defaults import workload as fill
+from txcalc.answer.fit import fill
 from txcalc.answer.notes import runs_as
-from txcalc.answer.report import KVCache, ModelInfo, Provenance, Quantity, Report, Totals, count
+from txcalc.answer.report import KVCache, ModelInfo, Named, Provenance, Quantity, Report, Totals, count
 from txcalc.count import kv_cache
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
@@ -18,15 +18,6 @@ from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
 
 SCHEMA: Final = "txcalc/comparison/v1"
-
-
-class Named(NamedTuple):
-    """A model and how it came to be."""
-
-    spec: Model
-    source: str = "python"
-    overrides: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 class Entry(Part):
@@ -62,8 +53,7 @@ def compare(models: Sequence[Named], given: dict[str, Any], *, command: Sequence
     if not models:
         raise SpecError("nothing to compare")
     workload, defaults = fill([named.spec for named in models], given)
-    reports = [count(named.spec, workload, source=named.source, overrides=named.overrides, noted=named.notes)
-               for named in models]
+    reports = [count(named.spec, workload, origin=named.origin) for named in models]
     return Comparison(
         defaults=tuple(sorted(defaults)),
         entries=tuple(

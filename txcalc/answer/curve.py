@@ -7,14 +7,14 @@ N x N scores to memory, and ``flash``, which does not (arXiv 2205.14135).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from txcalc import units
 from txcalc.answer.conventions import Convention, conventions
 from txcalc.answer.devices import Device
 from txcalc.answer.limits import DEFAULT_RESERVE, Limit, Reserve, limits
 from txcalc.answer.notes import beyond, instead
-from txcalc.answer.report import ModelInfo, Provenance
+from txcalc.answer.report import PYTHON, ModelInfo, Origin, Provenance
 from txcalc.answer.stretch import POLICIES, Run, Stretched
 from txcalc.count import activations, flops, kv_cache, scores, traffic
 from txcalc.count.weights import is_known, weight_bytes
@@ -115,17 +115,9 @@ class AttentionCurve(Part):
     provenance: Provenance
 
 
-class Origin(NamedTuple):
-    """How the model came to be, and the command that asked."""
-
-    source: str = "python"
-    overrides: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
-
-
 def attention_curve(
     spec: Model, workload: Workload, lengths: Sequence[int] | None = None, device: Device | None = None,
-    sram_bytes: int | None = None, *, reserve: Reserve = DEFAULT_RESERVE, origin: Origin | None = None,
+    sram_bytes: int | None = None, *, reserve: Reserve = DEFAULT_RESERVE, origin: Origin = PYTHON,
     progress: Callable[[int, int], None] | None = None,
 ) -> AttentionCurve:
     """What attention costs at each of ``lengths``, in positions; ``seq`` and ``past`` of ``workload`` are not used.
@@ -139,7 +131,6 @@ def attention_curve(
     Raises ``SpecError`` for a model without attention, and for a length that its images cannot have.
     """
     model = Stretched(spec, workload)
-    origin = origin or Origin()
     points, run = [], None
     lengths = tuple(sorted(set(lengths or model.default_lengths(LENGTHS))))
     sram = sram_bytes if sram_bytes is not None else device.sram_bytes if device is not None else None
@@ -151,7 +142,7 @@ def attention_curve(
         points.append(_point(run, length, layer.path, sram))
     assert run is not None
     return AttentionCurve(
-        model=ModelInfo.of(spec, origin.source, origin.overrides),
+        model=ModelInfo.of(spec, origin),
         workload=run.workload,
         layer=layer,
         other_layers=tuple(others),

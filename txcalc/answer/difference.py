@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from txcalc.answer.fit import fit
 from txcalc.answer.notes import runs_as
-from txcalc.answer.report import ModelInfo, Provenance, Totals, totals
+from txcalc.answer.report import PYTHON, ModelInfo, Origin, Provenance, Totals, totals
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
@@ -35,8 +35,7 @@ class Run(NamedTuple):
 
     spec: Model
     workload: Workload
-    source: str = "python"
-    overrides: tuple[str, ...] = ()
+    origin: Origin = PYTHON
 
 
 class Side(Part):
@@ -130,7 +129,7 @@ def diff(a: Run, b: Run, *, command: Sequence[str] = ()) -> Diff:
 def _side(run: Run) -> Side:
     workload = fit(run.spec, run.workload)
     ran = trace(run.spec, workload)
-    return Side(model=ModelInfo.of(run.spec, run.source, run.overrides), workload=workload, totals=totals(ran),
+    return Side(model=ModelInfo.of(run.spec, run.origin), workload=workload, totals=totals(ran),
                 attention=runs_as(ran))
 
 

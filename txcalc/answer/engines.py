@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from txcalc.count.kv_cache import token_bytes
 from txcalc.spec.errors import SpecError, not_one_of, shown
@@ -55,9 +55,9 @@ class Engine(NamedTuple):
     splits: bool
     rules: Mapping[str, Rule]
 
-    def value(self, name: str) -> Any:
-        """The value of a rule that the engine has."""
-        return self.rules[name].value
+    def value(self, name: str, default: Any = None) -> Any:
+        """The value of a rule, or what holds of an engine that has no such rule."""
+        return self.rules[name].value if name in self.rules else default
 
     @property
     def called(self) -> str:
@@ -80,19 +80,6 @@ class Layers(NamedTuple):
     limit: int | None
     bytes: int
     number: int
-
-
-class Pool(Protocol):
-    """What requests take of a pool. ``block``: tokens of one layer in its smallest block."""
-
-    block: int
-    block_bytes: int
-
-    def blocks(self, users: int, context: int) -> int:
-        """Blocks that so many requests of a length take at most."""
-
-    def tokens(self, blocks: int, context: int) -> int:
-        """Tokens that the engine says so many blocks hold."""
 
 
 def engine(name: str) -> Engine:
@@ -239,17 +226,20 @@ def pool(found: Sequence[Layers], of: Engine, setup: Setup) -> Pool:
 
 
 class _Pages:
-    """Pages of all layers of a group, which draw from one pool: all layers, or a part of those of one kind."""
+    """Pages of all layers of a group, which draw from one pool: all layers, or a part of those of one kind.
+
+    ``block``: tokens of one layer in its smallest page. A page of one token in all layers is a slot.
+    """
 
     def __init__(self, found: Sequence[Layers], of: Engine, setup: Setup) -> None:
-        self.of, self.in_flight = of, setup.chunk * of.value("batches in flight")
+        self.of, self.in_flight = of, setup.chunk * of.value("batches in flight", 1)
         latent = any(each.kind == "latent" for each in found)
         self.block = setup.block or of.value("latent block" if latent else "block")
         kinds = {(each.kind, each.limit) if each.limit else () for each in found}
         self.groups: list[tuple[Layers, int]] = []  # with the tokens of a block
-        if of.value("groups") == "none" or len(kinds) == 1:
+        if of.value("groups", "none") == "none" or len(kinds) == 1:
             one = max(found, key=lambda each: each.bytes)
-            limit = None if len(kinds) > 1 or of.value("groups") == "none" else one.limit
+            limit = None if len(kinds) > 1 or of.value("groups", "none") == "none" else one.limit
             self.block_bytes = self.block * sum(each.bytes * each.number for each in found)
             self.groups = [(one._replace(limit=limit), self.block)]
             return
@@ -271,6 +261,7 @@ class _Pages:
                        for each in found for _ in range(-(-each.number // size))]
 
     def blocks(self, users: int, context: int) -> int:
+        """Pages that so many requests of a length take at most."""
         return users * sum(self._of_group(each, block, context) for each, block in self.groups)
 
     def _of_group(self, each: Layers, block: int, context: int) -> int:
@@ -281,24 +272,10 @@ class _Pages:
         return int(-(-min(each.limit - window + self.in_flight, context) // block) + window)
 
     def tokens(self, blocks: int, context: int) -> int:
+        """Tokens that the engine says so many pages hold."""
         if self.of.value("printed tokens") == "of requests":
             return int(blocks / self.blocks(1, context) * context)
         return blocks // len(self.groups) * min(block for _, block in self.groups)
-
-
-class _Slots:
-    """A slot for every token, in all layers; windows are cached as long as all else."""
-
-    def __init__(self, found: Sequence[Layers], of: Engine, setup: Setup) -> None:
-        latent = any(each.kind == "latent" for each in found)
-        self.block = setup.block or of.value("latent block" if latent else "block")
-        self.block_bytes = self.block * sum(each.bytes * each.number for each in found)
-
-    def blocks(self, users: int, context: int) -> int:
-        return users * -(-context // self.block)
-
-    def tokens(self, blocks: int, context: int) -> int:
-        return blocks * self.block
 
 
 class _Cells:
@@ -326,4 +303,5 @@ class _Cells:
         return _up(context, self.block)
 
 
-_POOLS: Final[Mapping[str, type[_Pages | _Slots | _Cells]]] = {"pages": _Pages, "slots": _Slots, "cells": _Cells}
+Pool = _Pages | _Cells
+_POOLS: Final[Mapping[str, type[Pool]]] = {"pages": _Pages, "slots": _Pages, "cells": _Cells}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, SupportsIndex, TypedDict
+from typing import Any, Final, SupportsIndex, TypedDict
 
 from txcalc import units
-from txcalc.answer.defaults import workload as fill
+from txcalc.answer.fit import fill
 from txcalc.answer.mixer_table import Sizes
+from txcalc.answer.report import Named, Origin
 from txcalc.answer.validation import DEVICES, Device
 from txcalc.models import load as presets
 from txcalc.spec.errors import SpecError, unknown_field
@@ -101,22 +102,14 @@ class Served(Together, total=False):
     drafter: Size
 
 
-class Found(NamedTuple):
-    """A model and what a report says of where it came from."""
-
-    spec: Model
-    source: str
-    overrides: tuple[str, ...] = ()
-
-
-def find(model: Model | str) -> Found:
+def find(model: Model | str) -> Named:
     """The model itself, or the one that a name or a path means. Raises ``SpecError``."""
     if isinstance(model, Model):
-        return Found(model, "python")
+        return Named(model)
     if not isinstance(model, str | os.PathLike):
         raise SpecError(f"a model is a Model, a name or a path, not {type(model).__name__}")
     loaded = presets.load(os.fspath(model))
-    return Found(loaded.model, loaded.source, loaded.overrides)
+    return Named(loaded.model, Origin(loaded.source, loaded.overrides))
 
 
 def changed(model: Model | str) -> Callable[[str], Model]:

@@ -13,9 +13,8 @@ from txcalc.answer.devices import Device, device
 from txcalc.answer.levers import Lever, flops_per_token, levers
 from txcalc.answer.limits import Reserve, reserved
 from txcalc.answer.notes import notes, runs_as
-from txcalc.answer.passes import Passes, passes
-from txcalc.answer.places import placed
-from txcalc.answer.report import Kind, ModelInfo, Provenance
+from txcalc.answer.passes import Passes, passes, placed
+from txcalc.answer.report import PYTHON, Answer, Kind, ModelInfo, Origin, Provenance
 from txcalc.answer.rerun import again, recorded
 from txcalc.answer.serving import Served
 from txcalc.count import step
@@ -149,17 +148,10 @@ class Memory(Part):
     provenance: Provenance
 
 
-class MemoryView(NamedTuple):
-    """The document, and the names of the workload's sizes that were filled in."""
-
-    memory: Memory
-    defaults: frozenset[str]
-
-
 def memory(
-    spec: Model, given: Mapping[str, Any], *, card: str | None = None, reserve: str | None = None,
-    source: str = "python", overrides: Sequence[str] = (), command: Sequence[str] = (), noted: Sequence[str] = (),
-) -> MemoryView:
+    spec: Model, given: Mapping[str, Any], card: str | None = None, *, reserve: str | None = None,
+    origin: Origin = PYTHON,
+) -> Answer[Memory]:
     """The memory of a model's run with the ``given`` fields of a workload, and ``new`` tokens after a prompt.
 
     ``card``: a device's name, or bytes such as 24GB; ``reserve``: what of it no tensor can have. Raises ``SpecError``
@@ -176,8 +168,8 @@ def memory(
     top, highest = max(phases, key=lambda each: each[1].peak_bytes)
     peak, spaces = allocated(found, accelerator), _workspaces(found, accelerator)
     entries, events = step.at_peak(top), [list(step.events(t, turns=TURNS)) for t in found.traces]
-    return MemoryView(Memory(
-        model=ModelInfo.of(spec, source, overrides),
+    return Answer(Memory(
+        model=ModelInfo.of(spec, origin),
         workload=found.workload.replaced(latents=found.asked.latents),
         new=found.new,
         attention=runs_as(found.traces[0]),
@@ -196,9 +188,9 @@ def memory(
         free_bytes=None if room is None else room - peak,
         flops_per_token=flops_per_token(found),
         levers=levers(spec, given, found, partial(allocated, device=accelerator), peak, room),
-        notes=(*noted, *notes(spec, found.traces[0], found.asked)),
+        notes=(*origin.notes, *notes(spec, found.traces[0], found.asked)),
         conventions=tuple(_rules(spec, found.traces[0])),
-        provenance=Provenance.of(command),
+        provenance=Provenance.of(origin.command),
     ), found.defaults)
 
 

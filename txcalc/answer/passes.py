@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from txcalc.answer.defaults import workload as fill
-from txcalc.answer.fit import fit
+from txcalc.answer.fit import fill, fit
+from txcalc.count.turns import Turns
 from txcalc.spec.errors import SpecError, not_one_of
 from txcalc.spec.facts import is_causal
 from txcalc.trace.model import trace
@@ -97,3 +97,11 @@ def _inference(spec: Model, given: dict[str, Any]) -> Passes:
     after = given | {"phase": "decode", "seq": 1, "past": workload.past + workload.seq + new - 1}
     last = trace(spec, fit(spec, Workload.of(after)))
     return Passes((prompt, last), workload, new, defaults)
+
+
+def placed(path: str, turns: Turns) -> str:
+    """A path as the modules of a real model have it, with the index of every layer: ``layers.31.attention.q``."""
+    for repeat, turn in sorted(turns, key=lambda each: -len(each[0])):
+        if path.startswith(f"{repeat}."):
+            path = f"{repeat}.{turn}{path.removeprefix(repeat)}"
+    return path

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Self, TypeVar
 
 import txcalc
 from txcalc import units
@@ -27,7 +27,34 @@ if TYPE_CHECKING:
     from txcalc.spec.model import Model
 
 SCHEMA: Final = "txcalc/report/v2"
+D = TypeVar("D", bound=Part)
 Kind = Literal["exact", "estimate", "bound", "published"]
+
+
+class Origin(NamedTuple):
+    """How a model came to be, what its reader should know of it, and the command that asked."""
+
+    source: str = "python"
+    overrides: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+
+
+PYTHON: Final = Origin()
+
+
+class Named(NamedTuple):
+    """A model and how it came to be."""
+
+    spec: Model
+    origin: Origin = PYTHON
+
+
+class Answer(NamedTuple, Generic[D]):
+    """A document, and the names of the workload's sizes that were filled in."""
+
+    document: D
+    defaults: frozenset[str] = frozenset()
 
 
 class ModelInfo(Part):
@@ -39,9 +66,9 @@ class ModelInfo(Part):
     spec: dict[str, Any]
 
     @classmethod
-    def of(cls, spec: Model, source: str, overrides: Sequence[str] = ()) -> Self:
+    def of(cls, spec: Model, origin: Origin) -> Self:
         """The model as it was resolved, and how it came to be."""
-        return cls(name=spec.name, source=source, overrides=tuple(overrides), spec=architecture_fields(spec))
+        return cls(name=spec.name, source=origin.source, overrides=origin.overrides, spec=architecture_fields(spec))
 
 
 class Quantity(Part):
@@ -248,13 +275,10 @@ class Report(Part):
         return f"Report({self.model.name}: {', '.join(figures)}; {run})"
 
 
-def count(
-    spec: Model, workload: Workload, *, source: str = "python", overrides: Sequence[str] = (),
-    command: Sequence[str] = (), by_module: bool = False, noted: Sequence[str] = (),
-) -> Report:
+def count(spec: Model, workload: Workload, *, origin: Origin = PYTHON, by_module: bool = False) -> Report:
     """Count one model under one workload.
 
-    ``by_module`` breaks down to single operations instead of components; ``noted`` is known of the model already.
+    ``by_module`` breaks down to single operations instead of components.
     Raises ``SpecError`` when the workload does not fit the model: more positions than a learned table holds,
     or a source length for a model without an encoder.
     """
@@ -262,7 +286,7 @@ def count(
     t = trace(spec, workload)
     found = counted(t)
     return Report(
-        model=ModelInfo.of(spec, source, overrides),
+        model=ModelInfo.of(spec, origin),
         workload=workload,
         implementation=workload.implementation,
         kernels=workload.kernels,
@@ -276,9 +300,9 @@ def count(
             KeptTensor(op=each.op.path, tensor=each.what, shape=each.tensor.shape, times=each.times, bytes=each.value)
             for each in found["activation_bytes"] or () if each.value
         ),
-        notes=(*noted, *notes(spec, t, asked)),
+        notes=(*origin.notes, *notes(spec, t, asked)),
         sources=spec.sources,
-        provenance=Provenance.of(command),
+        provenance=Provenance.of(origin.command),
     )
 
 

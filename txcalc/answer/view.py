@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from txcalc.answer.defaults import workload as fill
-from txcalc.answer.report import Report, count
+from txcalc.answer.fit import fill
+from txcalc.answer.report import PYTHON, Origin, Report, count
 from txcalc.answer.rerun import Recorded, Since, again, since
 from txcalc.count import activations, params
 from txcalc.trace.model import trace
@@ -51,9 +50,8 @@ class View(NamedTuple):
 
 
 def view(
-    spec: Model, given: dict[str, Any], *, source: str = "python", overrides: Sequence[str] = (),
-    command: Sequence[str] = (), by_module: bool = False, details: bool = False,
-    recorded: Recorded | None = None, noted: Sequence[str] = (),
+    spec: Model, given: dict[str, Any], *, origin: Origin = PYTHON, by_module: bool = False, details: bool = False,
+    recorded: Recorded | None = None,
 ) -> View:
     """Count a model under a workload of the ``given`` fields, and gather what a reader wants beside the count.
 
@@ -62,9 +60,7 @@ def view(
     Raises ``SpecError`` for a bad workload field, and for a workload that does not fit the model.
     """
     workload, defaults = fill([spec], again(spec, recorded, given))
-    report = count(
-        spec, workload, source=source, overrides=overrides, command=command, by_module=by_module, noted=noted
-    )
+    report = count(spec, workload, origin=origin, by_module=by_module)
     return View(
         report=report,
         defaults=defaults,

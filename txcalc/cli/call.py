@@ -11,6 +11,7 @@ from txcalc.show.writers import FORMATS, SUFFIXES, Format
 from txcalc.spec.errors import MissingPackage, SpecError, not_one_of
 
 if TYPE_CHECKING:
+    from txcalc.answer.report import Origin
     from txcalc.document import Part
     from txcalc.models.loaded import Loaded
 
@@ -35,6 +36,12 @@ class Call(NamedTuple):
     def to_file(self) -> bool:
         """True where the answer goes to a file."""
         return self.output.output not in (None, write.STDOUT)
+
+    def origin(self, loaded: Loaded) -> Origin:
+        """How an answer's model came to be."""
+        from txcalc.answer.report import Origin
+
+        return Origin(loaded.source, loaded.overrides, loaded.notes, self.command)
 
     def load(
         self, model: str, overrides: Sequence[str], dtype: str | None = None, *, noted: bool = False

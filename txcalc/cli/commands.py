@@ -80,9 +80,8 @@ def count(
     given = call.workload(run)
     loaded = call.load(model, set_, None if "dtype" in given else "bf16", noted=True)
     found = view(
-        loaded.model, given, source=loaded.source, overrides=loaded.overrides, command=call.command,
-        by_module=by_module, details=bool(call.common.verbose) or call.form == "html",
-        recorded=recorded(loaded), noted=loaded.notes,
+        loaded.model, given, origin=call.origin(loaded), by_module=by_module,
+        details=bool(call.common.verbose) or call.form == "html", recorded=recorded(loaded),
     )
     more = "" if by_module else "-v (rules), --by-module, --json, txcalc memory"
     call.answer(found, document=found.report, more=more)
@@ -102,8 +101,8 @@ def compare(
 
     Example: txcalc compare gpt2 gpt3 llama3-8b
     """
-    from txcalc.answer.comparison import Named
     from txcalc.answer.comparison import compare as compared
+    from txcalc.answer.report import Named
     from txcalc.answer.rerun import again, changes, recorded
 
     given = call.workload(run)
@@ -112,8 +111,7 @@ def compare(
     saved = [each for each in map(recorded, loaded) if each is not None]
     as_saved = len(saved) == len(loaded) and all(each.workload == saved[0].workload for each in saved)
     fields = again(loaded[0].model, saved[0], given) if as_saved else given
-    found = compared([Named(each.model, each.source, each.overrides, each.notes) for each in loaded], fields,
-                     command=call.command)
+    found = compared([Named(each.model, call.origin(each)) for each in loaded], fields, command=call.command)
     if as_saved:
         for was, model, entry in zip(saved, loaded, found.entries, strict=True):
             call.tell(changes(was, model.model, entry.workload))
@@ -147,7 +145,7 @@ def diff(
     loaded = call.load_all(a, []) if b is None else [call.load(a, []), call.load(b, set_)]
     if b is None and (len(loaded) != 2 or set_):
         raise SpecError("give two models, A and B; only a saved difference stands for both, as it is")
-    first, second = _sides(loaded, given)
+    first, second = _sides(call, loaded, given)
     found = difference(first, second, command=call.command)
     if b is None:
         for was, each in zip(map(recorded, loaded), (first, second), strict=True):
@@ -155,15 +153,15 @@ def diff(
     call.answer(found)
 
 
-def _sides(loaded: Sequence[Loaded], given: Run) -> list[Side]:
+def _sides(call: Call, loaded: Sequence[Loaded], given: Run) -> list[Side]:
     """Reports under their own workloads, other models under that of the report beside them, or under one for both."""
-    from txcalc.answer.defaults import workload
     from txcalc.answer.difference import Run as Side
+    from txcalc.answer.fit import fill
     from txcalc.answer.rerun import again, recorded
 
     found = [recorded(each) for each in loaded]
     models = [each.model for each in loaded]
-    return [Side(each.model, workload(models, again(each.model, own or other, given))[0], each.source, each.overrides)
+    return [Side(each.model, fill(models, again(each.model, own or other, given))[0], call.origin(each))
             for each, own, other in zip(loaded, found, reversed(found), strict=True)]
 
 
@@ -194,7 +192,7 @@ def explain(
 
     Example: txcalc explain transformer-base params
     """
-    from txcalc.answer.defaults import workload
+    from txcalc.answer.fit import fill
     from txcalc.explain.explain import explain as explained
     from txcalc.explain.explanation import known
     from txcalc.spec.errors import SpecError
@@ -204,9 +202,8 @@ def explain(
     if style not in (None, "unicode", "ascii", "latex"):
         raise SpecError(f"must be one of unicode, ascii, latex, got {style!r}", field="notation")
     loaded = call.load(model, set_)
-    filled, _ = workload([loaded.model], call.workload(run))
-    found = explained(
-        loaded.model, filled, name, source=loaded.source, overrides=loaded.overrides, command=call.command)
+    filled, _ = fill([loaded.model], call.workload(run))
+    found = explained(loaded.model, filled, name, origin=call.origin(loaded))
     in_pipe = call.form == "table" and not call.to_file and not write.is_terminal_with("²₁·≤⌊")
     style = style or ("ascii" if in_pipe else "unicode")
     form = "latex" if (call.form, style) == ("table", "latex") else call.form
@@ -222,7 +219,7 @@ def attention(call: Call, model: ModelArgument, run: Run, set_: SetOption) -> No
 
     Example: txcalc attention gpt2 --seq 1K..64K --device a100-40gb
     """
-    from txcalc.answer.curve import Origin, attention_curve
+    from txcalc.answer.curve import attention_curve
     from txcalc.answer.devices import DEFAULT, device
     from txcalc.answer.limits import reserved
     from txcalc.cli.progress import progress
@@ -245,7 +242,7 @@ def attention(call: Call, model: ModelArgument, run: Run, set_: SetOption) -> No
     with progress("lengths") as tell:
         found = attention_curve(
             loaded.model, workload, lengths, accelerator, sram, reserve=reserved(reserve, accelerator),
-            origin=Origin(loaded.source, tuple(loaded.overrides), call.command), progress=tell,
+            origin=call.origin(loaded), progress=tell,
         )
     call.answer(found, more="-v (what is kept, memory traffic, the whole model, rules), --json")
 
@@ -263,13 +260,12 @@ def mixers(
 
     Example: txcalc mixers --d 512 --seq 1K..64K
     """
-    from txcalc.answer.mixer_table import LENGTHS, Sizes
+    from txcalc.answer.mixer_table import LENGTHS, Sizes, changes, read_saved
     from txcalc.answer.mixer_table import mixers as side_by_side
-    from txcalc.answer.saved_mixers import changes, read
     from txcalc.cli.progress import progress
     from txcalc.trace.workload import Workload
 
-    was = None if saved is None else read(saved)
+    was = None if saved is None else read_saved(saved)
     fields, sizes, lengths = ({}, {}, LENGTHS) if was is None else (was.workload, was.sizes, was.lengths)
     lengths = run.pop("seq", lengths)
     sizes = {**sizes, **{name: run.pop(name) for name in Sizes._fields if name in run}}

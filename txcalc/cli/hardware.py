@@ -31,19 +31,17 @@ def memory(call: Call, model: ModelArgument, run: Run, set_: SetOption) -> None:
 
     Example: txcalc memory gpt2 --phase training --batch 8 --device t4
     """
+    from txcalc.answer import engine
     from txcalc.answer.memory import saved
-    from txcalc.answer.needed import needed
 
     card, reserve = run.pop("device", None), run.pop("reserve", None)
     loaded = call.load(model, set_, None if "dtype" in run else "bf16", noted=True)
     was = saved(loaded, run)
-    found = needed(
-        loaded.model, run if was is None else was.run, card=card or (was and was.card), reserve=reserve,
-        source=loaded.source, overrides=loaded.overrides, command=call.command, noted=loaded.notes,
-    )
-    call.tell(() if was is None else [was.since(found.memory.peak)])
-    call.answer(found, document=found.memory, more="-v (everything alive at the peak, rules), --json")
-    if found.memory.fits is False:
+    found = engine.memory(loaded.model, run if was is None else was.run, card or (was and was.card), reserve=reserve,
+                          origin=call.origin(loaded))
+    call.tell(() if was is None else [was.since(found.document.peak)])
+    call.answer(found, document=found.document, more="-v (everything alive at the peak, rules), --json")
+    if found.document.fits is False:
         raise typer.Exit(1)
 
 
@@ -57,21 +55,19 @@ def fit(call: Call, model: ModelArgument, run: Run, set_: SetOption) -> None:
 
     Example: txcalc fit llama3-8b --phase training --device b200
     """
+    from txcalc.answer import engine
     from txcalc.answer.memory import saved
-    from txcalc.answer.needed import capacity
 
     card, reserve, over = (run.pop(name, None) for name in ("device", "reserve", "over"))
     loaded = call.load(model, set_, None if "dtype" in run else "bf16", noted=True)
     was = saved(loaded, run)
-    found = capacity(
+    found = engine.capacity(
         loaded.model, run if was is None else was.run, card or (was and was.card), reserve=reserve, over=over,
-        make=lambda field: call.load(model, [*set_, field], noted=True).model,
-        source=loaded.source, overrides=loaded.overrides, command=call.command, noted=loaded.notes,
-    )
-    call.tell(() if was is None else [was.since(found.capacity.peak)])
-    call.answer(found, document=found.capacity, more="-v (rules), --json")
+        make=lambda field: call.load(model, [*set_, field], noted=True).model, origin=call.origin(loaded))
+    call.tell(() if was is None else [was.since(found.document.peak)])
+    call.answer(found, document=found.document, more="-v (rules), --json")
     given = len({"batch", "seq", "past", "context"} & run.keys()) == 2
-    if found.capacity.short_bytes is not None or (given and not found.capacity.fits):
+    if found.document.short_bytes is not None or (given and not found.document.fits):
         raise typer.Exit(1)
 
 

@@ -6,7 +6,7 @@ and closed form are evaluated at the model's sizes and must equal the count to t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from math import floor
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from txcalc import units
 from txcalc.answer.fit import fit
 from txcalc.answer.notes import runs_as
 from txcalc.answer.printed import compare_published
-from txcalc.answer.report import ModelInfo, Provenance, Quantity, cache_name, growth
+from txcalc.answer.report import PYTHON, ModelInfo, Origin, Provenance, Quantity, cache_name, growth
 from txcalc.answer.rerun import QUANTITIES
 from txcalc.count.entries import total as added_up
 from txcalc.count.totals import trained
@@ -41,20 +41,17 @@ class DerivationError(RuntimeError):
 class Explainer:
     """One model under one workload, traced once for all of its quantities.
 
-    ``source``, ``overrides`` and ``command`` say where the model came from, as in a report.
+    ``origin`` says where the model came from, as in a report.
     """
 
-    def __init__(
-        self, spec: Model, workload: Workload, *, source: str = "python", overrides: Sequence[str] = (),
-        command: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, spec: Model, workload: Workload, *, origin: Origin = PYTHON) -> None:
         """Raises ``SpecError`` for a workload that does not fit the model."""
         if workload.layout is not None:
             raise SpecError("a rank's numbers are not derived yet: leave out the layout", field="layout")
         self._spec = spec
         self._workload = fit(spec, workload)
-        self._info = ModelInfo.of(spec, source, overrides)
-        self._provenance = Provenance.of(command)
+        self._info = ModelInfo.of(spec, origin)
+        self._provenance = Provenance.of(origin.command)
         self._runs: dict[tuple[str, bool, bool], Run] = {}
 
     def explain(self, quantity: QuantityName) -> Explanation:
@@ -79,16 +76,13 @@ class Explainer:
         return self._runs[key]
 
 
-def explain(
-    spec: Model, workload: Workload, quantity: QuantityName, *, source: str = "python", overrides: Sequence[str] = (),
-    command: Sequence[str] = (),
-) -> Explanation:
+def explain(spec: Model, workload: Workload, quantity: QuantityName, *, origin: Origin = PYTHON) -> Explanation:
     """Derive one quantity of a model under a workload, in the unit of the report's total.
 
     Raises ``SpecError`` for a quantity that the model has not, with the reason, and for a workload that does not fit;
     ``DerivationError`` if the derivation does not come to the count.
     """
-    return Explainer(spec, workload, source=source, overrides=overrides, command=command).explain(quantity)
+    return Explainer(spec, workload, origin=origin).explain(quantity)
 
 
 def _explanation(

@@ -7,7 +7,7 @@ from operator import lshift, rshift
 from typing import Final, Literal
 
 from txcalc.answer.fit import fit
-from txcalc.answer.places import placed
+from txcalc.answer.passes import placed
 from txcalc.count.entries import Entry
 from txcalc.count.peak import peak
 from txcalc.explain import why

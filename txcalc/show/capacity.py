@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from txcalc import units
-from txcalc.answer.capacity import Capacity, CapacityView, Most
+from txcalc.answer.capacity import Capacity, Most
 from txcalc.answer.limits import DEFAULT_RESERVE
 from txcalc.answer.memory import WHY, usable
 from txcalc.show import blocks as b
@@ -18,9 +18,8 @@ _NAMES: Final = {"batch": "Largest batch", "seq": "Longest sequence", "past": "L
                  "context": "Longest context", "cards": "Fewest cards"}
 
 
-def blocks(found: CapacityView | Capacity) -> Iterator[b.Block]:
+def blocks(capacity: Capacity, defaults: Collection[str] = ()) -> Iterator[b.Block]:
     """What a reader sees of it."""
-    capacity, defaults = found if isinstance(found, CapacityView) else (found, frozenset[str]())
     name, *about = headings.identity(capacity.model)
     served = capacity.engine
     run = of_run(capacity.workload, capacity.new, capacity.attention, defaults) if served is None else engine.of_run(

@@ -9,7 +9,7 @@ from typing import Final
 from txcalc import units
 from txcalc.answer.levers import Lever
 from txcalc.answer.limits import DEFAULT_RESERVE
-from txcalc.answer.memory import WHY, Alive, Memory, MemoryView, usable
+from txcalc.answer.memory import WHY, Alive, Memory, usable
 from txcalc.show import blocks as b
 from txcalc.show import engine, headings
 from txcalc.show.figures import MARKS
@@ -19,9 +19,8 @@ _MOST: Final = 10
 """Rows of what is alive; the rest is one."""
 
 
-def blocks(found: MemoryView | Memory) -> Iterator[b.Block]:
+def blocks(memory: Memory, defaults: Collection[str] = ()) -> Iterator[b.Block]:
     """What a reader sees of it."""
-    memory, defaults = found if isinstance(found, MemoryView) else (found, frozenset[str]())
     name, *about = headings.identity(memory.model)
     served = memory.engine
     run = of_run(memory.workload, memory.new, memory.attention, defaults) if served is None else engine.of_run(

@@ -21,8 +21,7 @@ SUFFIXES: Final[dict[str, Format]] = {
 ANSWERS: Final = {
     "Report": "report", "View": "report", "Comparison": "comparison", "Diff": "difference", "AttentionCurve": "curve",
     "MixerTable": "mixer_table", "Explanation": "explanation", "Validations": "validation", "Listing": "catalogue",
-    "Memory": "memory", "MemoryView": "memory", "Devices": "devices", "Capacity": "capacity",
-    "CapacityView": "capacity", "Reproduction": "reproduction",
+    "Memory": "memory", "Devices": "devices", "Capacity": "capacity", "Reproduction": "reproduction",
 }
 """Of every answer's class, the module here that says how it looks."""
 
@@ -30,8 +29,9 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def blocks(answer: Any) -> Iterator[Block]:
-    """What a reader sees of an answer."""
-    found: Iterator[Block] = import_module(f"txcalc.show.{ANSWERS[type(answer).__name__]}").blocks(answer)
+    """What a reader sees of an answer: a document, a view of one, or one with what was filled in."""
+    parts = answer if type(answer).__name__ == "Answer" else (answer,)
+    found: Iterator[Block] = import_module(f"txcalc.show.{ANSWERS[type(parts[0]).__name__]}").blocks(*parts)
     return found
 
 
