@@ -7,8 +7,8 @@ from typing import Any
 import numpy
 import pytest
 
-from txcalc.answer.columns import Table
 from txcalc.answer.report import Totals, count
+from txcalc.answer.sweep import Table
 from txcalc.count.entries import total
 from txcalc.count.kv_cache import allocated, kv_cache_bytes
 from txcalc.explain.polynomial import atomic

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from txcalc.answer.columns import BLOCK, Split, Table
-from txcalc.answer.sweep import SWEPT, sweep
+from txcalc.answer.sweep import BLOCK, SWEPT, Split, Table, sweep
 from txcalc.count.entries import total
 from txcalc.count.flops import forward_flops
 from txcalc.count.params import params

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from txcalc.answer.capacity import Capacity
     from txcalc.answer.catalogue import Listing
-    from txcalc.answer.columns import Array
     from txcalc.answer.comparison import Comparison
     from txcalc.answer.curve import AttentionCurve
     from txcalc.answer.difference import Diff
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from txcalc.answer.mixer_table import MixerTable
     from txcalc.answer.report import Report
     from txcalc.answer.reproduce import Reproduction
+    from txcalc.answer.sweep import Array
     from txcalc.answer.validation import Validation
     from txcalc.explain.explanation import Explanation, QuantityName
     from txcalc.spec.errors import SpecError

@@ -6,7 +6,7 @@ Found by search over the peaks themselves: every answer was counted where it fit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from txcalc import units
 from txcalc.answer.conventions import Convention, conventions
@@ -24,11 +24,9 @@ from txcalc.count.totals import trained
 from txcalc.count.weights import is_packed
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
+from txcalc.spec.model import Model
+from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
-
-if TYPE_CHECKING:
-    from txcalc.spec.model import Model
-    from txcalc.trace.record import Trace
 
 SCHEMA: Final = "txcalc/fit/v1"
 ROWS: Final = 10

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from txcalc.document import Part
 from txcalc.models import store
-from txcalc.models.library import PresetInfo, find, names, state, unknown
+from txcalc.models.library import PresetFile, find, names, state, unknown
 from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks
@@ -131,7 +131,7 @@ def _of_attention(attention: AnyAttention) -> Iterator[str]:
             yield from words
 
 
-def _describe(info: PresetInfo) -> _Described:
+def _describe(info: PresetFile) -> _Described:
     # Not needed where all presets are as they were.
     from txcalc.answer.report import growth
     from txcalc.count import params, weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from txcalc.answer.conventions import Convention
 from txcalc.answer.fit import fill
@@ -16,8 +16,6 @@ from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
-
-SCHEMA: Final = "txcalc/comparison/v1"
 
 
 class Entry(Part):
@@ -38,7 +36,7 @@ class Entry(Part):
 class Comparison(Part):
     """Models under one workload; the first is what the others are compared with. ``defaults``: sizes not given."""
 
-    schema: Literal["txcalc/comparison/v1"] = SCHEMA
+    schema: Literal["txcalc/comparison/v1"] = "txcalc/comparison/v1"
     defaults: tuple[str, ...]
     entries: tuple[Entry, ...]
     conventions: tuple[Convention, ...]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from txcalc.count import weights
 from txcalc.count.states import RECIPES
@@ -12,15 +11,13 @@ from txcalc.spec import words
 from txcalc.spec.facts import chooses_keys
 from txcalc.spec.formats import HELD, PACKED, RELEASED
 from txcalc.spec.ggml import MIXES, READ_AT
+from txcalc.spec.inputs import Projector
+from txcalc.spec.model import Model, Tower
 from txcalc.spec.quantization import StoredTensors
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
 
 Rule = tuple[str, str, str | None]
-
-if TYPE_CHECKING:
-    from txcalc.spec.inputs import Projector
-    from txcalc.spec.model import Model, Tower
 
 
 class Convention(Part):

@@ -24,7 +24,6 @@ from txcalc.spec.model import Model
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import BYTES, Workload
 
-SCHEMA: Final = "txcalc/attention/v1"
 LENGTHS: Final = tuple(1024 << i for i in range(8))
 """1,024 to 131,072, where no lengths are asked for."""
 
@@ -99,7 +98,7 @@ class Layer(Part):
 class AttentionCurve(Part):
     """What ``txcalc attention`` knows. ``workload``: of the last length. ``sram_bytes``: M, in bytes."""
 
-    schema: Literal["txcalc/attention/v1"] = SCHEMA
+    schema: Literal["txcalc/attention/v1"] = "txcalc/attention/v1"
     model: ModelInfo
     workload: Workload
     layer: Layer

@@ -21,7 +21,6 @@ from txcalc.spec.replace import put
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
 
-SCHEMA: Final = "txcalc/diff/v1"
 _NAMES: Final = ("name", "family")
 """What a model is called changes nothing."""
 
@@ -76,7 +75,7 @@ class TotalChange(Part):
 class Diff(Part):
     """From ``a`` to ``b``. ``fields`` in the order of the spec; ``steps`` in the order in which they were changed."""
 
-    schema: Literal["txcalc/diff/v1"] = SCHEMA
+    schema: Literal["txcalc/diff/v1"] = "txcalc/diff/v1"
     a: Side
     b: Side
     fields: tuple[FieldChange, ...]

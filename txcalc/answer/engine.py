@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from txcalc.answer import capacity as fitting
 from txcalc.answer import memory as plain_torch
@@ -21,10 +21,8 @@ from txcalc.count.entries import total
 from txcalc.count.flops import entries as flops
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal
+from txcalc.spec.model import Model
 from txcalc.trace.workload import plain
-
-if TYPE_CHECKING:
-    from txcalc.spec.model import Model
 
 
 def memory(spec: Model, given: Mapping[str, Any], card: str | None = None, **more: Any) -> Answer[Memory]:

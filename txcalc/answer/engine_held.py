@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from txcalc.answer.devices import MIB
 from txcalc.answer.engines import GIB, Engine
 from txcalc.answer.report import Kind
 from txcalc.spec.facts import located_blocks
+from txcalc.spec.model import Model
+from txcalc.trace.record import Op, Trace
 from txcalc.trace.workload import BYTES
-
-if TYPE_CHECKING:
-    from txcalc.spec.model import Model
-    from txcalc.trace.record import Op, Trace
 
 
 class Amount(NamedTuple):

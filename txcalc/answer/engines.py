@@ -13,18 +13,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from txcalc.count.kv_cache import token_bytes
 from txcalc.spec.errors import SpecError, not_one_of, shown
 from txcalc.spec.facts import layer_order
 from txcalc.spec.yaml import read_yaml
-from txcalc.trace.workload import BYTES
-
-if TYPE_CHECKING:
-    from txcalc.trace.cache import Cache
-    from txcalc.trace.record import Trace
-    from txcalc.trace.workload import Workload
+from txcalc.trace.cache import Cache
+from txcalc.trace.record import Trace
+from txcalc.trace.workload import BYTES, Workload
 
 GIB: Final = 2**30
 _KEPT: Final = {

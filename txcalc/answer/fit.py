@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import has_latents, image_positions, is_causal, positions, shares_keys
+from txcalc.spec.model import Model, Stack
 from txcalc.trace.model import images
 from txcalc.trace.workload import Latents, Workload, plain
-
-if TYPE_CHECKING:
-    from txcalc.spec.model import Model, Stack
-
 
 LONGEST: Final = 2048
 """The longest sequence that is assumed without being asked for."""

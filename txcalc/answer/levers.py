@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from txcalc.answer.passes import Passes, passes
 from txcalc.count import flops
 from txcalc.count.entries import total
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
+from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload
-
-if TYPE_CHECKING:
-    from txcalc.spec.model import Model
 
 Changes = Mapping[str, Any]
 

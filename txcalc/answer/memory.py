@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, takewhile
 from math import prod
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from txcalc.answer.conventions import Convention, conventions
 from txcalc.answer.devices import Device, device
@@ -22,13 +22,11 @@ from txcalc.count.entries import Entry, total
 from txcalc.count.totals import trained
 from txcalc.count.weights import is_packed
 from txcalc.document import Part
+from txcalc.models.store import Loaded
 from txcalc.spec.errors import SpecError
+from txcalc.spec.model import Model
+from txcalc.trace.record import Trace
 from txcalc.trace.workload import BYTES, Workload
-
-if TYPE_CHECKING:
-    from txcalc.models.loaded import Loaded
-    from txcalc.spec.model import Model
-    from txcalc.trace.record import Trace
 
 SCHEMA: Final = "txcalc/memory/v1"
 SAVED: Final = (SCHEMA, "txcalc/fit/v1")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from txcalc.count.kv_cache import kv_cache_bytes
 from txcalc.count.weights import is_known, is_packed
 from txcalc.spec.facts import located_blocks
+from txcalc.spec.model import Model
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import AttentionKernel, Workload
-
-if TYPE_CHECKING:
-    from txcalc.spec.model import Model
 
 
 def notes(spec: Model, t: Trace, asked: Workload) -> Iterator[str]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from txcalc.answer.fit import fill, fit
 from txcalc.count.turns import Turns
 from txcalc.spec.errors import SpecError, not_one_of
 from txcalc.spec.facts import is_causal
+from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload, plain
-
-if TYPE_CHECKING:
-    from txcalc.spec.model import Model
 
 TRAINING: Final = ("precision", "optimizer", "optimizer_kernel", "recompute", "loss", "lora", "dora", "freeze",
                    "accumulate", "clip", "in_backward", "offload", "zero", "fsdp", "schedule")

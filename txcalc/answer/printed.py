@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from txcalc.answer.report import Totals
-    from txcalc.spec.model import Model, Published
+from txcalc.answer.report import Totals
+from txcalc.spec.model import Model, Published
 
 _UNITS: Final = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12, "P": 10**15} | {
     f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", start=1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, Self, TypeVar
 
 import txcalc
 from txcalc import units
@@ -19,12 +19,10 @@ from txcalc.count.entries import grouped, total, total_of_any
 from txcalc.count.totals import TOTALS, Entries, counted
 from txcalc.document import Part
 from txcalc.spec.facts import architecture_fields
+from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Often, Op, Trace
 from txcalc.trace.workload import Masked, Workload
-
-if TYPE_CHECKING:
-    from txcalc.spec.model import Model
 
 SCHEMA: Final = "txcalc/report/v2"
 D = TypeVar("D", bound=Part)

@@ -6,17 +6,15 @@ What the fields of older documents are called now is in ``txcalc.spec.older``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from txcalc.answer.report import SKIPPED, STEP, Report, count
+from txcalc.models.store import Loaded
 from txcalc.spec import older
 from txcalc.spec.errors import SpecError
+from txcalc.spec.files import Document
+from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload
-
-if TYPE_CHECKING:
-    from txcalc.models.loaded import Loaded
-    from txcalc.spec.files import Document
-    from txcalc.spec.model import Model
 
 _LENGTHS: Final = ("seq", "past")
 QUANTITIES: Final[Mapping[object, str]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from txcalc.answer.devices import Device, several
 from txcalc.answer.engine_held import Amount, Start, on_rank, part_used, work
@@ -19,12 +19,10 @@ from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal, layer_order, located_blocks
 from txcalc.spec.formats import RELEASED
+from txcalc.spec.model import Model
 from txcalc.trace.model import trace
+from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload, plain
-
-if TYPE_CHECKING:
-    from txcalc.spec.model import Model
-    from txcalc.trace.record import Trace
 
 OPTIONS: Final = ("utilization", "context", "pool", "tp", "chunk", "drafter", "swa_full", "v_dtype", "gpu_layers",
                   "offload")

@@ -9,7 +9,7 @@ from typing import Any
 
 from txcalc.answer.validation import DEVICES, Validation, Validations
 from txcalc.check.processes import cores, in_processes
-from txcalc.models.loaded import Loaded
+from txcalc.models.store import Loaded
 from txcalc.spec.errors import MissingPackage, SpecError, nearest, not_one_of
 
 

@@ -13,7 +13,7 @@ from txcalc.spec.errors import MissingPackage, SpecError, not_one_of
 if TYPE_CHECKING:
     from txcalc.answer.report import Origin
     from txcalc.document import Part
-    from txcalc.models.loaded import Loaded
+    from txcalc.models.store import Loaded
 
 _FIGURES: Final = ("svg", "png", "pdf")
 

@@ -31,7 +31,7 @@ from txcalc.cli.options import (
 
 if TYPE_CHECKING:
     from txcalc.answer.difference import Run as Side
-    from txcalc.models.loaded import Loaded
+    from txcalc.models.store import Loaded
 
 ALL: Final = (PlotOptions, OutputOptions, CommonOptions)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from txcalc.answer.report import Totals, totals
 from txcalc.count.entries import Entry
@@ -14,13 +14,11 @@ from txcalc.explain.naming import Name, name
 from txcalc.explain.polynomial import ONE, Atom, Poly, Whole, added, atomic, poly
 from txcalc.explain.quantities import DEFINITIONS, entries
 from txcalc.explain.symbols import Symbols, symbols
+from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Number, Tensor
 from txcalc.trace.workload import Workload
-
-if TYPE_CHECKING:
-    from txcalc.spec.model import Model
 
 _TENSORS: Final = {
     "residual": "residual stream", "residual after dropout": "residual stream", "rstd": "1 / deviation",

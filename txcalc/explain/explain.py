@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from math import floor
-from typing import TYPE_CHECKING
 
 from txcalc import units
 from txcalc.answer.fit import fit
@@ -28,10 +27,8 @@ from txcalc.explain.polynomial import Exact, Poly, Relation, added
 from txcalc.explain.quantities import DEFINITIONS, Definition, entries, fit_phase, missing, notes
 from txcalc.explain.textbook import simplifications
 from txcalc.spec.errors import SpecError
+from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload
-
-if TYPE_CHECKING:
-    from txcalc.spec.model import Model
 
 
 class DerivationError(RuntimeError):

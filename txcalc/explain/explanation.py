@@ -13,7 +13,6 @@ from txcalc.document import Part
 from txcalc.spec.errors import SpecError, nearest
 from txcalc.trace.workload import Workload
 
-SCHEMA: Final = "txcalc/explain/v1"
 QuantityName = Literal[
     "params", "active-params", "flops", "flops-backward", "flops-training", "flops-per-token", "activations",
     "kv-cache", "kv-cache-per-token", "weights", "training-state", "peak",
@@ -170,7 +169,7 @@ class Explanation(Part):
     ``holds``: for how far its formula was tried and is the peak, one size at a time.
     """
 
-    schema: Literal["txcalc/explain/v1"] = SCHEMA
+    schema: Literal["txcalc/explain/v1"] = "txcalc/explain/v1"
     model: ModelInfo
     workload: Workload
     quantity: QuantityName

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from txcalc.spec.facts import located_blocks
-
-if TYPE_CHECKING:
-    from txcalc.spec.model import Model, Stack, Sublayers
+from txcalc.spec.model import Model, Stack, Sublayers
 
 NAMES: Final = {
     "cross_attention": "cross-attention", "mla": "latent attention", "feed_forward": "feed-forward",

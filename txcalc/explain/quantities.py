@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from txcalc.answer.conventions import recurrence
 from txcalc.answer.rerun import QUANTITIES
@@ -16,13 +16,11 @@ from txcalc.count.totals import TOTALS
 from txcalc.explain.explanation import QuantityName
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal
+from txcalc.spec.model import Model
 from txcalc.spec.quantization import StoredTensors
 from txcalc.trace.kinds import MEASURED
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.workload import BYTES, Workload
-
-if TYPE_CHECKING:
-    from txcalc.spec.model import Model
 
 Often = Literal["copies", "active", "calls", "each"]
 

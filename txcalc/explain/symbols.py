@@ -12,16 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from txcalc.explain.naming import LETTERS, SPECIAL, Letter
 from txcalc.explain.polynomial import Relation, atomic, monomial
 from txcalc.spec.facts import STORAGE, located_blocks, patches, positions
+from txcalc.spec.model import Block, Group, Model
 from txcalc.spec.replace import replace
 from txcalc.trace.workload import Workload
-
-if TYPE_CHECKING:
-    from txcalc.spec.model import Block, Group, Model
 
 UNUSED: Final = frozenset({"context", "feature_layers", "counted", "expert_groups", "active_groups", *STORAGE})
 """Fields whose numbers are no sizes with a letter: what no program reads, which layers stand side by side, counts

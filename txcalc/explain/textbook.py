@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from txcalc.count.kv_cache import FORMATS
 from txcalc.explain.derive import Run
@@ -13,12 +13,10 @@ from txcalc.explain.explanation import QuantityName, Simplification
 from txcalc.explain.formula import degree, formula, is_layers, products
 from txcalc.explain.polynomial import Poly, added, atomic, poly
 from txcalc.spec.facts import is_causal
+from txcalc.spec.layers import Attention
+from txcalc.spec.model import Model
 from txcalc.trace.distances import keeps_inputs
 from txcalc.trace.workload import BYTES
-
-if TYPE_CHECKING:
-    from txcalc.spec.layers import Attention
-    from txcalc.spec.model import Model
 
 Finder = Callable[[Run, Poly], Iterator["Candidate"]]
 

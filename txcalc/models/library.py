@@ -11,13 +11,49 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
-from txcalc.models.folders import built_in_folder, user_folder
 from txcalc.spec.errors import SpecError
 from txcalc.spec.files import read_text
+
+DIRECTORY_VARIABLE: Final = "TXCALC_PRESETS"
+"""Names the user's directory of presets; empty for none. Without it, it is ``presets`` in txcalc's config directory."""
+
+CACHE_VARIABLE: Final = "TXCALC_CACHE"
+"""Names the folder of models that were read before; empty for none. Without it, it is in the user's cache directory."""
+
+_PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+
+
+def built_in_folder() -> str:
+    """The presets inside the wheel; for an editable install, the checkout's own."""
+    inside = os.path.join(_PACKAGE, "_presets")  # noqa: PTH118
+    return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(_PACKAGE), "presets")  # noqa: PTH112, PTH118, PTH120
+
+
+def user_folder() -> str | None:
+    """The user's own presets, if there are any."""
+    folder = os.environ.get(DIRECTORY_VARIABLE)
+    if folder is None:
+        import platformdirs  # not needed where the variable is set
+
+        folder = os.path.join(platformdirs.user_config_dir("txcalc", appauthor=False), "presets")  # noqa: PTH118
+        if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises where a parent may not be entered
+            return None
+    return folder or None
+
+
+def cache_folder() -> str | None:
+    """Where models are kept that were read before, if they are."""
+    folder = os.environ.get(CACHE_VARIABLE)
+    if folder is None:
+        import platformdirs
+
+        folder = os.path.join(platformdirs.user_cache_dir("txcalc", appauthor=False), "models")  # noqa: PTH118
+    return folder or None
+
 
 _ALIASES: Final = re.compile(r"^aliases:.*(?:\n(?:[ \t#\]-].*)?)*", re.MULTILINE)
 
@@ -29,25 +65,18 @@ _MOST: Final = 12
 Origin = Literal["built-in", "user"]
 
 
-class PresetInfo(NamedTuple):
-    """A preset that can be named. ``shadows`` is the built-in one that its name or an alias of it hides."""
-
-    name: str
-    aliases: tuple[str, ...]
-    family: str | None
-    path: str
-    origin: Origin
-    shadows: str | None = None
-
-
 @dataclass(frozen=True)
 class PresetFile:
-    """A preset as a file, called by the file's name and the folder's, not read yet."""
+    """A preset as a file, called by the file's name and the folder's, not read yet.
+
+    ``taken``: names, folded, by which files of the user's are called that come before it.
+    """
 
     name: str
     family: str | None
     path: str
     origin: Origin
+    taken: frozenset[str] = frozenset()
 
     @cached_property
     def text(self) -> str:
@@ -73,7 +102,8 @@ class PresetFile:
             found = read_yaml(match[0], "").data["aliases"] if match else None
         except SpecError:
             return ()
-        return tuple(name for name in found if isinstance(name, str)) if isinstance(found, list) else ()
+        names = (name for name in found if isinstance(name, str)) if isinstance(found, list) else ()
+        return tuple(name for name in names if _folded(name) not in self.taken)
 
     @cached_property
     def repositories(self) -> tuple[str, ...]:
@@ -91,23 +121,26 @@ class PresetFile:
         """How a report calls it: ``preset gpt2``, with the path if it is the user's, and with what it hides."""
         if self.origin == "built-in":
             return f"preset {self.name}"
-        hidden = _shadowed(self, built_in())
+        hidden = self.shadows
         return f"preset {self.name} ({self.path}{f', in place of the built-in {hidden}' if hidden else ''})"
 
+    @property
+    def shadows(self) -> str | None:
+        """The built-in preset that its name or an alias of it hides."""
+        others = built_in() if self.origin == "user" else ()
+        return next((other.name for other in others if _all_names(self) & _all_names(other)), None)
 
-def names() -> list[PresetInfo]:
+
+def names() -> list[PresetFile]:
     """Every preset that a name leads to: the user's own, then the built-in ones that those do not hide.
 
     A file is not validated for this, so a broken one is listed like any other. Raises SpecError if the user's
     directory cannot be read.
     """
-    user, rest = _user(), built_in()
-    hidden = {name for file in user for name in _all_names(file)}
-    return [_info(file, file.aliases, _shadowed(file, rest)) for file in user] + [
-        _info(file, tuple(alias for alias in file.aliases if _folded(alias) not in hidden), None)
-        for file in rest
-        if _folded(file.name) not in hidden
-    ]
+    user = _user()
+    hidden = frozenset(name for file in user for name in _all_names(file))
+    rest = [replace(file, taken=hidden) for file in built_in()] if hidden else built_in()
+    return [*user, *(file for file in rest if _folded(file.name) not in hidden)]
 
 
 def state() -> list[tuple[str, int, int]]:
@@ -173,15 +206,6 @@ def unknown(name: str) -> SpecError:
     close = _nearest(name)
     hint = f"did you mean {_listed(close)}?" if close else "'txcalc presets' lists them; a file needs its path"
     return SpecError(f"unknown preset {shown}; {hint}")
-
-
-def _info(file: PresetFile, aliases: tuple[str, ...], shadows: str | None) -> PresetInfo:
-    return PresetInfo(file.name, aliases, file.family, file.path, file.origin, shadows)
-
-
-def _shadowed(file: PresetFile, built_in: Iterable[PresetFile]) -> str | None:
-    own = _all_names(file)
-    return next((other.name for other in built_in if own & _all_names(other)), None)
 
 
 def beside(name: str) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from txcalc.models import store
-from txcalc.models.library import PresetInfo, names
-from txcalc.models.loaded import Loaded
+from txcalc.models.library import names
 from txcalc.models.sources import Source, read_source, split_name
+from txcalc.models.store import Loaded
 from txcalc.spec.files import Document
 
-__all__ = ["Loaded", "PresetInfo", "load", "load_all", "names"]
+__all__ = ["Loaded", "load", "load_all", "names"]
 
 
 def load(model: str, overrides: Sequence[str] = (), *, strict: bool = False) -> Loaded:

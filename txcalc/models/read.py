@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from txcalc.huggingface import is_config
 from txcalc.models.basis import on_base
-from txcalc.models.loaded import Loaded
 from txcalc.models.sources import Source
+from txcalc.models.store import Loaded
 from txcalc.spec import older
 from txcalc.spec.complaints import InvalidSpec
 from txcalc.spec.errors import Loc, SpecError, dotted

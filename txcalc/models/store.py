@@ -14,12 +14,28 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from txcalc.models.folders import cache_folder
-from txcalc.models.loaded import Loaded
+from txcalc.models.library import cache_folder
 from txcalc.spec.base import Spec
+from txcalc.spec.files import Document
 from txcalc.spec.model import Model
+
+
+class Loaded(NamedTuple):
+    """A valid model; ``source`` is what a report calls the place it was read from.
+
+    Of a configuration, ``notes`` are what its reader should know, and ``dtype`` is what it says its weights are in.
+    ``report`` is the whole document of a report, whose model this is.
+    """
+
+    model: Model
+    source: str
+    overrides: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    dtype: str | None = None
+    report: Document | None = None
+
 
 _PLACES: Final = 2**12
 _LONGEST: Final = 2**18

@@ -10,9 +10,8 @@ from txcalc.answer.capacity import Capacity, Most
 from txcalc.answer.limits import DEFAULT_RESERVE
 from txcalc.answer.memory import WHY, usable
 from txcalc.show import blocks as b
-from txcalc.show import engine, headings
 from txcalc.show.figures import MARKS
-from txcalc.show.memory import levers, of_run
+from txcalc.show.memory import behind, host, title
 
 _NAMES: Final = {"batch": "Largest batch", "seq": "Longest sequence", "past": "Longest cache", "users": "Most users",
                  "context": "Longest context", "cards": "Fewest cards"}
@@ -20,17 +19,11 @@ _NAMES: Final = {"batch": "Largest batch", "seq": "Longest sequence", "past": "L
 
 def blocks(capacity: Capacity, defaults: Collection[str] = ()) -> Iterator[b.Block]:
     """What a reader sees of it."""
-    name, *about = headings.identity(capacity.model)
-    served = capacity.engine
-    run = of_run(capacity.workload, capacity.new, capacity.attention, defaults) if served is None else engine.of_run(
-        served, capacity.workload, defaults)
-    yield b.Title(f"{name}: what fits", about, ((headings.origin(capacity.model), "dim"), (run, "")), name=name)
+    yield title(capacity, "what fits", defaults)
     yield _most(capacity)
     yield _sum(capacity)
     yield _frontier(capacity)
-    yield engine.levers(served) if served else levers(capacity.levers, capacity.flops_per_token)
-    yield b.Notes("Notes", capacity.notes, style="", level=1)
-    yield b.Notes("Counting rules", headings.rules(capacity.conventions), "", level=2)
+    yield from behind(capacity)
     names = ("size", "given", "largest_fits", "bytes", "first_not", "bytes_first_not", "phase", "at")
     length = "past" if capacity.workload.phase == "decode" else "seq"
     yield b.Data(names, (
@@ -49,7 +42,7 @@ def _most(capacity: Capacity) -> b.Table:
         rows.append(b.Row((b.Alert("nothing fits"), short, "", "too much at the least")))
     if capacity.engine is not None and capacity.engine.host_bytes:
         size = b.Number(capacity.engine.host_bytes + capacity.engine.host_cache_bytes, "memory")
-        rows.append(b.Row(("CPU's memory", size, "", engine.host(capacity.engine))))
+        rows.append(b.Row(("CPU's memory", size, "", host(capacity.engine))))
     aside = "a CUDA context" if capacity.reserve == DEFAULT_RESERVE else capacity.reserve.source
     rows += [b.Row(("Room", b.Number(capacity.room_bytes, "memory"), "", f"of {capacity.device.title}, {offered}")),
              b.Row(("set aside", b.Number(capacity.reserve.bytes, "memory"), "", aside), "sub")]

@@ -12,16 +12,14 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from txcalc import units
+from txcalc.document import Part
 from txcalc.show import blocks as b
 from txcalc.show import svg, writers
 from txcalc.show.markup import Html, html, join, tag
 from txcalc.show.mathml import mathml
-
-if TYPE_CHECKING:
-    from txcalc.document import Part
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _LINK: Final = re.compile(r"(?P<url>https?://[^\s,;)>\"']+[^\s,;.)>\"'])|(?<=\()(?P<flag>--[a-z-]+)(?=\)$)")

@@ -7,11 +7,14 @@ from itertools import groupby
 from typing import Final
 
 from txcalc import units
+from txcalc.answer.capacity import Capacity
+from txcalc.answer.engines import engine
 from txcalc.answer.levers import Lever
 from txcalc.answer.limits import DEFAULT_RESERVE
 from txcalc.answer.memory import WHY, Alive, Memory, usable
+from txcalc.answer.serving import Served
 from txcalc.show import blocks as b
-from txcalc.show import engine, headings
+from txcalc.show import headings
 from txcalc.show.figures import MARKS
 from txcalc.trace.workload import Workload
 
@@ -21,32 +24,35 @@ _MOST: Final = 10
 
 def blocks(memory: Memory, defaults: Collection[str] = ()) -> Iterator[b.Block]:
     """What a reader sees of it."""
-    name, *about = headings.identity(memory.model)
-    served = memory.engine
-    run = of_run(memory.workload, memory.new, memory.attention, defaults) if served is None else engine.of_run(
-        served, memory.workload, defaults)
-    yield b.Title(f"{name}: memory", about, ((headings.origin(memory.model), "dim"), (run, "")), name=name)
-    yield b.Facts("Peak", [*_facts(memory), *(engine.facts(served) if served else ())])
+    yield title(memory, "memory", defaults)
+    yield b.Facts("Peak", [*_facts(memory), *(_pool(memory.engine) if memory.engine else ())])
     if memory.timeline:
         yield _phases(memory)
         yield b.Charts(lambda: [_timeline(memory)])
     yield _at_peak(memory)
     yield _every(memory)
     yield _outside(memory)
-    yield engine.levers(served) if served else levers(memory.levers, memory.flops_per_token)
-    yield b.Notes("Notes", memory.notes, style="", level=1)
-    yield b.Notes("Counting rules", headings.rules(memory.conventions), "", level=2)
+    yield from behind(memory)
     columns = Alive.names()
     yield b.Data(columns, ([_plain(getattr(row, name)) for name in columns] for row in memory.at_peak))
 
 
-def of_run(
-    workload: Workload, new: int | None, attention: str | None, defaults: Collection[str]
-) -> list[str]:
-    """The run in parts; of inference with what follows the prompt."""
-    after = "" if new is None else f": prefill, {units.exact(new)} new token{'s' * (new != 1)}"
-    return [f"inference{after}" if part == "prefill" else part
-            for part in headings.run(workload, frozenset(defaults), attention)]
+def title(of: Memory | Capacity, what: str, defaults: Collection[str]) -> b.Title:
+    """The model and its run, in plain PyTorch or in an engine; of inference with what follows the prompt."""
+    name, *about = headings.identity(of.model)
+    after = "" if of.new is None else f": prefill, {units.exact(of.new)} new token{'s' * (of.new != 1)}"
+    run = [f"inference{after}" if part == "prefill" else part
+           for part in headings.run(of.workload, frozenset(defaults), of.attention)]
+    if of.engine is not None:
+        run = _started(of.engine, of.workload, defaults)
+    return b.Title(f"{name}: {what}", about, ((headings.origin(of.model), "dim"), (run, "")), name=name)
+
+
+def behind(of: Memory | Capacity) -> Iterator[b.Block]:
+    """What would help, notes, and every rule."""
+    yield _levers(of.levers, of.flops_per_token) if of.engine is None else _room(of.engine)
+    yield b.Notes("Notes", of.notes, style="", level=1)
+    yield b.Notes("Counting rules", headings.rules(of.conventions), "", level=2)
 
 
 def _facts(memory: Memory) -> Iterator[b.Fact]:
@@ -134,7 +140,7 @@ def _outside(memory: Memory) -> b.Notes:
                    level=1 if memory.device is not None else 2)
 
 
-def levers(found: Sequence[Lever], flops_per_token: int) -> b.Table:
+def _levers(found: Sequence[Lever], flops_per_token: int) -> b.Table:
     """Each lever with its peak, what it saves, what it costs, and whether it then fits."""
     columns = (b.Column("What would help"), b.Column("peak", "n"), b.Column("saves", "n"), b.Column("FLOPs/token", "n"),
                b.Column(""), b.Column("how", "words", fold="{}", place="beside", order=1))
@@ -154,3 +160,44 @@ def _cost(lever: Lever, now: int) -> str:
 
 def _plain(value: object) -> object:
     return " ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+# ---------------------------------------------------------------- in an engine
+
+
+def _started(served: Served, workload: Workload, defaults: Collection[str]) -> list[str]:
+    """``vLLM 0.11 · context 32,768 · bf16 · 2 cards, tensor-parallel``, in parts."""
+    parallel = ", tensor-parallel" if served.tp > 1 else ""
+    return [
+        engine(f"{served.name}@{served.version}").called,
+        f"context {units.exact(served.context)}{' (default)' * ('context' in defaults)}",
+        headings.dtypes(workload),
+        f"{served.cards} cards{parallel}, figures of the fullest" if served.cards > 1 else "",
+    ]
+
+
+def _pool(served: Served) -> Iterator[b.Fact]:
+    """The pool, and what it holds."""
+    yield b.Fact("Pool", b.Number(served.pool_bytes, "memory"), "",
+                 f"{units.exact(served.blocks)} blocks of {units.exact(served.block)} tokens")
+    yield b.Fact("tokens", b.Number(served.tokens), "", "as the engine counts them", sub=True)
+    length = f"of {units.exact(served.context)} tokens"
+    yield b.Fact("requests at once", b.Number(served.requests), "", length, sub=True)
+    if served.host_bytes:
+        yield b.Fact("CPU's memory", b.Number(served.host_bytes + served.host_cache_bytes, "memory"), "", host(served))
+
+
+def host(served: Served) -> str:
+    """``25.1 GiB of weights, 1 GiB of keys and values``: what is in the CPU's memory."""
+    parts = [f"{units.memory(size)} of {what}" for what, size in (
+        ("weights", served.host_bytes), ("keys and values", served.host_cache_bytes)) if size]
+    return ", ".join(parts)
+
+
+def _room(served: Served) -> b.Table:
+    """Each lever with the requests and tokens that there is room for then."""
+    columns = (b.Column("What would help"), b.Column("room for requests", "n"), b.Column("tokens", "n"),
+               b.Column("how", "words", fold="{}", place="beside", order=1))
+    return b.Table("What would help", columns, [
+        b.Row((each.option, b.Number(each.requests), b.Number(each.tokens), each.note)) for each in served.levers
+    ], level=1)
