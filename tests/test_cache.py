@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from txcalc.answer import catalogue
-from txcalc.models import folders, library, store
+from txcalc.models import library, store
 from txcalc.models.load import Loaded, load, names
 from txcalc.models.sources import Source
 from txcalc.spec.errors import SpecError
@@ -34,8 +34,8 @@ sources: {"": nothing, Model: {}}
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(folders.DIRECTORY_VARIABLE, "")
-    monkeypatch.setenv(folders.CACHE_VARIABLE, str(tmp_path / "deep" / "cache"))
+    monkeypatch.setenv(library.DIRECTORY_VARIABLE, "")
+    monkeypatch.setenv(library.CACHE_VARIABLE, str(tmp_path / "deep" / "cache"))
     return tmp_path / "deep" / "cache"
 
 
@@ -97,7 +97,7 @@ def test_presets_are_listed_from_what_is_kept_until_one_changes(
     folder = tmp_path / "presets"
     folder.mkdir()
     monkeypatch.setattr(library, "built_in", lambda: ())
-    monkeypatch.setenv(folders.DIRECTORY_VARIABLE, str(folder))
+    monkeypatch.setenv(library.DIRECTORY_VARIABLE, str(folder))
     path = folder / "tiny.yaml"
     path.write_text(TINY.replace("{}", "arXiv 2302.13971"))
     first = catalogue.listing()
@@ -157,14 +157,14 @@ def test_a_cache_that_cannot_be_written_is_none(
     place: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(folders.CACHE_VARIABLE, str(tmp_path / place) if place else "")
+    monkeypatch.setenv(library.CACHE_VARIABLE, str(tmp_path / place) if place else "")
     assert load(str(tiny)).model.layers == 5
     assert again(str(tiny)) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="where other systems keep caches is theirs")
 def test_it_is_in_the_users_cache_directory(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(folders.CACHE_VARIABLE)
+    monkeypatch.delenv(library.CACHE_VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     found = load(str(tiny))
     assert again(str(tiny)) == found and (tmp_path / "xdg" / "txcalc" / "models").is_dir()
@@ -178,7 +178,7 @@ def test_a_crash_leaves_what_was_there(tiny: Path, folder: Path, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         load(str(tiny))
     monkeypatch.undo()
-    monkeypatch.setenv(folders.CACHE_VARIABLE, str(folder))
+    monkeypatch.setenv(library.CACHE_VARIABLE, str(folder))
     assert again(str(tiny)) is None
     assert load(str(tiny)) == again(str(tiny))
 
@@ -202,7 +202,7 @@ def test_there_are_so_many_places(tiny: Path, folder: Path, monkeypatch: pytest.
 def test_what_other_texts_decide_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "presets"
     own.mkdir()
-    monkeypatch.setenv(folders.DIRECTORY_VARIABLE, str(own))
+    monkeypatch.setenv(library.DIRECTORY_VARIABLE, str(own))
     (own / "first.yaml").write_text(TINY.replace("{}", "x"))
     based = tmp_path / "based.yaml"
     based.write_text("base: first\nd_model: 48\n")

@@ -14,7 +14,7 @@ import pytest
 from txcalc.answer.printed import PublishedRow, compare_published, published_value
 from txcalc.answer.report import SCHEMA, Totals, count
 from txcalc.huggingface.importer import spec_from_config
-from txcalc.models import folders, library
+from txcalc.models import library
 from txcalc.models.library import beside
 from txcalc.models.load import load, names
 from txcalc.models.read import REPORT_SCHEMA
@@ -327,7 +327,7 @@ CONFIGS = json.loads(beside("transformers.json"))
 
 @pytest.fixture(autouse=True)
 def _no_user_presets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(folders.DIRECTORY_VARIABLE, "")
+    monkeypatch.setenv(library.DIRECTORY_VARIABLE, "")
 
 
 @pytest.fixture
@@ -335,7 +335,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's own directory of presets."""
     folder = tmp_path / "presets"
     folder.mkdir()
-    monkeypatch.setenv(folders.DIRECTORY_VARIABLE, str(folder))
+    monkeypatch.setenv(library.DIRECTORY_VARIABLE, str(folder))
     return folder
 
 
@@ -690,7 +690,7 @@ def test_a_directory_that_is_not_there_is_an_error(own: Path) -> None:
 
 def test_default_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     platformdirs = pytest.importorskip("platformdirs")
-    monkeypatch.delenv(folders.DIRECTORY_VARIABLE)
+    monkeypatch.delenv(library.DIRECTORY_VARIABLE)
     monkeypatch.setattr(platformdirs, "user_config_dir", lambda *_, **__: str(tmp_path))
     assert load("gpt2").source == "preset gpt2"
     (tmp_path / "presets").mkdir()

@@ -54,11 +54,9 @@ def compare(models: Sequence[Named], given: dict[str, Any], *, command: Sequence
     reports = [count(named.spec, workload, origin=named.origin) for named in models]
     return Comparison(
         defaults=tuple(sorted(defaults)),
-        entries=tuple(
-            _entry(report, _at_context(named.spec, workload))
-            for named, report in zip(models, reports, strict=True)
-        ),
-        conventions=_all_conventions(reports),
+        entries=tuple(_entry(report, _at_context(named.spec, workload))
+                      for named, report in zip(models, reports, strict=True)),
+        conventions=tuple({rule.text: rule for report in reports for rule in report.conventions}.values()),
         provenance=Provenance.of(command),
     )
 
@@ -75,8 +73,3 @@ def _entry(report: Report, at_context: Trace) -> Entry:
 def _at_context(spec: Model, workload: Workload) -> Trace:
     sizes = {"seq": spec.context, "past": 0, "source_seq": spec.context if spec.encoder else None}
     return trace(spec, workload.replaced(phase="forward", **sizes))
-
-
-def _all_conventions(reports: Sequence[Report]) -> tuple[Convention, ...]:
-    """Every rule that holds for one of them, once."""
-    return tuple({rule.text: rule for report in reports for rule in report.conventions}.values())

@@ -62,7 +62,7 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
     if chooses_keys(spec):
         rows.append(("indexer", "an indexer scores every key for each query, without a gradient; the keys that it "
                                 "passes over are masked", None))
-    if "transformer-xl" in _positions(spec):
+    if any(stack is not None and stack.position.kind == "transformer-xl" for stack in (spec, spec.encoder)):
         rows.append(("distances", "the sinusoids of all distances are projected in every run, once for all sequences",
                      None))
     return tuple(Convention(id=i, text=text, flag=flag) for i, text, flag in rows)
@@ -103,16 +103,9 @@ def _latents(t: Trace) -> Iterator[Rule]:
 
 def _attention(t: Trace) -> Iterator[Rule]:
     """A rule for every kernel that runs, with why it is not the one that was asked for."""
+    asked = "flash" if t.workload.attention == "sdpa" else t.workload.attention
     for kernel, why in t.kernels:
-        yield "attention", _ATTENTION[kernel] + (f"; not {_asked(t.workload)}: {why}" if why else ""), "--attention"
-
-
-def _asked(workload: Workload) -> str:
-    return "flash" if workload.attention == "sdpa" else workload.attention
-
-
-def _positions(spec: Model) -> list[str]:
-    return [stack.position.kind for stack in (spec, spec.encoder) if stack is not None]
+        yield "attention", _ATTENTION[kernel] + (f"; not {asked}: {why}" if why else ""), "--attention"
 
 
 def _images(tower: Tower, projector: Projector) -> str:

@@ -153,7 +153,8 @@ def layers(
     for op, often in t.placed:
         if op.cache is not None:
             _check(op.cache, of, t.model.name)
-            key = op.cache.name, _limit(op.cache), _bytes(t.workload, op.cache, of, tp, values)
+            limit = None if op.cache.limit is None or op.cache.layout == "full" else int(op.cache.limit)
+            key = op.cache.name, limit, _bytes(t.workload, op.cache, of, tp, values)
             found[key] += int(often.calls) - away[op.within.layer]
     if not found:
         raise SpecError(f"{t.model.name} caches no keys and values, and an engine's pool is of these", field="engine")
@@ -170,10 +171,6 @@ def _check(cache: Cache, of: Engine, model: str) -> None:
     if cache.name == "latent" and len(cache.rows) > 1:
         raise SpecError(f"what {of.title} sets aside for an indexer's keys, as {model} has them, is not known",
                         field="engine")
-
-
-def _limit(cache: Cache) -> int | None:
-    return None if cache.limit is None or cache.layout == "full" else int(cache.limit)
 
 
 def _bytes(workload: Workload, cache: Cache, of: Engine, tp: int, values: str | None = None) -> int:

@@ -29,13 +29,9 @@ def fill(models: Sequence[Model], given: dict[str, Any]) -> tuple[Workload, froz
         return Workload.of(given), frozenset()
     length = min(LONGEST, *contexts)
     taken = max(image_positions(model, _size(given, "images"), _size(given, "batch") or 1) for model in models)
-    sizes = _decoding if given.get("phase") == "decode" else _reading
-    filled = sizes(given, length, taken)
+    reading = {} if "seq" in given else {"seq": max(1, length - _size(given, "past"), taken)}
+    filled = _decoding(given, length, taken) if given.get("phase") == "decode" else reading
     return Workload.of({**filled, **given}), frozenset(filled)
-
-
-def _reading(given: dict[str, Any], length: int, taken: int) -> dict[str, int]:
-    return {} if "seq" in given else {"seq": max(1, length - _size(given, "past"), taken)}
 
 
 def _decoding(given: dict[str, Any], length: int, taken: int) -> dict[str, int]:

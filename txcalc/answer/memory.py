@@ -166,12 +166,13 @@ def memory(
     top, highest = max(phases, key=lambda each: each[1].peak_bytes)
     peak, spaces = allocated(found, accelerator), _workspaces(found, accelerator)
     entries, events = step.at_peak(top), [list(step.events(t, turns=TURNS)) for t in found.traces]
+    kind: Kind = "bound" if step.certainty(top) == "bound" else "estimate" if is_packed(top) else trained(top)
     return Answer(Memory(
         model=ModelInfo.of(spec, origin),
         workload=found.workload.replaced(latents=found.asked.latents),
         new=found.new,
         attention=runs_as(found.traces[0]),
-        peak=Peak(bytes=peak, phase=highest.phase, at=highest.at, kind=_kind(top)),
+        peak=Peak(bytes=peak, phase=highest.phase, at=highest.at, kind=kind),
         phases=tuple(phase for _, phase in phases),
         kept_bytes=_kept(events[0]) if found.workload.keeps else None,
         resident=tuple(_resident(step.resident(top))),
@@ -241,11 +242,6 @@ def _outside(card: Device | None) -> tuple[Outside, ...]:
 def usable(of: Device) -> int:
     """Bytes of a device that a program is offered."""
     return of.visible_bytes or of.memory_bytes
-
-
-def _kind(t: Trace) -> Kind:
-    """How sure the peak is."""
-    return "bound" if step.certainty(t) == "bound" else "estimate" if is_packed(t) else trained(t)
 
 
 def _rules(spec: Model, t: Trace) -> Iterator[Convention]:

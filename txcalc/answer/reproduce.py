@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.resources
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Final, Literal
 
@@ -70,26 +70,17 @@ class Reproduction(Part):
 
 def reproduce(names: Sequence[str] = ()) -> Reproduction:
     """Recompute every family of rows, or those of these names. Raises ``SpecError`` for one that there is not."""
-    known = dict(sorted((name.removesuffix(".yaml"), name) for name in _folder_names()))
+    folder = importlib.resources.files("txcalc.answer").joinpath("published")
+    known = {each.name.removesuffix(".yaml"): each for each in sorted(folder.iterdir(), key=lambda each: each.name)
+             if each.name.endswith(".yaml")}
     for name in names:
         if name not in known:
             close = nearest(name, known)
             raise SpecError(f"no family {name!r}; " + (f"did you mean {close}?" if close else
                                                        f"one of {', '.join(known)}"))
-    families = tuple(_family(name, _read(known[name])) for name in (names or known))
+    families = tuple(_family(name, read_yaml(known[name].read_text(encoding="utf-8"), f"{name}.yaml").data)
+                     for name in (names or known))
     return Reproduction(families=families, holds=all(row.verdict != "MOVED" for each in families for row in each.rows))
-
-
-def _folder_names() -> Iterable[str]:
-    return (each.name for each in _folder().iterdir() if each.name.endswith(".yaml"))
-
-
-def _folder() -> Any:
-    return importlib.resources.files("txcalc.answer").joinpath("published")
-
-
-def _read(name: str) -> Mapping[str, Any]:
-    return read_yaml(_folder().joinpath(name).read_text(encoding="utf-8"), name).data
 
 
 def _family(name: str, data: Mapping[str, Any]) -> Family:

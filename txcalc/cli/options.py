@@ -90,10 +90,6 @@ def _yes(raw: str) -> bool:
     return raw == "yes"
 
 
-def _offload(raw: str) -> bool | str:
-    return raw == "yes" if raw in ("yes", "no") else raw
-
-
 def _size(raw: str) -> int:
     found = units.parse_count(raw)
     if found < 1:
@@ -230,7 +226,8 @@ MEMORY: Final = ENGINE | TOGETHER | _some(
     in_backward=Row("yes|no", "Update each weight, and free its gradient, in the backward pass or not. Default no.",
                     _yes),
     offload=Row("WHAT", "What is kept in the CPU's memory: yes, with --recompute full what layers start from; with "
-                "--engine llama.cpp experts, experts:N (of the first N layers) or layers:N. Default no.", _offload),
+                "--engine llama.cpp experts, experts:N (of the first N layers) or layers:N. Default no.",
+                   lambda raw: raw == "yes" if raw in ("yes", "no") else raw),
     reserve=CURVE["reserve"],
 )
 """What a model is run on, and what its memory has to fit into."""

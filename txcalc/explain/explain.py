@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from math import floor
+from typing import Final
 
 from txcalc import units
 from txcalc.answer.fit import fit
@@ -29,6 +30,9 @@ from txcalc.explain.textbook import simplifications
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload
+
+_WITH_KERNEL: Final = ("flops-backward", "flops-training", "activations", "peak")
+"""Quantities that the attention kernel changes."""
 
 
 class DerivationError(RuntimeError):
@@ -104,7 +108,7 @@ def _explanation(
         title=_title(run, quantity, definition),
         unit=total.unit,
         kind=total.kind,
-        kernel=_kernel(run, quantity),
+        kernel=runs_as(run.trace) if quantity in _WITH_KERNEL else None,
         moment=moment(run) if quantity == "peak" else None,
         holds=holds(run, closed) if quantity == "peak" else (),
         total=total.value,
@@ -137,11 +141,6 @@ def _total(run: Run, quantity: QuantityName) -> Quantity | None:
 def _title(run: Run, quantity: QuantityName, definition: Definition) -> str:
     name = cache_name({op.cache.name for op in run.trace.ops if op.cache is not None})
     return name if quantity == "kv-cache" else definition.title
-
-
-def _kernel(run: Run, quantity: QuantityName) -> str | None:
-    """The kernels that run, where they matter."""
-    return runs_as(run.trace) if quantity in ("flops-backward", "flops-training", "activations", "peak") else None
 
 
 def _fixed(run: Run, quantity: QuantityName) -> Iterator[str]:
@@ -182,7 +181,7 @@ def _layers(run: Run, found: list[Line], tokens: Poly | None) -> tuple[e.Layer, 
 
 
 def _layer(run: Run, name: str, found: list[Line], tokens: Poly | None) -> e.Layer | None:
-    shares = [(line, _share(line.times, name)) for line in found]
+    shares: list[tuple[Line, Exact]] = [(line, dict(line.times.terms).get(((name, 1),), 0)) for line in found]
     parts = [
         (line, share, _over(line.each, tokens).rewritten(run.symbols.closed) * share) for line, share in shares
     ]
@@ -195,11 +194,6 @@ def _layer(run: Run, name: str, found: list[Line], tokens: Poly | None) -> e.Lay
                     for line, share, poly in parts if poly),
         formula=formula(whole),
     )
-
-
-def _share(times: Poly, name: str) -> Exact:
-    """How many there are in one layer."""
-    return dict(times.terms).get(((name, 1),), 0)
 
 
 def _symbols(run: Run, quantity: QuantityName, found: list[Line], closed: Poly) -> tuple[e.Symbol, ...]:

@@ -96,13 +96,9 @@ def _shared(poly: Poly) -> Monomial:
     """The counting sizes that every term has, in the lowest power of any, and the widths where all have the same."""
     first, *rest = (dict(powers) for powers, _ in poly.terms)
     low = {a: min([n, *(other.get(a, 0) for other in rest)]) for a, n in first.items() if _base(a) in _COUNTS}
-    widths = {monomial({a: n for a, n in powers if not _counting(a)}) for powers, _ in poly.terms}
+    widths = {monomial({a: n for a, n in powers if _base(a) not in (*_COUNTS, "w", "c")}) for powers, _ in poly.terms}
     same = dict(widths.pop()) if len(widths) == 1 else {}
     return monomial({**{a: n for a, n in low.items() if n > 0}, **same})
-
-
-def _counting(atom: Atom) -> bool:
-    return _base(atom) in (*_COUNTS, "w", "c")
 
 
 def _grouped(poly: Poly) -> Sum:

@@ -58,7 +58,9 @@ def _groups(run: Run, line: Line) -> list[_Group]:
         times, readers = run.read(entry.times), run.kept_by(entry.tensor)
         each = one_of(run, entry, times)
         rule = why.why_kept(entry.op, entry.tensor)
-        key = (tensor_name(entry), each, rule, *(_plain(reader) for reader in readers))
+        # Norms of the attention and of the feed-forward are one kind of reader.
+        kinds = ("norm" if reader.endswith("_norm") else reader for reader in readers)
+        key = (tensor_name(entry), each, rule, *kinds)
         old = found.get(key)
         if old is None:
             found[key] = _Group(entry, rule, each, times, dict(readers))
@@ -66,11 +68,6 @@ def _groups(run: Run, line: Line) -> list[_Group]:
             old.times += times
             old.readers |= readers
     return list(found.values())
-
-
-def _plain(reader: str) -> str:
-    """Norms of the attention and of the feed-forward are one kind of reader."""
-    return "norm" if reader.endswith("_norm") else reader
 
 
 def _row(run: Run, line: Line, group: _Group) -> KeptRow:

@@ -141,10 +141,6 @@ def _flops(*passes: flops.Pass) -> Callable[[Trace], Iterator[Entry]]:
     return lambda t: flops.entries(t, *passes, masked=t.workload.masked)
 
 
-def _longer(op: Op) -> bool:
-    return op.cache is not None and bool(grows(op.cache))
-
-
 def _state_bytes(workload: Workload) -> int:
     row = RECIPES[workload.recipe]
     return row.weights + row.gradients + row.optimizer
@@ -175,7 +171,7 @@ DEFINITIONS: Final[dict[QuantityName, Definition]] = {
     "kv-cache": Definition("KV cache", "calls"),
     "kv-cache-per-token": Definition(
         "KV cache per token", "calls", published=("kv_cache_bytes_per_token",),
-        adds=_longer, own=kv_cache.per_token_of_all,
+        adds=lambda op: op.cache is not None and bool(grows(op.cache)), own=kv_cache.per_token_of_all,
     ),
     "weights": Definition(
         "bytes of the weights", "copies", lambda w: () if w.weights else (BYTES[w.dtype],),

@@ -116,7 +116,8 @@ def _walk(node: Any, path: str, mark: str, skip: tuple[str, ...]) -> Iterator[Pl
         below = f"{path}.{name}" if path else name
         if _is_size(value):
             if name != "repeat" and (name not in ("layers", "copies") or value > 1):
-                yield Place(below, _field(node, name, mark, kind, _holder(path)), value)
+                holder = next((part for part in reversed(path.split(".")) if not part.isdigit()), "")
+                yield Place(below, _field(node, name, mark, kind, holder), value)
         elif grouped and name == "groups":
             yield from _groups(value, below, mark)
         else:
@@ -184,11 +185,6 @@ def _patterns(spec: Model, inside: dict[str, Any]) -> dict[str, Any]:
 
 def _standard(node: Any) -> bool:
     return getattr(node, "kind", None) == "standard"
-
-
-def _holder(path: str) -> str:
-    """The field that a spec stands in."""
-    return next((part for part in reversed(path.split(".")) if not part.isdigit()), "")
 
 
 def _field(node: Any, name: str, mark: str, *owners: str | None) -> Letter:

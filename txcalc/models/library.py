@@ -178,7 +178,7 @@ def members(name: str) -> list[str]:
 def find_in(name: str, places: Iterable[Sequence[PresetFile]]) -> PresetFile | None:
     """The preset of this name or alias in the first of the places that has one."""
     for files in places:
-        if found := _one(name, files, _own_name):
+        if found := _one(name, files, lambda file: (file.name,)):
             return found
         last = _folded(name.rpartition("/")[2])
         near = [file for file in files if last in file.naming]
@@ -204,7 +204,8 @@ def unknown(name: str) -> SpecError:
     if "/" in name:
         return SpecError(f"no such file and no such preset; hf:{name} reads its config.json from the hub", source=name)
     close = _nearest(name)
-    hint = f"did you mean {_listed(close)}?" if close else "'txcalc presets' lists them; a file needs its path"
+    listed = " or ".join(filter(None, (", ".join(close[:-1]), *close[-1:])))
+    hint = f"did you mean {listed}?" if close else "'txcalc presets' lists them; a file needs its path"
     return SpecError(f"unknown preset {shown}; {hint}")
 
 
@@ -247,10 +248,6 @@ def _folded(name: str) -> str:
     return re.sub("[-_]", "", name.casefold())
 
 
-def _own_name(file: PresetFile) -> tuple[str, ...]:
-    return (file.name,)
-
-
 def _aliases(file: PresetFile) -> tuple[str, ...]:
     """With its organisation and without."""
     return (*file.aliases, *(alias.rpartition("/")[2] for alias in file.aliases if "/" in alias))
@@ -286,7 +283,3 @@ def _nearest(name: str) -> list[str]:
             score[info.name] = max(ratio, score.get(info.name, 0.0))
     ranked = sorted(score, key=lambda known: -score[known])[:3]
     return [known for known in ranked if score[known] >= max(0.6, score[ranked[0]] - 0.1)]
-
-
-def _listed(items: Sequence[str]) -> str:
-    return " or ".join(filter(None, (", ".join(items[:-1]), items[-1])))

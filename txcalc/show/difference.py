@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from txcalc import units
-from txcalc.answer.difference import Diff, Share, Side, TotalChange
+from txcalc.answer.difference import Diff, Side, TotalChange
 from txcalc.show import blocks as b
 from txcalc.show import headings
 from txcalc.show.figures import WITHOUT, label, marked, matters, scale_of
@@ -81,12 +81,9 @@ def _total(names: str, total: TotalChange, change: str) -> b.Table:
         number = b.Number(value, scale, signed=True)
         return b.Row((what, number, number.human, percent), "sub")
 
-    rows = [row(", ".join(share.fields), share.change, f"{_of(share, total)} %") for share in total.shares]
+    rows = [row(", ".join(share.fields), share.change, f"{units.percent(share.change, total.change)} %")
+            for share in total.shares]
     return b.Table(f"{names}  {change}", columns, rows, row("change", total.change, ""), lines=True)
-
-
-def _of(share: Share, total: TotalChange) -> str:
-    return units.percent(share.change, total.change)
 
 
 def _both(a: Any, b: Any) -> tuple[str, str]:

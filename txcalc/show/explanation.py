@@ -147,11 +147,8 @@ def _published(found: tuple[PublishedFigure, ...]) -> b.Table:
                b.Column("quantity", fold="{};", place="below"), b.Column("source", "words", fold="{}", place="below"),
                b.Column("note", "words", fold="({})", place="below"))
     return b.Table("published", columns, [
-        b.Row((row.printed, b.number(row.counted), _ours(row),
+        b.Row((row.printed, b.number(row.counted),
+             f"{signed(row.difference)}, rounds to it" if row.rounds_equal else signed(row.difference),
              "" if row.quantity == "params" else label(row.quantity).lower(), row.source, row.note or ""))
         for row in found
     ], caption="Printed figures beside the count", level=1)
-
-
-def _ours(row: PublishedFigure) -> str | None:
-    return f"{signed(row.difference)}, rounds to it" if row.rounds_equal else signed(row.difference)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from txcalc import units
-from txcalc.answer.mixer_table import QUANTITIES, Growth, MixerTable, Quantity
+from txcalc.answer.mixer_table import QUANTITIES, MixerTable, Quantity
 from txcalc.show import blocks as b
 from txcalc.show import headings
 from txcalc.show.figures import MARKS
@@ -50,7 +50,8 @@ def blocks(found: MixerTable) -> Iterator[b.Block]:
     yield b.Charts(lambda: _charts(found, lengths))
     fitted = "Exponent of N" if len(lengths) > 1 else "Order"
     yield b.Table(fitted, (b.Column(fitted), *(b.Column(c.title, "n", c.name) for c in _COSTS)), [
-        b.Row((row.title, *map(_order, row.growth))) for row in found.mixers
+        b.Row((row.title, *(growth.theory if growth.fitted is None else f"{growth.fitted:.2f}  {growth.theory:<9}"
+                            for growth in row.growth))) for row in found.mixers
     ], caption="The exponent of the length, fitted to the counts, and the theory", level=1)
     for cost in _COSTS if len(lengths) > 1 else ():
         yield _by_length(found, cost, lengths)
@@ -61,11 +62,6 @@ def blocks(found: MixerTable) -> Iterator[b.Block]:
         (row.id, row.params, point.seq, *(getattr(point, name) for name in QUANTITIES))
         for row in found.mixers for point in row.points
     ))
-
-
-def _order(growth: Growth) -> str:
-    """``1.99  O(N² d)``."""
-    return growth.theory if growth.fitted is None else f"{growth.fitted:.2f}  {growth.theory:<9}"
 
 
 def _by_length(found: MixerTable, cost: _Cost, lengths: list[int]) -> b.Table:

@@ -143,13 +143,9 @@ def _published(found: Sequence[PublishedRow]) -> b.Table:
                b.Column("source", "words", screen=False))
     return b.Table("Published", columns, [
         b.Row((label(row.quantity), row.printed, b.number(row.counted, kind_of(row.quantity)),
-               _difference(row.relative_difference), row.note or "", row.source))
-        for row in found
+               None if (off := row.relative_difference) is None else f"{'+' if off >= 0 else '−'}{abs(off):.2%}",
+               row.note or "", row.source)) for row in found
     ], caption="What was printed about this model, beside the count", level=2, lines=True)
-
-
-def _difference(relative: float | None) -> str | None:
-    return None if relative is None else f"{'+' if relative >= 0 else '−'}{abs(relative):.2%}"
 
 
 def _caches(report: Report) -> b.Table:

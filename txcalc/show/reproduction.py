@@ -51,13 +51,10 @@ def _rows(family: Family) -> b.Table:
     columns = (b.Column("row"), b.Column("ours", "n"), b.Column("theirs", "n"), b.Column("error", "n"),
                b.Column("verdict", order=1))
     return b.Table(family.title, columns, [
-        b.Row((row.id, _figure(row.counted), row.printed, _signed(row.error),
+        b.Row((row.id, units.exact(row.counted) if isinstance(row.counted, int) and row.counted < 10**15
+               else f"{row.counted:.4g}", row.printed, _signed(row.error),
                b.Alert(row.verdict) if row.verdict == "MOVED" else row.verdict)) for row in family.rows
     ], caption=family.rows[0].what, level=2)
-
-
-def _figure(value: float) -> str:
-    return units.exact(value) if isinstance(value, int) and value < 10**15 else f"{value:.4g}"
 
 
 def _signed(part: float) -> str:

@@ -231,17 +231,13 @@ def _below(t: b.Table, row: b.Row, layout: _Layout, line: str, width: int, scree
         shown = column.fold.format(raw) if i not in layout.shown and raw else ""
         if column.place == "beside" and screen.fits(width + len(GAP) + len(shown)):
             beside = shown
-        elif shown and not _is_said(row.cells[i], [row.cells[j] for j in layout.shown]):
+        elif shown and not (isinstance(row.cells[i], str) and row.cells[i] in [row.cells[j] for j in layout.shown]):
             below.append(shown)
     yield line + screen.paint(GAP + beside if beside else "", "dim")
     facts = t.columns[-1].place == "beside"
     indent = GAP * 2 if facts or row.kind == "sub" else GAP
     for part in below if facts else [" ".join(below)]:
         yield from paragraph(part, screen, first=indent, rest=indent)
-
-
-def _is_said(cell: b.Cell, others: Sequence[b.Cell]) -> bool:
-    return isinstance(cell, str) and cell in others
 
 
 def _words(t: b.Table, screen: Screen) -> Iterator[str]:

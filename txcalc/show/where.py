@@ -56,10 +56,12 @@ def shares(report: Report) -> list[Share]:
         stack, rest = _split(part.path, spec)
         passed |= {stack} if rest[0] == "layers" else set()
         above = stack in passed or (not stack and bool(passed - {"tower"}))
-        name, note = _called(rest, _stack(spec, stack), spec, part)
+        name, note = _called(rest, spec[stack] if stack in ("encoder", "tower") else spec, spec, part)
         key = (f"{_PREFIXES.get((stack, rest[-1]), stack)} {name}".strip(), note)
         found.setdefault(key, []).append(part)
-        order.setdefault(key, (_stage(stack, above), _rank(rest, above)))
+        # a model of one stack is all in one
+        stage = {"tower": -1, "encoder": 1, "decoder": 2}.get(stack, 3 if above else 0)
+        order.setdefault(key, (stage, _rank(rest, above)))
     made = (_share(report, *key, found[key]) for key in sorted(found, key=order.__getitem__))
     return [share for share in made if share.params or share.flops or share.kept]
 
@@ -111,15 +113,6 @@ def _split(path: str, spec: Fields) -> tuple[str, list[str]]:
     if rest and first in stacks:
         return first, rest
     return "", [first, *rest]
-
-
-def _stack(spec: Fields, name: str) -> Fields:
-    return spec[name] if name in ("encoder", "tower") else spec
-
-
-def _stage(stack: str, above: bool) -> int:
-    """A tower, inputs, encoder, decoder, and what stands on top. A model of one stack is all in one."""
-    return {"tower": -1, "encoder": 1, "decoder": 2}.get(stack, 3 if above else 0)
 
 
 def _rank(rest: list[str], above: bool) -> int:

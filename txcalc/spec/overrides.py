@@ -7,7 +7,7 @@ they were is refused; ``groups.*.attention.window=512`` sets it in every block t
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -85,7 +85,8 @@ def apply_overrides(document: Document, overrides: Sequence[Override]) -> Docume
         except FieldError as error:
             wrong.append(SpecError(error.message, source=override.source, field=dotted(error.loc)))
     for override in overrides:
-        if own := [loc for loc in hidden(data, override.path, override.value) if not _set_by(loc, written)]:
+        if own := [loc for loc in hidden(data, override.path, override.value) if not any(
+                loc[: len(each)] == each or each[: len(loc)] == loc for each in written)]:
             field = dotted(override.path)
             wrong.append(SpecError(own_values(own, override.path, data), source=override.source, field=field))
     if wrong:
@@ -161,10 +162,6 @@ def _expanded(path: Sequence[str], data: Mapping[str, Any]) -> list[Sequence[str
     if not found:
         raise FieldError((*at, "groups"), f"no block has {rest[0]}")
     return found
-
-
-def _set_by(loc: Loc, written: Collection[Loc]) -> bool:
-    return any(loc[: len(each)] == each or each[: len(loc)] == loc for each in written)
 
 
 def blame(error: SpecError, overrides: Sequence[Override]) -> SpecError | None:

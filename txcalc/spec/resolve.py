@@ -67,7 +67,7 @@ def merge(base: Data, override: Data) -> Data:
     out = dict(base)
     for key, value in override.items():
         old = base.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and not _other_kind(old, value):
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind", kind := old.get("kind")) == kind:
             out[key] = merge(dict(old), dict(value))
         else:
             out[key] = value
@@ -78,10 +78,6 @@ def divisors(n: int) -> str:
     """The divisors of ``n`` up to 12 of them, for error messages."""
     found = [i for i in range(1, min(n, 4096) + 1) if n % i == 0][:12]
     return ", ".join(map(str, found))
-
-
-def _other_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    return "kind" in new and new["kind"] != old.get("kind")
 
 
 def _without(data: Any, *keys: str) -> Any:
