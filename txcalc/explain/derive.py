@@ -10,7 +10,7 @@ from typing import Final
 from txcalc.answer.report import Totals, totals
 from txcalc.count.entries import Entry
 from txcalc.explain.explanation import QuantityName
-from txcalc.explain.naming import Name, name
+from txcalc.explain.naming import Fields, Name, name
 from txcalc.explain.polynomial import ONE, Atom, Poly, Whole, added, atomic, poly
 from txcalc.explain.quantities import DEFINITIONS, entries
 from txcalc.explain.symbols import Symbols, symbols
@@ -47,6 +47,11 @@ class Run:
     def totals(self) -> Totals:
         """The count."""
         return totals(self.counted).shown(self.workload.masked)
+
+    @cached_property
+    def fields(self) -> Fields:
+        """The model as plain data."""
+        return self.spec.to_data()
 
     @cached_property
     def counted(self) -> Trace:
@@ -173,7 +178,7 @@ def _components(run: Run, quantity: QuantityName) -> Iterator[Line]:
     for (path, part, _), (often_each, mine) in groups.items():
         times = _common(run, mine) if often_each is None else often_each
         each = added(one_of(run, entry, times) for entry in mine)
-        called = name(run.spec, path)
+        called = name(run.fields, path)
         if part:
             called = called._replace(plain=f"{called.plain}, {part}")
         yield Line(called, {path: None}, each, times, mine)

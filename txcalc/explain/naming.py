@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
-
-from txcalc.spec.facts import located_blocks
-from txcalc.spec.model import Model, Stack, Sublayers
+from typing import Any, Final, NamedTuple
 
 NAMES: Final = {
     "cross_attention": "cross-attention", "mla": "latent attention", "feed_forward": "feed-forward",
@@ -23,6 +20,65 @@ RECURRENT: Final = {
 """The kinds of layers that stand where ``recurrent`` does."""
 
 
+Fields = dict[str, Any]
+"""A resolved spec, or a part of it, as plain data."""
+
+
+def stacks(spec: Fields) -> list[Fields]:
+    """The towers of a resolved spec: the encoder, if there is one, and the model's own."""
+    return [stack for stack in (spec.get("encoder"), spec) if stack]
+
+
+def blocks(stack: Fields) -> list[Fields]:
+    """Every distinct block of a stack; the stack itself when its layers are all alike."""
+    groups = stack.get("groups")
+    return [block for group in groups for block in group["blocks"]] if groups else [stack]
+
+
+class Component(NamedTuple):
+    """A module of the trace: its stack, its path there, the fields of its block. ``called``: what people call it."""
+
+    stack: str
+    where: list[str]
+    block: Fields
+    called: str
+    reach: str
+    others_reach: bool
+
+
+def component(spec: Fields, path: str) -> Component:
+    """The module at a path of a model. ``reach``: how far its attention sees, where that has an end."""
+    stack, _, rest = path.partition(".")
+    known = [*(("encoder", "decoder") if spec.get("encoder") else ()), *(("tower",) if spec.get("tower") else ())]
+    stack, rest = (stack, rest) if rest and stack in known else ("", path)
+    fields, where = spec[stack] if stack in ("encoder", "tower") else spec, rest.split(".")
+    groups = fields.get("groups") if where[0] == "layers" and len(where) > 3 else None
+    block: Fields = groups[int(where[1])]["blocks"][int(where[2])] if groups else fields
+    return Component(stack, where, block, _called(where, fields, block, spec["head"]), _reach(block),
+                     any(map(_reach, blocks(fields))))
+
+
+def _called(where: list[str], stack: Fields, block: Fields, head: Fields) -> str:
+    last = where[-1]
+    if last.endswith("_norm"):
+        return NAMES.get(stack["norm"]["kind"], "norm")
+    if where[0] == "deepstack":
+        return where[0]
+    if last == "head":
+        return NAMES.get(head["kind"], "head")
+    if last == "recurrent":
+        return RECURRENT[block["recurrent"]["kind"]]
+    special = {"attention": "mla", "feed_forward": "moe"}.get(last, "")
+    if special and (block[last] or {}).get("kind") == special:
+        return NAMES[special]
+    return NAMES.get(last, last.replace("_", " "))
+
+
+def _reach(block: Fields) -> str:
+    attention = block.get("attention") or {}
+    return next((f"{limit} {attention[limit]:,}" for limit in ("window", "chunk") if attention.get(limit)), "")
+
+
 class Name(NamedTuple):
     """``plain`` tells apart what a reader expects apart; ``detail`` is added where that is not enough."""
 
@@ -35,71 +91,22 @@ class Name(NamedTuple):
         return f"{self.plain} ({self.detail})" if self.detail else self.plain
 
 
-def name(spec: Model, path: str) -> Name:
-    """The name of a component at this path."""
-    first, *rest = path.split(".")
-    pair = spec.encoder is not None and first in ("encoder", "decoder")
-    tower = first == "tower"
-    where = rest if pair or tower else [first, *rest]
-    stack: Stack = spec
-    if pair and first == "encoder" and spec.encoder is not None:
-        stack = spec.encoder
-    elif tower and spec.tower is not None:
-        stack = spec.tower
-    found = Name(NAMES.get(spec.head.kind, "head"), "") if where == ["head"] else _called(stack, where)
-    of = "images" if tower else first if pair and where[-1] == "attention" else ""
-    if pair:
-        found = found._replace(detail=" ".join(filter(None, (first, found.detail))))
-    if pair and found.plain == "attention":
-        found = found._replace(plain="self-attention")
-    return found._replace(plain=f"{found.plain}, {of}") if of else found
-
-
-def _called(stack: Stack, where: list[str]) -> Name:
-    last = where[-1]
-    block = _block(stack, where)
-    detail = ".".join(where[1:-1])
-    if last.endswith("norm"):
-        return Name(NAMES[stack.norm.kind], last.replace("_", " "))
-    if where[0] == "deepstack":
-        return Name(where[0], "")
+def name(spec: Fields, path: str) -> Name:
+    """The name of a component at this path in formulas."""
+    found = component(spec, path)
+    last, plain, pair = found.where[-1], found.called, found.stack in ("encoder", "decoder")
+    detail = "" if found.where[0] == "deepstack" else ".".join(found.where[1:-1])
+    if last.endswith("_norm"):
+        detail = last.replace("_", " ")
     if last == "attention":
-        latent = block.attention is not None and block.attention.kind == "mla"
-        told_apart = ", ".join(filter(None, (_reach(stack, block), _sharing(block))))
-        return Name(NAMES["mla"] if latent else "attention", told_apart or detail)
-    if last == "recurrent" and block.recurrent is not None:
-        return Name(RECURRENT[block.recurrent.kind], detail)
-    if last == "feed_forward":
-        mixed = block.feed_forward is not None and block.feed_forward.kind == "moe"
-        return Name(NAMES["moe" if mixed else last], detail)
-    return Name(NAMES.get(last, last.replace("_", " ")), detail)
-
-
-def _reach(stack: Stack, block: Sublayers) -> str:
-    found = [_limit(each) for _, each in located_blocks(stack)]
-    return _limit(block) or ("full" if any(found) else "")
-
-
-def _limit(block: Sublayers) -> str:
-    attention = block.attention
-    if attention is not None and attention.kind == "standard":
-        if attention.window is not None:
-            return f"window {attention.window:,}"
-        if attention.chunk is not None:
-            return f"chunk {attention.chunk:,}"
-    return ""
-
-
-def _sharing(block: Sublayers) -> str:
-    attention = block.attention
-    return "shared keys" if attention is not None and attention.kind == "standard" and attention.kv_shared else ""
-
-
-def _block(stack: Stack, where: list[str]) -> Sublayers:
-    """The block that a path such as layers.0.1.attention leads to."""
-    if stack.groups is not None and where[0] == "layers" and len(where) > 3:
-        return stack.groups[int(where[1])].blocks[int(where[2])]
-    return stack
+        reach = found.reach or ("full" if found.others_reach else "")
+        shares = "shared keys" if (found.block["attention"] or {}).get("kv_shared") else ""
+        detail = ", ".join(filter(None, (reach, shares))) or detail
+    if pair:
+        detail = " ".join(filter(None, (found.stack, detail)))
+        plain = "self-attention" if plain == "attention" else plain
+    of = "images" if found.stack == "tower" else found.stack if pair and last == "attention" else ""
+    return Name(f"{plain}, {of}" if of else plain, detail)
 
 
 # ---------------------------------------------------------------- sizes

@@ -8,7 +8,7 @@ from typing import Final
 from txcalc import units
 from txcalc.answer.conventions import Convention
 from txcalc.answer.report import ModelInfo, Totals
-from txcalc.show.where import Fields, blocks, stacks
+from txcalc.explain.naming import Fields, blocks, stacks
 from txcalc.trace.workload import Workload
 
 _PHASES: Final = {"forward": "forward pass", "training": "training step", "prefill": "prefill", "decode": "decode"}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from txcalc import units
 from txcalc.answer.report import Component, Report
-from txcalc.explain.naming import NAMES, RECURRENT
-
-Fields = dict[str, Any]
+from txcalc.explain.naming import Fields, component
 
 _PREFIXES: Final = {("decoder", "cross_attention"): ""}  # only a decoder has it
 _INPUTS, _LAYERS, _NORMS, _TOP = range(4)
@@ -53,11 +51,12 @@ def shares(report: Report) -> list[Share]:
     order: dict[tuple[str, str], tuple[int, int]] = {}
     passed: set[str] = set()  # the stacks whose layers have begun
     for part in report.components:
-        stack, rest = _split(part.path, spec)
+        at = component(spec, part.path)
+        stack, rest = at.stack, at.where
         passed |= {stack} if rest[0] == "layers" else set()
         above = stack in passed or (not stack and bool(passed - {"tower"}))
-        name, note = _called(rest, spec[stack] if stack in ("encoder", "tower") else spec, spec, part)
-        key = (f"{_PREFIXES.get((stack, rest[-1]), stack)} {name}".strip(), note)
+        name = f"{at.called} ({at.reach})" if rest[-1] == "attention" and at.reach else at.called
+        key = (f"{_PREFIXES.get((stack, rest[-1]), stack)} {name}".strip(), _note(rest, spec, part))
         found.setdefault(key, []).append(part)
         # a model of one stack is all in one
         stage = {"tower": -1, "encoder": 1, "decoder": 2}.get(stack, 3 if above else 0)
@@ -96,25 +95,6 @@ def _core(report: Report, part: Component) -> int:
     return part.flops_core - (masked if report.workload.masked == "skipped" else 0)
 
 
-def stacks(spec: Fields) -> list[Fields]:
-    """The towers of a resolved spec: the encoder, if there is one, and the model's own."""
-    return [stack for stack in (spec.get("encoder"), spec) if stack]
-
-
-def blocks(stack: Fields) -> list[Fields]:
-    """Every distinct block of a stack; the stack itself when its layers are all alike."""
-    groups = stack.get("groups")
-    return [block for group in groups for block in group["blocks"]] if groups else [stack]
-
-
-def _split(path: str, spec: Fields) -> tuple[str, list[str]]:
-    first, *rest = path.split(".")
-    stacks = [*(("encoder", "decoder") if spec.get("encoder") else ()), *(("tower",) if spec.get("tower") else ())]
-    if rest and first in stacks:
-        return first, rest
-    return "", [first, *rest]
-
-
 def _rank(rest: list[str], above: bool) -> int:
     if rest[-1].endswith("_norm"):
         return _NORMS
@@ -123,41 +103,9 @@ def _rank(rest: list[str], above: bool) -> int:
     return _TOP if above else _INPUTS
 
 
-def _called(rest: list[str], stack: Fields, spec: Fields, part: Component) -> tuple[str, str]:
-    """What people call a component, and what is special about it."""
-    last = rest[-1]
-    block = _block(rest, stack)
-    shared = "shared" if part.copies < part.calls and rest[0] == "layers" and part.params else ""
-    if last.endswith("_norm"):
-        return NAMES.get(stack["norm"]["kind"], "norm"), ""
-    if rest[0] == "deepstack":
-        return rest[0], ""
-    if last == "head":
-        head = spec["head"]
-        return NAMES.get(head["kind"], "head"), ("tied" if head.get("tied") else "")
-    if last == "attention":
-        attention = block["attention"]
-        kind = "attention" if attention["kind"] == "standard" else NAMES[attention["kind"]]
-        return kind + _reach(attention), shared
-    if last == "recurrent":
-        return RECURRENT[block["recurrent"]["kind"]], shared
-    if last == "feed_forward":
-        return NAMES["moe" if block["feed_forward"]["kind"] == "moe" else last], shared
-    return NAMES.get(last, last.replace("_", " ")), shared
-
-
-def _reach(attention: Fields) -> str:
-    for limit in ("window", "chunk"):
-        if attention.get(limit):
-            return f" ({limit} {units.exact(attention[limit])})"
-    return ""
-
-
-def _block(rest: Iterable[str], stack: Fields) -> Fields:
-    """The block that a path such as layers.0.1.attention leads to."""
-    _, *where = rest
-    if stack.get("groups") and len(where) > 2:
-        group, block = int(where[0]), int(where[1])
-        found: Fields = stack["groups"][group]["blocks"][block]
-        return found
-    return stack
+def _note(where: Sequence[str], spec: Fields, part: Component) -> str:
+    """What is special about a component: nothing about norms."""
+    if where[-1] == "head":
+        return "tied" if spec["head"].get("tied") else ""
+    shared = part.copies < part.calls and part.params and where[0] == "layers"
+    return "shared" if shared and not where[-1].endswith("_norm") else ""

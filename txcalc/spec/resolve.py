@@ -67,7 +67,7 @@ def merge(base: Data, override: Data) -> Data:
     out = dict(base)
     for key, value in override.items():
         old = base.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind", kind := old.get("kind")) == kind:
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind", k := old.get("kind")) == k:
             out[key] = merge(dict(old), dict(value))
         else:
             out[key] = value
