@@ -17,10 +17,7 @@ from txcalc.spec.yaml import read_yaml
 DEFAULT: Final = "h100-80gb"
 BLOCK: Final = 512
 """Bytes that PyTorch's CUDACachingAllocator, on CUDA and ROCm, rounds every storage up to: its kMinBlockSize."""
-KIB: Final = 1024
 MIB: Final = 1024**2
-_GIGA: Final = 10**9
-_TERA: Final = 10**12
 _OF_BYTES: Final = re.compile(r"\d[\d.,_]* ?[kmgt]i?b", re.IGNORECASE)
 _SEVERAL: Final = re.compile(r"(\d{1,6})x(.+)", re.IGNORECASE)
 
@@ -71,11 +68,16 @@ class Devices(Part):
     devices: tuple[Device, ...]
 
 
+def read_table(name: str) -> dict[str, Any]:
+    """A table of the package: what is known, with its sources."""
+    text = importlib.resources.files("txcalc.answer").joinpath(name).read_text(encoding="utf-8")
+    return read_yaml(text, name).data
+
+
 @functools.cache
 def devices() -> tuple[Device, ...]:
     """Every accelerator in the table, in its order."""
-    text = importlib.resources.files("txcalc.answer").joinpath("devices.yaml").read_text(encoding="utf-8")
-    table = read_yaml(text, "devices.yaml").data
+    table = read_table("devices.yaml")
     return tuple(_device(name, row, table["architectures"]) for name, row in table["devices"].items())
 
 
@@ -133,30 +135,25 @@ def _of_bytes(size: str) -> Device:
 
 def _device(name: str, row: Mapping[str, Any], architectures: Mapping[str, Any]) -> Device:
     common = architectures[row["architecture"]] if "architecture" in row else {"sources": {}}
-
-    def scaled(key: str, unit: int, row: Mapping[str, Any] = row) -> int | None:
-        return round(row[key] * unit) if key in row else None
-
-    def table(key: str, unit: int) -> dict[str, int]:
-        return {kind: round(figure * unit) for kind, figure in row.get(key, {}).items()}
-
+    whole = {**common, **row}
+    figures = {field: _scaled(whole[key], unit) for field, (key, unit) in _FIGURES.items() if key in whole}
     own = {fact: row["source"] for fact, key in _FACTS.items() if key in row}
     return Device(
-        name=name,
-        title=row["title"],
-        aliases=tuple(map(str, row.get("aliases", ()))),
-        architecture=row.get("architecture"),
-        memory_bytes=row["memory_mib"] * MIB,
-        visible_bytes=scaled("visible_mib", MIB),
-        bandwidth=scaled("bandwidth_gbps", _GIGA),
-        peak_flops=table("tflops", _TERA),
-        links=table("links_gbps", _GIGA),
-        sram_bytes=scaled("sram_kib", KIB, common),
-        workspace_bytes=scaled("workspace_kib", KIB, common),
-        context_bytes=scaled("context_mib", MIB, common),
-        sources={**own, **row["sources"], **common["sources"]},
-    )
+        name=name, title=row["title"], aliases=tuple(map(str, row.get("aliases", ()))),
+        architecture=row.get("architecture"), sources={**own, **row["sources"], **common["sources"]}, **figures)
 
 
+def _scaled(figure: Any, unit: int) -> Any:
+    if isinstance(figure, Mapping):
+        return {kind: _scaled(each, unit) for kind, each in figure.items()}
+    return round(figure * unit)
+
+
+_FIGURES: Final = {
+    "memory_bytes": ("memory_mib", MIB), "visible_bytes": ("visible_mib", MIB), "bandwidth": ("bandwidth_gbps", 10**9),
+    "peak_flops": ("tflops", 10**12), "links": ("links_gbps", 10**9), "sram_bytes": ("sram_kib", 1024),
+    "workspace_bytes": ("workspace_kib", 1024), "context_bytes": ("context_mib", MIB),
+}
+"""Figures of a device: their keys in the table, and their units."""
 _FACTS: Final = {"memory": "memory_mib", "bandwidth": "bandwidth_gbps", "tflops": "tflops", "links": "links_gbps"}
 """Facts of the table that have the row's source where they have none of their own."""

@@ -7,7 +7,6 @@ at the start (llama.cpp). What a layer caches of a token is the record's, never 
 from __future__ import annotations
 
 import functools
-import importlib.resources
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,10 +14,10 @@ from fractions import Fraction
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from txcalc.answer.devices import read_table
 from txcalc.count.kv_cache import token_bytes
 from txcalc.spec.errors import SpecError, not_one_of, shown
 from txcalc.spec.facts import layer_order
-from txcalc.spec.yaml import read_yaml
 from txcalc.trace.cache import Cache
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import BYTES, Workload
@@ -128,8 +127,7 @@ def of_file(kind: str) -> str | None:
 
 @functools.cache
 def _known() -> Mapping[str, Any]:
-    text = importlib.resources.files("txcalc.answer").joinpath("engines.yaml").read_text(encoding="utf-8")
-    return read_yaml(text, "engines.yaml").data
+    return read_table("engines.yaml")
 
 
 def _number(version: str) -> tuple[int, ...]:

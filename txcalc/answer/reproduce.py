@@ -16,12 +16,12 @@ from fractions import Fraction
 from typing import Any, Final, Literal
 
 from txcalc import units
+from txcalc.answer.devices import read_table
 from txcalc.answer.printed import published_value
 from txcalc.answer.reproduced import MEASURES
 from txcalc.document import Part
 from txcalc.models.load import load
 from txcalc.spec.errors import SpecError, nearest
-from txcalc.spec.yaml import read_yaml
 
 Verdict = Literal["rounds to it", "within", "estimate", "MOVED"]
 
@@ -71,15 +71,13 @@ class Reproduction(Part):
 def reproduce(names: Sequence[str] = ()) -> Reproduction:
     """Recompute every family of rows, or those of these names. Raises ``SpecError`` for one that there is not."""
     folder = importlib.resources.files("txcalc.answer").joinpath("published")
-    known = {each.name.removesuffix(".yaml"): each for each in sorted(folder.iterdir(), key=lambda each: each.name)
-             if each.name.endswith(".yaml")}
+    known = sorted(each.name.removesuffix(".yaml") for each in folder.iterdir() if each.name.endswith(".yaml"))
     for name in names:
         if name not in known:
             close = nearest(name, known)
             raise SpecError(f"no family {name!r}; " + (f"did you mean {close}?" if close else
                                                        f"one of {', '.join(known)}"))
-    families = tuple(_family(name, read_yaml(known[name].read_text(encoding="utf-8"), f"{name}.yaml").data)
-                     for name in (names or known))
+    families = tuple(_family(name, read_table(f"published/{name}.yaml")) for name in (names or known))
     return Reproduction(families=families, holds=all(row.verdict != "MOVED" for each in families for row in each.rows))
 
 

@@ -39,21 +39,24 @@ def layer_order(stack: Stack) -> Iterator[tuple[str, Sublayers]]:
                 yield from [(f"layers.{g}.{b}", block)] * block.repeat
 
 
+def attentions(stack: Stack) -> Iterator[AnyAttention]:
+    """The attention of every distinct block that has one."""
+    yield from (block.attention for _, block in located_blocks(stack) if block.attention is not None)
+
+
 def shares_keys(stack: Stack) -> bool:
     """Whether some layer reads the keys and values of another."""
-    attentions = (block.attention for _, block in located_blocks(stack))
-    return any(each is not None and each.kind == "standard" and each.kv_shared for each in attentions)
+    return any(each.kind == "standard" and each.kv_shared for each in attentions(stack))
 
 
 def chooses_keys(stack: Stack) -> bool:
     """Whether an indexer chooses the keys of some layer."""
-    attentions = (block.attention for _, block in located_blocks(stack))
-    return any(each is not None and each.kind == "mla" and each.indexer is not None for each in attentions)
+    return any(each.kind == "mla" and each.indexer is not None for each in attentions(stack))
 
 
 def has_latents(stack: Stack) -> bool:
     """Some layer caches latents in place of keys and values."""
-    return any(block.attention is not None and block.attention.kind == "mla" for _, block in located_blocks(stack))
+    return any(each.kind == "mla" for each in attentions(stack))
 
 
 def mask_kind(attention: Attention) -> str:
@@ -63,7 +66,7 @@ def mask_kind(attention: Attention) -> str:
 
 def first_attention(stack: Stack) -> AnyAttention:
     """The first attention in the stack, after whose heads go the weights that all of its layers share."""
-    return next(block.attention for _, block in located_blocks(stack) if block.attention is not None)
+    return next(attentions(stack))
 
 
 def patches(image: PatchInput) -> int:
