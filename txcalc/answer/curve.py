@@ -145,13 +145,13 @@ def attention_curve(
         workload=run.workload,
         layer=layer,
         other_layers=tuple(others),
-        weight_bytes=weight_bytes(run.flash) if is_known(run.flash) else None,
+        weight_bytes=weight_bytes(run.trace()) if is_known(run.trace()) else None,
         sram_bytes=sram,
         device=device,
         points=tuple(points),
         reserve=None if device is None else reserve,
         limits=() if device is None else limits(model, layer.path, device.memory_bytes, reserve.bytes),
-        notes=(*beyond(spec, lengths[-1]), *instead(spec, run.flash)),
+        notes=(*beyond(spec, lengths[-1]), *instead(spec, run.trace())),
         conventions=tuple(_conventions(spec, run, layer.path, sram, reserve if device else None)),
         provenance=Provenance.of(origin.command),
     )
@@ -181,9 +181,9 @@ def _point(run: Run, length: int, path: str, sram: int | None) -> Point:
         ),
         model=ModelPoint(
             **{policy: _model_cost(run.trace(policy), sram) for policy in POLICIES},
-            flops_core=flops.core_flops(run.flash, run.workload.masked),
-            flops_forward=flops.forward_flops(run.flash, run.workload.masked),
-            kv_cache_bytes=kv_cache.kv_cache_bytes(run.flash),
+            flops_core=flops.core_flops(run.trace(), run.workload.masked),
+            flops_forward=flops.forward_flops(run.trace(), run.workload.masked),
+            kv_cache_bytes=kv_cache.kv_cache_bytes(run.trace()),
         ),
     )
 
@@ -221,7 +221,7 @@ def _conventions(
     spec: Model, run: Run, path: str, sram: int | None, reserve: Reserve | None
 ) -> list[Convention]:
     workload = run.workload
-    shared = [rule for rule in conventions(spec, run.flash) if rule.id in _SHARED_RULES]
+    shared = [rule for rule in conventions(spec, run.trace()) if rule.id in _SHARED_RULES]
     fused = scores.statistics_bytes(run.layer("flash", path))
     instead = "; flash is the fp32 log-sum-exp of each row that it writes instead" if fused else ""
     own = [

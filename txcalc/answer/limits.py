@@ -10,11 +10,12 @@ from typing import Final, Literal, NamedTuple
 
 from txcalc import units
 from txcalc.answer.devices import Device
-from txcalc.answer.stretch import Policy, Run, Stretched
-from txcalc.count import activations, kv_cache, scores
+from txcalc.answer.stretch import POLICIES, Policy, Stretched
+from txcalc.count import activations, kv_cache, layer, scores
 from txcalc.count.weights import is_known, weight_bytes
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
+from txcalc.trace.record import Trace
 
 LONGEST: Final = 2**40
 """Lengths beyond this are not searched."""
@@ -69,7 +70,7 @@ class _Quantity(NamedTuple):
     id: str
     text: str
     policy: Policy | None
-    size: Callable[[Run], int]
+    size: Callable[[Trace], int]
 
 
 def limits(model: Stretched, path: str, memory: int, reserve: int = 0) -> tuple[Limit, ...]:
@@ -81,33 +82,33 @@ def limits(model: Stretched, path: str, memory: int, reserve: int = 0) -> tuple[
 
 
 def _quantities(model: Stretched, path: str, reserve: int) -> Iterator[_Quantity]:
-    run = model.at(model.length(1))
-    yield _Quantity("score-matrix", "one eager score matrix", "eager",
-                    lambda run: scores.score_matrix_bytes(run.layer("eager", path)))
-    yield _Quantity("peak-scores", "one layer's eager attention at its peak", "eager",
-                    lambda run: scores.peak_score_bytes(run.layer("eager", path)))
-    if run.workload.keeps:
-        yield _Quantity("kept-scores", "all score matrices kept for backward, eager", "eager",
-                        lambda run: activations.score_bytes(run.eager))
-        yield _Quantity("activations-eager", "all activations kept for backward, eager", "eager",
-                        lambda run: activations.activation_bytes(run.eager))
-        yield _Quantity("activations-flash", "all activations kept for backward, flash", "flash",
-                        lambda run: activations.activation_bytes(run.flash))
-    if kv_cache.kv_cache_bytes(run.flash) is not None:
-        yield _Quantity("kv-cache", "the KV cache", None, _cache)
-    if kv_cache.kv_cache_bytes(run.flash) is not None and is_known(run.flash):
-        fixed = weight_bytes(run.flash) + reserve
+    def alone(size: Callable[[Trace], int]) -> Callable[[Trace], int]:
+        return lambda t: size(layer.alone(t, path))
+
+    t = model.at(model.length(1)).trace()
+    yield _Quantity("score-matrix", "one eager score matrix", "eager", alone(scores.score_matrix_bytes))
+    yield _Quantity("peak-scores", "one layer's eager attention at its peak", "eager", alone(scores.peak_score_bytes))
+    if t.workload.keeps:
+        yield _Quantity("kept-scores", "all score matrices kept for backward, eager", "eager", activations.score_bytes)
+        for policy in POLICIES:
+            yield _Quantity(f"activations-{policy}", f"all activations kept for backward, {policy}", policy,
+                            activations.activation_bytes)
+    if kv_cache.kv_cache_bytes(t) is None:
+        return
+    yield _Quantity("kv-cache", "the KV cache", None, _cache)
+    if is_known(t):
+        fixed = weight_bytes(t) + reserve
         text = f"weights, KV cache and {units.memory(reserve)} reserve" if reserve else "weights and KV cache"
-        yield _Quantity("weights-kv-cache", text, None, lambda run: fixed + _cache(run))
+        yield _Quantity("weights-kv-cache", text, None, lambda t: fixed + _cache(t))
 
 
-def _cache(run: Run) -> int:
-    return int(kv_cache.kv_cache_bytes(run.flash) or 0)
+def _cache(t: Trace) -> int:
+    return int(kv_cache.kv_cache_bytes(t) or 0)
 
 
 def _limit(quantity: _Quantity, model: Stretched, memory: int) -> Limit:
     def size(step: int) -> int:
-        return quantity.size(model.at(model.length(step)))
+        return quantity.size(model.at(model.length(step)).trace(quantity.policy or "flash"))
 
     step = first_above(size, memory, LONGEST)
     return Limit(

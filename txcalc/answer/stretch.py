@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from math import isqrt
 from typing import Final, Literal, TypeVar
 
@@ -38,20 +37,13 @@ class Run:
     def __init__(self, spec: Model, workload: Workload) -> None:
         self.workload = workload
         self._spec = spec
+        self._traces: dict[Policy, Trace] = {}
 
-    @cached_property
-    def eager(self) -> Trace:
-        """The trace with score matrices in memory."""
-        return trace(self._spec, self.workload.replaced(attention="eager"))
-
-    @cached_property
-    def flash(self) -> Trace:
-        """The trace with a fused kernel where there is one."""
-        return trace(self._spec, self.workload.replaced(attention="flash"))
-
-    def trace(self, policy: Policy) -> Trace:
-        """The trace under a policy."""
-        return self.eager if policy == "eager" else self.flash
+    def trace(self, policy: Policy = "flash") -> Trace:
+        """The trace with score matrices in memory, or with a fused kernel where there is one."""
+        if policy not in self._traces:
+            self._traces[policy] = trace(self._spec, self.workload.replaced(attention=policy))
+        return self._traces[policy]
 
     def layer(self, policy: Policy, path: str) -> Trace:
         """One of its attention layers alone."""
@@ -59,7 +51,7 @@ class Run:
 
     def attention_layers(self) -> list[tuple[str, int]]:
         """Every attention layer's path, and how often it runs."""
-        return attention_layers(self.flash)
+        return attention_layers(self.trace())
 
 
 class Stretched:

@@ -14,6 +14,7 @@ import typer
 
 from txcalc.show.terminal import Screen
 from txcalc.spec.errors import SpecError
+from txcalc.spec.files import explained
 
 STDOUT: Final = "-"
 _ASCII: Final = str.maketrans({"×": "x", "·": "|", "–": "-", "—": "-", "−": "-", "█": "#", "…": ".", "²": "2",
@@ -144,12 +145,8 @@ def _place(part: str, target: str, *, force: bool) -> None:
 
 @contextlib.contextmanager
 def _explained(path: str) -> Iterator[None]:
-    try:
-        yield
-    except FileExistsError:
-        raise SpecError("exists; --force replaces it", source=path) from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or text without a UTF-8 form
-        if isinstance(error, SpecError):
-            raise
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise SpecError(f"cannot be written: {reason}", source=path) from None
+    with explained(path, "cannot be written"):
+        try:
+            yield
+        except FileExistsError:
+            raise SpecError("exists; --force replaces it", source=path) from None

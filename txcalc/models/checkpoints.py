@@ -14,7 +14,7 @@ from txcalc.models.gguf_header import MAGIC, read_gguf
 from txcalc.models.header import Checkpoint, Reader
 from txcalc.models.safetensors import read_index, read_safetensors
 from txcalc.spec.errors import SpecError
-from txcalc.spec.files import Document, open_file
+from txcalc.spec.files import Document, explained, open_file
 from txcalc.spec.formats import WHOLE
 from txcalc.spec.model import Model
 
@@ -31,7 +31,7 @@ def read_checkpoint(path: str) -> Checkpoint:
     Raises ``SpecError``, in one line, for a file that is not there, is neither, or is damaged.
     """
     path = _in_folder(path)
-    try:
+    with explained(path, "cannot be read"):
         if path.endswith(".json"):
             return read_index(path)
         with open_file(path) as file:
@@ -39,11 +39,6 @@ def read_checkpoint(path: str) -> Checkpoint:
                 file.seek(0)
                 return read_safetensors(Reader(file, path))
         return read_gguf(path)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        if isinstance(error, SpecError):
-            raise
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise SpecError(f"cannot be read: {reason}", source=path) from None
 
 
 def _in_folder(path: str) -> str:

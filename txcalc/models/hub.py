@@ -32,19 +32,17 @@ def config_path(repository: str) -> str:
     try:
         reachable = _is_there(constants.ENDPOINT)
         return str(hf_hub_download(name, "config.json", revision=revision or None, local_files_only=not reachable))
-    except errors.GatedRepoError:
-        raise SpecError("is gated: accept its terms on the hub, then 'hf auth login'", source=place) from None
-    except errors.RepositoryNotFoundError:
-        raise SpecError("no such model on the hub, or it is private", source=place) from None
-    except errors.RevisionNotFoundError:
-        raise SpecError(f"there is no revision {revision}", source=place) from None
-    except errors.LocalEntryNotFoundError:
-        raise SpecError("the hub cannot be reached, and it is not in the cache", source=place) from None
-    except errors.EntryNotFoundError:
-        raise SpecError("has no config.json", source=place) from None
     except Exception as error:  # whatever the network or the hub's client comes up with is one line
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise SpecError(f"cannot be downloaded: {reason}", source=place) from None
+        known = {  # the most special first
+            errors.GatedRepoError: "is gated: accept its terms on the hub, then 'hf auth login'",
+            errors.RepositoryNotFoundError: "no such model on the hub, or it is private",
+            errors.RevisionNotFoundError: f"there is no revision {revision}",
+            errors.LocalEntryNotFoundError: "the hub cannot be reached, and it is not in the cache",
+            errors.EntryNotFoundError: "has no config.json", Exception: f"cannot be downloaded: {reason}",
+        }
+        message = next(message for kind, message in known.items() if isinstance(error, kind))
+        raise SpecError(message, source=place) from None
 
 
 def _is_there(endpoint: str) -> bool:

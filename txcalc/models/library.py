@@ -16,7 +16,7 @@ from functools import cache, cached_property
 from typing import Final, Literal
 
 from txcalc.spec.errors import SpecError
-from txcalc.spec.files import read_text
+from txcalc.spec.files import explained, read_text
 
 DIRECTORY_VARIABLE: Final = "TXCALC_PRESETS"
 """Names the user's directory of presets; empty for none. Without it, it is ``presets`` in txcalc's config directory."""
@@ -224,10 +224,8 @@ def _user() -> list[PresetFile]:
     folder = user_folder()
     if folder is None:
         return []
-    try:
+    with explained(folder, "presets cannot be read"):
         return sorted(_files(folder, "user"), key=_order)
-    except OSError as error:
-        raise SpecError(f"presets cannot be read: {(error.strerror or str(error)).lower()}", source=folder) from None
 
 
 def _files(root: str, origin: Origin, family: str | None = None) -> Iterator[PresetFile]:

@@ -285,6 +285,21 @@ class Data(NamedTuple):
 Block = Title | Facts | Table | Charts | Derivation | Notes | Data
 
 
+def fields(part: Any, names: Iterable[str], by: str = ", ") -> list[object]:
+    """Fields of a part for a spreadsheet; several values are one text."""
+    def cell(value: Any) -> object:
+        if isinstance(value, dict):
+            value = tuple(f"{name}={each}" for name, each in value.items())
+        return by.join(map(str, value)) if isinstance(value, tuple) else value
+
+    return [cell(getattr(part, name)) for name in names]
+
+
+def shape(sizes: Iterable[int]) -> str:
+    """``4 × 128``, or that it has no dimension."""
+    return " × ".join(map(units.exact, sizes)) or "scalar"
+
+
 def joined(cells: Iterable[Cell], by: str = ", ") -> tuple[Cell, ...]:
     """Cells in a row, with ``by`` between them."""
     return tuple(part for i, cell in enumerate(cells) for part in ((by, cell) if i else (cell,)))

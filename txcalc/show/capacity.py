@@ -27,7 +27,7 @@ def blocks(capacity: Capacity, defaults: Collection[str] = ()) -> Iterator[b.Blo
     names = ("size", "given", "largest_fits", "bytes", "first_not", "bytes_first_not", "phase", "at")
     length = "past" if capacity.workload.phase == "decode" else "seq"
     yield b.Data(names, (
-        *([_plain(getattr(each, name)) for name in names] for each in capacity.most),
+        *(b.fields(each, names, " ") for each in capacity.most),
         *([length, f"batch={each.batch}", each.length, each.bytes, *[None] * 4] for each in capacity.frontier)))
 
 
@@ -102,7 +102,3 @@ def _frontier(capacity: Capacity) -> b.Table:
     return b.Table(f"{row.capitalize()} against length", columns, bare=True, level=1, rows=[
         b.Row((b.Number(each.batch), b.Number(each.length), b.Number(each.batch * each.length),
                b.Number(each.bytes, "memory"))) for each in capacity.frontier])
-
-
-def _plain(value: object) -> object:
-    return " ".join(f"{name}={size}" for name, size in value.items()) if isinstance(value, dict) else value

@@ -26,10 +26,7 @@ def blocks(found: Listing) -> Iterator[b.Block]:
     yield b.Table("By family", columns, rows, bare=True)
     names = ("name", "family", "params", "params_active", *_SERVING.values(), "aliases", "summary", "path", "origin",
              "shadows", "error")
-    yield b.Data(names, (
-        [", ".join(value) if isinstance(value, tuple) else value for value in (getattr(preset, n) for n in names)]
-        for preset in found.presets
-    ))
+    yield b.Data(names, (b.fields(preset, names) for preset in found.presets))
 
 
 _SERVING: Final = {"as released": "released_weight_bytes", "KV fixed": "kv_cache_fixed_bytes",

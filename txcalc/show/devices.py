@@ -21,7 +21,7 @@ def blocks(found: Devices) -> Iterator[b.Block]:
         yield b.Table("Devices", columns, [_row(each) for each in found.devices], bare=True)
     names = tuple(name for name in Device.names() if name not in ("peak_flops", "links", "sources"))
     yield b.Data((*names, "tflops", "links", "sources"), (
-        [*(_plain(getattr(each, name)) for name in names), _rates(each.peak_flops, 10**12), _rates(each.links),
+        [*b.fields(each, names), _rates(each.peak_flops, 10**12), _rates(each.links),
          "; ".join(f"{fact}: {source}" for fact, source in each.sources.items())] for each in found.devices))
 
 
@@ -59,7 +59,3 @@ def _rates(figures: dict[str, int], unit: int = 10**9) -> str:
 
 def _scaled(figure: int | None, unit: int = 10**9) -> str:
     return units.MISSING if figure is None else f"{figure / unit:,.6g}"
-
-
-def _plain(value: object) -> object:
-    return ", ".join(value) if isinstance(value, tuple) else value

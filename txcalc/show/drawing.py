@@ -34,23 +34,16 @@ _LINE: Final = 14.0
 
 
 class Line(NamedTuple):
-    """A line through points: of the grid, of a level, to a name, or the curve of a series."""
+    """A line through points: of the grid, of a level, to a name, the curve of a series, or around its area."""
 
     points: Sequence[tuple[float, float]]
-    kind: Literal["grid", "level", "lead", "curve"]
+    kind: Literal["grid", "level", "lead", "curve", "area"]
     series: int = 0
 
     @property
     def dash(self) -> tuple[int, ...] | None:
         """Strokes and gaps; neighbours in colour differ."""
         return DASHES[(self.series + self.series // 4) % 4] if self.kind == "curve" else None
-
-
-class Area(NamedTuple):
-    """What lies within these points, of a series."""
-
-    points: Sequence[tuple[float, float]]
-    series: int
 
 
 class Dot(NamedTuple):
@@ -92,7 +85,7 @@ class Text(NamedTuple):
     align: Literal["", "mid", "end"] = ""
 
 
-Shape = Line | Area | Dot | Box | Text
+Shape = Line | Dot | Box | Text
 Scale = Callable[[int], float]
 
 
@@ -300,7 +293,7 @@ def _areas(chart: Chart) -> Drawing:
     shapes = list[Shape]()
     for i, series in enumerate(stacked):
         below = stacked[i - 1] if i else [0] * len(series)
-        shapes.append(Area([*outline(series), *reversed(outline(below))], i))
+        shapes.append(Line([*outline(series), *reversed(outline(below))], "area", i))
     for value in range(0, top + 1, step):
         y = at(value)
         shapes += [Line(((_LEFT, y), (_END, y)), "grid"), Text(_tick(chart, value), _LEFT - 7, y + 4, "small", "end")]

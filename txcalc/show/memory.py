@@ -34,7 +34,7 @@ def blocks(memory: Memory, defaults: Collection[str] = ()) -> Iterator[b.Block]:
     yield _outside(memory)
     yield from behind(memory)
     columns = Alive.names()
-    yield b.Data(columns, ([_plain(getattr(row, name)) for name in columns] for row in memory.at_peak))
+    yield b.Data(columns, (b.fields(row, columns, " ") for row in memory.at_peak))
 
 
 def title(of: Memory | Capacity, what: str, defaults: Collection[str]) -> b.Title:
@@ -121,13 +121,9 @@ def _every(memory: Memory) -> b.Table:
     columns = (b.Column("Alive at the peak", "path"), b.Column("what"), b.Column("why"), b.Column("shape"),
                b.Column("dtype"), b.Column("times", "n"), b.Column("bytes", "n", exact=3))
     return b.Table("Alive at the peak", columns, [
-        b.Row((row.path, row.what, row.why, _shape(row.shape), row.dtype or "", b.Number(row.times),
-               b.Number(row.bytes, "memory"))) for row in memory.at_peak
+        b.Row((row.path, row.what, row.why, "" if row.shape is None else b.shape(row.shape), row.dtype or "",
+               b.Number(row.times), b.Number(row.bytes, "memory"))) for row in memory.at_peak
     ], caption="Every storage that is alive at the peak", level=2, lines=True)
-
-
-def _shape(shape: Sequence[int] | None) -> str:
-    return "" if shape is None else " × ".join(map(units.exact, shape)) or "scalar"
 
 
 def _outside(memory: Memory) -> b.Notes:
@@ -156,10 +152,6 @@ def _cost(lever: Lever, now: int) -> str:
     if not more:
         return "the same"
     return f"{'+' if more > 0 else '−'}{units.percent(abs(more), now)} %"
-
-
-def _plain(value: object) -> object:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 # ---------------------------------------------------------------- in an engine

@@ -59,7 +59,7 @@ def blocks(found: MixerTable) -> Iterator[b.Block]:
     yield b.Notes("Counting rules", headings.rules(found.conventions), f"({short})", level=1)
     yield b.Notes("Sources", [f"{row.title}: {row.source}" for row in found.mixers], level=2)
     yield b.Data(("id", "params", "seq", *QUANTITIES), (
-        (row.id, row.params, point.seq, *(getattr(point, name) for name in QUANTITIES))
+        (row.id, row.params, point.seq, *b.fields(point, QUANTITIES))
         for row in found.mixers for point in row.points
     ))
 

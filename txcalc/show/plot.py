@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.show.blocks import Block, Charts, Title
-from txcalc.show.drawing import SIZES, Area, Box, Dot, Drawing, Line, Shape, drawing
+from txcalc.show.drawing import SIZES, Box, Dot, Drawing, Line, Shape, drawing
 from txcalc.spec.errors import MissingPackage
 
 if TYPE_CHECKING:
@@ -72,13 +72,13 @@ def _text(axes: Axes, text: str, x: float, y: float, size: float, **more: Any) -
 def _draw(axes: Axes, shape: Shape, left: float, top: float) -> None:
     if isinstance(shape, Line):
         xs, ys = ([left + x for x, _ in shape.points], [top + y for _, y in shape.points])
+        if shape.kind == "area":
+            axes.fill(xs, ys, color=_COLOURS[shape.series % len(_COLOURS)], linewidth=0)
+            return
         series = shape.kind in ("lead", "curve")
         colour = _COLOURS[shape.series % len(_COLOURS)] if series else _GREY if shape.kind == "level" else "#d0d7de"
         dash: Any = (0, (1, 2)) if shape.kind == "level" else (0, shape.dash) if shape.dash else "-"
         axes.plot(xs, ys, color=colour, linewidth=1.6 if shape.kind == "curve" else 0.7, linestyle=dash)
-    elif isinstance(shape, Area):
-        xs, ys = ([left + x for x, _ in shape.points], [top + y for _, y in shape.points])
-        axes.fill(xs, ys, color=_COLOURS[shape.series % len(_COLOURS)], linewidth=0)
     elif isinstance(shape, Dot):
         colour = _COLOURS[shape.series % len(_COLOURS)]
         axes.plot([left + shape.x], [top + shape.y], color=colour, marker="os^D"[shape.shape], markersize=6,

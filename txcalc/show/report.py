@@ -33,7 +33,7 @@ def blocks(found: View | Report) -> Iterator[b.Block]:
     yield b.Charts(lambda: _charts(parts), level=1)
     yield _published(view.published)
     yield b.Table("Weights", (b.Column("Weights", "path"), b.Column("shape"), b.Column("copies", "n")), [
-        b.Row((row.path, _shape(row.shape), b.Number(row.copies))) for row in view.weights
+        b.Row((row.path, b.shape(row.shape), b.Number(row.copies))) for row in view.weights
     ], caption="Every weight", level=2, lines=True)
     yield _caches(report)
     yield _kept(report)
@@ -43,7 +43,7 @@ def blocks(found: View | Report) -> Iterator[b.Block]:
                 f"{legend}   ({headings.short(report.conventions)})", legend, level=1)
     yield b.Notes("Sources", [f"{field}: {source}" for field, source in report.sources.items()], level=3)
     columns = Component.names()
-    yield b.Data(columns, ([getattr(part, name) for name in columns] for part in report.components))
+    yield b.Data(columns, (b.fields(part, columns) for part in report.components))
 
 
 def _since(since: Since) -> Iterator[b.Block]:
@@ -165,10 +165,6 @@ def _kept(report: Report) -> b.Table:
     columns = (b.Column("Kept for backward", "path"), b.Column("tensor"), b.Column("shape"), b.Column("times", "n"),
                b.Column("bytes", "n", exact=3))
     return b.Table("Kept for backward", columns, [
-        b.Row((kept.op, kept.tensor, _shape(kept.shape), b.Number(kept.times), b.Number(kept.bytes, "memory")))
+        b.Row((kept.op, kept.tensor, b.shape(kept.shape), b.Number(kept.times), b.Number(kept.bytes, "memory")))
         for kept in sorted(report.kept, key=lambda kept: first[kept.op])
     ], caption="Every tensor that autograd keeps, in bytes of all of them", level=2, lines=True)
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return " × ".join(units.exact(size) for size in shape) or "scalar"

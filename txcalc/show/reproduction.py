@@ -26,7 +26,7 @@ def blocks(found: Reproduction) -> Iterator[b.Block]:
         yield _rows(family)
         yield b.Notes("", [f"source: {family.source}", f"first row: {family.command}", *_missing(family)], level=2)
     names = ("family", *(name for name in Reproduced.names() if name != "run"))
-    yield b.Data(names, ((each.name, *(getattr(row, name) for name in names[1:]))
+    yield b.Data(names, ((each.name, *b.fields(row, names[1:]))
                          for each in found.families for row in each.rows))
 
 

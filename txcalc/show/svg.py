@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from txcalc.show.blocks import Chart
-from txcalc.show.drawing import COLOURS, Area, Box, Dot, Line, Shape, drawing
+from txcalc.show.drawing import COLOURS, Box, Dot, Line, Shape, drawing
 from txcalc.show.markup import Html, tag
 
 _PATHS: Final = ("", "M-4-4H4V4H-4Z", "M0-5L5 4H-5Z", "M0-5L5 0L0 5L-5 0Z")
@@ -27,12 +27,9 @@ def figure(chart: Chart) -> Html:
 def _shape(shape: Shape, hatch: str) -> Html:
     if isinstance(shape, Line):
         points = " ".join(f"{_px(x)},{_px(y)}" for x, y in shape.points)
-        kind = f"{shape.kind} s{shape.series % COLOURS + 1}" if shape.kind in ("lead", "curve") else shape.kind
+        kind = f"{shape.kind} s{shape.series % COLOURS + 1}" if shape.kind in ("lead", "curve", "area") else shape.kind
         dash = " ".join(map(str, shape.dash)) if shape.dash else None
-        return tag("polyline", points=points, class_=kind, stroke_dasharray=dash)
-    if isinstance(shape, Area):
-        points = " ".join(f"{_px(x)},{_px(y)}" for x, y in shape.points)
-        return tag("polygon", points=points, class_=f"area s{shape.series % COLOURS + 1}")
+        return tag("polygon" if shape.kind == "area" else "polyline", points=points, class_=kind, stroke_dasharray=dash)
     if isinstance(shape, Dot):
         place = f"translate({_px(shape.x)} {_px(shape.y)})"
         kind = f"s{shape.series % COLOURS + 1}{' hollow' * shape.hollow}"

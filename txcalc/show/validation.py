@@ -32,8 +32,7 @@ def blocks(found: Validations) -> Iterator[b.Block]:
             yield _notes(result)._replace(level=level)
     names = ("model", "against", *Compared.names())
     yield b.Data(names, (
-        (result.model, result.against, *("; ".join(value) if isinstance(value, tuple) else value
-                                         for value in (getattr(row, name) for name in Compared.names())))
+        (result.model, result.against, *b.fields(row, Compared.names(), "; "))
         for result in results for row in result.rows
     ))
 

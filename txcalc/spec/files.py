@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from txcalc.spec.errors import Loc, SpecError
@@ -38,22 +39,30 @@ class Document(NamedTuple):
         return next((self.marks[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.marks), None)
 
 
+@contextmanager
+def explained(source: str, what: str) -> Iterator[None]:
+    """Say in one line why the system refused; ``what`` is what could not be done."""
+    try:
+        yield
+    except SpecError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or text without a UTF-8 form
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise SpecError(f"{what}: {reason}", source=source) from None
+
+
 def read_text(path: str | os.PathLike[str], limit: int = MAX_BYTES) -> str:
     """The text of a UTF-8 file of at most ``limit`` bytes, without a byte order mark.
 
     Raises SpecError for a file that is missing, unreadable, a directory, too large, empty or not UTF-8 text.
     """
     source = os.fspath(path)
-    try:
-        with open_file(path) as file:
-            raw = file.read(limit + 1)
-    except FileNotFoundError:
-        raise SpecError("no such file", source=source) from None
-    except SpecError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise SpecError(f"cannot be read: {reason}", source=source) from None
+    with explained(source, "cannot be read"):
+        try:
+            with open_file(path) as file:
+                raw = file.read(limit + 1)
+        except FileNotFoundError:
+            raise SpecError("no such file", source=source) from None
     if len(raw) > limit:
         raise SpecError(f"is larger than {limit:,} bytes", source=source)
     if not raw.strip():
