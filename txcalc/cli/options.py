@@ -97,15 +97,19 @@ def _size(raw: str) -> int:
     return found
 
 
-class Row(NamedTuple):
-    """An option of a run: its help, and how its text is read. ``old``: read for one release, and not listed.
+_READS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "N": units.parse_count, "RANGE": units.parse_range, "yes|no": _yes}
 
-    ``metavar``: none: a flag.
+
+class Row(NamedTuple):
+    """An option of a run: its help, and how its text is read, if not as the metavar says.
+
+    ``old``: read for one release, and not listed. ``metavar``: none: a flag.
     """
 
     metavar: str | None
     help: str
-    reads: Callable[[str], Any] = str
+    reads: Callable[[str], Any] | None = None
     names: tuple[str, ...] = ()
     complete: Callable[[str], list[str]] | None = None
     old: bool = False
@@ -113,23 +117,20 @@ class Row(NamedTuple):
 
 
 RUN: Final[Mapping[str, Row]] = {
-    "batch": Row("N", "Sequences at a time. Default 1.", units.parse_count, ("--batch", "-b")),
+    "batch": Row("N", "Sequences at a time. Default 1.", names=("--batch", "-b")),
     "seq": Row("N", "New tokens. Default: the model's context or 2,048, whichever is shorter; 1 in decoding. k is "
-               "1,000, K is 1,024.", units.parse_count),
-    "past": Row("N", "Tokens already in the KV cache. Default 0; in decoding as many as leave room.",
-                units.parse_count),
-    "source_seq": Row("N", "Tokens that an encoder-decoder's encoder reads. Default: as many as the decoder.",
-                      units.parse_count),
+               "1,000, K is 1,024."),
+    "past": Row("N", "Tokens already in the KV cache. Default 0; in decoding as many as leave room."),
+    "source_seq": Row("N", "Tokens that an encoder-decoder's encoder reads. Default: as many as the decoder."),
     "images": Row("N", "Images that a model's tower reads; their tokens are part of --seq. Default 0, or one to each "
-                  "text where both are compared.", units.parse_count),
+                  "text where both are compared."),
     "phase": Row("PHASE", "forward, training, prefill or decode. Default forward."),
     "dtype": Row("DTYPE", "What is computed in: fp32, fp16 or bf16. Default bf16."),
     "weights": Row("FORMAT", f"How weights are stored: {', '.join(NAMES)} (as the model's own files); @0.43: by "
                    "bitsandbytes before 0.43.2. Default: as its checkpoint, else --dtype."),
     "kv_dtype": Row("DTYPE", "The KV cache's own dtype: fp8, int8, int4, q8_0, q5_1, q5_0, q4_1, q4_0. Default: "
                     "--dtype."),
-    "kv_block": Row("N", "Tokens in a block of a paged engine's KV cache, such as 16: adds what it allocates.",
-                    units.parse_count),
+    "kv_block": Row("N", "Tokens in a block of a paged engine's KV cache, such as 16: adds what it allocates."),
     "attention": Row("KIND", "eager, flash, efficient, math, or sdpa: what PyTorch chooses. Default flash, sdpa in "
                      "transformers; what runs in its place is named."),
     "dropout": Row("P", "Dropout probability, from 0 to below 1. Default 0.", _number),
@@ -171,9 +172,9 @@ def _some(*names: str, **changed: Row) -> dict[str, Row]:
 CURVE: Final = _some(
     "seq", "past", "batch", "source_seq", "phase", "dtype", "kv_dtype", "dropout", "masked", "kernels", "device",
     seq=Row("RANGE", "Lengths: 1K..1M doubles, 1K,3K lists. Default 1K..128K; of an image model, its own and larger "
-            "images.", units.parse_range),
+            "images."),
     past=Row("RANGE", "In decoding, in place of --seq: tokens already in the cache, to which one new token looks "
-             "back.", units.parse_range),
+             "back."),
     phase=Row("PHASE", "forward, training, prefill or decode (one new token at the end of each --past). Default "
               "forward."),
     dtype=Row("DTYPE", "fp32, fp16 or bf16. Default bf16."),
@@ -191,16 +192,15 @@ ENGINE: Final = {
     "engine": Row("NAME", "An inference engine, with @ before a version: transformers, vllm, sglang or llama.cpp. "
                   "Default none: plain PyTorch."),
     "utilization": Row("PART", "Of a card, what an engine takes of it: 0.9. Default: the engine's.", _number),
-    "context": Row("N", "The longest request that an engine admits. Default: the model's context.", units.parse_count),
+    "context": Row("N", "The longest request that an engine admits. Default: the model's context."),
     "pool": Row("SIZE", "An engine's KV pool, such as 53.29GiB, in place of what a card leaves.", units.parse_bytes),
     "kv_block": RUN["kv_block"]._replace(help="Tokens in a block of an engine's KV cache. Default: the engine's."),
     "chunk": Row("N", "Tokens that an engine reads in one pass. Default: the engine's.", _size),
-    "swa_full": Row("yes|no", "llama.cpp's --swa-full: windows are cached as long as the context. Default no.", _yes),
+    "swa_full": Row("yes|no", "llama.cpp's --swa-full: windows are cached as long as the context. Default no."),
     "v_dtype": Row("DTYPE", "llama.cpp's --cache-type-v. Default: --kv-dtype, which then is of keys."),
     "gpu_layers": Row("N", "llama.cpp's -ngl: the last layers that are on the card, the head one of them. Default: "
-                      "all.", units.parse_count, ("--gpu-layers", "-ngl")),
-    "drafter": Row("N", "Layers of a drafter, whose keys and values are in an engine's pool too. Default 0.",
-                   units.parse_count),
+                      "all.", names=("--gpu-layers", "-ngl")),
+    "drafter": Row("N", "Layers of a drafter, whose keys and values are in an engine's pool too. Default 0."),
 }
 """An inference engine, and how it is started."""
 
@@ -210,9 +210,8 @@ MEMORY: Final = ENGINE | TOGETHER | _some(
     "recompute", "offload", "loss", "lora", "dora", "freeze", "kernels", "implementation", "cache", "logits", "latents",
     "device", "reserve",
     seq=Row("N", "Tokens of a sequence: of the prompt, or of a training step. Default: the model's context or 2,048, "
-            "whichever is shorter, with room for --new. k is 1,000, K is 1,024.", units.parse_count),
-    new=Row("N", "Tokens generated after the prompt. Default 1.", units.parse_count),
-    past=Row("N", "Tokens already in the KV cache. Default 0; in decoding as many as leave room.", units.parse_count),
+            "whichever is shorter, with room for --new. k is 1,000, K is 1,024."),
+    new=Row("N", "Tokens generated after the prompt. Default 1."),
     phase=Row("PHASE", "inference (a prompt, then --new tokens), training or decode (one step). Default inference, or "
               "training where an option is given that only training has."),
     device=Row("NAME", "What it has to fit into: a card such as h100-80gb, or bytes such as 24GB or 24GiB. Default "
@@ -220,11 +219,10 @@ MEMORY: Final = ENGINE | TOGETHER | _some(
     optimizer=Row("NAME", f"{', '.join(OPTIMIZERS)}; or bytes of a parameter: weights=2,master=4,gradients=2,states=8. "
                   "Default adamw."),
     optimizer_kernel=Row("KIND", "foreach, fused or loop: how torch.optim steps. Default foreach."),
-    accumulate=Row("N", "Micro-batches of one optimizer's step. Default 1.", units.parse_count),
-    global_batch=Row("N", "Sequences of one optimizer's step; --accumulate follows.", units.parse_count),
-    clip=Row("yes|no", "Clip the gradients' norm or not. Default no.", _yes),
-    in_backward=Row("yes|no", "Update each weight, and free its gradient, in the backward pass or not. Default no.",
-                    _yes),
+    accumulate=Row("N", "Micro-batches of one optimizer's step. Default 1."),
+    global_batch=Row("N", "Sequences of one optimizer's step; --accumulate follows."),
+    clip=Row("yes|no", "Clip the gradients' norm or not. Default no."),
+    in_backward=Row("yes|no", "Update each weight, and free its gradient, in the backward pass or not. Default no."),
     offload=Row("WHAT", "What is kept in the CPU's memory: yes, with --recompute full what layers start from; with "
                 "--engine llama.cpp experts, experts:N (of the first N layers) or layers:N. Default no.",
                    lambda raw: raw == "yes" if raw in ("yes", "no") else raw),
@@ -244,7 +242,7 @@ FIT: Final = MEMORY | _some(
 LAYERS: Final = _some(
     "d", "seq", "heads", "kernel", "window", "state", "batch", "dtype", "kv_dtype", "masked",
     d=Row("N", "Width of the layers. Default 512.", _size),
-    seq=Row("RANGE", "Lengths: 1K..64K doubles, 1K,3K lists. Default 1K..64K.", units.parse_range),
+    seq=Row("RANGE", "Lengths: 1K..64K doubles, 1K,3K lists. Default 1K..64K."),
     heads=Row("N", "Attention heads. Default 8 where that divides the width, else 1.", _size),
     kernel=Row("N", "Width of the convolution. Default 3.", _size),
     window=Row("N", "Keys that the sliding window holds. Default 512.", _size),
@@ -269,7 +267,7 @@ def _read(name: str, row: Row, raw: Any) -> Any:
     from txcalc.spec.errors import SpecError
 
     try:
-        return row.reads(raw)
+        return (row.reads or _READS.get(row.metavar or "", str))(raw)
     except units.SeveralError as error:
         taker = "; txcalc attention MODEL --seq takes a list" if name in ("seq", "past") else ""
         raise SpecError(f"{error}{taker}", field=name) from None
