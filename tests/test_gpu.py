@@ -17,7 +17,8 @@ from txcalc.answer.devices import device
 from txcalc.answer.fit import fit
 from txcalc.check.validate import CASES, Case
 from txcalc.count import activations
-from txcalc.count.lifetimes import Moment, moments
+from txcalc.count.lifetimes import moments
+from txcalc.count.moments import Moment
 from txcalc.explain.explain import explain
 from txcalc.spec import older
 from txcalc.spec.files import Document

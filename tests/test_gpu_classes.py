@@ -10,7 +10,8 @@ import pytest
 from test_gpu import peak, rounded, unsplit
 
 from txcalc.answer.fit import fit
-from txcalc.count.lifetimes import Moment, moments
+from txcalc.count.lifetimes import moments
+from txcalc.count.moments import Moment
 from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace

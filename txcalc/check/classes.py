@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from txcalc.check import fake_ranks
 from txcalc.check.measure import maker
 from txcalc.check.measure_kept import Kept, kept_by
 from txcalc.check.measure_modes import LiveMode
@@ -41,21 +42,40 @@ def kept(config: Config, batch: int, seq: int, *, device: str = "cpu", **run: An
         return kept_by(model, forward, at_the_end=True)
 
 
-def live_bytes(config: Config, batch: int, seq: int, *, device: str = "cpu", **run: Any) -> list[tuple[str, int]]:
+def live_bytes(
+    config: Config, batch: int, seq: int, *, device: str = "cpu", shards: Mapping[str, Any] | None = None, **run: Any
+) -> list[tuple[str, int]]:
     """The bytes live after every operation of a training step that allocates or frees. ``lora``: adapters of ``peft``.
 
     ``seq``: labels of a sequence; ``source_seq``: what an encoder reads, where it reads tokens. ``attention``: eager or
     sdpa; ``experts``: transformers' name for how they run, its own choice where left out. ``dtype``: of weights and
     inputs; ``autocast``: to that dtype. ``dropout``: of every place where the class has one, else as ``config`` says.
     ``recompute``: the class's own gradient checkpointing, of every layer. What was there before (weights, buffers,
-    inputs, labels) and what a kernel allocates for itself are not seen.
+    inputs, labels) and what a kernel allocates for itself are not seen. ``shards``: how weights in fp32 are sharded
+    (``txcalc.check.fake_ranks``); then it is the second step, after which gradients are set to none.
     """
     with maker(device) as at:
-        _, forward = _step(config, batch, seq, at, **run)
-        with LiveMode(at) as live, _Yes():
+        model, forward = _step(config, batch, seq, at, **run)
+        if shards is not None:
+            layers = [each for each in model.modules() if isinstance(each, _layer())]
+            fake_ranks.shard(model, layers, list(model.parameters()), shards)
+        with LiveMode(at) as live, _Yes(), live.sharded():
             loss = forward()
             loss.backward()  # type: ignore[no-untyped-call]
+            if shards is not None:
+                del loss
+                model.zero_grad()
+                before, _ = live.now, live.taken()
+                loss = forward()
+                loss.backward()  # type: ignore[no-untyped-call]
+                return [(name, now - before) for name, now in live.events]
         return list(live.events)
+
+
+def _layer() -> type[nn.Module]:
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return GradientCheckpointingLayer  # type: ignore[no-any-return]
 
 
 def generation(

@@ -36,6 +36,8 @@ def measured(
     else:
         run |= {"optimizer": w.updates, "kernel": kernel_of(w.updates, w.optimizer_kernel), "clip": bool(w.clip),
                 "accumulate": w.accumulate or 1, "in_backward": bool(w.in_backward)}
+        if w.layout is not None and w.layout.fsdp is not None:
+            run["shards"] = {"dp": w.layout.dp, **vars(w.layout.fsdp)}
     if device == "fake-cuda":
         return list(fake_cuda.ask(what, spec, w.batch, w.seq, **dtypes(w), **run))
     function: Callable[..., list[Any]] = getattr(measure, what, None) or getattr(whole_step, what)

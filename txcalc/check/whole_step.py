@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any, Final
@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from txcalc.check import fake_ranks
 from txcalc.check.measure import Inputs, all_ends, balance, maker
 from txcalc.check.measure_modes import LiveMode
 from txcalc.check.measure_trained import build
+from txcalc.check.reference.stack import StackModules
+from txcalc.check.reference.transformer import Reference
 from txcalc.spec.model import Model
 
 Made = Callable[..., torch.optim.Optimizer]
@@ -83,15 +86,15 @@ def step_live_bytes(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
     images: int | None = None, optimizer: str = "adamw", kernel: str = "foreach", accumulate: int = 1,
     clip: bool = False, in_backward: bool = False, autocast: torch.dtype | None = None, device: str = "cpu",
-    **how: Any,
+    shards: Mapping[str, Any] | None = None, **how: Any,
 ) -> list[tuple[str, int]]:
     """The bytes live after every operation that allocates or frees of a training step in steady state: forward,
     loss and backward, as often as micro-batches are accumulated, clipping, the optimizer and its ``zero_grad``; or
     those of every weight once its gradient is there.
 
     Weights, states, inputs and targets count; buffers and what a kernel allocates for itself do not. The optimizer gets
-    the parameters in the order in which the model uses them. ``how``: see
-    ``build``.
+    the parameters in the order in which the model uses them. ``shards``: how ``txcalc.check.fake_ranks`` shards weights
+    in fp32. ``how``: see ``build``.
     """
     with maker(device) as at:
         run = Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
@@ -99,6 +102,8 @@ def step_live_bytes(
         if not device.startswith("fake"):
             balance(root)
         parameters = list(_as_used(root, lambda: all_ends(root, run, loss=False)))
+        if shards is not None:
+            parameters = fake_ranks.shard(root, layers(root), parameters, shards)
         live = LiveMode(at)
         for tensor in (*parameters, run.tokens, run.source, run.images, *run.targets):
             if tensor is not None:
@@ -110,7 +115,7 @@ def step_live_bytes(
             torch.autograd.backward(ends, None if root.has_loss else tuple(map(torch.ones_like, ends)))
             return ends
 
-        with live:
+        with live, live.sharded():
             trained = [p for p in parameters if p.requires_grad]
             update = made(optimizer, kernel, root, parameters)
             if in_backward:
@@ -133,6 +138,12 @@ def step_live_bytes(
                     update.zero_grad()
                 del ends
         return list(live.events)
+
+
+def layers(root: Reference) -> list[nn.Module]:
+    """The layers of all its stacks, each once."""
+    stacks = [each for each in root.modules() if isinstance(each, StackModules)]
+    return list(dict.fromkeys(block for each in stacks for block in each.blocks_in_order()))
 
 
 def _at_once(optimizer: torch.optim.Optimizer, _: Tensor) -> None:

@@ -13,18 +13,18 @@ alive until the list is read, and then freed as often as turns are alike.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from math import prod
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from txcalc.count.turns import Edge, Memory, Return, Run, Schedule, Step, Turns, Value, count
+from txcalc.count.moments import Middle, Moment, Moments, Pass, every
+from txcalc.count.shards import Sharding, sharding
+from txcalc.count.turns import Border, Edge, Memory, Return, Run, Schedule, Step, Turns, Value
 from txcalc.count.unproved import check
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Gradient, Number, Role, Tensor
-
-Pass = Literal["forward", "backward"]
 
 
 class Event(NamedTuple):
@@ -67,6 +67,9 @@ def moments(
     """
     run = partial(_run, trace, in_place=in_place, unroll=unroll, none=none, amount=amount, number=number)
     once = run()
+    made = {path: value.gradient.shape for (path, _), (value, _) in once.weights.items() if value.gradient is not None}
+    if (units := sharding(trace, made, later=accumulates)) is not None:
+        return run(units=units).moments
     return run(uses=once.used).moments if accumulates else once.moments
 
 
@@ -83,60 +86,20 @@ def gradients(trace: Trace) -> Iterator[tuple[str, Memory, Number]]:
 def _run(
     trace: Trace, *, in_place: bool = True, unroll: bool = False, uses: Mapping[object, int] = MappingProxyType({}),
     none: Any = 0, amount: Callable[[Memory], Any] = lambda memory: memory.bytes,
-    number: Callable[[Number], Number] = lambda size: size,
+    number: Callable[[Number], Number] = lambda size: size, units: Sharding | None = None,
 ) -> _Live:
     """A run, forward and backward, as ``moments`` asks for it."""
     check(trace)
-    steps = Schedule(trace, unroll, in_place, number)
+    steps = Schedule(trace, unroll, in_place, number, None if units is None else units.unit)
     steps.add(trace.body)
     start = sum((amount(memory) * often for memory, often in steps.cached), none)
-    live = _Live(trace, in_place=in_place, now=start, amount=amount, number=number, uses=uses)
+    live = _Live(trace, in_place=in_place, now=start, amount=amount, number=number, uses=uses,
+                 units=units)
     live.release(())
     live.forward(steps)
     if trace.workload.keeps:
         live.backward(steps)
     return live
-
-
-# ---------------------------------------------------------------- moments
-
-
-class Moment(NamedTuple):
-    """What is alive after an operation has allocated, or after others were freed; its amounts add up."""
-
-    phase: Pass
-    path: str
-    live: Any
-    turns: Turns
-
-
-class Middle(NamedTuple):
-    """Turns of a repeat that one stands for: each but the first adds ``grows`` to its moments."""
-
-    edge: Edge
-    grows: Any
-    moments: Moments
-    ahead: bool  # in the order of the forward pass
-
-    @property
-    def times(self) -> Number:
-        """Their number."""
-        return self.edge.times
-
-
-Moments = Sequence[Moment | Middle]
-
-
-def every(trace: Trace, moments: Moments, more: Any, turns: int | None = None) -> Iterator[Moment]:
-    """The moments of every turn, with ``more`` alive; ``turns``: of so many of each repeat at most."""
-    for m in moments:
-        if isinstance(m, Moment):
-            yield m._replace(live=m.live + more)
-        else:
-            times = count(trace, m.times)
-            shown = times if turns is None else min(times, max(turns, 2))
-            for turn in (i * (times - 1) // max(shown - 1, 1) for i in range(shown)):
-                yield from every(trace, m.moments, more + m.grows * turn, turns)
 
 
 # ---------------------------------------------------------------- what is alive
@@ -167,7 +130,7 @@ class _Live:
 
     def __init__(
         self, trace: Trace, *, in_place: bool, now: Any, amount: Callable[[Memory], Any],
-        number: Callable[[Number], Number], uses: Mapping[object, int],
+        number: Callable[[Number], Number], uses: Mapping[object, int], units: Sharding | None,
     ) -> None:
         """``uses``: after how many uses the gradient of a weight is added to one that was there before the run."""
         self.trace, self.in_place, self.now, self.amount, self.number = trace, in_place, now, amount, number
@@ -176,9 +139,9 @@ class _Live:
         self._turns: Turns = ()
         self._ahead = True
         self.weights: dict[tuple[str, object], tuple[Value, Number]] = {}  # their gradients, and how many are alike
-        self._uses, self.used = uses, Counter[object]()
+        self._uses, self.used, self._units = uses, Counter[object](), units
         self._plans: dict[int, _Plan] = {}
-        self._open: list[tuple[Edge, int, Any]] = []  # with the first moment inside, and what was alive before
+        self.open: list[tuple[Edge, int, Any]] = []  # with the first moment inside, and what was alive before
 
     def forward(self, steps: Schedule) -> None:
         """Run forward to results that the caller holds."""
@@ -195,7 +158,7 @@ class _Live:
         """Run steps up to the ``end``-th, after which only what is saved, or read by others, is alive."""
         last: dict[Memory, int] = {}
         for i, step in enumerate(steps):
-            if not isinstance(step, Edge):
+            if isinstance(step, Return | Run):
                 last |= dict.fromkeys(step.holds if isinstance(step, Return) else (*step.reads, *step.writes), i)
         dying: dict[int, list[Memory]] = {}
         for memory, i in last.items():
@@ -204,10 +167,12 @@ class _Live:
             if isinstance(step, Edge):
                 self._cross(step)
                 continue
+            if isinstance(step, Border) and self._units is not None and self._phase == "forward":
+                self._units.forward(self, step)
             if isinstance(step, Run):
                 self._turns = step.turns
                 if step.op.kind.cached != "before":
-                    self._allocate(step.op.path, step.writes)
+                    self.allocate(step.op.path, step.writes)
                 for memory in step.keeps:
                     memory.users += 1
             self.release(dying.get(i, ()))
@@ -221,10 +186,12 @@ class _Live:
             steps.values[x.value].gradient = memory
             memory.users += given
         if not given:
-            self._allocate(results[0].label, first)
+            self.allocate(results[0].label, first)
         for step in reversed(steps.steps):
             if isinstance(step, Edge):
                 self._cross(step)
+            elif isinstance(step, Border) and self._units is not None:
+                self._units.backward(self, step)
             elif isinstance(step, Run):
                 self._turns = step.turns
                 self._back(step)
@@ -233,10 +200,10 @@ class _Live:
 
     def _cross(self, edge: Edge) -> None:
         """Begin turns that stand for others, or end them: then all that those would have added is alive."""
-        if not self._open or self._open[-1][0] is not edge:
-            self._open.append((edge, len(self.moments), self.now))
+        if not self.open or self.open[-1][0] is not edge:
+            self.open.append((edge, len(self.moments), self.now))
             return
-        _, start, before = self._open.pop()
+        _, start, before = self.open.pop()
         grows = self.now - before
         self.moments[start:] = [Middle(edge, grows, tuple(self.moments[start:]), self._ahead)]
         self.now += grows * (edge.times - 1)
@@ -255,7 +222,7 @@ class _Live:
             if run.again is not None and run.again.due and run.op.packs:
                 run.again.due, self._ahead = False, True
                 if run.again.restores:
-                    self._allocate(run.op.path, run.again.restores)
+                    self.allocate(run.op.path, run.again.restores)
                 self._forth(run.again.steps, run.again.end)
                 self.release((*run.again.restores, *run.again.casts))
                 self._turns, self._ahead = run.turns, False
@@ -338,11 +305,13 @@ class _Live:
                     spent += self._add(run, value, g, memory)
             elif g.of is not None:
                 key = g.of, run.own
-                value, _ = self.weights.setdefault(key, (Value(None), prod(edge.times for edge, _, _ in self._open)))
+                value, _ = self.weights.setdefault(key, (Value(None), prod(edge.times for edge, _, _ in self.open)))
                 spent += self._add(run, value, g, memory)
                 self.used[key] += 1
                 if self.used[key] == self._uses.get(key) and value.gradient is not None:
                     spent.append(value.gradient)
+                if self._units is not None:
+                    self._units.own(self, g.of, value)
         self.release(spent)
 
     def _add(self, run: Run, value: Value, g: Gradient, memory: Memory) -> list[Memory]:
@@ -371,21 +340,23 @@ class _Live:
         """Allocate gradients, each of a size."""
         made = [Memory(size, op, _name(g), "gradients" if isinstance(g.of, str) else "transient",
                        shape=g.shape or (g.of.shape if isinstance(g.of, Tensor) else ())) for g, size in sizes]
-        self._allocate(op.path, made)
+        self.allocate(op.path, made)
         return made
 
-    def _allocate(self, path: str, memories: Iterable[Memory]) -> None:
+    def allocate(self, path: str, memories: Iterable[Memory]) -> None:
+        """Let storages live, and note the moment."""
         for memory in memories:
             memory.users += 1
             self.now += self.amount(memory)
         self.moments.append(Moment(self._phase, path, self.now, self._turns))
 
     def release(self, memories: Iterable[Memory]) -> None:
+        """Let go of storages once, and note the moment."""
         for memory in memories:
             memory.users -= 1
             if not memory.users:
                 edge, amount = memory.edge, self.amount(memory)
-                alone = edge is None or any(edge is other for other, _, _ in self._open)
+                alone = edge is None or any(edge is other for other, _, _ in self.open)
                 self.now -= amount if edge is None or alone else amount * edge.times
         self.moments.append(Moment(self._phase, "", self.now, self._turns))
 

@@ -255,6 +255,9 @@ OPTIMIZERS: Final[Mapping[str, Optimizer]] = {
 """Muon takes the matrices of hidden layers, and AdamW all else; its step is the first."""
 
 
+WHOLE: Final = ("adafactor", "muon")
+"""Those that need more than a rank's part of a weight: what they gather is not known."""
+
 _CLIP: Final = (
     Make("_foreach_norm", "norms", _one), Make("stack", "stacked", _one),
     Make("linalg_vector_norm", "norm", _one, frees=("stacked", "norms"), once=True),
@@ -263,6 +266,13 @@ _CLIP: Final = (
     Make("clamp", "clamped", _one, once=True), _then("norm", "coefficient", "clamped"),
 )
 """``clip_grad_norm_``, which goes over lists by itself."""
+
+_CLIP_SHARDS: Final = (
+    *_CLIP[:2], Make("pow", "powers", _one), Make("all_reduce", "reduced", _one),
+    Make("wait_tensor", "sums", _one, frees=("reduced",)), Make("pow", "roots", _one, frees=("sums", "powers")),
+    _CLIP[2]._replace(frees=("stacked", "norms", "roots")), *_CLIP[3:],
+)
+"""The same on DTensors: norms of parts are summed over ranks."""
 
 
 def kernel_of(name: str, kernel: OptimizerKernel | None) -> OptimizerKernel:
@@ -278,7 +288,8 @@ def is_known(workload: Workload) -> bool:
     if workload.held is not None:
         return False
     optimizer = OPTIMIZERS[workload.updates]
-    return not optimizer.unmeasured and all(rule.steps is not None for rule in optimizer.rules)
+    whole = workload.layout is not None and workload.layout.shards and workload.updates in WHOLE
+    return not (optimizer.unmeasured or whole) and all(rule.steps is not None for rule in optimizer.rules)
 
 
 def order(workload: Workload) -> Literal["any", "turns", "copies"]:
@@ -319,7 +330,8 @@ def moments(
     goes one by one. ``rounded``: bytes of a
     storage as an allocator counts them."""
     if workload.clip:
-        yield from _run(_CLIP, parameters, Alive(rounded))
+        parts = workload.layout is not None and workload.layout.shards
+        yield from _run(_CLIP_SHARDS if parts else _CLIP, parameters, Alive(rounded))
     if workload.held is not None:
         return
     optimizer = OPTIMIZERS[workload.updates]

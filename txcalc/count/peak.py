@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any, Final, NamedTuple, get_args
 
 from txcalc.count.entries import Entry
-from txcalc.count.lifetimes import Middle, Moment, Moments, Pass, moments
+from txcalc.count.lifetimes import moments
+from txcalc.count.moments import Middle, Moment, Moments, Pass
 from txcalc.count.turns import Group, Memory, Turns, count
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Number

@@ -18,9 +18,10 @@ from functools import lru_cache, partial
 from math import prod
 from typing import Any, Final, Literal, NamedTuple
 
-from txcalc.count import optimizers, params, weights
+from txcalc.count import optimizers, params, shards, weights
 from txcalc.count.entries import Entry
-from txcalc.count.lifetimes import Moment, Moments, every, gradients, moments
+from txcalc.count.lifetimes import gradients, moments
+from txcalc.count.moments import Moment, Moments, every
 from txcalc.count.parameter import Parameter
 from txcalc.count.peak import Amounts, Where, alive, found, highest
 from txcalc.count.turns import Memory, Turns, count
@@ -33,7 +34,7 @@ from txcalc.trace.tensors import Number, Tensor
 from txcalc.trace.workload import Workload
 
 CATEGORIES: Final = ("weights", "master weights", "optimizer state", "gradients", "inputs", "cache", "saved",
-                     "transient")
+                     "unsharded weights", "collectives", "transient")
 """What is alive, as the ``part`` of entries and the timeline have it."""
 
 
@@ -125,9 +126,9 @@ def parameters(trace: Trace, like: Trace | None = None) -> list[Parameter]:
     for op in trace.ops:
         for name, shape in op.weights:
             path = f"{op.path}.{name}" if name else op.path
-            size, often = made.get(path, (0, 0))
+            size, often, own = made.get(path, (0, 0, shape))
             if often:
-                found[path] = Parameter(op, path, name, shape, size // prod(shape), often, _head(trace))
+                found[path] = Parameter(op, path, name, own, size // prod(own), often, _head(trace))
     return list(found.values())
 
 
@@ -138,12 +139,13 @@ def _repeats(trace: Trace) -> list[tuple[str, Number]]:
 
 
 @lru_cache(maxsize=4)
-def _gradients(trace: Trace) -> dict[str, tuple[int, int]]:
-    """Bytes of a weight's gradient, and of how many copies."""
-    made: dict[str, tuple[int, int]] = {}
+def _gradients(trace: Trace) -> dict[str, tuple[int, int, tuple[int, ...]]]:
+    """Bytes of a weight's gradient, of how many copies, and its shape."""
+    made: dict[str, tuple[int, int, tuple[int, ...]]] = {}
     for path, memory, times in gradients(trace) if trace.workload.phase == "training" else ():
-        _, often = made.get(path, (0, 0))
-        made[path] = count(trace, memory.bytes), often + count(trace, times)
+        _, often, _ = made.get(path, (0, 0, ()))
+        shape = tuple(count(trace, size) for size in memory.shape)
+        made[path] = count(trace, memory.bytes), often + count(trace, times), shape
     return made
 
 
@@ -195,13 +197,16 @@ class _Step:
     def __init__(self, trace: Trace, in_place: bool, like: Trace | None = None) -> None:
         self.trace, self.in_place, held = trace, in_place, trace.workload.held
         made = parameters(trace, like)
+        self.sharded = shards.ranks(trace)
         self.held = held is not None and any(p.width != held.gradients for p in made)
         if trace.workload.in_backward:
             _check_in_backward(trace.workload)
         width = None if held is None else held.master or None
+        if self.sharded:
+            made, width = [p._replace(shape=shards.shard(p.shape, self.sharded)) for p in made], shards.STORED
         self.parameters = [p if width is None else p._replace(width=width) for p in made]
         buffers = [Entry(p.op, "gradients", p.elements * (held.gradients if held else p.width), p.copies,
-                         part="gradients") for p in made]
+                         part="gradients") for p in (self.parameters if self.sharded else made)]
         self.gradients = [] if self.held else buffers
         self.resident = [*self._resident(), *(each for each in buffers if self.held and each.each)]
 
@@ -255,7 +260,9 @@ class _Step:
     def _resident(self) -> Iterator[Entry]:
         """What no moment of the run has: weights, the optimizer's states and inputs."""
         trace, held = self.trace, self.trace.workload.held
-        for entry in params.entries(trace) if held else weights.entries(trace):
+        if self.sharded:
+            yield from shards.resident(trace, {p.path: p.shape for p in parameters(trace)})
+        for entry in () if self.sharded else params.entries(trace) if held else weights.entries(trace):
             yield entry._replace(each=entry.each * (held.weights if held else 1), part="weights")
         for p in self.parameters if held and held.master else ():
             yield Entry(p.op, "master weights", p.elements * p.width, p.copies, part="master weights")
@@ -299,7 +306,7 @@ def _total(entries: Iterable[Entry], rounded: Callable[[int], int]) -> int:
 def storages(entry: Entry) -> list[int]:
     """Bytes of every storage of an entry, which of weights is an operation's."""
     width, rest = divmod(entry.each, entry.op.params or 1)
-    whole = entry.part == "weights" and not rest
+    whole = entry.part == "weights" and entry.shape is None and not rest
     return [prod(shape) * width for _, shape in entry.op.weights] if whole else [entry.each]
 
 

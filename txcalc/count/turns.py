@@ -16,8 +16,9 @@ from txcalc.trace.tensors import Number, Role, Tensor
 Turns = tuple[tuple[str, Number], ...]
 """The repeats around an operation, outermost first, and in which turn of each, from 0, it runs."""
 
-Group = Literal["saved", "gradients", "transient", "cache"]
-"""What is alive: saved for the backward pass, gradients of weights, all else for a moment, and the cache."""
+Group = Literal["saved", "gradients", "transient", "cache", "unsharded weights", "collectives"]
+"""What is alive: saved for the backward pass, gradients of weights, all else for a moment, the cache, and of sharded
+weights what is gathered, and buffers of that."""
 
 _LAST = 2
 """Turns at the end that are run: the backward pass adds to a gradient in its second turn, maybe to a copy of it."""
@@ -92,7 +93,47 @@ class Edge:
     each: Number = 1  # turns of a repeat whose parts they are
 
 
-Step = Run | Return | Edge
+class Weight(NamedTuple):
+    """A weight of a sharded unit: elements that one rank has of a copy, with padding, and its copies. ``own``: it is
+    a parameter without a module of its own."""
+
+    op: Op
+    path: str
+    what: str
+    shape: tuple[Number, ...]
+    shard: Number
+    copies: Number
+    own: bool
+
+
+@dataclass(eq=False, slots=True)
+class Unit:
+    """Sharded weights of one turn that are gathered together (FSDP2), and what they are at present.
+
+    ``root``: what is in no other unit. ``late``: its input has no gradient, so that its backward pass ends with the
+    root's. ``before``: the unit whose forward pass ended before. ``gathered``: its whole
+    weights; ``output``: of an all-gather, not copied to them yet. ``gradients``: of whole weights, with their paths and
+    the repeats within the unit that are open where one is made.
+    """
+
+    op: Op
+    root: bool
+    weights: tuple[Weight, ...]
+    late: bool = False
+    before: Unit | None = None
+    gathered: tuple[Memory, ...] = ()
+    output: Memory | None = None
+    gradients: dict[Value, tuple[str, tuple[Edge, ...]]] = field(default_factory=dict)
+
+
+class Border(NamedTuple):
+    """Where a unit of sharded weights begins, or ends."""
+
+    unit: Unit
+    begins: bool
+
+
+Step = Run | Return | Edge | Border
 
 
 @dataclass(eq=False, slots=True)
@@ -131,6 +172,7 @@ class Schedule:
     unroll: bool
     in_place: bool
     number: Callable[[Number], Number]
+    unit: Callable[[Frame], Unit] | None = None  # of sharded weights
     steps: list[Step] = field(default_factory=list)
     memories: dict[int, Memory] = field(default_factory=dict)
     lists: dict[int, list[Memory]] = field(default_factory=dict)
@@ -146,8 +188,11 @@ class Schedule:
             if isinstance(node, Op):
                 self.steps.append(self._op(node, turns, own))
             elif isinstance(node, Frame):
+                unit = self.unit(node) if self.unit is not None and node.unit else None
+                self.steps += [Border(unit, begins=True)] if unit else []
                 self.add(node.body, turns, own)
                 self.steps.append(Return(self._known(node.holds), node.saved))
+                self.steps += [Border(unit, begins=False)] if unit else []
             elif isinstance(node, Again):
                 self._again(node, turns, own)
             else:
@@ -167,7 +212,7 @@ class Schedule:
         back = {memory: replace(memory) for memory in keeper.keeps if self.trace.workload.offload}
 
         def once_more(step: Step) -> Step:
-            if isinstance(step, Edge):
+            if isinstance(step, Edge | Border):
                 return step
             if isinstance(step, Return):
                 return Return(tuple(anew[m] for m in step.holds if m in anew))

@@ -20,13 +20,15 @@ class Fsdp(Part):
     """PyTorch's ``fully_shard``: fp32 weights are sharded over dp, and gathered unit by unit.
 
     ``reshard``: gathered weights are freed after the forward pass. ``params``, ``reduce``: the dtypes of gathered
-    weights and of reduced gradients (``MixedPrecisionPolicy``).
+    weights and of reduced gradients (``MixedPrecisionPolicy``). ``replicas``: groups of ranks that have the same
+    shards, and sum gradients over each other (hybrid sharding).
     """
 
     unit: Literal["layer", "model"] = "layer"
     reshard: bool = True
     params: Literal["bf16", "fp16", "fp32"] = "bf16"
     reduce: Literal["bf16", "fp16", "fp32"] = "fp32"
+    replicas: int = 1
 
     @classmethod
     def read(cls, given: object) -> Self | None:
@@ -43,8 +45,13 @@ class Fsdp(Part):
             "unit": ("layer", "model"), "reshard": ("yes", "no"), "params": DTYPES, "reduce": DTYPES}
         fields: dict[str, Any] = {}
         for name, value in given.items():
-            if name not in choices:
-                raise SpecError(unknown_field(str(name), tuple(choices)), field=f"fsdp.{name}")
+            if name not in cls.names():
+                raise SpecError(unknown_field(str(name), cls.names()), field=f"fsdp.{name}")
+            if name == "replicas":
+                if not str(value).isdecimal() or not int(value):
+                    raise SpecError(f"must be a whole number of at least 1, got {shown(value)}", field="fsdp.replicas")
+                fields[name] = int(value)
+                continue
             value = {True: "yes", False: "no"}[value] if isinstance(value, bool) else words.word("dtype", value, DTYPES)
             if value not in choices[name]:
                 wanted, got = not_one_of(choices[name], value)
@@ -83,6 +90,9 @@ class Layout(Part):
             raise SpecError(f"must be a stage, 0 to 3, got {shown(self.zero)}", field="zero")
         if self.zero and self.fsdp is not None:
             raise SpecError("shards by itself: give one of --fsdp and --zero", field="fsdp")
+        if self.fsdp is not None and self.dp % self.fsdp.replicas:
+            raise SpecError(f"{self.fsdp.replicas} groups do not divide dp, {self.dp}; " + either(
+                nearest(self.fsdp.replicas, lambda n: self.dp % n == 0)), field="fsdp.replicas")
         if (self.dp * self.cp) % self.ep:
             raise SpecError(f"{self.ep} ranks do not divide dp · cp, {self.dp * self.cp}; "
                             f"{either(nearest(self.ep, lambda n: (self.dp * self.cp) % n == 0))}", field="ep")
@@ -122,6 +132,11 @@ class Layout(Part):
     def world(self) -> int:
         """All ranks."""
         return self.tp * self.pp * self.cp * self.dp
+
+    @property
+    def shards(self) -> int:
+        """Ranks that ``fully_shard`` spreads weights over, or 0."""
+        return 0 if self.fsdp is None or self.dp == 1 else self.dp // self.fsdp.replicas
 
     @property
     def experts_tp(self) -> int:

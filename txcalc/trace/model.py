@@ -46,7 +46,7 @@ def trace(
     t = Trace(workload, model=spec, code=code(spec, workload), sizes=sizes or {}, layout=layout, stage=stage)
     if workload.freezes:
         t.frozen = Frozen(workload, low_rank.linear)
-    with t.frame():
+    with t.frame(unit=workload.implementation == "transformers"):
         made = _forward(t, spec)
         for x in (made.hidden, made.pooled, *made.scores.all):
             if x is not None:
@@ -70,7 +70,7 @@ def trace_mixer(spec: Mixer, d: Number, workload: Workload) -> Trace:
 
 
 def _forward(t: Trace, spec: Model) -> Outputs:
-    with t.frame():
+    with t.frame(unit=t.workload.implementation != "transformers"):
         pooled, prefix = (None, None) if spec.tower is None else _tower(t, spec, spec.tower)
         if prefix is not None:
             t.hold(prefix)
@@ -184,8 +184,9 @@ def _stack(
             own = None
             if inputs is not None:  # the layer's vectors (b, n, width) of those of all
                 own = ops.view(t, "own_input", inputs, *inputs.shape[:2], inputs.shape[-1], copied=True)
-            with t.frame(x), t.again("full", *([] if positions is None else [positions])):
-                y = _block(t, block, stack, around, x)
+            given = _given(t, around)
+            with t.frame(x, unit=True), t.again("full", *([] if positions is None else [positions])):
+                y = _block(t, block, stack, given, x)
                 if per_layer is None or own is None:
                     return y
                 return embeddings.add_per_layer_input(t, per_layer, block.norm, y, own)
@@ -207,6 +208,15 @@ def _stack(
                 t.hold(held)
         x = norms.norm(t, "final_norm", x, stack.norm) if stack.final_norm else x
         return ops.dropout(t, "final_dropout", x) if t.code.drops_last else x
+
+
+def _given(t: Trace, around: Around) -> Around:
+    """What a layer is given beside its input, which as a unit of sharded weights gathers its gradients by itself."""
+    if t.workload.layout is None or not t.workload.layout.shards:
+        return around
+    table, memory = (None if x is None else ops.view(t, name, x)
+                     for name, x in (("table", around.table), ("memory", around.memory)))
+    return around._replace(table=table, memory=memory)
 
 
 def _rotated(stack: Stack) -> Number | None:

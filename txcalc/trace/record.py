@@ -133,6 +133,7 @@ class Frame(NamedTuple):
     holds: tuple[Tensor, ...]
     body: tuple[Node, ...]
     saved: bool = False
+    unit: bool = False  # where weights are sharded, its own are gathered together, but those of units inside
 
 
 class Again(NamedTuple):
@@ -262,7 +263,7 @@ class Trace:
         return Tensor(self._next_id, x.storage, shape, self.needs(x) if grad is None else grad)
 
     @contextmanager
-    def frame(self, *holds: Tensor, name: Call = "", saved: bool = False) -> Iterator[None]:
+    def frame(self, *holds: Tensor, name: Call = "", saved: bool = False, unit: bool = False) -> Iterator[None]:
         """A function's call, which holds its arguments, and what ``hold`` names inside, until it returns."""
         body, held, calls = self.body, self._held, self.calls
         self.body, self._held = [], [*holds]
@@ -271,7 +272,7 @@ class Trace:
         try:
             yield
         finally:
-            body.append(Frame(tuple(self._held), tuple(self.body), saved))
+            body.append(Frame(tuple(self._held), tuple(self.body), saved, unit))
             self.body, self._held, self.calls = body, held, calls
 
     def hold(self, x: Tensor, call: Call = "") -> Tensor:

@@ -1,0 +1,125 @@
+"""Weights sharded over ranks by FSDP2: live bytes of a rank's step, event by event, against PyTorch's fake group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tests.live_families import FAMILIES
+from tests.test_implementations import CONFIGS
+from tests.test_live import GPT, LLAMA
+from tests.test_live import MODELS as DECODERS
+from tests.test_step import changes
+from txcalc.check import fake_cuda
+from txcalc.check.fake_cuda import NotRun
+from txcalc.check.live import measured
+from txcalc.count import step
+from txcalc.count.entries import total
+from txcalc.count.lifetimes import live_bytes
+from txcalc.huggingface.importer import spec_from_config
+from txcalc.spec.adapters import Adapter
+from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import positions
+from txcalc.spec.model import Model
+from txcalc.trace.layout import Fsdp, Layout
+from txcalc.trace.model import trace
+from txcalc.trace.workload import Workload
+
+MODELS: dict[str, dict[str, Any]] = DECODERS | FAMILIES | {
+    "gpt": GPT, "llama": LLAMA, "deep": LLAMA | {"layers": 7}}
+
+
+def workload(dp: int, fsdp: dict[str, Any], **more: Any) -> Workload:
+    return Workload(**{"phase": "training", "batch": 2, "seq": 7, "dtype": "bf16"} | more,
+                    layout=Layout(dp=dp, fsdp=Fsdp(**fsdp)))
+
+
+def compare(name: str, dp: int, fsdp: dict[str, Any], **more: Any) -> None:
+    spec = Model.from_data(MODELS[name])
+    source = None if spec.encoder is None else positions(spec.encoder.input, 5)
+    w = workload(dp, fsdp, **{"seq": positions(spec.input, 7), "source_seq": source} | more)
+    t = trace(spec, w)
+    try:
+        real = changes(measured("step_live_bytes", spec, w, "fake-cuda"))
+    except NotRun as reason:
+        pytest.skip(f"not run: {reason}")
+    ours = changes((event.path, sum(event.live.values())) for event in step.events(t, in_place=False))
+    assert ours == real
+    assert max(each.peak_bytes for each in step.phases(t, in_place=False)) == max(real)
+    assert total(step.at_peak(t, in_place=False)) == max(real)
+
+
+RUNS: list[tuple[str, int, dict[str, Any], dict[str, Any]]] = [
+    ("llama", 4, {}, {}),
+    ("llama", 2, {"reshard": False}, {"recompute": "full", "accumulate": 3}),
+    ("llama", 4, {}, {"lora": Adapter(r=3, targets=("all",), dtype="bf16")}),
+    ("llama", 3, {"params": "fp32"}, {"dtype": "fp32", "optimizer_kernel": "fused"}),
+    ("gpt", 6, {"replicas": 2, "reduce": "bf16"}, {"optimizer_kernel": "loop"}),
+    ("gpt", 1024, {"reduce": "bf16"}, {"clip": True}),
+    ("gpt", 4, {}, {"optimizer": "sgd-momentum", "dropout": 0.1}),
+    ("deep", 5, {}, {}),
+    ("mixtral", 3, {}, {}),
+    ("more-experts-than-rows", 3, {}, {}),
+]
+
+
+@pytest.mark.grid(3)
+@pytest.mark.parametrize(("name", "dp", "fsdp", "more"), RUNS)
+def test_a_step_of_a_rank(name: str, dp: int, fsdp: dict[str, Any], more: dict[str, Any]) -> None:
+    compare(name, dp, fsdp, **more)
+
+
+WITHOUT_LOSS = {"bert", "bart", "projection", "stored-sinusoids", "xlnet", "bert-convolved"}
+"""Their targets are nothing of the run's, and still there when it is measured."""
+SHARED = {"shared-layers", "albert"}
+TOGETHER = {name for name in MODELS if name.startswith("t5")}
+"""Gradients of an encoder's output and of a bias are handed on together: between two peaks, in another order."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fsdp", [{}, {"reshard": False, "reduce": "bf16"}])
+@pytest.mark.parametrize("dp", [3, 8])
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - WITHOUT_LOSS - SHARED - TOGETHER))
+def test_other_models(name: str, dp: int, fsdp: dict[str, Any]) -> None:
+    compare(name, dp, fsdp, **({"images": 2} if name.startswith("vlm") else {}))
+
+
+CLASSES = ("llama", "llama-tied", "qwen3", "mixtral", "gpt2", "neox", "bert", "vit", "phi3", "qwen3-moe",
+           "deepseek-v3", "gemma3")
+
+
+@pytest.mark.parametrize(("name", "dp", "fsdp", "recompute"), [
+    ("llama", 4, {}, "full"), ("mixtral", 7, {}, None),
+    *(pytest.param(name, dp, fsdp, recompute, marks=pytest.mark.slow) for name in CLASSES for dp in (2, 5)
+      for fsdp, recompute in (({}, None), ({"reshard": False, "reduce": "bf16"}, "full"))),
+])
+def test_transformers_classes(name: str, dp: int, fsdp: dict[str, Any], recompute: str | None) -> None:
+    """What a step has alive above weights and states, of experts' weights that are one, and of fused projections."""
+    pytest.importorskip("transformers")
+    config = CONFIGS[name]
+    spec = Model.from_data(spec_from_config(config, "config.json", name))
+    w = workload(dp, fsdp, seq=positions(spec.input, 7), implementation="transformers", attention="sdpa",
+                 recompute=recompute)
+    assert w.layout is not None and w.layout.fsdp is not None
+    try:
+        real = fake_cuda.ask("live_bytes", config, 2, 7, dtype="bf16", attention="sdpa", dropout=0.0,
+                             recompute=recompute == "full", shards={"dp": dp, **vars(w.layout.fsdp)})
+    except NotRun as reason:
+        pytest.skip(f"not run: {reason}")
+    ours = live_bytes(trace(spec, w), in_place=False)
+    assert changes([("", 0), *((event.path, event.live) for event in ours)]) == changes([("", 0), *real])
+
+
+@pytest.mark.parametrize(("name", "more", "why"), [
+    ("shared-layers", {}, "fsdp: weights that several layers share are not counted in units yet"),
+    ("llama", {"dtype": "fp32"}, "fsdp: gathers weights in bf16, and --dtype is fp32: give the same in both"),
+    ("llama", {"precision": "mixed"}, "fsdp: has fp32 weights and states by itself: leave --precision and bytes of "
+     "--optimizer out"),
+])
+def test_what_is_refused(name: str, more: dict[str, Any], why: str) -> None:
+    with pytest.raises(SpecError) as error:
+        step.phases(trace(Model.from_data(MODELS[name]), workload(4, {}, **more)))
+    assert str(error.value) == why

@@ -1,0 +1,71 @@
+"""One rank of any number, on tensors without data: PyTorch's ``fake`` process group under fake CUDA.
+
+A collective does nothing, and what it is given and gives has its size, so that live bytes are those of a rank.
+FSDP2 needs streams and events, on which everything is done at once, and frees what it gathers by resizing storages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Stream:
+    """A stream, or an event: everything is always done."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: Stream()
+
+
+def mesh(*sizes: int, names: tuple[str, ...] = ()) -> DeviceMesh:
+    """A mesh of so many ranks, of which this process is the first."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    for name, value in {
+        "Stream": Stream, "Event": Stream, "stream": lambda stream: nullcontext(),
+        "current_stream": lambda device=None: Stream(), "default_stream": lambda device=None: Stream(),
+        "current_device": lambda: 0, "device_count": lambda: 1, "set_device": lambda device: None,
+        "synchronize": lambda device=None: None, "is_initialized": lambda: True,
+    }.items():
+        setattr(torch.cuda, name, value)
+    world = 1
+    for size in sizes:
+        world *= size
+    with unset_fake_temporarily():
+        dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=world)
+        return init_device_mesh("cuda", sizes, mesh_dim_names=names or tuple(f"dim{i}" for i in range(len(sizes))))
+
+
+def shard(
+    root: nn.Module, units: Sequence[nn.Module], parameters: Sequence[nn.Parameter], plan: Mapping[str, Any]
+) -> list[nn.Parameter]:
+    """FSDP2 over ``dp`` ranks, of which ``replicas`` have the same: units, and what else the root has as one.
+
+    Weights are in fp32 from then on, ``params`` and ``reduce`` of the policy by name. Returns the ``parameters`` anew.
+    """
+    wide = {p: nn.Parameter(p.detach().float(), p.requires_grad) for p in parameters}
+    places = [(module, name, wide[p]) for module in root.modules()
+              for name, p in module.named_parameters(recurse=False, remove_duplicate=False)]
+    for module, name, p in places:
+        module.register_parameter(name, p)
+    replicas = plan.get("replicas", 1)
+    over = mesh(*((replicas, plan["dp"] // replicas) if replicas > 1 else (plan["dp"],)))
+    policy = MixedPrecisionPolicy(param_dtype=DTYPES[plan["params"]], reduce_dtype=DTYPES[plan["reduce"]])
+    for unit in units:
+        fully_shard(unit, mesh=over, mp_policy=policy, reshard_after_forward=plan["reshard"])
+    fully_shard(root, mesh=over, mp_policy=policy)
+    now = {id(p): module.get_parameter(name) for module, name, p in places}
+    return [now[id(wide[p])] for p in parameters]

@@ -1,0 +1,50 @@
+"""Moments of a run: what is alive after each operation, the turns of a repeat that are alike once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+from txcalc.count.turns import Edge, Turns, count
+from txcalc.trace.record import Trace
+from txcalc.trace.tensors import Number
+
+Pass = Literal["forward", "backward"]
+
+
+class Moment(NamedTuple):
+    """What is alive after an operation has allocated, or after others were freed; its amounts add up."""
+
+    phase: Pass
+    path: str
+    live: Any
+    turns: Turns
+
+
+class Middle(NamedTuple):
+    """Turns of a repeat that one stands for: each but the first adds ``grows`` to its moments."""
+
+    edge: Edge
+    grows: Any
+    moments: Moments
+    ahead: bool  # in the order of the forward pass
+
+    @property
+    def times(self) -> Number:
+        """Their number."""
+        return self.edge.times
+
+
+Moments = Sequence[Moment | Middle]
+
+
+def every(trace: Trace, moments: Moments, more: Any, turns: int | None = None) -> Iterator[Moment]:
+    """The moments of every turn, with ``more`` alive; ``turns``: of so many of each repeat at most."""
+    for m in moments:
+        if isinstance(m, Moment):
+            yield m._replace(live=m.live + more)
+        else:
+            times = count(trace, m.times)
+            shown = times if turns is None else min(times, max(turns, 2))
+            for turn in (i * (times - 1) // max(shown - 1, 1) for i in range(shown)):
+                yield from every(trace, m.moments, more + m.grows * turn, turns)

@@ -1,0 +1,274 @@
+"""Weights sharded over data-parallel ranks, gathered unit by unit: PyTorch's FSDP2 (``fully_shard``), the first rank's.
+
+Read in torch 2.13 (``torch/distributed/fsdp/_fully_shard``), and measured event by event under its ``fake`` process
+group. Every weight is split along its first axis into as many parts as there are ranks, the last ones padded, so that
+the first rank has most. Before a unit runs, its shards are cast to one buffer, gathered into another, and copied to the
+whole weights; that buffer goes when the next unit has its own. In the backward pass the unit before is gathered ahead.
+Once a unit is through, its gradients are copied to one buffer, which is reduced and scattered, and lives until the next
+unit's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any, Final, Protocol
+
+from txcalc.count.entries import Entry
+from txcalc.count.turns import Border, Edge, Memory, Unit, Value, Weight
+from txcalc.spec import words
+from txcalc.spec.errors import SpecError
+from txcalc.trace.layout import Fsdp
+from txcalc.trace.record import Frame, Often, Op, Trace, operations
+from txcalc.trace.tensors import Number
+from txcalc.trace.workload import BYTES
+
+STORED: Final = 4
+"""Bytes of an element of what is sharded: weights and gradients are in fp32."""
+
+
+class Live(Protocol):
+    """What follows storages through a run."""
+
+    open: list[tuple[Edge, int, Any]]
+
+    def allocate(self, path: str, memories: Iterable[Memory]) -> None:
+        """Let storages live."""
+
+    def release(self, memories: Iterable[Memory]) -> None:
+        """Let go of storages once."""
+
+
+def ranks(trace: Trace) -> int:
+    """Ranks that weights are sharded over in units, or 0."""
+    return 0 if trace.workload.layout is None else trace.workload.layout.shards
+
+
+Shapes = Mapping[str, Sequence[Number]]
+"""Shapes of gradients, by path: of projections that are stored as one, of all of them at the first one's."""
+
+
+def resident(trace: Trace, shapes: Shapes) -> Iterator[Entry]:
+    """The first rank's part of every weight."""
+    for weight in weights(trace.placed, shapes, ranks(trace), batch_axis=trace.code.batch_axis):
+        own = shard(weight.shape, ranks(trace))
+        yield Entry(weight.op, weight.what, prod(own) * STORED, weight.copies, part="weights", shape=own)
+
+
+def weights(ops: Iterable[tuple[Op, Often]], shapes: Shapes, ranks: int, *, batch_axis: bool) -> list[Weight]:
+    """Weights as modules have them. ``batch_axis``: those without a module of their own have one before theirs."""
+    found, whole = list[Weight](), 0
+    for op, often in ops:
+        for name, shape in op.weights if often.copies else ():
+            path = f"{op.path}.{name}" if name else op.path
+            whole += prod(shape) * often.copies
+            own, copies = tuple(shapes.get(path, shape)), often.copies
+            if len(own) > len(shape):  # experts that are stored as one
+                copies = copies // own[0]
+            own = (1, *own) if batch_axis and not name else own
+            found.append(Weight(op, path, name or op.part, own, prod(shard(own, ranks)), copies, not name))
+    together = [weight for weight in found if weight.path in shapes]
+    return together if sum(prod(weight.shape) * weight.copies for weight in together) == whole else found
+
+
+def shard(shape: Sequence[Number], ranks: int) -> tuple[Number, ...]:
+    """The shape of the first rank's part of a weight."""
+    return (-(-shape[0] // ranks), *shape[1:]) if shape else (1,)
+
+
+def sharding(trace: Trace, shapes: Shapes, *, later: bool = False) -> Sharding | None:
+    """What happens to sharded weights in a run, if any are; ``later``: there are gradients to add to."""
+    return Sharding(trace, shapes, later) if ranks(trace) and trace.workload.phase == "training" else None
+
+
+class Sharding:
+    """The units of a run, and what happens at their borders."""
+
+    def __init__(self, trace: Trace, shapes: Shapes, later: bool) -> None:
+        layout = trace.workload.layout
+        assert layout is not None and layout.fsdp is not None
+        _check(trace, layout.fsdp)
+        self.ranks, self._later, self._trace, self._shapes = ranks(trace), later, trace, shapes
+        self._replicated, self._reshards = layout.fsdp.replicas > 1, layout.fsdp.reshard
+        self._width, self._reduced = BYTES[layout.fsdp.params], BYTES[layout.fsdp.reduce]
+        self._d = trace.model.d_model
+        self._last: Unit | None = None
+        self._output: Memory | None = None  # of the last all-gather of the forward pass
+        self._scattered: list[Memory] = []  # what the last reduce-scatter has read
+        self._reducing: list[Memory] = []  # what all-reduces work on
+        self._open: list[tuple[Unit, int]] = []
+        self._late: list[Unit] = []
+        self._known: dict[int, tuple[Op, tuple[Weight, ...]]] = {}
+
+    def unit(self, frame: Frame) -> Unit:
+        """A unit of one turn."""
+        if id(frame) not in self._known:
+            inside = list(operations(_outside(frame.body)))
+            found = weights(inside, self._shapes, self.ranks, batch_axis=self._trace.code.batch_axis)
+            op = inside[0][0]
+            self._known[id(frame)] = op._replace(path=op.within.layer or "root", weights=()), tuple(found)
+        op, own = self._known[id(frame)]
+        root = not op.within.layer
+        return Unit(op, root, own, late=not root and not frame.holds[0].grad)
+
+    # ------------------------------------------------------------ forward
+
+    def forward(self, live: Live, border: Border) -> None:
+        """Begin or end a unit's forward pass."""
+        unit = border.unit
+        if border.begins:
+            self._gather(live, unit)
+            self._unshard(live, unit, self._output)
+            self._output, unit.output = unit.output, None
+            return
+        unit.before, self._last = self._last, unit
+        if unit.root:
+            self._free(live, [self._output])
+        elif self._reshards:
+            self._reshard(live, unit)
+
+    def _gather(self, live: Live, unit: Unit) -> None:
+        own = sum(weight.shard * weight.copies for weight in unit.weights)
+        cast = self._made(unit, "shards", own * self._width)
+        if self._width != STORED:
+            live.allocate(unit.op.path, [cast])
+        unit.output = self._made(unit, "all-gather output", own * self._width * self.ranks)
+        live.allocate(unit.op.path, [unit.output])
+        if self._width != STORED:
+            live.release([cast])
+
+    def _unshard(self, live: Live, unit: Unit, done: Memory | None) -> None:
+        """Copy what was gathered to the unit's whole weights, and let go of a buffer."""
+        unit.gathered = tuple(
+            Memory(weight.shard * weight.copies * self.ranks * self._width, weight.op, weight.what, "unsharded weights",
+                   shape=weight.shape) for weight in unit.weights)
+        live.allocate(unit.op.path, unit.gathered)
+        self._free(live, [done])
+
+    def _reshard(self, live: Live, unit: Unit) -> None:
+        live.release(unit.gathered)
+        unit.gathered = ()
+
+    # ------------------------------------------------------------ backward
+
+    def backward(self, live: Live, border: Border) -> None:
+        """Begin or end a unit's backward pass."""
+        unit = border.unit
+        if border.begins:
+            self._open.pop()
+            late = [unit, *self._late] if unit.root else [] if unit.late else [unit]
+            self._late += [unit] if unit.late else []
+            for each in late:
+                self._reduce(live, each)
+            if unit.root:
+                self._free(live, [*self._scattered, *self._reducing])
+            return
+        self._open.append((unit, len(live.open)))
+        if not unit.gathered:
+            if unit.output is None:
+                self._gather(live, unit)
+            self._unshard(live, unit, unit.output)
+            unit.output = None
+        before = unit.before
+        if before is not None and not before.gathered and before.output is None:
+            self._gather(live, before)
+
+    def own(self, live: Live, path: str, value: Value) -> None:
+        """Let the gradient of a weight be reduced with those of the unit that is running."""
+        unit, depth = self._open[-1]
+        unit.gradients[value] = path, tuple(edge for edge, _, _ in live.open[depth:])
+
+    def _reduce(self, live: Live, unit: Unit) -> None:
+        """Reduce a unit's gradients, and keep the rank's own part of them."""
+        self._reshard(live, unit)
+        self._free(live, self._scattered)
+        self._scattered = []
+        if unit.gradients:
+            shards = {weight.path: weight.shard for weight in unit.weights}
+            own = sum(shards[path] * prod(edge.times for edge in edges) for path, edges in unit.gradients.values())
+            self._scattered = [self._made(unit, "reduce-scatter input", own * self.ranks * self._reduced)]
+            live.allocate(unit.op.path, self._scattered)
+            last, held, gone = self._named_last(unit), list[Memory](), list[Memory]()
+            for value, (path, edges) in unit.gradients.items():
+                if value.gradient is not None:
+                    (held if path == last and not held else gone).append(_often(value.gradient, edges))
+                    value.gradient = None
+            live.release(gone)
+            made = self._made(unit, "reduce-scatter output", own * self._reduced)
+            live.allocate(unit.op.path, [made])
+            if self._reduced != STORED:
+                reduced, made = made, self._made(unit, "sharded gradients", own * STORED)
+                live.allocate(unit.op.path, [made])
+                if self._replicated:
+                    self._reducing.append(reduced)
+                else:
+                    live.release([reduced])
+            made.what, made.group = "sharded gradients", "gradients"
+            live.release([*held, *([made] if self._later else [])])
+    def _named_last(self, unit: Unit) -> str:
+        """The last of the unit's weights as modules have them, whose gradient a local of the reduction holds on to."""
+        trained = [weight for weight in unit.weights if not weight.op.frozen]
+        norms = [weight for weight in trained if weight.op.kind.group == "norm" and weight.shape == (self._d,)]
+        if not unit.root or self._trace.model.encoder is not None:
+            return (norms or trained)[-1].path
+        ours = [weight for weight in trained if self._trace.workload.implementation == "torch"]
+        own = sorted((weight for weight in ours if weight.own and not weight.op.within.tower),
+                     key=lambda weight: -prod(weight.shape))
+        head = any(weight.op.kind.group == "head" for weight in trained)
+        tables = [weight for weight in ours if weight.op.part == "tokens" and not head]
+        return (own or tables or trained)[-1].path
+
+    def _made(self, unit: Unit, what: str, size: Number) -> Memory:
+        return Memory(size, unit.op, what, "collectives")
+
+    def _free(self, live: Live, memories: Iterable[Memory | None]) -> None:
+        live.release([memory for memory in memories if memory is not None])
+
+
+def _outside(body: Iterable[Any]) -> list[Any]:
+    """Nodes without those of units inside."""
+    found: list[Any] = []
+    for node in body:
+        if isinstance(node, Op):
+            found.append(node)
+        elif not (isinstance(node, Frame) and node.unit):
+            found.append(node._replace(body=tuple(_outside(node.body))))
+    return found
+
+
+def _often(memory: Memory, edges: Sequence[Edge]) -> Memory:
+    """A gradient that stands for those of several turns that are over."""
+    if edges:
+        memory.edge = replace(edges[-1], times=prod(edge.times for edge in edges))
+    return memory
+
+
+def _check(trace: Trace, fsdp: Fsdp) -> None:
+    """Raise ``SpecError`` for what is not counted."""
+    w, spec, why = trace.workload, trace.model, ""
+    stacks = [each for each in (spec, spec.encoder, spec.tower) if each is not None]
+    if fsdp.unit != "layer":
+        why = "in one unit"
+    elif any(stack.share_layers or any(each.shared for each in stack.groups or ()) for stack in stacks):
+        why = "that several layers share"
+    elif w.together is not None:
+        why = "of several layers that are recomputed together"
+    elif words.form(w.loss or "") in ("chunked", "fused", "compiled"):
+        why = "read by a loss that makes logits by itself"
+    elif w.freeze:
+        why = "of which some are frozen"
+    elif w.in_backward:
+        why = "updated in the backward pass"
+    elif w.implementation == "transformers" and spec.encoder is not None:
+        why = "of an encoder-decoder in transformers' code"
+    elif trace.code.rotary == "fp32":
+        why = "of layers whose rotary tables are cast for each"
+    if why:
+        raise SpecError(f"weights {why} are not counted in units yet", field="fsdp")
+    if w.held is not None or w.precision not in (None, "bf16", "fp32"):
+        raise SpecError("has fp32 weights and states by itself: leave --precision and bytes of --optimizer out",
+                        field="fsdp")
+    if w.dtype != fsdp.params:
+        raise SpecError(f"gathers weights in {fsdp.params}, and --dtype is {w.dtype}: give the same in both",
+                        field="fsdp")
