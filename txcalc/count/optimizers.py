@@ -10,60 +10,28 @@ step on in which RAdam rectifies, which is the sixth.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from math import prod
 from typing import Final, Literal, NamedTuple, get_args
 
 from txcalc.count.entries import Entry
-from txcalc.count.parameter import Parameter
+from txcalc.count.parameter import (
+    Elements,
+    Parameter,
+    columns,
+    every,
+    fixed,
+    heads,
+    matrices,
+    one,
+    outputs,
+    per,
+    rows,
+    square,
+)
 from txcalc.spec.errors import SpecError
 from txcalc.trace.workload import OptimizerKernel, Workload
 
 STATE: Final = "optimizer state"
 """The category of states."""
-
-
-Elements = Callable[[Parameter], int]
-
-
-def _all(p: Parameter) -> int:
-    return p.elements
-
-
-def _one(_: Parameter) -> int:
-    return 1
-
-
-def _rows(p: Parameter) -> int:
-    return prod(p.shape[:-1])
-
-
-def _columns(p: Parameter) -> int:
-    return prod(p.shape[:-2]) * p.shape[-1]
-
-
-def _matrices(p: Parameter) -> int:
-    return prod(p.shape[:-2])
-
-
-def _square(p: Parameter) -> int:
-    return min(p.shape) ** 2
-
-
-def _outputs(p: Parameter) -> int:
-    return p.shape[0]
-
-
-def _heads(p: Parameter) -> int:
-    return p.elements // p.head
-
-
-def _per(elements: int) -> Elements:
-    """One for each block of so many, the last one maybe shorter."""
-    return lambda p: -(-p.elements // elements)
-
-
-def _table(entries: int) -> Elements:
-    return lambda _: entries
 
 
 class State(NamedTuple):
@@ -74,7 +42,7 @@ class State(NamedTuple):
     """
 
     name: str
-    elements: Elements = _all
+    elements: Elements = every
     width: int | None = None
     host: bool = False
     paged: int | None = None
@@ -90,7 +58,7 @@ class Make(NamedTuple):
 
     operation: str
     local: str = ""
-    elements: Elements = _all
+    elements: Elements = every
     width: int | None = None
     frees: tuple[str, ...] = ()
     takes: str = ""
@@ -152,7 +120,7 @@ def _then(*frees: str) -> Make:
 
 
 _IN_PLACE: Final[Steps] = {"foreach": (), "fused": (), "loop": ()}
-_STEP: Final = State("step", _one, 4, host=True)
+_STEP: Final = State("step", one, 4, host=True)
 _MOMENTS: Final = (State("exp_avg"), State("exp_avg_sq"))
 _ROOT: Final = (Make("_foreach_sqrt", "denominator"),)
 _ADAM: Final[Steps] = {
@@ -165,16 +133,16 @@ _RADAM: Final = (
     Make("mul", "rate", frees=("inverse", "root")), Make("mul", "product", frees=("scaled", "rate")),
     Make("mul", frees=("product",)),
 )
-_SCALAR: Final = Make("norm", elements=_one, each=True)
+_SCALAR: Final = Make("norm", elements=one, each=True)
 _FACTORED: Final[Steps] = {
     "foreach": (
-        _SCALAR, Make("norm", "row means", _rows, each=True), _then("row means"),
-        Make("norm", "column means", _columns, each=True), _then("column means"), Make("mm", "estimates", each=True),
-        Make("mean", "means", _matrices, each=True), _then("means"), Make("", "updates", takes="estimates"), _SCALAR,
+        _SCALAR, Make("norm", "row means", rows, each=True), _then("row means"),
+        Make("norm", "column means", columns, each=True), _then("column means"), Make("mm", "estimates", each=True),
+        Make("mean", "means", matrices, each=True), _then("means"), Make("", "updates", takes="estimates"), _SCALAR,
     ),
     "loop": (
-        _SCALAR, Make("norm", "row mean", _rows), Make("norm", "column mean", _columns), Make("mm", "estimate"),
-        Make("mean", elements=_matrices), Make("", "update", takes="estimate"), _SCALAR,
+        _SCALAR, Make("norm", "row mean", rows), Make("norm", "column mean", columns), Make("mm", "estimate"),
+        Make("mean", elements=matrices), Make("", "update", takes="estimate"), _SCALAR,
     ),
 }
 _UNFACTORED: Final[Steps] = {
@@ -182,11 +150,11 @@ _UNFACTORED: Final[Steps] = {
                 Make("", "updates", takes="estimates"), _SCALAR),
     "loop": (_SCALAR, Make("mul", "square"), Make("clone", "estimate"), Make("", "update", takes="estimate"), _SCALAR),
 }
-_NEWTON_SCHULZ: Final = (Make("mm", "gram", _square, 2), Make("addmm", "gram update", _square, 2),
+_NEWTON_SCHULZ: Final = (Make("mm", "gram", square, 2), Make("addmm", "gram update", square, 2),
                          Make("addmm", "orthogonal", width=2))
 _MUON: Final[Steps] = {"loop": (
-    Make("lerp", "update"), Make("_to_copy", "orthogonal", width=2, cast=True), Make("norm", "norm", _one, 2),
-    Make("clamp", elements=_one, width=2, frees=("norm",)), *(5 * _NEWTON_SCHULZ), _then("gram", "gram update"),
+    Make("lerp", "update"), Make("_to_copy", "orthogonal", width=2, cast=True), Make("norm", "norm", one, 2),
+    Make("clamp", elements=one, width=2, frees=("norm",)), *(5 * _NEWTON_SCHULZ), _then("gram", "gram update"),
     Make("", "update", takes="orthogonal"),
 )}
 
@@ -207,17 +175,17 @@ def _mini_mean(elements: Elements) -> Make:
 def _eight_bit(codes: Elements, block: int, table: int = 0, *, paged: int | None = None) -> tuple[State, ...]:
     """Two moments as codes, a scale for each block of them, and a table of what codes mean, if each has its own."""
     return tuple(state for moment in ("exp_avg", "exp_avg_sq") for state in (
-        State(f"codes of {moment}", codes, 1, paged=paged), State(f"scales of {moment}", _per(block), 4),
-        *([State(f"table of {moment}", _table(table), 4)] if table else [])))
+        State(f"codes of {moment}", codes, 1, paged=paged), State(f"scales of {moment}", per(block), 4),
+        *([State(f"table of {moment}", fixed(table), 4)] if table else [])))
 
 
 def _bitsandbytes(paged: int | None = None) -> Optimizer:
-    whole = tuple(State(name, _all, 4, paged=paged) for name in ("exp_avg", "exp_avg_sq"))
-    return Optimizer((Rule(_eight_bit(_all, 256, paged=paged), {"loop": ()}, _is_large), Rule(whole, {"loop": ()})),
+    whole = tuple(State(name, every, 4, paged=paged) for name in ("exp_avg", "exp_avg_sq"))
+    return Optimizer((Rule(_eight_bit(every, 256, paged=paged), {"loop": ()}, _is_large), Rule(whole, {"loop": ()})),
                      shared=2 * 256 * 4, unmeasured=True)
 
 
-def _torchao(block: int, codes: Elements = _all, table: int = 0) -> Optimizer:
+def _torchao(block: int, codes: Elements = every, table: int = 0) -> Optimizer:
     return Optimizer((Rule((_STEP, *_eight_bit(codes, block, table)), None, _in_blocks(block)),
                       Rule((_STEP, *_MOMENTS), None)), unmeasured=True)
 
@@ -226,7 +194,7 @@ OPTIMIZERS: Final[Mapping[str, Optimizer]] = {
     "adamw": Optimizer((_ADAMW,)),
     "adam": Optimizer((_ADAMW,)),
     "adamw-amsgrad": Optimizer((Rule((*_ADAMW.states, State("max_exp_avg_sq")), _ADAM),)),
-    "nadam": Optimizer((Rule((_STEP, State("mu_product", _one, 4, host=True), *_MOMENTS), {
+    "nadam": Optimizer((Rule((_STEP, State("mu_product", one, 4, host=True), *_MOMENTS), {
         "foreach": _ROOT, "loop": (Make("div", "quotient"), Make("sqrt", "denominator", frees=("quotient",)))}),)),
     "radam": Optimizer((Rule((_STEP, *_MOMENTS), {"foreach": _ROOT, "loop": _RADAM}),)),
     "adagrad": Optimizer((Rule((_STEP, State("sum")), {
@@ -236,16 +204,16 @@ OPTIMIZERS: Final[Mapping[str, Optimizer]] = {
     "sgd": Optimizer((Rule((), _IN_PLACE),)),
     "sgd-momentum": Optimizer((Rule((State("momentum_buffer"),), _IN_PLACE),)),
     "adafactor": Optimizer((
-        Rule((_STEP, State("row_var", _rows), State("col_var", _columns)), _FACTORED, _is_matrix),
+        Rule((_STEP, State("row_var", rows), State("col_var", columns)), _FACTORED, _is_matrix),
         Rule((_STEP, State("variance")), _UNFACTORED))),
     "lion": Optimizer((Rule((State("exp_avg"),), {"loop": (Make("clone", "copy"), Make("add", frees=("copy",)))}),)),
     "muon": Optimizer((Rule((State("momentum_buffer"),), _MUON, _is_hidden, apart=True), _ADAMW)),
     "adam-mini": Optimizer((
-        _mini(_heads, _mini_mean(_heads))._replace(of=_is_query_or_key),
-        _mini(_outputs, _mini_mean(_outputs))._replace(of=_is_matrix),
+        _mini(heads, _mini_mean(heads))._replace(of=_is_query_or_key),
+        _mini(outputs, _mini_mean(outputs))._replace(of=_is_matrix),
         Rule((State("m"), State("v")), {"loop": (Make("sqrt", "root"), Make("div", "h", frees=("root",)))},
              lambda p: p.name == "bias"),
-        _mini(_one, Make("sum", "mean", _one, frees=("squares",)), Make("div", "mean", _one))), unmeasured=True),
+        _mini(one, Make("sum", "mean", one, frees=("squares",)), Make("div", "mean", one))), unmeasured=True),
     "adamw-8bit": _bitsandbytes(),
     "paged-adamw-8bit": _bitsandbytes(paged=100_000),
     "torchao-adamw-8bit": _torchao(256, table=256),
@@ -259,17 +227,17 @@ WHOLE: Final = ("adafactor", "muon")
 """Those that need more than a rank's part of a weight: what they gather is not known."""
 
 _CLIP: Final = (
-    Make("_foreach_norm", "norms", _one), Make("stack", "stacked", _one),
-    Make("linalg_vector_norm", "norm", _one, frees=("stacked", "norms"), once=True),
-    Make("add", "sum", _one, once=True), Make("reciprocal", "inverse", _one, once=True),
-    Make("mul", "coefficient", _one, frees=("sum", "inverse"), once=True),
-    Make("clamp", "clamped", _one, once=True), _then("norm", "coefficient", "clamped"),
+    Make("_foreach_norm", "norms", one), Make("stack", "stacked", one),
+    Make("linalg_vector_norm", "norm", one, frees=("stacked", "norms"), once=True),
+    Make("add", "sum", one, once=True), Make("reciprocal", "inverse", one, once=True),
+    Make("mul", "coefficient", one, frees=("sum", "inverse"), once=True),
+    Make("clamp", "clamped", one, once=True), _then("norm", "coefficient", "clamped"),
 )
 """``clip_grad_norm_``, which goes over lists by itself."""
 
 _CLIP_SHARDS: Final = (
-    *_CLIP[:2], Make("pow", "powers", _one), Make("all_reduce", "reduced", _one),
-    Make("wait_tensor", "sums", _one, frees=("reduced",)), Make("pow", "roots", _one, frees=("sums", "powers")),
+    *_CLIP[:2], Make("pow", "powers", one), Make("all_reduce", "reduced", one),
+    Make("wait_tensor", "sums", one, frees=("reduced",)), Make("pow", "roots", one, frees=("sums", "powers")),
     _CLIP[2]._replace(frees=("stacked", "norms", "roots")), *_CLIP[3:],
 )
 """The same on DTensors: norms of parts are summed over ranks."""
