@@ -53,12 +53,20 @@ def read_thetas(model_types: list[str]) -> dict[str, dict[str, Any]]:
     for model_type in model_types:
         cls = CONFIG_MAPPING[NAMED_OTHERWISE.get(model_type, model_type)]
         usual = thetas(cls())
-        given = {name: thetas(cls(**{name: 54321.0})) for name in THETA_NAMES}
+        given = {name: thetas_with(cls, name) for name in THETA_NAMES}
         entry = {kind: {"default": theta, "names": [name for name in THETA_NAMES if given[name][kind] == 54321.0]}
                  for kind, theta in usual.items() if theta is not None}
         if entry:
             found[model_type] = entry
     return found
+
+
+def thetas_with(cls: Any, name: str) -> dict[str, float | None]:
+    """Where this field is given; of a class that takes no number for it, those that it has anyway."""
+    try:
+        return thetas(cls(**{name: 54321.0}))
+    except TypeError:
+        return thetas(cls())
 
 
 def thetas(settings: Any) -> dict[str, float | None]:

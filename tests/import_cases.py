@@ -113,6 +113,7 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "local_attention": [10], "global_attn_every_n_layers": [2, 3], "pad_token_id": [0]},
     "gpt2": GPT,
     "gpt-sw3": GPT,
+    "imagegpt": {k: v for k, v in GPT.items() if k != "tie_word_embeddings"},
     "openai-gpt": {k: v for k, v in GPT.items() if k != "n_inner"},
     "gpt_bigcode": GPT | {"multi_query": [True, False]},
     "gpt_neo": {"vocab_size": [101], "hidden_size": [24, 40], "num_layers": [2], "num_heads": [2, 4],

@@ -179,13 +179,16 @@ CASES: dict[str, Values] = {
     "siglip_text_model": SIGLIP_TEXT,
     "siglip_vision_model": VISION | {"vision_use_head": [True, False]},
     "clip_text_model": CLIP_TEXT,
-    "clip_vision_model": CLIP_VISION,
+    "clip_vision_model": CLIP_VISION, "git_vision_model": VISION,
 }
 NESTED: dict[str, dict[str, Values]] = {
     "clip": {"text_config": CLIP_TEXT, "vision_config": CLIP_VISION,
              "": {"projection_dim": [5, 9], "num_labels": LABELS}},
     "metaclip_2": {"text_config": CLIP_TEXT | {"eos_token_id": [2]}, "vision_config": CLIP_VISION,
                    "": {"projection_dim": [5, 9], "num_labels": LABELS}},
+    "git": {"vision_config": CASES["git_vision_model"], "": {
+        **{k: v for k, v in BERT.items() if k not in ("type_vocab_size", "num_labels")},
+        "tie_word_embeddings": [True, False]}},
     "siglip": {"text_config": SIGLIP_TEXT | {"projection_size": [12]}, "vision_config": VISION | {"hidden_size": [12]},
                "": {"num_labels": LABELS}},
     "siglip2": {"text_config": SIGLIP_TEXT | {"projection_size": [12]},

@@ -55,6 +55,12 @@ COMPASS: Values = {
                         {"sliding_attention": _ROPE, "full_attention": _ROPE}]}
 PADDLE: Values = TEXTS["ernie4_5"] | {"tie_word_embeddings": [True, False]}
 
+SOUND: Values = {
+    "num_mel_bins": [5, 8], "num_hidden_layers": [1, 3], "num_attention_heads": [2], "intermediate_size": [17, 29],
+    "hidden_size": [16, 24], "max_source_positions": [11, 13], "activation_function": ["gelu", "relu"]}
+WIDE: Values = {"hidden_size": [16], "intermediate_size": [64, 32], "max_source_positions": [8, 12]}
+HEARD: Values = {"projector_hidden_act": ["gelu", "relu"]}
+
 CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
     "llava": (
         text(*TEXT_TYPES, tie_word_embeddings=[True, False]),
@@ -200,5 +206,24 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
         [QWEN_TEXT | {"model_type": ["qwen2"]}, QWEN3_TEXT | {"model_type": ["qwen3"]}],
         [{"hidden_size": [16, 24], "intermediate_size": [17], "num_hidden_layers": [1, 3],
           "num_attention_heads": [1, 2], "num_channels": [1, 3], "patch_size": [5, 6]}], TIED),
+    "qwen2_audio": (text("qwen2"), [SOUND], {}),
+    "audioflamingo3": (text("qwen2"), [SOUND], HEARD | {"projector_bias": [True, False]}),
+    "voxtral": (text("llama", "mistral"), [SOUND | WIDE], HEARD),
+    "glmasr": (
+        text("llama"), [{k: v for k, v in (SOUND | WIDE).items() if k not in (
+            "max_source_positions", "activation_function")} | {
+            "intermediate_size": [64], "max_position_embeddings": [8, 12],
+            "num_key_value_heads": [None, 1, 2], "hidden_act": ["gelu", "relu"]}],
+        TIED | HEARD),
+    "moss_transcribe_diarize": (
+        text("qwen3"), [SOUND | {"max_source_positions": [8, 16]}],
+        TIED | HEARD | {"audio_merge_size": [2, 4], "projector_bias": [True, False]}),
 }
 """Of each: texts, towers, and the fields beside them."""
+SOUNDS = {"qwen2_audio", "audioflamingo3", "voxtral", "glmasr", "moss_transcribe_diarize"}
+"""Those whose towers hear."""
+
+
+def tower_of(model_type: str) -> str:
+    """The field of the tower's configuration."""
+    return "audio_config" if model_type in SOUNDS else "vision_config"

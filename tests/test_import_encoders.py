@@ -34,6 +34,8 @@ CHANGED: dict[str, Any] = {"gemma3": LARGE, "shieldgemma2": LARGE,
                            "big_bird": {"attention_type": "original_full"},
                            "esm": {"vocab_size": 33, "pad_token_id": 1}}
 """Where a family's own defaults are refused, missing, or contradict each other (images smaller than their tokens)."""
+PREFIXED = ("Gemma3", "ShieldGemma2", "GitM", "GitF")
+"""Classes whose images stand before the text, which are compared by themselves."""
 REFUSED = {"num_hidden_groups", "use_relative_position_bias", "decoder_vocab_size", "norm_rel_ebd",
            "tie_word_embeddings", "use_mean_pooling"}
 """Fields named where a drawn combination is refused."""
@@ -103,7 +105,7 @@ def inputs(spec: Model, class_name: str, token: int) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     images = spec.input if isinstance(spec.input, PatchInput) else spec.tower.input if spec.tower else None
-    if isinstance(images, PatchInput) and not class_name.startswith(("Gemma3", "ShieldGemma2")):
+    if isinstance(images, PatchInput) and not class_name.startswith(PREFIXED):
         found["pixel_values"] = torch.zeros(batch_of(class_name), images.channels, images.image, images.image)
     if isinstance(images, PatchInput) and class_name.startswith("Siglip2"):  # patches, already cut
         side = images.image // images.patch
@@ -325,8 +327,9 @@ def test_images_run_through_the_tower_as_often_as_asked() -> None:
         count(imported({"model_type": "bert"}), Workload(seq=3, images=1))
 
 
-def test_gemma3_images_equal_the_class() -> None:
-    config = draw("gemma3", 1)
+@pytest.mark.parametrize("model_type", ["gemma3", "git"])
+def test_images_before_the_text_equal_the_class(model_type: str) -> None:
+    config = draw(model_type, 1)
     model, spec = live(config), imported(config)
     tower = spec.tower
     assert tower is not None
@@ -335,10 +338,14 @@ def test_gemma3_images_equal_the_class() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        model.get_image_features(image)
-    with_images, without = (count(spec, Workload(seq=16, attention="eager", images=n)).totals.flops_forward.value
+        if model_type == "git":
+            base = getattr(model, "git", model)
+            base.visual_projection(base.image_encoder(image).last_hidden_state)
+        else:
+            model.get_image_features(image)
+    with_images, without = (count(spec, Workload(seq=31, batch=BATCH, attention="eager", images=n)).totals
                             for n in (BATCH, 0))
-    assert with_images - without == counter.get_total_flops()
+    assert with_images.flops_forward.value - without.flops_forward.value == counter.get_total_flops()
 
 
 def test_t5gemma_windows_reach_as_far_ahead_as_back_in_the_encoder() -> None:

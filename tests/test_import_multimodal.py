@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from multimodal_cases import CASES
+from multimodal_cases import CASES, SOUNDS, tower_of
 from test_import_encoders import BATCH, DRAWS, imported, live, measured, pick, unique_params
 from test_import_fields import FLOOR, changes, counted
 from test_import_fields import live as live_params
@@ -16,7 +16,7 @@ from txcalc.answer.report import Totals, count
 from txcalc.huggingface.families import FAMILIES
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import image_positions, positions
-from txcalc.spec.inputs import PatchInput
+from txcalc.spec.inputs import FrameInput, PatchInput
 from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload
 
@@ -42,6 +42,7 @@ SQUARE_PATCHES = {"kimi_k25", "paddleocr_vl"}
 PART_TYPES = {name: f"{name}_vision" for name in (
     "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe", "glm_ocr",
     "gemma4", "exaone4_5", "kimi_k25", "paddleocr_vl", "cosmos3_edge", "cohere_compass", "video_llama_3")} | {
+    **{name: f"{name}_encoder" for name in SOUNDS}, "moss_transcribe_diarize": "moss_transcribe_diarize_audio",
     "llama4": "llama4_vision_model", "cosmos3_omni": "qwen3_vl_vision", "glmga": "glm4v_vision"}
 TEXT_PARTS = {"cosmos3_omni": "qwen3_vl_text"}
 
@@ -52,7 +53,7 @@ def draw(model_type: str, seed: int) -> dict[str, Any]:
     classes = list(FAMILIES[model_type].classes)
     return {
         "model_type": model_type, "architectures": [classes[seed % 3 == 2 and len(classes) > 1]],
-        "text_config": pick(rng, rng.choice(texts)), "vision_config": pick(rng, rng.choice(towers)),
+        "text_config": pick(rng, rng.choice(texts)), tower_of(model_type): pick(rng, rng.choice(towers)),
         **pick(rng, beside),
     }
 
@@ -61,6 +62,8 @@ def features(model: Any, spec: Model, images: int) -> list[Any]:
     """The projected positions of so many images, and what is added to the text's first layers, as the class has it."""
     base = getattr(model, "model", model)
     assert spec.tower is not None
+    if isinstance(spec.tower.input, FrameInput):
+        return [sound_features(base, spec.tower.input, images)]
     assert isinstance(spec.tower.input, PatchInput)
     side = spec.tower.input.image
     pixels = torch.ones(images, spec.tower.input.channels, side, side)
@@ -94,6 +97,20 @@ def features(model: Any, spec: Model, images: int) -> list[Any]:
     found = out.pooler_output
     return [torch.cat(list(found)) if isinstance(found, list | tuple) else found,
             *(torch.cat(list(deep)) for deep in getattr(out, "deepstack_features", None) or ())]
+
+
+def sound_features(base: Any, sound: FrameInput, number: int) -> Any:
+    """The projected positions of so many sounds, each as long as the tower's."""
+    frames = 2 * sound.length
+    if not hasattr(base, "get_audio_features"):
+        heard = base.audio_tower(torch.ones(number, sound.bins, frames)).last_hidden_state
+        return base.multi_modal_projector(heard)
+    asked, given = inspect.signature(base.get_audio_features).parameters, dict[str, Any]()
+    if "input_features_mask" in asked:
+        given["input_features_mask"] = torch.ones(number, frames, dtype=torch.long)
+    if "padding_mask" in asked:
+        given["padding_mask"] = torch.ones(number, frames, dtype=torch.long)
+    return base.get_audio_features(torch.ones(number, sound.bins, frames), **given).pooler_output
 
 
 def averages(spec: Model, images: int) -> int:
@@ -137,8 +154,8 @@ def test_an_image_costs_what_the_class_runs(model_type: str) -> None:
             sum(each.sum() for each in seen).backward()
         assert spec.tower is not None
         assert spec.tower.projector is not None
-        assert isinstance(spec.tower.input, PatchInput)
-        newlines = spec.tower.input.image // spec.tower.input.patch if model_type in TILES else 0
+        image = spec.tower.input
+        newlines = image.image // image.patch if model_type in TILES and isinstance(image, PatchInput) else 0
         assert seen[0].numel() == (images * spec.tower.projector.tokens + newlines) * spec.d_model
         assert len(seen) == 1 + len(spec.tower.deepstack)
         with_images, without = (totals(spec, n, **room(spec)) for n in (images, 0))
@@ -172,8 +189,9 @@ def test_a_changed_field_changes_the_count_as_it_does_the_class(model_type: str)
     config = next(c for seed in range(DRAWS) if live_params(c := draw(model_type, seed)) is not None)
     assert counted(config) == live_params(config)
     parts: list[tuple[str | None, dict[str, Any]]] = [(None, config)]
-    text, image = config["text_config"], config["vision_config"]
-    parts.append(("vision_config", {"model_type": PART_TYPES.get(model_type), **image}))
+    part_of = tower_of(model_type)
+    text, image = config["text_config"], config[part_of]
+    parts.append((part_of, {"model_type": PART_TYPES.get(model_type), **image}))
     if text.get("model_type", f"{model_type}_text") not in FAMILIES:  # those are changed by themselves
         parts.append(("text_config", {"model_type": TEXT_PARTS.get(model_type, f"{model_type}_text"), **text}))
     compared = 0
@@ -191,11 +209,11 @@ def test_a_changed_field_changes_the_count_as_it_does_the_class(model_type: str)
 @pytest.mark.parametrize("model_type", CASES)
 def test_a_field_that_is_not_understood_is_refused_wherever_it_stands(model_type: str) -> None:
     config, more = draw(model_type, 0), {"mtp_layer_types": 3}
-    for part in ("", "text_config", "vision_config"):
+    for part in ("", "text_config", tower_of(model_type)):
         with pytest.raises(SpecError, match="not understood for model_type") as caught:
             imported({**config, part: {**config[part], **more}} if part else {**config, **more})
         assert caught.value.field == f"{part}.mtp_layer_types".strip(".")
-        if part == "vision_config" or (part and model_type not in FLAT):
+        if part == tower_of(model_type) or (part and model_type not in FLAT):
             with pytest.raises(SpecError, match="required field is missing"):
                 imported({name: value for name, value in config.items() if name != part})
 

@@ -29,6 +29,7 @@ TOWER: dict[str, Any] = {
     "d_model": 15, "layers": 3, "input": IMAGE, "position": {"kind": "learned"},
     "attention": {"heads": 3, "bias": True}, "feed_forward": {"d_ff": 17, "bias": True},
 }
+SOUND = {"kind": "frames", "bins": 5, "length": 11}
 PLAIN = {**IMAGE, "class_tokens": 0}
 READING = {"kind": "attention", "attention": {"heads": 3}, "feed_forward": {"d_ff": 11}}
 CASES: dict[str, dict[str, Any]] = {
@@ -67,6 +68,10 @@ CASES: dict[str, dict[str, Any]] = {
     "a layer's own norm": {"input": PLAIN, "projector": {"merge": 2, "hidden": [
         {"width": 11, "bias": True}, {"width": 9, "norm": {"kind": "layernorm"}, "activation": "gelu"},
         {"width": 13, "norm": {"kind": "rmsnorm"}}, {"width": 7, "activation": "silu", "gated": True}]}},
+    "every position, class token and register": {"input": {**IMAGE, "registers": 2}, "projector": {
+        "unpatched": True, "final_norm": {}}},
+    "a sound, merged": {"input": SOUND, "projector": {"merge": 3, "hidden": [{"width": 19, "activation": "gelu"}]}},
+    "a sound, averaged": {"input": SOUND, "final_norm": False, "projector": {"average": True, "tokens": 5, "norm": {}}},
     "newlines": {"projector": {"separators": 2}},
     "with registers": {"input": {**IMAGE, "registers": 2}, "projector": {"merge": 2}},
     "squares that attend by themselves": {
@@ -109,7 +114,9 @@ def test_images_cost_what_the_reference_measures(name: str, eager: bool) -> None
     ({"projector": {"unused_layers": 3}}, "unused_layers"),
     ({"projector": {"norm_first": True, "norm": {}}}, "norm_first"),
     ({"projector": {"hidden": [{"width": 3, "gated": True}]}}, "gate"),
-    ({"input": {"kind": "frames", "bins": 5, "length": 9}, "projector": {"merge": 2, "tokens": 2}}, "merge"),
+    ({"input": SOUND, "projector": {"merge": 2, "tokens": 2}}, "reads 5 positions"),
+    ({"input": SOUND, "projector": {"unpatched": True}}, "unpatched"),
+    ({"projector": {"unpatched": True, "merge": 2}}, "unpatched"),
     ({"projector": {}, "input": PLAIN, "position": {"kind": "learned", "size": 6, "both_ways": True}},
      "along an image"),
     ({"projector": {}, "position": {"kind": "learned", "both_ways": True}}, "nothing beside them"),

@@ -22,9 +22,11 @@ Rows = tuple[tuple[str, Callable[[Any], bool]], ...]
 
 MODELS: Final[Rows] = (
     ("several projectors", lambda spec: spec.tower is not None and bool(spec.tower.deepstack)),
-    ("newlines between an image's positions", lambda spec: spec.tower is not None
-     and spec.tower.projector is not None and bool(spec.tower.projector.separators)),
     ("a pooler whose vector nothing reads", lambda spec: spec.pooler is not None and unread(spec.head)),
+    ("newlines between an image's positions", lambda spec: bool(_projector(spec, "separators"))),
+    ("a norm after a projector", lambda spec: bool(_projector(spec, "final_norm"))),
+    ("class tokens that a projector hands on", lambda spec: bool(_projector(spec, "unpatched"))),
+    ("sounds", lambda spec: spec.tower is not None and spec.tower.input.kind == "frames"),
     ("a distilled head", lambda spec: isinstance(spec.head, ClassifierHead) and spec.head.copies > 1),
     ("keys that layers share where several layers make their own", lambda spec: _any(spec, _shares) and sum(
         b.attention is not None and not _shares(b) for b in _blocks(spec)) > 1),
@@ -107,6 +109,10 @@ def _incomplete(trace: Trace) -> str:
         if not idle and (op.reads or op.saves or (op.weights and op.products)):
             return f"{_UNRECORDED} {op.path} writes are not recorded"
     return ""
+
+
+def _projector(spec: Model, name: str) -> Any:
+    return getattr(spec.tower and spec.tower.projector, name, None)
 
 
 def _blocks(spec: Model) -> list[Any]:

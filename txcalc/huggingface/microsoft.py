@@ -1,14 +1,17 @@
-"""Microsoft's decoders: Phi and BitNet."""
+"""Microsoft's decoders, Phi and BitNet, and GIT, which sees."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED, decoder, experts, rope, square
+from txcalc.huggingface.encoder import BODY
 from txcalc.huggingface.importer import lm_classes
 from txcalc.huggingface.layerwise import WINDOW
-from txcalc.huggingface.rows import LAYERNORM, RMS, Fields, Rows, flag, gated, plain
+from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Fields, Rows, flag, gated, plain, read
+from txcalc.huggingface.vision import images, nested, patches, tower_of
 
 
 def _head_norm(c: Config) -> Fields | None:
@@ -18,7 +21,21 @@ def _head_norm(c: Config) -> Fields | None:
     return {**LAYERNORM, "over": "head"}
 
 
+def _git(c: Config, kind: str) -> Data:
+    """BERT's layers, blind to what comes after, behind all of CLIP's positions, projected and normed."""
+    c.only("num_image_with_embedding", None)
+    c.ignore("tie_word_embeddings")
+    image = nested(c, "vision_config", "git_vision_model")
+    tower = tower_of(ROWS["git_vision_model"], image)
+    head = {"kind": "lm", "tied": c.flag("tie_word_embeddings"), "bias": True} if kind == "lm" else {"kind": "none"}
+    projector = {"bias": True, "final_norm": LAYERNORM, "unpatched": True}
+    return {**read(c, BODY), "architecture": "decoder-only", "head": head, "tower": {**tower, "projector": projector}}
+
+
 ROWS: Final[Rows] = {
+    # GIT, arXiv 2205.14100.
+    "git": Family(_git, {"GitForCausalLM": "lm", "GitModel": "none"}),
+    "git_vision_model": images({"GitVisionModel": "none"}, input=patches(bias=False), embedding_norm=True),
     "phi": decoder(  # a parallel block behind one LayerNorm, biases everywhere
         "Phi", bias=True, qk_norm=_head_norm, feed_forward=plain(), norm={**LAYERNORM, "shared": True},
         residual="parallel", position=rope(part=0.5), head_bias=True),

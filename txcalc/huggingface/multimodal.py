@@ -51,18 +51,22 @@ def family_of(part: Config, model_type: str, kinds: Iterable[str]) -> Family:
     return family
 
 
-def text_stack(c: Config, kind: str, usual: str, *, either: bool = False, ignore: Iterable[str] = ()) -> Data:
+def text_stack(
+    c: Config, kind: str, usual: str, *, either: bool = False, ignore: Iterable[str] = (), tied: bool | None = None
+) -> Data:
     """The stack of text, of any family of decoders, under the seeing class's own head without a bias.
 
-    ``either``: the head is tied if one of the two configurations says so.
+    ``either``: the head is tied if one of the two configurations says so. ``tied``: it is, or not, whatever they say.
     """
     part, model_type = part_of(c, "text_config", usual)
     part.ignore(*ignore)
     spec = family_of(part, model_type, ("lm", "none")).build(part, "lm")
     if spec.get("architecture", "decoder-only") != "decoder-only" or {"embedding_dim", "tower"} & spec.keys():
         raise part.error("model_type", f"{shown(model_type)} is not a stack of text that can be fed with images")
+    own = _tied(c, part, either=either) if tied is None else tied
+    part.ignore("tie_word_embeddings")
     part.finish()
-    return {**spec, "head": head_of(kind, _tied(c, part, either=either))}
+    return {**spec, "head": head_of(kind, own)}
 
 
 def _tied(c: Config, text: Config, *, either: bool) -> bool:

@@ -304,12 +304,12 @@ class ProjectorLayer(Spec):
 class Projector(Spec):
     """How a tower's positions become positions of the main stack.
 
-    It reads one layer's output, or several side by side. Squares of neighbouring patches may become one position:
-    ``merge`` puts the columns of so many by so many side by side, ``average`` leaves ``tokens`` means. Then a norm, the
-    ``hidden`` layers, and a projection to the main stack's width. Class tokens and registers are left out.
+    It reads one layer's output, or several side by side. Squares of neighbouring patches, or neighbouring positions of
+    a sound, may become one: ``merge`` puts the columns of so many by so many side by side, ``average`` leaves
+    ``tokens`` means. Then a norm, the ``hidden`` layers, and a projection to the main stack's width.
     """
 
-    merge: Annotated[Size | None, "patches along a square whose columns come side by side"] = None
+    merge: Annotated[Size | None, "patches along a square, or of a sound, whose columns come side by side"] = None
     average: Flag = False
     tokens: Annotated[
         Size, "positions of one input; default: all patches, or squares of them where they are merged",
@@ -318,6 +318,8 @@ class Projector(Spec):
     norm_first: Annotated[Flag, "the norm is on the patches, before they are merged"] = False
     hidden: tuple[ProjectorLayer, ...] = ()
     bias: Flag = False
+    final_norm: Annotated[Norm | None, "on what is handed on"] = None
+    unpatched: Annotated[Flag, "class tokens and registers are handed on as well, in place of left out"] = False
     separators: Annotated[
         Count, "learned vectors of the main stack's width between its positions (newlines), for which no room is made",
     ] = 0

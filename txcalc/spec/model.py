@@ -339,10 +339,13 @@ class Model(Stack):
 
     def _check_projector(self, tower: Tower, projector: Projector, at: tuple[str | int, ...]) -> None:
         image = tower.input if isinstance(tower.input, PatchInput) else None
-        if image is None and projector.merge is not None:
-            raise FieldError((*at, "merge"), "only patches of an image are merged")
+        merge, extra = projector.merge or 1, 0
+        if projector.unpatched:
+            extra = unpatched(image) if image is not None else 0
+            if not extra or merge > 1 or projector.average:
+                raise FieldError((*at, "unpatched"), "needs class tokens or registers, and patches that stay apart")
         side = 0 if image is None else image.image // image.patch
-        given = positions(tower.input) if image is None else (side // (projector.merge or 1)) ** 2
+        given = positions(tower.input) // merge if image is None else (side // merge) ** 2 + extra
         if projector.tokens > given or (projector.tokens != given and not projector.average):
             raise FieldError((*at, "tokens"), f"{projector.tokens}, but the projector reads {given} positions: "
                              "leave it out, or average them")

@@ -153,13 +153,14 @@ def _projected(tower: Data, projector: Any) -> Any:
     own = tower.get("input")
     if not isinstance(own, Mapping) or not isinstance(projector, Mapping) or projector.get("tokens") is not None:
         return projector
-    if isinstance(own.get("length"), int) and not projector.get("average"):
-        return {**projector, "tokens": own["length"]}
     merge = 1 if projector.get("merge") is None else projector["merge"]
+    if isinstance(own.get("length"), int) and not projector.get("average") and _is_size(merge):
+        return {**projector, "tokens": own["length"] // merge}
     image, patch = own.get("image", 0), own.get("patch", 0)
     if projector.get("average") or not all(map(_is_size, (image, patch, merge))) or image < patch * merge:
         return projector
-    return {**projector, "tokens": (image // patch // merge) ** 2}
+    extra = own.get("class_tokens", 1) + _registers(tower) if projector.get("unpatched") is True else 0
+    return {**projector, "tokens": (image // patch // merge) ** 2 + extra}
 
 
 def _group(group: Any, base: Data, d_model: Any, path: tuple[str | int, ...]) -> Any:

@@ -98,9 +98,9 @@ def project(t: Trace, name: str, spec: inputs.Projector, tower: Tower, x: Tensor
         if spec.feature_layers:
             b, n, d = x.shape
             wide = d * (1 + len(spec.feature_layers))
-            x = t.tensor(b, n - _unpatched(tower), wide, label="columns of several layers")
+            x = t.tensor(b, n - _left_out(spec, tower), wide, label="columns of several layers")
         else:
-            x = t.hold(parts.positions(t, "patches", x, x.shape[1] - _unpatched(tower)))
+            x = t.hold(parts.positions(t, "patches", x, x.shape[1] - _left_out(spec, tower)))
         if spec.norm is not None and spec.norm_first:
             x = norms.norm(t, "norm", x, spec.norm)
         x = _gathered(t, spec, tower, x)
@@ -112,7 +112,13 @@ def project(t: Trace, name: str, spec: inputs.Projector, tower: Tower, x: Tensor
         if spec.separators:
             ops.parameter(t, "separators", spec.separators, d_out)
         with t.frame(x):
-            return ops.linear(t, "dense", x, d_out, bias=spec.bias)
+            y = ops.linear(t, "dense", x, d_out, bias=spec.bias)
+            return y if spec.final_norm is None else norms.norm(t, "final_norm", y, spec.final_norm)
+
+
+def _left_out(spec: inputs.Projector, tower: Tower) -> Number:
+    """Positions at the beginning that a projector does not read."""
+    return 0 if spec.unpatched else _unpatched(tower)
 
 
 def _unpatched(stack: Model | Tower) -> Number:
@@ -124,12 +130,13 @@ def _gathered(t: Trace, spec: inputs.Projector, tower: Tower, x: Tensor) -> Tens
     """The positions that a projector reads: a tensor of its own, unless they are all of the tower's."""
     b, *_ = x.shape
     if spec.merge is not None:
-        return parts.remade(t, "squares", x, b, spec.tokens, x.shape[-1] * spec.merge**2, label="merged positions")
+        each = spec.merge**2 if tower.input.kind == "patches" else spec.merge
+        return parts.remade(t, "squares", x, b, spec.tokens, x.shape[-1] * each, label="merged positions")
     if spec.average:
         return parts.remade(t, "squares", x, b, spec.tokens, x.shape[-1], label="averaged positions")
     if spec.feature_layers:
         return x
-    if _unpatched(tower):
+    if _left_out(spec, tower):
         first = t.path("hidden.0.dense.weight" if spec.hidden else "dense.weight")
         # A matrix that is not trained is multiplied with each image's rows as they lie.
         return ops.copy(t, "patches", x, "patches") if several(t, b) and t.trains(first, "linear") else x

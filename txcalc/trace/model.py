@@ -113,8 +113,9 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> tuple[Tensor, Tensor | None]:
     """A tower's images as vectors, and as positions of the main stack, if there are any."""
     # While decoding, what images have become stands in the cache.
     count, projector = 0 if t.workload.phase == "decode" else images(spec, t.workload), tower.projector
+    length = tower.input.length if tower.input.kind == "frames" else 0
     with t.scope("tower", within="tower"):
-        x = _stack(t, spec, tower, _read(t, tower, count, 0, tower.d_model), cached=False,
+        x = _stack(t, spec, tower, _read(t, tower, count, length, tower.d_model), cached=False,
                    unused=0 if projector is None else projector.unused_layers)
         with t.scope("", back=1 if projector is None else 0):
             pooled = x.view(count, tower.d_model) if tower.pooler is None else pool(t, tower, x)

@@ -95,7 +95,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.AttentionPooler: {"kind", "attention", "feed_forward"},
     inputs.ProjectorLayer: {"width", "norm", "activation", "gated", "bias"},
     inputs.Projector: {"merge", "average", "tokens", "norm", "norm_first", "hidden", "bias", "unused_layers",
-                       "feature_layers", "separators"},
+                       "feature_layers", "separators", "final_norm", "unpatched"},
 }
 
 

@@ -39,23 +39,31 @@ class ProjectorLayer(nn.Module):
 
 
 class Projector(nn.Module):
-    """Squares of neighbouring patches averaged or side by side, a norm, projections to the main stack's width."""
+    """Neighbouring positions averaged or side by side, a norm, projections to the main stack's width.
+
+    ``flat``: these are a sound's, in a row.
+    """
 
     separators: nn.Parameter | None
 
-    def __init__(self, projector: ProjectorSpec, width: int, d_model: int, unpatched: int) -> None:
+    def __init__(
+        self, projector: ProjectorSpec, width: int, d_model: int, unpatched: int, *, flat: bool = False
+    ) -> None:
         super().__init__()
+        self.flat = flat
         self.tokens, self.merge, self.average = projector.tokens, projector.merge, projector.average
-        self.unpatched = unpatched
+        self.unpatched = 0 if projector.unpatched else unpatched
         self.read = (projector.unused_layers, *projector.feature_layers)
         width *= len(self.read)
-        merged = width * (projector.merge or 1) ** 2
+        merged = width * (projector.merge or 1) ** (1 if flat else 2)
         self.norm_first = projector.norm_first
         normed = width if projector.norm_first else merged
         self.norm = nn.Identity() if projector.norm is None else Normalization(projector.norm, normed)
         widths = (merged, *(layer.width for layer in projector.hidden))
         self.hidden = nn.ModuleList(map(ProjectorLayer, projector.hidden, widths))
         self.dense = nn.Linear(widths[-1], d_model, bias=projector.bias)
+        last = projector.final_norm
+        self.final_norm = nn.Identity() if last is None else Normalization(last, d_model)
         self.separators = nn.Parameter(torch.zeros(projector.separators, d_model)) if projector.separators else None
 
     def forward(self, hidden: Tensor, layers: list[Tensor]) -> Tensor:
@@ -65,12 +73,16 @@ class Projector(nn.Module):
         x = self._squares(self.norm(x)) if self.norm_first else self.norm(self._squares(x))
         for layer in self.hidden:
             x = layer(x)
-        y: Tensor = self.dense(x)
+        y: Tensor = self.final_norm(self.dense(x))
         return y
 
     def _squares(self, x: Tensor) -> Tensor:
         if not self.average and self.merge is None:
             return x
+        if self.flat:
+            each = self.merge or x.shape[1] // self.tokens
+            x = x[:, : self.tokens * each].unflatten(1, (self.tokens, each))
+            return x.mean(dim=2) if self.average else x.flatten(2)
         side, squares = math.isqrt(x.shape[1]), math.isqrt(self.tokens)
         if self.merge is not None:
             used = squares * self.merge  # a border too narrow for a whole square is left out
@@ -95,7 +107,8 @@ class TowerModules(StackModules, Reader):
         extra = unpatched(tower.input) if isinstance(tower.input, PatchInput) else 0
         self.pooler = build_pooler(tower.pooler, tower.norm, width, extra, options)
         specs = () if tower.projector is None else (tower.projector, *tower.deepstack)
-        made = [Projector(each, width, model.d_model, extra) for each in specs]
+        flat = not isinstance(tower.input, PatchInput)
+        made = [Projector(each, width, model.d_model, extra, flat=flat) for each in specs]
         self.projector = made[0] if made else None
         self.deepstack = nn.ModuleList(made[1:])
 

@@ -1,0 +1,116 @@
+"""Models that hear: a tower like Whisper's encoder, a projector, and a stack of text of a family that is known.
+
+A sound is as long as the tower's own length, 30 seconds for those that are released.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from txcalc.huggingface.build import ACTIVATIONS, Data, rope
+from txcalc.huggingface.config import Config
+from txcalc.huggingface.encoder import split_width
+from txcalc.huggingface.multimodal import Projector, head_of, part_of, seeing_classes, text_stack
+from txcalc.huggingface.rows import LAYERNORM, Family, Part, Rows, Value, plain, read, size
+
+_WIDTH: Final = size("hidden_size", "d_model")
+_HEADS: Final = size("num_attention_heads", "encoder_attention_heads")
+_FEED: Final = size("intermediate_size", "encoder_ffn_dim")
+_LENGTH: Final = "max_source_positions"
+
+
+def whisper_tower(c: Config, length: str = _LENGTH, **parts: Value) -> Data:
+    """Whisper's encoder: two convolutions over frames, no bias on keys; ``parts`` win."""
+    c.ignore("scale_embedding", "encoder_layerdrop", "layerdrop", "vocab_size", "tie_word_embeddings")
+    return dict(read(c, {
+        "d_model": _WIDTH, "layers": size("num_hidden_layers", "encoder_layers"),
+        "input": {"kind": "frames", "bins": size("num_mel_bins"), "length": size(length)},
+        "position": {"kind": "sinusoidal", "stored": True}, "norm": LAYERNORM,
+        "attention": {"heads": _HEADS, "bias": {"q": True, "k": False, "v": True, "o": True}},
+        "feed_forward": plain(d_ff=_FEED, act="activation_function"), **parts}))
+
+
+def _halved(c: Config) -> Data:
+    """Pairs of positions averaged before the last norm, which is the projector's here."""
+    return whisper_tower(c, final_norm=False)
+
+
+def _pairs(tower: Data) -> Data:
+    return {"average": True, "tokens": tower["input"]["length"] // 2, "norm": LAYERNORM}
+
+
+def _glm_tower(c: Config) -> Data:
+    """Rotary positions over half of each head, and grouped queries."""
+    return whisper_tower(
+        c, "max_position_embeddings", position=lambda c: rope(c, split_width(c), default=0.5),
+        feed_forward=plain(), attention={
+            "heads": _HEADS, "kv_heads": lambda c: c.size_or(c.size("num_attention_heads"), "num_key_value_heads"),
+            "bias": {"q": True, "k": False, "v": True, "o": True}})
+
+
+def _layer(c: Config, width: int, bias: bool) -> Data:
+    return {"hidden": [{"width": width, "activation": c.choice("projector_hidden_act", ACTIVATIONS), "bias": bias}],
+            "bias": bias}
+
+
+def _qwen2(_: Config, text: Data, tower: Data) -> Part:
+    """One layer."""
+    return {**_pairs(tower), "bias": True}
+
+
+def _flamingo(c: Config, text: Data, tower: Data) -> Part:
+    return {**_pairs(tower), **_layer(c, text["d_model"], c.flag("projector_bias"))}
+
+
+def _wide_rows(c: Config, text: Data, tower: Data) -> Part:
+    """As many positions side by side as make the feed-forward's width, through two layers."""
+    wide, width, length = tower["feed_forward"]["d_ff"], tower["d_model"], tower["input"]["length"]
+    if wide % width or length % (wide // width):
+        raise c.error("audio_config.intermediate_size", f"must be the {width} columns of each of some positions, and "
+                      f"divide all {length} of them")
+    return {"merge": wide // width, **_layer(c, text["d_model"], bias=False)}
+
+
+def _glm(c: Config, text: Data, tower: Data) -> Part:
+    """The same of four positions, through a layer of twice the text's width."""
+    if tower["feed_forward"]["d_ff"] != 4 * tower["d_model"]:
+        raise c.error("audio_config.intermediate_size", "must be the columns of 4 positions, which the class goes by")
+    return {**read(c, _wide_rows(c, text, tower)), **_layer(c, 2 * text["d_model"], bias=True)}
+
+
+def _moss(c: Config, text: Data, tower: Data) -> Part:
+    """Some positions side by side, through two layers, normed."""
+    merge = c.size("audio_merge_size")
+    if tower["input"]["length"] % merge:
+        raise c.error("audio_merge_size", f"must divide the {tower['input']['length']} positions of a sound")
+    return {"merge": merge, "final_norm": LAYERNORM, **_layer(c, text["d_model"], c.flag("projector_bias"))}
+
+
+def hearing(
+    prefix: str, text: str, tower_type: str, tower: Value, projector: Projector, *, ties: bool = False, ignore: str = ""
+) -> Family:
+    """A family whose classes begin with ``prefix``; ``ties``: the head can be tied."""
+    def build(c: Config, kind: str) -> Data:
+        c.ignore("hidden_size", "tie_word_embeddings", *ignore.split())
+        spec = text_stack(c, "none", text, tied=False)
+        sound, _ = part_of(c, "audio_config", tower_type, only=True)
+        built = read(sound, tower)
+        sound.finish()
+        tied = ties and c.flag("tie_word_embeddings")
+        return {**spec, "head": head_of(kind, tied), "tower": {
+            **built, "projector": read(c, projector(c, spec, built))}}
+
+    return Family(build, seeing_classes(prefix), (tower_type,))
+
+
+ROWS: Final[Rows] = {
+    # Qwen2-Audio, arXiv 2407.10759; Audio Flamingo 3, arXiv 2507.08128.
+    "qwen2_audio": hearing("Qwen2Audio", "qwen2", "qwen2_audio_encoder", _halved, _qwen2),
+    "audioflamingo3": hearing("AudioFlamingo3", "qwen2", "audioflamingo3_encoder", _halved, _flamingo),
+    # Voxtral, arXiv 2507.13264; GLM-ASR; MOSS Transcribe Diarize.
+    "voxtral": hearing("Voxtral", "llama", "voxtral_encoder", whisper_tower, _wide_rows),
+    "glmasr": hearing("GlmAsr", "llama", "glmasr_encoder", _glm_tower, _glm, ties=True),
+    "moss_transcribe_diarize": hearing(
+        "MossTranscribeDiarize", "qwen3", "moss_transcribe_diarize_audio", whisper_tower, _moss, ties=True,
+        ignore="audio_chunk_size"),
+}
