@@ -59,7 +59,8 @@ CASES: dict[str, dict[str, list[Any]]] = {
     "gemma": LLAMA | HEADS | {"attention_bias": [True, False]},
     "gemma2": LLAMA | HEADS | {"attention_bias": [True, False], "sliding_window": [5],
                                "attn_logit_softcapping": [None, 50.0], "final_logit_softcapping": [None, 30.0]},
-    "gemma3_text": LLAMA | HEADS | {"num_hidden_layers": [2, 7, 13], "sliding_window": [5]},
+    "gemma3_text": LLAMA | HEADS | {"num_hidden_layers": [2, 7, 13], "sliding_window": [5],
+                                    "use_bidirectional_attention": [True, False]},
     "gemma4_text": LLAMA | HEADS | {
         "num_hidden_layers": [7, 8], "sliding_window": [5], "attention_bias": [True, False],
         "global_head_dim": [10, 14], "num_global_key_value_heads": [None, 1, 2], "attention_k_eq_v": [True, False],

@@ -93,6 +93,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gated-heads": DECODER | {"attention": HEADS | {"output_gate": True, "gate_over": "head",
                                                     "gate_activation": "softplus"}},
     "gated-channels-heads": DECODER | {"attention": HEADS | {"output_gate": True, "gate_bias": "head"}},
+    "projected-mean": BERT | {"pooler": None, "head": {"kind": "projection", "width": 7, "of": "mean", "hidden": 11}},
     "layoutlm": BERT | {"token_tables": [{"rows": 13, "lookups": 2}, {"rows": 17}]},
     "roc-bert": BERT | {"token_tables": [{"rows": 13, "width": 7}, {"rows": 17, "width": 11}]},
     "roformer": BERT | {"position": {"kind": "rope", "size": 23}, "attention": {"heads": 3, "head_dim": 8}},

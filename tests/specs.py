@@ -136,7 +136,8 @@ def stacks(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool = False) -> 
         {"kind": "sinusoidal", "stored": True, "size": 29}, {"kind": "rope"}, {"kind": "rope", "dim": 4, "size": 43},
         {"kind": "alibi"}, {"kind": "relative", "buckets": 8}, {"kind": "relative", "buckets": 8, "absolute": 37},
         {"kind": "relative", "buckets": 8, "per_layer": True},
-        {"kind": "transformer-xl"}, {"kind": "transformer-xl", "per_layer": False, "cached": "inputs"},
+        {"kind": "transformer-xl", "per_layer": True, "cached": "keys"},
+        {"kind": "transformer-xl", "per_layer": False, "cached": "inputs"},
     )))
     own = blocks(rotary=position["kind"] == "rope", crossing=crossing, d=d, causal=causal,
                  bare=position["kind"] not in ("relative", "transformer-xl"))
@@ -195,13 +196,15 @@ def specs(draw: st.DrawFn) -> Model:
                                        "activation": draw(st.sampled_from(ACTIVATIONS))}
     elif data.get("groups") is None and data["attention"] is not None:
         data["contact_head"] = draw(flags)
-    head = draw(st.sampled_from(("lm", "untied", "transform", "wide", "none", "classifier")))
+    head = draw(st.sampled_from(("lm", "untied", "transform", "wide", "none", "classifier", "projection")))
     data["head"] = {
         "lm": {"tied": True, "bias": draw(flags)}, "untied": {"tied": False, "bias": draw(flags)},
         "transform": {"tied": draw(flags), "bias": True, "transform": {
             "activation": "gelu", "norm": draw(norms()), "hidden": draw(st.sampled_from((None, 13)))},
                       "unused_bias": draw(flags)},
         "wide": {"tied": False, "transform": {"width": 17}},
+        "projection": {"kind": "projection", "width": 7, "of": draw(st.sampled_from(("pooled", "mean"))),
+                       "hidden": draw(st.sampled_from((None, 11)))},
         "none": {"kind": "none"}, "classifier": {"kind": "classifier", "labels": 5, "bias": draw(flags),
                                                  "of": draw(st.sampled_from(("first", "all", "votes")))},
     }[head]

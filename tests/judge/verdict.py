@@ -22,7 +22,7 @@ from txcalc.answer.report import count
 from txcalc.huggingface.families import FAMILIES
 from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import layer_order
+from txcalc.spec.facts import is_causal, layer_order
 from txcalc.spec.layers import MoE
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
@@ -125,8 +125,8 @@ def measured(config: dict[str, Any], spec: Model, model: Any) -> Iterator[tuple[
             out = model(input_ids=torch.zeros(BATCH, SEQ, dtype=torch.long), use_cache=True)
     except CAN_FAIL:
         return
-    report = count(spec, Workload(phase="prefill", batch=BATCH, seq=SEQ, attention="eager", dtype="fp32")
-                   if "past_key_values" in out else Workload(batch=BATCH, seq=SEQ, attention="eager", dtype="fp32"))
+    phase = "prefill" if "past_key_values" in out and is_causal(spec) else "forward"
+    report = count(spec, Workload(phase=phase, batch=BATCH, seq=SEQ, attention="eager", dtype="fp32"))
     if any(block.recurrent is not None for _, block in layer_order(spec)):
         return  # what its kernels run is compared apart, in tests/test_import_hybrids.py
     if config["model_type"] not in test_import_multimodal.RUNS_ALL:

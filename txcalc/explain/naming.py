@@ -201,6 +201,7 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("per_layer_embedding", "width"): Letter("e_l", "width of a layer's vector"),
     ("token_tables", "rows"): Letter("V_t", "rows of a table of what else a token has"),
     ("token_tables", "width"): Letter("e_t", "columns of such a table"),
+    ("head", "hidden"): Letter("U_h", "width of a first projection"),
     ("transform", "hidden"): Letter("U_t", "width of a first layer before the output"),
     ("transform", "width"): Letter("W_t", "width before the output"),
     ("maxout", "width"): Letter("W_m", "maxout units"),

@@ -9,7 +9,7 @@ from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED, decoder
 from txcalc.huggingface.importer import decoder_classes
 from txcalc.huggingface.layerwise import all_but, every, windows
-from txcalc.huggingface.rows import Rows, number, size
+from txcalc.huggingface.rows import Rows, flag, given, number, size
 
 
 def _gelu(c: Config) -> str:
@@ -33,7 +33,9 @@ gemma2 = partial(capped, layers=[windows(all_but(every(2)))], only={
 ROWS: Final[Rows] = {
     "gemma": gemma("Gemma"),
     "gemma2": gemma2("Gemma2"),
+    # EmbeddingGemma's sees both ways; its window reaches half as far to either side.
     "gemma3_text": capped(decoder_classes("Gemma3") | {"Gemma3TextModel": "none"}, qk_norm="head", layers=[
-        windows(all_but(every(size("sliding_window_pattern", default=6))))]),
+        windows(all_but(every(size("sliding_window_pattern", default=6))))], only={}, architecture=given(
+            flag("use_bidirectional_attention", default=False), "encoder-only", "decoder-only")),
     "vaultgemma": gemma2("VaultGemma", norm="rms"),
 }

@@ -90,7 +90,8 @@ def image_positions(model: Model, images: int, sequences: int) -> int:
 
 def unread(head: Head) -> bool:
     """Whether nothing on top reads the pooled vector, where there is one."""
-    return (head.kind == "classifier" and head.of != "first") or (head.kind == "lm" and not head.pair_labels)
+    of_all = (head.kind == "classifier" and head.of != "first") or (head.kind == "projection" and head.of == "mean")
+    return of_all or (head.kind == "lm" and not head.pair_labels)
 
 
 def unpatched(image: PatchInput) -> int:

@@ -241,6 +241,8 @@ class ProjectionHead(Spec):
 
     kind: Literal["projection"]
     width: Size
+    of: Annotated[Literal["pooled", "mean"], "mean: of all positions (EmbeddingGemma)"] = "pooled"
+    hidden: Annotated[Size | None, "width of a projection before it, without an activation"] = None
 
 
 class NoHead(Spec):

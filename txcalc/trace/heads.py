@@ -68,9 +68,13 @@ def _scores(t: Trace, spec: Model, x: Tensor, pooled: Tensor | None, images: Ten
             return Scores(logits)
         assert pooled is not None
         return Scores(logits, ops.linear(t, "pair_head", pooled, head.pair_labels, bias=True, kind="head"))
-    if pooled is None:
+    if head.kind == "projection" and head.of == "mean":
+        pooled = parts.mean(t, "mean", x, "mean of positions")
+    elif pooled is None:
         pooled = parts.position(t, "position", x)
     if head.kind == "projection":
+        if head.hidden is not None:
+            pooled = ops.linear(t, "hidden", pooled, head.hidden)
         return Scores((ops.linear(t, "projection", pooled, head.width),))
     assert images is not None
     return Scores((_contrast(t, head, pooled, images),))

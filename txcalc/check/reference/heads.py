@@ -212,7 +212,9 @@ class Top(nn.Module):
                 make = partial(nn.Linear, vector, head.labels, bias=head.bias)
                 self.head = make() if head.copies == 1 else Repeated(make, head.copies)
             case ProjectionHead():
-                self.projection = nn.Linear(vector, head.width, bias=False)
+                read = width if head.of == "mean" else vector
+                self.hidden = None if head.hidden is None else nn.Linear(read, head.hidden, bias=False)
+                self.projection = nn.Linear(head.hidden or read, head.width, bias=False)
             case ContrastiveHead():
                 assert model.tower is not None
                 tower = model.tower
@@ -261,7 +263,9 @@ class Top(nn.Module):
         pooled = None if self.pooler is None else self.pooler(hidden)
         vector = hidden[:, -1 if is_causal(self.model) or self.model.causal_mask else 0] if pooled is None else pooled
         match self.model.head:
-            case ProjectionHead():
+            case ProjectionHead(of=of):
+                vector, pooled = (hidden.mean(dim=1), None) if of == "mean" else (vector, pooled)
+                vector = vector if self.hidden is None else self.hidden(vector)
                 return Output(hidden, pooled, self.projection(vector))
             case ContrastiveHead():
                 text, seen = self.text_projection(vector), self.image_projection(image)

@@ -88,7 +88,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.LMHead: {"kind", "tied", "bias", "unused_bias", "softcap", "transform", "maxout", "pair_labels"},
     inputs.ClassifierHead: {"kind", "labels", "bias", "of", "transform", "copies"},
     inputs.ContrastiveHead: {"kind", "width", "loss"},
-    inputs.ProjectionHead: {"kind", "width"},
+    inputs.ProjectionHead: {"kind", "width", "of", "hidden"},
     inputs.NoHead: {"kind"},
     inputs.DensePooler: {"kind", "of", "activation", "width"},
     inputs.NormPooler: {"kind", "of"},
