@@ -44,7 +44,7 @@ def one_rank(t: Trace) -> Iterator[str]:
     """The rank that the numbers are of, and options that do nothing where an axis has one rank."""
     layout = t.layout
     if layout.world > 1:
-        stage = f", of stage {t.stage + 1} of {layout.pp}, which has {t.model.layers:,} layers and the most weights"
+        stage = f", of stage {t.stage + 1} of {layout.pp}, which holds most and has {t.model.layers:,} layers"
         yield f"all numbers are of one of {layout.world:,} ranks{stage if layout.pp > 1 else ''}"
     for name, given, axis in (("sp", layout.sp, "tp"), ("zero", layout.zero, "dp"), ("fsdp", layout.fsdp, "dp"),
                               ("schedule", layout.schedule, "pp")):

@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from txcalc.answer.fit import fill, fit
+from txcalc.count import step
 from txcalc.count.turns import Turns
 from txcalc.spec.errors import SpecError, not_one_of
 from txcalc.spec.facts import is_causal
 from txcalc.spec.model import Model
+from txcalc.trace.layout import WHOLE, Layout
 from txcalc.trace.model import trace
+from txcalc.trace.rank import local
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload, plain
 
 TRAINING: Final = ("precision", "optimizer", "optimizer_kernel", "recompute", "loss", "lora", "dora", "freeze",
-                   "accumulate", "clip", "in_backward", "offload", "zero", "fsdp", "schedule")
+                   "accumulate", "global_batch", "clip", "in_backward", "offload", "zero", "fsdp", "schedule")
 """Fields of a workload that only a training step has."""
 
 
@@ -39,7 +42,7 @@ def passes(spec: Model, given: Mapping[str, Any]) -> Passes:
     Without a phase it is inference, unless there is a field that only training has. A prompt whose length is left out
     leaves room for what follows it.
     """
-    given = _accumulated(plain(given))
+    given = plain(given)
     own = [name for name in TRAINING if name in given]
     phase = given.setdefault("phase", "training" if own else "prefill")
     if given.get("kv_dtype", given.get("dtype", "bf16")) != given.get("dtype", "bf16"):
@@ -54,21 +57,40 @@ def passes(spec: Model, given: Mapping[str, Any]) -> Passes:
         return _inference(spec, given)
     if "new" in given:
         raise SpecError("only inference generates; give --phase inference, or --past to decode", field="new")
+    given = _accumulated(given)
     workload, defaults = fill([spec], given)
-    return Passes((trace(spec, fit(spec, workload)),), workload, None, defaults)
+    return Passes((heaviest(spec, fit(spec, workload)),), workload, None, defaults)
+
+
+def heaviest(spec: Model, workload: Workload) -> Trace:
+    """The pass on one device, or on the stage of a pipeline whose peak is the highest, of equal ones the first."""
+    layout = workload.layout
+    if layout is None or layout.pp == 1 or workload.phase != "training":
+        return trace(spec, workload)
+    own = [local(spec, layout, stage) for stage in range(layout.pp)]
+    first = (stage for stage in range(layout.pp) if own.index(own[stage]) == stage)  # has most waiting of its like
+    found = [trace(spec, workload, stage=stage) for stage in first]
+    return max(found, key=lambda t: max(each.peak_bytes for each in step.phases(t)))
 
 
 def _accumulated(given: dict[str, Any]) -> dict[str, Any]:
-    """With the micro-batches that a batch of one step comes to. Raises ``SpecError`` where they are not whole."""
+    """With the micro-batches that a step's sequences come to on a data-parallel rank; in a pipeline at least as many as
+    it has stages. Raises ``SpecError`` where they are not whole, or too few."""
+    layout = Layout.of({name: given[name] for name in Layout.names() if name in given}) or WHOLE
     whole, batch = given.pop("global_batch", None), given.get("batch", 1)
-    if whole is None:
-        return given
-    if whole < 1 or batch < 1 or whole % batch:
-        raise SpecError(f"{whole:,} sequences are no whole micro-batches of {batch:,}", field="global_batch")
-    if given.get("accumulate", whole // batch) != whole // batch:
-        raise SpecError(f"{whole:,} sequences in micro-batches of {batch:,} are {whole // batch:,} of them",
+    together, ranks = batch * layout.dp, f" on {layout.dp:,} ranks" if layout.dp > 1 else ""
+    if whole is not None and (whole < 1 or batch < 1 or whole % together):
+        raise SpecError(f"{whole:,} sequences are no whole micro-batches of {batch:,}{ranks}", field="global_batch")
+    if whole is not None and given.get("accumulate", whole // together) != whole // together:
+        raise SpecError(f"{whole:,} sequences in micro-batches of {batch:,}{ranks} are {whole // together:,} of them",
                         field="accumulate")
-    return given | {"accumulate": whole // batch}
+    if whole is None and "accumulate" not in given and layout.pp == 1:
+        return given
+    count = given.get("accumulate", layout.pp) if whole is None else whole // together
+    if count < layout.pp and (layout.schedule or "1f1b") == "1f1b":
+        raise SpecError(f"1f1b wants at least as many micro-batches as stages: {layout.pp}, not {count}, or gpipe",
+                        field="accumulate" if whole is None else "global_batch")
+    return given | {"accumulate": count}
 
 
 def _inference(spec: Model, given: dict[str, Any]) -> Passes:

@@ -195,8 +195,8 @@ class _Live:
             elif isinstance(step, Run):
                 self._turns = step.turns
                 self._back(step)
-        if not given:
-            self.release(first)
+        outputs = (*results, *self.trace.leaves) if self.trace.layout.pp > 1 else ()  # which a schedule then lets go of
+        self.release([*(() if given else first), *(steps.memories[x.storage.id] for x in outputs)])
 
     def _cross(self, edge: Edge) -> None:
         """Begin turns that stand for others, or end them: then all that those would have added is alive."""

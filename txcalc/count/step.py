@@ -18,7 +18,7 @@ from functools import lru_cache, partial
 from math import prod
 from typing import Any, Final, Literal, NamedTuple
 
-from txcalc.count import optimizers, params, shards, weights
+from txcalc.count import optimizers, params, shards, stages, weights
 from txcalc.count.entries import Entry
 from txcalc.count.lifetimes import gradients, moments
 from txcalc.count.moments import Moment, Moments, every
@@ -33,7 +33,7 @@ from txcalc.trace.record import Node, Op, Repeat, Trace, walk
 from txcalc.trace.tensors import Number, Tensor
 from txcalc.trace.workload import Workload
 
-CATEGORIES: Final = ("weights", "master weights", "optimizer state", "gradients", "inputs", "cache", "saved",
+CATEGORIES: Final = ("weights", "master weights", "optimizer state", "gradients", "inputs", "cache", "waiting", "saved",
                      "unsharded weights", "collectives", "transient")
 """What is alive, as the ``part`` of entries and the timeline have it."""
 
@@ -89,8 +89,12 @@ def at_peak(trace: Trace, *, in_place: bool = True) -> list[Entry]:
     """All that is alive at the highest moment, by category (``part``), what is resident first."""
     step = _Step(trace, in_place)
     top = max(step.peaks(), key=lambda each: each.bytes)
-    entries = [*step.resident, *(step.gradients if top.later else ())]
-    entries += alive(trace, top.where, in_place=in_place, accumulates=top.accumulates)
+    entries = [*step.resident, *(step.gradients if top.made_in.later else ()),
+               *stages.around(trace, top.made_in)]
+    entries += alive(trace, top.where, in_place=in_place, accumulates=step.adds(top.made_in.later))
+    if top.made_in.waiting:
+        then = alive(trace, step.sent(step.moments(True)), in_place=in_place)
+        entries += [entry._replace(times=entry.times * top.made_in.waiting, part="waiting") for entry in then]
     return [*entries, *top.temporaries]
 
 
@@ -101,12 +105,14 @@ def events(trace: Trace, *, in_place: bool = True, turns: int | None = None) -> 
     """
     step, workload = _Step(trace, in_place), trace.workload
     base, last = Amounts(_by_part(step.resident)), Amounts()
-    for micro_batch in range(workload.accumulate or 1):
-        first = micro_batch == 0
-        run = step.moments(first, none=Amounts(), amount=partial(_category, trace))
-        there = base if first else base + Amounts(_by_part(step.gradients))
-        for name, start, end in _split(trace, run):
-            for moment in every(trace, run[start:end], there, turns):
+    runs = {later: step.moments(not later, none=Amounts(), amount=partial(_category, trace))
+            for later in (False, True)[:workload.accumulate or 1]}
+    sent = Amounts({"waiting": sum(found(runs[False], step.sent(runs[False])).live.each.values())})
+    for each in stages.passes(trace):
+        resident = [*(step.gradients if each.later else ()), *stages.around(trace, each)]
+        there = base + Amounts(_by_part(resident)) + sent * each.waiting
+        for name, start, end in _split(trace, runs[each.later]):
+            for moment in every(trace, runs[each.later][start:end], there, turns) if each.has(name) else ():
                 last = moment.live
                 yield _event(name, moment.path, last)
     if workload.phase == "training":
@@ -179,14 +185,13 @@ _END: Final[Where] = ((-1, False),)
 
 
 class _Peak(NamedTuple):
-    """A phase's highest moment. ``later``: gradients are resident then, those of an earlier micro-batch."""
+    """A phase's highest moment, and the pass of a micro-batch that it is in: in the optimizer, of the last one."""
 
     name: str
     bytes: int
     at: str
     where: Where
-    later: bool
-    accumulates: bool
+    made_in: stages.Pass
     temporaries: tuple[Entry, ...] = ()
     turns: Turns = ()
 
@@ -208,7 +213,8 @@ class _Step:
         buffers = [Entry(p.op, "gradients", p.elements * (held.gradients if held else p.width), p.copies,
                          part="gradients") for p in (self.parameters if self.sharded else made)]
         self.gradients = [] if self.held else buffers
-        self.resident = [*self._resident(), *(each for each in buffers if self.held and each.each)]
+        self.resident = [*self._resident(), *stages.received(trace),
+                         *(each for each in buffers if self.held and each.each)]
 
     def in_order(self, turns: int | None = TURNS) -> list[Parameter]:
         """What the optimizer's step goes over, copies one by one if it does.
@@ -223,30 +229,44 @@ class _Step:
 
     def moments(self, first: bool, **more: Any) -> Moments:
         """Those of the first micro-batch, or of a later one."""
-        return moments(self.trace, in_place=self.in_place, accumulates=self._adds(not first), **more)
+        return moments(self.trace, in_place=self.in_place, accumulates=self.adds(not first), **more)
 
-    def _adds(self, later: bool) -> bool:
+    def adds(self, later: bool) -> bool:
         """Whether gradients are added elsewhere, or used up, as soon as they are there."""
         return self.held or later or bool(self.trace.workload.in_backward)
+
+    def sent(self, run: Moments) -> Where:
+        """The moment at which a micro-batch's forward pass, and its loss, are over."""
+        back = next((i for i, each in enumerate(run) if _first(each).phase == "backward"), len(run))
+        return ((back - 1, False),)
 
     def peaks(self, rounded: Callable[[int], int] = int) -> list[_Peak]:
         """The highest moment of each phase."""
         trace, workload = self.trace, self.trace.workload
         best: dict[str, _Peak] = {}
-        for first in (True, False)[:min(workload.accumulate or 1, 2)]:
-            run = self.moments(first, number=partial(count, trace), amount=lambda memory: rounded(memory.bytes))
-            base = _total([*self.resident, *(() if first else self.gradients)], rounded)
+        runs = {later: self.moments(not later, number=partial(count, trace),
+                                    amount=lambda memory: rounded(memory.bytes))
+                for later in (False, True)[:workload.accumulate or 1]}
+        for each in stages.most(stages.passes(trace)):
+            run = runs[each.later]
+            there = [*self.resident, *(self.gradients if each.later else ()), *stages.around(trace, each)]
+            base = _total(there, rounded)
+            base += each.waiting * found(run, self.sent(run)).live if each.waiting else 0
             for name, start, end in _split(trace, run):
+                if not each.has(name):
+                    continue
                 live, where = highest(trace, run, start, end)
-                moment, later = found(run, where), not first
+                moment = found(run, where)
                 turns = tuple((path, count(trace, turn)) for path, turn in moment.turns)
-                peak = _Peak(name, base + live, moment.path, where, later, self._adds(later), turns=turns)
+                peak = _Peak(name, base + live, moment.path, where, each, turns=turns)
                 best[name] = max(best.get(name, peak), peak, key=lambda each: each.bytes)
         if workload.phase == "training":
-            best["optimizer"] = self._update(base + found(run, _END).live, not first, rounded)
+            last = stages.Pass(False, 0, (workload.accumulate or 1) - 1)
+            base = _total([*self.resident, *(self.gradients if last.later else ())], rounded)
+            best["optimizer"] = self._update(base + found(runs[last.later], _END).live, last, rounded)
         return list(best.values())
 
-    def _update(self, base: int, later: bool, rounded: Callable[[int], int]) -> _Peak:
+    def _update(self, base: int, last: stages.Pass, rounded: Callable[[int], int]) -> _Peak:
         """The highest moment of clipping and of the optimizer's step."""
         each = self.in_order()
         most, at = 0, ""
@@ -255,7 +275,7 @@ class _Step:
                 most, at = made.now, path
         then = (made.entries() for _, made in optimizers.moments(self.trace.workload, each, rounded)
                 if made.now == most)
-        return _Peak("optimizer", base + most, at, _END, later, self._adds(later), tuple(next(then, ())))
+        return _Peak("optimizer", base + most, at, _END, last, tuple(next(then, ())))
 
     def _resident(self) -> Iterator[Entry]:
         """What no moment of the run has: weights, the optimizer's states and inputs."""
@@ -272,7 +292,8 @@ class _Step:
             for x in (*op.reads, *op.saves):
                 if x.label in INPUTS and x.id not in there:
                     there.add(x.id)
-                    yield Entry(op, x.label, _size(trace, x), 1, part="inputs", shape=x.storage.shape)
+                    batches = 1 if trace.layout.pp == 1 else trace.workload.accumulate or 1
+                    yield Entry(op, x.label, _size(trace, x), batches, part="inputs", shape=x.storage.shape)
 
 
 def _check_in_backward(w: Workload) -> None:

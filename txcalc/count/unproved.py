@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks, unpatched, unread
 from txcalc.spec.inputs import ClassifierHead
+from txcalc.trace.rank import RECEIVED
 from txcalc.trace.record import Trace, joined
 from txcalc.trace.tensors import Role
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
 
-INPUTS: Final = frozenset({"token ids", "pixels", "frames", "targets"})
+INPUTS: Final = frozenset({"token ids", "pixels", "frames", "targets", RECEIVED})
 """Labels of tensors that are there before a step."""
 _UNRECORDED: Final = "txcalc count knows its weights, cache and FLOPs, but the tensors that"
 _CELLS: Final = ("rnn", "lstm", "gru")
@@ -68,7 +69,7 @@ def unproved(trace: Trace) -> str:
         return ""
     spec, generates = trace.model, not trace.workload.keeps
     found = ["a rank that holds a part of the model"] * any(
-        getattr(trace.layout, axis) > 1 for axis in ("tp", "pp", "cp", "ep"))
+        getattr(trace.layout, axis) > 1 for axis in ("tp", "cp", "ep"))
     found += [what for what, has in MODELS if has(spec)] + [what for what, has in LAYERS if _any(spec, has)]
     if trace.workload.precision == "amp":
         found += ["autocast over frozen weights"] * (trace.frozen is not None)

@@ -52,6 +52,8 @@ def trace(
             if x is not None:
                 t.hold(x)
         loss(t, spec, made.scores)
+    if layout.pp > 1 and t.loss is not None:
+        t.leaves += made.scores.logits  # which a schedule holds until a micro-batch has been back
     check(t)
     return t
 

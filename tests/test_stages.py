@@ -1,0 +1,75 @@
+"""Peaks of a pipeline's stages against PyTorch's own schedules, in a process group of any number of ranks."""
+
+import random
+from typing import Any
+
+import pytest
+
+import txcalc
+from txcalc.check import fake_cuda
+from txcalc.check.fake_cuda import NotRun
+from txcalc.count import step
+from txcalc.models.load import load
+from txcalc.spec.errors import SpecError
+from txcalc.spec.model import Model
+from txcalc.trace.model import trace
+from txcalc.trace.rank import local
+from txcalc.trace.workload import Workload
+
+HEADS = ("attention.heads=6", "attention.kv_heads=2", "attention.head_dim=4")
+SIZES = ("vocab=97", "d_model=24", "layers=5", "context=32")
+
+
+def _models() -> dict[str, Model]:
+    own = {"gpt2": ("attention.heads=3", "attention.kv_heads=3", "attention.head_dim=8", "feed_forward.d_ff=52",
+                    "position.size=32"),
+           "llama3-8b": (*HEADS, "feed_forward.d_ff=58"), "qwen3-8b": (*HEADS, "feed_forward.d_ff=34"),
+           "mixtral-8x7b": (*HEADS, "feed_forward.d_ff=34", "feed_forward.experts=4", "feed_forward.active_experts=2")}
+    return {name: load(name, [*SIZES, *fields]).model for name, fields in own.items()}
+
+
+def _draw(seed: int) -> tuple[str, int, dict[str, Any]]:
+    r = random.Random(seed)
+    name, pp = r.choice(["gpt2", "llama3-8b", "qwen3-8b", "mixtral-8x7b"]), r.choice([2, 3, 4, 5])
+    run = {"phase": "training", "seq": 13, "batch": r.choice([1, 2, 3]), "dtype": r.choice(["bf16", "fp32"]), "pp": pp,
+           "accumulate": pp + r.choice([0, 1, 3]), "schedule": r.choice(["1f1b", "gpipe"]),
+           "attention": r.choice(["flash", "eager", "math"]), "dropout": r.choice([0.0, 0.1]),
+           "recompute": r.choice([None, None, "full", "selective"])}
+    return name, r.randrange(pp), run
+
+
+@pytest.mark.grid(30)
+@pytest.mark.parametrize("seed", range(150))
+def test_a_stage_peaks_as_under_pytorchs_schedule(seed: int) -> None:
+    name, stage, run = _draw(seed)
+    model, w = _models()[name], Workload.of({key: value for key, value in run.items() if value is not None})
+    t = trace(model, w, stage=stage)
+    states = sum(entry.value for entry in step.resident(t) if entry.part == "optimizer state")
+    peak = max(phase.peak_bytes for phase in step.phases(t, in_place=False) if phase.name != "optimizer") - states
+    before = sum(entry.value for entry in step.resident(t)) - states
+    assert w.layout is not None
+    try:
+        real = fake_cuda.ask(
+            "stage_peak", local(model, w.layout, stage), w.batch, w.seq, stage=stage, pp=w.layout.pp,
+            schedule=run["schedule"], micro_batches=w.accumulate, dtype=w.dtype, attention=w.attention,
+            dropout=w.dropout, recompute=w.recompute or "none")
+    except NotRun as error:
+        pytest.skip(str(error))
+    assert [before, peak] == real
+
+
+@pytest.mark.parametrize("schedule", ["1f1b", "gpipe"])
+def test_a_timeline_and_what_is_alive_come_to_the_peak(schedule: str) -> None:
+    found = txcalc.memory(_models()["llama3-8b"], phase="training", seq=13, pp=3, accumulate=4, schedule=schedule)
+    assert max(sum(point.bytes.values()) for point in found.timeline) == found.peak.bytes
+    assert sum(each.bytes for each in found.at_peak) == found.peak.bytes
+
+
+def test_a_step_has_at_least_as_many_micro_batches_as_stages() -> None:
+    assert txcalc.memory("gpt2", phase="training", seq=64, pp=4).workload.accumulate == 4
+    assert txcalc.memory("gpt2", phase="training", seq=64, pp=2, dp=3, global_batch=24).workload.accumulate == 8
+    for more, field in (({"accumulate": 3}, "accumulate"), ({"global_batch": 3}, "global_batch"),
+                        ({"schedule": "zb"}, "schedule")):
+        with pytest.raises(SpecError) as error:
+            txcalc.memory("gpt2", phase="training", seq=64, pp=4, **more)
+        assert error.value.field == field

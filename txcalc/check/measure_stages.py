@@ -1,0 +1,95 @@
+"""A stage of the reference in a pipeline of ``torch.distributed.pipelining``, in PyTorch's ``fake`` process group."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, schedules
+from torch.distributed.pipelining.stage import InferenceMode  # type: ignore[attr-defined]
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from txcalc.check.measure import Inputs
+from txcalc.check.measure_modes import LiveMode
+from txcalc.check.measure_trained import build
+from txcalc.check.reference.transformer import Reference
+from txcalc.spec.model import Model
+
+SCHEDULES: Final = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
+
+
+class Stage(nn.Module):
+    """Layers of a reference that read hidden states of the stage before, unless it is the first."""
+
+    def __init__(self, root: Reference, *, first: bool) -> None:
+        super().__init__()
+        self.root, self.first = root, first
+        if not first:
+            for name in ("token_embedding", "position_embedding", "type_embedding", "embedding_norm"):
+                root._modules.pop(name, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Token ids (b, n) or hidden states (b, n, d) to hidden states, or logits."""
+        stack = self.root.stack
+        if not self.first:
+            stack._embed = lambda x, *_: x  # type: ignore[method-assign]
+        hidden = stack.run(self.root.embed(self.root.model, x) if self.first else x, None, None, None, ids=x)
+        out = self.root.on_top(hidden)
+        return out.hidden if out.logits is None else out.logits
+
+
+@contextlib.contextmanager
+def stage_of(rank: int, world: int) -> Iterator[None]:
+    """A process group of so many ranks, of which this is one, whose metadata are all given beforehand."""
+
+    def static(schedule: Any, stages: list[PipelineStage], *_: Any) -> None:
+        for each in stages:
+            each._inference_mode = InferenceMode.STATIC
+
+    before = schedules._PipelineSchedule._warmup_p2p, torch.random.fork_rng
+    schedules._PipelineSchedule._warmup_p2p = static  # type: ignore[assignment,method-assign]
+    torch.random.fork_rng = lambda *_, **__: contextlib.nullcontext()  # type: ignore[assignment]
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+        schedules._PipelineSchedule._warmup_p2p = before[0]  # type: ignore[method-assign]
+        torch.random.fork_rng = before[1]
+
+
+def stage_peak(
+    model: Model, batch: int, seq: int, *, stage: int, pp: int, schedule: str, micro_batches: int,
+    dtype: torch.dtype = torch.float32, device: str = "fake-cuda", **how: Any,
+) -> list[int]:
+    """Live bytes before and at the peak of a stage's second step, all micro-batches' inputs and targets among them.
+
+    ``model``: that of the stage.
+    """
+    first, last = stage == 0, stage == pp - 1
+    with stage_of(stage, pp), FakeTensorMode(allow_non_fake_inputs=True):
+        root = build(model, length=seq, dtype=dtype, device="cuda", **how)
+        whole = Inputs(model, batch * micro_batches, seq, None, "cuda", dtype=dtype)
+        hidden = torch.empty(batch, seq, model.d_model, dtype=dtype, device="cuda", requires_grad=True)
+        logits = torch.empty(batch, seq, model.vocab or 0, dtype=dtype, device="cuda", requires_grad=True)
+        place = PipelineStage(
+            Stage(root, first=first), stage, pp, torch.device("cuda"),
+            input_args=(whole.tokens[:batch] if first else hidden,), output_args=(logits if last else hidden,))
+        loss = root.loss if last else nn.functional.mse_loss  # without one it runs no backward pass
+        run = SCHEDULES[schedule](place, micro_batches, loss_fn=loss, scale_grads=False)
+        live = LiveMode("cuda")
+        for x in (*root.parameters(), *([whole.tokens] if first else []), *(whole.targets if last else ())):
+            live.see(x)
+        given = (whole.tokens,) if first else ()
+        with live:
+            for _ in range(2):
+                for p in root.parameters():
+                    p.grad = None
+                live.peak = before = live.now
+                run.step(*given, target=whole.targets[0] if last else None, return_outputs=False)
+        return [before, live.peak]
