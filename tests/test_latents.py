@@ -10,10 +10,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.test_sparse_attention import ATTENTION, BASE, INDEXER  # noqa: E402
+from tests.totals import backward_flops  # noqa: E402
 from txcalc.answer.report import count  # noqa: E402
 from txcalc.check.reference.transformer import build  # noqa: E402
 from txcalc.check.validate import Case, decoding, kept  # noqa: E402
-from txcalc.count.flops import backward_flops, forward_flops  # noqa: E402
+from txcalc.count.flops import forward_flops  # noqa: E402
 from txcalc.models.load import load  # noqa: E402
 from txcalc.spec.model import Model  # noqa: E402
 from txcalc.trace.model import trace  # noqa: E402

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from tests.totals import backward_flops
 from txcalc.answer.report import Totals, totals
 from txcalc.count.activations import kept
 from txcalc.count.entries import total
-from txcalc.count.flops import backward_flops, core_flops, forward_flops
+from txcalc.count.flops import core_flops, forward_flops
 from txcalc.count.params import params, tables
 from txcalc.count.states import RECIPES, training_state_bytes
 from txcalc.models.load import load

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.totals import quantized_params
 from txcalc.answer.report import Quantity, count
 from txcalc.check.checkpoint import compare_checkpoint
 from txcalc.count.params import params
-from txcalc.count.weights import quantized_params, weight_bytes
+from txcalc.count.weights import weight_bytes
 from txcalc.huggingface import mlx, modules
 from txcalc.huggingface.importer import spec_from_config
 from txcalc.models.checkpoints import read_checkpoint

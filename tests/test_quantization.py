@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.totals import quantized_params
 from txcalc.answer.report import Quantity, count
 from txcalc.check.sibling import sibling
 from txcalc.count.params import params
-from txcalc.count.weights import quantized_params, stored_bytes, weight_bytes
+from txcalc.count.weights import stored_bytes, weight_bytes
 from txcalc.huggingface import modules
 from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.errors import SpecError

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.totals import backward_flops
 from txcalc.count import activations, flops, kv_cache, params
 from txcalc.count.layer import alone
 from txcalc.models.load import load
@@ -100,7 +101,7 @@ def test_flops_are_those_of_a_loop_of_cells(kind: str, b: int, n: int) -> None:
             loss.backward()
     t = run(language_model(kind, 2, 11), batch=b, seq=n, phase="training")
     assert flops.forward_flops(t) == there.get_total_flops()
-    assert flops.backward_flops(t) == back.get_total_flops()
+    assert backward_flops(t) == back.get_total_flops()
 
 
 @every_cell
@@ -199,7 +200,7 @@ def test_one_token_is_exact_too(name: str) -> None:
     got = measure.flops(spec, 2, 1, source_seq=source, loss=True, backward=True)
     t = run(spec, seq=1, phase="training", **({} if source is None else {"source_seq": 1}))
     assert flops.forward_flops(t) == sum(got.forward.values())
-    assert flops.backward_flops(t) == sum(got.backward.values())
+    assert backward_flops(t) == sum(got.backward.values())
 
 
 @pytest.mark.slow  # as txcalc validate --all does

@@ -63,8 +63,3 @@ def forward_flops(trace: Trace, masked: Masked = "counted") -> Number:
 def core_flops(trace: Trace, masked: Masked = "counted") -> Number:
     """Forward FLOPs of the products of queries with keys and of scores with values: the O(N^2) part."""
     return total(entry for entry in entries(trace, "forward", masked=masked) if entry.op.kind.group == "core")
-
-
-def backward_flops(trace: Trace, masked: Masked = "counted") -> Number:
-    """FLOPs of the backward pass over the whole workload, without what it computes once more."""
-    return total(entries(trace, "backward", masked=masked))

@@ -105,14 +105,6 @@ def is_packed(trace: Trace) -> bool:
     return not is_known(trace) or (packing.width is None if isinstance(packing, StoredTensors) else packing is not None)
 
 
-def quantized_params(trace: Trace) -> Number:
-    """Weights that are stored as codes of a few bits."""
-    packing = stored(trace).packing
-    if packing is None or isinstance(packing, StoredTensors):
-        return 0
-    return sum(own for _, own, _ in _packed(trace, packing))
-
-
 def entries(trace: Trace, name: str | None = None) -> Iterator[Entry]:
     """Bytes that each operation's weights take. Projections stored as one count with the first.
 
