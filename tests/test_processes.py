@@ -19,7 +19,7 @@ def test_every_item_comes_back_under_its_number(jobs: int) -> None:
 
 
 def refuse(field: str) -> None:
-    raise SpecError("is wrong", source="x.yaml", line=3, column=5, field=field)
+    raise SpecError("is wrong", source="x.yaml", at=(3, 5), field=field)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

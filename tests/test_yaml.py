@@ -128,7 +128,7 @@ def test_nan() -> None:
 def test_refused_with_a_place(text: str, error: str) -> None:
     caught = refused(text)
     assert error in str(caught)
-    assert caught.line is not None and caught.column is not None
+    assert caught.at is not None
 
 
 def _bomb() -> str:
@@ -256,7 +256,7 @@ def test_read_text_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_spec_error_is_one_line_and_leaves_out_what_is_none() -> None:
     message = "unknown field; did you mean kv_heads?"
-    error = SpecError(message, source="tiny.yaml", line=7, column=3, field="attention.kv_head")
+    error = SpecError(message, source="tiny.yaml", at=(7, 3), field="attention.kv_head")
     assert str(error) == f"tiny.yaml:7:3: attention.kv_head: {message}"
     assert str(SpecError("no such file", source="x.yaml")) == "x.yaml: no such file"
     assert str(SpecError("bad", field="a")) == "a: bad"
@@ -357,7 +357,7 @@ def test_what_is_wrong_with_a_spec(text: str, error: str) -> None:
         Tiny.from_data(document.data)
     bare = caught.value
     assert str(bare.placed(document, "tiny.yaml")) == f"tiny.yaml:{error}"
-    assert bare.line is None and bare.field is not None
+    assert bare.at is None and bare.field is not None
     placed = f"tiny.yaml:{error}".splitlines()
     assert sorted(str(bare).splitlines()) == sorted(line.partition(" ")[2] for line in placed)
 
@@ -492,4 +492,4 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     else:
         assert isinstance(data, dict)
         return
-    assert error.line is not None and error.column is not None and "\n" not in str(error)
+    assert error.at is not None and "\n" not in str(error)

@@ -14,7 +14,7 @@ from txcalc.answer.devices import Device, device
 from txcalc.answer.fit import most_positions
 from txcalc.answer.levers import Lever, flops_per_token, levers
 from txcalc.answer.limits import LONGEST, Reserve, first_above, reserved
-from txcalc.answer.memory import Held, Peak, usable
+from txcalc.answer.memory import Held, Peak, by_use, usable
 from txcalc.answer.notes import beyond, notes, runs_as
 from txcalc.answer.passes import Passes, passes, placed
 from txcalc.answer.report import PYTHON, Answer, ModelInfo, Origin, Provenance
@@ -289,8 +289,4 @@ def _next(found: Sequence[Corner]) -> int:
 def _held(of: Passes) -> Iterator[Held]:
     """Bytes alive at the highest peak of passes, by category."""
     top = max(of.traces, key=lambda t: max(phase.peak_bytes for phase in step.phases(t)))
-    sums: dict[str, int] = {}
-    for entry in step.at_peak(top):
-        sums[entry.part] = sums.get(entry.part, 0) + entry.value
-    for what, size in sums.items():
-        yield Held(what=what, bytes=size)
+    return by_use(step.at_peak(top))

@@ -212,11 +212,6 @@ def _model_cost(t: Trace, sram: int | None) -> ModelCost:
     )
 
 
-def _set_aside(reserve: Reserve) -> Convention:
-    text = f"reserve: {units.memory(reserve.bytes)} beside weights and KV cache, {reserve.source}"
-    return Convention(id="reserve", text=text, flag="--reserve")
-
-
 def _conventions(
     spec: Model, run: Run, path: str, sram: int | None, reserve: Reserve | None
 ) -> list[Convention]:
@@ -225,7 +220,8 @@ def _conventions(
     fused = scores.statistics_bytes(run.layer("flash", path))
     instead = "; flash is the fp32 log-sum-exp of each row that it writes instead" if fused else ""
     own = [
-        *([] if reserve is None else [_set_aside(reserve)]),
+        *([] if reserve is None else [Convention(id="reserve", flag="--reserve", text=(
+            f"reserve: {units.memory(reserve.bytes)} beside weights and KV cache, {reserve.source}"))]),
         Convention(id="layer", text="one layer is the attention layer with the largest score matrix"),
         Convention(id="score-matrix", text=f"eager N×N is one score matrix of all heads in {workload.dtype}{instead}"),
         Convention(id="peak", text="peak counts the (query, key) tensors alive at once in the forward pass: scores and "

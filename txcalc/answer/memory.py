@@ -175,7 +175,7 @@ def memory(
         peak=Peak(bytes=peak, phase=highest.phase, at=highest.at, kind=kind),
         phases=tuple(phase for _, phase in phases),
         kept_bytes=_kept(events[0]) if found.workload.keeps else None,
-        resident=tuple(_resident(step.resident(top))),
+        resident=tuple(by_use(step.resident(top))),
         at_peak=(*_alive(entries, found.workload), *_beside(spaces, peak - spaces - total(entries))),
         timeline=tuple(point.replaced(phase=name.get(point.phase, point.phase))
                        for each in events for point in _timeline(each, len(events))),
@@ -266,7 +266,7 @@ def _kept(events: Sequence[step.Event]) -> int:
     return sum(forward[-1].values()) - sum(forward[0].values())
 
 
-def _resident(entries: Sequence[Entry]) -> Iterator[Held]:
+def by_use(entries: Sequence[Entry]) -> Iterator[Held]:
     """Bytes by what they are for, in the entries' order."""
     for what in dict.fromkeys(entry.part for entry in entries):
         yield Held(what=what, bytes=sum(entry.value for entry in entries if entry.part == what))

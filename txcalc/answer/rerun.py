@@ -131,9 +131,8 @@ def _workload(report: Document, source: str) -> dict[str, Any]:
 
 
 def _placed(error: SpecError, report: Document, source: str) -> SpecError:
-    line, column = report.where(("workload", error.field or "")) or (None, None)
-    field = f"workload.{error.field}"
-    return SpecError(error.message, source=source, line=line, column=column, field=field)
+    at = report.where(("workload", error.field or ""))
+    return SpecError(error.message, source=source, at=at, field=f"workload.{error.field}")
 
 
 def _totals(report: Document, source: str) -> dict[str, int | None]:

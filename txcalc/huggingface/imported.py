@@ -150,9 +150,8 @@ def _impossible(data: Mapping[str, Any], name: str, place: str) -> SpecError:
 
 def _placed(error: SpecError, document: Document) -> SpecError:
     """The error with the line and column of its field."""
-    place = document.where(tuple((error.field or "").split("."))) if error.field and error.line is None else None
-    line, column = place or (error.line, error.column)
-    return SpecError(error.message, source=error.source, line=line, column=column, field=error.field)
+    place = document.where(tuple((error.field or "").split("."))) if error.field and error.at is None else None
+    return SpecError(error.message, source=error.source, at=place or error.at, field=error.field)
 
 
 def _check_layers(document: Document, place: str) -> None:

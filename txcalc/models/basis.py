@@ -77,5 +77,4 @@ def _written(loc: Loc, own: Any) -> bool:
 
 
 def _placed(error: SpecError, document: Document, place: str, path: Loc) -> SpecError:
-    line, column = document.where(path) or (None, None)
-    return SpecError(str(error), source=place, line=line, column=column, field=dotted(path))
+    return SpecError(str(error), source=place, at=document.where(path), field=dotted(path))

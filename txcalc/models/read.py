@@ -96,13 +96,12 @@ def _model_document(document: Document, place: str) -> Document:
         return document
     schema = document.data["schema"]
     if schema not in _OF_ONE_MODEL:
-        line, column = document.where(("schema",)) or (None, None)
         message = f"this txcalc reads {REPORT_SCHEMA}, not {schema!r}"
         if not schema.startswith("txcalc/report/"):
             message = f"no one model stands in {schema!r}: a report, an attention curve or an explanation holds one"
             if schema in _OF_SEVERAL:
                 message += "; the command that wrote this counts it again"
-        raise SpecError(message, source=place, line=line, column=column, field="schema")
+        raise SpecError(message, source=place, at=document.where(("schema",)), field="schema")
     path = ("model", "spec")
     info = document.data.get("model")
     spec = info.get("spec") if isinstance(info, dict) else None

@@ -128,7 +128,7 @@ def _object(raw: bytes, source: str) -> dict[str, Any]:
         raise SpecError("the header is not UTF-8 text: not a checkpoint, or damaged", source=source) from None
     except json.JSONDecodeError as error:
         message = f"the header is not JSON: {error.msg.lower()}"
-        raise SpecError(message, source=source, line=error.lineno, column=error.colno) from None
+        raise SpecError(message, source=source, at=(error.lineno, error.colno)) from None
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise SpecError(f"the header is not valid: {reason}", source=source) from None

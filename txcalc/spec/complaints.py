@@ -43,8 +43,7 @@ def invalid(complaints: Sequence[Complaint], document: Document = _NO_FILE, sour
     ordered = sorted(_independent(complaints, marks), key=lambda each: (each.rank, marks.get(each.path, (0, 0))))
 
     def error(path: Loc, field: str | None, message: str) -> InvalidSpec:
-        line, column = document.where(path) or (None, None)
-        return InvalidSpec(message, source=source, line=line, column=column, field=field)
+        return InvalidSpec(message, source=source, at=document.where(path), field=field)
 
     errors = [error(each.path, dotted(each.path), each.message) for each in ordered if each.rank != MISSING]
     if missing := [each.path for each in ordered if each.rank == MISSING]:

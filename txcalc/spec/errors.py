@@ -17,24 +17,17 @@ _MOST: Final = 20
 class SpecError(ValueError):
     """Something in a spec is wrong, in one line: ``tiny.yaml:7:3: attention.kv_head: unknown field``.
 
-    ``line`` and ``column`` count from 1. Parts that are None are left out of the line. ``also``: what else is wrong
-    there, each in a line of its own. ``single``: it is known to be of its field alone.
+    ``at``: line and column, which count from 1. Parts that are None are left out of the line. ``also``: what else is
+    wrong there, each in a line of its own. ``single``: it is known to be of its field alone.
     """
 
     def __init__(
-        self,
-        message: str,
-        *,
-        source: str | None = None,
-        line: int | None = None,
-        column: int | None = None,
-        field: str | None = None,
+        self, message: str, *, source: str | None = None, at: tuple[int, int] | None = None, field: str | None = None
     ) -> None:
         super().__init__(message)
         self.message = message
         self.source = source
-        self.line = line
-        self.column = column
+        self.at = at
         self.field = field
         self.also: tuple[SpecError, ...] = ()
         self.single = False
@@ -54,7 +47,7 @@ class SpecError(ValueError):
         return "\n".join([self._line(), *map(str, self.also)])
 
     def _line(self) -> str:
-        place = ":".join(str(part) for part in (self.source, self.line, self.column) if part is not None)
+        place = ":".join(str(part) for part in (self.source, *(self.at or ())) if part is not None)
         text = ": ".join(part for part in (place, self.field, self.message) if part)
         return " ".join(text.splitlines())
 

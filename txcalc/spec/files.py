@@ -68,14 +68,14 @@ def read_text(path: str | os.PathLike[str], limit: int = MAX_BYTES) -> str:
     if not raw.strip():
         raise SpecError("is empty", source=source)
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise SpecError("is UTF-16: save it as UTF-8", source=source, line=1, column=1)
+        raise SpecError("is UTF-16: save it as UTF-8", source=source, at=(1, 1))
     text = raw.decode("utf-8", errors="replace")
     good = text if "\ufffd" not in text else _valid_prefix(raw)
-    line, column = position(good, good.find("\0") if "\0" in good else len(good))
+    at = position(good, good.find("\0") if "\0" in good else len(good))
     if "\0" in good:
-        raise SpecError("is a binary file, not text", source=source, line=line, column=column)
+        raise SpecError("is a binary file, not text", source=source, at=at)
     if len(good) < len(text):
-        raise SpecError("is not UTF-8 text", source=source, line=line, column=column)
+        raise SpecError("is not UTF-8 text", source=source, at=at)
     return text.removeprefix("\ufeff")
 
 

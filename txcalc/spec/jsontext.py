@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections import UserDict
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final
 
@@ -24,29 +25,20 @@ _MEANT: Final[Mapping[str, str]] = {
 """What the standard library says, in plain words."""
 
 
-class _Places(Mapping[Loc, Position]):
+class _Places(UserDict[Loc, Position]):
     """Where a text says what, looked for when something is wrong there: JSON is YAML, as good as always."""
 
     def __init__(self, text: str) -> None:
         self.text = text
 
     @cached_property
-    def found(self) -> Mapping[Loc, Position]:
+    def data(self) -> dict[Loc, Position]:  # type: ignore[override]
         from txcalc.spec.yaml import read_yaml
 
         try:
-            return read_yaml(self.text, "").marks
+            return dict(read_yaml(self.text, "").marks)
         except SpecError:
             return {}
-
-    def __getitem__(self, path: Loc) -> Position:
-        return self.found[path]
-
-    def __iter__(self) -> Iterator[Loc]:
-        return iter(self.found)
-
-    def __len__(self) -> int:
-        return len(self.found)
 
 
 class _Refused(Exception):
@@ -72,9 +64,8 @@ def read_json(text: str, source: str) -> Document:
     except KeyError as error:
         raise _duplicate(text, error.args[0], source) from None
     if not isinstance(data, dict):
-        line, column = position(text, len(text) - len(text.lstrip()))
-        raise SpecError(f"the top level must be a JSON object, got {shown(data)}", source=source, line=line,
-                        column=column)
+        raise SpecError(f"the top level must be a JSON object, got {shown(data)}", source=source,
+                        at=position(text, len(text) - len(text.lstrip())))
     if _depth(data) > MAX_DEPTH:
         raise _deep(source)
     return Document(data, _Places(text))
@@ -116,8 +107,7 @@ def _deep(source: str) -> SpecError:
 
 
 def _invalid(text: str, at: int, message: str, source: str) -> SpecError:
-    line, column = position(text, at)
-    return SpecError(f"not valid JSON: {message}", source=source, line=line, column=column)
+    return SpecError(f"not valid JSON: {message}", source=source, at=position(text, at))
 
 
 def _duplicate(text: str, key: str, source: str) -> SpecError:

@@ -55,9 +55,8 @@ def read_yaml(text: str, source: str) -> Document:
     """
     text = text.removeprefix("\ufeff")
     if bad := _UNPRINTABLE.search(text):
-        line, column = position(text, bad.start())
         what = "a NUL character" if bad[0] == "\0" else f"the unprintable character U+{ord(bad[0]):04X}"
-        raise SpecError(f"{what} is not allowed in YAML", source=source, line=line, column=column)
+        raise SpecError(f"{what} is not allowed in YAML", source=source, at=position(text, bad.start()))
     try:
         return _Builder(source, yaml.parse(text, Loader=_PARSER)).document()
     except yaml.YAMLError as error:
@@ -78,7 +77,7 @@ class _Builder:
     def document(self) -> Document:
         next(self.stream)
         if isinstance(next(self.stream), events.StreamEndEvent):
-            raise SpecError("is empty", source=self.source, line=1, column=1)
+            raise SpecError("is empty", source=self.source, at=(1, 1))
         root = next(self.stream)
         self.marks[()] = _at(root)
         data = self.node(root, ())
@@ -164,8 +163,7 @@ class _Builder:
         return value
 
     def fail(self, event: events.Event, message: str, path: Loc = ()) -> NoReturn:
-        line, column = _at(event)
-        raise SpecError(message, source=self.source, line=line, column=column, field=dotted(path))
+        raise SpecError(message, source=self.source, at=_at(event), field=dotted(path))
 
 
 def dump_yaml(data: object) -> str:
@@ -220,14 +218,14 @@ def _too_deep(error: yaml.YAMLError, text: str, source: str) -> SpecError | None
 def _syntax_error(error: yaml.YAMLError, text: str, source: str) -> SpecError:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:
-        return SpecError("not valid YAML", source=source, line=1, column=1)
+        return SpecError("not valid YAML", source=source, at=(1, 1))
     lines = BREAK.split(text)
     here = lines[mark.line] if mark.line < len(lines) else ""
     if "\t" in here[: len(here) - len(here.lstrip())] or here[mark.column : mark.column + 1] == "\t":
         message = "a tab cannot indent YAML: use spaces"
     else:
         message = f"not valid YAML: {getattr(error, 'problem', None) or 'cannot be parsed'}"
-    return SpecError(message, source=source, line=mark.line + 1, column=mark.column + 1)
+    return SpecError(message, source=source, at=(mark.line + 1, mark.column + 1))
 
 
 # Writing, the small parts.
