@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from txcalc import units
 from txcalc.document import Part
-from txcalc.spec.errors import SpecError, nearest
+from txcalc.spec.errors import SpecError, meant
 from txcalc.spec.yaml import read_yaml
 
 DEFAULT: Final = "h100-80gb"
@@ -116,8 +116,8 @@ def _found(name: str) -> Device:
     found = next((each for each in known if folded in (each.name, *each.aliases)), None)
     if found is not None:
         return found
-    close = nearest(name, [spelt for each in known for spelt in (each.name, *each.aliases)])
-    hint = f"did you mean {close}?" if close else "txcalc devices lists them; 24GB is one of so many bytes"
+    hint = meant(name, [spelt for each in known for spelt in (each.name, *each.aliases)],
+                 "txcalc devices lists them; 24GB is one of so many bytes")
     raise SpecError(f"no accelerator {name!r} in the table; {hint}", field="device")
 
 

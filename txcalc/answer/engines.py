@@ -83,8 +83,7 @@ def engine(name: str) -> Engine:
     called, _, version = name.partition("@")
     known = _known()
     if called not in known:
-        wanted, got = not_one_of(names(), called)
-        raise SpecError(f"must be {wanted}{got}", field="engine")
+        raise SpecError(not_one_of(names(), called), field="engine")
     data = known[called]
     version = version or data["default"]
     oldest, newest = data["versions"]

@@ -49,8 +49,7 @@ def passes(spec: Model, given: Mapping[str, Any]) -> Passes:
         raise SpecError("plain PyTorch caches in what it computes in; engines have other formats: give --engine",
                         field="kv_dtype")
     if phase not in ("training", "prefill", "decode"):
-        wanted, got = not_one_of(("inference", "training", "decode"), phase)
-        raise SpecError(f"must be {wanted}{got}", field="phase")
+        raise SpecError(not_one_of(("inference", "training", "decode"), phase), field="phase")
     if phase != "training" and own:
         raise SpecError("only a training step has it; give --phase training", field=own[0])
     if phase == "prefill":

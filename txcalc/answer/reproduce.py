@@ -21,7 +21,7 @@ from txcalc.answer.printed import published_value
 from txcalc.answer.reproduced import MEASURES
 from txcalc.document import Part
 from txcalc.models.load import load
-from txcalc.spec.errors import SpecError, nearest
+from txcalc.spec.errors import SpecError, meant
 
 Verdict = Literal["rounds to it", "within", "estimate", "MOVED"]
 
@@ -74,9 +74,7 @@ def reproduce(names: Sequence[str] = ()) -> Reproduction:
     known = sorted(each.name.removesuffix(".yaml") for each in folder.iterdir() if each.name.endswith(".yaml"))
     for name in names:
         if name not in known:
-            close = nearest(name, known)
-            raise SpecError(f"no family {name!r}; " + (f"did you mean {close}?" if close else
-                                                       f"one of {', '.join(known)}"))
+            raise SpecError(f"no family {name!r}; {meant(name, known)}")
     families = tuple(_family(name, read_table(f"published/{name}.yaml")) for name in (names or known))
     return Reproduction(families=families, holds=all(row.verdict != "MOVED" for each in families for row in each.rows))
 

@@ -151,8 +151,7 @@ def _format(output: OutputOptions) -> Format:
     asked |= {"--markdown": "md"} if output.markdown else {}
     if output.format is not None:
         if output.format not in FORMATS:
-            wanted, got = not_one_of(FORMATS, output.format)
-            raise SpecError(f"must be {wanted}{got}", field="format")
+            raise SpecError(not_one_of(FORMATS, output.format), field="format")
         asked[f"--format {output.format}"] = output.format
     to_file = output.output not in (None, write.STDOUT)
     suffix = next((end for end in SUFFIXES if to_file and str(output.output).lower().endswith(end)), None)

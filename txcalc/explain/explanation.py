@@ -10,7 +10,7 @@ from typing import Final, Literal, get_args
 
 from txcalc.answer.report import Kind, ModelInfo, Provenance
 from txcalc.document import Part
-from txcalc.spec.errors import SpecError, nearest
+from txcalc.spec.errors import SpecError, meant
 from txcalc.trace.workload import Workload
 
 QuantityName = Literal[
@@ -25,9 +25,7 @@ def known(quantity: str) -> QuantityName:
     for name in QUANTITIES:
         if name == quantity.casefold().replace("_", "-"):
             return name
-    close = nearest(quantity, QUANTITIES)
-    raise SpecError(f"no quantity {quantity!r}; " + (
-        f"did you mean {close}?" if close else f"one of {', '.join(QUANTITIES)}"))
+    raise SpecError(f"no quantity {quantity!r}; {meant(quantity, QUANTITIES)}")
 
 
 class Formula(Part):

@@ -19,7 +19,7 @@ from txcalc.explain.explanation import Explanation
 from txcalc.models import basis
 from txcalc.spec import fields
 from txcalc.spec.base import Switches
-from txcalc.spec.errors import SpecError, nearest
+from txcalc.spec.errors import SpecError, meant
 from txcalc.spec.formats import FORMATS, NAMES
 from txcalc.spec.model import Model
 from txcalc.spec.resolve import SUBLAYERS
@@ -40,9 +40,7 @@ _SWITCHES: Final = {each.__name__ for each in Switches.__subclasses__()}
 def json_schema(document: str) -> dict[str, Any]:
     """The schema (draft 2020-12) of what is read (a preset) or written (the others). Raises ``SpecError``."""
     if document not in DOCUMENTS:
-        close = nearest(document, DOCUMENTS)
-        hint = f"; did you mean {close}?" if close else f"; one of {', '.join(DOCUMENTS)}"
-        raise SpecError(f"no such document {document!r}{hint}")
+        raise SpecError(f"no such document {document!r}; {meant(document, DOCUMENTS)}")
     found = _preset() if document == "preset" else _written(DOCUMENTS[document])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found, "title": f"txcalc {document}"}
 

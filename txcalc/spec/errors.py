@@ -118,11 +118,17 @@ def unknown_field(name: str, names: Sequence[str]) -> str:
     return f"unknown field; the fields here are {', '.join(names)}" if names else "unknown field"
 
 
-def not_one_of(options: Sequence[str], value: object) -> tuple[str, str]:
-    """What a field must be that takes one of a few words, and what it got: to stand after ``must be``."""
+def not_one_of(options: Sequence[str], value: object) -> str:
+    """What a field must be that takes one of a few words, and what it got."""
     close = nearest(value, options) if isinstance(value, str) else None
     wanted = options[0] if len(options) == 1 else f"one of {', '.join(options)}"
-    return wanted, f", got {shown(value)}" + (f"; did you mean {close}?" if close else "")
+    return f"must be {wanted}, got {shown(value)}" + (f"; did you mean {close}?" if close else "")
+
+
+def meant(name: str, names: Iterable[str], otherwise: str | None = None) -> str:
+    """The nearest of ``names``, as a question; where none is near, all of them, or what is said ``otherwise``."""
+    close = nearest(name, names := list(names))
+    return f"did you mean {close}?" if close else otherwise or f"one of {', '.join(names)}"
 
 
 def dotted(path: Loc) -> str | None:

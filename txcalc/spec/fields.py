@@ -173,7 +173,7 @@ def _complaint(error: ErrorDetails, classes: Mapping[str, type[Spec]]) -> Compla
     if kind == "kind" and isinstance(value, Mapping):
         path, kind, value = (*path, "kind"), _ONE_OF, value["kind"]
     if kind == _ONE_OF:
-        return Complaint(path, WRONG, "must be {}{}".format(*not_one_of(context["words"].split(" "), value)))
+        return Complaint(path, WRONG, not_one_of(context["words"].split(" "), value))
     return Complaint(path, WRONG, f"must be {_WANTED[kind].format(**context)}, got {shown(value)}")
 
 

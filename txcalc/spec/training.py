@@ -46,8 +46,7 @@ def check_optimizer(value: object) -> None:
     """Raise ``SpecError`` for what is neither an optimizer's name nor bytes of a parameter."""
     name = words.word("optimizer", value, OPTIMIZERS)
     if name not in OPTIMIZERS and not (isinstance(value, str) and "=" in value):
-        wanted, got = not_one_of(OPTIMIZERS, value)
-        raise SpecError(f"must be {wanted}{got}", field="optimizer")
+        raise SpecError(not_one_of(OPTIMIZERS, value), field="optimizer")
     if name not in OPTIMIZERS:
         Held.of(str(value))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from txcalc.spec.adapters import GROUPS, Adapter
-from txcalc.spec.errors import SpecError, nearest, shown
+from txcalc.spec.errors import SpecError, meant, shown
 from txcalc.spec.formats import FORMATS, HELD, PACKED
 from txcalc.trace.kinds import Name
 from txcalc.trace.record import Op, Trace
@@ -149,5 +149,4 @@ def _differs(spec: Model) -> bool:
 
 def _instead(name: str, names: Sequence[str], some: Sequence[str]) -> str:
     """A name that there is not, and the nearest that there is, or some."""
-    close = nearest(name, names)
-    return f"{shown(name)}; " + (f"did you mean {close}?" if close else f"there are {', '.join(dict.fromkeys(some))}")
+    return f"{shown(name)}; " + meant(name, names, f"there are {', '.join(dict.fromkeys(some))}")

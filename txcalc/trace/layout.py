@@ -54,8 +54,7 @@ class Fsdp(Part):
                 continue
             value = {True: "yes", False: "no"}[value] if isinstance(value, bool) else words.word("dtype", value, DTYPES)
             if value not in choices[name]:
-                wanted, got = not_one_of(choices[name], value)
-                raise SpecError(f"must be {wanted}{got}", field=f"fsdp.{name}")
+                raise SpecError(not_one_of(choices[name], value), field=f"fsdp.{name}")
             fields[name] = value == "yes" if name == "reshard" else value
         return cls(**fields)
 
@@ -101,8 +100,7 @@ class Layout(Part):
                             field="etp")
         form, given = words.form(self.schedule or "1f1b"), words.number(self.schedule)
         if form not in {words.form(each) for each in SCHEDULES} or (form == "interleaved") != bool(given):
-            wanted, got = not_one_of(SCHEDULES, self.schedule)
-            raise SpecError(f"must be {wanted}{got}", field="schedule")
+            raise SpecError(not_one_of(SCHEDULES, self.schedule), field="schedule")
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self | None:

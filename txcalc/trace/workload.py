@@ -374,8 +374,7 @@ def _check_choice(name: str, value: object) -> None:
         raise SpecError(f"{value} is not built yet; torch and transformers are counted", field=name)
     forms = {each.replace(":N", ":K") for each in CHOICES[name]}
     if value not in CHOICES[name] and re.sub(r":[1-9][0-9]*$", ":K", str(value)) not in forms:
-        wanted, got = not_one_of(CHOICES[name], value)
-        raise SpecError(f"must be {wanted}{got}", field=name)
+        raise SpecError(not_one_of(CHOICES[name], value), field=name)
 
 
 def _check_precision(w: Workload) -> None:
