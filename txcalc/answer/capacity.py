@@ -23,7 +23,7 @@ from txcalc.count import step
 from txcalc.count.totals import trained
 from txcalc.count.weights import is_packed
 from txcalc.document import Part
-from txcalc.spec.errors import SpecError
+from txcalc.spec.errors import SpecError, of_field
 from txcalc.spec.model import Model
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
@@ -237,10 +237,8 @@ class _Search:
     def over(self, over: str, make: Make) -> Most:
         """The most of a field of the model, in steps of one or as ``FIELD=STEP`` says."""
         name, _, text = over.partition("=")
-        try:
+        with of_field("over", "write it as layers, or as d_model=64 for steps of 64: {}"):
             unit = units.parse_count(text or "1")
-        except ValueError as error:
-            raise SpecError(f"write it as layers, or as d_model=64 for steps of 64: {error}", field="over") from None
         known: dict[int, At] = {}
 
         def at(size: int) -> At:

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from txcalc import units
 from txcalc.document import Part
-from txcalc.spec.errors import SpecError, meant
+from txcalc.spec.errors import SpecError, meant, of_field
 from txcalc.spec.yaml import read_yaml
 
 DEFAULT: Final = "h100-80gb"
@@ -123,10 +123,8 @@ def _found(name: str) -> Device:
 
 def _of_bytes(size: str) -> Device:
     """A card of which only the memory is known: one of CUDA's, with the larger of PyTorch's workspaces."""
-    try:
+    with of_field("device"):
         memory = units.parse_bytes(size)
-    except ValueError as error:
-        raise SpecError(str(error), field="device") from None
     if not memory:
         raise SpecError(f"a device of {size} has no memory", field="device")
     return Device(name=size, title=size, memory_bytes=memory, workspace_bytes=32 * MIB, sources={

@@ -13,7 +13,7 @@ from txcalc.answer.mixer_table import Sizes
 from txcalc.answer.report import Named, Origin
 from txcalc.answer.validation import DEVICES, Device
 from txcalc.models import load as presets
-from txcalc.spec.errors import SpecError, unknown_field
+from txcalc.spec.errors import SpecError, is_size, of_field, unknown_field
 from txcalc.spec.files import Document
 from txcalc.spec.model import Model
 from txcalc.spec.overrides import apply_overrides, parse_overrides
@@ -124,18 +124,20 @@ def fields(batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) ->
     """The fields of a workload that were given. Raises ``SpecError`` for a text that is no number."""
     shown = {"batch": (batch, 1), "seq": (seq, None), "phase": (phase, "forward")}
     given = {**{name: value for name, (value, default) in shown.items() if value != default}, **run}
-    return {name: _number(name, value) if name in _NUMBERS else
-            _bytes(value) if name == "pool" else value for name, value in given.items()}
+    return {name: _read(name, value) for name, value in given.items()}
 
 
 _NUMBERS: Final = (*LEAST, *AXES, "zero", "new", "context", "chunk", "drafter", "gpu_layers")
 
 
-def _bytes(value: object) -> object:
-    try:
-        return units.parse_bytes(value) if isinstance(value, str) else value
-    except ValueError as error:
-        raise SpecError(str(error), field="pool") from None
+def _read(name: str, value: object) -> object:
+    reads = units.parse_bytes if name == "pool" else units.parse_count if name in _NUMBERS else None
+    if reads is None:
+        return value
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        return operator.index(value)  # NumPy's integers too
+    with of_field(name):
+        return reads(value) if isinstance(value, str) else value
 
 
 def workload(models: Sequence[Model], batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) -> Workload:
@@ -147,11 +149,9 @@ def lengths(given: Sequence[int] | str | None) -> Sequence[int] | None:
     """Lengths, or a range of them as on the command line. Raises ``SpecError`` for a text that is neither."""
     if given is None:
         return None
-    try:
+    with of_field("seq"):
         found = units.parse_range(given) if isinstance(given, str) else tuple(given)
-    except ValueError as error:
-        raise SpecError(str(error), field="seq") from None
-    if not found or any(isinstance(each, bool) or not isinstance(each, int) or each < 1 for each in found):
+    if not found or not all(map(is_size, found)):
         raise SpecError("lengths are whole numbers of at least 1", field="seq")
     return found
 
@@ -161,7 +161,7 @@ def sizes(given: Mapping[str, int]) -> Sizes:
     for name, value in given.items():
         if name not in Sizes._fields:
             raise SpecError(unknown_field(name, Sizes._fields), field=name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_size(value):
             raise SpecError("must be a whole number from 1 on", field=name)
     return Sizes(**given)
 
@@ -172,12 +172,3 @@ def device(name: str) -> Device:
         if known == name:
             return known
     raise SpecError(f"must be one of {', '.join(DEVICES)}, got {name!r}", field="on")
-
-
-def _number(name: str, value: object) -> object:
-    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
-        return operator.index(value)  # NumPy's integers too
-    try:
-        return units.parse_count(value) if isinstance(value, str) else value
-    except ValueError as error:
-        raise SpecError(str(error), field=name) from None

@@ -14,7 +14,7 @@ from txcalc.answer.stretch import POLICIES, Policy, Stretched
 from txcalc.count import activations, kv_cache, layer, scores
 from txcalc.count.weights import is_known, weight_bytes
 from txcalc.document import Part
-from txcalc.spec.errors import SpecError
+from txcalc.spec.errors import SpecError, of_field
 from txcalc.trace.record import Trace
 
 LONGEST: Final = 2**40
@@ -55,12 +55,10 @@ def reserved(size: str | None, device: Device | None) -> Reserve:
     if device is None:
         raise SpecError("needs a --device that it is a part of", field="reserve")
     part = re.fullmatch(r"(\d{1,2})(?:\.(\d{1,9}))?%", size.strip())
-    try:
-        digits = part[2] or "" if part else ""
+    digits = part[2] or "" if part else ""
+    with of_field("reserve", "{}, or 5%"):
         found = units.parse_bytes(size) if part is None else (
             int(part[1] + digits) * device.memory_bytes // 10 ** (2 + len(digits)))
-    except ValueError as error:
-        raise SpecError(f"{error}, or 5%", field="reserve") from None
     if found >= device.memory_bytes:
         raise SpecError(f"{units.memory(found)} leave nothing of {device.title}", field="reserve")
     return Reserve(bytes=found, source=f"--reserve {size.strip()}")

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from txcalc.explain.naming import LETTERS, SPECIAL, Letter
 from txcalc.explain.polynomial import Relation, atomic, monomial
+from txcalc.spec.errors import is_size
 from txcalc.spec.facts import STORAGE, located_blocks, patches, positions
 from txcalc.spec.model import Block, Group, Model
 from txcalc.spec.replace import replace
@@ -101,7 +102,7 @@ def _workload(workload: Workload) -> Iterator[Place]:
         value = getattr(workload, name)
         if name == "seq" and value == 1 and workload.phase == "decode":
             continue
-        if _is_size(value):
+        if is_size(value):
             yield Place(f"/{name}", _letter(name), value)
 
 
@@ -114,7 +115,7 @@ def _walk(node: Any, path: str, mark: str, skip: tuple[str, ...]) -> Iterator[Pl
         if name in skip or name in UNUSED or (grouped and name in (*_BLOCK, "layers")):
             continue
         below = f"{path}.{name}" if path else name
-        if _is_size(value):
+        if is_size(value):
             if name != "repeat" and (name not in ("layers", "copies") or value > 1):
                 holder = next((part for part in reversed(path.split(".")) if not part.isdigit()), "")
                 yield Place(below, _field(node, name, mark, kind, holder), value)
@@ -201,10 +202,6 @@ def _layers(mark: str, first: int | None = None, count: int = 1) -> Letter:
 def _letter(name: str, *owners: str | None) -> Letter:
     special = (SPECIAL[owner, name] for owner in owners if owner is not None and (owner, name) in SPECIAL)
     return next(special, None) or LETTERS.get(name) or Letter(name, name.replace("_", " "))
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _named(places: list[Place]) -> list[tuple[str, Place]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
-from typing import Final, TypeVar
+from typing import Final, TypeGuard, TypeVar
 
 Loc = tuple[str | int, ...]
 
@@ -75,6 +76,22 @@ def all_of(calls: Iterable[Callable[[], T]]) -> list[T]:
     if errors:
         raise joined(errors)
     return results
+
+
+@contextmanager
+def of_field(field: str, message: str = "{}") -> Iterator[None]:
+    """Say of which field it is what is raised within as a ``ValueError``."""
+    try:
+        yield
+    except SpecError:
+        raise
+    except ValueError as error:
+        raise SpecError(message.format(error), field=field) from None
+
+
+def is_size(value: object) -> TypeGuard[int]:
+    """Tell whether it is a whole number of at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 class MissingPackage(RuntimeError):

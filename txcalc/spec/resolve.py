@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from txcalc.spec.errors import FieldError
+from txcalc.spec.errors import FieldError, is_size
 
 Data = dict[str, Any]
 
@@ -154,10 +154,10 @@ def _projected(tower: Data, projector: Any) -> Any:
     if not isinstance(own, Mapping) or not isinstance(projector, Mapping) or projector.get("tokens") is not None:
         return projector
     merge = 1 if projector.get("merge") is None else projector["merge"]
-    if isinstance(own.get("length"), int) and not projector.get("average") and _is_size(merge):
+    if isinstance(own.get("length"), int) and not projector.get("average") and is_size(merge):
         return {**projector, "tokens": own["length"] // merge}
     image, patch = own.get("image", 0), own.get("patch", 0)
-    if projector.get("average") or not all(map(_is_size, (image, patch, merge))) or image < patch * merge:
+    if projector.get("average") or not all(map(is_size, (image, patch, merge))) or image < patch * merge:
         return projector
     extra = own.get("class_tokens", 1) + _registers(tower) if projector.get("unpatched") is True else 0
     return {**projector, "tokens": (image // patch // merge) ** 2 + extra}
@@ -192,13 +192,9 @@ def _head_dim(data: Data, d_model: Any, path: tuple[str | int, ...]) -> Data:
     heads = data.get("heads")
     if data.get("kind", "standard") != "standard":
         return data
-    if data.get("head_dim") is None and _is_size(heads) and _is_size(d_model):
+    if data.get("head_dim") is None and is_size(heads) and is_size(d_model):
         if d_model % heads:
             raise FieldError((*path, "heads"), f"{heads} does not divide d_model {d_model}; "
                              f"use one of {divisors(d_model)}, or give head_dim")
         data["head_dim"] = d_model // heads
     return data
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
