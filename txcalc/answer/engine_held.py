@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from txcalc.answer.devices import MIB
-from txcalc.answer.engines import GIB, Engine
+from txcalc.answer.engines import GIB, Engine, Setup
 from txcalc.answer.report import Kind
 from txcalc.spec.facts import located_blocks
 from txcalc.spec.model import Model
@@ -24,16 +24,6 @@ class Amount(NamedTuple):
     kind: Kind = "exact"
 
 
-class Start(NamedTuple):
-    """Settings of an engine: tokens of a pass, the longest request, sequences at once, the card's bytes, ranks."""
-
-    chunk: int
-    context: int
-    users: int | None
-    memory: int | None
-    tp: int
-
-
 def on_rank(op: Op, t: Trace, size: int, tp: int) -> Fraction:
     """Bytes of an operation's weights on one rank: matrices are split, by heads where they are key heads'; vectors,
     routers and what makes latents are on every one."""
@@ -46,20 +36,20 @@ def on_rank(op: Op, t: Trace, size: int, tp: int) -> Fraction:
     return Fraction(size, tp)
 
 
-def work(t: Trace, of: Engine, start: Start) -> Iterator[Amount]:
+def work(t: Trace, of: Engine, setup: Setup) -> Iterator[Amount]:
     """Working memory and what is outside PyTorch."""
     if "logits of a pass" in of.rules:
         rule = of.rules["logits of a pass"]
-        yield Amount("compute buffer", compute_buffer(t, of, start), rule.source, "estimate")
+        yield Amount("compute buffer", compute_buffer(t, of, setup), rule.source, "estimate")
     if "rotary tables" in of.rules:
         yield Amount("rotary tables", rotary_tables(t), of.rules["rotary tables"].source)
     if "bytes of a sampled logit" in of.rules:
-        users = start.users or of.of_memory("sequences of a pass", start.memory)
-        yield Amount("activation peak", activation_peak(t, of, start.chunk, users, start.tp),
+        users = setup.users or of.of_memory("sequences of a pass", setup.memory)
+        yield Amount("activation peak", activation_peak(t, of, setup.chunk, users, setup.tp),
                      of.rules["bytes of a sampled logit"].source, "estimate")
     if "outside PyTorch" in of.rules:
         rule = of.rules["outside PyTorch"]
-        more = of.value("outside PyTorch, several ranks") if start.tp > 1 else 0
+        more = of.value("outside PyTorch, several ranks") if setup.tp > 1 else 0
         yield Amount("outside PyTorch", (rule.value + more) * MIB, rule.source, "estimate")
 
 
@@ -86,12 +76,12 @@ def activation_peak(t: Trace, of: Engine, chunk: int, users: int, tp: int = 1) -
     return int(max(sampler + hidden, 3 * chunk * _inner(model, tp) * width + 4 * hidden))
 
 
-def compute_buffer(t: Trace, of: Engine, start: Start) -> int:
+def compute_buffer(t: Trace, of: Engine, setup: Setup) -> int:
     """An estimate of llama.cpp's buffer for a micro-batch in fp32, while the context is short: logits and hidden
     states, or a feed-forward layer."""
-    rows, d = min(start.chunk, start.context), t.model.d_model
+    rows, d = min(setup.chunk, setup.context), t.model.d_model
     every = of.value("logits of a pass") == "of every token"
-    logits = (rows if every else start.users or of.value("sequences")) * (t.model.vocab or 0)
+    logits = (rows if every else setup.users or of.value("sequences")) * (t.model.vocab or 0)
     inner, hidden = of.value("feed-forward of a pass")
     return int(4 * max(logits + rows * d, rows * (inner * _inner(t.model) + hidden * d)))
 
@@ -102,13 +92,13 @@ def _inner(model: Model, tp: int = 1) -> int:
     return max((-(-each.d_ff // tp) * (each.active_experts if each.kind == "moe" else 1) for each in found), default=0)
 
 
-def part_used(of: Engine, start: Start, memory: int) -> float:
+def part_used(of: Engine, setup: Setup, memory: int) -> float:
     """The part of a card for weights and cache: all but MiB for a pass, graphs and ranks.
 
     SGLang's ``mem_fraction_static`` where none is given (0.5.3, ``sglang/srt/server_args.py``).
     """
-    graphs = of.of_memory("graphs" if start.tp < 4 else "graphs, four ranks or more", memory)
-    aside = 512 + 1.5 * max(start.chunk, 2048) + 2 * graphs + start.tp / 8 * 1024
+    graphs = of.of_memory("graphs" if setup.tp < 4 else "graphs, four ranks or more", memory)
+    aside = 512 + 1.5 * max(setup.chunk, 2048) + 2 * graphs + setup.tp / 8 * 1024
     if memory > 60 * GIB:
         aside = max(aside, 10 * 1024)
     return round((memory / MIB - aside) / (memory / MIB), 3)

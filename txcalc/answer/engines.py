@@ -202,13 +202,18 @@ def _up(size: int, unit: int) -> int:
 class Setup(NamedTuple):
     """How an engine is started: tokens of a block and of a pass; ``full``: windows are cached as long as the context.
 
-    ``shared``: sequences that share the cells of one.
+    ``shared``: sequences that share the cells of one; ``users``: at once. ``context``: the longest request. ``memory``:
+    bytes of the card. ``tp``: ranks.
     """
 
     block: int | None
     chunk: int
     full: bool = False
     shared: int = 1
+    context: int = 0
+    users: int | None = None
+    memory: int | None = None
+    tp: int = 1
 
 
 def pool(found: Sequence[Layers], of: Engine, setup: Setup) -> Pool:

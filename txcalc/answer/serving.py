@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from txcalc.answer.devices import Device, several
-from txcalc.answer.engine_held import Amount, Start, on_rank, part_used, work
+from txcalc.answer.engine_held import Amount, on_rank, part_used, work
 from txcalc.answer.engines import Engine, Layers, Pool, Setup, engine, is_newer, layers, pool
 from txcalc.answer.fit import fit
 from txcalc.answer.limits import Reserve, first_above, reserved
@@ -125,25 +125,16 @@ class Serving(NamedTuple):
     def at(self, users: int | None = None, context: int | None = None) -> Serving:
         """The same, started for another longest request, and with other users."""
         users, context = users or self.users, context or self.context
-        setup = self.setup._replace(chunk=self.of.chunk(self.asked.get("chunk"), self.memory, context))
+        setup = self.setup._replace(
+            chunk=self.of.chunk(self.asked.get("chunk"), self.setup.memory, context), context=context)
         made = self._replace(users=users, context=context, setup=setup, pool=pool(self.found, self.of, setup))
         cache = made.pool.blocks(users, context) * made.pool.block_bytes
         own, share = max(self.shares, key=lambda card: card[0] + card[1] * cache)
         return made._replace(share=share, held=(self.held[0]._replace(bytes=_whole(own)), *made.work()))
 
-    @property
-    def memory(self) -> int | None:
-        """Bytes of a card."""
-        return None if self.device is None else self.device.memory_bytes
-
-    @property
-    def start(self) -> Start:
-        """How the engine is started."""
-        return Start(self.setup.chunk, self.context, self.asked.get("batch"), self.memory, self.tp)
-
     def work(self) -> Iterator[Amount]:
         """Working memory, of which nothing is known where the pool is given."""
-        return iter(()) if self.given is not None else work(self.trace, self.of, self.start)
+        return iter(()) if self.given is not None else work(self.trace, self.of, self.setup)
 
     @property
     def taken(self) -> int:
@@ -209,9 +200,11 @@ def serving(
     workload = Workload.of({"phase": "decode", "seq": 1, "past": context - 1, "batch": given.get("batch", 1),
                             **fields, "kv_dtype": _kv_dtype(of, given)})
     t = trace(spec, fit(spec, workload))
-    chunk = of.chunk(given.get("chunk"), None if device is None else device.memory_bytes, context)
+    memory = None if device is None else device.memory_bytes
+    chunk = of.chunk(given.get("chunk"), memory, context)
     alone = "sequences" not in of.rules or "batch" in given or not shared
-    setup = Setup(given.get("kv_block"), chunk, bool(given.get("swa_full")), 1 if alone else of.value("sequences"))
+    setup = Setup(given.get("kv_block"), chunk, bool(given.get("swa_full")), 1 if alone else of.value("sequences"),
+                  context, given.get("batch"), memory, tp)
     values = None if given.get("v_dtype") is None else _kv_dtype(of, given, "v_dtype")
     moved = _moved(spec, of, given.get("offload"), given.get("gpu_layers"))
     every = layers(t, of, tp, given.get("drafter") or 0, values)
@@ -358,7 +351,7 @@ def _room(made: Serving) -> tuple[int, Reserve]:
     source = "--utilization" if part is not None else f"{of.called}'s default"
     if part is None:
         part = of.value("utilization") if "utilization" in of.rules else part_used(
-            of, made.start, device.memory_bytes)
+            of, made.setup, device.memory_bytes)
     room = int(Fraction(str(part)) * offered)
     return room, Reserve(bytes=offered - room, source=f"{source}: {part:g} of the card is used")
 
