@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from fractions import Fraction
+from math import prod
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import txcalc
 from txcalc.cli.app import app
 from txcalc.count.params import params
+from txcalc.spec.model import Model
 from txcalc.trace.layout import Layout
 from txcalc.trace.model import trace
 from txcalc.trace.rank import stage_bounds
+from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
 
 
@@ -71,3 +78,93 @@ def test_stages_have_all_layers_and_weights(name: str, pp: int) -> None:
     assert sum(stages) == params(trace(spec, run)) + table
     assert params(trace(spec, run.replaced(layout=Layout(pp=pp)))) == max(stages)
     assert [end - start for start, end in stage_bounds(7, 3)] == [3, 2, 2]
+
+
+# ---------------------------------------------------------------- the sum over all ranks
+
+MLA = {"kind": "mla", "heads": 8, "kv_rank": 10, "q_rank": 14, "nope_dim": 6, "rope_dim": 4, "value_dim": 9}
+MOE = {"kind": "moe", "experts": 8, "active_experts": 2, "d_ff": 16, "shared_experts": 1, "shared_d_ff": 24}
+MIXERS: dict[str, dict[str, Any]] = {
+    "gqa": {"attention": {"heads": 8, "kv_heads": 2, "head_dim": 6}},
+    "mha": {"attention": {"heads": 8, "head_dim": 5, "bias": True}},
+    "mla": {"attention": MLA},
+    "mamba2": {"attention": None, "recurrent": {"kind": "mamba2", "heads": 8, "head_dim": 6, "state": 7, "groups": 8}},
+    "delta": {"attention": None, "recurrent": {"kind": "gated-delta", "key_heads": 8, "value_heads": 8, "key_dim": 3,
+                                               "value_dim": 5}},
+}
+FEEDS = {"dense": {"d_ff": 32}, "gated": {"d_ff": 16, "gated": True, "activation": "silu"}, "moe": MOE}
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> tuple[dict[str, Any], Layout, int]:
+    """A model, and a layout that splits it."""
+    layers = draw(st.integers(1, 7))
+    feed = draw(st.sampled_from(sorted(FEEDS)))
+    ep = draw(st.sampled_from((1, 2, 4))) if feed == "moe" else 1
+    model = {
+        "name": "any", "vocab": 8 * draw(st.integers(5, 13)), "d_model": 24, "layers": layers, "context": 64,
+        "position": {"kind": "none"}, "head": {"tied": draw(st.booleans())}, "feed_forward": FEEDS[feed],
+        **MIXERS[draw(st.sampled_from(sorted(MIXERS)))],
+    }
+    layout = Layout(tp=draw(st.sampled_from((1, 2, 4, 8))), pp=draw(st.integers(1, layers)), dp=ep * draw(
+        st.integers(1, 2)), ep=ep, sp=draw(st.booleans()))
+    return model, layout, 8 * draw(st.integers(1, 4))
+
+
+def own(t: Trace) -> tuple[Counter[str], Counter[str], Counter[str]]:
+    """Weights of a rank and FLOPs of both passes by the operation, without the index of its group of layers."""
+    found = Counter[str](), Counter[str](), Counter[str]()
+    for op, often in t.placed:
+        name = f"{op.kind.name} {op.path}"
+        for weight, shape in op.weights:
+            found[0][f"{name} {weight}"] += prod(shape) * often.copies
+        for i, times in ((1, often.calls), (2, often.back)):
+            found[i][name] += times * sum((p.forward if i == 1 else p.backward) * p.flops() for p in op.products)
+    return found
+
+
+@given(case=layouts())
+@settings(max_examples=8, deadline=None)
+def test_all_ranks_together_are_the_model(case: tuple[dict[str, Any], Layout, int]) -> None:
+    check(case)
+
+
+@pytest.mark.slow
+@given(case=layouts())
+@settings(max_examples=200, deadline=None)
+def test_all_ranks_of_many_layouts_are_the_model(case: tuple[dict[str, Any], Layout, int]) -> None:
+    check(case)
+
+
+def check(case: tuple[dict[str, Any], Layout, int]) -> None:
+    """Of what is split, each rank of tp or ep has as much; of the rest each has all, and a tied table is on the last
+    stage too. Ranks that share experts run each its own batch."""
+    data, layout, seq = case
+    spec = Model.from_data(data)
+    run = Workload(phase="training", seq=seq, batch=2)
+    whole = own(trace(spec, run))
+    ranks = [own(trace(spec, run.replaced(layout=layout), stage=stage)) for stage in range(layout.pp)]
+    if layout.pp > 1 and data["head"]["tied"]:
+        whole[0]["head head weight"] = data["vocab"] * data["d_model"]
+    for quantity, expected in enumerate(whole):
+        together = sum((rank[quantity] for rank in ranks), Counter[str]())
+        for name, amount in expected.items():
+            ways = _ways(spec, name, layout, quantity)
+            assert together[name] * ways == amount, (name, ways)
+        assert set(+together) <= set(expected)
+
+
+def _ways(spec: Model, name: str, layout: Layout, quantity: int) -> Any:
+    """Ranks among which an operation's weights, or FLOPs, are split, by hand."""
+    tp, (kind, path, weight) = layout.tp, [*name.split(" "), ""][:3]
+    last = path.rpartition(".")[2]
+    if weight == "bias" and last in ("o", "down"):  # each adds a part of it, and has all
+        return 1
+    if "experts" in name:
+        return tp * layout.ep if quantity == 0 else tp
+    split = last == "norm" and spec.recurrent is not None and spec.recurrent.kind == "mamba2"
+    if (kind in ("norm", "router") and not split) or last in ("q_down", "kv_down"):
+        return 1
+    if last in ("k", "v"):
+        return Fraction(tp, max(1, tp // spec.attention.kv_heads))  # type: ignore[union-attr]
+    return tp

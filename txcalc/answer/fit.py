@@ -69,6 +69,11 @@ def fit(spec: Model, workload: Workload) -> Workload:
     else:
         source = _length(spec.name, "source_seq", spec.encoder, workload.source_seq)
         updates["source_seq"] = workload.past + seq if source is None else source
+    layout = workload.layout
+    for length in (seq, updates.get("source_seq")) if layout is not None and layout.sp else ():
+        if length and layout and length % layout.tp:
+            raise SpecError(f"{length:,} positions are no equal parts for {layout.tp} ranks; leave it out, or give a "
+                            f"multiple of {layout.tp}", field="sp")
     if workload.recompute and (why := _not_recomputed(spec, workload)):
         raise SpecError(why, field="recompute")
     if spec.head.kind != "lm" and workload.loss not in (None, "plain", "fp32"):

@@ -14,7 +14,7 @@ from txcalc.answer.levers import Lever, flops_per_token, levers
 from txcalc.answer.limits import Reserve, reserved
 from txcalc.answer.notes import notes, runs_as
 from txcalc.answer.passes import Passes, passes, placed
-from txcalc.answer.report import PYTHON, Answer, Kind, ModelInfo, Origin, Provenance
+from txcalc.answer.report import PYTHON, Answer, Collective, Kind, ModelInfo, Origin, Provenance, communicated
 from txcalc.answer.rerun import again, recorded
 from txcalc.answer.serving import Served
 from txcalc.count import step
@@ -140,7 +140,7 @@ class Memory(Part):
     levers: tuple[Lever, ...]
     engine: Served | None = None
     ranks: None = None
-    collectives: None = None
+    collectives: tuple[Collective, ...] | None = None
     notes: tuple[str, ...]
     conventions: tuple[Convention, ...]
     provenance: Provenance
@@ -187,6 +187,7 @@ def memory(
         free_bytes=None if room is None else room - peak,
         flops_per_token=flops_per_token(found),
         levers=levers(spec, given, found, partial(allocated, device=accelerator), peak, room),
+        collectives=communicated(*found.traces),
         notes=(*origin.notes, *notes(spec, found.traces[0], found.asked)),
         conventions=tuple(_rules(spec, found.traces[0])),
         provenance=Provenance.of(origin.command),

@@ -15,6 +15,7 @@ from txcalc.answer.conventions import Convention, conventions
 from txcalc.answer.fit import fit
 from txcalc.answer.notes import notes, runs_as
 from txcalc.count import kv_cache
+from txcalc.count.collectives import collectives
 from txcalc.count.entries import grouped, total, total_of_any
 from txcalc.count.totals import TOTALS, Entries, counted
 from txcalc.document import Part
@@ -224,6 +225,28 @@ class KeptTensor(Part):
     bytes: int
 
 
+class Collective(Part):
+    """What the ranks of an axis do together: ``times`` calls, each on a tensor of so many ``bytes`` in all.
+
+    ``overlappable``: something else may run meanwhile.
+    """
+
+    what: str
+    axis: str
+    bytes: int
+    times: int
+    phase: str
+    path: str
+    overlappable: bool
+
+
+def communicated(*traces: Trace) -> tuple[Collective, ...] | None:
+    """The collectives of runs one after the other; None on a single device."""
+    if traces[0].workload.layout is None:
+        return None
+    return tuple(Collective(**each._asdict(), overlappable=False) for t in traces for each in collectives(t))
+
+
 class Provenance(Part):
     """What made the report. No timestamp: the same command gives the same bytes."""
 
@@ -257,6 +280,7 @@ class Report(Part):
     components: tuple[Component, ...]
     caches: tuple[CacheLine, ...] = ()
     kept: tuple[KeptTensor, ...]
+    collectives: tuple[Collective, ...] | None = None
     notes: tuple[str, ...] = ()
     sources: dict[str, str]
     provenance: Provenance
@@ -298,6 +322,7 @@ def count(spec: Model, workload: Workload, *, origin: Origin = PYTHON, by_module
             KeptTensor(op=each.op.path, tensor=each.what, shape=each.tensor.shape, times=each.times, bytes=each.value)
             for each in found["activation_bytes"] or () if each.value
         ),
+        collectives=communicated(t),
         notes=(*origin.notes, *notes(spec, t, asked)),
         sources=spec.sources,
         provenance=Provenance.of(origin.command),

@@ -175,13 +175,14 @@ def _on_cuda() -> Any:
 
 
 def _answer(extension: ctypes.CDLL, what: str, given: dict[str, Any], batch: int, seq: int, run: dict[str, Any]) -> Any:
-    from txcalc.check import classes, measure, measure_stages, whole_step
+    from txcalc.check import classes, measure, measure_ranks, measure_stages, whole_step
 
     extension.txcalc_attention(run["attention"].encode())
     run |= {name: measure.DTYPES[run[name]] for name in ("dtype", "autocast") if name in run}
     if "architectures" in given:
         return getattr(classes, what)(given, batch, seq, device="fake-cuda", **run)
-    function = next(getattr(each, what) for each in (measure, whole_step, measure_stages) if hasattr(each, what))
+    functions = (measure, whole_step, measure_stages, measure_ranks)
+    function = next(getattr(each, what) for each in functions if hasattr(each, what))
     return function(Model.from_data(given), batch, seq, device="fake-cuda", **run)
 
 

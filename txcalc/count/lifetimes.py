@@ -2,12 +2,11 @@
 
 A storage is born at its writer and dies after its last reader, unless autograd has saved it or a frame holds it. The
 backward pass is the forward one in reverse: an operation reads what it saved and the gradients of what it wrote, and
-makes those of what it read, in the order of PyTorch's formulas; what it saved is released, then what it made is
-added to the gradients that are there (https://pytorch.org/docs/stable/notes/autograd.html).
-
-Of the turns of a ``Repeat`` the first, the second and the last ones are run. The second stands for all between: what is
-alive grows by as much in each of them. What a turn adds to a list, or leaves as the gradient of what it read of one, is
-alive until the list is read, and then freed as often as turns are alike.
+makes those of what it read, in the order of PyTorch's formulas; what it saved is released, then what it made is added
+to the gradients that are there (https://pytorch.org/docs/stable/notes/autograd.html). Of the turns of a ``Repeat`` the
+first, the second and the last ones are run. The second stands for all between: what is alive grows by as much in each
+of them. What a turn adds to a list, or leaves as the gradient of what it read of one, is alive until the list is read,
+and then freed as often as turns are alike.
 """
 
 from __future__ import annotations
@@ -264,8 +263,8 @@ class _Live:
                                   for step in op.backward for g in step if not g.kept) else None
             steps = [[g for g in step if not (g.watched and self.in_place)] for step in op.backward]
             self._plans[id(op)] = _Plan(casting, tuple(
-                _Back(any(g.summed for g in step), any(g.first for g in step), tuple(
-                          (g, self._size(g, casting)) for g in wanted if g.how in ("new", "view") and not g.kept),
+                _Back(any(g.summed for g in step), any(g.first for g in step),
+                      tuple((g, self._size(g, casting)) for g in wanted if g.how in ("new", "view") and not g.kept),
                       tuple(g for g in wanted if g.how in ("same", "part")), tuple(g for g in wanted if g.kept))
                 for step, wanted in zip(op.backward, steps, strict=True)))
         return self._plans[id(op)]
@@ -298,7 +297,7 @@ class _Live:
 
     def _hand_on(self, run: Run, made: list[tuple[Gradient, Memory]]) -> None:
         """Add gradients to those that are there; what was added is released when all have been."""
-        spent: list[Memory] = []
+        spent = list[Memory]()
         for g, memory in made:
             if isinstance(g.of, Tensor):
                 for value in run.read_values[g.of.value].each():
@@ -320,11 +319,13 @@ class _Live:
         if old is None:
             value.gradient, value.fresh = memory, fresh
             return []
+        size = self._width(g.of) if isinstance(g.of, Tensor) else old.bytes
+        part = isinstance(g.of, str) and memory.bytes != size  # of a whole table, of which this rank has a part
+        spent = [memory, *(self._make(run.op, [(g, size)]) if part else ())]
         if not (self.in_place and value.fresh and old.users == 1):
-            size = self._width(g.of) if isinstance(g.of, Tensor) else old.bytes
             value.gradient, value.fresh = self._make(run.op, [(g, size)])[0], True
             self.release([old])
-        return [memory]
+        return spent
 
     def _size(self, g: Gradient, casting: Role | None) -> Number:
         floats = g.role not in (Role.INDEX, Role.BOOL)
@@ -337,7 +338,6 @@ class _Live:
         return self.number(prod(x.shape) * self._bytes(x.made))
 
     def _make(self, op: Op, sizes: list[tuple[Gradient, Number]]) -> list[Memory]:
-        """Allocate gradients, each of a size."""
         made = [Memory(size, op, _name(g), "gradients" if isinstance(g.of, str) else "transient",
                        shape=g.shape or (g.of.shape if isinstance(g.of, Tensor) else ())) for g, size in sizes]
         self.allocate(op.path, made)

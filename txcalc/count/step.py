@@ -133,8 +133,9 @@ def parameters(trace: Trace, like: Trace | None = None) -> list[Parameter]:
         for name, shape in op.weights:
             path = f"{op.path}.{name}" if name else op.path
             size, often, own = made.get(path, (0, 0, shape))
-            if often:
-                found[path] = Parameter(op, path, name, own, size // prod(own), often, _head(trace))
+            if often:  # of a whole table, of which a rank has a part, it is larger than the weight
+                kept = own if prod(own) <= prod(shape) else shape
+                found[path] = Parameter(op, path, name, kept, size // prod(own), often, _head(trace))
     return list(found.values())
 
 

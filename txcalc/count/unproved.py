@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import located_blocks, unpatched, unread
+from txcalc.spec.facts import is_causal, located_blocks, unpatched, unread
 from txcalc.spec.inputs import ClassifierHead
+from txcalc.spec.layers import AttentionBias, DenseBias
+from txcalc.spec.words import form
 from txcalc.trace.rank import RECEIVED
 from txcalc.trace.record import Trace, joined
 from txcalc.trace.tensors import Role
@@ -57,6 +59,34 @@ GENERATION: Final[Rows] = (
 but that no test has followed yet."""
 
 
+SPLIT: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
+    ("a pass that generates", lambda t: not t.workload.keeps),
+    ("other code than plain PyTorch's", lambda t: t.workload.implementation != "torch"),
+    ("autocast", lambda t: t.workload.precision == "amp"),
+    ("frozen weights", lambda t: t.frozen is not None),
+    ("a loss in chunks, compiled or fused", lambda t: t.workload.loss not in (None, "plain", "fp32")),
+    ("an encoder or a tower beside the decoder", lambda t: bool(t.model.encoder or t.model.tower)),
+    ("an encoder", lambda t: not is_causal(t.model) or bool(t.model.token_types)),
+    ("no head over the vocabulary", lambda t: t.model.head.kind != "lm" or bool(
+        t.model.pooler or t.model.head.transform or t.model.head.maxout or t.model.head.pair_labels)),
+    ("further embeddings", lambda t: bool(t.model.embedding_dim or t.model.per_layer_embedding)),
+    ("such positions", lambda t: t.model.position.kind not in ("none", "learned", "rope")),
+    ("such layers", lambda t: any(b.recurrent or getattr(b.attention, "kind", "") != "standard" or b.convolution
+                                  or getattr(b.feed_forward, "kind", "") != "dense" for b in _blocks(t.model))),
+    ("sinks, gates or keys that layers share", lambda t: _any(t.model, lambda b: any(
+        getattr(b.attention, name, False) for name in ("sinks", "output_gate", "kv_shared")))),
+    ("key heads with copies", lambda t: _any(
+        t.whole, lambda b: getattr(b.attention, "kv_heads", t.layout.tp) < t.layout.tp)),
+    ("biases where all layers are recomputed", lambda t: form(t.workload.recompute or "") == "full" and _any(
+        t.model, lambda b: getattr(b.attention, "bias", None) not in (None, AttentionBias()) or getattr(
+            b.feed_forward, "bias", None) not in (None, DenseBias()))),
+    ("stages of a pipeline", lambda t: t.layout.pp > 1),
+    ("sharded weights", lambda t: t.layout.fsdp is not None or t.layout.zero > 0),
+    ("several micro-batches of one step", lambda t: (t.workload.accumulate or 1) > 1),
+)
+"""What no test has followed of a rank that has a part of a model's tensors."""
+
+
 def check(trace: Trace) -> None:
     """Raise ``SpecError`` where the live bytes of a run are not proved."""
     if why := unproved(trace):
@@ -68,8 +98,8 @@ def unproved(trace: Trace) -> str:
     if trace.model is None or trace.sizes:
         return ""
     spec, generates = trace.model, not trace.workload.keeps
-    found = ["a rank that holds a part of the model"] * any(
-        getattr(trace.layout, axis) > 1 for axis in ("tp", "cp", "ep"))
+    found = [f"tensor parallelism of {what}" for what, has in SPLIT if trace.layout.tp > 1 and has(trace)]
+    found += [f"--{axis}" for axis in ("cp", "ep") if getattr(trace.layout, axis) > 1]
     found += [what for what, has in MODELS if has(spec)] + [what for what, has in LAYERS if _any(spec, has)]
     if trace.workload.precision == "amp":
         found += ["autocast over frozen weights"] * (trace.frozen is not None)

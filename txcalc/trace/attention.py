@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txcalc.spec.facts import mask_kind
-from txcalc.trace import composed, composed_latents, curves, norms, ops, parts, tables
+from txcalc.trace import composed, composed_latents, curves, norms, ops, parts, split, tables
 from txcalc.trace.cache import Cache, extend, keep, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
 from txcalc.trace.latents import latent_attention
+from txcalc.trace.layout import WHOLE
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, least, several, visible_pairs
 from txcalc.trace.tensors import Number, Role, Tensor
@@ -67,7 +68,8 @@ def self_attention(t: Trace, spec: Attention | MLA, around: Around, x: Tensor) -
             cache = _cache(spec, position, span, past + n, x)
         if cached and keeps_inputs(position):
             source = x.view(x.shape[0], span.keys, x.shape[-1])
-        return _heads(t, spec, around, x, source, span, cache).view(*shape)
+        y = _heads(t, spec, around, x, source, span, cache)
+        return y if spec.image_window is None else y.view(*shape)
 
 
 _APART: Final = Around(None, causal=False, cached=False)
@@ -89,8 +91,11 @@ def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Te
     """A few (b, m, d) queries over all (b, n, d) positions, uncached."""
     _, m, _ = query.shape
     _, n, _ = x.shape
+    layout, t.layout = t.layout, WHOLE  # every rank has all of it
     with t.scope("attention"):
-        return _heads(t, spec, _APART, query, x, Span(m, n, n, m * n, 0, n), None)
+        y = _heads(t, spec, _APART, query, x, Span(m, n, n, m * n, 0, n), None)
+    t.layout = layout
+    return y
 
 
 def _cache(spec: Attention, position: Position | None, span: Span, tokens: Number, x: Tensor) -> Cache:
@@ -195,7 +200,7 @@ def _heads(
         if spec.inner_norm is not None:
             y = norms.norm(t, "inner_norm", y, spec.inner_norm)
         o = ops.linear(t, "o", t.hold(y), d, bias=spec.bias.o, part="attention output")
-        return ops.dropout(t, "dropout", o)
+        return ops.dropout(t, "dropout", split.leave(t, "o", o))
 
 
 def _partly_rotated(spec: Attention, position: RotaryPosition | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from txcalc.spec import facts
-from txcalc.trace import curves, norms, ops, parts
+from txcalc.trace import curves, norms, ops, parts, split
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import several
 from txcalc.trace.tensors import How, Number, Role, Tensor
@@ -25,7 +25,10 @@ def tokens(
 ) -> tuple[Tensor, Tensor]:
     """(b, n) token ids to (b, n, width), and the ids. ``tied``: the table is another stack's."""
     ids = ids or t.tensor(t.workload.batch, n, role=Role.INDEX, label="token ids", grad=False)
-    return ops.embedding(t, name, ids, rows, width, tied=f"{TABLE}.weight" if tied else None, part="tokens"), ids
+    own = f"{TABLE}.weight" if tied else None
+    if t.layout.tp > 1:
+        return split.embedding(t, name, ids, rows, width, tied=own), ids
+    return ops.embedding(t, name, ids, rows, width, tied=own, part="tokens"), ids
 
 
 def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:

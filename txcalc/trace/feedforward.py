@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import curves, grouped, norms, ops, parts
+from txcalc.trace import curves, grouped, norms, ops, parts, split
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import least
 from txcalc.trace.tensors import Number, Role, Tensor
@@ -43,6 +43,8 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
         if not t.code.reuses_names or t.code.output == "apart":
             t.hold(h, "sublayer" if t.code.output == "apart" else "")
         y = ops.linear(t, "down", h, d, bias=spec.bias.down, part="down")
+        if spec.kind == "dense":
+            y = split.leave(t, "down", y)
         if drops == "inside":
             y = ops.dropout(t, "dropout", y)
     if t.code.holds_sublayers == "sublayer":
@@ -88,7 +90,7 @@ def _moe(t: Trace, spec: MoE, x: Tensor) -> Tensor:
                 gate = curves.activation(t, "shared_gate_activation", gate, "sigmoid")
                 shared = ops.multiply(t, "shared_product", shared, gate, broadcast=True)
             y = ops.add(t, y, shared)
-        return ops.dropout(t, "dropout", t.hold(y).view(b, n, d))
+        return ops.dropout(t, "dropout", split.leave(t, "output", t.hold(y).view(b, n, d)))
 
 
 def _moe_grouped(t: Trace, spec: MoE, x: Tensor) -> Tensor:
@@ -139,7 +141,9 @@ def _routed(t: Trace, spec: MoE, tokens: Tensor, weights: Tensor, chosen: Tensor
         order = t.hold(_order(t, "permute", chosen))
         rows = t.hold(parts.take_rows(t, "permute", tokens, _integers(t, "permute", order, n * a)))
         _integers(t, "counts", chosen, spec.experts)
-        y = t.hold(ops.gathered(t, "outputs", (_experts(t, spec, rows),), n * a, d, label="expert outputs"))
+        rows = split.exchange(t, "dispatch", rows)
+        y = ops.gathered(t, "outputs", (_experts(t, spec, rows),), n * a, d, label="expert outputs")
+        y = t.hold(split.exchange(t, "collect", y))
         back = parts.take_rows(t, "unpermute", y, _order(t, "unpermute", order)).view(n, a, d)
         product = ops.multiply(t, "combine", t.hold(back), weights.view(n, a, 1), broadcast=True)
         return parts.sum_of(t, "combine", product, n, d, label="mixed experts")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import embedding_width, first_attention, unpatched, unread
-from txcalc.trace import curves, norms, ops, parts
+from txcalc.trace import curves, norms, ops, parts, split
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.autocast import autocast
 from txcalc.trace.embeddings import TABLE
@@ -39,6 +39,8 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> Outputs:
     if spec.embedding_dim is not None and spec.embedding_projection == "tokens":
         x = ops.linear(t, "output_projection", x, spec.embedding_dim)
     head = spec.head
+    if t.layout.sp and (head.kind != "lm" or spec.pooler is not None):
+        x = split.enter(t, "top", x)
     unused = unread(head)
     pooled = None
     if spec.pooler is not None:
@@ -247,6 +249,7 @@ def _predict(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> tuple[Ten
         x = parts.positions(t, "last", x, 1)
     if t.code.scales_hidden and head.tied:
         x = ops.scaled(t, "head", x)
+    x = x if t.layout.sp and spec.pooler is not None else split.enter(t, "head", x)
     logits: tuple[Tensor, ...] = (x,)
     if t.workload.loss != "fused":
         chunks = words.number(t.workload.loss)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
+from txcalc.trace.layout import Axis
+
 Group = Literal["linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "shift", "router", "loss"]
 Name = Literal[
     "linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "shift", "router", "loss", "flash",
     "efficient", "by_distance", "mix", "choice", "softmax", "dropout", "product", "weighing", "scale", "slope_in",
     "slope_out", "xielu", "index", "where", "cache", "past", "recomputation", "adapter", "cast",
-    "fused_loss",
+    "fused_loss", "entered", "reduced", "gathering", "gathered", "scattered", "loss_reduced", "exchanged",
 ]
 MEASURED: Final = "measured: on torch 2.13 with torch.autograd.graph.saved_tensors_hooks"
 _KORTHIKANTI: Final = "measured; arXiv 2205.05198, section 4.1"
@@ -36,6 +38,14 @@ class Keeps(NamedTuple):
     source: str
 
 
+class Collective(NamedTuple):
+    """What ranks of an axis do together in the forward pass, and in the backward pass: its name, or nothing."""
+
+    forward: str = ""
+    backward: str = ""
+    axis: Axis = "tp"
+
+
 class Kind(NamedTuple):
     """A kind of operation. ``keeps`` is None where it keeps nothing; ``statistics``: of what it keeps in fp32 besides.
 
@@ -50,6 +60,7 @@ class Kind(NamedTuple):
     statistics: Keeps | None = None
     fused: bool = False
     cached: Literal["after", "before", "autocast"] | None = None
+    collective: Collective | None = None
 
 
 _LINEAR: Final = Keeps("input", "a linear layer keeps its input", f"F.linear, {_KORTHIKANTI}")
@@ -100,4 +111,11 @@ KINDS: Final = {kind.name: kind for kind in (
     Kind("cache", "elementwise", cached="after"),
     Kind("past", "elementwise", cached="before"),
     Kind("cast", "elementwise", cached="autocast"),
+    Kind("entered", "elementwise", collective=Collective("", "all-reduce")),
+    Kind("reduced", "elementwise", collective=Collective("all-reduce")),
+    Kind("gathering", "elementwise", collective=Collective("all-gather")),
+    Kind("gathered", "elementwise", collective=Collective("", "reduce-scatter")),
+    Kind("scattered", "elementwise", collective=Collective("reduce-scatter", "all-gather")),
+    Kind("exchanged", "elementwise", collective=Collective("all-to-all", "all-to-all", "ep")),
+    Kind("loss_reduced", "loss", collective=Collective("all-reduce")),
 )}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import norms, ops, parts
+from txcalc.trace import norms, ops, parts, split
 from txcalc.trace.cache import kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend
 from txcalc.trace.record import Trace
@@ -69,7 +69,7 @@ def latent_attention(
         core = Core(Heads(h, h, size, spec.value_dim), span, cache, why)
         context = (_absorbed if t.workload.absorbs else _expanded)(t, spec, (q_nope, q_rope), (latent, k_rope), core)
         y = ops.linear(t, "o", t.hold(context), d, bias=spec.bias, part="attention output")
-        return ops.dropout(t, "dropout", y)
+        return ops.dropout(t, "dropout", split.leave(t, "o", y))
 
 
 def _expanded(

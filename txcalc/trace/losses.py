@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError
-from txcalc.trace import ops
+from txcalc.trace import ops, split
 from txcalc.trace.autocast import autocast
 from txcalc.trace.embeddings import TABLE
 from txcalc.trace.kinds import Name
@@ -68,6 +68,9 @@ def cross_entropy(t: Trace, name: str, logits: Tensor, targets: Tensor | None = 
             return _compiled(t, name, logits, _targets(t, *rows) if targets is None else targets)
         if targets is None:
             targets = _shifted(t, name, *rows) if t.code.shifts_labels else _targets(t, *rows)
+        if t.layout.tp > 1 and logits.shape[-1] == t.model.vocab:
+            with t.frame(targets):
+                return split.nll_loss(t, name, split.log_softmax(t, name, logits), targets)
         with t.frame():
             (logits,) = map(t.hold, ops.casts(t, name, "cross_entropy", logits))
             found = ops.like(t, logits, "log-probabilities")

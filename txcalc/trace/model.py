@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys
-from txcalc.trace import embeddings, encoder_decoders, low_rank, norms, ops, tables
+from txcalc.trace import embeddings, encoder_decoders, low_rank, norms, ops, split, tables
 from txcalc.trace.attention import Around, cross_attention, self_attention
 from txcalc.trace.cells import convolve
 from txcalc.trace.distances import query_biases, relative_bias
@@ -42,8 +42,9 @@ def trace(
     layout = workload.layout or WHOLE
     if stage is None:
         stage = 0 if layout.pp == 1 else heaviest(trace(spec, workload.replaced(layout=layout.replaced(pp=1))), layout)
-    spec = local(spec, layout, stage)
-    t = Trace(workload, model=spec, code=code(spec, workload), sizes=sizes or {}, layout=layout, stage=stage)
+    whole, spec = spec, local(spec, layout, stage)
+    t = Trace(workload, model=spec, code=code(spec, workload), sizes=sizes or {}, layout=layout, whole=whole,
+              stage=stage)
     if workload.freezes:
         t.frozen = Frozen(workload, low_rank.linear)
     with t.frame(unit=workload.implementation == "transformers"):
@@ -79,7 +80,7 @@ def _forward(t: Trace, spec: Model) -> Outputs:
         if spec.encoder is None:
             types = embeddings.types(t, t.workload.seq) if t.code.types_first and spec.token_types else None
             if t.stage:
-                x = t.tensor(t.workload.batch, t.workload.seq, spec.d_model, label=RECEIVED)
+                x = t.tensor(t.workload.batch, t.workload.seq // t.layout.by_position, spec.d_model, label=RECEIVED)
                 return top(t, spec, t.hold(_stack(t, spec, spec, x, cached=is_causal(spec))), pooled)
             x, ids = _input(t, spec, spec, t.workload.seq, spec.vocab)
             x = _stack(t, spec, spec, x, cached=is_causal(spec), ids=ids, prefix=prefix, types=types)
@@ -116,6 +117,8 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> tuple[Tensor, Tensor | None]:
     # While decoding, what images have become stands in the cache.
     count, projector = 0 if t.workload.phase == "decode" else images(spec, t.workload), tower.projector
     length = tower.input.length if tower.input.kind == "frames" else 0
+    layout = t.layout
+    t.layout = WHOLE if tower is t.whole.tower else layout.replaced(sp=False)
     with t.scope("tower", within="tower"):
         x = _stack(t, spec, tower, _read(t, tower, count, length, tower.d_model), cached=False,
                    unused=0 if projector is None else projector.unused_layers)
@@ -124,6 +127,7 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> tuple[Tensor, Tensor | None]:
         made = None if projector is None else project(t, "projector", projector, tower, x, spec.d_model)
         for i, deep in enumerate(tower.deepstack):
             project(t, f"deepstack.{i}", deep, tower, x, spec.d_model)
+    t.layout = layout
     return pooled, None if t.size(count) == 0 else made
 
 
@@ -137,6 +141,7 @@ def _input(
     """
     if stack.input.kind == "tokens":
         x, ids = embeddings.tokens(t, n, rows, embedding_width(spec), name=name, tied=tied, ids=ids)
+        x = split.leave(t, name, x)
         scales = t.code.scales_table == "always" or (spec.embedding_scale and t.code.scales_table)
         return ops.scaled(t, name, x) if scales else x, ids
     return _read(t, stack, t.workload.batch, n, spec.d_model), None
@@ -264,6 +269,7 @@ def _table(t: Trace, stack: Stack, around: Around, x: Tensor) -> Tensor | None:
     """What a stack's layers share of its positions: a bias by distance, biases of queries, relative embeddings."""
     (_, n, d), position = x.shape, stack.position
     if position.kind == "relative" and not position.per_layer:
+        n = n * t.layout.by_position
         keys = n + (t.workload.past if around.cached else 0)
         return t.hold(relative_bias(t, position, first_attention(stack).heads, n, keys, causal=around.causal,
                                     fixed=around.fixed))
@@ -296,12 +302,17 @@ def _block(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tensor) 
 
 def _sublayer(t: Trace, name: str, block: Sublayers, around: Around, h: Tensor, x: Tensor) -> Tensor:
     """A sublayer of ``h``, which is ``x`` normed, or not."""
+    with t.frame(h) if t.layout.sp else nullcontext():
+        return _whole_sublayer(t, name, block, around, split.enter(t, name, h), x)
+
+
+def _whole_sublayer(t: Trace, name: str, block: Sublayers, around: Around, h: Tensor, x: Tensor) -> Tensor:
     if name == "attention" and block.attention is not None:
         return self_attention(t, block.attention, around, h)
     if name == "recurrent" and block.recurrent is not None:
         return recurrent(t, block.recurrent, h, cached=around.cached, memory=around.memory)
     if name == "cross_attention" and block.cross_attention is not None and around.memory is not None:
-        return cross_attention(t, block.cross_attention, around, h, around.memory)
+        return cross_attention(t, block.cross_attention, around, h, split.enter(t, "memory", around.memory))
     assert block.feed_forward is not None
     return feed_forward(t, block.feed_forward, h, x, block.norm)
 

@@ -59,7 +59,7 @@ def sizes(block: Sublayers) -> Iterator[Sizes]:
 RECURRENT: Final[dict[str, dict[str, str]]] = {
     "mamba2": {"recurrent heads": "heads", "groups": "groups"}, "mamba": {"channels": "inner"},
     "gated-delta": {"recurrent key heads": "key_heads", "recurrent value heads": "value_heads"},
-    "lightning": {"recurrent heads": "heads"}, "kimi-delta": {"recurrent heads": "heads"},
+    "lightning": {"recurrent heads": "heads"}, "kimi-delta": {"recurrent heads": "heads"}, "short-convolution": {},
 }
 """What ranks split of recurrent layers: sizes in words, and their fields."""
 
@@ -68,6 +68,7 @@ WHOLE: Final[tuple[tuple[str, Callable[[Any], bool]], ...]] = (
     ("a norm before an output projection", lambda b: any(
         getattr(each, "inner_norm", None) is not None for each in (b.attention, b.feed_forward))),
     ("a cell or convolution", lambda b: b.recurrent is not None and b.recurrent.kind not in RECURRENT),
+    ("experts with norms of their own", lambda b: getattr(b.feed_forward, "separate_norms", False)),
 )
 """What reads columns of all ranks, so that tensor parallelism is refused, and the blocks that have it."""
 
@@ -102,9 +103,17 @@ def check(spec: Model, layout: Layout) -> None:
         _check_sizes(spec.name, "tp" if name == "etp" and layout.etp is None else name, ranks, found)
     if layout.ep > 1 and not any(getattr(b.feed_forward, "kind", "") == "moe" for b in blocks):
         raise SpecError(f"{spec.name} has no experts", field="ep")
-    for name, given in (("cp", layout.cp > 1), ("sp", layout.sp)):
-        if given:
-            raise SpecError("is not built yet", field=name)
+    convolves = any(b.recurrent is not None and b.recurrent.kind == "short-convolution" for b in blocks)
+    if convolves and spec.d_model % layout.tp:
+        _check_sizes(spec.name, "tp", layout.tp, [Sizes("channels", spec.d_model)])
+    for name, there, what in (
+        ("cp", layout.cp > 1, "context parallelism"),
+        ("etp", layout.experts_tp != layout.tp, "experts that tensor parallelism does not split"),
+        ("sp", layout.sp and any(stack.input.kind != "tokens" for stack in stacks), "images and sound by position"),
+        ("sp", layout.sp and spec.per_layer_embedding is not None, "embeddings of every layer by position"),
+    ):
+        if there:
+            raise SpecError(f"{what}: not built yet", field=name)
     for what, has in WHOLE if layout.tp > 1 else ():
         if any(map(has, blocks)):
             raise SpecError(f"{spec.name} has {what}, which is not built over several ranks", field="tp")

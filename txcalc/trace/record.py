@@ -202,8 +202,7 @@ class Trace:
     workload: Workload
     model: Any = None  # the spec it was made from: which weights are stored together is no matter of the run
     code: Code = TORCH
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    """What symbols stand for: which kernel runs is decided on numbers."""
+    sizes: Mapping[str, int] = field(default_factory=dict)  # what symbols stand for: kernels are chosen on numbers
     kernels: list[tuple[str, str]] = field(default_factory=list)
     """Attention's kernels that ran, each with why another did not."""
     body: list[Node] = field(default_factory=list)
@@ -213,6 +212,7 @@ class Trace:
     loss: Tensor | None = None  # the one result whose gradient the run makes itself
     frozen: Frozen | None = None  # none: all weights are trained
     layout: Layout = WHOLE
+    whole: Any = None  # the spec of what all ranks have together
     stage: int = 0  # of a pipeline: the first reads inputs, all others receive hidden states
     _prefix: str = ""
     _component: tuple[str, str] | None = None  # its path, and its kind

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
-from txcalc.trace import curves, norms, ops
+from txcalc.trace import curves, norms, ops, split
 from txcalc.trace.cache import Cache
 from txcalc.trace.cells import cell, convolution
 from txcalc.trace.record import Trace
@@ -38,7 +38,8 @@ def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Ten
         with t.scope("recurrent", component="cell"):
             return cell(t, spec, x, cached=cached, memory=memory)
     with t.scope("recurrent", component="convolution" if spec.kind == "convolution" else "recurrent"):
-        return ops.dropout(t, "dropout", _LAYERS[spec.kind](t, spec, x, cached=cached))
+        y = _LAYERS[spec.kind](t, spec, x, cached=cached)
+        return ops.dropout(t, "dropout", split.leave(t, "out_proj", y))
 
 
 def _mamba(t: Trace, spec: Mamba, x: Tensor, *, cached: bool) -> Tensor:
@@ -47,7 +48,7 @@ def _mamba(t: Trace, spec: Mamba, x: Tensor, *, cached: bool) -> Tensor:
     ops.linear(t, "in_proj", x, 2 * spec.inner, bias=spec.bias)
     _short_convolution(t, spec.inner, spec.conv, b, n, bias=spec.conv_bias, cached=cached)
     channels = t.tensor(b, n, spec.inner, label="channels")
-    ops.linear(t, "x_proj", channels, spec.rank + 2 * spec.state)
+    split.summed(t, "x_proj", ops.linear(t, "x_proj", channels, spec.rank + 2 * spec.state))
     steps = t.tensor(b, n, spec.rank, label="step sizes")
     if spec.norms:
         norm = norms.RMS._replace(scale=spec.norm_scale)
@@ -118,10 +119,11 @@ def _kimi_delta(t: Trace, spec: KimiDelta, x: Tensor, *, cached: bool) -> Tensor
 def _gated_convolution(t: Trace, spec: ShortConvolution, x: Tensor, *, cached: bool) -> Tensor:
     """c * convolution(b * x) for three projections b, c and x, which lie in one tensor and are kept as that."""
     b, n, d = x.shape
-    projected = ops.linear(t, "in_proj", x, 3 * d, bias=spec.bias)
+    own = d // t.layout.tp
+    projected = ops.linear(t, "in_proj", x, 3 * own, bias=spec.bias)
     t.op("gate_in", "product", saves=(projected,))
-    y = _causal(t, t.tensor(b, d, n, label="gated in"), spec.conv, bias=spec.bias, cached=cached)
-    return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, projected.view(b, n, d)), d, bias=spec.bias)
+    y = _causal(t, t.tensor(b, own, n, label="gated in"), spec.conv, bias=spec.bias, cached=cached)
+    return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, projected.view(b, n, own)), d, bias=spec.bias)
 
 
 def _fourier(t: Trace, spec: FourierMixing, x: Tensor, *, cached: bool) -> Tensor:

@@ -1,0 +1,154 @@
+"""One rank of a step of the reference over several devices, as PyTorch's DTensor splits it.
+
+Ranks are those of PyTorch's ``fake`` process group, so that one stands for any number of them; tensors have no data and
+say that they are CUDA's. The process of its own (``txcalc.check.fake_cuda``) serves one mesh after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor._sharding_prop import ShardingPropagator
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    PrepareModuleInput,
+    RowwiseParallel,
+    SequenceParallel,
+    loss_parallel,
+    parallelize_module,
+)
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._pytree import tree_leaves
+
+from txcalc.check.measure import Inputs
+from txcalc.check.measure_modes import LiveMode
+from txcalc.check.measure_trained import build
+from txcalc.check.reference.attention import SelfAttention
+from txcalc.check.reference.block import Block
+from txcalc.check.reference.layers import Dense, Normalization
+from txcalc.check.reference.transformer import Reference
+from txcalc.spec.model import Model
+
+
+class RankMode(LiveMode):
+    """The same on one rank: a DTensor is what it has here of it, and working out a shape takes no memory.
+
+    ``collectives``: name and bytes of the larger side of each, the full tensor's.
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__(device)
+        self.pause = 0
+        self.collectives: list[tuple[str, int]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(kind.__name__ in ("DTensor", "AsyncCollectiveTensor") for kind in types):
+            return NotImplemented
+        if self.pause:
+            return func(*args, **(kwargs or {}))
+        name = str(func)
+        if "wait_tensor" in name:
+            return args[0]  # which a card's kernel returns, and a tensor without data copies
+        if "c10d" in name:
+            out = func(*args, **(kwargs or {}))
+            sizes = [x.numel() * x.element_size() for x in tree_leaves((args, out)) if isinstance(x, Tensor)]
+            self.collectives.append((name.split(".")[1], max(sizes)))
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+    def see(self, tensor: Tensor) -> None:
+        """Count what this rank has of a tensor."""
+        super().see(tensor.to_local() if isinstance(tensor, DTensor) else tensor)
+
+
+@contextlib.contextmanager
+def ranks(world: int, mode: RankMode) -> Iterator[DeviceMesh]:
+    """A mesh of so many ranks, of which this is the first."""
+    names = {
+        "is_available": lambda: False, "is_initialized": lambda: True, "current_device": lambda: 0,
+        "device_count": lambda: world, "set_device": lambda _: None, "synchronize": lambda _=None: None,
+    }
+    before = {name: getattr(torch.cuda, name) for name in names}
+    for name, stub in names.items():
+        setattr(torch.cuda, name, stub)
+    propagate = ShardingPropagator._propagate_tensor_meta_non_cached
+
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        mode.pause += 1
+        try:
+            return propagate(*args, **kwargs)
+        finally:
+            mode.pause -= 1
+
+    ShardingPropagator._propagate_tensor_meta_non_cached = quiet  # type: ignore[method-assign]
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=world)
+    try:
+        with unset_fake_temporarily():
+            yield dist.device_mesh.init_device_mesh("cuda", (world,))
+    finally:
+        dist.destroy_process_group()
+        ShardingPropagator._propagate_tensor_meta_non_cached = propagate  # type: ignore[method-assign]
+        for name, stub in before.items():
+            setattr(torch.cuda, name, stub)
+
+
+def plan(root: Reference, *, sp: bool) -> dict[str, Any]:
+    """What PyTorch's documentation does with a Llama, by the path of each module of a decoder."""
+    whole, part = Replicate(), Shard(1) if sp else Replicate()
+    gather = PrepareModuleInput(input_layouts=(part,), desired_input_layouts=(whole,))
+    attends = PrepareModuleInput(input_layouts=(part, *3 * (None,)), desired_input_layouts=(whole, *3 * (None,)))
+    column, row = ColwiseParallel(), RowwiseParallel(output_layouts=part)
+    found: dict[str, Any] = {
+        "token_embedding": RowwiseParallel(input_layouts=whole, output_layouts=part),
+        "head": ColwiseParallel(input_layouts=part, output_layouts=Shard(-1), use_local_output=False),
+    }
+    for path, module in root.named_modules():
+        styles: dict[str, Any] = {}
+        if isinstance(module, SelfAttention):
+            styles = {"": attends} | dict.fromkeys(("q", "k", "v"), column) | {"o": row}
+        elif isinstance(module, Dense):
+            styles = {"": gather} | dict.fromkeys(("up", "gate"), column) | {"down": row}
+        elif isinstance(module, Block) and sp:
+            styles = dict.fromkeys((name for name, child in module.named_children()
+                                    if isinstance(child, Normalization)), SequenceParallel(use_local_output=True))
+        for name, style in styles.items():
+            if not name or getattr(module, name, None) is not None:
+                found[f"{path}.{name}".rstrip(".")] = style
+    return found | ({"final_norm": SequenceParallel(use_local_output=True)} if sp else {})
+
+
+def rank_live_bytes(
+    model: Model, batch: int, seq: int, *, tp: int, sp: bool = False, dtype: torch.dtype = torch.float32,
+    device: str = "fake-cuda", **how: Any,
+) -> list[Any]:
+    """Live bytes of a training step on one of ``tp`` ranks, and the collectives of both passes.
+
+    See ``txcalc.check.measure.live_bytes``; ``how``: see ``build``.
+    """
+    live = RankMode("cuda")
+    with ranks(tp, live) as mesh, FakeTensorMode(allow_non_fake_inputs=True):
+        run = Inputs(model, batch, seq, None, "cuda", dtype=dtype)
+        root = build(model, length=run.length, dtype=dtype, device="cuda", **how)
+        styles = plan(root, sp=sp)
+        parallelize_module(root, mesh, styles)
+        if model.head.kind == "lm" and model.head.tied and root.head and root.token_embedding:
+            root.head.weight = root.token_embedding.weight
+        for module in root.modules():
+            if isinstance(module, SelfAttention):
+                module.heads, module.kv_heads = module.heads // tp, max(1, module.kv_heads // tp)
+        with live, loss_parallel():
+            out = root(run.tokens)
+            end = root.loss_of(out, run.targets)
+            del out
+            between = len(live.collectives)
+            end.backward()
+        events = list(live.events)
+        return [events, live.collectives[:between], live.collectives[between:]]

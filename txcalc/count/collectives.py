@@ -1,0 +1,42 @@
+"""Collectives: what ranks do together in a run, how often, and how many bytes the full tensor of each has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Literal, NamedTuple
+
+from txcalc.count.flops import again
+from txcalc.trace.record import Op, Trace
+from txcalc.trace.tensors import Number
+
+
+class Collective(NamedTuple):
+    """A collective of an operation, in one pass: ``times`` calls of so many bytes each."""
+
+    what: str
+    axis: str
+    bytes: Number
+    times: Number
+    phase: Literal["forward", "backward", "recomputation"]
+    path: str
+
+
+def collectives(trace: Trace) -> Iterator[Collective]:
+    """Every collective of a run, forward, run once more and backward, in the order of the forward pass.
+
+    Bytes are those of the tensor that all ranks have together, as it is before a reduction or after a gathering.
+    """
+    for op, often in trace.placed:
+        if (kind := op.kind.collective) is not None and kind.forward:
+            yield Collective(kind.forward, kind.axis, _bytes(trace, op), often.calls, "forward", op.path)
+    for op, times in again(trace.body) if trace.workload.phase == "training" else ():
+        if (kind := op.kind.collective) is not None and kind.forward and times:
+            yield Collective(kind.forward, kind.axis, _bytes(trace, op), times, "recomputation", op.path)
+    for op, often in trace.placed if trace.workload.phase == "training" else ():
+        if (kind := op.kind.collective) is not None and kind.backward and often.back and trace.needs(op.reads[0]):
+            yield Collective(kind.backward, kind.axis, _bytes(trace, op), often.back, "backward", op.path)
+
+
+def _bytes(trace: Trace, op: Op) -> Number:
+    return max(prod(x.shape) * trace.workload.bytes_of(x.made) for x in (*op.reads, *op.writes))
