@@ -16,8 +16,9 @@ import pytest
 from typer.testing import CliRunner
 
 import txcalc
-from txcalc.answer.keywords import Run
+from txcalc.answer.keywords import Run, Together
 from txcalc.cli.app import app
+from txcalc.trace.layout import Layout
 from txcalc.trace.workload import Workload
 
 ROOT = Path(__file__).parents[1]
@@ -158,7 +159,8 @@ def test_everything_public_is_there_and_documented() -> None:
 def test_every_field_of_a_workload_can_be_given() -> None:
     assert list(Run.__annotations__) == [name for name in Workload.names() if name in Run.__annotations__]
     shown = {"batch", "seq", "phase"}
-    assert set(Run.__annotations__) | shown == set(Workload.names())
+    assert set(Run.__annotations__) | shown | {"layout"} == set(Workload.names())
+    assert Together.__annotations__.keys() - Run.__annotations__.keys() == {*Layout.names()}  # in place of a layout
     for name in ("count", "compare", "explain", "diff"):
         assert shown <= set(inspect.signature(getattr(txcalc, name)).parameters)
 
