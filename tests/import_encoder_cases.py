@@ -134,6 +134,10 @@ CASES: dict[str, Values] = {
         "router_bias": [True, False], "tie_word_embeddings": [True, True, False]},
     "fsmt": {name: values for name, values in BART.items() if name not in ("vocab_size", "num_labels")} | {
         "src_vocab_size": [101, 101, 131], "tgt_vocab_size": [101]},
+    "bigbird_pegasus": BART | {"attention_type": ["original_full"], "use_bias": [True, False]},
+    "trocr": {name: values for name, values in BART.items() if "encoder" not in name and name != "num_labels"} | {
+        "use_learned_position_embeddings": [True, False], "layernorm_embedding": [True, False],
+        "cross_attention_hidden_size": [None, 11, 17]},
     "seamless_m4t": SEAMLESS, "seamless_m4t_v2": SEAMLESS,
     "m2m_100": BART, "blenderbot-small": BART, "plbart": BART, "mvp": BART,
     "marian": BART | {"pad_token_id": [0], "share_encoder_decoder_embeddings": [True, False],

@@ -196,6 +196,9 @@ def specs(draw: st.DrawFn) -> Model:
                                        "activation": draw(st.sampled_from(ACTIVATIONS))}
     elif data.get("groups") is None and data["attention"] is not None:
         data["contact_head"] = draw(flags)
+    alone = architecture == "decoder-only" and data.get("groups") is None and data["residual"] == "sequential"
+    if alone and data["attention"] is not None and draw(flags):
+        data |= {"unread_memory": 17, "cross_attention": draw(attentions(rotary=False, crossing=True))}
     head = draw(st.sampled_from(("lm", "untied", "transform", "wide", "none", "classifier", "projection")))
     data["head"] = {
         "lm": {"tied": True, "bias": draw(flags)}, "untied": {"tied": False, "bias": draw(flags)},

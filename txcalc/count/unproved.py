@@ -25,6 +25,7 @@ Rows = tuple[tuple[str, Callable[[Any], bool]], ...]
 
 MODELS: Final[Rows] = (
     ("several projectors", lambda spec: spec.tower is not None and bool(spec.tower.deepstack)),
+    ("attention to an encoder that is not there", lambda spec: spec.unread_memory is not None),
     ("a pooler whose vector nothing reads", lambda spec: spec.pooler is not None and unread(spec.head)),
     ("newlines between an image's positions", lambda spec: bool(_projector(spec, "separators"))),
     ("a norm after a projector", lambda spec: bool(_projector(spec, "final_norm"))),

@@ -122,6 +122,7 @@ class Letter(NamedTuple):
 LETTERS: Final[dict[str, Letter]] = {
     "vocab": Letter("V", "vocabulary"),
     "source_vocab": Letter("V", "the encoder's vocabulary"),
+    "unread_memory": Letter("d_e", "width of an encoder's output that is not there"),
     "d_model": Letter("d", "model width"),
     "layers": Letter("L", "layers"),
     "repeat": Letter("L", "layers"),

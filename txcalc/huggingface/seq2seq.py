@@ -32,11 +32,12 @@ from txcalc.huggingface.rows import (
 from txcalc.spec.errors import shown
 
 
-def seq2seq_classes(prefix: str, without: str = "sequence span") -> dict[str, str]:
-    """The classes that an encoder-decoder family usually has."""
+def seq2seq_classes(prefix: str, without: str = "sequence span", *, alone: bool = True) -> dict[str, str]:
+    """The classes that an encoder-decoder family usually has. ``alone``: one that is the decoder alone, among them."""
     suffixes = {"ForConditionalGeneration": "lm", "Model": "none", "ForSequenceClassification": "sequence",
                 "ForQuestionAnswering": "span"}
-    return {f"{prefix}{suffix}": kind for suffix, kind in suffixes.items() if kind not in without.split()}
+    usual = {f"{prefix}{suffix}": kind for suffix, kind in suffixes.items() if kind not in without.split()}
+    return {**usual, f"{prefix}ForCausalLM": "alone"} if alone else usual
 
 
 ON_TOP: Final[Heads] = {
@@ -84,10 +85,19 @@ def encoder_decoder(
 ) -> Family:
     """A family of two stacks, of BART's fields but for ``parts``."""
     def build(c: Config, kind: str) -> Data:
-        passed_over(c, ignore, only or {})
-        return dict(read(c, {**BODY, **parts, "head": heads[kind]}))
+        alone = kind == "alone"
+        passed_over(c, ignore, {**(only or {}), "is_decoder": (False, True)} if alone else only or {})
+        spec = dict(read(c, {**BODY, **parts, "head": heads.get(kind, heads["lm"])}))
+        return decoder_alone(spec) if alone else spec
 
     return Family(build, classes)
+
+
+def decoder_alone(spec: Data) -> Data:
+    """The decoder of two stacks, which keeps its attention to an encoder, and runs without."""
+    own = {name: part for name, part in spec.items() if name not in ("encoder", "source_vocab", "unused_table")}
+    return {"unread_memory": spec["d_model"], **own, "architecture": "decoder-only",
+            "cross_attention": spec["attention"]}
 
 
 _OF_BART: Final = (
@@ -98,6 +108,10 @@ _OF_BART: Final = (
 
 _bart: Final = partial(encoder_decoder, ignore=_OF_BART, only={"is_decoder": False}, source_vocab=_source_vocab,
                        unused_table=_unread_table)
+
+
+def _read_positions(c: Config) -> Part:
+    return TWO_MORE if c.flag("use_learned_position_embeddings") else {"kind": "sinusoidal"}
 
 
 def _bart_labels(c: Config) -> int:
@@ -181,7 +195,7 @@ def _t5(classes: Mapping[str, str], *, per_layer: bool = False) -> Family:
 
 def _t5_classes(prefix: str) -> dict[str, str]:
     """T5's: some keep only the encoder."""
-    return seq2seq_classes(prefix, without="") | {
+    return seq2seq_classes(prefix, without="", alone=False) | {
         f"{prefix}EncoderModel": "encoder", f"{prefix}ForTokenClassification": "token"}
 
 
@@ -316,10 +330,21 @@ ROWS: Final[Rows] = {
     # PEGASUS, arXiv 1912.08777.
     "pegasus": _bart(seq2seq_classes("Pegasus"), position=SINES, **BEFORE),
     # M2M-100 (arXiv 2010.11125) and NLLB-200 (arXiv 2207.04672): sines that are no parameters.
-    "m2m_100": _bart(seq2seq_classes("M2M100"), position={"kind": "sinusoidal"}, **BEFORE),
+    "m2m_100": _bart(seq2seq_classes("M2M100", alone=False), position={"kind": "sinusoidal"}, **BEFORE),
     # SeamlessM4T, arXiv 2308.11596, from text to text: M2M-100. What it hears and says with is not built for that.
     "seamless_m4t": _seamless("SeamlessM4T"),
     "seamless_m4t_v2": _seamless("SeamlessM4Tv2"),
+    # BigBird-PEGASUS, arXiv 2007.14062, where it attends to everything; blocks of sparse attention are refused.
+    "bigbird_pegasus": _bart(
+        seq2seq_classes("BigBirdPegasus", without=""), position=LEARNED, heads={
+            **ON_TOP, "alone": {"kind": "lm", "tied": False}}, ignore=f"{_OF_BART} block_size num_random_blocks",
+        only={"is_decoder": False, "attention_type": "original_full"},
+        attention={"heads": size("decoder_attention_heads"), "bias": flag("use_bias")}, **BEFORE, encoder={
+            **_stack("encoder"), "attention": {"heads": size("encoder_attention_heads"), "bias": flag("use_bias")}}),
+    # TrOCR, arXiv 2109.10282: the decoder of a model that reads lines of text.
+    "trocr": encoder_decoder({"TrOCRForCausalLM": "alone"}, position=_read_positions, **AFTER, encoder={},
+                             embedding_norm=flag("layernorm_embedding"), ignore="is_decoder",
+                             unread_memory=lambda c: c.size_or(c.size("d_model"), "cross_attention_hidden_size")),
     # PLBART, arXiv 2103.06333: BART for programs.
     "plbart": _like_bart(seq2seq_classes("PLBart", without="span")),
     # MVP, arXiv 2206.12131: BART. Its prompts are refused: the class builds none, whatever it says.

@@ -236,6 +236,9 @@ class Model(Stack):
     embedding_scale: Annotated[Flag, "token embeddings times sqrt(d_model)"] = False
     per_layer_embedding: PerLayerEmbedding | None = None
     encoder: Annotated[Stack | None, "fields left out are taken from the decoder"] = None
+    unread_memory: Annotated[
+        Size | None, "decoders alone: columns of the encoder's output that cross_attention would read, were there one",
+    ] = None
     source_vocab: Annotated[Size | None, "rows of the encoder's own token table; none: shared"] = None
     unused_table: Annotated[Flag, "a third token table, read by nothing (BART's, when untied)"] = False
     tower: Annotated[Tower | None, "a second stack, for images"] = None
@@ -272,7 +275,9 @@ class Model(Stack):
         if (self.architecture == "encoder-decoder") != (self.encoder is not None):
             raise FieldError(("encoder",), "an encoder-decoder needs one, and only it can have one")
         for path, block in located_blocks(self):
-            if block.cross_attention is not None and self.encoder is None:
+            if self.unread_memory is not None and (self.encoder is not None or block.cross_attention is None):
+                raise FieldError(("unread_memory",), "needs cross_attention in every layer, and no encoder")
+            if block.cross_attention is not None and self.encoder is None and self.unread_memory is None:
                 raise FieldError((*path, "cross_attention"), "needs architecture: encoder-decoder")
             if block.convolution is not None and is_causal(self):
                 raise FieldError((*path, "convolution"), "it sees what comes after: only an encoder can have one")

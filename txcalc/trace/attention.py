@@ -28,7 +28,8 @@ class Around(NamedTuple):
 
     ``fixed``: every input has the same length (an image), so that the index of its distances is a buffer. ``memory``:
     an encoder's output. ``shared``: the last keys and values of each reach that a layer has made. ``table``: a bias by
-    distance, or relative position embeddings, which every layer projects. ``made``: the tables of a code.
+    distance, or relative position embeddings, which every layer projects. ``made``: the tables of a code. ``unread``:
+    columns that an encoder's output would have, where there is none.
     """
 
     position: Position | None
@@ -39,6 +40,7 @@ class Around(NamedTuple):
     shared: dict[str, KeysValues] | None = None
     table: Tensor | None = None
     made: tables.Tables | None = None
+    unread: Number | None = None
 
 
 def self_attention(t: Trace, spec: Attention | MLA, around: Around, x: Tensor) -> Tensor:
@@ -85,6 +87,19 @@ def cross_attention(t: Trace, spec: Attention, around: Around, x: Tensor, memory
     with t.scope("cross_attention", component="cross_attention"):
         cache = kv_cache("cross", _kv_rows(spec), keys, b)
         return _heads(t, spec, _APART._replace(made=around.made), x, memory, span, cache)
+
+
+def unread_attention(t: Trace, spec: Attention, norm: Norm, d: Number, source: Number | None) -> None:
+    """The weights of attention to an encoder's output, where there is none: no product."""
+    assert source is not None
+    heads, keys, values = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim, spec.kv_heads * _value_dim(spec)
+    with t.scope("cross_attention", component="cross_attention"):
+        sizes = {"q": (heads, d), "k": (keys, source), "v": (values, source), "o": (d, spec.heads * _value_dim(spec))}
+        for name, shape in sizes.items():
+            bias = {"bias": shape[:1]} if getattr(spec.bias, name) else {}
+            t.op(name, "linear", weights={"weight": shape, **bias})
+    affine = {name: (d,) for name, has in (("weight", norm.scale), ("bias", norm.bias)) if has}
+    t.op("cross_attention_norm", "norm", weights=affine)
 
 
 def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Tensor:

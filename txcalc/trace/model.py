@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys
 from txcalc.trace import embeddings, encoder_decoders, low_rank, norms, ops, split, tables
-from txcalc.trace.attention import Around, cross_attention, self_attention
+from txcalc.trace.attention import Around, cross_attention, self_attention, unread_attention
 from txcalc.trace.cells import convolve
 from txcalc.trace.distances import query_biases, relative_bias
 from txcalc.trace.feedforward import feed_forward
@@ -168,7 +168,7 @@ def _stack(
         positions = t.hold(tables.positions(t, x.shape[1])) if t.code.makes_tables else None
         causal, fixed = cached or stack.causal_mask, stack.input.kind == "patches"
         around = Around(stack.position, causal=causal, cached=cached, fixed=fixed, memory=memory,
-                        shared={} if shares_keys(stack) else None)
+                        shared={} if shares_keys(stack) else None, unread=spec.unread_memory)
         if t.code.targets:
             x, made = encoder_decoders.opened(t, stack, x, causal=causal)
             around = around._replace(made=made)
@@ -292,7 +292,9 @@ def _block(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tensor) 
                 y = ops.add(t, y, _scaled(t, stack, name, _sublayer(t, name, block, around, h, y)))
             names = names[3:]
         for name in names:
-            if getattr(block, name) is not None:
+            if name == "cross_attention" and block.cross_attention is not None and around.memory is None:
+                unread_attention(t, block.cross_attention, block.norm, x.shape[-1], around.unread)
+            elif getattr(block, name) is not None:
                 y = _residual(t, name, block, stack, around, y)
         if block.convolution is None:
             return y

@@ -145,12 +145,12 @@ class Block(nn.Module):
 
     def __init__(
         self, block: Sublayers, d_model: int, options: Options, tables: PositionTables, *, scaled: bool,
-        memory: int | None, per_layer: PerLayerEmbedding | None = None,
+        memory: int | None, per_layer: PerLayerEmbedding | None = None, alone: bool = False,
     ) -> None:
         super().__init__()
         norm = block.norm
         self.placement, self.shared_norm, self.parallel = norm.placement, norm.shared, block.residual == "parallel"
-        self.mixed = block.residual == "mixers"
+        self.mixed, self.alone = block.residual == "mixers", alone
         self.scaled, self.bare, self.replaces = scaled, not norm.on_attention, block.residual == "none"
         own, recurrent, cross = block.attention, block.recurrent, block.cross_attention
         feed_forward = block.feed_forward
@@ -239,7 +239,7 @@ class Block(nn.Module):
             x = self._residual("attention", x, lambda y: attention(y, bias, past, cache))
         if recurrent is not None:
             x = self._residual("recurrent", x, lambda y: self._recur(y, cache, memory))
-        if cross is not None:
+        if cross is not None and not self.alone:
             x = self._residual("cross_attention", x, lambda y: cross(y, memory, cache and cache.cross_attention))
         if feed_forward is not None:
             given = x

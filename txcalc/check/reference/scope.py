@@ -22,7 +22,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
         "name", "family", "modeling", "aliases", "summary", "sources", "published", "architecture", "vocab", "d_model",
         "context", "token_types", "task_types", "token_tables", "embedding_dim", "embedding_projection",
         "embedding_projection_bias", "embedding_scale", "per_layer_embedding", "encoder", "source_vocab",
-        "unused_table", "tower", "pooler", "contact_head", "head", *STORAGE,
+        "unread_memory", "unused_table", "tower", "pooler", "contact_head", "head", *STORAGE,
     },
     model.Stack: _STACK,
     model.Tower: _STACK | {"d_model", "pooler", "projector", "deepstack"},

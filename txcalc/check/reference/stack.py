@@ -111,7 +111,8 @@ class StackModules(nn.Module):
 
         def blocks(block: Sublayers, count: int) -> Repeated:
             made = Repeated(
-                lambda: Block(block, self.width, options, positions, scaled=stack.layer_scale, memory=memory,
+                lambda: Block(block, self.width, options, positions, scaled=stack.layer_scale,
+                              alone=model.unread_memory is not None, memory=memory or model.unread_memory,
                               per_layer=per_layer), count
             )
             self.width = cast(Block, made[-1]).width
