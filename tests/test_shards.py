@@ -19,6 +19,7 @@ from txcalc.check.live import measured
 from txcalc.count import step
 from txcalc.count.entries import total
 from txcalc.count.lifetimes import live_bytes
+from txcalc.count.params import params
 from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.adapters import Adapter
 from txcalc.spec.errors import SpecError
@@ -123,3 +124,23 @@ def test_what_is_refused(name: str, more: dict[str, Any], why: str) -> None:
     with pytest.raises(SpecError) as error:
         step.phases(trace(Model.from_data(MODELS[name]), workload(4, {}, **more)))
     assert str(error.value) == why
+
+
+@pytest.mark.parametrize(("stage", "resident", "gradients"), [
+    (0, {"weights": 2, "master weights": 4, "optimizer state": 8}, 2),
+    (1, {"weights": 2, "master weights": 0.5, "optimizer state": 1}, 2),
+    (2, {"weights": 2, "master weights": 0.5, "optimizer state": 1, "gradients": 0.25}, 0),
+    (3, {"weights": 0.25, "master weights": 0.5, "optimizer state": 1, "gradients": 0.25}, 0),
+])
+def test_stages_of_zero(stage: int, resident: dict[str, float], gradients: int) -> None:
+    """In bytes of a parameter, on 8 ranks; the rest of the peak is what it is without."""
+    w = Workload(phase="training", batch=2, seq=7, dtype="bf16", precision="mixed", layout=Layout(dp=8, zero=stage))
+    spec = Model.from_data(LLAMA | {"vocab": 104, "d_model": 24, "feed_forward": LLAMA["feed_forward"] | {"d_ff": 40}})
+    t = trace(spec, w)
+    found = {part: sum(each.value for each in step.resident(t) if each.part == part) for part in resident}
+    assert found == {part: width * params(t) for part, width in resident.items()}
+    whole = trace(spec, w.replaced(layout=None))
+    peak, before = (max(each.peak_bytes for each in step.phases(each, in_place=False) if each.name == "optimizer")
+                    for each in (t, whole))
+    assert before - peak == (14 + 2 - sum(resident.values()) - gradients) * params(t)
+    assert step.certainty(t) == "bound"

@@ -17,7 +17,7 @@ from txcalc.answer.passes import Passes, passes, placed
 from txcalc.answer.report import PYTHON, Answer, Collective, Kind, ModelInfo, Origin, Provenance, communicated
 from txcalc.answer.rerun import again, recorded
 from txcalc.answer.serving import Served
-from txcalc.count import step
+from txcalc.count import step, zero
 from txcalc.count.entries import Entry, total
 from txcalc.count.totals import trained
 from txcalc.count.weights import is_packed
@@ -180,7 +180,8 @@ def memory(
         timeline=tuple(point.replaced(phase=name.get(point.phase, point.phase))
                        for each in events for point in _timeline(each, len(events))),
         workspace_bytes=None if accelerator is None else spaces,
-        outside=_outside(accelerator) if found.workload.kernels == "cuda" else (),
+        outside=(*(_outside(accelerator) if found.workload.kernels == "cuda" else ()),
+                 *(Outside(what=what, bytes=size, source=zero.SOURCE) for what, size in zero.buffers(top))),
         device=accelerator,
         reserve=aside,
         fits=None if room is None else peak <= room,
@@ -284,7 +285,7 @@ def _alive(entries: Sequence[Entry], workload: Workload) -> Iterator[Alive]:
     """Alike storages together, the largest first."""
     there = (entry for entry in chain.from_iterable(map(_storages, entries)) if entry.value)
     for entry in sorted(there, key=lambda entry: -entry.value):
-        yield Alive(path=entry.op.path, what=entry.what, shape=entry.shape, dtype=_dtype(entry, workload),
+        yield Alive(path=entry.op.path, what=entry.what, shape=entry.shape or None, dtype=_dtype(entry, workload),
                     times=entry.times, bytes=entry.value, why=WHY.get(entry.part, entry.part))
 
 
@@ -292,7 +293,7 @@ def _storages(entry: Entry) -> Iterable[Entry]:
     """Every storage of an entry by itself, which of weights is an operation's; packed ones together."""
     op = entry.op
     width, rest = divmod(entry.each, op.params or 1)
-    if entry.part != "weights" or rest:
+    if entry.part != "weights" or rest or entry.shape is not None:
         return [entry]
     return [entry._replace(what=name or op.part, each=width * prod(shape), shape=shape) for name, shape in op.weights]
 
@@ -300,7 +301,7 @@ def _storages(entry: Entry) -> Iterable[Entry]:
 def _dtype(entry: Entry, workload: Workload) -> str | None:
     """What the elements of a storage are in, by how many bytes they take."""
     width, rest = divmod(entry.each, prod(entry.shape or ()) or 1)
-    if entry.shape is None or rest:
+    if not entry.shape or rest:
         return None
     return workload.dtype if width == BYTES[workload.dtype] else _DTYPES.get(width)
 

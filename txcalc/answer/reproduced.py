@@ -13,7 +13,7 @@ from txcalc.answer.memory import allocated
 from txcalc.answer.passes import passes
 from txcalc.answer.report import Totals, totals
 from txcalc.answer.serving import Serving, served, serving
-from txcalc.count import step
+from txcalc.count import step, zero
 from txcalc.count.activations import kept
 from txcalc.count.flops import core_flops, forward_flops
 from txcalc.count.lifetimes import moments
@@ -101,7 +101,7 @@ def _states(spec: Model, run: Run, *, parameters: str) -> Fraction:
     """Bytes of weights, gradients and the optimizer's states, of as many parameters."""
     t = _trace(spec, run)
     held = sum(entry.value for entry in step.resident(t) if entry.part != "inputs")
-    return Fraction(parameters) * Fraction(held + _gradients(t), params(t))
+    return Fraction(parameters) * Fraction(held + (0 if zero.stage(t) > 1 else _gradients(t)), params(t))
 
 
 def _peak(spec: Model, run: Run, *, device: str, outside: str = "0B") -> int:

@@ -18,7 +18,7 @@ from functools import lru_cache, partial
 from math import prod
 from typing import Any, Final, Literal, NamedTuple
 
-from txcalc.count import optimizers, params, shards, stages, weights
+from txcalc.count import optimizers, params, shards, stages, weights, zero
 from txcalc.count.entries import Entry
 from txcalc.count.lifetimes import gradients, moments
 from txcalc.count.moments import Moment, Moments, every
@@ -81,7 +81,7 @@ def certainty(trace: Trace) -> Literal["exact", "bound"]:
     handed = any(g.how == "same" and isinstance(g.of, str) for op in trace.ops for step in op.backward for g in step)
     w = trace.workload
     compiled = words.form(w.loss or "") == "compiled"
-    known = optimizers.is_known(w) and not compiled and not (handed and (w.accumulate or 1) > 1)
+    known = optimizers.is_known(w) and not (compiled or zero.stage(trace)) and not (handed and (w.accumulate or 1) > 1)
     return "exact" if known or w.phase != "training" else "bound"
 
 
@@ -211,8 +211,12 @@ class _Step:
         if self.sharded:
             made, width = [p._replace(shape=shards.shard(p.shape, self.sharded)) for p in made], shards.STORED
         self.parameters = [p if width is None else p._replace(width=width) for p in made]
+        if stage := zero.stage(trace):
+            self.parameters = [zero.part(trace, p) for p in self.parameters]
         buffers = [Entry(p.op, "gradients", p.elements * (held.gradients if held else p.width), p.copies,
                          part="gradients") for p in (self.parameters if self.sharded else made)]
+        self.held |= stage > 1
+        buffers = [zero.shared(trace, each) for each in buffers]
         self.gradients = [] if self.held else buffers
         self.resident = [*self._resident(), *stages.received(trace),
                          *(each for each in buffers if self.held and each.each)]
@@ -284,7 +288,8 @@ class _Step:
         if self.sharded:
             yield from shards.resident(trace, {p.path: p.shape for p in parameters(trace)})
         for entry in () if self.sharded else params.entries(trace) if held else weights.entries(trace):
-            yield entry._replace(each=entry.each * (held.weights if held else 1), part="weights")
+            whole = entry._replace(each=entry.each * (held.weights if held else 1), part="weights")
+            yield zero.shared(trace, whole)
         for p in self.parameters if held and held.master else ():
             yield Entry(p.op, "master weights", p.elements * p.width, p.copies, part="master weights")
         yield from optimizers.states(trace.workload, self.parameters)
