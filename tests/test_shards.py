@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+import txcalc
 from tests.live_families import FAMILIES
 from tests.test_implementations import CONFIGS
 from tests.test_live import GPT, LLAMA
@@ -144,3 +145,17 @@ def test_stages_of_zero(stage: int, resident: dict[str, float], gradients: int) 
                     for each in (t, whole))
     assert before - peak == (14 + 2 - sum(resident.values()) - gradients) * params(t)
     assert step.certainty(t) == "bound"
+
+
+def test_layouts_of_so_many_devices() -> None:
+    """Every row is the peak of ``memory`` in that layout; the rest of the answer is of the first."""
+    found = txcalc.fit("llama3-8b", "h100-80gb", phase="training", seq=2048, gpus=16, recompute="full")
+    assert len(found.layouts) >= 6 and found.layouts[0].run == {"dp": 16, "fsdp": "yes"}
+    assert [each.fits for each in found.layouts] == sorted((each.fits for each in found.layouts), reverse=True)
+    for each in (found.layouts[0], found.layouts[-1]):
+        alone = txcalc.memory("llama3-8b", phase="training", seq=2048, device="h100-80gb", recompute="full", **each.run)
+        assert alone.fits == each.fits
+        assert alone.peak.bytes == each.bytes or (each.kind == "bound" and alone.peak.bytes > each.bytes)
+    assert found.peak.bytes == found.layouts[0].bytes
+    with pytest.raises(SpecError, match="gpus: 16 are not as many as tp, pp, cp and dp make"):
+        txcalc.fit("llama3-8b", "h100-80gb", phase="training", gpus=16, dp=3)

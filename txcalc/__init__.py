@@ -169,18 +169,20 @@ def memory(
 
 def fit(
     model: Model | str, device: str, *, batch: Size = 1, seq: Size | None = None, new: Size | None = None,
-    phase: str | None = None, over: str | None = None, reserve: str | None = None, **run: Unpack[Served],
+    phase: str | None = None, over: str | None = None, reserve: str | None = None, gpus: Size | None = None,
+    **run: Unpack[Served],
 ) -> Capacity:
     """The most that fits into ``device``: the largest batch at the length, the longest sequence at the batch.
 
     ``phase``, ``device`` and ``reserve`` are those of ``memory``, and so are the peaks, in bytes. ``over``: a field of
     the model to search in place of both, ``"layers"``, or ``"d_model=64"`` in steps of 64. Every answer was counted
-    where it fits and one step beyond. Raises ``SpecError`` as ``memory`` does, and for a device that there is not.
+    where it fits and one step beyond. ``gpus``: devices, whose layouts are listed, the first of which all else is of.
+    Raises ``SpecError`` as ``memory`` does, and for a device that there is not.
     """
     from txcalc.answer import engine, keywords
 
     found = keywords.find(model)
-    own = {name: value for name, value in (("phase", phase), ("new", new)) if value is not None}
+    own = {name: value for name, value in (("phase", phase), ("new", new), ("gpus", gpus)) if value is not None}
     given = keywords.fields(batch, seq, "forward", {**run, **own})
     return engine.capacity(found.spec, given, device, reserve=reserve, over=over, make=keywords.changed(model),
                            origin=found.origin).document

@@ -12,6 +12,7 @@ from txcalc import units
 from txcalc.answer.conventions import Convention, conventions
 from txcalc.answer.devices import Device, device
 from txcalc.answer.fit import most_positions
+from txcalc.answer.layouts import Spread, layouts
 from txcalc.answer.levers import Lever, flops_per_token, levers
 from txcalc.answer.limits import LONGEST, Reserve, first_above, reserved
 from txcalc.answer.memory import Held, Peak, by_use, usable
@@ -26,7 +27,7 @@ from txcalc.document import Part
 from txcalc.spec.errors import SpecError, of_field
 from txcalc.spec.model import Model
 from txcalc.trace.record import Trace
-from txcalc.trace.workload import Workload
+from txcalc.trace.workload import Workload, plain
 
 SCHEMA: Final = "txcalc/fit/v1"
 ROWS: Final = 10
@@ -70,7 +71,8 @@ class Capacity(Part):
     """Document of ``txcalc fit``. ``workload``: what was asked for, sizes filled in; ``peak`` and ``fits`` are its own.
 
     ``room_bytes``: what the ``device`` offers to programs, less the ``reserve``. ``held``: what is alive at the peak of
-    the first answer's largest, by what it is for. ``short_bytes``: where nothing fits, what the least lacks; else null.
+    the first answer's largest, by what it is for. ``layouts``: of ``gpus`` devices, the first of which all else is of.
+    ``short_bytes``: where nothing fits, what the least lacks; else null.
     ``levers``: what would take less where the workload does not fit.
     """
 
@@ -88,6 +90,7 @@ class Capacity(Part):
     most: tuple[Most, ...]
     frontier: tuple[Corner, ...]
     held: tuple[Held, ...]
+    layouts: tuple[Spread, ...] = ()
     flops_per_token: int
     levers: tuple[Lever, ...]
     engine: Served | None = None
@@ -110,6 +113,14 @@ def capacity(
         raise SpecError("needs a card or a size, such as h100-80gb or 24GB; txcalc devices lists them", field="device")
     on = device(card)
     aside = reserved(reserve, on)
+    given, gpus = {**given}, given.get("gpus")
+    given.pop("gpus", None)
+    spread: tuple[Spread, ...] = ()
+    if gpus is not None:
+        room, spaces = usable(on) - aside.bytes, on.workspaces(backward=plain(given).get("phase") == "training")
+        spread = layouts(spec, plain(given), gpus, room, lambda of: spaces + max(
+            phase.peak_bytes for t in of.traces for phase in step.phases(t, rounded=on.rounded)))
+        given |= spread[0].run
     search = _Search(spec, given, on, usable(on) - aside.bytes)
     now, peak = search.now, search.at({})
     most = search.most(given) if over is None or make is None else (search.over(over, make),)
@@ -135,6 +146,7 @@ def capacity(
         most=most,
         frontier=tuple(search.frontier()) if over is None and search.stretches else (),
         held=tuple(_held(fullest)),
+        layouts=spread,
         flops_per_token=flops_per_token(now),
         levers=() if peak.bytes <= search.room else levers(
             spec, search.given, now, lambda of: search.peak(of).bytes, peak.bytes, search.room),

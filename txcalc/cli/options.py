@@ -232,6 +232,7 @@ MEMORY: Final = ENGINE | TOGETHER | _some(
 
 FIT: Final = MEMORY | _some(
     "batch", "seq",
+    gpus=Row("N", "Devices: which layouts of them fit, and how far. All else is of the first.", _size),
     over=Row("FIELD", "What is searched in place of batch and length: a field of the model, such as layers, or "
              "d_model=64 in steps of 64."),
     device=MEMORY["device"]._replace(help="What it has to fit into: a card such as h100-80gb, or bytes such as 24GB. "

@@ -7,6 +7,7 @@ from typing import Final
 
 from txcalc import units
 from txcalc.answer.capacity import Capacity, Most
+from txcalc.answer.layouts import named
 from txcalc.answer.limits import DEFAULT_RESERVE
 from txcalc.answer.memory import WHY, usable
 from txcalc.show import blocks as b
@@ -21,6 +22,8 @@ def blocks(capacity: Capacity, defaults: Collection[str] = ()) -> Iterator[b.Blo
     """What a reader sees of it."""
     yield title(capacity, "what fits", defaults)
     yield _most(capacity)
+    if capacity.layouts:
+        yield _layouts(capacity)
     yield _sum(capacity)
     yield _frontier(capacity)
     yield from behind(capacity)
@@ -49,6 +52,16 @@ def _most(capacity: Capacity) -> b.Table:
     columns = (b.Column("", name="Size"), b.Column("", "n", name="Most"), b.Column("", "mark", style="dim"),
                b.Column("", "words", name="Where, and what binds", fold="{}", place="beside", style="dim"))
     return b.Table("What fits", columns, rows, bare=True)
+
+
+def _layouts(capacity: Capacity) -> b.Table:
+    """Layouts of so many devices, and how far each fits."""
+    columns = (b.Column("Layout", "path"), b.Column("peak", "n", exact=1), b.Column("", "mark", style="dim"),
+               b.Column("left", "n"), b.Column("", "words", style="dim"))
+    rows = [b.Row((named(each.run) or "one device", b.Number(each.bytes, "memory"), MARKS[each.kind],
+                   b.Number(abs(each.free_bytes), "memory"), "" if each.fits else b.Alert("too much")))
+            for each in capacity.layouts]
+    return b.Table("Layouts", columns, rows)
 
 
 def _asked(capacity: Capacity) -> b.Row:

@@ -1,0 +1,81 @@
+"""Layouts of so many devices that a run fits into, and how far: every one of a small family, counted on one rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import product
+from typing import Any, Final
+
+from txcalc.answer.passes import Passes, passes
+from txcalc.answer.report import Kind
+from txcalc.count import step
+from txcalc.count.entries import total
+from txcalc.document import Part
+from txcalc.spec.errors import SpecError
+from txcalc.spec.model import Model
+
+NODE: Final = 8
+"""Ranks of tensor parallelism at most, which wants the links of one machine."""
+STATES: Final[tuple[dict[str, Any], ...]] = (
+    {"precision": "mixed"}, *({"precision": "mixed", "zero": stage} for stage in (1, 2, 3)),
+    {"fsdp": "reshard=no"}, {"fsdp": "yes"})
+"""How data-parallel ranks may share what is there for every weight."""
+
+
+class Spread(Part):
+    """A layout, and one rank's peak in it; ``bytes``: where weights and states alone are too much, those (a bound).
+
+    ``run``: the fields that say it, on the command line.
+    """
+
+    run: dict[str, Any]
+    bytes: int
+    kind: Kind
+    fits: bool
+    free_bytes: int
+
+
+def layouts(
+    spec: Model, given: Mapping[str, Any], gpus: int, room: int, peak: Callable[[Passes], int]
+) -> tuple[Spread, ...]:
+    """Those of ``gpus`` devices that can be counted: what fits first, of it what is exact, and then what leaves most.
+
+    Axes, ``zero``, ``fsdp``, ``precision`` and ``recompute`` that are ``given`` stay. Raises ``SpecError`` where no
+    layout has so many ranks, or none can be counted.
+    """
+    found, why = list[Spread](), list[SpecError]()
+    for run in _runs(given, gpus):
+        try:
+            of = passes(spec, {**given, **run})
+            held = max(int(total(step.resident(t))) for t in of.traces)
+            size = held if held > room else peak(of)
+            kind: Kind = "bound" if held > room else max(map(step.certainty, of.traces), key="exact bound".index)
+            found.append(Spread(run=run, bytes=size, kind=kind, fits=size <= room, free_bytes=room - size))
+        except SpecError as error:
+            why.append(error)
+    if not found:
+        raise why[0]
+    return tuple(sorted(found, key=lambda each: (not each.fits, each.kind == "bound", -each.free_bytes)))
+
+
+def _runs(given: Mapping[str, Any], gpus: int) -> Iterator[dict[str, Any]]:
+    others = int(given.get("pp", 1)) * int(given.get("cp", 1))
+    splits = [given["tp"]] if "tp" in given else [1, 2, 4, NODE]
+    splits = [n for n in splits if gpus % (n * others) == 0]
+    if not splits or ("dp" in given and given["dp"] * splits[0] * others != gpus):
+        raise SpecError(f"{gpus:,} are not as many as tp, pp, cp and dp make", field="gpus")
+    training = given.get("phase") == "training"
+    shares = STATES if training and given.keys().isdisjoint(("zero", "fsdp", "precision")) else ({},)
+    again = ("none", "full") if training and "recompute" not in given else (None,)
+    for tp, share, recompute in product(splits, shares, again):
+        dp = gpus // (tp * others)
+        if dp > 1 or not share.keys() & {"zero", "fsdp"}:
+            yield {**({"tp": tp} if tp > 1 else {}), **({"dp": dp} if dp > 1 else {}), **share,
+                   **({} if recompute in (None, "none") else {"recompute": recompute})}
+
+
+def named(run: Mapping[str, Any]) -> str:
+    """A layout's fields as options."""
+    return " ".join(f"--{name} {value}" for name, value in run.items())
+
+
