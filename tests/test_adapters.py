@@ -271,28 +271,59 @@ def test_packed_layers_told_apart_are_counted_once() -> None:
     assert frozen == packed + 4 * 6_815_744
 
 
-@pytest.mark.grid(5)
+TARGETS: dict[str, dict[str, str]] = {
+    **{name: {"q_proj": "q", "v_proj": "v", "o_proj": "o", "up_proj": "up"}
+       for name in ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "olmo2")},
+    **{name: {"q_proj": "q", "v_proj": "v", "o_proj": "o"} for name in ("mixtral", "qwen3-moe")},
+    "phi3": {"o_proj": "o", "down_proj": "down"}, "neox": {"dense_4h_to_h": "down"}, "gpt2": {"c_fc": "up"},
+    "deepseek-v3": {"kv_b_proj": "kv_up", "q_b_proj": "q_up", "o_proj": "o"}, "bert": {"query": "q", "value": "v"},
+    "vit": {"q_proj": "q", "v_proj": "v"}, "whisper": {"q_proj": "q", "v_proj": "v", "fc1": "up"},
+    "bart": {"q_proj": "q", "v_proj": "v", "fc2": "down"},
+}
+"""Layers of transformers' classes, and what they are called here."""
+
+
+@pytest.mark.grid(29)
+@pytest.mark.parametrize("recompute", [None, "full"])
+@pytest.mark.parametrize("kind", ["lora", "dora"])
 @pytest.mark.parametrize("device", ["cpu", "fake-cuda"])
 @pytest.mark.parametrize(("attention", "dtype", "batch"), [
     ("eager", "bf16", 2), ("sdpa", "bf16", 1), ("sdpa", "fp32", 2),
 ])
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("name", TARGETS)
 def test_a_step_of_transformers_classes_with_peft(
-    name: str, attention: str, dtype: str, batch: int, device: str
+    name: str, attention: str, dtype: str, batch: int, device: str, kind: str, recompute: str | None
 ) -> None:
     pytest.importorskip("peft")
-    from tests.test_implementations import CONFIGS, model, workload
+    from tests.test_implementations import CONFIGS, SOURCE, model, workload
     from txcalc.check import classes, fake_cuda
 
-    adapter = {"r": 3, "targets": ["q_proj", "v_proj", "o_proj", "up_proj"], "dropout": 0.1 * (batch - 1)}
-    run: dict[str, Any] = {"attention": attention, "dtype": dtype, "dropout": 0.1 * (2 - batch), "lora": adapter}
+    if (name, attention) == ("gemma2", "sdpa") or (name, kind, dtype) == ("gpt2", "dora", "fp32"):
+        pytest.skip("is refused")
+    adapter = {"r": 3, "targets": [*TARGETS[name]], "dropout": 0.1 * (batch - 1)}
+    run: dict[str, Any] = {"attention": attention, "dtype": dtype, "dropout": 0.1 * (2 - batch), kind: adapter}
+    more = {"source_seq": SOURCE} if name == "bart" else {}
+    more |= {"recompute": True} if recompute else {}
     try:
-        real = fake_cuda.ask("live_bytes", CONFIGS[name], batch, 7, **run) if device == "fake-cuda" else (
-            classes.live_bytes(CONFIGS[name], batch, 7, **run | {"dtype": measure.DTYPES[dtype]}))
+        real = fake_cuda.ask("live_bytes", CONFIGS[name], batch, 7, **run, **more) if device == "fake-cuda" else (
+            classes.live_bytes(CONFIGS[name], batch, 7, **run | more | {"dtype": measure.DTYPES[dtype]}))
     except NotRun as reason:
         pytest.skip(f"not run: {reason}")
-    ours = live_bytes(trace(model(name), workload(name, batch=batch, device=device, **run)), in_place=False)
+    given = run | {kind: adapter | {"targets": [*TARGETS[name].values()]}, "recompute": recompute}
+    ours = live_bytes(trace(model(name), workload(name, batch=batch, device=device, **given)), in_place=False)
     assert [event.live for event in ours] == [live for _, live in real]
+
+
+@pytest.mark.parametrize(("name", "target"), [("gpt2", "q"), ("phi3", "gate"), ("mixtral", "all"), ("neox", "q")])
+def test_a_part_of_a_larger_matrix_has_no_adapter_of_its_own(name: str, target: str) -> None:
+    pytest.importorskip("transformers")
+    from tests.test_implementations import model, workload
+
+    with pytest.raises(SpecError, match="is a part of a larger matrix, or one of all experts"):
+        trace(model(name), workload(name, lora={"r": 3, "targets": [target]}))
+    if name == "gpt2":
+        with pytest.raises(SpecError, match="DoRA with dropout on weights stored by columns"):
+            trace(model(name), workload(name, dtype="fp32", dora={"r": 3, "targets": ["up"], "dropout": 0.1}))
 
 
 def test_rows_of_routed_experts_are_not_scaled() -> None:

@@ -118,7 +118,7 @@ def _step(
     dtype: torch.dtype = torch.float32, attention: str = "sdpa", experts: str | None = None,
     dropout: float | None = None, autocast: torch.dtype | None = None,
     recompute: bool = False,
-    lora: Mapping[str, Any] | None = None,
+    lora: Mapping[str, Any] | None = None, dora: Mapping[str, Any] | None = None,
 ) -> tuple[nn.Module, Callable[[], Tensor]]:
     """A model, and its forward pass to the loss."""
     from transformers.utils import import_utils
@@ -130,8 +130,8 @@ def _step(
             module.register_forward_pre_hook(_in_turn)
     if recompute:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    if lora is not None:
-        with_peft(model, lora)
+    if (adapter := lora or dora) is not None:
+        with_peft(model, adapter, dora=dora is not None)
     given = _inputs(model, batch, seq, source_seq, device, dtype)
 
     def forward() -> Tensor:

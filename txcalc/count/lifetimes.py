@@ -140,6 +140,7 @@ class _Live:
         self.weights: dict[tuple[str, object], tuple[Value, Number]] = {}  # their gradients, and how many are alike
         self._uses, self.used, self._units = uses, Counter[object](), units
         self._plans: dict[int, _Plan] = {}
+        self._bytes, self._leaves = trace.workload.bytes_of, set[Value]()
         self.open: list[tuple[Edge, int, Any]] = []  # with the first moment inside, and what was alive before
 
     def forward(self, steps: Schedule) -> None:
@@ -179,6 +180,7 @@ class _Live:
     def backward(self, steps: Schedule) -> None:
         """Run backward from the gradients of the results, which the caller holds, and had before if it has no loss."""
         self._ahead, self._phase, given, results = False, "backward", self.trace.loss is None, self.trace.results
+        self._leaves = {steps.values[x.value] for x in self.trace.leaves}
         last = next(step.op for step in reversed(steps.steps) if isinstance(step, Run))
         first = [Memory(self._width(x), last, f"gradient of {x.label}", users=1, shape=x.shape) for x in results]
         for x, memory in zip(results, first, strict=True):
@@ -316,10 +318,11 @@ class _Live:
     def _add(self, run: Run, value: Value, g: Gradient, memory: Memory) -> list[Memory]:
         """Add a gradient to what is there, in place where that has one owner and no view of it."""
         old, fresh = value.gradient, g.how in ("new", "same") and not _through_view(g)
-        if old is None:
-            value.gradient, value.fresh = memory, fresh
-            return []
-        size = self._width(g.of) if isinstance(g.of, Tensor) else old.bytes
+        size = self._width(g.of) if isinstance(g.of, Tensor) else (old or memory).bytes
+        if old is None:  # a leaf's is no part of another's
+            own = self._make(run.op, [(g, size)]) if g.how == "part" and value in self._leaves else []
+            value.gradient, value.fresh = (own or [memory])[0], fresh or bool(own)
+            return [memory] if own else []
         part = isinstance(g.of, str) and memory.bytes != size  # of a whole table, of which this rank has a part
         spent = [memory, *(self._make(run.op, [(g, size)]) if part else ())]
         if not (self.in_place and value.fresh and old.users == 1):
@@ -330,9 +333,6 @@ class _Live:
     def _size(self, g: Gradient, casting: Role | None) -> Number:
         floats = g.role not in (Role.INDEX, Role.BOOL)
         return self.number(g.elements * self._bytes(casting if casting and floats else g.role))
-
-    def _bytes(self, role: Role) -> int:
-        return self.trace.workload.bytes_of(role)
 
     def _width(self, x: Tensor) -> Number:
         return self.number(prod(x.shape) * self._bytes(x.made))

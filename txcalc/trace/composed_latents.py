@@ -79,4 +79,5 @@ def _expanded(t: Trace, spec: MLA, latent: Tensor, k_rope: Tensor) -> tuple[Tens
         part = t.op("k_join", "elementwise", reads=(k_nope,), writes=(keys,),
                     backward=((ops.temporary(keys),), (ops.to(k_nope),)))
         return t.op("k_join", "elementwise", reads=(part, k_rope), writes=(t.alias(keys, *keys.shape),),
-                    backward=((ops.to(part),), (ops.to(k_rope),), (ops.temporary(k_rope),))), v
+                    backward=((ops.to(part),), (ops.to(k_rope) if t.needs(k_rope) else ops.temporary(k_rope),),
+                              (ops.temporary(k_rope),))), v

@@ -31,10 +31,21 @@ def tokens(
     return ops.embedding(t, name, ids, rows, width, tied=own, part="tokens"), ids
 
 
+def wanted(t: Trace, x: Tensor) -> Tensor:
+    """Inputs as they are, or where layers with adapters are recomputed in transformers' code: as peft has them, made to
+    be given a gradient (``enable_input_require_grads``)."""
+    if t.frozen is None or t.workload.recompute != "full" or t.workload.implementation != "transformers":
+        return x
+    x = t.alias(x, *x.shape, grad=True)
+    t.leaves = (*t.leaves, x)
+    return x
+
+
 def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
     """(b, channels, image, image) pixels to (b, positions, d), class tokens first."""
     pixels = t.tensor(b, spec.channels, spec.image, spec.image, role=Role.WEIGHT, label="pixels", grad=False)
     x = ops.convolution(t, "patch_embedding", pixels, d, facts.patches(spec), (spec.patch, spec.patch), bias=spec.bias)
+    x = wanted(t, x)
     if spec.class_tokens:
         how: How = "part" if t.code.batch_axis and not several(t, b) else "new"
         first = ops.learned(t, "class_tokens", (spec.class_tokens, d), how=how)
@@ -49,7 +60,7 @@ def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
 def frames(t: Trace, spec: FrameInput, b: Number, n: Number, d: Number) -> Tensor:
     """(b, bins, 2n) spectrogram frames to (b, n, d)."""
     x = t.tensor(b, spec.bins, 2 * n, role=Role.WEIGHT, label="frames", grad=False)
-    x = ops.convolution(t, "frame_conv1", x, d, 2 * n, (3,), bias=True)
+    x = wanted(t, ops.convolution(t, "frame_conv1", x, d, 2 * n, (3,), bias=True))
     with t.frame():
         x = t.hold(curves.activation(t, "frame_activation1", x, "gelu")).view(b, d, 2 * n)
         x = ops.convolution(t, "frame_conv2", x, d, n, (3,), bias=True)

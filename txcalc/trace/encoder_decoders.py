@@ -130,7 +130,7 @@ def _zeros(t: Trace, heads: Number, queries: Number, keys: Number) -> Tensor:
     """What cross-attention adds: it is given a gradient where layers are recomputed."""
     again = t.workload.recompute is not None
     y = t.tensor(heads, queries, keys, label="zeros", scores=True, grad=again)
-    t.leaves = (y,) if again else ()
+    t.leaves = (*t.leaves, *((y,) if again else ()))
     gradient = Gradient(t.path("zeros"), y.shape, how="same")
     return t.op("zeros", "elementwise", writes=(y,), backward=((gradient,),) if again else ())
 

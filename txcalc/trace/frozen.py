@@ -112,11 +112,14 @@ def check(t: Trace) -> None:
     unbuilt = {
         "a recurrent layer": any(op.layer in ("cell", "recurrent") for op in t.ops),
         f"the code of {w.implementation}": w.implementation != "torch" and (
-            not t.code.adapts or w.recompute not in (None, "none") or w.adapter is None),
-        "recomputation of such layers": w.adapter is not None and w.recompute in ("full", "selective") and (
-            _differs(t.model)),
+            w.adapter is None or t.code.targets == "after source"),
+        "recomputation of such layers": w.adapter is not None and w.implementation == "torch" and (
+            w.recompute in ("full", "selective") and _differs(t.model)),
         "DoRA on routed experts": w.dora is not None and any(
             op.kind.name == "adapter" and op.within.experts for op in t.ops),
+        # peft makes their transpose a parameter, which is then given a gradient.
+        "DoRA with dropout on weights stored by columns": t.code.linear == "columns" and w.dora is not None and (
+            w.dora.dropout > 0 and w.weight_dtype == (w.dora.dtype or "fp32")),
         "packed weights": t.model.quantization is not None and w.weights is None,
         f"{w.weights} weights": w.weights in PACKED and (
             frozen.packing is None or frozen.packing.bits != 4 or not frozen.packing.flat),

@@ -47,7 +47,7 @@ class Code(NamedTuple):
     ``views_last``: keys and values get heads when both are projected. ``copies_heads``: queries, which are scaled
     first, keys and values are copied with heads in front. ``feeds_inline``: feed-forward layers are no calls.
     ``drops_widened``, ``drops_last``: what is activated, and what a stack puts out. ``scales_hidden``: what a tied head
-    reads; ``shifts_logits``: by a buffer. ``adapts``: adapters over it are proved. ``router``: there is one product for
+    reads; ``shifts_logits``: by a buffer. ``router``: there is one product for
     the rows of all experts, and their weights are in fp32 (``wide``), in the dtype of the router's product, or in fp32
     as all of the router is, which chooses among ``groups`` first. ``returns_hidden``: a pass puts hidden states out
     beside logits. ``has``: the features (``features``) of the models that it is proved for, ``needs``: those that all
@@ -90,7 +90,6 @@ class Code(NamedTuple):
     drops_last: bool = False
     scales_hidden: bool = False
     shifts_logits: bool = False
-    adapts: bool = False
     router: Literal["", "wide", "narrow", "groups"] = ""
     returns_hidden: bool = False
     has: frozenset[str] = frozenset()
@@ -197,10 +196,10 @@ WHISPER: Final = Code(
         "encoder.position.kind sinusoidal", "encoder.position.stored"})
 
 TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
-    "llama": LLAMA.having(adapts=True),
-    "mistral": LLAMA.having("attention.window", adapts=True),
-    "qwen2": LLAMA.having("attention.window", masks="full first", adapts=True),
-    "qwen3": LLAMA.having(*QK_NORM, "attention.window", masks="full first", adapts=True),
+    "llama": LLAMA,
+    "mistral": LLAMA.having("attention.window"),
+    "qwen2": LLAMA.having("attention.window", masks="full first"),
+    "qwen3": LLAMA.having(*QK_NORM, "attention.window", masks="full first"),
     "gemma2": GEMMA.having("attention.softcap", "head.softcap", sdpa=False),
     "gemma3_text": GEMMA.having(*QK_NORM, "position.window_theta", rotary_of_windows=True, norms_after=True),
     "olmo2": LLAMA.having(*QK_NORM, "attention.qk_norm.over full", "norm.placement res-post", rms_norm="wide",

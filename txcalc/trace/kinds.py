@@ -17,7 +17,7 @@ MEASURED: Final = "measured: on torch 2.13 with torch.autograd.graph.saved_tenso
 _KORTHIKANTI: Final = "measured; arXiv 2205.05198, section 4.1"
 
 
-Call = Literal["stack", "layer", "sublayer", "weights", ""]
+Call = Literal["pass", "stack", "layer", "sublayer", "weights", ""]
 """Frames that what runs inside may leave something to."""
 
 

@@ -16,6 +16,7 @@ from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.frozen import Frozen, check
 from txcalc.trace.heads import Outputs, pool, project, top
 from txcalc.trace.implementations import code
+from txcalc.trace.kinds import Call
 from txcalc.trace.layout import WHOLE
 from txcalc.trace.losses import loss
 from txcalc.trace.rank import RECEIVED, heaviest, local
@@ -47,7 +48,7 @@ def trace(
               stage=stage)
     if workload.freezes:
         t.frozen = Frozen(workload, low_rank.linear)
-    with t.frame(unit=workload.implementation == "transformers"):
+    with t.frame(name="pass", unit=workload.implementation == "transformers"):
         made = _forward(t, spec)
         for x in (made.hidden, made.pooled, *made.scores.all):
             if x is not None:
@@ -90,12 +91,13 @@ def _forward(t: Trace, spec: Model) -> Outputs:
 
 
 def _encoder_decoder(t: Trace, spec: Model, encoder: Stack) -> Tensor:
-    made = t.hold(encoder_decoders.target_ids(t)) if t.code.targets == "first" else None
+    until: Call = "pass" if t.code.targets else ""  # outputs hold what was made of the source, and their caller targets
+    made = t.hold(encoder_decoders.target_ids(t), until) if t.code.targets == "first" else None
     own = spec.source_vocab if encoder.input.kind == "tokens" else None
     name, rows = (embeddings.TABLE, spec.vocab) if own is None else ("source_embedding", own)
     source, _ = _input(t, spec, encoder, t.workload.source_new, rows, name)
     with t.scope("encoder"):
-        memory = t.hold(_stack(t, spec, encoder, source, cached=False))
+        memory = t.hold(_stack(t, spec, encoder, source, cached=False), until)
     shared = encoder.input.kind == "tokens" and own is None
     made = t.hold(encoder_decoders.target_ids(t)) if t.code.targets == "after source" else made
     target, ids = _input(t, spec, spec, t.workload.seq, spec.vocab, tied=shared, ids=made)
@@ -143,7 +145,7 @@ def _input(
         x, ids = embeddings.tokens(t, n, rows, embedding_width(spec), name=name, tied=tied, ids=ids)
         x = split.leave(t, name, x)
         scales = t.code.scales_table == "always" or (spec.embedding_scale and t.code.scales_table)
-        return ops.scaled(t, name, x) if scales else x, ids
+        return embeddings.wanted(t, ops.scaled(t, name, x) if scales else x), ids
     return _read(t, stack, t.workload.batch, n, spec.d_model), None
 
 

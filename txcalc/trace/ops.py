@@ -11,6 +11,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
+from txcalc.spec.errors import SpecError
 from txcalc.trace.autocast import Operator, autocast, widest
 from txcalc.trace.kinds import Name
 from txcalc.trace.record import Part, Trace
@@ -156,7 +157,7 @@ def _operands(
 ) -> tuple[Tensor, tuple[Tensor, ...], Steps, tuple[Tensor, ...]]:
     """Input of a linear layer, a copy of its weight (at ``own``) if kept, the steps back, and all that is read."""
     *lead, d_in = x.shape
-    if t.code.linear == "columns" and kind == "linear":  # its weight is cast first, then its input
+    if t.code.linear == "columns" and kind == "linear" and read is None:  # its weight is cast first, then its input
         copies, weight = _weight(t, name, "linear", own, *sets, d_out, d_in, viewed=True)
         (x,) = casts(t, name, "linear", x)
         added, offset = _weight(t, name, "linear", f"{t.path(name)}.bias", d_out) if bias else ((), None)
@@ -184,11 +185,15 @@ def linears(
     x, copies, steps, reads = _operands(t, first, x, total, f"{t.path(first)}.weight", "linear", bias=bias, sets=sets)
     wide = t.tensor(*lead, total, role=x.made, label=" ".join(sizes))
     for i, (name, (width, part)) in enumerate(sizes.items()):
+        if t.frozen is not None and t.frozen.adapter(t.path(""), name, "linear") is not None:
+            raise SpecError(f"targets: here {name} is a part of a larger matrix, or one of all experts: adapters over "
+                            "it are not counted yet", field="dora" if t.workload.dora is not None else "lora")
         t.op(name, "linear", saves=(x, *copies, *bounds), part=part,
              weights={"weight": (width, d_in)} | ({"bias": (width,)} if bias else {}),
              products=(Product(1, prod(lead), width, d_in, backward=1 + x.grad),),
              reads=(x, *bounds, wide) if i else (*reads, *bounds),
-             writes=(t.alias(wide, *lead, width) if i else wide,), backward=() if i else steps)
+             writes=(t.alias(wide, *lead, width) if i else wide,), backward=() if i else steps,
+             apart=True)
     return wide
 
 

@@ -74,7 +74,7 @@ class Op(NamedTuple):
     @property
     def packs(self) -> bool:
         """Whether autograd saves anything for it, if only a weight."""
-        return bool(self.saves or (self.weights and self.products and any(x.grad for x in self.writes)))
+        return bool(self.saves or (self.weights and self.kind.keeps and any(x.grad for x in self.writes)))
 
     @property
     def saves_own(self) -> bool:
