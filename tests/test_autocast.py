@@ -17,7 +17,6 @@ from txcalc.count.unproved import unproved
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
-from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Role
 from txcalc.trace.workload import Workload
 
@@ -112,33 +111,3 @@ def test_what_contradicts_it_is_refused(run: dict[str, Any], says: str) -> None:
 
 def test_fp32_is_computed_in_fp32() -> None:
     assert Workload.of({"phase": "training", "seq": 7, "precision": "fp32"}).dtype == "fp32"
-
-
-def _without_a_cast(details: dict[str, Any]) -> dict[str, Any]:
-    return details | {"backward": ()}
-
-
-@pytest.mark.parametrize(("operator", "kernels"), [("linear", "cpu"), ("attention", "cpu"), ("cat", "cpu")])
-def test_a_list_without_an_operator_is_caught(
-    monkeypatch: pytest.MonkeyPatch, operator: Any, kernels: Any
-) -> None:
-    from txcalc.trace import autocast
-
-    real, ours = steps(ALL["partly-rotated"], 2, dtype="bf16", precision="amp")
-    assert ours == real
-    lists = {kernels: {name: role for name, role in autocast.LISTS[kernels].items() if name != operator}}
-    monkeypatch.setattr(autocast, "LISTS", lists)
-    _, ours = steps(ALL["partly-rotated"], 2, dtype="bf16", precision="amp")
-    assert ours != real
-
-
-def test_a_cast_without_its_gradient_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    op = Trace.op
-
-    def record(self: Trace, name: str, kind: Any, **details: Any) -> Any:
-        return op(self, name, kind, **(_without_a_cast(details) if kind == "cast" else details))
-
-    real, _ = steps(ALL["gpt"], 2, dtype="bf16", precision="amp")
-    monkeypatch.setattr(Trace, "op", record)
-    _, ours = steps(ALL["gpt"], 2, dtype="bf16", precision="amp")
-    assert ours != real

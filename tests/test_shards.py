@@ -13,10 +13,10 @@ from tests.live_families import FAMILIES
 from tests.test_implementations import CONFIGS
 from tests.test_live import GPT, LLAMA
 from tests.test_live import MODELS as DECODERS
-from tests.test_step import changes
+from tests.test_step import compared
 from txcalc.check import fake_cuda
 from txcalc.check.fake_cuda import NotRun
-from txcalc.check.live import measured
+from txcalc.check.live import changes
 from txcalc.count import step
 from txcalc.count.entries import total
 from txcalc.count.lifetimes import live_bytes
@@ -43,15 +43,9 @@ def compare(name: str, dp: int, fsdp: dict[str, Any], **more: Any) -> None:
     spec = Model.from_data(MODELS[name])
     source = None if spec.encoder is None else positions(spec.encoder.input, 5)
     w = workload(dp, fsdp, **{"seq": positions(spec.input, 7), "source_seq": source} | more)
-    t = trace(spec, w)
-    try:
-        real = changes(measured("step_live_bytes", spec, w, "fake-cuda"))
-    except NotRun as reason:
-        pytest.skip(f"not run: {reason}")
-    ours = changes((event.path, sum(event.live.values())) for event in step.events(t, in_place=False))
-    assert ours == real
-    assert max(each.peak_bytes for each in step.phases(t, in_place=False)) == max(real)
-    assert total(step.at_peak(t, in_place=False)) == max(real)
+    row = compared(spec, w)
+    assert row.verdict == "equal", row.differences
+    assert total(step.at_peak(trace(spec, w), in_place=False)) == row.counted
 
 
 RUNS: list[tuple[str, int, dict[str, Any], dict[str, Any]]] = [
@@ -111,8 +105,9 @@ def test_transformers_classes(name: str, dp: int, fsdp: dict[str, Any], recomput
                              recompute=recompute == "full", shards={"dp": dp, **vars(w.layout.fsdp)})
     except NotRun as reason:
         pytest.skip(f"not run: {reason}")
-    ours = live_bytes(trace(spec, w), in_place=False)
-    assert changes([("", 0), *((event.path, event.live) for event in ours)]) == changes([("", 0), *real])
+    counted = [(event.path, event.live) for event in live_bytes(trace(spec, w), in_place=False)]
+    ours, theirs = ([live for _, live in changes([("", 0), *events])] for events in (counted, real))
+    assert ours == theirs
 
 
 @pytest.mark.parametrize(("name", "more", "why"), [

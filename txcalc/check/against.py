@@ -23,6 +23,8 @@ def compared(
     """
     compare = _comparison(against, on)
     loaded = load()
+    if against == "reference":
+        compare = partial(_with_reference, on=on, one_of_many=len(loaded) > 1)
     live = against in ("reference", "transformers") and on != "cuda"
     groups = _alike(loaded) if live else [dict(enumerate(loaded))]
     found: dict[int, Validation] = {}
@@ -60,12 +62,11 @@ def _comparison(against: str, on: str) -> Callable[[Loaded], Validation]:
 
 def _alike(loaded: Sequence[Loaded]) -> list[dict[int, Loaded]]:
     """Numbered models by their small sibling, which is compared once for all that have it; the largest group first."""
-    from txcalc.check.sibling import sibling
+    from txcalc.check.sibling import sibling, structure
 
     groups: dict[str, dict[int, Loaded]] = {}
     for number, item in enumerate(loaded):
-        same = repr(sibling(item.model).replaced(name="", family=None, modeling=None))
-        groups.setdefault(same, {})[number] = item
+        groups.setdefault(structure(sibling(item.model)), {})[number] = item
     return sorted(groups.values(), key=len, reverse=True)
 
 
@@ -83,10 +84,10 @@ def _with_published(loaded: Loaded) -> Validation:
     return against_published(loaded.model)
 
 
-def _with_reference(loaded: Loaded, on: Any) -> Validation:
+def _with_reference(loaded: Loaded, on: Any, *, one_of_many: bool = False) -> Validation:
     from txcalc.check.validate import validate
 
-    return validate(loaded.model, device=on)
+    return validate(loaded.model, device=on, one_of_many=one_of_many)
 
 
 def _with_transformers(loaded: Loaded, on: Any) -> Validation:

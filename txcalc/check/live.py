@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
+from txcalc.answer.fit import fit
 from txcalc.answer.validation import Device, Row
+from txcalc.count import step
 from txcalc.count.lifetimes import Event, live_bytes
-from txcalc.count.optimizers import kernel_of
+from txcalc.count.optimizers import OPTIMIZERS, kernel_of
 from txcalc.count.unproved import unproved
 from txcalc.spec.adapters import Adapter
 from txcalc.spec.errors import SpecError
@@ -34,7 +36,9 @@ def measured(
     if what != "step_live_bytes":
         run["loss"] = w.phase == "training"
     else:
-        run |= {"optimizer": w.updates, "kernel": kernel_of(w.updates, w.optimizer_kernel), "clip": bool(w.clip),
+        t = trace(spec, w)
+        run |= {"order": [p.path for p in step.unrolled(t, step.parameters(t))], "optimizer": w.updates,
+                "kernel": kernel_of(w.updates, w.optimizer_kernel), "clip": bool(w.clip),
                 "accumulate": w.accumulate or 1, "in_backward": bool(w.in_backward)}
         if w.layout is not None and w.layout.fsdp is not None:
             run["shards"] = {"dp": w.layout.dp, **vars(w.layout.fsdp)}
@@ -58,10 +62,54 @@ def trained(w: Workload) -> dict[str, Any]:
 
 def live(spec: Model, w: Workload, device: Device, how: str) -> Row:
     """The largest of the live bytes; equal only if all of them are, one after the other."""
-    adapter = [] if w.adapter is None else [f"adapters of {w.adapter}"]
-    run = ", ".join([w.attention, w.dtype, f"dropout {w.dropout:g}", *adapter])
     return compared_events(live_bytes(trace(spec, w), in_place=False), measured("live_bytes", spec, w, device),
-                           f"live bytes of a training step, {NAMES[device]}: {run}", how)
+                           f"live bytes of a training step, {NAMES[device]}: {_said(w)}", how)
+
+
+def whole_step(spec: Model, w: Workload, device: Device, how: str) -> Row:
+    """Likewise those of a step in steady state, with weights, states and what the optimizer makes among them."""
+    t, real = trace(spec, w), changes(measured("step_live_bytes", spec, w, device))
+    ours = changes((each.path, sum(each.live.values())) for each in step.events(t, in_place=False))
+    quantity = f"a whole step, {NAMES[device]}: {_said(w)}, {w.updates} {kernel_of(w.updates, w.optimizer_kernel)}"
+    row = compared_events([Event("forward", *each) for each in ours], real, quantity, how)
+    peak = max(each.peak_bytes for each in step.phases(t, in_place=False))
+    if peak == row.counted:
+        return row
+    return row.replaced(verdict="DIFFERS", differences=(*row.differences, f"the highest phase has {peak:,} B"))
+
+
+def changes(events: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The events at which the live bytes change, those between two operations once."""
+    found: list[tuple[str, int]] = []
+    for path, live in events:
+        if found and live == found[-1][1]:
+            continue
+        if len(found) > 1 and not path and not found[-1][0]:
+            found.pop()
+        found.append((path, live))
+    return found
+
+
+OPTIONS: Final[tuple[dict[str, Any], ...]] = (
+    {}, {"loss": "plain"}, {"recompute": "full"}, {"loss": "chunked:3"}, {"precision": "amp", "dtype": "bf16"},
+    {"recompute": "selective"}, {"accumulate": 2, "clip": True}, {"recompute": "full:2"}, {"loss": "fused"},
+)
+"""What steps are run with, one after the other."""
+
+
+def steps(spec: Model, runs: Sequence[Workload], device: Device, turn: int | None = None) -> Iterator[Workload]:
+    """Training steps of each optimizer with each of its kernels: ``runs`` in turn, and with the options in turn where
+    those are counted exactly for this model. ``turn``: only the one whose turn it is."""
+    from txcalc.check.whole_step import runs_on
+
+    every = [(name, kernel) for name, each in OPTIMIZERS.items() if not each.unmeasured and runs_on(name, device)
+             for kernel in each.kernels]
+    for i, (name, kernel) in enumerate(every if runs else ()):
+        if turn is not None and i != turn % len(every):
+            continue
+        w = runs[i % len(runs)].replaced(optimizer=name, optimizer_kernel=kernel)
+        more = w.replaced(**OPTIONS[i % len(OPTIONS)])
+        yield w if not_counted(spec, more) or step.certainty(trace(spec, more)) != "exact" else more
 
 
 def compared_events(ours: Sequence[Event], theirs: Sequence[Any], quantity: str, how: str) -> Row:
@@ -87,6 +135,14 @@ def adapted(w: Workload) -> Workload:
 def not_counted(spec: Model, w: Workload) -> str:
     """Reason why live bytes of a run are not counted, or nothing."""
     try:
-        return unproved(trace(spec, w))
+        return unproved(trace(spec, fit(spec, w)))
     except SpecError as error:
         return error.message
+
+
+def _said(w: Workload) -> str:
+    """A run as the rows call it."""
+    more = {"adapters of {}": w.adapter, "loss {}": w.loss, "recompute {}": w.recompute,
+            "{} micro-batches": w.accumulate, "clipped": w.clip}
+    return ", ".join([w.attention, w.precision or w.dtype, f"dropout {w.dropout:g}",
+                      *(said.format(value) for said, value in more.items() if value)])

@@ -33,6 +33,11 @@ def sibling(spec: Model) -> Model:
     return Model.from_data(_shrunk(data, spec.d_model))
 
 
+def structure(small: Model) -> str:
+    """All of a model that decides what runs: what is compared is the same of those that have the same one."""
+    return repr(small.replaced(name="", family=None, modeling=None))
+
+
 def _shrunk(data: Mapping[str, Any], d_model: int) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, value in data.items():

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from itertools import product
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fractions import Fraction
+from itertools import pairwise, product
+from math import prod
+from typing import Any, Final, NamedTuple
+from zlib import crc32
 
 from txcalc.answer.validation import Device, Row, Validation
 from txcalc.check.fake_cuda import NotRun
-from txcalc.check.live import adapted, live, measured, not_counted
-from txcalc.check.sibling import sibling
+from txcalc.check.live import adapted, live, measured, not_counted, steps, whole_step
+from txcalc.check.sibling import sibling, structure
 from txcalc.count import activations, flops, kv_cache, params
 from txcalc.count.entries import Entry, grouped
 from txcalc.count.unproved import unproved
@@ -47,8 +50,7 @@ class Case(NamedTuple):
 
     def __str__(self) -> str:
         """As the table names it."""
-        return ", ".join([self.attention, self.dtype, f"dropout {self.dropout:g}",
-                          "with loss" if self.loss else "no loss"])
+        return f"{self.attention}, {self.dtype}, dropout {self.dropout:g}, {'with' if self.loss else 'no'} loss"
 
 
 _DTYPES: tuple[DType, ...] = ("fp32", "bf16")
@@ -59,19 +61,19 @@ SMALL_ENOUGH = 200_000_000
 """Parameters up to which a model itself is run with real tensors, not only its sibling."""
 
 
-
 def validate(
-    spec: Model, *, device: Device = "cpu", progress: Callable[[str], None] = lambda step: None
+    spec: Model, *, device: Device = "cpu", one_of_many: bool = False,
+    progress: Callable[[str], None] = lambda step: None,
 ) -> Validation:
     """Compare every quantity of ``spec`` with the PyTorch reference.
 
     Parameters and eager FLOPs at full size on the meta device; kept activations, caches and flash FLOPs with real
-    tensors on ``device``, on a small sibling of the same structure. Raises ImportError without torch.
+    tensors on ``device``, on a small sibling of the same structure. ``one_of_many``: of whole steps only one, which is
+    another for another structure. Raises ImportError without torch.
     """
     import torch
 
-    version = f"PyTorch {torch.__version__.partition('+')[0]}"
-    small, rows = sibling(spec), []
+    version, small, rows = f"PyTorch {torch.__version__.partition('+')[0]}", sibling(spec), []
     if device != "fake-cuda":
         progress("parameters")
         rows.append(parameters(spec))
@@ -80,51 +82,59 @@ def validate(
     try:
         if keeps_exactly(spec) and params.params(_traced(spec)) <= SMALL_ENOUGH:
             progress("activations")
-            rows += (kept(spec, case, device, f"full size, {device}") for case in FULL_SIZE)
-        rows += sibling_rows(small, device, progress)
+            rows += [kept(spec, case, device, f"full size, {device}") for case in FULL_SIZE]
+        rows += sibling_rows(small, device, progress, one_of_many=one_of_many)
     except NotRun as reason:
         return Validation.of(spec.name, version, (), device=device, left_out=(f"not run: {reason}",))
     gc.collect()  # modules and their hooks point at each other: a long run would keep them all
     return Validation.of(spec.name, version, rows, device=device, left_out=left_out(spec))
 
 
-def sibling_rows(small: Model, device: Device, progress: Callable[[str], None]) -> list[Row]:
+def sibling_rows(
+    small: Model, device: Device, progress: Callable[[str], None], *, one_of_many: bool = False
+) -> list[Row]:
     """What is compared on a small model; once for all models that have the same one."""
-    whole = repr(small.replaced(name="", family=None, modeling=None))
-    block = next((b for _, b in located_blocks(small) if b.attention is not None), None)
-    attention = "" if block is None else (
-        f"{block.attention!r} {small.position!r} {small.input!r} {small.d_model} {small.architecture}"
-    )
-    rows: list[Row] = []
-    steps: tuple[tuple[str, str, Callable[[], Iterable[Row]]], ...] = (
-        ("FLOPs", whole, lambda: flops_rows(small, eager=False, how="sibling, cpu", device="cpu")),
-        ("activations", whole, lambda: (
-            kept(small, case, device, f"sibling, {device}") for case in CASES if keeps_exactly(small)
-        )),
-        ("live bytes", whole, lambda: (
-            live(small, case.workload(small, device), device, f"sibling, {device}") for case in CASES
-            if case.loss and not _not_live(small)
-        )),
-        ("adapters", whole, lambda: (
-            live(small, adapted(case.workload(small, device)), device, f"sibling, {device}")
-            for case in FULL_SIZE[-1:] if not (_not_live(small) or _not_adapted(small))
-        )),
-        ("decoding", whole, lambda: decoding(small) if generates(small) else []),
-        ("cache", whole, lambda: [cache(small)] if is_causal(small) else []),
-        ("masks", whole, lambda: masks(small)),
-        ("attention memory", attention, lambda: attention_memory(small, device)),
-    )
-    for step, key, run in steps:
-        if device == "fake-cuda" and step not in ("activations", "live bytes", "adapters"):
+    turn, rows = crc32(structure(small).encode()) if one_of_many else None, list[Row]()
+    for name, part in PARTS.items():
+        if device == "fake-cuda" and not part.on_fakes:
             continue
-        progress(step)
-        if (step, device, key) not in _SEEN:
-            _SEEN[step, device, key] = tuple(run())
-        rows += _SEEN[step, device, key]
+        progress(name)
+        key = name, device, part.of(small), one_of_many
+        if key not in _SEEN:
+            _SEEN[key] = tuple(part.rows(small, device, turn))
+        rows += _SEEN[key]
     return rows
 
 
-_SEEN: dict[tuple[str, Device, str], tuple[Row, ...]] = {}
+_SEEN: dict[tuple[str, Device, str, bool], tuple[Row, ...]] = {}
+
+
+class Part(NamedTuple):
+    """What is compared on a small model, and of what it is the same. ``on_fakes``: on tensors without data as well."""
+
+    rows: Callable[[Model, Device, int | None], Iterable[Row]]
+    on_fakes: bool = False
+    of: Callable[[Model], str] = structure
+
+
+PARTS: Final[Mapping[str, Part]] = {
+    "FLOPs": Part(lambda small, *_: flops_rows(small, eager=False, how="sibling, cpu", device="cpu")),
+    "activations": Part(lambda small, device, _: (
+        kept(small, case, device, f"sibling, {device}") for case in CASES if keeps_exactly(small)), on_fakes=True),
+    "live bytes": Part(lambda small, device, _: (
+        live(small, w, device, f"sibling, {device}") for w in _with_loss(small, device)), on_fakes=True),
+    "adapters": Part(lambda small, device, _: (
+        live(small, adapted(w), device, f"sibling, {device}")
+        for w in _with_loss(small, device)[-1:] if not _not_adapted(small)), on_fakes=True),
+    "whole steps": Part(lambda small, device, turn: (
+        whole_step(small, w, device, f"sibling, {device}")
+        for w in steps(small, _with_loss(small, device), device, turn)), on_fakes=True),
+    "decoding": Part(lambda small, *_: decoding(small) if generates(small) else []),
+    "cache": Part(lambda small, *_: [cache(small)] if is_causal(small) else []),
+    "masks": Part(lambda small, *_: masks(small)),
+    "attention memory": Part(lambda small, device, _: attention_memory(small, device), of=lambda small: repr(
+        (_attention(small), small.position, small.input, small.d_model, small.architecture))),
+}
 
 
 def keeps_exactly(spec: Model) -> bool:
@@ -154,10 +164,6 @@ def _not_adapted(spec: Model) -> str:
     return not_counted(spec, adapted(FULL_SIZE[-1].workload(spec, "cpu")))
 
 
-def _traced(spec: Model) -> Trace:
-    return trace(spec, Workload(seq=length_of(spec), source_seq=_source(spec)))
-
-
 # ---------------------------------------------------------------- one quantity each
 
 
@@ -171,7 +177,7 @@ def parameters(spec: Model) -> Row:
     for op, often in t.placed:
         for path, shape in params.weight_shapes(op).items():
             counted[path] = (shape, counted.get(path, (shape, 0))[1] + often.copies)
-    return _row("parameters", params.params(t), sum(_size(s) * n for s, n in measured.values()), "full size, meta",
+    return _row("parameters", params.params(t), sum(prod(s) * n for s, n in measured.values()), "full size, meta",
                 _differences(counted, measured, lambda path, of: f"{path} {of[0]} x{of[1]}"))
 
 
@@ -262,8 +268,7 @@ def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
 
     from txcalc.check import measure
 
-    block = next((b for _, b in located_blocks(spec) if b.attention is not None), None)
-    if block is None or block.attention is None or block.attention.kind != "standard":
+    if getattr(_attention(spec), "kind", "") != "standard":
         return
     if not isinstance(spec.input, TokenInput) or spec.position.kind == "disentangled":
         return  # an image has one length; disentangled layers share a table, so none stands alone
@@ -300,6 +305,15 @@ _FUSED = (".attention.core.flash", ".attention.core.efficient")
 # ---------------------------------------------------------------- small parts
 
 
+def _with_loss(spec: Model, device: Device) -> list[Workload]:
+    return [] if _not_live(spec) else [case.workload(spec, device) for case in CASES if case.loss]
+
+
+def _attention(spec: Model) -> Any:
+    """That of the first layer that has any."""
+    return next((block.attention for _, block in located_blocks(spec) if block.attention is not None), None)
+
+
 def length_of(spec: Model) -> int:
     """Positions of the own stack in these comparisons: an image or a sound has its own."""
     return positions(spec.input, SEQ)
@@ -316,16 +330,11 @@ def has_loss(spec: Model) -> bool:
 
 
 def _source(spec: Model) -> int | None:
-    if spec.encoder is None:
-        return None
-    return positions(spec.encoder.input, SOURCE)
+    return None if spec.encoder is None else positions(spec.encoder.input, SOURCE)
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
+def _traced(spec: Model) -> Trace:
+    return trace(spec, Workload(seq=length_of(spec), source_seq=_source(spec)))
 
 
 def _module(path: str, modules: frozenset[str]) -> str:
@@ -379,19 +388,10 @@ def _tensor_differences(
 
 def _on_polynomial(values: list[int], degree: int) -> bool:
     """Whether values at lengths N, 2N, 4N, ... lie on one polynomial in N of this degree, exactly."""
-    from fractions import Fraction
-
-    def through(at: int) -> Fraction:
-        total = Fraction(0)
-        for i in range(degree + 1):
-            term = Fraction(values[i])
-            for j in range(degree + 1):
-                if j != i:
-                    term *= Fraction(at - CURVE[j], CURVE[i] - CURVE[j])
-            total += term
-        return total
-
-    return all(through(n) == value for n, value in zip(CURVE, values, strict=True))
+    found = list(map(Fraction, values))
+    for order in range(1, degree + 2):  # divided differences
+        found = [(b - a) / (CURVE[i + order] - CURVE[i]) for i, (a, b) in enumerate(pairwise(found))]
+    return not any(found)
 
 
 def _row(quantity: str, counted: int, measured: int, how: str, differences: list[str]) -> Row:

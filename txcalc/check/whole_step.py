@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Final
 
 import torch
@@ -13,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from txcalc.check import fake_ranks
 from txcalc.check.measure import Inputs, all_ends, balance, maker
-from txcalc.check.measure_modes import LiveMode
+from txcalc.check.measure_modes import LiveMode, canonical_paths
 from txcalc.check.measure_trained import build
 from txcalc.check.reference.stack import StackModules
 from txcalc.check.reference.transformer import Reference
@@ -22,26 +24,40 @@ from txcalc.spec.model import Model
 Made = Callable[..., torch.optim.Optimizer]
 
 
-def _of(package: str, name: str, **options: Any) -> Made:
+@dataclass(frozen=True)
+class _Of:
     """The optimizer of a package that may not be there."""
-    def made(parameters: Sequence[nn.Parameter], **_: Any) -> torch.optim.Optimizer:
-        return getattr(import_module(package), name)(parameters, **options)  # type: ignore[no-any-return]
-    return made
+
+    package: str
+    name: str
+
+    def __call__(self, parameters: Sequence[nn.Parameter], **_: Any) -> torch.optim.Optimizer:
+        return getattr(import_module(self.package), self.name)(parameters)  # type: ignore[no-any-return]
 
 
 MADE: Final[dict[str, Made]] = {
     "adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "adamw-amsgrad": partial(torch.optim.AdamW, amsgrad=True),
     "nadam": torch.optim.NAdam, "radam": torch.optim.RAdam, "adagrad": torch.optim.Adagrad,
     "rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD, "sgd-momentum": partial(torch.optim.SGD, momentum=0.9),
-    "adafactor": torch.optim.Adafactor, "lion": _of("lion_pytorch", "Lion"),
-    "adamw-8bit": _of("bitsandbytes.optim", "AdamW8bit"),
-    "paged-adamw-8bit": _of("bitsandbytes.optim", "PagedAdamW8bit"),
-    "torchao-adamw-8bit": _of("torchao.optim", "AdamW8bit"), "torchao-adamw-4bit": _of("torchao.optim", "AdamW4bit"),
-    "torchao-adamw-fp8": _of("torchao.optim", "AdamWFp8"),
+    "adafactor": torch.optim.Adafactor, "lion": _Of("lion_pytorch", "Lion"),
+    "adamw-8bit": _Of("bitsandbytes.optim", "AdamW8bit"),
+    "paged-adamw-8bit": _Of("bitsandbytes.optim", "PagedAdamW8bit"),
+    "torchao-adamw-8bit": _Of("torchao.optim", "AdamW8bit"), "torchao-adamw-4bit": _Of("torchao.optim", "AdamW4bit"),
+    "torchao-adamw-fp8": _Of("torchao.optim", "AdamWFp8"),
 }
 KERNELS: Final[dict[str, dict[str, Any]]] = {
     "foreach": {"foreach": True}, "fused": {"fused": True}, "loop": {"foreach": False},
 }
+
+
+DATA: Final = ("adafactor",)
+"""Optimizers whose step reads numbers, which tensors without data do not have."""
+
+
+def runs_on(name: str, device: str) -> bool:
+    """Whether the optimizer's package is installed, and its step runs on this device."""
+    package = getattr(MADE.get(name), "package", "torch")
+    return find_spec(package.partition(".")[0]) is not None and not (name in DATA and device.startswith("fake"))
 
 
 STEPS: Final = {"radam": 6}
@@ -75,9 +91,9 @@ def made(name: str, kernel: str, root: nn.Module, parameters: Sequence[nn.Parame
     options = KERNELS[kernel]
     if name != "muon":
         return Together(MADE[name](parameters, **options))
-    outer = {id(module.weight) for path, module in root.named_modules()
-             if isinstance(module, nn.Embedding) or (isinstance(module, nn.Linear) and path == "head")}
-    hidden = [p for p in parameters if p.dim() == 2 and id(p) not in outer]
+    inner = {id(module.weight) for path, module in root.named_modules()
+             if isinstance(module, nn.Linear) and path != "head"}
+    hidden = [p for p in parameters if p.dim() == 2 and id(p) in inner]
     rest = [p for p in parameters if all(p is not each for each in hidden)]
     return Together(torch.optim.Muon(hidden), torch.optim.AdamW(rest, **options))
 
@@ -86,22 +102,22 @@ def step_live_bytes(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
     images: int | None = None, optimizer: str = "adamw", kernel: str = "foreach", accumulate: int = 1,
     clip: bool = False, in_backward: bool = False, autocast: torch.dtype | None = None, device: str = "cpu",
-    shards: Mapping[str, Any] | None = None, **how: Any,
+    shards: Mapping[str, Any] | None = None, order: Sequence[str] = (), **how: Any,
 ) -> list[tuple[str, int]]:
     """The bytes live after every operation that allocates or frees of a training step in steady state: forward,
     loss and backward, as often as micro-batches are accumulated, clipping, the optimizer and its ``zero_grad``; or
     those of every weight once its gradient is there.
 
     Weights, states, inputs and targets count; buffers and what a kernel allocates for itself do not. The optimizer gets
-    the parameters in the order in which the model uses them. ``shards``: how ``txcalc.check.fake_ranks`` shards weights
-    in fp32. ``how``: see ``build``.
+    the parameters that are trained in this ``order`` of their paths. ``shards``: how ``txcalc.check.fake_ranks`` shards
+    weights in fp32. ``how``: see ``build``.
     """
     with maker(device) as at:
         run = Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
         root = build(model, length=run.length, dtype=dtype, device=at, **how)
         if not device.startswith("fake"):
             balance(root)
-        parameters = list(_as_used(root, lambda: all_ends(root, run, loss=False)))
+        parameters = _in_order(root, order)
         if shards is not None:
             parameters = fake_ranks.shard(root, layers(root), parameters, shards)
         live = LiveMode(at)
@@ -117,7 +133,7 @@ def step_live_bytes(
 
         with live, live.sharded():
             trained = [p for p in parameters if p.requires_grad]
-            update = made(optimizer, kernel, root, parameters)
+            update = made(optimizer, kernel, root, trained)
             if in_backward:
                 update = Together(*(made(optimizer, kernel, root, [p]).optimizers[0] for p in trained))
             for p, each in zip(trained, update.optimizers, strict=True) if in_backward else ():
@@ -151,17 +167,11 @@ def _at_once(optimizer: torch.optim.Optimizer, _: Tensor) -> None:
     optimizer.zero_grad()
 
 
-def _as_used(root: nn.Module, run: Callable[[], object]) -> Iterator[nn.Parameter]:
-    """The parameters of the modules that a run calls, in its order, and then all others."""
-    called: list[nn.Module] = []
-    hooks = [module.register_forward_pre_hook(lambda module, _: called.append(module)) for module in root.modules()]
-    with torch.no_grad():
-        run()
-    for hook in hooks:
-        hook.remove()
-    seen: set[int] = set()
-    for module in (*called, *root.modules()):
-        for p in module.parameters(recurse=False):
-            if id(p) not in seen:
-                seen.add(id(p))
-                yield p
+def _in_order(root: nn.Module, order: Sequence[str]) -> list[nn.Parameter]:
+    """The parameters by their paths, each of which names one copy after another, and then all others."""
+    named: dict[str, list[nn.Parameter]] = {}
+    for module, path in canonical_paths(root).items():
+        for name, p in module.named_parameters(recurse=False):
+            named.setdefault(f"{path}.{name}".lstrip("."), []).append(p)
+    first = [named[path].pop(0) for path in order if named.get(path)]
+    return list({id(p): p for p in (*first, *root.parameters())}.values())

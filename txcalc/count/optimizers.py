@@ -83,11 +83,13 @@ class Rule(NamedTuple):
 
 class Optimizer(NamedTuple):
     """An optimizer: a parameter goes by the first rule that takes it. ``shared``: bytes that all parameters share.
-    ``unmeasured``: its step was read in its package's code, and compared with nothing."""
+    ``unmeasured``: its step was read in its package's code, and compared with nothing. ``at_once``: states are made
+    with it, also of weights that get no gradient."""
 
     rules: tuple[Rule, ...]
     shared: int = 0
     unmeasured: bool = False
+    at_once: bool = False
 
     @property
     def kernels(self) -> tuple[OptimizerKernel, ...]:
@@ -100,7 +102,7 @@ def _is_matrix(p: Parameter) -> bool:
 
 
 def _is_hidden(p: Parameter) -> bool:
-    return len(p.shape) == 2 and p.op.kind.group not in ("embedding", "head")
+    return len(p.shape) == 2 and bool(p.name) and p.op.kind.group not in ("embedding", "head")
 
 
 def _is_query_or_key(p: Parameter) -> bool:
@@ -199,7 +201,7 @@ OPTIMIZERS: Final[Mapping[str, Optimizer]] = {
     "radam": Optimizer((Rule((_STEP, *_MOMENTS), {"foreach": _ROOT, "loop": _RADAM}),)),
     "adagrad": Optimizer((Rule((_STEP, State("sum")), {
         "foreach": (Make("_foreach_sqrt", "root"), Make("_foreach_mul", "numerator")), "fused": (),
-        "loop": (Make("sqrt", "root"),)}),)),
+        "loop": (Make("sqrt", "root"),)}),), at_once=True),
     "rmsprop": Optimizer((Rule((_STEP, State("square_avg")), {"foreach": _ROOT, "loop": (Make("sqrt", "root"),)}),)),
     "sgd": Optimizer((Rule((), _IN_PLACE),)),
     "sgd-momentum": Optimizer((Rule((State("momentum_buffer"),), _IN_PLACE),)),

@@ -30,7 +30,7 @@ from txcalc.spec import words
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks
 from txcalc.trace.record import Node, Op, Repeat, Trace, walk
-from txcalc.trace.tensors import Number, Tensor
+from txcalc.trace.tensors import Number, Role, Tensor
 from txcalc.trace.workload import Workload
 
 CATEGORIES: Final = ("weights", "master weights", "optimizer state", "gradients", "inputs", "cache", "waiting", "saved",
@@ -158,15 +158,15 @@ def _gradients(trace: Trace) -> dict[str, tuple[int, int, tuple[int, ...]]]:
 
 def unrolled(trace: Trace, parameters: Iterable[Parameter], turns: int | None = None) -> list[Parameter]:
     """Every copy of parameters by itself, one set of weights after another, in so many ``turns`` of a repeat."""
-    own: dict[int, list[Parameter]] = {}
+    own: dict[str, list[Parameter]] = {}
     for p in parameters:
-        own.setdefault(id(p.op), []).append(p)
+        own.setdefault(p.op.path, []).append(p)
     left = Counter({p.path: p.copies for each in own.values() for p in each})
 
     def each_of(nodes: Iterable[Node]) -> Iterator[Parameter]:
         for node in nodes:
             if isinstance(node, Op):
-                for p in own.get(id(node), ()):
+                for p in own.get(node.path, ()) if node.weights else ():
                     if left[p.path]:
                         left[p.path] -= 1
                         yield p._replace(copies=1)
@@ -292,7 +292,7 @@ class _Step:
             yield zero.shared(trace, whole)
         for p in self.parameters if held and held.master else ():
             yield Entry(p.op, "master weights", p.elements * p.width, p.copies, part="master weights")
-        yield from optimizers.states(trace.workload, self.parameters)
+        yield from optimizers.states(trace.workload, self._with_states())
         there: set[int] = set()
         for op in trace.ops:
             for x in (*op.reads, *op.saves):
@@ -300,6 +300,17 @@ class _Step:
                     there.add(x.id)
                     batches = 1 if trace.layout.pp == 1 else trace.workload.accumulate or 1
                     yield Entry(op, x.label, _size(trace, x), batches, part="inputs", shape=x.storage.shape)
+
+
+    def _with_states(self) -> list[Parameter]:
+        """The weights that have states: those with gradients, or all that are trained."""
+        trace, width = self.trace, {p.path: p.width for p in self.parameters}
+        if trace.workload.held is not None or not optimizers.OPTIMIZERS[trace.workload.updates].at_once:
+            return self.parameters
+        trained = {g.of for op in trace.ops for each in op.backward for g in each if isinstance(g.of, str)}
+        return [Parameter(op, path, "", shards.shard(shape, self.sharded) if self.sharded else shape,
+                          width.get(path, trace.workload.bytes_of(Role.WEIGHT)), count(trace, often.copies))
+                for op, often in trace.placed for path, shape in params.weight_shapes(op).items() if path in trained]
 
 
 def _check_in_backward(w: Workload) -> None:
