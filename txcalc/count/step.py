@@ -72,6 +72,13 @@ def phases(
     return tuple(Phase(each.name, each.bytes, each.at, each.turns) for each in peaks)
 
 
+def is_followed(trace: Trace) -> bool:
+    """Whether the optimizer's step has been followed: of split weights AdamW's alone, where norms are split too."""
+    w = trace.workload
+    adamw = w.updates == "adamw" and w.optimizer_kernel in (None, "foreach")
+    return trace.layout.tp == 1 or w.phase != "training" or (trace.layout.sp and adamw)
+
+
 def certainty(trace: Trace) -> Literal["exact", "bound"]:
     """How sure the peak is: a bound where it is not known what the optimizer's step, or a compiled loss, allocates.
 

@@ -42,7 +42,8 @@ def trace(
     """
     layout = workload.layout or WHOLE
     if stage is None:
-        stage = 0 if layout.pp == 1 else heaviest(trace(spec, workload.replaced(layout=layout.replaced(pp=1))), layout)
+        stage = 0 if layout.pp == 1 else heaviest(
+            trace(spec, workload.replaced(layout=layout.replaced(pp=1), phase="forward")), layout)
     whole, spec = spec, local(spec, layout, stage)
     t = Trace(workload, model=spec, code=code(spec, workload), sizes=sizes or {}, layout=layout, whole=whole,
               stage=stage)
