@@ -51,6 +51,8 @@ CLIP_TEXT: Values = {
     "projection_dim": [9, 11],
 }
 VISION: Values = {k: v for k, v in VIT.items() if k not in ("qkv_bias", "num_labels")} | {"image_size": [21, 26]}
+BLIP_VISION: Values = {k: v for k, v in (VIT | {"image_size": [21, 26]}).items() if k not in (
+    "num_channels", "num_labels")}
 CLIP_VISION: Values = VISION | {"hidden_act": ["quick_gelu", "gelu"], "projection_dim": [9, 11]}
 SIGLIP_TEXT: Values = {k: v for k, v in CLIP_TEXT.items() if k != "projection_dim"} | {"projection_size": [None, 9]}
 GEMMA3_TEXT: Values = {
@@ -183,7 +185,12 @@ CASES: dict[str, Values] = {
     "siglip_text_model": SIGLIP_TEXT,
     "siglip_vision_model": VISION | {"vision_use_head": [True, False]},
     "clip_text_model": CLIP_TEXT,
-    "clip_vision_model": CLIP_VISION, "git_vision_model": VISION,
+    "clip_vision_model": CLIP_VISION, "chinese_clip_vision_model": CLIP_VISION, "altclip_vision_model": CLIP_VISION,
+    "clipseg_vision_model": {k: v for k, v in CLIP_VISION.items() if k != "projection_dim"},
+    "blip_vision_model": {k: v for k, v in CLIP_VISION.items() if k != "num_channels"},
+    "blip_2_vision_model": BLIP_VISION, "instructblip_vision_model": BLIP_VISION,
+    "instructblipvideo_vision_model": BLIP_VISION,
+    "git_vision_model": VISION,
 }
 NESTED: dict[str, dict[str, Values]] = {
     "clip": {"text_config": CLIP_TEXT, "vision_config": CLIP_VISION,

@@ -29,8 +29,8 @@ MODELS: Final[Rows] = (
     ("a pooler whose vector nothing reads", lambda spec: spec.pooler is not None and unread(spec.head)),
     ("newlines between an image's positions", lambda spec: bool(_projector(spec, "separators"))),
     ("a norm after a projector", lambda spec: bool(_projector(spec, "final_norm"))),
-    ("class tokens that a projector hands on", lambda spec: bool(_projector(spec, "unpatched"))),
-    ("sounds", lambda spec: spec.tower is not None and spec.tower.input.kind == "frames"),
+    ("a projector that hands on class tokens", lambda spec: bool(_projector(spec, "unpatched"))),
+    ("a tower of sounds", lambda spec: spec.tower is not None and spec.tower.input.kind == "frames"),
     ("a distilled head", lambda spec: isinstance(spec.head, ClassifierHead) and spec.head.copies > 1),
     ("keys that layers share where several layers make their own", lambda spec: _any(spec, _shares) and sum(
         b.attention is not None and not _shares(b) for b in _blocks(spec)) > 1),

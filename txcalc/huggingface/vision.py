@@ -242,9 +242,15 @@ def _siglip_text(prefix: str) -> Family:
         "of": "last", "activation": None, "width": lambda c: c.size_or(c.size("hidden_size"), "projection_size")})
 
 
-def _clip_vision(prefix: str) -> Family:
-    return images(_model_classes(f"{prefix}Vision", _PROJECTED), _PROJECTED, ignore="projection_dim",
+def _clip_vision(prefix: str, heads: Heads = _PROJECTED) -> Family:
+    return images(_model_classes(f"{prefix}Vision", heads), heads, ignore="projection_dim",
                   input=patches(bias=False), embedding_norm=True, final_norm=False, pooler={"kind": "norm"})
+
+
+def _blip(prefix: str, own: Part | None = None) -> Family:
+    """BLIP's image encoder, in colours: normed once more, its class token is the vector of an image."""
+    return images({f"{prefix}VisionModel": "none"}, ignore="projection_dim", input=patches(channels=3),
+                  attention=own or attention(qkv("qkv_bias")))
 
 
 def _pair(prefix: str, family: str, head: Part, *, only: Only | None = None) -> Family:
@@ -322,6 +328,11 @@ ROWS: Final[Rows] = {
     "clip_vision_model": _clip_vision("CLIP"), "clip_text_model": _clip_text("CLIP"),
     "clip": _pair("CLIP", "clip", _CLIP_HEAD),
     "metaclip_2_vision_model": _clip_vision("MetaClip2"), "metaclip_2_text_model": _clip_text("MetaClip2"),
+    # The encoders of images of Chinese CLIP, AltCLIP and CLIPSeg are CLIP's; those of BLIP-2 and its heirs, ViT's.
+    "chinese_clip_vision_model": _clip_vision("ChineseCLIP", BARE),
+    "altclip_vision_model": _clip_vision("AltCLIP", BARE), "clipseg_vision_model": _clip_vision("CLIPSeg", BARE),
+    "blip_vision_model": _blip("Blip", attention()), "blip_2_vision_model": _blip("Blip2"),
+    "instructblip_vision_model": _blip("InstructBlip"), "instructblipvideo_vision_model": _blip("InstructBlipVideo"),
     "metaclip_2": _pair("MetaClip2", "metaclip_2", _CLIP_HEAD),
     # Pixtral, arXiv 2410.07073: Llama's layers on patches, rotated along both sides of the image.
     "pixtral": images(

@@ -133,7 +133,10 @@ def _heads(spec: Fields) -> str:
 
 def _tower(spec: Fields) -> str:
     tower = spec.get("tower")
-    return f"image tower of {units.exact(tower['layers'])} layers" if tower else ""
+    if not tower:
+        return ""
+    what = "sound" if tower["input"]["kind"] == "frames" else "image"
+    return f"{what} tower of {units.exact(tower['layers'])} layers"
 
 
 def _experts(spec: Fields) -> str:
