@@ -21,7 +21,7 @@ from txcalc.count.params import params
 from txcalc.count.peak import highest
 from txcalc.spec.model import Model
 from txcalc.trace import ops
-from txcalc.trace.losses import cross_entropy
+from txcalc.trace.losses import chunk_rows, cross_entropy
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Role
@@ -154,12 +154,28 @@ def _loss_step(spec: Model, run: Run, *, device: str, head: bool) -> int:
     return highest(t, then)[0] + there + spaces
 
 
+def _liger(spec: Model, run: Run, *, device: str, head: bool) -> int:
+    """Peak bytes of Liger-Kernel's cross-entropy of 0.2.1, in place, or with a ``head`` of 0.4.2, as ``_loss_step``.
+
+    There are labels and losses, and while labels are counted their mask and its copy as integers. With a head, a
+    chunk's logits, their copy in fp32 and the chunk before's gradient are alive at once; then two modules' weights, and
+    of one the gradient and its sum, and the input's two, and in the end the number of labels and a factor.
+    """
+    w = Workload.of(run)
+    rows, classes, wide = w.batch * w.seq, spec.vocab or 0, w.bytes_of(Role.ACTIVATION)
+    if not head:
+        return rows * (classes * wide + 8 + 4 + 1 + 8)
+    chunk = chunk_rows(Trace(w), rows, spec.d_model, classes)
+    kept = 4 * classes * spec.d_model * wide + rows * (3 * spec.d_model * wide + 8 + 4)
+    return int(kept + chunk * classes * (2 * wide + 4)) + devices.device(device).workspaces(backward=True)
+
+
 MEASURES: Final[Mapping[str, Callable[..., Any]]] = {
     "params": _total("params"), "params_active": _total("params_active"),
     "kv_cache_bytes_per_token": _total("kv_cache_bytes_per_token"), "flops_forward": _total("flops_forward"),
     "6 N D": _six_n, "FLOPs / 6 N D": _over_six_nd, "MFU": _utilisation, "kept bytes / s b h, a layer": _kept_units,
     "held after generation": _held, "allocated after a step": _after_step,
-    "peak of a loss": _loss_step, "model states": _states, "peak": _peak,
+    "peak of a loss": _loss_step, "peak of Liger's loss": _liger, "model states": _states, "peak": _peak,
     "peak above its start": _above_start, "tokens of the pool": _pool("tokens"), "blocks of the pool": _pool("blocks"),
     "bytes of the pool": _pool("pool_bytes"), "bytes of slots": _slots,
     "weights as loaded": _held_by("weights", "rotary tables"), "activation peak": _held_by("activation peak"),
