@@ -18,6 +18,7 @@ from txcalc.check import fake_cuda
 from txcalc.check.fake_cuda import NotRun
 from txcalc.check.live import changes
 from txcalc.count import step
+from txcalc.count.collectives import collectives
 from txcalc.count.entries import total
 from txcalc.count.lifetimes import live_bytes
 from txcalc.count.params import params
@@ -154,3 +155,13 @@ def test_layouts_of_so_many_devices() -> None:
     assert found.peak.bytes == found.layouts[0].bytes
     with pytest.raises(SpecError, match="gpus: 16 are not as many as tp, pp, cp and dp make"):
         txcalc.fit("llama3-8b", "h100-80gb", phase="training", gpus=16, dp=3)
+
+
+def test_collectives_of_units() -> None:
+    """Every unit is gathered forward, all but the root once more, and reduced: counted as the fake group saw them."""
+    t = trace(Model.from_data(MODELS["deep"]), workload(4, {}))
+    layer, root = 4424, 4600  # elements, with padding
+    assert {(each.what, each.phase, each.path): (each.bytes, each.times) for each in collectives(t)} == {
+        ("all-gather", "forward", "root"): (2 * root, 1), ("all-gather", "forward", "layers"): (2 * layer, 7),
+        ("all-gather", "backward", "layers"): (2 * layer, 7),
+        ("reduce-scatter", "backward", "root"): (4 * root, 1), ("reduce-scatter", "backward", "layers"): (4 * layer, 7)}

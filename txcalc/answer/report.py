@@ -244,7 +244,8 @@ def communicated(*traces: Trace) -> tuple[Collective, ...] | None:
     """The collectives of runs one after the other; None on a single device."""
     if traces[0].workload.layout is None:
         return None
-    return tuple(Collective(**each._asdict(), overlappable=False) for t in traces for each in collectives(t))
+    return tuple(Collective(**each._asdict(), overlappable=each.axis == "dp")
+                 for t in traces for each in collectives(t))
 
 
 class Provenance(Part):

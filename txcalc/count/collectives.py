@@ -7,6 +7,7 @@ from math import prod
 from typing import Literal, NamedTuple
 
 from txcalc.count.flops import again
+from txcalc.count.lifetimes import gathered
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Number
 
@@ -36,6 +37,8 @@ def collectives(trace: Trace) -> Iterator[Collective]:
     for op, often in trace.placed if trace.workload.phase == "training" else ():
         if (kind := op.kind.collective) is not None and kind.backward and often.back and trace.needs(op.reads[0]):
             yield Collective(kind.backward, kind.axis, _bytes(trace, op), often.back, "backward", op.path)
+    for (what, size, phase, path), times in gathered(trace).items():
+        yield Collective(what, "dp", size, times, phase, path)  # type: ignore[arg-type]
 
 
 def _bytes(trace: Trace, op: Op) -> Number:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from txcalc.count.moments import Middle, Moment, Moments, Pass, every
 from txcalc.count.shards import Sharding, sharding
-from txcalc.count.turns import Border, Edge, Memory, Return, Run, Schedule, Step, Turns, Value
+from txcalc.count.turns import Border, Edge, Memory, Return, Run, Schedule, Step, Turns, Value, count
 from txcalc.count.unproved import check
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Gradient, Number, Role, Tensor
@@ -70,6 +70,14 @@ def moments(
     if (units := sharding(trace, made, later=accumulates)) is not None:
         return run(units=units).moments
     return run(uses=once.used).moments if accumulates else once.moments
+
+
+def gathered(trace: Trace) -> Mapping[tuple[str, Number, str, str], int]:
+    """The collectives of sharded weights in a step: what, bytes of the full tensor, pass and unit, and how often."""
+    if (units := sharding(trace, {path: memory.shape for path, memory, _ in gradients(trace)})) is None:
+        return {}
+    _run(trace, number=partial(count, trace), units=units)
+    return units.calls
 
 
 def gradients(trace: Trace) -> Iterator[tuple[str, Memory, Number]]:

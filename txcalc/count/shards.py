@@ -10,6 +10,7 @@ unit's.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
@@ -99,6 +100,8 @@ class Sharding:
         self._reducing: list[Memory] = []  # what all-reduces work on
         self._open: list[tuple[Unit, int]] = []
         self._late: list[Unit] = []
+        self._ended = False  # the forward pass
+        self.calls = Counter[tuple[str, Number, str, str]]()  # what, bytes of the full tensor, pass and unit
         self._known: dict[int, tuple[Op, tuple[Weight, ...]]] = {}
 
     def unit(self, frame: Frame) -> Unit:
@@ -135,6 +138,7 @@ class Sharding:
             live.allocate(unit.op.path, [cast])
         unit.output = self._made(unit, "all-gather output", own * self._width * self.ranks)
         live.allocate(unit.op.path, [unit.output])
+        self._call(live, unit, "all-gather", unit.output.bytes)
         if self._width != STORED:
             live.release([cast])
 
@@ -154,7 +158,7 @@ class Sharding:
 
     def backward(self, live: Live, border: Border) -> None:
         """Begin or end a unit's backward pass."""
-        unit = border.unit
+        unit, self._ended = border.unit, True
         if border.begins:
             self._open.pop()
             late = [unit, *self._late] if unit.root else [] if unit.late else [unit]
@@ -189,6 +193,9 @@ class Sharding:
             own = sum(shards[path] * prod(edge.times for edge in edges) for path, edges in unit.gradients.values())
             self._scattered = [self._made(unit, "reduce-scatter input", own * self.ranks * self._reduced)]
             live.allocate(unit.op.path, self._scattered)
+            self._call(live, unit, "reduce-scatter", self._scattered[0].bytes)
+            if self._replicated:
+                self._call(live, unit, "all-reduce", own * self._reduced)
             last, held, gone = self._named_last(unit), list[Memory](), list[Memory]()
             for value, (path, edges) in unit.gradients.items():
                 if value.gradient is not None:
@@ -218,6 +225,10 @@ class Sharding:
         head = any(weight.op.kind.group == "head" for weight in trained)
         tables = [weight for weight in ours if weight.op.part == "tokens" and not head]
         return (own or tables or trained)[-1].path
+
+    def _call(self, live: Live, unit: Unit, what: str, size: Number) -> None:
+        when = "backward" if self._ended else "forward"
+        self.calls[what, size, when, unit.op.path] += int(prod(edge.times for edge, _, _ in live.open))
 
     def _made(self, unit: Unit, what: str, size: Number) -> Memory:
         return Memory(size, unit.op, what, "collectives")
