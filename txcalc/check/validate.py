@@ -27,7 +27,7 @@ from txcalc.trace.sizes import visible_pairs
 from txcalc.trace.workload import AttentionKernel, DType, Latents, Workload
 
 BATCH, SEQ, SOURCE, STEPS = 2, 13, 11, 5
-CURVE = (256, 512, 1024, 2048, 4096)
+CURVE, LARGEST = (256, 512, 1024, 2048, 4096), 1024  # of real tensors on the CPU; longer ones have sizes alone
 
 
 class Case(NamedTuple):
@@ -264,8 +264,6 @@ def masks(spec: Model) -> Iterator[Row]:
 
 def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
     """One attention layer at growing lengths: eager must lie on a quadratic exactly, flash on a line."""
-    import torch
-
     from txcalc.check import measure
 
     if getattr(_attention(spec), "kind", "") != "standard":
@@ -274,10 +272,10 @@ def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
         return  # an image has one length; disentangled layers share a table, so none stands alone
     spec = spec.replaced(context=max(CURVE))
     name: DType = "bf16" if device == "cuda" else "fp32"  # CUDA's flash kernel has no fp32
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
+    dtype, on = measure.DTYPES[name], (device, "fake" if device == "cpu" else device)
     for eager in (True, False):
         case = Case("eager" if eager else "flash", dtype=name, dropout=0.0, loss=False)
-        found = [measure.attention_memory(spec, 1, n, eager=eager, dtype=dtype, device=device) for n in CURVE]
+        found = [measure.attention_memory(spec, 1, n, eager=eager, dtype=dtype, device=on[n > LARGEST]) for n in CURVE]
         counted = []
         for n in CURVE:
             t = trace(spec, case.workload(spec, device).replaced(batch=1, seq=n))
