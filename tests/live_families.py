@@ -80,10 +80,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "rms-bias": DECODER | {"norm": {"kind": "rmsnorm", "bias": True}},
     "layer-scale": DECODER | {"layer_scale": True},
     "albert": BERT | {"embedding_dim": 13, "share_layers": True},
+    "narrow-embeddings": BERT | {"embedding_dim": 13, "layers": 4},
     "opt": DECODER | {"embedding_dim": 13, "embedding_projection": "tokens", "embedding_projection_bias": False},
     "stored-sinusoids": BERT | {"position": {"kind": "sinusoidal", "stored": True}, "task_types": 2},
     "groups": DECODER | {"layers": 4, "groups": [{"repeat": 2, "blocks": [
         {"attention": HEADS | {"window": 3}}, {"attention": HEADS}]}]},
+    "shared-groups": DECODER | {"layers": 6, "groups": [
+        {"repeat": 2, "shared": True, "blocks": [{}]}, {"repeat": 4, "shared": True, "blocks": [
+            {"feed_forward": {"d_ff": 13}}]}]},
     "beit": VIT | {"position": {"kind": "relative", "buckets": 28, "per_layer": True}, "layer_scale": True},
     "beit-shared": VIT | {"position": {"kind": "relative", "buckets": 28}},
     "projection": BERT | {"head": {"kind": "projection", "width": 7}},

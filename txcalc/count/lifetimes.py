@@ -141,7 +141,7 @@ class _Live:
     ) -> None:
         """``uses``: after how many uses the gradient of a weight is added to one that was there before the run."""
         self.trace, self.in_place, self.now, self.amount, self.number = trace, in_place, now, amount, number
-        self.moments = list[Moment | Middle]()
+        self.moments, self._bytes = list[Moment | Middle](), trace.workload.bytes_of
         self._phase: Pass = "forward"
         self._turns: Turns = ()
         self._ahead = True
@@ -156,14 +156,11 @@ class _Live:
         for x in (*self.trace.results, *self.trace.leaves):
             steps.memories[x.storage.id].users += 1
         self._forth(steps.steps, len(steps.steps) - 1)
-        for memory, often in steps.casts:  # where autocast ends, its cache does
-            memory.users -= 1
-            if not memory.users:
-                self.now -= self.amount(memory) * often
         self.release(())
 
     def _forth(self, steps: list[Step], end: int) -> None:
         """Run steps up to the ``end``-th, after which only what is saved, or read by others, is alive."""
+        casts, around = list[tuple[Memory, Number]](), len(self.open)
         last: dict[Memory, int] = {}
         for i, step in enumerate(steps):
             if isinstance(step, Return | Run):
@@ -181,9 +178,15 @@ class _Live:
                 self._turns = step.turns
                 if step.op.kind.cached != "before":
                     self.allocate(step.op.path, step.writes)
+                if step.op.kind.cached == "autocast":
+                    casts += ((m, prod(edge.times for edge, *_ in self.open[around:])) for m in step.keeps)
                 for memory in step.keeps:
                     memory.users += 1
             self.release(dying.get(i, ()))
+        for memory, often in casts:  # where autocast ends, its cache does
+            memory.users -= 1
+            if not memory.users:
+                self.now -= self.amount(memory) * often
 
     def backward(self, steps: Schedule) -> None:
         """Run backward from the gradients of the results, which the caller holds, and had before if it has no loss."""
@@ -233,7 +236,7 @@ class _Live:
                 if run.again.restores:
                     self.allocate(run.op.path, run.again.restores)
                 self._forth(run.again.steps, run.again.end)
-                self.release((*run.again.restores, *run.again.casts))
+                self.release(run.again.restores)
                 self._turns, self._ahead = run.turns, False
             for i, step in enumerate(plan.steps):
                 if step.summed:
@@ -260,9 +263,8 @@ class _Live:
         temporary = [memory for g, memory in made if g.of is None and not g.passing]
         passed = [memory for last, memory in passing if last >= len(run.op.backward)]
         self.release([*given, *passed, *temporary, *run.frees])
-        through_views = [each for each in made if _through_view(each[0])]
         self._hand_on(run, sorted((x for x in made if not _through_view(x[0])), key=lambda x: not x[0].first))
-        for each in reversed(through_views):  # each through an operation of its own, made before this one
+        for each in reversed([x for x in made if _through_view(x[0])]):  # through operations made before this one
             self._hand_on(run, [each])
 
     def _plan(self, op: Op) -> _Plan:

@@ -148,12 +148,6 @@ class Rerun:
     restores: tuple[Memory, ...] = ()
     due: bool = True
 
-    @property
-    def casts(self) -> tuple[Memory, ...]:
-        """What autocast's cache holds until it has been run."""
-        return tuple(memory for step in self.steps[:self.end + 1] if isinstance(step, Run)
-                     and step.op.kind.cached == "autocast" for memory in step.keeps)
-
 
 def _shared(node: Repeat) -> bool:
     """Whether all runs have one set of weights, and runs that are told apart as well."""
@@ -178,8 +172,8 @@ class Schedule:
     lists: dict[int, list[Memory]] = field(default_factory=dict)
     values: dict[int, Value] = field(default_factory=dict)
     cached: list[tuple[Memory, Number]] = field(default_factory=list)  # before the run, and in how many turns
-    casts: list[tuple[Memory, Number]] = field(default_factory=list)  # until the forward pass is over, likewise
     often: Number = 1
+    _cast: dict[tuple[object, tuple[int, ...]], Run] = field(default_factory=dict)  # by what is cast, first
     _facts: dict[int, _Facts] = field(default_factory=dict)
 
     def add(self, nodes: Iterable[Node], turns: Turns = (), own: tuple[int, ...] = ()) -> None:
@@ -206,9 +200,7 @@ class Schedule:
         saving = [i for i, step in enumerate(body) if isinstance(step, Run) and step.op.packs]
         if not saving:
             return
-        anew = {memory: replace(memory) for step in body if isinstance(step, Run) for memory in step.writes}
-        for memory in anew:
-            memory.group = "transient"
+        anew: dict[Memory, Memory] = {}
         back = {memory: replace(memory) for memory in keeper.keeps if self.trace.workload.offload}
 
         def once_more(step: Step) -> Step:
@@ -216,9 +208,12 @@ class Schedule:
                 return step
             if isinstance(step, Return):
                 return Return(tuple(anew[m] for m in step.holds if m in anew))
+            cast = step.op.kind.cached == "autocast"  # also one that was there before, in a cache that is gone
+            new = tuple(m for m in step.writes or (step.reads if cast else ()) if m not in anew)
+            anew.update((m, replace(m, group="transient")) for m in new)
             return step._replace(reads=tuple(anew[m] for m in step.reads if m in anew),
-                                 writes=tuple(anew[m] for m in step.writes),
-                                 keeps=tuple(anew.get(m, back.get(m, m)) for m in step.keeps))
+                                 writes=tuple(anew[m] for m in new),
+                                 keeps=tuple(anew.get(m, back.get(m, m)) for m in (new if cast else step.keeps)))
 
         rerun = Rerun(list(map(once_more, body)), saving[-1], tuple(back.values()))
         last = body[saving[-1]]
@@ -315,6 +310,8 @@ class Schedule:
         if id(op) not in self._facts:
             self._facts[id(op)] = self._fact(op)
         graded, made = self._facts[id(op)]
+        if op.kind.cached == "autocast" and (before := self._cast.get((_cast_of(op), own))):
+            return self._cast_before(op, before)
         reads = self._known(op.reads)
         read_values = {x.value: self._value(x) for x in graded}
         for x, size in made:
@@ -328,12 +325,19 @@ class Schedule:
         if op.kind.cached == "before":
             self.cached += ((memory, self.often) for memory in writes)
         if op.kind.cached == "autocast":
-            self.casts += ((memory, self.often) for memory in writes)
-            return Run(op, turns, own, reads, writes, writes, (), (), read_values, tuple(written))
+            run = Run(op, turns, own, reads, writes, writes, (), (), read_values, tuple(written))
+            self._cast[_cast_of(op), own] = run
+            return run
         kept = self._known(op.saves) if self.trace.workload.keeps else (writes or reads) if op.kind.cached else ()
         for memory in kept:
             memory.group = "cache" if op.kind.cached else "saved"
         return Run(op, turns, own, reads, writes, kept, kept, (), read_values, tuple(written))
+
+    def _cast_before(self, op: Op, before: Run) -> Run:
+        """A cast of a weight that autocast has cast already: its copy is read once more."""
+        for x, memory, value in zip(op.writes, before.writes, before.written, strict=True):
+            self.memories[x.storage.id], self.values[x.value] = memory, value
+        return before._replace(reads=before.writes, writes=(), keeps=(), written=())
 
     def _fact(self, op: Op) -> _Facts:
         old = {x.storage.id for x in op.reads}
@@ -343,6 +347,11 @@ class Schedule:
 
     def _size(self, x: Tensor) -> Number:
         return self.number(0 if x.role is Role.HOST else x.elements * self.trace.workload.bytes_of(x.role))
+
+
+def _cast_of(op: Op) -> object:
+    """The weight that a cast is of, or the cast itself where no gradient goes back through it."""
+    return op.backward[0][0].of if op.backward else id(op)
 
 
 def _in_parts(node: Repeat) -> Number:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import is_causal, located_blocks, unpatched, unread
+from txcalc.spec.facts import is_causal, located_blocks, unread
 from txcalc.spec.inputs import ClassifierHead
 from txcalc.spec.layers import AttentionBias, DenseBias
 from txcalc.spec.words import form
@@ -46,7 +46,6 @@ LAYERS: Final[Rows] = (
 )
 AUTOCAST: Final[Rows] = (
     ("a cell", lambda b: _is_cell(b)),
-    ("xIELU", lambda b: getattr(b.feed_forward, "activation", "") == "xielu"),
 )
 GENERATION: Final[Rows] = (
     ("a cell", lambda b: _is_cell(b)),
@@ -103,19 +102,9 @@ def unproved(trace: Trace) -> str:
     found += [f"--{axis}" for axis in ("cp", "ep") if getattr(trace.layout, axis) > 1]
     found += [what for what, has in MODELS if has(spec)] + [what for what, has in LAYERS if _any(spec, has)]
     if trace.workload.precision == "amp":
-        found += ["autocast over frozen weights"] * (trace.frozen is not None)
-        found += ["autocast with recomputation"] * (
-            trace.workload.recompute is not None and trace.workload.implementation == "torch")
         found += [f"autocast over {what}" for what, has in AUTOCAST if _any(spec, has)]
         found += ["autocast over a bias and a fused loss"] * (
             trace.workload.loss == "fused" and getattr(spec.head, "bias", False))
-        found += ["autocast over a projector of patches"] * (
-            spec.tower is not None and spec.tower.projector is not None and bool(unpatched(spec.tower.input)))
-        found += ["autocast over merged patches"] * (
-            spec.tower is not None and spec.tower.projector is not None and spec.tower.projector.merge is not None)
-        found += ["autocast over layers that share their weights"] * any(
-            stack.share_layers or any(each.shared for each in stack.groups or ())
-            for stack in (spec, spec.encoder, spec.tower) if stack is not None)
     if generates:
         found += [f"generation with {what}" for what, has in GENERATION if _any(spec, has)]
         found += ["generation with an encoder"] * (spec.encoder is not None)

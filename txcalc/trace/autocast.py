@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from txcalc.trace.workload import Kernels
 
 Operator = Literal["linear", "matmul", "convolution", "attention", "softmax", "layernorm", "rmsnorm", "softplus",
-                   "sum", "cross_entropy", "nll_loss", "pow", "cat"]
+                   "sum", "cross_entropy", "nll_loss", "pow", "cat", "grouped_mm"]
 
 Cast = Role | Literal["widest"]
 _PRODUCTS: Final[tuple[Operator, ...]] = ("linear", "matmul", "convolution", "attention")

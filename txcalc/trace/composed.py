@@ -296,9 +296,9 @@ def _bias_mask(t: Trace, bias: Tensor, core: Core, *, looked_up: bool) -> Tensor
     with t.frame():
         if core.span.masks:
             seen = t.hold(pairs(t, n, n, *(integers(t, name, n) for _ in range(2))))
-            reads = (seen, bias, made(t, name, role=Role.ACTIVATION))
+            reads = (seen, bias, made(t, name, role=bias.made))
             bias = t.hold(t.op(name, "where", saves=(seen,), reads=reads, writes=(ops.like(t, bias, bias.label),),
-                               backward=((Gradient(None),), (ops.to(bias),))))
+                               backward=((Gradient(None, role=bias.made),), (ops.to(bias),))))
         return ops.copy(t, name, bias) if looked_up and several(t, *bias.shape[:2]) else bias
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from txcalc.trace import curves, ops, parts
-from txcalc.trace.autocast import autocast
+from txcalc.trace.autocast import autocast, widest
 from txcalc.trace.cache import Cache
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, same, several
@@ -94,6 +94,9 @@ def attend(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, kernel: Kernel
     with t.scope("core"), t.again("selective"):
         if kernel != "eager":
             core = core._replace(masks=_cast_mask(t, core))
+            if core.bias is not None:
+                masks = ops.casts(t, "mask", "attention", core.bias)
+                core = core._replace(bias=masks[0], masks=masks)
             q, k, v = ops.casts(t, kernel, "attention", q, k, v)
             if core.mask is not None:
                 core = core._replace(mask=added_mask(t, core.mask, q.shape[0], Role.ACTIVATION))
@@ -199,7 +202,8 @@ def add_bias(t: Trace, scores: Tensor, bias: Tensor, name: str, over: int | None
     """Scores (b, h, n, m), and what is added (h, n, m) to all of a batch. ``over``: in whose place it may write."""
     summed = several(t, scores.shape[0])
     steps = ((ops.through(scores),), (ops.summed(bias),)) if summed else ((ops.through(scores), ops.through(bias)),)
-    y = t.tensor(*scores.shape, role=scores.role, label="scores with positions", scores=True, over=over)
+    role = widest(t, scores.made, bias.made)
+    y = t.tensor(*scores.shape, role=role, label="scores with positions", scores=True, over=over)
     return t.op(name, "shift", reads=(scores, bias), writes=(y,), backward=steps)
 
 
@@ -259,7 +263,8 @@ def _efficient(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
 
 def _cast_mask(t: Trace, core: Core) -> tuple[Tensor, ...]:
     """Autocast's copy of a mask that is a tensor: where its columns are a multiple of 8, else another. One is empty."""
-    if same(core.masked, 0) or core.mask is not None or autocast(t, "attention") is None:
+    own = core.mask is not None or core.bias is not None
+    if same(core.masked, 0) or own or autocast(t, "attention") is None:
         return ()
     span = core.span
     unaligned = -(-span.keys // 8) - span.keys // 8

@@ -21,8 +21,9 @@ def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]
     if kind == "gelu_tanh" and t.code.gelu_tanh == "composed":
         return _gelu_new(t, name, x)
     if kind == "relu2":
-        (relu,) = ops.casts(t, name, "pow", activation(t, name, x, "relu"))
-        return ops.elementwise(t, name, "slope_out", relu, ops.like(t, relu, kind), keeps=(relu,), temporaries=2)
+        with t.frame(relu := activation(t, name, x, "relu")):
+            (base,) = ops.casts(t, name, "pow", relu)
+            return ops.elementwise(t, name, "slope_out", base, ops.like(t, base, kind), keeps=(base,), temporaries=2)
     if kind == "quick_gelu":
         gate = activation(t, name, ops.scaled(t, name, x), "sigmoid")
         return ops.multiply(t, name, x, gate)
@@ -59,14 +60,16 @@ def _xielu(t: Trace, name: str, x: Tensor) -> Tensor:
         below = t.hold(t.op(name, "xielu", saves=(x,), reads=(x,), writes=(ops.like(t, x, "minimum"),),
                             backward=((zero,), (smaller,), (ops.to(x),))))
         slope = _slope(t, name, "alpha_p", "slope above")
-        squares = ops.like(t, x, "relu squared")
-        ops.elementwise(t, name, "xielu", above, squares, keeps=(above,), temporaries=2)
+        (base,) = ops.casts(t, name, "pow", above)
+        squares = ops.like(t, base, "relu squared")
+        ops.elementwise(t, name, "xielu", base, squares, keeps=(base,), temporaries=2)
         curve = t.hold(_sloped(t, name, slope, squares))
         line = ops.add(t, ops.scaled(t, name, x), curve, name)
         slope = ops.shifted(t, name, _slope(t, name, "alpha_n", "slope below"))
-        power = ops.like(t, x, "exponential")
-        ops.elementwise(t, name, "xielu", below, power, keeps=(power,), temporaries=1)
-        beyond = ops.like(t, x, "exponential beyond its tangent")
+        (base,) = ops.casts(t, name, "pow", below)
+        power = ops.like(t, base, "exponential")
+        ops.elementwise(t, name, "xielu", base, power, keeps=(power,), temporaries=1)
+        beyond = ops.like(t, power, "exponential beyond its tangent")
         rest = t.op(name, "elementwise", reads=(power, below), writes=(beyond,),
                     backward=((ops.through(power), ops.to(below)),))
         return ops.add(t, line, _sloped(t, name, slope, rest), name, label="xielu")
@@ -74,15 +77,16 @@ def _xielu(t: Trace, name: str, x: Tensor) -> Tensor:
 
 def _slope(t: Trace, name: str, weight: str, label: str) -> Tensor:
     """``F.softplus`` of a weight, one number: keeps only that."""
-    return t.op(name, "elementwise", weights={weight: (1,)}, writes=(t.tensor(1, label=label),),
+    return t.op(name, "elementwise", weights={weight: (1,)}, writes=(t.tensor(1, role=Role.WEIGHT, label=label),),
                 backward=((ops.of_weight(f"{t.path(name)}.{weight}", 1),),))
 
 
 def _sloped(t: Trace, name: str, slope: Tensor, x: Tensor) -> Tensor:
     """``slope * x``: keeps both."""
-    steps: Steps = ((ops.temporary(x),), (ops.to(x),), (ops.summed(slope),)) if t.needs(slope) else ((ops.to(x),),)
-    return t.op(name, "xielu", saves=(slope, x), reads=(slope, x), writes=(ops.like(t, x, name),), backward=steps,
-                apart=True)
+    y = ops.like(t, x, name, widest(t, slope.made, x.made))
+    of_slope = ops.summed(slope)._replace(first=True)
+    steps: Steps = ((ops.temporary(y, passing=2),), (ops.to(x),), (of_slope,)) if t.needs(slope) else ((ops.to(x),),)
+    return t.op(name, "xielu", saves=(slope, x), reads=(slope, x), writes=(y,), backward=steps, apart=True)
 
 
 def cap(t: Trace, name: str, x: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def opened(t: Trace, stack: Stack, x: Tensor, *, causal: bool) -> tuple[Tensor, 
             positions = tables.positions(t, n)
             if t.code.pads:
                 t.hold(positions)
-                mask = _masked(t, b, n)
+                mask = _masked(t, b, n, x.made)
         if positions is not None and not t.code.pads:
             positions = t.hold(integers(t, "positions", b, n, of=positions))
         places = _places(t, stack, x, positions)
@@ -83,7 +83,7 @@ def _gathered(t: Trace, ids: Tensor, rows: Number, width: Number) -> Tensor:
                 backward=ops.into_zeros(ops.of_weight(f"{t.path(name)}.weight", rows, width)))
 
 
-def _masked(t: Trace, b: Number, n: Number) -> Tensor | None:
+def _masked(t: Trace, b: Number, n: Number, role: Role) -> Tensor | None:
     """``create_causal_mask`` of a mask of ones, which says that nothing is padding."""
     name = "padding"
     with t.frame():
@@ -101,7 +101,7 @@ def _masked(t: Trace, b: Number, n: Number) -> Tensor | None:
             before = pairs(t, n, n, one, pairs(t, n, n, rows, columns))
             seen = t.op(name, "elementwise", reads=(before, t.hold(made(t, name, b, n, role=Role.BOOL, of=padding))),
                         writes=(t.tensor(b, 1, n, n, role=Role.BOOL, label="mask", scores=True, grad=False),))
-        return added_mask(t, t.hold(seen), b, Role.ACTIVATION)
+        return added_mask(t, t.hold(seen), b, role)
 
 
 # ---------------------------------------------------------------- T5's biases

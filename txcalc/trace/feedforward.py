@@ -42,7 +42,9 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
             h = ops.dropout(t, "widened_dropout", h)
         if not t.code.reuses_names or t.code.output == "apart":
             t.hold(h, "sublayer" if t.code.output == "apart" else "")
-        y = ops.linear(t, "down", h, d, bias=spec.bias.down, part="down")
+        h = ops.cast(t, "down", h, Role.WEIGHT) if t.code.widens else h
+        with t.frame(h):
+            y = ops.linear(t, "down", h, d, bias=spec.bias.down, part="down")
         if spec.kind == "dense":
             y = split.leave(t, "down", y)
         if drops == "inside":

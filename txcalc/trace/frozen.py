@@ -52,7 +52,7 @@ class Frozen:
     def trains(self, weight: str, kind: Name) -> bool:
         """Whether the weight at this path is trained, of an operation of this kind."""
         if self._adapter is not None:
-            return kind == "adapter"
+            return kind in ("adapter", "cast")  # what is cast so is trained
         return weight not in self.weights and not any(_starts(weight, each) for each in self._parts)
 
     def wanted(self, op: Op, *, apart: bool) -> Op:
@@ -86,7 +86,7 @@ class Frozen:
             products = tuple(each._replace(backward=0, recomputed=0) for each in op.products)
             return op._replace(reads=reads, writes=writes, saves=(), products=products, backward=(), frozen=frozen)
         saves = tuple(x for x in op.saves if not apart or any(
-            (g.of.value != x.value if isinstance(g.of, Tensor) else not g.first) for g in wanted))
+            not (g.first and op.products) and (not isinstance(g.of, Tensor) or g.of.value != x.value) for g in wanted))
         return op._replace(reads=reads, writes=writes, saves=saves, backward=tuple(steps), frozen=frozen)
 
     def _wants(self, g: Gradient, kind: Name) -> bool:

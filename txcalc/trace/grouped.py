@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def route(t: Trace, spec: MoE, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """``TopKRouter.forward``: weights and experts of each token, (tokens, active)."""
     n, _ = tokens.shape
-    logits = t.hold(ops.linear(t, "router", tokens, spec.experts, bias=spec.router_bias, kind="router"))
+    read = ops.view(t, "router", tokens)
+    logits = t.hold(ops.linear(t, "router", read, spec.experts, bias=spec.router_bias, kind="router"))
     with t.frame(tokens):
         scores = t.hold(ops.softmax(t, "router_softmax", ops.cast(t, "router_softmax", logits, Role.FLOAT32)))
         weights, chosen = (t.tensor(n, spec.active_experts, role=role, label=label, grad=role is not Role.INDEX)
@@ -58,7 +59,7 @@ def route_in_groups(t: Trace, spec: MoE, tokens: Tensor) -> tuple[Tensor, Tensor
             ((shifted, hidden), (t.hold(masked),)), ((masked,), (chosen, made(a))),
         ):
             t.op(name, "elementwise", reads=reads, writes=writes)
-        weights = t.tensor(n, a, role=Role.FLOAT32, label="top-k weights")
+        weights = t.tensor(n, a, role=scores.made, label="top-k weights")
         t.op("topk", "choice", saves=(chosen,), reads=(scores, chosen), writes=(weights,),
              backward=ops.into_zeros(ops.to(scores)))
         if spec.normalize:
@@ -83,7 +84,7 @@ def _wide_product(t: Trace, spec: MoE, tokens: Tensor) -> Tensor:
 def experts(t: Trace, spec: MoE, tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
     """``grouped_mm_experts_forward``: (tokens, d), and the weights and experts of each, to (tokens, d)."""
     (n, d), a = tokens.shape, spec.active_experts
-    rows, unit = n * a, 16 // t.workload.bytes_of(Role.ACTIVATION)
+    rows, unit = n * a, 16 // t.workload.bytes_of(tokens.made)
     if any(size is not None and size % unit for size in map(t.size, (d, spec.d_ff))):
         raise SpecError(f"F.grouped_mm wants d_model and d_ff of experts in multiples of {unit}",
                         field="implementation")

@@ -144,8 +144,9 @@ def _gathered(t: Trace, spec: inputs.Projector, tower: Tower, x: Tensor) -> Tens
         return x
     if _left_out(spec, tower):
         first = t.path("hidden.0.dense.weight" if spec.hidden else "dense.weight")
-        # A matrix that is not trained is multiplied with each image's rows as they lie.
-        return ops.copy(t, "patches", x, "patches") if several(t, b) and t.trains(first, "linear") else x
+        # A matrix that is not trained is multiplied with each image's rows as they lie, and what is cast is a copy.
+        lies = not t.trains(first, "linear") or autocast(t, "linear") not in (None, x.made)
+        return ops.copy(t, "patches", x, "patches") if several(t, b) and not lies else x
     if not spec.unused_layers:
         return x
     # Without a norm on them, embeddings lie in memory as the convolution left them, and a projection copies what was
@@ -248,7 +249,7 @@ def _predict(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> tuple[Ten
     if t.workload.logits == "last":
         x = parts.positions(t, "last", x, 1)
     if t.code.scales_hidden and head.tied:
-        x = ops.scaled(t, "head", x)
+        x = t.hold(ops.scaled(t, "head", x), "pass")
     x = x if t.layout.sp and spec.pooler is not None else split.enter(t, "head", x)
     logits: tuple[Tensor, ...] = (x,)
     if t.workload.loss != "fused":
@@ -257,7 +258,7 @@ def _predict(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> tuple[Ten
             logits = tuple(y if head.softcap is None else curves.cap(t, "head_softcap", y)
                            for y in _products(t, spec, head, x, chunks))
     if t.code.shifts_logits:
-        logits = tuple(ops.shifted(t, "head", y) for y in logits)
+        logits = tuple(ops.shifted(t, "head", y, buffer=True) for y in logits)
     if head.unused_bias:
         ops.parameter(t, "head.unused_bias", spec.vocab, kind="head")
     return logits
@@ -278,8 +279,10 @@ def _products(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor, chunks: int
         return
     views = tuple(t.alias(x, b, length, d) for length in _lengths(t, n, chunks))
     t.op("chunks", "elementwise", reads=(x,), writes=views, backward=((ops.to(x),),))
-    read, strided = ops.matrix(t, "head", own, spec.vocab, d, bias=head.bias), several(t, b, len(views))
+    weights = partial(ops.matrix, t, "head", own, spec.vocab, d, bias=head.bias, kind="head")
+    read, strided = weights(), several(t, b, len(views))
     for i, each in enumerate(views):
+        read = read if t.trains(own, "head") or not i else weights()
         plain = autocast(t, "linear") in (None, each.made)
         if plain and strided and several(t, each.shape[1]) and t.trains(own, "head"):
             each = ops.copy(t, "head", each)

@@ -46,7 +46,8 @@ class Code(NamedTuple):
     mask of padding is made, and positions are offset in it; else positions are rows at an index, if there are any.
     ``views_last``: keys and values get heads when both are projected. ``copies_heads``: queries, which are scaled
     first, keys and values are copied with heads in front. ``feeds_inline``: feed-forward layers are no calls.
-    ``drops_widened``, ``drops_last``: what is activated, and what a stack puts out. ``scales_hidden``: what a tied head
+    ``drops_widened``, ``drops_last``: what is activated, and what a stack puts out. ``widens``: what is activated is
+    cast to the dtype of the weights. ``scales_hidden``: what a tied head
     reads; ``shifts_logits``: by a buffer. ``router``: there is one product for
     the rows of all experts, and their weights are in fp32 (``wide``), in the dtype of the router's product, or in fp32
     as all of the router is, which chooses among ``groups`` first. ``returns_hidden``: a pass puts hidden states out
@@ -88,6 +89,7 @@ class Code(NamedTuple):
     feeds_inline: bool = False
     drops_widened: bool = False
     drops_last: bool = False
+    widens: bool = False
     scales_hidden: bool = False
     shifts_logits: bool = False
     router: Literal["", "wide", "narrow", "groups"] = ""
@@ -183,7 +185,7 @@ BART: Final = Code(
 T5: Final = Code(
     rms_norm="narrow", attention="heads", softmax="own", gelu_tanh="composed", gate_first=True, loss="plain",
     drops="outside", reuses_names=True, holds_sublayers="sublayer", targets="after source", drops_widened=True,
-    drops_last=True, scales_hidden=True,
+    drops_last=True, widens=True, scales_hidden=True,
     has=CROSSED | {"head.kind lm"} | _pair(
         *PAIR - PROJECTED - WIDENED, "norm.kind rmsnorm", "position.kind relative", "feed_forward.gated",
         *(f"feed_forward.activation {each}" for each in ("relu", "silu", "gelu_tanh")), without=("norm.bias",)))
@@ -245,8 +247,8 @@ def code(spec: Model, workload: Workload) -> Code:
         raise SpecError(f"transformers' own loss {what}: leave it out", field="loss")
     if row.targets and workload.dtype == "fp16":
         raise _not_yet("what encoder-decoders of transformers clamp in fp16")
-    if workload.precision == "amp" and (row.targets or "feed_forward.kind moe" in wanted):
-        raise _not_yet(f"autocast over {'encoder-decoders' if row.targets else 'routed experts'} of transformers")
+    if workload.precision == "amp" and row.router == "groups" and workload.kernels == "cuda":
+        raise _not_yet("autocast over a router that chooses among groups")
     return row
 
 

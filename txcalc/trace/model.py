@@ -257,14 +257,12 @@ def _turns(
 
     def part(length: Number, first: Number, x: Tensor) -> Tensor:
         with t.frame(x), t.again():
-            y = t.loop(name, length, body, x, copies=own(length, first), within=within)
-            t.extend(first=first)
-            return y
+            return t.loop(name, length, body, x, copies=own(length, first), within=within, first=first)
 
     for count, length, first in ((whole, together, 0), (1, times - whole * together, whole * together)):
         if t.size(count * length) != 0:
-            x = t.loop("", count, partial(part, length, first), x, copies=own(count, first))
-            t.extend(path=t.path(name), first=0 if same(first, 0) else whole)
+            x = t.loop("", count, partial(part, length, first), x, copies=own(count, first), path=t.path(name),
+                       first=0 if same(first, 0) else whole)
     return x
 
 

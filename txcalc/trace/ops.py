@@ -9,7 +9,7 @@ function names; what is composed in PyTorch is composed here. What is kept was m
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from txcalc.spec.errors import SpecError
 from txcalc.trace.autocast import Operator, autocast, widest
@@ -145,10 +145,10 @@ class Matrix(NamedTuple):
     weight: Gradient
 
 
-def matrix(t: Trace, name: str, own: str, *shape: Number, bias: bool) -> Matrix:
+def matrix(t: Trace, name: str, own: str, *shape: Number, bias: bool, by: Operator = "linear", **of: Any) -> Matrix:
     """The weights of the linear layer of this name, whose matrix is at the path ``own``."""
     added, offset = _weight(t, name, "linear", f"{t.path(name)}.bias", shape[-2]) if bias else ((), None)
-    return Matrix(added, offset, *_weight(t, name, "linear", own, *shape, viewed=True))
+    return Matrix(added, offset, *_weight(t, name, by, own, *shape, viewed=True, **of))
 
 
 def _operands(
@@ -157,13 +157,14 @@ def _operands(
 ) -> tuple[Tensor, tuple[Tensor, ...], Steps, tuple[Tensor, ...]]:
     """Input of a linear layer, a copy of its weight (at ``own``) if kept, the steps back, and all that is read."""
     *lead, d_in = x.shape
+    by: Operator = "grouped_mm" if sets else "linear"
     if t.code.linear == "columns" and kind == "linear" and read is None:  # its weight is cast first, then its input
-        copies, weight = _weight(t, name, "linear", own, *sets, d_out, d_in, viewed=True)
-        (x,) = casts(t, name, "linear", x)
+        copies, weight = _weight(t, name, by, own, *sets, d_out, d_in, viewed=True)
+        (x,) = casts(t, name, by, x)
         added, offset = _weight(t, name, "linear", f"{t.path(name)}.bias", d_out) if bias else ((), None)
     else:
-        added, offset, copies, weight = read or matrix(t, name, own, *sets, d_out, d_in, bias=bias)
-        (x,) = casts(t, name, "linear", x)
+        added, offset, copies, weight = read or matrix(t, name, own, *sets, d_out, d_in, bias=bias, kind=kind, by=by)
+        (x,) = casts(t, name, by, x)
     rows, weight = x.view(prod(lead), d_in) if len(lead) > 1 else x, weight._replace(role=x.made)
     steps: Steps = ((to(rows),), (weight,))[::1 if bias else -1]
     if bias and offset is not None:
@@ -198,14 +199,18 @@ def linears(
 
 
 def _weight(
-    t: Trace, name: str, operator: Operator, path: str, *shape: Number, viewed: bool = False
+    t: Trace, name: str, operator: Operator, path: str, *shape: Number, viewed: bool = False, kind: Name = "linear",
 ) -> tuple[tuple[Tensor, ...], Gradient]:
-    """The weight at ``path`` as an operator reads it: autocast's copy, cast once, or none; and its gradient."""
+    """The weight at ``path`` as an operator reads it: autocast's copy, or none; and its gradient.
+
+    Weights that are trained are cast once, others for every operator (``cached_cast`` in ``autocast_mode.cpp``).
+    """
     role = autocast(t, operator)
     if role is None or t.workload.bytes_of(role) == t.workload.bytes_of(Role.WEIGHT):
         return (), of_weight(path, *shape, viewed=viewed)
-    x = t.tensor(*shape, role=role, label=f"{name}, cast")
-    t.op(name, "cast", writes=(x,), backward=((of_weight(path, *shape),),))
+    trained = t.trains(path, kind)
+    x = t.tensor(*shape, role=role, label=f"{name}, cast", grad=trained)
+    t.op(name, "cast" if trained else "elementwise", writes=(x,), backward=((of_weight(path, *shape),),) * trained)
     return (x,), to(x.view(*shape) if viewed else x)
 
 
@@ -380,7 +385,7 @@ def dropout(t: Trace, name: str, x: Tensor, p: float | None = None) -> Tensor:
     if not (t.workload.drops if p is None else p > 0):
         return x
     on_cuda = t.workload.kernels == "cuda"
-    mask = t.tensor(*x.shape, role=Role.BOOL if on_cuda else x.role, label="dropout mask", scores=x.scores, grad=False)
+    mask = t.tensor(*x.shape, role=Role.BOOL if on_cuda else x.made, label="dropout mask", scores=x.scores, grad=False)
     out = like(t, x, f"{x.label} after dropout")
     if on_cuda:
         return elementwise(t, name, "dropout", x, out, keeps=(mask,), others=(mask,))

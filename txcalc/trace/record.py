@@ -57,9 +57,8 @@ class Op(NamedTuple):
     @property
     def matrix(self) -> tuple[Number, ...]:
         """(outputs, inputs) of its own weight where that is a matrix with a module of its own, else empty."""
-        if not self.weights or self.weights[0][0] != "weight" or len(self.weights[0][1]) != 2:
-            return ()
-        return self.weights[0][1]
+        own, shape = self.weights[0] if self.weights else ("", ())
+        return shape if own == "weight" and len(shape) == 2 else ()
 
     @property
     def flops(self) -> Number:
@@ -150,8 +149,7 @@ Node = Op | Repeat | Frame | Again
 
 
 class Often(NamedTuple):
-    """How often a node happens: the products of what the ``Repeat``s around it say. ``again``: after ``first`` runs of
-    it, which are told apart."""
+    """How often a node happens, by the ``Repeat``s around it. ``again``: after ``first`` runs of it, told apart."""
 
     copies: Number = 1
     active: Number = 1
@@ -370,28 +368,30 @@ class Trace:
 
     def loop(
         self, name: str, times: Number, body: Callable[[Tensor], Tensor], x: Tensor, *, copies: Number | None = None,
-        unused: Number = 0, within: Literal["layer", ""] = "", apart: bool = False,
+        unused: Number = 0, within: Literal["layer", ""] = "", apart: bool = False, first: Number = 0, **more: Any,
     ) -> Tensor:
-        """Run ``body`` once and let it stand for ``times`` runs in a row, with ``copies`` sets of weights.
+        """Run ``body`` once for ``times`` runs in a row, after ``first`` others, with ``copies`` sets of weights.
 
         What comes of the last ``unused`` of them is not read. A first run is told ``apart`` if it makes what the others
-        read, or if its input has no gradient, and its output has one: it keeps less.
+        read, or if its output has another dtype than its input, or a gradient where that has none. ``more``: fields.
         """
-        def run(often: Often, x: Tensor, first: int) -> Tensor:
+        def run(often: Often, x: Tensor, before: int) -> Tensor:
             with self.scope(name, copies=often.copies, calls=often.calls, back=often.back, repeat=True, within=within):
                 entry = self.tensor(*x.shape, role=x.role, label=x.label, grad=self.frozen is None or self.needs(x))
                 leave = body(entry)
             after = self.tensor(*leave.shape, role=leave.role, label=leave.label,
                                 grad=self.frozen is None or self.needs(leave))
-            self.extend(carries=(Loop(x, entry, leave, after, often.calls),), first=first)
+            self.extend(carries=(Loop(x, entry, leave, after, often.calls),), first=first + before, **more)
             return after
 
         own, recorded = times if copies is None else copies, len(self.body)
-        if (apart or (self.frozen is not None and not self.needs(x))) and self.size(times) != 1:
-            if self.needs(y := run(Often(), x, 0)) or apart:
-                return run(Often(own - 1, own - 1, times - 1, times - unused - 1), y, 1)
+        if not apart or self.size(times) == 1:
+            y = run(Often(own, own, times, times - unused), x, 0)
+            before, after = ((self.workload.bytes_of(z.role), self.frozen and self.needs(z)) for z in (x, y))
+            if before == after or self.size(times) == 1:
+                return y
             del self.body[recorded:]
-        return run(Often(own, own, times, times - unused), x, 0)
+        return run(Often(own - 1, own - 1, times - 1, times - unused - 1), run(Often(), x, 0), 1)
 
     def extend(self, **more: Any) -> None:
         """Say more fields of the last repeated scope: what its runs carry, spread and gather, or what they are."""
