@@ -110,7 +110,8 @@ def test_the_timeline_has_every_peak(name: str) -> None:
 def test_one_more_sequence_always_keeps_as_much() -> None:
     kept = [txcalc.memory(Model.from_data(GPT), phase="training", batch=b, seq=11).kept_bytes or 0 for b in (1, 2, 3)]
     assert kept[2] - kept[1] == kept[1] - kept[0] > 0
-    counted = txcalc.count(Model.from_data(GPT), phase="training", batch=2, seq=11).totals.activation_bytes
+    run: dict[str, Any] = {"phase": "training", "batch": 2, "seq": 11, "precision": "amp"}
+    counted = txcalc.count(Model.from_data(GPT), **run).totals.activation_bytes
     assert counted is not None
     assert kept[1] == counted.value - 2 * 2 * 11 * 8 + 4  # ids and targets were there, the loss is new
 
@@ -263,6 +264,27 @@ def test_a_batch_of_a_whole_step_is_accumulated() -> None:
     refused = run("gpt2", "--batch", 5, "--global-batch", 12)
     assert (refused.exit_code, refused.stderr) == (
         2, "error: --global-batch: 12 sequences are no whole micro-batches of 5\n")
+
+
+@pytest.mark.parametrize(("model", "given", "precision", "width"), [
+    ("gpt2", {"phase": "training"}, "amp", 4), ("gpt2", {"optimizer": "lion"}, "amp", 4),
+    ("gpt2", {"global_batch": 3}, "amp", 4), ("gpt2", {"accumulate": 1, "implementation": "transformers"}, "amp", 4),
+    ("gpt2", {"clip": True, "dtype": "fp32"}, None, 4), ("gpt2", {"phase": "training", "dtype": "fp16"}, None, 2),
+    ("gpt2", {"precision": "bf16"}, "bf16", 2), ("gpt2", {"optimizer": "weights=2,states=8"}, None, 2),
+    ("lstm-ptb-medium", {"phase": "training"}, "bf16", 2), ("gpt2", {}, None, 2),
+])
+def test_a_step_that_does_not_say_its_precision(
+    model: str, given: dict[str, Any], precision: str | None, width: int
+) -> None:
+    memory = txcalc.memory(model, seq=16, **given)
+    assert memory.workload.precision == precision
+    assert ("amp: bf16 over fp32" in render(memory)) == (precision == "amp")
+    assert ("where amp is usual: autocast over a cell" in " ".join(memory.notes)) == (model != "gpt2")
+    weights = next(each.bytes for each in memory.resident if each.what == "weights")
+    assert weights == width * txcalc.count(model).totals.params.value
+    if precision == "amp":
+        fit = txcalc.fit(model, "h100", seq=16, **given)
+        assert (fit.workload.precision, fit.peak.bytes > memory.peak.bytes) == (precision, True)
 
 
 def test_bytes_of_a_parameter_give_a_bound() -> None:

@@ -17,7 +17,7 @@ from txcalc.answer.levers import Lever, flops_per_token, levers
 from txcalc.answer.limits import LONGEST, Reserve, first_above, reserved
 from txcalc.answer.memory import Held, Peak, by_use, usable
 from txcalc.answer.notes import beyond, notes, runs_as
-from txcalc.answer.passes import Passes, passes, placed
+from txcalc.answer.passes import Passes, assumed, passes, placed
 from txcalc.answer.report import PYTHON, Answer, ModelInfo, Origin, Provenance
 from txcalc.answer.serving import Served
 from txcalc.count import step
@@ -121,6 +121,7 @@ def capacity(
         spread = layouts(spec, plain(given), gpus, room, lambda of: spaces + max(
             phase.peak_bytes for t in of.traces for phase in step.phases(t, rounded=on.rounded)))
         given |= spread[0].run
+    given, noted = (given, ()) if spread else assumed(spec, given)
     search = _Search(spec, given, on, usable(on) - aside.bytes)
     now, peak = search.now, search.at({})
     most = search.most(given) if over is None or make is None else (search.over(over, make),)
@@ -150,7 +151,7 @@ def capacity(
         flops_per_token=flops_per_token(now),
         levers=() if peak.bytes <= search.room else levers(
             spec, search.given, now, lambda of: search.peak(of).bytes, peak.bytes, search.room),
-        notes=(*origin.notes, *beyond(spec, longest), *notes(spec, now.traces[0], now.asked)),
+        notes=(*origin.notes, *noted, *beyond(spec, longest), *notes(spec, now.traces[0], now.asked)),
         conventions=conventions(spec, now.traces[0]),
         provenance=Provenance.of(origin.command),
     ), now.defaults)

@@ -13,7 +13,7 @@ from txcalc.answer.devices import Device, device
 from txcalc.answer.levers import Lever, flops_per_token, levers
 from txcalc.answer.limits import Reserve, reserved
 from txcalc.answer.notes import notes, runs_as
-from txcalc.answer.passes import Passes, passes, placed
+from txcalc.answer.passes import Passes, assumed, passes, placed
 from txcalc.answer.report import PYTHON, Answer, Collective, Kind, ModelInfo, Origin, Provenance, communicated
 from txcalc.answer.rerun import again, recorded
 from txcalc.answer.serving import Served
@@ -155,6 +155,7 @@ def memory(
     ``card``: a device's name, or bytes such as 24GB; ``reserve``: what of it no tensor can have. Raises ``SpecError``
     for a run that does not fit the model, or whose live bytes are not proved.
     """
+    given, noted = assumed(spec, given)
     found = passes(spec, given)
     accelerator = None if card is None else device(card)
     aside = None if reserve is None and accelerator is None else reserved(reserve, accelerator)
@@ -190,7 +191,7 @@ def memory(
         flops_per_token=flops_per_token(found),
         levers=levers(spec, given, found, partial(allocated, device=accelerator), peak, room),
         collectives=communicated(*found.traces),
-        notes=(*origin.notes, *notes(spec, found.traces[0], found.asked)),
+        notes=(*origin.notes, *noted, *notes(spec, found.traces[0], found.asked)),
         conventions=tuple(_rules(spec, found.traces[0])),
         provenance=Provenance.of(origin.command),
     ), found.defaults)

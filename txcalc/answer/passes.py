@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from txcalc.answer.fit import fill, fit
 from txcalc.count import step
 from txcalc.count.turns import Turns
+from txcalc.count.unproved import unproved
 from txcalc.spec.errors import SpecError, not_one_of
 from txcalc.spec.facts import is_causal
 from txcalc.spec.model import Model
@@ -70,6 +71,26 @@ def heaviest(spec: Model, workload: Workload) -> Trace:
     first = (stage for stage in range(layout.pp) if own.index(own[stage]) == stage)  # has most waiting of its like
     found = [trace(spec, workload, stage=stage) for stage in first]
     return max(found, key=lambda t: max(each.peak_bytes for each in step.phases(t)))
+
+
+def assumed(spec: Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The fields with a precision where a training step does not say its own, and a note on one that is not amp.
+
+    That is autocast over fp32 weights, or all of it in bf16 where autocast is not proved. What says its own: other
+    formats than bf16 (``dtype``), of weights that are stored, and bytes of a parameter in place of an optimizer.
+    """
+    given = _accumulated(plain(given))
+    trains = given["phase"] == "training" if "phase" in given else any(name in given for name in TRAINING)
+    says = any(given.get(name) is not None for name in ("precision", "weights", "fsdp"))
+    if not trains or says or given.get("dtype", "bf16") != "bf16" or "=" in str(given.get("optimizer")):
+        return given, ()
+    try:
+        why = unproved(passes(spec, {**given, "precision": "amp"}).traces[0])
+    except SpecError as error:
+        why = error.message
+    if not why:
+        return {**given, "precision": "amp"}, ()
+    return {**given, "precision": "bf16"}, (f"all is in bf16, where amp is usual: {why}",)
 
 
 def _accumulated(given: dict[str, Any]) -> dict[str, Any]:

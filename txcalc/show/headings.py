@@ -90,7 +90,9 @@ def lengths(workload: Workload, defaults: frozenset[str]) -> list[str]:
 
 
 def dtypes(workload: Workload) -> str:
-    """``bf16``, or ``bf16, weights q4_k_m, KV cache fp8``."""
+    """``bf16``, ``amp: bf16 over fp32``, or ``bf16, weights q4_k_m, KV cache fp8``."""
+    if workload.precision in ("amp", "mixed"):
+        return f"{workload.precision}: {workload.dtype} over fp32"
     weights = f", weights {workload.weights}" if workload.weights not in (None, workload.dtype) else ""
     cache = f", KV cache {workload.kv_dtype}" if workload.kv_dtype != workload.dtype else ""
     return workload.dtype + weights + cache
