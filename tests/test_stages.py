@@ -1,17 +1,24 @@
-"""Peaks of a pipeline's stages against PyTorch's own schedules, in a process group of any number of ranks."""
+"""Peaks of a pipeline's stages against PyTorch's own schedules, and buckets of data parallelism against PyTorch's."""
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
 
 import txcalc
 from txcalc.check import fake_cuda
 from txcalc.check.fake_cuda import NotRun
+from txcalc.check.measure_modes import LiveMode
+from txcalc.check.measure_trained import build
 from txcalc.count import step
 from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
+from txcalc.trace.layout import Layout
 from txcalc.trace.model import trace
 from txcalc.trace.rank import local
 from txcalc.trace.workload import Workload
@@ -73,3 +80,15 @@ def test_a_step_has_at_least_as_many_micro_batches_as_stages() -> None:
         with pytest.raises(SpecError) as error:
             txcalc.memory("gpt2", phase="training", seq=64, pp=4, **more)
         assert error.value.field == field
+
+
+def test_data_parallel_ranks_have_buckets_as_large_as_all_gradients(tmp_path: Path) -> None:
+    model = _models()["llama3-8b"]
+    root, live = build(model, length=13, dtype=torch.bfloat16), LiveMode("cpu")
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    with live:
+        parallel = nn.parallel.DistributedDataParallel(root)
+    dist.destroy_process_group()
+    buckets = sum(entry.value for entry in step.resident(trace(model, Workload(
+        phase="training", seq=13, layout=Layout(dp=2)))) if entry.part == "collectives")
+    assert buckets == live.now == 2 * sum(p.numel() for p in parallel.parameters())

@@ -22,6 +22,7 @@ from txcalc.answer.report import PYTHON, Answer, ModelInfo, Origin, Provenance
 from txcalc.answer.serving import Served
 from txcalc.count import step
 from txcalc.count.totals import trained
+from txcalc.count.unproved import unmeasured
 from txcalc.count.weights import is_packed
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError, of_field
@@ -141,7 +142,7 @@ def capacity(
         reserve=aside,
         room_bytes=search.room,
         peak=Peak(bytes=peak.bytes, phase=peak.phase, at=peak.at,
-                  kind="estimate" if is_packed(now.traces[0]) else trained(now.traces[0])),
+                  kind="estimate" if is_packed(now.traces[0]) or unmeasured(now.traces[0]) else trained(now.traces[0])),
         fits=peak.bytes <= search.room,
         short_bytes=None if top else min(each.bytes_first_not or 0 for each in most) - search.room,
         most=most,

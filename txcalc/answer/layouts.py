@@ -20,6 +20,8 @@ STATES: Final[tuple[dict[str, Any], ...]] = (
     {"precision": "mixed"}, *({"precision": "mixed", "zero": stage} for stage in (1, 2, 3)),
     {"fsdp": "reshard=no"}, {"fsdp": "yes"})
 """How data-parallel ranks may share what is there for every weight."""
+SURE: Final = ("exact", "bound", "estimate")
+"""How sure a peak may be, the surest first."""
 
 
 class Spread(Part):
@@ -49,13 +51,13 @@ def layouts(
             of = passes(spec, {**given, **run})
             held = max(int(total(step.resident(t))) for t in of.traces)
             size = held if held > room else peak(of)
-            kind: Kind = "bound" if held > room else max(map(step.certainty, of.traces), key="exact bound".index)
+            kind: Kind = "bound" if held > room else max(map(step.certainty, of.traces), key=SURE.index)
             found.append(Spread(run=run, bytes=size, kind=kind, fits=size <= room, free_bytes=room - size))
         except SpecError as error:
             why.append(error)
     if not found:
         raise why[0]
-    return tuple(sorted(found, key=lambda each: (not each.fits, each.kind == "bound", -each.free_bytes)))
+    return tuple(sorted(found, key=lambda each: (not each.fits, each.kind != "exact", -each.free_bytes)))
 
 
 def _runs(given: Mapping[str, Any], gpus: int) -> Iterator[dict[str, Any]]:

@@ -167,8 +167,8 @@ def memory(
     top, highest = max(phases, key=lambda each: each[1].peak_bytes)
     peak, spaces = allocated(found, accelerator), _workspaces(found, accelerator)
     entries, events = step.at_peak(top), [list(step.events(t, turns=TURNS)) for t in found.traces]
-    kind: Kind = "bound" if step.certainty(top) == "bound" else "estimate" if (
-        is_packed(top) or not step.is_followed(top)) else trained(top)
+    sure = step.certainty(top)
+    kind: Kind = sure if sure != "exact" else "estimate" if is_packed(top) else trained(top)
     return Answer(Memory(
         model=ModelInfo.of(spec, origin),
         workload=found.workload.replaced(latents=found.asked.latents),

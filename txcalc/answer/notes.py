@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import get_args
 
 from txcalc.count.kv_cache import kv_cache_bytes
+from txcalc.count.unproved import unmeasured
 from txcalc.count.weights import is_known, is_packed
 from txcalc.spec.facts import located_blocks
 from txcalc.spec.model import Model
@@ -46,6 +47,8 @@ def one_rank(t: Trace) -> Iterator[str]:
     if layout.world > 1:
         stage = f", of stage {t.stage + 1} of {layout.pp}, which holds most and has {t.model.layers:,} layers"
         yield f"all numbers are of one of {layout.world:,} ranks{stage if layout.pp > 1 else ''}"
+        if what := unmeasured(t):
+            yield f"a peak is an estimate here: no test has followed {what} yet, only the parts of it"
     for name, given, axis in (("sp", layout.sp, "tp"), ("zero", layout.zero, "dp"), ("fsdp", layout.fsdp, "dp"),
                               ("schedule", layout.schedule, "pp")):
         if given and getattr(layout, axis) == 1:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from txcalc.check import fake_ranks
+from txcalc.check import measure_group
 from txcalc.check.measure import maker
 from txcalc.check.measure_kept import Kept, kept_by
 from txcalc.check.measure_modes import LiveMode
@@ -52,13 +52,13 @@ def live_bytes(
     inputs; ``autocast``: to that dtype. ``dropout``: of every place where the class has one, else as ``config`` says.
     ``recompute``: the class's own gradient checkpointing, of every layer. What was there before (weights, buffers,
     inputs, labels) and what a kernel allocates for itself are not seen. ``shards``: how weights in fp32 are sharded
-    (``txcalc.check.fake_ranks``); then it is the second step, after which gradients are set to none.
+    (``txcalc.check.measure_group``); then it is the second step, after which gradients are set to none.
     """
     with maker(device) as at:
         model, forward = _step(config, batch, seq, at, **run)
         if shards is not None:
             layers = [each for each in model.modules() if isinstance(each, _layer())]
-            fake_ranks.shard(model, layers, list(model.parameters()), shards)
+            measure_group.shard(model, layers, list(model.parameters()), shards)
         with LiveMode(at) as live, _Yes(), live.sharded():
             loss = forward()
             loss.backward()  # type: ignore[no-untyped-call]

@@ -26,10 +26,10 @@ from torch.distributed.tensor.parallel import (
     loss_parallel,
     parallelize_module,
 )
-from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._pytree import tree_leaves
 
 from txcalc.check.measure import Inputs
+from txcalc.check.measure_group import join
 from txcalc.check.measure_modes import LiveMode
 from txcalc.check.measure_trained import build
 from txcalc.check.reference.attention import SelfAttention
@@ -89,7 +89,7 @@ def ranks(world: int, mode: RankMode) -> Iterator[DeviceMesh]:
             mode.pause -= 1
 
     ShardingPropagator._propagate_tensor_meta_non_cached = quiet  # type: ignore[method-assign]
-    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=world)
+    join(world)
     try:
         with unset_fake_temporarily():
             yield dist.device_mesh.init_device_mesh("cuda", (world,))

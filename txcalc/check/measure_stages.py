@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, schedules
 from torch.distributed.pipelining.stage import InferenceMode  # type: ignore[attr-defined]
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from txcalc.check.measure import Inputs
+from txcalc.check.measure_group import join
 from txcalc.check.measure_modes import LiveMode
 from txcalc.check.measure_trained import build
 from txcalc.check.reference.transformer import Reference
@@ -54,7 +54,7 @@ def stage_of(rank: int, world: int) -> Iterator[None]:
     before = schedules._PipelineSchedule._warmup_p2p, torch.random.fork_rng
     schedules._PipelineSchedule._warmup_p2p = static  # type: ignore[assignment,method-assign]
     torch.random.fork_rng = lambda *_, **__: contextlib.nullcontext()  # type: ignore[assignment]
-    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world)
+    join(world, rank)
     try:
         yield
     finally:

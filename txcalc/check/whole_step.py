@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from txcalc.check import fake_ranks
+from txcalc.check import measure_group
 from txcalc.check.measure import Inputs, all_ends, balance, maker
 from txcalc.check.measure_modes import LiveMode, canonical_paths
 from txcalc.check.measure_trained import build
@@ -109,7 +109,7 @@ def step_live_bytes(
     those of every weight once its gradient is there.
 
     Weights, states, inputs and targets count; buffers and what a kernel allocates for itself do not. The optimizer gets
-    the parameters that are trained in this ``order`` of their paths. ``shards``: how ``txcalc.check.fake_ranks`` shards
+    the parameters that are trained in this ``order`` of their paths. ``shards``: how ``txcalc.check.measure_group`` shards
     weights in fp32. ``how``: see ``build``.
     """
     with maker(device) as at:
@@ -119,7 +119,7 @@ def step_live_bytes(
             balance(root)
         parameters = _in_order(root, order)
         if shards is not None:
-            parameters = fake_ranks.shard(root, layers(root), parameters, shards)
+            parameters = measure_group.shard(root, layers(root), parameters, shards)
         live = LiveMode(at)
         for tensor in (*parameters, run.tokens, run.source, run.images, *run.targets):
             if tensor is not None:

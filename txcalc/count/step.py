@@ -25,7 +25,7 @@ from txcalc.count.moments import Moment, Moments, every
 from txcalc.count.parameter import Parameter
 from txcalc.count.peak import Amounts, Where, alive, found, highest
 from txcalc.count.turns import Memory, Turns, count
-from txcalc.count.unproved import INPUTS
+from txcalc.count.unproved import INPUTS, unmeasured
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks
@@ -72,21 +72,20 @@ def phases(
     return tuple(Phase(each.name, each.bytes, each.at, each.turns) for each in peaks)
 
 
-def is_followed(trace: Trace) -> bool:
-    """Whether the optimizer's step has been followed: of split weights AdamW's alone, where norms are split too."""
-    w = trace.workload
-    adamw = w.updates == "adamw" and w.optimizer_kernel in (None, "foreach")
-    return trace.layout.tp == 1 or w.phase != "training" or (trace.layout.sp and adamw)
-
-
-def certainty(trace: Trace) -> Literal["exact", "bound"]:
-    """How sure the peak is: a bound where it is not known what the optimizer's step, or a compiled loss, allocates.
+def certainty(trace: Trace) -> Literal["exact", "bound", "estimate"]:
+    """How sure the peak is: an estimate where no test has followed a layout's parts together, which of split weights'
+    optimizers is AdamW's step alone, where norms are split too; a bound where it is not known what the optimizer's
+    step, or a compiled loss, allocates.
 
     Also where a later micro-batch adds a gradient that is handed on as it is: autograd then frees it at once, while
     here it lives until its weight's turn comes in the backward pass.
     """
-    handed = any(g.how == "same" and isinstance(g.of, str) for op in trace.ops for step in op.backward for g in step)
     w = trace.workload
+    adamw = w.updates == "adamw" and w.optimizer_kernel in (None, "foreach")
+    followed = trace.layout.tp == 1 or w.phase != "training" or (trace.layout.sp and adamw)
+    if unmeasured(trace) or not followed:
+        return "estimate"
+    handed = any(g.how == "same" and isinstance(g.of, str) for op in trace.ops for step in op.backward for g in step)
     compiled = words.form(w.loss or "") == "compiled"
     known = optimizers.is_known(w) and not (compiled or zero.stage(trace)) and not (handed and (w.accumulate or 1) > 1)
     return "exact" if known or w.phase != "training" else "bound"
@@ -226,7 +225,7 @@ class _Step:
         buffers = [zero.shared(trace, each) for each in buffers]
         self.gradients = [] if self.held else buffers
         self.resident = [*self._resident(), *stages.received(trace),
-                         *(each for each in buffers if self.held and each.each)]
+                         *(each for each in buffers if self.held and each.each), *_buckets(trace, buffers)]
 
     def in_order(self, turns: int | None = TURNS) -> list[Parameter]:
         """What the optimizer's step goes over, copies one by one if it does.
@@ -318,6 +317,16 @@ class _Step:
         return [Parameter(op, path, "", shards.shard(shape, self.sharded) if self.sharded else shape,
                           width.get(path, trace.workload.bytes_of(Role.WEIGHT)), count(trace, often.copies))
                 for op, often in trace.placed for path, shape in params.weight_shapes(op).items() if path in trained]
+
+
+def _buckets(trace: Trace, gradients: Iterable[Entry]) -> Iterator[Entry]:
+    """What data-parallel ranks reduce: ``DistributedDataParallel`` copies gradients to buckets of its own, made once,
+    unless ``gradient_as_bucket_view`` is given (its documentation, and measured on torch 2.13)."""
+    layout, w = trace.layout, trace.workload
+    if layout.dp * layout.cp == 1 or layout.fsdp is not None or layout.zero or w.held is not None:
+        return
+    for each in gradients:
+        yield each._replace(what="bucket of DistributedDataParallel", part="collectives")
 
 
 def _check_in_backward(w: Workload) -> None:

@@ -59,12 +59,14 @@ GENERATION: Final[Rows] = (
 but that no test has followed yet."""
 
 
+UNSPLIT: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
+    ("other code than plain PyTorch's", lambda t: t.workload.implementation != "torch"),
+    ("a loss in chunks, compiled or fused", lambda t: t.workload.loss not in (None, "plain", "fp32")),
+)
 SPLIT: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
     ("a pass that generates", lambda t: not t.workload.keeps),
-    ("other code than plain PyTorch's", lambda t: t.workload.implementation != "torch"),
     ("autocast", lambda t: t.workload.precision == "amp"),
     ("frozen weights", lambda t: t.frozen is not None),
-    ("a loss in chunks, compiled or fused", lambda t: t.workload.loss not in (None, "plain", "fp32")),
     ("an encoder or a tower beside the decoder", lambda t: bool(t.model.encoder or t.model.tower)),
     ("an encoder", lambda t: not is_causal(t.model) or bool(t.model.token_types)),
     ("no head over the vocabulary", lambda t: t.model.head.kind != "lm" or bool(
@@ -84,7 +86,13 @@ SPLIT: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
     ("sharded weights", lambda t: t.layout.fsdp is not None or t.layout.zero > 0),
     ("several micro-batches of one step", lambda t: (t.workload.accumulate or 1) > 1),
 )
-"""What no test has followed of a rank that has a part of a model's tensors."""
+"""What is not split yet of a rank that has a part of a model's tensors, and what is, but no test has followed."""
+
+
+def unmeasured(trace: Trace) -> str:
+    """What of a rank's live bytes no test has followed, though all of its parts are proved, or nothing."""
+    found = [f"tensor parallelism of {what}" for what, has in SPLIT if trace.layout.tp > 1 and has(trace)]
+    return next(iter(found), "expert parallelism" if trace.layout.ep > 1 else "")
 
 
 def check(trace: Trace) -> None:
@@ -98,8 +106,10 @@ def unproved(trace: Trace) -> str:
     if trace.model is None or trace.sizes:
         return ""
     spec, generates = trace.model, not trace.workload.keeps
-    found = [f"tensor parallelism of {what}" for what, has in SPLIT if trace.layout.tp > 1 and has(trace)]
-    found += [f"--{axis}" for axis in ("cp", "ep") if getattr(trace.layout, axis) > 1]
+    found = [f"tensor parallelism of {what}" for what, has in UNSPLIT if trace.layout.tp > 1 and has(trace)]
+    found += ["--cp"] * (trace.layout.cp > 1)
+    found += ["a pipeline whose weights are sharded"] * (trace.layout.pp > 1 and (
+        trace.layout.fsdp is not None or trace.layout.zero > 1))
     found += [what for what, has in MODELS if has(spec)] + [what for what, has in LAYERS if _any(spec, has)]
     if trace.workload.precision == "amp":
         found += [f"autocast over {what}" for what, has in AUTOCAST if _any(spec, has)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from math import prod
 from typing import Any, Final
 
 import torch
@@ -30,10 +31,15 @@ class Stream:
         return lambda *_, **__: Stream()
 
 
-def mesh(*sizes: int, names: tuple[str, ...] = ()) -> DeviceMesh:
-    """A mesh of so many ranks, of which this process is the first."""
+def join(world: int, rank: int = 0) -> None:
+    """Be a rank of so many, and of no others any more."""
     if dist.is_initialized():
         dist.destroy_process_group()
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world)
+
+
+def mesh(*sizes: int, names: tuple[str, ...] = ()) -> DeviceMesh:
+    """A mesh of so many ranks, of which this process is the first."""
     for name, value in {
         "Stream": Stream, "Event": Stream, "stream": lambda stream: nullcontext(),
         "current_stream": lambda device=None: Stream(), "default_stream": lambda device=None: Stream(),
@@ -41,11 +47,8 @@ def mesh(*sizes: int, names: tuple[str, ...] = ()) -> DeviceMesh:
         "synchronize": lambda device=None: None, "is_initialized": lambda: True,
     }.items():
         setattr(torch.cuda, name, value)
-    world = 1
-    for size in sizes:
-        world *= size
     with unset_fake_temporarily():
-        dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=world)
+        join(prod(sizes))
         return init_device_mesh("cuda", sizes, mesh_dim_names=names or tuple(f"dim{i}" for i in range(len(sizes))))
 
 
