@@ -109,8 +109,8 @@ def step_live_bytes(
     those of every weight once its gradient is there.
 
     Weights, states, inputs and targets count; buffers and what a kernel allocates for itself do not. The optimizer gets
-    the parameters that are trained in this ``order`` of their paths. ``shards``: how ``txcalc.check.measure_group`` shards
-    weights in fp32. ``how``: see ``build``.
+    the parameters that are trained in this ``order`` of their paths. ``shards``: how ``measure_group`` shards weights
+    in fp32. ``how``: see ``build``.
     """
     with maker(device) as at:
         run = Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
