@@ -16,7 +16,7 @@ from txcalc.answer.layouts import Spread, layouts
 from txcalc.answer.levers import Lever, flops_per_token, levers
 from txcalc.answer.limits import LONGEST, Reserve, first_above, reserved
 from txcalc.answer.memory import Held, Peak, by_use, usable
-from txcalc.answer.notes import beyond, notes, runs_as
+from txcalc.answer.notes import beyond, notes, runs_as, unfollowed
 from txcalc.answer.passes import Passes, assumed, passes, placed
 from txcalc.answer.report import PYTHON, Answer, ModelInfo, Origin, Provenance
 from txcalc.answer.serving import Served
@@ -152,7 +152,8 @@ def capacity(
         flops_per_token=flops_per_token(now),
         levers=() if peak.bytes <= search.room else levers(
             spec, search.given, now, lambda of: search.peak(of).bytes, peak.bytes, search.room),
-        notes=(*origin.notes, *noted, *beyond(spec, longest), *notes(spec, now.traces[0], now.asked)),
+        notes=(*origin.notes, *noted, *beyond(spec, longest), *notes(spec, now.traces[0], now.asked),
+               *unfollowed(now.traces[0])),
         conventions=conventions(spec, now.traces[0]),
         provenance=Provenance.of(origin.command),
     ), now.defaults)

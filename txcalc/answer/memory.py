@@ -12,7 +12,7 @@ from txcalc.answer.conventions import Convention, conventions
 from txcalc.answer.devices import Device, device
 from txcalc.answer.levers import Lever, flops_per_token, levers
 from txcalc.answer.limits import Reserve, reserved
-from txcalc.answer.notes import notes, runs_as
+from txcalc.answer.notes import notes, runs_as, unfollowed
 from txcalc.answer.passes import Passes, assumed, passes, placed
 from txcalc.answer.report import PYTHON, Answer, Collective, Kind, ModelInfo, Origin, Provenance, communicated
 from txcalc.answer.rerun import again, recorded
@@ -191,7 +191,7 @@ def memory(
         flops_per_token=flops_per_token(found),
         levers=levers(spec, given, found, partial(allocated, device=accelerator), peak, room),
         collectives=communicated(*found.traces),
-        notes=(*origin.notes, *noted, *notes(spec, found.traces[0], found.asked)),
+        notes=(*origin.notes, *noted, *notes(spec, found.traces[0], found.asked), *unfollowed(found.traces[0])),
         conventions=tuple(_rules(spec, found.traces[0])),
         provenance=Provenance.of(origin.command),
     ), found.defaults)

@@ -47,12 +47,16 @@ def one_rank(t: Trace) -> Iterator[str]:
     if layout.world > 1:
         stage = f", of stage {t.stage + 1} of {layout.pp}, which holds most and has {t.model.layers:,} layers"
         yield f"all numbers are of one of {layout.world:,} ranks{stage if layout.pp > 1 else ''}"
-        if what := unmeasured(t):
-            yield f"a peak is an estimate here: no test has followed {what} yet, only the parts of it"
     for name, given, axis in (("sp", layout.sp, "tp"), ("zero", layout.zero, "dp"), ("fsdp", layout.fsdp, "dp"),
                               ("schedule", layout.schedule, "pp")):
         if given and getattr(layout, axis) == 1:
             yield f"{name} changes nothing here: {axis} is 1"
+
+
+def unfollowed(t: Trace) -> Iterator[str]:
+    """Why a peak is an estimate, where a layout makes it one."""
+    if what := unmeasured(t):
+        yield f"the peak is an estimate: no test has followed {what} yet, only its parts"
 
 
 def instead(spec: Model, t: Trace) -> Iterator[str]:
