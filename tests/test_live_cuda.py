@@ -37,7 +37,7 @@ CASES = [(name, run) for name in (*MODELS, *FAMILIES) for run in RUNS]
 OFTEN = ("flash", "eager-dropout")
 
 
-@pytest.mark.grid(11)
+@pytest.mark.grid(23)
 @pytest.mark.parametrize(("name", "run"), [
     pytest.param(name, run, marks=() if name in MODELS or run in OFTEN else pytest.mark.slow) for name, run in CASES
 ])
@@ -47,7 +47,7 @@ def test_a_training_step(name: str, run: str) -> None:
     assert ours == real
 
 
-@pytest.mark.grid(3)
+@pytest.mark.grid(7)
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("attention", ["eager", "flash", "efficient", "math"])
 @pytest.mark.parametrize("name", ["gpt", "llama", "mixtral"])

@@ -23,7 +23,7 @@ def run() -> tuple[dict[str, Any], int]:
     compared = 0
     for block in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE):
         exec(block, scope)
-        for code, value in re.findall(r"^(\w+\(t\)) +# (\d+)$", block, re.MULTILINE):
+        for code, value in re.findall(r"^(\w+\(.*\)) +# (\d+)$", block, re.MULTILINE):
             assert eval(code, scope) == int(value), code
             compared += 1
     return scope, compared

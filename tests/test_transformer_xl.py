@@ -49,7 +49,7 @@ def model(name: str = "each layer's biases", **more: Any) -> Model:
 @pytest.mark.parametrize("name", MODELS)
 def test_everything_counted_is_measured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("txcalc.check.validate.CURVE", (16, 32, 64, 128, 256))
-    result = validate(model(name))
+    result = validate(model(name), one_of_many=True)
     assert result.agrees, [row for row in result.rows if row.verdict != "equal"]
 
 

@@ -102,7 +102,7 @@ def _is_matrix(p: Parameter) -> bool:
 
 
 def _is_hidden(p: Parameter) -> bool:
-    return len(p.shape) == 2 and bool(p.name) and p.op.kind.group not in ("embedding", "head")
+    return len(p.shape) == 2 and bool(p.name) and p.op.kind.group in ("linear", "router")
 
 
 def _is_query_or_key(p: Parameter) -> bool:

@@ -295,8 +295,9 @@ class Fourier(nn.Module):
         self.dropout = dropout_or_nothing(options.dropout)
 
     def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
-        """(b, n, d) to (b, n, d)."""
-        result: Tensor = self.dropout(torch.fft.fftn(x, dim=(1, 2)).real)
+        """(b, n, d) to (b, n, d). PyTorch transforms nothing in bf16."""
+        wide = x.float() if x.dtype is torch.bfloat16 else x
+        result: Tensor = self.dropout(torch.fft.fftn(wide, dim=(1, 2)).real.to(x.dtype))
         return result
 
 
