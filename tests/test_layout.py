@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from fractions import Fraction
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,3 +169,38 @@ def _ways(spec: Model, name: str, layout: Layout, quantity: int) -> Any:
     if last in ("k", "v"):
         return Fraction(tp, max(1, tp // spec.attention.kv_heads))  # type: ignore[union-attr]
     return tp
+
+
+@pytest.mark.parametrize("tp", [2, 3, 4])
+@pytest.mark.parametrize("name", ["gpt2", "opt-125m"])
+def test_states_of_a_split_table_that_is_tied(name: str, tp: int) -> None:
+    for precision, width in (("bf16", 2), ("fp32", 4)):
+        found = txcalc.memory(name, phase="training", seq=8, precision=precision, tp=tp)
+        held = {each.what: each.bytes for each in found.resident}
+        assert held["weights"] == width * txcalc.count(name, seq=8, tp=tp).totals.params.value
+        assert 0 <= held["optimizer state"] - 2 * held["weights"] < 10_000  # and a step of each
+
+
+def test_ranks_that_share_weights_are_no_matter_of_a_count() -> None:
+    for shared, field in (({"zero": 3}, "zero"), ({"fsdp": "yes"}, "fsdp")):
+        with pytest.raises(txcalc.SpecError, match="txcalc memory") as error:
+            txcalc.count("gpt2", phase="training", dp=4, **shared)
+        assert error.value.field == field
+
+
+def test_buckets_are_of_weights_that_several_ranks_have() -> None:
+    found = {dp: txcalc.memory("mixtral-8x7b", phase="training", seq=8, precision="bf16", dp=dp, ep=4)
+             for dp in (4, 8)}
+    buckets = {dp: next(each.bytes for each in memory.resident if each.what == "collectives")
+               for dp, memory in found.items()}
+    weights = next(each.bytes for each in found[8].resident if each.what == "weights")
+    assert buckets[8] == weights > 5 * buckets[4]
+
+
+def test_stages_are_searched_and_read_back(tmp_path: Path) -> None:
+    assert txcalc.fit("gpt2", "24GB", phase="training", seq=64, pp=2).fits
+    run = ["memory", "gpt2", "--phase", "training", "--seq", "8", "--dp", "4", "--fsdp", "reshard=no"]
+    assert CliRunner().invoke(app, [*run, "-o", str(tmp_path / "shards.yaml")]).exit_code == 0
+    found = CliRunner().invoke(app, ["memory", str(tmp_path / "shards.yaml")])
+    assert found.exit_code == 0 and "note: unchanged since" in found.stderr
+    assert txcalc.memory("gpt2", seq=8, pp=2).workload.phase == "prefill"

@@ -196,7 +196,8 @@ class _Search:
         """The peak with other sizes."""
         key = tuple({**self.sizes, **sizes}.values())
         if key not in self._known:
-            self._known[key] = self.peak(self.passes(sizes), like=self.now.traces[0])
+            of, first = self.passes(sizes), self.now.traces[0]
+            self._known[key] = self.peak(of, like=first if of.traces[0].stage == first.stage else None)
         return self._known[key]
 
     def peak(self, of: Passes, like: Trace | None = None) -> At:
@@ -208,7 +209,9 @@ class _Search:
         highest = max(phases, key=lambda phase: phase.peak_bytes)
         name = "forward" if highest.name == "prefill" and of.new is None else highest.name  # of an encoder
         spaces = self.on.workspaces(backward=self.now.workload.phase == "training")
-        return At(tuple(phase.peak_bytes + spaces for phase in phases), name, placed(highest.at, highest.turns))
+        sizes = tuple(phase.peak_bytes + spaces for phase in phases)
+        together = of.traces[0].layout.pp > 1  # another stage, with other phases, may be the heaviest at another size
+        return At((max(sizes),) if together else sizes, name, placed(highest.at, highest.turns))
 
     def most(self, given: Mapping[str, Any]) -> tuple[Most, ...]:
         """The largest batch and, of what reads tokens, the longest sequence, that first which was not given."""

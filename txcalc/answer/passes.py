@@ -79,9 +79,10 @@ def assumed(spec: Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], tupl
     That is autocast over fp32 weights, or all of it in bf16 where autocast is not proved. What says its own: other
     formats than bf16 (``dtype``), of weights that are stored, and bytes of a parameter in place of an optimizer.
     """
-    given = _accumulated(plain(given))
+    given = plain(given)
     trains = given["phase"] == "training" if "phase" in given else any(name in given for name in TRAINING)
-    says = any(given.get(name) is not None for name in ("precision", "weights", "fsdp"))
+    given = _accumulated(given) if trains else given
+    says = any(given.get(name) is not None for name in ("precision", "weights")) or _layout(given).shards
     if not trains or says or given.get("dtype", "bf16") != "bf16" or "=" in str(given.get("optimizer")):
         return given, ()
     try:
@@ -93,10 +94,16 @@ def assumed(spec: Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], tupl
     return {**given, "precision": "bf16"}, (f"all is in bf16, where amp is usual: {why}",)
 
 
+def _layout(given: Mapping[str, Any]) -> Layout:
+    """The devices of a run, of which a saved answer says all together."""
+    whole = Layout.read(given.get("layout")) or WHOLE
+    return Layout.of({**vars(whole), **{name: given[name] for name in Layout.names() if name in given}}) or WHOLE
+
+
 def _accumulated(given: dict[str, Any]) -> dict[str, Any]:
     """With the micro-batches that a step's sequences come to on a data-parallel rank; in a pipeline at least as many as
     it has stages. Raises ``SpecError`` where they are not whole, or too few."""
-    layout = Layout.of({name: given[name] for name in Layout.names() if name in given}) or WHOLE
+    layout = _layout(given)
     whole, batch = given.pop("global_batch", None), given.get("batch", 1)
     together, ranks = batch * layout.dp, f" on {layout.dp:,} ranks" if layout.dp > 1 else ""
     if whole is not None and (whole < 1 or batch < 1 or whole % together):

@@ -19,6 +19,7 @@ from txcalc.count.collectives import collectives
 from txcalc.count.entries import grouped, total, total_of_any
 from txcalc.count.totals import TOTALS, Entries, counted
 from txcalc.document import Part
+from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import architecture_fields
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
@@ -303,9 +304,13 @@ def count(spec: Model, workload: Workload, *, origin: Origin = PYTHON, by_module
 
     ``by_module`` breaks down to single operations instead of components.
     Raises ``SpecError`` when the workload does not fit the model: more positions than a learned table holds,
-    or a source length for a model without an encoder.
+    or a source length for a model without an encoder; and for weights that ranks share.
     """
     asked, workload = workload, fit(spec, workload)
+    layout = workload.layout
+    if layout is not None and layout.dp > 1 and (layout.zero or layout.fsdp):
+        raise SpecError("ranks share weights and states, of which count shows all; txcalc memory shows a rank's part",
+                        field="zero" if layout.zero else "fsdp")
     t = trace(spec, workload)
     found = counted(t)
     return Report(

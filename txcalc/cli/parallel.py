@@ -6,20 +6,19 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from txcalc import units
-from txcalc.trace.layout import SCHEDULES
 
 PARALLEL: Final[dict[str, tuple[str | None, str, Callable[[Any], Any]]]] = {
     "tp": ("N", "Ranks that split heads, widths and the vocabulary (tensor parallelism). Default 1.",
            units.parse_count),
     "pp": ("N", "Stages of a pipeline, which split layers. Default 1.", units.parse_count),
-    "cp": ("N", "Ranks that split each sequence (context parallelism). Default 1.", units.parse_count),
+    "cp": ("N", "Ranks that split each sequence (context parallelism): not built yet. Default 1.", units.parse_count),
     "dp": ("N", "Data-parallel ranks. Default 1.", units.parse_count),
     "ep": ("N", "Ranks among dp and cp that share experts. Default 1.", units.parse_count),
-    "etp": ("N", "Ranks that split each expert: 1, or as many as --tp. Default --tp.", units.parse_count),
+    "etp": ("N", "Ranks that split each expert: as many as --tp, which is the default.", units.parse_count),
     "sp": (None, "Split by position what --tp leaves whole (sequence parallelism).", bool),
     "zero": ("STAGE", "ZeRO over dp: 1 shards optimizer states, 2 gradients too, 3 weights too. Default 0.",
              units.parse_count),
-    "fsdp": ("yes|KEY=...", "PyTorch's fully_shard over dp: yes, or unit=layer|model, reshard=yes|no, params=bf16, "
-             "reduce=fp32|bf16. Default no.", str),
-    "schedule": ("NAME", f"Of a pipeline: {', '.join(SCHEDULES)}. Default 1f1b.", str),
+    "fsdp": ("yes|KEY=...", "PyTorch's fully_shard over dp: yes, or reshard=yes|no, params=bf16, reduce=fp32|bf16, "
+             "replicas=N. Default no.", str),
+    "schedule": ("NAME", "Of a pipeline: gpipe or 1f1b. Default 1f1b.", str),
 }

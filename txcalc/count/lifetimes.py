@@ -74,8 +74,10 @@ def moments(
 
 def gathered(trace: Trace) -> Mapping[tuple[str, Number, str, str], int]:
     """The collectives of sharded weights in a step: what, bytes of the full tensor, pass and unit, and how often."""
-    if (units := sharding(trace, {path: memory.shape for path, memory, _ in gradients(trace)})) is None:
+    if not trace.layout.shards or trace.workload.phase != "training":
         return {}
+    units = sharding(trace, {path: memory.shape for path, memory, _ in gradients(trace)})
+    assert units is not None
     _run(trace, number=partial(count, trace), units=units)
     return units.calls
 
@@ -336,7 +338,8 @@ class _Live:
         part = isinstance(g.of, str) and memory.bytes != size  # of a whole table, of which this rank has a part
         spent = [memory, *(self._make(run.op, [(g, size)]) if part else ())]
         if not (self.in_place and value.fresh and old.users == 1):
-            value.gradient, value.fresh = self._make(run.op, [(g, size)])[0], True
+            sized = g if isinstance(g.of, Tensor) else g._replace(shape=old.shape)
+            value.gradient, value.fresh = self._make(run.op, [(sized, size)])[0], True
             self.release([old])
         return spent
 

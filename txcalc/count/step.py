@@ -73,9 +73,9 @@ def phases(
 
 
 def certainty(trace: Trace) -> Literal["exact", "bound", "estimate"]:
-    """How sure the peak is: an estimate where no test has followed a layout's parts together, which of split weights'
-    optimizers is AdamW's step alone, where norms are split too; a bound where it is not known what the optimizer's
-    step, or a compiled loss, allocates.
+    """How sure the peak is: an estimate under ZeRO and where no test has followed a layout's parts together, which of
+    split weights' optimizers is AdamW's step alone, where norms are split too; a bound where it is not known what the
+    optimizer's step, or a compiled loss, allocates.
 
     Also where a later micro-batch adds a gradient that is handed on as it is: autograd then frees it at once, while
     here it lives until its weight's turn comes in the backward pass.
@@ -83,11 +83,11 @@ def certainty(trace: Trace) -> Literal["exact", "bound", "estimate"]:
     w = trace.workload
     adamw = w.updates == "adamw" and w.optimizer_kernel in (None, "foreach")
     followed = trace.layout.tp == 1 or w.phase != "training" or (trace.layout.sp and adamw)
-    if unmeasured(trace) or not followed:
+    if unmeasured(trace) or not followed or zero.stage(trace):
         return "estimate"
     handed = any(g.how == "same" and isinstance(g.of, str) for op in trace.ops for step in op.backward for g in step)
     compiled = words.form(w.loss or "") == "compiled"
-    known = optimizers.is_known(w) and not (compiled or zero.stage(trace)) and not (handed and (w.accumulate or 1) > 1)
+    known = optimizers.is_known(w) and not compiled and not (handed and (w.accumulate or 1) > 1)
     return "exact" if known or w.phase != "training" else "bound"
 
 
@@ -326,6 +326,8 @@ def _buckets(trace: Trace, gradients: Iterable[Entry]) -> Iterator[Entry]:
     if layout.dp * layout.cp == 1 or layout.fsdp is not None or layout.zero or w.held is not None:
         return
     for each in gradients:
+        if zero.ranks(trace, each.op) == 1:  # of an expert that no other rank has
+            continue
         yield each._replace(what="bucket of DistributedDataParallel", part="collectives")
 
 

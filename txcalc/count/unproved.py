@@ -108,6 +108,9 @@ def unproved(trace: Trace) -> str:
     spec, generates = trace.model, not trace.workload.keeps
     found = [f"tensor parallelism of {what}" for what, has in UNSPLIT if trace.layout.tp > 1 and has(trace)]
     found += ["--cp"] * (trace.layout.cp > 1)
+    found += ["experts on several ranks whose weights are sharded"] * (
+        trace.layout.ep > 1 and trace.layout.fsdp is not None)
+    found += [f"sharding of {trace.workload.weights} weights"] * bool(trace.workload.weights and trace.layout.shards)
     found += ["a pipeline whose weights are sharded"] * (trace.layout.pp > 1 and (
         trace.layout.fsdp is not None or trace.layout.zero > 1))
     found += [what for what, has in MODELS if has(spec)] + [what for what, has in LAYERS if _any(spec, has)]
