@@ -120,8 +120,10 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> tuple[Tensor, Tensor | None]:
     # While decoding, what images have become stands in the cache.
     count, projector = 0 if t.workload.phase == "decode" else images(spec, t.workload), tower.projector
     length = tower.input.length if tower.input.kind == "frames" else 0
-    layout = t.layout
+    layout, run = t.layout, t.workload
     t.layout = WHOLE if tower is t.whole.tower else layout.replaced(sp=False)
+    if run.precision == "amp" and t.size(count) == 0:  # of no image autocast casts nothing
+        t.workload = run.replaced(precision=None)
     with t.scope("tower", within="tower"):
         x = _stack(t, spec, tower, _read(t, tower, count, length, tower.d_model), cached=False,
                    unused=0 if projector is None else projector.unused_layers)
@@ -130,7 +132,7 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> tuple[Tensor, Tensor | None]:
         made = None if projector is None else project(t, "projector", projector, tower, x, spec.d_model)
         for i, deep in enumerate(tower.deepstack):
             project(t, f"deepstack.{i}", deep, tower, x, spec.d_model)
-    t.layout = layout
+    t.layout, t.workload = layout, run
     return pooled, None if t.size(count) == 0 else made
 
 
