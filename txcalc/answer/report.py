@@ -243,10 +243,8 @@ class Collective(Part):
 
 def communicated(*traces: Trace) -> tuple[Collective, ...] | None:
     """The collectives of runs one after the other; None on a single device."""
-    if traces[0].workload.layout is None:
-        return None
-    return tuple(Collective(**each._asdict(), overlappable=each.axis == "dp")
-                 for t in traces for each in collectives(t))
+    return None if traces[0].workload.layout is None else tuple(
+        Collective(**each._asdict(), overlappable=each.axis == "dp") for t in traces for each in collectives(t))
 
 
 class Provenance(Part):
@@ -266,8 +264,7 @@ class Report(Part):
     """All that ``txcalc count`` knows about one model under one workload.
 
     ``implementation``, ``kernels``: whose code and whose operators are counted. ``attention``: the kernels that run,
-    whatever was asked for. ``notes``: what a reader must know
-    beside the numbers.
+    whatever was asked for. ``notes``: what a reader must know beside the numbers.
     """
 
     schema: Literal["txcalc/report/v2"] = SCHEMA
@@ -303,14 +300,13 @@ def count(spec: Model, workload: Workload, *, origin: Origin = PYTHON, by_module
     """Count one model under one workload.
 
     ``by_module`` breaks down to single operations instead of components.
-    Raises ``SpecError`` when the workload does not fit the model: more positions than a learned table holds,
-    or a source length for a model without an encoder; and for weights that ranks share.
+    Raises ``SpecError`` when the workload does not fit the model, such as more positions than a learned table holds,
+    and for weights that ranks share.
     """
     asked, workload = workload, fit(spec, workload)
-    layout = workload.layout
-    if layout is not None and layout.dp > 1 and (layout.zero or layout.fsdp):
+    if (each := workload.layout) is not None and each.dp > 1 and (each.zero or each.fsdp):
         raise SpecError("ranks share weights and states, of which count shows all; txcalc memory shows a rank's part",
-                        field="zero" if layout.zero else "fsdp")
+                        field="zero" if each.zero else "fsdp")
     t = trace(spec, workload)
     found = counted(t)
     return Report(
