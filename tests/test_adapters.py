@@ -82,14 +82,14 @@ def test_a_step_on_the_cpu(name: str, run: str) -> None:
     assert ours == real
 
 
-@pytest.mark.grid(7)
+@pytest.mark.grid(15)
 @pytest.mark.parametrize(("name", "run"), each("fake-cuda"))
 def test_a_step_under_cudas_operators(name: str, run: str) -> None:
     real, ours = stepped(name, 2, "fake-cuda", RUNS[run])
     assert ours == real
 
 
-@pytest.mark.grid(13)
+@pytest.mark.grid(27)
 @pytest.mark.parametrize("device", ["cpu", "fake-cuda"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize(("batch", "dtype"), [(1, "fp32"), (2, "fp32"), (1, "bf16"), (2, "bf16"), (2, "bf16 all")])
@@ -142,7 +142,7 @@ def test_kept_storages(name: str, run: str) -> None:
         assert sorted(each.each for each in ours for _ in range(each.times) if each.each) == sorted(real)
 
 
-@pytest.mark.grid(7)
+@pytest.mark.grid(15)
 @pytest.mark.parametrize("kernels", ["cpu", "cuda"])
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("name", ["gpt", "llama", "shared-layers"])
@@ -208,7 +208,7 @@ def test_a_workload_with_adapters_is_read_back() -> None:
     assert not {"lora", "dora", "freeze"} & Workload(seq=7).to_data().keys()
 
 
-@pytest.mark.grid(7)
+@pytest.mark.grid(15)
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 @pytest.mark.parametrize("weights", ["nf4", "nf4-dq", "fp4"])
 @pytest.mark.parametrize(("name", "dtype", "batch"), [
@@ -279,7 +279,7 @@ TARGETS: dict[str, dict[str, str]] = {
 """Layers of transformers' classes, and what they are called here."""
 
 
-@pytest.mark.grid(29)
+@pytest.mark.grid(59)
 @pytest.mark.parametrize("recompute", [None, "full"])
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 @pytest.mark.parametrize("device", ["cpu", "fake-cuda"])

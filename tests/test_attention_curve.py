@@ -456,6 +456,7 @@ def test_progress_is_told() -> None:
 # ---------------------------------------------------------------- as people see it
 
 
+@pytest.mark.grid(3)
 @every_model
 @pytest.mark.parametrize("width", [60, 80, 100, 120])
 def test_lines_fit(name: str, width: int) -> None:

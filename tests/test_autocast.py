@@ -65,7 +65,7 @@ def device(request: pytest.FixtureRequest) -> str:
 PROVED = [name for name in ALL if not refused(name)]
 
 
-@pytest.mark.grid(37)
+@pytest.mark.grid(75)
 @pytest.mark.parametrize("run", [
     pytest.param(run, marks=() if run in OFTEN else pytest.mark.slow) for run in RUNS
 ])

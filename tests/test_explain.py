@@ -128,7 +128,7 @@ def test_the_quantities_are_all_defined() -> None:
     assert set(DEFINITIONS) == set(QUANTITIES)
 
 
-@pytest.mark.grid(8)
+@pytest.mark.grid(17)
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_quantity_of_every_preset_comes_to_the_count(name: str) -> None:
     spec = preset(name)
@@ -149,7 +149,7 @@ MIXED = Model.from_data({
 })
 
 
-@pytest.mark.grid(5)
+@pytest.mark.grid(11)
 @pytest.mark.parametrize(("attention", "masked"), [("eager", "counted"), ("flash", "skipped")])
 @pytest.mark.parametrize("phase", ["forward", "training", "prefill", "decode"])
 @pytest.mark.parametrize("name", ["mixed", "gpt2", "transformer-base", "deepseek-v3", "qwen3-next-80b-a3b"])

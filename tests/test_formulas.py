@@ -54,7 +54,7 @@ def formulas(found: Explanation) -> Iterator[str]:
         yield f"- {row.name}: {row.each.unicode} · {row.times.unicode}"
 
 
-@pytest.mark.grid(3)
+@pytest.mark.grid(7)
 @pytest.mark.parametrize("name", MODELS)
 def test_no_formula_changes_unseen(name: str) -> None:
     kept = {part.split("\n")[0]: part for part in FILE.read_text("utf-8").rstrip("\n").split("\n\n")}

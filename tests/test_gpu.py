@@ -36,7 +36,7 @@ def facts(card: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.grid(2)
+@pytest.mark.grid(5)
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.stem)
 def test_what_autograd_keeps_on_a_card(card: Path) -> None:
     cases: dict[str, Case] = {str(case): case for case in CASES}
@@ -54,7 +54,7 @@ def test_what_autograd_keeps_on_a_card(card: Path) -> None:
     assert differ == []
 
 
-@pytest.mark.grid(3)
+@pytest.mark.grid(7)
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.stem)
 @pytest.mark.parametrize("name", list(STEPS))
 def test_the_peaks_of_a_training_step_on_a_card(card: Path, name: str) -> None:

@@ -137,7 +137,7 @@ EVERY = pytest.mark.parametrize(("name", "batch", "run"), [
 NOT_ON_CUDA = "autocast over a router that chooses among groups"
 
 
-@pytest.mark.grid(23)
+@pytest.mark.grid(47)
 @EVERY
 def test_a_training_step_on_the_cpu(name: str, batch: int, run: dict[str, Any]) -> None:
     real, ours = steps(name, batch, "cpu", run)
@@ -145,7 +145,7 @@ def test_a_training_step_on_the_cpu(name: str, batch: int, run: dict[str, Any]) 
     assert ours == real
 
 
-@pytest.mark.grid(37)
+@pytest.mark.grid(75)
 @EVERY
 def test_a_training_step_under_cudas_operators(name: str, batch: int, run: dict[str, Any]) -> None:
     if "precision" in run and code(model(name), workload()).router == "groups":

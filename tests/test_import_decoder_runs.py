@@ -80,7 +80,7 @@ def held(model: Any) -> int:
     return sum(x.numel() * x.element_size() for x in tensors)
 
 
-@pytest.mark.grid(4)
+@pytest.mark.grid(9)
 @pytest.mark.parametrize("model_type", DENSE)
 def test_flops_and_cache_equal_the_class(model_type: str) -> None:
     compared = 0

@@ -45,7 +45,7 @@ def live_params(model_type: str, fields: dict[str, Any], class_name: str) -> int
     return unique_params(model)
 
 
-@pytest.mark.grid(5)
+@pytest.mark.grid(11)
 @pytest.mark.parametrize("model_type", CASES)
 def test_parameters_equal_the_class(model_type: str) -> None:
     compared = 0

@@ -149,7 +149,7 @@ def counted(spec: Model, class_name: str) -> Report:
     return count(spec, Workload(phase="training", batch=batch_of(class_name), attention="eager", **lengths))
 
 
-@pytest.mark.grid(4)
+@pytest.mark.grid(9)
 @pytest.mark.parametrize("model_type", [*CASES, *NESTED])
 def test_parameters_and_flops_equal_the_class(model_type: str) -> None:
     compared = 0

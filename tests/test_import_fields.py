@@ -97,7 +97,7 @@ def changes(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, "relu"
 
 
-@pytest.mark.grid(9)
+@pytest.mark.grid(19)
 @pytest.mark.parametrize("model_type", CASES)
 def test_a_changed_field_changes_the_count_as_it_does_the_class(model_type: str) -> None:
     config = base(model_type)

@@ -131,7 +131,7 @@ def room(spec: Model) -> dict[str, int]:
     return {"seq": max(SEQ, image_positions(spec, 2, BATCH))}
 
 
-@pytest.mark.grid(3)
+@pytest.mark.grid(7)
 @pytest.mark.parametrize("model_type", CASES)
 def test_parameters_equal_the_class(model_type: str) -> None:
     for seed in range(2 * DRAWS):
@@ -139,7 +139,7 @@ def test_parameters_equal_the_class(model_type: str) -> None:
         assert totals(imported(config), 0).params.value == unique_params(live(config)), config
 
 
-@pytest.mark.grid(5)
+@pytest.mark.grid(11)
 @pytest.mark.parametrize("model_type", CASES)
 def test_an_image_costs_what_the_class_runs(model_type: str) -> None:
     from torch.utils.flop_counter import FlopCounterMode
@@ -166,7 +166,7 @@ def test_an_image_costs_what_the_class_runs(model_type: str) -> None:
         assert with_images.flops_backward.value - without.flops_backward.value + averaged == backward.get_total_flops()
 
 
-@pytest.mark.grid(5)
+@pytest.mark.grid(11)
 @pytest.mark.parametrize("model_type", [name for name in CASES if name not in HYBRIDS])
 def test_text_and_cache_are_those_of_the_class(model_type: str) -> None:
     for seed in range(0, DRAWS, 2):
@@ -183,7 +183,7 @@ def test_text_and_cache_are_those_of_the_class(model_type: str) -> None:
         assert found.value == held, config
 
 
-@pytest.mark.grid(5)
+@pytest.mark.grid(11)
 @pytest.mark.parametrize("model_type", CASES)
 def test_a_changed_field_changes_the_count_as_it_does_the_class(model_type: str) -> None:
     config = next(c for seed in range(DRAWS) if live_params(c := draw(model_type, seed)) is not None)

@@ -34,7 +34,7 @@ def test_the_table_equals_the_installed_source() -> None:
     assert json.loads(WORDS.read_text()) == words_table()
 
 
-@pytest.mark.grid(4)
+@pytest.mark.grid(9)
 @pytest.mark.parametrize("model_type", CASES)
 def test_fields_of_other_families_that_none_of_its_classes_reads_change_nothing(model_type: str) -> None:
     """All of them at once, in the file and in the class; that the class asks for none is recorded as it is built."""

@@ -87,7 +87,7 @@ def steps(given: dict[str, Any], batch: int, device: Any = "cpu", seq: int = 7, 
     return [live for _, live in real], [event.live for event in live_bytes(trace(spec, w), in_place=False)]
 
 
-@pytest.mark.grid(7)
+@pytest.mark.grid(15)
 @pytest.mark.parametrize("run", [
     {}, {"attention": "eager"}, {"dtype": "bf16"}, {"dtype": "bf16", "attention": "eager", "dropout": 0.1},
     {"phase": "forward"},

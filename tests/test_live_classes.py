@@ -43,7 +43,7 @@ def run(name: str) -> dict[str, Any]:
     return {"source_seq": 5} if name.startswith(("Bart", "T5")) else {}
 
 
-@pytest.mark.grid(5)
+@pytest.mark.grid(11)
 @pytest.mark.parametrize("how", [
     {"attention": "eager"}, {"attention": "eager", "dtype": torch.bfloat16, "dropout": 0.1}, {"attention": "sdpa"},
     {"attention": "sdpa", "dropout": 0.1},
@@ -72,7 +72,7 @@ def test_recomputation_keeps_less(name: str) -> None:
     assert sum(each.nbytes for each in again) < 0.6 * sum(each.nbytes for each in plain)
 
 
-@pytest.mark.grid(3)
+@pytest.mark.grid(7)
 @pytest.mark.parametrize("index", [
     n for n, row in enumerate(FACTS["rows"]) if row["kind"] == "step" and row["name"] in ("gpt2 124M", "llama 1B")
 ])

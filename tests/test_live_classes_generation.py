@@ -56,6 +56,7 @@ def generation(name: str, device: str, run: dict[str, Any]) -> tuple[list[list[i
     return found, ours
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize(("name", "run", "device"), [
     pytest.param(name, run, device, id=f"{name}-{device}-" + "-".join(map(str, run.values())),
                  marks=() if quick(run, device) else pytest.mark.slow)

@@ -37,7 +37,7 @@ CASES = [(name, run) for name in (*MODELS, *FAMILIES) for run in RUNS]
 OFTEN = ("flash", "eager-dropout")
 
 
-@pytest.mark.grid(23)
+@pytest.mark.grid(47)
 @pytest.mark.parametrize(("name", "run"), [
     pytest.param(name, run, marks=() if name in MODELS or run in OFTEN else pytest.mark.slow) for name, run in CASES
 ])
@@ -47,7 +47,7 @@ def test_a_training_step(name: str, run: str) -> None:
     assert ours == real
 
 
-@pytest.mark.grid(7)
+@pytest.mark.grid(15)
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("attention", ["eager", "flash", "efficient", "math"])
 @pytest.mark.parametrize("name", ["gpt", "llama", "mixtral"])
@@ -82,7 +82,7 @@ def test_a_stack_as_wide_as_llama_3_8b() -> None:
     assert max(ours) == 18_249_711_720
 
 
-@pytest.mark.grid(5)
+@pytest.mark.grid(11)
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("attention", ["eager", "flash", "efficient", "math", "sdpa"])
 @pytest.mark.parametrize("name", KERNELS)

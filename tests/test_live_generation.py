@@ -64,7 +64,7 @@ def generation(given: dict[str, Any], batch: int, **run: Any) -> tuple[list[list
     return [[live for _, live in events] for events in real], ours
 
 
-@pytest.mark.grid(5)
+@pytest.mark.grid(11)
 @pytest.mark.parametrize("run", [
     {}, {"attention": "eager"}, {"dtype": "bf16"}, {"dtype": "bf16", "attention": "eager"},
 ], ids=["flash", "eager", "flash-bf16", "eager-bf16"])

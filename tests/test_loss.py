@@ -54,7 +54,7 @@ def _device(name: str) -> str:
     return name
 
 
-@pytest.mark.grid(7)
+@pytest.mark.grid(15)
 @pytest.mark.parametrize(("name", "loss", "device"), [
     *product(NAMES, LOSSES[:2], ("cpu", "fake-cuda")), *product((*NAMES[:4], *HEADS), LOSSES[2:], ("fake-cuda",)),
     *product((*NAMES[:2], "bias"), LOSSES[2:3], ("cpu",))])
@@ -64,7 +64,7 @@ def test_live_bytes(name: str, loss: str, device: str) -> None:
         assert ours == real
 
 
-@pytest.mark.grid(5)
+@pytest.mark.grid(11)
 @pytest.mark.parametrize("loss", LOSSES[2:])
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 def test_live_bytes_of_other_runs(run: dict[str, Any], loss: str) -> None:

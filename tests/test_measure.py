@@ -85,7 +85,7 @@ def test_shapes_by_hand() -> None:
     assert measure.shapes(spec("shared"))["layers.feed_forward.up.weight"] == ((23, 15), 1)
 
 
-@pytest.mark.grid(3)
+@pytest.mark.grid(7)
 @every_model
 @pytest.mark.parametrize("device", ["meta", "fake", "cpu"])
 def test_eager_flops_are_those_of_flop_counter_mode(name: str, device: str) -> None:
@@ -142,7 +142,7 @@ def test_decode_flops_by_hand(eager: bool) -> None:
     assert crossed["decoder.layers.cross_attention.core"] == 3 * 2 * 2 * 3 * 1 * 11 * (5 + 5)
 
 
-@pytest.mark.grid(4)
+@pytest.mark.grid(9)
 @every_model
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("eager", [True, False])

@@ -49,7 +49,7 @@ def step(given: dict[str, Any], **run: Any) -> Trace:
     return trace(Model.from_data(given), Workload(**workload))
 
 
-@pytest.mark.grid(5)
+@pytest.mark.grid(11)
 @pytest.mark.parametrize("run", [
     {}, {"attention": "eager"}, {"kernels": "cuda", "dropout": 0.1}, {"phase": "forward"}, {"phase": "prefill"},
     {"phase": "decode", "seq": 2, "past": 5}, {"recompute": "full"},
@@ -69,7 +69,7 @@ def test_a_few_turns_stand_for_all(name: str, in_place: bool, run: dict[str, Any
     assert all(each.value > 0 for each in there)
 
 
-@pytest.mark.grid(5)
+@pytest.mark.grid(11)
 @pytest.mark.parametrize("together", [2, 3, 4, 5, 7, 9])
 @pytest.mark.parametrize("name", ["gpt", "llama", "shared", "one", "three", "five", "experts", "wide-vocabulary"])
 def test_layers_that_are_recomputed_together(name: str, together: int) -> None:

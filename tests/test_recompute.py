@@ -43,7 +43,7 @@ def workload(spec: Model, **run: Any) -> Workload:
     return Workload(phase="training", batch=2, seq=positions(spec.input, 7), **more | run)
 
 
-@pytest.mark.grid(11)
+@pytest.mark.grid(23)
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(("name", "form"), CASES)
@@ -52,7 +52,7 @@ def test_a_training_step(name: str, batch: int, run: dict[str, Any], form: str) 
     assert ours == real
 
 
-@pytest.mark.grid(17)
+@pytest.mark.grid(35)
 @pytest.mark.parametrize("run", [*RUNS.values(), {"dtype": "bf16", "dropout": 0.1}], ids=[*RUNS, "dropout"])
 @pytest.mark.parametrize(("name", "form"), CASES)
 def test_a_training_step_on_cuda(name: str, run: dict[str, Any], form: str) -> None:
@@ -64,7 +64,7 @@ def test_a_training_step_on_cuda(name: str, run: dict[str, Any], form: str) -> N
     assert ours == real
 
 
-@pytest.mark.grid(5)
+@pytest.mark.grid(11)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 @pytest.mark.parametrize("name", OFTEN)
@@ -77,7 +77,7 @@ def test_what_is_kept(name: str, run: dict[str, Any], form: str) -> None:
     assert by_module(activations.kept(trace(spec, w)), modules) == real
 
 
-@pytest.mark.grid(5)
+@pytest.mark.grid(11)
 @pytest.mark.parametrize(("name", "form"), CASES)
 def test_flops(name: str, form: str) -> None:
     spec = Model.from_data(WHOLE[name])

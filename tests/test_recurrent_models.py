@@ -177,7 +177,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.grid(5)
+@pytest.mark.grid(11)
 @pytest.mark.parametrize("name", MODELS)
 def test_validate_agrees(name: str) -> None:
     pytest.importorskip("torch")

@@ -53,7 +53,7 @@ def agrees(name: str, kernels: str, **more: Any) -> None:
     assert row.verdict == "equal", row.differences
 
 
-@pytest.mark.grid(5)
+@pytest.mark.grid(11)
 @pytest.mark.parametrize("kernel", ["foreach", "fused", "loop"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "sgd-momentum"])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -69,7 +69,7 @@ def test_a_whole_step_under_autocast(name: str, kernels: str) -> None:
     agrees(name, kernels, dtype="bf16", precision="amp")
 
 
-@pytest.mark.grid(3)
+@pytest.mark.grid(7)
 @pytest.mark.parametrize(("optimizer", "kernel"), [
     (name, kernel) for name, each in OPTIMIZERS.items() if not each.unmeasured and runs_on(name, "fake-cuda")
     for kernel in each.kernels])
@@ -89,7 +89,7 @@ def test_states_of_weights_that_get_no_gradient(kernels: str, kernel: str) -> No
     assert row.verdict == "equal", row.differences
 
 
-@pytest.mark.grid(3)
+@pytest.mark.grid(7)
 @pytest.mark.parametrize("more", [
     {"clip": True}, {"accumulate": 3}, {"accumulate": 2, "clip": True, "optimizer_kernel": "loop"},
     {"accumulate": 3, "clip": True, "optimizer": "sgd"},

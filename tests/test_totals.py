@@ -34,7 +34,7 @@ def test_as_many_generate_as_ever() -> None:
     assert len(CAUSAL) > 150
 
 
-@pytest.mark.grid(4)
+@pytest.mark.grid(9)
 @pytest.mark.parametrize("name", CAUSAL)
 def test_a_cache_is_its_fixed_part_and_its_slope_times_the_tokens(name: str) -> None:
     """And the slope is what the next token really adds."""

@@ -88,7 +88,7 @@ def spec(**tower: Any) -> Model:
     return Model.from_data({**TEXT, "tower": {**TOWER, **tower}})
 
 
-@pytest.mark.grid(3)
+@pytest.mark.grid(7)
 @pytest.mark.parametrize("eager", [True, False])
 @pytest.mark.parametrize("name", CASES)
 def test_images_cost_what_the_reference_measures(name: str, eager: bool) -> None:

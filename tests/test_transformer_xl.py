@@ -45,7 +45,7 @@ def model(name: str = "each layer's biases", **more: Any) -> Model:
     return Model.from_data({**BASE, **MODELS[name], **more})
 
 
-@pytest.mark.grid(3)
+@pytest.mark.grid(7)
 @pytest.mark.parametrize("name", MODELS)
 def test_everything_counted_is_measured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("txcalc.check.validate.CURVE", (16, 32, 64, 128, 256))
