@@ -83,6 +83,7 @@ def peak(of: Capacity, run: str, model: Model, **sizes: int | None) -> int:
 # ---------------------------------------------------------------- each answer, and one step beyond
 
 
+@pytest.mark.grid(2)
 @every_case
 def test_every_answer_fits_and_one_step_beyond_does_not(model: str, run: str) -> None:
     answered = 0
