@@ -60,7 +60,7 @@ def _unbundled(spec: Model, given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _served(given: Mapping[str, Any]) -> bool:
-    """Whether an engine is named. Raises ``SpecError`` for what only an engine has."""
+    """Say if an engine is named. Raises ``SpecError`` for options that need one."""
     if given.get("engine") is not None:
         return True
     for name, value in given.items():
@@ -121,7 +121,7 @@ def _certainty(made: Serving) -> Kind:
 
 
 def _alive(made: Serving, *, whole: bool = True) -> Iterator[Alive]:
-    """What is on a card: what is held, and the pool: the ``whole`` of it, or what requests take."""
+    """Memory of a card by use: what an engine holds, and its KV pool, ``whole`` or as far as requests take it."""
     for each in made.held:
         if each.bytes:
             yield _row(each.what, each.bytes, "weights" if each.what == "weights" else _WHY[each.kind])
@@ -140,7 +140,7 @@ def _row(what: str, size: int, why: str) -> Alive:
 
 
 def _outside(made: Serving) -> Iterator[Outside]:
-    """What is in no figure."""
+    """Memory that no figure includes."""
     if "bytes of a sampled logit" in made.of.rules:
         yield Outside(what="CUDA graphs", bytes=None, source="captured beside what --utilization gives up to 0.19, and "
                       "estimated within it from 0.20 on; logs of 0.7 to 0.11 have 0.1 to 1.6 GiB")

@@ -19,9 +19,9 @@ NODE: Final = 8
 STATES: Final[tuple[dict[str, Any], ...]] = (
     {"precision": "mixed"}, *({"precision": "mixed", "zero": stage} for stage in (1, 2, 3)),
     {"fsdp": "reshard=no"}, {"fsdp": "yes"})
-"""How data-parallel ranks may share what is there for every weight."""
+"""Ways in which data-parallel ranks share weights, gradients and optimizer states."""
 SURE: Final = ("exact", "bound", "estimate")
-"""How sure a peak may be, the surest first."""
+"""Kinds of a peak, the surest first."""
 
 
 class Spread(Part):
@@ -72,7 +72,8 @@ def _runs(given: Mapping[str, Any], gpus: int) -> Iterator[dict[str, Any]]:
     for tp, share, recompute in product(splits, shares, again):
         dp = gpus // (tp * others)
         if dp > 1 or not share.keys() & {"zero", "fsdp"}:
-            yield {**({"tp": tp} if tp > 1 else {}), **({"dp": dp} if dp > 1 else {}), **share,
+            axes = {"tp": tp, "pp": given.get("pp", 1), "dp": dp}
+            yield {**{name: ranks for name, ranks in axes.items() if ranks > 1}, **share,
                    **({} if recompute in (None, "none") else {"recompute": recompute})}
 
 

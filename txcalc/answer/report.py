@@ -32,7 +32,7 @@ Kind = Literal["exact", "estimate", "bound", "published"]
 
 
 class Origin(NamedTuple):
-    """How a model came to be, what its reader should know of it, and the command that asked."""
+    """Source and overrides of a model, notes on it, and the command that asked."""
 
     source: str = "python"
     overrides: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ PYTHON: Final = Origin()
 
 
 class Named(NamedTuple):
-    """A model and how it came to be."""
+    """A model and its origin."""
 
     spec: Model
     origin: Origin = PYTHON

@@ -307,7 +307,6 @@ class _Step:
                     batches = 1 if trace.layout.pp == 1 else trace.workload.accumulate or 1
                     yield Entry(op, x.label, _size(trace, x), batches, part="inputs", shape=x.storage.shape)
 
-
     def _with_states(self) -> list[Parameter]:
         """The weights that have states: those with gradients, or all that are trained."""
         trace, width = self.trace, {p.path: p.width for p in self.parameters}
