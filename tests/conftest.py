@@ -14,6 +14,17 @@ settings.register_profile("every run", deadline=None, derandomize=True, suppress
 settings.load_profile("every run")
 
 
+@pytest.fixture(scope="module")
+def fake_tensors() -> None:
+    """CUDA's operators without a GPU, or no tests."""
+    from txcalc.check import fake_cuda
+
+    try:
+        fake_cuda.start()
+    except fake_cuda.NotRun as reason:
+        pytest.skip(f"not run: {reason}")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of a grid's cases let one in so many run every time, and the others with the slow ones."""

@@ -11,8 +11,6 @@ from tests.test_adapters import run_of
 from tests.test_live import MODELS, steps
 from tests.totals import backward_flops
 from txcalc.answer.fit import fit
-from txcalc.check import fake_cuda
-from txcalc.check.fake_cuda import NotRun
 from txcalc.check.live import measured
 from txcalc.count import activations, flops, params, weights
 from txcalc.count.unproved import unproved
@@ -55,10 +53,7 @@ def refused(name: str, run: str = "flash") -> str:
 @pytest.fixture(params=["cpu", "fake-cuda"])
 def device(request: pytest.FixtureRequest) -> str:
     if request.param == "fake-cuda":
-        try:
-            fake_cuda.start()
-        except NotRun as reason:
-            pytest.skip(f"not run: {reason}")
+        request.getfixturevalue("fake_tensors")
     return str(request.param)
 
 

@@ -12,9 +12,10 @@ from tests.test_kernels import BASE
 from tests.test_kernels import MODELS as KERNELS
 from tests.test_live import GPT, LLAMA, MODELS, steps
 from txcalc.check import fake_cuda
-from txcalc.check.fake_cuda import NotRun
 from txcalc.check.validate import Case, kept, validate
 from txcalc.spec.model import Model
+
+pytestmark = pytest.mark.usefixtures("fake_tensors")
 
 RUNS: dict[str, dict[str, Any]] = {
     "flash": {}, "flash-dropout": {"dropout": 0.1}, "fp32": {"dtype": "fp32"},
@@ -22,15 +23,6 @@ RUNS: dict[str, dict[str, Any]] = {
     "math-fp32-dropout": {"attention": "math", "dtype": "fp32", "dropout": 0.1},
 }
 """In bf16 unless they say otherwise."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fake_tensors() -> None:
-    """CUDA's operators, or no tests."""
-    try:
-        fake_cuda.start()
-    except NotRun as reason:
-        pytest.skip(f"not run: {reason}")
 
 
 CASES = [(name, run) for name in (*MODELS, *FAMILIES) for run in RUNS]

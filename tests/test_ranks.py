@@ -11,22 +11,13 @@ import pytest
 pytest.importorskip("torch")
 
 from txcalc.check import fake_cuda
-from txcalc.check.fake_cuda import NotRun
 from txcalc.count.collectives import collectives
 from txcalc.count.lifetimes import live_bytes
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
 
-
-@pytest.fixture(scope="module", autouse=True)
-def fake_tensors() -> None:
-    """CUDA's operators, or no tests."""
-    try:
-        fake_cuda.start()
-    except NotRun as reason:
-        pytest.skip(f"not run: {reason}")
-
+pytestmark = pytest.mark.usefixtures("fake_tensors")
 
 GPT: dict[str, Any] = {
     "name": "gpt", "vocab": 101, "d_model": 23, "layers": 2, "context": 24, "position": {"kind": "learned"},

@@ -9,8 +9,7 @@ pytest.importorskip("torch")
 from tests.live_families import FAMILIES
 from tests.test_live import MODELS, steps
 from txcalc.answer.fit import fit
-from txcalc.check import fake_cuda, measure
-from txcalc.check.fake_cuda import NotRun
+from txcalc.check import measure
 from txcalc.check.live import measured
 from txcalc.check.validate import by_module, has_loss
 from txcalc.count import activations, flops
@@ -55,11 +54,8 @@ def test_a_training_step(name: str, batch: int, run: dict[str, Any], form: str) 
 @pytest.mark.grid(35)
 @pytest.mark.parametrize("run", [*RUNS.values(), {"dtype": "bf16", "dropout": 0.1}], ids=[*RUNS, "dropout"])
 @pytest.mark.parametrize(("name", "form"), CASES)
+@pytest.mark.usefixtures("fake_tensors")
 def test_a_training_step_on_cuda(name: str, run: dict[str, Any], form: str) -> None:
-    try:
-        fake_cuda.start()
-    except NotRun as reason:
-        pytest.skip(f"not run: {reason}")
     real, ours = steps(WHOLE[name], 2, "fake-cuda", recompute=form, **run)
     assert ours == real
 

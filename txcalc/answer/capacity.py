@@ -15,15 +15,12 @@ from txcalc.answer.fit import most_positions
 from txcalc.answer.layouts import Spread, layouts
 from txcalc.answer.levers import Lever, flops_per_token, levers
 from txcalc.answer.limits import LONGEST, Reserve, first_above, reserved
-from txcalc.answer.memory import Held, Peak, by_use, usable
+from txcalc.answer.memory import Held, Peak, by_use, sureness, usable
 from txcalc.answer.notes import beyond, notes, runs_as, unfollowed
 from txcalc.answer.passes import Passes, assumed, passes, placed
 from txcalc.answer.report import PYTHON, Answer, ModelInfo, Origin, Provenance
 from txcalc.answer.serving import Served
 from txcalc.count import step
-from txcalc.count.totals import trained
-from txcalc.count.unproved import unmeasured
-from txcalc.count.weights import is_packed
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError, of_field
 from txcalc.spec.model import Model
@@ -141,8 +138,7 @@ def capacity(
         device=on,
         reserve=aside,
         room_bytes=search.room,
-        peak=Peak(bytes=peak.bytes, phase=peak.phase, at=peak.at,
-                  kind="estimate" if is_packed(now.traces[0]) or unmeasured(now.traces[0]) else trained(now.traces[0])),
+        peak=Peak(bytes=peak.bytes, phase=peak.phase, at=peak.at, kind=sureness(now.traces[0])),
         fits=peak.bytes <= search.room,
         short_bytes=None if top else min(each.bytes_first_not or 0 for each in most) - search.room,
         most=most,

@@ -167,14 +167,12 @@ def memory(
     top, highest = max(phases, key=lambda each: each[1].peak_bytes)
     peak, spaces = allocated(found, accelerator), _workspaces(found, accelerator)
     entries, events = step.at_peak(top), [list(step.events(t, turns=TURNS)) for t in found.traces]
-    sure = step.certainty(top)
-    kind: Kind = sure if sure != "exact" else "estimate" if is_packed(top) else trained(top)
     return Answer(Memory(
         model=ModelInfo.of(spec, origin),
         workload=found.workload.replaced(latents=found.asked.latents),
         new=found.new,
         attention=runs_as(found.traces[0]),
-        peak=Peak(bytes=peak, phase=highest.phase, at=highest.at, kind=kind),
+        peak=Peak(bytes=peak, phase=highest.phase, at=highest.at, kind=sureness(top)),
         phases=tuple(phase for _, phase in phases),
         kept_bytes=_kept(events[0]) if found.workload.keeps else None,
         resident=tuple(by_use(step.resident(top))),
@@ -195,6 +193,12 @@ def memory(
         conventions=tuple(_rules(spec, found.traces[0])),
         provenance=Provenance.of(origin.command),
     ), found.defaults)
+
+
+def sureness(t: Trace) -> Kind:
+    """Kind of a run's peak: exact, a bound or an estimate."""
+    sure = step.certainty(t)
+    return sure if sure != "exact" else "estimate" if is_packed(t) else trained(t)
 
 
 class Saved(NamedTuple):

@@ -59,10 +59,10 @@ def passes(spec: Model, given: Mapping[str, Any]) -> Passes:
         raise SpecError("only inference generates; give --phase inference, or --past to decode", field="new")
     given = _accumulated(given)
     workload, defaults = fill([spec], given)
-    return Passes((heaviest(spec, fit(spec, workload)),), workload, None, defaults)
+    return Passes((highest(spec, fit(spec, workload)),), workload, None, defaults)
 
 
-def heaviest(spec: Model, workload: Workload) -> Trace:
+def highest(spec: Model, workload: Workload) -> Trace:
     """The pass on one device, or on the stage of a pipeline whose peak is the highest, of equal ones the first."""
     layout = workload.layout
     if layout is None or layout.pp == 1 or workload.phase != "training":

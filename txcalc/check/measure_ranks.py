@@ -6,18 +6,12 @@ say that they are CUDA's. The process of its own (``txcalc.check.fake_cuda``) se
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
-from torch._subclasses.fake_tensor import unset_fake_temporarily
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Replicate, Shard
-from torch.distributed.tensor._sharding_prop import ShardingPropagator
+from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     PrepareModuleInput,
@@ -29,8 +23,8 @@ from torch.distributed.tensor.parallel import (
 from torch.utils._pytree import tree_leaves
 
 from txcalc.check.measure import Inputs
-from txcalc.check.measure_group import join
-from txcalc.check.measure_modes import LiveMode
+from txcalc.check.measure_group import mesh
+from txcalc.check.measure_modes import WRAPPERS, LiveMode
 from txcalc.check.measure_trained import build
 from txcalc.check.reference.attention import SelfAttention
 from txcalc.check.reference.block import Block
@@ -40,64 +34,20 @@ from txcalc.spec.model import Model
 
 
 class RankMode(LiveMode):
-    """The same on one rank: a DTensor is what it has here of it, and working out a shape takes no memory.
-
-    ``collectives``: name and bytes of the larger side of each, the full tensor's.
-    """
+    """The same, with the collectives of a rank: name and bytes of the larger side of each, the full tensor's."""
 
     def __init__(self, device: str) -> None:
         super().__init__(device)
-        self.pause = 0
         self.collectives: list[tuple[str, int]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if any(kind.__name__ in ("DTensor", "AsyncCollectiveTensor") for kind in types):
-            return NotImplemented
-        if self.pause:
-            return func(*args, **(kwargs or {}))
-        name = str(func)
-        if "wait_tensor" in name:
+        if "wait_tensor" in str(func) and not any(issubclass(each, WRAPPERS) for each in types):
             return args[0]  # which a card's kernel returns, and a tensor without data copies
-        if "c10d" in name:
-            out = func(*args, **(kwargs or {}))
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        if "c10d" in str(func) and out is not NotImplemented:
             sizes = [x.numel() * x.element_size() for x in tree_leaves((args, out)) if isinstance(x, Tensor)]
-            self.collectives.append((name.split(".")[1], max(sizes)))
-        return super().__torch_dispatch__(func, types, args, kwargs)
-
-    def see(self, tensor: Tensor) -> None:
-        """Count what this rank has of a tensor."""
-        super().see(tensor.to_local() if isinstance(tensor, DTensor) else tensor)
-
-
-@contextlib.contextmanager
-def ranks(world: int, mode: RankMode) -> Iterator[DeviceMesh]:
-    """A mesh of so many ranks, of which this is the first."""
-    names = {
-        "is_available": lambda: False, "is_initialized": lambda: True, "current_device": lambda: 0,
-        "device_count": lambda: world, "set_device": lambda _: None, "synchronize": lambda _=None: None,
-    }
-    before = {name: getattr(torch.cuda, name) for name in names}
-    for name, stub in names.items():
-        setattr(torch.cuda, name, stub)
-    propagate = ShardingPropagator._propagate_tensor_meta_non_cached
-
-    def quiet(*args: Any, **kwargs: Any) -> Any:
-        mode.pause += 1
-        try:
-            return propagate(*args, **kwargs)
-        finally:
-            mode.pause -= 1
-
-    ShardingPropagator._propagate_tensor_meta_non_cached = quiet  # type: ignore[method-assign]
-    join(world)
-    try:
-        with unset_fake_temporarily():
-            yield dist.device_mesh.init_device_mesh("cuda", (world,))
-    finally:
-        dist.destroy_process_group()
-        ShardingPropagator._propagate_tensor_meta_non_cached = propagate  # type: ignore[method-assign]
-        for name, stub in before.items():
-            setattr(torch.cuda, name, stub)
+            self.collectives.append((str(func).split(".")[1], max(sizes)))
+        return out
 
 
 def plan(root: Reference, *, sp: bool) -> dict[str, Any]:
@@ -134,11 +84,11 @@ def rank_live_bytes(
     See ``txcalc.check.measure.live_bytes``; ``how``: see ``build``.
     """
     live = RankMode("cuda")
-    with ranks(tp, live) as mesh, FakeTensorMode(allow_non_fake_inputs=True):
+    with live.sharded(), FakeTensorMode(allow_non_fake_inputs=True):
         run = Inputs(model, batch, seq, None, "cuda", dtype=dtype)
         root = build(model, length=run.length, dtype=dtype, device="cuda", **how)
         styles = plan(root, sp=sp)
-        parallelize_module(root, mesh, styles)
+        parallelize_module(root, mesh(tp), styles)
         if model.head.kind == "lm" and model.head.tied and root.head and root.token_embedding:
             root.head.weight = root.token_embedding.weight
         for module in root.modules():
