@@ -41,19 +41,14 @@ class Live(Protocol):
         """Let go of storages once."""
 
 
-def ranks(trace: Trace) -> int:
-    """Ranks that weights are sharded over in units, or 0."""
-    return 0 if trace.workload.layout is None else trace.workload.layout.shards
-
-
 Shapes = Mapping[str, Sequence[Number]]
 """Shapes of gradients, by path: of projections that are stored as one, of all of them at the first one's."""
 
 
 def resident(trace: Trace, shapes: Shapes) -> Iterator[Entry]:
     """The first rank's part of every weight."""
-    for weight in weights(trace.placed, shapes, ranks(trace), batch_axis=trace.code.batch_axis):
-        own = shard(weight.shape, ranks(trace))
+    for weight in weights(trace.placed, shapes, trace.layout.shards, batch_axis=trace.code.batch_axis):
+        own = shard(weight.shape, trace.layout.shards)
         yield Entry(weight.op, weight.what, prod(own) * STORED, weight.copies, part="weights", shape=own)
 
 
@@ -80,7 +75,7 @@ def shard(shape: Sequence[Number], ranks: int) -> tuple[Number, ...]:
 
 def sharding(trace: Trace, shapes: Shapes, *, later: bool = False) -> Sharding | None:
     """What happens to sharded weights in a run, if any are; ``later``: there are gradients to add to."""
-    return Sharding(trace, shapes, later) if ranks(trace) and trace.workload.phase == "training" else None
+    return Sharding(trace, shapes, later) if trace.layout.shards and trace.workload.phase == "training" else None
 
 
 class Sharding:
@@ -90,7 +85,7 @@ class Sharding:
         layout = trace.workload.layout
         assert layout is not None and layout.fsdp is not None
         _check(trace, layout.fsdp)
-        self.ranks, self._later, self._trace, self._shapes = ranks(trace), later, trace, shapes
+        self.ranks, self._later, self._trace, self._shapes = trace.layout.shards, later, trace, shapes
         self._replicated, self._reshards = layout.fsdp.replicas > 1, layout.fsdp.reshard
         self._width, self._reduced = BYTES[layout.fsdp.params], BYTES[layout.fsdp.reduce]
         self._d = trace.model.d_model
@@ -213,6 +208,7 @@ class Sharding:
                     live.release([reduced])
             made.what, made.group = "sharded gradients", "gradients"
             live.release([*held, *([made] if self._later else [])])
+
     def _named_last(self, unit: Unit) -> str:
         """The last of the unit's weights as modules have them, whose gradient a local of the reduction holds on to."""
         trained = [weight for weight in unit.weights if not weight.op.frozen]

@@ -209,7 +209,7 @@ class _Step:
     def __init__(self, trace: Trace, in_place: bool, like: Trace | None = None) -> None:
         self.trace, self.in_place, held = trace, in_place, trace.workload.held
         made = parameters(trace, like)
-        self.sharded = shards.ranks(trace)
+        self.sharded = trace.layout.shards
         self.held = held is not None and any(p.width != held.gradients for p in made)
         if trace.workload.in_backward:
             _check_in_backward(trace.workload)
