@@ -229,6 +229,25 @@ def test_every_lever_is_what_its_option_comes_to(args: tuple[object, ...]) -> No
         assert then["flops_per_token"] == lever["flops_per_token"]
 
 
+@pytest.mark.parametrize("args", [
+    ("llama3-8b", "--phase", "training", "--device", "24GB"),
+    ("llama3-8b", "--phase", "training", "--seq", 4096, "--batch", 2, "--device", "rtx-4090-24gb"),
+    ("gpt2", "--phase", "training", "--batch", 64, "--device", "2GB"),
+    ("llama3-70b", "--seq", 20480, "--device", "48GB"),
+])
+def test_where_no_lever_is_enough_the_last_is_several_that_are_and_none_too_many(args: tuple[object, ...]) -> None:
+    *alone, together = (json.loads(run(*args, "--json").stdout)["levers"])
+    assert together["note"] == "together" and together["fits"] and not any(lever["fits"] for lever in alone)
+    asked = dict(zip(args[1::2], args[2::2], strict=True))
+    parts = options(together["option"])
+    assert len(parts) > 1
+    for left_out in (None, *parts.keys() - {"--accumulate"}):
+        with_it = {left_out, "--accumulate"} if left_out == "--batch" else {left_out}
+        changed = asked | {name: value for name, value in parts.items() if name not in with_it}
+        then = run(args[0], *(part for pair in changed.items() for part in pair), "--json")
+        assert (then.exit_code == 0) is (left_out is None), (left_out, then.stderr)
+
+
 # ---------------------------------------------------------------- what is refused
 
 

@@ -35,11 +35,15 @@ Choices = Callable[[Workload], Iterable[Changes]]
 
 
 class _Row(NamedTuple):
-    """A lever: the fields that it changes, by less first. ``same``: what is computed stays the same."""
+    """A lever: the fields that it changes, by less first.
+
+    ``same``: what is computed stays the same. ``smaller``: there is less of it, a last resort.
+    """
 
     changes: Choices
     note: str
     same: bool = False
+    smaller: bool = False
 
 
 def _to(field: str, value: str, *instead_of: str | None) -> Choices:
@@ -63,6 +67,11 @@ _WORTH: Final = 100
 """A lever that saves less than this part of the peak is left out."""
 _PARTS: Final = 4096
 """Into more parts no micro-batch is divided."""
+TOGETHER: Final = "together"
+"""The note of the levers that fit together."""
+_LORA: Final = {"lora": "r=16,targets=all"}
+_QLORA: Final = {"weights": "nf4", "precision": None}
+"""Weights in 4 bits, which are in place of a precision."""
 
 _TRAINING: Final = (
     _Row(_to("attention", "flash", "eager", "math"), "no score matrix", same=True),
@@ -74,16 +83,18 @@ _TRAINING: Final = (
     _Row(_to("optimizer", "adamw-8bit", None, "adamw"), "states in 8 bits"),
     _Row(_to("precision", "mixed", "amp"), "16-bit weights, fp32 master"),
     _Row(_to("precision", "bf16", "amp", "mixed", "fp32"), "everything in 16 bits"),
-    _Row(lambda w: [] if w.freezes else [{"lora": "r=16,targets=all"}], "adapters alone are trained"),
-    _Row(_halved("seq"), "shorter sequences"),
+    _Row(lambda w: [] if w.freezes else [_LORA], "adapters alone are trained"),
+    _Row(lambda w: [] if w.weights == "nf4" else [_QLORA if w.freezes else _LORA | _QLORA],
+         "adapters over 4-bit weights"),
+    _Row(_halved("seq"), "shorter sequences", smaller=True),
 )
 _INFERENCE: Final = (
     _Row(_to("attention", "flash", "eager", "math"), "no score matrix", same=True),
     _Row(_to("weights", "int8", None, "fp32", "fp16", "bf16"), "weights in 8 bits"),
     _Row(_to("weights", "nf4", None, "fp32", "fp16", "bf16", "fp8", "int8"), "weights in 4 bits"),
-    _Row(_halved("batch"), "fewer sequences at a time", same=True),
-    _Row(_halved("past"), "less in the cache"),
-    _Row(_halved("seq"), "a shorter prompt"),
+    _Row(_halved("batch"), "fewer sequences at a time", same=True, smaller=True),
+    _Row(_halved("past"), "less in the cache", smaller=True),
+    _Row(_halved("seq"), "a shorter prompt", smaller=True),
 )
 """The more a row changes of what is computed, the later it stands."""
 
@@ -97,13 +108,13 @@ def levers(
     as many as do together.
     """
     tried = _Tried(spec, given, now, peak, before, room)
-    found = [(row, *each) for row in (_TRAINING if now.workload.phase == "training" else _INFERENCE)
-             if (each := tried.least(row))]
-    found.sort(key=lambda each: (not each[0].same, each[0].same and each[2].flops_per_token))
-    alone = tuple(lever for _, _, lever in found)
+    rows = _TRAINING if now.workload.phase == "training" else _INFERENCE
+    found = [(row, lever) for row in rows if (lever := tried.least(row))]
+    found.sort(key=lambda each: (not each[0].same, each[0].same and each[1].flops_per_token))
+    alone = tuple(lever for _, lever in found)
     if tried.fits or any(lever.fits for lever in alone):
         return alone
-    return (*alone, *tried.together([changes for _, changes, _ in found]))
+    return (*alone, *tried.together(rows))
 
 
 class _Tried(NamedTuple):
@@ -121,45 +132,57 @@ class _Tried(NamedTuple):
         """Whether it does so as it is."""
         return self.room is None or self.before <= self.room
 
-    def least(self, row: _Row) -> tuple[Changes, Lever] | None:
+    def least(self, row: _Row) -> Lever | None:
         """The least change of a row that helps: so much that it fits, if that can be, and all of it if not."""
         some = list(row.changes(self.now.workload))
         most = self.lever(some[-1], row.note) if some else None
         if self.fits or (most and most.fits):
-            tried = ((changes, self.lever(changes, row.note)) for changes in some)
-            return next(((changes, lever) for changes, lever in tried if lever and (self.fits or lever.fits)), None)
-        return (some[-1], most) if most else None
+            tried = (self.lever(changes, row.note) for changes in some)
+            return next((lever for lever in tried if lever and (self.fits or lever.fits)), None)
+        return most
 
-    def lever(self, changes: Changes, note: str) -> Lever | None:
-        """The lever of these changes, where they can be, and are worth a line."""
+    def _run(self, changes: Changes) -> Passes:
+        """The run under changes. Raises ``SpecError`` where it cannot be."""
         now = self.now.workload
         given = {**self.given, "phase": now.phase, "batch": now.batch, "seq": now.seq, **changes}
         if now.phase == "decode":
             given["past"] = changes.get("past", now.past)
         if self.now.new is not None:
             given["new"] = self.now.new
+        return passes(self.spec, given)
+
+    def lever(self, changes: Changes, note: str) -> Lever | None:
+        """The lever of these changes, where they can be, and are worth a line."""
         try:
-            then = passes(self.spec, given)
+            then = self._run(changes)
             bytes_then = self.peak(then)
         except SpecError:
             return None
         saved = self.before - bytes_then
         if saved * _WORTH < self.before:
             return None
-        option = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changes.items())
+        option = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changes.items()
+                          if value is not None)
         fits = None if self.room is None else bytes_then <= self.room
         return Lever(option=option, note=note, peak_bytes=bytes_then, saved_bytes=saved,
                      flops_per_token=flops_per_token(then), fits=fits)
 
-    def together(self, changes: list[Changes]) -> Iterator[Lever]:
-        """As many as fit together, if all of them do."""
-        so_far: dict[str, Any] = {}
-        for each in changes:
-            so_far |= each
-            found = self.lever(so_far, "together")
-            if found and found.fits:
-                yield found
-                return
+    def together(self, rows: Iterable[_Row]) -> Iterator[Lever]:
+        """As few as fit together, if all of them do: what is cheap stays, and there is less of it only if need be."""
+        every = [(row, some[-1]) for row in rows if (some := list(row.changes(self.now.workload)))]
+        for those in ([changes for row, changes in every if not row.smaller], [changes for _, changes in every]):
+            found = self._merged(those)
+            if not found or not found.fits:
+                continue
+            for changes in reversed(those):
+                fewer = [each for each in those if each is not changes]
+                if (lever := self._merged(fewer)) and lever.fits:
+                    those, found = fewer, lever
+            yield found
+            return
+
+    def _merged(self, those: Iterable[Changes]) -> Lever | None:
+        return self.lever({name: value for each in those for name, value in each.items()}, TOGETHER)
 
 
 def flops_per_token(of: Passes) -> int:

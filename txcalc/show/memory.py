@@ -9,7 +9,7 @@ from typing import Final
 from txcalc import units
 from txcalc.answer.capacity import Capacity
 from txcalc.answer.engines import engine
-from txcalc.answer.levers import Lever
+from txcalc.answer.levers import TOGETHER, Lever
 from txcalc.answer.limits import DEFAULT_RESERVE
 from txcalc.answer.memory import WHY, Alive, Memory, usable
 from txcalc.answer.serving import Served
@@ -52,7 +52,13 @@ def title(of: Memory | Capacity, what: str, defaults: Collection[str]) -> b.Titl
 
 def behind(of: Memory | Capacity) -> Iterator[b.Block]:
     """What would help, notes, and every rule."""
-    yield _levers(of.levers, of.flops_per_token) if of.engine is None else _room(of.engine)
+    if of.engine is not None:
+        yield _room(of.engine)
+    else:
+        yield _levers([each for each in of.levers if each.note != TOGETHER], of.flops_per_token)
+        yield b.Notes("What would fit", [
+            f"together they fit, in {units.memory(each.peak_bytes)}, FLOPs/token {_cost(each, of.flops_per_token)}: "
+            f"{each.option}" for each in of.levers if each.note == TOGETHER], style="", level=1)
     yield b.Notes("Notes", of.notes, style="", level=1)
     yield b.Notes("Counting rules", headings.rules(of.conventions), "", level=2)
 
