@@ -49,6 +49,12 @@ def test_one_rank_of_llama() -> None:
     ("gpt2", {"fsdp": "reshard=maybe"}, "fsdp.reshard: must be one of yes, no, got 'maybe'"),
     ("gpt2", {"schedule": "interleaved"}, "schedule: must be one of gpipe, 1f1b, interleaved:V, zb, dualpipe, got "
      "'interleaved'; did you mean interleaved:V?"),
+    ("llama3-8b", {"cp": 4, "tp": 4, "cp_comm": "a2a"}, "cp: 4 ranks cannot share the 2 key heads of llama3-8b evenly; "
+     "2 would do"),
+    ("gpt2", {"cp": 3, "cp_comm": "a2a"}, "cp: 64 positions are no equal parts for 3 ranks; leave it out, or give a "
+     "multiple of 3"),
+    ("jamba-v0.1", {"cp": 2, "cp_comm": "a2a"}, "cp: jamba-v0.1 has recurrent layers or convolutions, which is not "
+     "built over several ranks that split each sequence"),
     ("t5-small", {"pp": 2}, "pp: t5-small has an encoder beside its decoder, which is not built over several stages"),
 ])
 def test_a_layout_that_does_not_fit(model: str, layout: dict[str, Any], why: str) -> None:
@@ -109,7 +115,9 @@ def layouts(draw: st.DrawFn) -> tuple[dict[str, Any], Layout, int]:
     }
     layout = Layout(tp=draw(st.sampled_from((1, 2, 4, 8))), pp=draw(st.integers(1, layers)), dp=ep * draw(
         st.integers(1, 2)), ep=ep, sp=draw(st.booleans()))
-    return model, layout, 8 * draw(st.integers(1, 4))
+    if (attention := model["attention"]) and max(1, attention.get("kv_heads", 8) // layout.tp) % 2 == 0:
+        layout = layout.replaced(cp=draw(st.sampled_from((1, 2))), cp_comm="all-to-all")
+    return model, layout, 16 * draw(st.integers(1, 3))
 
 
 def own(t: Trace) -> tuple[Counter[str], Counter[str], Counter[str]]:
@@ -151,7 +159,7 @@ def check(case: tuple[dict[str, Any], Layout, int]) -> None:
         together = sum((rank[quantity] for rank in ranks), Counter[str]())
         for name, amount in expected.items():
             ways = _ways(spec, name, layout, quantity)
-            assert together[name] * ways == amount, (name, ways)
+            assert together[name] * ways * (layout.cp if quantity else 1) == amount, (name, ways)
         assert set(+together) <= set(expected)
 
 

@@ -42,22 +42,32 @@ RUNS: dict[str, dict[str, Any]] = {
         "attention": "eager"}, "dropout": {"dropout": 0.1}, "selective": {"recompute": "selective"},
     "full": {"recompute": "full"}, "several": {"recompute": "full:2", "batch": 3},
 }
-NAMES = {"all_reduce": "all-reduce", "all_gather_into_tensor": "all-gather", "reduce_scatter_tensor": "reduce-scatter"}
+NAMES = {"all_reduce": "all-reduce", "all_gather_into_tensor": "all-gather", "reduce_scatter_tensor": "reduce-scatter",
+         "all_to_all_single": "all-to-all"}
 
 
-@pytest.mark.grid(37)
+LAYOUTS: dict[str, dict[str, Any]] = {
+    f"{name}{tp}": {"tp": tp, "sp": name == "sp"} for name in ("tp", "sp") for tp in (2, 4, 8)
+} | {
+    "heads2": {"cp": 2}, "heads8": {"cp": 8}, "heads2-sp2": {"cp": 2, "tp": 2, "sp": True}, "heads4-tp2": {
+        "cp": 4, "tp": 2}, "heads2-sp4": {"cp": 2, "tp": 4, "sp": True},
+}
+
+
+@pytest.mark.grid(67)
 @pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("sp", [False, True], ids=["tp", "sp"])
-@pytest.mark.parametrize("tp", [2, 4, 8])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", MODELS)
-def test_a_training_step(name: str, tp: int, sp: bool, run: str) -> None:
-    spec = Model.from_data(MODELS[name])
-    w = Workload.of({"phase": "training", "dtype": "bf16", "batch": 2, "seq": 24, "tp": tp, "sp": sp} | RUNS[run])
-    if RUNS[run].get("recompute", "")[:4] == "full" and "bias" in MODELS[name]["attention"]:
+def test_a_training_step(name: str, layout: str, run: str) -> None:
+    spec, own = Model.from_data(MODELS[name]), {"tp": 1, "cp": 1, "sp": False} | LAYOUTS[layout]
+    comm = "all-to-all" if "heads" in layout else None
+    w = Workload.of({"phase": "training", "dtype": "bf16", "batch": 2, "seq": 24, "cp_comm": comm} | own | RUNS[run])
+    biased = "bias" in MODELS[name]["attention"]
+    if own["tp"] > 1 and RUNS[run].get("recompute", "")[:4] == "full" and biased:
         assert certainty(trace(spec, w)) == "estimate"  # what a rank adds of a bias runs once more in the trace alone
         return
     real, forward, backward = fake_cuda.ask(
-        "rank_live_bytes", spec, w.batch, w.seq, tp=tp, sp=sp, dtype=w.dtype, attention=w.attention,
+        "rank_live_bytes", spec, w.batch, w.seq, **own, dtype=w.dtype, attention=w.attention,
         dropout=w.dropout, recompute=w.recompute or "none", loss_as=w.loss or "fp32")
     t = trace(spec, w)
     ours = [event.live for event in live_bytes(t, in_place=False)]

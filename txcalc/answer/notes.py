@@ -47,10 +47,10 @@ def one_rank(t: Trace) -> Iterator[str]:
     if layout.world > 1:
         stage = f", of stage {t.stage + 1} of {layout.pp}, which holds most and has {t.model.layers:,} layers"
         yield f"all numbers are of one of {layout.world:,} ranks{stage if layout.pp > 1 else ''}"
-    for name, given, axis in (("sp", layout.sp, "tp"), ("zero", layout.zero, "dp"), ("fsdp", layout.fsdp, "dp"),
-                              ("schedule", layout.schedule, "pp")):
+    for name, given, axis in (("sp", layout.sp, "tp"), ("zero", layout.zero, "alike"), ("fsdp", layout.fsdp, "alike"),
+                              ("schedule", layout.schedule, "pp"), ("cp_comm", layout.cp_comm, "cp")):
         if given and getattr(layout, axis) == 1:
-            yield f"{name} changes nothing here: {axis} is 1"
+            yield f"{name} changes nothing here: {axis.replace('alike', 'dp · cp')} is 1"
 
 
 def unfollowed(t: Trace) -> Iterator[str]:

@@ -6,11 +6,14 @@ say that they are CUDA's. The process of its own (``txcalc.check.fake_cuda``) se
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
+from torch.distributed._functional_collectives import all_to_all_single_autograd
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
@@ -75,26 +78,56 @@ def plan(root: Reference, *, sp: bool) -> dict[str, Any]:
     return found | ({"final_norm": SequenceParallel(use_local_output=True)} if sp else {})
 
 
+class Ulysses(nn.Module):
+    """A core of attention around which heads are split in place of positions, by ``over``'s ranks."""
+
+    def __init__(self, core: nn.Module, over: DeviceMesh) -> None:
+        super().__init__()
+        self.core, self.over = core, over
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
+        """(b, h, n / cp, hd) to the same, by way of (b, h / cp, n, hd)."""
+        parts = (self._exchange(x, 1, 2) for x in (q, k, v))
+        return self._exchange(self.core(*parts, *rest), 2, 1)
+
+    def _exchange(self, x: Tensor, split: int, joined: int) -> Tensor:
+        """Positions of a part of the heads from heads of a part of the positions, or back."""
+        cp = self.over.size()
+        split, joined = 3 - split, 3 - joined
+        x = x.transpose(1, 2)
+        sent = x.unflatten(split, (cp, -1)).movedim(split, 0).contiguous()
+        got = all_to_all_single_autograd(sent, None, None, self.over)
+        got = got.view(sent.shape).movedim(0, joined)
+        return got.flatten(joined, joined + 1).transpose(1, 2)
+
+
 def rank_live_bytes(
-    model: Model, batch: int, seq: int, *, tp: int, sp: bool = False, dtype: torch.dtype = torch.float32,
-    device: str = "fake-cuda", **how: Any,
+    model: Model, batch: int, seq: int, *, tp: int = 1, cp: int = 1, sp: bool = False,
+    dtype: torch.dtype = torch.float32, device: str = "fake-cuda", **how: Any,
 ) -> list[Any]:
-    """Live bytes of a training step on one of ``tp`` ranks, and the collectives of both passes.
+    """Live bytes of a training step on one of cp x tp ranks, and the collectives of both passes.
 
     See ``txcalc.check.measure.live_bytes``; ``how``: see ``build``.
     """
     live = RankMode("cuda")
     with live.sharded(), FakeTensorMode(allow_non_fake_inputs=True):
-        run = Inputs(model, batch, seq, None, "cuda", dtype=dtype)
-        root = build(model, length=run.length, dtype=dtype, device="cuda", **how)
-        styles = plan(root, sp=sp)
-        parallelize_module(root, mesh(tp), styles)
+        run = Inputs(model, batch, seq // cp, None, "cuda", dtype=dtype)
+        root = build(model, length=seq, dtype=dtype, device="cuda", **how)
+        over = mesh(cp, tp, names=("cp", "tp"))
+        if tp > 1:
+            parallelize_module(root, over["tp"], plan(root, sp=sp))
+        for module in root.modules() if cp > 1 else ():
+            if isinstance(module, SelfAttention):
+                module.core = Ulysses(module.core, over["cp"])  # type: ignore[assignment]
+                if (mask := module.mask) is not None:
+                    module._modules.pop("mask")
+                    vars(module)["mask"] = lambda past, n, keys, mask=mask: mask(past, n * cp, keys * cp)
         if model.head.kind == "lm" and model.head.tied and root.head and root.token_embedding:
             root.head.weight = root.token_embedding.weight
         for module in root.modules():
             if isinstance(module, SelfAttention):
                 module.heads, module.kv_heads = module.heads // tp, max(1, module.kv_heads // tp)
-        with live, loss_parallel():
+        with live, loss_parallel() if tp > 1 else nullcontext():
             out = root(run.tokens)
             end = root.loss_of(out, run.targets)
             del out

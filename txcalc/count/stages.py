@@ -86,5 +86,5 @@ def around(trace: Trace, each: Pass) -> Iterator[Entry]:
 def _between(trace: Trace, what: str) -> Entry:
     """What two stages send to each other of one micro-batch."""
     layout, w = trace.layout, trace.workload
-    shape = (w.batch, w.seq // layout.by_position, trace.model.d_model)
+    shape = (w.batch, w.seq // layout.cp // layout.by_position, trace.model.d_model)
     return Entry(trace.ops[0], what, prod(shape) * w.bytes_of(Role.ACTIVATION), 1, part="inputs", shape=shape)

@@ -322,7 +322,7 @@ def _buckets(trace: Trace, gradients: Iterable[Entry]) -> Iterator[Entry]:
     """What data-parallel ranks reduce: ``DistributedDataParallel`` copies gradients to buckets of its own, made once,
     unless ``gradient_as_bucket_view`` is given (its documentation, and measured on torch 2.13)."""
     layout, w = trace.layout, trace.workload
-    if layout.dp * layout.cp == 1 or layout.fsdp is not None or layout.zero or w.held is not None:
+    if layout.alike == 1 or layout.fsdp is not None or layout.zero or w.held is not None:
         return
     for each in gradients:
         if zero.ranks(trace, each.op) == 1:  # of an expert that no other rank has

@@ -91,7 +91,8 @@ SPLIT: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
 
 def unmeasured(trace: Trace) -> str:
     """What of a rank's live bytes no test has followed, though all of its parts are proved, or nothing."""
-    found = [f"tensor parallelism of {what}" for what, has in SPLIT if trace.layout.tp > 1 and has(trace)]
+    found = [f"{name} parallelism of {what}" for axis, name in (("tp", "tensor"), ("cp", "context"))
+             for what, has in SPLIT if getattr(trace.layout, axis) > 1 and has(trace)]
     return next(iter(found), "expert parallelism" if trace.layout.ep > 1 else "")
 
 
@@ -106,8 +107,9 @@ def unproved(trace: Trace) -> str:
     if trace.model is None or trace.sizes:
         return ""
     spec, generates = trace.model, not trace.workload.keeps
-    found = [f"tensor parallelism of {what}" for what, has in UNSPLIT if trace.layout.tp > 1 and has(trace)]
-    found += ["--cp"] * (trace.layout.cp > 1)
+    found = [f"{name} parallelism of {what}" for axis, name in (("tp", "tensor"), ("cp", "context"))
+             for what, has in UNSPLIT if getattr(trace.layout, axis) > 1 and has(trace)]
+    found += ["a ring of ranks"] * (trace.layout.cp > trace.layout.by_head)
     found += ["experts on several ranks whose weights are sharded"] * (
         trace.layout.ep > 1 and trace.layout.fsdp is not None)
     found += [f"sharding of {trace.workload.weights} weights"] * bool(trace.workload.weights and trace.layout.shards)

@@ -26,13 +26,13 @@ BUFFERS: Final[tuple[tuple[tuple[int, ...], str, int], ...]] = (
 
 def stage(trace: Trace) -> int:
     """The stage, or 0 where a run has one data-parallel rank."""
-    return trace.layout.zero if trace.layout.dp > 1 else 0
+    return trace.layout.zero if trace.layout.alike > 1 else 0
 
 
 def ranks(trace: Trace, op: Op) -> int:
     """Ranks that share what belongs to an operation: experts are on fewer."""
     layout = trace.layout
-    return layout.dp * layout.cp // (layout.ep if op.within.experts else 1)
+    return layout.alike // (layout.ep if op.within.experts else 1)
 
 
 def part(trace: Trace, p: Parameter) -> Parameter:

@@ -19,6 +19,7 @@ WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     "weights": {**_DTYPES, "q3-k": "q3_k_m", "q4-k": "q4_k_m", "q5-k": "q5_k_m", "gptq-int4": "gptq"},
     "attention": {"naive": "eager"},
     "masked": {"skip": "skipped"},
+    "cp_comm": {"p2p": "ring", "a2a": "all-to-all", "ulysses": "all-to-all"},
     "recipe": {"adam": "adam-mixed", "adamw": "adam-mixed"},
 }
 """By field: a word that people use, and what it is called here."""

@@ -55,7 +55,7 @@ def self_attention(t: Trace, spec: Attention | MLA, around: Around, x: Tensor) -
     layer = "latent" if spec.kind == "mla" else "distances" if by_distance else "attention"
     with t.scope("attention", component=layer):
         if spec.kind == "mla":
-            span = _span(t, n, past, causal=around.causal)
+            span = _span(t, n * t.layout.by_head, past, causal=around.causal)
             if around.made is not None and t.workload.keeps:
                 h = spec.heads
                 rows = ((1, spec.kv_rank + spec.rope_dim),)
@@ -63,7 +63,7 @@ def self_attention(t: Trace, spec: Attention | MLA, around: Around, x: Tensor) -
                 core = Core(Heads(h, h, spec.nope_dim + spec.rope_dim, spec.value_dim), span, cache)
                 return composed_latents.latent_attention(t, spec, around.made, x, core)
             return latent_attention(t, spec, position, x, span, past, causal=around.causal, cached=cached)
-        span = _span(t, n, past, causal=around.causal, window=spec.window, chunk=spec.chunk,
+        span = _span(t, n * t.layout.by_head, past, causal=around.causal, window=spec.window, chunk=spec.chunk,
                      drops=spec.cached == "window")
         source, cache = x, None
         if cached and not spec.kv_shared:
@@ -147,7 +147,7 @@ def _span(
     pairs = visible_pairs(n, past, causal=causal, window=window, chunk=chunk)
     masks = causal or bound is not None
     distances = keys if causal else 0 if t.size(n) == 0 else 2 * n - 1
-    return Span(n, n, keys, pairs, before, held, bound, masks, distances)
+    return Span(n, n, keys, pairs, before, -(-held // t.layout.by_head), bound, masks, distances)
 
 
 def _heads(
@@ -166,7 +166,9 @@ def _heads(
         return composed.attention(t, spec, around.made, x, source, core)
     kernel = choose(t, core)
     in_front = pads(t, kernel, heads) or (kernel == "math" and heads.grouped)
-    scored = kernel in ("eager", "math") or in_front
+    scored, k_scored = 2 * (kernel in ("eager", "math") or in_front,)
+    if (ranks := t.layout.by_head) > 1:  # of one head the gradient comes back with positions of every rank in front
+        in_front, scored, k_scored = True, *(not several(t, count // ranks) for count in (spec.heads, spec.kv_heads))
     with t.frame(x):
         q = ops.linear(t, "q", x, spec.heads * spec.head_dim, bias=spec.bias.q, part="q")
         q = _normed(t, "q", q, spec.heads, spec.qk_norm, copied=scored and several(t, q.shape[1])
@@ -176,7 +178,7 @@ def _heads(
             k, v = shared[mask_kind(spec)]
         else:
             with t.frame():
-                k, v = _keys_and_values(t, spec, source, rotary, copied=scored, in_front=in_front)
+                k, v = _keys_and_values(t, spec, source, rotary, copied=k_scored, in_front=in_front)
                 if cache is not None and not t.workload.keeps and not keeps_inputs(position):
                     join = extend if cache.kind == "self" else keep
                     k, v = join(t, t.hold(k), t.hold(v), span.before, span.held)

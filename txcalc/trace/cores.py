@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from txcalc.trace import curves, ops, parts
+from txcalc.trace import context, curves, ops, parts
 from txcalc.trace.autocast import autocast, widest
 from txcalc.trace.cache import Cache
 from txcalc.trace.record import Trace
@@ -91,6 +91,17 @@ class Core(NamedTuple):
 def attend(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, kernel: Kernel | None = None) -> Tensor:
     """Contexts (b, n, heads x value_dim) of queries (b, n, heads x dim), by the kernel chosen before, or now."""
     kernel = kernel or choose(t, core)
+    if (ranks := t.layout.by_head) == 1:
+        return _attend(t, q, k, v, core, kernel)
+    own = core.heads._replace(queries=core.heads.queries // ranks, keys=core.heads.keys // ranks)
+    q, k, v = (context.positions(t, name, x, count) for name, x, count in (
+        ("q", q, own.queries), ("k", k, own.keys), ("v", v, own.keys)))
+    in_front = kernel in ("eager", "math") or pads(t, kernel, own)
+    y = _attend(t, q, k, v, core._replace(heads=own, laid="o" * in_front), kernel)
+    return context.heads(t, "context", y, in_front=in_front and several(t, own.queries))
+
+
+def _attend(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, kernel: Kernel) -> Tensor:
     with t.scope("core"), t.again("selective"):
         if kernel != "eager":
             core = core._replace(masks=_cast_mask(t, core))
@@ -195,7 +206,7 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
             out = context_of(t, probabilities, weighed, core)
         if by_position:
             out = ops.view(t, "context", out, copied=True)
-    return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out
+    return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) and "o" not in core.laid else out
 
 
 def add_bias(t: Trace, scores: Tensor, bias: Tensor, name: str, over: int | None = None) -> Tensor:
@@ -243,7 +254,7 @@ def _flash(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
         padded = core._replace(heads=heads._replace(dim=wide, value_dim=wide))
         out = _fused(t, "flash", q, k, v, padded, tuple(statistics))
     out = parts.narrow(t, "context", out, heads.queries * heads.dim)
-    return ops.copy(t, "context_copy", out) if several(t, heads.queries) else out
+    return ops.copy(t, "context_copy", out) if several(t, heads.queries) and "o" not in core.laid else out
 
 
 def _efficient(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:

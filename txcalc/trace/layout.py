@@ -14,6 +14,9 @@ Axis = Literal["tp", "pp", "cp", "dp", "ep", "etp"]
 AXES: Final[tuple[Axis, ...]] = get_args(Axis)
 SCHEDULES: Final = ("gpipe", "1f1b", "interleaved:V", "zb", "dualpipe")
 DTYPES: Final = ("bf16", "fp16", "fp32")
+CP: Final = ("ring", "all-to-all")
+"""How ranks that split each sequence meet each other's keys: these are passed around (arXiv 2310.01889), or heads are
+split in place of positions (arXiv 2309.14509)."""
 
 
 class Fsdp(Part):
@@ -62,8 +65,9 @@ class Fsdp(Part):
 class Layout(Part):
     """Ranks of every axis: tensor, pipeline, context and data parallel, together ``world`` of them.
 
-    ``ep``: ranks among dp and cp that share experts; ``etp``: their tensor parallelism; none: tp. ``sp``: what tensor
-    parallelism leaves whole is split by position (arXiv 2205.05198). ``zero``: the stage of ZeRO (arXiv 1910.02054).
+    ``cp_comm``: one of ``CP``; none: the first. ``ep``: ranks among dp and cp that share experts; ``etp``: their tensor
+    parallelism; none: tp. ``sp``: what tensor parallelism leaves whole is split by position (arXiv 2205.05198).
+    ``zero``: the stage of ZeRO (arXiv 1910.02054).
     Raises ``SpecError`` that names the field.
     """
 
@@ -77,6 +81,7 @@ class Layout(Part):
     zero: int = 0
     fsdp: Fsdp | None = None
     schedule: str | None = None
+    cp_comm: str | None = None
 
     def __post_init__(self) -> None:
         for name in AXES:
@@ -92,12 +97,14 @@ class Layout(Part):
         if self.fsdp is not None and self.dp % self.fsdp.replicas:
             raise SpecError(f"{self.fsdp.replicas} groups do not divide dp, {self.dp}; " + either(
                 nearest(self.fsdp.replicas, lambda n: self.dp % n == 0)), field="fsdp.replicas")
-        if (self.dp * self.cp) % self.ep:
-            raise SpecError(f"{self.ep} ranks do not divide dp · cp, {self.dp * self.cp}; "
-                            f"{either(nearest(self.ep, lambda n: (self.dp * self.cp) % n == 0))}", field="ep")
+        if self.alike % self.ep:
+            raise SpecError(f"{self.ep} ranks do not divide dp · cp, {self.alike}; "
+                            f"{either(nearest(self.ep, lambda n: self.alike % n == 0))}", field="ep")
         if self.etp not in (None, 1, self.tp):
             raise SpecError(f"experts are split over all tp ranks or over none: must be 1 or {self.tp}, got {self.etp}",
                             field="etp")
+        if self.cp_comm not in (None, *CP):
+            raise SpecError(not_one_of(CP, self.cp_comm), field="cp_comm")
         form, given = words.form(self.schedule or "1f1b"), words.number(self.schedule)
         if form not in {words.form(each) for each in SCHEDULES} or (form == "interleaved") != bool(given):
             raise SpecError(not_one_of(SCHEDULES, self.schedule), field="schedule")
@@ -108,8 +115,9 @@ class Layout(Part):
         for name in fields:
             if name not in cls.names():
                 raise SpecError(unknown_field(name, cls.names()), field=name)
-        given: dict[str, Any] = {name: Fsdp.read(value) if name == "fsdp" else value
-                                 for name, value in fields.items() if value is not None}
+        given: dict[str, Any] = {
+            name: Fsdp.read(value) if name == "fsdp" else words.word(name, value, CP) if name == "cp_comm" else value
+            for name, value in fields.items() if value is not None}
         found = cls(**given)
         return None if found == cls() else found
 
@@ -132,9 +140,19 @@ class Layout(Part):
         return self.tp * self.pp * self.cp * self.dp
 
     @property
+    def alike(self) -> int:
+        """Ranks that have the same weights, but for experts: of dp and of cp."""
+        return self.dp * self.cp
+
+    @property
+    def by_head(self) -> int:
+        """Ranks that split heads in attention, and positions everywhere else."""
+        return self.cp if self.cp_comm == "all-to-all" else 1
+
+    @property
     def shards(self) -> int:
-        """Ranks that ``fully_shard`` spreads weights over, or 0."""
-        return 0 if self.fsdp is None or self.dp == 1 else self.dp // self.fsdp.replicas
+        """Ranks that ``fully_shard`` spreads weights over, those of cp among them, or 0."""
+        return 0 if self.fsdp is None or self.alike == 1 else self.alike // self.fsdp.replicas
 
     @property
     def experts_tp(self) -> int:
@@ -143,13 +161,13 @@ class Layout(Part):
 
     @property
     def by_position(self) -> int:
-        """Ranks that split positions where tensor parallelism splits nothing."""
+        """Ranks that split positions where tensor parallelism splits nothing, beside those of cp."""
         return self.tp if self.sp else 1
 
     def __str__(self) -> str:
         parts = [f"{name} {getattr(self, name)}" for name in AXES if getattr(self, name) not in (1, None)]
         parts += ["sp"] * self.sp + [f"zero {self.zero}"] * bool(self.zero) + ["fsdp"] * (self.fsdp is not None)
-        return ", ".join([*parts, *([self.schedule] if self.schedule else [])])
+        return ", ".join([*parts, *(each for each in (self.schedule, self.cp_comm) if each)])
 
 
 WHOLE: Final = Layout()

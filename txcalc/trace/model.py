@@ -79,12 +79,13 @@ def _forward(t: Trace, spec: Model) -> Outputs:
         pooled, prefix = (None, None) if spec.tower is None else _tower(t, spec, spec.tower)
         if prefix is not None:
             t.hold(prefix)
+        n = t.workload.seq // t.layout.cp
         if spec.encoder is None:
-            types = embeddings.types(t, t.workload.seq) if t.code.types_first and spec.token_types else None
+            types = embeddings.types(t, n) if t.code.types_first and spec.token_types else None
             if t.stage:
-                x = t.tensor(t.workload.batch, t.workload.seq // t.layout.by_position, spec.d_model, label=RECEIVED)
+                x = t.tensor(t.workload.batch, n // t.layout.by_position, spec.d_model, label=RECEIVED)
                 return top(t, spec, t.hold(_stack(t, spec, spec, x, cached=is_causal(spec))), pooled)
-            x, ids = _input(t, spec, spec, t.workload.seq, spec.vocab)
+            x, ids = _input(t, spec, spec, n, spec.vocab)
             x = _stack(t, spec, spec, x, cached=is_causal(spec), ids=ids, prefix=prefix, types=types)
         else:
             x = _encoder_decoder(t, spec, spec.encoder)

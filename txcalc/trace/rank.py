@@ -73,6 +73,25 @@ WHOLE: Final[tuple[tuple[str, Callable[[Any], bool]], ...]] = (
 """What reads columns of all ranks, so that tensor parallelism is refused, and the blocks that have it."""
 
 
+_STAGES: Final = {"pp": "stages"}
+_PARTS: Final = {"cp": "ranks that split each sequence"}
+TOGETHER: Final[tuple[tuple[str, Callable[[Any], bool], dict[str, str]], ...]] = (
+    ("an encoder beside its decoder", lambda m: m.encoder is not None, _STAGES | _PARTS),
+    ("layers that read the keys of others", shares_keys, _STAGES | _PARTS),
+    ("embeddings that every layer reads", lambda m: m.per_layer_embedding is not None, _STAGES | _PARTS),
+    ("layers that share their weights", lambda m: m.share_layers, _STAGES),
+    ("images or sound", lambda m: m.tower is not None or m.input.kind != "tokens", _PARTS),
+    ("a vector of the whole sequence", lambda m: m.pooler is not None or m.head.kind not in ("lm", "none"), _PARTS),
+    ("such positions", lambda m: m.position.kind not in ("none", "learned", "sinusoidal", "rope"), _PARTS),
+    ("recurrent layers or convolutions", lambda m: any(
+        b.recurrent is not None or b.convolution is not None for _, b in located_blocks(m)), _PARTS),
+    ("sinks", lambda m: any(getattr(b.attention, "sinks", False) for _, b in located_blocks(m)), _PARTS),
+    ("an indexer", lambda m: any(
+        getattr(b.attention, "indexer", None) is not None for _, b in located_blocks(m)), _PARTS),
+)
+"""What reads more than a part of a model has, so that an axis is refused, and the models that have it."""
+
+
 def local(spec: Model, layout: Layout, stage: int = 0) -> Model:
     """The model of the first rank of a pipeline's ``stage``, which has as much of every size as any.
 
@@ -107,7 +126,6 @@ def check(spec: Model, layout: Layout) -> None:
     if convolves and spec.d_model % layout.tp:
         _check_sizes(spec.name, "tp", layout.tp, [Sizes("channels", spec.d_model)])
     for name, there, what in (
-        ("cp", layout.cp > 1, "context parallelism"),
         ("etp", layout.experts_tp != layout.tp, "experts that tensor parallelism does not split"),
         ("sp", layout.sp and any(stack.input.kind != "tokens" for stack in stacks), "images and sound by position"),
         ("sp", layout.sp and spec.per_layer_embedding is not None, "embeddings of every layer by position"),
@@ -119,14 +137,14 @@ def check(spec: Model, layout: Layout) -> None:
             raise SpecError(f"{spec.name} has {what}, which is not built over several ranks", field="tp")
     if layout.pp > spec.layers:
         raise SpecError(f"{layout.pp} stages of {spec.layers} layers: at most {spec.layers} would do", field="pp")
-    for what, there in (
-        ("an encoder beside its decoder", spec.encoder is not None),
-        ("layers that read the keys of others", shares_keys(spec)),
-        ("embeddings that every layer reads", spec.per_layer_embedding is not None),
-        ("layers that share their weights", spec.share_layers),
-    ) if layout.pp > 1 else ():
-        if there:
-            raise SpecError(f"{spec.name} has {what}, which is not built over several stages", field="pp")
+    for what, has, axes in TOGETHER:
+        for axis, over in axes.items():
+            if getattr(layout, axis) > 1 and has(spec):
+                raise SpecError(f"{spec.name} has {what}, which is not built over several {over}", field=axis)
+    if layout.cp > 1 and layout.by_head == 1:
+        raise SpecError("a ring is not built yet; --cp-comm all-to-all is", field="cp_comm")
+    _check_sizes(spec.name, "cp", layout.by_head, [
+        Sizes(each.what, max(1, each.size // layout.tp)) for b in blocks for each in sizes(b) if "heads" in each.what])
 
 
 def _check_sizes(name: str, field: str, ranks: int, found: Sequence[Sizes]) -> None:
