@@ -140,6 +140,9 @@ CASES: dict[str, Values] = {
     "trocr": {name: values for name, values in BART.items() if "encoder" not in name and name != "num_labels"} | {
         "use_learned_position_embeddings": [True, False], "layernorm_embedding": [True, False],
         "cross_attention_hidden_size": [None, 11, 17]},
+    "nllb-moe": {name: values for name, values in BART.items() if name != "num_labels"} | {
+        "encoder_layers": [2, 3], "decoder_layers": [1, 4], "encoder_sparse_step": [0, 1, 2], "num_experts": [3, 5],
+        "decoder_sparse_step": [1, 2, 3], "router_bias": [True, False], "second_expert_policy": ["all", "sampling"]},
     "seamless_m4t": SEAMLESS, "seamless_m4t_v2": SEAMLESS,
     "m2m_100": BART, "blenderbot-small": BART, "plbart": BART, "mvp": BART,
     "marian": BART | {"pad_token_id": [0], "share_encoder_decoder_embeddings": [True, False],

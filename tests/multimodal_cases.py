@@ -27,6 +27,13 @@ def tower(name: str, *changes: Values, **more: list[Any]) -> Values:
     return values | more
 
 
+def reads(name: str) -> Values:
+    """An encoder of text, of whose output another configuration says more."""
+    said = ("classifier_pooling", "tie_word_embeddings", "num_labels")
+    return {"model_type": [name], **{k: v for k, v in IMAGES[name].items() if k not in said}}
+
+
+READER: Values = TIED | {"pixel_shuffle_factor": [1, 2], "classifier_pooling": ["cls", "mean"], "num_labels": [2, 3, 5]}
 QWEN: Values = {"depth": [3, 4], "num_heads": [1, 2], "patch_size": [5, 6], "in_channels": [1, 3],
                 "spatial_merge_size": [1, 2], "temporal_patch_size": [1, 2]}
 QWEN3: Values = QWEN | {
@@ -206,8 +213,12 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
         [QWEN_TEXT | {"model_type": ["qwen2"]}, QWEN3_TEXT | {"model_type": ["qwen3"]}],
         [{"hidden_size": [16, 24], "intermediate_size": [17], "num_hidden_layers": [1, 3],
           "num_attention_heads": [1, 2], "num_channels": [1, 3], "patch_size": [5, 6]}], TIED),
+    "modernvbert": ([reads("modernbert")], [tower("siglip_vision_model", EVEN)], READER),
+    "ultravbert": ([reads("ultrabert")], [tower("siglip_vision_model", EVEN)], READER),
     "qwen2_audio": (text("qwen2"), [SOUND], {}),
     "audioflamingo3": (text("qwen2"), [SOUND], HEARD | {"projector_bias": [True, False]}),
+    "musicflamingo": (text("qwen2"), [SOUND | {"model_type": ["audioflamingo3_encoder"]}], HEARD | {
+        "projector_bias": [True, False]}),
     "voxtral": (text("llama", "mistral"), [SOUND | WIDE], HEARD),
     "glmasr": (
         text("llama"), [{k: v for k, v in (SOUND | WIDE).items() if k not in (
@@ -220,7 +231,7 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
         TIED | HEARD | {"audio_merge_size": [2, 4], "projector_bias": [True, False]}),
 }
 """Of each: texts, towers, and the fields beside them."""
-SOUNDS = {"qwen2_audio", "audioflamingo3", "voxtral", "glmasr", "moss_transcribe_diarize"}
+SOUNDS = {"qwen2_audio", "musicflamingo", "audioflamingo3", "voxtral", "glmasr", "moss_transcribe_diarize"}
 """Those whose towers hear."""
 
 

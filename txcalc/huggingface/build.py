@@ -65,6 +65,11 @@ def layered(base: Data, overrides: Sequence[Data]) -> Data:
     return {**base, "layers": layers, "groups": _repetitions(_runs(overrides))}
 
 
+def groups_of(overrides: Sequence[Data]) -> list[Data]:
+    """These layers as groups, also where all are alike."""
+    return layered({}, overrides).get("groups") or [{"blocks": _runs(overrides)}]
+
+
 def _repetitions(blocks: list[Data]) -> list[Data]:
     """Groups of these blocks in their order: each sequence of two or more that comes again at once is one group."""
     groups: list[Data] = []

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-from txcalc.huggingface.build import ACTIVATIONS, Data, layered
+from txcalc.huggingface.build import ACTIVATIONS, Data, groups_of
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED
 from txcalc.huggingface.encoder import (
@@ -127,10 +127,7 @@ def _local_layers(c: Config) -> list[Data]:
     slides = listed_kinds(c, "layer_types", c.size("num_hidden_layers"), usual, "full_attention", "sliding_attention")
     window = {"attention": {"window": c.size("local_attention")}}
     first, *others = [window if slid else {} for slid in slides]
-    groups: list[Data] = [{"blocks": [{**first, "norm": {"on_attention": False}}]}]
-    if others:
-        groups += layered({}, others).get("groups") or [{"blocks": [{"repeat": len(others), **others[0]}]}]
-    return groups
+    return [{"blocks": [{**first, "norm": {"on_attention": False}}]}, *(groups_of(others) if others else ())]
 
 
 def _thirds_slide(c: Config) -> list[Data]:
@@ -138,8 +135,7 @@ def _thirds_slide(c: Config) -> list[Data]:
     slides = listed_kinds(c, "layer_types", c.size("num_hidden_layers"), all_but(every(3)), "full_attention",
                           "sliding_attention")
     window = {"attention": {"window": 2 * c.size("sliding_window") + 1}}
-    return layered({}, [window if slid else {} for slid in slides]).get("groups") or [{"blocks": [
-        {"repeat": len(slides), **(window if slides[0] else {})}]}]
+    return groups_of([window if slid else {} for slid in slides])
 
 
 _MODERN_NORM: Final[Part] = {**LAYERNORM, "bias": flag("norm_bias")}

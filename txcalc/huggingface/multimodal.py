@@ -92,7 +92,7 @@ def head_of(kind: str, tied: bool) -> Data:
     return {"kind": "lm", "tied": tied, "bias": False} if kind == "lm" else dict(NONE)
 
 
-def _tower(c: Config, usual: str, *, only: bool = False) -> Data:
+def image_tower(c: Config, usual: str, *, only: bool = False) -> Data:
     """The tower, of any family of image encoders, without a head."""
     part, model_type = part_of(c, "vision_config", usual, only=only)
     # Of the text beside it, of a projector and of a contrastive model: the image encoders read none of these.
@@ -277,7 +277,7 @@ def seeing(
         if before:
             before(c)
         spec = text_stack(c, kind, text, either=either, ignore=text_ignore.split())
-        image = _tower(c, tower, only=only_tower)
+        image = image_tower(c, tower, only=only_tower)
         return {**spec, "tower": {**image, "projector": read(c, projector(c, spec, image))}}
 
     return Family(build, seeing_classes(prefix))

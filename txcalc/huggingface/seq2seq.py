@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-from txcalc.huggingface.build import ACTIVATIONS, Data, labels, layered
+from txcalc.huggingface.build import ACTIVATIONS, Data, groups_of, labels, layered
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.encoder import NONE, POST, Heads, classifier, dense
 from txcalc.huggingface.gemma import ROWS as GEMMA
@@ -220,14 +220,17 @@ def _t5_ties(c: Config) -> bool:
     return tied
 
 
+_OF_ROUTING: Final = "expert_capacity router_dtype router_ignore_padding_tokens batch_prioritized_routing"
+
+
 def _switch(c: Config, kind: str) -> Data:
     """T5 with one of many experts per token in every few layers.
 
     A token beyond an expert's capacity passes by it; the count takes every token to find room.
     """
-    passed_over(c, "expert_capacity router_dtype router_ignore_padding_tokens add_router_probs router_type "
-                "batch_prioritized_routing", {"is_decoder": False, "is_gated_act": False, "num_selected_experts": 1,
-                                              "feed_forward_proj": c.take("dense_act_fn")})
+    passed_over(c, f"{_OF_ROUTING} add_router_probs router_type", {
+        "is_decoder": False, "is_gated_act": False, "num_selected_experts": 1,
+        "feed_forward_proj": c.take("dense_act_fn")})
     feed = {"kind": "dense", "d_ff": c.size("d_ff"), "activation": activation("dense_act_fn")(c), "gated": False}
     sparse = feed | {"kind": "moe", "experts": c.size("num_experts"), "active_experts": 1, "normalize": False,
                      "router_bias": c.flag("router_bias")}
@@ -255,6 +258,19 @@ def _every_few_sparse(c: Config, stack: str, layers: int, dense_one: Data, spars
         raise c.error(name, f"must be a whole number, got {shown(step)}")
     which = [step > 0 and (step == 1 or i % step == 1) for i in range(layers)]
     return layered({"feed_forward": dense_one}, [{"feed_forward": sparse_one} if one else {} for one in which])
+
+
+def _nllb_experts(stack: str) -> Reader:
+    """Two of many experts per token in the last of every few layers; as for Switch, every token finds room."""
+    feed = _stack(stack)["feed_forward"]
+    moe = {**feed, "kind": "moe", "gated": False, "experts": size("num_experts"), "active_experts": 2,
+           "router_bias": flag("router_bias")}
+
+    def groups(c: Config) -> list[Data]:
+        step, kinds = c.size(f"{stack}_sparse_step", least=0), (read(c, feed), read(c, moe))
+        return groups_of([{"feed_forward": kinds[bool(step) and i % step == step - 1]}
+                          for i in range(c.size(f"{stack}_layers"))])
+    return groups
 
 
 def _t5_feed_forward(c: Config) -> Data:
@@ -331,6 +347,12 @@ ROWS: Final[Rows] = {
     "pegasus": _bart(seq2seq_classes("Pegasus"), position=SINES, **BEFORE),
     # M2M-100 (arXiv 2010.11125) and NLLB-200 (arXiv 2207.04672): sines that are no parameters.
     "m2m_100": _bart(seq2seq_classes("M2M100", alone=False), position={"kind": "sinusoidal"}, **BEFORE),
+    # NLLB-MoE, arXiv 2207.04672: the same with experts.
+    "nllb-moe": _bart(
+        {"NllbMoeForConditionalGeneration": "lm", "NllbMoeModel": "none"}, position={"kind": "sinusoidal"}, **BEFORE,
+        ignore=f"{_OF_BART} {_OF_ROUTING} normalize_router_prob_before_dropping moe_eval_capacity_token_fraction "
+        "moe_token_dropout", only={"second_expert_policy": ("all", "sampling")}, groups=_nllb_experts("decoder"),
+        encoder=_stack("encoder") | {"groups": _nllb_experts("encoder")}),
     # SeamlessM4T, arXiv 2308.11596, from text to text: M2M-100. What it hears and says with is not built for that.
     "seamless_m4t": _seamless("SeamlessM4T"),
     "seamless_m4t_v2": _seamless("SeamlessM4Tv2"),

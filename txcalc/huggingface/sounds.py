@@ -107,6 +107,9 @@ ROWS: Final[Rows] = {
     # Qwen2-Audio, arXiv 2407.10759; Audio Flamingo 3, arXiv 2507.08128.
     "qwen2_audio": hearing("Qwen2Audio", "qwen2", "qwen2_audio_encoder", _halved, _qwen2),
     "audioflamingo3": hearing("AudioFlamingo3", "qwen2", "audioflamingo3_encoder", _halved, _flamingo),
+    # Music Flamingo, arXiv 2511.10289: times rotate what the projector reads.
+    "musicflamingo": hearing("MusicFlamingo", "qwen2", "audioflamingo3_encoder", _halved, _flamingo,
+                             ignore="audio_frame_step rope_parameters partial_rotary_factor rope_theta"),
     # Voxtral, arXiv 2507.13264; GLM-ASR; MOSS Transcribe Diarize.
     "voxtral": hearing("Voxtral", "llama", "voxtral_encoder", whisper_tower, _wide_rows),
     "glmasr": hearing("GlmAsr", "llama", "glmasr_encoder", _glm_tower, _glm, ties=True),
