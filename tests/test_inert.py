@@ -10,7 +10,7 @@ import pytest
 from huggingface_defaults import NAMED_OTHERWISE
 from test_import_fields import CASES, LLAMA, base, counted, live
 
-from txcalc.huggingface.config import class_defaults
+from txcalc.huggingface.config import Config, class_defaults
 from txcalc.huggingface.importer import spec_from_config
 from txcalc.huggingface.inert import is_inert
 from txcalc.spec.errors import SpecError
@@ -58,6 +58,7 @@ def test_fields_of_other_families_that_none_of_its_classes_reads_change_nothing(
     ("bamba", {"mamba_dt_rank": "auto"}),
     ("llama", {"use_sliding_window": True, "never_heard_of": {"a": 1}}),
     ("ernie4_5", {"compression_ratio": 2.0}),
+    ("exaone4", {"num_nextn_predict_layers": 1, "mtp_share_layers": True, "output_gate_type": "swish"}),
     ("hunyuan_v1_dense", {"im_start_id": 5, "mask_init_id": 13, "pad_id": 2, "num_media_embeds": 257,
                           "v_head_dim": None, "kv_lora_rank": None}),
 ])
@@ -85,6 +86,32 @@ def test_what_may_mean_something_else_is_refused(more: dict[str, Any], message: 
 def test_a_size_under_a_name_that_is_not_read_may_say_the_same() -> None:
     assert notes_on({**WHOLE, "n_layer": 2, "n_embd": 32}) == [
         "passed over 2 fields that LlamaForCausalLM does not read: n_layer, n_embd"]
+
+
+@pytest.mark.parametrize(("said", "same"), [
+    ({"head_dim": 8, "num_key_value_heads": 4}, True), ({"head_dim": 16}, False), ({"num_key_value_heads": 2}, False),
+    ({"audio_token_id": 24, "speech_token_index": 3}, True),
+])
+def test_what_follows_from_other_fields_may_be_said_once_more(said: dict[str, Any], same: bool) -> None:
+    """As published files do, whose class reads neither."""
+    config = base("bert") | {"hidden_size": 32, "num_attention_heads": 4}
+    if same:
+        assert counted({**config, **said}) == counted(config) is not None
+    else:
+        with pytest.raises(SpecError, match="not understood"):
+            spec_from_config({**config, **said}, "config.json", "x")
+
+
+def test_what_is_said_of_the_text_may_be_said_above_it_once_more() -> None:
+    above = {"model_type": "gemma3", "text_config": {"vocab_size": 97}}
+    file = Config({**above, "vocab_size": 97}, "gemma3", source="config.json")
+    file.ignore("text_config")
+    file.finish()
+    assert not file.remarks.problems and not file.remarks.passed
+    file = Config({**above, "vocab_size": 96}, "gemma3", source="config.json")
+    file.ignore("text_config")
+    file.finish()
+    assert [each.field for each in file.remarks.problems] == ["vocab_size"]
 
 
 def test_choices_that_a_file_leaves_open_are_said() -> None:

@@ -56,6 +56,19 @@ def refused(quantization: dict[str, Any], config: dict[str, Any] = LLAMA) -> str
     return str(caught.value)
 
 
+def test_a_name_that_is_no_modules_here_leaves_nothing_alone_and_is_said() -> None:
+    """Files name modules of other libraries' code; the bytes are then an estimate."""
+    plain = {"quant_method": "fp8", "weight_block_size": [128, 128], "modules_to_not_convert": ["lm_head"]}
+    strange = {**plain, "modules_to_not_convert": ["lm_head", "blocks.1"]}
+    assert stored(LLAMA, strange) == replace(stored(LLAMA, plain), kind="estimate")
+    notes: list[str] = []
+    spec_from_config({**LLAMA, "quantization_config": strange}, "config.json", "tiny", notes=notes)
+    assert notes[0] == ("quantization_config.modules_to_not_convert: 'blocks.1' names no module of this model that "
+                        "txcalc knows: nothing was left alone for it")
+    with pytest.raises(SpecError, match=r"'blocks\.1' names no module"):
+        read(LLAMA, strange, strict=True)
+
+
 # ---------------------------------------------------------------- published totals
 
 
@@ -539,7 +552,6 @@ def test_a_router_that_some_libraries_pack_makes_an_estimate() -> None:
     ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv"}, "quantization_config.version"),
     ({"quant_method": "fp8", "modules_to_not_convert": ["model.layers.0.mlp.experts.3"]}, "single experts"),
     ({"quant_method": "fp8", "weight_block_size": 128}, "quantization_config.weight_block_size"),
-    ({"quant_method": "fp8", "modules_to_not_convert": ["blocks.1"]}, "'blocks.1' names no module of this model"),
     ({"quant_method": "fp8", "modules_to_not_convert": ["(a*)*b"]}, "it could take too long"),
     ({"quant_method": "fp8", "modules_to_not_convert": ["("]}, "is not a regular expression"),
     ({"quant_method": "fp8", "modules_to_not_convert": "lm_head"}, "must be a list of module names"),

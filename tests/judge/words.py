@@ -89,8 +89,16 @@ def _of(node: ast.AST) -> Iterator[str]:
             yield f"*{text}"
 
 
+PUT_IN = {
+    "*_layers": "encoder_layers decoder_layers", "*_attention_heads": "encoder_attention_heads decoder_attention_heads",
+    "output_*": "output_attentions output_hidden_states output_cross_attentions output_router_logits",
+}
+"""What all classes put together: sizes of one half of an encoder-decoder, and what a run hands back."""
+
+
 def shared_words() -> frozenset[str]:
-    return frozenset[str]().union(*map(words, shared_files()))
+    found = frozenset[str]().union(*map(words, shared_files()))
+    return (found - PUT_IN.keys()).union(*(names.split() for names in PUT_IN.values()))
 
 
 def own_words(folder: str) -> frozenset[str]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
@@ -28,6 +29,8 @@ IRRELEVANT: Final = frozenset(" ".join(_FIELDS["irrelevant"]).split())
 """Fields that change neither a weight's shape, nor which products are computed, nor what is cached."""
 USUAL: Final[Mapping[str, Sequence[Any]]] = _FIELDS["usual"]
 """Fields that mean nothing new where a family does not know them, as long as they have one of these values."""
+_NO_SIZE: Final = re.compile(r"_|\w+_token(_id|_ids|_index)$")
+"""Fields of no class's own, and ids of tokens."""
 SIZES: Final = tuple(frozenset(names.split()) for names in _FIELDS["sizes"])
 """What families call one size: a file with the name that its own class does not read may mean it all the same."""
 REQUIRED: Final = object()
@@ -192,17 +195,32 @@ class Config:
     def finish(self) -> None:
         """Refuse any field that was neither taken nor known not to matter, unless no class can read it."""
         for name, value in self.data.items():
-            if self._aliases.get(name, name) in self._taken or name in IRRELEVANT or name.startswith("_"):
+            if self._aliases.get(name, name) in self._taken or name in IRRELEVANT or _NO_SIZE.match(name):
                 continue
             if name in self.defaults and self.defaults[name] == value:
                 continue
-            if name in USUAL and value in USUAL[name]:
+            if (name in USUAL and value in USUAL[name]) or self._restates(name, value):
                 continue
             if not self.remarks.strict and self._is_inert(name, value):
                 self.remarks.passed.append(f"{self.path}{name}")
                 continue
             self._note(name, f"{UNKNOWN} for model_type {self.model_type}, and it could change the "
                        f"architecture (value {shown(value)})")
+
+    def _restates(self, name: str, value: Any) -> bool:
+        """Tell whether a field says once more what is said by others: of the text below, or of a head's width."""
+        below = self.data.get("text_config")
+        if isinstance(below, Mapping) and below.get(name, REQUIRED) == value:
+            return True
+        width, heads = (self._size(names) for names in (SIZES[0], SIZES[2]))
+        if name == "head_dim":
+            return type(value) is int and value * heads == width
+        return name == "num_key_value_heads" and value == heads
+
+    def _size(self, names: Iterable[str]) -> int:
+        """The one that is read of several names of a size, or 0."""
+        read = (self.data.get(name, self.defaults.get(name)) for name in names if name in self._taken)
+        return next((value for value in read if type(value) is int), 0)
 
     def _is_inert(self, name: str, value: Any) -> bool:
         """Tell whether no class reads this field. Refuse a size that contradicts the one that is read."""

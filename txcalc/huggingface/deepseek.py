@@ -55,12 +55,16 @@ def _with_indexer(c: Config) -> Fields:
             "indexer": {"heads": size("index_n_heads"), "head_dim": size("index_head_dim")}}
 
 
+def _alike(kind: str, c: Config) -> list[str]:
+    return [kind] * c.size("num_hidden_layers")
+
+
 _V32_EXPERTS: Final = sparse(routed(), listed_sparse(after(size("first_k_dense_replace", least=0))))
 v32 = partial(
     deepseek, attention=_with_indexer, ignore=f"{_IGNORED} indexer_rope_interleave index_share_for_mtp_iteration "
     "moe_router_dtype", only=_ONLY | {
         "num_experts": (None, size("n_routed_experts")),
-        "layer_types": (None, lambda c: ["indexed_attention"] * c.size("num_hidden_layers"))})
+        "layer_types": (None, *(partial(_alike, kind) for kind in ("indexed_attention", "deepseek_sparse_attention")))})
 
 
 def _borrowed(c: Config, layers: int) -> list[Data]:

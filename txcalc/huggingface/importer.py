@@ -40,10 +40,11 @@ def spec_from_config(
         built = family.build(c, _head_kind(data, family, source))
         spec = {"name": name, "family": model_type, "modeling": model_type, **built}
         c.finish()
+    spec |= _fused(model_type, spec)
+    spec |= _packing(c, spec)
     if notes is not None:
         notes += _notes(c, family, spec)
-    spec |= _fused(model_type, spec)
-    return {**spec, **_packing(c, spec)}
+    return spec
 
 
 def _notes(c: Config, family: Family, spec: Data) -> Iterator[str]:

@@ -12,7 +12,9 @@ from txcalc.huggingface.rows import Rows, read
 
 
 def _rotary(c: Config, width: int) -> Data:
-    return {"kind": "rope", "dim": c.size("rotary_dim")} if "rotary_dim" in c.data else rope()(c, width)
+    older: Data = {"kind": "rope", "dim": c.size("rotary_dim")} if "rotary_dim" in c.data else {}
+    found: Data = rope()(c, width)
+    return found if "dim" in found else found | older
 
 
 ROWS: Final[Rows] = {

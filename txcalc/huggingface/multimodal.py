@@ -32,7 +32,7 @@ def part_of(c: Config, name: str, usual: str, *, only: bool = False) -> tuple[Co
     data = c.take(name, default=None)
     if not isinstance(data, Mapping):
         raise c.error(name, "required field is missing" if data is None else f"must be a mapping, got {shown(data)}")
-    model_type = data.get("model_type", usual)
+    model_type = data.get("model_type") or usual
     if only and model_type not in (usual, c.model_type):
         raise c.error(f"{name}.model_type", f"only {usual} is understood, got {shown(model_type)}")
     model_type = usual if only else model_type

@@ -17,8 +17,8 @@ residual_in_fp32 num_logits_to_keep moe_shared_expert_overlap n_group topk_group
 mamba_hidden_act num_nextn_predict_layers mtp_layers_block_type mtp_hybrid_override_pattern num_hidden_layers
 num_query_groups attention_bias n_routed_experts n_shared_experts moe_intermediate_size num_experts_per_tok
 moe_shared_expert_intermediate_size norm_topk_prob ssm_state_size mamba_num_heads mamba_head_dim n_groups conv_kernel
-use_conv_bias use_bias
-"""  # attention_bias: the class builds none whatever it says, and never ties its head
+use_conv_bias use_bias partial_rotary_factor
+"""  # attention_bias: the class builds none whatever it says, and never ties its head; it has no positions
 _PARTS: Final[dict[str, Part]] = {
     "mamba": {"recurrent": {
         "kind": "mamba2", "heads": size("mamba_num_heads"), "head_dim": size("mamba_head_dim"),

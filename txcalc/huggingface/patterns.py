@@ -40,16 +40,22 @@ class Matcher:
             return not any(module.endswith(f".{name}") for name in self.only for module in names)
         return any(matches(module) for _, matches in self.patterns for module in names)
 
-    def check(self, q: Config, known: Sequence[str]) -> None:
-        """Raise ``SpecError`` for an expression that matches no ``known`` module: it is not understood.
+    def strange(self, q: Config, known: Sequence[str]) -> bool:
+        """Whether an expression matches no ``known`` module, and may be another tool's name for one: this is noted.
 
         What names no matrix, such as a norm or a bias, leaves nothing alone, and neither does what is not built.
+        Raises ``SpecError`` for one where the file is read strictly, and where nothing would be packed.
         """
         if self.only and all(map(self.leaves, known)):
             raise q.error(self.field, "names no module of this model that txcalc knows")
-        for text, matches in self.patterns:
-            if not any(map(matches, known)) and not _NO_MATRIX.search(text):
-                raise q.error(self.field, f"{shown(text)} names no module of this model that txcalc knows")
+        strange = [text for text, matches in self.patterns
+                   if not any(map(matches, known)) and not _NO_MATRIX.search(text)]
+        if strange:
+            unknown = f"{shown(strange[0])} names no module of this model that txcalc knows"
+            if q.remarks.strict:
+                raise q.error(self.field, unknown)
+            q.remarks.choices.append(f"{q.path}{self.field}: {unknown}: nothing was left alone for it")
+        return bool(strange)
 
 
 def module_patterns(q: Config, field: str, default: Sequence[str] = ()) -> Matcher:

@@ -81,7 +81,8 @@ def _chosen(
 ) -> Data:
     """The layout, with what is left alone counted by path."""
     names = [name for matrix in matrices for part in matrix.parts for name in part]
-    matcher.check(q, [*names, f"{family.layers}.{model.layers}.eh_proj"])  # a layer that predicts, not built
+    predicts = f"{family.layers}.{model.layers}.eh_proj"  # of a layer that is not built
+    strange = matcher.strange(q, [*names, predicts])
     whole = filled(layout)
     linear, experts = (whole["weights"] == kind for kind in ("linear", "experts"))
     left: dict[str, int] = {}
@@ -107,7 +108,7 @@ def _chosen(
     exact = whole.get("exact", True) and not (linear and _packed_router(family, model, matcher))
     # Scales of a matrix, or of several rows, are more where ours is several; lists of a tower's matrices are not read.
     exact = exact and not (split and (whole.get("matrix_bytes") or whole.get("rows", 1) != 1))
-    exact = exact and not (seen and alone is None)
+    exact = exact and not strange and not (seen and alone is None)
     return {**layout, **{name: value for name, value in optional.items() if value or name == "tower"}, "exact": exact}
 
 
