@@ -16,6 +16,7 @@ from txcalc.count.params import params
 from txcalc.count.weights import stored_bytes, weight_bytes
 from txcalc.huggingface import modules
 from txcalc.huggingface.importer import spec_from_config
+from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.spec.quantization import Quantization
@@ -67,6 +68,21 @@ def test_a_name_that_is_no_modules_here_leaves_nothing_alone_and_is_said() -> No
                         "txcalc knows: nothing was left alone for it")
     with pytest.raises(SpecError, match=r"'blocks\.1' names no module"):
         read(LLAMA, strange, strict=True)
+
+
+def test_modelopts_file_beside_a_configuration_says_how_it_is_packed(tmp_path: Path) -> None:
+    said = {"quant_algo": "NVFP4", "kv_cache_quant_algo": None, "group_size": 16, "exclude_modules": ["lm_head"]}
+    for folder, config in (("within", {**LLAMA, "quantization_config": {**said, "quant_method": "modelopt"}}),
+                           ("beside", LLAMA), ("both", {**LLAMA, "quantization_config": GPTQ})):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text(json.dumps(config))
+    plain = load(str(tmp_path / "beside")).model
+    for folder in ("beside", "both"):
+        beside = {"producer": {"name": "modelopt"}, "quantization": said}
+        (tmp_path / folder / "hf_quant_config.json").write_text(json.dumps(beside))
+    within, beside, both = (load(str(tmp_path / folder)).model for folder in ("within", "beside", "both"))
+    assert plain.quantization is None and beside.quantization == within.quantization is not None
+    assert both.quantization is not None and both.quantization.method == "gptq"
 
 
 # ---------------------------------------------------------------- published totals

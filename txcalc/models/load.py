@@ -45,7 +45,7 @@ def _load(source: Source, name: str, own: Sequence[str], given: Sequence[str], *
     """What was read before of the same text in the same way, or else what it says."""
     if source.header is not None:
         return _read(source, source.document(), name, own, given, strict=strict)
-    key = [source.text, source.label, source.place, source.name, [*own], [*given], strict]
+    key = [source.text, source.packing, source.label, source.place, source.name, [*own], [*given], strict]
     if (kept := store.get(key)) is not None:
         return kept
     document = source.document()

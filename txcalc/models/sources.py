@@ -23,6 +23,8 @@ MAX_JSON: Final = 2**23
 _SUFFIXES: Final = (".yaml", ".yml", ".json", ".gguf", ".safetensors")
 _HUB: Final = "hf:"
 _CONFIG: Final = "config.json"
+_PACKING: Final = "hf_quant_config.json"
+"""Where ModelOpt says how weights are packed, if not in the configuration."""
 _REPOSITORY: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _OF_ONE: Final = re.compile(r"@(?=[A-Za-z_][\w.\[\]*]* *=)")
 _JSON: Final = re.compile(r'\s*\{\s*(?:"|\})')
@@ -33,7 +35,7 @@ class Source(NamedTuple):
     """A text. ``label`` is what a report calls it, ``place`` what errors do, ``name`` what its folder does.
 
     Of a checkpoint, ``header`` is what its tensors are; the text is then its configuration, or one made of its own
-    metadata (``made``).
+    metadata (``made``). ``packing`` is what a file beside a configuration says of how its weights are packed.
     """
 
     text: str
@@ -43,6 +45,7 @@ class Source(NamedTuple):
     header: Checkpoint | None = None
     made: bool = False
     notes: tuple[str, ...] = ()
+    packing: str = ""
 
     def document(self) -> Document:
         """What it says, read as JSON if it begins so, else as YAML. Raises ``SpecError``."""
@@ -52,10 +55,19 @@ class Source(NamedTuple):
         if named or _JSON.match(self.text):
             from txcalc.spec.jsontext import read_json
 
-            return read_json(self.text, self.place)
+            document = read_json(self.text, self.place)
+            return _packed(document, read_json(self.packing, self.place)) if self.packing else document
         from txcalc.spec.yaml import read_yaml
 
         return read_yaml(self.text, self.place)
+
+
+def _packed(document: Document, beside: Document) -> Document:
+    """A configuration that does not say itself how its weights are packed, with what the file beside it does."""
+    said = beside.data.get("quantization")
+    if not isinstance(said, dict) or document.data.get("quantization_config"):
+        return document
+    return document._replace(data={**document.data, "quantization_config": {**said, "quant_method": "modelopt"}})
 
 
 def split_name(model: str) -> tuple[str, tuple[str, ...]]:
@@ -107,7 +119,7 @@ def read_source(model: str) -> Source:
     path = os.path.join(model, _CONFIG) if _is_model_folder(model) else model  # noqa: PTH118
     if is_checkpoint(path):
         return _checkpoint(path)
-    return Source(_read(path), path, path, _name(path))
+    return Source(_read(path), path, path, _name(path), packing=_beside(path))
 
 
 def _checkpoint(path: str) -> Source:
@@ -122,7 +134,13 @@ def _checkpoint(path: str) -> Source:
     beside = os.path.join(os.path.dirname(path), _CONFIG)  # noqa: PTH118, PTH120
     if not os.path.isfile(beside):  # noqa: PTH113
         raise SpecError(f"has no {_CONFIG} beside it, which would say what model its tensors are of", source=path)
-    return Source(_read(beside), path, beside, _name(beside), header)
+    return Source(_read(beside), path, beside, _name(beside), header, packing=_beside(beside))
+
+
+def _beside(path: str) -> str:
+    folder, name = os.path.split(path)
+    other = os.path.join(folder, _PACKING)  # noqa: PTH118
+    return _read(other) if name == _CONFIG and os.path.isfile(other) else ""  # noqa: PTH113
 
 
 def is_checkpoint(path: str) -> bool:
