@@ -92,8 +92,8 @@ def test_stages_have_all_layers_and_weights(name: str, pp: int) -> None:
 MLA = {"kind": "mla", "heads": 8, "kv_rank": 10, "q_rank": 14, "nope_dim": 6, "rope_dim": 4, "value_dim": 9}
 MOE = {"kind": "moe", "experts": 8, "active_experts": 2, "d_ff": 16, "shared_experts": 1, "shared_d_ff": 24}
 MIXERS: dict[str, dict[str, Any]] = {
-    "gqa": {"attention": {"heads": 8, "kv_heads": 2, "head_dim": 6}},
-    "mha": {"attention": {"heads": 8, "head_dim": 5, "bias": True}},
+    "gqa": {"attention": {"heads": 8, "kv_heads": 2, "head_dim": 16}},
+    "mha": {"attention": {"heads": 8, "head_dim": 8, "bias": True}},
     "mla": {"attention": MLA},
     "mamba2": {"attention": None, "recurrent": {"kind": "mamba2", "heads": 8, "head_dim": 6, "state": 7, "groups": 8}},
     "delta": {"attention": None, "recurrent": {"kind": "gated-delta", "key_heads": 8, "value_heads": 8, "key_dim": 3,
@@ -115,20 +115,25 @@ def layouts(draw: st.DrawFn) -> tuple[dict[str, Any], Layout, int]:
     }
     layout = Layout(tp=draw(st.sampled_from((1, 2, 4, 8))), pp=draw(st.integers(1, layers)), dp=ep * draw(
         st.integers(1, 2)), ep=ep, sp=draw(st.booleans()))
-    if (attention := model["attention"]) and max(1, attention.get("kv_heads", 8) // layout.tp) % 2 == 0:
-        layout = layout.replaced(cp=draw(st.sampled_from((1, 2))), cp_comm="all-to-all")
+    if (attention := model["attention"]) is not None:
+        rings = ["ring", "all-gather"] * ("kv_rank" not in attention)
+        heads = ["all-to-all"] * (max(1, attention.get("kv_heads", 8) // layout.tp) % 2 == 0)
+        layout = layout.replaced(cp=draw(st.sampled_from((1, 2))) if rings + heads else 1,
+                                 cp_comm=draw(st.sampled_from([*rings, *heads] or [None])))
     return model, layout, 16 * draw(st.integers(1, 3))
 
 
 def own(t: Trace) -> tuple[Counter[str], Counter[str], Counter[str]]:
-    """Weights of a rank and FLOPs of both passes by the operation, without the index of its group of layers."""
+    """Weights of a rank and FLOPs of both passes, those of masked pairs left out, by the operation, without the index
+    of its group of layers."""
     found = Counter[str](), Counter[str](), Counter[str]()
     for op, often in t.placed:
         name = f"{op.kind.name} {op.path}"
         for weight, shape in op.weights:
             found[0][f"{name} {weight}"] += prod(shape) * often.copies
         for i, times in ((1, often.calls), (2, often.back)):
-            found[i][name] += times * sum((p.forward if i == 1 else p.backward) * p.flops() for p in op.products)
+            runs = ((p.forward if i == 1 else p.backward) * p.flops("skipped") for p in op.products)
+            found[i][name] += times * sum(runs)
     return found
 
 

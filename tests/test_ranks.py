@@ -14,6 +14,7 @@ from txcalc.check import fake_cuda
 from txcalc.count.collectives import collectives
 from txcalc.count.lifetimes import live_bytes
 from txcalc.count.step import certainty
+from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
@@ -49,32 +50,38 @@ NAMES = {"all_reduce": "all-reduce", "all_gather_into_tensor": "all-gather", "re
 LAYOUTS: dict[str, dict[str, Any]] = {
     f"{name}{tp}": {"tp": tp, "sp": name == "sp"} for name in ("tp", "sp") for tp in (2, 4, 8)
 } | {
-    "heads2": {"cp": 2}, "heads8": {"cp": 8}, "heads2-sp2": {"cp": 2, "tp": 2, "sp": True}, "heads4-tp2": {
-        "cp": 4, "tp": 2}, "heads2-sp4": {"cp": 2, "tp": 4, "sp": True},
+    f"{comm}-{i}": layout | {"cp_comm": comm} for comm in ("all-to-all", "ring", "all-gather")
+    for i, layout in enumerate([{"cp": 2}, {"cp": 4}, {"cp": 2, "tp": 2, "sp": True}, {"cp": 4, "tp": 2}])
 }
+ROTATES = {"ring": "alltoall", "all-gather": "allgather"}
 
 
-@pytest.mark.grid(67)
+@pytest.mark.grid(89)
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_training_step(name: str, layout: str, run: str) -> None:
     spec, own = Model.from_data(MODELS[name]), {"tp": 1, "cp": 1, "sp": False} | LAYOUTS[layout]
-    comm = "all-to-all" if "heads" in layout else None
-    w = Workload.of({"phase": "training", "dtype": "bf16", "batch": 2, "seq": 24, "cp_comm": comm} | own | RUNS[run])
+    w = Workload.of({"phase": "training", "dtype": "bf16", "batch": 2, "seq": 24} | own | RUNS[run])
+    rotates = ROTATES.get(own.pop("cp_comm", ""), "")
+    if rotates and (name == "gemma" or run in ("eager", "fp32")):  # PyTorch fails as well
+        with pytest.raises(SpecError, match=r"flash|without a window"):
+            trace(spec, w)
+        return
     biased = "bias" in MODELS[name]["attention"]
     if own["tp"] > 1 and RUNS[run].get("recompute", "")[:4] == "full" and biased:
         assert certainty(trace(spec, w)) == "estimate"  # what a rank adds of a bias runs once more in the trace alone
         return
     real, forward, backward = fake_cuda.ask(
-        "rank_live_bytes", spec, w.batch, w.seq, **own, dtype=w.dtype, attention=w.attention,
+        "rank_live_bytes", spec, w.batch, w.seq, **own, rotates=rotates, dtype=w.dtype, attention=w.attention,
         dropout=w.dropout, recompute=w.recompute or "none", loss_as=w.loss or "fp32")
     t = trace(spec, w)
     ours = [event.live for event in live_bytes(t, in_place=False)]
     # What comes last differs: the gradients of weights are released with the model.
-    assert ours[:-1] == [live for _, live in real][:len(ours) - 1] and len(real) == len(ours) > 200
+    assert ours[:-1] == [live for _, live in real][:len(ours) - 1] and len(real) == len(ours) > 150
     for passes, measured in ((("forward",), forward), (("recomputation", "backward"), backward)):
         counted = Counter[tuple[str, int]]()
         for each in collectives(t):
             counted[each.what, each.bytes] += each.times * (each.phase in passes)
-        assert +counted == Counter((NAMES[what], size) for what, size in measured)
+        sent = NAMES | ({"all_to_all_single": "send/receive"} if rotates else {})
+        assert +counted == Counter((sent[what], size) for what, size in measured)

@@ -71,9 +71,10 @@ def fit(spec: Model, workload: Workload) -> Workload:
         updates["source_seq"] = workload.past + seq if source is None else source
     layout = workload.layout
     for length in (seq, updates.get("source_seq")) if layout is not None else ():
-        if length and layout and length % (ranks := layout.by_position * layout.cp):
-            raise SpecError(f"{length:,} positions are no equal parts for {ranks} ranks; leave it out, or give a "
-                            f"multiple of {ranks}", field="sp" if layout.cp == 1 else "cp")
+        if length and layout and length % (parts := layout.by_position * layout.chunks):
+            ranks = f"{layout.by_position * layout.cp} ranks"
+            raise SpecError(f"{length:,} positions are no equal parts for {ranks}; leave it out, or give a "
+                            f"multiple of {parts}", field="sp" if layout.cp == 1 else "cp")
     if workload.past and layout is not None and layout.cp > 1:
         raise SpecError("cached tokens are not split over ranks yet", field="cp")
     if workload.recompute and (why := _not_recomputed(spec, workload)):

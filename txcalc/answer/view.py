@@ -73,7 +73,8 @@ def view(
 
 
 def _alternative(spec: Model, workload: Workload) -> Alternative | None:
-    if not workload.keeps:
+    ring = workload.layout is not None and workload.layout.cp > workload.layout.by_head  # of flash kernels alone
+    if not workload.keeps or ring:
         return None
     other = "flash" if workload.attention == "eager" else "eager"
     t = trace(spec, workload.replaced(attention=other))

@@ -6,7 +6,7 @@ say that they are CUDA's. The process of its own (``txcalc.check.fake_cuda``) se
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from torch._subclasses import FakeTensorMode
 from torch.distributed._functional_collectives import all_to_all_single_autograd
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor.experimental import context_parallel
+from torch.distributed.tensor.experimental._attention import set_rotate_method
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     PrepareModuleInput,
@@ -102,7 +104,7 @@ class Ulysses(nn.Module):
 
 
 def rank_live_bytes(
-    model: Model, batch: int, seq: int, *, tp: int = 1, cp: int = 1, sp: bool = False,
+    model: Model, batch: int, seq: int, *, tp: int = 1, cp: int = 1, sp: bool = False, rotates: str = "",
     dtype: torch.dtype = torch.float32, device: str = "fake-cuda", **how: Any,
 ) -> list[Any]:
     """Live bytes of a training step on one of cp x tp ranks, and the collectives of both passes.
@@ -116,7 +118,7 @@ def rank_live_bytes(
         over = mesh(cp, tp, names=("cp", "tp"))
         if tp > 1:
             parallelize_module(root, over["tp"], plan(root, sp=sp))
-        for module in root.modules() if cp > 1 else ():
+        for module in root.modules() if cp > 1 and not rotates else ():
             if isinstance(module, SelfAttention):
                 module.core = Ulysses(module.core, over["cp"])  # type: ignore[assignment]
                 if (mask := module.mask) is not None:
@@ -127,7 +129,11 @@ def rank_live_bytes(
         for module in root.modules():
             if isinstance(module, SelfAttention):
                 module.heads, module.kv_heads = module.heads // tp, max(1, module.kv_heads // tp)
-        with live, loss_parallel() if tp > 1 else nullcontext():
+        ring: AbstractContextManager[None] = nullcontext()
+        if rotates:
+            set_rotate_method(rotates)
+            ring = context_parallel(over["cp"], buffers=[torch.empty(2 * cp, device="cuda")], buffer_seq_dims=[0])
+        with ring, live, loss_parallel() if tp > 1 else nullcontext():
             out = root(run.tokens)
             end = root.loss_of(out, run.targets)
             del out

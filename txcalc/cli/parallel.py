@@ -12,8 +12,8 @@ PARALLEL: Final[dict[str, tuple[str | None, str, Callable[[Any], Any]]]] = {
            units.parse_count),
     "pp": ("N", "Stages of a pipeline, which split layers. Default 1.", units.parse_count),
     "cp": ("N", "Ranks that split each sequence (context parallelism). Default 1.", units.parse_count),
-    "cp_comm": ("NAME", "How they meet each other's keys: ring, or all-to-all (heads are split, as Ulysses does it). "
-                "Default ring.", str),
+    "cp_comm": ("NAME", "How they meet each other's keys: ring, all-gather, or all-to-all (heads are split, as Ulysses "
+                "does it). Default ring.", str),
     "dp": ("N", "Data-parallel ranks. Default 1.", units.parse_count),
     "ep": ("N", "Ranks among dp and cp that share experts. Default 1.", units.parse_count),
     "etp": ("N", "Ranks that split each expert: as many as --tp, which is the default.", units.parse_count),

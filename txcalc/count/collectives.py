@@ -37,6 +37,9 @@ def collectives(trace: Trace) -> Iterator[Collective]:
     for op, often in trace.placed if trace.workload.phase == "training" else ():
         if (kind := op.kind.collective) is not None and kind.backward and often.back and trace.needs(op.reads[0]):
             yield Collective(kind.backward, kind.axis, _bytes(trace, op), often.back, "backward", op.path)
+        for g in (g for step in op.backward for g in step if g.collective and often.back):
+            size = g.elements * trace.workload.bytes_of(g.role)
+            yield Collective(g.collective, "cp", size, often.back, "backward", op.path)
     for (what, size, phase, path), times in gathered(trace).items():
         yield Collective(what, "dp", size, times, phase, path)  # type: ignore[arg-type]
 

@@ -93,6 +93,8 @@ def unmeasured(trace: Trace) -> str:
     """What of a rank's live bytes no test has followed, though all of its parts are proved, or nothing."""
     found = [f"{name} parallelism of {what}" for axis, name in (("tp", "tensor"), ("cp", "context"))
              for what, has in SPLIT if getattr(trace.layout, axis) > 1 and has(trace)]
+    ring = trace.layout.cp > trace.layout.by_head
+    found += ["a table of positions that a ring looks up"] * (ring and trace.model.position.kind == "learned")
     return next(iter(found), "expert parallelism" if trace.layout.ep > 1 else "")
 
 
@@ -109,7 +111,6 @@ def unproved(trace: Trace) -> str:
     spec, generates = trace.model, not trace.workload.keeps
     found = [f"{name} parallelism of {what}" for axis, name in (("tp", "tensor"), ("cp", "context"))
              for what, has in UNSPLIT if getattr(trace.layout, axis) > 1 and has(trace)]
-    found += ["a ring of ranks"] * (trace.layout.cp > trace.layout.by_head)
     found += ["experts on several ranks whose weights are sharded"] * (
         trace.layout.ep > 1 and trace.layout.fsdp is not None)
     found += [f"sharding of {trace.workload.weights} weights"] * bool(trace.workload.weights and trace.layout.shards)

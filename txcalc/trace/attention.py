@@ -167,7 +167,9 @@ def _heads(
     kernel = choose(t, core)
     in_front = pads(t, kernel, heads) or (kernel == "math" and heads.grouped)
     scored, k_scored = 2 * (kernel in ("eager", "math") or in_front,)
-    if (ranks := t.layout.by_head) > 1:  # of one head the gradient comes back with positions of every rank in front
+    if t.layout.cp > t.layout.by_head:
+        in_front = scored = k_scored = True
+    elif (ranks := t.layout.by_head) > 1:  # of one head the gradient comes back with positions of every rank in front
         in_front, scored, k_scored = True, *(not several(t, count // ranks) for count in (spec.heads, spec.kv_heads))
     with t.frame(x):
         q = ops.linear(t, "q", x, spec.heads * spec.head_dim, bias=spec.bias.q, part="q")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from txcalc.trace import context, curves, ops, parts
+from txcalc.trace import context, curves, ops, parts, ring
 from txcalc.trace.autocast import autocast, widest
 from txcalc.trace.cache import Cache
 from txcalc.trace.record import Trace
@@ -92,6 +92,8 @@ def attend(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, kernel: Kernel
     """Contexts (b, n, heads x value_dim) of queries (b, n, heads x dim), by the kernel chosen before, or now."""
     kernel = kernel or choose(t, core)
     if (ranks := t.layout.by_head) == 1:
+        if t.layout.cp > 1:
+            return ring.attend(t, q, k, v, core, flash=kernel == "flash" and not pads(t, kernel, core.heads))
         return _attend(t, q, k, v, core, kernel)
     own = core.heads._replace(queries=core.heads.queries // ranks, keys=core.heads.keys // ranks)
     q, k, v = (context.positions(t, name, x, count) for name, x, count in (

@@ -12,7 +12,7 @@ Name = Literal[
     "efficient", "by_distance", "mix", "choice", "softmax", "dropout", "product", "weighing", "scale", "slope_in",
     "slope_out", "xielu", "index", "where", "cache", "past", "recomputation", "adapter", "cast",
     "fused_loss", "entered", "reduced", "gathering", "gathered", "scattered", "loss_reduced", "exchanged",
-    "resharded",
+    "resharded", "rotated", "ring_gathered",
 ]
 MEASURED: Final = "measured: on torch 2.13 with torch.autograd.graph.saved_tensors_hooks"
 _KORTHIKANTI: Final = "measured; arXiv 2205.05198, section 4.1"
@@ -119,5 +119,7 @@ KINDS: Final = {kind.name: kind for kind in (
     Kind("scattered", "elementwise", collective=Collective("reduce-scatter", "all-gather")),
     Kind("exchanged", "elementwise", collective=Collective("all-to-all", "all-to-all", "ep")),
     Kind("resharded", "elementwise", collective=Collective("all-to-all", "all-to-all", "cp")),
+    Kind("rotated", "elementwise", collective=Collective("send/receive", "", "cp")),
+    Kind("ring_gathered", "elementwise", collective=Collective("all-gather", "", "cp")),
     Kind("loss_reduced", "loss", collective=Collective("all-reduce")),
 )}

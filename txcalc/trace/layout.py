@@ -14,9 +14,9 @@ Axis = Literal["tp", "pp", "cp", "dp", "ep", "etp"]
 AXES: Final[tuple[Axis, ...]] = get_args(Axis)
 SCHEDULES: Final = ("gpipe", "1f1b", "interleaved:V", "zb", "dualpipe")
 DTYPES: Final = ("bf16", "fp16", "fp32")
-CP: Final = ("ring", "all-to-all")
-"""How ranks that split each sequence meet each other's keys: these are passed around (arXiv 2310.01889), or heads are
-split in place of positions (arXiv 2309.14509)."""
+CP: Final = ("ring", "all-gather", "all-to-all")
+"""How ranks that split each sequence meet each other's keys: these are passed around (arXiv 2310.01889), or gathered
+and then taken in turns, or heads are split in place of positions (arXiv 2309.14509)."""
 
 
 class Fsdp(Part):
@@ -148,6 +148,11 @@ class Layout(Part):
     def by_head(self) -> int:
         """Ranks that split heads in attention, and positions everywhere else."""
         return self.cp if self.cp_comm == "all-to-all" else 1
+
+    @property
+    def chunks(self) -> int:
+        """Parts of a sequence over cp, of which each rank of a ring has two, so that all have as many pairs."""
+        return self.cp if self.cp in (1, self.by_head) else 2 * self.cp
 
     @property
     def shards(self) -> int:

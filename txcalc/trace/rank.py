@@ -141,8 +141,6 @@ def check(spec: Model, layout: Layout) -> None:
         for axis, over in axes.items():
             if getattr(layout, axis) > 1 and has(spec):
                 raise SpecError(f"{spec.name} has {what}, which is not built over several {over}", field=axis)
-    if layout.cp > 1 and layout.by_head == 1:
-        raise SpecError("a ring is not built yet; --cp-comm all-to-all is", field="cp_comm")
     _check_sizes(spec.name, "cp", layout.by_head, [
         Sizes(each.what, max(1, each.size // layout.tp)) for b in blocks for each in sizes(b) if "heads" in each.what])
 

@@ -96,7 +96,7 @@ class Gradient(NamedTuple):
     outlives; all others live until the operation's backward pass is over. ``watched``: a temporary that is written to
     in place, and so becomes the result, unless a dispatch mode watches. ``first``: handed on before those made earlier.
     ``summed``: over what was broadcast, when the operation's own formula is through. ``kept``: it was made in the
-    forward pass and saved, as this.
+    forward pass and saved, as this. ``collective``: what ranks of cp do to make a temporary.
     """
 
     of: Tensor | str | None
@@ -108,6 +108,7 @@ class Gradient(NamedTuple):
     first: bool = False
     summed: bool = False
     kept: Tensor | None = None
+    collective: str = ""
 
     @property
     def elements(self) -> Number:
