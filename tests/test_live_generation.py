@@ -51,14 +51,17 @@ STEPS = (7, 1, 3)
 """Tokens of the prompt, of one step and of another, which windows of 3 and chunks of 4 do not hold all."""
 
 
-def generation(given: dict[str, Any], batch: int, **run: Any) -> tuple[list[list[int]], list[list[int]]]:
+def generation(
+    given: dict[str, Any], batch: int, lengths: tuple[int, ...] = STEPS, **run: Any
+) -> tuple[list[list[int]], list[list[int]]]:
     """What PyTorch has alive in the prompt and in each step, and what the trace has, event by event."""
     spec = Model.from_data(given)
-    real = measure.generation_live_bytes(spec, batch, *STEPS, dtype=measure.DTYPES[run.get("dtype", "fp32")],
-                                         eager=run.get("attention") == "eager")
+    packed = run["weights"].partition("@")[0] if "weights" in run else None
+    real = measure.generation_live_bytes(spec, batch, *lengths, dtype=measure.DTYPES[run.get("dtype", "fp32")],
+                                         eager=run.get("attention") == "eager", packed=packed)
     ours = []
-    for i, new in enumerate(STEPS):
-        workload = Workload(phase="decode" if i else "prefill", batch=batch, seq=new, past=sum(STEPS[:i]),
+    for i, new in enumerate(lengths):
+        workload = Workload(phase="decode" if i else "prefill", batch=batch, seq=new, past=sum(lengths[:i]),
                             **{"dtype": "fp32", "kernels": "cpu"} | run)
         ours.append([event.live for event in live_bytes(trace(spec, workload))])
     return [[live for _, live in events] for events in real], ours
@@ -74,6 +77,28 @@ def test_a_prompt_and_steps_after_it(name: str, batch: int, run: dict[str, Any])
     real, ours = generation(DECODERS[name], batch, **run)
     assert all(len(events) > 40 for events in real)
     assert ours == real
+
+
+def test_matrices_of_4_bits_are_made_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of bitsandbytes on several rows, as they are where a card has no better kernel."""
+    pytest.importorskip("bitsandbytes")
+    from bitsandbytes.backends.default.ops import _gemm_4bit_default_impl
+
+    monkeypatch.setattr(torch.ops.bitsandbytes.gemm_4bit, "default", _gemm_4bit_default_impl)
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)  # which codes are laid out for
+    real, ours = generation(LLAMA, 2, (7, 2, 3), dtype="bf16", weights="nf4-dq@0.43")
+    assert ours == real
+    assert ours != generation(LLAMA, 2, (7, 2, 3), dtype="bf16")[1]
+
+
+@pytest.mark.parametrize(("weights", "rows", "copies"), [
+    ("nf4", 1536, 0), ("nf4", 1537, 1), ("nf4@0.43", 1, 0), ("nf4@0.43", 2, 1), ("nf4@0.41", 2, 2), ("awq", 1023, 0),
+    ("awq", 1024, 1), ("gptq", 4096, 0)])
+def test_from_how_many_rows_on_a_matrix_is_made_whole(weights: str, rows: int, copies: int) -> None:
+    spec = txcalc.load("llama2-7b")
+    run = trace(spec, Workload(phase="prefill", seq=rows, dtype="bf16", weights=weights))
+    made = [x.label for op in run.ops if op.part == "down" or op.path.endswith("feed_forward.down") for x in op.writes]
+    assert made == [*["unpacked weight", "weight in the dtype"][:copies], "down"]
 
 
 ENCODERS = ("bert-base", "albert-base", "modernbert-base", "distilbert-base", "esm2-650m", "mpnet-base",

@@ -16,4 +16,4 @@ def quantized_params(t: Trace) -> int:
     """Weights that are stored as codes of a few bits."""
     packing = weights.stored(t).packing
     packed = packing is not None and not isinstance(packing, StoredTensors)
-    return sum(own for _, own, _ in weights._packed(t, packing)) if packed else 0
+    return sum(own for _, own, _ in weights.packed_matrices(t, packing)) if packed else 0

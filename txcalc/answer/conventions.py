@@ -9,7 +9,7 @@ from txcalc.count.states import RECIPES
 from txcalc.document import Part
 from txcalc.spec import words
 from txcalc.spec.facts import chooses_keys
-from txcalc.spec.formats import HELD, PACKED, RELEASED
+from txcalc.spec.formats import FORMATS, HELD, PACKED, RELEASED
 from txcalc.spec.ggml import MIXES, READ_AT
 from txcalc.spec.inputs import Projector
 from txcalc.spec.model import Model, Tower
@@ -229,6 +229,8 @@ def _weights(t: Trace) -> Iterator[Rule]:
     if packing.method in MIXES:
         rest = f"types by llama.cpp's rules ({READ_AT}); norms, biases, routers and positions in fp32"
     sure = "" if weights.certainty(t) == "exact" else "; some bytes are left open, so they are an estimate"
+    if (known := FORMATS.get(packing.method)) is not None and known.unpacks is not None and not t.workload.keeps:
+        sure += f"; a matrix is made whole for products of {known.unpacks:,} rows and more"
     yield ("weights", f"weights packed as {packing.method} stores them, with scales and all that belongs to them; "
                       f"{rest}{sure}", "--weights")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from math import prod
 from typing import Any, Final
 
 from txcalc import units
@@ -15,11 +16,14 @@ from txcalc.answer.report import Totals, totals
 from txcalc.answer.serving import Serving, served, serving
 from txcalc.count import step, zero
 from txcalc.count.activations import kept
+from txcalc.count.blocks import loaded, taken
 from txcalc.count.flops import core_flops, forward_flops
 from txcalc.count.lifetimes import moments
 from txcalc.count.params import params
 from txcalc.count.peak import highest
+from txcalc.count.weights import packed_matrices, stored, weight_bytes
 from txcalc.spec.model import Model
+from txcalc.spec.quantization import StoredTensors
 from txcalc.trace import ops
 from txcalc.trace.losses import chunk_rows, cross_entropy
 from txcalc.trace.model import trace
@@ -77,12 +81,28 @@ def _kept_units(spec: Model, run: Run) -> Fraction:
     return Fraction(inside, spec.layers * t.workload.seq * t.workload.batch * spec.d_model)
 
 
-def _held(spec: Model, run: Run, *, device: str) -> int:
-    """Weights, the cache and one workspace of matrix products: what is held once the last token is there."""
-    found = totals(_trace(spec, run))
+def _held(spec: Model, run: Run, *, device: str, ready: str = "") -> int:
+    """Weights, the cache and one workspace of matrix products: what is held once the last token is there.
+
+    ``ready``: the part of the weights that a loader had made room for in one segment; without, all of them.
+    """
+    t = _trace(spec, run)
+    found = totals(t)
     assert found.weight_bytes is not None
     assert found.kv_cache_bytes is not None
-    return found.weight_bytes.value + found.kv_cache_bytes.value + devices.device(device).workspaces(backward=False)
+    size = found.weight_bytes.value
+    weights = taken(loaded(t), int(size * Fraction(ready))) if ready else size
+    return weights + found.kv_cache_bytes.value + devices.device(device).workspaces(backward=False)
+
+
+def _loading(spec: Model, run: Run, *, beside: str) -> int:
+    """Weights, and ``beside`` the codes of the largest matrix what packs it, in bytes of a weight."""
+    t = _trace(spec, run)
+    packing = stored(t).packing
+    assert packing is not None
+    assert not isinstance(packing, StoredTensors)
+    largest = max(prod(op.matrix) for op, _, _ in packed_matrices(t, packing))
+    return int(weight_bytes(t) + int(beside) * largest)
 
 
 def _after_step(spec: Model, run: Run) -> int:
@@ -174,7 +194,7 @@ MEASURES: Final[Mapping[str, Callable[..., Any]]] = {
     "params": _total("params"), "params_active": _total("params_active"),
     "kv_cache_bytes_per_token": _total("kv_cache_bytes_per_token"), "flops_forward": _total("flops_forward"),
     "6 N D": _six_n, "FLOPs / 6 N D": _over_six_nd, "MFU": _utilisation, "kept bytes / s b h, a layer": _kept_units,
-    "held after generation": _held, "allocated after a step": _after_step,
+    "held after generation": _held, "peak of loading": _loading, "allocated after a step": _after_step,
     "peak of a loss": _loss_step, "peak of Liger's loss": _liger, "model states": _states, "peak": _peak,
     "peak above its start": _above_start, "tokens of the pool": _pool("tokens"), "blocks of the pool": _pool("blocks"),
     "bytes of the pool": _pool("pool_bytes"), "bytes of slots": _slots,

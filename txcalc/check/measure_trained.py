@@ -16,7 +16,7 @@ from txcalc.spec.model import Model
 
 Trained = Mapping[str, Any]
 """The fields ``lora``, ``dora`` and ``freeze`` of a workload; ``peft``: whose adapters they are; those of ``dora``
-always are."""
+always are. ``packed``: bitsandbytes' format of linear layers."""
 
 
 def build(model: Model, *, trained: Trained | None = None, **how: Any) -> Reference:
@@ -26,13 +26,13 @@ def build(model: Model, *, trained: Trained | None = None, **how: Any) -> Refere
         return root
     paths, adapter = canonical_paths(root), trained.get("lora") or trained.get("dora")
     adapters.freeze(paths, trained.get("freeze") or ())
+    if (packed := trained.get("packed")) is not None:
+        _pack(root, packed)
     if adapter is not None and not trained.get("peft") and "dora" not in trained:
         adapters.adapt(root, paths, adapter)
     elif adapter is not None:
         meant = {base for _, _, base in adapters.targets(paths, adapter["targets"])}
         names = [name for name, module in root.named_modules() if module in meant]
-        if (packed := trained.get("packed")) is not None:
-            _pack(root, packed)
         with_peft(root, {**adapter, "targets": names}, dora="dora" in trained)
     return root.train()
 

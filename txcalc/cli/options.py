@@ -126,8 +126,8 @@ RUN: Final[Mapping[str, Row]] = {
                   "text where both are compared."),
     "phase": Row("PHASE", "forward, training, prefill or decode. Default forward."),
     "dtype": Row("DTYPE", "What is computed in: fp32, fp16 or bf16. Default bf16."),
-    "weights": Row("FORMAT", f"How weights are stored: {', '.join(NAMES)} (as the model's own files); @0.43: by "
-                   "bitsandbytes before 0.43.2. Default: as its checkpoint, else --dtype."),
+    "weights": Row("FORMAT", f"How weights are stored: {', '.join(NAMES)} (as the model's own files); @0.43 "
+                   "and @0.41: by bitsandbytes before 0.43.2 and 0.42. Default: as its checkpoint, else --dtype."),
     "kv_dtype": Row("DTYPE", "The KV cache's own dtype: fp8, int8, int4, q8_0, q5_1, q5_0, q4_1, q4_0. Default: "
                     "--dtype."),
     "kv_block": Row("N", "Tokens in a block of a paged engine's KV cache, such as 16: adds what it allocates."),

@@ -121,7 +121,7 @@ def entries(trace: Trace, name: str | None = None) -> Iterator[Entry]:
         yield from (Entry(op, "weights", totals[path], 1) for path, op in first.items() if path in totals)
         return
     assert not isinstance(packing, StoredTensors)
-    packed = {} if packing is None else {op.path: (own, size) for op, own, size in _packed(trace, packing)}
+    packed = {} if packing is None else {op.path: (own, size) for op, own, size in packed_matrices(trace, packing)}
     copies = _copies(trace) if packed else {}
     if not packed and packing is not None and packing.weights == "experts":
         raise SpecError(f"{packing.method} packs routed experts, and {trace.model.name} has none", field="weights")
@@ -173,18 +173,26 @@ def stored_bytes(
     rows: Number, columns: Number, spec: Packing, dtype_bytes: int, sizes: Sizes | None = None
 ) -> Number:
     """Bytes of one (rows, columns) matrix with all that belongs to it. ``sizes``: those of its own, if it has any."""
+    return sum(storages(rows, columns, spec, dtype_bytes, sizes))
+
+
+def storages(
+    rows: Number, columns: Number, spec: Packing, dtype_bytes: int, sizes: Sizes | None = None
+) -> Iterator[Number]:
+    """Bytes of each tensor that a (rows, columns) matrix is stored in, codes first."""
     sizes = sizes or spec
     if spec.flat:
         rows, columns = 1, rows * columns
     blocks = _blocks(rows, spec.rows) * (groups := _blocks(columns, sizes.group))
     scale = dtype_bytes if sizes.scale_bytes is None else sizes.scale_bytes
-    total = rows * _words(columns, sizes.bits, spec.word_bits) + columns * spec.input_bytes + spec.matrix_bytes
-    total += blocks * scale * (2 if sizes.offsets else 1)
+    yield rows * _words(columns, sizes.bits, spec.word_bits)
+    yield columns * spec.input_bytes
+    yield spec.matrix_bytes
+    yield from (blocks * scale,) * (2 if sizes.offsets else 1)
     if spec.scale_group is not None:
-        total += 4 * _blocks(blocks, spec.scale_group)
+        yield 4 * _blocks(blocks, spec.scale_group)
     if spec.zero_points:
-        total += groups * _words(_blocks(rows, spec.rows), sizes.bits, spec.word_bits)
-    return total
+        yield groups * _words(_blocks(rows, spec.rows), sizes.bits, spec.word_bits)
 
 
 def _words(codes: Number, bits: int, word_bits: int) -> Number:
@@ -195,7 +203,7 @@ def _blocks(length: Number, size: Number | None) -> Number:
     return 1 if size is None else -(-length // size)
 
 
-def _packed(trace: Trace, spec: Packing) -> Iterator[tuple[Op, Number, Number]]:
+def packed_matrices(trace: Trace, spec: Packing) -> Iterator[tuple[Op, Number, Number]]:
     """Every operation with a matrix that is packed, how many of its weights are, and the bytes that count with it.
 
     Projections that are stored as one count with their first.

@@ -5,9 +5,12 @@ fp8: DeepSeek-V3's README_WEIGHTS, transformers' ``FP8Linear``: an fp32 scale pe
 int8, nf4, fp4: bitsandbytes. ``Linear8bitLt`` has an fp32 scale per output and a format byte; ``Linear4bit`` flat
 blocks of 64, fp32 scales and a code book; with double quantization (``-dq``; arXiv 2305.14314, section 3) 1-byte
 scales in blocks of 256. How long its description of a matrix is, some 170 bytes of JSON, is not known beforehand.
-Before version 0.43.2 (``@0.43``) a layer of 4 bits held its input for the backward pass (bitsandbytes pull 1270).
+Before version 0.43.2 (``@0.43``) a layer of 4 bits held its input for the backward pass (bitsandbytes pull 1270), and
+made its matrix whole for every product of several rows; up to 0.41 (``@0.41``) in fp16 first, for that is what
+``Params4bit.cuda`` had packed. Of 0.50, products of up to 1,536 rows read codes (``gemm_4bit``).
 int4: compressed-tensors' W4A16: int32 words, a scale in the dtype per 128 inputs, the shape as two int64.
-awq: AutoAWQ's ``WQLinear_GEMM``: int32 words of codes and of zero points, fp16 scales.
+awq: AutoAWQ's ``WQLinear_GEMM``: int32 words of codes and of zero points, fp16 scales; its matrix is made whole for
+products of 1,024 rows and more.
 gptq, gptq-int8: AutoGPTQ's ``qlinear_cuda``: the same, and an int32 group index per input.
 mxfp4: OCP Microscaling Formats 1.0, section 5: 32 codes of 4 bits share a 1-byte scale; routed experts alone.
 nvfp4: compressed-tensors' NVFP4, as ModelOpt's: 16 codes share an fp8 scale; fp32 scales of matrix and inputs.
@@ -51,24 +54,28 @@ class Layout(NamedTuple):
     left: Mapping[str, int] = {}
     mixed: tuple[Any, ...] = ()
     exact: bool = True
+    computes: str | None = None
 
 
 class Format(NamedTuple):
     """A layout, and what of it a checkpoint may choose. ``whole``: outputs and inputs are multiples of these.
 
-    ``loose``: libraries differ in whether they pack routed experts.
+    ``loose``: libraries differ in whether they pack routed experts. ``unpacks``: from how many rows of a product on its
+    matrix is made whole; ``halves``: in fp16, and then in the dtype.
     """
 
     layout: Layout
     free: frozenset[str] = frozenset()
     whole: tuple[int, int | None] = (1, 1)  # inputs: None is the group
     loose: bool = False
+    unpacks: int | None = None
+    halves: bool = False
 
 
 _NF4: Final = Layout("nf4", 4, group=64, flat=True, scale_bytes=4, matrix_bytes=4 * 16, weights="linear", exact=False)
 _DOUBLE: Final = _NF4._replace(method="nf4-dq", scale_bytes=1, scale_group=256, matrix_bytes=4 * 16 + 4 * 256)
 _GPTQ: Final = Layout("gptq", 4, 32, 128, scale_bytes=2, zero_points=True, input_bytes=4)
-_CHOICES: Final = frozenset({"weights", "head", "tower", "left", "mixed", "exact"})
+_CHOICES: Final = frozenset({"weights", "head", "tower", "left", "mixed", "exact", "computes"})
 """What is no layout of a matrix: which matrices are packed is the checkpoint's own choice in every format."""
 
 FORMATS: Final[Mapping[str, Format]] = {found.layout.method: found for found in (
@@ -77,9 +84,12 @@ FORMATS: Final[Mapping[str, Format]] = {found.layout.method: found for found in 
            frozenset({"rows", "group", "matrix_bytes"})),
     Format(Layout("int8", 8, scale_bytes=4, matrix_bytes=1, weights="linear"), loose=True),
     Format(Layout("int4", 4, 32, 128, matrix_bytes=16, weights="linear"), frozenset({"group"}), (1, None)),
-    *(Format(layout._replace(method=layout.method.replace("nf4", name) + version), loose=True)
-      for version in ("", "@0.43") for name in ("nf4", "fp4") for layout in (_NF4, _DOUBLE)),
-    Format(Layout("awq", 4, 32, 128, scale_bytes=2, zero_points=True), frozenset({"group", "zero_points"}), (8, None)),
+    *(Format(layout._replace(method=layout.method.replace("nf4", name) + version), loose=True, unpacks=rows,
+             halves=version == "@0.41")
+      for version, rows in (("", 1537), ("@0.43", 2), ("@0.41", 2)) for name in ("nf4", "fp4")
+      for layout in (_NF4, _DOUBLE)),
+    Format(Layout("awq", 4, 32, 128, scale_bytes=2, zero_points=True), frozenset({"group", "zero_points"}), (8, None),
+           unpacks=1024),
     Format(_GPTQ, frozenset({"group", "bits", "input_bytes"}), (32, 32)),
     Format(_GPTQ._replace(method="gptq-int8", bits=8), frozenset({"group"}), (32, 32)),
     Format(Layout("mxfp4", 4, group=32, scale_bytes=1, weights="experts"), whole=(1, None)),
@@ -91,7 +101,7 @@ FORMATS: Final[Mapping[str, Format]] = {found.layout.method: found for found in 
 PACKED: Final = frozenset(FORMATS.keys() - WHOLE.keys())
 """Those that store codes of a few bits."""
 
-HELD: Final = frozenset(name for name in FORMATS if name.endswith("@0.43"))
+HELD: Final = frozenset(name for name in FORMATS if "@" in name)
 """Those whose layers hold their inputs although nothing of the backward pass reads them."""
 
 NAMES: Final = (*FORMATS, RELEASED)

@@ -71,6 +71,7 @@ class Quantization(Spec):
     tower: Annotated[Flag, "linear: the matrices of a tower are stored so, too"] = True
     left: Annotated[dict[str, Size], "matrices left as they are: how many, by their path without layer numbers"] = {}  # noqa: RUF012  copied
     mixed: Annotated[tuple[Mixed, ...], "matrices that are stored with other sizes than the rest"] = ()
+    computes: Annotated[Literal["fp32"] | None, "dtype of products in a run in fp16; default: as the run"] = None
     exact: Annotated[Flag, "false: the layout leaves some bytes open, so bytes are an estimate"] = True
 
     @classmethod

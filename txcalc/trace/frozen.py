@@ -11,26 +11,27 @@ from typing import TYPE_CHECKING
 
 from txcalc.spec.adapters import GROUPS, Adapter
 from txcalc.spec.errors import SpecError, meant, shown
-from txcalc.spec.formats import FORMATS, HELD, PACKED
+from txcalc.spec.formats import HELD
+from txcalc.trace import packed
 from txcalc.trace.kinds import Name
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Gradient, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
+    from txcalc.trace.packed import Packing
     from txcalc.trace.workload import Workload
 
 
 class Frozen:
     """Which weights of a run are trained, and which values' gradients are wanted, as far as it has been recorded."""
 
-    def __init__(self, workload: Workload, adapted: Callable[..., Tensor]) -> None:
-        """``adapted``: runs a linear layer that has an adapter."""
+    def __init__(self, workload: Workload, adapted: Callable[..., Tensor], packing: Packing | None = None) -> None:
+        """``adapted``: runs a linear layer that has an adapter. ``packing``: the format of packed matrices."""
         self.adapted = adapted
         self._adapter, self._parts = workload.adapter, workload.freeze or ()
-        layout = FORMATS[workload.weights].layout if workload.weights in PACKED else None
-        self.packing = layout if self._adapter is not None else None  # of linear layers, but adapters
-        self.held = workload.weights in HELD
+        self.packing = packing if self._adapter is not None else None  # of linear layers, but adapters
+        self.held = packing is not None and packing.method in HELD
         self.linears: dict[str, set[str]] = {}  # names of linear layers, and the targets that mean them
         self.weights: set[str] = set()  # paths of weights that are not trained
         self._needs: dict[int, bool] = {}
@@ -108,6 +109,7 @@ def check(t: Trace) -> None:
     w, frozen = t.workload, t.frozen
     if frozen is None:
         return
+    packing = packed.packing(t)
     given = next(name for name in ("lora", "dora", "freeze") if getattr(w, name) is not None)
     unbuilt = {
         "a recurrent layer": any(op.layer in ("cell", "recurrent") for op in t.ops),
@@ -120,9 +122,8 @@ def check(t: Trace) -> None:
         # peft makes their transpose a parameter, which is then given a gradient.
         "DoRA with dropout on weights stored by columns": t.code.linear == "columns" and w.dora is not None and (
             w.dora.dropout > 0 and w.weight_dtype == (w.dora.dtype or "fp32")),
-        "packed weights": t.model.quantization is not None and w.weights is None,
-        f"{w.weights} weights": w.weights in PACKED and (
-            frozen.packing is None or frozen.packing.bits != 4 or not frozen.packing.flat),
+        f"{packing and packing.method} weights": packing is not None and (
+            w.adapter is None or packing.bits != 4 or not packing.flat),
     }
     for what in (what for what, there in unbuilt.items() if there):
         raise SpecError(f"what is kept with {what} while some weights are frozen is not counted yet", field=given)

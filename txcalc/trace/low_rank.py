@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.trace import ops
+from txcalc.trace import packed as codes
 from txcalc.trace.record import Part, Trace
 from txcalc.trace.sizes import Product, several
 from txcalc.trace.tensors import Gradient, Number, Role, Tensor
@@ -84,7 +85,7 @@ def _weight(t: Trace, d_out: Number, d_in: Number, role: Role) -> Tensor:
     if layout is None:
         return ops.cast(t, "cast", t.tensor(d_out, d_in, role=Role.PARAMETER, label="weight", grad=False), role)
     weight = t.tensor(d_out, d_in, label="unpacked weight", grad=False)
-    scales = ops.scales(t, layout, d_out, d_in)
+    scales = codes.scales(t, layout, d_out, d_in)
     for made in scales:
         t.op("unpacked", "elementwise", writes=(made,))
     return ops.cast(t, "cast", t.op("unpacked", "elementwise", reads=scales, writes=(weight,)), role)

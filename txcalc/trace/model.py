@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys
-from txcalc.trace import embeddings, encoder_decoders, low_rank, norms, ops, split, tables
+from txcalc.trace import embeddings, encoder_decoders, low_rank, norms, ops, packed, split, tables
 from txcalc.trace.attention import Around, cross_attention, self_attention, unread_attention
 from txcalc.trace.cells import convolve
 from txcalc.trace.distances import query_biases, relative_bias
@@ -48,7 +48,7 @@ def trace(
     t = Trace(workload, model=spec, code=code(spec, workload), sizes=sizes or {}, layout=layout, whole=whole,
               stage=stage)
     if workload.freezes:
-        t.frozen = Frozen(workload, low_rank.linear)
+        t.frozen = Frozen(workload, low_rank.linear, packed.packing(t))
     with t.frame(name="pass", unit=workload.implementation == "transformers"):
         made = _forward(t, spec)
         for x in (made.hidden, made.pooled, *made.scores.all):

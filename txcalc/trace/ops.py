@@ -12,6 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from txcalc.spec.errors import SpecError
+from txcalc.trace import packed
 from txcalc.trace.autocast import Operator, autocast, widest
 from txcalc.trace.kinds import Name
 from txcalc.trace.record import Part, Trace
@@ -19,7 +20,6 @@ from txcalc.trace.sizes import Product
 from txcalc.trace.tensors import Gradient, How, Number, Role, Steps, Tensor
 
 if TYPE_CHECKING:
-    from txcalc.spec.formats import Layout
     from txcalc.trace.cache import Cache
 
 
@@ -84,35 +84,6 @@ def linear(
     return t.frozen.adapted(t, name, x, d_out, adapter, bias=bias, tied=tied, part=part, copied=copied)
 
 
-def _packing(t: Trace, kind: Name) -> Layout | None:
-    return None if t.frozen is None or kind != "linear" else t.frozen.packing
-
-
-def scales(t: Trace, layout: Layout, d_out: Number, d_in: Number) -> tuple[Tensor, ...]:
-    """What scales of a packed matrix are unpacked to, if they are packed as well."""
-    packed = layout.scale_group is not None
-    return (t.tensor(-(-d_out * d_in // 64), role=Role.FLOAT32, label="scales", grad=False),) if packed else ()
-
-
-def _unpacked(t: Trace, name: str, layout: Layout, d_out: Number, d_in: Number) -> tuple[tuple[Tensor, ...], Steps]:
-    """A packed matrix in the dtype for one product, and its scales; what the backward pass makes of it once more.
-
-    As bitsandbytes' ``MatMul4Bit`` does; for up to 1,536 rows its newer kernels read codes.
-    """
-    weight = t.tensor(d_out, d_in, label="unpacked weight", grad=False)
-    again: Steps = ((Gradient(None, (d_out, d_in), passing=1),),)
-    own = scales(t, layout, d_out, d_in)
-    if not own:
-        t.op(name, "elementwise", writes=(weight,))
-        return (weight,), again
-    moved = scales(t, layout, d_out, d_in)
-    t.op(name, "elementwise", writes=own)
-    t.op(name, "elementwise", reads=own, writes=moved)
-    t.op(name, "elementwise", reads=moved, writes=(weight,))
-    held = own if t.workload.kernels == "cuda" else ()
-    return (weight, *moved, *held), ((Gradient(None, own[0].shape, Role.FLOAT32, passing=1),), *again)
-
-
 def dense(
     t: Trace, name: str, x: Tensor, d_out: Number, *, bias: bool = False, tied: str | None = None,
     kind: Name = "linear", part: Part = "", copied: bool = False, read: Matrix | None = None,
@@ -126,13 +97,15 @@ def dense(
     x, copies, steps, reads = _operands(t, name, x, d_out, own, kind, bias=bias, read=read)
     if bias and t.layout.tp > 1 and part in ("attention output", "down"):  # each rank adds a part of it
         reads = (*reads, t.op(name, "elementwise", writes=(t.tensor(d_out, role=Role.WEIGHT, label="part of a bias"),)))
-    layout = None if tied else _packing(t, kind)
+    layout = None if tied else packed.layout(t, kind, prod(lead))
     if layout is not None:
-        unpacked, again = _unpacked(t, name, layout, d_out, d_in)
+        x = cast(t, name, x, packed.computed(t, layout))
+        unpacked, again = packed.unpacked(t, name, layout, d_out, d_in)
         reads, steps = (x, *unpacked), (*again, (to(x.view(prod(lead), d_in) if len(lead) > 1 else x),))
     y = t.op(name, kind, weights=weights, products=(product,), saves=(x, *copies), reads=(*reads, given),
              apart=layout is None or t.frozen is None or not t.frozen.held, backward=steps, part=part,
              writes=(t.tensor(*lead, d_out, label=name, role=x.made),))
+    y = y if layout is None else cast(t, name, y, given.made)
     return view(t, name, y, copied=True) if copied else y
 
 

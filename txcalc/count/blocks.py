@@ -1,0 +1,60 @@
+"""What loaded weights take in PyTorch's caching allocator: its blocks, of which it does not split the last.
+
+``c10/cuda/CUDACachingAllocator.cpp``: up to 1 MiB is cut from segments of 2 MiB, up to 10 MiB from such of 20 MiB, and
+more is a segment of its own, of whole 2 MiB. The smallest free block that is large enough is taken, and what is left of
+it is cut off if it is 512 B of a small one, or over 1 MiB of a large one; else it counts as allocated.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
+from math import prod
+
+from txcalc.count.weights import packed_matrices, storages, stored
+from txcalc.spec.quantization import StoredTensors
+from txcalc.trace.record import Trace
+from txcalc.trace.workload import BYTES
+
+_MIB = 2**20
+
+
+def taken(sizes: Iterable[int], ready: int = 0) -> int:
+    """Bytes that count as allocated for storages of these sizes, one after another, from a free segment of ``ready``
+    bytes and then from new ones."""
+    small, large, found = list[int](), [ready], 0
+    for size in sizes:
+        asked = -(-size // 512) * 512
+        free, least = (small, 511) if asked <= _MIB else (large, _MIB)
+        at = bisect_left(free, asked)
+        block = free.pop(at) if at < len(free) else _segment(asked)
+        rest = block - asked
+        if rest > least:
+            insort(free, rest)
+            block = asked
+        found += block
+    return found
+
+
+def _segment(size: int) -> int:
+    if size < 10 * _MIB:
+        return 2 * _MIB if size <= _MIB else 20 * _MIB
+    return -(-size // (2 * _MIB)) * 2 * _MIB
+
+
+def loaded(trace: Trace) -> Iterator[int]:
+    """Bytes of every storage of the weights: those outside of layers first, then layer by layer."""
+    width, packing = stored(trace)
+    assert not isinstance(packing, StoredTensors)
+    codes = set() if packing is None else {op.path for op, _, _ in packed_matrices(trace, packing)}
+    each = list[tuple[float, int]]()
+    for op, often in trace.placed:
+        if not op.weights:
+            continue
+        sizes = [int(prod(shape) * width) for _, shape in op.weights]
+        if packing is not None and op.path in codes:
+            rows, columns = op.matrix
+            sizes[:1] = [int(size) for size in storages(rows, columns, packing, BYTES[trace.workload.dtype]) if size]
+        turns = range(int(often.copies))
+        each += [(turn / len(turns) if op.within.layer else -1, size) for turn in turns for size in sizes]
+    yield from (size for _, size in sorted(each, key=lambda found: found[0]))
