@@ -16,11 +16,11 @@ from txcalc.answer.report import Totals, totals
 from txcalc.answer.serving import Serving, served, serving
 from txcalc.count import step, zero
 from txcalc.count.activations import kept
-from txcalc.count.blocks import loaded, taken
 from txcalc.count.flops import core_flops, forward_flops
 from txcalc.count.lifetimes import moments
 from txcalc.count.params import params
 from txcalc.count.peak import highest
+from txcalc.count.segments import loaded, taken
 from txcalc.count.weights import packed_matrices, stored, weight_bytes
 from txcalc.spec.model import Model
 from txcalc.spec.quantization import StoredTensors
