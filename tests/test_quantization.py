@@ -213,6 +213,7 @@ def test_module_names_are_the_classes(model_type: str) -> None:
     from txcalc.huggingface.families import FAMILIES
 
     fields = {name: values[-1] for name, values in CASES[model_type].items() if name != "attention_types"}
+    fields |= {name: 0 for name in ("num_kv_shared_layers", "hidden_size_per_layer_input") if name in fields}
     name = next(iter(FAMILIES[model_type].classes))
     spec = Model.from_data(
         spec_from_config({"model_type": model_type, "architectures": [name], **fields}, "config.json", "tiny"))

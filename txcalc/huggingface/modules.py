@@ -134,6 +134,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "phi3": _plain({**_GLM, **_attention("self_attn", "qkv_proj o_proj")}),
     "llama4_text": _plain({**_attention(), **_feed("feed_forward."), **_experts("feed_forward.experts.0."),
                            **_shared("feed_forward.shared_expert.")}, "feed_forward.router"),
+    "gemma4_text": _plain({**_LLAMA, **_experts("experts.0."), **_shared("mlp.")}, "router.proj"),
     "phi": _plain({**_attention("self_attn", "q_proj k_proj v_proj dense"), **_feed("mlp.", "fc1 fc2")}),
     "starcoder2": _plain({**_attention(), **_feed("mlp.", "c_fc c_proj")}),
     "opt": _plain({**_attention("self_attn", "q_proj k_proj v_proj out_proj"), **_feed("", "fc1 fc2")},
@@ -180,6 +181,8 @@ MLX: Final[Mapping[str, Family]] = {
 
 def matrices(family: Family, model: Model) -> list[Matrix]:
     """Every matrix of every layer, in order. Raises ``KeyError`` for one that the family has no name for."""
+    if model.per_layer_embedding is not None:
+        raise KeyError("per_layer_embedding")
     return [
         Matrix(prefix, ours, f"{family.layers}.{i}.{family.names[ours]}", copies, tuple(
             tuple(f"{place}.{i}.{name}" for place in (family.layers, *family.also))
@@ -254,7 +257,8 @@ def _of_attention(spec: Any) -> tuple[str, ...]:
         indexer = () if spec.indexer is None else ("indexer.q", "indexer.k", "indexer.weights")
         return (*(("q",) if spec.q_rank is None else ("q_down", "q_up")), *indexer, "kv_down", "kv_up", "o")
     if isinstance(spec, Attention):
-        return ("q", "gate", "k", "v", "o") if spec.output_gate else ("q", "k", "v", "o")
+        own = () if spec.kv_shared else ("k",) if spec.value_from == "key" else ("k", "v")
+        return ("q", *(("gate",) if spec.output_gate else ()), *own, "o")
     return ()
 
 
