@@ -181,8 +181,6 @@ MLX: Final[Mapping[str, Family]] = {
 
 def matrices(family: Family, model: Model) -> list[Matrix]:
     """Every matrix of every layer, in order. Raises ``KeyError`` for one that the family has no name for."""
-    if model.per_layer_embedding is not None:
-        raise KeyError("per_layer_embedding")
     return [
         Matrix(prefix, ours, f"{family.layers}.{i}.{family.names[ours]}", copies, tuple(
             tuple(f"{place}.{i}.{name}" for place in (family.layers, *family.also))

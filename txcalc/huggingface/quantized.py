@@ -56,7 +56,7 @@ def read_quantization(c: Config, model: Model, *, tower: bool = True) -> Data | 
         matrices = modules.matrices(family, model) if family else None
     except KeyError:
         matrices = None
-    if family is None or matrices is None:
+    if family is None or matrices is None or model.per_layer_embedding is not None:  # has matrices of its own
         raise c.error(FIELD, f"quantized checkpoints of model_type {c.model_type} are not understood")
     q.ignore(*method.passed.split())
     for name, values in method.fixed.items():
