@@ -149,11 +149,6 @@ def test_device_is_read_as_kernels_for_one_release(tiny: Path) -> None:
     assert found.stderr.startswith("note: --device fake-cuda is now --on fake-cuda;")
 
 
-def test_implementations_that_are_not_built_are_refused(tiny: Path) -> None:
-    assert bad("count", tiny, "--implementation", "megatron") == (
-        "--implementation: megatron is not built yet; torch and transformers are counted")
-
-
 def test_help_names_every_choice_of_the_workload() -> None:
     texts = (good(command, "--help").split() for command in ("count", "memory"))
     help_text = " ".join(" ".join(words) for words in texts).replace("- ", "-")  # wrapped at a hyphen

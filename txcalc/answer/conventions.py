@@ -45,7 +45,7 @@ def conventions(spec: Model, t: Trace) -> tuple[Convention, ...]:
         *_cached(t),
         *_latents(t),
         *_attention(t),
-        ("kept", _KEPT[workload.kernels] if workload.implementation == "torch" else _LIBRARY, "--kernels"),
+        ("kept", _LIBRARY.get(workload.implementation, _KEPT[workload.kernels]), "--kernels"),
         ("dropout", _dropout(t), "--dropout"),
         *([("precision", _PRECISION[workload.precision], "--precision")] if workload.precision else []),
         ("loss", _loss(t), "--phase" if workload.loss is None else "--loss"),
@@ -137,7 +137,12 @@ _KEPT = {
            "input",
 }
 
-_LIBRARY = "kept activations follow the modelling code of transformers 5.23: norms and softmax composed in fp32"
+_LIBRARY = {
+    "transformers": "kept activations follow the modelling code of transformers 5.23: norms and softmax composed in "
+                    "fp32",
+    "megatron": "kept activations follow Megatron-LM core 0.14 on TransformerEngine 2.11: a gated activation keeps its "
+                "input, a linear layer its part of the positions, and the vocabulary is padded to 128 rows a rank",
+}
 
 
 _LATENTS = {
@@ -159,6 +164,7 @@ _LOSS = {
     "fp32": "fp32 log-probabilities of every position",
     "chunked": "fp32 log-probabilities of every position, of chunks of logits (torchtune's CEWithChunkedOutputLoss)",
     "compiled": "chunks of logits in their own dtype, and two numbers of each row, as torch.compile keeps them",
+    "in place": "logits, over which their gradient is written (TransformerEngine's)",
     "fused": "the gradients of the head and of its input, made with it (LigerFusedLinearCrossEntropyLoss 0.8.5)",
 }
 

@@ -52,6 +52,12 @@ class Device(Part):
         """Support of CUDA, which a device of which only the memory is known is taken to have."""
         return self.workspace_bytes is not None and (self.architecture or "sm_").startswith("sm_")
 
+    @property
+    def is_hopper_or_later(self) -> bool:
+        """Compute capability 9.0 or more, which a device of which only the memory is known is taken to have."""
+        kind, _, number = (self.architecture or "sm_90").partition("_")
+        return kind == "sm" and int(number) >= 90
+
     def workspaces(self, *, backward: bool) -> int:
         """Bytes of all workspaces once a pass has run: the backward pass has a thread, and so a handle, of its own."""
         return (self.workspace_bytes or 0) * (2 if backward else 1)

@@ -17,7 +17,7 @@ from txcalc.answer.passes import Passes, assumed, passes, placed
 from txcalc.answer.report import PYTHON, Answer, Collective, Kind, ModelInfo, Origin, Provenance, communicated
 from txcalc.answer.rerun import again, recorded
 from txcalc.answer.serving import Served
-from txcalc.count import step, zero
+from txcalc.count import set_aside, step, zero
 from txcalc.count.entries import Entry, total
 from txcalc.count.totals import trained
 from txcalc.count.weights import is_packed
@@ -265,7 +265,10 @@ def allocated(of: Passes, device: Device | None) -> int:
 
 
 def _workspaces(of: Passes, device: Device | None) -> int:
-    return 0 if device is None else device.workspaces(backward=of.workload.phase == "training")
+    if device is None:
+        return 0
+    own = set_aside.workspaces(of.traces[0], large=device.is_hopper_or_later)
+    return device.workspaces(backward=of.workload.phase == "training") + own
 
 
 def _kept(events: Sequence[step.Event]) -> int:

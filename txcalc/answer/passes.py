@@ -83,6 +83,7 @@ def assumed(spec: Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], tupl
     trains = given["phase"] == "training" if "phase" in given else any(name in given for name in TRAINING)
     given = _accumulated(given) if trains else given
     says = any(given.get(name) is not None for name in ("precision", "weights")) or _layout(given).shards
+    says = says or given.get("implementation") == "megatron"
     if not trains or says or given.get("dtype", "bf16") != "bf16" or "=" in str(given.get("optimizer")):
         return given, ()
     try:

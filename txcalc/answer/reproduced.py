@@ -124,9 +124,12 @@ def _states(spec: Model, run: Run, *, parameters: str) -> Fraction:
     return Fraction(parameters) * Fraction(held + (0 if zero.stage(t) > 1 else _gradients(t)), params(t))
 
 
-def _peak(spec: Model, run: Run, *, device: str, outside: str = "0B") -> int:
-    """The peak of ``txcalc memory --device``, and what else the figure has in it."""
-    return allocated(passes(spec, run), devices.device(device)) + units.parse_bytes(outside)
+def _peak(spec: Model, run: Run, *, device: str, outside: str = "0B", stage: int | None = None) -> int:
+    """The peak of ``txcalc memory --device``, and what else the figure has in it; or that of a pipeline's ``stage``."""
+    found = passes(spec, run)
+    if stage is not None:
+        found = found._replace(traces=(trace(spec, found.workload, stage=stage),))
+    return allocated(found, devices.device(device)) + units.parse_bytes(outside)
 
 
 def _above_start(spec: Model, run: Run, *, device: str) -> int:

@@ -278,7 +278,7 @@ class _Live:
             steps = [[g for g in step if not (g.watched and self.in_place)] for step in op.backward]
             self._plans[id(op)] = _Plan(casting, tuple(
                 _Back(any(g.summed for g in step), any(g.first for g in step),
-                      tuple((g, self._size(g, casting)) for g in wanted if g.how in ("new", "view") and not g.kept),
+                      tuple((g, self._size(g, casting)) for g in wanted if not (g.how in ("same", "part") or g.kept)),
                       tuple(g for g in wanted if g.how in ("same", "part")), tuple(g for g in wanted if g.kept))
                 for step, wanted in zip(op.backward, steps, strict=True)))
         return self._plans[id(op)]
@@ -335,6 +335,8 @@ class _Live:
             own = self._make(run.op, [(g, size)]) if g.how == "part" and value in self._leaves else []
             value.gradient, value.fresh = (own or [memory])[0], fresh or bool(own)
             return [memory] if own else []
+        if not old.users:  # it was added elsewhere
+            return [memory]
         part = isinstance(g.of, str) and memory.bytes != size  # of a whole table, of which this rank has a part
         spent = [memory, *(self._make(run.op, [(g, size)]) if part else ())]
         if not (self.in_place and value.fresh and old.users == 1):
@@ -353,7 +355,7 @@ class _Live:
     def _make(self, op: Op, sizes: list[tuple[Gradient, Number]]) -> list[Memory]:
         made = [Memory(size, op, _name(g), "gradients" if isinstance(g.of, str) else "transient",
                        shape=g.shape or (g.of.shape if isinstance(g.of, Tensor) else ())) for g, size in sizes]
-        self.allocate(op.path, made)
+        self.allocate(op.path, (memory for (g, _), memory in zip(sizes, made, strict=True) if g.how != "added"))
         return made
 
     def allocate(self, path: str, memories: Iterable[Memory]) -> None:

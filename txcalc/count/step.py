@@ -18,7 +18,7 @@ from functools import lru_cache, partial
 from math import prod
 from typing import Any, Final, Literal, NamedTuple
 
-from txcalc.count import optimizers, params, shards, stages, weights, zero
+from txcalc.count import optimizers, params, set_aside, shards, stages, weights, zero
 from txcalc.count.entries import Entry
 from txcalc.count.lifetimes import gradients, moments
 from txcalc.count.moments import Moment, Moments, every
@@ -139,8 +139,8 @@ def parameters(trace: Trace, like: Trace | None = None) -> list[Parameter]:
         for name, shape in op.weights:
             path = f"{op.path}.{name}" if name else op.path
             size, often, own = made.get(path, (0, 0, shape))
-            if often:  # of a whole table, of which a rank has a part, it is larger than the weight
-                kept = own if prod(own) <= prod(shape) else shape
+            if often:  # of a table of which a rank has a part it is that of the whole
+                kept = shape if op.kind.name == "embedding" else own
                 found[path] = Parameter(op, path, name, kept, size // prod(own), often, _head(trace))
     return list(found.values())
 
@@ -299,6 +299,7 @@ class _Step:
         for p in self.parameters if held and held.master else ():
             yield Entry(p.op, "master weights", p.elements * p.width, p.copies, part="master weights")
         yield from optimizers.states(trace.workload, self._with_states())
+        yield from set_aside.resident(trace)
         there: set[int] = set()
         for op in trace.ops:
             for x in (*op.reads, *op.saves):

@@ -60,7 +60,7 @@ but that no test has followed yet."""
 
 
 UNSPLIT: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
-    ("other code than plain PyTorch's", lambda t: t.workload.implementation != "torch"),
+    ("transformers' code", lambda t: t.workload.implementation == "transformers"),
     ("a loss in chunks, compiled or fused", lambda t: t.workload.loss not in (None, "plain", "fp32")),
 )
 SPLIT: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
@@ -95,6 +95,7 @@ def unmeasured(trace: Trace) -> str:
              for what, has in SPLIT if getattr(trace.layout, axis) > 1 and has(trace)]
     ring = trace.layout.cp > trace.layout.by_head
     found += ["a table of positions that a ring looks up"] * (ring and trace.model.position.kind == "learned")
+    found += ["Megatron-LM's code but for its totals"] * (trace.workload.implementation == "megatron")
     return next(iter(found), "expert parallelism" if trace.layout.ep > 1 else "")
 
 

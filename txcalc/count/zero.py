@@ -49,6 +49,8 @@ def shared(trace: Trace, entry: Entry) -> Entry:
 
 
 def buffers(trace: Trace) -> list[tuple[str, int]]:
-    """What DeepSpeed sets aside, by name, in bytes, if it is that."""
+    """What DeepSpeed sets aside, by name, in bytes, if it is that; Megatron-LM reduces and gathers in place."""
+    if trace.workload.implementation == "megatron":
+        return []
     elements, width = sum(op.params * often.copies for op, often in trace.placed), 2
     return [(what, int(min(most, elements)) * width) for stages, what, most in BUFFERS if stage(trace) in stages]

@@ -51,9 +51,10 @@ def check_optimizer(value: object) -> None:
         Held.of(str(value))
 
 
-def beside_master(optimizer: str) -> Held:
-    """Bytes beside 16-bit weights that have a master. Raises ``SpecError`` for an optimizer that is not known so."""
+def beside_master(optimizer: str, gradients: int) -> Held:
+    """Bytes beside 16-bit weights that have a master, with ``gradients`` of so many. Raises ``SpecError`` for an
+    optimizer that is not known so."""
     if optimizer not in BESIDE_MASTER:
         raise SpecError(f"a master is known beside {', '.join(BESIDE_MASTER)}; else give bytes: --optimizer "
                         "weights=2,master=4,gradients=2,states=8", field="optimizer")
-    return Held(2, master=4, gradients=2, states=BESIDE_MASTER[optimizer])
+    return Held(2, master=4, gradients=gradients, states=BESIDE_MASTER[optimizer])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txcalc.spec.facts import mask_kind
-from txcalc.trace import composed, composed_latents, curves, norms, ops, parts, split, tables
+from txcalc.trace import composed, composed_latents, curves, megatron, norms, ops, parts, split, tables
 from txcalc.trace.cache import Cache, extend, keep, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
@@ -49,6 +49,8 @@ def self_attention(t: Trace, spec: Attention | MLA, around: Around, x: Tensor) -
     if spec.kind == "standard" and spec.image_window is not None:  # each square is a short sequence
         together = spec.image_window**2
         x, n = x.view(b * (n // together), together, d), together
+    if t.code.linear == "parallel":
+        n = n * t.layout.by_position
     position, cached = around.position, around.cached
     past = t.workload.past if cached else 0
     by_distance = position is not None and position.kind == "transformer-xl"
@@ -56,11 +58,15 @@ def self_attention(t: Trace, spec: Attention | MLA, around: Around, x: Tensor) -
     with t.scope("attention", component=layer):
         if spec.kind == "mla":
             span = _span(t, n * t.layout.by_head, past, causal=around.causal)
-            if around.made is not None and t.workload.keeps:
+            parallel = t.code.linear == "parallel"
+            if (around.made is not None and t.workload.keeps) or parallel:
                 h = spec.heads
                 rows = ((1, spec.kv_rank + spec.rope_dim),)
                 cache = kv_cache("self", rows, span.held, b, layout="latent") if cached else None
                 core = Core(Heads(h, h, spec.nope_dim + spec.rope_dim, spec.value_dim), span, cache)
+                if parallel:
+                    return megatron.latent_attention(t, spec, x, core)
+                assert around.made is not None
                 return composed_latents.latent_attention(t, spec, around.made, x, core)
             return latent_attention(t, spec, position, x, span, past, causal=around.causal, cached=cached)
         span = _span(t, n * t.layout.by_head, past, causal=around.causal, window=spec.window, chunk=spec.chunk,
@@ -164,6 +170,8 @@ def _heads(
     core = Core(heads, span, cache, _beyond_kernels(spec, position), masked, spec.softcap is not None, spec.sinks)
     if around.made is not None:
         return composed.attention(t, spec, around.made, x, source, core)
+    if t.code.linear == "parallel":
+        return megatron.attention(t, spec, x, core, rotates=rotary is not None)
     kernel = choose(t, core)
     in_front = pads(t, kernel, heads) or (kernel == "math" and heads.grouped)
     scored, k_scored = 2 * (kernel in ("eager", "math") or in_front,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import curves, grouped, norms, ops, parts, split
+from txcalc.trace import curves, grouped, megatron, norms, ops, parts, split
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import least
 from txcalc.trace.tensors import Number, Role, Tensor
@@ -55,6 +55,11 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
 
 
 def _widened(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
+    if t.code.linear == "parallel":  # one kernel activates and multiplies, and keeps what it reads
+        both = megatron.column(t, x, dict.fromkeys(("gate", "up") if spec.gated else ("up",), (d_ff, "")),
+                               bias=spec.bias.up)
+        h = t.tensor(*both.shape[:-1], d_ff, role=both.made, label="activation")
+        return ops.elementwise(t, "activation", "slope_in", both, h, keeps=(both,))
     if not spec.gated and t.code.feeds_inline:
         with t.frame(x):
             return curves.activation(t, "activation", ops.linear(t, "up", x, d_ff, bias=spec.bias.up), spec.activation)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import embedding_width, first_attention, unpatched, unread
-from txcalc.trace import curves, norms, ops, parts, split
+from txcalc.trace import curves, megatron, norms, ops, parts, split
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.autocast import autocast
 from txcalc.trace.embeddings import TABLE
@@ -250,6 +250,9 @@ def _predict(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> tuple[Ten
         x = parts.positions(t, "last", x, 1)
     if t.code.scales_hidden and head.tied:
         x = t.hold(ops.scaled(t, "head", x), "pass")
+    if t.code.linear == "parallel":
+        tied = f"{TABLE}.weight" if head.tied else None
+        return (megatron.column(t, x, {"head": (spec.vocab, "output")}, bias=head.bias, tied=tied, kind="head"),)
     x = x if t.layout.sp and spec.pooler is not None else split.enter(t, "head", x)
     logits: tuple[Tensor, ...] = (x,)
     if t.workload.loss != "fused":

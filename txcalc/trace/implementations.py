@@ -2,7 +2,9 @@
 
 What autograd keeps, and what is alive for a moment, is a choice of the code and no fact of the model. The ``torch`` row
 is plain PyTorch as our reference calls it; those of ``transformers`` are its modelling files, read and measured in
-version 5.23 (``txcalc.check.classes``). Weights, FLOPs and caches are those of the model in every row.
+version 5.23 (``txcalc.check.classes``). That of ``megatron`` is Megatron-LM core 0.14 (23e00ed) on TransformerEngine
+2.11, read, and measured as totals (``simumax`` of ``txcalc reproduce``). Weights, FLOPs and caches are those of the
+model in every row.
 """
 
 from __future__ import annotations
@@ -26,33 +28,33 @@ class Code(NamedTuple):
     ``rms_norm``, ``gelu_tanh``: PyTorch's own, or composed of other operations; its weight may multiply in fp32
     (``wide``), and be an ``offset`` from one. ``attention``: PyTorch's functions on what lies position by position; or
     heads are put in front and keys repeated for every query. ``softmax``: of attention, in fp32 or in its input's
-    dtype, then cast to that of queries or ``as values``. ``linear``: weights as outputs by inputs, or by ``columns``.
-    ``qkv``: three products, or parts of one, split, sliced or split head by head; ``gate_up``: two, or parts of
-    one. ``joins_rotated``: columns that are not rotated, be there none, are joined to those that are, of queries and
-    keys ``each`` in turn or ``together``. ``gate_first``: a gate is activated before the up projection runs.
+    dtype, then cast to that of queries or ``as values``. ``linear``: weights as outputs by inputs, or by ``columns``;
+    or ``parallel``, as ``txcalc.trace.megatron`` has them, and with them attention, feed-forward layers and the head.
+    ``qkv``: three products, or parts of one, split, sliced or split head by head; ``gate_up``: two, or parts of one.
+    ``joins_rotated``: columns that are not rotated, be there none, are joined to those that are, of queries and keys
+    ``each`` in turn or ``together``. ``gate_first``: a gate is activated before the up projection runs.
     ``makes_tables``: positions, masks and rotary tables are made in every run; ``masks``: one, of a window if layers
     have one, or one of all positions and then that of a window. ``types_first``: the types of tokens are added before
     their positions. ``output``: attention's last product is made within its call, or after it, and lives on until the
     norm behind it has run. ``drops``: has dropout in other places than attention's probabilities, inside of a
     sublayer's call, after it, or where it is added to the ``residual``, of embeddings only otherwise. ``loss``: of what
-    logits, ``shifts_labels``: of what comes next. ``batch_axis``: tables of positions and class tokens have one.
-    ``holds_inputs``: embeddings are alive until the last layer ends, or what is made of them. ``holds_sublayers``: what
-    a sublayer puts out is alive until it ends, or its ``layer``. ``sublayers_first``: parallel ones are added to each
-    other. ``scales_table``: embeddings, as they are looked up, if they are scaled, or by one. ``rebinds``: what is
-    capped or normed again takes the name of what it was made of, which is freed. ``sdpa``: has it. ``rotary``: tables
-    in the dtype of what they rotate, or in fp32; ``rotary_of_windows``: one for each window. ``norms_after``: queries
-    and keys are normed when all projections are made. ``reuses_names``: what a feed-forward layer has read is freed.
-    ``targets``: an encoder-decoder's are made of labels, before all else or when the source has been read. ``pads``: a
-    mask of padding is made, and positions are offset in it; else positions are rows at an index, if there are any.
-    ``views_last``: keys and values get heads when both are projected. ``copies_heads``: queries, which are scaled
-    first, keys and values are copied with heads in front. ``feeds_inline``: feed-forward layers are no calls.
-    ``drops_widened``, ``drops_last``: what is activated, and what a stack puts out. ``widens``: what is activated is
-    cast to the dtype of the weights. ``scales_hidden``: what a tied head
-    reads; ``shifts_logits``: by a buffer. ``router``: there is one product for
-    the rows of all experts, and their weights are in fp32 (``wide``), in the dtype of the router's product, or in fp32
-    as all of the router is, which chooses among ``groups`` first. ``returns_hidden``: a pass puts hidden states out
-    beside logits. ``has``: the features (``features``) of the models that it is proved for, ``needs``: those that all
-    of them have.
+    logits, or ``in place`` of them, ``shifts_labels``: of what comes next. ``batch_axis``: tables of positions and
+    class tokens have one. ``holds_inputs``: embeddings are alive until the last layer ends, or what is made of them.
+    ``holds_sublayers``: what a sublayer puts out is alive until it ends, or its ``layer``. ``sublayers_first``:
+    parallel ones are added to each other. ``scales_table``: embeddings, as they are looked up, if they are scaled, or
+    by one. ``rebinds``: what is capped or normed again takes the name of what it was made of, which is freed. ``sdpa``:
+    has it. ``rotary``: tables in the dtype of what they rotate, or in fp32; ``rotary_of_windows``: one for each window.
+    ``norms_after``: queries and keys are normed when all projections are made. ``reuses_names``: what a feed-forward
+    layer has read is freed. ``targets``: an encoder-decoder's are made of labels, before all else or when the source
+    has been read. ``pads``: a mask of padding is made, and positions are offset in it; else positions are rows at an
+    index, if there are any. ``views_last``: keys and values get heads when both are projected. ``copies_heads``:
+    queries, which are scaled first, keys and values are copied with heads in front. ``feeds_inline``: feed-forward
+    layers are no calls. ``drops_widened``, ``drops_last``: what is activated, and what a stack puts out. ``widens``:
+    what is activated is cast to the dtype of the weights. ``scales_hidden``: what a tied head reads; ``shifts_logits``:
+    by a buffer. ``router``: there is one product for the rows of all experts, and their weights are in fp32 (``wide``),
+    in the dtype of the router's product, or in fp32 as all of the router is, which chooses among ``groups`` first.
+    ``vocab_multiple``: rows of tables on a rank. ``returns_hidden``: a pass puts hidden states out beside logits.
+    ``has``: the features (``features``) of the models that it is proved for, ``needs``: those that all of them have.
     """
 
     rms_norm: Literal["kernel", "composed", "wide", "offset", "narrow"] = "kernel"
@@ -63,9 +65,10 @@ class Code(NamedTuple):
     output: Literal["with attention", "apart"] = "with attention"
     types_first: bool = False
     drops: Literal["inside", "outside", "residual", "no"] = "inside"
-    loss: Literal["fp32", "plain"] = "fp32"
+    loss: Literal["fp32", "plain", "in place"] = "fp32"
     shifts_labels: bool = False
-    linear: Literal["rows", "columns"] = "rows"
+    linear: Literal["rows", "columns", "parallel"] = "rows"
+    vocab_multiple: int = 1
     qkv: Literal["apart", "together", "sliced", "by head"] = "apart"
     gate_up: Literal["apart", "together"] = "apart"
     joins_rotated: Literal["", "each", "together"] = ""
@@ -219,6 +222,13 @@ TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
 })
 """The rows of its classes, by ``Model.modeling``; the first that fits runs a model that does not say."""
 
+MEGATRON: Final = Code(
+    linear="parallel", loss="in place", vocab_multiple=128, returns_hidden=True,
+    has=COMMON | LLAMA.having(*QK_NORM).has | {
+        "position.kind none", "position.kind learned", "position.size", "position.dim", "norm.kind layernorm",
+        "feed_forward.activation gelu", "feed_forward.activation gelu_tanh", "head.bias"})
+"""Megatron-LM's ``GPTModel``, of layers of TransformerEngine."""
+
 _SIZES: Final = ("name", "family", "modeling", "vocab", "d_model", "layers", "repeat", "context", "heads", "kv_heads",
                  "head_dim", "d_ff", "experts", "active_experts", "expert_groups", "active_groups",
                  "eps", "scale", "theta", "tied", *BIBLIOGRAPHY,
@@ -231,6 +241,8 @@ def code(spec: Model, workload: Workload) -> Code:
     if workload.implementation == "torch":
         return TORCH
     wanted, name = features(spec), spec.modeling
+    if workload.implementation == "megatron":
+        return _megatron(wanted, workload)
     rows = list(TRANSFORMERS.values()) if name is None else [TRANSFORMERS[name]] if name in TRANSFORMERS else []
     row = next((row for row in rows if row.needs <= wanted <= row.has), None)
     if row is None:
@@ -250,6 +262,22 @@ def code(spec: Model, workload: Workload) -> Code:
     if workload.precision == "amp" and row.router == "groups" and workload.kernels == "cuda":
         raise _not_yet("autocast over a router that chooses among groups")
     return row
+
+
+def _megatron(wanted: set[str], workload: Workload) -> Code:
+    for what in sorted(wanted - MEGATRON.has):
+        raise _not_yet(f"{what} in Megatron-LM")
+    for field, there, what in (
+        ("implementation", not workload.keeps, f"a {workload.phase} pass of Megatron-LM"),
+        ("loss", workload.loss is not None, "another loss than TransformerEngine's in Megatron-LM"),
+        ("freeze", workload.freezes, "a part of the weights that is trained in Megatron-LM"),
+        ("kernels", workload.kernels == "cpu", "TransformerEngine on the CPU"),
+    ):
+        if there:
+            raise SpecError(f"{what} is not counted yet; torch is", field=field)
+    if workload.precision not in (None, "mixed"):
+        raise SpecError("Megatron-LM has an fp32 master beside 16-bit weights: mixed", field="precision")
+    return MEGATRON
 
 
 def _not_yet(what: str) -> SpecError:

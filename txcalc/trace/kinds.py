@@ -12,7 +12,7 @@ Name = Literal[
     "efficient", "by_distance", "mix", "choice", "softmax", "dropout", "product", "weighing", "scale", "slope_in",
     "slope_out", "xielu", "index", "where", "cache", "past", "recomputation", "adapter", "cast",
     "fused_loss", "entered", "reduced", "gathering", "gathered", "scattered", "loss_reduced", "exchanged",
-    "resharded", "rotated", "ring_gathered",
+    "resharded", "rotated", "ring_gathered", "regathered",
 ]
 MEASURED: Final = "measured: on torch 2.13 with torch.autograd.graph.saved_tensors_hooks"
 _KORTHIKANTI: Final = "measured; arXiv 2205.05198, section 4.1"
@@ -115,6 +115,7 @@ KINDS: Final = {kind.name: kind for kind in (
     Kind("entered", "elementwise", collective=Collective("", "all-reduce")),
     Kind("reduced", "elementwise", collective=Collective("all-reduce")),
     Kind("gathering", "elementwise", collective=Collective("all-gather")),
+    Kind("regathered", "elementwise", collective=Collective("all-gather", "all-gather")),
     Kind("gathered", "elementwise", collective=Collective("", "reduce-scatter")),
     Kind("scattered", "elementwise", collective=Collective("reduce-scatter", "all-gather")),
     Kind("exchanged", "elementwise", collective=Collective("all-to-all", "all-to-all", "ep")),

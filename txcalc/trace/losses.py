@@ -62,10 +62,12 @@ def cross_entropy(t: Trace, name: str, logits: Tensor, targets: Tensor | None = 
     *rows, _ = logits.shape
     compiled = words.form(t.workload.loss or "") == "compiled"
     with t.frame(logits):
-        if not compiled and (t.workload.loss or t.code.loss) != "plain":
+        if not compiled and (t.workload.loss or t.code.loss) not in ("plain", "in place"):
             logits = t.hold(ops.cast(t, name, logits, Role.FLOAT32, kind="loss"))
         if compiled:
             return _compiled(t, name, logits, _targets(t, *rows) if targets is None else targets)
+        if t.code.loss == "in place":
+            return _in_place(t, name, logits)
         if targets is None:
             targets = _shifted(t, name, *rows) if t.code.shifts_labels else _targets(t, *rows)
         if t.layout.tp > 1 and logits.shape[-1] == t.model.vocab:
@@ -92,6 +94,23 @@ def _compiled(t: Trace, name: str, logits: Tensor, targets: Tensor) -> Tensor:
     t.op(name, "loss", saves=(logits, targets, *rows), reads=(logits, targets), writes=(loss, *rows),
          backward=((ops.to(logits),),))
     return ops.cast(t, name, loss, Role.FLOAT32, kind="loss")
+
+
+def _in_place(t: Trace, name: str, logits: Tensor) -> Tensor:
+    """TransformerEngine's ``CrossEntropyFunction``: its kernels write the gradient over logits, from the largest, the
+    sum and the target of every row, of all ranks (``pytorch/triton/cross_entropy.py``)."""
+    *rows, _ = logits.shape
+    targets = _targets(t, *rows)
+    own, every = (t.tensor(*rows, 3 * ranks, role=Role.FLOAT32, label="statistics of rows", grad=False)
+                  for ranks in (1, t.layout.tp))
+    t.op(name, "loss", reads=(logits, targets), writes=(own,))
+    if t.layout.tp > 1:
+        t.op(name, "gathering", reads=(own,), writes=(every,))
+    losses = t.tensor(*rows, role=Role.FLOAT32, label="losses")
+    t.op(name, "loss", saves=(logits,), reads=(logits, own if t.layout.tp == 1 else every), writes=(losses,),
+         backward=((ops.to(logits)._replace(kept=logits),),))
+    total = t.tensor(role=Role.FLOAT32, label="loss")
+    return t.op(name, "loss", reads=(losses,), writes=(total,), backward=((ops.to(losses),),))
 
 
 def _targets(t: Trace, *rows: Number) -> Tensor:

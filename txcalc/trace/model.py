@@ -44,9 +44,12 @@ def trace(
     if stage is None:
         stage = 0 if layout.pp == 1 else heaviest(
             trace(spec, workload.replaced(layout=layout.replaced(pp=1), phase="forward")), layout)
+    own = code(spec, workload)
+    if own.vocab_multiple > 1 and spec.vocab is not None:
+        multiple = own.vocab_multiple * layout.tp
+        spec = spec.replaced(vocab=-(-spec.vocab // multiple) * multiple)
     whole, spec = spec, local(spec, layout, stage)
-    t = Trace(workload, model=spec, code=code(spec, workload), sizes=sizes or {}, layout=layout, whole=whole,
-              stage=stage)
+    t = Trace(workload, model=spec, code=own, sizes=sizes or {}, layout=layout, whole=whole, stage=stage)
     if workload.freezes:
         t.frozen = Frozen(workload, low_rank.linear, packed.packing(t))
     with t.frame(name="pass", unit=workload.implementation == "transformers"):
@@ -55,7 +58,7 @@ def trace(
             if x is not None:
                 t.hold(x)
         loss(t, spec, made.scores)
-    if layout.pp > 1 and t.loss is not None:
+    if layout.pp > 1 and t.loss is not None and own.linear != "parallel":
         t.leaves += made.scores.logits  # which a schedule holds until a micro-batch has been back
     check(t)
     return t
@@ -308,6 +311,8 @@ def _block(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tensor) 
 
 def _sublayer(t: Trace, name: str, block: Sublayers, around: Around, h: Tensor, x: Tensor) -> Tensor:
     """A sublayer of ``h``, which is ``x`` normed, or not."""
+    if t.code.linear == "parallel":  # each of its linear layers gathers by itself
+        return _whole_sublayer(t, name, block, around, h, x)
     with t.frame(h) if t.layout.sp else nullcontext():
         return _whole_sublayer(t, name, block, around, split.enter(t, name, h), x)
 

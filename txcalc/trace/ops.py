@@ -86,8 +86,7 @@ def linear(
 
 def dense(
     t: Trace, name: str, x: Tensor, d_out: Number, *, bias: bool = False, tied: str | None = None,
-    kind: Name = "linear", part: Part = "", copied: bool = False, read: Matrix | None = None,
-    weighs: bool = True,
+    kind: Name = "linear", part: Part = "", copied: bool = False, read: Matrix | None = None, weighs: bool = True,
 ) -> Tensor:
     """The same without adapters."""
     *lead, d_in = x.shape
@@ -138,7 +137,8 @@ def _operands(
     else:
         added, offset, copies, weight = read or matrix(t, name, own, *sets, d_out, d_in, bias=bias, kind=kind, by=by)
         (x,) = casts(t, name, by, x)
-    rows, weight = x.view(prod(lead), d_in) if len(lead) > 1 else x, weight._replace(role=x.made)
+    how: How = "added" if t.code.linear == "parallel" and kind != "router" else weight.how
+    rows, weight = x.view(prod(lead), d_in) if len(lead) > 1 else x, weight._replace(role=x.made, how=how)
     steps: Steps = ((to(rows),), (weight,))[::1 if bias else -1]
     if bias and offset is not None:
         steps = (*steps, (offset._replace(first=True, summed=True),))

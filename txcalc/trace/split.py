@@ -49,6 +49,9 @@ def leave(t: Trace, name: str, y: Tensor) -> Tensor:
     if not t.layout.sp:
         return summed(t, name, y)
     b, n, d = y.shape
+    if t.code.linear == "parallel":  # positions are the first axis
+        part = t.tensor(b, n // t.layout.tp, d, role=y.made, label=y.label, grad=t.needs(y))
+        return t.op(f"{name}_leave", "scattered", reads=(y,), writes=(part,), backward=((ops.to(y),),))
     with t.frame(y):
         chunks = t.op(f"{name}_leave", "elementwise", reads=(y,),
                       writes=(t.tensor(*y.shape, role=y.made, label=y.label, grad=False),))
@@ -73,11 +76,12 @@ def masked(t: Trace, name: str, kind: Name, index: Tensor) -> tuple[Tensor, Tens
 def embedding(t: Trace, name: str, ids: Tensor, rows: Number, width: Number, *, tied: str | None) -> Tensor:
     """Rows of a table of which each rank has a part: those of others are zero, and all are to be summed.
 
-    The gradient is that of the whole table: ``embedding_dense_backward`` is not split. ``tied``: as of
+    The gradient is that of the whole table, as DTensor's ``embedding_dense_backward`` is not split. ``tied``: as of
     ``ops.embedding``.
     """
     mask, own = masked(t, name, "embedding", ids)
     every = t.whole.vocab if rows == t.model.vocab else t.whole.source_vocab
+    every = rows if t.code.linear == "parallel" else every
     with t.frame(mask, own):
         return t.op(name, "embedding", weights={} if tied else {"weight": (rows, width)}, saves=(ids,),
                     reads=(mask, own), writes=(t.tensor(*ids.shape, width, role=Role.WEIGHT, label=name),),

@@ -10,7 +10,7 @@ from math import prod
 from typing import Any, Literal, NamedTuple
 
 Number = Any  # int, polynomial or float64 array: whatever has + - * //
-How = Literal["new", "view", "same", "part"]
+How = Literal["new", "view", "same", "part", "added"]
 
 
 class Role(Enum):
@@ -90,13 +90,14 @@ class Tensor(NamedTuple):
 class Gradient(NamedTuple):
     """A storage that the backward pass of an operation makes, or hands on.
 
-    ``of``: the tensor that was read, the name of a weight (or the path of one that is another operation's), or None
-    for a temporary. ``how``: ``new`` in memory of its own, as it is or as a ``view`` of it, on which nothing is added
-    in place; ``same``, the output's gradient itself, or a ``part`` of it. ``passing``: steps that a temporary
-    outlives; all others live until the operation's backward pass is over. ``watched``: a temporary that is written to
-    in place, and so becomes the result, unless a dispatch mode watches. ``first``: handed on before those made earlier.
-    ``summed``: over what was broadcast, when the operation's own formula is through. ``kept``: it was made in the
-    forward pass and saved, as this. ``collective``: what ranks of cp do to make a temporary.
+    ``of``: the tensor that was read, the name of a weight (or the path of one that is another operation's), or None for
+    a temporary. ``how``: ``new`` in memory of its own, as it is or as a ``view`` of it, on which nothing is added in
+    place; ``same``, the output's gradient itself, or a ``part`` of it; ``added`` by its product to what holds a
+    weight's gradients. ``passing``: steps that a temporary outlives; all others live until the operation's backward
+    pass is over. ``watched``: a temporary that is written to in place, and so becomes the result, unless a dispatch
+    mode watches. ``first``: handed on before those made earlier. ``summed``: over what was broadcast, when the
+    operation's own formula is through. ``kept``: it was made in the forward pass and saved, as this. ``collective``: what ranks
+    of cp do to make a temporary.
     """
 
     of: Tensor | str | None

@@ -26,7 +26,7 @@ KvDType = Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4", "q8_0", "q5_1",
 AttentionKernel = Literal["eager", "flash", "efficient", "math", "sdpa"]
 Masked = Literal["counted", "skipped"]
 Latents = Literal["absorbed", "expanded"]
-Implementation = Literal["torch", "transformers"]
+Implementation = Literal["torch", "transformers", "megatron"]
 Kernels = Literal["cuda", "cpu"]
 Precision = Literal["amp", "bf16", "mixed", "fp32"]
 Recipe = Literal["adam-mixed", "adam-mixed-fp32-grads", "adam-fp32", "sgd-momentum-fp32"]
@@ -83,9 +83,6 @@ PASS: Final = ("cache", "logits")
 GIVEN: Final = ("loss", "recompute", *TRAINED, *STEP, "precision", "offload", *PASS, "layout")
 """The fields that a document has only where they were given."""
 
-UNBUILT: Final = ("megatron",)
-"""Implementations whose own operations are not counted yet."""
-
 _SHORTER: Final = {"none": None, "full:1": "full"}
 """What is recomputed, in other words."""
 
@@ -105,8 +102,8 @@ class Workload(Part):
     ``latents``: cached latents are expanded to keys and values of all heads, or the projections that would do so are
     absorbed into queries and outputs; left out, absorbed in decoding alone.
     ``forward`` is a pass over a whole sequence; ``training`` adds the loss and the backward pass.
-    ``precision``: ``amp`` is autocast to ``dtype`` over fp32 weights; in the others all is in ``dtype``; ``mixed`` has
-    an fp32 master and states beside.
+    ``precision``: ``amp`` is autocast to ``dtype`` over fp32 weights; in the others all is in ``dtype``; ``mixed``,
+    which megatron is in, has an fp32 master and states beside.
     ``loss``: the code of the cross-entropy of a head's logits, one of ``LOSSES``; none: as the implementation has it.
     ``recompute``: what the backward pass runs once more, so that only its inputs are kept; none: nothing.
     ``offload``: the CPU's memory keeps the inputs of what is run once more.
@@ -161,7 +158,9 @@ class Workload(Part):
         if self.kv_dtype is None:
             object.__setattr__(self, "kv_dtype", self.dtype)
         if self.attention is None:
-            object.__setattr__(self, "attention", "flash" if self.implementation == "torch" else "sdpa")
+            object.__setattr__(self, "attention", "sdpa" if self.implementation == "transformers" else "flash")
+        if self.implementation == "megatron" and self.precision is None and self.keeps and self.updates in OPTIMIZERS:
+            object.__setattr__(self, "precision", "mixed")
         for name, options in CHOICES.items():
             if name not in _MAY_BE_MISSING or getattr(self, name) is not None:
                 object.__setattr__(self, name, words.word(name, getattr(self, name), options))
@@ -240,7 +239,8 @@ class Workload(Part):
     def held(self) -> Held | None:
         """Bytes of a parameter, where they are given in place of an optimizer's name, or there is a master."""
         if self.updates in OPTIMIZERS:
-            return beside_master(self.updates) if self.precision == "mixed" else None
+            wide = self.implementation == "megatron"  # it accumulates gradients in fp32
+            return beside_master(self.updates, 4 if wide else 2) if self.precision == "mixed" else None
         return Held.of(self.updates)
 
     @property
@@ -370,8 +370,6 @@ def _check_flag(name: str, value: object) -> None:
 
 
 def _check_choice(name: str, value: object) -> None:
-    if name == "implementation" and value in UNBUILT:
-        raise SpecError(f"{value} is not built yet; torch and transformers are counted", field=name)
     forms = {each.replace(":N", ":K") for each in CHOICES[name]}
     if value not in CHOICES[name] and re.sub(r":[1-9][0-9]*$", ":K", str(value)) not in forms:
         raise SpecError(not_one_of(CHOICES[name], value), field=name)

@@ -1,0 +1,113 @@
+"""Megatron-LM on TransformerEngine: what a rank keeps, holds and does together, by hand from its sources."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from txcalc.answer.fit import fit
+from txcalc.count import step
+from txcalc.count.activations import kept
+from txcalc.count.collectives import collectives
+from txcalc.models.load import load
+from txcalc.spec.errors import SpecError
+from txcalc.spec.model import Model
+from txcalc.trace.model import trace
+from txcalc.trace.record import Trace
+from txcalc.trace.workload import Workload
+
+H, Q, KV, F, V, LAYERS, SEQ = 104, 8 * 16, 4 * 16, 184, 1000, 3, 56
+
+
+def llama(**more: Any) -> Model:
+    return Model.from_data({
+        "name": "tiny", "vocab": V, "d_model": H, "layers": LAYERS, "context": 64, "position": {"kind": "rope"},
+        "norm": {"kind": "rmsnorm"}, "attention": {"heads": 8, "kv_heads": 4, "head_dim": 16}, "head": {"tied": False},
+        "feed_forward": {"d_ff": F, "activation": "silu", "gated": True}, **more})
+
+
+def run(spec: Model, **given: Any) -> Trace:
+    return trace(spec, fit(spec, Workload.of({"phase": "training", "implementation": "megatron", "seq": SEQ, **given})))
+
+
+def held(t: Trace) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for entry in step.resident(t):
+        found[entry.what if entry.part == "collectives" else entry.part] += entry.value
+    return found
+
+
+def padded(tp: int) -> int:
+    return -(-V // (128 * tp)) * 128
+
+
+@pytest.mark.parametrize("tp", [1, 2, 4])
+def test_what_a_layer_keeps(tp: int) -> None:
+    """Both norms' inputs and outputs, of this rank's positions; queries, keys, values, contexts and a log-sum-exp of
+    every row, of its heads; the input of the gated activation and its output."""
+    t = run(llama(), tp=tp, sp=tp > 1)
+    own = sum(entry.value for entry in kept(t) if entry.op.within.layer)
+    states = 2 * 4 + 8 * 4  # reciprocals of two norms, log-sum-exp
+    random = 3 * 8  # as PyTorch's kernel has it
+    assert own == LAYERS * (SEQ // tp * (8 * H + 4 * Q + 4 * KV + 6 * F + states) + random)
+
+
+@pytest.mark.parametrize(("tp", "dp", "zero"), [(1, 1, 0), (2, 1, 1), (2, 3, 1), (4, 2, 0)])
+def test_what_a_rank_holds(tp: int, dp: int, zero: int) -> None:
+    """Of a parameter 6 bytes, and 12 that data-parallel ranks share; and a stand-in for every shape of a matrix."""
+    found = held(run(llama(), tp=tp, sp=tp > 1, dp=dp, zero=zero))
+    matrices = {(Q + 2 * KV, H), (H, Q), (2 * F, H), (H, F)}
+    sizes = [rows * columns // tp for rows, columns in matrices] + [padded(tp) * H]
+    p = (padded(tp) * 2 * H + LAYERS * sum(sizes[:4])) + (2 * LAYERS + 1) * H
+    shared = dp if zero else 1
+    assert found["weights"] == 2 * p and found["gradients"] == 4 * p + 2 * sum(sizes)
+    assert 4 * p <= found["master weights"] * shared < 4 * p + 64 * shared
+    assert 8 * p <= found["optimizer state"] * shared < 8 * p + 128 * shared
+    assert found["gathered input of the head"] == (SEQ * H * 2 if tp > 1 else 0)
+
+
+def test_logits_are_overwritten_by_their_gradient() -> None:
+    """In the head's backward pass there are beside what is kept only the gradient of its input, whole and scattered."""
+    t = run(llama(vocab=2000), tp=2, sp=True)
+    top = max(step.phases(t), key=lambda phase: phase.peak_bytes)
+    assert (top.name, top.at) == ("backward", "head")
+    there = [entry for entry in step.at_peak(t) if entry.part in ("saved", "transient")]
+    logits = SEQ * 1024 * 2
+    layers = sum(entry.value for entry in kept(t) if entry.op.within.layer)
+    top_layer = 2 * SEQ // 2 * H * 2 + SEQ // 2 * 4  # the last norm's input and output, and its reciprocals
+    first = SEQ * 8 + SEQ  # the rows of the table that were looked up, and whether they are this rank's
+    found = sum(entry.value for entry in there)
+    assert found - (layers + logits + top_layer + SEQ * H * 2 + SEQ // 2 * H * 2) in range(0, first + 64)
+
+
+def test_inputs_are_gathered_again() -> None:
+    t = run(llama(), tp=2, sp=True)
+    found = Counter[tuple[str, str]]()
+    for each in collectives(t):
+        found[each.what, each.phase] += each.times
+    columns, rows = 2 * LAYERS + 1, 2 * LAYERS + 1  # of the head, and of the table
+    assert found == {("all-gather", "forward"): columns + 1, ("reduce-scatter", "forward"): rows,  # one of statistics
+                     ("all-gather", "backward"): columns + rows, ("reduce-scatter", "backward"): columns,
+                     **{each: found[each] for each in found if each[0] == "all-reduce"}}
+
+
+@pytest.mark.parametrize(("given", "why"), [
+    ({"precision": "bf16"}, "fp32 master beside 16-bit weights"), ({"loss": "fp32"}, "another loss"),
+    ({"kernels": "cpu"}, "TransformerEngine on the CPU"), ({"lora": "r=2"}, "a part of the weights"),
+    ({"phase": "prefill"}, "a prefill pass"),
+])
+def test_what_is_not_counted_yet(given: dict[str, Any], why: str) -> None:
+    with pytest.raises(SpecError, match=why):
+        run(llama(), **given)
+    with pytest.raises(SpecError, match=r"attention.softcap in Megatron-LM is not counted yet"):
+        run(load("gemma2-2b").model)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "phi3-mini"])
+def test_projections_that_are_stored_as_one_are_all_trained(name: str) -> None:
+    spec = load(name).model
+    found = [held(trace(spec, fit(spec, Workload.of({
+        "phase": "training", "seq": 8, "precision": "mixed", "implementation": each}))))
+        for each in ("torch", "transformers")]
+    for part in ("weights", "master weights", "optimizer state"):
+        assert found[0][part] == found[1][part] > 0
