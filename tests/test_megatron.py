@@ -52,6 +52,27 @@ def test_what_a_layer_keeps(tp: int) -> None:
     assert own == LAYERS * (SEQ // tp * (8 * H + 4 * Q + 4 * KV + 6 * F + states) + random)
 
 
+LATENT = {"kind": "mla", "heads": 8, "q_rank": 40, "kv_rank": 24, "nope_dim": 16, "rope_dim": 8, "value_dim": 32}
+EXPERTS, ACTIVE, WIDTH = 12, 3, 56
+MIXTURE = {"kind": "moe", "experts": EXPERTS, "active_experts": ACTIVE, "d_ff": WIDTH, "shared_experts": 1,
+           "activation": "silu", "gated": True}
+
+
+@pytest.mark.parametrize(("tp", "ep"), [(1, 1), (1, 4), (2, 1), (2, 2)])
+def test_what_a_layer_of_experts_on_latents_keeps(tp: int, ep: int) -> None:
+    """Latents, normed or not, of this rank's positions; the rows of experts, gathered over its ranks, before and after
+    the activation; and of every expert for every token fp32 scores, twice, a flag, and a map of rows, for the way there
+    and back."""
+    t = run(llama(attention=LATENT, feed_forward=MIXTURE), tp=tp, sp=tp > 1, dp=ep, ep=ep)
+    own = sum(entry.value for entry in kept(t) if entry.op.within.layer)
+    n, heads = SEQ // tp, 8
+    norms = 8 * H + 2 * 40 * 2 + 2 * (24 + 8) + 2 * 24 + 4 * 4
+    core = heads * (2 * (24 + 24 + 32 + 32) + 4)
+    shared = 6 * WIDTH
+    router = EXPERTS * (4 + 4 + 1) + 8 * ACTIVE + 4 * (2 * EXPERTS + 1)
+    assert own == LAYERS * (n * (norms + core + shared + router) + SEQ * ACTIVE * (2 * H + 6 * WIDTH // tp + 2) + 24)
+
+
 @pytest.mark.parametrize(("tp", "dp", "zero"), [(1, 1, 0), (2, 1, 1), (2, 3, 1), (4, 2, 0)])
 def test_what_a_rank_holds(tp: int, dp: int, zero: int) -> None:
     """Of a parameter 6 bytes, and 12 that data-parallel ranks share; and a stand-in for every shape of a matrix."""
@@ -93,6 +114,7 @@ def test_inputs_are_gathered_again() -> None:
 
 @pytest.mark.parametrize(("given", "why"), [
     ({"precision": "bf16"}, "fp32 master beside 16-bit weights"), ({"loss": "fp32"}, "another loss"),
+    ({"attention": "eager"}, "eager attention in"),
     ({"kernels": "cpu"}, "TransformerEngine on the CPU"), ({"lora": "r=2"}, "a part of the weights"),
     ({"phase": "prefill"}, "a prefill pass"),
 ])

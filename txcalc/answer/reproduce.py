@@ -95,7 +95,8 @@ def _command(row: Mapping[str, Any]) -> str:
     """What counts the run of a row: all that it holds, where it is trained or on a device."""
     run = {**row["run"], **{key: value for key, value in row.get("given", {}).items() if key == "device"}}
     name = "memory" if run.keys() & {"device", "engine"} or run.get("phase") == "training" else "count"
-    options = (word for key, value in run.items() for word in (f"--{key.replace('_', '-')}", str(value)))
+    options = (word for key, value in run.items()
+               for word in (f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])))
     return shlex.join(["txcalc", name, row["model"], *options])
 
 

@@ -8,6 +8,7 @@ them, and keeps what it has sent until the micro-batch's backward pass.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from math import prod
 from typing import NamedTuple
 
@@ -69,13 +70,30 @@ def order(layout: Layout, stage: int, micro_batches: int) -> Iterator[bool]:
 
 def received(trace: Trace) -> Iterator[Entry]:
     """Memory for the gradients that come from the stage after."""
+    if _as_they_come(trace):
+        return
     if trace.workload.phase == "training" and trace.stage < trace.layout.pp - 1:
         yield _between(trace, "gradients of the stage after")._replace(times=trace.workload.accumulate or 1)
+
+
+def batches(trace: Trace) -> int:
+    """Micro-batches of which a stage has inputs at once."""
+    count: int = trace.workload.accumulate or 1
+    if trace.layout.pp == 1:
+        return 1
+    return sum(takewhile(bool, order(trace.layout, trace.stage, count))) if _as_they_come(trace) else count
+
+
+def _as_they_come(trace: Trace) -> bool:
+    """Whether memory is made for what is received when it comes, as in Megatron-LM (``core/pipeline_parallel``)."""
+    return trace.code.linear == "parallel"
 
 
 def around(trace: Trace, each: Pass) -> Iterator[Entry]:
     """What is there of other micro-batches in a pass beside what waits: the gradient that the last one has handed to
     the stage before, which 1F1B still holds, and the losses of those that are done."""
+    if _as_they_come(trace) and not each.forward and trace.stage < trace.layout.pp - 1:
+        yield _between(trace, "gradient of the stage after")
     if trace.stage and each.later and (trace.layout.schedule or "1f1b") == "1f1b":
         yield _between(trace, "gradient for the stage before")._replace(part="waiting")
     if trace.layout.pp > 1 and trace.loss is not None and each.later:

@@ -305,8 +305,8 @@ class _Step:
             for x in (*op.reads, *op.saves):
                 if x.label in INPUTS and x.id not in there:
                     there.add(x.id)
-                    batches = 1 if trace.layout.pp == 1 else trace.workload.accumulate or 1
-                    yield Entry(op, x.label, _size(trace, x), batches, part="inputs", shape=x.storage.shape)
+                    yield Entry(op, x.label, _size(trace, x), stages.batches(trace), part="inputs",
+                                shape=x.storage.shape)
 
     def _with_states(self) -> list[Parameter]:
         """The weights that have states: those with gradients, or all that are trained."""

@@ -129,7 +129,7 @@ def unproved(trace: Trace) -> str:
         found += ["generation with cached inputs"] * (getattr(spec.position, "cached", "") == "inputs")
     if trace.workload.recompute and _any(spec, _is_cell):
         found.append("a cell that is recomputed")
-    if trace.workload.recompute not in (None, "full") and trace.workload.implementation != "torch":
+    if trace.workload.recompute not in (None, "full") and trace.workload.implementation == "transformers":
         found.append(f"--recompute {trace.workload.recompute} in {trace.workload.implementation}'s code")
     if trace.workload.offload and any(op.kind.name == "recomputation" and len(op.saves) > 1 for op in trace.ops):
         found.append("offloading what several layers are given")

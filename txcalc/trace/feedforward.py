@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import curves, grouped, megatron, norms, ops, parts, split
+from txcalc.trace import curves, dispatched, grouped, megatron, norms, ops, parts, split
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import least
 from txcalc.trace.tensors import Number, Role, Tensor
@@ -23,6 +23,8 @@ def feed_forward(
         elif spec.separate_norms:
             assert given is not None and norm is not None
             y = _moe_separate(t, spec, x, given, norm)
+        elif t.code.linear == "parallel":
+            y = _moe_parallel(t, spec, x)
         elif t.code.router:
             y = _moe_grouped(t, spec, x)
         else:
@@ -45,7 +47,7 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
         h = ops.cast(t, "down", h, Role.WEIGHT) if t.code.widens else h
         with t.frame(h):
             y = ops.linear(t, "down", h, d, bias=spec.bias.down, part="down")
-        if spec.kind == "dense":
+        if spec.kind == "dense" or t.code.linear == "parallel":
             y = split.leave(t, "down", y)
         if drops == "inside":
             y = ops.dropout(t, "dropout", y)
@@ -111,6 +113,18 @@ def _moe_grouped(t: Trace, spec: MoE, x: Tensor) -> Tensor:
             tokens = ops.view(t, "tokens", x, b * n, d)
         y = grouped.experts(t, spec, tokens, weights, chosen).view(b, n, d)
         return y if spec.shared_d_ff is None else ops.add(t, t.hold(y), _shared(t, spec, x))
+
+
+def _moe_parallel(t: Trace, spec: MoE, x: Tensor) -> Tensor:
+    """``MoELayer.forward``: tokens are permuted, exchanged and sorted by expert, and go the same way back."""
+    b, n, d = x.shape
+    with t.frame(x):
+        tokens = ops.view(t, "tokens", x, b * n, d)
+        weights, kept = dispatched.route(t, spec, tokens)
+        rows, weights = dispatched.dispatch(t, spec, tokens, weights, kept)
+        shared = None if spec.shared_d_ff is None else t.hold(_shared(t, spec, x))
+        y = dispatched.combine(t, spec, dispatched.experts(t, spec, rows, weights), kept, b * n).view(b, n, d)
+        return ops.dropout(t, "dropout", y if shared is None else ops.add(t, y, shared))
 
 
 def _moe_separate(t: Trace, spec: MoE, x: Tensor, given: Tensor, norm: Norm) -> Tensor:

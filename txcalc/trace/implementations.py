@@ -224,9 +224,10 @@ TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
 
 MEGATRON: Final = Code(
     linear="parallel", loss="in place", vocab_multiple=128, returns_hidden=True,
-    has=COMMON | LLAMA.having(*QK_NORM).has | {
+    has=COMMON | LLAMA.having(*MIXTURE, *QK_NORM).has | TRANSFORMERS["deepseek_v3"].has | {
         "position.kind none", "position.kind learned", "position.size", "position.dim", "norm.kind layernorm",
-        "feed_forward.activation gelu", "feed_forward.activation gelu_tanh", "head.bias"})
+        "feed_forward.activation gelu", "feed_forward.activation gelu_tanh", "feed_forward.routing topk-softmax",
+        "feed_forward.routing softmax-topk", "head.bias"})
 """Megatron-LM's ``GPTModel``, of layers of TransformerEngine."""
 
 _SIZES: Final = ("name", "family", "modeling", "vocab", "d_model", "layers", "repeat", "context", "heads", "kv_heads",
@@ -272,6 +273,7 @@ def _megatron(wanted: set[str], workload: Workload) -> Code:
         ("loss", workload.loss is not None, "another loss than TransformerEngine's in Megatron-LM"),
         ("freeze", workload.freezes, "a part of the weights that is trained in Megatron-LM"),
         ("kernels", workload.kernels == "cpu", "TransformerEngine on the CPU"),
+        ("attention", workload.attention != "flash", f"{workload.attention} attention in Megatron-LM"),
     ):
         if there:
             raise SpecError(f"{what} is not counted yet; torch is", field=field)

@@ -74,8 +74,14 @@ def attention(t: Trace, spec: Attention, x: Tensor, core: Core, *, rotates: bool
                     for name, y in (("q", q), ("k", k)))
         if rotates or h.grouped or spec.qk_norm is not None:
             v = ops.copy(t, "v_copy", v, label="values")
-        o = ops.linear(t, "o", attend(t, q, k, v, core), d, bias=spec.bias.o, part="attention output")
+        o = ops.linear(t, "o", _attended(t, q, k, v, core), d, bias=spec.bias.o, part="attention output")
         return ops.dropout(t, "dropout", split.leave(t, "o", o))
+
+
+def _attended(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
+    """cuDNN's fused attention, which has values of another width than keys too."""
+    t.note_kernel("flash", "")
+    return attend(t, q, k, v, core, "flash")
 
 
 def _normed(t: Trace, name: str, x: Tensor, dim: Number, norm: HeadNorm) -> Tensor:
@@ -104,5 +110,5 @@ def latent_attention(t: Trace, spec: MLA, x: Tensor, core: Core) -> Tensor:
                 for width, label in ((size, "keys with rotary part"), (spec.value_dim, "values")))
         t.op("kv_rotary", "elementwise", reads=(up, turned), writes=(k, v),
              backward=((ops.to(up), ops.to(turned)),))
-        o = ops.linear(t, "o", attend(t, q, k, v, core), d, part="attention output")
+        o = ops.linear(t, "o", _attended(t, q, k, v, core), d, part="attention output")
         return ops.dropout(t, "dropout", split.leave(t, "o", o))
