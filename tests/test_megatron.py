@@ -114,7 +114,7 @@ def test_inputs_are_gathered_again() -> None:
 
 @pytest.mark.parametrize(("given", "why"), [
     ({"precision": "bf16"}, "fp32 master beside 16-bit weights"), ({"loss": "fp32"}, "another loss"),
-    ({"attention": "eager"}, "eager attention in"),
+    ({"attention": "math"}, "math attention in"),
     ({"kernels": "cpu"}, "TransformerEngine on the CPU"), ({"lora": "r=2"}, "a part of the weights"),
     ({"phase": "prefill"}, "a prefill pass"),
 ])

@@ -74,11 +74,17 @@ def _utilisation(spec: Model, run: Run, *, rate: str, peak: str, attention: bool
     return 100 * Fraction(rate) * per_token / Fraction(peak)
 
 
+def _kept_by_layers(spec: Model, run: Run, *, times: str = "1") -> Fraction:
+    """Bytes that all layers keep, without the norms' statistics, ``times`` that."""
+    found = kept(_trace(spec, run))
+    inside = sum(each.value for each in found if each.op.within.layer and each.tensor.role is not Role.STATISTIC)
+    return Fraction(inside) * Fraction(times)
+
+
 def _kept_units(spec: Model, run: Run) -> Fraction:
     """Bytes that a layer keeps, over s b h, without the norms' statistics."""
-    t = _trace(spec, run)
-    inside = sum(each.value for each in kept(t) if each.op.within.layer and each.tensor.role is not Role.STATISTIC)
-    return Fraction(inside, spec.layers * t.workload.seq * t.workload.batch * spec.d_model)
+    w = _trace(spec, run).workload
+    return _kept_by_layers(spec, run) / (spec.layers * w.seq * w.batch * spec.d_model)
 
 
 def _held(spec: Model, run: Run, *, device: str, ready: str = "") -> int:
@@ -197,6 +203,7 @@ MEASURES: Final[Mapping[str, Callable[..., Any]]] = {
     "params": _total("params"), "params_active": _total("params_active"),
     "kv_cache_bytes_per_token": _total("kv_cache_bytes_per_token"), "flops_forward": _total("flops_forward"),
     "6 N D": _six_n, "FLOPs / 6 N D": _over_six_nd, "MFU": _utilisation, "kept bytes / s b h, a layer": _kept_units,
+    "kept bytes of layers": _kept_by_layers,
     "held after generation": _held, "peak of loading": _loading, "allocated after a step": _after_step,
     "peak of a loss": _loss_step, "peak of Liger's loss": _liger, "model states": _states, "peak": _peak,
     "peak above its start": _above_start, "tokens of the pool": _pool("tokens"), "blocks of the pool": _pool("blocks"),

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.trace import curves, ops, split
-from txcalc.trace.record import Trace
-from txcalc.trace.tensors import Role, Steps, Tensor
+from txcalc.trace.record import Part, Trace
+from txcalc.trace.tensors import Number, Role, Steps, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import MoE
@@ -71,7 +71,7 @@ def _gathered(t: Trace, name: str, x: Tensor) -> Tensor:
 def experts(t: Trace, spec: MoE, rows: Tensor, weights: Tensor) -> Tensor:
     """``TEGroupedMLP.forward``: a product of the rows of all experts, and one kernel that activates and weighs."""
     count, d = spec.experts // t.layout.ep, rows.shape[-1]
-    sizes = dict.fromkeys(("gate", "up") if spec.gated else ("up",), (spec.d_ff, ""))
+    sizes: dict[str, tuple[Number, Part]] = dict.fromkeys(("gate", "up") if spec.gated else ("up",), (spec.d_ff, ""))
     active = spec.active_experts if t.layout.ep == 1 else min(spec.active_experts, count)
     with t.frame(rows, weights), t.scope("experts", copies=count, active=active, repeat=True, within="experts"):
         both = t.hold(ops.linears(t, rows, sizes, bias=spec.bias.up, sets=(count,)))
@@ -81,7 +81,7 @@ def experts(t: Trace, spec: MoE, rows: Tensor, weights: Tensor) -> Tensor:
         return ops.linears(t, h, {"down": (d, "down")}, bias=spec.bias.down, sets=(count,))
 
 
-def combine(t: Trace, spec: MoE, y: Tensor, kept: Tensor, tokens: int) -> Tensor:
+def combine(t: Trace, spec: MoE, y: Tensor, kept: Tensor, tokens: Number) -> Tensor:
     """Rows of experts to (tokens, d)."""
     if spec.experts > t.layout.ep:
         y = ops.copy(t, "unsort", y, label="expert outputs")

@@ -273,7 +273,7 @@ def _megatron(wanted: set[str], workload: Workload) -> Code:
         ("loss", workload.loss is not None, "another loss than TransformerEngine's in Megatron-LM"),
         ("freeze", workload.freezes, "a part of the weights that is trained in Megatron-LM"),
         ("kernels", workload.kernels == "cpu", "TransformerEngine on the CPU"),
-        ("attention", workload.attention != "flash", f"{workload.attention} attention in Megatron-LM"),
+        ("attention", workload.attention not in ("eager", "flash"), f"{workload.attention} attention in Megatron-LM"),
     ):
         if there:
             raise SpecError(f"{what} is not counted yet; torch is", field=field)

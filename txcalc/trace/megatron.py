@@ -79,9 +79,10 @@ def attention(t: Trace, spec: Attention, x: Tensor, core: Core, *, rotates: bool
 
 
 def _attended(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
-    """cuDNN's fused attention, which has values of another width than keys too."""
-    t.note_kernel("flash", "")
-    return attend(t, q, k, v, core, "flash")
+    """cuDNN's fused attention, which has values of another width than keys too, or plain operations."""
+    kernel: Literal["eager", "flash"] = "eager" if t.workload.attention == "eager" else "flash"
+    t.note_kernel(kernel, "")
+    return attend(t, q, k, v, core, kernel)
 
 
 def _normed(t: Trace, name: str, x: Tensor, dim: Number, norm: HeadNorm) -> Tensor:
