@@ -96,8 +96,8 @@ class Gradient(NamedTuple):
     weight's gradients. ``passing``: steps that a temporary outlives; all others live until the operation's backward
     pass is over. ``watched``: a temporary that is written to in place, and so becomes the result, unless a dispatch
     mode watches. ``first``: handed on before those made earlier. ``summed``: over what was broadcast, when the
-    operation's own formula is through. ``kept``: it was made in the forward pass and saved, as this. ``collective``: what ranks
-    of cp do to make a temporary.
+    operation's own formula is through. ``kept``: it was made in the forward pass and saved, as this. ``collective``:
+    what ranks of cp do to make a temporary.
     """
 
     of: Tensor | str | None
