@@ -229,6 +229,7 @@ def test_every_lever_is_what_its_option_comes_to(args: tuple[object, ...]) -> No
         assert then["flops_per_token"] == lever["flops_per_token"]
 
 
+@pytest.mark.grid(4)
 @pytest.mark.parametrize("args", [
     ("llama3-8b", "--phase", "training", "--device", "24GB"),
     ("llama3-8b", "--phase", "training", "--seq", 4096, "--batch", 2, "--device", "rtx-4090-24gb"),
