@@ -71,6 +71,21 @@ def test_a_pool_holds_what_it_holds_by_hand(
     assert found.pool_bytes == size + 1
 
 
+@pytest.mark.parametrize(("model", "tp", "block", "page", "states", "whole"), [
+    # 3 of 4 inputs of 8,192 channels and 32 x 128 x 128 of state, 1,097,728 B, beside 2,048 B of a token
+    ("qwen3-next-80b-a3b", 1, 544, 544 * 2048 * 12, 3, 1), ("qwen3-next-80b-a3b", 2, 544, 544 * 1024 * 12, 3, 1),
+    ("qwen3-next-80b-a3b", 4, 272, 272 * 1024 * 12, 3, 1), ("jamba-v0.1", 1, 80, 80 * 4096 * 4, 7, 1),
+    ("mamba-2.8b", 1, 800, 5120 * (3 + 16) * 2 * 64, 1, 0),
+])
+def test_a_state_is_a_page_of_attention(model: str, tp: int, block: int, page: int, states: int, whole: int) -> None:
+    found = txcalc.memory(model, engine="vllm@0.11", pool=97 * page + 1, context=5 * block if whole else block, tp=tp)
+    engine = found.engine
+    assert engine is not None
+    assert (engine.block, engine.blocks) == (block, 97)
+    assert engine.tokens == 97 // (states + whole) * block
+    assert engine.requests == 97 // (states + 5 * whole)
+
+
 @pytest.mark.parametrize(("more", "cells", "window_cells"), [
     ({"context": 800}, 1024, 1024),  # a window is no longer than the context: 4 of 67, and 512 of a micro-batch
     ({"context": 4000}, 4096, 1024), ({"context": 4000, "swa_full": True}, 4096, 4096),
@@ -222,7 +237,9 @@ def test_as_many_layers_as_fit_stay_on_the_card() -> None:
 @pytest.mark.parametrize(("args", "message"), [
     (("bert-base", "--engine", "vllm"), "encoder-only"), (("bert-base", "--kv-dtype", "fp8", "--engine", "sglang"), ""),
     (("t5-base", "--engine", "llama.cpp"), "encoder-decoder"), (("vit-base", "--engine", "vllm"), "decoder"),
-    (("mamba-2.8b", "--engine", "vllm"), "recurrent layers"),
+    (("mamba-2.8b", "--engine", "sglang"), "recurrent layers"),
+    (("jamba-v0.1", "--engine", "vllm@0.9"), "recurrent layers"),
+    (("kimi-linear-48b-a3b", "--engine", "vllm"), "beside latents"),
     (("gpt2", "--engine", "vlm"), "did you mean vllm"), (("gpt2", "--engine", "vllm@0.5"), "from 0.6.4 to"),
     (("gpt2", "--engine", "vllm@new"), "no version"), (("gpt2", "--engine", "vllm", "--context", "2K"), "admits 1,024"),
     (("gpt2", "--engine", "vllm", "--kv-dtype", "q8_0"), "bf16, fp8, not in q8_0"),

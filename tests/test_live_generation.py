@@ -9,6 +9,7 @@ pytest.importorskip("torch")
 import torch
 
 import txcalc
+from tests.live_families import FAMILIES
 from tests.test_live import GPT, LLAMA, MODELS, steps
 from txcalc.answer.passes import passes
 from txcalc.check import measure
@@ -41,12 +42,15 @@ FURTHER: dict[str, dict[str, Any]] = {
     "alibi": LLAMA | {"position": {"kind": "alibi"}},
     "no-position": LLAMA | {"position": {"kind": "none"}},
     "sinusoidal": GPT | {"position": {"kind": "sinusoidal"}},
+    "narrow-values": LLAMA | {"attention": ATTENTION | {"value_dim": 3}},
+    "gate": LLAMA | {"attention": ATTENTION | {"output_gate": True}},
+    **{name: FAMILIES[name] for name in ("t5", "t5-gated", "bart", "whisper")},
     "norm-without-weight": LLAMA | {"norm": {"kind": "rmsnorm", "scale": False}},
 }
 KEYS_AS_VALUES = LLAMA | {"attention": ATTENTION | {"value_from": "key"}}
 DECODERS = {name: given for name, given in {**MODELS, **FURTHER, "keys-as-values": KEYS_AS_VALUES}.items()
-            if "recurrent" not in given and given.get("attention", {}).get("kind") != "mla"}
-"""Latents, and the states of cells, are cached by code that the record does not have yet."""
+            if "recurrent" not in given}
+"""The states of cells are cached by code that the record does not have yet."""
 STEPS = (7, 1, 3)
 """Tokens of the prompt, of one step and of another, which windows of 3 and chunks of 4 do not hold all."""
 
@@ -57,13 +61,15 @@ def generation(
     """What PyTorch has alive in the prompt and in each step, and what the trace has, event by event."""
     spec = Model.from_data(given)
     packed = run["weights"].partition("@")[0] if "weights" in run else None
-    real = measure.generation_live_bytes(spec, batch, *lengths, dtype=measure.DTYPES[run.get("dtype", "fp32")],
-                                         eager=run.get("attention") == "eager", packed=packed)
+    source = None if spec.encoder is None else getattr(spec.encoder.input, "length", 11)
+    real = measure.generation_live_bytes(
+        spec, batch, *lengths, source_seq=source, dtype=measure.DTYPES[run.get("dtype", "fp32")],
+        eager=run.get("attention") == "eager", packed=packed, absorbed=run.get("latents") == "absorbed")
     ours = []
     for i, new in enumerate(lengths):
         workload = Workload(phase="decode" if i else "prefill", batch=batch, seq=new, past=sum(lengths[:i]),
-                            **{"dtype": "fp32", "kernels": "cpu"} | run)
-        ours.append([event.live for event in live_bytes(trace(spec, workload))])
+                            source_seq=source, **{"dtype": "fp32", "kernels": "cpu"} | run)
+        ours.append([event.live for event in live_bytes(trace(spec, workload), in_place=False)])
     return [[live for _, live in events] for events in real], ours
 
 
@@ -74,9 +80,11 @@ def generation(
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("name", list(DECODERS))
 def test_a_prompt_and_steps_after_it(name: str, batch: int, run: dict[str, Any]) -> None:
-    real, ours = generation(DECODERS[name], batch, **run)
+    latents = getattr(Model.from_data(DECODERS[name]).attention, "kind", "") == "mla"
+    for how in ({"latents": "expanded"}, {"latents": "absorbed"}) if latents else ({},):
+        real, ours = generation(DECODERS[name], batch, **run, **how)
+        assert ours == real
     assert all(len(events) > 40 for events in real)
-    assert ours == real
 
 
 def test_matrices_of_4_bits_are_made_whole(monkeypatch: pytest.MonkeyPatch) -> None:

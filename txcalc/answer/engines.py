@@ -162,7 +162,7 @@ def layers(
 
 
 def _check(cache: Cache, of: Engine, model: str) -> None:
-    if cache.name not in of.caches:
+    if cache.name not in of.caches or (cache.name == "state" and of.splits and "states" not in of.rules):
         raise SpecError(f"what {of.title} sets aside for {_KEPT.get(cache.name, cache.name)}, as {model} has them, is "
                         "not known", field="engine")
     if cache.name == "latent" and len(cache.rows) > 1:
@@ -172,6 +172,11 @@ def _check(cache: Cache, of: Engine, model: str) -> None:
 
 def _bytes(workload: Workload, cache: Cache, of: Engine, tp: int, values: str | None = None) -> int:
     """Bytes of one token, or of a state: every rank has its own heads, and at least one, and all of a latent."""
+    if cache.kind == "state" and of.splits:  # a convolution's new input is none of its state
+        size = int(cache.per_token) * max(int(cache.tokens) - 1, 1)
+        if size % tp:
+            raise SpecError(f"{tp} ranks cannot share a state of {size:,} elements evenly", field="tp")
+        return size // tp * BYTES[workload.dtype]
     if cache.kind == "state":
         return int(cache.per_token * cache.tokens * BYTES["fp32"])
     if values is not None and len(cache.rows) == 2:
@@ -231,15 +236,34 @@ class _Pages:
         self.of, self.in_flight = of, setup.chunk * of.value("batches in flight", 1)
         latent = any(each.kind == "latent" for each in found)
         self.block = setup.block or of.value("latent block" if latent else "block")
-        kinds = {(each.kind, each.limit) if each.limit else () for each in found}
+        found = self._with_states(found, setup.context)
+        kinds = {(each.kind, each.limit) if each.limit or each.kind == "state" else () for each in found}
         self.groups: list[tuple[Layers, int]] = []  # with the tokens of a block
         if of.value("groups", "none") == "none" or len(kinds) == 1:
             one = max(found, key=lambda each: each.bytes)
             limit = None if len(kinds) > 1 or of.value("groups", "none") == "none" else one.limit
-            self.block_bytes = self.block * sum(each.bytes * each.number for each in found)
+            tokens = 1 if one.kind == "state" else self.block
+            self.block_bytes = tokens * sum(each.bytes * each.number for each in found)
             self.groups = [(one._replace(limit=limit), self.block)]
             return
         self._of_kinds(found)
+
+    def _with_states(self, found: Sequence[Layers], context: int) -> Sequence[Layers]:
+        """All that a recurrent layer holds as one page, which is no larger than one of attention, and padded to it."""
+        states = [each for each in found if each.kind == "state"]
+        if not states:
+            return found
+        others = [each for each in found if each.kind != "state"]
+        if len({each.number for each in states}) > 1 or any(each.kind == "latent" for each in others):
+            raise SpecError(f"what {self.of.title} sets aside for recurrent layers of several kinds, or beside latents, "
+                            "is not known", field="engine")
+        size = sum(each.bytes for each in states)
+        if not others:
+            self.block = context
+            return [states[0]._replace(bytes=size)]
+        token = max(each.bytes for each in others)
+        self.block = max(self.block, 16 * -(-size // (16 * token)))
+        return [*others, states[0]._replace(bytes=token)]
 
     def _of_kinds(self, found: Sequence[Layers]) -> None:
         """Groups of as many layers each, whose pages are equal."""
@@ -261,7 +285,10 @@ class _Pages:
         return users * sum(self._of_group(each, block, context) for each, block in self.groups)
 
     def _of_group(self, each: Layers, block: int, context: int) -> int:
-        """Those of a window hold what a pass adds, and may begin within a block; a chunk begins with one."""
+        """Those of a window hold what a pass adds, and may begin within a block; a chunk begins with one; a state is
+        one."""
+        if each.kind == "state":
+            return 1
         if each.limit is None:
             return -(-context // block)
         window = each.kind == "window"

@@ -331,6 +331,9 @@ def _notes(spec: Model, of: Engine, context: int) -> Iterator[str]:
         yield f"{of.called} is newer than the versions whose rules were read: those of the last of them are taken"
     if context > spec.context:
         yield f"{context:,} positions are beyond the {spec.context:,} that {spec.name} was made for: {of.title} warns"
+    if of.splits and any(block.recurrent is not None for _, block in located_blocks(spec)):
+        yield ("a recurrent layer's state is in the model's dtype, as mamba_ssm_cache_dtype auto has it: where a "
+               "configuration says fp32, its page is larger")
     if spec.tower is not None:
         yield "images are left out: an engine's profiling run with them needs more"
 

@@ -173,7 +173,7 @@ def _in_turn(active: int) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
 
 def generation_live_bytes(
     model: Model, batch: int, seq: int, *steps: int, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
-    eager: bool = False, device: str = "cpu", packed: str | None = None,
+    eager: bool = False, device: str = "cpu", packed: str | None = None, absorbed: bool = False,
 ) -> list[list[tuple[str, int]]]:
     """The bytes live after every operation that allocates or frees, of a prompt and of ``steps`` of so many tokens.
 
@@ -184,7 +184,7 @@ def generation_live_bytes(
     """
     with maker(device) as at, torch.no_grad():
         run = Inputs(model, batch, seq, source_seq, at, dtype=dtype)
-        root = build(model, length=run.length + sum(steps), eager=eager, dtype=dtype, device=at,
+        root = build(model, length=run.length + sum(steps), eager=eager, dtype=dtype, device=at, absorbed=absorbed,
                      trained=None if packed is None else {"packed": packed}).eval()
         balance(root)
         tokens = [run.ids(n) for n in steps]

@@ -49,14 +49,17 @@ AUTOCAST: Final[Rows] = (
 )
 GENERATION: Final[Rows] = (
     ("a cell", lambda b: _is_cell(b)),
+    ("shared keys", lambda b: _shares(b)),
+)
+OTHERS: Final[Rows] = (
     ("latents", lambda b: getattr(b.attention, "kind", "") == "mla"),
     ("a gate of attention's output", lambda b: getattr(b.attention, "output_gate", False)),
-    ("shared keys", lambda b: _shares(b)),
     ("values narrower or wider than keys",
      lambda b: getattr(b.attention, "value_dim", None) not in (None, getattr(b.attention, "head_dim", None))),
+    ("attention to an encoder", lambda b: b.cross_attention is not None),
 )
-"""Parts of models, of their layers, of layers under autocast, and of layers that generate, whose records are complete,
-but that no test has followed yet."""
+"""Parts of models, of their layers, of layers under autocast, and of layers that generate, in plain PyTorch's code or
+in others', whose records are complete, but that no test has followed yet."""
 
 
 UNSPLIT: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
@@ -124,7 +127,8 @@ def unproved(trace: Trace) -> str:
             trace.workload.loss == "fused" and getattr(spec.head, "bias", False))
     if generates:
         found += [f"generation with {what}" for what, has in GENERATION if _any(spec, has)]
-        found += ["generation with an encoder"] * (spec.encoder is not None)
+        found += [f"generation with {what} in {trace.workload.implementation}'s code" for what, has in OTHERS
+                  if trace.workload.implementation != "torch" and _any(spec, has)]
         found += ["a prompt with images"] * bool(trace.workload.images)
         found += ["generation with cached inputs"] * (getattr(spec.position, "cached", "") == "inputs")
     if trace.workload.recompute and _any(spec, _is_cell):

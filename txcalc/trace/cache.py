@@ -70,6 +70,19 @@ def extend(t: Trace, k: Tensor, v: Tensor, before: Number, held: Number) -> tupl
     return seen[0], seen[1]
 
 
+def grow(t: Trace, xs: tuple[Tensor, ...], before: Number) -> tuple[Tensor, ...]:
+    """Tensors (b, n, ...) after those of the ``before`` tokens that are cached: what ``torch.cat`` makes is cached."""
+    with t.frame(*xs):
+        if t.size(before) != 0:
+            held = [t.hold(t.tensor(x.shape[0], before, *x.shape[2:], label=f"cached {x.label}")) for x in xs]
+            t.op("cache", "past", writes=tuple(held))
+            xs = tuple(t.hold(t.op("cache", "elementwise", reads=(old, x), writes=(
+                t.tensor(x.shape[0], before + x.shape[1], *x.shape[2:], label=x.label),)))
+                       for old, x in zip(held, xs, strict=True))
+        t.op("cache", "cache", reads=xs)
+    return xs
+
+
 def keep(t: Trace, k: Tensor, v: Tensor, before: Number, held: Number) -> tuple[Tensor, Tensor]:
     """Keys and values (b, n, width) of a source, cached as they are, or the ``held`` ones that are cached already."""
     if t.size(before) != 0:

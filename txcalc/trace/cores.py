@@ -350,7 +350,7 @@ def _math(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     with t.frame(q, k, v, *(() if core.mask is None else (core.mask,)), *core.masks), t.frame():
         q, k, v = (t.hold(ops.cast(t, f"{name}_cast", x, wide)) for name, x in (("q", q), ("k", k), ("v", v)))
         left = t.hold(ops.scaled(t, "q_scale", q))
-        if span.masks and same(core.masked, 0):
+        if span.masks and same(core.masked, 0) and t.size(span.before) == 0:  # else a buffer says what each query sees
             _causal_mask(t, n, span.keys)
         if heads.grouped:
             k, v = (t.hold(parts.remade(t, f"{name}_repeat", x, *x.shape[:-1], heads.queries * dim,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.trace import norms, ops, parts, split
-from txcalc.trace.cache import kv_cache
+from txcalc.trace.cache import grow, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, least, several, visible_pairs
@@ -51,16 +51,14 @@ def latent_attention(
         q_nope, q_rope = parts.columns(t, "q_split", by_head, spec.nope_dim, spec.rope_dim)
         down = ops.linear(t, "kv_down", x, spec.kv_rank + spec.rope_dim, bias=spec.bias)
         latent, k_rope = parts.columns(t, "kv_split", down, spec.kv_rank, spec.rope_dim)
-        latent = t.hold(norms.norm(t, "kv_norm", latent, norms.RMS))
+        latent = norms.norm(t, "kv_norm", latent, norms.RMS)
         k_rope = k_rope.view(b, n, 1, spec.rope_dim)
         if rotary is not None:
             q_rope, k_rope = parts.rotate(t, "q_rotary", q_rope, rotary), parts.rotate(t, "k_rotary", k_rope, rotary)
-        if t.size(past) != 0:
-            latent, k_rope = (t.op("cache", "elementwise", reads=(x,),
-                                   writes=(t.tensor(b, span.keys, *x.shape[2:], label=x.label),))
-                              for x in (latent, k_rope))
-        t.hold(q_rope)
-        t.hold(k_rope)
+        if cached and not t.workload.keeps:
+            latent, k_rope = grow(t, (latent, k_rope), past)
+        for x in (latent, q_rope, k_rope):
+            t.hold(x)
         cache = kv_cache("self", tuple(rows), span.held, b, layout="latent") if cached else None
         span = span._replace(pairs=_chosen_pairs(spec, span, past, causal=causal))
         # A mask of its own for every sequence: a flash kernel of PyTorch takes none, and the others would copy it.
@@ -92,21 +90,27 @@ def _expanded(
 def _absorbed(
     t: Trace, spec: MLA, queries: tuple[Tensor, Tensor], latents: tuple[Tensor, Tensor], core: Core
 ) -> Tensor:
-    (b, n, h, _), r, q = queries[0].shape, spec.kv_rank, queries[0]
-    t.op("kv_up", "linear", weights={"weight": (h * (spec.nope_dim + spec.value_dim), r)}, part="latents")
-    _by_head(t, "absorb_q", q, h, spec.nope_dim, r)
-    q = t.tensor(b, n, h * (r + spec.rope_dim), label="queries of latents")
-    k = t.tensor(b, core.span.keys, r + spec.rope_dim, label="latents with rotary part")
-    v = k.view(b, core.span.keys, r)
-    context = attend(t, q, k, v, core._replace(heads=Heads(h, 1, r + spec.rope_dim, r)))
-    _by_head(t, "absorb_v", context, h, r, spec.value_dim)
-    return t.tensor(b, n, h * spec.value_dim, label="context of values")
+    ((b, n, h, _), r, keys), (latent, k_rope) = (queries[0].shape, spec.kv_rank, core.span.keys), latents
+    with t.frame(*queries, *latents):
+        t.op("kv_up", "linear", weights={"weight": (h * (spec.nope_dim + spec.value_dim), r)}, part="latents")
+        made = _by_head(t, "absorb_q", queries[0], spec.nope_dim, r)
+        q = t.hold(parts.join(t, "q_join", (made, queries[1]), "queries of latents"))
+        k = t.hold(parts.join(t, "k_join", (latent, k_rope.view(b, keys, spec.rope_dim)), "latents with rotary part"))
+        context = attend(t, q.view(b, n, h * (r + spec.rope_dim)), k, t.alias(k, b, keys, r),
+                         core._replace(heads=Heads(h, 1, r + spec.rope_dim, r), laid="qo"))
+        if several(t, b, n, h):  # heads go before sequences
+            context = ops.copy(t, "context_copy", context)
+        y = _by_head(t, "absorb_v", t.hold(context.view(b, n, h, r)), r, spec.value_dim)
+        y = y.view(b, n, h * spec.value_dim)
+        return ops.copy(t, "context_of_values", y) if several(t, b * n, h) else y
 
 
-def _by_head(t: Trace, name: str, x: Tensor, heads: Number, d_in: Number, d_out: Number) -> None:
-    """A product of each head's columns with its part of a weight that another op has: keeps its input."""
-    b, n, *_ = x.shape
-    t.op(name, "linear", products=(Product(heads, b * n, d_out, d_in),), saves=(x,))
+def _by_head(t: Trace, name: str, x: Tensor, d_in: Number, d_out: Number) -> Tensor:
+    """A product of each head's columns of (b, n, h, d_in) with its part of a weight that another op has: keeps its
+    input."""
+    b, n, heads, _ = x.shape
+    return t.op(name, "linear", products=(Product(heads, b * n, d_out, d_in),), saves=(x,), reads=(x,),
+                writes=(t.tensor(b, n, heads, d_out, label=name),))
 
 
 def _choose_keys(
