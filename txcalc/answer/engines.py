@@ -255,8 +255,8 @@ class _Pages:
             return found
         others = [each for each in found if each.kind != "state"]
         if len({each.number for each in states}) > 1 or any(each.kind == "latent" for each in others):
-            raise SpecError(f"what {self.of.title} sets aside for recurrent layers of several kinds, or beside latents, "
-                            "is not known", field="engine")
+            raise SpecError(f"what {self.of.title} sets aside for recurrent layers of several kinds, or beside "
+                            "latents, is not known", field="engine")
         size = sum(each.bytes for each in states)
         if not others:
             self.block = context

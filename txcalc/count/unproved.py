@@ -131,6 +131,8 @@ def unproved(trace: Trace) -> str:
                   if trace.workload.implementation != "torch" and _any(spec, has)]
         found += ["a prompt with images"] * bool(trace.workload.images)
         found += ["generation with cached inputs"] * (getattr(spec.position, "cached", "") == "inputs")
+    absorbs = trace.workload.keeps and trace.workload.absorbs
+    found += ["a backward pass of absorbed latents"] * (absorbs and _any(spec, OTHERS[0][1]))
     if trace.workload.recompute and _any(spec, _is_cell):
         found.append("a cell that is recomputed")
     if trace.workload.recompute not in (None, "full") and trace.workload.implementation == "transformers":
