@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -65,7 +65,23 @@ def moments(
     an int. Raises ``SpecError`` for what is not proved.
     """
     run = partial(_run, trace, in_place=in_place, unroll=unroll, none=none, amount=amount, number=number)
-    once = run()
+    return _again(trace, run(), run, accumulates)
+
+
+def on_ints(trace: Trace, *, in_place: bool, accumulates: bool, rounded: Callable[[int], int]) -> Moments:
+    """The moments of a run on ints, of storages as an allocator rounds them up."""
+    run = partial(_run, trace, in_place=in_place, number=partial(count, trace),
+                  amount=lambda memory: rounded(memory.bytes))
+    return _again(trace, _on_ints(trace, in_place, rounded), run, accumulates)
+
+
+@lru_cache(maxsize=2)
+def _on_ints(trace: Trace, in_place: bool, rounded: Callable[[int], int]) -> _Live:
+    return _run(trace, in_place=in_place, number=partial(count, trace), amount=lambda memory: rounded(memory.bytes))
+
+
+def _again(trace: Trace, once: _Live, run: Callable[..., _Live], accumulates: bool) -> Moments:
+    """The moments of a run, which is run once more where it is not for the first time."""
     made = {path: value.gradient.shape for (path, _), (value, _) in once.weights.items() if value.gradient is not None}
     if (units := sharding(trace, made, later=accumulates)) is not None:
         return run(units=units).moments
@@ -82,12 +98,12 @@ def gathered(trace: Trace) -> Mapping[tuple[str, Number, str, str], int]:
     return units.calls
 
 
-def gradients(trace: Trace) -> Iterator[tuple[str, Memory, Number]]:
+def gradients(trace: Trace, rounded: Callable[[int], int] = int) -> Iterator[tuple[str, Memory, Number]]:
     """The gradients that a run leaves, each with its weight's path and how many are alike.
 
-    Raises ``SpecError`` as ``moments`` does.
+    ``rounded``: as what else is asked of the run has it. Raises ``SpecError`` as ``moments`` does.
     """
-    for (path, _), (value, often) in _run(trace).weights.items():
+    for (path, _), (value, often) in _on_ints(trace, True, rounded).weights.items():
         if value.gradient is not None:
             yield path, value.gradient, often
 
@@ -104,7 +120,7 @@ def _run(
     start = sum((amount(memory) * often for memory, often in steps.cached), none)
     live = _Live(trace, in_place=in_place, now=start, amount=amount, number=number, uses=uses,
                  units=units)
-    live.release(())
+    live.note()
     live.forward(steps)
     if trace.workload.keeps:
         live.backward(steps)
@@ -158,7 +174,7 @@ class _Live:
         for x in (*self.trace.results, *self.trace.leaves):
             steps.memories[x.storage.id].users += 1
         self._forth(steps.steps, len(steps.steps) - 1)
-        self.release(())
+        self.note()
 
     def _forth(self, steps: list[Step], end: int) -> None:
         """Run steps up to the ``end``-th, after which only what is saved, or read by others, is alive."""
@@ -184,7 +200,8 @@ class _Live:
                     casts += ((m, prod(edge.times for edge, *_ in self.open[around:])) for m in step.keeps)
                 for memory in step.keeps:
                     memory.users += 1
-            self.release(dying.get(i, ()))
+            if i in dying:
+                self.release(dying[i])
         for memory, often in casts:  # where autocast ends, its cache does
             memory.users -= 1
             if not memory.users:
@@ -265,8 +282,10 @@ class _Live:
         temporary = [memory for g, memory in made if g.of is None and not g.passing]
         passed = [memory for last, memory in passing if last >= len(run.op.backward)]
         self.release([*given, *passed, *temporary, *run.frees])
-        self._hand_on(run, sorted((x for x in made if not _through_view(x[0])), key=lambda x: not x[0].first))
-        for each in reversed([x for x in made if _through_view(x[0])]):  # through operations made before this one
+        through = [x for x in made if _through_view(x[0])]  # operations made before this one
+        own = [x for x in made if not _through_view(x[0])] if through else made
+        self._hand_on(run, sorted(own, key=lambda x: not x[0].first) if len(own) > 1 else own)
+        for each in reversed(through):
             self._hand_on(run, [each])
 
     def _plan(self, op: Op) -> _Plan:
@@ -363,17 +382,23 @@ class _Live:
         for memory in memories:
             memory.users += 1
             self.now += self.amount(memory)
-        self.moments.append(Moment(self._phase, path, self.now, self._turns))
+        self.note(path)
 
     def release(self, memories: Iterable[Memory]) -> None:
-        """Let go of storages once, and note the moment."""
+        """Let go of storages once, and note the moment if that frees any."""
+        freed = False
         for memory in memories:
             memory.users -= 1
             if not memory.users:
-                edge, amount = memory.edge, self.amount(memory)
+                edge, amount, freed = memory.edge, self.amount(memory), True
                 alone = edge is None or any(edge is other for other, _, _ in self.open)
                 self.now -= amount if edge is None or alone else amount * edge.times
-        self.moments.append(Moment(self._phase, "", self.now, self._turns))
+        if freed:
+            self.note()
+
+    def note(self, path: str = "") -> None:
+        """Note the moment."""
+        self.moments.append(Moment(self._phase, path, self.now, self._turns))
 
 
 def _name(g: Gradient) -> str:

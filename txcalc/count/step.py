@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from txcalc.count import optimizers, params, set_aside, shards, stages, weights, zero
 from txcalc.count.entries import Entry
-from txcalc.count.lifetimes import gradients, moments
+from txcalc.count.lifetimes import gradients, moments, on_ints
 from txcalc.count.moments import Moment, Moments, every
 from txcalc.count.parameter import Parameter
 from txcalc.count.peak import Amounts, Where, alive, found, highest
@@ -68,7 +68,7 @@ def phases(
     generates. ``rounded``: bytes of a storage as an allocator counts them. ``like``: the same run on another batch or
     length. Raises ``SpecError`` for what is not proved.
     """
-    peaks = _Step(trace, in_place, like).peaks(rounded)
+    peaks = _Step(trace, in_place, like, rounded).peaks()
     return tuple(Phase(each.name, each.bytes, each.at, each.turns) for each in peaks)
 
 
@@ -128,12 +128,15 @@ def events(trace: Trace, *, in_place: bool = True, turns: int | None = None) -> 
 
 
 @lru_cache(maxsize=4)
-def parameters(trace: Trace, like: Trace | None = None) -> list[Parameter]:
+def parameters(
+    trace: Trace, like: Trace | None = None, rounded: Callable[[int], int] = int
+) -> list[Parameter]:
     """The weights that the backward pass makes gradients of, in the order in which they are used.
 
     ``like``: the same run on another batch or length, whose backward pass says it as well if as many experts run.
+    ``rounded``: bytes of a storage as what else is asked of that run has them.
     """
-    made = _gradients(trace if like is None or _repeats(like) != _repeats(trace) else like)
+    made = _gradients(trace if like is None or _repeats(like) != _repeats(trace) else like, rounded)
     found: dict[str, Parameter] = {}
     for op in trace.ops:
         for name, shape in op.weights:
@@ -152,10 +155,10 @@ def _repeats(trace: Trace) -> list[tuple[str, Number]]:
 
 
 @lru_cache(maxsize=4)
-def _gradients(trace: Trace) -> dict[str, tuple[int, int, tuple[int, ...]]]:
+def _gradients(trace: Trace, rounded: Callable[[int], int]) -> dict[str, tuple[int, int, tuple[int, ...]]]:
     """Bytes of a weight's gradient, of how many copies, and its shape."""
     made: dict[str, tuple[int, int, tuple[int, ...]]] = {}
-    for path, memory, times in gradients(trace) if trace.workload.phase == "training" else ():
+    for path, memory, times in gradients(trace, rounded) if trace.workload.phase == "training" else ():
         _, often, _ = made.get(path, (0, 0, ()))
         shape = tuple(count(trace, size) for size in memory.shape)
         made[path] = count(trace, memory.bytes), often + count(trace, times), shape
@@ -206,9 +209,11 @@ class _Peak(NamedTuple):
 class _Step:
     """One step of a run: what is resident, and its moments."""
 
-    def __init__(self, trace: Trace, in_place: bool, like: Trace | None = None) -> None:
-        self.trace, self.in_place, held = trace, in_place, trace.workload.held
-        made = parameters(trace, like)
+    def __init__(
+        self, trace: Trace, in_place: bool, like: Trace | None = None, rounded: Callable[[int], int] = int
+    ) -> None:
+        self.trace, self.in_place, held, self.rounded = trace, in_place, trace.workload.held, rounded
+        made = parameters(trace, like, rounded)
         self.sharded = trace.layout.shards
         self.held = held is not None and any(p.width != held.gradients for p in made)
         if trace.workload.in_backward:
@@ -251,12 +256,11 @@ class _Step:
         back = next((i for i, each in enumerate(run) if _first(each).phase == "backward"), len(run))
         return ((back - 1, False),)
 
-    def peaks(self, rounded: Callable[[int], int] = int) -> list[_Peak]:
+    def peaks(self) -> list[_Peak]:
         """The highest moment of each phase."""
-        trace, workload = self.trace, self.trace.workload
+        trace, workload, rounded = self.trace, self.trace.workload, self.rounded
         best: dict[str, _Peak] = {}
-        runs = {later: self.moments(not later, number=partial(count, trace),
-                                    amount=lambda memory: rounded(memory.bytes))
+        runs = {later: on_ints(trace, in_place=self.in_place, accumulates=self.adds(later), rounded=rounded)
                 for later in (False, True)[:workload.accumulate or 1]}
         for each in stages.most(stages.passes(trace)):
             run = runs[each.later]

@@ -1,16 +1,17 @@
 """The operations of a run in order, turn by turn, each on the storages and values of its own turn.
 
-Of the turns of a ``Repeat`` the first, the second and the last ones are run; an ``Edge`` stands on either side of the
+Of the turns of a ``Repeat`` the first, the second and maybe last ones are run; an ``Edge`` stands on either side of the
 second where that stands for more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-from txcalc.trace.record import Again, Frame, Node, Op, Repeat, Trace, walk
+from txcalc.trace.layout import WHOLE
+from txcalc.trace.record import Again, Frame, Node, Op, Repeat, Trace, joined, walk
 from txcalc.trace.tensors import Number, Role, Tensor
 
 Turns = tuple[tuple[str, Number], ...]
@@ -20,8 +21,10 @@ Group = Literal["saved", "gradients", "transient", "cache", "unsharded weights",
 """What is alive: saved for the backward pass, gradients of weights, all else for a moment, the cache, and of sharded
 weights what is gathered, and buffers of that."""
 
-_LAST = 2
-"""Turns at the end that are run: the backward pass adds to a gradient in its second turn, maybe to a copy of it."""
+
+
+_FEW: Final = 2
+"""Turns at the end that are run at most."""
 
 
 def count(trace: Trace, times: Number) -> int:
@@ -154,6 +157,42 @@ def _shared(node: Repeat) -> bool:
     return bool(node.copies == 0) or bool(node.copies == 1 and node.first == 0)
 
 
+def _outside(node: Repeat) -> tuple[frozenset[int], bool]:
+    """Storages that a turn uses but neither makes nor is handed, and whether it adds to gradients of others."""
+    given = [loop.entry for loop in node.carries]
+    storages, read = {*joined(node.body), *(x.id for x in given)}, set[int]()
+    values, graded = {x.value for x in (*given, *(item for _, item in node.spreads))}, set[int]()
+    weights, wanted = set[str](), set[str]()
+    for each in _inside(node.body):
+        if isinstance(each, Op):
+            weights |= {f"{each.path}.{name}" if name else each.path for name, _ in each.weights}
+            made = [g for step in each.backward for g in step]
+            wanted |= {g.of for g in made if isinstance(g.of, str)}
+            graded |= {x.value for g in made for x in (g.of, g.kept) if isinstance(x, Tensor) and x.grad}
+            storages |= {x.id for x in each.writes}
+            values |= {x.value for x in each.writes}
+            read |= {x.id for x in (*each.reads, *each.saves)}
+            read |= {x.storage.over for x in each.writes if x.storage.over}
+        elif isinstance(each, Frame):
+            read |= {x.id for x in each.holds}
+        elif isinstance(each, Repeat):
+            values |= {x.value for loop in each.carries for x in (loop.entry, loop.after)}
+            values |= {x.value for pair in (*each.gathers, *each.spreads) for x in pair}
+            graded |= {loop.before.value for loop in each.carries}
+            read |= {loop.before.id for loop in each.carries}
+    return frozenset(read - storages), not (graded <= values and wanted <= weights)
+
+
+def _inside(nodes: Iterable[Node]) -> Iterator[Node]:
+    """All nodes of a body, at whatever depth."""
+    for node in nodes:
+        yield node
+        if not isinstance(node, Op):
+            yield from _inside((*node.runs, *node.body) if isinstance(node, Repeat) else node.body)
+        if isinstance(node, Again):
+            yield node.op
+
+
 _Facts = tuple[tuple[Tensor, ...], tuple[tuple[Tensor, Number], ...]]
 """Whose gradients an operation's backward pass makes, and what it writes to memory of its own, with the bytes."""
 
@@ -175,6 +214,7 @@ class Schedule:
     often: Number = 1
     _cast: dict[tuple[object, tuple[int, ...]], Run] = field(default_factory=dict)  # by what is cast, first
     _facts: dict[int, _Facts] = field(default_factory=dict)
+    _outside: dict[int, tuple[frozenset[int], bool]] = field(default_factory=dict)
 
     def add(self, nodes: Iterable[Node], turns: Turns = (), own: tuple[int, ...] = ()) -> None:
         """Append what nodes come to in these ``turns``, on the sets of weights that ``own`` names."""
@@ -250,7 +290,8 @@ class Schedule:
         inside = bool(turns) and turns[-1][0] == node.path  # the repeat around it, in parts
         at = turns[:-1] if inside else turns
         # Gradients of what is handed on and put into a list as well come from both: those turns are all run.
-        last = times if self.unroll or (node.carries and node.gathers) else count(self.trace, unread) + _LAST
+        alone = 0 if self.unroll or (node.carries and node.gathers) else self._at_end(node)
+        last = times if self.unroll or (node.carries and node.gathers) else count(self.trace, unread) + alone
         middle = times - 1 - last
         for turn in (*range(min(times, 2)), *range(max(middle + 1, 2), times)):
             for loop in node.carries:
@@ -259,7 +300,7 @@ class Schedule:
             which += turns[-1][1] * node.times if inside and not node.first else 0
             edge = None
             if turn == 1 <= middle:
-                edge = Edge(self.number(node.times - unread - 1 - _LAST), len(at), _in_parts(node))
+                edge = Edge(self.number(node.times - unread - 1 - alone), len(at), _in_parts(node))
             edges = [] if edge is None else [edge]
             self.steps += edges
             often, self.often = self.often, self.often if edge is None else self.often * edge.times
@@ -268,6 +309,22 @@ class Schedule:
             self._gather(node, edge)
             self.often = often
             self.steps += edges
+
+    def _at_end(self, node: Repeat) -> int:
+        """Turns at the end that are run by themselves.
+
+        Two where the backward pass adds to a gradient that all turns have: in its second turn it does, maybe to a
+        copy. One where each has its own, since what the last one is given comes from elsewhere, and where only the last
+        one lets go of what all have read. Else none.
+        """
+        if count(self.trace, node.times) <= _FEW:
+            return _FEW
+        if id(node) not in self._outside:
+            self._outside[id(node)] = _outside(node)
+        reads, adds = self._outside[id(node)]
+        if self.trace.workload.keeps:
+            return _FEW if adds or _shared(node) or self.trace.layout != WHOLE else 1
+        return int(any(x in self.memories or x in self.lists for x in reads))
 
     def _spread(self, node: Repeat, edge: Edge | None) -> None:
         """Let what a turn reads of a list be an item of its own."""
