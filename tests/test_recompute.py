@@ -1,5 +1,6 @@
 """What the backward pass runs once more: live bytes, kept storages and FLOPs of real steps, and of the trace."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from txcalc.check.live import measured
 from txcalc.check.validate import by_module, has_loss
 from txcalc.count import activations, flops
 from txcalc.count.lifetimes import live_bytes
+from txcalc.count.unproved import INPUTS
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import positions
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
+from txcalc.trace.tensors import Role
 from txcalc.trace.workload import Workload
 
 CELLS = {name for name, model in {**MODELS, **FAMILIES}.items() if "recurrent" in str(model)}
@@ -25,7 +28,7 @@ WHOLE = {name: model for name, model in {**MODELS, **FAMILIES}.items() if name n
 OFTEN = ("gpt", "llama", "parallel", "post-norm", "window", "mixtral", "shared-layers", "groups", "t5", "transformer")
 REFUSED = [*(("selective", name) for name in ("transformer-xl", "transformer-xl-shared", "xlnet")),
            ("full:2", "deepseek-moe")]
-FORMS = ["full", "full:2", "selective"]
+FORMS = ["full", "full:2", "selective", "ops"]
 CASES = [pytest.param(name, form, marks=() if name in OFTEN else pytest.mark.slow) for name in WHOLE for form in FORMS
          if (form, name) not in REFUSED]
 RUNS: dict[str, dict[str, Any]] = {
@@ -61,7 +64,7 @@ def test_a_training_step_on_cuda(name: str, run: dict[str, Any], form: str) -> N
 
 
 @pytest.mark.grid(11)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", FORMS[:-1])  # what a policy saves is in no hook
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 @pytest.mark.parametrize("name", OFTEN)
 def test_what_is_kept(name: str, run: dict[str, Any], form: str) -> None:
@@ -85,6 +88,17 @@ def test_flops(name: str, form: str) -> None:
     for what in ("forward", "backward", "recomputed"):
         counted = by_module(flops.entries(trace(spec, w), what), measure.module_paths(spec))  # type: ignore[arg-type]
         assert counted == {path: n for path, n in getattr(real, what).items() if n}, what
+
+
+@pytest.mark.parametrize("name", OFTEN)
+def test_what_a_policy_saves_is_kept(name: str) -> None:
+    """Of what is alive when the forward pass is over, all but the loss; ids and targets were there before."""
+    spec = Model.from_data(WHOLE[name])
+    t = trace(spec, workload(spec, attention="eager", recompute="ops"))
+    kept = activations.kept(t)
+    there = sum(each.value for each in kept if each.tensor is not None and each.tensor.label in INPUTS)
+    live = next(event.live for event, after in pairwise(live_bytes(t)) if after.phase == "backward")
+    assert live == sum(each.value for each in kept) - there + t.workload.bytes_of(Role.FLOAT32)
 
 
 def test_flash_attention_is_recomputed_twice() -> None:
@@ -112,7 +126,7 @@ def test_what_cannot_be_recomputed_is_refused() -> None:
         spec = Model.from_data(WHOLE[name])
         with pytest.raises(SpecError, match=r"which is not proved to be run once more|no whole number of turns"):
             fit(spec, workload(spec, recompute=form))
-    with pytest.raises(SpecError, match="must be one of none, full, full:K, selective"):
+    with pytest.raises(SpecError, match="must be one of none, full, full:K, selective, ops"):
         Workload(phase="training", seq=1, recompute="full:0")
     spec = Model.from_data(FAMILIES["kv-shared"])
     with pytest.raises(SpecError, match="read keys that others make"):

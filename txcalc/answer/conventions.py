@@ -179,6 +179,8 @@ def _loss(t: Trace) -> str:
 _RECOMPUTED = {
     "full": "every layer keeps its input alone",
     "full:K": "layers keep the input of several alone",
+    "ops": ("every layer keeps its input, and what its products with weights and fused attention put out "
+            "(create_selective_checkpoint_contexts with a list of them)"),
     "selective": "attention's core keeps queries, keys and values alone (arXiv 2205.05198, section 5)",
 }
 

@@ -33,7 +33,7 @@ def made(trace: Trace) -> dict[int, Number]:
     found: dict[int, Number] = {x.id: 1 for x in trace.inputs} | {
         loop.after.id: entered for loop, entered in trace.loops}
     for op, often in trace.placed:
-        for x in (*op.writes, *op.reads, *op.saves):
+        for x in op.reads if op.kind.name == "recomputation" else (*op.writes, *op.reads, *op.saves):
             found.setdefault(x.id, often.calls)
     return found
 

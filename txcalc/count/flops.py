@@ -22,7 +22,7 @@ attention's scores, and what is recomputed so that it need not be kept."""
 def entries(trace: Trace, *passes: Pass, masked: Masked = "counted") -> Iterator[Entry]:
     """FLOPs over the whole workload, of all these passes."""
     if "recomputed" in passes:
-        for op, times in again(trace.body):
+        for op, times in again(trace.body, listed=trace.workload.recompute == "ops"):
             if op.products and not same(times, 0):
                 yield Entry(op, "recomputed", sum(p.forward * p.flops(masked) for p in op.products), times)
     for op, often in trace.placed:
@@ -32,16 +32,22 @@ def entries(trace: Trace, *passes: Pass, masked: Masked = "counted") -> Iterator
                 yield Entry(op, what, sum(found), often.calls if what == "forward" else often.back)
 
 
-def again(nodes: Iterable[Node], often: Often = Often()) -> Iterator[tuple[Op, Number]]:  # noqa: B008
-    """Operations that the backward pass runs once more, and how often: up to where the last tensor is saved."""
+def again(
+    nodes: Iterable[Node], often: Often = Often(), *, listed: bool = False,  # noqa: B008
+) -> Iterator[tuple[Op, Number]]:
+    """Operations that the backward pass runs once more, and how often: up to where the last tensor is saved.
+
+    ``listed``: but for those whose output a policy has saved.
+    """
     for node in nodes:
         if isinstance(node, Again):
             if not any(op.packs for op, _ in operations(node.body)):
                 continue  # no gradient passes through it
             left = {id(op): times for op, times in _left_out(node.body, often)}
-            yield from ((op, each.back - left.get(id(op), 0)) for op, each in operations(node.body, often))
+            yield from ((op, each.back - left.get(id(op), 0)) for op, each in operations(node.body, often)
+                        if not (listed and op.kind.listed))
         elif not isinstance(node, Op):
-            yield from again(node.body, often.inside(node) if isinstance(node, Repeat) else often)
+            yield from again(node.body, often.inside(node) if isinstance(node, Repeat) else often, listed=listed)
 
 
 def _left_out(nodes: Sequence[Node], often: Often) -> Iterator[tuple[Op, Number]]:

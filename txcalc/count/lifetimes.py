@@ -206,6 +206,8 @@ class _Live:
             memory.users -= 1
             if not memory.users:
                 self.now -= self.amount(memory) * often
+        if casts:
+            self.note()
 
     def backward(self, steps: Schedule) -> None:
         """Run backward from the gradients of the results, which the caller holds, and had before if it has no loss."""

@@ -261,6 +261,8 @@ def _check(trace: Trace, fsdp: Fsdp) -> None:
         why = "that several layers share"
     elif w.together is not None:
         why = "of several layers that are recomputed together"
+    elif w.recompute == "ops":
+        why = "of layers that are recomputed by a policy"
     elif words.form(w.loss or "") in ("chunked", "fused", "compiled"):
         why = "read by a loss that makes logits by itself"
     elif w.freeze:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain, starmap
 from typing import Final, Literal, NamedTuple
 
 from txcalc.trace.layout import WHOLE
@@ -235,19 +236,33 @@ class Schedule:
     def _again(self, node: Again, turns: Turns, own: tuple[int, ...]) -> None:
         """Append a body that saves nothing: what it would save is made once more by the first step back into it."""
         keeper, start = self._op(node.op, turns, own), len(self.steps)
+        keeper = keeper._replace(keeps=tuple(m for m in keeper.keeps if m in keeper.reads))
         self.add(node.body, turns, own)
         body = self.steps[start:]
         saving = [i for i, step in enumerate(body) if isinstance(step, Run) and step.op.packs]
         if not saving:
             return
         anew: dict[Memory, Memory] = {}
+        last = body[saving[-1]]
+        assert isinstance(last, Run)
+        end = saving[-1] + last.op.saves_own  # the run ends before it otherwise
+        listed = self.trace.workload.recompute == "ops"
+        put_out = {i: step.writes for i, step in enumerate(body) if listed and isinstance(step, Run)
+                   and step.op.kind.listed}
+        for memory in chain.from_iterable(put_out.values()):
+            memory.group = "saved"
+        unused = tuple(chain.from_iterable(made for i, made in put_out.items() if i >= end))
         back = {memory: replace(memory) for memory in keeper.keeps if self.trace.workload.offload}
 
-        def once_more(step: Step) -> Step:
+        def once_more(i: int, step: Step) -> Step:
             if isinstance(step, Edge | Border):
                 return step
             if isinstance(step, Return):
                 return Return(tuple(anew[m] for m in step.holds if m in anew))
+            if i in put_out and i < end:  # what was saved is taken
+                anew.update((m, m) for m in step.writes)
+                return step._replace(reads=tuple(anew[m] for m in (*step.reads, *step.writes) if m in anew), writes=(),
+                                     keeps=tuple(anew.get(m, back.get(m, m)) for m in step.keeps))
             cast = step.op.kind.cached == "autocast"  # also one that was there before, in a cache that is gone
             new = tuple(m for m in step.writes or (step.reads if cast else ()) if m not in anew)
             anew.update((m, replace(m, group="transient")) for m in new)
@@ -255,10 +270,8 @@ class Schedule:
                                  writes=tuple(anew[m] for m in new),
                                  keeps=tuple(anew.get(m, back.get(m, m)) for m in (new if cast else step.keeps)))
 
-        rerun = Rerun(list(map(once_more, body)), saving[-1], tuple(back.values()))
-        last = body[saving[-1]]
-        assert isinstance(last, Run)
-        if not last.op.saves_own:  # the run ends before it
+        rerun = Rerun(list(starmap(once_more, enumerate(body))), saving[-1], tuple(back.values()))
+        if end == saving[-1]:
             again = rerun.steps[saving[-1]]
             assert isinstance(again, Run)
             rerun.steps[saving[-1]] = again._replace(writes=())
@@ -269,8 +282,9 @@ class Schedule:
             if isinstance(step, Run):
                 assert isinstance(old, Run)
                 if old.op.kind.cached != "autocast":
-                    frees = keeper.keeps if i == saving[0] and not back else ()
-                    self.steps[start + i] = old._replace(keeps=(), frees=frees, unpacks=step.keeps, again=rerun)
+                    frees = (*keeper.keeps, *unused) if i == saving[0] and not back else ()
+                    self.steps[start + i] = old._replace(keeps=put_out.get(i, ()), frees=frees, unpacks=step.keeps,
+                                                         again=rerun)
         self.steps.insert(start, keeper._replace(frees=(), keeps=() if back else keeper.keeps))
 
     def _repeat(self, node: Repeat, turns: Turns, own: tuple[int, ...]) -> None:

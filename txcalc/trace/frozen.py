@@ -117,6 +117,7 @@ def check(t: Trace) -> None:
             w.adapter is None or t.code.targets == "after source"),
         "recomputation of such layers": w.adapter is not None and w.implementation == "torch" and (
             w.recompute in ("full", "selective") and _differs(t.model)),
+        "recomputation by a policy": w.recompute == "ops",
         "DoRA on routed experts": w.dora is not None and any(
             op.kind.name == "adapter" and op.within.experts for op in t.ops),
         # peft makes their transpose a parameter, which is then given a gradient.

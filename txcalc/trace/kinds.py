@@ -52,7 +52,8 @@ class Kind(NamedTuple):
 
     ``group``: what is counted alike. ``fused``: one kernel is all of attention's core. ``cached``: what it writes, else
     reads, is cached from then on (``after``), or what it writes was cached ``before`` the run, or is by ``autocast``
-    until the forward pass is over.
+    until the forward pass is over. ``listed``: what it puts out is saved by a policy that saves matrix products of
+    weights and fused attention, and so is not computed again.
     """
 
     name: Name
@@ -61,6 +62,7 @@ class Kind(NamedTuple):
     statistics: Keeps | None = None
     fused: bool = False
     cached: Literal["after", "before", "autocast"] | None = None
+    listed: bool = False
     collective: Collective | None = None
 
 
@@ -69,9 +71,9 @@ _PRODUCT: Final = Keeps("factor", "a matrix product keeps both factors", f"torch
 _MULTIPLY: Final = Keeps("factor", "a product keeps both factors", "a * b, measured")
 
 KINDS: Final = {kind.name: kind for kind in (
-    Kind("linear", "linear", _LINEAR),
+    Kind("linear", "linear", _LINEAR, listed=True),
     Kind("head", "head", _LINEAR),
-    Kind("router", "router", _LINEAR),
+    Kind("router", "router", _LINEAR, listed=True),
     Kind("adapter", "linear", Keeps("input", "an adapter keeps its input, or the norms of rows", "by peft, measured")),
     Kind("embedding", "embedding", Keeps("indices", "a table keeps the rows looked up", "F.embedding, measured")),
     Kind("norm", "norm", Keeps("input", "a norm keeps its input", f"F.layer_norm and F.rms_norm, {_KORTHIKANTI}"),
@@ -81,10 +83,11 @@ KINDS: Final = {kind.name: kind for kind in (
     Kind("by_distance", "core", _PRODUCT),
     Kind("mix", "core", _PRODUCT),
     Kind("flash", "core", Keeps("kernel", "the flash kernel keeps q, k, v, its output and one number per row",
-                                "arXiv 2205.14135, algorithm 1; F.scaled_dot_product_attention"), fused=True),
+                                "arXiv 2205.14135, algorithm 1; F.scaled_dot_product_attention"),
+         fused=True, listed=True),
     Kind("efficient", "core", Keeps(
         "kernel", "the memory-efficient kernel keeps q, k, v, its output, one number per row and its mask",
-        "arXiv 2112.05682; F.scaled_dot_product_attention"), fused=True),
+        "arXiv 2112.05682; F.scaled_dot_product_attention"), fused=True, listed=True),
     Kind("recurrence", "recurrence", Keeps("states", "the recurrence keeps its states", "arXiv 2405.21060, section 7")),
     Kind("choice", "router", Keeps("choice", "routing keeps its choice",
                                    "torch.topk, measured; arXiv 1701.06538, section 2.1")),

@@ -282,7 +282,7 @@ class Trace:
     def again(self, what: str | None = None, *given: Tensor) -> Iterator[None]:
         """What the backward pass runs once more, if that is ``what`` is recomputed: only what it reads is kept, and
         what it is ``given`` besides."""
-        if what not in (None, self.workload.recompute):
+        if what not in (None, "full" if self.workload.recompute == "ops" else self.workload.recompute):
             yield
             return
         body, outside = self.body, self._within
@@ -298,7 +298,9 @@ class Trace:
                 if isinstance(node, Op):
                     made |= {x.id for x in node.writes if x.id not in read}
             inputs, packs = tuple(read.values()), any(op.packs for op, _ in operations(inside))
-            self.op("recomputation", "recomputation", saves=inputs if packs else (), reads=inputs)
+            listed = self.workload.recompute == "ops"
+            saved = {x.id: x for op, _ in operations(inside) if listed and op.kind.listed for x in op.writes}
+            self.op("recomputation", "recomputation", saves=(*inputs, *saved.values()) if packs else (), reads=inputs)
             keeper = self.body.pop()
             assert isinstance(keeper, Op)
             self.body.append(Again(keeper, inside))

@@ -36,9 +36,9 @@ BYTES: dict[DType, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 _WIDTHS: Final = {Role.FLOAT32: 4, Role.STATISTIC: 4, Role.INDEX: 8, Role.COUNT: 4, Role.HOST: 8, Role.BOOL: 1,
                   Role.PARAMETER: 0}
 
-RECOMPUTE: Final = ("none", "full", "full:K", "selective")
-"""Parts of the forward pass that the backward pass runs once more: none, every layer, every K layers together, or
-attention's core."""
+RECOMPUTE: Final = ("none", "full", "full:K", "selective", "ops")
+"""Parts of the forward pass that the backward pass runs once more: none, every layer, every K layers together,
+attention's core, or of every layer all but products with weights and fused attention, whose outputs are saved."""
 
 LOSSES: Final = ("plain", "fp32", "chunked:N", "compiled:N", "fused")
 """Cross-entropy of logits as they are; of a copy in fp32, which is what our reference does; of N chunks of them, a copy

@@ -29,6 +29,7 @@ from txcalc.check.reference.layers import (
     MixtureOfExperts,
     Normalization,
     Options,
+    contexts,
     dense,
 )
 from txcalc.check.reference.per_layer import LayerInput
@@ -176,7 +177,8 @@ class Block(nn.Module):
             case DenseSpec():
                 self.feed_forward = dense(feed_forward, width, options)
         self.per_layer_input = None if per_layer is None else LayerInput(per_layer, norm, width)
-        self.width, self.recomputes = width, options.recompute == "full"
+        self.width, self.recomputes = width, options.recompute in ("full", "ops")
+        self.contexts = contexts(options.recompute)
         widths = {"attention": (d_model, d_model), "recurrent": (d_model, width), "cross_attention": (width, width),
                   "feed_forward": (width, width)}
         for name, (before, after) in widths.items():
@@ -206,7 +208,8 @@ class Block(nn.Module):
         """
         if not self.recomputes:
             return self._run(x, memory, bias, past, cache, own)
-        y: Tensor = checkpoint(self._run, x, memory, bias, past, cache, own, use_reentrant=False)
+        y: Tensor = checkpoint(
+            self._run, x, memory, bias, past, cache, own, use_reentrant=False, context_fn=self.contexts)
         return y
 
     def _run(

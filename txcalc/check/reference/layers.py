@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import create_selective_checkpoint_contexts, noop_context_fn
 
 from txcalc.spec import layers
 from txcalc.spec.base import Activation, Curve
@@ -27,7 +30,7 @@ class Options:
     ``absorbed`` reads latents as they are.
     ``attention``: eager, or what ``F.scaled_dot_product_attention`` may choose from: flash (all kernels) or math.
     ``loss_as``: plain, of the logits as they are; fp32, of a copy; chunked:N, of so many copies; or fused.
-    ``recompute``: none, or full, every layer under ``torch.utils.checkpoint``.
+    ``recompute``: none, or full, every layer under ``torch.utils.checkpoint``; ops, where it saves what ``SAVED`` give.
     """
 
     length: int
@@ -36,6 +39,19 @@ class Options:
     absorbed: bool = False
     loss_as: str = "fp32"
     recompute: str = "none"
+
+
+SAVED: Final = [getattr(torch.ops.aten, name).default for name in (
+    "mm", "addmm", *(f"_scaled_dot_product_{kernel}" for kernel in (
+        "flash_attention", "flash_attention_for_cpu", "efficient_attention", "cudnn_attention")))]
+"""Products with weights, and fused attention."""
+
+
+def contexts(recompute: str) -> Callable[[], tuple[Any, Any]]:
+    """What a layer runs in, and what it is run once more in. Who balances experts may write to a router's output."""
+    if recompute != "ops":
+        return noop_context_fn
+    return partial(create_selective_checkpoint_contexts, SAVED, allow_cache_entry_mutation=True)
 
 
 class Repeated(nn.ModuleList):
