@@ -19,11 +19,12 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from txcalc.count.moments import Middle, Moment, Moments, Pass, every
+from txcalc.count.plans import Plan, plan
 from txcalc.count.shards import Sharding, sharding
 from txcalc.count.turns import Border, Edge, Memory, Return, Run, Schedule, Step, Turns, Value, count
 from txcalc.count.unproved import check
 from txcalc.trace.record import Op, Trace
-from txcalc.trace.tensors import Gradient, Number, Role, Tensor
+from txcalc.trace.tensors import Gradient, Number, Tensor
 
 
 class Event(NamedTuple):
@@ -130,26 +131,6 @@ def _run(
 # ---------------------------------------------------------------- what is alive
 
 
-class _Back(NamedTuple):
-    """A step of an operation's backward pass: what it makes, of so many bytes, and what it hands on as it is.
-
-    ``summed``: it sums over what was broadcast, ``first``: before dtypes are looked at. ``kept``: what was made before.
-    """
-
-    summed: bool
-    first: bool
-    new: tuple[tuple[Gradient, Number], ...]
-    same: tuple[Gradient, ...]
-    kept: tuple[Gradient, ...]
-
-
-class _Plan(NamedTuple):
-    """An operation's backward pass; ``casting``: the role of its gradients where it is not that of what was read."""
-
-    casting: Role | None
-    steps: tuple[_Back, ...]
-
-
 class _Live:
     """What is alive, moment by moment."""
 
@@ -165,7 +146,7 @@ class _Live:
         self._ahead = True
         self.weights: dict[tuple[str, object], tuple[Value, Number]] = {}  # their gradients, and how many are alike
         self._uses, self.used, self._units = uses, Counter[object](), units
-        self._plans: dict[int, _Plan] = {}
+        self._plans: dict[int, Plan] = {}
         self._bytes, self._leaves = trace.workload.bytes_of, set[Value]()
         self.open: list[tuple[Edge, int, Any]] = []  # with the first moment inside, and what was alive before
 
@@ -250,7 +231,7 @@ class _Live:
                 value.gradient = None
         made: list[tuple[Gradient, Memory]] = []
         passing: list[tuple[int, Memory]] = []
-        unpacked, plan, checked = run.unpacks, self._plan(run.op), 0
+        unpacked, planned, checked = run.unpacks, self._plan(run.op), 0
         if given:
             if run.again is not None and run.again.due and run.op.packs:
                 run.again.due, self._ahead = False, True
@@ -259,12 +240,12 @@ class _Live:
                 self._forth(run.again.steps, run.again.end)
                 self.release(run.again.restores)
                 self._turns, self._ahead = run.turns, False
-            for i, step in enumerate(plan.steps):
+            for i, step in enumerate(planned.steps):
                 if step.summed:
                     self.release(unpacked)
                     unpacked = ()
                     if not step.first:
-                        made[checked:] = self._checked(run, plan, made[checked:])
+                        made[checked:] = self._checked(run, planned, made[checked:])
                         checked = len(made)
                 new = [each for each in step.new
                        if not isinstance(x := each[0].of, Tensor) or run.read_values[x.value].grad]
@@ -280,7 +261,7 @@ class _Live:
                 self.release(memory for last, memory in passing if last == i)
                 passing += [(i + g.passing, memory) for g, memory in fresh if g.passing]
         self.release(unpacked)
-        made[checked:] = self._checked(run, plan, made[checked:])
+        made[checked:] = self._checked(run, planned, made[checked:])
         temporary = [memory for g, memory in made if g.of is None and not g.passing]
         passed = [memory for last, memory in passing if last >= len(run.op.backward)]
         self.release([*given, *passed, *temporary, *run.frees])
@@ -290,18 +271,10 @@ class _Live:
         for each in reversed(through):
             self._hand_on(run, [each])
 
-    def _plan(self, op: Op) -> _Plan:
+    def _plan(self, op: Op) -> Plan:
         """An operation's backward pass, the same in every turn."""
         if id(op) not in self._plans:
-            made = op.writes[0].made if op.writes else Role.ACTIVATION
-            casting = made if any(isinstance(g.of, Tensor) and self._bytes(g.of.made) != self._bytes(made)
-                                  for step in op.backward for g in step if not g.kept) else None
-            steps = [[g for g in step if not (g.watched and self.in_place)] for step in op.backward]
-            self._plans[id(op)] = _Plan(casting, tuple(
-                _Back(any(g.summed for g in step), any(g.first for g in step),
-                      tuple((g, self._size(g, casting)) for g in wanted if not (g.how in ("same", "part") or g.kept)),
-                      tuple(g for g in wanted if g.how in ("same", "part")), tuple(g for g in wanted if g.kept))
-                for step, wanted in zip(op.backward, steps, strict=True)))
+            self._plans[id(op)] = plan(op, self._bytes, self.number, in_place=self.in_place)
         return self._plans[id(op)]
 
     def _kept(self, run: Run, wanted: Iterable[Gradient]) -> Iterator[tuple[Gradient, Memory]]:
@@ -317,9 +290,9 @@ class _Live:
                 self.now += self.amount(memory)
                 yield g, memory
 
-    def _checked(self, run: Run, plan: _Plan, made: list[tuple[Gradient, Memory]]) -> list[tuple[Gradient, Memory]]:
+    def _checked(self, run: Run, planned: Plan, made: list[tuple[Gradient, Memory]]) -> list[tuple[Gradient, Memory]]:
         """Gradients in the dtype of what was read, cast where they are not (``validate_outputs`` in ``engine.cpp``)."""
-        casting, found = plan.casting, list[tuple[Gradient, Memory]]()
+        casting, found = planned.casting, list[tuple[Gradient, Memory]]()
         if casting is None:
             return made
         for g, memory in made:
@@ -365,10 +338,6 @@ class _Live:
             value.gradient, value.fresh = self._make(run.op, [(sized, size)])[0], True
             self.release([old])
         return spent
-
-    def _size(self, g: Gradient, casting: Role | None) -> Number:
-        floats = g.role not in (Role.INDEX, Role.BOOL)
-        return self.number(g.elements * self._bytes(casting if casting and floats else g.role))
 
     def _width(self, x: Tensor) -> Number:
         return self.number(prod(x.shape) * self._bytes(x.made))

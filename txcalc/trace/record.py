@@ -280,8 +280,7 @@ class Trace:
 
     @contextmanager
     def again(self, what: str | None = None, *given: Tensor) -> Iterator[None]:
-        """What the backward pass runs once more, if that is ``what`` is recomputed: only what it reads is kept, and
-        what it is ``given`` besides."""
+        """What the backward pass runs once more, if ``what`` is: what it reads is kept, and what it is ``given``."""
         if what not in (None, "full" if self.workload.recompute == "ops" else self.workload.recompute):
             yield
             return
@@ -295,12 +294,11 @@ class Trace:
             for node, _ in walk(inside):
                 reads = node.reads if isinstance(node, Op) else [loop.before for loop in node.carries]
                 read |= {x.id: x for x in reads if x.id not in {*made, *read}}
-                if isinstance(node, Op):
-                    made |= {x.id for x in node.writes if x.id not in read}
+                made |= {x.id for x in node.writes if x.id not in read} if isinstance(node, Op) else set()
             inputs, packs = tuple(read.values()), any(op.packs for op, _ in operations(inside))
-            listed = self.workload.recompute == "ops"
-            saved = {x.id: x for op, _ in operations(inside) if listed and op.kind.listed for x in op.writes}
-            self.op("recomputation", "recomputation", saves=(*inputs, *saved.values()) if packs else (), reads=inputs)
+            listed = [x for op, _ in operations(inside) if op.kind.listed for x in op.writes]
+            saves = (*inputs, *(listed if self.workload.recompute == "ops" else ())) if packs else ()
+            self.op("recomputation", "recomputation", saves=saves, reads=inputs)
             keeper = self.body.pop()
             assert isinstance(keeper, Op)
             self.body.append(Again(keeper, inside))

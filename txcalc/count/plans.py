@@ -1,0 +1,47 @@
+"""What an operation's backward pass makes, step by step, with the bytes: the same in every turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from txcalc.trace.record import Op
+from txcalc.trace.tensors import Gradient, Number, Role, Tensor
+
+
+class Back(NamedTuple):
+    """A step of an operation's backward pass: what it makes, of so many bytes, and what it hands on as it is.
+
+    ``summed``: it sums over what was broadcast, ``first``: before dtypes are looked at. ``kept``: what was made before.
+    """
+
+    summed: bool
+    first: bool
+    new: tuple[tuple[Gradient, Number], ...]
+    same: tuple[Gradient, ...]
+    kept: tuple[Gradient, ...]
+
+
+class Plan(NamedTuple):
+    """An operation's backward pass; ``casting``: the role of its gradients where it is not that of what was read."""
+
+    casting: Role | None
+    steps: tuple[Back, ...]
+
+
+def plan(op: Op, width: Callable[[Role], int], number: Callable[[Number], Number], *, in_place: bool) -> Plan:
+    """The backward pass of an operation. ``width``: bytes of an element. ``number``: a size as it is, or as an int."""
+    made = op.writes[0].made if op.writes else Role.ACTIVATION
+    casting = made if any(isinstance(g.of, Tensor) and width(g.of.made) != width(made)
+                          for step in op.backward for g in step if not g.kept) else None
+
+    def size(g: Gradient) -> Number:
+        floats = g.role not in (Role.INDEX, Role.BOOL)
+        return number(g.elements * width(casting if casting and floats else g.role))
+
+    steps = [[g for g in step if not (g.watched and in_place)] for step in op.backward]
+    return Plan(casting, tuple(
+        Back(any(g.summed for g in step), any(g.first for g in step),
+             tuple((g, size(g)) for g in wanted if not (g.how in ("same", "part") or g.kept)),
+             tuple(g for g in wanted if g.how in ("same", "part")), tuple(g for g in wanted if g.kept))
+        for step, wanted in zip(op.backward, steps, strict=True)))
