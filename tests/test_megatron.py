@@ -1,5 +1,6 @@
 """Megatron-LM on TransformerEngine: what a rank keeps, holds and does together, by hand from its sources."""
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -115,7 +116,8 @@ def test_inputs_are_gathered_again() -> None:
 @pytest.mark.parametrize(("given", "why"), [
     ({"precision": "bf16"}, "fp32 master beside 16-bit weights"), ({"loss": "fp32"}, "another loss"),
     ({"attention": "math"}, "math attention in"),
-    ({"kernels": "cpu"}, "TransformerEngine on the CPU"), ({"lora": "r=2"}, "a part of the weights"),
+    ({"recompute": "ops"}, "policy of operations"),
+    ({"kernels": "cpu"}, "Megatron-LM on the CPU"), ({"lora": "r=2"}, "a part of the weights"),
     ({"phase": "prefill"}, "a prefill pass"),
 ])
 def test_what_is_not_counted_yet(given: dict[str, Any], why: str) -> None:
@@ -133,3 +135,17 @@ def test_projections_that_are_stored_as_one_are_all_trained(name: str) -> None:
         for each in ("torch", "transformers")]
     for part in ("weights", "master weights", "optimizer state"):
         assert found[0][part] == found[1][part] > 0
+
+
+@pytest.mark.parametrize("tp", [1, 2])
+def test_what_a_layer_of_nanotron_keeps(tp: int) -> None:
+    """The projection's copy, of which queries are a part, keys and values joined, the kernel's output and its copy;
+    norms' inputs of this rank's positions, and their outputs gathered."""
+    spec = llama(attention={"heads": 8, "kv_heads": 8, "head_dim": 16}, feed_forward={
+        "d_ff": F, "activation": "silu", "gated": True})
+    t = run(spec, tp=tp, sp=tp > 1, implementation="nanotron", batch=3)
+    own = sum(entry.value for entry in kept(t) if entry.op.within.layer)
+    rows = 3 * SEQ
+    assert own == LAYERS * (rows // tp * (4 * H + 14 * Q + 8 * F + 2 * 4 + 8 * 4) + rows * 4 * H + 24)
+    assert held(t)["gradients"] == 4 * sum(math.prod(shape) * often.copies for op, often in t.placed
+                                           for _, shape in op.weights)

@@ -16,7 +16,7 @@ from txcalc.trace.layout import WHOLE, Layout
 from txcalc.trace.model import trace
 from txcalc.trace.rank import local
 from txcalc.trace.record import Trace
-from txcalc.trace.workload import Workload, plain
+from txcalc.trace.workload import WIDE, Workload, plain
 
 TRAINING: Final = ("precision", "optimizer", "optimizer_kernel", "recompute", "loss", "lora", "dora", "freeze",
                    "accumulate", "global_batch", "clip", "in_backward", "offload", "zero", "fsdp", "schedule")
@@ -83,7 +83,7 @@ def assumed(spec: Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], tupl
     trains = given["phase"] == "training" if "phase" in given else any(name in given for name in TRAINING)
     given = _accumulated(given) if trains else given
     says = any(given.get(name) is not None for name in ("precision", "weights")) or _layout(given).shards
-    says = says or given.get("implementation") == "megatron"
+    says = says or given.get("implementation") in WIDE
     if not trains or says or given.get("dtype", "bf16") != "bf16" or "=" in str(given.get("optimizer")):
         return given, ()
     try:

@@ -11,7 +11,7 @@ from txcalc import units
 from txcalc.answer import devices
 from txcalc.answer.fit import fit
 from txcalc.answer.memory import allocated
-from txcalc.answer.passes import passes
+from txcalc.answer.passes import Passes, passes
 from txcalc.answer.report import Totals, totals
 from txcalc.answer.serving import Serving, served, serving
 from txcalc.count import step, zero
@@ -132,18 +132,24 @@ def _states(spec: Model, run: Run, *, parameters: str) -> Fraction:
 
 def _peak(spec: Model, run: Run, *, device: str, outside: str = "0B", stage: int | None = None) -> int:
     """The peak of ``txcalc memory --device``, and what else the figure has in it; or that of a pipeline's ``stage``."""
+    return allocated(_staged(spec, run, stage), devices.device(device)) + units.parse_bytes(outside)
+
+
+def _staged(spec: Model, run: Run, stage: int | None) -> Passes:
     found = passes(spec, run)
-    if stage is not None:
-        found = found._replace(traces=(trace(spec, found.workload, stage=stage),))
-    return allocated(found, devices.device(device)) + units.parse_bytes(outside)
+    return found if stage is None else found._replace(traces=(trace(spec, found.workload, stage=stage),))
 
 
-def _above_start(spec: Model, run: Run, *, device: str) -> int:
+def _above_start(spec: Model, run: Run, *, device: str, stage: int | None = None) -> int:
     """The peak less what is there before the step, both in blocks of the device's allocator."""
-    found, card = passes(spec, run), devices.device(device)
-    before: int = sum(card.rounded(size) * entry.times for entry in step.resident(found.traces[0])
-                 for size in step.storages(entry))
-    return int(allocated(found, card) - card.workspaces(backward=True) - before)
+    return _peak(spec, run, device=device, stage=stage) - _start(spec, run, device=device, stage=stage)
+
+
+def _start(spec: Model, run: Run, *, device: str, stage: int | None = None) -> int:
+    """What is there before a step, with workspaces, in blocks of the device's allocator."""
+    found, card = _staged(spec, run, stage), devices.device(device)
+    return card.workspaces(backward=True) + int(sum(
+        card.rounded(size) * entry.times for entry in step.resident(found.traces[0]) for size in step.storages(entry)))
 
 
 def _served(spec: Model, run: Run) -> Serving:
@@ -206,7 +212,8 @@ MEASURES: Final[Mapping[str, Callable[..., Any]]] = {
     "kept bytes of layers": _kept_by_layers,
     "held after generation": _held, "peak of loading": _loading, "allocated after a step": _after_step,
     "peak of a loss": _loss_step, "peak of Liger's loss": _liger, "model states": _states, "peak": _peak,
-    "peak above its start": _above_start, "tokens of the pool": _pool("tokens"), "blocks of the pool": _pool("blocks"),
+    "peak above its start": _above_start, "there before a step": _start,
+    "tokens of the pool": _pool("tokens"), "blocks of the pool": _pool("blocks"),
     "bytes of the pool": _pool("pool_bytes"), "bytes of slots": _slots,
     "weights as loaded": _held_by("weights", "rotary tables"), "activation peak": _held_by("activation peak"),
     "compute buffer": _held_by("compute buffer"),

@@ -137,8 +137,8 @@ RUN: Final[Mapping[str, Row]] = {
     "masked": Row("RULE", "Masked (query, key) pairs are counted or skipped. Default counted."),
     "kernels": Row("KIND", "cuda or cpu: whose operators run, which decides what is kept. Default cuda."),
     "device": Row("KIND", "", old=True),
-    "implementation": Row("NAME", "Whose code calls the operators: torch, transformers, which runs eager or sdpa, or "
-                          "megatron: Megatron-LM on TransformerEngine. Default torch."),
+    "implementation": Row("NAME", "Whose code calls the operators: torch, transformers, which runs eager or sdpa, "
+                          "megatron (Megatron-LM on TransformerEngine) or nanotron. Default torch."),
     "cache": Row("KIND", "How transformers' classes cache keys: dynamic (joined to a copy in each step), static "
                  "(memory for all that will come) or static:K (for K tokens). Default dynamic."),
     "logits": Row("WHICH", "all or last: positions of a prompt that the head reads. Default all."),

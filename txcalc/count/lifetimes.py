@@ -25,6 +25,7 @@ from txcalc.count.turns import Border, Edge, Memory, Return, Run, Schedule, Step
 from txcalc.count.unproved import check
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Gradient, Number, Tensor
+from txcalc.trace.workload import WIDE
 
 
 class Event(NamedTuple):
@@ -152,7 +153,7 @@ class _Live:
 
     def forward(self, steps: Schedule) -> None:
         """Run forward to results that the caller holds."""
-        for x in (*self.trace.results, *self.trace.leaves):
+        for x in self._outputs:
             steps.memories[x.storage.id].users += 1
         self._forth(steps.steps, len(steps.steps) - 1)
         self.note()
@@ -209,8 +210,14 @@ class _Live:
             elif isinstance(step, Run):
                 self._turns = step.turns
                 self._back(step)
-        outputs = (*results, *self.trace.leaves) if self.trace.layout.pp > 1 else ()  # which a schedule then lets go of
+        outputs = self._outputs if self.trace.layout.pp > 1 else ()  # which a schedule then lets go of
         self.release([*(() if given else first), *(steps.memories[x.storage.id] for x in outputs)])
+
+    @property
+    def _outputs(self) -> tuple[Tensor, ...]:
+        """What the caller holds, unless it is sent to the next stage of a pipeline and let go of."""
+        sent = self.trace.workload.implementation in WIDE and self.trace.stage < self.trace.layout.pp - 1
+        return () if sent else (*self.trace.results, *self.trace.leaves)
 
     def _cross(self, edge: Edge) -> None:
         """Begin turns that stand for others, or end them: then all that those would have added is alive."""

@@ -7,6 +7,7 @@ from math import prod
 from typing import Final
 
 from txcalc.count.entries import Entry
+from txcalc.spec.facts import first_attention
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Role
 
@@ -30,8 +31,17 @@ def resident(trace: Trace) -> Iterator[Entry]:
 
     A product that adds its weight's gradient to what holds it hands autograd a stand-in: one for every shape, which all
     weights of that shape share (``get_dummy_wgrad`` in TransformerEngine's ``pytorch/module/base.py``). Megatron-LM's
-    head has it too, and gathers positions in a buffer of its own (``core/tensor_parallel/layers.py``).
+    head has it too, and gathers positions in a buffer of its own (``core/tensor_parallel/layers.py``). In nanotron each
+    layer has rotary tables: pairs of numbers in fp32, which generation turns with, and flash-attn's.
     """
+    if trace.code.projects == "copied":
+        w, first = trace.workload, first_attention(trace.model)
+        assert first.kind == "standard"
+        for op, often in trace.placed:
+            if op.kind.fused:
+                pairs = w.seq * first.head_dim
+                size = pairs * (w.bytes_of(Role.FLOAT32) + w.bytes_of(Role.ACTIVATION))
+                yield Entry(op, "rotary tables", size, often.copies, part="inputs", shape=())
     if trace.code.linear != "parallel" or trace.workload.phase != "training":
         return
     shapes = {g.shape[-2:]: op for op in trace.ops for step in op.backward for g in step if g.how == "added"}

@@ -18,6 +18,7 @@ from txcalc.spec.errors import SpecError
 from txcalc.trace.layout import Layout
 from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Role
+from txcalc.trace.workload import WIDE
 
 
 class Pass(NamedTuple):
@@ -85,8 +86,8 @@ def batches(trace: Trace) -> int:
 
 
 def _as_they_come(trace: Trace) -> bool:
-    """Whether memory is made for what is received when it comes, as in Megatron-LM (``core/pipeline_parallel``)."""
-    return trace.code.linear == "parallel"
+    """Whether memory is made for what is received when it comes, as in Megatron-LM's ``core/pipeline_parallel``."""
+    return trace.workload.implementation in WIDE
 
 
 def around(trace: Trace, each: Pass) -> Iterator[Entry]:

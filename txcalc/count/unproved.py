@@ -13,6 +13,7 @@ from txcalc.spec.words import form
 from txcalc.trace.rank import RECEIVED
 from txcalc.trace.record import Trace, joined
 from txcalc.trace.tensors import Role
+from txcalc.trace.workload import WIDE
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
@@ -99,7 +100,7 @@ def unmeasured(trace: Trace) -> str:
              for what, has in SPLIT if getattr(trace.layout, axis) > 1 and has(trace)]
     ring = trace.layout.cp > trace.layout.by_head
     found += ["a table of positions that a ring looks up"] * (ring and trace.model.position.kind == "learned")
-    found += ["Megatron-LM's code but for its totals"] * (trace.workload.implementation == "megatron")
+    found += [f"{trace.workload.implementation}'s code but for its totals"] * (trace.workload.implementation in WIDE)
     return next(iter(found), "expert parallelism" if trace.layout.ep > 1 else "")
 
 

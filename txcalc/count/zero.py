@@ -11,6 +11,7 @@ from typing import Final
 from txcalc.count.entries import Entry
 from txcalc.count.parameter import Parameter
 from txcalc.trace.record import Op, Trace
+from txcalc.trace.workload import WIDE
 
 STAGES: Final = {"optimizer state": 1, "master weights": 1, "gradients": 2, "weights": 3}
 """From which stage on a category is shared."""
@@ -49,8 +50,8 @@ def shared(trace: Trace, entry: Entry) -> Entry:
 
 
 def buffers(trace: Trace) -> list[tuple[str, int]]:
-    """What DeepSpeed sets aside, by name, in bytes, if it is that; Megatron-LM reduces and gathers in place."""
-    if trace.workload.implementation == "megatron":
+    """What DeepSpeed sets aside, by name, in bytes, if it is that; others reduce and gather in place."""
+    if trace.workload.implementation in WIDE:
         return []
     elements, width = sum(op.params * often.copies for op, often in trace.placed), 2
     return [(what, int(min(most, elements)) * width) for stages, what, most in BUFFERS if stage(trace) in stages]

@@ -49,7 +49,8 @@ def origin(model: ModelInfo) -> list[str]:
     return [source, *(f"set {override}" for override in model.overrides)]
 
 
-_CODE: Final = {"torch": "plain PyTorch's", "transformers": "transformers'", "megatron": "Megatron-LM's"}
+_CODE: Final = {"torch": "plain PyTorch's", "transformers": "transformers'", "megatron": "Megatron-LM's",
+                "nanotron": "nanotron's"}
 
 
 def run(workload: Workload, defaults: frozenset[str], attention: str | None = None) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txcalc.spec.facts import mask_kind
-from txcalc.trace import composed, composed_latents, curves, megatron, norms, ops, parts, split, tables
+from txcalc.trace import composed, composed_latents, curves, megatron, nanotron, norms, ops, parts, split, tables
 from txcalc.trace.cache import Cache, extend, keep, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
@@ -172,6 +172,8 @@ def _heads(
         return composed.attention(t, spec, around.made, x, source, core)
     if t.code.linear == "parallel":
         return megatron.attention(t, spec, x, core, rotates=rotary is not None)
+    if t.code.projects == "copied":
+        return nanotron.attention(t, spec, x, core)
     kernel = choose(t, core)
     in_front = pads(t, kernel, heads) or (kernel == "math" and heads.grouped)
     scored, k_scored = 2 * (kernel in ("eager", "math") or in_front,)

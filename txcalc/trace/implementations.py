@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from txcalc.spec.base import Spec
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import BIBLIOGRAPHY, STORAGE, located_blocks
+from txcalc.trace.workload import WIDE
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
@@ -38,23 +39,27 @@ class Code(NamedTuple):
     their positions. ``output``: attention's last product is made within its call, or after it, and lives on until the
     norm behind it has run. ``drops``: has dropout in other places than attention's probabilities, inside of a
     sublayer's call, after it, or where it is added to the ``residual``, of embeddings only otherwise. ``loss``: of what
-    logits, or ``in place`` of them, ``shifts_labels``: of what comes next. ``batch_axis``: tables of positions and
-    class tokens have one. ``holds_inputs``: embeddings are alive until the last layer ends, or what is made of them.
-    ``holds_sublayers``: what a sublayer puts out is alive until it ends, or its ``layer``. ``sublayers_first``:
-    parallel ones are added to each other. ``scales_table``: embeddings, as they are looked up, if they are scaled, or
-    by one. ``rebinds``: what is capped or normed again takes the name of what it was made of, which is freed. ``sdpa``:
-    has it. ``rotary``: tables in the dtype of what they rotate, or in fp32; ``rotary_of_windows``: one for each window.
-    ``norms_after``: queries and keys are normed when all projections are made. ``reuses_names``: what a feed-forward
-    layer has read is freed. ``targets``: an encoder-decoder's are made of labels, before all else or when the source
-    has been read. ``pads``: a mask of padding is made, and positions are offset in it; else positions are rows at an
-    index, if there are any. ``views_last``: keys and values get heads when both are projected. ``copies_heads``:
-    queries, which are scaled first, keys and values are copied with heads in front. ``feeds_inline``: feed-forward
-    layers are no calls. ``drops_widened``, ``drops_last``: what is activated, and what a stack puts out. ``widens``:
-    what is activated is cast to the dtype of the weights. ``scales_hidden``: what a tied head reads; ``shifts_logits``:
-    by a buffer. ``router``: there is one product for the rows of all experts, and their weights are in fp32 (``wide``),
-    in the dtype of the router's product, or in fp32 as all of the router is, which chooses among ``groups`` first.
-    ``vocab_multiple``: rows of tables on a rank. ``returns_hidden``: a pass puts hidden states out beside logits.
-    ``has``: the features (``features``) of the models that it is proved for, ``needs``: those that all of them have.
+    logits, or ``in place`` of them, or the ``softmax`` of an fp32 copy, in place of which the gradient is written,
+    ``shifts_labels``: of what comes next. ``batch_axis``: tables of positions and class tokens have one.
+    ``holds_inputs``: embeddings are alive until the last layer ends, or what is made of them. ``holds_sublayers``: what
+    a sublayer puts out is alive until it ends, or its ``layer``. ``sublayers_first``: parallel ones are added to each
+    other. ``scales_table``: embeddings, as they are looked up, if they are scaled, or by one. ``rebinds``: what is
+    capped or normed again takes the name of what it was made of, which is freed. ``sdpa``: has it. ``rotary``: tables
+    in the dtype of what they rotate, or in fp32; ``rotary_of_windows``: one for each window. ``norms_after``: queries
+    and keys are normed when all projections are made. ``reuses_names``: what a feed-forward layer has read is freed.
+    ``targets``: an encoder-decoder's are made of labels, before all else or when the source has been read. ``pads``: a
+    mask of padding is made, and positions are offset in it; else positions are rows at an index, if there are any.
+    ``views_last``: keys and values get heads when both are projected. ``copies_heads``: queries, which are scaled
+    first, keys and values are copied with heads in front. ``feeds_inline``: feed-forward layers are no calls.
+    ``drops_widened``, ``drops_last``: what is activated, and what a stack puts out. ``widens``: what is activated is
+    cast to the dtype of the weights. ``scales_hidden``: what a tied head reads; ``shifts_logits``: by a buffer.
+    ``router``: there is one product for the rows of all experts, and their weights are in fp32 (``wide``), in the dtype
+    of the router's product, or in fp32 as all of the router is, which chooses among ``groups`` first.
+    ``vocab_multiple``: rows of tables on a rank. ``projects``: queries, keys and values come of one product, and lie in
+    copies. ``holds_outputs``: hidden states and logits are held until the loss is there. ``positions_first``: are the
+    first axis, so that what ranks gather and scatter takes no copy. ``returns_hidden``: a pass puts hidden states out
+    beside logits. ``has``: the features (``features``) of the models that it is proved for, ``needs``: those that all
+    of them have.
     """
 
     rms_norm: Literal["kernel", "composed", "wide", "offset", "narrow"] = "kernel"
@@ -65,10 +70,13 @@ class Code(NamedTuple):
     output: Literal["with attention", "apart"] = "with attention"
     types_first: bool = False
     drops: Literal["inside", "outside", "residual", "no"] = "inside"
-    loss: Literal["fp32", "plain", "in place"] = "fp32"
+    loss: Literal["fp32", "plain", "in place", "softmax"] = "fp32"
     shifts_labels: bool = False
     linear: Literal["rows", "columns", "parallel"] = "rows"
     vocab_multiple: int = 1
+    projects: Literal["", "copied"] = ""
+    holds_outputs: bool = True
+    positions_first: bool = False
     qkv: Literal["apart", "together", "sliced", "by head"] = "apart"
     gate_up: Literal["apart", "together"] = "apart"
     joins_rotated: Literal["", "each", "together"] = ""
@@ -223,12 +231,16 @@ TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
 """The rows of its classes, by ``Model.modeling``; the first that fits runs a model that does not say."""
 
 MEGATRON: Final = Code(
-    linear="parallel", loss="in place", vocab_multiple=128, returns_hidden=True,
+    linear="parallel", positions_first=True, loss="in place", vocab_multiple=128, returns_hidden=True,
     has=COMMON | LLAMA.having(*MIXTURE, *QK_NORM).has | TRANSFORMERS["deepseek_v3"].has | {
         "position.kind none", "position.kind learned", "position.size", "position.dim", "norm.kind layernorm",
         "feed_forward.activation gelu", "feed_forward.activation gelu_tanh", "feed_forward.routing topk-softmax",
         "feed_forward.routing softmax-topk", "head.bias"})
 """Megatron-LM's ``GPTModel``, of layers of TransformerEngine."""
+
+NANOTRON: Final = Code(
+    projects="copied", positions_first=True, loss="softmax", holds_outputs=False, returns_hidden=True, has=DECODER)
+"""nanotron's ``LlamaForTraining``, read at 3c35611 (July 2024)."""
 
 _SIZES: Final = ("name", "family", "modeling", "vocab", "d_model", "layers", "repeat", "context", "heads", "kv_heads",
                  "head_dim", "d_ff", "experts", "active_experts", "expert_groups", "active_groups",
@@ -242,8 +254,8 @@ def code(spec: Model, workload: Workload) -> Code:
     if workload.implementation == "torch":
         return TORCH
     wanted, name = features(spec), spec.modeling
-    if workload.implementation == "megatron":
-        return _megatron(wanted, workload)
+    if workload.implementation in WIDE:
+        return _trainer(wanted, workload)
     rows = list(TRANSFORMERS.values()) if name is None else [TRANSFORMERS[name]] if name in TRANSFORMERS else []
     row = next((row for row in rows if row.needs <= wanted <= row.has), None)
     if row is None:
@@ -265,21 +277,25 @@ def code(spec: Model, workload: Workload) -> Code:
     return row
 
 
-def _megatron(wanted: set[str], workload: Workload) -> Code:
-    for what in sorted(wanted - MEGATRON.has):
-        raise _not_yet(f"{what} in Megatron-LM")
+def _trainer(wanted: set[str], workload: Workload) -> Code:
+    """The row of a framework that only trains."""
+    row, name, kernels = {"megatron": (MEGATRON, "Megatron-LM", ("eager", "flash")),
+                          "nanotron": (NANOTRON, "nanotron", ("flash",))}[workload.implementation]
+    for what in sorted(wanted - row.has):
+        raise _not_yet(f"{what} in {name}")
     for field, there, what in (
-        ("implementation", not workload.keeps, f"a {workload.phase} pass of Megatron-LM"),
-        ("loss", workload.loss is not None, "another loss than TransformerEngine's in Megatron-LM"),
-        ("freeze", workload.freezes, "a part of the weights that is trained in Megatron-LM"),
-        ("kernels", workload.kernels == "cpu", "TransformerEngine on the CPU"),
-        ("attention", workload.attention not in ("eager", "flash"), f"{workload.attention} attention in Megatron-LM"),
+        ("implementation", not workload.keeps, f"a {workload.phase} pass of {name}"),
+        ("loss", workload.loss is not None, f"another loss than its own in {name}"),
+        ("freeze", workload.freezes, f"a part of the weights that is trained in {name}"),
+        ("kernels", workload.kernels == "cpu", f"{name} on the CPU"),
+        ("recompute", workload.recompute == "ops", f"PyTorch's policy of operations in {name}"),
+        ("attention", workload.attention not in kernels, f"{workload.attention} attention in {name}"),
     ):
         if there:
             raise SpecError(f"{what} is not counted yet; torch is", field=field)
     if workload.precision not in (None, "mixed"):
-        raise SpecError("Megatron-LM has an fp32 master beside 16-bit weights: mixed", field="precision")
-    return MEGATRON
+        raise SpecError(f"{name} has an fp32 master beside 16-bit weights: mixed", field="precision")
+    return row
 
 
 def _not_yet(what: str) -> SpecError:

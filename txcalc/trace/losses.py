@@ -60,14 +60,14 @@ def cross_entropy(t: Trace, name: str, logits: Tensor, targets: Tensor | None = 
     """``F.cross_entropy``, unless it is ``plain`` of an fp32 copy: keeps the log-probabilities, the targets and the
     total weight."""
     *rows, _ = logits.shape
+    if t.code.loss in ("in place", "softmax"):
+        return _in_place(t, name, logits)
     compiled = words.form(t.workload.loss or "") == "compiled"
     with t.frame(logits):
-        if not compiled and (t.workload.loss or t.code.loss) not in ("plain", "in place"):
+        if not compiled and (t.workload.loss or t.code.loss) != "plain":
             logits = t.hold(ops.cast(t, name, logits, Role.FLOAT32, kind="loss"))
         if compiled:
             return _compiled(t, name, logits, _targets(t, *rows) if targets is None else targets)
-        if t.code.loss == "in place":
-            return _in_place(t, name, logits)
         if targets is None:
             targets = _shifted(t, name, *rows) if t.code.shifts_labels else _targets(t, *rows)
         if t.layout.tp > 1 and logits.shape[-1] == t.model.vocab:
@@ -98,8 +98,16 @@ def _compiled(t: Trace, name: str, logits: Tensor, targets: Tensor) -> Tensor:
 
 def _in_place(t: Trace, name: str, logits: Tensor) -> Tensor:
     """TransformerEngine's ``CrossEntropyFunction``: its kernels write the gradient over logits, from the largest, the
-    sum and the target of every row, of all ranks (``pytorch/triton/cross_entropy.py``)."""
+    sum and the target of every row, of all ranks (``pytorch/triton/cross_entropy.py``).
+
+    nanotron's ``_ShardedCrossEntropy`` writes it over the softmax of an fp32 copy (``tensor_parallel/functional.py``).
+    """
     *rows, _ = logits.shape
+    copied = t.code.loss == "softmax"
+    logits = ops.cast(t, name, logits, Role.FLOAT32, kind="loss") if copied else logits
+    found = ops.like(t, logits, "softmax") if copied else logits
+    if copied:
+        t.op(name, "loss", reads=(logits,), writes=(found,))
     targets = _targets(t, *rows)
     own, every = (t.tensor(*rows, 3 * ranks, role=Role.FLOAT32, label="statistics of rows", grad=False)
                   for ranks in (1, t.layout.tp))
@@ -107,8 +115,8 @@ def _in_place(t: Trace, name: str, logits: Tensor) -> Tensor:
     if t.layout.tp > 1:
         t.op(name, "gathering", reads=(own,), writes=(every,))
     losses = t.tensor(*rows, role=Role.FLOAT32, label="losses")
-    t.op(name, "loss", saves=(logits,), reads=(logits, own if t.layout.tp == 1 else every), writes=(losses,),
-         backward=((ops.to(logits)._replace(kept=logits),),))
+    t.op(name, "loss", saves=(found,), reads=(logits, found, own if t.layout.tp == 1 else every), writes=(losses,),
+         backward=((ops.to(logits)._replace(kept=found),),))
     total = t.tensor(role=Role.FLOAT32, label="loss")
     return t.op(name, "loss", reads=(losses,), writes=(total,), backward=((ops.to(losses),),))
 

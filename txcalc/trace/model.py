@@ -24,7 +24,7 @@ from txcalc.trace.record import Trace
 from txcalc.trace.recurrent import linear_attention, recurrent
 from txcalc.trace.sizes import same
 from txcalc.trace.tensors import Number, Tensor
-from txcalc.trace.workload import Workload
+from txcalc.trace.workload import WIDE, Workload
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Mixer
@@ -55,10 +55,10 @@ def trace(
     with t.frame(name="pass", unit=workload.implementation == "transformers"):
         made = _forward(t, spec)
         for x in (made.hidden, made.pooled, *made.scores.all):
-            if x is not None:
+            if x is not None and own.holds_outputs:
                 t.hold(x)
         loss(t, spec, made.scores)
-    if layout.pp > 1 and t.loss is not None and own.linear != "parallel":
+    if layout.pp > 1 and t.loss is not None and workload.implementation not in WIDE:
         t.leaves += made.scores.logits  # which a schedule holds until a micro-batch has been back
     check(t)
     return t

@@ -23,9 +23,10 @@ def enter(t: Trace, name: str, x: Tensor) -> Tensor:
         return t.op(f"{name}_enter", "entered", reads=(x,), writes=(t.alias(x, *x.shape),), backward=((ops.to(x),),))
     buffer, whole = (t.tensor(b, n * tp, d, role=x.made, label=x.label, grad=grad) for grad in (False, t.needs(x)))
     t.op(f"{name}_enter", "gathering", reads=(x,), writes=(buffer,))
-    if not several(t, b):  # positions are the first axis
+    first = t.code.positions_first or not several(t, b)
+    if first:
         whole = t.alias(buffer, b, n * tp, d, grad=t.needs(x))
-    back: Steps = ((ops.temporary(whole),), (ops.to(x),))
+    back: Steps = ((ops.to(x),),) if t.code.positions_first else ((ops.temporary(whole),), (ops.to(x),))
     return t.op(f"{name}_enter", "gathered", reads=(x, buffer), writes=(whole,), backward=back)
 
 
@@ -49,7 +50,7 @@ def leave(t: Trace, name: str, y: Tensor) -> Tensor:
     if not t.layout.sp:
         return summed(t, name, y)
     b, n, d = y.shape
-    if t.code.linear == "parallel":  # positions are the first axis
+    if t.code.positions_first:
         part = t.tensor(b, n // t.layout.tp, d, role=y.made, label=y.label, grad=t.needs(y))
         return t.op(f"{name}_leave", "scattered", reads=(y,), writes=(part,), backward=((ops.to(y),),))
     with t.frame(y):
@@ -81,7 +82,7 @@ def embedding(t: Trace, name: str, ids: Tensor, rows: Number, width: Number, *, 
     """
     mask, own = masked(t, name, "embedding", ids)
     every = t.whole.vocab if rows == t.model.vocab else t.whole.source_vocab
-    every = rows if t.code.linear == "parallel" else every
+    every = rows if t.code.positions_first else every
     with t.frame(mask, own):
         return t.op(name, "embedding", weights={} if tied else {"weight": (rows, width)}, saves=(ids,),
                     reads=(mask, own), writes=(t.tensor(*ids.shape, width, role=Role.WEIGHT, label=name),),

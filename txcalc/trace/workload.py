@@ -26,7 +26,7 @@ KvDType = Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4", "q8_0", "q5_1",
 AttentionKernel = Literal["eager", "flash", "efficient", "math", "sdpa"]
 Masked = Literal["counted", "skipped"]
 Latents = Literal["absorbed", "expanded"]
-Implementation = Literal["torch", "transformers", "megatron"]
+Implementation = Literal["torch", "transformers", "megatron", "nanotron"]
 Kernels = Literal["cuda", "cpu"]
 Precision = Literal["amp", "bf16", "mixed", "fp32"]
 Recipe = Literal["adam-mixed", "adam-mixed-fp32-grads", "adam-fp32", "sgd-momentum-fp32"]
@@ -83,6 +83,9 @@ PASS: Final = ("cache", "logits")
 GIVEN: Final = ("loss", "recompute", *TRAINED, *STEP, "precision", "offload", *PASS, "layout")
 """The fields that a document has only where they were given."""
 
+WIDE: Final = ("megatron", "nanotron")
+"""Implementations that accumulate gradients in fp32 beside 16-bit weights and their master."""
+
 _SHORTER: Final = {"none": None, "full:1": "full"}
 """What is recomputed, in other words."""
 
@@ -103,7 +106,7 @@ class Workload(Part):
     absorbed into queries and outputs; left out, absorbed in decoding alone.
     ``forward`` is a pass over a whole sequence; ``training`` adds the loss and the backward pass.
     ``precision``: ``amp`` is autocast to ``dtype`` over fp32 weights; in the others all is in ``dtype``; ``mixed``,
-    which megatron is in, has an fp32 master and states beside.
+    which megatron and nanotron are in, has an fp32 master and states beside.
     ``loss``: the code of the cross-entropy of a head's logits, one of ``LOSSES``; none: as the implementation has it.
     ``recompute``: what the backward pass runs once more, so that only its inputs are kept; none: nothing.
     ``offload``: the CPU's memory keeps the inputs of what is run once more.
@@ -159,7 +162,7 @@ class Workload(Part):
             object.__setattr__(self, "kv_dtype", self.dtype)
         if self.attention is None:
             object.__setattr__(self, "attention", "sdpa" if self.implementation == "transformers" else "flash")
-        if self.implementation == "megatron" and self.precision is None and self.keeps and self.updates in OPTIMIZERS:
+        if self.implementation in WIDE and self.precision is None and self.keeps and self.updates in OPTIMIZERS:
             object.__setattr__(self, "precision", "mixed")
         for name, options in CHOICES.items():
             if name not in _MAY_BE_MISSING or getattr(self, name) is not None:
@@ -239,8 +242,8 @@ class Workload(Part):
     def held(self) -> Held | None:
         """Bytes of a parameter, where they are given in place of an optimizer's name, or there is a master."""
         if self.updates in OPTIMIZERS:
-            wide = self.implementation == "megatron"  # it accumulates gradients in fp32
-            return beside_master(self.updates, 4 if wide else 2) if self.precision == "mixed" else None
+            wide = 4 if self.implementation in WIDE else 2
+            return beside_master(self.updates, wide) if self.precision == "mixed" else None
         return Held.of(self.updates)
 
     @property
