@@ -71,6 +71,8 @@ def test_the_command_line_and_a_saved_report_have_the_layout(tmp_path: Any) -> N
     report = txcalc.count("qwen3-30b-a3b", tp=2, dp=8, ep=4)
     assert '"layout": {\n      "tp": 2,\n      "dp": 8,\n      "ep": 4\n    }' in again.stdout
     assert f'"value": {report.totals.params.value},' in again.stdout
+    assert [Layout.of({"cp": 2, "cp_comm": each}) for each in ("p2p", "A2A")] == [
+        Layout(cp=2, cp_comm=each) for each in ("ring", "all-to-all")]
     assert Layout.of({"tp": 1, "sp": False}) is None and txcalc.count("gpt2", tp=1) == txcalc.count("gpt2")
 
 

@@ -16,7 +16,8 @@ from txcalc.show.writers import FORMATS
 from txcalc.spec import words
 from txcalc.trace.workload import CHOICES, Workload
 
-OTHERS = [(field, other, meant) for field, table in words.WORDS.items() for other, meant in table.items()]
+OTHERS = [(field, other, meant) for field, table in words.WORDS.items() for other, meant in table.items()
+          if field in CHOICES]  # those of a layout: tests/test_layout.py
 RUNS = {
     "count": ("gpt2",), "compare": ("gpt2", "gpt3"), "diff": ("gpt2", "gpt2-medium"), "explain": ("gpt2", "weights"),
     "attention": ("gpt2", "--seq", "64"), "mixers": ("--seq", "64"), "validate": ("gpt2", "--against", "published"),
