@@ -162,9 +162,10 @@ def layers(
 
 
 def _check(cache: Cache, of: Engine, model: str) -> None:
-    if cache.name not in of.caches or (cache.name == "state" and of.splits and "states" not in of.rules):
+    later = _known()[of.name]["rules"].get("states") if cache.name == "state" and "states" not in of.rules else None
+    if cache.name not in of.caches or later:
         raise SpecError(f"what {of.title} sets aside for {_KEPT.get(cache.name, cache.name)}, as {model} has them, is "
-                        "not known", field="engine")
+                        f"not known{' before ' + later[0]['since'] if later else ''}", field="engine")
     if cache.name == "latent" and len(cache.rows) > 1:
         raise SpecError(f"what {of.title} sets aside for an indexer's keys, as {model} has them, is not known",
                         field="engine")
@@ -173,10 +174,11 @@ def _check(cache: Cache, of: Engine, model: str) -> None:
 def _bytes(workload: Workload, cache: Cache, of: Engine, tp: int, values: str | None = None) -> int:
     """Bytes of one token, or of a state: every rank has its own heads, and at least one, and all of a latent."""
     if cache.kind == "state" and of.splits:  # a convolution's new input is none of its state
+        inputs = cache.role == "kv" or int(cache.tokens) > 1
         size = int(cache.per_token) * max(int(cache.tokens) - 1, 1)
         if size % tp:
             raise SpecError(f"{tp} ranks cannot share a state of {size:,} elements evenly", field="tp")
-        return size // tp * BYTES[workload.dtype]
+        return size // tp * BYTES[workload.dtype if inputs else of.value("recurrences", workload.dtype)]
     if cache.kind == "state":
         return int(cache.per_token * cache.tokens * BYTES["fp32"])
     if values is not None and len(cache.rows) == 2:
@@ -223,6 +225,8 @@ class Setup(NamedTuple):
 
 def pool(found: Sequence[Layers], of: Engine, setup: Setup) -> Pool:
     """The pool of these layers."""
+    if of.pool == "slots" and any(each.kind == "state" for each in found):
+        return _Slots(found, of, setup)
     return _POOLS[of.pool](found, of, setup)
 
 
@@ -326,5 +330,28 @@ class _Cells:
         return _up(context, self.block)
 
 
-Pool = _Pages | _Cells
+class _Slots:
+    """Slots of tokens beside slots of recurrent layers' states, which have their part of the memory."""
+
+    block_bytes = 1
+
+    def __init__(self, found: Sequence[Layers], of: Engine, setup: Setup) -> None:
+        self.block, self.ratio = setup.block or of.value("block"), Fraction(str(of.value("states")))
+        self.state, self.token = (sum(each.bytes * each.number for each in found if (each.kind == "state") == state)
+                                  for state in (True, False))
+        if not self.token:
+            raise SpecError(f"what {of.title} sets aside for recurrent layers alone is not known", field="engine")
+
+    def blocks(self, users: int, context: int) -> int:
+        """Bytes in which so many requests of a length have their tokens, and their states."""
+        most = max(Fraction(users * _up(context, self.block) * self.token), users * self.state / self.ratio)
+        return int(-(-most * (1 + self.ratio) // 1))
+
+    def tokens(self, blocks: int, context: int) -> int:
+        """Tokens beside as many states as have room in their part."""
+        states = int(blocks * self.ratio / (1 + self.ratio)) // self.state
+        return int((blocks - states * self.state) // self.token // self.block * self.block)
+
+
+Pool = _Pages | _Cells | _Slots
 _POOLS: Final[Mapping[str, type[Pool]]] = {"pages": _Pages, "slots": _Pages, "cells": _Cells}

@@ -331,7 +331,7 @@ def _notes(spec: Model, of: Engine, context: int) -> Iterator[str]:
         yield f"{of.called} is newer than the versions whose rules were read: those of the last of them are taken"
     if context > spec.context:
         yield f"{context:,} positions are beyond the {spec.context:,} that {spec.name} was made for: {of.title} warns"
-    if of.splits and any(block.recurrent is not None for _, block in located_blocks(spec)):
+    if of.pool == "pages" and any(block.recurrent is not None for _, block in located_blocks(spec)):
         yield ("a recurrent layer's state is in the model's dtype, as mamba_ssm_cache_dtype auto has it: where a "
                "configuration says fp32, its page is larger")
     if spec.tower is not None:
@@ -366,10 +366,10 @@ def served(made: Serving, gains: Sequence[Gain] = ()) -> Served:
     """The pool in numbers."""
     cells = made.of.pool == "cells"
     tokens = tokens_of(made, made.users)
-    size = made.taken if cells else made.available or 0
+    size, unit = made.taken if cells else made.available or 0, made.pool.block_bytes
     return Served(
         name=made.of.name, version=made.of.version, pool_bytes=size, block=made.pool.block,
-        blocks=tokens // made.pool.block if cells else size // made.pool.block_bytes, tokens=tokens,
+        blocks=tokens // made.pool.block if unit == 1 else size // unit, tokens=tokens,
         requests=made.users if cells else made.most(), host_bytes=made.host, host_cache_bytes=made.host_cache,
         context=made.context, cards=made.cards, tp=made.tp,
         options={name: value for name, value in made.asked.items() if name != "engine"}, levers=tuple(gains),
