@@ -7,11 +7,13 @@ from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from txcalc.answer.passes import Passes, passes
-from txcalc.count import flops
+from txcalc.count import flops, weights
 from txcalc.count.entries import total
+from txcalc.count.params import params
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
+from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
 
 Changes = Mapping[str, Any]
@@ -151,10 +153,12 @@ class _Tried(NamedTuple):
             given["new"] = self.now.new
         return passes(self.spec, given)
 
-    def lever(self, changes: Changes, note: str) -> Lever | None:
-        """The lever of these changes, where they can be, and are worth a line."""
+    def lever(self, changes: Changes, note: str, *, fits: bool = False) -> Lever | None:
+        """The lever of these changes, where they can be, and are worth a line. ``fits``: if its weights alone do."""
         try:
             then = self._run(changes)
+            if fits and self.room is not None and max(map(_weights, then.traces)) > self.room:
+                return None
             bytes_then = self.peak(then)
         except SpecError:
             return None
@@ -163,26 +167,39 @@ class _Tried(NamedTuple):
             return None
         option = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changes.items()
                           if value is not None)
-        fits = None if self.room is None else bytes_then <= self.room
         return Lever(option=option, note=note, peak_bytes=bytes_then, saved_bytes=saved,
-                     flops_per_token=flops_per_token(then), fits=fits)
+                     flops_per_token=flops_per_token(then), fits=None if self.room is None else bytes_then <= self.room)
 
     def together(self, rows: Iterable[_Row]) -> Iterator[Lever]:
         """As few as fit together, if all of them do: what is cheap stays, and there is less of it only if need be."""
+        known: dict[frozenset[Any], Lever | None] = {}
         every = [(row, some[-1]) for row in rows if (some := list(row.changes(self.now.workload)))]
         for those in ([changes for row, changes in every if not row.smaller], [changes for _, changes in every]):
-            found = self._merged(those)
+            found = self._merged(those, known)
             if not found or not found.fits:
                 continue
             for changes in reversed(those):
                 fewer = [each for each in those if each is not changes]
-                if (lever := self._merged(fewer)) and lever.fits:
+                if (lever := self._merged(fewer, known)) and lever.fits:
                     those, found = fewer, lever
             yield found
             return
 
-    def _merged(self, those: Iterable[Changes]) -> Lever | None:
-        return self.lever({name: value for each in those for name, value in each.items()}, TOGETHER)
+    def _merged(self, those: Iterable[Changes], known: dict[frozenset[Any], Lever | None]) -> Lever | None:
+        """The lever of several changes, the later ones over the earlier. ``known``: those that were counted."""
+        changes = {name: value for each in those for name, value in each.items()}
+        key = frozenset(changes.items())
+        if key not in known:
+            known[key] = self.lever(changes, TOGETHER, fits=True)
+        return known[key]
+
+
+def _weights(t: Trace) -> int:
+    """Bytes of weights where no ranks share them, which no peak is below."""
+    w = t.workload
+    if t.layout.shards or t.layout.zero:
+        return 0
+    return weights.weight_bytes(t) if w.held is None else int(params(t) * w.held.weights)
 
 
 def flops_per_token(of: Passes) -> int:

@@ -138,10 +138,10 @@ def first_above(
         known[step] = (found,) if isinstance(found, int) else found
         low, high = (step, high) if max(known[step]) <= bound else (low, step)
 
-    if about is None:
-        take(last)
     if low < near < high:
         take(near)
+    if about is None:
+        take(last if low or not known else 1)
     while high - low > 1:
         step = _meets(known if len(known) > 1 else {**(about or {}), **known}, bound, low, high)
         further = min(2**stuck, (high - low) // 2)
