@@ -257,7 +257,28 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "head_dim": [6, 10], "mamba_num_heads": [4, 6], "mamba_head_dim": [6], "ssm_state_size": [5, 7],
         "n_groups": [1, 2], "conv_kernel": [3, 4], "use_conv_bias": [True, False], "use_bias": [True, False],
         "mlp_bias": [False], "attention_bias": [True, False], "n_routed_experts": [4],
-        "moe_intermediate_size": [11], "moe_shared_expert_intermediate_size": [13], "num_experts_per_tok": [2]},
+        "moe_intermediate_size": [11], "moe_shared_expert_intermediate_size": [13], "num_experts_per_tok": [2],
+        "moe_latent_size": [None, 17]},
+    "axk1": LLAMA | MLA | EXPERTS | FOUR_LAYERS | {
+        "q_lora_rank": [26], "n_routed_experts": [8], "n_shared_experts": [1, 2], "n_group": [2], "topk_group": [1],
+        "norm_topk_prob": [True, False], "pad_token_id": [0]},
+    "dots3_note_text": LLAMA | MLA | SPARSE | EXPERTS | {
+        "num_hidden_layers": [4, 7], "sliding_window": [None, 5], "head_dim": [10], "first_k_dense_replace": [1, 3],
+        "shared_experts_intermediate_size": [9], "swa_num_attention_heads": [6], "swa_num_key_value_heads": [6],
+        "swa_q_lora_rank": [15], "swa_kv_lora_rank": [18], "swa_head_dim": [16], "swa_qk_nope_head_dim": [10],
+        "swa_v_head_dim": [12, 14], "pad_token_id": [0]},
+    "minimax_m3_vl_text": LLAMA | HEADS | FOUR_LAYERS | {
+        "rotary_dim": [4], "dense_intermediate_size": [29, 31], "shared_intermediate_size": [17], "pad_token_id": [0],
+        "num_experts_per_tok": [1, 2], "num_local_experts": [5], "layer_types": [None, ["full_attention"] * 4]},
+    "bailing_hybrid": {k: v for k, v in LLAMA.items() if k != "max_position_embeddings"} | {
+        "model_max_length": [67, 97], "kv_lora_rank": [14, 22], "qk_nope_head_dim": [6], "qk_rope_head_dim": [4, 8],
+        "v_head_dim": [10, 6], "num_experts": [8], "num_shared_experts": [1, 2], "num_experts_per_token": [2, 3],
+        "moe_intermediate_size": [11, 13], "first_k_dense_replace": [0, 2], "attention_bias": [True, False],
+        "num_hidden_layers": [4, 7], "num_attention_heads": [4], "num_key_value_heads": [4], "head_dim": [6, 10],
+        "short_conv_kernel_size": [3, 4], "layer_group_size": [2, 3], "moe_renormalize": [True, False],
+        "num_expert_group": [2], "topk_group": [1], "pad_token_id": [0]},
+    "moshi": {k: v for k, v in LLAMA.items() if k != "intermediate_size"} | HEADS | {
+        "ffn_dim": [26, 38], "sliding_window": [5, 90], "tie_word_embeddings": [False]},
     "minimax": LLAMA | HEADS | {"num_local_experts": [3, 5], "num_experts_per_tok": [1, 2],
                                 "num_hidden_layers": [3, 4]},
     "mamba2": {"vocab_size": [101], "hidden_size": [24], "num_heads": [8], "head_dim": [6], "state_size": [5, 7],

@@ -63,6 +63,8 @@ def feed_forwards(draw: st.DrawFn) -> dict[str, Any]:
         "normalize": draw(flags), "shared_experts": shared,
         "shared_d_ff": draw(st.sampled_from((7, 9))) if shared else None,
         "shared_gate": draw(flags) if shared else False, "separate_norms": False, **common,
+        "latent": None if draw(st.integers(0, 2)) else draw(st.sampled_from((6, 19))),
+        "output_norm": None if draw(st.integers(0, 2)) else draw(norms()),
     }
 
 
@@ -122,7 +124,8 @@ def perhaps_apart(draw: st.DrawFn, block: dict[str, Any]) -> dict[str, Any]:
     feed = block["feed_forward"] or {}
     if block["norm"]["placement"] not in ("pre", "sandwich") or not feed.get("shared_experts") or draw(flags):
         return block
-    return {**block, "feed_forward": {**feed, "shared_gate": False, "separate_norms": True}}
+    return {**block, "feed_forward": {**feed, "shared_gate": False, "separate_norms": True,
+                                      "latent": None, "output_norm": None}}
 
 
 def uncapped(block: dict[str, Any]) -> dict[str, Any]:
@@ -211,6 +214,7 @@ def specs(draw: st.DrawFn) -> Model:
         "none": {"kind": "none"}, "classifier": {"kind": "classifier", "labels": 5, "bias": draw(flags),
                                                  "of": draw(st.sampled_from(("first", "all", "votes")))},
     }[head]
+    data["extra_tokens"] = draw(st.sampled_from((0, 2))) if head == "untied" else 0
     if head == "transform" and draw(flags):
         data["embedding_dim"] = 9
     else:

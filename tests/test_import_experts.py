@@ -52,7 +52,8 @@ def counted(config: dict[str, Any]) -> Report:
 
 def held_there(report: Report) -> int:
     """Bytes that the library holds after a prefill: of a window, all but the token that the next one pushes out."""
-    return sum(line.bytes - (line.bytes // line.tokens if line.kind in ("window", "chunk") and line.tokens < SEQ else 0)
+    bounded = ("window", "chunk", "latent")
+    return sum(line.bytes - (line.bytes // line.tokens if line.kind in bounded and line.tokens < SEQ else 0)
                for line in report.caches)
 
 

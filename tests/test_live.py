@@ -55,6 +55,8 @@ MODELS = {
     "latents": LLAMA | {"attention": MLA},
     "latents-unequal": LLAMA | {"attention": MLA | {"value_dim": 6, "q_rank": 14}},
     "latents-of-queries": LLAMA | {"attention": MLA | {"q_rank": 14}},
+    "latents-of-a-window": LLAMA | {"attention": MLA | {"window": 3, "rope_norm": True, "output_gate": True}},
+    "latents-with-sinks": LLAMA | {"attention": MLA | {"sinks": True, "output_gate": True, "gate_over": "head"}},
     "lstm": LSTM,
     "gru": LSTM | {"recurrent": {"kind": "gru", "hidden": 22}},
     "gru-reset-before": LSTM | {"recurrent": {"kind": "gru", "hidden": 22, "reset": "before"}},
@@ -71,6 +73,8 @@ MODELS = {
     ]},
     "deepseek-v2": LLAMA | {"attention": MLA, "feed_forward": SHARED | {"normalize": False}},
     "experts-apart": LLAMA | {"feed_forward": SHARED | {"separate_norms": True}},
+    "experts-of-a-latent": LLAMA | {"feed_forward": SHARED | {"latent": 9, "output_norm": {"kind": "rmsnorm"}}},
+    "tokens-without-logits": LLAMA | {"extra_tokens": 3},
     "shared-layers": GPT | {"share_layers": True},
 }
 

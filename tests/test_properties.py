@@ -58,6 +58,7 @@ def sizes(data: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, 
     """The places of all sizes in a spec's data that can grow on their own."""
     if isinstance(data, dict):
         unused = {*Sublayers.names(), "layers"} if data.get("groups") else set()  # those of the groups count
+        unused |= {"size"} if data.get("kind") == "sinusoidal" and not data["stored"] else set()
         return [found for k, v in data.items() if k not in unused for found in sizes(v, (*path, k))]
     if isinstance(data, list):
         return [found for i, v in enumerate(data) for found in sizes(v, (*path, i))]

@@ -113,10 +113,20 @@ CAUSAL = {
         "attention": {**CHOSEN, "indexer": None}, "layers": 4, "position": {"kind": "rope"},
         "groups": [{"repeat": 2, "blocks": [{"attention": {"indexer": CHOSEN["indexer"]}}, {}]}],
     },
+    "latents of a window, gated": {"position": {"kind": "rope"}, "attention": {
+        **LATENT, "window": 5, "sinks": True, "output_gate": True, "rope_norm": True}},
+    "latents with a gate for each head": {"attention": {
+        **LATENT, "q_rank": 11, "output_gate": True, "gate_over": "head"}, "position": {"kind": "rope"}},
     "latents without a query's": {"attention": LATENT, "position": {"kind": "alibi"}},
     "delta rule": {"attention": None, "recurrent": DELTA},
     "delta rule by channel": {"attention": None, "recurrent": {
         "kind": "kimi-delta", "heads": 3, "head_dim": 5, "conv": 3}},
+    "delta rule by channel, no bottleneck": {"attention": None, "recurrent": {
+        "kind": "kimi-delta", "heads": 3, "head_dim": 5, "conv": 3, "bottleneck": False}},
+    "experts of a latent, normed": {"feed_forward": {
+        "kind": "moe", "experts": 5, "active_experts": 2, "d_ff": 7, "shared_experts": 1, "latent": 9,
+        "output_norm": {"kind": "rmsnorm"}}},
+    "tokens without logits": {"extra_tokens": 3, "head": {"tied": False}},
     "state space": {"attention": None, "recurrent": {**MAMBA, "bias": True}},
     "selective scan": {"attention": None, "recurrent": {
         "kind": "mamba", "inner": 14, "state": 5, "rank": 3, "conv": 3, "norms": True,

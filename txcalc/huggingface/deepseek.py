@@ -8,8 +8,8 @@ from typing import Final
 from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import ROUTING, decoder, experts
-from txcalc.huggingface.layerwise import after, listed_sparse, sparse
-from txcalc.huggingface.rows import Fields, Rows, flag, gated, optional, size
+from txcalc.huggingface.layerwise import after, layer_kinds, listed_sparse, sparse
+from txcalc.huggingface.rows import RMS, Fields, Rows, flag, gated, optional, passed_over, size
 
 
 def _value_dim(c: Config) -> int:
@@ -82,6 +82,48 @@ def _borrowed(c: Config, layers: int) -> list[Data]:
     return [{} if kind == "full" else {"attention": {"indexer": None}} for kind in named]
 
 
+def _with_q_rank(c: Config) -> Fields:
+    c.size("q_lora_rank")
+    return with_value_dim(c)
+
+
+_after_few: Final = after(size("first_k_dense_replace", default=1, least=0))
+
+
+def _dots3(c: Config) -> Fields:
+    return {**_with_indexer(c), "output_gate": True, "gate_over": "head", "rope_norm": True}
+
+
+def _dots3_kinds(c: Config, layers: int) -> list[str]:
+    return ["sliding_attention" if i >= 2 and i % 4 != 1 else "indexed_attention" for i in range(layers)]
+
+
+_DOTS3_WINDOW: Final = {"num_attention_heads": 64, "num_key_value_heads": 64, "q_lora_rank": 1024, "kv_lora_rank": 1024,
+                        "head_dim": 256, "qk_nope_head_dim": 192, "v_head_dim": 128}
+
+
+_DOTS3_SWA: Final = " ".join(f"swa_{name}" for name in (*_DOTS3_WINDOW, "rope_theta"))
+
+
+def _dots3_window(c: Config) -> Fields:
+    """Its latents and heads have sizes of their own, under other names or, as the library saves them, by layer."""
+    saved, kinds = c.take("per_layer_config", default=None) or {}, c.take("layer_types", default=None) or []
+    each, there = [*saved.values()], [str(i) for i, kind in enumerate(kinds) if kind == "sliding_attention"]
+    if each and ([*map(str, saved)] != there or any(one != each[0] for one in each)):
+        raise c.error("per_layer_config", "must say the same sizes of each layer with a window")
+    sizes = each[0] if each else {name: c.take(f"swa_{name}", default=usual) for name, usual in _DOTS3_WINDOW.items()}
+    own = c.part("per_layer_config", sizes, "")
+    heads = own.size("num_attention_heads")
+    head, nope = own.size("head_dim"), own.size("qk_nope_head_dim")
+    rope = own.size("qk_rope_head_dim", default=c.size("swa_qk_rope_head_dim", default=head - nope))
+    found = {"indexer": None, "index_topk": None, "window": c.size_or(512, "sliding_window", "sliding_window_size"),
+             "heads": heads, "nope_dim": nope, "rope_dim": rope, "value_dim": own.size("v_head_dim"),
+             "q_rank": own.size("q_lora_rank"), "kv_rank": own.size("kv_lora_rank")}
+    passed_over(own, "", {"num_key_value_heads": heads})
+    own.finish()
+    return {"attention": found}
+
+
 ROWS: Final[Rows] = {
     "deepseek_v2": v3("DeepseekV2", layers=[sparse(routed("softmax-topk"), _FIRST_DENSE)]),
     "deepseek_v3": v3("DeepseekV3", layers=[sparse(grouped, _FIRST_DENSE)]),
@@ -90,6 +132,17 @@ ROWS: Final[Rows] = {
     "glm4_moe_lite": v3("Glm4MoeLite", layers=[sparse(routed(), listed_sparse(after(1)))], only={
         **_ONLY, "first_k_dense_replace": 1, "partial_rotary_factor": 1.0}),  # which the class does not read
     "glm_moe_dsa": v32("GlmMoeDsa", layers=[_V32_EXPERTS, _borrowed]),
+    # A.X K1: DeepSeek V3 with a norm on what its experts put out.
+    "axk1": v3("AXK1", attention=_with_q_rank, layers=[
+        sparse({**routed(), "output_norm": RMS}, listed_sparse(_after_few))], only=_ONLY),
+    # dots 3: an indexer in some layers; latents of a window, of sizes of their own, in the others.
+    "dots3_note_text": v32(
+        {"Dots3NoteForCausalLM": "lm", "Dots3NoteTextModel": "none"}, attention=_dots3, only=_ONLY | {
+            "use_dsa": (None, True), "use_sliding_window": True}, layers=[
+            layer_kinds(_dots3_kinds, {
+                "indexed_attention": {}, "full_attention": {}, "sliding_attention": _dots3_window},
+                unread=f"sliding_window sliding_window_size per_layer_config swa_qk_rope_head_dim {_DOTS3_SWA}"),
+            sparse({**routed(), "shared_d_ff": size("shared_experts_intermediate_size")}, listed_sparse(_after_few))]),
     "youtu": deepseek("Youtu", only={"mlp_bias": False}),
     "minicpm3": deepseek("MiniCPM3", attention=latent, feed_forward=gated(bias=flag("mlp_bias")),
                          ignore="scale_emb scale_depth dim_model_base"),

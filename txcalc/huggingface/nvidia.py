@@ -8,7 +8,7 @@ from txcalc.huggingface.build import Data, layered
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED, common, decoder, experts, rope
 from txcalc.huggingface.importer import decoder_classes
-from txcalc.huggingface.rows import RMS, Family, Part, Rows, flag, passed_over, plain, read, size
+from txcalc.huggingface.rows import RMS, Family, Part, Rows, flag, optional, passed_over, plain, read, size
 from txcalc.spec.errors import shown
 
 _IGNORED: Final = """
@@ -17,7 +17,7 @@ residual_in_fp32 num_logits_to_keep moe_shared_expert_overlap n_group topk_group
 mamba_hidden_act num_nextn_predict_layers mtp_layers_block_type mtp_hybrid_override_pattern num_hidden_layers
 num_query_groups attention_bias n_routed_experts n_shared_experts moe_intermediate_size num_experts_per_tok
 moe_shared_expert_intermediate_size norm_topk_prob ssm_state_size mamba_num_heads mamba_head_dim n_groups conv_kernel
-use_conv_bias use_bias partial_rotary_factor
+use_conv_bias use_bias moe_latent_size partial_rotary_factor
 """  # attention_bias: the class builds none whatever it says, and never ties its head; it has no positions
 _PARTS: Final[dict[str, Part]] = {
     "mamba": {"recurrent": {
@@ -28,13 +28,13 @@ _PARTS: Final[dict[str, Part]] = {
     "mlp": {"feed_forward": plain(bias=flag("mlp_bias"), act="mlp_hidden_act")},
     "moe": {"feed_forward": experts(
         act="mlp_hidden_act", gated=False, routing="sigmoid-topk",
-        shared_experts=1, shared_d_ff=size("moe_shared_expert_intermediate_size"))},
+        latent=optional("moe_latent_size"), shared_experts=1, shared_d_ff=size("moe_shared_expert_intermediate_size"))},
 }
 
 
 def nemotron_h(c: Config, kind: str) -> Data:
     """Nemotron-H: every layer is one of Mamba-2, attention, a plain feed-forward or experts."""
-    passed_over(c, _IGNORED, {"mamba_ssm_cache_dtype": "float32", "moe_latent_size": None, "sliding_window": None})
+    passed_over(c, _IGNORED, {"mamba_ssm_cache_dtype": "float32", "sliding_window": None})
     blocks = _block_kinds(c)
     # The sizes of attention and feed-forward are read whether a layer has them or not.
     parts = {name: read(c, part) for name, part in _PARTS.items() if name in {*blocks, "attention", "mlp"}}

@@ -15,6 +15,7 @@ from txcalc.huggingface.qwen import used_window
 from txcalc.huggingface.rows import (
     WIDTH,
     Fields,
+    Reader,
     Rows,
     choice,
     flag,
@@ -37,6 +38,10 @@ def _hidden_over_heads(c: Config) -> int:
 
 def _slides(c: Config, layers: int) -> list[bool]:
     return [used_window(c) is not None and rotates for rotates in rotary(c, layers)]
+
+
+def _half_of(name: str) -> Reader:
+    return lambda c: c.size(name) // 2
 
 
 # ---------------------------------------------------------------- ModernBERT as a decoder
@@ -100,6 +105,11 @@ ROWS: Final[Rows] = {
         attention={"heads": _HEADS}, bias=True, feed_forward=plain(), norm="layernorm", position=rope(part=0.5),
         qk_norm=given(flag("qk_layernorm"), {"kind": "layernorm", "bias": True, "over": "head"}),
         only={"num_key_value_heads": (None, _HEADS)}),  # written in some files, read by no class
+    # Moshi's backbone: one token more than there are logits for; what is read of both halves of a projection is gated.
+    "moshi": decoder(
+        {"MoshiForCausalLM": "lm", "MoshiModel": "none"}, window=size("sliding_window"), extra_tokens=1,
+        feed_forward=gated(d_ff=_half_of("ffn_dim")), only={"tie_word_embeddings": False},
+        ignore="audio_vocab_size num_codebooks audio_encoder_config depth_decoder_config"),
     "smollm3": llama("SmolLM3", layers=[
         windows(_slides, window=used_window), where(all_but(rotary), {"attention": NO_ROPE})],
                      ignore="max_window_layers no_rope_layer_interval"),

@@ -151,8 +151,17 @@ class MLA(Spec):
     scale: Annotated[Positive | None, "softmax scale; default 1/sqrt(nope_dim + rope_dim)"] = None
     index_topk: Annotated[Size | None, "sparse: the most keys that a query attends to"] = None
     indexer: Annotated[Indexer | None, "chooses them; none: they are those of a layer before"] = None
+    window: Annotated[Size | None, "sliding window: keys each query sees, itself included"] = None
+    sinks: Annotated[Flag, "one learned logit per head that takes part in the softmax"] = False
+    output_gate: Annotated[Flag, "the context is multiplied by sigmoid(gate(x))"] = False
+    gate_over: Annotated[Literal["channel", "head"], "head: one gate for each head"] = "channel"
+    rope_norm: Annotated[Flag, "an RMSNorm on the rotary key"] = False
 
     def _check(self) -> None:
+        if self.gate_over == "head" and not self.output_gate:
+            raise FieldError(("gate_over",), "needs output_gate: true")
+        if self.window is not None and self.index_topk is not None:
+            raise FieldError(("window",), "a layer has a window or chosen keys, not both")
         if self.indexer is None:
             return
         if self.index_topk is None:
@@ -223,13 +232,14 @@ class LightningAttention(Spec):
 class KimiDelta(Spec):
     """A gated delta rule whose decay differs from channel to channel (Kimi Linear, arXiv 2510.26692).
 
-    Decay and output gate come from the input through a bottleneck that is as wide as a head.
+    Decay and output gate come from the input through a bottleneck that is as wide as a head, or without one.
     """
 
     kind: Literal["kimi-delta"]
     heads: Size
     head_dim: Size
     conv: Annotated[Size, "length of the short causal convolution"] = 4
+    bottleneck: Annotated[Flag, "false: decay and gate are one projection each (Ling 3)"] = True
 
 
 class ShortConvolution(Spec):
@@ -332,6 +342,10 @@ class MoE(Spec):
     shared_experts: Annotated[Count, "experts every token passes, in one fused feed-forward"] = 0
     shared_d_ff: Annotated[Size | None, "width of one shared expert; default d_ff"] = None
     shared_gate: Annotated[Flag, "a sigmoid gate on the shared experts' output"] = False
+    latent: Annotated[
+        Size | None, "columns that routed experts read and put out, projected from and to d_model (Nemotron 3)",
+    ] = None
+    output_norm: Annotated[Norm | None, "a norm on what routed and shared experts put out together"] = None
     separate_norms: Annotated[
         Flag,
         "the routed experts and their router read the block's input, each through a norm of its own, and what routed "
@@ -355,6 +369,9 @@ class MoE(Spec):
             raise FieldError((name,), "needs shared_experts of at least 1")
         if self.separate_norms and (not self.shared_experts or self.shared_gate):
             raise FieldError(("separate_norms",), "needs shared_experts, without a gate")
+        for name in ("latent", "output_norm") if self.separate_norms else ():
+            if getattr(self, name) is not None:
+                raise FieldError((name,), "experts with norms of their own have none")
 
 
 FeedForward = Annotated[Dense | MoE, Usual("dense")]

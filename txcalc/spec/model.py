@@ -224,6 +224,7 @@ class Model(Stack):
     vocab: Annotated[Size | None, "rows of the token table; needed by token input and LM heads"] = None
     d_model: Annotated[Size, "width of what the first layer reads; layers without a residual may change it"]
     context: Annotated[Size, "the longest sequence the model was made for, in tokens"]
+    extra_tokens: Annotated[Count, "rows of the token table beside vocab, which an untied head has no logits of"] = 0
     token_types: Annotated[Count, "rows of the token type (segment) table; 0 for none"] = 0
     task_types: Annotated[Count, "rows of a task type table beside it (ERNIE 2.0); 0 for none"] = 0
     token_tables: Annotated[tuple[TokenTable, ...], "tables of what else a token has"] = ()
@@ -290,6 +291,8 @@ class Model(Stack):
             raise FieldError(("vocab",), "required field is missing")
         if isinstance(self.head, LMHead) and self.head.tied and not reads_tokens:
             raise FieldError(("head", "tied"), "there is no token table to share")
+        if isinstance(self.head, LMHead) and self.head.tied and self.extra_tokens:
+            raise FieldError(("extra_tokens",), "a tied head has logits of all tokens")
         if isinstance(self.encoder and self.encoder.input, PatchInput):
             raise FieldError(("encoder", "input"), "reads tokens or frames")
         self._check_per_layer_embedding()

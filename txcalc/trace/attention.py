@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txcalc.spec.facts import mask_kind
-from txcalc.trace import composed, composed_latents, curves, megatron, nanotron, norms, ops, parts, split, tables
+from txcalc.trace import composed, composed_latents, megatron, nanotron, norms, ops, parts, split, tables
 from txcalc.trace.cache import Cache, extend, keep, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
-from txcalc.trace.latents import latent_attention
+from txcalc.trace.latents import gated, latent_attention
 from txcalc.trace.layout import WHOLE
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, least, several, visible_pairs
@@ -57,7 +57,7 @@ def self_attention(t: Trace, spec: Attention | MLA, around: Around, x: Tensor) -
     layer = "latent" if spec.kind == "mla" else "distances" if by_distance else "attention"
     with t.scope("attention", component=layer):
         if spec.kind == "mla":
-            span = _span(t, n * t.layout.by_head, past, causal=around.causal)
+            span = _span(t, n * t.layout.by_head, past, causal=around.causal, window=spec.window)
             parallel = t.code.linear == "parallel"
             if (around.made is not None and t.workload.keeps) or parallel:
                 h = spec.heads
@@ -163,7 +163,6 @@ def _heads(
     (*_, d), position, shared = x.shape, around.position, around.shared
     rotary = position if position is not None and position.kind == "rope" and spec.rope else None
     value_dim = _value_dim(spec)
-    gates = spec.heads * (value_dim if spec.gate_over == "channel" else 1)
     heads = Heads(spec.heads, spec.kv_heads, spec.head_dim, value_dim)
     alibi = position is not None and position.kind == "alibi"
     masked = heads.queries if alibi else int(spec.window is not None or spec.chunk is not None)
@@ -219,13 +218,8 @@ def _heads(
             core = core._replace(bias=made[-1], holds=tuple(made))
         y = attend(t, q, k, v, core, kernel)
         if spec.output_gate:
-            gate = ops.linear(t, "gate", x, gates, bias=spec.bias.q and spec.gate_bias == "q")
-            if spec.gate_bias == "head":
-                shape = (*gate.shape[:-1], spec.heads, gates // spec.heads)
-                own = ops.learned(t, "gate_bias", (spec.heads,), spec.heads, 1, how="same")
-                gate = ops.add(t, gate.view(*shape), own, "gate_bias").view(*gate.shape)
-            opened = t.hold(curves.activation(t, "gate_activation", gate, spec.gate_activation))
-            y = ops.multiply(t, "gated", y, opened, broadcast=spec.gate_over == "head")
+            bias = "none" if spec.gate_bias == "q" and not spec.bias.q else spec.gate_bias
+            y = gated(t, spec, x, y, value_dim, spec.gate_activation, bias)
         if spec.inner_norm is not None:
             y = norms.norm(t, "inner_norm", y, spec.inner_norm)
         o = ops.linear(t, "o", t.hold(y), d, bias=spec.bias.o, part="attention output")

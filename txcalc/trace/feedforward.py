@@ -90,8 +90,11 @@ def _moe(t: Trace, spec: MoE, x: Tensor) -> Tensor:
     b, n, d = x.shape
     with t.frame(x):
         tokens = t.hold(ops.view(t, "tokens", x, b * n, d))
+        rows = tokens if spec.latent is None else t.hold(ops.linear(t, "latent_down", tokens, spec.latent))
         scores = ops.linear(t, "router", tokens, spec.experts, bias=spec.router_bias, kind="router")
-        y = _routed(t, spec, tokens, *_route(t, spec, scores))
+        y = _routed(t, spec, rows, *_route(t, spec, scores))
+        if spec.latent is not None:
+            y = ops.linear(t, "latent_up", y, d)
         if spec.shared_d_ff is not None:
             shared = t.hold(_shared(t, spec, tokens))
             if spec.shared_gate:
@@ -99,7 +102,9 @@ def _moe(t: Trace, spec: MoE, x: Tensor) -> Tensor:
                 gate = curves.activation(t, "shared_gate_activation", gate, "sigmoid")
                 shared = ops.multiply(t, "shared_product", shared, gate, broadcast=True)
             y = ops.add(t, y, shared)
-        return ops.dropout(t, "dropout", split.leave(t, "output", t.hold(y).view(b, n, d)))
+        y = split.leave(t, "output", t.hold(y).view(b, n, d))
+        y = y if spec.output_norm is None else norms.norm(t, "output_norm", y, spec.output_norm)
+        return ops.dropout(t, "dropout", y)
 
 
 def _moe_grouped(t: Trace, spec: MoE, x: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from txcalc.trace import norms, ops, parts, split
-from txcalc.trace.cache import grow, kv_cache
+from txcalc.trace import curves, norms, ops, parts, split
+from txcalc.trace.cache import extend, grow, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, least, several, visible_pairs
@@ -13,7 +13,7 @@ from txcalc.trace.tensors import Number, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import Position
-    from txcalc.spec.layers import MLA, Indexer
+    from txcalc.spec.layers import MLA, Attention, Indexer
 
 
 def _chosen_pairs(spec: MLA, span: Span, past: Number, *, causal: bool) -> Number:
@@ -23,6 +23,21 @@ def _chosen_pairs(spec: MLA, span: Span, past: Number, *, causal: bool) -> Numbe
     if not causal:
         return span.queries * least(span.keys, spec.index_topk)
     return visible_pairs(span.queries, past, causal=True, window=spec.index_topk)
+
+
+def gated(
+    t: Trace, spec: Attention | MLA, x: Tensor, y: Tensor, value_dim: Number,
+    curve: Literal["sigmoid", "softplus"] = "sigmoid", bias: Literal["q", "none", "head"] = "none",
+) -> Tensor:
+    """The context of all heads times the gate that the block's input gives, for each head or each column of one."""
+    gates = spec.heads * (value_dim if spec.gate_over == "channel" else 1)
+    gate = ops.linear(t, "gate", x, gates, bias=bias == "q")
+    if bias == "head":
+        shape = (*gate.shape[:-1], spec.heads, gates // spec.heads)
+        own = ops.learned(t, "gate_bias", (spec.heads,), spec.heads, 1, how="same")
+        gate = ops.add(t, gate.view(*shape), own, "gate_bias").view(*gate.shape)
+    opened = t.hold(curves.activation(t, "gate_activation", gate, curve))
+    return ops.multiply(t, "gated", y, opened, broadcast=spec.gate_over == "head")
 
 
 def latent_attention(
@@ -52,20 +67,28 @@ def latent_attention(
         down = ops.linear(t, "kv_down", x, spec.kv_rank + spec.rope_dim, bias=spec.bias)
         latent, k_rope = parts.columns(t, "kv_split", down, spec.kv_rank, spec.rope_dim)
         latent = norms.norm(t, "kv_norm", latent, norms.RMS)
+        k_rope = norms.norm(t, "rope_norm", k_rope, norms.RMS) if spec.rope_norm else k_rope
         k_rope = k_rope.view(b, n, 1, spec.rope_dim)
         if rotary is not None:
             q_rope, k_rope = parts.rotate(t, "q_rotary", q_rope, rotary), parts.rotate(t, "k_rotary", k_rope, rotary)
-        if cached and not t.workload.keeps:
+        if cached and not t.workload.keeps and spec.window is None:
             latent, k_rope = grow(t, (latent, k_rope), past)
-        for x in (latent, q_rope, k_rope):
-            t.hold(x)
-        cache = kv_cache("self", tuple(rows), span.held, b, layout="latent") if cached else None
+        elif cached and not t.workload.keeps:
+            latent, k_rope = extend(t, t.hold(latent), t.hold(k_rope).view(b, n, spec.rope_dim), span.before, span.held)
+            latent = t.alias(latent, b, span.keys, spec.kv_rank)
+            k_rope = t.alias(k_rope, b, span.keys, 1, spec.rope_dim)
+        for each in (latent, q_rope, k_rope):
+            t.hold(each)
+        cache = kv_cache("self", tuple(rows), span.held, b, layout="latent", limit=span.bound) if cached else None
         span = span._replace(pairs=_chosen_pairs(spec, span, past, causal=causal))
         # A mask of its own for every sequence: a flash kernel of PyTorch takes none, and the others would copy it.
         why = "" if spec.index_topk is None else "an indexer's choice is a mask of every sequence"
+        why = why or ("no kernel of PyTorch has sinks" if spec.sinks else "")
         h, size = spec.heads, spec.nope_dim + spec.rope_dim
-        core = Core(Heads(h, h, size, spec.value_dim), span, cache, why)
+        core = Core(Heads(h, h, size, spec.value_dim), span, cache, why, int(spec.window is not None), sinks=spec.sinks)
         context = (_absorbed if t.workload.absorbs else _expanded)(t, spec, (q_nope, q_rope), (latent, k_rope), core)
+        if spec.output_gate:
+            context = gated(t, spec, x, context, spec.value_dim)
         y = ops.linear(t, "o", t.hold(context), d, bias=spec.bias, part="attention output")
         return ops.dropout(t, "dropout", split.leave(t, "o", y))
 

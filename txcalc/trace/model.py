@@ -149,6 +149,7 @@ def _input(
     ``tied``: the table is another stack's. ``ids``: the tokens, where the run has made them.
     """
     if stack.input.kind == "tokens":
+        rows = rows + spec.extra_tokens if name == embeddings.TABLE else rows
         x, ids = embeddings.tokens(t, n, rows, embedding_width(spec), name=name, tied=tied, ids=ids)
         x = split.leave(t, name, x)
         scales = t.code.scales_table == "always" or (spec.embedding_scale and t.code.scales_table)

@@ -69,6 +69,7 @@ WHOLE: Final[tuple[tuple[str, Callable[[Any], bool]], ...]] = (
         getattr(each, "inner_norm", None) is not None for each in (b.attention, b.feed_forward))),
     ("a cell or convolution", lambda b: b.recurrent is not None and b.recurrent.kind not in RECURRENT),
     ("experts with norms of their own", lambda b: getattr(b.feed_forward, "separate_norms", False)),
+    ("experts that read a latent", lambda b: getattr(b.feed_forward, "latent", None) is not None),
 )
 """What reads columns of all ranks, so that tensor parallelism is refused, and the blocks that have it."""
 
@@ -129,6 +130,7 @@ def check(spec: Model, layout: Layout) -> None:
         ("etp", layout.experts_tp != layout.tp, "experts that tensor parallelism does not split"),
         ("sp", layout.sp and any(stack.input.kind != "tokens" for stack in stacks), "images and sound by position"),
         ("sp", layout.sp and spec.per_layer_embedding is not None, "embeddings of every layer by position"),
+        ("tp", layout.tp > 1 and spec.extra_tokens > 0, "a token table with rows beside the vocabulary"),
     ):
         if there:
             raise SpecError(f"{what}: not built yet", field=name)

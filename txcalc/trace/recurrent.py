@@ -108,7 +108,8 @@ def _kimi_delta(t: Trace, spec: KimiDelta, x: Tensor, *, cached: bool) -> Tensor
     ops.linear(t, "in_proj", x, 3 * width)
     ops.linear(t, "strength", x, spec.heads)
     for name in ("decay", "gate"):
-        ops.linear(t, f"{name}_up", ops.linear(t, f"{name}_down", x, spec.head_dim), width)
+        ends = f"{name}_up" if spec.bottleneck else name
+        ops.linear(t, ends, ops.linear(t, f"{name}_down", x, spec.head_dim) if spec.bottleneck else x, width)
     _short_convolution(t, 3 * width, spec.conv, b, n, bias=False, cached=cached)
     ops.parameter(t, "dt_bias", width)
     ops.parameter(t, "a_log", spec.heads)

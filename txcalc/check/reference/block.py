@@ -77,9 +77,9 @@ class PositionTables:
         alibi = heads if isinstance(position, AlibiPosition) else None
         if isinstance(attention, MLA):
             return LatentAttention(
-                attention, d_model, self.options, mask=self._mask(None, None, alibi),
-                plain_causal=self.causal and alibi is None, rotary=self._rotary(attention.rope_dim),
-                chosen=self._chosen,
+                attention, d_model, self.options, mask=self._mask(attention.window, None, alibi),
+                plain_causal=self.causal and alibi is None and attention.window is None,
+                rotary=self._rotary(attention.rope_dim), chosen=self._chosen,
             )
         if isinstance(position, DisentangledPosition):
             if self.causal or attention.kv_heads != heads:

@@ -69,6 +69,8 @@ class LatentAttention(nn.Module):
     """
 
     q: nn.Linear | None
+    gate: nn.Linear | None
+    rope_norm: Normalization | None
     indexer: KeyIndexer | None
     relative_bias: None = None
 
@@ -95,7 +97,12 @@ class LatentAttention(nn.Module):
         self.kv_down = nn.Linear(d_model, self.latent + rope, bias=bias)
         self.kv_norm = Normalization(norm, self.latent)
         self.kv_up = nn.Linear(self.latent, self.heads * (nope + value), bias=False)
-        self.core = AttentionCore(attention.scale or (nope + rope) ** -0.5, options)
+        self.rope_norm = Normalization(norm, rope) if attention.rope_norm else None
+        sinks = self.heads if attention.sinks else None
+        self.core = AttentionCore(attention.scale or (nope + rope) ** -0.5, options, sinks=sinks)
+        self.gates = self.heads if attention.gate_over == "head" else self.heads * value
+        self.gate = nn.Linear(d_model, self.gates, bias=False) if attention.output_gate else None
+        self.reach = attention.window
         self.o = nn.Linear(self.heads * value, d_model, bias=bias)
         self.dropout = dropout_or_nothing(options.dropout)
         self.mask, self.plain_causal, self.rotary = mask, plain_causal, rotary
@@ -113,17 +120,21 @@ class LatentAttention(nn.Module):
             q = self.q(x)
         q_nope, q_rope = q.unflatten(-1, (self.heads, -1)).split((nope, rope), dim=-1)
         latent, k_rope = self.kv_down(x).split((self.latent, rope), dim=-1)
-        latent, k_rope = self.kv_norm(latent), k_rope.unsqueeze(2)
+        latent, k_rope = self.kv_norm(latent), k_rope if self.rope_norm is None else self.rope_norm(k_rope)
+        k_rope = k_rope.unsqueeze(2)
         if self.rotary is not None:
             q_rope, k_rope = self.rotary(q_rope, past), self.rotary(k_rope, past)
         if cache is not None:
-            latent, k_rope = cache.latents.extend(latent, k_rope)
+            latent, k_rope = cache.latents.extend(latent, k_rope, reach=self.reach)
         mask = None if self.mask is None else self.mask(past, n, latent.shape[1])
         if self.chosen is not None:
             assert self.chosen.mask is not None
             bias = self.chosen.mask if bias is None else bias + self.chosen.mask
         masks = mask, bias, self.plain_causal and past == 0
         context = self.attend(q_nope, q_rope, latent, k_rope, masks)
+        if self.gate is not None:
+            gate = torch.sigmoid(self.gate(x)).unsqueeze(-1)
+            context = (context.unflatten(-1, (self.gates, -1)) * gate).flatten(2)
         out: Tensor = self.dropout(self.o(context))
         return out
 

@@ -199,14 +199,18 @@ class MixtureOfExperts(nn.Module):
 
     shared: Dense | None
     shared_gate: nn.Linear | None
+    latent_down: nn.Linear | None
+    latent_up: nn.Linear | None
+    output_norm: Normalization | None
 
     def __init__(self, moe: MoE, d_model: int, options: Options) -> None:
         super().__init__()
         self.routing, self.normalize, self.active = moe.routing, moe.normalize, moe.active_experts
-        self.router = nn.Linear(d_model, moe.experts, bias=moe.router_bias)
-        self.experts = Repeated(
-            lambda: Dense(d_model, moe.d_ff, moe.activation, moe.gated, moe.bias), moe.experts
-        )
+        self.router, inner = nn.Linear(d_model, moe.experts, bias=moe.router_bias), moe.latent or d_model
+        self.experts = Repeated(lambda: Dense(inner, moe.d_ff, moe.activation, moe.gated, moe.bias), moe.experts)
+        self.latent_down = None if moe.latent is None else nn.Linear(d_model, inner, bias=False)
+        self.latent_up = None if moe.latent is None else nn.Linear(inner, d_model, bias=False)
+        self.output_norm = None if moe.output_norm is None else Normalization(moe.output_norm, d_model)
         width = moe.shared_experts * (moe.shared_d_ff or moe.d_ff)
         self.shared = Dense(d_model, width, moe.activation, moe.gated, moe.bias) if width else None
         self.shared_gate = nn.Linear(d_model, 1, bias=False) if moe.shared_gate else None
@@ -215,11 +219,15 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, n, d) to (b, n, d)."""
         tokens = x.flatten(0, 1)
-        out = self._routed(tokens, *self._route(self.router(tokens)))
+        rows = tokens if self.latent_down is None else self.latent_down(tokens)
+        out = self._routed(rows, *self._route(self.router(tokens)))
+        if self.latent_up is not None:
+            out = self.latent_up(out)
         if self.shared is not None:
             shared = self.shared(tokens)
             out = out + (shared if self.shared_gate is None else torch.sigmoid(self.shared_gate(tokens)) * shared)
-        result: Tensor = self.dropout(out.view_as(x))
+        out = out.view_as(x)
+        result: Tensor = self.dropout(out if self.output_norm is None else self.output_norm(out))
         return result
 
     def _routed(self, tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:

@@ -124,8 +124,12 @@ class ChannelDeltaRule(nn.Module):
         self.plan, width = plan, plan.heads * plan.head_dim
         self.in_proj = nn.Linear(d_model, 3 * width, bias=False)
         self.strength = nn.Linear(d_model, plan.heads, bias=False)
-        self.decay_down, self.gate_down = (nn.Linear(d_model, plan.head_dim, bias=False) for _ in range(2))
-        self.decay_up, self.gate_up = (nn.Linear(plan.head_dim, width, bias=False) for _ in range(2))
+        for name in ("decay", "gate"):
+            if not plan.bottleneck:
+                self.add_module(name, nn.Linear(d_model, width, bias=False))
+                continue
+            self.add_module(f"{name}_down", nn.Linear(d_model, plan.head_dim, bias=False))
+            self.add_module(f"{name}_up", nn.Linear(plan.head_dim, width, bias=False))
         self.conv = CausalConv(3 * width, plan.conv, bias=False)
         self.dt_bias, self.a_log = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(plan.heads))
         self.norm = Normalization(Norm(kind="rmsnorm", eps=1e-6), plan.head_dim)
@@ -138,13 +142,18 @@ class ChannelDeltaRule(nn.Module):
         wide = torch.promote_types(x.dtype, torch.float32)
         mixed = F.silu(self.conv(self.in_proj(x), cache)).to(wide)
         q, k, v = (y.unflatten(-1, (plan.heads, -1)) for y in mixed.chunk(3, dim=-1))
-        rate = F.softplus(self.decay_up(self.decay_down(x)).to(wide) + self.dt_bias).unflatten(-1, (plan.heads, -1))
+        rate = F.softplus(self._wide("decay", x).to(wide) + self.dt_bias).unflatten(-1, (plan.heads, -1))
         decay = torch.exp(-self.a_log.to(wide).exp()[:, None] * rate)
         beta = torch.sigmoid(self.strength(x)).to(wide)
         out = _delta_rule(_unit(q) * plan.head_dim**-0.5, _unit(k), v, beta, decay, cache).to(x.dtype)
-        gate = torch.sigmoid(self.gate_up(self.gate_down(x)))
+        gate = torch.sigmoid(self._wide("gate", x))
         result: Tensor = self.dropout(self.out_proj(self.norm(out).flatten(2) * gate))
         return result
+
+    def _wide(self, name: str, x: Tensor) -> Tensor:
+        for each in (f"{name}_down", f"{name}_up") if self.plan.bottleneck else (name,):
+            x = getattr(self, each)(x)
+        return x
 
 
 class StateSpace(nn.Module):

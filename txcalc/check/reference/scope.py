@@ -20,7 +20,7 @@ _NORM = {"kind", "scale", "bias", "eps"}
 UNDERSTOOD: dict[type[Spec], set[str]] = {
     model.Model: _STACK | {
         "name", "family", "modeling", "aliases", "summary", "sources", "published", "architecture", "vocab", "d_model",
-        "context", "token_types", "task_types", "token_tables", "embedding_dim", "embedding_projection",
+        "context", "extra_tokens", "token_types", "task_types", "token_tables", "embedding_dim", "embedding_projection",
         "embedding_projection_bias", "embedding_scale", "per_layer_embedding", "encoder", "source_vocab",
         "unread_memory", "unused_table", "tower", "pooler", "contact_head", "head", *STORAGE,
     },
@@ -43,13 +43,13 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     },
     layers.MLA: {
         "kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale", "index_topk",
-        "indexer", "interleaved",
+        "indexer", "interleaved", "window", "sinks", "output_gate", "gate_over", "rope_norm",
     },
     layers.Indexer: {"heads", "head_dim"},
     layers.Mamba2: {"kind", "heads", "head_dim", "state", "groups", "conv", "conv_bias", "bias", "norm"},
     layers.Mamba: {"kind", "inner", "state", "rank", "conv", "conv_bias", "bias", "norms", "norm_scale"},
     layers.LightningAttention: {"kind", "heads", "head_dim"},
-    layers.KimiDelta: {"kind", "heads", "head_dim", "conv"},
+    layers.KimiDelta: {"kind", "heads", "head_dim", "conv", "bottleneck"},
     layers.ShortConvolution: {"kind", "conv", "bias"},
     layers.FourierMixing: {"kind"},
     rnn.CellBias: {"input", "hidden"},
@@ -65,7 +65,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.Dense: {"kind", "d_ff", "activation", "gated", "bias", "inner_norm"},
     layers.MoE: {
         "kind", "experts", "active_experts", "d_ff", "activation", "gated", "bias", "router_bias", "routing",
-        "normalize", "shared_experts", "shared_d_ff", "shared_gate", "separate_norms",
+        "normalize", "shared_experts", "shared_d_ff", "shared_gate", "separate_norms", "latent", "output_norm",
         "expert_groups", "active_groups",  # they say which experts are chosen, not how many
     },
     inputs.TokenInput: {"kind"},

@@ -40,7 +40,8 @@ class Reference(Reader, Top):
     def add_ends(self, model: Model, options: Options, width: int) -> None:
         """Build what comes before the stacks and after them; the last one hands on ``width`` columns."""
         stacks: list[Stack] = [model, *([model.encoder] if model.encoder else [])]
-        tables = {"token_embedding": model.vocab, "source_embedding": model.source_vocab}
+        own = None if model.vocab is None else model.vocab + model.extra_tokens
+        tables = {"token_embedding": own, "source_embedding": model.source_vocab}
         if model.unused_table:
             self.unused_table = nn.Parameter(torch.zeros(model.vocab or 0, embedding_width(model)))
         if not any(isinstance(stack.input, TokenInput) for stack in stacks):
