@@ -12,6 +12,7 @@ import txcalc
 from txcalc.answer import reproduce
 from txcalc.answer.reproduce import Reproduction
 from txcalc.cli.app import app
+from txcalc.count import segments
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +76,13 @@ def test_the_command_line_gives_a_familys_first_peak(found: Reproduction, name: 
     done = CliRunner().invoke(app, [*shlex.split(family.command)[1:], "--json"])
     outside = 1343 * 2**20 if name == "bert-large" else 0  # a context, which is in its figures
     assert json.loads(done.stdout)["peak"]["bytes"] + outside == family.rows[0].counted
+
+
+@pytest.mark.parametrize(("sizes", "ready", "more"), [
+    ([3 * 2**19] * 13, 0, 2**19),  # of 20 MiB half a MiB is left, which is not cut off
+    ([3 * 2**19] * 14, 0, 2**19), ([3 * 2**19] * 13, 20 * 2**20, 2**19), ([3 * 2**19] * 13, 21 * 2**20, 0),
+    ([11 * 2**20], 0, 2**20), ([12 * 2**20], 0, 0), ([25 * 2**19], 0, 0),  # of 14 MiB one and a half
+    ([2**20, 2**20 - 512, 512], 0, 0), ([700], 0, 324),
+])
+def test_what_an_allocator_does_not_cut_off_is_allocated(sizes: list[int], ready: int, more: int) -> None:
+    assert segments.taken(sizes, ready) == sum(sizes) + more
