@@ -47,8 +47,8 @@ def test_one_rank_of_llama() -> None:
     ("gpt2", {"zero": 4}, "zero: must be a stage, 0 to 3, got 4"),
     ("gpt2", {"zero": 1, "fsdp": "yes"}, "fsdp: shards by itself: give one of --fsdp and --zero"),
     ("gpt2", {"fsdp": "reshard=maybe"}, "fsdp.reshard: must be one of yes, no, got 'maybe'"),
-    ("gpt2", {"schedule": "interleaved"}, "schedule: must be one of gpipe, 1f1b, interleaved:V, zb, dualpipe, got "
-     "'interleaved'; did you mean interleaved:V?"),
+    ("gpt2", {"schedule": "interleaved"}, "schedule: must be one of gpipe, 1f1b, interleaved:V, looped:V, zb, "
+     "zb:V, zbv, dualpipe, got 'interleaved'; did you mean interleaved:V?"),
     ("llama3-8b", {"cp": 4, "tp": 4, "cp_comm": "a2a"}, "cp: 4 ranks cannot share the 2 key heads of llama3-8b evenly; "
      "2 would do"),
     ("gpt2", {"cp": 3, "cp_comm": "a2a"}, "cp: 64 positions are no equal parts for 3 ranks; leave it out, or give a "
@@ -82,10 +82,12 @@ def test_stages_have_all_layers_and_weights(name: str, pp: int) -> None:
     """A tied table is on the last stage once more."""
     spec = txcalc.load(name)
     run = Workload(seq=32)
-    stages = [params(trace(spec, run.replaced(layout=Layout(pp=pp)), stage=stage)) for stage in range(pp)]
+    stages = [params(trace(spec, run.replaced(layout=Layout(pp=pp)), rank=rank)) for rank in range(pp)]
     table = spec.vocab * spec.d_model if spec.head.tied else 0  # type: ignore[operator, union-attr]
     assert sum(stages) == params(trace(spec, run)) + table
     assert params(trace(spec, run.replaced(layout=Layout(pp=pp)))) == max(stages)
+    folded = Layout(pp=2, schedule="dualpipe")
+    assert sum(params(trace(spec, run.replaced(layout=folded), rank=rank)) for rank in (0, 1)) == sum(stages)
     assert [end - start for start, end in stage_bounds(7, 3)] == [3, 2, 2]
 
 

@@ -45,7 +45,8 @@ def one_rank(t: Trace) -> Iterator[str]:
     """The rank that the numbers are of, and options that do nothing where an axis has one rank."""
     layout = t.layout
     if layout.world > 1:
-        stage = f", of stage {t.stage + 1} of {layout.pp}, which holds most and has {t.model.layers:,} layers"
+        which = " and ".join(str(stage + 1) for stage in layout.stages_of(t.stage))
+        stage = f", of stage {which} of {layout.stages}, which holds most and has {t.model.layers:,} layers"
         yield f"all numbers are of one of {layout.world:,} ranks{stage if layout.pp > 1 else ''}"
     for name, given, axis in (("sp", layout.sp, "tp"), ("zero", layout.zero, "alike"), ("fsdp", layout.fsdp, "alike"),
                               ("schedule", layout.schedule, "pp"), ("cp_comm", layout.cp_comm, "cp")):

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from txcalc.answer.fit import fill, fit
 from txcalc.count import step
+from txcalc.count.schedules import least
 from txcalc.count.turns import Turns
 from txcalc.count.unproved import unproved
 from txcalc.spec.errors import SpecError, not_one_of
@@ -63,13 +64,13 @@ def passes(spec: Model, given: Mapping[str, Any]) -> Passes:
 
 
 def highest(spec: Model, workload: Workload) -> Trace:
-    """The pass on one device, or on the stage of a pipeline whose peak is the highest, of equal ones the first."""
+    """The pass on one device, or on the rank of a pipeline whose peak is the highest, of equal ones the first."""
     layout = workload.layout
     if layout is None or layout.pp == 1 or workload.phase != "training":
         return trace(spec, workload)
-    own = [local(spec, layout, stage) for stage in range(layout.pp)]
-    first = (stage for stage in range(layout.pp) if own.index(own[stage]) == stage)  # has most waiting of its like
-    found = [trace(spec, workload, stage=stage) for stage in first]
+    own = [[local(spec, layout, [stage]) for stage in layout.stages_of(rank)] for rank in range(layout.pp)]
+    first = (rank for rank in range(layout.pp) if own.index(own[rank]) == rank)  # has most waiting of its like
+    found = [trace(spec, workload, rank=rank) for rank in first]
     return max(found, key=lambda t: max(each.peak_bytes for each in step.phases(t)))
 
 
@@ -114,9 +115,10 @@ def _accumulated(given: dict[str, Any]) -> dict[str, Any]:
                         field="accumulate")
     if whole is None and "accumulate" not in given and layout.pp == 1:
         return given
-    count = given.get("accumulate", layout.pp) if whole is None else whole // together
-    if count < layout.pp and (layout.schedule or "1f1b") == "1f1b":
-        raise SpecError(f"1f1b wants at least as many micro-batches as stages: {layout.pp}, not {count}, or gpipe",
+    want = least(layout) if layout.pp > 1 else 1
+    count = given.get("accumulate", max(want, layout.pp)) if whole is None else whole // together
+    if count < want:
+        raise SpecError(f"{layout.order} wants at least as many micro-batches as stages: {want}, not {count}, or gpipe",
                         field="accumulate" if whole is None else "global_batch")
     return given | {"accumulate": count}
 

@@ -17,6 +17,7 @@ from txcalc.answer.serving import Serving, served, serving
 from txcalc.count import step, zero
 from txcalc.count.activations import kept
 from txcalc.count.flops import core_flops, forward_flops
+from txcalc.count.gradients import parameters
 from txcalc.count.lifetimes import moments
 from txcalc.count.params import params
 from txcalc.count.peak import highest
@@ -120,7 +121,7 @@ def _after_step(spec: Model, run: Run) -> int:
 
 def _gradients(t: Trace) -> int:
     """Bytes of the gradients that a step makes, in the weights' dtype."""
-    return int(sum(each.elements * each.width * each.copies for each in step.parameters(t)))
+    return int(sum(each.elements * each.width * each.copies for each in parameters(t)))
 
 
 def _states(spec: Model, run: Run, *, parameters: str) -> Fraction:

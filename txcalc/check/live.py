@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from txcalc.answer.fit import fit
 from txcalc.answer.validation import Device, Row
 from txcalc.count import step
+from txcalc.count.gradients import parameters, unrolled
 from txcalc.count.lifetimes import Event, live_bytes
 from txcalc.count.optimizers import OPTIMIZERS, kernel_of
 from txcalc.count.unproved import unproved
@@ -37,7 +38,7 @@ def measured(
         run["loss"] = w.phase == "training"
     else:
         t = trace(spec, w)
-        run |= {"order": [p.path for p in step.unrolled(t, step.parameters(t))], "optimizer": w.updates,
+        run |= {"order": [p.path for p in unrolled(t, parameters(t))], "optimizer": w.updates,
                 "kernel": kernel_of(w.updates, w.optimizer_kernel), "clip": bool(w.clip),
                 "accumulate": w.accumulate or 1, "in_backward": bool(w.in_backward)}
         if w.layout is not None and w.layout.fsdp is not None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
-from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, schedules
+from torch.distributed.pipelining import PipelineStage, schedules
 from torch.distributed.pipelining.stage import InferenceMode  # type: ignore[attr-defined]
 
 from txcalc.check.measure import Inputs
@@ -20,7 +20,10 @@ from txcalc.check.measure_trained import build
 from txcalc.check.reference.transformer import Reference
 from txcalc.spec.model import Model
 
-SCHEDULES: Final = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
+SCHEDULES: Final[dict[str, Any]] = {
+    "gpipe": schedules.ScheduleGPipe, "1f1b": schedules.Schedule1F1B, "interleaved": schedules.ScheduleInterleaved1F1B,
+    "looped": schedules.ScheduleLoopedBFS, "zb": schedules.ScheduleInterleavedZeroBubble,
+    "zbv": schedules.ScheduleZBVZeroBubble, "dualpipe": schedules.ScheduleDualPipeV}
 
 
 class Stage(nn.Module):
@@ -64,32 +67,36 @@ def stage_of(rank: int, world: int) -> Iterator[None]:
 
 
 def stage_peak(
-    model: Model, batch: int, seq: int, *, stage: int, pp: int, schedule: str, micro_batches: int,
-    dtype: torch.dtype = torch.float32, device: str = "fake-cuda", **how: Any,
+    model: Model, batch: int, seq: int, *, stages: Sequence[int], pp: int, schedule: str, micro_batches: int,
+    further: Sequence[dict[str, Any]] = (), dtype: torch.dtype = torch.float32, device: str = "fake-cuda", **how: Any,
 ) -> list[int]:
-    """Live bytes before and at the peak of a stage's second step, all micro-batches' inputs and targets among them.
+    """Live bytes before and at the peak of a rank's second step, all micro-batches' inputs and targets among them.
 
-    ``model``: that of the stage.
+    ``model``: that of the first of its ``stages``; ``further``: those of the others, as data.
     """
-    first, last = stage == 0, stage == pp - 1
-    with stage_of(stage, pp), FakeTensorMode(allow_non_fake_inputs=True):
-        root = build(model, length=seq, dtype=dtype, device="cuda", **how)
-        whole = Inputs(model, batch * micro_batches, seq, None, "cuda", dtype=dtype)
-        hidden = torch.empty(batch, seq, model.d_model, dtype=dtype, device="cuda", requires_grad=True)
-        logits = torch.empty(batch, seq, model.vocab or 0, dtype=dtype, device="cuda", requires_grad=True)
-        place = PipelineStage(
-            Stage(root, first=first), stage, pp, torch.device("cuda"),
-            input_args=(whole.tokens[:batch] if first else hidden,), output_args=(logits if last else hidden,))
-        loss = root.loss if last else nn.functional.mse_loss  # without one it runs no backward pass
-        run = SCHEDULES[schedule](place, micro_batches, loss_fn=loss, scale_grads=False)
-        live = LiveMode("cuda")
-        for x in (*root.parameters(), *([whole.tokens] if first else []), *(whole.targets if last else ())):
+    kind, count = SCHEDULES[schedule.partition(":")[0]], pp * len(stages)
+    with stage_of(stages[0], pp), FakeTensorMode(allow_non_fake_inputs=True):
+        models = [model, *map(Model.from_data, further)]
+        roots = [build(each, length=seq, dtype=dtype, device="cuda", **how) for each in models]
+        whole = Inputs(models[-1], batch * micro_batches, seq, None, "cuda", dtype=dtype)
+        tokens, targets = whole.tokens, whole.targets if count - 1 in stages else ()
+        shape = batch, seq, model.d_model
+        hidden = torch.empty(*shape, dtype=dtype, device="cuda", requires_grad=True)
+        logits = torch.empty(batch, seq, models[-1].vocab or 0, dtype=dtype, device="cuda", requires_grad=True)
+        places = [PipelineStage(
+            Stage(root, first=i == 0), i, count, torch.device("cuda"), input_args=(hidden if i else tokens[:batch],),
+            output_args=(logits if i == count - 1 else hidden,)) for i, root in zip(stages, roots, strict=True)]
+        loss = roots[-1].loss if targets else nn.functional.mse_loss  # without one it runs no backward pass
+        several = issubclass(kind, schedules.PipelineScheduleMulti)
+        run = kind(places if several else places[0], micro_batches, loss_fn=loss, scale_grads=False)
+        live, parameters = LiveMode("cuda"), [p for root in roots for p in root.parameters()]
+        for x in (*parameters, *([tokens] if 0 in stages else []), *targets):
             live.see(x)
-        given = (whole.tokens,) if first else ()
         with live:
             for _ in range(2):
-                for p in root.parameters():
+                for p in parameters:
                     p.grad = None
                 live.peak = before = live.now
-                run.step(*given, target=whole.targets[0] if last else None, return_outputs=False)
+                run.step(*([tokens] if 0 in stages else []), target=targets[0] if targets else None,
+                         return_outputs=False)
         return [before, live.peak]

@@ -22,5 +22,6 @@ PARALLEL: Final[dict[str, tuple[str | None, str, Callable[[Any], Any]]]] = {
              units.parse_count),
     "fsdp": ("yes|KEY=...", "PyTorch's fully_shard over dp: yes, or reshard=yes|no, params=bf16, reduce=fp32|bf16, "
              "replicas=N. Default no.", str),
-    "schedule": ("NAME", "Of a pipeline: gpipe or 1f1b. Default 1f1b.", str),
+    "schedule": ("NAME", "Of a pipeline: gpipe, 1f1b, interleaved:V (V stages to a rank), looped:V, zb, zb:V, zbv "
+                 "or dualpipe. Default 1f1b.", str),
 }

@@ -18,8 +18,10 @@ from math import prod
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from txcalc.count.halves import Halves
 from txcalc.count.moments import Middle, Moment, Moments, Pass, every
-from txcalc.count.plans import Plan, plan
+from txcalc.count.plans import Plan, gradient_name, through_view
+from txcalc.count.plans import plan as backward
 from txcalc.count.shards import Sharding, sharding
 from txcalc.count.turns import Border, Edge, Memory, Return, Run, Schedule, Step, Turns, Value, count
 from txcalc.count.unproved import check
@@ -56,25 +58,27 @@ def live_bytes(trace: Trace, *, in_place: bool = True, unroll: bool = False) -> 
 
 
 def moments(
-    trace: Trace, *, in_place: bool, unroll: bool = False, accumulates: bool = False, none: Any = 0,
-    amount: Callable[[Memory], Any] = lambda memory: memory.bytes,
+    trace: Trace, *, in_place: bool, unroll: bool = False, accumulates: bool = False, halves: bool = False,
+    none: Any = 0, amount: Callable[[Memory], Any] = lambda memory: memory.bytes,
     number: Callable[[Number], Number] = lambda size: size,
 ) -> Moments:
     """Every moment of a run on ints or symbols, that before it first.
 
     ``accumulates``: gradients of weights are there before the run (and left out), and those that it makes are added to
-    them, in place. ``amount``: what a storage adds to ``none``, its bytes or more. ``number``: a size as it is, or as
-    an int. Raises ``SpecError`` for what is not proved.
+    them, in place. ``halves``: gradients of the run's input come first, weights' later. ``amount``: what a storage adds
+    to ``none``, its bytes or more. ``number``: a size as it is, or an int. Raises ``SpecError`` for what is not proved.
     """
     run = partial(_run, trace, in_place=in_place, unroll=unroll, none=none, amount=amount, number=number)
-    return _again(trace, run(), run, accumulates)
+    return _again(trace, run(), run, accumulates, halves)
 
 
-def on_ints(trace: Trace, *, in_place: bool, accumulates: bool, rounded: Callable[[int], int]) -> Moments:
+def on_ints(
+    trace: Trace, *, in_place: bool, accumulates: bool, rounded: Callable[[int], int], halves: bool = False
+) -> Moments:
     """The moments of a run on ints, of storages as an allocator rounds them up."""
     run = partial(_run, trace, in_place=in_place, number=partial(count, trace),
                   amount=lambda memory: rounded(memory.bytes))
-    return _again(trace, _on_ints(trace, in_place, rounded), run, accumulates)
+    return _again(trace, _on_ints(trace, in_place, rounded), run, accumulates, halves)
 
 
 @lru_cache(maxsize=2)
@@ -82,11 +86,13 @@ def _on_ints(trace: Trace, in_place: bool, rounded: Callable[[int], int]) -> _Li
     return _run(trace, in_place=in_place, number=partial(count, trace), amount=lambda memory: rounded(memory.bytes))
 
 
-def _again(trace: Trace, once: _Live, run: Callable[..., _Live], accumulates: bool) -> Moments:
-    """The moments of a run, which is run once more where it is not for the first time."""
+def _again(trace: Trace, once: _Live, run: Callable[..., _Live], accumulates: bool, halves: bool) -> Moments:
+    """The moments of a run, which is run once more where it is not for the first time, or in halves."""
     made = {path: value.gradient.shape for (path, _), (value, _) in once.weights.items() if value.gradient is not None}
     if (units := sharding(trace, made, later=accumulates)) is not None:
         return run(units=units).moments
+    if halves:
+        return run(uses=once.used if accumulates else {}, halves=True).moments
     return run(uses=once.used).moments if accumulates else once.moments
 
 
@@ -113,7 +119,7 @@ def gradients(trace: Trace, rounded: Callable[[int], int] = int) -> Iterator[tup
 def _run(
     trace: Trace, *, in_place: bool = True, unroll: bool = False, uses: Mapping[object, int] = MappingProxyType({}),
     none: Any = 0, amount: Callable[[Memory], Any] = lambda memory: memory.bytes,
-    number: Callable[[Number], Number] = lambda size: size, units: Sharding | None = None,
+    number: Callable[[Number], Number] = lambda size: size, units: Sharding | None = None, halves: bool = False,
 ) -> _Live:
     """A run, forward and backward, as ``moments`` asks for it."""
     check(trace)
@@ -125,6 +131,7 @@ def _run(
     live.note()
     live.forward(steps)
     if trace.workload.keeps:
+        live.halves = Halves() if halves else None
         live.backward(steps)
     return live
 
@@ -147,9 +154,9 @@ class _Live:
         self._ahead = True
         self.weights: dict[tuple[str, object], tuple[Value, Number]] = {}  # their gradients, and how many are alike
         self._uses, self.used, self._units = uses, Counter[object](), units
-        self._plans: dict[int, Plan] = {}
-        self._bytes, self._leaves = trace.workload.bytes_of, set[Value]()
+        self._plans, self._leaves = dict[int, Plan](), set[Value]()
         self.open: list[tuple[Edge, int, Any]] = []  # with the first moment inside, and what was alive before
+        self.halves: Halves | None = None  # of the backward pass
 
     def forward(self, steps: Schedule) -> None:
         """Run forward to results that the caller holds."""
@@ -170,7 +177,7 @@ class _Live:
             dying.setdefault(min(i, end), []).append(memory)
         for i, step in enumerate(steps[:end + 1]):
             if isinstance(step, Edge):
-                self._cross(step)
+                self.cross(step)
                 continue
             if isinstance(step, Border) and self._units is not None and self._phase == "forward":
                 self._units.forward(self, step)
@@ -204,14 +211,21 @@ class _Live:
             self.allocate(results[0].label, first)
         for step in reversed(steps.steps):
             if isinstance(step, Edge):
-                self._cross(step)
+                self.cross(step)
             elif isinstance(step, Border) and self._units is not None:
                 self._units.backward(self, step)
             elif isinstance(step, Run):
                 self._turns = step.turns
                 self._back(step)
-        outputs = self._outputs if self.trace.layout.pp > 1 else ()  # which a schedule then lets go of
-        self.release([*(() if given else first), *(steps.memories[x.storage.id] for x in outputs)])
+        outputs, leaves = ([steps.memories[x.storage.id] for x in found] if self.trace.layout.pp > 1 and self._outputs else []
+                           for found in (results, self.trace.leaves))
+        handed = [value.gradient for x in self.trace.inputs if (value := steps.values[x.value]).gradient is not None]
+        above = () if self.halves is None else self.halves.above(steps)
+        self.release([*(() if given else first), *above, *leaves, *(() if self.halves else outputs)])
+        self.release(handed)
+        if self.halves is not None:
+            self._phase, self._ahead = "weights", True
+            self.halves.weights(self, steps, outputs, later=bool(self._uses))
 
     @property
     def _outputs(self) -> tuple[Tensor, ...]:
@@ -219,14 +233,15 @@ class _Live:
         sent = self.trace.workload.implementation in WIDE and self.trace.stage < self.trace.layout.pp - 1
         return () if sent else (*self.trace.results, *self.trace.leaves)
 
-    def _cross(self, edge: Edge) -> None:
+    def cross(self, edge: Edge) -> None:
         """Begin turns that stand for others, or end them: then all that those would have added is alive."""
         if not self.open or self.open[-1][0] is not edge:
             self.open.append((edge, len(self.moments), self.now))
             return
         _, start, before = self.open.pop()
         grows = self.now - before
-        self.moments[start:] = [Middle(edge, grows, tuple(self.moments[start:]), self._ahead)]
+        if inside := tuple(self.moments[start:]):
+            self.moments[start:] = [Middle(edge, grows, inside, self._ahead)]
         self.now += grows * (edge.times - 1)
 
     def _back(self, run: Run) -> None:
@@ -238,7 +253,7 @@ class _Live:
                 value.gradient = None
         made: list[tuple[Gradient, Memory]] = []
         passing: list[tuple[int, Memory]] = []
-        unpacked, planned, checked = run.unpacks, self._plan(run.op), 0
+        unpacked, planned, checked = run.unpacks, self.plan(run.op), 0
         if given:
             if run.again is not None and run.again.due and run.op.packs:
                 run.again.due, self._ahead = False, True
@@ -254,16 +269,12 @@ class _Live:
                     if not step.first:
                         made[checked:] = self._checked(run, planned, made[checked:])
                         checked = len(made)
-                new = [each for each in step.new
-                       if not isinstance(x := each[0].of, Tensor) or run.read_values[x.value].grad]
-                fresh = list(zip((g for g, _ in new), self._make(run.op, new), strict=True))
+                new = [each for each in step.new if self._wants(run, each[0])]
+                fresh = list(zip((g for g, _ in new), self.make(run.op, new), strict=True))
                 made += [*self._kept(run, step.kept), *fresh]
                 for g in step.same:
-                    if not isinstance(g.of, Tensor):
-                        given[0].users += 1
-                        made.append((g, given[0]))
-                    elif run.read_values[g.of.value].grad:
-                        given[0].users += len(run.read_values[g.of.value].each())
+                    if self._wants(run, g):
+                        given[0].users += len(run.read_values[g.of.value].each()) if isinstance(g.of, Tensor) else 1
                         made.append((g, given[0]))
                 self.release(memory for last, memory in passing if last == i)
                 passing += [(i + g.passing, memory) for g, memory in fresh if g.passing]
@@ -271,17 +282,24 @@ class _Live:
         made[checked:] = self._checked(run, planned, made[checked:])
         temporary = [memory for g, memory in made if g.of is None and not g.passing]
         passed = [memory for last, memory in passing if last >= len(run.op.backward)]
-        self.release([*given, *passed, *temporary, *run.frees])
-        through = [x for x in made if _through_view(x[0])]  # operations made before this one
-        own = [x for x in made if not _through_view(x[0])] if through else made
-        self._hand_on(run, sorted(own, key=lambda x: not x[0].first) if len(own) > 1 else own)
+        held = self.halves is not None and given and self.halves.hold(run, given)
+        self.release([*(() if held else given), *passed, *temporary, *(() if self.halves else run.frees)])
+        through = [x for x in made if through_view(x[0])]  # operations made before this one
+        own = [x for x in made if not through_view(x[0])] if through else made
+        self.hand_on(run, sorted(own, key=lambda x: not x[0].first) if len(own) > 1 else own)
         for each in reversed(through):
-            self._hand_on(run, [each])
+            self.hand_on(run, [each])
 
-    def _plan(self, op: Op) -> Plan:
+    def _wants(self, run: Run, g: Gradient) -> bool:
+        """Whether a gradient is made, in this half of the backward pass if it has two."""
+        if isinstance(g.of, Tensor):
+            return run.read_values[g.of.value].grad
+        return self.halves is None or g.of is None
+
+    def plan(self, op: Op) -> Plan:
         """An operation's backward pass, the same in every turn."""
         if id(op) not in self._plans:
-            self._plans[id(op)] = plan(op, self._bytes, self.number, in_place=self.in_place)
+            self._plans[id(op)] = backward(op, self._bytes, self.number, in_place=self.in_place)
         return self._plans[id(op)]
 
     def _kept(self, run: Run, wanted: Iterable[Gradient]) -> Iterator[tuple[Gradient, Memory]]:
@@ -289,10 +307,10 @@ class _Live:
         for g in wanted:
             assert g.kept is not None
             memory = run.read_values[g.kept.value].memory
-            if memory is not None and (not isinstance(g.of, Tensor) or run.read_values[g.of.value].grad):
+            if memory is not None and self._wants(run, g):
                 memory.users += 1
                 self.now -= self.amount(memory)
-                memory.what = _name(g)
+                memory.what = gradient_name(g)
                 memory.group = "gradients" if isinstance(g.of, str) else "transient"
                 self.now += self.amount(memory)
                 yield g, memory
@@ -304,13 +322,13 @@ class _Live:
             return made
         for g, memory in made:
             if isinstance(g.of, Tensor) and self._bytes(g.of.made) != self._bytes(casting):
-                (cast,) = self._make(run.op, [(g, self._width(g.of))])
+                (cast,) = self.make(run.op, [(g, self._width(g.of))])
                 self.release([memory])
                 g, memory = g._replace(how="new"), cast
             found.append((g, memory))
         return found
 
-    def _hand_on(self, run: Run, made: list[tuple[Gradient, Memory]]) -> None:
+    def hand_on(self, run: Run, made: list[tuple[Gradient, Memory]]) -> None:
         """Add gradients to those that are there; what was added is released when all have been."""
         spent = list[Memory]()
         for g, memory in made:
@@ -330,27 +348,27 @@ class _Live:
 
     def _add(self, run: Run, value: Value, g: Gradient, memory: Memory) -> list[Memory]:
         """Add a gradient to what is there, in place where that has one owner and no view of it."""
-        old, fresh = value.gradient, g.how in ("new", "same") and not _through_view(g)
+        old, fresh = value.gradient, g.how in ("new", "same") and not through_view(g)
         size = self._width(g.of) if isinstance(g.of, Tensor) else (old or memory).bytes
         if old is None:  # a leaf's is no part of another's
-            own = self._make(run.op, [(g, size)]) if g.how == "part" and value in self._leaves else []
+            own = self.make(run.op, [(g, size)]) if g.how == "part" and value in self._leaves else []
             value.gradient, value.fresh = (own or [memory])[0], fresh or bool(own)
             return [memory] if own else []
         if not old.users:  # it was added elsewhere
             return [memory]
         part = isinstance(g.of, str) and memory.bytes != size  # of a whole table, of which this rank has a part
-        spent = [memory, *(self._make(run.op, [(g, size)]) if part else ())]
+        spent = [memory, *(self.make(run.op, [(g, size)]) if part else ())]
         if not (self.in_place and value.fresh and old.users == 1):
             sized = g if isinstance(g.of, Tensor) else g._replace(shape=old.shape)
-            value.gradient, value.fresh = self._make(run.op, [(sized, size)])[0], True
+            value.gradient, value.fresh = self.make(run.op, [(sized, size)])[0], True
             self.release([old])
         return spent
 
     def _width(self, x: Tensor) -> Number:
         return self.number(prod(x.shape) * self._bytes(x.made))
 
-    def _make(self, op: Op, sizes: list[tuple[Gradient, Number]]) -> list[Memory]:
-        made = [Memory(size, op, _name(g), "gradients" if isinstance(g.of, str) else "transient",
+    def make(self, op: Op, sizes: list[tuple[Gradient, Number]]) -> list[Memory]:
+        made = [Memory(size, op, gradient_name(g), "gradients" if isinstance(g.of, str) else "transient",
                        shape=g.shape or (g.of.shape if isinstance(g.of, Tensor) else ())) for g, size in sizes]
         self.allocate(op.path, (memory for (g, _), memory in zip(sizes, made, strict=True) if g.how != "added"))
         return made
@@ -377,13 +395,3 @@ class _Live:
     def note(self, path: str = "") -> None:
         """Note the moment."""
         self.moments.append(Moment(self._phase, path, self.now, self._turns))
-
-
-def _name(g: Gradient) -> str:
-    of = g.of.label if isinstance(g.of, Tensor) else g.of
-    return f"gradient of {of}" if of else "temporary"
-
-
-def _through_view(g: Gradient) -> bool:
-    """Whether the gradient goes on through the backward pass of a view: of the tensor, or of a transposed weight."""
-    return g.of.viewed if isinstance(g.of, Tensor) else g.how == "view"

@@ -9,7 +9,7 @@ from txcalc.count.turns import Edge, Turns, count
 from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Number
 
-Pass = Literal["forward", "backward"]
+Pass = Literal["forward", "backward", "weights"]
 
 
 class Moment(NamedTuple):

@@ -40,7 +40,7 @@ def peak(trace: Trace, *, in_place: bool = True) -> Peak:
 
 
 def alive(
-    trace: Trace, where: Where, *, in_place: bool = True, accumulates: bool = False,
+    trace: Trace, where: Where, *, in_place: bool = True, accumulates: bool = False, halves: bool = False,
     groups: Container[str] = get_args(Group),
 ) -> Iterator[Entry]:
     """What of these ``groups`` is alive at a moment of a run on ints or symbols, by the operation that made it."""
@@ -54,7 +54,7 @@ def alive(
         return _Sum(number, (memory.op.path, memory.what, memory.group, memory.bytes, memory.shape))
 
     none = _Sum(number)
-    run = moments(trace, in_place=in_place, accumulates=accumulates, none=none, amount=amount)
+    run = moments(trace, in_place=in_place, accumulates=accumulates, halves=halves, none=none, amount=amount)
     for (path, what, group, size, shape), often in found(run, where).live.each().items():
         if size and often:
             yield Entry(made[path], what, size, often, part=group, shape=shape)

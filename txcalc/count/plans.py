@@ -45,3 +45,14 @@ def plan(op: Op, width: Callable[[Role], int], number: Callable[[Number], Number
              tuple((g, size(g)) for g in wanted if not (g.how in ("same", "part") or g.kept)),
              tuple(g for g in wanted if g.how in ("same", "part")), tuple(g for g in wanted if g.kept))
         for step, wanted in zip(op.backward, steps, strict=True)))
+
+
+def gradient_name(g: Gradient) -> str:
+    """A gradient in words."""
+    of = g.of.label if isinstance(g.of, Tensor) else g.of
+    return f"gradient of {of}" if of else "temporary"
+
+
+def through_view(g: Gradient) -> bool:
+    """Whether the gradient goes on through the backward pass of a view: of the tensor, or of a transposed weight."""
+    return g.of.viewed if isinstance(g.of, Tensor) else g.how == "view"

@@ -1,88 +1,115 @@
-"""Pipelines: in which order a stage runs micro-batches, and what it holds of those that wait for their backward pass.
+"""Pipelines: what a rank holds of micro-batches that wait for their backward pass, while it runs another one's.
 
-Schedules are those of ``torch.distributed.pipelining`` (2.13): GPipe (arXiv 1811.06965) and 1F1B (arXiv 1806.03377).
-A stage receives each micro-batch's hidden states, and their gradient, into memory of its own, made once for all of
-them, and keeps what it has sent until the micro-batch's backward pass.
+As ``torch.distributed.pipelining`` (2.13) does it. A stage receives each micro-batch's hidden states, and their
+gradient, into memory of its own, made once for all of them, and keeps what it has sent until the micro-batch's backward
+pass. Two stages of a rank that follow each other hand tensors on: the one's output is the other's input. Gradients of
+an input that were made without those of weights stay until the next step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import takewhile
+from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
 from txcalc.count.entries import Entry
-from txcalc.spec import words
-from txcalc.spec.errors import SpecError
-from txcalc.trace.layout import Layout
+from txcalc.count.schedules import Kind, order
+from txcalc.trace.model import trace as run
+from txcalc.trace.rank import RECEIVED
 from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Role
 from txcalc.trace.workload import WIDE
 
 
-class Pass(NamedTuple):
-    """One pass of a micro-batch on a stage, forward or back, while so many others are ``waiting`` for theirs back, and
-    others are ``done``, whose gradients are there."""
+class Held(NamedTuple):
+    """Micro-batches of one stage: those that ``wait`` for their backward pass, those whose gradients of weights alone
+    are to come (``halfway``), those whose halves have begun (``halved``), and those that are ``done``."""
 
-    forward: bool
-    waiting: int
-    done: int
+    wait: int = 0
+    halfway: int = 0
+    halved: int = 0
+    done: int = 0
+
+    def after(self, kind: Kind) -> Held:
+        """Once a pass is over."""
+        wait, halfway, halved, done = self
+        if kind == "F":
+            return Held(wait + 1, halfway, halved, done)
+        if kind == "I":
+            return Held(wait, halfway + 1, halved + 1, done)
+        return Held(wait, halfway, halved, done + 1)
+
+    def during(self, kind: Kind) -> Held:
+        """While one is run."""
+        return self._replace(wait=self.wait - (kind in "BI"), halfway=self.halfway - (kind == "W"))
+
+
+class Pass(NamedTuple):
+    """One pass of a micro-batch on one of a rank's stages, and what is there of all others then."""
+
+    chunk: int
+    kind: Kind
+    held: tuple[Held, ...]
 
     @property
-    def later(self) -> bool:
-        """Whether there are gradients of an earlier one."""
-        return self.done > 0
-
-    def has(self, phase: str) -> bool:
-        """Whether a phase of a micro-batch is in it."""
-        return self.forward != (phase == "backward")
+    def run(self) -> tuple[int, bool, bool]:
+        """The stage, whether there are gradients of weights of an earlier one, and whether it goes back in halves."""
+        return self.chunk, self.held[self.chunk].done > 0, self.kind in "IW"
 
 
-def most(passes: Iterable[Pass]) -> Iterable[Pass]:
-    """Of passes that are alike but for how many wait, and are done, those with the most."""
-    found: dict[tuple[bool, bool], Pass] = {}
-    for each in passes:
-        alike = each.forward, each.later
-        found[alike] = max(found.get(alike, each), each)
-    return found.values()
+@lru_cache(maxsize=8)
+def chunks(trace: Trace) -> tuple[Trace, ...]:
+    """The stages of a rank of which ``trace`` has all layers, each by itself."""
+    layout = trace.layout
+    if layout.per_rank == 1 or trace.workload.phase != "training":
+        return (trace,)
+    return tuple(run(trace.whole, trace.workload, trace.sizes, stage=stage) for stage in layout.stages_of(trace.stage))
+
+
+def most(found: Iterable[Pass]) -> Iterable[Pass]:
+    """Of passes that are alike but for how many are done, the last."""
+    return {(each.chunk, each.kind, *(held._replace(done=min(held.done, 1)) for held in each.held)): each
+            for each in found}.values()
 
 
 def passes(trace: Trace) -> Iterator[Pass]:
-    """The passes of a training step on the trace's stage, in order. Raises ``SpecError`` for an unknown schedule."""
-    micro_batches = trace.workload.accumulate or 1
-    there = done = 0
-    for forward in order(trace.layout, trace.stage, micro_batches):
-        yield Pass(forward, there - (not forward), done)
-        there, done = there + (1 if forward else -1), done + (not forward)
+    """The passes of a training step on a rank, in order; else one forward. Raises ``SpecError`` for a number of
+    micro-batches that a schedule does not take."""
+    layout = trace.layout
+    held = [Held()] * len(chunks(trace))
+    if trace.workload.phase != "training":
+        yield Pass(0, "F", tuple(held))
+        return
+    for chunk, kind in order(layout, trace.stage, trace.workload.accumulate or 1):
+        if trace.stage == chunk == 0 and kind in "IW":  # the first stage's input has no gradient: all at once
+            if kind == "I":
+                continue
+            kind = "B"
+        held[chunk] = held[chunk].during(kind)
+        yield Pass(chunk, kind, tuple(held))
+        held[chunk] = held[chunk].after(kind)
 
 
-def order(layout: Layout, stage: int, micro_batches: int) -> Iterator[bool]:
-    """Whether each pass of a stage goes forward."""
-    schedule = layout.schedule or "1f1b"
-    ahead = {"gpipe": micro_batches, "1f1b": min(micro_batches, layout.pp - stage)}.get(words.form(schedule))
-    if ahead is None:
-        raise SpecError(f"{schedule} is not built yet: 1f1b and gpipe are", field="schedule")
-    yield from [True] * ahead
-    for _ in range(micro_batches - ahead):
-        yield from (False, True)
-    yield from [False] * ahead
+def over(trace: Trace) -> Pass:
+    """What is there once the last of a step's passes is over, of each stage one by itself."""
+    *_, last = passes(trace)
+    held = [each.after(last.kind) if chunk == last.chunk else each for chunk, each in enumerate(last.held)]
+    return Pass(-1, "B", tuple(each._replace(done=each.done - 1) for each in held))
 
 
 def received(trace: Trace) -> Iterator[Entry]:
-    """Memory for the gradients that come from the stage after."""
-    if _as_they_come(trace):
-        return
-    if trace.workload.phase == "training" and trace.stage < trace.layout.pp - 1:
+    """Memory of a stage for the gradients that come from the one after."""
+    if trace.workload.phase == "training" and trace.stage < trace.layout.stages - 1 and not _as_they_come(trace):
         yield _between(trace, "gradients of the stage after")._replace(times=trace.workload.accumulate or 1)
 
 
-def batches(trace: Trace) -> int:
-    """Micro-batches of which a stage has inputs at once."""
-    count: int = trace.workload.accumulate or 1
+def batches(trace: Trace, chunk: int) -> int:
+    """Micro-batches of which one of a rank's stages has inputs at once."""
     if trace.layout.pp == 1:
         return 1
-    return sum(takewhile(bool, order(trace.layout, trace.stage, count))) if _as_they_come(trace) else count
+    count: int = trace.workload.accumulate or 1
+    return max(each.held[chunk].wait + 1 for each in passes(trace)) if _as_they_come(trace) else count
 
 
 def _as_they_come(trace: Trace) -> bool:
@@ -90,16 +117,29 @@ def _as_they_come(trace: Trace) -> bool:
     return trace.workload.implementation in WIDE
 
 
+def follows(trace: Trace) -> bool:
+    """Whether a stage's hidden states are those that another one of its rank has made."""
+    return trace.stage > 0 and trace.layout.rank_of(trace.stage - 1) == trace.layout.rank_of(trace.stage)
+
+
 def around(trace: Trace, each: Pass) -> Iterator[Entry]:
-    """What is there of other micro-batches in a pass beside what waits: the gradient that the last one has handed to
-    the stage before, which 1F1B still holds, and the losses of those that are done."""
-    if _as_they_come(trace) and not each.forward and trace.stage < trace.layout.pp - 1:
-        yield _between(trace, "gradient of the stage after")
-    if trace.stage and each.later and (trace.layout.schedule or "1f1b") == "1f1b":
-        yield _between(trace, "gradient for the stage before")._replace(part="waiting")
-    if trace.layout.pp > 1 and trace.loss is not None and each.later:
-        size = trace.loss.elements * trace.workload.bytes_of(trace.loss.made)
-        yield Entry(trace.ops[-1], "losses", size, each.done, part="waiting", shape=())
+    """What is there of other micro-batches in a pass beside what waits: gradients that were handed to the stage before,
+    inputs that another stage has not made, and the losses of those that are done."""
+    for chunk, (stage, held) in enumerate(zip(chunks(trace), each.held, strict=True)):
+        if _as_they_come(stage) and each.chunk == chunk and each.kind in "BI" and stage.stage < stage.layout.stages - 1:
+            yield _between(stage, "gradient of the stage after")
+        handed = 0 if follows(stage) else held.halved  # else they are its gradients, in that one's memory
+        if stage.stage and held.done and each.chunk >= 0 and trace.layout.order == "1f1b":
+            handed += 1
+        if handed:
+            yield _between(stage, "gradients for the stage before")._replace(part="waiting", times=handed)
+        if follows(stage):
+            before, running = each.held[chunk - 1], each.chunk == chunk - 1 and each.kind != "F"
+            own = (trace.workload.accumulate or 1) - before.wait - before.halfway - running
+            yield _between(stage, RECEIVED)._replace(times=own)
+        if stage.layout.pp > 1 and stage.loss is not None and held.done and each.chunk >= 0:
+            size = stage.loss.elements * stage.workload.bytes_of(stage.loss.made)
+            yield Entry(stage.ops[-1], "losses", size, held.done, part="waiting", shape=())
 
 
 def _between(trace: Trace, what: str) -> Entry:

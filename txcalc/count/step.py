@@ -12,15 +12,15 @@ time, to which it adds, as in Megatron-LM (``core/distributed/param_and_grad_buf
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache, partial
+from functools import cache, partial
 from math import prod
 from typing import Any, Final, Literal, NamedTuple
 
 from txcalc.count import optimizers, params, set_aside, shards, stages, weights, zero
 from txcalc.count.entries import Entry
-from txcalc.count.lifetimes import gradients, moments, on_ints
+from txcalc.count.gradients import parameters, unrolled
+from txcalc.count.lifetimes import moments, on_ints
 from txcalc.count.moments import Moment, Moments, every
 from txcalc.count.parameter import Parameter
 from txcalc.count.peak import Amounts, Where, alive, found, highest
@@ -28,9 +28,9 @@ from txcalc.count.turns import Memory, Turns, count
 from txcalc.count.unproved import INPUTS, unmeasured
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import located_blocks
-from txcalc.trace.record import Node, Op, Repeat, Trace, walk
-from txcalc.trace.tensors import Number, Role, Tensor
+from txcalc.trace.rank import RECEIVED
+from txcalc.trace.record import Trace
+from txcalc.trace.tensors import Role, Tensor
 from txcalc.trace.workload import Workload
 
 CATEGORIES: Final = ("weights", "master weights", "optimizer state", "gradients", "inputs", "cache", "waiting", "saved",
@@ -95,12 +95,11 @@ def at_peak(trace: Trace, *, in_place: bool = True) -> list[Entry]:
     """All that is alive at the highest moment, by category (``part``), what is resident first."""
     step = _Step(trace, in_place)
     top = max(step.peaks(), key=lambda each: each.bytes)
-    entries = [*step.resident, *(step.gradients if top.made_in.later else ()),
-               *stages.around(trace, top.made_in)]
-    entries += alive(trace, top.where, in_place=in_place, accumulates=step.adds(top.made_in.later))
-    if top.made_in.waiting:
-        then = alive(trace, step.sent(step.moments(True)), in_place=in_place)
-        entries += [entry._replace(times=entry.times * top.made_in.waiting, part="waiting") for entry in then]
+    entries = [*step.resident, *step.around(top.made_in)]
+    for run, where in top.where:
+        entries += step.alive(run, where)
+    for run, where, times in step.waiting(top.made_in, step.runs()):
+        entries += [entry._replace(times=entry.times * times, part="waiting") for entry in step.alive(run, where)]
     return [*entries, *top.temporaries]
 
 
@@ -111,80 +110,20 @@ def events(trace: Trace, *, in_place: bool = True, turns: int | None = None) -> 
     """
     step, workload = _Step(trace, in_place), trace.workload
     base, last = Amounts(_by_part(step.resident)), Amounts()
-    runs = {later: step.moments(not later, none=Amounts(), amount=partial(_category, trace))
-            for later in (False, True)[:workload.accumulate or 1]}
-    sent = Amounts({"waiting": sum(found(runs[False], step.sent(runs[False])).live.each.values())})
+    runs = step.runs(partial(moments, none=Amounts(), amount=partial(_category, trace)))
     for each in stages.passes(trace):
-        resident = [*(step.gradients if each.later else ()), *stages.around(trace, each)]
-        there = base + Amounts(_by_part(resident)) + sent * each.waiting
-        for name, start, end in _split(trace, runs[each.later]):
-            for moment in every(trace, runs[each.later][start:end], there, turns) if each.has(name) else ():
+        waiting = sum(times * sum(found(runs(*of), where).live.each.values())
+                      for of, where, times in step.waiting(each, runs))
+        there = base + Amounts(_by_part(step.around(each))) + Amounts({"waiting": waiting})
+        run = runs(*each.run)
+        for part in _split(step.chunks[each.chunk], run):
+            for moment in every(trace, run[part.start:part.end], there, turns) if each.kind in part.kinds else ():
                 last = moment.live
-                yield _event(name, moment.path, last)
+                yield _event(part.name, moment.path, last)
     if workload.phase == "training":
         for path, made in optimizers.moments(workload, step.in_order(turns)):
             yield _event("optimizer", path, last + Amounts({"transient": made.now}))
         yield _event("optimizer", "", base)
-
-
-@lru_cache(maxsize=4)
-def parameters(
-    trace: Trace, like: Trace | None = None, rounded: Callable[[int], int] = int
-) -> list[Parameter]:
-    """The weights that the backward pass makes gradients of, in the order in which they are used.
-
-    ``like``: the same run on another batch or length, whose backward pass says it as well if as many experts run.
-    ``rounded``: bytes of a storage as what else is asked of that run has them.
-    """
-    made = _gradients(trace if like is None or _repeats(like) != _repeats(trace) else like, rounded)
-    found: dict[str, Parameter] = {}
-    for op in trace.ops:
-        for name, shape in op.weights:
-            path = f"{op.path}.{name}" if name else op.path
-            size, often, own = made.get(path, (0, 0, shape))
-            if often:  # of a table of which a rank has a part it is that of the whole
-                kept = shape if op.kind.name == "embedding" else own
-                found[path] = Parameter(op, path, name, kept, size // prod(own), often, _head(trace))
-    return list(found.values())
-
-
-def _repeats(trace: Trace) -> list[tuple[str, Number]]:
-    """How often every repeat is run: of experts, those that get rows."""
-    return [(node.path, sum(run.times for run in node.runs or (node,)))
-            for node, _ in walk(trace.body) if isinstance(node, Repeat)]
-
-
-@lru_cache(maxsize=4)
-def _gradients(trace: Trace, rounded: Callable[[int], int]) -> dict[str, tuple[int, int, tuple[int, ...]]]:
-    """Bytes of a weight's gradient, of how many copies, and its shape."""
-    made: dict[str, tuple[int, int, tuple[int, ...]]] = {}
-    for path, memory, times in gradients(trace, rounded) if trace.workload.phase == "training" else ():
-        _, often, _ = made.get(path, (0, 0, ()))
-        shape = tuple(count(trace, size) for size in memory.shape)
-        made[path] = count(trace, memory.bytes), often + count(trace, times), shape
-    return made
-
-
-def unrolled(trace: Trace, parameters: Iterable[Parameter], turns: int | None = None) -> list[Parameter]:
-    """Every copy of parameters by itself, one set of weights after another, in so many ``turns`` of a repeat."""
-    own: dict[str, list[Parameter]] = {}
-    for p in parameters:
-        own.setdefault(p.op.path, []).append(p)
-    left = Counter({p.path: p.copies for each in own.values() for p in each})
-
-    def each_of(nodes: Iterable[Node]) -> Iterator[Parameter]:
-        for node in nodes:
-            if isinstance(node, Op):
-                for p in own.get(node.path, ()) if node.weights else ():
-                    if left[p.path]:
-                        left[p.path] -= 1
-                        yield p._replace(copies=1)
-            else:
-                copies = count(trace, node.copies) if isinstance(node, Repeat) else 1
-                for _ in range(copies if turns is None else min(copies, turns)):
-                    yield from each_of(node.body)
-
-    return list(each_of(trace.body))
 
 
 TURNS: Final = 2
@@ -192,18 +131,30 @@ TURNS: Final = 2
 
 _END: Final[Where] = ((-1, False),)
 """The last moment of a run."""
+_Run = tuple[int, bool, bool]
+"""A run of a micro-batch: of which of a rank's stages, whether gradients are there, whether it goes back in halves."""
+_Runs = Callable[[int, bool, bool], Moments]
 
 
 class _Peak(NamedTuple):
-    """A phase's highest moment, and the pass of a micro-batch that it is in: in the optimizer, of the last one."""
+    """A phase's highest moment, and the pass of a micro-batch that it is in: in the optimizer, none any more."""
 
     name: str
     bytes: int
     at: str
-    where: Where
+    where: tuple[tuple[_Run, Where], ...]
     made_in: stages.Pass
     temporaries: tuple[Entry, ...] = ()
     turns: Turns = ()
+
+
+class _Part(NamedTuple):
+    """Moments of a run that are of one phase, and in which kinds of passes."""
+
+    name: str
+    start: int
+    end: int
+    kinds: str
 
 
 class _Step:
@@ -213,7 +164,7 @@ class _Step:
         self, trace: Trace, in_place: bool, like: Trace | None = None, rounded: Callable[[int], int] = int
     ) -> None:
         self.trace, self.in_place, held, self.rounded = trace, in_place, trace.workload.held, rounded
-        made = parameters(trace, like, rounded)
+        self.chunks, made = stages.chunks(trace), parameters(trace, like, rounded)
         self.sharded = trace.layout.shards
         self.held = held is not None and any(p.width != held.gradients for p in made)
         if trace.workload.in_backward:
@@ -224,13 +175,19 @@ class _Step:
         self.parameters = [p if width is None else p._replace(width=width) for p in made]
         if stage := zero.stage(trace):
             self.parameters = [zero.part(trace, p) for p in self.parameters]
-        buffers = [Entry(p.op, "gradients", p.elements * (held.gradients if held else p.width), p.copies,
-                         part="gradients") for p in (self.parameters if self.sharded else made)]
         self.held |= stage > 1
-        buffers = [zero.shared(trace, each) for each in buffers]
-        self.gradients = [] if self.held else buffers
-        self.resident = [*self._resident(), *stages.received(trace),
+        buffers = self._buffers(self.parameters if self.sharded else made)
+        own = [buffers] if len(self.chunks) == 1 else [self._buffers(parameters(t)) for t in self.chunks]
+        self.gradients = [() if self.held else each for each in own]
+        self.resident = [*self._resident(), *(each for t in self.chunks for each in stages.received(t)),
                          *(each for each in buffers if self.held and each.each), *_buckets(trace, buffers)]
+
+    def _buffers(self, of: Iterable[Parameter]) -> list[Entry]:
+        """Gradients of weights."""
+        held = self.trace.workload.held
+        return [zero.shared(self.trace, Entry(
+            p.op, "gradients", p.elements * (held.gradients if held else p.width), p.copies, part="gradients"))
+            for p in of]
 
     def in_order(self, turns: int | None = TURNS) -> list[Parameter]:
         """What the optimizer's step goes over, copies one by one if it does.
@@ -243,45 +200,68 @@ class _Step:
         bounded = order == "turns" and turns is not None
         return unrolled(self.trace, self.parameters, max(turns or 0, TURNS) if bounded else None)
 
-    def moments(self, first: bool, **more: Any) -> Moments:
-        """Those of the first micro-batch, or of a later one."""
-        return moments(self.trace, in_place=self.in_place, accumulates=self.adds(not first), **more)
+    def runs(self, made: Callable[..., Moments] | None = None) -> _Runs:
+        """The runs of micro-batches, each made once: on ints, unless said otherwise."""
+        made = made or partial(on_ints, rounded=self.rounded)
+
+        @cache
+        def run(chunk: int, later: bool, halves: bool) -> Moments:
+            return made(self.chunks[chunk], in_place=self.in_place, accumulates=self.adds(later), halves=halves)
+
+        return run
+
+    def alive(self, run: _Run, where: Where) -> Iterator[Entry]:
+        """What a run has alive at a moment of it."""
+        chunk, later, halves = run
+        return alive(self.chunks[chunk], where, in_place=self.in_place, accumulates=self.adds(later), halves=halves)
 
     def adds(self, later: bool) -> bool:
         """Whether gradients are added elsewhere, or used up, as soon as they are there."""
         return self.held or later or bool(self.trace.workload.in_backward)
 
-    def sent(self, run: Moments) -> Where:
-        """The moment at which a micro-batch's forward pass, and its loss, are over."""
-        back = next((i for i, each in enumerate(run) if _first(each).phase == "backward"), len(run))
-        return ((back - 1, False),)
+    def around(self, each: stages.Pass) -> Iterator[Entry]:
+        """What is there in a pass of others that are done, and of what is handed on."""
+        for held, gradients in zip(each.held, self.gradients, strict=True):
+            yield from gradients if held.done else ()
+        yield from stages.around(self.trace, each)
+
+    def waiting(self, each: stages.Pass, runs: _Runs) -> Iterator[tuple[_Run, Where, int]]:
+        """The runs of micro-batches that wait for a pass back, the moment at which they do, and how many are alike."""
+        for chunk, held in enumerate(each.held):
+            for times, halves, kind in ((held.wait, False, "F"), (held.halfway, True, "I")):
+                if times:
+                    run = runs(chunk, False, halves)
+                    end = max(part.end for part in _split(self.chunks[chunk], run) if kind in part.kinds)
+                    yield (chunk, False, halves), ((end - 1, False),), times
 
     def peaks(self) -> list[_Peak]:
         """The highest moment of each phase."""
-        trace, workload, rounded = self.trace, self.trace.workload, self.rounded
-        best: dict[str, _Peak] = {}
-        runs = {later: on_ints(trace, in_place=self.in_place, accumulates=self.adds(later), rounded=rounded)
-                for later in (False, True)[:workload.accumulate or 1]}
+        trace, best, rounded = self.trace, dict[str, _Peak](), self.rounded
+        fixed = _total(self.resident, rounded)
+        runs = self.runs()
+        tops = cache(partial(self._tops, runs))
         for each in stages.most(stages.passes(trace)):
-            run = runs[each.later]
-            there = [*self.resident, *(self.gradients if each.later else ()), *stages.around(trace, each)]
-            base = _total(there, rounded)
-            base += each.waiting * found(run, self.sent(run)).live if each.waiting else 0
-            for name, start, end in _split(trace, run):
-                if not each.has(name):
-                    continue
-                live, where = highest(trace, run, start, end)
-                moment = found(run, where)
-                turns = tuple((path, count(trace, turn)) for path, turn in moment.turns)
-                peak = _Peak(name, base + live, moment.path, where, each, turns=turns)
-                best[name] = max(best.get(name, peak), peak, key=lambda each: each.bytes)
-        if workload.phase == "training":
-            last = stages.Pass(False, 0, (workload.accumulate or 1) - 1)
-            base = _total([*self.resident, *(self.gradients if last.later else ())], rounded)
-            best["optimizer"] = self._update(base + found(runs[last.later], _END).live, last, rounded)
+            base = fixed + _total(self.around(each), rounded)
+            base += sum(times * found(runs(*of), where).live for of, where, times in self.waiting(each, runs))
+            for part, live, where in tops(*each.run):
+                if each.kind in part.kinds:
+                    moment = found(runs(*each.run), where)
+                    turns = tuple((path, count(trace, turn)) for path, turn in moment.turns)
+                    peak = _Peak(part.name, base + live, moment.path, ((each.run, where),), each, turns=turns)
+                    best[part.name] = max(best.get(part.name, peak), peak, key=lambda each: each.bytes)
+        if trace.workload.phase == "training":
+            last = stages.over(trace)
+            ends = tuple(((chunk, held.done > 0, held.halved > 0), _END) for chunk, held in enumerate(last.held))
+            base = fixed + _total(self.around(last), rounded) + sum(found(runs(*of), where).live for of, where in ends)
+            best["optimizer"] = self._update(base, last, ends, rounded)
         return list(best.values())
 
-    def _update(self, base: int, last: stages.Pass, rounded: Callable[[int], int]) -> _Peak:
+    def _tops(self, runs: _Runs, *run: Any) -> list[tuple[_Part, int, Where]]:
+        """The highest moment of every part of a run."""
+        trace = self.chunks[run[0]]
+        return [(part, *highest(trace, runs(*run), part.start, part.end)) for part in _split(trace, runs(*run))]
+
+    def _update(self, base: int, last: stages.Pass, ends: Any, rounded: Callable[[int], int]) -> _Peak:
         """The highest moment of clipping and of the optimizer's step."""
         each = self.in_order()
         most, at = 0, ""
@@ -290,7 +270,7 @@ class _Step:
                 most, at = made.now, path
         then = (made.entries() for _, made in optimizers.moments(self.trace.workload, each, rounded)
                 if made.now == most)
-        return _Peak("optimizer", base + most, at, _END, last, tuple(next(then, ())))
+        return _Peak("optimizer", base + most, at, ends, last, tuple(next(then, ())))
 
     def _resident(self) -> Iterator[Entry]:
         """What no moment of the run has: weights, the optimizer's states and inputs."""
@@ -304,12 +284,11 @@ class _Step:
             yield Entry(p.op, "master weights", p.elements * p.width, p.copies, part="master weights")
         yield from optimizers.states(trace.workload, self._with_states())
         yield from set_aside.resident(trace)
-        there: set[int] = set()
-        for op in trace.ops:
-            for x in (*op.reads, *op.saves):
-                if x.label in INPUTS and x.id not in there:
-                    there.add(x.id)
-                    yield Entry(op, x.label, _size(trace, x), stages.batches(trace), part="inputs",
+        for chunk, t in enumerate(self.chunks):
+            given = {x.id: (op, x) for op in t.ops[::-1] for x in (*op.reads, *op.saves)[::-1] if x.label in INPUTS}
+            for op, x in list(given.values())[::-1]:
+                if x.label != RECEIVED or not stages.follows(t):
+                    yield Entry(op, x.label, _size(trace, x), stages.batches(trace, chunk), part="inputs",
                                 shape=x.storage.shape)
 
     def _with_states(self) -> list[Parameter]:
@@ -344,15 +323,18 @@ def _check_in_backward(w: Workload) -> None:
                         field="in_backward")
 
 
-def _split(trace: Trace, run: Moments) -> list[tuple[str, int, int]]:
-    """The phases of a run, each with its first moment and the one after its last."""
+def _split(trace: Trace, run: Moments) -> list[_Part]:
+    """The phases of a run."""
     if not trace.workload.keeps:
-        return [(trace.workload.phase, 0, len(run))]
+        return [_Part(trace.workload.phase, 0, len(run), "F")]
     losses = {op.path for op in trace.ops if op.kind.group == "loss"}
-    back = next((i for i, each in enumerate(run) if _first(each).phase == "backward"), len(run))
+    of = [_first(each).phase for each in run]
+    back, halfway = (next((i for i, phase in enumerate(of) if phase in later), len(run))
+                     for later in (("backward", "weights"), ("weights",)))
     loss = next((i for i, each in enumerate(run[:back]) if _first(each).path in losses), back)
-    parts = [("forward", 0, loss), ("loss", loss, back), ("backward", back, len(run))]
-    return [part for part in parts if part[1] < part[2]]
+    parts = [_Part("forward", 0, loss, "F"), _Part("loss", loss, back, "F"),
+             _Part("backward", back, halfway, "BI"), _Part("backward", halfway, len(run), "W")]
+    return [part for part in parts if part.start < part.end]
 
 
 def _first(moment: Any) -> Moment:
@@ -368,12 +350,6 @@ def storages(entry: Entry) -> list[int]:
     width, rest = divmod(entry.each, entry.op.params or 1)
     whole = entry.part == "weights" and entry.shape is None and not rest
     return [prod(shape) * width for _, shape in entry.op.weights] if whole else [entry.each]
-
-
-def _head(trace: Trace) -> int:
-    """Elements of one of attention's heads, of a square projection of the model's width."""
-    heads = next((getattr(block.attention, "heads", 1) for _, block in located_blocks(trace.model)), 1)
-    return count(trace, trace.model.d_model**2) // heads
 
 
 def _size(trace: Trace, x: Tensor) -> int:

@@ -10,6 +10,7 @@ from txcalc.spec.facts import is_causal, located_blocks, unread
 from txcalc.spec.inputs import ClassifierHead
 from txcalc.spec.layers import AttentionBias, DenseBias
 from txcalc.spec.words import form
+from txcalc.trace.layout import FOLDED
 from txcalc.trace.rank import RECEIVED
 from txcalc.trace.record import Trace, joined
 from txcalc.trace.tensors import Role
@@ -101,7 +102,12 @@ def unmeasured(trace: Trace) -> str:
     ring = trace.layout.cp > trace.layout.by_head
     found += ["a table of positions that a ring looks up"] * (ring and trace.model.position.kind == "learned")
     found += [f"{trace.workload.implementation}'s code but for its totals"] * (trace.workload.implementation in WIDE)
-    return next(iter(found), "expert parallelism" if trace.layout.ep > 1 else "")
+    found += ["expert parallelism"] * (trace.layout.ep > 1)
+    halves = trace.layout.pp > 1 and trace.layout.order in ("zb", *FOLDED)
+    found += ["backward passes in halves where experts are, or parts run once more"] * (halves and (
+        trace.workload.recompute is not None or _any(
+            trace.model, lambda b: getattr(b.feed_forward, "kind", "") == "moe")))
+    return next(iter(found), "")
 
 
 def check(trace: Trace) -> None:

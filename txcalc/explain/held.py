@@ -98,7 +98,7 @@ def _reader(name: str) -> str:
 def moment(run: Run) -> Moment:
     """The operation that has just allocated."""
     found = peak(run.counted)
-    return Moment(phase=found.phase, path=placed(found.path, found.turns))
+    return Moment(phase="forward" if found.phase == "forward" else "backward", path=placed(found.path, found.turns))
 
 
 def alive_rows(run: Run, found: list[Line]) -> tuple[AliveRow, ...]:

@@ -12,7 +12,10 @@ from txcalc.spec.errors import SpecError, not_one_of, shown, unknown_field
 
 Axis = Literal["tp", "pp", "cp", "dp", "ep", "etp"]
 AXES: Final[tuple[Axis, ...]] = get_args(Axis)
-SCHEDULES: Final = ("gpipe", "1f1b", "interleaved:V", "zb", "dualpipe")
+SCHEDULES: Final = ("gpipe", "1f1b", "interleaved:V", "looped:V", "zb", "zb:V", "zbv", "dualpipe")
+"""Of a pipeline; ``V``: stages of each rank."""
+FOLDED: Final = ("zbv", "dualpipe")
+"""Schedules of two stages to a rank, of which the last rank has neighbours and the first one both ends."""
 DTYPES: Final = ("bf16", "fp16", "fp32")
 CP: Final = ("ring", "all-gather", "all-to-all")
 """How ranks that split each sequence meet each other's keys: these are passed around (arXiv 2310.01889), or gathered
@@ -105,8 +108,8 @@ class Layout(Part):
                             field="etp")
         if self.cp_comm not in (None, *CP):
             raise SpecError(not_one_of(CP, self.cp_comm), field="cp_comm")
-        form, given = words.form(self.schedule or "1f1b"), words.number(self.schedule)
-        if form not in {words.form(each) for each in SCHEDULES} or (form == "interleaved") != bool(given):
+        given = words.number(self.schedule)
+        if self.order + bool(given) * ":V" not in SCHEDULES:
             raise SpecError(not_one_of(SCHEDULES, self.schedule), field="schedule")
 
     @classmethod
@@ -153,6 +156,31 @@ class Layout(Part):
     def chunks(self) -> int:
         """Parts of a sequence over cp, of which each rank of a ring has two, so that all have as many pairs."""
         return self.cp if self.cp in (1, self.by_head) else 2 * self.cp
+
+    @property
+    def order(self) -> str:
+        """The pipeline's schedule by its name alone."""
+        return words.form(self.schedule or "1f1b")
+
+    @property
+    def per_rank(self) -> int:
+        """Stages of each rank of a pipeline."""
+        if self.pp == 1:
+            return 1
+        return 2 if self.order in FOLDED else words.number(self.schedule) or 1
+
+    @property
+    def stages(self) -> int:
+        """All stages of the pipeline."""
+        return self.pp * self.per_rank
+
+    def stages_of(self, rank: int) -> tuple[int, ...]:
+        """The stages that a rank of the pipeline has, in the order of the model."""
+        return (rank, 2 * self.pp - 1 - rank) if self.order in FOLDED else tuple(range(rank, self.stages, self.pp))
+
+    def rank_of(self, stage: int) -> int:
+        """The rank of the pipeline that has a stage."""
+        return min(stage, 2 * self.pp - 1 - stage) if self.order in FOLDED else stage % self.pp
 
     @property
     def shards(self) -> int:

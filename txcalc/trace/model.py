@@ -32,24 +32,28 @@ if TYPE_CHECKING:
 
 
 def trace(
-    spec: Model, workload: Workload, sizes: Mapping[str, int] | None = None, stage: int | None = None
+    spec: Model, workload: Workload, sizes: Mapping[str, int] | None = None, stage: int | None = None,
+    rank: int | None = None,
 ) -> Trace:
     """Run the model on sizes; ``sizes`` says what symbols among them stand for. In a layout it is that of one rank, of
-    this ``stage`` of a pipeline; none: of that with the most weights.
+    this ``stage`` of a pipeline alone, or of all stages of a ``rank`` of it, one after the other; none: of that with
+    the most weights.
 
     Module paths are those of the PyTorch reference in ``txcalc.check.reference.transformer``, with the index of a
     repeated layer or expert left out.
     """
     layout = workload.layout or WHOLE
-    if stage is None:
-        stage = 0 if layout.pp == 1 else heaviest(
+    if stage is None and rank is None:
+        rank = 0 if layout.pp == 1 else heaviest(
             trace(spec, workload.replaced(layout=layout.replaced(pp=1), phase="forward")), layout)
     own = code(spec, workload)
     if own.vocab_multiple > 1 and spec.vocab is not None:
         multiple = own.vocab_multiple * layout.tp
         spec = spec.replaced(vocab=-(-spec.vocab // multiple) * multiple)
-    whole, spec = spec, local(spec, layout, stage)
-    t = Trace(workload, model=spec, code=own, sizes=sizes or {}, layout=layout, whole=whole, stage=stage)
+    stages = (stage,) if stage is not None else layout.stages_of(rank or 0)
+    whole, spec = spec, local(spec, layout, stages)
+    t = Trace(workload, model=spec, code=own, sizes=sizes or {}, layout=layout, whole=whole,
+              stage=stages[0])
     if workload.freezes:
         t.frozen = Frozen(workload, low_rank.linear, packed.packing(t))
     with t.frame(name="pass", unit=workload.implementation == "transformers"):
@@ -87,6 +91,7 @@ def _forward(t: Trace, spec: Model) -> Outputs:
             types = embeddings.types(t, n) if t.code.types_first and spec.token_types else None
             if t.stage:
                 x = t.tensor(t.workload.batch, n // t.layout.by_position, spec.d_model, label=RECEIVED)
+                t.inputs = (x,)
                 return top(t, spec, t.hold(_stack(t, spec, spec, x, cached=is_causal(spec))), pooled)
             x, ids = _input(t, spec, spec, n, spec.vocab)
             x = _stack(t, spec, spec, x, cached=is_causal(spec), ids=ids, prefix=prefix, types=types)

@@ -93,8 +93,8 @@ TOGETHER: Final[tuple[tuple[str, Callable[[Any], bool], dict[str, str]], ...]] =
 """What reads more than a part of a model has, so that an axis is refused, and the models that have it."""
 
 
-def local(spec: Model, layout: Layout, stage: int = 0) -> Model:
-    """The model of the first rank of a pipeline's ``stage``, which has as much of every size as any.
+def local(spec: Model, layout: Layout, stages: Sequence[int] = (0,)) -> Model:
+    """The model of the first rank that has these ``stages`` of a pipeline, with as much of every size as any has.
 
     Raises ``SpecError`` for sizes that do not divide.
     """
@@ -102,7 +102,7 @@ def local(spec: Model, layout: Layout, stage: int = 0) -> Model:
         return spec
     check(spec, layout)
     if layout.pp > 1:
-        spec = staged(spec, layout, stage)
+        spec = staged(spec, layout, stages)
     if layout.tp == layout.experts_tp == 1:
         return spec
     parts: dict[str, Any] = {"encoder": spec.encoder and _stack(spec.encoder, layout)}
@@ -137,8 +137,8 @@ def check(spec: Model, layout: Layout) -> None:
     for what, has in WHOLE if layout.tp > 1 else ():
         if any(map(has, blocks)):
             raise SpecError(f"{spec.name} has {what}, which is not built over several ranks", field="tp")
-    if layout.pp > spec.layers:
-        raise SpecError(f"{layout.pp} stages of {spec.layers} layers: at most {spec.layers} would do", field="pp")
+    if layout.stages > spec.layers:
+        raise SpecError(f"{layout.stages} stages of {spec.layers} layers: at most {spec.layers} would do", field="pp")
     for what, has, axes in TOGETHER:
         for axis, over in axes.items():
             if getattr(layout, axis) > 1 and has(spec):
@@ -199,7 +199,7 @@ def stage_bounds(layers: int, stages: int) -> list[tuple[int, int]]:
 
 
 def heaviest(t: Trace, layout: Layout) -> int:
-    """The stage with the most weights, of equal ones the last. ``t``: the run of all layers on one rank."""
+    """The rank of a pipeline with the most weights, of equal ones the last. ``t``: all layers on one rank."""
     paths = [path for path, _ in layer_order(t.model)]
     own, ends = dict.fromkeys(paths, 0), [0, 0]
     for op, often in t.placed:
@@ -210,25 +210,27 @@ def heaviest(t: Trace, layout: Layout) -> int:
     if t.model.head.kind == "lm" and t.model.head.tied:
         ends[1] += t.model.vocab * embedding_width(t.model)
     sums = [sum(own[path] // paths.count(path) for path in paths[start:end])
-            for start, end in stage_bounds(len(paths), layout.pp)]
+            for start, end in stage_bounds(len(paths), layout.stages)]
     sums[0], sums[-1] = sums[0] + ends[0], sums[-1] + ends[1]
-    return max(range(layout.pp), key=lambda stage: (sums[stage], stage))
+    return max(range(layout.pp), key=lambda rank: (sum(sums[stage] for stage in layout.stages_of(rank)), rank))
 
 
-def staged(spec: Model, layout: Layout, stage: int) -> Model:
-    """The layers of a stage: what reads inputs is on the first, norm and head are on the last, whose table is its own.
+def staged(spec: Model, layout: Layout, stages: Sequence[int]) -> Model:
+    """The layers of stages: what reads inputs is on the first, norm and head are on the last, whose table is its own.
 
     Raises ``SpecError`` for a stage that there is not.
     """
-    if not 0 <= stage < layout.pp:
-        raise SpecError(f"there are {layout.pp} stages, from 0 on, and no {stage}", field="pp")
-    start, end = stage_bounds(spec.layers, layout.pp)[stage]
-    parts: dict[str, Any] = {"layers": end - start}
+    if not all(0 <= stage < layout.stages for stage in stages):
+        raise SpecError(f"there are {layout.stages} stages, from 0 on, and not {stages}", field="pp")
+    bounds = stage_bounds(spec.layers, layout.stages)
+    parts: dict[str, Any] = {"layers": sum(end - start for start, end in (bounds[stage] for stage in stages))}
     if spec.groups is not None:
-        parts["groups"] = tuple(_cut(spec.groups, start, end))
-    if stage > 0:
-        parts |= {"tower": None, "head": spec.head.replaced(tied=False) if spec.head.kind == "lm" else spec.head}
-    if stage < layout.pp - 1:
+        parts["groups"] = tuple(group for stage in stages for group in _cut(spec.groups, *bounds[stage]))
+    if 0 not in stages:
+        parts["tower"] = None
+    if spec.head.kind == "lm":
+        parts["head"] = spec.head.replaced(tied=False)
+    if layout.stages - 1 not in stages:
         parts |= {"final_norm": False, "pooler": None, "contact_head": False, "head": NoHead(kind="none")}
     return spec.replaced(**parts)
 
