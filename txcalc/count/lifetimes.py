@@ -217,7 +217,8 @@ class _Live:
             elif isinstance(step, Run):
                 self._turns = step.turns
                 self._back(step)
-        outputs, leaves = ([steps.memories[x.storage.id] for x in found] if self.trace.layout.pp > 1 and self._outputs else []
+        lets = self.trace.layout.pp > 1 and self._outputs  # which a schedule then lets go of
+        outputs, leaves = ([steps.memories[x.storage.id] for x in found] if lets else []
                            for found in (results, self.trace.leaves))
         handed = [value.gradient for x in self.trace.inputs if (value := steps.values[x.value]).gradient is not None]
         above = () if self.halves is None else self.halves.above(steps)
