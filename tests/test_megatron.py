@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import txcalc
 from txcalc.answer.fit import fit
 from txcalc.count import step
 from txcalc.count.activations import kept
@@ -15,7 +16,7 @@ from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
-from txcalc.trace.workload import Workload
+from txcalc.trace.workload import WIDE, Workload
 
 H, Q, KV, F, V, LAYERS, SEQ = 104, 8 * 16, 4 * 16, 184, 1000, 3, 56
 
@@ -149,3 +150,13 @@ def test_what_a_layer_of_nanotron_keeps(tp: int) -> None:
     assert own == LAYERS * (rows // tp * (4 * H + 14 * Q + 8 * F + 2 * 4 + 8 * 4) + rows * 4 * H + 24)
     assert held(t)["gradients"] == 4 * sum(math.prod(shape) * often.copies for op, often in t.placed
                                            for _, shape in op.weights)
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_a_report_says_whose_code_it_is(name: str) -> None:
+    found = txcalc.memory(llama(attention={"heads": 8, "kv_heads": 8, "head_dim": 16}), phase="training", seq=SEQ,
+                          implementation=name)
+    counted = txcalc.count(llama(), phase="training", seq=SEQ, implementation=name)
+    assert found.workload.implementation == counted.workload.implementation == name
+    assert found.peak.kind == "estimate"
+    assert any("but for its totals" in note for note in found.notes)

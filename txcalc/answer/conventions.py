@@ -142,6 +142,7 @@ _LIBRARY = {
                     "fp32",
     "megatron": "kept activations follow Megatron-LM core 0.14 on TransformerEngine 2.11: a gated activation keeps its "
                 "input, a linear layer its part of the positions, and the vocabulary is padded to 128 rows a rank",
+    "nanotron": "kept activations follow nanotron's Llama of July 2024: queries, keys and values in copies",
 }
 
 
@@ -164,6 +165,7 @@ _LOSS = {
     "fp32": "fp32 log-probabilities of every position",
     "chunked": "fp32 log-probabilities of every position, of chunks of logits (torchtune's CEWithChunkedOutputLoss)",
     "compiled": "chunks of logits in their own dtype, and two numbers of each row, as torch.compile keeps them",
+    "softmax": "the softmax of an fp32 copy of logits, over which their gradient is written (nanotron's)",
     "in place": "logits, over which their gradient is written (TransformerEngine's)",
     "fused": "the gradients of the head and of its input, made with it (LigerFusedLinearCrossEntropyLoss 0.8.5)",
 }

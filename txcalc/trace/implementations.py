@@ -279,8 +279,7 @@ def code(spec: Model, workload: Workload) -> Code:
 
 def _trainer(wanted: set[str], workload: Workload) -> Code:
     """The row of a framework that only trains."""
-    row, name, kernels = {"megatron": (MEGATRON, "Megatron-LM", ("eager", "flash")),
-                          "nanotron": (NANOTRON, "nanotron", ("flash",))}[workload.implementation]
+    row, name = {"megatron": (MEGATRON, "Megatron-LM"), "nanotron": (NANOTRON, "nanotron")}[workload.implementation]
     for what in sorted(wanted - row.has):
         raise _not_yet(f"{what} in {name}")
     for field, there, what in (
@@ -289,7 +288,7 @@ def _trainer(wanted: set[str], workload: Workload) -> Code:
         ("freeze", workload.freezes, f"a part of the weights that is trained in {name}"),
         ("kernels", workload.kernels == "cpu", f"{name} on the CPU"),
         ("recompute", workload.recompute == "ops", f"PyTorch's policy of operations in {name}"),
-        ("attention", workload.attention not in kernels, f"{workload.attention} attention in {name}"),
+        ("attention", workload.attention not in ("eager", "flash"), f"{workload.attention} attention in {name}"),
     ):
         if there:
             raise SpecError(f"{what} is not counted yet; torch is", field=field)
