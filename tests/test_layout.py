@@ -221,3 +221,6 @@ def test_stages_are_searched_and_read_back(tmp_path: Path) -> None:
     found = CliRunner().invoke(app, ["memory", str(tmp_path / "shards.yaml")])
     assert found.exit_code == 0 and "note: unchanged since" in found.stderr
     assert txcalc.memory("gpt2", seq=8, pp=2).workload.phase == "prefill"
+    for layout, unit in (({"tp": 4, "sp": True}, 4), ({"cp": 2}, 4)):
+        longest = txcalc.fit("gpt2", "24GB", phase="training", precision="bf16", **layout).most[-1]
+        assert longest.largest_fits and longest.largest_fits % unit == 0

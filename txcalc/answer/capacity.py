@@ -24,6 +24,7 @@ from txcalc.count import step
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError, of_field
 from txcalc.spec.model import Model
+from txcalc.trace.layout import WHOLE
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload, plain
 
@@ -176,7 +177,8 @@ class _Search:
         self.now = passes(spec, given)
         workload = self.now.workload
         self.length = "past" if workload.phase == "decode" else "seq"
-        self.stretches = spec.input.kind == "tokens"
+        self.stretches, layout = spec.input.kind == "tokens", workload.layout or WHOLE
+        self.unit = layout.by_position * layout.chunks if self.length == "seq" else 1  # of lengths that ranks share
         sizes = {"batch": workload.batch, self.length: getattr(workload, self.length)} if self.stretches else {
             "batch": workload.batch}
         self.sizes: dict[str, int] = sizes
@@ -215,12 +217,13 @@ class _Search:
         return tuple(self._most(name) for name in names)
 
     def _most(self, name: str) -> Most:
-        last = LONGEST if name == "batch" else self._longest()
-        first_not = first_above(lambda step: self.at({name: step}).parts, self.room, last, self.sizes[name])
+        last, unit = (LONGEST, 1) if name == "batch" else (self._longest(), self.unit)
+        first_not = first_above(lambda step: self.at({name: step * unit}).parts, self.room, last // unit,
+                                max(1, self.sizes[name] // unit))
         ends = None
         if first_not is None:
             ends = f"{self.spec.name} has no more positions" if last < LONGEST else f"not searched beyond {last:,}"
-        return answer(name, {**self.sizes}, lambda step: self.at({name: step}), first_not, last, ends)
+        return answer(name, {**self.sizes}, lambda size: self.at({name: size}), first_not, last // unit, ends, unit)
 
     def _longest(self) -> int:
         """The longest length that the tables of positions have."""
@@ -232,21 +235,21 @@ class _Search:
 
     def frontier(self) -> Iterator[Corner]:
         """The longest sequence of every batch that is a power of two, down to short ones."""
-        last, near, found = self._longest(), self.sizes[self.length], list[Corner]()
+        last, near, found = self._longest() // self.unit, self.sizes[self.length] // self.unit, list[Corner]()
         about = None
         while len(found) < ROWS and (not found or found[-1].length > SHORTEST):
             batch = 1 << len(found)
             row = self._row(batch)
-            first_not = first_above(row, self.room, last, near, about)
+            first_not = first_above(row, self.room, last, max(1, near), about)
             length = last if first_not is None else first_not - 1
             if not length:
                 return
-            found.append(Corner(batch=batch, length=length, bytes=max(row(length))))
-            near, about = min(last, max(1, _next(found))), about or {1: row(1)}
+            found.append(Corner(batch=batch, length=length * self.unit, bytes=max(row(length))))
+            near, about = min(last, max(1, _next(found) // self.unit)), about or {1: row(1)}
             yield found[-1]
 
     def _row(self, batch: int) -> Callable[[int], tuple[int, ...]]:
-        return lambda step: self.at({"batch": batch, self.length: step}).parts
+        return lambda step: self.at({"batch": batch, self.length: step * self.unit}).parts
 
     def over(self, over: str, make: Make) -> Most:
         """The most of a field of the model, in steps of one or as ``FIELD=STEP`` says."""
