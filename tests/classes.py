@@ -22,6 +22,12 @@ def on_meta() -> Iterator[None]:
         yield
 
 
+def own_config(cls: Any, parsed: Any) -> Any:
+    """What a class reads of a whole configuration: its text, where it has no more, as ``AutoModel`` hands it on."""
+    text = parsed.sub_configs.get("text_config")
+    return parsed.get_text_config() if text is not None and text is getattr(cls, "config_class", None) else parsed
+
+
 def unique_params(model: Any) -> int:
     """Parameters, tied ones once."""
     return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())

@@ -347,5 +347,14 @@ def listed_case(model_type: str) -> dict[str, list[Any]]:
     return switches | {name: values for name, values in USUAL.items() if name in defaults} | {"pad_token_id": [0]}
 
 
+def nested(case: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The text of a whole configuration."""
+    return {"text_config": [{name: values[i % len(values)] for name, values in case.items()} for i in range(4)]}
+
+
+_ADAPTED = {f"{part}_config": [{"adapter_out_dim": 32}] for part in ("vision", "audio")}
+WHOLE = {"emu3": nested(LLAMA | {"pad_token_id": [0]}),
+         "dots3_note": nested(CASES["dots3_note_text"] | {"hidden_size": [32]}) | _ADAPTED}
+"""Of types whose text alone is read: its fields vary, those beside it are no one's."""
 CASES |= {name: listed_case(name) for name, row in FAMILIES.items()
-          if "ForCausalLM" in next(iter(row.classes)) and name not in {*CASES, *NAMED_OTHERWISE}}
+          if "ForCausalLM" in next(iter(row.classes)) and name not in {*CASES, *WHOLE, *NAMED_OTHERWISE}}

@@ -4,7 +4,8 @@ import random
 from typing import Any
 
 import pytest
-from import_cases import CASES
+from import_cases import CASES as OWN
+from import_cases import WHOLE
 
 from txcalc.count.params import params
 from txcalc.huggingface.families import FAMILIES
@@ -16,8 +17,9 @@ from txcalc.trace.workload import Workload
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-from classes import on_meta, unique_params  # noqa: E402
+from classes import on_meta, own_config, unique_params  # noqa: E402
 
+CASES = OWN | WHOLE
 DRAWS = 12
 LEFT_TO_DEFAULTS = ("vocab_size", "tie_word_embeddings", "max_position_embeddings", "attention_bias", "mlp_bias",
                     "norm_topk_prob", "use_bias", "qkv_bias", "parallel_attn", "decoder_sparse_step")
@@ -37,9 +39,9 @@ def live_params(model_type: str, fields: dict[str, Any], class_name: str) -> int
 
     fields = {k: v for k, v in fields.items() if not (k == "attention_types" and v is None)}
     try:
-        config = CONFIG_MAPPING[model_type](**fields)
+        cls = getattr(transformers, class_name)
         with on_meta():
-            model = getattr(transformers, class_name)(config)
+            model = cls(own_config(cls, CONFIG_MAPPING[model_type](**fields)))
     except (ValueError, TypeError, RuntimeError, AssertionError, ZeroDivisionError, AttributeError, IndexError):
         return None
     return unique_params(model)

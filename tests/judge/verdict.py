@@ -14,7 +14,7 @@ import test_import_experts
 import test_import_multimodal
 import torch
 import transformers
-from classes import on_meta
+from classes import on_meta, own_config
 from huggingface_defaults import NAMED_OTHERWISE
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -99,10 +99,12 @@ def live(config: dict[str, Any]) -> Any:
 
     fields = {name: value for name, value in config.items() if name not in ("model_type", "architectures")}
     try:
-        parsed = CONFIG_MAPPING[NAMED_OTHERWISE.get(config["model_type"], config["model_type"])](**fields)
+        cls = getattr(transformers, config["architectures"][0])
+        whole = CONFIG_MAPPING[NAMED_OTHERWISE.get(config["model_type"], config["model_type"])](**fields)
+        parsed = own_config(cls, whole)
         parsed._attn_implementation, parsed._experts_implementation = "eager", "batched_mm"
         with on_meta():
-            return getattr(transformers, config["architectures"][0])(parsed).eval()
+            return cls(parsed).eval()
     except CAN_FAIL:
         return None
     except Exception as error:  # the library's own class of validation errors

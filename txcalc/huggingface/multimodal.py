@@ -69,6 +69,25 @@ def text_stack(
     return {**spec, "head": head_of(kind, own)}
 
 
+def text_alone(class_name: str, usual: str, *, flat: bool = False) -> Family:
+    """The text of a model that sees by itself, as ``AutoModelForCausalLM`` makes it of the whole configuration.
+
+    ``flat``: without a ``text_config``, its fields stand beside those of the whole.
+    """
+    def build(c: Config, kind: str) -> Data:
+        if flat and c.take("text_config", default=None) is None:
+            own = {name: value for name, value in c.data.items() if name not in c.own or name == "tie_word_embeddings"}
+            part = Config(own, usual, source=c.source, within=c)
+        else:
+            part, _ = part_of(c, "text_config", usual, only=True)
+        spec = family_of(part, usual, ("lm",)).build(part, kind)
+        part.finish()
+        c.ignore(*c.data)  # what the text does not hold is read by no class of it
+        return spec
+
+    return Family(build, {class_name: "lm"})
+
+
 def _tied(c: Config, text: Config, *, either: bool) -> bool:
     """Whether the head shares the token table.
 
@@ -359,6 +378,8 @@ _UNREAD: Final = ("additional_vocab_size freeze_lm_head freeze_text_layers freez
                   "transformers.js_config use_resampler")
 
 ROWS: Final[Rows] = {
+    "emu3": text_alone("Emu3ForCausalLM", "emu3_text_model"),
+    "dots3_note": text_alone("Dots3NoteForCausalLM", "dots3_note_text", flat=True),
     # Gemma 3, arXiv 2503.19786; Llama 4.
     "gemma3": Family(_gemma3, seeing_classes("Gemma3")),
     "llama4": Family(_llama4, {"Llama4ForConditionalGeneration": "lm"}, ("llama4_vision_model",)),
