@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import txcalc
 from txcalc.cli.app import app
+from txcalc.count import step
 from txcalc.count.params import params
 from txcalc.spec.model import Model
 from txcalc.trace.layout import Layout
@@ -224,3 +225,21 @@ def test_stages_are_searched_and_read_back(tmp_path: Path) -> None:
     for layout, unit in (({"tp": 4, "sp": True}, 4), ({"cp": 2}, 4)):
         longest = txcalc.fit("gpt2", "24GB", phase="training", precision="bf16", **layout).most[-1]
         assert longest.largest_fits and longest.largest_fits % unit == 0
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+def test_stages_whose_gradients_are_shared_are_estimates(zero: int) -> None:
+    run = {"phase": "training", "seq": 8, "accumulate": 2}
+    found = txcalc.memory("gpt2", pp=2, dp=4, zero=zero, precision="bf16", **run)
+    assert found.peak.kind == "estimate" and any("a pipeline whose gradients are shared" in n for n in found.notes)
+    whole, shared = (
+        {part: sum(each.value for each in step.resident(trace(txcalc.load("gpt2"), Workload.of(run | more), rank=0))
+                   if each.part == part) for part in ("weights", "gradients")}
+        for more in ({"pp": 2}, {"pp": 2, "dp": 4, "zero": zero}))
+    assert shared["gradients"] == whole["weights"] // 4
+    assert shared["weights"] == whole["weights"] // (4 if zero == 3 else 1)
+
+
+def test_the_heading_of_sharded_weights_says_what_they_are_in() -> None:
+    args = ["memory", "gpt2", "--phase", "training", "--seq", "8", "--dp", "4", "--fsdp", "yes"]
+    assert " · bf16 over fp32 shards · training step · dp 4, fsdp" in CliRunner().invoke(app, args).stdout

@@ -103,6 +103,7 @@ def unmeasured(trace: Trace) -> str:
     found += ["a table of positions that a ring looks up"] * (ring and trace.model.position.kind == "learned")
     found += [f"{trace.workload.implementation}'s code but for its totals"] * (trace.workload.implementation in WIDE)
     found += ["expert parallelism"] * (trace.layout.ep > 1)
+    found += ["a pipeline whose gradients are shared"] * (trace.layout.pp > 1 and trace.layout.zero > 1)
     halves = trace.layout.pp > 1 and trace.layout.order in ("zb", *FOLDED)
     found += ["backward passes in halves where experts are, or parts run once more"] * (halves and (
         trace.workload.recompute is not None or _any(
@@ -126,8 +127,8 @@ def unproved(trace: Trace) -> str:
     found += ["experts on several ranks whose weights are sharded"] * (
         trace.layout.ep > 1 and trace.layout.fsdp is not None)
     found += [f"sharding of {trace.workload.weights} weights"] * bool(trace.workload.weights and trace.layout.shards)
-    found += ["a pipeline whose weights are sharded"] * (trace.layout.pp > 1 and (
-        trace.layout.fsdp is not None or trace.layout.zero > 1))
+    found += ["a pipeline whose weights are gathered unit by unit"] * (
+        trace.layout.pp > 1 and trace.layout.fsdp is not None)
     found += [what for what, has in MODELS if has(spec)] + [what for what, has in LAYERS if _any(spec, has)]
     if trace.workload.precision == "amp":
         found += [f"autocast over {what}" for what, has in AUTOCAST if _any(spec, has)]

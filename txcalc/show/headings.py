@@ -91,7 +91,9 @@ def lengths(workload: Workload, defaults: frozenset[str]) -> list[str]:
 
 
 def dtypes(workload: Workload) -> str:
-    """``bf16``, ``amp: bf16 over fp32``, or ``bf16, weights q4_k_m, KV cache fp8``."""
+    """``bf16``, ``bf16 over fp32 shards``, ``amp: bf16 over fp32``, or ``bf16, weights q4_k_m, KV cache fp8``."""
+    if workload.layout is not None and workload.layout.shards and workload.dtype != "fp32":
+        return f"{workload.dtype} over fp32 shards"
     if workload.precision in ("amp", "mixed"):
         return f"{workload.precision}: {workload.dtype} over fp32"
     weights = f", weights {workload.weights}" if workload.weights not in (None, workload.dtype) else ""
