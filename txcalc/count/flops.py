@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from txcalc.count.entries import Entry, total
+from txcalc.trace.kinds import listed
 from txcalc.trace.record import Again, Node, Often, Op, Repeat, Trace, operations
 from txcalc.trace.sizes import same
 from txcalc.trace.tensors import Number
@@ -22,7 +23,7 @@ attention's scores, and what is recomputed so that it need not be kept."""
 def entries(trace: Trace, *passes: Pass, masked: Masked = "counted") -> Iterator[Entry]:
     """FLOPs over the whole workload, of all these passes."""
     if "recomputed" in passes:
-        for op, times in again(trace.body, listed=trace.workload.recompute == "ops"):
+        for op, times in again(trace.body, saves=trace.workload.recompute == "ops"):
             if op.products and not same(times, 0):
                 yield Entry(op, "recomputed", sum(p.forward * p.flops(masked) for p in op.products), times)
     for op, often in trace.placed:
@@ -33,11 +34,11 @@ def entries(trace: Trace, *passes: Pass, masked: Masked = "counted") -> Iterator
 
 
 def again(
-    nodes: Iterable[Node], often: Often = Often(), *, listed: bool = False,  # noqa: B008
+    nodes: Iterable[Node], often: Often = Often(), *, saves: bool = False,  # noqa: B008
 ) -> Iterator[tuple[Op, Number]]:
     """Operations that the backward pass runs once more, and how often: up to where the last tensor is saved.
 
-    ``listed``: but for those whose output a policy has saved.
+    ``saves``: but for those whose output a policy has saved.
     """
     for node in nodes:
         if isinstance(node, Again):
@@ -45,9 +46,9 @@ def again(
                 continue  # no gradient passes through it
             left = {id(op): times for op, times in _left_out(node.body, often)}
             yield from ((op, each.back - left.get(id(op), 0)) for op, each in operations(node.body, often)
-                        if not (listed and op.kind.listed))
+                        if not (saves and listed(op.kind, op.weights)))
         elif not isinstance(node, Op):
-            yield from again(node.body, often.inside(node) if isinstance(node, Repeat) else often, listed=listed)
+            yield from again(node.body, often.inside(node) if isinstance(node, Repeat) else often, saves=saves)
 
 
 def _left_out(nodes: Sequence[Node], often: Often) -> Iterator[tuple[Op, Number]]:

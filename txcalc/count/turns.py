@@ -12,6 +12,7 @@ from itertools import chain, starmap
 from typing import Final, Literal, NamedTuple
 
 from txcalc.count.alike import outside
+from txcalc.trace.kinds import listed
 from txcalc.trace.layout import WHOLE
 from txcalc.trace.record import Again, Frame, Node, Op, Repeat, Trace, walk
 from txcalc.trace.tensors import Number, Role, Tensor
@@ -211,9 +212,9 @@ class Schedule:
         last = body[saving[-1]]
         assert isinstance(last, Run)
         end = saving[-1] + last.op.saves_own  # the run ends before it otherwise
-        listed = self.trace.workload.recompute == "ops"
-        put_out = {i: step.writes for i, step in enumerate(body) if listed and isinstance(step, Run)
-                   and step.op.kind.listed}
+        saves = self.trace.workload.recompute == "ops"
+        put_out = {i: step.writes for i, step in enumerate(body) if saves and isinstance(step, Run)
+                   and listed(step.op.kind, step.op.weights)}
         for memory in chain.from_iterable(put_out.values()):
             memory.group = "saved"
         unused = tuple(chain.from_iterable(made for i, made in put_out.items() if i >= end))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
 from txcalc.trace.layout import Axis
+from txcalc.trace.tensors import Number
 
 Group = Literal["linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "shift", "router", "loss"]
 Name = Literal[
@@ -127,3 +129,8 @@ KINDS: Final = {kind.name: kind for kind in (
     Kind("ring_gathered", "elementwise", collective=Collective("all-gather", "", "cp")),
     Kind("loss_reduced", "loss", collective=Collective("all-reduce")),
 )}
+
+
+def listed(kind: Kind, weights: Iterable[tuple[str, tuple[Number, ...]]]) -> bool:
+    """Whether the policy saves what an operation of this kind with these weights puts out: not of a convolution."""
+    return kind.listed and all(len(shape) < 3 for _, shape in weights)

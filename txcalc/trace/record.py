@@ -14,7 +14,7 @@ from operator import mul
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from txcalc.trace.implementations import TORCH, Code
-from txcalc.trace.kinds import KINDS, Call, Kind, Name, Scopes
+from txcalc.trace.kinds import KINDS, Call, Kind, Name, Scopes, listed
 from txcalc.trace.layout import WHOLE, Layout
 from txcalc.trace.tensors import Number, Role, Steps, Storage, Tensor
 
@@ -296,8 +296,8 @@ class Trace:
                 read |= {x.id: x for x in reads if x.id not in {*made, *read}}
                 made |= {x.id for x in node.writes if x.id not in read} if isinstance(node, Op) else set()
             inputs, packs = tuple(read.values()), any(op.packs for op, _ in operations(inside))
-            listed = [x for op, _ in operations(inside) if op.kind.listed for x in op.writes]
-            saves = (*inputs, *(listed if self.workload.recompute == "ops" else ())) if packs else ()
+            saved = [x for op, _ in operations(inside) if listed(op.kind, op.weights) for x in op.writes]
+            saves = (*inputs, *(saved if self.workload.recompute == "ops" else ())) if packs else ()
             self.op("recomputation", "recomputation", saves=saves, reads=inputs)
             keeper = self.body.pop()
             assert isinstance(keeper, Op)
