@@ -202,7 +202,9 @@ class Schedule:
     def _again(self, node: Again, turns: Turns, own: tuple[int, ...]) -> None:
         """Append a body that saves nothing: what it would save is made once more by the first step back into it."""
         keeper, start = self._op(node.op, turns, own), len(self.steps)
-        keeper = keeper._replace(keeps=tuple(m for m in keeper.keeps if m in keeper.reads))
+        saves = self.trace.workload.recompute == "ops"
+        if saves:  # what the body puts out is kept where it is made
+            keeper = keeper._replace(keeps=tuple(m for m in keeper.keeps if m in keeper.reads))
         self.add(node.body, turns, own)
         body = self.steps[start:]
         saving = [i for i, step in enumerate(body) if isinstance(step, Run) and step.op.packs]
@@ -212,7 +214,6 @@ class Schedule:
         last = body[saving[-1]]
         assert isinstance(last, Run)
         end = saving[-1] + last.op.saves_own  # the run ends before it otherwise
-        saves = self.trace.workload.recompute == "ops"
         put_out = {i: step.writes for i, step in enumerate(body) if saves and isinstance(step, Run)
                    and listed(step.op.kind, step.op.weights)}
         for memory in chain.from_iterable(put_out.values()):
