@@ -195,7 +195,25 @@ CASES: dict[str, Values] = {
     "instructblipvideo_vision_model": BLIP_VISION,
     "git_vision_model": VISION,
 }
+PIX2STRUCT: Values = {"d_ff": [17, 29], "d_kv": [6], "hidden_size": [12], "dense_act_fn": ["gelu_new", "relu"]}
 NESTED: dict[str, dict[str, Values]] = {
+    "vision-encoder-decoder": {
+        "encoder": VIT | {"model_type": ["vit", "deit", "beit"], "image_size": [21], "num_labels": [None]},
+        "decoder": {k: v for k, v in BERT.items() if k != "num_labels"} | {
+            "model_type": ["bert"], "is_decoder": [True], "add_cross_attention": [True],
+            "tie_word_embeddings": [True, False]},
+        "": {}},
+    "blip": {"vision_config": {k: v for k, v in CLIP_VISION.items() if k != "num_channels"},
+             "text_config": {k: v for k, v in UNTYPED.items() if k != "num_labels"},
+             "": {"tie_word_embeddings": [True, False]}},
+    "pix2struct": {
+        "vision_config": PIX2STRUCT | {
+            "num_hidden_layers": [1, 3], "num_attention_heads": [2, 3], "patch_embed_hidden_size": [12, 27],
+            "seq_len": [9, 17]},
+        "text_config": PIX2STRUCT | {
+            "vocab_size": [101], "num_layers": [1, 3], "num_heads": [2], "relative_attention_num_buckets": [6, 14],
+            "pad_token_id": [0]},
+        "": {"tie_word_embeddings": [True, False]}},
     "clip": {"text_config": CLIP_TEXT, "vision_config": CLIP_VISION,
              "": {"projection_dim": [5, 9], "num_labels": LABELS}},
     "metaclip_2": {"text_config": CLIP_TEXT | {"eos_token_id": [2]}, "vision_config": CLIP_VISION,

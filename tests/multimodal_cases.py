@@ -68,6 +68,12 @@ SOUND: Values = {
 WIDE: Values = {"hidden_size": [16], "intermediate_size": [64, 32], "max_source_positions": [8, 12]}
 HEARD: Values = {"projector_hidden_act": ["gelu", "relu"]}
 
+SEES: Values = {k: v for k, v in SIGLIP.items() if k != "vision_use_head"}
+KOSMOS_TEXT: Values = {
+    "vocab_size": [101], "embed_dim": [16, 24], "layers": [1, 2], "ffn_dim": [17, 29], "attention_heads": [2, 4],
+    "activation_function": ["gelu", "relu"], "scale_embedding": [True, False], "max_position_embeddings": [97],
+    "tie_word_embeddings": [True, False]}
+
 CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
     "llava": (
         text(*TEXT_TYPES, tie_word_embeddings=[True, False]),
@@ -215,6 +221,23 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
           "num_attention_heads": [1, 2], "num_channels": [1, 3], "patch_size": [5, 6]}], TIED),
     "modernvbert": ([reads("modernbert")], [tower("siglip_vision_model", EVEN)], READER),
     "ultravbert": ([reads("ultrabert")], [tower("siglip_vision_model", EVEN)], READER),
+    "blip-2": (
+        text("opt", hidden_size=[24], word_embed_proj_dim=[24], tie_word_embeddings=[True, False]) + text("llama"),
+        [tower("blip_2_vision_model")],
+        {"num_query_tokens": [5, 7], "qformer_config": [{
+            "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 23,
+            "cross_attention_frequency": every} for width in (14, 18) for layers in (1, 3, 4) for every in (1, 2)]}),
+    "idefics2": (
+        text("mistral", "llama"), [SEES],
+        TIED | {"perceiver_config": [{
+            "resampler_n_latents": latents, "resampler_depth": layers, "resampler_n_heads": 4,
+            "num_key_value_heads": few, "resampler_head_dim": 7, "hidden_act": "silu"}
+            for latents in (3, 5) for layers in (1, 2) for few in (1, 2)]}),
+    "kosmos-2": ([KOSMOS_TEXT], [SEES], TIED | {"latent_query_num": [3, 5]}),
+    "kosmos-2.5": ([KOSMOS_TEXT], [{
+        "hidden_size": [12, 20], "num_hidden_layers": [1, 3], "num_attention_heads": [1, 2], "head_dim": [3, 7],
+        "intermediate_size": [17], "patch_embed_hidden_size": [12, 27], "max_num_patches": [9, 17],
+        "dense_act_fn": ["gelu_new", "relu"]}], TIED | {"latent_query_num": [3, 5]}),
     "qwen2_audio": (text("qwen2"), [SOUND], {}),
     "audioflamingo3": (text("qwen2"), [SOUND], HEARD | {"projector_bias": [True, False]}),
     "musicflamingo": (text("qwen2"), [SOUND | {"model_type": ["audioflamingo3_encoder"]}], HEARD | {

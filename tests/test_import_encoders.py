@@ -13,7 +13,8 @@ from txcalc.answer.report import Report, count
 from txcalc.huggingface.families import FAMILIES
 from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.errors import SpecError
-from txcalc.spec.inputs import FrameInput, PatchInput
+from txcalc.spec.facts import patches
+from txcalc.spec.inputs import FrameInput, PatchInput, TokenInput
 from txcalc.spec.layers import Attention
 from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload
@@ -33,7 +34,11 @@ LARGE: dict[str, Any] = {"vision_config": {"image_size": 896, "patch_size": 14}}
 CHANGED: dict[str, Any] = {"gemma3": LARGE, "shieldgemma2": LARGE,
                            "big_bird": {"attention_type": "original_full"},
                            "bigbird_pegasus": {"attention_type": "original_full"},
-                           "esm": {"vocab_size": 33, "pad_token_id": 1}}
+                           "esm": {"vocab_size": 33, "pad_token_id": 1},
+                           "blip": {"vision_config": {}, "text_config": {}},
+                           "pix2struct": {"vision_config": {}, "text_config": {}},
+                           "vision-encoder-decoder": {"encoder": {}, "decoder": {
+                               "model_type": "bert", "is_decoder": True, "add_cross_attention": True}}}
 """Where a family's own defaults are refused, missing, or contradict each other (images smaller than their tokens)."""
 PREFIXED = ("Gemma3", "ShieldGemma2", "GitM", "GitF")
 """Classes whose images stand before the text, which are compared by themselves."""
@@ -104,6 +109,13 @@ def batch_of(class_name: str) -> int:
     return 1 if class_name == "PixtralVisionModel" else BATCH
 
 
+def _pixels(seen: PatchInput, class_name: str) -> dict[str, Any]:
+    """Images, or their patches behind the row and the column that each stands in."""
+    if class_name.startswith("Pix2Struct"):
+        return {"flattened_patches": torch.ones(BATCH, patches(seen), 2 + seen.channels * seen.patch**2)}
+    return {"pixel_values": torch.zeros(BATCH, seen.channels, seen.image, seen.image)}
+
+
 def inputs(spec: Model, class_name: str, token: int) -> dict[str, Any]:
     def ids(*shape: int) -> Any:
         return torch.full(shape, token)
@@ -126,6 +138,10 @@ def inputs(spec: Model, class_name: str, token: int) -> dict[str, Any]:
     if isinstance(spec.encoder.input, FrameInput):
         sound = spec.encoder.input
         found["input_features"] = torch.zeros(BATCH, sound.bins, 2 * sound.length)
+    elif isinstance(seen := spec.encoder.input, PatchInput):
+        found |= _pixels(seen, class_name)
+        if class_name.startswith("Blip"):
+            return found | {"input_ids": ids(BATCH, SEQ)}
     else:
         found["input_ids"] = ids(BATCH, source(class_name))
     return found | {"decoder_input_ids": ids(BATCH, SEQ)}
@@ -148,7 +164,7 @@ def measured(model: Any, given: dict[str, Any], *, backward: bool) -> tuple[int,
 
 def counted(spec: Model, class_name: str) -> Report:
     lengths: dict[str, Any] = {} if isinstance(spec.input, PatchInput) else {"seq": SEQ}
-    if spec.encoder is not None and not isinstance(spec.encoder.input, FrameInput):
+    if spec.encoder is not None and isinstance(spec.encoder.input, TokenInput):
         lengths["source_seq"] = source(class_name)
     return count(spec, Workload(phase="training", batch=batch_of(class_name), attention="eager", **lengths))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
+from functools import partial
 from typing import Any
 
 import pytest
@@ -33,6 +34,10 @@ HYBRIDS = {"qwen3_5", "qwen3_5_moe", "lfm2_vl"}
 """Whose text has recurrent layers; these are run, beside their own class, in test_import_hybrids."""
 AVERAGES = {"gemma4"}
 """Whose class takes averages by multiplying with a matrix of them, which is as much work as it has patches."""
+ALWAYS_SEE = {"kosmos-2": "text_model", "kosmos-2.5": "text_model", "blip-2": "language_model"}
+"""Whose class runs on no text alone, and what of it does."""
+LENT = {"kosmos-2": "Kosmos2Model", "blip-2": "Blip2ForConditionalGeneration"}
+"""Whose method runs the tower and the projector, of which another class of theirs has none."""
 FLAT = {"qwen2_vl", "qwen2_5_vl", "paddleocr_vl"}
 """Whose older files have the fields of the text beside the tower."""
 TILES = {"llava_next", "llava_next_video", "llava_onevision"}
@@ -43,9 +48,11 @@ PART_TYPES = {name: f"{name}_vision" for name in (
     "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe", "glm_ocr",
     "gemma4", "exaone4_5", "kimi_k25", "paddleocr_vl", "cosmos3_edge", "cohere_compass", "video_llama_3")} | {
     **{name: f"{name}_encoder" for name in SOUNDS}, "moss_transcribe_diarize": "moss_transcribe_diarize_audio",
+    "idefics2": "idefics2_vision", "kosmos-2": "kosmos_2_vision_model", "kosmos-2.5": "kosmos_2_5_vision_model",
     "llama4": "llama4_vision_model", "musicflamingo": "audioflamingo3_encoder",
     "cosmos3_omni": "qwen3_vl_vision", "glmga": "glm4v_vision"}
-TEXT_PARTS = {"cosmos3_omni": "qwen3_vl_text"}
+TEXT_PARTS = {"cosmos3_omni": "qwen3_vl_text", "kosmos-2": "kosmos_2_text_model",
+              "kosmos-2.5": "kosmos_2_5_text_model"}
 
 
 def draw(model_type: str, seed: int) -> dict[str, Any]:
@@ -72,7 +79,7 @@ def features(model: Any, spec: Model, images: int) -> list[Any]:
     name, sizes = model.config.model_type, {}
     if name == "llama4":
         return [model.multi_modal_projector(model.get_image_features(pixels).last_hidden_state)]
-    if name in ("idefics3", "smolvlm", "modernvbert", "ultravbert"):
+    if name in ("idefics2", "idefics3", "smolvlm", "modernvbert", "ultravbert"):
         pixels = pixels[:, None]
     grid, patch = side // spec.tower.input.patch, spec.tower.input.patch
     if name == "lfm2_vl":
@@ -83,7 +90,12 @@ def features(model: Any, spec: Model, images: int) -> list[Any]:
         at = torch.arange(grid)
         pixels = pixels.view(images, grid**2, -1)
         sizes = {"image_position_ids": torch.cartesian_prod(at, at).flip(-1).expand(images, -1, -1)}
-    asked = inspect.signature(base.get_image_features).parameters
+    if name == "kosmos-2.5":  # rows of patches, behind the row and the column that each stands in
+        rows = torch.ones(images, grid**2, 2 + spec.tower.input.channels * patch**2)
+        return [base.image_to_text_projection(base.vision_model(rows).last_hidden_state)[0]]
+    lent = getattr(transformers, LENT.get(name, ""), type(base))
+    find = partial(lent.get_image_features, base)
+    asked = inspect.signature(find).parameters
     if name in ONE_BY_ONE:
         sizes = {"image_sizes": torch.tensor([[side, side]] * images)}
     if name in TILES:  # the whole image, and one tile of it
@@ -95,7 +107,7 @@ def features(model: Any, spec: Model, images: int) -> list[Any]:
         sizes = {"image_grid_thw": torch.tensor([[1, grid, grid]] * images)}
     if "image_merge_sizes" in asked:
         sizes["image_merge_sizes"] = torch.ones(images, dtype=torch.long)
-    out = base.get_image_features(pixels, **sizes)
+    out = find(pixels, **sizes)
     found = out.pooler_output
     return [torch.cat(list(found)) if isinstance(found, list | tuple) else found,
             *(torch.cat(list(deep)) for deep in getattr(out, "deepstack_features", None) or ())]
@@ -177,6 +189,7 @@ def test_text_and_cache_are_those_of_the_class(model_type: str) -> None:
     for seed in range(0, DRAWS, 2):
         config = draw(model_type, seed)
         spec, model = imported(config), live(config, "cpu")
+        model = getattr(model, ALWAYS_SEE.get(model_type, ""), model)
         given = {"input_ids": torch.full((BATCH, SEQ), 3), "attention_mask": torch.ones(BATCH, SEQ, dtype=torch.long)}
         if config["text_config"].get("model_type", model_type) not in RUNS_ALL:
             assert totals(spec, 0).flops_forward.value == measured(model, given, backward=False)[0], config

@@ -14,6 +14,7 @@ from txcalc.check.validate import by_module, parameters  # noqa: E402
 from txcalc.count import activations  # noqa: E402
 from txcalc.count.flops import entries  # noqa: E402
 from txcalc.spec.errors import FieldError  # noqa: E402
+from txcalc.spec.facts import positions  # noqa: E402
 from txcalc.spec.model import Model  # noqa: E402
 from txcalc.trace.model import trace  # noqa: E402
 from txcalc.trace.workload import Workload  # noqa: E402
@@ -80,6 +81,17 @@ CASES: dict[str, dict[str, Any]] = {
     "deepstack": {"input": PLAIN, "projector": {"merge": 2}, "deepstack": [
         {"merge": 2, "unused_layers": 2, "norm": {}, "hidden": [{"width": 8, "activation": "gelu"}]},
         {"merge": 2, "unused_layers": 1, "norm": {}}]},
+    "read by learned queries": {
+        "input": PLAIN, "projector": {"hidden": [{"width": 19, "bias": True}], "bias": True}, "resampler": {
+            "input": {"kind": "queries", "length": 5}, "d_model": 14, "position": "none", "embedding_norm": True,
+            "layers": 2, "norm": {"placement": "post"}, "attention": {"heads": 2, "bias": True}, "final_norm": False,
+            "feed_forward": {"d_ff": 17}, "groups": [{"repeat": 1, "blocks": [
+                {"cross_attention": {"heads": 7, "bias": True}}, {}]}]}},
+    "read by latents that stand among the keys": {
+        "input": PLAIN, "projector": {"hidden": [{"width": 22}], "dense": False}, "resampler": {"position": "none",
+            "input": {"kind": "queries", "length": 3}, "d_model": 22, "layers": 2, "norm": {"kind": "rmsnorm"},
+            "cross_attention": {"heads": 2, "joined": True, "memory_norm": {"kind": "rmsnorm"}},
+            "feed_forward": {"d_ff": 17}}},
     "with a pooler that nothing reads": {"input": PLAIN, "pooler": READING, "projector": {}},
 }
 
@@ -92,17 +104,32 @@ def spec(**tower: Any) -> Model:
 @pytest.mark.parametrize("eager", [True, False])
 @pytest.mark.parametrize("name", CASES)
 def test_images_cost_what_the_reference_measures(name: str, eager: bool) -> None:
-    model = spec(**CASES[name])
+    compare(spec(**CASES[name]), 101, eager=eager, images=2)
+
+
+@pytest.mark.parametrize("encoder", [
+    {"projection": True, "pooler": {}}, {"input": PLAIN, "position": {"kind": "learned", "both_ways": True}}])
+def test_an_encoder_of_images_costs_what_the_reference_measures(encoder: dict[str, Any]) -> None:
+    model = Model.from_data({**TEXT, "architecture": "encoder-decoder", "cross_attention": {"heads": 11},
+                             "encoder": {**TOWER, **encoder}})
+    assert model.encoder is not None
+    compare(model, 13, eager=True, source_seq=positions(model.encoder.input))
+    one = Workload(phase="decode", seq=1, past=5, source_seq=positions(model.encoder.input))
+    assert not sum(each.each for each in entries(trace(model, one), "forward") if each.op.path.startswith("encoder"))
+
+
+def compare(model: Model, seq: int, *, eager: bool, **lengths: int) -> None:
+    """Every weight, product and kept tensor of a training step."""
     assert parameters(model).verdict == "equal", parameters(model).differences
-    w = Workload(phase="training", batch=2, seq=101, images=2, attention="eager" if eager else "flash", dtype="bf16",
-                 kernels="cpu")
+    w = Workload(phase="training", batch=2, seq=seq, attention="eager" if eager else "flash", dtype="bf16",
+                 kernels="cpu", **lengths)
     t, modules = trace(model, w), measure.module_paths(model)
-    measured = measure.flops(model, 2, 101, eager=eager, loss=True, backward=True, images=2)
+    measured = measure.flops(model, 2, seq, eager=eager, loss=True, backward=True, **lengths)
     assert by_module(entries(t, "forward"), modules) == {k: v for k, v in measured.forward.items() if v}
     assert by_module(entries(t, "backward", "recomputed"), modules) == {
         k: v for k, v in measured.backward.items() if v}
     theirs: Counter[str] = Counter()
-    for storage in measure.kept(model, 2, 101, dtype=torch.bfloat16, eager=eager, loss=True, images=2):
+    for storage in measure.kept(model, 2, seq, dtype=torch.bfloat16, eager=eager, loss=True, **lengths):
         theirs[storage.path] += storage.nbytes
     assert by_module(activations.kept(t), modules) == theirs
 

@@ -32,6 +32,8 @@ MODELS: Final[Rows] = (
     ("newlines between an image's positions", lambda spec: bool(_projector(spec, "separators"))),
     ("a norm after a projector", lambda spec: bool(_projector(spec, "final_norm"))),
     ("a projector that hands on class tokens", lambda spec: bool(_projector(spec, "unpatched"))),
+    ("an encoder of images", lambda spec: spec.encoder is not None and spec.encoder.input.kind == "patches"),
+    ("queries that read a tower", lambda spec: spec.tower is not None and spec.tower.resampler is not None),
     ("a tower of sounds", lambda spec: spec.tower is not None and spec.tower.input.kind == "frames"),
     ("a distilled head", lambda spec: isinstance(spec.head, ClassifierHead) and spec.head.copies > 1),
     ("keys that layers share where several layers make their own", lambda spec: _any(spec, _shares) and sum(

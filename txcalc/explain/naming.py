@@ -52,6 +52,8 @@ def component(spec: Fields, path: str) -> Component:
     known = [*(("encoder", "decoder") if spec.get("encoder") else ()), *(("tower",) if spec.get("tower") else ())]
     stack, rest = (stack, rest) if rest and stack in known else ("", path)
     fields, where = spec[stack] if stack in ("encoder", "tower") else spec, rest.split(".")
+    if where[:2] == ["projector", "resampler"]:
+        fields, where = fields["resampler"], where[2:]
     groups = fields.get("groups") if where[0] == "layers" and len(where) > 3 else None
     block: Fields = groups[int(where[1])]["blocks"][int(where[2])] if groups else fields
     return Component(stack, where, block, _called(where, fields, block, spec["head"]), _reach(block),
@@ -200,6 +202,7 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("kimi-delta", "heads"): Letter("H", "heads of the recurrence"),
     ("kimi-delta", "head_dim"): Letter("P", "width of a recurrent head"),
     ("gated-delta", "value_dim"): Letter("P", "width of a recurrent value"),
+    ("queries", "length"): Letter("l_q", "learned queries"),
     ("additive", "width"): Letter("W_a", "width of additive attention"),
     ("per_layer_embedding", "width"): Letter("e_l", "width of a layer's vector"),
     ("token_tables", "rows"): Letter("V_t", "rows of a table of what else a token has"),

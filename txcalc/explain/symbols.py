@@ -18,7 +18,7 @@ from txcalc.explain.naming import LETTERS, SPECIAL, Letter
 from txcalc.explain.polynomial import Relation, atomic, monomial
 from txcalc.spec.errors import is_size
 from txcalc.spec.facts import STORAGE, located_blocks, patches, positions
-from txcalc.spec.model import Block, Group, Model
+from txcalc.spec.model import Block, Group, Model, Stack
 from txcalc.spec.replace import replace
 from txcalc.trace.workload import Workload
 
@@ -176,7 +176,7 @@ def _weighs(block: Block) -> dict[str, Any]:
 def _patterns(spec: Model, inside: dict[str, Any]) -> dict[str, Any]:
     """The repetitions of the only pattern, where its layers weigh the same: all layers over the pattern's length."""
     found: dict[str, Any] = {}
-    for path, stack in (("", spec), ("encoder.", spec.encoder), ("tower.", spec.tower)):
+    for path, stack, _ in _stacks(spec):
         groups = stack.groups if stack is not None else None
         key = f"{path}groups.0.repeat"
         if groups is not None and len(groups) == 1 and key in inside and _alike(groups[0]):
@@ -223,17 +223,24 @@ def _named(places: list[Place]) -> list[tuple[str, Place]]:
 # ---------------------------------------------------------------- relations
 
 
+def _stacks(spec: Model) -> Iterator[tuple[str, Stack, str]]:
+    """Every stack of a model: the path before its fields, and that of its width."""
+    reader = None if spec.tower is None else spec.tower.resampler
+    wide = "encoder." if getattr(spec.encoder, "d_model", None) else ""
+    own = (("", spec, ""), ("encoder.", spec.encoder, wide), ("tower.", spec.tower, "tower."),
+           ("tower.resampler.", reader, "tower.resampler."))
+    yield from ((path, stack, f"{width}d_model") for path, stack, width in own if stack is not None)
+
+
 def _head_relations(spec: Model, inside: dict[str, Any]) -> tuple[Relation, ...]:
     """``h k = d`` for every attention whose heads are together as wide as its stack."""
     found: dict[Relation, None] = {}
-    stacks = (("", spec, "d_model"), ("encoder.", spec.encoder, "d_model"),
-              ("tower.", spec.tower, "tower.d_model"))
-    for prefix, stack, width in stacks:
-        for path, block in located_blocks(stack) if stack is not None else ():
+    for prefix, stack, width in _stacks(spec):
+        for path, block in located_blocks(stack):
             at = prefix + "".join(f"{part}." for part in path)
             for name in ("attention", "cross_attention"):
                 each = getattr(block, name)
-                d = getattr(stack, "d_model", spec.d_model)
+                d = getattr(stack, "d_model", None) or spec.d_model
                 if _standard(each) and each.heads * each.head_dim == d:
                     h, k = (str(inside[f"{at}{name}.{key}"]) for key in ("heads", "head_dim"))
                     relation = Relation(monomial({h: 1, k: 1}), 1, ((str(inside[width]), 1),))

@@ -1,4 +1,4 @@
-"""Meta's decoders."""
+"""Meta's decoders, and Llama 4, which sees."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import NO_ROPE, decoder, experts
 from txcalc.huggingface.importer import lm_classes
 from txcalc.huggingface.layerwise import all_but, every, layer_types, listed_layers, rotary, sparse, where, windows
+from txcalc.huggingface.multimodal import image_tower, inverse, text_stack, whole_squares
 from txcalc.huggingface.openai import TWO_MORE
-from txcalc.huggingface.rows import NORMS, WIDTH, Fields, Rows, flag, gated, given, plain, size, some
+from txcalc.huggingface.rows import NORMS, WIDTH, Family, Fields, Rows, flag, gated, given, plain, size, some
+from txcalc.huggingface.vision import patches, vit_tower
 
 llama = partial(decoder, only={"activation": "swiglu"})
 
@@ -38,7 +40,34 @@ def _opt_width(c: Config, kind: str, spec: Data) -> Data:
     return spec | (narrower if width != spec["d_model"] else {})
 
 
+def _llama4(c: Config, kind: str) -> Data:
+    """Llama 4 with eyes: squares of patches through two layers of the tower's own, and one into the text."""
+    c.ignore("tie_word_embeddings")
+    spec = text_stack(c, kind, "llama4_text", own_head=True)
+    family = Family(_llama4_tower, {})
+    return {**spec, "tower": image_tower(c, "llama4_vision_model", only=True, family=family)}
+
+
+def _llama4_tower(c: Config, _: str) -> Data:
+    """The class token stands last. Of the adapter's sizes, all but one follow from others, or the class cannot run."""
+    c.ignore("vision_feature_select_strategy", "multi_modal_projector_bias", "projector_dropout", "hidden_act",
+             "vision_feature_layer")
+    d, width = c.size("hidden_size"), c.size("projector_output_dim")
+    merge = inverse(c, "pixel_shuffle_ratio", c.number("pixel_shuffle_ratio"))
+    feed = {"d_ff": size("intermediate_size"), "activation": "gelu", "gated": False, "bias": True}
+    tower = vit_tower(c, input=patches(bias=False), embedding_norm=True, feed_forward=feed)
+    whole_squares(c, "pixel_shuffle_ratio", tower, merge)
+    if c.size("intermediate_size") != d * merge**2:
+        raise c.error("intermediate_size", f"must be the {d * merge**2} columns of a merged square, which it also is")
+    for name in ("projector_input_dim", "vision_output_dim"):
+        if c.size(name) != width:
+            raise c.error(name, f"must be projector_output_dim {width}, got {c.take(name)}")
+    layer = {"width": width, "activation": "gelu"}
+    return {**tower, "projector": {"merge": merge, "hidden": [layer, layer]}}
+
+
 ROWS: Final[Rows] = {
+    "llama4": Family(_llama4, {"Llama4ForConditionalGeneration": "lm"}, ("llama4_vision_model",)),
     "llama": llama("Llama"),
     "cwm": decoder("Cwm", layers=[windows(all_but(every(4, first=0)))]),
     "llama4_text": decoder(  # a shared expert beside one routed, chunked attention, layers without positions

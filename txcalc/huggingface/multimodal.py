@@ -15,7 +15,7 @@ from txcalc.huggingface.build import ACTIVATIONS, Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.encoder import NONE
 from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Only, Part, Rows, Value, flag, passed_over, read, size
-from txcalc.huggingface.vision import nested, patches, tower_of, vit_tower
+from txcalc.huggingface.vision import nested, tower_of
 from txcalc.spec.errors import shown
 
 
@@ -52,21 +52,23 @@ def family_of(part: Config, model_type: str, kinds: Iterable[str]) -> Family:
 
 
 def text_stack(
-    c: Config, kind: str, usual: str, *, either: bool = False, ignore: Iterable[str] = (), tied: bool | None = None
+    c: Config, kind: str, usual: str, *, either: bool = False, ignore: Iterable[str] = (), tied: bool | None = None,
+    own_head: bool = False,
 ) -> Data:
     """The stack of text, of any family of decoders, under the seeing class's own head without a bias.
 
     ``either``: the head is tied if one of the two configurations says so. ``tied``: it is, or not, whatever they say.
+    ``own_head``: it is the text's own.
     """
     part, model_type = part_of(c, "text_config", usual)
     part.ignore(*ignore)
     spec = family_of(part, model_type, ("lm", "none")).build(part, "lm")
     if spec.get("architecture", "decoder-only") != "decoder-only" or {"embedding_dim", "tower"} & spec.keys():
         raise part.error("model_type", f"{shown(model_type)} is not a stack of text that can be fed with images")
-    own = _tied(c, part, either=either) if tied is None else tied
+    own = _tied(c, part, either=either) if tied is None and not own_head else tied
     part.ignore("tie_word_embeddings")
     part.finish()
-    return {**spec, "head": head_of(kind, own)}
+    return spec if own_head else {**spec, "head": head_of(kind, bool(own))}
 
 
 def text_alone(class_name: str, usual: str, *, flat: bool = False) -> Family:
@@ -111,12 +113,14 @@ def head_of(kind: str, tied: bool) -> Data:
     return {"kind": "lm", "tied": tied, "bias": False} if kind == "lm" else dict(NONE)
 
 
-def image_tower(c: Config, usual: str, *, only: bool = False) -> Data:
-    """The tower, of any family of image encoders, without a head."""
-    part, model_type = part_of(c, "vision_config", usual, only=only)
+def image_tower(
+    c: Config, usual: str, *, only: bool = False, family: Family | None = None, name: str = "vision_config"
+) -> Data:
+    """The tower, of any family of image encoders, or of this one, without a head."""
+    part, model_type = part_of(c, name, usual, only=only)
     # Of the text beside it, of a projector and of a contrastive model: the image encoders read none of these.
     part.ignore("vocab_size", "projection_dim", "num_image_tokens", "projector_hidden_act", "id2label", "num_labels")
-    tower = tower_of(family_of(part, model_type, ("none",)), part)
+    tower = tower_of(family or family_of(part, model_type, ("none",)), part)
     if tower.get("input", {}).get("kind") != "patches":
         raise part.error("model_type", f"{shown(model_type)} is no image encoder")
     return tower
@@ -242,14 +246,15 @@ def _gated_squares(c: Config, tower: Data, width: int) -> Data:
 
 def _internvl(c: Config, text: Data, tower: Data) -> Part:
     """Squares of patches, normed, through two layers."""
-    merge = _inverse(c, "downsample_ratio", c.number("downsample_ratio"))
+    merge = inverse(c, "downsample_ratio", c.number("downsample_ratio"))
     whole_squares(c, "downsample_ratio", tower, merge)
     _only_patches_are_read(c, tower)
     return {"merge": merge, "norm": LAYERNORM, "bias": True, "hidden": [_layer(c, text["d_model"])],
             **_skips(c, tower)}
 
 
-def _inverse(c: Config, name: str, ratio: float | None) -> int:
+def inverse(c: Config, name: str, ratio: float | None) -> int:
+    """What a ratio is one over."""
     merge = int(1 / ratio) if ratio else 0
     if merge < 1 or merge * (ratio or 0) != 1:
         raise c.error(name, f"must be one over a whole number, got {shown(ratio)}")
@@ -284,22 +289,27 @@ def _idefics3(c: Config, _: Data, tower: Data) -> Part:
 def seeing(
     prefix: str, text: str, tower: str, projector: Projector, *, ignore: str = "", only: Only | None = None,
     text_ignore: str = "", only_tower: bool = False, either: bool = False,
-    before: Callable[[Config], None] | None = None,
+    before: Callable[[Config], None] | None = None, own_head: bool = False,
+    parts: tuple[str, ...] = (), family: Family | None = None,
 ) -> Family:
     """A family whose classes begin with ``prefix``, with its usual types of text and of tower.
 
     ``ignore`` and ``text_ignore``: fields that change nothing. ``only_tower``: no other type of tower. ``either``: the
-    head is tied if one of the two configurations says so. ``before``: what older files need.
+    head is tied if one of the two configurations says so. ``before``: what older files need. ``own_head``: the text's
+    whole language model stands in all classes. ``parts`` and ``family``: types that stand only within this one's, and
+    how the tower is read that is one of them.
     """
     def build(c: Config, kind: str) -> Data:
         passed_over(c, ignore, only or {})
         if before:
             before(c)
-        spec = text_stack(c, kind, text, either=either, ignore=text_ignore.split())
-        image = image_tower(c, tower, only=only_tower)
-        return {**spec, "tower": {**image, "projector": read(c, projector(c, spec, image))}}
+        spec = text_stack(c, kind, text, either=either, ignore=text_ignore.split(), own_head=own_head)
+        image = image_tower(c, tower, only=only_tower, family=family)
+        own = read(c, projector(c, spec, image))
+        reader = {"resampler": own.pop("resampler")} if "resampler" in own else {}
+        return {**spec, "tower": {**image, "projector": own, **reader}}
 
-    return Family(build, seeing_classes(prefix))
+    return Family(build, seeing_classes(prefix), parts)
 
 
 def _sees_both_ways(c: Config) -> None:
@@ -334,36 +344,6 @@ def _gemma3(c: Config, kind: str, *, either: bool = False) -> Data:
         "average": True, "tokens": (side // kernel) ** 2, "norm": RMS}}}
 
 
-def _llama4(c: Config, kind: str) -> Data:
-    """Llama 4 with eyes: squares of patches through two layers of the tower's own, and one into the text."""
-    text, _ = part_of(c, "text_config", "llama4_text", only=True)
-    image, _ = part_of(c, "vision_config", "llama4_vision_model", only=True)
-    spec = family_of(text, "llama4_text", ("lm",)).build(text, "lm")
-    text.finish()
-    c.ignore("tie_word_embeddings")  # the stack of text is a whole language model, with a head of its own
-    tower = _llama4_tower(image)
-    image.finish()
-    return spec | {"tower": tower}
-
-
-def _llama4_tower(c: Config) -> Data:
-    """The class token stands last. Of the adapter's sizes, all but one follow from others, or the class cannot run."""
-    c.ignore("vision_feature_select_strategy", "multi_modal_projector_bias", "projector_dropout", "hidden_act",
-             "vision_feature_layer")
-    d, width = c.size("hidden_size"), c.size("projector_output_dim")
-    merge = _inverse(c, "pixel_shuffle_ratio", c.number("pixel_shuffle_ratio"))
-    feed = {"d_ff": size("intermediate_size"), "activation": "gelu", "gated": False, "bias": True}
-    tower = vit_tower(c, input=patches(bias=False), embedding_norm=True, feed_forward=feed)
-    whole_squares(c, "pixel_shuffle_ratio", tower, merge)
-    if c.size("intermediate_size") != d * merge**2:
-        raise c.error("intermediate_size", f"must be the {d * merge**2} columns of a merged square, which it also is")
-    for name in ("projector_input_dim", "vision_output_dim"):
-        if c.size(name) != width:
-            raise c.error(name, f"must be projector_output_dim {width}, got {c.take(name)}")
-    layer = {"width": width, "activation": "gelu"}
-    return {**tower, "projector": {"merge": merge, "hidden": [layer, layer]}}
-
-
 # ---------------------------------------------------------------- rows
 
 _SIGLIP: Final = "siglip_vision_model"
@@ -380,9 +360,8 @@ _UNREAD: Final = ("additional_vocab_size freeze_lm_head freeze_text_layers freez
 ROWS: Final[Rows] = {
     "emu3": text_alone("Emu3ForCausalLM", "emu3_text_model"),
     "dots3_note": text_alone("Dots3NoteForCausalLM", "dots3_note_text", flat=True),
-    # Gemma 3, arXiv 2503.19786; Llama 4.
+    # Gemma 3, arXiv 2503.19786.
     "gemma3": Family(_gemma3, seeing_classes("Gemma3")),
-    "llama4": Family(_llama4, {"Llama4ForConditionalGeneration": "lm"}, ("llama4_vision_model",)),
     "shieldgemma2": Family(partial(_gemma3, either=True), {
         "ShieldGemma2ForImageClassification": "lm", **seeing_classes("Gemma3")}),
     # LLaVA 1.5, arXiv 2310.03744; ViP-LLaVA, arXiv 2312.00784.

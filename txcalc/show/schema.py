@@ -56,7 +56,7 @@ def _preset() -> dict[str, Any]:
     schema["anyOf"] = [{"required": [basis.FIELD]}, {"required": required}]
     schema["properties"][basis.FIELD] = {"type": "string", "description": "the preset that this one starts from"}
     schema["properties"]["pooler"]["anyOf"].append({"type": "boolean"})
-    for part in (schema, *(parts[name] for name in ("Block", "Stack", "Tower"))):
+    for part in (schema, *(parts[name] for name in ("Block", "Encoder", "Resampler", "Tower"))):
         for field in (*SUBLAYERS, *(("position",) if "position" in part["properties"] else ())):
             part["properties"][field]["anyOf"].append({"const": "none"})
     for name, part in parts.items():

@@ -78,7 +78,7 @@ def positions(given: Input, tokens: int = 1) -> int:
     """Positions of one input: an image or a sound has its own number, whatever is asked for of ``tokens``."""
     if given.kind == "tokens":
         return tokens
-    return given.length if given.kind == "frames" else patches(given) + unpatched(given)
+    return patches(given) + unpatched(given) if given.kind == "patches" else given.length
 
 
 def image_positions(model: Model, images: int, sequences: int) -> int:
@@ -102,6 +102,11 @@ def unpatched(image: PatchInput) -> int:
 def embedding_width(model: Model) -> int:
     """Columns of the token table."""
     return model.d_model if model.embedding_dim is None else model.embedding_dim
+
+
+def width(model: Model, stack: Stack) -> int:
+    """Columns of what a stack's first layer reads."""
+    return getattr(stack, "d_model", None) or model.d_model
 
 
 def is_causal(model: Model) -> bool:

@@ -42,7 +42,14 @@ class FrameInput(Spec):
     length: Annotated[Size, "positions after the convolutions: half the frames"]
 
 
-Input = Annotated[TokenInput | PatchInput | FrameInput, Usual("tokens")]
+class QueryInput(Spec):
+    """Learned vectors, which read something else by cross-attention (Perceiver, arXiv 2103.03206)."""
+
+    kind: Literal["queries"]
+    length: Annotated[Size, "how many"]
+
+
+Input = Annotated[TokenInput | PatchInput | FrameInput | QueryInput, Usual("tokens")]
 
 
 class PerLayerEmbedding(Spec):
@@ -308,7 +315,8 @@ class Projector(Spec):
 
     It reads one layer's output, or several side by side. Squares of neighbouring patches, or neighbouring positions of
     a sound, may become one: ``merge`` puts the columns of so many by so many side by side, ``average`` leaves
-    ``tokens`` means. Then a norm, the ``hidden`` layers, and a projection to the main stack's width.
+    ``tokens`` means. Then a norm, the ``hidden`` layers, the tower's ``resampler``, if it has one, and a projection to
+    the main stack's width.
     """
 
     merge: Annotated[Size | None, "patches along a square, or of a sound, whose columns come side by side"] = None
@@ -319,6 +327,7 @@ class Projector(Spec):
     norm: Norm | None = None
     norm_first: Annotated[Flag, "the norm is on the patches, before they are merged"] = False
     hidden: tuple[ProjectorLayer, ...] = ()
+    dense: Annotated[Flag, "false: no last projection, what comes before it is as wide as the main stack"] = True
     bias: Flag = False
     final_norm: Annotated[Norm | None, "on what is handed on"] = None
     unpatched: Annotated[Flag, "class tokens and registers are handed on as well, in place of left out"] = False

@@ -95,6 +95,10 @@ class Attention(Spec):
     value_from: Annotated[
         Literal["input", "key"], "key: values are the projected keys, before these are normed and rotated",
     ] = "input"
+    joined: Annotated[
+        Flag, "cross-attention: keys and values are also made of what reads them (Perceiver's latents, Flamingo's)",
+    ] = False
+    memory_norm: Annotated[Norm | None, "cross-attention: a norm on what is read, of each layer's own"] = None
     kv_shared: Annotated[
         Flag,
         "keys and values, and their cache, are those of the last layer before this one that has its own, among layers "

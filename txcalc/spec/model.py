@@ -28,6 +28,7 @@ from txcalc.spec.inputs import (
     Pooler,
     Position,
     Projector,
+    QueryInput,
     RotaryPosition,
     TokenInput,
     TokenTable,
@@ -69,6 +70,10 @@ class Sublayers(Spec):
         if experts and (self.residual == "parallel" or self.norm.placement not in ("pre", "sandwich")):
             raise FieldError(("feed_forward", "separate_norms"), "needs a norm before feed_forward: pre or sandwich, "
                              "and no parallel block")
+        own = self.attention
+        for name in ("joined", "memory_norm") if isinstance(own, Attention) else ():
+            if getattr(own, name):
+                raise FieldError(("attention", name), "only cross_attention has something else to read")
         if self.cross_attention is not None and self.cross_attention.kv_shared:
             raise FieldError(("cross_attention", "kv_shared"), "only layers over one sequence share keys and values")
 
@@ -124,7 +129,7 @@ class Stack(Sublayers):
                 indexed = indexed or block.attention.indexer is not None
                 if block.attention.index_topk is not None and not indexed:
                     raise FieldError((*path, "attention", "indexer"), "no layer before this one has one")
-            if block.attention is None and block.recurrent is None and block.feed_forward is None:
+            if not any((block.attention, block.recurrent, block.cross_attention, block.feed_forward)):
                 raise FieldError((*path, "attention"), "a block needs attention, recurrent or feed_forward")
             if isinstance(block.attention, Attention) and block.attention.image_window is not None:
                 self._check_squares(block.attention.image_window, (*path, "attention", "image_window"))
@@ -183,6 +188,24 @@ class Stack(Sublayers):
             raise FieldError(("position", "per_layer"), "layers share u and v only if their heads are alike")
 
 
+class Resampler(Stack):
+    """Learned queries that read what a projector makes of a tower's positions, in layers with cross-attention.
+
+    Flamingo's resampler (arXiv 2204.14198, section 3.1.1), BLIP-2's Q-Former (arXiv 2301.12597).
+    """
+
+    d_model: Size
+    input: QueryInput
+
+
+class Encoder(Stack):
+    """The encoder of an encoder-decoder: as wide as the decoder, unless it reads images or sounds."""
+
+    d_model: Annotated[Size | None, "default: the decoder's"] = None
+    pooler: Annotated[Pooler | None, "on what it puts out, whose vector nothing reads"] = None
+    projection: Annotated[Flag, "a projection to the decoder's width, with a bias, which the decoder reads"] = False
+
+
 class Tower(Stack):
     """A second stack beside the main one, with a width and inputs of its own: the images of CLIP or of Gemma 3.
 
@@ -192,6 +215,7 @@ class Tower(Stack):
     d_model: Size
     pooler: Pooler | None = None
     projector: Annotated[Projector | None, "feeds the main stack"] = None
+    resampler: Annotated[Resampler | None, "between a projector's hidden layers and its last one"] = None
     deepstack: Annotated[
         tuple[Projector, ...], "further projectors, added to the main stack's first layers (arXiv 2406.04334)",
     ] = ()
@@ -236,7 +260,7 @@ class Model(Stack):
     embedding_projection_bias: Flag = True
     embedding_scale: Annotated[Flag, "token embeddings times sqrt(d_model)"] = False
     per_layer_embedding: PerLayerEmbedding | None = None
-    encoder: Annotated[Stack | None, "fields left out are taken from the decoder"] = None
+    encoder: Annotated[Encoder | None, "fields left out are taken from the decoder"] = None
     unread_memory: Annotated[
         Size | None, "decoders alone: columns of the encoder's output that cross_attention would read, were there one",
     ] = None
@@ -280,6 +304,8 @@ class Model(Stack):
                 raise FieldError(("unread_memory",), "needs cross_attention in every layer, and no encoder")
             if block.cross_attention is not None and self.encoder is None and self.unread_memory is None:
                 raise FieldError((*path, "cross_attention"), "needs architecture: encoder-decoder")
+            if block.cross_attention is not None and block.cross_attention.joined:
+                raise FieldError((*path, "cross_attention", "joined"), "keys of an encoder's output are made once")
             if block.convolution is not None and is_causal(self):
                 raise FieldError((*path, "convolution"), "it sees what comes after: only an encoder can have one")
         for path, block in located_blocks(self.encoder) if self.encoder else []:
@@ -293,8 +319,12 @@ class Model(Stack):
             raise FieldError(("head", "tied"), "there is no token table to share")
         if isinstance(self.head, LMHead) and self.head.tied and self.extra_tokens:
             raise FieldError(("extra_tokens",), "a tied head has logits of all tokens")
-        if isinstance(self.encoder and self.encoder.input, PatchInput):
-            raise FieldError(("encoder", "input"), "reads tokens or frames")
+        for name, stack in (("input", self), ("encoder", self.encoder), ("tower", self.tower)):
+            if stack is not None and isinstance(stack.input, QueryInput):
+                raise FieldError((name,), "learned queries stand in a tower's resampler")
+        own = self.encoder
+        if own is not None and isinstance(own.input, TokenInput) and own.d_model not in (None, self.d_model):
+            raise FieldError(("encoder", "d_model"), "tokens of both stacks have vectors of one width: leave it out")
         self._check_per_layer_embedding()
         self._check_vectors()
         widths.check(self)
@@ -334,8 +364,8 @@ class Model(Stack):
                 if deep.tokens != tower.projector.tokens or len(tower.deepstack) > self.layers:
                     raise FieldError(("tower", "deepstack", i), "must be of the projector's positions, for each of the "
                                      "main stack's first layers")
-        elif tower is not None and tower.deepstack:
-            raise FieldError(("tower", "deepstack"), "needs a projector")
+        elif tower is not None and (tower.deepstack or tower.resampler):
+            raise FieldError(("tower", "deepstack" if tower.deepstack else "resampler"), "needs a projector")
         if isinstance(head, LMHead) and head.pair_labels and self.pooler is None:
             raise FieldError(("pooler",), "head.pair_labels needs one")
         if self.source_vocab is not None and self.encoder is None:
@@ -354,6 +384,8 @@ class Model(Stack):
                 raise FieldError((*at, "unpatched"), "needs class tokens or registers, and patches that stay apart")
         side = 0 if image is None else image.image // image.patch
         given = positions(tower.input) // merge if image is None else (side // merge) ** 2 + extra
+        if tower.resampler is not None and at[-1] == "projector":
+            given = tower.resampler.input.length
         if projector.tokens > given or (projector.tokens != given and not projector.average):
             raise FieldError((*at, "tokens"), f"{projector.tokens}, but the projector reads {given} positions: "
                              "leave it out, or average them")

@@ -29,13 +29,17 @@ def model(data: Any) -> Any:
     if "context" not in out and (length := _input_length(out)) is not None:
         out["context"] = length + _registers(out)
     if isinstance(out.get("tower"), Mapping):
-        out["tower"] = _projectors(_stack(_said(out["tower"]), out["tower"], ("tower",)))
+        tower = _stack(_said(out["tower"]), out["tower"], ("tower",))
+        if isinstance(own := tower.get("resampler"), Mapping):
+            tower["resampler"] = _stack(_said(own), dict(own), ("tower", "resampler"))
+        out["tower"] = _projectors(tower)
     if out.get("architecture") == "encoder-decoder":
         own = out.get("encoder")
         if own is None or isinstance(own, Mapping):
             apart = ("cross_attention", "groups", *(("layers",) if own and own.get("groups") else ()))
             inherited = {k: _without(out[k], *ACROSS) for k in STACK_FIELDS if k in out and k not in apart}
-            out["encoder"] = _stack(merge(inherited, _said(own or {})), out, ("encoder",))
+            wide = {**out, "d_model": (own or {}).get("d_model") or out.get("d_model")}
+            out["encoder"] = _stack(merge(inherited, _said(own or {})), wide, ("encoder",))
         if "cross_attention" not in out and "attention" in out:
             out["cross_attention"] = _without(out["attention"], "window")
     return _stack(out, out, ())
@@ -142,7 +146,7 @@ def _registers(stack: Mapping[str, Any]) -> int:
 def _projectors(tower: Data) -> Data:
     out, deepstack = {**tower}, tower.get("deepstack")
     if "projector" in tower:
-        out["projector"] = _projected(tower, tower["projector"])
+        out["projector"] = _projected(tower.get("resampler") or tower, tower["projector"])
     if isinstance(deepstack, list | tuple):
         out["deepstack"] = [_projected(tower, each) for each in deepstack]
     return out

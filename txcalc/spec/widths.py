@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING
 
 from txcalc.spec.errors import FieldError, Loc
 from txcalc.spec.facts import embedding_width, is_causal, located_blocks
+from txcalc.spec.facts import width as stack_width
 from txcalc.spec.rnn import RecurrentCell
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Recurrent
-    from txcalc.spec.model import Model, Stack, Sublayers
+    from txcalc.spec.model import Model, Stack, Sublayers, Tower
 
 
 def check(model: Model) -> None:
     """Raises ``FieldError`` where a layer does not fit what is below it, or looks at what it cannot see."""
     memory = None
     if model.encoder is not None:
-        memory = _stack(model.encoder, model.d_model, ("encoder",))
+        memory = _stack(model.encoder, stack_width(model, model.encoder), ("encoder",))
+        memory = model.d_model if model.encoder.projection else memory
         _sees(model.encoder, ("encoder",), causal=model.encoder.causal_mask, encoder=None)
         if not any(_reads(block) for _, block in located_blocks(model)):
             raise FieldError(("encoder",), "nothing reads it: the decoder needs cross_attention, or a recurrent cell "
@@ -30,9 +32,29 @@ def check(model: Model) -> None:
         if _stack(model.tower, model.tower.d_model, ("tower",)) != model.tower.d_model:
             raise FieldError(("tower", "residual"), "a tower keeps its width")
         _sees(model.tower, ("tower",), causal=model.tower.causal_mask, encoder=None)
+        _projected(model, model.tower)
     out = _stack(model, model.d_model, (), memory)
     _sees(model, (), causal=is_causal(model) or model.causal_mask, encoder=model.encoder)
     _head(model, out)
+
+
+def _projected(model: Model, tower: Tower) -> None:
+    """What a projector without a last layer hands on is as wide as the main stack."""
+    own, path = tower.projector, ("tower", "projector")
+    if own is None:
+        return
+    merged = (own.merge or 1) ** (2 if tower.input.kind == "patches" else 1)
+    width = own.hidden[-1].width if own.hidden else tower.d_model * (1 + len(own.feature_layers)) * merged
+    if (reader := tower.resampler) is not None:
+        for at, block in located_blocks(reader):
+            each, here = block.cross_attention, ("tower", "resampler", *at, "cross_attention")
+            if each is not None and each.joined and width != reader.d_model:
+                raise FieldError((*here, "joined"), f"queries of {reader.d_model} columns and what they read, of "
+                                 f"{width}, must be as wide")
+        _stack(reader, reader.d_model, ("tower", "resampler"), width)
+        width = reader.d_model
+    if not own.dense and width != model.d_model:
+        raise FieldError((*path, "dense"), f"{width} columns are not the main stack's {model.d_model}")
 
 
 def _head(model: Model, width: int) -> None:

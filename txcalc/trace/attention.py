@@ -87,11 +87,16 @@ _APART: Final = Around(None, causal=False, cached=False)
 def cross_attention(t: Trace, spec: Attention, around: Around, x: Tensor, memory: Tensor) -> Tensor:
     """Queries from the decoder, keys and values from the encoder's output, cached once for the whole generation."""
     b, n, _ = x.shape
-    _, source_new, _ = memory.shape
-    keys = t.workload.source_past + source_new
-    span = Span(n, source_new, keys, n * keys, t.workload.source_past, keys)
+    past = t.workload.source_past if around.cached else 0
     with t.scope("cross_attention", component="cross_attention"):
-        cache = kv_cache("cross", _kv_rows(spec), keys, b)
+        if spec.memory_norm is not None:
+            memory = norms.norm(t, "memory_norm", memory, spec.memory_norm)
+        if spec.joined:
+            memory = parts.join_positions(t, "joined", (memory, x), b, "what is read, and queries")
+        _, source_new, _ = memory.shape
+        keys = past + source_new
+        span = Span(n, source_new, keys, n * keys, past, keys)
+        cache = kv_cache("cross", _kv_rows(spec), keys, b) if around.cached else None
         return _heads(t, spec, _APART._replace(made=around.made), x, memory, span, cache)
 
 

@@ -19,11 +19,11 @@ from txcalc.trace.sizes import Product, several
 from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from txcalc.spec import inputs
     from txcalc.spec.layers import Norm
-    from txcalc.spec.model import Model, Tower
+    from txcalc.spec.model import Encoder, Model, Tower
 
 
 class Outputs(NamedTuple):
@@ -82,7 +82,7 @@ def _scores(t: Trace, spec: Model, x: Tensor, pooled: Tensor | None, images: Ten
     return Scores((_contrast(t, head, pooled, images),))
 
 
-def pool(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
+def pool(t: Trace, stack: Model | Encoder | Tower, x: Tensor) -> Tensor:
     """(b, n, d) of a stack to one vector for each sequence."""
     *_, d = x.shape
     spec = stack.pooler
@@ -98,8 +98,14 @@ def pool(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
         return y if spec.activation is None else curves.activation(t, "activation", y, spec.activation)
 
 
-def project(t: Trace, name: str, spec: inputs.Projector, tower: Tower, x: Tensor, d_out: Number) -> Tensor:
-    """(b, n, d) of a tower to (b, tokens, d_out): to average or to merge costs no product."""
+def project(
+    t: Trace, name: str, spec: inputs.Projector, tower: Tower, x: Tensor, d_out: Number,
+    resample: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """(b, n, d) of a tower to (b, tokens, d_out): to average or to merge costs no product.
+
+    ``resample``: what learned queries make of the positions before the last layer.
+    """
     with t.scope(name, component="projector"), t.frame(x):
         if spec.feature_layers:
             b, n, d = x.shape
@@ -115,10 +121,11 @@ def project(t: Trace, name: str, spec: inputs.Projector, tower: Tower, x: Tensor
         for i, layer in enumerate(spec.hidden):
             with t.scope(f"hidden.{i}"):
                 x = _project_once(t, layer, x)
+        x = x if resample is None else resample(x)
         if spec.separators:
             ops.parameter(t, "separators", spec.separators, d_out)
         with t.frame(x):
-            y = ops.linear(t, "dense", x, d_out, bias=spec.bias)
+            y = ops.linear(t, "dense", x, d_out, bias=spec.bias) if spec.dense else x
             return y if spec.final_norm is None else norms.norm(t, "final_norm", y, spec.final_norm)
 
 
@@ -127,7 +134,7 @@ def _left_out(spec: inputs.Projector, tower: Tower) -> Number:
     return 0 if spec.unpatched else _unpatched(tower)
 
 
-def _unpatched(stack: Model | Tower) -> Number:
+def _unpatched(stack: Model | Encoder | Tower) -> Number:
     """Positions that are no patches."""
     return unpatched(stack.input) if stack.input.kind == "patches" else 0
 
@@ -174,7 +181,7 @@ def _projected(t: Trace, spec: inputs.ProjectorLayer, x: Tensor) -> Tensor:
     return ops.multiply(t, "product", gate, y)
 
 
-def _mean(t: Trace, stack: Model | Tower, x: Tensor) -> Tensor:
+def _mean(t: Trace, stack: Model | Encoder | Tower, x: Tensor) -> Tensor:
     """The mean of all positions but those that are no patches."""
     _, n, _ = x.shape
     return parts.mean(t, "mean", parts.positions(t, "positions", x, n - _unpatched(stack)), "mean of positions")

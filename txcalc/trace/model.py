@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys
+from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys, width
 from txcalc.trace import embeddings, encoder_decoders, low_rank, norms, ops, packed, split, tables
 from txcalc.trace.attention import Around, cross_attention, self_attention, unread_attention
 from txcalc.trace.cells import convolve
@@ -22,13 +22,13 @@ from txcalc.trace.losses import loss
 from txcalc.trace.rank import RECEIVED, heaviest, local
 from txcalc.trace.record import Trace
 from txcalc.trace.recurrent import linear_attention, recurrent
-from txcalc.trace.sizes import same
+from txcalc.trace.sizes import same, several
 from txcalc.trace.tensors import Number, Tensor
 from txcalc.trace.workload import WIDE, Workload
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Mixer
-    from txcalc.spec.model import Block, Model, Stack, Sublayers, Tower
+    from txcalc.spec.model import Block, Encoder, Model, Resampler, Stack, Sublayers, Tower
 
 
 def trace(
@@ -100,7 +100,7 @@ def _forward(t: Trace, spec: Model) -> Outputs:
         return top(t, spec, t.hold(x), pooled)
 
 
-def _encoder_decoder(t: Trace, spec: Model, encoder: Stack) -> Tensor:
+def _encoder_decoder(t: Trace, spec: Model, encoder: Encoder) -> Tensor:
     until: Call = "pass" if t.code.targets else ""  # outputs hold what was made of the source, and their caller targets
     made = t.hold(encoder_decoders.target_ids(t), until) if t.code.targets == "first" else None
     own = spec.source_vocab if encoder.input.kind == "tokens" else None
@@ -108,6 +108,13 @@ def _encoder_decoder(t: Trace, spec: Model, encoder: Stack) -> Tensor:
     source, _ = _input(t, spec, encoder, t.workload.source_new, rows, name)
     with t.scope("encoder"):
         memory = t.hold(_stack(t, spec, encoder, source, cached=False), until)
+        if encoder.pooler is not None:
+            with t.scope("", back=0):
+                pool(t, encoder, memory)
+        if encoder.projection:
+            memory = t.hold(ops.linear(t, "projection", memory, spec.d_model, bias=True), until)
+    if encoder.input.kind == "patches" and t.size(t.workload.source_new) == 0:  # what images have become is cached
+        memory = t.tensor(t.workload.batch, 0, memory.shape[-1], label=memory.label)
     shared = encoder.input.kind == "tokens" and own is None
     made = t.hold(encoder_decoders.target_ids(t)) if t.code.targets == "after source" else made
     target, ids = _input(t, spec, spec, t.workload.seq, spec.vocab, tied=shared, ids=made)
@@ -138,11 +145,20 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> tuple[Tensor, Tensor | None]:
                    unused=0 if projector is None else projector.unused_layers)
         with t.scope("", back=1 if projector is None else 0):
             pooled = x.view(count, tower.d_model) if tower.pooler is None else pool(t, tower, x)
-        made = None if projector is None else project(t, "projector", projector, tower, x, spec.d_model)
+        reads = None if tower.resampler is None else partial(_resample, t, spec, tower.resampler)
+        made = None if projector is None else project(t, "projector", projector, tower, x, spec.d_model, reads)
         for i, deep in enumerate(tower.deepstack):
             project(t, f"deepstack.{i}", deep, tower, x, spec.d_model)
     t.layout, t.workload = layout, run
     return pooled, None if t.size(count) == 0 else made
+
+
+def _resample(t: Trace, spec: Model, stack: Resampler, memory: Tensor) -> Tensor:
+    """Learned queries that have read ``memory`` (b, n, width): (b, queries, d)."""
+    b, shape = memory.shape[0], (stack.input.length, stack.d_model)
+    with t.scope("resampler"), t.frame(memory):
+        queries = ops.learned(t, "queries", shape, b, *shape, how="new" if several(t, b) else "same")
+        return _stack(t, spec, stack, queries, cached=False, memory=memory)
 
 
 def _input(
@@ -159,7 +175,8 @@ def _input(
         x = split.leave(t, name, x)
         scales = t.code.scales_table == "always" or (spec.embedding_scale and t.code.scales_table)
         return embeddings.wanted(t, ops.scaled(t, name, x) if scales else x), ids
-    return _read(t, stack, t.workload.batch, n, spec.d_model), None
+    seen = 0 if stack.input.kind == "patches" and t.size(n) == 0 else t.workload.batch
+    return _read(t, stack, seen, n, width(spec, stack)), None
 
 
 def _read(t: Trace, stack: Stack, b: Number, n: Number, d: Number) -> Tensor:

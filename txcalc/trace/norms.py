@@ -88,7 +88,7 @@ def _composed_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[
             if weights:
                 y = ops.scale(t, name, y, weight="weight", shape=weights["weight"], kind="norm")
         t.hold(rstd)
-        return ops.cast(t, name, y, x.role, kind="norm", label=name)
+        return ops.cast(t, name, y, x.made, kind="norm", label=name)
 
 
 def _library_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[Number, ...]]) -> Tensor:
@@ -111,11 +111,11 @@ def _library_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[N
              backward=((ops.to(factor),), (ops.temporary(wide, passing=1),), (of_rstd,)), apart=True)
         if t.code.rms_norm == "offset":
             y = t.hold(_offset_scale(t, name, normalised, weights["weight"]))
-            return ops.cast(t, name, y, x.role, kind="norm", label=name)
+            return ops.cast(t, name, y, x.made, kind="norm", label=name)
         if t.code.rms_norm == "wide":
             y = t.hold(ops.scale(t, name, normalised, weight="weight", shape=weights["weight"], kind="norm"))
-            return ops.cast(t, name, y, x.role, kind="norm", label=name)
-        y = ops.cast(t, name, normalised, x.role, kind="norm", label=name)
+            return ops.cast(t, name, y, x.made, kind="norm", label=name)
+        y = ops.cast(t, name, normalised, x.made, kind="norm", label=name)
         return ops.scale(t, name, y, weight="weight", shape=weights["weight"], kind="norm", first=True)
 
 

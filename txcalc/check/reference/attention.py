@@ -351,6 +351,13 @@ class SelfAttention(Projections):
 class CrossAttention(Projections):
     """Attention of a sequence to an encoder's output; no position and no mask applies."""
 
+    memory_norm: Normalization | None
+
+    def __init__(self, attention: Attention, d_model: int, options: Options, source: int | None = None) -> None:
+        super().__init__(attention, d_model, options, source)
+        normed, self.joined = attention.memory_norm, attention.joined
+        self.memory_norm = None if normed is None else Normalization(normed, d_model if source is None else source)
+
     def forward(self, x: Tensor, memory: Tensor | None, cache: KeyValues | None) -> Tensor:
         """X (b, n, d) to (b, n, d), reading a memory (b, s, d), or the keys cached when it was first read."""
         q = self.queries(x).transpose(1, 2)
@@ -358,6 +365,10 @@ class CrossAttention(Projections):
             if cache is None or cache.key is None or cache.value is None:
                 raise ValueError("cross-attention needs a source, or a cache that was filled from one")
             return self.output(x, q, cache.key, cache.value)
+        if self.memory_norm is not None:
+            memory = self.memory_norm(memory)
+        if self.joined:
+            memory = torch.cat((memory, x), dim=1)
         k, v = (y.transpose(1, 2) for y in self.keys_and_values(memory))
         if cache is not None:
             cache.key, cache.value = k, v

@@ -25,7 +25,9 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
         "unread_memory", "unused_table", "tower", "pooler", "contact_head", "head", *STORAGE,
     },
     model.Stack: _STACK,
-    model.Tower: _STACK | {"d_model", "pooler", "projector", "deepstack"},
+    model.Encoder: _STACK | {"d_model", "pooler", "projection"},
+    model.Tower: _STACK | {"d_model", "pooler", "projector", "deepstack", "resampler"},
+    model.Resampler: _STACK | {"d_model"},
     model.Group: {"repeat", "blocks", "shared"},
     model.Block: _SUBLAYERS | {"repeat"},
     model.Published: set(model.Published.names()),
@@ -39,7 +41,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.Attention: {
         "kind", "heads", "kv_heads", "head_dim", "bias", "window", "cached", "qk_norm", "scale", "rope", "chunk",
         "softcap", "sinks", "output_gate", "inner_norm", "gate_over", "gate_activation", "gate_bias", "value_dim",
-        "image_window", "value_norm", "value_from", "kv_shared",
+        "image_window", "value_norm", "value_from", "kv_shared", "joined", "memory_norm",
     },
     layers.MLA: {
         "kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale", "index_topk",
@@ -71,6 +73,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.TokenInput: {"kind"},
     inputs.PatchInput: {"kind", "image", "patch", "channels", "bias", "class_tokens", "registers", "mask_token"},
     inputs.FrameInput: {"kind", "bins", "length"},
+    inputs.QueryInput: {"kind", "length"},
     inputs.TokenTable: {"rows", "width", "lookups"},
     inputs.PerLayerEmbedding: {"rows", "width", "activation"},
     inputs.NoPosition: {"kind"},
@@ -95,7 +98,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.AttentionPooler: {"kind", "attention", "feed_forward"},
     inputs.ProjectorLayer: {"width", "norm", "activation", "gated", "bias"},
     inputs.Projector: {"merge", "average", "tokens", "norm", "norm_first", "hidden", "bias", "unused_layers",
-                       "feature_layers", "separators", "final_norm", "unpatched"},
+                       "feature_layers", "separators", "final_norm", "unpatched", "dense"},
 }
 
 

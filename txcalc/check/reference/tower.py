@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from txcalc.spec.inputs import PatchInput
 from txcalc.spec.inputs import Projector as ProjectorSpec
 from txcalc.spec.inputs import ProjectorLayer as ProjectorLayerSpec
 from txcalc.spec.model import Model, Tower
+from txcalc.spec.model import Resampler as ResamplerSpec
 
 
 class ProjectorLayer(nn.Module):
@@ -38,6 +40,18 @@ class ProjectorLayer(nn.Module):
         return activate(self.activation, y) if self.gate is None else activate(self.activation, self.gate(x)) * y
 
 
+class Resampler(StackModules):
+    """Learned queries that read a memory of ``width`` columns in layers with cross-attention."""
+
+    def __init__(self, model: Model, resampler: ResamplerSpec, options: Options, width: int) -> None:
+        super().__init__(model, resampler, options, causal=False, d_model=resampler.d_model, memory=width)
+        self.queries = nn.Parameter(torch.randn(resampler.input.length, resampler.d_model) * 0.02)
+
+    def forward(self, memory: Tensor) -> Tensor:
+        """(b, n, width) to (b, queries, d)."""
+        return self.run(self.queries.expand(memory.shape[0], -1, -1), None, memory, None)
+
+
 class Projector(nn.Module):
     """Neighbouring positions averaged or side by side, a norm, projections to the main stack's width.
 
@@ -47,7 +61,8 @@ class Projector(nn.Module):
     separators: nn.Parameter | None
 
     def __init__(
-        self, projector: ProjectorSpec, width: int, d_model: int, unpatched: int, *, flat: bool = False
+        self, projector: ProjectorSpec, width: int, d_model: int, unpatched: int, *, flat: bool = False,
+        resampler: Callable[[int], Resampler] | None = None,
     ) -> None:
         super().__init__()
         self.flat = flat
@@ -61,7 +76,9 @@ class Projector(nn.Module):
         self.norm = nn.Identity() if projector.norm is None else Normalization(projector.norm, normed)
         widths = (merged, *(layer.width for layer in projector.hidden))
         self.hidden = nn.ModuleList(map(ProjectorLayer, projector.hidden, widths))
-        self.dense = nn.Linear(widths[-1], d_model, bias=projector.bias)
+        self.resampler = None if resampler is None else resampler(widths[-1])
+        last_width = widths[-1] if self.resampler is None else self.resampler.width
+        self.dense = nn.Linear(last_width, d_model, bias=projector.bias) if projector.dense else nn.Identity()
         last = projector.final_norm
         self.final_norm = nn.Identity() if last is None else Normalization(last, d_model)
         self.separators = nn.Parameter(torch.zeros(projector.separators, d_model)) if projector.separators else None
@@ -73,6 +90,8 @@ class Projector(nn.Module):
         x = self._squares(self.norm(x)) if self.norm_first else self.norm(self._squares(x))
         for layer in self.hidden:
             x = layer(x)
+        if self.resampler is not None:
+            x = self.resampler(x)
         y: Tensor = self.final_norm(self.dense(x))
         return y
 
@@ -108,7 +127,10 @@ class TowerModules(StackModules, Reader):
         self.pooler = build_pooler(tower.pooler, tower.norm, width, extra, options)
         specs = () if tower.projector is None else (tower.projector, *tower.deepstack)
         flat = not isinstance(tower.input, PatchInput)
-        made = [Projector(each, width, model.d_model, extra, flat=flat) for each in specs]
+        reader = tower.resampler
+        read_by = None if reader is None else lambda width: Resampler(model, reader, options, width)
+        made = [Projector(each, width, model.d_model, extra, flat=flat, resampler=None if i else read_by)
+                for i, each in enumerate(specs)]
         self.projector = made[0] if made else None
         self.deepstack = nn.ModuleList(made[1:])
 

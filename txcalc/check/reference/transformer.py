@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from txcalc.check.reference.cache import LayerCache
-from txcalc.check.reference.heads import Output, Top
+from txcalc.check.reference.heads import Output, Top, build_pooler
 from txcalc.check.reference.inputs import Reader
 from txcalc.check.reference.layers import Options
 from txcalc.check.reference.scope import refuse_unknown
 from txcalc.check.reference.stack import Cache, InnerStack, StackModules
 from txcalc.check.reference.tower import TowerModules
-from txcalc.spec.facts import embedding_width, is_causal
-from txcalc.spec.inputs import TokenInput
-from txcalc.spec.model import Model, Stack
+from txcalc.spec.facts import embedding_width, is_causal, unpatched
+from txcalc.spec.facts import width as width_of
+from txcalc.spec.inputs import PatchInput, TokenInput
+from txcalc.spec.model import Encoder, Model, Stack
 
 __all__ = ["Output", "Reference", "build"]
 
@@ -49,7 +50,7 @@ class Reference(Reader, Top):
         for name, rows in tables.items():
             setattr(self, name, None if rows is None else nn.Embedding(rows, embedding_width(model)))
         for stack in stacks:
-            self.add_reader(stack.input, model.d_model)
+            self.add_reader(stack.input, width_of(model, stack))
         self.tower = None if model.tower is None else TowerModules(model, model.tower, options)
         self.add_top(model, self.token_embedding, options, width)
 
@@ -116,6 +117,25 @@ class OneStack(StackModules, Reference):
         return self.on_top(hidden, seen[0] if seen else None)
 
 
+class EncoderStack(InnerStack):
+    """An encoder, which may pool what it puts out for nothing, and project it to the decoder's width."""
+
+    projection: nn.Linear | None
+
+    def __init__(self, model: Model, encoder: Encoder, options: Options) -> None:
+        super().__init__(model, encoder, options, causal=encoder.causal_mask, d_model=width_of(model, encoder))
+        extra = unpatched(encoder.input) if isinstance(encoder.input, PatchInput) else 0
+        self.pooler = build_pooler(encoder.pooler, encoder.norm, self.width, extra, options)
+        self.projection = nn.Linear(self.width, model.d_model) if encoder.projection else None
+
+    def forward(self, embedded: Tensor, types: Tensor | None, memory: Tensor | None, cache: Cache | None) -> Tensor:
+        """The same, projected."""
+        y = super().forward(embedded, types, memory, cache)
+        if self.pooler is not None:
+            self.pooler(y)
+        return y if self.projection is None else self.projection(y)
+
+
 class EncoderDecoder(Reference):
     """Two stacks; both read token ids through one table, unless the source has its own or is no text."""
 
@@ -123,8 +143,9 @@ class EncoderDecoder(Reference):
         super().__init__()
         assert model.encoder is not None
         source, d = model.encoder, model.d_model
-        encoder = InnerStack(model, source, options, causal=source.causal_mask, d_model=d)
-        decoder = InnerStack(model, model, options, causal=True, d_model=d, memory=encoder.width)
+        encoder = EncoderStack(model, source, options)
+        memory = d if source.projection else encoder.width
+        decoder = InnerStack(model, model, options, causal=True, d_model=d, memory=memory)
         self.add_ends(model, options, decoder.width)
         self.encoder, self.decoder = encoder, decoder
 
