@@ -1,6 +1,7 @@
 """Peaks of a pipeline's stages against PyTorch's own schedules, and buckets of data parallelism against PyTorch's."""
 
 import random
+from collections import Counter
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.pipelining import schedules
 
 import txcalc
 from txcalc.check import fake_cuda
@@ -17,6 +19,7 @@ from txcalc.check.measure_modes import LiveMode
 from txcalc.check.measure_stages import SCHEDULES
 from txcalc.check.measure_trained import build
 from txcalc.count import step
+from txcalc.count.collectives import collectives
 from txcalc.count.schedules import least, order
 from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
@@ -88,15 +91,36 @@ def test_orders_are_pytorchs(schedule: str) -> None:
         layout, rounds = Layout(pp=pp, schedule=schedule), max(1, count // pp)
         if (count % rounds and layout.order in ("interleaved", "zb")) or count < least(layout):
             continue
-        theirs = object.__new__(SCHEDULES[layout.order])
-        vars(theirs).update(
-            pp_group_size=pp, n_local_stages=layout.per_rank, _stages=[None] * layout.per_rank, _n_microbatches=count,
-            num_stages=layout.stages, number_of_rounds=rounds, microbatches_per_round=count // rounds)
-        for rank in range(pp):
-            real = [each for each in theirs._calculate_single_rank_operations(rank) if each is not None]
+        for rank, real in _theirs(layout, count).items():
             assert [(layout.stages_of(rank)[chunk], kind) for chunk, kind in order(layout, rank, count)] == [
                 (each.stage_index, kinds[each.computation_type.name])
                 for several in real for each in several.sub_actions or (several,)]
+
+
+def _theirs(layout: Layout, count: int) -> dict[int, list[Any]]:
+    """PyTorch's order of passes on every rank."""
+    theirs, rounds = object.__new__(SCHEDULES[layout.order]), max(1, count // layout.pp)
+    vars(theirs).update(
+        pp_group_size=layout.pp, n_local_stages=layout.per_rank, _stages=[None] * layout.per_rank,
+        _n_microbatches=count, num_stages=layout.stages, number_of_rounds=rounds,
+        microbatches_per_round=count // rounds)
+    return {rank: [each for each in theirs._calculate_single_rank_operations(rank) if each is not None]
+            for rank in range(layout.pp)}
+
+
+@pytest.mark.parametrize("schedule", ["looped:2", "interleaved:2", "zb:1", "zbv", "dualpipe"])
+def test_stages_send_what_pytorchs_schedules_do(schedule: str) -> None:
+    layout, count, model = Layout(pp=3, schedule=schedule), 6, _models()["gpt2"]
+    lowered = schedules._add_send_recv(_theirs(layout, count), layout.rank_of, layout.stages)
+    names = {"SEND_F": ("send", "forward"), "RECV_F": ("receive", "forward"), "SEND_B": ("send", "backward"),
+             "RECV_B": ("receive", "backward")}
+    for rank, actions in lowered.items():
+        t = trace(model, Workload(phase="training", seq=13, batch=2, layout=layout), rank=rank)
+        ours = list(collectives(t))
+        assert {each.bytes for each in ours} == {13 * 2 * 24 * 2} and {each.axis for each in ours} == {"pp"}
+        assert Counter((each.what, each.phase, each.path) for each in ours for _ in range(count)) == Counter(
+            (*names[each.computation_type.name], f"stage {each.stage_index + 1}") for each in actions
+            if each.computation_type.name in names)
 
 
 @pytest.mark.parametrize("schedule", ["1f1b", "gpipe", "interleaved:2", "zb:2", "dualpipe"])

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from txcalc.count.flops import again
 from txcalc.count.lifetimes import gathered
 from txcalc.trace.record import Op, Trace
-from txcalc.trace.tensors import Number
+from txcalc.trace.tensors import Number, Role
 
 
 class Collective(NamedTuple):
@@ -42,6 +42,20 @@ def collectives(trace: Trace) -> Iterator[Collective]:
             yield Collective(g.collective, "cp", size, often.back, "backward", op.path)
     for (what, size, phase, path), times in gathered(trace).items():
         yield Collective(what, "dp", size, times, phase, path)  # type: ignore[arg-type]
+    yield from _between_stages(trace)
+
+
+def _between_stages(trace: Trace) -> Iterator[Collective]:
+    """Hidden states of a micro-batch, and their gradient, that stages on other ranks send to a rank's, or get."""
+    layout, w = trace.layout, trace.workload
+    for stage in layout.stages_of(trace.stage) if layout.pp > 1 else ():
+        for other, there, back in ((stage - 1, "receive", "send"), (stage + 1, "send", "receive")):
+            if 0 <= other < layout.stages and layout.rank_of(other) != layout.rank_of(stage):
+                shape = w.batch, w.seq // layout.cp // layout.by_position, trace.model.d_model
+                size = prod(shape) * w.bytes_of(Role.ACTIVATION)
+                yield Collective(there, "pp", size, 1, "forward", f"stage {stage + 1}")
+                if w.phase == "training":
+                    yield Collective(back, "pp", size, 1, "backward", f"stage {stage + 1}")
 
 
 def _bytes(trace: Trace, op: Op) -> Number:
