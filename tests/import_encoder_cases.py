@@ -105,6 +105,17 @@ CASES: dict[str, Values] = {
                                    "pronunciation_embed_dim": [3, 8]},
     "roformer": BERT | DECODING | {"hidden_size": [16, 24], "embedding_size": [None, 7, 16]},
     "fnet": {k: v for k, v in BERT.items() if k != "num_attention_heads"} | {"tie_word_embeddings": [True, False]},
+    "xmod": BERT | DECODING | {
+        "pad_token_id": [0, 1], "languages": [["a"], ["a", "b", "c"]], "default_language": ["a"],
+        "pre_norm": [True, False], "adapter_layer_norm": [True, False], "adapter_reuse_layer_norm": [True, False],
+        "ln_before_adapter": [True, False], "adapter_reduction_factor": [2, 3]},
+    "luke": BERT | {"pad_token_id": [0, 1], "entity_vocab_size": [41, 43], "entity_emb_size": [7, 12],
+                    "use_entity_aware_attention": [True, False], "tie_word_embeddings": [True, False]},
+    "squeezebert": BERT | {"tie_word_embeddings": [True, False], "hidden_size": [12], "embedding_size": [12],
+                           "intermediate_size": [24, 36], **{f"{name}_groups": [1, 2, 3] for name in (
+                               "q", "k", "v", "post_attention", "intermediate", "output")}},
+    "nystromformer": BERT | {"conv_kernel_size": [1, 3, 5], "num_landmarks": [5], "segment_means_seq_len": [5],
+                             "tie_word_embeddings": [True, False]},
     "ibert": BERT | {"pad_token_id": [0, 1], "hidden_act": ["gelu"], "tie_word_embeddings": [True, False]},
     "rembert": BERT | {"is_decoder": [True, False], "input_embedding_size": [7, 12], "output_embedding_size": [9, 20]},
     "xlm": XLM, "flaubert": XLM | {"pre_norm": [True, False]},

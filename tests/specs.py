@@ -40,6 +40,8 @@ def attentions(draw: st.DrawFn, *, rotary: bool, crossing: bool = False) -> dict
         "value_norm": None if draw(st.integers(0, 3)) else draw(norms()),
         **({} if bound is None else {bound: draw(st.sampled_from((2, 5, 11)))}),
         "softcap": None if draw(st.integers(0, 5)) else 30.0,
+        "unused": {} if draw(st.integers(0, 5)) else {"q": 3, "k": 1, "v": 2}, "value_convolution": None,
+        "column_groups": dict.fromkeys("qkvo", 1),
         "inner_norm": None if draw(st.integers(0, 3)) else draw(norms()),
     }
 
@@ -53,7 +55,8 @@ def feed_forwards(draw: st.DrawFn) -> dict[str, Any]:
     if draw(flags):
         inner = None if draw(st.integers(0, 3)) else draw(norms())
         learned = {} if draw(st.integers(0, 3)) else {"activation": "xielu"}
-        return {"kind": "dense", "d_ff": draw(st.sampled_from((17, 23, 37))), "inner_norm": inner, **common, **learned}
+        return {"kind": "dense", "d_ff": draw(st.sampled_from((17, 23, 37))), "inner_norm": inner,
+                "column_groups": {"up": 1, "down": 1}, **common, **learned}
     experts = draw(st.sampled_from((3, 5)))
     shared = draw(st.sampled_from((0, 1, 2)))
     return {
@@ -96,6 +99,14 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
     block: dict[str, Any] = {
         "attention": draw(attentions(rotary=rotary)), "recurrent": None, "feed_forward": draw(feed_forwards()),
     }
+    if not causal and block["attention"]["heads"] == block["attention"]["kv_heads"] and draw(flags):
+        block["attention"]["value_convolution"] = 3
+    if d % 2 == 0 and not block["feed_forward"]["gated"] and block["feed_forward"]["kind"] == "dense":
+        block["feed_forward"]["d_ff"] = 18
+        block["feed_forward"]["column_groups"] |= draw(st.sampled_from(({}, {"up": 2}, {"down": 2})))
+    if d % 2 == 0 and block["attention"]["head_dim"] % 2 == 0 and draw(flags):
+        block["attention"]["column_groups"] |= draw(st.sampled_from(({"q": 2}, {"k": 2})))
+    block["adapter"] = None
     if crossing:
         block["cross_attention"] = draw(attentions(rotary=rotary, crossing=True))
     if draw(st.integers(0, 3)) == 0:
@@ -122,6 +133,11 @@ PLACES = ("pre", "post", "sandwich", "res-post", "none")
 @st.composite
 def perhaps_apart(draw: st.DrawFn, block: dict[str, Any]) -> dict[str, Any]:
     feed = block["feed_forward"] or {}
+    if feed and draw(st.integers(0, 3)) == 0:
+        again = block["norm"]["kind"] == "layernorm" and block["norm"]["placement"] in ("pre", "post")
+        norm = draw(st.sampled_from(("none", "own", *(("again",) if again else ()))))
+        block = {**block, "adapter": {"width": 11, "languages": draw(st.sampled_from((1, 3))), "norm": norm,
+                                      "normed_residual": norm != "none" and draw(flags)}}
     if block["norm"]["placement"] not in ("pre", "sandwich") or not feed.get("shared_experts") or draw(flags):
         return block
     return {**block, "feed_forward": {**feed, "shared_gate": False, "separate_norms": True,
@@ -129,7 +145,8 @@ def perhaps_apart(draw: st.DrawFn, block: dict[str, Any]) -> dict[str, Any]:
 
 
 def uncapped(block: dict[str, Any]) -> dict[str, Any]:
-    return {**block, "attention": {**block["attention"], "softcap": None}}
+    return {**block, "attention": {**block["attention"], "softcap": None, "value_convolution": None,
+                                   "column_groups": dict.fromkeys("qkvo", 1)}}
 
 
 @st.composite
@@ -143,7 +160,7 @@ def stacks(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool = False) -> 
         {"kind": "transformer-xl", "per_layer": False, "cached": "inputs"},
     )))
     own = blocks(rotary=position["kind"] == "rope", crossing=crossing, d=d, causal=causal,
-                 bare=position["kind"] not in ("relative", "transformer-xl"))
+                 bare=position["kind"] not in ("relative", "transformer-xl") and "size" not in position)
     by_distance = position["kind"] == "transformer-xl"
     own = own.map(uncapped) if by_distance else own
     stack: dict[str, Any] = {
@@ -198,6 +215,7 @@ def specs(draw: st.DrawFn) -> Model:
         data["per_layer_embedding"] = {"rows": 67, "width": draw(st.sampled_from((4, 6))),
                                        "activation": draw(st.sampled_from(ACTIVATIONS))}
     elif data.get("groups") is None and data["attention"] is not None:
+        data["entities"] = draw(st.sampled_from((None, None, {"rows": 43, "width": 5, "tied": draw(flags)})))
         data["contact_head"] = draw(flags)
     alone = architecture == "decoder-only" and data.get("groups") is None and data["residual"] == "sequential"
     if alone and data["attention"] is not None and draw(flags):

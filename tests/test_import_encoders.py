@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -151,6 +152,11 @@ def measured(model: Any, given: dict[str, Any], *, backward: bool) -> tuple[int,
     """FLOPs forward and backward by PyTorch's own counter."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    grouped: list[int] = []
+    for module in model.modules():
+        if getattr(module, "groups", 1) > 1:
+            module.register_forward_hook(lambda conv, _, out: grouped.append(
+                2 * out.numel() * math.prod(conv.kernel_size) * (conv.in_channels - conv.in_channels // conv.groups)))
     with FlopCounterMode(display=False) as counter:
         out = model(**given)
     forward = counter.get_total_flops()
@@ -159,7 +165,8 @@ def measured(model: Any, given: dict[str, Any], *, backward: bool) -> tuple[int,
     tensors = [value for value in out.values() if isinstance(value, torch.Tensor) and value.requires_grad]
     with FlopCounterMode(display=False) as counter:
         torch.autograd.backward(tensors, [torch.ones_like(value) for value in tensors])
-    return forward, counter.get_total_flops()
+    # The counter takes the gradient of a convolution's weight for one of a single group.
+    return forward, counter.get_total_flops() - sum(grouped)
 
 
 def counted(spec: Model, class_name: str) -> Report:

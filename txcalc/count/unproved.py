@@ -9,6 +9,7 @@ from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal, located_blocks, unread
 from txcalc.spec.inputs import ClassifierHead
 from txcalc.spec.layers import AttentionBias, DenseBias
+from txcalc.spec.projections import AttentionGroups, DenseGroups, UnusedProjections
 from txcalc.spec.words import form
 from txcalc.trace.layout import FOLDED
 from txcalc.trace.rank import RECEIVED
@@ -35,6 +36,7 @@ MODELS: Final[Rows] = (
     ("an encoder of images", lambda spec: spec.encoder is not None and spec.encoder.input.kind == "patches"),
     ("queries that read a tower", lambda spec: spec.tower is not None and spec.tower.resampler is not None),
     ("a tower of sounds", lambda spec: spec.tower is not None and spec.tower.input.kind == "frames"),
+    ("entities that are not there", lambda spec: spec.entities is not None),
     ("a distilled head", lambda spec: isinstance(spec.head, ClassifierHead) and spec.head.copies > 1),
     ("keys that layers share where several layers make their own", lambda spec: _any(spec, _shares) and sum(
         b.attention is not None and not _shares(b) for b in _blocks(spec)) > 1),
@@ -46,6 +48,12 @@ LAYERS: Final[Rows] = (
     ("a first state as all that is read of an encoder", lambda b: _is_cell(b) and b.recurrent.initial is not None
      and b.recurrent.attends is None and b.cross_attention is None),
     ("a Fourier transform", lambda b: getattr(b.recurrent, "kind", "") == "fourier"),
+    ("an adapter of languages", lambda b: b.adapter is not None),
+    ("projections for what is not there", lambda b: getattr(b.attention, "unused", None) not in (
+        None, UnusedProjections())),
+    ("projections in groups of columns", lambda b: getattr(b.attention, "column_groups", None) not in (
+        None, AttentionGroups()) or getattr(b.feed_forward, "column_groups", None) not in (None, DenseGroups())),
+    ("a convolution of values", lambda b: getattr(b.attention, "value_convolution", None) is not None),
     ("a cell and attention of one input", lambda b: b.residual == "mixers"),
 )
 AUTOCAST: Final[Rows] = (

@@ -10,6 +10,7 @@ from typing import Final
 
 from txcalc.huggingface.build import Data, labels, rope
 from txcalc.huggingface.config import Config
+from txcalc.huggingface.decoder import CONTEXT
 from txcalc.huggingface.encoder import (
     _OF_POOLERS,
     ACT,
@@ -20,6 +21,7 @@ from txcalc.huggingface.encoder import (
     NONE,
     NORMS_BEFORE,
     ROBERTA,
+    SEES_ALL,
     TABLE,
     TYPES,
     Heads,
@@ -35,7 +37,19 @@ from txcalc.huggingface.encoder import (
     roberta,
     split_width,
 )
-from txcalc.huggingface.rows import LAYERNORM, LEARNED, Part, Reader, Rows, activation, flag, passed_over, read, size
+from txcalc.huggingface.rows import (
+    LAYERNORM,
+    LEARNED,
+    Part,
+    Reader,
+    Rows,
+    activation,
+    flag,
+    passed_over,
+    plain,
+    read,
+    size,
+)
 from txcalc.spec.errors import shown
 
 
@@ -121,6 +135,19 @@ def _always_pooled(heads: Heads) -> Heads:
     return {kind: {"pooler": True, **part} for kind, part in heads.items() if kind != "pretraining"}
 
 
+def _languages_apart(c: Config) -> Data:
+    """X-MOD's adapters, as wide as a share of the model; norms before them may be the layer's own once more."""
+    names, factor = c.take("languages"), c.number("adapter_reduction_factor")
+    if not isinstance(names, list | tuple) or not names:
+        raise c.error("languages", f"must be a list of at least one language, got {shown(names)}")
+    if not factor or factor < 0 or c.size("hidden_size") // factor < 1:
+        raise c.error("adapter_reduction_factor", f"must leave a width, got {shown(factor)}")
+    own, again = c.flag("adapter_layer_norm"), c.flag("adapter_reuse_layer_norm")
+    norm = "own" if own else "again" if again else "none"
+    return {"width": int(c.size("hidden_size") // factor), "languages": len(names), "activation": ACT(c), "norm": norm,
+            "normed_residual": c.flag("ln_before_adapter") and norm != "none"}
+
+
 def _languages(c: Config) -> int:
     languages = c.size("n_langs")
     return languages if c.flag("use_lang_emb") and languages > 1 else 0
@@ -190,6 +217,34 @@ ROWS: Final[Rows] = {
             "mlm": BERT["mlm"], "sequence": {"head": classifier(transform=dense(ACT))},
             "span": {"head": classifier(2, "all")}}, only={**CROSSLESS, "rotary_value": False}, embedding_dim=_narrow,
         position=lambda c: {**rope(c, split_width(c)), "size": c.size("max_position_embeddings")}),
+    # X-MOD, arXiv 2205.06266: RoBERTa with an adapter of every language in each layer.
+    "xmod": roberta(
+        encoder_classes("Xmod", ForCausalLM="mlm"), ignore="default_language",
+        norm={**LAYERNORM, "placement": lambda c: "pre" if c.flag("pre_norm") else "post"}, final_norm=flag("pre_norm"),
+        adapter=_languages_apart),
+    # LUKE, arXiv 2010.01057, of a text without entities.
+    "luke": encoder(
+        encoder_classes("Luke"), BERT | {"mlm": {"pooler": True, "head": {
+            "kind": "lm", "tied": False, "bias": True, "transform": dense("gelu", norm=LAYERNORM),
+            "unused_bias": lambda c: not c.flag("tie_word_embeddings")}}}, only=SEES_ALL,
+        token_types=TYPES, context=past_padding, position=TABLE, entities={
+            "rows": size("entity_vocab_size"), "width": size("entity_emb_size"), "tied": flag("tie_word_embeddings")},
+        attention={"heads": HEADS, "bias": True, "unused": {"q": lambda c: 3 * c.flag("use_entity_aware_attention")}}),
+    # SqueezeBERT, arXiv 2006.11316: projections in groups of columns.
+    "squeezebert": encoder(
+        encoder_classes("SqueezeBert"), _always_pooled(BERT), token_types=TYPES,
+        only={**SEES_ALL, "embedding_size": size("hidden_size")}, attention={
+            "heads": HEADS, "bias": True, "column_groups": {
+                **{name: size(f"{name}_groups") for name in "qkv"}, "o": size("post_attention_groups")}},
+        feed_forward={**plain(), "column_groups": {"up": size("intermediate_groups"), "down": size("output_groups")}}),
+    # Nyströmformer, arXiv 2102.03902, as released: as many landmarks as positions, which makes attention whole.
+    "nystromformer": encoder(
+        encoder_classes("Nystromformer"), _behind_dense("relu") | {
+            "mlm": BERT["mlm"], "span": {"head": classifier(2, "all")},
+            "sequence": {"head": classifier(transform=dense(ACT))}}, token_types=TYPES,
+        only={**SEES_ALL, "num_landmarks": size("segment_means_seq_len"), "inv_coeff_init_option": False},
+        ignore="segment_means_seq_len", position={"kind": "learned", "size": lambda c: CONTEXT(c) + 2},
+        attention={"heads": HEADS, "bias": True, "value_convolution": size("conv_kernel_size")}),
     # FNet, arXiv 2105.03824: Fourier transforms in the place of attention.
     "fnet": encoder(
         encoder_classes("FNet", ForPreTraining="pretraining", ForNextSentencePrediction="next"),

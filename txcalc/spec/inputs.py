@@ -80,6 +80,18 @@ class TokenTable(Spec):
             raise FieldError(("lookups",), "rows beside the token's are looked up once")
 
 
+class Entities(Spec):
+    """A vocabulary of entities beside that of tokens (LUKE, arXiv 2010.01057): embeddings, and a head to predict them.
+
+    Its rows are projected to d_model where they have another ``width``, and have tables of positions and types of
+    their own, and a norm. A masked language model keeps the head.
+    """
+
+    rows: Annotated[Size, "entities"]
+    width: Annotated[Size, "columns of their table"]
+    tied: Annotated[Flag, "the head shares the table"] = True
+
+
 # ---------------------------------------------------------------- positions
 
 

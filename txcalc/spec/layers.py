@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from txcalc.spec import resolve
 from txcalc.spec.base import Activation, Count, Curve, Flag, Positive, Size, Spec, Switches, Usual
 from txcalc.spec.errors import FieldError
+from txcalc.spec.projections import AttentionGroups, DenseGroups, UnusedProjections
 from txcalc.spec.rnn import GRU, LSTM, RNN, Convolution1D
 
 # ---------------------------------------------------------------- norms
@@ -99,6 +100,13 @@ class Attention(Spec):
         Flag, "cross-attention: keys and values are also made of what reads them (Perceiver's latents, Flamingo's)",
     ] = False
     memory_norm: Annotated[Norm | None, "cross-attention: a norm on what is read, of each layer's own"] = None
+    column_groups: Annotated[AttentionGroups, "projections in groups of columns (SqueezeBERT)"] = AttentionGroups()
+    value_convolution: Annotated[
+        Size | None, "positions of a convolution of each head's values that is added to its contexts (Nyströmformer)",
+    ] = None
+    unused: Annotated[
+        UnusedProjections, "projections for what is not there: queries of entities (LUKE), tokens that see everything",
+    ] = UnusedProjections()
     kv_shared: Annotated[
         Flag,
         "keys and values, and their cache, are those of the last layer before this one that has its own, among layers "
@@ -121,6 +129,8 @@ class Attention(Spec):
             raise FieldError(("value_dim",), f"{self.value_dim} is head_dim: leave it out")
         if self.value_dim is not None and self.value_from == "key":
             raise FieldError(("value_dim",), "values that are keys are as wide: leave it out")
+        if self.value_convolution is not None and (self.value_convolution % 2 == 0 or self.kv_heads != self.heads):
+            raise FieldError(("value_convolution",), "needs an odd number of positions, and values of every head")
         for name in ("gate_over", "gate_activation", "gate_bias"):
             if not self.output_gate and getattr(self, name) != self.default(name):
                 raise FieldError((name,), "needs output_gate: true")
@@ -323,6 +333,11 @@ class Dense(Spec):
     gated: Annotated[Flag, "SwiGLU is gated silu, GEGLU is gated gelu"] = False
     bias: DenseBias = DenseBias()
     inner_norm: Annotated[Norm | None, "a norm on what the last projection reads"] = None
+    column_groups: Annotated[DenseGroups, "projections in groups of columns (SqueezeBERT)"] = DenseGroups()
+
+    def _check(self) -> None:
+        if self.gated and self.column_groups != DenseGroups():
+            raise FieldError(("column_groups",), "a gated feed-forward has none")
 
 
 class MoE(Spec):

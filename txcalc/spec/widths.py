@@ -94,8 +94,11 @@ def _stack(stack: Stack, d: int, path: Loc, memory: int | None = None) -> int:
 def _positions(stack: Stack, one_width: bool, path: Loc) -> None:
     if stack.position.kind == "disentangled" and not one_width:
         raise FieldError(path, "a table of positions for every layer needs layers of one width")
-    if stack.position.kind == "relative" and all(block.attention is None for _, block in located_blocks(stack)):
-        raise FieldError(path, "relative positions are a bias on the scores of attention, and there is none")
+    if all(block.attention is None for _, block in located_blocks(stack)):
+        if stack.position.kind == "relative":
+            raise FieldError(path, "relative positions are a bias on the scores of attention, and there is none")
+        if stack.position.kind == "rope" and stack.position.size is not None:
+            raise FieldError(path, "a table of sines is as wide as a head of attention, and there is none")
     if stack.position.kind == "relative" and stack.input.kind == "patches" and stack.input.registers:
         raise FieldError(path, "registers stand at no distance from a patch")
 
@@ -108,6 +111,7 @@ def _repeats(times: int, before: int, after: int, path: Loc) -> None:
 
 def _block(block: Sublayers, width: int, memory: int | None, path: Loc) -> int:
     layer = block.recurrent
+    _groups(block, width, path)
     if layer is None:
         return width
     after = _handed_on(layer, width, memory)
@@ -118,6 +122,24 @@ def _block(block: Sublayers, width: int, memory: int | None, path: Loc) -> int:
     if block.convolution is not None and after != width:
         raise FieldError((*path, "convolution"), f"its {width} columns cannot be added to {after}")
     return after
+
+
+def _groups(block: Sublayers, width: int, path: Loc) -> None:
+    """Groups of columns divide what a projection reads and what it makes."""
+    attention, feed = block.attention, block.feed_forward
+    if attention is not None and attention.kind == "standard":
+        values = attention.head_dim if attention.value_dim is None else attention.value_dim
+        made = {"q": attention.heads * attention.head_dim, "k": attention.kv_heads * attention.head_dim,
+                "v": attention.kv_heads * values, "o": attention.heads * values}
+        for name, columns in made.items():
+            if columns % (groups := getattr(attention.column_groups, name)) or width % groups:
+                raise FieldError((*path, "attention", "column_groups", name), f"{groups} do not divide {columns} and "
+                                 f"{width} columns")
+    if feed is not None and feed.kind == "dense":
+        for name in ("up", "down"):
+            if width % (groups := getattr(feed.column_groups, name)) or feed.d_ff % groups:
+                raise FieldError((*path, "feed_forward", "column_groups", name), f"{groups} do not divide {width} and "
+                                 f"{feed.d_ff} columns")
 
 
 def _handed_on(layer: Recurrent, width: int, memory: int | None) -> int:

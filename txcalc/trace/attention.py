@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txcalc.spec.facts import mask_kind
-from txcalc.trace import composed, composed_latents, megatron, nanotron, norms, ops, parts, split, tables
+from txcalc.trace import (
+    beside,
+    composed,
+    composed_latents,
+    megatron,
+    nanotron,
+    norms,
+    ops,
+    parts,
+    split,
+    tables,
+)
 from txcalc.trace.cache import Cache, extend, keep, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
@@ -17,7 +28,7 @@ from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import DisentangledPosition, Position, RotaryPosition
-    from txcalc.spec.layers import MLA, Attention, HeadNorm, Norm
+    from txcalc.spec.layers import MLA, Attention, BlockNorm, HeadNorm, Norm
 
 
 KeysValues = tuple[Tensor, Tensor]
@@ -100,17 +111,27 @@ def cross_attention(t: Trace, spec: Attention, around: Around, x: Tensor, memory
         return _heads(t, spec, _APART._replace(made=around.made), x, memory, span, cache)
 
 
-def unread_attention(t: Trace, spec: Attention, norm: Norm, d: Number, source: Number | None) -> None:
+def unread_attention(t: Trace, spec: Attention, norm: BlockNorm, d: Number, source: Number | None) -> None:
     """The weights of attention to an encoder's output, where there is none: no product."""
     assert source is not None
     heads, keys, values = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim, spec.kv_heads * _value_dim(spec)
     with t.scope("cross_attention", component="cross_attention"):
         sizes = {"q": (heads, d), "k": (keys, source), "v": (values, source), "o": (d, spec.heads * _value_dim(spec))}
+        if spec.value_from == "key":
+            del sizes["v"]
         for name, shape in sizes.items():
             bias = {"bias": shape[:1]} if getattr(spec.bias, name) else {}
             t.op(name, "linear", weights={"weight": shape, **bias})
-    affine = {name: (d,) for name, has in (("weight", norm.scale), ("bias", norm.bias)) if has}
-    t.op("cross_attention_norm", "norm", weights=affine)
+        if spec.value_norm is not None:
+            t.op("v_norm", "norm", weights=_affine(spec.value_norm, _value_dim(spec)))
+    affine = _affine(norm, d)
+    names = {"none": (), "sandwich": ("norm", "post_norm")}.get(norm.placement, ("norm",))
+    for name in names:
+        t.op(f"cross_attention_{name}", "norm", weights=affine)
+
+
+def _affine(norm: Norm, width: Number) -> dict[str, tuple[Number, ...]]:
+    return {name: (width,) for name, has in (("weight", norm.scale), ("bias", norm.bias)) if has}
 
 
 def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Tensor:
@@ -186,7 +207,9 @@ def _heads(
     elif (ranks := t.layout.by_head) > 1:  # of one head the gradient comes back with positions of every rank in front
         in_front, scored, k_scored = True, *(not several(t, count // ranks) for count in (spec.heads, spec.kv_heads))
     with t.frame(x):
-        q = ops.linear(t, "q", x, spec.heads * spec.head_dim, bias=spec.bias.q, part="q")
+        beside.unused_projections(t, spec, d, value_dim)
+        q = beside.project(t, "q", x, spec.heads * spec.head_dim, bias=spec.bias.q, part="q",
+                           groups=spec.column_groups.q)
         q = _normed(t, "q", q, spec.heads, spec.qk_norm, copied=scored and several(t, q.shape[1])
                     and not _partly_rotated(spec, rotary))
         q = t.hold(_rotated(t, "q", q, spec, spec.heads, rotary))
@@ -222,12 +245,14 @@ def _heads(
             q, *made = distance_scores(t, spec, position, q, given, d, span)
             core = core._replace(bias=made[-1], holds=tuple(made))
         y = attend(t, q, k, v, core, kernel)
+        if spec.value_convolution is not None:
+            y = ops.add(t, y, beside.convolved_values(t, spec, v, spec.value_convolution), "value_convolution")
         if spec.output_gate:
             bias = "none" if spec.gate_bias == "q" and not spec.bias.q else spec.gate_bias
             y = gated(t, spec, x, y, value_dim, spec.gate_activation, bias)
         if spec.inner_norm is not None:
             y = norms.norm(t, "inner_norm", y, spec.inner_norm)
-        o = ops.linear(t, "o", t.hold(y), d, bias=spec.bias.o, part="attention output")
+        o = beside.project(t, "o", t.hold(y), d, bias=spec.bias.o, part="attention output", groups=spec.column_groups.o)
         return ops.dropout(t, "dropout", split.leave(t, "o", o))
 
 
@@ -287,14 +312,16 @@ def _keys_and_values(
         with t.frame():
             copied_key = copied and not _partly_rotated(spec, rotary)
             by_column = copied_key and not in_front and several(t, b, n) and not _lays_out(t, spec.qk_norm)
-            k = v = t.hold(ops.linear(t, "k", source, spec.kv_heads * spec.head_dim, bias=spec.bias.k, part="k",
-                                      copied=by_column and spec.value_from != "key"))
+            k = v = t.hold(beside.project(
+                t, "k", source, spec.kv_heads * spec.head_dim, bias=spec.bias.k, part="k", groups=spec.column_groups.k,
+                copied=by_column and spec.value_from != "key"))
             if spec.value_from == "key":  # both gradients are added to each other, in the order of the values'
                 k, v = ops.view(t, "k", k), ops.view(t, "v", v)
             k = _normed(t, "k", k, spec.kv_heads, spec.qk_norm,
                         copied=copied_key and in_front and several(t, n, spec.kv_heads))
             if spec.value_from == "input":
-                v = ops.linear(t, "v", source, spec.kv_heads * _value_dim(spec), bias=spec.bias.v, part="v")
+                v = beside.project(t, "v", source, spec.kv_heads * _value_dim(spec), bias=spec.bias.v, part="v",
+                                   groups=spec.column_groups.v)
             if copied and several(t, n, spec.kv_heads) and not _lays_out(t, spec.value_norm):
                 v = ops.view(t, "v", v, copied=True)
             if spec.value_norm is not None:

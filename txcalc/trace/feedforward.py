@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import curves, dispatched, grouped, megatron, norms, ops, parts, split
+from txcalc.trace import beside, curves, dispatched, grouped, megatron, norms, ops, parts, split
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import least
 from txcalc.trace.tensors import Number, Role, Tensor
@@ -46,7 +46,7 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
             t.hold(h, "sublayer" if t.code.output == "apart" else "")
         h = ops.cast(t, "down", h, Role.WEIGHT) if t.code.widens else h
         with t.frame(h):
-            y = ops.linear(t, "down", h, d, bias=spec.bias.down, part="down")
+            y = beside.project(t, "down", h, d, bias=spec.bias.down, part="down", groups=_groups(spec, "down"))
         if spec.kind == "dense" or t.code.linear == "parallel":
             y = split.leave(t, "down", y)
         if drops == "inside":
@@ -54,6 +54,10 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
     if t.code.holds_sublayers == "sublayer":
         t.hold(y, "sublayer")
     return ops.dropout(t, "dropout", y) if drops == "outside" else y
+
+
+def _groups(spec: Dense | MoE, name: str) -> Number:
+    return getattr(spec.column_groups, name) if spec.kind == "dense" else 1
 
 
 def _widened(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
@@ -66,7 +70,7 @@ def _widened(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
         with t.frame(x):
             return curves.activation(t, "activation", ops.linear(t, "up", x, d_ff, bias=spec.bias.up), spec.activation)
     if not spec.gated:
-        up = ops.linear(t, "up", x, d_ff, bias=spec.bias.up)
+        up = beside.project(t, "up", x, d_ff, bias=spec.bias.up, groups=_groups(spec, "up"))
         return curves.activation(t, "activation", up if t.code.reuses_names else t.hold(up), spec.activation)
     if t.code.gate_up == "together" and spec.kind == "dense":
         both = t.hold(ops.linears(t, x, {"gate": (d_ff, ""), "up": (d_ff, "")}, bias=spec.bias.up))

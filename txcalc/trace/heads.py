@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import embedding_width, first_attention, unpatched, unread
-from txcalc.trace import curves, megatron, norms, ops, parts, split
+from txcalc.trace import beside, curves, megatron, norms, ops, parts, split
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.autocast import autocast
 from txcalc.trace.embeddings import TABLE
@@ -46,6 +46,7 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> Outputs:
     if spec.pooler is not None:
         with t.scope("", back=0 if unused else 1):
             pooled = pool(t, spec, x)
+    beside.entities(t, spec)
     if spec.contact_head:
         maps = spec.layers * first_attention(spec).heads
         t.op("contact_head", "linear", weights={"weight": (1, maps), "bias": (1,)})

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys, width
-from txcalc.trace import embeddings, encoder_decoders, low_rank, norms, ops, packed, split, tables
+from txcalc.trace import beside, embeddings, encoder_decoders, low_rank, norms, ops, packed, split, tables
 from txcalc.trace.attention import Around, cross_attention, self_attention, unread_attention
 from txcalc.trace.cells import convolve
 from txcalc.trace.distances import query_biases, relative_bias
@@ -385,6 +385,8 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
             if t.code.drops == "residual":
                 y = ops.dropout(t, f"{name}_dropout", y)
             x = y if block.residual == "none" else ops.add(t, x, y)
+        if name == "feed_forward" and block.adapter is not None:
+            x = beside.adapt(t, block.adapter, block.norm, x)
         if place == "post":
             x = norms.norm(t, f"{name}_norm", x, block.norm)
             if t.code.output == "apart":

@@ -25,9 +25,10 @@ RMS: Final = _NormKind("rmsnorm")
 
 
 def norm(
-    t: Trace, name: str, x: Tensor, spec: Norm | _NormKind, *, weight_shape: tuple[Number, ...] | None = None
+    t: Trace, name: str, x: Tensor, spec: Norm | _NormKind, *, weight_shape: tuple[Number, ...] | None = None,
+    again: bool = False,
 ) -> Tensor:
-    """``F.layer_norm`` or ``F.rms_norm`` over the last axis.
+    """``F.layer_norm`` or ``F.rms_norm`` over the last axis. ``again``: with weights that are another op's.
 
     LayerNorm keeps its input, the mean and the reciprocal deviation of each row. RMSNorm keeps its input and one
     statistic where it is fused (CUDA); on the CPU it is composed in fp32, and keeps the fp32 input, the
@@ -44,7 +45,7 @@ def norm(
         (x,) = ops.casts(t, name, spec.kind, x)
         if spec.kind == "layernorm" or t.workload.fused_norms:
             statistics = ("mean", "rstd") if spec.kind == "layernorm" else ("rstd",)
-            y = _fused_norm(t, name, x, statistics, weights)
+            y = _fused_norm(t, name, x, statistics, weights, again=again)
         else:
             y = _composed_rms_norm(t, name, x, weights)
         if spec.scale and beyond:
@@ -57,15 +58,15 @@ def norm(
 
 
 def _fused_norm(
-    t: Trace, name: str, x: Tensor, statistics: tuple[str, ...], weights: dict[str, tuple[Number, ...]]
+    t: Trace, name: str, x: Tensor, statistics: tuple[str, ...], weights: dict[str, tuple[Number, ...]], *, again: bool
 ) -> Tensor:
     *rows, _ = x.shape
     bare = t.workload.precision == "amp" and t.workload.kernels == "cpu" and not weights
     role = x.made if bare else Role.STATISTIC  # the CPU's are in the widest dtype of what it is given
     found = tuple(t.tensor(*rows, 1, role=role, label=label) for label in statistics)
     made = (ops.to(x), *(ops.of_weight(f"{t.path(name)}.{key}", *shape) for key, shape in weights.items()))
-    return t.op(name, "norm", weights=weights, saves=(x, *found), reads=(x,), writes=(ops.like(t, x, name), *found),
-                backward=(made,))
+    return t.op(name, "norm", weights={} if again else weights, saves=(x, *found), reads=(x,),
+                writes=(ops.like(t, x, name), *found), backward=(made,))
 
 
 def _composed_rms_norm(t: Trace, name: str, x: Tensor, weights: dict[str, tuple[Number, ...]]) -> Tensor:

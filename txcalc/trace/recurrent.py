@@ -15,7 +15,7 @@ from txcalc.trace.cache import Cache
 from txcalc.trace.cells import cell, convolution
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product
-from txcalc.trace.tensors import Number, Tensor
+from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.base import Activation
@@ -129,7 +129,9 @@ def _gated_convolution(t: Trace, spec: ShortConvolution, x: Tensor, *, cached: b
 
 def _fourier(t: Trace, spec: FourierMixing, x: Tensor, *, cached: bool) -> Tensor:
     """``torch.fft.fftn`` over positions and columns, of which the real part goes on: keeps nothing."""
-    return ops.scaled(t, "transform", x)
+    complex_numbers = t.tensor(*x.shape, 2, role=Role.FLOAT32, label="transform")
+    y = t.op("transform", "elementwise", reads=(x,), writes=(complex_numbers,), backward=((ops.to(x),),))
+    return ops.cast(t, "transform", t.alias(y, *x.shape), x.made)
 
 
 def _short_convolution(

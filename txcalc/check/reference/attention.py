@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+from txcalc.check.reference.beside import ValueConvolution, add_unused
 from txcalc.check.reference.cache import KeyValues, LayerCache
-from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
+from txcalc.check.reference.layers import GroupedLinear, Normalization, Options, dropout_or_nothing, linear
 from txcalc.spec.facts import mask_kind
 from txcalc.spec.inputs import PatchInput, RelativePosition, RotaryPosition
 from txcalc.spec.layers import Attention, HeadNorm
@@ -217,8 +218,8 @@ class SharedKeys(dict[str, tuple[Tensor, Tensor]]):
 class Projections(nn.Module):
     """What self- and cross-attention have in common: the projections, the norms on q and k, the core."""
 
-    k: nn.Linear | None
-    v: nn.Linear | None
+    k: nn.Linear | GroupedLinear | None
+    v: nn.Linear | GroupedLinear | None
     gate: nn.Linear | None
     q_norm: Normalization | None
     k_norm: Normalization | None
@@ -230,12 +231,16 @@ class Projections(nn.Module):
         heads, kv_heads, head_dim, bias = attention.heads, attention.kv_heads, attention.head_dim, attention.bias
         read = d_model if source is None else source  # columns of what keys and values are made of
         self.heads, self.kv_heads = heads, kv_heads
-        self.q = nn.Linear(d_model, heads * head_dim, bias=bias.q)
+        groups = attention.column_groups
+        self.q = linear(d_model, heads * head_dim, bias=bias.q, groups=groups.q)
         value_dim, own = attention.value_dim or head_dim, not attention.kv_shared
-        self.k = nn.Linear(read, kv_heads * head_dim, bias=bias.k) if own else None
+        self.k = linear(read, kv_heads * head_dim, bias=bias.k, groups=groups.k) if own else None
         apart = own and attention.value_from == "input"
-        self.v = nn.Linear(read, kv_heads * value_dim, bias=bias.v) if apart else None
-        self.o = nn.Linear(heads * value_dim, d_model, bias=bias.o)
+        self.v = linear(read, kv_heads * value_dim, bias=bias.v, groups=groups.v) if apart else None
+        self.o = linear(heads * value_dim, d_model, bias=bias.o, groups=groups.o)
+        add_unused(self, attention, d_model)
+        taps = attention.value_convolution
+        self.value_convolution = None if taps is None else ValueConvolution(heads, taps)
         self.gates = heads if attention.gate_over == "head" else heads * value_dim
         gate_bias = bias.q and attention.gate_bias == "q"
         self.gate = nn.Linear(d_model, self.gates, bias=gate_bias) if attention.output_gate else None
@@ -272,7 +277,9 @@ class Projections(nn.Module):
         is_causal: bool = False,
     ) -> Tensor:
         """The core on tensors with heads in front, then the gate that ``x`` gives, then the output projection."""
-        return self.finish(x, self.core(q, k, v, mask, bias, is_causal))
+        if self.value_convolution is None:
+            return self.finish(x, self.core(q, k, v, mask, bias, is_causal))
+        return self.finish(x, self.core(q, k, v, mask, bias, is_causal) + self.value_convolution(v))
 
     def finish(self, x: Tensor, context: Tensor) -> Tensor:
         """Contexts (b, h, n, hd), side by side, gated and normed, to (b, n, d)."""

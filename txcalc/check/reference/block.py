@@ -17,6 +17,7 @@ from txcalc.check.reference.attention import (
     SelfAttention,
     SharedKeys,
 )
+from txcalc.check.reference.beside import Adapters
 from txcalc.check.reference.cache import LayerCache
 from txcalc.check.reference.cells import Recurrence
 from txcalc.check.reference.disentangled import DisentangledAttention
@@ -176,6 +177,8 @@ class Block(nn.Module):
                 self.feed_forward = MixtureOfExperts(feed_forward, width, options)
             case DenseSpec():
                 self.feed_forward = dense(feed_forward, width, options)
+        adapter = block.adapter
+        self.adapter = None if adapter is None else Adapters(adapter, norm, width, options)
         self.per_layer_input = None if per_layer is None else LayerInput(per_layer, norm, width)
         self.width, self.recomputes = width, options.recompute in ("full", "ops")
         self.contexts = contexts(options.recompute)
@@ -262,19 +265,23 @@ class Block(nn.Module):
     def _residual(self, name: str, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
         match self.placement:
             case "none":
-                return self._add(x, self._scale(name, run(x)))
+                return self._add(x, self._scale(name, run(x)), name)
             case "pre":
-                return self._add(x, self._scale(name, run(self._norm(f"{name}_norm", x))))
+                return self._add(x, self._scale(name, run(self._norm(f"{name}_norm", x))), name)
             case "post":
-                return self._norm(f"{name}_norm", self._add(x, self._scale(name, run(x))))
+                return self._norm(f"{name}_norm", self._add(x, self._scale(name, run(x)), name))
             case "sandwich":
                 y = self._scale(name, run(self._norm(f"{name}_norm", x)))
-                return self._add(x, self._norm(f"{name}_post_norm", y))
+                return self._add(x, self._norm(f"{name}_post_norm", y), name)
             case "res-post":
-                return self._add(x, self._norm(f"{name}_norm", self._scale(name, run(x))))
+                return self._add(x, self._norm(f"{name}_norm", self._scale(name, run(x))), name)
 
-    def _add(self, x: Tensor, y: Tensor) -> Tensor:
-        return y if self.replaces else x + y
+    def _add(self, x: Tensor, y: Tensor, name: str) -> Tensor:
+        y = y if self.replaces else x + y
+        if name != "feed_forward" or self.adapter is None:
+            return y
+        adapted: Tensor = self.adapter(y, getattr(self, "feed_forward_norm", None))
+        return adapted
 
     def _scale(self, name: str, x: Tensor) -> Tensor:
         return x * self.get_parameter(f"{name}_scale") if self.scaled else x

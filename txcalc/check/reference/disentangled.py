@@ -76,10 +76,11 @@ class DisentangledAttention(Projections):
         context = self.core(q, k, v, mask, (keys, queries), self._distance(n, x.device))
         return self.finish(x, context)
 
-    def _rows(self, table: Tensor, projection: nn.Linear | None, score: str) -> Tensor | None:
+    def _rows(self, table: Tensor, projection: nn.Module | None, score: str) -> Tensor | None:
         if score not in self.position.scores or projection is None:
             return None
         shared = self.position.shared_projections
+        assert isinstance(projection, nn.Linear), "disentangled attention has no groups of columns"
         rows = F.linear(table, projection.weight, projection.bias) if shared else projection(table)
         return rows.unflatten(-1, (self.heads, -1)).transpose(0, 1)
 

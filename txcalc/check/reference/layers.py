@@ -21,6 +21,7 @@ from torch.utils.checkpoint import create_selective_checkpoint_contexts, noop_co
 from txcalc.spec import layers
 from txcalc.spec.base import Activation, Curve
 from txcalc.spec.layers import DenseBias, MoE, Norm
+from txcalc.spec.projections import DenseGroups
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,22 @@ class Convolution(nn.Module):
         return activate(self.activation, self.dropout(self.conv(x.transpose(1, 2)).transpose(1, 2)))
 
 
+class GroupedLinear(nn.Conv1d):
+    """A linear layer whose columns are made in groups, each of its own share of the input."""
+
+    def __init__(self, d_in: int, d_out: int, groups: int, *, bias: bool) -> None:
+        super().__init__(d_in, d_out, 1, groups=groups, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, n, d_in) to (b, n, d_out)."""
+        return super().forward(x.transpose(1, 2)).transpose(1, 2).contiguous()
+
+
+def linear(d_in: int, d_out: int, *, bias: bool, groups: int = 1) -> nn.Linear | GroupedLinear:
+    """A linear layer, in groups of columns where there are several."""
+    return nn.Linear(d_in, d_out, bias=bias) if groups == 1 else GroupedLinear(d_in, d_out, groups, bias=bias)
+
+
 # ---------------------------------------------------------------- feed-forward
 
 
@@ -161,15 +178,15 @@ class Dense(nn.Module):
 
     def __init__(
         self, d_model: int, d_ff: int, curve: Curve, gated: bool, bias: DenseBias, dropout: float = 0.0,
-        inner_norm: Norm | None = None,
+        inner_norm: Norm | None = None, groups: DenseGroups = DenseGroups(),  # noqa: B008  immutable
     ) -> None:
         super().__init__()
         self.curve = curve
         self.activation = XIELU() if curve == "xielu" else None
         self.inner_norm = None if inner_norm is None else Normalization(inner_norm, d_ff)
-        self.up = nn.Linear(d_model, d_ff, bias=bias.up)
+        self.up = linear(d_model, d_ff, bias=bias.up, groups=groups.up)
         self.gate = nn.Linear(d_model, d_ff, bias=bias.gate) if gated else None
-        self.down = nn.Linear(d_ff, d_model, bias=bias.down)
+        self.down = linear(d_ff, d_model, bias=bias.down, groups=groups.down)
         self.dropout = dropout_or_nothing(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -191,7 +208,8 @@ class Dense(nn.Module):
 
 def dense(plan: layers.Dense, d_model: int, options: Options) -> Dense:
     """The feed-forward that a block has."""
-    return Dense(d_model, plan.d_ff, plan.activation, plan.gated, plan.bias, options.dropout, plan.inner_norm)
+    return Dense(d_model, plan.d_ff, plan.activation, plan.gated, plan.bias, options.dropout, plan.inner_norm,
+                 plan.column_groups)
 
 
 class MixtureOfExperts(nn.Module):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from txcalc.spec import inputs, layers, model, rnn
+from txcalc.spec import inputs, layers, model, projections, rnn
 from txcalc.spec.base import Spec
 from txcalc.spec.facts import STORAGE
 from txcalc.spec.quantization import Mixed, Quantization, StoredTensors
 
-_SUBLAYERS = {"attention", "recurrent", "cross_attention", "feed_forward", "convolution", "norm", "residual"}
+_SUBLAYERS = {"attention", "recurrent", "cross_attention", "feed_forward", "adapter", "convolution", "norm",
+               "residual"}
 _STACK = _SUBLAYERS | {
     "layers", "input", "position", "embedding_norm", "layer_scale", "final_norm", "causal_mask", "share_layers",
     "groups",
@@ -22,7 +23,8 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
         "name", "family", "modeling", "aliases", "summary", "sources", "published", "architecture", "vocab", "d_model",
         "context", "extra_tokens", "token_types", "task_types", "token_tables", "embedding_dim", "embedding_projection",
         "embedding_projection_bias", "embedding_scale", "per_layer_embedding", "encoder", "source_vocab",
-        "unread_memory", "unused_table", "tower", "pooler", "contact_head", "head", *STORAGE,
+        "unread_memory", "unused_table", "tower", "pooler", "entities", "contact_head", "head",
+        *STORAGE,
     },
     model.Stack: _STACK,
     model.Encoder: _STACK | {"d_model", "pooler", "projection"},
@@ -42,7 +44,13 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
         "kind", "heads", "kv_heads", "head_dim", "bias", "window", "cached", "qk_norm", "scale", "rope", "chunk",
         "softcap", "sinks", "output_gate", "inner_norm", "gate_over", "gate_activation", "gate_bias", "value_dim",
         "image_window", "value_norm", "value_from", "kv_shared", "joined", "memory_norm",
+        "column_groups", "value_convolution", "unused",
     },
+    projections.UnusedProjections: {"q", "k", "v"},
+    projections.AttentionGroups: {"q", "k", "v", "o"},
+    projections.DenseGroups: {"up", "down"},
+    projections.LanguageAdapter: {"width", "languages", "activation", "norm", "normed_residual"},
+    inputs.Entities: {"rows", "width", "tied"},
     layers.MLA: {
         "kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale", "index_topk",
         "indexer", "interleaved", "window", "sinks", "output_gate", "gate_over", "rope_norm",
@@ -64,7 +72,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.GatedDelta: {"kind", "key_heads", "value_heads", "key_dim", "value_dim", "conv"},
     layers.Convolution: {"kernel", "activation"},
     layers.DenseBias: {"up", "gate", "down"},
-    layers.Dense: {"kind", "d_ff", "activation", "gated", "bias", "inner_norm"},
+    layers.Dense: {"kind", "d_ff", "activation", "gated", "bias", "inner_norm", "column_groups"},
     layers.MoE: {
         "kind", "experts", "active_experts", "d_ff", "activation", "gated", "bias", "router_bias", "routing",
         "normalize", "shared_experts", "shared_d_ff", "shared_gate", "separate_norms", "latent", "output_norm",

@@ -1,0 +1,87 @@
+"""What stands beside a layer or a model in the reference: projections in groups, adapters of languages, and weights
+for what is not there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from txcalc.check.reference.layers import Normalization, Options, Repeated, activate, dropout_or_nothing
+
+if TYPE_CHECKING:
+    from txcalc.spec.layers import Attention, BlockNorm
+    from txcalc.spec.model import Model
+    from txcalc.spec.projections import LanguageAdapter
+
+
+class Adapters(nn.Module):
+    """A bottleneck for every language, of which the first one is run."""
+
+    def __init__(self, plan: LanguageAdapter, norm: BlockNorm, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.languages = Repeated(lambda: Bottleneck(plan, d_model, options), plan.languages)
+        self.norm = Normalization(norm, d_model) if plan.norm == "own" else None
+        self.plan = plan
+
+    def forward(self, x: Tensor, norm: nn.Module | None) -> Tensor:
+        """(b, n, d) to the same shape; ``norm``: the feed-forward's."""
+        normed = self.norm if self.plan.norm == "own" else norm if self.plan.norm == "again" else None
+        y = x if normed is None else normed(x)
+        out: Tensor = self.languages[0](y) + (y if self.plan.normed_residual else x)
+        return out
+
+
+class Bottleneck(nn.Module):
+    """``down(act(up(x)))``, with biases."""
+
+    def __init__(self, plan: LanguageAdapter, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(d_model, plan.width), nn.Linear(plan.width, d_model)
+        self.activation, self.dropout = plan.activation, dropout_or_nothing(options.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., d) to (..., d)."""
+        y: Tensor = self.dropout(self.down(activate(self.activation, self.up(x))))
+        return y
+
+
+class ValueConvolution(nn.Conv2d):
+    """A convolution of each head's values over positions."""
+
+    def __init__(self, heads: int, positions: int) -> None:
+        super().__init__(heads, heads, (positions, 1), padding=(positions // 2, 0), bias=False, groups=heads)
+
+
+def add_unused(module: nn.Module, attention: Attention, d_model: int) -> None:
+    """Give an attention its projections for what is not there."""
+    value_dim = attention.value_dim or attention.head_dim
+    widths = {"q": attention.heads * attention.head_dim, "k": attention.kv_heads * attention.head_dim,
+              "v": attention.kv_heads * value_dim}
+    for name, width in widths.items():
+        if number := getattr(attention.unused, name):
+            make = _linear(d_model, width, bias=getattr(attention.bias, name))
+            module.add_module(f"unused_{name}", Repeated(make, number))
+
+
+def _linear(d_in: int, d_out: int, *, bias: bool):  # type: ignore[no-untyped-def]
+    return lambda: nn.Linear(d_in, d_out, bias=bias)
+
+
+class EntityWeights(nn.Module):
+    """The tables of entities, and of a language model their head."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        own, d = model.entities, model.d_model
+        assert own is not None
+        self.table = nn.Parameter(torch.zeros(own.rows, own.width))
+        self.projection = nn.Linear(own.width, d, bias=False) if own.width != d else None
+        self.positions = nn.Parameter(torch.zeros(getattr(model.position, "size", model.context), d))
+        self.types = nn.Parameter(torch.zeros(model.token_types, d))
+        self.norm = nn.LayerNorm(d)
+        if model.head.kind == "lm":
+            self.dense, self.head_norm = nn.Linear(d, own.width), nn.LayerNorm(own.width)
+            self.head = None if own.tied else nn.Linear(own.width, own.rows, bias=False)
+            self.head_bias = nn.Parameter(torch.zeros(own.rows))

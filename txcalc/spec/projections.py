@@ -1,0 +1,43 @@
+"""How the projections of a layer are cut, and what stands beside them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from txcalc.spec.base import Activation, Count, Flag, Size, Spec
+
+
+class UnusedProjections(Spec):
+    """How many projections more an attention keeps that a run does not use."""
+
+    q: Count = 0
+    k: Count = 0
+    v: Count = 0
+
+
+class AttentionGroups(Spec):
+    """In how many groups of columns each projection is made, each of its own share of the input."""
+
+    q: Size = 1
+    k: Size = 1
+    v: Size = 1
+    o: Size = 1
+
+
+class DenseGroups(Spec):
+    """In how many groups of columns each projection is made, each of its own share of the input."""
+
+    up: Size = 1
+    down: Size = 1
+
+
+class LanguageAdapter(Spec):
+    """A bottleneck for every language behind the feed-forward, of which a text passes its own (arXiv 2205.06266)."""
+
+    width: Size
+    languages: Size = 1
+    activation: Activation = "gelu"
+    norm: Annotated[
+        Literal["none", "again", "own"], "before it; again: the feed-forward's, which stands behind it too",
+    ] = "again"
+    normed_residual: Annotated[Flag, "what it is added to is what it reads, normed"] = True

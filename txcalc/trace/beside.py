@@ -1,0 +1,84 @@
+"""What stands beside a layer or a model: projections in groups, adapters of languages, and weights for what is not
+there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from txcalc.trace import curves, norms, ops
+from txcalc.trace.record import Part, Trace
+from txcalc.trace.tensors import Number, Tensor
+
+if TYPE_CHECKING:
+    from txcalc.spec.layers import Attention, BlockNorm
+    from txcalc.spec.model import Model
+    from txcalc.spec.projections import LanguageAdapter
+
+
+def project(
+    t: Trace, name: str, x: Tensor, d_out: Number, *, bias: bool, groups: Number, part: Part = "", copied: bool = False
+) -> Tensor:
+    """``F.linear``, or in groups of columns a convolution of one position: (b, n, d_in) -> (b, n, d_out)."""
+    if t.size(groups) == 1:
+        return ops.linear(t, name, x, d_out, bias=bias, part=part, copied=copied)
+    b, n, d_in = x.shape
+    y = ops.convolution(t, name, x.view(b, d_in, n), d_out, n, (1,), bias=bias, groups=groups)
+    return ops.copy(t, name, y)
+
+
+def convolved_values(t: Trace, spec: Attention, v: Tensor, positions: Number) -> Tensor:
+    """A convolution of each head's values (b, n, heads x dim) over positions, of so many."""
+    b, n, width = v.shape
+    columns = n * (width // spec.heads)
+    y = ops.convolution(t, "value_convolution", v.view(b, spec.heads, columns), spec.heads, columns, (positions, 1),
+                        bias=False, groups=spec.heads)
+    return y.view(b, n, width)
+
+
+def unused_projections(t: Trace, spec: Attention, d: Number, value_dim: Number) -> None:
+    """The weights of projections for what is not there."""
+    widths = {"q": spec.heads * spec.head_dim, "k": spec.kv_heads * spec.head_dim, "v": spec.kv_heads * value_dim}
+    for name, width in widths.items():
+        if t.size(number := getattr(spec.unused, name)) == 0:
+            continue
+        with t.scope("", copies=number, active=0, calls=0, repeat=True):
+            _weights(t, f"unused_{name}", width, d, bias=getattr(spec.bias, name))
+
+
+def adapt(t: Trace, spec: LanguageAdapter, norm: BlockNorm, x: Tensor) -> Tensor:
+    """(b, n, d) through the bottleneck of one language, added to what it was, or to what it was normed to."""
+    *_, d = x.shape
+    with t.frame(x):
+        y = t.hold(norms.norm(t, "feed_forward_norm", x, norm, again=True)) if spec.norm == "again" else x
+        with t.scope("adapter", component="adapter"):
+            y = t.hold(norms.norm(t, "norm", x, norm)) if spec.norm == "own" else y
+        with t.scope("adapter", component="adapter"), t.scope(
+                "languages", copies=spec.languages, active=1, calls=1, repeat=True):
+            h = curves.activation(t, "activation", ops.linear(t, "up", y, spec.width, bias=True), spec.activation)
+            z = ops.dropout(t, "dropout", ops.linear(t, "down", t.hold(h), d, bias=True))
+        return ops.add(t, z, y if spec.normed_residual else x)
+
+
+def entities(t: Trace, spec: Model) -> None:
+    """The weights that a model keeps for entities: tables, and of a language model a head."""
+    own, d = spec.entities, spec.d_model
+    if own is None:
+        return
+    affine = {"weight": (d,), "bias": (d,)}
+    with t.scope("entities", component="entities"):
+        ops.parameter(t, "table", own.rows, own.width, kind="embedding")
+        if own.width != d:
+            _weights(t, "projection", d, own.width, bias=False)
+        for name, rows in (("positions", getattr(spec.position, "size", spec.context)), ("types", spec.token_types)):
+            ops.parameter(t, name, rows, d, kind="embedding")
+        t.op("norm", "norm", weights=affine)
+        if spec.head.kind == "lm":
+            _weights(t, "dense", own.width, d, bias=True)
+            t.op("head_norm", "norm", weights=dict.fromkeys(affine, (own.width,)))
+            if not own.tied:
+                _weights(t, "head", own.rows, own.width, bias=False)
+            ops.parameter(t, "head_bias", own.rows, kind="head")
+
+
+def _weights(t: Trace, name: str, d_out: Number, d_in: Number, *, bias: bool) -> None:
+    t.op(name, "linear", weights={"weight": (d_out, d_in)} | ({"bias": (d_out,)} if bias else {}))
