@@ -67,8 +67,6 @@ class Sublayers(Spec):
                 raise FieldError(("norm", "placement"), "a parallel block takes pre")
         elif self.norm.shared:
             raise FieldError(("norm", "shared"), "only a parallel block can share its norm")
-        if self.adapter is not None:
-            self._check_adapter(self.adapter)
         if self.residual == "mixers":
             self._check_mixers()
         experts = self.feed_forward is not None and self.feed_forward.kind == "moe" and self.feed_forward.separate_norms
@@ -81,14 +79,6 @@ class Sublayers(Spec):
                 raise FieldError(("attention", name), "only cross_attention has something else to read")
         if self.cross_attention is not None and self.cross_attention.kv_shared:
             raise FieldError(("cross_attention", "kv_shared"), "only layers over one sequence share keys and values")
-
-    def _check_adapter(self, adapter: LanguageAdapter) -> None:
-        if self.feed_forward is None or self.residual == "parallel":
-            raise FieldError(("adapter",), "stands behind a feed_forward, in no parallel block")
-        if adapter.norm == "again" and (self.norm.kind != "layernorm" or self.norm.placement not in ("pre", "post")):
-            raise FieldError(("adapter", "norm"), "again: only a layernorm before or behind the feed_forward")
-        if adapter.norm == "none" and adapter.normed_residual:
-            raise FieldError(("adapter", "normed_residual"), "needs a norm")
 
     def _check_mixers(self) -> None:
         if self.attention is None or self.recurrent is None or self.cross_attention is not None:
@@ -148,7 +138,6 @@ class Stack(Sublayers):
                 self._check_squares(block.attention.image_window, (*path, "attention", "image_window"))
             if isinstance(block.attention, Attention):
                 self._check_keys(block.attention, own, (*path, "attention"))
-                self._check_beside(block.attention, (*path, "attention"))
             if isinstance(self.position, TransformerXLPosition) and block.attention is not None:
                 self._check_distances(self.position, block.attention, (*path, "attention"))
             if (isinstance(self.position, RotaryPosition) and self.position.dim is not None
@@ -187,13 +176,6 @@ class Stack(Sublayers):
                                  "layer whose keys and values it reads")
         if self.position.kind in ("disentangled", "transformer-xl"):
             raise FieldError(path, f"{self.position.kind} positions need every layer's own keys")
-
-    def _check_beside(self, attention: Attention, path: tuple[str | int, ...]) -> None:
-        if self.position.kind not in ("disentangled", "transformer-xl"):
-            return
-        for name in ("value_convolution", "column_groups"):
-            if getattr(attention, name) != attention.default(name):
-                raise FieldError((*path, name), f"{self.position.kind} positions do without")
 
     def _check_distances(
         self, position: TransformerXLPosition, attention: AnyAttention, path: tuple[str | int, ...]
@@ -328,9 +310,6 @@ class Model(Stack):
                 raise FieldError((*path, "cross_attention"), "needs architecture: encoder-decoder")
             if block.cross_attention is not None and block.cross_attention.joined:
                 raise FieldError((*path, "cross_attention", "joined"), "keys of an encoder's output are made once")
-            if getattr(block.attention, "value_convolution", None) is not None and is_causal(self):
-                raise FieldError((*path, "attention", "value_convolution"), "it sees what comes after: only an encoder "
-                                 "can have one")
             if block.convolution is not None and is_causal(self):
                 raise FieldError((*path, "convolution"), "it sees what comes after: only an encoder can have one")
         for path, block in located_blocks(self.encoder) if self.encoder else []:

@@ -124,6 +124,28 @@ def _block(block: Sublayers, width: int, memory: int | None, path: Loc) -> int:
     return after
 
 
+def _stands_beside(stack: Stack, block: Sublayers, path: Loc, *, causal: bool) -> None:
+    """Whether an adapter, groups of columns and a convolution of values have a place here."""
+    adapter, attention = block.adapter, block.attention
+    if adapter is not None:
+        if block.feed_forward is None or block.residual == "parallel":
+            raise FieldError((*path, "adapter"), "stands behind a feed_forward, in no parallel block")
+        if adapter.norm == "again" and (
+                block.norm.kind != "layernorm" or block.norm.placement not in ("pre", "post")):
+            raise FieldError((*path, "adapter", "norm"), "again: only a layernorm before or behind the feed_forward")
+        if adapter.norm == "none" and adapter.normed_residual:
+            raise FieldError((*path, "adapter", "normed_residual"), "needs a norm")
+    if attention is None or attention.kind != "standard":
+        return
+    if attention.value_convolution is not None and causal:
+        raise FieldError((*path, "attention", "value_convolution"), "it sees what comes after: only an encoder can "
+                         "have one")
+    for name in ("value_convolution", "column_groups"):
+        if stack.position.kind in ("disentangled", "transformer-xl") and (
+                getattr(attention, name) != attention.default(name)):
+            raise FieldError((*path, "attention", name), f"{stack.position.kind} positions do without")
+
+
 def _groups(block: Sublayers, width: int, path: Loc) -> None:
     """Groups of columns divide what a projection reads and what it makes."""
     attention, feed = block.attention, block.feed_forward
@@ -157,6 +179,7 @@ def _sees(stack: Stack, path: Loc, *, causal: bool, encoder: Stack | None) -> No
     """Whether every recurrent layer knows what it reads: the past, the future, an encoder's output."""
     for at, block in located_blocks(stack):
         layer, here = block.recurrent, (*path, *at, "recurrent")
+        _stands_beside(stack, block, (*path, *at), causal=causal)
         if layer is not None and layer.kind == "fourier" and causal:
             raise FieldError(here, "it mixes all positions: a stack that sees nothing ahead cannot have it")
         if not isinstance(layer, RecurrentCell):
