@@ -11,8 +11,8 @@ from txcalc.spec.model import Model, Stack
 from txcalc.trace.model import images
 from txcalc.trace.workload import Latents, Workload, plain
 
-LONGEST: Final = 2048
-"""The longest sequence that is assumed without being asked for."""
+DEFAULT_SEQ: Final = 2048
+"""The length of a sequence where none is asked for and the model's context is not shorter."""
 
 
 def fill(models: Sequence[Model], given: dict[str, Any]) -> tuple[Workload, frozenset[str]]:
@@ -27,7 +27,7 @@ def fill(models: Sequence[Model], given: dict[str, Any]) -> tuple[Workload, froz
     contexts = [model.context for model in models if model.input.kind == "tokens"]
     if not contexts:
         return Workload.of(given), frozenset()
-    length = min(LONGEST, *contexts)
+    length = min(DEFAULT_SEQ, *contexts)
     taken = max(image_positions(model, _size(given, "images"), _size(given, "batch") or 1) for model in models)
     reading = {} if "seq" in given else {"seq": max(1, length - _size(given, "past"), taken)}
     filled = _decoding(given, length, taken) if given.get("phase") == "decode" else reading

@@ -375,7 +375,7 @@ def _components(t: Trace, found: Entries, *, by_module: bool) -> tuple[Component
     for at, often in dict.fromkeys((path(op), often) for op, often in t.placed
                                    if op.weights or op.products or op.saves or op.cache is not None):
         before = lines.setdefault(at, often)
-        if often.again and before is not often:
+        if often.continued and before is not often:
             lines[at] = before._replace(copies=before.copies + often.copies, calls=before.calls + often.calls)
     columns: dict[str, dict[str, Any] | None] = {
         name: None if (entries := found[name]) is None else grouped(entries, path)

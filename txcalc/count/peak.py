@@ -1,4 +1,7 @@
-"""The moment of a run at which most bytes are live, and what is alive then."""
+"""The moment of a run at which most bytes are live, and what is alive then.
+
+These are bytes beside weights, optimizer states and inputs; ``txcalc.count.step`` has those of a whole step.
+"""
 
 from __future__ import annotations
 

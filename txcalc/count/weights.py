@@ -131,7 +131,7 @@ def entries(trace: Trace, name: str | None = None) -> Iterator[Entry]:
             yield Entry(op, "weights", op.params * each, often.copies)
         elif op.weights:
             own, size = packed[op.path]
-            if not often.again:
+            if not often.continued:
                 yield Entry(op, "weights", (copies[op.path] * op.params - own) * width + size, 1)
 
 

@@ -162,8 +162,8 @@ def _components(run: Run, quantity: QuantityName) -> Iterator[Line]:
     definition = DEFINITIONS[quantity]
     source = run.counted if definition.by_layer(run.counted) else run.trace
     often: dict[str, Poly] = {}
-    for again in (False, True):  # runs of a repeat that are told apart are runs of it
-        first = {op.component: counted for op, counted in reversed(source.placed) if counted.again is again}
+    for later in (False, True):  # runs of a repeat that are told apart are runs of it
+        first = {op.component: counted for op, counted in reversed(source.placed) if counted.continued is later}
         for path, counted in first.items() if definition.often != "each" else ():
             often[path] = often.get(path, poly(0)) + run.read(getattr(counted, definition.often))
     groups: dict[tuple[str, str, object], tuple[Poly | None, list[Entry]]] = {}

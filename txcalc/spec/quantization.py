@@ -1,8 +1,9 @@
 """How a checkpoint stores the weights of its matrices, where that is not one number per weight.
 
 One layout with a few sizes describes every method that is read: codes of a few bits, packed into words; one scale
-for each block of codes; perhaps a zero point for each; perhaps scales of the scales. The methods themselves, with
-their sources, are in ``txcalc.huggingface.quantized``.
+for each block of codes; perhaps a zero point for each; perhaps scales of the scales. Which sizes each named format has
+is in ``txcalc.spec.formats``, how they add up in ``txcalc.count.weights``, and what a ``quantization_config`` may
+choose in ``txcalc.huggingface.quantized``.
 """
 
 from __future__ import annotations

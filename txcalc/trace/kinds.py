@@ -1,4 +1,7 @@
-"""Kinds of operations: what each keeps for the backward pass, why, and where that was measured or read."""
+"""Kinds of operations: why each keeps something for the backward pass, and where that was measured or read.
+
+Which tensors it keeps is said by the operation itself, as its ``saves``.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,8 @@ class Collective(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A kind of operation. ``keeps`` is None where it keeps nothing; ``statistics``: of what it keeps in fp32 besides.
+    """A kind of operation. ``keeps``: why it may keep something, None where it keeps nothing; ``statistics``: of what
+    it keeps in fp32 besides.
 
     ``group``: what is counted alike. ``fused``: one kernel is all of attention's core. ``cached``: what it writes, else
     reads, is cached from then on (``after``), or what it writes was cached ``before`` the run, or is by ``autocast``

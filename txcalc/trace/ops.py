@@ -3,7 +3,7 @@
 One multiply-accumulate is 2 FLOPs; only matrix products are counted. An operation here is one of ATen's, which the
 function names; what is composed in PyTorch is composed here. What is kept was measured with
 ``torch.autograd.graph.saved_tensors_hooks`` on torch 2.13, and the steps of each backward pass are those of
-``derivatives.yaml``. Parameters and buffers are never listed as kept: they exist anyway.
+PyTorch's ``tools/autograd/derivatives.yaml``. Parameters and buffers are never listed as kept: they exist anyway.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ NOTHING: Final = Tensor(0, Storage(0, ()), ())
 class Op(NamedTuple):
     """One operation, once: the ``Repeat``s around it say how often.
 
-    Operations that mix positions say more: ``reads`` and ``writes`` are what attention's core moves to and from
-    memory, and ``reach`` is how many positions, the last one included, one call looks back over.
+    ``reads``, ``writes``: tensors that it reads and makes, from which live bytes follow. ``saves``: what autograd
+    keeps. ``reach``: how many positions, the last one included, one call of what mixes them looks back over.
     """
 
     path: str
@@ -43,13 +43,13 @@ class Op(NamedTuple):
     layer: str  # kind of the component
     kind: Kind
     weights: tuple[tuple[str, tuple[Number, ...]], ...] = ()
-    products: tuple[Product, ...] = ()
+    products: tuple[Product, ...] = ()  # its FLOPs
     saves: tuple[Tensor, ...] = ()
     cache: Cache | None = None
     reads: tuple[Tensor, ...] = ()
     writes: tuple[Tensor, ...] = ()
     reach: Number | None = None
-    backward: Steps = ()
+    backward: Steps = ()  # of its backward pass, in their order
     part: Part = ""
     within: Scopes = Scopes()
     frozen: bool = False  # its weights are not trained
@@ -149,18 +149,18 @@ Node = Op | Repeat | Frame | Again
 
 
 class Often(NamedTuple):
-    """How often a node happens, by the ``Repeat``s around it. ``again``: after ``first`` runs of it, told apart."""
+    """How often a node happens, by the ``Repeat``s around it. ``continued``: after ``first`` runs, told apart."""
 
     copies: Number = 1
     active: Number = 1
     calls: Number = 1
     back: Number = 1
-    again: bool = False
+    continued: bool = False
 
     def inside(self, node: Repeat) -> Often:
         """How often what it repeats happens."""
         copies, active, times, back = map(mul, self[:4], (node.copies, node.active, node.times, node.back))
-        return Often(copies, active, times, back, self.again or bool(node.first))
+        return Often(copies, active, times, back, self.continued or bool(node.first))
 
 
 def walk(nodes: Iterable[Node], often: Often = Often()) -> Iterator[tuple[Op | Repeat, Often]]:  # noqa: B008

@@ -14,22 +14,22 @@ class Product(NamedTuple):
     """``batch`` matrix products (m, k) x (k, n), and how many of that size each pass computes.
 
     ``backward``: one for each factor that needs a gradient. ``recomputed``: forward ones that the backward pass
-    computes once more. ``kept``: multiply-accumulates of one (query, key) mask, where it goes over the products.
+    computes once more. ``unmasked``: multiply-accumulates of one (query, key) mask, where one goes over the products.
     """
 
     batch: Number
     m: Number
     n: Number
     k: Number
-    kept: Number | None = None
+    unmasked: Number | None = None
     forward: int = 1
     backward: int = 2
     recomputed: int = 0
 
     def flops(self, masked: Masked = "counted") -> Number:
         """FLOPs of one of them, in all batches, with masked pairs or without."""
-        if masked == "skipped" and self.kept is not None:
-            return 2 * self.batch * self.kept
+        if masked == "skipped" and self.unmasked is not None:
+            return 2 * self.batch * self.unmasked
         return 2 * self.batch * self.m * self.n * self.k
 
 

@@ -44,7 +44,10 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A value: a shape on a storage, which views share. ``value`` is what autograd has one gradient of."""
+    """A value: a shape on a storage, which views share. ``value`` is what autograd has one gradient of.
+
+    Tensors on one storage are one piece of memory: it is kept once, whoever reads it.
+    """
 
     value: int
     storage: Storage
@@ -54,7 +57,7 @@ class Tensor(NamedTuple):
 
     @property
     def id(self) -> int:
-        """The storage's identity."""
+        """The storage's identity, by which memory is counted."""
         return self.storage.id
 
     @property
