@@ -14,6 +14,7 @@ from txcalc.answer import memory as plain_torch
 from txcalc.answer.capacity import ROWS, SHORTEST, At, Capacity, Corner, Make, Most, answer
 from txcalc.answer.conventions import Convention
 from txcalc.answer.engines import BUNDLES, names, of_file
+from txcalc.answer.frameworks import framed
 from txcalc.answer.memory import Alive, Held, Memory, Outside, Peak, Phase
 from txcalc.answer.report import PYTHON, Answer, Kind, ModelInfo, Origin, Provenance
 from txcalc.answer.serving import Gain, Serving, is_own, served, serving, tokens_of
@@ -25,17 +26,22 @@ from txcalc.spec.model import Model
 from txcalc.trace.workload import plain
 
 
-def memory(spec: Model, given: Mapping[str, Any], card: str | None = None, **more: Any) -> Answer[Memory]:
+def memory(
+    spec: Model, given: Mapping[str, Any], card: str | None = None, *, origin: Origin = PYTHON, **more: Any
+) -> Answer[Memory]:
     """The memory of a run with these fields. Raises ``SpecError``."""
-    given = _unbundled(spec, _of_file(spec, given))
-    return (_memory if _served(given) else plain_torch.memory)(spec, given, card, **more)
+    given, notes = framed(_unbundled(spec, _of_file(spec, given)))
+    origin = origin._replace(notes=(*origin.notes, *notes))
+    return (_memory if _served(given) else plain_torch.memory)(spec, given, card, origin=origin, **more)
 
 
 def capacity(
-    spec: Model, given: Mapping[str, Any], card: str | None, *, make: Make | None = None, **more: Any
+    spec: Model, given: Mapping[str, Any], card: str | None, *, make: Make | None = None, origin: Origin = PYTHON,
+    **more: Any,
 ) -> Answer[Capacity]:
     """The most that fits into a card of a run with these fields. Raises ``SpecError``."""
-    given = _unbundled(spec, _of_file(spec, given))
+    given, notes = framed(_unbundled(spec, _of_file(spec, given)))
+    more["origin"] = origin._replace(notes=(*origin.notes, *notes))
     return _capacity(spec, given, card, **more) if _served(given) else fitting.capacity(
         spec, given, card, make=make, **more)
 

@@ -89,8 +89,9 @@ class Together(Run, total=False):
 
 
 class Served(Together, total=False):
-    """An inference engine, and how it is started, beside a run: see ``txcalc memory --help``."""
+    """A framework for training, or an inference engine and how it is started, beside a run: see ``txcalc memory``."""
 
+    framework: str
     engine: str
     utilization: float
     context: Size

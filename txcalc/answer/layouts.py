@@ -67,7 +67,9 @@ def _runs(given: Mapping[str, Any], gpus: int) -> Iterator[dict[str, Any]]:
     if not splits or ("dp" in given and given["dp"] * splits[0] * others != gpus):
         raise SpecError(f"{gpus:,} are not as many as tp, pp, cp and dp make", field="gpus")
     training = given.get("phase") == "training"
-    shares = STATES if training and given.keys().isdisjoint(("zero", "fsdp", "precision")) else ({},)
+    own = {"precision": given["precision"]} if "precision" in given else {}
+    shares = [each for each in STATES if {**each, **own} == each or not own]
+    shares = shares if training and shares and given.keys().isdisjoint(("zero", "fsdp")) else [{}]
     again = ("none", "full") if training and "recompute" not in given else (None,)
     for tp, share, recompute in product(splits, shares, again):
         dp = gpus // (tp * others)
@@ -79,6 +81,7 @@ def _runs(given: Mapping[str, Any], gpus: int) -> Iterator[dict[str, Any]]:
 
 def named(run: Mapping[str, Any]) -> str:
     """A layout's fields as options."""
-    return " ".join(f"--{name} {value}" for name, value in run.items())
+    texts = {name: "" if name == "sp" else " yes" if value is True else f" {value}" for name, value in run.items()}
+    return " ".join(f"--{name.replace('_', '-')}{text}" for name, text in texts.items())
 
 

@@ -83,7 +83,7 @@ def assumed(spec: Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], tupl
     given = plain(given)
     trains = given["phase"] == "training" if "phase" in given else any(name in given for name in TRAINING)
     given = _accumulated(given) if trains else given
-    says = any(given.get(name) is not None for name in ("precision", "weights")) or _layout(given).shards
+    says = any(given.get(name) is not None for name in ("precision", "weights")) or laid_out(given).shards
     says = says or given.get("implementation") in WIDE
     if not trains or says or given.get("dtype", "bf16") != "bf16" or "=" in str(given.get("optimizer")):
         return given, ()
@@ -96,7 +96,7 @@ def assumed(spec: Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], tupl
     return {**given, "precision": "bf16"}, (f"all is in bf16, where amp is usual: {why}",)
 
 
-def _layout(given: Mapping[str, Any]) -> Layout:
+def laid_out(given: Mapping[str, Any]) -> Layout:
     """The devices of a run, of which a saved answer says all together."""
     whole = Layout.read(given.get("layout")) or WHOLE
     return Layout.of({**vars(whole), **{name: given[name] for name in Layout.names() if name in given}}) or WHOLE
@@ -105,7 +105,7 @@ def _layout(given: Mapping[str, Any]) -> Layout:
 def _accumulated(given: dict[str, Any]) -> dict[str, Any]:
     """With the micro-batches that a step's sequences come to on a data-parallel rank; in a pipeline at least as many as
     it has stages. Raises ``SpecError`` where they are not whole, or too few."""
-    layout = _layout(given)
+    layout = laid_out(given)
     whole, batch = given.pop("global_batch", None), given.get("batch", 1)
     together, ranks = batch * layout.dp, f" on {layout.dp:,} ranks" if layout.dp > 1 else ""
     if whole is not None and (whole < 1 or batch < 1 or whole % together):

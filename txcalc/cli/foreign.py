@@ -74,12 +74,9 @@ FIELDS: Final = _each({
 })
 """Fields of a model by what their options are called elsewhere."""
 
-_FRAMEWORK: Final = "frameworks are not counted yet; --implementation says whose code is"
-
 ABSENT: Final = _each({
     "gpus num-gpus n-gpus ngpu devices world-size nodes nnodes nproc-per-node":
         "--tp, --pp, --cp and --dp are the ranks of every axis; all together are the devices",
-    "framework": _FRAMEWORK,
     "speculative draft beams num-beams": "one token at a time is decoded; --batch counts sequences",
     "tokens-per-second throughput latency mfu bandwidth price cost": "time is not counted yet; FLOPs and bytes are",
     "model config preset name m": "the model stands by itself, without an option",

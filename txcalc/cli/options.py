@@ -189,6 +189,11 @@ CURVE: Final = _some(
 )
 """The lengths of a curve, and what the model is run on."""
 
+FRAMEWORK: Final = {"framework": Row(
+    "NAME", "A framework for training, which sets what is not given: megatron, torchtitan, deepspeed, nanotron or "
+    "fsdp2. Default none.")}
+"""A framework for training."""
+
 ENGINE: Final = {
     "engine": Row("NAME", "An inference engine, with @ before a version: transformers, vllm, sglang or llama.cpp. "
                   "Default none: plain PyTorch."),
@@ -205,7 +210,7 @@ ENGINE: Final = {
 }
 """An inference engine, and how it is started."""
 
-MEMORY: Final = ENGINE | TOGETHER | _some(
+MEMORY: Final = ENGINE | FRAMEWORK | TOGETHER | _some(
     "batch", "seq", "new", "past", "source_seq", "images", "phase", "dtype", "weights", "kv_dtype", "attention",
     "dropout", "precision", "optimizer", "optimizer_kernel", "accumulate", "global_batch", "clip", "in_backward",
     "recompute", "offload", "loss", "lora", "dora", "freeze", "kernels", "implementation", "cache", "logits", "latents",
