@@ -23,6 +23,7 @@ from txcalc.count.entries import total
 from txcalc.count.lifetimes import live_bytes
 from txcalc.count.params import params
 from txcalc.huggingface.importer import spec_from_config
+from txcalc.show import capacity, terminal
 from txcalc.spec.adapters import Adapter
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import positions
@@ -153,6 +154,11 @@ def test_layouts_of_so_many_devices() -> None:
         assert alone.fits == each.fits
         assert alone.peak.bytes == each.bytes or (each.kind == "bound" and alone.peak.bytes > each.bytes)
     assert found.peak.bytes == found.layouts[0].bytes
+    short, whole = (terminal.write(list(capacity.blocks(found)), terminal.Screen(), detail) for detail in (1, 2))
+    others = sum(each.fits for each in found.layouts) - 12
+    assert short.count("\n--") == 12 and whole.count("\n--") == len(found.layouts) > 12
+    assert f"\n{others} others fit, {len(found.layouts) - 12 - others} are too much: -v\n" in short
+    assert all("=  exact   ~  estimate   <  at least" in text for text in (short, whole)) and ": -v" not in whole
     with pytest.raises(SpecError, match="gpus: 16 are not as many as tp, pp, cp and dp make"):
         txcalc.fit("llama3-8b", "h100-80gb", phase="training", gpus=16, dp=3)
 

@@ -134,7 +134,8 @@ class Table(NamedTuple):
     """A table. ``title`` begins a section, ``caption`` says what the rows are.
 
     On a terminal: ``lines`` writes a row that is too wide as words, not in parts; ``twice`` puts halves side by side;
-    ``bare`` leaves the title out.
+    ``bare`` leaves the title out; ``short`` has all its rows where not all are asked for, and ``rest`` says what those
+    leave out.
     """
 
     title: str
@@ -146,6 +147,8 @@ class Table(NamedTuple):
     lines: bool = False
     twice: bool = False
     bare: bool = False
+    short: int | None = None
+    rest: str = ""
 
     def part(self, kept: Iterable[int], *, files: bool = True) -> Table:
         """With these columns alone; in files without rows that say the row above in full."""

@@ -17,6 +17,10 @@ from txcalc.show.memory import behind, host, title
 _NAMES: Final = {"batch": "Largest batch", "seq": "Longest sequence", "past": "Longest cache", "users": "Most users",
                  "context": "Longest context", "cards": "Fewest cards"}
 
+_ROWS: Final = 12
+"""Layouts that a terminal has, unless all are asked for."""
+_LEGEND: Final = {"=": "exact", "~": "estimate", "<": "at least, such as weights and states alone"}
+
 
 def blocks(capacity: Capacity, defaults: Collection[str] = ()) -> Iterator[b.Block]:
     """What a reader sees of it."""
@@ -24,6 +28,8 @@ def blocks(capacity: Capacity, defaults: Collection[str] = ()) -> Iterator[b.Blo
     yield _most(capacity)
     if capacity.layouts:
         yield _layouts(capacity)
+        marks = {MARKS[each.kind] for each in capacity.layouts}
+        yield b.Notes("Marks", ["   ".join(f"{mark}  {text}" for mark, text in _LEGEND.items() if mark in marks)])
     yield _sum(capacity)
     yield _frontier(capacity)
     yield from behind(capacity)
@@ -61,7 +67,11 @@ def _layouts(capacity: Capacity) -> b.Table:
     rows = [b.Row((named(each.run) or "one device", b.Number(each.bytes, "memory"), MARKS[each.kind],
                    b.Number(abs(each.free_bytes), "memory"), "" if each.fits else b.Alert("too much")))
             for each in capacity.layouts]
-    return b.Table("Layouts", columns, rows)
+    fit = sum(each.fits for each in capacity.layouts)
+    shown = min(fit, _ROWS) or min(len(rows), 3)  # of what is too much, what is least so
+    others = [f"{number} {what}" for number, what in (
+        (fit - min(fit, shown), "others fit"), (len(rows) - max(fit, shown), "are too much")) if number]
+    return b.Table("Layouts", columns, rows, short=shown, rest=f"{', '.join(others)}: -v" if others else "")
 
 
 def _asked(capacity: Capacity) -> b.Row:

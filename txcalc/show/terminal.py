@@ -77,7 +77,8 @@ def _lines(block: Any, screen: Screen, detail: int) -> Iterator[str]:
         return _notes(block, screen, detail)
     if isinstance(block, b.Derivation):
         return _derivation(block, screen)
-    return _table(block, screen) if isinstance(block, b.Table) else _rows(_cut(block.table()), screen, head=False)
+    return _table(block, screen, detail) if isinstance(block, b.Table) else _rows(
+        _cut(block.table()), screen, head=False)
 
 
 # ---------------------------------------------------------------- lines
@@ -159,17 +160,18 @@ class _Layout(NamedTuple):
     notation: str
 
 
-def _table(block: b.Table, screen: Screen) -> Iterator[str]:
+def _table(block: b.Table, screen: Screen, detail: int) -> Iterator[str]:
     if not block.rows:
         return
     if block.title not in ("", block.columns[0].title) and not block.bare:
         yield from paragraph(block.title, screen, rest=GAP, style="bold")
-    t = _cut(block)
+    t = _cut(block if detail > 1 else block._replace(rows=block.rows[:block.short]))
     if block.twice and len(t.rows) > 4:
         wide = _twice(t)
         if _fitting(wide, screen) is not None:
             t = wide
     yield from _rows(t, screen, head=any(column.title for column in t.columns))
+    yield from paragraph(block.rest, screen) if block.rest and detail < 2 else ()
 
 
 def _cut(t: b.Table) -> b.Table:
