@@ -153,6 +153,22 @@ def _start(spec: Model, run: Run, *, device: str, stage: int | None = None) -> i
         card.rounded(size) * entry.times for entry in step.resident(found.traces[0]) for size in step.storages(entry)))
 
 
+def _logits_held(spec: Model, run: Run, *, device: str) -> int:
+    """The peak of a script that holds logits until the next ones, beside its loss: whole on every rank, as the table of
+    tokens is, where layers and head are split (KempnerForge)."""
+    alone = {name: value for name, value in run.items() if name not in ("tp", "sp")}
+    own, whole = (passes(spec, each).traces[0] for each in (run, alone))
+    there = step.at_peak(own)
+    made = [each for each in there if each.op.path in ("head", "loss") and each.part in ("saved", "transient")]
+    loss = sum(each.value for each in step.at_peak(whole) if each.op.path == "loss" and each.part != "inputs")
+    table = sum(each.value for each in there if each.op.path == "token_embedding" and each.op.params
+                and each.part not in ("saved", "transient", "inputs"))
+    w = own.workload
+    logits = w.batch * w.seq * (spec.vocab or 0) * w.bytes_of(Role.ACTIVATION)
+    split = sum(each.value for each in there) - sum(each.value for each in made) + table * (own.layout.tp - 1)
+    return int(split + loss + logits) + devices.device(device).workspaces(backward=True)
+
+
 def _served(spec: Model, run: Run) -> Serving:
     given = {name: units.parse_bytes(value) if name == "pool" and isinstance(value, str) else value
              for name, value in run.items() if name != "device"}
@@ -213,7 +229,7 @@ MEASURES: Final[Mapping[str, Callable[..., Any]]] = {
     "kept bytes of layers": _kept_by_layers,
     "held after generation": _held, "peak of loading": _loading, "allocated after a step": _after_step,
     "peak of a loss": _loss_step, "peak of Liger's loss": _liger, "model states": _states, "peak": _peak,
-    "peak above its start": _above_start, "there before a step": _start,
+    "peak, logits held": _logits_held, "peak above its start": _above_start, "there before a step": _start,
     "tokens of the pool": _pool("tokens"), "blocks of the pool": _pool("blocks"),
     "bytes of the pool": _pool("pool_bytes"), "bytes of slots": _slots,
     "weights as loaded": _held_by("weights", "rotary tables"), "activation peak": _held_by("activation peak"),
