@@ -36,7 +36,7 @@ def test_stands_for_options(name, given, sets):
 
 
 def test_is_counted_so():
-    given = {"dp": 2, "seq": 64}
+    given = {"dp": 2, "seq": 64, "global_batch": "4"}
     found = txcalc.memory(MODEL, framework="torchtitan", **given)
     spelt = txcalc.memory(MODEL, phase="training", fsdp="yes", **FUSED, **given)
     assert (found.workload, found.peak, found.phases) == (spelt.workload, spelt.peak, spelt.phases)
@@ -82,5 +82,5 @@ def test_gives_way_to_no():
 
 def test_searches_layouts():
     assert framed({"framework": "torchtitan", "gpus": 4})[0].keys() >= {"fsdp", "sp"}
-    found = txcalc.fit(MODEL, "8GB", seq=64, framework="deepspeed", gpus=2, recompute="none")
+    found = txcalc.fit(MODEL, "8GB", seq=64, framework="deepspeed", gpus="2", recompute="none")
     assert {each.run.get("zero", 0) for each in found.layouts} == {0, 1, 2, 3}

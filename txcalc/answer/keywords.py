@@ -128,7 +128,7 @@ def fields(batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) ->
     return {name: _read(name, value) for name, value in given.items()}
 
 
-_NUMBERS: Final = (*LEAST, *AXES, "zero", "new", "context", "chunk", "drafter", "gpu_layers")
+_NUMBERS: Final = (*LEAST, *AXES, "zero", "gpus", "global_batch", "new", "context", "chunk", "drafter", "gpu_layers")
 
 
 def _read(name: str, value: object) -> object:
