@@ -58,7 +58,7 @@ TEXT_PARTS = {"cosmos3_omni": "qwen3_vl_text", "kosmos-2": "kosmos_2_text_model"
 def draw(model_type: str, seed: int) -> dict[str, Any]:
     rng = random.Random(f"{model_type} {seed}")
     texts, towers, beside = CASES[model_type]
-    first, *others = FAMILIES[model_type].classes
+    first, *others = (name for name in FAMILIES[model_type].classes if hasattr(transformers, name))
     return {
         "model_type": model_type,
         "architectures": [others[seed // 3 % len(others)] if seed % 3 == 2 and others else first],

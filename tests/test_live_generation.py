@@ -49,8 +49,8 @@ FURTHER: dict[str, dict[str, Any]] = {
 }
 KEYS_AS_VALUES = LLAMA | {"attention": ATTENTION | {"value_from": "key"}}
 DECODERS = {name: given for name, given in {**MODELS, **FURTHER, "keys-as-values": KEYS_AS_VALUES}.items()
-            if "recurrent" not in given}
-"""The states of cells are cached by code that the record does not have yet."""
+            if "recurrent" not in given and name != "latents-of-a-window"}
+"""The states of cells, and latents of a window, are cached by code that the record does not have yet."""
 STEPS = (7, 1, 3)
 """Tokens of the prompt, of one step and of another, which windows of 3 and chunks of 4 do not hold all."""
 

@@ -86,6 +86,7 @@ class Together(Run, total=False):
     zero: Size
     fsdp: bool | str | Mapping[str, Any]
     schedule: str
+    cp_comm: str
 
 
 class Served(Together, total=False):

@@ -62,6 +62,7 @@ AUTOCAST: Final[Rows] = (
 GENERATION: Final[Rows] = (
     ("a cell", lambda b: _is_cell(b)),
     ("shared keys", lambda b: _shares(b)),
+    ("latents of a window", lambda b: getattr(b.attention, "kind", "") == "mla" and b.attention.window is not None),
 )
 OTHERS: Final[Rows] = (
     ("latents", lambda b: getattr(b.attention, "kind", "") == "mla"),

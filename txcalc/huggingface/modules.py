@@ -121,7 +121,8 @@ FAMILIES: Final[Mapping[str, Family]] = {
     **dict.fromkeys(("bamba", "falcon_h1"), _plain(_MAMBA)),
     "nemotron_h": Family("model.layers", {
         **_attention("mixer"), **_RECURRENT_MIXER, **_experts("mixer.experts.0."), **_shared("mixer.shared_experts."),
-        **_feed("mixer.", "up_proj down_proj")}, None, ("backbone.layers",)),
+        **_feed("mixer.", "up_proj down_proj"), "feed_forward.latent_down": "mixer.fc1_latent_proj",
+        "feed_forward.latent_up": "mixer.fc2_latent_proj"}, None, ("backbone.layers",)),
     **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), _plain(_RECURRENT_MIXER, layers="backbone.layers")),
     "minimax": _plain({**_MIXTRAL, **_recurrent("self_attn", qkv="qkv_proj", gate="output_gate", out_proj="out_proj")},
                       "block_sparse_moe.gate"),
@@ -268,6 +269,7 @@ def _of_feed_forward(spec: Dense | MoE | None) -> Iterator[tuple[str, int]]:
         yield from ((name, 1) for name in names)
         return
     yield from ((f"experts.{name}", spec.experts) for name in names)
+    yield from (() if spec.latent is None else (("latent_down", 1), ("latent_up", 1)))
     if spec.shared_experts:
         yield from ((f"shared.{name}", 1) for name in names)
         if spec.shared_gate:

@@ -86,7 +86,7 @@ def _forward(t: Trace, spec: Model) -> Outputs:
         pooled, prefix = (None, None) if spec.tower is None else _tower(t, spec, spec.tower)
         if prefix is not None:
             t.hold(prefix)
-        n = t.workload.seq // t.layout.cp
+        n = t.workload.seq // t.layout.cp if t.layout.cp > 1 else t.workload.seq
         if spec.encoder is None:
             types = embeddings.types(t, n) if t.code.types_first and spec.token_types else None
             if t.stage:
