@@ -254,6 +254,27 @@ def run(*args: str) -> Result:
     return CliRunner().invoke(app, ["fit", *args])
 
 
+@pytest.mark.grid(8)
+@pytest.mark.parametrize("model", ["rope", "wide", "experts", "both"])
+@pytest.mark.parametrize("run", [{}, {"precision": "bf16"}, {"optimizer": "sgd", "accumulate": 2},
+                                 {"lora": "r=2,targets=all"}], ids=repr)
+def test_levers_that_are_not_run_would_not_help(
+    model: str, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    peaks, given = list[tuple[int, int]](), {"phase": "training", "seq": 61, "batch": 4} | run
+    least = step.least
+
+    def followed(of: Any, like: Any, rounded: Any) -> int:
+        peaks.append((least(of, like, rounded), max(each.peak_bytes for each in step.phases(of, rounded=rounded))))
+        return peaks[-1][0]
+
+    monkeypatch.setattr(step, "least", followed)
+    some = txcalc.fit(spec(model), "1MB", reserve="0", **given).levers
+    assert peaks and all(0 < size <= peak for size, peak in peaks)
+    monkeypatch.setattr(step, "least", lambda *_: 0)
+    assert txcalc.fit(spec(model), "1MB", reserve="0", **given).levers == some
+
+
 @pytest.mark.parametrize(("args", "code"), [
     (("gpt2", "--phase", "training", "--device", "t4"), 0),
     (("gpt2", "--phase", "training", "--device", "t4", "--batch", "12", "--seq", "1024"), 0),

@@ -10,7 +10,7 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line as a process of its own."""
     # A short run makes many objects that live to its end: looking through them for garbage is a tenth of its time.
-    gc.set_threshold(100_000, 50, 50)
+    gc.set_threshold(1_000_000, 50, 50)
     # Pydantic's plugins are for servers that trace their validation; to look for them reads every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from txcalc.cli.app import main as run

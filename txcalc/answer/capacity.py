@@ -148,7 +148,7 @@ def capacity(
         layouts=spread,
         flops_per_token=flops_per_token(now),
         levers=() if peak.bytes <= search.room else levers(
-            spec, search.given, now, lambda of: search.peak(of).bytes, peak.bytes, search.room),
+            spec, search.given, now, lambda of: search.peak(of).bytes, peak.bytes, search.room, on.rounded),
         notes=(*origin.notes, *noted, *beyond(spec, longest), *notes(spec, now.traces[0], now.asked),
                *unfollowed(now.traces[0])),
         conventions=conventions(spec, now.traces[0]),

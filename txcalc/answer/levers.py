@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from txcalc.answer.passes import Passes, passes
-from txcalc.count import flops, weights
+from txcalc.count import flops, step, weights
 from txcalc.count.entries import total
 from txcalc.count.params import params
 from txcalc.document import Part
@@ -71,6 +72,8 @@ _PARTS: Final = 4096
 """Into more parts no micro-batch is divided."""
 TOGETHER: Final = "together"
 """The note of the levers that fit together."""
+_SAME_WEIGHTS: Final = frozenset(("attention", "loss", "recompute", "seq", "batch", "accumulate"))
+"""Fields that leave weights, and which of them are trained, as they are."""
 _LORA: Final = {"lora": "r=16,targets=all"}
 _QLORA: Final = {"weights": "nf4", "precision": None}
 """Weights in 4 bits, which are in place of a precision."""
@@ -103,14 +106,15 @@ _INFERENCE: Final = (
 
 
 def levers(
-    spec: Model, given: Changes, now: Passes, peak: Callable[[Passes], int], before: int, room: int | None
+    spec: Model, given: Changes, now: Passes, peak: Callable[[Passes], int], before: int, room: int | None,
+    rounded: Callable[[int], int],
 ) -> tuple[Lever, ...]:
     """Levers that take less than the passes ``now``, the cheapest first: of those that compute the same, by FLOPs.
 
-    ``peak``: bytes of passes, ``before`` of these. Where no lever alone comes down to ``room`` bytes, the last one is
-    as many as do together.
+    ``peak``: bytes of passes, ``before`` of these; ``rounded``: of a storage in them. Where no lever alone comes down
+    to ``room`` bytes, the last one is as many as do together.
     """
-    tried = _Tried(spec, given, now, peak, before, room)
+    tried = _Tried(spec, given, now, peak, before, room, rounded, {frozenset(): now})
     rows = _TRAINING if now.workload.phase == "training" else _INFERENCE
     found = [(row, lever) for row in rows if (lever := tried.least(row))]
     found.sort(key=lambda each: (not each[0].same, each[0].same and each[1].flops_per_token))
@@ -129,6 +133,8 @@ class _Tried(NamedTuple):
     peak: Callable[[Passes], int]
     before: int
     room: int | None
+    rounded: Callable[[int], int]
+    known: dict[frozenset[Any], Passes]  # by what is changed, but the optimizer
 
     @property
     def fits(self) -> bool:
@@ -146,19 +152,31 @@ class _Tried(NamedTuple):
 
     def _run(self, changes: Changes) -> Passes:
         """The run under changes. Raises ``SpecError`` where it cannot be."""
-        now = self.now.workload
+        now, key = self.now.workload, frozenset((name, value) for name, value in changes.items() if name != "optimizer")
+        if key in self.known:
+            return _updated(self.known[key], changes.get("optimizer", now.optimizer))
         given = {**self.given, "phase": now.phase, "batch": now.batch, "seq": now.seq, **changes}
         if now.phase == "decode":
             given["past"] = changes.get("past", now.past)
         if self.now.new is not None:
             given["new"] = self.now.new
-        return passes(self.spec, given)
+        self.known[key] = passes(self.spec, given)
+        return self.known[key]
+
+    def _may_help(self, then: Passes, changes: Changes) -> bool:
+        """Whether what the weights take alone says no: a lever that leaves them as they are may not help."""
+        if not changes.keys() <= _SAME_WEIGHTS:
+            return True
+        least = step.least(then.traces[0], self.now.traces[0], self.rounded)
+        return (self.before - least) * _WORTH >= self.before
 
     def lever(self, changes: Changes, note: str, *, fits: bool = False) -> Lever | None:
         """The lever of these changes, where they can be, and are worth a line. ``fits``: if its weights alone do."""
         try:
             then = self._run(changes)
             if fits and self.room is not None and max(map(_weights, then.traces)) > self.room:
+                return None
+            if not self._may_help(then, changes):
                 return None
             bytes_then = self.peak(then)
         except SpecError:
@@ -193,6 +211,12 @@ class _Tried(NamedTuple):
         if key not in known:
             known[key] = self.lever(changes, TOGETHER, fits=True)
         return known[key]
+
+
+def _updated(of: Passes, optimizer: str | None) -> Passes:
+    """The same passes under another optimizer, which changes nothing of what is computed before its step."""
+    return of._replace(traces=tuple(
+        replace(t, workload=Workload.of({**vars(t.workload), "optimizer": optimizer})) for t in of.traces))
 
 
 def _weights(t: Trace) -> int:

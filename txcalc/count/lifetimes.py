@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from math import prod
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -76,14 +76,18 @@ def on_ints(
     trace: Trace, *, in_place: bool, accumulates: bool, rounded: Callable[[int], int], halves: bool = False
 ) -> Moments:
     """The moments of a run on ints, of storages as an allocator rounds them up."""
-    run = partial(_run, trace, in_place=in_place, number=partial(count, trace),
-                  amount=lambda memory: rounded(memory.bytes))
-    return _again(trace, _on_ints(trace, in_place, rounded), run, accumulates, halves)
+    run = partial(_on_ints, trace, in_place, rounded)
+    return _again(trace, run(), run, accumulates, halves)
 
 
-@lru_cache(maxsize=2)
-def _on_ints(trace: Trace, in_place: bool, rounded: Callable[[int], int]) -> _Live:
-    return _run(trace, in_place=in_place, number=partial(count, trace), amount=lambda memory: rounded(memory.bytes))
+def _on_ints(trace: Trace, in_place: bool, rounded: Callable[[int], int], **more: Any) -> _Live:
+    """A run on ints: one of all traces with the same operations, unless there is ``more`` to it."""
+    found: _Live | None = None if more else trace.counted.get((in_place, rounded))
+    if found is None:
+        found = _run(trace, in_place=in_place, number=partial(count, trace),
+                     amount=lambda memory: rounded(memory.bytes), **more)
+        trace.counted |= {} if more else {(in_place, rounded): found}
+    return found
 
 
 def _again(trace: Trace, once: _Live, run: Callable[..., _Live], accumulates: bool, halves: bool) -> Moments:
@@ -111,9 +115,8 @@ def gradients(trace: Trace, rounded: Callable[[int], int] = int) -> Iterator[tup
 
     ``rounded``: as what else is asked of the run has it. Raises ``SpecError`` as ``moments`` does.
     """
-    for (path, _), (value, often) in _on_ints(trace, True, rounded).weights.items():
-        if value.gradient is not None:
-            yield path, value.gradient, often
+    return ((path, value.gradient, often) for (path, _), (value, often)
+            in _on_ints(trace, True, rounded).weights.items() if value.gradient is not None)
 
 
 def _run(
@@ -126,17 +129,13 @@ def _run(
     steps = Schedule(trace, unroll, in_place, number, None if units is None else units.unit)
     steps.add(trace.body)
     start = sum((amount(memory) * often for memory, often in steps.cached), none)
-    live = _Live(trace, in_place=in_place, now=start, amount=amount, number=number, uses=uses,
-                 units=units)
+    live = _Live(trace, in_place=in_place, now=start, amount=amount, number=number, uses=uses, units=units)
     live.note()
     live.forward(steps)
     if trace.workload.keeps:
         live.halves = Halves() if halves else None
         live.backward(steps)
     return live
-
-
-# ---------------------------------------------------------------- what is alive
 
 
 class _Live:
@@ -247,43 +246,46 @@ class _Live:
 
     def _back(self, run: Run) -> None:
         given: list[Memory] = []
-        for value in (each for many in run.written for each in many.each()):
+        for value in (each for many in run.written for each in many.items or (many,)):
             if value.gradient is not None:
                 value.gradient.edge = value.edge
                 given.append(value.gradient)
                 value.gradient = None
+        if not given:
+            self.release(run.unpacks)
+            self.release(() if self.halves else run.frees)
+            return
         made: list[tuple[Gradient, Memory]] = []
         passing: list[tuple[int, Memory]] = []
         unpacked, planned, checked = run.unpacks, self.plan(run.op), 0
-        if given:
-            if run.again is not None and run.again.due and run.op.packs:
-                run.again.due, self._ahead = False, True
-                if run.again.restores:
-                    self.allocate(run.op.path, run.again.restores)
-                self._forth(run.again.steps, run.again.end)
-                self.release(run.again.restores)
-                self._turns, self._ahead = run.turns, False
-            for i, step in enumerate(planned.steps):
-                if step.summed:
-                    self.release(unpacked)
-                    unpacked = ()
-                    if not step.first:
-                        made[checked:] = self._checked(run, planned, made[checked:])
-                        checked = len(made)
-                new = [each for each in step.new if self._wants(run, each[0])]
-                fresh = list(zip((g for g, _ in new), self.make(run.op, new), strict=True))
-                made += [*self._kept(run, step.kept), *fresh]
-                for g in step.same:
-                    if self._wants(run, g):
-                        given[0].users += len(run.read_values[g.of.value].each()) if isinstance(g.of, Tensor) else 1
-                        made.append((g, given[0]))
-                self.release(memory for last, memory in passing if last == i)
-                passing += [(i + g.passing, memory) for g, memory in fresh if g.passing]
+        if run.again is not None and run.again.due and run.op.packs:
+            run.again.due, self._ahead = False, True
+            if run.again.restores:
+                self.allocate(run.op.path, run.again.restores)
+            self._forth(run.again.steps, run.again.end)
+            self.release(run.again.restores)
+            self._turns, self._ahead = run.turns, False
+        for i, step in enumerate(planned.steps):
+            if step.summed:
+                self.release(unpacked)
+                unpacked = ()
+                if not step.first:
+                    made[checked:] = self._checked(run, planned, made[checked:])
+                    checked = len(made)
+            new = [each for each in step.new if self._wants(run, each[0])]
+            fresh = list(zip((g for g, _ in new), self.make(run.op, new), strict=True))
+            made += [*self._kept(run, step.kept), *fresh]
+            for g in step.same:
+                if self._wants(run, g):
+                    given[0].users += len(run.read_values[g.of.value].each()) if isinstance(g.of, Tensor) else 1
+                    made.append((g, given[0]))
+            self.release(memory for last, memory in passing if last == i)
+            passing += [(i + g.passing, memory) for g, memory in fresh if g.passing]
         self.release(unpacked)
         made[checked:] = self._checked(run, planned, made[checked:])
         temporary = [memory for g, memory in made if g.of is None and not g.passing]
         passed = [memory for last, memory in passing if last >= len(run.op.backward)]
-        held = self.halves is not None and given and self.halves.hold(run, given)
+        held = self.halves is not None and self.halves.hold(run, given)
         self.release([*(() if held else given), *passed, *temporary, *(() if self.halves else run.frees)])
         through = [x for x in made if through_view(x[0])]  # operations made before this one
         own = [x for x in made if not through_view(x[0])] if through else made

@@ -28,6 +28,7 @@ from txcalc.count.turns import Memory, Turns, count
 from txcalc.count.unproved import INPUTS, unmeasured
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError
+from txcalc.trace.layout import WHOLE
 from txcalc.trace.rank import RECEIVED
 from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Role, Tensor
@@ -70,6 +71,18 @@ def phases(
     """
     peaks = _Step(trace, in_place, like, rounded).peaks()
     return tuple(Phase(each.name, each.bytes, each.at, each.turns) for each in peaks)
+
+
+def least(trace: Trace, like: Trace, rounded: Callable[[int], int]) -> int:
+    """Bytes that no peak of a training step is below: what is resident, gradients, and what the optimizer allocates.
+
+    ``like``: a run on the same weights, of which the same are trained. Nothing is said of several ranks.
+    """
+    if trace.layout != WHOLE or trace.workload.in_backward or trace.workload.phase != "training":
+        return 0
+    step = _Step(trace, True, like, rounded)
+    most = max((made.now for _, made in optimizers.moments(trace.workload, step.in_order(), rounded)), default=0)
+    return _total(step.resident, rounded) + sum(_total(each, rounded) for each in step.gradients) + most
 
 
 def certainty(trace: Trace) -> Literal["exact", "bound", "estimate"]:

@@ -218,6 +218,7 @@ class Trace:
     _next_id: int = 0
     _held: list[Tensor] = field(default_factory=list)
     calls: Mapping[str, list[Tensor]] = field(default_factory=dict)
+    counted: dict[Any, Any] = field(default_factory=dict)  # of the finished run, whatever updates its weights
 
     @cached_property
     def placed(self) -> tuple[tuple[Op, Often], ...]:
@@ -315,8 +316,7 @@ class Trace:
         ``repeat``: a node of the tree, however often it runs. ``within``: what it is, if it is one of ``Scopes``.
         ``absolute``: the name is a path of its own, of no component that is around it.
         """
-        outside = self._prefix, self._component, self._within
-        prefix, body = self._prefix, self.body
+        prefix, body, outside = self._prefix, self.body, (self._prefix, self._component, self._within)
         often = Often(copies, copies if active is None else active, calls, calls if back is None else back)
         repeat = repeat or not all(isinstance(each, int) and each == 1 for each in often[:4])
         path = name if absolute else f"{prefix}{name}" if name else prefix[:-1]
