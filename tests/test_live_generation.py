@@ -45,6 +45,8 @@ FURTHER: dict[str, dict[str, Any]] = {
     "narrow-values": LLAMA | {"attention": ATTENTION | {"value_dim": 3}},
     "gate": LLAMA | {"attention": ATTENTION | {"output_gate": True}},
     **{name: FAMILIES[name] for name in ("t5", "t5-gated", "bart", "whisper")},
+    **{name: given for name, given in FAMILIES.items() if name.startswith("vlm")},
+    "vlm-class-one-product": FAMILIES["vlm-class"] | {"tower": FAMILIES["vlm-class"]["tower"] | {"projector": {}}},
     "norm-without-weight": LLAMA | {"norm": {"kind": "rmsnorm", "scale": False}},
 }
 KEYS_AS_VALUES = LLAMA | {"attention": ATTENTION | {"value_from": "key"}}
@@ -62,13 +64,15 @@ def generation(
     spec = Model.from_data(given)
     packed = run["weights"].partition("@")[0] if "weights" in run else None
     source = None if spec.encoder is None else getattr(spec.encoder.input, "length", 11)
+    images = None if spec.tower is None else batch
+    lengths = lengths if images is None else (17, *lengths[1:])
     real = measure.generation_live_bytes(
         spec, batch, *lengths, source_seq=source, dtype=measure.DTYPES[run.get("dtype", "fp32")],
-        eager=run.get("attention") == "eager", packed=packed, absorbed=run.get("latents") == "absorbed")
+        eager=run.get("attention") == "eager", packed=packed, absorbed=run.get("latents") == "absorbed", images=images)
     ours = []
     for i, new in enumerate(lengths):
         workload = Workload(phase="decode" if i else "prefill", batch=batch, seq=new, past=sum(lengths[:i]),
-                            source_seq=source, **{"dtype": "fp32", "kernels": "cpu"} | run)
+                            source_seq=source, images=images, **{"dtype": "fp32", "kernels": "cpu"} | run)
         ours.append([event.live for event in live_bytes(trace(spec, workload), in_place=False)])
     return [[live for _, live in events] for events in real], ours
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import is_causal, located_blocks, unread
+from txcalc.spec.facts import is_causal, located_blocks, unpatched, unread
 from txcalc.spec.inputs import ClassifierHead
 from txcalc.spec.layers import AttentionBias, DenseBias
 from txcalc.spec.projections import AttentionGroups, DenseGroups, UnusedProjections
@@ -64,6 +64,12 @@ GENERATION: Final[Rows] = (
     ("shared keys", lambda b: _shares(b)),
     ("latents of a window", lambda b: getattr(b.attention, "kind", "") == "mla" and b.attention.window is not None),
 )
+IMAGES: Final[tuple[tuple[str, Callable[[Model, int], bool]], ...]] = (
+    ("a pooler before a projector", lambda spec, _: spec.tower is not None and spec.tower.pooler is not None),
+    ("class tokens that a first layer with a gate, a bias or a norm leaves out", lambda spec, images: (
+        images > 1 and spec.tower is not None and spec.tower.input.kind == "patches"
+        and unpatched(spec.tower.input) > 0 and not _bare(spec))),
+)
 OTHERS: Final[Rows] = (
     ("latents", lambda b: getattr(b.attention, "kind", "") == "mla"),
     ("a gate of attention's output", lambda b: getattr(b.attention, "output_gate", False)),
@@ -71,8 +77,8 @@ OTHERS: Final[Rows] = (
      lambda b: getattr(b.attention, "value_dim", None) not in (None, getattr(b.attention, "head_dim", None))),
     ("attention to an encoder", lambda b: b.cross_attention is not None),
 )
-"""Parts of models, of their layers, of layers under autocast, and of layers that generate, in plain PyTorch's code or
-in others', whose records are complete, but that no test has followed yet."""
+"""Parts of models, of their layers, of layers under autocast, of layers that generate, of prompts, and of layers that
+generate in other code than plain PyTorch's, whose records are complete, but that no test has followed yet."""
 
 
 UNSPLIT: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
@@ -149,7 +155,8 @@ def unproved(trace: Trace) -> str:
         found += [f"generation with {what}" for what, has in GENERATION if _any(spec, has)]
         found += [f"generation with {what} in {trace.workload.implementation}'s code" for what, has in OTHERS
                   if trace.workload.implementation != "torch" and _any(spec, has)]
-        found += ["a prompt with images"] * bool(trace.workload.images)
+        found += [f"a prompt with images and {what}" for what, has in IMAGES
+                  if trace.workload.images and spec.tower is not None and has(spec, trace.workload.images)]
         found += ["generation with cached inputs"] * (getattr(spec.position, "cached", "") == "inputs")
     absorbs = trace.workload.keeps and trace.workload.absorbs
     found += ["a backward pass of absorbed latents"] * (absorbs and _any(spec, OTHERS[0][1]))
@@ -177,6 +184,14 @@ def _incomplete(trace: Trace) -> str:
 
 def _projector(spec: Model, name: str) -> Any:
     return getattr(spec.tower and spec.tower.projector, name, None)
+
+
+def _bare(spec: Model) -> bool:
+    """Whether the first layer of a projector is one product and no more."""
+    hidden = _projector(spec, "hidden")
+    first = hidden[0] if hidden else spec.tower and spec.tower.projector
+    return _projector(spec, "norm") is None and not getattr(first, "bias", False) and not (
+        getattr(first, "gated", False) or getattr(first, "norm", None))
 
 
 def _blocks(spec: Model) -> list[Any]:

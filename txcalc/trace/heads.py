@@ -116,16 +116,18 @@ def project(
             x = t.hold(parts.positions(t, "patches", x, x.shape[1] - _left_out(spec, tower)))
         if spec.norm is not None and spec.norm_first:
             x = norms.norm(t, "norm", x, spec.norm)
-        x = _gathered(t, spec, tower, x)
+        lain, x = x, _gathered(t, spec, tower, x)
+        # A product's own copy of rows that lie apart ends with it; what the projector makes of them is its local.
+        copied = x.storage is not lain.storage and spec.merge is None and not spec.average
         if spec.norm is not None and not spec.norm_first:
-            x = norms.norm(t, "norm", x, spec.norm)
+            x, copied = norms.norm(t, "norm", x, spec.norm), False
         for i, layer in enumerate(spec.hidden):
-            with t.scope(f"hidden.{i}"):
-                x = _project_once(t, layer, x)
+            with t.scope(f"hidden.{i}"), t.frame(*(() if copied and i == 0 else (x,))):
+                x = _projected(t, layer, x)
         x = x if resample is None else resample(x)
         if spec.separators:
             ops.parameter(t, "separators", spec.separators, d_out)
-        with t.frame(x):
+        with t.frame(*(() if copied and not spec.hidden else (x,))):
             y = ops.linear(t, "dense", x, d_out, bias=spec.bias) if spec.dense else x
             return y if spec.final_norm is None else norms.norm(t, "final_norm", y, spec.final_norm)
 
@@ -163,11 +165,6 @@ def _gathered(t: Trace, spec: inputs.Projector, tower: Tower, x: Tensor) -> Tens
     own = tower.norm.kind == "layernorm" or w.fused_norms or w.dtype == "fp32"
     role = Role.PARAMETER if tower.embedding_norm and own else Role.ACTIVATION
     return t.tensor(*x.shape, role=role, label="positions between layers")
-
-
-def _project_once(t: Trace, spec: inputs.ProjectorLayer, x: Tensor) -> Tensor:
-    with t.frame(x):
-        return _projected(t, spec, x)
 
 
 def _projected(t: Trace, spec: inputs.ProjectorLayer, x: Tensor) -> Tensor:

@@ -139,9 +139,11 @@ class TowerModules(StackModules, Reader):
 
         Of the latter there is one for its embeddings, and one for each of the first layers that is given more.
         """
+        made = [] if self.projector is None else [self.projector, *self.deepstack]
         layers: list[Tensor] = []
-        hidden = self.run(self.read(self.input, images), None, None, None, layers=layers)
+        reads = layers if any(skips for projector in made for skips in projector.read) else None
+        hidden = self.run(self.read(self.input, images), None, None, None, layers=reads)
         pooled = hidden[:, 0] if self.pooler is None else self.pooler(hidden)
         if self.projector is None:
             return [pooled]
-        return [projector(hidden, layers) for projector in (self.projector, *self.deepstack)]
+        return [projector(hidden, layers) for projector in made]

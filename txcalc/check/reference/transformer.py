@@ -69,12 +69,14 @@ class Reference(Reader, Top):
         """
         raise NotImplementedError
 
-    def prefill(self, x: Tensor, source: Tensor | None = None) -> tuple[Output, Cache]:
+    def prefill(
+        self, x: Tensor, source: Tensor | None = None, images: Tensor | None = None
+    ) -> tuple[Output, Cache]:
         """Run a prompt and fill a new cache with it."""
         if not is_causal(self.model):
             raise ValueError("only a causal stack generates, so only it has a key-value cache")
         cache = Cache([LayerCache() for _ in range(self.model.layers)])
-        return self(x, source, cache=cache), cache
+        return self(x, source, cache=cache, images=images), cache
 
     def training_loss(self, x: Tensor, targets: Tensor, source: Tensor | None = None) -> Tensor:
         """Cross-entropy against targets of (b, n), or (b,) for a classifier; all heads have the same targets."""
