@@ -94,6 +94,7 @@ def changes(events: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
 OPTIONS: Final[tuple[dict[str, Any], ...]] = (
     {}, {"loss": "plain"}, {"recompute": "full"}, {"loss": "chunked:3"}, {"precision": "amp", "dtype": "bf16"},
     {"recompute": "selective"}, {"accumulate": 2, "clip": True}, {"recompute": "full:2"}, {"loss": "fused"},
+    {"recompute": "ops"},
 )
 """What steps are run with, one after the other."""
 
