@@ -50,8 +50,10 @@ def test_one_rank_of_llama() -> None:
     ("gpt2", {"fsdp": "reshard=maybe"}, "fsdp.reshard: must be one of yes, no, got 'maybe'"),
     ("gpt2", {"schedule": "interleaved"}, "schedule: must be one of gpipe, 1f1b, interleaved:V, looped:V, zb, "
      "zb:V, zbv, dualpipe, got 'interleaved'; did you mean interleaved:V?"),
-    ("llama3-8b", {"cp": 4, "tp": 4, "cp_comm": "a2a"}, "cp: 4 ranks cannot share the 2 key heads of llama3-8b evenly; "
-     "2 would do"),
+    ("llama3-8b", {"cp": 4, "tp": 4, "cp_comm": "a2a"}, "cp: 4 ranks cannot share the 2 key heads of a tp rank of "
+     "llama3-8b evenly; 2 would do"),
+    ("gpt2", {"cp": 2, "phase": "decode", "seq": 1, "past": 8}, "cp: tokens in the cache are not split over ranks yet; "
+     "leave it out, or take a prompt alone, in memory and fit with --new 0"),
     ("gpt2", {"cp": 3, "cp_comm": "a2a"}, "cp: 64 positions are no equal parts for 3 ranks; leave it out, or give a "
      "multiple of 3"),
     ("jamba-v0.1", {"cp": 2, "cp_comm": "a2a"}, "cp: jamba-v0.1 has recurrent layers or convolutions, which is not "
@@ -60,7 +62,7 @@ def test_one_rank_of_llama() -> None:
 ])
 def test_a_layout_that_does_not_fit(model: str, layout: dict[str, Any], why: str) -> None:
     with pytest.raises(txcalc.SpecError) as error:
-        txcalc.count(model, seq=64, phase="training", **layout)
+        txcalc.count(model, **{"seq": 64, "phase": "training"} | layout)
     assert str(error.value) == why
 
 

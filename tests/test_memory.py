@@ -229,6 +229,15 @@ def test_every_lever_is_what_its_option_comes_to(args: tuple[object, ...]) -> No
         assert then["flops_per_token"] == lever["flops_per_token"]
 
 
+def test_levers_of_a_pipeline_cost_what_they_do_in_all_of_its_stages() -> None:
+    """Of gpt2 the first stage holds most, and of its adapters alone the last one, which has the head."""
+    run = {"phase": "training", "seq": 64, "precision": "bf16"}
+    whole, piped = (txcalc.memory("gpt2@layers=2", **run, **more) for more in ({}, {"pp": 2}))
+    costs = [{each.option: each.flops_per_token for each in found.levers} for found in (whole, piped)]
+    assert whole.flops_per_token == piped.flops_per_token
+    assert costs[0]["--lora r=16,targets=all"] == costs[1]["--lora r=16,targets=all"] < whole.flops_per_token
+
+
 @pytest.mark.grid(4)
 @pytest.mark.parametrize("args", [
     ("llama3-8b", "--phase", "training", "--device", "24GB"),

@@ -161,6 +161,20 @@ def test_layouts_of_so_many_devices() -> None:
     assert all("=  exact   ~  estimate   <  at least" in text for text in (short, whole)) and ": -v" not in whole
     with pytest.raises(SpecError, match="gpus: 16 are not as many as tp, pp, cp and dp make"):
         txcalc.fit("llama3-8b", "h100-80gb", phase="training", gpus=16, dp=3)
+    sizes = {"phase": "training", "seq": 64, "recompute": "none", "gpus": 4}
+    for given, more in (({"dp": 2}, {"tp": 2}), ({"dp": 4}, {}), ({"cp": 4}, {})):
+        rows = [each.run for each in txcalc.fit("gpt2@layers=1", "24GB", **sizes, **given).layouts]
+        assert len(rows) == 6 and all(row.items() >= more.items() and row.get("tp") == more.get("tp") for row in rows)
+        assert {row.get("dp", 1) for row in rows} == {given.get("dp", 1)}
+
+
+def test_nothing_is_sharded_over_one_rank() -> None:
+    """Stages of a pipeline, and what no test has followed, are as without it."""
+    for layout in ({"pp": 2}, {"tp": 2}):
+        run = {"phase": "training", "seq": 64, "precision": "bf16", **layout}
+        plain, *others = (txcalc.memory("gpt2@layers=2", **run, **share)
+                          for share in ({}, {"fsdp": "yes"}, {"zero": 3}))
+        assert all((plain.peak, plain.at_peak) == (more.peak, more.at_peak) for more in others)
 
 
 def test_collectives_of_units() -> None:

@@ -134,7 +134,8 @@ def test_a_step_has_at_least_as_many_micro_batches_as_stages() -> None:
     assert txcalc.memory("gpt2", phase="training", seq=64, pp=4).workload.accumulate == 4
     assert txcalc.memory("gpt2", phase="training", seq=64, pp=2, dp=3, global_batch=24).workload.accumulate == 8
     assert txcalc.memory("gpt2", phase="training", seq=64, pp=4, schedule="dualpipe").workload.accumulate == 8
-    for more, field in (({"accumulate": 3}, "accumulate"), ({"global_batch": 3}, "global_batch"),
+    for more, field in (({"accumulate": 3}, "accumulate"), ({"in_backward": True}, "in_backward"),
+                        ({"global_batch": 3}, "global_batch"),
                         ({"schedule": "zb:2", "accumulate": 9}, "accumulate"),
                         ({"schedule": "dualpipe", "accumulate": 7}, "accumulate")):
         with pytest.raises(SpecError) as error:

@@ -70,13 +70,14 @@ def fit(spec: Model, workload: Workload) -> Workload:
         source = _length(spec.name, "source_seq", spec.encoder, workload.source_seq)
         updates["source_seq"] = workload.past + seq if source is None else source
     layout = workload.layout
+    if workload.past and layout is not None and layout.cp > 1:
+        raise SpecError("tokens in the cache are not split over ranks yet; leave it out, or take a prompt alone, in "
+                        "memory and fit with --new 0", field="cp")
     for length in (seq, updates.get("source_seq")) if layout is not None else ():
         if length and layout and length % (parts := layout.by_position * layout.chunks):
             ranks = f"{layout.by_position * layout.cp} ranks"
             raise SpecError(f"{length:,} positions are no equal parts for {ranks}; leave it out, or give a "
                             f"multiple of {parts}", field="sp" if layout.cp == 1 else "cp")
-    if workload.past and layout is not None and layout.cp > 1:
-        raise SpecError("cached tokens are not split over ranks yet", field="cp")
     if workload.recompute and (why := _not_recomputed(spec, workload)):
         raise SpecError(why, field="recompute")
     if spec.head.kind != "lm" and workload.loss not in (None, "plain", "fp32"):

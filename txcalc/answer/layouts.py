@@ -63,8 +63,8 @@ def layouts(
 def _runs(given: Mapping[str, Any], gpus: int) -> Iterator[dict[str, Any]]:
     others = int(given.get("pp", 1)) * int(given.get("cp", 1))
     splits = [given["tp"]] if "tp" in given else [1, 2, 4, NODE]
-    splits = [n for n in splits if gpus % (n * others) == 0]
-    if not splits or ("dp" in given and given["dp"] * splits[0] * others != gpus):
+    splits = [n for n in splits if gpus % (n * others) == 0 and given.get("dp") in (None, gpus // (n * others))]
+    if not splits:
         raise SpecError(f"{gpus:,} are not as many as tp, pp, cp and dp make", field="gpus")
     training = given.get("phase") == "training"
     own = {"precision": given["precision"]} if "precision" in given else {}
@@ -73,7 +73,7 @@ def _runs(given: Mapping[str, Any], gpus: int) -> Iterator[dict[str, Any]]:
     again = ("none", "full") if training and "recompute" not in given else (None,)
     for tp, share, recompute in product(splits, shares, again):
         dp = gpus // (tp * others)
-        if dp > 1 or not share.keys() & {"zero", "fsdp"}:
+        if dp * int(given.get("cp", 1)) > 1 or not share.keys() & {"zero", "fsdp"}:
             axes = {"tp": tp, "pp": given.get("pp", 1), "dp": dp}
             yield {**{name: ranks for name, ranks in axes.items() if ranks > 1}, **share,
                    **({} if recompute in (None, "none") else {"recompute": recompute})}

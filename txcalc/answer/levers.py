@@ -14,6 +14,7 @@ from txcalc.count.params import params
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
+from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
 
@@ -228,8 +229,11 @@ def _weights(t: Trace) -> int:
 
 
 def flops_per_token(of: Passes) -> int:
-    """FLOPs of all passes over a prompt, a step's tokens or the token that is decoded, for each."""
+    """FLOPs of all passes over a prompt, a step's tokens or the token that is decoded, for each; of all stages of a
+    pipeline, whichever of them holds most."""
     first = of.traces[0]
+    if first.layout.pp > 1:
+        first = trace(first.whole, first.workload.replaced(layout=first.layout.replaced(pp=1, schedule=None)))
     kinds: tuple[flops.Pass, ...] = ("forward", "backward", "recomputed")
     names = kinds if first.workload.phase == "training" else kinds[:1]
     return int(Fraction(total(flops.entries(first, *names)), first.workload.batch * first.workload.seq))

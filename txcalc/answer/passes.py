@@ -120,6 +120,8 @@ def _accumulated(given: dict[str, Any]) -> dict[str, Any]:
     if count < want:
         raise SpecError(f"{layout.order} wants at least as many micro-batches as stages: {want}, not {count}, or gpipe",
                         field="accumulate" if whole is None else "global_batch")
+    if given.get("in_backward") and count > 1 and "accumulate" not in given:
+        raise SpecError(f"{count} micro-batches add up gradients before weights are updated", field="in_backward")
     return given | {"accumulate": count}
 
 

@@ -106,7 +106,7 @@ SPLIT: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
             b.feed_forward, "bias", None) not in (None, DenseBias()))),
     ("layers recomputed by a policy", lambda t: t.workload.recompute == "ops"),
     ("stages of a pipeline", lambda t: t.layout.pp > 1),
-    ("sharded weights", lambda t: t.layout.fsdp is not None or t.layout.zero > 0),
+    ("sharded weights", lambda t: t.layout.alike > 1 and (t.layout.fsdp is not None or t.layout.zero > 0)),
     ("several micro-batches of one step", lambda t: (t.workload.accumulate or 1) > 1),
 )
 """What is not split yet of a rank that has a part of a model's tensors, and what is, but no test has followed."""
@@ -120,7 +120,8 @@ def unmeasured(trace: Trace) -> str:
     found += ["a table of positions that a ring looks up"] * (ring and trace.model.position.kind == "learned")
     found += [f"{trace.workload.implementation}'s code but for its totals"] * (trace.workload.implementation in WIDE)
     found += ["expert parallelism"] * (trace.layout.ep > 1)
-    found += ["a pipeline whose gradients are shared"] * (trace.layout.pp > 1 and trace.layout.zero > 1)
+    found += ["a pipeline whose gradients are shared"] * (
+        trace.layout.pp > 1 and trace.layout.alike > 1 and trace.layout.zero > 1)
     halves = trace.layout.pp > 1 and trace.layout.order in ("zb", *FOLDED)
     found += ["backward passes in halves where experts are, or parts run once more"] * (halves and (
         trace.workload.recompute is not None or _any(
@@ -145,7 +146,7 @@ def unproved(trace: Trace) -> str:
         trace.layout.ep > 1 and trace.layout.fsdp is not None)
     found += [f"sharding of {trace.workload.weights} weights"] * bool(trace.workload.weights and trace.layout.shards)
     found += ["a pipeline whose weights are gathered unit by unit"] * (
-        trace.layout.pp > 1 and trace.layout.fsdp is not None)
+        trace.layout.pp > 1 and trace.layout.alike > 1 and trace.layout.fsdp is not None)
     found += [what for what, has in MODELS if has(spec)] + [what for what, has in LAYERS if _any(spec, has)]
     if trace.workload.precision == "amp":
         found += [f"autocast over {what}" for what, has in AUTOCAST if _any(spec, has)]

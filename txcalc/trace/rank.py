@@ -144,7 +144,8 @@ def check(spec: Model, layout: Layout) -> None:
             if getattr(layout, axis) > 1 and has(spec):
                 raise SpecError(f"{spec.name} has {what}, which is not built over several {over}", field=axis)
     _check_sizes(spec.name, "cp", layout.by_head, [
-        Sizes(each.what, max(1, each.size // layout.tp)) for b in blocks for each in sizes(b) if "heads" in each.what])
+        Sizes(each.what + " of a tp rank" * (layout.tp > 1), max(1, each.size // layout.tp))
+        for b in blocks for each in sizes(b) if "heads" in each.what])
 
 
 def _check_sizes(name: str, field: str, ranks: int, found: Sequence[Sizes]) -> None:
