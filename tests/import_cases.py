@@ -279,6 +279,8 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "num_expert_group": [2], "topk_group": [1], "pad_token_id": [0]},
     "moshi": {k: v for k, v in LLAMA.items() if k != "intermediate_size"} | HEADS | {
         "ffn_dim": [26, 38], "sliding_window": [5, 90], "tie_word_embeddings": [False]},
+    "jetmoe": {k: v for k, v in LLAMA.items() if k != "num_attention_heads"} | {
+        "kv_channels": [6, 10], "num_local_experts": [4, 5], "num_experts_per_tok": [1, 2, 3]},
     "minimax": LLAMA | HEADS | {"num_local_experts": [3, 5], "num_experts_per_tok": [1, 2],
                                 "num_hidden_layers": [3, 4]},
     "mamba2": {"vocab_size": [101], "hidden_size": [24], "num_heads": [8], "head_dim": [6], "state_size": [5, 7],

@@ -23,6 +23,8 @@ def attentions(draw: st.DrawFn, *, rotary: bool, crossing: bool = False) -> dict
         "head_dim": draw(st.sampled_from((4, 6, 10) if rotary else (3, 5, 7))),
         "bias": {name: draw(flags) for name in "qkvo"},
     }
+    if draw(st.integers(0, 5)) == 0:
+        spec |= {"query_experts": draw(st.sampled_from((3, 5))), "bias": {**spec["bias"], "q": False}}
     if crossing:
         spec["value_from"] = "input" if draw(st.integers(0, 3)) else "key"
         return {**spec, "value_norm": None if draw(st.integers(0, 3)) else draw(norms())}
@@ -67,7 +69,7 @@ def feed_forwards(draw: st.DrawFn) -> dict[str, Any]:
         "shared_d_ff": draw(st.sampled_from((7, 9))) if shared else None,
         "shared_gate": draw(flags) if shared else False, "separate_norms": False, **common,
         "latent": None if draw(st.integers(0, 2)) else draw(st.sampled_from((6, 19))),
-        "output_norm": None if draw(st.integers(0, 2)) else draw(norms()),
+        "output_norm": None if draw(st.integers(0, 2)) else draw(norms()), "output_bias": not draw(st.integers(0, 2)),
     }
 
 
@@ -104,7 +106,8 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
     if d % 2 == 0 and not block["feed_forward"]["gated"] and block["feed_forward"]["kind"] == "dense":
         block["feed_forward"]["d_ff"] = 18
         block["feed_forward"]["column_groups"] |= draw(st.sampled_from(({}, {"up": 2}, {"down": 2})))
-    if d % 2 == 0 and block["attention"]["head_dim"] % 2 == 0 and draw(flags):
+    whole = "query_experts" in block["attention"]
+    if d % 2 == 0 and block["attention"]["head_dim"] % 2 == 0 and not whole and draw(flags):
         block["attention"]["column_groups"] |= draw(st.sampled_from(({"q": 2}, {"k": 2})))
     block["adapter"] = None
     if crossing:
@@ -141,7 +144,7 @@ def perhaps_apart(draw: st.DrawFn, block: dict[str, Any]) -> dict[str, Any]:
     if block["norm"]["placement"] not in ("pre", "sandwich") or not feed.get("shared_experts") or draw(flags):
         return block
     return {**block, "feed_forward": {**feed, "shared_gate": False, "separate_norms": True,
-                                      "latent": None, "output_norm": None}}
+                                      "latent": None, "output_norm": None, "output_bias": False}}
 
 
 def uncapped(block: dict[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def active(model: Any, chosen: int | list[int]) -> int:
     """Every weight once, and of the routed experts those that a token is sent to."""
     total = 0
     for name, weight in {id(w): (n, w) for n, w in model.named_parameters()}.values():
-        routed = re.search(r"layers\.(\d+)\.(?:.*\.)?experts\.(gate_up|up|down)_proj", name)
+        routed = re.search(r"layers\.(\d+)\.(?:.*\.)?"
+                           r"(?:experts\.(?:gate_up|up|down)_proj|(?:mlp|experts)\.(?:in|out)put_linear)", name)
         k = (chosen[int(routed[1])] if isinstance(chosen, list) else chosen) if routed else 1
         total += weight.numel() if routed is None else weight.numel() // weight.shape[0] * k
     return total

@@ -74,6 +74,7 @@ MODELS = {
     "deepseek-v2": LLAMA | {"attention": MLA, "feed_forward": SHARED | {"normalize": False}},
     "experts-apart": LLAMA | {"feed_forward": SHARED | {"separate_norms": True}},
     "experts-of-a-latent": LLAMA | {"feed_forward": SHARED | {"latent": 9, "output_norm": {"kind": "rmsnorm"}}},
+    "experts-with-a-bias": LLAMA | {"feed_forward": SHARED | {"output_bias": True}},
     "tokens-without-logits": LLAMA | {"extra_tokens": 3},
     "shared-layers": GPT | {"share_layers": True},
 }

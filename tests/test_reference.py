@@ -126,6 +126,10 @@ CAUSAL = {
     "experts of a latent, normed": {"feed_forward": {
         "kind": "moe", "experts": 5, "active_experts": 2, "d_ff": 7, "shared_experts": 1, "latent": 9,
         "output_norm": {"kind": "rmsnorm"}}},
+    "experts of queries": {"attention": {
+        "heads": 6, "kv_heads": 3, "head_dim": 4, "query_experts": 5, "window": 4, "bias": {"o": True}},
+        "position": {"kind": "rope"}, "feed_forward": {
+            "kind": "moe", "experts": 5, "active_experts": 2, "d_ff": 7, "output_bias": True}},
     "tokens without logits": {"extra_tokens": 3, "head": {"tied": False}},
     "state space": {"attention": None, "recurrent": {**MAMBA, "bias": True}},
     "selective scan": {"attention": None, "recurrent": {

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import is_causal, located_blocks, unpatched, unread
+from txcalc.spec.facts import is_causal, located_blocks, projects_by_experts, unpatched, unread
 from txcalc.spec.inputs import ClassifierHead
 from txcalc.spec.layers import AttentionBias, DenseBias
 from txcalc.spec.projections import AttentionGroups, DenseGroups, UnusedProjections
@@ -42,6 +42,7 @@ MODELS: Final[Rows] = (
         b.attention is not None and not _shares(b) for b in _blocks(spec)) > 1),
 )
 LAYERS: Final[Rows] = (
+    ("experts of queries", projects_by_experts),
     ("one head alone", lambda b: getattr(b.attention, "heads", 0) == 1),
     ("a gated squared ReLU",
      lambda b: getattr(b.feed_forward, "activation", "") == "relu2" and b.feed_forward.gated),

@@ -135,6 +135,7 @@ LETTERS: Final[dict[str, Letter]] = {
     "heads": Letter("h", "attention heads"),
     "kv_heads": Letter("g", "heads of keys and values"),
     "head_dim": Letter("k", "width of a head"),
+    "query_experts": Letter("E_q", "experts that project queries"),
     "window": Letter("w", "sliding window"),
     "chunk": Letter("c", "chunk of attention"),
     "q_rank": Letter("q", "query latent"),

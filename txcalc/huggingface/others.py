@@ -36,6 +36,10 @@ def _hidden_over_heads(c: Config) -> int:
     return c.size("hidden_size") // c.size("num_attention_heads")
 
 
+def _expert_heads(c: Config) -> int:
+    return c.size("num_key_value_heads") * c.size("num_experts_per_tok")
+
+
 def _slides(c: Config, layers: int) -> list[bool]:
     return [used_window(c) is not None and rotates for rotates in rotary(c, layers)]
 
@@ -75,6 +79,11 @@ ROWS: Final[Rows] = {
     "seed_oss": llama("SeedOss", bias={**qkv(flag("attention_bias")), "o": flag("attention_out_bias")}),
     "arcee": arcee("Arcee"),
     "jais2": arcee(lm_classes("Jais2"), norm="layernorm"),
+    "jetmoe": decoder(  # arXiv 2404.07413: what experts project queries of are as many heads as keys have
+        "JetMoe", attention={"heads": _expert_heads, "kv_heads": size("num_key_value_heads"), "bias": {"o": True},
+                             "head_dim": size("kv_channels"), "query_experts": size("num_local_experts")}, bias=None,
+        feed_forward=experts(act="activation_function", routing="topk-softmax", output_bias=True),
+        only={"num_attention_heads": (None, _expert_heads)}),
     "helium": llama("Helium", bias=qkv(flag("attention_bias")), finish=square),  # its output projection is square
     # The original has two biases apart, the library's class has not.
     "internlm3": llama(decoder_classes("Llama") | decoder_classes("InternLM3"),

@@ -117,3 +117,8 @@ def is_causal(model: Model) -> bool:
 def architecture_fields(model: Model) -> dict[str, Any]:
     """The resolved spec without its bibliography, as plain data."""
     return {name: value for name, value in model.to_data().items() if name not in BIBLIOGRAPHY}
+
+
+def projects_by_experts(block: Sublayers) -> bool:
+    """Whether experts project the queries of an attention."""
+    return any(getattr(each, "query_experts", None) for each in (block.attention, block.cross_attention))

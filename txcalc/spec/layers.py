@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from txcalc.spec import resolve
 from txcalc.spec.base import Activation, Count, Curve, Flag, Positive, Size, Spec, Switches, Usual
 from txcalc.spec.errors import FieldError
-from txcalc.spec.projections import AttentionGroups, DenseGroups, UnusedProjections
+from txcalc.spec.projections import AttentionGroups, DenseGroups, UnusedProjections, check_experts
 from txcalc.spec.rnn import GRU, LSTM, RNN, Convolution1D
 
 # ---------------------------------------------------------------- norms
@@ -76,6 +76,7 @@ class Attention(Spec):
     head_dim: Annotated[Size, "default: d_model / heads"] = None  # type: ignore[assignment]
     value_dim: Annotated[Size | None, "width of a head's values, if not head_dim"] = None
     bias: AttentionBias = AttentionBias()
+    query_experts: Annotated[Size | None, "experts of kv_heads queries; a token has heads / kv_heads (JetMoE)"] = None
     window: Annotated[Size | None, "sliding window: keys each query sees, itself included"] = None
     cached: Annotated[Literal["window", "all"], "all: a full window drops nothing cached"] = "window"
     qk_norm: HeadNorm | None = None
@@ -131,6 +132,7 @@ class Attention(Spec):
             raise FieldError(("value_dim",), "values that are keys are as wide: leave it out")
         if self.value_convolution is not None and (self.value_convolution % 2 == 0 or self.kv_heads != self.heads):
             raise FieldError(("value_convolution",), "needs an odd number of positions, and values of every head")
+        check_experts(self)
         for name in ("gate_over", "gate_activation", "gate_bias"):
             if not self.output_gate and getattr(self, name) != self.default(name):
                 raise FieldError((name,), "needs output_gate: true")
@@ -364,6 +366,7 @@ class MoE(Spec):
     latent: Annotated[
         Size | None, "columns that routed experts read and put out, projected from and to d_model (Nemotron 3)",
     ] = None
+    output_bias: Annotated[Flag, "a bias on what routed and shared experts put out together"] = False
     output_norm: Annotated[Norm | None, "a norm on what routed and shared experts put out together"] = None
     separate_norms: Annotated[
         Flag,
@@ -388,8 +391,8 @@ class MoE(Spec):
             raise FieldError((name,), "needs shared_experts of at least 1")
         if self.separate_norms and (not self.shared_experts or self.shared_gate):
             raise FieldError(("separate_norms",), "needs shared_experts, without a gate")
-        for name in ("latent", "output_norm") if self.separate_norms else ():
-            if getattr(self, name) is not None:
+        for name in ("latent", "output_bias", "output_norm") if self.separate_norms else ():
+            if getattr(self, name):
                 raise FieldError((name,), "experts with norms of their own have none")
 
 

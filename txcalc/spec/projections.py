@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from txcalc.spec.base import Activation, Count, Flag, Size, Spec
+from txcalc.spec.errors import FieldError
+
+if TYPE_CHECKING:
+    from txcalc.spec.layers import Attention
 
 
 class UnusedProjections(Spec):
@@ -41,3 +45,19 @@ class LanguageAdapter(Spec):
         Literal["none", "again", "own"], "before it; again: the feed-forward's, which stands behind it too",
     ] = "again"
     normed_residual: Annotated[Flag, "what it is added to is what it reads, normed"] = True
+
+
+def check_experts(attention: Attention) -> None:
+    """Raise ``FieldError`` where experts cannot project an attention's queries."""
+    if attention.query_experts is None:
+        return
+    active, groups = attention.heads // attention.kv_heads, attention.column_groups
+    if active > attention.query_experts:
+        raise FieldError(("query_experts",), f"each token chooses {active} of them")
+    for path, there, why in (
+        (("bias", "q"), attention.bias.q, "experts project queries without one"),
+        (("image_window",), attention.image_window is not None, "experts project queries of whole sequences"),
+        (("column_groups",), groups.q > 1 or groups.o > 1, "experts project queries and outputs whole"),
+    ):
+        if there:
+            raise FieldError(path, why)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.spec.errors import FieldError, Loc
-from txcalc.spec.facts import embedding_width, is_causal, located_blocks
+from txcalc.spec.facts import embedding_width, is_causal, located_blocks, projects_by_experts
 from txcalc.spec.facts import width as stack_width
 from txcalc.spec.rnn import RecurrentCell
 
@@ -94,6 +94,8 @@ def _stack(stack: Stack, d: int, path: Loc, memory: int | None = None) -> int:
 def _positions(stack: Stack, one_width: bool, path: Loc) -> None:
     if stack.position.kind == "disentangled" and not one_width:
         raise FieldError(path, "a table of positions for every layer needs layers of one width")
+    if stack.position.kind == "disentangled" and any(projects_by_experts(block) for _, block in located_blocks(stack)):
+        raise FieldError(path, "a table of positions is projected as queries are, which no expert does")
     if all(block.attention is None for _, block in located_blocks(stack)):
         if stack.position.kind == "relative":
             raise FieldError(path, "relative positions are a bias on the scores of attention, and there is none")

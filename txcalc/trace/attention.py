@@ -9,6 +9,7 @@ from txcalc.trace import (
     beside,
     composed,
     composed_latents,
+    expert_queries,
     megatron,
     nanotron,
     norms,
@@ -208,8 +209,12 @@ def _heads(
         in_front, scored, k_scored = True, *(not several(t, count // ranks) for count in (spec.heads, spec.kv_heads))
     with t.frame(x):
         beside.unused_projections(t, spec, d, value_dim)
-        q = beside.project(t, "q", x, spec.heads * spec.head_dim, bias=spec.bias.q, part="q",
-                           groups=spec.column_groups.q)
+        route = None if spec.query_experts is None else expert_queries.route(t, spec, x)
+        if route is None:
+            q = beside.project(t, "q", x, spec.heads * spec.head_dim, bias=spec.bias.q, part="q",
+                               groups=spec.column_groups.q)
+        else:
+            q = expert_queries.queries(t, spec, x, route)
         q = _normed(t, "q", q, spec.heads, spec.qk_norm, copied=scored and several(t, q.shape[1])
                     and not _partly_rotated(spec, rotary))
         q = t.hold(_rotated(t, "q", q, spec, spec.heads, rotary))
@@ -252,7 +257,9 @@ def _heads(
             y = gated(t, spec, x, y, value_dim, spec.gate_activation, bias)
         if spec.inner_norm is not None:
             y = norms.norm(t, "inner_norm", y, spec.inner_norm)
-        o = beside.project(t, "o", t.hold(y), d, bias=spec.bias.o, part="attention output", groups=spec.column_groups.o)
+        y = t.hold(y)
+        o = (beside.project(t, "o", y, d, bias=spec.bias.o, part="attention output", groups=spec.column_groups.o)
+             if route is None else expert_queries.outputs(t, spec, y, d, route))
         return ops.dropout(t, "dropout", split.leave(t, "o", o))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import beside, curves, dispatched, grouped, megatron, norms, ops, parts, split
+from txcalc.trace import beside, curves, dispatched, grouped, megatron, norms, ops, parts, routed, split
 from txcalc.trace.record import Trace
-from txcalc.trace.sizes import least
+from txcalc.trace.routed import Experts
 from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
@@ -107,6 +107,9 @@ def _moe(t: Trace, spec: MoE, x: Tensor) -> Tensor:
                 shared = ops.multiply(t, "shared_product", shared, gate, broadcast=True)
             y = ops.add(t, y, shared)
         y = split.leave(t, "output", t.hold(y).view(b, n, d))
+        if spec.output_bias:
+            own = ops.learned(t, "output_bias", (d,), d, how="same")
+            y = ops.add(t, y, own, "output_bias")
         y = y if spec.output_norm is None else norms.norm(t, "output_norm", y, spec.output_norm)
         return ops.dropout(t, "dropout", y)
 
@@ -149,9 +152,9 @@ def _moe_separate(t: Trace, spec: MoE, x: Tensor, given: Tensor, norm: Norm) -> 
         scales = t.op("expert_scale", "index", weights={"": (spec.experts,)}, saves=(chosen,), reads=(chosen,),
                       writes=(t.tensor(*chosen.shape, role=Role.WEIGHT, label="expert_scale"),),
                       backward=ops.into_zeros(ops.of_weight(t.path("expert_scale"), spec.experts)))
-        routed = t.hold(_routed(t, spec, normed, ops.multiply(t, "expert_scale", weights, scales), chosen))
+        mixed = t.hold(_routed(t, spec, normed, ops.multiply(t, "expert_scale", weights, scales), chosen))
         shared = norms.norm(t, "shared_norm", _shared(t, spec, ops.view(t, "tokens", x, b * n, d)), norm)
-        y = t.hold(ops.add(t, shared, norms.norm(t, "routed_post_norm", routed, norm)))
+        y = t.hold(ops.add(t, shared, norms.norm(t, "routed_post_norm", mixed, norm)))
         return ops.dropout(t, "dropout", y.view(b, n, d))
 
 
@@ -162,81 +165,12 @@ def _shared(t: Trace, spec: MoE, x: Tensor) -> Tensor:
 
 
 def _routed(t: Trace, spec: MoE, tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
-    """Sort copies of the tokens by expert, split them, run each expert on its share, and put them back in place.
-
-    (tokens, d), and the weights and experts of each, (tokens, active), to (tokens, d).
-    """
-    (n, d), a = tokens.shape, spec.active_experts
+    """Each token through its experts, (tokens, d) to (tokens, d), weighed by (tokens, active)."""
+    _, d = tokens.shape
     with t.frame(tokens, weights, chosen):
-        order = t.hold(_order(t, "permute", chosen))
-        rows = t.hold(parts.take_rows(t, "permute", tokens, _integers(t, "permute", order, n * a)))
-        _integers(t, "counts", chosen, spec.experts)
-        rows = split.exchange(t, "dispatch", rows)
-        y = ops.gathered(t, "outputs", (_experts(t, spec, rows),), n * a, d, label="expert outputs")
-        y = t.hold(split.exchange(t, "collect", y))
-        back = parts.take_rows(t, "unpermute", y, _order(t, "unpermute", order)).view(n, a, d)
-        product = ops.multiply(t, "combine", t.hold(back), weights.view(n, a, 1), broadcast=True)
-        return parts.sum_of(t, "combine", product, n, d, label="mixed experts")
-
-
-def _experts(t: Trace, spec: MoE, rows: Tensor) -> Tensor:
-    """Each expert on its share of the sorted rows, to a list of what they put out.
-
-    Shares are equal as far as whole rows allow; an expert without any does not run. Together, they are as many passes
-    of all tokens as there are active experts. Ranks that share experts have as many rows each as tokens have experts.
-    """
-    total, d = rows.shape
-    a, own_experts = spec.active_experts, spec.experts // t.layout.ep
-    parts = ops.view(t, "split", rows, copied=True)
-    outputs = t.tensor(total, d, label="expert output")
-    with t.scope("experts", copies=own_experts, active=a if t.layout.ep == 1 else least(a, own_experts), calls=a,
-                 repeat=True, within="experts"):
-        _dense(t, spec, spec.d_ff, rows.view(total // a, d))
-    each = total // own_experts
-    more = total - each * own_experts
-    last = len(t.body)
-    for count, share in ((more, each + 1), (own_experts - more, each)):
-        if t.size(share) == 0:
-            continue
-        with t.scope("experts", copies=count, calls=count, repeat=True, within="experts"):
-            own = t.alias(parts, share, d)
-            y = _dense(t, spec, spec.d_ff, own)
-        t.extend(spreads=((parts, own),), gathers=((y, outputs),))
-    runs = tuple(t.body[last:])
-    del t.body[last:]
-    t.extend(runs=runs)
-    return outputs
+        run = Experts(spec.experts, d, lambda rows: _dense(t, spec, spec.d_ff, rows))
+        return routed.mixed(t, routed.through(t, run, tokens, chosen), weights)
 
 
 def _route(t: Trace, spec: MoE, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores (tokens, experts) to weights and experts, both (tokens, active)."""
-    tokens, _ = scores.shape
-    with t.frame(scores):
-        if spec.routing == "softmax-topk":
-            scores = ops.softmax(t, "router_softmax", scores)
-        elif spec.routing == "sigmoid-topk":
-            scores = curves.activation(t, "router_sigmoid", scores, "sigmoid")
-        weights, chosen = (t.tensor(tokens, spec.active_experts, role=role, label=label, grad=role is not Role.INDEX)
-                           for role, label in ((scores.role, "top-k weights"), (Role.INDEX, "top-k index")))
-        t.op("topk", "choice", saves=(chosen,), reads=(scores,), writes=(t.hold(weights), chosen),
-             backward=ops.into_zeros(ops.to(scores)))
-        if spec.routing == "topk-softmax":
-            weights = ops.softmax(t, "router_softmax", weights)
-        elif spec.normalize:
-            sums = parts.sum_of(t, "normalize", weights, tokens, 1, label="sum of weights")
-            weights = curves.divide(t, "normalize", weights, sums)
-        return weights, chosen
-
-
-def _order(t: Trace, name: str, index: Tensor) -> Tensor:
-    """``torch.argsort``: the sorted values are dropped."""
-    values, order = (t.tensor(index.elements, role=Role.INDEX, label=label, grad=False)
-                     for label in ("sorted", "order"))
-    t.op(name, "elementwise", reads=(index,), writes=(values, order))
-    return order
-
-
-def _integers(t: Trace, name: str, index: Tensor, count: Number) -> Tensor:
-    """Integers made of an index: a quotient, a count of each."""
-    y = t.tensor(count, role=Role.INDEX, label="row index", grad=False)
-    return t.op(name, "elementwise", reads=(index,), writes=(y,))
+    return routed.route(t, scores, spec.active_experts, spec.routing, normalize=spec.normalize)

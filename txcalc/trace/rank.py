@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import embedding_width, layer_order, located_blocks, shares_keys
+from txcalc.spec.facts import embedding_width, layer_order, located_blocks, projects_by_experts, shares_keys
 from txcalc.spec.inputs import NoHead
 from txcalc.trace.layout import Layout, divides, either, nearest, shares
 
@@ -84,6 +84,8 @@ TOGETHER: Final[tuple[tuple[str, Callable[[Any], bool], dict[str, str]], ...]] =
     ("images or sound", lambda m: m.tower is not None or m.input.kind != "tokens", _PARTS),
     ("a vector of the whole sequence", lambda m: m.pooler is not None or m.head.kind not in ("lm", "none"), _PARTS),
     ("such positions", lambda m: m.position.kind not in ("none", "learned", "sinusoidal", "rope"), _PARTS),
+    ("experts of queries", lambda m: any(projects_by_experts(b) for _, b in located_blocks(m)),
+     {"tp": "ranks", "ep": "ranks", **_PARTS}),
     ("recurrent layers or convolutions", lambda m: any(
         b.recurrent is not None or b.convolution is not None for _, b in located_blocks(m)), _PARTS),
     ("sinks", lambda m: any(getattr(b.attention, "sinks", False) for _, b in located_blocks(m)), _PARTS),

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from txcalc.check.reference.beside import ValueConvolution, add_unused
 from txcalc.check.reference.cache import KeyValues, LayerCache
+from txcalc.check.reference.expert_queries import expert_projections
 from txcalc.check.reference.layers import GroupedLinear, Normalization, Options, dropout_or_nothing, linear
 from txcalc.spec.facts import mask_kind
 from txcalc.spec.inputs import PatchInput, RelativePosition, RotaryPosition
@@ -218,8 +219,10 @@ class SharedKeys(dict[str, tuple[Tensor, Tensor]]):
 class Projections(nn.Module):
     """What self- and cross-attention have in common: the projections, the norms on q and k, the core."""
 
+    q: nn.Linear | GroupedLinear | None
     k: nn.Linear | GroupedLinear | None
     v: nn.Linear | GroupedLinear | None
+    o: nn.Linear | GroupedLinear | None
     gate: nn.Linear | None
     q_norm: Normalization | None
     k_norm: Normalization | None
@@ -231,13 +234,14 @@ class Projections(nn.Module):
         heads, kv_heads, head_dim, bias = attention.heads, attention.kv_heads, attention.head_dim, attention.bias
         read = d_model if source is None else source  # columns of what keys and values are made of
         self.heads, self.kv_heads = heads, kv_heads
-        groups = attention.column_groups
-        self.q = linear(d_model, heads * head_dim, bias=bias.q, groups=groups.q)
+        groups, count = attention.column_groups, attention.query_experts
+        self.q = linear(d_model, heads * head_dim, bias=bias.q, groups=groups.q) if count is None else None
         value_dim, own = attention.value_dim or head_dim, not attention.kv_shared
         self.k = linear(read, kv_heads * head_dim, bias=bias.k, groups=groups.k) if own else None
         apart = own and attention.value_from == "input"
         self.v = linear(read, kv_heads * value_dim, bias=bias.v, groups=groups.v) if apart else None
-        self.o = linear(heads * value_dim, d_model, bias=bias.o, groups=groups.o)
+        self.o = linear(heads * value_dim, d_model, bias=bias.o, groups=groups.o) if count is None else None
+        self.query_experts, self.output_experts = expert_projections(attention, d_model)
         add_unused(self, attention, d_model)
         taps = attention.value_convolution
         self.value_convolution = None if taps is None else ValueConvolution(heads, taps)
@@ -260,7 +264,9 @@ class Projections(nn.Module):
 
     def queries(self, x: Tensor) -> Tensor:
         """(b, n, d) to (b, n, h, hd)."""
-        return self._split(self.q(x), self.heads, self.q_norm)
+        project = self.query_experts or self.q
+        assert project is not None
+        return self._split(project(x), self.heads, self.q_norm)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(b, n, d) to keys (b, n, kv, hd) and values (b, n, kv, vd)."""
@@ -292,7 +298,9 @@ class Projections(nn.Module):
             context = (context.unflatten(-1, (self.gates, -1)) * gate).flatten(2)
         if self.inner_norm is not None:
             context = self.inner_norm(context)
-        out: Tensor = self.dropout(self.o(context))
+        project = self.output_experts or self.o
+        assert project is not None
+        out: Tensor = self.dropout(project(context))
         return out
 
     def _split(self, x: Tensor, heads: int, norm: Normalization | None) -> Tensor:

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import create_selective_checkpoint_contexts, noop_context_fn
 
+from txcalc.check.reference.routed import route, through
 from txcalc.spec import layers
 from txcalc.spec.base import Activation, Curve
 from txcalc.spec.layers import DenseBias, MoE, Norm
@@ -220,6 +220,7 @@ class MixtureOfExperts(nn.Module):
     latent_down: nn.Linear | None
     latent_up: nn.Linear | None
     output_norm: Normalization | None
+    output_bias: nn.Parameter | None
 
     def __init__(self, moe: MoE, d_model: int, options: Options) -> None:
         super().__init__()
@@ -228,6 +229,7 @@ class MixtureOfExperts(nn.Module):
         self.experts = Repeated(lambda: Dense(inner, moe.d_ff, moe.activation, moe.gated, moe.bias), moe.experts)
         self.latent_down = None if moe.latent is None else nn.Linear(d_model, inner, bias=False)
         self.latent_up = None if moe.latent is None else nn.Linear(inner, d_model, bias=False)
+        self.output_bias = nn.Parameter(torch.zeros(d_model)) if moe.output_bias else None
         self.output_norm = None if moe.output_norm is None else Normalization(moe.output_norm, d_model)
         width = moe.shared_experts * (moe.shared_d_ff or moe.d_ff)
         self.shared = Dense(d_model, width, moe.activation, moe.gated, moe.bias) if width else None
@@ -245,45 +247,16 @@ class MixtureOfExperts(nn.Module):
             shared = self.shared(tokens)
             out = out + (shared if self.shared_gate is None else torch.sigmoid(self.shared_gate(tokens)) * shared)
         out = out.view_as(x)
+        out = out if self.output_bias is None else out + self.output_bias
         result: Tensor = self.dropout(out if self.output_norm is None else self.output_norm(out))
         return result
 
     def _routed(self, tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
-        """(tokens, d), and each one's weights and experts, (tokens, active), to (tokens, d).
-
-        Tokens are sorted by expert, split, and put back; an expert without any does not run.
-        """
-        order = torch.argsort(chosen.flatten(), stable=True)
-        sorted_tokens = tokens[order // self.active]
-        if sorted_tokens.is_meta:  # one module stands for all experts, so what each is given can go in together
-            outputs = self.experts[0](sorted_tokens)
-        else:
-            parts = torch.split(sorted_tokens, self._counts(chosen))
-            outputs = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True) if len(part)])
-        unsorted = outputs[torch.argsort(order)].view(*chosen.shape, -1)
-        return (unsorted * weights.unsqueeze(-1)).sum(dim=1)
+        """(tokens, d), and each one's weights and experts, (tokens, active), to (tokens, d)."""
+        return through(self.experts, tokens, chosen, weights)
 
     def _route(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (tokens, experts) to weights and indices, both (tokens, active)."""
-        match self.routing:
-            case "topk-softmax":
-                weights, chosen = scores.topk(self.active, dim=-1)
-                return F.softmax(weights, dim=-1), chosen  # sums to 1 already
-            case "softmax-topk":
-                weights, chosen = F.softmax(scores, dim=-1).topk(self.active, dim=-1)
-            case "sigmoid-topk":
-                weights, chosen = torch.sigmoid(scores).topk(self.active, dim=-1)
-        return (weights / weights.sum(dim=-1, keepdim=True) if self.normalize else weights), chosen
-
-    def _counts(self, chosen: Tensor) -> list[int]:
-        """Tokens per expert; where tensors have no values to read, as even as can be."""
-        experts = len(self.experts)
-        if isinstance(chosen, FakeTensor):
-            chosen.new_empty(experts)  # as bincount makes one
-            each, left = divmod(chosen.numel(), experts)
-            return [each + (e < left) for e in range(experts)]
-        counts: list[int] = torch.bincount(chosen.flatten(), minlength=experts).tolist()
-        return counts
+        return route(scores, self.active, self.routing, normalize=self.normalize)
 
 
 class ExpertsApart(MixtureOfExperts):

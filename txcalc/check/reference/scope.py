@@ -44,7 +44,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
         "kind", "heads", "kv_heads", "head_dim", "bias", "window", "cached", "qk_norm", "scale", "rope", "chunk",
         "softcap", "sinks", "output_gate", "inner_norm", "gate_over", "gate_activation", "gate_bias", "value_dim",
         "image_window", "value_norm", "value_from", "kv_shared", "joined", "memory_norm",
-        "column_groups", "value_convolution", "unused",
+        "column_groups", "value_convolution", "unused", "query_experts",
     },
     projections.UnusedProjections: {"q", "k", "v"},
     projections.AttentionGroups: {"q", "k", "v", "o"},
@@ -76,6 +76,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.MoE: {
         "kind", "experts", "active_experts", "d_ff", "activation", "gated", "bias", "router_bias", "routing",
         "normalize", "shared_experts", "shared_d_ff", "shared_gate", "separate_norms", "latent", "output_norm",
+        "output_bias",
         "expert_groups", "active_groups",  # they say which experts are chosen, not how many
     },
     inputs.TokenInput: {"kind"},
