@@ -149,7 +149,9 @@ def test_layouts_of_so_many_devices() -> None:
     found = txcalc.fit("llama3-8b", "h100-80gb", phase="training", seq=2048, gpus=16, recompute="full")
     assert len(found.layouts) >= 6 and found.layouts[0].run == {"dp": 16, "fsdp": "yes"}
     assert [each.fits for each in found.layouts] == sorted((each.fits for each in found.layouts), reverse=True)
-    for each in (found.layouts[0], found.layouts[-1]):
+    piped = [each for each in found.layouts if "pp" in each.run]
+    assert {each.run["pp"] for each in piped} == {2, 4, 8, 16} and {each.run.get("zero", 0) for each in piped} == {0, 1}
+    for each in (found.layouts[0], found.layouts[-1], piped[0], piped[-1]):
         alone = txcalc.memory("llama3-8b", phase="training", seq=2048, device="h100-80gb", recompute="full", **each.run)
         assert alone.fits == each.fits
         assert alone.peak.bytes == each.bytes or (each.kind == "bound" and alone.peak.bytes > each.bytes)

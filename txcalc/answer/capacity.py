@@ -118,7 +118,7 @@ def capacity(
     if gpus is not None:
         room, spaces = usable(on) - aside.bytes, on.workspaces(backward=plain(given).get("phase") == "training")
         spread = layouts(spec, plain(given), gpus, room, lambda of: spaces + max(
-            phase.peak_bytes for t in of.traces for phase in step.phases(t, rounded=on.rounded)))
+            phase.peak_bytes for t in of.traces for phase in step.phases(t, rounded=on.rounded)), on.rounded)
         given |= spread[0].run
     given, noted = (given, ()) if spread else assumed(spec, given)
     search = _Search(spec, given, on, usable(on) - aside.bytes)
@@ -129,7 +129,7 @@ def capacity(
     if top is not None and top.size in search.sizes:
         fullest = search.passes({top.size: top.largest_fits})
     elif top is not None and make is not None:
-        fullest = passes(make(f"{top.size}={top.largest_fits}"), search.given)
+        fullest = passes(make(f"{top.size}={top.largest_fits}"), search.given, on.rounded)
     longest = max((each.largest_fits or 0 for each in most if each.size == search.length), default=0)
     return Answer(Capacity(
         model=ModelInfo.of(spec, origin),
@@ -174,7 +174,7 @@ class _Search:
 
     def __init__(self, spec: Model, given: Mapping[str, Any], on: Device, room: int) -> None:
         self.spec, self.on, self.room = spec, on, room
-        self.now = passes(spec, given)
+        self.now = passes(spec, given, on.rounded)
         workload = self.now.workload
         self.length = "past" if workload.phase == "decode" else "seq"
         self.stretches, layout = spec.input.kind == "tokens", workload.layout or WHOLE
@@ -188,7 +188,7 @@ class _Search:
 
     def passes(self, sizes: Mapping[str, int | None]) -> Passes:
         """The passes of a run with other sizes."""
-        return passes(self.spec, {**self.given, **sizes})
+        return passes(self.spec, {**self.given, **sizes}, self.on.rounded)
 
     def at(self, sizes: Mapping[str, int]) -> At:
         """The peak with other sizes."""
@@ -261,7 +261,7 @@ class _Search:
         def at(size: int) -> At:
             if size not in known:
                 try:
-                    known[size] = self.peak(passes(make(f"{name}={size}"), self.given))
+                    known[size] = self.peak(passes(make(f"{name}={size}"), self.given, self.on.rounded))
                 except SpecError as error:
                     raise SpecError(f"{error}; other steps than {unit:,} are asked for as {name}={2 * unit}",
                                     field="over") from None

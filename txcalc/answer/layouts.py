@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
 from itertools import product
 from typing import Any, Final
 
-from txcalc.answer.passes import Passes, passes
+from txcalc.answer.passes import Passes, of_rank, passes
 from txcalc.answer.report import Kind
 from txcalc.count import step
 from txcalc.count.entries import total
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
+from txcalc.trace.layout import WHOLE
+from txcalc.trace.record import Trace
+from txcalc.trace.workload import Workload
 
 NODE: Final = 8
 """Ranks of tensor parallelism at most, which wants the links of one machine."""
@@ -38,7 +43,8 @@ class Spread(Part):
 
 
 def layouts(
-    spec: Model, given: Mapping[str, Any], gpus: int, room: int, peak: Callable[[Passes], int]
+    spec: Model, given: Mapping[str, Any], gpus: int, room: int, peak: Callable[[Passes], int],
+    rounded: Callable[[int], int] = int,
 ) -> tuple[Spread, ...]:
     """Those of ``gpus`` devices that can be counted: what fits first, of it what is exact, and then what leaves most.
 
@@ -46,9 +52,16 @@ def layouts(
     layout has so many ranks, or none can be counted.
     """
     found, why = list[Spread](), list[SpecError]()
-    for run in _runs(given, gpus):
+    run_once = lru_cache(maxsize=8)(lambda workload, rank: of_rank(spec, workload, rank))
+
+    def made(spec: Model, workload: Workload, rank: int) -> Trace:
+        layout = workload.layout or WHOLE
+        run = run_once(workload.replaced(layout=layout.replaced(zero=0)), rank)
+        return replace(run, workload=workload, layout=layout, alike=run)
+
+    for run in _runs(given, gpus, spec.layers):
         try:
-            of = passes(spec, {**given, **run})
+            of = passes(spec, {**given, **run}, rounded, made)
             held = max(int(total(step.resident(t))) for t in of.traces)
             size = held if held > room else peak(of)
             kind: Kind = "bound" if held > room else max(map(step.certainty, of.traces), key=SURE.index)
@@ -60,22 +73,23 @@ def layouts(
     return tuple(sorted(found, key=lambda each: (not each.fits, each.kind != "exact", -each.free_bytes)))
 
 
-def _runs(given: Mapping[str, Any], gpus: int) -> Iterator[dict[str, Any]]:
-    others = int(given.get("pp", 1)) * int(given.get("cp", 1))
+def _runs(given: Mapping[str, Any], gpus: int, layers: int) -> Iterator[dict[str, Any]]:
+    cp, training = int(given.get("cp", 1)), given.get("phase") == "training"
     splits = [given["tp"]] if "tp" in given else [1, 2, 4, NODE]
-    splits = [n for n in splits if gpus % (n * others) == 0 and given.get("dp") in (None, gpus // (n * others))]
-    if not splits:
+    stages = [given["pp"]] if "pp" in given or not training else [1 << i for i in range(layers.bit_length())]
+    axes = [(tp, pp, gpus // (tp * pp * cp)) for pp, tp in product(stages, splits) if gpus % (tp * pp * cp) == 0]
+    axes = [each for each in axes if each[2] == given.get("dp", each[2])]
+    if not axes:
         raise SpecError(f"{gpus:,} are not as many as tp, pp, cp and dp make", field="gpus")
-    training = given.get("phase") == "training"
     own = {"precision": given["precision"]} if "precision" in given else {}
     shares = [each for each in STATES if {**each, **own} == each or not own]
     shares = shares if training and shares and given.keys().isdisjoint(("zero", "fsdp")) else [{}]
     again = ("none", "full") if training and "recompute" not in given else (None,)
-    for tp, share, recompute in product(splits, shares, again):
-        dp = gpus // (tp * others)
-        if dp * int(given.get("cp", 1)) > 1 or not share.keys() & {"zero", "fsdp"}:
-            axes = {"tp": tp, "pp": given.get("pp", 1), "dp": dp}
-            yield {**{name: ranks for name, ranks in axes.items() if ranks > 1}, **share,
+    for (tp, pp, dp), recompute, share in product(axes, again, shares):
+        piped = pp > 1 and len(shares) > 1 and (share.get("zero", 0) > 1 or "fsdp" in share)  # frameworks refuse it
+        if not piped and (dp * cp > 1 or not share.keys() & {"zero", "fsdp"}):
+            ranks = {"tp": tp, "pp": pp, "dp": dp}
+            yield {**{name: each for name, each in ranks.items() if each > 1}, **share,
                    **({} if recompute in (None, "none") else {"recompute": recompute})}
 
 

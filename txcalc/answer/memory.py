@@ -156,8 +156,8 @@ def memory(
     for a run that does not fit the model, or whose live bytes are not proved.
     """
     given, noted = assumed(spec, given)
-    found = passes(spec, given)
     accelerator = None if card is None else device(card)
+    found = passes(spec, given, int if accelerator is None else accelerator.rounded)
     aside = None if reserve is None and accelerator is None else reserved(reserve, accelerator)
     room = None if accelerator is None or aside is None else usable(accelerator) - aside.bytes
     name = {"prefill": "forward"} if found.new is None else {}  # of an encoder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from txcalc.answer.fit import fill, fit
@@ -38,11 +38,20 @@ class Passes(NamedTuple):
         return self.traces[0].workload
 
 
-def passes(spec: Model, given: Mapping[str, Any]) -> Passes:
+def of_rank(spec: Model, workload: Workload, rank: int) -> Trace:
+    """The pass of all stages of a rank of a pipeline."""
+    return trace(spec, workload, rank=rank)
+
+
+def passes(
+    spec: Model, given: Mapping[str, Any], rounded: Callable[[int], int] = int,
+    made: Callable[[Model, Workload, int], Trace] = of_rank,
+) -> Passes:
     """The passes of a run with these fields of a workload, and ``new``. Raises ``SpecError`` for what does not fit.
 
     Without a phase it is inference, unless there is a field that only training has. A prompt whose length is left out
-    leaves room for what follows it.
+    leaves room for what follows it. ``rounded``: bytes of a storage, by which the rank of a pipeline with the highest
+    peak is found; ``made``: makes the pass of each.
     """
     given = plain(given)
     own = [name for name in TRAINING if name in given]
@@ -60,18 +69,23 @@ def passes(spec: Model, given: Mapping[str, Any]) -> Passes:
         raise SpecError("only inference generates; give --phase inference, or --past to decode", field="new")
     given = _accumulated(given)
     workload, defaults = fill([spec], given)
-    return Passes((highest(spec, fit(spec, workload)),), workload, None, defaults)
+    return Passes((highest(spec, fit(spec, workload), rounded, made),), workload, None, defaults)
 
 
-def highest(spec: Model, workload: Workload) -> Trace:
+def highest(
+    spec: Model, workload: Workload, rounded: Callable[[int], int] = int,
+    made: Callable[[Model, Workload, int], Trace] = of_rank,
+) -> Trace:
     """The pass on one device, or on the rank of a pipeline whose peak is the highest, of equal ones the first."""
     layout = workload.layout
-    if layout is None or layout.pp == 1 or workload.phase != "training":
+    if layout is None or workload.phase != "training":
         return trace(spec, workload)
     own = [[local(spec, layout, [stage]) for stage in layout.stages_of(rank)] for rank in range(layout.pp)]
     first = (rank for rank in range(layout.pp) if own.index(own[rank]) == rank)  # has most waiting of its like
-    found = [trace(spec, workload, rank=rank) for rank in first]
-    return max(found, key=lambda t: max(each.peak_bytes for each in step.phases(t)))
+    found = [made(spec, workload, rank) for rank in first]
+    if len(found) == 1:
+        return found[0]
+    return max(found, key=lambda t: max(each.peak_bytes for each in step.phases(t, rounded=rounded)))
 
 
 def assumed(spec: Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:

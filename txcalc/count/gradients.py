@@ -24,7 +24,8 @@ def parameters(
     ``like``: the same run on another batch or length, whose backward pass says it as well if as many experts run.
     ``rounded``: bytes of a storage as what else is asked of that run has them.
     """
-    made = _gradients(trace if like is None or _repeats(like) != _repeats(trace) else like, rounded)
+    run = trace if like is None or _repeats(like) != _repeats(trace) else like
+    made = _gradients(run.alike or run, rounded)
     found: dict[str, Parameter] = {}
     for op in trace.ops:
         for name, shape in op.weights:

@@ -13,7 +13,7 @@ time, to which it adds, as in Megatron-LM (``core/distributed/param_and_grad_buf
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from math import prod
 from typing import Any, Final, Literal, NamedTuple
 
@@ -139,6 +139,7 @@ def events(trace: Trace, *, in_place: bool = True, turns: int | None = None) -> 
         yield _event("optimizer", "", base)
 
 
+_on_ints = lru_cache(maxsize=8)(on_ints)
 TURNS: Final = 2
 """Turns of a repeat that show all moments of a loop over its weights."""
 
@@ -215,11 +216,12 @@ class _Step:
 
     def runs(self, made: Callable[..., Moments] | None = None) -> _Runs:
         """The runs of micro-batches, each made once: on ints, unless said otherwise."""
-        made = made or partial(on_ints, rounded=self.rounded)
+        made = made or partial(_on_ints, rounded=self.rounded)
 
         @cache
         def run(chunk: int, later: bool, halves: bool) -> Moments:
-            return made(self.chunks[chunk], in_place=self.in_place, accumulates=self.adds(later), halves=halves)
+            t = self.chunks[chunk]
+            return made(t.alike or t, in_place=self.in_place, accumulates=self.adds(later), halves=halves)
 
         return run
 

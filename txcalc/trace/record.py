@@ -6,7 +6,7 @@ Programs build a ``Trace``, counters only read it. Sizes may be ints, symbols or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -211,6 +211,7 @@ class Trace:
     frozen: Frozen | None = None  # none: all weights are trained
     layout: Layout = WHOLE
     whole: Any = None  # the spec of what all ranks have together
+    alike: Trace | None = None  # the same run, but for what data-parallel ranks share
     stage: int = 0  # of a pipeline: the first reads inputs, all others receive hidden states
     _prefix: str = ""
     _component: tuple[str, str] | None = None  # its path, and its kind
@@ -246,10 +247,9 @@ class Trace:
         symbol that stands for nothing yet."""
         if isinstance(of, int) or not hasattr(of, "value"):
             return of if isinstance(of, int) else None
-        try:
+        with suppress(KeyError):
             return of.value(self.sizes)
-        except KeyError:
-            return None
+        return None
 
     def tensor(self, *shape: Number, role: Role = Role.ACTIVATION, grad: bool = True, **of: Any) -> Tensor:
         """A new tensor. ``of``: what else its ``Storage`` says."""
