@@ -20,6 +20,7 @@ WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     "attention": {"naive": "eager"},
     "masked": {"skip": "skipped"},
     "cp_comm": {"p2p": "ring", "a2a": "all-to-all", "ulysses": "all-to-all"},
+    "schedule": {"zero-bubble": "zb", "zerobubble": "zb", "dualpipev": "dualpipe", "loopedbfs": "looped"},
     "recipe": {"adam": "adam-mixed", "adamw": "adam-mixed"},
 }
 """By field: a word that people use, and what it is called here."""
@@ -53,6 +54,14 @@ def fields(given: Mapping[str, Any]) -> dict[str, Any]:
 def form(word: str) -> str:
     """What stands before a colon, such as ``full`` of ``full:4``, or all of it."""
     return word.partition(":")[0]
+
+
+def numbered(field: str, value: Any, options: Iterable[str]) -> Any:
+    """Likewise of options with a number after a colon, which is left as it is."""
+    if not isinstance(value, str):
+        return value
+    name, colon, rest = value.partition(":")
+    return word(field, name, map(form, options)) + colon + rest
 
 
 def number(word: str | None) -> int | None:

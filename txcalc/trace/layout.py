@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import gcd
 from typing import Any, Final, Literal, Self, get_args
 
@@ -118,9 +118,11 @@ class Layout(Part):
         for name in fields:
             if name not in cls.names():
                 raise SpecError(unknown_field(name, cls.names()), field=name)
+        reads: Mapping[str, Callable[[Any], Any]] = {
+            "fsdp": Fsdp.read, "cp_comm": lambda value: words.word("cp_comm", value, CP),
+            "schedule": lambda value: words.numbered("schedule", value, SCHEDULES)}
         given: dict[str, Any] = {
-            name: Fsdp.read(value) if name == "fsdp" else words.word(name, value, CP) if name == "cp_comm" else value
-            for name, value in fields.items() if value is not None}
+            name: reads[name](value) if name in reads else value for name, value in fields.items() if value is not None}
         found = cls(**given)
         return None if found == cls() else found
 
