@@ -21,7 +21,7 @@ def attentions(draw: st.DrawFn, *, rotary: bool, crossing: bool = False) -> dict
     spec: dict[str, Any] = {
         "heads": kv_heads * draw(st.sampled_from((1, 2, 3))), "kv_heads": kv_heads,
         "head_dim": draw(st.sampled_from((4, 6, 10) if rotary else (3, 5, 7))),
-        "bias": {name: draw(flags) for name in "qkvo"},
+        "bias": {name: draw(flags) for name in "qkvo"}, "query_experts": None,
     }
     if draw(st.integers(0, 5)) == 0:
         spec |= {"query_experts": draw(st.sampled_from((3, 5))), "bias": {**spec["bias"], "q": False}}
@@ -106,7 +106,7 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
     if d % 2 == 0 and not block["feed_forward"]["gated"] and block["feed_forward"]["kind"] == "dense":
         block["feed_forward"]["d_ff"] = 18
         block["feed_forward"]["column_groups"] |= draw(st.sampled_from(({}, {"up": 2}, {"down": 2})))
-    whole = "query_experts" in block["attention"]
+    whole = block["attention"]["query_experts"] is not None
     if d % 2 == 0 and block["attention"]["head_dim"] % 2 == 0 and not whole and draw(flags):
         block["attention"]["column_groups"] |= draw(st.sampled_from(({"q": 2}, {"k": 2})))
     block["adapter"] = None

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from txcalc.answer.report import count  # noqa: E402
-from txcalc.check.measure import visible  # noqa: E402
+from txcalc.check.measure import balance, visible  # noqa: E402
 from txcalc.check.reference.attention import AdditiveMask, alibi_slopes  # noqa: E402
 from txcalc.check.reference.block import sinusoids  # noqa: E402
 from txcalc.check.reference.layers import MixtureOfExperts, Normalization, Options, activate  # noqa: E402
@@ -339,6 +339,7 @@ def test_a_training_step_reaches_every_weight() -> None:
     for fields in [*CAUSAL.values(), *ENCODER_DECODER.values()]:
         model = spec({**fields, "token_types": 2})
         root = build(model, length=29, dropout=0.1)
+        balance(root)
         source = ids(5, 13) if model.encoder is not None else None
         root.training_loss(ids(5, 17), ids(5, 17), source).backward()
         missing = [name for name, w in root.named_parameters() if w.grad is None and w.requires_grad]

@@ -64,12 +64,12 @@ def entities(t: Trace, spec: Model) -> None:
     own, d = spec.entities, spec.d_model
     if own is None:
         return
-    affine = {"weight": (d,), "bias": (d,)}
+    affine, size = {"weight": (d,), "bias": (d,)}, getattr(spec.position, "size", None)
     with t.scope("entities", component="entities"):
         ops.parameter(t, "table", own.rows, own.width, kind="embedding")
         if own.width != d:
             _weights(t, "projection", d, own.width, bias=False)
-        for name, rows in (("positions", getattr(spec.position, "size", spec.context)), ("types", spec.token_types)):
+        for name, rows in (("positions", spec.context if size is None else size), ("types", spec.token_types)):
             ops.parameter(t, name, rows, d, kind="embedding")
         t.op("norm", "norm", weights=affine)
         if spec.head.kind == "lm":

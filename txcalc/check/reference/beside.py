@@ -78,7 +78,8 @@ class EntityWeights(nn.Module):
         assert own is not None
         self.table = nn.Parameter(torch.zeros(own.rows, own.width))
         self.projection = nn.Linear(own.width, d, bias=False) if own.width != d else None
-        self.positions = nn.Parameter(torch.zeros(getattr(model.position, "size", model.context), d))
+        size = getattr(model.position, "size", None)
+        self.positions = nn.Parameter(torch.zeros(model.context if size is None else size, d))
         self.types = nn.Parameter(torch.zeros(model.token_types, d))
         self.norm = nn.LayerNorm(d)
         if model.head.kind == "lm":
