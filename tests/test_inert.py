@@ -114,6 +114,13 @@ def test_what_is_said_of_the_text_may_be_said_above_it_once_more() -> None:
     assert [each.field for each in file.remarks.problems] == ["vocab_size"]
 
 
+def test_a_width_of_heads_above_a_text_is_no_restatement_where_no_heads_stand() -> None:
+    file = Config({"model_type": "gemma3", "text_config": {"head_dim": 128}, "head_dim": 77}, "gemma3", source="c.json")
+    file.ignore("text_config")
+    file.finish()
+    assert [each.field for each in file.remarks.problems] == ["head_dim"]
+
+
 def test_choices_that_a_file_leaves_open_are_said() -> None:
     without = {name: value for name, value in WHOLE.items() if name not in ("architectures", "tie_word_embeddings")}
     assert notes_on(WHOLE) == []

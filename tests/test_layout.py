@@ -76,6 +76,9 @@ def test_the_command_line_and_a_saved_report_have_the_layout(tmp_path: Any) -> N
     assert f'"value": {report.totals.params.value},' in again.stdout
     assert [Layout.of({"cp": 2, "cp_comm": each}) for each in ("p2p", "A2A")] == [
         Layout(cp=2, cp_comm=each) for each in ("ring", "all-to-all")]
+    assert [Layout.of({"pp": 2, "schedule": each}).order for each in (  # type: ignore[union-attr]
+        "1F1B", "Interleaved1F1B:2", "GPipe", "LoopedBFS:2", "InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV",
+    )] == ["1f1b", "interleaved", "gpipe", "looped", "zb", "zbv", "dualpipe"]  # PyTorch's names
     assert Layout.of({"tp": 1, "sp": False}) is None and txcalc.count("gpt2", tp=1) == txcalc.count("gpt2")
 
 

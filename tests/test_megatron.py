@@ -160,3 +160,13 @@ def test_a_report_says_whose_code_it_is(name: str) -> None:
     assert found.workload.implementation == counted.workload.implementation == name
     assert found.peak.kind == "estimate"
     assert any("but for its totals" in note for note in found.notes)
+
+
+def test_fit_takes_what_memory_does_and_searches_no_stage_of_zero_above_1() -> None:
+    """What the framework sets aside among it."""
+    run: dict[str, Any] = {"phase": "training", "implementation": "megatron", "seq": 512}
+    peak = txcalc.memory("gpt2", device="h100-80gb", batch=3, **run).peak.bytes
+    found = txcalc.fit("gpt2", "h100-80gb", batch=3, **run)
+    assert found.peak.bytes == peak
+    spread = txcalc.fit("gpt2", "h100-80gb", gpus=2, **run).layouts
+    assert spread and all(each.run.get("zero", 0) <= 1 for each in spread)

@@ -6,6 +6,7 @@ Found by search over the peaks themselves: every answer was counted where it fit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 from txcalc import units
@@ -15,7 +16,7 @@ from txcalc.answer.fit import most_positions
 from txcalc.answer.layouts import Spread, layouts
 from txcalc.answer.levers import Lever, flops_per_token, levers
 from txcalc.answer.limits import LONGEST, Reserve, first_above, reserved
-from txcalc.answer.memory import Held, Peak, by_use, sureness, usable
+from txcalc.answer.memory import Held, Peak, allocated, by_use, sureness, usable, workspaces
 from txcalc.answer.notes import beyond, notes, runs_as, unfollowed
 from txcalc.answer.passes import Passes, assumed, passes, placed
 from txcalc.answer.report import PYTHON, Answer, ModelInfo, Origin, Provenance
@@ -116,9 +117,7 @@ def capacity(
     given.pop("gpus", None)
     spread: tuple[Spread, ...] = ()
     if gpus is not None:
-        room, spaces = usable(on) - aside.bytes, on.workspaces(backward=plain(given).get("phase") == "training")
-        spread = layouts(spec, plain(given), gpus, room, lambda of: spaces + max(
-            phase.peak_bytes for t in of.traces for phase in step.phases(t, rounded=on.rounded)), on.rounded)
+        spread = layouts(spec, plain(given), gpus, usable(on) - aside.bytes, partial(allocated, device=on), on.rounded)
         given |= spread[0].run
     given, noted = (given, ()) if spread else assumed(spec, given)
     search = _Search(spec, given, on, usable(on) - aside.bytes)
@@ -206,7 +205,7 @@ class _Search:
         phases = [phase for t in of.traces for phase in step.phases(t, rounded=self.on.rounded, like=like)]
         highest = max(phases, key=lambda phase: phase.peak_bytes)
         name = "forward" if highest.name == "prefill" and of.new is None else highest.name  # of an encoder
-        spaces = self.on.workspaces(backward=self.now.workload.phase == "training")
+        spaces = workspaces(of, self.on)
         sizes = tuple(phase.peak_bytes + spaces for phase in phases)
         together = of.traces[0].layout.pp > 1  # another stage, with other phases, may be the heaviest at another size
         return At((max(sizes),) if together else sizes, name, placed(highest.at, highest.turns))

@@ -35,7 +35,7 @@ def framed(given: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]
     if "engine" in given or "new" in given or given.setdefault("phase", "training") != "training":
         raise SpecError("is for training; --engine is for inference", field="framework")
     layout = laid_out(given)
-    there = {**layout.to_data(), **given}
+    there = {**given, **layout.to_data()}
     searched = _SEARCHED if given.get("gpus", 1) > 1 else ()
 
     def splits(groups: Iterable[Iterable[str]]) -> bool:

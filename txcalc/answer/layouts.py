@@ -15,6 +15,7 @@ from txcalc.count.entries import total
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
+from txcalc.trace.implementations import code
 from txcalc.trace.layout import WHOLE
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
@@ -56,6 +57,7 @@ def layouts(
 
     def made(spec: Model, workload: Workload, rank: int) -> Trace:
         layout = workload.layout or WHOLE
+        code(spec, workload)
         run = run_once(workload.replaced(layout=layout.replaced(zero=0)), rank)
         return replace(run, workload=workload, layout=layout, alike=run)
 

@@ -154,14 +154,14 @@ class _Tried(NamedTuple):
     def _run(self, changes: Changes) -> Passes:
         """The run under changes. Raises ``SpecError`` where it cannot be."""
         now, key = self.now.workload, frozenset((name, value) for name, value in changes.items() if name != "optimizer")
-        if key in self.known:
+        if key in self.known and self.now.traces[0].layout.pp == 1:  # another optimizer, another fullest stage
             return _updated(self.known[key], changes.get("optimizer", now.optimizer))
         given = {**self.given, "phase": now.phase, "batch": now.batch, "seq": now.seq, **changes}
         if now.phase == "decode":
             given["past"] = changes.get("past", now.past)
         if self.now.new is not None:
             given["new"] = self.now.new
-        self.known[key] = passes(self.spec, given)
+        self.known[key] = passes(self.spec, given, self.rounded)
         return self.known[key]
 
     def _may_help(self, then: Passes, changes: Changes) -> bool:

@@ -165,7 +165,7 @@ def memory(
         (t, Phase(phase=name.get(of.name, of.name), peak_bytes=of.peak_bytes, at=placed(of.at, of.turns)))
         for t in found.traces for of in step.phases(t)]
     top, highest = max(phases, key=lambda each: each[1].peak_bytes)
-    peak, spaces = allocated(found, accelerator), _workspaces(found, accelerator)
+    peak, spaces = allocated(found, accelerator), workspaces(found, accelerator)
     entries, events = step.at_peak(top), [list(step.events(t, turns=TURNS)) for t in found.traces]
     return Answer(Memory(
         model=ModelInfo.of(spec, origin),
@@ -261,11 +261,12 @@ def _rules(spec: Model, t: Trace) -> Iterator[Convention]:
 def allocated(of: Passes, device: Device | None) -> int:
     """The most bytes that are allocated at once: on a device in its blocks, with its workspaces."""
     rounded = int if device is None else device.rounded
-    return _workspaces(of, device) + max(
+    return workspaces(of, device) + max(
         phase.peak_bytes for t in of.traces for phase in step.phases(t, rounded=rounded))
 
 
-def _workspaces(of: Passes, device: Device | None) -> int:
+def workspaces(of: Passes, device: Device | None) -> int:
+    """Bytes that matrix products set aside on a device, and what the implementation does."""
     if device is None:
         return 0
     own = set_aside.workspaces(of.traces[0], large=device.is_hopper_or_later)

@@ -214,8 +214,8 @@ class Config:
             return True
         width, heads = (self._size(names) for names in (SIZES[0], SIZES[2]))
         if name == "head_dim":
-            return type(value) is int and value * heads == width
-        return name == "num_key_value_heads" and value == heads
+            return type(value) is int and 0 < value * heads == width
+        return name == "num_key_value_heads" and 0 != heads == value
 
     def _size(self, names: Iterable[str]) -> int:
         """The one that is read of several names of a size, or 0."""

@@ -20,7 +20,8 @@ WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     "attention": {"naive": "eager"},
     "masked": {"skip": "skipped"},
     "cp_comm": {"p2p": "ring", "a2a": "all-to-all", "ulysses": "all-to-all"},
-    "schedule": {"zero-bubble": "zb", "zerobubble": "zb", "dualpipev": "dualpipe", "loopedbfs": "looped"},
+    "schedule": {"zero-bubble": "zb", "zerobubble": "zb", "interleavedzerobubble": "zb", "zbvzerobubble": "zbv",
+                 "dualpipev": "dualpipe", "loopedbfs": "looped", "interleaved1f1b": "interleaved"},
     "recipe": {"adam": "adam-mixed", "adamw": "adam-mixed"},
 }
 """By field: a word that people use, and what it is called here."""
