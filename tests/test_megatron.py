@@ -98,9 +98,9 @@ def test_logits_are_overwritten_by_their_gradient() -> None:
     logits = SEQ * 1024 * 2
     layers = sum(entry.value for entry in kept(t) if entry.op.within.layer)
     top_layer = 2 * SEQ // 2 * H * 2 + SEQ // 2 * 4  # the last norm's input and output, and its reciprocals
-    first = SEQ * 8 + SEQ  # the rows of the table that were looked up, and whether they are this rank's
-    found = sum(entry.value for entry in there)
-    assert found - (layers + logits + top_layer + SEQ * H * 2 + SEQ // 2 * H * 2) in range(0, first + 64)
+    losses = 4 + 4  # the loss and its gradient
+    assert sum(entry.value for entry in there) == (
+        layers + logits + top_layer + SEQ * H * 2 + SEQ // 2 * H * 2 + losses)
 
 
 def test_inputs_are_gathered_again() -> None:
@@ -110,8 +110,7 @@ def test_inputs_are_gathered_again() -> None:
         found[each.what, each.phase] += each.times
     columns, rows = 2 * LAYERS + 1, 2 * LAYERS + 1  # of the head, and of the table
     assert found == {("all-gather", "forward"): columns + 1, ("reduce-scatter", "forward"): rows,  # one of statistics
-                     ("all-gather", "backward"): columns + rows, ("reduce-scatter", "backward"): columns,
-                     **{each: found[each] for each in found if each[0] == "all-reduce"}}
+                     ("all-gather", "backward"): columns + rows, ("reduce-scatter", "backward"): columns}
 
 
 @pytest.mark.parametrize(("given", "why"), [

@@ -165,7 +165,7 @@ class _Tried(NamedTuple):
         return self.known[key]
 
     def _may_help(self, then: Passes, changes: Changes) -> bool:
-        """Whether what the weights take alone says no: a lever that leaves them as they are may not help."""
+        """False where weights, gradients and the optimizer alone take too much for a lever that leaves the weights."""
         if not changes.keys() <= _SAME_WEIGHTS:
             return True
         least = step.least(then.traces[0], self.now.traces[0], self.rounded)

@@ -147,7 +147,7 @@ def _above_start(spec: Model, run: Run, *, device: str, stage: int | None = None
 
 
 def _start(spec: Model, run: Run, *, device: str, stage: int | None = None) -> int:
-    """What is there before a step, with workspaces, in blocks of the device's allocator."""
+    """Bytes allocated before a step, with workspaces, in blocks of the device's allocator."""
     found, card = _staged(spec, run, stage), devices.device(device)
     return card.workspaces(backward=True) + int(sum(
         card.rounded(size) * entry.times for entry in step.resident(found.traces[0]) for size in step.storages(entry)))

@@ -38,7 +38,7 @@ def parameters(
 
 
 def _repeats(trace: Trace) -> list[tuple[str, Number]]:
-    """How often every repeat is run: of experts, those that get rows."""
+    """Numbers of turns of every repeat: of experts, those that get rows."""
     return [(node.path, sum(run.times for run in node.runs or (node,)))
             for node, _ in walk(trace.body) if isinstance(node, Repeat)]
 

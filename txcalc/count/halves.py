@@ -20,7 +20,7 @@ from txcalc.trace.tensors import Gradient, Number
 
 
 class Live(Protocol):
-    """What follows storages through a run."""
+    """Interface of the fold that follows storages through a run."""
 
     open: list[tuple[Edge, int, Any]]
 
@@ -41,7 +41,7 @@ class Live(Protocol):
 
 
 class Halves:
-    """What the first half leaves to the second: gradients of what operations with weights have made."""
+    """Gradients that the first half leaves to the second: of outputs of operations with weights."""
 
     def __init__(self) -> None:
         self._left: dict[int, list[Memory]] = {}
@@ -54,7 +54,7 @@ class Halves:
         return id(run) in self._left
 
     def above(self, steps: Schedule) -> Iterator[Memory]:
-        """What was saved after the last operation with weights."""
+        """Saved tensors of operations after the last one with weights."""
         for step in reversed(steps.steps):
             if isinstance(step, Run):
                 if id(step) in self._left:

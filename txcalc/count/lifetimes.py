@@ -229,7 +229,7 @@ class _Live:
 
     @property
     def _outputs(self) -> tuple[Tensor, ...]:
-        """What the caller holds, unless it is sent to the next stage of a pipeline and let go of."""
+        """Results that the caller holds, unless they are sent to the next stage of a pipeline and let go of."""
         sent = self.trace.workload.implementation in WIDE and self.trace.stage < self.trace.layout.pp - 1
         return () if sent else (*self.trace.results, *self.trace.leaves)
 
@@ -294,7 +294,7 @@ class _Live:
             self.hand_on(run, [each])
 
     def _wants(self, run: Run, g: Gradient) -> bool:
-        """Whether a gradient is made, in this half of the backward pass if it has two."""
+        """True for a gradient that is made, in this half of the backward pass if it has two."""
         if isinstance(g.of, Tensor):
             return run.read_values[g.of.value].grad
         return self.halves is None or g.of is None

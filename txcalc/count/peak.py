@@ -81,7 +81,7 @@ class _Sum:
         return _Sum(self.number, None, ((self, times),))
 
     def each(self) -> dict[Any, Number]:
-        """How often each storage is there, in the order in which they were made: later sums before earlier ones."""
+        """Multiplicities of the storages, in the order in which they were made: later sums before earlier ones."""
         often, waiting, leaves = {self.turn: 1}, [(-self.turn, self)], list[tuple[int, Any, Number]]()
         while waiting:
             turn, node = heappop(waiting)

@@ -1,4 +1,4 @@
-"""What an operation's backward pass makes, step by step, with the bytes: the same in every turn."""
+"""Plans of an operation's backward pass: the storages of every step with their bytes, the same in every turn."""
 
 from __future__ import annotations
 
@@ -54,5 +54,5 @@ def gradient_name(g: Gradient) -> str:
 
 
 def through_view(g: Gradient) -> bool:
-    """Whether the gradient goes on through the backward pass of a view: of the tensor, or of a transposed weight."""
+    """True where the gradient goes on through the backward pass of a view: of the tensor, or of a transposed weight."""
     return g.of.viewed if isinstance(g.of, Tensor) else g.how == "view"

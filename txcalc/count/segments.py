@@ -1,4 +1,4 @@
-"""What loaded weights take in PyTorch's caching allocator: its blocks, of which it does not split the last.
+"""Blocks of PyTorch's caching allocator that loaded weights take, of which it does not split the last.
 
 ``c10/cuda/CUDACachingAllocator.cpp``: up to 1 MiB is cut from segments of 2 MiB, up to 10 MiB from such of 20 MiB, and
 more is a segment of its own, of whole 2 MiB. The smallest free block that is large enough is taken, and what is left of

@@ -1,4 +1,4 @@
-"""What Megatron-LM and TransformerEngine set aside once, and hold from step to step."""
+"""Buffers that Megatron-LM with TransformerEngine, or nanotron, set aside once and hold from step to step."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from txcalc.count.schedules import Kind, order
 from txcalc.trace.model import trace as run
 from txcalc.trace.rank import RECEIVED
 from txcalc.trace.record import Trace
-from txcalc.trace.tensors import Role
+from txcalc.trace.tensors import Number, Role
 from txcalc.trace.workload import WIDE
 
 
@@ -92,14 +92,14 @@ def passes(trace: Trace) -> Iterator[Pass]:
 
 
 def over(trace: Trace) -> Pass:
-    """What is there once the last of a step's passes is over, of each stage one by itself."""
+    """Bytes left once the last of a step's passes is over, of each stage by itself."""
     *_, last = passes(trace)
     held = [each.after(last.kind) if chunk == last.chunk else each for chunk, each in enumerate(last.held)]
     return Pass(-1, "B", tuple(each._replace(done=each.done - 1) for each in held))
 
 
 def received(trace: Trace) -> Iterator[Entry]:
-    """Memory of a stage for the gradients that come from the one after."""
+    """Buffers of a stage for the gradients that come from the one after."""
     if trace.workload.phase == "training" and trace.stage < trace.layout.stages - 1 and not _as_they_come(trace):
         yield _between(trace, "gradients of the stage after")._replace(times=trace.workload.accumulate or 1)
 
@@ -113,17 +113,17 @@ def batches(trace: Trace, chunk: int) -> int:
 
 
 def _as_they_come(trace: Trace) -> bool:
-    """Whether memory is made for what is received when it comes, as in Megatron-LM's ``core/pipeline_parallel``."""
+    """True where memory for what is received is made as it comes, as in Megatron-LM's ``core/pipeline_parallel``."""
     return trace.workload.implementation in WIDE
 
 
 def follows(trace: Trace) -> bool:
-    """Whether a stage's hidden states are those that another one of its rank has made."""
+    """True where a stage's input is the output of another stage of its rank."""
     return trace.stage > 0 and trace.layout.rank_of(trace.stage - 1) == trace.layout.rank_of(trace.stage)
 
 
 def around(trace: Trace, each: Pass) -> Iterator[Entry]:
-    """What is there of other micro-batches in a pass beside what waits: gradients that were handed to the stage before,
+    """Bytes of other micro-batches in a pass beside what waits: gradients that were handed to the stage before,
     inputs that another stage has not made, and the losses of those that are done."""
     for chunk, (stage, held) in enumerate(zip(chunks(trace), each.held, strict=True)):
         if _as_they_come(stage) and each.chunk == chunk and each.kind in "BI" and stage.stage < stage.layout.stages - 1:
@@ -143,7 +143,12 @@ def around(trace: Trace, each: Pass) -> Iterator[Entry]:
 
 
 def _between(trace: Trace, what: str) -> Entry:
-    """What two stages send to each other of one micro-batch."""
+    shape = sent(trace)
+    return Entry(trace.ops[0], what, prod(shape) * trace.workload.bytes_of(Role.ACTIVATION), 1, part="inputs",
+                 shape=shape)
+
+
+def sent(trace: Trace) -> tuple[Number, ...]:
+    """The (batch, positions, d_model) of a micro-batch's hidden states that one stage sends to the next."""
     layout, w = trace.layout, trace.workload
-    shape = (w.batch, w.seq // layout.cp // layout.by_position, trace.model.d_model)
-    return Entry(trace.ops[0], what, prod(shape) * w.bytes_of(Role.ACTIVATION), 1, part="inputs", shape=shape)
+    return w.batch, w.seq // layout.cp // layout.by_position, trace.model.d_model

@@ -86,7 +86,7 @@ def least(trace: Trace, like: Trace, rounded: Callable[[int], int]) -> int:
 
 
 def certainty(trace: Trace) -> Literal["exact", "bound", "estimate"]:
-    """How sure the peak is: an estimate under ZeRO and where no test has followed a layout's parts together, which of
+    """Certainty of the peak: an estimate under ZeRO and where no test has followed a layout's parts together, which of
     split weights' optimizers is AdamW's step alone, where norms are split too; a bound where it is not known what the
     optimizer's step, or a compiled loss, allocates.
 
@@ -226,7 +226,7 @@ class _Step:
         return run
 
     def alive(self, run: _Run, where: Where) -> Iterator[Entry]:
-        """What a run has alive at a moment of it."""
+        """Entries alive at a moment of a run."""
         chunk, later, halves = run
         return alive(self.chunks[chunk], where, in_place=self.in_place, accumulates=self.adds(later), halves=halves)
 
@@ -235,7 +235,7 @@ class _Step:
         return self.held or later or bool(self.trace.workload.in_backward)
 
     def around(self, each: stages.Pass) -> Iterator[Entry]:
-        """What is there in a pass of others that are done, and of what is handed on."""
+        """Bytes there in a pass of others that are done, and of what is handed on."""
         for held, gradients in zip(each.held, self.gradients, strict=True):
             yield from gradients if held.done else ()
         yield from stages.around(self.trace, each)

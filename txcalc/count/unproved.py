@@ -189,7 +189,7 @@ def _projector(spec: Model, name: str) -> Any:
 
 
 def _bare(spec: Model) -> bool:
-    """Whether the first layer of a projector is one product and no more."""
+    """True where the first layer of a projector is one product and no more."""
     hidden = _projector(spec, "hidden")
     first = hidden[0] if hidden else spec.tower and spec.tower.projector
     return _projector(spec, "norm") is None and not getattr(first, "bias", False) and not (

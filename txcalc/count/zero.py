@@ -50,7 +50,7 @@ def shared(trace: Trace, entry: Entry) -> Entry:
 
 
 def buffers(trace: Trace) -> list[tuple[str, int]]:
-    """What DeepSpeed sets aside, by name, in bytes, if it is that; others reduce and gather in place."""
+    """Buffers that DeepSpeed sets aside, by name, in bytes, if it is that; others reduce and gather in place."""
     if trace.workload.implementation in WIDE:
         return []
     elements, width = sum(op.params * often.copies for op, often in trace.placed), 2

@@ -254,7 +254,7 @@ def _internvl(c: Config, text: Data, tower: Data) -> Part:
 
 
 def inverse(c: Config, name: str, ratio: float | None) -> int:
-    """What a ratio is one over."""
+    """The whole number that a ratio is one over."""
     merge = int(1 / ratio) if ratio else 0
     if merge < 1 or merge * (ratio or 0) != 1:
         raise c.error(name, f"must be one over a whole number, got {shown(ratio)}")

@@ -41,7 +41,7 @@ class Matcher:
         return any(matches(module) for _, matches in self.patterns for module in names)
 
     def strange(self, q: Config, known: Sequence[str]) -> bool:
-        """Whether an expression matches no ``known`` module, and may be another tool's name for one: this is noted.
+        """True where an expression matches no ``known`` module, and may be another tool's name for one: this is noted.
 
         What names no matrix, such as a norm or a bias, leaves nothing alone, and neither does what is not built.
         Raises ``SpecError`` for one where the file is read strictly, and where nothing would be packed.

@@ -120,5 +120,5 @@ def architecture_fields(model: Model) -> dict[str, Any]:
 
 
 def projects_by_experts(block: Sublayers) -> bool:
-    """Whether experts project the queries of an attention."""
+    """True where experts project the queries of an attention."""
     return any(getattr(each, "query_experts", None) for each in (block.attention, block.cross_attention))

@@ -1,4 +1,4 @@
-"""How the projections of a layer are cut, and what stands beside them."""
+"""Projections of a layer in groups of columns or by experts, unused ones, and adapters of languages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class UnusedProjections(Spec):
-    """How many projections more an attention keeps that a run does not use."""
+    """Numbers of projections that an attention keeps and a run does not use."""
 
     q: Count = 0
     k: Count = 0

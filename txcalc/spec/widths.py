@@ -39,7 +39,7 @@ def check(model: Model) -> None:
 
 
 def _projected(model: Model, tower: Tower) -> None:
-    """What a projector without a last layer hands on is as wide as the main stack."""
+    """Raise ``FieldError`` where a projector without a last layer is not as wide as the main stack."""
     own, path = tower.projector, ("tower", "projector")
     if own is None:
         return
@@ -127,7 +127,7 @@ def _block(block: Sublayers, width: int, memory: int | None, path: Loc) -> int:
 
 
 def _stands_beside(stack: Stack, block: Sublayers, path: Loc, *, causal: bool) -> None:
-    """Whether an adapter, groups of columns and a convolution of values have a place here."""
+    """Raise ``FieldError`` for an adapter, groups of columns or a convolution of values that has no place here."""
     adapter, attention = block.adapter, block.attention
     if adapter is not None:
         if block.feed_forward is None or block.residual == "parallel":

@@ -1,5 +1,4 @@
-"""What stands beside a layer or a model: projections in groups, adapters of languages, and weights for what is not
-there."""
+"""Projections in groups of columns, adapters of languages, and weights that no run uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ranks that split each sequence do in attention (context parallelism).
+"""Attention of ranks that split each sequence (context parallelism).
 
 All-to-all (DeepSpeed-Ulysses, arXiv 2309.14509): before the core each rank gets all positions of a part of the heads,
 and after it its own positions of all heads. A rank's part of every other comes in front, in a copy; where there are

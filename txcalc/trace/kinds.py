@@ -136,5 +136,5 @@ KINDS: Final = {kind.name: kind for kind in (
 
 
 def listed(kind: Kind, weights: Iterable[tuple[str, tuple[Number, ...]]]) -> bool:
-    """Whether the policy saves what an operation of this kind with these weights puts out: not of a convolution."""
+    """True where the policy saves the output of an operation of this kind with these weights: not a convolution's."""
     return kind.listed and all(len(shape) < 3 for _, shape in weights)

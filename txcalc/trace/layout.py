@@ -18,7 +18,7 @@ FOLDED: Final = ("zbv", "dualpipe")
 """Schedules of two stages to a rank, of which the last rank has neighbours and the first one both ends."""
 DTYPES: Final = ("bf16", "fp16", "fp32")
 CP: Final = ("ring", "all-gather", "all-to-all")
-"""How ranks that split each sequence meet each other's keys: these are passed around (arXiv 2310.01889), or gathered
+"""Ways in which ranks that split each sequence meet all keys: these are passed around (arXiv 2310.01889), or gathered
 and then taken in turns, or heads are split in place of positions (arXiv 2309.14509)."""
 
 

@@ -45,7 +45,7 @@ def computed(t: Trace, own: Packing) -> Role:
 
 
 def scales(t: Trace, own: Packing, d_out: Number, d_in: Number) -> tuple[Tensor, ...]:
-    """What scales of a packed matrix are unpacked to, if they are packed as well."""
+    """Storages that packed scales of a packed matrix are unpacked to."""
     again = own.scale_group is not None
     return (t.tensor(-(-d_out * d_in // 64), role=Role.FLOAT32, label="scales", grad=False),) if again else ()
 

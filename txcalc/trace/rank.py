@@ -92,7 +92,7 @@ TOGETHER: Final[tuple[tuple[str, Callable[[Any], bool], dict[str, str]], ...]] =
     ("an indexer", lambda m: any(
         getattr(b.attention, "indexer", None) is not None for _, b in located_blocks(m)), _PARTS),
 )
-"""What reads more than a part of a model has, so that an axis is refused, and the models that have it."""
+"""Parts of models that read more than a rank has, so that an axis is refused, and the models that have them."""
 
 
 def local(spec: Model, layout: Layout, stages: Sequence[int] = (0,)) -> Model:

@@ -149,7 +149,7 @@ Node = Op | Repeat | Frame | Again
 
 
 class Often(NamedTuple):
-    """How often a node happens, by the ``Repeat``s around it. ``continued``: after ``first`` runs, told apart."""
+    """Multiplicities of a node, by the ``Repeat``s around it. ``continued``: after ``first`` runs, told apart."""
 
     copies: Number = 1
     active: Number = 1
@@ -281,7 +281,7 @@ class Trace:
 
     @contextmanager
     def again(self, what: str | None = None, *given: Tensor) -> Iterator[None]:
-        """What the backward pass runs once more, if ``what`` is: what it reads is kept, and what it is ``given``."""
+        """Record what is recomputed in the backward pass, if ``what`` is: what it reads and is ``given`` is kept."""
         if what not in (None, "full" if self.workload.recompute == "ops" else self.workload.recompute):
             yield
             return

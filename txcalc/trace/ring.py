@@ -26,7 +26,7 @@ WIDE = Role.FLOAT32
 
 
 class Made(NamedTuple):
-    """What a kernel has made of a step's keys: its output, log-sum-exp and random state."""
+    """Results of the kernel on a step's keys: output, log-sum-exp and random state."""
 
     out: Tensor
     sums: Tensor

@@ -12,7 +12,7 @@ from txcalc.trace.tensors import Number, Role, Tensor
 
 
 class Experts(NamedTuple):
-    """How many there are, the columns that each puts out, and what one makes of its rows."""
+    """Experts: their number, the columns that each puts out, and the program of one on its rows."""
 
     count: Number
     width: Number

@@ -1,5 +1,4 @@
-"""What stands beside a layer or a model in the reference: projections in groups, adapters of languages, and weights
-for what is not there."""
+"""Modules of grouped projections, adapters of languages and unused weights."""
 
 from __future__ import annotations
 

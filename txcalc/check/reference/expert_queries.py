@@ -61,7 +61,7 @@ class OutputExperts(nn.Module):
 
 
 def expert_projections(attention: Attention, d_model: int) -> tuple[QueryExperts | None, OutputExperts | None]:
-    """What takes the place of an attention's first and last projections, if anything does."""
+    """Experts in place of an attention's query and output projections, or None."""
     if attention.query_experts is None:
         return None, None
     keys, count = attention.kv_heads, attention.query_experts

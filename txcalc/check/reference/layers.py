@@ -49,7 +49,10 @@ SAVED: Final = [getattr(torch.ops.aten, name).default for name in (
 
 
 def contexts(recompute: str) -> Callable[[], tuple[Any, Any]]:
-    """What a layer runs in, and what it is run once more in. Who balances experts may write to a router's output."""
+    """Contexts of a checkpointed layer's forward pass and of its recomputation.
+
+    Outputs may be written to in between, as a test that balances experts does with a router's.
+    """
     if recompute != "ops":
         return noop_context_fn
     return partial(create_selective_checkpoint_contexts, SAVED, allow_cache_entry_mutation=True)
