@@ -81,6 +81,12 @@ def test_gives_way_to_no():
 
 
 def test_searches_layouts():
-    assert framed({"framework": "torchtitan", "gpus": 4})[0].keys() >= {"fsdp", "sp"}
-    found = txcalc.fit(MODEL, "8GB", seq=64, framework="deepspeed", gpus="2", recompute="none")
-    assert {each.run.get("zero", 0) for each in found.layouts} == {0, 1, 2, 3}
+    """Each has what the framework sets of it, and none that the framework lacks."""
+    stages = {"megatron": {0, 1}, "nanotron": {0, 1}, "torchtitan": {0}, "fsdp2": {0}, "deepspeed": {0, 1, 2, 3}}
+    for name in frameworks():
+        found = txcalc.fit(MODEL, "8GB", seq=64, framework=name, gpus="2", recompute="none").layouts
+        assert {each.run.get("zero", 0) for each in found} == stages[name]
+        assert len({str(each.run) for each in found}) == len(found)
+        for each in found:
+            alone = txcalc.memory(MODEL, device="8GB", framework=name, **{"seq": 64, "recompute": "none", **each.run})
+            assert alone.peak.bytes == each.bytes

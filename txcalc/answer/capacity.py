@@ -13,6 +13,7 @@ from txcalc import units
 from txcalc.answer.conventions import Convention, conventions
 from txcalc.answer.devices import Device, device
 from txcalc.answer.fit import most_positions
+from txcalc.answer.frameworks import framed
 from txcalc.answer.layouts import Spread, layouts
 from txcalc.answer.levers import Lever, flops_per_token, levers
 from txcalc.answer.limits import LONGEST, Reserve, first_above, reserved
@@ -118,7 +119,7 @@ def capacity(
     spread: tuple[Spread, ...] = ()
     if gpus is not None:
         spread = layouts(spec, plain(given), gpus, usable(on) - aside.bytes, partial(allocated, device=on), on.rounded)
-        given |= spread[0].run
+        given = {**framed({**given, **spread[0].run})[0]}
     given, noted = (given, ()) if spread else assumed(spec, given)
     search = _Search(spec, given, on, usable(on) - aside.bytes)
     now, peak = search.now, search.at({})

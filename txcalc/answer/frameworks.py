@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from txcalc.answer.devices import read_table
-from txcalc.answer.layouts import named
-from txcalc.answer.passes import laid_out
+from txcalc.answer.passes import laid_out, options
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError, not_one_of
 from txcalc.trace.workload import plain
-
-_SEARCHED: Final = ("tp", "dp")
-"""Axes that a search over layouts of so many devices splits."""
 
 
 @functools.cache
@@ -26,6 +22,7 @@ def frameworks() -> Mapping[str, Any]:
 def framed(given: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """The fields of a run, beside them what its ``framework`` sets of those that are not given, and notes on both.
 
+    Of so many ``gpus`` it is set of each layout that is searched, by another call.
     Raises ``SpecError`` for a framework that there is not, for inference, and for what the framework does not have.
     """
     given = dict(given)
@@ -36,11 +33,10 @@ def framed(given: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]
         raise SpecError("is for training; --engine is for inference", field="framework")
     layout = laid_out(given)
     there = {**given, **layout.to_data()}
-    searched = _SEARCHED if given.get("gpus", 1) > 1 else ()
+    searches = given.get("gpus", 1) > 1
 
     def splits(groups: Iterable[Iterable[str]]) -> bool:
-        return all(any(getattr(layout, axis) > 1 or (axis in searched and axis not in there) for axis in group)
-                   for group in groups)
+        return all(any(getattr(layout, axis) > 1 for axis in group) for group in groups)
 
     for field, only in row["only"].items():
         value = words.form(value) if isinstance(value := there.get(field), str) else value
@@ -51,9 +47,10 @@ def framed(given: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]
         said = any(value in ("any", there.get(name)) for name, value in each.get("unless", {}).items() if name in there)
         if not said and each["field"] not in there and splits(each.get("with", ())):
             sets.setdefault(each["field"], each["is"])
-    stands = f"{row['title']} ({row['read']}) stands for {named(sets) or 'no option here'}"
+    stands = f"{row['title']} ({row['read']}) stands for {options(sets) or 'no option here'}"
+    stands += ", and in each layout for what its axes ask for" if searches else ""
     lacks = f"; not counted of it: {'; '.join(row['notes'])}" if row.get("notes") else ""
-    return {**given, **sets}, (stands + lacks,)
+    return {**given, **({"framework": name} if searches else sets)}, (stands + lacks,)
 
 
 def _row(name: object) -> Mapping[str, Any]:

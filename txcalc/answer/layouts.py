@@ -8,6 +8,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Any, Final
 
+from txcalc.answer.frameworks import framed
 from txcalc.answer.passes import Passes, of_rank, passes
 from txcalc.answer.report import Kind
 from txcalc.count import step
@@ -52,7 +53,7 @@ def layouts(
     Axes, ``zero``, ``fsdp``, ``precision`` and ``recompute`` that are ``given`` stay. Raises ``SpecError`` where no
     layout has so many ranks, or none can be counted.
     """
-    found, why = list[Spread](), list[SpecError]()
+    found, why, seen = list[Spread](), list[SpecError](), list[Workload]()
     run_once = lru_cache(maxsize=8)(lambda workload, rank: of_rank(spec, workload, rank))
 
     def made(spec: Model, workload: Workload, rank: int) -> Trace:
@@ -63,7 +64,10 @@ def layouts(
 
     for run in _runs(given, gpus, spec.layers):
         try:
-            of = passes(spec, {**given, **run}, rounded, made)
+            of = passes(spec, framed({**given, **run})[0], rounded, made)
+            if of.workload in seen:
+                continue  # what a framework sets of itself
+            seen.append(of.workload)
             held = max(int(total(step.resident(t))) for t in of.traces)
             size = held if held > room else peak(of)
             kind: Kind = "bound" if held > room else max(map(step.certainty, of.traces), key=SURE.index)
@@ -93,11 +97,5 @@ def _runs(given: Mapping[str, Any], gpus: int, layers: int) -> Iterator[dict[str
             ranks = {"tp": tp, "pp": pp, "dp": dp}
             yield {**{name: each for name, each in ranks.items() if each > 1}, **share,
                    **({} if recompute in (None, "none") else {"recompute": recompute})}
-
-
-def named(run: Mapping[str, Any]) -> str:
-    """A layout's fields as options."""
-    texts = {name: "" if name == "sp" else " yes" if value is True else f" {value}" for name, value in run.items()}
-    return " ".join(f"--{name.replace('_', '-')}{text}" for name, text in texts.items())
 
 

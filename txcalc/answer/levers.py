@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
-from txcalc.answer.passes import Passes, passes
+from txcalc.answer.passes import Passes, options, passes
 from txcalc.count import flops, step, weights
 from txcalc.count.entries import total
 from txcalc.count.params import params
@@ -185,9 +185,7 @@ class _Tried(NamedTuple):
         saved = self.before - bytes_then
         if saved * _WORTH < self.before:
             return None
-        option = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changes.items()
-                          if value is not None)
-        return Lever(option=option, note=note, peak_bytes=bytes_then, saved_bytes=saved,
+        return Lever(option=options(changes), note=note, peak_bytes=bytes_then, saved_bytes=saved,
                      flops_per_token=flops_per_token(then), fits=None if self.room is None else bytes_then <= self.room)
 
     def together(self, rows: Iterable[_Row]) -> Iterator[Lever]:

@@ -171,3 +171,10 @@ def placed(path: str, turns: Turns) -> str:
         if path.startswith(f"{repeat}."):
             path = f"{repeat}.{turn}{path.removeprefix(repeat)}"
     return path
+
+
+def options(run: Mapping[str, Any]) -> str:
+    """Fields of a run as options of the command line; none of those that are None."""
+    texts = {name: "" if name == "sp" else " yes" if value is True else f" {value}"
+             for name, value in run.items() if value is not None}
+    return " ".join(f"--{name.replace('_', '-')}{text}" for name, text in texts.items())

@@ -7,9 +7,9 @@ from typing import Final
 
 from txcalc import units
 from txcalc.answer.capacity import Capacity, Most
-from txcalc.answer.layouts import named
 from txcalc.answer.limits import DEFAULT_RESERVE
 from txcalc.answer.memory import WHY, usable
+from txcalc.answer.passes import options
 from txcalc.show import blocks as b
 from txcalc.show.figures import MARKS
 from txcalc.show.memory import behind, host, title
@@ -64,7 +64,7 @@ def _layouts(capacity: Capacity) -> b.Table:
     """Layouts of so many devices, and how far each fits."""
     columns = (b.Column("Layout", "path"), b.Column("peak", "n", exact=1), b.Column("", "mark", style="dim"),
                b.Column("left", "n"), b.Column("", "words", style="dim"))
-    rows = [b.Row((named(each.run) or "one device", b.Number(each.bytes, "memory"), MARKS[each.kind],
+    rows = [b.Row((options(each.run) or "one device", b.Number(each.bytes, "memory"), MARKS[each.kind],
                    b.Number(abs(each.free_bytes), "memory"), "" if each.fits else b.Alert("too much")))
             for each in capacity.layouts]
     fit = sum(each.fits for each in capacity.layouts)
