@@ -14,9 +14,10 @@ from txcalc.count.collectives import collectives
 from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
+from txcalc.trace.implementations import TRAINERS
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
-from txcalc.trace.workload import WIDE, Workload
+from txcalc.trace.workload import Workload
 
 H, Q, KV, F, V, LAYERS, SEQ = 104, 8 * 16, 4 * 16, 184, 1000, 3, 56
 
@@ -151,7 +152,7 @@ def test_what_a_layer_of_nanotron_keeps(tp: int) -> None:
                                            for _, shape in op.weights)
 
 
-@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("name", TRAINERS)
 def test_a_report_says_whose_code_it_is(name: str) -> None:
     found = txcalc.memory(llama(attention={"heads": 8, "kv_heads": 8, "head_dim": 16}), phase="training", seq=SEQ,
                           implementation=name)

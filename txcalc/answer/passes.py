@@ -17,7 +17,7 @@ from txcalc.trace.layout import WHOLE, Layout
 from txcalc.trace.model import trace
 from txcalc.trace.rank import local
 from txcalc.trace.record import Trace
-from txcalc.trace.workload import WIDE, Workload, plain
+from txcalc.trace.workload import PRECISIONS, Workload, plain
 
 TRAINING: Final = ("precision", "optimizer", "optimizer_kernel", "recompute", "loss", "lora", "dora", "freeze",
                    "accumulate", "global_batch", "clip", "in_backward", "offload", "zero", "fsdp", "schedule")
@@ -98,7 +98,7 @@ def assumed(spec: Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], tupl
     trains = given["phase"] == "training" if "phase" in given else any(name in given for name in TRAINING)
     given = _accumulated(given) if trains else given
     says = any(given.get(name) is not None for name in ("precision", "weights")) or laid_out(given).shards
-    says = says or given.get("implementation") in WIDE
+    says = says or given.get("implementation") in PRECISIONS
     if not trains or says or given.get("dtype", "bf16") != "bf16" or "=" in str(given.get("optimizer")):
         return given, ()
     try:

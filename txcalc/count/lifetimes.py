@@ -27,7 +27,6 @@ from txcalc.count.turns import Border, Edge, Memory, Return, Run, Schedule, Step
 from txcalc.count.unproved import check
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Gradient, Number, Tensor
-from txcalc.trace.workload import WIDE
 
 
 class Event(NamedTuple):
@@ -230,7 +229,7 @@ class _Live:
     @property
     def _outputs(self) -> tuple[Tensor, ...]:
         """Results that the caller holds, unless they are sent to the next stage of a pipeline and let go of."""
-        sent = self.trace.workload.implementation in WIDE and self.trace.stage < self.trace.layout.pp - 1
+        sent = not self.trace.code.holds_sent and self.trace.stage < self.trace.layout.pp - 1
         return () if sent else (*self.trace.results, *self.trace.leaves)
 
     def cross(self, edge: Edge) -> None:

@@ -20,7 +20,7 @@ STREAMS: Final = 4
 
 def workspaces(trace: Trace, *, large: bool) -> int:
     """Bytes of what products of TransformerEngine work in, beside PyTorch's own."""
-    if trace.code.linear != "parallel":
+    if not trace.code.workspaces:
         return 0
     grouped = any(op.within.experts for op in trace.ops)
     return (LARGE_WORKSPACE if large else WORKSPACE) * (1 + STREAMS * grouped)
@@ -34,7 +34,7 @@ def resident(trace: Trace) -> Iterator[Entry]:
     head has it too, and gathers positions in a buffer of its own (``core/tensor_parallel/layers.py``). In nanotron each
     layer has rotary tables: pairs of numbers in fp32, which generation turns with, and flash-attn's.
     """
-    if trace.code.projects == "copied":
+    if trace.code.rotary_buffers:
         w, first = trace.workload, first_attention(trace.model)
         assert first.kind == "standard"
         for op, often in trace.placed:
@@ -42,7 +42,7 @@ def resident(trace: Trace) -> Iterator[Entry]:
                 pairs = w.seq * first.head_dim
                 size = pairs * (w.bytes_of(Role.FLOAT32) + w.bytes_of(Role.ACTIVATION))
                 yield Entry(op, "rotary tables", size, often.copies, part="inputs", shape=())
-    if trace.code.linear != "parallel" or trace.workload.phase != "training":
+    if not trace.code.adds_gradients or trace.workload.phase != "training":
         return
     shapes = {g.shape[-2:]: op for op in trace.ops for step in op.backward for g in step if g.how == "added"}
     for shape, op in shapes.items():

@@ -19,7 +19,6 @@ from txcalc.trace.model import trace as run
 from txcalc.trace.rank import RECEIVED
 from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Number, Role
-from txcalc.trace.workload import WIDE
 
 
 class Held(NamedTuple):
@@ -100,7 +99,7 @@ def over(trace: Trace) -> Pass:
 
 def received(trace: Trace) -> Iterator[Entry]:
     """Buffers of a stage for the gradients that come from the one after."""
-    if trace.workload.phase == "training" and trace.stage < trace.layout.stages - 1 and not _as_they_come(trace):
+    if trace.workload.phase == "training" and trace.stage < trace.layout.stages - 1 and trace.code.receives_at_once:
         yield _between(trace, "gradients of the stage after")._replace(times=trace.workload.accumulate or 1)
 
 
@@ -109,12 +108,7 @@ def batches(trace: Trace, chunk: int) -> int:
     if trace.layout.pp == 1:
         return 1
     count: int = trace.workload.accumulate or 1
-    return max(each.held[chunk].wait + 1 for each in passes(trace)) if _as_they_come(trace) else count
-
-
-def _as_they_come(trace: Trace) -> bool:
-    """True where memory for what is received is made as it comes, as in Megatron-LM's ``core/pipeline_parallel``."""
-    return trace.workload.implementation in WIDE
+    return count if trace.code.receives_at_once else max(each.held[chunk].wait + 1 for each in passes(trace))
 
 
 def follows(trace: Trace) -> bool:
@@ -126,7 +120,8 @@ def around(trace: Trace, each: Pass) -> Iterator[Entry]:
     """Bytes of other micro-batches in a pass beside what waits: gradients that were handed to the stage before,
     inputs that another stage has not made, and the losses of those that are done."""
     for chunk, (stage, held) in enumerate(zip(chunks(trace), each.held, strict=True)):
-        if _as_they_come(stage) and each.chunk == chunk and each.kind in "BI" and stage.stage < stage.layout.stages - 1:
+        waits = each.chunk == chunk and each.kind in "BI" and stage.stage < stage.layout.stages - 1
+        if waits and not stage.code.receives_at_once:
             yield _between(stage, "gradient of the stage after")
         handed = 0 if follows(stage) else held.halved  # else they are its gradients, in that one's memory
         if stage.stage and held.done and each.chunk >= 0 and trace.layout.order == "1f1b":

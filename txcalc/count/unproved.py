@@ -15,7 +15,6 @@ from txcalc.trace.layout import FOLDED
 from txcalc.trace.rank import RECEIVED
 from txcalc.trace.record import Trace, joined
 from txcalc.trace.tensors import Role
-from txcalc.trace.workload import WIDE
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
@@ -119,7 +118,7 @@ def unmeasured(trace: Trace) -> str:
              for what, has in SPLIT if getattr(trace.layout, axis) > 1 and has(trace)]
     ring = trace.layout.cp > trace.layout.by_head
     found += ["a table of positions that a ring looks up"] * (ring and trace.model.position.kind == "learned")
-    found += [f"{trace.workload.implementation}'s code but for its totals"] * (trace.workload.implementation in WIDE)
+    found += [f"{trace.workload.implementation}'s code but for its totals"] * trace.code.totals_only
     found += ["expert parallelism"] * (trace.layout.ep > 1)
     found += ["a pipeline whose gradients are shared"] * (
         trace.layout.pp > 1 and trace.layout.alike > 1 and trace.layout.zero > 1)

@@ -11,7 +11,6 @@ from typing import Final
 from txcalc.count.entries import Entry
 from txcalc.count.parameter import Parameter
 from txcalc.trace.record import Op, Trace
-from txcalc.trace.workload import WIDE
 
 STAGES: Final = {"optimizer state": 1, "master weights": 1, "gradients": 2, "weights": 3}
 """From which stage on a category is shared."""
@@ -51,7 +50,7 @@ def shared(trace: Trace, entry: Entry) -> Entry:
 
 def buffers(trace: Trace) -> list[tuple[str, int]]:
     """Buffers that DeepSpeed sets aside, by name, in bytes, if it is that; others reduce and gather in place."""
-    if trace.workload.implementation in WIDE:
+    if not trace.code.zero_buffers:
         return []
     elements, width = sum(op.params * often.copies for op, often in trace.placed), 2
     return [(what, int(min(most, elements)) * width) for stages, what, most in BUFFERS if stage(trace) in stages]

@@ -70,13 +70,13 @@ def self_attention(t: Trace, spec: Attention | MLA, around: Around, x: Tensor) -
     with t.scope("attention", component=layer):
         if spec.kind == "mla":
             span = _span(t, n * t.layout.by_head, past, causal=around.causal, window=spec.window)
-            parallel = t.code.linear == "parallel"
-            if (around.made is not None and t.workload.keeps) or parallel:
+            fused = t.code.attention == "fused"
+            if (around.made is not None and t.workload.keeps) or fused:
                 h = spec.heads
                 rows = ((1, spec.kv_rank + spec.rope_dim),)
                 cache = kv_cache("self", rows, span.held, b, layout="latent") if cached else None
                 core = Core(Heads(h, h, spec.nope_dim + spec.rope_dim, spec.value_dim), span, cache)
-                if parallel:
+                if fused:
                     return megatron.latent_attention(t, spec, x, core)
                 assert around.made is not None
                 return composed_latents.latent_attention(t, spec, around.made, x, core)
@@ -196,9 +196,9 @@ def _heads(
     core = Core(heads, span, cache, _beyond_kernels(spec, position), masked, spec.softcap is not None, spec.sinks)
     if around.made is not None:
         return composed.attention(t, spec, around.made, x, source, core)
-    if t.code.linear == "parallel":
+    if t.code.attention == "fused":
         return megatron.attention(t, spec, x, core, rotates=rotary is not None)
-    if t.code.projects == "copied":
+    if t.code.attention == "copied":
         return nanotron.attention(t, spec, x, core)
     kernel = choose(t, core)
     in_front = pads(t, kernel, heads) or (kernel == "math" and heads.grouped)

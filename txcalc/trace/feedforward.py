@@ -23,7 +23,7 @@ def feed_forward(
         elif spec.separate_norms:
             assert given is not None and norm is not None
             y = _moe_separate(t, spec, x, given, norm)
-        elif t.code.linear == "parallel":
+        elif t.code.router == "dispatched":
             y = _moe_parallel(t, spec, x)
         elif t.code.router:
             y = _moe_grouped(t, spec, x)
@@ -47,7 +47,7 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
         h = ops.cast(t, "down", h, Role.WEIGHT) if t.code.widens else h
         with t.frame(h):
             y = beside.project(t, "down", h, d, bias=spec.bias.down, part="down", groups=_groups(spec, "down"))
-        if spec.kind == "dense" or t.code.linear == "parallel":
+        if spec.kind == "dense" or t.code.sums_shared:
             y = split.leave(t, "down", y)
         if drops == "inside":
             y = ops.dropout(t, "dropout", y)
@@ -61,7 +61,7 @@ def _groups(spec: Dense | MoE, name: str) -> Number:
 
 
 def _widened(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
-    if t.code.linear == "parallel":  # one kernel activates and multiplies, and keeps what it reads
+    if t.code.gate_up == "fused":  # one kernel activates and multiplies, and keeps what it reads
         both = megatron.column(t, x, dict.fromkeys(("gate", "up") if spec.gated else ("up",), (d_ff, "")),
                                bias=spec.bias.up)
         h = t.tensor(*both.shape[:-1], d_ff, role=both.made, label="activation")

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from txcalc.spec.base import Spec
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import BIBLIOGRAPHY, STORAGE, located_blocks
-from txcalc.trace.workload import WIDE
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
@@ -28,42 +27,47 @@ class Code(NamedTuple):
 
     ``rms_norm``, ``gelu_tanh``: PyTorch's own, or composed of other operations; its weight may multiply in fp32
     (``wide``), and be an ``offset`` from one. ``attention``: PyTorch's functions on what lies position by position; or
-    heads are put in front and keys repeated for every query. ``softmax``: of attention, in fp32 or in its input's
-    dtype, then cast to that of queries or ``as values``. ``linear``: weights as outputs by inputs, or by ``columns``;
-    or ``parallel``, as ``txcalc.trace.megatron`` has them, and with them attention, feed-forward layers and the head.
-    ``qkv``: three products, or parts of one, split, sliced or split head by head; ``gate_up``: two, or parts of one.
-    ``joins_rotated``: columns that are not rotated, be there none, are joined to those that are, of queries and keys
-    ``each`` in turn or ``together``. ``gate_first``: a gate is activated before the up projection runs.
-    ``makes_tables``: positions, masks and rotary tables are made in every run; ``masks``: one, of a window if layers
-    have one, or one of all positions and then that of a window. ``types_first``: the types of tokens are added before
-    their positions. ``output``: attention's last product is made within its call, or after it, and lives on until the
-    norm behind it has run. ``drops``: has dropout in other places than attention's probabilities, inside of a
-    sublayer's call, after it, or where it is added to the ``residual``, of embeddings only otherwise. ``loss``: of what
-    logits, or ``in place`` of them, or the ``softmax`` of an fp32 copy, in place of which the gradient is written,
-    ``shifts_labels``: of what comes next. ``batch_axis``: tables of positions and class tokens have one.
-    ``holds_inputs``: embeddings are alive until the last layer ends, or what is made of them. ``holds_sublayers``: what
-    a sublayer puts out is alive until it ends, or its ``layer``. ``sublayers_first``: parallel ones are added to each
-    other. ``scales_table``: embeddings, as they are looked up, if they are scaled, or by one. ``rebinds``: what is
-    capped or normed again takes the name of what it was made of, which is freed. ``sdpa``: has it. ``rotary``: tables
-    in the dtype of what they rotate, or in fp32; ``rotary_of_windows``: one for each window. ``norms_after``: queries
-    and keys are normed when all projections are made. ``reuses_names``: what a feed-forward layer has read is freed.
-    ``targets``: an encoder-decoder's are made of labels, before all else or when the source has been read. ``pads``: a
-    mask of padding is made, and positions are offset in it; else positions are rows at an index, if there are any.
-    ``views_last``: keys and values get heads when both are projected. ``copies_heads``: queries, which are scaled
-    first, keys and values are copied with heads in front. ``feeds_inline``: feed-forward layers are no calls.
-    ``drops_widened``, ``drops_last``: what is activated, and what a stack puts out. ``widens``: what is activated is
-    cast to the dtype of the weights. ``scales_hidden``: what a tied head reads; ``shifts_logits``: by a buffer.
-    ``router``: there is one product for the rows of all experts, and their weights are in fp32 (``wide``), in the dtype
-    of the router's product, or in fp32 as all of the router is, which chooses among ``groups`` first.
-    ``vocab_multiple``: rows of tables on a rank. ``projects``: queries, keys and values come of one product, and lie in
-    copies. ``holds_outputs``: hidden states and logits are held until the loss is there. ``positions_first``: are the
-    first axis, so that what ranks gather and scatter takes no copy. ``returns_hidden``: a pass puts hidden states out
-    beside logits. ``has``: the features (``features``) of the models that it is proved for, ``needs``: those that all
-    of them have.
+    heads are put in front and keys repeated for every query; ``fused``: on parts of one product, which one kernel turns
+    (``trace.megatron``); ``copied``: on parts of one product, which lie in copies (``trace.nanotron``). ``softmax``: of
+    attention, in fp32 or in its input's dtype, then cast to that of queries or ``as values``. ``linear``: weights as
+    outputs by inputs, or by ``columns``; or ``parallel``: of layers whose columns are split, each gathers positions by
+    itself (``trace.megatron``). ``qkv``: three products, or parts of one, split, sliced or split head by head;
+    ``gate_up``: two, or parts of one, which one kernel may activate and multiply (``fused``). ``joins_rotated``:
+    columns that are not rotated, be there none, are joined to those that are, of queries and keys ``each`` in turn or
+    ``together``. ``gate_first``: a gate is activated before the up projection runs. ``makes_tables``: positions, masks
+    and rotary tables are made in every run; ``masks``: one, of a window if layers have one, or one of all positions and
+    then that of a window. ``types_first``: the types of tokens are added before their positions. ``output``:
+    attention's last product is made within its call, or after it, and lives on until the norm behind it has run.
+    ``drops``: has dropout in other places than attention's probabilities, inside of a sublayer's call, after it, or
+    where it is added to the ``residual``, of embeddings only otherwise. ``loss``: of what logits, or ``in place`` of
+    them, or the ``softmax`` of an fp32 copy, in place of which the gradient is written, ``shifts_labels``: of what
+    comes next. ``batch_axis``: tables of positions and class tokens have one. ``holds_inputs``: embeddings are alive
+    until the last layer ends, or what is made of them. ``holds_sublayers``: what a sublayer puts out is alive until it
+    ends, or its ``layer``. ``sublayers_first``: parallel ones are added to each other. ``scales_table``: embeddings, as
+    they are looked up, if they are scaled, or by one. ``rebinds``: what is capped or normed again takes the name of
+    what it was made of, which is freed. ``sdpa``: has it. ``rotary``: tables in the dtype of what they rotate, or in
+    fp32; ``rotary_of_windows``: one for each window. ``norms_after``: queries and keys are normed when all projections
+    are made. ``reuses_names``: what a feed-forward layer has read is freed. ``targets``: an encoder-decoder's are made
+    of labels, before all else or when the source has been read. ``pads``: a mask of padding is made, and positions are
+    offset in it; else positions are rows at an index, if there are any. ``views_last``: keys and values get heads when
+    both are projected. ``copies_heads``: queries, which are scaled first, keys and values are copied with heads in
+    front. ``feeds_inline``: feed-forward layers are no calls. ``drops_widened``, ``drops_last``: what is activated, and
+    what a stack puts out. ``widens``: what is activated is cast to the dtype of the weights. ``scales_hidden``: what a
+    tied head reads; ``shifts_logits``: by a buffer. ``router``: there is one product for the rows of all experts, and
+    their weights are in fp32 (``wide``), in the dtype of the router's product, or in fp32 as all of the router is,
+    which chooses among ``groups`` first; or ranks exchange rows, ``dispatched`` to experts. ``sums_shared``: shared
+    experts are summed over ranks by themselves. ``adds_gradients``: a product adds the gradient of its weight to what
+    holds it. ``workspaces``: products have some of their own; ``rotary_buffers``: each layer has tables as buffers.
+    ``holds_sent``: what one stage of a pipeline sends to the next is held until it has been back; ``receives_at_once``:
+    memory for what comes of all micro-batches is made at once. ``zero_buffers``: ZeRO's, of DeepSpeed. ``totals_only``:
+    no live bytes of it are measured. ``vocab_multiple``: rows of tables on a rank. ``holds_outputs``: hidden states and
+    logits are held until the loss is there. ``positions_first``: are the first axis, so that what ranks gather and
+    scatter takes no copy. ``returns_hidden``: a pass puts hidden states out beside logits. ``has``: the features
+    (``features``) of the models that it is proved for, ``needs``: those that all of them have.
     """
 
     rms_norm: Literal["kernel", "composed", "wide", "offset", "narrow"] = "kernel"
-    attention: Literal["positions", "heads"] = "positions"
+    attention: Literal["positions", "heads", "fused", "copied"] = "positions"
     gate_first: bool = False
     makes_tables: bool = False
     masks: Literal["one", "full first"] = "one"
@@ -74,11 +78,18 @@ class Code(NamedTuple):
     shifts_labels: bool = False
     linear: Literal["rows", "columns", "parallel"] = "rows"
     vocab_multiple: int = 1
-    projects: Literal["", "copied"] = ""
     holds_outputs: bool = True
+    holds_sent: bool = True
+    receives_at_once: bool = True
+    adds_gradients: bool = False
+    workspaces: bool = False
+    rotary_buffers: bool = False
+    sums_shared: bool = False
+    zero_buffers: bool = True
+    totals_only: bool = False
     positions_first: bool = False
     qkv: Literal["apart", "together", "sliced", "by head"] = "apart"
-    gate_up: Literal["apart", "together"] = "apart"
+    gate_up: Literal["apart", "together", "fused"] = "apart"
     joins_rotated: Literal["", "each", "together"] = ""
     softmax: Literal["fp32", "own", "as values"] = "fp32"
     gelu_tanh: Literal["kernel", "composed"] = "kernel"
@@ -103,7 +114,7 @@ class Code(NamedTuple):
     widens: bool = False
     scales_hidden: bool = False
     shifts_logits: bool = False
-    router: Literal["", "wide", "narrow", "groups"] = ""
+    router: Literal["", "wide", "narrow", "groups", "dispatched"] = ""
     returns_hidden: bool = False
     has: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
@@ -230,17 +241,26 @@ TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
 })
 """The rows of its classes, by ``Model.modeling``; the first that fits runs a model that does not say."""
 
-MEGATRON: Final = Code(
-    linear="parallel", positions_first=True, loss="in place", vocab_multiple=128, returns_hidden=True,
+TRAINER: Final = Code(positions_first=True, holds_sent=False, receives_at_once=False, zero_buffers=False,
+                      totals_only=True, returns_hidden=True)
+"""What frameworks that only train have in common."""
+
+MEGATRON: Final = TRAINER._replace(
+    attention="fused", linear="parallel", gate_up="fused", router="dispatched", sums_shared=True,
+    adds_gradients=True, workspaces=True, loss="in place", vocab_multiple=128,
     has=COMMON | LLAMA.having(*MIXTURE, *QK_NORM).has | TRANSFORMERS["deepseek_v3"].has | {
         "position.kind none", "position.kind learned", "position.size", "position.dim", "norm.kind layernorm",
         "feed_forward.activation gelu", "feed_forward.activation gelu_tanh", "feed_forward.routing topk-softmax",
         "feed_forward.routing softmax-topk", "head.bias"})
 """Megatron-LM's ``GPTModel``, of layers of TransformerEngine."""
 
-NANOTRON: Final = Code(
-    projects="copied", positions_first=True, loss="softmax", holds_outputs=False, returns_hidden=True, has=DECODER)
+NANOTRON: Final = TRAINER._replace(
+    attention="copied", rotary_buffers=True, loss="softmax", holds_outputs=False, has=DECODER)
 """nanotron's ``LlamaForTraining``, read at 3c35611 (July 2024)."""
+
+TRAINERS: Final[Mapping[str, tuple[Code, str]]] = MappingProxyType(
+    {"megatron": (MEGATRON, "Megatron-LM"), "nanotron": (NANOTRON, "nanotron")})
+"""Their rows, by implementation, and what they are called."""
 
 _SIZES: Final = ("name", "family", "modeling", "vocab", "d_model", "layers", "repeat", "context", "heads", "kv_heads",
                  "head_dim", "d_ff", "experts", "active_experts", "expert_groups", "active_groups",
@@ -254,7 +274,7 @@ def code(spec: Model, workload: Workload) -> Code:
     if workload.implementation == "torch":
         return TORCH
     wanted, name = features(spec), spec.modeling
-    if workload.implementation in WIDE:
+    if workload.implementation in TRAINERS:
         return _trainer(wanted, workload)
     rows = list(TRANSFORMERS.values()) if name is None else [TRANSFORMERS[name]] if name in TRANSFORMERS else []
     row = next((row for row in rows if row.needs <= wanted <= row.has), None)
@@ -279,7 +299,7 @@ def code(spec: Model, workload: Workload) -> Code:
 
 def _trainer(wanted: set[str], workload: Workload) -> Code:
     """The row of a framework that only trains."""
-    row, name = {"megatron": (MEGATRON, "Megatron-LM"), "nanotron": (NANOTRON, "nanotron")}[workload.implementation]
+    row, name = TRAINERS[workload.implementation]
     for what in sorted(wanted - row.has):
         raise _not_yet(f"{what} in {name}")
     for field, there, what in (

@@ -24,7 +24,7 @@ from txcalc.trace.record import Trace
 from txcalc.trace.recurrent import linear_attention, recurrent
 from txcalc.trace.sizes import same, several
 from txcalc.trace.tensors import Number, Tensor
-from txcalc.trace.workload import WIDE, Workload
+from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Mixer
@@ -62,7 +62,7 @@ def trace(
             if x is not None and own.holds_outputs:
                 t.hold(x)
         loss(t, spec, made.scores)
-    if layout.pp > 1 and t.loss is not None and workload.implementation not in WIDE:
+    if layout.pp > 1 and t.loss is not None and own.holds_sent:
         t.leaves += made.scores.logits  # which a schedule holds until a micro-batch has been back
     check(t)
     return t

@@ -137,7 +137,7 @@ def _operands(
     else:
         added, offset, copies, weight = read or matrix(t, name, own, *sets, d_out, d_in, bias=bias, kind=kind, by=by)
         (x,) = casts(t, name, by, x)
-    how: How = "added" if t.code.linear == "parallel" and kind != "router" else weight.how
+    how: How = "added" if t.code.adds_gradients and kind != "router" else weight.how
     rows, weight = x.view(prod(lead), d_in) if len(lead) > 1 else x, weight._replace(role=x.made, how=how)
     steps: Steps = ((to(rows),), (weight,))[::1 if bias else -1]
     if bias and offset is not None:

@@ -83,8 +83,8 @@ PASS: Final = ("cache", "logits")
 GIVEN: Final = ("loss", "recompute", *TRAINED, *STEP, "precision", "offload", *PASS, "layout")
 """The fields that a document has only where they were given."""
 
-WIDE: Final = ("megatron", "nanotron")
-"""Implementations that accumulate gradients in fp32 beside 16-bit weights and their master."""
+PRECISIONS: Final[Mapping[str, Precision]] = {"megatron": "mixed", "nanotron": "mixed"}  # they train in one alone
+GRADIENTS: Final = {"megatron": 4, "nanotron": 4}  # bytes of each, beside a master; 2 in any other
 
 _SHORTER: Final = {"none": None, "full:1": "full"}
 """What is recomputed, in other words."""
@@ -162,8 +162,8 @@ class Workload(Part):
             object.__setattr__(self, "kv_dtype", self.dtype)
         if self.attention is None:
             object.__setattr__(self, "attention", "sdpa" if self.implementation == "transformers" else "flash")
-        if self.implementation in WIDE and self.precision is None and self.keeps and self.updates in OPTIMIZERS:
-            object.__setattr__(self, "precision", "mixed")
+        if self.precision is None and self.keeps and self.updates in OPTIMIZERS:
+            object.__setattr__(self, "precision", PRECISIONS.get(self.implementation))
         for name, options in CHOICES.items():
             if name not in _MAY_BE_MISSING or getattr(self, name) is not None:
                 object.__setattr__(self, name, words.word(name, getattr(self, name), options))
@@ -241,10 +241,10 @@ class Workload(Part):
     @property
     def held(self) -> Held | None:
         """Bytes of a parameter, where they are given in place of an optimizer's name, or there is a master."""
-        if self.updates in OPTIMIZERS:
-            wide = 4 if self.implementation in WIDE else 2
-            return beside_master(self.updates, wide) if self.precision == "mixed" else None
-        return Held.of(self.updates)
+        if self.updates not in OPTIMIZERS:
+            return Held.of(self.updates)
+        width = GRADIENTS.get(self.implementation, 2)
+        return beside_master(self.updates, width) if self.precision == "mixed" else None
 
     @property
     def source_new(self) -> int:
