@@ -194,6 +194,43 @@ def _ways(spec: Model, name: str, layout: Layout, quantity: int) -> Any:
     return tp
 
 
+def test_every_rank() -> None:
+    """By hand: of gpt2's 50,257 rows the last of four ranks has 12,562; norms, positions and biases after sums are on
+    all, the tied table is on the last stage once more. Its peak is that of the rank with the highest."""
+    d, rows, layers, run = 768, 50257, 12, {"phase": "training", "seq": 8, "tp": 4, "pp": 3, "dp": 2}
+    counted = txcalc.count("gpt2", ranks=True, **run).ranks or ()
+    found = txcalc.memory("gpt2", ranks=True, precision="bf16", zero=1, **run)
+    ranks = found.ranks or ()
+    assert [(each.pp, each.tp, each.times, each.layers, each.params) for each in counted] == [
+        (each.pp, each.tp, each.times, each.layers, each.params) for each in ranks]
+    assert [(each.pp, each.tp, each.times) for each in ranks] == [
+        ((0,), (0, 1, 2), 6), ((0,), (3,), 2), ((1,), (0, 1, 2, 3), 8), ((2,), (0, 1, 2), 6), ((2,), (3,), 2)]
+    assert ranks[0].params - ranks[1].params == (12565 - 12562) * d
+    alike = layers * 6 * d + 2 * d + 1024 * d  # on all four ranks, once for every pipeline
+    whole = txcalc.count("gpt2", phase="training", seq=8).totals
+    step = txcalc.memory("gpt2", phase="training", seq=8, precision="bf16", ranks=True).ranks or ()
+    assert sum(each.times * each.params for each in ranks) == 2 * (whole.params.value + rows * d + 3 * alike)
+    flops = whole.named("flops_training")
+    assert flops is not None and sum(each.times * each.flops for each in ranks) == 2 * step[0].flops == 2 * flops.value
+    assert all(each.weight_bytes == each.gradient_bytes == 2 * each.params for each in ranks)
+    assert all(0 <= (each.state_bytes or 0) - 2 * each.params < 100 for each in ranks)  # and a step of each
+    assert max(each.peak_bytes or 0 for each in ranks) == ranks[0].peak_bytes == found.peak.bytes
+    text = CliRunner().invoke(app, ["count", "gpt2", "--tp", "4", "--pp", "3", "--ranks"]).stdout
+    assert [line.split("  ")[0] for line in text.partition("Ranks")[2].splitlines()[1:6]] == [
+        "stage 1, tp 1–3", "stage 1, tp 4", "stage 2, tp 1–4", "stage 3, tp 1–3", "stage 3, tp 4"]
+
+
+@pytest.mark.parametrize("layout", [
+    {"pp": 3, "schedule": "interleaved:2"}, {"pp": 2, "schedule": "dualpipe"}, {"dp": 4, "fsdp": "yes"}, {"dp": 2}])
+def test_the_highest_rank_is_shown(layout: dict[str, Any]) -> None:
+    found = txcalc.memory("gpt2", phase="training", seq=8, precision=None if "fsdp" in layout else "bf16", ranks=True,
+                          device="24GB", **layout)
+    assert max(each.peak_bytes or 0 for each in found.ranks or ()) == found.peak.bytes
+    assert sum(each.times for each in found.ranks or ()) == Layout(**{**layout, "fsdp": None}).world
+    held = {each.what: each.bytes for each in found.resident}
+    assert held["weights"] in {each.weight_bytes for each in found.ranks or ()}
+
+
 @pytest.mark.parametrize("tp", [2, 3, 4])
 @pytest.mark.parametrize("name", ["gpt2", "opt-125m"])
 def test_states_of_a_split_table_that_is_tied(name: str, tp: int) -> None:

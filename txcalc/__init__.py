@@ -64,21 +64,22 @@ def load(model: str, overrides: Sequence[str] = ()) -> Model:
 
 def count(
     model: Model | str, *, batch: Size = 1, seq: Size | None = None, phase: Phase = "forward", by_module: bool = False,
-    **run: Unpack[Together],
+    ranks: bool = False, **run: Unpack[Together],
 ) -> Report:
     """Every total of one model under one workload, and where it goes; the same as ``txcalc count --json``.
 
     Parameters are counted in numbers, FLOPs with 2 to a multiply-accumulate (matrix products and convolutions, as
     PyTorch's ``FlopCounterMode`` counts them), memory in bytes: each total is an exact integer with its unit, and
     says whether it is exact or an estimate. ``report.conventions`` names every rule that was followed,
-    ``report.sources`` where the model's sizes were read. ``by_module`` breaks down to single operations.
+    ``report.sources`` where the model's sizes were read. ``by_module`` breaks down to single operations,
+    ``ranks`` tells what every rank has.
     Raises ``SpecError`` for a workload that does not fit the model.
     """
     from txcalc.answer import keywords, report
 
     found = keywords.find(model)
     workload = keywords.workload([found.spec], batch, seq, phase, run)
-    return report.count(found.spec, workload, origin=found.origin, by_module=by_module)
+    return report.count(found.spec, workload, origin=found.origin, by_module=by_module, ranks=ranks)
 
 
 def compare(
@@ -149,7 +150,8 @@ def diff(
 
 def memory(
     model: Model | str, *, batch: Size = 1, seq: Size | None = None, new: Size | None = None,
-    phase: str | None = None, device: str | None = None, reserve: str | None = None, **run: Unpack[Served],
+    phase: str | None = None, device: str | None = None, reserve: str | None = None, ranks: bool = False,
+    **run: Unpack[Served],
 ) -> Memory:
     """The memory of a run, in bytes: its peak and all that is alive then, phase by phase, and what would take less.
 
@@ -157,6 +159,7 @@ def memory(
     inference, or training where a field is given that only training has. ``device``: what it has to fit into, a card's
     name or a size such as ``"24GB"``; ``reserve``: what of it no tensor can have, such as ``"1GiB"`` or ``"5%"``.
     ``engine``: in place of a run in plain PyTorch, what an inference engine holds on a card, and its KV pool.
+    ``ranks``: every rank's memory is told.
     Raises ``SpecError`` for a workload that does not fit the model, and for a run whose live bytes are not proved.
     """
     from txcalc.answer import engine, keywords
@@ -164,7 +167,8 @@ def memory(
     found = keywords.find(model)
     own = {name: value for name, value in (("phase", phase), ("new", new)) if value is not None}
     given = keywords.fields(batch, seq, "forward", {**run, **own})
-    return engine.memory(found.spec, given, device, reserve=reserve, origin=found.origin).document
+    return engine.memory(
+        found.spec, given, device, reserve=reserve, origin=found.origin, ranks=ranks).document
 
 
 def fit(

@@ -83,12 +83,15 @@ START: Final = Phase(phase="serving", peak_bytes=0, at="the start")
 
 
 def _memory(
-    spec: Model, given: Mapping[str, Any], card: str | None, *, reserve: str | None = None, origin: Origin = PYTHON
+    spec: Model, given: Mapping[str, Any], card: str | None, *, reserve: str | None = None, origin: Origin = PYTHON,
+    ranks: bool = False,
 ) -> Answer[Memory]:
     """The memory of a model in the ``engine`` of the given fields, on each card.
 
     Raises ``SpecError`` for what the engine does not run, or does not admit.
     """
+    if ranks:
+        raise SpecError("figures of an engine are of its fullest card; leave it out", field="ranks")
     made = serving(spec, given, card, reserve)
     rows = list(_alive(made))
     peak = sum(row.bytes for row in rows)

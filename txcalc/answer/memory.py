@@ -14,7 +14,8 @@ from txcalc.answer.levers import Lever, flops_per_token, levers
 from txcalc.answer.limits import Reserve, reserved
 from txcalc.answer.notes import notes, runs_as, unfollowed
 from txcalc.answer.passes import Passes, assumed, passes, placed
-from txcalc.answer.report import PYTHON, Answer, Collective, Kind, ModelInfo, Origin, Provenance, communicated
+from txcalc.answer.ranks import Collective, Rank, communicated, every_rank
+from txcalc.answer.report import PYTHON, Answer, Kind, ModelInfo, Origin, Provenance
 from txcalc.answer.rerun import again, recorded
 from txcalc.answer.serving import Served
 from txcalc.count import set_aside, step, zero
@@ -139,7 +140,7 @@ class Memory(Part):
     flops_per_token: int
     levers: tuple[Lever, ...]
     engine: Served | None = None
-    ranks: None = None
+    ranks: tuple[Rank, ...] | None = None
     collectives: tuple[Collective, ...] | None = None
     notes: tuple[str, ...]
     conventions: tuple[Convention, ...]
@@ -148,11 +149,12 @@ class Memory(Part):
 
 def memory(
     spec: Model, given: Mapping[str, Any], card: str | None = None, *, reserve: str | None = None,
-    origin: Origin = PYTHON,
+    origin: Origin = PYTHON, ranks: bool = False,
 ) -> Answer[Memory]:
     """The memory of a model's run with the ``given`` fields of a workload, and ``new`` tokens after a prompt.
 
-    ``card``: a device's name, or bytes such as 24GB; ``reserve``: what of it no tensor can have. Raises ``SpecError``
+    ``card``: a device's name, or bytes such as 24GB; ``reserve``: what of it no tensor can have; ``ranks``: every
+    rank's memory is told. Raises ``SpecError``
     for a run that does not fit the model, or whose live bytes are not proved.
     """
     given, noted = assumed(spec, given)
@@ -190,6 +192,8 @@ def memory(
         levers=levers(spec, given, found, partial(allocated, device=accelerator), peak, room,
                       int if accelerator is None else accelerator.rounded),
         collectives=communicated(*found.traces),
+        ranks=every_rank(spec, found.traces, lambda runs: allocated(found._replace(traces=tuple(runs)), accelerator))
+        if ranks else None,
         notes=(*origin.notes, *noted, *notes(spec, found.traces[0], found.asked), *unfollowed(found.traces[0])),
         conventions=tuple(_rules(spec, found.traces[0])),
         provenance=Provenance.of(origin.command),

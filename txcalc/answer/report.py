@@ -14,8 +14,8 @@ from txcalc import units
 from txcalc.answer.conventions import Convention, conventions
 from txcalc.answer.fit import fit
 from txcalc.answer.notes import notes, runs_as
+from txcalc.answer.ranks import Collective, Rank, communicated, every_rank
 from txcalc.count import kv_cache
-from txcalc.count.collectives import collectives
 from txcalc.count.entries import grouped, total, total_of_any
 from txcalc.count.totals import TOTALS, Entries, counted
 from txcalc.document import Part
@@ -226,27 +226,6 @@ class KeptTensor(Part):
     bytes: int
 
 
-class Collective(Part):
-    """What the ranks of an axis do together: ``times`` calls, each on a tensor of so many ``bytes`` in all.
-
-    ``overlappable``: something else may run meanwhile.
-    """
-
-    what: str
-    axis: str
-    bytes: int
-    times: int
-    phase: str
-    path: str
-    overlappable: bool
-
-
-def communicated(*traces: Trace) -> tuple[Collective, ...] | None:
-    """The collectives of runs one after the other; None on a single device."""
-    return None if traces[0].workload.layout is None else tuple(
-        Collective(**each._asdict(), overlappable=each.axis == "dp") for t in traces for each in collectives(t))
-
-
 class Provenance(Part):
     """What made the report. No timestamp: the same command gives the same bytes."""
 
@@ -280,6 +259,7 @@ class Report(Part):
     caches: tuple[CacheLine, ...] = ()
     kept: tuple[KeptTensor, ...]
     collectives: tuple[Collective, ...] | None = None
+    ranks: tuple[Rank, ...] | None = None
     notes: tuple[str, ...] = ()
     sources: dict[str, str]
     provenance: Provenance
@@ -296,10 +276,12 @@ class Report(Part):
         return f"Report({self.model.name}: {', '.join(figures)}; {run})"
 
 
-def count(spec: Model, workload: Workload, *, origin: Origin = PYTHON, by_module: bool = False) -> Report:
+def count(
+    spec: Model, workload: Workload, *, origin: Origin = PYTHON, by_module: bool = False, ranks: bool = False
+) -> Report:
     """Count one model under one workload.
 
-    ``by_module`` breaks down to single operations instead of components.
+    ``by_module`` breaks down to single operations instead of components; ``ranks``: every rank's part is told.
     Raises ``SpecError`` when the workload does not fit the model, such as more positions than a learned table holds,
     and for weights that ranks share.
     """
@@ -325,6 +307,7 @@ def count(spec: Model, workload: Workload, *, origin: Origin = PYTHON, by_module
             for each in found["activation_bytes"] or () if each.value
         ),
         collectives=communicated(t),
+        ranks=every_rank(spec, [t]) if ranks else None,
         notes=(*origin.notes, *notes(spec, t, asked)),
         sources=spec.sources,
         provenance=Provenance.of(origin.command),

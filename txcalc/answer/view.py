@@ -51,7 +51,7 @@ class View(NamedTuple):
 
 def view(
     spec: Model, given: dict[str, Any], *, origin: Origin = PYTHON, by_module: bool = False, details: bool = False,
-    recorded: Recorded | None = None,
+    ranks: bool = False, recorded: Recorded | None = None,
 ) -> View:
     """Count a model under a workload of the ``given`` fields, and gather what a reader wants beside the count.
 
@@ -60,7 +60,7 @@ def view(
     Raises ``SpecError`` for a bad workload field, and for a workload that does not fit the model.
     """
     workload, defaults = fill([spec], again(spec, recorded, given))
-    report = count(spec, workload, origin=origin, by_module=by_module)
+    report = count(spec, workload, origin=origin, by_module=by_module, ranks=ranks)
     return View(
         report=report,
         defaults=defaults,

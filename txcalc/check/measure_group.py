@@ -38,8 +38,8 @@ def join(world: int, rank: int = 0) -> None:
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world)
 
 
-def mesh(*sizes: int, names: tuple[str, ...] = ()) -> DeviceMesh:
-    """A mesh of so many ranks, of which this process is the first."""
+def mesh(*sizes: int, names: tuple[str, ...] = (), rank: int = 0) -> DeviceMesh:
+    """A mesh of so many ranks, of which this process is one."""
     for name, value in {
         "Stream": Stream, "Event": Stream, "stream": lambda stream: nullcontext(),
         "current_stream": lambda device=None: Stream(), "default_stream": lambda device=None: Stream(),
@@ -48,7 +48,7 @@ def mesh(*sizes: int, names: tuple[str, ...] = ()) -> DeviceMesh:
     }.items():
         setattr(torch.cuda, name, value)
     with unset_fake_temporarily():
-        join(prod(sizes))
+        join(prod(sizes), rank)
         return init_device_mesh("cuda", sizes, mesh_dim_names=names or tuple(f"dim{i}" for i in range(len(sizes))))
 
 

@@ -105,7 +105,7 @@ class Ulysses(nn.Module):
 
 def rank_live_bytes(
     model: Model, batch: int, seq: int, *, tp: int = 1, cp: int = 1, sp: bool = False, rotates: str = "",
-    dtype: torch.dtype = torch.float32, device: str = "fake-cuda", **how: Any,
+    rank: int = 0, dtype: torch.dtype = torch.float32, device: str = "fake-cuda", **how: Any,
 ) -> list[Any]:
     """Live bytes of a training step on one of cp x tp ranks, and the collectives of both passes.
 
@@ -115,7 +115,7 @@ def rank_live_bytes(
     with live.sharded(), FakeTensorMode(allow_non_fake_inputs=True):
         run = Inputs(model, batch, seq // cp, None, "cuda", dtype=dtype)
         root = build(model, length=seq, dtype=dtype, device="cuda", **how)
-        over = mesh(cp, tp, names=("cp", "tp"))
+        over = mesh(cp, tp, names=("cp", "tp"), rank=rank)
         if tp > 1:
             parallelize_module(root, over["tp"], plan(root, sp=sp))
         for module in root.modules() if cp > 1 and not rotates else ():

@@ -22,6 +22,7 @@ from txcalc.cli.options import (
     Offer,
     OutputOptions,
     PlotOptions,
+    RanksOption,
     Run,
     SetOption,
     complete,
@@ -66,6 +67,7 @@ def command(
 def count(
     call: Call, model: ModelArgument, run: Run, set_: SetOption,
     by_module: Annotated[bool, option(None, "Break down to single operations.", "--by-module")] = False,
+    *, ranks: RanksOption = False,
 ) -> None:
     """Count one model, and say where it goes.
 
@@ -80,7 +82,7 @@ def count(
     given = call.workload(run)
     loaded = call.load(model, set_, None if "dtype" in given else "bf16", noted=True)
     found = view(
-        loaded.model, given, origin=call.origin(loaded), by_module=by_module,
+        loaded.model, given, origin=call.origin(loaded), by_module=by_module, ranks=ranks,
         details=bool(call.common.verbose) or call.form == "html", recorded=recorded(loaded),
     )
     more = "" if by_module else "-v (rules), --by-module, --json, txcalc memory"

@@ -14,6 +14,7 @@ from txcalc.cli.options import (
     CommonOptions,
     ModelArgument,
     OutputOptions,
+    RanksOption,
     Run,
     SetOption,
     complete,
@@ -23,7 +24,7 @@ from txcalc.cli.options import (
 
 @command("memory", *ALL, rows=MEMORY, verbose="Every storage that is alive at the peak, every rule.",
          quiet="The numbers alone.")
-def memory(call: Call, model: ModelArgument, run: Run, set_: SetOption) -> None:
+def memory(call: Call, model: ModelArgument, run: Run, set_: SetOption, *, ranks: RanksOption = False) -> None:
     """Say what a run needs, when that is most, and whether it fits.
 
     The peak of live bytes with all that is alive then, phase by phase, and what would take less. Exit code 1 if it
@@ -38,7 +39,7 @@ def memory(call: Call, model: ModelArgument, run: Run, set_: SetOption) -> None:
     loaded = call.load(model, set_, None if "dtype" in run else "bf16", noted=True)
     was = saved(loaded, run)
     found = engine.memory(loaded.model, run if was is None else was.run, card or (was and was.card), reserve=reserve,
-                          origin=call.origin(loaded))
+                          origin=call.origin(loaded), ranks=ranks)
     call.tell(() if was is None else [was.since(found.document.peak)])
     call.answer(found, document=found.document, more="-v (everything alive at the peak, rules), --json")
     if found.document.fits is False:

@@ -70,6 +70,7 @@ ModelArgument = Annotated[str, model_argument(
     "MODEL", "A preset, a YAML file, a config.json, a GGUF or safetensors file, or - for stdin.")]
 SetOption = Annotated[list[str], option(
     "KEY=VALUE", "Change a field, such as attention.kv_heads=4. Repeatable.", "--set", default_factory=list)]
+RanksOption = Annotated[bool, option(None, "What every rank has, alike ones in one line.", "--ranks")]
 FileOption = Annotated[str | None, option("FILE", "Write to a file, whole or not at all.", "--output", "-o")]
 ForceOption = Annotated[bool, option(None, "Let --output replace a file.", "--force")]
 

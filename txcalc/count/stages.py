@@ -63,7 +63,8 @@ def chunks(trace: Trace) -> tuple[Trace, ...]:
     layout = trace.layout
     if layout.per_rank == 1 or trace.workload.phase != "training":
         return (trace,)
-    return tuple(run(trace.whole, trace.workload, trace.sizes, stage=stage) for stage in layout.stages_of(trace.stage))
+    return tuple(run(trace.whole, trace.workload, trace.sizes, stage=stage, share=trace.share)
+                 for stage in layout.stages_of(trace.stage))
 
 
 def most(found: Iterable[Pass]) -> Iterable[Pass]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, lru_cache, partial
+from itertools import chain
 from math import prod
 from typing import Any, Final, Literal, NamedTuple
 
@@ -60,6 +61,12 @@ def resident(trace: Trace) -> list[Entry]:
     """What is there before the step, by category (``part``)."""
     cache = alive(trace, ((0, False),)) if not trace.workload.keeps else ()
     return [*_Step(trace, in_place=True).resident, *cache]
+
+
+def held(trace: Trace) -> dict[str, int]:
+    """Bytes of what is there before the step and of all gradients, by category."""
+    step = _Step(trace, in_place=True)
+    return _by_part(chain(step.resident, *step.gradients))
 
 
 def phases(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
-from txcalc.answer.report import Collective
+from txcalc.answer.ranks import Collective, Rank
 from txcalc.show import blocks as b
+from txcalc.trace.layout import WHOLE, Layout
+from txcalc.trace.workload import Workload
 
 
 def communication(found: Sequence[Collective] | None) -> Iterator[b.Table]:
@@ -26,3 +29,35 @@ def communication(found: Sequence[Collective] | None) -> Iterator[b.Table]:
         b.Row((each.path, f"{each.what} over {each.axis}", each.phase, b.Number(each.times),
                b.Number(each.bytes, "memory"))) for each in found or ()
     ], level=2, lines=True)
+
+
+_FIGURES: Final[dict[str, tuple[str, b.Scale]]] = {
+    "params": ("params", "params"), "flops": ("FLOPs", "flops"), "weight_bytes": ("weights", "memory"),
+    "gradient_bytes": ("gradients", "memory"), "state_bytes": ("states", "memory"), "cache_bytes": ("cache", "memory"),
+    "kept_bytes": ("kept", "memory"), "peak_bytes": ("peak", "memory")}
+
+
+def ranks(found: Sequence[Rank] | None, workload: Workload) -> b.Table:
+    """What every rank has, those that are alike in a line: ``stage 2–7, tp 1–8``."""
+    layout = workload.layout or WHOLE
+    shown = [name for name in _FIGURES if any(getattr(each, name) is not None for each in found or ())]
+    several = len({each.tp for each in found or ()}) > 1
+    columns = (b.Column("Ranks"), b.Column("ranks", "n"), b.Column("layers", "n"), *(
+        b.Column(_FIGURES[name][0], "n", exact=1) for name in shown))
+    return b.Table("Ranks", columns, [
+        b.Row((_named(each, layout, several), b.Number(each.times), b.Number(each.layers), *(
+            b.number(getattr(each, name), _FIGURES[name][1]) for name in shown))) for each in found or ()
+    ], caption="What every rank has; FLOPs and what is kept are of one micro-batch", level=1, lines=True)
+
+
+def _named(each: Rank, layout: Layout, several: bool) -> str:
+    """Stages that ranks of a pipeline have, and which of tensor parallelism they are where these differ."""
+    stages = [_span([layout.stages_of(pp)[i] for pp in each.pp]) for i in range(layout.per_rank)]
+    parts = [f"stage {' and '.join(stages)}"] * (layout.pp > 1) + [f"tp {_span(each.tp)}"] * several
+    return ", ".join(parts) or "all"
+
+
+def _span(of: Sequence[int]) -> str:
+    """``2–7``, counted from 1."""
+    ends = sorted({min(of) + 1, max(of) + 1})
+    return "–".join(map(str, ends))

@@ -15,7 +15,7 @@ from txcalc.answer.memory import WHY, Alive, Memory, usable
 from txcalc.answer.serving import Served
 from txcalc.show import blocks as b
 from txcalc.show import headings
-from txcalc.show.communication import communication
+from txcalc.show.communication import communication, ranks
 from txcalc.show.figures import MARKS
 from txcalc.trace.workload import Workload
 
@@ -33,6 +33,7 @@ def blocks(memory: Memory, defaults: Collection[str] = ()) -> Iterator[b.Block]:
     yield _at_peak(memory)
     yield _every(memory)
     yield from communication(memory.collectives)
+    yield ranks(memory.ranks, memory.workload)
     yield _outside(memory)
     yield from behind(memory)
     columns = Alive.names()

@@ -11,7 +11,7 @@ from txcalc.answer.rerun import Since
 from txcalc.answer.view import View
 from txcalc.show import blocks as b
 from txcalc.show import headings
-from txcalc.show.communication import communication
+from txcalc.show.communication import communication, ranks
 from txcalc.show.figures import cache_label, figures, kind_of, label
 from txcalc.show.where import Share, operations, shares, whole
 
@@ -37,6 +37,7 @@ def blocks(found: View | Report) -> Iterator[b.Block]:
         b.Row((row.path, b.shape(row.shape), b.Number(row.copies))) for row in view.weights
     ], caption="Every weight", level=2, lines=True)
     yield from communication(report.collectives)
+    yield ranks(report.ranks, report.workload)
     yield _caches(report)
     yield _kept(report)
     yield b.Notes("Notes", report.notes, style="", level=1)

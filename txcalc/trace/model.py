@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 def trace(
     spec: Model, workload: Workload, sizes: Mapping[str, int] | None = None, stage: int | None = None,
-    rank: int | None = None,
+    rank: int | None = None, share: int = 0,
 ) -> Trace:
     """Run the model on sizes; ``sizes`` says what symbols among them stand for. In a layout it is that of one rank, of
     this ``stage`` of a pipeline alone, or of all stages of a ``rank`` of it, one after the other; none: of that with
-    the most weights.
+    the most weights. ``share``: see ``local``.
 
     Module paths are those of the PyTorch reference in ``txcalc.check.reference.transformer``, with the index of a
     repeated layer or expert left out.
@@ -51,9 +51,9 @@ def trace(
         multiple = own.vocab_multiple * layout.tp
         spec = spec.replaced(vocab=-(-spec.vocab // multiple) * multiple)
     stages = (stage,) if stage is not None else layout.stages_of(rank or 0)
-    whole, spec = spec, local(spec, layout, stages)
+    whole, spec = spec, local(spec, layout, stages, share)
     t = Trace(workload, model=spec, code=own, sizes=sizes or {}, layout=layout, whole=whole,
-              stage=stages[0])
+              stage=stages[0], share=share)
     if workload.freezes:
         t.frozen = Frozen(workload, low_rank.linear, packed.packing(t))
     with t.frame(name="pass", unit=workload.implementation == "transformers"):

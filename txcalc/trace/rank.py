@@ -95,8 +95,9 @@ TOGETHER: Final[tuple[tuple[str, Callable[[Any], bool], dict[str, str]], ...]] =
 """Parts of models that read more than a rank has, so that an axis is refused, and the models that have them."""
 
 
-def local(spec: Model, layout: Layout, stages: Sequence[int] = (0,)) -> Model:
-    """The model of the first rank that has these ``stages`` of a pipeline, with as much of every size as any has.
+def local(spec: Model, layout: Layout, stages: Sequence[int] = (0,), share: int = 0) -> Model:
+    """The model of a rank that has these ``stages`` of a pipeline, and of rows that do not divide this ``share``, of
+    which the first is the largest.
 
     Raises ``SpecError`` for sizes that do not divide.
     """
@@ -109,7 +110,7 @@ def local(spec: Model, layout: Layout, stages: Sequence[int] = (0,)) -> Model:
         return spec
     parts: dict[str, Any] = {"encoder": spec.encoder and _stack(spec.encoder, layout)}
     for name in ("vocab", "source_vocab"):
-        parts[name] = getattr(spec, name) and max(shares(getattr(spec, name), layout.tp))
+        parts[name] = getattr(spec, name) and [*shares(getattr(spec, name), layout.tp)][share]
     if spec.tower is not None and _divides(spec.tower, layout):
         parts["tower"] = _stack(spec.tower, layout)
     found: Model = _stack(spec.replaced(**parts), layout)

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 Part = Literal["tokens", "q", "k", "v", "latents", "attention output", "down", "output", ""]
 """What a matrix is in a model, as far as anything depends on it: its table of tokens, its output head, ..."""
 NONE: Final[Mapping[str, tuple[Number, ...]]] = {}
-NOTHING: Final = Tensor(0, Storage(0, ()), ())
-"""The result of an operation that writes nothing."""
+NOTHING: Final = Tensor(0, Storage(0, ()), ())  # what an operation makes that writes nothing
 
 
 class Op(NamedTuple):
@@ -213,6 +212,7 @@ class Trace:
     whole: Any = None  # the spec of what all ranks have together
     alike: Trace | None = None  # the same run, but for what data-parallel ranks share
     stage: int = 0  # of a pipeline: the first reads inputs, all others receive hidden states
+    share: int = 0  # of rows that do not divide: the first rank of tensor parallelism has most
     _prefix: str = ""
     _component: tuple[str, str] | None = None  # its path, and its kind
     _within: Scopes = field(default_factory=Scopes)
