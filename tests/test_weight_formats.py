@@ -20,10 +20,10 @@ from txcalc.count.weights import by_layer, entries, stored_bytes, weight_bytes
 from txcalc.explain.explain import explain
 from txcalc.models import load as presets
 from txcalc.spec.errors import SpecError
-from txcalc.spec.formats import FORMATS, NAMES, PACKED, WHOLE, Layout
 from txcalc.spec.ggml import MIXES, TYPES
 from txcalc.spec.model import Model
 from txcalc.spec.quantization import Quantization
+from txcalc.spec.weight_formats import FORMATS, NAMES, PACKED, WHOLE, Layout
 from txcalc.trace.model import trace
 from txcalc.trace.workload import BYTES, KvDType, Workload
 

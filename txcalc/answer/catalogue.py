@@ -136,7 +136,7 @@ def _describe(info: PresetFile) -> _Described:
     from txcalc.answer.report import growth
     from txcalc.count import params, weights
     from txcalc.count.entries import total
-    from txcalc.spec.formats import RELEASED
+    from txcalc.spec.weight_formats import RELEASED
     from txcalc.trace.model import trace
     from txcalc.trace.workload import Workload
 

@@ -9,11 +9,11 @@ from txcalc.count.states import RECIPES
 from txcalc.document import Part
 from txcalc.spec import words
 from txcalc.spec.facts import chooses_keys
-from txcalc.spec.formats import FORMATS, HELD, PACKED, RELEASED
 from txcalc.spec.ggml import MIXES, READ_AT
 from txcalc.spec.inputs import Projector
 from txcalc.spec.model import Model, Tower
 from txcalc.spec.quantization import StoredTensors
+from txcalc.spec.weight_formats import FORMATS, HELD, PACKED, RELEASED
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import has_latents, image_positions, is_causal, positions, shares_keys
 from txcalc.spec.model import Model, Stack
+from txcalc.trace import defaults
 from txcalc.trace.model import images
 from txcalc.trace.workload import Latents, Workload, plain
-
-DEFAULT_SEQ: Final = 2048
-"""The length of a sequence where none is asked for and the model's context is not shorter."""
 
 
 def fill(models: Sequence[Model], given: dict[str, Any]) -> tuple[Workload, frozenset[str]]:
@@ -27,7 +25,7 @@ def fill(models: Sequence[Model], given: dict[str, Any]) -> tuple[Workload, froz
     contexts = [model.context for model in models if model.input.kind == "tokens"]
     if not contexts:
         return Workload.of(given), frozenset()
-    length = min(DEFAULT_SEQ, *contexts)
+    length = min(defaults.SEQ, *contexts)
     taken = max(image_positions(model, _size(given, "images"), _size(given, "batch") or 1) for model in models)
     reading = {} if "seq" in given else {"seq": max(1, length - _size(given, "past"), taken)}
     filled = _decoding(given, length, taken) if given.get("phase") == "decode" else reading

@@ -93,10 +93,11 @@ def _quantities(model: Stretched, path: str, reserve: int) -> Iterator[_Quantity
                             activations.activation_bytes)
     if kv_cache.kv_cache_bytes(t) is None:
         return
-    yield _Quantity("kv-cache", "the KV cache", None, _cache)
+    yield _Quantity("kv-cache", f"the {kv_cache.LABEL}", None, _cache)
     if is_known(t):
         fixed = weight_bytes(t) + reserve
-        text = f"weights, KV cache and {units.memory(reserve)} reserve" if reserve else "weights and KV cache"
+        own, aside = kv_cache.LABEL, units.memory(reserve)
+        text = f"weights, {own} and {aside} reserve" if reserve else f"weights and {own}"
         yield _Quantity("weights-kv-cache", text, None, lambda t: fixed + _cache(t))
 
 

@@ -13,6 +13,7 @@ from txcalc.count.unproved import unproved
 from txcalc.spec.errors import SpecError, not_one_of
 from txcalc.spec.facts import is_causal
 from txcalc.spec.model import Model
+from txcalc.trace.defaults import DTYPE
 from txcalc.trace.layout import WHOLE, Layout
 from txcalc.trace.model import trace
 from txcalc.trace.rank import local
@@ -56,7 +57,7 @@ def passes(
     given = plain(given)
     own = [name for name in TRAINING if name in given]
     phase = given.setdefault("phase", "training" if own else "prefill")
-    if given.get("kv_dtype", given.get("dtype", "bf16")) != given.get("dtype", "bf16"):
+    if given.get("kv_dtype", given.get("dtype", DTYPE)) != given.get("dtype", DTYPE):
         raise SpecError("plain PyTorch caches in what it computes in; engines have other formats: give --engine",
                         field="kv_dtype")
     if phase not in ("training", "prefill", "decode"):
@@ -99,7 +100,7 @@ def assumed(spec: Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], tupl
     given = _accumulated(given) if trains else given
     says = any(given.get(name) is not None for name in ("precision", "weights")) or laid_out(given).shards
     says = says or given.get("implementation") in PRECISIONS
-    if not trains or says or given.get("dtype", "bf16") != "bf16" or "=" in str(given.get("optimizer")):
+    if not trains or says or given.get("dtype", DTYPE) != "bf16" or "=" in str(given.get("optimizer")):
         return given, ()
     try:
         why = unproved(passes(spec, {**given, "precision": "amp"}).traces[0])

@@ -6,7 +6,7 @@ The same document is written as JSON and YAML; loading either gives an equal obj
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Generic, Literal, NamedTuple, Self, TypeVar
 
 import txcalc
@@ -206,14 +206,6 @@ class KVCache(Part):
 
     fixed_bytes: int
     bytes_per_token: int
-
-
-def cache_name(kinds: Collection[str]) -> str:
-    """What to call caches of these kinds together."""
-    found = set(kinds)
-    if found == {"state"}:
-        return "Recurrent state"
-    return "Cached layer inputs" if found == {"inputs"} else "KV cache"
 
 
 class KeptTensor(Part):

@@ -239,7 +239,7 @@ def cache(spec: Model) -> Row:
     measured = measure.cache_bytes(spec, BATCH, n, steps=STEPS, source_seq=source)
     differences = [f"after {n + i} tokens: counted {c:,}, measured {m:,}"
                    for i, (c, m) in enumerate(zip(counted, measured, strict=True)) if c != m]
-    return _row(f"KV cache, prompt and {STEPS} steps", sum(counted), sum(measured), "sibling, cpu", differences)
+    return _row(f"{kv_cache.LABEL}, prompt and {STEPS} steps", sum(counted), sum(measured), "sibling, cpu", differences)
 
 
 def masks(spec: Model) -> Iterator[Row]:

@@ -7,7 +7,7 @@ from typing import Final, Literal, NamedTuple
 
 from txcalc.count import activations, flops, kv_cache, params, states, weights
 from txcalc.count.entries import Entry
-from txcalc.spec.formats import RELEASED
+from txcalc.spec.weight_formats import RELEASED
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Masked
 

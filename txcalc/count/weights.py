@@ -13,9 +13,9 @@ from txcalc.count.stored import check as check_file
 from txcalc.count.stored import in_layers
 from txcalc.count.stored import sizes as sizes_in_file
 from txcalc.spec.errors import SpecError
-from txcalc.spec.formats import FORMATS, RELEASED, WHOLE, Format, Layout
 from txcalc.spec.ggml import MIXES
 from txcalc.spec.quantization import StoredTensors
+from txcalc.spec.weight_formats import FORMATS, RELEASED, WHOLE, Format, Layout
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Number
 from txcalc.trace.workload import BYTES

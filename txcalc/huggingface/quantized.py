@@ -1,7 +1,7 @@
 """``quantization_config`` of a configuration: how each method stores a matrix, and which ones it leaves alone.
 
-The layouts of most are ``txcalc.spec.formats``; here is what a configuration may choose, and compressed-tensors, whose
-``pack-quantized``, ``int-``, ``float-``, ``naive-``, ``nvfp4-pack-`` and ``mxfp…`` formats say their sizes themselves.
+The layouts of most are ``txcalc.spec.weight_formats``; here is what a configuration may choose, and compressed-tensors,
+whose ``pack-quantized``, ``int-``, ``float-``, ``naive-``, ``nvfp4-pack-`` and ``mxfp…`` formats say their sizes.
 Its layouts, AutoRound's, HQQ's and Quanto's are those of the tools' own tensors (``tests/packed_files.py``).
 """
 
@@ -17,10 +17,10 @@ from txcalc.huggingface.config import Config
 from txcalc.huggingface.patterns import Matcher, exact_names, globs, module_patterns
 from txcalc.spec.errors import shown
 from txcalc.spec.facts import layer_order
-from txcalc.spec.formats import filled
 from txcalc.spec.inputs import LMHead
 from txcalc.spec.layers import MoE
 from txcalc.spec.model import Model
+from txcalc.spec.weight_formats import filled
 
 FIELD: Final = "quantization_config"
 

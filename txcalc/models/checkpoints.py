@@ -15,8 +15,8 @@ from txcalc.models.header import Checkpoint, Reader
 from txcalc.models.safetensors import read_index, read_safetensors
 from txcalc.spec.errors import SpecError
 from txcalc.spec.files import Document, explained, open_file
-from txcalc.spec.formats import WHOLE
 from txcalc.spec.model import Model
+from txcalc.spec.weight_formats import WHOLE
 
 _FLOATS: Final = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 _FILES: Final = ("model.safetensors.index.json", "model.safetensors")

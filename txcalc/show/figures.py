@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from txcalc import units
-from txcalc.answer.report import SKIPPED, CacheLine, KVCache, Quantity, Report, Totals, cache_name
+from txcalc.answer.report import SKIPPED, CacheLine, KVCache, Quantity, Report, Totals
 from txcalc.answer.view import Alternative, View
+from txcalc.count import kv_cache
 from txcalc.count.states import RECIPES
 from txcalc.show.blocks import Fact, Number, Scale
-from txcalc.spec.formats import PACKED, RELEASED
+from txcalc.spec.weight_formats import PACKED, RELEASED
 
 MARKS: Final = {"exact": "=", "estimate": "~", "bound": "<", "published": "p"}
 
@@ -21,8 +22,9 @@ _LABELS: Final = {
     "flops_backward": "FLOPs, backward", "flops_recomputed": "FLOPs, recomputed", "flops_per_token": "FLOPs per token",
     "flops_model_per_token": "Model FLOPs per token", "flops_hardware_per_token": "Hardware FLOPs per token",
     "weight_bytes": "Weights", "released_weight_bytes": "Weights as released",
-    "activation_bytes": "Activations (train)", "kv_cache_bytes": "KV cache",
-    "kv_cache_bytes_per_token": "KV cache per token", "kv_cache_allocated_bytes": "KV cache, allocated",
+    "activation_bytes": "Activations (train)", "kv_cache_bytes": kv_cache.LABEL,
+    "kv_cache_bytes_per_token": f"{kv_cache.LABEL} per token",
+    "kv_cache_allocated_bytes": f"{kv_cache.LABEL}, allocated",
     "attention_score_bytes": "Attention scores kept", "training_state_bytes": "Training state",
 }
 
@@ -133,7 +135,7 @@ def _cache(report: Report) -> Iterator[Fact]:
 
 def cache_label(caches: Sequence[CacheLine]) -> str:
     """What to call all that these lines hold."""
-    return cache_name({line.kind for line in caches})
+    return kv_cache.called({line.kind for line in caches})
 
 
 def growth(cache: KVCache | None, lines: Sequence[CacheLine]) -> str:

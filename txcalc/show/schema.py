@@ -20,9 +20,9 @@ from txcalc.models import basis
 from txcalc.spec import fields
 from txcalc.spec.base import Switches
 from txcalc.spec.errors import SpecError, meant
-from txcalc.spec.formats import FORMATS, NAMES
 from txcalc.spec.model import Model
 from txcalc.spec.resolve import SUBLAYERS
+from txcalc.spec.weight_formats import FORMATS, NAMES
 from txcalc.trace.workload import FILLED, LEAST
 
 DOCUMENTS: dict[str, type[Any]] = {

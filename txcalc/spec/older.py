@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.spec.errors import FieldError, SpecError
-from txcalc.spec.formats import filled
+from txcalc.spec.weight_formats import filled
 
 if TYPE_CHECKING:
     from txcalc.spec.files import Document

@@ -2,7 +2,7 @@
 
 One layout with a few sizes describes every method that is read: codes of a few bits, packed into words; one scale
 for each block of codes; perhaps a zero point for each; perhaps scales of the scales. Which sizes each named format has
-is in ``txcalc.spec.formats``, how they add up in ``txcalc.count.weights``, and what a ``quantization_config`` may
+is in ``txcalc.spec.weight_formats``, how they add up in ``txcalc.count.weights``, what a ``quantization_config`` may
 choose in ``txcalc.huggingface.quantized``.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from txcalc.spec.base import Count, Flag, Least, Size, Spec
-from txcalc.spec.formats import filled
+from txcalc.spec.weight_formats import filled
 
 
 class Mixed(Spec):

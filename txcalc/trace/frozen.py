@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from txcalc.spec.adapters import GROUPS, Adapter
 from txcalc.spec.errors import SpecError, meant, shown
-from txcalc.spec.formats import HELD
+from txcalc.spec.weight_formats import HELD
 from txcalc.trace import packed
 from txcalc.trace.kinds import Name
 from txcalc.trace.record import Op, Trace

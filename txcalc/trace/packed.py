@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.spec.formats import FORMATS, PACKED
+from txcalc.spec.weight_formats import FORMATS, PACKED
 from txcalc.trace.kinds import Name
 from txcalc.trace.tensors import Gradient, Number, Role, Steps, Tensor
 
 if TYPE_CHECKING:
-    from txcalc.spec.formats import Layout
     from txcalc.spec.quantization import Quantization
+    from txcalc.spec.weight_formats import Layout
     from txcalc.trace.record import Trace
 
     Packing = Quantization | Layout

@@ -15,8 +15,9 @@ from typing import Any, Final, Literal, Self, get_args
 from txcalc.document import Part
 from txcalc.spec import adapters, older, words
 from txcalc.spec.errors import SpecError, all_of, not_one_of, shown, unknown_field
-from txcalc.spec.formats import NAMES, PACKED
 from txcalc.spec.training import OPTIMIZERS, Held, beside_master, check_optimizer
+from txcalc.spec.weight_formats import NAMES, PACKED
+from txcalc.trace import defaults
 from txcalc.trace.layout import Layout
 from txcalc.trace.tensors import Role
 
@@ -97,7 +98,7 @@ class Workload(Part):
 
     ``seq`` tokens are new; ``past`` tokens are already in the KV cache. An encoder-decoder also reads
     ``source_seq`` tokens, which its encoder has already processed when the phase is ``decode``.
-    ``dtype`` is what is computed in. ``weights`` is how weights are stored, one of ``txcalc.spec.formats.NAMES``;
+    ``dtype`` is what is computed in. ``weights`` is how weights are stored, one of ``weight_formats.NAMES``;
     none: as the model's own checkpoint if its spec says how, else in ``dtype``.
     ``kv_block`` is the page of a paged engine's cache, in tokens.
     ``images`` run through a second stack, where a model has one.
@@ -124,7 +125,7 @@ class Workload(Part):
     past: int = 0
     source_seq: int | None = None
     images: int | None = None
-    dtype: DType = "bf16"
+    dtype: DType = defaults.DTYPE
     weights: str | None = None
     kv_dtype: KvDType = None  # type: ignore[assignment]  # none: the same as dtype
     kv_block: int | None = None
