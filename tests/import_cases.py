@@ -287,6 +287,12 @@ CASES: dict[str, dict[str, list[Any]]] = {
                "n_groups": [1, 2], "conv_kernel": [3, 4], "num_hidden_layers": [2, 3], "use_conv_bias": [True, False],
                "use_bias": [True, False], "tie_word_embeddings": [True, False], "expand": [2]},
     "mamba": MAMBA,
+    "rwkv": {"vocab_size": [101], "hidden_size": [24, 40], "num_hidden_layers": [2, 3], "intermediate_size": [None, 53],
+             "context_length": [67], "attention_hidden_size": [None], "tie_word_embeddings": [True, False]},
+    "recurrent_gemma": LLAMA | {
+        "num_hidden_layers": [3, 5], "intermediate_size": [36, 54], "lru_width": [None, 56], "conv1d_width": [3, 4],
+        "attention_window_size": [5], "attention_bias": [True, False], "num_key_value_heads": [None, 1, 2],
+        "block_types": [["recurrent", "recurrent", "attention"], ["attention", "recurrent"]]},
     "falcon_mamba": MAMBA | {"intermediate_size": [26, 34]},
     "granitemoehybrid": LLAMA | MAMBA2 | {
         "num_local_experts": [0, 3, 5], "num_experts_per_tok": [1, 2], "shared_intermediate_size": [17, 19],

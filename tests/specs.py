@@ -58,7 +58,7 @@ def feed_forwards(draw: st.DrawFn) -> dict[str, Any]:
         inner = None if draw(st.integers(0, 3)) else draw(norms())
         learned = {} if draw(st.integers(0, 3)) else {"activation": "xielu"}
         return {"kind": "dense", "d_ff": draw(st.sampled_from((17, 23, 37))), "inner_norm": inner,
-                "column_groups": {"up": 1, "down": 1}, **common, **learned}
+                "channel_mix": not draw(st.integers(0, 5)), "column_groups": {"up": 1, "down": 1}, **common, **learned}
     experts = draw(st.sampled_from((3, 5)))
     shared = draw(st.sampled_from((0, 1, 2)))
     return {
@@ -103,7 +103,7 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
     }
     if not causal and block["attention"]["heads"] == block["attention"]["kv_heads"] and draw(flags):
         block["attention"]["value_convolution"] = 3
-    if d % 2 == 0 and not block["feed_forward"]["gated"] and block["feed_forward"]["kind"] == "dense":
+    if d % 2 == 0 and not block["feed_forward"]["gated"] and not block["feed_forward"].get("channel_mix", True):
         block["feed_forward"]["d_ff"] = 18
         block["feed_forward"]["column_groups"] |= draw(st.sampled_from(({}, {"up": 2}, {"down": 2})))
     whole = block["attention"]["query_experts"] is not None

@@ -139,6 +139,9 @@ CAUSAL = {
         "kind": "mamba", "inner": 14, "state": 5, "rank": 3, "conv": 3, "norms": True, "norm_scale": False,
     }},
     "short convolution": {"attention": None, "recurrent": {"kind": "short-convolution", "conv": 4, "bias": True}},
+    "gated unit": {"attention": None, "recurrent": {"kind": "rg-lru", "inner": 14, "heads": 2, "conv": 3}},
+    "time and channel mixing": {"attention": None, "recurrent": {"kind": "wkv", "inner": 13}, "feed_forward": {
+        "d_ff": 23, "activation": "relu2", "channel_mix": True}},
     "lightning": {"attention": None, "recurrent": {"kind": "lightning", "heads": 3, "head_dim": 4}},
     "state space beside attention": {"recurrent": MAMBA, "position": {"kind": "rope"}},
     "attention and state space at once": {"residual": "mixers", "recurrent": {**MAMBA, "norm": False}},

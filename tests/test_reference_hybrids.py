@@ -141,3 +141,63 @@ def test_kimi_linear_has_a_decay_for_every_channel() -> None:
     ]}])
     tokens = ids(2, 13)
     check(model, weights, lambda: theirs(tokens).logits, tokens, eager=True)
+
+
+def test_recurrent_gemma_is_griffin() -> None:
+    theirs = twin(transformers.RecurrentGemmaForCausalLM, transformers.RecurrentGemmaConfig(
+        **SIZES | {"hidden_size": 36, "intermediate_size": 74, "tie_word_embeddings": True}, lru_width=21,
+        conv1d_width=3,
+        attention_window_size=5, rms_norm_eps=1e-5, block_types=["recurrent", "attention"]))
+    one, two = (rf"model\.layers\.{i}\.temporal_block\." for i in range(2))
+    recurrent = "layers.0.0.0.recurrent."
+    weights = renamed({
+        name: weight + 1 if name.endswith("norm.weight") else weight for name, weight in theirs.named_parameters()
+    }, [
+        (one + r"linear_y\.(.*)", recurrent + r"gate.\1"), (one + r"linear_x\.(.*)", recurrent + r"in_proj.\1"),
+        (one + r"conv_1d\.(.*)", recurrent + r"conv.\1"), (one + r"linear_out\.(.*)", recurrent + r"out_proj.\1"),
+        (one + r"rg_lru\.recurrent_param", recurrent + "decay"),
+        (one + r"rg_lru\.input_gate_(.*)", recurrent + r"input_gate.\1"),
+        (one + r"rg_lru\.recurrent_gate_(.*)", recurrent + r"recurrence_gate.\1"),
+        (two + r"([qkvo])_proj\.(.*)", r"layers.0.1.0.attention.\1.\2"),
+        (r"model\.layers\.0\.temporal_pre_norm\.(.*)", r"layers.0.0.0.recurrent_norm.\1"),
+        (r"model\.layers\.1\.temporal_pre_norm\.(.*)", r"layers.0.1.0.attention_norm.\1"),
+        (BLOCK + r"channel_pre_norm\.(.*)", r"layers.0.\1.0.feed_forward_norm.\2"),
+        (BLOCK + r"mlp_block\.(up|gate|down)_proj\.(.*)", r"layers.0.\1.0.feed_forward.\2.\3"),
+        (r"model\.final_norm\.(.*)", r"final_norm.\1"), *LLAMA_NAMES,
+    ])
+    weights["head.weight"] = weights["token_embedding.weight"]
+    model = spec(
+        d_model=36, norm={"kind": "rmsnorm", "eps": 1e-5}, embedding_scale=True, position={"kind": "rope", "dim": 6},
+        head={"kind": "lm", "tied": True, "softcap": 30.0},
+        attention={"heads": 3, "kv_heads": 1, "window": 5, "bias": {"o": True}},
+        feed_forward={"d_ff": 37, "activation": "gelu_tanh", "gated": True, "bias": True},
+        groups=[{"blocks": [{"attention": None, "recurrent": {
+            "kind": "rg-lru", "inner": 21, "heads": 3, "conv": 3}}, {}]}])
+    tokens = ids(2, 13)
+    check(model, weights, lambda: theirs(tokens, use_cache=False).logits, tokens, eager=True)
+
+
+def test_rwkv_mixes_tokens_and_columns() -> None:
+    theirs = twin(transformers.RwkvForCausalLM, transformers.RwkvConfig(
+        vocab_size=VOCAB, hidden_size=15, num_hidden_layers=2, context_length=29, intermediate_size=23,
+        rescale_every=0))
+    block = r"rwkv\.blocks\.(\d+)\."
+    named = {name: weight.flatten() if "time_mix" in name else weight for name, weight in theirs.named_parameters()}
+    weights = renamed(named, [
+        (r"rwkv\.embeddings\.(.*)", r"token_embedding.\1"), (r"rwkv\.ln_out\.(.*)", r"final_norm.\1"),
+        (r"head\.(.*)", r"head.\1"), (block + r"pre_ln\.(.*)", r"embedding_norm.\2"),
+        (block + r"ln1\.(.*)", r"layers.\1.recurrent_norm.\2"),
+        (block + r"ln2\.(.*)", r"layers.\1.feed_forward_norm.\2"),
+        (block + r"attention\.time_mix_(.*)", r"layers.\1.recurrent.mix.\2"),
+        (block + r"attention\.(.*)", r"layers.\1.recurrent.\2"),
+        (block + r"feed_forward\.time_mix_key", r"layers.\1.feed_forward.mix.up"),
+        (block + r"feed_forward\.time_mix_receptance", r"layers.\1.feed_forward.mix.receptance"),
+        (block + r"feed_forward\.key\.(.*)", r"layers.\1.feed_forward.up.\2"),
+        (block + r"feed_forward\.value\.(.*)", r"layers.\1.feed_forward.down.\2"),
+        (block + r"feed_forward\.(receptance\..*)", r"layers.\1.feed_forward.\2"),
+    ])
+    model = spec(d_model=15, norm={"kind": "layernorm"}, embedding_norm=True, head={"kind": "lm", "tied": False},
+                 attention=None, recurrent={"kind": "wkv", "inner": 15},
+                 feed_forward={"d_ff": 23, "activation": "relu2", "channel_mix": True})
+    tokens = ids(2, 13)
+    check(model, weights, lambda: theirs(tokens, use_cache=False).logits, tokens, eager=True)

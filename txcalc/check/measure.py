@@ -307,7 +307,7 @@ class Inputs:
         return (self.ids(length), *([self._choose(pairs, b)] if pairs else []))
 
 
-_LINEAR_RECURRENCES = ("mamba2", "gated-delta", "kimi-delta", "mamba", "lightning")
+_LINEAR_RECURRENCES = ("mamba2", "gated-delta", "kimi-delta", "mamba", "lightning", "rg-lru", "wkv")
 
 
 def keeps_exactly(model: Model) -> bool:

@@ -14,7 +14,7 @@ NAMES: Final = {
 RECURRENT: Final = {
     "mamba2": "Mamba-2", "gated-delta": "gated DeltaNet", "mamba": "Mamba", "lightning": "lightning attention",
     "kimi-delta": "Kimi delta attention", "short-convolution": "gated short convolution",
-    "fourier": "Fourier mixing",
+    "fourier": "Fourier mixing", "rg-lru": "real-gated linear recurrence", "wkv": "RWKV time mixing",
     "rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "convolution": "convolution",
 }
 """The kinds of layers that stand where ``recurrent`` does."""
@@ -202,6 +202,7 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("mamba2", "head_dim"): Letter("P", "width of a recurrent head"),
     ("lightning", "heads"): Letter("H", "heads of the recurrence"),
     ("lightning", "head_dim"): Letter("P", "width of a recurrent head"),
+    ("rg-lru", "heads"): Letter("H", "heads of the recurrence"),
     ("kimi-delta", "heads"): Letter("H", "heads of the recurrence"),
     ("kimi-delta", "head_dim"): Letter("P", "width of a recurrent head"),
     ("gated-delta", "value_dim"): Letter("P", "width of a recurrent value"),

@@ -93,6 +93,12 @@ ROWS: Final[Rows] = {
         {"FalconMambaForCausalLM": "lm", "FalconMambaModel": "none"},
         recurrent=lambda c: {**_mamba(c), "norms": True, "norm_scale": False},
         ignore=f"{_IGNORED} mixer_rms_eps use_falcon_mambapy", only={"hidden_act": "silu", "rms_norm": True}),
+    "rwkv": alone(  # arXiv 2305.13048
+        {"RwkvForCausalLM": "lm", "RwkvModel": "none"}, norm="layernorm", embedding_norm=True,
+        recurrent={"kind": "wkv", "inner": lambda c: c.size_or(c.size("hidden_size"), "attention_hidden_size")},
+        feed_forward={"d_ff": lambda c: c.size_or(4 * c.size("hidden_size"), "intermediate_size"),
+                      "activation": "relu2", "channel_mix": True},
+        context=size("context_length"), ignore="rescale_every"),
     "jamba": decoder(  # one attention layer in eight, experts in every second, no positions
         "Jamba", position="none", layers=[
             where(all_but(every(size("attn_layer_period"), first=size("attn_layer_offset", least=0))), _JAMBA),

@@ -11,7 +11,7 @@ from txcalc.spec import resolve
 from txcalc.spec.base import Activation, Count, Curve, Flag, Positive, Size, Spec, Switches, Usual
 from txcalc.spec.errors import FieldError
 from txcalc.spec.projections import AttentionGroups, DenseGroups, UnusedProjections, check_experts
-from txcalc.spec.rnn import GRU, LSTM, RNN, Convolution1D
+from txcalc.spec.rnn import GRU, LSTM, RGLRU, RNN, WKV, Convolution1D, FourierMixing
 
 # ---------------------------------------------------------------- norms
 
@@ -285,15 +285,9 @@ class LinearAttention(Spec):
 Mixer = RNN | LSTM | GRU | Convolution1D | LinearAttention | Attention | Mamba2
 """Ways of mixing the positions of a sequence, each of (b, n, d) to (b, n, d), causally."""
 
-class FourierMixing(Spec):
-    """The real part of a Fourier transform over positions and columns (FNet, arXiv 2105.03824): no weights."""
-
-    kind: Literal["fourier"]
-
-
 Recurrent = Annotated[
     Mamba2 | GatedDelta | Mamba | LightningAttention | KimiDelta | ShortConvolution | RNN | LSTM | GRU | Convolution1D
-    | FourierMixing,
+    | FourierMixing | RGLRU | WKV,
     Usual("mamba2"),
 ]
 
@@ -336,9 +330,10 @@ class Dense(Spec):
     bias: DenseBias = DenseBias()
     inner_norm: Annotated[Norm | None, "a norm on what the last projection reads"] = None
     column_groups: Annotated[DenseGroups, "projections in groups of columns (SqueezeBERT)"] = DenseGroups()
+    channel_mix: Annotated[Flag, "inputs mixed with the token before's, a gate of as many columns (RWKV)"] = False
 
     def _check(self) -> None:
-        if self.gated and self.column_groups != DenseGroups():
+        if (self.gated or self.channel_mix) and self.column_groups != DenseGroups():
             raise FieldError(("column_groups",), "a gated feed-forward has none")
 
 

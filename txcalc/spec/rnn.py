@@ -102,3 +102,36 @@ class Convolution1D(Spec):
     def _check(self) -> None:
         if self.gated and self.activation is not None:
             raise FieldError(("activation",), "a gated convolution has its gate and no other")
+
+
+class FourierMixing(Spec):
+    """The real part of a Fourier transform over positions and columns (FNet, arXiv 2105.03824): no weights."""
+
+    kind: Literal["fourier"]
+
+
+class RGLRU(Spec):
+    """Griffin's block: a real-gated linear recurrent unit after a short convolution (arXiv 2402.19427, section 2.4).
+
+    Its state is one number for each channel; the gates of a head's channels read these alone.
+    """
+
+    kind: Literal["rg-lru"]
+    inner: Annotated[Size, "channels of the recurrence"]
+    heads: Size
+    conv: Annotated[Size, "length of the short causal convolution"] = 4
+    activation: Annotated[Activation, "of the branch that gates"] = "gelu_tanh"
+
+    def _check(self) -> None:
+        if self.inner % self.heads:
+            raise FieldError(("heads",), f"{self.heads} does not divide inner {self.inner}")
+
+
+class WKV(Spec):
+    """RWKV's time mixing: an average of values, with weights that decay per channel (arXiv 2305.13048, section 3.1.2).
+
+    Keys, values and receptance read a mix of a token's vector and the one before.
+    """
+
+    kind: Literal["wkv"]
+    inner: Annotated[Size, "channels of the recurrence"]

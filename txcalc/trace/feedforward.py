@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from txcalc.trace import beside, curves, dispatched, grouped, megatron, norms, ops, parts, routed, split
 from txcalc.trace.record import Trace
+from txcalc.trace.recurrent import mixed_with_last
 from txcalc.trace.routed import Experts
 from txcalc.trace.tensors import Number, Role, Tensor
 
@@ -14,11 +15,17 @@ if TYPE_CHECKING:
 
 
 def feed_forward(
-    t: Trace, spec: Dense | MoE, x: Tensor, given: Tensor | None = None, norm: Norm | None = None
+    t: Trace, spec: Dense | MoE, x: Tensor, given: Tensor | None = None, norm: Norm | None = None, *,
+    cached: bool = False,
 ) -> Tensor:
-    """(b, n, d) -> (b, n, d). ``given`` and ``norm``: what ``x`` was normed from, and the block's norm."""
+    """(b, n, d) -> (b, n, d). ``given`` and ``norm``: what ``x`` was normed from, and the block's norm.
+
+    ``cached``: it keeps what later tokens need, where they need anything.
+    """
     with t.scope("feed_forward", component="gated" if spec.gated else "feed_forward"):
-        if spec.kind == "dense":
+        if spec.kind == "dense" and spec.channel_mix:
+            y = _channel_mix(t, spec, x, cached=cached)
+        elif spec.kind == "dense":
             y = _dense(t, spec, spec.d_ff, x)
         elif spec.separate_norms:
             assert given is not None and norm is not None
@@ -54,6 +61,14 @@ def _dense(t: Trace, spec: Dense | MoE, d_ff: Number, x: Tensor) -> Tensor:
     if t.code.holds_sublayers == "sublayer":
         t.hold(y, "sublayer")
     return ops.dropout(t, "dropout", y) if drops == "outside" else y
+
+
+def _channel_mix(t: Trace, spec: Dense, x: Tensor, *, cached: bool) -> Tensor:
+    """arXiv 2305.13048, equations 17 and 18: sigmoid(receptance) times the rest, of mixes with the token before."""
+    mixed = mixed_with_last(t, x, ("up", "receptance"), cached=cached)
+    y = _dense(t, spec, spec.d_ff, mixed["up"])
+    gate = ops.linear(t, "receptance", mixed["receptance"], x.shape[-1])
+    return ops.multiply(t, "gated", curves.activation(t, "receptance_activation", gate, "sigmoid"), y)
 
 
 def _groups(spec: Dense | MoE, name: str) -> Number:

@@ -348,7 +348,7 @@ def _whole_sublayer(t: Trace, name: str, block: Sublayers, around: Around, h: Te
     if name == "cross_attention" and block.cross_attention is not None and around.memory is not None:
         return cross_attention(t, block.cross_attention, around, h, split.enter(t, "memory", around.memory))
     assert block.feed_forward is not None
-    return feed_forward(t, block.feed_forward, h, x, block.norm)
+    return feed_forward(t, block.feed_forward, h, x, block.norm, cached=around.cached)
 
 
 def _scaled(t: Trace, stack: Stack, name: str, y: Tensor) -> Tensor:

@@ -68,6 +68,7 @@ WHOLE: Final[tuple[tuple[str, Callable[[Any], bool]], ...]] = (
     ("a norm before an output projection", lambda b: any(
         getattr(each, "inner_norm", None) is not None for each in (b.attention, b.feed_forward))),
     ("a cell or convolution", lambda b: b.recurrent is not None and b.recurrent.kind not in RECURRENT),
+    ("a gate of all columns", lambda b: getattr(b.feed_forward, "channel_mix", False)),
     ("experts with norms of their own", lambda b: getattr(b.feed_forward, "separate_norms", False)),
     ("experts that read a latent", lambda b: getattr(b.feed_forward, "latent", None) is not None),
 )
@@ -87,7 +88,8 @@ TOGETHER: Final[tuple[tuple[str, Callable[[Any], bool], dict[str, str]], ...]] =
     ("experts of queries", lambda m: any(projects_by_experts(b) for _, b in located_blocks(m)),
      {"tp": "ranks", "ep": "ranks", **_PARTS}),
     ("recurrent layers or convolutions", lambda m: any(
-        b.recurrent is not None or b.convolution is not None for _, b in located_blocks(m)), _PARTS),
+        b.recurrent or b.convolution or getattr(b.feed_forward, "channel_mix", False)
+        for _, b in located_blocks(m)), _PARTS),
     ("sinks", lambda m: any(getattr(b.attention, "sinks", False) for _, b in located_blocks(m)), _PARTS),
     ("an indexer", lambda m: any(
         getattr(b.attention, "indexer", None) is not None for _, b in located_blocks(m)), _PARTS),

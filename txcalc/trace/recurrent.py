@@ -20,7 +20,6 @@ from txcalc.trace.tensors import Number, Role, Tensor
 if TYPE_CHECKING:
     from txcalc.spec.base import Activation
     from txcalc.spec.layers import (
-        FourierMixing,
         GatedDelta,
         KimiDelta,
         LightningAttention,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
         Recurrent,
         ShortConvolution,
     )
+    from txcalc.spec.rnn import RGLRU, WKV, FourierMixing
 
 
 def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Tensor | None = None) -> Tensor:
@@ -117,6 +117,48 @@ def _kimi_delta(t: Trace, spec: KimiDelta, x: Tensor, *, cached: bool) -> Tensor
     return _gated_output(t, b, n, width, d, norm_width=spec.head_dim, bias=False, act="sigmoid")
 
 
+def _rg_lru(t: Trace, spec: RGLRU, x: Tensor, *, cached: bool) -> Tensor:
+    """arXiv 2402.19427, equations 1 to 4: h <- a h + sqrt(1 - a^2) i x: no matrix product."""
+    b, n, d = x.shape
+    width = spec.inner // spec.heads
+    gate = curves.activation(t, "activation", ops.linear(t, "gate", x, spec.inner, bias=True), spec.activation)
+    ops.linear(t, "in_proj", x, spec.inner, bias=True)
+    channels = _causal(t, t.tensor(b, spec.inner, n, label="in"), spec.conv, bias=True, cached=cached,
+                       held=spec.conv - 1)
+    for name in ("input_gate", "recurrence_gate"):
+        t.op(name, "linear", weights={"weight": (spec.heads, width, width), "bias": (spec.heads, width)},
+             products=(Product(spec.heads, b * n, width, width),), saves=(channels,))
+    ops.parameter(t, "decay", spec.inner)
+    _recurrence(t, b, n, spec.inner, products=0, cached=cached)
+    y = ops.multiply(t, "gated", t.tensor(b, n, spec.inner, label="recurrence"), gate)
+    return ops.linear(t, "out_proj", y, d, bias=True)
+
+
+def _wkv(t: Trace, spec: WKV, x: Tensor, *, cached: bool) -> Tensor:
+    """arXiv 2305.13048, equations 19 to 22: a numerator, a denominator and the largest exponent for each channel."""
+    b, n, d = x.shape
+    mixed = mixed_with_last(t, x, ("key", "value", "receptance"), cached=cached)
+    for name, each in mixed.items():
+        ops.linear(t, name, each, spec.inner)
+    for name in ("time_decay", "time_first"):
+        ops.parameter(t, name, spec.inner)
+    _recurrence(t, b, n, 3 * spec.inner, products=0, cached=cached)
+    gate = curves.activation(t, "activation", t.tensor(b, n, spec.inner, label="receptance"), "sigmoid")
+    return ops.linear(t, "output", ops.multiply(t, "gated", gate, t.tensor(b, n, spec.inner, label="recurrence")), d)
+
+
+def mixed_with_last(t: Trace, x: Tensor, names: tuple[str, ...], *, cached: bool) -> dict[str, Tensor]:
+    """For each name a mix of ``x`` (b, n, d) and itself one token later; the last token's vector is a state."""
+    b, n, d = x.shape
+    before = t.tensor(b, n, d, label="tokens before")
+    for name in names:
+        rest = t.tensor(d, role=Role.WEIGHT, label=f"1 - mix of {name}")
+        t.op(f"mix.{name}", "scale", weights={"": (d,)}, saves=(x, before, rest))
+    if cached:
+        t.op("shift_state", "elementwise", cache=Cache("state", d, 1, b))
+    return {name: t.tensor(b, n, d, label=f"mixed {name}") for name in names}
+
+
 def _gated_convolution(t: Trace, spec: ShortConvolution, x: Tensor, *, cached: bool) -> Tensor:
     """c * convolution(b * x) for three projections b, c and x, which lie in one tensor and are kept as that."""
     b, n, d = x.shape
@@ -141,20 +183,22 @@ def _short_convolution(
     curves.activation(t, "conv_activation", y, "silu")
 
 
-def _causal(t: Trace, x: Tensor, width: Number, *, bias: bool, cached: bool) -> Tensor:
+def _causal(
+    t: Trace, x: Tensor, width: Number, *, bias: bool, cached: bool, held: Number | None = None
+) -> Tensor:
     """A depthwise causal convolution: each channel looks at its last ``width`` inputs, which it keeps as state.
 
     As ``transformers`` runs it without a package of kernels: with zeros on both sides, so that it also stands on
     ``width - 1`` positions after the last, which are dropped. Inputs of the past are put before the new ones, all
-    ``width`` of them; a single new token has no zeros around those.
+    ``width`` of them; a single new token has no zeros around those. ``held``: as many as are kept, and no zeros.
     """
     b, channels, n = x.shape
     past = t.workload.past if cached else 0
     after = n + 1 if t.size(n) == 1 else n + 2 * width - 1
-    positions = n + width - 1 if t.size(past) == 0 else after
+    positions = n + width - 1 if t.size(past) == 0 else after if held is None else n
     y = ops.convolution(t, "conv", x, channels, positions, (width,), bias=bias, groups=channels)
     if cached:
-        t.op("conv_state", "elementwise", cache=Cache("state", channels, width, b))
+        t.op("conv_state", "elementwise", cache=Cache("state", channels, width if held is None else held, b))
     return y.view(b, n, channels)
 
 
@@ -207,5 +251,5 @@ def linear_attention(t: Trace, spec: LinearAttention, x: Tensor) -> None:
 _LAYERS: Final[Mapping[str, Callable[..., Tensor]]] = {
     "mamba": _mamba, "mamba2": _mamba2, "gated-delta": _gated_delta, "kimi-delta": _kimi_delta,
     "lightning": _lightning, "short-convolution": _gated_convolution, "convolution": convolution,
-    "fourier": _fourier,
+    "fourier": _fourier, "rg-lru": _rg_lru, "wkv": _wkv,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ from txcalc.check.reference.layers import (
     contexts,
     dense,
 )
+from txcalc.check.reference.mixes import ChannelMix
 from txcalc.check.reference.per_layer import LayerInput
 from txcalc.check.reference.recurrent import AnyRecurrence, build_recurrence
 from txcalc.spec.facts import shares_keys
@@ -175,6 +177,8 @@ class Block(nn.Module):
                 self.feed_forward = ExpertsApart(feed_forward, width, options, norm)
             case MoE():
                 self.feed_forward = MixtureOfExperts(feed_forward, width, options)
+            case DenseSpec(channel_mix=True):
+                self.feed_forward = ChannelMix(feed_forward, width, options)
             case DenseSpec():
                 self.feed_forward = dense(feed_forward, width, options)
         adapter = block.adapter
@@ -249,8 +253,10 @@ class Block(nn.Module):
             x = self._residual("cross_attention", x, lambda y: cross(y, memory, cache and cache.cross_attention))
         if feed_forward is not None:
             given = x
-            x = self._residual("feed_forward", x, lambda y: (
-                feed_forward(y, given) if isinstance(feed_forward, ExpertsApart) else feed_forward(y)))
+            more: tuple[Any, ...] = (given,) if isinstance(feed_forward, ExpertsApart) else ()
+            if isinstance(feed_forward, ChannelMix):
+                more = (cache and cache.feed_forward,)
+            x = self._residual("feed_forward", x, lambda y: feed_forward(y, *more))
         return x
 
     def _recur(self, x: Tensor, cache: LayerCache | None, memory: Tensor | None) -> Tensor:

@@ -77,9 +77,10 @@ class LayerCache:
     latents: Growing = field(default_factory=Growing)
     index: Growing = field(default_factory=Growing)
     recurrent: State = field(default_factory=State)
+    feed_forward: State = field(default_factory=State)
     cross_attention: KeyValues = field(default_factory=KeyValues)
 
     def bytes(self) -> int:
         """Bytes of all that this block keeps."""
-        parts = (self.attention, self.latents, self.index, self.recurrent, self.cross_attention)
+        parts = (self.attention, self.latents, self.index, self.recurrent, self.feed_forward, self.cross_attention)
         return sum(part.bytes() for part in parts)

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from txcalc.check.reference.cache import State
 from txcalc.check.reference.cells import BothWays, Convolution1D, Recurrence
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
+from txcalc.check.reference.mixes import GatedUnit, TimeMix
 from txcalc.spec import rnn
 from txcalc.spec.layers import (
-    FourierMixing,
     GatedDelta,
     KimiDelta,
     LightningAttention,
@@ -312,7 +312,7 @@ class Fourier(nn.Module):
 
 AnyRecurrence = (
     DeltaRule | ChannelDeltaRule | StateSpace | SelectiveScan | Lightning | GatedConvolution | Fourier
-    | Recurrence | BothWays | Convolution1D
+    | Recurrence | BothWays | Convolution1D | GatedUnit | TimeMix
 )
 
 
@@ -336,8 +336,12 @@ def build_recurrence(
             return ChannelDeltaRule(plan, d_model, options)
         case ShortConvolution():
             return GatedConvolution(plan, d_model, options)
-        case FourierMixing():
+        case rnn.FourierMixing():
             return Fourier(options)
+        case rnn.RGLRU():
+            return GatedUnit(plan, d_model, options)
+        case rnn.WKV():
+            return TimeMix(plan, d_model, options)
         case LightningAttention():
             return Lightning(plan, d_model, options)
 

@@ -1,0 +1,137 @@
+"""Linear recurrences of one number, or a few, for each channel; and mixes with the token before."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from txcalc.check.reference.cache import State
+from txcalc.check.reference.layers import Dense, Options, activate, dropout_or_nothing
+from txcalc.spec import layers, rnn
+
+
+class HeadLinear(nn.Module):
+    """A linear layer of each head's own columns."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        own = width // heads
+        self.weight = nn.Parameter(torch.randn(heads, own, own) * own**-0.5)
+        self.bias = nn.Parameter(torch.zeros(heads, own))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, n, width) to the same shape."""
+        heads, own = self.bias.shape
+        rows = x.reshape(-1, heads, own).transpose(0, 1)
+        return torch.baddbmm(self.bias.unsqueeze(1), rows, self.weight).transpose(0, 1).reshape(x.shape)
+
+
+class GatedUnit(nn.Module):
+    """Griffin's recurrent block (arXiv 2402.19427, section 2.4)."""
+
+    def __init__(self, plan: rnn.RGLRU, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.curve, self.width = plan.activation, d_model
+        self.gate, self.in_proj = nn.Linear(d_model, plan.inner), nn.Linear(d_model, plan.inner)
+        self.conv = nn.Conv1d(plan.inner, plan.inner, plan.conv, groups=plan.inner, padding=plan.conv - 1)
+        self.input_gate, self.recurrence_gate = (HeadLinear(plan.inner, plan.heads) for _ in range(2))
+        self.decay = nn.Parameter(torch.zeros(plan.inner))
+        self.out_proj = nn.Linear(plan.inner, d_model)
+        self.dropout = dropout_or_nothing(options.dropout)
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        gate, u = activate(self.curve, self.gate(x)), self._convolved(self.in_proj(x), cache)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        log_decay = -8.0 * torch.sigmoid(self.recurrence_gate(u)).to(wide) * F.softplus(self.decay.to(wide))
+        scale = torch.sqrt(1 - torch.exp(2 * log_decay))
+        state = None if cache is None else cache.state
+        if state is None:  # the first token is not scaled
+            scale = torch.cat((torch.ones_like(scale[:, :1]), scale[:, 1:]), dim=1)
+            state = torch.zeros_like(scale[:, 0])
+        inputs, out = (u * torch.sigmoid(self.input_gate(u))).to(wide) * scale, []
+        for i in range(x.shape[1]):
+            state = log_decay[:, i].exp() * state + inputs[:, i]
+            out.append(state)
+        if cache is not None:
+            cache.state = state
+        result: Tensor = self.dropout(self.out_proj(torch.stack(out, dim=1).to(x.dtype) * gate))
+        return result
+
+    def _convolved(self, x: Tensor, cache: State | None) -> Tensor:
+        """Zeros stand before the first token and behind the last of a first call; later inputs follow cached ones."""
+        inputs, n, before = x.transpose(1, 2), x.shape[1], self.conv.kernel_size[0] - 1
+        old = None if cache is None else cache.inputs
+        if cache is not None:
+            known = F.pad(inputs[..., :0], (before, 0)) if old is None else old
+            cache.inputs = torch.cat((known, inputs), dim=-1)[..., n:].clone()
+        if old is None:
+            return self.conv(inputs)[..., :n].transpose(1, 2)
+        joined = torch.cat((old, inputs), dim=-1)
+        return F.conv1d(joined, self.conv.weight, self.conv.bias, groups=x.shape[-1]).transpose(1, 2)
+
+
+class Mixes(nn.Module):
+    """For each name a mix, column by column, of a token's vector and the one before, which is zeros at first."""
+
+    def __init__(self, names: tuple[str, ...], d_model: int) -> None:
+        super().__init__()
+        for name in names:
+            self.register_parameter(name, nn.Parameter(torch.rand(d_model)))
+
+    def forward(self, x: Tensor, cache: State | None) -> list[Tensor]:
+        """(b, n, d) to as many of the same shape."""
+        last = torch.zeros_like(x[:, :1]) if cache is None or cache.inputs is None else cache.inputs
+        if cache is not None:
+            cache.inputs = x[:, -1:].clone()
+        before = torch.cat((last, x[:, :-1]), dim=1)
+        return [x * mix + before * (1 - mix) for mix in self.parameters()]
+
+
+class TimeMix(nn.Module):
+    """RWKV's time mixing (arXiv 2305.13048, section 3.1.2): sums as their largest exponent and a rest."""
+
+    def __init__(self, plan: rnn.WKV, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.mix = Mixes(("key", "value", "receptance"), d_model)
+        self.key, self.value, self.receptance = (nn.Linear(d_model, plan.inner, bias=False) for _ in range(3))
+        self.time_decay, self.time_first = (nn.Parameter(torch.zeros(plan.inner)) for _ in range(2))
+        self.output = nn.Linear(plan.inner, d_model, bias=False)
+        self.dropout = dropout_or_nothing(options.dropout)
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        mixed = zip((self.key, self.value, self.receptance), self.mix(x, cache), strict=True)
+        k, v, r = (project(each) for project, each in mixed)
+        k, v, decay, first = k.to(wide), v.to(wide), -self.time_decay.to(wide).exp(), self.time_first.to(wide)
+        state = None if cache is None else cache.state
+        zeros = torch.zeros_like(k[:, 0])
+        over, under, most = (zeros, zeros, zeros - 1e38) if state is None else state.unbind(1)
+        out = []
+        for i in range(x.shape[1]):
+            top = torch.maximum(most, k[:, i] + first)
+            old, new = torch.exp(most - top), torch.exp(k[:, i] + first - top)
+            out.append((old * over + new * v[:, i]) / (old * under + new))
+            top = torch.maximum(most + decay, k[:, i])
+            old, new = torch.exp(most + decay - top), torch.exp(k[:, i] - top)
+            over, under, most = old * over + new * v[:, i], old * under + new, top
+        if cache is not None:
+            cache.state = torch.stack((over, under, most), dim=1)
+        result: Tensor = self.dropout(self.output(torch.sigmoid(r) * torch.stack(out, dim=1).to(x.dtype)))
+        return result
+
+
+class ChannelMix(Dense):
+    """RWKV's channel mixing: a feed-forward of a mix with the token before, gated by another one."""
+
+    def __init__(self, plan: layers.Dense, d_model: int, options: Options) -> None:
+        super().__init__(d_model, plan.d_ff, plan.activation, plan.gated, plan.bias, options.dropout, plan.inner_norm)
+        self.mix = Mixes(("up", "receptance"), d_model)
+        self.receptance = nn.Linear(d_model, d_model, bias=False)
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        up, receptance = self.mix(x, cache)
+        return torch.sigmoid(self.receptance(receptance)) * super().forward(up)
