@@ -23,9 +23,11 @@ def on_meta() -> Iterator[None]:
 
 
 def own_config(cls: Any, parsed: Any) -> Any:
-    """What a class reads of a whole configuration: its text, where it has no more, as ``AutoModel`` hands it on."""
-    text = parsed.sub_configs.get("text_config")
-    return parsed.get_text_config() if text is not None and text is getattr(cls, "config_class", None) else parsed
+    """What a class reads of a whole configuration: its text or decoder, where it has no more."""
+    for name, kind in parsed.sub_configs.items():
+        if kind is not None and kind is getattr(cls, "config_class", None):
+            return getattr(parsed, name)
+    return parsed
 
 
 def unique_params(model: Any) -> int:

@@ -286,6 +286,10 @@ CASES: dict[str, dict[str, list[Any]]] = {
     "mamba2": {"vocab_size": [101], "hidden_size": [24], "num_heads": [8], "head_dim": [6], "state_size": [5, 7],
                "n_groups": [1, 2], "conv_kernel": [3, 4], "num_hidden_layers": [2, 3], "use_conv_bias": [True, False],
                "use_bias": [True, False], "tie_word_embeddings": [True, False], "expand": [2]},
+    **{f"musicgen{kind}_decoder": {
+        "vocab_size": [101], "hidden_size": [24, 40], "num_hidden_layers": [2, 3], "ffn_dim": [37, 53],
+        "num_attention_heads": [2, 4], "num_codebooks": [1, 3], "max_position_embeddings": [67, 97],
+        "scale_embedding": [True, False]} for kind in ("", "_melody")},
     "mamba": MAMBA,
     "rwkv": {"vocab_size": [101], "hidden_size": [24, 40], "num_hidden_layers": [2, 3], "intermediate_size": [None, 53],
              "context_length": [67], "attention_hidden_size": [None], "tie_word_embeddings": [True, False]},
@@ -361,7 +365,9 @@ def nested(case: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 _ADAPTED = {f"{part}_config": [{"adapter_out_dim": 32}] for part in ("vision", "audio")}
-WHOLE = {"emu3": nested(LLAMA | {"pad_token_id": [0]}),
+WHOLE = {**{f"musicgen{kind}": {"decoder": nested(CASES[f"musicgen{kind}_decoder"])["text_config"]}
+            for kind in ("", "_melody")},
+         "emu3": nested(LLAMA | {"pad_token_id": [0]}),
          "dots3_note": nested(CASES["dots3_note_text"] | {"hidden_size": [32]}) | _ADAPTED}
 """Of types whose text alone is read: its fields vary, those beside it are no one's."""
 CASES |= {name: listed_case(name) for name, row in FAMILIES.items()

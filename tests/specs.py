@@ -225,7 +225,8 @@ def specs(draw: st.DrawFn) -> Model:
         data |= {"unread_memory": 17, "cross_attention": draw(attentions(rotary=False, crossing=True))}
     head = draw(st.sampled_from(("lm", "untied", "transform", "wide", "none", "classifier", "projection")))
     data["head"] = {
-        "lm": {"tied": True, "bias": draw(flags)}, "untied": {"tied": False, "bias": draw(flags)},
+        "lm": {"tied": True, "bias": draw(flags)},
+        "untied": {"tied": False, "bias": draw(flags), "copies": draw(st.sampled_from((1, 1, 3)))},
         "transform": {"tied": draw(flags), "bias": True, "transform": {
             "activation": "gelu", "norm": draw(norms()), "hidden": draw(st.sampled_from((None, 13)))},
                       "unused_bias": draw(flags)},

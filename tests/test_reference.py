@@ -130,6 +130,7 @@ CAUSAL = {
         "heads": 6, "kv_heads": 3, "head_dim": 4, "query_experts": 5, "window": 4, "bias": {"o": True}},
         "position": {"kind": "rope"}, "feed_forward": {
             "kind": "moe", "experts": 5, "active_experts": 2, "d_ff": 7, "output_bias": True}},
+    "heads of codebooks": {"head": {"tied": False, "copies": 3, "softcap": 3.0}, "token_tables": [{"rows": VOCAB}]},
     "tokens without logits": {"extra_tokens": 3, "head": {"tied": False}},
     "state space": {"attention": None, "recurrent": {**MAMBA, "bias": True}},
     "selective scan": {"attention": None, "recurrent": {

@@ -127,9 +127,10 @@ def measured(config: dict[str, Any], spec: Model, model: Any) -> Iterator[tuple[
     device = "cpu" if config["model_type"] in READS_ROUTES else "meta"
     if device == "cpu":
         model = model.to_empty(device=device)
+    rows = BATCH * getattr(spec.head, "copies", 1)  # each codebook's tokens are a row
     try:
         with torch.device(device), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            out = model(input_ids=torch.zeros(BATCH, SEQ, dtype=torch.long), use_cache=True)
+            out = model(input_ids=torch.zeros(rows, SEQ, dtype=torch.long), use_cache=True)
     except CAN_FAIL:
         return
     phase = "prefill" if "past_key_values" in out and is_causal(spec) else "forward"

@@ -304,6 +304,8 @@ class Inputs:
             case ContrastiveHead():
                 return (torch.arange(b, device=self.device),)
         pairs = head.pair_labels if isinstance(head, LMHead) else 0
+        if isinstance(head, LMHead) and head.copies > 1:
+            return tuple(self.ids(length) for _ in range(head.copies))
         return (self.ids(length), *([self._choose(pairs, b)] if pairs else []))
 
 

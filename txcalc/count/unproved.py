@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal, located_blocks, projects_by_experts, unpatched, unread
-from txcalc.spec.inputs import ClassifierHead
 from txcalc.spec.layers import AttentionBias, DenseBias
 from txcalc.spec.projections import AttentionGroups, DenseGroups, UnusedProjections
 from txcalc.spec.words import form
@@ -36,7 +35,7 @@ MODELS: Final[Rows] = (
     ("queries that read a tower", lambda spec: spec.tower is not None and spec.tower.resampler is not None),
     ("a tower of sounds", lambda spec: spec.tower is not None and spec.tower.input.kind == "frames"),
     ("entities that are not there", lambda spec: spec.entities is not None),
-    ("a distilled head", lambda spec: isinstance(spec.head, ClassifierHead) and spec.head.copies > 1),
+    ("several heads", lambda spec: getattr(spec.head, "copies", 1) > 1),
     ("keys that layers share where several layers make their own", lambda spec: _any(spec, _shares) and sum(
         b.attention is not None and not _shares(b) for b in _blocks(spec)) > 1),
 )

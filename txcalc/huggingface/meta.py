@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import NO_ROPE, decoder, experts
 from txcalc.huggingface.importer import lm_classes
 from txcalc.huggingface.layerwise import all_but, every, layer_types, listed_layers, rotary, sparse, where, windows
-from txcalc.huggingface.multimodal import image_tower, inverse, text_stack, whole_squares
+from txcalc.huggingface.multimodal import image_tower, inverse, part_of, text_stack, whole_squares
 from txcalc.huggingface.openai import TWO_MORE
 from txcalc.huggingface.rows import NORMS, WIDTH, Family, Fields, Rows, flag, gated, given, plain, size, some
 from txcalc.huggingface.vision import patches, vit_tower
@@ -66,7 +66,32 @@ def _llama4_tower(c: Config, _: str) -> Data:
     return {**tower, "projector": {"merge": merge, "hidden": [layer, layer]}}
 
 
+def _musicgen(prefix: str, *, reads: bool) -> dict[str, Family]:
+    """Decoders of sound in codebooks (arXiv 2306.05284), alone: their texts' encoder and the sound's are no part."""
+    read: dict[str, Any] = {"unread_memory": size("hidden_size"), "cross_attention": {
+        "heads": size("num_attention_heads")}} if reads else {}
+    type_ = prefix.replace("genM", "gen_m").lower()
+    own = decoder(
+        lm_classes(prefix), attention={"heads": size("num_attention_heads")}, bias=False, norm="layernorm",
+        position={"kind": "sinusoidal"}, tied=False,
+        feed_forward=plain(d_ff=size("ffn_dim"), bias=False, act="activation_function"), extra_tokens=1,
+        token_tables=lambda c: [{"rows": c.size("vocab_size") + 1}] * (c.size("num_codebooks") - 1),
+        ignore="tie_word_embeddings scale_embedding audio_channels initializer_factor cross_attention_hidden_size",
+        finish=lambda c, kind, spec: spec | ({} if kind == "none" else {
+            "head": {**spec["head"], "copies": c.size("num_codebooks")}}), **read)
+
+    def build(c: Config, kind: str) -> Data:
+        c.ignore("text_encoder", "audio_encoder", "num_chroma", "chroma_length")
+        part, _ = part_of(c, "decoder", f"{type_}_decoder", only=True)
+        spec = own.build(part, kind)
+        part.finish()
+        return spec
+
+    return {f"{type_}_decoder": own, type_: Family(build, {f"{prefix}ForCausalLM": "lm"})}
+
+
 ROWS: Final[Rows] = {
+    **_musicgen("Musicgen", reads=True), **_musicgen("MusicgenMelody", reads=False),
     "llama4": Family(_llama4, {"Llama4ForConditionalGeneration": "lm"}, ("llama4_vision_model",)),
     "llama": llama("Llama"),
     "cwm": decoder("Cwm", layers=[windows(all_but(every(4, first=0)))]),

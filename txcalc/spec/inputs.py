@@ -218,8 +218,11 @@ class LMHead(Spec):
     transform: HeadTransform | None = None
     maxout: Annotated[Maxout | None, "a maxout layer before the logits (arXiv 1409.0473, A.2.2)"] = None
     pair_labels: Annotated[Count, "classes of a second head, on the pooled vector (next sentence)"] = 0
+    copies: Annotated[Size, "heads side by side, each of a codebook of its own (MusicGen)"] = 1
 
     def _check(self) -> None:
+        if self.copies > 1 and (self.tied or self.unused_bias or self.pair_labels):
+            raise FieldError(("copies",), "several heads have weights of their own, and nothing beside them")
         if self.transform is not None and self.maxout is not None:
             raise FieldError(("maxout",), "a head has a transform or a maxout layer before it, not both")
         if self.tied and self.transform is not None and self.transform.width is not None:

@@ -260,9 +260,11 @@ def _predict(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> tuple[Ten
         return (megatron.column(t, x, {"head": (spec.vocab, "output")}, bias=head.bias, tied=tied, kind="head"),)
     x = x if t.layout.sp and spec.pooler is not None else split.enter(t, "head", x)
     logits: tuple[Tensor, ...] = (x,)
+    if head.copies > 1 and (t.workload.loss or "plain") not in ("plain", "fp32"):
+        raise SpecError("several heads have a loss each, of whole logits: plain or fp32", field="loss")
     if t.workload.loss != "fused":
         chunks = words.number(t.workload.loss)
-        with t.frame(*((x,) if chunks else ())):
+        with t.frame(*((x,) if chunks else ())), t.scope("", copies=head.copies, calls=head.copies):
             logits = tuple(y if head.softcap is None else curves.cap(t, "head_softcap", y)
                            for y in _products(t, spec, head, x, chunks))
     if t.code.shifts_logits:

@@ -43,7 +43,7 @@ def loss(t: Trace, spec: Model, scores: Scores) -> None:
     if head.kind == "contrastive":
         (_pairs_loss if head.loss == "sigmoid" else _contrastive_loss)(t, "loss", *logits)
         return
-    copies = head.copies if head.kind == "classifier" else 1
+    copies = head.copies
     with t.scope("", copies=copies, calls=copies):
         if head.kind == "lm" and t.workload.loss == "fused":
             total = _fused(t, "loss", spec, head, logits[0])

@@ -244,6 +244,10 @@ class Top(nn.Module):
             self.head_transform, width = HeadTransform(head.transform, width, own), own
         if head.maxout is not None:
             self.maxout, width = Maxout(head.maxout, width), head.maxout.width
+        if head.copies > 1:
+            self.head = Repeated(partial(nn.Linear, width, model.vocab, bias=head.bias), head.copies)
+            self.head_softcap = None if head.softcap is None else Softcap(head.softcap)
+            return
         linear = nn.Linear(width, model.vocab, bias=head.bias)
         if head.tied and table is not None:
             linear.weight = table.weight
@@ -276,6 +280,10 @@ class Top(nn.Module):
             case ClassifierHead() as head:
                 read = pooled if head.of == "first" else None
                 return Output(hidden, read, *self._classes(head, hidden, pooled))
+            case LMHead() if isinstance(self.head, Repeated):
+                x, cap = self._read(hidden), self.head_softcap or nn.Identity()
+                first, *rest = (cap(one(x)) for one in self.head)
+                return Output(hidden, None, first, tuple(rest))
             case LMHead():
                 logits = self._predicted(self._read(hidden))
                 if self.pair_head is None:

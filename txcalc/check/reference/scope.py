@@ -99,7 +99,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.TransformerXLPosition: {"kind", "per_layer", "cached"},
     inputs.HeadTransform: {"activation", "bias", "norm", "width", "hidden"},
     inputs.Maxout: {"width", "pieces", "bias"},
-    inputs.LMHead: {"kind", "tied", "bias", "unused_bias", "softcap", "transform", "maxout", "pair_labels"},
+    inputs.LMHead: {"kind", "tied", "bias", "unused_bias", "softcap", "transform", "maxout", "pair_labels", "copies"},
     inputs.ClassifierHead: {"kind", "labels", "bias", "of", "transform", "copies"},
     inputs.ContrastiveHead: {"kind", "width", "loss"},
     inputs.ProjectionHead: {"kind", "width", "of", "hidden"},
