@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from txcalc.check import measure  # noqa: E402
+from txcalc.check import measure, validate  # noqa: E402
 from txcalc.check.reference.transformer import build  # noqa: E402
 from txcalc.check.sibling import sibling  # noqa: E402
 from txcalc.spec.facts import positions  # noqa: E402
@@ -85,8 +85,8 @@ def test_states_do_not_grow_and_latents_are_all_that_is_cached() -> None:
 
 
 def test_what_can_be_compared() -> None:
-    assert measure.keeps_exactly(spec("latents"))
-    assert not measure.keeps_exactly(spec("delta"))
+    assert validate.keeps_exactly(spec("latents"))
+    assert not validate.keeps_exactly(spec("delta"))
     assert measure.positions(spec("image").input, 99) == 9 + 2
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal, get_args
+from typing import Final, Literal, Self, get_args
 
 from txcalc.document import Part
 
@@ -27,6 +27,13 @@ class Row(Part):
     verdict: Verdict
     how: str
     differences: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, quantity: str, counted: int, measured: int, how: str, differences: Iterable[str] = ()) -> Self:
+        """Two numbers that must be equal, without any differences."""
+        found = tuple(differences)
+        return cls(quantity=quantity, counted=counted, measured=measured, how=how, differences=found,
+                   verdict="DIFFERS" if found or counted != measured else "equal")
 
 
 class Validation(Part):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from math import prod
 from typing import Final
 
 from txcalc.answer.validation import Row
@@ -68,11 +69,8 @@ def _bytes(spec: Model, t: Trace, checkpoint: Checkpoint) -> Row:
 
 
 def _row(quantity: str, counted: int, measured: int, notes: list[str], t: Trace, checkpoint: Checkpoint) -> Row:
-    equal = counted == measured
-    return Row(
-        quantity=quantity, counted=counted, measured=measured, verdict="equal" if equal else "DIFFERS",
-        how="; ".join([checkpoint.kind, *notes]), differences=() if equal else tuple(_strangers(t, checkpoint)),
-    )
+    return Row.of(quantity, counted, measured, "; ".join([checkpoint.kind, *notes]),
+                  () if counted == measured else _strangers(t, checkpoint))
 
 
 def _copies(spec: Model, t: Trace, checkpoint: Checkpoint, excess: int) -> tuple[int, list[str]]:
@@ -98,7 +96,7 @@ def _buffers(checkpoint: Checkpoint) -> list[str]:
 
 def _strangers(t: Trace, checkpoint: Checkpoint) -> Iterator[str]:
     """Tensors of a size that nothing in the model has, a few of them, and which types there are."""
-    sizes = {size for op in t.ops for _, shape in op.weights for size in [_size(shape)]}
+    sizes = {prod(shape) for op in t.ops for _, shape in op.weights}
     strange = [(name, tensor) for name, tensor in checkpoint.stored.items()
                if tensor.elements not in sizes and name not in checkpoint.buffers]
     yield from (f"only in the file: {name} {tensor.shape} {tensor.dtype}" for name, tensor in strange[:_SHOWN])
@@ -107,10 +105,3 @@ def _strangers(t: Trace, checkpoint: Checkpoint) -> Iterator[str]:
     types = Counter(tensor.dtype for tensor in checkpoint.stored.values())
     if len(types) > 1:
         yield "types in the file: " + ", ".join(f"{count:,} {name}" for name, count in types.most_common())
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    product = 1
-    for side in shape:
-        product *= side
-    return product

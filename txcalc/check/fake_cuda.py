@@ -133,17 +133,18 @@ def _on_cuda() -> Any:
         devices = (args[0].device, args[0].device, torch.device("cpu"), torch.device("cpu"))
         return tuple(FakeTensor(mode, x, device) for x, device in zip(found, devices, strict=True))
 
-    norm_backward = torch.ops.aten._fused_rms_norm_backward.default
-
-    @register_op_impl(norm_backward)  # type: ignore[untyped-decorator]
     def contiguous(mode: FakeTensorMode, func: Any, *args: Any, **kwargs: Any) -> tuple[FakeTensor | None, ...]:
-        """The kernel's gradients are contiguous, however those that it is given lie (cuda/layer_norm_kernel.cu)."""
-        _, x, _, _, weight, wanted = args
+        """The kernel's gradients are contiguous, however those that it is given lie (cuda/layer_norm_kernel.cu,
+        ``LEGACY_CONTIGUOUS_MEMORY_FORMAT`` in it). Weights stand before the last argument, which are wanted."""
+        *given, wanted = args
+        learned = given[-len(wanted) + 1:]
         with mode:
-            return tuple(each.new_empty(each.shape) if want else None
-                         for each, want in zip((x, weight), wanted, strict=True))
+            return tuple(each.new_empty(each.shape) if want and each is not None else None
+                         for each, want in zip((given[1], *learned), wanted, strict=True))
 
-    meta_table[norm_backward] = contiguous  # else its decomposition is run
+    for norm_backward in (torch.ops.aten._fused_rms_norm_backward, torch.ops.aten.native_layer_norm_backward):
+        register_op_impl(norm_backward.default)(contiguous)  # type: ignore[no-untyped-call]
+        meta_table[norm_backward.default] = contiguous  # else its decomposition is run
 
     for name in IN_PLACE:
         register_op_impl(getattr(torch.ops.aten, name).default)(lambda *_, **__: None)  # type: ignore[no-untyped-call]
@@ -160,17 +161,6 @@ def _on_cuda() -> Any:
 
     meta_table[grouped_mm] = in_any_dtype
 
-    layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
-
-    @register_op_impl(layer_norm_backward)  # type: ignore[untyped-decorator]
-    def contiguous_too(mode: FakeTensorMode, func: Any, *args: Any, **kwargs: Any) -> tuple[FakeTensor | None, ...]:
-        """Likewise (``LEGACY_CONTIGUOUS_MEMORY_FORMAT`` in the same file)."""
-        _, x, _, _, _, weight, bias, wanted = args
-        with mode:
-            return tuple(each.new_empty(each.shape) if want and each is not None else None
-                         for each, want in zip((x, weight, bias), wanted, strict=True))
-
-    meta_table[layer_norm_backward] = contiguous_too
     return library
 
 

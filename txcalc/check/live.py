@@ -125,8 +125,7 @@ def compared_events(ours: Sequence[Event], theirs: Sequence[Any], quantity: str,
         differences = (f"event {at + 1} of {len(counted)}, counted: {(one and one.path) or 'freed'}, "
                        f"{one.live if one else 0:,} B; of {len(real)}, measured: {(other and other[0]) or 'freed'}, "
                        f"{other[1] if other else 0:,} B",)
-    return Row(quantity=quantity, counted=max(counted), measured=max(real),
-               verdict="DIFFERS" if differences else "equal", how=how, differences=differences)
+    return Row.of(quantity, max(counted), max(real), how, differences)
 
 
 def adapted(w: Workload) -> Workload:

@@ -27,7 +27,7 @@ from txcalc.check.measure_modes import LiveMode as _LiveMode
 from txcalc.check.measure_trained import Trained, build
 from txcalc.check.reference.layers import MixtureOfExperts
 from txcalc.check.reference.transformer import Output, Reference
-from txcalc.spec.facts import located_blocks, positions
+from txcalc.spec.facts import positions
 from txcalc.spec.inputs import ClassifierHead, ContrastiveHead, FrameInput, Input, LMHead, PatchInput
 from txcalc.spec.model import Model
 
@@ -307,18 +307,6 @@ class Inputs:
         if isinstance(head, LMHead) and head.copies > 1:
             return tuple(self.ids(length) for _ in range(head.copies))
         return (self.ids(length), *([self._choose(pairs, b)] if pairs else []))
-
-
-_LINEAR_RECURRENCES = ("mamba2", "gated-delta", "kimi-delta", "mamba", "lightning", "rg-lru", "wkv")
-
-
-def keeps_exactly(model: Model) -> bool:
-    """Whether what autograd keeps can be compared: the kernels of linear recurrences keep what they like."""
-    stacks = [model, model.encoder, model.tower]
-    return not any(
-        block.recurrent is not None and block.recurrent.kind in _LINEAR_RECURRENCES
-        for stack in stacks if stack is not None for _, block in located_blocks(stack)
-    )
 
 
 def _end(root: Reference, run: Inputs, loss: bool) -> Tensor:

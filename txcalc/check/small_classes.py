@@ -118,6 +118,5 @@ def _kept(t: Trace, real: Counter[int], quantity: str, how: str) -> Row:
         ours[entry.value // entry.times] += entry.times
     only = [f"only {who}: {times} of {size:,} B" for who, sizes in (("counted", ours - real), ("measured", real - ours))
             for size, times in sizes.items()]
-    return Row(quantity=quantity, counted=sum(size * times for size, times in ours.items()),
-               measured=sum(size * times for size, times in real.items()), verdict="DIFFERS" if only else "equal",
-               how=how, differences=tuple(only))
+    counted, measured = (sum(size * times for size, times in sizes.items()) for sizes in (ours, real))
+    return Row.of(quantity, counted, measured, how, only)

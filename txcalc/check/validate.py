@@ -177,7 +177,7 @@ def parameters(spec: Model) -> Row:
     for op, often in t.placed:
         for path, shape in params.weight_shapes(op).items():
             counted[path] = (shape, counted.get(path, (shape, 0))[1] + often.copies)
-    return _row("parameters", params.params(t), sum(prod(s) * n for s, n in measured.values()), "full size, meta",
+    return Row.of("parameters", params.params(t), sum(prod(s) * n for s, n in measured.values()), "full size, meta",
                 _differences(counted, measured, lambda path, of: f"{path} {of[0]} x{of[1]}"))
 
 
@@ -194,7 +194,7 @@ def flops_rows(spec: Model, *, eager: bool, how: str, device: str) -> Iterator[R
         ("forward", measured.forward, ("forward",)), ("backward", measured.backward, ("backward", "recomputed")))
     for which, got, of in passes:
         counted = by_module(flops.entries(t, *of), measure.module_paths(spec))
-        yield _row(f"FLOPs {which}, {name}", sum(counted.values()), sum(got.values()), how,
+        yield Row.of(f"FLOPs {which}, {name}", sum(counted.values()), sum(got.values()), how,
                    _differences(counted, {k: v for k, v in got.items() if v}, lambda path, n: f"{path} {n:,}"))
 
 
@@ -209,7 +209,7 @@ def kept(spec: Model, case: Case, device: Device, how: str) -> Row:
     ours, theirs = Counter(by_module(activations.kept(t), modules)), Counter[str]()
     for storage in found:
         theirs[storage.path] += storage.nbytes
-    return _row(f"kept activations: {case}", sum(ours.values()), sum(theirs.values()), how,
+    return Row.of(f"kept activations: {case}", sum(ours.values()), sum(theirs.values()), how,
                 _tensor_differences(t, found, ours, theirs, modules))
 
 
@@ -222,7 +222,7 @@ def decoding(spec: Model) -> Iterator[Row]:
         w = Workload.decode(past=SEQ, seq=2, batch=BATCH, source_seq=_source(spec), attention="eager", latents=latents)
         got = measure.flops(spec, w.batch, w.seq, source_seq=w.source_seq, past=w.past, absorbed=w.absorbs).forward
         counted = by_module(flops.entries(trace(spec, w), "forward"), measure.module_paths(spec))
-        yield _row(f"FLOPs decoding{f', latents {latents}' if latents else ''}", sum(counted.values()),
+        yield Row.of(f"FLOPs decoding{f', latents {latents}' if latents else ''}", sum(counted.values()),
                    sum(got.values()), "sibling, meta",
                    _differences(counted, {k: v for k, v in got.items() if v}, lambda path, n: f"{path} {n:,}"))
 
@@ -239,7 +239,8 @@ def cache(spec: Model) -> Row:
     measured = measure.cache_bytes(spec, BATCH, n, steps=STEPS, source_seq=source)
     differences = [f"after {n + i} tokens: counted {c:,}, measured {m:,}"
                    for i, (c, m) in enumerate(zip(counted, measured, strict=True)) if c != m]
-    return _row(f"{kv_cache.LABEL}, prompt and {STEPS} steps", sum(counted), sum(measured), "sibling, cpu", differences)
+    said = f"{kv_cache.LABEL}, prompt and {STEPS} steps"
+    return Row.of(said, sum(counted), sum(measured), "sibling, cpu", differences)
 
 
 def masks(spec: Model) -> Iterator[Row]:
@@ -257,7 +258,7 @@ def masks(spec: Model) -> Iterator[Row]:
         measured = [measure.visible(n, past, causal=causal, window=window, chunk=chunk) for n, past in lengths]
         name = "causal" if causal else "full"
         name += f", window {window}" if window else f", chunk {chunk}" if chunk else ""
-        yield _row(f"masked pairs: {name}", sum(counted), sum(measured), "brute force",
+        yield Row.of(f"masked pairs: {name}", sum(counted), sum(measured), "brute force",
                    [f"{at}: counted {c}, measured {m}" for at, c, m in zip(lengths, counted, measured, strict=True)
                     if c != m])
 
@@ -292,7 +293,7 @@ def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
             differences.append(f"kept bytes are no polynomial of degree {degree} in N")
         if device == "cpu" and not _on_polynomial(peaks, degree):  # CUDA's allocator rounds each tensor up
             differences.append(f"peak bytes {peaks} are no polynomial of degree {degree} in N")
-        yield _row(f"one attention layer, {'eager' if eager else 'flash'}, N = {CURVE[0]:,} to {CURVE[-1]:,}: kept",
+        yield Row.of(f"one attention layer, {'eager' if eager else 'flash'}, N = {CURVE[0]:,} to {CURVE[-1]:,}: kept",
                    sum(counted), sum(m.kept for m in found), f"sibling, {device}", differences)
 
 
@@ -390,9 +391,3 @@ def _on_polynomial(values: list[int], degree: int) -> bool:
     for order in range(1, degree + 2):  # divided differences
         found = [(b - a) / (CURVE[i + order] - CURVE[i]) for i, (a, b) in enumerate(pairwise(found))]
     return not any(found)
-
-
-def _row(quantity: str, counted: int, measured: int, how: str, differences: list[str]) -> Row:
-    equal = counted == measured and not differences
-    return Row(quantity=quantity, counted=counted, measured=measured, verdict="equal" if equal else "DIFFERS", how=how,
-               differences=tuple(differences))

@@ -64,38 +64,19 @@ STEPS: Final = {"radam": 6}
 """The first step in steady state, where it is not the second one: from then on RAdam rectifies."""
 
 
-class Together:
-    """Optimizers one after the other, each with parameters of its own."""
-
-    def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
-        self.optimizers = optimizers
-
-    @property
-    def state(self) -> list[Any]:
-        """The states of all of them."""
-        return [state for each in self.optimizers for state in each.state.values()]
-
-    def step(self) -> None:
-        """The step of each."""
-        for each in self.optimizers:
-            each.step()
-
-    def zero_grad(self) -> None:
-        """Set the gradients to none."""
-        for each in self.optimizers:
-            each.zero_grad()
-
-
-def made(name: str, kernel: str, root: nn.Module, parameters: Sequence[nn.Parameter]) -> Together:
-    """The optimizer of this name with its own defaults; Muon for the matrices of hidden layers, AdamW for the rest."""
+def made(
+    name: str, kernel: str, root: nn.Module, parameters: Sequence[nn.Parameter]
+) -> list[torch.optim.Optimizer]:
+    """The optimizer of this name with its own defaults; of Muon, which has the matrices of hidden layers, and AdamW for
+    the rest."""
     options = KERNELS[kernel]
     if name != "muon":
-        return Together(MADE[name](parameters, **options))
+        return [MADE[name](parameters, **options)]
     inner = {id(module.weight) for path, module in root.named_modules()
              if isinstance(module, nn.Linear) and path != "head"}
     hidden = [p for p in parameters if p.dim() == 2 and id(p) in inner]
     rest = [p for p in parameters if all(p is not each for each in hidden)]
-    return Together(torch.optim.Muon(hidden), torch.optim.AdamW(rest, **options))
+    return [torch.optim.Muon(hidden), torch.optim.AdamW(rest, **options)]
 
 
 def step_live_bytes(
@@ -133,13 +114,12 @@ def step_live_bytes(
 
         with live, live.sharded():
             trained = [p for p in parameters if p.requires_grad]
-            update = made(optimizer, kernel, root, trained)
-            if in_backward:
-                update = Together(*(made(optimizer, kernel, root, [p]).optimizers[0] for p in trained))
-            for p, each in zip(trained, update.optimizers, strict=True) if in_backward else ():
-                p.register_post_accumulate_grad_hook(partial(_at_once, each))
+            groups = [[p] for p in trained] if in_backward else [trained]
+            update = [each for group in groups for each in made(optimizer, kernel, root, group)]
+            for p, each in zip(trained, update, strict=True) if in_backward else ():
+                p.register_post_accumulate_grad_hook(partial(_at_once, [each]))
             for _ in range(STEPS.get(optimizer, 2)):
-                for state in tree_leaves(update.state):  # a number is made where no mode sees it
+                for state in tree_leaves([[*each.state.values()] for each in update]):  # a number is made unseen
                     if isinstance(state, Tensor):
                         live.see(state)
                 live.taken()
@@ -150,8 +130,7 @@ def step_live_bytes(
                 if clip:
                     nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
                 if not in_backward:
-                    update.step()
-                    update.zero_grad()
+                    _at_once(update)
                 del ends
         return list(live.events)
 
@@ -162,9 +141,11 @@ def layers(root: Reference) -> list[nn.Module]:
     return list(dict.fromkeys(block for each in stacks for block in each.blocks_in_order()))
 
 
-def _at_once(optimizer: torch.optim.Optimizer, _: Tensor) -> None:
-    optimizer.step()
-    optimizer.zero_grad()
+def _at_once(update: Sequence[torch.optim.Optimizer], *_: Tensor) -> None:
+    for each in update:
+        each.step()
+    for each in update:
+        each.zero_grad()
 
 
 def _in_order(root: nn.Module, order: Sequence[str]) -> list[nn.Parameter]:

@@ -6,10 +6,21 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+
+class Remembered:
+    """Tensors, and what remembers some."""
+
+    def bytes(self) -> int:
+        """Bytes of all tensors."""
+        parts = tree_leaves([*vars(self).values()])
+        return sum(x.bytes() if isinstance(x, Remembered) else x.nbytes for x in parts
+                   if isinstance(x, Remembered | Tensor))
 
 
 @dataclass
-class KeyValues:
+class KeyValues(Remembered):
     """One attention's cache: keys and values of (b, kv, t, hd)."""
 
     key: Tensor | None = None
@@ -25,13 +36,9 @@ class KeyValues:
         seen = keep + new - 1  # the oldest key that the first of the new queries can see, and all after it
         return key[:, :, -seen:], value[:, :, -seen:]
 
-    def bytes(self) -> int:
-        """Bytes of the two tensors."""
-        return sum(x.numel() * x.element_size() for x in (self.key, self.value) if x is not None)
-
 
 @dataclass
-class Growing:
+class Growing(Remembered):
     """Tensors of (b, t, width) that grow by the tokens of every step: MLA's latents and keys, a layer's inputs."""
 
     parts: tuple[Tensor, ...] = ()
@@ -46,13 +53,9 @@ class Growing:
         self.parts = tuple(part[:, -reach:].clone() for part in whole)
         return tuple(part[:, -(reach + n - 1) :] for part in whole)
 
-    def bytes(self) -> int:
-        """Bytes of all parts."""
-        return sum(x.numel() * x.element_size() for x in self.parts)
-
 
 @dataclass
-class State:
+class State(Remembered):
     """What a recurrence carries: the last inputs of its convolution (b, channels, conv), and its state in float32.
 
     ``cells``: the states of a cell, (b, hidden). ``source``: the encoder's output and its projection, where it attends.
@@ -63,14 +66,9 @@ class State:
     cells: tuple[Tensor, ...] = ()
     source: tuple[Tensor, ...] = ()
 
-    def bytes(self) -> int:
-        """Bytes of all tensors, whatever the length of the target."""
-        parts = (self.inputs, self.state, *self.cells, *self.source)
-        return sum(x.numel() * x.element_size() for x in parts if x is not None)
-
 
 @dataclass
-class LayerCache:
+class LayerCache(Remembered):
     """The caches of one run of one block."""
 
     attention: KeyValues = field(default_factory=KeyValues)
@@ -79,8 +77,3 @@ class LayerCache:
     recurrent: State = field(default_factory=State)
     feed_forward: State = field(default_factory=State)
     cross_attention: KeyValues = field(default_factory=KeyValues)
-
-    def bytes(self) -> int:
-        """Bytes of all that this block keeps."""
-        parts = (self.attention, self.latents, self.index, self.recurrent, self.feed_forward, self.cross_attention)
-        return sum(part.bytes() for part in parts)

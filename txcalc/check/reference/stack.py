@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from txcalc.check.reference.attention import PatchBias, RelativeBias
 from txcalc.check.reference.block import Block, PositionTables, sinusoids
-from txcalc.check.reference.cache import LayerCache
+from txcalc.check.reference.cache import LayerCache, Remembered
 from txcalc.check.reference.distances import query_bias
 from txcalc.check.reference.layers import (
     Normalization,
@@ -39,15 +39,11 @@ from txcalc.spec.model import Model, Stack, Sublayers
 
 
 @dataclass
-class Cache:
+class Cache(Remembered):
     """What generation keeps between steps: one entry per run of a block, in order."""
 
     layers: list[LayerCache]
     length: int = 0
-
-    def bytes(self) -> int:
-        """Bytes of everything cached."""
-        return sum(layer.bytes() for layer in self.layers)
 
 
 class StackModules(nn.Module):
