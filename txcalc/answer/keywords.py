@@ -17,21 +17,8 @@ from txcalc.spec.errors import SpecError, is_size, of_field, unknown_field
 from txcalc.spec.files import Document
 from txcalc.spec.model import Model
 from txcalc.spec.overrides import apply_overrides, parse_overrides
+from txcalc.trace import workload as w
 from txcalc.trace.layout import AXES
-from txcalc.trace.workload import (
-    LEAST,
-    AttentionKernel,
-    DType,
-    Implementation,
-    Kernels,
-    KvDType,
-    Latents,
-    Masked,
-    OptimizerKernel,
-    Precision,
-    Recipe,
-    Workload,
-)
 
 Size = int | str
 """A whole number, or as the command line writes it: ``"4K"``."""
@@ -46,17 +33,17 @@ class Run(TypedDict, total=False):
     past: Size
     source_seq: Size
     images: Size
-    dtype: DType
+    dtype: w.DType
     weights: str
-    kv_dtype: KvDType
+    kv_dtype: w.KvDType
     kv_block: Size
-    attention: AttentionKernel
+    attention: w.AttentionKernel
     dropout: float
-    masked: Masked
-    kernels: Kernels
-    implementation: Implementation
-    latents: Latents
-    recipe: Recipe
+    masked: w.Masked
+    kernels: w.Kernels
+    implementation: w.Implementation
+    latents: w.Latents
+    recipe: w.Recipe
     loss: str
     recompute: str
     offload: bool | str
@@ -64,11 +51,11 @@ class Run(TypedDict, total=False):
     dora: str | Mapping[str, Any]
     freeze: str | Sequence[str]
     optimizer: str
-    optimizer_kernel: OptimizerKernel
+    optimizer_kernel: w.OptimizerKernel
     accumulate: Size
     clip: bool
     in_backward: bool
-    precision: Precision
+    precision: w.Precision
     cache: str
     logits: str
 
@@ -99,7 +86,7 @@ class Served(Together, total=False):
     pool: Size
     chunk: Size
     swa_full: bool
-    v_dtype: KvDType
+    v_dtype: w.KvDType
     gpu_layers: Size
     drafter: Size
 
@@ -129,7 +116,7 @@ def fields(batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) ->
     return {name: _read(name, value) for name, value in given.items()}
 
 
-_NUMBERS: Final = (*LEAST, *AXES, "zero", "gpus", "global_batch", "new", "context", "chunk", "drafter", "gpu_layers")
+_NUMBERS: Final = (*w.LEAST, *AXES, "zero", "gpus", "global_batch", "new", "context", "chunk", "drafter", "gpu_layers")
 
 
 def _read(name: str, value: object) -> object:
@@ -142,7 +129,7 @@ def _read(name: str, value: object) -> object:
         return reads(value) if isinstance(value, str) else value
 
 
-def workload(models: Sequence[Model], batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) -> Workload:
+def workload(models: Sequence[Model], batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) -> w.Workload:
     """The workload of these fields, lengths filled in as on the command line. Raises ``SpecError`` for a bad field."""
     return fill(models, fields(batch, seq, phase, run))[0]
 

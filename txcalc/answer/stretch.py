@@ -8,16 +8,9 @@ from typing import Final, Literal, TypeVar
 
 from txcalc.answer.fit import fit
 from txcalc.count.layer import alone, attention_layers
+from txcalc.spec import inputs
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal, unpatched
-from txcalc.spec.inputs import (
-    DisentangledPosition,
-    FrameInput,
-    LearnedPosition,
-    PatchInput,
-    RelativePosition,
-    SinusoidalPosition,
-)
 from txcalc.spec.model import Model, Stack
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
@@ -68,7 +61,7 @@ class Stretched:
     def default_lengths(self, usual: Sequence[int]) -> tuple[int, ...]:
         """The ``usual`` lengths of a token model; an image model's own length, and those of larger images."""
         given = self.spec.input
-        if not isinstance(given, PatchInput):
+        if not isinstance(given, inputs.PatchInput):
             return tuple(usual)
         side = given.image // given.patch
         return tuple((side * times) ** 2 + unpatched(given) for times in _IMAGES)
@@ -76,7 +69,7 @@ class Stretched:
     def length(self, step: int) -> int:
         """The ``step``-th shortest length, counted from 1: an image has a whole number of patches on each side."""
         given = self.spec.input
-        return step**2 + unpatched(given) if isinstance(given, PatchInput) else step
+        return step**2 + unpatched(given) if isinstance(given, inputs.PatchInput) else step
 
     def at(self, length: int) -> Run:
         """The model run on so many positions. Raises ``SpecError`` for a length that its images cannot have."""
@@ -94,9 +87,9 @@ class Stretched:
 
 def _shaped(spec: Model, length: int) -> Model:
     given = spec.input
-    if isinstance(given, FrameInput):
+    if isinstance(given, inputs.FrameInput):
         return spec.replaced(input=given.replaced(length=length))
-    if not isinstance(given, PatchInput):
+    if not isinstance(given, inputs.PatchInput):
         return spec
     side = isqrt(max(length - unpatched(given), 0))
     if side == 0 or side**2 + unpatched(given) != length:
@@ -114,9 +107,9 @@ def _roomy(spec: Model) -> Model:
 
 def _roomy_stack(stack: S) -> S:
     match stack.position:
-        case LearnedPosition() | SinusoidalPosition():
+        case inputs.LearnedPosition() | inputs.SinusoidalPosition():
             name = "size"
-        case RelativePosition(absolute=int()) | DisentangledPosition(absolute=int()):
+        case inputs.RelativePosition(absolute=int()) | inputs.DisentangledPosition(absolute=int()):
             name = "absolute"
         case _:
             return stack

@@ -33,20 +33,15 @@ class WeightRow(NamedTuple):
 
 
 class View(NamedTuple):
-    """A report and what is shown with it.
-
-    ``since``: what has changed since the report that the model was loaded from.
-    ``defaults`` names the workload's sizes that were filled in; ``weights`` and ``published`` are there where details
-    were asked for.
-    """
+    """A report and what is shown with it."""
 
     report: Report
-    defaults: frozenset[str] = frozenset()
+    defaults: frozenset[str] = frozenset()  # the workload's sizes that were filled in
     alternative: Alternative | None = None
-    weights: tuple[WeightRow, ...] = ()
-    published: tuple[PublishedRow, ...] = ()
+    weights: tuple[WeightRow, ...] = ()  # where details were asked for
+    published: tuple[PublishedRow, ...] = ()  # likewise
     by_module: bool = False
-    since: Since | None = None
+    since: Since | None = None  # what has changed since the report that the model was loaded from
 
 
 def view(

@@ -114,21 +114,16 @@ class Weight(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Unit:
-    """Sharded weights of one turn that are gathered together (FSDP2), and what they are at present.
-
-    ``root``: what is in no other unit. ``late``: its input has no gradient, so that its backward pass ends with the
-    root's. ``before``: the unit whose forward pass ended before. ``gathered``: its whole
-    weights; ``output``: of an all-gather, not copied to them yet. ``gradients``: of whole weights, with their paths and
-    the repeats within the unit that are open where one is made.
-    """
+    """Sharded weights of one turn that are gathered together (FSDP2), and what they are at present."""
 
     op: Op
-    root: bool
+    root: bool  # what is in no other unit
     weights: tuple[Weight, ...]
-    late: bool = False
-    before: Unit | None = None
-    gathered: tuple[Memory, ...] = ()
-    output: Memory | None = None
+    late: bool = False  # its input has no gradient, so that its backward pass ends with the root's
+    before: Unit | None = None  # the unit whose forward pass ended before
+    gathered: tuple[Memory, ...] = ()  # its whole weights
+    output: Memory | None = None  # of an all-gather, not copied to them yet
+    # Of whole weights, with their paths and the repeats within the unit that are open where one is made.
     gradients: dict[Value, tuple[str, tuple[Edge, ...]]] = field(default_factory=dict)
 
 

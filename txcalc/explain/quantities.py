@@ -26,25 +26,20 @@ Often = Literal["copies", "active", "calls", "each"]
 
 
 class Definition(NamedTuple):
-    """A quantity as it is explained. ``units`` may stand before the bracket.
-
-    ``often`` is how often a component counts, or ``each``: what every entry says. ``own``: entries that are not those
-    of the report's total, but add up to it, or of a quantity that no report has.
-    ``by_layer``: tells of a trace that alike layers add unlike amounts, which then are numbers without letters.
-    ``lengths``: see ``symbols``. ``part`` splits a component in lines. ``closed``: every row uses the closed
-    form's relations, so that 4bsf + 3bsd reads 19bsd as in the literature. ``adds``: the operations of a run on ints
-    that add anything.
-    """
+    """A quantity as it is explained."""
 
     title: str
-    often: Often
-    units: Callable[[Workload], tuple[int, ...]] = lambda _: ()
+    often: Often  # how often a component counts, or ``each``: what every entry says
+    units: Callable[[Workload], tuple[int, ...]] = lambda _: ()  # these may stand before the bracket
     published: tuple[str, ...] = ()
-    lengths: bool = True
-    part: Callable[[Entry], str] = lambda entry: entry.part
+    lengths: bool = True  # see ``symbols``
+    part: Callable[[Entry], str] = lambda entry: entry.part  # splits a component in lines
+    # Every row uses the closed form's relations, so that 4bsf + 3bsd reads 19bsd as in the literature.
     closed: bool = False
-    adds: Callable[[Op], bool] = lambda _: True
+    adds: Callable[[Op], bool] = lambda _: True  # which operations of a run on ints do
+    # Alike layers add unlike amounts, which then are numbers without letters.
     by_layer: Callable[[Trace], bool] = lambda _: False
+    # Entries that are not the report's, but add up to its total, or of no report's.
     own: Callable[[Trace], Iterable[Entry]] | None = None
 
 

@@ -131,24 +131,19 @@ class Title(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table. ``title`` begins a section, ``caption`` says what the rows are.
+    """A table."""
 
-    On a terminal: ``lines`` writes a row that is too wide as words, not in parts; ``twice`` puts halves side by side;
-    ``bare`` leaves the title out; ``short`` has all its rows where not all are asked for, and ``rest`` says what those
-    leave out.
-    """
-
-    title: str
+    title: str  # begins a section
     columns: Sequence[Column]
     rows: Sequence[Row]
     foot: Row | None = None
-    caption: str = ""
+    caption: str = ""  # says what the rows are
     level: int = 0
-    lines: bool = False
-    twice: bool = False
-    bare: bool = False
-    short: int | None = None
-    rest: str = ""
+    lines: bool = False  # on a terminal, a row that is too wide is written as words, not in parts
+    twice: bool = False  # there, halves stand side by side
+    bare: bool = False  # there, the title is left out
+    short: int | None = None  # rows there, where not all are asked for
+    rest: str = ""  # and what those leave out
 
     def part(self, kept: Iterable[int], *, files: bool = True) -> Table:
         """With these columns alone; in files without rows that say the row above in full."""

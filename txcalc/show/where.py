@@ -14,18 +14,14 @@ _INPUTS, _LAYERS, _NORMS, _TOP = range(4)
 
 
 class Share(NamedTuple):
-    """One line of the breakdown. ``times`` counts the runs in one pass that it adds up.
-
-    ``passes``: FLOPs forward and, of a training step, backward and recomputed; ``flops_core``: the forward part that
-    grows with queries x keys.
-    """
+    """One line of the breakdown."""
 
     name: str
     note: str
-    times: int
+    times: int  # runs in one pass that it adds up
     params: int
-    passes: tuple[int, ...]
-    flops_core: int
+    passes: tuple[int, ...]  # FLOPs forward and, of a training step, backward and recomputed
+    flops_core: int  # the forward part that grows with queries x keys
     kept: int | None
 
     @property

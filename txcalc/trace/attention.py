@@ -36,23 +36,17 @@ KeysValues = tuple[Tensor, Tensor]
 
 
 class Around(NamedTuple):
-    """What all layers of a stack are told: whether it masks the future, and whether its keys are cached.
-
-    ``fixed``: every input has the same length (an image), so that the index of its distances is a buffer. ``memory``:
-    an encoder's output. ``shared``: the last keys and values of each reach that a layer has made. ``table``: a bias by
-    distance, or relative position embeddings, which every layer projects. ``made``: the tables of a code. ``unread``:
-    columns that an encoder's output would have, where there is none.
-    """
+    """What all layers of a stack are told."""
 
     position: Position | None
-    causal: bool
-    cached: bool
-    fixed: bool = False
-    memory: Tensor | None = None
-    shared: dict[str, KeysValues] | None = None
-    table: Tensor | None = None
-    made: tables.Tables | None = None
-    unread: Number | None = None
+    causal: bool  # it masks the future
+    cached: bool  # its keys are
+    fixed: bool = False  # every input has the same length (an image), so that the index of its distances is a buffer
+    memory: Tensor | None = None  # an encoder's output
+    shared: dict[str, KeysValues] | None = None  # the last of each reach that a layer has made
+    table: Tensor | None = None  # a bias by distance, or relative position embeddings, which every layer projects
+    made: tables.Tables | None = None  # the tables of a code
+    unread: Number | None = None  # columns that an encoder's output would have, where there is none
 
 
 def self_attention(t: Trace, spec: Attention | MLA, around: Around, x: Tensor) -> Tensor:

@@ -23,101 +23,73 @@ if TYPE_CHECKING:
 
 
 class Code(NamedTuple):
-    """Choices of one code.
+    """Choices of one code."""
 
-    ``rms_norm``, ``gelu_tanh``: PyTorch's own, or composed of other operations; its weight may multiply in fp32
-    (``wide``), and be an ``offset`` from one. ``attention``: PyTorch's functions on what lies position by position; or
-    heads are put in front and keys repeated for every query; ``fused``: on parts of one product, which one kernel turns
-    (``trace.megatron``); ``copied``: on parts of one product, which lie in copies (``trace.nanotron``). ``softmax``: of
-    attention, in fp32 or in its input's dtype, then cast to that of queries or ``as values``. ``linear``: weights as
-    outputs by inputs, or by ``columns``; or ``parallel``: of layers whose columns are split, each gathers positions by
-    itself (``trace.megatron``). ``qkv``: three products, or parts of one, split, sliced or split head by head;
-    ``gate_up``: two, or parts of one, which one kernel may activate and multiply (``fused``). ``joins_rotated``:
-    columns that are not rotated, be there none, are joined to those that are, of queries and keys ``each`` in turn or
-    ``together``. ``gate_first``: a gate is activated before the up projection runs. ``makes_tables``: positions, masks
-    and rotary tables are made in every run; ``masks``: one, of a window if layers have one, or one of all positions and
-    then that of a window. ``types_first``: the types of tokens are added before their positions. ``output``:
-    attention's last product is made within its call, or after it, and lives on until the norm behind it has run.
-    ``drops``: has dropout in other places than attention's probabilities, inside of a sublayer's call, after it, or
-    where it is added to the ``residual``, of embeddings only otherwise. ``loss``: of what logits, or ``in place`` of
-    them, or the ``softmax`` of an fp32 copy, in place of which the gradient is written, ``shifts_labels``: of what
-    comes next. ``batch_axis``: tables of positions and class tokens have one. ``holds_inputs``: embeddings are alive
-    until the last layer ends, or what is made of them. ``holds_sublayers``: what a sublayer puts out is alive until it
-    ends, or its ``layer``. ``sublayers_first``: parallel ones are added to each other. ``scales_table``: embeddings, as
-    they are looked up, if they are scaled, or by one. ``rebinds``: what is capped or normed again takes the name of
-    what it was made of, which is freed. ``sdpa``: has it. ``rotary``: tables in the dtype of what they rotate, or in
-    fp32; ``rotary_of_windows``: one for each window. ``norms_after``: queries and keys are normed when all projections
-    are made. ``reuses_names``: what a feed-forward layer has read is freed. ``targets``: an encoder-decoder's are made
-    of labels, before all else or when the source has been read. ``pads``: a mask of padding is made, and positions are
-    offset in it; else positions are rows at an index, if there are any. ``views_last``: keys and values get heads when
-    both are projected. ``copies_heads``: queries, which are scaled first, keys and values are copied with heads in
-    front. ``feeds_inline``: feed-forward layers are no calls. ``drops_widened``, ``drops_last``: what is activated, and
-    what a stack puts out. ``widens``: what is activated is cast to the dtype of the weights. ``scales_hidden``: what a
-    tied head reads; ``shifts_logits``: by a buffer. ``router``: there is one product for the rows of all experts, and
-    their weights are in fp32 (``wide``), in the dtype of the router's product, or in fp32 as all of the router is,
-    which chooses among ``groups`` first; or ranks exchange rows, ``dispatched`` to experts. ``sums_shared``: shared
-    experts are summed over ranks by themselves. ``adds_gradients``: a product adds the gradient of its weight to what
-    holds it. ``workspaces``: products have some of their own; ``rotary_buffers``: each layer has tables as buffers.
-    ``holds_sent``: what one stage of a pipeline sends to the next is held until it has been back; ``receives_at_once``:
-    memory for what comes of all micro-batches is made at once. ``zero_buffers``: ZeRO's, of DeepSpeed. ``totals_only``:
-    no live bytes of it are measured. ``vocab_multiple``: rows of tables on a rank. ``holds_outputs``: hidden states and
-    logits are held until the loss is there. ``positions_first``: are the first axis, so that what ranks gather and
-    scatter takes no copy. ``returns_hidden``: a pass puts hidden states out beside logits. ``has``: the features
-    (``features``) of the models that it is proved for, ``needs``: those that all of them have.
-    """
-
+    # PyTorch's own, or composed of other operations; its weight multiplies in fp32 (wide), or is an offset from one.
     rms_norm: Literal["kernel", "composed", "wide", "offset", "narrow"] = "kernel"
+    # PyTorch's functions on what lies position by position; heads in front, and keys repeated for every query; on parts
+    # of one product, which one kernel turns (``trace.megatron``), or which lie in copies (``trace.nanotron``).
     attention: Literal["positions", "heads", "fused", "copied"] = "positions"
-    gate_first: bool = False
-    makes_tables: bool = False
-    masks: Literal["one", "full first"] = "one"
+    gate_first: bool = False  # a gate is activated before the up projection runs
+    makes_tables: bool = False  # positions, masks and rotary tables are made in every run
+    masks: Literal["one", "full first"] = "one"  # of a window if layers have one; or of all positions, then of a window
+    # Attention's last product is made within its call, or after it, and lives on until the norm behind it has run.
     output: Literal["with attention", "apart"] = "with attention"
-    types_first: bool = False
+    types_first: bool = False  # the types of tokens are added before their positions
+    # Dropout beside attention's probabilities: in a sublayer's call, after it, where it is added; or of embeddings.
     drops: Literal["inside", "outside", "residual", "no"] = "inside"
+    # Of what logits, or in place of them, or the softmax of an fp32 copy, in place of which the gradient is written.
     loss: Literal["fp32", "plain", "in place", "softmax"] = "fp32"
-    shifts_labels: bool = False
+    shifts_labels: bool = False  # the loss is of what comes next
+    # Weights as outputs by inputs, or by columns; or each layer whose columns are split gathers positions by itself.
     linear: Literal["rows", "columns", "parallel"] = "rows"
-    vocab_multiple: int = 1
-    holds_outputs: bool = True
-    holds_sent: bool = True
-    receives_at_once: bool = True
-    adds_gradients: bool = False
-    workspaces: bool = False
-    rotary_buffers: bool = False
-    sums_shared: bool = False
-    zero_buffers: bool = True
-    totals_only: bool = False
-    positions_first: bool = False
+    vocab_multiple: int = 1  # rows of tables on a rank
+    holds_outputs: bool = True  # hidden states and logits, until the loss is there
+    holds_sent: bool = True  # what one stage of a pipeline sends to the next, until it has been back
+    receives_at_once: bool = True  # memory for what comes of all micro-batches is made at once
+    adds_gradients: bool = False  # a product adds the gradient of its weight to what holds it
+    workspaces: bool = False  # products have some of their own
+    rotary_buffers: bool = False  # each layer has rotary tables
+    sums_shared: bool = False  # shared experts are summed over ranks by themselves
+    zero_buffers: bool = True  # those that DeepSpeed's ZeRO sets aside
+    totals_only: bool = False  # no live bytes of it are measured
+    positions_first: bool = False  # are the first axis, so that what ranks gather and scatter takes no copy
+    # Three products, or parts of one, split, sliced or split head by head.
     qkv: Literal["apart", "together", "sliced", "by head"] = "apart"
-    gate_up: Literal["apart", "together", "fused"] = "apart"
+    gate_up: Literal["apart", "together", "fused"] = "apart"  # two, parts of one, or those that one kernel multiplies
+    # Columns that are not rotated, be there none, are joined to those that are, of queries and keys each or together.
     joins_rotated: Literal["", "each", "together"] = ""
+    # Of attention: in fp32 or in its input's dtype, and then cast to that of queries or of values.
     softmax: Literal["fp32", "own", "as values"] = "fp32"
     gelu_tanh: Literal["kernel", "composed"] = "kernel"
-    batch_axis: bool = False
-    holds_inputs: bool = True
-    holds_sublayers: Literal["", "sublayer", "layer"] = ""
-    sublayers_first: bool = False
-    scales_table: Literal["", "if scaled", "always"] = ""
-    rebinds: bool = False
-    sdpa: bool = True
-    rotary: Literal["own", "fp32"] = "own"
-    rotary_of_windows: bool = False
-    norms_after: bool = False
-    reuses_names: bool = False
+    batch_axis: bool = False  # tables of positions and class tokens have one
+    holds_inputs: bool = True  # embeddings are alive until the last layer ends, or what is made of them
+    holds_sublayers: Literal["", "sublayer", "layer"] = ""  # what one puts out is alive until it ends, or its layer
+    sublayers_first: bool = False  # parallel ones are added to each other
+    scales_table: Literal["", "if scaled", "always"] = ""  # embeddings, as they are looked up; always: by one
+    rebinds: bool = False  # what is capped or normed again takes the name of what it was made of, which is freed
+    sdpa: bool = True  # has it
+    rotary: Literal["own", "fp32"] = "own"  # tables in the dtype of what they rotate, or in fp32
+    rotary_of_windows: bool = False  # one for each window
+    norms_after: bool = False  # queries and keys are normed when all projections are made
+    reuses_names: bool = False  # what a feed-forward layer has read is freed
+    # An encoder-decoder's are made of labels, before all else or when the source has been read.
     targets: Literal["", "first", "after source"] = ""
-    pads: bool = False
-    views_last: bool = False
-    copies_heads: bool = False
-    feeds_inline: bool = False
-    drops_widened: bool = False
-    drops_last: bool = False
-    widens: bool = False
-    scales_hidden: bool = False
-    shifts_logits: bool = False
+    pads: bool = False  # a mask of padding is made, and positions are offset in it; else they are rows at an index
+    views_last: bool = False  # keys and values get heads when both are projected
+    copies_heads: bool = False  # queries, which are scaled first, keys and values are copied with heads in front
+    feeds_inline: bool = False  # feed-forward layers are no calls
+    drops_widened: bool = False  # dropout of what is activated
+    drops_last: bool = False  # and of what a stack puts out
+    widens: bool = False  # what is activated is cast to the dtype of the weights
+    scales_hidden: bool = False  # what a tied head reads
+    shifts_logits: bool = False  # by a buffer
+    # One product for the rows of all experts, whose weights are in fp32 (wide), in the dtype of the router's product,
+    # or in fp32 as all of the router is, which chooses among groups first; or ranks exchange rows (dispatched).
     router: Literal["", "wide", "narrow", "groups", "dispatched"] = ""
-    returns_hidden: bool = False
-    has: frozenset[str] = frozenset()
-    needs: frozenset[str] = frozenset()
+    returns_hidden: bool = False  # a pass puts hidden states out beside logits
+    has: frozenset[str] = frozenset()  # the ``features`` of the models that it is proved for
+    needs: frozenset[str] = frozenset()  # those that all of them have
 
     def having(self, *features: str, **choices: Any) -> Code:
         """The same for models that have more ``features``, and with other ``choices``."""

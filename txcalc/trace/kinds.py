@@ -53,21 +53,16 @@ class Collective(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A kind of operation. ``keeps``: why it may keep something, None where it keeps nothing; ``statistics``: of what
-    it keeps in fp32 besides.
-
-    ``group``: what is counted alike. ``fused``: one kernel is all of attention's core. ``cached``: what it writes, else
-    reads, is cached from then on (``after``), or what it writes was cached ``before`` the run, or is by ``autocast``
-    until the forward pass is over. ``listed``: what it puts out is saved by a policy that saves matrix products of
-    weights and fused attention, and so is not computed again.
-    """
+    """A kind of operation."""
 
     name: Name
-    group: Group
-    keeps: Keeps | None = None
-    statistics: Keeps | None = None
-    fused: bool = False
+    group: Group  # what is counted alike
+    keeps: Keeps | None = None  # why it may keep something; None: it keeps nothing
+    statistics: Keeps | None = None  # why, of what it keeps in fp32 besides
+    fused: bool = False  # one kernel is all of attention's core
+    # What it writes, else reads, is from then on; or was before the run; or is by autocast until the forward pass ends.
     cached: Literal["after", "before", "autocast"] | None = None
+    # Saved by a policy that saves matrix products of weights and fused attention, so not computed again.
     listed: bool = False
     collective: Collective | None = None
 

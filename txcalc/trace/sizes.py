@@ -11,20 +11,16 @@ if TYPE_CHECKING:
 
 
 class Product(NamedTuple):
-    """``batch`` matrix products (m, k) x (k, n), and how many of that size each pass computes.
-
-    ``backward``: one for each factor that needs a gradient. ``recomputed``: forward ones that the backward pass
-    computes once more. ``unmasked``: multiply-accumulates of one (query, key) mask, where one goes over the products.
-    """
+    """``batch`` matrix products (m, k) x (k, n), and how many of that size each pass computes."""
 
     batch: Number
     m: Number
     n: Number
     k: Number
-    unmasked: Number | None = None
+    unmasked: Number | None = None  # multiply-accumulates of one (query, key) mask, where one goes over the products
     forward: int = 1
-    backward: int = 2
-    recomputed: int = 0
+    backward: int = 2  # one for each factor that needs a gradient
+    recomputed: int = 0  # forward ones that the backward pass computes once more
 
     def flops(self, masked: Masked = "counted") -> Number:
         """FLOPs of one of them, in all batches, with masked pairs or without."""

@@ -91,28 +91,22 @@ class Tensor(NamedTuple):
 
 
 class Gradient(NamedTuple):
-    """A storage that the backward pass of an operation makes, or hands on.
+    """A storage that the backward pass of an operation makes, or hands on."""
 
-    ``of``: the tensor that was read, the name of a weight (or the path of one that is another operation's), or None for
-    a temporary. ``how``: ``new`` in memory of its own, as it is or as a ``view`` of it, on which nothing is added in
-    place; ``same``, the output's gradient itself, or a ``part`` of it; ``added`` by its product to what holds a
-    weight's gradients. ``passing``: steps that a temporary outlives; all others live until the operation's backward
-    pass is over. ``watched``: a temporary that is written to in place, and so becomes the result, unless a dispatch
-    mode watches. ``first``: handed on before those made earlier. ``summed``: over what was broadcast, when the
-    operation's own formula is through. ``kept``: it was made in the forward pass and saved, as this. ``collective``:
-    what ranks of cp do to make a temporary.
-    """
-
+    # The tensor that was read, the name of a weight (or another operation's by its path); None: a temporary.
     of: Tensor | str | None
     shape: tuple[Number, ...] = ()
     role: Role = Role.ACTIVATION
+    # New in memory of its own, as it is or as a view of it, on which nothing is added in place; the same as the
+    # output's gradient, or a part of it; or added by its product to what holds a weight's gradients.
     how: How = "new"
-    passing: int = 0
+    passing: int = 0  # steps that a temporary outlives; all others live until the operation's backward pass is over
+    # A temporary that is written to in place, and so becomes the result, unless a dispatch mode watches.
     watched: bool = False
-    first: bool = False
-    summed: bool = False
-    kept: Tensor | None = None
-    collective: str = ""
+    first: bool = False  # handed on before those made earlier
+    summed: bool = False  # over what was broadcast, when the operation's own formula is through
+    kept: Tensor | None = None  # it was made in the forward pass and saved, as this
+    collective: str = ""  # what ranks of cp do to make a temporary
 
     @property
     def elements(self) -> Number:

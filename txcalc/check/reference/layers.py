@@ -26,19 +26,14 @@ from txcalc.spec.projections import DenseGroups
 
 @dataclass(frozen=True)
 class Options:
-    """How the reference runs: the longest sequence its buffers serve, attention's kernel, dropout's p, latents, loss.
+    """How the reference runs."""
 
-    ``absorbed`` reads latents as they are.
-    ``attention``: eager, or what ``F.scaled_dot_product_attention`` may choose from: flash (all kernels) or math.
-    ``loss_as``: plain, of the logits as they are; fp32, of a copy; chunked:N, of so many copies; or fused.
-    ``recompute``: none, or full, every layer under ``torch.utils.checkpoint``; ops, where it saves what ``SAVED`` give.
-    """
-
-    length: int
-    attention: str = "flash"
+    length: int  # of the longest sequence that its buffers serve
+    attention: str = "flash"  # eager, or what ``F.scaled_dot_product_attention`` may choose from: flash (all) or math
     dropout: float = 0.0
-    absorbed: bool = False
-    loss_as: str = "fp32"
+    absorbed: bool = False  # latents are read as they are
+    loss_as: str = "fp32"  # plain, of the logits as they are; fp32, of a copy; chunked:N, of so many copies; fused
+    # Full, every layer under ``torch.utils.checkpoint``; ops, where it saves what ``SAVED`` give.
     recompute: str = "none"
 
 
