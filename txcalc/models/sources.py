@@ -32,20 +32,16 @@ _JSON: Final = re.compile(r'\s*\{\s*(?:"|\})')
 
 
 class Source(NamedTuple):
-    """A text. ``label`` is what a report calls it, ``place`` what errors do, ``name`` what its folder does.
-
-    Of a checkpoint, ``header`` is what its tensors are; the text is then its configuration, or one made of its own
-    metadata (``made``). ``packing`` is what a file beside a configuration says of how its weights are packed.
-    """
+    """A text."""
 
     text: str
-    label: str
-    place: str
-    name: str | None = None
-    header: Checkpoint | None = None
-    made: bool = False
+    label: str  # what a report calls it
+    place: str  # what errors do
+    name: str | None = None  # what its folder does
+    header: Checkpoint | None = None  # of a checkpoint, what its tensors are; the text is then its configuration
+    made: bool = False  # one made of its own metadata
     notes: tuple[str, ...] = ()
-    packing: str = ""
+    packing: str = ""  # what a file beside a configuration says of how its weights are packed
 
     def document(self) -> Document:
         """What it says, read as JSON if it begins so, else as YAML. Raises ``SpecError``."""

@@ -23,18 +23,14 @@ from txcalc.spec.model import Model
 
 
 class Loaded(NamedTuple):
-    """A valid model; ``source`` is what a report calls the place it was read from.
-
-    Of a configuration, ``notes`` are what its reader should know, and ``dtype`` is what it says its weights are in.
-    ``report`` is the whole document of a report, whose model this is.
-    """
+    """A valid model."""
 
     model: Model
-    source: str
+    source: str  # what a report calls the place it was read from
     overrides: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    dtype: str | None = None
-    report: Document | None = None
+    notes: tuple[str, ...] = ()  # of a configuration, what its reader should know
+    dtype: str | None = None  # what a configuration says its weights are in
+    report: Document | None = None  # the whole document of a report, whose model this is
 
 
 _PLACES: Final = 2**12

@@ -80,25 +80,19 @@ Cell = Any
 
 
 class Column(NamedTuple):
-    """A column's heading and how its cells stand.
-
-    ``kind``: ``n`` for numbers, ``words`` for running text, ``path``, ``mark``, ``bar``. ``name``: the heading where
-    there is room. ``exact``: numbers to the last digit: in files (1), on terminals with room for them (2), always (3).
-    On a terminal only: columns give way in the ``order`` of their numbers where there is no room (0: never), to a
-    line below as ``fold`` says, if it does; ``place``: such a line always, or beside the row where there is room.
-    """
+    """A column's heading and how its cells stand."""
 
     title: str
-    kind: Literal["", "n", "words", "path", "mark", "bar"] = ""
-    name: str = ""
-    exact: int = 0
-    order: int = 0
-    fold: str = ""
-    place: Literal["", "below", "beside"] = ""
+    kind: Literal["", "n", "words", "path", "mark", "bar"] = ""  # n: numbers; words: running text
+    name: str = ""  # the heading where there is room
+    exact: int = 0  # numbers to the last digit: in files (1), on terminals with room for them (2), always (3)
+    order: int = 0  # in which columns give way on a terminal where there is no room; 0: never
+    fold: str = ""  # then, or in its ``place``, it is a line below that says this
+    place: Literal["", "below", "beside"] = ""  # always, or beside the row where there is room
     bars: tuple[int, ...] = (0,)
     style: Style = ""
-    files: bool = True
-    screen: bool = True
+    files: bool = True  # it is in files
+    screen: bool = True  # it is on terminals
 
     @property
     def long(self) -> str:
@@ -209,22 +203,17 @@ class Series(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """Bars on a linear scale, dots on a log scale, curves over lengths on two, or areas over time. ``level``: a line to
-    stay below.
-
-    ``axis``: what the values are. ``part``: what is hatched. Areas lie on one another; each of their ``marks`` is a
-    span of time, so many moments long.
-    """
+    """Bars on a linear scale, dots on a log scale, curves over lengths on two, or areas on one another over time."""
 
     title: str
     kind: Literal["bars", "dots", "curves", "areas"]
     scale: Scale
-    axis: str
-    marks: Sequence[Mark] = ()
+    axis: str  # what the values are
+    marks: Sequence[Mark] = ()  # of areas, each is a span of time, so many moments long
     lengths: Sequence[int] = ()
     series: Sequence[Series] = ()
-    level: Mark | None = None
-    part: str = ""
+    level: Mark | None = None  # a line to stay below
+    part: str = ""  # what is hatched
 
     @property
     def base(self) -> int:

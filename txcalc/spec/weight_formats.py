@@ -58,18 +58,14 @@ class Layout(NamedTuple):
 
 
 class Format(NamedTuple):
-    """A layout, and what of it a checkpoint may choose. ``whole``: outputs and inputs are multiples of these.
-
-    ``loose``: libraries differ in whether they pack routed experts. ``unpacks``: from how many rows of a product on its
-    matrix is made whole; ``halves``: in fp16, and then in the dtype.
-    """
+    """A layout, and what of it a checkpoint may choose."""
 
     layout: Layout
     free: frozenset[str] = frozenset()
-    whole: tuple[int, int | None] = (1, 1)  # inputs: None is the group
-    loose: bool = False
-    unpacks: int | None = None
-    halves: bool = False
+    whole: tuple[int, int | None] = (1, 1)  # outputs and inputs are multiples of these; inputs: None is the group
+    loose: bool = False  # libraries differ in whether they pack routed experts
+    unpacks: int | None = None  # from how many rows of a product on its matrix is made whole
+    halves: bool = False  # in fp16, and then in the dtype
 
 
 _NF4: Final = Layout("nf4", 4, group=64, flat=True, scale_bytes=4, matrix_bytes=4 * 16, weights="linear", exact=False)
