@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from txcalc.answer.validation import DEVICES, Validation, Validations
 from txcalc.check.processes import cores, in_processes
 from txcalc.models.store import Loaded
 from txcalc.spec.errors import MissingPackage, SpecError, nearest, not_one_of
+
+if TYPE_CHECKING:
+    from txcalc.models.header import Checkpoint
 
 
 def compared(
@@ -21,10 +25,9 @@ def compared(
 
     Raises ``SpecError`` for something that there is not, ``MissingPackage`` for what is not installed.
     """
-    compare = _comparison(against, on)
+    checkpoint = _checked(against, on)
     loaded = load()
-    if against == "reference":
-        compare = partial(_with_reference, on=on, one_of_many=len(loaded) > 1)
+    compare = partial(_compared, against=against, on=on, checkpoint=checkpoint, one_of_many=len(loaded) > 1)
     live = against in ("reference", "transformers") and on != "cuda"
     groups = _alike(loaded) if live else [dict(enumerate(loaded))]
     found: dict[int, Validation] = {}
@@ -35,29 +38,27 @@ def compared(
     return Validations.of([found[number] for number in range(len(loaded))])
 
 
-def _comparison(against: str, on: str) -> Callable[[Loaded], Validation]:
+def _checked(against: str, on: str) -> Checkpoint | None:
+    """The checkpoint to compare with, if it is one. Raises as ``compared`` does."""
     if on not in DEVICES:
         raise SpecError(not_one_of(DEVICES, on), field="on")
     if against == "published":
-        return _with_published
+        return None
     if against in ("reference", "transformers"):
         if find_spec("torch") is None:
             raise MissingPackage("validation needs PyTorch", "torch")
-        if against == "transformers":
-            if find_spec("transformers") is None:
-                raise MissingPackage("--against transformers needs transformers", "transformers")
-            return partial(_with_transformers, on=on)
-        return _on(on)
+        if against == "transformers" and find_spec("transformers") is None:
+            raise MissingPackage("--against transformers needs transformers", "transformers")
+        if against == "reference" and on == "cuda" and not import_module("torch").cuda.is_available():
+            raise SpecError("this PyTorch sees no CUDA device", field="on")
+        return None
     if not any(mark in against for mark in ("/", ".")):
         close = nearest(against, ("reference", "transformers", "published"))
         hint = f"; did you mean {close}?" if close else ""
         raise SpecError(f"must be reference, transformers, published or a file, got {against!r}{hint}", field="against")
-    from txcalc.check.checkpoint import compare_checkpoint
     from txcalc.models.checkpoints import read_checkpoint
 
-    checkpoint = read_checkpoint(against)
-    return lambda loaded: Validation.of(
-        loaded.model.name, against, compare_checkpoint(loaded.model, None, checkpoint))
+    return read_checkpoint(against)
 
 
 def _alike(loaded: Sequence[Loaded]) -> list[dict[int, Loaded]]:
@@ -70,31 +71,24 @@ def _alike(loaded: Sequence[Loaded]) -> list[dict[int, Loaded]]:
     return sorted(groups.values(), key=len, reverse=True)
 
 
-def _on(device: str) -> Callable[[Loaded], Validation]:
-    import torch
+def _compared(
+    loaded: Loaded, against: str, on: Any, checkpoint: Checkpoint | None, *, one_of_many: bool
+) -> Validation:
+    from txcalc.check import third_party
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SpecError("this PyTorch sees no CUDA device", field="on")
-    return partial(_with_reference, on=device)
+    spec = loaded.model
+    if checkpoint is not None:
+        from txcalc.check.checkpoint import compare_checkpoint
 
+        return Validation.of(spec.name, against, compare_checkpoint(spec, None, checkpoint))
+    if against == "published":
+        return third_party.against_published(spec)
+    if against == "reference":
+        from txcalc.check.validate import validate
 
-def _with_published(loaded: Loaded) -> Validation:
-    from txcalc.check.third_party import against_published
-
-    return against_published(loaded.model)
-
-
-def _with_reference(loaded: Loaded, on: Any, *, one_of_many: bool = False) -> Validation:
-    from txcalc.check.validate import validate
-
-    return validate(loaded.model, device=on, one_of_many=one_of_many)
-
-
-def _with_transformers(loaded: Loaded, on: Any) -> Validation:
-    from txcalc.check.third_party import against_transformers, known_config
-
-    config = None if loaded.overrides else known_config(loaded.model)
+        return validate(spec, device=on, one_of_many=one_of_many)
+    config = None if loaded.overrides else third_party.known_config(spec)
     if config is None:
-        return Validation.of(loaded.model.name, "transformers", (),
+        return Validation.of(spec.name, "transformers", (),
                              left_out=("no class of the same architecture is known for it",))
-    return against_transformers(loaded.model, config, "cpu" if on == "cuda" else on)
+    return third_party.against_transformers(spec, config, "cpu" if on == "cuda" else on)

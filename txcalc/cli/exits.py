@@ -39,31 +39,19 @@ def report_error(error: BaseException, args: Sequence[str]) -> int:
         return 130
     if "--debug" in args:
         raise error
-    message = _message(error)
-    if message is None:
+    from txcalc.spec.errors import MissingPackage, SpecError
+
+    if isinstance(error, SpecError):
+        message = "\n".join(map(_option, error.every))
+    elif isinstance(error, _ClickError):
+        message = _usage(error)
+    elif isinstance(error, MissingPackage):
+        message = str(error)
+    else:
         raise error
     for line in message.splitlines():
         sys.stderr.write(f"error: {' '.join(line.split())}\n")
-    return 3 if _is_missing(error) else 2
-
-
-def _message(error: BaseException) -> str | None:
-    from txcalc.spec.errors import SpecError
-
-    if isinstance(error, SpecError):
-        return "\n".join(map(_option, error.every))
-    if _is_missing(error):
-        return str(error)
-    if isinstance(error, _ClickError):
-        return _usage(error)
-    return None
-
-
-def _is_missing(error: BaseException) -> bool:
-    """Whether an optional dependency is not installed."""
-    from txcalc.spec.errors import MissingPackage
-
-    return isinstance(error, MissingPackage)
+    return 3 if isinstance(error, MissingPackage) else 2
 
 
 def _option(error: Any) -> str:
