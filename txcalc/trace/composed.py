@@ -120,23 +120,13 @@ def _projected(
         if t.code.copies_heads and several(t, y.shape[1], count):
             y = ops.copy(t, f"{name}_copy", y)
         if name != "v" and (whole or not t.code.norms_after):
-            y = _normed(t, name, y, spec, width)
+            y = norms.of_heads(t, name, y, spec.qk_norm, width)
         found.append(y)
     first = 3 - len(late)
     found[first:] = (in_front(name, y, count) for y, (name, count, _) in zip(found[first:], late, strict=True))
     if t.code.norms_after and not whole:
-        found[:2] = (_normed(t, name, y, spec, width) for y, (name, _, width) in zip(found, sizes[:2], strict=False))
+        found[:2] = (norms.of_heads(t, name, y, spec.qk_norm, heads.dim) for name, y in zip("qk", found, strict=False))
     return found[0], found[1], found[2]
-
-
-def _normed(t: Trace, name: str, x: Tensor, spec: Attention, width: Number) -> Tensor:
-    """Queries or keys, as they are, normed, or each head of them normed."""
-    if spec.qk_norm is None:
-        return x
-    if spec.qk_norm.over == "full":
-        return norms.norm(t, f"{name}_norm", x, spec.qk_norm)
-    by_head = x.view(*x.shape[:2], x.shape[-1] // width, width)
-    return norms.norm(t, f"{name}_norm", by_head, spec.qk_norm).view(*x.shape)
 
 
 def _projected_together(
@@ -144,9 +134,8 @@ def _projected_together(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values as parts of one product's result, whose gradients are joined."""
     *lead, _ = x.shape
-    widths = (heads.queries * heads.dim, heads.keys * heads.dim, heads.keys * heads.value_dim)
-    sizes: dict[str, tuple[Number, Part]] = {
-        name: (width, name) for name, width in zip(("q", "k", "v"), widths, strict=True)}  # type: ignore[misc]
+    sizes = heads.columns
+    widths = [width for width, _ in sizes.values()]
     wide = ops.linears(t, x, sizes, bias=spec.bias.q)
     if t.code.qkv != "together":
         t.hold(wide)

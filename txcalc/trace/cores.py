@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from txcalc.trace import context, curves, ops, parts, ring
 from txcalc.trace.autocast import autocast, widest
 from txcalc.trace.cache import Cache
-from txcalc.trace.record import Trace
+from txcalc.trace.record import Part, Trace
 from txcalc.trace.sizes import Product, same, several
 from txcalc.trace.tensors import Number, Role, Tensor
 
@@ -57,6 +57,12 @@ class Heads(NamedTuple):
     def grouped(self) -> bool:
         """Several queries share a key."""
         return not same(self.queries, self.keys)
+
+    @property
+    def columns(self) -> dict[str, tuple[Number, Part]]:
+        """The columns of queries, keys and values of all heads, and the part of each in the model."""
+        return {"q": (self.queries * self.dim, "q"), "k": (self.keys * self.dim, "k"),
+                "v": (self.keys * self.value_dim, "v")}
 
     def scores(self, b: Number, span: Span) -> Product:
         """Queries with keys, of ``b`` sequences."""

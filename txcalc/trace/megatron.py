@@ -18,7 +18,7 @@ from txcalc.trace.sizes import Product
 from txcalc.trace.tensors import Gradient, Number, Role, Steps, Tensor
 
 if TYPE_CHECKING:
-    from txcalc.spec.layers import MLA, Attention, HeadNorm
+    from txcalc.spec.layers import MLA, Attention
 
 
 def column(
@@ -61,14 +61,12 @@ def attention(t: Trace, spec: Attention, x: Tensor, core: Core, *, rotates: bool
     """``SelfAttention.forward``: one projection, of which queries of several to a key are copied, and values are where
     queries and keys are turned; else the kernel reads all of it."""
     h, d = core.heads, x.shape[-1]
-    widths = h.queries * h.dim, h.keys * h.dim, h.keys * h.value_dim
     with t.frame(x):
-        wide = column(t, x, {"q": (widths[0], "q"), "k": (widths[1], "k"), "v": (widths[2], "v")}, bias=spec.bias.q)
-        q, k, v = parts.columns(t, "qkv_split", wide, *widths)
+        wide = column(t, x, h.columns, bias=spec.bias.q)
+        q, k, v = parts.columns(t, "qkv_split", wide, *(width for width, _ in h.columns.values()))
         if h.grouped:
             q = ops.copy(t, "q_copy", q, label="queries")
-        if spec.qk_norm is not None:
-            q, k = _normed(t, "q", q, h.dim, spec.qk_norm), _normed(t, "k", k, h.dim, spec.qk_norm)
+        q, k = (norms.of_heads(t, name, y, spec.qk_norm, h.dim) for name, y in (("q", q), ("k", k)))
         if rotates:
             q, k = (parts.remade(t, f"{name}_rotary", y, *y.shape, label=f"rotated {name}")
                     for name, y in (("q", q), ("k", k)))
@@ -83,12 +81,6 @@ def _attended(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     kernel: Literal["eager", "flash"] = "eager" if t.workload.attention == "eager" else "flash"
     t.note_kernel(kernel, "")
     return attend(t, q, k, v, core, kernel)
-
-
-def _normed(t: Trace, name: str, x: Tensor, dim: Number, norm: HeadNorm) -> Tensor:
-    b, n, width = x.shape
-    heads = x.view(b, n, width // dim, dim)
-    return norms.norm(t, f"{name}_norm", heads, norm, weight_shape=(dim,)).view(b, n, width)
 
 
 def latent_attention(t: Trace, spec: MLA, x: Tensor, core: Core) -> Tensor:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from txcalc.trace import ops, parts, split
 from txcalc.trace.cores import Core, attend
-from txcalc.trace.record import Part, Trace
+from txcalc.trace.record import Trace
 from txcalc.trace.sizes import several
-from txcalc.trace.tensors import Number, Tensor
+from txcalc.trace.tensors import Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Attention
@@ -19,11 +19,9 @@ def attention(t: Trace, spec: Attention, x: Tensor, core: Core) -> Tensor:
     """One projection, copied with sequences in front: queries are turned in place, as a part of it; keys and values are
     joined in a copy, and keys turned there. What the kernel puts out is copied with positions in front again."""
     h, d = core.heads, x.shape[-1]
-    widths = h.queries * h.dim, h.keys * h.dim, h.keys * h.value_dim
+    widths = [width for width, _ in h.columns.values()]
     with t.frame(x):
-        sizes: dict[str, tuple[Number, Part]] = {
-            "q": (widths[0], "q"), "k": (widths[1], "k"), "v": (widths[2], "v")}
-        wide = ops.linears(t, x, sizes, bias=spec.bias.q)
+        wide = ops.linears(t, x, h.columns, bias=spec.bias.q)
         if h.grouped:
             q, k, v = (ops.copy(t, f"{y.label}_copy", y) for y in parts.columns(t, "qkv_split", wide, *widths))
         else:

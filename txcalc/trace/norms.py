@@ -9,7 +9,7 @@ from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
-    from txcalc.spec.layers import Norm
+    from txcalc.spec.layers import HeadNorm, Norm
 
 
 class _NormKind(NamedTuple):
@@ -55,6 +55,14 @@ def norm(
             y = t.op(name, "norm", weights={"bias": shape}, reads=(y,), writes=(ops.like(t, y, name),),
                      backward=((ops.through(y),), (gradient,)))
     return y
+
+
+def of_heads(t: Trace, name: str, x: Tensor, spec: HeadNorm | None, dim: Number) -> Tensor:
+    """Queries or keys (b, n, width), as they are, normed, or each head of so many columns normed."""
+    if spec is None or spec.over == "full":
+        return x if spec is None else norm(t, f"{name}_norm", x, spec)
+    b, n, width = x.shape
+    return norm(t, f"{name}_norm", x.view(b, n, width // dim, dim), spec).view(b, n, width)
 
 
 def _fused_norm(
