@@ -227,6 +227,14 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
         {"num_query_tokens": [5, 7], "qformer_config": [{
             "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 23,
             "cross_attention_frequency": every} for width in (14, 18) for layers in (1, 3, 4) for every in (1, 2)]}),
+    **{name: (
+        text("opt", hidden_size=[24], word_embed_proj_dim=[24], tie_word_embeddings=[True, False]) + text("llama"),
+        [tower(f"{name}_vision_model")],
+        {"num_query_tokens": [5, 7], "qformer_config": [{
+            "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 23,
+            "vocab_size": 43, "max_position_embeddings": 7,
+            "cross_attention_frequency": every} for width in (14, 18) for layers in (1, 3) for every in (1, 2)]})
+       for name in ("instructblip", "instructblipvideo")},
     "idefics2": (
         text("mistral", "llama"), [SEES],
         TIED | {"perceiver_config": [{
@@ -238,6 +246,26 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
         "hidden_size": [12, 20], "num_hidden_layers": [1, 3], "num_attention_heads": [1, 2], "head_dim": [3, 7],
         "intermediate_size": [17], "patch_embed_hidden_size": [12, 27], "max_num_patches": [9, 17],
         "dense_act_fn": ["gelu_new", "relu"]}], TIED | {"latent_query_num": [3, 5]}),
+    "gemma4_unified": (
+        text("gemma4_unified_text"),
+        [{"patch_size": [2, 3], "pooling_kernel_size": [1, 2], "mm_embed_dim": [14], "output_proj_dims": [14],
+          "mm_posemb_size": [16, 21]}], TIED),
+    "fuyu": (
+        text("persimmon", tie_word_embeddings=[True, False]), [{"image_size": [24], "patch_size": [5, 6],
+                                                               "num_channels": [1, 3]}], TIED),
+    "minimax_m3_vl": (
+        text("minimax_m3_vl_text", tie_word_embeddings=[True, False]), [{
+            "hidden_size": [16, 24], "intermediate_size": [17], "num_hidden_layers": [1, 3],
+            "num_attention_heads": [1, 2], "num_channels": [1, 3], **EVEN,
+            "temporal_patch_size": [1, 2], "spatial_merge_size": [1, 2], "hidden_act": ["gelu", "quick_gelu"]}],
+        TIED | {"projector_hidden_size": [13, 19]}),
+    "ovis2": (
+        text("qwen2", hidden_size=[24], num_attention_heads=[2, 4], num_key_value_heads=[1, 2], vocab_size=[101], tie_word_embeddings=[True, False]), [{
+            "hidden_size": [12, 20], "intermediate_size": [17], "num_hidden_layers": [1, 3],
+            "num_attention_heads": [1, 2], "num_channels": [1, 3], **EVEN, "qkv_bias": [True, False],
+            "mlp_bias": [True, False], "vocab_size": [31, 43], "hidden_stride": [1, 2],
+            "num_visual_indicator_tokens": [3, 5], "tokenize_function": ["softmax", "st_argmax"]}],
+        TIED | {"hidden_size": [24], "vocab_size": [101]}),
     "qwen2_audio": (text("qwen2"), [SOUND], {}),
     "audioflamingo3": (text("qwen2"), [SOUND], HEARD | {"projector_bias": [True, False]}),
     "musicflamingo": (text("qwen2"), [SOUND | {"model_type": ["audioflamingo3_encoder"]}], HEARD | {
@@ -256,8 +284,12 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
 """Of each: texts, towers, and the fields beside them."""
 SOUNDS = {"qwen2_audio", "musicflamingo", "audioflamingo3", "voxtral", "glmasr", "moss_transcribe_diarize"}
 """Those whose towers hear."""
+ALONE = {"fuyu"}
+"""Those without a tower's configuration."""
 
 
 def tower_of(model_type: str) -> str:
-    """The field of the tower's configuration."""
+    """The field of the tower's configuration, or nothing where its fields stand beside the text's."""
+    if model_type in ALONE:
+        return ""
     return "audio_config" if model_type in SOUNDS else "vision_config"

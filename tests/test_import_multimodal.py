@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from multimodal_cases import CASES, SOUNDS, tower_of
+from multimodal_cases import ALONE, CASES, SOUNDS, tower_of
 from test_import_encoders import BATCH, DRAWS, imported, live, measured, pick, unique_params
 from test_import_fields import FLOOR, changes, counted
 from test_import_fields import live as live_params
@@ -34,9 +34,12 @@ HYBRIDS = {"qwen3_5", "qwen3_5_moe", "lfm2_vl"}
 """Whose text has recurrent layers; these are run, beside their own class, in test_import_hybrids."""
 AVERAGES = {"gemma4"}
 """Whose class takes averages by multiplying with a matrix of them, which is as much work as it has patches."""
-ALWAYS_SEE = {"kosmos-2": "text_model", "kosmos-2.5": "text_model", "blip-2": "language_model"}
+ALWAYS_SEE = {"kosmos-2": "text_model", "kosmos-2.5": "text_model", **dict.fromkeys(
+    ("blip-2", "instructblip", "instructblipvideo"), "language_model")}
 """Whose class runs on no text alone, and what of it does."""
-LENT = {"kosmos-2": "Kosmos2Model", "blip-2": "Blip2ForConditionalGeneration"}
+LENT = {"kosmos-2": "Kosmos2Model", "blip-2": "Blip2ForConditionalGeneration",
+        "instructblip": "InstructBlipForConditionalGeneration",
+        "instructblipvideo": "InstructBlipVideoForConditionalGeneration"}
 """Whose method runs the tower and the projector, of which another class of theirs has none."""
 FLAT = {"qwen2_vl", "qwen2_5_vl", "paddleocr_vl"}
 """Whose older files have the fields of the text beside the tower."""
@@ -46,7 +49,8 @@ SQUARE_PATCHES = {"kimi_k25", "paddleocr_vl"}
 """Whose patches are given as squares, and not as rows of numbers."""
 PART_TYPES = {name: f"{name}_vision" for name in (
     "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe", "glm_ocr",
-    "gemma4", "exaone4_5", "kimi_k25", "paddleocr_vl", "cosmos3_edge", "cohere_compass", "video_llama_3")} | {
+    "gemma4", "exaone4_5", "kimi_k25", "paddleocr_vl", "cosmos3_edge", "cohere_compass", "video_llama_3",
+    "gemma4_unified", "minimax_m3_vl", "ovis2")} | {
     **{name: f"{name}_encoder" for name in SOUNDS}, "moss_transcribe_diarize": "moss_transcribe_diarize_audio",
     "idefics2": "idefics2_vision", "kosmos-2": "kosmos_2_vision_model", "kosmos-2.5": "kosmos_2_5_vision_model",
     "llama4": "llama4_vision_model", "musicflamingo": "audioflamingo3_encoder",
@@ -62,9 +66,13 @@ def draw(model_type: str, seed: int) -> dict[str, Any]:
     return {
         "model_type": model_type,
         "architectures": [others[seed // 3 % len(others)] if seed % 3 == 2 and others else first],
-        "text_config": pick(rng, rng.choice(texts)), tower_of(model_type): pick(rng, rng.choice(towers)),
+        "text_config": pick(rng, rng.choice(texts)), **_within(tower_of(model_type), pick(rng, rng.choice(towers))),
         **pick(rng, beside),
     }
+
+
+def _within(name: str, tower: dict[str, Any]) -> dict[str, Any]:
+    return {name: tower} if name else tower
 
 
 def features(model: Any, spec: Model, images: int) -> list[Any]:
@@ -86,15 +94,19 @@ def features(model: Any, spec: Model, images: int) -> list[Any]:
         pixels = pixels.view(images, grid**2, -1)
         sizes = {"spatial_shapes": torch.full((images, 2), grid),
                  "pixel_attention_mask": torch.ones(images, grid**2, dtype=torch.long)}
-    if name == "gemma4":
+    if name in ("gemma4", "gemma4_unified"):
         at = torch.arange(grid)
         pixels = pixels.view(images, grid**2, -1)
         sizes = {"image_position_ids": torch.cartesian_prod(at, at).flip(-1).expand(images, -1, -1)}
+    if name == "instructblipvideo":  # films of one frame
+        pixels = pixels[:, None]
+    if name == "fuyu":
+        pixels = torch.ones(images, grid**2, spec.tower.input.channels * patch**2)
     if name == "kosmos-2.5":  # rows of patches, behind the row and the column that each stands in
         rows = torch.ones(images, grid**2, 2 + spec.tower.input.channels * patch**2)
         return [base.image_to_text_projection(base.vision_model(rows).last_hidden_state)[0]]
     lent = getattr(transformers, LENT.get(name, ""), type(base))
-    find = partial(lent.get_image_features, base)
+    find = partial(getattr(lent, "get_image_features", None) or lent.get_video_features, base)
     asked = inspect.signature(find).parameters
     if name in ONE_BY_ONE:
         sizes = {"image_sizes": torch.tensor([[side, side]] * images)}
@@ -105,10 +117,12 @@ def features(model: Any, spec: Model, images: int) -> list[Any]:
         pixels = torch.ones(images * grid**2, spec.tower.input.channels, patch, patch)
         pixels = pixels if name in SQUARE_PATCHES else pixels.flatten(1)
         sizes = {"image_grid_thw": torch.tensor([[1, grid, grid]] * images)}
+    if "qformer_input_ids" in asked:  # an instruction of no words
+        sizes["qformer_input_ids"] = torch.zeros(images, 0, dtype=torch.long)
     if "image_merge_sizes" in asked:
         sizes["image_merge_sizes"] = torch.ones(images, dtype=torch.long)
     out = find(pixels, **sizes)
-    found = out.pooler_output
+    found = out.last_hidden_state if name == "fuyu" else out.pooler_output
     return [torch.cat(list(found)) if isinstance(found, list | tuple) else found,
             *(torch.cat(list(deep)) for deep in getattr(out, "deepstack_features", None) or ())]
 
@@ -210,8 +224,9 @@ def test_a_changed_field_changes_the_count_as_it_does_the_class(model_type: str)
     assert counted(config) == live_params(config)
     parts: list[tuple[str | None, dict[str, Any]]] = [(None, config)]
     part_of = tower_of(model_type)
-    text, image = config["text_config"], config[part_of]
-    parts.append((part_of, {"model_type": PART_TYPES.get(model_type), **image}))
+    text = config["text_config"]
+    if part_of:
+        parts.append((part_of, {"model_type": PART_TYPES.get(model_type), **config[part_of]}))
     if text.get("model_type", f"{model_type}_text") not in FAMILIES:  # those are changed by themselves
         parts.append(("text_config", {"model_type": TEXT_PARTS.get(model_type, f"{model_type}_text"), **text}))
     compared = 0
@@ -233,7 +248,7 @@ def test_a_field_that_is_not_understood_is_refused_wherever_it_stands(model_type
         with pytest.raises(SpecError, match="not understood for model_type") as caught:
             imported({**config, part: {**config[part], **more}} if part else {**config, **more})
         assert caught.value.field == f"{part}.mtp_layer_types".strip(".")
-        if part == tower_of(model_type) or (part and model_type not in FLAT):
+        if part and model_type != "gemma4_unified" and (part == tower_of(model_type) or model_type not in FLAT | ALONE):
             with pytest.raises(SpecError, match="required field is missing"):
                 imported({name: value for name, value in config.items() if name != part})
 

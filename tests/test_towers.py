@@ -73,6 +73,16 @@ CASES: dict[str, dict[str, Any]] = {
         "unpatched": True, "final_norm": {}}},
     "a sound, merged": {"input": SOUND, "projector": {"merge": 3, "hidden": [{"width": 19, "activation": "gelu"}]}},
     "a sound, averaged": {"input": SOUND, "final_norm": False, "projector": {"average": True, "tokens": 5, "norm": {}}},
+    "patches alone": {"layers": 0, "d_model": 22, "attention": None, "feed_forward": None, "final_norm": False,
+                      "input": PLAIN, "position": "none", "projector": {"dense": False}},
+    "normed patches": {"layers": 0, "attention": None, "feed_forward": None, "final_norm": False,
+                       "input": {**PLAIN, "normed": True}, "embedding_norm": True,
+                       "position": {"kind": "learned", "both_ways": True, "size": 9},
+                       "projector": {"norm": {"kind": "rmsnorm", "scale": False}}},
+    "layers of patches": {"input": PLAIN, "projector": {"merge": 3, "norm": {}, "patchwise": [
+        {"width": 13, "activation": "gelu", "bias": True}, {"width": 11}], "hidden": [{"width": 9}]}},
+    "a vocabulary of patches": {"input": PLAIN, "projector": {"merge": 2, "hidden": [
+        {"width": 13, "norm": {}, "softmax": True, "padding": 3}]}},
     "newlines": {"projector": {"separators": 2}},
     "with registers": {"input": {**IMAGE, "registers": 2}, "projector": {"merge": 2}},
     "squares that attend by themselves": {
@@ -92,6 +102,12 @@ CASES: dict[str, dict[str, Any]] = {
             "input": {"kind": "queries", "length": 3}, "d_model": 22, "layers": 2, "norm": {"kind": "rmsnorm"},
             "cross_attention": {"heads": 2, "joined": True, "memory_norm": {"kind": "rmsnorm"}},
             "feed_forward": {"d_ff": 17}}},
+    "queries beside an instruction": {
+        "input": PLAIN, "projector": {}, "resampler": {
+            "input": {"kind": "queries", "length": 5, "instruction": {"rows": 43, "positions": 7}}, "d_model": 14,
+            "position": "none", "layers": 2, "embedding_norm": True, "norm": {"placement": "post"},
+            "cross_attention": {"heads": 2},
+            "feed_forward": {"d_ff": 17, "bias": True}}},
     "with a pooler that nothing reads": {"input": PLAIN, "pooler": READING, "projector": {}},
 }
 

@@ -29,6 +29,11 @@ MODELS: Final[Rows] = (
     ("attention to an encoder that is not there", lambda spec: spec.unread_memory is not None),
     ("a pooler whose vector nothing reads", lambda spec: spec.pooler is not None and unread(spec.head)),
     ("newlines between an image's positions", lambda spec: bool(_projector(spec, "separators"))),
+    ("a tower without layers, or patches that are normed", lambda spec: spec.tower is not None and (
+        not spec.tower.layers or getattr(spec.tower.input, "normed", False))),
+    ("layers of patches before they are merged", lambda spec: bool(_projector(spec, "patchwise"))),
+    ("a softmax in a projector", lambda spec: any(layer.softmax or layer.padding for layer in _projector(
+        spec, "hidden") or ())),
     ("a norm after a projector", lambda spec: bool(_projector(spec, "final_norm"))),
     ("a projector that hands on class tokens", lambda spec: bool(_projector(spec, "unpatched"))),
     ("an encoder of images", lambda spec: spec.encoder is not None and spec.encoder.input.kind == "patches"),

@@ -186,6 +186,7 @@ LETTERS: Final[dict[str, Letter]] = {
     "separators": Letter("z", "newlines between an image's positions"),
     "merge": Letter("M", "patches along a merged square"),
     "unused_layers": Letter("L_u", "layers whose output is not read"),
+    "padding": Letter("z_p", "columns of zeros"),
     "batch": Letter("b", "batch, sequences"),
     "seq": Letter("s", "new tokens of a sequence"),
     "past": Letter("p", "cached tokens of a sequence"),
@@ -215,6 +216,8 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("transform", "hidden"): Letter("U_t", "width of a first layer before the output"),
     ("transform", "width"): Letter("W_t", "width before the output"),
     ("adapter", "width"): Letter("f_a", "width of an adapter"),
+    ("instruction", "rows"): Letter("V_i", "tokens of an instruction"),
+    ("instruction", "positions"): Letter("n_i", "positions of an instruction"),
     ("entities", "rows"): Letter("V_e", "entities"),
     ("entities", "width"): Letter("e_e", "columns of the table of entities"),
     **{("column_groups", name): Letter(f"G_{name}", f"groups of columns of {name}")
@@ -222,6 +225,7 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     **{("unused", name): Letter(f"u_{name}", f"projections {name} that are not used") for name in "qkv"},
     ("maxout", "width"): Letter("W_m", "maxout units"),
     ("hidden", "width"): Letter("f_p", "width of a projector"),
+    ("patchwise", "width"): Letter("f_q", "width of a projector's layers of patches"),
     ("convolution", "width"): Letter("K", "positions that a convolution sees"),
     ("convolution", "channels"): Letter("Z", "channels of a convolution"),
 }

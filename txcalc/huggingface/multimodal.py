@@ -7,7 +7,7 @@ goes on with. An image's positions take part in the main stack's causal mask lik
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Final
 
@@ -65,7 +65,8 @@ def text_stack(
     spec = family_of(part, model_type, ("lm", "none")).build(part, "lm")
     if spec.get("architecture", "decoder-only") != "decoder-only" or {"embedding_dim", "tower"} & spec.keys():
         raise part.error("model_type", f"{shown(model_type)} is not a stack of text that can be fed with images")
-    own = _tied(c, part, either=either) if tied is None and not own_head else tied
+    own = _tied(c, part, either=either) if kind == "lm" and tied is None and not own_head else tied
+    c.ignore("tie_word_embeddings")
     part.ignore("tie_word_embeddings")
     part.finish()
     return spec if own_head else {**spec, "head": head_of(kind, bool(own))}
@@ -289,21 +290,21 @@ def _idefics3(c: Config, _: Data, tower: Data) -> Part:
 def seeing(
     prefix: str, text: str, tower: str, projector: Projector, *, ignore: str = "", only: Only | None = None,
     text_ignore: str = "", only_tower: bool = False, either: bool = False,
-    before: Callable[[Config], None] | None = None, own_head: bool = False,
+    before: Callable[[Config], None] | None = None, own_head: Collection[str] = (),
     parts: tuple[str, ...] = (), family: Family | None = None,
 ) -> Family:
     """A family whose classes begin with ``prefix``, with its usual types of text and of tower.
 
     ``ignore`` and ``text_ignore``: fields that change nothing. ``only_tower``: no other type of tower. ``either``: the
-    head is tied if one of the two configurations says so. ``before``: what older files need. ``own_head``: the text's
-    whole language model stands in all classes. ``parts`` and ``family``: types that stand only within this one's, and
+    head is tied if one of the two configurations says so. ``before``: what older files need. ``own_head``: in which
+    kinds of classes the text's own stands. ``parts`` and ``family``: types that stand only within this one's, and
     how the tower is read that is one of them.
     """
     def build(c: Config, kind: str) -> Data:
         passed_over(c, ignore, only or {})
         if before:
             before(c)
-        spec = text_stack(c, kind, text, either=either, ignore=text_ignore.split(), own_head=own_head)
+        spec = text_stack(c, kind, text, either=either, ignore=text_ignore.split(), own_head=kind in own_head)
         image = image_tower(c, tower, only=only_tower, family=family)
         own = read(c, projector(c, spec, image))
         reader = {"resampler": own.pop("resampler")} if "resampler" in own else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from txcalc.huggingface.build import Data, layered
@@ -17,15 +18,21 @@ def _queries(number: Value, d_model: Value, **parts: Value) -> Data:
     return {"input": {"kind": "queries", "length": number}, "d_model": d_model, "position": {"kind": "none"}, **parts}
 
 
-def _qformer(c: Config, text: Data, tower: Data) -> Part:
-    """BERT's layers on queries, some of which read the whole tower."""
-    own, _ = part_of(c, "qformer_config", "blip_2_qformer", only=True)
-    own.only("use_qformer_text_input", False)
-    own.ignore("encoder_hidden_size", "vocab_size", "max_position_embeddings", "position_embedding_type")
+def _qformer(c: Config, text: Data, tower: Data, usual: str = "blip_2_qformer") -> Part:
+    """BERT's layers on queries, some of which read the whole tower; of other types also on an instruction."""
+    own, _ = part_of(c, "qformer_config", usual, only=True)
+    own.ignore("encoder_hidden_size", "position_embedding_type")
+    beside = None
+    if usual == "blip_2_qformer":
+        own.only("use_qformer_text_input", False)
+        own.ignore("vocab_size", "max_position_embeddings")
+    else:
+        beside = {"rows": own.size("vocab_size"), "positions": own.size("max_position_embeddings")}
     every, heads = own.size("cross_attention_frequency"), {"heads": HEADS(own), "bias": True}
     reader = read(own, _queries(
         c.size("num_query_tokens"), size("hidden_size"), layers=size("num_hidden_layers"), norm=POST,
         embedding_norm=True, final_norm=False, attention=heads, feed_forward=plain()))
+    reader["input"]["instruction"] = beside
     reader = layered(reader, [{} if i % every else {"cross_attention": heads} for i in range(reader["layers"])])
     own.finish()
     return {"bias": True, "unpatched": True, "resampler": reader}
@@ -81,8 +88,12 @@ _KOSMOS25_TOWER: Final = images(
 
 ROWS: Final[Rows] = {
     # BLIP-2, arXiv 2301.12597.
-    "blip-2": seeing("Blip2", "opt", "blip_2_vision_model", _qformer, own_head=True, parts=("blip_2_qformer",),
-                     ignore="image_text_hidden_size initializer_factor"),
+    "blip-2": seeing("Blip2", "opt", "blip_2_vision_model", _qformer, own_head=("lm", "none"),
+                     parts=("blip_2_qformer",), ignore="image_text_hidden_size initializer_factor"),
+    # InstructBLIP, arXiv 2305.06500: the Q-Former reads an instruction, too.
+    **{name: seeing(prefix, "opt", f"{name}_vision_model", partial(_qformer, usual=f"{name}_qformer"), own_head=("lm",),
+                    parts=(f"{name}_qformer",), ignore="initializer_factor use_decoder_only_language_model")
+       for name, prefix in {"instructblip": "InstructBlip", "instructblipvideo": "InstructBlipVideo"}.items()},
     # Idefics 2, arXiv 2405.02246.
     "idefics2": seeing("Idefics2", "mistral", "idefics2_vision", _perceiver, only_tower=True,
                        family=images({}, input=patches(class_tokens=0)),

@@ -25,6 +25,7 @@ class PatchInput(Spec):
     patch: Annotated[Size, "height and width of a patch in pixels"]
     channels: Size = 3
     bias: Flag = True
+    normed: Annotated[Flag, "layernorms on a patch's pixels and on what they become (Gemma 4 without towers)"] = False
     class_tokens: Annotated[Count, "learned vectors put before the patches (class, distillation)"] = 1
     registers: Annotated[Count, "learned vectors beside them without positions (arXiv 2309.16588)"] = 0
     mask_token: Annotated[Flag, "a learned vector for masked patches, unused otherwise"] = False
@@ -32,6 +33,8 @@ class PatchInput(Spec):
     def _check(self) -> None:
         if self.image < self.patch:
             raise FieldError(("patch",), f"{self.patch} is wider than the image, {self.image}")
+        if self.normed and (self.class_tokens or self.registers or self.mask_token):
+            raise FieldError(("normed",), "needs patches alone")
 
 
 class FrameInput(Spec):
@@ -42,11 +45,22 @@ class FrameInput(Spec):
     length: Annotated[Size, "positions after the convolutions: half the frames"]
 
 
+class Instruction(Spec):
+    """What is kept for a text beside learned queries (InstructBLIP, arXiv 2305.06500), of which there is none here.
+
+    Tables of its tokens and positions, and in every layer a feed-forward with a norm for them.
+    """
+
+    rows: Annotated[Size, "tokens"]
+    positions: Size
+
+
 class QueryInput(Spec):
     """Learned vectors, which read something else by cross-attention (Perceiver, arXiv 2103.03206)."""
 
     kind: Literal["queries"]
     length: Annotated[Size, "how many"]
+    instruction: Instruction | None = None
 
 
 Input = Annotated[TokenInput | PatchInput | FrameInput | QueryInput, Usual("tokens")]
@@ -316,6 +330,8 @@ class ProjectorLayer(Spec):
     norm: Annotated[Norm | None, "on what is projected, before the activation"] = None
     activation: Activation | None = None
     gated: Flag = False
+    softmax: Annotated[Flag, "a softmax over the columns in place of an activation (Ovis)"] = False
+    padding: Annotated[Count, "columns of zeros behind them"] = 0
     bias: Flag = False
 
     def _check(self) -> None:
@@ -323,6 +339,8 @@ class ProjectorLayer(Spec):
             raise FieldError(("activation",), "needed by a gate")
         if self.gated and self.norm is not None:
             raise FieldError(("norm",), "a gated layer has none")
+        if self.softmax and self.activation is not None:
+            raise FieldError(("softmax",), "stands in place of an activation")
 
 
 class Projector(Spec):
@@ -339,6 +357,7 @@ class Projector(Spec):
     tokens: Annotated[
         Size, "positions of one input; default: all patches, or squares of them where they are merged",
     ] = None  # type: ignore[assignment]
+    patchwise: Annotated[tuple[ProjectorLayer, ...], "layers of each patch, before they are merged"] = ()
     norm: Norm | None = None
     norm_first: Annotated[Flag, "the norm is on the patches, before they are merged"] = False
     hidden: tuple[ProjectorLayer, ...] = ()

@@ -132,7 +132,7 @@ class Stack(Sublayers):
                 indexed = indexed or block.attention.indexer is not None
                 if block.attention.index_topk is not None and not indexed:
                     raise FieldError((*path, "attention", "indexer"), "no layer before this one has one")
-            if not any((block.attention, block.recurrent, block.cross_attention, block.feed_forward)):
+            if self.layers and not any((block.attention, block.recurrent, block.cross_attention, block.feed_forward)):
                 raise FieldError((*path, "attention"), "a block needs attention, recurrent or feed_forward")
             if isinstance(block.attention, Attention) and block.attention.image_window is not None:
                 self._check_squares(block.attention.image_window, (*path, "attention", "image_window"))
@@ -216,6 +216,7 @@ class Tower(Stack):
     """
 
     d_model: Size
+    layers: Annotated[Count, "0: its inputs alone, projected (Fuyu)"]
     pooler: Pooler | None = None
     projector: Annotated[Projector | None, "feeds the main stack"] = None
     resampler: Annotated[Resampler | None, "between a projector's hidden layers and its last one"] = None

@@ -44,7 +44,8 @@ def _projected(model: Model, tower: Tower) -> None:
     if own is None:
         return
     merged = (own.merge or 1) ** (2 if tower.input.kind == "patches" else 1)
-    width = own.hidden[-1].width if own.hidden else tower.d_model * (1 + len(own.feature_layers)) * merged
+    first = own.patchwise[-1].width if own.patchwise else tower.d_model * (1 + len(own.feature_layers))
+    width = own.hidden[-1].width + own.hidden[-1].padding if own.hidden else first * merged
     if (reader := tower.resampler) is not None:
         for at, block in located_blocks(reader):
             each, here = block.cross_attention, ("tower", "resampler", *at, "cross_attention")

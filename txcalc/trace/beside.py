@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from txcalc.spec.facts import located_blocks
 from txcalc.trace import curves, norms, ops
 from txcalc.trace.record import Part, Trace
 from txcalc.trace.tensors import Number, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Attention, BlockNorm
-    from txcalc.spec.model import Model
+    from txcalc.spec.model import Model, Resampler
     from txcalc.spec.projections import LanguageAdapter
 
 
@@ -77,6 +78,21 @@ def entities(t: Trace, spec: Model) -> None:
             if not own.tied:
                 _weights(t, "head", own.rows, own.width, bias=False)
             ops.parameter(t, "head_bias", own.rows, kind="head")
+
+
+def instruction(t: Trace, stack: Resampler) -> None:
+    """The weights that learned queries keep for a text beside them: tables, and a feed-forward of every layer."""
+    own, d, feed = stack.input.instruction, stack.d_model, located_blocks(stack)[0][1].feed_forward
+    if own is None or feed is None or feed.kind != "dense":
+        return
+    with t.scope("instruction", component="instruction"):
+        ops.parameter(t, "table", own.rows, d, kind="embedding")
+        ops.parameter(t, "positions", own.positions, d, kind="embedding")
+        with t.scope("layers", copies=stack.layers, active=0, calls=0, repeat=True):
+            for name in ("up", "gate", "down") if feed.gated else ("up", "down"):
+                sizes = (d, feed.d_ff) if name == "down" else (feed.d_ff, d)
+                _weights(t, name, *sizes, bias=getattr(feed.bias, name))
+            t.op("norm", "norm", weights={"weight": (d,)} | ({"bias": (d,)} if stack.norm.bias else {}))
 
 
 def _weights(t: Trace, name: str, d_out: Number, d_in: Number, *, bias: bool) -> None:

@@ -42,7 +42,11 @@ def wanted(t: Trace, x: Tensor) -> Tensor:
 
 
 def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
-    """(b, channels, image, image) pixels to (b, positions, d), class tokens first."""
+    """(b, channels, image, image) pixels to (b, positions, d), class tokens first; ``normed``: patch by patch."""
+    if spec.normed:
+        x = t.tensor(b, facts.patches(spec), spec.channels * spec.patch**2, role=Role.WEIGHT, label="pixels")
+        x = ops.linear(t, "patch_embedding", norms.norm(t, "pixel_norm", x, norms.LAYER), d, bias=spec.bias)
+        return norms.norm(t, "patch_norm", x, norms.LAYER)
     pixels = t.tensor(b, spec.channels, spec.image, spec.image, role=Role.WEIGHT, label="pixels", grad=False)
     x = ops.convolution(t, "patch_embedding", pixels, d, facts.patches(spec), (spec.patch, spec.patch), bias=spec.bias)
     x = wanted(t, x)

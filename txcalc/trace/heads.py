@@ -114,6 +114,9 @@ def project(
             x = t.tensor(b, n - _left_out(spec, tower), wide, label="columns of several layers")
         else:
             x = t.hold(parts.positions(t, "patches", x, x.shape[1] - _left_out(spec, tower)))
+        for i, layer in enumerate(spec.patchwise):
+            with t.scope(f"patchwise.{i}"), t.frame(x):
+                x = _projected(t, layer, x)
         if spec.norm is not None and spec.norm_first:
             x = norms.norm(t, "norm", x, spec.norm)
         lain, x = x, _gathered(t, spec, tower, x)
@@ -171,6 +174,11 @@ def _projected(t: Trace, spec: inputs.ProjectorLayer, x: Tensor) -> Tensor:
     y = ops.linear(t, "dense", x, spec.width, bias=spec.bias)
     if spec.norm is not None:
         y = norms.norm(t, "norm", y, spec.norm)
+    if spec.softmax:
+        logits, y = y, ops.like(t, y, "probabilities")
+        ops.elementwise(t, "softmax", "slope_out", logits, y, keeps=(y,))
+    if spec.padding:
+        y = parts.join(t, "padding", (y, t.tensor(*y.shape[:-1], spec.padding, label="zeros", grad=False)))
     if spec.activation is None:
         return y
     if not spec.gated:

@@ -157,6 +157,7 @@ def _resample(t: Trace, spec: Model, stack: Resampler, memory: Tensor) -> Tensor
     """Learned queries that have read ``memory`` (b, n, width): (b, queries, d)."""
     b, shape = memory.shape[0], (stack.input.length, stack.d_model)
     with t.scope("resampler"), t.frame(memory):
+        beside.instruction(t, stack)
         queries = ops.learned(t, "queries", shape, b, *shape, how="new" if several(t, b) else "same")
         return _stack(t, spec, stack, queries, cached=False, memory=memory)
 
@@ -237,7 +238,9 @@ def _stack(
             return x
 
         with t.frame():
-            if stack.groups is None:
+            if stack.groups is None and t.size(stack.layers) == 0:
+                pass
+            elif stack.groups is None:
                 x = _turns(t, "layers", stack.layers, partial(layer, stack), x, shared=stack.share_layers,
                            unused=unused, within="layer", apart=around.made is not None and bool(around.made.bias))
             else:

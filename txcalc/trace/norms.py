@@ -22,6 +22,8 @@ class _NormKind(NamedTuple):
 
 RMS: Final = _NormKind("rmsnorm")
 """RMSNorm with a scale."""
+LAYER: Final = _NormKind("layernorm", bias=True)
+"""LayerNorm with both."""
 
 
 def norm(

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from txcalc.check.reference.layers import Normalization, Options, Repeated, activate, dropout_or_nothing
 
 if TYPE_CHECKING:
+    from txcalc.spec.inputs import Instruction
     from txcalc.spec.layers import Attention, BlockNorm
-    from txcalc.spec.model import Model
+    from txcalc.spec.layers import Dense as DensePlan
+    from txcalc.spec.model import Model, Resampler
     from txcalc.spec.projections import LanguageAdapter
 
 
@@ -85,3 +87,24 @@ class EntityWeights(nn.Module):
             self.dense, self.head_norm = nn.Linear(d, own.width), nn.LayerNorm(own.width)
             self.head = None if own.tied else nn.Linear(own.width, own.rows, bias=False)
             self.head_bias = nn.Parameter(torch.zeros(own.rows))
+
+
+class InstructionWeights(nn.Module):
+    """What learned queries keep for a text beside them."""
+
+    def __init__(self, plan: Instruction, stack: Resampler, feed: DensePlan) -> None:
+        super().__init__()
+        d = stack.d_model
+        self.table = nn.Parameter(torch.zeros(plan.rows, d))
+        self.positions = nn.Parameter(torch.zeros(plan.positions, d))
+
+        def layer() -> nn.Module:
+            made = nn.Module()
+            made.up = nn.Linear(d, feed.d_ff, bias=feed.bias.up)
+            if feed.gated:
+                made.gate = nn.Linear(d, feed.d_ff, bias=feed.bias.gate)
+            made.down = nn.Linear(feed.d_ff, d, bias=feed.bias.down)
+            made.norm = Normalization(stack.norm, d)
+            return made
+
+        self.layers = Repeated(layer, stack.layers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from txcalc.spec.inputs import FrameInput, Input, PatchInput
 
@@ -11,12 +12,17 @@ from txcalc.spec.inputs import FrameInput, Input, PatchInput
 class Reader(nn.Module):
     """The modules that turn pixels or frames into positions, standing in the module that inherits this."""
 
+    patch_embedding: nn.Module
     class_tokens: nn.Parameter | None
     mask_token: nn.Parameter | None
 
     def add_reader(self, own: Input, d_model: int) -> None:
         """Build what ``own`` needs beside a token table."""
         match own:
+            case PatchInput(normed=True, patch=patch):
+                pixels, self.class_tokens, self.mask_token = own.channels * patch**2, None, None
+                self.pixel_norm, self.patch_norm = nn.LayerNorm(pixels), nn.LayerNorm(d_model)
+                self.patch_embedding = nn.Linear(pixels, d_model, bias=own.bias)
             case PatchInput(patch=patch, class_tokens=extra):
                 self.patch_embedding = nn.Conv2d(own.channels, d_model, patch, stride=patch, bias=own.bias)
                 self.class_tokens = nn.Parameter(torch.randn(extra, d_model) * 0.02) if extra else None
@@ -31,6 +37,11 @@ class Reader(nn.Module):
         if isinstance(own, FrameInput):
             x = self.frame_activation1(self.frame_conv1(x))
             return self.frame_activation2(self.frame_conv2(x)).transpose(1, 2)
+        if isinstance(own, PatchInput) and own.normed:
+            used = x.shape[2] // own.patch * own.patch  # a border too narrow for a whole patch is left out
+            rows = F.pixel_unshuffle(x[:, :, :used, :used], own.patch).flatten(2).transpose(1, 2)
+            normed: Tensor = self.patch_norm(self.patch_embedding(self.pixel_norm(rows)))
+            return normed
         patches: Tensor = self.patch_embedding(x).flatten(2).transpose(1, 2)
         if self.class_tokens is None:
             return patches

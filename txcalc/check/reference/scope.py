@@ -82,9 +82,11 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
         "expert_groups", "active_groups",  # they say which experts are chosen, not how many
     },
     inputs.TokenInput: {"kind"},
-    inputs.PatchInput: {"kind", "image", "patch", "channels", "bias", "class_tokens", "registers", "mask_token"},
+    inputs.PatchInput: {"kind", "image", "patch", "channels", "bias", "normed", "class_tokens", "registers",
+                        "mask_token"},
     inputs.FrameInput: {"kind", "bins", "length"},
-    inputs.QueryInput: {"kind", "length"},
+    inputs.QueryInput: {"kind", "length", "instruction"},
+    inputs.Instruction: {"rows", "positions"},
     inputs.TokenTable: {"rows", "width", "lookups"},
     inputs.PerLayerEmbedding: {"rows", "width", "activation"},
     inputs.NoPosition: {"kind"},
@@ -107,9 +109,9 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.DensePooler: {"kind", "of", "activation", "width"},
     inputs.NormPooler: {"kind", "of"},
     inputs.AttentionPooler: {"kind", "attention", "feed_forward"},
-    inputs.ProjectorLayer: {"width", "norm", "activation", "gated", "bias"},
+    inputs.ProjectorLayer: {"width", "norm", "activation", "gated", "bias", "softmax", "padding"},
     inputs.Projector: {"merge", "average", "tokens", "norm", "norm_first", "hidden", "bias", "unused_layers",
-                       "feature_layers", "separators", "final_norm", "unpatched", "dense"},
+                       "feature_layers", "separators", "final_norm", "unpatched", "dense", "patchwise"},
 }
 
 

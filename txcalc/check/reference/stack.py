@@ -111,7 +111,7 @@ class StackModules(nn.Module):
                               alone=model.unread_memory is not None, memory=memory or model.unread_memory,
                               per_layer=per_layer), count
             )
-            self.width = cast(Block, made[-1]).width
+            self.width = cast(Block, made[-1]).width if count else self.width
             return made
 
         self.layers: nn.ModuleList

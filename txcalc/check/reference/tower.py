@@ -7,15 +7,18 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from txcalc.check.reference.beside import InstructionWeights
 from txcalc.check.reference.heads import build_pooler
 from txcalc.check.reference.inputs import Reader
 from txcalc.check.reference.layers import Normalization, Options, activate
 from txcalc.check.reference.stack import StackModules
-from txcalc.spec.facts import unpatched
+from txcalc.spec.facts import located_blocks, unpatched
 from txcalc.spec.inputs import PatchInput
 from txcalc.spec.inputs import Projector as ProjectorSpec
 from txcalc.spec.inputs import ProjectorLayer as ProjectorLayerSpec
+from txcalc.spec.layers import Dense
 from txcalc.spec.model import Model, Tower
 from txcalc.spec.model import Resampler as ResamplerSpec
 
@@ -31,10 +34,12 @@ class ProjectorLayer(nn.Module):
         self.dense = nn.Linear(width, layer.width, bias=layer.bias)
         self.gate = nn.Linear(width, layer.width, bias=layer.bias) if layer.gated else None
         self.norm = nn.Identity() if layer.norm is None else Normalization(layer.norm, layer.width)
+        self.softmax, self.padding = nn.Softmax(-1) if layer.softmax else nn.Identity(), layer.padding
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., width) to (..., the layer's width)."""
-        y: Tensor = self.norm(self.dense(x))
+        """(..., width) to (..., the layer's width), and its zeros."""
+        y: Tensor = self.softmax(self.norm(self.dense(x)))
+        y = F.pad(y, (0, self.padding)) if self.padding else y
         if self.activation is None:
             return y
         return activate(self.activation, y) if self.gate is None else activate(self.activation, self.gate(x)) * y
@@ -45,6 +50,9 @@ class Resampler(StackModules):
 
     def __init__(self, model: Model, resampler: ResamplerSpec, options: Options, width: int) -> None:
         super().__init__(model, resampler, options, causal=False, d_model=resampler.d_model, memory=width)
+        plan, feed = resampler.input.instruction, located_blocks(resampler)[0][1].feed_forward
+        self.instruction = None if plan is None or not isinstance(feed, Dense) else InstructionWeights(
+            plan, resampler, feed)
         self.queries = nn.Parameter(torch.randn(resampler.input.length, resampler.d_model) * 0.02)
 
     def forward(self, memory: Tensor) -> Tensor:
@@ -70,11 +78,13 @@ class Projector(nn.Module):
         self.unpatched = 0 if projector.unpatched else unpatched
         self.read = (projector.unused_layers, *projector.feature_layers)
         width *= len(self.read)
+        first = (width, *(layer.width for layer in projector.patchwise))
+        self.patchwise, width = nn.Sequential(*map(ProjectorLayer, projector.patchwise, first)), first[-1]
         merged = width * (projector.merge or 1) ** (1 if flat else 2)
         self.norm_first = projector.norm_first
         normed = width if projector.norm_first else merged
         self.norm = nn.Identity() if projector.norm is None else Normalization(projector.norm, normed)
-        widths = (merged, *(layer.width for layer in projector.hidden))
+        widths = (merged, *(layer.width + layer.padding for layer in projector.hidden))
         self.hidden = nn.ModuleList(map(ProjectorLayer, projector.hidden, widths))
         self.resampler = None if resampler is None else resampler(widths[-1])
         last_width = widths[-1] if self.resampler is None else self.resampler.width
@@ -87,6 +97,7 @@ class Projector(nn.Module):
         """(images, positions, width), at the end and after each layer, to (images, tokens, d)."""
         read = [(layers[-1 - skips] if skips else hidden)[:, self.unpatched :] for skips in self.read]
         x = torch.cat(read, dim=-1) if len(read) > 1 else read[0]
+        x = self.patchwise(x)
         x = self._squares(self.norm(x)) if self.norm_first else self.norm(self._squares(x))
         for layer in self.hidden:
             x = layer(x)
