@@ -260,7 +260,8 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
             "temporal_patch_size": [1, 2], "spatial_merge_size": [1, 2], "hidden_act": ["gelu", "quick_gelu"]}],
         TIED | {"projector_hidden_size": [13, 19]}),
     "ovis2": (
-        text("qwen2", hidden_size=[24], num_attention_heads=[2, 4], num_key_value_heads=[1, 2], vocab_size=[101], tie_word_embeddings=[True, False]), [{
+        text("qwen2", hidden_size=[24], num_attention_heads=[2, 4], num_key_value_heads=[1, 2], vocab_size=[101],
+             tie_word_embeddings=[True, False]), [{
             "hidden_size": [12, 20], "intermediate_size": [17], "num_hidden_layers": [1, 3],
             "num_attention_heads": [1, 2], "num_channels": [1, 3], **EVEN, "qkv_bias": [True, False],
             "mlp_bias": [True, False], "vocab_size": [31, 43], "hidden_stride": [1, 2],
