@@ -384,14 +384,14 @@ class Trace:
             self.extend(carries=(Loop(x, entry, leave, after, often.calls),), first=first + before, **more)
             return after
 
-        own, recorded = times if copies is None else copies, len(self.body)
-        if not apart or self.size(times) == 1:
-            y = run(Often(own, own, times, times - unused), x, 0)
-            before, after = ((self.workload.bytes_of(z.role), self.frozen and self.needs(z)) for z in (x, y))
-            if before == after or self.size(times) == 1:
-                return y
-            del self.body[recorded:]
-        return run(Often(own - 1, own - 1, times - 1, times - unused - 1), run(Often(), x, 0), 1)
+        own = times if copies is None else copies
+        y = run(Often(own, own, times, times - unused), x, 0)
+        before, after = ((self.workload.bytes_of(z.role), self.frozen and self.needs(z)) for z in (x, y))
+        if not (apart or before != after) or self.size(times) == 1:
+            return y
+        (alone,) = (node for node in self.body[-1:] if isinstance(node, Repeat))
+        self.extend(times=1, copies=1, active=1, back=1, carries=(alone.carries[0]._replace(times=1),))
+        return run(Often(own - 1, own - 1, times - 1, times - unused - 1), y, 1)
 
     def extend(self, **more: Any) -> None:
         """Say more fields of the last repeated scope: what its runs carry, spread and gather, or what they are."""
