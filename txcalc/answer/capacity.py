@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from math import prod
+from operator import mul
 from typing import Any, Final, Literal, NamedTuple
 
 from txcalc import units
@@ -16,7 +18,7 @@ from txcalc.answer.fit import most_positions
 from txcalc.answer.frameworks import framed
 from txcalc.answer.layouts import Spread, layouts
 from txcalc.answer.levers import Lever, flops_per_token, levers
-from txcalc.answer.limits import LONGEST, Reserve, first_above, reserved
+from txcalc.answer.limits import LONGEST, Reserve, first_above, reserved, solved
 from txcalc.answer.memory import Held, Peak, allocated, by_use, sureness, usable, workspaces
 from txcalc.answer.notes import beyond, notes, runs_as, unfollowed
 from txcalc.answer.passes import Passes, assumed, passes, placed
@@ -35,6 +37,8 @@ ROWS: Final = 10
 """The frontier has at most so many rows."""
 SHORTEST: Final = 128
 """Length in tokens below which the frontier ends."""
+_CLOSE: Final = 64
+"""Sizes that differ by less than this part of them tell nothing apart but how storages are rounded."""
 STEPS: Final = 4096
 """A field of the model is searched up to so many steps."""
 
@@ -184,7 +188,7 @@ class _Search:
         self.sizes: dict[str, int] = sizes
         new = {} if self.now.new is None else {"new": self.now.new}
         self.given = {**given, "phase": workload.phase, **new, **sizes}
-        self._known: dict[tuple[int, ...], At] = {}
+        self._known, self._first = dict[tuple[int, ...], At](), dict[int, int]()  # first lengths that do not fit
 
     def passes(self, sizes: Mapping[str, int | None]) -> Passes:
         """The passes of a run with other sizes."""
@@ -220,6 +224,8 @@ class _Search:
         last, unit = (LONGEST, 1) if name == "batch" else (self._longest(), self.unit)
         first_not = first_above(lambda step: self.at({name: step * unit}).parts, self.room, last // unit,
                                 max(1, self.sizes[name] // unit))
+        if name == self.length and first_not:
+            self._first[self.sizes["batch"]] = first_not
         ends = None
         if first_not is None:
             ends = f"{self.spec.name} has no more positions" if last < LONGEST else f"not searched beyond {last:,}"
@@ -235,21 +241,46 @@ class _Search:
 
     def frontier(self) -> Iterator[Corner]:
         """The longest sequence of every batch that is a power of two, down to short ones."""
-        last, near, found = self._longest() // self.unit, self.sizes[self.length] // self.unit, list[Corner]()
-        about = None
+        last, found = self._longest() // self.unit, list[Corner]()
         while len(found) < ROWS and (not found or found[-1].length > SHORTEST):
             batch = 1 << len(found)
             row = self._row(batch)
-            first_not = first_above(row, self.room, last, max(1, near), about)
-            length = last if first_not is None else first_not - 1
-            if not length:
+            first_not = self._first.get(batch) or first_above(
+                row, self.room, last, max(1, last // 2), partial(self._about, batch))
+            last = last if first_not is None else first_not - 1  # also of what more sequences can have
+            if not last:
                 return
-            found.append(Corner(batch=batch, length=length * self.unit, bytes=max(row(length))))
-            near, about = min(last, max(1, _next(found) // self.unit)), about or {1: row(1)}
+            found.append(Corner(batch=batch, length=last * self.unit, bytes=row(last)))
             yield found[-1]
 
-    def _row(self, batch: int) -> Callable[[int], tuple[int, ...]]:
-        return lambda step: self.at({"batch": batch, self.length: step * self.unit}).parts
+    def _row(self, batch: int) -> Callable[[int], int]:
+        return lambda step: self.at({"batch": batch, self.length: step * self.unit}).bytes
+
+    def _about(self, batch: int) -> Callable[[int], float] | None:
+        """Peaks of a batch by length: the highest of all moments, as tokens, pairs and lengths added to each."""
+        moments, counted = dict[tuple[str, str], list[tuple[int, ...]]](), dict[tuple[int, ...], int]()
+        for key, at in reversed(self._known.items()):
+            if at.bytes < 4 * self.room:
+                moments.setdefault((at.phase, at.at), []).append(key)
+                counted[key] = at.bytes
+        most = max(map(prod, counted), default=0)
+        found = [factors for keys in moments.values() if len(factors := self._surface(keys)) > 1 and all(
+            sum(map(mul, factors, _terms(key))) < size + size // _CLOSE
+            for key, size in counted.items() if 4 * prod(key) > most)]
+        return (lambda step: max(sum(map(mul, each, _terms((batch, step * self.unit)))) for each in found)
+                ) if found else None
+
+    def _surface(self, keys: Sequence[tuple[int, ...]]) -> list[float]:
+        """Factors of terms by which bytes of one moment follow from its sizes, as far as it was counted."""
+        through, seen, found = list[tuple[int, ...]](), list[tuple[int, ...]](), list[float]()
+        for key in (keys[0], min(keys, key=prod), *keys):  # what differs most comes first
+            near = any(all(_CLOSE * abs(a - b) < b for a, b in zip(key, each, strict=True)) for each in seen)
+            if not near and len(through) < len(_terms(key)):
+                points = [(*_terms(each)[:len(through) + 1], self._known[each].bytes) for each in (*through, key)]
+                if more := solved(points):
+                    through, found = [*through, key], more
+                seen.append(key)
+        return found
 
     def over(self, over: str, make: Make) -> Most:
         """The most of a field of the model, in steps of one or as ``FIELD=STEP`` says."""
@@ -295,10 +326,10 @@ def answer(
     )
 
 
-def _next(found: Sequence[Corner]) -> int:
-    """The length of the next row, had it more tokens than the one before as that had more than its own."""
-    tokens = [each.batch * each.length for each in found[-2:]]
-    return tokens[-1] ** 2 // tokens[0] // (2 * found[-1].batch)
+def _terms(size: Sequence[int]) -> tuple[int, ...]:
+    """What a batch of a length adds to peaks: itself, tokens and pairs of them, and what all sequences share."""
+    batch, length = size
+    return 1, batch * length, batch * length**2, length**2, length
 
 
 def _held(of: Passes) -> Iterator[Held]:

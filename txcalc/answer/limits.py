@@ -19,6 +19,8 @@ from txcalc.trace.record import Trace
 
 LONGEST: Final = 2**40
 """Lengths beyond this are not searched."""
+_TRIES: Final = 4
+"""Sizes that are counted before a search believes them alone."""
 
 
 class Limit(Part):
@@ -122,13 +124,13 @@ def _limit(quantity: _Quantity, model: Stretched, memory: int) -> Limit:
 
 def first_above(
     size: Callable[[int], int | Sequence[int]], bound: int, last: int, near: int = 1,
-    about: Mapping[int, Sequence[int]] | None = None,
+    about: Callable[[], Callable[[int], float] | None] | None = None,
 ) -> int | None:
     """The least step from 1 to ``last`` whose size exceeds ``bound``; sizes never shrink. None if there is none.
 
     Sizes, or each of several of which the largest counts, are nearly parabolas, so that the next step is tried where
     one through the nearest known sizes meets the bound; where that gets no further, beyond it. ``near``: a step to
-    begin with. ``about``: what some sizes are nearly, in place of the last one's.
+    begin with. ``about``: what sizes are nearly by what is known now, in place of parabolas.
     """
     known: dict[int, Sequence[int]] = {}
     low, high, stuck = 0, last + 1, 0
@@ -139,24 +141,33 @@ def first_above(
         known[step] = (found,) if isinstance(found, int) else found
         low, high = (step, high) if max(known[step]) <= bound else (low, step)
 
+    nearly = None if about is None else about()
+    if nearly is not None:
+        near = _meets(nearly, bound, low, high)
     if low < near < high:
         take(near)
-    if about is None:
+    if nearly is None:
         take(last if low or not known else 1)
     while high - low > 1:
-        step = _meets(known if len(known) > 1 else {**(about or {}), **known}, bound, low, high)
+        nearly = about() if about is not None and len(known) < _TRIES else None
+        step = _meets(nearly or _parabolas(known, low, high), bound, low, high)
         further = min(2**stuck, (high - low) // 2)
         stuck = stuck + 1 if step in (low + 1, high - 1) else 0
         take(low + further if step == low + 1 else high - further if step == high - 1 else step)
     return high if high <= last else None
 
 
-def _meets(known: Mapping[int, Sequence[int]], bound: int, low: int, high: int) -> int:
-    """The last step between where the parabolas through the three known sizes nearest to it are in bounds."""
+def _meets(size: Callable[[int], float | Fraction], bound: int, low: int, high: int) -> int:
+    """The last step between at which the size is in bounds."""
+    step = bisect_left(range(low, high), True, key=lambda step: size(step) > bound) + low - 1
+    return min(max(step, low + 1), high - 1)
+
+
+def _parabolas(known: Mapping[int, Sequence[int]], low: int, high: int) -> Callable[[int], float | Fraction]:
+    """The largest of the parabolas through the three known sizes nearest to where the bound is met."""
     a, *others = sorted(known, key=lambda step: (step not in (low, high), abs(step - low)))
     parts = [_parabola([(step, known[step][i]) for step in (a, *others[:2])]) for i in range(len(known[a]))]
-    step = bisect_left(range(low, high), True, key=lambda step: any(size(step) > bound for size in parts)) + low - 1
-    return min(max(step, low + 1), high - 1)
+    return lambda step: max(size(step) for size in parts)
 
 
 def _parabola(points: Sequence[tuple[int, int]]) -> Callable[[int], Fraction]:
@@ -169,3 +180,17 @@ def _parabola(points: Sequence[tuple[int, int]]) -> Callable[[int], Fraction]:
     for c, other in others[1:]:
         bend = max(bend, (Fraction(other - size, c - a) - slope) / (c - b))
     return lambda step: size + (step - a) * (slope + bend * (step - b))
+
+
+def solved(points: Sequence[Sequence[int]]) -> list[float]:
+    """Factors of terms: rows of as many terms as there are rows, and their sum. Empty if rows depend on each other."""
+    rows = [[*map(Fraction, row)] for row in points]
+    for i in range(len(rows)):
+        pivot = next((row for row in rows[i:] if row[i]), None)
+        if pivot is None:
+            return []
+        rows.remove(pivot)
+        rows.insert(i, [each / pivot[i] for each in pivot])
+        rows = [row if k == i else [a - row[i] * b for a, b in zip(row, rows[i], strict=True)]
+                for k, row in enumerate(rows)]
+    return [float(row[-1]) for row in rows]
