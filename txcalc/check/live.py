@@ -7,6 +7,8 @@ from typing import Any, Final, Literal
 
 from txcalc.answer.fit import fit
 from txcalc.answer.validation import Device, Row
+from txcalc.check import fake_cuda, measure
+from txcalc.check.whole_step import runs_on, step_live_bytes
 from txcalc.count import step
 from txcalc.count.gradients import parameters, unrolled
 from txcalc.count.lifetimes import Event, live_bytes
@@ -26,8 +28,6 @@ def measured(
     what: Literal["live_bytes", "kept", "step_live_bytes"], spec: Model, w: Workload, device: Device, **more: Any
 ) -> list[Any]:
     """What ``txcalc.check.measure`` finds of a workload. Raises ``NotRun`` where there is no fake CUDA."""
-    from txcalc.check import fake_cuda, measure, whole_step
-
     run: dict[str, Any] = {
         "source_seq": w.source_seq, "attention": w.attention, "absorbed": w.absorbs, "dropout": w.dropout,
         "loss_as": w.loss or "fp32", "recompute": w.recompute or "none",
@@ -45,7 +45,7 @@ def measured(
             run["shards"] = {"dp": w.layout.dp, **vars(w.layout.fsdp)}
     if device == "fake-cuda":
         return list(fake_cuda.ask(what, spec, w.batch, w.seq, **dtypes(w), **run))
-    function: Callable[..., list[Any]] = getattr(measure, what, None) or getattr(whole_step, what)
+    function: Callable[..., list[Any]] = getattr(measure, what, step_live_bytes)
     read = {name: measure.DTYPES[dtype] for name, dtype in dtypes(w).items()}
     return function(spec, w.batch, w.seq, device=device, **read, **run)
 
@@ -102,8 +102,6 @@ OPTIONS: Final[tuple[dict[str, Any], ...]] = (
 def steps(spec: Model, runs: Sequence[Workload], device: Device, turn: int | None = None) -> Iterator[Workload]:
     """Training steps of each optimizer with each of its kernels: ``runs`` in turn, and with the options in turn where
     those are counted exactly for this model. ``turn``: only the one whose turn it is."""
-    from txcalc.check.whole_step import runs_on
-
     every = [(name, kernel) for name, each in OPTIMIZERS.items() if not each.unmeasured and runs_on(name, device)
              for kernel in each.kernels]
     for i, (name, kernel) in enumerate(every if runs else ()):

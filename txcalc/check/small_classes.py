@@ -9,6 +9,7 @@ from json import dumps, loads
 from typing import Any, Final
 
 from txcalc.answer.validation import Device, Row
+from txcalc.check import classes, fake_cuda, measure
 from txcalc.check.live import NAMES, compared_events, dtypes
 from txcalc.count import activations
 from txcalc.count.lifetimes import live_bytes
@@ -100,8 +101,6 @@ def _compared(spec: Model, config: Mapping[str, Any], run: dict[str, Any], devic
 
 
 def _measured(what: str, config: Mapping[str, Any], w: Workload, device: Device) -> list[Any]:
-    from txcalc.check import classes, fake_cuda, measure
-
     run = {"attention": w.attention, "dropout": w.dropout}
     if "d_model" in config and "num_mel_bins" not in config:
         run["source_seq"] = SOURCE

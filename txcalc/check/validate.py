@@ -11,9 +11,13 @@ from math import prod
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
+import torch
+
 from txcalc.answer.validation import Device, Row, Validation
+from txcalc.check import measure
 from txcalc.check.fake_cuda import NotRun
 from txcalc.check.live import adapted, live, measured, not_counted, steps, whole_step
+from txcalc.check.measure_kept import Kept
 from txcalc.check.sibling import sibling, structure
 from txcalc.count import activations, flops, kv_cache, params
 from txcalc.count.entries import Entry, grouped
@@ -71,8 +75,6 @@ def validate(
     tensors on ``device``, on a small sibling of the same structure. ``one_of_many``: of whole steps only one, which is
     another for another structure. Raises ImportError without torch.
     """
-    import torch
-
     version, small, rows = f"PyTorch {torch.__version__.partition('+')[0]}", sibling(spec), []
     if device != "fake-cuda":
         progress("parameters")
@@ -169,8 +171,6 @@ def _not_adapted(spec: Model) -> str:
 
 def parameters(spec: Model) -> Row:
     """Every weight's path and shape, and the total with tied weights once."""
-    from txcalc.check import measure
-
     measured = measure.shapes(spec)
     t = _traced(spec)
     counted: dict[str, tuple[tuple[int, ...], int]] = {}
@@ -183,8 +183,6 @@ def parameters(spec: Model) -> Row:
 
 def flops_rows(spec: Model, *, eager: bool, how: str, device: str) -> Iterator[Row]:
     """Forward and backward FLOPs of every module; the flash kernel's backward is 2.5 times its forward."""
-    from txcalc.check import measure
-
     w = Case("eager" if eager else "flash", dtype="bf16", dropout=0.0, loss=True).workload(spec, "cpu")
     t = trace(spec, w)
     measured = measure.flops(spec, w.batch, w.seq, source_seq=w.source_seq, eager=eager, loss=has_loss(spec),
@@ -200,12 +198,9 @@ def flops_rows(spec: Model, *, eager: bool, how: str, device: str) -> Iterator[R
 
 def kept(spec: Model, case: Case, device: Device, how: str) -> Row:
     """Every storage that autograd keeps, module by module and tensor by tensor."""
-    from txcalc.check.measure import module_paths
-    from txcalc.check.measure_kept import Kept
-
     w = case.workload(spec, device)
     t = trace(spec, w)
-    modules, found = module_paths(spec), [Kept(*each) for each in measured("kept", spec, w, device)]
+    modules, found = measure.module_paths(spec), [Kept(*each) for each in measured("kept", spec, w, device)]
     ours, theirs = Counter(by_module(activations.kept(t), modules)), Counter[str]()
     for storage in found:
         theirs[storage.path] += storage.nbytes
@@ -215,8 +210,6 @@ def kept(spec: Model, case: Case, device: Device, how: str) -> Row:
 
 def decoding(spec: Model) -> Iterator[Row]:
     """FLOPs of new tokens after cached ones, by module; where latents are cached, read both ways."""
-    from txcalc.check import measure
-
     ways: tuple[Latents | None, ...] = ("absorbed", "expanded") if has_latents(spec) else (None,)
     for latents in ways:
         w = Workload.decode(past=SEQ, seq=2, batch=BATCH, source_seq=_source(spec), attention="eager", latents=latents)
@@ -229,8 +222,6 @@ def decoding(spec: Model) -> Iterator[Row]:
 
 def cache(spec: Model) -> Row:
     """Bytes of the real cache after a prompt and after each of some decoding steps, added up."""
-    from txcalc.check import measure
-
     n, source = length_of(spec), _source(spec)
     common: dict[str, Any] = {"batch": BATCH, "dtype": "fp32", "source_seq": source}
     runs = [Workload.prefill(seq=n, **common)]
@@ -245,8 +236,6 @@ def cache(spec: Model) -> Row:
 
 def masks(spec: Model) -> Iterator[Row]:
     """(query, key) pairs that each kind of mask keeps, counted one by one."""
-    from txcalc.check import measure
-
     stacks = [(spec, is_causal(spec)), *([(spec.encoder, False)] if spec.encoder else [])]
     kinds = {
         (causal, getattr(block.attention, "window", None), getattr(block.attention, "chunk", None))
@@ -265,8 +254,6 @@ def masks(spec: Model) -> Iterator[Row]:
 
 def attention_memory(spec: Model, device: Device) -> Iterator[Row]:
     """One attention layer at growing lengths: eager must lie on a quadratic exactly, flash on a line."""
-    from txcalc.check import measure
-
     if getattr(_attention(spec), "kind", "") != "standard":
         return
     if not isinstance(spec.input, TokenInput) or spec.position.kind == "disentangled":
