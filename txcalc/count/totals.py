@@ -27,8 +27,9 @@ def trained(t: Trace) -> Sure:
 
 
 class Total(NamedTuple):
-    """A quantity. ``there``: says whether a run has it. ``sure``: how certain it is."""
+    """A quantity, as people call it. ``there``: says whether a run has it. ``sure``: how certain it is."""
 
+    label: str
     entries: Callable[[Trace], Iterable[Entry]]
     unit: str
     there: Callable[[Trace], bool] = lambda t: True
@@ -36,10 +37,8 @@ class Total(NamedTuple):
 
 
 def _flops(what: flops.Pass, masked: Masked = "counted") -> Total:
-    if what == "forward":
-        return Total(lambda t: flops.entries(t, what, masked=masked), "FLOP", sure=_sure)
-    return Total(lambda t: flops.entries(t, what, masked=masked), "FLOP", lambda t: t.workload.phase == "training",
-                 trained)
+    found = Total(f"FLOPs, {what}", lambda t: flops.entries(t, what, masked=masked), "FLOP", sure=_sure)
+    return found if what == "forward" else found._replace(there=lambda t: t.workload.phase == "training", sure=trained)
 
 
 def _caches(*kinds: str) -> Callable[[Trace], bool]:
@@ -48,26 +47,27 @@ def _caches(*kinds: str) -> Callable[[Trace], bool]:
 
 _ANY: Final = _caches("self", "cross", "state")
 TOTALS: Final[Mapping[str, Total]] = {
-    "params": Total(params.entries, "params"),
-    "params_active": Total(params.active, "params"),
-    "params_embedding": Total(params.tables, "params"),
-    "params_trained": Total(params.trained, "params", lambda t: t.workload.freezes),
+    "params": Total("Parameters", params.entries, "params"),
+    "params_active": Total("Active parameters", params.active, "params"),
+    "params_embedding": Total("Embedding parameters", params.tables, "params"),
+    "params_trained": Total("Trained parameters", params.trained, "params", lambda t: t.workload.freezes),
     "flops_forward": _flops("forward"),
     "flops_skipped": _flops("forward", "skipped"),
     "flops_backward": _flops("backward"),
     "flops_backward_skipped": _flops("backward", "skipped"),
     "flops_recomputed": _flops("recomputed"),
     "flops_recomputed_skipped": _flops("recomputed", "skipped"),
-    "weight_bytes": Total(weights.entries, "B", weights.is_known, weights.certainty),
+    "weight_bytes": Total("Weights", weights.entries, "B", weights.is_known, weights.certainty),
     "released_weight_bytes": Total(
-        lambda t: weights.entries(t, RELEASED), "B", lambda t: weights.own_format(t.model) is not None,
-        lambda t: weights.certainty(t, RELEASED)),
-    "activation_bytes": Total(activations.kept, "B", lambda t: t.workload.keeps, trained),
-    "kv_cache_bytes": Total(kv_cache.entries, "B", _ANY),
-    "kv_cache_bytes_per_token": Total(kv_cache.per_token, "B/token", _caches("self")),
-    "kv_cache_allocated_bytes": Total(kv_cache.allocated, "B", lambda t: t.workload.kv_block is not None and _ANY(t)),
-    "attention_score_bytes": Total(activations.kept_scores, "B", lambda t: t.workload.keeps),
-    "training_state_bytes": Total(states.entries, "B", lambda t: not weights.is_packed(t)),
+        "Weights as released", lambda t: weights.entries(t, RELEASED), "B",
+        lambda t: weights.own_format(t.model) is not None, lambda t: weights.certainty(t, RELEASED)),
+    "activation_bytes": Total("Activations (train)", activations.kept, "B", lambda t: t.workload.keeps, trained),
+    "kv_cache_bytes": Total(kv_cache.LABEL, kv_cache.entries, "B", _ANY),
+    "kv_cache_bytes_per_token": Total(f"{kv_cache.LABEL} per token", kv_cache.per_token, "B/token", _caches("self")),
+    "kv_cache_allocated_bytes": Total(f"{kv_cache.LABEL}, allocated", kv_cache.allocated, "B",
+                                      lambda t: t.workload.kv_block is not None and _ANY(t)),
+    "attention_score_bytes": Total("Attention scores kept", activations.kept_scores, "B", lambda t: t.workload.keeps),
+    "training_state_bytes": Total("Training state", states.entries, "B", lambda t: not weights.is_packed(t)),
 }
 
 

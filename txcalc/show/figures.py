@@ -10,24 +10,17 @@ from txcalc.answer.report import SKIPPED, CacheLine, KVCache, Quantity, Report, 
 from txcalc.answer.view import Alternative, View
 from txcalc.count import kv_cache
 from txcalc.count.states import RECIPES
+from txcalc.count.totals import TOTALS
 from txcalc.show.blocks import Fact, Number, Scale
 from txcalc.spec.weight_formats import PACKED, RELEASED
 
 MARKS: Final = {"exact": "=", "estimate": "~", "bound": "<", "published": "p"}
 
-_LABELS: Final = {
-    "params": "Parameters", "params_active": "Active parameters", "params_embedding": "Embedding parameters",
-    "params_trained": "Trained parameters",
-    "params_non_embedding": "Non-embedding parameters", "flops_forward": "FLOPs, forward",
-    "flops_backward": "FLOPs, backward", "flops_recomputed": "FLOPs, recomputed", "flops_per_token": "FLOPs per token",
+_DERIVED: Final = {
+    "params_non_embedding": "Non-embedding parameters", "flops_per_token": "FLOPs per token",
     "flops_model_per_token": "Model FLOPs per token", "flops_hardware_per_token": "Hardware FLOPs per token",
-    "weight_bytes": "Weights", "released_weight_bytes": "Weights as released",
-    "activation_bytes": "Activations (train)", "kv_cache_bytes": kv_cache.LABEL,
-    "kv_cache_bytes_per_token": f"{kv_cache.LABEL} per token",
-    "kv_cache_allocated_bytes": f"{kv_cache.LABEL}, allocated",
-    "attention_score_bytes": "Attention scores kept", "training_state_bytes": "Training state",
 }
-
+"""Figures that are made of totals."""
 
 WITHOUT: Final = {other: name for name, other in SKIPPED.items()}
 """Figures without masked pairs, and the names of those with them."""
@@ -35,9 +28,9 @@ WITHOUT: Final = {other: name for name, other in SKIPPED.items()}
 
 def label(total: str) -> str:
     """What people call a total."""
-    if total in WITHOUT:
-        return f"{_LABELS[WITHOUT[total]]}, without masked pairs"
-    return _LABELS.get(total, total)
+    name = WITHOUT.get(total, total)
+    shown = TOTALS[name].label if name in TOTALS else _DERIVED.get(name, name)
+    return shown if name == total else f"{shown}, without masked pairs"
 
 
 def matters(one: int, other: int) -> bool:
