@@ -71,6 +71,13 @@ def test_a_pool_holds_what_it_holds_by_hand(
     assert found.pool_bytes == size + 1
 
 
+def test_each_sequence_takes_its_own_blocks() -> None:
+    """Of 33, 17 and 5 tokens, and 12 more of each, are 3, 2 and 2 blocks of 16; as long as the longest 9."""
+    made = serving(MODELS["llama"], {"engine": "vllm@0.11", "lengths": "33,17, 5", "new": 12})
+    assert (made.users, made.context, made.taken) == (3, 45, (3 + 2 + 2) * 16 * OF_LLAMA)
+    assert serving(MODELS["llama"], {"engine": "vllm", "batch": 3, "context": 45}).taken == 9 * 16 * OF_LLAMA
+
+
 @pytest.mark.parametrize(("model", "tp", "block", "page", "states", "whole"), [
     # 3 of 4 inputs of 8,192 channels and 32 x 128 x 128 of state, 1,097,728 B, beside 2,048 B of a token
     ("qwen3-next-80b-a3b", 1, 544, 544 * 2048 * 12, 3, 1), ("qwen3-next-80b-a3b", 2, 544, 544 * 1024 * 12, 3, 1),
@@ -270,6 +277,7 @@ def test_as_many_layers_as_fit_stay_on_the_card() -> None:
     (("gpt2", "--engine", "vllm", "--v-dtype", "fp8"), "llama.cpp's"),
     (("gpt2", "--engine", "llama.cpp", "--v-dtype", "fp8"), "not in fp8"),
     (("gpt2", "--engine", "vllm", "--reserve", "1GiB", "--device", "t4"), "--utilization"),
+    (("gpt2", "--engine", "llama.cpp", "--lengths", "3,5"), "goes by the longest"),
     (("gpt2", "--offload", "layers:3"), "give --engine"), (("gpt2", "--engine", "vllm", "-ngl", "3"), "llama.cpp's"),
     (("gpt2", "--engine", "llama.cpp", "--offload", "layers:13"), "gpt2 has 12 layers, and 13 of them cannot"),
     (("gpt2", "--engine", "llama.cpp", "--offload", "layers:3", "-ngl", "3"), "give one of them"),

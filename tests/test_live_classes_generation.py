@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from tests.test_implementations import CONFIGS, model
+from tests.test_implementations import CONFIGS, OFTEN, model
 from txcalc.answer.engine import memory as needed
 from txcalc.check import classes, fake_cuda, measure
 from txcalc.check.fake_cuda import NotRun
@@ -23,11 +23,14 @@ STEPS = (7, 7, 1, 1)
 RUNS = [{"attention": attention, "dtype": dtype, "cache": cache, "logits": logits, "batch": batch}
         for attention in ("eager", "sdpa") for dtype in ("fp32", "bf16") for cache in ("dynamic", "static:17")
         for logits in ("last", "all") for batch in (1, 2)]
+PADDED = [run | {"lengths": (7, 6)} for run in RUNS if run["batch"] == 2]
 
 
-def quick(run: dict[str, Any], device: str) -> bool:
-    """Whether a run is among the quick tests: two of each model and device."""
+def quick(name: str, run: dict[str, Any], device: str) -> bool:
+    """Whether a run is among the quick tests: two of each model and device, of sequences of unequal lengths of few."""
     sdpa, dynamic = run["attention"] == "sdpa", run["cache"] == "dynamic"
+    if "lengths" in run and name not in OFTEN:
+        return False
     return sdpa == (run["dtype"] == "bf16") == (run["batch"] == 2) and (
         run["logits"] == "all") == dynamic == (sdpa == (device == "fake-cuda"))
 
@@ -38,7 +41,8 @@ def generation(name: str, device: str, run: dict[str, Any]) -> tuple[list[list[i
     steps = STEPS[1:] if is_causal(spec) else ()
     if not steps:
         how = {key: value for key, value in run.items() if key not in ("cache", "logits")}
-    given = {key: value for key, value in how.items() if key != "batch"}
+    given = {key: value for key, value in how.items() if key not in ("batch", "lengths")}
+    given["padded"] = "lengths" in how
     if device == "fake-cuda":
         real = fake_cuda.ask("generation", CONFIGS[name], run["batch"], 7, steps=steps, **given)
     else:
@@ -59,10 +63,11 @@ def generation(name: str, device: str, run: dict[str, Any]) -> tuple[list[list[i
 @pytest.mark.grid(3)
 @pytest.mark.parametrize(("name", "run", "device"), [
     pytest.param(name, run, device, id=f"{name}-{device}-" + "-".join(map(str, run.values())),
-                 marks=() if quick(run, device) else pytest.mark.slow)
-    for name in CONFIGS for run in RUNS for device in ("cpu", "fake-cuda")
+                 marks=() if quick(name, run, device) else pytest.mark.slow)
+    for name in CONFIGS for run in (*RUNS, *PADDED) for device in ("cpu", "fake-cuda")
     if not has_latents(model(name)) and model(name).encoder is None  # refused
-    and (name != "gemma2" or run["attention"] == "eager") and (is_causal(model(name)) or run["cache"] == "dynamic")
+    and (name != "gemma2" or run["attention"] == "eager") and (is_causal(model(name)) or (
+        run["cache"] == "dynamic" and "lengths" not in run))
 ])
 def test_a_prompt_and_steps_after_it(name: str, run: dict[str, Any], device: str) -> None:
     try:
@@ -75,7 +80,10 @@ def test_a_prompt_and_steps_after_it(name: str, run: dict[str, Any], device: str
 
 @pytest.mark.parametrize(("run", "why"), [
     ({"cache": "static", "implementation": "torch"}, "cache: is of transformers' classes"),
-    ({"cache": "paged"}, "cache: must be"), ({"logits": "last", "phase": "training"}, "a training pass generates"),
+    ({"lengths": (7, 6), "batch": 2, "implementation": "torch"}, "lengths: is of transformers' classes"),
+    ({"lengths": (7, 6)}, "batch: the lengths say 2"), ({"lengths": "128,256"}, "one number or a list"),
+    ({"lengths": (7, 0)}, "must be tokens of each"), ({"cache": "paged"}, "cache: must be"),
+    ({"logits": "last", "phase": "training"}, "a training pass generates"),
 ])
 def test_what_a_pass_does_not_have_is_refused(run: dict[str, Any], why: str) -> None:
     with pytest.raises(SpecError, match=why):

@@ -71,6 +71,12 @@ def parse_bytes(text: str) -> int:
     return int(match["whole"].replace(",", "").replace("_", "") + part) * scale // int(10 ** len(part))
 
 
+def parse_lengths(text: str) -> tuple[int, ...]:
+    """Read the lengths of sequences, of which some may be alike: ``4K,1K,1K``. Raises ValueError, also for one that
+    could be a single number."""
+    return tuple(map(parse_count, text.split(","))) if not _is_either(text) else parse_range(text)
+
+
 def parse_range(text: str) -> tuple[int, ...]:
     """Read lengths: ``1K..1M`` doubles from 1,024 to 1,048,576, ``1K,3K`` lists, ``4096`` is one.
 

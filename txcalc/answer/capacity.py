@@ -116,6 +116,8 @@ def capacity(
     """
     if card is None:
         raise SpecError("needs a card or a size, such as h100-80gb or 24GB; txcalc devices lists them", field="device")
+    if given.get("lengths") is not None:
+        raise SpecError("say a batch, which is what is searched: give --batch and --seq", field="lengths")
     on = device(card)
     aside = reserved(reserve, on)
     given, gpus = {**given}, given.get("gpus")

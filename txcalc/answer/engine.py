@@ -179,7 +179,7 @@ def _capacity(
     """
     if card is None:
         raise SpecError("needs a card or a size, such as h100-80gb or 24GB; txcalc devices lists them", field="device")
-    for name, value in (("over", over), ("pool", given.get("pool"))):
+    for name, value in (("over", over), ("pool", given.get("pool")), ("lengths", given.get("lengths"))):
         if value is not None:
             raise SpecError("is not searched in an engine on a card", field=name)
     made = serving(spec, given, card, reserve, shared=False)

@@ -61,8 +61,9 @@ class Run(TypedDict, total=False):
 
 
 class Together(Run, total=False):
-    """The devices that a run is spread over, beside it: see ``txcalc.trace.layout.Layout``."""
+    """The sequences of a run and the devices that it is spread over, beside it: see ``txcalc.trace.layout.Layout``."""
 
+    lengths: str | Sequence[int]
     tp: Size
     pp: Size
     cp: Size

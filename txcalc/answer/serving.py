@@ -36,7 +36,7 @@ def is_own(name: str, value: object) -> bool:
     return name in OPTIONS and (name != "offload" or isinstance(value, str))
 
 
-_OWN: Final = (*OPTIONS, *_STORED, "kv_dtype", "engine", "batch", "seq", "new", "phase")
+_OWN: Final = (*OPTIONS, *_STORED, "kv_dtype", "engine", "batch", "seq", "lengths", "new", "phase")
 
 
 class Gain(Part):
@@ -62,12 +62,13 @@ class Served(Part):
 
     ``requests``: of ``context`` tokens, as many as the pool has room for at once. ``host_bytes``: weights in the CPU's
     memory, ``host_cache_bytes``: keys and values there. ``levers``: what makes room for more.
-    ``options``: what was given beside the engine.
+    ``options``: what was given beside the engine. ``taken_bytes``: of the pool, by the requests that were given.
     """
 
     name: str
     version: str
     pool_bytes: int
+    taken_bytes: int
     block: int
     blocks: int
     tokens: int
@@ -129,8 +130,7 @@ class Serving(NamedTuple):
         setup = self.setup._replace(
             chunk=self.of.chunk(self.asked.get("chunk"), self.setup.memory, context), context=context)
         made = self._replace(users=users, context=context, setup=setup, pool=pool(self.found, self.of, setup))
-        cache = made.pool.blocks(users, context) * made.pool.block_bytes
-        own, share = max(self.shares, key=lambda card: card[0] + card[1] * cache)
+        own, share = max(self.shares, key=lambda card: card[0] + card[1] * made.cached)
         return made._replace(share=share, held=(self.held[0]._replace(bytes=_whole(own)), *made.work()))
 
     def work(self) -> Iterator[Amount]:
@@ -138,9 +138,18 @@ class Serving(NamedTuple):
         return iter(()) if self.given is not None else work(self.trace, self.of, self.setup)
 
     @property
+    def cached(self) -> int:
+        """Bytes of the pool that the requests take, on all cards that share layers: each its own, where lengths are
+        given, or as many as the longest takes."""
+        own = [length + self.asked.get("new", 0) for length in self.asked.get("lengths") or ()]
+        blocks = self.pool.blocks(self.users, self.context) if len(own) != self.users else sum(
+            self.pool.blocks(1, length) for length in own)
+        return blocks * self.pool.block_bytes
+
+    @property
     def taken(self) -> int:
         """Bytes of the pool that the requests take, on the fullest card."""
-        return _whole(self.pool.blocks(self.users, self.context) * self.pool.block_bytes * self.share)
+        return _whole(self.cached * self.share)
 
     @property
     def host_cache(self) -> int:
@@ -269,6 +278,9 @@ def _check(spec: Model, given: Mapping[str, Any], of: Engine) -> None:
                         "pool is of keys and values of a decoder", field="engine")
     for name in given.keys() - {*_OWN}:
         raise SpecError(f"is of a run in plain PyTorch; {of.title} takes {', '.join(OPTIONS)}", field=name)
+    if given.get("lengths") and (of.pool == "cells" or any(b.recurrent for _, b in located_blocks(spec))):
+        raise SpecError(f"what {of.title} sets aside for {spec.name} goes by the longest: give --batch and --context",
+                        field="lengths")
     for name in ("swa_full", "v_dtype", "gpu_layers", "offload"):
         if given.get(name) and of.pool != "cells":
             raise SpecError(f"is llama.cpp's: {of.title} has no such choice", field=name)
@@ -369,7 +381,7 @@ def served(made: Serving, gains: Sequence[Gain] = ()) -> Served:
     tokens = tokens_of(made, made.users)
     size, unit = made.taken if cells else made.available or 0, made.pool.block_bytes
     return Served(
-        name=made.of.name, version=made.of.version, pool_bytes=size, block=made.pool.block,
+        name=made.of.name, version=made.of.version, pool_bytes=size, taken_bytes=made.taken, block=made.pool.block,
         blocks=tokens // made.pool.block if unit == 1 else size // unit, tokens=tokens,
         requests=made.users if cells else made.most(), host_bytes=made.host, host_cache_bytes=made.host_cache,
         context=made.context, cards=made.cards, tp=made.tp,

@@ -80,12 +80,13 @@ def _layer() -> type[nn.Module]:
 
 def generation(
     config: Config, batch: int, seq: int, *, steps: Sequence[int] = (), cache: str = "dynamic", logits: str = "last",
-    device: str = "cpu", **how: Any,
+    device: str = "cpu", padded: bool = False, **how: Any,
 ) -> list[list[tuple[str, int]]]:
     """The bytes live after every operation that allocates or frees, of a prompt and of ``steps`` of so many tokens.
 
     As in ``generation_live_bytes`` of ``txcalc.check.measure``. ``cache``: dynamic, or static:K for K tokens;
-    ``logits``: of all positions or the last. ``how``: as of ``instantiate``. A class that does not generate has one
+    ``logits``: of all positions or the last. ``padded``: the first sequence has one token less, and masks and positions
+    are given as ``generate`` makes them. ``how``: as of ``instantiate``. A class that does not generate has one
     pass.
     """
     import transformers
@@ -102,12 +103,17 @@ def generation(
                 transformers.DynamicCache(config=model.config))
             given |= {"past_key_values": kept, "use_cache": True, "logits_to_keep": int(logits == "last")}
         passes = [given, *(given | {"input_ids": torch.ones(batch, n, dtype=torch.long, device=at)} for n in steps)]
+        for i, n in enumerate((seq, *steps) if padded else ()):
+            there = torch.ones(batch, seq + sum(steps[:i]), dtype=torch.long, device=at)
+            there[:1, :1] = 0
+            at_most = {"attention_mask": there, "position_ids": (there.cumsum(-1) - there)[:, -n:]}
+            passes[i] |= {name: x.clone() for name, x in at_most.items()}
         with LiveMode(at) as live, patch.object(import_utils, "is_fake_tensor", lambda _: False):
             found, held = [], list[Any]()
             for i, each in enumerate(passes):
                 held.clear()
                 live.taken()
-                with _Yes(not i):  # later a static cache is asked whether it is empty
+                with _Yes(not i and not padded):  # later a static cache is asked whether it is empty
                     held.append(model(**each))
                 found.append(live.taken())
         return found

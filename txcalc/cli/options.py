@@ -122,6 +122,8 @@ RUN: Final[Mapping[str, Row]] = {
     "batch": Row("N", "Sequences at a time. Default 1.", names=("--batch", "-b")),
     "seq": Row("N", f"New tokens. Default: the model's context or {defaults.SEQ:,}, whichever is shorter; 1 in "
                "decoding. k is 1,000, K is 1,024."),
+    "lengths": Row("N,N", "Tokens of each sequence of a batch, such as 4K,1K,300, in place of --batch and --seq: "
+                   "padded to the longest in transformers' classes, apart in an engine's pool.", units.parse_lengths),
     "past": Row("N", "Tokens already in the KV cache. Default 0; in decoding as many as leave room."),
     "source_seq": Row("N", "Tokens that an encoder-decoder's encoder reads. Default: as many as the decoder."),
     "images": Row("N", "Images that a model's tower reads; their tokens are part of --seq. Default 0, or one to each "
@@ -213,10 +215,10 @@ ENGINE: Final = {
 """An inference engine, and how it is started."""
 
 MEMORY: Final = ENGINE | FRAMEWORK | TOGETHER | _some(
-    "batch", "seq", "new", "past", "source_seq", "images", "phase", "dtype", "weights", "kv_dtype", "attention",
-    "dropout", "precision", "optimizer", "optimizer_kernel", "accumulate", "global_batch", "clip", "in_backward",
-    "recompute", "offload", "loss", "lora", "dora", "freeze", "kernels", "implementation", "cache", "logits", "latents",
-    "device", "reserve",
+    "batch", "seq", "lengths", "new", "past", "source_seq", "images", "phase", "dtype", "weights", "kv_dtype",
+    "attention", "dropout", "precision", "optimizer", "optimizer_kernel", "accumulate", "global_batch", "clip",
+    "in_backward", "recompute", "offload", "loss", "lora", "dora", "freeze", "kernels", "implementation", "cache",
+    "logits", "latents", "device", "reserve",
     seq=Row("N", "Tokens of a sequence: of the prompt, or of a training step. Default: the model's context or "
             f"{defaults.SEQ:,}, whichever is shorter, with room for --new. k is 1,000, K is 1,024."),
     new=Row("N", "Tokens generated after the prompt. Default 1."),
@@ -238,7 +240,7 @@ MEMORY: Final = ENGINE | FRAMEWORK | TOGETHER | _some(
 )
 """What a model is run on, and what its memory has to fit into."""
 
-FIT: Final = MEMORY | _some(
+FIT: Final = {name: row for name, row in MEMORY.items() if name != "lengths"} | _some(
     "batch", "seq",
     gpus=Row("N", "Devices: which layouts of them fit, and how far. All else is of the first.", _size),
     over=Row("FIELD", "What is searched in place of batch and length: a field of the model, such as layers, or "

@@ -18,7 +18,7 @@ from txcalc.trace.tensors import Role
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
 
-INPUTS: Final = frozenset({"token ids", "pixels", "frames", "targets", RECEIVED})
+INPUTS: Final = frozenset({"token ids", "pixels", "frames", "targets", "given positions", RECEIVED})
 """Labels of tensors that are there before a step."""
 _UNRECORDED: Final = "txcalc count knows its weights, cache and FLOPs, but the tensors that"
 _CELLS: Final = ("rnn", "lstm", "gru")

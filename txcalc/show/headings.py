@@ -81,10 +81,13 @@ def kernel(workload: Workload, attention: str) -> str:
 
 def lengths(workload: Workload, defaults: frozenset[str]) -> list[str]:
     """How many tokens are new, cached and read by an encoder, and how many images by a tower."""
-    default = " (default)"
+    default, each = " (default)", workload.lengths or ()
+    own = [f"sequences of {', '.join(map(units.exact, each))}" if len(each) <= 8 else
+           f"sequences of {units.exact(min(each))} to {units.exact(max(each))}"] if each else []
     cached = f"{units.exact(workload.past)} cached{default * ('past' in defaults)}"
     return [
         f"seq {units.exact(workload.seq)}{default * ('seq' in defaults and workload.phase != 'decode')}",
+        *own,
         cached if workload.past or workload.phase == "decode" else "",
         f"source {units.exact(workload.source_seq)}" if workload.source_seq is not None else "",
         "" if workload.images is None else _counted(workload.images, "image") if workload.images else "no images",

@@ -184,6 +184,9 @@ def _pool(served: Served) -> Iterator[b.Fact]:
     yield b.Fact("tokens", b.Number(served.tokens), "", "as the engine counts them", sub=True)
     length = f"of {units.exact(served.context)} tokens"
     yield b.Fact("requests at once", b.Number(served.requests), "", length, sub=True)
+    if served.options.get("lengths"):
+        yield b.Fact("these sequences", b.Number(served.taken_bytes, "memory"), "", "of " + ", ".join(map(
+            units.exact, served.options["lengths"])) + " tokens", sub=True)
     if served.host_bytes:
         yield b.Fact("CPU's memory", b.Number(served.host_bytes + served.host_cache_bytes, "memory"), "", host(served))
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from txcalc.spec.errors import SpecError
+from txcalc import units
+from txcalc.spec.errors import SpecError, is_size, shown
 
 _DTYPES: Final = {
     "float32": "fp32", "float": "fp32", "single": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16",
@@ -63,6 +64,27 @@ def numbered(field: str, value: Any, options: Iterable[str]) -> Any:
         return value
     name, colon, rest = value.partition(":")
     return word(field, name, map(form, options)) + colon + rest
+
+
+def with_lengths(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields with the batch, and the length, that lengths of several sequences say. Raises ``SpecError``."""
+    if given.get("lengths") is None:
+        return {**given}
+    own = lengths(given["lengths"])
+    longest = "past" if word("phase", given.get("phase"), ("decode",)) == "decode" else "seq"
+    return {"batch": len(own), longest: max(own), **given, "lengths": own}
+
+
+def lengths(given: object) -> tuple[int, ...]:
+    """Tokens of each of several sequences. Raises ``SpecError``."""
+    if isinstance(given, str):
+        try:
+            given = units.parse_lengths(given)
+        except ValueError as error:
+            raise SpecError(str(error), field="lengths") from None
+    if not isinstance(given, list | tuple) or not given or not all(map(is_size, given)):
+        raise SpecError(f"must be tokens of each sequence, such as 4K,1K,300, got {shown(given)}", field="lengths")
+    return tuple(given)
 
 
 def number(word: str | None) -> int | None:

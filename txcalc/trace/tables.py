@@ -10,7 +10,7 @@ from txcalc.trace import cache, ops
 from txcalc.trace.cores import Core, added_mask
 from txcalc.trace.kinds import Call
 from txcalc.trace.record import Trace
-from txcalc.trace.sizes import several
+from txcalc.trace.sizes import same, several
 from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ class Tables(NamedTuple):
 
 
 def positions(t: Trace, n: Number) -> Tensor:
-    """The indices of positions, with those before them added."""
+    """The indices of positions, with those before them added; of sequences of unequal lengths they are given."""
+    if t.workload.padded:
+        return t.tensor(t.workload.batch, n, role=Role.INDEX, label="given positions", grad=False)
     return integers(t, "positions", n, of=integers(t, "positions", n))
 
 
@@ -90,16 +92,60 @@ def packed(t: Trace, positions: Tensor, b: Number, n: Number) -> None:
 def mask(t: Trace, b: Number, n: Number, keys: Number, window: Number | None, role: Role) -> Tensor | None:
     """``sdpa_mask``, whether a query sees a key, unless the kernel knows; of ``eager_mask`` what is added, in the
     ``role`` of hidden states."""
+    if t.workload.padded:
+        return _padded(t, b, n, keys, window, role)
     if not scored(t):
-        size, bound = t.size(keys), t.size(window)
-        reaches = window is not None and (size is None or bound is None or size >= bound)
         past, static = t.size(t.workload.past), t.workload.room is not None
         if static and window is None and past != 0 and several(t, n):
             made(t, "causal", role=Role.BOOL)  # whether there are no keys yet
         known = past == 0 or not several(t, n) if not static else past == 0 and several(t, n)
-        return None if known and not reaches else _seen(t, b, n, keys, window)
+        return None if known and not _reaches(t, keys, window) else _seen(t, b, n, keys, window)
     with t.frame():
         return added_mask(t, t.hold(_seen(t, b, n, keys, window)), b, role)
+
+
+def _padded(t: Trace, b: Number, n: Number, keys: Number, window: Number | None, role: Role) -> Tensor:
+    """The same of sequences of unequal lengths: their padding is given as integers, and found in every mask."""
+    past, name = t.workload.past, "padding"
+    total = past + n
+    with t.frame():
+        there = t.hold(made(t, name, b, total, role=Role.BOOL))
+        with t.frame():
+            if t.workload.room is not None and (t.size(keys) or 0) > (t.size(total) or 0):
+                there = t.hold(made(t, name, b, keys, role=Role.BOOL, of=there))
+            if not scored(t) and (t.workload.room is None or several(t, n)):
+                _asked(t, n, keys, window, there)
+            seen = _seen(t, b, n, keys, window, there)
+        return seen if not scored(t) else added_mask(t, t.hold(seen), b, role)
+
+
+def _asked(t: Trace, n: Number, keys: Number, window: Number | None, there: Tensor) -> None:
+    """``_ignore_causal_mask_sdpa``: whether nothing is padding."""
+    name, b = "padding", there.shape[0]
+
+    def whole(found: Tensor) -> None:
+        """``fast_all``."""
+        made(t, name, role=Role.BOOL, of=integers(t, name, of=found))
+
+    with t.frame():
+        if t.size(keys) != t.size(there.shape[-1]):
+            places = t.hold(integers(t, name, keys, of=integers(t, name, keys)))
+            there = t.hold(t.op(name, "elementwise", reads=(there, places),
+                                writes=(t.tensor(b, keys, role=Role.BOOL, label=name, grad=False),)))
+        if _reaches(t, keys, window):
+            return
+        if not several(t, n) or same(n, keys):
+            whole(there)
+        if t.size(t.workload.past) == 0:
+            whole(there)
+        elif t.workload.room is not None and window is None:
+            made(t, name, role=Role.BOOL)
+
+
+def _reaches(t: Trace, keys: Number, window: Number | None) -> bool:
+    """Whether there are keys beyond a window."""
+    size, bound = t.size(keys), t.size(window)
+    return window is not None and (size is None or bound is None or size >= bound)
 
 
 def scored(t: Trace) -> bool:
@@ -107,37 +153,43 @@ def scored(t: Trace) -> bool:
     return t.workload.attention == "eager" or not t.code.sdpa
 
 
-def _seen(t: Trace, b: Number, n: Number, keys: Number, window: Number | None) -> Tensor:
-    """Whether a query sees a key, in one matrix for all sequences."""
+def _seen(t: Trace, b: Number, n: Number, keys: Number, window: Number | None, there: Tensor | None = None) -> Tensor:
+    """Whether a query sees a key, in one matrix for all sequences, or of what is ``there`` in each of them."""
     name = "causal"
     with t.frame():
         for length in (b, 1):
             t.hold(integers(t, name, length))
         rows, columns = (t.hold(integers(t, name, size, of=integers(t, name, size))) for size in (n, keys))
+        all_of = () if there is None else (made(t, name, role=Role.BOOL),)
         if window is None:
-            return pairs(t, n, keys, rows, columns)
-        ones = made(t, name, role=Role.BOOL)
-        near = pairs(t, n, keys, integers(t, name, n, of=rows), columns)
-        both = pairs(t, n, keys, ones, near)
-        return pairs(t, n, keys, both, pairs(t, n, keys, rows, columns))
+            seen = pairs(t, n, keys, rows, columns)
+        else:
+            ones = made(t, name, role=Role.BOOL)
+            near = pairs(t, n, keys, integers(t, name, n, of=rows), columns)
+            both = pairs(t, n, keys, ones, near)
+            seen = pairs(t, n, keys, both, pairs(t, n, keys, rows, columns))
+        if there is None:
+            return seen
+        seen = pairs(t, n, keys, *all_of, seen)
+        return pairs(t, n, keys, seen, pairs(t, 1, keys, there, columns, b=b), b=b)
 
 
-def pairs(t: Trace, n: Number, keys: Number, *of: Tensor) -> Tensor:
+def pairs(t: Trace, n: Number, keys: Number, *of: Tensor, b: Number = 1) -> Tensor:
     """What is true of every query and key."""
-    mask = t.tensor(1, 1, n, keys, role=Role.BOOL, label="causal mask", scores=True, grad=False)
+    mask = t.tensor(b, 1, n, keys, role=Role.BOOL, label="causal mask", scores=True, grad=False)
     return t.op("causal", "elementwise", reads=of, writes=(mask,))
 
 
 def _rotary_tables(
     t: Trace, positions: Tensor, n: Number, columns: Number, role: Role
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (1, n, columns), made in fp32, and then in the ``role`` of hidden states."""
-    name, wide = "rotary", Role.FLOAT32
+    """Cosines and sines (1 or b, n, columns), made in fp32, and then in the ``role`` of hidden states."""
+    name, wide, b = "rotary", Role.FLOAT32, positions.shape[0] if t.workload.padded else 1
     with t.frame():
-        angles = t.hold(made(t, name, 1, n, columns // 2, role=wide, of=made(t, name, 1, n, 1, role=wide,
+        angles = t.hold(made(t, name, b, n, columns // 2, role=wide, of=made(t, name, b, n, 1, role=wide,
                                                                                of=positions)))
-        both = t.hold(made(t, name, 1, n, columns, role=wide, of=angles))
-        cos, sin = (t.hold(made(t, name, 1, n, columns, role=wide, of=made(t, name, 1, n, columns, role=wide,
+        both = t.hold(made(t, name, b, n, columns, role=wide, of=angles))
+        cos, sin = (t.hold(made(t, name, b, n, columns, role=wide, of=made(t, name, b, n, columns, role=wide,
                                                                             of=both))) for _ in range(2))
         if t.code.rotary == "fp32":
             return cos, sin

@@ -60,8 +60,7 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The fields that are one of a few words."""
 
-LEAST: Final = {"batch": 1, "seq": 1, "past": 0, "source_seq": 1, "images": 0, "kv_block": 1,
-                "accumulate": 1}
+LEAST: Final = {"batch": 1, "seq": 1, "past": 0, "source_seq": 1, "images": 0, "kv_block": 1, "accumulate": 1}
 """The fields that are whole numbers, and the smallest of each."""
 
 FILLED: Final = ("seq", "kv_dtype", "attention")
@@ -78,7 +77,7 @@ STEP: Final = ("optimizer", "optimizer_kernel", "accumulate", "clip", "in_backwa
 _OF_A_STEP: Final = {"recompute": "recomputes nothing", "loss": "has no loss",
                     **dict.fromkeys(STEP, "updates no weights")}
 
-PASS: Final = ("cache", "logits")
+PASS: Final = ("cache", "logits", "lengths")
 """The fields of a pass that generates."""
 
 GIVEN: Final = ("loss", "recompute", *TRAINED, *STEP, "precision", "offload", *PASS, "layout")
@@ -86,9 +85,6 @@ GIVEN: Final = ("loss", "recompute", *TRAINED, *STEP, "precision", "offload", *P
 
 PRECISIONS: Final[Mapping[str, Precision]] = {"megatron": "mixed", "nanotron": "mixed"}  # they train in one alone
 GRADIENTS: Final = {"megatron": 4, "nanotron": 4}  # bytes of each, beside a master; 2 in any other
-
-_SHORTER: Final = {"none": None, "full:1": "full"}
-"""What is recomputed, in other words."""
 
 _MAY_BE_MISSING: Final = (*GIVEN, "latents", "weights", "seq", "source_seq", "images", "kv_block")
 
@@ -99,9 +95,8 @@ class Workload(Part):
     ``seq`` tokens are new; ``past`` tokens are already in the KV cache. An encoder-decoder also reads
     ``source_seq`` tokens, which its encoder has already processed when the phase is ``decode``.
     ``dtype`` is what is computed in. ``weights`` is how weights are stored, one of ``weight_formats.NAMES``;
-    none: as the model's own checkpoint if its spec says how, else in ``dtype``.
-    ``kv_block`` is the page of a paged engine's cache, in tokens.
-    ``images`` run through a second stack, where a model has one.
+    none: as the model's own checkpoint if its spec says how, else in ``dtype``. ``kv_block`` is the page of a paged
+    engine's cache, in tokens. ``images`` run through a second stack, where a model has one.
     ``kernels`` are those of PyTorch's operators, ``implementation`` is the code that calls them.
     ``latents``: cached latents are expanded to keys and values of all heads, or the projections that would do so are
     absorbed into queries and outputs; left out, absorbed in decoding alone.
@@ -114,8 +109,9 @@ class Workload(Part):
     ``optimizer``: one of ``OPTIMIZERS``, or bytes of a parameter as ``Held`` has them; none: adamw. ``accumulate``
     micro-batches go into a step; ``clip``: the gradients' norm is clipped; ``in_backward``: each weight is updated, and
     its gradient freed, as soon as that is there.
-    ``cache``: one of ``CACHES``; none: as the implementation has it. ``logits``: of all positions that are read, or of
-    the last one alone; none: of all. ``layout``: the devices it is spread over; none: it is on one.
+    ``lengths``: of a batch's sequences, tokens of each, which are padded to the longest, ``seq``. ``cache``: one of
+    ``CACHES``; none: as the implementation has it. ``logits``: of all positions that are read, or of the last one
+    alone; none: of all. ``layout``: the devices it is spread over; none: it is on one.
     Raises ``SpecError`` that names the field.
     """
 
@@ -150,13 +146,14 @@ class Workload(Part):
     precision: Precision | None = None
     cache: str | None = None
     logits: str | None = None
+    lengths: tuple[int, ...] | None = None
     layout: Layout | None = None
 
     def __post_init__(self) -> None:
         if (packed := _packed(self.dtype)) in PACKED:
             raise SpecError(f"nothing is computed in {packed}; --weights {packed} stores weights so, and --kv-dtype "
                             "has formats of the cache", field="dtype")
-        for name, reads in (*TRAINED.items(), ("layout", Layout.read)):
+        for name, reads in (*TRAINED.items(), ("layout", Layout.read), ("lengths", words.lengths)):
             if (given := getattr(self, name)) is not None:
                 object.__setattr__(self, name, _read(name, reads, given))
         if self.kv_dtype is None:
@@ -172,23 +169,27 @@ class Workload(Part):
         all_of(_checks({name: value for name, value in self.__dict__.items() if name not in follows}))
         if self.attention == "efficient" and self.kernels == "cpu":
             raise SpecError("the memory-efficient kernel is CUDA's; the CPU has flash and math", field="attention")
-        object.__setattr__(self, "recompute", _SHORTER.get(self.recompute or "", self.recompute))
+        if self.recompute in ("none", "full:1"):
+            object.__setattr__(self, "recompute", {"none": None}.get(self.recompute, "full"))
         for name, lacks in _OF_A_STEP.items():
             if self.phase != "training" and getattr(self, name) is not None:
                 raise SpecError(f"a {self.phase} pass {lacks}; use phase training", field=name)
         for name in PASS:
             if self.keeps and getattr(self, name) is not None:
                 raise SpecError(f"a {self.phase} pass generates nothing; use phase prefill or decode", field=name)
-        if self.cache is not None and self.implementation != "transformers":
-            raise SpecError("is of transformers' classes; give --implementation transformers", field="cache")
+        for name in ("cache", "lengths"):
+            if getattr(self, name) is not None and self.implementation != "transformers":
+                raise SpecError("is of transformers' classes; give --implementation transformers", field=name)
+        each = self.lengths if self.lengths and self.phase != "decode" else (0,)
+        for name, own in (("batch", len(each)), ("seq", max(each))) if max(each) else ():
+            if getattr(self, name) != own:
+                raise SpecError(f"the lengths say {own:,}: give one of them", field=name)
         if self.precision is not None:
             _check_precision(self)
         if self.held is not None and self.weights is not None:
-            raise SpecError(f"the bytes of weights are given twice, here and by --weights {self.weights}",
-                            field="optimizer")
-        if self.past and self.phase in ("forward", "training"):
-            message = f"a {self.phase} pass starts with an empty cache; use phase decode or prefill"
-            raise SpecError(message, field="past")
+            raise SpecError(f"the bytes of weights are given twice, by --weights {self.weights} too", field="optimizer")
+        if self.past and self.keeps:
+            raise SpecError(f"a {self.phase} pass starts without a cache; use phase decode or prefill", field="past")
         all_of(_checks_of_training(self))
 
     @classmethod
@@ -226,7 +227,7 @@ class Workload(Part):
 
     @property
     def adapter(self) -> adapters.Adapter | None:
-        """The adapters that are trained in place of the model's own weights, if any are."""
+        """The adapters that are trained in place of the model's own weights."""
         return self.lora or self.dora
 
     @property
@@ -264,7 +265,7 @@ class Workload(Part):
 
     @property
     def drops(self) -> bool:
-        """Whether dropout runs: not where nothing is trained."""
+        """Whether dropout runs."""
         return self.dropout > 0 and self.keeps
 
     @property
@@ -273,16 +274,18 @@ class Workload(Part):
         return words.number(self.recompute)
 
     @property
+    def padded(self) -> bool:
+        """Whether some sequences are shorter than others."""
+        return len({*(self.lengths or ())}) > 1
+
+    @property
     def room(self) -> int | None:
         """Tokens that a static cache has room for, where it is one."""
-        if self.cache in (None, "dynamic"):
-            return None
-        tokens = re.search("[0-9]+", self.cache or "")
-        return int(tokens[0]) if tokens else self.past + self.seq
+        return None if self.cache in (None, "dynamic") else words.number(self.cache) or self.past + self.seq
 
     @property
     def absorbs(self) -> bool:
-        """Latent attention reads the cached latents themselves, not keys and values made of them."""
+        """Latent attention reads cached latents themselves."""
         return self.phase == "decode" if self.latents is None else self.latents == "absorbed"
 
     @property
@@ -307,7 +310,7 @@ class Workload(Part):
 
 def plain(given: Mapping[str, Any]) -> dict[str, Any]:
     """A workload's fields under their own names and words. Raises ``SpecError`` for one that is given twice."""
-    fields = words.fields(given)
+    fields = words.with_lengths(words.fields(given))
     return {name: words.word(name, value, CHOICES[name]) if name in CHOICES else value
             for name, value in fields.items()}
 
@@ -322,7 +325,8 @@ def _checks(fields: Mapping[str, Any]) -> Iterator[partial[None]]:
         elif name in CHOICES:
             yield partial(_check_choice, name, value)
         elif name in ("clip", "in_backward", "offload"):
-            yield partial(_check_flag, name, value)
+            if not isinstance(value, bool):
+                yield partial(_raise, f"must be true or false, got {shown(value)}", name)
         elif name in LEAST or name == "dropout":
             yield partial(_check_number, name, value)
 
@@ -366,11 +370,6 @@ def _check_known(name: str, value: object, known: Sequence[str]) -> None:
         raise SpecError(unknown_field(name, known), field=name)
     if value is None and name in FILLED:
         raise SpecError(f"must be given or left out, got {shown(value)}", field=name)
-
-
-def _check_flag(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise SpecError(f"must be true or false, got {shown(value)}", field=name)
 
 
 def _check_choice(name: str, value: object) -> None:
