@@ -57,6 +57,11 @@ def _draw(seed: int) -> tuple[str, int, dict[str, Any]]:
            "pp": layout.pp, "accumulate": count, "schedule": schedule,
            "attention": r.choice(["flash", "eager", "math"]), "dropout": r.choice([0.0, 0.1]),
            "recompute": None if halves else r.choice([None, None, "full", "selective"])}
+    shards = not halves and r.choice([True, False])
+    if shards:
+        params, reduce = r.choice([("bf16", "fp32"), ("bf16", "bf16"), ("fp32", "fp32")])
+        run |= {"dtype": params, "dp": r.choice([2, 3, 16]),
+                "fsdp": {"reshard": False, "params": params, "reduce": reduce}}
     return name, r.randrange(layout.pp), run
 
 
@@ -76,7 +81,8 @@ def test_a_stage_peaks_as_under_pytorchs_schedule(seed: int) -> None:
         real = fake_cuda.ask(
             "stage_peak", own[0], w.batch, w.seq, stages=stages, further=[each.to_data() for each in own[1:]],
             pp=w.layout.pp, schedule=run["schedule"], micro_batches=w.accumulate, dtype=w.dtype, attention=w.attention,
-            dropout=w.dropout, recompute=w.recompute or "none")
+            dropout=w.dropout, recompute=w.recompute or "none",
+            shards=run.get("fsdp") and {"dp": w.layout.dp, **run["fsdp"]})
     except NotRun as error:
         pytest.skip(str(error))
     halves = w.layout.order in HALVES  # which leave gradients of inputs until the next step
@@ -123,9 +129,11 @@ def test_stages_send_what_pytorchs_schedules_do(schedule: str) -> None:
             if each.computation_type.name in names)
 
 
-@pytest.mark.parametrize("schedule", ["1f1b", "gpipe", "interleaved:2", "zb:2", "dualpipe"])
-def test_a_timeline_and_what_is_alive_come_to_the_peak(schedule: str) -> None:
-    found = txcalc.memory(_models()["llama3-8b"], phase="training", seq=13, pp=3, accumulate=6, schedule=schedule)
+@pytest.mark.parametrize("optimizer", [{}, {"optimizer": "sgd-momentum", "batch": 3}])
+@pytest.mark.parametrize("schedule", ["1f1b", "gpipe", "interleaved:2", "zb:2", "zbv", "dualpipe"])
+def test_a_timeline_and_what_is_alive_come_to_the_peak(schedule: str, optimizer: dict[str, Any]) -> None:
+    found = txcalc.memory(
+        _models()["llama3-8b"], phase="training", seq=13, pp=3, accumulate=6, schedule=schedule, **optimizer)
     assert max(sum(point.bytes.values()) for point in found.timeline) == found.peak.bytes
     assert sum(each.bytes for each in found.at_peak) == found.peak.bytes
 

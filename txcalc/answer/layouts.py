@@ -92,7 +92,7 @@ def _runs(given: Mapping[str, Any], gpus: int, layers: int) -> Iterator[dict[str
     shares = shares if training and shares and given.keys().isdisjoint(("zero", "fsdp")) else [{}]
     again = ("none", "full") if training and "recompute" not in given else (None,)
     for (tp, pp, dp), recompute, share in product(axes, again, shares):
-        piped = pp > 1 and len(shares) > 1 and (share.get("zero", 0) > 1 or "fsdp" in share)  # frameworks refuse it
+        piped = pp > 1 and len(shares) > 1 and (share.get("zero", 0) > 1 or share.get("fsdp") == "yes")  # as frameworks
         if not piped and (dp * cp > 1 or not share.keys() & {"zero", "fsdp"}):
             ranks = {"tp": tp, "pp": pp, "dp": dp}
             yield {**{name: each for name, each in ranks.items() if each > 1}, **share,

@@ -19,6 +19,7 @@ from txcalc.count.activations import kept
 from txcalc.count.flops import core_flops, forward_flops
 from txcalc.count.gradients import parameters
 from txcalc.count.lifetimes import moments
+from txcalc.count.moments import Mode
 from txcalc.count.params import params
 from txcalc.count.peak import highest
 from txcalc.count.segments import loaded, taken
@@ -201,7 +202,7 @@ def _loss_step(spec: Model, run: Run, *, device: str, head: bool) -> int:
     t.results, t.loss = (loss,), loss
     rows, wide = workload.batch * workload.seq, workload.bytes_of(Role.ACTIVATION)
     there = rows * (2 * width * wide + 8) + (3 * width * (spec.vocab or 0) * wide if head else 0)
-    then = moments(t, in_place=True, accumulates=True)
+    then = moments(t, in_place=True, mode=Mode(accumulates=True))
     spaces = devices.device(device).workspaces(backward=True) if head else 0
     return highest(t, then)[0] + there + spaces
 

@@ -53,11 +53,13 @@ def mesh(*sizes: int, names: tuple[str, ...] = (), rank: int = 0) -> DeviceMesh:
 
 
 def shard(
-    root: nn.Module, units: Sequence[nn.Module], parameters: Sequence[nn.Parameter], plan: Mapping[str, Any]
+    root: nn.Module, units: Sequence[nn.Module], parameters: Sequence[nn.Parameter], plan: Mapping[str, Any],
+    over: DeviceMesh | None = None,
 ) -> list[nn.Parameter]:
     """FSDP2 over ``dp`` ranks, of which ``replicas`` have the same: units, and what else the root has as one.
 
-    Weights are in fp32 from then on, ``params`` and ``reduce`` of the policy by name. Returns the ``parameters`` anew.
+    Weights are in fp32 from then on, ``params`` and ``reduce`` of the policy by name. ``over``: the ranks, if there is
+    a mesh of them. Returns the ``parameters`` anew.
     """
     wide = {p: nn.Parameter(p.detach().float(), p.requires_grad) for p in parameters}
     places = [(module, name, wide[p]) for module in root.modules()
@@ -65,7 +67,7 @@ def shard(
     for module, name, p in places:
         module.register_parameter(name, p)
     replicas = plan.get("replicas", 1)
-    over = mesh(*((replicas, plan["dp"] // replicas) if replicas > 1 else (plan["dp"],)))
+    over = over or mesh(*((replicas, plan["dp"] // replicas) if replicas > 1 else (plan["dp"],)))
     policy = MixedPrecisionPolicy(param_dtype=DTYPES[plan["params"]], reduce_dtype=DTYPES[plan["reduce"]])
     for unit in units:
         fully_shard(unit, mesh=over, mp_policy=policy, reshard_after_forward=plan["reshard"])

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.pipelining import PipelineStage, schedules
 from torch.distributed.pipelining.stage import InferenceMode  # type: ignore[attr-defined]
 
 from txcalc.check.measure import Inputs
-from txcalc.check.measure_group import join
+from txcalc.check.measure_group import mesh, shard
 from txcalc.check.measure_modes import LiveMode
 from txcalc.check.measure_trained import build
 from txcalc.check.reference.transformer import Reference
+from txcalc.check.whole_step import layers
 from txcalc.spec.model import Model
 
 SCHEDULES: Final[dict[str, Any]] = {
@@ -47,8 +49,8 @@ class Stage(nn.Module):
 
 
 @contextlib.contextmanager
-def stage_of(rank: int, world: int) -> Iterator[None]:
-    """A process group of so many ranks, of which this is one, whose metadata are all given beforehand."""
+def stage_of(rank: int, world: int, dp: int = 1) -> Iterator[DeviceMesh]:
+    """Ranks of a pipeline, of which this is one, each of ``dp`` ranks: metadata are all given beforehand."""
 
     def static(schedule: Any, stages: list[PipelineStage], *_: Any) -> None:
         for each in stages:
@@ -57,9 +59,8 @@ def stage_of(rank: int, world: int) -> Iterator[None]:
     before = schedules._PipelineSchedule._warmup_p2p, torch.random.fork_rng
     schedules._PipelineSchedule._warmup_p2p = static  # type: ignore[assignment,method-assign]
     torch.random.fork_rng = lambda *_, **__: contextlib.nullcontext()  # type: ignore[assignment]
-    join(world, rank)
     try:
-        yield
+        yield mesh(world, dp, names=("pp", "dp"), rank=rank * dp)
     finally:
         dist.destroy_process_group()
         schedules._PipelineSchedule._warmup_p2p = before[0]  # type: ignore[method-assign]
@@ -68,14 +69,17 @@ def stage_of(rank: int, world: int) -> Iterator[None]:
 
 def stage_peak(
     model: Model, batch: int, seq: int, *, stages: Sequence[int], pp: int, schedule: str, micro_batches: int,
-    further: Sequence[dict[str, Any]] = (), dtype: torch.dtype = torch.float32, device: str = "fake-cuda", **how: Any,
+    further: Sequence[dict[str, Any]] = (), dtype: torch.dtype = torch.float32, device: str = "fake-cuda",
+    shards: Mapping[str, Any] | None = None, **how: Any,
 ) -> list[int]:
     """Live bytes before and at the peak of a rank's second step, all micro-batches' inputs and targets among them.
 
-    ``model``: that of the first of its ``stages``; ``further``: those of the others, as data.
+    ``model``: that of the first of its ``stages``; ``further``: those of the others, as data. ``shards``: how weights
+    of each stage are sharded, as ``measure_group.shard`` has it.
     """
     kind, count = SCHEDULES[schedule.partition(":")[0]], pp * len(stages)
-    with stage_of(stages[0], pp), FakeTensorMode(allow_non_fake_inputs=True):
+    dp, live = (shards or {"dp": 1})["dp"], LiveMode("cuda")
+    with stage_of(stages[0], pp, dp) as ranks, live.sharded(), FakeTensorMode(allow_non_fake_inputs=True):
         models = [model, *map(Model.from_data, further)]
         roots = [build(each, length=seq, dtype=dtype, device="cuda", **how) for each in models]
         whole = Inputs(models[-1], batch * micro_batches, seq, None, "cuda", dtype=dtype)
@@ -83,13 +87,17 @@ def stage_peak(
         shape = batch, seq, model.d_model
         hidden = torch.empty(*shape, dtype=dtype, device="cuda", requires_grad=True)
         logits = torch.empty(batch, seq, models[-1].vocab or 0, dtype=dtype, device="cuda", requires_grad=True)
+        parts = [Stage(root, first=i == 0) for i, root in zip(stages, roots, strict=True)]
+        for part in parts:
+            _ = shards and shard(part, layers(part.root), [*part.parameters()], shards, ranks["dp"])
         places = [PipelineStage(
-            Stage(root, first=i == 0), i, count, torch.device("cuda"), input_args=(hidden if i else tokens[:batch],),
-            output_args=(logits if i == count - 1 else hidden,)) for i, root in zip(stages, roots, strict=True)]
+            part, i, count, torch.device("cuda"), input_args=(hidden if i else tokens[:batch],),
+            output_args=(logits if i == count - 1 else hidden,), group=ranks["pp"].get_group())
+            for i, part in zip(stages, parts, strict=True)]
         loss = roots[-1].loss if targets else nn.functional.mse_loss  # without one it runs no backward pass
         several = issubclass(kind, schedules.PipelineScheduleMulti)
         run = kind(places if several else places[0], micro_batches, loss_fn=loss, scale_grads=False)
-        live, parameters = LiveMode("cuda"), [p for root in roots for p in root.parameters()]
+        parameters = [p for root in roots for p in root.parameters()]
         for x in (*parameters, *([tokens] if 0 in stages else []), *targets):
             live.see(x)
         with live:

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from txcalc.count.halves import Halves
-from txcalc.count.moments import Middle, Moment, Moments, Pass, every
+from txcalc.count.moments import ONCE, Middle, Mode, Moment, Moments, Pass, every
 from txcalc.count.plans import Plan, gradient_name, through_view
 from txcalc.count.plans import plan as backward
 from txcalc.count.shards import Sharding, sharding
@@ -57,26 +57,23 @@ def live_bytes(trace: Trace, *, in_place: bool = True, unroll: bool = False) -> 
 
 
 def moments(
-    trace: Trace, *, in_place: bool, unroll: bool = False, accumulates: bool = False, halves: bool = False,
-    none: Any = 0, amount: Callable[[Memory], Any] = lambda memory: memory.bytes,
+    trace: Trace, *, in_place: bool, unroll: bool = False, mode: Mode = ONCE, none: Any = 0,
+    amount: Callable[[Memory], Any] = lambda memory: memory.bytes,
     number: Callable[[Number], Number] = lambda size: size,
 ) -> Moments:
     """Every moment of a run on ints or symbols, that before it first.
 
-    ``accumulates``: gradients of weights are there before the run (and left out), and those that it makes are added to
-    them, in place. ``halves``: gradients of the run's input come first, weights' later. ``amount``: what a storage adds
-    to ``none``, its bytes or more. ``number``: a size as it is, or an int. Raises ``SpecError`` for what is not proved.
+    ``amount``: what a storage adds to ``none``, its bytes or more. ``number``: a size as it is, or an int. Raises
+    ``SpecError`` for what is not proved.
     """
     run = partial(_run, trace, in_place=in_place, unroll=unroll, none=none, amount=amount, number=number)
-    return _again(trace, run(), run, accumulates, halves)
+    return _again(trace, run(), run, mode)
 
 
-def on_ints(
-    trace: Trace, *, in_place: bool, accumulates: bool, rounded: Callable[[int], int], halves: bool = False
-) -> Moments:
+def on_ints(trace: Trace, *, in_place: bool, mode: Mode, rounded: Callable[[int], int]) -> Moments:
     """The moments of a run on ints, of storages as an allocator rounds them up."""
     run = partial(_on_ints, trace, in_place, rounded)
-    return _again(trace, run(), run, accumulates, halves)
+    return _again(trace, run(), run, mode)
 
 
 def _on_ints(trace: Trace, in_place: bool, rounded: Callable[[int], int], **more: Any) -> _Live:
@@ -89,14 +86,13 @@ def _on_ints(trace: Trace, in_place: bool, rounded: Callable[[int], int], **more
     return found
 
 
-def _again(trace: Trace, once: _Live, run: Callable[..., _Live], accumulates: bool, halves: bool) -> Moments:
+def _again(trace: Trace, once: _Live, run: Callable[..., _Live], mode: Mode) -> Moments:
     """The moments of a run, which is run once more where it is not for the first time, or in halves."""
     made = {path: value.gradient.shape for (path, _), (value, _) in once.weights.items() if value.gradient is not None}
-    if (units := sharding(trace, made, later=accumulates)) is not None:
-        return run(units=units).moments
-    if halves:
-        return run(uses=once.used if accumulates else {}, halves=True).moments
-    return run(uses=once.used).moments if accumulates else once.moments
+    units, uses = sharding(trace, made, later=mode.accumulates, whole=mode.whole), once.used if mode.accumulates else {}
+    if units is not None:
+        return run(units=units, uses=uses if units.adds else {}).moments
+    return run(uses=uses, halves=mode.halves).moments if mode.accumulates or mode.halves else once.moments
 
 
 def gathered(trace: Trace) -> Mapping[tuple[str, Number, str, str], int]:
@@ -134,6 +130,9 @@ def _run(
     if trace.workload.keeps:
         live.halves = Halves() if halves else None
         live.backward(steps)
+        if units is not None and units.piped and not units.whole:  # the stage's last micro-batch has been back
+            live.phase, live.turns, live.ahead = "reduction", (), True
+            units.finish(live, steps.steps)
     return live
 
 
@@ -147,9 +146,9 @@ class _Live:
         """``uses``: after how many uses the gradient of a weight is added to one that was there before the run."""
         self.trace, self.in_place, self.now, self.amount, self.number = trace, in_place, now, amount, number
         self.moments, self._bytes = list[Moment | Middle](), trace.workload.bytes_of
-        self._phase: Pass = "forward"
-        self._turns: Turns = ()
-        self._ahead = True
+        self.phase: Pass = "forward"
+        self.turns: Turns = ()
+        self.ahead = True
         self.weights: dict[tuple[str, object], tuple[Value, Number]] = {}  # their gradients, and how many are alike
         self._uses, self.used, self._units = uses, Counter[object](), units
         self._plans, self._leaves = dict[int, Plan](), set[Value]()
@@ -177,10 +176,10 @@ class _Live:
             if isinstance(step, Edge):
                 self.cross(step)
                 continue
-            if isinstance(step, Border) and self._units is not None and self._phase == "forward":
+            if isinstance(step, Border) and self._units is not None and self.phase == "forward":
                 self._units.forward(self, step)
             if isinstance(step, Run):
-                self._turns = step.turns
+                self.turns = step.turns
                 if step.op.kind.cached != "before":
                     self.allocate(step.op.path, step.writes)
                 if step.op.kind.cached == "autocast":
@@ -198,7 +197,7 @@ class _Live:
 
     def backward(self, steps: Schedule) -> None:
         """Run backward from the gradients of the results, which the caller holds, and had before if it has no loss."""
-        self._ahead, self._phase, given, results = False, "backward", self.trace.loss is None, self.trace.results
+        self.ahead, self.phase, given, results = False, "backward", self.trace.loss is None, self.trace.results
         self._leaves = {steps.values[x.value] for x in self.trace.leaves}
         last = next(step.op for step in reversed(steps.steps) if isinstance(step, Run))
         first = [Memory(self._width(x), last, f"gradient of {x.label}", users=1, shape=x.shape) for x in results]
@@ -213,7 +212,7 @@ class _Live:
             elif isinstance(step, Border) and self._units is not None:
                 self._units.backward(self, step)
             elif isinstance(step, Run):
-                self._turns = step.turns
+                self.turns = step.turns
                 self._back(step)
         lets = self.trace.layout.pp > 1 and self._outputs  # which a schedule then lets go of
         outputs, leaves = ([steps.memories[x.storage.id] for x in found] if lets else []
@@ -223,7 +222,7 @@ class _Live:
         self.release([*(() if given else first), *above, *leaves, *(() if self.halves else outputs)])
         self.release(handed)
         if self.halves is not None:
-            self._phase, self._ahead = "weights", True
+            self.phase, self.ahead = "weights", True
             self.halves.weights(self, steps, outputs, later=bool(self._uses))
 
     @property
@@ -240,7 +239,7 @@ class _Live:
         _, start, before = self.open.pop()
         grows = self.now - before
         if inside := tuple(self.moments[start:]):
-            self.moments[start:] = [Middle(edge, grows, inside, self._ahead)]
+            self.moments[start:] = [Middle(edge, grows, inside, self.ahead)]
         self.now += grows * (edge.times - 1)
 
     def _back(self, run: Run) -> None:
@@ -258,12 +257,12 @@ class _Live:
         passing: list[tuple[int, Memory]] = []
         unpacked, planned, checked = run.unpacks, self.plan(run.op), 0
         if run.again is not None and run.again.due and run.op.packs:
-            run.again.due, self._ahead = False, True
+            run.again.due, self.ahead = False, True
             if run.again.restores:
                 self.allocate(run.op.path, run.again.restores)
             self._forth(run.again.steps, run.again.end)
             self.release(run.again.restores)
-            self._turns, self._ahead = run.turns, False
+            self.turns, self.ahead = run.turns, False
         for i, step in enumerate(planned.steps):
             if step.summed:
                 self.release(unpacked)
@@ -396,4 +395,4 @@ class _Live:
 
     def note(self, path: str = "") -> None:
         """Note the moment."""
-        self.moments.append(Moment(self._phase, path, self.now, self._turns))
+        self.moments.append(Moment(self.phase, path, self.now, self.turns))

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from txcalc.count.turns import Edge, Turns, count
 from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Number
 
-Pass = Literal["forward", "backward", "weights"]
+Pass = Literal["forward", "backward", "weights", "reduction"]
+
+
+class Mode(NamedTuple):
+    """How a run stands among others of its step.
+
+    ``accumulates``: gradients of weights are there before it (and left out), and those that it makes are added to them,
+    in place. ``halves``: gradients of the run's input come first, weights' later. ``whole``: of a pipeline's stage
+    sharded weights are gathered already, and left out.
+    """
+
+    accumulates: bool = False
+    halves: bool = False
+    whole: bool = False
+
+
+ONCE: Final = Mode()
 
 
 class Moment(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, get_args
 
 from txcalc.count.entries import Entry
 from txcalc.count.lifetimes import moments
-from txcalc.count.moments import Middle, Moment, Moments, Pass
+from txcalc.count.moments import ONCE, Middle, Mode, Moment, Moments, Pass
 from txcalc.count.turns import Group, Memory, Turns, count
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Number
@@ -43,7 +43,7 @@ def peak(trace: Trace, *, in_place: bool = True) -> Peak:
 
 
 def alive(
-    trace: Trace, where: Where, *, in_place: bool = True, accumulates: bool = False, halves: bool = False,
+    trace: Trace, where: Where, *, in_place: bool = True, mode: Mode = ONCE,
     groups: Container[str] = get_args(Group),
 ) -> Iterator[Entry]:
     """What of these ``groups`` is alive at a moment of a run on ints or symbols, by the operation that made it."""
@@ -57,7 +57,7 @@ def alive(
         return _Sum(number, (memory.op.path, memory.what, memory.group, memory.bytes, memory.shape))
 
     none = _Sum(number)
-    run = moments(trace, in_place=in_place, accumulates=accumulates, halves=halves, none=none, amount=amount)
+    run = moments(trace, in_place=in_place, mode=mode, none=none, amount=amount)
     for (path, what, group, size, shape), often in found(run, where).live.each().items():
         if size and often:
             yield Entry(made[path], what, size, often, part=group, shape=shape)

@@ -17,7 +17,7 @@ from math import prod
 from typing import Any, Final, Protocol
 
 from txcalc.count.entries import Entry
-from txcalc.count.turns import Border, Edge, Memory, Unit, Value, Weight
+from txcalc.count.turns import Border, Edge, Memory, Step, Unit, Value, Weight
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError
 from txcalc.trace.layout import Fsdp
@@ -39,6 +39,9 @@ class Live(Protocol):
 
     def release(self, memories: Iterable[Memory]) -> None:
         """Let go of storages once."""
+
+    def cross(self, edge: Edge) -> None:
+        """Begin turns that stand for others, or end them."""
 
 
 Shapes = Mapping[str, Sequence[Number]]
@@ -73,22 +76,33 @@ def shard(shape: Sequence[Number], ranks: int) -> tuple[Number, ...]:
     return (-(-shape[0] // ranks), *shape[1:]) if shape else (1,)
 
 
-def sharding(trace: Trace, shapes: Shapes, *, later: bool = False) -> Sharding | None:
-    """What happens to sharded weights in a run, if any are; ``later``: there are gradients to add to."""
-    return Sharding(trace, shapes, later) if trace.layout.shards and trace.workload.phase == "training" else None
+def sharding(trace: Trace, shapes: Shapes, *, later: bool = False, whole: bool = False) -> Sharding | None:
+    """What happens to sharded weights in a run, if any are; ``later``: there are gradients to add to; ``whole``: the
+    weights are gathered already."""
+    wanted = trace.layout.shards and trace.workload.phase == "training"
+    return Sharding(trace, shapes, later, whole) if wanted else None
+
+
+def unsharded(trace: Trace, shapes: Shapes) -> Iterator[Entry]:
+    """A stage's weights as they are gathered, which a pipeline keeps until its last micro-batch has been back."""
+    layout = trace.workload.layout
+    assert layout is not None and layout.fsdp is not None
+    for weight in weights(trace.placed, shapes, layout.shards, batch_axis=trace.code.batch_axis):
+        yield Entry(weight.op, weight.what, weight.shard * layout.shards * BYTES[layout.fsdp.params], weight.copies,
+                    part="unsharded weights", shape=weight.shape)
 
 
 class Sharding:
     """The units of a run, and what happens at their borders."""
 
-    def __init__(self, trace: Trace, shapes: Shapes, later: bool) -> None:
+    def __init__(self, trace: Trace, shapes: Shapes, later: bool, whole: bool) -> None:
         layout = trace.workload.layout
         assert layout is not None and layout.fsdp is not None
         _check(trace, layout.fsdp)
         self.ranks, self._later, self._trace, self._shapes = trace.layout.shards, later, trace, shapes
         self._replicated, self._reshards = layout.fsdp.replicas > 1, layout.fsdp.reshard
         self._width, self._reduced = BYTES[layout.fsdp.params], BYTES[layout.fsdp.reduce]
-        self._d = trace.model.d_model
+        self._d, self.piped, self.whole = trace.model.d_model, layout.pp > 1, whole
         self._last: Unit | None = None
         self._output: Memory | None = None  # of the last all-gather of the forward pass
         self._scattered: list[Memory] = []  # what the last reduce-scatter has read
@@ -104,10 +118,11 @@ class Sharding:
         if id(frame) not in self._known:
             inside = list(operations(_outside(frame.body)))
             found = weights(inside, self._shapes, self.ranks, batch_axis=self._trace.code.batch_axis)
-            op = inside[0][0]
-            self._known[id(frame)] = op._replace(path=op.within.layer or "root", weights=()), tuple(found)
+            op = next(iter(inside or operations(frame.body)))[0]
+            path = op.within.layer if inside else ""
+            self._known[id(frame)] = op._replace(path=path or "root", weights=()), tuple(found)
         op, own = self._known[id(frame)]
-        root = not op.within.layer
+        root = op.path == "root"
         return Unit(op, root, own, late=not root and not frame.holds[0].grad)
 
     # ------------------------------------------------------------ forward
@@ -115,6 +130,8 @@ class Sharding:
     def forward(self, live: Live, border: Border) -> None:
         """Begin or end a unit's forward pass."""
         unit = border.unit
+        if self.whole:
+            return
         if border.begins:
             self._gather(live, unit)
             self._unshard(live, unit, self._output)
@@ -127,6 +144,8 @@ class Sharding:
             self._reshard(live, unit)
 
     def _gather(self, live: Live, unit: Unit) -> None:
+        if not unit.weights:  # of a stage between others
+            return
         own = sum(weight.shard * weight.copies for weight in unit.weights)
         cast = self._made(unit, "shards", own * self._width)
         if self._width != STORED:
@@ -159,11 +178,13 @@ class Sharding:
             late = [unit, *self._late] if unit.root else [] if unit.late else [unit]
             self._late += [unit] if unit.late else []
             for each in late:
-                self._reduce(live, each)
+                (self._widen if self.piped else self._reduce)(live, each)
             if unit.root:
                 self._free(live, [*self._scattered, *self._reducing])
             return
         self._open.append((unit, len(live.open)))
+        if self.piped:
+            return
         if not unit.gathered:
             if unit.output is None:
                 self._gather(live, unit)
@@ -177,6 +198,36 @@ class Sharding:
         """Let the gradient of a weight be reduced with those of the unit that is running."""
         unit, depth = self._open[-1]
         unit.gradients[value] = path, tuple(edge for edge, _, _ in live.open[depth:])
+
+    @property
+    def adds(self) -> bool:
+        """True where gradients are added up as the backward pass makes them: in a pipeline, in the same width."""
+        return self.piped and self._reduced == self._width
+
+    def _widen(self, live: Live, unit: Unit) -> None:
+        """Keep a unit's whole gradients, or add them to those that are there, in the dtype that is reduced."""
+        if self.adds:
+            return
+        ordered = sorted(unit.weights, key=lambda weight: not (unit.root and weight.own))  # a module's own come first
+        places = {weight.path: i for i, weight in enumerate(ordered)}
+        for value, (_, edges) in sorted(unit.gradients.items(), key=lambda each: places[each[1][0]]):
+            if (old := value.gradient) is None:
+                continue
+            value.gradient, often = None, prod(edge.times for edge in edges)
+            if not self._later:
+                value.gradient = replace(old, bytes=old.bytes * often * self._reduced // self._width, users=0)
+                live.allocate(unit.op.path, [value.gradient])
+            live.release([_often(old, edges)])
+
+    def finish(self, live: Live, steps: Iterable[Step]) -> None:
+        """Reduce the gradients of a stage once all micro-batches have been back, those of the root first."""
+        borders = [step for step in steps if isinstance(step, Edge) or (isinstance(step, Border) and step.begins)]
+        for step in sorted(borders, key=lambda each: not (isinstance(each, Border) and each.unit.root)):
+            if isinstance(step, Edge):
+                live.cross(step)
+            else:
+                self._reduce(live, step.unit)
+        self._free(live, [*self._scattered, *self._reducing])
 
     def _reduce(self, live: Live, unit: Unit) -> None:
         """Reduce a unit's gradients, and keep the rank's own part of them."""

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from math import prod
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from txcalc.count.entries import Entry
+from txcalc.count.moments import Mode
 from txcalc.count.schedules import Kind, order
 from txcalc.trace.model import trace as run
 from txcalc.trace.rank import RECEIVED
@@ -23,23 +24,24 @@ from txcalc.trace.tensors import Number, Role
 
 class Held(NamedTuple):
     """Micro-batches of one stage: those that ``wait`` for their backward pass, those whose gradients of weights alone
-    are to come (``halfway``), those whose halves have begun (``halved``), and those that are ``done``."""
+    are to come (``halfway``), those whose halves have begun (``halved``), and those that are ``done``; ``reduced``:
+    gradients of sharded weights are, and nothing is gathered any more."""
 
     wait: int = 0
     halfway: int = 0
     halved: int = 0
     done: int = 0
+    reduced: bool = False
 
-    def after(self, kind: Kind) -> Held:
+    def after(self, kind: str) -> Held:
         """Once a pass is over."""
-        wait, halfway, halved, done = self
         if kind == "F":
-            return Held(wait + 1, halfway, halved, done)
+            return self._replace(wait=self.wait + 1)
         if kind == "I":
-            return Held(wait, halfway + 1, halved + 1, done)
-        return Held(wait, halfway, halved, done + 1)
+            return self._replace(halfway=self.halfway + 1, halved=self.halved + 1)
+        return self._replace(reduced=True) if kind == "R" else self._replace(done=self.done + 1)
 
-    def during(self, kind: Kind) -> Held:
+    def during(self, kind: str) -> Held:
         """While one is run."""
         return self._replace(wait=self.wait - (kind in "BI"), halfway=self.halfway - (kind == "W"))
 
@@ -48,13 +50,21 @@ class Pass(NamedTuple):
     """One pass of a micro-batch on one of a rank's stages, and what is there of all others then."""
 
     chunk: int
-    kind: Kind
+    kind: Kind | Literal["R"]  # or sharded weights' gradients are reduced
     held: tuple[Held, ...]
+    sharded: bool = False
 
     @property
-    def run(self) -> tuple[int, bool, bool]:
-        """The stage, whether there are gradients of weights of an earlier one, and whether it goes back in halves."""
-        return self.chunk, self.held[self.chunk].done > 0, self.kind in "IW"
+    def run(self) -> tuple[int, Mode]:
+        """The stage, and how its run stands among those of other micro-batches."""
+        own = self.gathers(self.chunk)
+        return self.chunk, Mode(self.held[self.chunk].done > 0 and not own, self.kind in "IW", self.sharded and not own)
+
+    def gathers(self, chunk: int) -> bool:
+        """True in the first pass of a stage, which gathers sharded weights, and once its last one is over: all that it
+        has gathered, and its gradients, are in its own run."""
+        return self.sharded and (chunk == self.chunk or self.chunk < 0) and (
+            self.kind == "R" or (self.kind == "F" and not any(self.held[chunk])))
 
 
 @lru_cache(maxsize=8)
@@ -77,7 +87,7 @@ def passes(trace: Trace) -> Iterator[Pass]:
     """The passes of a training step on a rank, in order; else one forward. Raises ``SpecError`` for a number of
     micro-batches that a schedule does not take."""
     layout = trace.layout
-    held = [Held()] * len(chunks(trace))
+    held, sharded = [Held()] * len(chunks(trace)), bool(layout.shards and layout.pp > 1)
     if trace.workload.phase != "training":
         yield Pass(0, "F", tuple(held))
         return
@@ -87,15 +97,19 @@ def passes(trace: Trace) -> Iterator[Pass]:
                 continue
             kind = "B"
         held[chunk] = held[chunk].during(kind)
-        yield Pass(chunk, kind, tuple(held))
+        yield Pass(chunk, kind, tuple(held), sharded)
         held[chunk] = held[chunk].after(kind)
+        if sharded and held[chunk].done == (trace.workload.accumulate or 1):
+            yield Pass(chunk, "R", tuple(held), sharded)
+            held[chunk] = held[chunk].after("R")
 
 
 def over(trace: Trace) -> Pass:
     """Bytes left once the last of a step's passes is over, of each stage by itself."""
     *_, last = passes(trace)
     held = [each.after(last.kind) if chunk == last.chunk else each for chunk, each in enumerate(last.held)]
-    return Pass(-1, "B", tuple(each._replace(done=each.done - 1) for each in held))
+    kind: Kind | Literal["R"] = "R" if last.sharded else "B"
+    return Pass(-1, kind, tuple(each._replace(done=each.done - 1) for each in held), last.sharded)
 
 
 def received(trace: Trace) -> Iterator[Entry]:

@@ -3,8 +3,8 @@
 The step is PyTorch's usual loop: forward, loss and backward, once for each micro-batch; clipping, if any;
 ``optimizer.step()``; then ``zero_grad()``, which sets gradients to none, and the last loss goes. Weights and the
 optimizer's states are there all the time, gradients from their first backward pass on, unless each is used up there
-(``in_backward``). A peak is the highest of all
-moments, never a sum of parts. Buffers of modules are left out, and so is what a kernel allocates for itself.
+(``in_backward``). A peak is the highest of all moments, never a sum of parts. Buffers of modules are left out, and so
+is what a kernel allocates for itself.
 
 Where gradients are held in another width than the backward pass makes them in, they have memory of their own all the
 time, to which it adds, as in Megatron-LM (``core/distributed/param_and_grad_buffer.py``).
@@ -22,7 +22,7 @@ from txcalc.count import optimizers, params, set_aside, shards, stages, weights,
 from txcalc.count.entries import Entry
 from txcalc.count.gradients import parameters, unrolled
 from txcalc.count.lifetimes import moments, on_ints
-from txcalc.count.moments import Moment, Moments, every
+from txcalc.count.moments import Middle, Mode, Moment, Moments, every
 from txcalc.count.parameter import Parameter
 from txcalc.count.peak import Amounts, Where, alive, found, highest
 from txcalc.count.turns import Memory, Turns, count
@@ -33,7 +33,7 @@ from txcalc.trace.layout import WHOLE
 from txcalc.trace.rank import RECEIVED
 from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Role, Tensor
-from txcalc.trace.workload import Workload
+from txcalc.trace.workload import BYTES, Workload
 
 CATEGORIES: Final = ("weights", "master weights", "optimizer state", "gradients", "inputs", "cache", "waiting", "saved",
                      "unsharded weights", "collectives", "transient")
@@ -129,7 +129,7 @@ def events(trace: Trace, *, in_place: bool = True, turns: int | None = None) -> 
     ``turns``: of so many turns of each repeat at most, the first and the last among them.
     """
     step, workload = _Step(trace, in_place), trace.workload
-    base, last = Amounts(_by_part(step.resident)), Amounts()
+    base = Amounts(_by_part(step.resident))
     runs = step.runs(partial(moments, none=Amounts(), amount=partial(_category, trace)))
     for each in stages.passes(trace):
         waiting = sum(times * sum(found(runs(*of), where).live.each.values())
@@ -138,9 +138,11 @@ def events(trace: Trace, *, in_place: bool = True, turns: int | None = None) -> 
         run = runs(*each.run)
         for part in _split(step.chunks[each.chunk], run):
             for moment in every(trace, run[part.start:part.end], there, turns) if each.kind in part.kinds else ():
-                last = moment.live
-                yield _event(part.name, moment.path, last)
+                yield _event(part.name, moment.path, moment.live)
     if workload.phase == "training":
+        over, ends = step.over()
+        last = base + Amounts(_by_part(step.around(over)))
+        last = sum((found(runs(*of), where).live for of, where in ends), last)
         for path, made in optimizers.moments(workload, step.in_order(turns)):
             yield _event("optimizer", path, last + Amounts({"transient": made.now}))
         yield _event("optimizer", "", base)
@@ -152,9 +154,9 @@ TURNS: Final = 2
 
 _END: Final[Where] = ((-1, False),)
 """The last moment of a run."""
-_Run = tuple[int, bool, bool]
-"""A run of a micro-batch: of which of a rank's stages, whether gradients are there, whether it goes back in halves."""
-_Runs = Callable[[int, bool, bool], Moments]
+_Run = tuple[int, Mode]
+"""A run of a micro-batch: of which of a rank's stages, and how it stands among others."""
+_Runs = Callable[[int, Mode], Moments]
 
 
 class _Peak(NamedTuple):
@@ -186,29 +188,39 @@ class _Step:
     ) -> None:
         self.trace, self.in_place, held, self.rounded = trace, in_place, trace.workload.held, rounded
         self.chunks, made = stages.chunks(trace), parameters(trace, like, rounded)
-        self.sharded = trace.layout.shards
+        self.sharded, shares = trace.layout.shards, self._shards if trace.layout.shards else list
         self.held = held is not None and any(p.width != held.gradients for p in made)
         if trace.workload.in_backward:
             _check_in_backward(trace.workload)
         width = None if held is None else held.master or None
-        if self.sharded:
-            made, width = [p._replace(shape=shards.shard(p.shape, self.sharded)) for p in made], shards.STORED
+        made, width = shares(made), shards.STORED if self.sharded else width
         self.parameters = [p if width is None else p._replace(width=width) for p in made]
         if stage := zero.stage(trace):
             self.parameters = [zero.part(trace, p) for p in self.parameters]
         self.held |= stage > 1
-        buffers = self._buffers(self.parameters if self.sharded else made)
-        own = [buffers] if len(self.chunks) == 1 else [self._buffers(parameters(t)) for t in self.chunks]
+        buffers = self._buffers(made)
+        own = [buffers] if len(self.chunks) == 1 else [self._buffers(shares(parameters(t))) for t in self.chunks]
         self.gradients = [() if self.held else each for each in own]
         self.resident = [*self._resident(), *(each for t in self.chunks for each in stages.received(t)),
-                         *(each for each in buffers if self.held and each.each), *_buckets(trace, buffers)]
+                         *(each for each in buffers if self.held and each.each), *zero.buckets(trace, buffers)]
+
+    def _shards(self, of: Iterable[Parameter]) -> list[Parameter]:
+        """The first rank's part of sharded weights."""
+        return [p._replace(shape=shards.shard(p.shape, self.sharded), width=shards.STORED) for p in of]
+
+    def _whole(self, chunk: int, *, gradients: bool) -> Iterator[Entry]:
+        """Weights of a pipeline's stage as they are gathered, and their gradients before they are reduced."""
+        t, fsdp = self.chunks[chunk], self.trace.layout.fsdp
+        assert fsdp is not None
+        made = parameters(t)
+        yield from shards.unsharded(t, {p.path: p.shape for p in made})
+        yield from self._buffers([p._replace(width=BYTES[fsdp.reduce]) for p in made]) if gradients else ()
 
     def _buffers(self, of: Iterable[Parameter]) -> list[Entry]:
         """Gradients of weights."""
         held = self.trace.workload.held
-        return [zero.shared(self.trace, Entry(
-            p.op, "gradients", p.elements * (held.gradients if held else p.width), p.copies, part="gradients"))
-            for p in of]
+        sizes = ((p, p.elements * (held.gradients if held else p.width)) for p in of)
+        return [zero.shared(self.trace, Entry(p.op, "gradients", n, p.copies, part="gradients")) for p, n in sizes]
 
     def in_order(self, turns: int | None = TURNS) -> list[Parameter]:
         """What the optimizer's step goes over, copies one by one if it does.
@@ -226,25 +238,28 @@ class _Step:
         made = made or partial(_on_ints, rounded=self.rounded)
 
         @cache
-        def run(chunk: int, later: bool, halves: bool) -> Moments:
+        def run(chunk: int, mode: Mode) -> Moments:
             t = self.chunks[chunk]
-            return made(t.alike or t, in_place=self.in_place, accumulates=self.adds(later), halves=halves)
+            return made(t.alike or t, in_place=self.in_place, mode=self.adds(mode))
 
         return run
 
     def alive(self, run: _Run, where: Where) -> Iterator[Entry]:
         """Entries alive at a moment of a run."""
-        chunk, later, halves = run
-        return alive(self.chunks[chunk], where, in_place=self.in_place, accumulates=self.adds(later), halves=halves)
+        return alive(self.chunks[run[0]], where, in_place=self.in_place, mode=self.adds(run[1]))
 
-    def adds(self, later: bool) -> bool:
-        """Whether gradients are added elsewhere, or used up, as soon as they are there."""
-        return self.held or later or bool(self.trace.workload.in_backward)
+    def adds(self, mode: Mode) -> Mode:
+        """With gradients that are added elsewhere, or used up, as soon as they are there."""
+        return mode._replace(accumulates=self.held or mode.accumulates or bool(self.trace.workload.in_backward))
 
     def around(self, each: stages.Pass) -> Iterator[Entry]:
         """Bytes there in a pass of others that are done, and of what is handed on."""
-        for held, gradients in zip(each.held, self.gradients, strict=True):
-            yield from gradients if held.done else ()
+        for chunk, held in enumerate(each.held):
+            if each.sharded and not held.reduced:
+                there = not each.gathers(chunk) and (any(held) or chunk == each.chunk)
+                yield from self._whole(chunk, gradients=held.done > 0) if there else ()
+            elif held.done:
+                yield from self.gradients[chunk]
         yield from stages.around(self.trace, each)
 
     def waiting(self, each: stages.Pass, runs: _Runs) -> Iterator[tuple[_Run, Where, int]]:
@@ -252,9 +267,9 @@ class _Step:
         for chunk, held in enumerate(each.held):
             for times, halves, kind in ((held.wait, False, "F"), (held.halfway, True, "I")):
                 if times:
-                    run = runs(chunk, False, halves)
-                    end = max(part.end for part in _split(self.chunks[chunk], run) if kind in part.kinds)
-                    yield (chunk, False, halves), ((end - 1, False),), times
+                    of = chunk, Mode(False, halves, each.sharded)
+                    end = max(part.end for part in _split(self.chunks[chunk], runs(*of)) if kind in part.kinds)
+                    yield of, ((end - 1, False),), times
 
     def peaks(self) -> list[_Peak]:
         """The highest moment of each phase."""
@@ -272,11 +287,16 @@ class _Step:
                     peak = _Peak(part.name, base + live, moment.path, ((each.run, where),), each, turns=turns)
                     best[part.name] = max(best.get(part.name, peak), peak, key=lambda each: each.bytes)
         if trace.workload.phase == "training":
-            last = stages.over(trace)
-            ends = tuple(((chunk, held.done > 0, held.halved > 0), _END) for chunk, held in enumerate(last.held))
+            last, ends = self.over()
             base = fixed + _total(self.around(last), rounded) + sum(found(runs(*of), where).live for of, where in ends)
             best["optimizer"] = self._update(base, last, ends, rounded)
         return list(best.values())
+
+    def over(self) -> tuple[stages.Pass, tuple[tuple[_Run, Where], ...]]:
+        """The end of the last pass, and that of every stage's runs."""
+        last = stages.over(self.trace)
+        return last, tuple(((chunk, Mode(held.done > 0 and not last.sharded, held.halved > 0)), _END)
+                           for chunk, held in enumerate(last.held))
 
     def _tops(self, runs: _Runs, *run: Any) -> list[tuple[_Part, int, Where]]:
         """The highest moment of every part of a run."""
@@ -324,18 +344,6 @@ class _Step:
                 for op, often in trace.placed for path, shape in params.weight_shapes(op).items() if path in trained]
 
 
-def _buckets(trace: Trace, gradients: Iterable[Entry]) -> Iterator[Entry]:
-    """What data-parallel ranks reduce: ``DistributedDataParallel`` copies gradients to buckets of its own, made once,
-    unless ``gradient_as_bucket_view`` is given (its documentation, and measured on torch 2.13)."""
-    layout, w = trace.layout, trace.workload
-    if layout.alike == 1 or layout.fsdp is not None or layout.zero or w.held is not None:
-        return
-    for each in gradients:
-        if zero.ranks(trace, each.op) == 1:  # of an expert that no other rank has
-            continue
-        yield each._replace(what="bucket of DistributedDataParallel", part="collectives")
-
-
 def _check_in_backward(w: Workload) -> None:
     """Raise ``SpecError`` where a step that takes one weight at a time allocates what has not been followed."""
     kernel = None if w.held is not None else optimizers.kernel_of(w.updates, w.optimizer_kernel)
@@ -351,15 +359,16 @@ def _split(trace: Trace, run: Moments) -> list[_Part]:
         return [_Part(trace.workload.phase, 0, len(run), "F")]
     losses = {op.path for op in trace.ops if op.kind.group == "loss"}
     of = [_first(each).phase for each in run]
-    back, halfway = (next((i for i, phase in enumerate(of) if phase in later), len(run))
-                     for later in (("backward", "weights"), ("weights",)))
+    back, halfway, reduced = (next((i for i, phase in enumerate(of) if phase in later), len(run)) for later in (
+        ("backward", "weights"), ("weights", "reduction"), ("reduction",)))
     loss = next((i for i, each in enumerate(run[:back]) if _first(each).path in losses), back)
     parts = [_Part("forward", 0, loss, "F"), _Part("loss", loss, back, "F"),
-             _Part("backward", back, halfway, "BI"), _Part("backward", halfway, len(run), "W")]
+             _Part("backward", back, halfway, "BI"), _Part("backward", halfway, reduced, "W"),
+             _Part("backward", reduced, len(run), "R")]
     return [part for part in parts if part.start < part.end]
 
 
-def _first(moment: Any) -> Moment:
+def _first(moment: Moment | Middle) -> Moment:
     return moment if isinstance(moment, Moment) else _first(moment.moments[0])
 
 

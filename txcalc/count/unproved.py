@@ -150,8 +150,11 @@ def unproved(trace: Trace) -> str:
     found += ["experts on several ranks whose weights are sharded"] * (
         trace.layout.ep > 1 and trace.layout.fsdp is not None)
     found += [f"sharding of {trace.workload.weights} weights"] * bool(trace.workload.weights and trace.layout.shards)
-    found += ["a pipeline whose weights are gathered unit by unit"] * (
-        trace.layout.pp > 1 and trace.layout.alike > 1 and trace.layout.fsdp is not None)
+    piped = trace.layout.pp > 1 and trace.layout.shards > 0
+    found += ["a pipeline whose weights are gathered for each micro-batch (--fsdp reshard=no would do)"] * bool(
+        piped and trace.layout.fsdp and trace.layout.fsdp.reshard)
+    found += ["a pipeline of sharded weights that goes back in halves (--schedule 1f1b would do)"] * (
+        piped and trace.layout.order in ("zb", *FOLDED))
     found += [what for what, has in MODELS if has(spec)] + [what for what, has in LAYERS if _any(spec, has)]
     if trace.workload.precision == "amp":
         found += [f"autocast over {what}" for what, has in AUTOCAST if _any(spec, has)]

@@ -6,6 +6,7 @@ What a framework sets aside for its collectives is known by name alone (``BUFFER
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from txcalc.count.entries import Entry
@@ -54,3 +55,15 @@ def buffers(trace: Trace) -> list[tuple[str, int]]:
         return []
     elements, width = sum(op.params * often.copies for op, often in trace.placed), 2
     return [(what, int(min(most, elements)) * width) for stages, what, most in BUFFERS if stage(trace) in stages]
+
+
+def buckets(trace: Trace, gradients: Iterable[Entry]) -> Iterator[Entry]:
+    """What data-parallel ranks reduce: ``DistributedDataParallel`` copies gradients to buckets of its own, made once,
+    unless ``gradient_as_bucket_view`` is given (its documentation, and measured on torch 2.13)."""
+    layout, w = trace.layout, trace.workload
+    if layout.alike == 1 or layout.fsdp is not None or layout.zero or w.held is not None:
+        return
+    for each in gradients:
+        if ranks(trace, each.op) == 1:  # of an expert that no other rank has
+            continue
+        yield each._replace(what="bucket of DistributedDataParallel", part="collectives")
