@@ -19,6 +19,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from txcalc.check.reference.stack import StackModules
+
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -74,3 +76,9 @@ def shard(
     fully_shard(root, mesh=over, mp_policy=policy)
     now = {id(p): module.get_parameter(name) for module, name, p in places}
     return [now[id(wide[p])] for p in parameters]
+
+
+def layers(root: nn.Module) -> list[nn.Module]:
+    """The layers of all its stacks, each once."""
+    stacks = [each for each in root.modules() if isinstance(each, StackModules)]
+    return list(dict.fromkeys(block for each in stacks for block in each.blocks_in_order()))

@@ -15,11 +15,10 @@ from torch.distributed.pipelining import PipelineStage, schedules
 from torch.distributed.pipelining.stage import InferenceMode  # type: ignore[attr-defined]
 
 from txcalc.check.measure import Inputs
-from txcalc.check.measure_group import mesh, shard
+from txcalc.check.measure_group import layers, mesh, shard
 from txcalc.check.measure_modes import LiveMode
 from txcalc.check.measure_trained import build
 from txcalc.check.reference.transformer import Reference
-from txcalc.check.whole_step import layers
 from txcalc.spec.model import Model
 
 SCHEDULES: Final[dict[str, Any]] = {

@@ -17,8 +17,6 @@ from txcalc.check import measure_group
 from txcalc.check.measure import Inputs, all_ends, balance, maker
 from txcalc.check.measure_modes import LiveMode, canonical_paths
 from txcalc.check.measure_trained import build
-from txcalc.check.reference.stack import StackModules
-from txcalc.check.reference.transformer import Reference
 from txcalc.spec.model import Model
 
 Made = Callable[..., torch.optim.Optimizer]
@@ -100,7 +98,7 @@ def step_live_bytes(
             balance(root)
         parameters = _in_order(root, order)
         if shards is not None:
-            parameters = measure_group.shard(root, layers(root), parameters, shards)
+            parameters = measure_group.shard(root, measure_group.layers(root), parameters, shards)
         live = LiveMode(at)
         for tensor in (*parameters, run.tokens, run.source, run.images, *run.targets):
             if tensor is not None:
@@ -133,12 +131,6 @@ def step_live_bytes(
                     _at_once(update)
                 del ends
         return list(live.events)
-
-
-def layers(root: Reference) -> list[nn.Module]:
-    """The layers of all its stacks, each once."""
-    stacks = [each for each in root.modules() if isinstance(each, StackModules)]
-    return list(dict.fromkeys(block for each in stacks for block in each.blocks_in_order()))
 
 
 def _at_once(update: Sequence[torch.optim.Optimizer], *_: Tensor) -> None:

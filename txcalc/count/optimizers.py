@@ -376,3 +376,12 @@ def _ruled(optimizer: Optimizer, parameters: Iterable[Parameter]) -> Iterator[tu
 
 def _bytes(p: Parameter, what: State | Make) -> int:
     return what.elements(p) * (p.width if what.width is None else what.width)
+
+
+def check_in_backward(w: Workload) -> None:
+    """Raise ``SpecError`` where a step that takes one weight at a time allocates what has not been followed."""
+    kernel = None if w.held is not None else kernel_of(w.updates, w.optimizer_kernel)
+    rules = () if kernel is None else OPTIMIZERS[w.updates].rules
+    if kernel is None or any(rule.steps and rule.steps.get(kernel) for rule in rules):
+        raise SpecError("is counted where a step allocates nothing, such as with --optimizer-kernel fused",
+                        field="in_backward")

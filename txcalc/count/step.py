@@ -28,12 +28,11 @@ from txcalc.count.peak import Amounts, Where, alive, found, highest
 from txcalc.count.turns import Memory, Turns, count
 from txcalc.count.unproved import INPUTS, unmeasured
 from txcalc.spec import words
-from txcalc.spec.errors import SpecError
 from txcalc.trace.layout import WHOLE
 from txcalc.trace.rank import RECEIVED
 from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Role, Tensor
-from txcalc.trace.workload import BYTES, Workload
+from txcalc.trace.workload import BYTES
 
 CATEGORIES: Final = ("weights", "master weights", "optimizer state", "gradients", "inputs", "cache", "waiting", "saved",
                      "unsharded weights", "collectives", "transient")
@@ -191,7 +190,7 @@ class _Step:
         self.sharded, shares = trace.layout.shards, self._shards if trace.layout.shards else list
         self.held = held is not None and any(p.width != held.gradients for p in made)
         if trace.workload.in_backward:
-            _check_in_backward(trace.workload)
+            optimizers.check_in_backward(trace.workload)
         width = None if held is None else held.master or None
         made, width = shares(made), shards.STORED if self.sharded else width
         self.parameters = [p if width is None else p._replace(width=width) for p in made]
@@ -342,15 +341,6 @@ class _Step:
         return [Parameter(op, path, "", shards.shard(shape, self.sharded) if self.sharded else shape,
                           width.get(path, trace.workload.bytes_of(Role.WEIGHT)), count(trace, often.copies))
                 for op, often in trace.placed for path, shape in params.weight_shapes(op).items() if path in trained]
-
-
-def _check_in_backward(w: Workload) -> None:
-    """Raise ``SpecError`` where a step that takes one weight at a time allocates what has not been followed."""
-    kernel = None if w.held is not None else optimizers.kernel_of(w.updates, w.optimizer_kernel)
-    rules = () if kernel is None else optimizers.OPTIMIZERS[w.updates].rules
-    if kernel is None or any(rule.steps and rule.steps.get(kernel) for rule in rules):
-        raise SpecError("is counted where a step allocates nothing, such as with --optimizer-kernel fused",
-                        field="in_backward")
 
 
 def _split(trace: Trace, run: Moments) -> list[_Part]:
