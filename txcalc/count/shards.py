@@ -111,7 +111,7 @@ class Sharding:
         self._late: list[Unit] = []
         self._ended = False  # the forward pass
         self.calls = Counter[tuple[str, Number, str, str]]()  # what, bytes of the full tensor, pass and unit
-        self._known: dict[int, tuple[Op, tuple[Weight, ...]]] = {}
+        self._known: dict[int, tuple[Op, tuple[Weight, ...], bool]] = {}
 
     def unit(self, frame: Frame) -> Unit:
         """A unit of one turn."""
@@ -119,10 +119,10 @@ class Sharding:
             inside = list(operations(_outside(frame.body)))
             found = weights(inside, self._shapes, self.ranks, batch_axis=self._trace.code.batch_axis)
             op = next(iter(inside or operations(frame.body)))[0]
-            path = op.within.layer if inside else ""
-            self._known[id(frame)] = op._replace(path=path or "root", weights=()), tuple(found)
-        op, own = self._known[id(frame)]
-        root = op.path == "root"
+            root = not inside or not op.within.layer
+            path = "root" if root else op.within.layer
+            self._known[id(frame)] = op._replace(path=path, weights=()), tuple(found), root
+        op, own, root = self._known[id(frame)]
         return Unit(op, root, own, late=not root and not frame.holds[0].grad)
 
     # ------------------------------------------------------------ forward
