@@ -109,6 +109,7 @@ def test_inputs_are_gathered_again() -> None:
     found = Counter[tuple[str, str]]()
     for each in collectives(t):
         found[each.what, each.phase] += each.times
+    assert found.pop(("all-reduce", "step")) == 1  # of gradients of norms
     columns, rows = 2 * LAYERS + 1, 2 * LAYERS + 1  # of the head, and of the table
     assert found == {("all-gather", "forward"): columns + 1, ("reduce-scatter", "forward"): rows,  # one of statistics
                      ("all-gather", "backward"): columns + rows, ("reduce-scatter", "backward"): columns}

@@ -19,7 +19,8 @@ from txcalc.trace.record import Trace
 class Collective(Part):
     """What the ranks of an axis do together: ``times`` calls, each on a tensor of so many ``bytes`` in all.
 
-    ``overlappable``: something else may run meanwhile.
+    ``phase``: of a micro-batch, or ``step``: before or after the optimizer's. ``overlappable``: something else may run
+    meanwhile.
     """
 
     what: str
@@ -56,7 +57,7 @@ class Rank(Part):
 def communicated(*traces: Trace) -> tuple[Collective, ...] | None:
     """The collectives of runs one after the other; None on a single device."""
     return None if traces[0].workload.layout is None else tuple(
-        Collective(**each._asdict(), overlappable=each.axis == "dp") for t in traces for each in collectives(t))
+        Collective(**each._asdict()) for t in traces for each in collectives(t))
 
 
 Figures = dict[str, Any]

@@ -165,13 +165,14 @@ def _on_cuda() -> Any:
 
 
 def _answer(extension: ctypes.CDLL, what: str, given: dict[str, Any], batch: int, seq: int, run: dict[str, Any]) -> Any:
-    from txcalc.check import classes, measure, measure_ranks, measure_stages, whole_step
+    from txcalc.check import classes, group_step, measure, measure_ranks, measure_stages, whole_step
 
     extension.txcalc_attention(run["attention"].encode())
     run |= {name: measure.DTYPES[run[name]] for name in ("dtype", "autocast") if name in run}
     if "architectures" in given:
-        return getattr(classes, what)(given, batch, seq, device="fake-cuda", **run)
-    functions = (measure, whole_step, measure_stages, measure_ranks)
+        of = next(each for each in (classes, group_step) if hasattr(each, what))
+        return getattr(of, what)(given, batch, seq, device="fake-cuda", **run)
+    functions = (measure, whole_step, measure_stages, measure_ranks, group_step)
     function = next(getattr(each, what) for each in functions if hasattr(each, what))
     return function(Model.from_data(given), batch, seq, device="fake-cuda", **run)
 

@@ -1,27 +1,45 @@
-"""Collectives: what ranks do together in a run, how often, and how many bytes the full tensor of each has."""
+"""Collectives: what ranks do together in a run, how often, and how many bytes the full tensor of each has.
+
+Of gradients: what PyTorch 2.13 does in its ``fake`` process group, of Megatron-LM what ``finalize_model_grads`` and
+its distributed optimizer do (core 0.14, ``core/distributed``), of ZeRO what arXiv 1910.02054 has in its section 7: its
+frameworks cut each into buckets.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
+from txcalc.count import zero
 from txcalc.count.flops import again
+from txcalc.count.gradients import unrolled
 from txcalc.count.lifetimes import gathered
+from txcalc.count.parameter import Parameter
 from txcalc.count.stages import sent
+from txcalc.spec.facts import attentions
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Number, Role
 
 
 class Collective(NamedTuple):
-    """A collective of an operation, in one pass: ``times`` calls of so many bytes each."""
+    """A collective of an operation, in one pass, or in the optimizer's step: ``times`` calls of so many bytes each.
+    ``overlappable``: something else may run meanwhile."""
 
     what: str
     axis: str
     bytes: Number
     times: Number
-    phase: Literal["forward", "backward", "recomputation"]
+    phase: Literal["forward", "backward", "recomputation", "step"]
     path: str
+    overlappable: bool = False
+
+
+FIRST: Final = 2**20
+BUCKET: Final = 25 * 2**20
+"""Bytes that close the first bucket of ``DistributedDataParallel``, and all others (``bucket_cap_mb``)."""
+READS: Final = {"adamw": 3, "adam": 3, "adamw-amsgrad": 3, "nadam": 4, "radam": 3, "adagrad": 3, "rmsprop": 3}
+"""How often an optimizer reads a gradient that ranks have parts of, and sums it anew: others, and fused ones, once."""
 
 
 def collectives(trace: Trace) -> Iterator[Collective]:
@@ -42,8 +60,10 @@ def collectives(trace: Trace) -> Iterator[Collective]:
             size = g.elements * trace.workload.bytes_of(g.role)
             yield Collective(g.collective, "cp", size, often.back, "backward", op.path)
     for (what, size, phase, path), times in gathered(trace).items():
-        yield Collective(what, "dp", size, times, phase, path)  # type: ignore[arg-type]
+        yield Collective(what, _dp(trace), size, times, phase, path, overlappable=True)  # type: ignore[arg-type]
     yield from _between_stages(trace)
+    if trace.workload.phase == "training":
+        yield from _of_gradients(trace)
 
 
 def _between_stages(trace: Trace) -> Iterator[Collective]:
@@ -60,3 +80,90 @@ def _between_stages(trace: Trace) -> Iterator[Collective]:
 
 def _bytes(trace: Trace, op: Op) -> Number:
     return max(prod(x.shape) * trace.workload.bytes_of(x.made) for x in (*op.reads, *op.writes))
+
+
+def _dp(trace: Trace) -> str:
+    return "dp · cp" if trace.layout.cp > 1 else "dp"
+
+
+def _of_gradients(trace: Trace) -> Iterator[Collective]:
+    """What is done with gradients of weights, and with weights that an optimizer has changed a part of."""
+    layout, w = trace.layout, trace.workload
+    width = w.bytes_of(Role.WEIGHT) if w.held is None else w.held.gradients
+    own = [Parameter(op, f"{op.path}.{name}".rstrip("."), name, shape, width, often.copies)
+           for op, often in trace.placed if not op.frozen and often.copies for name, shape in op.weights]
+    for experts in (False, True) if layout.alike > 1 and not layout.shards else ():
+        axis = f"{'expert ' * (experts and layout.ep > 1)}{_dp(trace)}"
+        together = [p for p in own if bool(p.op.within.experts) == experts or (layout.ep == 1 and not experts)]
+        if together and (not experts or layout.ep > 1) and zero.ranks(trace, together[0].op) > 1:
+            yield from _shared(trace, together, axis)
+    split = [p for p in own if layout.tp > 1 and _sums(trace, p)]
+    if split and trace.code.adds_gradients:
+        yield Collective("all-reduce", "tp", sum(map(_size, split)), 1, "step", "norms")
+    else:
+        often = READS.get(w.updates, 1) if w.held is None and w.optimizer_kernel != "fused" else 1
+        times = 1 if layout.shards else often + bool(w.clip)
+        for p in split:
+            yield Collective("all-reduce", "tp", p.elements * p.width, p.copies * times,
+                             "backward" if layout.shards else "step", p.path)
+    copied = {each.head_dim for each in attentions(trace.whole)
+              if each.kind == "standard" and each.kv_heads < layout.tp}
+    for p in own:
+        if p.op.part in ("k", "v") and p.shape[0] in copied:  # of the ranks that have a copy of a head
+            yield Collective("all-reduce", "tp", p.elements * p.width, p.copies, "step", p.path)
+    ranks = {"tp": layout.tp, _dp(trace): max(1, layout.shards)}
+    if w.clip and (trace.code.adds_gradients or zero.stage(trace)):
+        yield Collective("all-reduce", "all", 4, 1, "step", "norm of gradients")
+    for axis, many in ranks.items() if w.clip and not trace.code.adds_gradients and not zero.stage(trace) else ():
+        if many > 1:
+            number, width = sum(p.copies for p in own), 4 if layout.shards else own[0].width
+            yield Collective("all-reduce", axis, number * width, 1, "step", "norms of gradients")
+
+
+def _size(p: Parameter) -> int:
+    return p.elements * p.copies * p.width
+
+
+def _shared(trace: Trace, own: Sequence[Parameter], axis: str) -> Iterator[Collective]:
+    """What data-parallel ranks do with gradients that all have, or share, and with weights that they share."""
+    w, stage = trace.workload, zero.stage(trace)
+    if not stage and not trace.code.adds_gradients:
+        for size in _buckets(reversed(unrolled(trace, own))):
+            yield Collective("all-reduce", axis, size, 1, "backward", "gradients", overlappable=True)
+        return
+    size, width = sum(map(_size, own)), w.bytes_of(Role.WEIGHT) if w.held is None else w.held.weights
+    weights = sum(p.elements * p.copies for p in own) * width
+    late = stage < 2
+    for phase in ("forward", "backward") if stage == 3 else ():
+        yield Collective("all-gather", axis, weights, 1, phase, "weights", overlappable=True)
+    yield Collective("reduce-scatter" if stage else "all-reduce", axis, size, 1, "step" if late else "backward",
+                     "gradients", overlappable=not late)
+    if stage in (1, 2):
+        yield Collective("all-gather", axis, weights, 1, "step", "weights")
+
+
+def _buckets(gradients: Iterable[Parameter]) -> Iterator[int]:
+    """Bytes of the buckets of ``DistributedDataParallel``, once it knows in which order gradients come: a bucket ends
+    with the gradient that makes it full (``compute_bucket_assignment_by_size``)."""
+    size, most = 0, FIRST
+    for p in gradients:
+        size += p.elements * p.width
+        if size >= most:
+            yield size
+            size, most = 0, BUCKET
+    if size:
+        yield size
+
+
+def _sums(trace: Trace, p: Parameter) -> bool:
+    """Ranks have each a part of the positions, or of the heads, that all of a weight is used on, and so of its
+    gradient: of a norm's, and of Megatron-LM's routers and biases after a sum."""
+    op, layout, w = p.op, trace.layout, trace.workload
+    if op.within.tower or not op.reads:
+        return False
+    shape, scales = op.reads[0].shape, op.kind.group == "norm" or op.kind.name == "scale"
+    if trace.code.adds_gradients:
+        scales |= op.kind.group == "router" or (p.name == "bias" and op.part in ("attention output", "down"))
+        return scales and (layout.sp or len(shape) == 4)
+    parts = layout.by_position * layout.cp
+    return scales and (len(shape) == 4 or (layout.sp and len(shape) == 3 and shape[1] * parts == w.seq))

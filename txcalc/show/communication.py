@@ -13,16 +13,17 @@ from txcalc.trace.workload import Workload
 
 def communication(found: Sequence[Collective] | None) -> Iterator[b.Table]:
     """Like calls in a line; each with its operation where details are asked for."""
-    alike: dict[tuple[str, str, str, int], int] = {}
+    alike: dict[tuple[str, str, str, str, int], int] = {}
     for each in found or ():
-        key = each.what, each.axis, each.phase, each.bytes
+        key = each.what, each.axis, each.phase, "yes" if each.overlappable else "", each.bytes
         alike[key] = alike.get(key, 0) + each.times
     columns = (b.Column("Collectives"), b.Column("over"), b.Column("pass"), b.Column("times", "n"),
-               b.Column("each", "n"), b.Column("together", "n", exact=1))
+               b.Column("each", "n"), b.Column("together", "n", exact=1), b.Column("overlaps"))
     yield b.Table("Collectives", columns, [
-        b.Row((what, axis, phase, b.Number(times), b.Number(size, "memory"), b.Number(times * size, "memory")))
-        for (what, axis, phase, size), times in alike.items()
-    ], caption="What ranks do together, in bytes of the tensor that they have together", level=1)
+        b.Row((what, axis, phase, b.Number(times), b.Number(size, "memory"), b.Number(times * size, "memory"),
+               overlaps)) for (what, axis, phase, overlaps, size), times in alike.items()
+    ], caption="What ranks do together, in bytes of the tensor that they have together, in the passes of a "
+        "micro-batch and in the optimizer's step", level=1)
     every = (b.Column("Collective of", "path"), b.Column("what"), b.Column("pass"), b.Column("times", "n"),
                b.Column("each", "n"))
     yield b.Table("Every collective", every, [
