@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
-from txcalc.count import activations, flops, kv_cache, params, step, weights
+from txcalc.count import activations, flops, kv_cache, params, weights
 from txcalc.count.collectives import collectives
 from txcalc.count.entries import total
 from txcalc.document import Part
@@ -88,7 +88,11 @@ def every_rank(
 def _figures(traces: Sequence[Trace], peak: Callable[[Sequence[Trace]], int] | None) -> Figures:
     first, last = traces[0], traces[-1]
     trains, cached = first.workload.phase == "training", kv_cache.kv_cache_bytes(last)
-    held = {} if peak is None else step.held(first)
+    held: dict[str, int] = {}
+    if peak is not None:
+        from txcalc.count import step  # takes a while, which a count does without
+
+        held = step.held(first)
     states = held.get("optimizer state", 0) + held.get("master weights", 0)
     return {
         "layers": first.model.layers, "params": params.params(first),
