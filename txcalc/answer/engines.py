@@ -207,20 +207,16 @@ def _up(size: int, unit: int) -> int:
 
 
 class Setup(NamedTuple):
-    """How an engine is started: tokens of a block and of a pass; ``full``: windows are cached as long as the context.
+    """How an engine is started."""
 
-    ``shared``: sequences that share the cells of one; ``users``: at once. ``context``: the longest request. ``memory``:
-    bytes of the card. ``tp``: ranks.
-    """
-
-    block: int | None
-    chunk: int
-    full: bool = False
-    shared: int = 1
-    context: int = 0
-    users: int | None = None
-    memory: int | None = None
-    tp: int = 1
+    block: int | None  # tokens of a block
+    chunk: int  # of a pass
+    full: bool = False  # windows are cached as long as the context
+    shared: int = 1  # sequences that share the cells of one
+    context: int = 0  # the longest request
+    users: int | None = None  # at once
+    memory: int | None = None  # bytes of the card
+    tp: int = 1  # ranks
 
 
 def pool(found: Sequence[Layers], of: Engine, setup: Setup) -> Pool:

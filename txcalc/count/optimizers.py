@@ -35,36 +35,28 @@ STATE: Final = "optimizer state"
 
 
 class State(NamedTuple):
-    """A tensor that is kept for a parameter. ``width``: bytes of an element, where they are not the parameter's.
-
-    ``host``: in the CPU's memory, however the parameter is placed, unless the kernel is fused. ``paged``: from so many
-    elements on, in memory that CUDA moves between the two, and that PyTorch does not count.
-    """
+    """A tensor that is kept for a parameter."""
 
     name: str
     elements: Elements = every
-    width: int | None = None
-    host: bool = False
+    width: int | None = None  # bytes of an element, where they are not the parameter's
+    host: bool = False  # in the CPU's memory, however the parameter is placed, unless the kernel is fused
+    # From so many elements on in memory that CUDA moves between the two, and PyTorch does not count.
     paged: int | None = None
 
 
 class Make(NamedTuple):
-    """An operation of a step, and the local that holds its result until it gets the next one, or the step returns.
+    """An operation of a step, and the local that holds its result until it gets the next one, or the step returns."""
 
-    ``operation``: none, nothing is made. ``local``: none, the result is freed at once. ``frees``: locals that are done
-    with then. ``takes``: the local gets what another held. ``each``: for one parameter after another, also where a
-    kernel goes over lists. ``cast``: nothing is made of what has that ``width`` already. ``once``: for all together.
-    """
-
-    operation: str
-    local: str = ""
+    operation: str  # none: nothing is made
+    local: str = ""  # none: the result is freed at once
     elements: Elements = every
     width: int | None = None
-    frees: tuple[str, ...] = ()
-    takes: str = ""
-    each: bool = False
-    cast: bool = False
-    once: bool = False
+    frees: tuple[str, ...] = ()  # locals that are done with then
+    takes: str = ""  # the local gets what this one held
+    each: bool = False  # for one parameter after another, also where a kernel goes over lists
+    cast: bool = False  # nothing is made of what has that ``width`` already
+    once: bool = False  # for all together
 
 
 KERNELS: Final[tuple[OptimizerKernel, ...]] = get_args(OptimizerKernel)

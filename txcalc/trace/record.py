@@ -31,11 +31,7 @@ NOTHING: Final = Tensor(0, Storage(0, ()), ())  # what an operation makes that w
 
 
 class Op(NamedTuple):
-    """One operation, once: the ``Repeat``s around it say how often.
-
-    ``reads``, ``writes``: tensors that it reads and makes, from which live bytes follow. ``saves``: what autograd
-    keeps. ``reach``: how many positions, the last one included, one call of what mixes them looks back over.
-    """
+    """One operation, once: the ``Repeat``s around it say how often."""
 
     path: str
     component: str
@@ -43,10 +39,11 @@ class Op(NamedTuple):
     kind: Kind
     weights: tuple[tuple[str, tuple[Number, ...]], ...] = ()
     products: tuple[Product, ...] = ()  # its FLOPs
-    saves: tuple[Tensor, ...] = ()
+    saves: tuple[Tensor, ...] = ()  # what autograd keeps
     cache: Cache | None = None
-    reads: tuple[Tensor, ...] = ()
+    reads: tuple[Tensor, ...] = ()  # from which live bytes follow, and from what it ``writes``
     writes: tuple[Tensor, ...] = ()
+    # How many positions, the last one included, one call of what mixes them looks back over.
     reach: Number | None = None
     backward: Steps = ()  # of its backward pass, in their order
     part: Part = ""
@@ -86,40 +83,30 @@ class Op(NamedTuple):
 
 
 class Loop(NamedTuple):
-    """A body run ``times`` in a row: each run's output is the next one's input.
+    """A body run ``times`` in a row: each run's output is the next one's input."""
 
-    ``entry`` is what the body read; it stands for ``before`` in the first run and for ``exit`` of the previous
-    run in all others. ``after`` is the ``exit`` of the last run.
-    """
-
-    before: Tensor
-    entry: Tensor
+    before: Tensor  # what ``entry`` stands for in the first run
+    entry: Tensor  # what the body read, in all others the ``exit`` of the previous run
     exit: Tensor
-    after: Tensor
+    after: Tensor  # the ``exit`` of the last run
     times: Number
 
 
 class Repeat(NamedTuple):
-    """A body run ``times`` in a row on as many sets of weights as there are ``copies``.
-
-    ``active``: the sets that one token passes. ``back``: the runs that the backward pass goes through: what comes of
-    the others is not read. ``carries``: what each run reads of the run before. ``spreads``: a list, and what each run
-    reads as its own item of it. ``gathers``: what each run leaves, and the list it is added to. ``runs``: how
-    it runs where runs are not alike, one after the other; ``body`` then has the sizes that all of them come to.
-    ``first``: runs of the same that are told apart, and come before these. One within its like is a part of its runs.
-    """
+    """A body run ``times`` in a row on as many sets of weights as there are ``copies``."""
 
     path: str
     times: Number
     copies: Number
-    active: Number
-    back: Number
-    body: tuple[Node, ...]
-    carries: tuple[Loop, ...] = ()
-    spreads: tuple[tuple[Tensor, Tensor], ...] = ()
-    gathers: tuple[tuple[Tensor, Tensor], ...] = ()
+    active: Number  # the sets that one token passes
+    back: Number  # the runs that the backward pass goes through: what comes of the others is not read
+    body: tuple[Node, ...]  # with the sizes that all ``runs`` come to
+    carries: tuple[Loop, ...] = ()  # what each run reads of the run before
+    spreads: tuple[tuple[Tensor, Tensor], ...] = ()  # a list, and what each run reads as its own item of it
+    gathers: tuple[tuple[Tensor, Tensor], ...] = ()  # what each run leaves, and the list it is added to
+    # Where they are not alike, one after the other; one within its like is a part of its runs.
     runs: tuple[Repeat, ...] = ()
-    first: Number = 0
+    first: Number = 0  # runs of the same that are told apart, and come before these
 
 
 class Frame(NamedTuple):
