@@ -14,11 +14,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from txcalc.check import classes
 from txcalc.check.measure import Inputs, maker
-from txcalc.check.measure_group import join, mesh, shard
+from txcalc.check.measure_group import join, layers, mesh, shard
 from txcalc.check.measure_ranks import RankMode, plan
 from txcalc.check.measure_trained import build
 from txcalc.check.reference.attention import SelfAttention
-from txcalc.check.whole_step import KERNELS, MADE, layers
+from txcalc.check.whole_step import KERNELS, MADE
 from txcalc.spec.model import Model
 
 
