@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
 
 import pytest
 from showing import render
 from typer.testing import CliRunner
 
+import txcalc
 from txcalc import units
 from txcalc.answer.comparison import Comparison, compare
 from txcalc.answer.report import Named, Origin, count
@@ -149,3 +151,19 @@ def test_a_model_that_does_not_fit_is_named() -> None:
     result = CliRunner().invoke(app, ["compare", "gpt3", "gpt2", "--seq", "2K"])
     assert result.exit_code == 2
     assert result.stderr == "error: --seq: 2,048 tokens, but gpt2 has 1,024 learned positions\n"
+
+
+def test_saved_answers_keep_their_ranks(tmp_path: Path) -> None:
+    """Where they are not of one workload, each column is of a rank in its own layout, and says which."""
+    run = CliRunner().invoke
+    for name, model, tp in (("a", "gpt2", "4"), ("b", "llama3-8b", "8")):
+        args = ["count", model, "--tp", tp, "--seq", "64", "-o", str(tmp_path / f"{name}.json")]
+        assert run(app, args).exit_code == 0
+    found = run(app, ["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json"), "gpt2", "--seq", "64"])
+    rows = {line.split("  ")[0] or line.split()[0]: line.split() for line in found.stdout.splitlines() if line}
+    assert rows["Of ranks"][2:] == ["tp", "4", "tp", "8", "all", "on", "one"] and "tp" not in found.stdout[:80]
+    assert rows["exactly"][1:] == [
+        f"{txcalc.count(name, seq=64, tp=tp).totals.params.value:,}"
+        for name, tp in (("gpt2", 4), ("llama3-8b", 8), ("gpt2", 1))]
+    same = run(app, ["compare", str(tmp_path / "a.json"), str(tmp_path / "a.json")]).stdout
+    assert " · tp 4 · " in same.splitlines()[0] and "Of ranks" not in same

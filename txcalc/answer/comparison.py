@@ -13,6 +13,7 @@ from txcalc.count import kv_cache
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
+from txcalc.trace.layout import Layout
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
@@ -43,19 +44,24 @@ class Comparison(Part):
     provenance: Provenance
 
 
-def compare(models: Sequence[Named], given: dict[str, Any], *, command: Sequence[str] = ()) -> Comparison:
+def compare(
+    models: Sequence[Named], given: dict[str, Any], *, layouts: Sequence[object] = (), command: Sequence[str] = ()
+) -> Comparison:
     """Count every model under one workload of the ``given`` fields; without ``seq``, one that suits them all.
+
+    ``layouts``: the devices that each is spread over, where those are not the same for all.
 
     Raises ``SpecError`` for a bad workload field, and for a workload that does not fit a model.
     """
     if not models:
         raise SpecError("nothing to compare")
     workload, defaults = fill([named.spec for named in models], given)
-    reports = [count(named.spec, workload, origin=named.origin) for named in models]
+    runs = [workload.replaced(layout=Layout.read(each)) for each in layouts] or [workload] * len(models)
+    reports = [count(named.spec, run, origin=named.origin) for named, run in zip(models, runs, strict=True)]
     return Comparison(
         defaults=tuple(sorted(defaults)),
-        entries=tuple(_entry(report, _at_context(named.spec, workload))
-                      for named, report in zip(models, reports, strict=True)),
+        entries=tuple(_entry(report, _at_context(named.spec, run))
+                      for named, run, report in zip(models, runs, reports, strict=True)),
         conventions=tuple({rule.text: rule for report in reports for rule in report.conventions}.values()),
         provenance=Provenance.of(command),
     )

@@ -100,7 +100,7 @@ def compare(
     """Put models side by side.
 
     The first one is what the others are relative to. Beyond four models, each is a row. A saved comparison is
-    counted again, under its own workload.
+    counted again, under its own workload; other saved answers keep the layout of their devices alone.
 
     Example: txcalc compare gpt2 gpt3 llama3-8b
     """
@@ -114,7 +114,9 @@ def compare(
     saved = [each for each in map(recorded, loaded) if each is not None]
     as_saved = len(saved) == len(loaded) and all(each.workload == saved[0].workload for each in saved)
     fields = again(loaded[0].model, saved[0], given) if as_saved else given
-    found = compared([Named(each.model, call.origin(each)) for each in loaded], fields, command=call.command)
+    layouts = [was and was.workload.get("layout") for was in map(recorded, loaded)] if saved and not as_saved else []
+    found = compared([Named(each.model, call.origin(each)) for each in loaded], fields, layouts=layouts,
+                     command=call.command)
     if as_saved:
         for was, model, entry in zip(saved, loaded, found.entries, strict=True):
             call.tell(changes(was, model.model, entry.workload))

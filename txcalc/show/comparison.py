@@ -36,7 +36,7 @@ def blocks(found: Comparison) -> Iterator[b.Block]:
                 f"({estimate}{headings.short(found.conventions)})", "~  estimate" if estimate else "", level=1)
     totals = Totals.names()
     yield b.Data(("name", "source", "batch", "seq", "past", "source_seq", *totals, "kv_cache_fixed_bytes",
-                "kv_cache_bytes_at_context"), (_data(entry, totals) for entry in entries))
+                "kv_cache_bytes_at_context", "layout"), (_data(entry, totals) for entry in entries))
 
 
 def _table(title: str, entries: Sequence[Entry], rows: Sequence[b.Row]) -> b.Table:
@@ -57,6 +57,7 @@ def workload_line(found: Comparison) -> list[str]:
     workload = entries[0].workload
     sources = {entry.workload.source_seq for entry in entries}
     shared = workload if len(sources) == 1 else workload.replaced(source_seq=None)
+    shared = shared.replaced(layout=None) if _apart(entries) else shared
     batch, seq, *rest = headings.run(shared, frozenset())
     if found.defaults:
         shortest = "shortest default" if len(entries) > 1 else "default"
@@ -65,6 +66,11 @@ def workload_line(found: Comparison) -> list[str]:
         if "seq" in found.defaults and workload.phase != "decode":
             return [batch, f"{seq} for all ({shortest})", *rest]
     return [batch, f"{seq} for all", *rest]
+
+
+def _apart(entries: Sequence[Entry]) -> bool:
+    """Some are spread over other devices than the first, so that each has a rank's figures of its own."""
+    return any(entry.workload.layout != entries[0].workload.layout for entry in entries)
 
 
 def lines(entries: Sequence[Entry]) -> list[b.Row]:
@@ -80,6 +86,8 @@ def _lines(entries: Sequence[Entry]) -> Iterator[b.Row]:
     totals = [entry.totals for entry in entries]
     specs = [entry.model.spec for entry in entries]
     params = [t.params.value for t in totals]
+    if _apart(entries):
+        yield _line("Of ranks", [str(entry.workload.layout or "all on one") for entry in entries])
     yield _line("Parameters", [b.Number(n, "params") for n in params])
     yield _line("exactly", [b.Number(n) for n in params], "echo")
     yield _line("relative", [units.ratio(n, params[0]) for n in params], "sub")
@@ -162,4 +170,4 @@ def _data(entry: Entry, totals: Sequence[str]) -> list[object]:
     fixed = None if entry.kv_cache is None else entry.kv_cache.fixed_bytes
     at_most = None if entry.kv_cache_bytes_at_context is None else entry.kv_cache_bytes_at_context.value
     return [headings.title(entry.model), entry.model.source, workload.batch, workload.seq, workload.past,
-            workload.source_seq, *numbers, fixed, at_most]
+            workload.source_seq, *numbers, fixed, at_most, str(workload.layout or "")]
