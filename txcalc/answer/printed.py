@@ -21,21 +21,16 @@ _PRINTED: Final = re.compile(
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One published figure and the count beside it.
-
-    ``relative_difference`` is counted over printed, less 1. ``rounds_equal``: the count rounds to the printed digits.
-    ``note`` says why it does not, and ``expected`` what is counted then. ``counted`` is None where the report has no
-    such quantity.
-    """
+    """One published figure and the count beside it."""
 
     quantity: str
     printed: str
     source: str
-    counted: int | None
-    relative_difference: float | None
-    rounds_equal: bool
-    note: str | None
-    expected: int | None
+    counted: int | None  # None where the report has no such quantity
+    relative_difference: float | None  # counted over printed, less 1
+    rounds_equal: bool  # the count rounds to the printed digits
+    note: str | None  # why it does not
+    expected: int | None  # and what is counted then
 
     @property
     def as_noted(self) -> bool:

@@ -104,17 +104,14 @@ _READS: Final[Mapping[str, Callable[[str], Any]]] = {
 
 
 class Row(NamedTuple):
-    """An option of a run: its help, and how its text is read, if not as the metavar says.
+    """An option of a run."""
 
-    ``old``: read for one release, and not listed. ``metavar``: none: a flag.
-    """
-
-    metavar: str | None
+    metavar: str | None  # none: a flag
     help: str
-    reads: Callable[[str], Any] | None = None
+    reads: Callable[[str], Any] | None = None  # how its text is, if not as the metavar says
     names: tuple[str, ...] = ()
     complete: Callable[[str], list[str]] | None = None
-    old: bool = False
+    old: bool = False  # read for one release, and not listed
     several: bool = False  # it may be given more than once, and is read as a list
 
 

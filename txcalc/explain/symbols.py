@@ -40,17 +40,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Symbols:
-    """A spec and a workload on symbols, with what they stand for.
-
-    ``always``: relations that every formula uses (``h k = d``). ``closed``: those of the closed form (``f = 4 d``).
-    """
+    """A spec and a workload on symbols, with what they stand for."""
 
     spec: Model
     workload: Workload
     values: dict[str, int]
     meanings: dict[str, str]
-    always: tuple[Relation, ...]
-    closed: tuple[Relation, ...]
+    always: tuple[Relation, ...]  # relations that every formula uses: ``h k = d``
+    closed: tuple[Relation, ...]  # those of the closed form: ``f = 4 d``
 
 
 def symbols(spec: Model, workload: Workload, *, lengths: bool = True) -> Symbols:

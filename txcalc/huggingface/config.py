@@ -43,22 +43,19 @@ TIES: Final = frozenset({"tie_word_embeddings", "tie_embedding"})
 
 @dataclasses.dataclass(frozen=True)
 class Remarks:
-    """What a reader should know of a whole file.
+    """What a reader should know of a whole file."""
 
-    ``passed``: fields that no class reads, refused where the file is read ``strict``ly. ``problems``: what is wrong
-    with single fields; each stands for some value that is right, so that the others are looked at too, and nothing
-    that is built of them counts. ``ties``: for each question whether a head is tied, whether its object says so.
-    ``sizes``: those that are the class's own since the file leaves them out. ``choices``: what was chosen otherwise
-    where the file leaves it open. ``asked``: the field that was read last.
-    """
-
-    strict: bool = False
-    passed: list[str] = dataclasses.field(default_factory=list)
+    strict: bool = False  # fields that no class reads are refused
+    passed: list[str] = dataclasses.field(default_factory=list)  # fields that no class reads
+    # What is wrong with single fields; each stands for a value that is right, so that the others are looked at too.
     problems: list[SpecError] = dataclasses.field(default_factory=list)
+    # For each question whether a head is tied, whether its object says so.
     ties: list[bool] = dataclasses.field(default_factory=list)
+    # Those that are the class's own since the file leaves them out.
     sizes: dict[str, int] = dataclasses.field(default_factory=dict)
+    # What was chosen otherwise where the file leaves it open.
     choices: list[str] = dataclasses.field(default_factory=list)
-    asked: list[str] = dataclasses.field(default_factory=list)
+    asked: list[str] = dataclasses.field(default_factory=list)  # the field that was read last
 
 
 class Config:

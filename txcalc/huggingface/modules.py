@@ -17,17 +17,12 @@ Names = Mapping[str, str]
 
 
 class Family(NamedTuple):
-    """``layers`` is the list of layers; ``names`` maps a path within a layer of ours to theirs.
+    """What a family calls its matrices. A name with ``+`` is that of several which are one of ours."""
 
-    ``router`` is the one that older libraries made a linear layer, which some methods then packed. ``also``: other
-    places of the list of layers, where a tower stands beside it or an older library put it. A name with ``+`` is that
-    of several matrices which are one of ours.
-    """
-
-    layers: str
-    names: Names
-    router: str | None = None
-    also: tuple[str, ...] = ()
+    layers: str  # the list of layers
+    names: Names  # by the path within a layer of ours
+    router: str | None = None  # the one that older libraries made a linear layer, which some methods then packed
+    also: tuple[str, ...] = ()  # other places of the list, where a tower stands beside it or an older library put it
 
 
 class Matrix(NamedTuple):

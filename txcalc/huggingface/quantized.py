@@ -26,19 +26,15 @@ FIELD: Final = "quantization_config"
 
 
 class Method(NamedTuple):
-    """A ``quant_method``.
+    """A ``quant_method``."""
 
-    ``layout`` is that of a matrix, None where none is packed. ``passed``: fields that change no byte. ``fixed``: fields
-    that must have one of these values. What stays whole is in the first of ``lists`` that is given, or else the last,
-    ``reads`` in its own way, and ``default`` where it says nothing.
-    """
-
-    layout: Callable[[Config], Data | None]
-    passed: str = ""
-    fixed: Mapping[str, tuple[Any, ...]] = {}
+    layout: Callable[[Config], Data | None]  # that of a matrix, None where none is packed
+    passed: str = ""  # fields that change no byte
+    fixed: Mapping[str, tuple[Any, ...]] = {}  # fields that must have one of these values
+    # What stays whole is in the first of these that is given, or else in the last.
     lists: tuple[str, ...] = ("modules_to_not_convert",)
-    default: tuple[str, ...] = ("lm_head",)
-    reads: Callable[[Config, str, Sequence[str]], Matcher] = module_patterns
+    default: tuple[str, ...] = ("lm_head",)  # what stays whole where nothing is said
+    reads: Callable[[Config, str, Sequence[str]], Matcher] = module_patterns  # how a list is read
 
 
 def read_quantization(c: Config, model: Model, *, tower: bool = True) -> Data | None:

@@ -46,18 +46,14 @@ class Stored:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A header. ``tensors`` is empty for an index without its files.
-
-    ``bytes`` are those of all tensors, headers left out; ``stated`` is what an index says they are. ``metadata`` is
-    what a GGUF file says of its model: numbers, texts and short lists of them.
-    """
+    """A header."""
 
     kind: Literal["safetensors", "safetensors-index", "gguf"]
     source: str
-    stored: Mapping[str, Stored]
-    bytes: int
-    stated: int | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    stored: Mapping[str, Stored]  # empty for an index without its files
+    bytes: int  # of all tensors, headers left out
+    stated: int | None = None  # what an index says they are
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # of a GGUF file: numbers, texts and short lists of them
 
     @property
     def tensors(self) -> dict[str, tuple[int, ...]]:
