@@ -174,6 +174,12 @@ CASES: dict[str, Values] = {
         "use_mask_token": [True, False], "use_mean_pooling": [True, False], "layer_scale_init_value": [0.1, 0.0],
         "use_absolute_position_embeddings": [True, False, False], "use_relative_position_bias": [True, False],
         "use_shared_relative_position_bias": [True, False, False], "num_labels": LABELS},
+    **{name: {
+        "embed_dim": [6, 12], "depths": [[1, 2], [2, 1]], "num_heads": [[1, 3], [3, 6], [2, 2]],
+        "image_size": [32, [64, 64]], "patch_size": [4, 8], "window_size": [2, 4], "num_channels": [1, 3],
+        "mlp_ratio": [1.5, 2.0],
+        "qkv_bias": [True, False], "hidden_act": ["gelu", "relu"], "use_absolute_embeddings": [name == "swin", False],
+        "num_labels": LABELS} for name in ("swin", "donut-swin")},
     "vit_msn": VIT,
     "ijepa": VIT | {"pooler_output_size": [None, 9]},
     "dinov2_with_registers": {k: v for k, v in VIT.items() if k != "intermediate_size"} | {

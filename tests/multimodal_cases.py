@@ -259,6 +259,13 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
             "num_attention_heads": [1, 2], "num_channels": [1, 3], **EVEN,
             "temporal_patch_size": [1, 2], "spatial_merge_size": [1, 2], "hidden_act": ["gelu", "quick_gelu"]}],
         TIED | {"projector_hidden_size": [13, 19]}),
+    **{name: (
+        text("qwen3_5_text", hidden_size=[32], tie_word_embeddings=[True, False]), [{
+            "hidden_size": [16, 24], "intermediate_size": [17, 19], "num_hidden_layers": [3, 4],
+            "num_attention_heads": [1, 2], "num_channels": [1, 3], **EVEN,
+            "hidden_act": ["gelu", "gelu_pytorch_tanh"]}],
+        TIED | {"insert_layer_id": [0, 1, 2], "downsample_mode": ["4x", "16x"]})
+       for name in ("minicpmv4_6", "minicpmv4_7", "minicpm_ocr")},
     "ovis2": (
         text("qwen2", hidden_size=[24], num_attention_heads=[2, 4], num_key_value_heads=[1, 2], vocab_size=[101],
              tie_word_embeddings=[True, False]), [{

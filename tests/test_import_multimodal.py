@@ -30,7 +30,7 @@ ONE_BY_ONE = {"mistral3", "lighton_ocr"}
 """Whose class packs all images into one sequence, and multiplies each with all others before masking them."""
 RUNS_ALL = {"llama4_text"}
 """Texts of which the library runs all experts on every token."""
-HYBRIDS = {"qwen3_5", "qwen3_5_moe", "lfm2_vl"}
+HYBRIDS = {"minicpmv4_6", "minicpmv4_7", "minicpm_ocr", "qwen3_5", "qwen3_5_moe", "lfm2_vl"}
 """Whose text has recurrent layers; these are run, beside their own class, in test_import_hybrids."""
 AVERAGES = {"gemma4"}
 """Whose class takes averages by multiplying with a matrix of them, which is as much work as it has patches."""
@@ -50,7 +50,7 @@ SQUARE_PATCHES = {"kimi_k25", "paddleocr_vl"}
 PART_TYPES = {name: f"{name}_vision" for name in (
     "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe", "glm_ocr",
     "gemma4", "exaone4_5", "kimi_k25", "paddleocr_vl", "cosmos3_edge", "cohere_compass", "video_llama_3",
-    "gemma4_unified", "minimax_m3_vl", "ovis2")} | {
+    "gemma4_unified", "minimax_m3_vl", "ovis2", "minicpmv4_6", "minicpmv4_7", "minicpm_ocr")} | {
     **{name: f"{name}_encoder" for name in SOUNDS}, "moss_transcribe_diarize": "moss_transcribe_diarize_audio",
     "idefics2": "idefics2_vision", "kosmos-2": "kosmos_2_vision_model", "kosmos-2.5": "kosmos_2_5_vision_model",
     "llama4": "llama4_vision_model", "musicflamingo": "audioflamingo3_encoder",
@@ -117,6 +117,9 @@ def features(model: Any, spec: Model, images: int) -> list[Any]:
         pixels = torch.ones(images * grid**2, spec.tower.input.channels, patch, patch)
         pixels = pixels if name in SQUARE_PATCHES else pixels.flatten(1)
         sizes = {"image_grid_thw": torch.tensor([[1, grid, grid]] * images)}
+    if "target_sizes" in asked:  # all patches in a row, as one image
+        pixels = pixels.unflatten(2, (grid, -1))[..., :patch, :grid * patch].permute(1, 3, 0, 2, 4).flatten(2)[None]
+        sizes["target_sizes"] = torch.full((images, 2), grid)
     if "qformer_input_ids" in asked:  # an instruction of no words
         sizes["qformer_input_ids"] = torch.zeros(images, 0, dtype=torch.long)
     if "image_merge_sizes" in asked:

@@ -32,6 +32,8 @@ TOWER: dict[str, Any] = {
 }
 SOUND = {"kind": "frames", "bins": 5, "length": 11}
 PLAIN = {**IMAGE, "class_tokens": 0}
+LAYER = {"attention": {"heads": 3, "bias": True}, "feed_forward": {"d_ff": 17, "bias": True}}
+MERGED = {"kind": "patch-merging", "width": 15, "d_ff": 19, "bias": True, "mean": True, "heads": 3}
 READING = {"kind": "attention", "attention": {"heads": 3}, "feed_forward": {"d_ff": 11}}
 CASES: dict[str, dict[str, Any]] = {
     "averaged": {"input": {**PLAIN, "image": 24}, "projector": {
@@ -88,6 +90,17 @@ CASES: dict[str, dict[str, Any]] = {
     "squares that attend by themselves": {
         "input": {**PLAIN, "image": 24}, "position": {"kind": "rope"}, "attention": {"heads": 3, "head_dim": 4},
         "projector": {"merge": 3}, "groups": [{"blocks": [{"attention": {"image_window": 3}, "repeat": 2}, {}]}]},
+    "merged between layers": {
+        "layers": 4, "input": {**PLAIN, "image": 48}, "projector": {"merge": 3}, "feed_forward": None,
+        "attention": None,
+        "groups": [{"blocks": [
+            {**LAYER, "repeat": 2},
+            {"residual": "none", "norm": {"placement": "none"}, "recurrent": MERGED}, LAYER]}]},
+    "merged where no image passes": {
+        "layers": 4, "input": PLAIN, "projector": {"merge": 7}, "feed_forward": None, "attention": None,
+        "groups": [{"blocks": [
+            {**LAYER, "repeat": 2}, {"residual": "none", "norm": {"placement": "none"}, "recurrent": {
+                **MERGED, "skipped": True}}, LAYER]}]},
     "deepstack": {"input": PLAIN, "projector": {"merge": 2}, "deepstack": [
         {"merge": 2, "unused_layers": 2, "norm": {}, "hidden": [{"width": 8, "activation": "gelu"}]},
         {"merge": 2, "unused_layers": 1, "norm": {}}]},
@@ -121,6 +134,22 @@ def spec(**tower: Any) -> Model:
 @pytest.mark.parametrize("name", CASES)
 def test_images_cost_what_the_reference_measures(name: str, eager: bool) -> None:
     compare(spec(**CASES[name]), 101, eager=eager, images=2)
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_stages_of_squares_cost_what_the_reference_measures(eager: bool) -> None:
+    def stage(width: int, window: int, merged: int | None = None) -> list[dict[str, Any]]:
+        heads = {"heads": width // 3, "head_dim": 3, "image_window": window, "bias": {"q": True, "o": True}}
+        merging = {"feed_forward": "none", "residual": "none", "norm": {"placement": "none"}, "recurrent": {
+            "kind": "patch-merging", "width": merged}}
+        layer = {"repeat": 2, "attention": heads, "feed_forward": {"d_ff": 2 * width, "bias": True}}
+        return [layer, *([merging] if merged else [])]
+
+    compare(Model.from_data({
+        "name": "stages", "architecture": "encoder-only", "d_model": 6, "input": {**PLAIN, "image": 48},
+        "position": {"kind": "relative", "buckets": 25, "per_layer": True}, "embedding_norm": True,
+        "head": {"kind": "classifier", "labels": 5, "of": "mean"},
+        "groups": [{"blocks": [*stage(6, 3, 12), *stage(12, 3, 9), *stage(9, 3)]}]}), 144, eager=eager)
 
 
 @pytest.mark.parametrize("encoder", [

@@ -51,6 +51,7 @@ LAYERS: Final[Rows] = (
      lambda b: getattr(b.feed_forward, "activation", "") == "relu2" and b.feed_forward.gated),
     ("a first state as all that is read of an encoder", lambda b: _is_cell(b) and b.recurrent.initial is not None
      and b.recurrent.attends is None and b.cross_attention is None),
+    ("a merging of patches", lambda b: getattr(b.recurrent, "kind", "") == "patch-merging"),
     ("a Fourier transform", lambda b: getattr(b.recurrent, "kind", "") == "fourier"),
     ("an adapter of languages", lambda b: b.adapter is not None),
     ("projections for what is not there", lambda b: getattr(b.attention, "unused", None) not in (

@@ -14,7 +14,8 @@ NAMES: Final = {
 RECURRENT: Final = {
     "mamba2": "Mamba-2", "gated-delta": "gated DeltaNet", "mamba": "Mamba", "lightning": "lightning attention",
     "kimi-delta": "Kimi delta attention", "short-convolution": "gated short convolution",
-    "fourier": "Fourier mixing", "rg-lru": "real-gated linear recurrence", "wkv": "RWKV time mixing",
+    "fourier": "Fourier mixing", "patch-merging": "merging of patches",
+    "rg-lru": "real-gated linear recurrence", "wkv": "RWKV time mixing",
     "rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "convolution": "convolution",
 }
 """The kinds of layers that stand where ``recurrent`` does."""
@@ -226,6 +227,8 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("maxout", "width"): Letter("W_m", "maxout units"),
     ("hidden", "width"): Letter("f_p", "width of a projector"),
     ("patchwise", "width"): Letter("f_q", "width of a projector's layers of patches"),
+    ("patch-merging", "width"): Letter("d_M", "columns of merged patches"),
+    ("patch-merging", "d_ff"): Letter("f_M", "width of a layer of merged patches"),
     ("convolution", "width"): Letter("K", "positions that a convolution sees"),
     ("convolution", "channels"): Letter("Z", "channels of a convolution"),
 }

@@ -9,6 +9,7 @@ from txcalc.huggingface.config import IRRELEVANT, Config
 from txcalc.huggingface.encoder import HEADS
 from txcalc.huggingface.multimodal import family_of, head_of, part_of, seeing, seeing_classes, text_stack, whole_squares
 from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Part, Rows, flag, gated, read
+from txcalc.huggingface.staged import MERGES
 from txcalc.huggingface.vision import SIDE, attention, images, patches, side_of, vit_tower
 
 
@@ -73,6 +74,39 @@ def _minimax_m3(c: Config, kind: str) -> Data:
     return {**spec, "head": head_of(kind, tied), "tower": tower}
 
 
+def _minicpm(prefix: str, model_type: str) -> Family:
+    """SigLIP's layers, of which one is followed by squares that attend by themselves and are merged, and a merger."""
+    def build(c: Config, kind: str) -> Data:
+        c.ignore("image_size", "patch_size", "drop_vision_last_layer")
+        spec = text_stack(c, kind, "qwen3_5_text")
+        image, _ = part_of(c, "vision_config", f"{model_type}_vision", only=True)
+        image.only("window_kernel_size", [2, 2])
+        c.only("merge_kernel_size", [2, 2])
+        c.only("merger_times", 1)
+        image.ignore("insert_layer_id")  # the whole's wins
+        patch = side_of(image, "patch_size")
+        side = side_of(image, "image_size") // patch  # along the table of positions, which others are interpolated from
+        tower = vit_tower(image, input=patches(class_tokens=0, image=side // 4 * 4 * patch),
+                          position={"kind": "learned", "size": side**2})
+        image.finish()
+        d, layers, feed, heads = tower["d_model"], tower["layers"], tower["feed_forward"], tower["attention"]["heads"]
+        after = c.size("insert_layer_id", least=0) + 1
+        if after > layers:
+            raise c.error("insert_layer_id", f"must be one of {layers} layers, counted from 0")
+        if side < 4:
+            raise image.error("patch_size", "must be at most a quarter of image_size: 4 x 4 patches become one")
+        merging = {"kind": "patch-merging", "width": d, "d_ff": 4 * feed["d_ff"], "bias": True, "mean": True,
+                   "heads": heads, "skipped": c.take("downsample_mode") == "4x"}
+        blocks = [{"repeat": after}, {**MERGES, "recurrent": merging}, {"repeat": layers - after}]
+        layer = {"width": 4 * d, "activation": "gelu", "bias": True}
+        return {**spec, "tower": {
+            **tower, "attention": {"heads": heads, "bias": True}, "layers": layers + 1, "projector": {
+                "merge": 2, "norm": LAYERNORM, "hidden": [layer], "bias": True},
+            "groups": [{"blocks": blocks if after < layers else blocks[:-1]}]}}
+
+    return Family(build, seeing_classes(prefix), (f"{model_type}_vision",))
+
+
 def _ovis2(c: Config, text: Data, tower: Data) -> Part:
     """Squares of patches as words of a vocabulary of images: how likely each is, times a table of theirs."""
     c.only("hidden_size", text["d_model"])
@@ -94,6 +128,8 @@ ROWS: Final[Rows] = {
     "gemma4_unified": Family(_gemma4_unified, seeing_classes("Gemma4Unified"), ("gemma4_unified_vision",)),
     "minimax_m3_vl": Family(_minimax_m3, {
         "MiniMaxM3SparseForConditionalGeneration": "lm", "MiniMaxM3VLModel": "none"}, ("minimax_m3_vl_vision",)),
+    "minicpmv4_6": _minicpm("MiniCPMV4_6", "minicpmv4_6"), "minicpmv4_7": _minicpm("MiniCPMV4_7", "minicpmv4_7"),
+    "minicpm_ocr": _minicpm("MiniCPMOcr", "minicpm_ocr"),
     # Ovis 2, arXiv 2405.20797: patches are normed before positions are added, as many values as a norm on the sum.
     "ovis2": seeing("Ovis2", "qwen2", "ovis2_vision", _ovis2, only_tower=True, ignore="vocab_size", parts=(
         "ovis2_vision",), family=images(

@@ -69,6 +69,16 @@ def first_attention(stack: Stack) -> AnyAttention:
     return next(attentions(stack))
 
 
+def merges(stack: Stack, before: Sublayers | None = None) -> int:
+    """Patches along a square of an image that are one position in the end, or before this block."""
+    found = 1
+    for _, block in located_blocks(stack):
+        if block is before:
+            return found
+        found *= 1 if getattr(block.recurrent, "skipped", False) else getattr(block.recurrent, "merge", 1)
+    return found
+
+
 def patches(image: PatchInput) -> int:
     """Patches of one image; a border too narrow for a whole patch is left out, as a convolution does."""
     return (image.image // image.patch) ** 2

@@ -11,7 +11,7 @@ from txcalc.spec import resolve
 from txcalc.spec.base import Activation, Count, Curve, Flag, Positive, Size, Spec, Switches, Usual
 from txcalc.spec.errors import FieldError
 from txcalc.spec.projections import AttentionGroups, DenseGroups, UnusedProjections, check_experts
-from txcalc.spec.rnn import GRU, LSTM, RGLRU, RNN, WKV, Convolution1D, FourierMixing
+from txcalc.spec.rnn import GRU, LSTM, RGLRU, RNN, WKV, Convolution1D, FourierMixing, PatchMerging
 
 # ---------------------------------------------------------------- norms
 
@@ -287,7 +287,7 @@ Mixer = RNN | LSTM | GRU | Convolution1D | LinearAttention | Attention | Mamba2
 
 Recurrent = Annotated[
     Mamba2 | GatedDelta | Mamba | LightningAttention | KimiDelta | ShortConvolution | RNN | LSTM | GRU | Convolution1D
-    | FourierMixing | RGLRU | WKV,
+    | FourierMixing | RGLRU | WKV | PatchMerging,
     Usual("mamba2"),
 ]
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from txcalc.spec import resolve, widths
 from txcalc.spec.base import Count, Flag, Least, Size, Spec
 from txcalc.spec.errors import FieldError
-from txcalc.spec.facts import first_attention, is_causal, located_blocks, mask_kind, positions, unpatched
+from txcalc.spec.facts import first_attention, is_causal, located_blocks, mask_kind, merges, positions, unpatched
 from txcalc.spec.inputs import (
     ContrastiveHead,
     Entities,
@@ -135,7 +135,7 @@ class Stack(Sublayers):
             if self.layers and not any((block.attention, block.recurrent, block.cross_attention, block.feed_forward)):
                 raise FieldError((*path, "attention"), "a block needs attention, recurrent or feed_forward")
             if isinstance(block.attention, Attention) and block.attention.image_window is not None:
-                self._check_squares(block.attention.image_window, (*path, "attention", "image_window"))
+                self._check_squares(block.attention.image_window, block, (*path, "attention", "image_window"))
             if isinstance(block.attention, Attention):
                 self._check_keys(block.attention, own, (*path, "attention"))
             if isinstance(self.position, TransformerXLPosition) and block.attention is not None:
@@ -145,14 +145,14 @@ class Stack(Sublayers):
                 raise FieldError(("position", "dim"), f"{self.position.dim} is more than head_dim "
                                  f"{block.attention.head_dim}")
 
-    def _check_squares(self, squares: int, path: tuple[str | int, ...]) -> None:
+    def _check_squares(self, squares: int, block: Sublayers, path: tuple[str | int, ...]) -> None:
         """Each square is computed by itself, so they must be alike, and nothing may stand beside them."""
         if not isinstance(self.input, PatchInput) or unpatched(self.input):
             raise FieldError(path, "only an image of patches and nothing else is cut into squares")
-        side = self.input.image // self.input.patch
+        side = self.input.image // self.input.patch // merges(self, block)
         if side % squares:
             raise FieldError(path, f"squares of {squares} do not divide an image's {side} x {side} patches")
-        if self.position.kind not in ("none", "learned", "rope"):
+        if self.position.kind not in ("none", "learned", "rope") and not getattr(self.position, "per_layer", False):
             raise FieldError(path, f"a square has no {self.position.kind} positions of its own")
 
     def _check_sides(self, rows: int) -> None:
@@ -387,7 +387,7 @@ class Model(Stack):
             extra = unpatched(image) if image is not None else 0
             if not extra or merge > 1 or projector.average:
                 raise FieldError((*at, "unpatched"), "needs class tokens or registers, and patches that stay apart")
-        side = 0 if image is None else image.image // image.patch
+        side = 0 if image is None else image.image // image.patch // merges(tower)
         given = positions(tower.input) // merge if image is None else (side // merge) ** 2 + extra
         if tower.resampler is not None and at[-1] == "projector":
             given = tower.resampler.input.length

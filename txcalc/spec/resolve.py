@@ -163,6 +163,10 @@ def _projected(tower: Data, projector: Any) -> Any:
     image, patch = own.get("image", 0), own.get("patch", 0)
     if projector.get("average") or not all(map(is_size, (image, patch, merge))) or image < patch * merge:
         return projector
+    blocks = [block for group in tower.get("groups") or () for block in group["blocks"]]
+    for recurrent in (block.get("recurrent") for block in blocks if isinstance(block.get("recurrent"), Mapping)):
+        merge *= recurrent.get("merge", 2) if (
+            recurrent.get("kind") == "patch-merging" and not recurrent.get("skipped")) else 1
     extra = own.get("class_tokens", 1) + _registers(tower) if projector.get("unpatched") is True else 0
     return {**projector, "tokens": (image // patch // merge) ** 2 + extra}
 

@@ -104,6 +104,24 @@ class Convolution1D(Spec):
             raise FieldError(("activation",), "a gated convolution has its gate and no other")
 
 
+class PatchMerging(Spec):
+    """Squares of patches side by side and projected: fewer positions, of another width (Swin, arXiv 2103.14030, 3.1).
+
+    A block has it alone, without a residual connection.
+    """
+
+    kind: Literal["patch-merging"]
+    merge: Annotated[Size, "patches along a square"] = 2
+    width: Annotated[Size, "columns of what comes out"]
+    norm: Annotated[Flag, "a layernorm on the columns side by side"] = True
+    d_ff: Annotated[Size | None, "width of a layer between, with an activation"] = None
+    activation: Activation = "gelu_tanh"
+    bias: Flag = False
+    mean: Annotated[Flag, "what it makes is added to the mean of the square (MiniCPM-V 4.6)"] = False
+    heads: Annotated[Size | None, "the patches of a square attend to each other first, normed, with biases"] = None
+    skipped: Annotated[Flag, "its weights are there, and no image passes it"] = False
+
+
 class FourierMixing(Spec):
     """The real part of a Fourier transform over positions and columns (FNet, arXiv 2105.03824): no weights."""
 

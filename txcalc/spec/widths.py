@@ -9,8 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.spec.errors import FieldError, Loc
-from txcalc.spec.facts import embedding_width, is_causal, located_blocks, projects_by_experts
+from txcalc.spec.facts import (
+    embedding_width,
+    is_causal,
+    located_blocks,
+    merges,
+    projects_by_experts,
+    unpatched,
+)
 from txcalc.spec.facts import width as stack_width
+from txcalc.spec.inputs import PatchInput
 from txcalc.spec.rnn import RecurrentCell
 
 if TYPE_CHECKING:
@@ -117,6 +125,8 @@ def _block(block: Sublayers, width: int, memory: int | None, path: Loc) -> int:
     _groups(block, width, path)
     if layer is None:
         return width
+    if layer.kind == "patch-merging" and layer.heads is not None and width % layer.heads:
+        raise FieldError((*path, "recurrent", "heads"), f"{layer.heads} does not divide {width} columns")
     after = _handed_on(layer, width, memory)
     if block.residual != "none" and after != width:
         name = "channels" if layer.kind == "convolution" else "hidden"
@@ -168,6 +178,8 @@ def _groups(block: Sublayers, width: int, path: Loc) -> None:
 
 
 def _handed_on(layer: Recurrent, width: int, memory: int | None) -> int:
+    if layer.kind == "patch-merging":
+        return width if layer.skipped else layer.width
     if layer.kind == "convolution":
         return width if layer.channels is None else layer.channels
     if isinstance(layer, RecurrentCell):
@@ -185,6 +197,8 @@ def _sees(stack: Stack, path: Loc, *, causal: bool, encoder: Stack | None) -> No
         _stands_beside(stack, block, (*path, *at), causal=causal)
         if layer is not None and layer.kind == "fourier" and causal:
             raise FieldError(here, "it mixes all positions: a stack that sees nothing ahead cannot have it")
+        if layer is not None and layer.kind == "patch-merging" and not layer.skipped:
+            _merges(stack, block, layer.merge, here)
         if not isinstance(layer, RecurrentCell):
             continue
         if layer.bidirectional and causal:
@@ -193,6 +207,17 @@ def _sees(stack: Stack, path: Loc, *, causal: bool, encoder: Stack | None) -> No
             raise FieldError((*here, "attends"), "needs the output of an encoder: architecture: encoder-decoder")
         if layer.initial is not None:
             _starts(layer.initial.of, encoder, (*here, "initial"))
+
+
+def _merges(stack: Stack, block: Sublayers, merge: int, path: Loc) -> None:
+    image = stack.input if isinstance(stack.input, PatchInput) and not unpatched(stack.input) else None
+    if image is None or stack.groups is None or getattr(block, "repeat", 1) > 1 or any(
+            group.repeat > 1 for group in stack.groups):
+        raise FieldError(path, "merges an image of patches and nothing else, in groups and blocks that stand once")
+    if block.residual != "none" or block.norm.placement != "none" or block.attention or block.feed_forward:
+        raise FieldError(path, "stands alone in its block, with residual: none and norm.placement: none")
+    if (side := image.image // image.patch // merges(stack, block)) % merge:
+        raise FieldError((*path, "merge"), f"squares of {merge} do not divide an image's {side} x {side} patches")
 
 
 def _reads(block: Sublayers) -> bool:

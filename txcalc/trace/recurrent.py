@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
-from txcalc.trace import curves, norms, ops, split
+from txcalc.spec.layers import Attention, AttentionBias
+from txcalc.trace import curves, norms, ops, parts, split
+from txcalc.trace.attention import Around, self_attention
 from txcalc.trace.cache import Cache
 from txcalc.trace.cells import cell, convolution
 from txcalc.trace.record import Trace
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
         Recurrent,
         ShortConvolution,
     )
-    from txcalc.spec.rnn import RGLRU, WKV, FourierMixing
+    from txcalc.spec.rnn import RGLRU, WKV, FourierMixing, PatchMerging
 
 
 def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Tensor | None = None) -> Tensor:
@@ -223,6 +225,34 @@ def _gated_output(
     return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, gate), d, bias=bias)
 
 
+def _merging(t: Trace, spec: PatchMerging, x: Tensor, *, cached: bool) -> Tensor:
+    """(b, n, d) patches to (b, n / merge^2, width), or as they are past weights that they skip."""
+    if not spec.skipped:
+        return _merged(t, spec, x)
+    with t.scope("", copies=1, active=0, calls=0, repeat=True):
+        _merged(t, spec, t.tensor(*x.shape))
+    return x
+
+
+def _merged(t: Trace, spec: PatchMerging, x: Tensor) -> Tensor:
+    (b, n, d), each = x.shape, spec.merge**2
+    if spec.heads is not None:
+        own = Attention(heads=1, head_dim=1, bias=AttentionBias(q=True, k=True, v=True, o=True)).replaced(
+            heads=spec.heads, kv_heads=spec.heads, head_dim=d // spec.heads, image_window=spec.merge)
+        with t.frame(x):
+            y = self_attention(t, own, Around(None, causal=False, cached=False), t.hold(
+                norms.norm(t, "attention_norm", x, norms.LAYER)))
+            x = ops.add(t, x, y)
+    with t.frame(x):
+        y = parts.remade(t, "squares", x, b, n // each, d * each, label="merged positions")
+        y = norms.norm(t, "norm", y, norms.LAYER) if spec.norm else y
+        if spec.d_ff is not None:
+            y = ops.linear(t, "up", y, spec.d_ff, bias=spec.bias)
+            y = curves.activation(t, "activation", y, spec.activation)
+        y = ops.linear(t, "out_proj", y, spec.width, bias=spec.bias)
+        return ops.add(t, y, parts.remade(t, "mean", x, b, n // each, d, label="means")) if spec.mean else y
+
+
 def linear_attention(t: Trace, spec: LinearAttention, x: Tensor) -> None:
     """S <- S + phi(k) [v, 1]^T; y = phi(q) S, whose last column is the sum that normalises the others.
 
@@ -251,5 +281,5 @@ def linear_attention(t: Trace, spec: LinearAttention, x: Tensor) -> None:
 _LAYERS: Final[Mapping[str, Callable[..., Tensor]]] = {
     "mamba": _mamba, "mamba2": _mamba2, "gated-delta": _gated_delta, "kimi-delta": _kimi_delta,
     "lightning": _lightning, "short-convolution": _gated_convolution, "convolution": convolution,
-    "fourier": _fourier, "rg-lru": _rg_lru, "wkv": _wkv,
+    "fourier": _fourier, "patch-merging": _merging, "rg-lru": _rg_lru, "wkv": _wkv,
 }

@@ -19,7 +19,7 @@ from txcalc.check.reference.cache import KeyValues, LayerCache
 from txcalc.check.reference.expert_queries import expert_projections
 from txcalc.check.reference.layers import GroupedLinear, Normalization, Options, dropout_or_nothing, linear
 from txcalc.spec.facts import mask_kind
-from txcalc.spec.inputs import PatchInput, RelativePosition, RotaryPosition
+from txcalc.spec.inputs import RelativePosition, RotaryPosition
 from txcalc.spec.layers import Attention, HeadNorm
 
 COUNTED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -127,9 +127,8 @@ class PatchBias(nn.Embedding):
 
     index: Tensor
 
-    def __init__(self, position: RelativePosition, heads: int, image: PatchInput) -> None:
+    def __init__(self, position: RelativePosition, heads: int, side: int, extra: int) -> None:
         super().__init__(position.buckets, heads)
-        side, extra = image.image // image.patch, image.class_tokens
         at = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")).flatten(1)
         apart = at[:, :, None] - at[:, None, :] + side - 1
         rows = (2 * side - 1) ** 2

@@ -99,15 +99,16 @@ class PositionTables:
             mask=self._mask(attention.window, attention.chunk, alibi),
             plain_causal=self.causal and attention.window is None and attention.chunk is None and alibi is None,
             rotary=self._rotary(attention.head_dim, windowed=attention.window is not None) if attention.rope else None,
-            relative_bias=self.relative_bias(heads) if own_bias else None, shared=self.shared,
+            relative_bias=self.relative_bias(heads, attention.image_window) if own_bias else None, shared=self.shared,
         )
 
-    def relative_bias(self, heads: int) -> RelativeBias | PatchBias | None:
-        """A table of biases by distance, if that is this stack's position."""
+    def relative_bias(self, heads: int, window: int | None = None) -> RelativeBias | PatchBias | None:
+        """A table of biases by distance, if that is this stack's position; within a square ``window``, if any."""
         if not isinstance(self.position, RelativePosition):
             return None
         if self.image is not None:
-            return PatchBias(self.position, heads, self.image)
+            side = window or self.image.image // self.image.patch
+            return PatchBias(self.position, heads, side, self.image.class_tokens)
         return RelativeBias(self.position, heads, causal=self.causal)
 
     def _mask(self, window: int | None, chunk: int | None, alibi: int | None) -> AdditiveMask | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from txcalc.check.reference.attention import SelfAttention
 from txcalc.check.reference.cache import State
 from txcalc.check.reference.layers import Dense, Options, activate, dropout_or_nothing
 from txcalc.spec import layers, rnn
@@ -135,3 +138,40 @@ class ChannelMix(Dense):
         """(b, n, d) to (b, n, d)."""
         up, receptance = self.mix(x, cache)
         return torch.sigmoid(self.receptance(receptance)) * super().forward(up)
+
+
+class Merging(nn.Module):
+    """Squares of patches side by side, normed and projected (arXiv 2103.14030, section 3.1)."""
+
+    attention: SelfAttention | None
+    attention_norm: nn.LayerNorm | None
+
+    def __init__(self, plan: rnn.PatchMerging, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.plan, self.width, merged = plan, d_model if plan.skipped else plan.width, d_model * plan.merge**2
+        self.attention_norm = self.attention = None
+        if plan.heads is not None:
+            own = layers.Attention(heads=plan.heads, head_dim=d_model // plan.heads, image_window=plan.merge,
+                                   bias=layers.AttentionBias(q=True, k=True, v=True, o=True))
+            self.attention_norm = nn.LayerNorm(d_model)
+            self.attention = SelfAttention(own, d_model, options, mask=None, plain_causal=False, rotary=None,
+                                           relative_bias=None, shared=None)
+        self.norm = nn.LayerNorm(merged) if plan.norm else nn.Identity()
+        self.up = nn.Identity() if plan.d_ff is None else nn.Linear(merged, plan.d_ff, bias=plan.bias)
+        self.out_proj = nn.Linear(plan.d_ff or merged, plan.width, bias=plan.bias)
+        self.dropout = dropout_or_nothing(options.dropout)
+
+    def forward(self, x: Tensor, cache: object = None) -> Tensor:
+        """(b, n, d) to (b, n / merge^2, width)."""
+        if self.plan.skipped:
+            skipped: Tensor = self.dropout(x)
+            return skipped
+        if self.attention is not None and self.attention_norm is not None:
+            x = x + self.attention(self.attention_norm(x), None, 0, None)
+        side, m = math.isqrt(x.shape[1]), self.plan.merge
+        squares = x.reshape(x.shape[0], side // m, m, side // m, m, -1).transpose(2, 3).flatten(3).flatten(1, 2)
+        y = self.up(self.norm(squares))
+        y = self.out_proj(y if self.plan.d_ff is None else activate(self.plan.activation, y))
+        y = y + squares.unflatten(2, (m**2, -1)).mean(dim=2) if self.plan.mean else y
+        out: Tensor = self.dropout(y)
+        return out

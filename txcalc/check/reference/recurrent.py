@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from txcalc.check.reference.cache import State
 from txcalc.check.reference.cells import BothWays, Convolution1D, Recurrence
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
-from txcalc.check.reference.mixes import GatedUnit, TimeMix
+from txcalc.check.reference.mixes import GatedUnit, Merging, TimeMix
 from txcalc.spec import rnn
 from txcalc.spec.layers import (
     GatedDelta,
@@ -312,7 +312,7 @@ class Fourier(nn.Module):
 
 AnyRecurrence = (
     DeltaRule | ChannelDeltaRule | StateSpace | SelectiveScan | Lightning | GatedConvolution | Fourier
-    | Recurrence | BothWays | Convolution1D | GatedUnit | TimeMix
+    | Recurrence | BothWays | Convolution1D | GatedUnit | TimeMix | Merging
 )
 
 
@@ -342,6 +342,8 @@ def build_recurrence(
             return GatedUnit(plan, d_model, options)
         case rnn.WKV():
             return TimeMix(plan, d_model, options)
+        case rnn.PatchMerging():
+            return Merging(plan, d_model, options)
         case LightningAttention():
             return Lightning(plan, d_model, options)
 

@@ -62,6 +62,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.KimiDelta: {"kind", "heads", "head_dim", "conv", "bottleneck"},
     layers.ShortConvolution: {"kind", "conv", "bias"},
     rnn.FourierMixing: {"kind"},
+    rnn.PatchMerging: {"kind", "merge", "width", "norm", "d_ff", "activation", "bias", "mean", "heads", "skipped"},
     rnn.RGLRU: {"kind", "inner", "heads", "conv", "activation"},
     rnn.WKV: {"kind", "inner"},
     rnn.CellBias: {"input", "hidden"},
