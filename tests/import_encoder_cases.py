@@ -176,8 +176,8 @@ CASES: dict[str, Values] = {
         "use_shared_relative_position_bias": [True, False, False], "num_labels": LABELS},
     **{name: {
         "embed_dim": [6, 12], "depths": [[1, 2], [2, 1]], "num_heads": [[1, 3], [3, 6], [2, 2]],
-        "image_size": [32, [64, 64]], "patch_size": [4, 8] if name == "swin" else [4], "window_size": [2, 4], "num_channels": [1, 3],
-        "mlp_ratio": [1.5, 2.0],
+        "image_size": [32, [64, 64]], "patch_size": [4, 8] if name == "swin" else [4],
+        "window_size": [2, 4], "num_channels": [1, 3], "mlp_ratio": [1.5, 2.0],
         "qkv_bias": [True, False], "hidden_act": ["gelu", "relu"], "use_absolute_embeddings": [name == "swin", False],
         "num_labels": LABELS} for name in ("swin", "donut-swin")},
     "vit_msn": VIT,
