@@ -61,19 +61,36 @@ MIXTURE = {"kind": "moe", "experts": EXPERTS, "active_experts": ACTIVE, "d_ff": 
            "activation": "silu", "gated": True}
 
 
-@pytest.mark.parametrize(("tp", "ep"), [(1, 1), (1, 4), (2, 1), (2, 2)])
-def test_what_a_layer_of_experts_on_latents_keeps(tp: int, ep: int) -> None:
+@pytest.mark.parametrize(("tp", "ep", "etp"), [
+    (1, 1, None), (1, 4, None), (2, 1, None), (2, 2, 2), (2, 2, 1), (4, 1, 1)])
+def test_what_a_layer_of_experts_on_latents_keeps(tp: int, ep: int, etp: int | None) -> None:
     """Latents, normed or not, of this rank's positions; the rows of experts, gathered over its ranks, before and after
     the activation; and of every expert for every token fp32 scores, twice, a flag, and a map of rows, for the way there
     and back."""
-    t = run(llama(attention=LATENT, feed_forward=MIXTURE), tp=tp, sp=tp > 1, dp=ep, ep=ep)
+    t = run(llama(attention=LATENT, feed_forward=MIXTURE), tp=tp, sp=tp > 1, dp=1 if etp == 1 else ep, ep=ep, etp=etp)
     own = sum(entry.value for entry in kept(t) if entry.op.within.layer)
     n, heads = SEQ // tp, 8
     norms = 8 * H + 2 * 40 * 2 + 2 * (24 + 8) + 2 * 24 + 4 * 4
     core = heads * (2 * (24 + 24 + 32 + 32) + 4)
     shared = 6 * WIDTH
     router = EXPERTS * (4 + 4 + 1) + 8 * ACTIVE + 4 * (2 * EXPERTS + 1)
-    assert own == LAYERS * (n * (norms + core + shared + router) + SEQ * ACTIVE * (2 * H + 6 * WIDTH // tp + 2) + 24)
+    etp = etp or tp
+    rows = n * etp * ACTIVE * (2 * H + 6 * WIDTH // etp + 2)
+    assert own == LAYERS * (n * (norms + core + shared + router) + rows + 24)
+    assert (etp < tp) == all(each.axis != "tp" for each in collectives(t) if "dispatch" in each.path) or tp == 1
+
+
+def test_ranks_of_tp_share_experts_that_are_not_split() -> None:
+    """On 4 ranks of tp and 2 of dp there are 8 that have experts; 2 have the same, and share their states."""
+    spec, layout = llama(feed_forward=MIXTURE), {"tp": 4, "sp": True, "dp": 2, "etp": 1}
+    one, split = (held(run(spec, **layout, ep=ep, zero=1)) for ep in (1, 4))
+    experts = LAYERS * EXPERTS * 3 * WIDTH * H
+    assert one["weights"] - split["weights"] == 2 * (experts - experts // 4)
+    assert one["master weights"] == split["master weights"]
+    with pytest.raises(SpecError, match="ep: 16 ranks do not divide tp · dp · cp, 8; 8 would do"):
+        run(spec, **layout, ep=16)
+    with pytest.raises(SpecError, match="etp: experts that tensor parallelism does not split"):
+        trace(spec, Workload.of({"phase": "training", "seq": 8, "tp": 4, "etp": 1}))
 
 
 @pytest.mark.parametrize(("tp", "dp", "zero"), [(1, 1, 0), (2, 1, 1), (2, 3, 1), (4, 2, 0)])

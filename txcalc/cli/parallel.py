@@ -16,7 +16,7 @@ PARALLEL: Final[dict[str, tuple[str | None, str, Callable[[Any], Any]]]] = {
                 "does it). Default ring.", str),
     "dp": ("N", "Data-parallel ranks. Default 1.", units.parse_count),
     "ep": ("N", "Ranks among dp and cp that share experts. Default 1.", units.parse_count),
-    "etp": ("N", "Ranks that split each expert: as many as --tp, which is the default.", units.parse_count),
+    "etp": ("N", "Ranks that split each expert: as many as --tp (default), or 1.", units.parse_count),
     "sp": (None, "Split by position what --tp leaves whole (sequence parallelism).", bool),
     "zero": ("STAGE", "ZeRO over dp: 1 shards optimizer states, 2 gradients too, 3 weights too. Default 0.",
              units.parse_count),

@@ -33,7 +33,7 @@ def stage(trace: Trace) -> int:
 def ranks(trace: Trace, op: Op) -> int:
     """Ranks that share what belongs to an operation: experts are on fewer."""
     layout = trace.layout
-    return layout.alike // (layout.ep if op.within.experts else 1)
+    return layout.with_experts // layout.ep if op.within.experts else layout.alike
 
 
 def part(trace: Trace, p: Parameter) -> Parameter:

@@ -54,7 +54,7 @@ def dispatch(t: Trace, spec: MoE, tokens: Tensor, weights: Tensor, kept: Tensor)
          backward=((ops.to(tokens), ops.to(weights)),))
     t.hold(rows)
     rows, own = (split.exchange(t, name, x) for name, x in (("dispatch", rows), ("dispatch_weights", own)))
-    if t.layout.sp:
+    if t.layout.sp and t.layout.experts_tp > 1:
         rows, own = (_gathered(t, name, x) for name, x in (("dispatch", rows), ("dispatch_weights", own)))
     if spec.experts > t.layout.ep:
         t.hold(rows)
@@ -85,7 +85,7 @@ def combine(t: Trace, spec: MoE, y: Tensor, kept: Tensor, tokens: Number) -> Ten
     """Rows of experts to (tokens, d)."""
     if spec.experts > t.layout.ep:
         y = ops.copy(t, "unsort", y, label="expert outputs")
-    if t.layout.sp:
+    if t.layout.sp and t.layout.experts_tp > 1:
         part = t.tensor(y.shape[0] // t.layout.tp, y.shape[1], role=y.role, label=y.label)
         y = t.op("collect_leave", "scattered", reads=(y,), writes=(part,), backward=((ops.to(y),),))
     y = split.exchange(t, "collect", y)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from txcalc.spec.base import Spec
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import BIBLIOGRAPHY, STORAGE, located_blocks
+from txcalc.trace.layout import WHOLE
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Model
@@ -243,6 +244,10 @@ _SIZES: Final = ("name", "family", "modeling", "vocab", "d_model", "layers", "re
 
 def code(spec: Model, workload: Workload) -> Code:
     """The row that runs a model. Raises ``SpecError`` where there is none, or where nothing proves it for this run."""
+    layout = workload.layout or WHOLE
+    if layout.experts_tp < layout.tp and not (layout.sp and workload.implementation == "megatron"):
+        raise SpecError("experts that tensor parallelism does not split are counted in Megatron-LM's code: with --sp "
+                        "and --implementation megatron", field="etp")
     if workload.implementation == "torch":
         return TORCH
     wanted, name = features(spec), spec.modeling

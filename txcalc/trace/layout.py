@@ -68,8 +68,9 @@ class Fsdp(Part):
 class Layout(Part):
     """Ranks of every axis: tensor, pipeline, context and data parallel, together ``world`` of them.
 
-    ``cp_comm``: one of ``CP``; none: the first. ``ep``: ranks among dp and cp that share experts; ``etp``: their tensor
-    parallelism; none: tp. ``sp``: what tensor parallelism leaves whole is split by position (arXiv 2205.05198).
+    ``cp_comm``: one of ``CP``; none: the first. ``ep``: ranks among dp and cp that share experts, among those of tp too
+    where these do not split them; ``etp``: their tensor parallelism, tp or 1; none: tp. ``sp``: what tensor parallelism
+    leaves whole is split by position (arXiv 2205.05198).
     ``zero``: the stage of ZeRO (arXiv 1910.02054).
     Raises ``SpecError`` that names the field.
     """
@@ -100,12 +101,13 @@ class Layout(Part):
         if self.fsdp is not None and self.dp % self.fsdp.replicas:
             raise SpecError(f"{self.fsdp.replicas} groups do not divide dp, {self.dp}; " + either(
                 nearest(self.fsdp.replicas, lambda n: self.dp % n == 0)), field="fsdp.replicas")
-        if self.alike % self.ep:
-            raise SpecError(f"{self.ep} ranks do not divide dp · cp, {self.alike}; "
-                            f"{either(nearest(self.ep, lambda n: self.alike % n == 0))}", field="ep")
         if self.etp not in (None, 1, self.tp):
             raise SpecError(f"experts are split over all tp ranks or over none: must be 1 or {self.tp}, got {self.etp}",
                             field="etp")
+        if self.with_experts % self.ep:
+            raise SpecError(f"{self.ep} ranks do not divide {'tp · ' * (self.experts_tp < self.tp)}dp · cp, "
+                            f"{self.with_experts}; {either(nearest(self.ep, lambda n: self.with_experts % n == 0))}",
+                            field="ep")
         if self.cp_comm not in (None, *CP):
             raise SpecError(not_one_of(CP, self.cp_comm), field="cp_comm")
         given = words.number(self.schedule)
@@ -195,12 +197,18 @@ class Layout(Part):
         return self.tp if self.etp is None else self.etp
 
     @property
+    def with_experts(self) -> int:
+        """Ranks that have experts, those that split one counted once: of dp, of cp, and of tp where none are split."""
+        return self.tp * self.alike // self.experts_tp
+
+    @property
     def by_position(self) -> int:
         """Ranks that split positions where tensor parallelism splits nothing, beside those of cp."""
         return self.tp if self.sp else 1
 
     def __str__(self) -> str:
-        parts = [f"{name} {getattr(self, name)}" for name in AXES if getattr(self, name) not in (1, None)]
+        parts = [f"{name} {getattr(self, name)}" for name in AXES if getattr(self, name) not in (
+            (None, self.tp) if name == "etp" else (1,))]
         parts += ["sp"] * self.sp + [f"zero {self.zero}"] * bool(self.zero) + ["fsdp"] * (self.fsdp is not None)
         return ", ".join([*parts, *(each for each in (self.schedule, self.cp_comm) if each)])
 

@@ -132,7 +132,6 @@ def check(spec: Model, layout: Layout) -> None:
     if convolves and spec.d_model % layout.tp:
         _check_sizes(spec.name, "tp", layout.tp, [Sizes("channels", spec.d_model)])
     for name, there, what in (
-        ("etp", layout.experts_tp != layout.tp, "experts that tensor parallelism does not split"),
         ("sp", layout.sp and any(stack.input.kind != "tokens" for stack in stacks), "images and sound by position"),
         ("sp", layout.sp and spec.per_layer_embedding is not None, "embeddings of every layer by position"),
         ("tp", layout.tp > 1 and spec.extra_tokens > 0, "a token table with rows beside the vocabulary"),
