@@ -229,6 +229,16 @@ def test_every_lever_is_what_its_option_comes_to(args: tuple[object, ...]) -> No
         assert then["flops_per_token"] == lever["flops_per_token"]
 
 
+def test_a_lever_of_other_weights_leaves_out_the_precision_that_is_asked_for() -> None:
+    args = ("gpt2", "--phase", "training", "--precision", "bf16")
+    *_, lever = (each for each in json.loads(good(*args, "--json"))["levers"] if "nf4" in each["option"])
+    assert lever["option"].endswith("--weights nf4 --precision none")
+    then = json.loads(good(*args, *lever["option"].split(), "--json"))
+    assert then["peak"]["bytes"] == lever["peak_bytes"] and "precision" not in then["workload"]
+    assert "--precision" not in "".join(each.option for each in txcalc.memory("gpt2", phase="training").levers
+                                        if "nf4" in each.option)
+
+
 def test_levers_of_a_pipeline_cost_what_they_do_in_all_of_its_stages() -> None:
     """Of gpt2 the first stage holds most, and of its adapters alone the last one, which has the head."""
     run = {"phase": "training", "seq": 64, "precision": "bf16"}

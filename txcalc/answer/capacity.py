@@ -126,7 +126,7 @@ def capacity(
     if gpus is not None:
         spread = layouts(spec, plain(given), gpus, usable(on) - aside.bytes, partial(allocated, device=on), on.rounded)
         given = {**framed({**given, **spread[0].run})[0]}
-    given, noted = (given, ()) if spread else assumed(spec, given)
+    asked, (given, noted) = given, (given, ()) if spread else assumed(spec, given)
     search = _Search(spec, given, on, usable(on) - aside.bytes)
     now, peak = search.now, search.at({})
     most = search.most(given) if over is None or make is None else (search.over(over, make),)
@@ -154,7 +154,8 @@ def capacity(
         layouts=spread,
         flops_per_token=flops_per_token(now),
         levers=() if peak.bytes <= search.room else levers(
-            spec, search.given, now, lambda of: search.peak(of).bytes, peak.bytes, search.room, on.rounded),
+            spec, search.given, now, lambda of: search.peak(of).bytes, peak.bytes, search.room, on.rounded,
+            asked),
         notes=(*origin.notes, *noted, *beyond(spec, longest), *notes(spec, now.traces[0], now.asked),
                *unfollowed(now.traces[0])),
         conventions=conventions(spec, now.traces[0]),

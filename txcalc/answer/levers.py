@@ -108,14 +108,15 @@ _INFERENCE: Final = (
 
 def levers(
     spec: Model, given: Changes, now: Passes, peak: Callable[[Passes], int], before: int, room: int | None,
-    rounded: Callable[[int], int],
+    rounded: Callable[[int], int], asked: Changes,
 ) -> tuple[Lever, ...]:
     """Levers that take less than the passes ``now``, the cheapest first: of those that compute the same, by FLOPs.
 
-    ``peak``: bytes of passes, ``before`` of these; ``rounded``: of a storage in them. Where no lever alone comes down
-    to ``room`` bytes, the last one is as many as do together.
+    ``peak``: bytes of passes, ``before`` of these; ``rounded``: of a storage in them. ``asked``: fields that are given,
+    of which a change leaves some out (``none``). Where no lever alone comes down to ``room`` bytes, the last one is as
+    many as do together.
     """
-    tried = _Tried(spec, given, now, peak, before, room, rounded, {frozenset(): now})
+    tried = _Tried(spec, given, now, peak, before, room, rounded, asked, {frozenset(): now})
     rows = _TRAINING if now.workload.phase == "training" else _INFERENCE
     found = [(row, lever) for row in rows if (lever := tried.least(row))]
     found.sort(key=lambda each: (not each[0].same, each[0].same and each[1].flops_per_token))
@@ -135,6 +136,7 @@ class _Tried(NamedTuple):
     before: int
     room: int | None
     rounded: Callable[[int], int]
+    asked: Changes
     known: dict[frozenset[Any], Passes]  # by what is changed, but the optimizer
 
     @property
@@ -185,7 +187,8 @@ class _Tried(NamedTuple):
         saved = self.before - bytes_then
         if saved * _WORTH < self.before:
             return None
-        return Lever(option=options(changes), note=note, peak_bytes=bytes_then, saved_bytes=saved,
+        left_out = {name: "none" for name, value in changes.items() if value is None and self.asked.get(name)}
+        return Lever(option=options({**changes, **left_out}), note=note, peak_bytes=bytes_then, saved_bytes=saved,
                      flops_per_token=flops_per_token(then), fits=None if self.room is None else bytes_then <= self.room)
 
     def together(self, rows: Iterable[_Row]) -> Iterator[Lever]:

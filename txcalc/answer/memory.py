@@ -157,7 +157,7 @@ def memory(
     rank's memory is told. Raises ``SpecError``
     for a run that does not fit the model, or whose live bytes are not proved.
     """
-    given, noted = assumed(spec, given)
+    asked, (given, noted) = given, assumed(spec, given)
     accelerator = None if card is None else device(card)
     found = passes(spec, given, int if accelerator is None else accelerator.rounded)
     aside = None if reserve is None and accelerator is None else reserved(reserve, accelerator)
@@ -190,7 +190,7 @@ def memory(
         free_bytes=None if room is None else room - peak,
         flops_per_token=flops_per_token(found),
         levers=levers(spec, given, found, partial(allocated, device=accelerator), peak, room,
-                      int if accelerator is None else accelerator.rounded),
+                      int if accelerator is None else accelerator.rounded, asked),
         collectives=communicated(*found.traces),
         ranks=every_rank(spec, found.traces, lambda runs: allocated(found._replace(traces=tuple(runs)), accelerator))
         if ranks else None,

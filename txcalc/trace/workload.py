@@ -312,7 +312,7 @@ def plain(given: Mapping[str, Any]) -> dict[str, Any]:
     """A workload's fields under their own names and words. Raises ``SpecError`` for one that is given twice."""
     fields = words.with_lengths(words.fields(given))
     return {name: words.word(name, value, CHOICES[name]) if name in CHOICES else value
-            for name, value in fields.items()}
+            for name, value in fields.items() if (name, value) != ("precision", "none")}
 
 
 def _checks(fields: Mapping[str, Any]) -> Iterator[partial[None]]:
