@@ -42,6 +42,7 @@ def test_one_rank_of_llama() -> None:
     ("mixtral-8x7b", {"dp": 16, "ep": 16}, "ep: 16 ranks cannot share the 8 experts of mixtral-8x7b evenly; "
      "8 would do"),
     ("mixtral-8x7b", {"dp": 4, "ep": 3}, "ep: 3 ranks do not divide dp · cp, 4; 2 or 4 would do"),
+    ("llama3-70b", {"tp": 2, "etp": 1}, "etp: llama3-70b has no experts"),
     ("mixtral-8x7b", {"tp": 4, "etp": 2}, "etp: experts are split over all tp ranks or over none: must be 1 or 4, got "
      "2"),
     ("gpt2", {"tp": 0}, "tp: must be a whole number of at least 1, got 0"),
@@ -246,6 +247,37 @@ def test_ranks_that_share_weights_are_no_matter_of_a_count() -> None:
         with pytest.raises(txcalc.SpecError, match="txcalc memory") as error:
             txcalc.count("gpt2", phase="training", dp=4, **shared)
         assert error.value.field == field
+
+
+def test_an_axis_of_one_rank_does_nothing() -> None:
+    run = {"phase": "training", "seq": 8, "precision": "bf16"}
+    one, whole = (txcalc.memory("gpt2", **run, **more) for more in ({"sp": True}, {}))
+    assert one.peak == whole.peak and not one.collectives and "sp changes nothing here: tp is 1" in one.notes
+    assert txcalc.count("gpt2", sp=True, seq=7).totals == txcalc.count("gpt2", seq=7).totals
+
+
+def test_a_further_token_is_on_one_rank_of_a_ring() -> None:
+    found = txcalc.count("llama3-8b", seq=4096, cp=4)
+    assert found.kv_cache is not None and found.totals.kv_cache_bytes is not None
+    assert found.kv_cache.bytes_per_token * 4096 == found.totals.kv_cache_bytes.value
+
+
+def test_a_bound_says_what_it_is() -> None:
+    args = ["memory", "gpt2", "--seq", "8", "--phase", "training", "--optimizer"]
+    texts = [CliRunner().invoke(app, [*args, each]).stdout for each in ("weights=2,states=8", "adamw")]
+    assert ["\n<  at least: what some part" in text for text in texts] == [True, False]
+
+
+@pytest.mark.parametrize(("model", "layout", "why"), [
+    ("llama3-8b", {"implementation": "megatron", "fsdp": "yes", "dp": 8}, "fsdp: fully_shard is not followed under "
+     "--implementation megatron, whose own way is --zero 1"),
+    ("deepseek-v2-lite", {"cp": 2}, "cp: --cp-comm ring is of flash attention whose queries and values have as many "
+     "columns, a multiple of 8, which this is not; all-to-all is of any"),
+])
+def test_a_layout_that_is_not_followed(model: str, layout: dict[str, Any], why: str) -> None:
+    with pytest.raises(txcalc.SpecError) as error:
+        txcalc.memory(model, phase="training", seq=64, **layout)
+    assert str(error.value) == why
 
 
 def test_buckets_are_of_weights_that_several_ranks_have() -> None:

@@ -79,6 +79,13 @@ def layouts(
     return tuple(sorted(found, key=lambda each: (not each.fits, each.kind != "exact", -each.free_bytes)))
 
 
+def _given(given: Mapping[str, Any], **ranks: int) -> dict[str, Any]:
+    """What else of a layout is given, where it says something of the axes that are split."""
+    of = {"cp_comm": "cp", "schedule": "pp", "sp": "tp", "etp": "tp"}
+    return {name: given[name] for name in (*of, "ep", "zero", "fsdp")
+            if given.get(name) and ranks.get(of.get(name, ""), 2) > 1}
+
+
 def _runs(given: Mapping[str, Any], gpus: int, layers: int) -> Iterator[dict[str, Any]]:
     cp, training = int(given.get("cp", 1)), given.get("phase") == "training"
     splits = [given["tp"]] if "tp" in given else [1, 2, 4, NODE]
@@ -94,8 +101,7 @@ def _runs(given: Mapping[str, Any], gpus: int, layers: int) -> Iterator[dict[str
     for (tp, pp, dp), recompute, share in product(axes, again, shares):
         piped = pp > 1 and len(shares) > 1 and (share.get("zero", 0) > 1 or share.get("fsdp") == "yes")  # as frameworks
         if not piped and (dp * cp > 1 or not share.keys() & {"zero", "fsdp"}):
-            ranks = {"tp": tp, "pp": pp, "dp": dp}
-            yield {**{name: each for name, each in ranks.items() if each > 1}, **share,
+            ranks = {"tp": tp, "pp": pp, "cp": cp, "dp": dp}
+            yield {**{name: each for name, each in ranks.items() if each > 1},
+                   **_given(given, tp=tp, pp=pp, cp=cp), **share,
                    **({} if recompute in (None, "none") else {"recompute": recompute})}
-
-

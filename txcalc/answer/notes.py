@@ -10,6 +10,7 @@ from txcalc.count.unproved import unmeasured
 from txcalc.count.weights import is_known, is_packed
 from txcalc.spec.facts import located_blocks
 from txcalc.spec.model import Model
+from txcalc.trace.layout import WHOLE
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import AttentionKernel, Workload
 
@@ -43,7 +44,7 @@ def beyond(spec: Model, length: int) -> Iterator[str]:
 
 def one_rank(t: Trace) -> Iterator[str]:
     """The rank that the numbers are of, and options that do nothing where an axis has one rank."""
-    layout = t.layout
+    layout = t.workload.layout or WHOLE
     if layout.world > 1:
         which = " and ".join(str(stage + 1) for stage in layout.stages_of(t.stage))
         stage = f", of stage {which} of {layout.stages}, which holds most and has {t.model.layers:,} layers"

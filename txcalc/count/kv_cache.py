@@ -63,9 +63,10 @@ def allocated(trace: Trace) -> Iterator[Entry]:
 
 def per_token(trace: Trace) -> Iterator[Entry]:
     """Bytes that one more token of one sequence adds where its tokens are cached: full windows and chunks, states and
-    what cross-attention holds do not grow."""
-    return (entry._replace(times=entry.times * grows(entry.op.cache)) for entry in per_token_of_all(trace)
-            if entry.op.cache is not None)
+    what cross-attention holds do not grow. Of a token that is on one of cp ranks, a rank's share."""
+    cp = trace.layout.cp
+    return (entry._replace(each=entry.each if cp == 1 else -(-entry.each // cp), times=entry.times * grows(cache))
+            for entry in per_token_of_all(trace) if (cache := entry.op.cache) is not None)
 
 
 def per_token_of_all(trace: Trace) -> Iterator[Entry]:

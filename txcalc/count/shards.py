@@ -324,6 +324,9 @@ def _check(trace: Trace, fsdp: Fsdp) -> None:
         why = "of an encoder-decoder in transformers' code"
     elif trace.code.rotary == "fp32":
         why = "of layers whose rotary tables are cast for each"
+    if trace.code.totals_only:
+        raise SpecError(f"fully_shard is not followed under --implementation {w.implementation}, whose own way is "
+                        "--zero 1", field="fsdp")
     if why:
         raise SpecError(f"weights {why} are not counted in units yet", field="fsdp")
     if w.held is not None or w.precision not in (None, "bf16", "fp32"):

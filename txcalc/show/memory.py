@@ -36,6 +36,8 @@ def blocks(memory: Memory, defaults: Collection[str] = ()) -> Iterator[b.Block]:
     yield ranks(memory.ranks, memory.workload)
     yield _outside(memory)
     yield from behind(memory)
+    bound = f"{MARKS['bound']}  at least: what some part of it allocates for a moment is not known"
+    yield b.Notes("Marks", [bound] if memory.peak.kind == "bound" else [])
     columns = Alive.names()
     yield b.Data(columns, (b.fields(row, columns, " ") for row in memory.at_peak))
 

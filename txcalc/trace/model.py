@@ -43,6 +43,7 @@ def trace(
     repeated layer or expert left out.
     """
     layout = workload.layout or WHOLE
+    layout = layout.replaced(sp=layout.sp and layout.tp > 1)
     if stage is None and rank is None:
         rank = 0 if layout.pp == 1 else heaviest(
             trace(spec, workload.replaced(layout=layout.replaced(pp=1), phase="forward")), layout)

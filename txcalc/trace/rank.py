@@ -126,8 +126,9 @@ def check(spec: Model, layout: Layout) -> None:
     for name, axis in (("tp", "tp"), ("etp", "experts_tp"), ("ep", "ep")):
         ranks, found = getattr(layout, axis), [each for b in blocks for each in sizes(b) if each.axis == axis]
         _check_sizes(spec.name, "tp" if name == "etp" and layout.etp is None else name, ranks, found)
-    if layout.ep > 1 and not any(getattr(b.feed_forward, "kind", "") == "moe" for b in blocks):
-        raise SpecError(f"{spec.name} has no experts", field="ep")
+    routed = any(getattr(b.feed_forward, "kind", "") == "moe" for b in blocks)
+    if not routed and (layout.ep > 1 or layout.etp is not None):
+        raise SpecError(f"{spec.name} has no experts", field="ep" if layout.ep > 1 else "etp")
     convolves = any(b.recurrent is not None and b.recurrent.kind == "short-convolution" for b in blocks)
     if convolves and spec.d_model % layout.tp:
         _check_sizes(spec.name, "tp", layout.tp, [Sizes("channels", spec.d_model)])

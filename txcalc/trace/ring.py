@@ -38,11 +38,14 @@ def attend(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, *, flash: bool
 
     Raises ``SpecError`` for what it does not compute, or with further masks than the causal one.
     """
-    for what, runs in (("flash attention of heads with a multiple of 8 columns", flash), ("causal attention",
-                       core.span.masks), ("attention without a window", same(core.masked, 0))):
+    for what, runs in (
+        ("flash attention whose queries and values have as many columns, a multiple of 8", flash),
+        ("causal attention", core.span.masks), ("attention without a window", same(core.masked, 0)),
+    ):
         if not runs:
             comm = t.layout.cp_comm or CP[0]
-            raise SpecError(f"{comm} is of {what}; --cp-comm all-to-all has others", field="cp_comm")
+            raise SpecError(f"--cp-comm {comm} is of {what}, which this is not; all-to-all is of any",
+                            field="cp_comm" if t.layout.cp_comm else "cp")
     with t.scope("core"), t.again("selective"):
         y = _ring(t, q, k, v, core)
     return ops.copy(t, "context_copy", y) if several(t, core.heads.queries, q.shape[1]) else y
