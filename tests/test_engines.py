@@ -330,6 +330,22 @@ def test_before_the_head_went_with_any_layer() -> None:
     assert made.held[0].bytes == 5 * (LAYER + EXPERTS)
 
 
+def test_cards_that_share_layers_have_what_is_theirs() -> None:
+    """The head is behind the last of the layers: of 7 on three cards 3 and 3, then 1 and the head."""
+    of = {"engine": "llama.cpp", "context": 512, "batch": 1}
+    three, whole = (txcalc.memory(MODELS["llama"], device=f"{n}24GB", **of) for n in ("3x", ""))
+    assert three.engine and three.engine.card_bytes[0] == three.engine.card_bytes[1] == three.peak.bytes
+    work = sum(row.bytes for row in whole.at_peak if row.what == "compute buffer")
+    assert sum(three.engine.card_bytes) == whole.peak.bytes + 2 * work and three.engine.card_bytes[2] < three.peak.bytes
+
+
+def test_so_many_cards_leave_another_room() -> None:
+    most = txcalc.fit("megatron-530b", "h100-80gb", engine="sglang").most[-1]
+    then = serving(txcalc.load("megatron-530b"), {"engine": "sglang"}, "16xh100-80gb")
+    assert (most.first_not, most.bytes_first_not, most.room_first_not) == (16, then.needs, then.room)
+    assert then.room is not None and then.needs > then.room
+
+
 def test_experts_in_the_memory_of_the_cpu_are_a_lever() -> None:
     run_of = ("fit", "mixtral-8x7b", "--engine", "llama.cpp", "--weights", "q4_k_m", "--device", "24GB", "--json")
     levers = {each["option"]: each["requests"] for each in json.loads(run(*run_of).stdout)["engine"]["levers"]}

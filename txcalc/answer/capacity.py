@@ -50,7 +50,8 @@ class Most(Part):
     """The most of one size that fits: ``batch``, ``seq``, ``past``, or a field of the model. ``given``: the others.
 
     ``largest_fits``: null if not even the least does; ``first_not``: the next one, null where something else ends the
-    search, as ``ends`` says. ``phase``, ``at``: the moment that no longer fits, or else the peak.
+    search, as ``ends`` says. ``phase``, ``at``: the moment that no longer fits, or else the peak. ``room_first_not``:
+    of each of so many cards, where it is another than that of those asked for.
     """
 
     size: str
@@ -62,6 +63,7 @@ class Most(Part):
     phase: str
     at: str
     ends: str | None
+    room_first_not: int | None = None
 
 
 class Corner(Part):

@@ -260,7 +260,8 @@ def _fewest(spec: Model, made: Serving, reserve: str | None) -> Most:
         bytes=None if found is None else found.needs,
         first_not=None if before is None else before.cards,
         bytes_first_not=None if before is None else before.needs,
-        phase=START.phase, at="" if of is None else _binds(before or of), ends=ends)
+        phase=START.phase, at="" if of is None else _binds(before or of), ends=ends,
+        room_first_not=None if before is None or before.room == made.room else before.room)
 
 
 def _frontier(spec: Model, made: Serving) -> Iterator[Corner]:

@@ -39,7 +39,8 @@ class Rule(NamedTuple):
 
 
 class Engine(NamedTuple):
-    """An engine at a version: its rules by name, and whether it splits weights and heads over ranks."""
+    """An engine at a version: its rules by name, whether it splits weights and heads over ranks, options of its own,
+    and notes on kinds of cache."""
 
     name: str
     title: str
@@ -49,6 +50,8 @@ class Engine(NamedTuple):
     kv_dtypes: Sequence[str]
     fewer_bits: Mapping[str, str]
     splits: bool
+    own: Sequence[str]
+    notes: Mapping[str, str]
     rules: Mapping[str, Rule]
 
     def value(self, name: str, default: Any = None) -> Any:
@@ -98,7 +101,8 @@ def engine(name: str) -> Engine:
         held = [Rule(rule, row["is"], row["since"], row["source"]) for row in rows
                 if _number(row["since"]) <= _number(version)]
         rules |= {rule: held[-1]} if held else {}
-    same = {key: data[key] for key in ("title", "pool", "caches", "kv_dtypes", "fewer_bits", "splits")}
+    same = {key: data[key] for key in ("title", "pool", "caches", "kv_dtypes", "fewer_bits", "splits", "own",
+                                      "notes")}
     return Engine(name=called, version=version, rules=rules, **same)
 
 
@@ -117,6 +121,11 @@ BUNDLES: Final[Mapping[str, Mapping[str, Any]]] = {
 def names() -> tuple[str, ...]:
     """Every engine's name."""
     return (*BUNDLES, *_known())
+
+
+def owned() -> Mapping[str, str]:
+    """Options that one engine alone has, and its title."""
+    return {name: data["title"] for data in _known().values() for name in data["own"]}
 
 
 def of_file(kind: str) -> str | None:

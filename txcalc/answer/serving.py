@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from txcalc.answer.devices import Device, several
 from txcalc.answer.engine_held import Amount, on_rank, part_used, work
-from txcalc.answer.engines import Engine, Layers, Pool, Setup, engine, is_newer, layers, pool
+from txcalc.answer.engines import Engine, Layers, Pool, Setup, engine, is_newer, layers, owned, pool
 from txcalc.answer.fit import fit
 from txcalc.answer.limits import Reserve, first_above, reserved
 from txcalc.answer.passes import TRAINING
@@ -63,6 +63,7 @@ class Served(Part):
     ``requests``: of ``context`` tokens, as many as the pool has room for at once. ``host_bytes``: weights in the CPU's
     memory, ``host_cache_bytes``: keys and values there. ``levers``: what makes room for more.
     ``options``: what was given beside the engine. ``taken_bytes``: of the pool, by the requests that were given.
+    ``card_bytes``: on each card, where they share layers.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Served(Part):
     host_cache_bytes: int
     context: int
     cards: int
+    card_bytes: tuple[int, ...]
     tp: int
     options: dict[str, Any]
     levers: tuple[Gain, ...]
@@ -139,8 +141,7 @@ class Serving(NamedTuple):
 
     @property
     def cached(self) -> int:
-        """Bytes of the pool that the requests take, on all cards that share layers: each its own, where lengths are
-        given, or as many as the longest takes."""
+        """Bytes of the pool that the requests take, of whatever length each is, on all cards that share layers."""
         own = [length + self.asked.get("new", 0) for length in self.asked.get("lengths") or ()]
         blocks = self.pool.blocks(self.users, self.context) if len(own) != self.users else sum(
             self.pool.blocks(1, length) for length in own)
@@ -225,7 +226,7 @@ def serving(
     return _on_cards(Serving(
         of=of, trace=t, found=found, setup=setup, pool=pool(found, of, setup), held=(), context=context,
         users=given.get("batch", 1), device=device, cards=cards, tp=tp, room=None, given=given.get("pool"), asked=given,
-        away=away, reserve=reserve, notes=tuple(_notes(spec, of, context)), defaults=defaults), moved)
+        away=away, reserve=reserve, notes=tuple(_notes(spec, of, context, found)), defaults=defaults), moved)
 
 
 def _moved(spec: Model, of: Engine, text: str | None, on_card: int | None) -> Offload:
@@ -281,9 +282,9 @@ def _check(spec: Model, given: Mapping[str, Any], of: Engine) -> None:
     if given.get("lengths") and (of.pool == "cells" or any(b.recurrent for _, b in located_blocks(spec))):
         raise SpecError(f"what {of.title} sets aside for {spec.name} goes by the longest: give --batch and --context",
                         field="lengths")
-    for name in ("swa_full", "v_dtype", "gpu_layers", "offload"):
-        if given.get(name) and of.pool != "cells":
-            raise SpecError(f"is llama.cpp's: {of.title} has no such choice", field=name)
+    for name, others in owned().items():
+        if given.get(name) and name not in of.own:
+            raise SpecError(f"is {others}'s: {of.title} has no such choice", field=name)
     if given.get("gpu_layers", 0) > spec.layers + 1:
         raise SpecError(f"{spec.name} has {spec.layers:,} layers and a head, which are {spec.layers + 1:,}",
                         field="gpu_layers")
@@ -339,14 +340,12 @@ def _kv_dtype(of: Engine, given: Mapping[str, Any], field: str = "kv_dtype") -> 
     return str(asked)
 
 
-def _notes(spec: Model, of: Engine, context: int) -> Iterator[str]:
+def _notes(spec: Model, of: Engine, context: int, found: Sequence[Layers]) -> Iterator[str]:
     if is_newer(of):
         yield f"{of.called} is newer than the versions whose rules were read: those of the last of them are taken"
     if context > spec.context:
         yield f"{context:,} positions are beyond the {spec.context:,} that {spec.name} was made for: {of.title} warns"
-    if of.pool == "pages" and any(block.recurrent is not None for _, block in located_blocks(spec)):
-        yield ("a recurrent layer's state is in the model's dtype, as mamba_ssm_cache_dtype auto has it: where a "
-               "configuration says fp32, its page is larger")
+    yield from (note for kind, note in of.notes.items() if any(each.kind == kind for each in found))
     if spec.tower is not None:
         yield "images are left out: an engine's profiling run with them needs more"
 
@@ -378,6 +377,8 @@ def _room(made: Serving) -> tuple[int, Reserve]:
 def served(made: Serving, gains: Sequence[Gain] = ()) -> Served:
     """The pool in numbers."""
     cells = made.of.pool == "cells"
+    work, (*first, last) = sum(each.bytes for each in made.held[1:]), made.shares
+    split = [*first * (made.cards - 1), last] if made.cards > 1 and not made.of.splits else []
     tokens = tokens_of(made, made.users)
     size, unit = made.taken if cells else made.available or 0, made.pool.block_bytes
     return Served(
@@ -385,6 +386,7 @@ def served(made: Serving, gains: Sequence[Gain] = ()) -> Served:
         blocks=tokens // made.pool.block if unit == 1 else size // unit, tokens=tokens,
         requests=made.users if cells else made.most(), host_bytes=made.host, host_cache_bytes=made.host_cache,
         context=made.context, cards=made.cards, tp=made.tp,
+        card_bytes=tuple(_whole(own) + work + _whole(made.cached * share) for own, share in split),
         options={name: value for name, value in made.asked.items() if name != "engine"}, levers=tuple(gains),
         rules=tuple(Rule(rule=each.name, value=str(each.value), since=each.since, source=each.source)
                     for each in made.of.rules.values()),

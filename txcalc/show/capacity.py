@@ -90,7 +90,7 @@ def _why(most: Most, room: int) -> str:
     at = ", ".join(f"{size} {units.exact(value)}" for size, value in most.given.items())
     if most.bytes_first_not is None or most.first_not is None:
         return f"at {at}; {most.ends}" if at else str(most.ends)
-    more = units.memory(most.bytes_first_not - room)
+    more = units.memory(most.bytes_first_not - (most.room_first_not or room))
     return (f"{f'at {at}; ' if at else ''}{units.exact(most.first_not)} would be {more} too much: {most.phase}, "
             f"at {most.at}")
 

@@ -186,6 +186,9 @@ def _pool(served: Served) -> Iterator[b.Fact]:
     yield b.Fact("tokens", b.Number(served.tokens), "", "as the engine counts them", sub=True)
     length = f"of {units.exact(served.context)} tokens"
     yield b.Fact("requests at once", b.Number(served.requests), "", length, sub=True)
+    if served.card_bytes:
+        yield b.Fact("on each card", b.Number(served.card_bytes[0], "memory"), "", "then " + ", ".join(
+            map(units.memory, served.card_bytes[1:])))
     if served.options.get("lengths"):
         yield b.Fact("these sequences", b.Number(served.taken_bytes, "memory"), "", "of " + ", ".join(map(
             units.exact, served.options["lengths"])) + " tokens", sub=True)
