@@ -85,6 +85,22 @@ def test_other_models(name: str, dp: int, fsdp: dict[str, Any]) -> None:
     compare(name, dp, fsdp, **({"images": 2} if name.startswith("vlm") else {}))
 
 
+def test_experts_are_sharded_over_the_ranks_that_have_the_same() -> None:
+    """By hand, in rows of the first rank: of 6 experts a rank has 2, each over 4 ranks, and of all else a 12th."""
+    spec = Model.from_data(MODELS["mixtral"] | {"feed_forward": MODELS["mixtral"]["feed_forward"] | {"experts": 6}})
+    layout = Layout(dp=12, ep=3, fsdp=Fsdp())
+    t = trace(spec, Workload(phase="training", batch=2, seq=7, layout=layout))
+    experts = 2 * (4 * 22 + 6 * 13 + 4 * 22 * spec.feed_forward.gated)  # type: ignore[union-attr]
+    layer = 2 * 22 + 1 * 22 + 1 * 22 + 2 * 24 + 1 * 22 + 2 * 2 + experts
+    held = {part: sum(each.value for each in step.resident(t) if each.part == part)
+            for part in ("weights", "optimizer state")}
+    assert held["weights"] == 4 * (2 * layer + 2 * 9 * 22 + 2)
+    assert held["optimizer state"] == pytest.approx(2 * held["weights"], abs=4 * len(t.ops))  # and a number of each
+    assert step.certainty(t) == "estimate"
+    with pytest.raises(SpecError, match="ep: 4 ranks do not divide the 6 that shard weights"):
+        Layout(dp=12, ep=4, fsdp=Fsdp(replicas=2))
+
+
 CLASSES = ("llama", "llama-tied", "qwen3", "mixtral", "gpt2", "neox", "bert", "vit", "phi3", "qwen3-moe",
            "deepseek-v3", "gemma3")
 

@@ -20,7 +20,7 @@ from txcalc.count.entries import Entry
 from txcalc.count.turns import Border, Edge, Memory, Step, Unit, Value, Weight
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError
-from txcalc.trace.layout import Fsdp
+from txcalc.trace.layout import Fsdp, Layout
 from txcalc.trace.record import Frame, Often, Op, Trace, operations
 from txcalc.trace.tensors import Number
 from txcalc.trace.workload import BYTES
@@ -50,12 +50,17 @@ Shapes = Mapping[str, Sequence[Number]]
 
 def resident(trace: Trace, shapes: Shapes) -> Iterator[Entry]:
     """The first rank's part of every weight."""
-    for weight in weights(trace.placed, shapes, trace.layout.shards, batch_axis=trace.code.batch_axis):
-        own = shard(weight.shape, trace.layout.shards)
+    for weight in weights(trace.placed, shapes, trace.layout, batch_axis=trace.code.batch_axis):
+        own = shard(weight.shape, ranks(trace.layout, weight.op))
         yield Entry(weight.op, weight.what, prod(own) * STORED, weight.copies, part="weights", shape=own)
 
 
-def weights(ops: Iterable[tuple[Op, Often]], shapes: Shapes, ranks: int, *, batch_axis: bool) -> list[Weight]:
+def ranks(layout: Layout, op: Op) -> int:
+    """Ranks that an operation's weights are spread over: of experts those that have the same ones."""
+    return layout.shards // (layout.ep if op.within.experts else 1)
+
+
+def weights(ops: Iterable[tuple[Op, Often]], shapes: Shapes, layout: Layout, *, batch_axis: bool) -> list[Weight]:
     """Weights as modules have them. ``batch_axis``: those without a module of their own have one before theirs."""
     found, whole = list[Weight](), 0
     for op, often in ops:
@@ -66,7 +71,8 @@ def weights(ops: Iterable[tuple[Op, Often]], shapes: Shapes, ranks: int, *, batc
             if len(own) > len(shape):  # experts that are stored as one
                 copies = copies // own[0]
             own = (1, *own) if batch_axis and not name else own
-            found.append(Weight(op, path, name or op.part, own, prod(shard(own, ranks)), copies, not name))
+            part = prod(shard(own, ranks(layout, op)))
+            found.append(Weight(op, path, name or op.part, own, part, part * ranks(layout, op), copies, not name))
     together = [weight for weight in found if weight.path in shapes]
     return together if sum(prod(weight.shape) * weight.copies for weight in together) == whole else found
 
@@ -87,8 +93,8 @@ def unsharded(trace: Trace, shapes: Shapes) -> Iterator[Entry]:
     """A stage's weights as they are gathered, which a pipeline keeps until its last micro-batch has been back."""
     layout = trace.workload.layout
     assert layout is not None and layout.fsdp is not None
-    for weight in weights(trace.placed, shapes, layout.shards, batch_axis=trace.code.batch_axis):
-        yield Entry(weight.op, weight.what, weight.shard * layout.shards * BYTES[layout.fsdp.params], weight.copies,
+    for weight in weights(trace.placed, shapes, layout, batch_axis=trace.code.batch_axis):
+        yield Entry(weight.op, weight.what, weight.whole * BYTES[layout.fsdp.params], weight.copies,
                     part="unsharded weights", shape=weight.shape)
 
 
@@ -99,7 +105,7 @@ class Sharding:
         layout = trace.workload.layout
         assert layout is not None and layout.fsdp is not None
         _check(trace, layout.fsdp)
-        self.ranks, self._later, self._trace, self._shapes = trace.layout.shards, later, trace, shapes
+        self._later, self._trace, self._shapes = later, trace, shapes
         self._replicated, self._reshards = layout.fsdp.replicas > 1, layout.fsdp.reshard
         self._width, self._reduced = BYTES[layout.fsdp.params], BYTES[layout.fsdp.reduce]
         self._d, self.piped, self.whole = trace.model.d_model, layout.pp > 1, whole
@@ -117,7 +123,7 @@ class Sharding:
         """A unit of one turn."""
         if id(frame) not in self._known:
             inside = list(operations(_outside(frame.body)))
-            found = weights(inside, self._shapes, self.ranks, batch_axis=self._trace.code.batch_axis)
+            found = weights(inside, self._shapes, self._trace.layout, batch_axis=self._trace.code.batch_axis)
             op = next(iter(inside or operations(frame.body)))[0]
             root = not inside or not op.within.layer
             path = "root" if root else op.within.layer
@@ -150,7 +156,8 @@ class Sharding:
         cast = self._made(unit, "shards", own * self._width)
         if self._width != STORED:
             live.allocate(unit.op.path, [cast])
-        unit.output = self._made(unit, "all-gather output", own * self._width * self.ranks)
+        whole = sum(weight.whole * weight.copies for weight in unit.weights)
+        unit.output = self._made(unit, "all-gather output", whole * self._width)
         live.allocate(unit.op.path, [unit.output])
         self._call(live, unit, "all-gather", unit.output.bytes)
         if self._width != STORED:
@@ -159,7 +166,7 @@ class Sharding:
     def _unshard(self, live: Live, unit: Unit, done: Memory | None) -> None:
         """Copy what was gathered to the unit's whole weights, and let go of a buffer."""
         unit.gathered = tuple(
-            Memory(weight.shard * weight.copies * self.ranks * self._width, weight.op, weight.what, "unsharded weights",
+            Memory(weight.whole * weight.copies * self._width, weight.op, weight.what, "unsharded weights",
                    shape=weight.shape) for weight in unit.weights)
         live.allocate(unit.op.path, unit.gathered)
         self._free(live, [done])
@@ -235,9 +242,10 @@ class Sharding:
         self._free(live, self._scattered)
         self._scattered = []
         if unit.gradients:
-            shards = {weight.path: weight.shard for weight in unit.weights}
-            own = sum(shards[path] * prod(edge.times for edge in edges) for path, edges in unit.gradients.values())
-            self._scattered = [self._made(unit, "reduce-scatter input", own * self.ranks * self._reduced)]
+            sizes = {weight.path: (weight.shard, weight.whole) for weight in unit.weights}
+            own, whole = (sum(sizes[path][i] * prod(edge.times for edge in edges)
+                              for path, edges in unit.gradients.values()) for i in (0, 1))
+            self._scattered = [self._made(unit, "reduce-scatter input", whole * self._reduced)]
             live.allocate(unit.op.path, self._scattered)
             self._call(live, unit, "reduce-scatter", self._scattered[0].bytes)
             if self._replicated:

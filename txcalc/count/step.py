@@ -205,7 +205,8 @@ class _Step:
 
     def _shards(self, of: Iterable[Parameter]) -> list[Parameter]:
         """The first rank's part of sharded weights."""
-        return [p._replace(shape=shards.shard(p.shape, self.sharded), width=shards.STORED) for p in of]
+        return [p._replace(shape=shards.shard(p.shape, shards.ranks(self.trace.layout, p.op)), width=shards.STORED)
+                for p in of]
 
     def _whole(self, chunk: int, *, gradients: bool) -> Iterator[Entry]:
         """Weights of a pipeline's stage as they are gathered, and their gradients before they are reduced."""
@@ -338,7 +339,8 @@ class _Step:
         if trace.workload.held is not None or not optimizers.OPTIMIZERS[trace.workload.updates].at_once:
             return self.parameters
         trained = {g.of for op in trace.ops for each in op.backward for g in each if isinstance(g.of, str)}
-        return [Parameter(op, path, "", shards.shard(shape, self.sharded) if self.sharded else shape,
+        ranks = partial(shards.ranks, trace.layout)
+        return [Parameter(op, path, "", shards.shard(shape, ranks(op)) if self.sharded else shape,
                           width.get(path, trace.workload.bytes_of(Role.WEIGHT)), count(trace, often.copies))
                 for op, often in trace.placed for path, shape in params.weight_shapes(op).items() if path in trained]
 

@@ -100,14 +100,15 @@ class Edge:
 
 
 class Weight(NamedTuple):
-    """A weight of a sharded unit: elements that one rank has of a copy, with padding, and its copies. ``own``: it is
-    a parameter without a module of its own."""
+    """A weight of a sharded unit: elements that one rank has of a copy, and all of them, with padding, and its copies.
+    ``own``: it is a parameter without a module of its own."""
 
     op: Op
     path: str
     what: str
     shape: tuple[Number, ...]
     shard: Number
+    whole: Number
     copies: Number
     own: bool
 

@@ -148,8 +148,6 @@ def unproved(trace: Trace) -> str:
     spec, generates = trace.model, not trace.workload.keeps
     found = [f"{name} parallelism of {what}" for axis, name in (("tp", "tensor"), ("cp", "context"))
              for what, has in UNSPLIT if getattr(trace.layout, axis) > 1 and has(trace)]
-    found += ["experts on several ranks whose weights are sharded"] * (
-        trace.layout.ep > 1 and trace.layout.fsdp is not None)
     found += [f"sharding of {trace.workload.weights} weights"] * bool(trace.workload.weights and trace.layout.shards)
     piped = trace.layout.pp > 1 and trace.layout.shards > 0
     found += ["a pipeline whose weights are gathered for each micro-batch (--fsdp reshard=no would do)"] * bool(

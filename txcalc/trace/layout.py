@@ -108,6 +108,8 @@ class Layout(Part):
             raise SpecError(f"{self.ep} ranks do not divide {'tp · ' * (self.experts_tp < self.tp)}dp · cp, "
                             f"{self.with_experts}; {either(nearest(self.ep, lambda n: self.with_experts % n == 0))}",
                             field="ep")
+        if self.shards % self.ep:
+            raise SpecError(f"{self.ep} ranks do not divide the {self.shards} that shard weights", field="ep")
         if self.cp_comm not in (None, *CP):
             raise SpecError(not_one_of(CP, self.cp_comm), field="cp_comm")
         given = words.number(self.schedule)
