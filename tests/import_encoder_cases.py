@@ -116,6 +116,12 @@ CASES: dict[str, Values] = {
                                "q", "k", "v", "post_attention", "intermediate", "output")}},
     "nystromformer": BERT | {"conv_kernel_size": [1, 3, 5], "num_landmarks": [5], "segment_means_seq_len": [5],
                              "tie_word_embeddings": [True, False]},
+    "yoso": BERT | {"conv_window": [None, 3, 5], "tie_word_embeddings": [True, False]},
+    "longformer": BERT | {"pad_token_id": [0, 1], "attention_window": [4, 6], "tie_word_embeddings": [True, False]},
+    "convbert": BERT | {
+        "embedding_size": [7, 12], "hidden_size": [12, 24], "head_ratio": [2, 3], "num_attention_heads": [2, 4, 6],
+        "conv_kernel_size": [1, 3, 5], "intermediate_size": [24, 36], "num_groups": [1, 2],
+        "tie_word_embeddings": [True, False]},
     "ibert": BERT | {"pad_token_id": [0, 1], "hidden_act": ["gelu"], "tie_word_embeddings": [True, False]},
     "rembert": BERT | {"is_decoder": [True, False], "input_embedding_size": [7, 12], "output_embedding_size": [9, 20]},
     "xlm": XLM, "flaubert": XLM | {"pre_norm": [True, False]},
@@ -145,6 +151,10 @@ CASES: dict[str, Values] = {
         "num_layers": [2, 4, 6], "num_decoder_layers": [2, 4, None], "num_sparse_encoder_layers": [0, 1, 2],
         "num_sparse_decoder_layers": [1, 2], "num_experts": [2, 3], "dense_act_fn": ["relu", "gelu_new"],
         "router_bias": [True, False], "tie_word_embeddings": [True, True, False]},
+    "led": {name: values for name, values in BART.items() if name not in (
+        "max_position_embeddings", "scale_embedding", "num_labels")} | {
+        "max_encoder_position_embeddings": [23], "max_decoder_position_embeddings": [31],
+        "attention_window": [4, 6, 8]},
     "fsmt": {name: values for name, values in BART.items() if name not in ("vocab_size", "num_labels")} | {
         "src_vocab_size": [101, 101, 131], "tgt_vocab_size": [101]},
     "bigbird_pegasus": BART | {"attention_type": ["original_full"], "use_bias": [True, False]},
@@ -219,6 +229,13 @@ NESTED: dict[str, dict[str, Values]] = {
         "decoder": {k: v for k, v in BERT.items() if k != "num_labels"} | {
             "model_type": ["bert"], "is_decoder": [True], "add_cross_attention": [True],
             "tie_word_embeddings": [True, False]},
+        "": {}},
+    "encoder-decoder": {
+        "encoder": {k: v for k, v in BERT.items() if k != "num_labels"} | {
+            "model_type": ["bert", "roberta"], "hidden_size": [12], "type_vocab_size": [2]},
+        "decoder": {k: v for k, v in BERT.items() if k != "num_labels"} | {
+            "model_type": ["bert", "roberta"], "is_decoder": [True], "add_cross_attention": [True], "hidden_size": [12],
+            "type_vocab_size": [2], "tie_word_embeddings": [True, False]},
         "": {}},
     "blip": {"vision_config": {k: v for k, v in CLIP_VISION.items() if k != "num_channels"},
              "text_config": {k: v for k, v in UNTYPED.items() if k != "num_labels"},

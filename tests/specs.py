@@ -43,6 +43,7 @@ def attentions(draw: st.DrawFn, *, rotary: bool, crossing: bool = False) -> dict
         **({} if bound is None else {bound: draw(st.sampled_from((2, 5, 11)))}),
         "softcap": None if draw(st.integers(0, 5)) else 30.0,
         "unused": {} if draw(st.integers(0, 5)) else {"q": 3, "k": 1, "v": 2}, "value_convolution": None,
+        "similarity": "softmax", "blocks": None, "span_convolution": None,
         "column_groups": dict.fromkeys("qkvo", 1),
         "inner_norm": None if draw(st.integers(0, 3)) else draw(norms()),
     }
@@ -107,6 +108,16 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
         block["feed_forward"]["d_ff"] = 18
         block["feed_forward"]["column_groups"] |= draw(st.sampled_from(({}, {"up": 2}, {"down": 2})))
     whole = block["attention"]["query_experts"] is not None
+    own = block["attention"]
+    bare_core = own["window"] is own["chunk"] is own["softcap"] is None
+    whole_keys = not causal and own["heads"] == own["kv_heads"] and bare_core
+    if whole_keys:
+        own["similarity"] = draw(st.sampled_from(("softmax", "collisions")))
+    plain = own["value_dim"] is own["qk_norm"] is own["query_experts"] is own["inner_norm"] is own.get("output_gate")
+    if not causal and plain and not rotary and draw(flags):
+        own["span_convolution"] = draw(st.sampled_from((1, 3)))
+    if whole_keys and own["similarity"] == "softmax" and own["value_dim"] is None and draw(flags):
+        own["blocks"] = {"length": draw(st.sampled_from((2, 3, 5)))}
     if d % 2 == 0 and block["attention"]["head_dim"] % 2 == 0 and not whole and draw(flags):
         block["attention"]["column_groups"] |= draw(st.sampled_from(({"q": 2}, {"k": 2})))
     block["adapter"] = None
@@ -147,8 +158,15 @@ def perhaps_apart(draw: st.DrawFn, block: dict[str, Any]) -> dict[str, Any]:
                                       "latent": None, "output_norm": None, "output_bias": False}}
 
 
+def of_softmax(block: dict[str, Any]) -> dict[str, Any]:
+    own = block["attention"]
+    return {**block, "attention": own and {**own, "similarity": "softmax", "blocks": None}}
+
+
 def uncapped(block: dict[str, Any]) -> dict[str, Any]:
-    return {**block, "attention": {**block["attention"], "softcap": None, "value_convolution": None,
+    return {**block, "attention": {**block["attention"], "similarity": "softmax", "softcap": None, "blocks": None,
+                                   "span_convolution": None,
+                                   "value_convolution": None,
                                    "column_groups": dict.fromkeys("qkvo", 1)}}
 
 
@@ -165,7 +183,7 @@ def stacks(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool = False) -> 
     own = blocks(rotary=position["kind"] == "rope", crossing=crossing, d=d, causal=causal,
                  bare=position["kind"] not in ("relative", "transformer-xl") and "size" not in position)
     by_distance = position["kind"] == "transformer-xl"
-    own = own.map(uncapped) if by_distance else own
+    own = own.map(uncapped if by_distance else of_softmax if position["kind"] in ("alibi", "relative") else dict)
     stack: dict[str, Any] = {
         "position": position, "embedding_norm": draw(flags), "final_norm": draw(flags),
         **draw(own),
@@ -183,12 +201,9 @@ def stacks(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool = False) -> 
         own = first["attention"]
         for attention in [block["attention"] for group in groups for block in group["blocks"]]:
             if attention is not None and reach_of(attention) == reach_of(own):  # the last of its kind is read
-                attention |= {name: own[name] for name in SHARED}
+                attention |= own
         groups.append({"blocks": [{**first, "attention": {**own, "kv_shared": True}}]})
     return {**stack, "groups": groups}
-
-
-SHARED = ("heads", "kv_heads", "head_dim", "value_dim", "value_from", "window", "chunk")
 
 
 def reach_of(attention: dict[str, Any]) -> str:
@@ -222,7 +237,8 @@ def specs(draw: st.DrawFn) -> Model:
         data["contact_head"] = draw(flags)
     alone = architecture == "decoder-only" and data.get("groups") is None and data["residual"] == "sequential"
     if alone and data["attention"] is not None and draw(flags):
-        data |= {"unread_memory": 17, "cross_attention": draw(attentions(rotary=False, crossing=True))}
+        data |= {"unread_memory": 17, "cross_attention": {
+            **draw(attentions(rotary=False, crossing=True)), "query_experts": None}}
     head = draw(st.sampled_from(("lm", "untied", "transform", "wide", "none", "classifier", "projection")))
     data["head"] = {
         "lm": {"tied": True, "bias": draw(flags)},

@@ -38,6 +38,8 @@ CHANGED: dict[str, Any] = {"gemma3": LARGE, "shieldgemma2": LARGE,
                            "esm": {"vocab_size": 33, "pad_token_id": 1},
                            "blip": {"vision_config": {}, "text_config": {}},
                            "pix2struct": {"vision_config": {}, "text_config": {}},
+                           "encoder-decoder": {"encoder": {"model_type": "bert"}, "decoder": {
+                               "model_type": "bert", "is_decoder": True, "add_cross_attention": True}},
                            "vision-encoder-decoder": {"encoder": {}, "decoder": {
                                "model_type": "bert", "is_decoder": True, "add_cross_attention": True}}}
 """Where a family's own defaults are refused, missing, or contradict each other (images smaller than their tokens)."""

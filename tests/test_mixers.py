@@ -20,7 +20,7 @@ from txcalc.spec.errors import SpecError
 from txcalc.spec.layers import Attention, LinearAttention, Mamba2, Mixer
 from txcalc.spec.rnn import GRU, LSTM, RNN, Convolution1D
 from txcalc.spec.yaml import read_yaml
-from txcalc.trace.model import trace_mixer
+from txcalc.trace.mixer import trace_mixer
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
 

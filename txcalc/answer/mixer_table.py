@@ -21,7 +21,7 @@ from txcalc.spec import older
 from txcalc.spec.errors import SpecError
 from txcalc.spec.layers import Attention, LinearAttention, Mamba2, Mixer
 from txcalc.spec.rnn import GRU, LSTM, RNN, Convolution1D
-from txcalc.trace.model import trace_mixer
+from txcalc.trace.mixer import trace_mixer
 from txcalc.trace.workload import Workload
 
 SCHEMA: Final = "txcalc/mixers/v1"

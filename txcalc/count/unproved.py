@@ -58,6 +58,9 @@ LAYERS: Final[Rows] = (
         None, UnusedProjections())),
     ("projections in groups of columns", lambda b: getattr(b.attention, "column_groups", None) not in (
         None, AttentionGroups()) or getattr(b.feed_forward, "column_groups", None) not in (None, DenseGroups())),
+    ("a convolution of spans", lambda b: getattr(b.attention, "span_convolution", None) is not None),
+    ("attention block by block", lambda b: getattr(b.attention, "blocks", None) is not None),
+    ("attention by angles", lambda b: getattr(b.attention, "similarity", "softmax") != "softmax"),
     ("a convolution of values", lambda b: getattr(b.attention, "value_convolution", None) is not None),
     ("a mix with the token before", lambda b: getattr(b.feed_forward, "channel_mix", False)),
     ("a cell and attention of one input", lambda b: b.residual == "mixers"),

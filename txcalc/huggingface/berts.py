@@ -36,6 +36,7 @@ from txcalc.huggingface.encoder import (
     past_padding,
     roberta,
     split_width,
+    windows_in_blocks,
 )
 from txcalc.huggingface.rows import (
     LAYERNORM,
@@ -43,17 +44,19 @@ from txcalc.huggingface.rows import (
     Part,
     Reader,
     Rows,
+    Value,
     activation,
     flag,
     passed_over,
     plain,
     read,
     size,
+    some,
 )
 from txcalc.spec.errors import shown
 
 
-def _behind_dense(act: str) -> Heads:
+def _behind_dense(act: Value) -> Heads:
     return BARE | {"sequence": {"head": classifier(transform=dense(act))},
                    "choice": {"head": classifier(1, transform=dense(act))}}
 
@@ -82,6 +85,20 @@ def _electra_choice(c: Config) -> Part:
 def _narrow(c: Config) -> int | None:
     width = c.size_or(c.size("hidden_size"), "embedding_size")
     return None if width == c.size("hidden_size") else width
+
+
+def _spans(c: Config) -> Data:
+    """ConvBERT's heads: so many times fewer, which share the columns with as many of convolutions."""
+    heads, width = max(c.size("num_attention_heads") // c.size("head_ratio"), 1), c.size("hidden_size")
+    if width % (2 * heads):
+        raise c.error("hidden_size", f"must be twice the columns of {heads} heads, got {width}")
+    return {"heads": heads, "head_dim": width // heads // 2, "bias": True,
+            "span_convolution": c.size("conv_kernel_size")}
+
+
+def _last_of_convbert(c: Config) -> Part:
+    passed_over(c, "", {"summary_type": "last", "summary_use_proj": False, "summary_activation": None})
+    return classifier(1)
 
 
 def _esm_place(c: Config) -> tuple[int, Data]:
@@ -230,6 +247,18 @@ ROWS: Final[Rows] = {
         token_types=TYPES, context=past_padding, position=TABLE, entities={
             "rows": size("entity_vocab_size"), "width": size("entity_emb_size"), "tied": flag("tie_word_embeddings")},
         attention={"heads": HEADS, "bias": True, "unused": {"q": lambda c: 3 * c.flag("use_entity_aware_attention")}}),
+    # Longformer, arXiv 2004.05150: windows in chunks, projections of tokens that see everything, of which a text has
+    # none; its other heads give some to their first ones.
+    "longformer": encoder(
+        encoder_classes("Longformer", "sequence span choice"), ROBERTA | {"none": {"pooler": True, "head": NONE}},
+        only={}, ignore="onnx_export sep_token_id", token_types=TYPES, context=past_padding, position=TABLE,
+        attention={"heads": HEADS, "bias": True, "unused": dict.fromkeys("qkv", 1)}, groups=windows_in_blocks),
+    # ConvBERT, arXiv 2008.02496: half of an attention's columns come of convolutions whose kernels queries make.
+    "convbert": encoder(
+        encoder_classes("ConvBert"), _behind_dense(ACT) | {
+            "mlm": {"head": masked_lm("gelu")}, "choice": {"head": _last_of_convbert}}, token_types=TYPES,
+        embedding_dim=_narrow, ignore="head_ratio", attention=_spans, feed_forward={
+            **plain(), "column_groups": {"up": size("num_groups"), "down": size("num_groups")}}),
     # SqueezeBERT, arXiv 2006.11316: projections in groups of columns.
     "squeezebert": encoder(
         encoder_classes("SqueezeBert"), _always_pooled(BERT), token_types=TYPES,
@@ -245,6 +274,14 @@ ROWS: Final[Rows] = {
         only={**SEES_ALL, "num_landmarks": size("segment_means_seq_len"), "inv_coeff_init_option": False},
         ignore="segment_means_seq_len", position={"kind": "learned", "size": lambda c: CONTEXT(c) + 2},
         attention={"heads": HEADS, "bias": True, "value_convolution": size("conv_kernel_size")}),
+    # YOSO, arXiv 2111.09714, as released: attention by what hashes would be on average; random ones are refused.
+    "yoso": encoder(
+        encoder_classes("Yoso"), _behind_dense("relu") | {
+            "mlm": BERT["mlm"], "span": {"head": classifier(2, "all")},
+            "sequence": {"head": classifier(transform=dense(ACT))}}, token_types=TYPES,
+        only={**SEES_ALL, "use_expectation": True}, ignore="hash_code_len num_hash use_fast_hash lsh_backward",
+        position={"kind": "learned", "size": lambda c: CONTEXT(c) + 2}, attention={
+            "heads": HEADS, "bias": True, "similarity": "collisions", "value_convolution": some("conv_window")}),
     # FNet, arXiv 2105.03824: Fourier transforms in the place of attention.
     "fnet": encoder(
         encoder_classes("FNet", ForPreTraining="pretraining", ForNextSentencePrediction="next"),

@@ -1,7 +1,8 @@
-"""Encoder-decoders that read images: an image encoder, and a decoder of text that attends to it."""
+"""Encoder-decoders of two families: an encoder of images or of text, and a decoder of text that attends to it."""
 
 from __future__ import annotations
 
+from functools import partial
 from math import isqrt
 from typing import Final
 
@@ -11,6 +12,7 @@ from txcalc.huggingface.encoder import ACT, BODY, HEADS, masked_lm
 from txcalc.huggingface.multimodal import family_of, image_tower, part_of
 from txcalc.huggingface.rows import RMS, Family, Rows, gated, read, size
 from txcalc.huggingface.vision import images
+from txcalc.spec.model import Encoder, Stack
 
 
 def captioner(image: Data, text: Data, **more: object) -> Data:
@@ -30,10 +32,35 @@ def rows_of_patches(c: Config, number: str) -> Data:
     return {"kind": "patches", "image": side * patch, "patch": patch, "class_tokens": 0}
 
 
-def _any(c: Config, kind: str) -> Data:
-    """Any image encoder and any decoder that can attend to it, with a projection between two widths."""
+def _text_encoder(c: Config) -> Data:
+    """Any encoder of text, whose pooler runs and is read by nothing."""
+    part, model_type = part_of(c, "encoder", "bert")
+    spec = family_of(part, model_type, ("none",)).build(part, "none")
+    part.ignore("tie_word_embeddings")
+    part.finish()
+    if spec.get("architecture") != "encoder-only":
+        raise part.error("is_decoder", "must be an encoder")
+    pooler, at = {"kind": "dense"} if spec.get("pooler") is True else spec.get("pooler"), spec["position"]
+    own = {"size": spec["context"], **at} if at["kind"] in ("learned", "sinusoidal") else at
+    return {**spec, "pooler": pooler, "position": own}
+
+
+def _both(c: Config, source: Data, text: Data) -> Data:
+    """The two stacks, as far as what they look tokens up in has one shape."""
+    own = {name: part for name, part in source.items() if name in Encoder.names() and name != "d_model"}
+    apart = {*own, "vocab", "context", "architecture", "head", "family", "name", *Stack.names()}
+    for name in sorted(({*source, *text} - apart) | {"d_model"}):
+        if (source.get(name) or None) != (text.get(name) or None):
+            raise c.error("encoder", f"{name} {source.get(name)}, but {text.get(name)} in the decoder: stacks whose "
+                          "embeddings have different shapes are not understood")
+    return captioner(own, text) | {"source_vocab": source["vocab"]}
+
+
+def _any(c: Config, kind: str, *, reads_text: bool = False) -> Data:
+    """Any encoder and any decoder that can attend to it, with a projection between two widths."""
     c.ignore("tie_word_embeddings")
-    image, (text, model_type) = image_tower(c, "vit", name="encoder"), part_of(c, "decoder", "bert")
+    image = _text_encoder(c) if reads_text else image_tower(c, "vit", name="encoder")
+    text, model_type = part_of(c, "decoder", "bert")
     text.ignore("tie_word_embeddings")
     if not text.flag("add_cross_attention", default=False):
         raise text.error("add_cross_attention", "must be true: else nothing reads the encoder")
@@ -46,6 +73,8 @@ def _any(c: Config, kind: str) -> Data:
     text.finish()
     if spec.get("architecture") == "encoder-only" or spec["head"]["kind"] != "lm":
         raise text.error("is_decoder", "must be a decoder with a language model's head")
+    if reads_text:
+        return _both(c, image, spec)
     return captioner(image, spec, projection=image["d_model"] != spec["d_model"] and read_width is None)
 
 
@@ -89,6 +118,7 @@ _PIX2STRUCT_TOWER: Final = images(
     ignore="relative_attention_num_buckets relative_attention_max_distance")
 
 ROWS: Final[Rows] = {
+    "encoder-decoder": Family(partial(_any, reads_text=True), {"EncoderDecoderModel": "lm"}),
     "vision-encoder-decoder": Family(_any, {"VisionEncoderDecoderModel": "lm"}),
     "blip": Family(_blip, {"BlipForConditionalGeneration": "lm"}, ("blip_text_model",)),
     "pix2struct": Family(_pix2struct, {"Pix2StructForConditionalGeneration": "lm"},

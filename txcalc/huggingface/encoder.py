@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
-from txcalc.huggingface.build import Data, labels, rope
+from txcalc.huggingface.build import Data, groups_of, labels, rope
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.rows import (
     LAYERNORM,
@@ -155,6 +155,16 @@ def past_padding(c: Config) -> int:
     if not isinstance(padding, int) or not 0 <= padding < rows - 1:
         raise c.error("pad_token_id", f"must be below max_position_embeddings - 1, got {shown(padding)}")
     return rows - padding - 1
+
+
+def windows_in_blocks(c: Config, layers: str = "num_hidden_layers") -> list[Data]:
+    """Longformer's windows, of an even number of positions, one for all layers or one for each, as groups."""
+    number, given = c.size(layers), c.take("attention_window")
+    each = given if isinstance(given, list) else [given] * number
+    if len(each) != number or not all(type(window) is int and window > 0 and window % 2 == 0 for window in each):
+        raise c.error("attention_window", f"must be even, one for all or one for each of {number} layers, got "
+                      f"{shown(given)}")
+    return groups_of([{"attention": {"blocks": {"length": window // 2}}} for window in each])
 
 
 TYPES: Final = size("type_vocab_size")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from txcalc.huggingface.build import ACTIVATIONS, Data, groups_of, labels, layered
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.encoder import NONE, POST, Heads, classifier, dense
+from txcalc.huggingface.encoder import NONE, POST, Heads, classifier, dense, windows_in_blocks
 from txcalc.huggingface.gemma import ROWS as GEMMA
 from txcalc.huggingface.rows import (
     LAYERNORM,
@@ -372,6 +372,13 @@ ROWS: Final[Rows] = {
     # MVP, arXiv 2206.12131: BART. Its prompts are refused: the class builds none, whatever it says.
     "mvp": _like_bart(seq2seq_classes("Mvp", without=""), only={
         "is_decoder": False, "use_prompt": False}, ignore=f"{_OF_BART} prompt_length prompt_mid_dim"),
+    # LED, arXiv 2004.05150: BART with Longformer's encoder; its QA and classification heads make tokens see everything.
+    "led": encoder_decoder(
+        {"LEDForConditionalGeneration": "lm", "LEDModel": "none"}, ignore="classifier_dropout",
+        source_vocab=_source_vocab, unused_table=_unread_table, context=size("max_decoder_position_embeddings"),
+        position=LEARNED, embedding_norm=True, **AFTER, encoder=_stack("encoder", unused=dict.fromkeys("qkv", 1)) | {
+            "position": {"kind": "learned", "size": size("max_encoder_position_embeddings")},
+            "groups": partial(windows_in_blocks, layers="encoder_layers")}),
     # Marian, the OPUS-MT models: the original Transformer.
     "marian": _bart({"MarianMTModel": "lm", "MarianModel": "none"}, position=SINES, vocab=_marian_vocab,
                     source_vocab=_if_shared(_source_vocab, size("vocab_size")), unused_table=_if_shared(_unread_table),

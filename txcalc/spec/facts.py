@@ -79,6 +79,12 @@ def merges(stack: Stack, before: Sublayers | None = None) -> int:
     return found
 
 
+def block_multiple(stack: Stack) -> int | None:
+    """Positions that a stack is padded to a multiple of, for attention in pairs of blocks; none: it is not."""
+    lengths = [own.blocks.length for own in attentions(stack) if own.kind == "standard" and own.blocks is not None]
+    return 2 * max(lengths) if lengths else None
+
+
 def patches(image: PatchInput) -> int:
     """Patches of one image; a border too narrow for a whole patch is left out, as a convolution does."""
     return (image.image // image.patch) ** 2

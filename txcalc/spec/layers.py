@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from txcalc.spec import resolve
 from txcalc.spec.base import Activation, Count, Curve, Flag, Positive, Size, Spec, Switches, Usual
 from txcalc.spec.errors import FieldError
-from txcalc.spec.projections import AttentionGroups, DenseGroups, UnusedProjections, check_experts
+from txcalc.spec.projections import AttentionGroups, Blocks, DenseGroups, UnusedProjections, check_experts
 from txcalc.spec.rnn import GRU, LSTM, RGLRU, RNN, WKV, Convolution1D, FourierMixing, PatchMerging
 
 # ---------------------------------------------------------------- norms
@@ -105,6 +105,14 @@ class Attention(Spec):
     value_convolution: Annotated[
         Size | None, "positions of a convolution of each head's values that is added to its contexts (Nyströmformer)",
     ] = None
+    blocks: Annotated[Blocks | None, "computed block by block, of positions near each other (Longformer)"] = None
+    span_convolution: Annotated[
+        Size | None, "positions under a kernel that a query makes, whose contexts stand beside the heads' (ConvBERT)",
+    ] = None
+    similarity: Annotated[
+        Literal["softmax", "collisions"],
+        "collisions: a power of the share of their angle, the chance that a key and a query are hashed alike (YOSO)",
+    ] = "softmax"
     unused: Annotated[
         UnusedProjections, "projections for what is not there: queries of entities (LUKE), tokens that see everything",
     ] = UnusedProjections()
@@ -132,6 +140,17 @@ class Attention(Spec):
             raise FieldError(("value_dim",), "values that are keys are as wide: leave it out")
         if self.value_convolution is not None and (self.value_convolution % 2 == 0 or self.kv_heads != self.heads):
             raise FieldError(("value_convolution",), "needs an odd number of positions, and values of every head")
+        plain = (self.kv_heads, self.value_dim, self.window, self.chunk, self.image_window, self.softcap, self.sinks)
+        if (self.similarity != "softmax" or self.blocks) and plain != (self.heads, *(None,) * 5, False):
+            raise FieldError(("blocks" if self.blocks else "similarity",), "needs keys of every head, as wide as their "
+                             "values, and neither masks, caps nor sinks")
+        if self.similarity != "softmax" and self.blocks is not None:
+            raise FieldError(("similarity",), "angles are not counted block by block")
+        if self.span_convolution is not None and (
+                self.span_convolution % 2 == 0 or self.value_dim or self.qk_norm or self.query_experts
+                or self.inner_norm or self.output_gate):
+            raise FieldError(("span_convolution",), "needs an odd number of positions, values as wide as keys, plain "
+                             "queries, and neither gate nor norm")
         check_experts(self)
         for name in ("gate_over", "gate_activation", "gate_bias"):
             if not self.output_gate and getattr(self, name) != self.default(name):
@@ -290,23 +309,6 @@ Recurrent = Annotated[
     | FourierMixing | RGLRU | WKV | PatchMerging,
     Usual("mamba2"),
 ]
-
-
-# ---------------------------------------------------------------- convolution
-
-
-class Convolution(Spec):
-    """A convolution of a block's input over its positions, activated, added to the block's output and normed.
-
-    DeBERTa-v2 has one around its first layer. Each position sees as many neighbours on either side.
-    """
-
-    kernel: Size
-    activation: Activation = "tanh"
-
-    def _check(self) -> None:
-        if self.kernel % 2 == 0:
-            raise FieldError(("kernel",), f"{self.kernel} is even: it would look further to one side")
 
 
 # ---------------------------------------------------------------- feed-forward

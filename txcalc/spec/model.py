@@ -35,8 +35,8 @@ from txcalc.spec.inputs import (
     TokenTable,
     TransformerXLPosition,
 )
-from txcalc.spec.layers import MLA, AnyAttention, Attention, BlockNorm, Convolution, FeedForward, Recurrent
-from txcalc.spec.projections import LanguageAdapter
+from txcalc.spec.layers import MLA, AnyAttention, Attention, BlockNorm, FeedForward, Recurrent
+from txcalc.spec.projections import Convolution, LanguageAdapter, check_crossing
 from txcalc.spec.quantization import Quantization, StoredTensors
 
 Architecture = Literal["decoder-only", "encoder-only", "encoder-decoder"]
@@ -77,8 +77,8 @@ class Sublayers(Spec):
         for name in ("joined", "memory_norm") if isinstance(own, Attention) else ():
             if getattr(own, name):
                 raise FieldError(("attention", name), "only cross_attention has something else to read")
-        if self.cross_attention is not None and self.cross_attention.kv_shared:
-            raise FieldError(("cross_attention", "kv_shared"), "only layers over one sequence share keys and values")
+        if self.cross_attention is not None:
+            check_crossing(self.cross_attention)
 
     def _check_mixers(self) -> None:
         if self.attention is None or self.recurrent is None or self.cross_attention is not None:
@@ -124,7 +124,7 @@ class Stack(Sublayers):
             if self.share_layers:
                 raise FieldError(("share_layers",), "layers that differ cannot share one set of weights")
         if isinstance(self.position, LearnedPosition) and self.position.both_ways:
-            self._check_sides(self.position.size)
+            widths.check_sides(self, self.position.size)
         indexed = False
         own: dict[str, Attention] = {}
         for path, block in located_blocks(self):
@@ -135,7 +135,7 @@ class Stack(Sublayers):
             if self.layers and not any((block.attention, block.recurrent, block.cross_attention, block.feed_forward)):
                 raise FieldError((*path, "attention"), "a block needs attention, recurrent or feed_forward")
             if isinstance(block.attention, Attention) and block.attention.image_window is not None:
-                self._check_squares(block.attention.image_window, block, (*path, "attention", "image_window"))
+                widths.check_squares(self, block.attention.image_window, block, (*path, "attention", "image_window"))
             if isinstance(block.attention, Attention):
                 self._check_keys(block.attention, own, (*path, "attention"))
             if isinstance(self.position, TransformerXLPosition) and block.attention is not None:
@@ -144,23 +144,6 @@ class Stack(Sublayers):
                     and isinstance(block.attention, Attention) and self.position.dim > block.attention.head_dim):
                 raise FieldError(("position", "dim"), f"{self.position.dim} is more than head_dim "
                                  f"{block.attention.head_dim}")
-
-    def _check_squares(self, squares: int, block: Sublayers, path: tuple[str | int, ...]) -> None:
-        """Each square is computed by itself, so they must be alike, and nothing may stand beside them."""
-        if not isinstance(self.input, PatchInput) or unpatched(self.input):
-            raise FieldError(path, "only an image of patches and nothing else is cut into squares")
-        side = self.input.image // self.input.patch // merges(self, block)
-        if side % squares:
-            raise FieldError(path, f"squares of {squares} do not divide an image's {side} x {side} patches")
-        if self.position.kind not in ("none", "learned", "rope") and not getattr(self.position, "per_layer", False):
-            raise FieldError(path, f"a square has no {self.position.kind} positions of its own")
-
-    def _check_sides(self, rows: int) -> None:
-        if not isinstance(self.input, PatchInput) or unpatched(self.input):
-            raise FieldError(("position", "both_ways"), "needs an image of patches, and nothing beside them")
-        side = self.input.image // self.input.patch
-        if rows < side:
-            raise FieldError(("position", "size"), f"{rows} is less than the {side} patches along an image")
 
     def _check_keys(self, attention: Attention, own: dict[str, Attention], path: tuple[str | int, ...]) -> None:
         """A layer without keys and values needs one before it that has its own, of the same sizes."""
@@ -305,8 +288,9 @@ class Model(Stack):
         if (self.architecture == "encoder-decoder") != (self.encoder is not None):
             raise FieldError(("encoder",), "an encoder-decoder needs one, and only it can have one")
         for path, block in located_blocks(self):
-            if self.unread_memory is not None and (self.encoder is not None or block.cross_attention is None):
-                raise FieldError(("unread_memory",), "needs cross_attention in every layer, and no encoder")
+            if self.unread_memory is not None and (
+                    self.encoder is not None or getattr(block.cross_attention, "query_experts", 0) is not None):
+                raise FieldError(("unread_memory",), "needs cross_attention without experts everywhere, and no encoder")
             if block.cross_attention is not None and self.encoder is None and self.unread_memory is None:
                 raise FieldError((*path, "cross_attention"), "needs architecture: encoder-decoder")
             if block.cross_attention is not None and block.cross_attention.joined:

@@ -1,4 +1,4 @@
-"""Projections of a layer in groups of columns or by experts, unused ones, and adapters of languages."""
+"""Projections of a layer in groups of columns or by experts, unused ones, adapters of languages, convolutions."""
 
 from __future__ import annotations
 
@@ -45,6 +45,37 @@ class LanguageAdapter(Spec):
         Literal["none", "again", "own"], "before it; again: the feed-forward's, which stands behind it too",
     ] = "again"
     normed_residual: Annotated[Flag, "what it is added to is what it reads, normed"] = True
+
+
+class Blocks(Spec):
+    """Attention to so many positions on either side, in overlapping chunks of two blocks (arXiv 2004.05150, app. A).
+
+    The stack is padded to whole pairs of blocks; nothing sees the whole sequence (no global tokens).
+    """
+
+    length: Annotated[Size, "positions of a block, which are seen to either side"]
+
+
+class Convolution(Spec):
+    """A convolution of a block's input over its positions, activated, added to the block's output and normed.
+
+    DeBERTa-v2 has one around its first layer. Each position sees as many neighbours on either side.
+    """
+
+    kernel: Size
+    activation: Activation = "tanh"
+
+    def _check(self) -> None:
+        if self.kernel % 2 == 0:
+            raise FieldError(("kernel",), f"{self.kernel} is even: it would look further to one side")
+
+
+def check_crossing(attention: Attention) -> None:
+    """Raise ``FieldError`` for what attention to something else cannot do."""
+    for name in ("kv_shared", "blocks", "similarity", "span_convolution"):
+        if getattr(attention, name) != attention.default(name):
+            raise FieldError(("cross_attention", name), "only layers over one sequence share keys and values, or go by "
+                             "neighbours and angles")
 
 
 def check_experts(attention: Attention) -> None:

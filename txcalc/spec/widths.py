@@ -153,6 +153,13 @@ def _stands_beside(stack: Stack, block: Sublayers, path: Loc, *, causal: bool) -
     if attention.value_convolution is not None and causal:
         raise FieldError((*path, "attention", "value_convolution"), "it sees what comes after: only an encoder can "
                          "have one")
+    for name in ("similarity", "blocks"):
+        scored = stack.position.kind in ("alibi", "relative", "disentangled", "transformer-xl")
+        if getattr(attention, name) != attention.default(name) and (causal or scored):
+            raise FieldError((*path, "attention", name), "only in an encoder whose positions are not in its scores")
+    spans = attention.span_convolution is not None
+    if spans and (causal or stack.position.kind in ("rope", "disentangled", "transformer-xl")):
+        raise FieldError((*path, "attention", "span_convolution"), "only in an encoder whose queries have no positions")
     for name in ("value_convolution", "column_groups"):
         if stack.position.kind in ("disentangled", "transformer-xl") and (
                 getattr(attention, name) != attention.default(name)):
@@ -234,3 +241,23 @@ def _starts(of: str, encoder: Stack | None, path: Loc) -> None:
     if not isinstance(layer, RecurrentCell) or layer.bidirectional != (of == "reverse"):
         kind = "a bidirectional" if of == "reverse" else "a one-directional"
         raise FieldError((*path, "of"), f"{of} needs an encoder that ends in {kind} rnn, lstm or gru")
+
+
+def check_squares(stack: Stack, squares: int, block: Sublayers, path: Loc) -> None:
+    """Each square is computed by itself, so they must be alike, and nothing may stand beside them."""
+    if stack.input.kind != "patches" or unpatched(stack.input):
+        raise FieldError(path, "only an image of patches and nothing else is cut into squares")
+    side = stack.input.image // stack.input.patch // merges(stack, block)
+    if side % squares:
+        raise FieldError(path, f"squares of {squares} do not divide an image's {side} x {side} patches")
+    if stack.position.kind not in ("none", "learned", "rope") and not getattr(stack.position, "per_layer", False):
+        raise FieldError(path, f"a square has no {stack.position.kind} positions of its own")
+
+
+def check_sides(stack: Stack, rows: int) -> None:
+    """Two tables need an image of patches, and a row for each along its side."""
+    if stack.input.kind != "patches" or unpatched(stack.input):
+        raise FieldError(("position", "both_ways"), "needs an image of patches, and nothing beside them")
+    side = stack.input.image // stack.input.patch
+    if rows < side:
+        raise FieldError(("position", "size"), f"{rows} is less than the {side} patches along an image")

@@ -12,6 +12,7 @@ from txcalc.trace import (
     expert_queries,
     megatron,
     nanotron,
+    neighbours,
     norms,
     ops,
     parts,
@@ -243,7 +244,14 @@ def _heads(
         if position is not None and position.kind == "transformer-xl":
             q, *made = distance_scores(t, spec, position, q, given, d, span)
             core = core._replace(bias=made[-1], holds=tuple(made))
-        y = attend(t, q, k, v, core, kernel)
+        if spec.blocks is not None:
+            y = neighbours.overlapping(t, spec.blocks, q, k, v, core)
+        elif spec.similarity == "collisions":
+            y = beside.collisions(t, q, k, v, core)
+        else:
+            y = attend(t, q, k, v, core, kernel)
+        if spec.span_convolution is not None:
+            y = beside.span_convolution(t, spec, x, q, y, spec.span_convolution)
         if spec.value_convolution is not None:
             y = ops.add(t, y, beside.convolved_values(t, spec, v, spec.value_convolution), "value_convolution")
         if spec.output_gate:
@@ -296,6 +304,8 @@ def _beyond_kernels(spec: Attention, position: Position | None) -> str:
         return "a learned relative bias needs the scores' gradient"
     if position is not None and position.kind in ("disentangled", "transformer-xl"):
         return "every query is scored with every distance as well"
+    if spec.similarity != "softmax" or spec.blocks is not None:
+        return f"no kernel of PyTorch goes by {'blocks' if spec.blocks else 'angles'}"
     if spec.softcap is not None:
         return "no kernel of PyTorch caps scores"
     return "no kernel of PyTorch has sinks" if spec.sinks else ""

@@ -16,7 +16,7 @@ from txcalc.trace.sizes import Product, least
 from txcalc.trace.tensors import Number, Tensor
 
 if TYPE_CHECKING:
-    from txcalc.spec.layers import Convolution
+    from txcalc.spec.projections import Convolution
     from txcalc.spec.rnn import GRU, LSTM, RNN, AdditiveAttention, Convolution1D, InitialState
 
     Cell = RNN | LSTM | GRU

@@ -7,8 +7,8 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys, width
-from txcalc.trace import beside, embeddings, encoder_decoders, low_rank, norms, ops, packed, split, tables
+from txcalc.spec.facts import block_multiple, embedding_width, first_attention, is_causal, shares_keys, width
+from txcalc.trace import beside, embeddings, encoder_decoders, low_rank, neighbours, norms, ops, packed, split, tables
 from txcalc.trace.attention import Around, cross_attention, self_attention, unread_attention
 from txcalc.trace.cells import convolve
 from txcalc.trace.distances import query_biases, relative_bias
@@ -21,13 +21,12 @@ from txcalc.trace.layout import WHOLE
 from txcalc.trace.losses import loss
 from txcalc.trace.rank import RECEIVED, heaviest, local
 from txcalc.trace.record import Trace
-from txcalc.trace.recurrent import linear_attention, recurrent
+from txcalc.trace.recurrent import recurrent
 from txcalc.trace.sizes import same, several
 from txcalc.trace.tensors import Number, Tensor
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
-    from txcalc.spec.layers import Mixer
     from txcalc.spec.model import Block, Encoder, Model, Resampler, Stack, Sublayers, Tower
 
 
@@ -66,19 +65,6 @@ def trace(
     if layout.pp > 1 and t.loss is not None and own.holds_sent:
         t.leaves += made.scores.logits  # which a schedule holds until a micro-batch has been back
     check(t)
-    return t
-
-
-def trace_mixer(spec: Mixer, d: Number, workload: Workload) -> Trace:
-    """Run one layer of width ``d`` on the workload's batch and length, causally."""
-    t = Trace(workload)
-    x = t.tensor(workload.batch, workload.seq, d, label="x")
-    if spec.kind == "linear-attention":
-        linear_attention(t, spec, x)
-    elif spec.kind == "standard":
-        self_attention(t, spec, Around(None, causal=True, cached=True), x)
-    else:
-        recurrent(t, spec, x, cached=True)
     return t
 
 
@@ -203,6 +189,7 @@ def _stack(
         causal, fixed = cached or stack.causal_mask, stack.input.kind == "patches"
         around = Around(stack.position, causal=causal, cached=cached, fixed=fixed, memory=memory,
                         shared={} if shares_keys(stack) else None, unread=spec.unread_memory)
+        n = x.shape[1]
         if t.code.targets:
             x, made = encoder_decoders.opened(t, stack, x, causal=causal)
             around = around._replace(made=made)
@@ -211,6 +198,7 @@ def _stack(
                 x = embeddings.embed(t, spec, stack, x, prefix, positions, types)
             if not t.code.holds_inputs:
                 t.hold(x)
+            x = neighbours.padded(t, x, block_multiple(stack))
             around = around._replace(table=_table(t, stack, around, x))
         if positions is not None:
             x, made = tables.tables(t, stack, x, positions, _rotated(stack), cached=cached)
@@ -250,6 +238,7 @@ def _stack(
                                shared=each.shared, each=sum(block.repeat for block in each.blocks))
             for held in (each for pair in (around.shared or {}).values() for each in pair):
                 t.hold(held)
+        x = neighbours.cut(t, x, n) if block_multiple(stack) else x
         x = norms.norm(t, "final_norm", x, stack.norm) if stack.final_norm else x
         return ops.dropout(t, "final_dropout", x) if t.code.drops_last else x
 

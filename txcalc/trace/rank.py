@@ -90,6 +90,9 @@ TOGETHER: Final[tuple[tuple[str, Callable[[Any], bool], dict[str, str]], ...]] =
     ("recurrent layers or convolutions", lambda m: any(
         b.recurrent or b.convolution or getattr(b.feed_forward, "channel_mix", False)
         for _, b in located_blocks(m)), _PARTS),
+    ("attention by neighbours or angles", lambda m: any(
+        getattr(b.attention, name, None) not in (None, "softmax") for _, b in located_blocks(m)
+        for name in ("blocks", "span_convolution", "similarity")), _PARTS),
     ("sinks", lambda m: any(getattr(b.attention, "sinks", False) for _, b in located_blocks(m)), _PARTS),
     ("an indexer", lambda m: any(
         getattr(b.attention, "indexer", None) is not None for _, b in located_blocks(m)), _PARTS),

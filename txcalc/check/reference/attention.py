@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from txcalc.check.reference.beside import ValueConvolution, add_unused
+from txcalc.check.reference.beside import SpanConvolution, ValueConvolution, add_unused
 from txcalc.check.reference.cache import KeyValues, LayerCache
 from txcalc.check.reference.expert_queries import expert_projections
 from txcalc.check.reference.layers import GroupedLinear, Normalization, Options, dropout_or_nothing, linear
+from txcalc.check.reference.neighbours import core_of
 from txcalc.spec.facts import mask_kind
 from txcalc.spec.inputs import RelativePosition, RotaryPosition
 from txcalc.spec.layers import Attention, HeadNorm
@@ -209,10 +210,7 @@ class AttentionCore(nn.Module):
 
 
 class SharedKeys(dict[str, tuple[Tensor, Tensor]]):
-    """The last keys and values that some layer of a stack has made, by their reach: layers without their own read them.
-
-    They are (b, kv, t, hd), those of earlier steps among them.
-    """
+    """The last keys and values (b, kv, t, hd) that some layer of a stack has made, by their reach: others read them."""
 
 
 class Projections(nn.Module):
@@ -222,6 +220,7 @@ class Projections(nn.Module):
     k: nn.Linear | GroupedLinear | None
     v: nn.Linear | GroupedLinear | None
     o: nn.Linear | GroupedLinear | None
+    core: nn.Module
     gate: nn.Linear | None
     q_norm: Normalization | None
     k_norm: Normalization | None
@@ -239,10 +238,12 @@ class Projections(nn.Module):
         self.k = linear(read, kv_heads * head_dim, bias=bias.k, groups=groups.k) if own else None
         apart = own and attention.value_from == "input"
         self.v = linear(read, kv_heads * value_dim, bias=bias.v, groups=groups.v) if apart else None
-        self.o = linear(heads * value_dim, d_model, bias=bias.o, groups=groups.o) if count is None else None
+        taps, spans = attention.value_convolution, attention.span_convolution
+        self.span = None if spans is None else SpanConvolution(attention, d_model, spans)
+        mixed = heads * value_dim * (1 if spans is None else 2)
+        self.o = linear(mixed, d_model, bias=bias.o, groups=groups.o) if count is None else None
         self.query_experts, self.output_experts = expert_projections(attention, d_model)
         add_unused(self, attention, d_model)
-        taps = attention.value_convolution
         self.value_convolution = None if taps is None else ValueConvolution(heads, taps)
         self.gates = heads if attention.gate_over == "head" else heads * value_dim
         gate_bias = bias.q and attention.gate_bias == "q"
@@ -256,9 +257,9 @@ class Projections(nn.Module):
         self.k_norm = _head_norm(attention.qk_norm, kv_heads, head_dim) if own else None
         normed = attention.value_norm if own else None
         self.v_norm = None if normed is None else Normalization(normed, value_dim)
-        self.core = AttentionCore(
-            attention.scale or head_dim**-0.5, options, attention.softcap, heads if attention.sinks else None,
-        )
+        scale = attention.scale or head_dim**-0.5
+        self.core = core_of(attention, scale, options.dropout) or AttentionCore(
+            scale, options, attention.softcap, heads if attention.sinks else None)
         self.dropout = dropout_or_nothing(options.dropout)
 
     def queries(self, x: Tensor) -> Tensor:
@@ -283,12 +284,14 @@ class Projections(nn.Module):
     ) -> Tensor:
         """The core on tensors with heads in front, then the gate that ``x`` gives, then the output projection."""
         if self.value_convolution is None:
-            return self.finish(x, self.core(q, k, v, mask, bias, is_causal))
-        return self.finish(x, self.core(q, k, v, mask, bias, is_causal) + self.value_convolution(v))
+            return self.finish(x, self.core(q, k, v, mask, bias, is_causal), q)
+        return self.finish(x, self.core(q, k, v, mask, bias, is_causal) + self.value_convolution(v), q)
 
-    def finish(self, x: Tensor, context: Tensor) -> Tensor:
+    def finish(self, x: Tensor, context: Tensor, q: Tensor) -> Tensor:
         """Contexts (b, h, n, hd), side by side, gated and normed, to (b, n, d)."""
         context = context.transpose(1, 2).flatten(2).reshape(*x.shape[:2], -1)
+        if self.span is not None:
+            context = torch.cat((context, self.span(x, q.transpose(1, 2).flatten(2))), -1)
         if self.gate is not None:
             gate = self.gate(x)
             if self.gate_bias is not None:
@@ -337,7 +340,6 @@ class SelfAttention(Projections):
         mask = None if self.mask is None else self.mask(past, n, t)
         bias = None if bias is None else bias[..., -t:]
         return self.output(x, q, k, v, mask, bias, self.plain_causal and past == 0)
-
 
     def _own_keys(self, x: Tensor, past: int, cache: LayerCache | None) -> tuple[Tensor, Tensor]:
         k, v = self.keys_and_values(x)

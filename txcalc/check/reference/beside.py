@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from txcalc.check.reference.layers import Normalization, Options, Repeated, activate, dropout_or_nothing
 
@@ -53,6 +55,42 @@ class ValueConvolution(nn.Conv2d):
 
     def __init__(self, heads: int, positions: int) -> None:
         super().__init__(heads, heads, (positions, 1), padding=(positions // 2, 0), bias=False, groups=heads)
+
+
+class SpanConvolution(nn.Module):
+    """ConvBERT's span-based dynamic convolution (arXiv 2008.02496, section 3.2)."""
+
+    def __init__(self, attention: Attention, d_model: int, positions: int) -> None:
+        super().__init__()
+        width, self.heads, self.positions = attention.heads * attention.head_dim, attention.heads, positions
+        self.depthwise = nn.Conv1d(d_model, d_model, positions, padding=positions // 2, groups=d_model, bias=False)
+        self.pointwise = nn.Conv1d(d_model, width, 1, bias=False)
+        self.bias = nn.Parameter(torch.zeros(width, 1))
+        self.kernel, self.v = nn.Linear(width, attention.heads * positions), nn.Linear(d_model, width)
+
+    def forward(self, x: Tensor, q: Tensor) -> Tensor:
+        """X (b, n, d) and its queries (b, n, width) to contexts (b, n, width)."""
+        (b, n, width), reach = q.shape, self.positions // 2
+        span = self.pointwise(self.depthwise(x.transpose(1, 2))) + self.bias
+        kernel = F.softmax(self.kernel(span.transpose(1, 2) * q).view(b * n * self.heads, -1, 1), dim=1)
+        v = F.pad(self.v(x), (0, 0, reach, reach)).unfold(1, self.positions, 1)
+        return (v.reshape(b * n * self.heads, -1, self.positions) @ kernel).view(b, n, width)
+
+
+class Collisions(nn.Module):
+    """YOSO's attention (arXiv 2111.09714, section 3): how likely 9 hashes of a key and a query agree weighs values.
+
+    There is no softmax; contexts are made unit vectors instead.
+    """
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, is_causal: bool
+    ) -> Tensor:
+        """Q, K and V (b, h, n, hd) to (b, h, n, hd); nothing is masked and nothing added."""
+        shape = q.shape
+        q, k, v = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
+        angle = torch.acos(F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(1, 2))
+        return F.normalize((1 - angle / math.pi) ** 9 @ v, dim=-1).view(*shape[:-1], -1)
 
 
 def add_unused(module: nn.Module, attention: Attention, d_model: int) -> None:

@@ -74,7 +74,7 @@ class DisentangledAttention(Projections):
         queries = self._rows(table, self.position_q or self.q, "p2c")
         mask = None if self.mask is None else self.mask(0, n, n)
         context = self.core(q, k, v, mask, (keys, queries), self._distance(n, x.device))
-        return self.finish(x, context)
+        return self.finish(x, context, q)
 
     def _rows(self, table: Tensor, projection: nn.Module | None, score: str) -> Tensor | None:
         if score not in self.position.scores or projection is None:

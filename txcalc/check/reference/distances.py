@@ -87,7 +87,7 @@ class DistanceAttention(Projections):
         t = k.shape[2]
         rows = self.position(self.distances(t)).unflatten(-1, (self.heads, -1))
         mask = None if self.mask is None else self.mask(past, n, t)
-        return self.finish(x, self.core(q, k, v, mask, rows, biases))
+        return self.finish(x, self.core(q, k, v, mask, rows, biases), q)
 
 
 def query_bias(heads: int, head_dim: int) -> nn.Parameter:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import create_selective_checkpoint_contexts, noop_context_fn
 
 from txcalc.check.reference.routed import route, through
-from txcalc.spec import layers
+from txcalc.spec import layers, projections
 from txcalc.spec.base import Activation, Curve
 from txcalc.spec.layers import DenseBias, MoE, Norm
 from txcalc.spec.projections import DenseGroups
@@ -138,7 +138,7 @@ class Normalization(nn.Module):
 class Convolution(nn.Module):
     """A convolution over positions, as many to either side, and an activation."""
 
-    def __init__(self, plan: layers.Convolution, d_model: int, dropout: float) -> None:
+    def __init__(self, plan: projections.Convolution, d_model: int, dropout: float) -> None:
         super().__init__()
         self.conv = nn.Conv1d(d_model, d_model, plan.kernel, padding=plan.kernel // 2)
         self.activation, self.dropout = plan.activation, dropout_or_nothing(dropout)

@@ -23,7 +23,7 @@ from txcalc.check.reference.layers import (
     dropout_or_nothing,
 )
 from txcalc.check.reference.per_layer import PerLayerInputs
-from txcalc.spec.facts import embedding_width, first_attention
+from txcalc.spec.facts import block_multiple, embedding_width, first_attention
 from txcalc.spec.inputs import (
     DisentangledPosition,
     LearnedPosition,
@@ -65,7 +65,7 @@ class StackModules(nn.Module):
         self, model: Model, stack: Stack, options: Options, *, causal: bool, d_model: int, memory: int | None = None
     ) -> None:
         super().__init__()
-        self.plan, self.causal = stack, causal
+        self.plan, self.causal, self.multiple = stack, causal, block_multiple(stack)
         together = options.recompute.partition(":")[2]
         self.together = int(together) if together else None
         self.reads_tokens = isinstance(stack.input, TokenInput)
@@ -176,6 +176,8 @@ class StackModules(nn.Module):
         """
         past, n = 0 if cache is None else cache.length, embedded.shape[1]
         x = self._embed(embedded, types, past, prefix[0] if prefix else None)
+        if self.multiple is not None:
+            x = F.pad(x, (0, 0, 0, -n % self.multiple))
         bias = self.relative(past, n)
         inputs = None if self.per_layer_embedding is None else self.per_layer_embedding(ids, x)
         if self.together is not None:
@@ -193,7 +195,7 @@ class StackModules(nn.Module):
             self.shared_keys.clear()
         if cache is not None:
             cache.length = past + n
-        out: Tensor = self.final_norm(x)
+        out: Tensor = self.final_norm(x if self.multiple is None else x[:, :n])
         return out
 
     def _in_segments(
