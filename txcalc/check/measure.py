@@ -221,7 +221,7 @@ def cache_bytes(
 
 
 def attention_memory(
-    model: Model, batch: int, seq: int, *, eager: bool, dropout: float = 0.0, dtype: torch.dtype = torch.float32,
+    model: Model, batch: int, seq: int, *, eager: bool, dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> AttentionMemory:
     """Kept and peak bytes of the model's first self-attention alone, on ``seq`` tokens, input to output.
@@ -230,7 +230,7 @@ def attention_memory(
     CUDA it is the allocator's own, rounded up by it to 512 bytes a tensor.
     """
     with maker(device) as at:
-        root = build(model, length=seq, eager=eager, dropout=dropout, dtype=dtype, device=at)
+        root = build(model, length=seq, eager=eager, dtype=dtype, device=at)
         stack = root.stack
         attention = next(block.attention for block in stack.blocks_in_order() if block.attention is not None)
         bias = stack.relative(0, seq)

@@ -65,10 +65,7 @@ SMALL_ENOUGH = 200_000_000
 """Parameters up to which a model itself is run with real tensors, not only its sibling."""
 
 
-def validate(
-    spec: Model, *, device: Device = "cpu", one_of_many: bool = False,
-    progress: Callable[[str], None] = lambda step: None,
-) -> Validation:
+def validate(spec: Model, *, device: Device = "cpu", one_of_many: bool = False) -> Validation:
     """Compare every quantity of ``spec`` with the PyTorch reference.
 
     Parameters and eager FLOPs at full size on the meta device; kept activations, caches and flash FLOPs with real
@@ -77,30 +74,24 @@ def validate(
     """
     version, small, rows = f"PyTorch {torch.__version__.partition('+')[0]}", sibling(spec), []
     if device != "fake-cuda":
-        progress("parameters")
         rows.append(parameters(spec))
-        progress("FLOPs")
         rows += flops_rows(spec, eager=True, how="full size, meta", device="meta")
     try:
         if keeps_exactly(spec) and params.params(_traced(spec)) <= SMALL_ENOUGH:
-            progress("activations")
             rows += [kept(spec, case, device, f"full size, {device}") for case in FULL_SIZE]
-        rows += sibling_rows(small, device, progress, one_of_many=one_of_many)
+        rows += _sibling_rows(small, device, one_of_many=one_of_many)
     except NotRun as reason:
         return Validation.of(spec.name, version, (), device=device, left_out=(f"not run: {reason}",))
     gc.collect()  # modules and their hooks point at each other: a long run would keep them all
     return Validation.of(spec.name, version, rows, device=device, left_out=left_out(spec))
 
 
-def sibling_rows(
-    small: Model, device: Device, progress: Callable[[str], None], *, one_of_many: bool = False
-) -> list[Row]:
+def _sibling_rows(small: Model, device: Device, *, one_of_many: bool) -> list[Row]:
     """What is compared on a small model; once for all models that have the same one."""
     turn, rows = crc32(structure(small).encode()) if one_of_many else None, list[Row]()
     for name, part in PARTS.items():
         if device == "fake-cuda" and not part.on_fakes:
             continue
-        progress(name)
         key = name, device, part.of(small), one_of_many
         if key not in _SEEN:
             _SEEN[key] = tuple(part.rows(small, device, turn))

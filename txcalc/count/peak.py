@@ -5,17 +5,17 @@ These are bytes beside weights, optimizer states and inputs; ``txcalc.count.step
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count as counter
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from txcalc.count.entries import Entry
 from txcalc.count.lifetimes import moments
 from txcalc.count.moments import ONCE, Middle, Mode, Moment, Moments, Pass
-from txcalc.count.turns import Group, Memory, Turns, count
+from txcalc.count.turns import Memory, Turns, count
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Number
 
@@ -42,17 +42,12 @@ def peak(trace: Trace, *, in_place: bool = True) -> Peak:
     return Peak(most, moment.phase, moment.path, turns, where)
 
 
-def alive(
-    trace: Trace, where: Where, *, in_place: bool = True, mode: Mode = ONCE,
-    groups: Container[str] = get_args(Group),
-) -> Iterator[Entry]:
-    """What of these ``groups`` is alive at a moment of a run on ints or symbols, by the operation that made it."""
+def alive(trace: Trace, where: Where, *, in_place: bool = True, mode: Mode = ONCE) -> Iterator[Entry]:
+    """What is alive at a moment of a run on ints or symbols, by the operation that made it."""
     made: dict[str, Op] = {}
     number = counter(1)
 
     def amount(memory: Memory) -> _Sum:
-        if memory.group not in groups:
-            return none
         made[memory.op.path] = memory.op
         return _Sum(number, (memory.op.path, memory.what, memory.group, memory.bytes, memory.shape))
 

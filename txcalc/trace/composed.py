@@ -35,7 +35,7 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, source: Tenso
     if mask is not None and not scored(t):
         core = core._replace(heads=heads._replace(keys=heads.queries))
     kernel, local = choose(t, core), t.code.holds_sublayers == "sublayer"
-    with t.frame(x, *(() if local else rebound(t, "weights"))):
+    with t.frame(x, *(() if local else rebound(t))):
         project = partial(_projected, source=source) if t.code.qkv == "apart" else _projected_together
         repeated = not same(core.heads.keys, heads.keys)
         in_front = pads(t, kernel, heads) or (kernel == "math" and heads.grouped)

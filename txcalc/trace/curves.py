@@ -97,11 +97,12 @@ def cap(t: Trace, name: str, x: Tensor) -> Tensor:
         return ops.scaled(t, name, tanh, kind="shift")
 
 
-def divide(t: Trace, name: str, a: Tensor, b: Tensor, *, in_place: bool = False) -> Tensor:
+def normalize(t: Trace, a: Tensor, b: Tensor, *, in_place: bool = False) -> Tensor:
     """``a / b`` with one column in ``b``: keeps both. The gradient of ``b`` is ``-grad * (a / b / b)``, made first.
 
     ``in_place``: ``a`` becomes the result, and what is kept is a copy of it.
     """
+    name = "normalize"
     last: Steps = ((ops.to(b),), (ops.to(a),))
     if several(t, a.shape[-1]):
         last = ((ops.temporary(a),), (ops.to(a),), (ops.summed(b),))

@@ -31,7 +31,7 @@ def route(t: Trace, spec: MoE, tokens: Tensor) -> tuple[Tensor, Tensor]:
              backward=ops.into_zeros(ops.to(scores)))
         if spec.normalize:
             sums = parts.sum_of(t, "normalize", weights, n, 1, label="sum of weights")
-            weights = curves.divide(t, "normalize", weights, sums, in_place=True)
+            weights = curves.normalize(t, weights, sums, in_place=True)
         if t.code.router == "narrow":
             weights = ops.cast(t, "router_cast", weights, logits.role)
         return weights, chosen
@@ -64,7 +64,7 @@ def route_in_groups(t: Trace, spec: MoE, tokens: Tensor) -> tuple[Tensor, Tensor
              backward=ops.into_zeros(ops.to(scores)))
         if spec.normalize:
             total = ops.shifted(t, "normalize", parts.sum_of(t, "normalize", weights, n, 1, label="sum of weights"))
-            weights = curves.divide(t, "normalize", weights, t.hold(total), in_place=True)
+            weights = curves.normalize(t, weights, t.hold(total), in_place=True)
         return ops.scaled(t, "router_scale", t.hold(weights)), t.hold(chosen)
 
 

@@ -365,7 +365,7 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
     """One sublayer with its residual connection and norms, as far as it has them, placed as the spec says."""
     place = block.norm.placement if block.norm.on_attention or name != "attention" else None
     attends, local = name != "feed_forward", t.code.holds_sublayers == "sublayer"
-    with t.frame(x, *(tables.rebound(t, "weights") if local and attends else ()), name="sublayer"):
+    with t.frame(x, *(tables.rebound(t) if local and attends else ()), name="sublayer"):
         h = norms.norm(t, f"{name}_norm", x, block.norm) if place in ("pre", "sandwich") else x
         if t.code.holds_sublayers == "layer" or (local and attends):
             t.hold(h)

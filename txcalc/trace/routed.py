@@ -91,7 +91,7 @@ def route(
             weights = ops.softmax(t, "router_softmax", weights)
         elif normalize:
             sums = parts.sum_of(t, "normalize", weights, tokens, 1, label="sum of weights")
-            weights = curves.divide(t, "normalize", weights, sums)
+            weights = curves.normalize(t, weights, sums)
         return weights, chosen
 
 

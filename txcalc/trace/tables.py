@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from txcalc.spec.facts import located_blocks
 from txcalc.trace import cache, ops
 from txcalc.trace.cores import Core, added_mask
-from txcalc.trace.kinds import Call
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import same, several
 from txcalc.trace.tensors import Number, Role, Tensor
@@ -196,6 +195,6 @@ def _rotary_tables(
         return ops.cast(t, name, cos, role), ops.cast(t, name, sin, role)
 
 
-def rebound(t: Trace, call: Call) -> list[Tensor]:
-    """What a ``call`` held by a name that is given to something else now, for who does so to hold."""
-    return [t.calls[call].pop() for _ in t.calls[call][:]]
+def rebound(t: Trace) -> list[Tensor]:
+    """Weights that a call held by a name that is given to something else now, for who does so to hold."""
+    return [t.calls["weights"].pop() for _ in t.calls["weights"][:]]
