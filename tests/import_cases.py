@@ -187,6 +187,11 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "v_head_dim": [10, 6], "n_routed_experts": [5], "n_shared_experts": [1, 2], "first_k_dense_replace": [0, 1, 2],
         "attention_bias": [True, False], "num_hidden_layers": [3, 4], "num_key_value_heads": [4],
         "num_attention_heads": [4]},
+    "mistral4": LLAMA | EXPERTS | {
+        "kv_lora_rank": [14, 22], "q_lora_rank": [None, 26], "qk_nope_head_dim": [6], "qk_rope_head_dim": [4, 8],
+        "v_head_dim": [10, 6], "n_routed_experts": [8], "n_shared_experts": [1, 2], "first_k_dense_replace": [0, 1, 2],
+        "attention_bias": [True, False], "num_hidden_layers": [3, 4], "n_group": [2], "topk_group": [1],
+        "num_key_value_heads": [4], "num_attention_heads": [4], "num_experts_per_tok": [2]},
     "deepseek_v3": LLAMA | EXPERTS | {
         "kv_lora_rank": [14, 22], "q_lora_rank": [None, 26], "qk_nope_head_dim": [6], "qk_rope_head_dim": [4, 8],
         "v_head_dim": [10, 6], "n_routed_experts": [8], "n_shared_experts": [1, 2], "first_k_dense_replace": [0, 1, 2],

@@ -127,6 +127,8 @@ def _dots3_window(c: Config) -> Fields:
 ROWS: Final[Rows] = {
     "deepseek_v2": v3("DeepseekV2", layers=[sparse(routed("softmax-topk"), _FIRST_DENSE)]),
     "deepseek_v3": v3("DeepseekV3", layers=[sparse(grouped, _FIRST_DENSE)]),
+    # Mistral Small 4: DeepSeek V3 with DeepSeek V2's router.
+    "mistral4": v3("Mistral4", layers=[sparse(lambda c: {**grouped(c), "routing": "softmax-topk"}, _FIRST_DENSE)]),
     "kimi_k2": v3("DeepseekV3", layers=[sparse(grouped, _FIRST_DENSE)]),
     "deepseek_v32": v32("DeepseekV32", layers=[_V32_EXPERTS]),  # an indexer in every layer chooses the keys of a query
     "glm4_moe_lite": v3("Glm4MoeLite", layers=[sparse(routed(), listed_sparse(after(1)))], only={
