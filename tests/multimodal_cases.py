@@ -196,6 +196,9 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
         TIED | {"vision_feature_layer": [-1, -2, 2, [-2, -3]], "multimodal_projector_bias": [True, False],
                 "projector_hidden_act": ["gelu", "relu"]},
     ),
+    "video_llava": (
+        text("llama", "qwen2", tie_word_embeddings=[True, False]), [tower("clip_vision_model", LAYERS)],
+        TIED | {"vision_feature_layer": [-1, -2], "multimodal_projector_bias": [True, False]}),
     "llava_next_video": (
         text("llama"), [tower("clip_vision_model", LAYERS)], TIED | {"vision_feature_layer": [-1, -2]}),
     "llava_onevision": (

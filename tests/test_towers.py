@@ -85,6 +85,7 @@ CASES: dict[str, dict[str, Any]] = {
         {"width": 13, "activation": "gelu", "bias": True}, {"width": 11}], "hidden": [{"width": 9}]}},
     "a vocabulary of patches": {"input": PLAIN, "projector": {"merge": 2, "hidden": [
         {"width": 13, "norm": {}, "softmax": True, "padding": 3}]}},
+    "another for films": {"twin": True, "pooler": {"kind": "norm"}, "projector": {"unused_layers": 1}},
     "newlines": {"projector": {"separators": 2}},
     "with registers": {"input": {**IMAGE, "registers": 2}, "projector": {"merge": 2}},
     "squares that attend by themselves": {

@@ -31,6 +31,7 @@ MODELS: Final[Rows] = (
     ("newlines between an image's positions", lambda spec: bool(_projector(spec, "separators"))),
     ("a tower without layers, or patches that are normed", lambda spec: spec.tower is not None and (
         not spec.tower.layers or getattr(spec.tower.input, "normed", False))),
+    ("a second tower", lambda spec: spec.tower is not None and spec.tower.twin),
     ("layers of patches before they are merged", lambda spec: bool(_projector(spec, "patchwise"))),
     ("a softmax in a projector", lambda spec: any(layer.softmax or layer.padding for layer in _projector(
         spec, "hidden") or ())),

@@ -177,7 +177,7 @@ def _layer(c: Config, width: Value, act: Value = _projector, bias: Value = True)
     return dict(read(c, {"width": width, "activation": act, "bias": bias}))
 
 
-def _llava(c: Config, text: Data, tower: Data) -> Part:
+def llava(c: Config, text: Data, tower: Data) -> Part:
     """Patches as a layer before the tower's last has them, through two layers."""
     bias = c.flag("multimodal_projector_bias")
     _only_patches_are_read(c, tower)
@@ -185,7 +185,7 @@ def _llava(c: Config, text: Data, tower: Data) -> Part:
 
 
 def _llava_next(c: Config, text: Data, tower: Data) -> Part:
-    return {**read(c, _llava(c, text, tower)), "separators": 1}
+    return {**read(c, llava(c, text, tower)), "separators": 1}
 
 
 def _vipllava(c: Config, text: Data, tower: Data) -> Part:
@@ -348,7 +348,7 @@ def _gemma3(c: Config, kind: str, *, either: bool = False) -> Data:
 # ---------------------------------------------------------------- rows
 
 _SIGLIP: Final = "siglip_vision_model"
-_TILES: Final = "ignore_index vocab_size image_seq_length image_grid_pinpoints"
+TILES: Final = "ignore_index vocab_size image_seq_length image_grid_pinpoints"
 
 # How a processor cuts images, in the configurations of LFM2-VL.
 _CUTTING: Final = ("do_image_splitting encoder_patch_size max_image_tokens max_num_patches max_pixels_tolerance "
@@ -366,15 +366,15 @@ ROWS: Final[Rows] = {
     "shieldgemma2": Family(partial(_gemma3, either=True), {
         "ShieldGemma2ForImageClassification": "lm", **seeing_classes("Gemma3")}),
     # LLaVA 1.5, arXiv 2310.03744; ViP-LLaVA, arXiv 2312.00784.
-    "llava": seeing("Llava", "llama", "clip_vision_model", _llava, either=True, ignore=_TILES),
+    "llava": seeing("Llava", "llama", "clip_vision_model", llava, either=True, ignore=TILES),
     "vipllava": seeing("VipLlava", "llama", "clip_vision_model", _vipllava,
                        ignore="ignore_index vocab_size image_seq_length"),
     # LLaVA-NeXT and its successors: an image here is one tile, as large as the tower's; newlines stand between rows.
-    "llava_next": seeing("LlavaNext", "llama", "clip_vision_model", _llava_next, ignore=_TILES),
+    "llava_next": seeing("LlavaNext", "llama", "clip_vision_model", _llava_next, ignore=TILES),
     "llava_next_video": seeing(
-        "LlavaNextVideo", "llama", "clip_vision_model", _llava_next, ignore=f"{_TILES} video_seq_length "
+        "LlavaNextVideo", "llama", "clip_vision_model", _llava_next, ignore=f"{TILES} video_seq_length "
         "spatial_pool_stride spatial_pool_out_channels", only={"spatial_pool_mode": ("average", "max")}),
-    "llava_onevision": seeing("LlavaOnevision", "qwen2", _SIGLIP, _llava_next, ignore=f"{_TILES} vision_aspect_ratio"),
+    "llava_onevision": seeing("LlavaOnevision", "qwen2", _SIGLIP, _llava_next, ignore=f"{TILES} vision_aspect_ratio"),
     # PaliGemma, arXiv 2407.07726.
     "paligemma": seeing("PaliGemma", "gemma", _SIGLIP, _paligemma, text_ignore="num_image_tokens",
                         ignore="ignore_index vocab_size hidden_size num_image_tokens", before=_sees_both_ways),

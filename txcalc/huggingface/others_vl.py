@@ -7,7 +7,17 @@ from typing import Any, Final
 from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import IRRELEVANT, Config
 from txcalc.huggingface.encoder import HEADS
-from txcalc.huggingface.multimodal import family_of, head_of, part_of, seeing, seeing_classes, text_stack, whole_squares
+from txcalc.huggingface.multimodal import (
+    TILES,
+    family_of,
+    head_of,
+    llava,
+    part_of,
+    seeing,
+    seeing_classes,
+    text_stack,
+    whole_squares,
+)
 from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Part, Rows, flag, gated, read
 from txcalc.huggingface.staged import MERGES
 from txcalc.huggingface.vision import SIDE, attention, images, patches, side_of, vit_tower
@@ -107,6 +117,15 @@ def _minicpm(prefix: str, model_type: str) -> Family:
     return Family(build, seeing_classes(prefix), (f"{model_type}_vision",))
 
 
+def _video_llava(c: Config, kind: str) -> Data:
+    """LLaVA with another tower of the same sizes."""
+    spec = _VIDEO_LLAVA.build(c, kind)
+    return {**spec, "tower": {**spec["tower"], "twin": True}}
+
+
+_VIDEO_LLAVA: Final = seeing("VideoLlava", "llama", "clip_vision_model", llava, ignore=f"{TILES} video_seq_length")
+
+
 def _ovis2(c: Config, text: Data, tower: Data) -> Part:
     """Squares of patches as words of a vocabulary of images: how likely each is, times a table of theirs."""
     c.only("hidden_size", text["d_model"])
@@ -128,6 +147,8 @@ ROWS: Final[Rows] = {
     "gemma4_unified": Family(_gemma4_unified, seeing_classes("Gemma4Unified"), ("gemma4_unified_vision",)),
     "minimax_m3_vl": Family(_minimax_m3, {
         "MiniMaxM3SparseForConditionalGeneration": "lm", "MiniMaxM3VLModel": "none"}, ("minimax_m3_vl_vision",)),
+    # Video-LLaVA, arXiv 2311.10122.
+    "video_llava": Family(_video_llava, _VIDEO_LLAVA.classes),
     "minicpmv4_6": _minicpm("MiniCPMV4_6", "minicpmv4_6"), "minicpmv4_7": _minicpm("MiniCPMV4_7", "minicpmv4_7"),
     "minicpm_ocr": _minicpm("MiniCPMOcr", "minicpm_ocr"),
     # Ovis 2, arXiv 2405.20797: patches are normed before positions are added, as many values as a norm on the sum.

@@ -1,9 +1,8 @@
 """What a model is: frozen, validated sizes and switches, and nothing that is computed from them.
 
-A uniform model is flat: the fields of its one repeated block stand at the top level. A model whose layers
-differ lists ``groups``; each block there gives only what differs and takes the rest from the top level.
-After validation every default is filled in (``kv_heads``, ``head_dim``, the encoder, the groups), so that a
-dumped spec stands on its own and the programs that read it never have to ask what a missing value means.
+A uniform model is flat: the fields of its one repeated block stand at the top level. A model whose layers differ lists
+``groups``; each block there gives only what differs. After validation every default is filled in (``kv_heads``,
+``head_dim``, the encoder, the groups), so that programs that read it never ask what a missing value means.
 
 Sizes are ints here, and every check on a size is made here. The programs under ``txcalc.trace`` also run on
 symbols and arrays, which enter a validated spec through ``replaced``.
@@ -200,6 +199,7 @@ class Tower(Stack):
 
     d_model: Size
     layers: Annotated[Count, "0: its inputs alone, projected (Fuyu)"]
+    twin: Annotated[Flag, "another one of the same sizes, for films, of which there are none (Video-LLaVA)"] = False
     pooler: Pooler | None = None
     projector: Annotated[Projector | None, "feeds the main stack"] = None
     resampler: Annotated[Resampler | None, "between a projector's hidden layers and its last one"] = None
@@ -360,7 +360,7 @@ class Model(Stack):
         if self.source_vocab is not None and self.encoder is None:
             raise FieldError(("source_vocab",), "needs architecture: encoder-decoder")
         if self.unused_table and self.source_vocab is None:
-            raise FieldError(("unused_table",), "needs source_vocab: stacks that share a table both read it")
+            raise FieldError(("unused_table",), "needs source_vocab, without which stacks share a table")
         if self.contact_head and (self.groups is not None or self.attention is None):
             raise FieldError(("contact_head",), "needs attention, and layers that are alike")
 

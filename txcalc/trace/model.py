@@ -132,6 +132,10 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> tuple[Tensor, Tensor | None]:
                    unused=0 if projector is None else projector.unused_layers)
         with t.scope("", back=1 if projector is None else 0):
             pooled = x.view(count, tower.d_model) if tower.pooler is None else pool(t, tower, x)
+        if tower.twin:
+            with t.scope("twin", copies=1, active=0, calls=0, repeat=True):
+                other = _stack(t, spec, tower, _read(t, tower, 0, length, tower.d_model), cached=False)
+                other = other if tower.pooler is None else pool(t, tower, other)
         reads = None if tower.resampler is None else partial(_resample, t, spec, tower.resampler)
         made = None if projector is None else project(t, "projector", projector, tower, x, spec.d_model, reads)
         for i, deep in enumerate(tower.deepstack):
@@ -227,15 +231,12 @@ def _stack(
             return x
 
         with t.frame():
-            if stack.groups is None and t.size(stack.layers) == 0:
-                pass
-            elif stack.groups is None:
+            if stack.groups is None and t.size(stack.layers) != 0:
                 x = _turns(t, "layers", stack.layers, partial(layer, stack), x, shared=stack.share_layers,
                            unused=unused, within="layer", apart=around.made is not None and bool(around.made.bias))
-            else:
-                for g, each in enumerate(stack.groups):
-                    x = _turns(t, f"layers.{g}", each.repeat, partial(group, each.blocks), x,
-                               shared=each.shared, each=sum(block.repeat for block in each.blocks))
+            for g, each in enumerate(stack.groups or ()):
+                x = _turns(t, f"layers.{g}", each.repeat, partial(group, each.blocks), x,
+                           shared=each.shared, each=sum(block.repeat for block in each.blocks))
             for held in (each for pair in (around.shared or {}).values() for each in pair):
                 t.hold(held)
         x = neighbours.cut(t, x, n) if block_multiple(stack) else x

@@ -28,7 +28,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     },
     model.Stack: _STACK,
     model.Encoder: _STACK | {"d_model", "pooler", "projection"},
-    model.Tower: _STACK | {"d_model", "pooler", "projector", "deepstack", "resampler"},
+    model.Tower: _STACK | {"d_model", "pooler", "projector", "deepstack", "twin", "resampler"},
     model.Resampler: _STACK | {"d_model"},
     model.Group: {"repeat", "blocks", "shared"},
     model.Block: _SUBLAYERS | {"repeat"},

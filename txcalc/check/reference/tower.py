@@ -136,6 +136,8 @@ class TowerModules(StackModules, Reader):
         self.add_reader(tower.input, width)
         extra = unpatched(tower.input) if isinstance(tower.input, PatchInput) else 0
         self.pooler = build_pooler(tower.pooler, tower.norm, width, extra, options)
+        self.twin = TowerModules(model, tower.replaced(twin=False, projector=None, deepstack=(), resampler=None),
+                                 options) if tower.twin else None
         specs = () if tower.projector is None else (tower.projector, *tower.deepstack)
         flat = not isinstance(tower.input, PatchInput)
         reader = tower.resampler
