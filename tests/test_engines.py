@@ -71,6 +71,16 @@ def test_a_pool_holds_what_it_holds_by_hand(
     assert found.pool_bytes == size + 1
 
 
+@pytest.mark.parametrize(("tp", "each"), [
+    (1, (96 + 192) + 2 * (96 + 64) + (192 + 96) + 2 * (96 + 42) + (42 + 96)),
+    (2, (96 + 96) + 2 * (96 + 32) + (96 + 96) + 2 * (96 + 21) + (21 + 96)),  # q, k and v, o, up and gate, down
+])
+def test_slots_of_adapters_have_both_factors_of_every_matrix(tp: int, each: int) -> None:
+    spec = Model.from_data(LLAMA | {"feed_forward": LLAMA["feed_forward"] | {"d_ff": 42}})
+    made = serving(spec, {"engine": "vllm", "max_loras": 3, "max_lora_rank": 8, "tp": tp})
+    assert {row.what: row.bytes for row in made.held}["slots of adapters"] == 7 * each * 3 * 8 * 2
+
+
 def test_each_sequence_takes_its_own_blocks() -> None:
     """Of 33, 17 and 5 tokens, and 12 more of each, are 3, 2 and 2 blocks of 16; as long as the longest 9."""
     made = serving(MODELS["llama"], {"engine": "vllm@0.11", "lengths": "33,17, 5", "new": 12})
@@ -278,6 +288,9 @@ def test_as_many_layers_as_fit_stay_on_the_card() -> None:
     (("gpt2", "--engine", "llama.cpp", "--v-dtype", "fp8"), "not in fp8"),
     (("gpt2", "--engine", "vllm", "--reserve", "1GiB", "--device", "t4"), "--utilization"),
     (("gpt2", "--engine", "llama.cpp", "--lengths", "3,5"), "goes by the longest"),
+    (("gpt2", "--engine", "sglang", "--max-loras", "3"), "is vLLM's"),
+    (("gpt2", "--engine", "vllm", "--max-lora-rank", "7"), "takes 1, 8"),
+    (("mixtral-8x7b", "--engine", "vllm", "--max-loras", "2"), "adapters of mixtral-8x7b's layers"),
     (("gpt2", "--offload", "layers:3"), "give --engine"), (("gpt2", "--engine", "vllm", "-ngl", "3"), "llama.cpp's"),
     (("gpt2", "--engine", "llama.cpp", "--offload", "layers:13"), "gpt2 has 12 layers, and 13 of them cannot"),
     (("gpt2", "--engine", "llama.cpp", "--offload", "layers:3", "-ngl", "3"), "give one of them"),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from txcalc.answer.devices import MIB
 from txcalc.answer.engines import GIB, Engine, Setup
 from txcalc.answer.report import Kind
+from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks
 from txcalc.spec.model import Model
 from txcalc.trace.record import Op, Trace
@@ -43,6 +44,8 @@ def work(t: Trace, of: Engine, setup: Setup) -> Iterator[Amount]:
         yield Amount("compute buffer", compute_buffer(t, of, setup), rule.source, "estimate")
     if "rotary tables" in of.rules:
         yield Amount("rotary tables", rotary_tables(t), of.rules["rotary tables"].source)
+    if setup.loras:
+        yield Amount("slots of adapters", lora_slots(t, of, setup), of.rules["ranks of adapters"].source, "estimate")
     if "bytes of a sampled logit" in of.rules:
         users = setup.users or of.of_memory("sequences of a pass", setup.memory)
         yield Amount("activation peak", activation_peak(t, of, setup.chunk, users, setup.tp),
@@ -51,6 +54,27 @@ def work(t: Trace, of: Engine, setup: Setup) -> Iterator[Amount]:
         rule = of.rules["outside PyTorch"]
         more = of.value("outside PyTorch, several ranks") if setup.tp > 1 else 0
         yield Amount("outside PyTorch", (rule.value + more) * MIB, rule.source, "estimate")
+
+
+def lora_slots(t: Trace, of: Engine, setup: Setup) -> int:
+    """Bytes of factors for every matrix of attention and feed-forward layers: an estimate, as some classes have more
+    for embeddings and the head, or one factor for what is projected together. Raises ``SpecError`` for other layers."""
+    ranks = of.value("ranks of adapters")
+    if setup.rank not in ranks:
+        raise SpecError(f"{of.called} takes {', '.join(map(str, ranks))}", field="max_lora_rank")
+    blocks = [block for _, block in located_blocks(t.model)]
+    if any(b.recurrent or getattr(b.attention, "kind", "") == "mla" or getattr(b.feed_forward, "kind", "") == "moe"
+           for b in blocks):
+        raise SpecError(f"what {of.title} sets aside for adapters of {t.model.name}'s layers is not known",
+                        field="max_loras")
+    size = Fraction(0)
+    for op, often in t.placed:
+        if op.kind.name == "linear" and op.matrix and op.within.layer:
+            rows, columns = dict(op.weights)["weight"]
+            by_row = op.part in ("attention output", "down")
+            parts = (Fraction(columns, setup.tp), rows) if by_row else (columns, on_rank(op, t, rows, setup.tp))
+            size += int(often.calls) * sum(parts, Fraction(0))
+    return -int(-size * setup.loras * setup.rank * BYTES[t.workload.dtype] // 1)
 
 
 def rotary_tables(t: Trace) -> int:

@@ -226,6 +226,8 @@ class Setup(NamedTuple):
     users: int | None = None  # at once
     memory: int | None = None  # bytes of the card
     tp: int = 1  # ranks
+    loras: int = 0  # slots of adapters
+    rank: int = 16  # the most that one of them has
 
 
 def pool(found: Sequence[Layers], of: Engine, setup: Setup) -> Pool:

@@ -90,6 +90,8 @@ class Served(Together, total=False):
     v_dtype: w.KvDType
     gpu_layers: Size
     drafter: Size
+    max_loras: Size
+    max_lora_rank: Size
 
 
 def find(model: Model | str) -> Named:
@@ -117,7 +119,8 @@ def fields(batch: Size, seq: Size | None, phase: str, run: Mapping[str, Any]) ->
     return {name: _read(name, value) for name, value in given.items()}
 
 
-_NUMBERS: Final = (*w.LEAST, *AXES, "zero", "gpus", "global_batch", "new", "context", "chunk", "drafter", "gpu_layers")
+_NUMBERS: Final = (*w.LEAST, *AXES, "zero", "gpus", "global_batch", "new", "context", "chunk", "drafter", "gpu_layers",
+                   "max_loras", "max_lora_rank")
 
 
 def _read(name: str, value: object) -> object:

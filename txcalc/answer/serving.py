@@ -26,7 +26,7 @@ from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload, plain
 
 OPTIONS: Final = ("utilization", "context", "pool", "tp", "chunk", "drafter", "swa_full", "v_dtype", "gpu_layers",
-                  "offload")
+                  "offload", "max_loras", "max_lora_rank")
 """What is given to an engine beside a workload."""
 _STORED: Final = ("dtype", "weights", "kv_block", "kernels")
 
@@ -196,9 +196,7 @@ def serving(
     spec: Model, given: Mapping[str, Any], card: str | None = None, reserve: str | None = None, shared: bool = True
 ) -> Serving:
     """The model in the ``engine`` of the given fields. ``shared``: sequences share cells where none are asked for.
-
-    Raises ``SpecError`` for what the engine does not run or admit.
-    """
+    Raises ``SpecError`` for what the engine does not run or admit."""
     given = plain(given)
     of = engine(given["engine"])
     _check(spec, given, of)
@@ -215,7 +213,8 @@ def serving(
     chunk = of.chunk(given.get("chunk"), memory, context)
     alone = "sequences" not in of.rules or "batch" in given or not shared
     setup = Setup(given.get("kv_block"), chunk, bool(given.get("swa_full")), 1 if alone else of.value("sequences"),
-                  context, given.get("batch"), memory, tp)
+                  context, given.get("batch"), memory, tp, given.get("max_loras", int("max_lora_rank" in given)),
+                  given.get("max_lora_rank", 16))
     values = None if given.get("v_dtype") is None else _kv_dtype(of, given, "v_dtype")
     moved = _moved(spec, of, given.get("offload"), given.get("gpu_layers"))
     every = layers(t, of, tp, given.get("drafter") or 0, values)
@@ -243,7 +242,7 @@ def _moved(spec: Model, of: Engine, text: str | None, on_card: int | None) -> Of
 
 
 def _on_cards(made: Serving, moved: Offload) -> Serving:
-    """With what is held on a card, and what of it may be."""
+    """With what is held on a card."""
     t, rows = made.trace, [(row.op, int(row.value)) for row in weights.entries(made.trace)]
     host, shares = 0, [(sum((on_rank(op, t, size, made.tp) for op, size in rows), Fraction(0)), Fraction(1))]
     if not made.of.splits:
