@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 def linear(
     t: Trace, name: str, x: Tensor, d_out: Number, adapter: Adapter, *, bias: bool, tied: str | None, part: Part,
-    copied: bool,
+    copied: bool, joined: dict[str, tuple[Number, Part]] | None = None,
 ) -> Tensor:
-    """``lora.Linear.forward``, or ``Linear4bit.forward`` on packed weights."""
+    """``lora.Linear.forward``, or ``Linear4bit.forward`` on packed weights. ``joined``: layers in one matrix."""
     with t.frame(x):
-        y = ops.dense(t, name, x, d_out, bias=bias, tied=tied, part=part, copied=copied)
+        y = ops.linears(t, x, joined, bias=bias, adapted=True) if joined else ops.dense(
+            t, name, x, d_out, bias=bias, tied=tied, part=part, copied=copied)
         packed, own = t.frozen is not None and t.frozen.packing is not None, tied or f"{t.path(name)}.weight"
-        with t.scope(name):
+        with t.scope("_".join(joined or (name,))):
             y = ops.copy(t, "clone", y) if packed else y
             wide = Role.FLOAT32 if adapter.dtype in (None, "fp32") else Role.ACTIVATION
             x = t.hold(ops.cast(t, "cast", x, wide))
