@@ -10,7 +10,7 @@ from tests.totals import backward_flops
 from txcalc.count import activations, flops, kv_cache, params
 from txcalc.count.layer import alone
 from txcalc.models.load import load
-from txcalc.spec.complaints import InvalidSpec
+from txcalc.spec.invalid import InvalidSpec
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace

@@ -16,9 +16,9 @@ from steps import steps
 
 from txcalc.spec import yaml as module
 from txcalc.spec.base import Flag, Least, Positive, Size, Spec, Usual
-from txcalc.spec.complaints import InvalidSpec
 from txcalc.spec.errors import FieldError, SpecError, nearest
 from txcalc.spec.files import MAX_DEPTH, Document, read_text
+from txcalc.spec.invalid import InvalidSpec
 from txcalc.spec.yaml import dump_yaml, read_yaml
 
 

@@ -17,6 +17,7 @@ from txcalc.answer.notes import beyond, instead
 from txcalc.answer.report import PYTHON, ModelInfo, Origin, Provenance
 from txcalc.answer.stretch import POLICIES, Run, Stretched
 from txcalc.count import activations, flops, kv_cache, scores, traffic
+from txcalc.count.labels import KV_CACHE
 from txcalc.count.weights import is_known, weight_bytes
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
@@ -221,7 +222,7 @@ def _conventions(
     instead = "; flash is the fp32 log-sum-exp of each row that it writes instead" if fused else ""
     own = [
         *([] if reserve is None else [Convention(id="reserve", flag="--reserve", text=(
-            f"reserve: {units.memory(reserve.bytes)} beside weights and KV cache, {reserve.source}"))]),
+            f"reserve: {units.memory(reserve.bytes)} beside weights and {KV_CACHE}, {reserve.source}"))]),
         Convention(id="layer", text="one layer is the attention layer with the largest score matrix"),
         Convention(id="score-matrix", text=f"eager N×N is one score matrix of all heads in {workload.dtype}{instead}"),
         Convention(id="peak", text="peak counts the (query, key) tensors alive at once in the forward pass: scores and "

@@ -8,7 +8,7 @@ from typing import Any
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import has_latents, image_positions, is_causal, positions, shares_keys
 from txcalc.spec.model import Model, Stack
-from txcalc.trace import defaults
+from txcalc.trace import workload_defaults
 from txcalc.trace.model import images
 from txcalc.trace.workload import Latents, Workload, plain
 
@@ -25,7 +25,7 @@ def fill(models: Sequence[Model], given: dict[str, Any]) -> tuple[Workload, froz
     contexts = [model.context for model in models if model.input.kind == "tokens"]
     if not contexts:
         return Workload.of(given), frozenset()
-    length = min(defaults.SEQ, *contexts)
+    length = min(workload_defaults.SEQ, *contexts)
     taken = max(image_positions(model, _size(given, "images"), _size(given, "batch") or 1) for model in models)
     reading = {} if "seq" in given else {"seq": max(1, length - _size(given, "past"), taken)}
     filled = _decoding(given, length, taken) if given.get("phase") == "decode" else reading

@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple
 from txcalc import units
 from txcalc.answer.devices import Device
 from txcalc.answer.stretch import POLICIES, Policy, Stretched
-from txcalc.count import activations, kv_cache, layer, scores
+from txcalc.count import activations, kv_cache, labels, layer, scores
 from txcalc.count.weights import is_known, weight_bytes
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError, of_field
@@ -95,10 +95,10 @@ def _quantities(model: Stretched, path: str, reserve: int) -> Iterator[_Quantity
                             activations.activation_bytes)
     if kv_cache.kv_cache_bytes(t) is None:
         return
-    yield _Quantity("kv-cache", f"the {kv_cache.LABEL}", None, _cache)
+    yield _Quantity("kv-cache", f"the {labels.KV_CACHE}", None, _cache)
     if is_known(t):
         fixed = weight_bytes(t) + reserve
-        own, aside = kv_cache.LABEL, units.memory(reserve)
+        own, aside = labels.KV_CACHE, units.memory(reserve)
         text = f"weights, {own} and {aside} reserve" if reserve else f"weights and {own}"
         yield _Quantity("weights-kv-cache", text, None, lambda t: fixed + _cache(t))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import get_args
 
 from txcalc.count.kv_cache import kv_cache_bytes
+from txcalc.count.labels import KV_CACHE
 from txcalc.count.unproved import unmeasured
 from txcalc.count.weights import is_known, is_packed
 from txcalc.spec.facts import located_blocks
@@ -78,8 +79,8 @@ def idle(spec: Model, t: Trace, asked: Workload) -> Iterator[str]:
     cached = kv_cache_bytes(t) is not None
     for name, why, holds in (
         ("latents", "caches no latents", asked.latents is not None and t.workload.latents is None),
-        ("kv_dtype", "has no KV cache", asked.kv_dtype != asked.dtype and not cached),
-        ("kv_block", "has no KV cache", asked.kv_block is not None and not cached),
+        ("kv_dtype", f"has no {KV_CACHE}", asked.kv_dtype != asked.dtype and not cached),
+        ("kv_block", f"has no {KV_CACHE}", asked.kv_block is not None and not cached),
         ("dropout", "is not trained in this pass", asked.dropout > 0 and not t.workload.keeps),
     ):
         if holds:

@@ -13,12 +13,12 @@ from txcalc.count.unproved import unproved
 from txcalc.spec.errors import SpecError, not_one_of
 from txcalc.spec.facts import is_causal
 from txcalc.spec.model import Model
-from txcalc.trace.defaults import DTYPE
 from txcalc.trace.layout import WHOLE, Layout
 from txcalc.trace.model import trace
 from txcalc.trace.rank import local
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import PRECISIONS, Workload, plain
+from txcalc.trace.workload_defaults import DTYPE
 
 TRAINING: Final = ("precision", "optimizer", "optimizer_kernel", "recompute", "loss", "lora", "dora", "freeze",
                    "accumulate", "global_batch", "clip", "in_backward", "offload", "zero", "fsdp", "schedule")

@@ -20,7 +20,7 @@ from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal, layer_order, located_blocks
 from txcalc.spec.model import Model
 from txcalc.spec.weight_formats import RELEASED
-from txcalc.trace import defaults
+from txcalc.trace import workload_defaults
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload, plain
@@ -330,7 +330,7 @@ def _context(spec: Model, of: Engine, given: Mapping[str, Any]) -> tuple[int, fr
 
 def _kv_dtype(of: Engine, given: Mapping[str, Any], field: str = "kv_dtype") -> str:
     """The cache's dtype, or that of its values. Raises ``SpecError`` for one that the engine does not cache in."""
-    dtype, asked = given.get("dtype", defaults.DTYPE), given.get(field)
+    dtype, asked = given.get("dtype", workload_defaults.DTYPE), given.get(field)
     if asked is None:
         return str(dtype if of.splits else "fp16")
     taken = (dtype, *of.kv_dtypes)

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from txcalc.answer.printed import PublishedRow, compare_published
 from txcalc.answer.report import count
 from txcalc.answer.validation import Device, Row, Validation, Verdict
-from txcalc.count.kv_cache import LABEL
+from txcalc.count.labels import KV_CACHE
 from txcalc.models.library import beside
 from txcalc.spec.facts import located_blocks, positions
 from txcalc.spec.inputs import FrameInput, LMHead, PatchInput, TokenInput
@@ -50,7 +50,7 @@ def _all_experts(spec: Model, counted: int) -> int:
 
 
 QUIRKS: Final = {
-    ("falcon", LABEL): Quirk("the library caches keys and values repeated to all heads", _all_heads),
+    ("falcon", KV_CACHE): Quirk("the library caches keys and values repeated to all heads", _all_heads),
     ("llama4_text", "FLOPs forward, eager"): Quirk("the library runs every routed expert on every token",
                                                    _all_experts),
     **{(name, "parameters"): Quirk("the library ties the head whatever the configuration says", _tied)
@@ -114,7 +114,7 @@ def against_transformers(spec: Model, config: dict[str, Any], device: Device = "
                 out = live(**_inputs(spec))
             rows.append(row("FLOPs forward, eager", totals.flops_forward.value, counter.get_total_flops()))
             if totals.kv_cache_bytes is not None and getattr(out, "past_key_values", None) is not None:
-                rows.append(row(LABEL, totals.kv_cache_bytes.value, _cache_bytes(out.past_key_values)))
+                rows.append(row(KV_CACHE, totals.kv_cache_bytes.value, _cache_bytes(out.past_key_values)))
         except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
             missing = (f"FLOPs: the class does not run on sizes alone ({str(error).splitlines()[0][:80]})",)
     try:

@@ -19,7 +19,7 @@ from txcalc.check.fake_cuda import NotRun
 from txcalc.check.live import adapted, live, measured, not_counted, steps, whole_step
 from txcalc.check.measure_kept import Kept
 from txcalc.check.sibling import sibling, structure
-from txcalc.count import activations, flops, kv_cache, params
+from txcalc.count import activations, flops, kv_cache, labels, params
 from txcalc.count.entries import Entry, grouped
 from txcalc.count.unproved import unproved
 from txcalc.spec.facts import has_latents, is_causal, located_blocks, positions
@@ -221,7 +221,7 @@ def cache(spec: Model) -> Row:
     measured = measure.cache_bytes(spec, BATCH, n, steps=STEPS, source_seq=source)
     differences = [f"after {n + i} tokens: counted {c:,}, measured {m:,}"
                    for i, (c, m) in enumerate(zip(counted, measured, strict=True)) if c != m]
-    said = f"{kv_cache.LABEL}, prompt and {STEPS} steps"
+    said = f"{labels.KV_CACHE}, prompt and {STEPS} steps"
     return Row.of(said, sum(counted), sum(measured), "sibling, cpu", differences)
 
 

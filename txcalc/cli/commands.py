@@ -29,7 +29,7 @@ from txcalc.cli.options import (
     model_argument,
     option,
 )
-from txcalc.trace import defaults
+from txcalc.trace import workload_defaults
 
 if TYPE_CHECKING:
     from txcalc.answer.difference import Run as Side
@@ -81,7 +81,7 @@ def count(
     from txcalc.answer.view import view
 
     given = call.workload(run)
-    loaded = call.load(model, set_, None if "dtype" in given else defaults.DTYPE, noted=True)
+    loaded = call.load(model, set_, None if "dtype" in given else workload_defaults.DTYPE, noted=True)
     found = view(
         loaded.model, given, origin=call.origin(loaded), by_module=by_module, ranks=ranks,
         details=bool(call.common.verbose) or call.form == "html", recorded=recorded(loaded),
@@ -109,7 +109,7 @@ def compare(
     from txcalc.answer.rerun import again, changes, recorded
 
     given = call.workload(run)
-    dtype = None if "dtype" in given else defaults.DTYPE
+    dtype = None if "dtype" in given else workload_defaults.DTYPE
     loaded = [each for name in models for each in call.load_all(name, set_, dtype, noted=True)]
     saved = [each for each in map(recorded, loaded) if each is not None]
     as_saved = len(saved) == len(loaded) and all(each.workload == saved[0].workload for each in saved)

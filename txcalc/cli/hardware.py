@@ -20,7 +20,7 @@ from txcalc.cli.options import (
     complete,
     device_names,
 )
-from txcalc.trace import defaults
+from txcalc.trace import workload_defaults
 
 
 @command("memory", *ALL, rows=MEMORY, verbose="Every storage that is alive at the peak, every rule.",
@@ -37,7 +37,7 @@ def memory(call: Call, model: ModelArgument, run: Run, set_: SetOption, *, ranks
     from txcalc.answer.memory import saved
 
     card, reserve = run.pop("device", None), run.pop("reserve", None)
-    loaded = call.load(model, set_, None if "dtype" in run else defaults.DTYPE, noted=True)
+    loaded = call.load(model, set_, None if "dtype" in run else workload_defaults.DTYPE, noted=True)
     was = saved(loaded, run)
     found = engine.memory(loaded.model, run if was is None else was.run, card or (was and was.card), reserve=reserve,
                           origin=call.origin(loaded), ranks=ranks)
@@ -61,7 +61,7 @@ def fit(call: Call, model: ModelArgument, run: Run, set_: SetOption) -> None:
     from txcalc.answer.memory import saved
 
     card, reserve, over = (run.pop(name, None) for name in ("device", "reserve", "over"))
-    loaded = call.load(model, set_, None if "dtype" in run else defaults.DTYPE, noted=True)
+    loaded = call.load(model, set_, None if "dtype" in run else workload_defaults.DTYPE, noted=True)
     was = saved(loaded, run)
     found = engine.capacity(
         loaded.model, run if was is None else was.run, card or (was and was.card), reserve=reserve, over=over,

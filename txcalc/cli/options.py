@@ -21,7 +21,7 @@ from txcalc.show.writers import FORMATS
 from txcalc.spec import words
 from txcalc.spec.training import OPTIMIZERS
 from txcalc.spec.weight_formats import NAMES
-from txcalc.trace import defaults
+from txcalc.trace import workload_defaults
 
 Run = dict[str, Any]
 """What of a command's rows was given, read: the fields of a workload and what else the command takes."""
@@ -117,8 +117,8 @@ class Row(NamedTuple):
 
 RUN: Final[Mapping[str, Row]] = {
     "batch": Row("N", "Sequences at a time. Default 1.", names=("--batch", "-b")),
-    "seq": Row("N", f"New tokens. Default: the model's context or {defaults.SEQ:,}, whichever is shorter; 1 in "
-               "decoding. k is 1,000, K is 1,024."),
+    "seq": Row("N", f"New tokens. Default: the model's context or {workload_defaults.SEQ:,}, whichever is shorter; 1 "
+               "in decoding. k is 1,000, K is 1,024."),
     "lengths": Row("N,N", "Tokens of each sequence of a batch, such as 4K,1K,300, in place of --batch and --seq: "
                    "padded to the longest in transformers' classes, apart in an engine's pool.", units.parse_lengths),
     "past": Row("N", "Tokens already in the KV cache. Default 0; in decoding as many as leave room."),
@@ -126,7 +126,7 @@ RUN: Final[Mapping[str, Row]] = {
     "images": Row("N", "Images that a model's tower reads; their tokens are part of --seq. Default 0, or one to each "
                   "text where both are compared."),
     "phase": Row("PHASE", "forward, training, prefill or decode. Default forward."),
-    "dtype": Row("DTYPE", f"What is computed in: fp32, fp16 or bf16. Default {defaults.DTYPE}."),
+    "dtype": Row("DTYPE", f"What is computed in: fp32, fp16 or bf16. Default {workload_defaults.DTYPE}."),
     "weights": Row("FORMAT", f"How weights are stored: {', '.join(NAMES)} (as the model's own files); @0.43 "
                    "and @0.41: by bitsandbytes before 0.43.2 and 0.42. Default: as its checkpoint, else --dtype."),
     "kv_dtype": Row("DTYPE", "The KV cache's own dtype: fp8, int8, int4, q8_0, q5_1, q5_0, q4_1, q4_0. Default: "
@@ -180,7 +180,7 @@ CURVE: Final = _some(
              "back."),
     phase=Row("PHASE", "forward, training, prefill or decode (one new token at the end of each --past). Default "
               "forward."),
-    dtype=Row("DTYPE", f"fp32, fp16 or bf16. Default {defaults.DTYPE}."),
+    dtype=Row("DTYPE", f"fp32, fp16 or bf16. Default {workload_defaults.DTYPE}."),
     kv_dtype=Row("DTYPE", "The KV cache's own dtype. Default: --dtype."),
     kernels=Row("KIND", "cuda or cpu: whose operators run. Default cuda."),
     device=Row("NAME", "What it has to fit into, such as a100-40gb or 24GB. Default h100-80gb; none with --kernels "
@@ -220,7 +220,7 @@ MEMORY: Final = ENGINE | FRAMEWORK | TOGETHER | _some(
     "in_backward", "recompute", "offload", "loss", "lora", "dora", "freeze", "kernels", "implementation", "cache",
     "logits", "latents", "device", "reserve",
     seq=Row("N", "Tokens of a sequence: of the prompt, or of a training step. Default: the model's context or "
-            f"{defaults.SEQ:,}, whichever is shorter, with room for --new. k is 1,000, K is 1,024."),
+            f"{workload_defaults.SEQ:,}, whichever is shorter, with room for --new. k is 1,000, K is 1,024."),
     new=Row("N", "Tokens generated after the prompt. Default 1."),
     phase=Row("PHASE", "inference (a prompt, then --new tokens), training or decode (one step). Default inference, or "
               "training where an option is given that only training has."),

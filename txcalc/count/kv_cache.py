@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple, get_args
 
 from txcalc.count.entries import Entry, total_of_any
@@ -13,15 +13,6 @@ from txcalc.trace.record import Trace
 from txcalc.trace.sizes import least
 from txcalc.trace.tensors import Number
 from txcalc.trace.workload import BYTES, KvDType, Workload
-
-LABEL: Final = "KV cache"
-_OTHERS: Final = {"state": "Recurrent state", "inputs": "Cached layer inputs"}
-
-
-def called(kinds: Collection[str]) -> str:
-    """The label of caches of these kinds together."""
-    first, *others = {*kinds} or {""}
-    return LABEL if others else _OTHERS.get(first, LABEL)
 
 
 class RowFormat(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, NamedTuple
 
-from txcalc.count import activations, flops, kv_cache, params, states, weights
+from txcalc.count import activations, flops, kv_cache, labels, params, states, weights
 from txcalc.count.entries import Entry
 from txcalc.spec.weight_formats import RELEASED
 from txcalc.trace.record import Trace
@@ -62,9 +62,9 @@ TOTALS: Final[Mapping[str, Total]] = {
         "Weights as released", lambda t: weights.entries(t, RELEASED), "B",
         lambda t: weights.own_format(t.model) is not None, lambda t: weights.certainty(t, RELEASED)),
     "activation_bytes": Total("Activations (train)", activations.kept, "B", lambda t: t.workload.keeps, trained),
-    "kv_cache_bytes": Total(kv_cache.LABEL, kv_cache.entries, "B", _ANY),
-    "kv_cache_bytes_per_token": Total(f"{kv_cache.LABEL} per token", kv_cache.per_token, "B/token", _caches("self")),
-    "kv_cache_allocated_bytes": Total(f"{kv_cache.LABEL}, allocated", kv_cache.allocated, "B",
+    "kv_cache_bytes": Total(labels.KV_CACHE, kv_cache.entries, "B", _ANY),
+    "kv_cache_bytes_per_token": Total(f"{labels.KV_CACHE} per token", kv_cache.per_token, "B/token", _caches("self")),
+    "kv_cache_allocated_bytes": Total(f"{labels.KV_CACHE}, allocated", kv_cache.allocated, "B",
                                       lambda t: t.workload.kv_block is not None and _ANY(t)),
     "attention_score_bytes": Total("Attention scores kept", activations.kept_scores, "B", lambda t: t.workload.keeps),
     "training_state_bytes": Total("Training state", states.entries, "B", lambda t: not weights.is_packed(t)),

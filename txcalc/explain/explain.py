@@ -16,7 +16,7 @@ from txcalc.answer.notes import runs_as
 from txcalc.answer.printed import compare_published
 from txcalc.answer.report import PYTHON, ModelInfo, Origin, Provenance, Quantity, growth
 from txcalc.answer.rerun import QUANTITIES
-from txcalc.count import kv_cache
+from txcalc.count import labels
 from txcalc.count.entries import total as added_up
 from txcalc.count.totals import trained
 from txcalc.explain import explanation as e
@@ -142,7 +142,7 @@ def _total(run: Run, quantity: QuantityName) -> Quantity | None:
 def _title(run: Run, quantity: QuantityName, definition: Definition) -> str:
     if quantity != "kv-cache":
         return definition.title
-    return kv_cache.called({op.cache.name for op in run.trace.ops if op.cache is not None})
+    return labels.of_caches({op.cache.name for op in run.trace.ops if op.cache is not None})
 
 
 def _fixed(run: Run, quantity: QuantityName) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Final, Literal, NamedTuple
 
 from txcalc.answer.conventions import recurrence
 from txcalc.answer.rerun import QUANTITIES
-from txcalc.count import flops, kv_cache, weights
+from txcalc.count import flops, kv_cache, labels, weights
 from txcalc.count.entries import Entry
 from txcalc.count.kv_cache import FORMATS, grows
 from txcalc.count.peak import alive, peak
@@ -71,14 +71,14 @@ def missing(quantity: QuantityName, spec: Model, *, full: bool) -> SpecError:
                          "training state; --weights bf16 shows that of the whole weights")
     if not is_causal(spec):
         return SpecError(f"{spec.name} is an encoder: it reads all positions at once and generates nothing, "
-                         f"so that it has no {kv_cache.LABEL}")
+                         f"so that it has no {labels.KV_CACHE}")
     if quantity == "kv-cache-per-token" and full:
         return SpecError(f"every window of {spec.name} is full at this length, so that a token adds nothing "
                          f"(explain kv-cache shows what they hold)")
     if quantity == "kv-cache-per-token":
         return SpecError(f"{spec.name} has no attention that caches keys and values: its state has the same size "
                          f"for any length, so that a token adds nothing (explain kv-cache shows the state)")
-    return SpecError(f"{spec.name} has neither attention nor a recurrence, so that it has no {kv_cache.LABEL}")
+    return SpecError(f"{spec.name} has neither attention nor a recurrence, so that it has no {labels.KV_CACHE}")
 
 
 def notes(quantity: QuantityName, spec: Model, t: Trace) -> Iterator[str]:
@@ -163,9 +163,9 @@ DEFINITIONS: Final[dict[QuantityName, Definition]] = {
         "FLOPs per token, forward", "calls", lambda _: (2,), part=_core, own=_flops("forward"),
     ),
     "activations": Definition("activations kept for backward", "calls", closed=True),
-    "kv-cache": Definition(kv_cache.LABEL, "calls"),
+    "kv-cache": Definition(labels.KV_CACHE, "calls"),
     "kv-cache-per-token": Definition(
-        f"{kv_cache.LABEL} per token", "calls", published=("kv_cache_bytes_per_token",),
+        f"{labels.KV_CACHE} per token", "calls", published=("kv_cache_bytes_per_token",),
         adds=lambda op: op.cache is not None and bool(grows(op.cache)), own=kv_cache.per_token_of_all,
     ),
     "weights": Definition(

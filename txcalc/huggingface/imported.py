@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from txcalc.huggingface.config import UNKNOWN, UNREAD
 from txcalc.huggingface.importer import spec_from_config
-from txcalc.spec.complaints import InvalidSpec
 from txcalc.spec.errors import FieldError, SpecError, joined, shown
 from txcalc.spec.files import Document
+from txcalc.spec.invalid import InvalidSpec
 from txcalc.spec.model import Model
 from txcalc.spec.words import WORDS
 

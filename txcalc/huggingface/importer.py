@@ -11,8 +11,8 @@ from typing import Any
 from txcalc.huggingface.build import Data, labels
 from txcalc.huggingface.config import Config, Remarks
 from txcalc.huggingface.rows import Family
-from txcalc.spec.complaints import InvalidSpec
 from txcalc.spec.errors import SpecError, nearest, shown
+from txcalc.spec.invalid import InvalidSpec
 from txcalc.spec.quantization import Quantization
 
 

@@ -10,9 +10,9 @@ from txcalc.models.basis import on_base
 from txcalc.models.sources import Source
 from txcalc.models.store import Loaded
 from txcalc.spec import older
-from txcalc.spec.complaints import InvalidSpec
 from txcalc.spec.errors import Loc, SpecError, dotted
 from txcalc.spec.files import Document
+from txcalc.spec.invalid import InvalidSpec
 from txcalc.spec.model import Model
 from txcalc.spec.overrides import Override, apply_overrides, blame
 

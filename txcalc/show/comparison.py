@@ -8,7 +8,7 @@ from typing import Final, Literal
 from txcalc import units
 from txcalc.answer.comparison import Comparison, Entry
 from txcalc.answer.report import Quantity, Totals
-from txcalc.count.kv_cache import LABEL
+from txcalc.count.labels import KV_CACHE
 from txcalc.show import blocks as b
 from txcalc.show import headings
 from txcalc.show.figures import label, marked, matters
@@ -99,7 +99,7 @@ def _lines(entries: Sequence[Entry]) -> Iterator[b.Row]:
     yield from _flops(entries)
     yield _line("Weights", [marked(t.weight_bytes) for t in totals])
     yield _line("as released", [marked(t.released_weight_bytes) for t in totals], "sub")
-    cache = LABEL if all(t.kv_cache_bytes_per_token or not t.kv_cache_bytes for t in totals) else "Cache or state"
+    cache = KV_CACHE if all(t.kv_cache_bytes_per_token or not t.kv_cache_bytes for t in totals) else "Cache or state"
     length = "past + seq" if entries[0].workload.past else "seq"
     yield _line(f"{cache} at {length}", [marked(t.kv_cache_bytes) for t in totals])
     growth = [entry.kv_cache for entry in entries]
@@ -159,7 +159,7 @@ def _charts(entries: Sequence[Entry], names: Sequence[str]) -> Iterator[b.Chart]
 
     yield of("Parameters", "params", "parameters", lambda t: t.params)
     yield of("FLOPs per token", "flops", "FLOP, forward pass", lambda t: t.flops_per_token)
-    yield of(LABEL, "memory", "bytes", lambda t: t.kv_cache_bytes)
+    yield of(KV_CACHE, "memory", "bytes", lambda t: t.kv_cache_bytes)
     yield of("Kept for backward", "memory", "bytes", lambda t: t.activation_bytes)
 
 

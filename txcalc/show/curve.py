@@ -8,7 +8,7 @@ from typing import NamedTuple
 from txcalc import units
 from txcalc.answer.curve import AttentionCurve, Point
 from txcalc.answer.limits import LONGEST, Limit
-from txcalc.count.kv_cache import LABEL
+from txcalc.count.labels import KV_CACHE
 from txcalc.show import blocks as b
 from txcalc.show import headings
 
@@ -40,7 +40,7 @@ def blocks(curve: AttentionCurve) -> Iterator[b.Block]:
         yield b.Table(f"{device}: no longer fits from seq", (
             b.Column("", name="Quantity"), b.Column("", "n", name="No longer fits from")
         ), [b.Row((limit.text, _first(limit)), "sub") for limit in curve.limits], caption=(
-            "Each alone against the device's memory, weights and KV cache beside the reserve"), level=1)
+            f"Each alone against the device's memory, weights and {KV_CACHE} beside the reserve"), level=1)
     yield b.Notes("Notes", curve.notes, style="", level=1)
     short = [rule.text for rule in curve.conventions if rule.id in ("score-matrix", "recurrence", "masked")]
     yield b.Notes("Counting rules", headings.rules(curve.conventions), f"({'; '.join(short)})", level=1)
@@ -87,7 +87,7 @@ _SCORES = (
           lambda p: units.ratio(p.layer.eager.score_matrix_bytes, _instead(p)), order=1),
 )
 _MODEL = (
-    _Cost(LABEL, LABEL, lambda p: p.model.kv_cache_bytes),
+    _Cost(KV_CACHE, KV_CACHE, lambda p: p.model.kv_cache_bytes),
     _Cost("% of FLOPs", "% of FLOPs", lambda p: units.percent(p.model.flops_core, p.model.flops_forward)),
 )
 _LAYER = (
@@ -95,7 +95,7 @@ _LAYER = (
     _Cost("transient", "Transient, eager", lambda p: p.layer.eager.transient_bytes),
     _Cost("kept eager", "Kept, eager", lambda p: p.layer.eager.kept_bytes),
     _Cost("flash", "Kept, flash", lambda p: p.layer.flash.kept_bytes),
-    _Cost(LABEL, f"{LABEL} of the layer", lambda p: p.layer.kv_cache_bytes),
+    _Cost(KV_CACHE, f"{KV_CACHE} of the layer", lambda p: p.layer.kv_cache_bytes),
     _Cost("traffic eager", "Traffic, eager", lambda p: p.layer.eager.hbm_bytes),
     _Cost("flash", "Traffic, flash", lambda p: p.layer.flash.hbm_bytes),
     _Cost("ratio", "Eager / flash", lambda p: units.ratio(p.layer.eager.hbm_bytes, p.layer.flash.hbm_bytes)),
@@ -145,7 +145,7 @@ def _charts(curve: AttentionCurve) -> Iterator[b.Chart]:
         series("eager, one N×N", lambda p: p.layer.eager.score_matrix_bytes),
         series("eager, at its peak", lambda p: p.layer.eager.peak_score_bytes),
         series(flash, _instead),
-        series(LABEL, lambda p: p.layer.kv_cache_bytes),
+        series(KV_CACHE, lambda p: p.layer.kv_cache_bytes),
     ))
     yield b.Chart("Memory traffic of one layer", "curves", "memory", "bytes read and written, one forward pass",
                 lengths=lengths, series=(

@@ -8,7 +8,7 @@ from typing import Final
 from txcalc import units
 from txcalc.answer.report import SKIPPED, CacheLine, KVCache, Quantity, Report, Totals
 from txcalc.answer.view import Alternative, View
-from txcalc.count import kv_cache
+from txcalc.count import labels
 from txcalc.count.states import RECIPES
 from txcalc.count.totals import TOTALS
 from txcalc.show.blocks import Fact, Number, Scale
@@ -128,7 +128,7 @@ def _cache(report: Report) -> Iterator[Fact]:
 
 def cache_label(caches: Sequence[CacheLine]) -> str:
     """What to call all that these lines hold."""
-    return kv_cache.called({line.kind for line in caches})
+    return labels.of_caches({line.kind for line in caches})
 
 
 def growth(cache: KVCache | None, lines: Sequence[CacheLine]) -> str:

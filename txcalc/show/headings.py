@@ -8,7 +8,7 @@ from typing import Final
 from txcalc import units
 from txcalc.answer.conventions import Convention
 from txcalc.answer.report import ModelInfo, Totals
-from txcalc.count.kv_cache import LABEL
+from txcalc.count.labels import KV_CACHE
 from txcalc.explain.naming import Fields, blocks, stacks
 from txcalc.trace.workload import Workload
 
@@ -101,7 +101,7 @@ def dtypes(workload: Workload) -> str:
     if workload.precision in ("amp", "mixed"):
         return f"{workload.precision}: {workload.dtype} over fp32"
     weights = f", weights {workload.weights}" if workload.weights not in (None, workload.dtype) else ""
-    cache = f", {LABEL} {workload.kv_dtype}" if workload.kv_dtype != workload.dtype else ""
+    cache = f", {KV_CACHE} {workload.kv_dtype}" if workload.kv_dtype != workload.dtype else ""
     return workload.dtype + weights + cache
 
 

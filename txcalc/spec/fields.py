@@ -15,8 +15,8 @@ from pydantic_core import core_schema as core
 
 from txcalc.document import plain
 from txcalc.spec.base import REQUIRED, Least, Usual
-from txcalc.spec.complaints import MISSING, UNKNOWN, WRONG, Complaint, invalid
 from txcalc.spec.errors import FieldError, Loc, not_one_of, shown, unknown_field
+from txcalc.spec.invalid import MISSING, UNKNOWN, WRONG, Complaint, invalid
 
 if TYPE_CHECKING:
     from pydantic.json_schema import GenerateJsonSchema

@@ -17,7 +17,7 @@ from txcalc.spec import adapters, older, words
 from txcalc.spec.errors import SpecError, all_of, not_one_of, shown, unknown_field
 from txcalc.spec.training import OPTIMIZERS, Held, beside_master, check_optimizer
 from txcalc.spec.weight_formats import NAMES, PACKED
-from txcalc.trace import defaults
+from txcalc.trace import workload_defaults
 from txcalc.trace.layout import Layout
 from txcalc.trace.tensors import Role
 
@@ -121,7 +121,7 @@ class Workload(Part):
     past: int = 0
     source_seq: int | None = None
     images: int | None = None
-    dtype: DType = defaults.DTYPE
+    dtype: DType = workload_defaults.DTYPE
     weights: str | None = None
     kv_dtype: KvDType = None  # type: ignore[assignment]  # none: the same as dtype
     kv_block: int | None = None
