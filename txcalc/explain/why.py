@@ -56,6 +56,7 @@ _WEIGHTS: Final = {
         "additive attention: projections of the state and of the source, and one vector for their scores",
         "arXiv 1409.0473, appendix A.1.2",
     ),
+    "merging": Basis("merging of patches: columns of a square × columns made", "arXiv 2103.14030, section 3.1"),
     "convolution": Basis("convolution: channels in × channels out × positions seen", "torch.nn.Conv1d"),
     "feed_forward": Basis("feed-forward: two projections", "arXiv 1706.03762, equation 2"),
     "gated": Basis("gated feed-forward: three projections", "arXiv 2002.05202"),

@@ -67,7 +67,8 @@ WHOLE: Final[tuple[tuple[str, Callable[[Any], bool]], ...]] = (
     ("a norm over all queries or keys", lambda b: getattr(getattr(b.attention, "qk_norm", None), "over", "") == "full"),
     ("a norm before an output projection", lambda b: any(
         getattr(each, "inner_norm", None) is not None for each in (b.attention, b.feed_forward))),
-    ("a cell or convolution", lambda b: b.recurrent is not None and b.recurrent.kind not in RECURRENT),
+    ("a cell, convolution or merging of patches",
+     lambda b: b.recurrent is not None and b.recurrent.kind not in RECURRENT),
     ("a gate of all columns", lambda b: getattr(b.feed_forward, "channel_mix", False)),
     ("experts with norms of their own", lambda b: getattr(b.feed_forward, "separate_norms", False)),
     ("experts that read a latent", lambda b: getattr(b.feed_forward, "latent", None) is not None),

@@ -39,7 +39,8 @@ def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Ten
     if spec.kind == "rnn" or spec.kind == "lstm" or spec.kind == "gru":
         with t.scope("recurrent", component="cell"):
             return cell(t, spec, x, cached=cached, memory=memory)
-    with t.scope("recurrent", component="convolution" if spec.kind == "convolution" else "recurrent"):
+    own = {"convolution": "convolution", "patch-merging": "merging"}.get(spec.kind, "recurrent")
+    with t.scope("recurrent", component=own):
         y = _LAYERS[spec.kind](t, spec, x, cached=cached)
         return ops.dropout(t, "dropout", split.leave(t, "out_proj", y))
 
