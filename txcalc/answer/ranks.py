@@ -34,7 +34,7 @@ class Collective(Part):
 
 class Rank(Part):
     """Ranks that have as much of everything, ``times`` of them: of a pipeline those in ``pp``, each with ``layers``, of
-    tensor parallelism those in ``tp``, from 0 on.
+    tensor parallelism those in ``tp``, from 0 on; ``params``: before data-parallel ranks share any.
 
     ``flops``: of all passes of a micro-batch; ``kept_bytes``: what one leaves for its backward pass. ``state_bytes``:
     of the optimizer, master weights among them. Null: not in this run, or not asked for.
