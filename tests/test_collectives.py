@@ -33,6 +33,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("llama", {"dp": 4, "fsdp": "replicas=2", "clip": True}), ("gpt", {"dp": 5, "fsdp": "reshard=no,reduce=bf16"}),
     ("llama", {"tp": 4, "sp": True, "clip": True}), ("llama", {"tp": 4, "sp": True, "optimizer_kernel": "fused"}),
     ("llama", {"tp": 2, "sp": True, "optimizer": "nadam"}), ("llama", {"tp": 8, "sp": True, "optimizer": "sgd"}),
+    ("llama", {"tp": 4, "sp": True, "dp": 2, "fsdp": "yes", "clip": True}),
     ("gpt", {"tp": 4, "sp": True, "optimizer_kernel": "loop"}), ("gpt", {"tp": 4, "optimizer_kernel": "loop"}),
 ]
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor.parallel import loss_parallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 from txcalc.check import classes
-from txcalc.check.measure import Inputs, maker
+from txcalc.check.measure import Inputs
 from txcalc.check.measure_group import join, layers, mesh, shard
 from txcalc.check.measure_ranks import RankMode, plan
 from txcalc.check.measure_trained import build
@@ -33,13 +36,18 @@ def step_collectives(
     ``shards``: of ``measure_group``; ``ddp``: ranks, and the buckets' size; ``how``: of ``build`` or of a class.
     """
     live = RankMode("cuda")
-    with maker("cpu" if ddp else device) as at, live.sharded(), loss_parallel() if tp > 1 else nullcontext():
-        root, forward = _made(model, batch, seq, at, dtype, tp=tp, sp=sp, **how)
+    at, fakes = ("cpu", nullcontext()) if ddp else ("cuda", FakeTensorMode(allow_non_fake_inputs=True))
+    both = mesh(shards["dp"] if shards else 1, tp, names=("dp", "tp")) if tp > 1 else None
+    over, others = (both["tp"], both["dp"] if shards else None) if both else (None, None)
+    # The coordinates of the first rank, which meshes else read from a tensor.
+    first = patch.object(DeviceMesh, "_compute_coordinates_from_mesh", staticmethod(lambda ranks, _: ranks.ndim * (0,)))
+    with fakes, first, live.sharded(), loss_parallel() if tp > 1 else nullcontext():
+        root, forward = _made(model, batch, seq, at, dtype, over=over, sp=sp, **how)
         parameters = list(root.parameters())
         if shards is not None:
             units = layers(root) if isinstance(model, Model) else [
                 each for each in root.modules() if isinstance(each, classes._layer())]
-            parameters = shard(root, units, parameters, shards)
+            parameters = shard(root, units, parameters, shards, others)
         if ddp is not None:
             join(ddp["dp"])
             forward = DistributedDataParallel(Whole(forward, root), bucket_cap_mb=ddp["cap"], broadcast_buffers=False)
@@ -84,13 +92,14 @@ class Whole(nn.Module):
         return self.run()
 
 
-def _made(model: Any, batch: int, seq: int, at: str, dtype: torch.dtype, *, tp: int, sp: bool, **how: Any) -> Any:
+def _made(model: Any, batch: int, seq: int, at: str, dtype: torch.dtype, *, over: Any, sp: bool, **how: Any) -> Any:
     if not isinstance(model, Model):
         return classes._step(model, batch, seq, at, dtype=dtype, **how)
     run = Inputs(model, batch, seq, None, at, dtype=dtype)
     root = build(model, length=run.length, dtype=dtype, device=at, **how)
-    if tp > 1:
-        parallelize_module(root, mesh(tp, names=("tp",))["tp"], plan(root, sp=sp))
+    if over is not None:
+        tp = over.size()
+        parallelize_module(root, over, plan(root, sp=sp))
         for module in root.modules():
             if isinstance(module, SelfAttention):
                 module.heads, module.kv_heads = module.heads // tp, max(1, module.kv_heads // tp)
