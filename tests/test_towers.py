@@ -35,6 +35,13 @@ PLAIN = {**IMAGE, "class_tokens": 0}
 LAYER = {"attention": {"heads": 3, "bias": True}, "feed_forward": {"d_ff": 17, "bias": True}}
 MERGED = {"kind": "patch-merging", "width": 15, "d_ff": 19, "bias": True, "mean": True, "heads": 3}
 READING = {"kind": "attention", "attention": {"heads": 3}, "feed_forward": {"d_ff": 11}}
+def merging(own: dict[str, Any], **block: Any) -> dict[str, Any]:
+    """A layer, and what merges its patches."""
+    alone = {"residual": "none", "norm": {"placement": "none"}, **block}
+    return {"layers": 1 + block.get("repeat", 1), "attention": None, "feed_forward": None, "groups": [{"blocks": [
+        LAYER, {**alone, "recurrent": {**MERGED, **own}}]}]}
+
+
 CASES: dict[str, dict[str, Any]] = {
     "averaged": {"input": {**PLAIN, "image": 24}, "projector": {
         "average": True, "tokens": 4, "norm": {"kind": "rmsnorm"}}},
@@ -205,6 +212,14 @@ def compare(model: Model, seq: int, *, eager: bool, **lengths: int) -> None:
     ({"projector": {"hidden": [{"width": 3, "gated": True, "activation": "silu", "norm": {}}]}}, "has none"),
     ({"projector": {"unused_layers": 2, "feature_layers": [1]}}, "must not be less than unused_layers"),
     ({"projector": {"feature_layers": [3]}}, "leave layers"),
+    ({"projector": {"hidden": [{"width": 3, "softmax": True, "activation": "relu"}]}}, "in place of an activation"),
+    ({"projector": {}, "input": {**IMAGE, "normed": True}}, "patches alone"),
+    ({"projector": {}, "input": PLAIN, **merging({})}, "do not divide an image's 7 x 7"),
+    ({"projector": {}, **merging({"merge": 7})}, "patches and nothing else"),
+    ({"projector": {}, "input": PLAIN, **merging({"merge": 7}, repeat=2)}, "stand once"),
+    ({"projector": {}, "input": PLAIN, **merging({"merge": 7}, residual="sequential")}, "stands alone"),
+    ({"projector": {}, "input": PLAIN, **merging({"merge": 7, "width": 9})}, "keeps its width"),
+    ({"projector": {}, "input": PLAIN, **merging({"merge": 7, "heads": 4})}, "does not divide 15"),
 ])
 def test_a_projector_that_cannot_be_is_refused(tower: dict[str, Any], field: str) -> None:
     with pytest.raises(ValueError, match=field) as caught:
