@@ -318,3 +318,13 @@ def test_a_saved_answer_is_counted_again(tmp_path: Any) -> None:
 def test_no_device_is_an_error_in_python_too() -> None:
     with pytest.raises(SpecError, match="needs a card"):
         txcalc.fit(spec("rope"), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "engine", "unit"), [
+    ("gemma3-270m", "transformers", 8), ("qwen3-0.6b", "transformers", 1), ("gemma3-270m", None, 1)])
+def test_lengths_are_those_whose_masks_are_not_copied(name: str, engine: str | None, unit: int) -> None:
+    """A prompt of 16,000 tokens takes less than one of 15,999, whose masks of windows are copied."""
+    given = {} if engine is None else {"implementation": engine, "logits": "last"}
+    search = module._Search(txcalc.load(name), given, device("h100-80gb"), 0)
+    assert search.unit == unit
+    assert (search.at({"seq": 16_000}).bytes < search.at({"seq": 15_999}).bytes) == (unit > 1)

@@ -39,8 +39,14 @@ SHORTEST: Final = 128
 """Length in tokens below which the frontier ends."""
 _CLOSE: Final = 64
 """Sizes that differ by less than this part of them tell nothing apart but how storages are rounded."""
+ALIGNED: Final = 8
+"""Columns of a mask that CUDA's memory-efficient kernel takes as it is are a multiple of so many."""
+REACHED: Final = 65_536
+"""A length that is beyond windows, at which that is tried."""
 STEPS: Final = 4096
 """A field of the model is searched up to so many steps."""
+
+COPIED: Final = "lengths are multiples of 8: of any other the kernel copies its mask, and takes more"
 
 Make = Callable[[str], "Model"]
 """The model with a field laid over it, ``layers=7``. Raises ``SpecError`` for one that it cannot have."""
@@ -159,7 +165,7 @@ def capacity(
             spec, search.given, now, lambda of: search.peak(of).bytes, peak.bytes, search.room, on.rounded,
             asked),
         notes=(*origin.notes, *noted, *beyond(spec, longest), *notes(spec, now.traces[0], now.asked),
-               *unfollowed(now.traces[0])),
+               *unfollowed(now.traces[0]), *([COPIED] if search.aligned else [])),
         conventions=conventions(spec, now.traces[0]),
         provenance=Provenance.of(origin.command),
     ), now.defaults)
@@ -194,6 +200,16 @@ class _Search:
         new = {} if self.now.new is None else {"new": self.now.new}
         self.given = {**given, "phase": workload.phase, **new, **sizes}
         self._known, self._first = dict[tuple[int, ...], At](), dict[int, int]()  # first lengths that do not fit
+        self.aligned = self._aligned()
+        self.unit *= ALIGNED if self.aligned else 1
+
+    def _aligned(self) -> bool:
+        """Whether a longer sequence may take less, as a kernel copies a mask whose columns are no multiple of 8."""
+        if self.length != "seq" or self.now.workload.attention not in ("sdpa", "efficient") or not self.stretches:
+            return False
+        long = min(self._longest() // self.unit, REACHED) // ALIGNED * ALIGNED
+        return long > ALIGNED and self.at({"seq": long * self.unit}).bytes < self.at(
+            {"seq": (long - 1) * self.unit}).bytes
 
     def passes(self, sizes: Mapping[str, int | None]) -> Passes:
         """The passes of a run with other sizes."""
