@@ -42,7 +42,7 @@ def test_one_rank_of_llama() -> None:
     ("mixtral-8x7b", {"dp": 16, "ep": 16}, "ep: 16 ranks cannot share the 8 experts of mixtral-8x7b evenly; "
      "8 would do"),
     ("mixtral-8x7b", {"dp": 4, "ep": 3}, "ep: 3 ranks do not divide dp · cp, 4; 2 or 4 would do"),
-    ("llama3-70b", {"tp": 2, "etp": 1}, "etp: llama3-70b has no experts"),
+    ("llama3-70b", {"tp": 2, "etp": 2}, "etp: llama3-70b has no experts"),
     ("mixtral-8x7b", {"tp": 4, "etp": 2}, "etp: experts are split over all tp ranks or over none: must be 1 or 4, got "
      "2"),
     ("gpt2", {"tp": 0}, "tp: must be a whole number of at least 1, got 0"),
