@@ -231,6 +231,9 @@ def saved(loaded: Loaded, given: Mapping[str, Any]) -> Saved | None:
     if found is None or loaded.report is None or loaded.report.data["schema"] not in SAVED:
         return None
     data, run = loaded.report.data, again(loaded.model, found, dict(given))
+    left = {name: value for name, value in run.items() if name != "precision" or name in given}
+    if assumed(loaded.model, left)[0].get("precision") == run.get("precision"):  # it was not asked for
+        run = left
     try:
         if run["phase"] == found.workload["phase"] and data["new"] is not None:
             run.setdefault("new", data["new"])
