@@ -149,7 +149,8 @@ def _outside(memory: Memory) -> b.Notes:
 
 def _levers(found: Sequence[Lever], flops_per_token: int) -> b.Table:
     """Each lever with its peak, what it saves, what it costs, and whether it then fits."""
-    columns = (b.Column("What would help"), b.Column("peak", "n"), b.Column("saves", "n"), b.Column("FLOPs/token", "n"),
+    folded = {"peak": "peak {}", "saves": "saves {}", "FLOPs/token": "FLOPs/token\u00a0{}"}
+    columns = (b.Column("What would help"), *(b.Column(name, "n", fold=fold) for name, fold in folded.items()),
                b.Column(""), b.Column("how", "words", fold="{}", place="beside", order=1))
     return b.Table("What would help", columns, [
         b.Row((lever.option, b.Number(lever.peak_bytes, "memory"), b.Number(lever.saved_bytes, "memory"),

@@ -253,8 +253,8 @@ def _words(t: b.Table, screen: Screen) -> Iterator[str]:
 
 def _word(cell: b.Cell, column: b.Column, screen: Screen) -> str:
     shown = b.plain(cell, screen.notation, exact=column.exact > 1)
-    if isinstance(cell, b.Number):
-        return shown.replace(" ", "\u00a0")
+    if isinstance(cell, b.Number) or column.kind == "n":
+        shown = shown.replace(" ", "\u00a0")
     return column.fold.format(shown) if column.fold and shown else shown
 
 
