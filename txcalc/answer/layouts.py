@@ -31,6 +31,14 @@ SURE: Final = ("exact", "bound", "estimate")
 """Kinds of a peak, the surest first."""
 
 
+class _TooMuch(Exception):
+    """Weights and states of a rank that are more than there is room for: no peak is looked for."""
+
+    def __init__(self, workload: Workload, held: int) -> None:
+        super().__init__(held)
+        self.workload, self.held = workload, held
+
+
 class Spread(Part):
     """A layout, and one rank's peak in it; ``bytes``: where weights and states alone are too much, those (a bound).
 
@@ -60,20 +68,27 @@ def layouts(
         layout = workload.layout or WHOLE
         code(spec, workload)
         run = run_once(workload.replaced(layout=layout.replaced(zero=0)), rank)
-        return replace(run, workload=workload, layout=layout, alike=run)
+        return fits(replace(run, workload=workload, layout=layout, alike=run))
+
+    def fits(t: Trace) -> Trace:
+        if (held := int(total(step.resident(t)))) > room:
+            raise _TooMuch(t.workload, held)
+        return t
 
     for run in _runs(given, gpus, spec.layers):
         try:
-            of = passes(spec, framed({**given, **run})[0], rounded, made)
-            if of.workload in seen:
-                continue  # what a framework sets of itself
-            seen.append(of.workload)
-            held = max(int(total(step.resident(t))) for t in of.traces)
-            size = held if held > room else peak(of)
-            kind: Kind = "bound" if held > room else max(map(step.certainty, of.traces), key=SURE.index)
-            found.append(Spread(run=run, bytes=size, kind=kind, fits=size <= room, free_bytes=room - size))
+            try:
+                of = passes(spec, framed({**given, **run})[0], rounded, made)
+                kind: Kind = max(map(step.certainty, map(fits, of.traces)), key=SURE.index)
+                size, workload = peak(of), of.workload
+            except _TooMuch as error:
+                size, kind, workload = error.held, "bound", error.workload
         except SpecError as error:
             why.append(error)
+            continue
+        if workload not in seen:  # else what a framework sets of itself
+            seen.append(workload)
+            found.append(Spread(run=run, bytes=size, kind=kind, fits=size <= room, free_bytes=room - size))
     if not found:
         raise why[0]
     return tuple(sorted(found, key=lambda each: (not each.fits, each.kind != "exact", -each.free_bytes)))
@@ -99,7 +114,7 @@ def _runs(given: Mapping[str, Any], gpus: int, layers: int) -> Iterator[dict[str
     shares = shares if training and shares and given.keys().isdisjoint(("zero", "fsdp")) else [{}]
     again = ("none", "full") if training and "recompute" not in given else (None,)
     for (tp, pp, dp), recompute, share in product(axes, again, shares):
-        piped = pp > 1 and len(shares) > 1 and (share.get("zero", 0) > 1 or share.get("fsdp") == "yes")  # as frameworks
+        piped = pp > 1 and len(shares) > 1 and (share.get("zero", 0) > 1 or "fsdp" in share)  # see --framework
         if not piped and (dp * cp > 1 or not share.keys() & {"zero", "fsdp"}):
             ranks = {"tp": tp, "pp": pp, "cp": cp, "dp": dp}
             yield {**{name: each for name, each in ranks.items() if each > 1},

@@ -68,6 +68,7 @@ def held(trace: Trace) -> dict[str, int]:
     return _by_part(chain(step.resident, *step.gradients))
 
 
+@lru_cache(maxsize=4)
 def phases(
     trace: Trace, *, in_place: bool = True, rounded: Callable[[int], int] = int, like: Trace | None = None
 ) -> tuple[Phase, ...]:
@@ -187,6 +188,7 @@ class _Step:
     ) -> None:
         self.trace, self.in_place, held, self.rounded = trace, in_place, trace.workload.held, rounded
         self.chunks, made = stages.chunks(trace), parameters(trace, like, rounded)
+        self._ends: dict[_Run, int] = {}  # moments at which micro-batches wait
         self.sharded, shares = trace.layout.shards, self._shards if trace.layout.shards else list
         self.held = held is not None and any(p.width != held.gradients for p in made)
         if trace.workload.in_backward:
@@ -268,8 +270,10 @@ class _Step:
             for times, halves, kind in ((held.wait, False, "F"), (held.halfway, True, "I")):
                 if times:
                     of = chunk, Mode(False, halves, each.sharded)
-                    end = max(part.end for part in _split(self.chunks[chunk], runs(*of)) if kind in part.kinds)
-                    yield of, ((end - 1, False),), times
+                    if of not in self._ends:
+                        parts = _split(self.chunks[chunk], runs(*of))
+                        self._ends[of] = max(part.end for part in parts if kind in part.kinds)
+                    yield of, ((self._ends[of] - 1, False),), times
 
     def peaks(self) -> list[_Peak]:
         """The highest moment of each phase."""
