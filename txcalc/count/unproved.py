@@ -165,7 +165,7 @@ def unproved(trace: Trace) -> str:
             trace.workload.loss == "fused" and getattr(spec.head, "bias", False))
     if generates:
         found += [f"generation with {what}" for what, has in GENERATION if _any(spec, has)]
-        found += [f"generation with {what} in {trace.workload.implementation}'s code" for what, has in OTHERS
+        found += [f"generation with {what} in the code of {trace.workload.implementation}" for what, has in OTHERS
                   if trace.workload.implementation != "torch" and _any(spec, has)]
         found += [f"a prompt with images and {what}" for what, has in IMAGES
                   if trace.workload.images and spec.tower is not None and has(spec, trace.workload.images)]
@@ -175,7 +175,7 @@ def unproved(trace: Trace) -> str:
     if trace.workload.recompute and _any(spec, _is_cell):
         found.append("a cell that is recomputed")
     if trace.workload.recompute not in (None, "full") and trace.workload.implementation == "transformers":
-        found.append(f"--recompute {trace.workload.recompute} in {trace.workload.implementation}'s code")
+        found.append(f"--recompute {trace.workload.recompute} in the code of {trace.workload.implementation}")
     if trace.workload.offload and any(op.kind.name == "recomputation" and len(op.saves) > 1 for op in trace.ops):
         found.append("offloading what several layers are given")
     return f"{found[0]} is not proved yet" if found else _incomplete(trace)
