@@ -264,6 +264,12 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "mlp_bias": [False], "attention_bias": [True, False], "n_routed_experts": [4],
         "moe_intermediate_size": [11], "moe_shared_expert_intermediate_size": [13], "num_experts_per_tok": [2],
         "moe_latent_size": [None, 17]},
+    "diffllama": LLAMA | HEADS | {"num_key_value_heads": [2, 4], "attention_bias": [True, False]},
+    "hy_v4": LLAMA | MLA | EXPERTS | {k: v for k, v in SPARSE.items() if "dense" not in k} | {
+        "num_hidden_layers": [3, 6], "hc_mult": [1, 2, 3], "pad_token_id": [0], "n_group": [1, 2],
+        "indexer_types": [None], "hidden_size": [32], "attention_bias": [True, False]},
+    "axk2": LLAMA | MLA | EXPERTS | {k: v for k, v in SPARSE.items() if "group" not in k} | {
+        "num_hidden_layers": [3], "gated_norm_rank": [3, 5], "first_k_dense_replace": [0, 1, 2]},
     "axk1": LLAMA | MLA | EXPERTS | FOUR_LAYERS | {
         "q_lora_rank": [26], "n_routed_experts": [8], "n_shared_experts": [1, 2], "n_group": [2], "topk_group": [1],
         "norm_topk_prob": [True, False], "pad_token_id": [0]},
@@ -296,6 +302,9 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "num_attention_heads": [2, 4], "num_codebooks": [1, 3], "max_position_embeddings": [67, 97],
         "scale_embedding": [True, False]} for kind in ("", "_melody")},
     "mamba": MAMBA,
+    "xlstm": {"vocab_size": [101], "hidden_size": [24, 48], "num_hidden_layers": [2, 3], "num_heads": [2, 4],
+              "qk_dim_factor": [0.5], "v_dim_factor": [1.0, 1.5], "ffn_round_up_to_multiple_of": [8, 14],
+              "weight_mode": ["single", "fused"], "tie_word_embeddings": [True, False]},
     "rwkv": {"vocab_size": [101], "hidden_size": [24, 40], "num_hidden_layers": [2, 3], "intermediate_size": [None, 53],
              "context_length": [67], "attention_hidden_size": [None], "tie_word_embeddings": [True, False]},
     "recurrent_gemma": LLAMA | {

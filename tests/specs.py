@@ -42,6 +42,7 @@ def attentions(draw: st.DrawFn, *, rotary: bool, crossing: bool = False) -> dict
         "value_norm": None if draw(st.integers(0, 3)) else draw(norms()),
         **({} if bound is None else {bound: draw(st.sampled_from((2, 5, 11)))}),
         "softcap": None if draw(st.integers(0, 5)) else 30.0,
+        "differential": kv_heads == 2 and not apart and draw(st.integers(0, 2)) == 0,
         "unused": {} if draw(st.integers(0, 5)) else {"q": 3, "k": 1, "v": 2}, "value_convolution": None,
         "similarity": "softmax", "blocks": None, "span_convolution": None,
         "column_groups": dict.fromkeys("qkvo", 1),
@@ -102,7 +103,8 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
     block: dict[str, Any] = {
         "attention": draw(attentions(rotary=rotary)), "recurrent": None, "feed_forward": draw(feed_forwards()),
     }
-    if not causal and block["attention"]["heads"] == block["attention"]["kv_heads"] and draw(flags):
+    if not causal and block["attention"]["heads"] == block["attention"]["kv_heads"] and not (
+            block["attention"]["differential"]) and draw(flags):
         block["attention"]["value_convolution"] = 3
     if d % 2 == 0 and not block["feed_forward"]["gated"] and not block["feed_forward"].get("channel_mix", True):
         block["feed_forward"]["d_ff"] = 18
@@ -130,17 +132,20 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
             if name in block and read and (bare or name != "attention") and draw(flags):
                 block[name] = None
         if not crossing and block["attention"] is not None and draw(flags):
-            return {**block, "residual": "mixers", "norm": draw(norms(placement="pre", shared=False))}
+            return {**block, "residual": "mixers", "norm": draw(norms(placement="pre", shared=False)) | UNGATED}
         placement = draw(st.sampled_from(PLACES))
         return draw(perhaps_apart({**block, "residual": draw(st.sampled_from(("sequential", "none"))),
-                                   "norm": draw(norms(placement=placement, shared=False))}))
+                                   "norm": draw(norms(placement=placement, shared=False)) | UNGATED}))
     if not crossing and draw(st.integers(0, 3)) == 0:
-        return {**block, "residual": "parallel", "norm": draw(norms(placement="pre", shared=draw(flags)))}
+        return {**block, "residual": "parallel", "norm": draw(norms(placement="pre", shared=draw(flags))) | UNGATED}
     placement = draw(st.sampled_from(PLACES))
+    gate = UNGATED if placement not in ("pre", "sandwich") or draw(st.integers(0, 3)) else {
+        "gate_rank": 5, "gate_on": draw(st.sampled_from(("both", "attention")))}
     return draw(perhaps_apart(
-        {**block, "residual": "sequential", "norm": draw(norms(placement=placement, shared=False))}))
+        {**block, "residual": "sequential", "norm": draw(norms(placement=placement, shared=False)) | gate}))
 
 
+UNGATED = {"gate_rank": None, "gate_on": "both"}
 PLACES = ("pre", "post", "sandwich", "res-post", "none")
 
 
@@ -165,7 +170,7 @@ def of_softmax(block: dict[str, Any]) -> dict[str, Any]:
 
 def uncapped(block: dict[str, Any]) -> dict[str, Any]:
     return {**block, "attention": {**block["attention"], "similarity": "softmax", "softcap": None, "blocks": None,
-                                   "span_convolution": None,
+                                   "span_convolution": None, "differential": False,
                                    "value_convolution": None,
                                    "column_groups": dict.fromkeys("qkvo", 1)}}
 
@@ -206,6 +211,14 @@ def stacks(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool = False) -> 
     return {**stack, "groups": groups}
 
 
+def perhaps_streams(data: dict[str, Any]) -> dict[str, Any]:
+    """With residual streams, where every sublayer can read a mix of them."""
+    blocks = [block for group in data["groups"] for block in group["blocks"]] if data.get("groups") else [data]
+    plain = all(block["residual"] == "sequential" and block["norm"]["placement"] in ("pre", "sandwich")
+                for block in blocks)
+    return data | {"streams": 3, "layer_scale": False} if plain and not data.get("convolution") else data
+
+
 def reach_of(attention: dict[str, Any]) -> str:
     return next((name for name in ("window", "chunk") if attention[name] is not None), "full")
 
@@ -232,6 +245,8 @@ def specs(draw: st.DrawFn) -> Model:
     elif draw(st.integers(0, 3)) == 0:
         data["per_layer_embedding"] = {"rows": 67, "width": draw(st.sampled_from((4, 6))),
                                        "activation": draw(st.sampled_from(ACTIVATIONS))}
+    elif draw(st.integers(0, 2)) == 0:
+        data = perhaps_streams(data)
     elif data.get("groups") is None and data["attention"] is not None:
         data["entities"] = draw(st.sampled_from((None, None, {"rows": 43, "width": 5, "tied": draw(flags)})))
         data["contact_head"] = draw(flags)

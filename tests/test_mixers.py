@@ -17,8 +17,8 @@ from txcalc.cli.app import app
 from txcalc.count import activations, flops, kv_cache, params, sequence
 from txcalc.show.terminal import Screen
 from txcalc.spec.errors import SpecError
-from txcalc.spec.layers import Attention, LinearAttention, Mamba2, Mixer
-from txcalc.spec.rnn import GRU, LSTM, RNN, Convolution1D
+from txcalc.spec.layers import Attention, Mamba2, Mixer
+from txcalc.spec.rnn import GRU, LSTM, RNN, Convolution1D, LinearAttention
 from txcalc.spec.yaml import read_yaml
 from txcalc.trace.mixer import trace_mixer
 from txcalc.trace.record import Trace

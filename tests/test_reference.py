@@ -140,6 +140,16 @@ CAUSAL = {
         "kind": "mamba", "inner": 14, "state": 5, "rank": 3, "conv": 3, "norms": True, "norm_scale": False,
     }},
     "short convolution": {"attention": None, "recurrent": {"kind": "short-convolution", "conv": 4, "bias": True}},
+    "gates of latents and norms": {"attention": {
+        **CHOSEN, "output_gate": True, "joint": True}, "norm": {
+            "kind": "rmsnorm", "gate_rank": 2, "gate_on": "attention"}, "position": {"kind": "rope"}},
+    "residual streams": {"streams": 3, "norm": {"placement": "sandwich"}},
+    "residual streams of layers that differ": {
+        "streams": 2, "groups": MIXED, "layers": 7, "attention": GROUPED, "position": {"kind": "rope"}},
+    "differential": {"attention": {"heads": 4, "kv_heads": 2, "head_dim": 4, "differential": True},
+                     "position": {"kind": "rope"}},
+    "matrix memory": {"attention": None, "recurrent": {
+        "kind": "mlstm", "heads": 3, "key_dim": 4, "value_dim": 5, "bias": True}},
     "gated unit": {"attention": None, "recurrent": {"kind": "rg-lru", "inner": 14, "heads": 2, "conv": 3}},
     "time and channel mixing": {"attention": None, "recurrent": {"kind": "wkv", "inner": 13}, "feed_forward": {
         "d_ff": 23, "activation": "relu2", "channel_mix": True}},

@@ -201,3 +201,47 @@ def test_rwkv_mixes_tokens_and_columns() -> None:
                  feed_forward={"d_ff": 23, "activation": "relu2", "channel_mix": True})
     tokens = ids(2, 13)
     check(model, weights, lambda: theirs(tokens, use_cache=False).logits, tokens, eager=True)
+
+
+def test_xlstm_has_a_matrix_for_a_memory() -> None:
+    theirs = twin(transformers.xLSTMForCausalLM, transformers.xLSTMConfig(
+        vocab_size=VOCAB, hidden_size=24, num_hidden_layers=2, num_heads=3, qk_dim_factor=0.5, v_dim_factor=0.75,
+        ffn_proj_factor=1.5, ffn_round_up_to_multiple_of=5, autocast_kernel_dtype="float32", eps=1e-6,
+        chunkwise_kernel="chunkwise--native_autograd", mode="inference", norm_eps=1e-6, pad_token_id=0, bos_token_id=0,
+        eos_token_id=0))
+    block = r"backbone\.blocks\.(\d+)\."
+    weights = dict(theirs.named_parameters())
+    for i in range(2):
+        for kind in ("weight", "bias"):
+            name = f"backbone.blocks.{i}.mlstm_layer."
+            weights[f"{name}rates.{kind}"] = torch.cat([weights.pop(f"{name}{x}gate_preact.{kind}") for x in "if"])
+        norm = f"backbone.blocks.{i}.mlstm_layer.multihead_norm.weight"
+        weights[norm] = weights[norm].view(3, -1)
+    weights = renamed(weights, [
+        (r"backbone\.embeddings\.(.*)", r"token_embedding.\1"), (r"backbone\.out_norm\.(.*)", r"final_norm.\1"),
+        (r"lm_head\.(.*)", r"head.\1"), (block + r"norm_mlstm\.(.*)", r"layers.\1.recurrent_norm.\2"),
+        (block + r"norm_ffn\.(.*)", r"layers.\1.feed_forward_norm.\2"),
+        (block + r"mlstm_layer\.ogate_preact\.(.*)", r"layers.\1.recurrent.gate.\2"),
+        (block + r"mlstm_layer\.multihead_norm\.(.*)", r"layers.\1.recurrent.norm.\2"),
+        (block + r"mlstm_layer\.(.*)", r"layers.\1.recurrent.\2"),
+        (block + r"ffn\.proj_up_gate\.(.*)", r"layers.\1.feed_forward.gate.\2"),
+        (block + r"ffn\.proj_(up|down)\.(.*)", r"layers.\1.feed_forward.\2.\3"),
+    ])
+    model = spec(d_model=24, norm={"kind": "rmsnorm", "eps": 1e-6}, head={"kind": "lm", "tied": False, "softcap": 30.0},
+                 attention=None, recurrent={"kind": "mlstm", "heads": 3, "key_dim": 4, "value_dim": 6},
+                 feed_forward={"d_ff": 40, "activation": "silu", "gated": True})
+    tokens = ids(2, 13)
+    check(model, weights, lambda: theirs(tokens, use_cache=False).logits, tokens, eager=True)
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_diffllama_takes_half_of_its_heads_from_the_others(eager: bool) -> None:
+    theirs = twin(transformers.DiffLlamaForCausalLM, transformers.DiffLlamaConfig(
+        **SIZES | {"num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}, head_dim=6,
+        rms_norm_eps=1e-5, rope_parameters={"rope_type": "default", "rope_theta": 10000.0}))
+    weights = renamed(dict(theirs.named_parameters()), [
+        (BLOCK + r"self_attn\.lambda_(.*)", r"layers.\1.attention.differences.\2"), *LLAMA_NAMES])
+    model = spec(**BODY | {"attention": {"heads": 4, "kv_heads": 2, "head_dim": 6, "differential": True}}, layers=1,
+                 position={"kind": "rope"})
+    tokens = ids(2, 13)
+    check(model, weights, lambda: theirs(tokens).logits, tokens, eager=eager)

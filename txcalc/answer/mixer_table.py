@@ -19,8 +19,8 @@ from txcalc.document import Part
 from txcalc.models.sources import read_source
 from txcalc.spec import older
 from txcalc.spec.errors import SpecError
-from txcalc.spec.layers import Attention, LinearAttention, Mamba2, Mixer
-from txcalc.spec.rnn import GRU, LSTM, RNN, Convolution1D
+from txcalc.spec.layers import Attention, Mamba2, Mixer
+from txcalc.spec.rnn import GRU, LSTM, RNN, Convolution1D, LinearAttention
 from txcalc.trace.mixer import trace_mixer
 from txcalc.trace.workload import Workload
 

@@ -41,6 +41,8 @@ MODELS: Final[Rows] = (
     ("queries that read a tower", lambda spec: spec.tower is not None and spec.tower.resampler is not None),
     ("a tower of sounds", lambda spec: spec.tower is not None and spec.tower.input.kind == "frames"),
     ("entities that are not there", lambda spec: spec.entities is not None),
+    ("residual streams", lambda spec: any(s is not None and s.streams is not None for s in (
+        spec, spec.encoder, spec.tower))),
     ("several heads", lambda spec: getattr(spec.head, "copies", 1) > 1),
     ("keys that layers share where several layers make their own", lambda spec: _any(spec, _shares) and sum(
         b.attention is not None and not _shares(b) for b in _blocks(spec)) > 1),
@@ -63,6 +65,9 @@ LAYERS: Final[Rows] = (
     ("attention block by block", lambda b: getattr(b.attention, "blocks", None) is not None),
     ("attention by angles", lambda b: getattr(b.attention, "similarity", "softmax") != "softmax"),
     ("a convolution of values", lambda b: getattr(b.attention, "value_convolution", None) is not None),
+    ("gated norms", lambda b: b.norm.gate_rank is not None),
+    ("a gate of query latents", lambda b: getattr(b.attention, "joint", False)),
+    ("differential attention", lambda b: getattr(b.attention, "differential", False)),
     ("a mix with the token before", lambda b: getattr(b.feed_forward, "channel_mix", False)),
     ("a cell and attention of one input", lambda b: b.residual == "mixers"),
 )

@@ -14,7 +14,7 @@ NAMES: Final = {
 RECURRENT: Final = {
     "mamba2": "Mamba-2", "gated-delta": "gated DeltaNet", "mamba": "Mamba", "lightning": "lightning attention",
     "kimi-delta": "Kimi delta attention", "short-convolution": "gated short convolution",
-    "fourier": "Fourier mixing", "patch-merging": "merging of patches",
+    "fourier": "Fourier mixing", "patch-merging": "merging of patches", "mlstm": "xLSTM matrix memory",
     "rg-lru": "real-gated linear recurrence", "wkv": "RWKV time mixing",
     "rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "convolution": "convolution",
 }
@@ -137,6 +137,8 @@ LETTERS: Final[dict[str, Letter]] = {
     "heads": Letter("h", "attention heads"),
     "kv_heads": Letter("g", "heads of keys and values"),
     "head_dim": Letter("k", "width of a head"),
+    "streams": Letter("n_s", "residual streams"),
+    "gate_rank": Letter("r_g", "bottleneck of a norm's gate"),
     "query_experts": Letter("E_q", "experts that project queries"),
     "window": Letter("w", "sliding window"),
     "chunk": Letter("c", "chunk of attention"),
@@ -206,6 +208,8 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("mamba2", "head_dim"): Letter("P", "width of a recurrent head"),
     ("lightning", "heads"): Letter("H", "heads of the recurrence"),
     ("lightning", "head_dim"): Letter("P", "width of a recurrent head"),
+    ("mlstm", "heads"): Letter("H", "heads of the recurrence"),
+    ("mlstm", "value_dim"): Letter("P", "width of a recurrent value"),
     ("rg-lru", "heads"): Letter("H", "heads of the recurrence"),
     ("kimi-delta", "heads"): Letter("H", "heads of the recurrence"),
     ("kimi-delta", "head_dim"): Letter("P", "width of a recurrent head"),

@@ -8,7 +8,7 @@ from typing import Final
 from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import ROUTING, decoder, experts
-from txcalc.huggingface.layerwise import after, layer_kinds, listed_sparse, sparse
+from txcalc.huggingface.layerwise import after, layer_kinds, listed_sparse, sparse, where
 from txcalc.huggingface.rows import RMS, Fields, Rows, flag, gated, optional, passed_over, size
 
 
@@ -49,7 +49,8 @@ _FIRST_DENSE: Final = after(size("first_k_dense_replace", least=0))
 v3 = partial(deepseek, layers=[sparse(routed(), _FIRST_DENSE)], ignore=_IGNORED, only=_ONLY)
 
 
-def _with_indexer(c: Config) -> Fields:
+def with_indexer(c: Config) -> Fields:
+    """Latent attention whose keys an indexer chooses."""
     c.size("q_lora_rank")
     return {**with_value_dim(c), "index_topk": size("index_topk"),
             "indexer": {"heads": size("index_n_heads"), "head_dim": size("index_head_dim")}}
@@ -61,7 +62,7 @@ def _alike(kind: str, c: Config) -> list[str]:
 
 _V32_EXPERTS: Final = sparse(routed(), listed_sparse(after(size("first_k_dense_replace", least=0))))
 v32 = partial(
-    deepseek, attention=_with_indexer, ignore=f"{_IGNORED} indexer_rope_interleave index_share_for_mtp_iteration "
+    deepseek, attention=with_indexer, ignore=f"{_IGNORED} indexer_rope_interleave index_share_for_mtp_iteration "
     "moe_router_dtype", only=_ONLY | {
         "num_experts": (None, size("n_routed_experts")),
         "layer_types": (None, *(partial(_alike, kind) for kind in ("indexed_attention", "deepseek_sparse_attention")))})
@@ -91,7 +92,7 @@ _after_few: Final = after(size("first_k_dense_replace", default=1, least=0))
 
 
 def _dots3(c: Config) -> Fields:
-    return {**_with_indexer(c), "output_gate": True, "gate_over": "head", "rope_norm": True}
+    return {**with_indexer(c), "output_gate": True, "gate_over": "head", "rope_norm": True}
 
 
 def _dots3_kinds(c: Config, layers: int) -> list[str]:
@@ -124,6 +125,8 @@ def _dots3_window(c: Config) -> Fields:
     return {"attention": found}
 
 
+_AXK2_SPARSE: Final = listed_sparse(_after_few)
+
 ROWS: Final[Rows] = {
     "deepseek_v2": v3("DeepseekV2", layers=[sparse(routed("softmax-topk"), _FIRST_DENSE)]),
     "deepseek_v3": v3("DeepseekV3", layers=[sparse(grouped, _FIRST_DENSE)]),
@@ -145,6 +148,12 @@ ROWS: Final[Rows] = {
                 "indexed_attention": {}, "full_attention": {}, "sliding_attention": _dots3_window},
                 unread=f"sliding_window sliding_window_size per_layer_config swa_qk_rope_head_dim {_DOTS3_SWA}"),
             sparse({**routed(), "shared_d_ff": size("shared_experts_intermediate_size")}, listed_sparse(_after_few))]),
+    # A.X K2: norms with gates, and a gate of attention's output, read off the latent of queries.
+    "axk2": v32("AXK2", attention=lambda c: {**with_indexer(c), "output_gate": True, "joint": True}, norm={
+        **RMS, "gate_rank": size("gated_norm_rank"), "gate_on": "attention"}, layers=[
+            sparse(routed(), _AXK2_SPARSE), where(_AXK2_SPARSE, {"norm": {"gate_on": "both"}})],
+        ignore=f"{_IGNORED} rope_interleave", only={
+            "moe_layer_freq": 1, "layer_types": (None, partial(_alike, "indexed_attention"))}),
     "youtu": deepseek("Youtu", only={"mlp_bias": False}),
     "minicpm3": deepseek("MiniCPM3", attention=latent, feed_forward=gated(bias=flag("mlp_bias")),
                          ignore="scale_emb scale_depth dim_model_base"),

@@ -9,7 +9,7 @@ from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import decoder, experts
 from txcalc.huggingface.layerwise import all_but, every, sparse, where
-from txcalc.huggingface.rows import Fields, Rows, flag, gated, passed_over, size
+from txcalc.huggingface.rows import Fields, Rows, flag, gated, number, passed_over, size
 from txcalc.spec.errors import shown
 
 _STEPS: Final = "time_step_limit time_step_min time_step_max time_step_floor"
@@ -81,6 +81,23 @@ def _half_rotary(c: Config, width: int) -> Data:
     return {"kind": "rope", "dim": width // 2}
 
 
+def _matrix_memory(c: Config) -> Fields:
+    """Widths of all heads are fractions of the model's, each rounded down; a head's is what is left of them."""
+    d, heads = c.size("hidden_size"), c.size("num_heads")
+    widths = {name: int(d * (c.number(f"{field}_dim_factor") or 0)) for name, field in (("key", "qk"), ("value", "v"))}
+    for name, width in widths.items():
+        if width < heads or width % heads:
+            raise c.error("num_heads", f"{heads} do not divide the {width} columns of all {name}s")
+    return {"kind": "mlstm", "heads": heads, "bias": flag("use_bias"),
+            **{f"{name}_dim": width // heads for name, width in widths.items()}}
+
+
+def _xlstm_feed_forward(c: Config) -> Fields:
+    step = c.size("ffn_round_up_to_multiple_of")
+    width = int((c.size("hidden_size") * (c.number("ffn_proj_factor") or 0) + step - 1) // step) * step
+    return {"d_ff": width, "activation": "silu", "gated": True, "bias": flag("use_bias")}
+
+
 ROWS: Final[Rows] = {
     "mamba2": alone(
         {"Mamba2ForCausalLM": "lm", "Mamba2Model": "none"}, recurrent=MAMBA2,
@@ -99,6 +116,14 @@ ROWS: Final[Rows] = {
         feed_forward={"d_ff": lambda c: c.size_or(4 * c.size("hidden_size"), "intermediate_size"),
                       "activation": "relu2", "channel_mix": True},
         context=size("context_length"), ignore="rescale_every"),
+    "xlstm": alone(  # arXiv 2503.13427
+        {"xLSTMForCausalLM": "lm", "xLSTMModel": "none"}, feed_forward=_xlstm_feed_forward, recurrent=_matrix_memory,
+        norm={"kind": "rmsnorm", "bias": flag("use_bias")}, softcap=number("output_logit_soft_cap"),
+        tied=False, ignore=(
+            "norm_reduction_force_float32 add_out_norm chunkwise_kernel sequence_kernel step_kernel mode chunk_size "
+            "return_last_states autocast_kernel_dtype inference_state_dtype gate_soft_cap weight_mode "
+            "max_inference_chunksize tie_word_embeddings"),  # its class ties nothing
+        only={"embedding_dim": (None, size("hidden_size")), "num_blocks": (None, size("num_hidden_layers"))}),
     "jamba": decoder(  # one attention layer in eight, experts in every second, no positions
         "Jamba", position="none", layers=[
             where(all_but(every(size("attn_layer_period"), first=size("attn_layer_offset", least=0))), _JAMBA),

@@ -235,7 +235,7 @@ _RECURRENT: Final[Mapping[str, tuple[str, ...]]] = {
     "gated-delta": ("in_proj", "rates", "out_proj"), "mamba2": ("in_proj", "out_proj"),
     "short-convolution": ("in_proj", "out_proj"), "mamba": ("in_proj", "x_proj", "dt_proj", "out_proj"),
     "lightning": ("qkv", "gate", "out_proj"), "rg-lru": ("gate", "in_proj", "out_proj"),
-    "wkv": ("key", "value", "receptance", "output"),
+    "mlstm": ("q", "k", "v", "gate", "rates", "out_proj"), "wkv": ("key", "value", "receptance", "output"),
     "kimi-delta": ("in_proj", "strength", "decay_down", "decay_up", "gate_down", "gate_up", "out_proj"),
 }
 

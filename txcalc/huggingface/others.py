@@ -7,7 +7,7 @@ from typing import Final
 
 from txcalc.huggingface.build import ACTIVATIONS, Data
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoder import NO_ROPE, decoder, experts, qkv, rope, square
+from txcalc.huggingface.decoder import GROUPED, NO_ROPE, decoder, experts, qkv, rope, square
 from txcalc.huggingface.importer import decoder_classes, lm_classes
 from txcalc.huggingface.layerwise import all_but, every, rotary, where, windows
 from txcalc.huggingface.meta import llama
@@ -84,6 +84,8 @@ ROWS: Final[Rows] = {
                              "head_dim": size("kv_channels"), "query_experts": size("num_local_experts")}, bias=None,
         feed_forward=experts(act="activation_function", routing="topk-softmax", output_bias=True),
         only={"num_attention_heads": (None, _expert_heads)}),
+    "diffllama": decoder(  # arXiv 2410.05258
+        "DiffLlama", attention={**GROUPED, "differential": True}, ignore="lambda_std_dev"),
     "helium": llama("Helium", bias=qkv(flag("attention_bias")), finish=square),  # its output projection is square
     # The original has two biases apart, the library's class has not.
     "internlm3": llama(decoder_classes("Llama") | decoder_classes("InternLM3"),

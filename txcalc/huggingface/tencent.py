@@ -7,9 +7,11 @@ from typing import Final
 
 from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoder import GROUPED, decoder, experts, head_dim
-from txcalc.huggingface.layerwise import after, listed_sparse, sparse
-from txcalc.huggingface.rows import WIDTH, Fields, Reader, Rows, Value, read
+from txcalc.huggingface.decoder import GROUPED, ROUTING, decoder, experts, head_dim
+from txcalc.huggingface.deepseek import grouped, v32, with_indexer
+from txcalc.huggingface.importer import lm_classes
+from txcalc.huggingface.layerwise import after, listed_kinds, listed_sparse, sparse
+from txcalc.huggingface.rows import WIDTH, Fields, Reader, Rows, Value, read, size
 
 # What Hunyuan-A13B's file has for other models of the same code: latents that are off, images, sampling of tokens.
 _UNREAD: Final = """
@@ -57,7 +59,25 @@ def _shared(c: Config) -> Fields:
     return {"shared_experts": number} if number else {"shared_experts": 1, "shared_d_ff": WIDTH}
 
 
+def _borrowed(c: Config, layers: int) -> list[Data]:
+    """All but one layer in four attend to the keys that the indexer of one before them chose."""
+    kinds = listed_kinds(c, "indexer_types", layers, lambda c, layers: [
+        i > 0 and i % 4 != 1 for i in range(layers)], "full", "shared")
+    return [{"attention": {"indexer": None}} if kind else {} for kind in kinds]
+
+
+def _gated_latents(c: Config) -> Fields:
+    return {**with_indexer(c), "interleaved": False, "output_gate": True, "sinks": True}
+
+
+def _indexed(c: Config) -> list[str]:
+    return ["indexed_attention"] * c.size("num_hidden_layers")
+
+
 ROWS: Final[Rows] = {
+    "hy_v4": v32(lm_classes("HYV4"), attention=_gated_latents, streams=size("hc_mult"), layers=[
+        sparse(grouped, listed_sparse(after(1))), _borrowed], only={"layer_types": (None, _indexed)},
+                 ignore=f"{ROUTING} hc_magnitude hc_eps learnable_sink_init swiglu_limit"),
     "hunyuan_v1_dense": hunyuan("HunYuanDenseV1", ignore=_IGNORED, only=_ONLY),
     "hunyuan_v1_moe": hunyuan(
         "HunYuanMoEV1", feed_forward=_experts, layers=[_by_layer], ignore=f"{_IGNORED} {_UNREAD}", only={

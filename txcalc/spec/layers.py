@@ -11,7 +11,7 @@ from txcalc.spec import resolve
 from txcalc.spec.base import Activation, Count, Curve, Flag, Positive, Size, Spec, Switches, Usual
 from txcalc.spec.errors import FieldError
 from txcalc.spec.projections import AttentionGroups, Blocks, DenseGroups, UnusedProjections, check_experts
-from txcalc.spec.rnn import GRU, LSTM, RGLRU, RNN, WKV, Convolution1D, FourierMixing, PatchMerging
+from txcalc.spec.rnn import GRU, LSTM, RNN, ByChannel, Convolution1D, FourierMixing, LinearAttention, PatchMerging
 
 # ---------------------------------------------------------------- norms
 
@@ -39,6 +39,12 @@ class BlockNorm(Norm):
     placement: Literal["pre", "post", "sandwich", "res-post", "none"] = "pre"
     shared: Annotated[Flag, "parallel blocks: one norm feeds attention and feed-forward"] = False
     on_attention: Annotated[Flag, "false: attention has no norm of its own"] = True
+    gate_rank: Annotated[Size | None, "what is normed is gated through a bottleneck of so many columns (A.X K2)"] = None
+    gate_on: Annotated[Literal["both", "attention"], "attention: the feed-forward's norm has no such gate"] = "both"
+
+    def _check(self) -> None:
+        if self.gate_rank is not None and self.placement not in ("pre", "sandwich"):
+            raise FieldError(("gate_rank",), "needs a norm before what it gates: pre or sandwich")
 
 
 class HeadNorm(Norm):
@@ -116,6 +122,7 @@ class Attention(Spec):
     unused: Annotated[
         UnusedProjections, "projections for what is not there: queries of entities (LUKE), tokens that see everything",
     ] = UnusedProjections()
+    differential: Annotated[Flag, "contexts of half the heads less those of the others (arXiv 2410.05258)"] = False
     kv_shared: Annotated[
         Flag,
         "keys and values, and their cache, are those of the last layer before this one that has its own, among layers "
@@ -191,8 +198,11 @@ class MLA(Spec):
     output_gate: Annotated[Flag, "the context is multiplied by sigmoid(gate(x))"] = False
     gate_over: Annotated[Literal["channel", "head"], "head: one gate for each head"] = "channel"
     rope_norm: Annotated[Flag, "an RMSNorm on the rotary key"] = False
+    joint: Annotated[Flag, "queries and gate read the query latent, normed and as it is, side by side (A.X K2)"] = False
 
     def _check(self) -> None:
+        if self.joint and (self.q_rank is None or not self.output_gate):
+            raise FieldError(("joint",), "needs q_rank and output_gate")
         if self.gate_over == "head" and not self.output_gate:
             raise FieldError(("gate_over",), "needs output_gate: true")
         if self.window is not None and self.index_topk is not None:
@@ -289,24 +299,12 @@ class ShortConvolution(Spec):
     bias: Annotated[Flag, "on the projections and on the convolution"] = False
 
 
-class LinearAttention(Spec):
-    """Causal attention with the feature map elu + 1 in place of the softmax (arXiv 2006.16236, section 3.2).
-
-    A layer of ``txcalc mixers`` alone.
-    """
-
-    kind: Literal["linear-attention"] = "linear-attention"
-    heads: Size
-    head_dim: Size
-    bias: Flag = True
-
-
 Mixer = RNN | LSTM | GRU | Convolution1D | LinearAttention | Attention | Mamba2
 """Ways of mixing the positions of a sequence, each of (b, n, d) to (b, n, d), causally."""
 
 Recurrent = Annotated[
     Mamba2 | GatedDelta | Mamba | LightningAttention | KimiDelta | ShortConvolution | RNN | LSTM | GRU | Convolution1D
-    | FourierMixing | RGLRU | WKV | PatchMerging,
+    | FourierMixing | ByChannel | PatchMerging,
     Usual("mamba2"),
 ]
 

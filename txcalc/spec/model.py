@@ -62,8 +62,8 @@ class Sublayers(Spec):
             others = (self.cross_attention, self.recurrent)
             if self.attention is None or self.feed_forward is None or others != (None, None):
                 raise FieldError(("residual",), "parallel needs attention and feed_forward, and nothing else")
-            if self.norm.placement != "pre":
-                raise FieldError(("norm", "placement"), "a parallel block takes pre")
+            if self.norm.placement != "pre" or self.norm.gate_rank is not None:
+                raise FieldError(("norm", "placement"), "a parallel block takes pre, without gates")
         elif self.norm.shared:
             raise FieldError(("norm", "shared"), "only a parallel block can share its norm")
         if self.residual == "mixers":
@@ -82,7 +82,7 @@ class Sublayers(Spec):
     def _check_mixers(self) -> None:
         if self.attention is None or self.recurrent is None or self.cross_attention is not None:
             raise FieldError(("residual",), "mixers needs attention and recurrent, and no cross_attention")
-        if self.norm.placement != "pre" or not self.norm.on_attention:
+        if self.norm.placement != "pre" or not self.norm.on_attention or self.norm.gate_rank is not None:
             raise FieldError(("norm", "placement"), "attention and recurrent read one norm before them: it takes pre")
 
 
@@ -108,6 +108,7 @@ class Stack(Sublayers):
     position: Position
     embedding_norm: Annotated[Flag, "a norm on the summed embeddings"] = False
     layer_scale: Annotated[Flag, "each sublayer's output times a learned vector (CaiT)"] = False
+    streams: Annotated[Size | None, "residuals side by side, of which a sublayer reads a mix (arXiv 2409.19606)"] = None
     final_norm: Annotated[Flag, "a norm after the last block"] = True
     causal_mask: Annotated[Flag, "an encoder whose positions see none after them (CLIP's text)"] = False
     share_layers: Annotated[Flag, "every layer uses one set of weights"] = False
@@ -115,8 +116,7 @@ class Stack(Sublayers):
 
     def _check(self) -> None:
         super()._check()
-        groups = self.groups
-        if groups is not None:
+        if (groups := self.groups) is not None:
             total = sum(g.repeat * sum(b.repeat for b in g.blocks) for g in groups)
             if total != self.layers:
                 raise FieldError(("layers",), f"the groups hold {total} layers, not {self.layers}")

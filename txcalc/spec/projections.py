@@ -79,7 +79,12 @@ def check_crossing(attention: Attention) -> None:
 
 
 def check_experts(attention: Attention) -> None:
-    """Raise ``FieldError`` where experts cannot project an attention's queries."""
+    """Raise ``FieldError`` where experts cannot project an attention's queries, or its heads are no two halves."""
+    for name in ("value_dim", "sinks", "image_window", "value_convolution", "blocks", "span_convolution", "similarity"):
+        if attention.differential and getattr(attention, name) not in (None, False, "softmax"):
+            raise FieldError((name,), "differential attention has none")
+    if attention.differential and attention.kv_heads % 2:
+        raise FieldError(("kv_heads",), "differential attention halves them: an even number")
     if attention.query_experts is None:
         return
     active, groups = attention.heads // attention.kv_heads, attention.column_groups

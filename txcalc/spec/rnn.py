@@ -145,6 +145,16 @@ class RGLRU(Spec):
             raise FieldError(("heads",), f"{self.heads} does not divide inner {self.inner}")
 
 
+class MLSTM(Spec):
+    """xLSTM's matrix memory (arXiv 2405.04517, section 2.3): of each head a matrix, a vector and the largest gate."""
+
+    kind: Literal["mlstm"]
+    heads: Size
+    key_dim: Size
+    value_dim: Size
+    bias: Annotated[Flag, "on projections and the norm; those of the gates of a head have one anyway"] = False
+
+
 class WKV(Spec):
     """RWKV's time mixing: an average of values, with weights that decay per channel (arXiv 2305.13048, section 3.1.2).
 
@@ -153,3 +163,19 @@ class WKV(Spec):
 
     kind: Literal["wkv"]
     inner: Annotated[Size, "channels of the recurrence"]
+
+
+ByChannel = RGLRU | WKV | MLSTM
+"""Linear recurrences whose state is a few numbers for each channel, or a matrix for each head."""
+
+
+class LinearAttention(Spec):
+    """Causal attention with the feature map elu + 1 in place of the softmax (arXiv 2006.16236, section 3.2).
+
+    A layer of ``txcalc mixers`` alone.
+    """
+
+    kind: Literal["linear-attention"] = "linear-attention"
+    heads: Size
+    head_dim: Size
+    bias: Flag = True

@@ -105,6 +105,15 @@ def _positions(stack: Stack, one_width: bool, path: Loc) -> None:
         raise FieldError(path, "a table of positions for every layer needs layers of one width")
     if stack.position.kind == "disentangled" and any(projects_by_experts(block) for _, block in located_blocks(stack)):
         raise FieldError(path, "a table of positions is projected as queries are, which no expert does")
+    for _, block in located_blocks(stack) if stack.streams is not None else ():
+        scaled = stack.layer_scale or block.adapter or block.convolution or getattr(
+            block.attention, "blocks", None)
+        if scaled or block.residual != "sequential" or block.norm.placement not in ("pre", "sandwich"):
+            raise FieldError((*path[:-2], "streams"), "each sublayer reads a mix of them through a norm, and adds to "
+                             "each: residual sequential, norm.placement pre or sandwich, and nothing beside")
+    by_distance = stack.position.kind in ("disentangled", "transformer-xl")
+    if by_distance and any(getattr(block.attention, "differential", False) for _, block in located_blocks(stack)):
+        raise FieldError(path, "differential attention has no scores of queries and distances")
     if all(block.attention is None for _, block in located_blocks(stack)):
         if stack.position.kind == "relative":
             raise FieldError(path, "relative positions are a bias on the scores of attention, and there is none")

@@ -248,6 +248,9 @@ def _heads(
             y = neighbours.overlapping(t, spec.blocks, q, k, v, core)
         elif spec.similarity == "collisions":
             y = beside.collisions(t, q, k, v, core)
+        elif spec.differential:
+            y = beside.differential(t, spec, v, lambda half, kept: attend(
+                t, q, k, half, core._replace(cache=kept), kernel), core.cache)
         else:
             y = attend(t, q, k, v, core, kernel)
         if spec.span_convolution is not None:

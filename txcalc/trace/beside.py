@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import located_blocks
 from txcalc.trace import curves, norms, ops, parts
+from txcalc.trace.cache import Cache
 from txcalc.trace.cores import Core, context_of, scores_of
 from txcalc.trace.record import Part, Trace
 from txcalc.trace.sizes import Product, several
 from txcalc.trace.tensors import Number, Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from txcalc.spec.layers import Attention, BlockNorm
     from txcalc.spec.model import Model, Resampler
     from txcalc.spec.projections import LanguageAdapter
@@ -78,6 +81,28 @@ def _unit(t: Trace, name: str, x: Tensor, heads: Number) -> Tensor:
     ops.elementwise(t, name, "slope_in", norm, least, keeps=(norm,))
     return t.op(name, "product", saves=(x, least), reads=(x, least), writes=(ops.like(t, x, name),),
                 backward=((ops.to(x),), (ops.to(least),)), apart=True)
+
+
+def differential(
+    t: Trace, spec: Attention, v: Tensor, attend: Callable[[Tensor, Cache | None], Tensor], cache: Cache | None
+) -> Tensor:
+    """The scores of all heads on either half of the values (b, n, width); of what comes out half of the heads less the
+    others, times a number that is learned; then normed, pair by pair (arXiv 2410.05258, section 2.1)."""
+    found = []
+    for kept in (cache, None):
+        half = t.tensor(*v.shape, label="half of the values")
+        t.op("v_half", "elementwise", reads=(v,), writes=(half,), backward=((ops.to(v),),))
+        found.append(attend(half, kept))
+    with t.scope("differences"):
+        for name in ("q1", "k1", "q2", "k2"):
+            ops.parameter(t, name, spec.head_dim)
+        t.op("exponentials", "slope_out", saves=(t.tensor(label="exponential"), t.tensor(label="exponential")))
+        b, n, width = found[0].shape
+        both = ops.gathered(t, "pairs", tuple(found), b, n, 2 * width, label="contexts of both halves")
+        less = ops.multiply(t, "lambda", t.alias(both, b, n, width), t.tensor(label="lambda"), broadcast=True)
+        less = ops.like(t, less, "differences").view(b, n, spec.heads // 2, 2 * spec.head_dim)
+        y = norms.norm(t, "norm", less, norms.RMS._replace(scale=False)).view(b, n, width)
+        return ops.copy(t, "scaled", y)
 
 
 def unused_projections(t: Trace, spec: Attention, d: Number, value_dim: Number) -> None:

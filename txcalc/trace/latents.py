@@ -53,12 +53,15 @@ def latent_attention(
     rows = [(1, spec.kv_rank + spec.rope_dim)]
     rotary = position if position is not None and position.kind == "rope" else None
     with t.frame(x):
+        read = x
         if spec.q_rank is None:
             q = ops.linear(t, "q", x, spec.heads * (spec.nope_dim + spec.rope_dim), part="q")
         else:
             down = ops.linear(t, "q_down", x, spec.q_rank, bias=spec.bias)
             q_latent = t.hold(norms.norm(t, "q_norm", down, norms.RMS))
-            q = ops.linear(t, "q_up", q_latent, spec.heads * (spec.nope_dim + spec.rope_dim))
+            read = q_latent if not spec.joint else t.hold(
+                ops.gathered(t, "q_joint", (q_latent, down), b, n, 2 * spec.q_rank, label="latents and their norms"))
+            q = ops.linear(t, "q_up", read, spec.heads * (spec.nope_dim + spec.rope_dim))
             if spec.indexer is not None:
                 _choose_keys(t, spec.indexer, x, q_latent, span.keys, span.pairs, span.reach)
                 rows.append((1, spec.indexer.head_dim))
@@ -88,7 +91,7 @@ def latent_attention(
         core = Core(Heads(h, h, size, spec.value_dim), span, cache, why, int(spec.window is not None), sinks=spec.sinks)
         context = (_absorbed if t.workload.absorbs else _expanded)(t, spec, (q_nope, q_rope), (latent, k_rope), core)
         if spec.output_gate:
-            context = gated(t, spec, x, context, spec.value_dim)
+            context = gated(t, spec, read if spec.joint else x, context, spec.value_dim)
         y = ops.linear(t, "o", t.hold(context), d, bias=spec.bias, part="attention output")
         return ops.dropout(t, "dropout", split.leave(t, "o", y))
 

@@ -23,6 +23,7 @@ from txcalc.trace.rank import RECEIVED, heaviest, local
 from txcalc.trace.record import Trace
 from txcalc.trace.recurrent import recurrent
 from txcalc.trace.sizes import same, several
+from txcalc.trace.streams import added, mixed, spread
 from txcalc.trace.tensors import Number, Tensor
 from txcalc.trace.workload import Workload
 
@@ -231,6 +232,7 @@ def _stack(
             return x
 
         with t.frame():
+            x = x if stack.streams is None else spread(t, x, stack.streams)
             if stack.groups is None and t.size(stack.layers) != 0:
                 x = _turns(t, "layers", stack.layers, partial(layer, stack), x, shared=stack.share_layers,
                            unused=unused, within="layer", apart=around.made is not None and bool(around.made.bias))
@@ -240,6 +242,7 @@ def _stack(
             for held in (each for pair in (around.shared or {}).values() for each in pair):
                 t.hold(held)
         x = neighbours.cut(t, x, n) if block_multiple(stack) else x
+        x = x if stack.streams is None else mixed(t, "final_streams", x, adds=False)[0]
         x = norms.norm(t, "final_norm", x, stack.norm) if stack.final_norm else x
         return ops.dropout(t, "final_dropout", x) if t.code.drops_last else x
 
@@ -363,14 +366,15 @@ def _parallel(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tenso
 
 
 def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Around, x: Tensor) -> Tensor:
-    """One sublayer with its residual connection and norms, as far as it has them, placed as the spec says."""
+    """One sublayer with its residual connection and norms, as far as it has them."""
     place = block.norm.placement if block.norm.on_attention or name != "attention" else None
     attends, local = name != "feed_forward", t.code.holds_sublayers == "sublayer"
     with t.frame(x, *(tables.rebound(t) if local and attends else ()), name="sublayer"):
-        h = norms.norm(t, f"{name}_norm", x, block.norm) if place in ("pre", "sandwich") else x
+        read, weights = (x, None) if stack.streams is None else mixed(t, f"{name}_streams", x, adds=True)
+        h = norms.before(t, name, read, block.norm) if place in ("pre", "sandwich") else read
         if t.code.holds_sublayers == "layer" or (local and attends):
             t.hold(h)
-        y = _scaled(t, stack, name, _sublayer(t, name, block, around, h, x))
+        y = _scaled(t, stack, name, _sublayer(t, name, block, around, h, read))
         if place == "res-post":
             y = norms.norm(t, f"{name}_norm", y, block.norm)
         elif place == "sandwich":
@@ -378,9 +382,9 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
         with t.frame(*((y,) if t.code.drops == "residual" else ())):
             if t.code.drops == "residual":
                 y = ops.dropout(t, f"{name}_dropout", y)
-            x = y if block.residual == "none" else ops.add(t, x, y)
-        if name == "feed_forward" and block.adapter is not None:
-            x = beside.adapt(t, block.adapter, block.norm, x)
+            add = ops.add if weights is None else partial(added, weights=weights)
+            x = y if block.residual == "none" else add(t, x, y)
+        x = x if name != "feed_forward" or block.adapter is None else beside.adapt(t, block.adapter, block.norm, x)
         if place == "post":
             x = norms.norm(t, f"{name}_norm", x, block.norm)
             if t.code.output == "apart":

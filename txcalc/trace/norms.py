@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from txcalc.trace import ops
+from txcalc.trace import curves, ops
 from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
-    from txcalc.spec.layers import HeadNorm, Norm
+    from txcalc.spec.layers import BlockNorm, HeadNorm, Norm
 
 
 class _NormKind(NamedTuple):
@@ -65,6 +65,17 @@ def of_heads(t: Trace, name: str, x: Tensor, spec: HeadNorm | None, dim: Number)
         return x if spec is None else norm(t, f"{name}_norm", x, spec)
     b, n, width = x.shape
     return norm(t, f"{name}_norm", x.view(b, n, width // dim, dim), spec).view(b, n, width)
+
+
+def before(t: Trace, name: str, x: Tensor, spec: BlockNorm) -> Tensor:
+    """The norm of what the sublayer of this name reads, and its gate, where it has one."""
+    y = norm(t, f"{name}_norm", x, spec)
+    if spec.gate_rank is None or (name == "feed_forward" and spec.gate_on == "attention"):
+        return y
+    with t.frame(y), t.scope(f"{name}_norm_gate"):
+        h = curves.activation(t, "activation", ops.linear(t, "down", y, spec.gate_rank), "silu")
+        gate = curves.activation(t, "gate", ops.linear(t, "up", h, x.shape[-1]), "sigmoid")
+        return ops.multiply(t, "gated", y, gate)
 
 
 def _fused_norm(

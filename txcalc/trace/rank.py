@@ -69,6 +69,10 @@ WHOLE: Final[tuple[tuple[str, Callable[[Any], bool]], ...]] = (
         getattr(each, "inner_norm", None) is not None for each in (b.attention, b.feed_forward))),
     ("a cell, convolution or merging of patches",
      lambda b: b.recurrent is not None and b.recurrent.kind not in RECURRENT),
+    ("a cell or convolution", lambda b: b.recurrent is not None and b.recurrent.kind not in RECURRENT),
+    ("gated norms", lambda b: b.norm.gate_rank is not None),
+    ("a gate of query latents", lambda b: getattr(b.attention, "joint", False)),
+    ("differential attention", lambda b: getattr(b.attention, "differential", False)),
     ("a gate of all columns", lambda b: getattr(b.feed_forward, "channel_mix", False)),
     ("experts with norms of their own", lambda b: getattr(b.feed_forward, "separate_norms", False)),
     ("experts that read a latent", lambda b: getattr(b.feed_forward, "latent", None) is not None),
@@ -94,6 +98,9 @@ TOGETHER: Final[tuple[tuple[str, Callable[[Any], bool], dict[str, str]], ...]] =
     ("attention by neighbours or angles", lambda m: any(
         getattr(b.attention, name, None) not in (None, "softmax") for _, b in located_blocks(m)
         for name in ("blocks", "span_convolution", "similarity")), _PARTS),
+    ("differential attention", lambda m: any(
+        getattr(b.attention, "differential", False) for _, b in located_blocks(m)), _PARTS),
+    ("residual streams", lambda m: m.streams is not None, {"tp": "ranks", **_STAGES, **_PARTS}),
     ("sinks", lambda m: any(getattr(b.attention, "sinks", False) for _, b in located_blocks(m)), _PARTS),
     ("an indexer", lambda m: any(
         getattr(b.attention, "indexer", None) is not None for _, b in located_blocks(m)), _PARTS),

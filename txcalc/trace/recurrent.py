@@ -25,13 +25,12 @@ if TYPE_CHECKING:
         GatedDelta,
         KimiDelta,
         LightningAttention,
-        LinearAttention,
         Mamba,
         Mamba2,
         Recurrent,
         ShortConvolution,
     )
-    from txcalc.spec.rnn import RGLRU, WKV, FourierMixing, PatchMerging
+    from txcalc.spec.rnn import MLSTM, RGLRU, WKV, FourierMixing, LinearAttention, PatchMerging
 
 
 def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Tensor | None = None) -> Tensor:
@@ -135,6 +134,24 @@ def _rg_lru(t: Trace, spec: RGLRU, x: Tensor, *, cached: bool) -> Tensor:
     _recurrence(t, b, n, spec.inner, products=0, cached=cached)
     y = ops.multiply(t, "gated", t.tensor(b, n, spec.inner, label="recurrence"), gate)
     return ops.linear(t, "out_proj", y, d, bias=True)
+
+
+def _mlstm(t: Trace, spec: MLSTM, x: Tensor, *, cached: bool) -> Tensor:
+    """arXiv 2405.04517, equations 19 to 27: C <- f C + i v k^T, n <- f n + i k, then C q and n q."""
+    b, n, d = x.shape
+    keys, values, state = (spec.heads * width for width in (
+        spec.key_dim, spec.value_dim, spec.key_dim * spec.value_dim))
+    for name, width in (("q", keys), ("k", keys), ("v", values), ("gate", values)):
+        ops.linear(t, name, x, width, bias=spec.bias)
+    ops.linear(t, "rates", x, 2 * spec.heads, bias=True)
+    sizes = (state, state, keys)
+    t.op("recurrence", "recurrence", products=tuple(Product(b * n, size, 1, 1) for size in sizes),
+         saves=(t.tensor(b, n, state, label="states"),),
+         cache=Cache("state", state + keys + spec.heads, 1, b, role="float32") if cached else None)
+    y = t.tensor(b, n, spec.heads, spec.value_dim, label="recurrence")
+    y = norms.norm(t, "norm", y, norms.LAYER._replace(bias=spec.bias), weight_shape=(spec.heads, spec.value_dim))
+    gate = curves.activation(t, "gate_activation", t.tensor(b, n, values, label="gate"), "sigmoid")
+    return ops.linear(t, "out_proj", ops.multiply(t, "gated", y.view(b, n, values), gate), d, bias=spec.bias)
 
 
 def _wkv(t: Trace, spec: WKV, x: Tensor, *, cached: bool) -> Tensor:
@@ -282,5 +299,5 @@ def linear_attention(t: Trace, spec: LinearAttention, x: Tensor) -> None:
 _LAYERS: Final[Mapping[str, Callable[..., Tensor]]] = {
     "mamba": _mamba, "mamba2": _mamba2, "gated-delta": _gated_delta, "kimi-delta": _kimi_delta,
     "lightning": _lightning, "short-convolution": _gated_convolution, "convolution": convolution,
-    "fourier": _fourier, "patch-merging": _merging, "rg-lru": _rg_lru, "wkv": _wkv,
+    "fourier": _fourier, "patch-merging": _merging, "rg-lru": _rg_lru, "wkv": _wkv, "mlstm": _mlstm,
 }

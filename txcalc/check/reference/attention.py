@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from txcalc.check.reference.beside import SpanConvolution, ValueConvolution, add_unused
+from txcalc.check.reference.beside import Differences, SpanConvolution, ValueConvolution, add_unused
 from txcalc.check.reference.cache import KeyValues, LayerCache
 from txcalc.check.reference.expert_queries import expert_projections
 from txcalc.check.reference.layers import GroupedLinear, Normalization, Options, dropout_or_nothing, linear
@@ -260,6 +260,7 @@ class Projections(nn.Module):
         scale = attention.scale or head_dim**-0.5
         self.core = core_of(attention, scale, options.dropout) or AttentionCore(
             scale, options, attention.softcap, heads if attention.sinks else None)
+        self.differences = Differences(head_dim) if attention.differential else None
         self.dropout = dropout_or_nothing(options.dropout)
 
     def queries(self, x: Tensor) -> Tensor:
@@ -270,8 +271,7 @@ class Projections(nn.Module):
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(b, n, d) to keys (b, n, kv, hd) and values (b, n, kv, vd)."""
-        assert self.k is not None
-        projected = self.k(x)
+        projected = self.k(x)  # type: ignore[misc]
         k = self._split(projected, self.kv_heads, self.k_norm)
         v = self._split(projected if self.v is None else self.v(x), self.kv_heads, None)
         if self.v_norm is None:
@@ -283,6 +283,9 @@ class Projections(nn.Module):
         is_causal: bool = False,
     ) -> Tensor:
         """The core on tensors with heads in front, then the gate that ``x`` gives, then the output projection."""
+        if self.differences is not None:
+            halves = (half.repeat(1, 2, 1, 1) for half in v.chunk(2, dim=1))
+            return self.finish(x, self.differences(*(self.core(q, k, half, mask, bias, is_causal) for half in halves)))
         if self.value_convolution is None:
             return self.finish(x, self.core(q, k, v, mask, bias, is_causal), q)
         return self.finish(x, self.core(q, k, v, mask, bias, is_causal) + self.value_convolution(v), q)

@@ -93,6 +93,21 @@ class Collisions(nn.Module):
         return F.normalize((1 - angle / math.pi) ** 9 @ v, dim=-1).view(*shape[:-1], -1)
 
 
+class Differences(nn.Module):
+    """Half of the heads less the others, in pairs that are normed (arXiv 2410.05258), as a first layer weighs them."""
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        self.q1, self.k1, self.q2, self.k2 = (nn.Parameter(torch.randn(head_dim) * 0.1) for _ in range(4))
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Contexts (b, h, n, hd) of either half of the values to (b, h / 2, n, 2 * hd)."""
+        more, less = torch.cat((first, second), dim=-1).chunk(2, dim=1)
+        weight = (self.q1 * self.k1).sum().exp() - (self.q2 * self.k2).sum().exp() + 0.2
+        pairs = more - weight * less
+        return 0.8 * F.rms_norm(pairs, pairs.shape[-1:], eps=1e-5)
+
+
 def add_unused(module: nn.Module, attention: Attention, d_model: int) -> None:
     """Give an attention its projections for what is not there."""
     value_dim = attention.value_dim or attention.head_dim

@@ -34,7 +34,7 @@ from txcalc.check.reference.layers import (
     contexts,
     dense,
 )
-from txcalc.check.reference.mixes import ChannelMix
+from txcalc.check.reference.mixes import ChannelMix, NormGate, Streams
 from txcalc.check.reference.per_layer import LayerInput
 from txcalc.check.reference.recurrent import AnyRecurrence, build_recurrence
 from txcalc.spec.facts import shares_keys
@@ -151,6 +151,7 @@ class Block(nn.Module):
     def __init__(
         self, block: Sublayers, d_model: int, options: Options, tables: PositionTables, *, scaled: bool,
         memory: int | None, per_layer: PerLayerEmbedding | None = None, alone: bool = False,
+        streams: int | None = None,
     ) -> None:
         super().__init__()
         norm = block.norm
@@ -190,6 +191,8 @@ class Block(nn.Module):
         widths = {"attention": (d_model, d_model), "recurrent": (d_model, width), "cross_attention": (width, width),
                   "feed_forward": (width, width)}
         for name, (before, after) in widths.items():
+            if getattr(block, name) is not None and streams is not None:
+                self.add_module(f"{name}_streams", Streams(streams, before, adds=True))
             if getattr(block, name) is not None:
                 self._add_norms(name, norm, before, after)
 
@@ -200,6 +203,8 @@ class Block(nn.Module):
         if norm.placement == "none" or (name == "feed_forward" and norm.shared) or (name == "recurrent" and self.mixed):
             return
         bare = name == "attention" and self.bare
+        if norm.gate_rank is not None and (name == "attention" or norm.gate_on == "both"):
+            self.add_module(f"{name}_norm_gate", NormGate(before, norm.gate_rank))
         width = before if norm.placement in ("pre", "sandwich") else after
         self.add_module(f"{name}_norm", nn.Identity() if bare else Normalization(norm, width))
         if norm.placement == "sandwich":
@@ -270,6 +275,12 @@ class Block(nn.Module):
         return y
 
     def _residual(self, name: str, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        mix = self._modules.get(f"{name}_streams")
+        if mix is not None:
+            read, weights = mix(x)
+            y = run(self._norm(f"{name}_norm", read))
+            y = self._norm(f"{name}_post_norm", y) if self.placement == "sandwich" else y
+            return x + weights * y.unsqueeze(2)
         match self.placement:
             case "none":
                 return self._add(x, self._scale(name, run(x)), name)
@@ -295,4 +306,5 @@ class Block(nn.Module):
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
         y: Tensor = self.get_submodule(name)(x)
-        return y
+        gate = self._modules.get(f"{name}_gate")
+        return y if gate is None else gate(y)

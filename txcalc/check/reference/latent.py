@@ -89,7 +89,7 @@ class LatentAttention(nn.Module):
             self.q = None
             self.q_down = nn.Linear(d_model, rank, bias=bias)
             self.q_norm = Normalization(norm, rank)
-            self.q_up = nn.Linear(rank, self.heads * (nope + rope), bias=False)
+            self.q_up = nn.Linear(rank * (1 + attention.joint), self.heads * (nope + rope), bias=False)
         self.chosen = None if attention.index_topk is None else chosen
         self.indexer = None
         if attention.indexer is not None and attention.index_topk is not None and rank is not None:
@@ -101,7 +101,8 @@ class LatentAttention(nn.Module):
         sinks = self.heads if attention.sinks else None
         self.core = AttentionCore(attention.scale or (nope + rope) ** -0.5, options, sinks=sinks)
         self.gates = self.heads if attention.gate_over == "head" else self.heads * value
-        self.gate = nn.Linear(d_model, self.gates, bias=False) if attention.output_gate else None
+        self.joint, read = attention.joint, 2 * (rank or 0) if attention.joint else d_model
+        self.gate = nn.Linear(read, self.gates, bias=False) if attention.output_gate else None
         self.reach = attention.window
         self.o = nn.Linear(self.heads * value, d_model, bias=bias)
         self.dropout = dropout_or_nothing(options.dropout)
@@ -112,12 +113,15 @@ class LatentAttention(nn.Module):
         """(b, n, d) to (b, n, d); ``bias`` is the stack's relative bias, (h, n, past + n)."""
         n, (nope, rope, _) = x.shape[1], self.sizes
         if self.q is None:
-            q_latent = self.q_norm(self.q_down(x))
-            q = self.q_up(q_latent)
+            down = self.q_down(x)
+            q_latent = read = self.q_norm(down)
+            if self.joint:
+                read = torch.cat((q_latent, down), dim=-1)
+            q = self.q_up(read)
             if self.indexer is not None and self.chosen is not None:
                 self.chosen.mask = self.indexer(x, q_latent, self.mask, past, cache)
         else:
-            q = self.q(x)
+            q, read = self.q(x), x
         q_nope, q_rope = q.unflatten(-1, (self.heads, -1)).split((nope, rope), dim=-1)
         latent, k_rope = self.kv_down(x).split((self.latent, rope), dim=-1)
         latent, k_rope = self.kv_norm(latent), k_rope if self.rope_norm is None else self.rope_norm(k_rope)
@@ -133,7 +137,7 @@ class LatentAttention(nn.Module):
         masks = mask, bias, self.plain_causal and past == 0
         context = self.attend(q_nope, q_rope, latent, k_rope, masks)
         if self.gate is not None:
-            gate = torch.sigmoid(self.gate(x)).unsqueeze(-1)
+            gate = torch.sigmoid(self.gate(read if self.joint else x)).unsqueeze(-1)
             context = (context.unflatten(-1, (self.gates, -1)) * gate).flatten(2)
         out: Tensor = self.dropout(self.o(context))
         return out

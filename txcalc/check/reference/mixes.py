@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from txcalc.check.reference.attention import SelfAttention
 from txcalc.check.reference.cache import State
-from txcalc.check.reference.layers import Dense, Options, activate, dropout_or_nothing
+from txcalc.check.reference.layers import Dense, Normalization, Options, activate, dropout_or_nothing
 from txcalc.spec import layers, rnn
 
 
@@ -124,6 +124,74 @@ class TimeMix(nn.Module):
             cache.state = torch.stack((over, under, most), dim=1)
         result: Tensor = self.dropout(self.output(torch.sigmoid(r) * torch.stack(out, dim=1).to(x.dtype)))
         return result
+
+
+class MatrixMemory(nn.Module):
+    """xLSTM's mLSTM (arXiv 2405.04517, section 2.3); gates are capped at 15 (arXiv 2503.13427, section 3.2)."""
+
+    def __init__(self, plan: rnn.MLSTM, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.heads, self.scale, keys = plan.heads, plan.key_dim**-0.5, plan.heads * plan.key_dim
+        values = plan.heads * plan.value_dim
+        self.q, self.k = (nn.Linear(d_model, keys, bias=plan.bias) for _ in range(2))
+        self.v, self.gate = (nn.Linear(d_model, values, bias=plan.bias) for _ in range(2))
+        self.rates = nn.Linear(d_model, 2 * plan.heads)
+        self.norm = Normalization(layers.Norm(bias=plan.bias, eps=1e-6), plan.value_dim, plan.heads)
+        self.out_proj = nn.Linear(values, d_model, bias=plan.bias)
+        self.dropout = dropout_or_nothing(options.dropout)
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        q, k, v = (project(x).unflatten(-1, (self.heads, -1)).to(wide) for project in (self.q, self.k, self.v))
+        into, forget = (15 * torch.tanh(self.rates(x).to(wide) / 15)).chunk(2, dim=-1)
+        (b, n, h, dk), dv = q.shape, v.shape[-1]
+        zeros = q.new_zeros(b, h, dk * dv + dk + 1)
+        matrix, vector, most = (zeros if cache is None or cache.state is None else cache.state).split(
+            (dk * dv, dk, 1), dim=-1)
+        matrix, keep, out = matrix.reshape(b * h, dk, dv), F.logsigmoid(forget), list[Tensor]()
+        for i in range(n):
+            q_i, k_i, v_i = (y[:, i].flatten(0, 1).unsqueeze(1) for y in (q * self.scale, k, v))
+            top = torch.maximum(keep[:, i, :, None] + most, into[:, i, :, None])
+            old, new = torch.exp(keep[:, i, :, None] + most - top), torch.exp(into[:, i, :, None] - top)
+            matrix = old.view(-1, 1, 1) * matrix + new.view(-1, 1, 1) * torch.bmm(k_i.transpose(1, 2), v_i)
+            vector, most = old * vector + new * k[:, i], top
+            under = torch.bmm(q_i, vector.reshape(b * h, dk, 1)).abs()
+            out.append(torch.bmm(q_i, matrix) / (torch.maximum(under, torch.exp(-top).view(-1, 1, 1)) + 1e-6))
+        if cache is not None:
+            cache.state = torch.cat((matrix.reshape(b, h, -1), vector, most), dim=-1)
+        y = self.norm(torch.stack(out, dim=1).view(b, h, n, dv).transpose(1, 2).to(x.dtype)).flatten(2)
+        result: Tensor = self.dropout(self.out_proj(y * torch.sigmoid(self.gate(x))))
+        return result
+
+
+class Streams(nn.Module):
+    """Weights of residual streams, of the streams themselves: those of what is read, and perhaps of what is added."""
+
+    def __init__(self, count: int, width: int, *, adds: bool) -> None:
+        super().__init__()
+        self.sets, self.columns = 1 + adds, count * width
+        self.weights = nn.Linear(self.columns, self.sets * count, bias=False)
+        self.scale = nn.Parameter(torch.full((self.sets, 1), 0.5))
+        self.offset = nn.Parameter(torch.zeros(self.sets, count))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Streams (b, n, count, d) to (b, n, d), and the weights (b, n, count, 1) of a sublayer's output."""
+        weights = self.weights(F.rms_norm(x.flatten(2), (self.columns,), eps=1e-5)).unflatten(-1, (self.sets, -1))
+        read, *added = torch.sigmoid(weights * self.scale + self.offset).unbind(2)
+        return ((read + 1e-6).unsqueeze(-1) * x).sum(dim=2), *((2 * each + 1e-6).unsqueeze(-1) for each in added)
+
+
+class NormGate(nn.Module):
+    """A gate of what is normed, which it reads through a bottleneck (A.X K2)."""
+
+    def __init__(self, width: int, rank: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(width, rank, bias=False), nn.Linear(rank, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        return x * torch.sigmoid(self.up(F.silu(self.down(x))))
 
 
 class ChannelMix(Dense):

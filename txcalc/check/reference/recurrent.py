@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from txcalc.check.reference.cache import State
 from txcalc.check.reference.cells import BothWays, Convolution1D, Recurrence
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
-from txcalc.check.reference.mixes import GatedUnit, Merging, TimeMix
+from txcalc.check.reference.mixes import GatedUnit, MatrixMemory, Merging, TimeMix
 from txcalc.spec import rnn
 from txcalc.spec.layers import (
     GatedDelta,
@@ -312,7 +312,7 @@ class Fourier(nn.Module):
 
 AnyRecurrence = (
     DeltaRule | ChannelDeltaRule | StateSpace | SelectiveScan | Lightning | GatedConvolution | Fourier
-    | Recurrence | BothWays | Convolution1D | GatedUnit | TimeMix | Merging
+    | Recurrence | BothWays | Convolution1D | GatedUnit | TimeMix | Merging | MatrixMemory
 )
 
 
@@ -340,6 +340,8 @@ def build_recurrence(
             return Fourier(options)
         case rnn.RGLRU():
             return GatedUnit(plan, d_model, options)
+        case rnn.MLSTM():
+            return MatrixMemory(plan, d_model, options)
         case rnn.WKV():
             return TimeMix(plan, d_model, options)
         case rnn.PatchMerging():

@@ -12,8 +12,8 @@ from txcalc.spec.quantization import Mixed, Quantization, StoredTensors
 _SUBLAYERS = {"attention", "recurrent", "cross_attention", "feed_forward", "adapter", "convolution", "norm",
                "residual"}
 _STACK = _SUBLAYERS | {
-    "layers", "input", "position", "embedding_norm", "layer_scale", "final_norm", "causal_mask", "share_layers",
-    "groups",
+    "layers", "input", "position", "embedding_norm", "layer_scale", "streams", "final_norm", "causal_mask",
+    "share_layers", "groups",
 }
 _CELL = {"kind", "hidden", "bias", "bidirectional", "attends", "initial"}
 _NORM = {"kind", "scale", "bias", "eps"}
@@ -37,7 +37,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     Quantization: set(Quantization.names()),  # how a checkpoint packs the weights: nothing of it runs
     StoredTensors: set(StoredTensors.names()),  # likewise
     layers.Norm: _NORM,
-    layers.BlockNorm: _NORM | {"placement", "shared", "on_attention"},
+    layers.BlockNorm: _NORM | {"placement", "shared", "on_attention", "gate_rank", "gate_on"},
     layers.HeadNorm: _NORM | {"over"},
     layers.AttentionBias: {"q", "k", "v", "o"},
     layers.Attention: {
@@ -45,7 +45,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
         "softcap", "sinks", "output_gate", "inner_norm", "gate_over", "gate_activation", "gate_bias", "value_dim",
         "image_window", "value_norm", "value_from", "kv_shared", "joined", "memory_norm",
         "column_groups", "value_convolution", "unused", "query_experts", "similarity", "blocks",
-        "span_convolution",
+        "span_convolution", "differential",
     },
     projections.UnusedProjections: {"q", "k", "v"},
     projections.AttentionGroups: {"q", "k", "v", "o"},
@@ -54,7 +54,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.Entities: {"rows", "width", "tied"},
     layers.MLA: {
         "kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale", "index_topk",
-        "indexer", "interleaved", "window", "sinks", "output_gate", "gate_over", "rope_norm",
+        "indexer", "interleaved", "window", "sinks", "output_gate", "gate_over", "rope_norm", "joint",
     },
     layers.Indexer: {"heads", "head_dim"},
     layers.Mamba2: {"kind", "heads", "head_dim", "state", "groups", "conv", "conv_bias", "bias", "norm"},
@@ -66,6 +66,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     rnn.PatchMerging: {"kind", "merge", "width", "norm", "d_ff", "activation", "bias", "mean", "heads", "skipped"},
     rnn.RGLRU: {"kind", "inner", "heads", "conv", "activation"},
     rnn.WKV: {"kind", "inner"},
+    rnn.MLSTM: {"kind", "heads", "key_dim", "value_dim", "bias"},
     rnn.CellBias: {"input", "hidden"},
     rnn.AdditiveAttention: {"kind", "width", "bias", "readout"},
     rnn.InitialState: {"of", "bias"},

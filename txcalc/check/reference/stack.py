@@ -22,6 +22,7 @@ from txcalc.check.reference.layers import (
     Repeated,
     dropout_or_nothing,
 )
+from txcalc.check.reference.mixes import Streams
 from txcalc.check.reference.per_layer import PerLayerInputs
 from txcalc.spec.facts import block_multiple, embedding_width, first_attention
 from txcalc.spec.inputs import (
@@ -109,7 +110,7 @@ class StackModules(nn.Module):
             made = Repeated(
                 lambda: Block(block, self.width, options, positions, scaled=stack.layer_scale,
                               alone=model.unread_memory is not None, memory=memory or model.unread_memory,
-                              per_layer=per_layer), count
+                              per_layer=per_layer, streams=stack.streams), count
             )
             self.width = cast(Block, made[-1]).width if count else self.width
             return made
@@ -124,6 +125,7 @@ class StackModules(nn.Module):
                 )
                 for group in stack.groups
             )
+        self.final_streams = None if stack.streams is None else Streams(stack.streams, self.width, adds=False)
         self.final_norm = Normalization(stack.norm, self.width) if stack.final_norm else nn.Identity()
 
     def _add_positions(self, stack: Stack, width: int, options: Options) -> None:
@@ -180,6 +182,8 @@ class StackModules(nn.Module):
             x = F.pad(x, (0, 0, 0, -n % self.multiple))
         bias = self.relative(past, n)
         inputs = None if self.per_layer_embedding is None else self.per_layer_embedding(ids, x)
+        if self.plan.streams is not None:
+            x = x.unsqueeze(2).expand(-1, -1, self.plan.streams, -1).contiguous()
         if self.together is not None:
             x = self._in_segments(self.together, x, memory, bias, past, inputs)
         for i, block in enumerate(self.blocks_in_order() if self.together is None else ()):
@@ -195,6 +199,7 @@ class StackModules(nn.Module):
             self.shared_keys.clear()
         if cache is not None:
             cache.length = past + n
+        x = x if self.final_streams is None else self.final_streams(x)[0]
         out: Tensor = self.final_norm(x if self.multiple is None else x[:, :n])
         return out
 
