@@ -151,9 +151,7 @@ ROWS: Final[Rows] = {
     # A.X K2: norms with gates, and a gate of attention's output, read off the latent of queries.
     "axk2": v32("AXK2", attention=lambda c: {**with_indexer(c), "output_gate": True, "joint": True}, norm={
         **RMS, "gate_rank": size("gated_norm_rank"), "gate_on": "attention"}, layers=[
-            sparse(routed(), _AXK2_SPARSE), where(_AXK2_SPARSE, {"norm": {"gate_on": "both"}})],
-        ignore=f"{_IGNORED} rope_interleave", only={
-            "moe_layer_freq": 1, "layer_types": (None, partial(_alike, "indexed_attention"))}),
+            sparse(routed(), _AXK2_SPARSE), where(_AXK2_SPARSE, {"norm": {"gate_on": "both"}})]),
     "youtu": deepseek("Youtu", only={"mlp_bias": False}),
     "minicpm3": deepseek("MiniCPM3", attention=latent, feed_forward=gated(bias=flag("mlp_bias")),
                          ignore="scale_emb scale_depth dim_model_base"),

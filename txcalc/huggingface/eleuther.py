@@ -36,10 +36,6 @@ def _local(c: Config, layers: int) -> list[Data]:
     return [{"attention": {"window": window}} if kind == "local" else {} for kind in kinds]
 
 
-def _bias_of_the_last(c: Config, layers: int) -> list[Data]:
-    return [{}] * (layers - 1) + [{"attention": {"bias": {"o": True}}}]
-
-
 ROWS: Final[Rows] = {
     "gpt_neo": decoder(
         "GPTNeo", attention={"heads": size("num_heads", "num_attention_heads"), "scale": 1.0, "cached": "all"},
@@ -52,6 +48,7 @@ ROWS: Final[Rows] = {
         "GPTNeoX", attention=_HEADS, feed_forward=plain(), norm="layernorm",
         residual=given(flag("use_parallel_residual"), "parallel", "sequential"), position=rope(part=0.25)),
     "gpt_neox_japanese": decoder(
-        lm_classes("GPTNeoXJapanese"), attention=_HEADS, norm="layernorm", layers=[_bias_of_the_last],
+        lm_classes("GPTNeoXJapanese"), attention=_HEADS, norm="layernorm",
+        layers=[lambda c, layers: [{}] * (layers - 1) + [{"attention": {"bias": {"o": True}}}]],
         feed_forward=plain(d_ff=lambda c: c.size("hidden_size") * c.size("intermediate_multiple_size"), bias=False)),
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import decoder, rope
 from txcalc.huggingface.rows import LAYERNORM, Fields, Rows, flag, plain, size
@@ -26,17 +25,11 @@ def _norm(c: Config) -> Fields:
     return {**LAYERNORM, "shared": c.flag("parallel_attn") and norms != 2}
 
 
-def _residual(c: Config) -> str:
-    return "parallel" if c.flag("parallel_attn") or _NEW(c) else "sequential"
-
-
-def _position(c: Config, width: int) -> Data:
-    return {"kind": "alibi"} if c.flag("alibi") else rope()(c, width)
-
-
 ROWS: Final[Rows] = {
     "falcon": decoder(
-        "Falcon", attention=_attention, bias=flag("bias"), norm=_norm, residual=_residual, position=_position,
+        "Falcon", attention=_attention, bias=flag("bias"), norm=_norm,
+            residual=lambda c: "parallel" if c.flag("parallel_attn") or _NEW(c) else "sequential",
+            position=lambda c, width: {"kind": "alibi"} if c.flag("alibi") else rope()(c, width),
         feed_forward=plain(d_ff=lambda c: c.size_or(4 * c.size("hidden_size"), "ffn_hidden_size"), bias=flag("bias"),
                            act="activation"),
         gguf="falcon", ignore="apply_residual_connection_post_layernorm ff_factor",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import CONTEXT, GROUPED, decoder, experts
 from txcalc.huggingface.importer import lm_classes
@@ -34,10 +33,6 @@ gpt2 = partial(decoder, attention=HEADS, bias=True, feed_forward=plain(d_ff=inne
                ignore="n_ctx scale_attn_weights scale_attn_by_inverse_layer_idx reorder_and_upcast_attn")
 
 
-def _of_mean(_: Config, kind: str, spec: Data) -> Data:
-    return {**spec, "head": {**spec["head"], "of": "mean"}} if kind == "sequence" else spec
-
-
 def _mpt_heads(c: Config) -> Fields:
     attn = c.section("attn_config", "")
     passed_over(attn, "alibi_bias_max attn_impl attn_pdrop attn_uses_sequence_id clip_qkv softmax_scale",
@@ -54,7 +49,8 @@ ROWS: Final[Rows] = {
     "gpt2": gpt2(_CLASSES),
     "gpt-sw3": gpt2(_CLASSES),
     "imagegpt": gpt2(  # OpenAI's Image GPT: colours as tokens, and their mean classified
-        {"ImageGPTModel": "none", "ImageGPTForImageClassification": "sequence"}, norm="rms", finish=_of_mean),
+        {"ImageGPTModel": "none", "ImageGPTForImageClassification": "sequence"}, norm="rms",
+        finish=lambda _, kind, spec: {**spec, "head": {**spec["head"], "of": "mean"}} if kind == "sequence" else spec),
     "openai-gpt": decoder(  # norms after the residual sum, none at the end
         {"OpenAIGPTLMHeadModel": "lm", "OpenAIGPTModel": "none"}, attention=HEADS, bias=True,
         feed_forward={"d_ff": four_times, "activation": lambda c: c.choice("afn", {"gelu": "gelu_tanh"}), "bias": True},

@@ -70,13 +70,9 @@ def _gated_latents(c: Config) -> Fields:
     return {**with_indexer(c), "interleaved": False, "output_gate": True, "sinks": True}
 
 
-def _indexed(c: Config) -> list[str]:
-    return ["indexed_attention"] * c.size("num_hidden_layers")
-
-
 ROWS: Final[Rows] = {
     "hy_v4": v32(lm_classes("HYV4"), attention=_gated_latents, streams=size("hc_mult"), layers=[
-        sparse(grouped, listed_sparse(after(1))), _borrowed], only={"layer_types": (None, _indexed)},
+        sparse(grouped, listed_sparse(after(1))), _borrowed],
                  ignore=f"{ROUTING} hc_magnitude hc_eps learnable_sink_init swiglu_limit"),
     "hunyuan_v1_dense": hunyuan("HunYuanDenseV1", ignore=_IGNORED, only=_ONLY),
     "hunyuan_v1_moe": hunyuan(
