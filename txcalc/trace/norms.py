@@ -72,7 +72,7 @@ def before(t: Trace, name: str, x: Tensor, spec: BlockNorm) -> Tensor:
     y = norm(t, f"{name}_norm", x, spec)
     if spec.gate_rank is None or (name == "feed_forward" and spec.gate_on == "attention"):
         return y
-    with t.frame(y), t.scope(f"{name}_norm_gate"):
+    with t.frame(y), t.scope(f"{name}_norm_gate", component="norm gate"):
         h = curves.activation(t, "activation", ops.linear(t, "down", y, spec.gate_rank), "silu")
         gate = curves.activation(t, "gate", ops.linear(t, "up", h, x.shape[-1]), "sigmoid")
         return ops.multiply(t, "gated", y, gate)
