@@ -112,11 +112,11 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
     whole = block["attention"]["query_experts"] is not None
     own = block["attention"]
     bare_core = own["window"] is own["chunk"] is own["softcap"] is None
-    whole_keys = not causal and own["heads"] == own["kv_heads"] and bare_core
+    whole_keys = not causal and own["heads"] == own["kv_heads"] and bare_core and not own["differential"]
     if whole_keys:
         own["similarity"] = draw(st.sampled_from(("softmax", "collisions")))
     plain = own["value_dim"] is own["qk_norm"] is own["query_experts"] is own["inner_norm"] is own.get("output_gate")
-    if not causal and plain and not rotary and draw(flags):
+    if not causal and plain and not rotary and not own["differential"] and draw(flags):
         own["span_convolution"] = draw(st.sampled_from((1, 3)))
     if whole_keys and own["similarity"] == "softmax" and own["value_dim"] is None and draw(flags):
         own["blocks"] = {"length": draw(st.sampled_from((2, 3, 5)))}

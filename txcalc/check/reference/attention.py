@@ -283,12 +283,10 @@ class Projections(nn.Module):
         is_causal: bool = False,
     ) -> Tensor:
         """The core on tensors with heads in front, then the gate that ``x`` gives, then the output projection."""
-        if self.differences is not None:
-            halves = (half.repeat(1, 2, 1, 1) for half in v.chunk(2, dim=1))
-            return self.finish(x, self.differences(*(self.core(q, k, half, mask, bias, is_causal) for half in halves)))
-        if self.value_convolution is None:
-            return self.finish(x, self.core(q, k, v, mask, bias, is_causal), q)
-        return self.finish(x, self.core(q, k, v, mask, bias, is_causal) + self.value_convolution(v), q)
+        each = (v,) if self.differences is None else (half.repeat(1, 2, 1, 1) for half in v.chunk(2, dim=1))
+        found = [self.core(q, k, values, mask, bias, is_causal) for values in each]
+        context = found[0] if self.differences is None else self.differences(*found)
+        return self.finish(x, context if self.value_convolution is None else context + self.value_convolution(v), q)
 
     def finish(self, x: Tensor, context: Tensor, q: Tensor) -> Tensor:
         """Contexts (b, h, n, hd), side by side, gated and normed, to (b, n, d)."""
