@@ -69,7 +69,6 @@ WHOLE: Final[tuple[tuple[str, Callable[[Any], bool]], ...]] = (
         getattr(each, "inner_norm", None) is not None for each in (b.attention, b.feed_forward))),
     ("a cell, convolution or merging of patches",
      lambda b: b.recurrent is not None and b.recurrent.kind not in RECURRENT),
-    ("a cell or convolution", lambda b: b.recurrent is not None and b.recurrent.kind not in RECURRENT),
     ("gated norms", lambda b: b.norm.gate_rank is not None),
     ("a gate of query latents", lambda b: getattr(b.attention, "joint", False)),
     ("differential attention", lambda b: getattr(b.attention, "differential", False)),
