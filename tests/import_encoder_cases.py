@@ -122,6 +122,9 @@ CASES: dict[str, Values] = {
         "embedding_size": [7, 12], "hidden_size": [12, 24], "head_ratio": [2, 3], "num_attention_heads": [2, 4, 6],
         "conv_kernel_size": [1, 3, 5], "intermediate_size": [24, 36], "num_groups": [1, 2],
         "tie_word_embeddings": [True, False]},
+    "mobilebert": BERT | {
+        "embedding_size": [7, 9], "intra_bottleneck_size": [8], "normalization_type": ["no_norm", "layer_norm"],
+        "num_feedforward_networks": [1, 2, 4], "tie_word_embeddings": [True, False]},
     "ibert": BERT | {"pad_token_id": [0, 1], "hidden_act": ["gelu"], "tie_word_embeddings": [True, False]},
     "rembert": BERT | {"is_decoder": [True, False], "input_embedding_size": [7, 12], "output_embedding_size": [9, 20]},
     "xlm": XLM, "flaubert": XLM | {"pre_norm": [True, False]},

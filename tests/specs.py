@@ -111,14 +111,15 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
         block["feed_forward"]["column_groups"] |= draw(st.sampled_from(({}, {"up": 2}, {"down": 2})))
     whole = block["attention"]["query_experts"] is not None
     own = block["attention"]
-    bare_core = own["window"] is own["chunk"] is own["softcap"] is None
+    bare_core = own["window"] is own["chunk"] is own["softcap"] is own["value_dim"] is None
     whole_keys = not causal and own["heads"] == own["kv_heads"] and bare_core and not own["differential"]
     if whole_keys:
         own["similarity"] = draw(st.sampled_from(("softmax", "collisions")))
     plain = own["value_dim"] is own["qk_norm"] is own["query_experts"] is own["inner_norm"] is own.get("output_gate")
     if not causal and plain and not rotary and not own["differential"] and draw(flags):
-        own["span_convolution"] = draw(st.sampled_from((1, 3)))
-    if whole_keys and own["similarity"] == "softmax" and own["value_dim"] is None and draw(flags):
+        own |= {"span_convolution": draw(st.sampled_from((1, 3))), "output_gate": False, "gate_over": "channel",
+                "gate_activation": "sigmoid", "gate_bias": "q"}  # said, lest an encoder have its decoder's
+    if whole_keys and own["similarity"] == "softmax" and draw(flags):
         own["blocks"] = {"length": draw(st.sampled_from((2, 3, 5)))}
     if d % 2 == 0 and block["attention"]["head_dim"] % 2 == 0 and not whole and draw(flags):
         block["attention"]["column_groups"] |= draw(st.sampled_from(({"q": 2}, {"k": 2})))
@@ -272,4 +273,24 @@ def specs(draw: st.DrawFn) -> Model:
         data["embedding_dim"] = 9
     else:
         data["token_tables"] = draw(st.sampled_from(((), (), ({"rows": 7, "lookups": 2}, {"rows": 5, "width": 3}))))
+    if architecture == "encoder-only" and data.get("groups") is None and draw(flags):
+        if data["position"]["kind"] not in ("none", "learned", "sinusoidal"):
+            data["position"] = {"kind": "learned", "size": 31}
+        data |= draw(bottlenecks())
     return Model.from_data(data)
+
+
+@st.composite
+def bottlenecks(draw: st.DrawFn) -> dict[str, Any]:
+    """A narrow layer within each, trigrams of tokens, and a head beside their table, as MobileBERT has them."""
+    return {
+        "embedding_dim": 5, "embedding_projection": "rows", "embedding_span": draw(st.sampled_from((1, 3))),
+        "token_tables": (), "entities": None, "contact_head": False, "recurrent": None, "convolution": None,
+        "adapter": None, "residual": "sequential", "per_layer_embedding": None, "extra_tokens": 0,
+        "norm": {"kind": draw(st.sampled_from(("layernorm", "affine"))), "scale": draw(flags), "placement": "post"},
+        "attention": {"heads": 2, "head_dim": 4, "bias": draw(flags)},
+        "feed_forward": {"d_ff": 17, "bias": draw(flags)},
+        "bottleneck": {"width": draw(st.sampled_from((8, 11))), "shared": draw(flags),
+                       "feed_forwards": draw(st.integers(1, 3))},
+        "head": {"tied": draw(flags), "bias": draw(flags), "widened": True, "transform": {"activation": "relu"}},
+    }

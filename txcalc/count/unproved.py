@@ -40,6 +40,8 @@ MODELS: Final[Rows] = (
     ("an encoder of images", lambda spec: spec.encoder is not None and spec.encoder.input.kind == "patches"),
     ("queries that read a tower", lambda spec: spec.tower is not None and spec.tower.resampler is not None),
     ("a tower of sounds", lambda spec: spec.tower is not None and spec.tower.input.kind == "frames"),
+    ("rows of neighbours side by side", lambda spec: spec.embedding_span > 1),
+    ("rows of a head beside a table's", lambda spec: getattr(spec.head, "widened", False)),
     ("entities that are not there", lambda spec: spec.entities is not None),
     ("residual streams", lambda spec: any(s is not None and s.streams is not None for s in (
         spec, spec.encoder, spec.tower))),
@@ -61,6 +63,8 @@ LAYERS: Final[Rows] = (
         None, UnusedProjections())),
     ("projections in groups of columns", lambda b: getattr(b.attention, "column_groups", None) not in (
         None, AttentionGroups()) or getattr(b.feed_forward, "column_groups", None) not in (None, DenseGroups())),
+    ("a bottleneck", lambda b: b.bottleneck is not None),
+    ("a norm that only scales and shifts", lambda b: b.norm.kind == "affine"),
     ("a convolution of spans", lambda b: getattr(b.attention, "span_convolution", None) is not None),
     ("attention block by block", lambda b: getattr(b.attention, "blocks", None) is not None),
     ("attention by angles", lambda b: getattr(b.attention, "similarity", "softmax") != "softmax"),

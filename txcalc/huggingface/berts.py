@@ -46,6 +46,7 @@ from txcalc.huggingface.rows import (
     Rows,
     Value,
     activation,
+    choice,
     flag,
     passed_over,
     plain,
@@ -150,6 +151,20 @@ _OF_CELLS: Final = (
 def _always_pooled(heads: Heads) -> Heads:
     """The same of models whose pooler is there, and runs, whether its vector is read or not."""
     return {kind: {"pooler": True, **part} for kind, part in heads.items() if kind != "pretraining"}
+
+
+def _of_trigrams(heads: Heads) -> Heads:
+    """The same, where an output reads more columns than the token table has."""
+    output = lm(two_biases=True, widened=True, transform=dense(ACT, norm=LAYERNORM))
+    return heads | {"mlm": {"head": output}, "pretraining": {
+        "pooler": True, "head": lambda c: {**read(c, output), "pair_labels": 2}}}
+
+
+def _narrow_heads(c: Config) -> int:
+    width, heads = c.size("intra_bottleneck_size"), c.size("num_attention_heads")
+    if width % heads:
+        raise c.error("intra_bottleneck_size", f"must be the columns of {heads} heads together, got {width}")
+    return width // heads
 
 
 def _languages_apart(c: Config) -> Data:
@@ -259,6 +274,18 @@ ROWS: Final[Rows] = {
             "mlm": {"head": masked_lm("gelu")}, "choice": {"head": _last_of_convbert}}, token_types=TYPES,
         embedding_dim=_narrow, ignore="head_ratio", attention=_spans, feed_forward={
             **plain(), "column_groups": {"up": size("num_groups"), "down": size("num_groups")}}),
+    # MobileBERT, arXiv 2004.02984: a narrow layer within each, trigrams of tokens, norms that only scale and shift.
+    "mobilebert": encoder(
+        encoder_classes("MobileBert", ForPreTraining="pretraining", ForNextSentencePrediction="next"),
+        _of_trigrams(BERT), token_types=TYPES,
+        only={**SEES_ALL, "trigram_input": True, "use_bottleneck": True, "classifier_activation": True,
+              "use_bottleneck_attention": lambda c: not c.flag("key_query_shared_bottleneck"),
+              "true_hidden_size": (None, size("intra_bottleneck_size"))},
+        embedding_dim=size("embedding_size"), embedding_projection="rows", embedding_span=3, norm={
+            "kind": choice("normalization_type", {"no_norm": "affine", "layer_norm": "layernorm"}), "bias": True,
+            "placement": "post"}, attention={"heads": HEADS, "head_dim": _narrow_heads, "bias": True}, bottleneck={
+            "width": size("intra_bottleneck_size"), "shared": flag("key_query_shared_bottleneck"),
+            "feed_forwards": size("num_feedforward_networks")}),
     # SqueezeBERT, arXiv 2006.11316: projections in groups of columns.
     "squeezebert": encoder(
         encoder_classes("SqueezeBert"), _always_pooled(BERT), token_types=TYPES,

@@ -230,6 +230,7 @@ class LMHead(Spec):
     unused_bias: Annotated[Flag, "a second bias, which nothing reads (BERT's, when untied)"] = False
     softcap: Annotated[Positive | None, "logits become softcap * tanh(logit / softcap)"] = None
     transform: HeadTransform | None = None
+    widened: Annotated[Flag, "columns beside those of the token table, up to d_model (MobileBERT)"] = False
     maxout: Annotated[Maxout | None, "a maxout layer before the logits (arXiv 1409.0473, A.2.2)"] = None
     pair_labels: Annotated[Count, "classes of a second head, on the pooled vector (next sentence)"] = 0
     copies: Annotated[Size, "heads side by side, each of a codebook of its own (MusicGen)"] = 1

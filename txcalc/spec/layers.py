@@ -19,7 +19,7 @@ from txcalc.spec.rnn import GRU, LSTM, RNN, ByChannel, Convolution1D, FourierMix
 class Norm(Spec):
     """A normalisation over the last axis: LayerNorm (arXiv 1607.06450) or RMSNorm (arXiv 1910.07467)."""
 
-    kind: Literal["layernorm", "rmsnorm"] = "layernorm"
+    kind: Annotated[Literal["layernorm", "rmsnorm", "affine"], "affine: only weight and bias"] = "layernorm"
     scale: Flag = True
     bias: Annotated[Flag, "default: true for layernorm, false for rmsnorm"] = True
     eps: Positive = 1e-5
@@ -54,7 +54,7 @@ class HeadNorm(Norm):
     ``full``: over the whole projection.
     """
 
-    kind: Literal["layernorm", "rmsnorm"] = "rmsnorm"
+    kind: Literal["layernorm", "rmsnorm", "affine"] = "rmsnorm"
     over: Literal["head", "heads", "full"] = "head"
 
 

@@ -35,7 +35,7 @@ from txcalc.spec.inputs import (
     TransformerXLPosition,
 )
 from txcalc.spec.layers import MLA, AnyAttention, Attention, BlockNorm, FeedForward, Recurrent
-from txcalc.spec.projections import Convolution, LanguageAdapter, check_crossing
+from txcalc.spec.projections import Bottleneck, Convolution, LanguageAdapter, check_crossing
 from txcalc.spec.quantization import Quantization, StoredTensors
 
 Architecture = Literal["decoder-only", "encoder-only", "encoder-decoder"]
@@ -50,6 +50,7 @@ class Sublayers(Spec):
     feed_forward: Annotated[FeedForward | None, "none: a block without one"]
     adapter: LanguageAdapter | None = None
     convolution: Convolution | None = None
+    bottleneck: Bottleneck | None = None
     norm: BlockNorm = BlockNorm()
     residual: Annotated[
         Literal["sequential", "parallel", "mixers", "none"],
@@ -241,10 +242,11 @@ class Model(Stack):
     token_tables: Annotated[tuple[TokenTable, ...], "tables of what else a token has"] = ()
     embedding_dim: Annotated[Size | None, "factorised embeddings: width before projection"] = None
     embedding_projection: Annotated[
-        Literal["sum", "tokens"],
-        "what a factorised embedding projects: the sum with positions, or the tokens alone (back on top)",
+        Literal["sum", "tokens", "rows"],
+        "what a factorised embedding projects: the sum with positions, or the tokens alone (back on top, or not: rows)",
     ] = "sum"
     embedding_projection_bias: Flag = True
+    embedding_span: Annotated[Size, "rows: tokens whose rows stand side by side before that (MobileBERT: 3)"] = 1
     embedding_scale: Annotated[Flag, "token embeddings times sqrt(d_model)"] = False
     per_layer_embedding: PerLayerEmbedding | None = None
     encoder: Annotated[Encoder | None, "fields left out are taken from the decoder"] = None
@@ -335,6 +337,8 @@ class Model(Stack):
     def _check_vectors(self) -> None:
         if self.embedding_dim is not None and any(table.width is not None for table in self.token_tables):
             raise FieldError(("token_tables",), "rows beside the token's are projected already: no embedding_dim")
+        if self.embedding_span % 2 == 0 or (self.embedding_span > 1 and self.embedding_projection != "rows"):
+            raise FieldError(("embedding_span",), "must be odd, and have embedding_projection: rows")
         tower, head = self.tower, self.head
         if tower is not None and isinstance(tower.input, TokenInput):
             raise FieldError(("tower", "input"), "a tower reads patches or frames")

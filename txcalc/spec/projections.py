@@ -56,6 +56,16 @@ class Blocks(Spec):
     length: Annotated[Size, "positions of a block, which are seen to either side"]
 
 
+class Bottleneck(Spec):
+    """A narrower layer within each, between a projection down and one back up (MobileBERT, arXiv 2004.02984)."""
+
+    width: Annotated[Size, "columns of what is within: attention reads them, and the feed-forwards"]
+    shared: Annotated[
+        Flag, "queries and keys are made of a projection of their own, and values of what the layer reads",
+    ] = True
+    feed_forwards: Annotated[Size, "feed-forwards, one after the other, each in its residual"] = 4
+
+
 class Convolution(Spec):
     """A convolution of a block's input over its positions, activated, added to the block's output and normed.
 

@@ -68,12 +68,15 @@ def _projected(model: Model, tower: Tower) -> None:
 
 def _head(model: Model, width: int) -> None:
     """A head that is tied to the token table reads what is as wide as the table."""
-    head = model.head
+    head, table = model.head, model.embedding_dim
+    if head.kind == "lm" and head.widened and (
+            table is None or table >= model.d_model or head.transform is None or head.copies > 1 or head.softcap):
+        raise FieldError(("head", "widened"), "needs a transform, and embedding_dim less than d_model")
     if head.kind != "lm" or not head.tied or head.transform is not None:
         return
     if head.maxout is not None:
         width = head.maxout.width
-    elif model.embedding_dim is not None and model.embedding_projection == "tokens":
+    elif model.embedding_dim is not None and (model.embedding_projection == "tokens" or head.widened):
         return
     if width != embedding_width(model) and width == model.d_model:
         raise FieldError(("head", "tied"), "with embedding_dim it needs head.transform to come back to its width")
@@ -149,6 +152,16 @@ def _block(block: Sublayers, width: int, memory: int | None, path: Loc) -> int:
 def _stands_beside(stack: Stack, block: Sublayers, path: Loc, *, causal: bool) -> None:
     """Raise ``FieldError`` for an adapter, groups of columns or a convolution of values that has no place here."""
     adapter, attention = block.adapter, block.attention
+    if block.bottleneck is not None:
+        bare = (block.recurrent, block.cross_attention, adapter, block.convolution)
+        feed = block.feed_forward
+        if attention is None or attention.kind != "standard" or feed is None or feed.kind != "dense" or any(bare) or (
+                block.norm.placement != "post" or block.residual != "sequential" or causal or stack.layer_scale):
+            raise FieldError((*path, "bottleneck"), "only in an encoder of standard attention and dense feed_forward, "
+                             "with norms after both")
+        if stack.position.kind not in ("none", "learned", "sinusoidal") or attention.value_from == "key" or (
+                attention.span_convolution is not None or attention.output_gate or attention.kv_shared):
+            raise FieldError((*path, "bottleneck"), "takes plain attention, whose positions are in the embeddings")
     if adapter is not None:
         if block.feed_forward is None or block.residual == "parallel":
             raise FieldError((*path, "adapter"), "stands behind a feed_forward, in no parallel block")

@@ -50,8 +50,10 @@ class Around(NamedTuple):
     unread: Number | None = None  # columns that an encoder's output would have, where there is none
 
 
-def self_attention(t: Trace, spec: Attention | MLA, around: Around, x: Tensor) -> Tensor:
-    """Queries, keys and values from the same (b, n, d) hidden states, cached for later tokens where asked for."""
+def self_attention(
+    t: Trace, spec: Attention | MLA, around: Around, x: Tensor, values: Tensor | None = None
+) -> Tensor:
+    """Queries, keys and values, if not from others, from the same (b, n, d) hidden states, cached where asked for."""
     shape = b, n, d = x.shape
     if spec.kind == "standard" and spec.image_window is not None:  # each square is a short sequence
         together = spec.image_window**2
@@ -83,7 +85,7 @@ def self_attention(t: Trace, spec: Attention | MLA, around: Around, x: Tensor) -
             cache = _cache(spec, position, span, past + n, x)
         if cached and keeps_inputs(position):
             source = x.view(x.shape[0], span.keys, x.shape[-1])
-        y = _heads(t, spec, around, x, source, span, cache)
+        y = _heads(t, spec, around, x, source, span, cache, values)
         return y if spec.image_window is None else y.view(*shape)
 
 
@@ -179,7 +181,8 @@ def _span(
 
 
 def _heads(
-    t: Trace, spec: Attention, around: Around, x: Tensor, source: Tensor, span: Span, cache: Cache | None
+    t: Trace, spec: Attention, around: Around, x: Tensor, source: Tensor, span: Span, cache: Cache | None,
+    values: Tensor | None = None,
 ) -> Tensor:
     """Multi-head, grouped-query or multi-query attention, with keys and values of ``source``."""
     (*_, d), position, shared = x.shape, around.position, around.shared
@@ -217,7 +220,8 @@ def _heads(
             k, v = shared[mask_kind(spec)]
         else:
             with t.frame():
-                k, v = _keys_and_values(t, spec, source, rotary, copied=k_scored, in_front=in_front)
+                k, v = _keys_and_values(t, spec, source, rotary, copied=k_scored, in_front=in_front,
+                                        values=values)
                 if cache is not None and not t.workload.keeps and not keeps_inputs(position):
                     join = extend if cache.kind == "self" else keep
                     k, v = join(t, t.hold(k), t.hold(v), span.before, span.held)
@@ -315,7 +319,8 @@ def _beyond_kernels(spec: Attention, position: Position | None) -> str:
 
 
 def _keys_and_values(
-    t: Trace, spec: Attention, source: Tensor, rotary: RotaryPosition | None, *, copied: bool, in_front: bool
+    t: Trace, spec: Attention, source: Tensor, rotary: RotaryPosition | None, *, copied: bool, in_front: bool,
+    values: Tensor | None = None,
 ) -> KeysValues:
     """What queries meet: projected, or values that are keys, normed, and keys rotated.
 
@@ -334,8 +339,8 @@ def _keys_and_values(
             k = _normed(t, "k", k, spec.kv_heads, spec.qk_norm,
                         copied=copied_key and in_front and several(t, n, spec.kv_heads))
             if spec.value_from == "input":
-                v = beside.project(t, "v", source, spec.kv_heads * _value_dim(spec), bias=spec.bias.v, part="v",
-                                   groups=spec.column_groups.v)
+                v = beside.project(t, "v", source if values is None else values, spec.kv_heads * _value_dim(spec),
+                                   bias=spec.bias.v, part="v", groups=spec.column_groups.v)
             if copied and several(t, n, spec.kv_heads) and not _lays_out(t, spec.value_norm):
                 v = ops.view(t, "v", v, copied=True)
             if spec.value_norm is not None:

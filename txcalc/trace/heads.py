@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.spec import words
@@ -256,7 +257,7 @@ def _contrast(t: Trace, head: inputs.ContrastiveHead, texts: Tensor, images: Ten
 
 def _predict(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> tuple[Tensor, ...]:
     if head.transform is not None:
-        x = _transform(t, head.transform, x, embedding_width(spec))
+        x = _transform(t, head.transform, x, spec.d_model if head.widened else embedding_width(spec))
     if head.maxout is not None:
         x = _maxout(t, head.maxout, x)
     if t.workload.logits == "last":
@@ -268,6 +269,8 @@ def _predict(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> tuple[Ten
         return (megatron.column(t, x, {"head": (spec.vocab, "output")}, bias=head.bias, tied=tied, kind="head"),)
     x = x if t.layout.sp and spec.pooler is not None else split.enter(t, "head", x)
     logits: tuple[Tensor, ...] = (x,)
+    if head.widened:
+        return (_widened(t, spec, head, x),)
     if head.copies > 1 and (t.workload.loss or "plain") not in ("plain", "fp32"):
         raise SpecError("several heads have a loss each, of whole logits: plain or fp32", field="loss")
     if t.workload.loss != "fused":
@@ -280,6 +283,25 @@ def _predict(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> tuple[Ten
     if head.unused_bias:
         ops.parameter(t, "head.unused_bias", spec.vocab, kind="head")
     return logits
+
+
+def _widened(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> Tensor:
+    """A product with the token table and further rows, one below the other."""
+    if t.workload.loss not in (None, "plain", "fp32"):
+        raise SpecError("a head with rows beside the token table has its loss in one piece", field="loss")
+    *rows, d = x.shape
+    width, vocab = embedding_width(spec), spec.vocab
+    further = {"rows": (d - width, vocab)} | ({} if head.tied else {"weight": (vocab, width)})
+    made = tuple(ops.of_weight(f"{t.path('head')}.{name}", *shape) for name, shape in further.items())
+    whole = t.op("head", "head", weights=further, writes=(t.tensor(d, vocab, role=Role.WEIGHT, label="rows"),),
+                 backward=(made,))
+    y = t.tensor(*rows, vocab, label="logits")
+    y = ops.matmul(t, "head", x, whole, Product(1, prod(rows), vocab, d), y, kind="head")
+    own = {"bias": (vocab,)} if head.bias else {}
+    if head.unused_bias:
+        ops.parameter(t, "head.unused_bias", vocab, kind="head")
+    return t.op("head", "elementwise", weights=own, reads=(y,), writes=(ops.like(t, y, "logits"),),
+                backward=((ops.through(y),), (ops.of_weight(f"{t.path('head')}.bias", vocab)._replace(summed=True),)))
 
 
 def _products(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor, chunks: int | None) -> Iterator[Tensor]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from txcalc.spec.facts import block_multiple, embedding_width, first_attention, is_causal, shares_keys, width
 from txcalc.trace import beside, embeddings, encoder_decoders, low_rank, neighbours, norms, ops, packed, split, tables
 from txcalc.trace.attention import Around, cross_attention, self_attention, unread_attention
+from txcalc.trace.bottleneck import layer as layer_within
 from txcalc.trace.cells import convolve
 from txcalc.trace.distances import query_biases, relative_bias
 from txcalc.trace.feedforward import feed_forward
@@ -310,6 +311,8 @@ def _table(t: Trace, stack: Stack, around: Around, x: Tensor) -> Tensor | None:
 def _block(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tensor) -> Tensor:
     """The sublayers that a layer has, each in its residual, or the first two side by side in one."""
     with t.frame(x, name="layer"), t.frame(name="weights") if t.code.attention == "heads" else nullcontext():
+        if block.bottleneck is not None:
+            return layer_within(t, block, around, x)
         y, names = x, ["attention", "recurrent", "cross_attention", "feed_forward"]
         if block.residual == "parallel":
             y, names = _parallel(t, block, stack, around, x), []

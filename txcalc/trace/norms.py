@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class _NormKind(NamedTuple):
     """A norm that belongs to a layer and is no choice of the spec."""
 
-    kind: Literal["layernorm", "rmsnorm"]
+    kind: Literal["layernorm", "rmsnorm", "affine"]
     scale: bool = True
     bias: bool = False
 
@@ -38,14 +38,17 @@ def norm(
     (each head its own) is beyond these kernels: it multiplies the normalised rows, which are kept for it.
     """
     shape = weight_shape or (x.shape[-1],)
-    beyond = len(shape) > 1
+    beyond = len(shape) > 1 or spec.kind == "affine"
     scaled_inside, biased_inside = spec.scale and not beyond, spec.bias and not beyond and spec.kind == "layernorm"
     weights = ({"weight": shape} if scaled_inside else {}) | ({"bias": shape} if biased_inside else {})
     with t.frame(x):
         if spec.kind == "rmsnorm" and t.code.rms_norm != "kernel":
             return _library_rms_norm(t, name, x, weights)
-        (x,) = ops.casts(t, name, spec.kind, x)
-        if spec.kind == "layernorm" or t.workload.fused_norms:
+        if spec.kind != "affine":
+            (x,) = ops.casts(t, name, spec.kind, x)
+        if spec.kind == "affine":
+            y = x
+        elif spec.kind == "layernorm" or t.workload.fused_norms:
             statistics = ("mean", "rstd") if spec.kind == "layernorm" else ("rstd",)
             y = _fused_norm(t, name, x, statistics, weights, again=again)
         else:

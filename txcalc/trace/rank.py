@@ -100,6 +100,8 @@ TOGETHER: Final[tuple[tuple[str, Callable[[Any], bool], dict[str, str]], ...]] =
     ("differential attention", lambda m: any(
         getattr(b.attention, "differential", False) for _, b in located_blocks(m)), _PARTS),
     ("residual streams", lambda m: m.streams is not None, {"tp": "ranks", **_STAGES, **_PARTS}),
+    ("bottlenecks", lambda m: any(b.bottleneck is not None for _, b in located_blocks(m)), {"tp": "ranks", **_PARTS}),
+    ("a head beside the token table", lambda m: getattr(m.head, "widened", False), {"tp": "ranks"}),
     ("sinks", lambda m: any(getattr(b.attention, "sinks", False) for _, b in located_blocks(m)), _PARTS),
     ("an indexer", lambda m: any(
         getattr(b.attention, "indexer", None) is not None for _, b in located_blocks(m)), _PARTS),

@@ -269,11 +269,11 @@ class Projections(nn.Module):
         assert project is not None
         return self._split(project(x), self.heads, self.q_norm)
 
-    def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, n, d) to keys (b, n, kv, hd) and values (b, n, kv, vd)."""
+    def keys_and_values(self, x: Tensor, *values: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, n, d), and what ``values`` are made of if that is another, to (b, n, kv, hd) and (b, n, kv, vd)."""
         projected = self.k(x)  # type: ignore[misc]
         k = self._split(projected, self.kv_heads, self.k_norm)
-        v = self._split(projected if self.v is None else self.v(x), self.kv_heads, None)
+        v = self._split(projected if self.v is None else self.v(*values or (x,)), self.kv_heads, None)
         if self.v_norm is None:
             return k, v.clone() if self.v is None else v
         return k.clone() if self.v is None and self.k_norm is None else k, self.v_norm(v)
@@ -330,11 +330,12 @@ class SelfAttention(Projections):
         self.together = None if attention.image_window is None else attention.image_window**2
         self.rotary, self.relative_bias = rotary, relative_bias
 
-    def forward(self, x: Tensor, bias: Tensor | None, past: int, cache: LayerCache | None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None, past: int, cache: LayerCache | None, *values: Tensor) -> Tensor:
         """(b, n, d) to (b, n, d); ``bias`` is the stack's relative bias, (h, n, past + n)."""
         n = x.shape[1]
         q = self._placed(self.queries(x), past, rotated=True)
-        k, v = self._own_keys(x, past, cache) if self.shared is None else self._shared_keys(self.shared, x, past, cache)
+        own, shared = self._own_keys, self.shared
+        k, v = own(x, past, cache, *values) if shared is None else self._shared_keys(shared, x, past, cache)
         t = k.shape[2]
         if self.relative_bias is not None:
             bias = self.relative_bias.look_up(past, n)
@@ -342,14 +343,12 @@ class SelfAttention(Projections):
         bias = None if bias is None else bias[..., -t:]
         return self.output(x, q, k, v, mask, bias, self.plain_causal and past == 0)
 
-    def _own_keys(self, x: Tensor, past: int, cache: LayerCache | None) -> tuple[Tensor, Tensor]:
-        k, v = self.keys_and_values(x)
+    def _own_keys(self, x: Tensor, past: int, cache: LayerCache | None, *values: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = self.keys_and_values(x, *values)
         k, v = self._placed(k, past, rotated=True), self._placed(v, past, rotated=False)
         return (k, v) if cache is None else cache.attention.extend(k, v, self.reach)
 
-    def _shared_keys(
-        self, shared: SharedKeys, x: Tensor, past: int, cache: LayerCache | None
-    ) -> tuple[Tensor, Tensor]:
+    def _shared_keys(self, shared: SharedKeys, x: Tensor, past: int, cache: LayerCache | None) -> tuple[Tensor, Tensor]:
         """Keys and values of a stack in which some layers have none; laid out once, lest every product do it again."""
         if self.k is not None:
             k, v = self._own_keys(x, past, cache)

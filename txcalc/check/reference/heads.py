@@ -143,6 +143,23 @@ def projection(width: int, to: int | None) -> nn.Module:
     return nn.Identity() if to is None else nn.Linear(width, to, bias=False)
 
 
+class WidenedHead(nn.Module):
+    """A product with the token table and further rows, one below the other."""
+
+    bias: nn.Parameter | None
+
+    def __init__(self, head: LMHead, d_model: int, width: int, vocab: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(vocab, width) * 0.02)
+        self.rows = nn.Parameter(torch.randn(d_model - width, vocab) * 0.02)
+        self.bias = nn.Parameter(torch.zeros(vocab)) if head.bias else None
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(b, n, d) to (b, n, vocab)."""
+        y = hidden @ torch.cat((self.weight.T, self.rows))
+        return y if self.bias is None else y + self.bias
+
+
 class Maxout(nn.Module):
     """The largest of every ``pieces`` columns of a dense layer (arXiv 1302.4389)."""
 
@@ -240,7 +257,7 @@ class Top(nn.Module):
         model = self.model
         assert model.vocab is not None
         if head.transform is not None:
-            own = head.transform.width or embedding_width(model)
+            own = head.transform.width or (model.d_model if head.widened else embedding_width(model))
             self.head_transform, width = HeadTransform(head.transform, width, own), own
         if head.maxout is not None:
             self.maxout, width = Maxout(head.maxout, width), head.maxout.width
@@ -248,7 +265,9 @@ class Top(nn.Module):
             self.head = Repeated(partial(nn.Linear, width, model.vocab, bias=head.bias), head.copies)
             self.head_softcap = None if head.softcap is None else Softcap(head.softcap)
             return
-        linear = nn.Linear(width, model.vocab, bias=head.bias)
+        linear: nn.Module = nn.Linear(width, model.vocab, bias=head.bias)
+        if head.widened:
+            linear = WidenedHead(head, width, embedding_width(model), model.vocab)
         if head.tied and table is not None:
             linear.weight = table.weight
         if head.unused_bias:

@@ -116,15 +116,17 @@ class Normalization(nn.Module):
     def __init__(self, norm: Norm, width: int, groups: int | None = None) -> None:
         super().__init__()
         shape = (width,) if groups is None else (groups, width)
-        self.rms = norm.kind == "rmsnorm"
-        self.width, self.eps, self.grouped = (width,), norm.eps, groups is not None
+        self.rms, self.affine = norm.kind == "rmsnorm", norm.kind == "affine"
+        self.width, self.eps, self.grouped = (width,), norm.eps, groups is not None or norm.kind == "affine"
         self.weight = nn.Parameter(torch.ones(shape)) if norm.scale else None
         self.bias = nn.Parameter(torch.zeros(shape)) if norm.bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to the same shape."""
         weight, bias = (None, None) if self.grouped else (self.weight, self.bias)
-        if self.rms:
+        if self.affine:
+            y = x
+        elif self.rms:
             y = F.rms_norm(x, self.width, weight, self.eps)
             y = y if bias is None else y + bias
         else:

@@ -9,8 +9,8 @@ from txcalc.spec.base import Spec
 from txcalc.spec.facts import STORAGE
 from txcalc.spec.quantization import Mixed, Quantization, StoredTensors
 
-_SUBLAYERS = {"attention", "recurrent", "cross_attention", "feed_forward", "adapter", "convolution", "norm",
-               "residual"}
+_SUBLAYERS = {"attention", "recurrent", "cross_attention", "feed_forward", "adapter", "convolution", "bottleneck",
+               "norm", "residual"}
 _STACK = _SUBLAYERS | {
     "layers", "input", "position", "embedding_norm", "layer_scale", "streams", "final_norm", "causal_mask",
     "share_layers", "groups",
@@ -22,7 +22,8 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     model.Model: _STACK | {
         "name", "family", "modeling", "aliases", "summary", "sources", "published", "architecture", "vocab", "d_model",
         "context", "extra_tokens", "token_types", "task_types", "token_tables", "embedding_dim", "embedding_projection",
-        "embedding_projection_bias", "embedding_scale", "per_layer_embedding", "encoder", "source_vocab",
+        "embedding_projection_bias", "embedding_span", "embedding_scale", "per_layer_embedding", "encoder",
+        "source_vocab",
         "unread_memory", "unused_table", "tower", "pooler", "entities", "contact_head", "head",
         *STORAGE,
     },
@@ -75,6 +76,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     rnn.GRU: _CELL | {"reset"},
     rnn.Convolution1D: {"kind", "width", "channels", "bias", "gated", "activation"},
     layers.GatedDelta: {"kind", "key_heads", "value_heads", "key_dim", "value_dim", "conv"},
+    projections.Bottleneck: {"width", "shared", "feed_forwards"},
     projections.Blocks: {"length"},
     projections.Convolution: {"kernel", "activation"},
     layers.DenseBias: {"up", "gate", "down"},
@@ -105,7 +107,8 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.TransformerXLPosition: {"kind", "per_layer", "cached"},
     inputs.HeadTransform: {"activation", "bias", "norm", "width", "hidden"},
     inputs.Maxout: {"width", "pieces", "bias"},
-    inputs.LMHead: {"kind", "tied", "bias", "unused_bias", "softcap", "transform", "maxout", "pair_labels", "copies"},
+    inputs.LMHead: {"kind", "tied", "bias", "unused_bias", "softcap", "transform", "maxout", "pair_labels", "copies",
+                    "widened"},
     inputs.ClassifierHead: {"kind", "labels", "bias", "of", "transform", "copies"},
     inputs.ContrastiveHead: {"kind", "width", "loss"},
     inputs.ProjectionHead: {"kind", "width", "of", "hidden"},

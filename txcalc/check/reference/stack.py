@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from txcalc.check.reference.attention import PatchBias, RelativeBias
 from txcalc.check.reference.block import Block, PositionTables, sinusoids
+from txcalc.check.reference.bottleneck import Bottlenecked
 from txcalc.check.reference.cache import LayerCache, Remembered
 from txcalc.check.reference.distances import query_bias
 from txcalc.check.reference.layers import (
@@ -71,8 +72,9 @@ class StackModules(nn.Module):
         self.together = int(together) if together else None
         self.reads_tokens = isinstance(stack.input, TokenInput)
         tables = model.token_tables if self.reads_tokens else ()
+        self.span = model.embedding_span if self.reads_tokens else 1
         factorised = self.reads_tokens and model.embedding_dim is not None
-        self.projects_first = model.embedding_projection == "tokens" or any(table.width for table in tables)
+        self.projects_first = model.embedding_projection != "sum" or any(table.width for table in tables)
         width = embedding_width(model) if factorised and not self.projects_first else d_model
         self.scale = math.sqrt(d_model) if model.embedding_scale and self.reads_tokens else None
         self._add_positions(stack, width, options)
@@ -92,7 +94,7 @@ class StackModules(nn.Module):
             self.embedding_projection = nn.Linear(d_model + beside, d_model)
         if factorised:
             self.embedding_projection = nn.Linear(
-                embedding_width(model), d_model, bias=model.embedding_projection_bias
+                model.embedding_span * embedding_width(model), d_model, bias=model.embedding_projection_bias
             )
         positions = PositionTables(stack, options, causal=causal, context=model.context)
         self.shared_keys = positions.shared
@@ -108,7 +110,8 @@ class StackModules(nn.Module):
 
         def blocks(block: Sublayers, count: int) -> Repeated:
             made = Repeated(
-                lambda: Block(block, self.width, options, positions, scaled=stack.layer_scale,
+                lambda: Bottlenecked(block, self.width, options, positions) if block.bottleneck else Block(
+                    block, self.width, options, positions, scaled=stack.layer_scale,
                               alone=model.unread_memory is not None, memory=memory or model.unread_memory,
                               per_layer=per_layer, streams=stack.streams), count
             )
@@ -242,6 +245,8 @@ class StackModules(nn.Module):
             beside = (table(_first_rows(x)) for table, times in zip(self.token_tables, self.lookups, strict=True)
                       if not times)
             x = torch.cat((x, *beside), dim=-1)
+        if reach := self.span // 2:
+            x = F.pad(x, (0, 0, reach, reach)).unfold(1, self.span, 1).flatten(2)
         if self.embedding_projection is not None and self.projects_first:
             x = self.embedding_projection(x)
         if prefix is not None:
