@@ -283,6 +283,8 @@ class Projections(nn.Module):
         is_causal: bool = False,
     ) -> Tensor:
         """The core on tensors with heads in front, then the gate that ``x`` gives, then the output projection."""
+        if self.differences is None and self.value_convolution is None:  # what the core makes is nobody's local
+            return self.finish(x, self.core(q, k, v, mask, bias, is_causal), q)
         each = (v,) if self.differences is None else (half.repeat(1, 2, 1, 1) for half in v.chunk(2, dim=1))
         found = [self.core(q, k, values, mask, bias, is_causal) for values in each]
         context = found[0] if self.differences is None else self.differences(*found)
@@ -392,8 +394,6 @@ class CrossAttention(Projections):
 
 
 def _head_norm(norm: HeadNorm | None, heads: int, head_dim: int) -> Normalization | None:
-    if norm is None:
-        return None
-    if norm.over == "full":
-        return Normalization(norm, heads * head_dim)
+    if norm is None or norm.over == "full":
+        return None if norm is None else Normalization(norm, heads * head_dim)
     return Normalization(norm, head_dim, groups=heads if norm.over == "heads" else None)
