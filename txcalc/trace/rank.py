@@ -8,6 +8,7 @@ every rank has all of it; it stands on the first stage.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -219,16 +220,18 @@ def stage_bounds(layers: int, stages: int) -> list[tuple[int, int]]:
 def heaviest(t: Trace, layout: Layout) -> int:
     """The rank of a pipeline with the most weights, of equal ones the last. ``t``: all layers on one rank."""
     paths = [path for path, _ in layer_order(t.model)]
-    own, ends = dict.fromkeys(paths, 0), [0, 0]
+    often_there = Counter(paths)
+    own, ends, seen = dict.fromkeys(often_there, 0), [0, 0], False
     for op, often in t.placed:
         if op.within.layer in own:
             own[op.within.layer] += op.params * often.copies
+            seen = True
         else:
-            ends[any(own.values())] += op.params * often.copies
+            ends[seen] += op.params * often.copies
     if t.model.head.kind == "lm" and t.model.head.tied:
         ends[1] += t.model.vocab * embedding_width(t.model)
-    sums = [sum(own[path] // paths.count(path) for path in paths[start:end])
-            for start, end in stage_bounds(len(paths), layout.stages)]
+    each = {path: weights // often_there[path] for path, weights in own.items()}
+    sums = [sum(each[path] for path in paths[start:end]) for start, end in stage_bounds(len(paths), layout.stages)]
     sums[0], sums[-1] = sums[0] + ends[0], sums[-1] + ends[1]
     return max(range(layout.pp), key=lambda rank: (sum(sums[stage] for stage in layout.stages_of(rank)), rank))
 
