@@ -35,6 +35,7 @@ PLAIN = {**IMAGE, "class_tokens": 0}
 LAYER = {"attention": {"heads": 3, "bias": True}, "feed_forward": {"d_ff": 17, "bias": True}}
 MERGED = {"kind": "patch-merging", "width": 15, "d_ff": 19, "bias": True, "mean": True, "heads": 3}
 READING = {"kind": "attention", "attention": {"heads": 3}, "feed_forward": {"d_ff": 11}}
+GATED = [{"width": 19, "activation": "silu", "gated": True}]
 def merging(own: dict[str, Any], **block: Any) -> dict[str, Any]:
     """A layer, and what merges its patches."""
     alone = {"residual": "none", "norm": {"placement": "none"}, **block}
@@ -129,6 +130,15 @@ CASES: dict[str, dict[str, Any]] = {
             "position": "none", "layers": 2, "embedding_norm": True, "norm": {"placement": "post"},
             "cross_attention": {"heads": 2},
             "feed_forward": {"d_ff": 17, "bias": True}}},
+    "read by queries that no norm stands before": {
+        "projector": {"hidden": [], "bias": True}, "resampler": {
+            "input": {"kind": "queries", "length": 5}, "d_model": 14, "position": "none", "layers": 2,
+            "norm": {"placement": "post"}, "attention": {"heads": 2}, "cross_attention": {"heads": 7, "bias": True},
+            "feed_forward": {"d_ff": 17}}},
+    "two products of patches behind a class token": {"projector": {"hidden": GATED}},
+    "two products of every position's patches": {"projector": {"patchwise": GATED}},
+    "two products of what no norm has made": {"input": PLAIN, "final_norm": False, "projector": {"hidden": GATED}},
+    "two products between layers": {"input": PLAIN, "projector": {"unused_layers": 1, "hidden": GATED}},
     "with a pooler that nothing reads": {"input": PLAIN, "pooler": READING, "projector": {}},
 }
 

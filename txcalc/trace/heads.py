@@ -120,18 +120,16 @@ def project(
                 x = _projected(t, layer, x)
         if spec.norm is not None and spec.norm_first:
             x = norms.norm(t, "norm", x, spec.norm)
-        lain, x = x, _gathered(t, spec, tower, x)
-        # A product's own copy of rows that lie apart ends with it; what the projector makes of them is its local.
-        copied = x.storage is not lain.storage and spec.merge is None and not spec.average
+        x = _gathered(t, spec, tower, x)
         if spec.norm is not None and not spec.norm_first:
-            x, copied = norms.norm(t, "norm", x, spec.norm), False
+            x = norms.norm(t, "norm", x, spec.norm)
         for i, layer in enumerate(spec.hidden):
-            with t.scope(f"hidden.{i}"), t.frame(*(() if copied and i == 0 else (x,))):
+            with t.scope(f"hidden.{i}"), t.frame(x):
                 x = _projected(t, layer, x)
         x = x if resample is None else resample(x)
         if spec.separators:
             ops.parameter(t, "separators", spec.separators, d_out)
-        with t.frame(*(() if copied and not spec.hidden else (x,))):
+        with t.frame(x):
             y = ops.linear(t, "dense", x, d_out, bias=spec.bias) if spec.dense else x
             return y if spec.final_norm is None else norms.norm(t, "final_norm", y, spec.final_norm)
 
@@ -156,19 +154,19 @@ def _gathered(t: Trace, spec: inputs.Projector, tower: Tower, x: Tensor) -> Tens
         return parts.remade(t, "squares", x, b, spec.tokens, x.shape[-1], label="averaged positions")
     if spec.feature_layers:
         return x
-    if _left_out(spec, tower):
-        first = t.path("hidden.0.dense.weight" if spec.hidden else "dense.weight")
-        # A matrix that is not trained is multiplied with each image's rows as they lie, and what is cast is a copy.
-        lies = not t.trains(first, "linear") or autocast(t, "linear") not in (None, x.made)
-        return ops.copy(t, "patches", x, "patches") if several(t, b) and not lies else x
-    if not spec.unused_layers:
+    if x.strided or (tower.final_norm and not spec.unused_layers):
         return x
-    # Without a norm on them, embeddings lie in memory as the convolution left them, and a projection copies what was
-    # added to them. With one, the next layer's norm keeps them already, unless it keeps them in fp32.
+    # The next layer's norm keeps them already, unless it keeps them in fp32. Without a norm on them, embeddings lie in
+    # memory as the convolution left them, and so does what was added to them.
     w = t.workload
-    own = tower.norm.kind == "layernorm" or w.fused_norms or w.dtype == "fp32"
-    role = Role.PARAMETER if tower.embedding_norm and own else Role.ACTIVATION
-    return t.tensor(*x.shape, role=role, label="positions between layers")
+    post = tower.norm.placement == "post"
+    own = post or tower.norm.kind == "layernorm" or w.fused_norms or w.dtype == "fp32"
+    left, (_, n, d) = _left_out(spec, tower), x.shape
+    as_made = not post and not tower.embedding_norm and not left and several(t, b, n)
+    if spec.unused_layers:
+        role = Role.PARAMETER if own else Role.ACTIVATION
+        x = t.alias(t.tensor(b, n + left, d, role=role, label="positions between layers"), b, n, d)
+    return x._replace(strided=as_made)
 
 
 def _projected(t: Trace, spec: inputs.ProjectorLayer, x: Tensor) -> Tensor:

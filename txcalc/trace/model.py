@@ -152,6 +152,7 @@ def _resample(t: Trace, spec: Model, stack: Resampler, memory: Tensor) -> Tensor
     with t.scope("resampler"), t.frame(memory):
         beside.instruction(t, stack)
         queries = ops.learned(t, "queries", shape, b, *shape, how="new" if several(t, b) else "same")
+        queries = queries._replace(strided=several(t, b, stack.input.length))  # the same rows for all
         return _stack(t, spec, stack, queries, cached=False, memory=memory)
 
 

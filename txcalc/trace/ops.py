@@ -137,6 +137,8 @@ def _operands(
     else:
         added, offset, copies, weight = read or matrix(t, name, own, *sets, d_out, d_in, bias=bias, kind=kind, by=by)
         (x,) = casts(t, name, by, x)
+    if x.strided and t.trains(own, kind):  # of a matrix that is not trained each sequence is a product by itself
+        x = copy(t, name, x)
     how: How = "added" if t.code.adds_gradients and kind != "router" else weight.how
     rows, weight = x.view(prod(lead), d_in) if len(lead) > 1 else x, weight._replace(role=x.made, how=how)
     steps: Steps = ((to(rows),), (weight,))[::1 if bias else -1]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from txcalc.trace import ops
 from txcalc.trace.autocast import autocast
 from txcalc.trace.record import Trace
+from txcalc.trace.sizes import several
 from txcalc.trace.tensors import Number, Tensor
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def position(t: Trace, name: str, x: Tensor) -> Tensor:
 def positions(t: Trace, name: str, x: Tensor, count: Number) -> Tensor:
     """``x[:, i:]``, ``count`` positions of (b, n, d): a view, whose gradient is put into zeros as large as ``x``."""
     b, n, *rest = x.shape
-    return x if t.size(count) == t.size(n) else ops.view(t, name, x, b, count, *rest, copied=True)
+    if t.size(count) == t.size(n):
+        return x
+    return ops.view(t, name, x, b, count, *rest, copied=True)._replace(strided=several(t, b, count))
 
 
 def join_positions(t: Trace, name: str, xs: tuple[Tensor, ...], b: Number, label: str) -> Tensor:

@@ -365,6 +365,7 @@ class Trace:
         def run(often: Often, x: Tensor, before: int) -> Tensor:
             with self.scope(name, copies=often.copies, calls=often.calls, back=often.back, repeat=True, within=within):
                 entry = self.tensor(*x.shape, role=x.role, label=x.label, grad=self.frozen is None or self.needs(x))
+                entry = entry._replace(strided=x.strided)
                 leave = body(entry)
             after = self.tensor(*leave.shape, role=leave.role, label=leave.label,
                                 grad=self.frozen is None or self.needs(leave))
@@ -374,7 +375,7 @@ class Trace:
         own = times if copies is None else copies
         y = run(Often(own, own, times, times - unused), x, 0)
         before, after = ((self.workload.bytes_of(z.role), self.frozen and self.needs(z)) for z in (x, y))
-        if not (apart or before != after) or self.size(times) == 1:
+        if not (apart or before != after or x.strided) or self.size(times) == 1:
             return y
         (alone,) = (node for node in self.body[-1:] if isinstance(node, Repeat))
         self.extend(times=1, copies=1, active=1, back=1, carries=(alone.carries[0]._replace(times=1),))

@@ -54,6 +54,7 @@ class Tensor(NamedTuple):
     shape: tuple[Number, ...]
     grad: bool = True  # whether autograd wants its gradient
     viewed: bool = False  # a reshape of the value: its gradient comes back as a view
+    strided: bool = False  # its rows do not lie one after the other: what needs them so copies them
 
     @property
     def id(self) -> int:
