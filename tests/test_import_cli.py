@@ -184,6 +184,8 @@ def test_a_hundred_megabytes_are_refused_at_once(tmp_path: Path) -> None:
     ({"mtp_layer_types": 3},
      ": mtp_layer_types: not understood for model_type llama, and it could change the architecture (value 3)"),
     ({"model_type": "llamo"}, ": model_type: 'llamo' is not known; did you mean llama?"),
+    ({"model_type": "mimo", "architectures": ["MiMoForCausalLM"]},
+     ": model_type: 'mimo' is not known, nor is its class 'MiMoForCausalLM'"),
     ({"model_type": "new", "auto_map": {"AutoModel": "x.Y"}}, "its auto_map is code from the hub, which is never run"),
     ({"architectures": ["LlamaForJokes"]}, ": architectures: class 'LlamaForJokes' is not known for model_type llama"),
     ({"architectures": "LlamaForCausalLM"}, ": architectures: must be a list of one class"),

@@ -30,10 +30,13 @@ def spec_from_config(
     if not isinstance(model_type, str):
         raise SpecError("required field is missing", source=source, field="model_type")
     if model_type not in FAMILIES:
-        hint = nearest(model_type, FAMILIES)
         code = "; its auto_map is code from the hub, which is never run" if "auto_map" in data else ""
-        raise SpecError(f"{shown(model_type)} is not known" + (f"; did you mean {hint}?" if hint else "") + code,
-                        source=source, field="model_type")
+        named = data.get("architectures")
+        own, close = named[0] if isinstance(named, list) and named else None, nearest(model_type, FAMILIES)
+        hint = f"; did you mean {close}?" if close else ""
+        if isinstance(own, str) and not any(own in family.classes for family in FAMILIES.values()):
+            hint = f", nor is its class {shown(own)}"  # so the type is no misspelling
+        raise SpecError(f"{shown(model_type)} is not known{hint}{code}", source=source, field="model_type")
     family = FAMILIES[model_type]
     c = Config(data, model_type, source=source, remarks=Remarks(strict))
     with c.whole():
