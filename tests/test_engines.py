@@ -294,6 +294,8 @@ def test_as_many_layers_as_fit_stay_on_the_card() -> None:
     (("gpt2", "--offload", "layers:3"), "give --engine"), (("gpt2", "--engine", "vllm", "-ngl", "3"), "llama.cpp's"),
     (("gpt2", "--engine", "llama.cpp", "--offload", "layers:13"), "gpt2 has 12 layers, and 13 of them cannot"),
     (("gpt2", "--engine", "llama.cpp", "--offload", "layers:3", "-ngl", "3"), "give one of them"),
+    (("gpt2", "--engine", "vllm", "--lengths", "700, 65", "--batch", "3"), "the lengths say 2"),
+    (("gpt2", "--engine", "vllm", "--lengths", "700, 65", "--context", "512"), "at least 700"),
 ])
 def test_what_an_engine_does_not_run_or_admit_is_one_line(args: tuple[str, ...], message: str) -> None:
     done = run("memory", *args)

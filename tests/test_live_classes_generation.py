@@ -81,7 +81,10 @@ def test_a_prompt_and_steps_after_it(name: str, run: dict[str, Any], device: str
 @pytest.mark.parametrize(("run", "why"), [
     ({"cache": "static", "implementation": "torch"}, "cache: is of transformers' classes"),
     ({"lengths": (7, 6), "batch": 2, "implementation": "torch"}, "lengths: is of transformers' classes"),
-    ({"lengths": (7, 6)}, "batch: the lengths say 2"), ({"lengths": "128,256"}, "one number or a list"),
+    ({"lengths": (7, 6)}, "batch: the lengths say 2"),
+    ({"lengths": (7, 6), "phase": "decode", "past": 7}, "batch: the lengths say 2"),
+    ({"lengths": (7, 6), "phase": "decode", "past": 5, "batch": 2}, "past: the lengths say 7"),
+    ({"lengths": "128,256"}, "one number or a list"),
     ({"lengths": (7, 0)}, "must be tokens of each"), ({"cache": "paged"}, "cache: must be"),
     ({"logits": "last", "phase": "training"}, "a training pass generates"),
 ])

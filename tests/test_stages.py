@@ -15,6 +15,7 @@ from torch.distributed.pipelining import schedules
 import txcalc
 from txcalc.check import fake_cuda
 from txcalc.check.fake_cuda import NotRun
+from txcalc.check.live import dtypes
 from txcalc.check.measure_modes import LiveMode
 from txcalc.check.measure_stages import SCHEDULES
 from txcalc.check.measure_trained import build
@@ -62,6 +63,8 @@ def _draw(seed: int) -> tuple[str, int, dict[str, Any]]:
         params, reduce = r.choice([("bf16", "fp32"), ("bf16", "bf16"), ("fp32", "fp32")])
         run |= {"dtype": params, "dp": r.choice([2, 3, 16]),
                 "fsdp": {"reshard": False, "params": params, "reduce": reduce}}
+    elif not halves and r.choice([True, False]):  # in halves autocast is an estimate
+        run |= {"dtype": "bf16", "precision": "amp"}
     return name, r.randrange(layout.pp), run
 
 
@@ -80,8 +83,8 @@ def test_a_stage_peaks_as_under_pytorchs_schedule(seed: int) -> None:
     try:
         real = fake_cuda.ask(
             "stage_peak", own[0], w.batch, w.seq, stages=stages, further=[each.to_data() for each in own[1:]],
-            pp=w.layout.pp, schedule=run["schedule"], micro_batches=w.accumulate, dtype=w.dtype, attention=w.attention,
-            dropout=w.dropout, recompute=w.recompute or "none",
+            pp=w.layout.pp, schedule=run["schedule"], micro_batches=w.accumulate, attention=w.attention,
+            dropout=w.dropout, recompute=w.recompute or "none", **dtypes(w),
             shards=run.get("fsdp") and {"dp": w.layout.dp, **run["fsdp"]})
     except NotRun as error:
         pytest.skip(str(error))
@@ -127,6 +130,12 @@ def test_stages_send_what_pytorchs_schedules_do(schedule: str) -> None:
         assert Counter((each.what, each.phase, each.path) for each in ours for _ in range(count)) == Counter(
             (*names[each.computation_type.name], f"stage {each.stage_index + 1}") for each in actions
             if each.computation_type.name in names)
+
+
+def test_stages_send_residual_streams_under_autocast_as_wide_as_weights() -> None:
+    for precision, width in (("bf16", 2), ("amp", 4)):
+        found = txcalc.memory(_models()["gpt2"], phase="training", seq=13, pp=3, precision=precision, accumulate=3)
+        assert {each.bytes for each in found.collectives or ()} == {13 * 24 * width}
 
 
 @pytest.mark.parametrize("optimizer", [{}, {"optimizer": "sgd-momentum", "batch": 3}])

@@ -320,8 +320,9 @@ def _context(spec: Model, of: Engine, given: Mapping[str, Any]) -> tuple[int, fr
         asked = given.get("seq", 1) + given.get("new", 0)
     if asked is None:
         return spec.context, frozenset({"context"})
-    if asked < 1:
-        raise SpecError("must be at least 1", field="context")
+    least = max(given.get("lengths", (1,))) + given.get("new", 0)
+    if asked < least:
+        raise SpecError(f"must be at least {least:,}", field="context")
     if asked > spec.context and of.pool != "cells":
         raise SpecError(f"{of.title} admits {spec.context:,} tokens of {spec.name}, which was made for them, not "
                         f"{asked:,}", field="context")

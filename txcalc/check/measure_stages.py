@@ -30,15 +30,19 @@ SCHEDULES: Final[dict[str, Any]] = {
 class Stage(nn.Module):
     """Layers of a reference that read hidden states of the stage before, unless it is the first."""
 
-    def __init__(self, root: Reference, *, first: bool) -> None:
+    def __init__(self, root: Reference, *, first: bool, autocast: torch.dtype | None = None) -> None:
         super().__init__()
-        self.root, self.first = root, first
+        self.root, self.first, self.autocast = root, first, autocast
         if not first:
             for name in ("token_embedding", "position_embedding", "type_embedding", "embedding_norm"):
                 root._modules.pop(name, None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Token ids (b, n) or hidden states (b, n, d) to hidden states, or logits."""
+        with torch.autocast("cuda", self.autocast, enabled=self.autocast is not None):
+            return self._run(x)
+
+    def _run(self, x: Tensor) -> Tensor:
         stack = self.root.stack
         if not self.first:
             stack._embed = lambda x, *_: x  # type: ignore[method-assign]
@@ -69,12 +73,13 @@ def stage_of(rank: int, world: int, dp: int = 1) -> Iterator[DeviceMesh]:
 def stage_peak(
     model: Model, batch: int, seq: int, *, stages: Sequence[int], pp: int, schedule: str, micro_batches: int,
     further: Sequence[dict[str, Any]] = (), dtype: torch.dtype = torch.float32, device: str = "fake-cuda",
-    shards: Mapping[str, Any] | None = None, **how: Any,
+    shards: Mapping[str, Any] | None = None, autocast: torch.dtype | None = None, **how: Any,
 ) -> list[int]:
     """Live bytes before and at the peak of a rank's second step, all micro-batches' inputs and targets among them.
 
     ``model``: that of the first of its ``stages``; ``further``: those of the others, as data. ``shards``: how weights
-    of each stage are sharded, as ``measure_group.shard`` has it.
+    of each stage are sharded, as ``measure_group.shard`` has it. ``autocast``: to that dtype, of each stage's forward
+    pass by itself.
     """
     kind, count = SCHEDULES[schedule.partition(":")[0]], pp * len(stages)
     dp, live = (shards or {"dp": 1})["dp"], LiveMode("cuda")
@@ -85,8 +90,9 @@ def stage_peak(
         tokens, targets = whole.tokens, whole.targets if count - 1 in stages else ()
         shape = batch, seq, model.d_model
         hidden = torch.empty(*shape, dtype=dtype, device="cuda", requires_grad=True)
-        logits = torch.empty(batch, seq, models[-1].vocab or 0, dtype=dtype, device="cuda", requires_grad=True)
-        parts = [Stage(root, first=i == 0) for i, root in zip(stages, roots, strict=True)]
+        logits = torch.empty(batch, seq, models[-1].vocab or 0, dtype=autocast or dtype, device="cuda",
+                             requires_grad=True)
+        parts = [Stage(root, first=i == 0, autocast=autocast) for i, root in zip(stages, roots, strict=True)]
         for part in parts:
             _ = shards and shard(part, layers(part.root), [*part.parameters()], shards, ranks["dp"])
         places = [PipelineStage(

@@ -154,11 +154,18 @@ def around(trace: Trace, each: Pass) -> Iterator[Entry]:
 
 def _between(trace: Trace, what: str) -> Entry:
     shape = sent(trace)
-    return Entry(trace.ops[0], what, prod(shape) * trace.workload.bytes_of(Role.ACTIVATION), 1, part="inputs",
-                 shape=shape)
+    return Entry(trace.ops[0], what, prod(shape) * width(trace), 1, part="inputs", shape=shape)
 
 
 def sent(trace: Trace) -> tuple[Number, ...]:
     """The (batch, positions, d_model) of a micro-batch's hidden states that one stage sends to the next."""
     layout, w = trace.layout, trace.workload
     return w.batch, w.seq // layout.cp // layout.by_position, trace.model.d_model
+
+
+@lru_cache(maxsize=8)
+def width(trace: Trace) -> int:
+    """Bytes of an element of them: under autocast residual streams are as wide as weights."""
+    amp = trace.workload.precision == "amp"
+    role = run(trace.whole, trace.workload, trace.sizes, stage=1).inputs[0].made if amp else Role.ACTIVATION
+    return trace.workload.bytes_of(role)

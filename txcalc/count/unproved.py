@@ -142,8 +142,8 @@ def unmeasured(trace: Trace) -> str:
     found += ["a pipeline whose gradients are shared"] * (
         trace.layout.pp > 1 and trace.layout.alike > 1 and trace.layout.zero > 1)
     halves = trace.layout.pp > 1 and trace.layout.order in ("zb", *FOLDED)
-    found += ["backward passes in halves where experts are, or parts run once more"] * (halves and (
-        trace.workload.recompute is not None or _any(
+    found += ["backward passes in halves under autocast, where experts are, or parts run once more"] * (halves and (
+        trace.workload.precision == "amp" or trace.workload.recompute is not None or _any(
             trace.model, lambda b: getattr(b.feed_forward, "kind", "") == "moe")))
     return next(iter(found), "")
 

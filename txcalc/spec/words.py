@@ -72,7 +72,11 @@ def with_lengths(given: Mapping[str, Any]) -> dict[str, Any]:
         return {**given}
     own = lengths(given["lengths"])
     longest = "past" if word("phase", given.get("phase"), ("decode",)) == "decode" else "seq"
-    return {"batch": len(own), longest: max(own), **given, "lengths": own}
+    found = {"batch": len(own), longest: max(own), **given, "lengths": own}
+    for name, says in (("batch", len(own)), (longest, max(own))):
+        if found[name] != says and not (name == "past" and (found[name] or 0) > says):  # tokens generated since
+            raise SpecError(f"the lengths say {says:,}: give one of them", field=name)
+    return found
 
 
 def lengths(given: object) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ from txcalc.trace.record import Trace
 from txcalc.trace.recurrent import recurrent
 from txcalc.trace.sizes import same, several
 from txcalc.trace.streams import added, mixed, spread
-from txcalc.trace.tensors import Number, Tensor
+from txcalc.trace.tensors import Number, Role, Tensor
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
@@ -79,7 +79,10 @@ def _forward(t: Trace, spec: Model) -> Outputs:
         if spec.encoder is None:
             types = embeddings.types(t, n) if t.code.types_first and spec.token_types else None
             if t.stage:
-                x = t.tensor(t.workload.batch, n // t.layout.by_position, spec.d_model, label=RECEIVED)
+                role = Role.ACTIVATION  # but under autocast that of residual streams
+                if t.workload.precision == "amp":
+                    role = trace(t.whole, t.workload, t.sizes, stage=0).results[0].made
+                x = t.tensor(t.workload.batch, n // t.layout.by_position, spec.d_model, label=RECEIVED, role=role)
                 t.inputs = (x,)
                 return top(t, spec, t.hold(_stack(t, spec, spec, x, cached=is_causal(spec))), pooled)
             x, ids = _input(t, spec, spec, n, spec.vocab)

@@ -180,10 +180,7 @@ class Workload(Part):
         for name in ("cache", "lengths"):
             if getattr(self, name) is not None and self.implementation != "transformers":
                 raise SpecError("is of transformers' classes; give --implementation transformers", field=name)
-        each = self.lengths if self.lengths and self.phase != "decode" else (0,)
-        for name, own in (("batch", len(each)), ("seq", max(each))) if max(each) else ():
-            if getattr(self, name) != own:
-                raise SpecError(f"the lengths say {own:,}: give one of them", field=name)
+        words.with_lengths({name: getattr(self, name) for name in ("phase", "batch", "seq", "past", "lengths")})
         if self.precision is not None:
             _check_precision(self)
         if self.held is not None and self.weights is not None:
