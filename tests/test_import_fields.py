@@ -161,6 +161,7 @@ LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_si
     ({"model_type": "gpt_neo", "architectures": ["GPTNeoForCausalLM"], "attention_types": [1]}, "attention_types"),
     ({"model_type": "nemotron_h", "architectures": ["NemotronHForCausalLM"], "layers_block_type": 3},
      "layers_block_type"),
+    ({"model_type": "xlstm", "architectures": ["xLSTMForCausalLM"], "use_bias": True}, "use_bias"),
 ])
 def test_what_would_be_a_wrong_number_is_refused_by_name(more: dict[str, Any], field: str) -> None:
     with pytest.raises(SpecError) as caught:

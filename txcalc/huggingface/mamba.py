@@ -88,14 +88,13 @@ def _matrix_memory(c: Config) -> Fields:
     for name, width in widths.items():
         if width < heads or width % heads:
             raise c.error("num_heads", f"{heads} do not divide the {width} columns of all {name}s")
-    return {"kind": "mlstm", "heads": heads, "bias": flag("use_bias"),
-            **{f"{name}_dim": width // heads for name, width in widths.items()}}
+    return {"kind": "mlstm", "heads": heads, **{f"{name}_dim": width // heads for name, width in widths.items()}}
 
 
 def _xlstm_feed_forward(c: Config) -> Fields:
     step = c.size("ffn_round_up_to_multiple_of")
     width = int((c.size("hidden_size") * (c.number("ffn_proj_factor") or 0) + step - 1) // step) * step
-    return {"d_ff": width, "activation": "silu", "gated": True, "bias": flag("use_bias")}
+    return {"d_ff": width, "activation": "silu", "gated": True}
 
 
 ROWS: Final[Rows] = {
@@ -118,12 +117,12 @@ ROWS: Final[Rows] = {
         context=size("context_length"), ignore="rescale_every"),
     "xlstm": alone(  # arXiv 2503.13427
         {"xLSTMForCausalLM": "lm", "xLSTMModel": "none"}, feed_forward=_xlstm_feed_forward, recurrent=_matrix_memory,
-        norm={"kind": "rmsnorm", "bias": flag("use_bias")}, softcap=number("output_logit_soft_cap"),
-        tied=False, ignore=(
+        softcap=number("output_logit_soft_cap"), tied=False, ignore=(
             "norm_reduction_force_float32 add_out_norm chunkwise_kernel sequence_kernel step_kernel mode chunk_size "
             "return_last_states autocast_kernel_dtype inference_state_dtype gate_soft_cap weight_mode "
             "max_inference_chunksize tie_word_embeddings"),  # its class ties nothing
-        only={"embedding_dim": (None, size("hidden_size")), "num_blocks": (None, size("num_hidden_layers"))}),
+        only={"use_bias": False,  # with biases every norm has one but the last
+              "embedding_dim": (None, size("hidden_size")), "num_blocks": (None, size("num_hidden_layers"))}),
     "jamba": decoder(  # one attention layer in eight, experts in every second, no positions
         "Jamba", position="none", layers=[
             where(all_but(every(size("attn_layer_period"), first=size("attn_layer_offset", least=0))), _JAMBA),
