@@ -113,10 +113,12 @@ class LatentAttention(nn.Module):
         """(b, n, d) to (b, n, d); ``bias`` is the stack's relative bias, (h, n, past + n)."""
         n, (nope, rope, _) = x.shape[1], self.sizes
         if self.q is None:
-            down = self.q_down(x)
-            q_latent = read = self.q_norm(down)
             if self.joint:
+                down = self.q_down(x)
+                q_latent = self.q_norm(down)
                 read = torch.cat((q_latent, down), dim=-1)
+            else:  # what is not normed yet is nobody's local
+                q_latent = read = self.q_norm(self.q_down(x))
             q = self.q_up(read)
             if self.indexer is not None and self.chosen is not None:
                 self.chosen.mask = self.indexer(x, q_latent, self.mask, past, cache)
