@@ -150,7 +150,8 @@ CAUSAL = {
                      "position": {"kind": "rope"}},
     "matrix memory": {"attention": None, "recurrent": {
         "kind": "mlstm", "heads": 3, "key_dim": 4, "value_dim": 5, "bias": True}},
-    "gated unit": {"attention": None, "recurrent": {"kind": "rg-lru", "inner": 14, "heads": 2, "conv": 3}},
+    "gated unit": {"attention": None, "recurrent": {"kind": "rg-lru", "inner": 14, "heads": 2, "conv": 3},
+                   "norm": {"gate_rank": 2, "gate_on": "attention"}},
     "time and channel mixing": {"attention": None, "recurrent": {"kind": "wkv", "inner": 13}, "feed_forward": {
         "d_ff": 23, "activation": "relu2", "channel_mix": True}},
     "lightning": {"attention": None, "recurrent": {"kind": "lightning", "heads": 3, "head_dim": 4}},

@@ -203,7 +203,7 @@ class Block(nn.Module):
         if norm.placement == "none" or (name == "feed_forward" and norm.shared) or (name == "recurrent" and self.mixed):
             return
         bare = name == "attention" and self.bare
-        if norm.gate_rank is not None and (name == "attention" or norm.gate_on == "both"):
+        if norm.gate_rank is not None and (name != "feed_forward" or norm.gate_on == "both"):
             self.add_module(f"{name}_norm_gate", NormGate(before, norm.gate_rank))
         width = before if norm.placement in ("pre", "sandwich") else after
         self.add_module(f"{name}_norm", nn.Identity() if bare else Normalization(norm, width))
