@@ -184,6 +184,15 @@ def test_layouts_of_so_many_devices() -> None:
         rows = [each.run for each in txcalc.fit("gpt2@layers=1", "24GB", **sizes, **given).layouts]
         assert len(rows) == 6 and all(row.items() >= more.items() and row.get("tp") == more.get("tp") for row in rows)
         assert {row.get("dp", 1) for row in rows} == {given.get("dp", 1)}
+    for share, precision in (({"zero": 1}, "bf16"), ({"fsdp": "yes"}, None)):  # only where there are ranks that share
+        found = txcalc.fit("gpt2@layers=1", "24GB", **sizes, **share)
+        assert {each.run.get("dp", 1) for each in found.layouts} == {2, 4}
+        for each in found.layouts:
+            assert each.run.get("precision") == precision
+            alone = txcalc.memory("gpt2@layers=1", phase="training", seq=64, device="24GB", **each.run)
+            assert alone.peak.bytes == each.bytes
+        with pytest.raises(SpecError, match="none of 4 devices are left for dp"):
+            txcalc.fit("gpt2@layers=1", "24GB", **sizes, **share, tp=4)
 
 
 def test_nothing_is_sharded_over_one_rank() -> None:

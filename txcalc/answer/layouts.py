@@ -110,12 +110,18 @@ def _runs(given: Mapping[str, Any], gpus: int, layers: int) -> Iterator[dict[str
     if not axes:
         raise SpecError(f"{gpus:,} are not as many as tp, pp, cp and dp make", field="gpus")
     own = {"precision": given["precision"]} if "precision" in given else {}
+    shared = {name for name in ("zero", "fsdp") if given.get(name)}
+    if shared and all(dp * cp == 1 for *_, dp in axes):
+        raise SpecError(f"none of {gpus:,} devices are left for dp, which shares weights", field=min(shared))
     shares = [each for each in STATES if {**each, **own} == each or not own]
-    shares = shares if training and shares and given.keys().isdisjoint(("zero", "fsdp")) else [{}]
+    if not training or not shares or given.keys() & {"zero", "fsdp"}:
+        says = bool(own or "fsdp" in shared or given.keys() & {"weights", "framework", "implementation"}
+                    or given.get("dtype", "bf16") != "bf16" or "=" in str(given.get("optimizer")))
+        shares = [{"precision": "bf16"} if training and not says else {}]  # as it is without a precision here
     again = ("none", "full") if training and "recompute" not in given else (None,)
     for (tp, pp, dp), recompute, share in product(axes, again, shares):
         piped = pp > 1 and len(shares) > 1 and (share.get("zero", 0) > 1 or "fsdp" in share)  # see --framework
-        if not piped and (dp * cp > 1 or not share.keys() & {"zero", "fsdp"}):
+        if not piped and (dp * cp > 1 or not {*share, *shared} & {"zero", "fsdp"}):
             ranks = {"tp": tp, "pp": pp, "cp": cp, "dp": dp}
             yield {**{name: each for name, each in ranks.items() if each > 1},
                    **_given(given, tp=tp, pp=pp, cp=cp), **share,
