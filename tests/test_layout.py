@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import txcalc
+from txcalc.answer.fit import fit
 from txcalc.cli.app import app
 from txcalc.count import step
+from txcalc.count.collectives import collectives
 from txcalc.count.params import params
 from txcalc.spec.model import Model
 from txcalc.trace.layout import Layout
@@ -59,7 +61,13 @@ def test_one_rank_of_llama() -> None:
      "multiple of 3"),
     ("jamba-v0.1", {"cp": 2, "cp_comm": "a2a"}, "cp: jamba-v0.1 has recurrent layers or convolutions, which is not "
      "built over several ranks that split each sequence"),
-    ("t5-small", {"pp": 2}, "pp: t5-small has an encoder beside its decoder, which is not built over several stages"),
+    ("t5-small", {"cp": 2}, "cp: t5-small has an encoder beside its decoder, which is not built over several ranks "
+     "that split each sequence"),
+    ("t5-small", {"pp": 2, "schedule": "interleaved:2"}, "schedule: t5-small has an encoder beside its decoder, whose "
+     "ranks have one stage each; 1f1b, gpipe or zb would do"),
+    ("t5-small", {"pp": 13}, "pp: 13 stages of 12 layers: at most 12 would do"),
+    ("rnnsearch", {"pp": 2}, "pp: rnnsearch has an encoder or a decoder with a cell, which is not built over several "
+     "stages"),
 ])
 def test_a_layout_that_does_not_fit(model: str, layout: dict[str, Any], why: str) -> None:
     with pytest.raises(txcalc.SpecError) as error:
@@ -193,6 +201,41 @@ def _ways(spec: Model, name: str, layout: Layout, quantity: int) -> Any:
     if last in ("k", "v"):
         return Fraction(tp, max(1, tp // spec.attention.kv_heads))  # type: ignore[union-attr]
     return tp
+
+
+@pytest.mark.parametrize("pp", [2, 3, 5])
+@pytest.mark.parametrize(("name", "shared", "biases"), [
+    ("t5-small", True, 32 * 8), ("bart-base", True, 0),
+    ("whisper-tiny@encoder.d_model=66,encoder.projection=true", False, 0)])
+def test_stages_of_an_encoder_and_its_decoder(name: str, shared: bool, biases: int, pp: int) -> None:
+    """What is on several: a token table that both read, that of a tied head, and a stack's table of biases."""
+    spec = txcalc.load(name)
+    run = fit(spec, Workload(phase="training", seq=7, batch=2))
+    whole = own(trace(spec, run))
+    ranks = [trace(spec, run.replaced(layout=Layout(pp=pp)), rank=rank) for rank in range(pp)]
+    layers = [(t.model.encoder.layers, t.model.layers) for t in ranks if t.model.encoder is not None]
+    first = {2: 1, 3: 1, 5: 2}[pp]
+    assert all(bool(own) == (i < first) and bool(others) == (i >= first) for i, (own, others) in enumerate(layers))
+    assert [*map(sum, zip(*layers, strict=True))] == [spec.encoder.layers, spec.layers]  # type: ignore[union-attr]
+    table, last = (spec.vocab or 0) * spec.d_model, getattr(spec.head, "tied", False)
+    more = {"embedding token_embedding weight": shared * table, "head head weight": last * (first < pp - 1) * table,
+            "embedding encoder.relative_bias weight": (first - 1) * biases,
+            "embedding decoder.relative_bias weight": (pp - first - 1) * biases}
+    for quantity, expected in enumerate(whole):
+        together = sum((own(t)[quantity] for t in ranks), Counter[str]())
+        assert together == expected + Counter(more if not quantity else {})
+
+
+def test_a_decoder_s_stages_send_the_encoder_s_memory_on() -> None:
+    source, target, run = 3 * 11 * 512 * 2, 3 * 7 * 512 * 2, Workload(
+        phase="training", seq=7, source_seq=11, batch=3, layout=Layout(pp=4))
+    links = [{source: 1}, {source: 1}, {source: 1, target: 1}]
+    for rank in range(4):
+        found = list(collectives(trace(txcalc.load("t5-small"), run, rank=rank)))
+        for phase, after, before in (("forward", "send", "receive"), ("backward", "receive", "send")):
+            for what, link in ((after, links[rank:rank + 1]), (before, links[rank - 1:rank] if rank else [])):
+                assert [Counter(each.bytes for each in found if (each.what, each.phase) == (what, phase))] == [
+                    Counter(each) for each in link or [{}]]
 
 
 def test_every_rank() -> None:

@@ -12,6 +12,7 @@ from txcalc.count.weights import is_known, is_packed
 from txcalc.spec.facts import located_blocks
 from txcalc.spec.model import Model
 from txcalc.trace.layout import WHOLE
+from txcalc.trace.rank import layers
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import AttentionKernel, Workload
 
@@ -48,7 +49,7 @@ def one_rank(t: Trace) -> Iterator[str]:
     layout = t.workload.layout or WHOLE
     if layout.world > 1:
         which = " and ".join(str(stage + 1) for stage in layout.stages_of(t.stage))
-        stage = f", of stage {which} of {layout.stages}, which holds most and has {t.model.layers:,} layers"
+        stage = f", of stage {which} of {layout.stages}, which holds most and has {layers(t.model):,} layers"
         yield f"all numbers are of one of {layout.world:,} ranks{stage if layout.pp > 1 else ''}"
     for name, given, axis in (("sp", layout.sp, "tp"), ("zero", layout.zero, "alike"), ("fsdp", layout.fsdp, "alike"),
                               ("schedule", layout.schedule, "pp"), ("cp_comm", layout.cp_comm, "cp")):

@@ -13,6 +13,7 @@ from txcalc.document import Part
 from txcalc.spec.model import Model
 from txcalc.trace.layout import shares
 from txcalc.trace.model import trace
+from txcalc.trace.rank import layers
 from txcalc.trace.record import Trace
 
 
@@ -95,7 +96,7 @@ def _figures(traces: Sequence[Trace], peak: Callable[[Sequence[Trace]], int] | N
         held = step.held(first)
     states = held.get("optimizer state", 0) + held.get("master weights", 0)
     return {
-        "layers": first.model.layers, "params": params.params(first),
+        "layers": layers(first.model), "params": params.params(first),
         "flops": int(total(flops.entries(first, "forward", "backward", "recomputed") if trains
                            else flops.entries(first, "forward"))),
         "weight_bytes": int(total(weights.entries(first))) if peak is None else held["weights"],

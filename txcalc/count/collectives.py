@@ -16,7 +16,7 @@ from txcalc.count.flops import again
 from txcalc.count.gradients import unrolled
 from txcalc.count.lifetimes import gathered
 from txcalc.count.parameter import Parameter
-from txcalc.count.stages import sent, width
+from txcalc.count.stages import sent
 from txcalc.spec.facts import attentions
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Number, Role
@@ -72,10 +72,11 @@ def _between_stages(trace: Trace) -> Iterator[Collective]:
     for stage in layout.stages_of(trace.stage) if layout.pp > 1 else ():
         for other, there, back in ((stage - 1, "receive", "send"), (stage + 1, "send", "receive")):
             if 0 <= other < layout.stages and layout.rank_of(other) != layout.rank_of(stage):
-                size = prod(sent(trace)) * width(trace)
-                yield Collective(there, "pp", size, 1, "forward", f"stage {stage + 1}")
-                if w.phase == "training":
-                    yield Collective(back, "pp", size, 1, "backward", f"stage {stage + 1}")
+                for shape, width in sent(trace, min(stage, other)):
+                    size = prod(shape) * width
+                    yield Collective(there, "pp", size, 1, "forward", f"stage {stage + 1}")
+                    if w.phase == "training":
+                        yield Collective(back, "pp", size, 1, "backward", f"stage {stage + 1}")
 
 
 def _bytes(trace: Trace, op: Op) -> Number:

@@ -115,7 +115,7 @@ def over(trace: Trace) -> Pass:
 def received(trace: Trace) -> Iterator[Entry]:
     """Buffers of a stage for the gradients that come from the one after."""
     if trace.workload.phase == "training" and trace.stage < trace.layout.stages - 1 and trace.code.receives_at_once:
-        yield _between(trace, "gradients of the stage after")._replace(times=trace.workload.accumulate or 1)
+        yield from _between(trace, "gradients of the stage after", trace.stage, times=trace.workload.accumulate or 1)
 
 
 def batches(trace: Trace, chunk: int) -> int:
@@ -137,35 +137,34 @@ def around(trace: Trace, each: Pass) -> Iterator[Entry]:
     for chunk, (stage, held) in enumerate(zip(chunks(trace), each.held, strict=True)):
         waits = each.chunk == chunk and each.kind in "BI" and stage.stage < stage.layout.stages - 1
         if waits and not stage.code.receives_at_once:
-            yield _between(stage, "gradient of the stage after")
+            yield from _between(stage, "gradient of the stage after", stage.stage)
         handed = 0 if follows(stage) else held.halved  # else they are its gradients, in that one's memory
         if stage.stage and held.done and each.chunk >= 0 and trace.layout.order == "1f1b":
             handed += 1
         if handed:
-            yield _between(stage, "gradients for the stage before")._replace(part="waiting", times=handed)
+            yield from _between(stage, "gradients for the stage before", stage.stage - 1, part="waiting", times=handed)
         if follows(stage):
             before, running = each.held[chunk - 1], each.chunk == chunk - 1 and each.kind != "F"
             own = (trace.workload.accumulate or 1) - before.wait - before.halfway - running
-            yield _between(stage, RECEIVED)._replace(times=own)
+            yield from _between(stage, RECEIVED, stage.stage - 1, times=own)
         if stage.layout.pp > 1 and stage.loss is not None and held.done and each.chunk >= 0:
             size = stage.loss.elements * stage.workload.bytes_of(stage.loss.made)
             yield Entry(stage.ops[-1], "losses", size, held.done, part="waiting", shape=())
 
 
-def _between(trace: Trace, what: str) -> Entry:
-    shape = sent(trace)
-    return Entry(trace.ops[0], what, prod(shape) * width(trace), 1, part="inputs", shape=shape)
+def _between(trace: Trace, what: str, stage: int, part: str = "inputs", times: int = 1) -> Iterator[Entry]:
+    for shape, width in sent(trace, stage):
+        yield Entry(trace.ops[0], what, prod(shape) * width, times, part=part, shape=shape)
 
 
-def sent(trace: Trace) -> tuple[Number, ...]:
-    """The (batch, positions, d_model) of a micro-batch's hidden states that one stage sends to the next."""
+@lru_cache(maxsize=32)
+def sent(trace: Trace, stage: int) -> tuple[tuple[tuple[Number, ...], int], ...]:
+    """The (batch, positions, width) of all that a micro-batch sends from one stage to the next, and an element's bytes:
+    hidden states, which under autocast are as wide as weights, and for those of a decoder what its encoder has made."""
     layout, w = trace.layout, trace.workload
-    return w.batch, w.seq // layout.cp // layout.by_position, trace.model.d_model
-
-
-@lru_cache(maxsize=8)
-def width(trace: Trace) -> int:
-    """Bytes of an element of them: under autocast residual streams are as wide as weights."""
-    amp = trace.workload.precision == "amp"
-    role = run(trace.whole, trace.workload, trace.sizes, stage=1).inputs[0].made if amp else Role.ACTIVATION
-    return trace.workload.bytes_of(role)
+    if w.precision != "amp" and trace.whole.encoder is None:
+        shape = w.batch, w.seq // layout.cp // layout.by_position, trace.model.d_model
+        return ((shape, w.bytes_of(Role.ACTIVATION)),)
+    after = stage + 1 if trace.whole.encoder else 1
+    found = run(trace.whole, w, trace.sizes, stage=after).inputs
+    return tuple((x.shape, w.bytes_of(x.made)) for x in found if x.elements)

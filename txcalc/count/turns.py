@@ -355,7 +355,8 @@ class Schedule:
         for x in op.writes:
             value = self.values[x.value] = Value(self.memories.get(x.storage.id), grad=x.grad)
             written.append(value)
-        writes = tuple(dict.fromkeys(m for x in op.writes if (m := self.memories[x.storage.id]) not in reads))
+        now = (self.memories.get(x.storage.id) for x in op.writes)  # none: a view of what was there before the run
+        writes = tuple(dict.fromkeys(memory for memory in now if memory is not None and memory not in reads))
         if op.kind.cached == "before":
             self.cached += ((memory, self.often) for memory in writes)
         if op.kind.cached == "autocast":

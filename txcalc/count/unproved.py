@@ -138,6 +138,7 @@ def unmeasured(trace: Trace) -> str:
     ring = trace.layout.cp > trace.layout.by_head
     found += ["a table of positions that a ring looks up"] * (ring and trace.model.position.kind == "learned")
     found += [f"{trace.workload.implementation}'s code but for its totals"] * trace.code.totals_only
+    found += ["a pipeline of an encoder and its decoder"] * (trace.layout.pp > 1 and trace.whole.encoder is not None)
     found += ["expert parallelism"] * (trace.layout.ep > 1)
     found += ["a pipeline whose gradients are shared"] * (
         trace.layout.pp > 1 and trace.layout.alike > 1 and trace.layout.zero > 1)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import block_multiple, embedding_width, first_attention, is_causal, shares_keys, width
 from txcalc.trace import beside, embeddings, encoder_decoders, low_rank, neighbours, norms, ops, packed, split, tables
@@ -18,12 +18,13 @@ from txcalc.trace.frozen import Frozen, check
 from txcalc.trace.heads import Outputs, pool, project, top
 from txcalc.trace.implementations import code
 from txcalc.trace.kinds import Call
-from txcalc.trace.layout import WHOLE
+from txcalc.trace.layout import WHOLE, Layout
 from txcalc.trace.losses import loss
-from txcalc.trace.rank import RECEIVED, heaviest, local
+from txcalc.trace.rank import RECEIVED, encoder_stages, heaviest, local
 from txcalc.trace.record import Trace
 from txcalc.trace.recurrent import recurrent
-from txcalc.trace.sizes import same, several
+from txcalc.trace.repeats import turns
+from txcalc.trace.sizes import several
 from txcalc.trace.streams import added, mixed, spread
 from txcalc.trace.tensors import Number, Role, Tensor
 from txcalc.trace.workload import Workload
@@ -46,8 +47,7 @@ def trace(
     layout = workload.layout or WHOLE
     layout = layout.replaced(sp=layout.sp and layout.tp > 1)
     if stage is None and rank is None:
-        rank = 0 if layout.pp == 1 else heaviest(
-            trace(spec, workload.replaced(layout=layout.replaced(pp=1), phase="forward")), layout)
+        rank = _heaviest(spec, workload, layout)
     own = code(spec, workload)
     if own.vocab_multiple > 1 and spec.vocab is not None:
         multiple = own.vocab_multiple * layout.tp
@@ -70,6 +70,17 @@ def trace(
     return t
 
 
+def _heaviest(spec: Model, workload: Workload, layout: Layout) -> int:
+    if layout.pp == 1:
+        return 0
+    if spec.encoder is None:
+        return heaviest(trace(spec, workload.replaced(layout=layout.replaced(pp=1), phase="forward")), layout)
+    run = workload.replaced(layout=layout, phase="forward")
+    each = [(sum(op.params * often.copies for op, often in trace(spec, run, rank=rank).placed), rank)
+            for rank in range(layout.pp)]
+    return max(each)[1]
+
+
 def _forward(t: Trace, spec: Model) -> Outputs:
     with t.frame(unit=t.workload.implementation != "transformers"):
         pooled, prefix = (None, None) if spec.tower is None else _tower(t, spec, spec.tower)
@@ -79,11 +90,7 @@ def _forward(t: Trace, spec: Model) -> Outputs:
         if spec.encoder is None:
             types = embeddings.types(t, n) if t.code.types_first and spec.token_types else None
             if t.stage:
-                role = Role.ACTIVATION  # but under autocast that of residual streams
-                if t.workload.precision == "amp":
-                    role = trace(t.whole, t.workload, t.sizes, stage=0).results[0].made
-                x = t.tensor(t.workload.batch, n // t.layout.by_position, spec.d_model, label=RECEIVED, role=role)
-                t.inputs = (x,)
+                x = _received(t, n, spec.d_model)
                 return top(t, spec, t.hold(_stack(t, spec, spec, x, cached=is_causal(spec))), pooled)
             x, ids = _input(t, spec, spec, n, spec.vocab)
             x = _stack(t, spec, spec, x, cached=is_causal(spec), ids=ids, prefix=prefix, types=types)
@@ -94,26 +101,54 @@ def _forward(t: Trace, spec: Model) -> Outputs:
 
 def _encoder_decoder(t: Trace, spec: Model, encoder: Encoder) -> Tensor:
     until: Call = "pass" if t.code.targets else ""  # outputs hold what was made of the source, and their caller targets
-    made = t.hold(encoder_decoders.target_ids(t), until) if t.code.targets == "first" else None
-    own = spec.source_vocab if encoder.input.kind == "tokens" else None
-    name, rows = (embeddings.TABLE, spec.vocab) if own is None else ("source_embedding", own)
-    source, _ = _input(t, spec, encoder, t.workload.source_new, rows, name)
-    with t.scope("encoder"):
-        memory = t.hold(_stack(t, spec, encoder, source, cached=False), until)
-        if encoder.pooler is not None:
-            with t.scope("", back=0):
-                pool(t, encoder, memory)
-        if encoder.projection:
-            memory = t.hold(ops.linear(t, "projection", memory, spec.d_model, bias=True), until)
+    first = encoder_stages(t.whole, t.layout.stages)
+    asked = t.code.targets if t.stage == first else ""
+    made = t.hold(encoder_decoders.target_ids(t), until) if asked == "first" else None
+    if t.stage < first or t.layout.pp == 1:
+        memory = _memory(t, spec, encoder, until)
+        if t.stage < first:
+            return memory
+    else:
+        wide = spec.d_model if encoder.projection else width(spec, encoder)
+        memory = _received(t, t.workload.source_new, wide, first - 1)
     if encoder.input.kind == "patches" and t.size(t.workload.source_new) == 0:  # what images have become is cached
         memory = t.tensor(t.workload.batch, 0, memory.shape[-1], label=memory.label)
-    shared = encoder.input.kind == "tokens" and own is None
-    made = t.hold(encoder_decoders.target_ids(t)) if t.code.targets == "after source" else made
+    if t.stage > first:
+        with t.scope("decoder"):
+            return _stack(t, spec, spec, _received(t, t.workload.seq, spec.d_model, first), cached=True, memory=memory)
+    shared = t.layout.pp == 1 and encoder.input.kind == "tokens" and spec.source_vocab is None
+    made = t.hold(encoder_decoders.target_ids(t)) if asked == "after source" else made
     target, ids = _input(t, spec, spec, t.workload.seq, spec.vocab, tied=shared, ids=made)
     if spec.unused_table:
         ops.parameter(t, "unused_table", spec.vocab, embedding_width(spec), kind="embedding")
     with t.scope("decoder"):
         return _stack(t, spec, spec, target, cached=True, memory=memory, ids=ids)
+
+
+def _received(t: Trace, n: Number, d: Number, stage: int = 0) -> Tensor:
+    """``n`` positions of what the stage before has sent: under autocast the residual streams of this ``stage``."""
+    role = Role.ACTIVATION
+    if t.workload.precision == "amp":
+        role = trace(t.whole, t.workload, t.sizes, stage=stage).results[0].made
+    x = t.tensor(t.workload.batch, n // t.layout.by_position, d, label=RECEIVED, role=role)
+    t.inputs += (x,)
+    return x
+
+
+def _memory(t: Trace, spec: Model, encoder: Encoder, until: Call) -> Tensor:
+    """An encoder's hidden states, or those of its stage."""
+    own = spec.source_vocab if encoder.input.kind == "tokens" else None
+    name, rows = (embeddings.TABLE, spec.vocab) if own is None else ("source_embedding", own)
+    n = t.workload.source_new
+    source = _received(t, n, width(spec, encoder)) if t.stage else _input(t, spec, encoder, n, rows, name)[0]
+    with t.scope("encoder"):
+        memory = t.hold(_stack(t, spec, encoder, source, cached=False), until)
+        if encoder.pooler is not None:
+            with t.scope("", back=0):
+                pool(t, encoder, memory)
+        if encoder.projection and t.stage >= encoder_stages(t.whole, t.layout.stages) - 1:
+            memory = t.hold(ops.linear(t, "projection", memory, spec.d_model, bias=True), until)
+    return memory
 
 
 def images(spec: Model, workload: Workload) -> Number:
@@ -204,14 +239,14 @@ def _stack(
             x, made = encoder_decoders.opened(t, stack, x, causal=causal)
             around = around._replace(made=made)
         else:
-            if not t.stage:
+            if x.label != RECEIVED:
                 x = embeddings.embed(t, spec, stack, x, prefix, positions, types)
             if not t.code.holds_inputs:
                 t.hold(x)
             x = neighbours.padded(t, x, block_multiple(stack))
             around = around._replace(table=_table(t, stack, around, x))
         if positions is not None:
-            x, made = tables.tables(t, stack, x, positions, _rotated(stack), cached=cached)
+            x, made = tables.tables(t, stack, x, positions, tables.rotated(stack), cached=cached)
             around = around._replace(made=made)
         elif t.code.attention == "heads" and around.made is None:
             around = around._replace(made=tables.Tables({None: None}, {}))
@@ -239,10 +274,10 @@ def _stack(
         with t.frame():
             x = x if stack.streams is None else spread(t, x, stack.streams)
             if stack.groups is None and t.size(stack.layers) != 0:
-                x = _turns(t, "layers", stack.layers, partial(layer, stack), x, shared=stack.share_layers,
+                x = turns(t, "layers", stack.layers, partial(layer, stack), x, shared=stack.share_layers,
                            unused=unused, within="layer", apart=around.made is not None and bool(around.made.bias))
             for g, each in enumerate(stack.groups or ()):
-                x = _turns(t, f"layers.{g}", each.repeat, partial(group, each.blocks), x,
+                x = turns(t, f"layers.{g}", each.repeat, partial(group, each.blocks), x,
                            shared=each.shared, each=sum(block.repeat for block in each.blocks))
             for held in (each for pair in (around.shared or {}).values() for each in pair):
                 t.hold(held)
@@ -259,42 +294,6 @@ def _given(t: Trace, around: Around) -> Around:
     table, memory = (None if x is None else ops.view(t, name, x)
                      for name, x in (("table", around.table), ("memory", around.memory)))
     return around._replace(table=table, memory=memory)
-
-
-def _rotated(stack: Stack) -> Number | None:
-    """Columns of a head that are rotated, or None where none is."""
-    position, first = stack.position, first_attention(stack)
-    if position.kind != "rope":
-        return None
-    if first.kind == "mla":
-        return first.rope_dim
-    return first.head_dim if position.dim is None else position.dim
-
-
-def _turns(
-    t: Trace, name: str, times: Number, body: Callable[[Tensor], Tensor], x: Tensor, *, shared: bool, each: int = 1,
-    unused: Number = 0, within: Literal["layer", ""] = "", apart: bool = False,
-) -> Tensor:
-    """Turns of ``each`` as many layers, on one set of weights if ``shared``; several turns together where those are
-    what is recomputed, and fewer in the end."""
-    copies = 1 if shared else times
-    if t.workload.together is None:
-        return t.loop(name, times, body, x, copies=copies, unused=unused, within=within, apart=apart)
-    together = t.workload.together // each
-    whole = times // together
-
-    def own(runs: Number, first: Number) -> Number:
-        return runs if not shared else 1 if same(first, 0) or t.size(whole) == 0 else 0
-
-    def part(length: Number, first: Number, x: Tensor) -> Tensor:
-        with t.frame(x), t.again():
-            return t.loop(name, length, body, x, copies=own(length, first), within=within, first=first)
-
-    for count, length, first in ((whole, together, 0), (1, times - whole * together, whole * together)):
-        if t.size(count * length) != 0:
-            x = t.loop("", count, partial(part, length, first), x, copies=own(count, first), path=t.path(name),
-                       first=0 if same(first, 0) else whole)
-    return x
 
 
 def _table(t: Trace, stack: Stack, around: Around, x: Tensor) -> Tensor | None:

@@ -2,8 +2,9 @@
 
 Tensor parallelism (arXiv 1909.08053) splits heads, feed-forward widths and rows of the token table; where it has more
 ranks than there are key heads, each has a copy of one. Norms, latents, routers and the width of hidden states stay
-whole. Pipelines split layers. A tower is split as the stack is, as Megatron-LM does it, if its sizes allow it, else
-every rank has all of it; it stands on the first stage.
+whole. Pipelines split layers, an encoder's before its decoder's, on stages of their own (Megatron-LM's split rank). A
+tower is split as the stack is, as Megatron-LM does it, if its sizes allow it, else every rank has all of it; it stands
+on the first stage.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ WHOLE: Final[tuple[tuple[str, Callable[[Any], bool]], ...]] = (
 _STAGES: Final = {"pp": "stages"}
 _PARTS: Final = {"cp": "ranks that split each sequence"}
 TOGETHER: Final[tuple[tuple[str, Callable[[Any], bool], dict[str, str]], ...]] = (
-    ("an encoder beside its decoder", lambda m: m.encoder is not None, _STAGES | _PARTS),
+    ("an encoder beside its decoder", lambda m: m.encoder is not None, _PARTS),
+    ("an encoder or a decoder with a cell", lambda m: m.encoder is not None and any(
+        b.recurrent for s in (m, m.encoder) for _, b in located_blocks(s)), _STAGES),
     ("layers that read the keys of others", shares_keys, _STAGES | _PARTS),
     ("embeddings that every layer reads", lambda m: m.per_layer_embedding is not None, _STAGES | _PARTS),
     ("layers that share their weights", lambda m: m.share_layers, _STAGES),
@@ -155,8 +158,11 @@ def check(spec: Model, layout: Layout) -> None:
     for what, has in WHOLE if layout.tp > 1 else ():
         if any(map(has, blocks)):
             raise SpecError(f"{spec.name} has {what}, which is not built over several ranks", field="tp")
-    if layout.stages > spec.layers:
-        raise SpecError(f"{layout.stages} stages of {spec.layers} layers: at most {spec.layers} would do", field="pp")
+    if layout.stages > (most := layers(spec)):
+        raise SpecError(f"{layout.stages} stages of {most} layers: at most {most} would do", field="pp")
+    if layout.per_rank > 1 and spec.encoder is not None:
+        raise SpecError(f"{spec.name} has an encoder beside its decoder, whose ranks have one stage each; 1f1b, gpipe "
+                        "or zb would do", field="schedule")
     for what, has, axes in TOGETHER:
         for axis, over in axes.items():
             if getattr(layout, axis) > 1 and has(spec):
@@ -217,6 +223,20 @@ def stage_bounds(layers: int, stages: int) -> list[tuple[int, int]]:
     return list(pairwise(starts))
 
 
+def layers(spec: Model) -> int:
+    """All layers that stages share: an encoder's, and those of the stack."""
+    return spec.layers + (0 if spec.encoder is None else spec.encoder.layers)
+
+
+def encoder_stages(spec: Model, stages: int) -> int:
+    """The first of these ``stages``, which have an encoder's layers and no others: their part of all layers, half a
+    stage rounded down, with a layer or more on every stage. None of a single stage, which has all."""
+    if spec.encoder is None or stages == 1:
+        return 0
+    own, every = spec.encoder.layers, layers(spec)
+    return max(1, stages - spec.layers, min(own, stages - 1, (2 * stages * own + every - 1) // (2 * every)))
+
+
 def heaviest(t: Trace, layout: Layout) -> int:
     """The rank of a pipeline with the most weights, of equal ones the last. ``t``: all layers on one rank."""
     paths = [path for path, _ in layer_order(t.model)]
@@ -243,17 +263,28 @@ def staged(spec: Model, layout: Layout, stages: Sequence[int]) -> Model:
     """
     if not all(0 <= stage < layout.stages for stage in stages):
         raise SpecError(f"there are {layout.stages} stages, from 0 on, and not {stages}", field="pp")
-    bounds = stage_bounds(spec.layers, layout.stages)
-    parts: dict[str, Any] = {"layers": sum(end - start for start, end in (bounds[stage] for stage in stages))}
-    if spec.groups is not None:
-        parts["groups"] = tuple(group for stage in stages for group in _cut(spec.groups, *bounds[stage]))
+    first = encoder_stages(spec, layout.stages)
+    parts = _layers(spec, stage_bounds(spec.layers, layout.stages - first), [s - first for s in stages if s >= first])
+    if spec.encoder is not None:
+        own: dict[str, Any] = _layers(spec.encoder, stage_bounds(spec.encoder.layers, first), [
+            s for s in stages if s < first])
+        if first - 1 not in stages:
+            own |= {"final_norm": False, "pooler": None}
+        parts["encoder"] = spec.encoder.replaced(**own)
     if 0 not in stages:
         parts["tower"] = None
-    if spec.head.kind == "lm":
+    if spec.head.kind == "lm" and first < layout.stages - 1:
         parts["head"] = spec.head.replaced(tied=False)
     if layout.stages - 1 not in stages:
         parts |= {"final_norm": False, "pooler": None, "contact_head": False, "head": NoHead(kind="none")}
     return spec.replaced(**parts)
+
+
+def _layers(stack: Stack, bounds: Sequence[tuple[int, int]], stages: Sequence[int]) -> dict[str, Any]:
+    """The fields that say which layers of a stack are on its ``stages``."""
+    own = [bounds[stage] for stage in stages]
+    groups = stack.groups and tuple(group for start, end in own for group in _cut(stack.groups, start, end))
+    return {"layers": sum(end - start for start, end in own), "groups": groups}
 
 
 def _cut(groups: Sequence[Group], start: int, end: int) -> Iterator[Group]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from txcalc.spec.facts import located_blocks
+from txcalc.spec.facts import first_attention, located_blocks
 from txcalc.trace import cache, ops
 from txcalc.trace.cores import Core, added_mask
 from txcalc.trace.record import Trace
@@ -198,3 +198,13 @@ def _rotary_tables(
 def rebound(t: Trace) -> list[Tensor]:
     """Weights that a call held by a name that is given to something else now, for who does so to hold."""
     return [t.calls["weights"].pop() for _ in t.calls["weights"][:]]
+
+
+def rotated(stack: Stack) -> Number | None:
+    """Columns of a head that are rotated, or None where none is."""
+    position, first = stack.position, first_attention(stack)
+    if position.kind != "rope":
+        return None
+    if first.kind == "mla":
+        return first.rope_dim
+    return first.head_dim if position.dim is None else position.dim
