@@ -135,6 +135,12 @@ CASES: dict[str, dict[str, Any]] = {
             "input": {"kind": "queries", "length": 5}, "d_model": 14, "position": "none", "layers": 2,
             "norm": {"placement": "post"}, "attention": {"heads": 2}, "cross_attention": {"heads": 7, "bias": True},
             "feed_forward": {"d_ff": 17}}},
+    "routed queries that no norm stands before": {"projector": {}, "resampler": {
+        "input": {"kind": "queries", "length": 5}, "d_model": 14, "position": "none", "layers": 2, "norm": {
+            "placement": "post"}, "attention": {"heads": 7, "query_experts": 3}, "cross_attention": {"heads": 7},
+        "feed_forward": {"d_ff": 11}, "groups": [{"repeat": 1, "blocks": [
+            {"attention": None, "cross_attention": None, "feed_forward": {
+                "kind": "moe", "d_ff": 11, "experts": 3, "active_experts": 2}}, {}]}]}},
     "two products of patches behind a class token": {"projector": {"hidden": GATED}},
     "two products of every position's patches": {"projector": {"patchwise": GATED}},
     "two products of what no norm has made": {"input": PLAIN, "final_norm": False, "projector": {"hidden": GATED}},

@@ -262,8 +262,9 @@ def view(t: Trace, name: str, x: Tensor, *shape: Number, copied: bool = False) -
 
     ``copied``: its gradient comes in memory of its own: put into zeros, joined with others, or in another order.
     """
-    return t.op(name, "elementwise", reads=(x,), writes=(t.alias(x, *(shape or x.shape)),),
-                backward=((to(x) if copied else through(x),),))
+    joins = x.strided and not copied and len(shape or x.shape) < len(x.shape)  # axes that are none in memory: a copy
+    y = t.tensor(*shape, role=x.made, label=x.label) if joins else t.alias(x, *(shape or x.shape))
+    return t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((to(x) if copied else through(x),),))
 
 
 def copy(t: Trace, name: str, x: Tensor, label: str | None = None) -> Tensor:

@@ -56,7 +56,7 @@ def join_positions(t: Trace, name: str, xs: tuple[Tensor, ...], b: Number, label
 
 def take_rows(t: Trace, name: str, x: Tensor, index: Tensor) -> Tensor:
     """``x[index]`` along the first axis: keeps the index."""
-    y = t.tensor(*index.shape, *x.shape[1:], role=x.role, label=x.label)
+    y = t.tensor(*index.shape, *x.shape[1:], role=x.made, label=x.label)
     return t.op(name, "index", saves=(index,), reads=(x, index), writes=(y,), backward=ops.into_zeros(ops.to(x)))
 
 
