@@ -264,6 +264,7 @@ def view(t: Trace, name: str, x: Tensor, *shape: Number, copied: bool = False) -
     """
     joins = x.strided and not copied and len(shape or x.shape) < len(x.shape)  # axes that are none in memory: a copy
     y = t.tensor(*shape, role=x.made, label=x.label) if joins else t.alias(x, *(shape or x.shape))
+    y = y if shape else y._replace(strided=x.strided)
     return t.op(name, "elementwise", reads=(x,), writes=(y,), backward=((to(x) if copied else through(x),),))
 
 
