@@ -147,6 +147,15 @@ def test_a_timeline_and_what_is_alive_come_to_the_peak(schedule: str, optimizer:
     assert sum(each.bytes for each in found.at_peak) == found.peak.bytes
 
 
+@pytest.mark.parametrize(("name", "more", "kind"), [
+    ("gpt2", {}, "exact"), ("gpt2", {"implementation": "transformers"}, "estimate"), ("bert-base", {}, "estimate"),
+    ("gpt2", {"schedule": "zb", "precision": "amp"}, "estimate"),
+    ("gpt2", {"schedule": "zb", "precision": "bf16"}, "exact"),
+])
+def test_what_no_stage_has_followed_is_an_estimate(name: str, more: dict[str, Any], kind: str) -> None:
+    assert txcalc.memory(f"{name}@layers=2", phase="training", seq=64, pp=2, **more).peak.kind == kind
+
+
 def test_a_step_has_at_least_as_many_micro_batches_as_stages() -> None:
     assert txcalc.memory("gpt2", phase="training", seq=64, pp=4).workload.accumulate == 4
     assert txcalc.memory("gpt2", phase="training", seq=64, pp=2, dp=3, global_batch=24).workload.accumulate == 8
