@@ -216,7 +216,7 @@ def perhaps_streams(data: dict[str, Any]) -> dict[str, Any]:
     """With residual streams, where every sublayer can read a mix of them."""
     blocks = [block for group in data["groups"] for block in group["blocks"]] if data.get("groups") else [data]
     plain = all(block["residual"] == "sequential" and block["norm"]["placement"] in ("pre", "sandwich")
-                for block in blocks)
+                and not block.get("adapter") and not (block["attention"] or {}).get("blocks") for block in blocks)
     return data | {"streams": 3, "layer_scale": False} if plain and not data.get("convolution") else data
 
 
@@ -286,7 +286,7 @@ def bottlenecks(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "embedding_dim": 5, "embedding_projection": "rows", "embedding_span": draw(st.sampled_from((1, 3))),
         "token_tables": (), "entities": None, "contact_head": False, "recurrent": None, "convolution": None,
-        "adapter": None, "residual": "sequential", "per_layer_embedding": None, "extra_tokens": 0,
+        "adapter": None, "residual": "sequential", "per_layer_embedding": None, "extra_tokens": 0, "streams": None,
         "norm": {"kind": draw(st.sampled_from(("layernorm", "affine"))), "scale": draw(flags), "placement": "post"},
         "attention": {"heads": 2, "head_dim": 4, "bias": draw(flags)},
         "feed_forward": {"d_ff": 17, "bias": draw(flags)},

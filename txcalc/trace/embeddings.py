@@ -88,7 +88,7 @@ def embed(
     if reads_tokens and spec.embedding_scale and not t.code.scales_table:
         x = ops.scaled(t, "embedding_scale", x)
     project = reads_tokens and spec.embedding_dim is not None
-    if project and spec.embedding_span > 1:
+    if project and (t.size(spec.embedding_span) or 1) > 1:
         x = parts.remade(t, "span", x, b, n, spec.embedding_span * width, label="rows of neighbours")
     if project and spec.embedding_projection != "sum":
         x = ops.linear(t, "embedding_projection", x, spec.d_model, bias=spec.embedding_projection_bias)
