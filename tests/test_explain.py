@@ -138,6 +138,16 @@ def test_every_quantity_of_every_preset_comes_to_the_count(name: str) -> None:
     assert not absent or not is_causal(spec) or spec.recurrent is not None, absent
 
 
+@pytest.mark.grid(4)
+@pytest.mark.parametrize("name", [
+    "gpt2", "llama3.2-1b", "qwen3-0.6b", "gemma2-2b", "phi3-mini", "mixtral-8x7b", "deepseek-v3", "t5-small",
+    "whisper-tiny"])
+def test_every_quantity_of_transformers_code_comes_to_the_count(name: str) -> None:
+    spec = preset(name)
+    run, _ = workload([spec], {"implementation": "transformers"})
+    check_all(spec, run)
+
+
 MIXED = Model.from_data({
     "name": "mixed", "vocab": 101, "d_model": 30, "context": 64, "position": "none",
     "attention": {"heads": 6, "kv_heads": 3, "head_dim": 7}, "norm": {"kind": "rmsnorm"},

@@ -150,10 +150,11 @@ def test_a_timeline_and_what_is_alive_come_to_the_peak(schedule: str, optimizer:
 @pytest.mark.parametrize(("name", "more", "kind"), [
     ("gpt2", {}, "exact"), ("gpt2", {"implementation": "transformers"}, "estimate"), ("bert-base", {}, "estimate"),
     ("gpt2", {"schedule": "zb", "precision": "amp"}, "estimate"),
-    ("gpt2", {"schedule": "zb", "precision": "bf16"}, "exact"),
+    ("gpt2", {"schedule": "zb", "precision": "bf16"}, "exact"), ("gpt2", {"phase": "prefill"}, "estimate"),
 ])
 def test_what_no_stage_has_followed_is_an_estimate(name: str, more: dict[str, Any], kind: str) -> None:
-    assert txcalc.memory(f"{name}@layers=2", phase="training", seq=64, pp=2, **more).peak.kind == kind
+    run = {"phase": "training", "seq": 64, "pp": 2} | more
+    assert txcalc.memory(f"{name}@layers=2", **run).peak.kind == kind
 
 
 def test_a_step_has_at_least_as_many_micro_batches_as_stages() -> None:

@@ -209,7 +209,7 @@ ENGINE: Final = {
     "gpu_layers": Row("N", "llama.cpp's -ngl: the last layers that are on the card, the head one of them. Default: "
                       "all.", names=("--gpu-layers", "-ngl")),
     "drafter": Row("N", "Layers of a drafter, whose keys and values are in an engine's pool too. Default 0."),
-    "max_loras": Row("N", "vLLM's slots of adapters. Default 0."),
+    "max_loras": Row("N", "vLLM's slots of adapters. Default: 1 if --max-lora-rank is given, else 0."),
     "max_lora_rank": Row("N", "The rank of each. Default 16."),
 }
 """An inference engine, and how it is started."""

@@ -142,9 +142,9 @@ def unmeasured(trace: Trace) -> str:
     found += ["expert parallelism"] * (trace.layout.ep > 1)
     found += ["a pipeline whose gradients are shared"] * (
         trace.layout.pp > 1 and trace.layout.alike > 1 and trace.layout.zero > 1)
-    found += ["a pipeline of transformers' code, an encoder or a tower"] * (
-        trace.layout.pp > 1 and trace.workload.keeps and (
-            trace.workload.implementation == "transformers" or not is_causal(trace.whole) or bool(trace.whole.tower)))
+    found += ["a pipeline that generates"] * (trace.layout.pp > 1 and not trace.workload.keeps)
+    found += ["a pipeline of transformers' code, an encoder or a tower"] * (trace.layout.pp > 1 and (
+        trace.workload.implementation == "transformers" or not is_causal(trace.whole) or bool(trace.whole.tower)))
     halves = trace.layout.pp > 1 and trace.layout.order in ("zb", *FOLDED)
     found += ["backward passes in halves under autocast, where experts are, or parts run once more"] * (halves and (
         trace.workload.precision == "amp" or trace.workload.recompute is not None or _any(

@@ -66,7 +66,7 @@ class Run:
     @cached_property
     def trace(self) -> Trace:
         """The program on symbols."""
-        return trace(self.symbols.spec, self.symbols.workload, self.symbols.values)
+        return trace(self.symbols.spec, self.symbols.workload, self.symbols.values, row=self.counted.code)
 
     @cached_property
     def first(self) -> dict[int, int]:

@@ -87,7 +87,8 @@ def lengths(given: object) -> tuple[int, ...]:
         except ValueError as error:
             raise SpecError(str(error), field="lengths") from None
     if not isinstance(given, list | tuple) or not given or not all(map(is_size, given)):
-        raise SpecError(f"must be tokens of each sequence, such as 4K,1K,300, got {shown(given)}", field="lengths")
+        wrong = next((each for each in given if not is_size(each)), given) if isinstance(given, list | tuple) else given
+        raise SpecError(f"must be tokens of each sequence, such as 4K,1K,300, got {shown(wrong)}", field="lengths")
     return tuple(given)
 
 

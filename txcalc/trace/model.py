@@ -16,7 +16,7 @@ from txcalc.trace.distances import query_biases, relative_bias
 from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.frozen import Frozen, check
 from txcalc.trace.heads import Outputs, pool, project, top
-from txcalc.trace.implementations import code
+from txcalc.trace.implementations import Code, code
 from txcalc.trace.kinds import Call
 from txcalc.trace.layout import WHOLE, Layout
 from txcalc.trace.losses import loss
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 def trace(
     spec: Model, workload: Workload, sizes: Mapping[str, int] | None = None, stage: int | None = None,
-    rank: int | None = None, share: int = 0,
+    rank: int | None = None, share: int = 0, row: Code | None = None,
 ) -> Trace:
     """Run the model on sizes; ``sizes`` says what symbols among them stand for. In a layout it is that of one rank, of
     this ``stage`` of a pipeline alone, or of all stages of a ``rank`` of it, one after the other; none: of that with
-    the most weights. ``share``: see ``local``.
+    the most weights. ``share``: see ``local``; ``row``: whose code it is, where symbols can't tell.
 
     Module paths are those of the PyTorch reference in ``txcalc.check.reference.transformer``, with the index of a
     repeated layer or expert left out.
@@ -48,7 +48,7 @@ def trace(
     layout = layout.replaced(sp=layout.sp and layout.tp > 1)
     if stage is None and rank is None:
         rank = _heaviest(spec, workload, layout)
-    own = code(spec, workload)
+    own = row or code(spec, workload)
     if own.vocab_multiple > 1 and spec.vocab is not None:
         multiple = own.vocab_multiple * layout.tp
         spec = spec.replaced(vocab=-(-spec.vocab // multiple) * multiple)
