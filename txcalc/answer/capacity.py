@@ -204,7 +204,7 @@ class _Search:
         self.unit *= ALIGNED if self.aligned else 1
 
     def _aligned(self) -> bool:
-        """Whether a longer sequence may take less, as a kernel copies a mask whose columns are no multiple of 8."""
+        """True where a longer sequence may take less: a kernel copies a mask whose columns are no multiple of 8."""
         if self.length != "seq" or self.now.workload.attention not in ("sdpa", "efficient") or not self.stretches:
             return False
         long = min(self._longest() // self.unit, REACHED) // ALIGNED * ALIGNED
@@ -292,7 +292,7 @@ class _Search:
                 ) if found else None
 
     def _surface(self, keys: Sequence[tuple[int, ...]]) -> list[float]:
-        """Factors of terms by which bytes of one moment follow from its sizes, as far as it was counted."""
+        """Coefficients of one moment's bytes in ``_terms`` of its sizes, solved from those that were counted."""
         through, seen, found = list[tuple[int, ...]](), list[tuple[int, ...]](), list[float]()
         for key in (keys[0], min(keys, key=prod), *keys):  # what differs most comes first
             near = any(all(_CLOSE * abs(a - b) < b for a, b in zip(key, each, strict=True)) for each in seen)
@@ -348,7 +348,7 @@ def answer(
 
 
 def _terms(size: Sequence[int]) -> tuple[int, ...]:
-    """What a batch of a length adds to peaks: itself, tokens and pairs of them, and what all sequences share."""
+    """Terms of a peak in (batch, length): a constant, tokens, pairs of them, and what all sequences share."""
     batch, length = size
     return 1, batch * length, batch * length**2, length**2, length
 

@@ -130,7 +130,7 @@ def _certainty(made: Serving) -> Kind:
 
 
 def _alive(made: Serving, *, whole: bool = True) -> Iterator[Alive]:
-    """Bytes of a card by use: weights, buffers and the KV pool, ``whole`` or as far as requests take it."""
+    """Memory of a card by use: weights, buffers, and the KV pool, ``whole`` or the part that requests take."""
     for each in made.held:
         if each.bytes:
             yield _row(each.what, each.bytes, "weights" if each.what == "weights" else _WHY[each.kind])

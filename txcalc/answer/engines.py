@@ -216,7 +216,7 @@ def _up(size: int, unit: int) -> int:
 
 
 class Setup(NamedTuple):
-    """How an engine is started."""
+    """Options that an engine is started with."""
 
     block: int | None  # tokens of a block
     chunk: int  # of a pass

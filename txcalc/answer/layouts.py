@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any, Final
 
 from txcalc.answer.frameworks import framed
-from txcalc.answer.passes import Passes, of_rank, passes
+from txcalc.answer.passes import Passes, of_rank, passes, says_precision
 from txcalc.answer.report import Kind
 from txcalc.count import step
 from txcalc.count.entries import total
@@ -95,7 +95,7 @@ def layouts(
 
 
 def _given(given: Mapping[str, Any], **ranks: int) -> dict[str, Any]:
-    """What else of a layout is given, where it says something of the axes that are split."""
+    """Options given beside the axes of a layout, of those that it splits."""
     of = {"cp_comm": "cp", "schedule": "pp", "sp": "tp", "etp": "tp"}
     return {name: given[name] for name in (*of, "ep", "zero", "fsdp")
             if given.get(name) and ranks.get(of.get(name, ""), 2) > 1}
@@ -115,8 +115,7 @@ def _runs(given: Mapping[str, Any], gpus: int, layers: int) -> Iterator[dict[str
         raise SpecError(f"none of {gpus:,} devices are left for dp, which shares weights", field=min(shared))
     shares = [each for each in STATES if {**each, **own} == each or not own]
     if not training or not shares or given.keys() & {"zero", "fsdp"}:
-        says = bool(own or "fsdp" in shared or given.keys() & {"weights", "framework", "implementation"}
-                    or given.get("dtype", "bf16") != "bf16" or "=" in str(given.get("optimizer")))
+        says = "fsdp" in shared or "framework" in given or says_precision(given)
         shares = [{"precision": "bf16"} if training and not says else {}]  # as it is without a precision here
     again = ("none", "full") if training and "recompute" not in given else (None,)
     for (tp, pp, dp), recompute, share in product(axes, again, shares):

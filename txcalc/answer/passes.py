@@ -98,9 +98,7 @@ def assumed(spec: Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], tupl
     given = plain(given)
     trains = given["phase"] == "training" if "phase" in given else any(name in given for name in TRAINING)
     given = _accumulated(given) if trains else given
-    says = any(given.get(name) is not None for name in ("precision", "weights")) or laid_out(given).shards
-    says = says or given.get("implementation") in PRECISIONS
-    if not trains or says or given.get("dtype", DTYPE) != "bf16" or "=" in str(given.get("optimizer")):
+    if not trains or laid_out(given).shards or says_precision(given):
         return given, ()
     try:
         why = unproved(passes(spec, {**given, "precision": "amp"}).traces[0])
@@ -109,6 +107,12 @@ def assumed(spec: Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], tupl
     if not why:
         return {**given, "precision": "amp"}, ()
     return {**given, "precision": "bf16"}, (f"all is in bf16, where amp is usual: {why}",)
+
+
+def says_precision(given: Mapping[str, Any]) -> bool:
+    """True where a field says in what a training step computes and updates its weights."""
+    return any(given.get(name) is not None for name in ("precision", "weights")) or given.get(
+        "implementation") in PRECISIONS or given.get("dtype", DTYPE) != DTYPE or "=" in str(given.get("optimizer"))
 
 
 def laid_out(given: Mapping[str, Any]) -> Layout:

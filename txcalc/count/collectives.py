@@ -15,6 +15,7 @@ from txcalc.count import zero
 from txcalc.count.flops import again
 from txcalc.count.gradients import unrolled
 from txcalc.count.lifetimes import gathered
+from txcalc.count.optimizers import OPTIMIZERS
 from txcalc.count.parameter import Parameter
 from txcalc.count.stages import sent
 from txcalc.spec.facts import attentions
@@ -38,8 +39,6 @@ class Collective(NamedTuple):
 FIRST: Final = 2**20
 BUCKET: Final = 25 * 2**20
 """Bytes that close the first bucket of ``DistributedDataParallel``, and all others (``bucket_cap_mb``)."""
-READS: Final = {"adamw": 3, "adam": 3, "adamw-amsgrad": 3, "nadam": 4, "radam": 3, "adagrad": 3, "rmsprop": 3}
-"""How often an optimizer reads a gradient that ranks have parts of, and sums it anew: others, and fused ones, once."""
 
 
 def collectives(trace: Trace) -> Iterator[Collective]:
@@ -102,7 +101,7 @@ def _of_gradients(trace: Trace) -> Iterator[Collective]:
     if split and trace.code.adds_gradients:
         yield Collective("all-reduce", "tp", sum(map(_size, split)), 1, "step", "norms")
     else:
-        often = READS.get(w.updates, 1) if w.held is None and w.optimizer_kernel != "fused" else 1
+        often = OPTIMIZERS[w.updates].reads if w.held is None and w.optimizer_kernel != "fused" else 1
         times = 1 if layout.shards else often + bool(w.clip)
         for p in split:
             yield Collective("all-reduce", "tp", p.elements * p.width, p.copies * times,
@@ -115,7 +114,8 @@ def _of_gradients(trace: Trace) -> Iterator[Collective]:
     ranks = {"tp": layout.tp, _dp(trace): max(1, layout.shards)}
     if w.clip and (trace.code.adds_gradients or zero.stage(trace)):
         yield Collective("all-reduce", "all", 4, 1, "step", "norm of gradients")
-    for axis, many in ranks.items() if w.clip and not trace.code.adds_gradients and not zero.stage(trace) else ():
+    apart = own and w.clip and not trace.code.adds_gradients and not zero.stage(trace)
+    for axis, many in ranks.items() if apart else ():
         if many > 1:
             number, width = sum(p.copies for p in own), 4 if layout.shards else own[0].width
             yield Collective("all-reduce", axis, number * width, 1, "step", "norms of gradients")

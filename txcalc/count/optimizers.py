@@ -76,9 +76,11 @@ class Rule(NamedTuple):
 class Optimizer(NamedTuple):
     """An optimizer: a parameter goes by the first rule that takes it. ``shared``: bytes that all parameters share.
     ``unmeasured``: its step was read in its package's code, and compared with nothing. ``at_once``: states are made
-    with it, also of weights that get no gradient."""
+    with it, also of weights that get no gradient. ``reads``: how often its foreach or looped step reads a gradient, and
+    sums it anew where each rank has a part of the sum (measured on DTensors)."""
 
     rules: tuple[Rule, ...]
+    reads: int = 1
     shared: int = 0
     unmeasured: bool = False
     at_once: bool = False
@@ -185,16 +187,18 @@ def _torchao(block: int, codes: Elements = every, table: int = 0) -> Optimizer:
 
 
 OPTIMIZERS: Final[Mapping[str, Optimizer]] = {
-    "adamw": Optimizer((_ADAMW,)),
-    "adam": Optimizer((_ADAMW,)),
-    "adamw-amsgrad": Optimizer((Rule((*_ADAMW.states, State("max_exp_avg_sq")), _ADAM),)),
+    "adamw": Optimizer((_ADAMW,), reads=3),
+    "adam": Optimizer((_ADAMW,), reads=3),
+    "adamw-amsgrad": Optimizer((Rule((*_ADAMW.states, State("max_exp_avg_sq")), _ADAM),), reads=3),
     "nadam": Optimizer((Rule((_STEP, State("mu_product", one, 4, host=True), *_MOMENTS), {
-        "foreach": _ROOT, "loop": (Make("div", "quotient"), Make("sqrt", "denominator", frees=("quotient",)))}),)),
-    "radam": Optimizer((Rule((_STEP, *_MOMENTS), {"foreach": _ROOT, "loop": _RADAM}),)),
+        "foreach": _ROOT, "loop": (
+            Make("div", "quotient"), Make("sqrt", "denominator", frees=("quotient",)))}),), reads=4),
+    "radam": Optimizer((Rule((_STEP, *_MOMENTS), {"foreach": _ROOT, "loop": _RADAM}),), reads=3),
     "adagrad": Optimizer((Rule((_STEP, State("sum")), {
         "foreach": (Make("_foreach_sqrt", "root"), Make("_foreach_mul", "numerator")), "fused": (),
-        "loop": (Make("sqrt", "root"),)}),), at_once=True),
-    "rmsprop": Optimizer((Rule((_STEP, State("square_avg")), {"foreach": _ROOT, "loop": (Make("sqrt", "root"),)}),)),
+        "loop": (Make("sqrt", "root"),)}),), reads=3, at_once=True),
+    "rmsprop": Optimizer((Rule((_STEP, State("square_avg")), {
+        "foreach": _ROOT, "loop": (Make("sqrt", "root"),)}),), reads=3),
     "sgd": Optimizer((Rule((), _IN_PLACE),)),
     "sgd-momentum": Optimizer((Rule((State("momentum_buffer"),), _IN_PLACE),)),
     "adafactor": Optimizer((

@@ -28,8 +28,8 @@ def _norm(c: Config) -> Fields:
 ROWS: Final[Rows] = {
     "falcon": decoder(
         "Falcon", attention=_attention, bias=flag("bias"), norm=_norm,
-            residual=lambda c: "parallel" if c.flag("parallel_attn") or _NEW(c) else "sequential",
-            position=lambda c, width: {"kind": "alibi"} if c.flag("alibi") else rope()(c, width),
+        residual=lambda c: "parallel" if c.flag("parallel_attn") or _NEW(c) else "sequential",
+        position=lambda c, width: {"kind": "alibi"} if c.flag("alibi") else rope()(c, width),
         feed_forward=plain(d_ff=lambda c: c.size_or(4 * c.size("hidden_size"), "ffn_hidden_size"), bias=flag("bias"),
                            act="activation"),
         gguf="falcon", ignore="apply_residual_connection_post_layernorm ff_factor",

@@ -66,11 +66,10 @@ def _llama4_tower(c: Config, _: str) -> Data:
     return {**tower, "projector": {"merge": merge, "hidden": [layer, layer]}}
 
 
-def _musicgen(prefix: str, *, reads: bool) -> dict[str, Family]:
+def _musicgen(type_: str, prefix: str, *, reads: bool) -> dict[str, Family]:
     """Decoders of sound in codebooks (arXiv 2306.05284), alone: their texts' encoder and the sound's are no part."""
     read: dict[str, Any] = {"unread_memory": size("hidden_size"), "cross_attention": {
         "heads": size("num_attention_heads")}} if reads else {}
-    type_ = prefix.replace("genM", "gen_m").lower()
     own = decoder(
         lm_classes(prefix), attention={"heads": size("num_attention_heads")}, bias=False, norm="layernorm",
         position={"kind": "sinusoidal"}, tied=False,
@@ -91,7 +90,8 @@ def _musicgen(prefix: str, *, reads: bool) -> dict[str, Family]:
 
 
 ROWS: Final[Rows] = {
-    **_musicgen("Musicgen", reads=True), **_musicgen("MusicgenMelody", reads=False),
+    **_musicgen("musicgen", "Musicgen", reads=True),
+    **_musicgen("musicgen_melody", "MusicgenMelody", reads=False),
     "llama4": Family(_llama4, {"Llama4ForConditionalGeneration": "lm"}, ("llama4_vision_model",)),
     "llama": llama("Llama"),
     "cwm": decoder("Cwm", layers=[windows(all_but(every(4, first=0)))]),

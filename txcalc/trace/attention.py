@@ -18,6 +18,7 @@ from txcalc.trace import (
     parts,
     split,
     tables,
+    variants,
 )
 from txcalc.trace.cache import Cache, extend, keep, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend, choose, pads
@@ -251,16 +252,16 @@ def _heads(
         if spec.blocks is not None:
             y = neighbours.overlapping(t, spec.blocks, q, k, v, core)
         elif spec.similarity == "collisions":
-            y = beside.collisions(t, q, k, v, core)
+            y = variants.collisions(t, q, k, v, core)
         elif spec.differential:
-            y = beside.differential(t, spec, v, lambda half, kept: attend(
+            y = variants.differential(t, spec, v, lambda half, kept: attend(
                 t, q, k, half, core._replace(cache=kept), kernel), core.cache)
         else:
             y = attend(t, q, k, v, core, kernel)
         if spec.span_convolution is not None:
-            y = beside.span_convolution(t, spec, x, q, y, spec.span_convolution)
+            y = variants.span_convolution(t, spec, x, q, y, spec.span_convolution)
         if spec.value_convolution is not None:
-            y = ops.add(t, y, beside.convolved_values(t, spec, v, spec.value_convolution), "value_convolution")
+            y = ops.add(t, y, variants.convolved_values(t, spec, v, spec.value_convolution), "value_convolution")
         if spec.output_gate:
             bias = "none" if spec.gate_bias == "q" and not spec.bias.q else spec.gate_bias
             y = gated(t, spec, x, y, value_dim, spec.gate_activation, bias)

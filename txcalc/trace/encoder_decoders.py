@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from txcalc.trace import norms, ops, tables
 from txcalc.trace.cores import Core, added_mask
-from txcalc.trace.rank import RECEIVED
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import several
 from txcalc.trace.tables import Tables, integers, made, pairs
@@ -42,12 +41,12 @@ def opened(t: Trace, stack: Stack, x: Tensor, *, causal: bool) -> tuple[Tensor, 
                 mask = _masked(t, b, n, x.made)
         if positions is not None and not t.code.pads:
             positions = t.hold(integers(t, "positions", b, n, of=positions))
-        if x.label != RECEIVED:
+        if not t.received(x):
             places = _places(t, stack, x, positions)
             x = ops.add(t, x, places if stack.position.kind == "sinusoidal" else t.hold(places))
             if stack.embedding_norm:
                 x = norms.norm(t, "embedding_norm", x, stack.norm)
-    x = x if x.label == RECEIVED else ops.dropout(t, "embedding_dropout", x)
+    x = x if t.received(x) else ops.dropout(t, "embedding_dropout", x)
     if positions is not None and not t.code.pads:
         tables.packed(t, positions, b, n)
         mask = tables.mask(t, b, n, n, None, x.made)

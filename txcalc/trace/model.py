@@ -239,7 +239,7 @@ def _stack(
             x, made = encoder_decoders.opened(t, stack, x, causal=causal)
             around = around._replace(made=made)
         else:
-            if x.label != RECEIVED:
+            if not t.received(x):
                 x = embeddings.embed(t, spec, stack, x, prefix, positions, types)
             if not t.code.holds_inputs:
                 t.hold(x)

@@ -224,6 +224,10 @@ class Trace:
         return tuple((loop, often.calls) for node, often in walk(self.body) if isinstance(node, Repeat)
                      for loop in node.carries)
 
+    def received(self, x: Tensor) -> bool:
+        """True for what the stage before of a pipeline has sent."""
+        return any(x is each for each in self.inputs)
+
     def note_kernel(self, kernel: str, why: str) -> None:
         """Note a kernel of attention, and why it is not the one that was asked for, once."""
         if (kernel, why) not in self.kernels:

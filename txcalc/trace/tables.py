@@ -119,7 +119,7 @@ def _padded(t: Trace, b: Number, n: Number, keys: Number, window: Number | None,
 
 
 def _asked(t: Trace, n: Number, keys: Number, window: Number | None, there: Tensor) -> None:
-    """``_ignore_causal_mask_sdpa``: whether nothing is padding."""
+    """``_ignore_causal_mask_sdpa``, which looks for padding."""
     name, b = "padding", there.shape[0]
 
     def whole(found: Tensor) -> None:
@@ -142,7 +142,7 @@ def _asked(t: Trace, n: Number, keys: Number, window: Number | None, there: Tens
 
 
 def _reaches(t: Trace, keys: Number, window: Number | None) -> bool:
-    """Whether there are keys beyond a window."""
+    """True where keys lie beyond a window."""
     size, bound = t.size(keys), t.size(window)
     return window is not None and (size is None or bound is None or size >= bound)
 

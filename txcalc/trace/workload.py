@@ -272,7 +272,7 @@ class Workload(Part):
 
     @property
     def padded(self) -> bool:
-        """Whether some sequences are shorter than others."""
+        """True where some sequences are shorter than others."""
         return len({*(self.lengths or ())}) > 1
 
     @property

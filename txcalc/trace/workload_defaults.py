@@ -1,4 +1,4 @@
-"""What a run is like where nothing is said of it."""
+"""Defaults of a run: its length and its dtype."""
 
 from typing import Final
 
