@@ -277,6 +277,25 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
             "mlp_bias": [True, False], "vocab_size": [31, 43], "hidden_stride": [1, 2],
             "num_visual_indicator_tokens": [3, 5], "tokenize_function": ["softmax", "st_argmax"]}],
         TIED | {"hidden_size": [24], "vocab_size": [101]}),
+    "qwen2_5_omni_thinker": (
+        [QWEN_TEXT], [QWEN | {"hidden_size": [16, 24], "intermediate_size": [17], "out_hidden_size": [32],
+                              "window_size": [40, 48], "fullatt_block_indexes": [[0, 2], [1], []]}],
+        TIED | {"vision_start_token_id": [7], "audio_config": [{
+            "num_mel_bins": 5, "encoder_layers": layers, "encoder_attention_heads": 2, "encoder_ffn_dim": 17,
+            "d_model": width, "n_window": 8, "output_dim": 32} for layers in (1, 3) for width in (12, 20)]}),
+    "lfm3_vl": (
+        text("lfm3", tie_word_embeddings=[True, False]), [{
+            "hidden_size": [16, 32], "intermediate_size": [17, 19], "num_hidden_layers": [3, 4],
+            "num_attention_heads": [2, 4], "num_key_value_heads": [1, 2], "conv_kernel_size": [3, 5],
+            "patch_size": [5, 6], "in_channels": [1, 3], "spatial_merge_size": [1, 2],
+            "temporal_patch_size": [1, 2]}],
+        TIED | {"projector_hidden_size": [14, 22], "projector_bias": [True, False],
+                "projector_hidden_act": ["gelu", "relu"]}),
+    "hunyuan_vl": (
+        [QWEN_TEXT | ROTATED[8], QWEN_TEXT | ROTATED[16]], [{
+            "hidden_size": [16, 24], "intermediate_size": [17, 19], "num_hidden_layers": [1, 3],
+            "num_attention_heads": [1, 2], "num_channels": [1, 3], "max_image_size": [24], "patch_size": [5, 6],
+            "spatial_merge_size": [1, 2], "hidden_act": ["gelu", "gelu_pytorch_tanh"]}], TIED),
     "qwen2_audio": (text("qwen2"), [SOUND], {}),
     "audioflamingo3": (text("qwen2"), [SOUND], HEARD | {"projector_bias": [True, False]}),
     "musicflamingo": (text("qwen2"), [SOUND | {"model_type": ["audioflamingo3_encoder"]}], HEARD | {

@@ -93,7 +93,14 @@ CASES: dict[str, dict[str, Any]] = {
         {"width": 13, "activation": "gelu", "bias": True}, {"width": 11}], "hidden": [{"width": 9}]}},
     "a vocabulary of patches": {"input": PLAIN, "projector": {"merge": 2, "hidden": [
         {"width": 13, "norm": {}, "softmax": True, "padding": 3}]}},
-    "another for films": {"twin": True, "pooler": {"kind": "norm"}, "projector": {"unused_layers": 1}},
+    "another for films": {"beside": {**TOWER, "pooler": {"kind": "norm"}}, "projector": {"unused_layers": 1}},
+    "another for sounds": {"beside": {**TOWER, "input": SOUND, "projector": {
+        "merge": 2, "separators": 2, "hidden": [{"width": 13, "activation": "gelu"}]}}, "projector": {}},
+    "a convolution of patches": {"input": PLAIN, "projector": {}, "groups": [{"blocks": [
+        {"attention": None, "recurrent": {"kind": "short-convolution", "conv": 3, "image": True}, "repeat": 2}, {}]}]},
+    "newlines that are projected": {"input": PLAIN, "projector": {
+        "merge": 2, "newlines": True, "norm": {"kind": "rmsnorm"}, "norm_first": True, "bias": True,
+        "final_norm": {"kind": "rmsnorm"}, "hidden": [{"width": 13, "activation": "gelu", "bias": True}]}},
     "newlines": {"projector": {"separators": 2}},
     "with registers": {"input": {**IMAGE, "registers": 2}, "projector": {"merge": 2}},
     "squares that attend by themselves": {

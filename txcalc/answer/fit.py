@@ -9,7 +9,7 @@ from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import has_latents, image_positions, is_causal, positions, shares_keys
 from txcalc.spec.model import Model, Stack
 from txcalc.trace import workload_defaults
-from txcalc.trace.model import images
+from txcalc.trace.embeddings import images
 from txcalc.trace.workload import Latents, Workload, plain
 
 

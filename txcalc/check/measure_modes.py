@@ -138,7 +138,7 @@ def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any, *
 _aten = torch.ops.aten
 # PyTorch has formulas for the CUDA kernels of flash attention alone and reads 0 on the CPU's; these give its kernel
 # the same ones. Its formula for the backward of a convolution forgets the groups in the weight's half.
-_FORMULAS: dict[Any, Callable[..., int]] = flop_registry | {
+FORMULAS: dict[Any, Callable[..., int]] = flop_registry | {
     _aten.convolution_backward: _convolution_backward,
     _aten._scaled_dot_product_flash_attention_for_cpu: _cpu_flash,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_flash_backward,
@@ -160,7 +160,7 @@ class FlopMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if (formula := _FORMULAS.get(func._overloadpacket)) is not None:
+        if (formula := FORMULAS.get(func._overloadpacket)) is not None:
             self._counts[self._where()] += formula(*args, **kwargs, out_val=out)
         return out
 

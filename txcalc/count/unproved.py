@@ -28,10 +28,12 @@ MODELS: Final[Rows] = (
     ("several projectors", lambda spec: spec.tower is not None and bool(spec.tower.deepstack)),
     ("attention to an encoder that is not there", lambda spec: spec.unread_memory is not None),
     ("a pooler whose vector nothing reads", lambda spec: spec.pooler is not None and unread(spec.head)),
-    ("newlines between an image's positions", lambda spec: bool(_projector(spec, "separators"))),
+    ("newlines between an image's positions", lambda spec: bool(
+        _projector(spec, "separators") or _projector(spec, "newlines"))),
+    ("layers behind a resampler", lambda spec: bool(_projector(spec, "behind"))),
     ("a tower without layers, or patches that are normed", lambda spec: spec.tower is not None and (
         not spec.tower.layers or getattr(spec.tower.input, "normed", False))),
-    ("a second tower", lambda spec: spec.tower is not None and spec.tower.twin),
+    ("a second tower", lambda spec: spec.tower is not None and spec.tower.beside is not None),
     ("layers of patches before they are merged", lambda spec: bool(_projector(spec, "patchwise"))),
     ("a softmax in a projector", lambda spec: any(layer.softmax or layer.padding for layer in _projector(
         spec, "hidden") or ())),
@@ -56,6 +58,7 @@ LAYERS: Final[Rows] = (
      lambda b: getattr(b.feed_forward, "activation", "") == "relu2" and b.feed_forward.gated),
     ("a first state as all that is read of an encoder", lambda b: _is_cell(b) and b.recurrent.initial is not None
      and b.recurrent.attends is None and b.cross_attention is None),
+    ("a convolution over an image", lambda b: bool(getattr(b.recurrent, "image", False))),
     ("a merging of patches", lambda b: getattr(b.recurrent, "kind", "") == "patch-merging"),
     ("a Fourier transform", lambda b: getattr(b.recurrent, "kind", "") == "fourier"),
     ("an adapter of languages", lambda b: b.adapter is not None),

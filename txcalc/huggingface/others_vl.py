@@ -120,7 +120,8 @@ def _minicpm(prefix: str, model_type: str) -> Family:
 def _video_llava(c: Config, kind: str) -> Data:
     """LLaVA with another tower of the same sizes."""
     spec = _VIDEO_LLAVA.build(c, kind)
-    return {**spec, "tower": {**spec["tower"], "twin": True}}
+    beside = {name: value for name, value in spec["tower"].items() if name != "projector"}
+    return {**spec, "tower": {**spec["tower"], "beside": beside}}
 
 
 _VIDEO_LLAVA: Final = seeing("VideoLlava", "llama", "clip_vision_model", llava, ignore=f"{TILES} video_seq_length")

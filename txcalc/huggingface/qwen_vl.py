@@ -11,13 +11,15 @@ from collections.abc import Callable, Mapping
 from math import isqrt
 from typing import Any, Final
 
-from txcalc.huggingface.build import Data, layered
+from txcalc.huggingface.build import ACTIVATIONS, Data, layered
 from txcalc.huggingface.config import IRRELEVANT, Config
 from txcalc.huggingface.decoder import HEAD_NORM, decoder
 from txcalc.huggingface.encoder import split_width
+from txcalc.huggingface.layerwise import listed_kinds
 from txcalc.huggingface.multimodal import family_of, head_of, part_of, seeing_classes, text_stack, whole_squares
 from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Part, Rows, Value, flag, gated, plain, read, size
-from txcalc.huggingface.vision import SIDE, flexible, rotates_both_ways, side_of, vit_tower
+from txcalc.huggingface.sounds import pairs, whisper_tower
+from txcalc.huggingface.vision import SIDE, flexible, patches, rotates_both_ways, side_of, vit_tower
 
 Projector = Callable[[Config, Data], Part]
 """What stands between a tower and the text; of the tower's configuration and its spec."""
@@ -103,16 +105,19 @@ def image_of(c: Config, model_type: str) -> Config:
     return part
 
 
-def frames(c: Config, *, side: int = SIDE, bias: bool = False, d_model: str = "hidden_size", **parts: Value) -> Data:
+def frames(
+    c: Config, *, side: int = SIDE, bias: bool = False, d_model: str = "hidden_size", heads: str = "num_heads",
+    **parts: Value,
+) -> Data:
     """A tower of two equal frames, whose image is ``side`` squares of patches wide; ``parts`` win."""
     merge, patch, number = c.size("spatial_merge_size"), side_of(c, "patch_size"), side_of(c, "temporal_patch_size")
     image = {"kind": "patches", "image": side * merge * patch, "patch": patch, "bias": bias, "class_tokens": 0,
              "channels": c.size("in_channels") * number}
-    rotates_both_ways(c, "num_heads", c.size(d_model))
+    rotates_both_ways(c, heads, c.size(d_model))
     c.ignore("tie_word_embeddings")
     return dict(read(c, {
         "d_model": size(d_model), "layers": size("depth"), "input": image, "position": {"kind": "rope"},
-        "norm": LAYERNORM, "attention": {"heads": size("num_heads"), "bias": True}, "final_norm": False, **parts}))
+        "norm": LAYERNORM, "attention": {"heads": size(heads), "bias": True}, "final_norm": False, **parts}))
 
 
 def squares(c: Config, **attention: Value) -> Data:
@@ -219,6 +224,61 @@ def _cosmos3_edge(c: Config, kind: str) -> Data:
     return {**spec, "head": head_of(kind, tied=False), "tower": {**tower, "projector": projector}}
 
 
+def _omni(c: Config, kind: str) -> Data:
+    """Qwen2.5-VL, and a tower like Whisper's for sounds, which are cut: each piece is a sound of its own."""
+    c.ignore("position_id_per_seconds", "seconds_per_chunk", "user_token_id")
+    text, image = text_of(c, "qwen2_5_omni_text"), image_of(c, "qwen2_5_omni_vision_encoder")
+    sound, _ = part_of(c, "audio_config", "qwen2_5_omni_audio_encoder", only=True)
+    spec = joined(c, kind, _qwen2_text(text, "lm"), squares(image), text, image, projector=patchwise(RMS))
+    sound.ignore("max_source_positions")
+    sound.only("output_dim", spec["d_model"])
+    heard = whisper_tower(sound, "n_window", final_norm=False, position={"kind": "sinusoidal"})
+    sound.finish()
+    heard["projector"] = {**pairs(heard), "bias": True, "separators": 2}
+    return {**spec, "tower": {**spec["tower"], "beside": heard}}
+
+
+def _lfm3(c: Config, kind: str) -> Data:
+    """Convolutions along both sides of an image among layers with rotary positions."""
+    spec = text_stack(c, kind, "lfm3")
+    image, _ = part_of(c, "vision_config", "lfm3_vl_vision", only=True)
+    tower = frames(image, heads="num_attention_heads", norm=RMS, layers=size("num_hidden_layers"), embedding_norm=True,
+                   feed_forward={"d_ff": size("intermediate_size"), "activation": "silu", "gated": True}, attention={
+                       "heads": size("num_attention_heads"), "kv_heads": size("num_key_value_heads"),
+                       "qk_norm": HEAD_NORM})
+    convolution = {"attention": None, "recurrent": {
+        "kind": "short-convolution", "conv": image.size("conv_kernel_size"), "image": True}}
+    kinds = listed_kinds(image, "layer_types", tower["layers"], lambda c, layers: [
+        i < 2 or i % 2 > 0 for i in range(layers)], "full_attention", "conv")
+    tower = layered(tower, [convolution if own else {} for own in kinds])
+    merge, bias = image.size("spatial_merge_size"), c.flag("projector_bias")
+    image.finish()
+    layer = {"width": c.size("projector_hidden_size"), "activation": c.choice("projector_hidden_act", ACTIVATIONS),
+             "bias": bias}
+    return {**spec, "tower": {**tower, "projector": merged(tower, merge) | {"hidden": [layer], "bias": bias}}}
+
+
+def _hunyuan(c: Config, kind: str) -> Data:
+    """Squares of patches through a convolution and two layers, and newlines among them."""
+    own, (image, _) = text_of(c, "hunyuan_vl_text"), part_of(c, "vision_config", "hunyuan_vl_vision", only=True)
+    spec = family_of(own, "hunyuan_v1_dense", ("lm",)).build(own, "lm")
+    tied = c.flag("tie_word_embeddings") | own.flag("tie_word_embeddings")
+    own.finish()
+    image.ignore("num_key_value_heads", "interpolate_mode", "temporal_patch_size", "out_hidden_size", "min_image_size",
+                 "img_max_token_num", "max_vit_seq_len", "text_hidden_size")
+    patch = side_of(image, "patch_size")
+    side = image.size("max_image_size") // patch
+    tower = vit_tower(image, input=patches(class_tokens=0, image=side * patch), final_norm=False,
+                      position={"kind": "learned", "size": side**2 + 1})
+    merge, d, act = image.size("spatial_merge_size"), tower["d_model"], image.choice("hidden_act", ACTIVATIONS)
+    whole_squares(image, "spatial_merge_size", tower, merge)
+    image.finish()
+    hidden = [{"width": 2 * d, "activation": act, "bias": True}, {"width": 4 * d, "bias": True}]
+    return {**spec, "head": head_of(kind, tied), "tower": {**tower, "projector": {
+        "merge": merge, "norm": RMS, "norm_first": True, "hidden": hidden, "bias": True, "newlines": True,
+        "separators": 1, "final_norm": RMS}}}
+
+
 _COSMOS_TEXT: Final = decoder({}, feed_forward=plain(bias=flag("mlp_bias")))
 _QWEN2_TEXT: Final = Family(_qwen2_text, {})
 _QWEN3_TEXT: Final = decoder({}, bias=flag("attention_bias"), qk_norm=HEAD_NORM)
@@ -241,6 +301,11 @@ ROWS: Final[Rows] = {
     "cosmos3_edge": Family(_cosmos3_edge, seeing_classes("Cosmos3Edge"), ("cosmos3_edge_text", "cosmos3_edge_vision")),
     "cohere_compass": any_size("CohereCompass", "cohere_compass", "cohere_compass_text", _qwen3, deep=True),
     "hyperclovax_vision_v2": Family(_hyperclovax, seeing_classes("HyperCLOVAXVisionV2")),
+    # Qwen2.5-Omni, arXiv 2503.20215: what it hears with stands beside what it sees with.
+    "qwen2_5_omni_thinker": Family(_omni, seeing_classes("Qwen2_5OmniThinker"), (
+        "qwen2_5_omni_text", "qwen2_5_omni_vision_encoder", "qwen2_5_omni_audio_encoder")),
+    "lfm3_vl": Family(_lfm3, seeing_classes("Lfm3Vl"), ("lfm3_vl_vision",)),
+    "hunyuan_vl": Family(_hunyuan, seeing_classes("HunYuanVL"), ("hunyuan_vl_text", "hunyuan_vl_vision")),
     # VideoLLaMA 3, arXiv 2501.13106.
     "video_llama_3": Family(_video_llama3, seeing_classes("VideoLlama3"), ("video_llama_3_vision",)),
 }

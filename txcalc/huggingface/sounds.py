@@ -35,7 +35,8 @@ def _halved(c: Config) -> Data:
     return whisper_tower(c, final_norm=False)
 
 
-def _pairs(tower: Data) -> Data:
+def pairs(tower: Data) -> Data:
+    """Means of two positions each, normed."""
     return {"average": True, "tokens": tower["input"]["length"] // 2, "norm": LAYERNORM}
 
 
@@ -55,11 +56,11 @@ def _layer(c: Config, width: int, bias: bool) -> Data:
 
 def _qwen2(_: Config, text: Data, tower: Data) -> Part:
     """One layer."""
-    return {**_pairs(tower), "bias": True}
+    return {**pairs(tower), "bias": True}
 
 
 def _flamingo(c: Config, text: Data, tower: Data) -> Part:
-    return {**_pairs(tower), **_layer(c, text["d_model"], c.flag("projector_bias"))}
+    return {**pairs(tower), **_layer(c, text["d_model"], c.flag("projector_bias"))}
 
 
 def _wide_rows(c: Config, text: Data, tower: Data) -> Part:

@@ -369,6 +369,10 @@ class Projector(Spec):
     separators: Annotated[
         Count, "learned vectors of the main stack's width between its positions (newlines), for which no room is made",
     ] = 0
+    newlines: Annotated[
+        Flag, "a learned vector behind every row of squares, projected with them, and one at either end (HunyuanOCR)",
+    ] = False
+    behind: Annotated[tuple[ProjectorLayer, ...], "layers behind the resampler (Aria)"] = ()
     unused_layers: Annotated[Count, "the tower's last layers, which run and which nothing reads"] = 0
     feature_layers: Annotated[
         tuple[Count, ...], "earlier layers whose features are concatenated, each by how many layers follow it",
@@ -382,5 +386,7 @@ class Projector(Spec):
             raise FieldError(("average",), "patches are merged or averaged, not both")
         if self.tokens is None:
             raise FieldError(("tokens",), "is needed where positions are averaged, or there are no patches")
+        if self.newlines and (self.merge is None or not self.dense):
+            raise FieldError(("newlines",), "needs patches that are merged, and a last projection")
         if self.norm_first and (self.norm is None or self.merge is None):
             raise FieldError(("norm_first",), "needs a norm, and patches that are merged")

@@ -296,6 +296,7 @@ class ShortConvolution(Spec):
 
     kind: Literal["short-convolution"]
     conv: Annotated[Size, "length of the convolution, this position included"] = 3
+    image: Annotated[Flag, "along both sides of an image, around each patch (LFM3-VL)"] = False
     bias: Annotated[Flag, "on the projections and on the convolution"] = False
 
 

@@ -192,17 +192,22 @@ class Encoder(Stack):
     projection: Annotated[Flag, "a projection to the decoder's width, with a bias, which the decoder reads"] = False
 
 
-class Tower(Stack):
+class SideTower(Stack):
+    """A tower whose weights stand beside another's, and for which a run has nothing to read."""
+
+    d_model: Size
+    layers: Annotated[Count, "0: its inputs alone, projected (Fuyu)"]
+    pooler: Pooler | None = None
+    projector: Annotated[Projector | None, "feeds the main stack"] = None
+
+
+class Tower(SideTower):
     """A second stack beside the main one, with a width and inputs of its own: the images of CLIP or of Gemma 3.
 
     It runs once per image of the workload: on one image per sequence for a contrastive head, else on none by default.
     """
 
-    d_model: Size
-    layers: Annotated[Count, "0: its inputs alone, projected (Fuyu)"]
-    twin: Annotated[Flag, "another one of the same sizes, for films, of which there are none (Video-LLaVA)"] = False
-    pooler: Pooler | None = None
-    projector: Annotated[Projector | None, "feeds the main stack"] = None
+    beside: Annotated[SideTower | None, "for films (Video-LLaVA) or sounds (Qwen2.5-Omni), which no run has"] = None
     resampler: Annotated[Resampler | None, "between a projector's hidden layers and its last one"] = None
     deepstack: Annotated[
         tuple[Projector, ...], "further projectors, added to the main stack's first layers (arXiv 2406.04334)",
@@ -352,6 +357,8 @@ class Model(Stack):
             raise FieldError(("tower", "projector"), "needed where the tower feeds the main stack")
         if tower is not None and tower.projector is not None:
             self._check_projector(tower, tower.projector, ("tower", "projector"))
+            if tower.beside is not None and tower.beside.projector is not None:
+                self._check_projector(tower.beside, tower.beside.projector, ("tower", "beside", "projector"))
             for i, deep in enumerate(tower.deepstack):
                 self._check_projector(tower, deep, ("tower", "deepstack", i))
                 if deep.tokens != tower.projector.tokens or len(tower.deepstack) > self.layers:
@@ -368,7 +375,7 @@ class Model(Stack):
         if self.contact_head and (self.groups is not None or self.attention is None):
             raise FieldError(("contact_head",), "needs attention, and layers that are alike")
 
-    def _check_projector(self, tower: Tower, projector: Projector, at: tuple[str | int, ...]) -> None:
+    def _check_projector(self, tower: SideTower, projector: Projector, at: tuple[str | int, ...]) -> None:
         image = tower.input if isinstance(tower.input, PatchInput) else None
         merge, extra = projector.merge or 1, 0
         if projector.unpatched:
@@ -377,8 +384,10 @@ class Model(Stack):
                 raise FieldError((*at, "unpatched"), "needs class tokens or registers, and patches that stay apart")
         side = 0 if image is None else image.image // image.patch // merges(tower)
         given = positions(tower.input) // merge if image is None else (side // merge) ** 2 + extra
-        if tower.resampler is not None and at[-1] == "projector":
+        if isinstance(tower, Tower) and tower.resampler is not None and at[-1] == "projector":
             given = tower.resampler.input.length
+        elif projector.newlines and image is not None:
+            given = given + side // merge + 2
         if projector.tokens > given or (projector.tokens != given and not projector.average):
             raise FieldError((*at, "tokens"), f"{projector.tokens}, but the projector reads {given} positions: "
                              "leave it out, or average them")

@@ -30,8 +30,9 @@ def model(data: Any) -> Any:
         out["context"] = length + _registers(out)
     if isinstance(out.get("tower"), Mapping):
         tower = _stack(_said(out["tower"]), out["tower"], ("tower",))
-        if isinstance(own := tower.get("resampler"), Mapping):
-            tower["resampler"] = _stack(_said(own), dict(own), ("tower", "resampler"))
+        for name in ("resampler", "beside"):
+            if isinstance(own := tower.get(name), Mapping):
+                tower[name] = _projectors(_stack(_said(own), dict(own), ("tower", name)))
         out["tower"] = _projectors(tower)
     if out.get("architecture") == "encoder-decoder":
         own = out.get("encoder")
@@ -168,7 +169,8 @@ def _projected(tower: Data, projector: Any) -> Any:
         merge *= recurrent.get("merge", 2) if (
             recurrent.get("kind") == "patch-merging" and not recurrent.get("skipped")) else 1
     extra = own.get("class_tokens", 1) + _registers(tower) if projector.get("unpatched") is True else 0
-    return {**projector, "tokens": (image // patch // merge) ** 2 + extra}
+    side, newlines = image // patch // merge, projector.get("newlines") is True
+    return {**projector, "tokens": side**2 + extra + (side + 2 if newlines else 0)}
 
 
 def _group(group: Any, base: Data, d_model: Any, path: tuple[str | int, ...]) -> Any:

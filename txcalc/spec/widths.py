@@ -23,7 +23,7 @@ from txcalc.spec.rnn import RecurrentCell
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Recurrent
-    from txcalc.spec.model import Model, Stack, Sublayers, Tower
+    from txcalc.spec.model import Model, SideTower, Stack, Sublayers
 
 
 def check(model: Model) -> None:
@@ -37,33 +37,38 @@ def check(model: Model) -> None:
             raise FieldError(("encoder",), "nothing reads it: the decoder needs cross_attention, or a recurrent cell "
                              "with attends or initial")
     if model.tower is not None:
-        if _stack(model.tower, model.tower.d_model, ("tower",)) != model.tower.d_model:
-            raise FieldError(("tower", "residual"), "a tower keeps its width")
-        _sees(model.tower, ("tower",), causal=model.tower.causal_mask, encoder=None)
-        _projected(model, model.tower)
+        for tower, path in ((model.tower, ("tower",)), (model.tower.beside, ("tower", "beside"))):
+            if tower is None:
+                continue
+            if _stack(tower, tower.d_model, path) != tower.d_model:
+                raise FieldError((*path, "residual"), "a tower keeps its width")
+            _sees(tower, path, causal=tower.causal_mask, encoder=None)
+            _projected(model, tower, path)
     out = _stack(model, model.d_model, (), memory)
     _sees(model, (), causal=is_causal(model) or model.causal_mask, encoder=model.encoder)
     _head(model, out)
 
 
-def _projected(model: Model, tower: Tower) -> None:
+def _projected(model: Model, tower: SideTower, path: Loc = ("tower",)) -> None:
     """Raise ``FieldError`` where a projector without a last layer is not as wide as the main stack."""
-    own, path = tower.projector, ("tower", "projector")
+    own = tower.projector
     if own is None:
         return
     merged = (own.merge or 1) ** (2 if tower.input.kind == "patches" else 1)
     first = own.patchwise[-1].width if own.patchwise else tower.d_model * (1 + len(own.feature_layers))
     width = own.hidden[-1].width + own.hidden[-1].padding if own.hidden else first * merged
-    if (reader := tower.resampler) is not None:
+    if (reader := getattr(tower, "resampler", None)) is not None:
         for at, block in located_blocks(reader):
             each, here = block.cross_attention, ("tower", "resampler", *at, "cross_attention")
             if each is not None and each.joined and width != reader.d_model:
                 raise FieldError((*here, "joined"), f"queries of {reader.d_model} columns and what they read, of "
                                  f"{width}, must be as wide")
         _stack(reader, reader.d_model, ("tower", "resampler"), width)
-        width = reader.d_model
+        width = own.behind[-1].width if own.behind else reader.d_model
+    elif own.behind:
+        raise FieldError((*path, "projector", "behind"), "needs a resampler")
     if not own.dense and width != model.d_model:
-        raise FieldError((*path, "dense"), f"{width} columns are not the main stack's {model.d_model}")
+        raise FieldError((*path, "projector", "dense"), f"{width} columns are not the main stack's {model.d_model}")
 
 
 def _head(model: Model, width: int) -> None:
@@ -228,6 +233,9 @@ def _sees(stack: Stack, path: Loc, *, causal: bool, encoder: Stack | None) -> No
             raise FieldError(here, "it mixes all positions: a stack that sees nothing ahead cannot have it")
         if layer is not None and layer.kind == "patch-merging" and not layer.skipped:
             _merges(stack, block, layer.merge, here)
+        if layer is not None and layer.kind == "short-convolution" and layer.image and (
+                layer.conv % 2 == 0 or not isinstance(stack.input, PatchInput) or unpatched(stack.input)):
+            raise FieldError((*here, "image"), "needs an odd number of patches, and an image of patches alone")
         if not isinstance(layer, RecurrentCell):
             continue
         if layer.bidirectional and causal:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from txcalc.spec.inputs import DisentangledPosition, FrameInput, PatchInput, PerLayerEmbedding
     from txcalc.spec.layers import Norm
     from txcalc.spec.model import Model, Stack
+    from txcalc.trace.workload import Workload
 
 
 TABLE: Final = "token_embedding"
@@ -29,6 +30,13 @@ def tokens(
     if t.layout.tp > 1:
         return split.embedding(t, name, ids, rows, width, tied=own), ids
     return ops.embedding(t, name, ids, rows, width, tied=own, part="tokens"), ids
+
+
+def images(spec: Model, workload: Workload) -> Number:
+    """Images in this run: as asked for, else one to each text of a contrastive model, and none of any other."""
+    if workload.images is not None or spec.tower is None:
+        return workload.images
+    return workload.batch if spec.head.kind == "contrastive" else 0
 
 
 def wanted(t: Trace, x: Tensor) -> Tensor:

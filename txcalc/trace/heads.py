@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from math import prod
+from math import isqrt, prod
 from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.spec import words
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from txcalc.spec import inputs
     from txcalc.spec.layers import Norm
-    from txcalc.spec.model import Encoder, Model, Tower
+    from txcalc.spec.model import Encoder, Model, SideTower
 
 
 class Outputs(NamedTuple):
@@ -84,7 +84,7 @@ def _scores(t: Trace, spec: Model, x: Tensor, pooled: Tensor | None, images: Ten
     return Scores((_contrast(t, head, pooled, images),))
 
 
-def pool(t: Trace, stack: Model | Encoder | Tower, x: Tensor) -> Tensor:
+def pool(t: Trace, stack: Model | Encoder | SideTower, x: Tensor) -> Tensor:
     """(b, n, d) of a stack to one vector for each sequence."""
     *_, d = x.shape
     spec = stack.pooler
@@ -101,7 +101,7 @@ def pool(t: Trace, stack: Model | Encoder | Tower, x: Tensor) -> Tensor:
 
 
 def project(
-    t: Trace, name: str, spec: inputs.Projector, tower: Tower, x: Tensor, d_out: Number,
+    t: Trace, name: str, spec: inputs.Projector, tower: SideTower, x: Tensor, d_out: Number,
     resample: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """(b, n, d) of a tower to (b, tokens, d_out): to average or to merge costs no product.
@@ -127,29 +127,45 @@ def project(
             with t.scope(f"hidden.{i}"), t.frame(x):
                 x = _projected(t, layer, x)
         x = x if resample is None else resample(x)
+        for i, layer in enumerate(spec.behind):
+            with t.scope(f"behind.{i}"), t.frame(x):
+                x = _projected(t, layer, x)
         if spec.separators:
             ops.parameter(t, "separators", spec.separators, d_out)
         with t.frame(x):
+            if spec.newlines:
+                return _with_newlines(t, spec, x, d_out)
             y = ops.linear(t, "dense", x, d_out, bias=spec.bias) if spec.dense else x
             return y if spec.final_norm is None else norms.norm(t, "final_norm", y, spec.final_norm)
 
 
-def _left_out(spec: inputs.Projector, tower: Tower) -> Number:
+def _with_newlines(t: Trace, spec: inputs.Projector, x: Tensor, d_out: Number) -> Tensor:
+    """A vector behind each row (b, side, side, d), projected with it, and one at either end; normed."""
+    b, _, d = x.shape
+    x = ops.gathered(t, "newline", (x, ops.learned(t, "newline", (d,))), b, spec.tokens - 2, d, label=x.label)
+    y = ops.linear(t, "dense", x, d_out, bias=spec.bias)
+    ends = tuple(ops.learned(t, name, (d_out,), 1, 1, d_out) for name in ("begin", "end"))
+    y = parts.join_positions(t, "ends", (ends[0], y, ends[1]), b, y.label)
+    return y if spec.final_norm is None else norms.norm(t, "final_norm", y, spec.final_norm)
+
+
+def _left_out(spec: inputs.Projector, tower: SideTower) -> Number:
     """Positions at the beginning that a projector does not read."""
     return 0 if spec.unpatched else _unpatched(tower)
 
 
-def _unpatched(stack: Model | Encoder | Tower) -> Number:
+def _unpatched(stack: Model | Encoder | SideTower) -> Number:
     """Positions that are no patches."""
     return unpatched(stack.input) if stack.input.kind == "patches" else 0
 
 
-def _gathered(t: Trace, spec: inputs.Projector, tower: Tower, x: Tensor) -> Tensor:
+def _gathered(t: Trace, spec: inputs.Projector, tower: SideTower, x: Tensor) -> Tensor:
     """The positions that a projector reads: a tensor of its own, unless they are all of the tower's."""
     b, *_ = x.shape
     if spec.merge is not None:
         each = spec.merge**2 if tower.input.kind == "patches" else spec.merge
-        return parts.remade(t, "squares", x, b, spec.tokens, x.shape[-1] * each, label="merged positions")
+        beside = isqrt(int(t.size(spec.tokens) or 0) - 2) + 2 if spec.newlines else 0
+        return parts.remade(t, "squares", x, b, spec.tokens - beside, x.shape[-1] * each, label="merged positions")
     if spec.average:
         return parts.remade(t, "squares", x, b, spec.tokens, x.shape[-1], label="averaged positions")
     if spec.feature_layers:
@@ -186,7 +202,7 @@ def _projected(t: Trace, spec: inputs.ProjectorLayer, x: Tensor) -> Tensor:
     return ops.multiply(t, "product", gate, y)
 
 
-def _mean(t: Trace, stack: Model | Encoder | Tower, x: Tensor) -> Tensor:
+def _mean(t: Trace, stack: Model | Encoder | SideTower, x: Tensor) -> Tensor:
     """The mean of all positions but those that are no patches."""
     _, n, _ = x.shape
     return parts.mean(t, "mean", parts.positions(t, "positions", x, n - _unpatched(stack)), "mean of positions")

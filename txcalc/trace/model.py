@@ -30,7 +30,7 @@ from txcalc.trace.tensors import Number, Role, Tensor
 from txcalc.trace.workload import Workload
 
 if TYPE_CHECKING:
-    from txcalc.spec.model import Block, Encoder, Model, Resampler, Stack, Sublayers, Tower
+    from txcalc.spec.model import Block, Encoder, Model, Resampler, SideTower, Stack, Sublayers, Tower
 
 
 def trace(
@@ -151,37 +151,36 @@ def _memory(t: Trace, spec: Model, encoder: Encoder, until: Call) -> Tensor:
     return memory
 
 
-def images(spec: Model, workload: Workload) -> Number:
-    """Images in this run: as asked for, else one to each text of a contrastive model, and none of any other."""
-    if workload.images is not None or spec.tower is None:
-        return workload.images
-    return workload.batch if spec.head.kind == "contrastive" else 0
-
-
 def _tower(t: Trace, spec: Model, tower: Tower) -> tuple[Tensor, Tensor | None]:
     """A tower's images as vectors, and as positions of the main stack, if there are any."""
     # While decoding, what images have become stands in the cache.
-    count, projector = 0 if t.workload.phase == "decode" else images(spec, t.workload), tower.projector
-    length = tower.input.length if tower.input.kind == "frames" else 0
-    layout, run = t.layout, t.workload
+    count, layout, run = embeddings.images(spec, t.workload), t.layout, t.workload
+    count = 0 if run.phase == "decode" else count
     t.layout = WHOLE if tower is t.whole.tower else layout.replaced(sp=False)
     if run.precision == "amp" and t.size(count) == 0:  # of no image autocast casts nothing
         t.workload = run.replaced(precision=None)
     with t.scope("tower", within="tower"):
-        x = _stack(t, spec, tower, _read(t, tower, count, length, tower.d_model), cached=False,
-                   unused=0 if projector is None else projector.unused_layers)
-        with t.scope("", back=1 if projector is None else 0):
-            pooled = x.view(count, tower.d_model) if tower.pooler is None else pool(t, tower, x)
-        if tower.twin:
-            with t.scope("twin", copies=1, active=0, calls=0, repeat=True):
-                other = _stack(t, spec, tower, _read(t, tower, 0, length, tower.d_model), cached=False)
-                other = other if tower.pooler is None else pool(t, tower, other)
-        reads = None if tower.resampler is None else partial(_resample, t, spec, tower.resampler)
-        made = None if projector is None else project(t, "projector", projector, tower, x, spec.d_model, reads)
-        for i, deep in enumerate(tower.deepstack):
-            project(t, f"deepstack.{i}", deep, tower, x, spec.d_model)
+        pooled, made = _seen(t, spec, tower, count)
+        if tower.beside is not None:
+            with t.scope("beside", copies=1, active=0, calls=0, repeat=True):
+                _seen(t, spec, tower.beside, 0)
     t.layout, t.workload = layout, run
     return pooled, None if t.size(count) == 0 else made
+
+
+def _seen(t: Trace, spec: Model, tower: SideTower, count: Number) -> tuple[Tensor, Tensor | None]:
+    """What a tower makes of ``count`` images or sounds, and what its projector does."""
+    projector, reader = tower.projector, getattr(tower, "resampler", None)
+    length = tower.input.length if tower.input.kind == "frames" else 0
+    x = _stack(t, spec, tower, _read(t, tower, count, length, tower.d_model), cached=False,
+               unused=0 if projector is None else projector.unused_layers)
+    with t.scope("", back=1 if projector is None else 0):
+        pooled = x.view(count, tower.d_model) if tower.pooler is None else pool(t, tower, x)
+    reads = None if reader is None else partial(_resample, t, spec, reader)
+    made = None if projector is None else project(t, "projector", projector, tower, x, spec.d_model, reads)
+    for i, deep in enumerate(getattr(tower, "deepstack", ())):
+        project(t, f"deepstack.{i}", deep, tower, x, spec.d_model)
+    return pooled, made
 
 
 def _resample(t: Trace, spec: Model, stack: Resampler, memory: Tensor) -> Tensor:

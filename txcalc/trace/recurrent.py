@@ -185,7 +185,11 @@ def _gated_convolution(t: Trace, spec: ShortConvolution, x: Tensor, *, cached: b
     own = d // t.layout.tp
     projected = ops.linear(t, "in_proj", x, 3 * own, bias=spec.bias)
     t.op("gate_in", "product", saves=(projected,))
-    y = _causal(t, t.tensor(b, own, n, label="gated in"), spec.conv, bias=spec.bias, cached=cached)
+    inputs = t.tensor(b, own, n, label="gated in")
+    if spec.image:
+        y = ops.convolution(t, "conv", inputs, own, n, (spec.conv, spec.conv), bias=spec.bias, groups=own)
+    else:
+        y = _causal(t, inputs, spec.conv, bias=spec.bias, cached=cached)
     return ops.linear(t, "out_proj", ops.multiply(t, "gated", y, projected.view(b, n, own)), d, bias=spec.bias)
 
 

@@ -7,6 +7,8 @@ convolutions, which are compared, are in ``cells``.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,6 +53,18 @@ class CausalConv(nn.Conv1d):
             return F.conv1d(inputs, self.weight, self.bias, groups=self.groups)[..., -n:].transpose(1, 2)
         past = inputs.shape[-1] - n
         return super().forward(inputs)[..., past : past + n].transpose(1, 2)
+
+
+class ImageConv(nn.Conv2d):
+    """A depthwise convolution along both sides of a square image: (b, n, channels) to the same shape."""
+
+    def __init__(self, channels: int, width: int, bias: bool) -> None:
+        super().__init__(channels, channels, width, groups=channels, bias=bias, padding=width // 2)
+
+    def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
+        """As the causal one's: nothing is cached."""
+        side = math.isqrt(x.shape[1])
+        return super().forward(x.transpose(1, 2).unflatten(2, (side, side))).flatten(2).transpose(1, 2)
 
 
 class GroupedNorm(nn.Module):
@@ -285,7 +299,8 @@ class GatedConvolution(nn.Module):
     def __init__(self, plan: ShortConvolution, d_model: int, options: Options) -> None:
         super().__init__()
         self.in_proj = nn.Linear(d_model, 3 * d_model, bias=plan.bias)
-        self.conv = CausalConv(d_model, plan.conv, bias=plan.bias)
+        self.conv = ImageConv(d_model, plan.conv, bias=plan.bias) if plan.image else CausalConv(
+            d_model, plan.conv, bias=plan.bias)
         self.out_proj = nn.Linear(d_model, d_model, bias=plan.bias)
         self.dropout = dropout_or_nothing(options.dropout)
 

@@ -29,7 +29,8 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     },
     model.Stack: _STACK,
     model.Encoder: _STACK | {"d_model", "pooler", "projection"},
-    model.Tower: _STACK | {"d_model", "pooler", "projector", "deepstack", "twin", "resampler"},
+    model.SideTower: _STACK | {"d_model", "pooler", "projector"},
+    model.Tower: _STACK | {"d_model", "pooler", "projector", "deepstack", "beside", "resampler"},
     model.Resampler: _STACK | {"d_model"},
     model.Group: {"repeat", "blocks", "shared"},
     model.Block: _SUBLAYERS | {"repeat"},
@@ -62,7 +63,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.Mamba: {"kind", "inner", "state", "rank", "conv", "conv_bias", "bias", "norms", "norm_scale"},
     layers.LightningAttention: {"kind", "heads", "head_dim"},
     layers.KimiDelta: {"kind", "heads", "head_dim", "conv", "bottleneck"},
-    layers.ShortConvolution: {"kind", "conv", "bias"},
+    layers.ShortConvolution: {"kind", "conv", "bias", "image"},
     rnn.FourierMixing: {"kind"},
     rnn.PatchMerging: {"kind", "merge", "width", "norm", "d_ff", "activation", "bias", "mean", "heads", "skipped"},
     rnn.RGLRU: {"kind", "inner", "heads", "conv", "activation"},
@@ -118,7 +119,8 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.AttentionPooler: {"kind", "attention", "feed_forward"},
     inputs.ProjectorLayer: {"width", "norm", "activation", "gated", "bias", "softmax", "padding"},
     inputs.Projector: {"merge", "average", "tokens", "norm", "norm_first", "hidden", "bias", "unused_layers",
-                       "feature_layers", "separators", "final_norm", "unpatched", "dense", "patchwise"},
+                       "feature_layers", "separators", "final_norm", "unpatched", "dense", "patchwise", "newlines",
+                       "behind"},
 }
 
 

@@ -19,7 +19,7 @@ from txcalc.spec.inputs import PatchInput
 from txcalc.spec.inputs import Projector as ProjectorSpec
 from txcalc.spec.inputs import ProjectorLayer as ProjectorLayerSpec
 from txcalc.spec.layers import Dense
-from txcalc.spec.model import Model, Tower
+from txcalc.spec.model import Model, SideTower, Tower
 from txcalc.spec.model import Resampler as ResamplerSpec
 
 
@@ -67,6 +67,9 @@ class Projector(nn.Module):
     """
 
     separators: nn.Parameter | None
+    newline: nn.Parameter | None
+    begin: nn.Parameter | None
+    end: nn.Parameter | None
 
     def __init__(
         self, projector: ProjectorSpec, width: int, d_model: int, unpatched: int, *, flat: bool = False,
@@ -88,7 +91,12 @@ class Projector(nn.Module):
         self.hidden = nn.ModuleList(map(ProjectorLayer, projector.hidden, widths))
         self.resampler = None if resampler is None else resampler(widths[-1])
         last_width = widths[-1] if self.resampler is None else self.resampler.width
+        behind = (last_width, *(layer.width for layer in projector.behind))
+        self.behind, last_width = nn.Sequential(*map(ProjectorLayer, projector.behind, behind)), behind[-1]
         self.dense = nn.Linear(last_width, d_model, bias=projector.bias) if projector.dense else nn.Identity()
+        self.newline = nn.Parameter(torch.zeros(last_width)) if projector.newlines else None
+        self.begin = nn.Parameter(torch.zeros(d_model)) if projector.newlines else None
+        self.end = nn.Parameter(torch.zeros(d_model)) if projector.newlines else None
         last = projector.final_norm
         self.final_norm = nn.Identity() if last is None else Normalization(last, d_model)
         self.separators = nn.Parameter(torch.zeros(projector.separators, d_model)) if projector.separators else None
@@ -102,9 +110,16 @@ class Projector(nn.Module):
         for layer in self.hidden:
             x = layer(x)
         if self.resampler is not None:
-            x = self.resampler(x)
-        y: Tensor = self.final_norm(self.dense(x))
-        return y
+            x = self.behind(self.resampler(x))
+        if self.newline is not None:
+            side = math.isqrt(x.shape[1])
+            rows = x.unflatten(1, (side, side))
+            x = torch.cat((rows, self.newline.expand(*rows.shape[:2], 1, -1)), dim=2).flatten(1, 2)
+        y: Tensor = self.dense(x)
+        if self.begin is not None and self.end is not None:
+            y = torch.cat((self.begin.expand(len(y), 1, -1), y, self.end.expand(len(y), 1, -1)), dim=1)
+        normed: Tensor = self.final_norm(y)
+        return normed
 
     def _squares(self, x: Tensor) -> Tensor:
         if not self.average and self.merge is None:
@@ -130,17 +145,18 @@ class TowerModules(StackModules, Reader):
 
     projector: Projector | None
 
-    def __init__(self, model: Model, tower: Tower, options: Options) -> None:
+    def __init__(self, model: Model, tower: SideTower, options: Options) -> None:
         super().__init__(model, tower, options, causal=tower.causal_mask, d_model=tower.d_model)
         self.input, width = tower.input, tower.d_model
         self.add_reader(tower.input, width)
         extra = unpatched(tower.input) if isinstance(tower.input, PatchInput) else 0
         self.pooler = build_pooler(tower.pooler, tower.norm, width, extra, options)
-        self.twin = TowerModules(model, tower.replaced(twin=False, projector=None, deepstack=(), resampler=None),
-                                 options) if tower.twin else None
-        specs = () if tower.projector is None else (tower.projector, *tower.deepstack)
+        whole = tower if isinstance(tower, Tower) else None
+        beside = None if whole is None else whole.beside
+        self.beside = None if beside is None else TowerModules(model, beside, options)
+        specs = () if tower.projector is None else (tower.projector, *(() if whole is None else whole.deepstack))
         flat = not isinstance(tower.input, PatchInput)
-        reader = tower.resampler
+        reader = None if whole is None else whole.resampler
         read_by = None if reader is None else lambda width: Resampler(model, reader, options, width)
         made = [Projector(each, width, model.d_model, extra, flat=flat, resampler=None if i else read_by)
                 for i, each in enumerate(specs)]
