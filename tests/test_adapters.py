@@ -273,9 +273,11 @@ TARGETS: dict[str, dict[str, str]] = {
     **{name: {"q_proj": "q", "v_proj": "v", "o_proj": "o"} for name in ("mixtral", "qwen3-moe")},
     "phi3": {"qkv_proj": "q,k,v", "o_proj": "o", "gate_up_proj": "gate,up", "down_proj": "down"},
     "neox": {"query_key_value": "q,k,v", "dense_4h_to_h": "down"}, "gpt2": {"c_attn": "q,k,v", "c_fc": "up"},
-    "deepseek-v3": {"kv_b_proj": "kv_up", "q_b_proj": "q_up", "o_proj": "o"}, "bert": {"query": "q", "value": "v"},
+    "deepseek-v3": {"kv_b_proj": "kv_up", "q_b_proj": "q_up", "o_proj": "o"},
+    "bert": {"query": "q", "key": "k", "value": "v"},
     "vit": {"q_proj": "q", "v_proj": "v"}, "whisper": {"q_proj": "q", "v_proj": "v", "fc1": "up"},
-    "bart": {"q_proj": "q", "v_proj": "v", "fc2": "down"},
+    "bart": {"q_proj": "q", "k_proj": "k", "v_proj": "v", "fc2": "down"},
+    "t5": {"q": "q", "k": "k", "wo": "down"}, "mt5": {"v": "v", "o": "o", "wi_0": "gate", "wi_1": "up"},
 }
 """Layers of transformers' classes, and what they are called here."""
 
@@ -299,7 +301,7 @@ def test_a_step_of_transformers_classes_with_peft(
         pytest.skip("is refused")
     adapter = {"r": 3, "targets": [*TARGETS[name]], "dropout": 0.1 * (batch - 1)}
     run: dict[str, Any] = {"attention": attention, "dtype": dtype, "dropout": 0.1 * (2 - batch), kind: adapter}
-    more = {"source_seq": SOURCE} if name == "bart" else {}
+    more = {"source_seq": SOURCE} if name in ("bart", "t5", "mt5") else {}
     more |= {"recompute": True} if recompute else {}
     try:
         real = fake_cuda.ask("live_bytes", CONFIGS[name], batch, 7, **run, **more) if device == "fake-cuda" else (

@@ -27,7 +27,8 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, source: Tenso
     heads, mask = core.heads, given.masks[spec.window] if source is x else None
     core, caches = unmasked(t, core, mask), core.cache is not None and not t.workload.keeps
     if given.bias is not None:
-        core = core._replace(masked=1, learned=source is x or t.workload.recompute is not None, why="")
+        learned = not t.workload.freezes if source is x else t.workload.recompute is not None
+        core = core._replace(masked=1, learned=learned, why="")
     if caches:  # a kernel that masks by itself has keys of its queries alone
         n = core.span.queries
         keys = n if core.span.masks and mask is None else cache.seen(t, n, spec.window)
@@ -106,13 +107,13 @@ def _projected(
     late = sizes if whole else sizes[1:] if t.code.views_last and turned else ()
 
     def in_front(name: Part, y: Tensor, count: Number) -> Tensor:
-        axes = (y.shape[1], count) if name != "k" or turned else y.shape[:2]
-        backward = several(t, *axes) and (copied or (name != "v" and turned))
-        return ops.view(t, name, y, copied=True) if backward else y
+        backward = several(t, y.shape[1], count) and (copied or (name != "v" and turned))
+        return ops.view(t, name, y, copied=True) if backward and (name != "k" or turned) else y
 
     for name, count, width in sizes:
         of = x if name == "q" else source
-        y = ops.linear(t, name, of, count * width, bias=getattr(spec.bias, name), part=name)
+        by_column = name == "k" and copied and not turned and several(t, *of.shape[:2])
+        y = ops.linear(t, name, of, count * width, bias=getattr(spec.bias, name), part=name, copied=by_column)
         if t.code.copies_heads and name == "q":
             y = ops.scaled(t, name, y)
         if (name, count, width) not in late:

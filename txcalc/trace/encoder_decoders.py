@@ -133,6 +133,8 @@ def _zeros(t: Trace, heads: Number, queries: Number, keys: Number) -> Tensor:
     y = t.tensor(heads, queries, keys, label="zeros", scores=True, grad=again)
     t.leaves = (*t.leaves, *((y,) if again else ()))
     gradient = Gradient(t.path("zeros"), y.shape, how="same")
+    if again and t.frozen is not None:
+        t.frozen.leaves.add(t.path("zeros"))
     return t.op("zeros", "elementwise", writes=(y,), backward=((gradient,),) if again else ())
 
 

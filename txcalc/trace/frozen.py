@@ -34,6 +34,7 @@ class Frozen:
         self.held = packing is not None and packing.method in HELD
         self.linears: dict[str, set[str]] = {}  # names of linear layers, and the targets that mean them
         self.weights: set[str] = set()  # paths of weights that are not trained
+        self.leaves: set[str] = set()  # paths of what a run makes to be given a gradient
         self._needs: dict[int, bool] = {}
 
     def adapter(self, scope: str, name: str, kind: Name) -> Adapter | None:
@@ -53,7 +54,7 @@ class Frozen:
     def trains(self, weight: str, kind: Name) -> bool:
         """Whether the weight at this path is trained, of an operation of this kind."""
         if self._adapter is not None:
-            return kind in ("adapter", "cast")  # what is cast so is trained
+            return kind in ("adapter", "cast") or weight in self.leaves  # what is cast so is trained
         return weight not in self.weights and not any(_starts(weight, each) for each in self._parts)
 
     def wanted(self, op: Op, *, apart: bool) -> Op:
@@ -113,8 +114,7 @@ def check(t: Trace) -> None:
     given = next(name for name in ("lora", "dora", "freeze") if getattr(w, name) is not None)
     unbuilt = {
         "a recurrent layer": any(op.layer in ("cell", "recurrent") for op in t.ops),
-        f"the code of {w.implementation}": w.implementation != "torch" and (
-            w.adapter is None or t.code.targets == "after source"),
+        f"the code of {w.implementation}": w.implementation != "torch" and w.adapter is None,
         "recomputation of such layers": w.adapter is not None and w.implementation == "torch" and (
             w.recompute in ("full", "selective") and _differs(t.model)),
         "recomputation by a policy": w.recompute == "ops",

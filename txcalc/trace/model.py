@@ -117,7 +117,7 @@ def _encoder_decoder(t: Trace, spec: Model, encoder: Encoder) -> Tensor:
         with t.scope("decoder"):
             return _stack(t, spec, spec, _received(t, t.workload.seq, spec.d_model, first), cached=True, memory=memory)
     shared = t.layout.pp == 1 and encoder.input.kind == "tokens" and spec.source_vocab is None
-    made = t.hold(encoder_decoders.target_ids(t)) if asked == "after source" else made
+    made = t.hold(encoder_decoders.target_ids(t), until) if asked == "after source" else made
     target, ids = _input(t, spec, spec, t.workload.seq, spec.vocab, tied=shared, ids=made)
     if spec.unused_table:
         ops.parameter(t, "unused_table", spec.vocab, embedding_width(spec), kind="embedding")
