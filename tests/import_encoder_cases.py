@@ -125,6 +125,9 @@ CASES: dict[str, Values] = {
     "mobilebert": BERT | {
         "embedding_size": [7, 9], "intra_bottleneck_size": [8], "normalization_type": ["no_norm", "layer_norm"],
         "num_feedforward_networks": [1, 2, 4], "tie_word_embeddings": [True, False]},
+    "xlnet": {"vocab_size": [101, 131], "d_model": [12, 20], "n_layer": [1, 2, 3], "n_head": [1, 2, 4],
+              "d_inner": [17, 29], "ff_activation": ACTIVATIONS, "num_labels": LABELS,
+              "summary_use_proj": [True, False], "tie_word_embeddings": [True, False]},
     "ibert": BERT | {"pad_token_id": [0, 1], "hidden_act": ["gelu"], "tie_word_embeddings": [True, False]},
     "rembert": BERT | {"is_decoder": [True, False], "input_embedding_size": [7, 12], "output_embedding_size": [9, 20]},
     "xlm": XLM, "flaubert": XLM | {"pre_norm": [True, False]},
@@ -148,6 +151,10 @@ CASES: dict[str, Values] = {
         "classifier_pooling": ["cls", "mean"], "hidden_activation": ACTIVATIONS, "num_labels": LABELS,
         "pad_token_id": [0],
     },
+    "longt5": T5 | {"encoder_attention_type": ["local", "transient-global"], "local_radius": [2, 4],
+                    "global_block_size": [3, 4], "tie_word_embeddings": [True]},
+    "pegasus_x": BART | {"block_size": [2, 4], "num_global_tokens": [3, 5], "stagger_local_blocks": [True, False],
+                         "encoder_layers": [1, 3]},
     "t5": T5, "mt5": T5, "umt5": T5,
     "bart": BART, "mbart": BART, "blenderbot": BART, "pegasus": BART,
     "switch_transformers": {k: v for k, v in T5.items() if k not in ("feed_forward_proj", "num_labels")} | {

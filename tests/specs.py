@@ -120,7 +120,9 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
         own |= {"span_convolution": draw(st.sampled_from((1, 3))), "output_gate": False, "gate_over": "channel",
                 "gate_activation": "sigmoid", "gate_bias": "q"}  # said, lest an encoder have its decoder's
     if whole_keys and own["similarity"] == "softmax" and draw(flags):
-        own["blocks"] = {"length": draw(st.sampled_from((2, 3, 5)))}
+        own["blocks"] = draw(st.sampled_from((
+            {"length": 2}, {"length": 3}, {"length": 5}, {"length": 3, "reach": "three"},
+            {"length": 5, "reach": "three", "summaries": 4}, {"length": 4, "reach": "own", "staggered": True})))
     if d % 2 == 0 and block["attention"]["head_dim"] % 2 == 0 and not whole and draw(flags):
         block["attention"]["column_groups"] |= draw(st.sampled_from(({"q": 2}, {"k": 2})))
     block["adapter"] = None
@@ -185,6 +187,7 @@ def stacks(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool = False) -> 
         {"kind": "relative", "buckets": 8, "per_layer": True},
         {"kind": "transformer-xl", "per_layer": True, "cached": "keys"},
         {"kind": "transformer-xl", "per_layer": False, "cached": "inputs"},
+        {"kind": "transformer-xl", "per_layer": True, "of_sequences": True, "segments": True},
     )))
     own = blocks(rotary=position["kind"] == "rope", crossing=crossing, d=d, causal=causal,
                  bare=position["kind"] not in ("relative", "transformer-xl") and "size" not in position)

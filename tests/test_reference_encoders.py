@@ -26,6 +26,7 @@ from test_reference_transformers import (  # noqa: E402
 )
 
 from txcalc.check.reference.transformer import build  # noqa: E402
+from txcalc.check.validate import CASES, flops_rows, kept, parameters  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -489,3 +490,16 @@ def test_esm_keeps_a_regression_beside_its_forward_pass() -> None:
                  pooler=True, contact_head=True, head={"kind": "none"})
     tokens = torch.randint(1, VOCAB, (2, 23))
     check(model, weights, lambda: theirs(tokens).last_hidden_state, tokens, eager=True, result="hidden")
+
+
+@pytest.mark.parametrize("blocks", [
+    {"length": 3, "reach": "three", "summaries": 4},
+    {"length": 4, "reach": "own", "staggered": True, "global_tokens": 3},
+])
+def test_blocks_cost_what_is_counted(blocks: dict[str, Any]) -> None:
+    """LongT5's sums of blocks beside three of them; PEGASUS-X's global tokens beside each block's own."""
+    position = {"kind": "relative", "buckets": 6} if blocks["reach"] == "three" else {"kind": "none"}
+    model = spec(architecture="encoder-only", d_model=14, position=position, head={"kind": "none"},
+                 attention={"heads": 2, "head_dim": 5, "blocks": blocks})
+    rows = [parameters(model), kept(model, CASES[0], "cpu", ""), *flops_rows(model, eager=True, how="", device="cpu")]
+    assert [row.differences for row in rows if row.verdict != "equal"] == []

@@ -38,8 +38,8 @@ REPEATED: dict[str, Callable[[Any], int]] = {
     "falcon": lambda c: c.num_attention_heads // c.num_kv_heads if c.new_decoder_architecture else 1,
 }
 """How often a class repeats keys and values before it caches them, which engines do not."""
-READS_ROUTES = ("jetmoe",)
-"""Types that read how many rows each expert gets, which there are none of on meta."""
+READS_ROUTES = ("jetmoe", "xlnet")
+"""Types that do not run on meta: they read how many rows each expert gets, or make tensors on a device they name."""
 SKELETONS = ("llama", "qwen3", "qwen2", "olmo2", "gemma", "phi3", "mixtral", "qwen3_moe", "deepseek_v3", "bert", "vit")
 """Families whose forward pass others have, too, so that a row that says no more would do for them."""
 

@@ -44,6 +44,9 @@ MODELS: Final[Rows] = (
     ("a tower of sounds", lambda spec: spec.tower is not None and spec.tower.input.kind == "frames"),
     ("rows of neighbours side by side", lambda spec: spec.embedding_span > 1),
     ("rows of a head beside a table's", lambda spec: getattr(spec.head, "widened", False)),
+    ("distances of every sequence", lambda spec: getattr(spec.position, "of_sequences", False)),
+    ("vectors of segments or masked tokens", lambda spec: getattr(spec.position, "segments", False) or getattr(
+        spec.input, "mask_token", False)),
     ("entities that are not there", lambda spec: spec.entities is not None),
     ("residual streams", lambda spec: any(s is not None and s.streams is not None for s in (
         spec, spec.encoder, spec.tower))),

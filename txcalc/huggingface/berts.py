@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from txcalc.huggingface.build import Data, labels, rope
+from txcalc.huggingface.build import ACTIVATIONS, Data, labels, rope
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import CONTEXT
 from txcalc.huggingface.encoder import (
@@ -48,6 +48,7 @@ from txcalc.huggingface.rows import (
     activation,
     choice,
     flag,
+    optional,
     passed_over,
     plain,
     read,
@@ -78,9 +79,13 @@ def _albert_layers(c: Config) -> int:
     return c.size("num_hidden_layers") * (1 if _shared_layers(c) is None else c.size("inner_group_num"))
 
 
-def _electra_choice(c: Config) -> Part:
-    passed_over(c, "", {"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"})
-    return classifier(1, transform=dense("gelu"))
+def _summary(place: str, act: str | None, classes: Value = 1, *, projects: bool = True) -> Reader:
+    """A linear layer on one position, and a dense one before it where the file asks for that."""
+    def head(c: Config) -> Part:
+        passed_over(c, "", {"summary_type": place})
+        own = c.choice("summary_activation", ACTIVATIONS | {None: None}, default=act)
+        return classifier(classes, transform=dense(own) if c.flag("summary_use_proj", default=projects) else None)
+    return head
 
 
 def _narrow(c: Config) -> int | None:
@@ -95,11 +100,6 @@ def _spans(c: Config) -> Data:
         raise c.error("hidden_size", f"must be twice the columns of {heads} heads, got {width}")
     return {"heads": heads, "head_dim": width // heads // 2, "bias": True,
             "span_convolution": c.size("conv_kernel_size")}
-
-
-def _last_of_convbert(c: Config) -> Part:
-    passed_over(c, "", {"summary_type": "last", "summary_use_proj": False, "summary_activation": None})
-    return classifier(1)
 
 
 def _esm_place(c: Config) -> tuple[int, Data]:
@@ -271,8 +271,8 @@ ROWS: Final[Rows] = {
     # ConvBERT, arXiv 2008.02496: half of an attention's columns come of convolutions whose kernels queries make.
     "convbert": encoder(
         encoder_classes("ConvBert"), _behind_dense(ACT) | {
-            "mlm": {"head": masked_lm("gelu")}, "choice": {"head": _last_of_convbert}}, token_types=TYPES,
-        embedding_dim=_narrow, ignore="head_ratio", attention=_spans, feed_forward={
+            "mlm": {"head": masked_lm("gelu")}, "choice": {"head": _summary("last", None, projects=False)}},
+        token_types=TYPES, embedding_dim=_narrow, ignore="head_ratio", attention=_spans, feed_forward={
             **plain(), "column_groups": {"up": size("num_groups"), "down": size("num_groups")}}),
     # MobileBERT, arXiv 2004.02984: a narrow layer within each, trigrams of tokens, norms that only scale and shift.
     "mobilebert": encoder(
@@ -316,6 +316,19 @@ ROWS: Final[Rows] = {
         ignore="tpu_short_seq_length", only={"use_tpu_fourier_optimizations": False}, attention=None,
         recurrent={"kind": "fourier"}, token_types=TYPES, embedding_dim=size("hidden_size")),
     # I-BERT, arXiv 2101.01321, which quantises what RoBERTa has where it is told so.
+    # XLNet (arXiv 1906.08237) without targets: every position sees all. Sequences have no longest one.
+    "xlnet": encoder(
+        {"XLNetModel": "none", "XLNetLMHeadModel": "lm", "XLNetForSequenceClassification": "sequence",
+         "XLNetForTokenClassification": "token", "XLNetForMultipleChoice": "choice",
+         "XLNetForQuestionAnsweringSimple": "token"},
+        BARE | {"lm": {"head": lm()}, "sequence": {"head": _summary("last", "tanh", labels)},
+                "choice": {"head": _summary("last", "tanh")}},
+        ignore="mem_len reuse_len use_mems_eval use_mems_train clamp_len same_length start_n_top end_n_top",
+        only={"attn_type": "bi", "bi_data": False},
+        d_model=size("d_model"), layers=size("n_layer"), context=512, embedding_norm=False, input={
+            "kind": "tokens", "mask_token": True}, attention={"heads": size("n_head"), "head_dim": optional("d_head")},
+        position={"kind": "transformer-xl", "of_sequences": True, "segments": True},
+        feed_forward=plain(d_ff=size("d_inner"), act="ff_activation")),
     "ibert": encoder(encoder_classes("IBert"), ROBERTA, token_types=TYPES, context=past_padding, position=TABLE,
                      only={"quant_mode": False, "hidden_act": "gelu"}, ignore="force_dequant"),
     # XLM-RoBERTa XL, arXiv 2105.00572.
@@ -342,7 +355,7 @@ ROWS: Final[Rows] = {
     # ELECTRA, arXiv 2003.10555: a discriminator without pooler, or a generator with a narrow output.
     "electra": bert(
         encoder_classes("Electra", ForPreTraining="pretraining", ForCausalLM="mlm"), _behind_dense("gelu") | {
-            "mlm": {"head": masked_lm("gelu")}, "choice": {"head": _electra_choice},
+            "mlm": {"head": masked_lm("gelu")}, "choice": {"head": _summary("first", "gelu")},
             "pretraining": {"head": classifier(1, "all", transform=dense(ACT))}}, embedding_dim=_narrow),
     # Megatron-LM's BERT, arXiv 1909.08053.
     "megatron-bert": bert(_pretrained("MegatronBert"), BERT, embedding_norm=False,

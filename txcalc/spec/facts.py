@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import Head, Input, PatchInput
     from txcalc.spec.layers import AnyAttention, Attention
     from txcalc.spec.model import Model, Stack, Sublayers
+    from txcalc.spec.projections import Blocks
 
 BIBLIOGRAPHY = ("aliases", "summary", "sources", "published")
 """The fields of a model that say nothing about its architecture."""
@@ -79,10 +80,22 @@ def merges(stack: Stack, before: Sublayers | None = None) -> int:
     return found
 
 
-def block_multiple(stack: Stack) -> int | None:
-    """Positions that a stack is padded to a multiple of, for attention in pairs of blocks; none: it is not."""
-    lengths = [own.blocks.length for own in attentions(stack) if own.kind == "standard" and own.blocks is not None]
-    return 2 * max(lengths) if lengths else None
+def block_multiple(stack: Stack, value: Callable[[Any], Any] = int) -> int | None:
+    """Positions that a stack is padded to a multiple of, for attention in blocks or pairs of them; none: it is not.
+
+    ``value``: of sizes that may be symbols.
+    """
+    found = [own.length * (1 + (own.reach == "chunks")) for own in _blocks(stack) if own.reach != "three"]
+    return max(found, key=value, default=None)
+
+
+def global_tokens(stack: Stack) -> int:
+    """Learned vectors that stand before a stack's positions, the same in every layer."""
+    return next((own.global_tokens for own in _blocks(stack)), 0)
+
+
+def _blocks(stack: Stack) -> list[Blocks]:
+    return [own.blocks for own in attentions(stack) if own.kind == "standard" and own.blocks is not None]
 
 
 def patches(image: PatchInput) -> int:

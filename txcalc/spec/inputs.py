@@ -15,6 +15,7 @@ class TokenInput(Spec):
     """Token ids, looked up in the model's table."""
 
     kind: Literal["tokens"] = "tokens"
+    mask_token: Annotated[Flag, "a learned vector for tokens to be predicted, unused otherwise (XLNet)"] = False
 
 
 class PatchInput(Spec):
@@ -192,6 +193,8 @@ class TransformerXLPosition(Spec):
         "what a layer keeps of earlier positions: keys and values, or its inputs, projected again in every run (the "
         "paper's memory, section 3.2)",
     ] = "keys"
+    of_sequences: Annotated[Flag, "W R is made anew for every sequence, of one distance more (XLNet)"] = False
+    segments: Annotated[Flag, "each layer keeps a query bias and two vectors for segments, which are not given"] = False
 
 
 Position = Annotated[

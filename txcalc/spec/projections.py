@@ -48,12 +48,25 @@ class LanguageAdapter(Spec):
 
 
 class Blocks(Spec):
-    """Attention to so many positions on either side, in overlapping chunks of two blocks (arXiv 2004.05150, app. A).
+    """Attention block by block: each position sees its own block, and those on either side as far as it is long.
 
-    The stack is padded to whole pairs of blocks; nothing sees the whole sequence (no global tokens).
+    ``chunks``: of two blocks that overlap (Longformer, arXiv 2004.05150, app. A); ``three``: each block meets three
+    (LongT5, arXiv 2112.07916); ``own``: itself alone (PEGASUS-X, arXiv 2208.04347). A stack is padded to whole pairs of
+    ``chunks``, or to whole blocks of its ``own``; ``three`` pad keys alone.
     """
 
     length: Annotated[Size, "positions of a block, which are seen to either side"]
+    reach: Literal["chunks", "three", "own"] = "chunks"
+    summaries: Annotated[Size | None, "positions whose normed sum is a key for all (LongT5's transient globals)"] = None
+    global_tokens: Annotated[Count, "learned vectors that see all and are seen by all, with a norm of their own"] = 0
+    staggered: Annotated[Flag, "blocks begin half a block before the first position"] = False
+
+    def _check(self) -> None:
+        for name, reach in (("summaries", "three"), ("global_tokens", "own"), ("staggered", "own")):
+            if getattr(self, name) and self.reach != reach:
+                raise FieldError((name,), f"needs reach: {reach}")
+        if self.staggered and self.length % 2:
+            raise FieldError(("length",), f"{self.length} is odd: there is no half of a block")
 
 
 class Bottleneck(Spec):

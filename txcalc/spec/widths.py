@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from txcalc.spec.errors import FieldError, Loc
 from txcalc.spec.facts import (
     embedding_width,
+    global_tokens,
     is_causal,
     located_blocks,
     merges,
@@ -180,8 +181,14 @@ def _stands_beside(stack: Stack, block: Sublayers, path: Loc, *, causal: bool) -
     if attention.value_convolution is not None and causal:
         raise FieldError((*path, "attention", "value_convolution"), "it sees what comes after: only an encoder can "
                          "have one")
+    tokens = attention.blocks.global_tokens if attention.blocks is not None else 0
+    if tokens != global_tokens(stack) or (tokens and block.norm.placement != "pre"):
+        raise FieldError((*path, "attention", "blocks", "global_tokens"), "must be as many in every layer, whose norm "
+                         "before attention is pre")
     for name in ("similarity", "blocks"):
         scored = stack.position.kind in ("alibi", "relative", "disentangled", "transformer-xl")
+        if attention.blocks is not None and attention.blocks.reach == "three" and stack.groups is None:
+            scored = scored and (stack.position.kind != "relative" or stack.position.per_layer)
         if getattr(attention, name) != attention.default(name) and (causal or scored):
             raise FieldError((*path, "attention", name), "only in an encoder whose positions are not in its scores")
     spans = attention.span_convolution is not None

@@ -86,7 +86,11 @@ def self_attention(
             cache = _cache(spec, position, span, past + n, x)
         if cached and keeps_inputs(position):
             source = x.view(x.shape[0], span.keys, x.shape[-1])
+        if spec.blocks is not None:
+            x, source = neighbours.surrounded(t, spec.blocks, x)
         y = _heads(t, spec, around, x, source, span, cache, values)
+        if spec.blocks is not None and spec.blocks.staggered:
+            y = parts.positions(t, "unstaggered", y, n)
         return y if spec.image_window is None else y.view(*shape)
 
 
@@ -240,7 +244,7 @@ def _heads(
         if position is not None and position.kind == "relative" and position.per_layer:
             given = relative_bias(t, position, spec.heads, span.queries, span.keys, causal=around.causal,
                                   fixed=around.fixed)
-        if position is not None and position.kind == "relative" and given is not None:
+        if position is not None and position.kind == "relative" and given is not None and spec.blocks is None:
             core = core._replace(bias=t.hold(parts.narrow(t, "bias", given, span.keys)))
         if position is not None and position.kind == "disentangled" and given is not None:
             q, k = t.hold(ops.copy(t, "q_copy", q)), t.hold(ops.copy(t, "k_copy", k))
@@ -250,7 +254,8 @@ def _heads(
             q, *made = distance_scores(t, spec, position, q, given, d, span)
             core = core._replace(bias=made[-1], holds=tuple(made))
         if spec.blocks is not None:
-            y = neighbours.overlapping(t, spec.blocks, q, k, v, core)
+            way = neighbours.overlapping if spec.blocks.reach == "chunks" else neighbours.blockwise
+            y = way(t, spec.blocks, q, k, v, core)
         elif spec.similarity == "collisions":
             y = variants.collisions(t, q, k, v, core)
         elif spec.differential:

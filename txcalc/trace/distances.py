@@ -12,6 +12,7 @@ from txcalc.trace.tensors import Number, Role, Tensor
 if TYPE_CHECKING:
     from txcalc.spec.inputs import Position, RelativePosition, TransformerXLPosition
     from txcalc.spec.layers import Attention
+    from txcalc.spec.projections import Blocks
     from txcalc.trace.cores import Span
 
 
@@ -28,12 +29,19 @@ def query_biases(t: Trace, heads: Number, head_dim: Number) -> Tensor:
 
 def relative_bias(
     t: Trace, spec: RelativePosition, heads: Number, queries: Number, keys: Number, *, causal: bool, fixed: bool,
+    blocks: Blocks | None = None,
 ) -> Tensor:
     """T5's bias (heads, queries, keys): a table looked up by the bucketed distance of every (query, key) pair.
 
-    ``fixed``: distances are those of an image, whose index is a buffer.
+    ``fixed``: distances are those of an image, whose index is a buffer. ``blocks``: those of one block to three, and
+    from a second table those of blocks' sums.
     """
     name = "relative_bias"
+    if blocks is not None:
+        if blocks.summaries is not None:
+            away = t.tensor(queries, queries // blocks.summaries, role=Role.INDEX, label="blocks away", grad=False)
+            ops.embedding(t, f"{name}.sums", away, spec.buckets, heads)
+        queries, keys = blocks.length, 3 * blocks.length
     with t.frame():
         role = Role.PARAMETER if fixed else Role.INDEX
         index = t.tensor(queries, keys, role=role, label="distance buckets", grad=False)
@@ -77,7 +85,14 @@ def distance_scores(
     """
     b, n, width = q.shape
     biases = query_biases(t, spec.heads, spec.head_dim) if biases is None else biases
-    sinusoids = t.tensor(span.distances, d, role=Role.PARAMETER, label="sinusoids", grad=False)
+    if position.segments:
+        ops.parameter(t, "segments", 3, spec.heads, spec.head_dim)
+    rows = span.distances + position.of_sequences
+    shape, copied = ((b, rows), several(t, b)) if position.of_sequences else ((rows,), False)
+    role = Role.ACTIVATION if copied else Role.PARAMETER
+    sinusoids = t.tensor(*shape, d, role=role, label="sinusoids", grad=False)
+    if copied:
+        t.op("position", "elementwise", writes=(sinusoids,))
     projected = t.hold(ops.linear(t, "position", sinusoids, width))
     heads = q.view(b, n, spec.heads, spec.head_dim)
     to_keys, to_distances = (
@@ -86,8 +101,8 @@ def distance_scores(
         for label in ("q + u", "q + v"))
     # Unmasked products by distance are those of pairs: each query meets each of its keys at one distance.
     kept = b * spec.head_dim * span.pairs
-    product = Product(spec.heads, b * n, span.distances, spec.head_dim, kept)
-    found = t.tensor(b, spec.heads, n, span.distances, label="scores by distance", scores=True)
+    product = Product(spec.heads, b * n, rows, spec.head_dim, kept)
+    found = t.tensor(b, spec.heads, n, rows, label="scores by distance", scores=True)
     left, right = ops.casts(t, "core.by_distance", "matmul", to_distances, projected)
     ops.matmul(t, "core.by_distance", left, right, product, found, kind="by_distance", reach=span.reach)
     if several(t, b, spec.heads):

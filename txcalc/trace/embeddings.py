@@ -93,6 +93,8 @@ def embed(
         return _typed(t, spec, x, types)
     b, n, width = x.shape
     reads_tokens = stack.input.kind == "tokens"
+    if stack.input.kind == "tokens" and stack.input.mask_token:
+        ops.parameter(t, "mask_token", 1, width)
     if reads_tokens and spec.embedding_scale and not t.code.scales_table:
         x = ops.scaled(t, "embedding_scale", x)
     project = reads_tokens and spec.embedding_dim is not None

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-from txcalc.spec.facts import block_multiple, embedding_width, first_attention, is_causal, shares_keys, width
+from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys, width
 from txcalc.trace import beside, embeddings, encoder_decoders, low_rank, neighbours, norms, ops, packed, split, tables
 from txcalc.trace.attention import Around, cross_attention, self_attention, unread_attention
 from txcalc.trace.bottleneck import layer as layer_within
@@ -242,7 +242,7 @@ def _stack(
                 x = embeddings.embed(t, spec, stack, x, prefix, positions, types)
             if not t.code.holds_inputs:
                 t.hold(x)
-            x = neighbours.padded(t, x, block_multiple(stack))
+            x = neighbours.padded(t, stack, x)
             around = around._replace(table=_table(t, stack, around, x))
         if positions is not None:
             x, made = tables.tables(t, stack, x, positions, tables.rotated(stack), cached=cached)
@@ -280,7 +280,7 @@ def _stack(
                            shared=each.shared, each=sum(block.repeat for block in each.blocks))
             for held in (each for pair in (around.shared or {}).values() for each in pair):
                 t.hold(held)
-        x = neighbours.cut(t, x, n) if block_multiple(stack) else x
+        x = neighbours.cut(t, stack, x, n)
         x = x if stack.streams is None else mixed(t, "final_streams", x, adds=False)[0]
         x = norms.norm(t, "final_norm", x, stack.norm) if stack.final_norm else x
         return ops.dropout(t, "final_dropout", x) if t.code.drops_last else x
@@ -299,10 +299,10 @@ def _table(t: Trace, stack: Stack, around: Around, x: Tensor) -> Tensor | None:
     """What a stack's layers share of its positions: a bias by distance, biases of queries, relative embeddings."""
     (_, n, d), position = x.shape, stack.position
     if position.kind == "relative" and not position.per_layer:
-        n = n * t.layout.by_position
+        n, first = n * t.layout.by_position, first_attention(stack)
         keys = n + (t.workload.past if around.cached else 0)
-        return t.hold(relative_bias(t, position, first_attention(stack).heads, n, keys, causal=around.causal,
-                                    fixed=around.fixed))
+        return t.hold(relative_bias(t, position, first.heads, n, keys, causal=around.causal, fixed=around.fixed,
+                                    blocks=getattr(first, "blocks", None)))
     if position.kind == "transformer-xl" and not position.per_layer:
         first = first_attention(stack)
         assert first.kind == "standard"
@@ -376,7 +376,7 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
     attends, local = name != "feed_forward", t.code.holds_sublayers == "sublayer"
     with t.frame(x, *(tables.rebound(t) if local and attends else ()), name="sublayer"):
         read, weights = (x, None) if stack.streams is None else mixed(t, f"{name}_streams", x, adds=True)
-        h = norms.before(t, name, read, block.norm) if place in ("pre", "sandwich") else read
+        h = norms.before(t, name, read, block) if place in ("pre", "sandwich") else read
         if t.code.holds_sublayers == "layer" or (local and attends):
             t.hold(h)
         y = _scaled(t, stack, name, _sublayer(t, name, block, around, h, read))

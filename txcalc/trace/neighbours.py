@@ -4,27 +4,80 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import ops, parts
+from txcalc.spec.facts import block_multiple, global_tokens
+from txcalc.trace import norms, ops, parts
 from txcalc.trace.cores import Core
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, several, visible_pairs
 from txcalc.trace.tensors import Number, Tensor
 
 if TYPE_CHECKING:
+    from txcalc.spec.model import Stack
     from txcalc.spec.projections import Blocks
 
 
-def padded(t: Trace, x: Tensor, multiple: Number | None) -> Tensor:
-    """(b, n, d) with as many positions as make whole blocks."""
-    b, n, d = x.shape
-    if multiple is None or t.size(n) == t.size(whole := -(-n // multiple) * multiple):
+def padded(t: Trace, stack: Stack, x: Tensor) -> Tensor:
+    """(b, n, d) with as many positions as make whole blocks, behind the stack's global tokens."""
+    (b, n, d), multiple, first = x.shape, block_multiple(stack, t.size), global_tokens(stack)
+    if multiple is not None and t.size(n) != t.size(whole := -(-n // multiple) * multiple):
+        x = parts.remade(t, "padding", x, b, whole, d, label=x.label)
+    if not first:
         return x
-    return parts.remade(t, "padding", x, b, whole, d, label=x.label)
+    tokens = ops.learned(t, "global_tokens", (first, d), b, first, d, how="new" if several(t, b) else "same")
+    return parts.join_positions(t, "join", (tokens, x), b, x.label)
 
 
-def cut(t: Trace, x: Tensor, n: Number) -> Tensor:
+def cut(t: Trace, stack: Stack, x: Tensor, n: Number) -> Tensor:
     """Without those again."""
-    return parts.positions(t, "unpadded", x, n)
+    return parts.positions(t, "unpadded", x, n) if block_multiple(stack, t.size) else x
+
+
+def surrounded(t: Trace, spec: Blocks, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What queries are made of, and what keys and values: with sums of positions, or padded by half a block."""
+    b, n, d = x.shape
+    if spec.summaries is not None:
+        with t.scope("summaries"):
+            sums = n // spec.summaries
+            owners = t.tensor(sums, n, label="blocks, one-hot", grad=False)
+            t.op("owners", "elementwise", writes=(owners,))
+            made = t.op("sum", "core", products=(Product(b, sums, d, n, backward=1),), saves=(owners,),
+                        reads=(owners, x), backward=((ops.to(x),),),
+                        writes=(t.tensor(b, sums, d, label="sums of blocks"),))
+            return x, parts.join_positions(t, "join", (x, norms.norm(t, "norm", made, norms.RMS)), b, "keys of blocks")
+    if spec.staggered:
+        x = parts.remade(t, "staggering", x, b, n + spec.length, d, label=x.label)
+    return x, x
+
+
+def blockwise(t: Trace, spec: Blocks, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
+    """Contexts of blocks of queries with the keys of their own block, or of three, and with those that all see.
+
+    Global tokens stand before the others, and meet all keys.
+    """
+    (b, m, _), heads, w, wide = q.shape, core.heads.queries, spec.length, core.heads.dim
+    n, seen = m - spec.global_tokens, k.shape[1] - m + spec.global_tokens
+    number, local = -(-n // w), 3 * w if spec.reach == "three" else w
+    reach = {"window": 2 * w - 2} if spec.reach == "three" else {"chunk": w}
+    kept, keys = wide * (visible_pairs(n, 0, causal=False, **reach) + n * seen), local + seen
+    with t.scope("core"):
+        q_blocks = parts.remade(t, "q_blocks", q, b * number, w, heads * wide, label="queries of blocks")
+        k_blocks, v_blocks = (parts.remade(t, f"{name}_blocks", x, b * number, keys, heads * wide, label=x.label)
+                              for name, x in (("k", k), ("v", v)))
+        met = ops.matmul(t, "scores", q_blocks, k_blocks, Product(b * heads, number * w, keys, wide, kept),
+                         t.tensor(b * number, heads, w, keys, label="scores", scores=True))
+        weights = ops.dropout(t, "dropout", ops.softmax(t, "softmax", ops.shifted(t, "mask", met, buffer=True)))
+        y = ops.matmul(t, "context", weights, v_blocks, Product(b * heads, number * w, wide, keys, kept),
+                       t.tensor(b, n, heads * wide, label="context"))
+        if not spec.global_tokens:
+            return y
+        g, total = spec.global_tokens, k.shape[1]
+        first = parts.remade(t, "global_q", q, b, g, heads * wide, label="queries of global tokens")
+        met = ops.matmul(t, "global_scores", first, k, Product(b * heads, g, total, wide),
+                         t.tensor(b, heads, g, total, label="scores of global tokens", scores=True))
+        weights = ops.dropout(t, "dropout", ops.softmax(t, "softmax", met))
+        first = ops.matmul(t, "global_context", weights, v, Product(b * heads, g, wide, total),
+                           t.tensor(b, g, heads * wide, label="context"))
+        return parts.join_positions(t, "join", (first, y), b, "contexts")
 
 
 def overlapping(t: Trace, spec: Blocks, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:

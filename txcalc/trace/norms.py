@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from txcalc.trace import curves, ops
+from txcalc.trace import curves, ops, parts
 from txcalc.trace.record import Trace
 from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
-    from txcalc.spec.layers import BlockNorm, HeadNorm, Norm
+    from txcalc.spec.layers import HeadNorm, Norm
+    from txcalc.spec.model import Sublayers
 
 
 class _NormKind(NamedTuple):
@@ -70,8 +71,14 @@ def of_heads(t: Trace, name: str, x: Tensor, spec: HeadNorm | None, dim: Number)
     return norm(t, f"{name}_norm", x.view(b, n, width // dim, dim), spec).view(b, n, width)
 
 
-def before(t: Trace, name: str, x: Tensor, spec: BlockNorm) -> Tensor:
-    """The norm of what the sublayer of this name reads, and its gate, where it has one."""
+def before(t: Trace, name: str, x: Tensor, block: Sublayers) -> Tensor:
+    """The norm of what the sublayer of this name reads, or two where it has global tokens, and its gate, if any."""
+    spec, blocks = block.norm, getattr(block.attention, "blocks", None) if name == "attention" else None
+    if blocks is not None and blocks.global_tokens:
+        (b, m, _), first = x.shape, blocks.global_tokens
+        both = (norm(t, f"{label}_norm", parts.positions(t, f"{label}_split", x, count), spec)
+                for label, count in (("global_attention", first), (name, m - first)))
+        return parts.join_positions(t, "attention_join", tuple(both), b, "normed")
     y = norm(t, f"{name}_norm", x, spec)
     if spec.gate_rank is None or (name == "feed_forward" and spec.gate_on == "attention"):
         return y

@@ -19,6 +19,7 @@ from txcalc.check.reference.attention import (
     SharedKeys,
 )
 from txcalc.check.reference.beside import Adapters
+from txcalc.check.reference.blockwise import BlockAttention, BlockBias
 from txcalc.check.reference.cache import LayerCache
 from txcalc.check.reference.cells import Recurrence
 from txcalc.check.reference.disentangled import DisentangledAttention
@@ -50,6 +51,7 @@ from txcalc.spec.inputs import (
 from txcalc.spec.layers import MLA, Attention, BlockNorm, MoE
 from txcalc.spec.layers import Dense as DenseSpec
 from txcalc.spec.model import Stack, Sublayers
+from txcalc.spec.projections import Blocks
 
 AnySelfAttention = SelfAttention | LatentAttention | DisentangledAttention | DistanceAttention
 
@@ -94,7 +96,8 @@ class PositionTables:
             distances = self._all_distances(d_model)
             return DistanceAttention(attention, position, d_model, self.options, mask=mask, distances=distances)
         own_bias = isinstance(position, RelativePosition) and position.per_layer
-        return SelfAttention(
+        blocks = attention.blocks is not None and attention.blocks.reach != "chunks"
+        return (BlockAttention if blocks else SelfAttention)(
             attention, d_model, self.options,
             mask=self._mask(attention.window, attention.chunk, alibi),
             plain_causal=self.causal and attention.window is None and attention.chunk is None and alibi is None,
@@ -102,14 +105,17 @@ class PositionTables:
             relative_bias=self.relative_bias(heads, attention.image_window) if own_bias else None, shared=self.shared,
         )
 
-    def relative_bias(self, heads: int, window: int | None = None) -> RelativeBias | PatchBias | None:
+    def relative_bias(
+        self, heads: int, window: int | None = None, blocks: Blocks | None = None
+    ) -> RelativeBias | PatchBias | None:
         """A table of biases by distance, if that is this stack's position; within a square ``window``, if any."""
         if not isinstance(self.position, RelativePosition):
             return None
         if self.image is not None:
             side = window or self.image.image // self.image.patch
             return PatchBias(self.position, heads, side, self.image.class_tokens)
-        return RelativeBias(self.position, heads, causal=self.causal)
+        return (RelativeBias(self.position, heads, causal=self.causal) if blocks is None
+                else BlockBias(self.position, heads, blocks))
 
     def _mask(self, window: int | None, chunk: int | None, alibi: int | None) -> AdditiveMask | None:
         if not self.causal and window is None and chunk is None and alibi is None:
@@ -131,10 +137,10 @@ class PositionTables:
 
     def _all_distances(self, d_model: int) -> Distances:
         if self._distances is None:
-            n = self.options.length
+            n, more = self.options.length, getattr(self.position, "of_sequences", False)
             rows = n if self.causal else 2 * n - 1
-            table = sinusoids(rows, d_model, first=n - rows).flip(0)
-            self._distances = Distances(table, n, causal=self.causal)
+            table = sinusoids(rows + more, d_model, first=n - rows).flip(0)
+            self._distances = Distances(table, n, causal=self.causal, more=more)
         return self._distances
 
 
@@ -190,6 +196,9 @@ class Block(nn.Module):
         self.contexts = contexts(options.recompute)
         widths = {"attention": (d_model, d_model), "recurrent": (d_model, width), "cross_attention": (width, width),
                   "feed_forward": (width, width)}
+        self.global_tokens = own.blocks.global_tokens if isinstance(own, Attention) and own.blocks else 0
+        if self.global_tokens:
+            self.global_attention_norm = Normalization(norm, d_model)
         for name, (before, after) in widths.items():
             if getattr(block, name) is not None and streams is not None:
                 self.add_module(f"{name}_streams", Streams(streams, before, adds=True))
@@ -305,6 +314,9 @@ class Block(nn.Module):
         return x * self.get_parameter(f"{name}_scale") if self.scaled else x
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
+        own, first = self._modules.get(f"global_{name}"), self.global_tokens
+        if own is not None:
+            return torch.cat((own(x[:, :first]), self.get_submodule(name)(x[:, first:])), 1)
         y: Tensor = self.get_submodule(name)(x)
         gate = self._modules.get(f"{name}_gate")
         return y if gate is None else gate(y)

@@ -18,15 +18,15 @@ class Distances(nn.Module):
 
     table: Tensor
 
-    def __init__(self, table: Tensor, length: int, *, causal: bool) -> None:
+    def __init__(self, table: Tensor, length: int, *, causal: bool, more: bool) -> None:
         super().__init__()
-        self.length, self.causal = length, causal
+        self.length, self.causal, self.more = length, causal, more
         self.register_buffer("table", table, persistent=False)
 
     def forward(self, keys: int) -> Tensor:
         """A view of the rows that a run with this many keys needs."""
         before = 0 if self.causal else keys - 1
-        return self.table[self.length - keys : self.length + before]
+        return self.table[self.length - keys : self.length + before + self.more]
 
 
 class DistanceCore(AttentionCore):
@@ -37,7 +37,8 @@ class DistanceCore(AttentionCore):
     ) -> Tensor:
         """Q (b, n, h, hd), K and V (b, kv, t, hd), projected distances (r, h, hd), u and v (2, h, hd)."""
         to_keys, to_distances = q + biases[0], q + biases[1]
-        by_distance = torch.einsum("bnhd,rhd->bhnr", to_distances, rows)
+        each = rows.dim() == 4  # for every sequence, and the first of them is farther than any key
+        by_distance = torch.einsum("bnhd,brhd->bhnr" if each else "bnhd,rhd->bhnr", to_distances, rows)[..., each:]
         bias = shifted(by_distance, k.shape[2]) * self.scale
         p = self.dropout if self.training else 0.0
         return self.eager_scores(to_keys.transpose(1, 2), k, v, mask, bias, p)
@@ -72,6 +73,7 @@ class DistanceAttention(Projections):
         self.position = nn.Linear(d_model, attention.heads * attention.head_dim, bias=False)
         own = query_bias(attention.heads, attention.head_dim) if position.per_layer else None
         self.register_parameter("query_bias", own)
+        self.segments = nn.Parameter(torch.zeros(3, attention.heads, attention.head_dim)) if position.segments else None
 
     def forward(self, x: Tensor, biases: Tensor | None, past: int, cache: LayerCache | None) -> Tensor:
         """(b, n, d) to (b, n, d); ``biases`` are u and v where they are the stack's, (2, h, hd)."""
@@ -85,7 +87,9 @@ class DistanceAttention(Projections):
         if cache is not None and not self.keeps_inputs:
             k, v = cache.attention.extend(k, v, self.reach)
         t = k.shape[2]
-        rows = self.position(self.distances(t)).unflatten(-1, (self.heads, -1))
+        found = self.distances(t)
+        found = self.position(found.expand(len(x), -1, -1) if self.distances.more else found)
+        rows = found.unflatten(-1, (self.heads, -1))
         mask = None if self.mask is None else self.mask(past, n, t)
         return self.finish(x, self.core(q, k, v, mask, rows, biases), q)
 

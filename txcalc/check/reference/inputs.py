@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from txcalc.spec.inputs import FrameInput, Input, PatchInput
+from txcalc.spec.inputs import FrameInput, Input, PatchInput, TokenInput
 
 
 class Reader(nn.Module):
@@ -27,6 +27,8 @@ class Reader(nn.Module):
                 self.patch_embedding = nn.Conv2d(own.channels, d_model, patch, stride=patch, bias=own.bias)
                 self.class_tokens = nn.Parameter(torch.randn(extra, d_model) * 0.02) if extra else None
                 self.mask_token = nn.Parameter(torch.zeros(1, d_model)) if own.mask_token else None
+            case TokenInput(mask_token=True):
+                self.mask_token = nn.Parameter(torch.zeros(1, d_model))
             case FrameInput(bins=bins):
                 self.frame_conv1, self.frame_activation1 = nn.Conv1d(bins, d_model, 3, padding=1), nn.GELU()
                 self.frame_conv2 = nn.Conv1d(d_model, d_model, 3, stride=2, padding=1)

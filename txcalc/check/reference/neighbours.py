@@ -16,7 +16,8 @@ def core_of(attention: Attention, scale: float, dropout: float) -> nn.Module | N
     """What computes an attention's contexts in place of a softmax over all keys, or None."""
     if attention.similarity == "collisions":
         return Collisions()
-    return None if attention.blocks is None else OverlappingBlocks(attention.blocks.length, scale, dropout)
+    blocks = attention.blocks
+    return OverlappingBlocks(blocks.length, scale, dropout) if blocks and blocks.reach == "chunks" else None
 
 
 class OverlappingBlocks(nn.Module):

@@ -78,7 +78,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     rnn.Convolution1D: {"kind", "width", "channels", "bias", "gated", "activation"},
     layers.GatedDelta: {"kind", "key_heads", "value_heads", "key_dim", "value_dim", "conv"},
     projections.Bottleneck: {"width", "shared", "feed_forwards"},
-    projections.Blocks: {"length"},
+    projections.Blocks: {"length", "reach", "summaries", "global_tokens", "staggered"},
     projections.Convolution: {"kernel", "activation"},
     layers.DenseBias: {"up", "gate", "down"},
     layers.Dense: {"kind", "d_ff", "activation", "gated", "bias", "inner_norm", "column_groups", "channel_mix"},
@@ -88,7 +88,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
         "output_bias",
         "expert_groups", "active_groups",  # they say which experts are chosen, not how many
     },
-    inputs.TokenInput: {"kind"},
+    inputs.TokenInput: {"kind", "mask_token"},
     inputs.PatchInput: {"kind", "image", "patch", "channels", "bias", "normed", "class_tokens", "registers",
                         "mask_token"},
     inputs.FrameInput: {"kind", "bins", "length"},
@@ -105,7 +105,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.DisentangledPosition: {
         "kind", "buckets", "scores", "shared_projections", "key_bias", "clipped", "norm", "absolute",
     },
-    inputs.TransformerXLPosition: {"kind", "per_layer", "cached"},
+    inputs.TransformerXLPosition: {"kind", "per_layer", "cached", "of_sequences", "segments"},
     inputs.HeadTransform: {"activation", "bias", "norm", "width", "hidden"},
     inputs.Maxout: {"width", "pieces", "bias"},
     inputs.LMHead: {"kind", "tied", "bias", "unused_bias", "softcap", "transform", "maxout", "pair_labels", "copies",

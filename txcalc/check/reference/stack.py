@@ -25,7 +25,7 @@ from txcalc.check.reference.layers import (
 )
 from txcalc.check.reference.mixes import Streams
 from txcalc.check.reference.per_layer import PerLayerInputs
-from txcalc.spec.facts import block_multiple, embedding_width, first_attention
+from txcalc.spec.facts import block_multiple, embedding_width, first_attention, global_tokens
 from txcalc.spec.inputs import (
     DisentangledPosition,
     LearnedPosition,
@@ -99,7 +99,11 @@ class StackModules(nn.Module):
         positions = PositionTables(stack, options, causal=causal, context=model.context)
         self.shared_keys = positions.shared
         one_bias = isinstance(stack.position, RelativePosition) and not stack.position.per_layer
-        self.relative_bias = positions.relative_bias(first_attention(stack).heads) if one_bias else None
+        first = first_attention(stack) if one_bias else None
+        self.relative_bias = None if first is None else positions.relative_bias(
+            first.heads, blocks=getattr(first, "blocks", None))
+        tokens = global_tokens(stack)
+        self.global_tokens = nn.Parameter(torch.randn(tokens, d_model) * 0.02) if tokens else None
         one_pair = isinstance(stack.position, TransformerXLPosition) and not stack.position.per_layer
         self.register_parameter("query_bias", _shared_query_bias(stack) if one_pair else None)
 
@@ -183,6 +187,8 @@ class StackModules(nn.Module):
         x = self._embed(embedded, types, past, prefix[0] if prefix else None)
         if self.multiple is not None:
             x = F.pad(x, (0, 0, 0, -n % self.multiple))
+        if self.global_tokens is not None:
+            x = torch.cat((self.global_tokens.expand(len(x), -1, -1), x), 1)
         bias = self.relative(past, n)
         inputs = None if self.per_layer_embedding is None else self.per_layer_embedding(ids, x)
         if self.plan.streams is not None:
@@ -203,7 +209,8 @@ class StackModules(nn.Module):
         if cache is not None:
             cache.length = past + n
         x = x if self.final_streams is None else self.final_streams(x)[0]
-        out: Tensor = self.final_norm(x if self.multiple is None else x[:, :n])
+        first = 0 if self.global_tokens is None else len(self.global_tokens)
+        out: Tensor = self.final_norm(x if self.multiple is None else x[:, first : first + n])
         return out
 
     def _in_segments(
