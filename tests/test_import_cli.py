@@ -188,7 +188,7 @@ def test_a_hundred_megabytes_are_refused_at_once(tmp_path: Path) -> None:
      ": model_type: 'mimo' is not known, nor is its class 'MiMoForCausalLM'"),
     ({"model_type": "new", "auto_map": {"AutoModel": "x.Y"}}, "its auto_map is code from the hub, which is never run"),
     ({"architectures": ["LlamaForJokes"]}, ": architectures: class 'LlamaForJokes' is not known for model_type llama"),
-    ({"architectures": "LlamaForCausalLM"}, ": architectures: must be a list of one class"),
+    ({"architectures": "LlamaForCausalLM"}, ": architectures: must be a list of classes"),
     ({"hidden_act": "sine"}, ": hidden_act: 'sine' is not known"),
 ])
 def test_bad_fields(tmp_path: Path, more: dict[str, Any], words: str) -> None:

@@ -207,8 +207,10 @@ class Config:
     def _restates(self, name: str, value: Any) -> bool:
         """Tell whether a field says once more what is said by others: of the text below, or of a head's width."""
         below = self.data.get("text_config")
-        if isinstance(below, Mapping) and below.get(name, REQUIRED) == value:
-            return True
+        if isinstance(below, Mapping):
+            usual = class_defaults().get(str(below.get("model_type")), {})
+            if below.get(name, usual.get(name, REQUIRED)) == value:
+                return True
         width, heads = (self._size(names) for names in (SIZES[0], SIZES[2]))
         if name == "head_dim":
             return type(value) is int and 0 < value * heads == width

@@ -40,24 +40,23 @@ def spec_from_config(
     family = FAMILIES[model_type]
     c = Config(data, model_type, source=source, remarks=Remarks(strict))
     with c.whole():
-        built = family.build(c, _head_kind(data, family, source))
+        built = family.build(c, family.classes[class_name := _class(data, family, source)])
         spec = {"name": name, "family": model_type, "modeling": model_type, **built}
         c.finish()
     spec |= _fused(model_type, spec)
     spec |= _packing(c, spec)
     if notes is not None:
-        notes += _notes(c, family, spec)
+        notes += _notes(c, class_name, spec)
     return spec
 
 
-def _notes(c: Config, family: Family, spec: Data) -> Iterator[str]:
+def _notes(c: Config, class_name: str, spec: Data) -> Iterator[str]:
     """What a reader should know: the choices that the file leaves open, and the fields that no class reads."""
     from txcalc.huggingface.inert import library_version
 
     named, passed, ties = c.data.get("architectures"), c.remarks.passed, c.remarks.ties
-    class_name = (named or [*family.classes])[0]
-    if not named:
-        yield f"architectures is missing: counted as {class_name}"
+    if not named or len(named) > 1:
+        yield f"architectures {'names several classes' if named else 'is missing'}: counted as {class_name}"
     if spec.get("head", {}).get("kind") == "lm" and ties and not any(ties):
         tied = "tied" if spec["head"]["tied"] else "untied"
         version = c.data.get("transformers_version") or library_version()
@@ -129,17 +128,19 @@ def _quantization(c: Config, spec: Data) -> Data:
     return {} if packed is None else {"quantization": packed}
 
 
-def _head_kind(data: Mapping[str, Any], family: Family, source: str) -> str:
+def _class(data: Mapping[str, Any], family: Family, source: str) -> str:
+    """The class that a file names, as the library spells it: the first that is known, where it names several."""
     classes = data.get("architectures") or [next(iter(family.classes))]
-    if not isinstance(classes, list) or len(classes) != 1 or not isinstance(classes[0], str):
-        raise SpecError(f"must be a list of one class, got {shown(classes)}", source=source, field="architectures")
-    known = {name.casefold(): kind for name, kind in family.classes.items()}  # PhiMoE is Phimoe in the library
-    if classes[0].casefold() not in known:
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise SpecError(f"must be a list of classes, got {shown(classes)}", source=source, field="architectures")
+    known = {name.casefold(): name for name in family.classes}  # PhiMoE is Phimoe in the library
+    found = next((known[name.casefold()] for name in classes if name.casefold() in known), None)
+    if found is None:
         hint = nearest(classes[0], family.classes)
         raise SpecError(f"class {classes[0]!r} is not known for model_type {data['model_type']}; "
                         f"known: {', '.join(family.classes)}" + (f"; did you mean {hint}?" if hint else ""),
                         source=source, field="architectures")
-    return known[classes[0].casefold()]
+    return found
 
 
 def decoder_classes(prefix: str) -> dict[str, str]:

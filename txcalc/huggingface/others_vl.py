@@ -34,6 +34,7 @@ def _fuyu(c: Config, kind: str) -> Data:
     if c.take("text_config", default=None) is None:
         flat = [name for name in c.data if name not in c.own and name not in IRRELEVANT]
         c.data["text_config"] = {name: c.data.pop(name) for name in flat}
+    c.ignore("partial_rotary_factor")  # beside a text of its own nothing reads it
     spec = text_stack(c, kind, "persimmon", tied=c.flag("tie_word_embeddings"))
     return {**spec, "tower": patches_alone(spec["d_model"], read(c, patches(class_tokens=0)), {"dense": False})}
 
