@@ -186,6 +186,8 @@ def test_what_would_be_a_wrong_number_is_refused_by_name(more: dict[str, Any], f
     ("fsmt", {"langs": ["en", "de"], "decoder": {"vocab_size": 7}, "num_beams": 5}),
     ("megatron-bert", {"tokenizer_type": "BertWordPieceLowerCase"}),
     ("rembert", {"embedding_dropout_prob": 0}),
+    ("roberta", {"name": "Roberta", "language": "english"}),
+    ("fuyu", {"hidden_size": 4096, "qk_layernorm": True, "partial_rotary_factor": 0.5}),
     ("switch_transformers", {"is_gated_act": False, "router_type": "tokens_masked", "num_selected_experts": 1}),
     ("xlm", {"max_vocab": -1, "same_enc_dec": True, "share_inout_emb": True, "id2lang": {"0": "en"}}),
     ("starcoder2", {"activation_function": "gelu"}),
@@ -218,3 +220,12 @@ def test_another_value_of_it_is_not(model_type: str, field: str, value: object) 
 def test_a_class_is_known_however_its_letters_are_cased(model_type: str) -> None:
     config = base(model_type)
     assert counted({**config, "architectures": [config["architectures"][0].upper()]}) == counted(config)
+
+
+@pytest.mark.parametrize(("model_type", "classes"), [
+    ("llama", ["LLaMaForX", "LlamaModel", "LlamaForCausalLM"]), ("t5", ["T5WithLMHeadModel"])])
+def test_the_first_class_that_is_known_counts_also_by_its_former_name(model_type: str, classes: list[str]) -> None:
+    config = base(model_type)
+    found = counted({**config, "architectures": classes})
+    assert found == counted({**config, "architectures": ["LlamaModel" if len(classes) > 1 else
+                                                         "T5ForConditionalGeneration"]})

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from txcalc.huggingface.build import Data, labels
-from txcalc.huggingface.config import Config, Remarks
+from txcalc.huggingface.config import FORMER_CLASSES, Config, Remarks
 from txcalc.huggingface.rows import Family
 from txcalc.spec.errors import SpecError, nearest, shown
 from txcalc.spec.invalid import InvalidSpec
@@ -134,7 +134,8 @@ def _class(data: Mapping[str, Any], family: Family, source: str) -> str:
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise SpecError(f"must be a list of classes, got {shown(classes)}", source=source, field="architectures")
     known = {name.casefold(): name for name in family.classes}  # PhiMoE is Phimoe in the library
-    found = next((known[name.casefold()] for name in classes if name.casefold() in known), None)
+    names = [FORMER_CLASSES.get(name.casefold(), name) for name in classes]
+    found = next((known[name.casefold()] for name in names if name.casefold() in known), None)
     if found is None:
         hint = nearest(classes[0], family.classes)
         raise SpecError(f"class {classes[0]!r} is not known for model_type {data['model_type']}; "

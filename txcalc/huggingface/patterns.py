@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Final
 
 from txcalc.huggingface.config import Config
@@ -33,12 +34,14 @@ class Matcher:
     field: str
     patterns: tuple[tuple[str, Callable[[str], bool]], ...] = ()
     only: tuple[str, ...] = ()
+    at_once: tuple[Callable[[str], object], ...] = ()  # all patterns together, where a list is long
 
     def leaves(self, *names: str) -> bool:
         """Whether the module of these names keeps its width."""
         if self.only:
             return not any(module.endswith(f".{name}") for name in self.only for module in names)
-        return any(matches(module) for _, matches in self.patterns for module in names)
+        checks = self.at_once or [matches for _, matches in self.patterns]
+        return any(check(module) for check in checks for module in names)
 
     def strange(self, q: Config, known: Sequence[str]) -> bool:
         """True where an expression matches no ``known`` module, and may be another tool's name for one: this is noted.
@@ -48,8 +51,9 @@ class Matcher:
         """
         if self.only and all(map(self.leaves, known)):
             raise q.error(self.field, "names no module of this model that txcalc knows")
+        names = frozenset(known)
         strange = [text for text, matches in self.patterns
-                   if not any(map(matches, known)) and not _NO_MATRIX.search(text)]
+                   if text not in names and not _NO_MATRIX.search(text) and not any(map(matches, known))]
         if strange:
             unknown = f"{shown(strange[0])} names no module of this model that txcalc knows"
             if q.remarks.strict:
@@ -60,7 +64,13 @@ class Matcher:
 
 def module_patterns(q: Config, field: str, default: Sequence[str] = ()) -> Matcher:
     """As transformers reads them: from the start of a name up to a dot, as an expression or not, or its end."""
-    return _listed(q, field, default, _module_pattern)
+    found = _listed(q, field, default, _module_pattern)
+    ends = tuple(text for text, _ in found.patterns)
+    try:
+        starts = re.compile("|".join(map(_at_a_dot, ends)))
+    except re.error:  # of names or flags that only one expression may have
+        return found
+    return replace(found, at_once=(lambda module: module.endswith(ends), starts.match)) if ends else found
 
 
 def exact_names(q: Config, field: str, default: Sequence[str] = ()) -> Matcher:
@@ -84,23 +94,31 @@ def _listed(
 
 
 def _module_pattern(q: Config, field: str, text: str) -> Callable[[str], bool]:
-    expression = _compiled(q, field, rf"(?:{text})(?:(?<=\.)|(?=\.|$))", text)
-    return lambda module: module.endswith(text) or expression.match(module) is not None
+    expression = _compiled(q, field, _at_a_dot(text), text)
+    return lambda module: module.endswith(text) or expression().match(module) is not None
+
+
+def _at_a_dot(text: str) -> str:
+    return rf"(?:{text})(?:(?<=\.)|(?=\.|$))"
 
 
 def _name(q: Config, field: str, text: str) -> Callable[[str], bool]:
     if not text.startswith("re:"):
         return lambda module: module == text
     expression = _compiled(q, field, text[3:], text[3:])
-    return lambda module: expression.match(module) is not None
+    return lambda module: expression().match(module) is not None
 
 
-def _compiled(q: Config, field: str, expression: str, text: str) -> re.Pattern[str]:
+def _compiled(q: Config, field: str, expression: str, text: str) -> Callable[[], re.Pattern[str]]:
+    """The expression, which is only made once it is asked for where nothing can be wrong with it: lists are long."""
     if len(text) > 200 or _SLOW.search(text) or len(re.findall(r"[*+{?]", text)) > _QUANTIFIERS:
         raise q.error(field, f"the expression {shown(text)} is not read: it could take too long")
     if re.search(r"experts\.\d", text):
         raise q.error(field, f"{shown(text)}: single experts that are left alone are not understood")
+    made = cache(lambda: re.compile(expression))
     try:
-        return re.compile(expression)
+        if not re.fullmatch(r"[\w.]+", text):
+            made()
     except re.error as error:
         raise q.error(field, f"{shown(text)} is not a regular expression: {error.msg}") from None
+    return made
