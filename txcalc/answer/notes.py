@@ -112,4 +112,4 @@ def transformers_keep(spec: Model, t: Trace) -> Iterator[str]:
     }
     known = [what for what, holds in more.items() if holds]
     if known:
-        yield f"kept activations are plain PyTorch's; transformers' own code keeps more: {', '.join(known)}"
+        yield f"kept activations are plain PyTorch's; transformers' own code keeps more: {'; '.join(known)}"

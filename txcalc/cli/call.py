@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from txcalc.cli import write
 from txcalc.cli.options import CommonOptions, OutputOptions, PlotOptions, Run
-from txcalc.show.writers import FORMATS, SUFFIXES, Format
+from txcalc.show.writers import FORMATS, SUFFIXES
 from txcalc.spec.errors import MissingPackage, SpecError, not_one_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Call(NamedTuple):
     common: CommonOptions
     output: OutputOptions = OutputOptions()
     plot: str | None = None
-    form: Format = "table"
+    form: str = "table"
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -97,7 +97,7 @@ class Call(NamedTuple):
         """
         from txcalc.show import writers
 
-        machines = self.plot is None and self.form in ("json", "yaml")
+        machines = self.plot is None and FORMATS[self.form].machine
         blocks = () if machines else tuple(writers.blocks(found))
         detail = 0 if self.common.quiet else 1 + self.common.verbose
         screen = write.screen(to_file=self.to_file, color=not self.common.no_color)._replace(notation=notation)
@@ -145,13 +145,13 @@ def _check_figure(path: str) -> None:
         raise MissingPackage("a figure needs matplotlib", "matplotlib")
 
 
-def _format(output: OutputOptions) -> Format:
+def _format(output: OutputOptions) -> str:
     """The one format that --format, --json, --markdown and the suffix of --output agree on. Raises ``SpecError``."""
     asked: dict[str, str] = {"--json": "json"} if output.json else {}
     asked |= {"--markdown": "md"} if output.markdown else {}
     if output.format is not None:
         if output.format not in FORMATS:
-            raise SpecError(not_one_of(FORMATS, output.format), field="format")
+            raise SpecError(not_one_of([*FORMATS], output.format), field="format")
         asked[f"--format {output.format}"] = output.format
     to_file = output.output not in (None, write.STDOUT)
     suffix = next((end for end in SUFFIXES if to_file and str(output.output).lower().endswith(end)), None)

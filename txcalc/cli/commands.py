@@ -29,6 +29,7 @@ from txcalc.cli.options import (
     model_argument,
     option,
 )
+from txcalc.show.writers import FORMATS
 from txcalc.trace import workload_defaults
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def count(
     loaded = call.load(model, set_, None if "dtype" in given else workload_defaults.DTYPE, noted=True)
     found = view(
         loaded.model, given, origin=call.origin(loaded), by_module=by_module, ranks=ranks,
-        details=bool(call.common.verbose) or call.form == "html", recorded=recorded(loaded),
+        details=bool(call.common.verbose) or FORMATS[call.form].whole, recorded=recorded(loaded),
     )
     more = "" if by_module else "-v (rules), --by-module, --json, txcalc memory"
     call.answer(found, document=found.report, more=more)

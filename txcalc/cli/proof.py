@@ -29,7 +29,7 @@ def validate(
         "N", "Processes that models are shared out to, at up to 3 GB each. Default: as many as cores; on cuda always "
         "1.", "--jobs", "-j", min=1)] = None,
 ) -> None:
-    """Check the counts against live PyTorch models, to the last digit. Exit code 1 if anything differs.
+    """Check the counts against live PyTorch models. Exit code 1 if anything differs.
 
     Example: txcalc validate gpt2
     """

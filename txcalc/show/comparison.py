@@ -29,14 +29,22 @@ def blocks(found: Comparison) -> Iterator[b.Block]:
     yield _table("Side by side", entries, lines(entries))._replace(bare=True)
     yield b.Charts(lambda: _charts(entries, names))
     yield _table("Every total", entries, _totals(entries))._replace(level=2)
-    notes = list(dict.fromkeys(note for entry in entries for note in entry.notes))
-    yield b.Notes("Notes", notes, style="", level=1)
+    yield b.Notes("Notes", _notes(entries, names), style="", level=1)
     estimate = "~ estimate; " if any("~" in b.plain(cell) for row in lines(entries) for cell in row.cells) else ""
     yield b.Notes("Counting rules", headings.rules(found.conventions),
                 f"({estimate}{headings.short(found.conventions)})", "~  estimate" if estimate else "", level=1)
     totals = Totals.names()
     yield b.Data(("name", "source", "batch", "seq", "past", "source_seq", *totals, "kv_cache_fixed_bytes",
                 "kv_cache_bytes_at_context", "layout"), (_data(entry, totals) for entry in entries))
+
+
+def _notes(entries: Sequence[Entry], names: Sequence[str]) -> list[str]:
+    """Each note once, behind the models it is about unless they are all."""
+    about: dict[str, list[str]] = {}
+    for name, entry in zip(names, entries, strict=True):
+        for note in entry.notes:
+            about.setdefault(note, []).append(name)
+    return [note if len(who) == len(names) else f"{', '.join(who)}: {note}" for note, who in about.items()]
 
 
 def _table(title: str, entries: Sequence[Entry], rows: Sequence[b.Row]) -> b.Table:

@@ -337,13 +337,15 @@ def _edges(chart: Chart) -> list[float]:
 
 def _spans(chart: Chart, edges: Sequence[float]) -> Iterator[Shape]:
     """The spans of time between lines, each named where its name has room."""
-    start = 0
+    start, free = 0, 0.0
     for mark in chart.marks:
         x, end = edges[start], edges[start + mark.value]
         if start:
             yield Line(((x, _TOP), (x, _FLOOR + 8)), "grid")
-        if len(mark.name) * _CHARACTER <= 1.45 * (end - x):  # it may reach into wider neighbours
+        half = len(mark.name) * _CHARACTER / 2
+        if 2 * half <= 1.45 * (end - x) and (x + end) / 2 - half >= free:  # it may reach into wider neighbours
             yield Text(mark.name, (x + end) / 2, _FLOOR + 17, "small", "mid")
+            free = (x + end) / 2 + half
         start += mark.value
 
 

@@ -111,6 +111,12 @@ def _facts(block: b.Facts) -> b.Table:
 def _tables(t: b.Table) -> Iterator[Html]:
     """A table in parts of so many columns that each fits, the first column in every part."""
     t = t.filed()
+    if t.short is not None and len(t.rows) > t.short:
+        all_rows = t._replace(short=None)
+        yield from _tables(all_rows._replace(rows=t.rows[: t.short]))
+        more = _tables(all_rows._replace(rows=t.rows[t.short :]))
+        yield tag("details", tag("summary", f"{len(t.rows) - t.short} more"), *more)
+        return
     first, *rest = [i for i in range(len(t.columns)) if any(row.cells[i] not in ("", "=") for row in t.rows)] or [0]
     if not t.rows:
         return

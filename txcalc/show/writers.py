@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from txcalc.document import Part
     from txcalc.show.blocks import Block
     from txcalc.show.terminal import Screen
-
-Format = Literal["table", "json", "yaml", "csv", "md", "html", "latex"]
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
-SUFFIXES: Final[dict[str, Format]] = {
-    ".json": "json", ".yaml": "yaml", ".yml": "yaml", ".csv": "csv", ".md": "md", ".html": "html",
-    ".htm": "html", ".tex": "latex", ".txt": "table",
-}
 
 ANSWERS: Final = {
     "Report": "report", "View": "report", "Comparison": "comparison", "Diff": "difference", "AttentionCurve": "curve",
@@ -35,31 +28,37 @@ def blocks(answer: Any) -> Iterator[Block]:
     return found
 
 
-def write(document: Part, blocks: Iterable[Block], form: Format, screen: Screen, detail: int = 1) -> str:
+def write(document: Part, blocks: Iterable[Block], form: str, screen: Screen, detail: int = 1) -> str:
     """An answer in a format. ``detail``: 0 the numbers alone, 1 as usual, 2 and 3 all behind them.
 
     Only the table looks at the width of the screen. Raises ``SpecError`` for what cannot be written as YAML.
     """
-    if form == "table":
-        from txcalc.show import terminal
+    return FORMATS[form].write(document, blocks, screen, detail)
 
-        return terminal.write(blocks, screen, detail)
-    if form in ("json", "yaml"):
-        return (json if form == "json" else yaml)(document.to_data())
-    if form == "csv":
-        return _csv(blocks)
-    if form == "md":
-        from txcalc.show import markdown
 
-        return markdown.write(blocks, screen.notation, detail)
-    if form == "latex":
-        import txcalc
-        from txcalc.show import latex
+def _table(document: Part, blocks: Iterable[Block], screen: Screen, detail: int) -> str:
+    from txcalc.show import terminal
 
-        return latex.write(blocks, f"txcalc {txcalc.__version__}", detail)
+    return terminal.write(blocks, screen, detail)
+
+
+def _markdown(document: Part, blocks: Iterable[Block], screen: Screen, detail: int) -> str:
+    from txcalc.show import markdown
+
+    return markdown.write(blocks, screen.notation, detail)
+
+
+def _html(document: Part, blocks: Iterable[Block], screen: Screen, detail: int) -> str:
     from txcalc.show import html
 
     return html.write(blocks, document)
+
+
+def _latex(document: Part, blocks: Iterable[Block], screen: Screen, detail: int) -> str:
+    import txcalc
+    from txcalc.show import latex
+
+    return latex.write(blocks, f"txcalc {txcalc.__version__}", detail)
 
 
 def json(data: dict[str, Any]) -> str:
@@ -103,3 +102,27 @@ def _harmless(value: object) -> object:
         return value
     text = value.replace("\r", " ")  # which the writer would not put in quotes
     return f"'{text}" if value.startswith(_FORMULA) else text
+
+
+class Format(NamedTuple):
+    """A format: its writer, and the suffixes of its files.
+
+    ``machine``: the document alone is written, without blocks. ``whole``: all that is behind the numbers is in it.
+    """
+
+    write: Callable[[Part, Iterable[Block], Screen, int], str]
+    suffixes: tuple[str, ...]
+    machine: bool = False
+    whole: bool = False
+
+
+FORMATS: Final[Mapping[str, Format]] = {
+    "table": Format(_table, (".txt",)),
+    "json": Format(lambda document, *_: json(document.to_data()), (".json",), machine=True),
+    "yaml": Format(lambda document, *_: yaml(document.to_data()), (".yaml", ".yml"), machine=True),
+    "csv": Format(lambda document, blocks, *_: _csv(blocks), (".csv",)),
+    "md": Format(_markdown, (".md",)),
+    "html": Format(_html, (".html", ".htm"), whole=True),
+    "latex": Format(_latex, (".tex",)),
+}
+SUFFIXES: Final = {suffix: name for name, each in FORMATS.items() for suffix in each.suffixes}
