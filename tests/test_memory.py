@@ -174,6 +174,18 @@ def test_a_saved_answer_is_a_model_and_is_counted_again(args: tuple[str, ...], t
     saved.write_text(saved.read_text("utf-8").replace(f"bytes: {now['peak']['bytes']}", "bytes: 77"))
     assert f"the peak was 77, is {now['peak']['bytes']:,}" in run(saved, "--quiet").stderr or run(saved).stderr
     assert run(saved, "--batch", 2).stderr.startswith(f"note: since {saved} ")
+    assert not run(saved, "--device", "b200").stderr  # which has workspaces: nothing to compare with
+
+
+def test_of_a_saved_count_a_run_reads_as_much(tmp_path: Path) -> None:
+    """Its batch and its length stand where none are given; another phase's, or an engine's, are their own."""
+    saved = tmp_path / "report.yaml"
+    assert CliRunner().invoke(app, ["count", "gpt2", "--batch", "7", "--seq", "77", "-o", str(saved)]).exit_code == 0
+    training, engine = ("--phase", "training", "--json"), ("--engine", "vllm", "--device", "t4", "--json")
+    own, given, served = (json.loads(run(saved, *each).stdout)["workload"] for each in (
+        training, (*training, "--seq", 7), engine))
+    assert (own["batch"], own["seq"], given["batch"], given["seq"]) == (7, 77, 7, 7)
+    assert served["batch"] == 1
 
 
 @pytest.mark.parametrize("kernel", ["foreach", "loop"])

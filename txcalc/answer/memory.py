@@ -32,6 +32,7 @@ from txcalc.trace.workload import BYTES, Workload
 SCHEMA: Final = "txcalc/memory/v1"
 SAVED: Final = (SCHEMA, "txcalc/fit/v1")
 """Answers about a run on a device, with its peak."""
+_SIZES: Final = ("batch", "seq", "source_seq", "images")
 POINTS: Final = 160
 """A timeline has about so many points: of what lies between two, the highest."""
 TURNS: Final = 24
@@ -213,23 +214,31 @@ class Saved(NamedTuple):
     made_by: str
     run: dict[str, Any]
     card: str | None
-    peak: int
+    peak: int | None  # none: it is another command's
 
-    def since(self, now: Peak) -> str:
-        """What the peak was, and what it is."""
+    def since(self, now: Peak, card: str | None = None) -> Iterator[str]:
+        """What the peak was, and what it is, unless on another ``card``."""
+        if self.peak is None or card not in (None, self.card):
+            return
         of = f"since {self.source} ({self.made_by})"
         same = self.peak == now.bytes
-        return f"unchanged {of}" if same else f"{of}: the peak was {self.peak:,}, is {now.bytes:,}"
+        yield f"unchanged {of}" if same else f"{of}: the peak was {self.peak:,}, is {now.bytes:,}"
 
 
 def saved(loaded: Loaded, given: Mapping[str, Any]) -> Saved | None:
     """The saved answer that a model was loaded from, its run with the ``given`` fields in place of its own.
 
-    None where it was loaded from anything else. Raises ``SpecError`` for one that cannot be read.
+    Of another command's answer, how much is read: how it runs is asked anew. None where it was loaded from anything
+    else, or where ``given`` fields say how much. Raises ``SpecError`` for one that cannot be read.
     """
     found = recorded(loaded)
-    if found is None or loaded.report is None or loaded.report.data["schema"] not in SAVED:
+    if found is None or loaded.report is None:
         return None
+    if loaded.report.data["schema"] not in SAVED:
+        if {"engine", "lengths"} & given.keys() or "decode" in (given.get("phase"), found.workload["phase"]):
+            return None
+        sizes = {name: value for name, value in again(loaded.model, found, {}).items() if name in _SIZES}
+        return Saved(found.source, found.made_by, {**sizes, **given}, None, None)
     data, run = loaded.report.data, again(loaded.model, found, dict(given))
     left = {name: value for name, value in run.items() if name != "precision" or name in given}
     if assumed(loaded.model, left)[0].get("precision") == run.get("precision"):  # it was not asked for

@@ -41,7 +41,7 @@ def memory(call: Call, model: ModelArgument, run: Run, set_: SetOption, *, ranks
     was = saved(loaded, run)
     found = engine.memory(loaded.model, run if was is None else was.run, card or (was and was.card), reserve=reserve,
                           origin=call.origin(loaded), ranks=ranks)
-    call.tell(() if was is None else [was.since(found.document.peak)])
+    call.tell(() if was is None else was.since(found.document.peak, card))
     call.answer(found, document=found.document, more="-v (everything alive at the peak, rules), --json")
     if found.document.fits is False:
         raise typer.Exit(1)
@@ -66,7 +66,7 @@ def fit(call: Call, model: ModelArgument, run: Run, set_: SetOption) -> None:
     found = engine.capacity(
         loaded.model, run if was is None else was.run, card or (was and was.card), reserve=reserve, over=over,
         make=lambda field: call.load(model, [*set_, field], noted=True).model, origin=call.origin(loaded))
-    call.tell(() if was is None else [was.since(found.document.peak)])
+    call.tell(() if was is None else was.since(found.document.peak, card))
     call.answer(found, document=found.document, more="-v (rules), --json")
     given = len({"batch", "seq", "past", "context"} & run.keys()) == 2
     if found.document.short_bytes is not None or (given and not found.document.fits):
