@@ -13,7 +13,7 @@ from txcalc.check.fake_cuda import NotRun
 from txcalc.count.lifetimes import live_bytes
 from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import has_latents, is_causal, positions
+from txcalc.spec.facts import has_latents, is_causal, located_blocks, positions
 from txcalc.trace.implementations import features
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
@@ -78,7 +78,48 @@ def test_a_prompt_and_steps_after_it(name: str, run: dict[str, Any], device: str
     assert ours == real
 
 
+def is_searched(name: str) -> bool:
+    """Whether beams are searched in this model by code that is followed."""
+    spec = model(name)
+    windows = {getattr(block.attention, "window", None) for _, block in located_blocks(spec)}
+    return is_causal(spec) and spec.encoder is None and not has_latents(spec) and windows == {None}
+
+
+@pytest.mark.grid(11)
+@pytest.mark.parametrize(("name", "attention", "dtype", "device"), [
+    pytest.param(name, attention, dtype, device, id=f"{name}-{attention}-{dtype}-{device}",
+                 marks=() if name in OFTEN else pytest.mark.slow)
+    for name in filter(is_searched, CONFIGS) for attention in ("eager", "sdpa") for dtype in ("fp32", "bf16")
+    for device in ("cpu", "fake-cuda")])
+def test_beam_search(name: str, attention: str, dtype: str, device: str) -> None:
+    """The prompt and all steps of ``generate``, whose last token no pass reads."""
+    spec, batch, beams, seq, new = model(name), 2, 3, 5, 4
+    how: dict[str, Any] = {"attention": attention, "beams": beams, "new": new}
+    if device == "cpu":
+        real = classes.beam_search(CONFIGS[name], batch, seq, dtype=measure.DTYPES[dtype], **how)
+    else:
+        try:
+            real = fake_cuda.ask("beam_search", CONFIGS[name], batch, seq, dtype=dtype, **how)
+        except NotRun as reason:
+            pytest.skip(f"not run: {reason}")
+    w = Workload(phase="prefill", batch=batch, seq=seq, beams=f"{beams}:{seq}+{new}", implementation="transformers",
+                 attention=attention, dtype=dtype, kernels="cpu" if device == "cpu" else "cuda")
+    passes = [w, *(w.replaced(phase="decode", seq=1, past=seq + i) for i in range(new - 1))]
+    ours = [[event.live for event in live_bytes(trace(spec, each), in_place=False)] for each in passes]
+    assert ours == [[live for _, live in events] for events in real]
+    run = {"batch": batch, "beams": beams, "seq": seq, "new": new, "implementation": "transformers",
+           "attention": attention, "dtype": dtype, "kernels": w.kernels}
+    asked = needed(spec, run).document
+    there = sum(each.bytes for each in asked.resident)
+    assert [each.peak_bytes - there for each in asked.phases] == [max(ours[0]), max(ours[-1])]
+
+
 @pytest.mark.parametrize(("run", "why"), [
+    ({"beams": 3, "implementation": "torch"}, "beams: is of transformers' classes"),
+    ({"beams": 1}, "beams: must be a whole number of at least 2"), ({"beams": "3:0+1"}, "beams: must be"),
+    ({"beams": 3, "logits": "all"}, "logits: beams are searched by the last"),
+    ({"beams": "3:6+2"}, "beams: 7 tokens are no pass of a search that starts with 6 and adds 2"),
+    ({"beams": 3, "phase": "decode", "past": 7, "seq": 1}, "beams: 8 tokens are no pass of a search"),
     ({"cache": "static", "implementation": "torch"}, "cache: is of transformers' classes"),
     ({"lengths": (7, 6), "batch": 2, "implementation": "torch"}, "lengths: is of transformers' classes"),
     ({"lengths": (7, 6)}, "batch: the lengths say 2"),

@@ -58,6 +58,7 @@ class Run(TypedDict, total=False):
     precision: w.Precision
     cache: str
     logits: str
+    beams: Size
 
 
 class Together(Run, total=False):

@@ -13,6 +13,7 @@ from txcalc.count.unproved import unproved
 from txcalc.spec.errors import SpecError, not_one_of
 from txcalc.spec.facts import is_causal
 from txcalc.spec.model import Model
+from txcalc.spec.words import form
 from txcalc.trace.layout import WHOLE, Layout
 from txcalc.trace.model import trace
 from txcalc.trace.rank import local
@@ -159,13 +160,17 @@ def _inference(spec: Model, given: dict[str, Any]) -> Passes:
         workload = workload.replaced(seq=room)
     elif asked is None and workload.seq > room:
         new = 0
+    read = new
+    if workload.beams is not None:  # the last of its tokens is read by no pass
+        given["beams"], read = f"{form(workload.beams)}:{workload.past + workload.seq}+{max(new, 1)}", max(new - 1, 0)
+        workload = workload.replaced(beams=given["beams"])
     if workload.cache == "static":  # for the last token too
-        given["cache"] = f"static:{workload.past + workload.seq + new}"
+        given["cache"] = f"static:{workload.past + workload.seq + read}"
         workload = workload.replaced(cache=given["cache"])
     prompt = trace(spec, fit(spec, workload))
-    if not new:
-        return Passes((prompt,), workload, 0, defaults)
-    after = given | {"phase": "decode", "seq": 1, "past": workload.past + workload.seq + new - 1}
+    if not read:
+        return Passes((prompt,), workload, new, defaults)
+    after = given | {"phase": "decode", "seq": 1, "past": workload.past + workload.seq + read - 1}
     last = trace(spec, fit(spec, Workload.of(after)))
     return Passes((prompt, last), workload, new, defaults)
 

@@ -119,6 +119,41 @@ def generation(
         return found
 
 
+def beam_search(
+    config: Config, batch: int, seq: int, *, beams: int, new: int, device: str = "cpu", **how: Any
+) -> list[list[tuple[str, int]]]:
+    """The bytes live after every operation of ``generate`` with ``beams``, of the prompt and of every step after it.
+
+    Each ends where the next one begins. The prompt's rows and their positions were there before. ``how``: as of
+    ``instantiate``.
+    """
+    from transformers.generation.utils import GenerationMixin
+    from transformers.utils import import_utils
+
+    found, inner = list[list[tuple[str, int]]](), GenerationMixin._beam_search
+
+    def search(*args: Any, **kwargs: Any) -> Any:
+        asked, before = list[None](), live.now
+        live.taken()
+
+        def more(*_: Any, **__: Any) -> bool:
+            if asked:
+                found.append([(name, now - before) for name, now in live.taken()])
+            asked.append(None)
+            return len(asked) <= new
+
+        with patch.object(GenerationMixin, "_has_unfinished_sequences", more):
+            return inner(*args, **kwargs)
+
+    with maker(device) as at, torch.no_grad():
+        model = instantiate(config, at, **how).eval()
+        ids = torch.full((batch, seq), 5, dtype=torch.long, device=at)
+        with (LiveMode(at) as live, _Yes(), patch.object(import_utils, "is_fake_tensor", lambda _: False),
+              patch.object(GenerationMixin, "_beam_search", search)):
+            model.generate(ids, num_beams=beams, do_sample=False, max_new_tokens=new, eos_token_id=0, pad_token_id=0)
+    return found
+
+
 def _step(
     config: Config, batch: int, seq: int, device: str, *, source_seq: int | None = None,
     dtype: torch.dtype = torch.float32, attention: str = "sdpa", experts: str | None = None,

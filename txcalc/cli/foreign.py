@@ -16,6 +16,7 @@ OPTIONS: Final = _each({
     "max-seq-len max-seq-length max-length max-position-embeddings sequence-length seq-length length tokens num-tokens "
     "prompt-len prompt-length input-len isl prompt": "--seq",
     "bs mbs micro-batch-size per-device-train-batch-size per-device-batch-size num-seqs max-num-seqs": "--batch",
+    "num-beams beam-size": "--beams",
     "cached kv-len kv-length prefix-len past-len past-length": "--past",
     "src-seq encoder-seq source-len": "--source-seq",
     "num-images": "--images",
@@ -77,7 +78,7 @@ FIELDS: Final = _each({
 ABSENT: Final = _each({
     "gpus num-gpus n-gpus ngpu devices world-size nodes nnodes nproc-per-node":
         "--tp, --pp, --cp and --dp are the ranks of every axis; all together are the devices",
-    "speculative draft beams num-beams": "one token at a time is decoded; --batch counts sequences",
+    "speculative draft": "one token at a time is decoded; --batch counts sequences",
     "tokens-per-second throughput latency mfu bandwidth price cost": "time is not counted yet; FLOPs and bytes are",
     "model config preset name m": "the model stands by itself, without an option",
 })

@@ -143,6 +143,7 @@ RUN: Final[Mapping[str, Row]] = {
     "cache": Row("KIND", "How transformers' classes cache keys: dynamic (joined to a copy in each step), static "
                  "(memory for all that will come) or static:K (for K tokens). Default dynamic."),
     "logits": Row("WHICH", "all or last: positions of a prompt that the head reads. Default all."),
+    "beams": Row("N", "Beams of each sequence in transformers' generate. Default: none.", str),
     "latents": Row("HOW", "absorbed or expanded: how cached latents are read. Default absorbed in decoding, else "
                    "expanded."),
     "recipe": Row("NAME", "Training state: adam-mixed, adam-mixed-fp32-grads, adam-fp32 or sgd-momentum-fp32. Default "
@@ -218,7 +219,7 @@ MEMORY: Final = ENGINE | FRAMEWORK | TOGETHER | _some(
     "batch", "seq", "lengths", "new", "past", "source_seq", "images", "phase", "dtype", "weights", "kv_dtype",
     "attention", "dropout", "precision", "optimizer", "optimizer_kernel", "accumulate", "global_batch", "clip",
     "in_backward", "recompute", "offload", "loss", "lora", "dora", "freeze", "kernels", "implementation", "cache",
-    "logits", "latents", "device", "reserve",
+    "logits", "beams", "latents", "device", "reserve",
     seq=Row("N", "Tokens of a sequence: of the prompt, or of a training step. Default: the model's context or "
             f"{workload_defaults.SEQ:,}, whichever is shorter, with room for --new. k is 1,000, K is 1,024."),
     new=Row("N", "Tokens generated after the prompt. Default 1."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.spec.errors import SpecError
@@ -95,6 +96,14 @@ IMAGES: Final[tuple[tuple[str, Callable[[Model, int], bool]], ...]] = (
         images > 1 and spec.tower is not None and spec.tower.input.kind == "patches"
         and unpatched(spec.tower.input) > 0 and not _bare(spec))),
 )
+BEAMS: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
+    ("windows that are full", lambda t: _any(t.model, lambda b: (getattr(b.attention, "window", None) or inf) <= (
+        t.workload.past + t.workload.seq))),
+    ("a static cache", lambda t: t.workload.room is not None),
+    ("prompts of unequal lengths", lambda t: t.workload.padded),
+    ("attention to an encoder", lambda t: t.model.encoder is not None),
+    ("several new tokens of a step", lambda t: t.workload.phase == "decode" and t.workload.seq > 1),
+)
 OTHERS: Final[Rows] = (
     ("latents", lambda b: getattr(b.attention, "kind", "") == "mla"),
     ("a gate of attention's output", lambda b: getattr(b.attention, "output_gate", False)),
@@ -186,6 +195,7 @@ def unproved(trace: Trace) -> str:
         found += [f"generation with {what}" for what, has in GENERATION if _any(spec, has)]
         found += [f"generation with {what} in the code of {trace.workload.implementation}" for what, has in OTHERS
                   if trace.workload.implementation != "torch" and _any(spec, has)]
+        found += [f"beam search over {what}" for what, has in BEAMS if trace.workload.beams and has(trace)]
         found += [f"a prompt with images and {what}" for what, has in IMAGES
                   if trace.workload.images and spec.tower is not None and has(spec, trace.workload.images)]
         found += ["generation with cached inputs"] * (getattr(spec.position, "cached", "") == "inputs")

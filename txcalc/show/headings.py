@@ -60,7 +60,7 @@ def run(workload: Workload, defaults: frozenset[str], attention: str | None = No
     ``attention``: what it runs as, where that is one thing.
     """
     return [
-        f"batch {units.exact(workload.batch)}",
+        f"batch {units.exact(workload.batch)}" + f" of {workload.search[0]} beams" * (workload.beams is not None),
         *lengths(workload, defaults),
         dtypes(workload),
         _PHASES[workload.phase],

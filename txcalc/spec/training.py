@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError, not_one_of, shown
@@ -58,3 +58,14 @@ def beside_master(optimizer: str, gradients: int) -> Held:
         raise SpecError(f"a master is known beside {', '.join(BESIDE_MASTER)}; else give bytes: --optimizer "
                         "weights=2,master=4,gradients=2,states=8", field="optimizer")
     return Held(2, master=4, gradients=gradients, states=BESIDE_MASTER[optimizer])
+
+
+def check_precision(w: Any) -> None:
+    """Raise ``SpecError`` for a precision that a workload cannot have."""
+    if not w.keeps:
+        raise SpecError(f"a {w.phase} pass trains nothing; --dtype is what it is computed in", field="precision")
+    if w.weights is not None:
+        raise SpecError(f"weights are stored as {w.weights}: give one of --precision and --weights", field="precision")
+    fits = {"amp": ("bf16",), "bf16": ("bf16",), "fp32": ("fp32",)}.get(w.precision or "", ("bf16", "fp16"))
+    if w.dtype not in fits:
+        raise SpecError(f"{w.precision} computes in {' or '.join(fits)}, and --dtype is {w.dtype}", field="precision")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from txcalc import units
@@ -92,10 +92,42 @@ def lengths(given: object) -> tuple[int, ...]:
     return tuple(given)
 
 
+def beams(given: object) -> str:
+    """Beams of a search, such as 4, or with the tokens that it has and adds: 4:4096+512. Raises ``SpecError``."""
+    text = str(given)
+    if isinstance(given, bool) or not re.fullmatch(r"([2-9]|[1-9][0-9]+)(:[1-9][0-9]*\+[1-9][0-9]*)?", text):
+        raise SpecError(f"must be a whole number of at least 2, got {shown(given)}")
+    return text
+
+
+def searched(beams: str | None, so_far: int) -> tuple[int, int, int]:
+    """Beams, tokens of a search's start, and that it adds at most: 1 after those ``so_far`` where nothing says."""
+    count, start, added, *_ = (*map(int, re.findall("[0-9]+", beams or "1")), so_far, 1)
+    return count, start, added
+
+
+def check_beams(phase: str, logits: str | None, count: int, start: int, added: int, so_far: int) -> None:
+    """Raise ``SpecError`` for a pass that is none of a search's."""
+    if logits == "all":
+        raise SpecError("beams are searched by the last position's alone", field="logits")
+    if not (so_far == start if phase == "prefill" else start < so_far < start + added):
+        raise SpecError(f"{so_far:,} tokens are no pass of a search that starts with {start:,} and adds {added:,}: "
+                        "give them as 4:4096+512, or --phase inference with --new", field="beams")
+
+
 def number(word: str | None) -> int | None:
     """The number after a colon, such as that of ``full:4``, if there is one."""
     found = re.search(":([0-9]+)$", word or "")
     return int(found[1]) if found else None
+
+
+def statements(program: str) -> Iterator[tuple[str, str, list[list[str]], list[str]]]:
+    """Statements such as ``a = b``, or ``a f R V, b i < c``: a name and what has it then, or what is made, of words
+    each, and what is freed."""
+    for statement in filter(str.strip, program.replace("\n", ";").split(";")):
+        made, _, freed = statement.partition("<")
+        name, renames, old = (part.strip() for part in made.partition("="))
+        yield (name, old, [], []) if renames else ("", "", [each.split() for each in made.split(",")], freed.split())
 
 
 def settings(text: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ def tokens(
     t: Trace, n: Number, rows: Number, width: Number, *, name: str = TABLE, tied: bool, ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """(b, n) token ids to (b, n, width), and the ids. ``tied``: the table is another stack's."""
-    ids = ids or t.tensor(t.workload.batch, n, role=Role.INDEX, label="token ids", grad=False)
+    ids = ids or parts.given(t, "token ids", n)
     own = f"{TABLE}.weight" if tied else None
     if t.layout.tp > 1:
         return split.embedding(t, name, ids, rows, width, tied=own), ids

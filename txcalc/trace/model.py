@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys, width
 from txcalc.trace import beside, embeddings, encoder_decoders, low_rank, neighbours, norms, ops, packed, split, tables
 from txcalc.trace.attention import Around, cross_attention, self_attention, unread_attention
+from txcalc.trace.beams import search
 from txcalc.trace.bottleneck import layer as layer_within
 from txcalc.trace.cells import convolve
 from txcalc.trace.distances import query_biases, relative_bias
@@ -59,9 +60,9 @@ def trace(
     if workload.freezes:
         t.frozen = Frozen(workload, low_rank.linear, packed.packing(t))
     with t.frame(name="pass", unit=workload.implementation == "transformers"):
-        made = _forward(t, spec)
+        made = search(t, partial(_forward, t, spec)) if workload.beams else _forward(t, spec)
         for x in (made.hidden, made.pooled, *made.scores.all):
-            if x is not None and own.holds_outputs:
+            if x is not None and own.holds_outputs and workload.beams is None:
                 t.hold(x)
         loss(t, spec, made.scores)
     if layout.pp > 1 and t.loss is not None and own.holds_sent:
@@ -112,7 +113,7 @@ def _encoder_decoder(t: Trace, spec: Model, encoder: Encoder) -> Tensor:
         wide = spec.d_model if encoder.projection else width(spec, encoder)
         memory = _received(t, t.workload.source_new, wide, first - 1)
     if encoder.input.kind == "patches" and t.size(t.workload.source_new) == 0:  # what images have become is cached
-        memory = t.tensor(t.workload.batch, 0, memory.shape[-1], label=memory.label)
+        memory = t.tensor(t.workload.rows, 0, memory.shape[-1], label=memory.label)
     if t.stage > first:
         with t.scope("decoder"):
             return _stack(t, spec, spec, _received(t, t.workload.seq, spec.d_model, first), cached=True, memory=memory)
@@ -127,10 +128,9 @@ def _encoder_decoder(t: Trace, spec: Model, encoder: Encoder) -> Tensor:
 
 def _received(t: Trace, n: Number, d: Number, stage: int = 0) -> Tensor:
     """``n`` positions of what the stage before has sent: under autocast the residual streams of this ``stage``."""
-    role = Role.ACTIVATION
-    if t.workload.precision == "amp":
-        role = trace(t.whole, t.workload, t.sizes, stage=stage).results[0].made
-    x = t.tensor(t.workload.batch, n // t.layout.by_position, d, label=RECEIVED, role=role)
+    amp = t.workload.precision == "amp"
+    role = trace(t.whole, t.workload, t.sizes, stage=stage).results[0].made if amp else Role.ACTIVATION
+    x = t.tensor(t.workload.rows, n // t.layout.by_position, d, label=RECEIVED, role=role)
     t.inputs += (x,)
     return x
 
@@ -207,7 +207,7 @@ def _input(
         x = split.leave(t, name, x)
         scales = t.code.scales_table == "always" or (spec.embedding_scale and t.code.scales_table)
         return embeddings.wanted(t, ops.scaled(t, name, x) if scales else x), ids
-    seen = 0 if stack.input.kind == "patches" and t.size(n) == 0 else t.workload.batch
+    seen = 0 if stack.input.kind == "patches" and t.size(n) == 0 else t.workload.rows
     return _read(t, stack, seen, n, width(spec, stack)), None
 
 

@@ -8,10 +8,17 @@ from txcalc.trace import ops
 from txcalc.trace.autocast import autocast
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import several
-from txcalc.trace.tensors import Number, Tensor
+from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import RotaryPosition
+
+
+def given(t: Trace, label: str, n: Number) -> Tensor:
+    """Integers (b, n) that are there before a run; in a beam search those of its prompt stay all along."""
+    rows, search = t.workload.rows, t.workload.beams is not None
+    x = t.tensor(rows, t.workload.search[1] if search else n, role=Role.INDEX, label=label, grad=False)
+    return x._replace(shape=(rows, n))
 
 
 def narrow(t: Trace, name: str, x: Tensor, width: Number) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.spec.facts import first_attention, located_blocks
-from txcalc.trace import cache, ops
+from txcalc.trace import cache, ops, parts
 from txcalc.trace.cores import Core, added_mask
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import same, several
@@ -29,8 +29,8 @@ class Tables(NamedTuple):
 
 def positions(t: Trace, n: Number) -> Tensor:
     """The indices of positions, with those before them added; of sequences of unequal lengths they are given."""
-    if t.workload.padded:
-        return t.tensor(t.workload.batch, n, role=Role.INDEX, label="given positions", grad=False)
+    if t.workload.padded or t.workload.beams:
+        return parts.given(t, "given positions", n)
     return integers(t, "positions", n, of=integers(t, "positions", n))
 
 
@@ -183,7 +183,7 @@ def _rotary_tables(
     t: Trace, positions: Tensor, n: Number, columns: Number, role: Role
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines (1 or b, n, columns), made in fp32, and then in the ``role`` of hidden states."""
-    name, wide, b = "rotary", Role.FLOAT32, positions.shape[0] if t.workload.padded else 1
+    name, wide, b = "rotary", Role.FLOAT32, positions.shape[0] if positions.shape[1:] else 1
     with t.frame():
         angles = t.hold(made(t, name, b, n, columns // 2, role=wide, of=made(t, name, b, n, 1, role=wide,
                                                                                of=positions)))

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Self, get_args
 from txcalc.document import Part
 from txcalc.spec import adapters, older, words
 from txcalc.spec.errors import SpecError, all_of, not_one_of, shown, unknown_field
-from txcalc.spec.training import OPTIMIZERS, Held, beside_master, check_optimizer
+from txcalc.spec.training import OPTIMIZERS, Held, beside_master, check_optimizer, check_precision
 from txcalc.spec.weight_formats import NAMES, PACKED
 from txcalc.trace import workload_defaults
 from txcalc.trace.layout import Layout
@@ -77,7 +77,7 @@ STEP: Final = ("optimizer", "optimizer_kernel", "accumulate", "clip", "in_backwa
 _OF_A_STEP: Final = {"recompute": "recomputes nothing", "loss": "has no loss",
                     **dict.fromkeys(STEP, "updates no weights")}
 
-PASS: Final = ("cache", "logits", "lengths")
+PASS: Final = ("cache", "logits", "lengths", "beams")
 """The fields of a pass that generates."""
 
 GIVEN: Final = ("loss", "recompute", *TRAINED, *STEP, "precision", "offload", *PASS, "layout")
@@ -111,7 +111,8 @@ class Workload(Part):
     its gradient freed, as soon as that is there.
     ``lengths``: of a batch's sequences, tokens of each, which are padded to the longest, ``seq``. ``cache``: one of
     ``CACHES``; none: as the implementation has it. ``logits``: of all positions that are read, or of the last one
-    alone; none: of all. ``layout``: the devices it is spread over; none: it is on one.
+    alone; none: of all. ``beams``: of a search, and the tokens that it starts with and adds, as ``4:4096+512``; then
+    ``batch`` are its sequences. ``layout``: the devices it is spread over; none: it is on one.
     Raises ``SpecError`` that names the field.
     """
 
@@ -147,13 +148,15 @@ class Workload(Part):
     cache: str | None = None
     logits: str | None = None
     lengths: tuple[int, ...] | None = None
+    beams: str | None = None
     layout: Layout | None = None
 
     def __post_init__(self) -> None:
         if (packed := _packed(self.dtype)) in PACKED:
             raise SpecError(f"nothing is computed in {packed}; --weights {packed} stores weights so, and --kv-dtype "
                             "has formats of the cache", field="dtype")
-        for name, reads in (*TRAINED.items(), ("layout", Layout.read), ("lengths", words.lengths)):
+        for name, reads in (*TRAINED.items(), ("layout", Layout.read), ("lengths", words.lengths),
+                            ("beams", words.beams)):
             if (given := getattr(self, name)) is not None:
                 object.__setattr__(self, name, _read(name, reads, given))
         if self.kv_dtype is None:
@@ -177,12 +180,15 @@ class Workload(Part):
         for name in PASS:
             if self.keeps and getattr(self, name) is not None:
                 raise SpecError(f"a {self.phase} pass generates nothing; use phase prefill or decode", field=name)
-        for name in ("cache", "lengths"):
+        for name in ("cache", "lengths", "beams"):
             if getattr(self, name) is not None and self.implementation != "transformers":
                 raise SpecError("is of transformers' classes; give --implementation transformers", field=name)
+        if self.beams is not None:
+            words.check_beams(self.phase, self.logits, *self.search, self.past + self.seq)
+            object.__setattr__(self, "logits", "last")
         words.with_lengths({name: getattr(self, name) for name in ("phase", "batch", "seq", "past", "lengths")})
         if self.precision is not None:
-            _check_precision(self)
+            check_precision(self)
         if self.held is not None and self.weights is not None:
             raise SpecError(f"the bytes of weights are given twice, by --weights {self.weights} too", field="optimizer")
         if self.past and self.keeps:
@@ -242,8 +248,7 @@ class Workload(Part):
         """Bytes of a parameter, where they are given in place of an optimizer's name, or there is a master."""
         if self.updates not in OPTIMIZERS:
             return Held.of(self.updates)
-        width = GRADIENTS.get(self.implementation, 2)
-        return beside_master(self.updates, width) if self.precision == "mixed" else None
+        return beside_master(self.updates, GRADIENTS.get(self.implementation, 2)) if self.precision == "mixed" else None
 
     @property
     def source_new(self) -> int:
@@ -274,6 +279,16 @@ class Workload(Part):
     def padded(self) -> bool:
         """True where some sequences are shorter than others."""
         return len({*(self.lengths or ())}) > 1
+
+    @property
+    def search(self) -> tuple[int, int, int]:
+        """Beams, tokens of the prompt, and of what follows at most."""
+        return words.searched(self.beams, self.past + self.seq)
+
+    @property
+    def rows(self) -> int:
+        """Sequences of a pass, each once for every beam."""
+        return self.batch * self.search[0]
 
     @property
     def room(self) -> int | None:
@@ -321,9 +336,8 @@ def _checks(fields: Mapping[str, Any]) -> Iterator[partial[None]]:
             yield partial(check_optimizer, value)
         elif name in CHOICES:
             yield partial(_check_choice, name, value)
-        elif name in ("clip", "in_backward", "offload"):
-            if not isinstance(value, bool):
-                yield partial(_raise, f"must be true or false, got {shown(value)}", name)
+        elif name in ("clip", "in_backward", "offload") and not isinstance(value, bool):
+            yield partial(_raise, f"must be true or false, got {shown(value)}", name)
         elif name in LEAST or name == "dropout":
             yield partial(_check_number, name, value)
 
@@ -373,16 +387,6 @@ def _check_choice(name: str, value: object) -> None:
     forms = {each.replace(":N", ":K") for each in CHOICES[name]}
     if value not in CHOICES[name] and re.sub(r":[1-9][0-9]*$", ":K", str(value)) not in forms:
         raise SpecError(not_one_of(CHOICES[name], value), field=name)
-
-
-def _check_precision(w: Workload) -> None:
-    if not w.keeps:
-        raise SpecError(f"a {w.phase} pass trains nothing; --dtype is what it is computed in", field="precision")
-    if w.weights is not None:
-        raise SpecError(f"weights are stored as {w.weights}: give one of --precision and --weights", field="precision")
-    fits = {"amp": ("bf16",), "bf16": ("bf16",), "fp32": ("fp32",)}.get(w.precision or "", ("bf16", "fp16"))
-    if w.dtype not in fits:
-        raise SpecError(f"{w.precision} computes in {' or '.join(fits)}, and --dtype is {w.dtype}", field="precision")
 
 
 def _check_number(name: str, value: object) -> None:
