@@ -117,6 +117,24 @@ def test_states_have_their_part_of_sglangs_memory() -> None:
     assert short.requests == size * 9 // (19 * state)
 
 
+@pytest.mark.parametrize(("model", "full", "windows", "token"), [
+    ("gemma4-26b-a4b", 5 * 4096, 25 * 8192, 184320), ("gemma4-31b", 10 * 8192, 50 * 16384, 737280),  # as two logs say
+    ("gpt-oss-120b", 18 * 2048, 18 * 2048, 66355.2),
+])
+def test_windows_have_a_part_of_sglangs_slots(model: str, full: int, windows: int, token: float) -> None:
+    assert full + windows * 4 / 5 == token
+    size = 10 * 2**30 + 1
+    engines = {at: txcalc.memory(model, engine=f"sglang@{at}", pool=size, context=9000).engine
+               for at in ("0.5.3", "0.5.9")}
+    tokens = {at: engine.tokens for at, engine in engines.items() if engine is not None}
+    assert tokens == {"0.5.3": size // (full + windows), "0.5.9": size * 5 // (full * 5 + windows * 4)}
+    requests = engines["0.5.9"].requests  # type: ignore[union-attr]
+    assert requests == tokens["0.5.9"] // 9000
+    short = txcalc.memory(model, engine="sglang@0.5.9", pool=size, context=64).engine  # windows are not full then
+    assert short is not None
+    assert short.requests == tokens["0.5.9"] * 4 // 5 // 64
+
+
 @pytest.mark.parametrize(("more", "cells", "window_cells"), [
     ({"context": 800}, 1024, 1024),  # a window is no longer than the context: 4 of 67, and 512 of a micro-batch
     ({"context": 4000}, 4096, 1024), ({"context": 4000, "swa_full": True}, 4096, 4096),

@@ -228,12 +228,16 @@ class Setup(NamedTuple):
     tp: int = 1  # ranks
     loras: int = 0  # slots of adapters
     rank: int = 16  # the most that one of them has
+    modeling: str | None = None  # whose code the model is
 
 
 def pool(found: Sequence[Layers], of: Engine, setup: Setup) -> Pool:
     """The pool of these layers."""
     if of.pool == "slots" and any(each.kind == "state" for each in found):
         return _Slots(found, of, setup)
+    apart = of.value("windows", {"of": ()})["of"]
+    if setup.modeling in apart and len({each.limit is None for each in found}) > 1:
+        return _Windows(found, of, setup)
     return _POOLS[of.pool](found, of, setup)
 
 
@@ -360,5 +364,27 @@ class _Slots:
         return int((blocks - states * self.state) // self.token // self.block * self.block)
 
 
-Pool = _Pages | _Cells | _Slots
+class _Windows:
+    """Slots of tokens in full layers, and a part as many in windows."""
+
+    block_bytes = 1
+
+    def __init__(self, found: Sequence[Layers], of: Engine, setup: Setup) -> None:
+        self.block, self.part = setup.block or of.value("block"), Fraction(str(of.value("windows")["part"]))
+        full, windows = (sum(each.bytes * each.number for each in found if (each.limit is None) == whole)
+                         for whole in (True, False))
+        self.token, self.limit = full + self.part * windows, max(each.limit or 0 for each in found)
+
+    def blocks(self, users: int, context: int) -> int:
+        """Bytes in which so many requests of a length have their tokens, in windows those that are seen."""
+        own = users * _up(context, self.block)
+        within = -(-users * min(_up(context, self.block), self.limit + self.block) // self.part)
+        return int(-(-_up(max(own, within), self.block) * self.token // 1))
+
+    def tokens(self, blocks: int, context: int) -> int:
+        """Tokens of full layers."""
+        return int(blocks // self.token // self.block * self.block)
+
+
+Pool = _Pages | _Cells | _Slots | _Windows
 _POOLS: Final[Mapping[str, type[Pool]]] = {"pages": _Pages, "slots": _Pages, "cells": _Cells}

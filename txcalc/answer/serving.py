@@ -214,7 +214,7 @@ def serving(
     alone = "sequences" not in of.rules or "batch" in given or not shared
     setup = Setup(given.get("kv_block"), chunk, bool(given.get("swa_full")), 1 if alone else of.value("sequences"),
                   context, given.get("batch"), memory, tp, given.get("max_loras", int("max_lora_rank" in given)),
-                  given.get("max_lora_rank", 16))
+                  given.get("max_lora_rank", 16), spec.modeling)
     values = None if given.get("v_dtype") is None else _kv_dtype(of, given, "v_dtype")
     moved = _moved(spec, of, given.get("offload"), given.get("gpu_layers"))
     every = layers(t, of, tp, given.get("drafter") or 0, values)
