@@ -346,6 +346,12 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "use_expert_bias": [True, False], "norm_topk_prob": [True, False]},
     "aria_text": LLAMA | HEADS | {"moe_num_experts": [5], "moe_topk": [1, 2], "moe_num_shared_experts": [1, 2],
                                   "attention_bias": [True, False]},
+    "chameleon": LLAMA | {
+        "num_key_value_heads": [1, 2], "attention_bias": [True, False], "swin_norm": [True, False],
+        "vocabulary_map": [{}], "tie_word_embeddings": [True, False], "vq_config": [{
+            "base_channels": 32, "channel_multiplier": levels, "num_res_blocks": blocks, "attn_resolutions": attended,
+            "resolution": 64, "latent_channels": 7, "num_embeddings": 43, "embed_dim": 5}
+            for levels in ([1, 2], [1, 1, 3]) for blocks in (1, 2) for attended in (None, [32], [64, 16])]},
     "lfm3": LLAMA | HEADS | {
         "pad_token_id": [0], "num_hidden_layers": [6],
         "layer_types": [None, None, ["conv", "full_attention", "sliding_attention"] * 2],

@@ -283,6 +283,16 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
         TIED | {"vision_start_token_id": [7], "audio_config": [{
             "num_mel_bins": 5, "encoder_layers": layers, "encoder_attention_heads": 2, "encoder_ffn_dim": 17,
             "d_model": width, "n_window": 8, "output_dim": 32} for layers in (1, 3) for width in (12, 20)]}),
+    "janus": (
+        text("llama", hidden_size=[24], tie_word_embeddings=[True, False]), [{
+            "hidden_size": [12, 20], "num_hidden_layers": [1, 3], "num_attention_heads": [1, 2], "mlp_ratio": [2.5, 4],
+            "num_channels": [1, 3], **EVEN, "projection_dim": [24], "depth": [1, 2, 3],
+            "attention_bias": [True, False], "hidden_act": ["gelu", "relu"]}],
+        TIED | {"vq_config": [{
+            "base_channels": 32, "channel_multiplier": levels, "num_res_blocks": blocks, "latent_channels": 7,
+            "num_embeddings": 43, "embed_dim": 5, "projection_dim": 26, "image_token_embed_dim": 24,
+            "num_hidden_layers": layers, "out_channels": 2} for levels in ([1, 2], [1, 1, 3]) for blocks in (1, 2)
+            for layers in (1, 2)]}),
     "lfm3_vl": (
         text("lfm3", tie_word_embeddings=[True, False]), [{
             "hidden_size": [16, 32], "intermediate_size": [17, 19], "num_hidden_layers": [3, 4],

@@ -57,7 +57,7 @@ PART_TYPES = {name: f"{name}_vision" for name in (
     "gemma4", "exaone4_5", "kimi_k25", "paddleocr_vl", "cosmos3_edge", "cohere_compass", "video_llama_3",
     "gemma4_unified", "minimax_m3_vl", "ovis2", "minicpmv4_6", "minicpmv4_7", "minicpm_ocr", "lfm3_vl",
     "hunyuan_vl")} | {
-    "qwen2_5_omni_thinker": "qwen2_5_omni_vision_encoder",
+    "qwen2_5_omni_thinker": "qwen2_5_omni_vision_encoder", "janus": "janus_vision_model",
     **{name: f"{name}_encoder" for name in SOUNDS}, "moss_transcribe_diarize": "moss_transcribe_diarize_audio",
     "idefics2": "idefics2_vision", "kosmos-2": "kosmos_2_vision_model", "kosmos-2.5": "kosmos_2_5_vision_model",
     "llama4": "llama4_vision_model", "musicflamingo": "audioflamingo3_encoder",

@@ -156,6 +156,13 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+def test_an_autoencoder_has_the_weights_of_the_reference() -> None:
+    own = {"levels": [5, 10, 15], "channels": 5, "depth": 2, "attended": [2], "latent": 7, "words": 41, "width": 3}
+    for more in ({}, {"middle": False, "decodes": 2, "drawing": {"width": 13, "depth": 2}}):
+        model = Model.from_data({**TEXT, "autoencoder": {**own, **more}})
+        assert parameters(model).verdict == "equal", parameters(model).differences
+
+
 def spec(**tower: Any) -> Model:
     return Model.from_data({**TEXT, "tower": {**TOWER, **tower}})
 

@@ -48,6 +48,7 @@ MODELS: Final[Rows] = (
     ("distances of every sequence", lambda spec: getattr(spec.position, "of_sequences", False)),
     ("vectors of segments or masked tokens", lambda spec: getattr(spec.position, "segments", False) or getattr(
         spec.input, "mask_token", False)),
+    ("an autoencoder of images", lambda spec: spec.autoencoder is not None),
     ("entities that are not there", lambda spec: spec.entities is not None),
     ("residual streams", lambda spec: any(s is not None and s.streams is not None for s in (
         spec, spec.encoder, spec.tower))),

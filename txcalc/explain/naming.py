@@ -232,6 +232,13 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("adapter", "width"): Letter("f_a", "width of an adapter"),
     ("instruction", "rows"): Letter("V_i", "tokens of an instruction"),
     ("instruction", "positions"): Letter("n_i", "positions of an instruction"),
+    ("autoencoder", "channels"): Letter("A_c", "channels of an autoencoder's first convolution"),
+    ("autoencoder", "colours"): Letter("A_i", "colours that an autoencoder reads"),
+    ("autoencoder", "latent"): Letter("A_l", "channels of an autoencoder's latent"),
+    ("autoencoder", "words"): Letter("V_A", "words of images"),
+    ("autoencoder", "width"): Letter("A_w", "columns of a word of images"),
+    ("autoencoder", "decodes"): Letter("A_o", "colours that an autoencoder draws"),
+    ("drawing", "width"): Letter("A_d", "columns of layers that draw"),
     ("entities", "rows"): Letter("V_e", "entities"),
     ("entities", "width"): Letter("e_e", "columns of the table of entities"),
     **{("column_groups", name): Letter(f"G_{name}", f"groups of columns of {name}")

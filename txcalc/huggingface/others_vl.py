@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from txcalc.huggingface.build import Data
+from txcalc.huggingface.build import ACTIVATIONS, Data
 from txcalc.huggingface.config import IRRELEVANT, Config
+from txcalc.huggingface.decoder import decoder
 from txcalc.huggingface.encoder import HEADS
 from txcalc.huggingface.multimodal import (
     TILES,
@@ -18,9 +19,10 @@ from txcalc.huggingface.multimodal import (
     text_stack,
     whole_squares,
 )
-from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Part, Rows, flag, gated, read
-from txcalc.huggingface.staged import MERGES
-from txcalc.huggingface.vision import SIDE, attention, images, patches, side_of, vit_tower
+from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Part, Rows, flag, gated, given, read
+from txcalc.huggingface.staged import MERGES, listed
+from txcalc.huggingface.vision import SIDE, attention, images, patches, qkv, side_of, vit_tower
+from txcalc.spec.errors import shown
 
 
 def patches_alone(d_model: int, given: Data, projector: Data, **more: Any) -> Data:
@@ -143,12 +145,61 @@ def _ovis2(c: Config, text: Data, tower: Data) -> Part:
     return {"hidden": [layer], **({"merge": merge} if merge > 1 else {})}
 
 
+def _vqgan(c: Config, model_type: str) -> tuple[Config, Data]:
+    """The configuration of an autoencoder and its encoder, in which the last of several resolutions attend."""
+    own, _ = part_of(c, "vq_config", model_type, only=True)
+    own.only("double_latent", False)
+    base, levels = own.size("base_channels"), listed(own, "channel_multiplier")
+    return own, {"channels": base, "levels": [base * level for level in levels], "depth": own.size("num_res_blocks"),
+                 "colours": own.size("in_channels"), "latent": own.size("latent_channels"),
+                 "words": own.size("num_embeddings"), "width": own.size("embed_dim")}
+
+
+def _chameleon(c: Config, kind: str, spec: Data) -> Data:
+    """A decoder that reads words of images as it reads others, and the autoencoder that makes them."""
+    own, encoder = _vqgan(c, "chameleon_vqgan")
+    side, attended = own.size("resolution"), own.take("attn_resolutions") or []
+    if not isinstance(attended, list):
+        raise own.error("attn_resolutions", f"must be a list, got {shown(attended)}")
+    attends = own.choice("attn_type", {"vanilla": True, None: False})
+    own.finish()
+    return {**spec, "autoencoder": {**encoder, "middle": attends, "attended": [
+        i for i in range(len(encoder["levels"])) if attends and side // 2**i in attended]}}
+
+
+def _janus(c: Config, kind: str) -> Data:
+    """LLaVA's parts, and an autoencoder that draws, with layers around its words."""
+    spec, (image, _) = text_stack(c, kind, "llama"), part_of(c, "vision_config", "janus_vision_model", only=True)
+    own, encoder = _vqgan(c, "janus_vqgan")
+    image.only("use_qk_norm", False)
+    image.only("projection_dim", spec["d_model"])
+    image.ignore("num_image_tokens", "hidden_dropout_rate", "projection_dropout")
+    layer = {"width": spec["d_model"], "activation": image.choice("hidden_act", ACTIVATIONS), "bias": True}
+    tower = vit_tower(image, input=patches(class_tokens=0), attention=attention(qkv("attention_bias")), feed_forward={
+        "d_ff": int(image.size("hidden_size") * (image.number("mlp_ratio") or 0)), "activation": layer["activation"],
+        "bias": True})
+    projector = {"hidden": [layer] * (image.size("depth") - 1), "bias": True}
+    image.finish()
+    own.only("image_token_embed_dim", spec["d_model"])
+    own.ignore("num_patches", "hidden_act")
+    encoder |= {"decodes": own.size("out_channels"), "attended": [len(encoder["levels"]) - 1], "drawing": {
+        "width": own.size("projection_dim"), "depth": own.size("num_hidden_layers")}}
+    own.finish()
+    return {**spec, "autoencoder": encoder, "tower": {**tower, "projector": projector}}
+
+
 ROWS: Final[Rows] = {
     # Fuyu has no tower, nor has Gemma 4's 12B model.
     "fuyu": Family(_fuyu, {"FuyuForCausalLM": "lm", "FuyuModel": "none"}),
     "gemma4_unified": Family(_gemma4_unified, seeing_classes("Gemma4Unified"), ("gemma4_unified_vision",)),
     "minimax_m3_vl": Family(_minimax_m3, {
         "MiniMaxM3SparseForConditionalGeneration": "lm", "MiniMaxM3VLModel": "none"}, ("minimax_m3_vl_vision",)),
+    # Chameleon, arXiv 2405.09818; Janus, arXiv 2410.13848.
+    "chameleon": decoder({"ChameleonForConditionalGeneration": "lm", "ChameleonModel": "none"}, ignore="vocabulary_map "
+                         "model_parallel_size", norm={**RMS, "placement": given(flag("swin_norm"), "res-post", "pre")},
+                         qk_norm={**LAYERNORM, "over": "heads"}, finish=_chameleon)._replace(
+                             parts=("chameleon_vqgan",)),
+    "janus": Family(_janus, seeing_classes("Janus"), ("janus_vision_model", "janus_vqgan")),
     # Video-LLaVA, arXiv 2311.10122.
     "video_llava": Family(_video_llava, _VIDEO_LLAVA.classes),
     "minicpmv4_6": _minicpm("MiniCPMV4_6", "minicpmv4_6"), "minicpmv4_7": _minicpm("MiniCPMV4_7", "minicpmv4_7"),

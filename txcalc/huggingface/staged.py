@@ -14,12 +14,13 @@ MERGES: Final[Data] = {"attention": None, "feed_forward": None, "residual": "non
 """A block that merges patches and does nothing else, but for the layer that does."""
 
 
-def _listed(c: Config, name: str, length: int | None = None) -> list[int]:
-    listed: Any = c.take(name)
-    if not isinstance(listed, list) or not listed or len(listed) != (length or len(listed)) or not all(
-            type(each) is int and each > 0 for each in listed):
+def listed(c: Config, name: str, length: int | None = None) -> list[int]:
+    """A list of whole numbers, of so many stages."""
+    found: Any = c.take(name)
+    if not isinstance(found, list) or not found or len(found) != (length or len(found)) or not all(
+            type(each) is int and each > 0 for each in found):
         raise c.error(name, f"must be a list of whole numbers, one for each stage of {length or 'several'}")
-    return listed
+    return found
 
 
 def _swin(prefix: str, *, final_norm: bool) -> Family:
@@ -30,12 +31,12 @@ def _swin(prefix: str, *, final_norm: bool) -> Family:
         if not final_norm:  # where a table of absolute positions has a row too many to be added
             c.only("use_absolute_embeddings", False)
         image, patch = side_of(c, "image_size"), side_of(c, "patch_size")
-        d, side, depths = c.size("embed_dim"), image // patch, _listed(c, "depths")
+        d, side, depths = c.size("embed_dim"), image // patch, listed(c, "depths")
         if image % patch:
             raise c.error("patch_size", "must divide image_size: what the class adds to a border is not understood")
         window, bias = c.size("window_size"), {**dict.fromkeys("qkv", c.flag("qkv_bias")), "o": True}
         blocks: list[Data] = []
-        for i, (depth, heads) in enumerate(zip(depths, _listed(c, "num_heads", len(depths)), strict=True)):
+        for i, (depth, heads) in enumerate(zip(depths, listed(c, "num_heads", len(depths)), strict=True)):
             width, own = d * 2**i, min(window, side)
             whole = own == window if not final_norm else own  # Donut's biases are those of a whole window
             if width % heads or not whole or side % own or (i + 1 < len(depths) and side % 2):

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from txcalc.spec import resolve, widths
+from txcalc.spec.autoencoder import Autoencoder
 from txcalc.spec.base import Count, Flag, Least, Size, Spec
 from txcalc.spec.errors import FieldError
 from txcalc.spec.facts import first_attention, is_causal, located_blocks, mask_kind, merges, positions, unpatched
@@ -262,6 +263,7 @@ class Model(Stack):
     unused_table: Annotated[Flag, "a third token table, read by nothing (BART's, when untied)"] = False
     tower: Annotated[Tower | None, "a second stack, for images"] = None
     pooler: Annotated[Pooler | None, "true: dense and tanh on the first position (BERT)"] = None
+    autoencoder: Annotated[Autoencoder | None, "of images into words, beside the stack"] = None
     entities: Annotated[Entities | None, "what is kept for entities, of which a text has none"] = None
     contact_head: Annotated[
         Flag, "a regression on the attention maps of all layers (ESM), beside the forward pass",

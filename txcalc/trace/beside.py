@@ -10,7 +10,9 @@ from txcalc.trace.record import Part, Trace
 from txcalc.trace.tensors import Number, Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Sized
 
+    from txcalc.spec.autoencoder import Autoencoder
     from txcalc.spec.layers import Attention, BlockNorm
     from txcalc.spec.model import Model, Resampler
     from txcalc.spec.projections import LanguageAdapter
@@ -70,6 +72,82 @@ def entities(t: Trace, spec: Model) -> None:
             if not own.tied:
                 _weights(t, "head", own.rows, own.width, bias=False)
             ops.parameter(t, "head_bias", own.rows, kind="head")
+
+
+def autoencoder(t: Trace, own: Autoencoder, d: Number) -> None:
+    """The weights of an autoencoder of images, and of what draws with it."""
+    latent, width = own.latent, own.width
+    ups = [(i, own.levels[i]) for i in reversed(range(len(own.levels)))]
+    with t.scope("autoencoder", component="autoencoder", copies=1, active=0, calls=0, repeat=True):
+        with t.scope("encoder"):
+            _convolved(t, "conv_in", own.channels, own.colours, 3)
+            at = _levels(t, own, list(enumerate(own.levels)), own.channels, own.depth, "down", own.levels[:-1])
+            _middle(t, own, at)
+            _affine(t, "norm_out", at)
+            _convolved(t, "conv_out", latent, at, 3)
+        ops.parameter(t, "words", own.words, width, kind="embedding")
+        _convolved(t, "quantized", width, latent, 1)
+        _convolved(t, "restored", latent, width, 1)
+        if own.decodes is not None:
+            with t.scope("decoder"):
+                _convolved(t, "conv_in", at, latent, 3)
+                _middle(t, own, at)
+                at = _levels(t, own, ups, at, own.depth + 1, "up", own.levels[1:])
+                _affine(t, "norm_out", at)
+                _convolved(t, "conv_out", own.decodes, at, 3)
+        if (drawing := own.drawing) is not None:
+            ops.parameter(t, "drawn", own.words, width, kind="embedding")
+            for i in range(drawing.depth):
+                _weights(t, f"inputs.{i}", drawing.width, drawing.width if i else width, bias=True)
+            _weights(t, "outputs.0", drawing.width, d, bias=True)
+            _weights(t, "outputs.1", own.words, drawing.width, bias=True)
+
+
+def _levels(
+    t: Trace, own: Autoencoder, levels: list[tuple[int, int]], at: Number, blocks: int, name: str, resampled: Sized
+) -> Number:
+    """Residual blocks of each level, which attend or not, and a convolution to the next one."""
+    for place, (i, channels) in enumerate(levels):
+        with t.scope(f"levels.{i}"):
+            for block in range(blocks):
+                _residual(t, f"blocks.{block}", channels, at)
+                at = channels
+                if i in own.attended:
+                    _attends(t, f"attention.{block}", at)
+            if place < len(resampled):
+                _convolved(t, name, at, at, 3)
+    return at
+
+
+def _middle(t: Trace, own: Autoencoder, at: Number) -> None:
+    _residual(t, "middle.0", at, at)
+    _residual(t, "middle.1", at, at)
+    if own.middle:
+        _attends(t, "middle_attention", at)
+
+
+def _residual(t: Trace, name: str, out: Number, into: Number) -> None:
+    with t.scope(name):
+        for i, at in enumerate((into, out)):
+            _affine(t, f"norm{i}", at)
+            _convolved(t, f"conv{i}", out, at, 3)
+        if t.size(out) != t.size(into):
+            _convolved(t, "shortcut", out, into, 1)
+
+
+def _attends(t: Trace, name: str, at: Number) -> None:
+    with t.scope(name):
+        _affine(t, "norm", at)
+        for own in ("q", "k", "v", "o"):
+            _convolved(t, own, at, at, 1)
+
+
+def _affine(t: Trace, name: str, at: Number) -> None:
+    t.op(name, "norm", weights={"weight": (at,), "bias": (at,)})
+
+
+def _convolved(t: Trace, name: str, out: Number, into: Number, kernel: int) -> None:
+    t.op(name, "linear", weights={"weight": (out, into, kernel, kernel), "bias": (out,)})
 
 
 def instruction(t: Trace, stack: Resampler) -> None:

@@ -48,6 +48,8 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> Outputs:
         with t.scope("", back=0 if unused else 1):
             pooled = pool(t, spec, x)
     beside.entities(t, spec)
+    if spec.autoencoder is not None:
+        beside.autoencoder(t, spec.autoencoder, spec.d_model)
     if spec.contact_head:
         maps = spec.layers * first_attention(spec).heads
         t.op("contact_head", "linear", weights={"weight": (1, maps), "bias": (1,)})

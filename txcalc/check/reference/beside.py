@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from txcalc.check.reference.layers import Normalization, Options, Repeated, activate, dropout_or_nothing
 
 if TYPE_CHECKING:
+    from txcalc.spec.autoencoder import Autoencoder
     from txcalc.spec.inputs import Instruction
     from txcalc.spec.layers import Attention, BlockNorm
     from txcalc.spec.layers import Dense as DensePlan
@@ -161,3 +163,48 @@ class InstructionWeights(nn.Module):
             return made
 
         self.layers = Repeated(layer, stack.layers)
+
+
+class AutoencoderWeights(nn.Module):
+    """What stands beside a stack of words of images: convolutions that no run passes."""
+
+    def __init__(self, plan: Autoencoder, d_model: int) -> None:
+        super().__init__()
+        levels, latent, width = plan.levels, plan.latent, plan.width
+
+        def residual(out: int, into: int) -> nn.Module:
+            made = {"norm0": nn.GroupNorm(1, into), "conv0": nn.Conv2d(into, out, 3), "norm1": nn.GroupNorm(1, out),
+                    "conv1": nn.Conv2d(out, out, 3)}
+            return nn.ModuleDict(made | ({} if into == out else {"shortcut": nn.Conv2d(into, out, 1)}))
+
+        def attention(size: int) -> nn.Module:
+            return nn.ModuleDict({"norm": nn.GroupNorm(1, size), **{name: nn.Conv2d(size, size, 1) for name in "qkvo"}})
+
+        def half(into: int, first: int, order: list[int], blocks: int, out: int, name: str) -> nn.Module:
+            at, stages = first, dict[str, nn.Module]()
+            for i in order:
+                sizes = [at, *[levels[i]] * blocks]
+                stage: dict[str, nn.Module] = {
+                    "blocks": nn.ModuleList(residual(b, a) for a, b in itertools.pairwise(sizes))}
+                at = levels[i]
+                if i in plan.attended:
+                    stage["attention"] = nn.ModuleList(attention(at) for _ in range(blocks))
+                if i != order[-1]:
+                    stage[name] = nn.Conv2d(at, at, 3)
+                stages[str(i)] = nn.ModuleDict(stage)
+            narrow = levels[-1]
+            made = {"conv_in": nn.Conv2d(into, first, 3), "levels": nn.ModuleDict(stages), "middle": nn.ModuleList(
+                residual(narrow, narrow) for _ in range(2)), "norm_out": nn.GroupNorm(1, at),
+                "conv_out": nn.Conv2d(at, out, 3)}
+            return nn.ModuleDict(made | ({"middle_attention": attention(narrow)} if plan.middle else {}))
+
+        places = list(range(len(levels)))
+        self.encoder = half(plan.colours, plan.channels, places, plan.depth, latent, "down")
+        self.words = nn.Parameter(torch.zeros(plan.words, width))
+        self.quantized, self.restored = nn.Conv2d(latent, width, 1), nn.Conv2d(width, latent, 1)
+        self.decoder = None if plan.decodes is None else half(
+            latent, levels[-1], places[::-1], plan.depth + 1, plan.decodes, "up")
+        if (drawing := plan.drawing) is not None:
+            self.drawn, own = nn.Parameter(torch.zeros(plan.words, width)), drawing.width
+            self.inputs = nn.ModuleList(nn.Linear(own if i else width, own) for i in range(drawing.depth))
+            self.outputs = nn.ModuleList((nn.Linear(d_model, own), nn.Linear(own, plan.words)))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from txcalc.check.reference.attention import CrossAttention
-from txcalc.check.reference.beside import EntityWeights
+from txcalc.check.reference.beside import AutoencoderWeights, EntityWeights
 from txcalc.check.reference.layers import Normalization, Options, Repeated, activate, dense
 from txcalc.check.reference.losses import (
     ChunkedCrossEntropy,
@@ -218,6 +218,8 @@ class Top(nn.Module):
         self.pooler = build_pooler(model.pooler, model.norm, width, self.unpatched, options)
         vector = width if self.pooler is None else self.pooler.width
         self.entities = None if model.entities is None else EntityWeights(model)
+        plan = model.autoencoder
+        self.autoencoder = None if plan is None else AutoencoderWeights(plan, model.d_model)
         if model.contact_head:
             self.contact_head = nn.Linear(model.layers * first_attention(model).heads, 1)
         match head:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from txcalc.spec import inputs, layers, model, projections, rnn
+from txcalc.spec import autoencoder, inputs, layers, model, projections, rnn
 from txcalc.spec.base import Spec
 from txcalc.spec.facts import STORAGE
 from txcalc.spec.quantization import Mixed, Quantization, StoredTensors
@@ -24,7 +24,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
         "context", "extra_tokens", "token_types", "task_types", "token_tables", "embedding_dim", "embedding_projection",
         "embedding_projection_bias", "embedding_span", "embedding_scale", "per_layer_embedding", "encoder",
         "source_vocab",
-        "unread_memory", "unused_table", "tower", "pooler", "entities", "contact_head", "head",
+        "unread_memory", "unused_table", "tower", "pooler", "autoencoder", "entities", "contact_head", "head",
         *STORAGE,
     },
     model.Stack: _STACK,
@@ -53,6 +53,8 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     projections.AttentionGroups: {"q", "k", "v", "o"},
     projections.DenseGroups: {"up", "down"},
     projections.LanguageAdapter: {"width", "languages", "activation", "norm", "normed_residual"},
+    autoencoder.Autoencoder: set(autoencoder.Autoencoder.names()),
+    autoencoder.Drawing: set(autoencoder.Drawing.names()),
     inputs.Entities: {"rows", "width", "tied"},
     layers.MLA: {
         "kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale", "index_topk",
