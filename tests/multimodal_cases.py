@@ -68,6 +68,9 @@ SOUND: Values = {
 WIDE: Values = {"hidden_size": [16], "intermediate_size": [64, 32], "max_source_positions": [8, 12]}
 HEARD: Values = {"projector_hidden_act": ["gelu", "relu"]}
 
+GRID: dict[str, Any] = {
+    "num_mel_bins": 5, "encoder_attention_heads": 2, "encoder_ffn_dim": 17, "n_window": 50, "n_window_infer": 200,
+    "downsample_hidden_size": 7}
 SEES: Values = {k: v for k, v in SIGLIP.items() if k != "vision_use_head"}
 KOSMOS_TEXT: Values = {
     "vocab_size": [101], "embed_dim": [16, 24], "layers": [1, 2], "ffn_dim": [17, 29], "attention_heads": [2, 4],
@@ -283,6 +286,12 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
         TIED | {"vision_start_token_id": [7], "audio_config": [{
             "num_mel_bins": 5, "encoder_layers": layers, "encoder_attention_heads": 2, "encoder_ffn_dim": 17,
             "d_model": width, "n_window": 8, "output_dim": 32} for layers in (1, 3) for width in (12, 20)]}),
+    "qwen3_omni_moe_thinker": (
+        [QWEN3_TEXT | {"num_experts": [4, 5], "num_experts_per_tok": [1, 2], "norm_topk_prob": [True, False],
+                       "moe_intermediate_size": [12, 16], "mlp_only_layers": [[], [1]], "decoder_sparse_step": [1, 2]}],
+        [QWEN3], TIED | {"vision_start_token_id": [7], "audio_config": [
+            GRID | {"encoder_layers": layers, "d_model": width, "output_dim": 32}
+            for layers in (1, 3) for width in (12, 20)]}),
     "janus": (
         text("llama", hidden_size=[24], tie_word_embeddings=[True, False]), [{
             "hidden_size": [12, 20], "num_hidden_layers": [1, 3], "num_attention_heads": [1, 2], "mlp_ratio": [2.5, 4],
@@ -306,6 +315,10 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
             "hidden_size": [16, 24], "intermediate_size": [17, 19], "num_hidden_layers": [1, 3],
             "num_attention_heads": [1, 2], "num_channels": [1, 3], "max_image_size": [24], "patch_size": [5, 6],
             "spatial_merge_size": [1, 2], "hidden_act": ["gelu", "gelu_pytorch_tanh"]}], TIED),
+    "qwen3_asr": (
+        text("qwen3", hidden_size=[24]),
+        [{k: [v] for k, v in GRID.items()} | {"encoder_layers": [1, 3], "d_model": [12, 20], "output_dim": [24],
+                                             "activation_function": ["gelu", "relu"]}], TIED),
     "qwen2_audio": (text("qwen2"), [SOUND], {}),
     "audioflamingo3": (text("qwen2"), [SOUND], HEARD | {"projector_bias": [True, False]}),
     "musicflamingo": (text("qwen2"), [SOUND | {"model_type": ["audioflamingo3_encoder"]}], HEARD | {
@@ -322,7 +335,7 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
         TIED | HEARD | {"audio_merge_size": [2, 4], "projector_bias": [True, False]}),
 }
 """Of each: texts, towers, and the fields beside them."""
-SOUNDS = {"qwen2_audio", "musicflamingo", "audioflamingo3", "voxtral", "glmasr", "moss_transcribe_diarize"}
+SOUNDS = {"qwen2_audio", "qwen3_asr", "musicflamingo", "audioflamingo3", "voxtral", "glmasr", "moss_transcribe_diarize"}
 """Those whose towers hear."""
 ALONE = {"fuyu"}
 """Those without a tower's configuration."""

@@ -17,7 +17,7 @@ from txcalc.answer.report import Totals, count
 from txcalc.huggingface.families import FAMILIES
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import image_positions, is_causal, positions
-from txcalc.spec.inputs import FrameInput, PatchInput
+from txcalc.spec.inputs import FrameInput, PatchInput, eighth
 from txcalc.spec.model import Model
 from txcalc.trace.workload import Workload
 
@@ -58,11 +58,13 @@ PART_TYPES = {name: f"{name}_vision" for name in (
     "gemma4_unified", "minimax_m3_vl", "ovis2", "minicpmv4_6", "minicpmv4_7", "minicpm_ocr", "lfm3_vl",
     "hunyuan_vl")} | {
     "qwen2_5_omni_thinker": "qwen2_5_omni_vision_encoder", "janus": "janus_vision_model",
+    "qwen3_omni_moe_thinker": "qwen3_omni_moe_vision_encoder",
     **{name: f"{name}_encoder" for name in SOUNDS}, "moss_transcribe_diarize": "moss_transcribe_diarize_audio",
     "idefics2": "idefics2_vision", "kosmos-2": "kosmos_2_vision_model", "kosmos-2.5": "kosmos_2_5_vision_model",
     "llama4": "llama4_vision_model", "musicflamingo": "audioflamingo3_encoder",
     "cosmos3_omni": "qwen3_vl_vision", "glmga": "glm4v_vision"}
-TEXT_PARTS = {"qwen2_5_omni_thinker": "qwen2_5_omni_text", "cosmos3_omni": "qwen3_vl_text",
+TEXT_PARTS = {"qwen3_omni_moe_thinker": "qwen3_omni_moe_text", "qwen2_5_omni_thinker": "qwen2_5_omni_text",
+              "cosmos3_omni": "qwen3_vl_text",
               "kosmos-2": "kosmos_2_text_model", "kosmos-2.5": "kosmos_2_5_text_model"}
 
 
@@ -139,7 +141,8 @@ def features(model: Any, spec: Model, images: int) -> list[Any]:
 
 def sound_features(base: Any, sound: FrameInput, number: int) -> Any:
     """The projected positions of so many sounds, each as long as the tower's."""
-    frames = 2 * sound.length
+    grid = sound.grid
+    frames = 2 * sound.length if grid is None else sound.length // eighth(grid.frames) * grid.frames
     if not hasattr(base, "get_audio_features"):
         heard = base.audio_tower(torch.ones(number, sound.bins, frames)).last_hidden_state
         return base.multi_modal_projector(heard)

@@ -82,6 +82,7 @@ CASES: dict[str, dict[str, Any]] = {
     "every position, class token and register": {"input": {**IMAGE, "registers": 2}, "projector": {
         "unpatched": True, "final_norm": {}}},
     "a sound, merged": {"input": SOUND, "projector": {"merge": 3, "hidden": [{"width": 19, "activation": "gelu"}]}},
+    "a sound in pieces": {"input": {**SOUND, "length": 6, "grid": {"channels": 4, "frames": 19}}, "projector": {}},
     "a sound, averaged": {"input": SOUND, "final_norm": False, "projector": {"average": True, "tokens": 5, "norm": {}}},
     "patches alone": {"layers": 0, "d_model": 22, "attention": None, "feed_forward": None, "final_norm": False,
                       "input": PLAIN, "position": "none", "projector": {"dense": False}},

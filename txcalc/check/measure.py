@@ -28,7 +28,7 @@ from txcalc.check.measure_trained import Trained, build
 from txcalc.check.reference.layers import MixtureOfExperts
 from txcalc.check.reference.transformer import Output, Reference
 from txcalc.spec.facts import positions
-from txcalc.spec.inputs import ClassifierHead, ContrastiveHead, FrameInput, Input, LMHead, PatchInput
+from txcalc.spec.inputs import ClassifierHead, ContrastiveHead, FrameInput, Grid, Input, LMHead, PatchInput, eighth
 from txcalc.spec.model import Model
 
 Shape = tuple[int, ...]
@@ -291,6 +291,9 @@ class Inputs:
         match own:
             case PatchInput(image=side, channels=channels):
                 return torch.randn(batch, channels, side, side, dtype=self.dtype, device=self.device)
+            case FrameInput(bins=bins, length=length, grid=Grid(frames=piece)):
+                whole = length // eighth(piece) * piece
+                return torch.randn(batch, bins, whole, dtype=self.dtype, device=self.device)
             case FrameInput(bins=bins, length=length):
                 return torch.randn(batch, bins, 2 * length, dtype=self.dtype, device=self.device)
         return self._choose(rows or self.model.vocab or 1, batch, length)

@@ -239,6 +239,8 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("autoencoder", "width"): Letter("A_w", "columns of a word of images"),
     ("autoencoder", "decodes"): Letter("A_o", "colours that an autoencoder draws"),
     ("drawing", "width"): Letter("A_d", "columns of layers that draw"),
+    ("grid", "channels"): Letter("C_F", "channels of convolutions over mel bins"),
+    ("grid", "frames"): Letter("n_F", "frames of a piece of sound"),
     ("entities", "rows"): Letter("V_e", "entities"),
     ("entities", "width"): Letter("e_e", "columns of the table of entities"),
     **{("column_groups", name): Letter(f"G_{name}", f"groups of columns of {name}")

@@ -18,7 +18,7 @@ from txcalc.huggingface.encoder import split_width
 from txcalc.huggingface.layerwise import listed_kinds
 from txcalc.huggingface.multimodal import family_of, head_of, part_of, seeing_classes, text_stack, whole_squares
 from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Part, Rows, Value, flag, gated, plain, read, size
-from txcalc.huggingface.sounds import pairs, whisper_tower
+from txcalc.huggingface.sounds import grid_tower, pairs, two_layers, whisper_tower
 from txcalc.huggingface.vision import SIDE, flexible, patches, rotates_both_ways, side_of, vit_tower
 
 Projector = Callable[[Config, Data], Part]
@@ -224,18 +224,30 @@ def _cosmos3_edge(c: Config, kind: str) -> Data:
     return {**spec, "head": head_of(kind, tied=False), "tower": {**tower, "projector": projector}}
 
 
-def _omni(c: Config, kind: str) -> Data:
-    """Qwen2.5-VL, and a tower like Whisper's for sounds, which are cut: each piece is a sound of its own."""
-    c.ignore("position_id_per_seconds", "seconds_per_chunk", "user_token_id")
-    text, image = text_of(c, "qwen2_5_omni_text"), image_of(c, "qwen2_5_omni_vision_encoder")
-    sound, _ = part_of(c, "audio_config", "qwen2_5_omni_audio_encoder", only=True)
-    spec = joined(c, kind, _qwen2_text(text, "lm"), squares(image), text, image, projector=patchwise(RMS))
-    sound.ignore("max_source_positions")
-    sound.only("output_dim", spec["d_model"])
-    heard = whisper_tower(sound, "n_window", final_norm=False, position={"kind": "sinusoidal"})
-    sound.finish()
-    heard["projector"] = {**pairs(heard), "bias": True, "separators": 2}
-    return {**spec, "tower": {**spec["tower"], "beside": heard}}
+def _omni(prefix: str, family: str, *, three: bool) -> Family:
+    """Qwen2.5-VL or Qwen3-VL, and a tower for sounds, which are cut: each piece or window is a sound of its own."""
+    parts = tuple(f"{family}_{name}" for name in ("text", "vision_encoder", "audio_encoder"))
+
+    def build(c: Config, kind: str) -> Data:
+        c.ignore("position_id_per_seconds", "seconds_per_chunk", "user_token_id")
+        absent = {"use_sliding_window": False} if three else {}
+        text, image = text_of(c, parts[0], **absent), image_of(c, parts[1])
+        sound, _ = part_of(c, "audio_config", parts[2], only=True)
+        own = family_of(text, "qwen3_moe", ("lm",)).build(text, "lm") if three else _qwen2_text(text, "lm")
+        spec = joined(c, kind, own, _qwen3(image) if three else squares(image), text, image, deep=three,
+                      projector=patchwise(LAYERNORM if three else RMS))
+        if three:
+            heard = grid_tower(sound)
+            projector = two_layers(sound, spec, heard)
+        else:
+            sound.ignore("max_source_positions")
+            sound.only("output_dim", spec["d_model"])
+            heard = whisper_tower(sound, "n_window", final_norm=False, position={"kind": "sinusoidal"})
+            projector = {**pairs(heard), "bias": True, "separators": 2}
+        sound.finish()
+        return {**spec, "tower": {**spec["tower"], "beside": {**heard, "projector": projector}}}
+
+    return Family(build, seeing_classes(prefix), parts)
 
 
 def _lfm3(c: Config, kind: str) -> Data:
@@ -302,8 +314,8 @@ ROWS: Final[Rows] = {
     "cohere_compass": any_size("CohereCompass", "cohere_compass", "cohere_compass_text", _qwen3, deep=True),
     "hyperclovax_vision_v2": Family(_hyperclovax, seeing_classes("HyperCLOVAXVisionV2")),
     # Qwen2.5-Omni, arXiv 2503.20215: what it hears with stands beside what it sees with.
-    "qwen2_5_omni_thinker": Family(_omni, seeing_classes("Qwen2_5OmniThinker"), (
-        "qwen2_5_omni_text", "qwen2_5_omni_vision_encoder", "qwen2_5_omni_audio_encoder")),
+    "qwen2_5_omni_thinker": _omni("Qwen2_5OmniThinker", "qwen2_5_omni", three=False),
+    "qwen3_omni_moe_thinker": _omni("Qwen3OmniMoeThinker", "qwen3_omni_moe", three=True),
     "lfm3_vl": Family(_lfm3, seeing_classes("Lfm3Vl"), ("lfm3_vl_vision",)),
     "hunyuan_vl": Family(_hunyuan, seeing_classes("HunYuanVL"), ("hunyuan_vl_text", "hunyuan_vl_vision")),
     # VideoLLaMA 3, arXiv 2501.13106.

@@ -12,6 +12,7 @@ from txcalc.huggingface.config import Config
 from txcalc.huggingface.encoder import split_width
 from txcalc.huggingface.multimodal import Projector, head_of, part_of, seeing_classes, text_stack
 from txcalc.huggingface.rows import LAYERNORM, Family, Part, Rows, Value, plain, read, size
+from txcalc.spec.inputs import eighth
 
 _WIDTH: Final = size("hidden_size", "d_model")
 _HEADS: Final = size("num_attention_heads", "encoder_attention_heads")
@@ -87,6 +88,24 @@ def _moss(c: Config, text: Data, tower: Data) -> Part:
     return {"merge": merge, "final_norm": LAYERNORM, **_layer(c, text["d_model"], c.flag("projector_bias"))}
 
 
+def grid_tower(c: Config) -> Data:
+    """Whisper's layers behind convolutions over pieces of a sound, of which each window attends by itself."""
+    c.ignore("max_position_embeddings", "max_source_positions", "conv_chunksize")
+    piece, window = 2 * c.size("n_window"), c.size("n_window_infer")
+    if window % piece:
+        raise c.error("n_window_infer", f"must be whole pieces of {piece} frames")
+    return whisper_tower(c, position={"kind": "sinusoidal"}, attention={"heads": _HEADS, "bias": True}, input={
+        "kind": "frames", "bins": size("num_mel_bins"), "length": window // piece * eighth(piece),
+        "grid": {"channels": size("downsample_hidden_size"), "frames": piece}})
+
+
+def two_layers(c: Config, text: Data, tower: Data) -> Part:
+    """A layer of the tower's width with its activation, and another; of the sound's configuration."""
+    c.only("output_dim", text["d_model"])
+    return {"hidden": [{"width": tower["d_model"], "activation": tower["feed_forward"]["activation"], "bias": True}],
+            "bias": True}
+
+
 def hearing(
     prefix: str, text: str, tower_type: str, tower: Value, projector: Projector, *, ties: bool = False, ignore: str = ""
 ) -> Family:
@@ -96,10 +115,10 @@ def hearing(
         spec = text_stack(c, "none", text, tied=False)
         sound, _ = part_of(c, "audio_config", tower_type, only=True)
         built = read(sound, tower)
+        own = read(c if projector is not two_layers else sound, lambda part: projector(part, spec, built))
         sound.finish()
         tied = ties and c.flag("tie_word_embeddings")
-        return {**spec, "head": head_of(kind, tied), "tower": {
-            **built, "projector": read(c, projector(c, spec, built))}}
+        return {**spec, "head": head_of(kind, tied), "tower": {**built, "projector": own}}
 
     return Family(build, seeing_classes(prefix), (tower_type,))
 
@@ -111,6 +130,8 @@ ROWS: Final[Rows] = {
     # Music Flamingo, arXiv 2511.10289: times rotate what the projector reads.
     "musicflamingo": hearing("MusicFlamingo", "qwen2", "audioflamingo3_encoder", _halved, _flamingo,
                              ignore="audio_frame_step rope_parameters partial_rotary_factor rope_theta"),
+    "qwen3_asr": hearing("Qwen3ASR", "qwen3", "qwen3_asr_encoder", grid_tower, two_layers, ties=True,
+                         ignore="timestamp_token_id token_classification_bias"),
     # Voxtral, arXiv 2507.13264; GLM-ASR; MOSS Transcribe Diarize.
     "voxtral": hearing("Voxtral", "llama", "voxtral_encoder", whisper_tower, _wide_rows),
     "glmasr": hearing("GlmAsr", "llama", "glmasr_encoder", _glm_tower, _glm, ties=True),

@@ -38,12 +38,29 @@ class PatchInput(Spec):
             raise FieldError(("normed",), "needs patches alone")
 
 
+class Grid(Spec):
+    """Three convolutions over times and mel bins, each of width 3 and stride 2, and a layer (Qwen3-ASR)."""
+
+    channels: Annotated[Size, "that each makes"]
+    frames: Annotated[Size, "a sound is cut into pieces of so many"]
+
+
 class FrameInput(Spec):
     """Spectrogram frames through two convolutions of width 3, the second of stride 2 (Whisper, arXiv 2212.04356)."""
 
     kind: Literal["frames"]
     bins: Annotated[Size, "mel bins of a frame"]
-    length: Annotated[Size, "positions after the convolutions: half the frames"]
+    length: Annotated[Size, "positions after the convolutions: half the frames, or an eighth of every piece's"]
+    grid: Annotated[Grid | None, "in place of both convolutions"] = None
+
+    def _check(self) -> None:
+        if self.grid is not None and self.length % eighth(self.grid.frames):
+            raise FieldError(("length",), f"must be positions of whole pieces, {eighth(self.grid.frames)} each")
+
+
+def eighth(size: int) -> int:
+    """What three convolutions of stride 2 leave of ``size``."""
+    return -(-size // 8)
 
 
 class Instruction(Spec):

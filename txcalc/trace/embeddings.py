@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from txcalc.spec import facts
+from txcalc.spec.inputs import eighth
 from txcalc.trace import curves, norms, ops, parts, split
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import several
 from txcalc.trace.tensors import How, Number, Role, Tensor
 
 if TYPE_CHECKING:
-    from txcalc.spec.inputs import DisentangledPosition, FrameInput, PatchInput, PerLayerEmbedding
+    from txcalc.spec.inputs import DisentangledPosition, FrameInput, Grid, PatchInput, PerLayerEmbedding
     from txcalc.spec.layers import Norm
     from txcalc.spec.model import Model, Stack
     from txcalc.trace.workload import Workload
@@ -71,12 +72,27 @@ def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
 
 def frames(t: Trace, spec: FrameInput, b: Number, n: Number, d: Number) -> Tensor:
     """(b, bins, 2n) spectrogram frames to (b, n, d)."""
+    if spec.grid is not None:
+        return _grid(t, spec, spec.grid, b, n, d)
     x = t.tensor(b, spec.bins, 2 * n, role=Role.WEIGHT, label="frames", grad=False)
     x = wanted(t, ops.convolution(t, "frame_conv1", x, d, 2 * n, (3,), bias=True))
     with t.frame():
         x = t.hold(curves.activation(t, "frame_activation1", x, "gelu")).view(b, d, 2 * n)
         x = ops.convolution(t, "frame_conv2", x, d, n, (3,), bias=True)
         return curves.activation(t, "frame_activation2", x, "gelu")
+
+
+def _grid(t: Trace, spec: FrameInput, grid: Grid, b: Number, n: Number, d: Number) -> Tensor:
+    """Pieces of a sound as images of one channel, to (b, n, d)."""
+    high, wide, c = int(t.size(spec.bins) or 0), int(t.size(grid.frames) or 0), grid.channels
+    pieces = b * (int(t.size(spec.length) or 0) // eighth(wide))
+    x = t.tensor(pieces, 1, high, wide, role=Role.WEIGHT, label="frames", grad=False)
+    with t.frame():
+        for i in (1, 2, 3):
+            high, wide = -(-high // 2), -(-wide // 2)
+            y = ops.convolution(t, f"frame_conv{i}", x, c, high * wide, (3, 3), bias=True)
+            x = t.hold(curves.activation(t, f"frame_activation{i}", y, "gelu")).view(pieces, c, high, wide)
+        return ops.linear(t, "frame_projection", ops.copy(t, "frames", x).view(b, n, c * high), d)
 
 
 def embed(

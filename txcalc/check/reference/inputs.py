@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from txcalc.spec.inputs import FrameInput, Input, PatchInput, TokenInput
+from txcalc.spec.inputs import FrameInput, Grid, Input, PatchInput, TokenInput
 
 
 class Reader(nn.Module):
@@ -29,6 +29,11 @@ class Reader(nn.Module):
                 self.mask_token = nn.Parameter(torch.zeros(1, d_model)) if own.mask_token else None
             case TokenInput(mask_token=True):
                 self.mask_token = nn.Parameter(torch.zeros(1, d_model))
+            case FrameInput(bins=bins, grid=Grid(channels=wide)):
+                for i in (1, 2, 3):
+                    self.add_module(f"frame_conv{i}", nn.Conv2d(1 if i == 1 else wide, wide, 3, stride=2, padding=1))
+                    self.add_module(f"frame_activation{i}", nn.GELU())
+                self.frame_projection = nn.Linear(wide * -(-bins // 8), d_model, bias=False)
             case FrameInput(bins=bins):
                 self.frame_conv1, self.frame_activation1 = nn.Conv1d(bins, d_model, 3, padding=1), nn.GELU()
                 self.frame_conv2 = nn.Conv1d(d_model, d_model, 3, stride=2, padding=1)
@@ -36,6 +41,12 @@ class Reader(nn.Module):
 
     def read(self, own: Input, x: Tensor) -> Tensor:
         """Pixels (b, channels, height, width) or frames (b, bins, 2 * positions) to (b, positions, d)."""
+        if isinstance(own, FrameInput) and own.grid is not None:
+            x = x.unflatten(2, (-1, own.grid.frames)).transpose(1, 2).flatten(0, 1).unsqueeze(1)
+            for i in (1, 2, 3):
+                x = getattr(self, f"frame_activation{i}")(getattr(self, f"frame_conv{i}")(x))
+            made: Tensor = self.frame_projection(x.permute(0, 3, 1, 2).flatten(2))
+            return made.view(-1, own.length, made.shape[-1])
         if isinstance(own, FrameInput):
             x = self.frame_activation1(self.frame_conv1(x))
             return self.frame_activation2(self.frame_conv2(x)).transpose(1, 2)
