@@ -19,25 +19,23 @@ from txcalc.spec.errors import FieldError
 from txcalc.spec.facts import first_attention, is_causal, located_blocks, mask_kind, merges, positions, unpatched
 from txcalc.spec.inputs import (
     ContrastiveHead,
-    Entities,
     Head,
     Input,
     LearnedPosition,
     LMHead,
     PatchInput,
-    PerLayerEmbedding,
     Pooler,
     Position,
     Projector,
     QueryInput,
     RotaryPosition,
     TokenInput,
-    TokenTable,
     TransformerXLPosition,
 )
 from txcalc.spec.layers import MLA, AnyAttention, Attention, BlockNorm, FeedForward, Recurrent
 from txcalc.spec.projections import Bottleneck, Convolution, LanguageAdapter, check_crossing
 from txcalc.spec.quantization import Quantization, StoredTensors
+from txcalc.spec.tables import Entities, PerLayerEmbedding, TokenTable
 
 Architecture = Literal["decoder-only", "encoder-only", "encoder-decoder"]
 

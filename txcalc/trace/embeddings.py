@@ -12,9 +12,10 @@ from txcalc.trace.sizes import several
 from txcalc.trace.tensors import How, Number, Role, Tensor
 
 if TYPE_CHECKING:
-    from txcalc.spec.inputs import DisentangledPosition, FrameInput, Grid, PatchInput, PerLayerEmbedding
+    from txcalc.spec.inputs import DisentangledPosition, FrameInput, Grid, PatchInput
     from txcalc.spec.layers import Norm
     from txcalc.spec.model import Model, Stack
+    from txcalc.spec.tables import PerLayerEmbedding
     from txcalc.trace.workload import Workload
 
 

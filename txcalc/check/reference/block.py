@@ -43,7 +43,6 @@ from txcalc.spec.inputs import (
     AlibiPosition,
     DisentangledPosition,
     PatchInput,
-    PerLayerEmbedding,
     RelativePosition,
     RotaryPosition,
     TransformerXLPosition,
@@ -52,6 +51,7 @@ from txcalc.spec.layers import MLA, Attention, BlockNorm, MoE
 from txcalc.spec.layers import Dense as DenseSpec
 from txcalc.spec.model import Stack, Sublayers
 from txcalc.spec.projections import Blocks
+from txcalc.spec.tables import PerLayerEmbedding
 
 AnySelfAttention = SelfAttention | LatentAttention | DisentangledAttention | DistanceAttention
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from txcalc.check.reference.layers import Normalization, activate
-from txcalc.spec.inputs import PerLayerEmbedding
 from txcalc.spec.layers import Norm
+from txcalc.spec.tables import PerLayerEmbedding
 
 
 class PerLayerInputs(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from txcalc.spec import autoencoder, inputs, layers, model, projections, rnn
+from txcalc.spec import autoencoder, inputs, layers, model, projections, rnn, tables
 from txcalc.spec.base import Spec
 from txcalc.spec.facts import STORAGE
 from txcalc.spec.quantization import Mixed, Quantization, StoredTensors
@@ -55,7 +55,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     projections.LanguageAdapter: {"width", "languages", "activation", "norm", "normed_residual"},
     autoencoder.Autoencoder: set(autoencoder.Autoencoder.names()),
     autoencoder.Drawing: set(autoencoder.Drawing.names()),
-    inputs.Entities: {"rows", "width", "tied"},
+    tables.Entities: {"rows", "width", "tied"},
     layers.MLA: {
         "kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale", "index_topk",
         "indexer", "interleaved", "window", "sinks", "output_gate", "gate_over", "rope_norm", "joint",
@@ -97,8 +97,8 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.Grid: {"channels", "frames"},
     inputs.QueryInput: {"kind", "length", "instruction"},
     inputs.Instruction: {"rows", "positions"},
-    inputs.TokenTable: {"rows", "width", "lookups"},
-    inputs.PerLayerEmbedding: {"rows", "width", "activation"},
+    tables.TokenTable: {"rows", "width", "lookups"},
+    tables.PerLayerEmbedding: {"rows", "width", "activation"},
     inputs.NoPosition: {"kind"},
     inputs.LearnedPosition: {"kind", "size", "both_ways"},
     inputs.SinusoidalPosition: {"kind", "stored", "size"},
