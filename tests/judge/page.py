@@ -35,6 +35,32 @@ def all_types() -> list[str]:
     return sorted({*CONFIG_MAPPING, *FAMILIES})
 
 
+def uses(read: Mapping[str, str]) -> str:
+    """How many types of each use are exact, and which image classifiers have no attention, by the library's source."""
+    import transformers
+    from transformers.models.auto import modeling_auto as auto
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    names = {"causal LM": "CAUSAL_LM", "masked LM": "MASKED_LM", "seq2seq": "SEQ_TO_SEQ_CAUSAL_LM", "image-text":
+             "IMAGE_TEXT_TO_TEXT", "multimodal": "MULTIMODAL_LM", "image classifiers": "IMAGE_CLASSIFICATION"}
+    exact = {name for name, line in read.items() if "| exact |" in line}
+    each = {use: set(getattr(auto, f"MODEL_FOR_{name}_MAPPING_NAMES")) for use, name in names.items()}
+    models = Path(transformers.__file__).parent / "models"
+
+    def attends(name: str) -> bool:
+        folder = models / CONFIG_MAPPING[name].__module__.split(".")[2]
+        return any(re.search(r"^class \w*Attention", file.read_text("utf-8"), re.MULTILINE)
+                   for file in folder.glob("modeling_*.py"))
+
+    images = each["image classifiers"]
+    without = sorted(name for name in images if not attends(name))
+    counted = ", ".join(f"{use} {len(found & exact)} of {len(found)}" for use, found in each.items())
+    return (f"Of the types with a head, by use: {counted}. Of the image classifiers {len(without)} have no class of "
+            f"attention in their source, so that they are convolutions or pooling and not read: "
+            f"{', '.join(f'`{name}`' for name in without)}. Of the {len(images) - len(without)} others "
+            f"{len(images & exact)} are exact.\n")
+
+
 def as_page(lines: Mapping[str, str], unknown: Mapping[str, str]) -> str:
     """The page of the lines of types that are read, and of those that are not, with what is said of them."""
     import transformers
@@ -42,6 +68,7 @@ def as_page(lines: Mapping[str, str], unknown: Mapping[str, str]) -> str:
     words = Counter(rows("\n".join(lines.values())).values()) | Counter(unknown=len(unknown))
     summary = ", ".join(f"{words[word]} {word}" for word in ("exact", "wrong", "refused", "unknown"))
     text = HEAD.format(version=transformers.__version__, summary=summary)
+    text += f"\n{uses(lines)}"
     text += f"\n| type | verdict | {' | '.join(QUANTITIES)} | |\n|---|---|{'---|' * len(QUANTITIES)}---|\n"
     text += "".join(f"{line}\n" for _, line in sorted(lines.items()))
     near = [f"`{name}` ({detail})" for name, detail in sorted(unknown.items()) if detail]
