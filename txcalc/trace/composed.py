@@ -234,15 +234,15 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor |
     """``eager_attention_forward``: keys and values are repeated for every query, and the softmax is in fp32."""
     (b, n, _), heads = q.shape, core.heads
     batched = several(t, b, heads.queries, n)
-    apart = batched or (t.code.qkv == "together" and several(t, b, heads.queries))  # one query is a part of a tensor
+    part = t.code.qkv in ("together", "sliced") and several(t, b, heads.queries)  # of one position: a part of a tensor
     with t.frame(q, k, v):
         if heads.grouped:
             k, v = _for_every_query(t, k, v, heads)
         side_by_side = several(t, k.shape[1]) if not heads.grouped else not several(t, heads.keys)
-        copied = side_by_side and several(t, b, heads.queries)
+        copied = (side_by_side and several(t, b, heads.queries)) or (part and not heads.grouped)
         with t.frame():
             left, right = (t.hold(x) for x in ops.casts(t, "scores", "matmul", q, k))
-            left = ops.copy(t, "q_copy", left) if apart and "q" not in core.laid else left
+            left = ops.copy(t, "q_copy", left) if (batched or part) and "q" not in core.laid else left
             laid = right is not k if heads.grouped else "k" in core.laid  # a cast of one repeated head lays it out
             right = ops.copy(t, "k_copy", right) if copied and not laid else right
             scores = scores_of(t, left, right, core)
