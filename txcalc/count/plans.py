@@ -32,11 +32,13 @@ class Plan(NamedTuple):
 def plan(op: Op, width: Callable[[Role], int], number: Callable[[Number], Number], *, in_place: bool) -> Plan:
     """The backward pass of an operation. ``width``: bytes of an element. ``number``: a size as it is, or as an int."""
     made = op.writes[0].made if op.writes else Role.ACTIVATION
+    if op.kind.name == "weighing":  # what is written in place may be narrower than what its gradients are computed in
+        made = max((x.made for x in op.reads), key=width)
     casting = made if any(isinstance(g.of, Tensor) and width(g.of.made) != width(made)
                           for step in op.backward for g in step if not g.kept) else None
 
     def size(g: Gradient) -> Number:
-        floats = g.role not in (Role.INDEX, Role.BOOL)
+        floats = g.role not in (Role.INDEX, Role.BOOL) and not g.own
         return number(g.elements * width(casting if casting and floats else g.role))
 
     steps = [[g for g in step if not (g.watched and in_place)] for step in op.backward]

@@ -25,6 +25,7 @@ def rope(c: Config, head_dim: int, *, default: float = 1.0) -> Data:
     part = c.take("partial_rotary_factor", "rotary_pct", default=None)
     part = nested if part is None else part
     dim = int(head_dim * (default if part is None else part))
+    dim += dim % 2  # a frequency for every second column, counted from the first, turns two
     if head_dim % 2 or dim < 2:
         raise c.error("head_dim", f"positions rotate pairs of columns, here {dim} of a head's {head_dim}")
     return {"kind": "rope", **thetas(c)} | ({} if dim == head_dim else {"dim": dim})

@@ -269,8 +269,6 @@ def code(spec: Model, workload: Workload) -> Code:
         raise SpecError(f"transformers' own loss {what}: leave it out", field="loss")
     if row.targets and workload.dtype == "fp16":
         raise _not_yet("what encoder-decoders of transformers clamp in fp16")
-    if workload.precision == "amp" and row.router == "groups" and workload.kernels == "cuda":
-        raise _not_yet("autocast over a router that chooses among groups")
     return row
 
 
