@@ -222,6 +222,11 @@ def test_a_class_is_known_however_its_letters_are_cased(model_type: str) -> None
     assert counted({**config, "architectures": [config["architectures"][0].upper()]}) == counted(config)
 
 
+def test_a_width_that_is_left_out_is_the_models() -> None:
+    config = {**base("opt"), "word_embed_proj_dim": None}
+    assert counted(config) == live(config) != None  # noqa: E711
+
+
 @pytest.mark.parametrize(("model_type", "classes"), [
     ("llama", ["LLaMaForX", "LlamaModel", "LlamaForCausalLM"]), ("t5", ["T5WithLMHeadModel"])])
 def test_the_first_class_that_is_known_counts_also_by_its_former_name(model_type: str, classes: list[str]) -> None:

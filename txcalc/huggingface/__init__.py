@@ -6,7 +6,7 @@ from typing import Any, Final
 _OWN: Final = frozenset({"architecture", "attention", "feed_forward", "groups", "head"})
 _SPEC: Final = frozenset({"name", "d_model", "layers", "context"})
 _SIZES: Final = frozenset({"hidden_size", "num_hidden_layers", "num_attention_heads", "n_embd"})
-_CLASS: Final = frozenset({"model_type", "architectures", "transformers_version"})
+_CLASS: Final = frozenset({"model_type", "architectures", "transformers_version", "peft_type"})
 
 
 def is_config(data: Mapping[str, Any]) -> bool:

@@ -47,8 +47,8 @@ from txcalc.huggingface.rows import (
     Value,
     activation,
     choice,
+    derived,
     flag,
-    optional,
     passed_over,
     plain,
     read,
@@ -326,7 +326,8 @@ ROWS: Final[Rows] = {
         ignore="mem_len reuse_len use_mems_eval use_mems_train clamp_len same_length start_n_top end_n_top",
         only={"attn_type": "bi", "bi_data": False},
         d_model=size("d_model"), layers=size("n_layer"), context=512, embedding_norm=False, input={
-            "kind": "tokens", "mask_token": True}, attention={"heads": size("n_head"), "head_dim": optional("d_head")},
+            "kind": "tokens", "mask_token": True}, attention={
+                "heads": size("n_head"), "head_dim": derived("d_head", "d_model", "n_head")},
         position={"kind": "transformer-xl", "of_sequences": True, "segments": True},
         feed_forward=plain(d_ff=size("d_inner"), act="ff_activation")),
     "ibert": encoder(encoder_classes("IBert"), ROBERTA, token_types=TYPES, context=past_padding, position=TABLE,

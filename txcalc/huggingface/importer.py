@@ -27,6 +27,10 @@ def spec_from_config(
     from txcalc.huggingface.families import FAMILIES
 
     model_type = data.get("model_type")
+    if "peft_type" in data:
+        base = data.get("base_model_name_or_path")
+        raise SpecError(f"an adapter, no model: count {shown(base) if base else 'its base model'} with --lora",
+                        source=source, field="peft_type")
     if not isinstance(model_type, str):
         raise SpecError("required field is missing", source=source, field="model_type")
     if model_type not in FAMILIES:

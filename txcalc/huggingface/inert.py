@@ -37,7 +37,12 @@ def library_version() -> str:
 
 
 def _holds(words: frozenset[str], field: str) -> bool:
-    return field in words or any(fnmatchcase(field, word) for word in words if "*" in word)
+    return field in words or any(fnmatchcase(field, word) for word in _put_together(words))
+
+
+@cache
+def _put_together(words: frozenset[str]) -> tuple[str, ...]:
+    return tuple(word for word in words if "*" in word)
 
 
 def _is_later(version: object) -> bool:

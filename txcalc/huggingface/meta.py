@@ -35,7 +35,7 @@ def _opt_norm(c: Config) -> Fields:
 
 def _opt_width(c: Config, kind: str, spec: Data) -> Data:
     """OPT-350m has a narrower embedding."""
-    width = c.size("word_embed_proj_dim")
+    width = c.size_or(spec["d_model"], "word_embed_proj_dim")
     narrower = {"embedding_dim": width, "embedding_projection": "tokens", "embedding_projection_bias": False}
     return spec | (narrower if width != spec["d_model"] else {})
 

@@ -87,6 +87,15 @@ def optional(*names: str) -> Reader:
     return lambda c: None if c.take(*names, default=None) is None else c.size(*names)
 
 
+def derived(name: str, *sizes: str) -> Reader:
+    """A size that the class makes of others, where it is left out, before it looks at what those may be called."""
+    def reader(c: Config) -> Any:
+        for other in () if name in c.data else sizes:
+            c.by_its_name(other)
+        return read(c, optional(name))
+    return reader
+
+
 def number(name: str) -> Reader:
     """A number, where there is one."""
     return lambda c: None if (value := c.number(name)) is None else float(value)

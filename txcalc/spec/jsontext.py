@@ -66,7 +66,7 @@ def read_json(text: str, source: str) -> Document:
     if not isinstance(data, dict):
         raise SpecError(f"the top level must be a JSON object, got {shown(data)}", source=source,
                         at=position(text, len(text) - len(text.lstrip())))
-    if _depth(data) > MAX_DEPTH:
+    if _is_deep(data):
         raise _deep(source)
     return Document(data, _Places(text))
 
@@ -97,9 +97,10 @@ def _constant(token: str) -> float:
     return float(token)
 
 
-def _depth(value: Any) -> int:
+def _is_deep(value: Any, left: int = MAX_DEPTH) -> bool:
+    """Tell whether mappings and lists lie in each other more than ``left`` levels deep; no further is looked."""
     inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return 0 if inside is None else 1 + max(map(_depth, inside), default=0)
+    return inside is not None and (left == 0 or any(_is_deep(each, left - 1) for each in inside))
 
 
 def _deep(source: str) -> SpecError:
