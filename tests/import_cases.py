@@ -264,6 +264,7 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "mlp_bias": [False], "attention_bias": [True, False], "n_routed_experts": [4],
         "moe_intermediate_size": [11], "moe_shared_expert_intermediate_size": [13], "num_experts_per_tok": [2],
         "moe_latent_size": [None, 17]},
+    "doge": LLAMA | {"attention_bias": [True, False], "mlp_bias": [True, False], "keep_window_size": [5, 64]},
     "diffllama": LLAMA | HEADS | {"num_key_value_heads": [2, 4], "attention_bias": [True, False]},
     "hy_v4": LLAMA | MLA | EXPERTS | {k: v for k, v in SPARSE.items() if "dense" not in k} | {
         "num_hidden_layers": [3, 6], "hc_mult": [1, 2, 3], "pad_token_id": [0], "n_group": [1, 2],

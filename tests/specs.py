@@ -37,12 +37,14 @@ def attentions(draw: st.DrawFn, *, rotary: bool, crossing: bool = False) -> dict
         spec |= {"output_gate": True, "gate_over": draw(st.sampled_from(("channel", "head"))),
                  "gate_activation": draw(st.sampled_from(("sigmoid", "softplus"))),
                  "gate_bias": draw(st.sampled_from(("q", "none", "head")))}
+    kept = None if not rotary or draw(st.integers(0, 4)) else draw(st.sampled_from((3, 7)))
     return {
         **spec, "qk_norm": None if over is None else draw(norms(over=over)), "window": None, "chunk": None,
         "value_norm": None if draw(st.integers(0, 3)) else draw(norms()),
         **({} if bound is None else {bound: draw(st.sampled_from((2, 5, 11)))}),
         "softcap": None if draw(st.integers(0, 5)) else 30.0,
-        "differential": kv_heads == 2 and not apart and draw(st.integers(0, 2)) == 0,
+        "kept_keys": kept,
+        "differential": kv_heads == 2 and not apart and kept is None and draw(st.integers(0, 2)) == 0,
         "unused": {} if draw(st.integers(0, 5)) else {"q": 3, "k": 1, "v": 2}, "value_convolution": None,
         "similarity": "softmax", "blocks": None, "span_convolution": None,
         "column_groups": dict.fromkeys("qkvo", 1),
@@ -112,7 +114,8 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
     whole = block["attention"]["query_experts"] is not None
     own = block["attention"]
     bare_core = own["window"] is own["chunk"] is own["softcap"] is own["value_dim"] is None
-    whole_keys = not causal and own["heads"] == own["kv_heads"] and bare_core and not own["differential"]
+    whole_keys = not causal and own["heads"] == own["kv_heads"] and bare_core and not (
+        own["differential"] or own["kept_keys"])
     if whole_keys:
         own["similarity"] = draw(st.sampled_from(("softmax", "collisions")))
     plain = own["value_dim"] is own["qk_norm"] is own["query_experts"] is own["inner_norm"] is own.get("output_gate")

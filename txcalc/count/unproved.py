@@ -50,8 +50,8 @@ MODELS: Final[Rows] = (
         spec.input, "mask_token", False)),
     ("an autoencoder of images", lambda spec: spec.autoencoder is not None),
     ("entities that are not there", lambda spec: spec.entities is not None),
-    ("residual streams", lambda spec: any(s is not None and s.streams is not None for s in (
-        spec, spec.encoder, spec.tower))),
+    ("residual streams, or scaled", lambda spec: any(s is not None and (s.streams is not None or s.residual_scale)
+                                                     for s in (spec, spec.encoder, spec.tower))),
     ("several heads", lambda spec: getattr(spec.head, "copies", 1) > 1),
     ("keys that layers share where several layers make their own", lambda spec: _any(spec, _shares) and sum(
         b.attention is not None and not _shares(b) for b in _blocks(spec)) > 1),
@@ -80,6 +80,7 @@ LAYERS: Final[Rows] = (
     ("gated norms", lambda b: b.norm.gate_rank is not None),
     ("a gate of query latents", lambda b: getattr(b.attention, "joint", False)),
     ("differential attention", lambda b: getattr(b.attention, "differential", False)),
+    ("scores of values", lambda b: getattr(b.attention, "kept_keys", None) is not None),
     ("a mix with the token before", lambda b: getattr(b.feed_forward, "channel_mix", False)),
     ("a cell and attention of one input", lambda b: b.residual == "mixers"),
 )

@@ -157,6 +157,7 @@ LETTERS: Final[dict[str, Letter]] = {
     "inner": Letter("J", "channels of the recurrence"),
     "rank": Letter("R", "width of the step sizes"),
     "conv": Letter("K", "length of the short convolution"),
+    "kept_keys": Letter("k_k", "keys that are kept of each query's"),
     "value_convolution": Letter("K_v", "positions of the convolution of values"),
     "span_convolution": Letter("K_s", "positions under a query's own kernel"),
     "languages": Letter("G_l", "languages with an adapter"),

@@ -86,6 +86,11 @@ ROWS: Final[Rows] = {
         only={"num_attention_heads": (None, _expert_heads)}),
     "diffllama": decoder(  # arXiv 2410.05258
         "DiffLlama", attention={**GROUPED, "differential": True}, ignore="lambda_std_dev"),
+    # Doge: a query sees the keys whose values score highest. Its experts by product keys are refused.
+    "doge": decoder(
+        lm_classes("Doge") | {"DogeForSequenceClassification": "sequence"}, qk_norm="head", residual_scale=True,
+        attention={**GROUPED, "kept_keys": size("keep_window_size")}, only={"is_moe": False, "sliding_window": None},
+        ignore="num_experts num_experts_per_tok norm_topk_prob"),
     "helium": llama("Helium", bias=qkv(flag("attention_bias")), finish=square),  # its output projection is square
     # The original has two biases apart, the library's class has not.
     "internlm3": llama(decoder_classes("Llama") | decoder_classes("InternLM3"),

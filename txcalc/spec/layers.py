@@ -122,6 +122,9 @@ class Attention(Spec):
     unused: Annotated[
         UnusedProjections, "projections for what is not there: queries of entities (LUKE), tokens that see everything",
     ] = UnusedProjections()
+    kept_keys: Annotated[
+        Size | None, "keys of the highest scores, of their values', which are added to a query's, that it sees (Doge)",
+    ] = None
     differential: Annotated[Flag, "contexts of half the heads less those of the others (arXiv 2410.05258)"] = False
     kv_shared: Annotated[
         Flag,

@@ -108,6 +108,7 @@ class Stack(Sublayers):
     position: Position
     embedding_norm: Annotated[Flag, "a norm on the summed embeddings"] = False
     layer_scale: Annotated[Flag, "each sublayer's output times a learned vector (CaiT)"] = False
+    residual_scale: Annotated[Flag, "what a sublayer's output is added to, times a learned vector (Doge)"] = False
     streams: Annotated[Size | None, "residuals side by side, of which a sublayer reads a mix (arXiv 2409.19606)"] = None
     final_norm: Annotated[Flag, "a norm after the last block"] = True
     causal_mask: Annotated[Flag, "an encoder whose positions see none after them (CLIP's text)"] = False

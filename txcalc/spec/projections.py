@@ -95,7 +95,7 @@ class Convolution(Spec):
 
 def check_crossing(attention: Attention) -> None:
     """Raise ``FieldError`` for what attention to something else cannot do."""
-    for name in ("kv_shared", "blocks", "similarity", "span_convolution"):
+    for name in ("kv_shared", "blocks", "similarity", "span_convolution", "kept_keys"):
         if getattr(attention, name) != attention.default(name):
             raise FieldError(("cross_attention", name), "only layers over one sequence share keys and values, or go by "
                              "neighbours and angles")
@@ -106,6 +106,9 @@ def check_experts(attention: Attention) -> None:
     for name in ("value_dim", "sinks", "image_window", "value_convolution", "blocks", "span_convolution", "similarity"):
         if attention.differential and getattr(attention, name) not in (None, False, "softmax"):
             raise FieldError((name,), "differential attention has none")
+    for name in ("image_window", "blocks", "similarity", "differential"):
+        if attention.kept_keys is not None and getattr(attention, name) != attention.default(name):
+            raise FieldError((name,), "keys that are kept by what values say have none")
     if attention.differential and attention.kv_heads % 2:
         raise FieldError(("kv_heads",), "differential attention halves them: an even number")
     if attention.query_experts is None:

@@ -120,6 +120,9 @@ def _positions(stack: Stack, one_width: bool, path: Loc) -> None:
         if scaled or block.residual != "sequential" or block.norm.placement not in ("pre", "sandwich"):
             raise FieldError((*path[:-2], "streams"), "each sublayer reads a mix of them through a norm, and adds to "
                              "each: residual sequential, norm.placement pre or sandwich, and nothing beside")
+    if stack.residual_scale and (stack.streams is not None or any(
+            block.residual != "sequential" or block.bottleneck for _, block in located_blocks(stack))):
+        raise FieldError((*path[:-2], "residual_scale"), "needs residual: sequential everywhere, and no streams")
     by_distance = stack.position.kind in ("disentangled", "transformer-xl")
     if by_distance and any(getattr(block.attention, "differential", False) for _, block in located_blocks(stack)):
         raise FieldError(path, "differential attention has no scores of queries and distances")
@@ -185,12 +188,13 @@ def _stands_beside(stack: Stack, block: Sublayers, path: Loc, *, causal: bool) -
     if tokens != global_tokens(stack) or (tokens and block.norm.placement != "pre"):
         raise FieldError((*path, "attention", "blocks", "global_tokens"), "must be as many in every layer, whose norm "
                          "before attention is pre")
-    for name in ("similarity", "blocks"):
+    for name in ("similarity", "blocks", "kept_keys"):
         scored = stack.position.kind in ("alibi", "relative", "disentangled", "transformer-xl")
         if attention.blocks is not None and attention.blocks.reach == "three" and stack.groups is None:
             scored = scored and (stack.position.kind != "relative" or stack.position.per_layer)
-        if getattr(attention, name) != attention.default(name) and (causal or scored):
-            raise FieldError((*path, "attention", name), "only in an encoder whose positions are not in its scores")
+        if getattr(attention, name) != attention.default(name) and (scored or (causal and name != "kept_keys")):
+            where = "a stack" if name == "kept_keys" else "an encoder"
+            raise FieldError((*path, "attention", name), f"only in {where} whose positions are not in its scores")
     spans = attention.span_convolution is not None
     if spans and (causal or stack.position.kind in ("rope", "disentangled", "transformer-xl")):
         raise FieldError((*path, "attention", "span_convolution"), "only in an encoder whose queries have no positions")

@@ -23,7 +23,7 @@ from txcalc.trace import (
 from txcalc.trace.cache import Cache, extend, keep, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
-from txcalc.trace.latents import gated, latent_attention
+from txcalc.trace.latents import chosen_pairs, gated, latent_attention
 from txcalc.trace.layout import WHOLE
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, least, several, visible_pairs
@@ -81,6 +81,8 @@ def self_attention(
             return latent_attention(t, spec, position, x, span, past, causal=around.causal, cached=cached)
         span = _span(t, n * t.layout.by_head, past, causal=around.causal, window=spec.window, chunk=spec.chunk,
                      drops=spec.cached == "window")
+        if spec.kept_keys is not None:
+            span = span._replace(pairs=chosen_pairs(spec.kept_keys, span, past, causal=around.causal))
         source, cache = x, None
         if cached and not spec.kv_shared:
             cache = _cache(spec, position, span, past + n, x)
@@ -253,6 +255,9 @@ def _heads(
         if position is not None and position.kind == "transformer-xl":
             q, *made = distance_scores(t, spec, position, q, given, d, span)
             core = core._replace(bias=made[-1], holds=tuple(made))
+        if spec.kept_keys is not None:
+            laid = shared is not None and several(t, v.shape[1], spec.kv_heads)  # heads first
+            core = core._replace(bias=t.hold(variants.value_scores(t, spec, ops.copy(t, "v_rows", v) if laid else v)))
         if spec.blocks is not None:
             way = neighbours.overlapping if spec.blocks.reach == "chunks" else neighbours.blockwise
             y = way(t, spec.blocks, q, k, v, core)
@@ -319,6 +324,8 @@ def _beyond_kernels(spec: Attention, position: Position | None) -> str:
         return "every query is scored with every distance as well"
     if spec.similarity != "softmax" or spec.blocks is not None:
         return f"no kernel of PyTorch goes by {'blocks' if spec.blocks else 'angles'}"
+    if spec.kept_keys is not None:
+        return "scores of values need the scores' gradient"
     if spec.softcap is not None:
         return "no kernel of PyTorch caps scores"
     return "no kernel of PyTorch has sinks" if spec.sinks else ""

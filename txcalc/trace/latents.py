@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from txcalc.spec.layers import MLA, Attention, Indexer
 
 
-def _chosen_pairs(spec: MLA, span: Span, past: Number, *, causal: bool) -> Number:
+def chosen_pairs(chosen: Number | None, span: Span, past: Number, *, causal: bool) -> Number:
     """As many kept as in a window of the chosen keys, wherever those stand."""
-    if spec.index_topk is None:
+    if chosen is None:
         return span.pairs
     if not causal:
-        return span.queries * least(span.keys, spec.index_topk)
-    return visible_pairs(span.queries, past, causal=True, window=spec.index_topk)
+        return span.queries * least(span.keys, chosen)
+    return visible_pairs(span.queries, past, causal=True, window=chosen)
 
 
 def gated(
@@ -83,7 +83,7 @@ def latent_attention(
         for each in (latent, q_rope, k_rope):
             t.hold(each)
         cache = kv_cache("self", tuple(rows), span.held, b, layout="latent", limit=span.bound) if cached else None
-        span = span._replace(pairs=_chosen_pairs(spec, span, past, causal=causal))
+        span = span._replace(pairs=chosen_pairs(spec.index_topk, span, past, causal=causal))
         # A mask of its own for every sequence: a flash kernel of PyTorch takes none, and the others would copy it.
         why = "" if spec.index_topk is None else "an indexer's choice is a mask of every sequence"
         why = why or ("no kernel of PyTorch has sinks" if spec.sinks else "")

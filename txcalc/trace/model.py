@@ -388,6 +388,7 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
             if t.code.drops == "residual":
                 y = ops.dropout(t, f"{name}_dropout", y)
             add = ops.add if weights is None else partial(added, weights=weights)
+            x = ops.scale(t, f"{name}_residual", x) if stack.residual_scale else x
             x = y if block.residual == "none" else add(t, x, y)
         x = x if name != "feed_forward" or block.adapter is None else beside.adapt(t, block.adapter, block.norm, x)
         if place == "post":

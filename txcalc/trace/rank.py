@@ -15,7 +15,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import embedding_width, layer_order, located_blocks, projects_by_experts, shares_keys
+from txcalc.spec.facts import (
+    embedding_width,
+    global_tokens,
+    layer_order,
+    located_blocks,
+    projects_by_experts,
+    shares_keys,
+)
 from txcalc.spec.inputs import NoHead
 from txcalc.trace.layout import Layout, divides, either, nearest, shares
 
@@ -74,6 +81,7 @@ WHOLE: Final[tuple[tuple[str, Callable[[Any], bool]], ...]] = (
     ("gated norms", lambda b: b.norm.gate_rank is not None),
     ("a gate of query latents", lambda b: getattr(b.attention, "joint", False)),
     ("differential attention", lambda b: getattr(b.attention, "differential", False)),
+    ("scores of values", lambda b: getattr(b.attention, "kept_keys", None) is not None),
     ("a gate of all columns", lambda b: getattr(b.feed_forward, "channel_mix", False)),
     ("experts with norms of their own", lambda b: getattr(b.feed_forward, "separate_norms", False)),
     ("experts that read a latent", lambda b: getattr(b.feed_forward, "latent", None) is not None),
@@ -98,9 +106,10 @@ TOGETHER: Final[tuple[tuple[str, Callable[[Any], bool], dict[str, str]], ...]] =
     ("recurrent layers or convolutions", lambda m: any(
         b.recurrent or b.convolution or getattr(b.feed_forward, "channel_mix", False)
         for _, b in located_blocks(m)), _PARTS),
-    ("attention by neighbours or angles", lambda m: any(
+    ("attention by neighbours, angles or values", lambda m: any(
         getattr(b.attention, name, None) not in (None, "softmax") for _, b in located_blocks(m)
-        for name in ("blocks", "span_convolution", "similarity")), _PARTS),
+        for name in ("blocks", "span_convolution", "similarity", "kept_keys")), _PARTS),
+    ("global tokens", lambda m: any(s is not None and global_tokens(s) for s in (m, m.encoder)), _STAGES),
     ("differential attention", lambda m: any(
         getattr(b.attention, "differential", False) for _, b in located_blocks(m)), _PARTS),
     ("residual streams", lambda m: m.streams is not None, {"tp": "ranks", **_STAGES, **_PARTS}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import norms, ops, parts
+from txcalc.trace import curves, norms, ops, parts
 from txcalc.trace.cache import Cache
 from txcalc.trace.cores import Core, context_of, scores_of
 from txcalc.trace.record import Trace
@@ -67,6 +67,17 @@ def _unit(t: Trace, name: str, x: Tensor, heads: Number) -> Tensor:
     ops.elementwise(t, name, "slope_in", norm, least, keeps=(norm,))
     return t.op(name, "product", saves=(x, least), reads=(x, least), writes=(ops.like(t, x, name),),
                 backward=((ops.to(x),), (ops.to(least),)), apart=True)
+
+
+def value_scores(t: Trace, spec: Attention, v: Tensor) -> Tensor:
+    """What values (b, keys, width) add to their keys' scores, (b, heads, 1, keys): ``exp(a softplus(w v))``."""
+    b, keys, _ = v.shape
+    with t.scope("value_scores"):
+        soft = curves.activation(t, "softplus", ops.linear(t, "step", v, spec.kv_heads, bias=spec.bias.v), "softplus")
+        rates = ops.scale(t, "rates", soft)
+        found = ops.like(t, rates, "scores of values")
+        ops.elementwise(t, "exp", "slope_out", rates, found, keeps=(found,))
+        return parts.remade(t, "heads", found, b, spec.heads, 1, keys, label="scores of values")
 
 
 def differential(

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from txcalc.check.reference.beside import Differences, SpanConvolution, ValueConvolution, add_unused
+from txcalc.check.reference.beside import Differences, SpanConvolution, ValueConvolution, ValueScores, add_unused
 from txcalc.check.reference.cache import KeyValues, LayerCache
 from txcalc.check.reference.expert_queries import expert_projections
 from txcalc.check.reference.layers import GroupedLinear, Normalization, Options, dropout_or_nothing, linear
@@ -261,6 +261,7 @@ class Projections(nn.Module):
         self.core = core_of(attention, scale, options.dropout) or AttentionCore(
             scale, options, attention.softcap, heads if attention.sinks else None)
         self.differences = Differences(head_dim) if attention.differential else None
+        self.value_scores = ValueScores(attention) if attention.kept_keys else None
         self.dropout = dropout_or_nothing(options.dropout)
 
     def queries(self, x: Tensor) -> Tensor:
@@ -342,7 +343,7 @@ class SelfAttention(Projections):
         if self.relative_bias is not None:
             bias = self.relative_bias.look_up(past, n)
         mask = None if self.mask is None else self.mask(past, n, t)
-        bias = None if bias is None else bias[..., -t:]
+        bias = self.value_scores(v, mask, n) if self.value_scores else None if bias is None else bias[..., -t:]
         return self.output(x, q, k, v, mask, bias, self.plain_causal and past == 0)
 
     def _own_keys(self, x: Tensor, past: int, cache: LayerCache | None, *values: Tensor) -> tuple[Tensor, Tensor]:

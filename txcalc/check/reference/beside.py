@@ -95,6 +95,28 @@ class Collisions(nn.Module):
         return F.normalize((1 - angle / math.pi) ** 9 @ v, dim=-1).view(*shape[:-1], -1)
 
 
+class ValueScores(nn.Module):
+    """A bias of every key that its values give; of those that a query sees, as many are kept as have the highest."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        width = attention.value_dim or attention.head_dim
+        self.step = nn.Linear(attention.kv_heads * width, attention.kv_heads, bias=attention.bias.v)
+        self.rates, self.kept = nn.Parameter(torch.zeros(attention.kv_heads)), attention.kept_keys or 0
+        self.times = attention.heads // attention.kv_heads
+
+    def forward(self, v: Tensor, mask: Tensor | None, n: int) -> Tensor:
+        """(b, kv, t, vd) to (b, h, n or 1, t)."""
+        step: Tensor = self.step(v.transpose(1, 2).flatten(2))
+        y = (self.rates * F.softplus(step)).exp().transpose(1, 2).repeat_interleave(self.times, 1).unsqueeze(2)
+        if y.shape[-1] <= self.kept:
+            return y
+        with torch.no_grad():
+            seen = y.expand(-1, -1, n, -1) + (0 if mask is None else mask)
+            hidden = torch.full_like(seen, -math.inf).scatter_(-1, seen.topk(self.kept, -1).indices, 0.0)
+        return y + hidden
+
+
 class Differences(nn.Module):
     """Half of the heads less the others, in pairs that are normed (arXiv 2410.05258), as a first layer weighs them."""
 

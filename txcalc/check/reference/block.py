@@ -157,7 +157,7 @@ class Block(nn.Module):
     def __init__(
         self, block: Sublayers, d_model: int, options: Options, tables: PositionTables, *, scaled: bool,
         memory: int | None, per_layer: PerLayerEmbedding | None = None, alone: bool = False,
-        streams: int | None = None,
+        streams: int | None = None, kept: bool = False,
     ) -> None:
         super().__init__()
         norm = block.norm
@@ -200,6 +200,8 @@ class Block(nn.Module):
         if self.global_tokens:
             self.global_attention_norm = Normalization(norm, d_model)
         for name, (before, after) in widths.items():
+            if getattr(block, name) is not None and kept:
+                self.register_parameter(f"{name}_residual", nn.Parameter(torch.ones(before)))
             if getattr(block, name) is not None and streams is not None:
                 self.add_module(f"{name}_streams", Streams(streams, before, adds=True))
             if getattr(block, name) is not None:
@@ -304,7 +306,8 @@ class Block(nn.Module):
                 return self._add(x, self._norm(f"{name}_norm", self._scale(name, run(x))), name)
 
     def _add(self, x: Tensor, y: Tensor, name: str) -> Tensor:
-        y = y if self.replaces else x + y
+        residual = self._parameters.get(f"{name}_residual")
+        y = y if self.replaces else (x if residual is None else x * residual) + y
         if name != "feed_forward" or self.adapter is None:
             return y
         adapted: Tensor = self.adapter(y, getattr(self, "feed_forward_norm", None))

@@ -12,8 +12,8 @@ from txcalc.spec.quantization import Mixed, Quantization, StoredTensors
 _SUBLAYERS = {"attention", "recurrent", "cross_attention", "feed_forward", "adapter", "convolution", "bottleneck",
                "norm", "residual"}
 _STACK = _SUBLAYERS | {
-    "layers", "input", "position", "embedding_norm", "layer_scale", "streams", "final_norm", "causal_mask",
-    "share_layers", "groups",
+    "layers", "input", "position", "embedding_norm", "layer_scale", "residual_scale", "streams", "final_norm",
+    "causal_mask", "share_layers", "groups",
 }
 _CELL = {"kind", "hidden", "bias", "bidirectional", "attends", "initial"}
 _NORM = {"kind", "scale", "bias", "eps"}
@@ -47,7 +47,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
         "softcap", "sinks", "output_gate", "inner_norm", "gate_over", "gate_activation", "gate_bias", "value_dim",
         "image_window", "value_norm", "value_from", "kv_shared", "joined", "memory_norm",
         "column_groups", "value_convolution", "unused", "query_experts", "similarity", "blocks",
-        "span_convolution", "differential",
+        "span_convolution", "differential", "kept_keys",
     },
     projections.UnusedProjections: {"q", "k", "v"},
     projections.AttentionGroups: {"q", "k", "v", "o"},

@@ -117,7 +117,8 @@ class StackModules(nn.Module):
                 lambda: Bottlenecked(block, self.width, options, positions) if block.bottleneck else Block(
                     block, self.width, options, positions, scaled=stack.layer_scale,
                               alone=model.unread_memory is not None, memory=memory or model.unread_memory,
-                              per_layer=per_layer, streams=stack.streams), count
+                              per_layer=per_layer, streams=stack.streams,
+                              kept=stack.residual_scale), count
             )
             self.width = cast(Block, made[-1]).width if count else self.width
             return made
