@@ -59,6 +59,11 @@ RUNS: list[tuple[str, int, dict[str, Any], dict[str, Any]]] = [
     ("gpt", 1024, {"reduce": "bf16"}, {"clip": True}),
     ("gpt", 4, {}, {"optimizer": "sgd-momentum", "dropout": 0.1}),
     ("deep", 5, {}, {}),
+    ("llama", 3, {"unit": "model"}, {"freeze": ("head",), "recompute": "full:2"}),
+    ("gpt", 4, {"reshard": False, "reduce": "bf16"}, {"recompute": "ops"}), ("mixtral", 4, {}, {"recompute": "ops"}),
+    ("mixtral", 4, {"unit": "model", "reshard": True}, {"recompute": "full", "accumulate": 2}),
+    ("gpt", 4, {}, {"freeze": ("token_embedding", "position_embedding", "layers.feed_forward")}),
+    ("mixtral", 4, {"reshard": False, "reduce": "bf16"}, {"freeze": ("layers.feed_forward.router",)}),
     ("mixtral", 3, {}, {}),
     ("more-experts-than-rows", 3, {}, {}),
 ]

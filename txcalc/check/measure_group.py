@@ -58,7 +58,7 @@ def shard(
     root: nn.Module, units: Sequence[nn.Module], parameters: Sequence[nn.Parameter], plan: Mapping[str, Any],
     over: DeviceMesh | None = None,
 ) -> list[nn.Parameter]:
-    """FSDP2 over ``dp`` ranks, of which ``replicas`` have the same: units, and what else the root has as one.
+    """FSDP2 over ``dp`` ranks, of which ``replicas`` have the same: units, if not all is one, and what else is there.
 
     Weights are in fp32 from then on, ``params`` and ``reduce`` of the policy by name. ``over``: the ranks, if there is
     a mesh of them. Returns the ``parameters`` anew.
@@ -71,9 +71,10 @@ def shard(
     replicas = plan.get("replicas", 1)
     over = over or mesh(*((replicas, plan["dp"] // replicas) if replicas > 1 else (plan["dp"],)))
     policy = MixedPrecisionPolicy(param_dtype=DTYPES[plan["params"]], reduce_dtype=DTYPES[plan["reduce"]])
-    for unit in units:
+    for unit in units if plan["unit"] == "layer" else ():
         fully_shard(unit, mesh=over, mp_policy=policy, reshard_after_forward=plan["reshard"])
-    fully_shard(root, mesh=over, mp_policy=policy)
+    fully_shard(root, mesh=over, mp_policy=policy,
+                reshard_after_forward=None if plan["unit"] == "layer" else plan["reshard"])
     now = {id(p): module.get_parameter(name) for module, name, p in places}
     return [now[id(wide[p])] for p in parameters]
 

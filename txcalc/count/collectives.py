@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple
 
 from txcalc.count import zero
 from txcalc.count.flops import again
-from txcalc.count.gradients import unrolled
+from txcalc.count.gradients import parameters, unrolled
 from txcalc.count.lifetimes import gathered
 from txcalc.count.optimizers import OPTIMIZERS
 from txcalc.count.parameter import Parameter
@@ -117,7 +117,7 @@ def _of_gradients(trace: Trace) -> Iterator[Collective]:
     apart = own and w.clip and not trace.code.adds_gradients and not zero.stage(trace)
     for axis, many in ranks.items() if apart else ():
         if many > 1:
-            number, width = sum(p.copies for p in own), 4 if layout.shards else own[0].width
+            number, width = sum(p.copies for p in parameters(trace)), 4 if layout.shards else own[0].width
             yield Collective("all-reduce", axis, number * width, 1, "step", "norms of gradients")
 
 

@@ -107,7 +107,8 @@ class Sharding:
         assert layout is not None and layout.fsdp is not None
         _check(trace, layout.fsdp)
         self._later, self._trace, self._shapes = later, trace, shapes
-        self._replicated, self._reshards = layout.fsdp.replicas > 1, layout.fsdp.reshard
+        self._replicated, self._one = layout.fsdp.replicas > 1, layout.fsdp.unit == "model"
+        self._reshards = layout.fsdp.reshard or (layout.fsdp.reshard is None and not self._one)
         self._width, self._reduced = BYTES[layout.fsdp.params], BYTES[layout.fsdp.reduce]
         self._d, self.piped, self.whole = trace.model.d_model, layout.pp > 1, whole
         self._last: Unit | None = None
@@ -120,17 +121,17 @@ class Sharding:
         self.calls = Counter[tuple[str, Number, str, str]]()  # what, bytes of the full tensor, pass and unit
         self._known: dict[int, tuple[Op, tuple[Weight, ...], bool]] = {}
 
-    def unit(self, frame: Frame) -> Unit:
-        """A unit of one turn."""
+    def unit(self, frame: Frame) -> Unit | None:
+        """A unit of one turn, or none where the model is one and the frame a layer."""
         if id(frame) not in self._known:
-            inside = list(operations(_outside(frame.body)))
+            inside = list(operations(frame.body if self._one else _outside(frame.body)))
             found = weights(inside, self._shapes, self._trace.layout, batch_axis=self._trace.code.batch_axis)
             op = next(iter(inside or operations(frame.body)))[0]
             root = not inside or not op.within.layer
             path = "root" if root else op.within.layer
             self._known[id(frame)] = op._replace(path=path, weights=()), tuple(found), root
         op, own, root = self._known[id(frame)]
-        return Unit(op, root, own, late=not root and not frame.holds[0].grad)
+        return Unit(op, root, own, late=not root and not frame.holds[0].grad) if root or not self._one else None
 
     # ------------------------------------------------------------ forward
 
@@ -147,7 +148,7 @@ class Sharding:
         unit.before, self._last = self._last, unit
         if unit.root:
             self._free(live, [self._output])
-        elif self._reshards:
+        if self._reshards and unit.root == self._one:
             self._reshard(live, unit)
 
     def _gather(self, live: Live, unit: Unit) -> None:
@@ -315,18 +316,14 @@ def _check(trace: Trace, fsdp: Fsdp) -> None:
     """Raise ``SpecError`` for what is not counted."""
     w, spec, why = trace.workload, trace.model, ""
     stacks = [each for each in (spec, spec.encoder, spec.tower) if each is not None]
-    if fsdp.unit != "layer":
-        why = "in one unit"
+    if fsdp.unit != "layer" and trace.layout.pp > 1:
+        why = "of a stage in one unit"
     elif any(stack.share_layers or any(each.shared for each in stack.groups or ()) for stack in stacks):
         why = "that several layers share"
-    elif w.together is not None:
+    elif w.together is not None and fsdp.unit == "layer":
         why = "of several layers that are recomputed together"
-    elif w.recompute == "ops":
-        why = "of layers that are recomputed by a policy"
     elif words.form(w.loss or "") in ("chunked", "fused", "compiled"):
         why = "read by a loss that makes logits by itself"
-    elif w.freeze:
-        why = "of which some are frozen"
     elif w.in_backward:
         why = "updated in the backward pass"
     elif w.implementation == "transformers" and spec.encoder is not None:

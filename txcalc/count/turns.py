@@ -168,7 +168,7 @@ class Schedule:
     unroll: bool
     in_place: bool
     number: Callable[[Number], Number]
-    unit: Callable[[Frame], Unit] | None = None  # of sharded weights
+    unit: Callable[[Frame], Unit | None] | None = None  # of sharded weights
     steps: list[Step] = field(default_factory=list)
     memories: dict[int, Memory] = field(default_factory=dict)
     lists: dict[int, list[Memory]] = field(default_factory=dict)

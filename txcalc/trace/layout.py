@@ -23,15 +23,16 @@ and then taken in turns, or heads are split in place of positions (arXiv 2309.14
 
 
 class Fsdp(Part):
-    """PyTorch's ``fully_shard``: fp32 weights are sharded over dp, and gathered unit by unit.
+    """PyTorch's ``fully_shard``: fp32 weights are sharded over dp, and gathered unit by unit, or all at once.
 
-    ``reshard``: gathered weights are freed after the forward pass. ``params``, ``reduce``: the dtypes of gathered
-    weights and of reduced gradients (``MixedPrecisionPolicy``). ``replicas``: groups of ranks that have the same
-    shards, and sum gradients over each other (hybrid sharding).
+    ``reshard``: gathered weights are freed after the forward pass, but the root's beside layers, which are not where a
+    ``unit`` is the model and nothing is given. ``params``, ``reduce``: the dtypes of gathered weights and of reduced
+    gradients (``MixedPrecisionPolicy``). ``replicas``: groups of ranks that have the same shards, and sum gradients
+    over each other (hybrid sharding).
     """
 
     unit: Literal["layer", "model"] = "layer"
-    reshard: bool = True
+    reshard: bool | None = None
     params: Literal["bf16", "fp16", "fp32"] = "bf16"
     reduce: Literal["bf16", "fp16", "fp32"] = "fp32"
     replicas: int = 1
