@@ -31,6 +31,7 @@ REFUSED = [*(("selective", name) for name in ("transformer-xl", "transformer-xl-
 FORMS = ["full", "full:2", "selective", "ops"]
 CASES = [pytest.param(name, form, marks=() if name in OFTEN else pytest.mark.slow) for name in WHOLE for form in FORMS
          if (form, name) not in REFUSED]
+CASES += [("llama", "ops:2"), ("gpt", "ops:2"), ("parallel", "ops:3"), ("transformer", "ops:2")]
 RUNS: dict[str, dict[str, Any]] = {
     "flash": {"dtype": "bf16"}, "eager-dropout": {"dtype": "bf16", "attention": "eager", "dropout": 0.1}, "fp32": {},
     "math-dropout": {"attention": "math", "dropout": 0.1},
@@ -126,8 +127,10 @@ def test_what_cannot_be_recomputed_is_refused() -> None:
         spec = Model.from_data(WHOLE[name])
         with pytest.raises(SpecError, match=r"which is not proved to be run once more|no whole number of turns"):
             fit(spec, workload(spec, recompute=form))
-    with pytest.raises(SpecError, match="must be one of none, full, full:K, selective, ops"):
+    with pytest.raises(SpecError, match="must be one of none, full, full:K, selective, ops, ops:K"):
         Workload(phase="training", seq=1, recompute="full:0")
+    with pytest.raises(SpecError, match="does not count products of experts that get rows: ops would do"):
+        trace(Model.from_data(WHOLE["mixtral"]), workload(Model.from_data(WHOLE["mixtral"]), recompute="ops:2"))
     spec = Model.from_data(FAMILIES["kv-shared"])
     with pytest.raises(SpecError, match="read keys that others make"):
         fit(spec, workload(spec, recompute="full"))

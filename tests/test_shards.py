@@ -60,7 +60,7 @@ RUNS: list[tuple[str, int, dict[str, Any], dict[str, Any]]] = [
     ("gpt", 4, {}, {"optimizer": "sgd-momentum", "dropout": 0.1}),
     ("deep", 5, {}, {}),
     ("llama", 3, {"unit": "model"}, {"freeze": ("head",), "recompute": "full:2"}),
-    ("gpt", 4, {"reshard": False, "reduce": "bf16"}, {"recompute": "ops"}), ("mixtral", 4, {}, {"recompute": "ops"}),
+    ("gpt", 4, {"reshard": False, "reduce": "bf16"}, {"recompute": "ops:2"}), ("mixtral", 4, {}, {"recompute": "ops"}),
     ("mixtral", 4, {"unit": "model", "reshard": True}, {"recompute": "full", "accumulate": 2}),
     ("gpt", 4, {}, {"freeze": ("token_embedding", "position_embedding", "layers.feed_forward")}),
     ("mixtral", 4, {"reshard": False, "reduce": "bf16"}, {"freeze": ("layers.feed_forward.router",)}),

@@ -182,14 +182,14 @@ _RECOMPUTED = {
     "full": "every layer keeps its input alone",
     "full:K": "layers keep the input of several alone",
     "ops": ("every layer keeps its input, and what its products with weights and fused attention put out "
-            "(create_selective_checkpoint_contexts with a list of them)"),
+            "(create_selective_checkpoint_contexts with a list of them; of ops:K all but every K-th product)"),
     "selective": "attention's core keeps queries, keys and values alone (arXiv 2205.05198, section 5)",
 }
 
 
 def _recomputed(workload: Workload) -> Iterator[Rule]:
     if workload.recompute:
-        what = _RECOMPUTED["full:K" if workload.together else workload.recompute]
+        what = _RECOMPUTED["full:K" if workload.together else words.form(workload.recompute)]
         yield ("recompute", f"{what}; the backward pass runs it once more, up to the last "
                             "tensor that it needs (torch.utils.checkpoint, without reentrant autograd)", "--recompute")
 

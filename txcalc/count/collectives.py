@@ -49,7 +49,7 @@ def collectives(trace: Trace) -> Iterator[Collective]:
     for op, often in trace.placed:
         if (kind := op.kind.collective) is not None and kind.forward:
             yield Collective(kind.forward, kind.axis, _bytes(trace, op), often.calls, "forward", op.path)
-    for op, times in again(trace.body) if trace.workload.phase == "training" else ():
+    for op, times in again(trace.body, trace.workload) if trace.workload.phase == "training" else ():
         if (kind := op.kind.collective) is not None and kind.forward and times:
             yield Collective(kind.forward, kind.axis, _bytes(trace, op), times, "recomputation", op.path)
     for op, often in trace.placed if trace.workload.phase == "training" else ():

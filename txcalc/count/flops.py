@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from txcalc.count.entries import Entry, total
-from txcalc.trace.kinds import listed
-from txcalc.trace.record import Again, Node, Often, Op, Repeat, Trace, operations
+from txcalc.trace.record import Again, Node, Often, Op, Repeat, Trace, operations, put_out
 from txcalc.trace.sizes import same
 from txcalc.trace.tensors import Number
-from txcalc.trace.workload import Masked
+from txcalc.trace.workload import Masked, Workload
 
 Pass = Literal["forward", "backward", "recomputed"]
 """The forward pass, the backward pass, and forward products that the backward pass computes once more: flash
@@ -23,7 +22,7 @@ attention's scores, and what is recomputed so that it need not be kept."""
 def entries(trace: Trace, *passes: Pass, masked: Masked = "counted") -> Iterator[Entry]:
     """FLOPs over the whole workload, of all these passes."""
     if "recomputed" in passes:
-        for op, times in again(trace.body, saves=trace.workload.recompute == "ops"):
+        for op, times in again(trace.body, trace.workload):
             if op.products and not same(times, 0):
                 yield Entry(op, "recomputed", sum(p.forward * p.flops(masked) for p in op.products), times)
     for op, often in trace.placed:
@@ -34,21 +33,20 @@ def entries(trace: Trace, *passes: Pass, masked: Masked = "counted") -> Iterator
 
 
 def again(
-    nodes: Iterable[Node], often: Often = Often(), *, saves: bool = False,  # noqa: B008
+    nodes: Iterable[Node], workload: Workload, often: Often = Often(),  # noqa: B008
 ) -> Iterator[tuple[Op, Number]]:
-    """Operations that the backward pass runs once more, and how often: up to where the last tensor is saved.
-
-    ``saves``: but for those whose output a policy has saved.
-    """
+    """Operations that the backward pass runs once more, and how often: up to where the last tensor is saved, but for
+    those whose output a policy has saved."""
     for node in nodes:
         if isinstance(node, Again):
             if not any(op.packs for op, _ in operations(node.body)):
                 continue  # no gradient passes through it
             left = {id(op): times for op, times in _left_out(node.body, often)}
+            saved = {id(op) for op in put_out(node.body, workload)}
             yield from ((op, each.back - left.get(id(op), 0)) for op, each in operations(node.body, often)
-                        if not (saves and listed(op.kind, op.weights)))
+                        if id(op) not in saved)
         elif not isinstance(node, Op):
-            yield from again(node.body, often.inside(node) if isinstance(node, Repeat) else often, saves=saves)
+            yield from again(node.body, workload, often.inside(node) if isinstance(node, Repeat) else often)
 
 
 def _left_out(nodes: Sequence[Node], often: Often) -> Iterator[tuple[Op, Number]]:

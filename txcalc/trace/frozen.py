@@ -117,7 +117,7 @@ def check(t: Trace) -> None:
         f"the code of {w.implementation}": w.implementation != "torch" and w.adapter is None,
         "recomputation of such layers": w.adapter is not None and w.implementation == "torch" and (
             w.recompute in ("full", "selective") and _differs(t.model)),
-        "recomputation by a policy": w.recompute == "ops",
+        "recomputation by a policy": w.by_policy,
         "DoRA on routed experts": w.dora is not None and any(
             op.kind.name == "adapter" and op.within.experts for op in t.ops),
         # peft makes their transpose a parameter, which is then given a gradient.

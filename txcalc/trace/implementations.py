@@ -283,7 +283,7 @@ def _trainer(wanted: set[str], workload: Workload) -> Code:
         ("freeze", workload.freezes, f"a part of the weights that is trained in {name}"),
         ("kernels", workload.kernels == "cpu", f"{name} on the CPU"),
         ("zero", workload.layout is not None and workload.layout.zero > 1, f"a stage of ZeRO above 1 in {name}"),
-        ("recompute", workload.recompute == "ops", f"PyTorch's policy of operations in {name}"),
+        ("recompute", workload.by_policy, f"PyTorch's policy of operations in {name}"),
         ("attention", workload.attention not in ("eager", "flash"), f"{workload.attention} attention in {name}"),
     ):
         if there:

@@ -13,6 +13,8 @@ from math import prod
 from operator import mul
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from txcalc.spec.errors import SpecError
+from txcalc.spec.words import number
 from txcalc.trace.implementations import TORCH, Code
 from txcalc.trace.kinds import KINDS, Call, Kind, Name, Scopes, listed
 from txcalc.trace.layout import WHOLE, Layout
@@ -104,8 +106,7 @@ class Repeat(NamedTuple):
     carries: tuple[Loop, ...] = ()  # what each run reads of the run before
     spreads: tuple[tuple[Tensor, Tensor], ...] = ()  # a list, and what each run reads as its own item of it
     gathers: tuple[tuple[Tensor, Tensor], ...] = ()  # what each run leaves, and the list it is added to
-    # Where they are not alike, one after the other; one within its like is a part of its runs.
-    runs: tuple[Repeat, ...] = ()
+    runs: tuple[Repeat, ...] = ()  # where they are not alike, one after the other; within its like, parts of its runs
     first: Number = 0  # runs of the same that are told apart, and come before these
 
 
@@ -122,10 +123,8 @@ class Frame(NamedTuple):
 
 
 class Again(NamedTuple):
-    """A body that keeps nothing but what it reads, by ``op``: the backward pass runs it once more, then goes back.
-
-    That run ends where the last tensor is saved (``torch.utils.checkpoint``, without reentrant autograd).
-    """
+    """A body that keeps nothing but what it reads, by ``op``: the backward pass runs it once more, up to where the last
+    tensor is saved (``torch.utils.checkpoint``, without reentrant autograd), then goes back."""
 
     op: Op
     body: tuple[Node, ...]
@@ -166,6 +165,16 @@ def walk(nodes: Iterable[Node], often: Often = Often()) -> Iterator[tuple[Op | R
 def operations(nodes: Iterable[Node], often: Often = Often()) -> Iterator[tuple[Op, Often]]:  # noqa: B008
     """Every operation in order, and how often."""
     return ((node, each) for node, each in walk(nodes, often) if isinstance(node, Op))
+
+
+def put_out(nodes: Iterable[Node], workload: Workload) -> list[Op]:
+    """Operations run once more whose outputs a policy saves, in ``ops:K`` not of every K-th product with weights."""
+    found = [op for op, _ in operations(nodes) if workload.by_policy and listed(op.kind, op.weights)]
+    products, every = [op for op in found if op.weights], number(workload.recompute)
+    left = {id(op) for op in products[every - 1::every]} if every else {*()}
+    if left and any(op.within.experts for op in products):
+        raise SpecError("does not count products of experts that get rows: ops would do", field="recompute")
+    return [op for op in found if id(op) not in left]
 
 
 def joined(nodes: Iterable[Node]) -> Iterator[int]:
@@ -273,7 +282,7 @@ class Trace:
     @contextmanager
     def again(self, what: str | None = None, *given: Tensor) -> Iterator[None]:
         """Record what is recomputed in the backward pass, if ``what`` is: what it reads and is ``given`` is kept."""
-        if what not in (None, "full" if self.workload.recompute == "ops" else self.workload.recompute):
+        if what not in (None, "full" if self.workload.by_policy else self.workload.recompute):
             yield
             return
         body, outside = self.body, self._within
@@ -288,8 +297,7 @@ class Trace:
                 read |= {x.id: x for x in reads if x.id not in {*made, *read}}
                 made |= {x.id for x in node.writes if x.id not in read} if isinstance(node, Op) else set()
             inputs, packs = tuple(read.values()), any(op.packs for op, _ in operations(inside))
-            saved = [x for op, _ in operations(inside) if listed(op.kind, op.weights) for x in op.writes]
-            saves = (*inputs, *(saved if self.workload.recompute == "ops" else ())) if packs else ()
+            saves = (*inputs, *(x for op in put_out(inside, self.workload) for x in op.writes)) if packs else ()
             self.op("recomputation", "recomputation", saves=saves, reads=inputs)
             keeper = self.body.pop()
             assert isinstance(keeper, Op)

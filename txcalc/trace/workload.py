@@ -37,9 +37,9 @@ BYTES: dict[DType, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 _WIDTHS: Final = {Role.FLOAT32: 4, Role.STATISTIC: 4, Role.INDEX: 8, Role.COUNT: 4, Role.HOST: 8, Role.BOOL: 1,
                   Role.PARAMETER: 0}
 
-RECOMPUTE: Final = ("none", "full", "full:K", "selective", "ops")
-"""Parts of the forward pass that the backward pass runs once more: none, every layer, every K layers together,
-attention's core, or of every layer all but products with weights and fused attention, whose outputs are saved."""
+RECOMPUTE: Final = ("none", "full", "full:K", "selective", "ops", "ops:K")
+"""What the backward pass runs once more: nothing, every layer, every K layers together, attention's core, or of every
+layer all but fused attention and products with weights (every K-th, too), whose outputs are saved."""
 
 LOSSES: Final = ("plain", "fp32", "chunked:N", "compiled:N", "fused")
 """Cross-entropy of logits as they are; of a copy in fp32, which is what our reference does; of N chunks of them, a copy
@@ -273,7 +273,12 @@ class Workload(Part):
     @property
     def together(self) -> int | None:
         """Layers that the backward pass runs once more at a time, where they are several."""
-        return words.number(self.recompute)
+        return None if self.by_policy else words.number(self.recompute)
+
+    @property
+    def by_policy(self) -> bool:
+        """Whether a policy says of each operation if its output is saved."""
+        return words.form(self.recompute or "") == "ops"
 
     @property
     def padded(self) -> bool:

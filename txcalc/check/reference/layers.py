@@ -7,15 +7,15 @@ Shapes: ``b`` batch, ``n`` new tokens, ``t`` keys, ``d`` d_model, ``h`` heads, `
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import create_selective_checkpoint_contexts, noop_context_fn
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts, noop_context_fn
 
 from txcalc.check.reference.routed import route, through
 from txcalc.spec import layers, projections
@@ -33,7 +33,8 @@ class Options:
     dropout: float = 0.0
     absorbed: bool = False  # latents are read as they are
     loss_as: str = "fp32"  # plain, of the logits as they are; fp32, of a copy; chunked:N, of so many copies; fused
-    # Full, every layer under ``torch.utils.checkpoint``; ops, where it saves what ``SAVED`` give.
+    # Full, every layer under ``torch.utils.checkpoint``; ops, where it saves what ``SAVED`` give, in ops:K of products
+    # all but every K-th.
     recompute: str = "none"
 
 
@@ -48,9 +49,21 @@ def contexts(recompute: str) -> Callable[[], tuple[Any, Any]]:
 
     Outputs may be written to in between, as a test that balances experts does with a router's.
     """
-    if recompute != "ops":
+    name, _, every = recompute.partition(":")
+    if name != "ops":
         return noop_context_fn
-    return partial(create_selective_checkpoint_contexts, SAVED, allow_cache_entry_mutation=True)
+
+    def made() -> tuple[Any, Any]:
+        seen = Counter[bool]()  # products in the forward pass, and run once more
+
+        def saves(ctx: Any, func: Any, *_: Any, **__: Any) -> CheckpointPolicy:
+            seen[ctx.is_recompute] += func in SAVED[:2]
+            left = bool(every) and func in SAVED[:2] and seen[ctx.is_recompute] % int(every) == 0
+            return CheckpointPolicy.PREFER_RECOMPUTE if left or func not in SAVED else CheckpointPolicy.MUST_SAVE
+
+        return create_selective_checkpoint_contexts(saves, allow_cache_entry_mutation=True)
+
+    return made
 
 
 class Repeated(nn.ModuleList):

@@ -68,7 +68,7 @@ class StackModules(nn.Module):
     ) -> None:
         super().__init__()
         self.plan, self.causal, self.multiple = stack, causal, block_multiple(stack)
-        together = options.recompute.partition(":")[2]
+        together = options.recompute.startswith("full:") and options.recompute[5:]
         self.together = int(together) if together else None
         self.reads_tokens = isinstance(stack.input, TokenInput)
         tables = model.token_tables if self.reads_tokens else ()
