@@ -57,7 +57,7 @@ def compare(
         raise SpecError("nothing to compare")
     workload, defaults = fill([named.spec for named in models], given)
     runs = [workload.replaced(layout=Layout.read(each)) for each in layouts] or [workload] * len(models)
-    reports = [count(named.spec, run, origin=named.origin) for named, run in zip(models, runs, strict=True)]
+    reports = [_count(named, run, own=bool(layouts)) for named, run in zip(models, runs, strict=True)]
     return Comparison(
         defaults=tuple(sorted(defaults)),
         entries=tuple(_entry(report, _at_context(named.spec, run))
@@ -65,6 +65,16 @@ def compare(
         conventions=tuple({rule.text: rule for report in reports for rule in report.conventions}.values()),
         provenance=Provenance.of(command),
     )
+
+
+def _count(named: Named, run: Workload, *, own: bool) -> Report:
+    """A model's count; what is wrong with devices of its own is no option's."""
+    try:
+        return count(named.spec, run, origin=named.origin)
+    except SpecError as error:
+        if own and error.field in Layout.names():
+            raise SpecError(f"{named.spec.name}, {error.field}: {error.message}") from None
+        raise
 
 
 def _entry(report: Report, at_context: Trace) -> Entry:

@@ -12,8 +12,9 @@ from itertools import chain, starmap
 from typing import Final, Literal, NamedTuple
 
 from txcalc.count.alike import outside
+from txcalc.trace.kinds import listed
 from txcalc.trace.layout import WHOLE
-from txcalc.trace.record import Again, Frame, Node, Op, Repeat, Trace, put_out, walk
+from txcalc.trace.record import Again, Frame, Node, Op, Repeat, Trace, left_out, walk
 from txcalc.trace.tensors import Number, Role, Tensor
 
 Turns = tuple[tuple[str, Number], ...]
@@ -197,7 +198,7 @@ class Schedule:
     def _again(self, node: Again, turns: Turns, own: tuple[int, ...]) -> None:
         """Append a body that saves nothing: what it would save is made once more by the first step back into it."""
         keeper, start = self._op(node.op, turns, own), len(self.steps)
-        saves, outputs = self.trace.workload.by_policy, {id(op) for op in put_out(node.body, self.trace.workload)}
+        saves, left = self.trace.workload.by_policy, left_out(node.body, self.trace.workload)
         if saves:  # what the body puts out is kept where it is made
             keeper = keeper._replace(keeps=tuple(m for m in keeper.keeps if m in keeper.reads))
         self.add(node.body, turns, own)
@@ -209,7 +210,8 @@ class Schedule:
         last = body[saving[-1]]
         assert isinstance(last, Run)
         end = saving[-1] + last.op.saves_own  # the run ends before it otherwise
-        saved = {i: step.writes for i, step in enumerate(body) if isinstance(step, Run) and id(step.op) in outputs}
+        saved = {i: step.writes for i, step in enumerate(body) if saves and isinstance(step, Run)
+                 and listed(step.op.kind, step.op.weights) and id(step.op) not in left}
         for memory in chain.from_iterable(saved.values()):
             memory.group = "saved"
         unused = tuple(chain.from_iterable(made for i, made in saved.items() if i >= end))

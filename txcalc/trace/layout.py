@@ -54,6 +54,8 @@ class Fsdp(Part):
         for name, value in given.items():
             if name not in cls.names():
                 raise SpecError(unknown_field(str(name), cls.names()), field=f"fsdp.{name}")
+            if (name, value) == ("reshard", None):  # as PyTorch has it
+                continue
             if name == "replicas":
                 if not str(value).isdecimal() or not int(value):
                     raise SpecError(f"must be a whole number of at least 1, got {shown(value)}", field="fsdp.replicas")

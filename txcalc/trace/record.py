@@ -123,8 +123,7 @@ class Frame(NamedTuple):
 
 
 class Again(NamedTuple):
-    """A body that keeps nothing but what it reads, by ``op``: the backward pass runs it once more, up to where the last
-    tensor is saved (``torch.utils.checkpoint``, without reentrant autograd), then goes back."""
+    """A body that keeps what it reads, by ``op``, and runs once more, to its last saved tensor, before it goes back."""
 
     op: Op
     body: tuple[Node, ...]
@@ -167,14 +166,13 @@ def operations(nodes: Iterable[Node], often: Often = Often()) -> Iterator[tuple[
     return ((node, each) for node, each in walk(nodes, often) if isinstance(node, Op))
 
 
-def put_out(nodes: Iterable[Node], workload: Workload) -> list[Op]:
-    """Operations run once more whose outputs a policy saves, in ``ops:K`` not of every K-th product with weights."""
-    found = [op for op, _ in operations(nodes) if workload.by_policy and listed(op.kind, op.weights)]
-    products, every = [op for op in found if op.weights], number(workload.recompute)
-    left = {id(op) for op in products[every - 1::every]} if every else {*()}
-    if left and any(op.within.experts for op in products):
+def left_out(nodes: Iterable[Node], workload: Workload) -> set[int]:
+    """Products with weights whose outputs a policy does not save, every K-th in ``ops:K``, by their ids."""
+    every = number(workload.recompute) if workload.by_policy else None
+    found = [op for op, _ in operations(nodes if every else ()) if op.weights and listed(op.kind, op.weights)]
+    if any(op.within.experts for op in found):
         raise SpecError("does not count products of experts that get rows: ops would do", field="recompute")
-    return [op for op in found if id(op) not in left]
+    return {id(op) for op in found[every - 1::every]} if every else set()
 
 
 def joined(nodes: Iterable[Node]) -> Iterator[int]:
@@ -297,7 +295,9 @@ class Trace:
                 read |= {x.id: x for x in reads if x.id not in {*made, *read}}
                 made |= {x.id for x in node.writes if x.id not in read} if isinstance(node, Op) else set()
             inputs, packs = tuple(read.values()), any(op.packs for op, _ in operations(inside))
-            saves = (*inputs, *(x for op in put_out(inside, self.workload) for x in op.writes)) if packs else ()
+            left, saved = left_out(inside, self.workload), operations(inside if self.workload.by_policy else ())
+            saves = (*inputs, *(x for op, _ in saved if listed(op.kind, op.weights) and id(op) not in left
+                                for x in op.writes)) if packs else ()
             self.op("recomputation", "recomputation", saves=saves, reads=inputs)
             keeper = self.body.pop()
             assert isinstance(keeper, Op)

@@ -192,7 +192,7 @@ class Block(nn.Module):
         adapter = block.adapter
         self.adapter = None if adapter is None else Adapters(adapter, norm, width, options)
         self.per_layer_input = None if per_layer is None else LayerInput(per_layer, norm, width)
-        self.width, self.recomputes = width, options.recompute.startswith(("full", "ops"))
+        self.width, self.recomputes = width, options.checkpoints
         self.contexts = contexts(options.recompute)
         widths = {"attention": (d_model, d_model), "recurrent": (d_model, width), "cross_attention": (width, width),
                   "feed_forward": (width, width)}

@@ -33,7 +33,7 @@ class Bottlenecked(Fed):
         own, attention, feed, norm = block.bottleneck, block.attention, block.feed_forward, block.norm
         assert own is not None and isinstance(attention, Attention) and isinstance(feed, Dense)
         super().__init__(feed, norm, own.width, options)
-        self.width, self.shared, self.recomputes = d_model, own.shared, options.recompute.startswith(("full", "ops"))
+        self.width, self.shared, self.recomputes = d_model, own.shared, options.checkpoints
         self.contexts = contexts(options.recompute)
         self.narrow, self.narrow_norm = nn.Linear(d_model, own.width), Normalization(norm, own.width)
         made = tables.attention(attention, own.width)

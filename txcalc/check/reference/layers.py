@@ -37,6 +37,11 @@ class Options:
     # all but every K-th.
     recompute: str = "none"
 
+    @property
+    def checkpoints(self) -> bool:
+        """True where every layer is checkpointed by itself."""
+        return self.recompute == "full" or self.recompute.startswith("ops")
+
 
 SAVED: Final = [getattr(torch.ops.aten, name).default for name in (
     "mm", "addmm", *(f"_scaled_dot_product_{kernel}" for kernel in (
