@@ -155,9 +155,8 @@ RUN: Final[Mapping[str, Row]] = {
     "loss": Row("HOW", "In training, cross-entropy of the logits as they are (plain), of a copy in fp32, of a copy of "
                 "each of N chunks (chunked:N; by torch.compile: compiled:N), or fused with the head. Default fp32."),
     "recompute": Row("WHAT", "In training, what the backward pass runs once more in place of keeping it: none, "
-                     "full (every layer), full:K (every K layers together), selective (attention's core), ops (of "
-                     "every layer all but products with weights and fused attention) or ops:K (every K-th such product "
-                     "once more, too). Default none."),
+                     "full (every layer), full:K (every K together), selective (attention's core), ops (of every "
+                     "layer all but fused attention and products) or ops:K (every K-th of these too). Default none."),
     "lora": Row("r=N,...", "Train low-rank adapters alone: r=16,targets=attention|all|q,v,...,dropout=P,dtype=bf16."
                 " Default targets attention, dtype fp32."),
     "dora": Row("r=N,...", "The same, which learn the length of every row of a weight as well (DoRA)."),
