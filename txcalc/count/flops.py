@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from txcalc.count.entries import Entry, total
-from txcalc.trace.kinds import listed
-from txcalc.trace.record import Again, Node, Often, Op, Repeat, Trace, left_out, operations
+from txcalc.trace.policy import saved
+from txcalc.trace.record import Again, Node, Often, Op, Repeat, Trace, operations
 from txcalc.trace.sizes import same
 from txcalc.trace.tensors import Number
 from txcalc.trace.workload import Masked, Workload
@@ -43,9 +43,9 @@ def again(
             if not any(op.packs for op, _ in operations(node.body)):
                 continue  # no gradient passes through it
             left = {id(op): times for op, times in _left_out(node.body, often)}
-            run = left_out(node.body, workload)
+            kept = {id(op) for op in saved((op for op, _ in operations(node.body)), workload)}
             yield from ((op, each.back - left.get(id(op), 0)) for op, each in operations(node.body, often)
-                        if not (workload.by_policy and listed(op.kind, op.weights) and id(op) not in run))
+                        if id(op) not in kept)
         elif not isinstance(node, Op):
             yield from again(node.body, workload, often.inside(node) if isinstance(node, Repeat) else often)
 

@@ -12,9 +12,10 @@ from itertools import chain, starmap
 from typing import Final, Literal, NamedTuple
 
 from txcalc.count.alike import outside
-from txcalc.trace.kinds import listed
+from txcalc.spec.words import form
 from txcalc.trace.layout import WHOLE
-from txcalc.trace.record import Again, Frame, Node, Op, Repeat, Trace, left_out, walk
+from txcalc.trace.policy import saved
+from txcalc.trace.record import Again, Frame, Node, Op, Repeat, Trace, walk
 from txcalc.trace.tensors import Number, Role, Tensor
 
 Turns = tuple[tuple[str, Number], ...]
@@ -198,7 +199,7 @@ class Schedule:
     def _again(self, node: Again, turns: Turns, own: tuple[int, ...]) -> None:
         """Append a body that saves nothing: what it would save is made once more by the first step back into it."""
         keeper, start = self._op(node.op, turns, own), len(self.steps)
-        saves, left = self.trace.workload.by_policy, left_out(node.body, self.trace.workload)
+        saves = form(self.trace.workload.recompute or "") == "ops"
         if saves:  # what the body puts out is kept where it is made
             keeper = keeper._replace(keeps=tuple(m for m in keeper.keeps if m in keeper.reads))
         self.add(node.body, turns, own)
@@ -210,11 +211,11 @@ class Schedule:
         last = body[saving[-1]]
         assert isinstance(last, Run)
         end = saving[-1] + last.op.saves_own  # the run ends before it otherwise
-        saved = {i: step.writes for i, step in enumerate(body) if saves and isinstance(step, Run)
-                 and listed(step.op.kind, step.op.weights) and id(step.op) not in left}
-        for memory in chain.from_iterable(saved.values()):
+        outputs = {id(op) for op in saved((step.op for step in body if isinstance(step, Run)), self.trace.workload)}
+        put_out = {i: step.writes for i, step in enumerate(body) if isinstance(step, Run) and id(step.op) in outputs}
+        for memory in chain.from_iterable(put_out.values()):
             memory.group = "saved"
-        unused = tuple(chain.from_iterable(made for i, made in saved.items() if i >= end))
+        unused = tuple(chain.from_iterable(made for i, made in put_out.items() if i >= end))
         back = {memory: replace(memory) for memory in keeper.keeps if self.trace.workload.offload}
 
         def once_more(i: int, step: Step) -> Step:
@@ -222,7 +223,7 @@ class Schedule:
                 return step
             if isinstance(step, Return):
                 return Return(tuple(anew[m] for m in step.holds if m in anew))
-            if i in saved and i < end:  # what was saved is taken
+            if i in put_out and i < end:  # what was saved is taken
                 anew.update((m, m) for m in step.writes)
                 return step._replace(reads=tuple(anew[m] for m in (*step.reads, *step.writes) if m in anew), writes=(),
                                      keeps=tuple(anew.get(m, back.get(m, m)) for m in step.keeps))
@@ -246,7 +247,7 @@ class Schedule:
                 assert isinstance(old, Run)
                 if old.op.kind.cached != "autocast":
                     frees = (*keeper.keeps, *unused) if i == saving[0] and not back else ()
-                    self.steps[start + i] = old._replace(keeps=saved.get(i, ()), frees=frees, unpacks=step.keeps,
+                    self.steps[start + i] = old._replace(keeps=put_out.get(i, ()), frees=frees, unpacks=step.keeps,
                                                          again=rerun)
         self.steps.insert(start, keeper._replace(frees=(), keeps=() if back else keeper.keeps))
 

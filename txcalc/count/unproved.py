@@ -140,7 +140,7 @@ SPLIT: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
     ("biases where all layers are recomputed", lambda t: form(t.workload.recompute or "") == "full" and _any(
         t.model, lambda b: getattr(b.attention, "bias", None) not in (None, AttentionBias()) or getattr(
             b.feed_forward, "bias", None) not in (None, DenseBias()))),
-    ("layers recomputed by a policy", lambda t: t.workload.by_policy),
+    ("layers recomputed by a policy", lambda t: form(t.workload.recompute or "") == "ops"),
     ("stages of a pipeline", lambda t: t.layout.pp > 1),
     ("sharded weights", lambda t: t.layout.alike > 1 and (t.layout.fsdp is not None or t.layout.zero > 0)),
     ("several micro-batches of one step", lambda t: (t.workload.accumulate or 1) > 1),

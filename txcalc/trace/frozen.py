@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from txcalc.spec.adapters import GROUPS, Adapter
 from txcalc.spec.errors import SpecError, meant, shown
 from txcalc.spec.weight_formats import HELD
+from txcalc.spec.words import form
 from txcalc.trace import packed
 from txcalc.trace.kinds import Name
 from txcalc.trace.record import Op, Trace
@@ -117,7 +118,7 @@ def check(t: Trace) -> None:
         f"the code of {w.implementation}": w.implementation != "torch" and w.adapter is None,
         "recomputation of such layers": w.adapter is not None and w.implementation == "torch" and (
             w.recompute in ("full", "selective") and _differs(t.model)),
-        "recomputation by a policy": w.by_policy,
+        "recomputation by a policy": form(w.recompute or "") == "ops",
         "DoRA on routed experts": w.dora is not None and any(
             op.kind.name == "adapter" and op.within.experts for op in t.ops),
         # peft makes their transpose a parameter, which is then given a gradient.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from txcalc.spec.base import Spec
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import BIBLIOGRAPHY, STORAGE, located_blocks
+from txcalc.spec.words import form
 from txcalc.trace.layout import WHOLE
 
 if TYPE_CHECKING:
@@ -283,7 +284,7 @@ def _trainer(wanted: set[str], workload: Workload) -> Code:
         ("freeze", workload.freezes, f"a part of the weights that is trained in {name}"),
         ("kernels", workload.kernels == "cpu", f"{name} on the CPU"),
         ("zero", workload.layout is not None and workload.layout.zero > 1, f"a stage of ZeRO above 1 in {name}"),
-        ("recompute", workload.by_policy, f"PyTorch's policy of operations in {name}"),
+        ("recompute", form(workload.recompute or "") == "ops", f"PyTorch's policy of operations in {name}"),
         ("attention", workload.attention not in ("eager", "flash"), f"{workload.attention} attention in {name}"),
     ):
         if there:

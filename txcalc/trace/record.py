@@ -13,11 +13,11 @@ from math import prod
 from operator import mul
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from txcalc.spec.errors import SpecError
-from txcalc.spec.words import number
+from txcalc.spec.words import form
 from txcalc.trace.implementations import TORCH, Code
-from txcalc.trace.kinds import KINDS, Call, Kind, Name, Scopes, listed
+from txcalc.trace.kinds import KINDS, Call, Kind, Name, Scopes
 from txcalc.trace.layout import WHOLE, Layout
+from txcalc.trace.policy import saved
 from txcalc.trace.tensors import Number, Role, Steps, Storage, Tensor
 
 if TYPE_CHECKING:
@@ -166,15 +166,6 @@ def operations(nodes: Iterable[Node], often: Often = Often()) -> Iterator[tuple[
     return ((node, each) for node, each in walk(nodes, often) if isinstance(node, Op))
 
 
-def left_out(nodes: Iterable[Node], workload: Workload) -> set[int]:
-    """Products with weights whose outputs a policy does not save, every K-th in ``ops:K``, by their ids."""
-    every = number(workload.recompute) if workload.by_policy else None
-    found = [op for op, _ in operations(nodes if every else ()) if op.weights and listed(op.kind, op.weights)]
-    if any(op.within.experts for op in found):
-        raise SpecError("does not count products of experts that get rows: ops would do", field="recompute")
-    return {id(op) for op in found[every - 1::every]} if every else set()
-
-
 def joined(nodes: Iterable[Node]) -> Iterator[int]:
     """Storages that stand for others: what a repeat carries from turn to turn, and lists of what its turns make."""
     for node in nodes:
@@ -280,7 +271,7 @@ class Trace:
     @contextmanager
     def again(self, what: str | None = None, *given: Tensor) -> Iterator[None]:
         """Record what is recomputed in the backward pass, if ``what`` is: what it reads and is ``given`` is kept."""
-        if what not in (None, "full" if self.workload.by_policy else self.workload.recompute):
+        if what not in (None, "full" if form(self.workload.recompute or "") == "ops" else self.workload.recompute):
             yield
             return
         body, outside = self.body, self._within
@@ -295,9 +286,8 @@ class Trace:
                 read |= {x.id: x for x in reads if x.id not in {*made, *read}}
                 made |= {x.id for x in node.writes if x.id not in read} if isinstance(node, Op) else set()
             inputs, packs = tuple(read.values()), any(op.packs for op, _ in operations(inside))
-            left, saved = left_out(inside, self.workload), operations(inside if self.workload.by_policy else ())
-            saves = (*inputs, *(x for op, _ in saved if listed(op.kind, op.weights) and id(op) not in left
-                                for x in op.writes)) if packs else ()
+            put_out = (x for op in saved((op for op, _ in operations(inside)), self.workload) for x in op.writes)
+            saves = (*inputs, *put_out) if packs else ()
             self.op("recomputation", "recomputation", saves=saves, reads=inputs)
             keeper = self.body.pop()
             assert isinstance(keeper, Op)

@@ -273,12 +273,7 @@ class Workload(Part):
     @property
     def together(self) -> int | None:
         """Layers that the backward pass runs once more at a time, where they are several."""
-        return None if self.by_policy else words.number(self.recompute)
-
-    @property
-    def by_policy(self) -> bool:
-        """Whether a policy says of each operation if its output is saved."""
-        return words.form(self.recompute or "") == "ops"
+        return words.number(self.recompute) if words.form(self.recompute or "") == "full" else None
 
     @property
     def padded(self) -> bool:
