@@ -374,6 +374,8 @@ def _math(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
             scores = t.op("mask", "shift", reads=(scores,), writes=(added,), backward=((ops.through(scores),),))
         probabilities = t.hold(ops.dropout(t, "dropout", ops.softmax(t, "softmax", scores)))
         t.hold(ops.cast(t, "softmax_cast", probabilities, own))
+        part = t.workload.dtype == "fp32" and t.code.qkv in ("together", "sliced")  # of one position
+        batched = batched or (part and not heads.grouped and several(t, b, heads.keys))
         weighed = ops.copy(t, "v_copy", v) if batched and "v" not in core.laid else v
         out = t.hold(context_of(t, probabilities, weighed, core, wide))
         if several(t, b, heads.queries, n):

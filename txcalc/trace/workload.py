@@ -283,7 +283,7 @@ class Workload(Part):
     @property
     def search(self) -> tuple[int, int, int]:
         """Beams, tokens of the prompt, and of what follows at most."""
-        return words.searched(self.beams, self.past + self.seq)
+        return words.searched(self.beams, self.past + (self.seq or 0))
 
     @property
     def rows(self) -> int:
