@@ -29,7 +29,7 @@ WIDE = MODELS["llama"] | {"d_model": 160, "feed_forward": MODELS["llama"]["feed_
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {"dp": 4}) for name in ("gpt", "llama", "gemma", "parallel")),
     *((f"hf-{name}", {"dp": 4}) for name in ("llama", "qwen3", "gpt2")),
-    *((f"hf-{name}", {"dp": 3, "fsdp": "yes"}) for name in ("llama", "qwen3", "mixtral")),
+    *((f"hf-{name}", {"dp": 3, "fsdp": "yes", "clip": True}) for name in ("llama", "qwen3", "mixtral")),
     ("llama", {"dp": 4, "fsdp": "replicas=2", "clip": True}), ("gpt", {"dp": 5, "fsdp": "reshard=no,reduce=bf16"}),
     ("llama", {"tp": 4, "sp": True, "clip": True}), ("llama", {"tp": 4, "sp": True, "optimizer_kernel": "fused"}),
     ("llama", {"tp": 2, "sp": True, "optimizer": "nadam"}), ("llama", {"tp": 8, "sp": True, "optimizer": "sgd"}),
