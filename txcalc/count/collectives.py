@@ -14,9 +14,9 @@ from typing import Final, Literal, NamedTuple
 from txcalc.count import zero
 from txcalc.count.flops import again
 from txcalc.count.gradients import parameters, unrolled
-from txcalc.count.lifetimes import gathered
 from txcalc.count.optimizers import OPTIMIZERS
 from txcalc.count.parameter import Parameter
+from txcalc.count.replay import gathered
 from txcalc.count.stages import sent
 from txcalc.spec.facts import attentions
 from txcalc.trace.record import Op, Trace

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from math import prod
 
-from txcalc.count.lifetimes import gradients
 from txcalc.count.parameter import Parameter
+from txcalc.count.replay import gradients
 from txcalc.count.turns import count
 from txcalc.spec.facts import located_blocks
 from txcalc.trace.record import Node, Op, Repeat, Trace, walk
@@ -47,10 +47,10 @@ def _repeats(trace: Trace) -> list[tuple[str, Number]]:
 def _gradients(trace: Trace, rounded: Callable[[int], int]) -> dict[str, tuple[int, int, tuple[int, ...]]]:
     """Bytes of a weight's gradient, of how many copies, and its shape."""
     made: dict[str, tuple[int, int, tuple[int, ...]]] = {}
-    for path, memory, times in gradients(trace, rounded) if trace.workload.phase == "training" else ():
-        _, often, _ = made.get(path, (0, 0, ()))
-        shape = tuple(count(trace, size) for size in memory.shape)
-        made[path] = count(trace, memory.bytes), often + count(trace, times), shape
+    for each in gradients(trace, rounded) if trace.workload.phase == "training" else ():
+        _, often, _ = made.get(each.path, (0, 0, ()))
+        shape = tuple(count(trace, size) for size in each.shape)
+        made[each.path] = each.bytes, often + count(trace, each.often), shape
     return made
 
 

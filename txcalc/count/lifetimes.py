@@ -23,7 +23,7 @@ from txcalc.count.moments import ONCE, Middle, Mode, Moment, Moments, Pass, ever
 from txcalc.count.plans import Plan, gradient_name, through_view
 from txcalc.count.plans import plan as backward
 from txcalc.count.shards import Sharding, sharding
-from txcalc.count.turns import Border, Edge, Memory, Return, Run, Schedule, Step, Turns, Value, count
+from txcalc.count.turns import Border, Edge, Memory, Reading, Return, Run, Schedule, Step, Turns, Value
 from txcalc.count.unproved import check
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.tensors import Gradient, Number, Tensor
@@ -59,72 +59,44 @@ def live_bytes(trace: Trace, *, in_place: bool = True, unroll: bool = False) -> 
 def moments(
     trace: Trace, *, in_place: bool, unroll: bool = False, mode: Mode = ONCE, none: Any = 0,
     amount: Callable[[Memory], Any] = lambda memory: memory.bytes,
-    number: Callable[[Number], Number] = lambda size: size,
+    number: Reading = lambda size, of=None: size,
 ) -> Moments:
     """Every moment of a run on ints or symbols, that before it first.
 
-    ``amount``: what a storage adds to ``none``, its bytes or more. ``number``: a size as it is, or an int. Raises
+    ``amount``: what a storage adds to ``none``, its bytes or more. ``number``: reads sizes. Raises
     ``SpecError`` for what is not proved.
     """
-    run = partial(_run, trace, in_place=in_place, unroll=unroll, none=none, amount=amount, number=number)
-    return _again(trace, run(), run, mode)
+    run = partial(follow, trace, in_place=in_place, unroll=unroll, none=none, amount=amount, number=number)
+    return again(trace, run(), run, mode)
 
 
-def on_ints(trace: Trace, *, in_place: bool, mode: Mode, rounded: Callable[[int], int]) -> Moments:
-    """The moments of a run on ints, of storages as an allocator rounds them up."""
-    run = partial(_on_ints, trace, in_place, rounded)
-    return _again(trace, run(), run, mode)
-
-
-def _on_ints(trace: Trace, in_place: bool, rounded: Callable[[int], int], **more: Any) -> _Live:
-    """A run on ints: one of all traces with the same operations, unless there is ``more`` to it."""
-    found: _Live | None = None if more else trace.counted.get((in_place, rounded))
-    if found is None:
-        found = _run(trace, in_place=in_place, number=partial(count, trace),
-                     amount=lambda memory: rounded(memory.bytes), **more)
-        trace.counted |= {} if more else {(in_place, rounded): found}
-    return found
-
-
-def _again(trace: Trace, once: _Live, run: Callable[..., _Live], mode: Mode) -> Moments:
+def again(trace: Trace, once: Live, run: Callable[..., Live], mode: Mode) -> Moments:
     """The moments of a run, which is run once more where it is not for the first time, or in halves."""
-    made = {path: value.gradient.shape for (path, _), (value, _) in once.weights.items() if value.gradient is not None}
+    made = {path: memory.shape for path, memory, _ in once.gradients()}
     units, uses = sharding(trace, made, later=mode.accumulates, whole=mode.whole), once.used if mode.accumulates else {}
     if units is not None:
         return run(units=units, uses=uses if units.adds else {}).moments
     return run(uses=uses, halves=mode.halves).moments if mode.accumulates or mode.halves else once.moments
 
 
-def gathered(trace: Trace) -> Mapping[tuple[str, Number, str, str], int]:
-    """The collectives of sharded weights in a step: what, bytes of the full tensor, pass and unit, and how often."""
-    if not trace.layout.shards or trace.workload.phase != "training":
-        return {}
-    units = sharding(trace, {path: memory.shape for path, memory, _ in gradients(trace)})
-    assert units is not None
-    _run(trace, number=partial(count, trace), units=units)
-    return units.calls
+def width(trace: Trace, x: Tensor) -> Number:
+    """Bytes of a tensor's gradient."""
+    return prod(x.shape) * trace.workload.bytes_of(x.made)
 
 
-def gradients(trace: Trace, rounded: Callable[[int], int] = int) -> Iterator[tuple[str, Memory, Number]]:
-    """The gradients that a run leaves, each with its weight's path and how many are alike.
-
-    ``rounded``: as what else is asked of the run has it. Raises ``SpecError`` as ``moments`` does.
-    """
-    return ((path, value.gradient, often) for (path, _), (value, often)
-            in _on_ints(trace, True, rounded).weights.items() if value.gradient is not None)
-
-
-def _run(
+def follow(
     trace: Trace, *, in_place: bool = True, unroll: bool = False, uses: Mapping[object, int] = MappingProxyType({}),
     none: Any = 0, amount: Callable[[Memory], Any] = lambda memory: memory.bytes,
-    number: Callable[[Number], Number] = lambda size: size, units: Sharding | None = None, halves: bool = False,
-) -> _Live:
-    """A run, forward and backward, as ``moments`` asks for it."""
+    number: Reading = lambda size, of=None: size, units: Sharding | None = None, halves: bool = False,
+    kind: type[Live] | None = None,
+) -> Live:
+    """A run, forward and backward, as ``moments`` asks for it; ``kind``: what notes its moments."""
     check(trace)
     steps = Schedule(trace, unroll, in_place, number, None if units is None else units.unit)
     steps.add(trace.body)
-    start = sum((amount(memory) * often for memory, often in steps.cached), none)
-    live = _Live(trace, in_place=in_place, now=start, amount=amount, number=number, uses=uses, units=units)
+    live = (kind or Live)(trace, in_place=in_place, now=none, amount=amount, number=number, uses=uses, units=units)
+    for memory, often in steps.cached:
+        live.add(memory, often)
     live.note()
     live.forward(steps)
     if trace.workload.keeps:
@@ -136,12 +108,12 @@ def _run(
     return live
 
 
-class _Live:
+class Live:
     """What is alive, moment by moment."""
 
     def __init__(
         self, trace: Trace, *, in_place: bool, now: Any, amount: Callable[[Memory], Any],
-        number: Callable[[Number], Number], uses: Mapping[object, int], units: Sharding | None,
+        number: Reading, uses: Mapping[object, int], units: Sharding | None,
     ) -> None:
         """``uses``: after how many uses the gradient of a weight is added to one that was there before the run."""
         self.trace, self.in_place, self.now, self.amount, self.number = trace, in_place, now, amount, number
@@ -191,7 +163,7 @@ class _Live:
         for memory, often in casts:  # where autocast ends, its cache does
             memory.users -= 1
             if not memory.users:
-                self.now -= self.amount(memory) * often
+                self.add(memory, -often)
         if casts:
             self.note()
 
@@ -310,10 +282,10 @@ class _Live:
             memory = run.read_values[g.kept.value].memory
             if memory is not None and self._wants(run, g):
                 memory.users += 1
-                self.now -= self.amount(memory)
+                self.add(memory, -1)
                 memory.what = gradient_name(g)
                 memory.group = "gradients" if isinstance(g.of, str) else "transient"
-                self.now += self.amount(memory)
+                self.add(memory, 1)
                 yield g, memory
 
     def _checked(self, run: Run, planned: Plan, made: list[tuple[Gradient, Memory]]) -> list[tuple[Gradient, Memory]]:
@@ -357,7 +329,7 @@ class _Live:
             return [memory] if own else []
         if not old.users:  # it was added elsewhere
             return [memory]
-        part = isinstance(g.of, str) and memory.bytes != size  # of a whole table, of which this rank has a part
+        part = isinstance(g.of, str) and self.differ(memory.bytes, size)  # of a table of which this rank has a part
         spent = [memory, *(self.make(run.op, [(g, size)]) if part else ())]
         if not (self.in_place and value.fresh and old.users == 1):
             sized = g if isinstance(g.of, Tensor) else g._replace(shape=old.shape)
@@ -366,9 +338,10 @@ class _Live:
         return spent
 
     def _width(self, x: Tensor) -> Number:
-        return self.number(prod(x.shape) * self._bytes(x.made))
+        return self.number(width(self.trace, x), x)
 
     def make(self, op: Op, sizes: list[tuple[Gradient, Number]]) -> list[Memory]:
+        """Let gradients of so many bytes live."""
         made = [Memory(size, op, gradient_name(g), "gradients" if isinstance(g.of, str) else "transient",
                        shape=g.shape or (g.of.shape if isinstance(g.of, Tensor) else ())) for g, size in sizes]
         self.allocate(op.path, (memory for (g, _), memory in zip(sizes, made, strict=True) if g.how != "added"))
@@ -378,7 +351,7 @@ class _Live:
         """Let storages live, and note the moment."""
         for memory in memories:
             memory.users += 1
-            self.now += self.amount(memory)
+            self.add(memory, 1)
         self.note(path)
 
     def release(self, memories: Iterable[Memory]) -> None:
@@ -387,11 +360,24 @@ class _Live:
         for memory in memories:
             memory.users -= 1
             if not memory.users:
-                edge, amount, freed = memory.edge, self.amount(memory), True
+                edge, freed = memory.edge, True
                 alone = edge is None or any(edge is other for other, _, _ in self.open)
-                self.now -= amount if edge is None or alone else amount * edge.times
+                self.add(memory, -1 if edge is None or alone else -edge.times)
         if freed:
             self.note()
+
+    def add(self, memory: Memory, times: Number) -> None:
+        """Let a storage be there so many times more."""
+        self.now += self.amount(memory) * times
+
+    def differ(self, a: Number, b: Number) -> bool:
+        """Whether two sizes are not the same."""
+        return bool(a != b)
+
+    def gradients(self) -> Iterator[tuple[str, Memory, Number]]:
+        """The gradients that are left, each with its weight's path and how many are alike."""
+        return ((path, value.gradient, often) for (path, _), (value, often) in self.weights.items()
+                if value.gradient is not None)
 
     def note(self, path: str = "") -> None:
         """Note the moment."""

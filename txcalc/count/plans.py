@@ -29,7 +29,7 @@ class Plan(NamedTuple):
     steps: tuple[Back, ...]
 
 
-def plan(op: Op, width: Callable[[Role], int], number: Callable[[Number], Number], *, in_place: bool) -> Plan:
+def plan(op: Op, width: Callable[[Role], int], number: Callable[..., Number], *, in_place: bool) -> Plan:
     """The backward pass of an operation. ``width``: bytes of an element. ``number``: a size as it is, or as an int."""
     made = op.writes[0].made if op.writes else Role.ACTIVATION
     if op.kind.name == "weighing":  # what is written in place may be narrower than what its gradients are computed in
@@ -39,7 +39,7 @@ def plan(op: Op, width: Callable[[Role], int], number: Callable[[Number], Number
 
     def size(g: Gradient) -> Number:
         floats = g.role not in (Role.INDEX, Role.BOOL) and not g.own
-        return number(g.elements * width(casting if casting and floats else g.role))
+        return number(g.elements * width(casting if casting and floats else g.role), g)
 
     steps = [[g for g in step if not (g.watched and in_place)] for step in op.backward]
     return Plan(casting, tuple(

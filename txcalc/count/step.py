@@ -21,10 +21,11 @@ from typing import Any, Final, Literal, NamedTuple
 from txcalc.count import optimizers, params, set_aside, shards, stages, weights, zero
 from txcalc.count.entries import Entry
 from txcalc.count.gradients import parameters, unrolled
-from txcalc.count.lifetimes import moments, on_ints
+from txcalc.count.lifetimes import moments
 from txcalc.count.moments import Middle, Mode, Moment, Moments, every
 from txcalc.count.parameter import Parameter
 from txcalc.count.peak import Amounts, Where, alive, found, highest
+from txcalc.count.replay import on_ints
 from txcalc.count.turns import Memory, Turns, count
 from txcalc.count.unproved import INPUTS, unmeasured
 from txcalc.spec import words

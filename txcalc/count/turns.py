@@ -31,12 +31,21 @@ _FEW: Final = 2
 """Turns at the end that are run at most."""
 
 
-def count(trace: Trace, times: Number) -> int:
-    """How often, as a number. Raises ``TypeError`` for an array, or a symbol that stands for none."""
+Reading = Callable[..., Number]
+"""A size as it is, or as an int; of bytes it is given also what has them: a storage, a gradient or its tensor."""
+
+
+def count(trace: Trace, times: Number, of: object = None) -> int:
+    """How often, or how large, as a number. Raises ``TypeError`` for an array, or a symbol that stands for none."""
     size = trace.size(times)
     if not isinstance(size, int):
         raise TypeError("how often a repeat runs must be known to say what is alive")
     return size
+
+
+def bytes_in(trace: Trace, x: Tensor) -> Number:
+    """Bytes of the storage of a tensor."""
+    return 0 if x.role is Role.HOST else x.elements * trace.workload.bytes_of(x.role)
 
 
 @dataclass(eq=False, slots=True)
@@ -168,7 +177,7 @@ class Schedule:
     trace: Trace
     unroll: bool
     in_place: bool
-    number: Callable[[Number], Number]
+    number: Reading
     unit: Callable[[Frame], Unit | None] | None = None  # of sharded weights
     steps: list[Step] = field(default_factory=list)
     memories: dict[int, Memory] = field(default_factory=dict)
@@ -382,7 +391,7 @@ class Schedule:
                 tuple((x, self._size(x)) for x in op.writes if x.storage.id not in old))
 
     def _size(self, x: Tensor) -> Number:
-        return self.number(0 if x.role is Role.HOST else x.elements * self.trace.workload.bytes_of(x.role))
+        return self.number(bytes_in(self.trace, x), x.storage)
 
 
 def _cast_of(op: Op) -> object:

@@ -1,0 +1,251 @@
+"""Live bytes on ints: traces that differ in nothing but sizes are followed once, and added up for each of them.
+
+What is born and freed when is a matter of which operations read what, not of how large it is. So a run is noted as
+changes of storages, each by its place among all sizes that a trace has; for another trace with the same operations
+those are read anew and added up in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+from txcalc.count.lifetimes import Live, again, follow, width
+from txcalc.count.moments import ONCE, Middle, Mode, Moment, Moments
+from txcalc.count.plans import plan
+from txcalc.count.shards import sharding
+from txcalc.count.turns import Edge, Memory, bytes_in, count
+from txcalc.count.unproved import check
+from txcalc.trace.layout import WHOLE
+from txcalc.trace.record import Frame, Node, Op, Repeat, Trace
+from txcalc.trace.tensors import Number, Role, Tensor
+
+
+class Left(NamedTuple):
+    """A gradient that a run leaves: its weight's path, its bytes and shape, and how many are alike."""
+
+    path: str
+    bytes: int
+    shape: tuple[int, ...]
+    often: int
+
+
+class Ran(NamedTuple):
+    """A run of one trace."""
+
+    moments: Moments
+    left: tuple[Left, ...]
+
+
+def on_ints(trace: Trace, *, in_place: bool, mode: Mode, rounded: Callable[[int], int]) -> Moments:
+    """The moments of a run on ints, of storages as an allocator rounds them up."""
+    return _ran(trace, in_place, rounded, mode).moments
+
+
+def gradients(trace: Trace, rounded: Callable[[int], int] = int) -> tuple[Left, ...]:
+    """The gradients that a run leaves. ``rounded``: as what else is asked of the run has it. Raises ``SpecError`` as
+    ``moments`` does."""
+    return _ran(trace, True, rounded, ONCE).left
+
+
+def gathered(trace: Trace) -> Mapping[tuple[str, Number, str, str], int]:
+    """The collectives of sharded weights in a step: what, bytes of the full tensor, pass and unit, and how often."""
+    if not trace.layout.shards or trace.workload.phase != "training":
+        return {}
+    units = sharding(trace, {each.path: each.shape for each in gradients(trace)})
+    assert units is not None
+    follow(trace, number=partial(count, trace), units=units)
+    return units.calls
+
+
+def _ran(trace: Trace, in_place: bool, rounded: Callable[[int], int], mode: Mode) -> Ran:
+    """A run on ints, added up once."""
+    key = in_place, rounded, mode
+    if key not in trace.counted:
+        trace.counted[key] = _played(trace, in_place, rounded, mode) or _followed(trace, in_place, rounded, mode)
+    found: Ran = trace.counted[key]
+    return found
+
+
+def _followed(trace: Trace, in_place: bool, rounded: Callable[[int], int], mode: Mode) -> Ran:
+    """A run of this trace alone."""
+    run = partial(follow, trace, in_place=in_place, number=partial(count, trace),
+                  amount=lambda memory: rounded(memory.bytes))
+    once = run()
+    left = (Left(path, int(memory.bytes), memory.shape, often) for path, memory, often in once.gradients())
+    return Ran(again(trace, once, run, mode), tuple(left))
+
+
+def _played(trace: Trace, in_place: bool, rounded: Callable[[int], int], mode: Mode) -> Ran | None:
+    """The run of all traces alike, added up for this one; none where they are not alike in all that it needs."""
+    if trace.sizes or (trace.layout.shards and trace.workload.phase == "training"):
+        return None
+    check(trace)
+    form = trace.counted.get(in_place) or trace.counted.setdefault(in_place, _Form(trace, in_place))
+    notes = _noted(form, mode)
+    if notes is None or any((form.sizes[a] != form.sizes[b]) != differ for a, b, differ in notes.differing):
+        return None
+    return Ran(_added_up(notes.changes, [*map(rounded, form.sizes)]), tuple(
+        Left(path, form.sizes[at], form.shapes[at], often) for path, at, often in notes.left))
+
+
+class _Size(int):
+    """A size in bytes that knows its place among those of its trace."""
+
+    at: int
+
+
+class _Form:
+    """A trace by all that its run depends on but ``sizes``, which storages, gradients and results have in this order.
+    Those with equal forms are alike."""
+
+    def __init__(self, trace: Trace, in_place: bool) -> None:
+        self.trace, self.in_place = trace, in_place
+        self.sizes, self.shapes, self._places = list[int](), list[tuple[int, ...]](), dict[int, int]()
+        of, layout = trace.workload, trace.layout
+        self._width, self._known = of.bytes_of, set[int]()
+        self._key = (
+            in_place, of.keeps, of.recompute, of.offload, layout == WHOLE, layout.pp > 1, trace.stage < layout.pp - 1,
+            trace.code.holds_sent, trace.loss is None, tuple(self._width(role) for role in Role),
+            *(tuple(map(self._tensor, each)) for each in (trace.results, trace.leaves, trace.inputs)),
+            *self._nodes(trace.body))
+        for x in (*trace.results, *trace.leaves):
+            self._put(width(trace, x), x)
+        self._hash = hash(self._key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Form) and self._hash == other._hash and self._key == other._key
+
+    def read(self, size: int, of: Any = None) -> int:
+        """A size that knows its place, if it is one of bytes. Raises ``LookupError`` where another is there."""
+        if of is None:
+            return size
+        found = _Size(size)
+        found.at = self._places[id(of)]
+        if self.sizes[found.at] != size:
+            raise LookupError
+        return found
+
+    def _put(self, size: int, of: Any) -> int:
+        self._places[id(of)] = len(self.sizes)
+        self.sizes.append(size)
+        self.shapes.append(of.shape or getattr(getattr(of, "of", None), "shape", ()))
+        return size
+
+    def _tensor(self, x: Tensor) -> tuple[Any, ...]:
+        s = x.storage
+        return x.value, s.id, id(s.role), s.label, s.over, x.grad, x.viewed
+
+    def _nodes(self, nodes: Iterable[Node]) -> Iterator[Any]:
+        ids = self._tensor
+        for node in nodes:
+            if isinstance(node, Op):
+                yield self._op(node)
+                continue
+            if isinstance(node, Repeat):
+                yield (node.path, node.times, node.copies, node.back, node.first, len(node.runs), [*map(len, (
+                    node.carries, node.spreads, node.gathers))].__str__(), *(
+                    ids(x) for loop in node.carries for x in loop[:4]), *(
+                    ids(x) for pair in (*node.spreads, *node.gathers) for x in pair))
+                yield from self._nodes(node.runs)
+            elif isinstance(node, Frame):
+                yield node.saved, *map(ids, node.holds)
+            else:
+                yield self._op(node.op)
+            yield from self._nodes(node.body)
+            yield None
+
+    def _op(self, op: Op) -> tuple[Any, ...]:
+        ids = self._tensor
+        for x in op.writes:
+            if id(x.storage) not in self._places:
+                self._put(bytes_in(self.trace, x), x.storage)
+        plan(op, self._width, self._put, in_place=self.in_place)
+        for step in op.backward:
+            for g in step:
+                if isinstance(g.of, Tensor) and id(g.of) not in self._places:
+                    self._put(width(self.trace, g.of), g.of)
+        return (op.path, op.kind.name, tuple(name for name, _ in op.weights), tuple(map(ids, op.reads)),
+                tuple(map(ids, op.saves)), tuple(map(ids, op.writes)), tuple(tuple(
+                    (ids(g.of) if isinstance(g.of, Tensor) else g.of, id(g.role), *g[3:7], g.summed,
+                     g.kept and ids(g.kept)) for g in step) for step in op.backward))
+
+
+class _Notes(NamedTuple):
+    """Changes of what is alive, with moments and borders of turns between; the places of gradients that are left."""
+
+    changes: Sequence[tuple[Any, Any]]
+    left: tuple[tuple[str, int, int], ...]
+    differing: tuple[tuple[int, int, bool], ...]
+    used: Mapping[object, int]
+
+
+class _Noting(Live):
+    """A run that notes what is alive by place."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.changes, self.differing = list[tuple[Any, Any]](), list[tuple[int, int, bool]]()
+
+    def add(self, memory: Memory, times: Number) -> None:
+        """Note a storage that is there so many times more."""
+        self.changes.append((memory.bytes.at, times))
+
+    def differ(self, a: Any, b: Any) -> bool:
+        """Whether two sizes are not the same, which holds for all that are alike then."""
+        self.differing.append((a.at, b.at, a != b))
+        return bool(a != b)
+
+    def cross(self, edge: Edge) -> None:
+        """Note where turns that stand for others begin, or end."""
+        if self.open and self.open[-1][0] is edge:
+            self.open.pop()
+        else:
+            self.open.append((edge, 0, 0))
+        self.changes.append((edge, self.ahead))
+
+    def note(self, path: str = "") -> None:
+        """Note the moment."""
+        self.changes.append((None, (self.phase, path, self.turns)))
+
+
+@lru_cache(maxsize=64)
+def _noted(form: _Form, mode: Mode) -> _Notes | None:
+    """The run of all traces of a form; none if some size is not one that they all have."""
+    before = _noted(form, ONCE) if mode.accumulates else None
+    if mode.accumulates and before is None:
+        return None
+    try:
+        run = follow(form.trace, in_place=form.in_place, number=form.read, kind=_Noting, halves=mode.halves,
+                     uses={} if before is None else before.used)
+        assert isinstance(run, _Noting)
+        left = tuple((path, memory.bytes.at, often) for path, memory, often in run.gradients())
+        if any(form.shapes[memory.bytes.at] != memory.shape for _, memory, _ in run.gradients()):
+            return None
+    except LookupError:
+        return None
+    return _Notes(run.changes, left, tuple(run.differing), run.used)
+
+
+def _added_up(changes: Iterable[tuple[Any, Any]], sizes: Sequence[int]) -> Moments:
+    """The moments that changes come to."""
+    now, moments, opened = 0, list[Moment | Middle](), list[tuple[Edge, int, int]]()
+    for what, more in changes:
+        if what is None:
+            phase, path, turns = more
+            moments.append(Moment(phase, path, now, turns))
+        elif isinstance(what, int):
+            now += sizes[what] * more
+        elif opened and opened[-1][0] is what:
+            _, start, before = opened.pop()
+            grows = now - before
+            if inside := tuple(moments[start:]):
+                moments[start:] = [Middle(what, grows, inside, more)]
+            now += grows * (what.times - 1)
+        else:
+            opened.append((what, len(moments), now))
+    return moments
