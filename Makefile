@@ -19,6 +19,7 @@ judge:  ## every model type of transformers against its classes; writes docs/mod
 readme:  ## write the README's outputs anew from the program
 	python tests/readme.py
 
-bench:  ## startup and throughput, as ratios measured side by side
+bench:  ## startup, one rank and throughput, as ratios measured side by side
 	python tests/benchmarks/startup.py
+	python tests/benchmarks/ranks.py
 	python tests/benchmarks/sweep.py

@@ -22,12 +22,12 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from txcalc.check.measure_kept import Kept, kept_by
-from txcalc.check.measure_modes import FlopMode, ModulePath, canonical_paths, copies
+from txcalc.check.measure_modes import FlopMode, ModulePath, Unfilled, canonical_paths, copies
 from txcalc.check.measure_modes import LiveMode as _LiveMode
 from txcalc.check.measure_trained import Trained, build
 from txcalc.check.reference.layers import MixtureOfExperts
 from txcalc.check.reference.transformer import Output, Reference
-from txcalc.spec.facts import positions
+from txcalc.spec.facts import located_blocks, positions
 from txcalc.spec.inputs import ClassifierHead, ContrastiveHead, FrameInput, Grid, Input, LMHead, PatchInput, eighth
 from txcalc.spec.model import Model
 
@@ -124,7 +124,9 @@ def kept(
     """
     with maker(device) as at:
         run = Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
-        root = build(model, length=run.length, dtype=dtype, device=at, **how)
+        routes = any(getattr(block.feed_forward, "kind", "") == "moe" for _, block in located_blocks(model))
+        with nullcontext() if routes else Unfilled():  # experts have what routers choose
+            root = build(model, length=run.length, dtype=dtype, device=at, **how)
         with torch.autocast(at, autocast, enabled=autocast is not None):
             return kept_by(root, lambda: _end(root, run, loss), at_the_end="trained" in how)
 

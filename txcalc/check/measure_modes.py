@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._sharding_prop import ShardingPropagator
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import conv_flop_count, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
@@ -143,6 +144,14 @@ FORMULAS: dict[Any, Callable[..., int]] = flop_registry | {
     _aten._scaled_dot_product_flash_attention_for_cpu: _cpu_flash,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_flash_backward,
 }
+
+
+class Unfilled(TorchFunctionMode):
+    """Weights are zeros where they would be drawn: what only looks at sizes need not wait for it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one function of PyTorch's."""
+        return args[0].zero_() if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
 
 
 class FlopMode(TorchDispatchMode):  # type: ignore[no-untyped-call]

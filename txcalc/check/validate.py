@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise, product
 from math import prod
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from zlib import crc32
 
 import torch
@@ -30,6 +30,7 @@ from txcalc.trace.record import Trace
 from txcalc.trace.sizes import visible_pairs
 from txcalc.trace.workload import AttentionKernel, DType, Latents, Workload
 
+Way = TypeVar("Way")
 BATCH, SEQ, SOURCE, STEPS = 2, 13, 11, 5
 CURVE, LARGEST = (256, 512, 1024, 2048, 4096), 1024  # of real tensors on the CPU; longer ones have sizes alone
 
@@ -69,8 +70,8 @@ def validate(spec: Model, *, device: Device = "cpu", one_of_many: bool = False) 
     """Compare every quantity of ``spec`` with the PyTorch reference.
 
     Parameters and eager FLOPs at full size on the meta device; kept activations, caches and flash FLOPs with real
-    tensors on ``device``, on a small sibling of the same structure. ``one_of_many``: of whole steps only one, which is
-    another for another structure. Raises ImportError without torch.
+    tensors on ``device``, on a small sibling of the same structure. ``one_of_many``: of whole steps only one, and half
+    of the ways of running, which are others for another structure. Raises ImportError without torch.
     """
     version, small, rows = f"PyTorch {torch.__version__.partition('+')[0]}", sibling(spec), []
     if device != "fake-cuda":
@@ -112,10 +113,12 @@ class Part(NamedTuple):
 
 PARTS: Final[Mapping[str, Part]] = {
     "FLOPs": Part(lambda small, *_: flops_rows(small, eager=False, how="sibling, cpu", device="cpu")),
-    "activations": Part(lambda small, device, _: (
-        kept(small, case, device, f"sibling, {device}") for case in CASES if keeps_exactly(small)), on_fakes=True),
-    "live bytes": Part(lambda small, device, _: (
-        live(small, w, device, f"sibling, {device}") for w in _with_loss(small, device)), on_fakes=True),
+    "activations": Part(lambda small, device, turn: (
+        kept(small, case, device, f"sibling, {device}") for case in _in_turn(CASES, turn) if keeps_exactly(small)),
+        on_fakes=True),
+    "live bytes": Part(lambda small, device, turn: (
+        live(small, w, device, f"sibling, {device}") for w in _in_turn(_with_loss(small, device), turn)),
+        on_fakes=True),
     "adapters": Part(lambda small, device, _: (
         live(small, adapted(w), device, f"sibling, {device}")
         for w in _with_loss(small, device)[-1:] if not _not_adapted(small)), on_fakes=True),
@@ -280,6 +283,12 @@ _FUSED = (".attention.core.flash", ".attention.core.efficient")
 
 
 # ---------------------------------------------------------------- small parts
+
+
+def _in_turn(every: Sequence[Way], turn: int | None) -> list[Way]:
+    """Ways of running, all of them or, in turn, one half or the other: any two of their options stand together in
+    each, as ``CASES`` are in the order of a product."""
+    return [way for i, way in enumerate(every) if turn is None or (i.bit_count() + turn) % 2 == 0]
 
 
 def _with_loss(spec: Model, device: Device) -> list[Workload]:

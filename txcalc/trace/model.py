@@ -19,7 +19,7 @@ from txcalc.trace.frozen import Frozen, check
 from txcalc.trace.heads import Outputs, pool, project, top
 from txcalc.trace.implementations import Code, code
 from txcalc.trace.kinds import Call
-from txcalc.trace.layout import WHOLE, Layout
+from txcalc.trace.layout import WHOLE
 from txcalc.trace.losses import loss
 from txcalc.trace.rank import RECEIVED, encoder_stages, heaviest, local
 from txcalc.trace.record import Trace
@@ -47,8 +47,8 @@ def trace(
     """
     layout = workload.layout or WHOLE
     layout = layout.replaced(sp=layout.sp and layout.tp > 1)
-    if stage is None and rank is None:
-        rank = _heaviest(spec, workload, layout)
+    if stage is None and rank is None and layout.pp > 1:
+        return heaviest(spec, workload, layout, partial(trace, sizes=sizes, share=share, row=row))
     own = row or code(spec, workload)
     if own.vocab_multiple > 1 and spec.vocab is not None:
         multiple = own.vocab_multiple * layout.tp
@@ -69,17 +69,6 @@ def trace(
         t.leaves += made.scores.logits  # which a schedule holds until a micro-batch has been back
     check(t)
     return t
-
-
-def _heaviest(spec: Model, workload: Workload, layout: Layout) -> int:
-    if layout.pp == 1:
-        return 0
-    if spec.encoder is None:
-        return heaviest(trace(spec, workload.replaced(layout=layout.replaced(pp=1), phase="forward")), layout)
-    run = workload.replaced(layout=layout, phase="forward")
-    each = [(sum(op.params * often.copies for op, often in trace(spec, run, rank=rank).placed), rank)
-            for rank in range(layout.pp)]
-    return max(each)[1]
 
 
 def _forward(t: Trace, spec: Model) -> Outputs:

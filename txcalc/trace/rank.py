@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from txcalc.spec.layers import AnyAttention
     from txcalc.spec.model import Group, Model, Stack, Sublayers
     from txcalc.trace.record import Trace
+    from txcalc.trace.tensors import Number
+    from txcalc.trace.workload import Workload
 
 
 RECEIVED: Final = "hidden states of the stage before"
@@ -167,7 +169,7 @@ def check(spec: Model, layout: Layout) -> None:
     for what, has in WHOLE if layout.tp > 1 else ():
         if any(map(has, blocks)):
             raise SpecError(f"{spec.name} has {what}, which is not built over several ranks", field="tp")
-    if layout.stages > (most := layers(spec)):
+    if layout.pp > 1 and layout.stages > (most := layers(spec)):
         raise SpecError(f"{layout.stages} stages of {most} layers: at most {most} would do", field="pp")
     if layout.per_rank > 1 and spec.encoder is not None:
         raise SpecError(f"{spec.name} has an encoder beside its decoder, whose ranks have one stage each; 1f1b, gpipe "
@@ -246,8 +248,32 @@ def encoder_stages(spec: Model, stages: int) -> int:
     return max(1, stages - spec.layers, min(own, stages - 1, (2 * stages * own + every - 1) // (2 * every)))
 
 
-def heaviest(t: Trace, layout: Layout) -> int:
-    """The rank of a pipeline with the most weights, of equal ones the last. ``t``: all layers on one rank."""
+def heaviest(spec: Model, workload: Workload, layout: Layout, made: Callable[..., Trace]) -> Trace:
+    """The run of the rank of a pipeline with the most weights, of equal ones the last. ``made``: traces a rank."""
+    if spec.encoder is not None:
+        forward = workload.replaced(layout=layout, phase="forward")
+        each = [(_weights(made(spec, forward, rank=rank)), rank) for rank in range(layout.pp)]
+        return made(spec, workload, rank=max(each)[1])
+    whole = workload.replaced(layout=layout.replaced(pp=1), phase="forward")
+    if spec.groups is not None or spec.tower is not None or layout.per_rank > 1 or spec.layers % layout.pp:
+        return made(spec, workload, rank=_heaviest(made(spec, whole), layout))
+    bare = spec.replaced(layers=0)  # all ranks have as many like layers, so the rest decides
+    t, first = made(bare, whole), _weights(made(bare.replaced(**_WITHOUT_END), whole))
+    ends = _weights(t) + _table(t)
+    return made(spec, workload, rank=0 if 2 * first > ends else layout.pp - 1)
+
+
+def _table(t: Trace) -> Number:
+    """Weights of a table that the last stage has as well, for its head."""
+    return t.model.vocab * embedding_width(t.model) if t.model.head.kind == "lm" and t.model.head.tied else 0
+
+
+def _weights(t: Trace) -> Number:
+    return sum(op.params * often.copies for op, often in t.placed)
+
+
+def _heaviest(t: Trace, layout: Layout) -> int:
+    """That rank; ``t``: all layers on one rank."""
     paths = [path for path, _ in layer_order(t.model)]
     often_there = Counter(paths)
     own, ends, seen = dict.fromkeys(often_there, 0), [0, 0], False
@@ -257,8 +283,7 @@ def heaviest(t: Trace, layout: Layout) -> int:
             seen = True
         else:
             ends[seen] += op.params * often.copies
-    if t.model.head.kind == "lm" and t.model.head.tied:
-        ends[1] += t.model.vocab * embedding_width(t.model)
+    ends[1] += _table(t)
     each = {path: weights // often_there[path] for path, weights in own.items()}
     sums = [sum(each[path] for path in paths[start:end]) for start, end in stage_bounds(len(paths), layout.stages)]
     sums[0], sums[-1] = sums[0] + ends[0], sums[-1] + ends[1]
@@ -285,8 +310,13 @@ def staged(spec: Model, layout: Layout, stages: Sequence[int]) -> Model:
     if spec.head.kind == "lm" and first < layout.stages - 1:
         parts["head"] = spec.head.replaced(tied=False)
     if layout.stages - 1 not in stages:
-        parts |= {"final_norm": False, "pooler": None, "contact_head": False, "head": NoHead(kind="none")}
+        parts |= _WITHOUT_END
     return spec.replaced(**parts)
+
+
+_WITHOUT_END: Final[dict[str, Any]] = {
+    "final_norm": False, "pooler": None, "contact_head": False, "head": NoHead(kind="none")}
+"""Fields of a model whose last stage is another rank's."""
 
 
 def _layers(stack: Stack, bounds: Sequence[tuple[int, int]], stages: Sequence[int]) -> dict[str, Any]:
