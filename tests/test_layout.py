@@ -19,6 +19,7 @@ from txcalc.cli.app import app
 from txcalc.count import step
 from txcalc.count.collectives import collectives
 from txcalc.count.params import params
+from txcalc.models.load import load
 from txcalc.spec.model import Model
 from txcalc.trace.layout import Layout
 from txcalc.trace.model import trace
@@ -360,3 +361,12 @@ def test_stages_whose_gradients_are_shared_are_estimates(zero: int) -> None:
 def test_the_heading_of_sharded_weights_says_what_they_are_in() -> None:
     args = ["memory", "gpt2", "--phase", "training", "--seq", "8", "--dp", "4", "--fsdp", "yes"]
     assert " · bf16 over fp32 shards · training step · dp 4, fsdp" in CliRunner().invoke(app, args).stdout
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama3-8b", "bert-base", "gemma2-2b", "t5-small"])
+@pytest.mark.parametrize("pp", [3, 4])
+def test_the_rank_with_the_most_weights_is_counted(name: str, pp: int) -> None:
+    spec = load(name).model
+    work = Workload.of({"seq": 12, "phase": "forward", "layout": {"tp": 2, "pp": pp}})
+    each = [sum(op.params * often.copies for op, often in trace(spec, work, rank=rank).placed) for rank in range(pp)]
+    assert trace(spec, work).stage == max(range(pp), key=lambda rank: (each[rank], rank))

@@ -25,11 +25,8 @@ Group = Literal["saved", "gradients", "transient", "cache", "unsharded weights",
 """What is alive: saved for the backward pass, gradients of weights, all else for a moment, the cache, and of sharded
 weights what is gathered, and buffers of that."""
 
-
-
 _FEW: Final = 2
 """Turns at the end that are run at most."""
-
 
 Reading = Callable[..., Number]
 """A size as it is, or as an int; of bytes it is given also what has them: a storage, a gradient or its tensor."""
@@ -388,10 +385,8 @@ class Schedule:
         old = {x.storage.id for x in op.reads}
         return (tuple({x.value: x for step in op.backward for g in step for x in (g.of, g.kept)
                        if isinstance(x, Tensor)}.values()),
-                tuple((x, self._size(x)) for x in op.writes if x.storage.id not in old))
-
-    def _size(self, x: Tensor) -> Number:
-        return self.number(bytes_in(self.trace, x), x.storage)
+                tuple((x, self.number(bytes_in(self.trace, x), x.storage))
+                      for x in op.writes if x.storage.id not in old))
 
 
 def _cast_of(op: Op) -> object:
