@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
 from txcalc.count.lifetimes import Live, again, follow, width
 from txcalc.count.moments import ONCE, Middle, Mode, Moment, Moments
@@ -19,7 +20,7 @@ from txcalc.count.turns import Edge, Memory, bytes_in, count
 from txcalc.count.unproved import check
 from txcalc.trace.layout import WHOLE
 from txcalc.trace.record import Frame, Node, Op, Repeat, Trace
-from txcalc.trace.tensors import Number, Role, Tensor
+from txcalc.trace.tensors import Gradient, Number, Role, Storage, Tensor
 
 
 class Left(NamedTuple):
@@ -96,6 +97,19 @@ class _Size(int):
     at: int
 
 
+def _but(of: type[Any], *fields: str) -> Callable[[Any], tuple[Any, ...]]:
+    """All that a record says but for these ``fields``."""
+    return itemgetter(*(i for i, name in enumerate(of._fields) if name not in fields))
+
+
+_OF_TENSOR: Final = _but(Tensor, "storage", "shape")
+_OF_STORAGE: Final = _but(Storage, "shape", "role")
+_OF_GRADIENT: Final = _but(Gradient, "of", "shape", "role", "kept")
+_OF_REPEAT: Final = _but(Repeat, "body", "carries", "spreads", "gathers", "runs")
+_OF_FRAME: Final = _but(Frame, "holds", "body")
+_OF_OP: Final = _but(Op, "kind", "weights", "products", "saves", "cache", "reads", "writes", "reach", "backward")
+
+
 class _Form:
     """A trace by all that its run depends on but ``sizes``, which storages, gradients and results have in this order.
     Those with equal forms are alike."""
@@ -137,8 +151,7 @@ class _Form:
         return size
 
     def _tensor(self, x: Tensor) -> tuple[Any, ...]:
-        s = x.storage
-        return x.value, s.id, id(s.role), s.label, s.over, x.grad, x.viewed
+        return *_OF_TENSOR(x), *_OF_STORAGE(x.storage), id(x.storage.role)
 
     def _nodes(self, nodes: Iterable[Node]) -> Iterator[Any]:
         ids = self._tensor
@@ -147,13 +160,11 @@ class _Form:
                 yield self._op(node)
                 continue
             if isinstance(node, Repeat):
-                yield (node.path, node.times, node.copies, node.back, node.first, len(node.runs), [*map(len, (
-                    node.carries, node.spreads, node.gathers))].__str__(), *(
-                    ids(x) for loop in node.carries for x in loop[:4]), *(
-                    ids(x) for pair in (*node.spreads, *node.gathers) for x in pair))
+                yield _OF_REPEAT(node), tuple(tuple(map(ids, loop[:4])) for loop in node.carries), *(
+                    tuple(tuple(map(ids, pair)) for pair in pairs) for pairs in (node.spreads, node.gathers))
                 yield from self._nodes(node.runs)
             elif isinstance(node, Frame):
-                yield node.saved, *map(ids, node.holds)
+                yield _OF_FRAME(node), tuple(map(ids, node.holds))
             else:
                 yield self._op(node.op)
             yield from self._nodes(node.body)
@@ -169,10 +180,10 @@ class _Form:
             for g in step:
                 if isinstance(g.of, Tensor) and id(g.of) not in self._places:
                     self._put(width(self.trace, g.of), g.of)
-        return (op.path, op.kind.name, tuple(name for name, _ in op.weights), tuple(map(ids, op.reads)),
-                tuple(map(ids, op.saves)), tuple(map(ids, op.writes)), tuple(tuple(
-                    (ids(g.of) if isinstance(g.of, Tensor) else g.of, id(g.role), *g[3:7], g.summed,
-                     g.kept and ids(g.kept)) for g in step) for step in op.backward))
+        return (*_OF_OP(op), op.kind.name, tuple((name, len(shape)) for name, shape in op.weights),
+                *(tuple(map(ids, each)) for each in (op.reads, op.saves, op.writes)), tuple(tuple(
+                    (ids(g.of) if isinstance(g.of, Tensor) else g.of, id(g.role), g.kept and ids(g.kept),
+                     *_OF_GRADIENT(g)) for g in step) for step in op.backward))
 
 
 class _Notes(NamedTuple):
