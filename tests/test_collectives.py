@@ -92,6 +92,10 @@ def test_bytes_of_sharing_by_hand() -> None:
         assert {(each.what, each.axis, each.bytes // own) for each in found if each.axis == "dp"} == expected
         sums = {each.path: each.bytes for each in found if each.axis != "dp"}
         assert sums == {"norms": 4 * (layers * 6 + 2) * d, "norm of gradients": 4}
+    for name, rows in (("gpt2", 50304), ("llama3-8b", 0)):  # padded; the other is not tied
+        found = txcalc.memory(f"{name}@layers=2", **spec, implementation="megatron", pp=2).collectives or ()
+        sums = [each.bytes for each in found if (each.axis, each.phase) == ("pp", "step")]
+        assert sums == [4 * rows * 768] * (rows > 0)
     copies = [each for each in txcalc.memory("llama3-8b@layers=3", tp=16, **spec).collectives or ()
               if each.phase == "step"]
     assert {(each.path, each.bytes, each.times) for each in copies} == {

@@ -111,6 +111,10 @@ def _of_gradients(trace: Trace) -> Iterator[Collective]:
     for p in own:
         if p.op.part in ("k", "v") and p.shape[0] in copied:  # of the ranks that have a copy of a head
             yield Collective("all-reduce", "tp", p.elements * p.width, p.copies, "step", p.path)
+    if layout.pp > 1 and trace.code.adds_gradients and getattr(trace.whole.head, "tied", False):
+        for p in own:
+            if p.op.part in ("tokens", "output"):  # of the first stage and the last (_allreduce_word_embedding_grads)
+                yield Collective("all-reduce", "pp", _size(p), 1, "step", p.path)
     ranks = {"tp": layout.tp, _dp(trace): max(1, layout.shards)}
     if w.clip and (trace.code.adds_gradients or zero.stage(trace)):
         yield Collective("all-reduce", "all", 4, 1, "step", "norm of gradients")
