@@ -12,6 +12,7 @@ import txcalc
 from txcalc.cli.app import app
 from txcalc.models import load as presets
 from txcalc.spec.errors import SpecError
+from txcalc.spec.model import Model
 
 
 def call(*args: object) -> tuple[int, str, str]:
@@ -88,3 +89,35 @@ def test_the_least_run_of_ten_images() -> None:
     assert tower == 10 * (run(images=1, seq=576).totals.flops_forward.value
                           - run(images=0, seq=576).totals.flops_forward.value)
     assert run(images=10, seq=5760).totals.flops_forward.value == 97_571_942_891_520
+
+
+SOUND: dict[str, Any] = {"kind": "frames", "bins": 5, "length": 50}  # 100 frames: a second
+HEARS: dict[str, Any] = {
+    "name": "hears", "vocab": 53, "d_model": 22, "layers": 1, "context": 499, "attention": {"heads": 2}, "position": {
+        "kind": "rope"}, "feed_forward": {"d_ff": 37}, "tower": {
+        "d_model": 15, "layers": 1, "input": SOUND, "position": "none", "attention": {"heads": 3},
+        "feed_forward": {"d_ff": 17}, "projector": {"merge": 2}}}
+ENCODES = {name: value for name, value in HEARS.items() if name != "tower"} | {
+    "architecture": "encoder-decoder", "encoder": {"input": SOUND, "position": "none"}}
+
+
+def test_time_is_so_many_sounds() -> None:
+    model = Model.from_data(HEARS)
+    assert txcalc.count(model, audio="3s").to_data() == txcalc.count(model, images=3).to_data()
+    pieces = {**SOUND, "length": 6, "grid": {"channels": 4, "frames": 20}}  # two pieces, 0.4 seconds
+    cut = Model.from_data({**HEARS, "tower": {**HEARS["tower"], "input": pieces}})
+    assert txcalc.count(cut, audio="1.2s").to_data() == txcalc.count(cut, images=3).to_data()
+    whisper = Model.from_data(ENCODES)
+    assert txcalc.count(whisper, seq=7, audio="1s").to_data() == txcalc.count(whisper, seq=7).to_data()
+
+
+@pytest.mark.parametrize(("spec", "fields", "message"), [
+    (HEARS, {"audio": "1.5s"}, "hears sounds of 1 s: must be so many whole ones"),
+    (HEARS, {"audio": "0s"}, "so many whole ones"), (ENCODES, {"audio": "2s", "seq": 7}, "must be one"),
+    (HEARS, {"audio": "1s", "images": 1}, "give --audio or --images"), (HEARS, {"audio": "1"}, "is not a time"),
+    ("gpt2", {"audio": "1s"}, "gpt2 has neither tower nor encoder that hears"),
+])
+def test_a_time_that_is_not_whole_sounds_is_refused(spec: Any, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message) as raised:
+        txcalc.count(spec if isinstance(spec, str) else Model.from_data(spec), **fields)
+    assert raised.value.field == "audio"

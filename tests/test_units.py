@@ -19,6 +19,7 @@ from txcalc.units import (
     parse_bytes,
     parse_count,
     parse_range,
+    parse_seconds,
     percent,
     ratio,
 )
@@ -242,3 +243,14 @@ def test_ratio_is_close(a: int, b: int) -> None:
 def _value(text: str, units: dict[str, int]) -> Fraction:
     number, _, unit = text.partition(" ")
     return Fraction(Decimal(number.replace(",", ""))) * units[unit]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("1.5m", 90), ("2h", 7200), ("0.25 s", Fraction(1, 4))])
+def test_times_are_read(text: str, seconds: object) -> None:
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["30", "s", "-1s", "1e3s", "1d", ""])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a time such as 30s"):
+        parse_seconds(text)

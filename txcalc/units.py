@@ -71,6 +71,14 @@ def parse_bytes(text: str) -> int:
     return int(match["whole"].replace(",", "").replace("_", "") + part) * scale // int(10 ** len(part))
 
 
+def parse_seconds(text: str) -> Fraction:
+    """Read how long something is: ``30s``, ``1.5m``, ``2h``. Raises ValueError, in one line, for anything else."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?([smh])", text.strip())
+    if match is None:
+        raise ValueError(f"{_quoted(text)} is not a time such as 30s, 2m or 1h")
+    return Fraction(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
 def parse_lengths(text: str) -> tuple[int, ...]:
     """Read the lengths of sequences, of which some may be alike: ``4K,1K,1K``. Raises ValueError, also for one that
     could be a single number."""

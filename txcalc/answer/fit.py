@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, Final
 
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import has_latents, image_positions, is_causal, positions, shares_keys
+from txcalc.spec.inputs import eighth
 from txcalc.spec.model import Model, Stack
 from txcalc.trace import workload_defaults
 from txcalc.trace.embeddings import images
@@ -21,7 +23,7 @@ def fill(models: Sequence[Model], given: dict[str, Any]) -> tuple[Workload, froz
     for themselves. Where all models read images alone, there is nothing to fill in: their positions follow from the
     model. Raises ``SpecError`` for a bad field, and for a prompt's length in decoding without that of its cache.
     """
-    given = plain(given)
+    given = plain(heard(models, given))
     contexts = [model.context for model in models if model.input.kind == "tokens"]
     if not contexts:
         return Workload.of(given), frozenset()
@@ -30,6 +32,35 @@ def fill(models: Sequence[Model], given: dict[str, Any]) -> tuple[Workload, froz
     reading = {} if "seq" in given else {"seq": max(1, length - _size(given, "past"), taken)}
     filled = _decoding(given, length, taken) if given.get("phase") == "decode" else reading
     return Workload.of({**filled, **given}), frozenset(filled)
+
+
+FRAMES: Final = 100
+"""Spectrogram frames of a second: Whisper's extractor, and those made after it, take one in 160 of 16,000 samples."""
+
+
+def heard(models: Sequence[Model], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields with ``audio`` seconds as whole sounds of each model's tower; an encoder hears one. Raises
+    ``SpecError`` for a model that does not hear, and for a length that is not what the model pads or cuts it to."""
+    if "audio" not in given:
+        return given
+    seconds, rest, counts = given["audio"], {k: v for k, v in given.items() if k != "audio"}, set()
+    if "images" in rest:
+        raise SpecError("a tower hears or sees: give --audio or --images", field="audio")
+    for model in models:
+        heard = next((stack.input for stack in (model.tower, model.encoder) if stack is not None), model.input)
+        if heard.kind != "frames":
+            raise SpecError(f"{model.name} has neither tower nor encoder that hears", field="audio")
+        grid = heard.grid
+        each = Fraction(2 * heard.length if grid is None else heard.length // eighth(grid.frames) * grid.frames, FRAMES)
+        if not seconds or seconds % each or (model.tower is None and seconds != each):
+            number = "one" if model.tower is None else "so many whole ones"
+            raise SpecError(f"{model.name} hears sounds of {float(each):g} s: must be {number}, to which its extractor "
+                            "pads or cuts", field="audio")
+        counts.add(int(seconds / each) if model.tower is not None else None)
+    if len(counts) > 1:
+        raise SpecError("the models cut it into different numbers of sounds: give --images", field="audio")
+    (count,) = counts
+    return rest if count is None else {**rest, "images": count}
 
 
 def _decoding(given: dict[str, Any], length: int, taken: int) -> dict[str, int]:

@@ -27,12 +27,13 @@ Size = int | str
 class Run(TypedDict, total=False):
     """The fields of a ``Workload`` beside batch, seq and phase: see there, and ``txcalc count --help``.
 
-    ``images``: how many; ``past``, ``source_seq``, ``kv_block``: tokens.
+    ``images``: how many; ``audio``: a text such as ``"30s"``; ``past``, ``source_seq``, ``kv_block``: tokens.
     """
 
     past: Size
     source_seq: Size
     images: Size
+    audio: str
     dtype: w.DType
     weights: str
     kv_dtype: w.KvDType
@@ -125,7 +126,8 @@ _NUMBERS: Final = (*w.LEAST, *AXES, "zero", "gpus", "global_batch", "new", "cont
 
 
 def _read(name: str, value: object) -> object:
-    reads = units.parse_bytes if name == "pool" else units.parse_count if name in _NUMBERS else None
+    special: dict[str, Callable[[str], object]] = {"pool": units.parse_bytes, "audio": units.parse_seconds}
+    reads = special.get(name, units.parse_count if name in _NUMBERS else None)
     if reads is None:
         return value
     if isinstance(value, SupportsIndex) and not isinstance(value, bool):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from txcalc.answer.fit import fill, fit
+from txcalc.answer.fit import fill, fit, heard
 from txcalc.count import step
 from txcalc.count.schedules import least
 from txcalc.count.turns import Turns
@@ -55,7 +55,7 @@ def passes(
     leaves room for what follows it. ``rounded``: bytes of a storage, by which the rank of a pipeline with the highest
     peak is found; ``made``: makes the pass of each.
     """
-    given = plain(given)
+    given = plain(heard([spec], given))
     own = [name for name in TRAINING if name in given]
     phase = given.setdefault("phase", "training" if own else "prefill")
     if given.get("kv_dtype", given.get("dtype", DTYPE)) != given.get("dtype", DTYPE):

@@ -123,8 +123,8 @@ RUN: Final[Mapping[str, Row]] = {
                    "padded to the longest in transformers' classes, apart in an engine's pool.", units.parse_lengths),
     "past": Row("N", "Tokens already in the KV cache. Default 0; in decoding as many as leave room."),
     "source_seq": Row("N", "Tokens that an encoder-decoder's encoder reads. Default: as many as the decoder."),
-    "images": Row("N", "Images that a model's tower reads; their tokens are part of --seq. Default 0, or one to each "
-                  "text where both are compared."),
+    "images": Row("N", "Images of a model's tower; their tokens are part of --seq. Default 0, or one to a text."),
+    "audio": Row("TIME", "Sound that a tower hears, in place of --images: 30s, 2m.", units.parse_seconds),
     "phase": Row("PHASE", "forward, training, prefill or decode. Default forward."),
     "dtype": Row("DTYPE", f"What is computed in: fp32, fp16 or bf16. Default {workload_defaults.DTYPE}."),
     "weights": Row("FORMAT", f"How weights are stored: {', '.join(NAMES)} (as the model's own files); @0.43 "
@@ -216,7 +216,7 @@ ENGINE: Final = {
 """An inference engine, and how it is started."""
 
 MEMORY: Final = ENGINE | FRAMEWORK | TOGETHER | _some(
-    "batch", "seq", "lengths", "new", "past", "source_seq", "images", "phase", "dtype", "weights", "kv_dtype",
+    "batch", "seq", "lengths", "new", "past", "source_seq", "images", "audio", "phase", "dtype", "weights", "kv_dtype",
     "attention", "dropout", "precision", "optimizer", "optimizer_kernel", "accumulate", "global_batch", "clip",
     "in_backward", "recompute", "offload", "loss", "lora", "dora", "freeze", "kernels", "implementation", "cache",
     "logits", "beams", "latents", "device", "reserve",
