@@ -102,17 +102,19 @@ RUNS = [{"attention": kernel, "dtype": dtype, "dropout": dropout}
 RUNS += [{"attention": kernel, "dtype": "bf16", "precision": "amp", "dropout": dropout}
          for kernel in ("eager", "sdpa") for dropout in (0.0, 0.1)]
 RUNS += [{**run, "recompute": "full"} for run in RUNS if (run["attention"] == "eager") == bool(run["dropout"])]
+RUNS += [{"attention": kernel, "dtype": "bf16", "dropout": 0.1, "recompute": "ops"} for kernel in ("eager", "sdpa")]
 
 
 def named(run: dict[str, Any]) -> str:
     return f"{run['attention']}-{run.get('precision', run['dtype'])}" + ("-dropout" if run["dropout"] else "") + (
-        "-recompute" if "recompute" in run else "")
+        f"-recompute-{run['recompute']}" if "recompute" in run else "")
 
 
 def steps(name: str, batch: int, device: str, run: dict[str, Any]) -> tuple[list[int], list[int]]:
     """What PyTorch has alive, and what the trace has, event by event."""
     given, w, encoder = CONFIGS[name], workload(name, batch=batch, device=device, **run), model(name).encoder
-    how = {"attention": w.attention, "dropout": w.dropout, "recompute": w.recompute == "full"}
+    again = "ops" if w.recompute == "ops" else bool(w.recompute)
+    how = {"attention": w.attention, "dropout": w.dropout, "recompute": again}
     if encoder is not None and encoder.input.kind == "tokens":
         how["source_seq"] = SOURCE
     if device == "fake-cuda":
@@ -124,6 +126,8 @@ def steps(name: str, batch: int, device: str, run: dict[str, Any]) -> tuple[list
 
 
 def often(name: str, batch: int, run: dict[str, Any]) -> bool:
+    if run.get("recompute") == "ops":
+        return batch == 2 and name in (*OFTEN, "mixtral", "t5")
     if "precision" in run:
         return batch == 2 and (run["attention"] == "eager" if name in OFTEN else "recompute" in run)
     return (batch == 1) == bool(run["dropout"]) or name in OFTEN

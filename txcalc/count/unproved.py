@@ -205,7 +205,7 @@ def unproved(trace: Trace) -> str:
     found += ["a backward pass of absorbed latents"] * (absorbs and _any(spec, OTHERS[0][1]))
     if trace.workload.recompute and _any(spec, _is_cell):
         found.append("a cell that is recomputed")
-    if trace.workload.recompute not in (None, "full") and trace.workload.implementation == "transformers":
+    if trace.workload.recompute not in (None, "full", "ops") and trace.workload.implementation == "transformers":
         found.append(f"--recompute {trace.workload.recompute} in the code of {trace.workload.implementation}")
     if trace.workload.offload and any(op.kind.name == "recomputation" and len(op.saves) > 1 for op in trace.ops):
         found.append("offloading what several layers are given")

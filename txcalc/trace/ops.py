@@ -162,8 +162,9 @@ def linears(
     if t.frozen is not None and not adapted and (adapter := next(filter(None, hits.values()), None)) is not None:
         if sets or not all(hits.values()):
             name = next(filter(hits.get, hits))
-            why = ("one tensor of all experts, which no target_modules of peft mean; name others, such as attention"
-                   if sets else f"one matrix of {', '.join(sizes)}, over which peft has one adapter: name all of them")
+            why = ("one tensor of all experts, to which peft adds a product of adapters, which is not counted yet; "
+                   "name others, such as attention" if sets else
+                   f"one matrix of {', '.join(sizes)}, over which peft has one adapter: name all of them")
             raise SpecError(f"targets: here {name} is in {why}", field="lora" if t.workload.dora is None else "dora")
         return t.frozen.adapted(t, first, x, total, adapter, bias=bias, tied=None, part="", copied=False, joined=sizes)
     x, copies, steps, reads = _operands(t, first, x, total, f"{t.path(first)}.weight", "linear", bias=bias, sets=sets)

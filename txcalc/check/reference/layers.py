@@ -45,7 +45,7 @@ class Options:
 
 SAVED: Final = [getattr(torch.ops.aten, name).default for name in (
     "mm", "addmm", *(f"_scaled_dot_product_{kernel}" for kernel in (
-        "flash_attention", "flash_attention_for_cpu", "efficient_attention", "cudnn_attention")))]
+        "flash_attention", "flash_attention_for_cpu", "efficient_attention", "cudnn_attention")), "_grouped_mm")]
 """Products with weights, and fused attention."""
 
 
