@@ -292,6 +292,9 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
         [QWEN3], TIED | {"vision_start_token_id": [7], "audio_config": [
             GRID | {"encoder_layers": layers, "d_model": width, "output_dim": 32}
             for layers in (1, 3) for width in (12, 20)]}),
+    "aria": (
+        text("aria_text", tie_word_embeddings=[True, False]), [tower("idefics3_vision", EVEN)],
+        TIED | {"projector_patch_to_query_dict": [{"16": 5, "9": 3}, {"16": 7}]}),
     "janus": (
         text("llama", hidden_size=[24], tie_word_embeddings=[True, False]), [{
             "hidden_size": [12, 20], "num_hidden_layers": [1, 3], "num_attention_heads": [1, 2], "mlp_ratio": [2.5, 4],

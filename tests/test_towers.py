@@ -132,6 +132,11 @@ CASES: dict[str, dict[str, Any]] = {
             "input": {"kind": "queries", "length": 3}, "d_model": 22, "layers": 2, "norm": {"kind": "rmsnorm"},
             "cross_attention": {"heads": 2, "joined": True, "memory_norm": {"kind": "rmsnorm"}},
             "feed_forward": {"d_ff": 17}}},
+    "read in projections of projections": {"input": PLAIN, "projector": {"behind": [
+        {"width": 14, "bias": True, "norm": {}}, {"width": 11, "activation": "gelu"}]}, "resampler": {
+            "input": {"kind": "queries", "length": 5}, "d_model": 14, "position": "none", "layers": 1,
+            "residual": "none", "final_norm": False, "feed_forward": "none", "cross_attention": {
+                "heads": 7, "bias": True, "twice": True, "memory_norm": {}}}},
     "queries beside an instruction": {
         "input": PLAIN, "projector": {}, "resampler": {
             "input": {"kind": "queries", "length": 5, "instruction": {"rows": 43, "positions": 7}}, "d_model": 14,

@@ -63,6 +63,7 @@ LAYERS: Final[Rows] = (
      lambda b: getattr(b.feed_forward, "activation", "") == "relu2" and b.feed_forward.gated),
     ("a first state as all that is read of an encoder", lambda b: _is_cell(b) and b.recurrent.initial is not None
      and b.recurrent.attends is None and b.cross_attention is None),
+    ("keys projected twice", lambda b: getattr(b.cross_attention, "twice", False)),
     ("a convolution over an image", lambda b: bool(getattr(b.recurrent, "image", False))),
     ("a merging of patches", lambda b: getattr(b.recurrent, "kind", "") == "patch-merging"),
     ("a Fourier transform", lambda b: getattr(b.recurrent, "kind", "") == "fourier"),

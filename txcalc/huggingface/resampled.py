@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -75,6 +76,21 @@ def _kosmos(prefix: str, part: str, tower: Family, *, ties: bool, **more: Value)
     return Family(build, seeing_classes(prefix), (f"{part}_text_model", f"{part}_vision_model"))
 
 
+def _aria(c: Config, text: Data, tower: Data) -> Part:
+    """Queries that read the patches once, in attention whose inputs are projected twice, then a layer and two more."""
+    c.only("vision_feature_layer", -1)
+    known, image = c.take("projector_patch_to_query_dict") or {"1225": 128, "4900": 256}, tower["input"]
+    patches, d = (image["image"] // image["patch"]) ** 2, tower["d_model"]
+    number = known.get(str(patches), known.get(patches)) if isinstance(known, Mapping) else None
+    if type(number) is not int or number != max(known.values()):
+        raise c.error("projector_patch_to_query_dict", f"must have the most queries for an image's {patches} patches")
+    reader = _queries(number, d, layers=1, norm=LAYERNORM, residual="none", final_norm=False, feed_forward=None,
+                      cross_attention={"heads": tower["attention"]["heads"], "bias": True, "twice": True,
+                                       "memory_norm": LAYERNORM})
+    return {"resampler": reader, "behind": [{"width": d, "bias": True, "norm": LAYERNORM},
+                                            {"width": text["d_model"], "activation": "gelu_tanh"}]}
+
+
 _HEADS: Final = {"heads": size("attention_heads"), "bias": True}
 _KOSMOS_TEXT: Final = {
     "vocab": size("vocab_size"), "d_model": size("embed_dim"), "layers": size("layers"), "norm": LAYERNORM,
@@ -94,6 +110,8 @@ ROWS: Final[Rows] = {
     **{name: seeing(prefix, "opt", f"{name}_vision_model", partial(_qformer, usual=f"{name}_qformer"), own_head=("lm",),
                     parts=(f"{name}_qformer",), ignore="initializer_factor use_decoder_only_language_model")
        for name, prefix in {"instructblip": "InstructBlip", "instructblipvideo": "InstructBlipVideo"}.items()},
+    # Aria, arXiv 2410.05993.
+    "aria": seeing("Aria", "aria_text", "idefics3_vision", _aria),
     # Idefics 2, arXiv 2405.02246.
     "idefics2": seeing("Idefics2", "mistral", "idefics2_vision", _perceiver, only_tower=True,
                        family=images({}, input=patches(class_tokens=0)),

@@ -106,6 +106,7 @@ class Attention(Spec):
     joined: Annotated[
         Flag, "cross-attention: keys and values are also made of what reads them (Perceiver's latents, Flamingo's)",
     ] = False
+    twice: Annotated[Flag, "cross-attention: a projection as wide before each of q, k and v (Aria)"] = False
     memory_norm: Annotated[Norm | None, "cross-attention: a norm on what is read, of each layer's own"] = None
     column_groups: Annotated[AttentionGroups, "projections in groups of columns (SqueezeBERT)"] = AttentionGroups()
     value_convolution: Annotated[

@@ -73,7 +73,7 @@ class Sublayers(Spec):
             raise FieldError(("feed_forward", "separate_norms"), "needs a norm before feed_forward: pre or sandwich, "
                              "and no parallel block")
         own = self.attention
-        for name in ("joined", "memory_norm") if isinstance(own, Attention) else ():
+        for name in ("joined", "memory_norm", "twice") if isinstance(own, Attention) else ():
             if getattr(own, name):
                 raise FieldError(("attention", name), "only cross_attention has something else to read")
         if self.cross_attention is not None:

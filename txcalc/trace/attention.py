@@ -113,7 +113,12 @@ def cross_attention(t: Trace, spec: Attention, around: Around, x: Tensor, memory
         keys = past + source_new
         span = Span(n, source_new, keys, n * keys, past, keys)
         cache = kv_cache("cross", _kv_rows(spec), keys, b) if around.cached else None
-        return _heads(t, spec, _APART._replace(made=around.made), x, memory, span, cache)
+        values = None
+        if spec.twice:
+            with t.scope("first"), t.frame(memory):
+                x = ops.linear(t, "q_first", x, x.shape[-1])
+                memory, values = (ops.linear(t, name, memory, memory.shape[-1]) for name in ("k_first", "v_first"))
+        return _heads(t, spec, _APART._replace(made=around.made), x, memory, span, cache, values)
 
 
 def unread_attention(t: Trace, spec: Attention, norm: BlockNorm, d: Number, source: Number | None) -> None:

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from txcalc.check.reference.beside import Differences, SpanConvolution, ValueConvolution, ValueScores, add_unused
-from txcalc.check.reference.cache import KeyValues, LayerCache
+from txcalc.check.reference.cache import LayerCache
 from txcalc.check.reference.expert_queries import expert_projections
 from txcalc.check.reference.layers import GroupedLinear, Normalization, Options, dropout_or_nothing, linear
 from txcalc.check.reference.neighbours import core_of
@@ -365,33 +365,6 @@ class SelfAttention(Projections):
         if self.together is not None:  # patches come square by square
             x = x.unflatten(1, (-1, self.together)).flatten(0, 1)
         return x.transpose(1, 2)
-
-
-class CrossAttention(Projections):
-    """Attention of a sequence to an encoder's output; no position and no mask applies."""
-
-    memory_norm: Normalization | None
-
-    def __init__(self, attention: Attention, d_model: int, options: Options, source: int | None = None) -> None:
-        super().__init__(attention, d_model, options, source)
-        normed, self.joined = attention.memory_norm, attention.joined
-        self.memory_norm = None if normed is None else Normalization(normed, d_model if source is None else source)
-
-    def forward(self, x: Tensor, memory: Tensor | None, cache: KeyValues | None) -> Tensor:
-        """X (b, n, d) to (b, n, d), reading a memory (b, s, d), or the keys cached when it was first read."""
-        q = self.queries(x).transpose(1, 2)
-        if memory is None:
-            if cache is None or cache.key is None or cache.value is None:
-                raise ValueError("cross-attention needs a source, or a cache that was filled from one")
-            return self.output(x, q, cache.key, cache.value)
-        if self.memory_norm is not None:
-            memory = self.memory_norm(memory)
-        if self.joined:
-            memory = torch.cat((memory, x), dim=1)
-        k, v = (y.transpose(1, 2) for y in self.keys_and_values(memory))
-        if cache is not None:
-            cache.key, cache.value = k, v
-        return self.output(x, q, k, v)
 
 
 def _head_norm(norm: HeadNorm | None, heads: int, head_dim: int) -> Normalization | None:

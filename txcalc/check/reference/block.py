@@ -11,7 +11,6 @@ from torch.utils.checkpoint import checkpoint
 
 from txcalc.check.reference.attention import (
     AdditiveMask,
-    CrossAttention,
     PatchBias,
     RelativeBias,
     Rotary,
@@ -22,6 +21,7 @@ from txcalc.check.reference.beside import Adapters
 from txcalc.check.reference.blockwise import BlockAttention, BlockBias
 from txcalc.check.reference.cache import LayerCache
 from txcalc.check.reference.cells import Recurrence
+from txcalc.check.reference.crossing import CrossAttention
 from txcalc.check.reference.disentangled import DisentangledAttention
 from txcalc.check.reference.distances import DistanceAttention, Distances
 from txcalc.check.reference.latent import Chosen, LatentAttention

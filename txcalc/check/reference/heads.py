@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from txcalc.check.reference.attention import CrossAttention
 from txcalc.check.reference.beside import AutoencoderWeights, EntityWeights
+from txcalc.check.reference.crossing import CrossAttention
 from txcalc.check.reference.layers import Normalization, Options, Repeated, activate, dense
 from txcalc.check.reference.losses import (
     ChunkedCrossEntropy,

@@ -45,7 +45,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     layers.Attention: {
         "kind", "heads", "kv_heads", "head_dim", "bias", "window", "cached", "qk_norm", "scale", "rope", "chunk",
         "softcap", "sinks", "output_gate", "inner_norm", "gate_over", "gate_activation", "gate_bias", "value_dim",
-        "image_window", "value_norm", "value_from", "kv_shared", "joined", "memory_norm",
+        "image_window", "value_norm", "value_from", "kv_shared", "joined", "memory_norm", "twice",
         "column_groups", "value_convolution", "unused", "query_experts", "similarity", "blocks",
         "span_convolution", "differential", "kept_keys",
     },
