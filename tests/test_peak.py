@@ -2,13 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import pytest
 
+from txcalc.count import replay
 from txcalc.count.entries import Entry
-from txcalc.count.lifetimes import live_bytes, moments
+from txcalc.count.lifetimes import follow, live_bytes, moments
+from txcalc.count.moments import Mode, every
 from txcalc.count.peak import alive, peak
+from txcalc.count.turns import count
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
@@ -132,3 +136,33 @@ def by_maker(found: Iterable[Entry], values: dict[str, int] | None = None) -> Co
     for each in found:
         bytes_of[each.op.path, each.what, each.part] += int(poly(each.value).value(values or {}))
     return bytes_of
+
+
+@pytest.mark.parametrize("run", [
+    {}, {"attention": "eager", "kernels": "cuda", "dropout": 0.1}, {"recompute": "full"}, {"phase": "prefill"},
+    {"precision": "amp", "dtype": "bf16", "kernels": "cuda"},
+    {"layout": {"pp": 2}},
+], ids=["training", "eager", "recompute", "prefill", "amp", "ranks"])
+@pytest.mark.parametrize("name", ["gpt", "llama", "experts", "windows"])
+def test_a_run_is_followed_once_for_all_sizes(
+    name: str, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is added up for other sizes is what following that trace alone comes to, moment by moment."""
+    followed: list[Trace] = []
+    monkeypatch.setattr(replay, "follow", lambda t, **more: followed.append(t) or follow(t, **more))
+    replay._noted.cache_clear()
+    wide = {"layers": 8} if "layout" in run else {}
+    for model, sizes in (({}, {"batch": 2, "seq": 12}), ({"d_model": 48}, {"batch": 3, "seq": 16}),
+                         ({"vocab": 222}, {"batch": 5, "seq": 10})):
+        given = MODELS[name] | (model | wide if name != "windows" else {})
+        t = step(given | {"vocab": 102} | {key: model[key] for key in model if key == "vocab"}, **run | sizes)
+        for mode in (Mode(), Mode(accumulates=t.workload.keeps)):
+            ours = replay.on_ints(t, in_place=True, mode=mode, rounded=_blocks)
+            alone = moments(t, in_place=True, mode=mode, number=partial(count, t),
+                            amount=lambda memory: _blocks(memory.bytes))
+            assert list(every(t, ours, 0)) == list(every(t, alone, 0))
+    assert len(followed) <= (2 if name != "experts" else 6)  # of how many experts run depends on the tokens
+
+
+def _blocks(size: int) -> int:
+    return -(-size // 512) * 512
