@@ -151,6 +151,11 @@ CASES: dict[str, Values] = {
         "classifier_pooling": ["cls", "mean"], "hidden_activation": ACTIVATIONS, "num_labels": LABELS,
         "pad_token_id": [0],
     },
+    "prophetnet": {k: BART[k] for k in ("vocab_size", "max_position_embeddings", "activation_function", "eos_token_id",
+                                        "tie_word_embeddings")} | {
+        "hidden_size": [12, 20], "num_encoder_layers": [2, 3], "num_decoder_layers": [1, 2], "encoder_ffn_dim": [17],
+        "num_encoder_attention_heads": [1, 2], "num_decoder_attention_heads": [2, 4], "decoder_ffn_dim": [29],
+        "ngram": [1, 2, 3], "num_buckets": [5, 8], "pad_token_id": [0]},
     "longt5": T5 | {"encoder_attention_type": ["local", "transient-global"], "local_radius": [2, 4],
                     "global_block_size": [3, 4], "tie_word_embeddings": [True]},
     "pegasus_x": BART | {"block_size": [2, 4], "num_global_tokens": [3, 5], "stagger_local_blocks": [True, False],

@@ -279,6 +279,11 @@ def specs(draw: st.DrawFn) -> Model:
         data["embedding_dim"] = 9
     else:
         data["token_tables"] = draw(st.sampled_from(((), (), ({"rows": 7, "lookups": 2}, {"rows": 5, "width": 3}))))
+    if architecture == "decoder-only" and data["residual"] == "sequential" and not data.get("per_layer_embedding") and (
+            data["head"].get("kind") in (None, "none") and not data["recurrent"] and draw(st.integers(0, 2)) == 0):
+        data |= {"position": draw(st.sampled_from(({"kind": "none"}, {"kind": "learned", "size": 31}))), "groups": None,
+                 "layers": 2, "streams": None, "entities": None, "contact_head": False, "attention": {
+                     "heads": 3, "head_dim": 4, "bias": draw(flags), "ahead": {"streams": 2, "buckets": 5}}}
     if architecture == "encoder-only" and data.get("groups") is None and draw(flags):
         if data["position"]["kind"] not in ("none", "learned", "sinusoidal"):
             data["position"] = {"kind": "learned", "size": 31}

@@ -169,6 +169,9 @@ ENCODER_DECODER = {
     "cross window": {
         "architecture": "encoder-decoder", "attention": {"heads": 3, "window": 5}, "position": {"kind": "alibi"},
     },
+    "cross and a stream ahead": {
+        "architecture": "encoder-decoder", "position": {"kind": "learned"},
+        "attention": {"heads": 3, "bias": True, "ahead": {"streams": 1, "buckets": 5}}},
     "cross relative": {"architecture": "encoder-decoder", "position": {"kind": "relative", "buckets": 7}},
 }
 

@@ -492,14 +492,16 @@ def test_esm_keeps_a_regression_beside_its_forward_pass() -> None:
     check(model, weights, lambda: theirs(tokens).last_hidden_state, tokens, eager=True, result="hidden")
 
 
-@pytest.mark.parametrize("blocks", [
-    {"length": 3, "reach": "three", "summaries": 4},
-    {"length": 4, "reach": "own", "staggered": True, "global_tokens": 3},
+@pytest.mark.parametrize("way", [
+    {"blocks": {"length": 3, "reach": "three", "summaries": 4}}, {"ahead": {"streams": 2, "buckets": 6}},
+    {"blocks": {"length": 4, "reach": "own", "staggered": True, "global_tokens": 3}},
 ])
-def test_blocks_cost_what_is_counted(blocks: dict[str, Any]) -> None:
-    """LongT5's sums of blocks beside three of them; PEGASUS-X's global tokens beside each block's own."""
-    position = {"kind": "relative", "buckets": 6} if blocks["reach"] == "three" else {"kind": "none"}
-    model = spec(architecture="encoder-only", d_model=14, position=position, head={"kind": "none"},
-                 attention={"heads": 2, "head_dim": 5, "blocks": blocks})
+def test_ways_of_attention_cost_what_is_counted(way: dict[str, Any]) -> None:
+    """LongT5's sums of blocks, PEGASUS-X's global tokens, ProphetNet's streams."""
+    position = {"kind": "learned"} if "ahead" in way else {"kind": "relative", "buckets": 6} if (
+        way["blocks"]["reach"] == "three") else {"kind": "none"}
+    architecture = "decoder-only" if "ahead" in way else "encoder-only"
+    model = spec(architecture=architecture, d_model=14, position=position, head={"kind": "none"},
+                 attention={"heads": 2, "head_dim": 5, **way})
     rows = [parameters(model), kept(model, CASES[0], "cpu", ""), *flops_rows(model, eager=True, how="", device="cpu")]
     assert [row.differences for row in rows if row.verdict != "equal"] == []

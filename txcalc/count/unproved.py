@@ -81,6 +81,7 @@ LAYERS: Final[Rows] = (
     ("gated norms", lambda b: b.norm.gate_rank is not None),
     ("a gate of query latents", lambda b: getattr(b.attention, "joint", False)),
     ("differential attention", lambda b: getattr(b.attention, "differential", False)),
+    ("streams that predict ahead", lambda b: getattr(b.attention, "ahead", None) is not None),
     ("scores of values", lambda b: getattr(b.attention, "kept_keys", None) is not None),
     ("a mix with the token before", lambda b: getattr(b.feed_forward, "channel_mix", False)),
     ("a cell and attention of one input", lambda b: b.residual == "mixers"),

@@ -220,6 +220,8 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("gated-delta", "value_dim"): Letter("P", "width of a recurrent value"),
     ("queries", "length"): Letter("l_q", "learned queries"),
     ("blocks", "length"): Letter("w_b", "positions of a block, which are seen to either side"),
+    ("ahead", "streams"): Letter("n_a", "streams that predict ahead"),
+    ("ahead", "buckets"): Letter("B_a", "buckets of distances, each with a bias"),
     ("blocks", "summaries"): Letter("w_s", "positions of a block whose sum is a key for all"),
     ("blocks", "global_tokens"): Letter("n_g", "global tokens"),
     ("bottleneck", "width"): Letter("d_b", "columns of a bottleneck"),

@@ -57,9 +57,10 @@ def unread_table(c: Config) -> bool | None:
     return None if c.flag("tie_word_embeddings") else True
 
 
-def _stack(name: str, **attention: Value) -> Data:
-    return {"layers": size(f"{name}_layers"),
-            "attention": {"heads": size(f"{name}_attention_heads"), "bias": True, **attention},
+def _stack(name: str, number: str = "", /, **attention: Value) -> Data:
+    """``number``: what stands before the names of numbers."""
+    return {"layers": size(f"{number}{name}_layers"),
+            "attention": {"heads": size(f"{number}{name}_attention_heads"), "bias": True, **attention},
             "feed_forward": {"d_ff": size(f"{name}_ffn_dim"), "activation": activation("activation_function"),
                              "bias": True}}
 
@@ -95,7 +96,7 @@ def decoder_alone(spec: Data) -> Data:
     """The decoder of two stacks, which keeps its attention to an encoder, and runs without."""
     own = {name: part for name, part in spec.items() if name not in ("encoder", "source_vocab", "unused_table")}
     return {"unread_memory": spec["d_model"], **own, "architecture": "decoder-only",
-            "cross_attention": spec["attention"]}
+            "cross_attention": spec.get("cross_attention", spec["attention"])}
 
 
 _OF_BART: Final = (
@@ -147,6 +148,16 @@ def _fsmt_rows(c: Config) -> int:
     if not isinstance(padding, int) or padding < 0:
         raise c.error("pad_token_id", f"must be a row of the positions, got {shown(padding)}")
     return c.size("max_position_embeddings") + padding + 1
+
+
+_PROPHETS: Final = _stack("decoder", "num_")
+_STREAMS: Final[Data] = {"streams": size("ngram"), "buckets": size("num_buckets")}
+
+
+def _tied_alone(c: Config) -> Part:
+    """A decoder alone that is untied would keep a second table, which nothing reads."""
+    c.only("tie_word_embeddings", True)
+    return {"kind": "lm", "tied": True}
 
 
 _WHISPER: Final = {"bias": {"q": True, "k": False, "v": True, "o": True}}
@@ -244,6 +255,13 @@ ROWS: Final[Rows] = {
         position=LEARNED, embedding_norm=True, **AFTER, encoder=_stack("encoder", unused=dict.fromkeys("qkv", 1)) | {
             "position": {"kind": "learned", "size": size("max_encoder_position_embeddings")},
             "groups": partial(windows_in_blocks, layers="encoder_layers")}),
+    # ProphetNet, arXiv 2001.04063: streams beside the decoder's positions predict further ahead.
+    "prophetnet": encoder_decoder(
+        seq2seq_classes("ProphetNet"), ignore="relative_max_distance disable_ngram_loss eps",
+        heads=ON_TOP | {"alone": _tied_alone}, d_model=size("hidden_size"), position=LEARNED, embedding_norm=True,
+        only={"add_cross_attention": True, "is_encoder_decoder": (True, False)}, source_vocab=source_vocab,
+        unused_table=unread_table, encoder=_stack("encoder", "num_"), cross_attention=_PROPHETS["attention"],
+        **AFTER, **_PROPHETS | {"attention": {**_PROPHETS["attention"], "ahead": _STREAMS}}),
     # Marian, the OPUS-MT models: the original Transformer.
     "marian": _bart({"MarianMTModel": "lm", "MarianModel": "none"}, position=SINES, vocab=_marian_vocab,
                     source_vocab=_if_shared(source_vocab, size("vocab_size")), unused_table=_if_shared(unread_table),

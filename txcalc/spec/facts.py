@@ -94,6 +94,12 @@ def global_tokens(stack: Stack) -> int:
     return next((own.global_tokens for own in _blocks(stack)), 0)
 
 
+def ahead(stack: Stack) -> int:
+    """Streams that predict tokens further ahead, beside a stack's positions."""
+    found = (own.ahead for own in attentions(stack) if own.kind == "standard")
+    return next((own.streams for own in found if own is not None), 0)
+
+
 def _blocks(stack: Stack) -> list[Blocks]:
     return [own.blocks for own in attentions(stack) if own.kind == "standard" and own.blocks is not None]
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from txcalc.spec import resolve
 from txcalc.spec.base import Activation, Count, Curve, Flag, Positive, Size, Spec, Switches, Usual
 from txcalc.spec.errors import FieldError
-from txcalc.spec.projections import AttentionGroups, Blocks, DenseGroups, UnusedProjections, check_experts
+from txcalc.spec.projections import Ahead, AttentionGroups, Blocks, DenseGroups, UnusedProjections, check_experts
 from txcalc.spec.rnn import GRU, LSTM, RNN, ByChannel, Convolution1D, FourierMixing, LinearAttention, PatchMerging
 
 # ---------------------------------------------------------------- norms
@@ -126,6 +126,7 @@ class Attention(Spec):
     kept_keys: Annotated[
         Size | None, "keys of the highest scores, of their values', which are added to a query's, that it sees (Doge)",
     ] = None
+    ahead: Annotated[Ahead | None, "streams that predict tokens further ahead (ProphetNet)"] = None
     differential: Annotated[Flag, "contexts of half the heads less those of the others (arXiv 2410.05258)"] = False
     kv_shared: Annotated[
         Flag,

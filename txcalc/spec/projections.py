@@ -69,6 +69,17 @@ class Blocks(Spec):
             raise FieldError(("length",), f"{self.length} is odd: there is no half of a block")
 
 
+class Ahead(Spec):
+    """Streams beside the positions, each of which predicts one token further ahead (ProphetNet, arXiv 2001.04063).
+
+    They begin as learned vectors, see themselves and the positions before, and are what a language model's head reads.
+    Every position gives a bias for each bucket of distances and each head.
+    """
+
+    streams: Size
+    buckets: Size = 32
+
+
 class Bottleneck(Spec):
     """A narrower layer within each, between a projection down and one back up (MobileBERT, arXiv 2004.02984)."""
 
@@ -95,7 +106,7 @@ class Convolution(Spec):
 
 def check_crossing(attention: Attention) -> None:
     """Raise ``FieldError`` for what attention to something else cannot do."""
-    for name in ("kv_shared", "blocks", "similarity", "span_convolution", "kept_keys"):
+    for name in ("kv_shared", "blocks", "similarity", "span_convolution", "kept_keys", "ahead"):
         if getattr(attention, name) != attention.default(name):
             raise FieldError(("cross_attention", name), "only layers over one sequence share keys and values, or go by "
                              "neighbours and angles")

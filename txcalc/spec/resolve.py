@@ -38,11 +38,11 @@ def model(data: Any) -> Any:
         own = out.get("encoder")
         if own is None or isinstance(own, Mapping):
             apart = ("cross_attention", "groups", *(("layers",) if own and own.get("groups") else ()))
-            inherited = {k: _without(out[k], *ACROSS) for k in STACK_FIELDS if k in out and k not in apart}
+            inherited = {k: _without(out[k], *ACROSS, "ahead") for k in STACK_FIELDS if k in out and k not in apart}
             wide = {**out, "d_model": (own or {}).get("d_model") or out.get("d_model")}
             out["encoder"] = _stack(merge(inherited, _said(own or {})), wide, ("encoder",))
         if "cross_attention" not in out and "attention" in out:
-            out["cross_attention"] = _without(out["attention"], "window")
+            out["cross_attention"] = _without(out["attention"], "window", "ahead")
     return _stack(out, out, ())
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from txcalc.spec.errors import FieldError, Loc
 from txcalc.spec.facts import (
+    ahead,
     embedding_width,
     global_tokens,
     is_causal,
@@ -188,6 +189,19 @@ def _stands_beside(stack: Stack, block: Sublayers, path: Loc, *, causal: bool) -
     if tokens != global_tokens(stack) or (tokens and block.norm.placement != "pre"):
         raise FieldError((*path, "attention", "blocks", "global_tokens"), "must be as many in every layer, whose norm "
                          "before attention is pre")
+    if ahead(stack) != (0 if attention.ahead is None else attention.ahead.streams):
+        raise FieldError((*path, "attention", "ahead"), "must be as many streams in every layer")
+    plain = {"kind", "heads", "kv_heads", "head_dim", "bias", "scale", "ahead"}
+    for name in sorted({*attention.names()} - plain) if attention.ahead is not None else ():
+        if getattr(attention, name) != attention.default(name):
+            raise FieldError((*path, "attention", name), "streams that predict ahead have plain attention")
+    if attention.ahead is not None and (
+            not causal or stack.position.kind not in ("none", "learned") or attention.kv_heads != attention.heads
+            or stack.streams or block.residual != "sequential" or block.recurrent
+            or getattr(stack, "per_layer_embedding", None) or getattr(stack, "pooler", None)
+            or getattr(getattr(stack, "head", None), "kind", "lm") not in ("lm", "none")):
+        raise FieldError((*path, "attention", "ahead"), "only in a decoder with keys of every head, learned positions "
+                         "or none, residual: sequential, a language model's head or none, and nothing beside")
     for name in ("similarity", "blocks", "kept_keys"):
         scored = stack.position.kind in ("alibi", "relative", "disentangled", "transformer-xl")
         if attention.blocks is not None and attention.blocks.reach == "three" and stack.groups is None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txcalc.spec.facts import mask_kind
 from txcalc.trace import (
+    ahead,
     beside,
     composed,
     composed_latents,
@@ -79,6 +80,7 @@ def self_attention(
                 assert around.made is not None
                 return composed_latents.latent_attention(t, spec, around.made, x, core)
             return latent_attention(t, spec, position, x, span, past, causal=around.causal, cached=cached)
+        n = n if spec.ahead is None else n // (1 + spec.ahead.streams)
         span = _span(t, n * t.layout.by_head, past, causal=around.causal, window=spec.window, chunk=spec.chunk,
                      drops=spec.cached == "window")
         if spec.kept_keys is not None:
@@ -88,6 +90,8 @@ def self_attention(
             cache = _cache(spec, position, span, past + n, x)
         if cached and keeps_inputs(position):
             source = x.view(x.shape[0], span.keys, x.shape[-1])
+        if spec.ahead is not None:
+            return ahead.attention(t, spec, x, past, span, cache)
         if spec.blocks is not None:
             x, source = neighbours.surrounded(t, spec.blocks, x)
         y = _heads(t, spec, around, x, source, span, cache, values)

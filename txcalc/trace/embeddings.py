@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from txcalc.spec import facts
 from txcalc.spec.inputs import eighth
-from txcalc.trace import curves, norms, ops, parts, split
+from txcalc.trace import ahead, curves, norms, ops, parts, split
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import several
 from txcalc.trace.tensors import How, Number, Role, Tensor
@@ -145,6 +145,7 @@ def embed(
         for i, table in enumerate(spec.token_tables if reads_tokens else ()):
             for turn in range(0 if table.width is not None else table.lookups):
                 x = ops.add(t, x, _looked_up(t, f"token_tables.{i}", b, n, table.rows, width, tied=turn > 0))
+        x = ahead.opened(t, stack, x)
         with t.frame(x):
             if stack.embedding_norm:
                 x = norms.norm(t, "embedding_norm", x, stack.norm)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import embedding_width, first_attention, unpatched, unread
+from txcalc.spec.facts import ahead, embedding_width, first_attention, unpatched, unread
 from txcalc.trace import beside, curves, megatron, norms, ops, parts, split
 from txcalc.trace.attention import pooling_attention
 from txcalc.trace.autocast import autocast
@@ -39,7 +39,9 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> Outputs:
     """Pooler and head on (b, n, d) hidden states. ``images``: the pooled vectors of the tower."""
     if spec.embedding_dim is not None and spec.embedding_projection == "tokens":
         x = ops.linear(t, "output_projection", x, spec.embedding_dim)
-    head = spec.head
+    head, streams = spec.head, ahead(spec)
+    if streams and head.kind == "lm":
+        x = parts.positions(t, "ahead", x, x.shape[1] // (1 + streams) * streams)
     if t.layout.sp and (head.kind != "lm" or spec.pooler is not None):
         x = split.enter(t, "top", x)
     unused = unread(head)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import (
+    ahead,
     embedding_width,
     global_tokens,
     layer_order,
@@ -111,6 +112,7 @@ TOGETHER: Final[tuple[tuple[str, Callable[[Any], bool], dict[str, str]], ...]] =
     ("attention by neighbours, angles or values", lambda m: any(
         getattr(b.attention, name, None) not in (None, "softmax") for _, b in located_blocks(m)
         for name in ("blocks", "span_convolution", "similarity", "kept_keys")), _PARTS),
+    ("streams that predict ahead", lambda m: bool(ahead(m)), {"tp": "ranks", **_STAGES, **_PARTS}),
     ("global tokens", lambda m: any(s is not None and global_tokens(s) for s in (m, m.encoder)), _STAGES),
     ("differential attention", lambda m: any(
         getattr(b.attention, "differential", False) for _, b in located_blocks(m)), _PARTS),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from txcalc.check.reference.ahead import AheadAttention
 from txcalc.check.reference.attention import (
     AdditiveMask,
     PatchBias,
@@ -53,7 +54,7 @@ from txcalc.spec.model import Stack, Sublayers
 from txcalc.spec.projections import Blocks
 from txcalc.spec.tables import PerLayerEmbedding
 
-AnySelfAttention = SelfAttention | LatentAttention | DisentangledAttention | DistanceAttention
+AnySelfAttention = SelfAttention | LatentAttention | DisentangledAttention | DistanceAttention | AheadAttention
 
 
 def sinusoids(length: int, width: int, first: int = 0) -> Tensor:
@@ -95,6 +96,8 @@ class PositionTables:
             mask = self._mask(attention.window, attention.chunk, None)
             distances = self._all_distances(d_model)
             return DistanceAttention(attention, position, d_model, self.options, mask=mask, distances=distances)
+        if attention.ahead is not None:
+            return AheadAttention(attention, d_model, self.options)
         own_bias = isinstance(position, RelativePosition) and position.per_layer
         blocks = attention.blocks is not None and attention.blocks.reach != "chunks"
         return (BlockAttention if blocks else SelfAttention)(

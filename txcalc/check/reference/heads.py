@@ -19,7 +19,7 @@ from txcalc.check.reference.losses import (
     PairsLoss,
 )
 from txcalc.spec import inputs
-from txcalc.spec.facts import embedding_width, first_attention, is_causal, unpatched
+from txcalc.spec.facts import ahead, embedding_width, first_attention, is_causal, unpatched
 from txcalc.spec.inputs import (
     AttentionPooler,
     ClassifierHead,
@@ -287,6 +287,8 @@ class Top(nn.Module):
         """What the model makes of its last hidden states (b, n, d), and of the vectors of a tower's images."""
         if self.output_projection is not None:
             hidden = self.output_projection(hidden)
+        if (streams := ahead(self.model)) and self.model.head.kind == "lm":
+            hidden = hidden[:, hidden.shape[1] // (1 + streams) :]
         pooled = None if self.pooler is None else self.pooler(hidden)
         vector = hidden[:, -1 if is_causal(self.model) or self.model.causal_mask else 0] if pooled is None else pooled
         match self.model.head:
@@ -316,7 +318,8 @@ class Top(nn.Module):
         """The sum of every output's loss against its own targets."""
         if out.logits is None or not self.has_loss:
             raise ValueError("a model without a head, or with half of one, has no loss")
-        total: Tensor = self.loss(out.logits, targets[0])
+        streams = ahead(self.model)
+        total: Tensor = self.loss(out.logits, targets[0].repeat(1, streams) if streams else targets[0])
         further = self.loss if self.pair_head is None else self.pair_loss
         for logits, wanted in zip(out.extra, targets[1:], strict=True):
             total = total + further(logits, wanted)

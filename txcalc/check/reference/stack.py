@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from txcalc.check.reference.ahead import Streams as AheadStreams
 from txcalc.check.reference.attention import PatchBias, RelativeBias
 from txcalc.check.reference.block import Block, PositionTables, sinusoids
 from txcalc.check.reference.bottleneck import Bottlenecked
@@ -25,7 +26,7 @@ from txcalc.check.reference.layers import (
 )
 from txcalc.check.reference.mixes import Streams
 from txcalc.check.reference.per_layer import PerLayerInputs
-from txcalc.spec.facts import block_multiple, embedding_width, first_attention, global_tokens
+from txcalc.spec.facts import ahead, block_multiple, embedding_width, first_attention, global_tokens
 from txcalc.spec.inputs import (
     DisentangledPosition,
     LearnedPosition,
@@ -102,6 +103,7 @@ class StackModules(nn.Module):
         first = first_attention(stack) if one_bias else None
         self.relative_bias = None if first is None else positions.relative_bias(
             first.heads, blocks=getattr(first, "blocks", None))
+        self.ahead = AheadStreams(ahead(stack), width) if ahead(stack) else None
         tokens = global_tokens(stack)
         self.global_tokens = nn.Parameter(torch.randn(tokens, d_model) * 0.02) if tokens else None
         one_pair = isinstance(stack.position, TransformerXLPosition) and not stack.position.per_layer
@@ -281,6 +283,8 @@ class StackModules(nn.Module):
         for table, times in zip(self.token_tables, self.lookups, strict=True):
             for _ in range(times):
                 x = x + table(_first_rows(x))
+        if self.ahead is not None:
+            x = self.ahead(x, past, position)
         x = self.embedding_dropout(self.embedding_norm(x))
         return x if self.embedding_projection is None or self.projects_first else self.embedding_projection(x)
 
