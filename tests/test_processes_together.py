@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,30 +30,37 @@ from txcalc.check.measure_stages import SCHEDULES, Stage
 from txcalc.check.measure_trained import build
 from txcalc.check.reference.attention import SelfAttention
 from txcalc.check.reference.transformer import Reference
+from txcalc.count.params import params
 from txcalc.spec.model import Model
 from txcalc.trace.layout import Layout
+from txcalc.trace.model import trace
 from txcalc.trace.rank import local
+from txcalc.trace.workload import Workload
 
 pytestmark = pytest.mark.slow
 BATCH, SEQ = 3, 24
 
 
+Pools = list[ProcessPoolExecutor]
+
+
 @pytest.fixture(scope="module")
-def ranks() -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(4, get_context("spawn")) as pool:
-        yield pool
+def ranks() -> Iterator[Pools]:
+    """A process for each rank, which is never another: DTensor remembers the sizes of one."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"))) for _ in range(4)]
 
 
-def together(pool: ProcessPoolExecutor, folder: Path, world: int, what: Any, *given: Any) -> list[Any]:
+def together(pools: Pools, folder: Path, world: int, what: Any, *given: Any) -> list[Any]:
     """What every rank finds, each in a process of its own."""
-    found = [pool.submit(_rank, str(folder / "store"), rank, world, what, given) for rank in range(world)]
+    found = [pools[rank].submit(_rank, str(folder / "store"), rank, world, what, given) for rank in range(world)]
     return [each.result(timeout=600) for each in found]
 
 
 def _rank(store: str, rank: int, world: int, what: Any, given: Any) -> Any:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world,
-                            timeout=timedelta(minutes=10))
+                            timeout=timedelta(minutes=4))
     try:
         return what(rank, world, *given)
     finally:
@@ -95,19 +103,18 @@ def _split(rank: int, world: int, data: dict[str, Any], sp: bool) -> int:
     expected = dict(whole.named_parameters())
     for name, p in root.named_parameters():
         assert p.grad is not None and expected[name].grad is not None
-        torch.testing.assert_close(_full(p.grad), expected[name].grad, msg=name)
+        grad = _full(p.grad)
+        if re.search(r"[.][qk]_norm[.]", name):  # of some of the heads, which ranks are to sum
+            dist.all_reduce(grad)
+        torch.testing.assert_close(grad, expected[name].grad, msg=name)
     return sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in root.parameters())
 
 
 @pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize(("name", "sp"), [
     ("gpt", False), ("llama", False), ("llama", True), ("gemma", True), ("olmo", True), ("parallel", False)])
-def test_tensor_parallelism(name: str, sp: bool, world: int, ranks: ProcessPoolExecutor, tmp_path: Path) -> None:
+def test_tensor_parallelism(name: str, sp: bool, world: int, ranks: Pools, tmp_path: Path) -> None:
     held = together(ranks, tmp_path, world, _split, MODELS[name], sp)
-    from txcalc.count.params import params
-    from txcalc.trace.model import trace
-    from txcalc.trace.workload import Workload
-
     layout = Layout(tp=world, sp=sp)
     w = Workload(phase="training", seq=SEQ, layout=layout)
     assert held == [params(trace(Model.from_data(MODELS[name]), w, share=rank)) for rank in range(world)]
@@ -117,7 +124,7 @@ def _stage(rank: int, world: int, data: dict[str, Any], schedule: str) -> int:
     """Compare a stage of a pipeline with its part of all layers. Returns elements of its weights."""
     model, count = Model.from_data(data), 2 * world
     whole, run, logits = _run(model, count)
-    layout, offset = Layout(pp=world, schedule=schedule), 0
+    layout = Layout(pp=world, schedule=schedule)
     parts = [local(model, layout, [stage]) for stage in range(world)]
     offset = sum(part.layers for part in parts[:rank])
     root = _made(parts[rank])
@@ -141,7 +148,7 @@ def _stage(rank: int, world: int, data: dict[str, Any], schedule: str) -> int:
 
 @pytest.mark.parametrize(("schedule", "world"), [("gpipe", 2), ("1f1b", 2), ("1f1b", 4)])
 @pytest.mark.parametrize("name", ["gpt", "llama"])
-def test_pipelines(name: str, schedule: str, world: int, ranks: ProcessPoolExecutor, tmp_path: Path) -> None:
+def test_pipelines(name: str, schedule: str, world: int, ranks: Pools, tmp_path: Path) -> None:
     data = MODELS[name] | {"layers": 5, "head": {"tied": False}}
     held = together(ranks, tmp_path, world, _stage, data, schedule)
     assert sum(held) == sum(p.numel() for p in _made(Model.from_data(data)).parameters())
