@@ -171,7 +171,8 @@ def test_what_would_be_a_wrong_number_is_refused_by_name(more: dict[str, Any], f
 
 @pytest.mark.parametrize(("model_type", "more"), [
     ("llama", {"is_llama_config": True, "rope_interleaved": False, "activation": "swiglu", "sliding_window": None,
-               "transformers.js_config": {"dtype": "q4"}, "use_sliding_window": False, "model_max_length": 99}),
+               "transformers.js_config": {"dtype": "q4"}, "use_sliding_window": False, "model_max_length": 99,
+               "bias": False}),
     ("cohere2", {"layer_switch": 4, "order_of_interleaved_layers": "local_attn_first", "rotary_pct": 1.0,
                  "position_embedding_type": "rope_gptj", "use_embedding_sharing": True, "use_parallel_block": True,
                  "use_gated_activation": True, "use_parallel_embedding": True}),
@@ -186,6 +187,7 @@ def test_what_would_be_a_wrong_number_is_refused_by_name(more: dict[str, Any], f
     ("fsmt", {"langs": ["en", "de"], "decoder": {"vocab_size": 7}, "num_beams": 5}),
     ("megatron-bert", {"tokenizer_type": "BertWordPieceLowerCase"}),
     ("rembert", {"embedding_dropout_prob": 0}),
+    ("laguna", {"decoder_sparse_step": 1, "mlp_only_layers": [0]}),
     ("roberta", {"name": "Roberta", "language": "english"}),
     ("fuyu", {"hidden_size": 4096, "qk_layernorm": True, "partial_rotary_factor": 0.5}),
     ("switch_transformers", {"is_gated_act": False, "router_type": "tokens_masked", "num_selected_experts": 1}),
@@ -205,6 +207,7 @@ def test_what_published_files_say_beside_their_architecture_is_passed_over(
 
 @pytest.mark.parametrize(("model_type", "field", "value"), [
     ("llama", "activation", "geglu"), ("llama", "sliding_window", 7), ("llama", "num_experts", 5),
+    ("llama", "bias", True),
     ("cohere2", "layer_switch", 3), ("cohere2", "use_gated_activation", False),
     ("ernie", "pool_act", "relu"), ("rembert", "embedding_size", 3), ("flaubert", "encoder_only", False),
     ("esm", "hidden_act", "relu"), ("xlm", "share_inout_emb", False), ("switch_transformers", "is_gated_act", True),

@@ -213,6 +213,8 @@ class Config:
             usual = class_defaults().get(str(below.get("model_type")), {})
             if below.get(name, usual.get(name, REQUIRED)) == value:
                 return True
+        if name == "bias":  # of all layers
+            return [value] * 2 == [self.data.get(own, self.defaults.get(own)) for own in ("attention_bias", "mlp_bias")]
         width, heads = (self._size(names) for names in (SIZES[0], SIZES[2]))
         if name == "head_dim":
             return type(value) is int and 0 < value * heads == width

@@ -215,6 +215,6 @@ ROWS: Final[Rows] = {
             windows(_FULL, window=_SLIDING), _heads_by_layer, sparse(experts(
                 routing="sigmoid-topk", router_bias=True, shared_experts=1,
                 shared_d_ff=size("shared_expert_intermediate_size")), listed_sparse(after(1)))],
-        ignore="moe_routed_scaling_factor", only={
+        ignore="moe_routed_scaling_factor decoder_sparse_step", only={
             "moe_apply_router_weight_on_input": False, "moe_router_logit_softcapping": 0.0}),
 }
