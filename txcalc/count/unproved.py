@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
+from txcalc.count.optimizers import order
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal, located_blocks, projects_by_experts, unpatched, unread
 from txcalc.spec.layers import AttentionBias, DenseBias
@@ -157,6 +158,9 @@ def unmeasured(trace: Trace) -> str:
     ring = trace.layout.cp > trace.layout.by_head
     found += ["a table of positions that a ring looks up"] * (ring and trace.model.position.kind == "learned")
     found += [f"{trace.workload.implementation}'s code but for its totals"] * trace.code.totals_only
+    in_turn = trace.workload.phase == "training" and order(trace.workload) != "any"
+    found += ["weights updated one after another in the order of transformers' classes"] * (
+        in_turn and trace.workload.implementation == "transformers")
     found += ["a pipeline of an encoder and its decoder"] * (trace.layout.pp > 1 and trace.whole.encoder is not None)
     found += ["expert parallelism"] * (trace.layout.ep > 1)
     found += ["a pipeline whose gradients are shared"] * (
