@@ -13,7 +13,7 @@ from txcalc.check.fake_cuda import NotRun
 from txcalc.count.lifetimes import live_bytes
 from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import has_latents, is_causal, located_blocks, positions
+from txcalc.spec.facts import is_causal, located_blocks, positions
 from txcalc.trace.implementations import features
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
@@ -65,7 +65,7 @@ def generation(name: str, device: str, run: dict[str, Any]) -> tuple[list[list[i
     pytest.param(name, run, device, id=f"{name}-{device}-" + "-".join(map(str, run.values())),
                  marks=() if quick(name, run, device) else pytest.mark.slow)
     for name in CONFIGS for run in (*RUNS, *PADDED) for device in ("cpu", "fake-cuda")
-    if not has_latents(model(name)) and model(name).encoder is None  # refused
+    if model(name).encoder is None  # refused
     and (name != "gemma2" or run["attention"] == "eager") and (is_causal(model(name)) or (
         run["cache"] == "dynamic" and "lengths" not in run))
 ])
@@ -82,7 +82,7 @@ def is_searched(name: str) -> bool:
     """Whether beams are searched in this model by code that is followed."""
     spec = model(name)
     windows = {getattr(block.attention, "window", None) for _, block in located_blocks(spec)}
-    return is_causal(spec) and spec.encoder is None and not has_latents(spec) and windows == {None}
+    return is_causal(spec) and spec.encoder is None and windows == {None}
 
 
 @pytest.mark.grid(11)

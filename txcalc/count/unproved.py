@@ -110,10 +110,10 @@ BEAMS: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
     ("several new tokens of a step", lambda t: t.workload.phase == "decode" and t.workload.seq > 1),
 )
 OTHERS: Final[Rows] = (
-    ("latents", lambda b: getattr(b.attention, "kind", "") == "mla"),
     ("a gate of attention's output", lambda b: getattr(b.attention, "output_gate", False)),
     ("values narrower or wider than keys",
-     lambda b: getattr(b.attention, "value_dim", None) not in (None, getattr(b.attention, "head_dim", None))),
+     lambda b: getattr(b.attention, "kind", "") == "standard" and b.attention.value_dim not in (
+         None, b.attention.head_dim)),
     ("attention to an encoder", lambda b: b.cross_attention is not None),
 )
 """Parts of models, of their layers, of layers under autocast, of layers that generate, of prompts, and of layers that
@@ -207,8 +207,10 @@ def unproved(trace: Trace) -> str:
         found += [f"a prompt with images and {what}" for what, has in IMAGES
                   if trace.workload.images and spec.tower is not None and has(spec, trace.workload.images)]
         found += ["generation with cached inputs"] * (getattr(spec.position, "cached", "") == "inputs")
-    absorbs = trace.workload.keeps and trace.workload.absorbs
-    found += ["a backward pass of absorbed latents"] * (absorbs and _any(spec, OTHERS[0][1]))
+    if trace.workload.absorbs and _any(spec, lambda b: getattr(b.attention, "kind", "") == "mla"):
+        found += ["a backward pass of absorbed latents"] * (not generates)
+        found += [f"absorbed latents in the code of {trace.workload.implementation}"] * (
+            trace.workload.implementation != "torch")
     if trace.workload.recompute and _any(spec, _is_cell):
         found.append("a cell that is recomputed")
     if trace.workload.recompute not in (None, "full", "ops") and trace.workload.implementation == "transformers":

@@ -100,6 +100,10 @@ def beams(given: object) -> str:
     return text
 
 
+READS: Final = {"lengths": lengths, "beams": beams}
+"""How sequences and beams of a pass are read."""
+
+
 def searched(beams: str | None, so_far: int) -> tuple[int, int, int]:
     """Beams, tokens of a search's start, and that it adds at most: 1 after those ``so_far`` where nothing says."""
     count, start, added, *_ = (*map(int, re.findall("[0-9]+", beams or "1")), so_far, 1)

@@ -70,7 +70,7 @@ def self_attention(
         if spec.kind == "mla":
             span = _span(t, n * t.layout.by_head, past, causal=around.causal, window=spec.window)
             fused = t.code.attention == "fused"
-            if (around.made is not None and t.workload.keeps) or fused:
+            if (around.made is not None and not t.workload.absorbs) or fused:
                 h = spec.heads
                 rows = ((1, spec.kv_rank + spec.rope_dim),)
                 cache = kv_cache("self", rows, span.held, b, layout="latent") if cached else None

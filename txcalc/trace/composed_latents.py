@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txcalc.trace import norms, ops, parts
+from txcalc.trace import cache, norms, ops, parts
 from txcalc.trace.composed import attended, times, turn, unmasked
 from txcalc.trace.cores import Core, choose
 from txcalc.trace.record import Trace
@@ -21,6 +21,10 @@ def latent_attention(t: Trace, spec: MLA, given: Tables, x: Tensor, core: Core) 
     (b, n, d), h, size = x.shape, spec.heads, spec.nope_dim + spec.rope_dim
     mask = given.masks[None]
     core = unmasked(t, core, mask)._replace(laid="qk")
+    caches = not t.workload.keeps
+    if caches:  # a kernel that masks by itself has keys of its queries alone
+        keys = n if core.span.masks and mask is None else cache.seen(t, n, None)
+        core = core._replace(span=core.span._replace(keys=keys))
     kernel = choose(t, core)
     with t.frame(x):
         if spec.q_rank is None:
@@ -32,12 +36,17 @@ def latent_attention(t: Trace, spec: MLA, given: Tables, x: Tensor, core: Core) 
         q_nope, q_rope = parts.columns(t, "q_split", q, spec.nope_dim, spec.rope_dim)
         down = t.hold(ops.linear(t, "kv_down", x, spec.kv_rank + spec.rope_dim, bias=spec.bias))
         latent, k_rope = parts.columns(t, "kv_split", down, spec.kv_rank, spec.rope_dim)
-        latent = t.hold(norms.norm(t, "kv_norm", latent, norms.RMS))
+        latent = norms.norm(t, "kv_norm", latent, norms.RMS)
         rotate = _interleaved if spec.interleaved else _rotated
         q_rope, k_rope = rotate(t, q_rope, k_rope.view(b, n, 1, spec.rope_dim), given.rotary[None])
+        if caches:
+            with t.frame(latent, k_rope):
+                latent, k_rope = cache.update(t, latent, k_rope.view(b, n, spec.rope_dim), None)
+        t.hold(latent)
         q = t.hold(parts.join(t, "q_join", (q_nope, t.hold(q_rope)), "rotated q")).view(b, n, h * size)
         k, v = (t.hold(each) for each in _expanded(t, spec, latent, t.hold(k_rope)))
-        y = attended(t, q, k.view(b, n, h * size), v.view(b, n, h * spec.value_dim), core, core.heads, mask, kernel)
+        k, v = (each.view(b, core.span.keys, h * width) for each, width in ((k, size), (v, spec.value_dim)))
+        y = attended(t, q, k, v, core, core.heads, mask, kernel)
         return ops.linear(t, "o", y, d, bias=spec.bias, part="attention output")
 
 

@@ -46,7 +46,7 @@ def route_in_groups(t: Trace, spec: MoE, tokens: Tensor) -> tuple[Tensor, Tensor
         return t.tensor(n, *shape, role=role, label=name, grad=False)
 
     ranks, hidden = made(g, 2, role=Role.INDEX), made(e, role=Role.BOOL)
-    with t.frame(ranks, hidden, saved=True), t.frame(tokens):
+    with t.frame(*((ranks, hidden) if t.workload.keeps else ()), saved=True), t.frame(tokens):
         scores = t.hold(curves.activation(t, "router_sigmoid", logits, "sigmoid"))
         shifted, best, sums, mask, spread, masked = made(e), made(g, 2), made(g), made(g), made(e), made(e)
         places, chosen = (made(count, role=Role.INDEX) for count in (spec.active_groups, a))

@@ -99,7 +99,7 @@ class Workload(Part):
     engine's cache, in tokens. ``images`` run through a second stack, where a model has one.
     ``kernels`` are those of PyTorch's operators, ``implementation`` is the code that calls them.
     ``latents``: cached latents are expanded to keys and values of all heads, or the projections that would do so are
-    absorbed into queries and outputs; left out, absorbed in decoding alone.
+    absorbed into queries and outputs; left out, absorbed in decoding, but not by transformers.
     ``forward`` is a pass over a whole sequence; ``training`` adds the loss and the backward pass.
     ``precision``: ``amp`` is autocast to ``dtype`` over fp32 weights; in the others all is in ``dtype``; ``mixed``,
     which megatron and nanotron are in, has an fp32 master and states beside.
@@ -155,8 +155,7 @@ class Workload(Part):
         if (packed := _packed(self.dtype)) in PACKED:
             raise SpecError(f"nothing is computed in {packed}; --weights {packed} stores weights so, and --kv-dtype "
                             "has formats of the cache", field="dtype")
-        for name, reads in (*TRAINED.items(), ("layout", Layout.read), ("lengths", words.lengths),
-                            ("beams", words.beams)):
+        for name, reads in (*TRAINED.items(), ("layout", Layout.read), *words.READS.items()):
             if (given := getattr(self, name)) is not None:
                 object.__setattr__(self, name, _read(name, reads, given))
         if self.kv_dtype is None:
@@ -298,7 +297,8 @@ class Workload(Part):
     @property
     def absorbs(self) -> bool:
         """Latent attention reads cached latents themselves."""
-        return self.phase == "decode" if self.latents is None else self.latents == "absorbed"
+        own = self.phase == "decode" and self.implementation != "transformers"
+        return own if self.latents is None else self.latents == "absorbed"
 
     @property
     def weight_dtype(self) -> DType:
