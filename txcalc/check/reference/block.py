@@ -253,12 +253,13 @@ class Block(nn.Module):
     ) -> Tensor:
         attention, recurrent, cross = self.attention, self.recurrent, self.cross_attention
         feed_forward = self.feed_forward
+        more: tuple[Any, ...] = (cache and cache.feed_forward,) if isinstance(feed_forward, ChannelMix) else ()
         if self.parallel:
             assert attention is not None and feed_forward is not None
             normed = self._norm("attention_norm", x)
             normed_2 = normed if self.shared_norm else self._norm("feed_forward_norm", x)
             attended = self._scale("attention", attention(normed, bias, past, cache))
-            return x + attended + self._scale("feed_forward", feed_forward(normed_2))
+            return x + attended + self._scale("feed_forward", feed_forward(normed_2, *more))
         if self.mixed:
             assert attention is not None and recurrent is not None
             normed = self._norm("attention_norm", x)
@@ -272,10 +273,7 @@ class Block(nn.Module):
         if cross is not None and not self.alone:
             x = self._residual("cross_attention", x, lambda y: cross(y, memory, cache and cache.cross_attention))
         if feed_forward is not None:
-            given = x
-            more: tuple[Any, ...] = (given,) if isinstance(feed_forward, ExpertsApart) else ()
-            if isinstance(feed_forward, ChannelMix):
-                more = (cache and cache.feed_forward,)
+            more = (x,) if isinstance(feed_forward, ExpertsApart) else more
             x = self._residual("feed_forward", x, lambda y: feed_forward(y, *more))
         return x
 
