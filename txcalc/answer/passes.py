@@ -154,6 +154,7 @@ def _inference(spec: Model, given: dict[str, Any]) -> Passes:
         workload, defaults = fill([spec], given | {"phase": "forward"})
         return Passes((trace(spec, fit(spec, workload).replaced(phase="prefill")),), workload, None, defaults)
     new = 1 if asked is None else asked
+    given |= {"beams": form(str(given["beams"]))} if given.get("beams") is not None else {}
     workload, defaults = fill([spec], given)
     room = spec.context - workload.past - new
     if "seq" in defaults and workload.seq > room >= 1:
@@ -162,7 +163,7 @@ def _inference(spec: Model, given: dict[str, Any]) -> Passes:
         new = 0
     read = new
     if workload.beams is not None:  # the last of its tokens is read by no pass
-        given["beams"], read = f"{form(workload.beams)}:{workload.past + workload.seq}+{max(new, 1)}", max(new - 1, 0)
+        given["beams"], read = f"{workload.beams}:{workload.past + workload.seq}+{max(new, 1)}", max(new - 1, 0)
         workload = workload.replaced(beams=given["beams"])
     if workload.cache == "static":  # for the last token too
         given["cache"] = f"static:{workload.past + workload.seq + read}"
