@@ -237,6 +237,13 @@ def compare(model: Model, seq: int, *, eager: bool, **lengths: int) -> None:
      "along an image"),
     ({"projector": {}, "position": {"kind": "learned", "both_ways": True}}, "nothing beside them"),
     ({"projector": {"average": True}}, "averaged"),
+    ({"projector": {"behind": [{"width": 3}]}}, "needs a resampler"),
+    ({"projector": {"newlines": True}}, "needs patches that are merged"),
+    ({"projector": {}, "input": {**SOUND, "grid": {"channels": 4, "frames": 19}}}, "whole pieces"),
+    ({"projector": {}, "attention": None, "recurrent": {"kind": "short-convolution", "image": True}}, "patches alone"),
+    ({"projector": {}, "resampler": {
+        "input": {"kind": "queries", "length": 5}, "d_model": 14, "position": "none", "layers": 1,
+        "feed_forward": "none", "cross_attention": {"heads": 7, "twice": True, "value_from": "key"}}}, "needs queries and values"),
     ({"deepstack": [{}]}, "feeds the main stack"),
     ({"projector": {}, "deepstack": [{"unused_layers": 1}] * 3}, "first layers"),
     ({"projector": {}, "deepstack": [{"unused_layers": 9}]}, "leave layers"),

@@ -301,8 +301,9 @@ class Model(Stack):
                 raise FieldError(("unread_memory",), "needs cross_attention without experts everywhere, and no encoder")
             if block.cross_attention is not None and self.encoder is None and self.unread_memory is None:
                 raise FieldError((*path, "cross_attention"), "needs architecture: encoder-decoder")
-            if block.cross_attention is not None and block.cross_attention.joined:
-                raise FieldError((*path, "cross_attention", "joined"), "keys of an encoder's output are made once")
+            for name in ("joined", "twice") if block.cross_attention is not None else ():
+                if getattr(block.cross_attention, name):
+                    raise FieldError((*path, "cross_attention", name), "only of learned queries that read a tower")
             if block.convolution is not None and is_causal(self):
                 raise FieldError((*path, "convolution"), "it sees what comes after: only an encoder can have one")
         for path, block in located_blocks(self.encoder) if self.encoder else []:

@@ -110,6 +110,8 @@ def check_crossing(attention: Attention) -> None:
         if getattr(attention, name) != attention.default(name):
             raise FieldError(("cross_attention", name), "only layers over one sequence share keys and values, or go by "
                              "neighbours and angles")
+    if attention.twice and (attention.value_from == "key" or attention.query_experts is not None):
+        raise FieldError(("cross_attention", "twice"), "needs queries and values that are projected from what is read")
 
 
 def check_experts(attention: Attention) -> None:
