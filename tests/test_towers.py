@@ -243,7 +243,8 @@ def compare(model: Model, seq: int, *, eager: bool, **lengths: int) -> None:
     ({"projector": {}, "attention": None, "recurrent": {"kind": "short-convolution", "image": True}}, "patches alone"),
     ({"projector": {}, "resampler": {
         "input": {"kind": "queries", "length": 5}, "d_model": 14, "position": "none", "layers": 1,
-        "feed_forward": "none", "cross_attention": {"heads": 7, "twice": True, "value_from": "key"}}}, "needs queries and values"),
+        "feed_forward": "none", "cross_attention": {"heads": 7, "twice": True, "value_from": "key"}}},
+     "needs queries and values"),
     ({"deepstack": [{}]}, "feeds the main stack"),
     ({"projector": {}, "deepstack": [{"unused_layers": 1}] * 3}, "first layers"),
     ({"projector": {}, "deepstack": [{"unused_layers": 9}]}, "leave layers"),
