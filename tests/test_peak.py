@@ -138,6 +138,7 @@ def by_maker(found: Iterable[Entry], values: dict[str, int] | None = None) -> Co
     return bytes_of
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("run", [
     {}, {"attention": "eager", "kernels": "cuda", "dropout": 0.1}, {"recompute": "full"}, {"phase": "prefill"},
     {"precision": "amp", "dtype": "bf16", "kernels": "cuda"},

@@ -151,7 +151,12 @@ class Unfilled(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one function of PyTorch's."""
-        return args[0].zero_() if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
+        given = kwargs or {}
+        return (args or [given["tensor"]])[0].detach().zero_() if func in _DRAWS else func(*args, **given)
+
+
+_DRAWS: Final = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_,
+                 nn.init.xavier_uniform_, nn.init.trunc_normal_)
 
 
 class FlopMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
