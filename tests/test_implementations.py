@@ -54,6 +54,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "llama-multi-query": LLAMA | {"num_attention_heads": 5, "num_key_value_heads": 1},
     "llama-bias": LLAMA | {"attention_bias": True, "mlp_bias": True},
     "llama-wide-heads": LLAMA | {"head_dim": 16, "num_hidden_layers": 1},
+    "llama-heads-beyond-flash": LLAMA | {"head_dim": 264, "num_hidden_layers": 1},
     "gpt2": GPT2,
     "gpt2-inner": GPT2 | {"n_embd": 40, "n_layer": 3, "n_head": 5, "n_inner": 67},
     "neox": NEOX,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from txcalc.trace import cache, curves, norms, ops, parts
 from txcalc.trace.autocast import widest
-from txcalc.trace.cores import Core, Heads, Kernel, add_bias, attend, choose, context_of, pads, scores_of
+from txcalc.trace.cores import FLASH_WIDEST, Core, Heads, Kernel, add_bias, attend, choose, context_of, pads, scores_of
 from txcalc.trace.record import Part, Trace
 from txcalc.trace.sizes import same, several
 from txcalc.trace.tables import Tables, integers, made, pairs, rebound, scored
@@ -33,7 +33,8 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, source: Tenso
         n = core.span.queries
         keys = n if core.span.masks and mask is None else cache.seen(t, n, spec.window)
         core = core._replace(span=core.span._replace(keys=keys))
-    if mask is not None and not scored(t):
+    wide = (t.size(heads.dim) or 0) > FLASH_WIDEST  # ``use_gqa_in_sdpa``
+    if (mask is not None or wide) and not scored(t):
         core = core._replace(heads=heads._replace(keys=heads.queries))
     kernel, local = choose(t, core), t.code.holds_sublayers == "sublayer"
     with t.frame(x, *(() if local else rebound(t))):
@@ -81,7 +82,7 @@ def attended(
     if kernel == "eager":
         with t.scope("core"):
             return _eager(t, q, k, v, core, mask)
-    if mask is None:
+    if mask is None and same(core.heads.keys, heads.keys):
         return _by_position(t, attend(t, q, k, v, core, kernel), core, kernel)
     return _masked(t, q, k, v, core, heads, mask, kernel)
 
@@ -195,9 +196,9 @@ def times(t: Trace, name: str, x: Tensor, table: Tensor) -> Tensor:
 
 
 def _masked(
-    t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, heads: Heads, mask: Tensor, kernel: Kernel
+    t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, heads: Heads, mask: Tensor | None, kernel: Kernel
 ) -> Tensor:
-    """``sdpa_attention_forward`` with a mask: keys and values are repeated for every query."""
+    """``sdpa_attention_forward`` with a mask or wide heads: keys and values are repeated for every query."""
     with t.frame(q, k, v):
         if heads.grouped and not several(t, core.span.queries):
             return _packed_queries(t, q, k, v, core, heads, mask, kernel)
@@ -211,7 +212,7 @@ def _masked(
 
 
 def _packed_queries(
-    t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, heads: Heads, mask: Tensor, kernel: Kernel
+    t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, heads: Heads, mask: Tensor | None, kernel: Kernel
 ) -> Tensor:
     """``pack_gqa``: one query of every head goes as several queries of each head of the keys."""
     (b, _, width), span = q.shape, core.span
