@@ -51,7 +51,8 @@ def collisions(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     """Unit contexts (b, n, heads x dim) by the angles of keys and queries: ``1 - acos(q k) / pi``, to a power."""
     b, heads, sides = q.shape[0], core.heads.queries, zip("qkv", (q, k, v), strict=True)
     with t.scope("core"):
-        q, k, v = (ops.copy(t, f"{name}_copy", x) if several(t, b, heads, x.shape[1]) else x for name, x in sides)
+        q, k, v = (ops.copy(t, f"{name}_copy", x) if several(t, b, heads, x.shape[1]) and name not in core.laid else x
+                   for name, x in sides)
         scores = scores_of(t, _unit(t, "q_unit", q, heads), _unit(t, "k_unit", k, heads), core)
         angle = ops.elementwise(t, "angle", "slope_in", scores, ops.like(t, scores, "angles"), keeps=(scores,))
         share = ops.shifted(t, "share", ops.scaled(t, "share", angle))
