@@ -94,8 +94,8 @@ CASES: dict[str, dict[str, Any]] = {
         {"width": 13, "activation": "gelu", "bias": True}, {"width": 11}], "hidden": [{"width": 9}]}},
     "a vocabulary of patches": {"input": PLAIN, "projector": {"merge": 2, "hidden": [
         {"width": 13, "norm": {}, "softmax": True, "padding": 3}]}},
-    "another for films": {"beside": {**TOWER, "pooler": {"kind": "norm"}}, "projector": {"unused_layers": 1}},
-    "another for sounds": {"beside": {**TOWER, "input": SOUND, "projector": {
+    "another for films": {"second": {**TOWER, "pooler": {"kind": "norm"}}, "projector": {"unused_layers": 1}},
+    "another for sounds": {"second": {**TOWER, "input": SOUND, "projector": {
         "merge": 2, "separators": 2, "hidden": [{"width": 13, "activation": "gelu"}]}}, "projector": {}},
     "a convolution of patches": {"input": PLAIN, "projector": {}, "groups": [{"blocks": [
         {"attention": None, "recurrent": {"kind": "short-convolution", "conv": 3, "image": True}, "repeat": 2}, {}]}]},

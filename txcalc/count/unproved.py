@@ -35,7 +35,7 @@ MODELS: Final[Rows] = (
     ("layers behind a resampler", lambda spec: bool(_projector(spec, "behind"))),
     ("a tower without layers, or patches that are normed", lambda spec: spec.tower is not None and (
         not spec.tower.layers or getattr(spec.tower.input, "normed", False))),
-    ("a second tower", lambda spec: spec.tower is not None and spec.tower.beside is not None),
+    ("a second tower", lambda spec: spec.tower is not None and spec.tower.second is not None),
     ("layers of patches before they are merged", lambda spec: bool(_projector(spec, "patchwise"))),
     ("a softmax in a projector", lambda spec: any(layer.softmax or layer.padding for layer in _projector(
         spec, "hidden") or ())),

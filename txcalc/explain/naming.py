@@ -53,8 +53,8 @@ def component(spec: Fields, path: str) -> Component:
     known = [*(("encoder", "decoder") if spec.get("encoder") else ()), *(("tower",) if spec.get("tower") else ())]
     stack, rest = (stack, rest) if rest and stack in known else ("", path)
     fields, where = spec[stack] if stack in ("encoder", "tower") else spec, rest.split(".")
-    if where[0] == "beside":
-        fields, where = fields["beside"], where[1:]
+    if where[0] == "second":
+        fields, where = fields["second"], where[1:]
     if where[:2] == ["projector", "resampler"]:
         fields, where = fields["resampler"], where[2:]
     groups = fields.get("groups") if where[0] == "layers" and len(where) > 3 else None

@@ -124,7 +124,7 @@ def _video_llava(c: Config, kind: str) -> Data:
     """LLaVA with another tower of the same sizes."""
     spec = _VIDEO_LLAVA.build(c, kind)
     beside = {name: value for name, value in spec["tower"].items() if name != "projector"}
-    return {**spec, "tower": {**spec["tower"], "beside": beside}}
+    return {**spec, "tower": {**spec["tower"], "second": beside}}
 
 
 _VIDEO_LLAVA: Final = seeing("VideoLlava", "llama", "clip_vision_model", llava, ignore=f"{TILES} video_seq_length")

@@ -245,7 +245,7 @@ def _omni(prefix: str, family: str, *, three: bool) -> Family:
             heard = whisper_tower(sound, "n_window", final_norm=False, position={"kind": "sinusoidal"})
             projector = {**pairs(heard), "bias": True, "separators": 2}
         sound.finish()
-        return {**spec, "tower": {**spec["tower"], "beside": {**heard, "projector": projector}}}
+        return {**spec, "tower": {**spec["tower"], "second": {**heard, "projector": projector}}}
 
     return Family(build, seeing_classes(prefix), parts)
 

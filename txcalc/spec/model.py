@@ -207,7 +207,7 @@ class Tower(SideTower):
     It runs once per image of the workload: on one image per sequence for a contrastive head, else on none by default.
     """
 
-    beside: Annotated[SideTower | None, "for films (Video-LLaVA) or sounds (Qwen2.5-Omni), which no run has"] = None
+    second: Annotated[SideTower | None, "for films (Video-LLaVA) or sounds (Qwen2.5-Omni), which no run has"] = None
     resampler: Annotated[Resampler | None, "between a projector's hidden layers and its last one"] = None
     deepstack: Annotated[
         tuple[Projector, ...], "further projectors, added to the main stack's first layers (arXiv 2406.04334)",
@@ -359,8 +359,8 @@ class Model(Stack):
             raise FieldError(("tower", "projector"), "needed where the tower feeds the main stack")
         if tower is not None and tower.projector is not None:
             self._check_projector(tower, tower.projector, ("tower", "projector"))
-            if tower.beside is not None and tower.beside.projector is not None:
-                self._check_projector(tower.beside, tower.beside.projector, ("tower", "beside", "projector"))
+            if tower.second is not None and tower.second.projector is not None:
+                self._check_projector(tower.second, tower.second.projector, ("tower", "second", "projector"))
             for i, deep in enumerate(tower.deepstack):
                 self._check_projector(tower, deep, ("tower", "deepstack", i))
                 if deep.tokens != tower.projector.tokens or len(tower.deepstack) > self.layers:

@@ -30,7 +30,7 @@ def model(data: Any) -> Any:
         out["context"] = length + _registers(out)
     if isinstance(out.get("tower"), Mapping):
         tower = _stack(_said(out["tower"]), out["tower"], ("tower",))
-        for name in ("resampler", "beside"):
+        for name in ("resampler", "second"):
             if isinstance(own := tower.get(name), Mapping):
                 tower[name] = _projectors(_stack(_said(own), dict(own), ("tower", name)))
         out["tower"] = _projectors(tower)

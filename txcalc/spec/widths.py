@@ -39,7 +39,7 @@ def check(model: Model) -> None:
             raise FieldError(("encoder",), "nothing reads it: the decoder needs cross_attention, or a recurrent cell "
                              "with attends or initial")
     if model.tower is not None:
-        for tower, path in ((model.tower, ("tower",)), (model.tower.beside, ("tower", "beside"))):
+        for tower, path in ((model.tower, ("tower",)), (model.tower.second, ("tower", "second"))):
             if tower is None:
                 continue
             if _stack(tower, tower.d_model, path) != tower.d_model:

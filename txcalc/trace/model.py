@@ -150,9 +150,9 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> tuple[Tensor, Tensor | None]:
         t.workload = run.replaced(precision=None)
     with t.scope("tower", within="tower"):
         pooled, made = _seen(t, spec, tower, count)
-        if tower.beside is not None:
-            with t.scope("beside", copies=1, active=0, calls=0, repeat=True):
-                _seen(t, spec, tower.beside, 0)
+        if tower.second is not None:
+            with t.scope("second", copies=1, active=0, calls=0, repeat=True):
+                _seen(t, spec, tower.second, 0)
     t.layout, t.workload = layout, run
     return pooled, None if t.size(count) == 0 else made
 

@@ -152,8 +152,8 @@ class TowerModules(StackModules, Reader):
         extra = unpatched(tower.input) if isinstance(tower.input, PatchInput) else 0
         self.pooler = build_pooler(tower.pooler, tower.norm, width, extra, options)
         whole = tower if isinstance(tower, Tower) else None
-        beside = None if whole is None else whole.beside
-        self.beside = None if beside is None else TowerModules(model, beside, options)
+        second = None if whole is None else whole.second
+        self.second = None if second is None else TowerModules(model, second, options)
         specs = () if tower.projector is None else (tower.projector, *(() if whole is None else whole.deepstack))
         flat = not isinstance(tower.input, PatchInput)
         reader = None if whole is None else whole.resampler
