@@ -22,9 +22,11 @@ from txcalc.spec.model import Block, Group, Model, Stack
 from txcalc.spec.replace import replace
 from txcalc.trace.workload import Workload
 
-UNUSED: Final = frozenset({"context", "depth", "feature_layers", "counted", "expert_groups", "active_groups", *STORAGE})
+UNUSED: Final = frozenset({
+    "context", "depth", "feature_layers", "counted", "expert_groups", "active_groups", "levels", "attended", *STORAGE})
 """Fields whose numbers are no sizes with a letter: what no program reads, which layers stand side by side, counts
-beside published figures, groups that experts are chosen from, and the layout of stored weights."""
+beside published figures, groups that experts are chosen from, resolutions of an autoencoder, and the layout of stored
+weights."""
 
 _BLOCK: Final = ("attention", "recurrent", "cross_attention", "feed_forward", "convolution")
 
