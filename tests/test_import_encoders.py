@@ -262,6 +262,24 @@ def test_encoder_decoders_cache_what_both_attentions_read(model_type: str) -> No
         assert found.value == held
 
 
+@pytest.mark.parametrize("model_type", ["bart", "led", "longt5", "pegasus_x", "prophetnet", "umt5"])
+def test_a_token_after_a_prompt_costs_what_the_class_runs(model_type: str) -> None:
+    """Its encoder has run before: also one with global tokens, or in blocks, which it would be padded to."""
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers.modeling_outputs import BaseModelOutput
+
+    for seed in range(4):
+        config = draw(model_type, seed)
+        class_name = config["architectures"] = list(FAMILIES[model_type].classes)[:1]
+        spec, model = imported(config), live(config, "cpu")
+        first = model(**inputs(spec, class_name[0], 3), use_cache=True)
+        with FlopCounterMode(display=False) as counter:
+            model(decoder_input_ids=torch.full((BATCH, 1), 3), past_key_values=first.past_key_values, use_cache=True,
+                  encoder_outputs=BaseModelOutput(first.encoder_last_hidden_state))
+        found = count(spec, Workload.decode(past=SEQ, batch=BATCH, source_seq=7, attention="eager")).totals
+        assert found.flops_forward.value == counter.get_total_flops(), config
+
+
 @pytest.mark.parametrize("model_type", [*CASES, *NESTED])
 def test_a_terse_configuration_means_the_class_defaults(model_type: str) -> None:
     class_name = next(iter(FAMILIES[model_type].classes))

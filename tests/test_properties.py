@@ -43,6 +43,13 @@ def test_components_add_up_to_the_totals(spec: Model, phase: str) -> None:
 
 
 @quick
+@given(spec=specs().filter(lambda spec: spec.encoder is not None))
+def test_an_encoder_does_not_run_again_for_tokens_after_a_prompt(spec: Model) -> None:
+    again = count(spec, Workload.decode(past=6, source_seq=9, batch=2), by_module=True).components
+    assert not sum(abs(each.flops_forward) for each in again if each.path.startswith("encoder"))
+
+
+@quick
 @given(spec=specs(), phase=st.sampled_from(("forward", "training")))
 def test_a_report_survives_the_round_trip_byte_for_byte(spec: Model, phase: str) -> None:
     report = report_on(spec, phase)

@@ -47,8 +47,8 @@ MODELS: Final[Rows] = (
     ("rows of neighbours side by side", lambda spec: spec.embedding_span > 1),
     ("rows of a head beside a table's", lambda spec: getattr(spec.head, "widened", False)),
     ("distances of every sequence", lambda spec: getattr(spec.position, "of_sequences", False)),
-    ("vectors of segments or masked tokens", lambda spec: getattr(spec.position, "segments", False) or getattr(
-        spec.input, "mask_token", False)),
+    ("vectors of segments or masked tokens", lambda spec: getattr(spec.position, "segments", False) or (
+        spec.input.kind == "tokens" and spec.input.mask_token)),
     ("an autoencoder of images", lambda spec: spec.autoencoder is not None),
     ("entities that are not there", lambda spec: spec.entities is not None),
     ("residual streams, or scaled", lambda spec: any(s is not None and (s.streams is not None or s.residual_scale)

@@ -41,7 +41,7 @@ def relative_bias(
         if blocks.summaries is not None:
             away = t.tensor(queries, queries // blocks.summaries, role=Role.INDEX, label="blocks away", grad=False)
             ops.embedding(t, f"{name}.sums", away, spec.buckets, heads)
-        queries, keys = blocks.length, 3 * blocks.length
+        queries, keys = (0, 0) if t.size(queries) == 0 else (blocks.length, 3 * blocks.length)
     with t.frame():
         role = Role.PARAMETER if fixed else Role.INDEX
         index = t.tensor(queries, keys, role=role, label="distance buckets", grad=False)
@@ -87,7 +87,7 @@ def distance_scores(
     biases = query_biases(t, spec.heads, spec.head_dim) if biases is None else biases
     if position.segments:
         ops.parameter(t, "segments", 3, spec.heads, spec.head_dim)
-    rows = span.distances + position.of_sequences
+    rows = span.distances + position.of_sequences if t.size(n) != 0 else 0
     shape, copied = ((b, rows), several(t, b)) if position.of_sequences else ((rows,), False)
     role = Role.ACTIVATION if copied else Role.PARAMETER
     sinusoids = t.tensor(*shape, d, role=role, label="sinusoids", grad=False)

@@ -17,14 +17,20 @@ if TYPE_CHECKING:
 
 
 def padded(t: Trace, stack: Stack, x: Tensor) -> Tensor:
-    """(b, n, d) with as many positions as make whole blocks, behind the stack's global tokens."""
+    """(b, n, d) with as many positions as make whole blocks, behind the stack's global tokens, if there are any."""
     (b, n, d), multiple, first = x.shape, block_multiple(stack, t.size), global_tokens(stack)
     if multiple is not None and t.size(n) != t.size(whole := -(-n // multiple) * multiple):
         x = parts.remade(t, "padding", x, b, whole, d, label=x.label)
     if not first:
         return x
-    tokens = ops.learned(t, "global_tokens", (first, d), b, first, d, how="new" if several(t, b) else "same")
+    tokens = ops.learned(t, "global_tokens", (first, d), b, standing(t, n, first), d,
+                         how="new" if several(t, b) else "same")
     return parts.join_positions(t, "join", (tokens, x), b, x.label)
+
+
+def standing(t: Trace, n: Number, tokens: Number) -> Number:
+    """Global tokens before ``n`` positions: none where an encoder has run before, and only its weights count."""
+    return 0 if t.size(n) == 0 else tokens
 
 
 def cut(t: Trace, stack: Stack, x: Tensor, n: Number) -> Tensor:
@@ -44,7 +50,7 @@ def surrounded(t: Trace, spec: Blocks, x: Tensor) -> tuple[Tensor, Tensor]:
                         reads=(owners, x), backward=((ops.to(x),),),
                         writes=(t.tensor(b, sums, d, label="sums of blocks"),))
             return x, parts.join_positions(t, "join", (x, norms.norm(t, "norm", made, norms.RMS)), b, "keys of blocks")
-    if spec.staggered:
+    if spec.staggered and t.size(n) != 0:
         x = parts.remade(t, "staggering", x, b, n + spec.length, d, label=x.label)
     return x, x
 
@@ -55,7 +61,8 @@ def blockwise(t: Trace, spec: Blocks, q: Tensor, k: Tensor, v: Tensor, core: Cor
     Global tokens stand before the others, and meet all keys.
     """
     (b, m, _), heads, w, wide = q.shape, core.heads.queries, spec.length, core.heads.dim
-    n, seen = m - spec.global_tokens, k.shape[1] - m + spec.global_tokens
+    g = standing(t, m, spec.global_tokens)
+    n, seen = m - g, k.shape[1] - m + g
     number, local = -(-n // w), 3 * w if spec.reach == "three" else w
     reach = {"window": 2 * w - 2} if spec.reach == "three" else {"chunk": w}
     kept, keys = wide * (visible_pairs(n, 0, causal=False, **reach) + n * seen), local + seen
@@ -70,7 +77,7 @@ def blockwise(t: Trace, spec: Blocks, q: Tensor, k: Tensor, v: Tensor, core: Cor
                        t.tensor(b, n, heads * wide, label="context"))
         if not spec.global_tokens:
             return y
-        g, total = spec.global_tokens, k.shape[1]
+        total = k.shape[1]
         first = parts.remade(t, "global_q", q, b, g, heads * wide, label="queries of global tokens")
         met = ops.matmul(t, "global_scores", first, k, Product(b * heads, g, total, wide),
                          t.tensor(b, heads, g, total, label="scores of global tokens", scores=True))
@@ -87,7 +94,8 @@ def overlapping(t: Trace, spec: Blocks, q: Tensor, k: Tensor, v: Tensor, core: C
     side. As many probabilities as three blocks have keys, most of them zeros, weigh the values of three.
     """
     (b, n, _), heads, w = q.shape, core.heads, spec.length
-    rows, chunks, number, wide = b * heads.queries, n // w - 1, n // w, core.heads.dim
+    rows, number, wide = b * heads.queries, n // w, core.heads.dim
+    chunks, whole = (0, 0) if t.size(n) == 0 else (number - 1, n + 2 * w)
     pairs, mixed = visible_pairs(n, 0, causal=False, window=2 * w), several(t, b, heads.queries)
 
     def several_of(name: str, x: Tensor, count: Number, length: Number) -> Tensor:
@@ -110,7 +118,7 @@ def overlapping(t: Trace, spec: Blocks, q: Tensor, k: Tensor, v: Tensor, core: C
         weights = ops.dropout(t, "dropout", ops.softmax(t, "softmax", band))
         weights = ops.elementwise(t, "diagonals", "elementwise", weights,
                                   scores(number, w, 3 * w + 2, "probabilities of three blocks"))
-        v = parts.remade(t, "v_padding", v, rows, n + 2 * w, wide, label="values")
+        v = parts.remade(t, "v_padding", v, rows, whole, wide, label="values")
         v = several_of("v_chunks", v, number, 3 * w)
         out = t.tensor(b, n, heads.queries * wide, label="context")
         return ops.matmul(t, "context", weights, v, Product(rows, n, wide, 3 * w, wide * pairs), out)

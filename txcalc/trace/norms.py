@@ -75,7 +75,8 @@ def before(t: Trace, name: str, x: Tensor, block: Sublayers) -> Tensor:
     """The norm of what the sublayer of this name reads, or two where it has global tokens, and its gate, if any."""
     spec, blocks = block.norm, getattr(block.attention, "blocks", None) if name == "attention" else None
     if blocks is not None and blocks.global_tokens:
-        (b, m, _), first = x.shape, blocks.global_tokens
+        b, m, _ = x.shape
+        first = 0 if t.size(m) == 0 else blocks.global_tokens
         both = (norm(t, f"{label}_norm", parts.positions(t, f"{label}_split", x, count), spec)
                 for label, count in (("global_attention", first), (name, m - first)))
         return parts.join_positions(t, "attention_join", tuple(both), b, "normed")

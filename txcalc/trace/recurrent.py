@@ -219,7 +219,7 @@ def _causal(
     b, channels, n = x.shape
     past = t.workload.past if cached else 0
     after = n + 1 if t.size(n) == 1 else n + 2 * width - 1
-    positions = n + width - 1 if t.size(past) == 0 else after if held is None else n
+    positions = 0 if t.size(n) == 0 else n + width - 1 if t.size(past) == 0 else after if held is None else n
     y = ops.convolution(t, "conv", x, channels, positions, (width,), bias=bias, groups=channels)
     if cached:
         t.op("conv_state", "elementwise", cache=Cache("state", channels, width if held is None else held, b))
