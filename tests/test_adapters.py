@@ -34,6 +34,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "adapters-bf16": {"lora": {"r": 3, "targets": ["all"], "dropout": 0.1, "dtype": "bf16"}, "dtype": "bf16"},
     "tables-frozen": {"freeze": ["token_embedding"]},
     "layers-frozen": {"freeze": ["layers", "encoder.layers"], "dtype": "bf16"},
+    "layers-and-tables-frozen": {"freeze": ["layers", "encoder.layers", "token_embedding"], "dtype": "bf16"},
     "all-recomputed": ALL | {"recompute": "full"},
     "rows-scaled": {"dora": ALL["lora"], "dtype": "bf16"},
     "rows-scaled-recomputed": {"dora": ALL["lora"] | {"dropout": 0.0}, "dtype": "bf16", "recompute": "full"},

@@ -64,6 +64,9 @@ RUNS: list[tuple[str, int, dict[str, Any], dict[str, Any]]] = [
     ("mixtral", 4, {"unit": "model", "reshard": True}, {"recompute": "full", "accumulate": 2}),
     ("gpt", 4, {}, {"freeze": ("token_embedding", "position_embedding", "layers.feed_forward")}),
     ("mixtral", 4, {"reshard": False, "reduce": "bf16"}, {"freeze": ("layers.feed_forward.router",)}),
+    ("sinks", 2, {"unit": "model"}, {"attention": "eager"}), ("layer-scale", 4, {"unit": "model"}, {}),
+    ("gpt", 3, {"unit": "model"}, {"freeze": ("final_norm", "token_embedding")}),
+    ("llama", 4, {}, {"lora": Adapter(r=3, targets=("all",))}),
     ("mixtral", 3, {}, {}),
     ("more-experts-than-rows", 3, {}, {}),
 ]
@@ -138,10 +141,14 @@ def test_transformers_classes(name: str, dp: int, fsdp: dict[str, Any], recomput
     ("llama", {"dtype": "fp32"}, "fsdp: gathers weights in bf16, and --dtype is fp32: give the same in both"),
     ("llama", {"precision": "mixed"}, "fsdp: has fp32 weights and states by itself: leave --precision and bytes of "
      "--optimizer out"),
+    ("transformer-xl-shared", {"layout": Layout(dp=4, fsdp=Fsdp(unit="model"))}, "fsdp: weights with biases of queries "
+     "that layers share, in one unit, are not counted in units yet"),
+    ("llama", {"layout": Layout(dp=4, fsdp=Fsdp(replicas=4))}, "fsdp: weights of groups of one rank each, which share "
+     "nothing, are not counted in units yet"),
 ])
 def test_what_is_refused(name: str, more: dict[str, Any], why: str) -> None:
     with pytest.raises(SpecError) as error:
-        step.phases(trace(Model.from_data(MODELS[name]), workload(4, {}, **more)))
+        step.phases(trace(Model.from_data(MODELS[name]), workload(4, {}).replaced(**more)))
     assert str(error.value) == why
 
 

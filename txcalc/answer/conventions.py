@@ -204,7 +204,8 @@ def _dropout(t: Trace) -> str:
 
 def _frozen(workload: Workload) -> Iterator[Rule]:
     if workload.adapter is not None:
-        dtype = workload.adapter.dtype or "fp32"
+        gathered = workload.layout is not None and workload.layout.shards
+        dtype = workload.dtype if gathered else workload.adapter.dtype or "fp32"
         yield "adapters", (f"adapters are those of peft, with weights and copies of their inputs in {dtype}; all other "
                            "weights are frozen, and a layer without a trained weight before it keeps nothing"), "--lora"
         if workload.dora is not None:

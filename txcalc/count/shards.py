@@ -274,12 +274,12 @@ class Sharding:
         """The last of the unit's weights as modules have them, whose gradient a local of the reduction holds on to."""
         trained = [weight for weight in unit.weights if not weight.op.frozen]
         norms = [weight for weight in trained if weight.op.kind.group == "norm" and weight.shape == (self._d,)]
-        if not unit.root or self._trace.model.encoder is not None:
+        if not unit.root or trained[-1].op.within.layer or self._trace.model.encoder is not None:
             return (norms or trained)[-1].path
         ours = [weight for weight in trained if self._trace.workload.implementation == "torch"]
-        own = sorted((weight for weight in ours if weight.own and not weight.op.within.tower),
+        own = sorted((weight for weight in ours if weight.own and weight.op.within[:2] == ("", "")),
                      key=lambda weight: -prod(weight.shape))
-        head = any(weight.op.kind.group == "head" for weight in trained)
+        head = any(weight.op.kind.group == "head" for weight in unit.weights)
         tables = [weight for weight in ours if weight.op.part == "tokens" and not head]
         return (own or tables or trained)[-1].path
 
@@ -318,6 +318,10 @@ def _check(trace: Trace, fsdp: Fsdp) -> None:
     stacks = [each for each in (spec, spec.encoder, spec.tower) if each is not None]
     if fsdp.unit != "layer" and trace.layout.pp > 1:
         why = "of a stage in one unit"
+    elif fsdp.unit != "layer" and spec.position.kind == "transformer-xl" and not spec.position.per_layer:
+        why = "with biases of queries that layers share, in one unit,"
+    elif trace.layout.shards == 1:
+        why = "of groups of one rank each, which share nothing,"
     elif any(stack.share_layers or any(each.shared for each in stack.groups or ()) for stack in stacks):
         why = "that several layers share"
     elif w.together is not None and fsdp.unit == "layer":

@@ -25,7 +25,8 @@ def linear(
         packed, own = t.frozen is not None and t.frozen.packing is not None, tied or f"{t.path(name)}.weight"
         with t.scope("_".join(joined or (name,))):
             y = ops.copy(t, "clone", y) if packed else y
-            wide = Role.FLOAT32 if adapter.dtype in (None, "fp32") else Role.ACTIVATION
+            gathered = bool(t.layout.shards)  # in the dtype of what is computed, whatever they are stored in
+            wide = Role.FLOAT32 if adapter.dtype in (None, "fp32") and not gathered else Role.ACTIVATION
             x = t.hold(ops.cast(t, "cast", x, wide))
             if t.workload.dora is not None:
                 with t.frame(x, y):

@@ -52,7 +52,7 @@ def _run(t: Trace, experts: Experts, rows: Tensor, a: Number) -> Tensor:
     total, d = rows.shape
     own_experts = experts.count // t.layout.ep
     whole = ops.view(t, "split", rows, copied=True)
-    outputs = t.tensor(total, experts.width, label="expert output")
+    outputs: Tensor | None = None
     with t.scope("experts", copies=own_experts, active=a if t.layout.ep == 1 else least(a, own_experts), calls=a,
                  repeat=True, within="experts"):
         experts.run(rows.view(total // a, d))
@@ -65,10 +65,13 @@ def _run(t: Trace, experts: Experts, rows: Tensor, a: Number) -> Tensor:
         with t.scope("experts", copies=count, calls=count, repeat=True, within="experts"):
             own = t.alias(whole, share, d)
             y = experts.run(own)
+        if outputs is None:
+            outputs = t.tensor(total, experts.width, label="expert output", grad=t.needs(y))
         t.extend(spreads=((whole, own),), gathers=((y, outputs),))
     runs = tuple(t.body[last:])
     del t.body[last:]
     t.extend(runs=runs)
+    assert outputs is not None
     return outputs
 
 
