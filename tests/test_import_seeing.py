@@ -193,3 +193,20 @@ def test_what_is_not_understood_is_refused_by_name(model_type: str, change: dict
     with pytest.raises(SpecError) as caught:
         imported({**config, **parts})
     assert caught.value.field == field
+
+
+def test_a_text_that_does_not_say_so_ties_hunyuans_head() -> None:
+    config = draw("hunyuan_vl", 0) | {"tie_word_embeddings": False}
+    text = {name: value for name, value in config["text_config"].items() if name != "tie_word_embeddings"}
+    for more in ({}, {"tie_word_embeddings": False}):
+        said = config | {"text_config": text | more}
+        assert totals(imported(said), 0).params.value == unique_params(live(said))
+
+
+def test_aria_may_say_the_most_of_its_queries_once_more() -> None:
+    """As the library does that saves it."""
+    config = draw("aria", 0)
+    most = max(config["projector_patch_to_query_dict"].values())
+    assert imported({**config, "max_value_projector_patch_to_query_dict": most}) == imported(config)
+    with pytest.raises(SpecError, match="max_value"):
+        imported({**config, "max_value_projector_patch_to_query_dict": most + 1})

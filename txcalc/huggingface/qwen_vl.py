@@ -275,6 +275,7 @@ def _hunyuan(c: Config, kind: str) -> Data:
     own, (image, _) = text_of(c, "hunyuan_vl_text"), part_of(c, "vision_config", "hunyuan_vl_vision", only=True)
     spec = family_of(own, "hunyuan_v1_dense", ("lm",)).build(own, "lm")
     tied = c.flag("tie_word_embeddings") | own.flag("tie_word_embeddings")
+    tied |= "tie_word_embeddings" not in c.data["text_config"]  # where its own default ties them
     own.finish()
     image.ignore("num_key_value_heads", "interpolate_mode", "temporal_patch_size", "out_hidden_size", "min_image_size",
                  "img_max_token_num", "max_vit_seq_len", "text_hidden_size")

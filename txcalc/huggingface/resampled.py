@@ -84,6 +84,7 @@ def _aria(c: Config, text: Data, tower: Data) -> Part:
     number = known.get(str(patches), known.get(patches)) if isinstance(known, Mapping) else None
     if type(number) is not int or number != max(known.values()):
         raise c.error("projector_patch_to_query_dict", f"must have the most queries for an image's {patches} patches")
+    c.only("max_value_projector_patch_to_query_dict", number)  # as the library writes it
     reader = _queries(number, d, layers=1, norm=LAYERNORM, residual="none", final_norm=False, feed_forward=None,
                       cross_attention={"heads": tower["attention"]["heads"], "bias": True, "twice": True,
                                        "memory_norm": LAYERNORM})
