@@ -280,6 +280,18 @@ def test_a_token_after_a_prompt_costs_what_the_class_runs(model_type: str) -> No
         assert found.flops_forward.value == counter.get_total_flops(), config
 
 
+def test_streams_of_a_prompt_of_one_token_multiply_value_by_value() -> None:
+    """As ``torch.einsum`` does over one key, which is no product of matrices."""
+    for seed in range(3):
+        config = draw("prophetnet", seed) | {"architectures": ["ProphetNetModel"]}
+        given = {"input_ids": torch.full((BATCH, 7), 3), "decoder_input_ids": torch.full((BATCH, 1), 3)}
+        workload = Workload.training(seq=1, batch=BATCH, source_seq=7, attention="eager")
+        found = count(imported(config), workload).totals
+        assert found.flops_backward is not None
+        assert (found.flops_forward.value, found.flops_backward.value) == measured(
+            live(config, "cpu"), given, backward=True), config
+
+
 @pytest.mark.parametrize("model_type", [*CASES, *NESTED])
 def test_a_terse_configuration_means_the_class_defaults(model_type: str) -> None:
     class_name = next(iter(FAMILIES[model_type].classes))

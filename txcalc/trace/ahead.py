@@ -84,5 +84,8 @@ def _contexts(
         scores = ops.shifted(t, "mask", ops.add(t, scores, bias, "bias"), buffer=True)
         weights = ops.dropout(t, "dropout", ops.softmax(t, "softmax", scores))
         y = t.tensor(b * count, n, q.shape[2], label="context")
-        y = ops.matmul(t, "context", weights, values, product._replace(n=hd, k=rows), y)
+        product = product._replace(n=hd, k=rows)
+        if t.size(rows) == 1:  # ``torch.einsum`` over one key multiplies value by value
+            product = product._replace(forward=0, backward=0)
+        y = ops.matmul(t, "context", weights, values, product, y)
     return y.view(b, count * n, q.shape[2])
