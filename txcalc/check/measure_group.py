@@ -71,10 +71,10 @@ def shard(
     replicas = plan.get("replicas", 1)
     over = over or mesh(*((replicas, plan["dp"] // replicas) if replicas > 1 else (plan["dp"],)))
     policy = MixedPrecisionPolicy(param_dtype=DTYPES[plan["params"]], reduce_dtype=DTYPES[plan["reduce"]])
-    for unit in units if plan["unit"] == "layer" else ():
+    for unit in units if plan.get("unit", "layer") == "layer" else ():
         fully_shard(unit, mesh=over, mp_policy=policy, reshard_after_forward=plan["reshard"])
     fully_shard(root, mesh=over, mp_policy=policy,
-                reshard_after_forward=None if plan["unit"] == "layer" else plan["reshard"])
+                reshard_after_forward=None if plan.get("unit", "layer") == "layer" else plan["reshard"])
     now = {id(p): module.get_parameter(name) for module, name, p in places}
     return [now[id(wide[p])] for p in parameters]
 

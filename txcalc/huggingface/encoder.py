@@ -139,6 +139,14 @@ def head_dim(c: Config) -> int:
     return c.size_or(split_width(c), "head_dim")
 
 
+def share(c: Config) -> int:
+    """The same, where the class cannot run with heads that are not together as wide as the model."""
+    width, heads, whole = head_dim(c), c.size("num_attention_heads"), c.size("hidden_size")
+    if heads * width != whole:
+        raise c.error("head_dim", f"{heads} heads of {width} are not as wide as hidden_size {whole}")
+    return width
+
+
 def rotary(width: Reader = split_width) -> Reader:
     """Rotary positions on heads of this width."""
     return lambda c: rope(c, width(c))

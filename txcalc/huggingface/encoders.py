@@ -30,6 +30,7 @@ from txcalc.huggingface.encoder import (
     masked_lm,
     pooled_where_classified,
     rotary,
+    share,
     split_width,
 )
 from txcalc.huggingface.layerwise import all_but, every, listed_kinds
@@ -218,7 +219,7 @@ ROWS: Final[Rows] = {
             "sequence": ROBERTA["sequence"]}, only={}, norm=PLAIN_LAYERNORM, final_norm=True, embedding_norm=False,
         position=rotary(head_dim), feed_forward=gated(bias=flag("mlp_bias")),
         groups=lambda c: [{"blocks": [{"repeat": c.size("num_hidden_layers"), "norm": LAYERNORM}]}], attention={
-            **GROUPED, "bias": flag("attention_bias"), "head_dim": head_dim,
+            **GROUPED, "bias": flag("attention_bias"), "head_dim": share,
             "qk_norm": {**PLAIN_LAYERNORM, "over": "full"}}),
     # Nomic BERT, arXiv 2402.01613: rotary positions, SwiGLU, and biases on norms alone; no pooler.
     "nomic_bert": Family(_nomic, _NOMIC.classes),
