@@ -41,7 +41,7 @@ def attentions(draw: st.DrawFn, *, rotary: bool, crossing: bool = False) -> dict
     return {
         **spec, "qk_norm": None if over is None else draw(norms(over=over)), "window": None, "chunk": None,
         "value_norm": None if draw(st.integers(0, 3)) else draw(norms()),
-        **({} if bound is None else {bound: draw(st.sampled_from((2, 5, 11)))}),
+        **({} if bound is None or kept is not None else {bound: draw(st.sampled_from((2, 5, 11)))}),
         "softcap": None if draw(st.integers(0, 5)) else 30.0,
         "kept_keys": kept,
         "differential": kv_heads == 2 and not apart and kept is None and draw(st.integers(0, 2)) == 0,

@@ -8,6 +8,7 @@ import pytest
 
 from txcalc.answer.conventions import conventions
 from txcalc.answer.report import count
+from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
@@ -80,3 +81,27 @@ def test_what_chooses_nothing_is_refused(attention: dict[str, Any], words: str) 
 def test_widths_and_gates_that_say_nothing_are_refused(attention: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         model(attention={"heads": 3, **attention})
+
+
+ACROSS = {"architecture": "encoder-decoder", "encoder": {}}
+
+
+@pytest.mark.parametrize(("changes", "field"), [
+    ({"attention": {"heads": 3, "kept_keys": 4, "window": 5}}, "attention.window"),
+    ({"attention": {"heads": 3, "kept_keys": 4, "chunk": 5}}, "attention.chunk"),
+    (ACROSS | {"cross_attention": {"heads": 3, "window": 5}}, "cross_attention.window"),
+    (ACROSS | {"cross_attention": {"heads": 3, "chunk": 5}}, "cross_attention.chunk"),
+    (ACROSS | {"input": {"kind": "tokens", "mask_token": True}}, "input.mask_token"),
+])
+def test_what_no_class_has_together_is_refused(changes: dict[str, Any], field: str) -> None:
+    """Their figures would not be what the reference measures, or it could not run."""
+    with pytest.raises(SpecError) as caught:
+        Model.from_data({"name": "x", "vocab": 31, "layers": 2, "context": 29, "d_model": 15, "attention": {"heads": 3},
+                         "feed_forward": {"d_ff": 23}, "position": {"kind": "none"}} | changes)
+    assert (caught.value.field or "").rpartition("].")[2] == field
+
+
+def test_cross_attention_takes_no_chunks_from_the_decoder() -> None:
+    spec = Model.from_data({"name": "x", "vocab": 31, "layers": 2, "context": 29, "d_model": 15, "position": "none",
+                            "attention": {"heads": 3, "chunk": 4}, "feed_forward": {"d_ff": 23}, **ACROSS})
+    assert spec.cross_attention is not None and spec.cross_attention.chunk is None

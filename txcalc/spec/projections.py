@@ -110,6 +110,9 @@ def check_crossing(attention: Attention) -> None:
         if getattr(attention, name) != attention.default(name):
             raise FieldError(("cross_attention", name), "only layers over one sequence share keys and values, or go by "
                              "neighbours and angles")
+    for name in ("window", "chunk"):
+        if getattr(attention, name) is not None:
+            raise FieldError(("cross_attention", name), "what is read is seen whole")
     if attention.twice and (attention.value_from == "key" or attention.query_experts is not None):
         raise FieldError(("cross_attention", "twice"), "needs queries and values that are projected from what is read")
 
@@ -119,7 +122,7 @@ def check_experts(attention: Attention) -> None:
     for name in ("value_dim", "sinks", "image_window", "value_convolution", "blocks", "span_convolution", "similarity"):
         if attention.differential and getattr(attention, name) not in (None, False, "softmax"):
             raise FieldError((name,), "differential attention has none")
-    for name in ("image_window", "blocks", "similarity", "differential"):
+    for name in ("image_window", "window", "chunk", "blocks", "similarity", "differential"):
         if attention.kept_keys is not None and getattr(attention, name) != attention.default(name):
             raise FieldError((name,), "keys that are kept by what values say have none")
     if attention.differential and attention.kv_heads % 2:

@@ -42,7 +42,7 @@ def model(data: Any) -> Any:
             wide = {**out, "d_model": (own or {}).get("d_model") or out.get("d_model")}
             out["encoder"] = _stack(merge(inherited, _said(own or {})), wide, ("encoder",))
         if "cross_attention" not in out and "attention" in out:
-            out["cross_attention"] = _without(out["attention"], "window", "ahead")
+            out["cross_attention"] = _without(out["attention"], "window", "chunk", "ahead")
     return _stack(out, out, ())
 
 

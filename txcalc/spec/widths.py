@@ -46,6 +46,8 @@ def check(model: Model) -> None:
                 raise FieldError((*path, "residual"), "a tower keeps its width")
             _sees(tower, path, causal=tower.causal_mask, encoder=None)
             _projected(model, tower, path)
+    if model.encoder is not None and model.input.kind == "tokens" and model.input.mask_token:
+        raise FieldError(("input", "mask_token"), "only in a stack that stands alone")
     out = _stack(model, model.d_model, (), memory)
     _sees(model, (), causal=is_causal(model) or model.causal_mask, encoder=model.encoder)
     _head(model, out)
