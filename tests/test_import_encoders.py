@@ -280,6 +280,18 @@ def test_a_token_after_a_prompt_costs_what_the_class_runs(model_type: str) -> No
         assert found.flops_forward.value == counter.get_total_flops(), config
 
 
+def test_what_a_class_does_otherwise_is_no_exact_figure() -> None:
+    """PEGASUS-X does not go back through its last global tokens, and multiplies a single one in no product."""
+    config = draw("pegasus_x", 0)
+    found = count(imported(config), Workload.training(seq=SEQ, source_seq=7)).totals
+    assert found.flops_backward is not None
+    assert (found.flops_forward.kind, found.flops_backward.kind) == ("exact", "estimate")
+    for name in ("block_size", "num_global_tokens"):
+        with pytest.raises(SpecError, match="more than 1") as caught:
+            imported({**config, "stagger_local_blocks": False, name: 1})
+        assert caught.value.field == name
+
+
 def test_streams_of_a_prompt_of_one_token_multiply_value_by_value() -> None:
     """As ``torch.einsum`` does over one key, which is no product of matrices."""
     for seed in range(3):

@@ -7,6 +7,7 @@ from typing import Final, Literal, NamedTuple
 
 from txcalc.count import activations, flops, kv_cache, labels, params, states, weights
 from txcalc.count.entries import Entry
+from txcalc.spec.facts import global_tokens
 from txcalc.spec.weight_formats import RELEASED
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Masked
@@ -21,9 +22,13 @@ def _sure(t: Trace) -> Sure:
 
 
 def trained(t: Trace) -> Sure:
-    """The backward pass, and what it keeps: with packed weights alone, what is trained is not known."""
+    """The backward pass, and what it keeps: with packed weights alone, what is trained is not known.
+
+    Nor is whether a class goes back through the last layer's global tokens, which nothing reads: PEGASUS-X's does not.
+    """
     unknown = t.workload.phase == "training" and not t.workload.freezes and weights.is_packed(t)
-    return "estimate" if unknown else _sure(t)
+    unread = any(stack is not None and global_tokens(stack) for stack in (t.model, t.model.encoder))
+    return "estimate" if unknown or unread else _sure(t)
 
 
 class Total(NamedTuple):

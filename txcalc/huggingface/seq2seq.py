@@ -182,7 +182,11 @@ def _staggered(c: Config) -> list[Data]:
     length, staggers = c.size("block_size"), c.flag("stagger_local_blocks")
     if staggers and length % 2:
         raise c.error("block_size", f"{length} is odd: staggered blocks need halves")
-    own = {"length": length, "reach": "own", "global_tokens": c.size("num_global_tokens")}
+    tokens = c.size("num_global_tokens")
+    for name, number in (("block_size", length), ("num_global_tokens", tokens)):
+        if number == 1:  # ``torch.einsum`` over one key is no product of matrices
+            raise c.error(name, "must be more than 1: what the class multiplies for a single one is not understood")
+    own = {"length": length, "reach": "own", "global_tokens": tokens}
     return groups_of([{"attention": {"blocks": own | {"staggered": staggers and i % 2 == 1}}}
                       for i in range(c.size("encoder_layers"))])
 
