@@ -67,6 +67,8 @@ def test_one_rank_of_llama() -> None:
     ("t5-small", {"pp": 2, "schedule": "interleaved:2"}, "schedule: t5-small has an encoder beside its decoder, whose "
      "ranks have one stage each; 1f1b, gpipe or zb would do"),
     ("t5-small", {"pp": 13}, "pp: 13 stages of 12 layers: at most 12 would do"),
+    ("clip-vit-b32", {"pp": 2}, "pp: clip-vit-b32 has images that are compared with texts, which is not built over "
+     "several stages"),
     ("rnnsearch", {"pp": 2}, "pp: rnnsearch has an encoder or a decoder with a cell, which is not built over several "
      "stages"),
 ])
@@ -363,7 +365,8 @@ def test_the_heading_of_sharded_weights_says_what_they_are_in() -> None:
     assert " · bf16 over fp32 shards · training step · dp 4, fsdp" in CliRunner().invoke(app, args).stdout
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama3-8b", "bert-base", "gemma2-2b", "t5-small"])
+@pytest.mark.parametrize("name", ["gpt2", "llama3-8b", "bert-base", "gemma2-2b", "t5-small", "mpnet-base",
+                                  "transformer-xl-enwik8-24l"])
 @pytest.mark.parametrize("pp", [3, 4])
 def test_the_rank_with_the_most_weights_is_counted(name: str, pp: int) -> None:
     spec = load(name).model

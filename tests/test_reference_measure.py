@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import txcalc  # noqa: E402
 from txcalc.check import measure, validate  # noqa: E402
 from txcalc.check.reference.transformer import build  # noqa: E402
 from txcalc.check.sibling import sibling  # noqa: E402
@@ -117,3 +118,4 @@ def test_a_sibling_of_an_image_model_fits_together() -> None:
     assert small.encoder.position.size == positions(small.encoder.input)
     hybrid = sibling(Model.from_data({**BASE, "recurrent": {**MAMBA, "heads": 96, "groups": 8}}))
     assert (hybrid.recurrent.heads, hybrid.recurrent.groups) == (6, 2)
+    assert sibling(txcalc.load("lfm2-1.2b")).layers == 11

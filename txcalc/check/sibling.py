@@ -86,7 +86,7 @@ def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:
         out["feature_layers"] = [min(skips, 2) for skips in data["feature_layers"]]
     if data.get("image_window"):
         out["image_window"] = SMALL["image_window"] if data["image_window"] >= SMALL["image_window"] else 1
-    if "image" in data:
+    if "patch" in data:
         out["image"] = min(data["image"], 3 * out["patch"])
     for projector in [out.get("projector"), *out.get("deepstack", ())]:
         if projector and not projector["average"]:

@@ -100,6 +100,7 @@ TOGETHER: Final[tuple[tuple[str, Callable[[Any], bool], dict[str, str]], ...]] =
         b.recurrent for s in (m, m.encoder) for _, b in located_blocks(s)), _STAGES),
     ("layers that read the keys of others", shares_keys, _STAGES | _PARTS),
     ("embeddings that every layer reads", lambda m: m.per_layer_embedding is not None, _STAGES | _PARTS),
+    ("images that are compared with texts", lambda m: m.head.kind == "contrastive", _STAGES),
     ("layers that share their weights", lambda m: m.share_layers, _STAGES),
     ("images or sound", lambda m: m.tower is not None or m.input.kind != "tokens", _PARTS),
     ("a vector of the whole sequence", lambda m: m.pooler is not None or m.head.kind not in ("lm", "none"), _PARTS),
@@ -252,7 +253,7 @@ def encoder_stages(spec: Model, stages: int) -> int:
 
 def heaviest(spec: Model, workload: Workload, layout: Layout, made: Callable[..., Trace]) -> Trace:
     """The run of the rank of a pipeline with the most weights, of equal ones the last. ``made``: traces a rank."""
-    if spec.encoder is not None:
+    if spec.encoder is not None or spec.position.kind in ("transformer-xl", "relative"):  # each has some of these
         forward = workload.replaced(layout=layout, phase="forward")
         each = [(_weights(made(spec, forward, rank=rank)), rank) for rank in range(layout.pp)]
         return made(spec, workload, rank=max(each)[1])
