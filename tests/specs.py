@@ -122,7 +122,7 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
     if not causal and plain and not rotary and not own["differential"] and draw(flags):
         own |= {"span_convolution": draw(st.sampled_from((1, 3))), "output_gate": False, "gate_over": "channel",
                 "gate_activation": "sigmoid", "gate_bias": "q"}  # said, lest an encoder have its decoder's
-    if whole_keys and own["similarity"] == "softmax" and draw(flags):
+    if whole_keys and own["similarity"] == "softmax" and not rotary and draw(flags):
         own["blocks"] = draw(st.sampled_from((
             {"length": 2}, {"length": 3}, {"length": 5}, {"length": 3, "reach": "three"},
             {"length": 5, "reach": "three", "summaries": 4}, {"length": 4, "reach": "own", "staggered": True})))

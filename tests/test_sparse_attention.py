@@ -91,6 +91,8 @@ ACROSS = {"architecture": "encoder-decoder", "encoder": {}}
     ({"attention": {"heads": 3, "kept_keys": 4, "chunk": 5}}, "attention.chunk"),
     (ACROSS | {"cross_attention": {"heads": 3, "window": 5}}, "cross_attention.window"),
     (ACROSS | {"cross_attention": {"heads": 3, "chunk": 5}}, "cross_attention.chunk"),
+    ({"architecture": "encoder-only", "position": {"kind": "rope"}, "attention": {
+        "heads": 3, "head_dim": 4, "blocks": {"length": 3}}}, "attention.blocks"),
     (ACROSS | {"input": {"kind": "tokens", "mask_token": True}}, "input.mask_token"),
 ])
 def test_what_no_class_has_together_is_refused(changes: dict[str, Any], field: str) -> None:

@@ -211,6 +211,8 @@ def _stands_beside(stack: Stack, block: Sublayers, path: Loc, *, causal: bool) -
         if getattr(attention, name) != attention.default(name) and (scored or (causal and name != "kept_keys")):
             where = "a stack" if name == "kept_keys" else "an encoder"
             raise FieldError((*path, "attention", name), f"only in {where} whose positions are not in its scores")
+    if attention.blocks is not None and stack.position.kind == "rope":
+        raise FieldError((*path, "attention", "blocks"), "positions that are filled up to blocks are not rotated")
     spans = attention.span_convolution is not None
     if spans and (causal or stack.position.kind in ("rope", "disentangled", "transformer-xl")):
         raise FieldError((*path, "attention", "span_convolution"), "only in an encoder whose queries have no positions")
