@@ -67,6 +67,8 @@ RUNS: list[tuple[str, int, dict[str, Any], dict[str, Any]]] = [
     ("sinks", 2, {"unit": "model"}, {"attention": "eager"}), ("layer-scale", 4, {"unit": "model"}, {}),
     ("gpt", 3, {"unit": "model"}, {"freeze": ("final_norm", "token_embedding")}),
     ("llama", 4, {}, {"lora": Adapter(r=3, targets=("all",))}),
+    ("llama", 3, {"unit": "model"}, {"freeze": ("final_norm", "head")}),
+    ("bert-classifier", 3, {}, {"freeze": ("layers.attention.v", "head", "embedding_norm")}),
     ("mixtral", 3, {}, {}),
     ("more-experts-than-rows", 3, {}, {}),
 ]
