@@ -201,6 +201,15 @@ def test_what_cannot_be_trained_so(run: dict[str, Any], message: str) -> None:
     assert message in str(raised.value)
 
 
+def test_a_head_that_is_the_token_table_is_frozen_with_it() -> None:
+    run = {"seq": 7, "phase": "training", "freeze": ["head"]}
+    spec = Model.from_data(FAMILIES["bert-masked-lm"])
+    with pytest.raises(SpecError, match="freeze: the head's matrix is the token table, which is frozen with it"):
+        trace(spec, Workload.of(run))
+    real, ours = steps(FAMILIES["bert-masked-lm"], 2, "cpu", freeze=["head", "token_embedding"])
+    assert ours == real and trace(spec, Workload.of(run | {"freeze": ["head", "token_embedding"]})).frozen
+
+
 def test_a_workload_with_adapters_is_read_back() -> None:
     run = Workload.of({"seq": 7, "lora": "r=8,targets=q_proj,v,dropout=0.05"})
     assert run.phase == "training"

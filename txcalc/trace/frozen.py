@@ -137,9 +137,13 @@ def check(t: Trace) -> None:
     for path in w.freeze or ():
         if not any(_starts(op.path, path) for op in weighed):
             names = [op.path.split(".") for op in weighed]
-            parts = [".".join(each[:i]) for each in names for i in range(1, len(each) + 1)]
-            others = _instead(path, parts, [each[0] for each in names])
+            every = [".".join(each[:i]) for each in names for i in range(1, len(each) + 1)]
+            others = _instead(path, every, [each[0] for each in names])
             raise SpecError(f"no weights are under {others}", field="freeze")
+    parts = w.freeze or ()
+    if "head" in parts and getattr(t.model.head, "tied", False) and "token_embedding" not in parts:
+        raise SpecError("the head's matrix is the token table, which is frozen with it: give token_embedding as well",
+                        field="freeze")
     if all(op.frozen for op in weighed):
         raise SpecError("nothing is left to train", field="freeze")
 
