@@ -15,11 +15,13 @@ from tests.test_live import MODELS as ALL
 from txcalc.answer.validation import Row
 from txcalc.check.fake_cuda import NotRun
 from txcalc.check.live import whole_step
+from txcalc.check.sibling import sibling
 from txcalc.check.whole_step import MADE, runs_on
 from txcalc.count import step
 from txcalc.count.entries import total
 from txcalc.count.optimizers import OPTIMIZERS, states
 from txcalc.count.parameter import Parameter
+from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
@@ -87,6 +89,15 @@ def test_states_of_weights_that_get_no_gradient(kernels: str, kernel: str) -> No
                  optimizer="adagrad", optimizer_kernel=kernel)  # type: ignore[arg-type]
     row = compared(spec, w)
     assert row.verdict == "equal", row.differences
+
+
+@pytest.mark.parametrize("name", ["esm2-650m", "opus-mt-en-de", "qwen2.5-vl-7b"])
+def test_states_of_weights_that_no_run_reads(name: str) -> None:
+    """A head for contacts has ``Adagrad``'s states, tables of sinusoids and of angles, which nothing trains, have not."""
+    spec = sibling(load(name).model)
+    row = compared(spec, Workload(phase="training", kernels="cpu", batch=2, seq=7, dtype="fp32", optimizer="adagrad"))
+    assert row.verdict == "equal", row.differences
+
 
 
 @pytest.mark.grid(7)

@@ -339,7 +339,7 @@ class _Step:
                                 shape=x.storage.shape)
 
     def _with_states(self) -> list[Parameter]:
-        """The weights that have states: those with gradients, or all that are trained."""
+        """The weights that have states: those with gradients, or all that are trained, also those no run reads."""
         trace, width = self.trace, {p.path: p.width for p in self.parameters}
         if trace.workload.held is not None or not optimizers.OPTIMIZERS[trace.workload.updates].at_once:
             return self.parameters
@@ -347,7 +347,8 @@ class _Step:
         ranks = partial(shards.ranks, trace.layout)
         return [Parameter(op, path, "", shards.shard(shape, ranks(op)) if self.sharded else shape,
                           width.get(path, trace.workload.bytes_of(Role.WEIGHT)), count(trace, often.copies))
-                for op, often in trace.placed for path, shape in params.weight_shapes(op).items() if path in trained]
+                for op, often in trace.placed for path, shape in params.weight_shapes(op).items()
+                if path in trained or not (op.frozen or op.reads or op.writes or path in trace.fixed)]
 
 
 def _split(trace: Trace, run: Moments) -> list[_Part]:

@@ -227,8 +227,10 @@ def _positions(t: Trace, stack: Stack, x: Tensor, made: Tensor | None) -> Tensor
     """Add a table of positions: looked up for tokens, added row by row for images and sound. ``made``: as of embed."""
     b, n, width = x.shape
     position = stack.position
-    if position.kind in ("sinusoidal", "rope") and t.frozen is not None:
-        t.frozen.weights.add(t.path("position_embedding.weight"))
+    if position.kind in ("sinusoidal", "rope"):
+        t.fixed.add(t.path("position_embedding.weight"))
+        if t.frozen is not None:
+            t.frozen.weights |= t.fixed
     if position.kind == "rope" and position.size is not None:
         first = facts.first_attention(stack)
         rotated = first.rope_dim if first.kind == "mla" else first.head_dim if position.dim is None else position.dim

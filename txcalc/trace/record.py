@@ -192,7 +192,8 @@ class Trace:
     results: tuple[Tensor, ...] = ()  # what outlives the run: the loss of a training step, else its outputs
     leaves: tuple[Tensor, ...] = ()  # made to be given a gradient, and so held by autograd
     loss: Tensor | None = None  # the one result whose gradient the run makes itself
-    frozen: Frozen | None = None  # none: all weights are trained
+    frozen: Frozen | None = None  # none: all weights are trained, but for
+    fixed: set[str] = field(default_factory=set)  # paths of those that no class trains: tables of sinusoids
     layout: Layout = WHOLE
     whole: Any = None  # the spec of what all ranks have together
     alike: Trace | None = None  # the same run, but for what data-parallel ranks share
