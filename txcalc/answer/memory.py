@@ -217,7 +217,7 @@ class Saved(NamedTuple):
     peak: int | None  # none: it is another command's
 
     def since(self, now: Peak, card: str | None = None) -> Iterator[str]:
-        """What the peak was, and what it is, unless on another ``card``."""
+        """Change of the peak since then; nothing on another ``card``."""
         if self.peak is None or card not in (None, self.card):
             return
         of = f"since {self.source} ({self.made_by})"

@@ -371,7 +371,7 @@ class Live:
         self.now += self.amount(memory) * times
 
     def differ(self, a: Number, b: Number) -> bool:
-        """Whether two sizes are not the same."""
+        """Tell whether two sizes differ."""
         return bool(a != b)
 
     def gradients(self) -> Iterator[tuple[str, Memory, Number]]:

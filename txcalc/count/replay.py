@@ -118,7 +118,7 @@ class _Form:
         self.trace, self.in_place = trace, in_place
         self.sizes, self.shapes, self._places = list[int](), list[tuple[int, ...]](), dict[int, int]()
         of, layout = trace.workload, trace.layout
-        self._width, self._known = of.bytes_of, set[int]()
+        self._width = of.bytes_of
         self._key = (
             in_place, of.keeps, of.recompute, of.offload, layout == WHOLE, layout.pp > 1, trace.stage < layout.pp - 1,
             trace.code.holds_sent, trace.loss is None, tuple(self._width(role) for role in Role),
@@ -207,7 +207,7 @@ class _Noting(Live):
         self.changes.append((memory.bytes.at, times))
 
     def differ(self, a: Any, b: Any) -> bool:
-        """Whether two sizes are not the same, which holds for all that are alike then."""
+        """Tell whether two sizes differ, and note it: the run is another's only where its sizes do as well."""
         self.differing.append((a.at, b.at, a != b))
         return bool(a != b)
 

@@ -33,7 +33,7 @@ Reading = Callable[..., Number]
 
 
 def count(trace: Trace, times: Number, of: object = None) -> int:
-    """How often, or how large, as a number. Raises ``TypeError`` for an array, or a symbol that stands for none."""
+    """Read a count or a size as an int. Raises ``TypeError`` for an array, or a symbol that stands for none."""
     size = trace.size(times)
     if not isinstance(size, int):
         raise TypeError("how often a repeat runs must be known to say what is alive")

@@ -37,7 +37,7 @@ def least(a: Number, b: Number) -> Number:
 
 
 def same(a: Number, b: Number) -> bool:
-    """Whether two sizes are one: symbols where they have one name."""
+    """Tell whether two sizes are one: symbols where they have one name."""
     return bool(a == b)
 
 

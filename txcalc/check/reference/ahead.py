@@ -15,7 +15,7 @@ from txcalc.spec.layers import Attention
 
 
 class Streams(nn.Module):
-    """What the streams begin as: a learned vector each, and the place that is predicted."""
+    """Initial hidden states of the streams: a learned vector each, and the position that is predicted."""
 
     def __init__(self, streams: int, d_model: int) -> None:
         super().__init__()

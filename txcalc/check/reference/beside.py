@@ -188,7 +188,7 @@ class InstructionWeights(nn.Module):
 
 
 class AutoencoderWeights(nn.Module):
-    """What stands beside a stack of words of images: convolutions that no run passes."""
+    """Weights of an image autoencoder (VQGAN), which no run passes."""
 
     def __init__(self, plan: Autoencoder, d_model: int) -> None:
         super().__init__()
