@@ -18,6 +18,13 @@ ACTIVATIONS: Final = {
 }
 
 
+def as_wide(c: Config, heads: int, head_dim: int, d_model: int) -> int:
+    """The width of a head; refuse heads that are not together as wide as the model, with which a class cannot run."""
+    if heads * head_dim != d_model:
+        raise c.error("head_dim", f"{heads} heads of {head_dim} are not as wide as hidden_size {d_model}")
+    return head_dim
+
+
 def rope(c: Config, head_dim: int, *, default: float = 1.0) -> Data:
     """Rotary positions, over part of each head where the configuration says so."""
     parameters = c.data.get("rope_parameters") or c.data.get("rope_scaling") or {}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any, Final
 
-from txcalc.huggingface.build import Data, layered, thetas
+from txcalc.huggingface.build import Data, as_wide, layered, thetas
 from txcalc.huggingface.build import rope as rope_of
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.importer import decoder_classes, decoder_head
@@ -135,10 +135,8 @@ def head_dim(c: Config, attention: Data) -> int:
 
 
 def square(c: Config, kind: str, spec: Data) -> Data:
-    """The same; refuse heads that are not together as wide as the model, where the class could not run with them."""
-    width, heads = head_dim(c, spec["attention"]), spec["attention"]["heads"]
-    if heads * width != spec["d_model"]:
-        raise c.error("head_dim", f"{heads} heads of {width} are not as wide as hidden_size {spec['d_model']}")
+    """The same, where all heads must be together as wide as the model."""
+    as_wide(c, spec["attention"]["heads"], head_dim(c, spec["attention"]), spec["d_model"])
     return spec
 
 

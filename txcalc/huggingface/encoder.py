@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
-from txcalc.huggingface.build import Data, groups_of, labels, rope
+from txcalc.huggingface.build import Data, as_wide, groups_of, labels, rope
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.rows import (
     LAYERNORM,
@@ -140,11 +140,8 @@ def head_dim(c: Config) -> int:
 
 
 def share(c: Config) -> int:
-    """The same, where the class cannot run with heads that are not together as wide as the model."""
-    width, heads, whole = head_dim(c), c.size("num_attention_heads"), c.size("hidden_size")
-    if heads * width != whole:
-        raise c.error("head_dim", f"{heads} heads of {width} are not as wide as hidden_size {whole}")
-    return width
+    """The same, where all heads must be together as wide as the model."""
+    return as_wide(c, c.size("num_attention_heads"), head_dim(c), c.size("hidden_size"))
 
 
 def rotary(width: Reader = split_width) -> Reader:
