@@ -163,8 +163,9 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def test_an_autoencoder_has_the_weights_of_the_reference() -> None:
-    own = {"levels": [5, 10, 15], "channels": 5, "depth": 2, "attended": [2], "latent": 7, "words": 41, "width": 3}
-    for more in ({}, {"middle": False, "decodes": 2, "drawing": {"width": 13, "depth": 2}}):
+    own = {"levels": [5, 10, 15], "channels": 5, "depth": 2, "attention_levels": [2], "latent": 7, "codes": 41,
+           "code_dim": 3}
+    for more in ({}, {"mid_attention": False, "out_channels": 2, "generation": {"width": 13, "depth": 2}}):
         model = Model.from_data({**TEXT, "autoencoder": {**own, **more}})
         assert parameters(model).verdict == "equal", parameters(model).differences
 

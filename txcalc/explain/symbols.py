@@ -23,7 +23,8 @@ from txcalc.spec.replace import replace
 from txcalc.trace.workload import Workload
 
 UNUSED: Final = frozenset({
-    "context", "depth", "feature_layers", "counted", "expert_groups", "active_groups", "levels", "attended", *STORAGE})
+    "context", "depth", "feature_layers", "counted", "expert_groups", "active_groups", "levels", "attention_levels",
+    *STORAGE})
 """Fields whose numbers are no sizes with a letter: what no program reads, which layers stand side by side, counts
 beside published figures, groups that experts are chosen from, resolutions of an autoencoder, and the layout of stored
 weights."""

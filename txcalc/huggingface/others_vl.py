@@ -151,24 +151,24 @@ def _vqgan(c: Config, model_type: str) -> tuple[Config, Data]:
     own.only("double_latent", False)
     base, levels = own.size("base_channels"), listed(own, "channel_multiplier")
     return own, {"channels": base, "levels": [base * level for level in levels], "depth": own.size("num_res_blocks"),
-                 "colours": own.size("in_channels"), "latent": own.size("latent_channels"),
-                 "words": own.size("num_embeddings"), "width": own.size("embed_dim")}
+                 "in_channels": own.size("in_channels"), "latent": own.size("latent_channels"),
+                 "codes": own.size("num_embeddings"), "code_dim": own.size("embed_dim")}
 
 
 def _chameleon(c: Config, kind: str, spec: Data) -> Data:
-    """A decoder that reads words of images as it reads others, and the autoencoder that makes them."""
+    """A decoder that reads image codes as it reads other tokens, and the autoencoder that makes them."""
     own, encoder = _vqgan(c, "chameleon_vqgan")
     side, attended = own.size("resolution"), own.take("attn_resolutions") or []
     if not isinstance(attended, list):
         raise own.error("attn_resolutions", f"must be a list, got {shown(attended)}")
     attends = own.choice("attn_type", {"vanilla": True, None: False})
     own.finish()
-    return {**spec, "autoencoder": {**encoder, "middle": attends, "attended": [
+    return {**spec, "autoencoder": {**encoder, "mid_attention": attends, "attention_levels": [
         i for i in range(len(encoder["levels"])) if attends and side // 2**i in attended]}}
 
 
 def _janus(c: Config, kind: str) -> Data:
-    """LLaVA's parts, and an autoencoder that draws, with layers around its words."""
+    """LLaVA's parts, and an autoencoder with a decoder, and layers that generate its codes."""
     spec, (image, _) = text_stack(c, kind, "llama"), part_of(c, "vision_config", "janus_vision_model", only=True)
     own, encoder = _vqgan(c, "janus_vqgan")
     image.only("use_qk_norm", False)
@@ -182,8 +182,8 @@ def _janus(c: Config, kind: str) -> Data:
     image.finish()
     own.only("image_token_embed_dim", spec["d_model"])
     own.ignore("num_patches", "hidden_act")
-    encoder |= {"decodes": own.size("out_channels"), "attended": [len(encoder["levels"]) - 1], "drawing": {
-        "width": own.size("projection_dim"), "depth": own.size("num_hidden_layers")}}
+    encoder |= {"out_channels": own.size("out_channels"), "attention_levels": [len(encoder["levels"]) - 1],
+                "generation": {"width": own.size("projection_dim"), "depth": own.size("num_hidden_layers")}}
     own.finish()
     return {**spec, "autoencoder": encoder, "tower": {**tower, "projector": projector}}
 

@@ -262,7 +262,7 @@ class Model(Stack):
     unused_table: Annotated[Flag, "a third token table, read by nothing (BART's, when untied)"] = False
     tower: Annotated[Tower | None, "a second stack, for images"] = None
     pooler: Annotated[Pooler | None, "true: dense and tanh on the first position (BERT)"] = None
-    autoencoder: Annotated[Autoencoder | None, "of images into words, beside the stack"] = None
+    autoencoder: Annotated[Autoencoder | None, "of images into codes, beside the stack"] = None
     entities: Annotated[Entities | None, "what is kept for entities, of which a text has none"] = None
     contact_head: Annotated[
         Flag, "a regression on the attention maps of all layers (ESM), beside the forward pass",

@@ -75,32 +75,32 @@ def entities(t: Trace, spec: Model) -> None:
 
 
 def autoencoder(t: Trace, own: Autoencoder, d: Number) -> None:
-    """The weights of an autoencoder of images, and of what draws with it."""
-    latent, width = own.latent, own.width
+    """The weights of an autoencoder of images, and of what generates its codes."""
+    latent, width = own.latent, own.code_dim
     ups = [(i, own.levels[i]) for i in reversed(range(len(own.levels)))]
     with t.scope("autoencoder", component="autoencoder", copies=1, active=0, calls=0, repeat=True):
         with t.scope("encoder"):
-            _convolved(t, "conv_in", own.channels, own.colours, 3)
+            _convolved(t, "conv_in", own.channels, own.in_channels, 3)
             at = _levels(t, own, list(enumerate(own.levels)), own.channels, own.depth, "down", own.levels[:-1])
             _middle(t, own, at)
             _affine(t, "norm_out", at)
             _convolved(t, "conv_out", latent, at, 3)
-        ops.parameter(t, "words", own.words, width, kind="embedding")
+        ops.parameter(t, "codebook", own.codes, width, kind="embedding")
         _convolved(t, "quantized", width, latent, 1)
         _convolved(t, "restored", latent, width, 1)
-        if own.decodes is not None:
+        if own.out_channels is not None:
             with t.scope("decoder"):
                 _convolved(t, "conv_in", at, latent, 3)
                 _middle(t, own, at)
                 at = _levels(t, own, ups, at, own.depth + 1, "up", own.levels[1:])
                 _affine(t, "norm_out", at)
-                _convolved(t, "conv_out", own.decodes, at, 3)
-        if (drawing := own.drawing) is not None:
-            ops.parameter(t, "drawn", own.words, width, kind="embedding")
-            for i in range(drawing.depth):
-                _weights(t, f"inputs.{i}", drawing.width, drawing.width if i else width, bias=True)
-            _weights(t, "outputs.0", drawing.width, d, bias=True)
-            _weights(t, "outputs.1", own.words, drawing.width, bias=True)
+                _convolved(t, "conv_out", own.out_channels, at, 3)
+        if (generation := own.generation) is not None:
+            ops.parameter(t, "generation_codebook", own.codes, width, kind="embedding")
+            for i in range(generation.depth):
+                _weights(t, f"inputs.{i}", generation.width, generation.width if i else width, bias=True)
+            _weights(t, "outputs.0", generation.width, d, bias=True)
+            _weights(t, "outputs.1", own.codes, generation.width, bias=True)
 
 
 def _levels(
@@ -112,7 +112,7 @@ def _levels(
             for block in range(blocks):
                 _residual(t, f"blocks.{block}", channels, at)
                 at = channels
-                if i in own.attended:
+                if i in own.attention_levels:
                     _attends(t, f"attention.{block}", at)
             if place < len(resampled):
                 _convolved(t, name, at, at, 3)
@@ -122,7 +122,7 @@ def _levels(
 def _middle(t: Trace, own: Autoencoder, at: Number) -> None:
     _residual(t, "middle.0", at, at)
     _residual(t, "middle.1", at, at)
-    if own.middle:
+    if own.mid_attention:
         _attends(t, "middle_attention", at)
 
 

@@ -192,7 +192,7 @@ class AutoencoderWeights(nn.Module):
 
     def __init__(self, plan: Autoencoder, d_model: int) -> None:
         super().__init__()
-        levels, latent, width = plan.levels, plan.latent, plan.width
+        levels, latent, width = plan.levels, plan.latent, plan.code_dim
 
         def residual(out: int, into: int) -> nn.Module:
             made = {"norm0": nn.GroupNorm(1, into), "conv0": nn.Conv2d(into, out, 3), "norm1": nn.GroupNorm(1, out),
@@ -209,7 +209,7 @@ class AutoencoderWeights(nn.Module):
                 stage: dict[str, nn.Module] = {
                     "blocks": nn.ModuleList(residual(b, a) for a, b in itertools.pairwise(sizes))}
                 at = levels[i]
-                if i in plan.attended:
+                if i in plan.attention_levels:
                     stage["attention"] = nn.ModuleList(attention(at) for _ in range(blocks))
                 if i != order[-1]:
                     stage[name] = nn.Conv2d(at, at, 3)
@@ -218,15 +218,15 @@ class AutoencoderWeights(nn.Module):
             made = {"conv_in": nn.Conv2d(into, first, 3), "levels": nn.ModuleDict(stages), "middle": nn.ModuleList(
                 residual(narrow, narrow) for _ in range(2)), "norm_out": nn.GroupNorm(1, at),
                 "conv_out": nn.Conv2d(at, out, 3)}
-            return nn.ModuleDict(made | ({"middle_attention": attention(narrow)} if plan.middle else {}))
+            return nn.ModuleDict(made | ({"middle_attention": attention(narrow)} if plan.mid_attention else {}))
 
         places = list(range(len(levels)))
-        self.encoder = half(plan.colours, plan.channels, places, plan.depth, latent, "down")
-        self.words = nn.Parameter(torch.zeros(plan.words, width))
+        self.encoder = half(plan.in_channels, plan.channels, places, plan.depth, latent, "down")
+        self.codebook = nn.Parameter(torch.zeros(plan.codes, width))
         self.quantized, self.restored = nn.Conv2d(latent, width, 1), nn.Conv2d(width, latent, 1)
-        self.decoder = None if plan.decodes is None else half(
-            latent, levels[-1], places[::-1], plan.depth + 1, plan.decodes, "up")
-        if (drawing := plan.drawing) is not None:
-            self.drawn, own = nn.Parameter(torch.zeros(plan.words, width)), drawing.width
-            self.inputs = nn.ModuleList(nn.Linear(own if i else width, own) for i in range(drawing.depth))
-            self.outputs = nn.ModuleList((nn.Linear(d_model, own), nn.Linear(own, plan.words)))
+        self.decoder = None if plan.out_channels is None else half(
+            latent, levels[-1], places[::-1], plan.depth + 1, plan.out_channels, "up")
+        if (generation := plan.generation) is not None:
+            self.generation_codebook, own = nn.Parameter(torch.zeros(plan.codes, width)), generation.width
+            self.inputs = nn.ModuleList(nn.Linear(own if i else width, own) for i in range(generation.depth))
+            self.outputs = nn.ModuleList((nn.Linear(d_model, own), nn.Linear(own, plan.codes)))

@@ -54,7 +54,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     projections.DenseGroups: {"up", "down"},
     projections.LanguageAdapter: {"width", "languages", "activation", "norm", "normed_residual"},
     autoencoder.Autoencoder: set(autoencoder.Autoencoder.names()),
-    autoencoder.Drawing: set(autoencoder.Drawing.names()),
+    autoencoder.Generation: set(autoencoder.Generation.names()),
     tables.Entities: {"rows", "width", "tied"},
     layers.MLA: {
         "kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale", "index_topk",
