@@ -65,7 +65,8 @@ def check(name: str, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch, bucke
     elif "dp" in run:
         how["ddp"] = {"dp": run["dp"], "cap": bucket and bucket / 2**20}
     real = fake_cuda.ask(
-        "step_collectives", of_class or spec, w.batch, w.seq, dtype=w.dtype, attention=w.attention, tp=run.get("tp", 1),
+        "tests.measures.collectives.step_collectives",
+        of_class or spec, w.batch, w.seq, dtype=w.dtype, attention=w.attention, tp=run.get("tp", 1),
         sp=run.get("sp", False), clip=w.clip, optimizer=w.updates, kernel=w.optimizer_kernel or "foreach", **how)
     found = {phase: Counter[tuple[str, int]]() for phase in ("forward", "backward", "step")}
     for each in collectives.collectives(trace(spec, w)):

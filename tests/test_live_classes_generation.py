@@ -6,9 +6,10 @@ import pytest
 
 pytest.importorskip("transformers")
 
+from tests.measures.generation import beam_search, class_generation
 from tests.test_implementations import CONFIGS, OFTEN, model
 from txcalc.answer.engine import memory as needed
-from txcalc.check import classes, fake_cuda, measure
+from txcalc.check import fake_cuda, measure
 from txcalc.check.fake_cuda import NotRun
 from txcalc.count.lifetimes import live_bytes
 from txcalc.models.load import load
@@ -44,9 +45,10 @@ def generation(name: str, device: str, run: dict[str, Any]) -> tuple[list[list[i
     given = {key: value for key, value in how.items() if key not in ("batch", "lengths")}
     given["padded"] = "lengths" in how
     if device == "fake-cuda":
-        real = fake_cuda.ask("generation", CONFIGS[name], run["batch"], 7, steps=steps, **given)
+        real = fake_cuda.ask("tests.measures.generation.class_generation", CONFIGS[name], run["batch"], 7, steps=steps,
+                             **given)
     else:
-        real = classes.generation(CONFIGS[name], run["batch"], 7, steps=steps, **given | {
+        real = class_generation(CONFIGS[name], run["batch"], 7, steps=steps, **given | {
             "dtype": measure.DTYPES[run["dtype"]]})
     ours = []
     for i, new in enumerate(STEPS[:len(real)]):
@@ -96,10 +98,10 @@ def test_beam_search(name: str, attention: str, dtype: str, device: str) -> None
     spec, batch, beams, seq, new = model(name), 2, 3, 5, 4
     how: dict[str, Any] = {"attention": attention, "beams": beams, "new": new}
     if device == "cpu":
-        real = classes.beam_search(CONFIGS[name], batch, seq, dtype=measure.DTYPES[dtype], **how)
+        real = beam_search(CONFIGS[name], batch, seq, dtype=measure.DTYPES[dtype], **how)
     else:
         try:
-            real = fake_cuda.ask("beam_search", CONFIGS[name], batch, seq, dtype=dtype, **how)
+            real = fake_cuda.ask("tests.measures.generation.beam_search", CONFIGS[name], batch, seq, dtype=dtype, **how)
         except NotRun as reason:
             pytest.skip(f"not run: {reason}")
     w = Workload(phase="prefill", batch=batch, seq=seq, beams=f"{beams}:{seq}+{new}", implementation="transformers",

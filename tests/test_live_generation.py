@@ -10,6 +10,7 @@ import torch
 
 import txcalc
 from tests.live_families import FAMILIES
+from tests.measures.generation import generation_live_bytes
 from tests.test_live import GPT, LLAMA, MODELS, steps
 from txcalc.answer.passes import passes
 from txcalc.check import measure
@@ -66,7 +67,7 @@ def generation(
     source = None if spec.encoder is None else getattr(spec.encoder.input, "length", 11)
     images = None if spec.tower is None else batch
     lengths = lengths if images is None else (17, *lengths[1:])
-    real = measure.generation_live_bytes(
+    real = generation_live_bytes(
         spec, batch, *lengths, source_seq=source, dtype=measure.DTYPES[run.get("dtype", "fp32")],
         eager=run.get("attention") == "eager", packed=packed, absorbed=run.get("latents") == "absorbed", images=images)
     ours = []
@@ -135,7 +136,7 @@ def test_a_pass_of_an_encoder_without_gradients(name: str, run: dict[str, Any]) 
 
 def test_an_explained_peak_is_the_most_that_is_alive() -> None:
     spec = Model.from_data(LLAMA)
-    real = measure.generation_live_bytes(spec, 2, *STEPS)
+    real = generation_live_bytes(spec, 2, *STEPS)
     for i, (new, events) in enumerate(zip(STEPS, real, strict=True)):
         run = Workload(phase="decode" if i else "prefill", batch=2, seq=new, past=sum(STEPS[:i]), dtype="fp32",
                        kernels="cpu")

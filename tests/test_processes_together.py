@@ -23,10 +23,10 @@ from torch.distributed.pipelining import PipelineStage
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import loss_parallel, parallelize_module
 
+from tests.measures.ranks import plan
+from tests.measures.stages import SCHEDULES, Stage
 from tests.test_ranks import MODELS
 from txcalc.check.measure import Inputs
-from txcalc.check.measure_ranks import plan
-from txcalc.check.measure_stages import SCHEDULES, Stage
 from txcalc.check.measure_trained import build
 from txcalc.check.reference.attention import SelfAttention
 from txcalc.check.reference.transformer import Reference

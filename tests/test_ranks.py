@@ -62,8 +62,8 @@ def test_the_rank_with_the_fewest_rows(name: str) -> None:
     rank, so that no other test has these."""
     spec = Model.from_data(MODELS[name] | {"vocab": 107})
     w = Workload.of({"phase": "training", "dtype": "bf16", "batch": 2, "seq": 20, "tp": 4})
-    real, *_ = fake_cuda.ask("rank_live_bytes", spec, 2, 20, tp=4, rank=3, dtype="bf16", attention="flash",
-                             loss_as="fp32", dropout=0.0, recompute="none")
+    real, *_ = fake_cuda.ask("tests.measures.ranks.rank_live_bytes", spec, 2, 20, tp=4, rank=3, dtype="bf16",
+                             attention="flash", loss_as="fp32", dropout=0.0, recompute="none")
     first, last = ([event.live for event in live_bytes(trace(spec, w, share=share), in_place=False)]
                    for share in (0, 3))
     assert last[:-1] == [live for _, live in real][:len(last) - 1] and first != last
@@ -86,7 +86,8 @@ def test_a_training_step(name: str, layout: str, run: str) -> None:
         assert certainty(trace(spec, w)) == "estimate"  # what a rank adds of a bias runs once more in the trace alone
         return
     real, forward, backward = fake_cuda.ask(
-        "rank_live_bytes", spec, w.batch, w.seq, **own, rotates=rotates, dtype=w.dtype, attention=w.attention,
+        "tests.measures.ranks.rank_live_bytes", spec, w.batch, w.seq, **own, rotates=rotates, dtype=w.dtype,
+        attention=w.attention,
         dropout=w.dropout, recompute=w.recompute or "none", loss_as=w.loss or "fp32")
     t = trace(spec, w)
     ours = [event.live for event in live_bytes(t, in_place=False)]

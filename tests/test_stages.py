@@ -13,11 +13,11 @@ from torch import nn
 from torch.distributed.pipelining import schedules
 
 import txcalc
+from tests.measures.stages import SCHEDULES
 from txcalc.check import fake_cuda
 from txcalc.check.fake_cuda import NotRun
 from txcalc.check.live import dtypes
 from txcalc.check.measure_modes import LiveMode
-from txcalc.check.measure_stages import SCHEDULES
 from txcalc.check.measure_trained import build
 from txcalc.count import step
 from txcalc.count.collectives import collectives
@@ -82,7 +82,8 @@ def test_a_stage_peaks_as_under_pytorchs_schedule(seed: int) -> None:
     own = [local(model, w.layout, [stage]) for stage in stages]
     try:
         real = fake_cuda.ask(
-            "stage_peak", own[0], w.batch, w.seq, stages=stages, further=[each.to_data() for each in own[1:]],
+            "tests.measures.stages.stage_peak", own[0], w.batch, w.seq, stages=stages,
+            further=[each.to_data() for each in own[1:]],
             pp=w.layout.pp, schedule=run["schedule"], micro_batches=w.accumulate, attention=w.attention,
             dropout=w.dropout, recompute=w.recompute or "none", **dtypes(w),
             shards=run.get("fsdp") and {"dp": w.layout.dp, **run["fsdp"]})

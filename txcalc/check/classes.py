@@ -9,7 +9,7 @@ Experts get equal shares of the tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 from unittest.mock import patch
@@ -77,82 +77,6 @@ def _layer() -> type[nn.Module]:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     return GradientCheckpointingLayer  # type: ignore[no-any-return]
-
-
-def generation(
-    config: Config, batch: int, seq: int, *, steps: Sequence[int] = (), cache: str = "dynamic", logits: str = "last",
-    device: str = "cpu", padded: bool = False, **how: Any,
-) -> list[list[tuple[str, int]]]:
-    """The bytes live after every operation that allocates or frees, of a prompt and of ``steps`` of so many tokens.
-
-    As in ``generation_live_bytes`` of ``txcalc.check.measure``. ``cache``: dynamic, or static:K for K tokens;
-    ``logits``: of all positions or the last. ``padded``: the first sequence has one token less, and masks and positions
-    are given as ``generate`` makes them. ``how``: as of ``instantiate``. A class that does not generate has one
-    pass.
-    """
-    import transformers
-    from transformers.utils import import_utils
-
-    with maker(device) as at, torch.no_grad():
-        model = instantiate(config, at, **how).eval()
-        given: dict[str, Any] = _inputs(model, batch, seq, None, at, how.get("dtype", torch.float32))
-        for name in ("labels", "use_cache"):
-            given.pop(name, None)
-        if model.can_generate():
-            kind, _, room = cache.partition(":")
-            kept = transformers.StaticCache(config=model.config, max_cache_len=int(room)) if kind == "static" else (
-                transformers.DynamicCache(config=model.config))
-            given |= {"past_key_values": kept, "use_cache": True, "logits_to_keep": int(logits == "last")}
-        passes = [given, *(given | {"input_ids": torch.ones(batch, n, dtype=torch.long, device=at)} for n in steps)]
-        for i, n in enumerate((seq, *steps) if padded else ()):
-            there = torch.ones(batch, seq + sum(steps[:i]), dtype=torch.long, device=at)
-            there[:1, :1] = 0
-            at_most = {"attention_mask": there, "position_ids": (there.cumsum(-1) - there)[:, -n:]}
-            passes[i] |= {name: x.clone() for name, x in at_most.items()}
-        with LiveMode(at) as live, patch.object(import_utils, "is_fake_tensor", lambda _: False):
-            found, held = [], list[Any]()
-            for i, each in enumerate(passes):
-                held.clear()
-                live.taken()
-                with _Yes(not i and not padded):  # later a static cache is asked whether it is empty
-                    held.append(model(**each))
-                found.append(live.taken())
-        return found
-
-
-def beam_search(
-    config: Config, batch: int, seq: int, *, beams: int, new: int, device: str = "cpu", **how: Any
-) -> list[list[tuple[str, int]]]:
-    """The bytes live after every operation of ``generate`` with ``beams``, of the prompt and of every step after it.
-
-    Each ends where the next one begins. The prompt's rows and their positions were there before. ``how``: as of
-    ``instantiate``.
-    """
-    from transformers.generation.utils import GenerationMixin
-    from transformers.utils import import_utils
-
-    found, inner = list[list[tuple[str, int]]](), GenerationMixin._beam_search
-
-    def search(*args: Any, **kwargs: Any) -> Any:
-        asked, before = list[None](), live.now
-        live.taken()
-
-        def more(*_: Any, **__: Any) -> bool:
-            if asked:
-                found.append([(name, now - before) for name, now in live.taken()])
-            asked.append(None)
-            return len(asked) <= new
-
-        with patch.object(GenerationMixin, "_has_unfinished_sequences", more):
-            return inner(*args, **kwargs)
-
-    with maker(device) as at, torch.no_grad():
-        model = instantiate(config, at, **how).eval()
-        ids = torch.full((batch, seq), 5, dtype=torch.long, device=at)
-        with (LiveMode(at) as live, _Yes(), patch.object(import_utils, "is_fake_tensor", lambda _: False),
-              patch.object(GenerationMixin, "_beam_search", search)):
-            model.generate(ids, num_beams=beams, do_sample=False, max_new_tokens=new, eos_token_id=0, pad_token_id=0)
-    return found
 
 
 def _step(

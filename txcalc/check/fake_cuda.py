@@ -40,8 +40,9 @@ class NotRun(Exception):
 def ask(what: str, model: Model | Mapping[str, Any], batch: int, seq: int, **run: Any) -> Any:
     """What a function of ``txcalc.check.measure`` finds, on tensors that say they are CUDA's.
 
-    Of a ``config.json``: one of ``txcalc.check.classes``. ``run``: its other arguments, ``dtype`` by name. Raises
-    ``NotRun`` where there is no fake CUDA, and RuntimeError with the reason if the measurement itself fails.
+    Of a ``config.json``: one of ``txcalc.check.classes``; or one of another module, by its whole name. ``run``: its
+    other arguments, ``dtype`` by name. Raises ``NotRun`` where there is no fake CUDA, and RuntimeError with the reason
+    if the measurement itself fails.
     """
     process = start()
     assert process.stdin is not None and process.stdout is not None
@@ -58,7 +59,8 @@ def ask(what: str, model: Model | Mapping[str, Any], batch: int, seq: int, **run
 def start() -> subprocess.Popen[str]:
     """Start the process that measures. Raises ``NotRun``."""
     command = [sys.executable, "-m", __name__, str(_built())]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=found)
 
 
 @functools.cache
@@ -165,16 +167,14 @@ def _on_cuda() -> Any:
 
 
 def _answer(extension: ctypes.CDLL, what: str, given: dict[str, Any], batch: int, seq: int, run: dict[str, Any]) -> Any:
-    from txcalc.check import classes, group_step, measure, measure_ranks, measure_stages, whole_step
+    from txcalc.check import measure
 
     extension.txcalc_attention(run["attention"].encode())
     run |= {name: measure.DTYPES[run[name]] for name in ("dtype", "autocast") if name in run}
-    if "architectures" in given:
-        of = next(each for each in (classes, group_step) if hasattr(each, what))
-        return getattr(of, what)(given, batch, seq, device="fake-cuda", **run)
-    functions = (measure, whole_step, measure_stages, measure_ranks, group_step)
-    function = next(getattr(each, what) for each in functions if hasattr(each, what))
-    return function(Model.from_data(given), batch, seq, device="fake-cuda", **run)
+    of_class, (module, _, name) = "architectures" in given, what.rpartition(".")
+    own = "classes" if of_class else "whole_step" if what == "step_live_bytes" else "measure"
+    function = getattr(importlib.import_module(module or f"txcalc.check.{own}"), name)
+    return function(given if of_class else Model.from_data(given), batch, seq, device="fake-cuda", **run)
 
 
 def _serve(extension: Path) -> None:

@@ -173,36 +173,6 @@ def _in_turn(active: int) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
     return hook
 
 
-def generation_live_bytes(
-    model: Model, batch: int, seq: int, *steps: int, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
-    eager: bool = False, device: str = "cpu", packed: str | None = None, absorbed: bool = False,
-    images: int | None = None,
-) -> list[list[tuple[str, int]]]:
-    """The bytes live after every operation that allocates or frees, of a prompt and of ``steps`` of so many tokens.
-
-    ``packed``: bitsandbytes' format of the linear layers.
-
-    Each is run without gradients and hands its cache on to the next; what else it puts out is released before that.
-    What was there before (weights, buffers, tokens) and what a kernel allocates for itself are not seen.
-    """
-    with maker(device) as at, torch.no_grad():
-        run = Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
-        root = build(model, length=run.length + sum(steps), eager=eager, dtype=dtype, device=at, absorbed=absorbed,
-                     trained=None if packed is None else {"packed": packed}).eval()
-        balance(root)
-        tokens = [run.ids(n) for n in steps]
-        with _LiveMode(at) as live:
-            first, cache = root.prefill(run.tokens, run.source, run.images)
-            found, held = [live.taken()], [first]
-            del first
-            for each in tokens:
-                held.clear()
-                live.taken()
-                held.append(root(each, cache=cache))
-                found.append(live.taken())
-        return found
-
-
 def cache_bytes(
     model: Model, batch: int, seq: int, *, steps: int = 0, source_seq: int | None = None,
     dtype: torch.dtype = torch.float32, device: str = "cpu",

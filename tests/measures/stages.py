@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.pipelining import PipelineStage, schedules
-from torch.distributed.pipelining.stage import InferenceMode  # type: ignore[attr-defined]
+from torch.distributed.pipelining.stage import InferenceMode
 
 from txcalc.check.measure import Inputs
 from txcalc.check.measure_group import layers, mesh, shard
@@ -45,7 +45,7 @@ class Stage(nn.Module):
     def _run(self, x: Tensor) -> Tensor:
         stack = self.root.stack
         if not self.first:
-            stack._embed = lambda x, *_: x  # type: ignore[method-assign]
+            stack._embed = lambda x, *_: x
         hidden = stack.run(self.root.embed(self.root.model, x) if self.first else x, None, None, None, ids=x)
         out = self.root.on_top(hidden)
         return out.hidden if out.logits is None else out.logits
@@ -60,13 +60,13 @@ def stage_of(rank: int, world: int, dp: int = 1) -> Iterator[DeviceMesh]:
             each._inference_mode = InferenceMode.STATIC
 
     before = schedules._PipelineSchedule._warmup_p2p, torch.random.fork_rng
-    schedules._PipelineSchedule._warmup_p2p = static  # type: ignore[assignment,method-assign]
-    torch.random.fork_rng = lambda *_, **__: contextlib.nullcontext()  # type: ignore[assignment]
+    schedules._PipelineSchedule._warmup_p2p = static
+    torch.random.fork_rng = lambda *_, **__: contextlib.nullcontext()
     try:
         yield mesh(world, dp, names=("pp", "dp"), rank=rank * dp)
     finally:
         dist.destroy_process_group()
-        schedules._PipelineSchedule._warmup_p2p = before[0]  # type: ignore[method-assign]
+        schedules._PipelineSchedule._warmup_p2p = before[0]
         torch.random.fork_rng = before[1]
 
 

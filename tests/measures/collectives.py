@@ -15,10 +15,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor.parallel import loss_parallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.measures.ranks import RankMode, plan
 from txcalc.check import classes
 from txcalc.check.measure import Inputs
 from txcalc.check.measure_group import join, layers, mesh, shard
-from txcalc.check.measure_ranks import RankMode, plan
 from txcalc.check.measure_trained import build
 from txcalc.check.reference.attention import SelfAttention
 from txcalc.check.whole_step import KERNELS, MADE
@@ -77,7 +77,7 @@ def _reduced(found: list[tuple[str, int]], bucket: Any) -> Any:
     return done
 
 
-_reduced.__annotations__ = {"bucket": dist.GradBucket}  # type: ignore[attr-defined]
+_reduced.__annotations__ = {"bucket": dist.GradBucket}
 
 
 class Whole(nn.Module):
@@ -104,7 +104,7 @@ def _made(model: Any, batch: int, seq: int, at: str, dtype: torch.dtype, *, over
             if isinstance(module, SelfAttention):
                 module.heads, module.kv_heads = module.heads // tp, max(1, module.kv_heads // tp)
         if model.head.kind == "lm" and model.head.tied:
-            root.head.weight = root.token_embedding.weight  # type: ignore[union-attr]
+            root.head.weight = root.token_embedding.weight
 
     def forward() -> Tensor:
         return root.loss_of(root(run.tokens), run.targets)

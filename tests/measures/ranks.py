@@ -120,7 +120,7 @@ def rank_live_bytes(
             parallelize_module(root, over["tp"], plan(root, sp=sp))
         for module in root.modules() if cp > 1 and not rotates else ():
             if isinstance(module, SelfAttention):
-                module.core = Ulysses(module.core, over["cp"])  # type: ignore[assignment]
+                module.core = Ulysses(module.core, over["cp"])
                 if (mask := module.mask) is not None:
                     module._modules.pop("mask")
                     vars(module)["mask"] = lambda past, n, keys, mask=mask: mask(past, n * cp, keys * cp)

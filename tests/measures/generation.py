@@ -1,0 +1,121 @@
+"""Live bytes of generation: a prompt and what follows it, by the reference or by transformers' own classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from txcalc.check import classes
+from txcalc.check.measure import Inputs, balance, maker
+from txcalc.check.measure_modes import LiveMode
+from txcalc.check.measure_trained import build
+from txcalc.spec.model import Model
+
+
+def generation_live_bytes(
+    model: Model, batch: int, seq: int, *steps: int, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
+    eager: bool = False, device: str = "cpu", packed: str | None = None, absorbed: bool = False,
+    images: int | None = None,
+) -> list[list[tuple[str, int]]]:
+    """The bytes live after every operation that allocates or frees, of a prompt and of ``steps`` of so many tokens.
+
+    ``packed``: bitsandbytes' format of the linear layers.
+
+    Each is run without gradients and hands its cache on to the next; what else it puts out is released before that.
+    What was there before (weights, buffers, tokens) and what a kernel allocates for itself are not seen.
+    """
+    with maker(device) as at, torch.no_grad():
+        run = Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
+        root = build(model, length=run.length + sum(steps), eager=eager, dtype=dtype, device=at, absorbed=absorbed,
+                     trained=None if packed is None else {"packed": packed}).eval()
+        balance(root)
+        tokens = [run.ids(n) for n in steps]
+        with LiveMode(at) as live:
+            first, cache = root.prefill(run.tokens, run.source, run.images)
+            found, held = [live.taken()], [first]
+            del first
+            for each in tokens:
+                held.clear()
+                live.taken()
+                held.append(root(each, cache=cache))
+                found.append(live.taken())
+        return found
+
+
+def class_generation(
+    config: classes.Config, batch: int, seq: int, *, steps: Sequence[int] = (), cache: str = "dynamic",
+    logits: str = "last", device: str = "cpu", padded: bool = False, **how: Any,
+) -> list[list[tuple[str, int]]]:
+    """The bytes live after every operation that allocates or frees, of a prompt and of ``steps`` of so many tokens.
+
+    As in ``generation_live_bytes``. ``cache``: dynamic, or static:K for K tokens;
+    ``logits``: of all positions or the last. ``padded``: the first sequence has one token less, and masks and positions
+    are given as ``generate`` makes them. ``how``: as of ``instantiate``. A class that does not generate has one
+    pass.
+    """
+    import transformers
+    from transformers.utils import import_utils
+
+    with maker(device) as at, torch.no_grad():
+        model = classes.instantiate(config, at, **how).eval()
+        given: dict[str, Any] = classes._inputs(model, batch, seq, None, at, how.get("dtype", torch.float32))
+        for name in ("labels", "use_cache"):
+            given.pop(name, None)
+        if model.can_generate():
+            kind, _, room = cache.partition(":")
+            kept = transformers.StaticCache(config=model.config, max_cache_len=int(room)) if kind == "static" else (
+                transformers.DynamicCache(config=model.config))
+            given |= {"past_key_values": kept, "use_cache": True, "logits_to_keep": int(logits == "last")}
+        passes = [given, *(given | {"input_ids": torch.ones(batch, n, dtype=torch.long, device=at)} for n in steps)]
+        for i, n in enumerate((seq, *steps) if padded else ()):
+            there = torch.ones(batch, seq + sum(steps[:i]), dtype=torch.long, device=at)
+            there[:1, :1] = 0
+            at_most = {"attention_mask": there, "position_ids": (there.cumsum(-1) - there)[:, -n:]}
+            passes[i] |= {name: x.clone() for name, x in at_most.items()}
+        with LiveMode(at) as live, patch.object(import_utils, "is_fake_tensor", lambda _: False):
+            found, held = [], list[Any]()
+            for i, each in enumerate(passes):
+                held.clear()
+                live.taken()
+                with classes._Yes(not i and not padded):  # later a static cache is asked whether it is empty
+                    held.append(model(**each))
+                found.append(live.taken())
+        return found
+
+
+def beam_search(
+    config: classes.Config, batch: int, seq: int, *, beams: int, new: int, device: str = "cpu", **how: Any
+) -> list[list[tuple[str, int]]]:
+    """The bytes live after every operation of ``generate`` with ``beams``, of the prompt and of every step after it.
+
+    Each ends where the next one begins. The prompt's rows and their positions were there before. ``how``: as of
+    ``instantiate``.
+    """
+    from transformers.generation.utils import GenerationMixin
+    from transformers.utils import import_utils
+
+    found, inner = list[list[tuple[str, int]]](), GenerationMixin._beam_search
+
+    def search(*args: Any, **kwargs: Any) -> Any:
+        asked, before = list[None](), live.now
+        live.taken()
+
+        def more(*_: Any, **__: Any) -> bool:
+            if asked:
+                found.append([(name, now - before) for name, now in live.taken()])
+            asked.append(None)
+            return len(asked) <= new
+
+        with patch.object(GenerationMixin, "_has_unfinished_sequences", more):
+            return inner(*args, **kwargs)
+
+    with maker(device) as at, torch.no_grad():
+        model = classes.instantiate(config, at, **how).eval()
+        ids = torch.full((batch, seq), 5, dtype=torch.long, device=at)
+        with (LiveMode(at) as live, classes._Yes(), patch.object(import_utils, "is_fake_tensor", lambda _: False),
+              patch.object(GenerationMixin, "_beam_search", search)):
+            model.generate(ids, num_beams=beams, do_sample=False, max_new_tokens=new, eos_token_id=0, pad_token_id=0)
+    return found
